@@ -1,0 +1,57 @@
+//! Why packets are dropped: every drop in the switch has one of these names, a counter,
+//! and, where a rule did it, that rule's origin. There is no reason "unknown".
+
+use std::fmt;
+
+/// Declares the reasons: variant, name, sentence.
+macro_rules! drop_reasons {
+    ($($variant:ident = $name:literal, $why:literal;)*) => {
+        /// Why a packet was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $(#[doc = $why] $variant,)* }
+
+        impl DropReason {
+            /// All reasons.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Name in counters and commands.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The reason in one sentence.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$variant => $why,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Malformed = "malformed", "The frame is shorter than its headers say, or contradicts itself.";
+    RuleDrop = "rule-drop", "A rule with no output matched; its origin names the object.";
+    TableMiss = "table-miss", "No rule of the table matched.";
+    NoSuchPort = "no-such-port", "The output port does not exist.";
+    PortDown = "port-down", "The output port is down.";
+    SamePort = "same-port", "The output port is the port the packet came in by.";
+    TtlExpired = "ttl-expired", "The TTL or hop limit ran out.";
+    DepthExceeded = "depth-exceeded", "Rules resubmitted or cloned deeper than the limit: they may be a loop.";
+    TooManyResubmits = "too-many-resubmits", "Rules resubmitted more often than the limit: they may be a loop.";
+    TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";
+    TunnelMalformed = "tunnel-malformed", "A tunnelled packet has a wrong outer or tunnel header, or an unknown critical option.";
+    TunnelNotForUs = "tunnel-not-for-us", "A packet on the underlay is not a tunnelled packet for this host.";
+    TunnelNoRoute = "tunnel-no-route", "The host has no route or no neighbour for the tunnel's remote address.";
+    NoHeadroom = "no-headroom", "The buffer has no room for the headers to be pushed.";
+    NoBuffer = "no-buffer", "No free buffer for a copy.";
+    TooBig = "too-big", "The packet is larger than the output port's MTU.";
+    TxRingFull = "tx-ring-full", "The output port's ring stayed full.";
+    TxError = "tx-error", "The kernel refused the frame.";
+    Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,10 @@
+//! Rules: what to match and what to do. Their text form is in [`crate::text`], their
+//! tables in [`crate::table`], their meaning in [`crate::pipeline`].
+
+mod action;
+mod matching;
+mod rule;
+
+pub use action::Action;
+pub use matching::Match;
+pub use rule::{Origin, Rule, RuleStats};

@@ -1,0 +1,96 @@
+//! What the fast path does with a packet: the result of a translation, flat and
+//! without decisions.
+//!
+//! A [`Program`] is a list of [`Emit`]s. Each describes one copy that leaves,
+//! *relative to the packet as it was received*: which header bits change, which tag is
+//! pushed or popped, by which tunnel and port it goes. Emits do not build on each other,
+//! so there is no order to get wrong and nothing to restore between copies; the last
+//! one takes the received buffer itself. No emit: the packet is dropped, and
+//! [`Program::drop`] says why.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{
+    drop::DropReason,
+    field::Field,
+    flow::Rule,
+    types::{PortNo, Vni},
+};
+
+/// All copies of a packet that leave.
+#[derive(Debug, Clone, Default)]
+pub struct Program {
+    /// One for each copy, in the order of the output actions.
+    pub emits: Vec<Emit>,
+    /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
+    pub drop: Option<DropCause>,
+}
+
+/// Why a program drops.
+#[derive(Debug, Clone)]
+pub struct DropCause {
+    /// The reason.
+    pub reason: DropReason,
+    /// The rule that caused it, when one did.
+    pub rule: Option<Arc<Rule>>,
+}
+
+/// One copy of a packet that leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emit {
+    /// VLAN tags to remove, 0 to 2, before anything else.
+    pub n_vlan_pops: u8,
+    /// VLAN tags to push after the pops, outermost last.
+    pub vlan_pushes: Vec<VlanTag>,
+    /// Header bits that change, in order of the headers.
+    pub edits: Vec<FieldEdit>,
+    /// Header to put in front, when the port is a tunnel.
+    pub tunnel: Option<Arc<TunnelHeader>>,
+    /// Port it leaves by; for a tunnel, the underlay's port.
+    pub port: PortNo,
+}
+
+/// New bits of one header field. Checksums that cover it are the executor's to mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldEdit {
+    /// A field that is in the frame: L2 addresses to L4 ports, ARP, ND.
+    pub field: Field,
+    /// New bits, right-aligned.
+    pub value: u128,
+    /// Which bits change.
+    pub mask: u128,
+}
+
+/// A VLAN tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VlanTag {
+    /// 0x8100 or 0x88a8.
+    pub tpid: u16,
+    /// Priority, DEI and id.
+    pub tci: u16,
+}
+
+/// A prebuilt outer header. Its bytes are complete but for what depends on the packet:
+/// lengths, the UDP source port (from the inner flow's hash) and the checksums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelHeader {
+    /// Which encapsulation.
+    pub kind: TunnelKind,
+    /// Network identifier.
+    pub vni: Vni,
+    /// Where it goes.
+    pub remote: IpAddr,
+    /// Outer Ethernet, IP, UDP and tunnel header with options.
+    pub bytes: Vec<u8>,
+    /// Logical tunnel port it was sent to, for counters and dumps.
+    pub tunnel_port: PortNo,
+}
+
+/// Encapsulations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TunnelKind {
+    /// RFC 8926.
+    Geneve,
+    /// RFC 7348.
+    Vxlan,
+}
