@@ -174,7 +174,7 @@ pub struct FlowKey {
 
 /// Number of 64-bit words in a key.
 pub const N_WORDS: usize = size_of::<FlowKey>() / 8;
-const _: () = assert!(size_of::<FlowKey>() % 8 == 0 && N_WORDS <= 96);
+const _: () = assert!(size_of::<FlowKey>().is_multiple_of(8) && N_WORDS <= 96);
 
 /// Bits of `ct_state` (ovs-fields(7)).
 pub mod ct_state {

@@ -1,1 +1,5 @@
-//! placeholder
+//! The pure compiler.
+#![forbid(unsafe_code)]
+pub mod key;
+pub mod model;
+pub mod southbound;
