@@ -1,5 +1,6 @@
 //! The pure switch.
 #![forbid(unsafe_code)]
+pub mod classifier;
 pub mod drop;
 pub mod field;
 pub mod flow;
