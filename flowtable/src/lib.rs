@@ -10,5 +10,6 @@ pub mod port;
 pub mod program;
 pub mod snapshot;
 pub mod table;
+pub mod text;
 pub mod types;
 pub mod underlay;
