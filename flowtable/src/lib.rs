@@ -1,5 +1,6 @@
 //! The pure switch.
 #![forbid(unsafe_code)]
+pub mod classifier;
 pub mod drop;
 pub mod field;
 pub mod flow;
@@ -9,5 +10,6 @@ pub mod port;
 pub mod program;
 pub mod snapshot;
 pub mod table;
+pub mod text;
 pub mod types;
 pub mod underlay;
