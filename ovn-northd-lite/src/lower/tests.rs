@@ -7,6 +7,7 @@ use flowtable::{
     field::Field,
     flow::{Action, Rule},
     key::FlowKey,
+    table::{Change, Tables},
     types::PortNo,
 };
 
@@ -91,6 +92,9 @@ impl Host {
         let local = LocalPorts { chassis: chassis.to_owned(), ports: ports.clone(), tunnel };
         let lowered = lower(&chassis_view(&sb, chassis), &local);
         assert_eq!(lowered.errors, []);
+        let changes = lowered.rules.iter().cloned().map(Change::Add).collect();
+        let tables = Tables::default().transact(changes).unwrap();
+        assert_eq!(tables.len(), lowered.rules.len(), "the tables take each rule, and as many as there are");
         Self { lowered, ports }
     }
 
