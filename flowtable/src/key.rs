@@ -366,6 +366,13 @@ impl Tracked {
         self.key.words()[idx] & mask
     }
 
+    /// Undoes all writes since `saved` was cloned from this key. What was read stays
+    /// recorded: it decided about the part of the walk that is undone.
+    pub fn restore(&mut self, saved: &Self) {
+        self.key = saved.key;
+        self.written = saved.written;
+    }
+
     /// What mattered so far.
     pub fn mask(&self) -> &FlowMask {
         &self.mask
