@@ -1,13 +1,22 @@
 //! The pure switch.
 #![forbid(unsafe_code)]
+pub mod build;
+pub mod checksum;
+pub mod crc32c;
 pub mod drop;
+pub mod execute;
 pub mod field;
 pub mod flow;
+mod headers;
 pub mod key;
+pub mod offload;
 pub mod packet;
+pub mod parse;
 pub mod port;
 pub mod program;
 pub mod snapshot;
 pub mod table;
+pub mod tunnel;
 pub mod types;
 pub mod underlay;
+pub mod wire;
