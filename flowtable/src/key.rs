@@ -84,7 +84,7 @@ pub struct FlowKey {
     pub nw_tos: u8,
     /// TTL or hop limit.
     pub nw_ttl: u8,
-    /// Type of the first ND option seen, 0: none.
+    /// Type of the first ND link-layer address option (1 source, 2 target), 0: none.
     pub nd_options_type: u8,
 
     // L4.
