@@ -1,7 +1,7 @@
 //! The pure switch.
 #![forbid(unsafe_code)]
 pub mod build;
-mod cache;
+pub mod cache;
 pub mod checksum;
 pub mod crc32c;
 pub mod drop;
