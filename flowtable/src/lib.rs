@@ -16,6 +16,8 @@ pub mod port;
 pub mod program;
 pub mod snapshot;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod tunnel;
 pub mod types;
 pub mod underlay;
