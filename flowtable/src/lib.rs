@@ -20,6 +20,8 @@ pub mod snapshot;
 pub mod stats;
 pub mod switch;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod trace;
 pub mod tunnel;
 pub mod types;
