@@ -1,0 +1,3 @@
+//! The central server.
+#![forbid(unsafe_code)]
+pub mod store;
