@@ -1,3 +1,5 @@
 //! The central server.
 #![forbid(unsafe_code)]
+pub mod compile;
+pub mod resource;
 pub mod store;
