@@ -5,5 +5,5 @@
 /// # Errors
 /// What is wrong, and where.
 pub fn check_match(text: &str) -> Result<(), String> {
-    if text.is_empty() { Err("empty".into()) } else { Ok(()) }
+    ovn_northd_lite::expr::check_match(text).map_err(|error| error.to_string())
 }

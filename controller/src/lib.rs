@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 pub mod compile;
 pub mod resource;
+pub mod state;
 pub mod store;

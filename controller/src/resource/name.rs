@@ -1,6 +1,12 @@
 //! Kinds of resources and their hierarchical names.
 
-use std::{fmt, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use ferroflow_proto::northbound as pb;
 
@@ -70,8 +76,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Name of a resource, `switches/web/ports/a`. Ordered as its text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Name of a resource, `switches/web/ports/a`. Compared and ordered as its text.
+#[derive(Clone)]
 pub struct Name {
     text: Arc<str>,
     kind: Kind,
@@ -169,6 +175,38 @@ impl Name {
             Kind::Router => &[Kind::RouterPort],
             Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Chassis => &[],
         }
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
