@@ -70,6 +70,11 @@ impl<'a> Draft<'a> {
         Self { state, revision: state.revision().next(), touched: BTreeMap::new(), results: Vec::new() }
     }
 
+    /// What the draft is made on.
+    pub const fn state(&self) -> &'a State {
+        self.state
+    }
+
     /// The resource as it is in the draft.
     pub fn get(&self, name: &Name) -> Option<&Record> {
         match self.touched.get(name) {

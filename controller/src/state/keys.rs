@@ -25,6 +25,15 @@ pub(super) fn scope(name: &Name) -> Option<String> {
     }
 }
 
+/// A resource of this name can have this key; 0 stands for none.
+pub(super) fn is_valid(name: &Name, key: u32) -> bool {
+    match name.kind() {
+        Kind::Switch | Kind::Router => (1..=MAX_DATAPATH).contains(&key),
+        Kind::SwitchPort | Kind::RouterPort => (1..=MAX_PORT).contains(&key),
+        Kind::Acl | Kind::Chassis => key == 0,
+    }
+}
+
 /// The scope of the ports of a datapath.
 pub(super) fn scope_below(datapath: &Name) -> String {
     format!("{COUNTERS}{datapath}")

@@ -145,6 +145,11 @@ impl State {
         self.index.ports.get(id).and_then(|name| self.get(name))
     }
 
+    /// The chassis with this id.
+    pub fn chassis(&self, id: &str) -> Option<&Arc<Record>> {
+        Name::chassis(id).ok().and_then(|name| self.get(&name))
+    }
+
     /// Names of the ports bound to a chassis.
     pub fn bound_to(&self, chassis: &str) -> impl Iterator<Item = &Name> {
         self.index.bound.get(chassis).into_iter().flatten()

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
 use prost::Message;
 
+use super::keys;
 use crate::{
-    resource::{Attachment, Kind, Name, Spec, parse_spec},
+    resource::{Attachment, Name, Spec, parse_spec},
     store::Revision,
 };
 
@@ -136,8 +137,7 @@ impl Record {
             up: binding.up,
             since: Revision::new(binding.since),
         });
-        let is_keyed = !matches!(name.kind(), Kind::Acl | Kind::Chassis);
-        if is_keyed != (stored.key != 0) {
+        if !keys::is_valid(&name, stored.key) {
             return Err(format!("its tunnel key is {}", stored.key));
         }
         Ok(Self {
