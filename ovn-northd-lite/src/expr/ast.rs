@@ -101,6 +101,11 @@ impl Operand {
         }
     }
 
+    /// Parts of it can be matched; else only the whole.
+    pub(crate) fn is_maskable(&self) -> bool {
+        self.place().is_some_and(|place| place.field.info().maskable)
+    }
+
     /// It is the name of a logical port.
     pub(crate) fn is_port(&self) -> bool {
         matches!(self.symbol.kind, Kind::Port(_))

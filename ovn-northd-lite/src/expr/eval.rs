@@ -51,7 +51,9 @@ fn exists(operand: &Operand, key: &FlowKey, ports: Resolver<'_>) -> bool {
 
 fn read(operand: &Operand, key: &FlowKey) -> Option<u128> {
     let place = operand.place()?;
-    Some(key.get(place.field) >> place.start & low_bits(place.n_bits))
+    let value = key.get(place.field) >> place.start & low_bits(place.n_bits);
+    // A byte that the key keeps in two; no packet has more in it.
+    Some(value).filter(|value| operand.is_port() || *value <= low_bits(operand.max_bits()))
 }
 
 fn compare(actual: u128, op: Relation, value: &Constant, ports: Resolver<'_>) -> bool {

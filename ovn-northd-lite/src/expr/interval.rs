@@ -63,6 +63,19 @@ impl IntervalSet {
     pub(crate) fn masks(&self) -> Vec<(u128, u128)> {
         self.parts.iter().flat_map(|(lo, hi)| prefixes(*lo, *hi, self.n_bits)).collect()
     }
+
+    /// The numbers one by one; `None` if there are more than `limit`.
+    pub(crate) fn values(&self, limit: usize) -> Option<Vec<u128>> {
+        let mut values = Vec::new();
+        for (lo, hi) in &self.parts {
+            let n = usize::try_from(hi - lo).ok()?.checked_add(1)?;
+            if values.len().checked_add(n)? > limit {
+                return None;
+            }
+            values.extend(*lo..=*hi);
+        }
+        Some(values)
+    }
 }
 
 /// The largest aligned blocks that make up `lo..=hi`.
@@ -109,6 +122,7 @@ mod tests {
             let (set_a, set_b) = (set(&a), set(&b));
             for x in 0..=u8::MAX {
                 prop_assert_eq!(masked(&set_a, x), holds(&a, x));
+                prop_assert_eq!(set_a.values(256).unwrap().contains(&x.into()), holds(&a, x));
                 prop_assert_eq!(masked(&set_a.complement(), x), !holds(&a, x));
                 prop_assert_eq!(masked(&set_a.intersection(&set_b), x), holds(&a, x) && holds(&b, x));
                 prop_assert_eq!(masked(&set_a.union(&set_b), x), holds(&a, x) || holds(&b, x));
@@ -120,6 +134,9 @@ mod tests {
     fn the_widest_set_is_one_mask_of_nothing() {
         assert_eq!(IntervalSet::new(128, vec![(0, u128::MAX)]).masks(), [(0, 0)]);
         assert_eq!(IntervalSet::new(16, vec![(1000, 2000)]).masks().len(), 8);
+        assert_eq!(IntervalSet::new(128, vec![(0, u128::MAX)]).values(9), None);
+        assert_eq!(IntervalSet::new(16, vec![(2, 4), (9, 9)]).values(4).unwrap(), [2, 3, 4, 9]);
+        assert_eq!(IntervalSet::new(16, vec![(2, 4), (9, 9)]).values(3), None);
         assert!(IntervalSet::new(128, vec![(0, u128::MAX)]).complement().masks().is_empty());
     }
 }

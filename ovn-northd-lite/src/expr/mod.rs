@@ -3,8 +3,9 @@
 //! ([`parser`], [`ast`]) → matches of the switch ([`normal`]). [`eval`] says what an
 //! expression means; the rest must agree with it.
 //!
-//! More is allowed than in OVN: fields that OpenFlow can only match whole (`ip.proto`,
-//! `eth.type`) may be negated and compared by order, because the switch matches any bits.
+//! Fields that can only be matched as a whole (`ip.proto`, `ip.ttl`) may be negated and
+//! compared by order, unlike in OVN: they are matched value by value, as far as
+//! [`MAX_MATCHES`] allows. It does not for `eth.type`, so `!ip4` is refused as in OVN.
 
 mod ast;
 mod eval;

@@ -145,7 +145,7 @@ impl Normaliser<'_> {
             }
         }
         for (field, set) in intervals {
-            lists.push(self.with_needs(&field, masks_of(&field, &set))?);
+            lists.push(self.with_needs(&field, masks_of(&field, &set)?)?);
         }
         if !all {
             return bounded(lists.into_iter().flatten().collect());
@@ -174,7 +174,7 @@ impl Normaliser<'_> {
         negated: bool,
     ) -> Result<List, ExprError> {
         if let Some(set) = intervals(field, op, values, negated) {
-            return self.with_needs(field, masks_of(field, &set));
+            return self.with_needs(field, masks_of(field, &set)?);
         }
         let Some(place) = field.place() else { return Err(untracked(field)) };
         let op = if negated { op.negated() } else { op };
@@ -251,11 +251,23 @@ fn differing(place: SubField, value: u128, mask: u128) -> List {
         .collect()
 }
 
-fn masks_of(field: &Operand, set: &IntervalSet) -> List {
-    let masks = field.place().map(|place| {
-        set.masks().into_iter().map(move |(value, mask)| Conjunction::of(place, value, mask)).collect()
-    });
-    masks.unwrap_or_default()
+/// The set as conjunctions; a field that is one piece is matched value by value.
+fn masks_of(field: &Operand, set: &IntervalSet) -> Result<List, ExprError> {
+    let Some(place) = field.place() else { return Err(untracked(field)) };
+    if field.is_maskable() {
+        let masks = set.masks().into_iter();
+        return Ok(masks.map(|(value, mask)| Conjunction::of(place, value, mask)).collect());
+    }
+    let Some(values) = set.values(MAX_MATCHES) else {
+        return Err(ExprError::new(
+            0,
+            format!(
+                "`{field}` can only be matched as a whole, which needs more than {MAX_MATCHES} matches here; \
+                 test what is wanted instead of what is not"
+            ),
+        ));
+    };
+    Ok(values.into_iter().map(|value| Conjunction::of(place, value, u128::MAX)).collect())
 }
 
 /// A comparison of a number as the numbers it holds for.
@@ -273,7 +285,7 @@ fn intervals(field: &Operand, op: Relation, values: &[Constant], negated: bool) 
     if !matches!(field.symbol.kind, Kind::Number { .. }) {
         return None;
     }
-    let n_bits = field.place()?.n_bits;
+    let n_bits = field.max_bits();
     let max = low_bits(n_bits);
     let mut parts = Vec::with_capacity(values.len());
     for value in values {

@@ -200,7 +200,9 @@ impl Parser {
             ));
         }
         let bits = Some((first, last - first + 1)).filter(|bits| *bits != (0, n_bits));
-        // A byte that is kept in two is compared as a byte when a part of it is named.
+        if bits.is_some() && !(Operand { symbol, bits }).is_maskable() {
+            return Err(ExprError::new(at, format!("`{name}` can only be used as a whole")));
+        }
         Ok(Operand { symbol, bits })
     }
 
@@ -311,6 +313,9 @@ fn compare(
         check_value(field, value).map_err(|reason| ExprError::new(position, reason))?;
         if ordered && matches!(value, Constant::Number { mask: Some(_), .. }) {
             return wrong(format!("`{}` does not go with a mask", op.text()));
+        }
+        if matches!(value, Constant::Number { mask: Some(_), .. }) && !field.is_maskable() {
+            return wrong(format!("`{field}` can only be compared as a whole, without a mask"));
         }
         if ordered && matches!(value, Constant::AddressSet(_)) {
             return wrong(format!("`{}` does not go with an address set", op.text()));
