@@ -84,7 +84,7 @@ pub struct FlowKey {
     pub nw_tos: u8,
     /// TTL or hop limit.
     pub nw_ttl: u8,
-    /// Type of the first ND option seen, 0: none.
+    /// Type of the first ND link-layer address option (1 source, 2 target), 0: none.
     pub nd_options_type: u8,
 
     // L4.
@@ -364,6 +364,13 @@ impl Tracked {
     pub fn read_word(&mut self, idx: usize, mask: u64) -> u64 {
         self.mask.words_mut()[idx] |= mask & !self.written.words()[idx];
         self.key.words()[idx] & mask
+    }
+
+    /// Undoes all writes since `saved` was cloned from this key. What was read stays
+    /// recorded: it decided about the part of the walk that is undone.
+    pub fn restore(&mut self, saved: &Self) {
+        self.key = saved.key;
+        self.written = saved.written;
     }
 
     /// What mattered so far.
