@@ -14,6 +14,7 @@ use std::{os::fd::RawFd, sync::Arc};
 use flowtable::{
     drop::DropReason,
     packet::Packet,
+    stats::PortCounters,
     types::{MacAddr, PortNo},
 };
 
@@ -108,8 +109,10 @@ pub(crate) trait Port {
     /// One of its files is broken: it will never receive again.
     fn set_gone(&mut self);
 
-    /// The worker gives the port up.
-    fn close(&mut self) {}
+    /// Frames dropped in front of the port because nobody took them in time.
+    fn kernel_dropped(&self) -> u64 {
+        0
+    }
 }
 
 /// A port of any kind.
@@ -158,8 +161,8 @@ impl Port for AnyPort {
         dispatch!(self, inner => inner.set_gone());
     }
 
-    fn close(&mut self) {
-        dispatch!(self, inner => inner.close());
+    fn kernel_dropped(&self) -> u64 {
+        dispatch!(self, inner => inner.kernel_dropped())
     }
 }
 
@@ -169,6 +172,8 @@ pub(crate) struct AttachedPort {
     pub(crate) port: PortNo,
     pub(crate) device: AnyPort,
     pub(crate) metrics: Arc<PortMetrics>,
+    /// What the switch had counted under this number before the port had it.
+    pub(crate) base: PortCounters,
 }
 
 impl AttachedPort {

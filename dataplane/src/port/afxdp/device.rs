@@ -1,12 +1,6 @@
 //! Opening an interface: sockets, map, program, link.
 
-use std::{
-    net::Ipv4Addr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::sync::Arc;
 
 use crate::{
     config::Steering,
@@ -23,21 +17,6 @@ use crate::{
 /// Ethernet header and one VLAN tag.
 const L2_LEN: u32 = 18;
 
-/// Frames the kernel dropped in front of the sockets; refreshed now and then by the
-/// worker.
-#[derive(Debug, Default)]
-pub(crate) struct KernelDrops(AtomicU64);
-
-impl KernelDrops {
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    pub(super) fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
-}
-
 /// A host interface in our hands.
 #[derive(Debug)]
 pub(crate) struct AfXdpPort {
@@ -47,13 +26,11 @@ pub(crate) struct AfXdpPort {
     pub(super) interface: String,
     pub(super) sockets: Vec<XskSocket>,
     pub(super) metrics: Arc<PortMetrics>,
-    pub(super) kernel_drops: Arc<KernelDrops>,
     /// Queue to receive from first, so that each gets its turn.
     pub(super) next_queue: usize,
     /// The last flush found the interface down.
     pub(super) down: bool,
     pub(super) gone: bool,
-    pub(super) n_bursts: u32,
 }
 
 /// What attaching an interface yields besides the port.
@@ -62,7 +39,6 @@ pub(crate) struct Opened {
     pub(crate) port: AfXdpPort,
     pub(crate) report: PortReport,
     pub(crate) metrics: Arc<PortMetrics>,
-    pub(crate) kernel_drops: Arc<KernelDrops>,
     pub(crate) ifindex: u32,
 }
 
@@ -74,25 +50,24 @@ impl AfXdpPort {
         let map = SocketMap::new(name, facts.n_rx_queues)?;
         let program = match steering {
             Steering::All => Program::steer_all(name, &map)?,
-            Steering::Tunnel { local, udp_ports } => tunnel_program(name, &map, *local, udp_ports)?,
+            Steering::Tunnel { local, udp_ports } => {
+                Program::steer_tunnel(name, &map, *local, udp_ports)?
+            },
         };
         let (sockets, link, mode) = open_best(name, &facts, &map, &program)?;
         let metrics = Arc::new(PortMetrics::new(facts.mtu));
-        let kernel_drops = Arc::new(KernelDrops::default());
         let port = Self {
             _link: link,
             _map: map,
             interface: name.to_owned(),
             sockets,
             metrics: Arc::clone(&metrics),
-            kernel_drops: Arc::clone(&kernel_drops),
             next_queue: 0,
             down: false,
             gone: false,
-            n_bursts: 0,
         };
         let report = PortReport { mode: mode.to_owned(), mac: facts.mac, mtu: facts.mtu };
-        Ok(Opened { port, report, metrics, kernel_drops, ifindex: facts.ifindex })
+        Ok(Opened { port, report, metrics, ifindex: facts.ifindex })
     }
 }
 
@@ -111,15 +86,6 @@ fn check(name: &str, facts: &Interface, steering: &Steering) -> Result<(), Attac
         }
         Steering::Tunnel { .. } | Steering::All => Ok(()),
     }
-}
-
-fn tunnel_program(
-    name: &str,
-    map: &SocketMap,
-    local: Ipv4Addr,
-    udp_ports: &[u16],
-) -> Result<Program, SysError> {
-    Program::steer_tunnel(name, map, local, udp_ports)
 }
 
 /// Tries the ways from the fastest to the one that always works.

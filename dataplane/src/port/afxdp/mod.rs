@@ -7,4 +7,4 @@
 mod device;
 mod queue;
 
-pub(crate) use device::{AfXdpPort, KernelDrops};
+pub(crate) use device::AfXdpPort;

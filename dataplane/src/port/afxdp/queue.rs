@@ -18,15 +18,7 @@ use crate::{
     sys::xsk::{Flush, SendError},
 };
 
-/// Polls between two looks at the kernel's drop counters.
-const STATISTICS_INTERVAL: u32 = 4096;
-
 impl AfXdpPort {
-    /// Takes over the kernel's own counts.
-    fn refresh_statistics(&self) {
-        self.kernel_drops.set(self.sockets.iter().map(|socket| socket.kernel_dropped()).sum());
-    }
-
     fn apply(&mut self, flush: Flush) {
         match flush {
             Flush::Done | Flush::Later => self.down = false,
@@ -40,10 +32,6 @@ impl Port for AfXdpPort {
     fn rx_burst(&mut self, port: PortNo, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
         if self.gone {
             return;
-        }
-        self.n_bursts = self.n_bursts.wrapping_add(1);
-        if self.n_bursts.is_multiple_of(STATISTICS_INTERVAL) {
-            self.refresh_statistics();
         }
         for _ in 0..self.sockets.len() {
             let queue = self.next_queue;
@@ -116,13 +104,12 @@ impl Port for AfXdpPort {
     fn set_gone(&mut self) {
         if !self.gone {
             self.gone = true;
-            self.refresh_statistics();
             self.metrics.set_gone();
             tracing::warn!(interface = self.interface, "the interface is gone; its port drops everything");
         }
     }
 
-    fn close(&mut self) {
-        self.refresh_statistics();
+    fn kernel_dropped(&self) -> u64 {
+        self.sockets.iter().map(|socket| socket.kernel_dropped()).sum()
     }
 }
