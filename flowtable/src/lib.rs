@@ -1,8 +1,9 @@
 //! The pure switch.
 #![forbid(unsafe_code)]
 pub mod build;
-mod cache;
+pub mod cache;
 pub mod checksum;
+pub mod classifier;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;
@@ -20,6 +21,9 @@ pub mod snapshot;
 pub mod stats;
 pub mod switch;
 pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod text;
 pub mod trace;
 pub mod tunnel;
 pub mod types;

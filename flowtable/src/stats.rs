@@ -125,7 +125,14 @@ impl Drops {
                 return self.find_or_add(in_port, reason, None);
             }
         }
-        self.rows.push(DropCount { in_port, reason, rule: rule.cloned(), n_packets: 0, n_bytes: 0, n_copies: 0 });
+        self.rows.push(DropCount {
+            in_port,
+            reason,
+            rule: rule.cloned(),
+            n_packets: 0,
+            n_bytes: 0,
+            n_copies: 0,
+        });
         self.by_cause.insert((in_port, reason, rule_id(rule)), self.rows.len() - 1);
         self.rows.len() - 1
     }

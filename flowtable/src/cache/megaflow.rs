@@ -44,6 +44,8 @@ pub(crate) struct Handle {
 pub(crate) struct Megaflow {
     pub(crate) program: Program,
     pub(crate) epoch: Epoch,
+    /// A session may lead here: it compares all that the entry's mask does.
+    pub(crate) in_session: bool,
     /// Row of the drop table that its drops were last counted in.
     pub(crate) drop_row: usize,
     last_used: Timestamp,
@@ -196,9 +198,9 @@ impl Megaflows {
         self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len())
     }
 
-    /// The entry for a packet, and whether a session may lead to it.
+    /// The entry for a packet.
     #[inline]
-    pub(crate) fn find(&mut self, port: PortNo, key: &FlowKey) -> Option<(Handle, bool)> {
+    pub(crate) fn find(&mut self, port: PortNo, key: &FlowKey) -> Option<Handle> {
         let (index, slots) = (&self.index, &self.slots);
         let shapes = &mut self.ports.get_mut(port_idx(port))?.shapes;
         let found = shapes.probes().find_map(|(id, shape)| {
@@ -208,12 +210,12 @@ impl Megaflows {
                     entry.shape == id && entry.port == port && shape.matches(key, &entry.words)
                 })
             })?;
-            Some((id, slot, shape.in_session))
+            Some((id, slot))
         });
-        shapes.count(found.map(|(id, ..)| id));
-        let (_, slot, in_session) = found?;
+        shapes.count(found.map(|(id, _)| id));
+        let (_, slot) = found?;
         let generation = slots.get(slot as usize)?.generation;
-        Some((Handle { slot, generation }, in_session))
+        Some(Handle { slot, generation })
     }
 
     /// The entry, unless it is gone.
@@ -233,13 +235,14 @@ impl Megaflows {
         }
         let mask = self.fit(port, &new);
         let shapes = &mut self.ports[port_idx(port)].shapes;
-        let id = shapes.take(&mask, Sessions::covers(&mask), &mut self.next_salt);
+        let id = shapes.take(&mask, &mut self.next_salt);
         let (words, hash) = shapes.get(id).map_or_else(Default::default, |shape| {
             (shape.words_of(new.key).collect(), shape.hash(new.key, &self.secrets) as u32)
         });
         let entry = Megaflow {
             program: new.translation.program,
             epoch: new.epoch,
+            in_session: Sessions::covers(&mask),
             drop_row: 0,
             last_used: new.now,
             n_packets: 0,
@@ -273,7 +276,11 @@ impl Megaflows {
             return handle;
         }
         self.remove(handle.slot);
-        self.install(port, new)
+        // Another entry, whose shape comes later, may be for this packet and up to date.
+        match self.find(port, new.key) {
+            Some(other) if self.get_mut(other).is_some_and(|entry| entry.epoch == new.epoch) => other,
+            _ => self.install(port, new),
+        }
     }
 
     /// Forgets some of the idle entries, when it is time to look for them.

@@ -22,9 +22,8 @@ mod session;
 mod shape;
 
 pub use megaflow::MegaflowDump;
-pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered};
+pub(crate) use megaflow::{Handle, Megaflows, Remembered};
 pub(crate) use session::Sessions;
-pub(crate) use shape::ReceivedBits;
 
 /// Spreads 64 bits over all bits of the result: the two halves of a full product.
 fn fold(a: u64, b: u64) -> u64 {

@@ -31,6 +31,9 @@ const WORDS: [usize; 14] = [
 /// Sessions of a bucket.
 const WAYS: usize = 4;
 
+/// How rarely a new session replaces another.
+const REPLACE_ONE_IN: u64 = 16;
+
 /// A session: two cache lines.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -112,14 +115,18 @@ impl Sessions {
     }
 
     /// Makes or changes the session with this key. The megaflow's mask must be
-    /// covered. In a full bucket the least recently used one makes way.
+    /// covered. In a full bucket the least recently used one makes way, but only now and
+    /// then: traffic of more conversations than there is room for shall not spend its time
+    /// on pushing each other out.
     pub(crate) fn insert(&mut self, hash: u64, key: &FlowKey, handle: Handle) {
         let (bucket, tag) = self.place(hash);
         let (tags, sessions) = (&mut self.tags[bucket], &mut self.sessions[bucket]);
         let present = (0..WAYS).find(|way| tags[*way] == tag && same(&sessions[*way].words, key));
-        let way = present.or_else(|| tags.iter().position(|tag| *tag == 0)).unwrap_or_else(|| {
-            (0..WAYS).min_by_key(|way| sessions[*way].last_used).unwrap_or(0)
-        });
+        let way = match present.or_else(|| tags.iter().position(|tag| *tag == 0)) {
+            Some(way) => way,
+            None if !self.n_lookups.is_multiple_of(REPLACE_ONE_IN) => return,
+            None => (0..WAYS).min_by_key(|way| sessions[*way].last_used).unwrap_or(0),
+        };
         self.n_used += usize::from(tags[way] == 0);
         tags[way] = tag;
         sessions[way] =

@@ -27,12 +27,10 @@ pub(crate) struct Shape {
     n_hits: u32,
     /// Makes equal words of different shapes differ in their hash.
     salt: u64,
-    /// Sessions compare all its bits.
-    pub(crate) in_session: bool,
 }
 
 impl Shape {
-    fn new(mask: &FlowMask, salt: u64, in_session: bool) -> Self {
+    fn new(mask: &FlowMask, salt: u64) -> Self {
         let words: Box<[_]> = mask
             .words()
             .iter()
@@ -41,7 +39,7 @@ impl Shape {
             .map(|(idx, word)| (idx as u8, *word))
             .collect();
         let n_bits = words.iter().map(|(_, word)| word.count_ones()).sum();
-        Self { words, n_bits, n_entries: 0, n_hits: 0, salt, in_session }
+        Self { words, n_bits, n_entries: 0, n_hits: 0, salt }
     }
 
     /// The masked words of a key.
@@ -148,11 +146,11 @@ impl PortShapes {
     }
 
     /// The shape with this mask, made if there is none; it counts one more entry.
-    pub(crate) fn take(&mut self, mask: &FlowMask, in_session: bool, next_salt: &mut u64) -> u8 {
+    pub(crate) fn take(&mut self, mask: &FlowMask, next_salt: &mut u64) -> u8 {
         let found = self.probes().find(|(_, shape)| shape.mask() == *mask).map(|(id, _)| id);
         let id = found.unwrap_or_else(|| {
             *next_salt = next_salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let shape = Some(Shape::new(mask, *next_salt, in_session));
+            let shape = Some(Shape::new(mask, *next_salt));
             let free = self.shapes.iter().position(Option::is_none).unwrap_or(self.shapes.len());
             match self.shapes.get_mut(free) {
                 Some(place) => *place = shape,

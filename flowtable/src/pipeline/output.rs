@@ -12,16 +12,16 @@ use super::{
 use crate::{
     drop::DropReason,
     field::{Field, SubField},
-    key::{TUN_METADATA_LEN, low_bits},
+    key::TUN_METADATA_LEN,
     port::PortRole,
     program::TunnelHeader,
-    tunnel::{self, TunnelSpec},
+    tunnel::{self, OVN_OPTION, TunnelSpec, tun_flags},
     types::{PortNo, Vni},
     underlay::TunnelPort,
 };
 
-/// TTL of outer headers when no rule sets one (RFC 1700).
-const DEFAULT_TTL: u8 = 64;
+/// Tunnel flags that an outer header can carry.
+const SENT_FLAGS: u16 = tun_flags::OAM | tun_flags::CHECKSUM;
 
 impl<T: Tracer> Walk<'_, T> {
     /// Sends the packet as it is now to a port, or to what a reserved number stands for.
@@ -135,24 +135,23 @@ impl<T: Tracer> Walk<'_, T> {
         (v6 != 0).then(|| Ipv6Addr::from_bits(v6).into())
     }
 
+    /// What the outer header shall say. Reads only what has a form on the wire.
     fn tunnel_spec(&mut self, remote: IpAddr) -> Option<TunnelSpec> {
-        let vni = self.key.read_bits(Field::TunId, low_bits(24)) as u32;
-        let ttl = self.key.read(Field::TunTtl) as u8;
-        let mut spec = TunnelSpec {
-            vni: Vni::new(vni).ok()?,
+        let present = self.key.read_bits(Field::TunMetadataPresent, OVN_OPTION.bit().into()) as u64;
+        let mut tun_metadata = [0; TUN_METADATA_LEN];
+        if present != 0 {
+            let (field, at) = (Field::tun_metadata(OVN_OPTION.idx)?, OVN_OPTION.idx * 4);
+            let value = (self.key.read(field) as u32).to_be_bytes();
+            tun_metadata.get_mut(at..at + 4)?.copy_from_slice(&value);
+        }
+        Some(TunnelSpec {
+            vni: Vni::new(u32::try_from(self.key.read(Field::TunId)).ok()?).ok()?,
             remote,
             tos: self.key.read(Field::TunTos) as u8,
-            ttl: if ttl == 0 { DEFAULT_TTL } else { ttl },
-            present: self.key.read(Field::TunMetadataPresent) as u64,
-            options: [0; TUN_METADATA_LEN],
-        };
-        for (idx, chunk) in spec.options.chunks_exact_mut(4).enumerate() {
-            if spec.present & 1 << idx != 0
-                && let Some(field) = Field::tun_metadata(idx)
-            {
-                chunk.copy_from_slice(&(self.key.read(field) as u32).to_be_bytes());
-            }
-        }
-        Some(spec)
+            ttl: self.key.read(Field::TunTtl) as u8,
+            flags: self.key.read_bits(Field::TunFlags, SENT_FLAGS.into()) as u16,
+            tun_metadata_present: present,
+            tun_metadata,
+        })
     }
 }
