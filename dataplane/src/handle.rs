@@ -11,9 +11,9 @@ use std::{
 
 use crossbeam::channel::{Receiver, bounded};
 use flowtable::{
+    cache::MegaflowDump,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
-    switch::MegaflowDump,
     types::{Epoch, PortNo},
 };
 

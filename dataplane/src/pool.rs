@@ -17,7 +17,7 @@ use crossbeam::queue::ArrayQueue;
 use flowtable::packet::HEADROOM;
 
 /// Bytes of a frame: headroom and the longest frame of any port.
-pub const FRAME_LEN: usize = 4096;
+pub(crate) const FRAME_LEN: usize = 4096;
 /// From one frame to the next. One cache line more than a power of two, so that the
 /// starts of frames do not all fall into the same sets of the cache.
 const STRIDE: usize = FRAME_LEN + 64;
@@ -47,7 +47,7 @@ impl Drop for Region {
 
 /// One buffer. Dropping it returns it to its pool, from any thread.
 #[derive(Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     region: Arc<Region>,
     data: NonNull<u8>,
     idx: u32,
@@ -82,7 +82,7 @@ impl Drop for Frame {
 
 /// A fixed number of frames, owned by one worker.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     region: Arc<Region>,
     /// Free frames; the one used last is taken first, while the cache still knows it.
     free: Vec<Frame>,
@@ -95,7 +95,7 @@ impl Pool {
     ///
     /// # Panics
     /// When the address space cannot hold them; pools are made at start-up.
-    pub fn new(n_frames: usize) -> Self {
+    pub(crate) fn new(n_frames: usize) -> Self {
         let n_frames = n_frames.clamp(1, u32::MAX as usize);
         let layout = n_frames
             .checked_mul(STRIDE)
@@ -115,7 +115,7 @@ impl Pool {
     }
 
     /// A free frame; its content is whatever was in it last.
-    pub fn get(&mut self) -> Option<Frame> {
+    pub(crate) fn get(&mut self) -> Option<Frame> {
         if self.free.is_empty() {
             self.collect();
         }
@@ -127,12 +127,12 @@ impl Pool {
     }
 
     /// A frame was wanted and there was none.
-    pub fn count_exhausted(&mut self) {
+    pub(crate) fn count_exhausted(&mut self) {
         self.n_exhausted += 1;
     }
 
     /// Takes a frame back. A frame of another pool goes home by its own way.
-    pub fn put(&mut self, frame: Frame) {
+    pub(crate) fn put(&mut self, frame: Frame) {
         if Arc::ptr_eq(&self.region, &frame.region) {
             self.free.push(frame);
         }
@@ -156,17 +156,17 @@ impl Pool {
     }
 
     /// Frames in the pool, free or not.
-    pub fn n_frames(&self) -> usize {
+    pub(crate) fn n_frames(&self) -> usize {
         self.n_frames
     }
 
     /// Frames that could be had now.
-    pub fn n_free(&self) -> usize {
+    pub(crate) fn n_free(&self) -> usize {
         self.free.len() + self.region.returned.len()
     }
 
     /// How often a frame was asked for and none was free.
-    pub fn n_exhausted(&self) -> u64 {
+    pub(crate) fn n_exhausted(&self) -> u64 {
         self.n_exhausted
     }
 }

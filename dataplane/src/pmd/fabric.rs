@@ -53,7 +53,11 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// A seat, and the jobs that come to it.
-    pub(crate) fn new(id: usize, core: Option<usize>, n_handover: usize) -> io::Result<(Self, Receiver<Job>)> {
+    pub(crate) fn new(
+        id: usize,
+        core: Option<usize>,
+        n_handover: usize,
+    ) -> io::Result<(Self, Receiver<Job>)> {
         let (jobs, receiver) = unbounded();
         let seat = Self {
             id,
@@ -70,7 +74,10 @@ impl Seat {
     }
 
     /// Has the worker do something and waits for the result. `None`: it has ended.
-    pub(crate) fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> T + Send + 'static) -> Option<T> {
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, result) = bounded(1);
         let job = Box::new(move |worker: &mut Worker| {
             // Nobody listens any more: the result is dropped where it was made.

@@ -69,7 +69,12 @@ fn count(counter: &AtomicU64) {
 
 impl Worker {
     /// A worker for a seat; run it in a thread of its own.
-    pub(crate) fn new(config: &DataplaneConfig, fabric: Arc<Fabric>, seat: Arc<Seat>, jobs: Receiver<Job>) -> Self {
+    pub(crate) fn new(
+        config: &DataplaneConfig,
+        fabric: Arc<Fabric>,
+        seat: Arc<Seat>,
+        jobs: Receiver<Job>,
+    ) -> Self {
         let pool = Pool::new(config.n_frames);
         Self {
             snapshot: Cache::new(Arc::clone(fabric.snapshot())),

@@ -65,7 +65,8 @@ fn advice(interface: &str, call: &str, errno: Option<i32>) -> String {
             format!("the MTU is too large for XDP; lower it with `ip link set dev {interface} mtu 1500`")
         }
         Some(libc::ENOBUFS | libc::ENOMEM) => {
-            "the kernel has no memory for it; raise the locked-memory limit (`ulimit -l unlimited`)".to_owned()
+            "the kernel has no memory for it; raise the locked-memory limit (`ulimit -l unlimited`)"
+                .to_owned()
         }
         Some(libc::EAFNOSUPPORT | libc::ENOSYS) => {
             "the kernel is built without it; CONFIG_XDP_SOCKETS and CONFIG_BPF_SYSCALL are needed".to_owned()

@@ -108,7 +108,8 @@ impl XskSocket {
         transfer: Transfer,
     ) -> Result<Self, SysError> {
         let fail = |call, source| SysError::new(interface, call, source);
-        let (umem, frames) = create_umem(frame_len).map_err(|source| fail("setsockopt(XDP_UMEM_REG)", source))?;
+        let (umem, frames) =
+            create_umem(frame_len).map_err(|source| fail("setsockopt(XDP_UMEM_REG)", source))?;
         let name = CString::new(interface).map_err(|source| fail("naming the interface", source.into()))?;
         let (tx, rx, rings) = bind(&umem, &Interface::new(name), queue, transfer)
             .map_err(|source| fail("bind(AF_XDP)", source))?;

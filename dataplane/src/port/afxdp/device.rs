@@ -50,9 +50,7 @@ impl AfXdpPort {
         let map = SocketMap::new(name, facts.n_rx_queues)?;
         let program = match steering {
             Steering::All => Program::steer_all(name, &map)?,
-            Steering::Tunnel { local, udp_ports } => {
-                Program::steer_tunnel(name, &map, *local, udp_ports)?
-            },
+            Steering::Tunnel { local, udp_ports } => Program::steer_tunnel(name, &map, *local, udp_ports)?,
         };
         let (sockets, link, mode) = open_best(name, &facts, &map, &program)?;
         let metrics = Arc::new(PortMetrics::new(facts.mtu));

@@ -77,8 +77,7 @@ impl Port for AfXdpPort {
     }
 
     fn flush(&mut self) -> u64 {
-        let Some(socket) = self.sockets.first_mut().filter(|socket| !self.gone && socket.has_unsent())
-        else {
+        let Some(socket) = self.sockets.first_mut().filter(|socket| !self.gone && socket.has_unsent()) else {
             return 0;
         };
         let flush = socket.flush();
