@@ -122,7 +122,7 @@ impl Control {
     /// When the controller refuses it or a host does not apply it.
     pub fn apply(&self, file: &Path) -> Result<()> {
         let file = file.to_str().context("a path that is not text")?;
-        command::output(&mut self.command(&["apply", "-f", file]), APPLY_LIMIT).map(drop)
+        command::output(&mut self.command(&["apply", "-f", file, "--wait"]), APPLY_LIMIT).map(drop)
     }
 
     /// Attaches an interface for a logical port.
@@ -162,7 +162,7 @@ impl Control {
     /// # Errors
     /// When the host does not answer as expected.
     pub fn trace(&self, in_port: &str, flow: &str) -> Result<Trace> {
-        let answer = self.json(&["trace", in_port, flow])?;
+        let answer = self.json(&["trace", flow, "--in-port", in_port])?;
         Ok(Trace { verdict: text(&answer, "verdict")?, object: origin_object(answer.get("drop")) })
     }
 

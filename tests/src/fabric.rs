@@ -274,7 +274,7 @@ impl Fabric {
         let control = &self.control;
         stop::wait_for("vswitch-controller answers", START_LIMIT, || {
             daemon.check()?;
-            answers(control, &["get", "chassis"])
+            answers(control, &["chassis", "list"])
         })?;
         self.controller = Some(daemon);
         Ok(())

@@ -31,7 +31,7 @@ impl Netns {
         ip(&["netns", "add", name])
             .with_context(|| format!("cannot make network namespace {name} (root and CAP_SYS_ADMIN needed)"))?;
         let netns = Self { name: name.to_owned(), keep: false };
-        netns.ip(&["link", "set", "lo", "up"])?;
+        netns.ip(&["link", "set", "dev", "lo", "up"])?;
         Ok(netns)
     }
 
@@ -132,7 +132,7 @@ pub fn link(a: End<'_>, b: End<'_>, mtu: u32) -> Result<()> {
         if let Some(address) = end.address {
             end.netns.ip(&["address", "add", address, "dev", end.name])?;
         }
-        end.netns.ip(&["link", "set", end.name, "up"])?;
+        end.netns.ip(&["link", "set", "dev", end.name, "up"])?;
     }
     Ok(())
 }

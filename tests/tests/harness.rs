@@ -25,14 +25,14 @@ fn probe() -> Probe {
 fn bridged(prefix: &str) -> Result<[Netns; 3]> {
     let switch = Netns::create(&format!("{prefix}-switch"))?;
     switch.ip(&["link", "add", "br0", "type", "bridge"])?;
-    switch.ip(&["link", "set", "br0", "up"])?;
+    switch.ip(&["link", "set", "dev", "br0", "up"])?;
     let mut workloads = Vec::new();
     for (name, address) in [("a", A), ("b", B)] {
         let netns = Netns::create(&format!("{prefix}-{name}"))?;
         let address = format!("{address}/24");
         let end = End { address: Some(&address), ..End::new(&netns, "eth0") };
         netns::link(end, End::new(&switch, name), 1442)?;
-        switch.ip(&["link", "set", name, "master", "br0"])?;
+        switch.ip(&["link", "set", "dev", name, "master", "br0"])?;
         workloads.push(netns);
     }
     let [a, b] = <[Netns; 2]>::try_from(workloads).map_err(|_| anyhow::anyhow!("two workloads were made"))?;
@@ -69,7 +69,7 @@ fn traffic_is_seen_and_its_absence_too() -> Result<()> {
         drop(listener);
         ensure!(probe.connect(&a, at, second)? == Outcome::Refused, "the listener is gone");
 
-        switch.ip(&["link", "set", "b", "down"])?;
+        switch.ip(&["link", "set", "dev", "b", "down"])?;
         ensure!(probe.ping(&a, B, 1, 56)?.n_received == 0, "the link is down");
         ensure!(probe.connect(&a, at, second)? == Outcome::Silent, "the link is down");
         let error = probe.transfer(&a, (&b, SocketAddrV4::new(B, 8080)), 1 << 20, second).map(drop);
