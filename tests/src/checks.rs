@@ -51,8 +51,14 @@ pub const CHECKS: &[Check] = &[
     Check { name: "ping across hosts (Geneve)", run: |fabric| ping(fabric, "web-1", "web-2", 56) },
     Check { name: "ping across hosts, through the router", run: |fabric| ping(fabric, "db-2", "web-1", 56) },
     Check { name: "ping across hosts, full-size packets", run: full_size_ping },
-    Check { name: "64 MiB TCP across hosts, SHA-256 equal", run: |fabric| transfer(fabric, "web-1", "web-2") },
-    Check { name: "64 MiB TCP across hosts through the router", run: |fabric| transfer(fabric, "db-1", "web-2") },
+    Check {
+        name: "64 MiB TCP across hosts, SHA-256 equal",
+        run: |fabric| transfer(fabric, "web-1", "web-2"),
+    },
+    Check {
+        name: "64 MiB TCP across hosts through the router",
+        run: |fabric| transfer(fabric, "db-1", "web-2"),
+    },
     Check { name: "telnet to db-1 is blocked, and the drop names its ACL", run: telnet_is_blocked },
     Check { name: "trace says what those packets met", run: trace_agrees },
     Check { name: "every packet of every port is accounted for", run: conservation },
@@ -119,7 +125,10 @@ pub fn transfer(fabric: &Fabric, from: &str, to: &str) -> Result<String> {
 
 /// A forbidden connection gets no answer although somebody listens, an allowed one to the same workload is
 /// accepted, and the host's drops name the ACL.
-fn telnet_is_blocked(fabric: &Fabric) -> Result<String> {
+///
+/// # Errors
+/// When one of these does not hold.
+pub fn telnet_is_blocked(fabric: &Fabric) -> Result<String> {
     let (from, to) = (fabric.workload("web-1")?, fabric.workload("db-1")?);
     let probe = &fabric.plan().programs.probe;
     let _listeners = [listen(fabric, to, TELNET)?, listen(fabric, to, POSTGRES)?];
@@ -132,6 +141,18 @@ fn telnet_is_blocked(fabric: &Fabric) -> Result<String> {
     let after = host.dropped_by(NO_TELNET)?;
     ensure!(after > before, "no drop names {NO_TELNET} (before {before}, after {after})");
     Ok(format!("port {POSTGRES} accepts, port {TELNET} does not; {} dropped by {NO_TELNET}", after - before))
+}
+
+/// The connection that the ACL forbids is accepted: the ACL is gone.
+///
+/// # Errors
+/// When it is not accepted.
+pub fn telnet_is_open(fabric: &Fabric) -> Result<()> {
+    let (from, to) = (fabric.workload("web-1")?, fabric.workload("db-1")?);
+    let _listener = listen(fabric, to, TELNET)?;
+    let outcome = fabric.plan().programs.probe.connect(&from.netns, to.tcp(TELNET), CONNECT_LIMIT)?;
+    ensure!(outcome == Outcome::Connected, "port {TELNET} of db-1 should accept, but is {outcome:?}");
+    Ok(())
 }
 
 /// A listener inside a workload that is known to accept: the workload itself connects to it first.
@@ -186,7 +207,11 @@ pub fn conservation(fabric: &Fabric) -> Result<String> {
         if received == 0 {
             bail!("{}: no packet was counted", plan.name);
         }
-        said.push(format!("{}: {received} received = {} forwarded + {dropped} dropped", plan.name, sum(|port| port.rx_forwarded)));
+        said.push(format!(
+            "{}: {received} received = {} forwarded + {dropped} dropped",
+            plan.name,
+            sum(|port| port.rx_forwarded)
+        ));
     }
     Ok(said.join("; "))
 }

@@ -189,11 +189,9 @@ impl Control {
         crate::stop::wait_for("conservation of packets", Duration::from_secs(5), || {
             let ports = self.ports()?;
             ensure!(!ports.is_empty(), "the host has no ports");
-            Ok(match ports.iter().find(|port| port.rx_packets != port.rx_forwarded + port.rx_dropped) {
-                Some(port) => Err(format!(
-                    "{}: received {} is not forwarded {} + dropped {}",
-                    port.name, port.rx_packets, port.rx_forwarded, port.rx_dropped
-                )),
+            let drops = self.drops()?;
+            Ok(match ports.iter().find_map(|port| unaccounted(port, &drops)) {
+                Some(why) => Err(why),
                 None => Ok(ports),
             })
         })
@@ -206,6 +204,18 @@ impl Control {
     }
 }
 
+/// What is wrong with a port's account. The drops were read after the counters, so they may have grown.
+fn unaccounted(port: &PortCounters, drops: &[Drop]) -> Option<String> {
+    let PortCounters { name, rx_packets, rx_forwarded, rx_dropped, .. } = port;
+    if *rx_packets != rx_forwarded + rx_dropped {
+        return Some(format!(
+            "{name}: received {rx_packets} is not forwarded {rx_forwarded} + dropped {rx_dropped}"
+        ));
+    }
+    let n_named: u64 = drops.iter().filter(|drop| drop.port == *name).map(|drop| drop.n_packets).sum();
+    (n_named < *rx_dropped).then(|| format!("{name}: dropped {rx_dropped}, but only {n_named} with a reason"))
+}
+
 /// A list is printed as an array, or as an object that holds it.
 fn items<'a>(answer: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     let list = answer.as_array().or_else(|| answer.get(name)?.as_array());
@@ -216,7 +226,7 @@ fn port(value: &Value) -> Result<PortCounters> {
     let counters = value.get("counters").with_context(|| format!("no counters in {value}"))?;
     Ok(PortCounters {
         name: text(value, "name")?,
-        logical_port: text(value, "logical_port")?,
+        logical_port: value.get("logical_port").and_then(Value::as_str).unwrap_or_default().to_owned(),
         up: flag(value, "up")?,
         rx_packets: number(counters, "rx_packets")?,
         rx_forwarded: number(counters, "rx_forwarded")?,
@@ -255,4 +265,43 @@ fn number(value: &Value, name: &str) -> Result<u64> {
 
 fn flag(value: &Value, name: &str) -> Result<bool> {
     value.get(name).and_then(Value::as_bool).with_context(|| format!("no {name} in {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn a_port(rx: [u64; 3]) -> PortCounters {
+        let value = json!({
+            "name": "web-1", "logical_port": null, "up": true,
+            "counters": {
+                "rx_packets": rx[0], "rx_forwarded": rx[1], "rx_dropped": rx[2], "tx_packets": 0, "tx_dropped": 0,
+            },
+        });
+        port(&value).unwrap()
+    }
+
+    #[test]
+    fn a_lost_a_doubled_and_a_nameless_packet_are_found() {
+        let value =
+            json!({ "port": "web-1", "reason": "acl-drop", "origin": { "object": "x" }, "n_packets": 2 });
+        let drops = [one_drop(&value).unwrap()];
+        assert_eq!(drops[0].object, "x");
+        assert_eq!(unaccounted(&a_port([5, 3, 2]), &drops), None);
+        assert!(unaccounted(&a_port([6, 3, 2]), &drops).is_some_and(|why| why.contains("received 6")));
+        assert!(unaccounted(&a_port([5, 4, 2]), &drops).is_some());
+        assert!(unaccounted(&a_port([6, 3, 3]), &drops).is_some_and(|why| why.contains("only 2")));
+    }
+
+    #[test]
+    fn an_answer_that_lacks_a_field_is_an_error_that_names_it() {
+        let error = port(&json!({ "name": "a", "up": true, "counters": {} })).unwrap_err().to_string();
+        assert!(error.contains("rx_packets"), "{error}");
+        assert!(one_drop(&json!({ "port": "a" })).unwrap_err().to_string().contains("reason"));
+        assert!(items(&json!({ "x": [] }), "ports").is_err());
+        assert_eq!(items(&json!({ "ports": [1] }), "ports").unwrap().len(), 1);
+        assert_eq!(number(&json!({ "n": "18446744073709551615" }), "n").unwrap(), u64::MAX);
+    }
 }

@@ -64,10 +64,8 @@ pub struct WorkloadPlan {
 }
 
 /// The hosts.
-pub const HOSTS: [HostPlan; 2] = [
-    HostPlan { name: "h1", encap_ip: "172.31.0.1" },
-    HostPlan { name: "h2", encap_ip: "172.31.0.2" },
-];
+pub const HOSTS: [HostPlan; 2] =
+    [HostPlan { name: "h1", encap_ip: "172.31.0.1" }, HostPlan { name: "h2", encap_ip: "172.31.0.2" }];
 
 /// The workloads.
 pub const WORKLOADS: [WorkloadPlan; 4] = [
@@ -192,9 +190,9 @@ impl Fabric {
             Self { hosts, controller: None, workloads, controller_netns, control, plan, _dir: dir };
         progress("starting vswitch-controller");
         fabric.start_controller()?;
-        for host_idx in 0..HOSTS.len() {
-            progress(&format!("starting vswitchd on {}", HOSTS[host_idx].name));
-            fabric.start_switch(host_idx)?;
+        for (idx, host) in HOSTS.iter().enumerate() {
+            progress(&format!("starting vswitchd on {}", host.name));
+            fabric.start_switch(idx)?;
         }
         Ok(fabric)
     }
@@ -321,7 +319,8 @@ impl Fabric {
     /// # Errors
     /// When one has, with the end of its log.
     pub fn check_daemons(&mut self) -> Result<()> {
-        let daemons = self.hosts.iter_mut().filter_map(|host| host.daemon.as_mut()).chain(&mut self.controller);
+        let daemons =
+            self.hosts.iter_mut().filter_map(|host| host.daemon.as_mut()).chain(&mut self.controller);
         daemons.into_iter().try_for_each(Daemon::check)
     }
 

@@ -28,8 +28,9 @@ impl Netns {
     /// # Errors
     /// When there is one of that name already, or this process may not make one.
     pub fn create(name: &str) -> Result<Self> {
-        ip(&["netns", "add", name])
-            .with_context(|| format!("cannot make network namespace {name} (root and CAP_SYS_ADMIN needed)"))?;
+        ip(&["netns", "add", name]).with_context(|| {
+            format!("cannot make network namespace {name} (root and CAP_SYS_ADMIN needed)")
+        })?;
         let netns = Self { name: name.to_owned(), keep: false };
         netns.ip(&["link", "set", "dev", "lo", "up"])?;
         Ok(netns)

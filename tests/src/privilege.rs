@@ -18,7 +18,8 @@ pub fn is_root() -> bool {
 /// # Errors
 /// When the kernel does not tell, or tells something else.
 pub fn kernel_version() -> Result<(u32, u32)> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel version")?;
+    let text =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel version")?;
     parse_version(&text).with_context(|| format!("not a kernel version: {text:?}"))
 }
 

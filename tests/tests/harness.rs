@@ -53,7 +53,10 @@ fn traffic_is_seen_and_its_absence_too() -> Result<()> {
         ensure!(probe.ping(&a, NOBODY, 1, 56)?.n_received == 0, "nobody answers");
 
         let (sent, received) = probe.transfer(&a, (&b, SocketAddrV4::new(B, 8080)), 8 << 20, limit)?;
-        ensure!(sent.len == 8 << 20 && received.len == sent.len && sent.sha256 == received.sha256, "{sent:?}");
+        ensure!(
+            sent.len == 8 << 20 && received.len == sent.len && sent.sha256 == received.sha256,
+            "{sent:?}"
+        );
 
         let at = SocketAddrV4::new(B, 23);
         let second = Duration::from_secs(1);
@@ -94,7 +97,11 @@ fn nothing_stays_behind() -> Result<()> {
             std::panic::resume_unwind(Box::new("a failed scenario"));
         });
         ensure!(unwound.is_err(), "it panicked");
-        ensure!(netns::with_prefix(prefix).is_empty(), "namespaces are left: {:?}", netns::with_prefix(prefix));
+        ensure!(
+            netns::with_prefix(prefix).is_empty(),
+            "namespaces are left: {:?}",
+            netns::with_prefix(prefix)
+        );
 
         // What a killed process leaves is found by its prefix.
         let mut netns = Netns::create(&format!("{prefix}-kept"))?;

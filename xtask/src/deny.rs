@@ -135,8 +135,17 @@ mod tests {
             assert!(is_allowed(good, &allowed), "{good}");
         }
         for bad in [
-            "", "GPL-3.0", "MIT AND GPL-3.0", "(MIT OR Zlib) AND Zlib", "Apache-2.0", "MIT OR", "(MIT", "MIT)",
-            "MIT MIT", "OR MIT", "MIT WITH LLVM-exception",
+            "",
+            "GPL-3.0",
+            "MIT AND GPL-3.0",
+            "(MIT OR Zlib) AND Zlib",
+            "Apache-2.0",
+            "MIT OR",
+            "(MIT",
+            "MIT)",
+            "MIT MIT",
+            "OR MIT",
+            "MIT WITH LLVM-exception",
         ] {
             assert!(!is_allowed(bad, &allowed), "{bad}");
         }

@@ -57,7 +57,8 @@ const NETWORK: &[Need] = &[
 /// # Errors
 /// When something is missing and cannot be installed, with what and why.
 pub(crate) fn ensure(network: bool, install: bool) -> Result<()> {
-    let needs: Vec<Need> = BUILD.iter().chain(network.then_some(NETWORK).into_iter().flatten()).copied().collect();
+    let needs: Vec<Need> =
+        BUILD.iter().chain(network.then_some(NETWORK).into_iter().flatten()).copied().collect();
     let missing = missing(&needs);
     if missing.is_empty() {
         return Ok(());

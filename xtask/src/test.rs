@@ -46,6 +46,10 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
         tests.env_remove(privilege::UNPRIVILEGED);
     }
     show(&mut tests, deadline)?;
-    progress.step(if skips { "all tests that need no root pass; the others were SKIPPED" } else { "all tests pass" });
+    progress.step(if skips {
+        "all tests that need no root pass; the others were SKIPPED"
+    } else {
+        "all tests pass"
+    });
     Ok(())
 }

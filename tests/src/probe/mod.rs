@@ -3,6 +3,7 @@
 //!
 //! The switch under test shares no code with it, and the peer of a ping is the kernel.
 
+mod noise;
 mod ping;
 mod tcp;
 
@@ -16,6 +17,9 @@ use serde_json::Value;
 
 use crate::command;
 use crate::netns::Netns;
+
+/// Limit of sending noise.
+const NOISE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How to start the probe: a program and its first words.
 #[derive(Debug, Clone)]
@@ -108,8 +112,7 @@ impl Probe {
         limit: Duration,
     ) -> Result<(Stream, Stream)> {
         let receive = ["tcp-receive".to_owned(), to.1.to_string(), limit.as_millis().to_string()];
-        let send =
-            ["tcp-send".to_owned(), to.1.to_string(), len.to_string(), limit.as_millis().to_string()];
+        let send = ["tcp-send".to_owned(), to.1.to_string(), len.to_string(), limit.as_millis().to_string()];
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| self.ask(to.0, &receive, limit + Duration::from_secs(2)));
             let sent = self.ask(from, &send, limit + Duration::from_secs(2));
@@ -121,6 +124,25 @@ impl Probe {
                 (Ok(_), Err(receiver)) => Err(receiver.context("receiver")),
             }
         })
+    }
+
+    /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
+    ///
+    /// # Errors
+    /// When the probe cannot run.
+    pub fn ip_noise(&self, netns: &Netns, to: Ipv4Addr, n: u64, seed: u64) -> Result<u64> {
+        let words = ["ip-noise".to_owned(), to.to_string(), n.to_string(), seed.to_string()];
+        number(&self.ask(netns, &words, NOISE_LIMIT)?, "sent")
+    }
+
+    /// Sends `n` UDP datagrams of noise from an address of the namespace; gives how many the kernel let out.
+    ///
+    /// # Errors
+    /// When the probe cannot run.
+    pub fn udp_noise(&self, from: (&Netns, Ipv4Addr), to: SocketAddrV4, n: u64, seed: u64) -> Result<u64> {
+        let words =
+            ["udp-noise".to_owned(), from.1.to_string(), to.to_string(), n.to_string(), seed.to_string()];
+        number(&self.ask(from.0, &words, NOISE_LIMIT)?, "sent")
     }
 
     fn ask(&self, netns: &Netns, words: &[String], limit: Duration) -> Result<Value> {
@@ -141,9 +163,14 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-listen", at] => tcp::listen(at.parse()?)?,
         ["tcp-receive", at, limit] => tcp::receive(at.parse()?, millis(limit)?)?,
         ["tcp-send", to, len, limit] => tcp::send(to.parse()?, len.parse()?, millis(limit)?)?,
+        ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
+        ["udp-noise", from, to, n, seed] => {
+            noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
+        }
         _ => bail!(
             "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
-             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS"
+             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | ip-noise ADDRESS N SEED | \
+             udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };
     crate::print_line(&answer.to_string())

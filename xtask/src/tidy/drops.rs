@@ -24,7 +24,8 @@ received = forwarded + dropped.
 
 /// Checks that the document is current, or with `fix` makes it so.
 pub(super) fn check(root: &Path, fix: bool) -> Result<Vec<Finding>> {
-    let source = std::fs::read_to_string(root.join(SOURCE)).with_context(|| format!("cannot read {SOURCE}"))?;
+    let source =
+        std::fs::read_to_string(root.join(SOURCE)).with_context(|| format!("cannot read {SOURCE}"))?;
     let text = document(&reasons(&source)?);
     let path = root.join(DOC);
     if std::fs::read_to_string(&path).is_ok_and(|present| present == text) {
@@ -53,7 +54,11 @@ fn reasons(source: &str) -> Result<Vec<(String, String)>> {
     // The code has its literals blanked: a `;` in it ends an entry.
     while let Some(len) = code[from..].find(';') {
         let quotes: Vec<usize> = code[from..from + len].match_indices('"').map(|(at, _)| from + at).collect();
-        ensure!(quotes.len() == 4, "an entry of {SOURCE} is not `Variant = \"name\", \"sentence\";`: {}", &list[from..from + len]);
+        ensure!(
+            quotes.len() == 4,
+            "an entry of {SOURCE} is not `Variant = \"name\", \"sentence\";`: {}",
+            &list[from..from + len]
+        );
         let text = |i: usize| list[quotes[i] + 1..quotes[i + 1]].to_owned();
         reasons.push((text(0), text(2)));
         from += len + 1;
@@ -70,7 +75,10 @@ mod tests {
     fn entries_are_read_as_they_are_written() {
         let source = "macro_rules! drop_reasons {}\n\ndrop_reasons! {\n    // Wires.\n    A = \"a-b\", \"One; two.\";\n    B =\n        \"b\",\n        \"Or | so.\";\n}\nfn x() { \"\"; }\n";
         let reasons = reasons(source).unwrap();
-        assert_eq!(reasons, [("a-b".to_owned(), "One; two.".to_owned()), ("b".to_owned(), "Or | so.".to_owned())]);
+        assert_eq!(
+            reasons,
+            [("a-b".to_owned(), "One; two.".to_owned()), ("b".to_owned(), "Or | so.".to_owned())]
+        );
         assert!(document(&reasons).ends_with("| `a-b` | One; two. |\n| `b` | Or \\| so. |\n"));
         assert!(super::reasons("drop_reasons! {}").is_err());
         assert!(super::reasons("\ndrop_reasons! {\n A = \"a\";\n}").is_err());

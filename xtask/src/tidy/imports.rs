@@ -18,7 +18,8 @@ struct Promise {
 }
 
 /// Sockets, files, threads and clocks in one word.
-const IO: &[&str] = &["tokio", "mio", "tonic", "prost", "nix", "rustix", "socket2", "crossbeam", "rayon", "redb"];
+const IO: &[&str] =
+    &["tokio", "mio", "tonic", "prost", "nix", "rustix", "socket2", "crossbeam", "rayon", "redb"];
 const NETWORK_API: &[&str] = &["tonic", "prost", "redb"];
 
 #[rustfmt::skip]
@@ -66,7 +67,8 @@ pub(super) fn check(metadata: &Value) -> Result<Vec<Finding>> {
 pub(super) fn check_manifests(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for path in files(root, "Cargo.toml")? {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if !text.contains("[workspace]") {
             findings.extend(check_manifest(path.strip_prefix(root).unwrap_or(&path), &text));
         }
@@ -112,14 +114,25 @@ struct Graph {
 impl Graph {
     fn new(metadata: &Value) -> Result<Self> {
         let list = |value: &Value, name: &str| -> Result<Vec<Value>> {
-            Ok(value.get(name).and_then(Value::as_array).with_context(|| format!("no {name} in metadata"))?.clone())
+            Ok(value
+                .get(name)
+                .and_then(Value::as_array)
+                .with_context(|| format!("no {name} in metadata"))?
+                .clone())
         };
         let text = |value: &Value, name: &str| -> Result<String> {
-            Ok(value.get(name).and_then(Value::as_str).with_context(|| format!("no {name} in metadata"))?.to_owned())
+            Ok(value
+                .get(name)
+                .and_then(Value::as_str)
+                .with_context(|| format!("no {name} in metadata"))?
+                .to_owned())
         };
         let root = text(metadata, "workspace_root")?;
-        let ids: BTreeSet<String> =
-            list(metadata, "workspace_members")?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let ids: BTreeSet<String> = list(metadata, "workspace_members")?
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let (mut members, mut names, mut edges) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for package in list(metadata, "packages")? {
             let (id, name) = (text(&package, "id")?, text(&package, "name")?);
@@ -135,7 +148,10 @@ impl Graph {
             let mut dependencies = Vec::new();
             for dependency in list(&node, "deps")? {
                 // Kinds: null is normal; what only `build.rs` uses is not in the program.
-                if list(&dependency, "dep_kinds")?.iter().any(|kind| kind.get("kind").is_some_and(Value::is_null)) {
+                if list(&dependency, "dep_kinds")?
+                    .iter()
+                    .any(|kind| kind.get("kind").is_some_and(Value::is_null))
+                {
                     dependencies.push(text(&dependency, "pkg")?);
                 }
             }
@@ -173,7 +189,8 @@ mod tests {
 
     fn metadata(edges: &[(&str, &str, Option<&str>)]) -> Value {
         let names: BTreeSet<&str> = edges.iter().flat_map(|(from, to, _)| [*from, *to]).collect();
-        let is_ours = |name: &&&str| PROMISES.iter().any(|promise| promise.name == **name) || name.starts_with("new");
+        let is_ours =
+            |name: &&&str| PROMISES.iter().any(|promise| promise.name == **name) || name.starts_with("new");
         let package = |name: &&str| json!({ "id": name, "name": name, "manifest_path": format!("/r/{name}/Cargo.toml") });
         let node = |name: &&str| {
             let deps = edges.iter().filter(|(from, ..)| from == name);
@@ -194,7 +211,11 @@ mod tests {
 
     #[test]
     fn what_the_table_allows_and_what_it_does_not() {
-        let good = [("dataplane", "flowtable", None), ("controller", "tokio", None), ("flowtable", "tokio", Some("dev"))];
+        let good = [
+            ("dataplane", "flowtable", None),
+            ("controller", "tokio", None),
+            ("flowtable", "tokio", Some("dev")),
+        ];
         assert_eq!(findings(&good), Vec::<String>::new());
         assert_eq!(
             findings(&[("flowtable", "ferroflow-proto", None)]),

@@ -33,7 +33,8 @@ pub(super) fn test_lines(code: &str) -> (Vec<bool>, Vec<String>) {
     let mut is_test = vec![false; code.lines().count()];
     let mut modules = Vec::new();
     let mut from = 0;
-    while let Some(found) = code[from..].find("#[cfg(test)]").or_else(|| code[from..].find("#[cfg(all(test")) {
+    while let Some(found) = code[from..].find("#[cfg(test)]").or_else(|| code[from..].find("#[cfg(all(test"))
+    {
         let start = from + found;
         let end = item_end(code, start);
         let item = &code[start..end];
@@ -208,7 +209,11 @@ let f = b"\"unsafe"; let g = 'ü'; for_r("unsafe"); let h = b'x'; // three
         assert_eq!(code.lines().count(), TEXT.lines().count());
         assert!(!code.contains("unsafe"), "{code}");
         assert!(code.contains("fn e<'a>(x: &'a str) {}") && code.contains("let c") && code.contains("let h"));
-        assert!(comments.contains("comment \"one\"") && comments.contains("unsafe */") && comments.contains("three"));
+        assert!(
+            comments.contains("comment \"one\"")
+                && comments.contains("unsafe */")
+                && comments.contains("three")
+        );
         assert!(!comments.contains("let"), "{comments}");
     }
 

@@ -40,7 +40,8 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let paths = files(root, ".rs")?;
     let mut sources = Vec::new();
     for path in paths {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let path = path.strip_prefix(root).unwrap_or(&path).to_owned();
         sources.push(Source::new(path, &text));
     }
@@ -101,8 +102,10 @@ impl Source {
             findings.push(Finding::new(&self.path, 0, "says nowhere what it is: begin it with `//!`"));
         }
         let path = self.path.to_string_lossy();
-        let is_root = path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs") || path.contains("/src/bin/");
-        if is_root && !path.starts_with("dataplane/") && !self.split.code.contains("#![forbid(unsafe_code)]") {
+        let is_root =
+            path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs") || path.contains("/src/bin/");
+        if is_root && !path.starts_with("dataplane/") && !self.split.code.contains("#![forbid(unsafe_code)]")
+        {
             findings.push(Finding::new(&self.path, 0, "a crate's root without `#![forbid(unsafe_code)]`"));
         }
         findings
@@ -119,9 +122,12 @@ impl Source {
 
     fn check_undone(&self) -> Vec<Finding> {
         let Split { code, comments } = &self.split;
-        let in_comments = UNDONE_COMMENTS.iter().flat_map(|word| words(comments, word).map(move |at| (at, *word)));
+        let in_comments =
+            UNDONE_COMMENTS.iter().flat_map(|word| words(comments, word).map(move |at| (at, *word)));
         let in_code = UNDONE_CODE.iter().flat_map(|word| words(code, word).map(move |at| (at, *word)));
-        let finding = |(at, word): (usize, &str)| self.finding(line_of(code, at), format!("{word}: finish it or leave it out"));
+        let finding = |(at, word): (usize, &str)| {
+            self.finding(line_of(code, at), format!("{word}: finish it or leave it out"))
+        };
         in_comments.chain(in_code).map(finding).collect()
     }
 
@@ -170,14 +176,17 @@ impl Source {
 
     fn check_pure(&self) -> Vec<Finding> {
         let code = &self.split.code;
-        let paths = IMPURE_PATHS.iter().flat_map(|path| words(code, path).map(move |at| (at, (*path).to_owned())));
+        let paths =
+            IMPURE_PATHS.iter().flat_map(|path| words(code, path).map(move |at| (at, (*path).to_owned())));
         let named = IMPURE_MODULES.iter().flat_map(|module| {
             let path = format!("std::{module}");
             words(code, &path).map(|at| (at, path.clone())).collect::<Vec<_>>()
         });
         let found = paths.chain(named).chain(impure_imports(code));
         let production = found.filter(|(at, _)| !self.is_test[line_of(code, *at)]);
-        production.map(|(at, what)| self.finding(line_of(code, at), format!("{what} in a pure crate"))).collect()
+        production
+            .map(|(at, what)| self.finding(line_of(code, at), format!("{what} in a pure crate")))
+            .collect()
     }
 }
 
@@ -198,7 +207,8 @@ fn impure_imports(code: &str) -> Vec<(usize, String)> {
 fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let is_part = move |byte: Option<&u8>| byte.is_some_and(|byte| is_word(*byte));
     // Only where the pattern itself ends in a letter can it go on in one; `Tcp` stands for all that begin so.
-    let is_open_end = !word.ends_with(|c: char| c.is_alphanumeric()) || word.ends_with("Tcp") || word.ends_with("Udp");
+    let is_open_end =
+        !word.ends_with(|c: char| c.is_alphanumeric()) || word.ends_with("Tcp") || word.ends_with("Udp");
     text.match_indices(word).map(|(at, _)| at).filter(move |at| {
         let bytes = text.as_bytes();
         let before = at.checked_sub(1).and_then(|at| bytes.get(at));
@@ -229,18 +239,24 @@ mod tests {
 
     #[test]
     fn undone_work_is_found_in_comments_and_code_but_not_in_text() {
-        let undone = ["// TO", "DO: later\nfn a() { to", "do!() }\n#[ign", "ore]\nfn b() { c(\"FIX", "ME\") }\n"].concat();
+        let undone =
+            ["// TO", "DO: later\nfn a() { to", "do!() }\n#[ign", "ore]\nfn b() { c(\"FIX", "ME\") }\n"]
+                .concat();
         assert_eq!(findings("controller/src/x.rs", &format!("//! Doc.\n{undone}")).len(), 3);
     }
 
     #[test]
     fn unsafe_has_its_place_and_its_reason() {
         let bare = "//! Doc.\nfn a() {\n    let x = 1;\n    unsafe { b() }\n}\n";
-        assert_eq!(findings("flowtable/src/x.rs", bare), ["unsafe may only be in dataplane's sys/ and buffer pool"]);
+        assert_eq!(
+            findings("flowtable/src/x.rs", bare),
+            ["unsafe may only be in dataplane's sys/ and buffer pool"]
+        );
         assert_eq!(findings("dataplane/src/sys/x.rs", bare), ["unsafe without a `SAFETY:` comment above it"]);
         let good = "//! Doc.\nfn a() {\n    // SAFETY: b has no demands,\n    // says its doc.\n    #[x]\n    let y =\n        unsafe { b() };\n}\n";
         assert_eq!(findings("dataplane/src/sys/x.rs", good), Vec::<String>::new());
-        let second = "//! Doc.\nfn a() {\n    // SAFETY: good.\n    unsafe { b() };\n    unsafe { c() };\n}\n";
+        let second =
+            "//! Doc.\nfn a() {\n    // SAFETY: good.\n    unsafe { b() };\n    unsafe { c() };\n}\n";
         assert_eq!(findings("dataplane/src/sys/x.rs", second).len(), 1);
     }
 
@@ -259,14 +275,16 @@ mod tests {
         let line = "fn a() {}\n";
         let long = format!("//! Doc.\n{}", line.repeat(LINES_MAX + 1));
         assert_eq!(findings("flowtable/src/x.rs", &long).len(), 1);
-        let tested = format!("//! Doc.\n{}#[cfg(test)]\nmod tests {{\n{}}}\n", line.repeat(9), line.repeat(LINES_MAX));
+        let tested =
+            format!("//! Doc.\n{}#[cfg(test)]\nmod tests {{\n{}}}\n", line.repeat(9), line.repeat(LINES_MAX));
         assert_eq!(findings("flowtable/src/x.rs", &tested).len(), 0);
         assert_eq!(findings("flowtable/tests/x.rs", &long).len(), 0);
     }
 
     #[test]
     fn modules_for_tests_only_are_known_by_their_declaration() {
-        let files = |path: &str| Source::new(PathBuf::from(path), "#[cfg(test)]\nmod reference;\n").test_files();
+        let files =
+            |path: &str| Source::new(PathBuf::from(path), "#[cfg(test)]\nmod reference;\n").test_files();
         assert_eq!(files("a/src/lib.rs")[0], Path::new("a/src/reference.rs"));
         assert_eq!(files("a/src/b.rs"), ["a/src/b/reference.rs", "a/src/b/reference"].map(PathBuf::from));
     }
