@@ -1,0 +1,139 @@
+//! Network namespaces that go away with their guard, and virtual Ethernet links between them.
+//!
+//! Links need no guard of their own: both ends live in namespaces, and go with them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::command::{self, SHORT, ip};
+
+/// Where iproute2 keeps namespaces.
+const NETNS_DIR: &str = "/run/netns";
+
+/// A network namespace; dropping it ends what runs inside and removes it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    keep: bool,
+}
+
+impl Netns {
+    /// Makes a namespace with its loopback up.
+    ///
+    /// # Errors
+    /// When there is one of that name already, or this process may not make one.
+    pub fn create(name: &str) -> Result<Self> {
+        ip(&["netns", "add", name]).with_context(|| {
+            format!("cannot make network namespace {name} (root and CAP_SYS_ADMIN needed)")
+        })?;
+        let netns = Self { name: name.to_owned(), keep: false };
+        netns.ip(&["link", "set", "dev", "lo", "up"])?;
+        Ok(netns)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `ip` inside the namespace.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn ip(&self, words: &[&str]) -> Result<String> {
+        command::output(Command::new("ip").args(["-n", &self.name]).args(words), SHORT)
+    }
+
+    /// A command that will run inside the namespace.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// Leaves the namespace in place when the guard is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = remove(&self.name)
+        {
+            crate::say(&format!("cannot remove network namespace {}: {error:#}", self.name));
+        }
+    }
+}
+
+/// Ends everything that runs in the namespace and removes it.
+///
+/// # Errors
+/// When the namespace cannot be removed.
+pub fn remove(name: &str) -> Result<()> {
+    let pids = command::run_regardless(Command::new("ip").args(["netns", "pids", name]), SHORT)?;
+    for pid in pids.stdout.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        // It may have ended by itself meanwhile.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let finished = command::run_regardless(Command::new("ip").args(["netns", "del", name]), SHORT)?;
+    anyhow::ensure!(finished.status.success(), "{}", command::complaint(&finished));
+    Ok(())
+}
+
+/// Names of the namespaces on this machine that start with `prefix`.
+pub fn with_prefix(prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(Path::new(NETNS_DIR)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(prefix))
+        .collect();
+    names.sort();
+    names
+}
+
+/// One end of a virtual Ethernet link.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// Where it is.
+    pub netns: &'a Netns,
+    /// Its interface's name, at most 15 bytes.
+    pub name: &'a str,
+    /// Its MAC address; the kernel chooses one without.
+    pub mac: Option<&'a str>,
+    /// Its addresses, `10.0.0.1/24`.
+    pub address: Option<&'a str>,
+}
+
+impl<'a> End<'a> {
+    /// An end without addresses.
+    pub fn new(netns: &'a Netns, name: &'a str) -> Self {
+        Self { netns, name, mac: None, address: None }
+    }
+}
+
+/// Joins two namespaces by a link, and brings it up.
+///
+/// # Errors
+/// When one of the interfaces exists already or the kernel refuses.
+pub fn link(a: End<'_>, b: End<'_>, mtu: u32) -> Result<()> {
+    let mtu = mtu.to_string();
+    let mut words = vec!["link", "add", "name", a.name, "netns", a.netns.name(), "mtu", &mtu];
+    words.extend(a.mac.iter().flat_map(|mac| ["address", mac]));
+    words.extend(["type", "veth", "peer", "name", b.name, "netns", b.netns.name(), "mtu", &mtu]);
+    words.extend(b.mac.iter().flat_map(|mac| ["address", mac]));
+    ip(&words)?;
+    for end in [a, b] {
+        if let Some(address) = end.address {
+            end.netns.ip(&["address", "add", address, "dev", end.name])?;
+        }
+        end.netns.ip(&["link", "set", "dev", end.name, "up"])?;
+    }
+    Ok(())
+}

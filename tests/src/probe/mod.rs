@@ -1,0 +1,194 @@
+//! Traffic: a small program that runs inside a workload's namespace and says in one JSON line what it
+//! saw. It is called `ff-probe` here, and is a hidden command of xtask there; both call [`main`].
+//!
+//! The switch under test shares no code with it, and the peer of a ping is the kernel.
+
+mod noise;
+mod ping;
+mod tcp;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command;
+use crate::netns::Netns;
+
+/// Limit of sending noise.
+const NOISE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to start the probe: a program and its first words.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The program.
+    pub program: PathBuf,
+    /// Words before the probe's own.
+    pub words: Vec<String>,
+}
+
+/// What became of a connection attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer accepted.
+    Connected,
+    /// The peer, or something between, said no.
+    Refused,
+    /// Nobody answered.
+    Silent,
+}
+
+/// Answers of a ping.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PingResult {
+    /// Requests sent.
+    pub n_sent: u64,
+    /// Good answers.
+    pub n_received: u64,
+    /// Fastest answer.
+    pub rtt_min: Duration,
+}
+
+/// A stream that one side sent or received.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    /// Bytes of payload.
+    pub len: u64,
+    /// SHA-256 of the payload, in hexadecimal.
+    pub sha256: String,
+    /// From the first byte to the receiver's answer.
+    pub took: Duration,
+}
+
+impl Probe {
+    /// The probe's command line in a namespace.
+    pub fn command(&self, netns: &Netns, words: &[String]) -> Command {
+        let mut command = netns.command(&self.program);
+        command.args(&self.words).args(words);
+        command
+    }
+
+    /// Sends `n` echo requests with `payload_len` bytes each.
+    ///
+    /// # Errors
+    /// When the probe cannot run; lost answers are no error.
+    pub fn ping(&self, netns: &Netns, to: Ipv4Addr, n: u64, payload_len: usize) -> Result<PingResult> {
+        let words = ["ping".to_owned(), to.to_string(), n.to_string(), payload_len.to_string()];
+        let answer = self.ask(netns, &words, ping::limit(n) + Duration::from_secs(5))?;
+        Ok(PingResult {
+            n_sent: number(&answer, "sent")?,
+            n_received: number(&answer, "received")?,
+            rtt_min: Duration::from_nanos(number(&answer, "rtt_min_ns")?),
+        })
+    }
+
+    /// Tries to connect, for at most `limit`.
+    ///
+    /// # Errors
+    /// When the probe cannot run.
+    pub fn connect(&self, netns: &Netns, to: SocketAddrV4, limit: Duration) -> Result<Outcome> {
+        let words = ["tcp-connect".to_owned(), to.to_string(), limit.as_millis().to_string()];
+        let answer = self.ask(netns, &words, limit + Duration::from_secs(5))?;
+        match answer.get("outcome").and_then(Value::as_str) {
+            Some("connected") => Ok(Outcome::Connected),
+            Some("refused") => Ok(Outcome::Refused),
+            Some("silent") => Ok(Outcome::Silent),
+            _ => bail!("the probe answered {answer}"),
+        }
+    }
+
+    /// Sends `len` bytes to a receiver that is being started, and gives both sides' accounts.
+    ///
+    /// # Errors
+    /// When a side cannot run, connect or finish in time.
+    pub fn transfer(
+        &self,
+        from: &Netns,
+        to: (&Netns, SocketAddrV4),
+        len: u64,
+        limit: Duration,
+    ) -> Result<(Stream, Stream)> {
+        let receive = ["tcp-receive".to_owned(), to.1.to_string(), limit.as_millis().to_string()];
+        let send = ["tcp-send".to_owned(), to.1.to_string(), len.to_string(), limit.as_millis().to_string()];
+        std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| self.ask(to.0, &receive, limit + Duration::from_secs(2)));
+            let sent = self.ask(from, &send, limit + Duration::from_secs(2));
+            let received = receiver.join().map_err(|_| anyhow::anyhow!("the receiver's thread panicked"))?;
+            match (sent, received) {
+                (Ok(sent), Ok(received)) => Ok((stream(&sent)?, stream(&received)?)),
+                (Err(sender), Err(receiver)) => bail!("sender: {sender:#}; receiver: {receiver:#}"),
+                (Err(sender), Ok(_)) => Err(sender.context("sender")),
+                (Ok(_), Err(receiver)) => Err(receiver.context("receiver")),
+            }
+        })
+    }
+
+    /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
+    ///
+    /// # Errors
+    /// When the probe cannot run.
+    pub fn ip_noise(&self, netns: &Netns, to: Ipv4Addr, n: u64, seed: u64) -> Result<u64> {
+        let words = ["ip-noise".to_owned(), to.to_string(), n.to_string(), seed.to_string()];
+        number(&self.ask(netns, &words, NOISE_LIMIT)?, "sent")
+    }
+
+    /// Sends `n` UDP datagrams of noise from an address of the namespace; gives how many the kernel let out.
+    ///
+    /// # Errors
+    /// When the probe cannot run.
+    pub fn udp_noise(&self, from: (&Netns, Ipv4Addr), to: SocketAddrV4, n: u64, seed: u64) -> Result<u64> {
+        let words =
+            ["udp-noise".to_owned(), from.1.to_string(), to.to_string(), n.to_string(), seed.to_string()];
+        number(&self.ask(from.0, &words, NOISE_LIMIT)?, "sent")
+    }
+
+    fn ask(&self, netns: &Netns, words: &[String], limit: Duration) -> Result<Value> {
+        let text = command::output(&mut self.command(netns, words), limit)?;
+        serde_json::from_str(&text).with_context(|| format!("the probe printed {text:?}"))
+    }
+}
+
+/// Runs the probe with the words after its name and prints its answer.
+///
+/// # Errors
+/// When the words are wrong, or the socket calls fail in a way that is no result.
+pub fn main(words: &[String]) -> Result<()> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let answer = match words.as_slice() {
+        ["ping", to, n, payload_len] => ping::ping(to.parse()?, n.parse()?, payload_len.parse()?)?,
+        ["tcp-connect", to, limit] => tcp::connect(to.parse()?, millis(limit)?)?,
+        ["tcp-listen", at] => tcp::listen(at.parse()?)?,
+        ["tcp-receive", at, limit] => tcp::receive(at.parse()?, millis(limit)?)?,
+        ["tcp-send", to, len, limit] => tcp::send(to.parse()?, len.parse()?, millis(limit)?)?,
+        ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
+        ["udp-noise", from, to, n, seed] => {
+            noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
+        }
+        _ => bail!(
+            "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
+             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | ip-noise ADDRESS N SEED | \
+             udp-noise FROM ADDRESS:PORT N SEED"
+        ),
+    };
+    crate::print_line(&answer.to_string())
+}
+
+fn millis(text: &str) -> Result<Duration> {
+    Ok(Duration::from_millis(text.parse()?))
+}
+
+fn number(answer: &Value, name: &str) -> Result<u64> {
+    answer.get(name).and_then(Value::as_u64).with_context(|| format!("no {name} in {answer}"))
+}
+
+fn stream(answer: &Value) -> Result<Stream> {
+    let sha256 = answer.get("sha256").and_then(Value::as_str).with_context(|| format!("{answer}"))?;
+    Ok(Stream {
+        len: number(answer, "bytes")?,
+        sha256: sha256.to_owned(),
+        took: Duration::from_nanos(number(answer, "took_ns")?),
+    })
+}

@@ -1,0 +1,55 @@
+//! `test`: every test there is, scenarios in namespaces included.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use ferroflow_tests::{privilege, say};
+
+use crate::cargo::{cargo, show};
+use crate::packages;
+use crate::progress::Progress;
+
+/// Run every test. As root nothing is skipped.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// Without root: run what needs none, and skip the rest.
+    #[arg(long)]
+    unprivileged: bool,
+}
+
+impl Test {
+    pub(crate) fn run(self) -> Result<()> {
+        run(self.unprivileged, None)
+    }
+}
+
+/// Runs every test, until `deadline`.
+pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
+    let skips = !privilege::is_root();
+    if skips {
+        say("without root these cannot run: the scenarios of tests/tests, and tests of real AF_XDP ports");
+        if !unprivileged {
+            bail!("run `cargo xtask test` as root, or skip them with --unprivileged");
+        }
+    }
+    let progress = Progress::start();
+    packages::ensure(!skips, true)?;
+    // Scenarios start the programs themselves; `cargo test` alone would not build all of them.
+    progress.step("building the programs");
+    show(&mut cargo(&["build", "--workspace", "--bins"]), deadline)?;
+    progress.step("running the tests");
+    let mut tests = cargo(&["test", "--workspace"]);
+    if skips {
+        tests.env(privilege::UNPRIVILEGED, "1");
+    } else {
+        tests.env_remove(privilege::UNPRIVILEGED);
+    }
+    show(&mut tests, deadline)?;
+    progress.step(if skips {
+        "all tests that need no root pass; the others were SKIPPED"
+    } else {
+        "all tests pass"
+    });
+    Ok(())
+}
