@@ -1,0 +1,135 @@
+//! Updates from the controller as typed values: checked here, once. An update that is
+//! wrong in any part is refused as a whole.
+
+use ferroflow_proto::chassis as pb;
+use flowtable::types::{Priority, RangeError};
+use ovn_northd_lite::{
+    SouthboundDelta,
+    key::{DatapathKey, PortKey},
+    southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding},
+};
+
+/// An update is not well-formed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// A number is out of its range.
+    #[error("{what}: {source}")]
+    Range {
+        /// Which thing has it.
+        what: String,
+        /// What is allowed.
+        source: RangeError,
+    },
+    /// A chassis has no usable address.
+    #[error("chassis {name}: `{address}` is not an IP address")]
+    Address {
+        /// The chassis.
+        name: String,
+        /// What it has instead.
+        address: String,
+    },
+}
+
+/// Decodes what an update adds, changes and removes.
+///
+/// # Errors
+/// Names the part that is wrong.
+pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> {
+    let mut delta = SouthboundDelta::default();
+    for datapath in update.datapaths {
+        let key = datapath_key(datapath.key, &datapath.name)?;
+        delta.datapaths.insert(key, Datapath { name: datapath.name, is_router: datapath.router });
+    }
+    for binding in update.port_bindings {
+        let (name, binding) = port_binding(binding)?;
+        delta.bindings.insert(name, binding);
+    }
+    for group in update.multicast_groups {
+        let key = (datapath_key(group.datapath, &group.name)?, port_key(group.key, &group.name)?);
+        delta.groups.insert(key, MulticastGroup { name: group.name, ports: group.ports });
+    }
+    for chassis in update.chassis {
+        let encap_ip = chassis.encap_ip.parse().map_err(|_| UpdateError::Address {
+            name: chassis.name.clone(),
+            address: chassis.encap_ip.clone(),
+        })?;
+        delta.chassis.insert(chassis.name, ChassisRecord { encap_ip });
+    }
+    for flow in update.logical_flows {
+        delta.flows.insert(flow.id, logical_flow(flow)?);
+    }
+    let removed = update.removed.unwrap_or_default();
+    for key in removed.datapaths {
+        delta.removed.datapaths.insert(datapath_key(key, "removed")?);
+    }
+    for group in removed.multicast_groups {
+        let key = (datapath_key(group.datapath, "removed")?, port_key(group.key, "removed")?);
+        delta.removed.groups.insert(key);
+    }
+    delta.removed.bindings.extend(removed.port_bindings);
+    delta.removed.chassis.extend(removed.chassis);
+    delta.removed.flows.extend(removed.logical_flows);
+    Ok(delta)
+}
+
+fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBinding), UpdateError> {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let typed = PortBinding {
+        datapath: datapath_key(binding.datapath, &binding.name)?,
+        key: port_key(binding.key, &binding.name)?,
+        peer: some(binding.peer),
+        chassis: some(binding.chassis),
+    };
+    Ok((binding.name, typed))
+}
+
+fn logical_flow(flow: pb::LogicalFlow) -> Result<LogicalFlow, UpdateError> {
+    let what = || format!("logical flow {:#x}", flow.id);
+    let out_of = |what_of, max| RangeError { what: what_of, value: u64::from(u32::MAX), min: 0, max };
+    let stage = u8::try_from(flow.stage)
+        .map_err(|_| UpdateError::Range { what: what(), source: out_of("stage", u64::from(u8::MAX)) })?;
+    let priority = u16::try_from(flow.priority)
+        .map_err(|_| out_of("priority", u64::from(u16::MAX)))
+        .and_then(Priority::new)
+        .map_err(|source| UpdateError::Range { what: what(), source })?;
+    Ok(LogicalFlow {
+        datapath: datapath_key(flow.datapath, &what())?,
+        pipeline: if flow.egress { Pipeline::Egress } else { Pipeline::Ingress },
+        stage,
+        stage_name: flow.stage_name,
+        priority,
+        matching: flow.r#match,
+        actions: flow.actions,
+        object: flow.object,
+        why: flow.why,
+    })
+}
+
+fn datapath_key(raw: u32, what: &str) -> Result<DatapathKey, UpdateError> {
+    DatapathKey::new(raw).map_err(|source| UpdateError::Range { what: what.to_owned(), source })
+}
+
+fn port_key(raw: u32, what: &str) -> Result<PortKey, UpdateError> {
+    let range = RangeError { what: "port key", value: u64::from(raw), min: 1, max: 0xffff };
+    u16::try_from(raw)
+        .map_err(|_| range)
+        .and_then(PortKey::new)
+        .map_err(|source| UpdateError::Range { what: what.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_part_refuses_the_whole_update() {
+        let datapath = |key| pb::Datapath { key, name: "switches/web".to_owned(), router: false };
+        let good = pb::SyncResponse { datapaths: vec![datapath(1)], ..Default::default() };
+        assert_eq!(decode(good).unwrap().datapaths.len(), 1);
+        let wrong = pb::SyncResponse { datapaths: vec![datapath(1), datapath(0)], ..Default::default() };
+        assert!(decode(wrong).unwrap_err().to_string().contains("switches/web"));
+        let chassis = pb::Chassis { name: "h1".to_owned(), encap_ip: "here".to_owned() };
+        let wrong = pb::SyncResponse { chassis: vec![chassis], ..Default::default() };
+        assert!(decode(wrong).unwrap_err().to_string().contains("`here`"));
+    }
+}

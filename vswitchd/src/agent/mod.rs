@@ -1,0 +1,145 @@
+//! The chassis agent: keeps a stream to the controller, claims the ports that are on this
+//! host, realises what the controller sends and acknowledges it.
+//!
+//! Without a controller nothing is lost: the host goes on with the last network it was
+//! sent, and the agent tries again, a little later each time.
+
+mod decode;
+
+use std::time::Duration;
+
+use ferroflow_proto::chassis::{
+    Ack, Claims, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
+    sync_request::Message,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+pub use decode::{UpdateError, decode};
+
+use crate::host::SharedHost;
+
+/// First and longest pause between attempts to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long an attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A controller that does not answer pings for this long is gone.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Messages to the controller under way; claims and acks wait for one another.
+const QUEUE: usize = 16;
+/// Largest update that is taken: a full view of a very large network.
+const MAX_UPDATE_LEN: usize = 1 << 30;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("{0}")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("it ended the stream")]
+    Ended,
+}
+
+/// Runs until the task is dropped.
+pub async fn run(host: SharedHost, controller: Endpoint, claims: watch::Receiver<Claims>) {
+    let controller = controller
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    let mut pause = FIRST_PAUSE;
+    let mut told = String::new();
+    loop {
+        let mut had_update = false;
+        let Err(error) = session(&host, &controller, claims.clone(), &mut had_update).await;
+        host.with(|host| host.set_connected(false)).await;
+        if had_update {
+            pause = FIRST_PAUSE;
+            told.clear();
+        }
+        let reason = describe(&error);
+        if reason != told {
+            tracing::warn!(reason, "no controller; forwarding goes on with what is known");
+            told = reason;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// An error with its causes: tonic's own text does not name them.
+fn describe(error: &StreamError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// One stream, from its hello to its end.
+async fn session(
+    host: &SharedHost,
+    controller: &Endpoint,
+    claims: watch::Receiver<Claims>,
+    had_update: &mut bool,
+) -> Result<std::convert::Infallible, StreamError> {
+    let channel: Channel = controller.connect().await?;
+    let mut client = ChassisServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LEN);
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let hello = host.with(|host| host.hello()).await;
+    queue(&sender, Message::Hello(hello)).await?;
+    let claiming = tokio::spawn(send_claims(sender.clone(), claims));
+    let _claiming = AbortOnDrop(claiming);
+    let mut updates = client.sync(ReceiverStream::new(receiver)).await?.into_inner();
+    while let Some(update) = updates.message().await? {
+        if !*had_update {
+            tracing::info!(revision = update.revision, "connected to the controller");
+            *had_update = true;
+        }
+        let ack = realise(host, update).await;
+        queue(&sender, Message::Ack(ack)).await?;
+    }
+    Err(StreamError::Ended)
+}
+
+async fn realise(host: &SharedHost, update: SyncResponse) -> Ack {
+    host.with(move |host| {
+        host.set_connected(true);
+        let revision = update.revision;
+        let errors = host.realise(update);
+        Ack { revision, errors }
+    })
+    .await
+}
+
+/// Sends the claims now, and again whenever they change.
+async fn send_claims(sender: mpsc::Sender<SyncRequest>, mut claims: watch::Receiver<Claims>) {
+    claims.mark_changed();
+    while claims.changed().await.is_ok() {
+        let now = claims.borrow_and_update().clone();
+        if queue(&sender, Message::Claims(now)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn queue(sender: &mpsc::Sender<SyncRequest>, message: Message) -> Result<(), StreamError> {
+    sender.send(SyncRequest { message: Some(message) }).await.map_err(|_| StreamError::Ended)
+}
+
+/// Ends a task with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

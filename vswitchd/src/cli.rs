@@ -1,0 +1,86 @@
+//! What `vswitchd` takes on its command line.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+/// The host daemon of Ferroflow: forwards packets, and realises its part of the logical
+/// network.
+#[derive(Debug, Parser)]
+#[command(name = "vswitchd", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// What else it can do.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Command {
+    /// Lists what this host can do, and what to do about what it cannot.
+    Doctor,
+}
+
+/// How to run.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// Id of this host among all hosts; its hostname by default.
+    #[arg(long)]
+    pub chassis: Option<String>,
+    /// Address that other hosts send tunnelled packets to; it must be on the uplink.
+    #[arg(long, value_name = "IP", requires = "uplink")]
+    pub encap_ip: Option<Ipv4Addr>,
+    /// Interface that carries tunnelled packets. The host keeps all its other traffic.
+    #[arg(long, value_name = "INTERFACE", requires = "encap_ip")]
+    pub uplink: Option<String>,
+    /// Controller: http://ADDRESS:PORT or unix:///PATH. None: forward what is known.
+    #[arg(long, value_name = "URL")]
+    pub controller: Option<String>,
+    /// Socket for vswitchctl and the container shims.
+    #[arg(long, value_name = "PATH", default_value = "/run/ferroflow/vswitchd.sock")]
+    pub socket: PathBuf,
+    /// Directory for what must outlive the process: ports and the last known network.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/ferroflow/vswitchd")]
+    pub state_dir: PathBuf,
+    /// Core to run on; repeat it for several workers. None: one worker, wherever the
+    /// kernel likes.
+    #[arg(long, value_name = "N")]
+    pub core: Vec<usize>,
+    /// Never sleep: for cores that have nothing else to do.
+    #[arg(long)]
+    pub busy: bool,
+    /// What to log, for example `info` or `dataplane=debug`.
+    #[arg(long, default_value = "info")]
+    pub log: String,
+}
+
+impl RunOptions {
+    /// The tunnel endpoint, when this host has one.
+    pub fn endpoint(&self) -> Option<(String, IpAddr)> {
+        Some((self.uplink.clone()?, IpAddr::V4(self.encap_ip?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_uplink_needs_its_address() {
+        assert!(Cli::try_parse_from(["vswitchd", "--uplink", "eth0"]).is_err());
+        assert!(Cli::try_parse_from(["vswitchd", "--uplink", "eth0", "--encap-ip", "192.0.2.1"]).is_ok());
+    }
+}

@@ -1,0 +1,122 @@
+//! Wires the parts together and runs them until the process is told to stop.
+
+use std::{fs, future::Future, time::Duration};
+
+use anyhow::Context as _;
+use dataplane::{Dataplane, DataplaneConfig, WorkerConfig};
+use futures::FutureExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Endpoint;
+
+use crate::{
+    agent,
+    cli::RunOptions,
+    host::{Host, Identity, SharedHost},
+    service::{self, Socket},
+    state::StateDir,
+    underlay,
+};
+
+/// How often ports are looked after and the last network is saved.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting, and what to do.
+pub async fn run(options: RunOptions) -> anyhow::Result<()> {
+    let controller = options.controller.as_deref().map(endpoint).transpose()?;
+    let identity = identity(&options)?;
+    let ended = told_to_stop()?.shared();
+    // The socket first: it shows whether another daemon runs here.
+    let socket = Socket::bind(&options.socket)?;
+    let state = StateDir::open(&options.state_dir)?;
+    let dataplane = Dataplane::start(dataplane_config(&options))?;
+    let host = Host::start(identity, dataplane, state)?;
+    tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
+
+    let claims = host.claims();
+    let host = SharedHost::new(host);
+    if let Some(controller) = controller {
+        tokio::spawn(agent::run(host.clone(), controller, claims));
+    }
+    let underlay = tokio::spawn(underlay::run(host.clone()));
+    tokio::spawn(housekeeping(host.clone()));
+    let failed_underlay = async move {
+        match underlay.await {
+            Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
+            // No uplink: nothing to follow.
+            Ok(Ok(())) | Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = service::serve(socket, host.clone(), ended) => served?,
+        failed = failed_underlay => failed?,
+    }
+    host.with(Host::save_view).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn housekeeping(host: SharedHost) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let saved = host
+            .with(|host| {
+                host.tend_ports();
+                host.save_view()
+            })
+            .await;
+        if let Err(error) = saved {
+            tracing::error!(%error, "the last known network is not saved");
+        }
+    }
+}
+
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn dataplane_config(options: &RunOptions) -> DataplaneConfig {
+    let mut workers: Vec<_> = options.core.iter().map(|core| WorkerConfig { core: Some(*core) }).collect();
+    if workers.is_empty() {
+        workers.push(WorkerConfig::default());
+    }
+    DataplaneConfig { workers, busy: options.busy, ..DataplaneConfig::default() }
+}
+
+fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let chassis = options.chassis.clone().unwrap_or_else(|| hostname.clone());
+    anyhow::ensure!(!chassis.is_empty(), "this host has no hostname; give it an id with --chassis");
+    Ok(Identity { chassis, hostname, endpoint: options.endpoint(), controller: options.controller.clone() })
+}
+
+fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    let is_known = url.starts_with("http://") || url.starts_with("unix:///");
+    anyhow::ensure!(is_known, "--controller {url}: write http://ADDRESS:PORT or unix:///PATH");
+    Endpoint::from_shared(url.to_owned()).with_context(|| format!("--controller {url}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_urls() {
+        for good in ["http://127.0.0.1:6641", "unix:///run/controller.sock"] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "127.0.0.1:6641", "https://x:1", "unix://x", "http://"] {
+            assert!(endpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The host's switch: the dataplane with what it is told. It owns the ports, the rules of
+//! the last known network and the underlay, and publishes each change of them as one
+//! snapshot.
+//!
+//! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
+//! service and the housekeeping, one at a time.
+
+mod ports;
+mod rules;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use dataplane::Dataplane;
+use ferroflow_proto::chassis::{Claims, Hello, SyncResponse};
+use flowtable::{
+    port::PortTable,
+    program::TunnelKind,
+    snapshot::Snapshot,
+    table::Tables,
+    types::{Epoch, PortNo},
+    underlay::{NextHop, TunnelPort, Underlay},
+};
+use ovn_northd_lite::southbound::Southbound;
+use tokio::sync::watch;
+
+pub use ports::{Port, PortError};
+
+use crate::{
+    agent::decode,
+    state::{StateDir, StateError},
+};
+use view::LastView;
+
+/// Port number of the uplink.
+pub const UPLINK: PortNo = number(1);
+/// Port number of the Geneve tunnel.
+pub const TUNNEL: PortNo = number(2);
+/// Name of the Geneve tunnel port.
+pub const TUNNEL_NAME: &str = "geneve";
+/// UDP port of Geneve (RFC 8926 §3.3).
+pub const GENEVE_UDP_PORT: u16 = 6081;
+/// How long the workers may take to forward by a new version.
+const APPLY_LIMIT: Duration = Duration::from_secs(5);
+
+const fn number(raw: u32) -> PortNo {
+    match PortNo::new(raw) {
+        Ok(port) => port,
+        Err(_) => panic!("not a port number"),
+    }
+}
+
+/// Who this host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Id among the hosts.
+    pub chassis: String,
+    /// Its hostname.
+    pub hostname: String,
+    /// Uplink interface and address for tunnelled packets.
+    pub endpoint: Option<(String, IpAddr)>,
+    /// URL of the controller.
+    pub controller: Option<String>,
+}
+
+/// The host's switch.
+pub struct Host {
+    identity: Identity,
+    incarnation: u64,
+    dataplane: Dataplane,
+    state: StateDir,
+    /// Ports that are to be there, by interface.
+    ports: BTreeMap<String, Port>,
+    port_table: Arc<PortTable>,
+    underlay: Arc<Underlay>,
+    tables: Arc<Tables>,
+    epoch: Epoch,
+    view: Southbound,
+    last_view: LastView,
+    view_unsaved: bool,
+    applied_revision: u64,
+    errors: Vec<String>,
+    connected: bool,
+    claims: watch::Sender<Claims>,
+}
+
+impl Host {
+    /// Takes the state of the last run over: attaches its ports, and forwards by the last
+    /// network it was sent.
+    ///
+    /// # Errors
+    /// The uplink cannot be attached. A workload's port that cannot is waited for.
+    pub fn start(identity: Identity, dataplane: Dataplane, state: StateDir) -> Result<Self, PortError> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut host = Self {
+            identity,
+            incarnation: since_epoch.as_nanos() as u64,
+            dataplane,
+            state,
+            ports: BTreeMap::new(),
+            port_table: Arc::default(),
+            underlay: Arc::default(),
+            tables: Arc::default(),
+            epoch: Epoch::ZERO,
+            view: Southbound::default(),
+            last_view: LastView::default(),
+            view_unsaved: false,
+            applied_revision: 0,
+            errors: Vec::new(),
+            connected: false,
+            claims: watch::Sender::new(Claims::default()),
+        };
+        host.attach_uplink()?;
+        host.restore_ports();
+        host.restore_view();
+        Ok(host)
+    }
+
+    /// Who this host is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Introduces this host to a controller.
+    pub fn hello(&self) -> Hello {
+        let Identity { chassis, hostname, endpoint, .. } = &self.identity;
+        Hello {
+            chassis: chassis.clone(),
+            hostname: hostname.clone(),
+            encap_ip: endpoint.as_ref().map(|(_, ip)| ip.to_string()).unwrap_or_default(),
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Logical ports on this host, as they change.
+    pub fn claims(&self) -> watch::Receiver<Claims> {
+        self.claims.subscribe()
+    }
+
+    /// A stream to the controller is up, or not.
+    pub fn set_connected(&mut self, connected: bool) {
+        self.connected = connected;
+    }
+
+    /// A stream to the controller is up.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Makes the switch forward by an update and says what could not be realised. A wrong
+    /// update changes nothing.
+    pub fn realise(&mut self, update: SyncResponse) -> Vec<String> {
+        let raw = update.clone();
+        let (revision, is_full) = (update.revision, update.full);
+        let delta = match decode(update) {
+            Ok(delta) => delta,
+            Err(error) => {
+                tracing::error!(revision, %error, "the controller's update is refused");
+                return vec![format!("update to revision {revision} refused: {error}")];
+            }
+        };
+        if is_full {
+            self.view = Southbound::default();
+        }
+        delta.apply(&mut self.view);
+        self.last_view.apply(raw);
+        self.view_unsaved = true;
+        self.underlay_peers();
+        self.lower();
+        self.applied_revision = revision;
+        self.publish();
+        self.errors.clone()
+    }
+
+    /// Peers that tunnelled packets go to.
+    pub fn peers(&self) -> BTreeSet<IpAddr> {
+        self.underlay.peers.clone()
+    }
+
+    /// Uplink interface with its port, when there is one.
+    pub fn uplink(&self) -> Option<&str> {
+        self.identity.endpoint.as_ref().map(|(interface, _)| interface.as_str())
+    }
+
+    /// Takes over what the host's routes and neighbours say of the way to peers.
+    pub fn set_next_hops(&mut self, next_hops: BTreeMap<IpAddr, NextHop>) {
+        if self.underlay.next_hops != next_hops {
+            let known: Vec<_> = next_hops.keys().map(ToString::to_string).collect();
+            tracing::info!(known = known.join(" "), "next hops of tunnel peers");
+            Arc::make_mut(&mut self.underlay).next_hops = next_hops;
+            self.publish();
+        }
+    }
+
+    /// Saves the last network if it has changed since.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_view(&mut self) -> Result<(), StateError> {
+        if self.view_unsaved {
+            self.state.save_view(&self.last_view.to_update(self.applied_revision))?;
+            self.view_unsaved = false;
+        }
+        Ok(())
+    }
+
+    /// What packets see now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            epoch: self.epoch,
+            tables: Arc::clone(&self.tables),
+            ports: Arc::clone(&self.port_table),
+            underlay: Arc::clone(&self.underlay),
+        }
+    }
+
+    /// The dataplane, for its counters and dumps.
+    pub fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
+    /// Northbound revision that the tables realise.
+    pub fn applied_revision(&self) -> u64 {
+        self.applied_revision
+    }
+
+    /// What could not be realised, each with its name and the reason.
+    pub fn errors(&self) -> Vec<String> {
+        let no_hop = |peer: &&IpAddr| !self.underlay.next_hops.contains_key(peer);
+        let unreachable = self.underlay.peers.iter().filter(no_hop).map(|peer| {
+            format!("tunnel peer {peer}: no route by the uplink, or its neighbour does not answer; see `ip route get {peer}` and `ip neigh`")
+        });
+        self.errors.iter().cloned().chain(unreachable).chain(self.port_errors()).collect()
+    }
+
+    /// Makes the present tables, ports and underlay what packets see, and waits until the
+    /// workers do.
+    fn publish(&mut self) {
+        self.epoch = self.epoch.next();
+        self.dataplane.publish(Arc::new(self.snapshot()));
+        if !self.dataplane.wait_applied(self.epoch, APPLY_LIMIT) {
+            tracing::error!(epoch = %self.epoch, "a worker does not take the new rules");
+        }
+    }
+
+    /// Takes the other hosts of the view as the only ones that may send tunnelled packets.
+    fn underlay_peers(&mut self) {
+        let chassis = &self.identity.chassis;
+        let peers: BTreeSet<_> = self
+            .view
+            .chassis
+            .iter()
+            .filter(|(name, _)| *name != chassis)
+            .map(|(_, record)| record.encap_ip)
+            .collect();
+        if self.underlay.peers != peers {
+            let underlay = Arc::make_mut(&mut self.underlay);
+            underlay.next_hops.retain(|peer, _| peers.contains(peer));
+            underlay.peers = peers;
+        }
+    }
+
+    fn restore_view(&mut self) {
+        if let Some(update) = self.state.view() {
+            let revision = update.revision;
+            let errors = self.realise(SyncResponse { full: true, ..update });
+            self.view_unsaved = false;
+            tracing::info!(revision, n_errors = errors.len(), "forwarding by the last known network");
+        }
+    }
+
+    fn tunnel_port(local: IpAddr) -> TunnelPort {
+        TunnelPort { port: TUNNEL, kind: TunnelKind::Geneve, udp_port: GENEVE_UDP_PORT, local }
+    }
+}
+
+/// The host, lent to one at a time.
+#[derive(Clone)]
+pub struct SharedHost(Arc<Mutex<Host>>);
+
+impl SharedHost {
+    /// Shares a host.
+    pub fn new(host: Host) -> Self {
+        Self(Arc::new(Mutex::new(host)))
+    }
+
+    /// Does something with the host, on a thread that may wait.
+    ///
+    /// # Panics
+    /// When `act` does, which is a bug.
+    pub async fn with<T, F>(&self, act: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Host) -> T + Send + 'static,
+    {
+        let host = Arc::clone(&self.0);
+        let acting = tokio::task::spawn_blocking(move || {
+            act(&mut host.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match acting.await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only at the end of the process: nobody waits for the answer.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}

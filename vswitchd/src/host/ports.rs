@@ -1,0 +1,269 @@
+//! Ports come and go: by command, by a restart, and when their interface does.
+
+use std::sync::Arc;
+
+use dataplane::{AttachError, Device, PortSpec, PortStatus, Steering};
+use ferroflow_proto::chassis::{Claim, Claims};
+use flowtable::{
+    port::{PortInfo, PortRole, PortTable},
+    types::PortNo,
+};
+
+use super::{GENEVE_UDP_PORT, Host, TUNNEL, TUNNEL_NAME, UPLINK};
+use crate::state::{SavedPort, StateError};
+
+/// First number of a workload's port.
+const FIRST_WORKLOAD: u32 = 3;
+
+/// A workload's port that is to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its number.
+    pub port: PortNo,
+    /// Switch port it is for; empty: none.
+    pub logical_port: String,
+    /// Why it is not attached; `None`: it is.
+    pub trouble: Option<String>,
+}
+
+impl Port {
+    /// Frames flow.
+    pub fn is_attached(&self) -> bool {
+        self.trouble.is_none()
+    }
+}
+
+/// A port command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The interface cannot be attached.
+    #[error("{0}")]
+    Attach(#[from] AttachError),
+    /// The tunnel endpoint's address is not one that tunnels can use.
+    #[error("--encap-ip {0}: tunnels use IPv4 on the underlay; name an IPv4 address of the uplink")]
+    EncapIp(std::net::IpAddr),
+    /// The interface is the uplink.
+    #[error("{0} is the uplink; it is attached with --uplink and stays")]
+    IsUplink(String),
+    /// The interface has another logical port.
+    #[error("{interface} is attached for `{present}`; remove it first: vswitchctl port del {interface}")]
+    Claimed {
+        /// The interface.
+        interface: String,
+        /// What it is for.
+        present: String,
+    },
+    /// The logical port has another interface.
+    #[error("switch port {logical_port} is at {interface} already; remove that first: vswitchctl port del {interface}")]
+    LogicalInUse {
+        /// The logical port.
+        logical_port: String,
+        /// Where it is.
+        interface: String,
+    },
+    /// There is no such port.
+    #[error("{0} is not attached; vswitchctl port list shows what is")]
+    NotFound(String),
+    /// All numbers are in use.
+    #[error("all port numbers are in use")]
+    Full,
+    /// The change could not be saved, and was not made.
+    #[error("{0}")]
+    State(#[from] StateError),
+}
+
+impl Host {
+    /// Workload ports by interface.
+    pub fn workload_ports(&self) -> impl Iterator<Item = (&str, &Port)> {
+        self.ports.iter().map(|(interface, port)| (interface.as_str(), port))
+    }
+
+    /// Attaches an interface and claims a logical port for it. The same again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`PortError`] says what to do; then nothing has changed.
+    pub fn add_port(&mut self, interface: &str, logical_port: &str) -> Result<PortNo, PortError> {
+        if self.uplink() == Some(interface) {
+            return Err(PortError::IsUplink(interface.to_owned()));
+        }
+        if let Some(present) = self.ports.get(interface) {
+            return self.same_again(interface, present, logical_port);
+        }
+        let elsewhere = self.ports.iter().find(|(_, port)| !logical_port.is_empty() && port.logical_port == logical_port);
+        if let Some((interface, _)) = elsewhere {
+            let (logical_port, interface) = (logical_port.to_owned(), interface.clone());
+            return Err(PortError::LogicalInUse { logical_port, interface });
+        }
+        let port = self.free_number()?;
+        self.dataplane.attach(workload_spec(port, interface))?;
+        self.ports
+            .insert(interface.to_owned(), Port { port, logical_port: logical_port.to_owned(), trouble: None });
+        if let Err(error) = self.save_ports() {
+            self.ports.remove(interface);
+            // Attached a moment ago.
+            let _ = self.dataplane.detach(port);
+            return Err(error.into());
+        }
+        self.ports_changed();
+        Ok(port)
+    }
+
+    /// Detaches an interface.
+    ///
+    /// # Errors
+    /// There is no such port, or the change cannot be saved; then nothing has changed.
+    pub fn remove_port(&mut self, interface: &str) -> Result<(), PortError> {
+        if self.uplink() == Some(interface) {
+            return Err(PortError::IsUplink(interface.to_owned()));
+        }
+        let port = self.ports.remove(interface).ok_or_else(|| PortError::NotFound(interface.to_owned()))?;
+        if let Err(error) = self.save_ports() {
+            self.ports.insert(interface.to_owned(), port);
+            return Err(error.into());
+        }
+        if port.is_attached() {
+            // It is attached, as the table of ports says.
+            let _ = self.dataplane.detach(port.port);
+        }
+        self.ports_changed();
+        Ok(())
+    }
+
+    /// Looks after links: takes over changes of link state and MTU, lets go of interfaces
+    /// that are gone, and attaches those that are back.
+    pub fn tend_ports(&mut self) {
+        let statuses = self.dataplane.ports();
+        let mut changed = false;
+        for (interface, port) in &mut self.ports {
+            let is_gone = statuses.iter().any(|status| status.port == port.port && status.gone);
+            if is_gone && port.is_attached() {
+                tracing::warn!(interface, port = %port.port, "the interface is gone; waiting for it");
+                let _ = self.dataplane.detach(port.port);
+                port.trouble = Some(format!("{interface}: the interface is gone"));
+                changed = true;
+            }
+            if !port.is_attached() {
+                match self.dataplane.attach(workload_spec(port.port, interface)) {
+                    Ok(_) => {
+                        tracing::info!(interface, port = %port.port, "the interface is back");
+                        port.trouble = None;
+                        changed = true;
+                    }
+                    Err(error) => port.trouble = Some(error.to_string()),
+                }
+            }
+        }
+        if changed || *self.port_table != self.table_of(&self.dataplane.ports()) {
+            self.ports_changed();
+        }
+    }
+
+    /// Ports that are waited for, and why.
+    pub(super) fn port_errors(&self) -> impl Iterator<Item = String> {
+        self.ports.values().filter_map(|port| port.trouble.clone())
+    }
+
+    pub(super) fn attach_uplink(&mut self) -> Result<(), PortError> {
+        let Some((interface, ip)) = self.identity.endpoint.clone() else { return Ok(()) };
+        let std::net::IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
+        let steering = Steering::Tunnel { local, udp_ports: vec![GENEVE_UDP_PORT] };
+        self.dataplane.attach(PortSpec {
+            port: UPLINK,
+            name: interface.clone(),
+            device: Device::AfXdp { interface, steering },
+        })?;
+        Arc::make_mut(&mut self.underlay).tunnels = vec![Self::tunnel_port(ip)];
+        self.ports_changed();
+        Ok(())
+    }
+
+    pub(super) fn restore_ports(&mut self) {
+        for saved in self.state.ports() {
+            let Ok(port) = PortNo::new(saved.port) else {
+                tracing::warn!(?saved, "a saved port has an impossible number and is left out");
+                continue;
+            };
+            let attached = self.dataplane.attach(workload_spec(port, &saved.interface));
+            let trouble = attached.err().map(|error| error.to_string());
+            if let Some(trouble) = &trouble {
+                tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
+            }
+            self.ports.insert(saved.interface, Port { port, logical_port: saved.logical_port, trouble });
+        }
+        self.ports_changed();
+    }
+
+    fn same_again(&self, interface: &str, present: &Port, logical_port: &str) -> Result<PortNo, PortError> {
+        if present.logical_port == logical_port {
+            return Ok(present.port);
+        }
+        Err(PortError::Claimed { interface: interface.to_owned(), present: present.logical_port.clone() })
+    }
+
+    fn free_number(&self) -> Result<PortNo, PortError> {
+        (FIRST_WORKLOAD..=PortNo::MAX_REAL)
+            .filter_map(|raw| PortNo::new(raw).ok())
+            .find(|number| self.ports.values().all(|port| port.port != *number))
+            .ok_or(PortError::Full)
+    }
+
+    fn save_ports(&self) -> Result<(), StateError> {
+        let saved: Vec<_> = self
+            .ports
+            .iter()
+            .map(|(interface, port)| SavedPort {
+                port: port.port.get(),
+                interface: interface.clone(),
+                logical_port: port.logical_port.clone(),
+            })
+            .collect();
+        self.state.save_ports(&saved)
+    }
+
+    /// Makes changed ports visible to packets and to the controller.
+    fn ports_changed(&mut self) {
+        let statuses = self.dataplane.ports();
+        self.port_table = Arc::new(self.table_of(&statuses));
+        self.lower();
+        self.publish();
+        let claims = self.ports.values().filter(|port| !port.logical_port.is_empty()).map(|port| Claim {
+            logical_port: port.logical_port.clone(),
+            up: port.is_attached() && statuses.iter().any(|status| status.port == port.port && status.up),
+        });
+        let claims = Claims { claims: claims.collect() };
+        self.claims.send_if_modified(|sent| {
+            let differs = *sent != claims;
+            *sent = claims;
+            differs
+        });
+    }
+
+    fn table_of(&self, statuses: &[PortStatus]) -> PortTable {
+        let mut table = PortTable::default();
+        for status in statuses {
+            let role = if status.port == UPLINK { PortRole::Uplink } else { PortRole::Workload };
+            let info = PortInfo {
+                name: status.name.clone(),
+                role,
+                up: status.up,
+                mtu: status.mtu,
+                partial_checksums: status.kind == "afxdp",
+            };
+            table.insert(status.port, info);
+        }
+        if let Some(uplink) = table.get(UPLINK).cloned() {
+            let name = TUNNEL_NAME.to_owned();
+            table.insert(TUNNEL, PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink });
+        }
+        table
+    }
+}
+
+fn workload_spec(port: PortNo, interface: &str) -> PortSpec {
+    PortSpec {
+        port,
+        name: interface.to_owned(),
+        device: Device::AfXdp { interface: interface.to_owned(), steering: Steering::All },
+    }
+}

@@ -1,0 +1,105 @@
+//! From the view to the tables: lower it, compare with what is there, change that in one
+//! transaction.
+
+use std::{collections::HashMap, sync::Arc};
+
+use flowtable::{
+    flow::{Match, Rule},
+    table::{Change, Tables},
+    types::{Priority, TableId},
+};
+use ovn_northd_lite::{LocalPorts, lower};
+
+use super::{Host, TUNNEL};
+
+type RuleKey<'a> = (TableId, Priority, &'a Match);
+
+impl Host {
+    /// Brings the tables up to the view; the caller publishes them.
+    pub(super) fn lower(&mut self) {
+        let lowered = lower(&self.view, &self.local_ports());
+        self.errors = lowered.errors.iter().map(ToString::to_string).collect();
+        match self.tables.transact(changes(&self.tables, lowered.rules)) {
+            Ok(tables) => self.tables = Arc::new(tables),
+            Err(error) => {
+                // A rule that the tables refuse is a bug of the compiler. The old rules
+                // stay as a whole; the receipt says that the change is not in force.
+                tracing::error!(%error, "the rules are refused as a whole");
+                self.errors.push(format!("the rules are refused as a whole: {error}"));
+            }
+        }
+    }
+
+    fn local_ports(&self) -> LocalPorts {
+        let attached = self.ports.values().filter(|port| port.is_attached() && !port.logical_port.is_empty());
+        LocalPorts {
+            chassis: self.identity.chassis.clone(),
+            ports: attached.map(|port| (port.logical_port.clone(), port.port)).collect(),
+            tunnel: self.identity.endpoint.is_some().then_some(TUNNEL),
+        }
+    }
+}
+
+/// Changes that turn the tables into these rules. Rules that stay keep their statistics.
+fn changes(tables: &Tables, wanted: Vec<Rule>) -> Vec<Change> {
+    let mut present: HashMap<RuleKey<'_>, &Rule> =
+        tables.rules().map(|rule| ((rule.table, rule.priority, &rule.matching), &**rule)).collect();
+    let mut changes = Vec::new();
+    for mut rule in wanted {
+        match present.remove(&(rule.table, rule.priority, &rule.matching)) {
+            Some(old) if is_same(old, &rule) => {}
+            Some(old) => {
+                rule.stats = Arc::clone(&old.stats);
+                changes.push(Change::Add(rule));
+            }
+            None => changes.push(Change::Add(rule)),
+        }
+    }
+    let gone = present.into_values().map(|rule| Change::DeleteStrict {
+        table: rule.table,
+        priority: rule.priority,
+        matching: rule.matching.clone(),
+    });
+    changes.extend(gone);
+    changes
+}
+
+fn is_same(old: &Rule, new: &Rule) -> bool {
+    old.actions == new.actions && old.cookie == new.cookie && old.origin == new.origin
+}
+
+#[cfg(test)]
+mod tests {
+    use flowtable::{
+        field::Field,
+        flow::{Action, Origin, RuleStats},
+        types::PortNo,
+    };
+
+    use super::*;
+
+    fn rule(dst: u128, port: u32) -> Rule {
+        Rule {
+            table: TableId::new(0).unwrap(),
+            priority: Priority::new(1).unwrap(),
+            matching: Match::any().with(Field::EthDst, dst),
+            actions: vec![Action::Output(PortNo::new(port).unwrap())],
+            cookie: 0,
+            origin: Arc::new(Origin::default()),
+            stats: Arc::new(RuleStats::default()),
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_changed_and_statistics_stay() {
+        let first = Tables::default().transact(changes(&Tables::default(), vec![rule(1, 1), rule(2, 2)])).unwrap();
+        first.rules().for_each(|rule| rule.stats.add(1, 60));
+        let steps = changes(&first, vec![rule(2, 2), rule(3, 3)]);
+        assert_eq!(steps.len(), 2);
+        let second = first.transact(steps).unwrap();
+        let mut seen: Vec<_> = second.rules().map(|r| (r.matching.get(Field::EthDst).0, r.stats.get().0)).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [(2, 1), (3, 0)]);
+        assert!(changes(&second, vec![rule(3, 3), rule(2, 2)]).is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! The last known network in the form it was sent, kept to be saved.
+
+use std::collections::BTreeMap;
+
+use ferroflow_proto::chassis::{
+    Chassis, Datapath, LogicalFlow, MulticastGroup, PortBinding, SyncResponse,
+};
+
+/// The sum of all updates since the last full one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct LastView {
+    datapaths: BTreeMap<u32, Datapath>,
+    bindings: BTreeMap<String, PortBinding>,
+    groups: BTreeMap<(u32, u32), MulticastGroup>,
+    chassis: BTreeMap<String, Chassis>,
+    flows: BTreeMap<u64, LogicalFlow>,
+}
+
+impl LastView {
+    /// Adds an update: removals first, as the typed view does.
+    pub(super) fn apply(&mut self, update: SyncResponse) {
+        if update.full {
+            *self = Self::default();
+        }
+        let removed = update.removed.unwrap_or_default();
+        self.datapaths.retain(|key, _| !removed.datapaths.contains(key));
+        for name in &removed.port_bindings {
+            self.bindings.remove(name);
+        }
+        for group in &removed.multicast_groups {
+            self.groups.remove(&(group.datapath, group.key));
+        }
+        for name in &removed.chassis {
+            self.chassis.remove(name);
+        }
+        for id in &removed.logical_flows {
+            self.flows.remove(id);
+        }
+        self.datapaths.extend(update.datapaths.into_iter().map(|datapath| (datapath.key, datapath)));
+        self.bindings.extend(update.port_bindings.into_iter().map(|port| (port.name.clone(), port)));
+        self.groups.extend(
+            update.multicast_groups.into_iter().map(|group| ((group.datapath, group.key), group)),
+        );
+        self.chassis.extend(update.chassis.into_iter().map(|chassis| (chassis.name.clone(), chassis)));
+        self.flows.extend(update.logical_flows.into_iter().map(|flow| (flow.id, flow)));
+    }
+
+    /// The whole as one update.
+    pub(super) fn to_update(&self, revision: u64) -> SyncResponse {
+        SyncResponse {
+            revision,
+            full: true,
+            datapaths: self.datapaths.values().cloned().collect(),
+            port_bindings: self.bindings.values().cloned().collect(),
+            multicast_groups: self.groups.values().cloned().collect(),
+            chassis: self.chassis.values().cloned().collect(),
+            logical_flows: self.flows.values().cloned().collect(),
+            removed: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroflow_proto::chassis::Removed;
+
+    use super::*;
+
+    #[test]
+    fn the_saved_whole_equals_the_sum_of_updates() {
+        let flow = |id, text: &str| LogicalFlow { id, actions: text.to_owned(), ..Default::default() };
+        let mut view = LastView::default();
+        let updates = [
+            SyncResponse { full: true, logical_flows: vec![flow(1, "a"), flow(2, "b")], ..Default::default() },
+            SyncResponse {
+                logical_flows: vec![flow(2, "c"), flow(3, "d")],
+                removed: Some(Removed { logical_flows: vec![1, 3], ..Default::default() }),
+                ..Default::default()
+            },
+        ];
+        for update in updates {
+            view.apply(update);
+        }
+        let whole = view.to_update(5);
+        assert_eq!(whole.logical_flows, [flow(2, "c"), flow(3, "d")]);
+        let mut again = LastView::default();
+        again.apply(whole);
+        assert_eq!(again, view);
+    }
+}

@@ -1,0 +1,27 @@
+//! The host daemon: composition of the dataplane, the chassis agent and the local service.
+//!
+//! A change's walk through this crate, file by file:
+//!
+//! 1. [`agent`] receives an update from the controller and decodes it.
+//! 2. [`host`] adds it to the view, lowers the view to rules, and changes the tables in one
+//!    transaction; publishes one snapshot; waits until the workers forward by it.
+//! 3. [`agent`] acknowledges the revision, with what could not be realised.
+//!
+//! Beside it: [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
+//! outlives the process, [`service`] answers `vswitchctl`, [`doctor`] says what the host
+//! can do.
+//!
+//! # Threads and shared state
+//! The workers are the dataplane's; they see snapshots only. Everything else is tasks of
+//! one runtime which borrow the one [`host::Host`] in turn through [`host::SharedHost`].
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod cli;
+pub mod daemon;
+pub mod doctor;
+pub mod host;
+pub mod service;
+pub mod state;
+pub mod underlay;

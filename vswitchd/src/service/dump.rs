@@ -1,0 +1,157 @@
+//! The switch's state as messages.
+
+use std::collections::BTreeMap;
+
+use dataplane::{PortStatus, WorkerStatus};
+use ferroflow_proto::host as pb;
+use flowtable::{
+    cache::MegaflowDump,
+    flow::Origin,
+    stats::DropCount,
+    text::{print_megaflow_match, print_program},
+};
+
+use crate::host::{Host, TUNNEL, TUNNEL_NAME, UPLINK};
+
+pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
+    let identity = host.identity();
+    let snapshot = host.snapshot();
+    pb::GetStatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        chassis: identity.chassis.clone(),
+        encap_ip: identity.endpoint.as_ref().map(|(_, ip)| ip.to_string()).unwrap_or_default(),
+        controller_connected: host.is_connected(),
+        controller: identity.controller.clone().unwrap_or_default(),
+        applied_revision: host.applied_revision(),
+        epoch: snapshot.epoch.get(),
+        n_rules: snapshot.tables.len() as u64,
+        workers: host.dataplane().workers().iter().map(worker).collect(),
+        errors: host.errors(),
+    }
+}
+
+fn worker(status: &WorkerStatus) -> pb::Worker {
+    let counters = &status.counters;
+    pb::Worker {
+        id: status.id as u32,
+        core: status.core.map(|core| core as u32),
+        n_polls: status.n_polls,
+        n_idle_polls: status.n_idle_polls,
+        n_sleeps: status.n_sleeps,
+        n_packets: counters.n_packets,
+        n_session_hits: counters.n_session_hits,
+        n_megaflow_hits: counters.n_megaflow_hits,
+        n_misses: counters.n_misses,
+        n_sessions: status.n_sessions as u64,
+        n_megaflows: status.n_megaflows as u64,
+    }
+}
+
+/// All ports: attached ones with their counters, the tunnel, and those waited for.
+pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
+    let statuses = host.dataplane().ports();
+    let logical: BTreeMap<_, _> =
+        host.workload_ports().map(|(interface, port)| (port.port, (interface, port))).collect();
+    let mut ports: Vec<_> = statuses
+        .iter()
+        .map(|status| {
+            let logical_port = logical.get(&status.port).map(|(_, port)| port.logical_port.clone());
+            attached(status, logical_port.unwrap_or_default())
+        })
+        .collect();
+    if let Some(tunnel) = host.snapshot().ports.get(TUNNEL) {
+        ports.push(pb::Port {
+            port_no: TUNNEL.get(),
+            name: TUNNEL_NAME.to_owned(),
+            kind: "geneve".to_owned(),
+            role: "tunnel".to_owned(),
+            up: tunnel.up,
+            mtu: tunnel.mtu,
+            ..pb::Port::default()
+        });
+    }
+    let waiting = logical.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(number, (interface, port))| {
+        pb::Port {
+            port_no: number.get(),
+            name: (*interface).to_owned(),
+            kind: "afxdp".to_owned(),
+            role: "workload".to_owned(),
+            logical_port: port.logical_port.clone(),
+            ..pb::Port::default()
+        }
+    });
+    ports.extend(waiting);
+    ports.sort_by_key(|port| port.port_no);
+    ports
+}
+
+fn attached(status: &PortStatus, logical_port: String) -> pb::Port {
+    let counters = &status.counters;
+    pb::Port {
+        port_no: status.port.get(),
+        name: status.name.clone(),
+        kind: status.kind.to_owned(),
+        role: if status.port == UPLINK { "uplink" } else { "workload" }.to_owned(),
+        logical_port,
+        up: status.up,
+        mode: status.mode.clone(),
+        mtu: status.mtu,
+        counters: Some(pb::PortCounters {
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            rx_forwarded: counters.rx_forwarded,
+            rx_dropped: counters.rx_dropped,
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            tx_dropped: counters.tx_dropped_total(),
+            rx_kernel_dropped: counters.rx_kernel_dropped,
+        }),
+    }
+}
+
+pub(super) fn origin(origin: &Origin) -> pb::Origin {
+    pb::Origin {
+        logical_flow: origin.logical_flow,
+        stage: origin.stage.clone(),
+        object: origin.object.clone(),
+    }
+}
+
+pub(super) fn megaflows(host: &Host) -> Vec<pb::Megaflow> {
+    let dumped = host.dataplane().megaflows();
+    dumped.iter().map(|(worker, entry)| megaflow(*worker, entry)).collect()
+}
+
+fn megaflow(worker: usize, entry: &MegaflowDump) -> pb::Megaflow {
+    pb::Megaflow {
+        worker: worker as u32,
+        r#match: print_megaflow_match(&entry.key, &entry.mask),
+        actions: print_program(&entry.program),
+        n_packets: entry.n_packets,
+        n_bytes: entry.n_bytes,
+        epoch: entry.epoch.get(),
+        origins: entry.rules.iter().map(|rule| origin(&rule.origin)).collect(),
+    }
+}
+
+pub(super) fn drops(host: &Host) -> Vec<pb::Drop> {
+    let snapshot = host.snapshot();
+    let name = |row: &DropCount| match snapshot.ports.get(row.in_port) {
+        Some(info) => info.name.clone(),
+        None if row.in_port.is_real() => row.in_port.to_string(),
+        None => String::new(),
+    };
+    let rows = host.dataplane().drops();
+    rows.iter()
+        .filter(|row| row.n_packets + row.n_copies > 0)
+        .map(|row| pb::Drop {
+            port: name(row),
+            reason: row.reason.name().to_owned(),
+            description: row.reason.describe().to_owned(),
+            origin: row.rule.as_ref().map(|rule| origin(&rule.origin)),
+            n_packets: row.n_packets,
+            n_bytes: row.n_bytes,
+            n_copies: row.n_copies,
+        })
+        .collect()
+}

@@ -1,0 +1,178 @@
+//! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
+
+mod dump;
+mod socket;
+mod trace;
+
+use ferroflow_proto::host::{self as pb, host_service_server::HostService};
+use flowtable::{
+    text::{print_actions, print_match},
+    types::TableId,
+};
+use tonic::{Code, Request, Response, Status};
+
+pub use socket::{Socket, SocketError, serve};
+
+use crate::host::{Host, PortError, SharedHost};
+
+/// Longest interface name (IFNAMSIZ without its final zero).
+const MAX_INTERFACE_LEN: usize = 15;
+/// Longest id of a switch port.
+const MAX_ID_LEN: usize = 63;
+
+/// The service.
+pub struct Service {
+    host: SharedHost,
+}
+
+impl Service {
+    /// Serves a host.
+    pub fn new(host: SharedHost) -> Self {
+        Self { host }
+    }
+}
+
+#[tonic::async_trait]
+impl HostService for Service {
+    async fn get_status(
+        &self,
+        _request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        Ok(Response::new(self.host.with(|host| dump::status(host)).await))
+    }
+
+    async fn add_port(
+        &self,
+        request: Request<pb::AddPortRequest>,
+    ) -> Result<Response<pb::AddPortResponse>, Status> {
+        let pb::AddPortRequest { interface, logical_port } = request.into_inner();
+        check_interface(&interface)?;
+        check_logical_port(&logical_port)?;
+        self.host
+            .with(move |host| {
+                let port = host.add_port(&interface, &logical_port).map_err(refusal)?;
+                let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
+                Ok(Response::new(pb::AddPortResponse { port }))
+            })
+            .await
+    }
+
+    async fn remove_port(
+        &self,
+        request: Request<pb::RemovePortRequest>,
+    ) -> Result<Response<pb::RemovePortResponse>, Status> {
+        let pb::RemovePortRequest { interface, allow_missing } = request.into_inner();
+        check_interface(&interface)?;
+        self.host
+            .with(move |host| match host.remove_port(&interface) {
+                Err(PortError::NotFound(_)) if allow_missing => Ok(()),
+                removed => removed.map_err(refusal),
+            })
+            .await?;
+        Ok(Response::new(pb::RemovePortResponse {}))
+    }
+
+    async fn list_ports(
+        &self,
+        _request: Request<pb::ListPortsRequest>,
+    ) -> Result<Response<pb::ListPortsResponse>, Status> {
+        let ports = self.host.with(|host| dump::ports(host)).await;
+        Ok(Response::new(pb::ListPortsResponse { ports }))
+    }
+
+    async fn dump_flows(
+        &self,
+        request: Request<pb::DumpFlowsRequest>,
+    ) -> Result<Response<pb::DumpFlowsResponse>, Status> {
+        let table = request.into_inner().table.map(table_id).transpose()?;
+        let flows = self.host.with(move |host| flows(host, table)).await;
+        Ok(Response::new(pb::DumpFlowsResponse { flows }))
+    }
+
+    async fn dump_megaflows(
+        &self,
+        _request: Request<pb::DumpMegaflowsRequest>,
+    ) -> Result<Response<pb::DumpMegaflowsResponse>, Status> {
+        let megaflows = self.host.with(|host| dump::megaflows(host)).await;
+        Ok(Response::new(pb::DumpMegaflowsResponse { megaflows }))
+    }
+
+    async fn list_drops(
+        &self,
+        _request: Request<pb::ListDropsRequest>,
+    ) -> Result<Response<pb::ListDropsResponse>, Status> {
+        let drops = self.host.with(|host| dump::drops(host)).await;
+        Ok(Response::new(pb::ListDropsResponse { drops }))
+    }
+
+    async fn trace(
+        &self,
+        request: Request<pb::TraceRequest>,
+    ) -> Result<Response<pb::TraceResponse>, Status> {
+        let request = request.into_inner();
+        let traced = self.host.with(move |host| trace::trace(host, request)).await;
+        traced.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+}
+
+fn flows(host: &Host, table: Option<TableId>) -> Vec<pb::Flow> {
+    host.dataplane().flush_stats();
+    let snapshot = host.snapshot();
+    let chosen = snapshot.tables.rules().filter(|rule| table.is_none_or(|table| table == rule.table));
+    chosen
+        .map(|rule| {
+            let (n_packets, n_bytes) = rule.stats.get();
+            pb::Flow {
+                table: rule.table.get().into(),
+                priority: rule.priority.get().into(),
+                cookie: rule.cookie,
+                r#match: print_match(&rule.matching),
+                actions: print_actions(&rule.actions),
+                n_packets,
+                n_bytes,
+                origin: Some(dump::origin(&rule.origin)),
+            }
+        })
+        .collect()
+}
+
+fn table_id(raw: u32) -> Result<TableId, Status> {
+    let table = u8::try_from(raw).ok().and_then(|raw| TableId::new(raw).ok());
+    table.ok_or_else(|| Status::invalid_argument(format!("table {raw}: tables are 0 to 254")))
+}
+
+fn check_interface(name: &str) -> Result<(), Status> {
+    let is_well_formed = !name.is_empty()
+        && name.len() <= MAX_INTERFACE_LEN
+        && !name.bytes().any(|byte| byte == b'/' || byte == 0 || byte.is_ascii_whitespace());
+    if is_well_formed {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "interface `{}`: give the name of an interface of this host, 1 to {MAX_INTERFACE_LEN} characters, as `ip link` shows it",
+        name.escape_debug()
+    )))
+}
+
+fn check_logical_port(id: &str) -> Result<(), Status> {
+    let is_well_formed = id.len() <= MAX_ID_LEN
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if is_well_formed {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "logical_port `{}`: give the id of a switch port, at most {MAX_ID_LEN} of a-z A-Z 0-9 . _ -",
+        id.escape_debug()
+    )))
+}
+
+fn refusal(error: PortError) -> Status {
+    let code = match error {
+        PortError::NotFound(_) => Code::NotFound,
+        PortError::Claimed { .. } | PortError::LogicalInUse { .. } => Code::AlreadyExists,
+        PortError::Attach(_) | PortError::IsUplink(_) | PortError::EncapIp(_) => Code::FailedPrecondition,
+        PortError::Full => Code::ResourceExhausted,
+        PortError::State(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}

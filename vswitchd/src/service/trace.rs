@@ -1,0 +1,161 @@
+//! `Trace`: the walk of one described packet, by the code that real packets take.
+
+use ferroflow_proto::host as pb;
+use flowtable::{
+    drop::DropReason,
+    key::FlowKey,
+    offload,
+    packet::Packet,
+    parse::parse,
+    pipeline::Translation,
+    port::PortRole,
+    snapshot::Snapshot,
+    text::{TextError, parse_key, print_actions, print_match, print_megaflow_match, print_program},
+    trace::{Step, StepEvent, trace as walk},
+    tunnel,
+    types::PortNo,
+};
+
+use super::dump::origin;
+use crate::host::Host;
+
+/// Longest frame that is traced.
+const MAX_FRAME_LEN: usize = 65_535;
+
+/// The packet cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TraceError {
+    #[error("no packet: give a flow, `icmp,nw_src=10.0.0.1,nw_dst=10.0.0.2`, or the bytes of a frame")]
+    NoPacket,
+    #[error("{0}")]
+    Flow(#[from] TextError),
+    #[error("in_port `{0}`: no port, interface or switch port of this host has this name; vswitchctl port list shows them")]
+    NoPort(String),
+    #[error("no input port: name one with --in-port, or write in_port=N into the flow")]
+    PortMissing,
+    #[error("the frame has {0} bytes; at most {MAX_FRAME_LEN} are traced")]
+    TooLong(usize),
+}
+
+/// Traces a packet.
+pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceResponse, TraceError> {
+    let snapshot = host.snapshot();
+    let in_port = match request.in_port.as_str() {
+        "" => None,
+        name => Some(find_port(host, &snapshot, name).ok_or_else(|| TraceError::NoPort(name.to_owned()))?),
+    };
+    let parsed = match request.packet.ok_or(TraceError::NoPacket)? {
+        pb::trace_request::Packet::Flow(text) => Ok(key_of_flow(&text, in_port, &snapshot)?),
+        pb::trace_request::Packet::Frame(bytes) => {
+            key_of_frame(bytes, in_port.ok_or(TraceError::PortMissing)?, &snapshot)?
+        }
+    };
+    Ok(match parsed {
+        Ok(key) => {
+            let traced = walk(&snapshot, &key);
+            answer(&snapshot, &key, traced.steps, &traced.translation)
+        }
+        Err(reason) => refused(&snapshot, in_port, reason),
+    })
+}
+
+fn find_port(host: &Host, snapshot: &Snapshot, name: &str) -> Option<PortNo> {
+    let by_logical =
+        || host.workload_ports().find(|(_, port)| port.logical_port == name).map(|(_, port)| port.port);
+    let by_number = || PortNo::new(name.parse().ok()?).ok();
+    snapshot.ports.by_name(name).or_else(by_logical).or_else(by_number)
+}
+
+fn key_of_flow(text: &str, in_port: Option<PortNo>, snapshot: &Snapshot) -> Result<FlowKey, TraceError> {
+    let mut key = parse_key(text, &snapshot.ports)?;
+    if let Some(port) = in_port {
+        key.in_port.set(port.get());
+    }
+    if key.in_port.get() == 0 { Err(TraceError::PortMissing) } else { Ok(key) }
+}
+
+/// The key a received frame would have; or why it is dropped before the tables.
+fn key_of_frame(
+    bytes: Vec<u8>,
+    in_port: PortNo,
+    snapshot: &Snapshot,
+) -> Result<Result<FlowKey, DropReason>, TraceError> {
+    let len = bytes.len();
+    if len > MAX_FRAME_LEN {
+        return Err(TraceError::TooLong(len));
+    }
+    let mut packet = Packet::new(bytes, 0, len, in_port);
+    let mut key = FlowKey::zero();
+    let is_uplink = snapshot.ports.get(in_port).is_some_and(|port| port.role == PortRole::Uplink);
+    let parsed = if is_uplink {
+        tunnel::receive(&mut packet, &mut key, &snapshot.underlay)
+    } else {
+        parse(&mut packet, &mut key).map(|()| offload::detect_partial(&mut packet))
+    };
+    Ok(parsed.map(|()| key))
+}
+
+fn answer(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    steps: Vec<Step>,
+    translation: &Translation,
+) -> pb::TraceResponse {
+    let dropped = translation.program.drop.as_ref().filter(|_| translation.program.emits.is_empty());
+    let megaflow = pb::Megaflow {
+        r#match: print_megaflow_match(key, &translation.mask),
+        actions: print_program(&translation.program),
+        epoch: snapshot.epoch.get(),
+        origins: translation.rules.iter().map(|rule| origin(&rule.origin)).collect(),
+        ..pb::Megaflow::default()
+    };
+    pb::TraceResponse {
+        steps: steps.into_iter().map(step).collect(),
+        verdict: if translation.program.emits.is_empty() { "dropped" } else { "forwarded" }.to_owned(),
+        drop: dropped.map(|cause| pb::Drop {
+            origin: cause.rule.as_ref().map(|rule| origin(&rule.origin)),
+            ..drop_of(snapshot, PortNo::new(key.in_port.get()).ok(), cause.reason)
+        }),
+        megaflow: Some(megaflow),
+    }
+}
+
+fn refused(snapshot: &Snapshot, in_port: Option<PortNo>, reason: DropReason) -> pb::TraceResponse {
+    pb::TraceResponse {
+        verdict: "dropped".to_owned(),
+        drop: Some(drop_of(snapshot, in_port, reason)),
+        ..pb::TraceResponse::default()
+    }
+}
+
+fn drop_of(snapshot: &Snapshot, in_port: Option<PortNo>, reason: DropReason) -> pb::Drop {
+    let name = in_port.and_then(|port| snapshot.ports.get(port)).map(|info| info.name.clone());
+    pb::Drop {
+        port: name.unwrap_or_default(),
+        reason: reason.name().to_owned(),
+        description: reason.describe().to_owned(),
+        ..pb::Drop::default()
+    }
+}
+
+fn step(step: Step) -> pb::TraceStep {
+    let depth = step.depth as u32;
+    match step.event {
+        StepEvent::Hit(rule) => pb::TraceStep {
+            depth,
+            table: Some(rule.table.get().into()),
+            priority: Some(rule.priority.get().into()),
+            r#match: print_match(&rule.matching),
+            actions: print_actions(&rule.actions),
+            origin: Some(origin(&rule.origin)),
+            note: String::new(),
+        },
+        StepEvent::Miss(table) => pb::TraceStep {
+            depth,
+            table: Some(table.get().into()),
+            note: "no rule matches".to_owned(),
+            ..pb::TraceStep::default()
+        },
+        StepEvent::Note(note) => pb::TraceStep { depth, note, ..pb::TraceStep::default() },
+    }
+}

@@ -1,0 +1,140 @@
+//! What outlives the process: attached ports, and the last network the controller sent,
+//! so that a restarted host forwards before (and without) a controller.
+//!
+//! Each file is replaced as a whole by a rename; a file that cannot be read is set aside
+//! and told of, never trusted in part.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use ferroflow_proto::chassis::SyncResponse;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+const PORTS: &str = "ports.json";
+const VIEW: &str = "view.bin";
+
+/// A port to attach again after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPort {
+    /// Its number, kept so that dumps and counters stay comparable.
+    pub port: u32,
+    /// Host interface.
+    pub interface: String,
+    /// Switch port it is for; empty: none.
+    pub logical_port: String,
+}
+
+/// The state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {source}; --state-dir names another directory")]
+pub struct StateError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The state directory.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+}
+
+impl StateDir {
+    /// Opens the directory, making it when there is none.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        fs::create_dir_all(dir).map_err(|source| StateError {
+            action: "make the directory",
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Ports of the last run.
+    pub fn ports(&self) -> Vec<SavedPort> {
+        self.read(PORTS, |bytes| serde_json::from_slice(bytes).map_err(|error| error.to_string()))
+            .unwrap_or_default()
+    }
+
+    /// Saves the ports.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_ports(&self, ports: &[SavedPort]) -> Result<(), StateError> {
+        let text = serde_json::to_vec_pretty(ports).map_err(io::Error::other);
+        self.replace(PORTS, text)
+    }
+
+    /// The last network, as one full update.
+    pub fn view(&self) -> Option<SyncResponse> {
+        self.read(VIEW, |bytes| SyncResponse::decode(bytes).map_err(|error| error.to_string()))
+    }
+
+    /// Saves the network.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_view(&self, view: &SyncResponse) -> Result<(), StateError> {
+        self.replace(VIEW, Ok(view.encode_to_vec()))
+    }
+
+    fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
+        let path = self.dir.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "state of the last run cannot be read");
+                return None;
+            }
+        };
+        parse(&bytes)
+            .inspect_err(|reason| {
+                let aside = path.with_extension("damaged");
+                let moved = fs::rename(&path, &aside).is_ok();
+                tracing::warn!(path = %path.display(), reason, moved, "damaged state of the last run is not used");
+            })
+            .ok()
+    }
+
+    fn replace(&self, name: &str, bytes: io::Result<Vec<u8>>) -> Result<(), StateError> {
+        let path = self.dir.join(name);
+        let fresh = self.dir.join(format!("{name}.new"));
+        let write = || {
+            let mut file = fs::File::create(&fresh)?;
+            file.write_all(&bytes?)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(|source| StateError { action: "write", path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_come_back_and_damage_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert!(state.ports().is_empty() && state.view().is_none());
+        let port = SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned() };
+        state.save_ports(std::slice::from_ref(&port)).unwrap();
+        state.save_view(&SyncResponse { revision: 7, ..SyncResponse::default() }).unwrap();
+        assert_eq!(state.ports(), [port]);
+        assert_eq!(state.view().unwrap().revision, 7);
+
+        fs::write(dir.path().join(PORTS), b"[{\"port\":").unwrap();
+        assert!(state.ports().is_empty());
+        assert!(dir.path().join("ports.damaged").exists());
+    }
+}
