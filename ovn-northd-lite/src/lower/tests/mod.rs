@@ -3,7 +3,12 @@
 mod frame;
 mod host;
 
-use flowtable::{field::Field, flow::Rule, key::FlowKey, types::PortNo};
+use flowtable::{
+    field::Field,
+    flow::{Match, Rule},
+    key::FlowKey,
+    types::{PortNo, Priority},
+};
 
 use crate::{
     chassis_view, compile,
@@ -308,7 +313,7 @@ fn what_cannot_be_realised_is_told() {
 }
 
 #[test]
-fn flows_of_unknown_ports_never_widen() {
+fn what_is_wrong_in_flows_never_widens() {
     let sb = compile(&small(), &hosts());
     let mut view = chassis_view(&sb, "h1");
     let template = view.flows.values().next().unwrap().clone();
@@ -325,11 +330,20 @@ fn flows_of_unknown_ports_never_widen() {
     let mut far = flow("ip4", "next;");
     far.stage = 60;
     view.flows.insert(5, far);
+    let mut unreadable = flow("tcp.dts == 1", "drop;");
+    unreadable.priority = Priority::new(77).unwrap();
+    view.flows.insert(6, unreadable);
+    view.flows.insert(7, flow("udp.dst == 7 && ip4", "arp.op = 2; next;"));
     let lowered = lower(&view, &LocalPorts { chassis: "h1".into(), ..LocalPorts::default() });
     let logical: Vec<_> = lowered.rules.iter().filter(|rule| rule.cookie != 0).collect();
-    assert_eq!(logical.iter().map(|rule| rule.cookie).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(logical.iter().map(|rule| rule.cookie).collect::<Vec<_>>(), [6, 7, 2, 4]);
+    assert_eq!(logical[0].matching, Match::any().with(Field::Metadata, template.datapath.get().into()));
     assert!(logical.iter().all(|rule| rule.actions.is_empty()));
-    assert_eq!(lowered.errors.iter().filter(|error| !error.object.starts_with("chassis/")).count(), 4);
+    assert_eq!(
+        lowered.errors.iter().filter(|error| !error.object.starts_with("chassis/")).count(),
+        5,
+        "two of them say the same"
+    );
 }
 
 #[test]
