@@ -126,8 +126,11 @@ impl Prerequisites {
     }
 }
 
-/// Checks a whole rule.
-pub(super) fn check_rule(rule: &Rule) -> Result<(), RuleError> {
+/// Checks a whole rule, for whoever wants to know before a transaction.
+///
+/// # Errors
+/// Says why the rule may not be in a table.
+pub fn check_rule(rule: &Rule) -> Result<(), RuleError> {
     check_match(&rule.matching)?;
     let mut n_actions = 0;
     let mut checker = Checker { table: rule.table, state: rule.matching.clone(), n_actions: &mut n_actions };

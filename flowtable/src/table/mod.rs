@@ -13,8 +13,8 @@ use std::{
 };
 
 pub use change::{Change, Filter, TransactionError};
-pub use check::RuleError;
 pub(crate) use check::check_match;
+pub use check::{RuleError, check_rule};
 
 use crate::{
     classifier::{Classifier, TupleSpace},

@@ -1,6 +1,6 @@
 //! The action language of logical flows: OVN's, see ovn-sb(5), table `Logical_Flow`,
 //! column `actions`, as far as the compiler uses it. Text → statements ([`parse`]) →
-//! actions of the switch ([`lower`]).
+//! actions of the switch (`lower`).
 
 mod lower;
 mod parser;

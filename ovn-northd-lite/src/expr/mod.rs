@@ -1,11 +1,13 @@
 //! The match language of logical flows and ACLs: OVN's, see ovn-sb(5), table
-//! `Logical_Flow`, column `match`. Text → words ([`lexer`]) → checked tree
-//! ([`parser`], [`ast`]) → matches of the switch ([`normal`]). [`eval`] says what an
+//! `Logical_Flow`, column `match`. Text → words (`lexer`) → checked tree
+//! (`parser`, `ast`) → matches of the switch (`normal`). `eval` says what an
 //! expression means; the rest must agree with it.
 //!
 //! Fields that can only be matched as a whole (`ip.proto`, `ip.ttl`) may be negated and
 //! compared by order, unlike in OVN: they are matched value by value, as far as
 //! [`MAX_MATCHES`] allows. It does not for `eth.type`, so `!ip4` is refused as in OVN.
+
+use std::{cell::RefCell, collections::BTreeMap};
 
 mod ast;
 mod eval;
@@ -49,7 +51,14 @@ pub fn check_match(text: &str) -> Result<(), ExprError> {
         let position = text.find(&word.0).unwrap_or(0);
         return Err(ExprError::new(position, word.1));
     }
-    expr.to_matches(&|_| Some(1)).map(|_| ())
+    // Each name a key of its own, as it will have: else a long set would look short.
+    let names = RefCell::new(BTreeMap::new());
+    let key = |name: &str| {
+        let mut names = names.borrow_mut();
+        let next = u16::try_from(names.len() + 1).ok()?;
+        Some(*names.entry(name.to_owned()).or_insert(next))
+    };
+    expr.to_matches(&key).map(|_| ())
 }
 
 /// The first thing in it that the switch cannot do yet: its text and the reason.

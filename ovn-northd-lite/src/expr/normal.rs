@@ -6,6 +6,8 @@
 //! is `tcp && tcp.dst != 80`. A negated predicate is the opposite of what the predicate
 //! stands for: `!tcp` holds for everything that is not TCP.
 
+use std::{cell::RefCell, collections::HashMap, ptr};
+
 use flowtable::{
     field::SubField,
     flow::Match,
@@ -160,7 +162,7 @@ impl Normaliser<'_> {
 
     fn test(&self, operand: &Operand, negated: bool) -> Result<List, ExprError> {
         if let Some(meaning) = operand.symbol.meaning() {
-            return self.list(meaning, negated);
+            return if negated { self.list(meaning, true) } else { known(meaning) };
         }
         let Some(place) = operand.place() else { return Err(untracked(operand)) };
         self.with_needs(operand, vec![Conjunction::of(place, u128::from(!negated), 1)])
@@ -205,10 +207,25 @@ impl Normaliser<'_> {
     /// The list within the packets that have the field.
     fn with_needs(&self, field: &Operand, list: List) -> Result<List, ExprError> {
         match field.symbol.prerequisite() {
-            Some(needs) => and(&self.list(needs, false)?, &list),
+            Some(needs) => and(&known(needs)?, &list),
             None => bounded(list),
         }
     }
+}
+
+/// The list of an expression of the symbol table, which is made once: nearly each
+/// comparison needs one.
+fn known(expr: &'static Expr) -> Result<List, ExprError> {
+    thread_local! {
+        static LISTS: RefCell<HashMap<*const Expr, List>> = RefCell::default();
+    }
+    let found = LISTS.with_borrow(|lists| lists.get(&ptr::from_ref(expr)).cloned());
+    if let Some(list) = found {
+        return Ok(list);
+    }
+    let list = Normaliser { ports: &|_| None }.list(expr, false)?;
+    LISTS.with_borrow_mut(|lists| lists.insert(ptr::from_ref(expr), list.clone()));
+    Ok(list)
 }
 
 fn untracked(operand: &Operand) -> ExprError {

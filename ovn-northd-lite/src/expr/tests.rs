@@ -119,6 +119,9 @@ fn what_is_too_large_is_refused_with_the_limit() {
     };
     let text = format!("ip4.src == {{{}}} && ip4.dst == {{{}}}", all(100, 8), all(100, 8));
     assert!(check_match(&text).unwrap_err().reason.contains("more than 4096 matches"));
+    let names: Vec<_> = (0..5000).map(|i| format!("\"p{i}\"")).collect();
+    let error = check_match(&format!("inport == {{{}}}", names.join(", "))).unwrap_err();
+    assert!(error.reason.contains("more than 4096 matches"), "{error}");
     let text = format!("ip4.src == {{{}}}", all(4096, 8));
     check_match(&text).unwrap();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flowtable::{
     field::Field,
-    flow::{Action, Origin},
+    flow::{Action, Match, Origin},
     types::TableId,
 };
 
@@ -27,17 +27,25 @@ pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
 }
 
 /// # Errors
-/// Says what about the flow cannot be realised. With an error in the match there is no
-/// rule, with one in the actions there are rules that drop.
+/// Says what about the flow cannot be realised. With an error in the actions its rules
+/// drop. With one in the match there is no rule, unless the flow drops: then everything
+/// in the stage is dropped at its priority.
 fn lower(context: &Context<'_>, rules: &mut RuleSet, id: u64, flow: &LogicalFlow) -> Result<(), String> {
     let table = stage_table(flow.pipeline, flow.stage)
         .ok_or_else(|| format!("there is no table for stage {}", flow.stage))?;
     let ports = |name: &str| context.key(flow.datapath, name);
     let in_match = |error: expr::ExprError| format!("match `{}`: {error}", flow.matching);
-    let matches = expr::parse(&flow.matching).and_then(|expr| expr.to_matches(&ports)).map_err(in_match)?;
-    let (actions, error) = match actions_of(flow, table, &ports) {
+    let (actions, mut error) = match actions_of(flow, table, &ports) {
         Ok(actions) => (actions, None),
         Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let matches = match expr::parse(&flow.matching).and_then(|expr| expr.to_matches(&ports)) {
+        Ok(matches) => matches,
+        Err(reason) if actions.is_empty() => {
+            error = Some(in_match(reason));
+            vec![Match::any()]
+        }
+        Err(reason) => return Err(in_match(reason)),
     };
     let origin =
         Arc::new(Origin { logical_flow: id, stage: flow.stage_name.clone(), object: flow.object.clone() });

@@ -18,8 +18,10 @@
 //! # Invariants
 //! - A packet that came by a tunnel never leaves by one: its flag survives patches, and
 //!   table 54 looks at it first.
-//! - What cannot be lowered never widens what passes: a flow that names an unknown port
-//!   in its match has no rule, one that names it in its actions drops.
+//! - What cannot be lowered never widens what passes. A flow that names an unknown port
+//!   in its match has no rule, one that names it in its actions drops; a flow that drops
+//!   and whose match cannot be read drops all of its stage at its priority.
+//! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
 mod logical;
 mod physical;

@@ -1,11 +1,16 @@
 //! Collects rules: one per table, priority and match.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use flowtable::{
     field::Field,
-    flow::{Action, Match, Origin, Rule, RuleStats},
+    flow::{Action, Match, Origin, Rule},
     key::{FlowKey, FlowMask},
+    table::check_rule,
     types::{Priority, TableId},
 };
 
@@ -32,27 +37,26 @@ pub(super) struct Head {
 
 impl RuleSet {
     /// Adds a rule. Two with the same table, priority and match may come from different
-    /// objects: one that drops wins, else the one that came first.
+    /// objects: one that drops wins, else the one that came first. A rule that the tables
+    /// would refuse, and the whole transaction with it, drops instead.
     pub(super) fn add(&mut self, head: Head, actions: Vec<Action>) {
         let Head { table, priority, matching, cookie, origin } = head;
         let words = matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect();
-        let drops = actions.is_empty();
-        let rule = Rule {
-            table,
-            priority,
-            matching,
-            actions,
-            cookie,
-            origin,
-            stats: Arc::new(RuleStats::default()),
-        };
-        let slot = self.rules.entry((table, Reverse(priority), words));
-        slot.and_modify(|present| {
-            if drops && !present.actions.is_empty() {
-                *present = rule.clone();
+        let mut rule = Rule { table, priority, matching, actions, cookie, origin, stats: Arc::default() };
+        if let Err(reason) = check_rule(&rule) {
+            let object = if rule.origin.object.is_empty() { &rule.origin.stage } else { &rule.origin.object };
+            self.error(object.clone(), format!("{}: {reason}", rule.origin.stage));
+            rule.actions.clear();
+        }
+        match self.rules.entry((table, Reverse(priority), words)) {
+            Entry::Vacant(slot) => {
+                slot.insert(rule);
             }
-        })
-        .or_insert(rule);
+            Entry::Occupied(mut slot) if rule.actions.is_empty() && !slot.get().actions.is_empty() => {
+                slot.insert(rule);
+            }
+            Entry::Occupied(_) => {}
+        }
     }
 
     /// Adds a rule that is no logical flow's; fields are matched whole.
