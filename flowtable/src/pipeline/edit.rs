@@ -88,6 +88,9 @@ impl<T: Tracer> Walk<'_, T> {
                 use Field::{ArpOp, ArpSha, ArpSpa, ArpTha, ArpTpa};
                 self.add_edits(&mut edits, &[ArpOp, ArpSpa, ArpTpa, ArpSha, ArpTha]);
             }
+            0x8847 | 0x8848 => {
+                self.add_edits(&mut edits, &[Field::MplsLabel, Field::MplsTc, Field::MplsTtl]);
+            }
             _ => {}
         }
         if matches!(eth_type, 0x0800 | 0x86dd) && self.wrote_l4() {

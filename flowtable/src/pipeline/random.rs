@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
-    field::{Field, SubField},
+    field::{Field, Prerequisites, SubField},
     flow::{Action, Match, Origin, Rule},
     key::FlowKey,
     port::{PortInfo, PortRole, PortTable},
@@ -91,9 +91,9 @@ fn info(role: PortRole, up: bool) -> PortInfo {
 
 /// Keys that frames of the small world have.
 pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
-    let l2 = (1..=N_WORKLOADS, 0_u8..3, 0_u8..3, select(vec![0_u16, 0, 0, 100, 200]), any::<bool>());
+    let l2 = (1..=N_WORKLOADS, 0_u8..3, 0_u8..3, select(vec![0_u16, 0, 0, 0, 100, 200]), any::<bool>());
     let l3 = (0_u8..8, 0_u32..8, 0_u32..8, select(vec![1_u8, 2, 64]), select(vec![0_u8, 4, 5]));
-    let l4 = (select(vec![6_u8, 17, 132, 1, 47]), 0_u16..4, 0_u16..4, select(vec![0_u8, 0, 0, 1, 3]));
+    let l4 = (select(vec![6_u8, 6, 6, 17, 132, 1, 47]), 0_u16..4, 0_u16..4, select(vec![0_u8, 0, 0, 1, 3]));
     (l2, l3, l4, select(vec![0_u16, 2, 0x10])).prop_map(|(l2, l3, l4, flags)| {
         let (in_port, dst, src, vlan, stacked) = l2;
         let (kind, nw_src, nw_dst, ttl, tos) = l3;
@@ -138,10 +138,55 @@ pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
     })
 }
 
-/// Rules of the small world; some may not be allowed in a table.
+/// Rules of the small world; few of them may not be in a table.
 pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
-    vec((0..N_TABLES, 0_u16..4, matching(), vec(action(2), 0..5)), 1..24).prop_map(|rules| {
-        rules.into_iter().map(|(table, priority, m, actions)| rule(table, priority, m, actions)).collect()
+    let tables = prop_oneof![2 => Just(0), 3 => 0..N_TABLES];
+    let some = vec((tables, 1_u16..4, matching(), list(action(2))), 1..24);
+    // Most tables have a rule for the rest.
+    let rest = vec(prop::option::weighted(0.8, list(action(1))), usize::from(N_TABLES));
+    (some, rest).prop_map(|(mut rules, rest)| {
+        for (table_id, actions) in (0..N_TABLES).zip(rest) {
+            rules.extend(actions.map(|actions| (table_id, 0, Match::any(), actions)));
+        }
+        rules
+            .into_iter()
+            .map(|(table_id, priority, m, actions)| {
+                let actions = tidy(table(table_id), actions, 0);
+                rule(table_id, priority, require(m, &actions), actions)
+            })
+            .collect()
+    })
+}
+
+/// Keeps `goto_table` only where it is allowed.
+fn tidy(current: TableId, actions: Vec<Action>, depth: usize) -> Vec<Action> {
+    let n = actions.len();
+    let allowed = |(idx, action): (usize, Action)| match action {
+        Action::GotoTable(to) if depth > 0 || idx + 1 < n || to <= current => None,
+        Action::Clone(inner) => Some(Action::Clone(tidy(current, inner, depth + 1))),
+        action => Some(action),
+    };
+    actions.into_iter().enumerate().filter_map(allowed).collect()
+}
+
+/// The match with what the actions need, unless it says otherwise already.
+fn require(m: Match, actions: &[Action]) -> Match {
+    let with =
+        |m: Match, field: Field, value: u128| if m.get(field).1 == 0 { m.with(field, value) } else { m };
+    actions.iter().fold(m, |m, action| {
+        let field = match action {
+            Action::SetField { field, .. } => *field,
+            Action::Move { src, dst } if src.field.info().prerequisites == Prerequisites::None => dst.field,
+            Action::Move { src, .. } => src.field,
+            Action::DecTtl => Field::NwTtl,
+            Action::Clone(actions) => return require(m, actions),
+            _ => return m,
+        };
+        match field.info().prerequisites {
+            Prerequisites::Tcp => with(with(m, Field::EthType, 0x0800), Field::NwProto, 6),
+            Prerequisites::Ipv4 | Prerequisites::Ip => with(m, Field::EthType, 0x0800),
+            _ => m,
+        }
     })
 }
 
@@ -153,10 +198,12 @@ fn matching() -> impl Strategy<Value = Match> {
             let base = if matches!(field, Field::EthDst | Field::EthSrc) { 2 << 40 } else { 0 };
             (field, base | value, mask)
         });
-    let l2 = prop::option::weighted(0.3, select(vec![(0, 0x1000), (0x1000, 0x1000), (0x1064, 0x1fff)]));
-    let ip =
-        prop::option::weighted(0.6, (any::<bool>(), l3_field(), prop::option::weighted(0.5, l4_field())));
-    (vec(generic, 0..3), l2, ip).prop_map(|(generic, vlan, ip)| {
+    let l2 = prop::option::weighted(0.15, select(vec![(0, 0x1000), (0x1000, 0x1000), (0x1064, 0x1fff)]));
+    let ip = prop::option::weighted(
+        0.6,
+        (prop::bool::weighted(0.25), l3_field(), prop::option::weighted(0.4, l4_field())),
+    );
+    (vec(generic, 0..2), l2, ip).prop_map(|(generic, vlan, ip)| {
         let mut m = Match::any();
         for (field, value, mask) in generic {
             m = m.with_masked(field, value, mask);
@@ -186,36 +233,45 @@ fn matching() -> impl Strategy<Value = Match> {
 
 /// (destination, host bits, wildcarded bits).
 fn l3_field() -> impl Strategy<Value = (bool, u128, u32)> {
-    (any::<bool>(), 0_u128..8, 0_u32..4)
+    (any::<bool>(), 0_u128..8, 0_u32..6)
 }
 
 /// (protocol, port, mask).
 fn l4_field() -> impl Strategy<Value = (u128, u128, u128)> {
-    (select(vec![6_u128, 17]), 0_u128..4, select(vec![1_u128, 3, 0xffff]))
+    (select(vec![6_u128, 6, 17]), 0_u128..4, select(vec![1_u128, 3, 0xffff]))
+}
+
+/// A few actions; most often the packet leaves in the end.
+fn list(action: BoxedStrategy<Action>) -> impl Strategy<Value = Vec<Action>> {
+    let last = prop::option::weighted(0.6, 1..=N_WORKLOADS);
+    (vec(action, 0..5), last).prop_map(|(mut actions, last)| {
+        actions.extend(last.map(|raw| Action::Output(port(raw))));
+        actions
+    })
 }
 
 fn action(depth: u32) -> BoxedStrategy<Action> {
     let sub = |field, start, n_bits| SubField::new(field, start, n_bits).unwrap();
     let set = |field, value, mask| Action::SetField { field, value, mask };
     let outputs = prop_oneof![
-        6 => (1..=N_WORKLOADS + 1).prop_map(|raw| Action::Output(port(raw))),
+        9 => (1..=N_WORKLOADS).prop_map(|raw| Action::Output(port(raw))),
         1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::CONTROLLER, port(UPLINK)]).prop_map(Action::Output),
         2 => Just(Action::Output(port(TUNNEL))),
         1 => Just(Action::OutputReg(sub(Field::Reg0, 0, 16))),
     ];
     let fields = prop_oneof![
-        (0_u128..4).prop_map(move |value| set(Field::Reg0, value, u128::from(u32::MAX))),
-        (0_u128..4, 1_u128..4).prop_map(move |(value, mask)| set(Field::Reg1, value & mask, mask)),
-        (0_u128..4).prop_map(move |value| set(Field::EthDst, 2 << 40 | value, (1 << 48) - 1)),
-        (0_u128..4).prop_map(move |value| set(Field::NwDst, 0x0a00_0000 | value, 0xffff_ffff)),
-        (0_u128..4).prop_map(move |value| set(Field::TcpDst, value, 0xffff)),
-        (0_u128..4).prop_map(move |value| set(Field::NwTos, value << 2, 0xfc)),
-        Just(set(Field::InPort, 0, u128::from(u32::MAX))),
-        Just(set(Field::VlanVidOxm, 0x1065, 0x1fff)),
-        Just(set(Field::TunDst, LOCAL.to_bits().into(), 0xffff_ffff)),
-        Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
-        Just(set(Field::TunMetadata0, 0x1234, 0xffff_ffff)),
-        (0_u64..4).prop_map(Action::SetTunnel),
+        1 => (0_u128..4).prop_map(move |value| set(Field::Reg0, value, u128::from(u32::MAX))),
+        1 => (0_u128..4, 1_u128..4).prop_map(move |(value, mask)| set(Field::Reg1, value & mask, mask)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::EthDst, 2 << 40 | value, (1 << 48) - 1)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::NwDst, 0x0a00_0000 | value, 0xffff_ffff)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::TcpDst, value, 0xffff)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::NwTos, value << 2, 0xfc)),
+        1 => Just(set(Field::InPort, 0, u128::from(u32::MAX))),
+        1 => Just(set(Field::VlanVidOxm, 0x1065, 0x1fff)),
+        1 => Just(set(Field::TunDst, LOCAL.to_bits().into(), 0xffff_ffff)),
+        3 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
+        1 => Just(set(Field::TunMetadata0, 0x1234, 0xffff_ffff)),
+        1 => (0_u64..4).prop_map(Action::SetTunnel),
     ];
     let moves = select(vec![
         (sub(Field::NwSrc, 0, 2), sub(Field::Reg0, 0, 2)),
@@ -233,7 +289,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
     ];
     let others =
         select(vec![Action::DecTtl, Action::PopVlan, Action::PushVlan(0x8100), Action::PushVlan(0x88a8)]);
-    let leaf = prop_oneof![4 => outputs, 4 => fields, 2 => moves, 3 => steps, 2 => others];
+    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others];
     if depth == 0 {
         return leaf.boxed();
     }

@@ -130,6 +130,32 @@ fn cause(translation: &Translation) -> (DropReason, Option<u64>) {
     (cause.reason, cause.rule.as_ref().map(|rule| rule.cookie))
 }
 
+/// The random world is rich enough for the properties to mean something.
+#[test]
+fn random_rules_do_all_sorts_of_things() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
+        (0, 0, 0, 0, 0, 0, 0);
+    for _ in 0..1000 {
+        let rules = random::rules().new_tree(&mut runner).unwrap().current();
+        let key = random::key().new_tree(&mut runner).unwrap().current();
+        let snapshot = snapshot(1, &rules);
+        n_rules += rules.len();
+        n_allowed += snapshot.tables.len();
+        let emits = translate(&snapshot, &key, &mut NoTrace).program.emits;
+        n_emits += usize::from(!emits.is_empty());
+        n_edits += usize::from(emits.iter().any(|emit| !emit.edits.is_empty()));
+        n_tags += usize::from(emits.iter().any(|emit| !emit.vlan_pushes.is_empty()));
+        n_tunnels += usize::from(emits.iter().any(|emit| emit.tunnel.is_some()));
+        n_ttl +=
+            usize::from(emits.iter().flat_map(|emit| &emit.edits).any(|edit| edit.field == Field::NwTtl));
+    }
+    let seen = [n_allowed * 1000 / n_rules, n_emits, n_edits, n_tags, n_tunnels, n_ttl];
+    let expected = [900, 350, 40, 40, 5, 10];
+    assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
+}
+
 #[test]
 fn drops_name_their_reason_and_rule() {
     use DropReason as R;

@@ -181,6 +181,45 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever key a received packet can have: if an installed entry's mask lets it in,
+    /// the entry's program is the one that translating the packet gives.
+    #[test]
+    fn installed_entries_are_right_for_all_they_let_in(
+        rules in random::rules(),
+        keys in prop::collection::vec(random::key(), 1..40),
+        noise in prop::collection::vec(crate::testing::frame_key(), 64),
+    ) {
+        let snapshot = snapshot(1, &rules);
+        let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+        for key in &keys {
+            let frame = build::frame_from_key(key, 0);
+            send(&mut switch, &snapshot, key.in_port.get(), std::slice::from_ref(&frame));
+        }
+        for dump in switch.megaflows() {
+            for (idx, noise) in noise.iter().enumerate() {
+                let other = if idx % 2 == 0 { noise } else { &keys[idx % keys.len()] };
+                let mut key = dump.key;
+                for ((word, mask), other) in key.words_mut().iter_mut().zip(dump.mask.words()).zip(other.words()) {
+                    *word |= other & !mask;
+                }
+                let translated = pipeline::translate(&snapshot, &key, &mut NoTrace).program;
+                prop_assert_eq!(&translated.emits, &dump.program.emits);
+                prop_assert_eq!(translated.drop.map(|cause| cause.reason), dump.program.drop.as_ref().map(|cause| cause.reason));
+            }
+        }
+    }
+
+    /// The parser leaves everything zero that entries do not compare.
+    #[test]
+    fn received_keys_have_only_received_bits(key in crate::testing::frame_key()) {
+        let (_, key) = crate::testing::parsed(&build::frame_from_key(&key, 0));
+        prop_assert!(crate::cache::can_be_received(&key));
+    }
+}
+
 fn set(field: Field, value: u128) -> Action {
     Action::SetField { field, value, mask: field.all_bits() }
 }
