@@ -6,7 +6,7 @@ use super::{
     matching, names, value,
 };
 use crate::{
-    field::Field,
+    field::{Field, SubField},
     flow::{Action, Match},
     port::PortTable,
     table::{MAX_ACTIONS, MAX_NESTING},
@@ -270,7 +270,8 @@ fn load(text: Piece<'_>) -> Result<Action, TextError> {
     let (value, target) = arrow(text)?;
     let sub = names::sub_field(target)?;
     writable(target, sub.field)?;
-    let value = value::number_up_to(value, sub.bits() >> sub.start)?;
+    let largest = (sub.bits() & value::largest(sub.field)) >> sub.start;
+    let value = value::number_up_to(value, largest)?;
     Ok(Action::SetField { field: sub.field, value: value << sub.start, mask: sub.bits() })
 }
 
@@ -288,6 +289,7 @@ fn move_bits(text: Piece<'_>) -> Result<Action, TextError> {
 fn dec_ttl(name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
     match form {
         Form::Bare => Ok(Action::DecTtl),
+        Form::Arguments(arguments) if arguments.trim().text.is_empty() => Ok(Action::DecTtl),
         _ => Err(name.error("dec_ttl with controllers is not supported yet")),
     }
 }
@@ -333,9 +335,7 @@ pub(super) fn print_one(action: &Action) -> String {
         },
         Action::Output(port) => format!("output:{port}"),
         Action::OutputReg(sub) => format!("output:{sub}"),
-        Action::SetField { field, value, mask } => {
-            format!("set_field:{}->{field}", value::print(*field, value & mask, *mask))
-        }
+        Action::SetField { field, value, mask } => print_set(*field, value & mask, *mask),
         Action::Move { src, dst } => format!("move:{src}->{dst}"),
         Action::Resubmit { port, table } => {
             let port = port.map(|port| names::print_port(port.get().into()));
@@ -352,5 +352,15 @@ pub(super) fn print_one(action: &Action) -> String {
         Action::PushVlan(tpid) => format!("push_vlan:{tpid:#06x}"),
         Action::PopVlan => "pop_vlan".to_owned(),
         Action::SetTunnel(key) => format!("set_tunnel:{key:#x}"),
+    }
+}
+
+/// `set_field`, or `load` where a part of a field is set that takes no mask.
+fn print_set(field: Field, value: u128, mask: u128) -> String {
+    let start = mask.trailing_zeros();
+    let is_part = field == Field::NwTos || !field.info().maskable && mask != field.all_bits();
+    match SubField::new(field, start, mask.count_ones()) {
+        Some(sub) if is_part && sub.bits() == mask => format!("load:{:#x}->{sub}", value >> start),
+        _ => format!("set_field:{}->{field}", value::print(field, value, mask)),
     }
 }

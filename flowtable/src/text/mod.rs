@@ -43,14 +43,13 @@ const STATISTICS: &[&str] = &[
     "idle_age",
     "hard_age",
     "used",
-    "importance",
 ];
 /// Flags that ask for nothing this switch would do differently without.
 const IGNORED_FLAGS: &[&str] = &["reset_counts", "no_packet_counts", "no_byte_counts"];
 /// Parts of a flow description that this switch does not have yet.
 const UNSUPPORTED: &[&str] = &["send_flow_rem", "check_overlap", "out_port", "out_group"];
-/// Timeouts are refused unless they are zero, which is "never".
-const TIMEOUTS: &[&str] = &["idle_timeout", "hard_timeout"];
+/// Limits of a rule's life, refused unless they are zero, which is "none".
+const LIFETIME: &[&str] = &["idle_timeout", "hard_timeout", "importance"];
 
 /// Text was not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,7 +231,7 @@ impl<'a> FlowReader<'a> {
                 form.value(name)?;
             }
             word if IGNORED_FLAGS.contains(&word) => form.bare(name)?,
-            word if TIMEOUTS.contains(&word) => {
+            word if LIFETIME.contains(&word) => {
                 if value::number(form.value(name)?)? != 0 {
                     return Err(name.error(format!("`{word}` is not supported yet")));
                 }

@@ -133,10 +133,12 @@ fn one_value(field: Field, text: Piece<'_>, ports: &PortTable) -> Result<u128, T
     }
 }
 
-/// Types and codes of ICMP have one byte, though they share the storage of ports.
-fn largest(field: Field) -> u128 {
+/// Largest value of a field. Types and codes of ICMP have one byte, though they share
+/// the storage of L4 ports; port numbers have two, though their field has four.
+pub(super) fn largest(field: Field) -> u128 {
     match field {
-        Field::IcmpType | Field::IcmpCode | Field::Icmpv6Type | Field::Icmpv6Code => 255,
+        Field::IcmpType | Field::IcmpCode | Field::Icmpv6Type | Field::Icmpv6Code => 0xff,
+        Field::InPort | Field::ActsetOutput => 0xffff,
         _ => field.all_bits(),
     }
 }
