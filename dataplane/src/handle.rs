@@ -305,22 +305,30 @@ fn open(spec: PortSpec, worker: usize, seat: &Seat) -> Result<(AnyPort, Register
     }
 }
 
+/// State of a port's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Up,
+    Down,
+    Gone,
+}
+
 impl Registered {
-    /// The port is usable; takes over a changed MTU on the way.
-    fn refresh(&self) -> bool {
-        let Some((name, ifindex)) = &self.interface else { return true };
+    /// Looks at the link, and takes over a changed MTU on the way.
+    fn refresh(&self) -> Link {
+        let Some((name, ifindex)) = &self.interface else { return Link::Up };
         match Interface::lookup(name) {
             Ok(facts) if facts.ifindex == *ifindex && !self.metrics.is_gone() => {
                 self.metrics.set_mtu(facts.mtu);
-                facts.running
+                if facts.running { Link::Up } else { Link::Down }
             }
-            // Gone, or another interface has taken the name.
-            Ok(_) | Err(_) => false,
+            // Another interface may have taken the name.
+            Ok(_) | Err(_) => Link::Gone,
         }
     }
 
     fn status(self, port: PortNo, switched: Option<&SwitchedPort>) -> PortStatus {
-        let up = self.refresh();
+        let link = self.refresh();
         let counts = self.metrics.read();
         PortStatus {
             port,
@@ -328,7 +336,8 @@ impl Registered {
             mode: self.report.mode,
             mac: self.report.mac,
             mtu: self.metrics.mtu(),
-            up,
+            up: link == Link::Up,
+            gone: link == Link::Gone,
             counters: PortCounts {
                 rx_packets: counts.rx_packets,
                 rx_bytes: counts.rx_bytes,

@@ -36,6 +36,7 @@ mod pmd;
 #[allow(unsafe_code)]
 mod pool;
 mod port;
+pub mod probe;
 mod status;
 #[allow(unsafe_code)]
 mod sys;

@@ -58,6 +58,8 @@ pub struct PortStatus {
     pub mtu: u32,
     /// It has a link.
     pub up: bool,
+    /// Its interface does not exist any more; one of the same name may. Detach it.
+    pub gone: bool,
     /// What went through.
     pub counters: PortCounts,
 }

@@ -99,6 +99,18 @@ pub(crate) struct XskSocket {
     n_refused: u64,
 }
 
+/// Opens an AF_XDP socket and closes it again.
+pub(crate) fn probe(what: &str) -> Result<(), SysError> {
+    // SAFETY: a plain call; its answer is checked.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(SysError::last(what, "socket(AF_XDP)"));
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
 impl XskSocket {
     /// Opens a socket for one queue, for frames of up to `frame_len` bytes.
     pub(crate) fn open(

@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use change::{Change, Filter, TransactionError};
-pub(crate) use check::check_match;
+pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
 pub use check::{RuleError, check_rule};
 
 use crate::{
