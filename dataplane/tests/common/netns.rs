@@ -3,17 +3,24 @@
 
 use std::{
     os::unix::fs::MetadataExt,
-    process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-/// The test runs as root; says loudly when not.
-pub fn root() -> bool {
-    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
-    if !root {
+use crate::probe;
+
+/// A test's turn, if it runs as root; says loudly when it does not. One at a time: they
+/// measure how idle and how fast the switch is.
+pub fn root() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         eprintln!("SKIPPED: this test makes network namespaces and needs root");
+        return None;
     }
-    root
+    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Runs a command line.
@@ -30,11 +37,13 @@ pub fn run(line: &str) -> String {
     text(&output.stdout)
 }
 
-/// A namespace with one end of a veth pair; the other end, `host_if`, is here.
+/// A namespace with one end of a veth pair; the other end, `host_if`, is here. An echo
+/// server runs inside.
 pub struct Pod {
     pub netns: String,
     pub host_if: String,
     pub address: String,
+    server: Option<Child>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -48,12 +57,13 @@ impl Pod {
     /// A pod whose host end has several queues.
     pub fn with_queues(n: u8, n_queues: u32) -> Self {
         let unique = format!("{}{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let pod = Self {
+        let mut pod = Self {
+            server: None,
             netns: format!("ffdp-{unique}"),
             host_if: format!("fd{unique}"),
             address: format!("10.77.0.{n}"),
         };
-        let Self { netns, host_if, address } = &pod;
+        let Self { netns, host_if, address, .. } = &pod;
         run(&format!("ip netns add {netns}"));
         run(&format!(
             "ip link add {host_if} numrxqueues {n_queues} numtxqueues {n_queues} type veth \
@@ -66,6 +76,8 @@ impl Pod {
         pod.exec("ip link set eth0 up");
         pod.exec("ip link set lo up");
         run(&format!("ip link set {host_if} up"));
+        pod.server = Some(pod.probe_command("", "echo").spawn().unwrap());
+        pod.await_server();
         pod
     }
 
@@ -74,16 +86,35 @@ impl Pod {
         run(&format!("ip netns exec {} {line}", self.netns))
     }
 
-    /// Runs a command inside.
-    pub fn try_exec(&self, line: &str) -> Output {
-        try_run(&format!("ip netns exec {} {line}", self.netns))
+    /// Runs a task of the probe inside; true if it went well.
+    pub fn probe(&self, task: &str) -> bool {
+        self.probe_command("", task).status().unwrap().success()
     }
 
-    /// All of `n` pings of `len` bytes to another pod are answered.
-    pub fn pings(&self, to: &Pod, n: u32, len: u32) -> bool {
-        let line = format!("ping -n -q -i 0.01 -c {n} -s {len} -M do -W 5 {}", to.address);
-        let output = self.try_exec(&line);
-        output.status.success() && String::from_utf8_lossy(&output.stdout).contains(" 0% packet loss")
+    /// The same on one core.
+    pub fn probe_on(&self, core: usize, task: &str) -> bool {
+        self.probe_command(&format!("taskset -c {core}"), task).status().unwrap().success()
+    }
+
+    /// All of `n` datagrams of `len` bytes to another pod are answered.
+    pub fn reaches(&self, to: &Pod, n: u32, len: u32) -> bool {
+        self.probe(&format!("ask {} {n} {len}", to.address))
+    }
+
+    fn probe_command(&self, prefix: &str, task: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns]).args(prefix.split_whitespace());
+        command.arg(std::env::current_exe().unwrap()).args(["--exact", probe::ENTRY, "--nocapture"]);
+        command.env(probe::TASK, task).stdout(Stdio::null());
+        command
+    }
+
+    /// Waits until the echo server listens.
+    fn await_server(&self) {
+        let listening = format!(":{:04X}", probe::ECHO_PORT);
+        crate::common::eventually("the echo server listens", || {
+            self.exec("cat /proc/net/udp").contains(&listening)
+        });
     }
 
     /// An XDP program is attached to the host's end.
@@ -94,6 +125,10 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
         let _ = try_run(&format!("ip link del {}", self.host_if));
         let _ = try_run(&format!("ip netns del {}", self.netns));
     }
