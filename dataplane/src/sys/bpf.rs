@@ -69,6 +69,10 @@ struct LinkCreate {
     flags: u32,
 }
 
+// None of these has padding: the kernel refuses arguments with stray bytes in the end.
+const _: () = assert!(size_of::<MapCreate>() == 44 && size_of::<MapUpdate>() == 32);
+const _: () = assert!(size_of::<ProgLoad>() == 72 && size_of::<LinkCreate>() == 16);
+
 /// Calls bpf(2). The pointers inside `attr` must outlive the call.
 ///
 /// # Safety

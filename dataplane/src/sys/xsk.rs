@@ -122,6 +122,7 @@ impl XskSocket {
         let fail = |call, source| SysError::new(interface, call, source);
         let (umem, frames) =
             create_umem(frame_len).map_err(|source| fail("setsockopt(XDP_UMEM_REG)", source))?;
+        close_sockets_on_exec();
         let name = CString::new(interface).map_err(|source| fail("naming the interface", source.into()))?;
         let (tx, rx, rings) = bind(&umem, &Interface::new(name), queue, transfer)
             .map_err(|source| fail("bind(AF_XDP)", source))?;
@@ -327,6 +328,25 @@ fn create_umem(frame_len: u32) -> io::Result<(Umem, Vec<FrameDesc>)> {
         .map_err(invalid)?;
     const N_FRAMES: NonZeroU32 = NonZeroU32::new(2 * RING_LEN).expect("not zero");
     Umem::new(config, N_FRAMES, false).map_err(|error| cause(&error))
+}
+
+/// Has no AF_XDP socket outlive us in a child process, where it would keep its queue
+/// busy. The library opens them inheritable and does not show a UMEM's descriptor, so all
+/// of ours are looked for.
+fn close_sockets_on_exec() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    for fd in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok()) {
+        let mut domain: libc::c_int = 0;
+        let mut len = size_of_val(&domain) as libc::socklen_t;
+        let value = std::ptr::from_mut(&mut domain).cast();
+        // SAFETY: fills four live bytes; a descriptor that is closed meanwhile, or is no
+        // socket, is an error and no more.
+        let ret = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &mut len) };
+        if ret == 0 && domain == libc::AF_XDP {
+            // SAFETY: changes a flag of the descriptor.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
 }
 
 type Queues = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);

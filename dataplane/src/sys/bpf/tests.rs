@@ -25,6 +25,7 @@ struct TestRun {
     flags: u32,
     cpu: u32,
     batch_size: u32,
+    pad: u32,
 }
 
 fn root() -> bool {
@@ -54,6 +55,7 @@ fn run(program: &Program, frame: &[u8]) -> u32 {
         flags: 0,
         cpu: 0,
         batch_size: 0,
+        pad: 0,
     };
     // SAFETY: the layout is that of BPF_PROG_TEST_RUN and the frame is live.
     unsafe { bpf(CMD_PROG_TEST_RUN, &mut attr) }.unwrap();
