@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ferroflow_proto::northbound::{
-    GetReceiptRequest, GetReceiptResponse, GetResourceRequest, ListResourcesRequest, Resource,
+    GetReceiptRequest, GetReceiptResponse, GetResourceRequest, ListResourcesRequest, Operation, Resource,
     TransactRequest, TransactResponse, WatchRequest, WatchResponse, event::Event,
-    northbound_service_client::NorthboundServiceClient,
+    northbound_service_client::NorthboundServiceClient, operation::Op,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
@@ -21,6 +21,9 @@ use crate::{
 
 /// Longest a controller holds one call for a receipt.
 const RECEIPT_CALL_MAX: Duration = Duration::from_secs(60);
+
+/// With less left than this, asking again is not worth it.
+const RECEIPT_CALL_MIN: Duration = Duration::from_millis(50);
 
 /// Free key-value pairs of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -157,10 +160,11 @@ impl Northbound {
     /// Applies a transaction.
     ///
     /// # Errors
-    /// Those of the call.
+    /// Those of the call, about the object instead of the operation's number.
     pub async fn transact(&mut self, request: TransactRequest) -> Result<TransactResponse, CtlError> {
+        let names: Vec<String> = request.operations.iter().map(name_of).collect();
         let request = self.request(request);
-        said(self.inner.transact(request).await)
+        said(self.inner.transact(request).await).map_err(|error| about_object(error, &names))
     }
 
     /// Follows changes.
@@ -182,12 +186,14 @@ impl Northbound {
         wait: Option<Duration>,
     ) -> Result<GetReceiptResponse, CtlError> {
         let end = wait.map(|wait| Instant::now() + wait);
-        while let Some(left) = end.and_then(|end| end.checked_duration_since(Instant::now())) {
+        let left = || end.and_then(|end| end.checked_duration_since(Instant::now()));
+        while let Some(left) = left().filter(|left| *left >= RECEIPT_CALL_MIN) {
             let mut request = Request::new(GetReceiptRequest { revision, wait: true });
             request.set_timeout(left.min(RECEIPT_CALL_MAX));
             match said(self.inner.get_receipt(request).await) {
                 Ok(answer) if answer.complete => return Ok(answer),
-                Ok(_) => {}
+                // Also a controller that does not hold the call is not asked in a frenzy.
+                Ok(_) => tokio::time::sleep(RECEIPT_CALL_MIN).await,
                 // The deadline can pass on this side a moment before it does on the other.
                 Err(error) if matches!(error.code(), Some(Code::DeadlineExceeded | Code::Cancelled)) => {}
                 Err(error) => return Err(error),
@@ -200,6 +206,31 @@ impl Northbound {
 
 fn said<T>(result: Result<Response<T>, Status>) -> Result<T, CtlError> {
     result.map(Response::into_inner).map_err(|status| CtlError::from_status(Daemon::Controller, &status))
+}
+
+/// Name of the object an operation is about.
+fn name_of(operation: &Operation) -> String {
+    let resource = match &operation.op {
+        Some(Op::Create(create)) => &create.resource,
+        Some(Op::Update(update)) => &update.resource,
+        Some(Op::Delete(delete)) => return delete.name.clone(),
+        None => return String::new(),
+    };
+    resource.as_ref().map(|resource| resource.name.clone()).unwrap_or_default()
+}
+
+/// `operation 7: what is wrong` without the number, which says nothing to who wrote a
+/// name; the name is put there where the message lacks it.
+fn about_object(error: CtlError, names: &[String]) -> CtlError {
+    let CtlError::Refused { daemon, code, message } = &error else { return error };
+    let Some((name, reason)) = message.strip_prefix("operation ").and_then(|rest| {
+        let (number, reason) = rest.split_once(": ")?;
+        Some((names.get(number.parse::<usize>().ok()?)?, reason))
+    }) else {
+        return error;
+    };
+    let message = if reason.contains(name) { reason.to_owned() } else { format!("{name}: {reason}") };
+    CtlError::Refused { daemon: *daemon, code: *code, message }
 }
 
 fn failed(code: Code, message: &str) -> CtlError {
@@ -216,5 +247,24 @@ fn not_found<'a>(noun: Noun, id: &str, ids: impl Iterator<Item = &'a str>) -> Ct
         name: id.to_owned(),
         command: noun.list_command(),
         nearest: spelling::nearest(id, ids).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_about_the_object_not_the_number_of_the_operation() {
+        let names = ["switches/a".to_owned(), "switches/b/acls/c".to_owned()];
+        let told = |message: &str| about_object(failed(Code::InvalidArgument, message), &names).to_string();
+        assert_eq!(
+            told("operation 1: field `match`: at 3: what"),
+            "switches/b/acls/c: field `match`: at 3: what"
+        );
+        assert_eq!(told("operation 0: switches/a is wrong"), "switches/a is wrong");
+        for other in ["operation 9: x", "operation -1: x", "operation x", "precondition 0 does not hold"] {
+            assert_eq!(told(other), other);
+        }
     }
 }

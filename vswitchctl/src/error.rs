@@ -39,6 +39,14 @@ pub enum CtlError {
         /// Its words.
         message: String,
     },
+    /// There is such an object already.
+    #[error("{name} exists already")]
+    Exists {
+        /// Its full name.
+        name: String,
+        /// The command for such objects.
+        command: &'static str,
+    },
     /// No object has the name.
     #[error("there is no {word} {name:?}{}", suggestion(.nearest))]
     NotFound {
@@ -100,7 +108,7 @@ fn refusal(daemon: Daemon, code: Code, message: &str) -> String {
     let message = printable(message);
     match code {
         Code::DeadlineExceeded | Code::Cancelled => format!("{daemon} did not answer in time"),
-        Code::Unavailable => format!("the connection to {daemon} was lost: {message}"),
+        Code::Unavailable => format!("{daemon} is not available: {message}"),
         Code::Unimplemented => format!("{daemon} does not know this request"),
         _ if message.is_empty() => format!("{daemon} refused: {}", code.description()),
         _ => message.into_owned(),
@@ -137,6 +145,9 @@ impl CtlError {
                 Some(format!("is {} running? Point elsewhere with {}", daemon.binary(), daemon.option()))
             }
             Self::Refused { daemon, code, .. } => refusal_hint(*daemon, *code),
+            Self::Exists { command, .. } => {
+                Some(format!("change it with `vswitchctl {command} set`, or add it with --may-exist"))
+            }
             Self::NotFound { command, .. } => Some(format!("see vswitchctl {command}")),
             Self::Ambiguous { .. } => Some("give one of these full names".into()),
             Self::Pending { revision, .. } => {
@@ -172,7 +183,6 @@ impl CtlError {
 
 fn refusal_hint(daemon: Daemon, code: Code) -> Option<String> {
     let hint = match code {
-        Code::AlreadyExists => "change it with `set`, or let `add` succeed with --may-exist".into(),
         Code::DeadlineExceeded | Code::Cancelled => "wait longer with --timeout=SECONDS".into(),
         Code::Unavailable => {
             format!("is {} still running? Point elsewhere with {}", daemon.binary(), daemon.option())
@@ -199,12 +209,11 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_and_a_hint() {
-        let error =
-            CtlError::from_status(Daemon::Controller, &Status::already_exists("switches/web already exists"));
+        let error = CtlError::Exists { name: "switches/web".into(), command: "switch" };
         assert_eq!(
             reported(&error).0,
-            "error: switches/web already exists\n\
-             hint: change it with `set`, or let `add` succeed with --may-exist\n"
+            "error: switches/web exists already\n\
+             hint: change it with `vswitchctl switch set`, or add it with --may-exist\n"
         );
     }
 

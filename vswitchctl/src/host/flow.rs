@@ -1,5 +1,5 @@
 //! `flow dump`: the rules of the tables, a line each in the syntax of `ovs-ofctl`, so
-//! that it can be searched, compared and fed to `flow` tools.
+//! that it can be searched and compared.
 
 use std::io::{self, Write};
 

@@ -120,10 +120,12 @@ pub async fn add<S: Spec>(
     let create = Op::Create(Create { resource: Some(spec.write(name.clone())) });
     let outcome = match nb.transact(transaction(create)).await {
         Ok(answer) => Outcome::of(name, Change::Created, answer.revision),
-        Err(error) if may_exist && error.code() == Some(Code::AlreadyExists) => {
-            let present = nb.get(&name).await?;
-            Outcome::of(name, Change::Unchanged, present.update_revision)
-        }
+        // The id or an address of it may be taken by another, too.
+        Err(error) if error.code() == Some(Code::AlreadyExists) => match nb.get(&name).await {
+            Ok(present) if may_exist => Outcome::of(name, Change::Unchanged, present.update_revision),
+            Ok(_) => return Err(CtlError::Exists { name, command: S::NOUN.command() }),
+            Err(_) => return Err(error),
+        },
         Err(error) => return Err(error),
     };
     outcome.finish(session, &mut nb).await

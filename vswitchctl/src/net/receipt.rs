@@ -78,6 +78,7 @@ impl ReceiptView {
         let n_chassis = self.chassis.len();
         let n_applied = self.chassis.iter().filter(|chassis| chassis.applied).count();
         match (self.complete, n_chassis) {
+            (false, 0) => return writeln!(out, "revision {} has not been compiled yet", self.revision),
             (true, 0) => writeln!(out, "revision {} concerns no host", self.revision)?,
             (true, 1) => writeln!(out, "revision {} is applied on the 1 host it concerns", self.revision)?,
             (true, n) => writeln!(out, "revision {} is applied on all {n} hosts", self.revision)?,
@@ -99,7 +100,9 @@ impl ReceiptView {
         };
         let pending: Vec<_> = self.chassis.iter().filter(|host| !host.applied).collect();
         let failed: Vec<_> = self.chassis.iter().filter(|host| !host.errors.is_empty()).collect();
-        let reason = if !pending.is_empty() || !self.complete {
+        let reason = if pending.is_empty() && !self.complete {
+            "the controller has not compiled it yet".into()
+        } else if !pending.is_empty() {
             format!("not all hosts have applied it; pending: {}", named(pending))
         } else if !failed.is_empty() {
             format!("could not be realised in full on: {}", named(failed))
@@ -137,6 +140,15 @@ mod tests {
         assert_eq!(text(&done), "revision 9 is applied on all 2 hosts\n");
         done.check().unwrap();
         receipt(true, &[]).check().unwrap();
+        assert_eq!(text(&receipt(true, &[])), "revision 9 concerns no host\n");
+    }
+
+    #[test]
+    fn what_the_controller_does_not_know_yet_is_not_done() {
+        let unknown = receipt(false, &[]);
+        assert_eq!(text(&unknown), "revision 9 has not been compiled yet\n");
+        let error = unknown.check().unwrap_err().to_string();
+        assert_eq!(error, "revision 9 is stored, but the controller has not compiled it yet");
     }
 
     #[test]

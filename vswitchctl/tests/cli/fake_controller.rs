@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) receipts: Vec<Vec<ChassisReceipt>>,
     /// Objects that somebody else changes when a transaction comes, once each.
     pub(crate) disturbed: Vec<String>,
+    /// Every id and address is somebody else's.
+    pub(crate) taken: bool,
     /// Messages that came.
     pub(crate) transactions: Vec<TransactRequest>,
 }
@@ -133,6 +135,9 @@ impl State {
             if !holds {
                 return Err(Status::failed_precondition(format!("{} has changed", condition.name)));
             }
+        }
+        if self.taken {
+            return Err(Status::already_exists("operation 0: it is another's"));
         }
         let before = self.resources.clone();
         self.revision += 1;

@@ -194,15 +194,21 @@ web     web-1  0    down   -        0a:00:00:00:01:0b 10.0.1.11  tier=front
 #[tokio::test]
 async fn adding_twice_is_an_error_unless_it_may_exist() {
     let place = Place::new();
-    let _controller = FakeController::start(&place);
+    let controller = FakeController::start(&place);
     assert_eq!(place.run(&["switch", "add", "web"]).await, "switches/web created\nrevision 1\n");
     let error = place.fail(&["switch", "add", "web"]).await;
-    assert_eq!(error.to_string(), "switches/web already exists");
+    assert_eq!(error.to_string(), "switches/web exists already");
     assert!(error.hint().unwrap().contains("--may-exist"));
     assert_eq!(
         place.run(&["switch", "add", "web", "--may-exist"]).await,
         "switches/web unchanged\nrevision 1\n"
     );
+    // What is taken may also be an address or the id of a port, by another object.
+    controller.change(|state| state.taken = true);
+    for may_exist in [&[][..], &["--may-exist"]] {
+        let error = place.fail(&[["switch", "add", "db"].as_slice(), may_exist].concat()).await;
+        assert_eq!(error.to_string(), "switches/db: it is another's");
+    }
 }
 
 #[tokio::test]
