@@ -1,4 +1,5 @@
 //! Hosts: streams, bindings, receipts.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -209,7 +210,7 @@ async fn bindings_and_receipts_outlive_a_restart() {
     let limits = LogLimits::default();
     let world = World::on_disk(TempDir::new().unwrap(), limits).await;
     let revision = one_switch(&world, &["a"]).await;
-    let (mut host, first) = world.chassis("h1", 1, &["a"]).await;
+    let (host, first) = world.chassis("h1", 1, &["a"]).await;
     host.ack(first.revision, &[]).await;
     wait_for_port(&world, "switches/s/ports/a", |port| port.chassis == "chassis/h1").await;
     drop(host);

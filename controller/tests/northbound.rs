@@ -1,4 +1,5 @@
 //! The northbound API as its clients see it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

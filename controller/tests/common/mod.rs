@@ -1,5 +1,6 @@
 //! A controller in this process, on a socket in a temporary directory, and its clients.
-#![allow(dead_code)]
+// Each test binary uses its part of this.
+#![allow(dead_code, unreachable_pub)]
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
