@@ -373,6 +373,16 @@ impl Tracked {
         self.written = saved.written;
     }
 
+    /// Shows `search` the field's value and un-wildcards as many of its leading bits as
+    /// `search` answers. For searches that work out themselves how much they looked at
+    /// (prefix tries): what they conclude must follow from those bits alone. As with
+    /// [`Tracked::read_word`], prerequisites are the caller's.
+    pub fn read_prefix(&mut self, field: Field, search: impl FnOnce(u128) -> u32) {
+        let n_bits = search(self.key.get(field)).min(field.info().n_bits);
+        let bits = field.all_bits() & !low_bits(field.info().n_bits - n_bits);
+        self.mask.add(field, bits & !self.written.get(field));
+    }
+
     /// What mattered so far.
     pub fn mask(&self) -> &FlowMask {
         &self.mask
@@ -413,7 +423,7 @@ pub const fn low_bits(n: u32) -> u128 {
     if n >= 128 { u128::MAX } else { (1 << n) - 1 }
 }
 
-fn load(bytes: &[u8]) -> u128 {
+pub(crate) fn load(bytes: &[u8]) -> u128 {
     bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte))
 }
 

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod cache;
 pub mod checksum;
+pub mod classifier;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;
@@ -22,6 +23,7 @@ pub mod switch;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod trace;
 pub mod tunnel;
 pub mod types;

@@ -118,6 +118,13 @@ number! {
     Epoch(u64), "epoch", 0, u64::MAX
 }
 
+impl Priority {
+    /// Lowest priority: the rule that catches what no other does.
+    pub const MIN: Self = Self(0);
+    /// Priority of rules that name none.
+    pub const DEFAULT: Self = Self(0x8000);
+}
+
 impl Default for Epoch {
     fn default() -> Self {
         Self::ZERO

@@ -43,3 +43,32 @@ fn needed_datapaths(sb: &Southbound, chassis: &str) -> BTreeSet<DatapathKey> {
     }
     needed
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{chassis_view, compile, fixture::*};
+
+    #[test]
+    fn a_view_has_what_is_reachable_and_no_more() {
+        let mut nb = small();
+        let mut lone = switch(9);
+        lone.ports.insert("x".into(), workload(1, 0x55, &["10.5.0.5"], "h3"));
+        lone.ports.insert("y".into(), workload(2, 0x56, &["10.5.0.6"], "h1"));
+        nb.switches.insert("lone".into(), lone);
+        let mut chassis = hosts();
+        chassis.insert("h3".into(), chassis["h1"].clone());
+        chassis.insert("h4".into(), chassis["h1"].clone());
+        let sb = compile(&nb, &chassis);
+        let keys = |id| chassis_view(&sb, id).datapaths.keys().map(|key| key.get()).collect::<Vec<_>>();
+        assert_eq!(keys("h1"), [1, 2, 3, 9]);
+        assert_eq!(keys("h2"), [1, 2, 3]);
+        assert_eq!(keys("h3"), [9]);
+        assert_eq!(keys("h4"), []);
+        let view = chassis_view(&sb, "h3");
+        assert_eq!(view.bindings.keys().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(view.chassis.keys().collect::<Vec<_>>(), ["h1", "h3"]);
+        assert!(view.flows.values().all(|flow| flow.datapath.get() == 9));
+        assert!(view.groups.keys().all(|(datapath, _)| datapath.get() == 9));
+        assert_eq!(chassis_view(&sb, "h4").chassis.len(), 1);
+    }
+}

@@ -43,7 +43,7 @@ pub const MAX_DEPTH: usize = 64;
 /// Table lookups of one packet.
 pub const MAX_LOOKUPS: usize = 4096;
 /// Copies of one packet.
-pub const MAX_EMITS: usize = 4096;
+pub const MAX_EMITS: usize = 16_384;
 
 /// What the tables make of a packet.
 #[derive(Debug, Clone)]

@@ -1,7 +1,15 @@
 //! The language as a whole: texts and their errors, print∘parse, and the normal form
 //! against the evaluator.
 
-use flowtable::{field::Field, key::FlowKey};
+use std::sync::Arc;
+
+use flowtable::{
+    field::Field,
+    flow::{Match, Rule},
+    key::FlowKey,
+    table::{Change, Tables},
+    types::{Priority, TableId},
+};
 use proptest::prelude::*;
 
 use super::{symbols::Kind, *};
@@ -231,6 +239,24 @@ proptest! {
         for key in keys {
             let wanted = expr.eval(&key, &ports);
             prop_assert_eq!(matches.iter().any(|m| m.matches(&key)), wanted, "{} for {:?}", text, key);
+        }
+    }
+
+    #[test]
+    fn tables_take_the_matches(text in any_text()) {
+        let Ok(matches) = parse(&text).and_then(|expr| expr.to_matches(&ports)) else { return Ok(()) };
+        let rule = |matching: &Match| Rule {
+            table: TableId::new(0).unwrap(),
+            priority: Priority::new(0).unwrap(),
+            matching: matching.clone(),
+            actions: Vec::new(),
+            cookie: 0,
+            origin: Arc::default(),
+            stats: Arc::default(),
+        };
+        for matching in &matches {
+            let taken = Tables::default().transact(vec![Change::Add(rule(matching))]);
+            prop_assert!(taken.is_ok(), "{}: {}", text, taken.unwrap_err());
         }
     }
 

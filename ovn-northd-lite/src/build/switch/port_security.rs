@@ -132,7 +132,7 @@ impl Checked<'_> {
             }
         }
         if !self.entries.is_empty() {
-            let matching = format!("inport == {} && (arp || rarp || nd || nd_ra)", self.port);
+            let matching = format!("inport == {} && (arp || nd || nd_ra)", self.port);
             add(80, matching, "drop;", "The port would speak for addresses that are not its own.");
         }
     }

@@ -1,127 +1,17 @@
-//! Whole packets through the rules of two chassis. The walker here is slow and obvious:
-//! it says what rules mean, one action after the other.
+//! Whole packets through the rules of two chassis.
 
-use std::collections::BTreeMap;
+mod frame;
+mod host;
 
-use flowtable::{
-    field::Field,
-    flow::{Action, Rule},
-    key::FlowKey,
-    types::PortNo,
-};
+use flowtable::{field::Field, flow::Rule, key::FlowKey, types::PortNo};
 
 use crate::{
     chassis_view, compile,
     fixture::*,
     lower::*,
-    model::{AclAction, AclDirection, Northbound},
+    model::{AclAction, AclDirection},
 };
-
-const TUNNEL: u32 = 100;
-
-/// What happened to a packet.
-#[derive(Default)]
-struct Outcome {
-    /// Copies that left, by port.
-    out: Vec<(u32, FlowKey)>,
-    /// Stages and objects of the rules where copies ended.
-    drops: Vec<String>,
-}
-
-struct Walker<'a> {
-    rules: &'a [Rule],
-    outcome: Outcome,
-    n_lookups: usize,
-}
-
-impl Walker<'_> {
-    fn table(&mut self, table: TableId, key: &mut FlowKey) {
-        self.n_lookups += 1;
-        assert!(self.n_lookups < 1000, "a loop");
-        let candidates = self.rules.iter().filter(|rule| rule.table == table && rule.matching.matches(key));
-        let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
-            self.outcome.drops.push(format!("no rule in table {table}"));
-            return;
-        };
-        let before = self.outcome.out.len() + self.outcome.drops.len();
-        self.list(&rule.actions, key);
-        if self.outcome.out.len() + self.outcome.drops.len() == before {
-            self.outcome.drops.push(format!("{} {}", rule.origin.stage, rule.origin.object));
-        }
-    }
-
-    fn list(&mut self, actions: &[Action], key: &mut FlowKey) {
-        for action in actions {
-            match action {
-                Action::Output(port) if key.get(Field::InPort) == u128::from(port.get()) => {
-                    self.outcome.drops.push("same port".to_owned());
-                }
-                Action::Output(port) => self.outcome.out.push((port.get(), *key)),
-                Action::SetField { field, value, mask } => {
-                    key.set(*field, key.get(*field) & !mask | value & mask);
-                }
-                Action::Move { src, dst } => {
-                    let value = (key.get(src.field) & src.bits()) >> src.start << dst.start;
-                    key.set(dst.field, key.get(dst.field) & !dst.bits() | value);
-                }
-                Action::Resubmit { table: Some(table), .. } | Action::GotoTable(table) => {
-                    self.table(*table, key)
-                }
-                Action::Clone(actions) => self.list(actions, &mut key.clone()),
-                Action::DecTtl => key.set(Field::NwTtl, key.get(Field::NwTtl) - 1),
-                other => panic!("{other:?} is not what lowering yields"),
-            }
-        }
-    }
-}
-
-/// The switch of one chassis.
-struct Host {
-    lowered: Lowered,
-    ports: BTreeMap<String, PortNo>,
-}
-
-impl Host {
-    fn new(nb: &Northbound, chassis: &str) -> Self {
-        let sb = compile(nb, &hosts());
-        let here = sb.bindings.iter().filter(|(_, binding)| binding.chassis.as_deref() == Some(chassis));
-        let ports: BTreeMap<_, _> =
-            here.zip(1..).map(|((id, _), port)| (id.clone(), PortNo::new(port).unwrap())).collect();
-        let tunnel = Some(PortNo::new(TUNNEL).unwrap());
-        let local = LocalPorts { chassis: chassis.to_owned(), ports: ports.clone(), tunnel };
-        let lowered = lower(&chassis_view(&sb, chassis), &local);
-        assert_eq!(lowered.errors, []);
-        Self { lowered, ports }
-    }
-
-    fn send(&self, port: &str, mut key: FlowKey) -> Outcome {
-        key.set(Field::InPort, self.ports[port].get().into());
-        self.receive(key)
-    }
-
-    fn receive(&self, mut key: FlowKey) -> Outcome {
-        let mut walker = Walker { rules: &self.lowered.rules, outcome: Outcome::default(), n_lookups: 0 };
-        walker.table(PHYS_TO_LOG, &mut key);
-        walker.outcome
-    }
-
-    fn port(&self, id: &str) -> u32 {
-        self.ports[id].get()
-    }
-}
-
-/// The packet as the other host's tunnel port gets it: headers stay, metadata does not.
-fn by_tunnel(sent: &FlowKey, from: &str) -> FlowKey {
-    let mut key = *sent;
-    for field in [Field::Xxreg0, Field::Xxreg1, Field::Xxreg2, Field::Xxreg3, Field::Xxreg6, Field::Metadata]
-    {
-        key.set(field, 0);
-    }
-    let from: std::net::Ipv4Addr = from.parse().unwrap();
-    key.set(Field::TunSrc, u32::from(from).into());
-    key.set(Field::InPort, TUNNEL.into());
-    key
-}
+use host::{Host, TUNNEL};
 
 fn ip(text: &str) -> u128 {
     u32::from(text.parse::<std::net::Ipv4Addr>().unwrap()).into()
@@ -224,14 +114,14 @@ fn a_ping_crosses_to_another_chassis_and_back() {
             (Field::NwTtl, 63),
         ],
     );
-    let outcome = h2.receive(by_tunnel(&sent, "192.0.2.1"));
+    let outcome = h2.deliver(&outcome.tunnelled[0]);
     let [(port, key)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
     assert_eq!(port, h2.port("d"));
     check(&key, &[(Field::EthDst, hw(0x16)), (Field::NwTtl, 63)]);
     let outcome = h2.send("d", echo((0x16, "10.0.1.6"), (0xf1, "10.0.0.5")));
-    let [(port, sent)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
+    let [(port, _)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
     assert_eq!(port, TUNNEL);
-    let outcome = h1.receive(by_tunnel(&sent, "192.0.2.2"));
+    let outcome = h1.deliver(&outcome.tunnelled[0]);
     let [(port, _)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
     assert_eq!(port, h1.port("a"));
 }
@@ -287,7 +177,7 @@ fn a_port_that_checks_its_own_address_is_not_answered() {
     let outcome = h1.send("a", arp_request((0x05, "0.0.0.0"), "10.0.0.5"));
     let [(TUNNEL, sent)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
     check(&sent, &[(Field::TunMetadata0, 1 << 16 | 0x8000), (Field::TunId, 1)]);
-    let outcome = h2.receive(by_tunnel(&sent, "192.0.2.1"));
+    let outcome = h2.deliver(&outcome.tunnelled[0]);
     let ports: Vec<_> = outcome.out.iter().map(|(port, _)| *port).collect();
     assert_eq!(ports, [h2.port("b")], "and not through the router's patch again");
 }
@@ -342,8 +232,8 @@ fn drops_name_the_object() {
     let (h1, h2) = (Host::new(&nb, "h1"), Host::new(&nb, "h2"));
 
     let outcome = h1.send("a", echo((0x05, "10.0.0.5"), (0x06, "10.0.0.6")));
-    let [(TUNNEL, sent)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
-    let outcome = h2.receive(by_tunnel(&sent, "192.0.2.1"));
+    let [(TUNNEL, _)] = outcome.out[..] else { panic!("{:?}", outcome.drops) };
+    let outcome = h2.deliver(&outcome.tunnelled[0]);
     assert_eq!(outcome.drops, ["ls_out_acl_eval switches/web/acls/no-ping"]);
     assert!(outcome.out.is_empty());
 
@@ -410,7 +300,7 @@ fn what_cannot_be_realised_is_told() {
             "switches/db/ports/c: port 1 of the switch belongs to `a` already",
         ]
     );
-    let host = Host { lowered, ports: local.ports };
+    let host = Host::with(lowered, local);
     let outcome = host.send("a", echo((0x05, "10.0.0.5"), (0x06, "10.0.0.6")));
     assert_eq!(outcome.drops, ["remote_output switches/web/ports/b"]);
     let outcome = host.send("a", echo((0x05, "10.0.0.5"), (0xf0, "10.0.1.5")));
