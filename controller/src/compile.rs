@@ -97,10 +97,11 @@ impl Engine {
         delta: &SouthboundDelta,
     ) -> BTreeSet<String> {
         let southbound = self.compiler.southbound();
-        let gone = self.views.extract_if(.., |id, _| !self.model.chassis.contains_key(id));
-        for (id, _) in gone {
-            controller.registry.retract(&id);
+        let known = &self.model.chassis;
+        for id in self.views.keys().filter(|id| !known.contains_key(*id)) {
+            controller.registry.retract(id);
         }
+        self.views.retain(|id, _| known.contains_key(id));
         let touched = Touched::of(delta);
         let mut affected = BTreeSet::new();
         for id in self.model.chassis.keys() {
@@ -293,4 +294,140 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
     let RouterPortSpec { mac, networks, enabled } = spec.clone();
     Some(RouterPort { key: port_key(record)?, mac, networks, enabled })
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{LogLimits, MemoryStore};
+
+    /// One step of a network's life.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Write(&'static str, Wire),
+        Delete(&'static str),
+        Bind(&'static str, Option<&'static str>),
+        Register(&'static str, u8),
+    }
+
+    fn switch_port(octet: u8, router_port: &str) -> Wire {
+        use pb::logical_switch_port::Type;
+        let workload = router_port.is_empty();
+        Wire::LogicalSwitchPort(pb::LogicalSwitchPort {
+            r#type: if workload { Type::Unspecified } else { Type::Router }.into(),
+            addresses: if workload {
+                vec![format!("0a:00:00:00:00:{octet:02x} 10.0.0.{octet}")]
+            } else {
+                Vec::new()
+            },
+            router_port: router_port.to_owned(),
+            ..Default::default()
+        })
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let switch = || Wire::LogicalSwitch(Default::default());
+        let router =
+            |enabled| Wire::LogicalRouter(pb::LogicalRouter { enabled: Some(enabled), ..Default::default() });
+        let router_port = |mac: &str, network: &str| {
+            Wire::LogicalRouterPort(pb::LogicalRouterPort {
+                mac: mac.to_owned(),
+                networks: vec![network.to_owned()],
+                ..Default::default()
+            })
+        };
+        let acl = |priority| {
+            Wire::Acl(pb::Acl {
+                direction: pb::acl::Direction::ToLport.into(),
+                priority,
+                r#match: "ip4".to_owned(),
+                action: pb::acl::Action::Drop.into(),
+            })
+        };
+        use Step::{Bind, Delete, Register, Write};
+        prop::sample::select(vec![
+            Write("switches/s", switch()),
+            Write("switches/t", switch()),
+            Write("switches/s/ports/a", switch_port(1, "")),
+            Write("switches/s/ports/a", switch_port(2, "")),
+            Write("switches/t/ports/b", switch_port(3, "")),
+            Write("switches/s/ports/up-s", switch_port(0, "routers/r/ports/s")),
+            Write("switches/t/ports/up-t", switch_port(0, "routers/r/ports/t")),
+            Write("routers/r", router(true)),
+            Write("routers/r", router(false)),
+            Write("routers/r/ports/s", router_port("0a:00:00:00:01:01", "10.0.0.254/24")),
+            Write("routers/r/ports/t", router_port("0a:00:00:00:01:02", "10.0.1.254/24")),
+            Write("switches/s/acls/x", acl(1)),
+            Write("switches/s/acls/x", acl(2)),
+            Delete("switches/s"),
+            Delete("switches/t/ports/up-t"),
+            Delete("switches/s/acls/x"),
+            Delete("routers/r"),
+            Bind("switches/s/ports/a", Some("h1")),
+            Bind("switches/s/ports/a", None),
+            Bind("switches/t/ports/b", Some("h2")),
+            Register("h1", 1),
+            Register("h2", 2),
+            Register("h2", 3),
+            Delete("chassis/h1"),
+        ])
+    }
+
+    fn run(controller: &Controller, step: Step) {
+        // Many steps make no sense in the present network; then nothing happens.
+        let _ = controller.write(false, |draft| {
+            match step {
+                Step::Write(name, spec) => {
+                    let resource =
+                        pb::Resource { name: name.to_owned(), spec: Some(spec), ..Default::default() };
+                    draft.update(0, resource, &[], true)?;
+                }
+                Step::Delete(name) => draft.delete(0, name, true)?,
+                Step::Bind(port, chassis) => {
+                    let name = Name::parse(port).unwrap();
+                    let known = chassis.filter(|id| draft.get(&Name::chassis(id).unwrap()).is_some());
+                    draft.bind(&name, known.map(|chassis| (chassis, true)));
+                }
+                Step::Register(id, octet) => {
+                    let encap_ip = format!("192.0.2.{octet}");
+                    let chassis = pb::Chassis { encap_ip, ..Default::default() };
+                    draft.register(Name::chassis(id).unwrap(), chassis)?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn step_by_step_is_the_same_as_all_at_once(
+            batches in prop::collection::vec(prop::collection::vec(step(), 1..4), 1..24)
+        ) {
+            let store = Box::new(MemoryStore::default());
+            let controller = Controller::open(store, LogLimits::default()).unwrap();
+            let mut engine = Engine::default();
+            for batch in batches {
+                let views = engine.views.clone();
+                batch.into_iter().for_each(|step| run(&controller, step));
+                engine.step(&controller);
+
+                let mut fresh = Model::default();
+                fresh.rebuild(controller.state().iter().map(|record| &**record));
+                prop_assert_eq!(&engine.model, &fresh);
+                let southbound = ovn_northd_lite::compile(&fresh.network, &fresh.chassis);
+                prop_assert_eq!(engine.compiler.southbound(), &southbound);
+                prop_assert!(engine.views.keys().eq(fresh.chassis.keys()));
+                for (id, view) in &engine.views {
+                    prop_assert_eq!(&**view, &chassis_view(&southbound, id));
+                    let is_kept = views.get(id).is_some_and(|old| Arc::ptr_eq(old, view));
+                    let is_same = views.get(id).is_some_and(|old| old == view);
+                    prop_assert_eq!(is_kept, is_same, "{} is told what it knows", id);
+                }
+            }
+        }
+    }
 }

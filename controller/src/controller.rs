@@ -151,3 +151,87 @@ impl Controller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use ferroflow_proto::northbound::{
+        self as pb, northbound_service_server::NorthboundService as _, operation::Op, resource::Spec,
+    };
+    use tonic::{Code, Request, Status};
+
+    use super::*;
+    use crate::{
+        northbound::Northbound,
+        store::{Commit, Contents, MemoryStore, Txn},
+    };
+
+    /// A store that tells of each commit and makes it when it is told how.
+    struct Held {
+        store: MemoryStore,
+        entered: mpsc::Sender<()>,
+        verdict: Mutex<mpsc::Receiver<Result<(), StoreError>>>,
+    }
+
+    impl Store for Held {
+        fn read(&self) -> Result<Contents, StoreError> {
+            self.store.read()
+        }
+
+        fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
+            self.entered.send(()).unwrap();
+            self.verdict.lock().unwrap().recv().unwrap()?;
+            self.store.commit(txn)
+        }
+
+        fn changes_since(&self, after: Revision) -> Result<Vec<Commit>, StoreError> {
+            self.store.changes_since(after)
+        }
+    }
+
+    type Verdict = mpsc::Sender<Result<(), StoreError>>;
+
+    fn held() -> (Arc<Controller>, mpsc::Receiver<()>, Verdict) {
+        let (entered, has_entered) = mpsc::channel();
+        let (verdict, receiver) = mpsc::channel();
+        let store = Held { store: MemoryStore::default(), entered, verdict: Mutex::new(receiver) };
+        (Controller::open(Box::new(store), LogLimits::default()).unwrap(), has_entered, verdict)
+    }
+
+    async fn add(controller: Arc<Controller>, name: &str) -> Result<u64, Status> {
+        let spec = Some(Spec::LogicalSwitch(Default::default()));
+        let resource = pb::Resource { name: name.to_owned(), spec, ..Default::default() };
+        let op = Some(Op::Create(pb::Create { resource: Some(resource) }));
+        let operations = vec![pb::Operation { op }];
+        let request = Request::new(pb::TransactRequest { operations, ..Default::default() });
+        Northbound::new(controller).transact(request).await.map(|answer| answer.into_inner().revision)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_cannot_cut_a_write_in_half() {
+        let (controller, entered, verdict) = held();
+        let call = tokio::spawn(add(controller.clone(), "switches/a"));
+        tokio::task::spawn_blocking(move || entered.recv().unwrap()).await.unwrap();
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        let mut revisions = controller.revisions();
+        verdict.send(Ok(())).unwrap();
+        revisions.wait_for(|revision| revision.get() == 1).await.unwrap();
+        assert_eq!(controller.state().iter().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_commit_nothing_more_is_written() {
+        let (controller, _entered, verdict) = held();
+        let broken = StoreError::Unusable { path: "x".into(), reason: "no space left".to_owned() };
+        verdict.send(Err(broken)).unwrap();
+        let error = add(controller.clone(), "switches/a").await.unwrap_err();
+        assert_eq!(error.code(), Code::Internal);
+        assert!(error.message().contains("no space left"), "{}", error.message());
+        assert!(matches!(&*controller.ending().borrow(), Some(Ending::Failed(_))));
+        let error = add(controller.clone(), "switches/a").await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable);
+        assert_eq!(controller.state().revision(), Revision::ZERO);
+    }
+}

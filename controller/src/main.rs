@@ -1,7 +1,7 @@
 //! `vswitch-controller`: parses its options, opens the store, serves until told to stop.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -29,8 +29,17 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vswitch-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&options.log).with_context(|| format!("--log {}", options.log))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
@@ -39,8 +48,8 @@ async fn main() -> anyhow::Result<()> {
     let controller = Controller::open(Box::new(store), limits)?;
     let listener = Listener::bind(&options.listen)
         .await
-        .with_context(|| format!("cannot listen at {:?}", options.listen))?;
-    tracing::info!(listen = ?options.listen, revision = %controller.state().revision(), "serving");
+        .with_context(|| format!("cannot listen at {}", options.listen))?;
+    tracing::info!(listen = %options.listen, revision = %controller.state().revision(), "serving");
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let told = controller.clone();

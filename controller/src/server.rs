@@ -1,7 +1,7 @@
 //! The services on a socket.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -15,8 +15,11 @@ use ferroflow_proto::{
     northbound::northbound_service_server::NorthboundServiceServer,
 };
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::{Server, server::Router};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::{
+    Server,
+    server::{Router, TcpIncoming},
+};
 
 use crate::{
     chassis::Chassis, compile, controller::Controller, northbound::Northbound,
@@ -55,6 +58,15 @@ impl FromStr for Listen {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(_) => Err(ListenError(text.to_owned())),
             None => text.parse().map(Self::Tcp).map_err(|_| ListenError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
         }
     }
 }
@@ -112,7 +124,9 @@ pub async fn serve(controller: Arc<Controller>, listener: Listener) -> Result<()
     let serving = async {
         match listener {
             Listener::Tcp(listener) => {
-                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended).await
+                router
+                    .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), ended)
+                    .await
             }
             Listener::Unix(listener) => {
                 router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), ended).await
@@ -158,6 +172,7 @@ mod tests {
     fn addresses_to_listen_at() {
         assert_eq!("[::1]:6641".parse(), Ok(Listen::Tcp("[::1]:6641".parse().unwrap())));
         assert_eq!("unix:///run/x.sock".parse(), Ok(Listen::Unix("/run/x.sock".into())));
+        assert_eq!("unix:///run/x.sock".parse::<Listen>().unwrap().to_string(), "unix:///run/x.sock");
         for wrong in ["", "localhost", "unix://x", "127.0.0.1", "127.0.0.1:70000"] {
             assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
         }

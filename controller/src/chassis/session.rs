@@ -34,6 +34,7 @@ use crate::{
     resource::{
         Name, check_id,
         limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS},
+        parse_spec,
     },
     state::{Reason, Refusal},
     store::Revision,
@@ -134,9 +135,18 @@ async fn hello(requests: &mut Streaming<pb::SyncRequest>) -> Result<pb::Hello, S
     let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(Status::invalid_argument("the first message must be `hello`"));
     };
-    check_id(&hello.chassis)
+    // Before anybody's stream is ended on behalf of this one.
+    let name = Name::chassis(&hello.chassis)
         .map_err(|error| Status::invalid_argument(format!("field `chassis`: {error}")))?;
+    let spec = northbound::resource::Spec::Chassis(record(&hello));
+    parse_spec(&name, Some(&spec)).map_err(|error| Status::invalid_argument(error.to_string()))?;
     Ok(hello)
+}
+
+/// What the network knows of a chassis.
+fn record(hello: &pb::Hello) -> northbound::Chassis {
+    let (hostname, encap_ip) = (hello.hostname.clone(), hello.encap_ip.clone());
+    northbound::Chassis { hostname, encap_ip, ..Default::default() }
 }
 
 impl Inbound {
@@ -144,12 +154,7 @@ impl Inbound {
     async fn register(&self, hello: pb::Hello) -> Result<(), Status> {
         self.blocking(move |controller, chassis| {
             let name = Name::chassis(chassis).map_err(Reason::from)?;
-            let record = northbound::Chassis {
-                hostname: hello.hostname,
-                encap_ip: hello.encap_ip,
-                ..Default::default()
-            };
-            controller.write(false, |draft| Ok(draft.register(name, record)?)).map(drop)
+            controller.write(false, |draft| Ok(draft.register(name, record(&hello))?)).map(drop)
         })
         .await
     }
@@ -222,9 +227,8 @@ impl Inbound {
             let message = format!("revision {} was not sent; the newest is {sent}", ack.revision);
             return Err(Status::invalid_argument(message));
         }
-        let mut errors = ack.errors;
-        errors.truncate(MAX_ACK_ERRORS);
-        errors.iter_mut().for_each(|error| error.truncate(error.floor_char_boundary(MAX_ACK_ERROR_LEN)));
+        let short = |error: String| error.chars().take(MAX_ACK_ERROR_LEN).collect();
+        let errors: Vec<String> = ack.errors.into_iter().take(MAX_ACK_ERRORS).map(short).collect();
         if !errors.is_empty() {
             tracing::warn!(
                 chassis = self.chassis,

@@ -82,7 +82,7 @@ pub(super) fn watch(
             );
             return Err(Status::out_of_range(message));
         }
-        state.changes_since(after)?;
+        drop(state.changes_since(after)?);
         (after, VecDeque::new())
     };
     drop(state);

@@ -33,7 +33,7 @@ pub const MAX_MASK_PATHS: usize = 64;
 pub const MAX_CLAIMS: usize = 65_536;
 /// Errors of one acknowledgement that are kept, and bytes of each.
 pub const MAX_ACK_ERRORS: usize = 100;
-/// Bytes of one such error.
+/// Characters of one such error.
 pub const MAX_ACK_ERROR_LEN: usize = 1024;
 /// Largest page of a list.
 pub const MAX_PAGE: usize = 1000;

@@ -64,9 +64,12 @@ pub struct Txn {
 pub struct Commit {
     /// The revision.
     pub revision: Revision,
-    /// Each changed key with its value since then; `None`: it is gone. In order of keys.
-    pub changes: Vec<(String, Option<Vec<u8>>)>,
+    /// What changed, in order of keys.
+    pub changes: Vec<ValueChange>,
 }
+
+/// A changed key with its value since then; `None`: it is gone.
+pub type ValueChange = (String, Option<Vec<u8>>);
 
 /// Everything a store holds at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
 
-use super::{Commit, Contents, LogLimits, Revision, Store, StoreError, Txn, is_over, record};
+use super::{Commit, Contents, LogLimits, Revision, Store, StoreError, Txn, ValueChange, is_over, record};
 
 /// Version of the layout below.
 const SCHEMA: u64 = 1;
@@ -164,7 +164,7 @@ fn write(
     values: &mut redb::Table<'_, &'static str, &'static [u8]>,
     key: String,
     value: Option<Vec<u8>>,
-) -> Result<Option<(String, Option<Vec<u8>>)>, Failure> {
+) -> Result<Option<ValueChange>, Failure> {
     let before = match &value {
         Some(value) => values.insert(key.as_str(), value.as_slice())?,
         None => values.remove(key.as_str())?,

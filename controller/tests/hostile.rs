@@ -1,0 +1,170 @@
+//! Random requests: never a panic, never half a change, the same answer twice.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+
+use controller::{
+    controller::Controller,
+    northbound::Northbound,
+    store::{LogLimits, MemoryStore},
+};
+use ferroflow_proto::northbound::{
+    self as nb, northbound_service_server::NorthboundService as _, operation::Op, resource::Spec,
+};
+use proptest::prelude::*;
+use prost_types::FieldMask;
+use tonic::{Code, Request};
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => prop::sample::select(vec![
+            "switches/s", "switches/t", "switches/s/ports/a", "switches/t/ports/b", "switches/s/acls/x",
+            "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h",
+        ]).prop_map(str::to_owned),
+        1 => "(switches|routers|chassis)(/[a-z.]{0,3}){0,5}",
+        1 => "\\PC{0,12}",
+    ]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "",
+            "unknown",
+            "0a:00:00:00:00:01 10.0.0.5",
+            "0a:00:00:00:00:02",
+            "10.0.0.1/24",
+            "10.0.0.0/8",
+            "10.0.0.9",
+            "2001:db8::1/64",
+            "routers/r/ports/p",
+            "ip4 && tcp.dst == 80",
+            "inport == \"a\"",
+        ])
+        .prop_map(str::to_owned),
+        "\\PC{0,16}",
+    ]
+}
+
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(text(), 0..3)
+}
+
+fn spec() -> impl Strategy<Value = Option<Spec>> {
+    let route = (text(), text(), text()).prop_map(|(prefix, next_hop, output_port)| nb::StaticRoute {
+        prefix,
+        next_hop,
+        output_port,
+    });
+    let small = -1..4i32;
+    prop::option::weighted(
+        0.95,
+        prop_oneof![
+            any::<u32>().prop_map(|tunnel_key| Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key })),
+            (small.clone(), texts(), texts(), text(), any::<Option<bool>>()).prop_map(
+                |(r#type, addresses, port_security, router_port, enabled)| {
+                    Spec::LogicalSwitchPort(nb::LogicalSwitchPort {
+                        r#type,
+                        addresses,
+                        port_security,
+                        router_port,
+                        enabled,
+                        ..Default::default()
+                    })
+                }
+            ),
+            prop::collection::vec(route, 0..2).prop_map(|static_routes| {
+                Spec::LogicalRouter(nb::LogicalRouter { static_routes, ..Default::default() })
+            }),
+            (text(), texts()).prop_map(|(mac, networks)| {
+                Spec::LogicalRouterPort(nb::LogicalRouterPort { mac, networks, ..Default::default() })
+            }),
+            (small.clone(), 0..40_000u32, text(), -1..7i32).prop_map(
+                |(direction, priority, r#match, action)| {
+                    Spec::Acl(nb::Acl { direction, priority, r#match, action })
+                }
+            ),
+            text().prop_map(|encap_ip| Spec::Chassis(nb::Chassis { encap_ip, ..Default::default() })),
+        ],
+    )
+}
+
+/// A resource whose spec is mostly of the kind its name says.
+fn resource() -> impl Strategy<Value = nb::Resource> {
+    (name(), spec(), prop::collection::hash_map(text(), text(), 0..2)).prop_map(|(name, spec, labels)| {
+        let fitting = match name.as_str() {
+            "switches/s" | "switches/t" => Some(Spec::LogicalSwitch(Default::default())),
+            "routers/r" => Some(Spec::LogicalRouter(Default::default())),
+            "routers/r/ports/p" => Some(Spec::LogicalRouterPort(nb::LogicalRouterPort {
+                mac: "0a:00:00:00:01:01".into(),
+                networks: vec!["10.0.0.1/24".into()],
+                ..Default::default()
+            })),
+            "switches/t/ports/b" if labels.is_empty() => Some(Spec::LogicalSwitchPort(Default::default())),
+            _ => spec,
+        };
+        nb::Resource { name, labels, spec: fitting, ..Default::default() }
+    })
+}
+
+fn operation() -> impl Strategy<Value = nb::Operation> {
+    let paths = prop_oneof![
+        3 => Just(Vec::new()),
+        1 => prop::collection::vec(prop_oneof![Just("labels".to_owned()), Just("match".to_owned()), text()], 0..3),
+    ];
+    let op = prop_oneof![
+        5 => prop::option::weighted(0.98, resource()).prop_map(|resource| Op::Create(nb::Create { resource })),
+        3 => (prop::option::weighted(0.98, resource()), paths, any::<bool>()).prop_map(
+            |(resource, paths, allow_missing)| {
+                Op::Update(nb::Update { resource, update_mask: Some(FieldMask { paths }), allow_missing })
+            }
+        ),
+        1 => (name(), any::<bool>())
+            .prop_map(|(name, allow_missing)| Op::Delete(nb::Delete { name, allow_missing })),
+    ];
+    prop::option::weighted(0.98, op).prop_map(|op| nb::Operation { op })
+}
+
+fn everything(controller: &Controller) -> HashMap<String, nb::Resource> {
+    let state = controller.state();
+    state.iter().map(|record| (record.name.to_string(), record.to_wire(|_| Default::default()))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_transaction_is_whole_or_nothing(
+        transactions in prop::collection::vec(prop::collection::vec(operation(), 1..4), 1..12)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let controller =
+            Controller::open(Box::new(MemoryStore::default()), LogLimits::default()).unwrap();
+        let service = Northbound::new(controller.clone());
+        let mut n_committed = 0;
+        for operations in transactions {
+            let (before, at) = (everything(&controller), controller.state().revision().get());
+            let request = |validate_only| Request::new(nb::TransactRequest {
+                operations: operations.clone(), validate_only, ..Default::default()
+            });
+            let dry = runtime.block_on(service.transact(request(true)));
+            prop_assert_eq!(&everything(&controller), &before);
+            let wet = runtime.block_on(service.transact(request(false)));
+            match (dry, wet) {
+                (Ok(dry), Ok(wet)) => {
+                    let (dry, wet) = (dry.into_inner(), wet.into_inner());
+                    prop_assert_eq!(dry.resources, wet.resources);
+                    prop_assert!(wet.revision == at || wet.revision == at + 1);
+                    n_committed += wet.revision - at;
+                }
+                (Err(dry), Err(wet)) => {
+                    prop_assert_eq!(dry.message(), wet.message());
+                    prop_assert!(!matches!(wet.code(), Code::Internal | Code::Unknown | Code::Unavailable));
+                    prop_assert!(wet.message().starts_with("operation "), "{}", wet.message());
+                    prop_assert_eq!(&everything(&controller), &before);
+                }
+                (dry, wet) => prop_assert!(false, "dry {dry:?}, wet {wet:?}"),
+            }
+        }
+        prop_assert_eq!(controller.state().revision().get(), n_committed);
+    }
+}
