@@ -1,1 +1,52 @@
-//! placeholder
+//! Moves packets: ports, buffers, poll-mode workers.
+//!
+//! A [`Dataplane`] is a set of workers, each a thread with its own ports, buffers and
+//! switch (`flowtable::switch::Switch`). A worker polls its ports; a burst of frames goes
+//! through the switch, which hands each copy to the port it leaves by; one flush sends
+//! what has gathered. What decides about packets comes from outside as a snapshot
+//! ([`Dataplane::publish`]); this crate knows no rule, no tunnel and no controller.
+//!
+//! # Where to read
+//! | file | what |
+//! |---|---|
+//! | `pmd/mod.rs` | the worker's loop: the packet's walk starts here |
+//! | `pmd/egress.rs` | where packets leave; ports of other workers |
+//! | `port/mod.rs` | what a port can do; one folder for each kind |
+//! | `pool.rs` | buffers |
+//! | `handle.rs` | the owner's side: attach, detach, publish, counters |
+//! | `sys/` | everything the kernel is asked for |
+//!
+//! # Threads and what they share
+//! A worker's state is its own. Others reach it by jobs (closures that it runs between
+//! two batches), by the snapshot, by the queue of packets for its ports, and by atomic
+//! counters that only it writes.
+//!
+//! # Invariants
+//! - Conservation: each received frame is forwarded or dropped by the switch; each copy
+//!   it hands out is sent or dropped under a name ([`PortCounts`]).
+//! - A worker never blocks while there are packets, and allocates nothing for one.
+//! - However the process ends, nothing stays attached to an interface.
+//! - `unsafe` is in `sys/` and `pool.rs` only.
+
+#![deny(unsafe_code)]
+
+mod config;
+mod handle;
+mod pmd;
+#[allow(unsafe_code)]
+mod pool;
+mod port;
+mod status;
+#[allow(unsafe_code)]
+mod sys;
+
+pub use crate::{
+    config::{DataplaneConfig, Device, PortSpec, Steering, WorkerConfig},
+    handle::{Dataplane, DetachError, StartError},
+    port::{
+        AttachError, BATCH, PortReport,
+        memory::{InjectError, MemoryPort},
+    },
+    status::{PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
+    sys::SysError,
+};

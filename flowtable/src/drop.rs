@@ -38,6 +38,7 @@ drop_reasons! {
     TtlExpired = "ttl-expired", "The TTL or hop limit ran out.";
     DepthExceeded = "depth-exceeded", "Rules resubmitted or cloned deeper than the limit: they may be a loop.";
     TooManyResubmits = "too-many-resubmits", "Rules resubmitted more often than the limit: they may be a loop.";
+    TooManyOutputs = "too-many-outputs", "Rules made more copies of the packet than the limit.";
     TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";
     TunnelMalformed = "tunnel-malformed", "A tunnelled packet has a wrong outer or tunnel header, or an unknown critical option.";
     TunnelNotForUs = "tunnel-not-for-us", "A packet on the underlay is not a tunnelled packet for this host.";

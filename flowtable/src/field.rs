@@ -295,7 +295,7 @@ fields! {
     NdTll = "nd_tll": arp_tha, 0, 48, Mac, NdAdvert, rw;
     /// ND reserved bits.
     NdReserved = "nd_reserved": nd_reserved, 0, 32, Hex, Nd, xw;
-    /// Type of the first ND option.
+    /// Type of the first ND link-layer address option.
     NdOptionsType = "nd_options_type": nd_options_type, 0, 8, Decimal, Nd, xw;
 
     /// Connection state.

@@ -84,7 +84,7 @@ pub struct FlowKey {
     pub nw_tos: u8,
     /// TTL or hop limit.
     pub nw_ttl: u8,
-    /// Type of the first ND option seen, 0: none.
+    /// Type of the first ND link-layer address option (1 source, 2 target), 0: none.
     pub nd_options_type: u8,
 
     // L4.
@@ -366,6 +366,23 @@ impl Tracked {
         self.key.words()[idx] & mask
     }
 
+    /// Undoes all writes since `saved` was cloned from this key. What was read stays
+    /// recorded: it decided about the part of the walk that is undone.
+    pub fn restore(&mut self, saved: &Self) {
+        self.key = saved.key;
+        self.written = saved.written;
+    }
+
+    /// Shows `search` the field's value and un-wildcards as many of its leading bits as
+    /// `search` answers. For searches that work out themselves how much they looked at
+    /// (prefix tries): what they conclude must follow from those bits alone. As with
+    /// [`Tracked::read_word`], prerequisites are the caller's.
+    pub fn read_prefix(&mut self, field: Field, search: impl FnOnce(u128) -> u32) {
+        let n_bits = search(self.key.get(field)).min(field.info().n_bits);
+        let bits = field.all_bits() & !low_bits(field.info().n_bits - n_bits);
+        self.mask.add(field, bits & !self.written.get(field));
+    }
+
     /// What mattered so far.
     pub fn mask(&self) -> &FlowMask {
         &self.mask
@@ -406,7 +423,7 @@ pub const fn low_bits(n: u32) -> u128 {
     if n >= 128 { u128::MAX } else { (1 << n) - 1 }
 }
 
-fn load(bytes: &[u8]) -> u128 {
+pub(crate) fn load(bytes: &[u8]) -> u128 {
     bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte))
 }
 

@@ -29,6 +29,10 @@ pub struct Offload {
 }
 
 /// Where the parser found the headers, from the frame's start. Zero: absent.
+///
+/// # Invariants
+/// `l3_end` is zero when the L3 header is not one the switch knows or contradicts
+/// itself; then `l4` is zero too, and no edit touches the bytes after `l3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Layout {
     /// First byte after the Ethernet header and its tags.
@@ -37,6 +41,9 @@ pub struct Layout {
     pub l4: u16,
     /// End of the L3 packet, by its own length field: what follows is padding.
     pub l3_end: u16,
+    /// Protocol at `l4`, when its header is whole and one the parser reads: TCP, UDP,
+    /// SCTP, ICMP, ICMPv6, IGMP. Zero: the bytes at `l4` are opaque.
+    pub l4_proto: u8,
 }
 
 /// One packet.

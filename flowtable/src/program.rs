@@ -66,7 +66,8 @@ pub struct FieldEdit {
 pub struct VlanTag {
     /// 0x8100 or 0x88a8.
     pub tpid: u16,
-    /// Priority, DEI and id.
+    /// Priority and id. Bit 12, which says "present" in a flow key, is not written to
+    /// the frame: drop eligibility is not something a key can express.
     pub tci: u16,
 }
 

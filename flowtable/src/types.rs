@@ -1,7 +1,7 @@
 //! The small types that every border of the switch speaks: numbers with a
 //! meaning, a range and a textual form.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A number was outside the range of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +118,13 @@ number! {
     Epoch(u64), "epoch", 0, u64::MAX
 }
 
+impl Priority {
+    /// Lowest priority: the rule that catches what no other does.
+    pub const MIN: Self = Self(0);
+    /// Priority of rules that name none.
+    pub const DEFAULT: Self = Self(0x8000);
+}
+
 impl Default for Epoch {
     fn default() -> Self {
         Self::ZERO
@@ -132,6 +139,27 @@ impl Epoch {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+}
+
+/// A moment: nanoseconds of a monotonic clock that the caller reads, once per batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// From nanoseconds since the clock's start.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the clock's start.
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time since an earlier moment; zero when it is not earlier.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     field::{Field, Prerequisites},
-    key::{FlowKey, FlowMask, N_WORDS},
+    key::{FlowKey, FlowMask, N_WORDS, load},
 };
 
 /// The bits that a packet's key must have. Stored sparsely: only the words of the key
@@ -80,8 +80,31 @@ impl Match {
 
     /// The bits required of a field: (value, mask).
     pub fn get(&self, field: Field) -> (u128, u128) {
-        let (key, mask) = self.expand();
-        (key.get(field), mask.get(field))
+        let info = field.info();
+        // A field spans at most three words.
+        let (first, start) = (info.offset / 8, info.offset % 8);
+        let (mut value, mut mask) = ([0; 24], [0; 24]);
+        for word in &self.words {
+            let Some(place) = usize::from(word.idx).checked_sub(first).filter(|place| *place < 3) else {
+                continue;
+            };
+            value[place * 8..][..8].copy_from_slice(&word.value.to_ne_bytes());
+            mask[place * 8..][..8].copy_from_slice(&word.mask.to_ne_bytes());
+        }
+        let part = |bytes: &[u8; 24]| load(&bytes[start..start + info.len]) >> info.shift & field.all_bits();
+        (part(&value), part(&mask))
+    }
+
+    /// Every packet that matches this also matches `other`: it requires the same or more.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let mut mine = self.words.iter();
+        other.words.iter().all(|theirs| {
+            mine.by_ref().find(|word| word.idx >= theirs.idx).is_some_and(|word| {
+                word.idx == theirs.idx
+                    && word.mask & theirs.mask == theirs.mask
+                    && word.value & theirs.mask == theirs.value
+            })
+        })
     }
 
     /// A key matches.
@@ -130,6 +153,28 @@ impl Match {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_field_reads_back_from_the_sparse_form() {
+        for field in Field::ALL {
+            let (value, mask) = (0x5a5a_1234_dead_beef_u128 << 64 | 0x0123_4567_89ab_cdef, u128::MAX / 3);
+            let m = Match::any().with_masked(*field, value, mask);
+            let mask = mask & field.all_bits();
+            assert_eq!(m.get(*field), (value & mask, mask), "{field}");
+        }
+    }
+
+    #[test]
+    fn within_means_at_least_as_demanding() {
+        let ip = Match::any().with(Field::EthType, 0x0800);
+        let net = ip.clone().with_masked(Field::NwDst, 0x0a00_0000, 0xff00_0000);
+        let host = ip.clone().with(Field::NwDst, 0x0a01_0203);
+        assert!(host.is_within(&net) && net.is_within(&ip) && ip.is_within(&Match::any()));
+        assert!(ip.is_within(&ip));
+        assert!(!net.is_within(&host) && !Match::any().is_within(&ip));
+        assert!(!host.is_within(&Match::any().with(Field::Reg0, 0)));
+        assert!(!host.is_within(&ip.with(Field::NwDst, 0x0b01_0203)));
+    }
 
     #[test]
     fn a_match_is_sparse_and_compares_only_masked_bits() {

@@ -6,5 +6,5 @@ mod matching;
 mod rule;
 
 pub use action::Action;
-pub use matching::Match;
+pub use matching::{Match, MatchWord};
 pub use rule::{Origin, Rule, RuleStats};

@@ -1,21 +1,123 @@
-//! The flow tables: contract stub, to be written (owner: rules).
+//! The flow tables: up to 255 of them, changed by transactions, shared between versions.
+//!
+//! [`Tables`] is one version. [`Tables::transact`] yields the next one, or says which
+//! rule was wrong and why, in which case there is none. What may be in a table is
+//! decided in `check.rs`; how a rule is found, in [`crate::classifier`].
 
-use std::sync::Arc;
+mod change;
+mod check;
 
-use crate::{flow::Rule, key::Tracked, types::TableId};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, LazyLock},
+};
 
-/// One version of all flow tables. Cheap to clone: tables are shared until changed.
+pub use change::{Change, Filter, TransactionError};
+pub use check::RuleError;
+pub(crate) use check::check_match;
+
+use crate::{
+    classifier::{Classifier, TupleSpace},
+    flow::{Match, Rule},
+    key::Tracked,
+    types::{Priority, TableId},
+};
+
+static NO_RULES: LazyLock<TupleSpace> = LazyLock::new(TupleSpace::default);
+
+/// One version of all flow tables.
+///
+/// # Cost
+/// A copy is one reference count per table; tables are shared until changed.
 #[derive(Debug, Clone, Default)]
-pub struct Tables {}
+pub struct Tables {
+    /// Up to the last table that has rules.
+    tables: Vec<Arc<TupleSpace>>,
+}
 
 impl Tables {
     /// The rule of highest priority that matches; records everything examined.
-    pub fn lookup(&self, _table: TableId, _key: &mut Tracked) -> Option<&Arc<Rule>> {
-        None
+    pub fn lookup(&self, table: TableId, key: &mut Tracked) -> Option<&Arc<Rule>> {
+        self.tables.get(usize::from(table.get()))?.lookup(key)
     }
 
-    /// All rules in order of table, falling priority, match text.
+    /// The rule of just this table, priority and match.
+    pub fn get(&self, table: TableId, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
+        self.table(table).get(priority, matching)
+    }
+
+    /// All rules in order of table, falling priority, match: always the same order for
+    /// the same rules.
+    ///
+    /// # Cost
+    /// Sorts.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        std::iter::empty()
+        self.tables.iter().flat_map(|table| {
+            let mut rules: Vec<_> = table.rules().collect();
+            rules.sort_by(|a, b| precedence(a, b));
+            rules
+        })
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(|table| table.len()).sum()
+    }
+
+    /// There is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of rules of a table.
+    pub fn n_rules(&self, table: TableId) -> usize {
+        self.table(table).len()
+    }
+
+    fn table(&self, table: TableId) -> &TupleSpace {
+        self.tables.get(usize::from(table.get())).map_or(&NO_RULES, |table| table)
+    }
+
+    fn table_mut(&mut self, table: TableId) -> &mut TupleSpace {
+        let idx = usize::from(table.get());
+        if self.tables.len() <= idx {
+            self.tables.resize_with(idx + 1, Arc::default);
+        }
+        Arc::make_mut(&mut self.tables[idx])
+    }
+
+    fn trim(&mut self) {
+        while self.tables.last().is_some_and(|table| table.is_empty()) {
+            self.tables.pop();
+        }
     }
 }
+
+/// The same rules, whatever their statistics.
+impl PartialEq for Tables {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables.len() == other.tables.len()
+            && self.tables.iter().zip(&other.tables).all(|(a, b)| {
+                let known = |rule: &Arc<Rule>| {
+                    b.get(rule.priority, &rule.matching).is_some_and(|twin| same_rule(rule, twin))
+                };
+                Arc::ptr_eq(a, b) || a.len() == b.len() && a.rules().all(known)
+            })
+    }
+}
+
+impl Eq for Tables {}
+
+fn same_rule(a: &Arc<Rule>, b: &Arc<Rule>) -> bool {
+    Arc::ptr_eq(a, b) || a.actions == b.actions && a.cookie == b.cookie && a.origin == b.origin
+}
+
+fn precedence(a: &Rule, b: &Rule) -> Ordering {
+    let words = |rule: &Rule| {
+        rule.matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect::<Vec<_>>()
+    };
+    b.priority.cmp(&a.priority).then_with(|| words(a).cmp(&words(b)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Bindings: which chassis a port is on. Decided by the registry, kept in the store.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    controller::Controller,
+    resource::Name,
+    state::{Refusal, State},
+};
+
+/// Where a port is to be, and whether it is up there.
+type Move = (Name, Option<(String, bool)>);
+
+/// Brings the bindings of these ports, and of all ports on this chassis, in line with
+/// what the registry says.
+pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<String>) -> Result<(), Refusal> {
+    if moves(controller, &controller.state(), chassis, &ports).is_empty() {
+        return Ok(());
+    }
+    controller.write(false, |draft| {
+        for (name, place) in moves(controller, draft.state(), chassis, &ports) {
+            draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn moves(controller: &Controller, state: &State, chassis: &str, ports: &BTreeSet<String>) -> Vec<Move> {
+    let bound = state.bound_to(chassis).filter_map(|name| state.get(name));
+    let named = ports.iter().filter_map(|port| state.port(port));
+    let mut moves = Vec::new();
+    for record in named.chain(bound).filter(|record| record.is_workload()) {
+        let present = record.binding.as_ref();
+        let place = controller.registry.place(record.name.id(), present);
+        let is_same = match (present, &place) {
+            (Some(present), Some((chassis, up))) => present.chassis == *chassis && present.up == *up,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !is_same {
+            moves.push((record.name.clone(), place));
+        }
+    }
+    moves
+}
+
+/// Reports the claims that were refused because another chassis holds the port.
+pub(super) fn report_refused<'a>(
+    controller: &Controller,
+    chassis: &str,
+    ports: impl Iterator<Item = &'a String>,
+) {
+    let state = controller.state();
+    for port in ports {
+        let holder = state.port(port).and_then(|record| record.binding.as_ref());
+        if let Some(holder) = holder.filter(|holder| holder.chassis != chassis) {
+            tracing::warn!(
+                port,
+                chassis,
+                holder = holder.chassis,
+                "claim refused: the port is bound to another chassis that is connected; remove it there first"
+            );
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Views and their differences as messages.
+
+use ferroflow_proto::chassis as pb;
+use ovn_northd_lite::{
+    SouthboundDelta, diff,
+    key::{DatapathKey, PortKey},
+    southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding, Southbound},
+};
+
+use crate::store::Revision;
+
+/// The whole view.
+pub(super) fn full(revision: Revision, view: &Southbound) -> pb::SyncResponse {
+    let all = diff(&Southbound::default(), view);
+    pb::SyncResponse { full: true, removed: None, ..delta(revision, all) }
+}
+
+/// A change of the view.
+pub(super) fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
+    let removed = delta.removed;
+    pb::SyncResponse {
+        revision: revision.get(),
+        full: false,
+        datapaths: delta.datapaths.into_iter().map(datapath).collect(),
+        port_bindings: delta.bindings.into_iter().map(port_binding).collect(),
+        multicast_groups: delta.groups.into_iter().map(multicast_group).collect(),
+        chassis: delta.chassis.into_iter().map(chassis).collect(),
+        logical_flows: delta.flows.into_iter().map(logical_flow).collect(),
+        removed: Some(pb::Removed {
+            datapaths: removed.datapaths.into_iter().map(DatapathKey::get).collect(),
+            port_bindings: removed.bindings.into_iter().collect(),
+            multicast_groups: removed
+                .groups
+                .into_iter()
+                .map(|(datapath, key)| pb::MulticastGroupKey {
+                    datapath: datapath.get(),
+                    key: u32::from(key.get()),
+                })
+                .collect(),
+            chassis: removed.chassis.into_iter().collect(),
+            logical_flows: removed.flows.into_iter().collect(),
+        }),
+    }
+}
+
+fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
+    pb::Datapath { key: key.get(), name: datapath.name, router: datapath.is_router }
+}
+
+fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
+    pb::PortBinding {
+        name,
+        datapath: binding.datapath.get(),
+        key: u32::from(binding.key.get()),
+        peer: binding.peer.unwrap_or_default(),
+        chassis: binding.chassis.unwrap_or_default(),
+    }
+}
+
+fn multicast_group(((datapath, key), group): ((DatapathKey, PortKey), MulticastGroup)) -> pb::MulticastGroup {
+    pb::MulticastGroup {
+        datapath: datapath.get(),
+        key: u32::from(key.get()),
+        name: group.name,
+        ports: group.ports,
+    }
+}
+
+fn chassis((name, record): (String, ChassisRecord)) -> pb::Chassis {
+    pb::Chassis { name, encap_ip: record.encap_ip.to_string() }
+}
+
+fn logical_flow((id, flow): (u64, LogicalFlow)) -> pb::LogicalFlow {
+    pb::LogicalFlow {
+        id,
+        datapath: flow.datapath.get(),
+        egress: match flow.pipeline {
+            Pipeline::Ingress => false,
+            Pipeline::Egress => true,
+        },
+        stage: u32::from(flow.stage),
+        stage_name: flow.stage_name,
+        priority: u32::from(flow.priority.get()),
+        r#match: flow.matching,
+        actions: flow.actions,
+        object: flow.object,
+        why: flow.why,
+    }
+}

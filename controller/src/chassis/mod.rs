@@ -1,0 +1,44 @@
+//! The chassis gRPC service: hosts say what is on them and how far they are; the
+//! controller sends each what it needs.
+//!
+//! `registry.rs` knows who is connected, `bindings.rs` decides which chassis a port is on,
+//! `session.rs` is one stream, `encode.rs` turns views into messages.
+
+mod bindings;
+mod encode;
+mod registry;
+mod session;
+
+use std::sync::Arc;
+
+use ferroflow_proto::chassis::{self as pb, chassis_service_server::ChassisService};
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use self::registry::{Registry, View};
+use crate::controller::Controller;
+
+/// The service.
+#[derive(Clone)]
+pub struct Chassis {
+    controller: Arc<Controller>,
+}
+
+impl Chassis {
+    /// The service of a controller.
+    pub fn new(controller: Arc<Controller>) -> Self {
+        Self { controller }
+    }
+}
+
+#[tonic::async_trait]
+impl ChassisService for Chassis {
+    type SyncStream = BoxStream<'static, Result<pb::SyncResponse, Status>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<pb::SyncRequest>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        session::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
+    }
+}

@@ -1,0 +1,329 @@
+//! Who is connected: sessions, what they claim, how far they are, and the newest view of
+//! each chassis. In memory; after a restart of the controller the chassis tell it again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ovn_northd_lite::southbound::Southbound;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::{
+    state::{Binding, ChassisStatus},
+    store::Revision,
+};
+
+/// What one chassis needs to know.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Revision that made it.
+    pub revision: Revision,
+    /// Its content.
+    pub southbound: Arc<Southbound>,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    /// The chassis closed it.
+    Closed,
+    /// The controller did.
+    Refused(Status),
+}
+
+/// All chassis that have been seen.
+#[derive(Debug, Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    chassis: BTreeMap<String, Live>,
+    /// Port id → the connected chassis that claim it, the latest last.
+    claims: HashMap<String, Vec<Claimant>>,
+    n_sessions: u64,
+}
+
+#[derive(Debug)]
+struct Live {
+    session: Option<Session>,
+    /// Of the last session.
+    incarnation: u64,
+    applied: Revision,
+    errors: Vec<String>,
+    view: watch::Sender<Option<View>>,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    end: watch::Sender<Option<End>>,
+    /// Its claims; `None` before the first.
+    claims: Option<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+struct Claimant {
+    chassis: String,
+    up: bool,
+}
+
+/// One stream of one chassis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionId(u64);
+
+/// The session is no longer the one of its chassis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Superseded;
+
+/// What a new session gets.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) session: SessionId,
+    pub(super) end: watch::Sender<Option<End>>,
+    pub(super) view: watch::Receiver<Option<View>>,
+}
+
+impl Registry {
+    /// Whether a chassis is connected and how far it is.
+    pub fn status(&self, chassis: &str) -> ChassisStatus {
+        let inner = self.inner();
+        let live = inner.chassis.get(chassis);
+        live.map_or_else(ChassisStatus::default, |live| ChassisStatus {
+            connected: live.session.is_some(),
+            applied: live.applied,
+        })
+    }
+
+    /// What a chassis could not apply of its last update.
+    pub fn errors(&self, chassis: &str) -> Vec<String> {
+        self.inner().chassis.get(chassis).map(|live| live.errors.clone()).unwrap_or_default()
+    }
+
+    /// Revision of the newest view of a chassis.
+    pub fn view_revision(&self, chassis: &str) -> Option<Revision> {
+        let inner = self.inner();
+        inner.chassis.get(chassis)?.view.borrow().as_ref().map(|view| view.revision)
+    }
+
+    /// The connected chassis that a port without a place goes to: the latest to claim it.
+    pub fn claimant(&self, port: &str) -> Option<String> {
+        let inner = self.inner();
+        inner.claims.get(port).and_then(|claims| claims.last()).map(|claim| claim.chassis.clone())
+    }
+
+    /// Hands a chassis its newest view.
+    pub fn publish(&self, chassis: &str, view: View) {
+        self.inner().live(chassis).view.send_replace(Some(view));
+    }
+
+    /// The chassis is not part of the network any more.
+    pub fn retract(&self, chassis: &str) {
+        let mut inner = self.inner();
+        match inner.chassis.get(chassis) {
+            Some(live) if live.session.is_some() => drop(live.view.send_replace(None)),
+            Some(_) => drop(inner.chassis.remove(chassis)),
+            None => {}
+        }
+    }
+
+    /// A chassis opens a stream. A stream it had is ended, unless that is of a newer
+    /// incarnation.
+    pub(super) fn connect(&self, chassis: &str, incarnation: u64) -> Result<Connected, Superseded> {
+        let mut inner = self.inner();
+        inner.n_sessions += 1;
+        let session = SessionId(inner.n_sessions);
+        let live = inner.live(chassis);
+        if live.session.is_some() && live.incarnation > incarnation {
+            return Err(Superseded);
+        }
+        if live.incarnation != incarnation {
+            // A new run of the host's daemon starts with nothing applied.
+            live.incarnation = incarnation;
+            live.applied = Revision::ZERO;
+            live.errors.clear();
+        }
+        let end = watch::Sender::new(None);
+        let view = live.view.subscribe();
+        let old = live.session.replace(Session { id: session, end: end.clone(), claims: None });
+        if let Some(old) = old {
+            inner.drop_claims(chassis, &old);
+            let reason = "another stream of this chassis has taken over; if that is another host, give each its own id";
+            old.end.send_replace(Some(End::Refused(Status::aborted(reason))));
+        }
+        Ok(Connected { session, end, view })
+    }
+
+    /// A stream is over; false when another has taken over before.
+    pub(super) fn disconnect(&self, chassis: &str, session: SessionId) -> bool {
+        let mut inner = self.inner();
+        let Ok(live) = inner.current(chassis, session) else { return false };
+        if let Some(old) = live.session.take() {
+            inner.drop_claims(chassis, &old);
+        }
+        true
+    }
+
+    /// Replaces the claims of a chassis; returns the ports whose claims may differ now.
+    pub(super) fn claim(
+        &self,
+        chassis: &str,
+        session: SessionId,
+        claims: &BTreeMap<String, bool>,
+    ) -> Result<BTreeSet<String>, Superseded> {
+        let mut inner = self.inner();
+        let live = inner.current(chassis, session)?;
+        let new: BTreeSet<String> = claims.keys().cloned().collect();
+        let old = live.session.as_mut().and_then(|session| session.claims.replace(new)).unwrap_or_default();
+        for port in old.iter().filter(|port| !claims.contains_key(*port)) {
+            inner.drop_claim(chassis, port);
+        }
+        for (port, up) in claims {
+            let claimants = inner.claims.entry(port.clone()).or_default();
+            match claimants.iter_mut().find(|claim| claim.chassis == chassis) {
+                Some(claim) => claim.up = *up,
+                None => claimants.push(Claimant { chassis: chassis.to_owned(), up: *up }),
+            }
+        }
+        Ok(old.into_iter().chain(claims.keys().cloned()).collect())
+    }
+
+    /// A chassis forwards by a revision.
+    pub(super) fn ack(
+        &self,
+        chassis: &str,
+        session: SessionId,
+        revision: Revision,
+        errors: Vec<String>,
+    ) -> Result<(), Superseded> {
+        let mut inner = self.inner();
+        let live = inner.current(chassis, session)?;
+        if revision >= live.applied {
+            live.applied = revision;
+            live.errors = errors;
+        }
+        Ok(())
+    }
+
+    /// Where a port should be, given where it is: with its holder as long as that claims
+    /// it, has not spoken yet, or is away and nobody else claims it; else with the latest
+    /// claimant. It is up once its chassis forwards by the revision that bound it.
+    pub(super) fn place(&self, port: &str, present: Option<&Binding>) -> Option<(String, bool)> {
+        let inner = self.inner();
+        let claimants = inner.claims.get(port).map(Vec::as_slice).unwrap_or_default();
+        let claim_of = |id: &str| claimants.iter().find(|claim| claim.chassis == id);
+        if let Some(holder) = present {
+            let session = inner.chassis.get(&holder.chassis).and_then(|live| live.session.as_ref());
+            let may_speak = session.is_some_and(|session| session.claims.is_none());
+            if may_speak || (session.is_none() && claimants.is_empty()) {
+                return Some((holder.chassis.clone(), holder.up));
+            }
+        }
+        let claim = present.and_then(|holder| claim_of(&holder.chassis)).or(claimants.last())?;
+        let applied = inner.chassis.get(&claim.chassis).map_or(Revision::ZERO, |live| live.applied);
+        let is_realised = present
+            .is_some_and(|holder| holder.chassis == claim.chassis && (holder.up || applied >= holder.since));
+        Some((claim.chassis.clone(), claim.up && is_realised))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn live(&mut self, chassis: &str) -> &mut Live {
+        self.chassis.entry(chassis.to_owned()).or_insert_with(|| Live {
+            session: None,
+            incarnation: 0,
+            applied: Revision::ZERO,
+            errors: Vec::new(),
+            view: watch::Sender::new(None),
+        })
+    }
+
+    fn current(&mut self, chassis: &str, session: SessionId) -> Result<&mut Live, Superseded> {
+        let live = self.chassis.get_mut(chassis).ok_or(Superseded)?;
+        let is_current = live.session.as_ref().is_some_and(|current| current.id == session);
+        if is_current { Ok(live) } else { Err(Superseded) }
+    }
+
+    fn drop_claims(&mut self, chassis: &str, session: &Session) {
+        for port in session.claims.iter().flatten() {
+            self.drop_claim(chassis, port);
+        }
+    }
+
+    fn drop_claim(&mut self, chassis: &str, port: &str) {
+        if let Some(claimants) = self.claims.get_mut(port) {
+            claimants.retain(|claim| claim.chassis != chassis);
+            if claimants.is_empty() {
+                self.claims.remove(port);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(ports: &[&str]) -> BTreeMap<String, bool> {
+        ports.iter().map(|port| ((*port).to_owned(), true)).collect()
+    }
+
+    fn at(chassis: &str, since: u64) -> Binding {
+        Binding { chassis: chassis.to_owned(), up: false, since: Revision::new(since) }
+    }
+
+    #[test]
+    fn a_port_stays_with_a_connected_holder_and_moves_when_that_is_gone() {
+        let registry = Registry::default();
+        let one = registry.connect("h1", 1).unwrap().session;
+        let two = registry.connect("h2", 1).unwrap().session;
+        registry.claim("h1", one, &claims(&["p"])).unwrap();
+        registry.claim("h2", two, &claims(&["p"])).unwrap();
+        let holder = at("h1", 3);
+        assert_eq!(registry.place("p", Some(&holder)), Some(("h1".to_owned(), false)));
+        registry.ack("h1", one, Revision::new(3), Vec::new()).unwrap();
+        assert_eq!(registry.place("p", Some(&holder)), Some(("h1".to_owned(), true)));
+        assert!(registry.disconnect("h1", one));
+        assert_eq!(registry.place("p", Some(&holder)), Some(("h2".to_owned(), false)));
+        assert!(registry.disconnect("h2", two));
+        assert_eq!(registry.place("p", Some(&holder)), Some(("h1".to_owned(), false)), "nobody else");
+        assert_eq!(registry.place("p", None), None);
+    }
+
+    #[test]
+    fn a_holder_that_comes_back_keeps_its_ports_until_it_has_spoken() {
+        let registry = Registry::default();
+        let two = registry.connect("h2", 1).unwrap().session;
+        registry.claim("h2", two, &claims(&["p"])).unwrap();
+        let one = registry.connect("h1", 1).unwrap().session;
+        let holder = at("h1", 3);
+        assert_eq!(registry.place("p", Some(&holder)).unwrap().0, "h1");
+        registry.claim("h1", one, &claims(&[])).unwrap();
+        assert_eq!(registry.place("p", Some(&holder)).unwrap().0, "h2");
+    }
+
+    #[test]
+    fn a_newer_incarnation_takes_over_and_an_older_is_refused() {
+        let registry = Registry::default();
+        let first = registry.connect("h1", 5).unwrap();
+        registry.claim("h1", first.session, &claims(&["p"])).unwrap();
+        registry.ack("h1", first.session, Revision::new(9), Vec::new()).unwrap();
+        assert_eq!(registry.connect("h1", 4).unwrap_err(), Superseded);
+        assert!(first.end.borrow().is_none());
+        let second = registry.connect("h1", 6).unwrap();
+        assert!(matches!(&*first.end.borrow(), Some(End::Refused(_))));
+        assert_eq!(registry.claimant("p"), None);
+        assert_eq!(registry.status("h1").applied, Revision::ZERO);
+        assert!(!registry.disconnect("h1", first.session));
+        assert_eq!(registry.claim("h1", first.session, &claims(&["p"])), Err(Superseded));
+        assert!(registry.status("h1").connected);
+        assert!(registry.disconnect("h1", second.session));
+    }
+}

@@ -1,0 +1,306 @@
+//! One stream of one chassis: a task reads what the chassis says, a pulled stream sends
+//! it the newest view.
+//!
+//! There is no queue towards a chassis. When the transport asks for the next message,
+//! the newest view is compared with the one sent last; what came in between is skipped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ferroflow_proto::{
+    chassis::{self as pb, sync_request::Message},
+    northbound,
+};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use ovn_northd_lite::{diff, southbound::Southbound};
+use tokio::sync::{oneshot, watch};
+use tonic::{Status, Streaming};
+
+use super::{
+    bindings, encode,
+    registry::{Connected, End, SessionId, Superseded, View},
+};
+use crate::{
+    controller::{Controller, Ending},
+    resource::{
+        Name, check_id,
+        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS},
+    },
+    state::{Reason, Refusal},
+    store::Revision,
+};
+
+/// How long a chassis may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Updates = BoxStream<'static, Result<pb::SyncResponse, Status>>;
+
+/// The reading half.
+struct Inbound {
+    controller: Arc<Controller>,
+    requests: Streaming<pb::SyncRequest>,
+    chassis: String,
+    session: SessionId,
+    end: watch::Sender<Option<End>>,
+    sent: Arc<AtomicU64>,
+}
+
+/// The sending half.
+struct Outbound {
+    view: watch::Receiver<Option<View>>,
+    end: watch::Receiver<Option<End>>,
+    ending: watch::Receiver<Option<Ending>>,
+    last: Option<Arc<Southbound>>,
+    /// Revision of the newest update sent.
+    sent: Arc<AtomicU64>,
+    /// Tells the reading half, by going away, that nobody takes updates any more.
+    _alive: oneshot::Sender<()>,
+}
+
+/// Starts a session. The task that owns it outlives the call, so that a client that goes
+/// away at any time is seen off properly.
+pub(super) async fn start(
+    controller: Arc<Controller>,
+    requests: Streaming<pb::SyncRequest>,
+) -> Result<Updates, Status> {
+    let (started, starting) = oneshot::channel();
+    tokio::spawn(run(controller, requests, started));
+    let outbound = starting.await.unwrap_or_else(|_| Err(stopping()))?;
+    let updates = stream::unfold(Some(outbound), |outbound| async {
+        let mut outbound = outbound?;
+        match outbound.next().await? {
+            Ok(update) => Some((Ok(update), Some(outbound))),
+            Err(status) => Some((Err(status), None)),
+        }
+    });
+    Ok(updates.boxed())
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the controller is stopping; connect again")
+}
+
+async fn run(
+    controller: Arc<Controller>,
+    mut requests: Streaming<pb::SyncRequest>,
+    started: oneshot::Sender<Result<Outbound, Status>>,
+) {
+    let hello = match hello(&mut requests).await {
+        Ok(hello) => hello,
+        Err(status) => return drop(started.send(Err(status))),
+    };
+    let chassis = hello.chassis.clone();
+    let Ok(Connected { session, end, view }) = controller.registry.connect(&chassis, hello.incarnation)
+    else {
+        let reason = "a newer incarnation of this chassis is connected; give each host its own id";
+        return drop(started.send(Err(Status::aborted(reason))));
+    };
+    controller.receipts.changed();
+    let (alive, gone) = oneshot::channel();
+    let sent = Arc::new(AtomicU64::new(0));
+    let outbound = Outbound {
+        view,
+        end: end.subscribe(),
+        ending: controller.ending(),
+        last: None,
+        sent: Arc::clone(&sent),
+        _alive: alive,
+    };
+    let mut inbound = Inbound { controller, requests, chassis, session, end, sent };
+    match inbound.register(hello).await {
+        Ok(()) => {
+            tracing::info!(chassis = inbound.chassis, "connected");
+            if started.send(Ok(outbound)).is_ok() {
+                inbound.read(gone).await;
+            }
+        }
+        Err(status) => drop(started.send(Err(status))),
+    }
+    inbound.finish().await;
+}
+
+async fn hello(requests: &mut Streaming<pb::SyncRequest>) -> Result<pb::Hello, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no hello came"))??;
+    let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
+        return Err(Status::invalid_argument("the first message must be `hello`"));
+    };
+    check_id(&hello.chassis)
+        .map_err(|error| Status::invalid_argument(format!("field `chassis`: {error}")))?;
+    Ok(hello)
+}
+
+impl Inbound {
+    /// Writes the chassis into the network.
+    async fn register(&self, hello: pb::Hello) -> Result<(), Status> {
+        self.blocking(move |controller, chassis| {
+            let name = Name::chassis(chassis).map_err(Reason::from)?;
+            let record = northbound::Chassis {
+                hostname: hello.hostname,
+                encap_ip: hello.encap_ip,
+                ..Default::default()
+            };
+            controller.write(false, |draft| Ok(draft.register(name, record)?)).map(drop)
+        })
+        .await
+    }
+
+    /// Reads until either side is through.
+    async fn read(&mut self, mut gone: oneshot::Receiver<()>) {
+        let mut ended = self.end.subscribe();
+        let mut ending = self.controller.ending();
+        loop {
+            let request = tokio::select! {
+                request = self.requests.message() => request,
+                _ = ended.wait_for(Option::is_some) => return,
+                _ = ending.wait_for(Option::is_some) => return,
+                _ = &mut gone => return,
+            };
+            let verdict = match request {
+                Ok(Some(request)) => self.take(request).await,
+                Ok(None) | Err(_) => {
+                    self.end.send_replace(Some(End::Closed));
+                    return;
+                }
+            };
+            if let Err(status) = verdict {
+                self.end.send_replace(Some(End::Refused(status)));
+                return;
+            }
+        }
+    }
+
+    async fn take(&self, request: pb::SyncRequest) -> Result<(), Status> {
+        match request.message {
+            Some(Message::Claims(claims)) => self.claim(claims).await,
+            Some(Message::Ack(ack)) => self.ack(ack).await,
+            Some(Message::Hello(_)) => {
+                Err(Status::invalid_argument("`hello` comes once; open another stream to say it again"))
+            }
+            None => Err(Status::invalid_argument("a message is `claims` or `ack`; set one")),
+        }
+    }
+
+    async fn claim(&self, claims: pb::Claims) -> Result<(), Status> {
+        if claims.claims.len() > MAX_CLAIMS {
+            let message = format!("{} claims are too many; keep to {MAX_CLAIMS}", claims.claims.len());
+            return Err(Status::invalid_argument(message));
+        }
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            claims.claims.into_iter().partition(|claim| check_id(&claim.logical_port).is_ok());
+        if !unknown.is_empty() {
+            tracing::warn!(
+                chassis = self.chassis,
+                n = unknown.len(),
+                "claims ignored: they name what cannot be the id of a port"
+            );
+        }
+        let claims: BTreeMap<String, bool> =
+            known.into_iter().map(|claim| (claim.logical_port, claim.up)).collect();
+        let touched = self.controller.registry.claim(&self.chassis, self.session, &claims);
+        let touched = touched.map_err(superseded)?;
+        self.blocking(move |controller, chassis| {
+            bindings::settle(controller, chassis, touched)?;
+            bindings::report_refused(controller, chassis, claims.keys());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ack(&self, ack: pb::Ack) -> Result<(), Status> {
+        let sent = self.sent.load(Ordering::Acquire);
+        if ack.revision > sent {
+            let message = format!("revision {} was not sent; the newest is {sent}", ack.revision);
+            return Err(Status::invalid_argument(message));
+        }
+        let mut errors = ack.errors;
+        errors.truncate(MAX_ACK_ERRORS);
+        errors.iter_mut().for_each(|error| error.truncate(error.floor_char_boundary(MAX_ACK_ERROR_LEN)));
+        if !errors.is_empty() {
+            tracing::warn!(
+                chassis = self.chassis,
+                revision = ack.revision,
+                ?errors,
+                "not all could be applied"
+            );
+        }
+        let revision = Revision::new(ack.revision);
+        self.controller.registry.ack(&self.chassis, self.session, revision, errors).map_err(superseded)?;
+        self.controller.receipts.changed();
+        // Ports that wait for this are up now.
+        self.blocking(|controller, chassis| bindings::settle(controller, chassis, BTreeSet::new())).await
+    }
+
+    /// Signs off, and lets others have the ports they have been waiting for.
+    async fn finish(self) {
+        if !self.controller.registry.disconnect(&self.chassis, self.session) {
+            return;
+        }
+        self.controller.receipts.changed();
+        tracing::info!(chassis = self.chassis, "disconnected");
+        let settled =
+            self.blocking(|controller, chassis| bindings::settle(controller, chassis, BTreeSet::new())).await;
+        if let Err(status) = settled {
+            tracing::warn!(chassis = self.chassis, reason = status.message(), "bindings are not settled");
+        }
+    }
+
+    /// Runs what may write on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Controller, &str) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (controller, chassis) = (Arc::clone(&self.controller), self.chassis.clone());
+        let done = tokio::task::spawn_blocking(move || work(&controller, &chassis)).await;
+        Ok(done.map_err(|_| stopping())??)
+    }
+}
+
+fn superseded(_: Superseded) -> Status {
+    Status::aborted("another stream of this chassis has taken over")
+}
+
+impl Outbound {
+    /// The next update; `None` when the chassis has closed the stream.
+    async fn next(&mut self) -> Option<Result<pb::SyncResponse, Status>> {
+        loop {
+            let newest = self.view.borrow_and_update().clone();
+            if let Some(update) = newest.and_then(|newest| self.update(newest)) {
+                self.sent.store(update.revision, Ordering::Release);
+                return Some(Ok(update));
+            }
+            tokio::select! {
+                changed = self.view.changed() => if changed.is_err() {
+                    return Some(Err(stopping()));
+                },
+                end = self.end.wait_for(Option::is_some) => {
+                    return match end.ok().and_then(|end| end.clone()) {
+                        Some(End::Refused(status)) => Some(Err(status)),
+                        Some(End::Closed) | None => None,
+                    };
+                }
+                _ = self.ending.wait_for(Option::is_some) => return Some(Err(stopping())),
+            }
+        }
+    }
+
+    /// What leads from the view sent last to this one; `None` when it is that one.
+    fn update(&mut self, view: View) -> Option<pb::SyncResponse> {
+        let update = match &self.last {
+            None => encode::full(view.revision, &view.southbound),
+            Some(last) if Arc::ptr_eq(last, &view.southbound) => return None,
+            Some(last) => encode::delta(view.revision, diff(last, &view.southbound)),
+        };
+        self.last = Some(view.southbound);
+        Some(update)
+    }
+}

@@ -1,0 +1,25 @@
+//! The central server of Ferroflow: keeps the logical network, compiles it, and tells
+//! each host what it needs.
+//!
+//! A change's walk: [`northbound`] takes a transaction → [`resource`] parses it →
+//! [`state`] judges it as a whole → [`store`] makes it durable, as one revision →
+//! [`compile`] has what it reaches compiled → [`chassis`] sends each host how its view
+//! differs → the hosts acknowledge, and [`receipts`] tells who waits. [`controller`] holds
+//! these together; [`server`] puts the services on a socket.
+//!
+//! What always holds:
+//! - Nothing is acknowledged before it outlives a loss of power.
+//! - The state in memory is what the store holds, or the controller stops.
+//! - No client, however slow, makes the controller keep a queue: watches read the log,
+//!   chassis are sent the newest view.
+#![forbid(unsafe_code)]
+
+pub mod chassis;
+pub mod compile;
+pub mod controller;
+pub mod northbound;
+pub mod receipts;
+pub mod resource;
+pub mod server;
+pub mod state;
+pub mod store;

@@ -1,0 +1,138 @@
+//! The northbound gRPC service: translates between messages and the controller.
+//!
+//! `transact.rs` writes, `list.rs` reads pages, `watch.rs` streams, `receipt.rs` tells how
+//! far a change has got, `status.rs` turns refusals into gRPC codes.
+
+mod list;
+mod receipt;
+mod status;
+mod transact;
+mod watch;
+
+use std::sync::Arc;
+
+use ferroflow_proto::northbound::{self as pb, northbound_service_server::NorthboundService};
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    controller::{Controller, Written},
+    resource::Name,
+    state::{Reason, Record, Refusal},
+};
+
+/// The service.
+#[derive(Clone)]
+pub struct Northbound {
+    controller: Arc<Controller>,
+}
+
+impl Northbound {
+    /// The service of a controller.
+    pub fn new(controller: Arc<Controller>) -> Self {
+        Self { controller }
+    }
+
+    /// Writes on a thread that may block; what was begun is finished even when the client
+    /// goes away.
+    async fn write(&self, request: pb::TransactRequest) -> Result<Written, Refusal> {
+        let controller = Arc::clone(&self.controller);
+        tokio::task::spawn_blocking(move || transact::transact(&controller, request))
+            .await
+            .unwrap_or_else(|_| Err(Reason::Stopping.into()))
+    }
+
+    /// A transaction of one operation; errors do not count operations.
+    async fn write_one(
+        &self,
+        op: pb::operation::Op,
+        validate_only: bool,
+    ) -> Result<(Option<pb::Resource>, u64), Status> {
+        let operations = vec![pb::Operation { op: Some(op) }];
+        let request = pb::TransactRequest { operations, validate_only, ..Default::default() };
+        let written = self.write(request).await.map_err(|refusal| Refusal { operation: None, ..refusal })?;
+        let resource = written.results.first().map(|record| self.to_wire(record));
+        Ok((resource, written.revision.get()))
+    }
+
+    fn to_wire(&self, record: &Record) -> pb::Resource {
+        record.to_wire(|chassis| self.controller.chassis_status(chassis))
+    }
+}
+
+#[tonic::async_trait]
+impl NorthboundService for Northbound {
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Result<Response<pb::TransactResponse>, Status> {
+        let written = self.write(request.into_inner()).await?;
+        let resources = written.results.iter().map(|record| self.to_wire(record)).collect();
+        Ok(Response::new(pb::TransactResponse { revision: written.revision.get(), resources }))
+    }
+
+    async fn get_resource(
+        &self,
+        request: Request<pb::GetResourceRequest>,
+    ) -> Result<Response<pb::GetResourceResponse>, Status> {
+        let name =
+            Name::parse(&request.into_inner().name).map_err(|error| Refusal::from(Reason::from(error)))?;
+        let (record, revision) = {
+            let state = self.controller.state();
+            (state.get(&name).cloned(), state.revision().get())
+        };
+        let record = record.ok_or_else(|| Refusal::from(Reason::NotFound(name)))?;
+        Ok(Response::new(pb::GetResourceResponse { resource: Some(self.to_wire(&record)), revision }))
+    }
+
+    async fn list_resources(
+        &self,
+        request: Request<pb::ListResourcesRequest>,
+    ) -> Result<Response<pb::ListResourcesResponse>, Status> {
+        list::list(self, request.into_inner()).map(Response::new)
+    }
+
+    async fn create_resource(
+        &self,
+        request: Request<pb::CreateResourceRequest>,
+    ) -> Result<Response<pb::CreateResourceResponse>, Status> {
+        let pb::CreateResourceRequest { resource, validate_only } = request.into_inner();
+        let op = pb::operation::Op::Create(pb::Create { resource });
+        let (resource, revision) = self.write_one(op, validate_only).await?;
+        Ok(Response::new(pb::CreateResourceResponse { resource, revision }))
+    }
+
+    async fn update_resource(
+        &self,
+        request: Request<pb::UpdateResourceRequest>,
+    ) -> Result<Response<pb::UpdateResourceResponse>, Status> {
+        let pb::UpdateResourceRequest { resource, update_mask, allow_missing, validate_only } =
+            request.into_inner();
+        let op = pb::operation::Op::Update(pb::Update { resource, update_mask, allow_missing });
+        let (resource, revision) = self.write_one(op, validate_only).await?;
+        Ok(Response::new(pb::UpdateResourceResponse { resource, revision }))
+    }
+
+    async fn delete_resource(
+        &self,
+        request: Request<pb::DeleteResourceRequest>,
+    ) -> Result<Response<pb::DeleteResourceResponse>, Status> {
+        let pb::DeleteResourceRequest { name, allow_missing, validate_only } = request.into_inner();
+        let op = pb::operation::Op::Delete(pb::Delete { name, allow_missing });
+        let (_, revision) = self.write_one(op, validate_only).await?;
+        Ok(Response::new(pb::DeleteResourceResponse { revision }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        watch::watch(self, request.into_inner()).map(Response::new)
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<pb::GetReceiptRequest>,
+    ) -> Result<Response<pb::GetReceiptResponse>, Status> {
+        receipt::get(&self.controller, request).await.map(Response::new)
+    }
+}

@@ -1,0 +1,38 @@
+//! Refusals as gRPC codes.
+
+use tonic::{Code, Status};
+
+use crate::state::{Reason, Refusal, TooOld};
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal.reason {
+            Reason::Empty(_)
+            | Reason::TooMany { .. }
+            | Reason::Name(_)
+            | Reason::Field { .. }
+            | Reason::MissingWithMask(_)
+            | Reason::ReadOnly(_)
+            | Reason::EmptyPrecondition(_) => Code::InvalidArgument,
+            Reason::NotFound(_) | Reason::NoParent { .. } => Code::NotFound,
+            Reason::AlreadyExists(_) | Reason::PortIdTaken { .. } | Reason::AddressTaken { .. } => {
+                Code::AlreadyExists
+            }
+            Reason::Dangling { .. }
+            | Reason::PeerTaken { .. }
+            | Reason::Referenced { .. }
+            | Reason::Connected(_)
+            | Reason::Precondition { .. } => Code::FailedPrecondition,
+            Reason::KeysExhausted { .. } => Code::ResourceExhausted,
+            Reason::Store(_) => Code::Internal,
+            Reason::Moved { .. } | Reason::Stopping => Code::Unavailable,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl From<TooOld> for Status {
+    fn from(error: TooOld) -> Self {
+        Self::out_of_range(error.to_string())
+    }
+}

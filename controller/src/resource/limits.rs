@@ -1,0 +1,39 @@
+//! How much of anything one request may bring. Each bound is far above what a network
+//! needs and far below what would hurt.
+
+/// Bytes of one gRPC message to the controller.
+pub const MAX_MESSAGE_LEN: usize = 16 << 20;
+/// Operations of a transaction.
+pub const MAX_OPERATIONS: usize = 10_000;
+/// Preconditions of a transaction.
+pub const MAX_PRECONDITIONS: usize = 10_000;
+/// Bytes of an id, a segment of a name.
+pub const MAX_ID_LEN: usize = 63;
+/// Entries of a port's `addresses` or `port_security`.
+pub const MAX_ADDRESS_ENTRIES: usize = 128;
+/// IP addresses of one entry.
+pub const MAX_IPS: usize = 64;
+/// Networks of a router port.
+pub const MAX_NETWORKS: usize = 64;
+/// Static routes of a router.
+pub const MAX_STATIC_ROUTES: usize = 10_000;
+/// Bytes of an ACL's match.
+pub const MAX_MATCH_LEN: usize = 16 << 10;
+/// Labels of a resource.
+pub const MAX_LABELS: usize = 64;
+/// Bytes of a label's key.
+pub const MAX_LABEL_KEY_LEN: usize = 128;
+/// Bytes of a label's value.
+pub const MAX_LABEL_VALUE_LEN: usize = 1024;
+/// Bytes of a host's name (RFC 1035 §2.3.4).
+pub const MAX_HOSTNAME_LEN: usize = 255;
+/// Paths of a field mask.
+pub const MAX_MASK_PATHS: usize = 64;
+/// Ports one chassis can claim: as many as a switch has port numbers for.
+pub const MAX_CLAIMS: usize = 65_536;
+/// Errors of one acknowledgement that are kept, and bytes of each.
+pub const MAX_ACK_ERRORS: usize = 100;
+/// Bytes of one such error.
+pub const MAX_ACK_ERROR_LEN: usize = 1024;
+/// Largest page of a list.
+pub const MAX_PAGE: usize = 1000;

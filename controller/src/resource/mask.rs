@@ -1,0 +1,102 @@
+//! Field masks: which fields of a resource an update changes.
+
+use std::collections::HashMap;
+
+use ferroflow_proto::northbound::resource::Spec as Wire;
+
+use super::{FieldError, Kind, Name, Shown, limits::MAX_MASK_PATHS};
+
+/// Copies the named fields, or says which there are. Output-only fields are known and
+/// skipped: the specs have been stripped of them on both sides.
+macro_rules! copy_field {
+    ($path:expr, $to:expr, $from:expr; $($field:ident),*; $($output_only:literal),*) => {
+        match $path {
+            $(path if path == stringify!($field).trim_start_matches("r#") => {
+                $to.$field = $from.$field.clone();
+                Ok(())
+            })*
+            $($output_only => Ok(()),)*
+            _ => Err(&[$(stringify!($field)),*][..]),
+        }
+    };
+}
+
+/// Changes the fields of `spec` and `labels` that `paths` name to what `new_spec` and
+/// `new_labels` have.
+///
+/// # Errors
+/// [`FieldError`] lists the fields there are.
+pub fn merge(
+    name: &Name,
+    (spec, labels): (&mut Wire, &mut HashMap<String, String>),
+    (new_spec, new_labels): (Option<&Wire>, &HashMap<String, String>),
+    paths: &[String],
+) -> Result<(), FieldError> {
+    if paths.len() > MAX_MASK_PATHS {
+        let reason = format!("{} paths are too many; keep to {MAX_MASK_PATHS}", paths.len());
+        return Err(FieldError::new("update_mask", reason));
+    }
+    for path in paths {
+        if path == "labels" {
+            new_labels.clone_into(labels);
+            continue;
+        }
+        let fields = match new_spec {
+            Some(new_spec) => copy(spec, new_spec, path),
+            None => Ok(false),
+        };
+        match fields {
+            Ok(true) => {}
+            Ok(false) => {
+                let reason = format!("`{path}` is in the mask, so `{}` is needed", name.kind().spec_field());
+                return Err(FieldError::new("spec", reason));
+            }
+            Err(fields) => return Err(unknown(name.kind(), path, fields)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(kind: Kind, path: &str, fields: &[&str]) -> FieldError {
+    let mut known: Vec<_> = fields.iter().map(|field| field.trim_start_matches("r#")).collect();
+    known.push("labels");
+    let reason =
+        format!("{} is not a field of {}; there are: {}", Shown(path), kind.spec_field(), known.join(", "));
+    FieldError::new("update_mask", reason)
+}
+
+/// Copies one field; false when the two are of different kinds.
+fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'static str]> {
+    match (to, from) {
+        (Wire::LogicalSwitch(_), Wire::LogicalSwitch(_)) => match path {
+            "tunnel_key" => Ok(()),
+            _ => Err(&[][..]),
+        },
+        (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
+            copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled;
+                "tunnel_key", "chassis", "up")
+        }
+        (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
+            copy_field!(path, to, from; enabled, static_routes; "tunnel_key")
+        }
+        (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
+            copy_field!(path, to, from; mac, networks, enabled; "tunnel_key")
+        }
+        (Wire::Acl(to), Wire::Acl(from)) => {
+            copy_field!(path, to, from; direction, priority, r#match, action;)
+        }
+        (Wire::Chassis(to), Wire::Chassis(from)) => {
+            copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
+        }
+        (
+            Wire::LogicalSwitch(_)
+            | Wire::LogicalSwitchPort(_)
+            | Wire::LogicalRouter(_)
+            | Wire::LogicalRouterPort(_)
+            | Wire::Acl(_)
+            | Wire::Chassis(_),
+            _,
+        ) => return Ok(false),
+    }
+    .map(|()| true)
+}

@@ -1,0 +1,223 @@
+//! Kinds of resources and their hierarchical names.
+
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use ferroflow_proto::northbound as pb;
+
+use super::{Shown, limits::MAX_ID_LEN};
+
+/// Declares each kind once: variant, number in the API, collections of its name from
+/// the root, field of its spec.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $wire:ident [$($collection:literal),+] $field:literal;)*) => {
+        /// Type of a resource.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: [Self; { [$(Self::$kind),*].len() }] = [$(Self::$kind),*];
+
+            /// Field of the resource that holds its spec.
+            pub const fn spec_field(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $field,)*
+                }
+            }
+
+            const fn collections(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$kind => &[$($collection),+],)*
+                }
+            }
+
+            /// From the API's enum; `None` for "unspecified".
+            pub const fn from_wire(kind: pb::Kind) -> Option<Self> {
+                match kind {
+                    pb::Kind::Unspecified => None,
+                    $(pb::Kind::$wire => Some(Self::$kind),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A logical switch.
+    Switch LogicalSwitch ["switches"] "logical_switch";
+    /// A port of a switch.
+    SwitchPort LogicalSwitchPort ["switches", "ports"] "logical_switch_port";
+    /// A logical router.
+    Router LogicalRouter ["routers"] "logical_router";
+    /// A port of a router.
+    RouterPort LogicalRouterPort ["routers", "ports"] "logical_router_port";
+    /// An ACL of a switch.
+    Acl Acl ["switches", "acls"] "acl";
+    /// A host.
+    Chassis Chassis ["chassis"] "chassis";
+}
+
+impl fmt::Display for Kind {
+    /// The pattern of its names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, collection) in self.collections().iter().enumerate() {
+            let slash = if i == 0 { "" } else { "/" };
+            write!(f, "{slash}{collection}/{{id}}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Name of a resource, `switches/web/ports/a`. Compared and ordered as its text.
+#[derive(Clone)]
+pub struct Name {
+    text: Arc<str>,
+    kind: Kind,
+}
+
+/// Text is not the name of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No kind has such names.
+    #[error("{} is not a resource name; write one of {}", Shown(.0), patterns())]
+    Pattern(String),
+    /// A segment is not an id.
+    #[error(
+        "{} is not an id; use 1 to 63 of a-z A-Z 0-9 . _ - and start with a letter or digit", Shown(.0)
+    )]
+    Id(String),
+}
+
+fn patterns() -> String {
+    Kind::ALL.map(|kind| kind.to_string()).join(", ")
+}
+
+/// Checks the grammar of an id.
+///
+/// # Errors
+/// [`NameError::Id`].
+pub fn check_id(id: &str) -> Result<(), NameError> {
+    let is_first = |b: u8| b.is_ascii_alphanumeric();
+    let is_next = |b: u8| is_first(b) || matches!(b, b'.' | b'_' | b'-');
+    let well_formed =
+        id.len() <= MAX_ID_LEN && id.bytes().next().is_some_and(is_first) && id.bytes().all(is_next);
+    if well_formed { Ok(()) } else { Err(NameError::Id(id.to_owned())) }
+}
+
+impl Name {
+    /// Parses a name of any kind.
+    ///
+    /// # Errors
+    /// [`NameError`] says what a name looks like.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError::Pattern(text.to_owned());
+        let mut collections = [""; 2];
+        let mut n_ids = 0;
+        let mut segments = text.split('/');
+        while let Some(collection) = segments.next() {
+            *collections.get_mut(n_ids).ok_or_else(wrong)? = collection;
+            check_id(segments.next().ok_or_else(wrong)?)?;
+            n_ids += 1;
+        }
+        let found = collections.get(..n_ids).ok_or_else(wrong)?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.collections() == found).ok_or_else(wrong)?;
+        Ok(Self { text: text.into(), kind })
+    }
+
+    /// Name of a chassis.
+    ///
+    /// # Errors
+    /// [`NameError::Id`].
+    pub fn chassis(id: &str) -> Result<Self, NameError> {
+        check_id(id)?;
+        Ok(Self { text: format!("chassis/{id}").into(), kind: Kind::Chassis })
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The last segment.
+    pub fn id(&self) -> &str {
+        self.text.rsplit_once('/').map_or("", |(_, id)| id)
+    }
+
+    /// What it is below of.
+    pub fn parent(&self) -> Option<Self> {
+        let kind = match self.kind {
+            Kind::SwitchPort | Kind::Acl => Kind::Switch,
+            Kind::RouterPort => Kind::Router,
+            Kind::Switch | Kind::Router | Kind::Chassis => return None,
+        };
+        let (above, _) = self.text.rsplit_once('/')?;
+        let (parent, _) = above.rsplit_once('/')?;
+        Some(Self { text: parent.into(), kind })
+    }
+
+    /// Kinds of what may be below it.
+    pub const fn child_kinds(&self) -> &'static [Kind] {
+        match self.kind {
+            Kind::Switch => &[Kind::SwitchPort, Kind::Acl],
+            Kind::Router => &[Kind::RouterPort],
+            Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Chassis => &[],
+        }
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,185 @@
+use std::collections::HashMap;
+
+use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use proptest::prelude::*;
+
+use super::*;
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+#[test]
+fn names_have_kind_id_and_parent() {
+    let port = name("switches/web.1/ports/a-b_c");
+    assert_eq!((port.kind(), port.id()), (Kind::SwitchPort, "a-b_c"));
+    assert_eq!(port.parent(), Some(name("switches/web.1")));
+    assert_eq!(name("routers/r").parent(), None);
+    for wrong in [
+        "",
+        "/",
+        "switches",
+        "switches/",
+        "switches/a/",
+        "switches//ports/a",
+        "switch/a",
+        "switches/a/ports",
+        "switches/a/ports/b/c/d",
+        "routers/r/acls/x",
+        "ports/a",
+        "switches/-a",
+        "switches/a b",
+        "chassis/é",
+    ] {
+        assert!(Name::parse(wrong).is_err(), "{wrong}");
+    }
+    assert!(Name::parse(&format!("switches/{}", "a".repeat(63))).is_ok());
+    assert!(Name::parse(&format!("switches/{}", "a".repeat(64))).is_err());
+}
+
+fn port(addresses: &[&str], port_security: &[&str]) -> Wire {
+    let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+    Wire::LogicalSwitchPort(pb::LogicalSwitchPort {
+        addresses: own(addresses),
+        port_security: own(port_security),
+        ..Default::default()
+    })
+}
+
+/// The reason a spec is refused.
+fn refused(text: &str, wire: &Wire) -> String {
+    parse_spec(&name(text), Some(wire)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_workload_port_has_typed_addresses() {
+    let wire = port(
+        &["0a:00:00:00:00:01 10.0.0.5 2001:db8::5", "unknown"],
+        &["0a:00:00:00:00:01 10.0.0.5 10.1.0.0/16"],
+    );
+    let Spec::SwitchPort(spec) = parse_spec(&name("switches/s/ports/p"), Some(&wire)).unwrap() else {
+        panic!("another kind");
+    };
+    let Attachment::Workload { addresses, unknown, port_security } = spec.attachment else {
+        panic!("another attachment");
+    };
+    assert!(unknown && spec.enabled);
+    assert_eq!(addresses[0].ips.len(), 2);
+    assert_eq!(port_security[0].ips[0].prefix_len, 32);
+    assert_eq!(port_security[0].ips[1].prefix_len, 16);
+}
+
+#[test]
+fn each_refusal_names_the_field_and_the_value() {
+    let at = "switches/s/ports/p";
+    for (wire, field, value) in [
+        (port(&["0a:00:00:00:00:01", "dynamic"], &[]), "addresses[1]", "`dynamic`"),
+        (port(&[""], &[]), "addresses[0]", "``"),
+        (port(&["01:00:00:00:00:01"], &[]), "addresses[0]", "01:00:00:00:00:01"),
+        (port(&["0a:00:00:00:00:01 10.0.0.256"], &[]), "addresses[0]", "10.0.0.256"),
+        (port(&["0a:00:00:00:00:01 224.0.0.1"], &[]), "addresses[0]", "224.0.0.1"),
+        (port(&["0a:00:00:00:00:01 10.0.0.0/24"], &[]), "addresses[0]", "10.0.0.0/24"),
+        (port(&[], &["0a:00:00:00:00:01 10.0.0.1/33"]), "port_security[0]", "10.0.0.1/33"),
+        (port(&[], &["unknown"]), "port_security[0]", "unknown"),
+        (Wire::Acl(pb::Acl::default()), "spec", "logical_switch_port"),
+    ] {
+        let reason = refused(at, &wire);
+        assert!(reason.contains(&format!("`{field}`")) && reason.contains(value), "{reason}");
+    }
+}
+
+#[test]
+fn routers_refuse_what_could_not_route() {
+    let router = |prefix: &str, next_hop: &str, output_port: &str| {
+        Wire::LogicalRouter(pb::LogicalRouter {
+            static_routes: vec![pb::StaticRoute {
+                prefix: prefix.into(),
+                next_hop: next_hop.into(),
+                output_port: output_port.into(),
+            }],
+            ..Default::default()
+        })
+    };
+    assert!(
+        parse_spec(&name("routers/r"), Some(&router("0.0.0.0/0", "10.0.0.1", "routers/r/ports/p"))).is_ok()
+    );
+    let reason = refused("routers/r", &router("10.1.0.5/16", "10.0.0.1", ""));
+    assert!(reason.contains("static_routes[0].prefix") && reason.contains("write 10.1.0.0/16"), "{reason}");
+    assert!(refused("routers/r", &router("10.1.0.0/16", "2001:db8::1", "")).contains("family"));
+    let elsewhere = refused("routers/r", &router("10.1.0.0/16", "10.0.0.1", "routers/q/ports/p"));
+    assert!(elsewhere.contains("not a port of routers/r"), "{elsewhere}");
+
+    let port = |networks: &[&str]| {
+        Wire::LogicalRouterPort(pb::LogicalRouterPort {
+            mac: "0a:00:00:00:01:01".into(),
+            networks: networks.iter().map(|text| (*text).to_owned()).collect(),
+            ..Default::default()
+        })
+    };
+    let at = "routers/r/ports/p";
+    assert!(parse_spec(&name(at), Some(&port(&["10.0.0.1/24", "2001:db8::1/64", "10.9.0.0/31"]))).is_ok());
+    assert!(refused(at, &port(&[])).contains("networks"));
+    assert!(refused(at, &port(&["10.0.0.0/24"])).contains("the network itself"));
+    assert!(refused(at, &port(&["10.0.0.1"])).contains("networks[0]"));
+}
+
+fn acl(action: pb::acl::Action, priority: u32) -> Wire {
+    Wire::Acl(pb::Acl {
+        direction: pb::acl::Direction::ToLport.into(),
+        priority,
+        r#match: "ip4".into(),
+        action: action.into(),
+    })
+}
+
+#[test]
+fn acls_that_need_tracking_are_refused_with_the_way_out() {
+    let at = "switches/s/acls/x";
+    assert!(parse_spec(&name(at), Some(&acl(pb::acl::Action::Drop, 32_767))).is_ok());
+    for action in [pb::acl::Action::AllowRelated, pb::acl::Action::Reject] {
+        assert!(refused(at, &acl(action, 1)).contains("use allow-stateless or drop"));
+    }
+    assert!(refused(at, &acl(pb::acl::Action::Drop, 32_768)).contains("`priority`: 32768"));
+    assert!(refused(at, &acl(pb::acl::Action::Drop, 65_536 + 5)).contains("out of range"));
+    assert!(refused(at, &acl(pb::acl::Action::Unspecified, 1)).contains("`action`"));
+}
+
+#[test]
+fn masks_change_what_they_name_and_nothing_else() {
+    let at = name("switches/s/acls/x");
+    let labels = HashMap::from([("a".to_owned(), "1".to_owned())]);
+    let merged = |paths: &[&str], new: Option<&Wire>| {
+        let (mut spec, mut kept) = (acl(pb::acl::Action::Drop, 1), labels.clone());
+        let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
+        merge(&at, (&mut spec, &mut kept), (new, &HashMap::new()), &paths).map(|()| (spec, kept))
+    };
+    let new = acl(pb::acl::Action::Allow, 7);
+    assert_eq!(merged(&["priority"], Some(&new)).unwrap(), (acl(pb::acl::Action::Drop, 7), labels.clone()));
+    assert_eq!(merged(&["labels"], None).unwrap(), (acl(pb::acl::Action::Drop, 1), HashMap::new()));
+    let reason = merged(&["prio"], Some(&new)).unwrap_err().to_string();
+    assert!(reason.contains("direction, priority, match, action, labels"), "{reason}");
+    assert!(merged(&["match"], Some(&Wire::LogicalSwitch(Default::default()))).is_err());
+    assert!(merged(&["match"], None).is_err());
+}
+
+#[test]
+fn errors_show_little_of_a_hostile_text() {
+    let shown = Shown(&"é\n".repeat(1000)).to_string();
+    assert!(shown.len() < 300 && !shown.contains('\n'), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_parsed_or_refused(text in "\\PC{0,40}", digits in "[0-9a-f:./ ]{0,30}") {
+        for text in [&text, &digits] {
+            if let Ok(name) = Name::parse(text) {
+                prop_assert_eq!(name.as_str(), text.as_str());
+            }
+            let _ = parse_spec(&name("switches/s/ports/p"), Some(&port(&[text], &[text])));
+            let wire = Wire::LogicalRouterPort(pb::LogicalRouterPort {
+                mac: text.clone(), networks: vec![text.clone()], ..Default::default()
+            });
+            let _ = parse_spec(&name("routers/r/ports/p"), Some(&wire));
+        }
+    }
+}

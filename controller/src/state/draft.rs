@@ -1,0 +1,431 @@
+//! A transaction in the making.
+//!
+//! Operations are applied one after the other to a draft; what resources mean to each
+//! other is judged at the end, so operations may come in any order as long as the end
+//! is sound. Nothing outside the draft changes until it is committed and applied.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use ferroflow_proto::northbound as pb;
+
+use super::{
+    Binding, Change, Reason, Record, Refusal, State, encode_counter,
+    index::{Address, addresses_of, is_port, peer_of},
+    keys::{self, Allocator},
+};
+use crate::{
+    resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
+    store::{Revision, Txn},
+};
+
+/// Changes on top of a [`State`].
+pub struct Draft<'a> {
+    state: &'a State,
+    revision: Revision,
+    touched: BTreeMap<Name, Touched>,
+    results: Vec<Name>,
+}
+
+struct Touched {
+    /// The resource after the change; `None`: deleted.
+    record: Option<Record>,
+    /// The operation that touched it last.
+    operation: Option<usize>,
+    /// It is not the resource the state has under this name.
+    is_new: bool,
+}
+
+/// A sound transaction, ready to be committed.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The revision it makes.
+    pub revision: Revision,
+    /// What changes, in order of names; empty: nothing.
+    pub changes: Vec<Change>,
+    /// The resources that creates and updates asked for, in their order.
+    pub results: Vec<Arc<Record>>,
+    pub(super) counters: BTreeMap<String, Option<u32>>,
+}
+
+impl Prepared {
+    /// The writes to the store.
+    pub fn txn(&self, based_on: Revision) -> Txn {
+        let records = self
+            .changes
+            .iter()
+            .map(|change| (change.name.to_string(), change.after.as_ref().map(|record| record.encode())));
+        let counters =
+            self.counters.iter().map(|(scope, counter)| (scope.clone(), counter.map(encode_counter)));
+        Txn { based_on, writes: records.chain(counters).collect() }
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// A draft without changes.
+    pub fn new(state: &'a State) -> Self {
+        Self { state, revision: state.revision().next(), touched: BTreeMap::new(), results: Vec::new() }
+    }
+
+    /// What the draft is made on.
+    pub const fn state(&self) -> &'a State {
+        self.state
+    }
+
+    /// The resource as it is in the draft.
+    pub fn get(&self, name: &Name) -> Option<&Record> {
+        match self.touched.get(name) {
+            Some(touched) => touched.record.as_ref(),
+            None => self.state.get(name).map(|record| &**record),
+        }
+    }
+
+    /// Creates a resource.
+    ///
+    /// # Errors
+    /// [`Reason`].
+    pub fn create(&mut self, operation: usize, resource: pb::Resource) -> Result<(), Reason> {
+        let name = writable(&resource.name)?;
+        if self.get(&name).is_some() {
+            return Err(Reason::AlreadyExists(name));
+        }
+        self.insert(Some(operation), name, resource)
+    }
+
+    /// Changes a resource: the fields in `paths`, or all when there are none.
+    ///
+    /// # Errors
+    /// [`Reason`].
+    pub fn update(
+        &mut self,
+        operation: usize,
+        resource: pb::Resource,
+        paths: &[String],
+        allow_missing: bool,
+    ) -> Result<(), Reason> {
+        let name = writable(&resource.name)?;
+        if allow_missing && !paths.is_empty() {
+            return Err(Reason::MissingWithMask(name));
+        }
+        let Some(present) = self.get(&name) else {
+            if allow_missing {
+                return self.insert(Some(operation), name, resource);
+            }
+            return Err(Reason::NotFound(name));
+        };
+        let mut record = present.clone();
+        let mut new_spec = resource.spec;
+        new_spec.iter_mut().for_each(strip);
+        let field = |error| Reason::Field { name: name.clone(), error };
+        if paths.is_empty() {
+            record.spec = parse_spec(&name, new_spec.as_ref()).map_err(field)?;
+            record.wire = new_spec.ok_or(Reason::Empty("spec"))?;
+            record.labels = resource.labels;
+        } else {
+            let to = (&mut record.wire, &mut record.labels);
+            merge(&name, to, (new_spec.as_ref(), &resource.labels), paths).map_err(field)?;
+            record.spec = parse_spec(&name, Some(&record.wire)).map_err(field)?;
+        }
+        check_labels(&record.labels).map_err(field)?;
+        if !record.is_workload() {
+            record.binding = None;
+        }
+        record.update_revision = self.revision;
+        self.results.push(name.clone());
+        self.touch(Some(operation), name, Some(record), false);
+        Ok(())
+    }
+
+    /// Deletes a resource and what is below it.
+    ///
+    /// # Errors
+    /// [`Reason`].
+    pub fn delete(&mut self, operation: usize, name: &str, allow_missing: bool) -> Result<(), Reason> {
+        let name = Name::parse(name)?;
+        if self.get(&name).is_none() {
+            return if allow_missing { Ok(()) } else { Err(Reason::NotFound(name)) };
+        }
+        let prefix = format!("{name}/");
+        let mut below: Vec<Name> = self.state.below(&name).cloned().collect();
+        let drafted = self
+            .touched
+            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+            .map(|(name, _)| name);
+        below.extend(drafted.take_while(|name| name.as_str().starts_with(&prefix)).cloned());
+        for child in below {
+            self.touch(Some(operation), child, None, false);
+        }
+        self.touch(Some(operation), name, None, false);
+        Ok(())
+    }
+
+    /// Writes the record of a chassis, on behalf of the chassis itself.
+    ///
+    /// # Errors
+    /// [`Reason`].
+    pub fn register(&mut self, name: Name, chassis: pb::Chassis) -> Result<(), Reason> {
+        let spec = pb::resource::Spec::Chassis(chassis);
+        match self.get(&name) {
+            Some(present) => {
+                let mut record = present.clone();
+                record.spec = parse_spec(&name, Some(&spec))
+                    .map_err(|error| Reason::Field { name: name.clone(), error })?;
+                record.wire = spec;
+                record.update_revision = self.revision;
+                self.touch(None, name, Some(record), false);
+                Ok(())
+            }
+            None => {
+                let resource = pb::Resource { spec: Some(spec), ..Default::default() };
+                self.insert(None, name, resource)
+            }
+        }
+    }
+
+    /// Binds a workload's port to a chassis, or frees it. Does nothing to what is not such
+    /// a port.
+    pub fn bind(&mut self, name: &Name, to: Option<(&str, bool)>) {
+        let Some(present) = self.get(name).filter(|record| record.is_workload()) else { return };
+        let since = |chassis: &str| match &present.binding {
+            Some(binding) if binding.chassis == chassis => binding.since,
+            Some(_) | None => self.revision,
+        };
+        let binding =
+            to.map(|(chassis, up)| Binding { chassis: chassis.to_owned(), up, since: since(chassis) });
+        let record = Record { binding, ..present.clone() };
+        self.touch(None, name.clone(), Some(record), false);
+    }
+
+    fn insert(
+        &mut self,
+        operation: Option<usize>,
+        name: Name,
+        mut resource: pb::Resource,
+    ) -> Result<(), Reason> {
+        resource.spec.iter_mut().for_each(strip);
+        let field = |error| Reason::Field { name: name.clone(), error };
+        let spec = parse_spec(&name, resource.spec.as_ref()).map_err(field)?;
+        check_labels(&resource.labels).map_err(field)?;
+        let record = Record {
+            name: name.clone(),
+            create_revision: self.revision,
+            update_revision: self.revision,
+            labels: resource.labels,
+            wire: resource.spec.ok_or(Reason::Empty("spec"))?,
+            spec,
+            key: 0,
+            binding: None,
+        };
+        if operation.is_some() {
+            self.results.push(name.clone());
+        }
+        self.touch(operation, name, Some(record), true);
+        Ok(())
+    }
+
+    fn touch(&mut self, operation: Option<usize>, name: Name, record: Option<Record>, is_new: bool) {
+        let earlier = self.touched.get(&name);
+        let operation = operation.or(earlier.and_then(|touched| touched.operation));
+        let was_new = earlier.is_some_and(|touched| touched.is_new);
+        let was_here = self.get(&name).is_some();
+        let touched = Touched { operation, is_new: is_new || (was_new && was_here), record };
+        self.touched.insert(name, touched);
+    }
+
+    /// Judges the whole, gives new resources their keys and new ports the chassis that
+    /// `claimant` says already has them.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the operation.
+    pub fn finish(mut self, claimant: impl Fn(&str) -> Option<String>) -> Result<Prepared, Refusal> {
+        self.unbind_from_deleted_chassis();
+        for (name, touched) in &self.touched {
+            let verdict = match &touched.record {
+                Some(record) => self.check_put(record),
+                None => self.check_deleted(name),
+            };
+            verdict.map_err(|reason| Refusal { operation: touched.operation, reason })?;
+        }
+        self.check_unique()?;
+        self.bind_claimed(claimant);
+        let counters = self.allocate_keys()?;
+        Ok(self.into_prepared(counters))
+    }
+
+    fn unbind_from_deleted_chassis(&mut self) {
+        let deleted = self
+            .touched
+            .iter()
+            .filter(|(name, touched)| name.kind() == Kind::Chassis && touched.record.is_none());
+        let deleted: Vec<String> = deleted.map(|(name, _)| name.id().to_owned()).collect();
+        for chassis in deleted {
+            let ports: Vec<Name> = self.state.bound_to(&chassis).cloned().collect();
+            for port in ports {
+                let is_bound = self
+                    .get(&port)
+                    .and_then(|record| record.binding.as_ref())
+                    .is_some_and(|binding| binding.chassis == chassis);
+                if is_bound {
+                    self.bind(&port, None);
+                }
+            }
+        }
+    }
+
+    fn check_put(&self, record: &Record) -> Result<(), Reason> {
+        let name = &record.name;
+        if let Some(parent) = name.parent().filter(|parent| self.get(parent).is_none()) {
+            return Err(Reason::NoParent { name: name.clone(), parent });
+        }
+        let dangling = |field: String, target: Name| Reason::Dangling { name: name.clone(), field, target };
+        if let Some(peer) = peer_of(record).filter(|peer| self.get(peer).is_none()) {
+            return Err(dangling("router_port".to_owned(), peer.clone()));
+        }
+        if let Spec::Router(router) = &record.spec {
+            for (i, route) in router.static_routes.iter().enumerate() {
+                let Some(port) = &route.output_port else { continue };
+                let target = Name::parse(&format!("{name}/ports/{port}"))?;
+                if self.get(&target).is_none() {
+                    return Err(dangling(format!("static_routes[{i}].output_port"), target));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody may still refer to what is gone.
+    fn check_deleted(&self, name: &Name) -> Result<(), Reason> {
+        if name.kind() != Kind::RouterPort {
+            return Ok(());
+        }
+        let referenced = |by: &Name| Reason::Referenced { name: name.clone(), by: by.clone() };
+        if let Some(by) = self.state.index.peers.get(name) {
+            let still = self.get(by).and_then(peer_of) == Some(name);
+            // One that was written in this transaction is refused for its own field.
+            if still && !self.touched.contains_key(by) {
+                return Err(referenced(by));
+            }
+        }
+        let router = name.parent().and_then(|router| self.get(&router));
+        if let Some(Record { name: by, spec: Spec::Router(router), .. }) = router {
+            let mut outputs = router.static_routes.iter().filter_map(|route| route.output_port.as_deref());
+            if outputs.any(|port| port == name.id()) {
+                return Err(referenced(by));
+            }
+        }
+        Ok(())
+    }
+
+    /// Port ids, peers and addresses have one owner each.
+    fn check_unique(&self) -> Result<(), Refusal> {
+        let index = &self.state.index;
+        let mut ids: HashMap<&str, &Name> = HashMap::new();
+        let mut peers: HashMap<&Name, &Name> = HashMap::new();
+        let mut addresses: HashMap<(Name, Address), &Name> = HashMap::new();
+        for (name, touched) in &self.touched {
+            let Some(record) = &touched.record else { continue };
+            let refuse = |reason| Refusal { operation: touched.operation, reason };
+            if is_port(name) {
+                let other = self.untouched(index.ports.get(name.id()), name);
+                if let Some(other) = ids.insert(name.id(), name).or(other) {
+                    let (name, other) = (name.clone(), other.clone());
+                    return Err(refuse(Reason::PortIdTaken { name, other }));
+                }
+            }
+            if let Some(peer) = peer_of(record) {
+                let other = self.untouched(index.peers.get(peer), name);
+                if let Some(other) = peers.insert(peer, name).or(other) {
+                    let (name, peer, other) = (name.clone(), peer.clone(), other.clone());
+                    return Err(refuse(Reason::PeerTaken { name, peer, other }));
+                }
+            }
+            let Some(switch) = name.parent() else { continue };
+            let owners = index.addresses.get(&switch);
+            for address in addresses_of(record) {
+                let other = self.untouched(owners.and_then(|owners| owners.get(&address)), name);
+                if let Some(other) = addresses.insert((switch.clone(), address), name).or(other) {
+                    let (name, other) = (name.clone(), other.clone());
+                    let address = address.to_string();
+                    return Err(refuse(Reason::AddressTaken { name, address, other }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An owner by the state's index that is another resource and not in this draft.
+    fn untouched<'b>(&self, owner: Option<&'b Name>, name: &Name) -> Option<&'b Name> {
+        owner.filter(|owner| *owner != name && !self.touched.contains_key(*owner))
+    }
+
+    fn bind_claimed(&mut self, claimant: impl Fn(&str) -> Option<String>) {
+        let unbound = |record: &Record| record.is_workload() && record.binding.is_none();
+        let is_written = |touched: &&mut Touched| touched.operation.is_some();
+        for touched in self.touched.values_mut().filter(is_written) {
+            let Some(record) = touched.record.as_mut().filter(|record| unbound(record)) else { continue };
+            record.binding = claimant(record.name.id()).map(|chassis| Binding {
+                chassis,
+                up: false,
+                since: self.revision,
+            });
+        }
+    }
+
+    /// Gives keys to what is new; the counters as they are to be stored.
+    fn allocate_keys(&mut self) -> Result<BTreeMap<String, Option<u32>>, Refusal> {
+        let state = self.state;
+        let anew = |name: &Name| self.touched.get(name).is_some_and(|touched| touched.is_new);
+        // A datapath made anew starts to count anew.
+        let datapaths = self.touched.keys().filter(|name| !name.child_kinds().is_empty());
+        let reset: HashSet<String> = datapaths.filter(|name| anew(name)).map(keys::scope_below).collect();
+        let mut allocator = Allocator::new(&state.counters, &state.index.keys, reset);
+        for (name, touched) in &mut self.touched {
+            let is_new = touched.is_new;
+            let Some(record) = touched.record.as_mut().filter(|_| is_new) else { continue };
+            let Some(scope) = keys::scope(name) else { continue };
+            record.key = allocator.allocate(&scope).map_err(|exhausted| Refusal {
+                operation: touched.operation,
+                reason: Reason::KeysExhausted { name: name.clone(), max: exhausted.max },
+            })?;
+        }
+        let moved = allocator.into_counters();
+        let gone = self.touched.iter().filter(|(_, touched)| touched.record.is_none() || touched.is_new);
+        let mut result: BTreeMap<String, Option<u32>> = gone
+            .map(|(name, _)| keys::scope_below(name))
+            .filter(|scope| state.counters.contains_key(scope))
+            .map(|scope| (scope, None))
+            .collect();
+        result.extend(moved.into_iter().map(|(scope, counter)| (scope, Some(counter))));
+        Ok(result)
+    }
+
+    fn into_prepared(self, counters: BTreeMap<String, Option<u32>>) -> Prepared {
+        let Self { state, revision, touched, results } = self;
+        let mut changes = Vec::with_capacity(touched.len());
+        for (name, touched) in touched {
+            let before = state.get(&name);
+            let is_same = match (before, &touched.record) {
+                (Some(before), Some(after)) => !touched.is_new && before.same_content(after),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !is_same {
+                changes.push(Change { name, before: before.cloned(), after: touched.record.map(Arc::new) });
+            }
+        }
+        let result = |name: &Name| match changes.binary_search_by(|change| change.name.cmp(name)) {
+            Ok(i) => changes.get(i).and_then(|change| change.after.clone()),
+            Err(_) => state.get(name).cloned(),
+        };
+        let results = results.iter().filter_map(result).collect();
+        Prepared { revision, results, changes, counters }
+    }
+}
+
+fn writable(name: &str) -> Result<Name, Reason> {
+    let name = Name::parse(name)?;
+    if name.kind() == Kind::Chassis { Err(Reason::ReadOnly(name)) } else { Ok(name) }
+}

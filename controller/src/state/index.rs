@@ -1,0 +1,131 @@
+//! What must be found without a search: who has a port id, a peer, a key, an address, a
+//! chassis. Derived from the records; never stored.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use flowtable::types::MacAddr;
+
+use super::{Record, keys};
+use crate::resource::{Attachment, Kind, Name, Spec};
+
+/// An address that one port of a switch can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Address {
+    Mac(MacAddr),
+    Ip(IpAddr),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mac(mac) => mac.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    /// Id of a port → the port.
+    pub(super) ports: HashMap<String, Name>,
+    /// Router port → the switch port at its other side.
+    pub(super) peers: HashMap<Name, Name>,
+    /// Scope of keys → the keys in use.
+    pub(super) keys: HashMap<String, HashSet<u32>>,
+    /// Switch → address → the port that has it.
+    pub(super) addresses: HashMap<Name, HashMap<Address, Name>>,
+    /// Id of a chassis → the ports bound to it.
+    pub(super) bound: HashMap<String, BTreeSet<Name>>,
+}
+
+impl Index {
+    pub(super) fn add(&mut self, record: &Record) {
+        let name = &record.name;
+        if is_port(name) {
+            self.ports.insert(name.id().to_owned(), name.clone());
+        }
+        if let Some(peer) = peer_of(record) {
+            self.peers.insert(peer.clone(), name.clone());
+        }
+        if let Some(scope) = keys::scope(name) {
+            self.keys.entry(scope).or_default().insert(record.key);
+        }
+        if let Some(binding) = &record.binding {
+            self.bound.entry(binding.chassis.clone()).or_default().insert(name.clone());
+        }
+        let addresses = addresses_of(record);
+        if let (false, Some(switch)) = (addresses.is_empty(), name.parent()) {
+            let owners = self.addresses.entry(switch).or_default();
+            owners.extend(addresses.into_iter().map(|address| (address, name.clone())));
+        }
+    }
+
+    pub(super) fn remove(&mut self, record: &Record) {
+        let name = &record.name;
+        if is_port(name) {
+            self.ports.remove(name.id());
+        }
+        if let Some(peer) = peer_of(record) {
+            self.peers.remove(peer);
+        }
+        if let Some(scope) = keys::scope(name) {
+            remove_from(&mut self.keys, scope.as_str(), |keys| {
+                keys.remove(&record.key);
+                keys.is_empty()
+            });
+        }
+        if let Some(binding) = &record.binding {
+            remove_from(&mut self.bound, binding.chassis.as_str(), |ports| {
+                ports.remove(name);
+                ports.is_empty()
+            });
+        }
+        if let Some(switch) = name.parent() {
+            remove_from(&mut self.addresses, switch.as_str(), |owners| {
+                for address in addresses_of(record) {
+                    owners.remove(&address);
+                }
+                owners.is_empty()
+            });
+        }
+    }
+}
+
+/// Changes the set of a key; drops it when that leaves it empty.
+fn remove_from<K, V>(map: &mut HashMap<K, V>, key: &str, change: impl FnOnce(&mut V) -> bool)
+where
+    K: std::borrow::Borrow<str> + std::hash::Hash + Eq,
+{
+    if map.get_mut(key).is_some_and(change) {
+        map.remove(key);
+    }
+}
+
+pub(super) fn is_port(name: &Name) -> bool {
+    matches!(name.kind(), Kind::SwitchPort | Kind::RouterPort)
+}
+
+/// The router port this switch port is linked to.
+pub(super) fn peer_of(record: &Record) -> Option<&Name> {
+    match &record.spec {
+        Spec::SwitchPort(port) => match &port.attachment {
+            Attachment::Router(peer) => Some(peer),
+            Attachment::Workload { .. } => None,
+        },
+        Spec::Switch | Spec::Router(_) | Spec::RouterPort(_) | Spec::Acl(_) | Spec::Chassis(_) => None,
+    }
+}
+
+/// The addresses this port claims for itself on its switch.
+pub(super) fn addresses_of(record: &Record) -> BTreeSet<Address> {
+    let Spec::SwitchPort(port) = &record.spec else { return BTreeSet::new() };
+    let Attachment::Workload { addresses, .. } = &port.attachment else { return BTreeSet::new() };
+    let each = addresses.iter().flat_map(|entry| {
+        let ips = entry.ips.iter().copied().map(Address::Ip);
+        std::iter::once(Address::Mac(entry.mac)).chain(ips)
+    });
+    each.collect()
+}

@@ -1,0 +1,154 @@
+//! A resource as the controller holds it, and as the store keeps it.
+
+use std::collections::HashMap;
+
+use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use prost::Message;
+
+use super::keys;
+use crate::{
+    resource::{Attachment, Name, Spec, parse_spec},
+    store::Revision,
+};
+
+/// A resource.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Its name.
+    pub name: Name,
+    /// Revision that made it.
+    pub create_revision: Revision,
+    /// Revision that last changed what the user wrote; a new binding does not count, so
+    /// that a conditional update does not fail because a workload moved.
+    pub update_revision: Revision,
+    /// The user's labels.
+    pub labels: HashMap<String, String>,
+    /// The spec in the user's words, so that a read gives back what was written.
+    pub wire: Wire,
+    /// The spec, typed.
+    pub spec: Spec,
+    /// Key in tunnels of a datapath or port; 0 for other kinds.
+    pub key: u32,
+    /// Where a workload's port is.
+    pub binding: Option<Binding>,
+}
+
+/// Where a workload's port is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Id of the chassis.
+    pub chassis: String,
+    /// The chassis forwards for it.
+    pub up: bool,
+    /// Revision that bound it there.
+    pub since: Revision,
+}
+
+/// What is known of a chassis only while the controller runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChassisStatus {
+    /// It holds a stream.
+    pub connected: bool,
+    /// Last revision it has acknowledged.
+    pub applied: Revision,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Stored {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<pb::Resource>,
+    #[prost(uint32, tag = "2")]
+    key: u32,
+    #[prost(message, optional, tag = "3")]
+    binding: Option<StoredBinding>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredBinding {
+    #[prost(string, tag = "1")]
+    chassis: String,
+    #[prost(bool, tag = "2")]
+    up: bool,
+    #[prost(uint64, tag = "3")]
+    since: u64,
+}
+
+impl Record {
+    /// It is a port that a workload can be behind.
+    pub fn is_workload(&self) -> bool {
+        matches!(&self.spec, Spec::SwitchPort(port) if matches!(port.attachment, Attachment::Workload { .. }))
+    }
+
+    /// The users' and the controller's part are the same; revisions may differ.
+    pub(super) fn same_content(&self, other: &Self) -> bool {
+        self.labels == other.labels && self.wire == other.wire && self.binding == other.binding
+    }
+
+    /// The resource as the API shows it.
+    pub fn to_wire(&self, status: impl Fn(&str) -> ChassisStatus) -> pb::Resource {
+        let mut spec = self.wire.clone();
+        match &mut spec {
+            Wire::LogicalSwitch(switch) => switch.tunnel_key = self.key,
+            Wire::LogicalRouter(router) => router.tunnel_key = self.key,
+            Wire::LogicalRouterPort(port) => port.tunnel_key = self.key,
+            Wire::LogicalSwitchPort(port) => {
+                port.tunnel_key = self.key;
+                if let Some(binding) = &self.binding {
+                    port.chassis = format!("chassis/{}", binding.chassis);
+                    port.up = binding.up;
+                }
+            }
+            Wire::Acl(_) => {}
+            Wire::Chassis(chassis) => {
+                let status = status(self.name.id());
+                chassis.connected = status.connected;
+                chassis.applied_revision = status.applied.get();
+            }
+        }
+        self.with_spec(spec)
+    }
+
+    fn with_spec(&self, spec: Wire) -> pb::Resource {
+        pb::Resource {
+            name: self.name.to_string(),
+            create_revision: self.create_revision.get(),
+            update_revision: self.update_revision.get(),
+            labels: self.labels.clone(),
+            spec: Some(spec),
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let binding = self.binding.as_ref().map(|binding| StoredBinding {
+            chassis: binding.chassis.clone(),
+            up: binding.up,
+            since: binding.since.get(),
+        });
+        Stored { resource: Some(self.with_spec(self.wire.clone())), key: self.key, binding }.encode_to_vec()
+    }
+
+    pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
+        let name = Name::parse(name).map_err(|error| error.to_string())?;
+        let stored = Stored::decode(bytes).map_err(|error| error.to_string())?;
+        let resource = stored.resource.ok_or("it has no resource")?;
+        let spec = parse_spec(&name, resource.spec.as_ref()).map_err(|error| error.to_string())?;
+        let binding = stored.binding.map(|binding| Binding {
+            chassis: binding.chassis,
+            up: binding.up,
+            since: Revision::new(binding.since),
+        });
+        if !keys::is_valid(&name, stored.key) {
+            return Err(format!("its tunnel key is {}", stored.key));
+        }
+        Ok(Self {
+            name,
+            create_revision: Revision::new(resource.create_revision),
+            update_revision: Revision::new(resource.update_revision),
+            labels: resource.labels,
+            wire: resource.spec.ok_or("it has no spec")?,
+            spec,
+            key: stored.key,
+            binding,
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! What a dataplane and its ports are made of.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use flowtable::{switch::SwitchConfig, types::PortNo};
+
+use crate::port::memory::MemoryPort;
+
+/// One worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkerConfig {
+    /// Core it is tied to; `None` leaves the choice to the kernel.
+    pub core: Option<usize>,
+}
+
+/// The dataplane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataplaneConfig {
+    /// One for each worker; at least one.
+    pub workers: Vec<WorkerConfig>,
+    /// Never sleep: for cores that have nothing else to do.
+    pub busy: bool,
+    /// How long a worker looks for packets in vain before it sleeps.
+    pub idle_spin: Duration,
+    /// Caches of each worker.
+    pub switch: SwitchConfig,
+    /// Frames of each worker, of 4 KiB. Must cover what all its ports hold at once: a
+    /// batch, and what is under way to other workers.
+    pub n_frames: usize,
+    /// Packets that may wait for a port of another worker.
+    pub n_handover: usize,
+}
+
+impl Default for DataplaneConfig {
+    fn default() -> Self {
+        Self {
+            workers: vec![WorkerConfig::default()],
+            busy: false,
+            idle_spin: Duration::from_micros(50),
+            switch: SwitchConfig::default(),
+            n_frames: 4096,
+            n_handover: 1024,
+        }
+    }
+}
+
+/// Which received frames an AF_XDP port takes from the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Steering {
+    /// All: the interface is the switch's.
+    All,
+    /// Only tunnelled packets: the interface stays the host's.
+    Tunnel {
+        /// The host's address that peers send to.
+        local: Ipv4Addr,
+        /// UDP ports of the tunnels.
+        udp_ports: Vec<u16>,
+    },
+}
+
+/// What a port stands on.
+#[derive(Debug, Clone)]
+pub enum Device {
+    /// A host interface.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// What to take from it.
+        steering: Steering,
+    },
+    /// Queues in this process.
+    Memory(MemoryPort),
+}
+
+/// A port to attach.
+#[derive(Debug, Clone)]
+pub struct PortSpec {
+    /// Its number in rules.
+    pub port: PortNo,
+    /// Its name in commands.
+    pub name: String,
+    /// What it stands on.
+    pub device: Device,
+}

@@ -1,0 +1,231 @@
+//! The ports of one worker and the way to those of others: the switch's sink.
+
+use std::{collections::HashMap, os::fd::RawFd, sync::Arc};
+
+use flowtable::{drop::DropReason, offload, packet::Packet, stats::DropCount, switch::Sink, types::PortNo};
+
+use super::fabric::{Fabric, Handover, Seat};
+use crate::{
+    pool::{Frame, Pool},
+    port::{AttachedPort, Port},
+    sys::event::PollSet,
+};
+
+/// Where a port is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Nowhere,
+    /// Here, at this index.
+    Here(usize),
+    /// On this worker.
+    Worker(usize),
+}
+
+/// Ports, buffers, and what was lost on the way out.
+pub(crate) struct Egress {
+    ports: Vec<AttachedPort>,
+    /// By port number.
+    routes: Vec<Route>,
+    pool: Pool,
+    fabric: Arc<Fabric>,
+    seat: Arc<Seat>,
+    /// Workers that got packets since the last flush.
+    to_wake: Vec<usize>,
+    drops: HashMap<(PortNo, DropReason), Lost>,
+    scratch_fds: Vec<RawFd>,
+}
+
+/// Copies lost on their way out, and their bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lost {
+    n_copies: u64,
+    n_bytes: u64,
+}
+
+impl Egress {
+    pub(crate) fn new(pool: Pool, fabric: Arc<Fabric>, seat: Arc<Seat>) -> Self {
+        Self {
+            ports: Vec::new(),
+            routes: Vec::new(),
+            pool,
+            to_wake: Vec::with_capacity(fabric.seats().len()),
+            fabric,
+            seat,
+            drops: HashMap::new(),
+            scratch_fds: Vec::new(),
+        }
+    }
+
+    pub(crate) fn n_ports(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub(crate) fn ports(&self) -> impl Iterator<Item = &AttachedPort> {
+        self.ports.iter()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Receives from a port. `None`: there was nothing.
+    pub(crate) fn receive(&mut self, idx: usize, batch: &mut Vec<Packet<Frame>>) -> Option<PortNo> {
+        let attached = self.ports.get_mut(idx)?;
+        attached.receive(&mut self.pool, batch);
+        (!batch.is_empty()).then_some(attached.port)
+    }
+
+    /// Sends what other workers have received for our ports.
+    pub(crate) fn take_handovers(&mut self) -> bool {
+        let mut found = false;
+        // At most what was there at the start: others may add as fast as we take.
+        for _ in 0..self.seat.inbox.len() {
+            let Some(Handover { port, packet }) = self.seat.inbox.pop() else { break };
+            found = true;
+            match self.route_of(port) {
+                Route::Here(idx) => self.send(idx, packet),
+                // It has moved or gone meanwhile; packets do not travel twice.
+                Route::Nowhere | Route::Worker(_) => self.lose(DropReason::NoSuchPort, packet),
+            }
+        }
+        found
+    }
+
+    /// Sends what the ports have taken, and wakes workers that got packets from us.
+    pub(crate) fn flush(&mut self) {
+        for attached in &mut self.ports {
+            let n_lost = attached.flush();
+            if n_lost > 0 {
+                // The kernel does not tell which frames these were, nor their ports.
+                self.drops.entry((PortNo::ZERO, DropReason::TxError)).or_default().n_copies += n_lost;
+            }
+        }
+        for worker in self.to_wake.drain(..) {
+            self.fabric.seats()[worker].waker.wake();
+        }
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.ports.iter().any(|attached| attached.device.has_unsent())
+    }
+
+    /// Work has come that no file tells of.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.seat.inbox.is_empty() || self.ports.iter().any(|attached| attached.device.has_pending())
+    }
+
+    /// Adds the files of all ports, and which port each belongs to.
+    pub(crate) fn wait_for(&mut self, set: &mut PollSet, owners: &mut Vec<PortNo>) {
+        for attached in &self.ports {
+            self.scratch_fds.clear();
+            attached.device.wait_fds(&mut self.scratch_fds);
+            for fd in &self.scratch_fds {
+                set.add(*fd);
+                owners.push(attached.port);
+            }
+        }
+    }
+
+    pub(crate) fn set_gone(&mut self, port: PortNo) {
+        if let Route::Here(idx) = self.route_of(port)
+            && let Some(attached) = self.ports.get_mut(idx)
+        {
+            attached.device.set_gone();
+        }
+    }
+
+    pub(crate) fn attach(&mut self, port: AttachedPort) {
+        self.set_route(port.port, Route::Here(self.ports.len()));
+        self.ports.push(port);
+    }
+
+    pub(crate) fn detach(&mut self, port: PortNo) -> Option<AttachedPort> {
+        let Route::Here(idx) = self.route_of(port) else { return None };
+        self.set_route(port, Route::Nowhere);
+        let detached = self.ports.swap_remove(idx);
+        if let Some(moved) = self.ports.get(idx).map(|moved| moved.port) {
+            self.set_route(moved, Route::Here(idx));
+        }
+        Some(detached)
+    }
+
+    pub(crate) fn route(&mut self, port: PortNo, worker: Option<usize>) {
+        self.set_route(port, worker.map_or(Route::Nowhere, Route::Worker));
+    }
+
+    /// Copies lost after the switch had handed them over, by the port their packet came
+    /// in by.
+    pub(crate) fn drops(&self) -> impl Iterator<Item = DropCount> {
+        self.drops.iter().map(|((in_port, reason), lost)| DropCount {
+            in_port: *in_port,
+            reason: *reason,
+            rule: None,
+            n_packets: 0,
+            n_bytes: lost.n_bytes,
+            n_copies: lost.n_copies,
+        })
+    }
+
+    fn route_of(&self, port: PortNo) -> Route {
+        self.routes.get(port.get() as usize).copied().unwrap_or(Route::Nowhere)
+    }
+
+    fn set_route(&mut self, port: PortNo, route: Route) {
+        let idx = port.get() as usize;
+        if idx >= self.routes.len() {
+            self.routes.resize(idx + 1, Route::Nowhere);
+        }
+        self.routes[idx] = route;
+    }
+
+    /// Sends by a port of ours.
+    fn send(&mut self, idx: usize, mut packet: Packet<Frame>) {
+        // No port can send a partial checksum: neither AF_XDP by xsk-rs nor a queue.
+        if packet.offload.csum_partial {
+            offload::complete(&mut packet);
+        }
+        match self.ports[idx].send(packet.bytes()) {
+            Ok(()) => self.pool.put(packet.into_buf()),
+            Err(reason) => self.lose(reason, packet),
+        }
+    }
+
+    fn hand_over(&mut self, worker: usize, port: PortNo, packet: Packet<Frame>) {
+        match self.fabric.seats()[worker].inbox.push(Handover { port, packet }) {
+            Ok(()) if self.to_wake.contains(&worker) => {}
+            Ok(()) => self.to_wake.push(worker),
+            Err(back) => self.lose(DropReason::TxRingFull, back.packet),
+        }
+    }
+
+    fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
+        let lost = self.drops.entry((packet.in_port, reason)).or_default();
+        lost.n_copies += 1;
+        lost.n_bytes += packet.len() as u64;
+        self.pool.put(packet.into_buf());
+    }
+}
+
+impl Sink<Frame> for Egress {
+    fn output(&mut self, port: PortNo, packet: Packet<Frame>) {
+        match self.route_of(port) {
+            Route::Here(idx) => self.send(idx, packet),
+            Route::Worker(worker) => self.hand_over(worker, port, packet),
+            Route::Nowhere => self.lose(DropReason::NoSuchPort, packet),
+        }
+    }
+
+    fn copy(&mut self, packet: &Packet<Frame>) -> Option<Packet<Frame>> {
+        let mut frame = self.pool.get()?;
+        let (start, len) = (packet.start(), packet.len());
+        frame.as_mut().get_mut(start..start + len)?.copy_from_slice(packet.bytes());
+        let mut copy = Packet::new(frame, start, len, packet.in_port);
+        copy.layout = packet.layout;
+        copy.offload = packet.offload;
+        Some(copy)
+    }
+
+    fn release(&mut self, packet: Packet<Frame>) {
+        self.pool.put(packet.into_buf());
+    }
+}

@@ -1,0 +1,173 @@
+//! What workers share: the snapshot, the clock, and each worker's seat, by which others
+//! reach it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use crossbeam::{
+    channel::{Receiver, Sender, bounded, unbounded},
+    queue::ArrayQueue,
+};
+use flowtable::{
+    packet::Packet,
+    snapshot::Snapshot,
+    types::{Epoch, PortNo, Timestamp},
+};
+
+use super::Worker;
+use crate::{config::DataplaneConfig, pool::Frame, sys::event::Waker};
+
+/// Something a worker does between two batches.
+pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// A packet for a port of another worker.
+pub(crate) struct Handover {
+    pub(crate) port: PortNo,
+    pub(crate) packet: Packet<Frame>,
+}
+
+/// One worker as others see it.
+pub(crate) struct Seat {
+    pub(crate) id: usize,
+    pub(crate) core: Option<usize>,
+    pub(crate) waker: Arc<Waker>,
+    /// Packets from other workers.
+    pub(crate) inbox: ArrayQueue<Handover>,
+    pub(crate) n_polls: AtomicU64,
+    pub(crate) n_idle_polls: AtomicU64,
+    pub(crate) n_sleeps: AtomicU64,
+    jobs: Sender<Job>,
+    /// Version the worker has taken, plus one; zero: none yet.
+    applied: AtomicU64,
+}
+
+impl Seat {
+    /// A seat, and the jobs that come to it.
+    pub(crate) fn new(
+        id: usize,
+        core: Option<usize>,
+        n_handover: usize,
+    ) -> io::Result<(Self, Receiver<Job>)> {
+        let (jobs, receiver) = unbounded();
+        let seat = Self {
+            id,
+            core,
+            waker: Arc::new(Waker::new()?),
+            inbox: ArrayQueue::new(n_handover.max(1)),
+            n_polls: AtomicU64::new(0),
+            n_idle_polls: AtomicU64::new(0),
+            n_sleeps: AtomicU64::new(0),
+            jobs,
+            applied: AtomicU64::new(0),
+        };
+        Ok((seat, receiver))
+    }
+
+    /// Has the worker do something and waits for the result. `None`: it has ended.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, result) = bounded(1);
+        let job = Box::new(move |worker: &mut Worker| {
+            // Nobody listens any more: the result is dropped where it was made.
+            let _ = answer.send(job(worker));
+        });
+        self.jobs.send(job).ok()?;
+        self.waker.wake();
+        result.recv().ok()
+    }
+}
+
+/// What all workers see.
+pub(crate) struct Fabric {
+    seats: Vec<Arc<Seat>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    clock_start: Instant,
+    stopping: AtomicBool,
+    /// Held only to sleep on and to signal `applied`.
+    waiting: Mutex<()>,
+    applied: Condvar,
+}
+
+impl Fabric {
+    /// Seats for all workers, and what comes to each.
+    pub(crate) fn new(config: &DataplaneConfig) -> io::Result<(Self, Vec<Receiver<Job>>)> {
+        let (mut seats, mut receivers) = (Vec::new(), Vec::new());
+        for (id, worker) in config.workers.iter().enumerate() {
+            let (seat, receiver) = Seat::new(id, worker.core, config.n_handover)?;
+            seats.push(Arc::new(seat));
+            receivers.push(receiver);
+        }
+        let fabric = Self {
+            seats,
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            clock_start: Instant::now(),
+            stopping: AtomicBool::new(false),
+            waiting: Mutex::new(()),
+            applied: Condvar::new(),
+        };
+        Ok((fabric, receivers))
+    }
+
+    pub(crate) fn seats(&self) -> &[Arc<Seat>] {
+        &self.seats
+    }
+
+    pub(crate) fn snapshot(&self) -> &Arc<ArcSwap<Snapshot>> {
+        &self.snapshot
+    }
+
+    /// The dataplane's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.clock_start.elapsed().as_nanos() as u64)
+    }
+
+    /// Makes a version the newest.
+    pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+        self.wake_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Release);
+        self.wake_all();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    fn wake_all(&self) {
+        self.seats.iter().for_each(|seat| seat.waker.wake());
+    }
+
+    /// A worker has taken a version.
+    pub(crate) fn set_applied(&self, seat: &Seat, epoch: Epoch) {
+        seat.applied.store(epoch.get().saturating_add(1), Release);
+        // Taking the lock keeps a waiter from missing this between its look and its sleep.
+        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        self.applied.notify_all();
+    }
+
+    /// Waits until each worker has taken this version or a later one.
+    pub(crate) fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {
+        let behind = || self.seats.iter().any(|seat| seat.applied.load(Acquire) <= epoch.get());
+        let guard = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_guard, result) = self
+            .applied
+            .wait_timeout_while(guard, timeout, |()| behind())
+            .unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
+    }
+}

@@ -1,0 +1,92 @@
+//! What can be read of a running dataplane.
+
+use flowtable::{
+    stats::SwitchCounters,
+    types::{MacAddr, PortNo},
+};
+
+pub use crate::port::metrics::TX_DROP_REASONS;
+
+/// Counters of a port since it was attached.
+///
+/// # Invariants
+/// When the port is at rest: `rx_packets = rx_forwarded + rx_dropped`, and each copy the
+/// switch sent to it is in `tx_packets` or in `tx_dropped`, or was lost in the queue
+/// between two workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortCounts {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Received packets of which a copy was sent on.
+    pub rx_forwarded: u64,
+    /// Received packets of which none was.
+    pub rx_dropped: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Packets that were to be sent and were not, by reason, in the order of
+    /// [`TX_DROP_REASONS`].
+    pub tx_dropped: [u64; TX_DROP_REASONS.len()],
+    /// Packets the kernel dropped before the switch saw them.
+    pub rx_kernel_dropped: u64,
+}
+
+impl PortCounts {
+    /// Packets that were to be sent and were not.
+    pub fn tx_dropped_total(&self) -> u64 {
+        self.tx_dropped.iter().sum()
+    }
+}
+
+/// A port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortStatus {
+    /// Its number.
+    pub port: PortNo,
+    /// Its name.
+    pub name: String,
+    /// `afxdp` or `memory`.
+    pub kind: &'static str,
+    /// `native-copy`, `generic-copy`, `native-zerocopy` or `memory`.
+    pub mode: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Largest L3 packet it takes.
+    pub mtu: u32,
+    /// It has a link.
+    pub up: bool,
+    /// What went through.
+    pub counters: PortCounts,
+}
+
+/// A worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its number, from 0.
+    pub id: usize,
+    /// Core it is tied to.
+    pub core: Option<usize>,
+    /// Its thread runs.
+    pub running: bool,
+    /// Rounds over its ports.
+    pub n_polls: u64,
+    /// Rounds that found nothing.
+    pub n_idle_polls: u64,
+    /// Times it slept.
+    pub n_sleeps: u64,
+    /// What its switch did.
+    pub counters: SwitchCounters,
+    /// Sessions in its cache.
+    pub n_sessions: usize,
+    /// Megaflows in its cache.
+    pub n_megaflows: usize,
+    /// Packet buffers.
+    pub n_frames: usize,
+    /// Buffers that are free.
+    pub n_free_frames: usize,
+    /// Times that a buffer was wanted and none was free.
+    pub n_exhausted: u64,
+}

@@ -1,0 +1,248 @@
+//! bpf(2): the socket map, the steering program, the link that ties it to an interface.
+//!
+//! A link and not a netlink attachment, because a link ends with the process that holds
+//! it: killed however, nothing stays attached to the interface.
+
+use std::{
+    ffi::CStr,
+    io, mem,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use super::{SysError, asm::Insn, steer};
+
+const CMD_MAP_CREATE: libc::c_long = 0;
+const CMD_MAP_UPDATE: libc::c_long = 2;
+const CMD_PROG_LOAD: libc::c_long = 5;
+const CMD_LINK_CREATE: libc::c_long = 28;
+const MAP_TYPE_XSKMAP: u32 = 17;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_TYPE_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+const LICENSE: &CStr = c"Apache-2.0";
+const VERIFIER_LOG_LEN: usize = 64 * 1024;
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+}
+
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Calls bpf(2). The pointers inside `attr` must outlive the call.
+///
+/// # Safety
+/// `A` is the layout of the command's part of `union bpf_attr`, and each pointer in it
+/// is valid for what the command reads or writes.
+unsafe fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<i32> {
+    let attr_len = mem::size_of::<A>();
+    // SAFETY: `attr` is a live structure of the given length; the rest is the caller's.
+    let ret = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), attr_len) };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret as i32) }
+}
+
+/// Takes over a file that a command has made.
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just handed out this descriptor to us alone.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn name(text: &[u8]) -> [u8; 16] {
+    let mut name = [0; 16];
+    let len = text.len().min(15);
+    name[..len].copy_from_slice(&text[..len]);
+    name
+}
+
+/// Queue index → AF_XDP socket.
+#[derive(Debug)]
+pub(crate) struct SocketMap {
+    fd: OwnedFd,
+}
+
+impl SocketMap {
+    /// A map for `n_queues` queues.
+    pub(crate) fn new(interface: &str, n_queues: u32) -> Result<Self, SysError> {
+        let mut attr = MapCreate {
+            map_type: MAP_TYPE_XSKMAP,
+            key_size: 4,
+            value_size: 4,
+            max_entries: n_queues,
+            map_flags: 0,
+            inner_map_fd: 0,
+            numa_node: 0,
+            map_name: name(b"ferroflow_xsks"),
+        };
+        // SAFETY: the layout is that of BPF_MAP_CREATE; it holds no pointers.
+        let fd = unsafe { bpf(CMD_MAP_CREATE, &mut attr) }
+            .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_CREATE)", source))?;
+        Ok(Self { fd: owned(fd) })
+    }
+
+    /// Frames of `queue` go to `socket` from now on.
+    pub(crate) fn insert(&self, interface: &str, queue: u32, socket: RawFd) -> Result<(), SysError> {
+        let mut attr = MapUpdate {
+            map_fd: self.fd.as_raw_fd().cast_unsigned(),
+            pad: 0,
+            key: std::ptr::from_ref(&queue) as u64,
+            value: std::ptr::from_ref(&socket) as u64,
+            flags: 0,
+        };
+        // SAFETY: key and value are live four-byte integers, as the map was made for.
+        unsafe { bpf(CMD_MAP_UPDATE, &mut attr) }
+            .map(|_| ())
+            .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_UPDATE_ELEM)", source))
+    }
+}
+
+/// A loaded steering program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    fd: OwnedFd,
+}
+
+impl Program {
+    /// Every frame to the map's sockets.
+    pub(crate) fn steer_all(interface: &str, map: &SocketMap) -> Result<Self, SysError> {
+        Self::load(interface, steer::all(map.fd.as_raw_fd()))
+    }
+
+    /// Only frames tunnelled to `local`.
+    pub(crate) fn steer_tunnel(
+        interface: &str,
+        map: &SocketMap,
+        local: Ipv4Addr,
+        udp_ports: &[u16],
+    ) -> Result<Self, SysError> {
+        let udp_ports = &udp_ports[..udp_ports.len().min(steer::MAX_UDP_PORTS)];
+        Self::load(interface, steer::tunnel(map.fd.as_raw_fd(), local, udp_ports))
+    }
+
+    fn load(interface: &str, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
+        const CALL: &str = "bpf(BPF_PROG_LOAD)";
+        let insns = insns.ok_or_else(|| {
+            SysError::new(interface, CALL, io::Error::other("the steering program was not assembled"))
+        })?;
+        match load(&insns, &mut []) {
+            Ok(fd) => Ok(Self { fd: owned(fd) }),
+            Err(source) => {
+                let mut log = vec![0; VERIFIER_LOG_LEN];
+                // The second try is only for the verifier's words; should it succeed,
+                // it is as good as the first.
+                if let Ok(fd) = load(&insns, &mut log) {
+                    return Ok(Self { fd: owned(fd) });
+                }
+                let mut error = SysError::new(interface, CALL, source);
+                let text = CStr::from_bytes_until_nul(&log).unwrap_or(c"").to_string_lossy();
+                if !text.trim().is_empty() {
+                    error.advice = format!("{}; verifier: {}", error.advice, text.trim());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Loads a program; with room for a log, asks for it.
+fn load(insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
+    let mut attr = ProgLoad {
+        prog_type: PROG_TYPE_XDP,
+        insn_cnt: insns.len() as u32,
+        insns: insns.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: name(b"ferroflow_steer"),
+        prog_ifindex: 0,
+        expected_attach_type: ATTACH_TYPE_XDP,
+    };
+    // SAFETY: the layout is that of BPF_PROG_LOAD; instructions, licence and log are
+    // live and as long as their fields say.
+    unsafe { bpf(CMD_PROG_LOAD, &mut attr) }
+}
+
+/// How a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachMode {
+    /// In the driver, before a socket buffer is made.
+    Native,
+    /// In the generic receive path: works everywhere, slower.
+    Generic,
+}
+
+/// Ties a program to an interface for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Link {
+    _fd: OwnedFd,
+}
+
+impl Link {
+    /// Attaches `program`; it stays until the link or the process ends.
+    pub(crate) fn attach(
+        interface: &str,
+        ifindex: u32,
+        program: &Program,
+        mode: AttachMode,
+    ) -> Result<Self, SysError> {
+        let (flags, call) = match mode {
+            AttachMode::Native => (XDP_FLAGS_DRV_MODE, "bpf(BPF_LINK_CREATE, native)"),
+            AttachMode::Generic => (XDP_FLAGS_SKB_MODE, "bpf(BPF_LINK_CREATE, generic)"),
+        };
+        let mut attr = LinkCreate {
+            prog_fd: program.fd.as_raw_fd().cast_unsigned(),
+            target_ifindex: ifindex,
+            attach_type: ATTACH_TYPE_XDP,
+            flags,
+        };
+        // SAFETY: the layout is that of BPF_LINK_CREATE; it holds no pointers.
+        let fd = unsafe { bpf(CMD_LINK_CREATE, &mut attr) }
+            .map_err(|source| SysError::new(interface, call, source))?;
+        Ok(Self { _fd: owned(fd) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Sleeping and being woken: event files and poll(2).
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering, fence},
+    time::Duration,
+};
+
+/// Wakes one sleeping thread.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    fd: OwnedFd,
+    sleeping: AtomicBool,
+}
+
+impl Waker {
+    /// A waker for a thread that does not sleep yet.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: has no preconditions.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just handed out this descriptor to us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd, sleeping: AtomicBool::new(false) })
+    }
+
+    /// Wakes the thread if it sleeps. Call it after the work has been made visible.
+    pub(crate) fn wake(&self) {
+        // Pairs with the fence of `prepare`: either we see that it sleeps, or it sees
+        // the work before it does.
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::SeqCst) {
+            let one = 1_u64.to_ne_bytes();
+            // SAFETY: writes eight live bytes to our own descriptor. The only failure, a
+            // counter at its end, means that the thread is being woken already.
+            unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        }
+    }
+
+    /// Announces sleep. The thread must look for work once more before it sleeps.
+    pub(crate) fn prepare(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Ends an announced sleep, slept or not.
+    pub(crate) fn finish(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+        let mut count = [0; 8];
+        // SAFETY: reads at most eight bytes into a live buffer; does not block.
+        unsafe { libc::read(self.fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+
+    /// To wait for.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// What happened to one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Nothing.
+    Idle,
+    /// There is something to read.
+    Readable,
+    /// It is broken and will stay so.
+    Broken,
+}
+
+/// Files to wait for.
+#[derive(Debug, Default)]
+pub(crate) struct PollSet {
+    fds: Vec<libc::pollfd>,
+}
+
+impl PollSet {
+    /// Forgets all files.
+    pub(crate) fn clear(&mut self) {
+        self.fds.clear();
+    }
+
+    /// Adds a file, to wait until it is readable.
+    pub(crate) fn add(&mut self, fd: RawFd) {
+        self.fds.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    }
+
+    /// Waits until a file is ready, a signal comes or the time is up.
+    pub(crate) fn wait(&mut self, timeout: Duration) {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        for fd in &mut self.fds {
+            fd.revents = 0;
+        }
+        // SAFETY: the array is live and as long as said. An error leaves all files idle,
+        // which is an early wake-up to the caller.
+        unsafe { libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, timeout_ms) };
+    }
+
+    /// What the last wait found, in the order the files were added.
+    pub(crate) fn results(&self) -> impl Iterator<Item = Readiness> {
+        self.fds.iter().map(|fd| {
+            if fd.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 {
+                Readiness::Broken
+            } else if fd.revents & libc::POLLIN != 0 {
+                Readiness::Readable
+            } else {
+                Readiness::Idle
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_sleeper_is_woken_and_an_awake_thread_costs_no_call() {
+        let waker = Arc::new(Waker::new().unwrap());
+        waker.wake();
+        let mut set = PollSet::default();
+        set.add(waker.fd());
+        set.wait(Duration::ZERO);
+        assert_eq!(set.results().next(), Some(Readiness::Idle), "nobody slept");
+
+        waker.prepare();
+        let other = Arc::clone(&waker);
+        let handle = thread::spawn(move || other.wake());
+        let start = Instant::now();
+        set.wait(Duration::from_secs(20));
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert_eq!(set.results().next(), Some(Readiness::Readable));
+        handle.join().unwrap();
+        waker.finish();
+        set.wait(Duration::ZERO);
+        assert_eq!(set.results().next(), Some(Readiness::Idle));
+    }
+}

@@ -1,0 +1,90 @@
+//! What the kernel is asked for: BPF programs and links, AF_XDP sockets, facts about
+//! interfaces, event files, thread placement.
+//!
+//! The crate's `unsafe` lives here and in the buffer pool; each function of this module
+//! is safe to call. Nothing here knows of ports or packets. Read [`bpf`] first.
+
+mod asm;
+pub(crate) mod bpf;
+pub(crate) mod event;
+pub(crate) mod interface;
+mod pod;
+pub(crate) mod steer;
+pub(crate) mod thread;
+pub(crate) mod xsk;
+
+use std::io;
+
+/// A system call failed for an interface.
+#[derive(Debug, thiserror::Error)]
+#[error("interface {interface}: {call} failed: {source}{}{}", if .advice.is_empty() { "" } else { "; " }, .advice)]
+pub struct SysError {
+    /// Interface it was done for.
+    pub interface: String,
+    /// The call, as in a trace of system calls.
+    pub call: &'static str,
+    /// What the kernel said.
+    pub source: io::Error,
+    /// What to do about it; empty when there is nothing more to say.
+    pub advice: String,
+}
+
+impl SysError {
+    /// Of the calling thread's last failed call.
+    fn last(interface: &str, call: &'static str) -> Self {
+        Self::new(interface, call, io::Error::last_os_error())
+    }
+
+    fn new(interface: &str, call: &'static str, source: io::Error) -> Self {
+        let advice = advice(interface, call, source.raw_os_error());
+        Self { interface: interface.to_owned(), call, source, advice }
+    }
+
+    /// The error number, when the kernel gave one.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+}
+
+/// What an operator can do about an error number of a call.
+fn advice(interface: &str, call: &str, errno: Option<i32>) -> String {
+    let link = call.contains("LINK_CREATE");
+    match errno {
+        Some(libc::EPERM | libc::EACCES) => {
+            "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF".to_owned()
+        }
+        Some(libc::ENODEV) => format!("there is no such interface here; see `ip link show {interface}`"),
+        Some(libc::EBUSY | libc::EEXIST) if link => format!(
+            "another XDP program is attached; remove it with `ip link set dev {interface} xdp off`, \
+             or stop the process that holds it (`bpftool link`)"
+        ),
+        Some(libc::EBUSY) => {
+            "another AF_XDP socket is bound to this queue; stop the process that holds it".to_owned()
+        }
+        Some(libc::ERANGE) if link => {
+            format!("the MTU is too large for XDP; lower it with `ip link set dev {interface} mtu 1500`")
+        }
+        Some(libc::ENOBUFS | libc::ENOMEM) => {
+            "the kernel has no memory for it; raise the locked-memory limit (`ulimit -l unlimited`)"
+                .to_owned()
+        }
+        Some(libc::EAFNOSUPPORT | libc::ENOSYS) => {
+            "the kernel is built without it; CONFIG_XDP_SOCKETS and CONFIG_BPF_SYSCALL are needed".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_interface_call_cause_and_remedy() {
+        let error = SysError::new("eth7", "bpf(BPF_LINK_CREATE)", io::Error::from_raw_os_error(libc::EBUSY));
+        let text = error.to_string();
+        for part in ["eth7", "BPF_LINK_CREATE", "Device or resource busy", "ip link set dev eth7 xdp off"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Where threads run and how much memory they may lock.
+
+use std::io;
+
+use super::pod::Zeroed;
+
+/// Ties the calling thread to one core.
+pub(crate) fn pin(core: usize) -> io::Result<()> {
+    if core >= 8 * size_of::<libc::cpu_set_t>() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut set = libc::cpu_set_t::zeroed();
+    // SAFETY: the core's bit is inside the set, as checked above.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the set is live and of the given length; 0 is the calling thread.
+    let ret = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the process lock as much memory as it likes, or else as much as it may: packet
+/// memory is locked by the kernel.
+pub(crate) fn raise_memlock_limit() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: passes a live structure.
+    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } == 0 {
+        return;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: passes live structures. Failing leaves the limit as it is; what then does
+    // not fit is told by the call that locks.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Megaflows: translations by masked key, with what they have carried.
+//!
+//! Each entry belongs to the port its packets come in by, for the input port is part of
+//! every mask. A port's entries queue up in the order they were made; the one to go
+//! when room is needed is the first in the queue that was not used since it joined
+//! (least recently used, as seen from a queue that hits need not touch).
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Secrets, Sessions,
+    index::Index,
+    shape::{PortShapes, ReceivedBits, port_idx},
+};
+use crate::{
+    flow::Rule,
+    key::{FlowKey, FlowMask, N_WORDS},
+    pipeline::Translation,
+    program::Program,
+    types::{Epoch, PortNo, Timestamp},
+};
+
+/// An entry that carried nothing for this long is forgotten, and with it perhaps the
+/// last of its shape.
+pub(crate) const MAX_IDLE: Duration = Duration::from_secs(10);
+/// Entries that are looked at for idleness at a time: a full table takes a second or so.
+const SWEEP_LEN: usize = 64;
+/// Time between two looks.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(1);
+/// Entries in use that are put back before one is evicted all the same.
+const SECOND_CHANCES: usize = 8;
+/// No slot.
+const NIL: u32 = u32::MAX;
+
+/// Where an entry is; of no use once the entry is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Handle {
+    slot: u32,
+    generation: u32,
+}
+
+/// A translation and what it has carried.
+#[derive(Debug)]
+pub(crate) struct Megaflow {
+    pub(crate) program: Program,
+    pub(crate) epoch: Epoch,
+    /// A session may lead here: it compares all that the entry's mask does.
+    pub(crate) in_session: bool,
+    /// Row of the drop table that its drops were last counted in.
+    pub(crate) drop_row: usize,
+    last_used: Timestamp,
+    n_packets: u64,
+    n_bytes: u64,
+    /// Packets and bytes that the rules know of.
+    pushed: (u64, u64),
+    rules: Vec<Arc<Rule>>,
+    /// Masked words of the key.
+    words: Box<[u64]>,
+    hash: u32,
+    port: PortNo,
+    shape: u8,
+    queue: Links,
+}
+
+/// An entry's place in its port's queue.
+#[derive(Debug, Clone, Copy)]
+struct Links {
+    before: u32,
+    after: u32,
+    /// When it joined at the end.
+    joined: Timestamp,
+}
+
+impl Megaflow {
+    /// Counts packets that the entry carried.
+    pub(crate) fn count(&mut self, now: Timestamp, n_packets: u64, n_bytes: u64) {
+        self.last_used = now;
+        self.n_packets += n_packets;
+        self.n_bytes += n_bytes;
+    }
+
+    /// Tells the rules what they do not know yet.
+    fn push_stats(&mut self) {
+        let (n_packets, n_bytes) = (self.n_packets - self.pushed.0, self.n_bytes - self.pushed.1);
+        if n_packets > 0 {
+            self.rules.iter().for_each(|rule| rule.stats.add(n_packets, n_bytes));
+            self.pushed = (self.n_packets, self.n_bytes);
+        }
+    }
+}
+
+/// A translation for packets like the one with this key.
+pub(crate) struct Remembered<'a> {
+    pub(crate) key: &'a FlowKey,
+    pub(crate) from_tunnel: bool,
+    pub(crate) translation: Translation,
+    pub(crate) epoch: Epoch,
+    pub(crate) now: Timestamp,
+}
+
+/// One entry, for commands.
+#[derive(Debug, Clone)]
+pub struct MegaflowDump {
+    /// The masked bits of its packets.
+    pub key: FlowKey,
+    /// Which bits are compared.
+    pub mask: FlowMask,
+    /// What is done with its packets.
+    pub program: Program,
+    /// The rules that made it, in the order of the walk.
+    pub rules: Vec<Arc<Rule>>,
+    /// Packets carried.
+    pub n_packets: u64,
+    /// Their bytes.
+    pub n_bytes: u64,
+    /// Version of the rules it was made from.
+    pub epoch: Epoch,
+    /// When it last carried a packet.
+    pub last_used: Timestamp,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    entry: Option<Megaflow>,
+}
+
+/// What a port has in the table.
+#[derive(Debug)]
+struct PortEntries {
+    shapes: PortShapes,
+    first: u32,
+    last: u32,
+    n_entries: usize,
+}
+
+impl Default for PortEntries {
+    fn default() -> Self {
+        Self { shapes: PortShapes::default(), first: NIL, last: NIL, n_entries: 0 }
+    }
+}
+
+/// The megaflows of a worker.
+#[derive(Debug)]
+pub(crate) struct Megaflows {
+    received: ReceivedBits,
+    secrets: Secrets<N_WORDS>,
+    next_salt: u64,
+    capacity: usize,
+    index: Index,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// By port number.
+    ports: Vec<PortEntries>,
+    n_ports_in_use: usize,
+    n_entries: usize,
+    n_evicted: u64,
+    swept: Timestamp,
+    sweep_at: usize,
+}
+
+impl Megaflows {
+    /// A table for `capacity` entries; 0: none.
+    pub(crate) fn new(capacity: usize, seed: u64) -> Self {
+        let capacity = capacity.min(1 << 30);
+        Self {
+            received: ReceivedBits::new(),
+            secrets: Secrets::new(seed),
+            next_salt: seed,
+            capacity,
+            index: Index::new(capacity),
+            slots: Vec::new(),
+            free: Vec::new(),
+            ports: Vec::new(),
+            n_ports_in_use: 0,
+            n_entries: 0,
+            n_evicted: 0,
+            swept: Timestamp::default(),
+            sweep_at: 0,
+        }
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.capacity == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.n_entries
+    }
+
+    /// Entries that had to go to make room.
+    pub(crate) fn n_evicted(&self) -> u64 {
+        self.n_evicted
+    }
+
+    /// Masks that a lookup for packets of a port probes at most.
+    pub(crate) fn n_shapes(&self, port: PortNo) -> usize {
+        self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len())
+    }
+
+    /// The entry for a packet.
+    #[inline]
+    pub(crate) fn find(&mut self, port: PortNo, key: &FlowKey) -> Option<Handle> {
+        let (index, slots) = (&self.index, &self.slots);
+        let shapes = &mut self.ports.get_mut(port_idx(port))?.shapes;
+        let found = shapes.probes().find_map(|(id, shape)| {
+            let slot = index.find(shape.hash(key, &self.secrets) as u32, |slot| {
+                let entry = slots.get(slot as usize).and_then(|slot| slot.entry.as_ref());
+                entry.is_some_and(|entry| {
+                    entry.shape == id && entry.port == port && shape.matches(key, &entry.words)
+                })
+            })?;
+            Some((id, slot))
+        });
+        shapes.count(found.map(|(id, _)| id));
+        let (_, slot) = found?;
+        let generation = slots.get(slot as usize)?.generation;
+        Some(Handle { slot, generation })
+    }
+
+    /// The entry, unless it is gone.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Megaflow> {
+        let slot = self.slots.get_mut(handle.slot as usize)?;
+        if slot.generation == handle.generation { slot.entry.as_mut() } else { None }
+    }
+
+    /// Keeps a translation. The table must not be disabled.
+    pub(crate) fn install(&mut self, port: PortNo, new: Remembered<'_>) -> Handle {
+        if self.ports.len() <= port_idx(port) {
+            self.ports.resize_with(port_idx(port) + 1, PortEntries::default);
+        }
+        if self.n_entries >= self.capacity {
+            self.make_room(port, new.now);
+        }
+        let mask = self.fit(port, &new);
+        let shapes = &mut self.ports[port_idx(port)].shapes;
+        let id = shapes.take(&mask, &mut self.next_salt);
+        let (words, hash) = shapes.get(id).map_or_else(Default::default, |shape| {
+            (shape.words_of(new.key).collect(), shape.hash(new.key, &self.secrets) as u32)
+        });
+        let entry = Megaflow {
+            program: new.translation.program,
+            epoch: new.epoch,
+            in_session: Sessions::covers(&mask),
+            drop_row: 0,
+            last_used: new.now,
+            n_packets: 0,
+            n_bytes: 0,
+            pushed: (0, 0),
+            rules: new.translation.rules,
+            words,
+            hash,
+            port,
+            shape: id,
+            queue: Links { before: NIL, after: NIL, joined: new.now },
+        };
+        self.place(entry)
+    }
+
+    /// Brings an entry up to date with a new translation of one of its packets. When
+    /// the new one is for other packets than the old one, it gets an entry of its own
+    /// and the old entry goes.
+    pub(crate) fn renew(&mut self, handle: Handle, port: PortNo, new: Remembered<'_>) -> Handle {
+        let mask = self.fit(port, &new);
+        let shape = self.get_mut(handle).map(|entry| entry.shape);
+        let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
+        let same = shape
+            .and_then(|id| shapes.and_then(|shapes| shapes.get(id)))
+            .is_some_and(|shape| shape.mask() == mask);
+        if let (true, Some(entry)) = (same, self.get_mut(handle)) {
+            entry.push_stats();
+            entry.program = new.translation.program;
+            entry.rules = new.translation.rules;
+            entry.epoch = new.epoch;
+            return handle;
+        }
+        self.remove(handle.slot);
+        // Another entry, whose shape comes later, may be for this packet and up to date.
+        match self.find(port, new.key) {
+            Some(other) if self.get_mut(other).is_some_and(|entry| entry.epoch == new.epoch) => other,
+            _ => self.install(port, new),
+        }
+    }
+
+    /// Forgets some of the idle entries, when it is time to look for them.
+    pub(crate) fn sweep(&mut self, now: Timestamp) {
+        if self.slots.is_empty() || now.since(self.swept) < SWEEP_INTERVAL {
+            return;
+        }
+        self.swept = now;
+        for _ in 0..SWEEP_LEN.min(self.slots.len()) {
+            self.sweep_at = (self.sweep_at + 1) % self.slots.len();
+            let entry = self.slots[self.sweep_at].entry.as_ref();
+            if entry.is_some_and(|entry| now.since(entry.last_used) >= MAX_IDLE) {
+                self.remove(self.sweep_at as u32);
+            }
+        }
+    }
+
+    /// Brings the counters of all rules up to date.
+    pub(crate) fn push_stats(&mut self) {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()).for_each(Megaflow::push_stats);
+    }
+
+    /// All entries.
+    pub(crate) fn dump(&self) -> Vec<MegaflowDump> {
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        entries.filter_map(|entry| self.dump_one(entry)).collect()
+    }
+
+    fn dump_one(&self, entry: &Megaflow) -> Option<MegaflowDump> {
+        let shape = self.ports.get(port_idx(entry.port))?.shapes.get(entry.shape)?;
+        Some(MegaflowDump {
+            key: shape.expand(&entry.words),
+            mask: shape.mask(),
+            program: entry.program.clone(),
+            rules: entry.rules.clone(),
+            n_packets: entry.n_packets,
+            n_bytes: entry.n_bytes,
+            epoch: entry.epoch,
+            last_used: entry.last_used,
+        })
+    }
+
+    /// The mask to keep a translation under.
+    fn fit(&self, port: PortNo, new: &Remembered<'_>) -> FlowMask {
+        let mask = self.received.clean(&new.translation.mask, new.from_tunnel);
+        let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
+        shapes.map_or(mask, |shapes| shapes.fit(&mask, self.received.of(new.from_tunnel)))
+    }
+
+    fn place(&mut self, entry: Megaflow) -> Handle {
+        let (port, hash) = (entry.port, entry.hash);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 1, entry: None });
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[slot as usize].entry = Some(entry);
+        self.index.insert(hash, slot);
+        self.n_entries += 1;
+        let entries = &mut self.ports[port_idx(port)];
+        self.n_ports_in_use += usize::from(entries.n_entries == 0);
+        entries.n_entries += 1;
+        self.enqueue(slot);
+        Handle { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    fn remove(&mut self, slot: u32) {
+        if self.slots.get(slot as usize).is_none_or(|slot| slot.entry.is_none()) {
+            return;
+        }
+        self.dequeue(slot);
+        let place = &mut self.slots[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        let Some(mut entry) = place.entry.take() else { return };
+        entry.push_stats();
+        self.index.remove(entry.hash, slot);
+        self.free.push(slot);
+        self.n_entries -= 1;
+        let entries = &mut self.ports[port_idx(entry.port)];
+        entries.shapes.release(entry.shape);
+        entries.n_entries -= 1;
+        self.n_ports_in_use -= usize::from(entries.n_entries == 0);
+    }
+
+    /// Evicts an entry: one of `port`'s own if it has its share or more, else one of
+    /// the port that has most.
+    fn make_room(&mut self, port: PortNo, now: Timestamp) {
+        let own = self.ports[port_idx(port)].n_entries;
+        let n_ports = self.n_ports_in_use + usize::from(own == 0);
+        let victim = if own > 0 && own >= self.capacity / n_ports.max(1) {
+            port_idx(port)
+        } else {
+            let most = self.ports.iter().enumerate().max_by_key(|(_, entries)| entries.n_entries);
+            most.map_or(0, |(idx, _)| idx)
+        };
+        for _ in 0..SECOND_CHANCES {
+            let first = self.ports[victim].first;
+            let Some(entry) = self.slots.get(first as usize).and_then(|slot| slot.entry.as_ref()) else {
+                break;
+            };
+            if entry.last_used <= entry.queue.joined {
+                break;
+            }
+            self.dequeue(first);
+            if let Some(entry) = self.slots[first as usize].entry.as_mut() {
+                entry.queue.joined = now;
+            }
+            self.enqueue(first);
+        }
+        self.remove(self.ports[victim].first);
+        self.n_evicted += 1;
+    }
+
+    fn links(&mut self, slot: u32) -> Option<&mut Links> {
+        self.slots.get_mut(slot as usize)?.entry.as_mut().map(|entry| &mut entry.queue)
+    }
+
+    /// Puts an entry at the end of its port's queue.
+    fn enqueue(&mut self, slot: u32) {
+        let Some(port) = self.port_of(slot) else { return };
+        let last = std::mem::replace(&mut self.ports[port].last, slot);
+        if let Some(links) = self.links(slot) {
+            (links.before, links.after) = (last, NIL);
+        }
+        match self.links(last) {
+            Some(links) => links.after = slot,
+            None => self.ports[port].first = slot,
+        }
+    }
+
+    /// Takes an entry out of its port's queue.
+    fn dequeue(&mut self, slot: u32) {
+        let Some(port) = self.port_of(slot) else { return };
+        let Some(Links { before, after, .. }) = self.links(slot).copied() else { return };
+        match self.links(before) {
+            Some(links) => links.after = after,
+            None => self.ports[port].first = after,
+        }
+        match self.links(after) {
+            Some(links) => links.before = before,
+            None => self.ports[port].last = before,
+        }
+    }
+
+    fn port_of(&self, slot: u32) -> Option<usize> {
+        self.slots.get(slot as usize)?.entry.as_ref().map(|entry| port_idx(entry.port))
+    }
+}

@@ -1,0 +1,49 @@
+//! What the switch remembers of past translations.
+//!
+//! Two levels. A *megaflow* (`megaflow.rs`) holds a translation for all packets that
+//! agree in its masked bits; megaflows with the same mask form a *shape*
+//! (`shape.rs`), and a lookup probes each shape of the packet's port. A *session*
+//! (`session.rs`) is a shortcut to a megaflow for one exact set of headers, so that a
+//! packet of a known conversation costs one probe however many shapes there are.
+//!
+//! Why reuse is sound: a translation is right for every packet that agrees in its
+//! mask (the law of [`crate::pipeline`]); a lookup compares exactly those bits; masks
+//! are only ever widened; and a session is only made for a megaflow whose mask lies
+//! within the bits that sessions compare. Megaflows may overlap: entries of one epoch
+//! then agree, and entries of another are translated again before use.
+//!
+//! Everything is bounded: entries, shapes per port, sessions. When the entries run
+//! out, the port that has more than its share loses its own, so that a port can
+//! misbehave only at its own cost.
+
+mod index;
+mod megaflow;
+mod session;
+mod shape;
+
+pub use megaflow::MegaflowDump;
+pub(crate) use megaflow::{Handle, Megaflows, Remembered};
+pub(crate) use session::Sessions;
+
+/// Spreads 64 bits over all bits of the result: the two halves of a full product.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// Numbers that make a hash unguessable, from one seed.
+#[derive(Debug, Clone)]
+struct Secrets<const N: usize>([u64; N]);
+
+impl<const N: usize> Secrets<N> {
+    fn new(seed: u64) -> Self {
+        let mut state = seed;
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        Self(std::array::from_fn(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        }))
+    }
+}

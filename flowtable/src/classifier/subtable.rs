@@ -1,0 +1,275 @@
+//! The rules of one table that share a mask.
+
+use std::{cmp::Ordering, collections::BTreeMap, hash::Hasher, sync::Arc};
+
+use rapidhash::quality::RapidHasher;
+
+use super::{paged_map::PagedMap, tuple_space::PrefixSearch};
+use crate::{
+    field::Field,
+    flow::{Match, Rule},
+    key::{FlowKey, N_WORDS, Tracked, low_bits},
+    types::Priority,
+};
+
+/// Number of stages of a lookup: metadata, L2, L3, L4.
+const N_STAGES: usize = 4;
+/// Fields whose prefixes are kept in tries, and the stage that examines them.
+pub(super) const PREFIX_FIELDS: [(Field, usize); 6] = [
+    (Field::NwSrc, 2),
+    (Field::NwDst, 2),
+    (Field::Ipv6Src, 2),
+    (Field::Ipv6Dst, 2),
+    (Field::TcpSrc, 3),
+    (Field::TcpDst, 3),
+];
+/// Seed of the hashes. Fixed: keys of these maps come from rules, which the operator
+/// writes; packets are only looked up.
+const HASH_SEED: u64 = 0x6665_7272_6f66_6c6f;
+
+/// Bits of each key word that belong to each stage.
+static STAGE_MASKS: [[u64; N_WORDS]; N_STAGES] = stage_masks();
+
+/// Stage of a byte of the key. Port, connection, tunnel and registers come first: they
+/// are the cheapest to have in a megaflow. Within the headers the order is that of the
+/// wire, so that a miss on an outer header leaves inner ones wild.
+const fn stage_of(offset: usize) -> usize {
+    use std::mem::offset_of;
+    if offset < offset_of!(FlowKey, eth_dst) || offset >= offset_of!(FlowKey, ct_mark) {
+        0
+    } else if offset < offset_of!(FlowKey, ipv6_label) {
+        1
+    } else if offset < offset_of!(FlowKey, nd_options_type) {
+        2
+    } else {
+        3
+    }
+}
+
+const fn stage_masks() -> [[u64; N_WORDS]; N_STAGES] {
+    let mut masks = [[0; N_WORDS]; N_STAGES];
+    let mut offset = 0;
+    while offset < N_WORDS * 8 {
+        let mut bytes = [0; 8];
+        bytes[offset % 8] = 0xff;
+        masks[stage_of(offset)][offset / 8] |= u64::from_ne_bytes(bytes);
+        offset += 1;
+    }
+    masks
+}
+
+/// Some bits of a word of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct MaskWord {
+    idx: u8,
+    mask: u64,
+}
+
+/// Rules with the same mask, found by hash in up to four stages.
+///
+/// # Invariants
+/// - `indices[k]` counts, for each hash of the words up to stage `k`, the rules that
+///   have it; a rule can only match where each stage's hash is known.
+/// - Rules of one hash are in order of falling priority.
+#[derive(Debug, Clone)]
+pub(super) struct Subtable {
+    /// The mask in order of the key, which is its identity and its rank.
+    mask: Box<[MaskWord]>,
+    /// The mask in order of the stages.
+    staged: Box<[MaskWord]>,
+    /// Where each stage ends in `staged`.
+    ends: [usize; N_STAGES],
+    /// For each of [`PREFIX_FIELDS`]: the prefix length, 0 where the mask is none.
+    prefix_lens: [u32; PREFIX_FIELDS.len()],
+    indices: [PagedMap<u32>; N_STAGES - 1],
+    rules: PagedMap<Vec<Arc<Rule>>>,
+    priorities: BTreeMap<Priority, usize>,
+    max_priority: Priority,
+}
+
+impl Subtable {
+    /// An empty subtable for matches with the mask of this one.
+    pub(super) fn new(matching: &Match) -> Self {
+        let mask: Box<[_]> =
+            matching.words().iter().map(|word| MaskWord { idx: word.idx, mask: word.mask }).collect();
+        let mut staged = Vec::with_capacity(mask.len());
+        let mut ends = [0; N_STAGES];
+        for (stage, end) in STAGE_MASKS.iter().zip(&mut ends) {
+            let part = |word: &MaskWord| MaskWord { mask: word.mask & stage[usize::from(word.idx)], ..*word };
+            staged.extend(mask.iter().map(part).filter(|word| word.mask != 0));
+            *end = staged.len();
+        }
+        Self {
+            prefix_lens: PREFIX_FIELDS.map(|(field, _)| prefix_len(matching, field)),
+            mask,
+            staged: staged.into(),
+            ends,
+            indices: Default::default(),
+            rules: PagedMap::default(),
+            priorities: BTreeMap::new(),
+            max_priority: Priority::MIN,
+        }
+    }
+
+    /// The match has this subtable's mask.
+    pub(super) fn suits(&self, matching: &Match) -> bool {
+        self.mask.len() == matching.words().len()
+            && self.mask.iter().zip(matching.words()).all(|(a, b)| a.idx == b.idx && a.mask == b.mask)
+    }
+
+    /// Order of search: falling highest priority, then rank.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        other.max_priority.cmp(&self.max_priority).then_with(|| self.rank(other))
+    }
+
+    /// Order that decides between rules of equal priority; see [`super`].
+    pub(super) fn rank(&self, other: &Self) -> Ordering {
+        self.mask.cmp(&other.mask)
+    }
+
+    /// The highest priority of its rules.
+    pub(super) fn max_priority(&self) -> Priority {
+        self.max_priority
+    }
+
+    /// There is no rule.
+    pub(super) fn is_empty(&self) -> bool {
+        self.priorities.is_empty()
+    }
+
+    /// Prefix length of each of [`PREFIX_FIELDS`], 0: not a prefix.
+    pub(super) fn prefix_lens(&self) -> [u32; PREFIX_FIELDS.len()] {
+        self.prefix_lens
+    }
+
+    /// All rules.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.values().flatten()
+    }
+
+    /// The rule of this priority and match.
+    pub(super) fn get(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
+        let [.., hash] = self.hashes(matching);
+        self.rules.get(hash)?.iter().find(|rule| rule.priority == priority && rule.matching == *matching)
+    }
+
+    /// Adds a rule that suits; gives back the one it replaces.
+    pub(super) fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        let [early @ .., full] = self.hashes(&rule.matching);
+        let priority = rule.priority;
+        let replaced = self.rules.update(full, |rules| {
+            let same = rules.iter_mut().find(|old| old.priority == priority && old.matching == rule.matching);
+            let replaced = match same {
+                Some(old) => Some(std::mem::replace(old, rule)),
+                None => {
+                    let idx = rules.partition_point(|other| other.priority >= priority);
+                    rules.insert(idx, rule);
+                    None
+                }
+            };
+            (true, replaced)
+        });
+        if replaced.is_none() {
+            for stage in self.indexed_stages() {
+                self.indices[stage].update(early[stage], |n_rules| {
+                    *n_rules += 1;
+                    (true, ())
+                });
+            }
+            *self.priorities.entry(priority).or_default() += 1;
+            self.max_priority = self.max_priority.max(priority);
+        }
+        replaced
+    }
+
+    /// Takes the rule of this priority and match out.
+    pub(super) fn remove(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
+        self.get(priority, matching)?;
+        let [early @ .., full] = self.hashes(matching);
+        let removed = self.rules.update(full, |rules| {
+            let idx = rules.iter().position(|rule| rule.priority == priority && rule.matching == *matching);
+            let removed = idx.map(|idx| rules.remove(idx));
+            (!rules.is_empty(), removed)
+        });
+        for stage in self.indexed_stages() {
+            self.indices[stage].update(early[stage], |n_rules| {
+                *n_rules = n_rules.saturating_sub(1);
+                (*n_rules > 0, ())
+            });
+        }
+        if let Some(n) = self.priorities.get_mut(&priority) {
+            *n -= 1;
+            if *n == 0 {
+                self.priorities.remove(&priority);
+            }
+        }
+        self.max_priority = self.priorities.last_key_value().map_or(Priority::MIN, |(priority, _)| *priority);
+        removed
+    }
+
+    /// The rule of highest priority that matches. Examines stage by stage and stops at
+    /// the first that no rule can satisfy, so that later stages stay wild.
+    pub(super) fn lookup(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Arc<Rule>> {
+        let mut hasher = RapidHasher::new(HASH_SEED);
+        let mut start = 0;
+        for (stage, end) in self.ends.into_iter().enumerate() {
+            if start == end && end != self.staged.len() {
+                continue;
+            }
+            if self.excluded_by_prefix(stage, key, prefixes) {
+                return None;
+            }
+            for word in &self.staged[start..end] {
+                hasher.write_u64(key.read_word(usize::from(word.idx), word.mask));
+            }
+            start = end;
+            if end == self.staged.len() {
+                break;
+            }
+            self.indices.get(stage)?.get(hasher.finish())?;
+        }
+        let found = self.rules.get(hasher.finish())?;
+        found.iter().find(|rule| {
+            let mut words = rule.matching.words().iter();
+            words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
+        })
+    }
+
+    /// Stages that examine something and are not the last to: that one needs no index,
+    /// the rules themselves are one.
+    fn indexed_stages(&self) -> impl Iterator<Item = usize> + use<> {
+        let (ends, last) = (self.ends, self.staged.len());
+        (0..N_STAGES - 1).filter(move |stage| {
+            let start = stage.checked_sub(1).map_or(0, |before| ends[before]);
+            ends[*stage] != start && ends[*stage] != last
+        })
+    }
+
+    fn excluded_by_prefix(&self, stage: usize, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> bool {
+        let lens = self.prefix_lens.iter().zip(PREFIX_FIELDS).enumerate();
+        lens.filter(|(_, (len, (_, at)))| **len > 0 && *at == stage)
+            .any(|(idx, (len, _))| prefixes.exclude(idx, *len, key))
+    }
+
+    /// Hash of a match's words up to each stage; the last one is of all.
+    fn hashes(&self, matching: &Match) -> [u64; N_STAGES] {
+        let mut hasher = RapidHasher::new(HASH_SEED);
+        let mut start = 0;
+        self.ends.map(|end| {
+            for word in &self.staged[start..end] {
+                let value = matching.words().binary_search_by_key(&word.idx, |word| word.idx);
+                hasher.write_u64(value.map_or(0, |idx| matching.words()[idx].value & word.mask));
+            }
+            start = end;
+            hasher.finish()
+        })
+    }
+}
+
+/// Length of the prefix that a match requires of a field; 0 where its mask is none.
+fn prefix_len(matching: &Match, field: Field) -> u32 {
+    let (_, mask) = matching.get(field);
+    let n_bits = field.info().n_bits;
+    let len = mask.count_ones();
+    if mask == field.all_bits() & !low_bits(n_bits - len) { len } else { 0 }
+}

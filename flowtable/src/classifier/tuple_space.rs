@@ -1,0 +1,159 @@
+//! The classifier of the tables: one hash table per distinct mask, searched by falling
+//! priority, in stages, with tries in front. How much it examines is what counts; see
+//! `subtable.rs` for the stages and `prefix_trie.rs` for the tries.
+
+use std::sync::Arc;
+
+use super::{
+    Classifier,
+    prefix_trie::{Answer, PrefixTrie},
+    subtable::{PREFIX_FIELDS, Subtable},
+};
+use crate::{
+    flow::{Match, Rule},
+    key::Tracked,
+    types::Priority,
+};
+
+/// Tuple space search over subtables.
+///
+/// # Cost
+/// A lookup probes each subtable whose highest priority can still win. A copy shares
+/// everything; a change after it copies the list of subtables and, of the one it
+/// touches, the page of the rule.
+#[derive(Debug, Clone, Default)]
+pub struct TupleSpace {
+    /// In [`Subtable::order`].
+    subtables: Vec<Arc<Subtable>>,
+    /// For each of [`PREFIX_FIELDS`].
+    tries: [PrefixTrie; PREFIX_FIELDS.len()],
+    n_rules: usize,
+}
+
+impl TupleSpace {
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.n_rules
+    }
+
+    /// There is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.n_rules == 0
+    }
+
+    /// Number of distinct masks: the most probes a lookup can need.
+    pub fn n_subtables(&self) -> usize {
+        self.subtables.len()
+    }
+
+    fn position(&self, matching: &Match) -> Option<usize> {
+        self.subtables.iter().position(|subtable| subtable.suits(matching))
+    }
+
+    /// Applies `change` to the trie of each field that the subtable's mask has a prefix of.
+    fn change_tries(
+        tries: &mut [PrefixTrie],
+        subtable: &Subtable,
+        matching: &Match,
+        change: impl Fn(&mut PrefixTrie, u128, u32),
+    ) {
+        for ((trie, len), (field, _)) in tries.iter_mut().zip(subtable.prefix_lens()).zip(PREFIX_FIELDS) {
+            if len > 0 {
+                change(trie, matching.get(field).0 << (128 - field.info().n_bits), len);
+            }
+        }
+    }
+}
+
+impl Classifier for TupleSpace {
+    fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        let idx = self.position(&rule.matching).unwrap_or_else(|| {
+            self.subtables.push(Arc::new(Subtable::new(&rule.matching)));
+            self.subtables.len() - 1
+        });
+        let subtable = Arc::make_mut(&mut self.subtables[idx]);
+        let (was_empty, max_priority) = (subtable.is_empty(), subtable.max_priority());
+        let replaced = subtable.insert(rule.clone());
+        if replaced.is_none() {
+            self.n_rules += 1;
+            Self::change_tries(&mut self.tries, subtable, &rule.matching, PrefixTrie::insert);
+        }
+        if was_empty || subtable.max_priority() != max_priority {
+            self.subtables.sort_by(|a, b| a.order(b));
+        }
+        replaced
+    }
+
+    fn remove(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
+        let idx = self.position(matching)?;
+        self.subtables[idx].get(priority, matching)?;
+        let subtable = Arc::make_mut(&mut self.subtables[idx]);
+        let max_priority = subtable.max_priority();
+        let removed = subtable.remove(priority, matching)?;
+        self.n_rules -= 1;
+        Self::change_tries(&mut self.tries, subtable, matching, PrefixTrie::remove);
+        if subtable.is_empty() {
+            self.subtables.remove(idx);
+        } else if subtable.max_priority() != max_priority {
+            self.subtables.sort_by(|a, b| a.order(b));
+        }
+        Some(removed)
+    }
+
+    fn get(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
+        self.subtables[self.position(matching)?].get(priority, matching)
+    }
+
+    fn lookup(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
+        let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
+        let mut best: Option<(&Arc<Rule>, &Subtable)> = None;
+        for subtable in &self.subtables {
+            if let Some((rule, from)) = best {
+                // Of equal priority, only a lower rank can win; in this order all later
+                // subtables have neither a higher priority nor, with the same, a lower rank.
+                let max_priority = subtable.max_priority();
+                if max_priority < rule.priority
+                    || max_priority == rule.priority && subtable.rank(from).is_gt()
+                {
+                    break;
+                }
+            }
+            let Some(rule) = subtable.lookup(key, &mut prefixes) else { continue };
+            let wins = best.is_none_or(|(old, from)| {
+                rule.priority > old.priority || rule.priority == old.priority && subtable.rank(from).is_lt()
+            });
+            if wins {
+                best = Some((rule, subtable));
+            }
+        }
+        best.map(|(rule, _)| rule)
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.subtables.iter().flat_map(|subtable| subtable.rules())
+    }
+}
+
+/// The tries during one lookup; each is searched at most once.
+pub(super) struct PrefixSearch<'a> {
+    tries: &'a [PrefixTrie],
+    answers: [Option<Answer>; PREFIX_FIELDS.len()],
+}
+
+impl PrefixSearch<'_> {
+    /// No rule with a prefix of this length of the field can match; un-wildcards what
+    /// proves it. Where one can, nothing is recorded: the caller goes on to examine the
+    /// prefix itself.
+    pub(super) fn exclude(&mut self, idx: usize, len: u32, key: &mut Tracked) -> bool {
+        let (field, _) = PREFIX_FIELDS[idx];
+        let (trie, answer) = (&self.tries[idx], &mut self.answers[idx]);
+        let mut excluded = false;
+        key.read_prefix(field, |value| {
+            let answer = answer.get_or_insert_with(|| trie.lookup(value << (128 - field.info().n_bits)));
+            let proof = answer.excludes(len);
+            excluded = proof.is_some();
+            proof.unwrap_or(0)
+        });
+        excluded
+    }
+}

@@ -1,0 +1,50 @@
+//! Does to a packet what an [`Emit`] says: the last step before a port.
+//!
+//! The order is fixed: header edits with their checksums ([`edit`]), VLAN tags ([`tags`]),
+//! then the tunnel header in front ([`encap`]). Nothing here decides anything; a field
+//! that the frame does not have (ports of a later fragment, say) is left alone, as
+//! Open vSwitch does.
+
+mod edit;
+mod encap;
+mod tags;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use edit::edit_fields;
+
+use crate::{
+    drop::DropReason,
+    offload,
+    packet::{FrameBuf, Packet},
+    program::Emit,
+};
+
+/// Applies one [`Emit`] to a packet that [`crate::parse::parse`] has seen, so that it is
+/// ready to leave by `emit.port`. `flow_hash` is a hash of the inner flow; it becomes the
+/// outer UDP source port, which spreads flows over the underlay's paths.
+///
+/// Checksums change incrementally: one that was wrong stays wrong by the same amount. A
+/// partial checksum ([`crate::packet::Offload`]) is kept partial, and is completed before
+/// a tunnel header goes in front.
+///
+/// # Errors
+/// - [`DropReason::NoHeadroom`]: no room for tags or tunnel header.
+/// - [`DropReason::Unsupported`]: an edit of a field that is not in frames, or of an
+///   SCTP port in a fragment, whose checksum covers bytes of other frames.
+/// - [`DropReason::TooBig`]: the encapsulated packet would exceed 65 535 bytes.
+///
+/// The packet is then partly changed and must be dropped.
+pub fn apply<B: FrameBuf>(packet: &mut Packet<B>, emit: &Emit, flow_hash: u32) -> Result<(), DropReason> {
+    if !emit.edits.is_empty() {
+        edit_fields(packet, &emit.edits, usize::from(emit.n_vlan_pops))?;
+    }
+    if emit.n_vlan_pops != 0 || !emit.vlan_pushes.is_empty() {
+        tags::retag(packet, usize::from(emit.n_vlan_pops), &emit.vlan_pushes)?;
+    }
+    if let Some(header) = &emit.tunnel {
+        offload::complete(packet);
+        encap::encapsulate(packet, header, flow_hash)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Where copies go: ports, what reserved numbers stand for, tunnels.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use super::{
+    MAX_EMITS, Tracer,
+    walk::{Abort, Walk},
+};
+use crate::{
+    drop::DropReason,
+    field::{Field, SubField},
+    key::TUN_METADATA_LEN,
+    port::PortRole,
+    program::TunnelHeader,
+    tunnel::{self, OVN_OPTION, TunnelSpec, tun_flags},
+    types::{PortNo, Vni},
+    underlay::TunnelPort,
+};
+
+/// Tunnel flags that an outer header can carry.
+const SENT_FLAGS: u16 = tun_flags::OAM | tun_flags::CHECKSUM;
+
+impl<T: Tracer> Walk<'_, T> {
+    /// Sends the packet as it is now to a port, or to what a reserved number stands for.
+    pub(super) fn output(&mut self, port: PortNo) -> Result<(), Abort> {
+        match port {
+            PortNo::IN_PORT => {
+                let in_port = self.key.read(Field::InPort);
+                self.output_number(in_port, true)
+            }
+            PortNo::ALL | PortNo::FLOOD => self.flood(),
+            PortNo::NONE | PortNo::UNSET => Ok(()),
+            PortNo::TABLE | PortNo::NORMAL | PortNo::CONTROLLER | PortNo::LOCAL => {
+                self.end(DropReason::Unsupported);
+                Ok(())
+            }
+            port => self.output_number(port.get().into(), false),
+        }
+    }
+
+    /// Sends the packet to the port that a sub-field names.
+    pub(super) fn output_reg(&mut self, sub: SubField) -> Result<(), Abort> {
+        let number = self.key.read_sub(sub);
+        match u32::try_from(number).ok().and_then(|raw| PortNo::new(raw).ok()) {
+            Some(port) => self.output(port),
+            None => {
+                self.end(DropReason::NoSuchPort);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends the packet to a real port, but not back to where it came from unless that
+    /// is what the rule says. A rule that wants to send back writes 0 to `in_port`.
+    fn output_number(&mut self, number: u128, back: bool) -> Result<(), Abort> {
+        if !back && self.key.read(Field::InPort) == number {
+            self.end(DropReason::SamePort);
+            return Ok(());
+        }
+        let port = u32::try_from(number).ok().and_then(|raw| PortNo::new(raw).ok());
+        let Some(port) = port.filter(|port| port.is_real()) else {
+            self.end(DropReason::NoSuchPort);
+            return Ok(());
+        };
+        self.send(port)
+    }
+
+    /// A copy to each workload that can take it, but the sender. Uplinks carry only
+    /// tunnelled packets, and a tunnel is nowhere without a destination.
+    fn flood(&mut self) -> Result<(), Abort> {
+        let in_port = self.key.read(Field::InPort);
+        let snapshot = self.snapshot;
+        for (port, info) in snapshot.ports.iter() {
+            if info.up && info.role == PortRole::Workload && u128::from(port.get()) != in_port {
+                self.send(port)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, port: PortNo) -> Result<(), Abort> {
+        if self.emits.len() >= MAX_EMITS {
+            return Err(Abort(DropReason::TooManyOutputs));
+        }
+        let target = match self.snapshot.underlay.tunnels.iter().find(|tunnel| tunnel.port == port) {
+            Some(tunnel) => self.encapsulate(tunnel),
+            None => self.usable(port).map(|()| (port, None)),
+        };
+        match target {
+            Ok((port, tunnel)) => {
+                let emit = self.copy_for(port, tunnel);
+                self.note(format_args!("output to port {port}"));
+                self.emit(emit);
+            }
+            Err(reason) => self.end(reason),
+        }
+        Ok(())
+    }
+
+    /// A port that exists and is up.
+    fn usable(&self, port: PortNo) -> Result<(), DropReason> {
+        match self.snapshot.ports.get(port) {
+            None => Err(DropReason::NoSuchPort),
+            Some(info) if !info.up => Err(DropReason::PortDown),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The uplink and the outer header for a tunnel.
+    fn encapsulate(
+        &mut self,
+        tunnel: &TunnelPort,
+    ) -> Result<(PortNo, Option<Arc<TunnelHeader>>), DropReason> {
+        let remote = self.remote().ok_or(DropReason::TunnelNoRoute)?;
+        let hop = self.snapshot.underlay.next_hops.get(&remote).ok_or(DropReason::TunnelNoRoute)?;
+        self.usable(hop.port)?;
+        let header = self
+            .tunnel_spec(remote)
+            .and_then(|spec| tunnel::build_header(&spec, tunnel, hop))
+            .ok_or(DropReason::TunnelNoRoute)?;
+        self.note(format_args!("tunnel to {remote}, network {}", header.vni));
+        Ok((hop.port, Some(Arc::new(header))))
+    }
+
+    /// Where the tunnel ends.
+    fn remote(&mut self) -> Option<IpAddr> {
+        let v4 = self.key.read(Field::TunDst) as u32;
+        if v4 != 0 {
+            return Some(Ipv4Addr::from_bits(v4).into());
+        }
+        let v6 = self.key.read(Field::TunIpv6Dst);
+        (v6 != 0).then(|| Ipv6Addr::from_bits(v6).into())
+    }
+
+    /// What the outer header shall say. Reads only what has a form on the wire.
+    fn tunnel_spec(&mut self, remote: IpAddr) -> Option<TunnelSpec> {
+        let present = self.key.read_bits(Field::TunMetadataPresent, OVN_OPTION.bit().into()) as u64;
+        let mut tun_metadata = [0; TUN_METADATA_LEN];
+        if present != 0 {
+            let (field, at) = (Field::tun_metadata(OVN_OPTION.idx)?, OVN_OPTION.idx * 4);
+            let value = (self.key.read(field) as u32).to_be_bytes();
+            tun_metadata.get_mut(at..at + 4)?.copy_from_slice(&value);
+        }
+        Some(TunnelSpec {
+            vni: Vni::new(u32::try_from(self.key.read(Field::TunId)).ok()?).ok()?,
+            remote,
+            tos: self.key.read(Field::TunTos) as u8,
+            ttl: self.key.read(Field::TunTtl) as u8,
+            flags: self.key.read_bits(Field::TunFlags, SENT_FLAGS.into()) as u16,
+            tun_metadata_present: present,
+            tun_metadata,
+        })
+    }
+}

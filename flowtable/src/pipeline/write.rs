@@ -1,0 +1,164 @@
+//! What actions do to the key: fields, TTL, VLAN tags.
+
+use super::{
+    Tracer,
+    edit::{VLAN_PRESENT, VLAN_TPID},
+    walk::{Abort, Walk},
+};
+use crate::{
+    drop::DropReason,
+    field::{Field, Prerequisites, SubField},
+    key::{Tracked, nw_frag},
+};
+
+/// TPID of provider tags (IEEE 802.1Q §9.6).
+const SERVICE_TPID: u16 = 0x88a8;
+/// The DSCP's bits in the TOS byte: writing `nw_tos` leaves ECN alone.
+const DSCP_BITS: u128 = 0xfc;
+
+impl<T: Tracer> Walk<'_, T> {
+    /// Writes some bits of a field. A packet without the header is left as it is.
+    pub(super) fn set(&mut self, field: Field, value: u128, bits: u128) -> Result<(), Abort> {
+        if !can_write(field) {
+            self.note(format_args!("{field} cannot be written"));
+            return Err(Abort(DropReason::Unsupported));
+        }
+        if !holds(&mut self.key, field.info().prerequisites) {
+            self.note(format_args!("the packet has no {field}: left as it is"));
+            return Ok(());
+        }
+        let bits = bits & field.all_bits();
+        match field {
+            Field::VlanTci | Field::VlanVid | Field::VlanPcp | Field::VlanVidOxm => {
+                self.set_vlan(field, value, bits);
+            }
+            Field::NwTos => self.key.write_bits(field, value, bits & DSCP_BITS),
+            _ => self.key.write_bits(field, value, bits),
+        }
+        if let Some(idx) = tun_metadata_idx(field) {
+            self.key.write_bits(Field::TunMetadataPresent, 1 << idx, 1 << idx);
+        }
+        Ok(())
+    }
+
+    /// Copies a sub-field; nothing happens when the packet lacks the source's header.
+    pub(super) fn copy_bits(&mut self, src: SubField, dst: SubField) -> Result<(), Abort> {
+        if !holds(&mut self.key, src.field.info().prerequisites) {
+            self.note(format_args!("the packet has no {}: not copied", src.field));
+            return Ok(());
+        }
+        let value = self.key.read_sub(src);
+        self.set(dst.field, value << dst.start, dst.bits())
+    }
+
+    /// Takes one from the TTL or hop limit. False: it has run out.
+    pub(super) fn dec_ttl(&mut self) -> bool {
+        if !holds(&mut self.key, Prerequisites::Ip) {
+            return true;
+        }
+        match self.key.read(Field::NwTtl) {
+            0 | 1 => false,
+            ttl => {
+                self.key.write(Field::NwTtl, ttl - 1);
+                true
+            }
+        }
+    }
+
+    /// Puts an empty tag in front of the others.
+    pub(super) fn push_vlan(&mut self, tpid: u16) -> Result<(), Abort> {
+        if tpid != VLAN_TPID && tpid != SERVICE_TPID {
+            return Err(Abort(DropReason::Unsupported));
+        }
+        if self.key.read_bits(Field::CvlanTci, VLAN_PRESENT) != 0 {
+            self.note(format_args!("the packet has two VLAN tags already"));
+            return Err(Abort(DropReason::Unsupported));
+        }
+        let (tci, below) = (self.key.read(Field::VlanTci), self.key.read(Field::VlanTpid));
+        self.key.write(Field::CvlanTci, tci);
+        self.key.write(Field::CvlanTpid, below);
+        self.key.write(Field::VlanTci, VLAN_PRESENT);
+        self.key.write(Field::VlanTpid, tpid.into());
+        self.vlan.push();
+        Ok(())
+    }
+
+    /// Takes the outer tag away, if there is one.
+    pub(super) fn pop_vlan(&mut self) {
+        if self.key.read_bits(Field::VlanTci, VLAN_PRESENT) == 0 {
+            return;
+        }
+        let (tci, tpid) = (self.key.read(Field::CvlanTci), self.key.read(Field::CvlanTpid));
+        self.key.write(Field::VlanTci, tci);
+        self.key.write(Field::VlanTpid, tpid);
+        self.key.write(Field::CvlanTci, 0);
+        self.key.write(Field::CvlanTpid, 0);
+        self.vlan.pop();
+    }
+
+    /// Writes into the outer tag. As in Open vSwitch, the "present" bit makes and
+    /// removes it.
+    fn set_vlan(&mut self, field: Field, value: u128, bits: u128) {
+        let had = self.key.read_bits(Field::VlanTci, VLAN_PRESENT) != 0;
+        self.key.write_bits(field, value, bits);
+        let has = self.key.read_bits(Field::VlanTci, VLAN_PRESENT) != 0;
+        match (had, has) {
+            (true, true) => self.vlan.replace(),
+            (false, true) => {
+                self.key.write(Field::VlanTpid, VLAN_TPID.into());
+                self.vlan.push();
+            }
+            (true, false) => {
+                // Popping looks at the bit that has just been cleared.
+                self.key.write_bits(Field::VlanTci, VLAN_PRESENT, VLAN_PRESENT);
+                self.pop_vlan();
+            }
+            (false, false) => self.key.write(Field::VlanTci, 0),
+        }
+    }
+}
+
+/// The packet has the header that a field is in. Reads what decides it.
+pub(super) fn holds(key: &mut Tracked, prerequisites: Prerequisites) -> bool {
+    let mut l4 = |eth_types: &[u128], proto: u128| {
+        eth_types.contains(&key.read(Field::EthType))
+            && key.read(Field::NwProto) == proto
+            && key.read_bits(Field::NwFrag, nw_frag::LATER.into()) == 0
+    };
+    const IPV4: u128 = 0x0800;
+    const IPV6: u128 = 0x86dd;
+    match prerequisites {
+        Prerequisites::None => true,
+        Prerequisites::Vlan => key.read_bits(Field::VlanTci, VLAN_PRESENT) != 0,
+        Prerequisites::Mpls => matches!(key.read(Field::EthType), 0x8847 | 0x8848),
+        Prerequisites::Ipv4 => key.read(Field::EthType) == IPV4,
+        Prerequisites::Ipv6 => key.read(Field::EthType) == IPV6,
+        Prerequisites::Ip => matches!(key.read(Field::EthType), IPV4 | IPV6),
+        Prerequisites::Arp => matches!(key.read(Field::EthType), 0x0806 | 0x8035),
+        Prerequisites::Tcp => l4(&[IPV4, IPV6], 6),
+        Prerequisites::Udp => l4(&[IPV4, IPV6], 17),
+        Prerequisites::Sctp => l4(&[IPV4, IPV6], 132),
+        Prerequisites::Icmp => l4(&[IPV4], 1),
+        Prerequisites::Icmpv6 => l4(&[IPV6], 58),
+        Prerequisites::Nd => holds_nd(key, &[135, 136]),
+        Prerequisites::NdSolicit => holds_nd(key, &[135]),
+        Prerequisites::NdAdvert => holds_nd(key, &[136]),
+    }
+}
+
+fn holds_nd(key: &mut Tracked, types: &[u128]) -> bool {
+    holds(key, Prerequisites::Icmpv6)
+        && types.contains(&key.read(Field::Icmpv6Type))
+        && key.read(Field::Icmpv6Code) == 0
+}
+
+/// Actions may write the field and the executor can bring it into a frame.
+fn can_write(field: Field) -> bool {
+    field.info().writable && field.info().prerequisites != Prerequisites::Mpls
+}
+
+/// Which Geneve option field it is.
+fn tun_metadata_idx(field: Field) -> Option<u32> {
+    let idx = (field as u32).checked_sub(Field::TunMetadata0 as u32)?;
+    (idx < 64).then_some(idx)
+}

@@ -1,0 +1,96 @@
+//! The books of a switch: each packet is entered once when it is received and once for
+//! what became of it.
+
+use std::sync::Arc;
+
+use super::Lookup;
+use crate::{
+    drop::DropReason,
+    flow::Rule,
+    stats::{Drops, PortCounters, SwitchCounters},
+    types::PortNo,
+};
+
+/// Counters of a switch, and the page that is open: the port of the current batch.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) all: SwitchCounters,
+    pub(super) drops: Drops,
+    /// By port number.
+    ports: Vec<PortCounters>,
+    in_port: PortNo,
+}
+
+impl Books {
+    pub(super) fn new() -> Self {
+        Self {
+            all: SwitchCounters::default(),
+            drops: Drops::default(),
+            ports: vec![PortCounters::default()],
+            in_port: PortNo::ZERO,
+        }
+    }
+
+    /// What follows was received from this port.
+    pub(super) fn open(&mut self, in_port: PortNo) {
+        self.in_port = in_port;
+        let n_ports = in_port.get() as usize + 1;
+        if self.ports.len() < n_ports {
+            self.ports.resize(n_ports, PortCounters::default());
+        }
+    }
+
+    pub(super) fn port(&self, port: PortNo) -> PortCounters {
+        self.ports.get(port.get() as usize).copied().unwrap_or_default()
+    }
+
+    pub(super) fn received(&mut self, n_bytes: u64) {
+        self.all.n_packets += 1;
+        let port = self.page();
+        port.rx_packets += 1;
+        port.rx_bytes += n_bytes;
+    }
+
+    /// How a packet that got to the tables was found.
+    pub(super) fn found(&mut self, lookup: Lookup) {
+        match lookup {
+            Lookup::Session(_) => self.all.n_session_hits += 1,
+            Lookup::Megaflow(_) => self.all.n_megaflow_hits += 1,
+            Lookup::Unknown => self.all.n_misses += 1,
+            Lookup::Dropped(_) => {}
+        }
+    }
+
+    pub(super) fn forwarded(&mut self) {
+        self.all.n_forwarded += 1;
+        self.page().rx_forwarded += 1;
+    }
+
+    /// Enters a dropped packet in the drop table; the row is looked for at `hint` first.
+    /// Answers where it is.
+    pub(super) fn dropped(
+        &mut self,
+        hint: usize,
+        reason: DropReason,
+        rule: Option<&Arc<Rule>>,
+        n_bytes: u64,
+    ) -> usize {
+        self.all.n_dropped += 1;
+        self.page().rx_dropped += 1;
+        let (idx, row) = self.drops.row(hint, self.in_port, reason, rule);
+        row.n_packets += 1;
+        row.n_bytes += n_bytes;
+        idx
+    }
+
+    /// Enters a copy that failed.
+    pub(super) fn failed_copy(&mut self, reason: DropReason) {
+        self.all.n_failed_copies += 1;
+        let (_, row) = self.drops.row(0, self.in_port, reason, None);
+        row.n_copies += 1;
+    }
+
+    fn page(&mut self) -> &mut PortCounters {
+        &mut self.ports[self.in_port.get() as usize]
+    }
+}

@@ -1,0 +1,306 @@
+//! The switch of one worker: a batch of packets goes in, copies come out of a sink.
+//!
+//! [`Switch::process`] works in passes over at most [`MAX_BATCH`] packets, so that each
+//! pass is a straight loop whose memory accesses do not wait for each other: parse all,
+//! look all up in the sessions, the rest in the megaflows; then, in the order of arrival,
+//! translate what is still unknown and carry out each packet's program. Neighbours with
+//! the same entry are carried out and counted as one group. Packets are never
+//! reordered: what a port sends in leaves in that order.
+//!
+//! Where to read on: `run.rs` carries a program out; [`crate::cache`] remembers;
+//! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
+
+mod books;
+mod flow_hash;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use self::books::Books;
+pub use self::run::Sink;
+use crate::{
+    cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
+    drop::DropReason,
+    key::FlowKey,
+    offload,
+    packet::{FrameBuf, Packet},
+    parse::parse,
+    pipeline::{self, NoTrace, Translation},
+    port::PortRole,
+    snapshot::Snapshot,
+    stats::{DropCount, PortCounters, SwitchCounters},
+    tunnel,
+    types::{PortNo, Timestamp},
+};
+
+/// Packets of one pass.
+pub const MAX_BATCH: usize = 32;
+
+/// Sizes of a switch's caches; 0 switches a cache off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchConfig {
+    /// Sessions, of 128 bytes each.
+    pub n_sessions: usize,
+    /// Megaflows. Without them there are no sessions either.
+    pub n_megaflows: usize,
+}
+
+impl Default for SwitchConfig {
+    fn default() -> Self {
+        Self { n_sessions: 1 << 16, n_megaflows: 1 << 16 }
+    }
+}
+
+/// The switch of one worker: its caches and counters. The rules are in the snapshot that
+/// each batch brings along.
+///
+/// # Invariants
+/// - Conservation: see [`crate::stats`].
+/// - Transparency: what leaves, and all counters but those of the caches, do not depend
+///   on the sizes of the caches or on how packets are cut into batches.
+pub struct Switch {
+    megaflows: Megaflows,
+    sessions: Sessions,
+    lanes: Box<Lanes>,
+    books: Books,
+}
+
+/// What is known of the packets of a pass, one array for each attribute.
+struct Lanes {
+    keys: [FlowKey; MAX_BATCH],
+    /// Port whose rules apply: for a packet from a tunnel, the tunnel's.
+    ports: [PortNo; MAX_BATCH],
+    /// The packet was looked for among the sessions, by this hash.
+    hashed: [bool; MAX_BATCH],
+    hashes: [u64; MAX_BATCH],
+    lookups: [Lookup; MAX_BATCH],
+    /// Bytes as received.
+    lens: [u64; MAX_BATCH],
+}
+
+/// How far the lookup of a packet has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lookup {
+    /// It never got to the tables.
+    Dropped(DropReason),
+    /// Not in the caches, as far as is known.
+    Unknown,
+    /// Found by its session.
+    Session(Handle),
+    /// Found by its megaflow.
+    Megaflow(Handle),
+}
+
+impl Lookup {
+    fn handle(self) -> Option<Handle> {
+        match self {
+            Self::Session(handle) | Self::Megaflow(handle) => Some(handle),
+            Self::Dropped(_) | Self::Unknown => None,
+        }
+    }
+}
+
+/// What holds for a whole batch.
+#[derive(Clone, Copy)]
+struct Moment<'a> {
+    now: Timestamp,
+    snapshot: &'a Snapshot,
+    in_port: PortNo,
+    role: PortRole,
+    partial_checksums: bool,
+}
+
+impl<'a> Moment<'a> {
+    fn new(now: Timestamp, snapshot: &'a Snapshot, in_port: PortNo) -> Self {
+        let port = snapshot.ports.get(in_port);
+        Self {
+            now,
+            snapshot,
+            in_port,
+            role: port.map_or(PortRole::Workload, |port| port.role),
+            partial_checksums: port.is_some_and(|port| port.partial_checksums),
+        }
+    }
+
+    fn is_uplink(&self) -> bool {
+        self.role == PortRole::Uplink
+    }
+}
+
+impl Switch {
+    /// A switch with empty caches, whose hashes nobody outside can foresee.
+    pub fn new(config: SwitchConfig) -> Self {
+        Self::with_seed(config, RandomState::new().hash_one(0))
+    }
+
+    /// A switch whose hashes follow from `seed`: which entries collide is then the same in
+    /// every run.
+    pub fn with_seed(config: SwitchConfig, seed: u64) -> Self {
+        let n_sessions = if config.n_megaflows == 0 { 0 } else { config.n_sessions };
+        Self {
+            megaflows: Megaflows::new(config.n_megaflows, seed),
+            sessions: Sessions::new(n_sessions, seed),
+            lanes: Box::new(Lanes {
+                keys: [FlowKey::zero(); MAX_BATCH],
+                ports: [PortNo::ZERO; MAX_BATCH],
+                hashed: [false; MAX_BATCH],
+                hashes: [0; MAX_BATCH],
+                lookups: [Lookup::Unknown; MAX_BATCH],
+                lens: [0; MAX_BATCH],
+            }),
+            books: Books::new(),
+        }
+    }
+
+    /// Switches the packets of a batch, all received from `in_port`, and leaves the
+    /// batch empty.
+    pub fn process<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        now: Timestamp,
+        snapshot: &Arc<Snapshot>,
+        in_port: PortNo,
+        batch: &mut Vec<Packet<B>>,
+        sink: &mut S,
+    ) {
+        let moment = Moment::new(now, snapshot, in_port);
+        self.megaflows.sweep(now);
+        self.books.open(in_port);
+        while !batch.is_empty() {
+            let n = batch.len().min(MAX_BATCH);
+            self.parse_all(&moment, &mut batch[..n]);
+            self.find_sessions(n);
+            self.find_megaflows(n);
+            self.run_all(&moment, n, batch.drain(..n), sink);
+        }
+    }
+
+    /// First pass: packets to keys. Packets from an uplink lose their tunnel header.
+    fn parse_all<B: FrameBuf>(&mut self, moment: &Moment<'_>, packets: &mut [Packet<B>]) {
+        let lanes = &mut *self.lanes;
+        for (idx, packet) in packets.iter_mut().enumerate() {
+            let key = &mut lanes.keys[idx];
+            packet.in_port = moment.in_port;
+            lanes.lens[idx] = packet.len() as u64;
+            let parsed = if moment.is_uplink() {
+                tunnel::receive(packet, key, &moment.snapshot.underlay)
+            } else {
+                parse(packet, key)
+            };
+            if moment.partial_checksums && !moment.is_uplink() && parsed.is_ok() {
+                offload::detect_partial(packet);
+            }
+            lanes.ports[idx] = packet.in_port;
+            lanes.lookups[idx] = parsed.map_or_else(Lookup::Dropped, |()| Lookup::Unknown);
+        }
+    }
+
+    /// Second pass: exact lookup. Where a port has a single shape, probing that is no
+    /// dearer than a session, and the sessions are left to those who gain.
+    fn find_sessions(&mut self, n: usize) {
+        let lanes = &mut *self.lanes;
+        for idx in 0..n {
+            lanes.hashed[idx] = lanes.lookups[idx] == Lookup::Unknown
+                && !self.sessions.is_disabled()
+                && self.megaflows.n_shapes(lanes.ports[idx]) > 1;
+            if lanes.hashed[idx] {
+                lanes.hashes[idx] = self.sessions.hash(&lanes.keys[idx]);
+            }
+        }
+        for idx in 0..n {
+            if !lanes.hashed[idx] {
+                continue;
+            }
+            let (hash, key) = (lanes.hashes[idx], &lanes.keys[idx]);
+            let Some(handle) = self.sessions.find(hash, key) else { continue };
+            if self.megaflows.get_mut(handle).is_some() {
+                lanes.lookups[idx] = Lookup::Session(handle);
+            } else {
+                self.sessions.forget(hash, key);
+            }
+        }
+    }
+
+    /// Third pass: masked lookup of the rest.
+    fn find_megaflows(&mut self, n: usize) {
+        let lanes = &mut *self.lanes;
+        for idx in 0..n {
+            if lanes.lookups[idx] == Lookup::Unknown
+                && let Some(handle) = self.megaflows.find(lanes.ports[idx], &lanes.keys[idx])
+            {
+                lanes.lookups[idx] = Lookup::Megaflow(handle);
+            }
+        }
+    }
+
+    /// The slow way to a packet's entry, for what the lookups did not find or what is
+    /// out of date. Earlier packets of the pass may have made the entry meanwhile.
+    fn resolve(&mut self, moment: &Moment<'_>, idx: usize) -> Result<Handle, Box<Translation>> {
+        let (port, epoch) = (self.lanes.ports[idx], moment.snapshot.epoch);
+        let found =
+            self.lanes.lookups[idx].handle().filter(|handle| self.megaflows.get_mut(*handle).is_some());
+        let key = &self.lanes.keys[idx];
+        let found = found.or_else(|| {
+            let handle = self.megaflows.find(port, key)?;
+            self.lanes.lookups[idx] = Lookup::Megaflow(handle);
+            Some(handle)
+        });
+        if let Some(handle) = found
+            && self.megaflows.get_mut(handle).is_some_and(|entry| entry.epoch == epoch)
+        {
+            return Ok(handle);
+        }
+        let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+        if self.megaflows.is_disabled() {
+            return Err(Box::new(translation));
+        }
+        let from_tunnel = moment.is_uplink();
+        let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
+        Ok(match found {
+            Some(handle) => {
+                self.books.all.n_renewals += 1;
+                self.megaflows.renew(handle, port, new)
+            }
+            None => self.megaflows.install(port, new),
+        })
+    }
+
+    /// Brings the counters of the rules up to date with what the caches have carried.
+    pub fn flush_stats(&mut self) {
+        self.megaflows.push_stats();
+    }
+
+    /// The megaflows, with what they have carried.
+    pub fn megaflows(&self) -> Vec<MegaflowDump> {
+        self.megaflows.dump()
+    }
+
+    /// Number of megaflows.
+    pub fn n_megaflows(&self) -> usize {
+        self.megaflows.len()
+    }
+
+    /// Number of sessions.
+    pub fn n_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// All drops since the start, by port, reason and rule.
+    pub fn drops(&self) -> Vec<DropCount> {
+        self.books.drops.rows().to_vec()
+    }
+
+    /// What became of all packets.
+    pub fn counters(&self) -> SwitchCounters {
+        SwitchCounters { n_evictions: self.megaflows.n_evicted(), ..self.books.all }
+    }
+
+    /// What became of the packets received from a port.
+    pub fn port_counters(&self, port: PortNo) -> PortCounters {
+        self.books.port(port)
+    }
+}

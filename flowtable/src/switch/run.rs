@@ -1,0 +1,170 @@
+//! Carrying programs out: copies, edits, the way to the sink, and the books.
+
+use std::{ops::Range, vec};
+
+use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash};
+use crate::{
+    cache::Handle,
+    drop::DropReason,
+    execute,
+    packet::{FrameBuf, Packet},
+    pipeline::{self, NoTrace, Translation},
+    program::{Emit, Program},
+    types::PortNo,
+};
+
+/// Where packets go.
+pub trait Sink<B> {
+    /// Takes a packet to send by a port, and counts it there: as sent, or as a drop of
+    /// that port.
+    fn output(&mut self, port: PortNo, packet: Packet<B>);
+    /// A copy of a packet's frame, with the same headroom; `None` when there is no free
+    /// buffer.
+    fn copy(&mut self, packet: &Packet<B>) -> Option<Packet<B>>;
+    /// Takes back the buffer of a packet that goes nowhere.
+    fn release(&mut self, packet: Packet<B>);
+}
+
+impl Switch {
+    /// Last pass, in the order of arrival.
+    pub(super) fn run_all<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        n: usize,
+        mut packets: vec::Drain<'_, Packet<B>>,
+        sink: &mut S,
+    ) {
+        let mut idx = 0;
+        while idx < n {
+            idx += match self.lanes.lookups[idx] {
+                Lookup::Dropped(reason) => {
+                    packets.by_ref().take(1).for_each(|packet| sink.release(packet));
+                    self.books.received(self.lanes.lens[idx]);
+                    self.books.dropped(0, reason, None, self.lanes.lens[idx]);
+                    1
+                }
+                _ => match self.resolve(moment, idx) {
+                    Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
+                    Err(translation) => self.run_once(&translation, idx, &mut packets, sink),
+                },
+            };
+        }
+    }
+
+    /// Runs the packet at the start of the range and those after it that have the same
+    /// entry; answers how many they were.
+    fn run_group<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        handle: Handle,
+        range: Range<usize>,
+        packets: &mut vec::Drain<'_, Packet<B>>,
+        sink: &mut S,
+    ) -> usize {
+        let Some(entry) = self.megaflows.get_mut(handle) else {
+            // Resolving has just found it; should that ever be wrong, do without.
+            let key = &self.lanes.keys[range.start];
+            let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+            return self.run_once(&translation, range.start, packets, sink);
+        };
+        let (lanes, books) = (&*self.lanes, &mut self.books);
+        let rest = &lanes.lookups[range.start + 1..range.end];
+        let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
+        let (mut n_bytes, mut row) = (0, entry.drop_row);
+        for (idx, packet) in range.zip(packets.take(n_group)) {
+            books.found(lanes.lookups[idx]);
+            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
+                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
+            }
+            n_bytes += packet.len() as u64;
+            row = carry_out(&entry.program, (lanes, idx), packet, row, books, sink);
+        }
+        entry.drop_row = row;
+        entry.count(moment.now, n_group as u64, n_bytes);
+        n_group
+    }
+
+    /// Runs one packet by a translation that no cache keeps, and counts it with the rules
+    /// at once.
+    fn run_once<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        translation: &Translation,
+        idx: usize,
+        packets: &mut vec::Drain<'_, Packet<B>>,
+        sink: &mut S,
+    ) -> usize {
+        for packet in packets.take(1) {
+            let n_bytes = packet.len() as u64;
+            translation.rules.iter().for_each(|rule| rule.stats.add(1, n_bytes));
+            self.books.found(Lookup::Unknown);
+            carry_out(&translation.program, (&self.lanes, idx), packet, 0, &mut self.books, sink);
+        }
+        1
+    }
+}
+
+/// Does with one packet what a program says. Each emit starts from the packet as it was
+/// received, so all but the last work on copies, and the last on the packet itself.
+/// `row` is where the program's drops were counted the last time; answers where they are.
+fn carry_out<B: FrameBuf, S: Sink<B>>(
+    program: &Program,
+    (lanes, idx): (&Lanes, usize),
+    packet: Packet<B>,
+    row: usize,
+    books: &mut Books,
+    sink: &mut S,
+) -> usize {
+    let n_bytes = lanes.lens[idx];
+    books.received(n_bytes);
+    let Some((last, others)) = program.emits.split_last() else {
+        sink.release(packet);
+        let cause = program.drop.as_ref();
+        let reason = cause.map_or(DropReason::TableMiss, |cause| cause.reason);
+        return books.dropped(row, reason, cause.and_then(|cause| cause.rule.as_ref()), n_bytes);
+    };
+    let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
+    let hash = if tunnelled { flow_hash(&lanes.keys[idx]) } else { 0 };
+    let mut sent = false;
+    for emit in others {
+        match copy(&packet, sink).and_then(|copy| send(copy, emit, hash, sink)) {
+            Ok(()) => sent = true,
+            Err(reason) => books.failed_copy(reason),
+        }
+    }
+    match send(packet, last, hash, sink) {
+        Ok(()) => books.forwarded(),
+        Err(reason) if sent => {
+            books.failed_copy(reason);
+            books.forwarded();
+        }
+        Err(reason) => {
+            books.dropped(0, reason, None, n_bytes);
+        }
+    }
+    row
+}
+
+/// A copy with all that travels with the packet.
+fn copy<B: FrameBuf, S: Sink<B>>(packet: &Packet<B>, sink: &mut S) -> Result<Packet<B>, DropReason> {
+    let mut copy = sink.copy(packet).ok_or(DropReason::NoBuffer)?;
+    copy.in_port = packet.in_port;
+    copy.layout = packet.layout;
+    copy.offload = packet.offload;
+    Ok(copy)
+}
+
+fn send<B: FrameBuf, S: Sink<B>>(
+    mut packet: Packet<B>,
+    emit: &Emit,
+    hash: u32,
+    sink: &mut S,
+) -> Result<(), DropReason> {
+    match execute::apply(&mut packet, emit, hash) {
+        Ok(()) => sink.output(emit.port, packet),
+        Err(reason) => {
+            sink.release(packet);
+            return Err(reason);
+        }
+    }
+    Ok(())
+}

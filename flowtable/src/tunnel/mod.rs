@@ -1,0 +1,244 @@
+//! Tunnels over UDP: what comes in is checked and unwrapped here ([`receive`]), and the
+//! header of what goes out is built here once per flow ([`build_header`]);
+//! [`crate::execute`] puts it in front of packets.
+//!
+//! Only configured peers may send. The outer header is checked in full (lengths, IPv4 and
+//! UDP checksums, no fragments), since whatever passes is as good as a packet from a port.
+
+mod ecn;
+mod geneve;
+mod outer;
+#[cfg(test)]
+mod tests;
+mod vxlan;
+
+use std::net::IpAddr;
+
+use zerocopy::IntoBytes;
+
+pub use geneve::{GeneveOption, OVN_OPTION};
+
+use self::outer::Outer;
+use crate::{
+    drop::DropReason,
+    execute::edit_fields,
+    field::Field,
+    headers::Headers,
+    key::{FlowKey, TUN_METADATA_LEN},
+    packet::{FrameBuf, Packet},
+    parse::parse,
+    program::{FieldEdit, TunnelHeader, TunnelKind},
+    types::Vni,
+    underlay::{NextHop, TunnelPort, Underlay},
+    wire::{Ethernet, Ipv4, Ipv6, Udp, ethertype, ip_proto, ipv4_fragment},
+};
+
+/// Bits of `tun_flags` in a flow key.
+pub mod tun_flags {
+    /// The packet is for the tunnel endpoint's management (Geneve's O bit).
+    pub const OAM: u16 = 0x1;
+    /// The outer IPv4 header said "don't fragment".
+    pub const DONT_FRAGMENT: u16 = 0x2;
+    /// The outer UDP checksum is present, or shall be.
+    pub const CHECKSUM: u16 = 0x4;
+    /// The tunnel key is present.
+    pub const KEY: u16 = 0x8;
+}
+
+/// Hop limit of outer headers when none is asked for.
+const DEFAULT_TTL: u8 = 64;
+
+/// What a tunnel header says of its payload.
+struct Decoded {
+    /// Bytes of the tunnel header.
+    len: usize,
+    vni: u32,
+    oam: bool,
+    /// Value of [`OVN_OPTION`].
+    ovn: Option<[u8; 4]>,
+}
+
+/// Unwraps a packet that came in by an uplink and parses what was inside: afterwards the
+/// packet starts at the inner Ethernet header, its input port is the tunnel port, and
+/// `key` holds the inner headers and, in its `tun_*` fields, the outer ones.
+///
+/// A mark of congestion on the outer header moves to the inner one (RFC 6040 §4.2).
+///
+/// # Errors
+/// - [`DropReason::TunnelNotForUs`]: not UDP to the address and port of a tunnel.
+/// - [`DropReason::TunnelUnknownPeer`]: the outer source is not a configured peer.
+/// - [`DropReason::TunnelMalformed`]: lengths or checksums disagree, the outer packet is
+///   a fragment, the tunnel header is of another version or payload, a critical option
+///   is unknown, or congestion cannot be signalled to the inner sender.
+/// - [`DropReason::Malformed`]: the inner frame has no Ethernet header.
+pub fn receive<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    key: &mut FlowKey,
+    underlay: &Underlay,
+) -> Result<(), DropReason> {
+    let frame = packet.bytes();
+    let outer = Outer::decode(frame)?;
+    let tunnel = outer.tunnel(underlay)?;
+    if !underlay.peers.contains(&outer.src) {
+        return Err(DropReason::TunnelUnknownPeer);
+    }
+    let payload = outer.payload(frame, tunnel.kind)?;
+    let decoded = match tunnel.kind {
+        TunnelKind::Geneve => geneve::decode(payload),
+        TunnelKind::Vxlan => vxlan::decode(payload),
+    }
+    .ok_or(DropReason::TunnelMalformed)?;
+    let inner_len = payload.len() - decoded.len;
+    if !packet.pull_front(outer.payload_at + decoded.len) {
+        return Err(DropReason::TunnelMalformed);
+    }
+    packet.truncate(inner_len);
+    packet.in_port = tunnel.port;
+    parse(packet, key)?;
+    take_ecn(packet, key, outer.tos)?;
+    describe(key, &outer, &decoded);
+    Ok(())
+}
+
+/// Moves the outer congestion mark to the inner header.
+fn take_ecn<B: FrameBuf>(packet: &mut Packet<B>, key: &mut FlowKey, outer_tos: u8) -> Result<(), DropReason> {
+    let Some(inner) = Headers::of(packet.bytes(), &packet.layout).ecn(packet.bytes()) else { return Ok(()) };
+    let ecn = ecn::decapsulate(inner, outer_tos & 3).ok_or(DropReason::TunnelMalformed)?;
+    if ecn != inner {
+        let edit = FieldEdit { field: Field::NwEcn, value: ecn.into(), mask: 3 };
+        edit_fields(packet, &[edit], 0)?;
+        key.nw_tos = key.nw_tos & !3 | ecn;
+    }
+    Ok(())
+}
+
+/// Fills in the tunnel fields of the key.
+fn describe(key: &mut FlowKey, outer: &Outer, decoded: &Decoded) {
+    match (outer.src, outer.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            key.tun_src.set(src.to_bits());
+            key.tun_dst.set(dst.to_bits());
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            key.tun_ipv6_src.set(src.to_bits());
+            key.tun_ipv6_dst.set(dst.to_bits());
+        }
+        _ => {}
+    }
+    key.tun_tos = outer.tos;
+    key.tun_ttl = outer.ttl;
+    key.tun_id.set(decoded.vni.into());
+    let flag = |set, flag| if set { flag } else { 0 };
+    key.tun_flags.set(
+        tun_flags::KEY
+            | flag(decoded.oam, tun_flags::OAM)
+            | flag(outer.dont_fragment, tun_flags::DONT_FRAGMENT)
+            | flag(outer.has_checksum(), tun_flags::CHECKSUM),
+    );
+    if let Some(value) = decoded.ovn {
+        key.tun_metadata_present.set(OVN_OPTION.bit());
+        let at = OVN_OPTION.idx * value.len();
+        if let Some(place) = key.tun_metadata.get_mut(at..at + value.len()) {
+            place.copy_from_slice(&value);
+        }
+    }
+}
+
+/// What an outer header shall say, in the terms of a flow key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelSpec {
+    /// Network identifier.
+    pub vni: Vni,
+    /// Peer.
+    pub remote: IpAddr,
+    /// DSCP; the ECN bits hold for packets that are not IP, others bring their own.
+    pub tos: u8,
+    /// Hop limit; 0: the usual 64.
+    pub ttl: u8,
+    /// [`tun_flags`]: `OAM` (Geneve) and `CHECKSUM` (IPv4; IPv6 always has one). The others
+    /// are ignored: a tunnel always has a key and never lets others fragment.
+    pub flags: u16,
+    /// Which of the Geneve option fields shall be sent. Those that have no option
+    /// assigned ([`OVN_OPTION`] is the only one) have no form on the wire.
+    pub tun_metadata_present: u64,
+    /// Values of the Geneve option fields.
+    pub tun_metadata: [u8; TUN_METADATA_LEN],
+}
+
+impl TunnelSpec {
+    /// Reads it from a key's `tun_*` fields. Nothing when there is no destination, or
+    /// the tunnel id does not fit into a VNI.
+    pub fn from_key(key: &FlowKey) -> Option<Self> {
+        let remote: IpAddr = match (key.tun_dst.get(), key.tun_ipv6_dst.get()) {
+            (0, 0) => return None,
+            (0, dst) => IpAddr::V6(dst.into()),
+            (dst, _) => IpAddr::V4(dst.into()),
+        };
+        Some(Self {
+            vni: Vni::new(u32::try_from(key.tun_id.get()).ok()?).ok()?,
+            remote,
+            tos: key.tun_tos,
+            ttl: key.tun_ttl,
+            flags: key.tun_flags.get(),
+            tun_metadata_present: key.tun_metadata_present.get(),
+            tun_metadata: key.tun_metadata,
+        })
+    }
+}
+
+/// Builds the outer header for packets to `spec.remote` by `tunnel`, complete but for
+/// what depends on the packet: lengths, UDP source port, ECN, checksums. A UDP checksum
+/// that shall be computed has 0xffff in its place. Nothing when the peer's address is not
+/// of the same family as ours.
+pub fn build_header(spec: &TunnelSpec, tunnel: &TunnelPort, hop: &NextHop) -> Option<TunnelHeader> {
+    let ttl = if spec.ttl == 0 { DEFAULT_TTL } else { spec.ttl };
+    let (eth_type, ip, checksum) = match (tunnel.local, spec.remote) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let ip = Ipv4 {
+                version_ihl: 0x45,
+                tos: spec.tos,
+                total_len: 0.into(),
+                id: 0.into(),
+                fragment: ipv4_fragment::DONT.into(),
+                ttl,
+                proto: ip_proto::UDP,
+                checksum: 0.into(),
+                src: src.to_bits().into(),
+                dst: dst.to_bits().into(),
+            };
+            (ethertype::IPV4, ip.as_bytes().to_vec(), spec.flags & tun_flags::CHECKSUM != 0)
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let ip = Ipv6 {
+                flow: (6 << 28 | u32::from(spec.tos) << 20).into(),
+                payload_len: 0.into(),
+                next: ip_proto::UDP,
+                hop_limit: ttl,
+                src: src.to_bits().into(),
+                dst: dst.to_bits().into(),
+            };
+            (ethertype::IPV6, ip.as_bytes().to_vec(), true)
+        }
+        _ => return None,
+    };
+    let ethernet =
+        Ethernet { dst: hop.dst_mac.octets(), src: hop.src_mac.octets(), eth_type: eth_type.into() };
+    let udp = Udp {
+        src: 0.into(),
+        dst: tunnel.udp_port.into(),
+        len: 0.into(),
+        checksum: if checksum { 0xffff } else { 0 }.into(),
+    };
+    let mut bytes = [ethernet.as_bytes(), &ip, udp.as_bytes()].concat();
+    match tunnel.kind {
+        TunnelKind::Geneve => geneve::encode(spec, &mut bytes),
+        TunnelKind::Vxlan => vxlan::encode(spec, &mut bytes),
+    }
+    Some(TunnelHeader {
+        kind: tunnel.kind,
+        vni: spec.vni,
+        remote: spec.remote,
+        bytes,
+        tunnel_port: tunnel.port,
+    })
+}

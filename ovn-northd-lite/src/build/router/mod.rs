@@ -1,0 +1,19 @@
+//! The features of a router, in the order packets meet them. The next hop is in `reg0` or
+//! `xxreg0`, the address of the output port in `reg5` or `xxreg1`, as in OVN.
+
+mod admission;
+mod arp_resolve;
+mod delivery;
+mod ip_input;
+mod routing;
+
+use super::{sink::FlowSink, topology::RouterInput};
+
+/// All flows of a router.
+pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
+    admission::build(input, sink);
+    ip_input::build(input, sink);
+    routing::build(input, sink);
+    arp_resolve::build(input, sink);
+    delivery::build(input, sink);
+}

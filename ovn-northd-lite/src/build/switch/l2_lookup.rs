@@ -1,0 +1,77 @@
+//! The output port: by destination MAC address, or a group.
+
+use std::net::IpAddr;
+
+use crate::{
+    build::{
+        FLOOD, UNKNOWN,
+        address::{of_router_port, one_of},
+        sink::FlowSink,
+        stage::SwitchIn,
+        topology::{RouterSide, SwitchInput},
+    },
+    expr::lexer::quote,
+    model::SwitchPortKind,
+};
+
+pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
+    let object = &input.object;
+    let group = |name| format!("outport = {}; output;", quote(name));
+    sink.add(SwitchIn::L2Lkup, 70, "eth.mcast", group(FLOOD), object, "Group addresses are for all ports.");
+    sink.add(SwitchIn::L2Lkup, 0, "1", "next;", object, "Nobody is known to have the address.");
+    for (id, port) in &input.switch.ports {
+        let object = input.port_object(id);
+        let side = input.links.get(id.as_str()).filter(|_| port.enabled);
+        if let Some(side) = side.filter(|side| side.is_enabled()) {
+            router_questions(sink, &object, id, side);
+        }
+        let macs: Vec<_> = match &port.kind {
+            SwitchPortKind::Workload { addresses, .. } => {
+                addresses.iter().map(|address| address.mac).collect()
+            }
+            SwitchPortKind::Router { .. } => {
+                input.links.get(id.as_str()).map(|side| side.port.mac).into_iter().collect()
+            }
+        };
+        for mac in macs {
+            let (actions, why) = if port.enabled {
+                (format!("outport = {}; output;", quote(id)), "The port has the address.")
+            } else {
+                ("drop;".to_owned(), "The port that has the address is disabled.")
+            };
+            sink.add(SwitchIn::L2Lkup, 50, format!("eth.dst == {mac}"), actions, &object, why);
+        }
+    }
+    unknown(input, sink);
+}
+
+/// Questions about a router's addresses go to it alone.
+fn router_questions(sink: &mut FlowSink, object: &str, id: &str, side: &RouterSide<'_>) {
+    let addresses = of_router_port(side.port);
+    let texts = |v4: bool| {
+        let family = addresses.iter().filter(|network| network.addr.is_ipv4() == v4);
+        family.map(|network| IpAddr::to_string(&network.addr)).collect::<Vec<_>>()
+    };
+    let actions = format!("outport = {}; output;", quote(id));
+    let why = "Only the router can answer for its addresses.";
+    let (v4, v6) = (texts(true), texts(false));
+    if !v4.is_empty() {
+        let matching = format!("arp.op == 1 && arp.tpa == {}", one_of(&v4));
+        sink.add(SwitchIn::L2Lkup, 80, matching, actions.clone(), object, why);
+    }
+    if !v6.is_empty() {
+        let matching = format!("nd_ns && nd.target == {}", one_of(&v6));
+        sink.add(SwitchIn::L2Lkup, 80, matching, actions, object, why);
+    }
+}
+
+/// Frames to addresses nobody is known to have.
+fn unknown(input: &SwitchInput<'_>, sink: &mut FlowSink) {
+    let takes = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Workload { unknown: true, .. });
+    let (actions, why) = if input.switch.ports.values().any(|port| port.enabled && takes(&port.kind)) {
+        (format!("outport = {}; output;", quote(UNKNOWN)), "Some ports take frames to unknown addresses.")
+    } else {
+        ("drop;".to_owned(), "No port has the destination address, and none takes unknown ones.")
+    };
+    sink.add(SwitchIn::L2Unknown, 0, "1", actions, &input.object, why);
+}

@@ -1,0 +1,42 @@
+//! The features of a switch, in the order packets meet them.
+
+mod acl;
+mod admission;
+mod arp_responder;
+mod l2_lookup;
+mod port_security;
+
+use std::net::Ipv6Addr;
+
+use flowtable::types::MacAddr;
+
+use super::{sink::FlowSink, topology::SwitchInput};
+
+/// All flows of a switch.
+pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
+    admission::build(input, sink);
+    port_security::build(input, sink);
+    acl::build(input, sink);
+    arp_responder::build(input, sink);
+    l2_lookup::build(input, sink);
+}
+
+/// The actions that turn an ARP request into its answer and send it back.
+pub(super) fn arp_reply(mac: MacAddr, sender: &str) -> String {
+    format!(
+        "eth.dst = eth.src; eth.src = {mac}; arp.op = 2; arp.tha = arp.sha; arp.sha = {mac}; {sender} \
+         outport = inport; flags.loopback = 1; output;"
+    )
+}
+
+/// The actions that turn a neighbour solicitation into the advertisement and send it
+/// back. The option with the sender's link-layer address becomes the one with the
+/// target's: the packet keeps its length.
+pub(super) fn nd_reply(mac: MacAddr, ip: Ipv6Addr, is_router: bool) -> String {
+    // RFC 4861 §4.4: router, solicited, override.
+    let flags = if is_router { "0xe0000000" } else { "0x60000000" };
+    format!(
+        "eth.dst = eth.src; eth.src = {mac}; ip6.dst = ip6.src; ip6.src = {ip}; icmp6.type = 136; \
+         nd.options_type = 2; nd.tll = {mac}; nd.flags = {flags}; outport = inport; flags.loopback = 1; output;"
+    )
+}

@@ -1,0 +1,134 @@
+//! What each feature makes of a small network, and what holds for all flows.
+
+use crate::{
+    actions, compile, expr,
+    fixture::*,
+    model::{AclAction, AclDirection, Northbound, StaticRoute, SwitchPortKind},
+    southbound::Southbound,
+};
+
+fn compiled(nb: &Northbound) -> Southbound {
+    let sb = compile(nb, &hosts());
+    for flow in sb.flows.values() {
+        expr::parse(&flow.matching).unwrap_or_else(|error| panic!("{}: {error}", flow.matching));
+        let statements =
+            actions::parse(&flow.actions).unwrap_or_else(|error| panic!("{}: {error}", flow.actions));
+        assert_eq!(actions::print(&statements), flow.actions);
+        assert!(!flow.object.is_empty() && flow.why.ends_with('.'), "{flow:?}");
+    }
+    sb
+}
+
+#[test]
+fn admission_drops_what_cannot_be_and_ports_that_are_off() {
+    let mut nb = small();
+    nb.switches.get_mut("web").unwrap().ports.get_mut("b").unwrap().enabled = false;
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "port_sec_l2"));
+    let flood = sb.groups.values().find(|group| group.name == "_MC_flood").unwrap();
+    assert_eq!(flood.ports, ["a", "web-r"]);
+}
+
+#[test]
+fn port_security_checks_both_ways() {
+    let mut nb = Northbound::default();
+    let mut web = switch(1);
+    let ips = ["10.0.0.5/24", "10.9.0.0/16", "2001:db8::5/128"];
+    web.ports.insert("a".into(), secured(workload(1, 5, &[], "h1"), 5, &ips));
+    web.ports.insert("b".into(), secured(workload(2, 6, &[], "h1"), 6, &[]));
+    nb.switches.insert("web".into(), web);
+    insta::assert_snapshot!(stages(&compiled(&nb), "switches/web", "port_sec"));
+}
+
+#[test]
+fn acls_keep_their_order_and_deny_when_in_doubt() {
+    let mut nb = Northbound::default();
+    let mut web = switch(1);
+    let (from, to) = (AclDirection::FromLport, AclDirection::ToLport);
+    let acls = [
+        ("allow-web", acl(to, 200, "tcp.dst == {80, 443}", AclAction::Allow)),
+        ("broken-allow", acl(to, 150, "tcp.dts == 80", AclAction::Allow)),
+        ("broken-drop", acl(to, 140, "tcp.dts == 80", AclAction::Drop)),
+        ("contradicted", acl(to, 100, "ip4", AclAction::Allow)),
+        ("contradicts", acl(to, 100, "ip4", AclAction::Drop)),
+        ("no-telnet", acl(from, 32767, "(ip4 && tcp.dst == 23) || ip6", AclAction::Drop)),
+        ("reject", acl(from, 2, "udp", AclAction::Reject)),
+        ("related", acl(from, 1, "tcp", AclAction::AllowRelated)),
+        ("stateless", acl(from, 0, "icmp4", AclAction::AllowStateless)),
+    ];
+    web.acls.extend(acls.map(|(id, acl)| (id.to_owned(), acl)));
+    nb.switches.insert("web".into(), web);
+    insta::assert_snapshot!(stages(&compiled(&nb), "switches/web", "acl"));
+}
+
+#[test]
+fn known_addresses_are_answered_for() {
+    let mut nb = small();
+    let web = nb.switches.get_mut("web").unwrap();
+    if let SwitchPortKind::Workload { unknown, .. } = &mut web.ports.get_mut("b").unwrap().kind {
+        *unknown = true;
+    }
+    insta::assert_snapshot!(stages(&compiled(&nb), "switches/web", "arp_rsp"));
+}
+
+#[test]
+fn frames_go_where_their_address_is() {
+    let mut nb = small();
+    insta::assert_snapshot!(stages(&compiled(&nb), "switches/web", "l2_"));
+    let web = nb.switches.get_mut("web").unwrap();
+    if let SwitchPortKind::Workload { unknown, .. } = &mut web.ports.get_mut("b").unwrap().kind {
+        *unknown = true;
+    }
+    let sb = compiled(&nb);
+    assert!(stages(&sb, "switches/web", "l2_unknown").contains("outport = \"_MC_unknown\"; output;"));
+    let unknown = sb.groups.values().find(|group| group.name == "_MC_unknown").unwrap();
+    assert_eq!(unknown.ports, ["b"]);
+}
+
+#[test]
+fn a_router_answers_routes_and_resolves() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    let route = |prefix, next_hop: &str, output_port: Option<&str>| StaticRoute {
+        prefix: network(prefix),
+        next_hop: next_hop.parse().unwrap(),
+        output_port: output_port.map(str::to_owned),
+    };
+    r.static_routes = vec![
+        route("0.0.0.0/0", "10.0.1.6", None),
+        route("10.0.1.0/24", "10.0.0.6", None),
+        route("10.7.0.0/16", "10.0.0.6", Some("r-db")),
+        route("10.8.0.0/16", "192.0.2.1", None),
+        route("2001:db8:7::/48", "2001:db8::6", None),
+        route("2001:db8:8::/48", "2001:db8::6", Some("gone")),
+    ];
+    insta::assert_snapshot!(flows(&compiled(&nb), "routers/r"));
+}
+
+#[test]
+fn routers_on_one_switch_know_each_other() {
+    let mut nb = small();
+    let mut r2 = router(4);
+    r2.ports.insert("r2-web".into(), router_port(1, 0xf2, &["10.0.0.2/24"]));
+    nb.routers.insert("r2".into(), r2);
+    let web = nb.switches.get_mut("web").unwrap();
+    web.ports.insert("web-r2".into(), to_router(4, "r2", "r2-web"));
+    insta::assert_snapshot!(stages(&compiled(&nb), "routers/r2", "arp_resolve"));
+    nb.routers.get_mut("r").unwrap().enabled = false;
+    let sb = compiled(&nb);
+    assert!(!stages(&sb, "routers/r2", "arp_resolve").contains("routers/r/"));
+    insta::assert_snapshot!(flows(&sb, "routers/r"));
+}
+
+#[test]
+fn a_router_port_is_linked_to_one_switch_port() {
+    let mut nb = small();
+    let db = nb.switches.get_mut("db").unwrap();
+    db.ports.insert("thief".into(), to_router(9, "r", "r-web"));
+    db.ports.insert("dangling".into(), to_router(10, "r", "gone"));
+    let sb = compiled(&nb);
+    assert_eq!(sb.bindings["r-web"].peer.as_deref(), Some("thief"));
+    assert_eq!(sb.bindings["thief"].peer.as_deref(), Some("r-web"));
+    assert_eq!(sb.bindings["web-r"].peer, None);
+    assert_eq!(sb.bindings["dangling"].peer, None);
+}

@@ -1,0 +1,241 @@
+//! Incremental compilation: only what a change reaches is compiled again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    build::{
+        compile_datapath, datapaths, merge,
+        topology::{DatapathId, Links},
+    },
+    delta::{SouthboundDelta, diff},
+    model::Northbound,
+    southbound::{ChassisRecord, Southbound},
+};
+
+/// Which objects of the northbound model changed: they, one of their ports, ACLs or
+/// routes, or whether they exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Ids of switches.
+    pub switches: BTreeSet<String>,
+    /// Ids of routers.
+    pub routers: BTreeSet<String>,
+}
+
+/// Keeps the compiled network up to date.
+///
+/// # Invariants
+/// - After each [`Compiler::update`] with all that changed marked dirty,
+///   [`Compiler::southbound`] equals [`crate::compile`] of the same input.
+#[derive(Debug, Clone, Default)]
+pub struct Compiler {
+    links: Links,
+    parts: BTreeMap<DatapathId, Southbound>,
+    sb: Southbound,
+}
+
+impl Compiler {
+    /// A compiler of the empty network.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The network as compiled last.
+    pub fn southbound(&self) -> &Southbound {
+        &self.sb
+    }
+
+    /// Compiles what changed and tells what is different now.
+    ///
+    /// # Cost
+    /// That of compiling the dirty datapaths and those linked to them.
+    pub fn update(
+        &mut self,
+        nb: &Northbound,
+        chassis: &BTreeMap<String, ChassisRecord>,
+        dirty: &Dirty,
+    ) -> SouthboundDelta {
+        let mut affected = self.reached(dirty);
+        let was_contested = self.links.are_contested();
+        for id in &dirty.switches {
+            self.links.set_switch(id, nb.switches.get(id));
+        }
+        affected.extend(self.reached(dirty));
+        if was_contested || self.links.are_contested() {
+            // Who gets a contested router port depends on switches far away.
+            affected.extend(self.parts.keys().cloned());
+            affected.extend(datapaths(nb));
+        }
+        let delta = self.replace(nb, chassis, &affected);
+        delta.clone().apply(&mut self.sb);
+        delta
+    }
+
+    /// The dirty datapaths and those that depend on them by the present links.
+    fn reached(&self, dirty: &Dirty) -> BTreeSet<DatapathId> {
+        let mut reached = BTreeSet::new();
+        for switch in &dirty.switches {
+            reached.insert(DatapathId::Switch(switch.clone()));
+            reached.extend(self.links.routers_of(switch).map(|id| DatapathId::Router(id.to_owned())));
+        }
+        for router in &dirty.routers {
+            reached.insert(DatapathId::Router(router.clone()));
+            for switch in self.links.switches_of(router) {
+                reached.insert(DatapathId::Switch(switch.to_owned()));
+                reached.extend(self.links.routers_of(switch).map(|id| DatapathId::Router(id.to_owned())));
+            }
+        }
+        reached
+    }
+
+    /// Compiles the affected datapaths and compares with what they were.
+    fn replace(
+        &mut self,
+        nb: &Northbound,
+        chassis: &BTreeMap<String, ChassisRecord>,
+        affected: &BTreeSet<DatapathId>,
+    ) -> SouthboundDelta {
+        let mut old = Southbound { chassis: self.sb.chassis.clone(), ..Southbound::default() };
+        let mut new = Southbound { chassis: chassis.clone(), ..Southbound::default() };
+        for id in affected {
+            if let Some(part) = self.parts.remove(id) {
+                merge(&mut old, part);
+            }
+            let part = compile_datapath(nb, &self.links, id);
+            if !part.datapaths.is_empty() {
+                merge(&mut new, part.clone());
+                self.parts.insert(id.clone(), part);
+            }
+        }
+        diff(&old, &new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        chassis_view, compile,
+        fixture::*,
+        model::{AclAction, AclDirection, StaticRoute, SwitchPort, SwitchPortKind},
+    };
+
+    /// A random change: what, and three numbers that choose where and how.
+    type Edit = (u8, u8, u8, u8);
+
+    /// Makes a change and tells what it touched.
+    fn edit(nb: &mut Northbound, hosts: &mut BTreeMap<String, ChassisRecord>, edit: Edit) -> Dirty {
+        let (what, i, j, k) = edit;
+        let (s, r) = (i % 4, j % 3);
+        let (switch_id, router_id) = (format!("s{s}"), format!("r{r}"));
+        let mut dirty = Dirty::default();
+        match what % 12 {
+            0 => drop(nb.switches.remove(&switch_id)),
+            1 => drop(nb.routers.remove(&router_id)),
+            2 => {
+                let record = ChassisRecord { encap_ip: [192, 0, 2, k].into() };
+                hosts.insert(format!("h{}", j % 3), record);
+                return dirty;
+            }
+            3 | 4 => {
+                let router =
+                    nb.routers.entry(router_id.clone()).or_insert_with(|| router(100 + u32::from(r)));
+                let (port, net) = (k % 8, k % 5);
+                let addr = format!("10.{net}.0.{}/24", 1 + r);
+                let port_id = format!("r{r}q{port}");
+                router.ports.insert(port_id, router_port(1 + u16::from(port), 0x80 | k, &[&addr]));
+            }
+            5 => {
+                let Some(router) = nb.routers.get_mut(&router_id) else { return dirty };
+                router.ports.remove(&format!("r{r}q{}", k % 8));
+                router.enabled = k % 4 != 0;
+                let next_hop = [10, k % 5, 0, 9].into();
+                let prefix = network(&format!("10.{}.0.0/16", 50 + k % 3));
+                router.static_routes.push(StaticRoute { prefix, next_hop, output_port: None });
+            }
+            _ => {
+                let switch = nb.switches.entry(switch_id.clone()).or_insert_with(|| switch(1 + u32::from(s)));
+                edit_switch(switch, s, edit);
+            }
+        }
+        match what % 12 {
+            1 | 3..=5 => dirty.routers.insert(router_id),
+            _ => dirty.switches.insert(switch_id),
+        };
+        dirty
+    }
+
+    fn edit_switch(switch: &mut crate::model::LogicalSwitch, s: u8, (what, _, j, k): Edit) {
+        match what % 12 {
+            6 | 7 => {
+                let port_id = format!("s{s}l{}", j % 2);
+                let router = format!("r{}", j % 3);
+                // Most links have a router port of their own, some contend for one.
+                let end = if k < 16 { k % 8 } else { s * 2 + j % 2 };
+                let port = to_router(20 + u16::from(j % 2), &router, &format!("{router}q{end}"));
+                switch.ports.insert(port_id, port);
+            }
+            8 => drop(switch.ports.remove(&format!("s{s}l{}", j % 2))),
+            9 => drop(switch.ports.remove(&format!("s{s}p{}", j % 4))),
+            10 => {
+                let acl = acl(AclDirection::ToLport, k.into(), "ip4", AclAction::Drop);
+                switch.acls.insert(format!("acl{}", j % 2), acl);
+            }
+            _ => {
+                let addr = format!("10.{}.0.{}", k % 5, 10 + j % 4);
+                let mut port = workload(1 + u16::from(j % 4), k, &[&addr], &format!("h{}", k % 3));
+                port.enabled = k % 7 != 0;
+                if let SwitchPort { kind: SwitchPortKind::Workload { unknown, .. }, .. } = &mut port {
+                    *unknown = k % 5 == 0;
+                }
+                switch.ports.insert(format!("s{s}p{}", j % 4), port);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn incremental_equals_full(edits in proptest::collection::vec(any::<Edit>(), 1..30)) {
+            let (mut nb, mut hosts) = (Northbound::default(), BTreeMap::new());
+            let mut compiler = Compiler::new();
+            let mut follower = Southbound::default();
+            for one in edits {
+                let dirty = edit(&mut nb, &mut hosts, one);
+                let delta = compiler.update(&nb, &hosts, &dirty);
+                let full = compile(&nb, &hosts);
+                prop_assert_eq!(compiler.southbound(), &full, "after {:?}", one);
+                prop_assert_eq!(&delta, &diff(&follower, &full), "after {:?}", one);
+                delta.apply(&mut follower);
+                prop_assert_eq!(&follower, &full);
+                prop_assert!(compiler.update(&nb, &hosts, &dirty).is_empty());
+                let view = chassis_view(&full, "h1");
+                prop_assert_eq!(&chassis_view(&view, "h1"), &view, "a view has all it needs");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_reached_is_not_compiled_again() {
+        let mut nb = small();
+        let mut far = switch(9);
+        far.ports.insert("x".into(), workload(1, 0x55, &["10.5.0.5"], "h2"));
+        nb.switches.insert("far".into(), far);
+        let all = Dirty {
+            switches: nb.switches.keys().cloned().collect(),
+            routers: nb.routers.keys().cloned().collect(),
+        };
+        let mut compiler = Compiler::new();
+        compiler.update(&nb, &hosts(), &all);
+        nb.switches.get_mut("far").unwrap().ports.clear();
+        nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap().mac = mac(0xee);
+        let dirty = Dirty { routers: ["r".to_owned()].into(), ..Dirty::default() };
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        assert!(compiler.southbound().bindings.contains_key("x"), "nobody said that `far` changed");
+        let touched: BTreeSet<_> = delta.flows.values().map(|flow| flow.datapath.get()).collect();
+        assert_eq!(touched, [1, 3].into(), "the switch knows the router's address");
+    }
+}

@@ -1,0 +1,303 @@
+//! From an expression to matches: negations are pushed to the comparisons, comparisons
+//! become masks together with what their field needs, and the whole becomes an OR of
+//! ANDs, each of them one [`Match`].
+//!
+//! A negation stays within the packets a field exists for, as in OVN: `!(tcp.dst == 80)`
+//! is `tcp && tcp.dst != 80`. A negated predicate is the opposite of what the predicate
+//! stands for: `!tcp` holds for everything that is not TCP.
+
+use flowtable::{
+    field::SubField,
+    flow::Match,
+    key::{FlowKey, FlowMask, low_bits},
+};
+
+use super::{
+    ExprError,
+    ast::{Constant, Expr, Operand, Relation},
+    interval::IntervalSet,
+    symbols::Kind,
+};
+
+/// Largest number of matches an expression may become. A rule set of that size for one
+/// ACL is a mistake that would slow every host.
+pub const MAX_MATCHES: usize = 4096;
+/// Most ways to combine two lists that are worth trying: many contradict each other.
+const MAX_COMBINATIONS: usize = 16 * MAX_MATCHES;
+/// Longest list that is searched for matches that others make superfluous.
+const MAX_ABSORB: usize = 256;
+
+/// Knows the keys of a datapath's ports and groups.
+pub type Resolver<'a> = &'a dyn Fn(&str) -> Option<u16>;
+
+impl Expr {
+    /// The matches of which at least one holds exactly when the expression does. A port
+    /// the resolver does not know makes its comparison false.
+    ///
+    /// # Errors
+    /// What cannot be expressed: connection state, sets, more than [`MAX_MATCHES`].
+    pub fn to_matches(&self, ports: Resolver<'_>) -> Result<Vec<Match>, ExprError> {
+        let list = Normaliser { ports }.list(self, false)?;
+        Ok(list.iter().map(Conjunction::to_match).collect())
+    }
+}
+
+/// Bits that must all have given values, as words of the key in rising order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Conjunction(Vec<Word>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Word {
+    idx: usize,
+    mask: u64,
+    value: u64,
+}
+
+impl Conjunction {
+    /// The masked bits of a sub-field, both right-aligned.
+    fn of(place: SubField, value: u128, mask: u128) -> Self {
+        let (mut key, mut bits) = (FlowKey::zero(), FlowMask::empty());
+        key.set(place.field, (value & mask) << place.start);
+        bits.add(place.field, (mask & low_bits(place.n_bits)) << place.start);
+        let words = bits.words().iter().zip(key.words()).enumerate();
+        Self(
+            words
+                .filter(|(_, (mask, _))| **mask != 0)
+                .map(|(idx, (mask, value))| Word { idx, mask: *mask, value: *value })
+                .collect(),
+        )
+    }
+
+    /// Both at once; `None` if they contradict each other.
+    fn and(&self, other: &Self) -> Option<Self> {
+        let mut words: Vec<Word> = Vec::with_capacity(self.0.len() + other.0.len());
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        loop {
+            let word = match (left.peek(), right.peek()) {
+                (Some(a), Some(b)) if a.idx == b.idx => {
+                    if (a.value ^ b.value) & a.mask & b.mask != 0 {
+                        return None;
+                    }
+                    let word = Word { idx: a.idx, mask: a.mask | b.mask, value: a.value | b.value };
+                    left.next();
+                    right.next();
+                    word
+                }
+                (Some(a), Some(b)) if a.idx > b.idx => *right.next()?,
+                (Some(_), _) => *left.next()?,
+                (None, Some(_)) => *right.next()?,
+                (None, None) => return Some(Self(words)),
+            };
+            words.push(word);
+        }
+    }
+
+    /// Whatever `other` holds for, this holds for too.
+    fn implied_by(&self, other: &Self) -> bool {
+        self.0.iter().all(|a| {
+            other.0.iter().any(|b| b.idx == a.idx && a.mask & !b.mask == 0 && b.value & a.mask == a.value)
+        })
+    }
+
+    fn to_match(&self) -> Match {
+        let (mut key, mut mask) = (FlowKey::zero(), FlowMask::empty());
+        for word in &self.0 {
+            key.words_mut()[word.idx] = word.value;
+            mask.words_mut()[word.idx] = word.mask;
+        }
+        Match::from_key(&key, &mask)
+    }
+}
+
+type List = Vec<Conjunction>;
+
+struct Normaliser<'a> {
+    ports: Resolver<'a>,
+}
+
+impl Normaliser<'_> {
+    fn list(&self, expr: &Expr, negated: bool) -> Result<List, ExprError> {
+        match expr {
+            Expr::Bool(value) if *value != negated => Ok(vec![Conjunction::default()]),
+            Expr::Bool(_) => Ok(Vec::new()),
+            Expr::Not(inner) => self.list(inner, !negated),
+            Expr::And(parts) => self.joined(parts, negated, !negated),
+            Expr::Or(parts) => self.joined(parts, negated, negated),
+            Expr::Test(operand) => self.test(operand, negated),
+            Expr::Compare { field, op, values } => self.compare(field, *op, values, negated),
+        }
+    }
+
+    /// All parts at once, or at least one of them. Comparisons of the same field are
+    /// joined as intervals first.
+    fn joined(&self, parts: &[Expr], negated: bool, all: bool) -> Result<List, ExprError> {
+        let mut intervals: Vec<(Operand, IntervalSet)> = Vec::new();
+        let mut lists = Vec::new();
+        for part in parts {
+            let Some((field, set)) = interval_of(part, negated) else {
+                lists.push(self.list(part, negated)?);
+                continue;
+            };
+            match intervals.iter_mut().find(|(known, _)| *known == field) {
+                Some((_, known)) if all => *known = known.intersection(&set),
+                Some((_, known)) => *known = known.union(&set),
+                None => intervals.push((field, set)),
+            }
+        }
+        for (field, set) in intervals {
+            lists.push(self.with_needs(&field, masks_of(&field, &set)?)?);
+        }
+        if !all {
+            return bounded(lists.into_iter().flatten().collect());
+        }
+        lists.sort_by_key(Vec::len);
+        let mut product = vec![Conjunction::default()];
+        for list in &lists {
+            product = and(&product, list)?;
+        }
+        Ok(product)
+    }
+
+    fn test(&self, operand: &Operand, negated: bool) -> Result<List, ExprError> {
+        if let Some(meaning) = operand.symbol.meaning() {
+            return self.list(meaning, negated);
+        }
+        let Some(place) = operand.place() else { return Err(untracked(operand)) };
+        self.with_needs(operand, vec![Conjunction::of(place, u128::from(!negated), 1)])
+    }
+
+    fn compare(
+        &self,
+        field: &Operand,
+        op: Relation,
+        values: &[Constant],
+        negated: bool,
+    ) -> Result<List, ExprError> {
+        if let Some(set) = intervals(field, op, values, negated) {
+            return self.with_needs(field, masks_of(field, &set)?);
+        }
+        let Some(place) = field.place() else { return Err(untracked(field)) };
+        let op = if negated { op.negated() } else { op };
+        let mut list = if op == Relation::Ne { vec![Conjunction::default()] } else { Vec::new() };
+        for value in values {
+            match (value, op) {
+                (Constant::Number { value, mask, .. }, Relation::Ne) => {
+                    list = and(&list, &differing(place, *value, mask.unwrap_or(u128::MAX)))?;
+                }
+                (Constant::Number { value, mask, .. }, _) => {
+                    list.push(Conjunction::of(place, *value, mask.unwrap_or(u128::MAX)));
+                }
+                (Constant::Port(name), _) => {
+                    let key = (self.ports)(name);
+                    list.extend(key.map(|key| Conjunction::of(place, key.into(), u128::MAX)));
+                }
+                (Constant::AddressSet(name), _) => {
+                    return Err(ExprError::new(0, format!("there is no address set `{name}`")));
+                }
+                (Constant::PortGroup(name), _) => {
+                    return Err(ExprError::new(0, format!("there is no port group `{name}`")));
+                }
+            }
+        }
+        self.with_needs(field, list)
+    }
+
+    /// The list within the packets that have the field.
+    fn with_needs(&self, field: &Operand, list: List) -> Result<List, ExprError> {
+        match field.symbol.prerequisite() {
+            Some(needs) => and(&self.list(needs, false)?, &list),
+            None => bounded(list),
+        }
+    }
+}
+
+fn untracked(operand: &Operand) -> ExprError {
+    ExprError::new(0, format!("`{operand}` needs connection tracking, not supported yet"))
+}
+
+/// Every combination of the two that does not contradict itself.
+fn and(a: &List, b: &List) -> Result<List, ExprError> {
+    if a.len().saturating_mul(b.len()) > MAX_COMBINATIONS {
+        return Err(too_many());
+    }
+    bounded(a.iter().flat_map(|a| b.iter().filter_map(|b| a.and(b))).collect())
+}
+
+/// The list without what is superfluous, if it is short enough.
+fn bounded(mut list: List) -> Result<List, ExprError> {
+    list.sort_unstable();
+    list.dedup();
+    if list.len() <= MAX_ABSORB {
+        let all = list.clone();
+        list.retain(|one| !all.iter().any(|other| other != one && other.implied_by(one)));
+    }
+    if list.len() > MAX_MATCHES { Err(too_many()) } else { Ok(list) }
+}
+
+fn too_many() -> ExprError {
+    ExprError::new(
+        0,
+        format!("the expression needs more than {MAX_MATCHES} matches; split it, or use prefixes and ranges"),
+    )
+}
+
+/// One conjunction per masked bit that may differ.
+fn differing(place: SubField, value: u128, mask: u128) -> List {
+    let mask = mask & low_bits(place.n_bits);
+    (0..place.n_bits)
+        .map(|bit| 1 << bit)
+        .filter(|bit| mask & bit != 0)
+        .map(|bit| Conjunction::of(place, !value, bit))
+        .collect()
+}
+
+/// The set as conjunctions; a field that is one piece is matched value by value.
+fn masks_of(field: &Operand, set: &IntervalSet) -> Result<List, ExprError> {
+    let Some(place) = field.place() else { return Err(untracked(field)) };
+    if field.is_maskable() {
+        let masks = set.masks().into_iter();
+        return Ok(masks.map(|(value, mask)| Conjunction::of(place, value, mask)).collect());
+    }
+    let Some(values) = set.values(MAX_MATCHES) else {
+        return Err(ExprError::new(
+            0,
+            format!(
+                "`{field}` can only be matched as a whole, which needs more than {MAX_MATCHES} matches here; \
+                 test what is wanted instead of what is not"
+            ),
+        ));
+    };
+    Ok(values.into_iter().map(|value| Conjunction::of(place, value, u128::MAX)).collect())
+}
+
+/// A comparison of a number as the numbers it holds for.
+fn interval_of(expr: &Expr, negated: bool) -> Option<(Operand, IntervalSet)> {
+    match expr {
+        Expr::Compare { field, op, values } => Some((*field, intervals(field, *op, values, negated)?)),
+        Expr::Not(inner) => interval_of(inner, !negated),
+        Expr::Bool(_) | Expr::And(_) | Expr::Or(_) | Expr::Test(_) => None,
+    }
+}
+
+/// The numbers a comparison holds for; `None` if its masks make no intervals, or it is not
+/// about numbers.
+fn intervals(field: &Operand, op: Relation, values: &[Constant], negated: bool) -> Option<IntervalSet> {
+    if !matches!(field.symbol.kind, Kind::Number { .. }) {
+        return None;
+    }
+    let n_bits = field.max_bits();
+    let max = low_bits(n_bits);
+    let mut parts = Vec::with_capacity(values.len());
+    for value in values {
+        let Constant::Number { value, mask, .. } = value else { return None };
+        let (value, mask) = (*value, mask.unwrap_or(max) & max);
+        match op {
+            Relation::Eq | Relation::Ne => parts.push(IntervalSet::masked(n_bits, value, mask)?),
+            Relation::Lt | Relation::Ge => parts.extend(value.checked_sub(1).map(|hi| (0, hi))),
+            Relation::Le | Relation::Gt => parts.push((0, value)),
+        }
+    }
+    let set = IntervalSet::new(n_bits, parts);
+    let inverted = matches!(op, Relation::Ne | Relation::Ge | Relation::Gt);
+    Some(if inverted != negated { set.complement() } else { set })
+}

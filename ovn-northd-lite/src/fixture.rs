@@ -1,0 +1,134 @@
+//! A small network for tests: switches `web` and `db` with a router between them, each
+//! switch with a workload on chassis `h1` and one on `h2`.
+
+use std::collections::BTreeMap;
+
+use flowtable::types::{MacAddr, Priority};
+
+use crate::{
+    key::{DatapathKey, PortKey},
+    model::{
+        Acl, AclAction, AclDirection, IpNetwork, LogicalRouter, LogicalSwitch, Northbound, PortAddresses,
+        PortSecurity, RouterPort, SwitchPort, SwitchPortKind,
+    },
+    southbound::{ChassisRecord, LogicalFlow, Pipeline, Southbound},
+};
+
+pub(crate) fn mac(last: u8) -> MacAddr {
+    MacAddr::new([0x0a, 0, 0, 0, 0, last])
+}
+
+pub(crate) fn network(text: &str) -> IpNetwork {
+    let (addr, len) = text.split_once('/').unwrap();
+    IpNetwork { addr: addr.parse().unwrap(), prefix_len: len.parse().unwrap() }
+}
+
+pub(crate) fn port_key(key: u16) -> PortKey {
+    PortKey::new(key).unwrap()
+}
+
+pub(crate) fn switch(key: u32) -> LogicalSwitch {
+    LogicalSwitch { key: DatapathKey::new(key).unwrap(), ports: BTreeMap::new(), acls: BTreeMap::new() }
+}
+
+pub(crate) fn router(key: u32) -> LogicalRouter {
+    LogicalRouter {
+        key: DatapathKey::new(key).unwrap(),
+        enabled: true,
+        ports: BTreeMap::new(),
+        static_routes: Vec::new(),
+    }
+}
+
+pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> SwitchPort {
+    let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+    SwitchPort {
+        key: port_key(key),
+        kind: SwitchPortKind::Workload {
+            addresses: vec![PortAddresses { mac: mac(last), ips }],
+            unknown: false,
+            port_security: Vec::new(),
+            chassis: Some(chassis.to_owned()),
+        },
+        enabled: true,
+    }
+}
+
+pub(crate) fn secured(mut port: SwitchPort, last: u8, ips: &[&str]) -> SwitchPort {
+    if let SwitchPortKind::Workload { port_security, .. } = &mut port.kind {
+        port_security.push(PortSecurity { mac: mac(last), ips: ips.iter().map(|ip| network(ip)).collect() });
+    }
+    port
+}
+
+pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
+    let kind = SwitchPortKind::Router { router: router.to_owned(), port: port.to_owned() };
+    SwitchPort { key: port_key(key), kind, enabled: true }
+}
+
+pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
+    let networks = networks.iter().map(|text| network(text)).collect();
+    RouterPort { key: port_key(key), mac: mac(last), networks, enabled: true }
+}
+
+pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
+    Acl { direction, priority: Priority::new(priority).unwrap(), matching: matching.to_owned(), action }
+}
+
+/// The network of the module's text.
+pub(crate) fn small() -> Northbound {
+    let mut nb = Northbound::default();
+    let mut web = switch(1);
+    web.ports.insert("a".into(), workload(1, 0x05, &["10.0.0.5", "2001:db8::5"], "h1"));
+    web.ports.insert("b".into(), workload(2, 0x06, &["10.0.0.6", "2001:db8::6"], "h2"));
+    web.ports.insert("web-r".into(), to_router(3, "r", "r-web"));
+    let mut db = switch(2);
+    db.ports.insert("c".into(), workload(1, 0x15, &["10.0.1.5"], "h1"));
+    db.ports.insert("d".into(), workload(2, 0x16, &["10.0.1.6"], "h2"));
+    db.ports.insert("db-r".into(), to_router(3, "r", "r-db"));
+    let mut r = router(3);
+    r.ports.insert("r-web".into(), router_port(1, 0xf0, &["10.0.0.1/24", "2001:db8::1/64"]));
+    r.ports.insert("r-db".into(), router_port(2, 0xf1, &["10.0.1.1/24"]));
+    nb.switches.extend([("web".to_owned(), web), ("db".to_owned(), db)]);
+    nb.routers.insert("r".into(), r);
+    nb
+}
+
+pub(crate) fn hosts() -> BTreeMap<String, ChassisRecord> {
+    let host = |id: &str, ip: &str| (id.to_owned(), ChassisRecord { encap_ip: ip.parse().unwrap() });
+    [host("h1", "192.0.2.1"), host("h2", "192.0.2.2")].into()
+}
+
+/// The flows of a datapath in the order of the pipeline, as text.
+pub(crate) fn flows(sb: &Southbound, datapath: &str) -> String {
+    stages(sb, datapath, "")
+}
+
+/// As [`flows`], of the stages whose name contains a word.
+pub(crate) fn stages(sb: &Southbound, datapath: &str, word: &str) -> String {
+    let of_datapath = |flow: &&LogicalFlow| sb.datapaths[&flow.datapath].name == datapath;
+    let mut flows: Vec<_> =
+        sb.flows.values().filter(of_datapath).filter(|flow| flow.stage_name.contains(word)).collect();
+    let order = |flow: &LogicalFlow| {
+        let place = (flow.pipeline == Pipeline::Egress, flow.stage, std::cmp::Reverse(flow.priority));
+        (place, flow.matching.clone())
+    };
+    flows.sort_by_key(|flow| order(flow));
+    let mut text = String::new();
+    let mut stage = "";
+    for flow in flows {
+        if flow.stage_name != stage {
+            stage = &flow.stage_name;
+            text.push_str(&format!("{stage}\n"));
+        }
+        text.push_str(&format!(
+            "  {:5} {}\n        {}\n        {}: {}\n",
+            flow.priority.get(),
+            flow.matching,
+            flow.actions,
+            flow.object,
+            flow.why
+        ));
+    }
+    text
+}

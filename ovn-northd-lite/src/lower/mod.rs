@@ -1,0 +1,179 @@
+//! From a chassis's view to the rules of its switch.
+//!
+//! | table | content |
+//! |---|---|
+//! | 0 | which logical port, or which key of a tunnel, a packet came by |
+//! | 8… | logical ingress, a table per stage |
+//! | 54 | output ports on other chassis: into the tunnel |
+//! | 56 | output ports here; groups to their members |
+//! | 57 | nothing goes back to where it came from, unless allowed |
+//! | 62… | logical egress, a table per stage |
+//! | 88 | packets that may go back lose their input port |
+//! | 89 | out of a port, or through a patch into the next datapath's ingress |
+//!
+//! Numbers are OVN's. `metadata` is the datapath's key, `reg14` and `reg15` those of the
+//! logical input and output port, `reg10` the flags. Only a patch leads backwards, within
+//! a clone; everything else goes forward.
+//!
+//! # Invariants
+//! - A packet that came by a tunnel never leaves by one: its flag survives patches, and
+//!   table 54 looks at it first.
+//! - What cannot be lowered never widens what passes: a flow that names an unknown port
+//!   in its match has no rule, one that names it in its actions drops.
+
+mod logical;
+mod physical;
+mod rules;
+mod tunnel;
+
+use std::collections::BTreeMap;
+
+use flowtable::{
+    flow::Rule,
+    types::{PortNo, TableId},
+};
+
+use crate::{
+    key::DatapathKey,
+    southbound::{PortBinding, Southbound},
+};
+use rules::RuleSet;
+
+/// Which logical ports are on this chassis, and by which ports of the switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalPorts {
+    /// Id of the chassis.
+    pub chassis: String,
+    /// Ports of the switch by logical port.
+    pub ports: BTreeMap<String, PortNo>,
+    /// Port of the switch that leads into tunnels.
+    pub tunnel: Option<PortNo>,
+}
+
+/// What a view became.
+#[derive(Debug, Clone, Default)]
+pub struct Lowered {
+    /// Rules, in order of table, falling priority and match.
+    pub rules: Vec<Rule>,
+    /// What could not be realised.
+    pub errors: Vec<LowerError>,
+}
+
+/// Something could not be realised on this chassis.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{object}: {reason}")]
+pub struct LowerError {
+    /// Northbound resource, or the chassis.
+    pub object: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Tables of the switch.
+const PHYS_TO_LOG: TableId = table(0);
+const LOG_INGRESS: TableId = table(8);
+const REMOTE_OUTPUT: TableId = table(54);
+const LOCAL_OUTPUT: TableId = table(56);
+const CHECK_LOOPBACK: TableId = table(57);
+const LOG_EGRESS: TableId = table(62);
+const SAVE_INPORT: TableId = table(88);
+const LOG_TO_PHYS: TableId = table(89);
+
+/// Stages that fit between the tables above.
+const N_INGRESS_STAGES: u8 = REMOTE_OUTPUT.get() - LOG_INGRESS.get();
+const N_EGRESS_STAGES: u8 = SAVE_INPORT.get() - LOG_EGRESS.get();
+
+/// Flags in `reg10`, as in OVN.
+const ALLOW_LOOPBACK: u128 = 1;
+const FROM_TUNNEL: u128 = 1 << 16;
+
+const fn table(raw: u8) -> TableId {
+    match TableId::new(raw) {
+        Ok(table) => table,
+        Err(_) => panic!("not a table"),
+    }
+}
+
+/// Lowers a chassis's view. Pure and deterministic.
+pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
+    let context = Context::new(view, local);
+    let mut rules = RuleSet::default();
+    physical::build(&context, &mut rules);
+    tunnel::build(&context, &mut rules);
+    logical::build(&context, &mut rules);
+    rules.finish()
+}
+
+/// What all parts look things up in.
+struct Context<'a> {
+    view: &'a Southbound,
+    local: &'a LocalPorts,
+    /// Bindings by datapath.
+    bindings: BTreeMap<DatapathKey, Vec<(&'a str, &'a PortBinding)>>,
+    /// Keys of ports and groups by datapath and name.
+    names: BTreeMap<DatapathKey, BTreeMap<&'a str, u16>>,
+}
+
+/// How a packet gets to a logical port from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place<'a> {
+    /// By a port of this switch.
+    Here(PortNo),
+    /// Through a patch, to the peer.
+    Patch(&'a PortBinding),
+    /// On another chassis.
+    Remote(&'a str),
+    /// Not now.
+    Nowhere,
+}
+
+impl<'a> Context<'a> {
+    fn new(view: &'a Southbound, local: &'a LocalPorts) -> Self {
+        let mut bindings: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut names: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for (id, binding) in &view.bindings {
+            bindings.entry(binding.datapath).or_default().push((id.as_str(), binding));
+            names.entry(binding.datapath).or_default().insert(id.as_str(), binding.key.get());
+        }
+        for ((datapath, key), group) in &view.groups {
+            names.entry(*datapath).or_default().insert(group.name.as_str(), key.get());
+        }
+        Self { view, local, bindings, names }
+    }
+
+    /// Ports of a datapath.
+    fn ports(&self, datapath: DatapathKey) -> &[(&'a str, &'a PortBinding)] {
+        self.bindings.get(&datapath).map_or(&[], Vec::as_slice)
+    }
+
+    /// Key of a port or group.
+    fn key(&self, datapath: DatapathKey, name: &str) -> Option<u16> {
+        self.names.get(&datapath)?.get(name).copied()
+    }
+
+    fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
+        if let Some(peer) = &binding.peer {
+            return self.view.bindings.get(peer).map_or(Place::Nowhere, Place::Patch);
+        }
+        match &binding.chassis {
+            Some(chassis) if *chassis == self.local.chassis => {
+                self.local.ports.get(id).map_or(Place::Nowhere, |port| Place::Here(*port))
+            }
+            Some(chassis) => Place::Remote(chassis),
+            None => Place::Nowhere,
+        }
+    }
+
+    /// Northbound name of a datapath.
+    fn datapath_object(&self, datapath: DatapathKey) -> String {
+        self.view.datapaths.get(&datapath).map(|datapath| datapath.name.clone()).unwrap_or_default()
+    }
+
+    /// Northbound name of a port.
+    fn port_object(&self, id: &str, binding: &PortBinding) -> String {
+        format!("{}/ports/{id}", self.datapath_object(binding.datapath))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Between ports of the switch and logical ports: who sent, where it goes.
+
+use std::collections::BTreeMap;
+
+use flowtable::{field::Field, flow::Action, types::PortNo};
+
+use super::{
+    ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS, LOG_TO_PHYS,
+    PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT,
+    rules::{RuleSet, resubmit, set},
+};
+use crate::{
+    key::DatapathKey,
+    southbound::{MulticastGroup, PortBinding},
+};
+
+/// Scratch registers of logical flows, 0 to 9.
+const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
+
+pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
+    defaults(rules);
+    let mut senders = BTreeMap::new();
+    for datapath in context.view.datapaths.keys() {
+        for (id, binding) in context.ports(*datapath) {
+            port(context, rules, &mut senders, id, binding);
+        }
+    }
+    for ((datapath, key), group) in &context.view.groups {
+        local_group(context, rules, *datapath, key.get().into(), group);
+    }
+}
+
+/// What happens to packets no other rule of a table knows.
+fn defaults(rules: &mut RuleSet) {
+    let mut add = |table, actions| rules.physical(table, 0, &[], actions, String::new());
+    add(PHYS_TO_LOG, Vec::new());
+    add(REMOTE_OUTPUT, vec![Action::GotoTable(LOCAL_OUTPUT)]);
+    add(LOCAL_OUTPUT, Vec::new());
+    let clear = SCRATCH.into_iter().map(|field| set(field, 0));
+    add(CHECK_LOOPBACK, clear.chain([Action::GotoTable(LOG_EGRESS)]).collect());
+    add(SAVE_INPORT, vec![Action::GotoTable(LOG_TO_PHYS)]);
+    add(LOG_TO_PHYS, Vec::new());
+    let forget = vec![set(Field::InPort, 0), Action::GotoTable(LOG_TO_PHYS)];
+    let flag = [(Field::Reg10, ALLOW_LOOPBACK, ALLOW_LOOPBACK)];
+    rules.physical_masked(SAVE_INPORT, 100, &flag, forget, String::new());
+}
+
+/// The rules of one logical port.
+fn port<'a>(
+    context: &Context<'a>,
+    rules: &mut RuleSet,
+    senders: &mut BTreeMap<PortNo, &'a str>,
+    id: &'a str,
+    binding: &'a PortBinding,
+) {
+    let (datapath, key) = (u128::from(binding.datapath.get()), u128::from(binding.key.get()));
+    let object = context.port_object(id, binding);
+    let to = [(Field::Metadata, datapath), (Field::Reg15, key)];
+    let deliver = match context.place(id, binding) {
+        Place::Here(port) => {
+            if let Some(other) = senders.insert(port, id) {
+                senders.insert(port, other);
+                rules.error(&object, format!("port {port} of the switch belongs to `{other}` already"));
+                rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
+                return;
+            }
+            let from =
+                vec![set(Field::Metadata, datapath), set(Field::Reg14, key), Action::GotoTable(LOG_INGRESS)];
+            let in_port = [(Field::InPort, port.get().into())];
+            rules.physical(PHYS_TO_LOG, 100, &in_port, from, object.clone());
+            vec![Action::Output(port)]
+        }
+        Place::Patch(peer) => vec![Action::Clone(through_patch(peer))],
+        Place::Remote(_) => return,
+        Place::Nowhere => {
+            // An explicit drop names the port, and not just the table.
+            rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
+            return;
+        }
+    };
+    rules.physical(LOCAL_OUTPUT, 100, &to, vec![Action::GotoTable(CHECK_LOOPBACK)], object.clone());
+    rules.physical(LOG_TO_PHYS, 100, &to, deliver, object.clone());
+    let back = [
+        (Field::Metadata, datapath, u128::MAX),
+        (Field::Reg14, key, u128::MAX),
+        (Field::Reg15, key, u128::MAX),
+        (Field::Reg10, 0, ALLOW_LOOPBACK),
+    ];
+    rules.physical_masked(CHECK_LOOPBACK, 100, &back, Vec::new(), object);
+}
+
+/// Into the ingress of the peer's datapath, as if fresh from a port there; only whether
+/// it came by a tunnel is not forgotten.
+fn through_patch(peer: &PortBinding) -> Vec<Action> {
+    let flags =
+        Action::SetField { field: Field::Reg10, value: 0, mask: Field::Reg10.all_bits() & !FROM_TUNNEL };
+    let mut actions = vec![flags, set(Field::InPort, 0)];
+    actions.extend(SCRATCH.map(|field| set(field, 0)));
+    actions.extend([
+        set(Field::Reg15, 0),
+        set(Field::Metadata, peer.datapath.get().into()),
+        set(Field::Reg14, peer.key.get().into()),
+        resubmit(LOG_INGRESS),
+    ]);
+    actions
+}
+
+/// A group's members here. Patches are not among them: a packet passes them where it
+/// came from, and hosts it is copied to must not pass them again.
+fn local_group(
+    context: &Context<'_>,
+    rules: &mut RuleSet,
+    datapath: DatapathKey,
+    key: u128,
+    group: &MulticastGroup,
+) {
+    let members = members(context, datapath, group);
+    let here = members.iter().filter(|(id, binding)| matches!(context.place(id, binding), Place::Here(_)));
+    let actions = here.map(|(_, binding)| to_member(binding)).collect();
+    let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
+    rules.physical(LOCAL_OUTPUT, 100, &to, actions, context.datapath_object(datapath));
+}
+
+/// Members of a group that are ports of its datapath.
+pub(super) fn members<'a>(
+    context: &Context<'a>,
+    datapath: DatapathKey,
+    group: &'a MulticastGroup,
+) -> Vec<(&'a str, &'a PortBinding)> {
+    let bindings = group.ports.iter().filter_map(|id| Some((id.as_str(), context.view.bindings.get(id)?)));
+    bindings.filter(|(_, binding)| binding.datapath == datapath).collect()
+}
+
+/// A copy to one member of a group.
+pub(super) fn to_member(member: &PortBinding) -> Action {
+    Action::Clone(vec![set(Field::Reg15, member.key.get().into()), resubmit(CHECK_LOOPBACK)])
+}

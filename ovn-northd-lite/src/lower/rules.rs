@@ -1,0 +1,130 @@
+//! Collects rules: one per table, priority and match.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+
+use flowtable::{
+    field::Field,
+    flow::{Action, Match, Origin, Rule, RuleStats},
+    key::{FlowKey, FlowMask},
+    types::{Priority, TableId},
+};
+
+use super::{LowerError, Lowered};
+
+/// Words of a match: index, mask, value.
+type Words = Vec<(u8, u64, u64)>;
+
+/// Rules under construction.
+#[derive(Default)]
+pub(super) struct RuleSet {
+    rules: BTreeMap<(TableId, Reverse<Priority>, Words), Rule>,
+    errors: Vec<LowerError>,
+}
+
+/// A rule's place, match and provenance.
+pub(super) struct Head {
+    pub(super) table: TableId,
+    pub(super) priority: Priority,
+    pub(super) matching: Match,
+    pub(super) cookie: u64,
+    pub(super) origin: Arc<Origin>,
+}
+
+impl RuleSet {
+    /// Adds a rule. Two with the same table, priority and match may come from different
+    /// objects: one that drops wins, else the one that came first.
+    pub(super) fn add(&mut self, head: Head, actions: Vec<Action>) {
+        let Head { table, priority, matching, cookie, origin } = head;
+        let words = matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect();
+        let drops = actions.is_empty();
+        let rule = Rule {
+            table,
+            priority,
+            matching,
+            actions,
+            cookie,
+            origin,
+            stats: Arc::new(RuleStats::default()),
+        };
+        let slot = self.rules.entry((table, Reverse(priority), words));
+        slot.and_modify(|present| {
+            if drops && !present.actions.is_empty() {
+                *present = rule.clone();
+            }
+        })
+        .or_insert(rule);
+    }
+
+    /// Adds a rule that is no logical flow's; fields are matched whole.
+    pub(super) fn physical(
+        &mut self,
+        table: TableId,
+        priority: u16,
+        fields: &[(Field, u128)],
+        actions: Vec<Action>,
+        object: String,
+    ) {
+        let whole = |(field, value): &(Field, u128)| (*field, *value, field.all_bits());
+        let fields: Vec<_> = fields.iter().map(whole).collect();
+        self.physical_masked(table, priority, &fields, actions, object);
+    }
+
+    /// Adds a rule that is no logical flow's; fields are matched by value and mask.
+    pub(super) fn physical_masked(
+        &mut self,
+        table: TableId,
+        priority: u16,
+        fields: &[(Field, u128, u128)],
+        actions: Vec<Action>,
+        object: String,
+    ) {
+        let origin = Origin { logical_flow: 0, stage: stage_name(table).to_owned(), object };
+        let priority = Priority::new(priority).unwrap_or(LOWEST);
+        let (mut key, mut mask) = (FlowKey::zero(), FlowMask::empty());
+        for (field, value, bits) in fields {
+            key.set(*field, value & bits);
+            mask.add(*field, *bits);
+        }
+        let matching = Match::from_key(&key, &mask);
+        self.add(Head { table, priority, matching, cookie: 0, origin: Arc::new(origin) }, actions);
+    }
+
+    pub(super) fn error(&mut self, object: impl Into<String>, reason: impl Into<String>) {
+        self.errors.push(LowerError { object: object.into(), reason: reason.into() });
+    }
+
+    pub(super) fn finish(mut self) -> Lowered {
+        self.errors.sort();
+        self.errors.dedup();
+        Lowered { rules: self.rules.into_values().collect(), errors: self.errors }
+    }
+}
+
+/// Priority 0.
+const LOWEST: Priority = match Priority::new(0) {
+    Ok(priority) => priority,
+    Err(_) => panic!("0 is a priority"),
+};
+
+/// Name of a table that is no logical stage.
+fn stage_name(table: TableId) -> &'static str {
+    match table {
+        super::PHYS_TO_LOG => "phys_to_log",
+        super::REMOTE_OUTPUT => "remote_output",
+        super::LOCAL_OUTPUT => "local_output",
+        super::CHECK_LOOPBACK => "check_loopback",
+        super::SAVE_INPORT => "save_inport",
+        super::LOG_TO_PHYS => "log_to_phys",
+        _ => "",
+    }
+}
+
+/// Writes a whole field.
+pub(super) fn set(field: Field, value: u128) -> Action {
+    Action::SetField { field, value, mask: field.all_bits() }
+}
+
+/// Looks up in a table and comes back.
+pub(super) fn resubmit(table: TableId) -> Action {
+    Action::Resubmit { port: None, table: Some(table) }
+}

@@ -1,0 +1,132 @@
+//! Between chassis: which ports are elsewhere, and what tunnels carry.
+//!
+//! The tunnel key is the datapath's; the option's value has the logical input port in
+//! bits 16 to 30 and the output port or group in bits 0 to 15, as in OVN. A packet that
+//! arrives has been through ingress already and goes on with the output.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use flowtable::{
+    field::{Field, SubField},
+    flow::Action,
+    types::PortNo,
+};
+
+use super::{
+    Context, FROM_TUNNEL, LOCAL_OUTPUT, PHYS_TO_LOG, Place, REMOTE_OUTPUT,
+    physical::{members, to_member},
+    rules::{RuleSet, set},
+};
+use crate::{
+    key::DatapathKey,
+    southbound::{MulticastGroup, PortBinding},
+};
+
+/// The output port in the option.
+const OPTION_OUTPORT: SubField = SubField { field: Field::TunMetadata0, start: 0, n_bits: 16 };
+/// The input port in the option.
+const OPTION_INPORT: SubField = SubField { field: Field::TunMetadata0, start: 16, n_bits: 15 };
+const INPORT: SubField = SubField { field: Field::Reg14, start: 0, n_bits: 15 };
+const OUTPORT: SubField = SubField { field: Field::Reg15, start: 0, n_bits: 16 };
+
+pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
+    let flag = [(Field::Reg10, FROM_TUNNEL, FROM_TUNNEL)];
+    let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
+    rules.physical_masked(REMOTE_OUTPUT, 200, &flag, stay, String::new());
+    for datapath in context.view.datapaths.keys() {
+        if let Some(tunnel) = context.local.tunnel {
+            receive(context, rules, *datapath, tunnel);
+        }
+        for (id, binding) in context.ports(*datapath) {
+            remote_port(context, rules, id, binding);
+        }
+    }
+    for ((datapath, key), group) in &context.view.groups {
+        remote_group(context, rules, *datapath, key.get().into(), group);
+    }
+}
+
+/// Packets of a datapath that arrive by a tunnel.
+fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, tunnel: PortNo) {
+    let key = u128::from(datapath.get());
+    let matching = [(Field::InPort, tunnel.get().into()), (Field::TunId, key)];
+    let actions = vec![
+        set(Field::Metadata, key),
+        set(Field::Reg14, 0),
+        Action::Move { src: OPTION_INPORT, dst: INPORT },
+        set(Field::Reg15, 0),
+        Action::Move { src: OPTION_OUTPORT, dst: OUTPORT },
+        Action::SetField { field: Field::Reg10, value: FROM_TUNNEL, mask: FROM_TUNNEL },
+        Action::GotoTable(LOCAL_OUTPUT),
+    ];
+    rules.physical(PHYS_TO_LOG, 100, &matching, actions, context.datapath_object(datapath));
+}
+
+/// A port on another chassis.
+fn remote_port(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &PortBinding) {
+    let Place::Remote(chassis) = context.place(id, binding) else { return };
+    let object = context.port_object(id, binding);
+    let (datapath, key) = (binding.datapath, u128::from(binding.key.get()));
+    let actions = send(context, rules, datapath, key, chassis).unwrap_or_default();
+    let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
+    rules.physical(REMOTE_OUTPUT, 100, &to, actions, object.clone());
+    // Reached only by a packet that came by a tunnel: the sender has an old view.
+    rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
+}
+
+/// A group: one copy for each other chassis with members, one through each patch, and
+/// then the members here.
+fn remote_group(
+    context: &Context<'_>,
+    rules: &mut RuleSet,
+    datapath: DatapathKey,
+    key: u128,
+    group: &MulticastGroup,
+) {
+    let mut chassis = BTreeSet::new();
+    let mut actions = Vec::new();
+    for (id, binding) in members(context, datapath, group) {
+        match context.place(id, binding) {
+            Place::Remote(other) => {
+                chassis.insert(other);
+            }
+            Place::Patch(_) => actions.push(to_member(binding)),
+            Place::Here(_) | Place::Nowhere => {}
+        }
+    }
+    let copies = chassis.into_iter().filter_map(|chassis| send(context, rules, datapath, key, chassis));
+    let copies: Vec<_> = copies.map(Action::Clone).collect();
+    let actions = copies.into_iter().chain(actions).chain([Action::GotoTable(LOCAL_OUTPUT)]).collect();
+    let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
+    rules.physical(REMOTE_OUTPUT, 100, &to, actions, context.datapath_object(datapath));
+}
+
+/// Into the tunnel to another chassis.
+fn send(
+    context: &Context<'_>,
+    rules: &mut RuleSet,
+    datapath: DatapathKey,
+    outport: u128,
+    chassis: &str,
+) -> Option<Vec<Action>> {
+    let object = format!("chassis/{chassis}");
+    let Some(record) = context.view.chassis.get(chassis) else {
+        rules.error(object, "its address is not known");
+        return None;
+    };
+    let Some(tunnel) = context.local.tunnel else {
+        rules.error(object, "this chassis has no tunnel port to reach it");
+        return None;
+    };
+    let remote = match record.encap_ip {
+        IpAddr::V4(ip) => set(Field::TunDst, u32::from(ip).into()),
+        IpAddr::V6(ip) => set(Field::TunIpv6Dst, ip.into()),
+    };
+    Some(vec![
+        set(Field::TunId, datapath.get().into()),
+        remote,
+        set(Field::TunMetadata0, outport),
+        Action::Move { src: INPORT, dst: OPTION_INPORT },
+        Action::Output(tunnel),
+    ])
+}

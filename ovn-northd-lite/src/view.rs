@@ -1,0 +1,74 @@
+//! The part of the network that one chassis needs.
+
+use std::collections::BTreeSet;
+
+use crate::{key::DatapathKey, southbound::Southbound};
+
+/// The datapaths with a port on the chassis and those reachable from them through
+/// patches, with their bindings, groups and flows, and the hosts of those bindings.
+pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
+    let needed = needed_datapaths(sb, chassis);
+    let mut view = Southbound::default();
+    let datapaths = sb.datapaths.iter().filter(|(key, _)| needed.contains(key));
+    view.datapaths.extend(datapaths.map(|(key, datapath)| (*key, datapath.clone())));
+    let bindings = sb.bindings.iter().filter(|(_, binding)| needed.contains(&binding.datapath));
+    view.bindings.extend(bindings.map(|(id, binding)| (id.clone(), binding.clone())));
+    let groups = sb.groups.iter().filter(|((datapath, _), _)| needed.contains(datapath));
+    view.groups.extend(groups.map(|(key, group)| (*key, group.clone())));
+    let flows = sb.flows.iter().filter(|(_, flow)| needed.contains(&flow.datapath));
+    view.flows.extend(flows.map(|(id, flow)| (*id, flow.clone())));
+    let hosts: BTreeSet<_> =
+        view.bindings.values().filter_map(|binding| binding.chassis.as_deref()).collect();
+    let hosts = sb.chassis.iter().filter(|(id, _)| *id == chassis || hosts.contains(id.as_str()));
+    view.chassis.extend(hosts.map(|(id, host)| (id.clone(), host.clone())));
+    view
+}
+
+fn needed_datapaths(sb: &Southbound, chassis: &str) -> BTreeSet<DatapathKey> {
+    let local = sb.bindings.values().filter(|binding| binding.chassis.as_deref() == Some(chassis));
+    let mut frontier: Vec<_> = local.map(|binding| binding.datapath).collect();
+    let mut edges: Vec<(DatapathKey, DatapathKey)> = Vec::new();
+    for binding in sb.bindings.values() {
+        let peer = binding.peer.as_ref().and_then(|peer| sb.bindings.get(peer));
+        edges.extend(peer.map(|peer| (binding.datapath, peer.datapath)));
+    }
+    edges.sort_unstable();
+    let mut needed = BTreeSet::new();
+    while let Some(datapath) = frontier.pop() {
+        if needed.insert(datapath) {
+            let first = edges.partition_point(|(from, _)| *from < datapath);
+            let out = edges.get(first..).unwrap_or_default().iter().take_while(|(from, _)| *from == datapath);
+            frontier.extend(out.map(|(_, to)| *to));
+        }
+    }
+    needed
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{chassis_view, compile, fixture::*};
+
+    #[test]
+    fn a_view_has_what_is_reachable_and_no_more() {
+        let mut nb = small();
+        let mut lone = switch(9);
+        lone.ports.insert("x".into(), workload(1, 0x55, &["10.5.0.5"], "h3"));
+        lone.ports.insert("y".into(), workload(2, 0x56, &["10.5.0.6"], "h1"));
+        nb.switches.insert("lone".into(), lone);
+        let mut chassis = hosts();
+        chassis.insert("h3".into(), chassis["h1"].clone());
+        chassis.insert("h4".into(), chassis["h1"].clone());
+        let sb = compile(&nb, &chassis);
+        let keys = |id| chassis_view(&sb, id).datapaths.keys().map(|key| key.get()).collect::<Vec<_>>();
+        assert_eq!(keys("h1"), [1, 2, 3, 9]);
+        assert_eq!(keys("h2"), [1, 2, 3]);
+        assert_eq!(keys("h3"), [9]);
+        assert_eq!(keys("h4"), []);
+        let view = chassis_view(&sb, "h3");
+        assert_eq!(view.bindings.keys().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(view.chassis.keys().collect::<Vec<_>>(), ["h1", "h3"]);
+        assert!(view.flows.values().all(|flow| flow.datapath.get() == 9));
+        assert!(view.groups.keys().all(|(datapath, _)| datapath.get() == 9));
+        assert_eq!(chassis_view(&sb, "h4").chassis.len(), 1);
+    }
+}

@@ -1,0 +1,220 @@
+//! The command line as a whole: the options every command takes, and the list of
+//! commands. A command's own options are in its file.
+
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::{address::Address, error::CtlError, host, net, output::Format, session::Session};
+
+/// Operates a Ferroflow network and the switches of its hosts.
+#[derive(Debug, Parser)]
+#[command(name = "vswitchctl", version, max_term_width = 100, after_help = NAMES_HELP)]
+pub struct Cli {
+    /// Options every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const NAMES_HELP: &str = "\
+Names: an object may be named by its id where that is unambiguous (web-1), by its parent
+and its id (web/web-1), or in full (switches/web/ports/web-1).
+Exit codes: 0 done, 1 not done, 2 wrong usage.";
+
+/// Options every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where the controller is: http://HOST:PORT or unix:///PATH
+    #[arg(
+        long,
+        global = true,
+        env = "VSWITCH_CONTROLLER",
+        default_value = "http://127.0.0.1:6641",
+        value_name = "ADDRESS"
+    )]
+    pub controller: Address,
+    /// Where the host's switch is, for status, port, flow, megaflow, drops and trace
+    #[arg(
+        long,
+        global = true,
+        env = "VSWITCH_HOST",
+        default_value = "unix:///run/ferroflow/vswitchd.sock",
+        value_name = "ADDRESS"
+    )]
+    pub host: Address,
+    /// How to print the answer
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// After a change, wait until all affected hosts have applied it (30 s if no number is given)
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "30",
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    pub wait: Option<u32>,
+    /// How long to wait for each answer of a daemon
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=3600)
+    )]
+    pub timeout: u32,
+}
+
+impl Global {
+    /// Deadline of one call.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
+    }
+
+    /// How long to wait for a receipt, if asked to.
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Logical switches: L2 networks
+    #[command(subcommand)]
+    Switch(net::switch::Command),
+    /// Ports of logical switches: workloads and links to routers
+    #[command(subcommand)]
+    SwitchPort(net::switch_port::Command),
+    /// Logical routers
+    #[command(subcommand)]
+    Router(net::router::Command),
+    /// Ports of logical routers
+    #[command(subcommand)]
+    RouterPort(net::router_port::Command),
+    /// Access rules of logical switches
+    #[command(subcommand)]
+    Acl(net::acl::Command),
+    /// Hosts that run vswitchd
+    #[command(subcommand)]
+    Chassis(net::chassis::Command),
+    /// Make the logical network look as a file says
+    Apply(net::apply::Apply),
+    /// Print the logical network as a file that `apply` takes
+    Export(net::export::Export),
+    /// Tell how far a revision has been applied on the hosts
+    Receipt(net::receipt::Receipt),
+    /// Print changes of the logical network as they happen
+    Watch(net::watch::Watch),
+    /// Host: who this switch is and how it fares
+    Status(host::status::Status),
+    /// Host: interfaces attached to the switch
+    #[command(subcommand)]
+    Port(host::port::Command),
+    /// Host: rules of the flow tables
+    #[command(subcommand)]
+    Flow(host::flow::Command),
+    /// Host: entries of the flow cache
+    #[command(subcommand)]
+    Megaflow(host::megaflow::Command),
+    /// Host: dropped packets, each with its reason and the object that caused it
+    Drops(host::drops::Drops),
+    /// Host: walk one packet through the tables without sending it
+    Trace(host::trace::Trace),
+    /// Print a shell's completions
+    Completions(Completions),
+}
+
+impl Command {
+    /// Whether `--wait` means something to it.
+    pub fn takes_wait(&self) -> bool {
+        match self {
+            Self::Switch(command) => command.writes(),
+            Self::SwitchPort(command) => command.writes(),
+            Self::Router(command) => command.writes(),
+            Self::RouterPort(command) => command.writes(),
+            Self::Acl(command) => command.writes(),
+            Self::Apply(_) | Self::Receipt(_) => true,
+            Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
+            Self::Flow(_) | Self::Megaflow(_) | Self::Drops(_) | Self::Trace(_) | Self::Completions(_) => {
+                false
+            }
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// What kept it from being done.
+    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        match self {
+            Self::Switch(command) => command.run(session).await,
+            Self::SwitchPort(command) => command.run(session).await,
+            Self::Router(command) => command.run(session).await,
+            Self::RouterPort(command) => command.run(session).await,
+            Self::Acl(command) => command.run(session).await,
+            Self::Chassis(command) => command.run(session).await,
+            Self::Apply(command) => command.run(session).await,
+            Self::Export(command) => command.run(session).await,
+            Self::Receipt(command) => command.run(session).await,
+            Self::Watch(command) => command.run(session).await,
+            Self::Status(command) => command.run(session).await,
+            Self::Port(command) => command.run(session).await,
+            Self::Flow(command) => command.run(session).await,
+            Self::Megaflow(command) => command.run(session).await,
+            Self::Drops(command) => command.run(session).await,
+            Self::Trace(command) => command.run(session).await,
+            Self::Completions(command) => command.run(session),
+        }
+    }
+}
+
+/// Print a shell's completions.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    fn run(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "vswitchctl", &mut text);
+        session.out.write_all(&text).map_err(CtlError::Output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wait_takes_its_number_only_with_an_equals_sign() {
+        let wait = |args: &[&str]| Cli::try_parse_from(args).map(|cli| cli.global.wait);
+        assert_eq!(wait(&["vswitchctl", "switch", "add", "web"]).unwrap(), None);
+        assert_eq!(wait(&["vswitchctl", "--wait", "switch", "add", "web"]).unwrap(), Some(30));
+        assert_eq!(wait(&["vswitchctl", "switch", "add", "web", "--wait=5"]).unwrap(), Some(5));
+        assert!(wait(&["vswitchctl", "switch", "add", "web", "--wait=0"]).is_err());
+    }
+
+    #[test]
+    fn only_changes_can_be_waited_for() {
+        let takes = |args: &[&str]| Cli::try_parse_from(args).unwrap().command.takes_wait();
+        assert!(takes(&["vswitchctl", "acl", "del", "db/no-telnet"]));
+        assert!(takes(&["vswitchctl", "receipt", "7"]));
+        assert!(!takes(&["vswitchctl", "acl", "list"]));
+        assert!(!takes(&["vswitchctl", "trace", "icmp"]));
+    }
+}

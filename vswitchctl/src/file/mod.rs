@@ -1,0 +1,90 @@
+//! The YAML of `apply` and `export`: the network as one would draw it, ports and ACLs
+//! below their switch or router. A file is one or more documents of this form:
+//!
+//! ```yaml
+//! labels: {app: shop}           # given to everything in this document
+//! switches:
+//!   web:
+//!     ports:
+//!       web-1: {addresses: ["0a:00:00:00:01:0b 10.0.1.11"]}
+//!       web-to-r1: {router_port: r1-web}
+//! routers:
+//!   r1:
+//!     ports:
+//!       r1-web: {mac: "0a:00:00:00:01:01", networks: [10.0.1.1/24]}
+//! ```
+//!
+//! What an object does not mention has its default value; what the file does not
+//! mention is left alone. [`parse`] reads the text, [`objects`] makes API resources of
+//! it and the other way round.
+
+pub mod objects;
+pub mod parse;
+pub mod section;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::Labels,
+    net::{
+        acl::AclSpec,
+        router::Route,
+        router_port::RouterPortSpec,
+        switch_port::{SwitchPortSpec, enabled, is_enabled},
+    },
+};
+use section::Section;
+
+/// One document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Labels for every object of the document.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub labels: Labels,
+    /// Switches by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub switches: Section<SwitchDoc>,
+    /// Routers by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub routers: Section<RouterDoc>,
+}
+
+/// A switch with what is below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchDoc {
+    /// Free key-value pairs.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub labels: Labels,
+    /// Ports by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub ports: Section<SwitchPortSpec>,
+    /// ACLs by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub acls: Section<AclSpec>,
+}
+
+/// A router with what is below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterDoc {
+    /// Free key-value pairs.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub labels: Labels,
+    /// It forwards.
+    #[serde(default = "enabled", skip_serializing_if = "is_enabled")]
+    pub enabled: bool,
+    /// Static routes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub static_routes: Vec<Route>,
+    /// Ports by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub ports: Section<RouterPortSpec>,
+}
+
+impl Default for RouterDoc {
+    fn default() -> Self {
+        Self { labels: Labels::new(), enabled: true, static_routes: Vec::new(), ports: Section::new() }
+    }
+}

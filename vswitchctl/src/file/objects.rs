@@ -1,0 +1,314 @@
+//! Documents as API resources, and API resources as a document.
+
+use std::collections::BTreeMap;
+
+use ferroflow_proto::northbound::Resource;
+
+use super::{Document, RouterDoc, SwitchDoc};
+use crate::{
+    client::Labels,
+    error::CtlError,
+    name::{ID_RULE, Noun, Reference, is_id},
+    net::{
+        acl::AclSpec,
+        object::Spec,
+        router::{Route, RouterSpec},
+        router_port::RouterPortSpec,
+        switch::SwitchSpec,
+        switch_port::{PortType, SwitchPortSpec},
+    },
+    output::{parent_id, short},
+};
+
+/// The objects of a file, by their full names.
+#[derive(Debug, Default)]
+pub struct Objects {
+    resources: BTreeMap<String, Resource>,
+    /// Switch ports whose router port is only an id that the file does not have.
+    unresolved: Vec<(String, String)>,
+}
+
+impl Objects {
+    /// Reads the objects of `documents`; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// [`CtlError::File`] when an object stands twice or makes no sense by itself.
+    pub fn of(file: &str, documents: Vec<Document>) -> Result<Self, CtlError> {
+        let router_ports = router_ports(&documents);
+        let mut reader = Reader { file, router_ports, objects: Self::default() };
+        documents.into_iter().try_for_each(|document| reader.document(document))?;
+        Ok(reader.objects)
+    }
+
+    /// Ids of router ports that the file refers to and does not have.
+    pub fn unresolved(&self) -> impl Iterator<Item = &str> {
+        self.unresolved.iter().map(|(_, id)| id.as_str())
+    }
+
+    /// Says which router ports those ids are.
+    pub fn resolve(&mut self, names: &BTreeMap<String, String>) {
+        use ferroflow_proto::northbound::resource::Spec;
+        for (port, id) in std::mem::take(&mut self.unresolved) {
+            let spec = self.resources.get_mut(&port).and_then(|resource| resource.spec.as_mut());
+            if let (Some(Spec::LogicalSwitchPort(port)), Some(name)) = (spec, names.get(&id)) {
+                port.router_port.clone_from(name);
+            }
+        }
+    }
+
+    /// Whether the file has the object with this full name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.resources.contains_key(name)
+    }
+
+    /// All objects in the order in which they are applied: by kind, then by name.
+    pub fn into_ordered(self) -> Vec<Resource> {
+        let mut resources: Vec<Resource> = self.resources.into_values().collect();
+        resources.sort_by_cached_key(|resource| (Noun::of(&resource.name), resource.name.clone()));
+        resources
+    }
+}
+
+/// Full names of the router ports of a file, by their ids.
+fn router_ports(documents: &[Document]) -> BTreeMap<String, String> {
+    let routers = documents.iter().flat_map(|document| &document.routers);
+    routers
+        .flat_map(|(router, doc)| doc.ports.keys().map(move |port| (router, port)))
+        .map(|(router, port)| (port.clone(), Noun::RouterPort.below(router, port)))
+        .collect()
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    router_ports: BTreeMap<String, String>,
+    objects: Objects,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: Document) -> Result<(), CtlError> {
+        let common = document.labels;
+        for (id, switch) in document.switches {
+            self.switch(&common, &id, switch)?;
+        }
+        for (id, router) in document.routers {
+            self.router(&common, &id, router)?;
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, common: &Labels, id: &str, switch: SwitchDoc) -> Result<(), CtlError> {
+        self.put(Noun::Switch.top(id), &SwitchSpec { labels: switch.labels }, common)?;
+        for (port, spec) in switch.ports {
+            let name = Noun::SwitchPort.below(id, &port);
+            let spec = self.linked(&name, spec)?;
+            self.put(name, &spec, common)?;
+        }
+        for (acl, spec) in switch.acls {
+            self.put(Noun::Acl.below(id, &acl), &spec, common)?;
+        }
+        Ok(())
+    }
+
+    fn router(&mut self, common: &Labels, id: &str, router: RouterDoc) -> Result<(), CtlError> {
+        let name = Noun::Router.top(id);
+        let placed = router.static_routes.iter().map(|route| route.placed(id));
+        let static_routes = placed.collect::<Result<_, _>>().map_err(|error| self.mistake(&name, &error))?;
+        let spec = RouterSpec { labels: router.labels, static_routes, enabled: router.enabled };
+        self.put(name, &spec, common)?;
+        for (port, spec) in router.ports {
+            self.put(Noun::RouterPort.below(id, &port), &spec, common)?;
+        }
+        Ok(())
+    }
+
+    /// The switch port with its router port, which may be just an id, named in full.
+    fn linked(&mut self, name: &str, mut spec: SwitchPortSpec) -> Result<SwitchPortSpec, CtlError> {
+        let Some(text) = &spec.router_port else {
+            return match spec.kind {
+                PortType::Workload => Ok(spec),
+                PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
+            };
+        };
+        let full = match Noun::RouterPort.refer(text).map_err(|error| self.mistake(name, &error))? {
+            Reference::Full(full) => Some(full),
+            Reference::Id(id) => {
+                let known = self.router_ports.get(&id).cloned();
+                if known.is_none() {
+                    self.objects.unresolved.push((name.to_owned(), id));
+                }
+                known
+            }
+        };
+        spec.kind = PortType::Router;
+        spec.router_port = full;
+        Ok(spec)
+    }
+
+    fn put<S: Spec>(&mut self, name: String, spec: &S, common: &Labels) -> Result<(), CtlError> {
+        if !is_id(short(&name)) || Noun::of(&name) != Some(S::NOUN) {
+            return Err(self.mistake(&name, &ID_RULE));
+        }
+        if self.objects.contains(&name) {
+            return Err(self.mistake(&name, &"it stands in the file twice"));
+        }
+        let mut resource = spec.write(name.clone());
+        for (key, value) in common {
+            resource.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        self.objects.resources.insert(name, resource);
+        Ok(())
+    }
+
+    fn mistake(&self, name: &str, reason: &dyn std::fmt::Display) -> CtlError {
+        CtlError::File { file: self.file.to_owned(), line: None, reason: format!("{name}: {reason}") }
+    }
+}
+
+/// The document that, applied to an empty store, makes these objects. Chassis are no
+/// part of it: they register themselves.
+///
+/// # Errors
+/// [`CtlError::Newer`] when something of an object is not known here.
+pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
+    let mut document = Document::default();
+    for resource in resources {
+        let (id, parent) = (short(&resource.name).to_owned(), parent_id(&resource.name).to_owned());
+        match Noun::of(&resource.name) {
+            Some(Noun::Switch) => {
+                let SwitchSpec { labels } = SwitchSpec::read(resource)?;
+                document.switches.entry(id).or_default().labels = labels;
+            }
+            Some(Noun::SwitchPort) => {
+                let mut port = SwitchPortSpec::read(resource)?;
+                port.router_port = port.router_port.as_deref().map(|name| short(name).to_owned());
+                document.switches.entry(parent).or_default().ports.insert(id, port);
+            }
+            Some(Noun::Acl) => {
+                let acl = AclSpec::read(resource)?;
+                document.switches.entry(parent).or_default().acls.insert(id, acl);
+            }
+            Some(Noun::Router) => fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?),
+            Some(Noun::RouterPort) => {
+                let port = RouterPortSpec::read(resource)?;
+                document.routers.entry(parent).or_default().ports.insert(id, port);
+            }
+            Some(Noun::Chassis) | None => {}
+        }
+    }
+    Ok(document)
+}
+
+fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
+    let named = |route: Route| Route {
+        output_port: route.output_port.as_deref().map(|name| short(name).to_owned()),
+        ..route
+    };
+    doc.labels = spec.labels;
+    doc.enabled = spec.enabled;
+    doc.static_routes = spec.static_routes.into_iter().map(named).collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroflow_proto::northbound::resource;
+
+    use super::*;
+    use crate::file::parse::parse;
+
+    fn objects(text: &str) -> Result<Objects, CtlError> {
+        Objects::of("x", parse("x", text)?)
+    }
+
+    #[test]
+    fn the_example_names_what_it_promises() {
+        let resources = objects(include_str!("../../../examples/two-switches.yaml")).unwrap().into_ordered();
+        let names: Vec<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "switches/db",
+                "switches/web",
+                "routers/r1",
+                "routers/r1/ports/r1-db",
+                "routers/r1/ports/r1-web",
+                "switches/db/ports/db-1",
+                "switches/db/ports/db-2",
+                "switches/db/ports/db-to-r1",
+                "switches/web/ports/web-1",
+                "switches/web/ports/web-2",
+                "switches/web/ports/web-to-r1",
+                "switches/db/acls/no-telnet",
+            ]
+        );
+        let Some(resource::Spec::LogicalSwitchPort(port)) = &resources[7].spec else { panic!("no port") };
+        assert_eq!(port.router_port, "routers/r1/ports/r1-db");
+        let Some(resource::Spec::LogicalSwitchPort(port)) = &resources[8].spec else { panic!("no port") };
+        assert_eq!(port.addresses, ["0a:00:00:00:01:0b 10.0.1.11"]);
+        assert_eq!(port.port_security, ["0a:00:00:00:01:0b 10.0.1.11"]);
+    }
+
+    #[test]
+    fn what_is_exported_applies_to_the_same() {
+        let text = "
+switches:
+  a: {labels: {x: 1}}
+  b:
+    ports:
+      b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
+      b2: {router_port: r1-b, labels: {y: ''}}
+    acls:
+      no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
+routers:
+  r1:
+    enabled: false
+    static_routes:
+      - {prefix: 0.0.0.0/0, next_hop: 10.0.0.9, output_port: r1-b}
+      - {prefix: 10.1.0.0/16, next_hop: 10.0.0.8}
+    ports:
+      r1-b: {mac: '0a:00:00:00:01:01', networks: [10.0.0.1/24, '2001:db8::1/64']}
+";
+        let first = objects(text).unwrap().into_ordered();
+        let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
+        assert_eq!(objects(&exported).unwrap().into_ordered(), first);
+        assert_eq!(first.len(), 7);
+    }
+
+    #[test]
+    fn labels_of_the_document_go_to_all_and_yield_to_the_objects() {
+        let text = "labels: {app: shop, tier: x}\nswitches: {a: {labels: {tier: y}, ports: {p: }}}\n";
+        let resources = objects(text).unwrap().into_ordered();
+        assert!(resources.iter().all(|resource| resource.labels["app"] == "shop"));
+        assert_eq!(resources[0].labels["tier"], "y");
+        assert_eq!(resources[1].labels["tier"], "x");
+    }
+
+    #[test]
+    fn mistakes_name_the_object() {
+        let error = |text: &str| objects(text).unwrap_err().to_string();
+        assert_eq!(
+            error("switches: {a: }\n---\nswitches: {a: }\n"),
+            "x: switches/a: it stands in the file twice"
+        );
+        assert_eq!(
+            error("switches: {a: {ports: {p: {type: router}}}}"),
+            "x: switches/a/ports/p: a port of type router needs router_port"
+        );
+        assert!(error("switches: {'a/b': }").starts_with("x: switches/a/b: an id is 1 to 63"));
+        assert!(error("switches: {'': }").contains("an id is"));
+        assert!(
+            error("routers: {r: {static_routes: [{prefix: a, next_hop: b, output_port: ''}]}}")
+                .contains("r: ")
+        );
+    }
+
+    #[test]
+    fn router_ports_outside_the_file_are_asked_for() {
+        let mut found = objects("switches: {a: {ports: {p: {router_port: r9-a}}}}").unwrap();
+        assert_eq!(found.unresolved().collect::<Vec<_>>(), ["r9-a"]);
+        found.resolve(&BTreeMap::from([("r9-a".into(), "routers/r9/ports/r9-a".into())]));
+        let resources = found.into_ordered();
+        let Some(resource::Spec::LogicalSwitchPort(port)) = &resources[1].spec else { panic!("no port") };
+        assert_eq!(port.router_port, "routers/r9/ports/r9-a");
+        assert_eq!(port.r#type, 1);
+    }
+}

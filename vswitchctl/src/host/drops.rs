@@ -1,0 +1,84 @@
+//! `drops`: dropped packets, each with its reason and the object that caused it.
+
+use clap::Args;
+use ferroflow_proto::host::{Drop, ListDropsRequest};
+use serde::Serialize;
+
+use super::origin::OriginView;
+use crate::{
+    error::CtlError,
+    output::Tabular,
+    session::{Session, host_answer},
+};
+
+/// Dropped packets.
+#[derive(Debug, Args)]
+pub struct Drops {
+    /// Only packets that came in by this port
+    #[arg(long)]
+    port: Option<String>,
+    /// Only this reason, acl-drop for one
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Drops {
+    /// Does it.
+    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut host = session.host().await?;
+        let answer = host_answer(host.list_drops(session.request(ListDropsRequest {})).await)?;
+        let asked = |drop: &DropView| {
+            self.port.as_ref().is_none_or(|port| *port == drop.port)
+                && self.reason.as_ref().is_none_or(|reason| *reason == drop.reason)
+        };
+        let mut drops: Vec<DropView> = answer.drops.into_iter().map(DropView::from).filter(asked).collect();
+        // What happens most is what is asked about.
+        drops.sort_by(|a, b| b.n_packets.cmp(&a.n_packets).then_with(|| a.cells().cmp(&b.cells())));
+        session.print_rows(&drops)
+    }
+}
+
+/// What is shown of drops with the same cause.
+#[derive(Debug, Clone, Serialize)]
+pub struct DropView {
+    port: String,
+    /// Name of the reason.
+    pub(super) reason: String,
+    /// The reason in one sentence.
+    pub(super) description: String,
+    /// The rule that dropped.
+    pub(super) origin: Option<OriginView>,
+    n_packets: u64,
+    n_bytes: u64,
+}
+
+impl From<Drop> for DropView {
+    fn from(drop: Drop) -> Self {
+        Self {
+            port: drop.port,
+            reason: drop.reason,
+            description: drop.description,
+            origin: drop.origin.map(OriginView::from),
+            n_packets: drop.n_packets,
+            n_bytes: drop.n_bytes,
+        }
+    }
+}
+
+impl Tabular for DropView {
+    const HEADINGS: &'static [&'static str] =
+        &["PORT", "PACKETS", "BYTES", "REASON", "OBJECT", "STAGE", "MEANING"];
+
+    fn cells(&self) -> Vec<String> {
+        let origin = self.origin.as_ref();
+        vec![
+            self.port.clone(),
+            self.n_packets.to_string(),
+            self.n_bytes.to_string(),
+            self.reason.clone(),
+            origin.map(|origin| origin.object.clone()).unwrap_or_default(),
+            origin.map(|origin| origin.stage.clone()).unwrap_or_default(),
+            self.description.clone(),
+        ]
+    }
+}

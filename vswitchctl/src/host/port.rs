@@ -1,0 +1,220 @@
+//! `port`: interfaces attached to the switch, and the logical ports they are for.
+
+use clap::{Args, Subcommand};
+use ferroflow_proto::host::{AddPortRequest, ListPortsRequest, Port, PortCounters, RemovePortRequest};
+use serde::Serialize;
+
+use crate::{
+    address::Daemon,
+    error::CtlError,
+    name::{Noun, Reference},
+    output::{Tabular, printable, short, yes},
+    session::{Session, host_answer},
+};
+
+/// Interfaces attached to the switch.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List ports with their counters
+    List,
+    /// Attach an interface; adding it again changes nothing
+    Add(Add),
+    /// Detach an interface
+    Del(Del),
+}
+
+/// An interface to attach.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Name of the interface
+    interface: String,
+    /// The switch port it is for
+    #[arg(long, value_name = "PORT")]
+    logical_port: Option<String>,
+}
+
+/// An interface to detach.
+#[derive(Debug, Args)]
+pub struct Del {
+    /// Name of the interface
+    interface: String,
+    /// Succeed when it is not attached
+    #[arg(long)]
+    if_exists: bool,
+}
+
+impl Command {
+    /// Does it.
+    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        match self {
+            Self::List => list(session).await,
+            Self::Add(add) => add.run(session).await,
+            Self::Del(del) => del.run(session).await,
+        }
+    }
+}
+
+async fn list(session: &mut Session<'_>) -> Result<(), CtlError> {
+    let mut host = session.host().await?;
+    let answer = host_answer(host.list_ports(session.request(ListPortsRequest {})).await)?;
+    let ports: Vec<PortView> = answer.ports.into_iter().map(PortView::from).collect();
+    session.print_rows(&ports)
+}
+
+impl Add {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let logical_port = self.logical_port.as_deref().map(logical_port_id).transpose()?.unwrap_or_default();
+        let mut host = session.host().await?;
+        let request = session.request(AddPortRequest { interface: self.interface, logical_port });
+        let answer = host_answer(host.add_port(request).await)?;
+        let Some(port) = answer.port.map(PortView::from) else {
+            return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
+        };
+        session.print(&port, |out| writeln!(out, "{}", printable(&port.sentence())))
+    }
+}
+
+impl Del {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut host = session.host().await?;
+        let request = RemovePortRequest { interface: self.interface.clone(), allow_missing: self.if_exists };
+        host_answer(host.remove_port(session.request(request)).await)?;
+        let detached = Detached { name: self.interface, attached: false };
+        session.print(&detached, |out| writeln!(out, "{} detached", detached.name))
+    }
+}
+
+/// The id by which a host knows the switch port that was typed as `text`.
+pub(super) fn logical_port_id(text: &str) -> Result<String, CtlError> {
+    match Noun::SwitchPort.refer(text)? {
+        Reference::Id(id) => Ok(id),
+        Reference::Full(name) => Ok(short(&name).to_owned()),
+    }
+}
+
+/// What is shown of an interface that was detached.
+#[derive(Debug, Serialize)]
+struct Detached {
+    name: String,
+    attached: bool,
+}
+
+/// What is shown of a port.
+#[derive(Debug, Serialize)]
+pub struct PortView {
+    port_no: u32,
+    name: String,
+    kind: String,
+    role: String,
+    logical_port: Option<String>,
+    up: bool,
+    mode: String,
+    mtu: u32,
+    counters: CountersView,
+}
+
+/// What is shown of a port's counters.
+#[derive(Debug, Serialize)]
+struct CountersView {
+    rx_packets: u64,
+    rx_bytes: u64,
+    rx_forwarded: u64,
+    rx_dropped: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    tx_dropped: u64,
+    rx_kernel_dropped: u64,
+}
+
+impl From<PortCounters> for CountersView {
+    fn from(counters: PortCounters) -> Self {
+        Self {
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            rx_forwarded: counters.rx_forwarded,
+            rx_dropped: counters.rx_dropped,
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            tx_dropped: counters.tx_dropped,
+            rx_kernel_dropped: counters.rx_kernel_dropped,
+        }
+    }
+}
+
+impl From<Port> for PortView {
+    fn from(port: Port) -> Self {
+        Self {
+            port_no: port.port_no,
+            name: port.name,
+            kind: port.kind,
+            role: port.role,
+            logical_port: Some(port.logical_port).filter(|id| !id.is_empty()),
+            up: port.up,
+            mode: port.mode,
+            mtu: port.mtu,
+            counters: port.counters.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl PortView {
+    /// What became of an interface that was attached.
+    fn sentence(&self) -> String {
+        let purpose = match &self.logical_port {
+            Some(id) => format!(" for {id}"),
+            None => String::new(),
+        };
+        format!("{} is port {}{purpose} ({})", self.name, self.port_no, self.mode)
+    }
+}
+
+impl Tabular for PortView {
+    const HEADINGS: &'static [&'static str] = &[
+        "PORT",
+        "NAME",
+        "ROLE",
+        "LOGICAL-PORT",
+        "UP",
+        "MODE",
+        "MTU",
+        "RX",
+        "FORWARDED",
+        "DROPPED",
+        "TX",
+        "TX-DROPPED",
+        "KERNEL-DROPPED",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let counters = &self.counters;
+        vec![
+            self.port_no.to_string(),
+            self.name.clone(),
+            self.role.clone(),
+            self.logical_port.clone().unwrap_or_default(),
+            yes(self.up),
+            if self.mode.is_empty() { self.kind.clone() } else { self.mode.clone() },
+            self.mtu.to_string(),
+            counters.rx_packets.to_string(),
+            counters.rx_forwarded.to_string(),
+            counters.rx_dropped.to_string(),
+            counters.tx_packets.to_string(),
+            counters.tx_dropped.to_string(),
+            counters.rx_kernel_dropped.to_string(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_knows_switch_ports_by_their_ids() {
+        for text in ["web-1", "web/web-1", "switches/web/ports/web-1"] {
+            assert_eq!(logical_port_id(text).unwrap(), "web-1");
+        }
+        assert!(logical_port_id("").is_err());
+        assert!(logical_port_id("routers/r1/ports/web-1").is_err());
+    }
+}

@@ -1,0 +1,274 @@
+//! The kinds of objects and their names. An object may be typed by its id, by
+//! `PARENT/ID`, or by its full resource name; here these are told apart. Finding an
+//! id among what exists is [`crate::client`]'s.
+
+use ferroflow_proto::northbound::Kind;
+
+use crate::error::CtlError;
+
+/// Longest id.
+const ID_MAX: usize = 63;
+
+/// A kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Noun {
+    /// Logical switch.
+    Switch,
+    /// Logical router.
+    Router,
+    /// Port of a logical router.
+    RouterPort,
+    /// Port of a logical switch.
+    SwitchPort,
+    /// Access rule.
+    Acl,
+    /// Host.
+    Chassis,
+}
+
+/// What was typed for an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// Its full name.
+    Full(String),
+    /// Only its id; it may be below any parent.
+    Id(String),
+}
+
+impl Noun {
+    /// All of them, parents before their children and what is referred to before what
+    /// refers: the order in which a file is applied.
+    pub const ALL: [Self; 6] =
+        [Self::Switch, Self::Router, Self::RouterPort, Self::SwitchPort, Self::Acl, Self::Chassis];
+
+    /// In a sentence.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::SwitchPort => "switch port",
+            Self::Router => "router",
+            Self::RouterPort => "router port",
+            Self::Acl => "ACL",
+            Self::Chassis => "chassis",
+        }
+    }
+
+    /// On the command line.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::SwitchPort => "switch-port",
+            Self::Router => "router",
+            Self::RouterPort => "router-port",
+            Self::Acl => "acl",
+            Self::Chassis => "chassis",
+        }
+    }
+
+    /// Command that lists what there is.
+    pub fn list_command(self) -> &'static str {
+        match self {
+            Self::Switch => "switch list",
+            Self::SwitchPort => "switch-port list",
+            Self::Router => "router list",
+            Self::RouterPort => "router-port list",
+            Self::Acl => "acl list",
+            Self::Chassis => "chassis list",
+        }
+    }
+
+    /// In the API.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Switch => Kind::LogicalSwitch,
+            Self::SwitchPort => Kind::LogicalSwitchPort,
+            Self::Router => Kind::LogicalRouter,
+            Self::RouterPort => Kind::LogicalRouterPort,
+            Self::Acl => Kind::Acl,
+            Self::Chassis => Kind::Chassis,
+        }
+    }
+
+    /// What it is below, if anything.
+    pub fn parent(self) -> Option<Self> {
+        match self {
+            Self::SwitchPort | Self::Acl => Some(Self::Switch),
+            Self::RouterPort => Some(Self::Router),
+            Self::Switch | Self::Router | Self::Chassis => None,
+        }
+    }
+
+    /// First segment of its names, or of the part below the parent.
+    fn collection(self) -> &'static str {
+        match self {
+            Self::Switch => "switches",
+            Self::Router => "routers",
+            Self::SwitchPort | Self::RouterPort => "ports",
+            Self::Acl => "acls",
+            Self::Chassis => "chassis",
+        }
+    }
+
+    /// Full name of the object `id`, for what has no parent.
+    pub fn top(self, id: &str) -> String {
+        format!("{}/{id}", self.collection())
+    }
+
+    /// Full name of the object `id` below the object `parent`.
+    pub fn below(self, parent: &str, id: &str) -> String {
+        match self.parent() {
+            Some(noun) => format!("{}/{parent}/{}/{id}", noun.collection(), self.collection()),
+            None => self.top(id),
+        }
+    }
+
+    /// Kind of the object with this full name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|noun| noun.is_full(name))
+    }
+
+    fn is_full(self, name: &str) -> bool {
+        let segments: Vec<&str> = name.split('/').collect();
+        match (self.parent(), segments.as_slice()) {
+            (None, [collection, id]) => *collection == self.collection() && is_id(id),
+            (Some(noun), [above, parent, collection, id]) => {
+                *above == noun.collection() && is_id(parent) && *collection == self.collection() && is_id(id)
+            }
+            _ => false,
+        }
+    }
+
+    /// What `text` means as the name of such an object.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when it can be no name.
+    pub fn refer(self, text: &str) -> Result<Reference, CtlError> {
+        if self.is_full(text) {
+            return Ok(Reference::Full(text.to_owned()));
+        }
+        match (self.parent(), text.split_once('/')) {
+            (None, None) if is_id(text) => Ok(Reference::Full(self.top(text))),
+            (Some(_), None) if is_id(text) => Ok(Reference::Id(text.to_owned())),
+            (Some(_), Some((parent, id))) if is_id(parent) && is_id(id) => {
+                Ok(Reference::Full(self.below(parent, id)))
+            }
+            _ => Err(CtlError::Usage(format!(
+                "{text:?} is not the name of a {}: {}",
+                self.word(),
+                self.forms()
+            ))),
+        }
+    }
+
+    /// Full name of an object that is to be made: `PARENT ID`, or one of the forms of
+    /// [`Noun::refer`] that names the parent.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when it can be no name, or lacks the parent.
+    pub fn new_name(self, text: &str, id: Option<&str>) -> Result<String, CtlError> {
+        let Some(id) = id else {
+            return match self.refer(text)? {
+                Reference::Full(name) => Ok(name),
+                Reference::Id(id) => Err(CtlError::Usage(format!(
+                    "which {} is the {} {id:?} for? Name both: {}",
+                    self.parent().unwrap_or(self).word(),
+                    self.word(),
+                    self.forms()
+                ))),
+            };
+        };
+        let parent = self.parent().unwrap_or(self);
+        let Reference::Full(above) = parent.refer(text)? else {
+            return Err(CtlError::Usage(format!("{text:?} is not the name of a {}", parent.word())));
+        };
+        if !is_id(id) {
+            return Err(CtlError::Usage(format!("{id:?} is not an id: {ID_RULE}")));
+        }
+        Ok(format!("{above}/{}/{id}", self.collection()))
+    }
+
+    fn forms(self) -> String {
+        match self.parent() {
+            Some(parent) => {
+                format!("it is {}/{} or {}", parent.command().to_uppercase(), "ID", self.below("ID", "ID"))
+            }
+            None => format!("it is an id or {}; {ID_RULE}", self.top("ID")),
+        }
+    }
+}
+
+/// What an id is, in words.
+pub const ID_RULE: &str =
+    "an id is 1 to 63 letters, digits, '.', '_' or '-' and starts with a letter or digit";
+
+/// Whether `text` can be an id.
+pub fn is_id(text: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    (1..=ID_MAX).contains(&text.len())
+        && text.bytes().all(allowed)
+        && text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn full(name: &str) -> Reference {
+        Reference::Full(name.into())
+    }
+
+    #[test]
+    fn three_forms_of_a_name() {
+        let refer = |text: &str| Noun::SwitchPort.refer(text).unwrap();
+        assert_eq!(refer("web-1"), Reference::Id("web-1".into()));
+        assert_eq!(refer("web/web-1"), full("switches/web/ports/web-1"));
+        assert_eq!(refer("switches/web/ports/web-1"), full("switches/web/ports/web-1"));
+        assert_eq!(Noun::Switch.refer("web").unwrap(), full("switches/web"));
+        assert_eq!(Noun::Switch.refer("switches/web").unwrap(), full("switches/web"));
+        assert_eq!(Noun::Acl.refer("db/no-telnet").unwrap(), full("switches/db/acls/no-telnet"));
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for text in ["", "/", "a/b/c", "-a", "routers/r1/ports/x/y", "switches/web/acls/a", "a b", "ä"] {
+            assert!(Noun::SwitchPort.refer(text).is_err(), "{text:?} was taken");
+        }
+        assert!(Noun::Switch.refer("routers/r1").is_err());
+        assert!(Noun::Switch.refer(&"x".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_new_child_names_its_parent() {
+        let name = |text, id| Noun::SwitchPort.new_name(text, id);
+        assert_eq!(name("web", Some("web-1")).unwrap(), "switches/web/ports/web-1");
+        assert_eq!(name("switches/web", Some("web-1")).unwrap(), "switches/web/ports/web-1");
+        assert_eq!(name("web/web-1", None).unwrap(), "switches/web/ports/web-1");
+        let error = name("web-1", None).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "which switch is the switch port \"web-1\" for? Name both: it is SWITCH/ID or switches/ID/ports/ID"
+        );
+        assert!(name("web", Some("a/b")).is_err());
+        assert!(name("web/x", Some("a")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_read_back(noun in prop::sample::select(&Noun::ALL[..]), parent in "[a-z0-9][a-z0-9._-]{0,62}", id in "[A-Z0-9][a-z0-9._-]{0,62}") {
+            let name = noun.below(&parent, &id);
+            prop_assert_eq!(Noun::of(&name), Some(noun));
+            prop_assert_eq!(noun.refer(&name).unwrap(), Reference::Full(name));
+        }
+
+        #[test]
+        fn any_text_is_a_name_or_refused(text in ".{0,80}", id in proptest::option::of(".{0,70}")) {
+            for noun in Noun::ALL {
+                if let Ok(name) = noun.new_name(&text, id.as_deref()) {
+                    prop_assert_eq!(Noun::of(&name), Some(noun));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `apply`: makes the logical network look as a file says, in one transaction.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, Read},
+};
+
+use clap::Args;
+use ferroflow_proto::northbound::{
+    Delete, Operation, Precondition, Resource, TransactRequest, Update, operation::Op,
+    precondition::Condition,
+};
+
+use crate::{
+    client::{Labels, Northbound},
+    error::CtlError,
+    file::{
+        objects::Objects,
+        parse::{FILE_MAX, parse},
+    },
+    name::Noun,
+    net::{
+        change::{Change, Changed, Outcome},
+        labels::Selector,
+        object::labels_of,
+    },
+    session::Session,
+};
+
+/// Make the logical network look as a file says, in one transaction: what it names is created
+/// or changed, the rest is left alone.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file, or - for the standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: String,
+    /// Check everything and tell what would change, but change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Also delete what has the labels of --selector and is not in the file
+    #[arg(long, requires = "selector")]
+    prune: bool,
+    #[command(flatten)]
+    selector: Selector,
+}
+
+impl Apply {
+    /// Does it.
+    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let selector = self.selector.labels();
+        if !self.prune && !selector.is_empty() {
+            return Err(CtlError::Usage("--selector says what --prune may delete; give both".into()));
+        }
+        let mut objects = Objects::of(&self.file, parse(&self.file, &self.read()?)?)?;
+        let mut nb = session.controller().await?;
+        resolve(&mut nb, &mut objects).await?;
+        let pruned = if self.prune { prunable(&mut nb, &objects, &selector).await? } else { Vec::new() };
+        let wanted = objects.into_ordered();
+        if self.prune {
+            self.check_labels(&wanted, &selector)?;
+        }
+        if wanted.is_empty() && pruned.is_empty() {
+            return self.nothing(session);
+        }
+        let before = present(&mut nb, &wanted).await?;
+        let answer = nb.transact(transaction(&wanted, &pruned, self.dry_run)).await?;
+        let outcome = Outcome {
+            revision: answer.revision,
+            dry_run: self.dry_run,
+            changes: changes(&before, &answer.resources, &pruned),
+            receipt: None,
+        };
+        outcome.finish(session, &mut nb).await
+    }
+
+    fn read(&self) -> Result<String, CtlError> {
+        let text = if self.file == "-" {
+            read_text(io::stdin().lock())
+        } else {
+            File::open(&self.file).and_then(read_text)
+        };
+        text.map_err(|error| {
+            let reason = match error.kind() {
+                io::ErrorKind::NotFound => "there is no such file".into(),
+                io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
+                _ => error.to_string(),
+            };
+            CtlError::File { file: self.file.clone(), line: None, reason }
+        })
+    }
+
+    /// The next prune could not see an object that lacks the labels.
+    fn check_labels(&self, wanted: &[Resource], selector: &Labels) -> Result<(), CtlError> {
+        let Some(stray) = wanted.iter().find(|resource| !has_labels(resource, selector)) else {
+            return Ok(());
+        };
+        let labels = crate::output::pairs(selector);
+        let reason = format!(
+            "{} lacks the label {labels}, which --prune needs everywhere; `labels:` at the top gives it to all",
+            stray.name
+        );
+        Err(CtlError::File { file: self.file.clone(), line: None, reason })
+    }
+
+    fn nothing(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let outcome = Outcome { revision: 0, dry_run: self.dry_run, changes: Vec::new(), receipt: None };
+        session.print(&outcome, |out| writeln!(out, "nothing to do: {} has no objects", self.file))
+    }
+}
+
+fn read_text(source: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_MAX {
+        return Err(io::Error::other(format!("it is larger than {} MiB", FILE_MAX >> 20)));
+    }
+    Ok(text)
+}
+
+/// Finds the router ports that the file names by their ids and does not have.
+async fn resolve(nb: &mut Northbound, objects: &mut Objects) -> Result<(), CtlError> {
+    let ids: BTreeSet<String> = objects.unresolved().map(str::to_owned).collect();
+    let mut names = BTreeMap::new();
+    for id in ids {
+        let name = nb.resolve(Noun::RouterPort, &id).await?;
+        names.insert(id, name);
+    }
+    objects.resolve(&names);
+    Ok(())
+}
+
+/// The objects that are there now, of those the file is about.
+async fn present(nb: &mut Northbound, wanted: &[Resource]) -> Result<BTreeMap<String, Resource>, CtlError> {
+    let mut present = BTreeMap::new();
+    for resource in wanted {
+        let below: &[Noun] = match Noun::of(&resource.name) {
+            Some(Noun::Switch) => &[Noun::SwitchPort, Noun::Acl],
+            Some(Noun::Router) => &[Noun::RouterPort],
+            _ => continue,
+        };
+        match nb.get(&resource.name).await {
+            Ok(parent) => present.insert(parent.name.clone(), parent),
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
+        for noun in below {
+            let children = nb.list(*noun, Some(&resource.name), &Labels::new()).await?;
+            present.extend(children.into_iter().map(|child| (child.name.clone(), child)));
+        }
+    }
+    Ok(present)
+}
+
+/// What is to be deleted: the objects with the labels that the file does not have,
+/// children first.
+///
+/// # Errors
+/// [`CtlError::Usage`] when something without the labels would go with them.
+async fn prunable(
+    nb: &mut Northbound,
+    objects: &Objects,
+    selector: &Labels,
+) -> Result<Vec<Resource>, CtlError> {
+    let all = nb.snapshot().await?;
+    let (doomed, kept): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|resource| has_labels(resource, selector) && !objects.contains(&resource.name));
+    let doomed_names: BTreeSet<&str> = doomed.iter().map(|resource| resource.name.as_str()).collect();
+    if let Some(child) = kept.iter().find(|resource| has_parent_in(&resource.name, &doomed_names)) {
+        return Err(CtlError::Usage(format!(
+            "pruning would delete {}, which lacks the labels or is in the file, with what it is below",
+            child.name
+        )));
+    }
+    let mut doomed = doomed;
+    doomed
+        .sort_by_cached_key(|resource| (std::cmp::Reverse(Noun::of(&resource.name)), resource.name.clone()));
+    Ok(doomed)
+}
+
+fn has_parent_in(name: &str, names: &BTreeSet<&str>) -> bool {
+    let parent = name.match_indices('/').nth(1).and_then(|(end, _)| name.get(..end));
+    parent.is_some_and(|parent| names.contains(parent))
+}
+
+fn has_labels(resource: &Resource, selector: &Labels) -> bool {
+    let labels = labels_of(resource);
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Deletes come first, so that an id that moves is free again.
+fn transaction(wanted: &[Resource], pruned: &[Resource], validate_only: bool) -> TransactRequest {
+    let delete =
+        |resource: &Resource| Op::Delete(Delete { name: resource.name.clone(), allow_missing: false });
+    let update = |resource: &Resource| {
+        Op::Update(Update { resource: Some(resource.clone()), update_mask: None, allow_missing: true })
+    };
+    let operations = pruned.iter().map(delete).chain(wanted.iter().map(update));
+    // What somebody has changed since it was found is not deleted.
+    let as_found = |resource: &Resource| Precondition {
+        name: resource.name.clone(),
+        condition: Some(Condition::UpdateRevision(resource.update_revision)),
+    };
+    TransactRequest {
+        operations: operations.map(|op| Operation { op: Some(op) }).collect(),
+        preconditions: pruned.iter().map(as_found).collect(),
+        validate_only,
+    }
+}
+
+fn changes(before: &BTreeMap<String, Resource>, after: &[Resource], pruned: &[Resource]) -> Vec<Changed> {
+    let put = after.iter().map(|resource| Changed {
+        name: resource.name.clone(),
+        change: Change::between(before.get(&resource.name), resource),
+    });
+    let deleted =
+        pruned.iter().map(|resource| Changed { name: resource.name.clone(), change: Change::Deleted });
+    put.chain(deleted).collect()
+}

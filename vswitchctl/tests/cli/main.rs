@@ -1,0 +1,78 @@
+//! The commands against servers that answer as the daemons do, over unix sockets.
+//! `fake_controller.rs` and `fake_host.rs` are those servers; what a real controller
+//! checks is not repeated in them.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod fake_controller;
+mod fake_host;
+mod host;
+mod net;
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use vswitchctl::{Cli, CtlError};
+
+/// A directory with the sockets of the fakes.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn listen(&self, name: &str) -> UnixListenerStream {
+        UnixListenerStream::new(UnixListener::bind(self.path(name)).unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Runs a command line and gives what it printed.
+    async fn try_run(&self, args: &[&str]) -> (String, Result<(), CtlError>) {
+        let address = |path: &Path| format!("unix://{}", path.display());
+        let (controller, host) = (address(&self.path("controller")), address(&self.path("host")));
+        let fixed = ["vswitchctl", "--controller", &controller, "--host", &host];
+        let cli = Cli::try_parse_from(fixed.iter().chain(args)).unwrap();
+        let mut out = Vec::new();
+        let result = vswitchctl::run(cli, &mut out).await;
+        (String::from_utf8(out).unwrap(), result)
+    }
+
+    async fn run(&self, args: &[&str]) -> String {
+        let (out, result) = self.try_run(args).await;
+        result.unwrap_or_else(|error| panic!("{args:?}: {error}\n{out}"));
+        out
+    }
+
+    async fn fail(&self, args: &[&str]) -> CtlError {
+        let (out, result) = self.try_run(args).await;
+        result.expect_err(&format!("{args:?} succeeded with {out}"))
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let cli = Cli::try_parse_from(["vswitchctl", "completions", shell]).unwrap();
+        let mut out = Vec::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(vswitchctl::run(cli, &mut out)).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("switch-port") && text.contains("megaflow"), "{shell}");
+    }
+}
