@@ -88,7 +88,11 @@ fn nothing_stays_behind() -> Result<()> {
         let log = scenario::dir(prefix).with_extension("log");
         let start = |netns: &Netns| {
             let words = ["-c", "trap '' TERM; echo up; exec sleep 1000"];
-            Daemon::start(netns, Path::new("/bin/sh"), &words, &log, Life::WithParent)
+            let daemon = Daemon::start(netns, Path::new("/bin/sh"), &words, &log, Life::WithParent)?;
+            stop::wait_for("the daemon is deaf", Duration::from_secs(5), || {
+                Ok(if daemon.log_tail(1) == "up" { Ok(()) } else { Err(daemon.log_tail(1)) })
+            })?;
+            Ok::<_, anyhow::Error>(daemon)
         };
         // A panic drops the guards.
         let unwound = std::panic::catch_unwind(|| {
@@ -108,6 +112,7 @@ fn nothing_stays_behind() -> Result<()> {
         netns.keep();
         let mut daemon = start(&netns)?;
         drop(netns);
+        ensure!(netns::with_prefix(prefix).len() == 1, "it was to be kept");
         let dir = scenario::dir(prefix);
         std::fs::create_dir_all(dir.join("deep"))?;
         ensure!(fabric::remove(prefix, &dir)? == 1, "one namespace was left");
