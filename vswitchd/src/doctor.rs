@@ -55,7 +55,8 @@ impl fmt::Display for Report {
                 writeln!(f, "{:<8} {:<22} -> {advice}", "", "")?;
             }
         }
-        let verdict = if self.can_run() { "This host can run vswitchd." } else { "This host cannot run vswitchd yet." };
+        let verdict =
+            if self.can_run() { "This host can run vswitchd." } else { "This host cannot run vswitchd yet." };
         writeln!(f, "{verdict}")
     }
 }
@@ -64,7 +65,11 @@ impl fmt::Display for Report {
 pub fn examine() -> Report {
     let findings = vec![
         kernel(),
-        probed("AF_XDP sockets", probe::af_xdp(), "run as root (CAP_NET_RAW), on a kernel with CONFIG_XDP_SOCKETS"),
+        probed(
+            "AF_XDP sockets",
+            probe::af_xdp(),
+            "run as root (CAP_NET_RAW), on a kernel with CONFIG_XDP_SOCKETS",
+        ),
         probed(
             "XDP programs",
             probe::xdp_program(),
@@ -148,7 +153,9 @@ fn cores() -> Finding {
 }
 
 fn huge_pages() -> Finding {
-    let read = |name: &str| fs::read_to_string(format!("/sys/kernel/mm/transparent_hugepage/{name}")).unwrap_or_default();
+    let read = |name: &str| {
+        fs::read_to_string(format!("/sys/kernel/mm/transparent_hugepage/{name}")).unwrap_or_default()
+    };
     let enabled = read("enabled");
     let usable = enabled.contains("[always]") || enabled.contains("[madvise]");
     Finding {

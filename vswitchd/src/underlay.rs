@@ -99,7 +99,9 @@ async fn link(handle: &Handle, name: &str) -> Result<Option<(u32, MacAddr)>, rtn
 async fn route(handle: &Handle, peer: IpAddr, uplink: u32) -> Option<IpAddr> {
     let request = match peer {
         IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(ip, 32).build(),
-        IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).build(),
+        IpAddr::V6(ip) => {
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).build()
+        }
     };
     // No route is an error of the kernel's, and an everyday answer here.
     let route = handle.route().get(request).execute().try_next().await.ok()??;
@@ -161,7 +163,8 @@ fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
 /// Marks a neighbour as used, which resolves or confirms it. It may fail when the link is
 /// down; the next round tries again.
 async fn touch(handle: &Handle, ifindex: u32, hop: IpAddr) {
-    let request = handle.neighbours().add(ifindex, hop).state(NeighbourState::None).flags(NeighbourFlags::Use);
+    let request =
+        handle.neighbours().add(ifindex, hop).state(NeighbourState::None).flags(NeighbourFlags::Use);
     if let Err(error) = request.replace().execute().await {
         tracing::debug!(%error, %hop, "the kernel does not resolve the neighbour");
     }

@@ -54,7 +54,9 @@ pub enum PortError {
         present: String,
     },
     /// The logical port has another interface.
-    #[error("switch port {logical_port} is at {interface} already; remove that first: vswitchctl port del {interface}")]
+    #[error(
+        "switch port {logical_port} is at {interface} already; remove that first: vswitchctl port del {interface}"
+    )]
     LogicalInUse {
         /// The logical port.
         logical_port: String,
@@ -90,15 +92,18 @@ impl Host {
         if let Some(present) = self.ports.get(interface) {
             return self.same_again(interface, present, logical_port);
         }
-        let elsewhere = self.ports.iter().find(|(_, port)| !logical_port.is_empty() && port.logical_port == logical_port);
+        let elsewhere =
+            self.ports.iter().find(|(_, port)| !logical_port.is_empty() && port.logical_port == logical_port);
         if let Some((interface, _)) = elsewhere {
             let (logical_port, interface) = (logical_port.to_owned(), interface.clone());
             return Err(PortError::LogicalInUse { logical_port, interface });
         }
         let port = self.free_number()?;
         self.dataplane.attach(workload_spec(port, interface))?;
-        self.ports
-            .insert(interface.to_owned(), Port { port, logical_port: logical_port.to_owned(), trouble: None });
+        self.ports.insert(
+            interface.to_owned(),
+            Port { port, logical_port: logical_port.to_owned(), trouble: None },
+        );
         if let Err(error) = self.save_ports() {
             self.ports.remove(interface);
             // Attached a moment ago.
@@ -254,7 +259,10 @@ impl Host {
         }
         if let Some(uplink) = table.get(UPLINK).cloned() {
             let name = TUNNEL_NAME.to_owned();
-            table.insert(TUNNEL, PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink });
+            table.insert(
+                TUNNEL,
+                PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink },
+            );
         }
         table
     }

@@ -19,7 +19,7 @@ impl Host {
     pub(super) fn lower(&mut self) {
         let lowered = lower(&self.view, &self.local_ports());
         self.errors = lowered.errors.iter().map(ToString::to_string).collect();
-        match self.tables.transact(changes(&self.tables, lowered.rules)) {
+        match self.tables.transact(changes(&self.tables, &lowered.rules)) {
             Ok(tables) => self.tables = Arc::new(tables),
             Err(error) => {
                 // A rule that the tables refuse is a bug of the compiler. The old rules
@@ -41,18 +41,15 @@ impl Host {
 }
 
 /// Changes that turn the tables into these rules. Rules that stay keep their statistics.
-fn changes(tables: &Tables, wanted: Vec<Rule>) -> Vec<Change> {
+fn changes(tables: &Tables, wanted: &[Rule]) -> Vec<Change> {
     let mut present: HashMap<RuleKey<'_>, &Rule> =
         tables.rules().map(|rule| ((rule.table, rule.priority, &rule.matching), &**rule)).collect();
     let mut changes = Vec::new();
-    for mut rule in wanted {
+    for rule in wanted {
         match present.remove(&(rule.table, rule.priority, &rule.matching)) {
-            Some(old) if is_same(old, &rule) => {}
-            Some(old) => {
-                rule.stats = Arc::clone(&old.stats);
-                changes.push(Change::Add(rule));
-            }
-            None => changes.push(Change::Add(rule)),
+            Some(old) if is_same(old, rule) => {}
+            Some(old) => changes.push(Change::Add(Rule { stats: Arc::clone(&old.stats), ..rule.clone() })),
+            None => changes.push(Change::Add(rule.clone())),
         }
     }
     let gone = present.into_values().map(|rule| Change::DeleteStrict {
@@ -92,14 +89,16 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_changed_and_statistics_stay() {
-        let first = Tables::default().transact(changes(&Tables::default(), vec![rule(1, 1), rule(2, 2)])).unwrap();
+        let first =
+            Tables::default().transact(changes(&Tables::default(), &[rule(1, 1), rule(2, 2)])).unwrap();
         first.rules().for_each(|rule| rule.stats.add(1, 60));
-        let steps = changes(&first, vec![rule(2, 2), rule(3, 3)]);
+        let steps = changes(&first, &[rule(2, 2), rule(3, 3)]);
         assert_eq!(steps.len(), 2);
         let second = first.transact(steps).unwrap();
-        let mut seen: Vec<_> = second.rules().map(|r| (r.matching.get(Field::EthDst).0, r.stats.get().0)).collect();
+        let mut seen: Vec<_> =
+            second.rules().map(|r| (r.matching.get(Field::EthDst).0, r.stats.get().0)).collect();
         seen.sort_unstable();
         assert_eq!(seen, [(2, 1), (3, 0)]);
-        assert!(changes(&second, vec![rule(3, 3), rule(2, 2)]).is_empty());
+        assert!(changes(&second, &[rule(3, 3), rule(2, 2)]).is_empty());
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferroflow_proto::chassis::{
-    Chassis, Datapath, LogicalFlow, MulticastGroup, PortBinding, SyncResponse,
-};
+use ferroflow_proto::chassis::{Chassis, Datapath, LogicalFlow, MulticastGroup, PortBinding, SyncResponse};
 
 /// The sum of all updates since the last full one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,9 +36,8 @@ impl LastView {
         }
         self.datapaths.extend(update.datapaths.into_iter().map(|datapath| (datapath.key, datapath)));
         self.bindings.extend(update.port_bindings.into_iter().map(|port| (port.name.clone(), port)));
-        self.groups.extend(
-            update.multicast_groups.into_iter().map(|group| ((group.datapath, group.key), group)),
-        );
+        self.groups
+            .extend(update.multicast_groups.into_iter().map(|group| ((group.datapath, group.key), group)));
         self.chassis.extend(update.chassis.into_iter().map(|chassis| (chassis.name.clone(), chassis)));
         self.flows.extend(update.logical_flows.into_iter().map(|flow| (flow.id, flow)));
     }
@@ -71,7 +68,11 @@ mod tests {
         let flow = |id, text: &str| LogicalFlow { id, actions: text.to_owned(), ..Default::default() };
         let mut view = LastView::default();
         let updates = [
-            SyncResponse { full: true, logical_flows: vec![flow(1, "a"), flow(2, "b")], ..Default::default() },
+            SyncResponse {
+                full: true,
+                logical_flows: vec![flow(1, "a"), flow(2, "b")],
+                ..Default::default()
+            },
             SyncResponse {
                 logical_flows: vec![flow(2, "c"), flow(3, "d")],
                 removed: Some(Removed { logical_flows: vec![1, 3], ..Default::default() }),

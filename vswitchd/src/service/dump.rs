@@ -70,16 +70,17 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
             ..pb::Port::default()
         });
     }
-    let waiting = logical.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(number, (interface, port))| {
-        pb::Port {
-            port_no: number.get(),
-            name: (*interface).to_owned(),
-            kind: "afxdp".to_owned(),
-            role: "workload".to_owned(),
-            logical_port: port.logical_port.clone(),
-            ..pb::Port::default()
-        }
-    });
+    let waiting =
+        logical.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(number, (interface, port))| {
+            pb::Port {
+                port_no: number.get(),
+                name: (*interface).to_owned(),
+                kind: "afxdp".to_owned(),
+                role: "workload".to_owned(),
+                logical_port: port.logical_port.clone(),
+                ..pb::Port::default()
+            }
+        });
     ports.extend(waiting);
     ports.sort_by_key(|port| port.port_no);
     ports

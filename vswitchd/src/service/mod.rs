@@ -5,10 +5,7 @@ mod socket;
 mod trace;
 
 use ferroflow_proto::host::{self as pb, host_service_server::HostService};
-use flowtable::{
-    text::{print_actions, print_match},
-    types::TableId,
-};
+use flowtable::{text::print_actions, types::TableId};
 use tonic::{Code, Request, Response, Status};
 
 pub use socket::{Socket, SocketError, serve};
@@ -105,10 +102,7 @@ impl HostService for Service {
         Ok(Response::new(pb::ListDropsResponse { drops }))
     }
 
-    async fn trace(
-        &self,
-        request: Request<pb::TraceRequest>,
-    ) -> Result<Response<pb::TraceResponse>, Status> {
+    async fn trace(&self, request: Request<pb::TraceRequest>) -> Result<Response<pb::TraceResponse>, Status> {
         let request = request.into_inner();
         let traced = self.host.with(move |host| trace::trace(host, request)).await;
         traced.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
@@ -126,7 +120,7 @@ fn flows(host: &Host, table: Option<TableId>) -> Vec<pb::Flow> {
                 table: rule.table.get().into(),
                 priority: rule.priority.get().into(),
                 cookie: rule.cookie,
-                r#match: print_match(&rule.matching),
+                r#match: rule.matching.to_string(),
                 actions: print_actions(&rule.actions),
                 n_packets,
                 n_bytes,

@@ -10,7 +10,7 @@ use flowtable::{
     pipeline::Translation,
     port::PortRole,
     snapshot::Snapshot,
-    text::{TextError, parse_key, print_actions, print_match, print_megaflow_match, print_program},
+    text::{TextError, parse_key, print_actions, print_megaflow_match, print_program},
     trace::{Step, StepEvent, trace as walk},
     tunnel,
     types::PortNo,
@@ -29,7 +29,9 @@ pub(super) enum TraceError {
     NoPacket,
     #[error("{0}")]
     Flow(#[from] TextError),
-    #[error("in_port `{0}`: no port, interface or switch port of this host has this name; vswitchctl port list shows them")]
+    #[error(
+        "in_port `{0}`: no port, interface or switch port of this host has this name; vswitchctl port list shows them"
+    )]
     NoPort(String),
     #[error("no input port: name one with --in-port, or write in_port=N into the flow")]
     PortMissing,
@@ -145,7 +147,7 @@ fn step(step: Step) -> pb::TraceStep {
             depth,
             table: Some(rule.table.get().into()),
             priority: Some(rule.priority.get().into()),
-            r#match: print_match(&rule.matching),
+            r#match: rule.matching.to_string(),
             actions: print_actions(&rule.actions),
             origin: Some(origin(&rule.origin)),
             note: String::new(),
