@@ -13,6 +13,7 @@ pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) 
     let limit = (word.len() / 3).max(1);
     names
         .into_iter()
+        .filter(|name| name.len().abs_diff(word.len()) <= limit)
         .map(|name| (distance(&word, &name.to_ascii_lowercase()), name))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
