@@ -590,7 +590,7 @@ fields! {
 
 impl Field {
     /// What there is to know about the field.
-    pub fn info(self) -> &'static FieldInfo {
+    pub const fn info(self) -> &'static FieldInfo {
         &Self::INFO[self as usize]
     }
 
@@ -688,7 +688,7 @@ mod tests {
     #[test]
     fn parts_of_a_label_are_where_rfc_3032_puts_them() {
         let mut key = FlowKey::zero();
-        key.mpls[0].set(0x12345_b40);
+        key.mpls[0].set(0x1234_5b40);
         assert_eq!(key.get(Field::MplsLabel), 0x12345);
         assert_eq!(key.get(Field::MplsTc), 5);
         assert_eq!(key.get(Field::MplsBos), 1);

@@ -25,6 +25,13 @@ pub use megaflow::MegaflowDump;
 pub(crate) use megaflow::{Handle, Megaflows, Remembered};
 pub(crate) use session::Sessions;
 
+/// A packet from a port that is not a tunnel can have this key.
+#[cfg(test)]
+pub(crate) fn can_be_received(key: &crate::key::FlowKey) -> bool {
+    let bits = shape::ReceivedBits::new();
+    key.words().iter().zip(bits.of(false).words()).all(|(word, received)| word & !received == 0)
+}
+
 /// Spreads 64 bits over all bits of the result: the two halves of a full product.
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);

@@ -69,8 +69,8 @@ impl<T: Tracer> Walk<'_, T> {
         inner.into_iter().chain(outer).map(&mut tag).collect()
     }
 
-    /// Header bits that were written, without those that are known to have had the
-    /// same value before.
+    /// Header bits that were written, without fields that are known to have had the same
+    /// value before.
     fn edits(&mut self) -> Vec<FieldEdit> {
         let mut edits = Vec::new();
         self.add_edits(&mut edits, &[Field::EthDst, Field::EthSrc]);
@@ -87,6 +87,9 @@ impl<T: Tracer> Walk<'_, T> {
             0x0806 | 0x8035 => {
                 use Field::{ArpOp, ArpSha, ArpSpa, ArpTha, ArpTpa};
                 self.add_edits(&mut edits, &[ArpOp, ArpSpa, ArpTpa, ArpSha, ArpTha]);
+            }
+            0x8847 | 0x8848 => {
+                self.add_edits(&mut edits, &[Field::MplsLabel, Field::MplsTc, Field::MplsTtl]);
             }
             _ => {}
         }
@@ -113,19 +116,15 @@ impl<T: Tracer> Walk<'_, T> {
         self.add_edits(edits, &[NdReserved, NdTarget, NdOptionsType, NdSll, NdTll]);
     }
 
-    /// Looks at the key without recording it. That is sound: bits that were not read
-    /// are edited whatever they were before, so the edit depends on the mask alone.
+    /// Looks at the key without recording it. That is sound: what a bit was before counts
+    /// only where it was read, so the edit depends on the mask alone.
     fn add_edits(&self, edits: &mut Vec<FieldEdit>, fields: &[Field]) {
         for &field in fields {
-            let written = self.key.written().get(field);
-            if written == 0 {
-                continue;
-            }
+            let written = self.key.written().get(field) & frame_bits(field);
             let (value, before) = (self.key.peek().get(field), self.key.original().get(field));
             let known_same = !(value ^ before) & self.key.mask().get(field);
-            let mask = written & !known_same & frame_bits(field);
-            if mask != 0 {
-                edits.push(FieldEdit { field, value: value & mask, mask });
+            if written & !known_same != 0 {
+                edits.push(FieldEdit { field, value: value & written, mask: written });
             }
         }
     }

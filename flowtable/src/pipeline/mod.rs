@@ -19,6 +19,8 @@
 mod edit;
 mod output;
 #[cfg(test)]
+pub(crate) mod random;
+#[cfg(test)]
 mod tests;
 mod walk;
 mod write;

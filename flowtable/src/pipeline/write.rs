@@ -19,7 +19,7 @@ const DSCP_BITS: u128 = 0xfc;
 impl<T: Tracer> Walk<'_, T> {
     /// Writes some bits of a field. A packet without the header is left as it is.
     pub(super) fn set(&mut self, field: Field, value: u128, bits: u128) -> Result<(), Abort> {
-        if !can_write(field) {
+        if !field.info().writable {
             self.note(format_args!("{field} cannot be written"));
             return Err(Abort(DropReason::Unsupported));
         }
@@ -150,11 +150,6 @@ fn holds_nd(key: &mut Tracked, types: &[u128]) -> bool {
     holds(key, Prerequisites::Icmpv6)
         && types.contains(&key.read(Field::Icmpv6Type))
         && key.read(Field::Icmpv6Code) == 0
-}
-
-/// Actions may write the field and the executor can bring it into a frame.
-fn can_write(field: Field) -> bool {
-    field.info().writable && field.info().prerequisites != Prerequisites::Mpls
 }
 
 /// Which Geneve option field it is.

@@ -1,1 +1,495 @@
+//! Tests of the switch: caches change nothing, nothing is lost, counters are right.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    build::{self, Host},
+    field::{Field, SubField},
+    flow::{Action, Match, Rule},
+    pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
+    types::MacAddr,
+};
+
+/// Collects what leaves; can run out of buffers.
+#[derive(Default)]
+struct Collector {
+    out: Vec<(PortNo, Vec<u8>)>,
+    n_released: usize,
+    n_copied: usize,
+    /// Every how many copies there is no buffer; 0: always is.
+    starve: usize,
+}
+
+impl Sink<Vec<u8>> for Collector {
+    fn output(&mut self, port: PortNo, packet: Packet<Vec<u8>>) {
+        self.out.push((port, packet.bytes().to_vec()));
+    }
+
+    fn copy(&mut self, packet: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+        self.n_copied += 1;
+        if self.starve != 0 && self.n_copied.is_multiple_of(self.starve) {
+            return None;
+        }
+        Some(build::packet(packet.bytes(), packet.in_port))
+    }
+
+    fn release(&mut self, _: Packet<Vec<u8>>) {
+        self.n_released += 1;
+    }
+}
+
+/// One thing that happens to a switch.
+#[derive(Debug, Clone)]
+enum Event {
+    /// A frame comes in.
+    Frame(u32, Vec<u8>),
+    /// The rules change: one is taken out.
+    Change(usize),
+    /// Time passes.
+    Wait(u64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let flows = prop::collection::vec(random::key(), 1..12);
+    let steps = prop::collection::vec((0_u8..40, any::<usize>()), 1..120);
+    (flows, steps).prop_map(|(flows, steps)| {
+        steps
+            .into_iter()
+            .map(|(kind, pick)| match kind {
+                0 => Event::Change(pick),
+                1 => Event::Wait(1_000_000_000 * (pick % 20) as u64),
+                2 => Event::Frame(1, vec![0; pick % 20]),
+                _ => {
+                    let key = &flows[pick % flows.len()];
+                    Event::Frame(key.in_port.get(), build::frame_from_key(key, pick % 50))
+                }
+            })
+            .collect()
+    })
+}
+
+/// What a run of a switch can be seen to do.
+#[derive(Debug, PartialEq)]
+struct Observed {
+    out: Vec<(PortNo, Vec<u8>)>,
+    /// By port, reason and cookie of the rule.
+    drops: BTreeMap<(PortNo, DropReason, Option<u64>), (u64, u64, u64)>,
+    rules: Vec<(u64, u64)>,
+    ports: Vec<PortCounters>,
+    n_released: usize,
+}
+
+/// Runs the events with batches of at most `n_batch` packets of a port.
+fn observe(
+    config: SwitchConfig,
+    n_batch: usize,
+    starve: usize,
+    rules: &[Rule],
+    events: &[Event],
+) -> Observed {
+    let mut switch = Switch::with_seed(config, 1);
+    let mut sink = Collector { starve, ..Collector::default() };
+    let (mut rules, mut epoch, mut now) = (rules.to_vec(), 1, 0);
+    let mut current = snapshot(epoch, &rules);
+    let mut seen_rules = Vec::new();
+    let mut keep = |snapshot: &Snapshot| seen_rules.extend(snapshot.tables.rules().cloned());
+    keep(&current);
+    let mut batch: Vec<Packet<Vec<u8>>> = Vec::new();
+    let run =
+        |switch: &mut Switch, now, current: &Arc<Snapshot>, batch: &mut Vec<_>, sink: &mut Collector| {
+            let in_port = batch.first().map_or(port(1), |packet: &Packet<Vec<u8>>| packet.in_port);
+            switch.process(Timestamp::from_nanos(now), current, in_port, batch, sink);
+            assert!(batch.is_empty());
+        };
+    for event in events {
+        let same_port = matches!((event, batch.first()), (Event::Frame(raw, _), Some(first)) if first.in_port == port(*raw));
+        if batch.len() >= n_batch || !same_port {
+            run(&mut switch, now, &current, &mut batch, &mut sink);
+        }
+        match event {
+            Event::Frame(raw, frame) => batch.push(build::packet(frame, port(*raw))),
+            Event::Change(pick) if !rules.is_empty() => {
+                rules.remove(pick % rules.len());
+                epoch += 1;
+                current = snapshot(epoch, &rules);
+                keep(&current);
+            }
+            Event::Change(_) => {}
+            Event::Wait(nanos) => now += nanos,
+        }
+    }
+    run(&mut switch, now, &current, &mut batch, &mut sink);
+    check_conservation(&switch, &sink, events);
+    switch.flush_stats();
+    let mut drops: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
+    for drop in switch.drops() {
+        let row = drops.entry((drop.in_port, drop.reason, drop.rule.map(|rule| rule.cookie))).or_default();
+        *row = (row.0 + drop.n_packets, row.1 + drop.n_bytes, row.2 + drop.n_copies);
+    }
+    Observed {
+        out: sink.out,
+        drops,
+        rules: seen_rules.iter().map(|rule| rule.stats.get()).collect(),
+        ports: (0..=TUNNEL).map(|raw| switch.port_counters(port(raw))).collect(),
+        n_released: sink.n_released,
+    }
+}
+
+/// Received = forwarded + dropped, for each port, and the drops add up.
+fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event]) {
+    let n_frames =
+        |raw| events.iter().filter(|e| matches!(e, Event::Frame(p, _) if *p == raw)).count() as u64;
+    let drops = switch.drops();
+    for raw in 0..=TUNNEL {
+        let counters = switch.port_counters(port(raw));
+        assert_eq!(counters.rx_packets, n_frames(raw));
+        assert_eq!(counters.rx_packets, counters.rx_forwarded + counters.rx_dropped);
+        let named: u64 =
+            drops.iter().filter(|drop| drop.in_port == port(raw)).map(|drop| drop.n_packets).sum();
+        assert_eq!(counters.rx_dropped, named);
+    }
+    let all = switch.counters();
+    assert_eq!(all.n_packets, all.n_forwarded + all.n_dropped);
+    let malformed = drops.iter().filter(|drop| drop.reason == DropReason::Malformed);
+    let n_looked_up = all.n_packets - malformed.map(|drop| drop.n_packets).sum::<u64>();
+    assert_eq!(n_looked_up, all.n_session_hits + all.n_megaflow_hits + all.n_misses);
+    // Each buffer that came in or was made for a copy went somewhere.
+    let n_starved = sink.n_copied.checked_div(sink.starve).unwrap_or(0);
+    let n_buffers = all.n_packets as usize + sink.n_copied - n_starved;
+    assert_eq!(sink.out.len() + sink.n_released, n_buffers);
+}
+
+const NO_CACHES: SwitchConfig = SwitchConfig { n_sessions: 0, n_megaflows: 0 };
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Caches of any size and batches of any length: the same bytes out, the same drops,
+    /// the same counters, while rules change and time passes.
+    #[test]
+    fn caches_and_batches_change_nothing(rules in random::rules(), events in events(), starve in 0_usize..4) {
+        let plain = observe(NO_CACHES, 1, starve, &rules, &events);
+        for (n_sessions, n_megaflows) in [(0, 0), (0, 64), (64, 64), (4, 2), (1 << 10, 1 << 10), (64, 1)] {
+            for n_batch in [1, 7, 32, 50] {
+                let config = SwitchConfig { n_sessions, n_megaflows };
+                prop_assert_eq!(&observe(config, n_batch, starve, &rules, &events), &plain, "{:?} batch {}", config, n_batch);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever key a received packet can have: if an installed entry's mask lets it in,
+    /// the entry's program is the one that translating the packet gives.
+    #[test]
+    fn installed_entries_are_right_for_all_they_let_in(
+        rules in random::rules(),
+        keys in prop::collection::vec(random::key(), 1..40),
+        noise in prop::collection::vec(crate::testing::frame_key(), 64),
+    ) {
+        let snapshot = snapshot(1, &rules);
+        let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+        for key in &keys {
+            let frame = build::frame_from_key(key, 0);
+            send(&mut switch, &snapshot, key.in_port.get(), std::slice::from_ref(&frame));
+        }
+        for dump in switch.megaflows() {
+            for (idx, noise) in noise.iter().enumerate() {
+                let other = if idx % 2 == 0 { noise } else { &keys[idx % keys.len()] };
+                let mut key = dump.key;
+                for ((word, mask), other) in key.words_mut().iter_mut().zip(dump.mask.words()).zip(other.words()) {
+                    *word |= other & !mask;
+                }
+                let translated = pipeline::translate(&snapshot, &key, &mut NoTrace).program;
+                prop_assert_eq!(&translated.emits, &dump.program.emits);
+                prop_assert_eq!(translated.drop.map(|cause| cause.reason), dump.program.drop.as_ref().map(|cause| cause.reason));
+            }
+        }
+    }
+
+    /// The parser leaves everything zero that entries do not compare.
+    #[test]
+    fn received_keys_have_only_received_bits(key in crate::testing::frame_key()) {
+        let (_, key) = crate::testing::parsed(&build::frame_from_key(&key, 0));
+        prop_assert!(crate::cache::can_be_received(&key));
+    }
+}
+
+fn set(field: Field, value: u128) -> Action {
+    Action::SetField { field, value, mask: field.all_bits() }
+}
+
+fn send(switch: &mut Switch, snapshot: &Arc<Snapshot>, raw: u32, frames: &[Vec<u8>]) -> Collector {
+    let mut sink = Collector::default();
+    let mut batch = frames.iter().map(|frame| build::packet(frame, port(raw))).collect();
+    switch.process(Timestamp::from_nanos(1), snapshot, port(raw), &mut batch, &mut sink);
+    sink
+}
+
+/// Rules by source and destination in different tables, so that there are several shapes.
+fn several_shapes() -> Vec<Rule> {
+    let ip = || Match::any().with(Field::EthType, 0x0800);
+    let next = Action::Resubmit { port: None, table: Some(random::table(1)) };
+    vec![
+        rule(0, 2, ip().with(Field::NwProto, 6).with(Field::TcpDst, 1), vec![]),
+        rule(0, 1, Match::any(), vec![next]),
+        rule(1, 2, ip().with(Field::NwDst, 0x0a00_0002), vec![Action::Output(port(2))]),
+        rule(1, 1, Match::any(), vec![Action::Output(port(3))]),
+    ]
+}
+
+#[test]
+fn a_conversation_goes_from_miss_to_megaflow_to_session() {
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let snapshot = snapshot(1, &several_shapes());
+    let (a, b) = (Host::v4(1), Host::v4(2));
+    let (udp, tcp) = (build::udp(&a, &b, b"x"), build::tcp(&a, &b, 2, b""));
+    let sink = send(&mut switch, &snapshot, 1, &[udp.clone(), tcp.clone(), udp.clone()]);
+    assert_eq!(sink.out, [(port(2), udp.clone()), (port(2), tcp), (port(2), udp.clone())]);
+    let counters = switch.counters();
+    assert_eq!((counters.n_misses, counters.n_megaflow_hits, counters.n_session_hits), (2, 1, 0));
+    for _ in 0..2 {
+        send(&mut switch, &snapshot, 1, &[udp.clone()]);
+    }
+    let counters = switch.counters();
+    assert_eq!((counters.n_misses, counters.n_megaflow_hits, counters.n_session_hits), (2, 2, 1));
+    assert_eq!((switch.n_sessions(), switch.n_megaflows()), (1, 2));
+}
+
+#[test]
+fn an_entry_of_older_rules_is_never_used() {
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let rules = several_shapes();
+    let frames =
+        [build::udp(&Host::v4(1), &Host::v4(2), b"x"), build::tcp(&Host::v4(1), &Host::v4(2), 2, b"")];
+    let old = snapshot(1, &rules);
+    for _ in 0..4 {
+        assert_eq!(send(&mut switch, &old, 1, &frames).out.len(), 2);
+    }
+    assert_eq!(switch.n_sessions(), 2, "both directions of the walk are cached");
+    let denied = Rule { actions: vec![], ..rules[2].clone() };
+    let new = snapshot(2, &[rules[0].clone(), rules[1].clone(), denied, rules[3].clone()]);
+    let sink = send(&mut switch, &new, 1, &frames);
+    assert_eq!((sink.out.len(), sink.n_released), (0, 2));
+    assert_eq!(switch.counters().n_renewals, 2);
+    // The old rules got what they carried before, the new ones only what came after.
+    switch.flush_stats();
+    let n_packets = |snapshot: &Snapshot| -> Vec<u64> {
+        snapshot.tables.rules().map(|rule| rule.stats.get().0).collect()
+    };
+    assert_eq!(n_packets(&old), [0, 8, 8, 0]);
+    assert_eq!(n_packets(&new), [0, 2, 2, 0]);
+    assert!(switch.megaflows().iter().all(|dump| dump.epoch == new.epoch));
+}
+
+#[test]
+fn a_session_is_not_made_for_what_it_does_not_compare() {
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let tcp = Match::any().with(Field::EthType, 0x0800).with(Field::NwProto, 6);
+    let rules = [
+        rule(0, 2, tcp.with_masked(Field::TcpFlags, 2, 2), vec![]),
+        rule(0, 1, Match::any(), vec![Action::Output(port(2))]),
+    ];
+    let snapshot = snapshot(1, &rules);
+    let (a, b) = (Host::v4(1), Host::v4(2));
+    let (syn, ack) = (build::tcp(&a, &b, 2, b""), build::tcp(&a, &b, 0x10, b""));
+    let udp = build::udp(&a, &b, b"");
+    for _ in 0..4 {
+        let sink = send(&mut switch, &snapshot, 1, &[ack.clone(), syn.clone(), udp.clone()]);
+        assert_eq!(sink.out, [(port(2), ack.clone()), (port(2), udp.clone())]);
+    }
+    assert_eq!(switch.n_sessions(), 1, "that of the UDP packets");
+}
+
+#[test]
+fn masks_beyond_the_cap_become_wider_and_stay_right() {
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    // Each prefix of the destination and the source makes masks of its own.
+    let ip = || Match::any().with(Field::EthType, 0x0800);
+    let mut rules = vec![rule(0, 0, Match::any(), vec![Action::Output(port(2))])];
+    for n in 0..30_u32 {
+        let mask = !0_u32 << n;
+        let deny = |field, value: u32| {
+            rule(0, 1 + n as u16, ip().with_masked(field, (value & mask).into(), mask.into()), vec![])
+        };
+        rules.push(deny(Field::NwSrc, 0xc0a8_0000 ^ 1 << n));
+        rules.push(deny(Field::NwDst, 0xac10_0000 ^ 1 << n));
+    }
+    let snapshot = snapshot(1, &rules);
+    let frames: Vec<_> = (0..3000_u32)
+        .map(|n| {
+            let spread = n.wrapping_mul(0x9e37_79b9);
+            let host = |bits: u32| Host { ip: std::net::Ipv4Addr::from_bits(bits).into(), ..Host::v4(1) };
+            let near = |base: u32, by: u32| base ^ 1 << (by % 32) ^ (by >> 8) % 7;
+            build::udp(&host(near(0xc0a8_0000, spread)), &host(near(0xac10_0000, spread >> 7)), b"")
+        })
+        .collect();
+    let mut plain = Switch::with_seed(NO_CACHES, 1);
+    let expected = send(&mut plain, &snapshot, 1, &frames).out;
+    assert_eq!(send(&mut switch, &snapshot, 1, &frames).out, expected);
+    assert_eq!(send(&mut switch, &snapshot, 1, &frames).out, expected);
+    let mut masks: Vec<_> = switch.megaflows().iter().map(|dump| *dump.mask.words()).collect();
+    masks.sort_unstable();
+    masks.dedup();
+    assert!((16..=17).contains(&masks.len()), "{} masks", masks.len());
+}
+
+#[test]
+fn a_port_that_floods_evicts_its_own_entries() {
+    let config = SwitchConfig { n_sessions: 64, n_megaflows: 64 };
+    let mut switch = Switch::with_seed(config, 1);
+    // The rule looks at the whole port: an entry for each.
+    let udp = Match::any().with(Field::EthType, 0x0800).with(Field::NwProto, 17);
+    let (src, dst) = (SubField::whole(Field::UdpSrc), SubField::new(Field::Reg0, 0, 16).unwrap());
+    let rules = [rule(0, 1, udp, vec![Action::Move { src, dst }, Action::Output(port(3))])];
+    let snapshot = snapshot(1, &rules);
+    let from = |n: u16| build::udp(&Host { port: n, ..Host::v4(1) }, &Host::v4(2), b"");
+    let quiet: Vec<_> = (100..120).map(from).collect();
+    send(&mut switch, &snapshot, 2, &quiet);
+    let n_misses = switch.counters().n_misses;
+    for round in 0..10_u16 {
+        send(&mut switch, &snapshot, 1, &(0..500).map(|n| from(1000 + round * 500 + n)).collect::<Vec<_>>());
+    }
+    assert_eq!(switch.n_megaflows(), 64);
+    assert!(switch.counters().n_evictions > 1000);
+    let n_flooded = switch.counters().n_misses;
+    send(&mut switch, &snapshot, 2, &quiet);
+    assert!(n_misses > 0 && switch.counters().n_misses == n_flooded, "the quiet port kept its entries");
+}
+
+#[test]
+fn the_least_recently_used_entry_goes_first() {
+    let mut switch = Switch::with_seed(SwitchConfig { n_sessions: 0, n_megaflows: 3 }, 1);
+    let ip = Match::any().with(Field::EthType, 0x0800).with(Field::NwProto, 17);
+    let rules: Vec<_> = (1..9)
+        .map(|n| rule(0, 1, ip.clone().with(Field::UdpSrc, n), vec![Action::Output(port(2))]))
+        .collect();
+    let snapshot = snapshot(1, &rules);
+    let mut at = 0;
+    let mut send = |n: u16| {
+        at += 1;
+        let frame = build::udp(&Host { port: n, ..Host::v4(1) }, &Host::v4(2), b"");
+        let mut batch = vec![build::packet(&frame, port(1))];
+        let n_misses = switch.counters().n_misses;
+        let mut sink = Collector::default();
+        switch.process(Timestamp::from_nanos(at), &snapshot, port(1), &mut batch, &mut sink);
+        switch.counters().n_misses > n_misses
+    };
+    assert!([1, 2, 3].map(&mut send).iter().all(|missed| *missed));
+    assert!(!send(1) && !send(3));
+    assert!(send(4), "pushes out 2");
+    assert!(!send(1) && !send(3) && !send(4));
+    assert!(send(2));
+}
+
+#[test]
+fn idle_entries_are_forgotten_and_counted() {
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let snapshot = snapshot(1, &several_shapes());
+    let frame = build::udp(&Host::v4(1), &Host::v4(2), b"x");
+    send(&mut switch, &snapshot, 1, std::slice::from_ref(&frame));
+    assert_eq!(switch.n_megaflows(), 1);
+    let mut sink = Collector::default();
+    let later = Timestamp::from_nanos(11_000_000_000);
+    switch.process(later, &snapshot, port(1), &mut Vec::<Packet<Vec<u8>>>::new(), &mut sink);
+    assert_eq!(switch.n_megaflows(), 0);
+    let carried: u64 = snapshot.tables.rules().map(|rule| rule.stats.get().0).sum();
+    assert_eq!(carried, 2, "the two rules of the walk know of the packet");
+}
+
+#[test]
+fn a_packet_crosses_a_tunnel_unchanged() {
+    let (a, b) = (Host::v4(1), Host::v4(2));
+    let send_rules = [rule(
+        0,
+        1,
+        Match::any(),
+        vec![
+            Action::SetTunnel(77),
+            set(Field::TunMetadata0, 0x0001_0002),
+            set(Field::TunDst, PEER.to_bits().into()),
+            Action::Output(port(TUNNEL)),
+        ],
+    )];
+    let receive_rules = [rule(
+        0,
+        1,
+        Match::any()
+            .with(Field::InPort, TUNNEL.into())
+            .with(Field::TunId, 77)
+            .with(Field::TunSrc, LOCAL.to_bits().into())
+            .with(Field::TunMetadata0, 0x0001_0002),
+        vec![Action::Output(port(3))],
+    )];
+    let (here, mut there) = (snapshot(1, &send_rules), (*snapshot(1, &receive_rules)).clone());
+    let underlay = Arc::make_mut(&mut there.underlay);
+    underlay.tunnels[0].local = PEER.into();
+    underlay.peers = [LOCAL.into()].into();
+    let there = Arc::new(there);
+    let (mut sender, mut receiver) =
+        (Switch::with_seed(SwitchConfig::default(), 1), Switch::with_seed(SwitchConfig::default(), 1));
+    let frames = [build::udp(&a, &b, b"x"), build::tcp(&a, &b, 2, b"hello"), build::arp(1, &a, &b)];
+    for _ in 0..3 {
+        let wire: Vec<_> = send(&mut sender, &here, 1, &frames).out;
+        assert!(wire.iter().all(|(out, _)| *out == port(UPLINK)));
+        let wire: Vec<_> = wire.into_iter().map(|(_, frame)| frame).collect();
+        let delivered = send(&mut receiver, &there, UPLINK, &wire).out;
+        assert_eq!(delivered, frames.clone().map(|frame| (port(3), frame)));
+    }
+    // What is not for the tunnel is the uplink's drop, with a name.
+    send(&mut receiver, &there, UPLINK, &frames[..1]);
+    let drops = receiver.drops();
+    assert_eq!((drops[0].in_port, drops[0].reason), (port(UPLINK), DropReason::TunnelNotForUs));
+    assert_eq!(receiver.port_counters(port(UPLINK)).rx_packets, 10);
+}
+
+#[test]
+fn partial_checksums_are_noticed_where_the_port_says_so() {
+    let rules = [rule(0, 1, Match::any(), vec![Action::Output(port(2))])];
+    let mut snapshot = (*snapshot(1, &rules)).clone();
+    let mut info = snapshot.ports.get(port(1)).cloned().unwrap();
+    info.partial_checksums = true;
+    Arc::make_mut(&mut snapshot.ports).insert(port(1), info);
+    let snapshot = Arc::new(snapshot);
+    struct Partial(Vec<bool>);
+    impl Sink<Vec<u8>> for Partial {
+        fn output(&mut self, _: PortNo, packet: Packet<Vec<u8>>) {
+            self.0.push(packet.offload.csum_partial);
+        }
+        fn copy(&mut self, _: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+            None
+        }
+        fn release(&mut self, _: Packet<Vec<u8>>) {}
+    }
+    let whole = build::udp(&Host::v4(1), &Host::v4(2), b"x");
+    let mut partial = whole.clone();
+    let sum = crate::checksum::pseudo_ipv4(0x0a00_0001, 0x0a00_0002, 17, 9).fold();
+    partial[14 + 20 + 6..][..2].copy_from_slice(&sum.to_be_bytes());
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    for (raw, expected) in [(1, vec![false, true]), (3, vec![false, false])] {
+        let mut batch = [&whole, &partial].map(|frame| build::packet(frame, port(raw))).into();
+        let mut sink = Partial(Vec::new());
+        switch.process(Timestamp::default(), &snapshot, port(raw), &mut batch, &mut sink);
+        assert_eq!(sink.0, expected);
+    }
+}
+
+#[test]
+fn rows_of_rules_that_are_gone_are_merged_not_lost() {
+    let mut switch = Switch::with_seed(SwitchConfig { n_sessions: 0, n_megaflows: 0 }, 1);
+    let frame = build::ethernet(MacAddr::BROADCAST, MacAddr::ZERO, 0x88b5, b"");
+    let n = crate::stats::MAX_DROP_ROWS + 100;
+    for epoch in 0..n {
+        let snapshot = snapshot(epoch as u64, &[rule(0, 1, Match::any(), vec![])]);
+        send(&mut switch, &snapshot, 1, std::slice::from_ref(&frame));
+    }
+    let drops = switch.drops();
+    assert!(drops.len() <= crate::stats::MAX_DROP_ROWS);
+    assert_eq!(drops.iter().map(|drop| drop.n_packets).sum::<u64>(), n as u64);
+    assert!(drops.last().is_some_and(|drop| drop.rule.is_some()), "what comes now is named again");
+}

@@ -1,0 +1,297 @@
+//! Random rules and keys from a small world, so that they meet: for property tests of
+//! translation and caches.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use crate::{
+    field::{Field, Prerequisites, SubField},
+    flow::{Action, Match, Origin, Rule},
+    key::FlowKey,
+    port::{PortInfo, PortRole, PortTable},
+    program::TunnelKind,
+    snapshot::Snapshot,
+    table::{Change, Tables},
+    types::{Epoch, MacAddr, PortNo, Priority, TableId},
+    underlay::{NextHop, TunnelPort, Underlay},
+};
+
+/// Workload ports are 1 to 4; 4 is down.
+pub(crate) const N_WORKLOADS: u32 = 4;
+/// The uplink.
+pub(crate) const UPLINK: u32 = 9;
+/// The Geneve tunnel.
+pub(crate) const TUNNEL: u32 = 10;
+/// Our address on the underlay.
+pub(crate) const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The peer whose next hop is known.
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Tables that rules are in.
+const N_TABLES: u8 = 5;
+
+pub(crate) fn port(raw: u32) -> PortNo {
+    PortNo::new(raw).unwrap()
+}
+
+pub(crate) fn table(raw: u8) -> TableId {
+    TableId::new(raw).unwrap()
+}
+
+pub(crate) fn rule(table_id: u8, priority: u16, matching: Match, actions: Vec<Action>) -> Rule {
+    Rule {
+        table: table(table_id),
+        priority: Priority::new(priority).unwrap(),
+        matching,
+        actions,
+        cookie: 0,
+        origin: Arc::new(Origin::default()),
+        stats: Arc::default(),
+    }
+}
+
+/// A snapshot with these rules, each with counters of its own; rules that may not be in a
+/// table are left out.
+pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
+    let mut tables = Tables::default();
+    for (idx, rule) in rules.iter().enumerate() {
+        let rule = Rule { stats: Arc::default(), cookie: idx as u64, ..rule.clone() };
+        if let Ok(next) = tables.transact(vec![Change::Add(rule)]) {
+            tables = next;
+        }
+    }
+    let mut ports = PortTable::default();
+    for number in 1..=N_WORKLOADS {
+        ports.insert(port(number), info(PortRole::Workload, number != 4));
+    }
+    ports.insert(port(UPLINK), info(PortRole::Uplink, true));
+    ports.insert(port(TUNNEL), info(PortRole::Tunnel, true));
+    let (src_mac, dst_mac) = (MacAddr::new([2, 0, 0, 0, 0, 1]), MacAddr::new([2, 0, 0, 0, 0, 2]));
+    let underlay = Underlay {
+        tunnels: vec![TunnelPort {
+            port: port(TUNNEL),
+            kind: TunnelKind::Geneve,
+            udp_port: 6081,
+            local: LOCAL.into(),
+        }],
+        peers: [PEER.into()].into(),
+        next_hops: [(PEER.into(), NextHop { port: port(UPLINK), src_mac, dst_mac })].into(),
+    };
+    Arc::new(Snapshot {
+        epoch: Epoch::new(epoch).unwrap(),
+        tables: Arc::new(tables),
+        ports: Arc::new(ports),
+        underlay: Arc::new(underlay),
+    })
+}
+
+fn info(role: PortRole, up: bool) -> PortInfo {
+    PortInfo { name: String::new(), role, up, mtu: 1500, partial_checksums: false }
+}
+
+/// Keys that frames of the small world have.
+pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
+    let l2 = (1..=N_WORKLOADS, 0_u8..3, 0_u8..3, select(vec![0_u16, 0, 0, 0, 100, 200]), any::<bool>());
+    let l3 = (0_u8..8, 0_u32..8, 0_u32..8, select(vec![1_u8, 2, 64]), select(vec![0_u8, 4, 5]));
+    let l4 = (select(vec![6_u8, 6, 6, 17, 132, 1, 47]), 0_u16..4, 0_u16..4, select(vec![0_u8, 0, 0, 1, 3]));
+    (l2, l3, l4, select(vec![0_u16, 2, 0x10])).prop_map(|(l2, l3, l4, flags)| {
+        let (in_port, dst, src, vlan, stacked) = l2;
+        let (kind, nw_src, nw_dst, ttl, tos) = l3;
+        let (proto, tp_src, tp_dst, frag) = l4;
+        let mut key = FlowKey::zero();
+        key.in_port.set(in_port);
+        (key.eth_dst, key.eth_src) = ([2, 0, 0, 0, 0, dst], [2, 0, 0, 0, 0, src]);
+        if vlan != 0 {
+            key.vlan_tpid.set(0x8100);
+            key.vlan_tci.set(0x1000 | vlan);
+            if stacked {
+                key.cvlan_tpid.set(0x8100);
+                key.cvlan_tci.set(0x1000 | 300);
+            }
+        }
+        match kind {
+            0 => key.eth_type.set(0x88b5),
+            1 => {
+                key.eth_type.set(0x0806);
+                key.nw_proto = 1;
+            }
+            2 | 3 => {
+                key.eth_type.set(0x86dd);
+                key.ipv6_src.set(0xfd << 120 | u128::from(nw_src));
+                key.ipv6_dst.set(0xfd << 120 | u128::from(nw_dst));
+            }
+            _ => key.eth_type.set(0x0800),
+        }
+        if matches!(kind, 1 | 4..) {
+            key.nw_src.set(0x0a00_0000 | nw_src);
+            key.nw_dst.set(0x0a00_0000 | nw_dst);
+        }
+        if kind >= 2 {
+            (key.nw_ttl, key.nw_tos, key.nw_frag) = (ttl, tos, frag);
+            key.nw_proto = if kind < 4 && proto == 1 { 17 } else { proto };
+            if frag != 3 && proto != 47 {
+                (key.tp_src, key.tp_dst) = (tp_src.into(), tp_dst.into());
+                key.tcp_flags.set(if proto == 6 { flags } else { 0 });
+            }
+        }
+        key
+    })
+}
+
+/// Rules of the small world; few of them may not be in a table.
+pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
+    let tables = prop_oneof![2 => Just(0), 3 => 0..N_TABLES];
+    let some = vec((tables, 1_u16..4, matching(), list(action(2))), 1..24);
+    // Most tables have a rule for the rest.
+    let rest = vec(prop::option::weighted(0.8, list(action(1))), usize::from(N_TABLES));
+    (some, rest).prop_map(|(mut rules, rest)| {
+        for (table_id, actions) in (0..N_TABLES).zip(rest) {
+            rules.extend(actions.map(|actions| (table_id, 0, Match::any(), actions)));
+        }
+        rules
+            .into_iter()
+            .map(|(table_id, priority, m, actions)| {
+                let actions = tidy(table(table_id), actions, 0);
+                rule(table_id, priority, require(m, &actions), actions)
+            })
+            .collect()
+    })
+}
+
+/// Keeps `goto_table` only where it is allowed.
+fn tidy(current: TableId, actions: Vec<Action>, depth: usize) -> Vec<Action> {
+    let n = actions.len();
+    let allowed = |(idx, action): (usize, Action)| match action {
+        Action::GotoTable(to) if depth > 0 || idx + 1 < n || to <= current => None,
+        Action::Clone(inner) => Some(Action::Clone(tidy(current, inner, depth + 1))),
+        action => Some(action),
+    };
+    actions.into_iter().enumerate().filter_map(allowed).collect()
+}
+
+/// The match with what the actions need, unless it says otherwise already.
+fn require(m: Match, actions: &[Action]) -> Match {
+    let with =
+        |m: Match, field: Field, value: u128| if m.get(field).1 == 0 { m.with(field, value) } else { m };
+    actions.iter().fold(m, |m, action| {
+        let field = match action {
+            Action::SetField { field, .. } => *field,
+            Action::Move { src, dst } if src.field.info().prerequisites == Prerequisites::None => dst.field,
+            Action::Move { src, .. } => src.field,
+            Action::DecTtl => Field::NwTtl,
+            Action::Clone(actions) => return require(m, actions),
+            _ => return m,
+        };
+        match field.info().prerequisites {
+            Prerequisites::Tcp => with(with(m, Field::EthType, 0x0800), Field::NwProto, 6),
+            Prerequisites::Ipv4 | Prerequisites::Ip => with(m, Field::EthType, 0x0800),
+            _ => m,
+        }
+    })
+}
+
+fn matching() -> impl Strategy<Value = Match> {
+    let metadata = select(vec![Field::InPort, Field::Reg0, Field::Reg1, Field::EthDst, Field::EthSrc]);
+    let generic =
+        (metadata, 0_u128..4, select(vec![1_u128, 3, u128::MAX])).prop_map(|(field, value, mask)| {
+            let mask = if field == Field::InPort { u128::MAX } else { mask };
+            let base = if matches!(field, Field::EthDst | Field::EthSrc) { 2 << 40 } else { 0 };
+            (field, base | value, mask)
+        });
+    let l2 = prop::option::weighted(0.15, select(vec![(0, 0x1000), (0x1000, 0x1000), (0x1064, 0x1fff)]));
+    let ip = prop::option::weighted(
+        0.6,
+        (prop::bool::weighted(0.25), l3_field(), prop::option::weighted(0.4, l4_field())),
+    );
+    (vec(generic, 0..2), l2, ip).prop_map(|(generic, vlan, ip)| {
+        let mut m = Match::any();
+        for (field, value, mask) in generic {
+            m = m.with_masked(field, value, mask);
+        }
+        if let Some((value, mask)) = vlan {
+            m = m.with_masked(Field::VlanTci, value, mask);
+        }
+        let Some((ipv6, (dst, value, n_bits), l4)) = ip else { return m };
+        let (eth_type, src_field, dst_field) = if ipv6 {
+            (0x86dd, Field::Ipv6Src, Field::Ipv6Dst)
+        } else {
+            (0x0800, Field::NwSrc, Field::NwDst)
+        };
+        let field = if dst { dst_field } else { src_field };
+        let (base, mask) = if ipv6 { (0xfd << 120, u128::MAX) } else { (0x0a00_0000, u128::MAX) };
+        m = m.with(Field::EthType, eth_type).with_masked(field, base | value, mask << n_bits);
+        if let Some((proto, value, mask)) = l4 {
+            let field = if proto == 6 { Field::TcpDst } else { Field::UdpDst };
+            m = m.with(Field::NwProto, proto).with_masked(field, value, mask);
+            if proto == 6 && mask == 3 {
+                m = m.with_masked(Field::TcpFlags, 2, 2);
+            }
+        }
+        m
+    })
+}
+
+/// (destination, host bits, wildcarded bits).
+fn l3_field() -> impl Strategy<Value = (bool, u128, u32)> {
+    (any::<bool>(), 0_u128..8, 0_u32..6)
+}
+
+/// (protocol, port, mask).
+fn l4_field() -> impl Strategy<Value = (u128, u128, u128)> {
+    (select(vec![6_u128, 6, 17]), 0_u128..4, select(vec![1_u128, 3, 0xffff]))
+}
+
+/// A few actions; most often the packet leaves in the end.
+fn list(action: BoxedStrategy<Action>) -> impl Strategy<Value = Vec<Action>> {
+    let last = prop::option::weighted(0.6, 1..=N_WORKLOADS);
+    (vec(action, 0..5), last).prop_map(|(mut actions, last)| {
+        actions.extend(last.map(|raw| Action::Output(port(raw))));
+        actions
+    })
+}
+
+fn action(depth: u32) -> BoxedStrategy<Action> {
+    let sub = |field, start, n_bits| SubField::new(field, start, n_bits).unwrap();
+    let set = |field, value, mask| Action::SetField { field, value, mask };
+    let outputs = prop_oneof![
+        9 => (1..=N_WORKLOADS).prop_map(|raw| Action::Output(port(raw))),
+        1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::CONTROLLER, port(UPLINK)]).prop_map(Action::Output),
+        2 => Just(Action::Output(port(TUNNEL))),
+        1 => Just(Action::OutputReg(sub(Field::Reg0, 0, 16))),
+    ];
+    let fields = prop_oneof![
+        1 => (0_u128..4).prop_map(move |value| set(Field::Reg0, value, u128::from(u32::MAX))),
+        1 => (0_u128..4, 1_u128..4).prop_map(move |(value, mask)| set(Field::Reg1, value & mask, mask)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::EthDst, 2 << 40 | value, (1 << 48) - 1)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::NwDst, 0x0a00_0000 | value, 0xffff_ffff)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::TcpDst, value, 0xffff)),
+        1 => (0_u128..4).prop_map(move |value| set(Field::NwTos, value << 2, 0xfc)),
+        1 => Just(set(Field::InPort, 0, u128::from(u32::MAX))),
+        1 => Just(set(Field::VlanVidOxm, 0x1065, 0x1fff)),
+        1 => Just(set(Field::TunDst, LOCAL.to_bits().into(), 0xffff_ffff)),
+        3 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
+        1 => Just(set(Field::TunMetadata0, 0x1234, 0xffff_ffff)),
+        1 => (0_u64..4).prop_map(Action::SetTunnel),
+    ];
+    let moves = select(vec![
+        (sub(Field::NwSrc, 0, 2), sub(Field::Reg0, 0, 2)),
+        (sub(Field::Reg0, 0, 2), sub(Field::NwDst, 0, 2)),
+        (sub(Field::EthSrc, 0, 48), sub(Field::EthDst, 0, 48)),
+        (sub(Field::TcpSrc, 0, 16), sub(Field::TcpDst, 0, 16)),
+        (sub(Field::VlanTci, 0, 12), sub(Field::Reg1, 0, 12)),
+        (sub(Field::InPort, 0, 16), sub(Field::Reg0, 0, 16)),
+    ])
+    .prop_map(|(src, dst)| Action::Move { src, dst });
+    let steps = prop_oneof![
+        4 => (0..N_TABLES).prop_map(|raw| Action::Resubmit { port: None, table: Some(table(raw)) }),
+        1 => (1..=N_WORKLOADS).prop_map(|raw| Action::Resubmit { port: Some(port(raw)), table: Some(table(N_TABLES - 1)) }),
+        1 => (1..N_TABLES).prop_map(|raw| Action::GotoTable(table(raw))),
+    ];
+    let others =
+        select(vec![Action::DecTtl, Action::PopVlan, Action::PushVlan(0x8100), Action::PushVlan(0x88a8)]);
+    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others];
+    if depth == 0 {
+        return leaf.boxed();
+    }
+    prop_oneof![8 => leaf, 1 => vec(action(depth - 1), 1..4).prop_map(Action::Clone)].boxed()
+}
