@@ -1,5 +1,5 @@
 //! AF_XDP ports on veth pairs into namespaces. Needs root; says so when skipped.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 #[path = "common/netns.rs"]

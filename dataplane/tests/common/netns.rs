@@ -1,5 +1,5 @@
 //! Namespaces and veth pairs that go away with their guards.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     os::unix::fs::MetadataExt,
