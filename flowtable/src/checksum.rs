@@ -1,6 +1,8 @@
 //! The Internet checksum (RFC 1071), whole and incremental (RFC 1624), and the pseudo
 //! headers of IPv4 and IPv6. SCTP's CRC32c is in [`crate::crc32c`].
 
+use crate::key::low_bits;
+
 /// A one's complement sum of 16-bit words, in the making.
 ///
 /// All-zero data sum to 0; any other data to 1..=0xffff, so that 0xffff stands for the
@@ -37,7 +39,10 @@ impl Sum {
     /// Adds the lowest `n_words` 16-bit words of a number.
     #[must_use]
     pub fn number(self, number: u128, n_words: usize) -> Self {
-        (0..n_words.min(8)).fold(self, |sum, idx| sum.word((number >> (16 * idx)) as u16))
+        // 32-bit words may be added as well as 16-bit ones: 0x10000 is 1 modulo 0xffff.
+        let number = number & low_bits(16 * n_words as u32);
+        let words = [number, number >> 32, number >> 64, number >> 96];
+        Self(words.iter().fold(self.0, |sum, word| sum + u64::from(*word as u32)))
     }
 
     /// Adds what a change of the lowest `n_words` words from `old` to `new` does to a

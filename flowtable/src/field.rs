@@ -590,7 +590,7 @@ fields! {
 
 impl Field {
     /// What there is to know about the field.
-    pub fn info(self) -> &'static FieldInfo {
+    pub const fn info(self) -> &'static FieldInfo {
         &Self::INFO[self as usize]
     }
 

@@ -6,7 +6,7 @@
 //! runs between two batches, so a worker's state has one owner and no lock.
 //!
 //! With nothing to do for a while, the worker sleeps on its sockets and on an event
-//! file; whoever gives it work wakes it ([`Waker`]).
+//! file; whoever gives it work wakes it (`sys::event::Waker`).
 
 mod egress;
 mod fabric;

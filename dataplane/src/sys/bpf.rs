@@ -179,7 +179,8 @@ impl Program {
                 let mut error = SysError::new(interface, CALL, source);
                 let text = CStr::from_bytes_until_nul(&log).unwrap_or(c"").to_string_lossy();
                 if !text.trim().is_empty() {
-                    error.advice = format!("{}; verifier: {}", error.advice, text.trim());
+                    let separator = if error.advice.is_empty() { "" } else { "; " };
+                    error.advice = format!("{}{separator}verifier: {}", error.advice, text.trim());
                 }
                 Err(error)
             }

@@ -46,7 +46,7 @@ const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// Most calls to send what is on the ring before other work gets its turn.
 const MAX_KICKS: u32 = 64;
 /// How long a queue may stay busy: the kernel releases a closed socket's queue late.
-const BIND_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const BIND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How frames get between driver and socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,19 +112,21 @@ pub(crate) fn probe(what: &str) -> Result<(), SysError> {
 }
 
 impl XskSocket {
-    /// Opens a socket for one queue, for frames of up to `frame_len` bytes.
+    /// Opens a socket for one queue, for frames of up to `frame_len` bytes. A queue that
+    /// is busy may become free until `deadline`.
     pub(crate) fn open(
         interface: &str,
         queue: u32,
         frame_len: u32,
         transfer: Transfer,
+        deadline: Instant,
     ) -> Result<Self, SysError> {
         let fail = |call, source| SysError::new(interface, call, source);
         let (umem, frames) =
             create_umem(frame_len).map_err(|source| fail("setsockopt(XDP_UMEM_REG)", source))?;
         close_sockets_on_exec();
         let name = CString::new(interface).map_err(|source| fail("naming the interface", source.into()))?;
-        let (tx, rx, rings) = bind(&umem, &Interface::new(name), queue, transfer)
+        let (tx, rx, rings) = bind(&umem, &Interface::new(name), queue, transfer, deadline)
             .map_err(|source| fail("bind(AF_XDP)", source))?;
         let (mut fill, completed) = rings.ok_or_else(|| {
             fail("bind(AF_XDP)", io::Error::other("the socket came without fill and completion ring"))
@@ -351,7 +353,13 @@ fn close_sockets_on_exec() {
 
 type Queues = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 
-fn bind(umem: &Umem, interface: &Interface, queue: u32, transfer: Transfer) -> io::Result<Queues> {
+fn bind(
+    umem: &Umem,
+    interface: &Interface,
+    queue: u32,
+    transfer: Transfer,
+    deadline: Instant,
+) -> io::Result<Queues> {
     let ring = QueueSize::new(RING_LEN).map_err(invalid)?;
     let transfer = match transfer {
         Transfer::ZeroCopy => BindFlags::XDP_ZEROCOPY,
@@ -363,7 +371,6 @@ fn bind(umem: &Umem, interface: &Interface, queue: u32, transfer: Transfer) -> i
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .bind_flags(transfer | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
-    let deadline = Instant::now() + BIND_PATIENCE;
     loop {
         // SAFETY: the UMEM was made for this socket alone and is bound to one queue, so
         // no other socket shares its rings.

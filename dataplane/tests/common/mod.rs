@@ -1,5 +1,5 @@
 //! What the tests of this crate share: rules, snapshots, the conservation check.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     sync::Arc,

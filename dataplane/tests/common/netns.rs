@@ -1,5 +1,5 @@
 //! Namespaces and veth pairs that go away with their guards.
-#![allow(dead_code)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -99,6 +99,13 @@ impl Pod {
     /// All of `n` datagrams of `len` bytes to another pod are answered.
     pub fn reaches(&self, to: &Pod, n: u32, len: u32) -> bool {
         self.probe(&format!("ask {} {n} {len}", to.address))
+    }
+
+    /// Not even one datagram of `len` bytes is answered.
+    pub fn misses(&self, to: &Pod, len: u32) -> bool {
+        let task = format!("ask {} 1 {len}", to.address);
+        // That the probe fails is expected: what it says would only confuse.
+        !self.probe_command("", &task).stderr(Stdio::null()).status().unwrap().success()
     }
 
     fn probe_command(&self, prefix: &str, task: &str) -> Command {

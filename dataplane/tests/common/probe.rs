@@ -1,6 +1,6 @@
 //! Traffic from inside a namespace: the test binary runs itself there as a client or as
 //! an echo server, with sockets of the kernel.
-#![allow(dead_code)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     io::{Read, Write},

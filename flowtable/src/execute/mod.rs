@@ -1,12 +1,13 @@
 //! Does to a packet what an [`Emit`] says: the last step before a port.
 //!
-//! The order is fixed: header edits with their checksums ([`edit`]), VLAN tags ([`tags`]),
-//! then the tunnel header in front ([`encap`]). Nothing here decides anything; a field
+//! The order is fixed: header edits with their checksums (`edit`, `place`), VLAN tags (`tags`),
+//! then the tunnel header in front (`encap`). Nothing here decides anything; a field
 //! that the frame does not have (ports of a later fragment, say) is left alone, as
 //! Open vSwitch does.
 
 mod edit;
 mod encap;
+mod place;
 mod tags;
 #[cfg(test)]
 mod tests;

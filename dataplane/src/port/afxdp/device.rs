@@ -1,6 +1,6 @@
 //! Opening an interface: sockets, map, program, link.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     config::Steering,
@@ -10,7 +10,7 @@ use crate::{
         bpf::{AttachMode, Link, Program, SocketMap},
         interface::Interface,
         steer::MAX_UDP_PORTS,
-        xsk::{MAX_FRAME_LEN, Transfer, XskSocket},
+        xsk::{BIND_PATIENCE, MAX_FRAME_LEN, Transfer, XskSocket},
     },
 };
 
@@ -98,9 +98,12 @@ fn open_best(
         (Transfer::Copy, AttachMode::Native, "native-copy"),
         (Transfer::Copy, AttachMode::Generic, "generic-copy"),
     ];
+    // Shared by all ways: a queue that stays busy is so for each of them.
+    let deadline = Instant::now() + BIND_PATIENCE;
     let mut last = None;
     for (transfer, attach_mode, mode) in WAYS {
-        match open_way(name, facts, map, program, transfer, attach_mode) {
+        let way = Way { transfer, attach: attach_mode, deadline };
+        match way.open(name, facts, map, program) {
             Ok((sockets, link)) => return Ok((sockets, link, mode)),
             Err(error) => {
                 tracing::debug!(interface = name, mode, %error, "this way of attaching is not possible");
@@ -115,20 +118,29 @@ fn open_best(
     Err(last.expect("the list of ways is not empty"))
 }
 
-fn open_way(
-    name: &str,
-    facts: &Interface,
-    map: &SocketMap,
-    program: &Program,
+/// One way of taking an interface over.
+struct Way {
     transfer: Transfer,
-    mode: AttachMode,
-) -> Result<(Vec<XskSocket>, Link), SysError> {
-    let sockets = (0..facts.n_rx_queues)
-        .map(|queue| XskSocket::open(name, queue, facts.mtu + L2_LEN, transfer))
-        .collect::<Result<Vec<_>, _>>()?;
-    for (queue, socket) in (0..).zip(&sockets) {
-        map.insert(name, queue, socket.fd())?;
+    attach: AttachMode,
+    deadline: Instant,
+}
+
+impl Way {
+    fn open(
+        &self,
+        name: &str,
+        facts: &Interface,
+        map: &SocketMap,
+        program: &Program,
+    ) -> Result<(Vec<XskSocket>, Link), SysError> {
+        let frame_len = facts.mtu + L2_LEN;
+        let sockets = (0..facts.n_rx_queues)
+            .map(|queue| XskSocket::open(name, queue, frame_len, self.transfer, self.deadline))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (queue, socket) in (0..).zip(&sockets) {
+            map.insert(name, queue, socket.fd())?;
+        }
+        let link = Link::attach(name, facts.ifindex, program, self.attach)?;
+        Ok((sockets, link))
     }
-    let link = Link::attach(name, facts.ifindex, program, mode)?;
-    Ok((sockets, link))
 }
