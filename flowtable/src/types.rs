@@ -118,6 +118,11 @@ number! {
     Epoch(u64), "epoch", 0, u64::MAX
 }
 
+impl TableId {
+    /// The table where each packet starts.
+    pub const FIRST: Self = Self(0);
+}
+
 impl Priority {
     /// Lowest priority: the rule that catches what no other does.
     pub const MIN: Self = Self(0);

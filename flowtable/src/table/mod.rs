@@ -14,7 +14,7 @@ use std::{
 
 pub use change::{Change, Filter, TransactionError};
 pub use check::RuleError;
-pub(crate) use check::check_match;
+pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
 
 use crate::{
     classifier::{Classifier, TupleSpace},

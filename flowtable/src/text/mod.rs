@@ -1,15 +1,256 @@
-//! Flow text.
+//! Flow text: matches, actions and rules in the syntax of ovs-ofctl(8), read and
+//! printed, and cache entries in that of datapath dumps, printed.
+//!
+//! What is printed reads back as the same. What is not understood is refused, with its
+//! place, the reason and, for a misspelt word, the nearest right one; nothing is ever
+//! skipped silently, since a match that loses an item lets more packets through.
+//! Start with `cursor.rs` (the lexer); `matching.rs` and `action.rs` are the two
+//! grammars, `value.rs` and `names.rs` their words. Lines that dumps print can be read
+//! as they are: their statistics are accepted and ignored.
 
-use std::fmt;
+mod action;
+mod cursor;
+mod datapath;
+mod key;
+mod matching;
+mod names;
+mod suggest;
+mod value;
 
-use crate::flow::Rule;
+use std::{fmt, sync::Arc};
+
+pub use datapath::{print_megaflow_match, print_program};
+
+use self::{
+    cursor::{Cursor, Form, Piece},
+    matching::MatchReader,
+};
+use crate::{
+    flow::{Action, Match, Origin, Rule, RuleStats},
+    key::FlowKey,
+    port::PortTable,
+    table::Filter,
+    types::{Priority, TableId},
+};
+
+/// Words of dumps that say how a rule has fared, not what it is.
+const STATISTICS: &[&str] = &[
+    "duration",
+    "n_packets",
+    "n_bytes",
+    "n_offload_packets",
+    "n_offload_bytes",
+    "idle_age",
+    "hard_age",
+    "used",
+];
+/// Flags that ask for nothing this switch would do differently without.
+const IGNORED_FLAGS: &[&str] = &["reset_counts", "no_packet_counts", "no_byte_counts"];
+/// Parts of a flow description that this switch does not have yet.
+const UNSUPPORTED: &[&str] = &["send_flow_rem", "check_overlap", "out_port", "out_group"];
+/// Limits of a rule's life, refused unless they are zero, which is "none".
+const LIFETIME: &[&str] = &["idle_timeout", "hard_timeout", "importance"];
+
+/// Text was not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextError {
+    /// Where: offset in bytes from the start.
+    pub at: usize,
+    /// What is wrong.
+    pub reason: String,
+    /// The nearest right spelling.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for TextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "character {}: {}", self.at + 1, self.reason)?;
+        match &self.suggestion {
+            Some(name) => write!(f, "; did you mean `{name}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for TextError {}
+
+/// Reads a rule: `table=0,priority=100,ip,nw_dst=10.0.0.0/8,actions=output:2`.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_flow(text: &str, ports: &PortTable) -> Result<Rule, TextError> {
+    let mut flow = FlowReader::new(ports);
+    let actions = flow.read(text)?;
+    let Some(actions) = actions else {
+        return Err(Piece { text: "", at: text.len() }.error("the rule has no actions; `actions=drop` drops"));
+    };
+    if flow.cookie.1 != u64::MAX {
+        return Err(Piece::whole("").error("the cookie of a rule has no mask"));
+    }
+    let matching = flow.matching.finish()?;
+    let actions = action::parse(actions, ports, Some(&matching))?;
+    Ok(Rule {
+        table: flow.table.unwrap_or(TableId::FIRST),
+        priority: flow.priority.unwrap_or(Priority::DEFAULT),
+        matching,
+        actions,
+        cookie: flow.cookie.0,
+        origin: Arc::new(Origin::default()),
+        stats: Arc::new(RuleStats::default()),
+    })
+}
+
+/// Reads what chooses rules: `table=3,cookie=0x10/0xf0,ip`. Nothing chooses all.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_filter(text: &str, ports: &PortTable) -> Result<Filter, TextError> {
+    let mut flow = FlowReader::new(ports);
+    flow.cookie = (0, 0);
+    if let Some(actions) = flow.read(text)? {
+        return Err(actions.error("a choice of rules has no actions"));
+    }
+    if flow.priority.is_some() {
+        return Err(Piece::whole("").error("rules cannot be chosen by priority"));
+    }
+    let (cookie, cookie_mask) = flow.cookie;
+    Ok(Filter { table: flow.table, matching: flow.matching.finish()?, cookie, cookie_mask })
+}
+
+/// Reads a match: `tcp,tp_dst=80`.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_match(text: &str, ports: &PortTable) -> Result<Match, TextError> {
+    matching::parse(Piece::whole(text), ports)
+}
+
+/// Reads actions: `dec_ttl,output:2`; `drop` or nothing is the empty list.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_actions(text: &str, ports: &PortTable) -> Result<Vec<Action>, TextError> {
+    action::parse(Piece::whole(text), ports, None)
+}
+
+/// Reads the description of a packet, `in_port=1,tcp,nw_src=10.0.0.1,tp_dst=80`, and
+/// completes it: EtherType and protocol follow from shorthands, the TTL is 64.
+///
+/// # Errors
+/// Says where the text is wrong, and why; a mask is.
+pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
+    key::parse(text, ports)
+}
+
+/// Prints actions so that [`parse_actions`] reads the same.
+pub fn print_actions(actions: &[Action]) -> String {
+    action::print(actions)
+}
+
+/// Prints a rule so that [`parse_flow`] reads the same, without statistics and origin.
+pub fn print_flow(rule: &Rule) -> String {
+    print_with(rule, "")
+}
+
+/// Prints a rule like [`print_flow`], with its statistics.
+pub fn print_flow_with_stats(rule: &Rule) -> String {
+    let (n_packets, n_bytes) = rule.stats.get();
+    print_with(rule, &format!(" n_packets={n_packets}, n_bytes={n_bytes},"))
+}
+
+fn print_with(rule: &Rule, stats: &str) -> String {
+    let Rule { table, priority, cookie, .. } = rule;
+    let matching = matching::print(&rule.matching);
+    let comma = if matching.is_empty() { "" } else { "," };
+    let actions = action::print(&rule.actions);
+    format!(
+        "cookie={cookie:#x}, table={table},{stats} priority={priority}{comma}{matching} actions={actions}"
+    )
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&matching::print(self))
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&action::print_one(self))
+    }
+}
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "table={}, priority={}, {:?} actions={:?}",
-            self.table, self.priority, self.matching, self.actions
-        )
+        f.write_str(&print_flow(self))
     }
 }
+
+/// What a flow description says before its actions.
+struct FlowReader<'a> {
+    matching: MatchReader<'a>,
+    table: Option<TableId>,
+    priority: Option<Priority>,
+    /// Value and mask.
+    cookie: (u64, u64),
+}
+
+impl<'a> FlowReader<'a> {
+    fn new(ports: &'a PortTable) -> Self {
+        let matching = MatchReader::new(ports);
+        Self { matching, table: None, priority: None, cookie: (0, u64::MAX) }
+    }
+
+    /// Reads up to the actions, and gives those back.
+    fn read(&mut self, text: &'a str) -> Result<Option<Piece<'a>>, TextError> {
+        let mut cursor = Cursor::new(Piece::whole(text));
+        while let Some(name) = cursor.name()? {
+            if matches!(name.text, "actions" | "action") {
+                return cursor.rest_of_list().map(Some);
+            }
+            let form = cursor.form()?;
+            self.item(name, form)?;
+        }
+        Ok(None)
+    }
+
+    fn item(&mut self, name: Piece<'a>, form: Form<'a>) -> Result<(), TextError> {
+        match name.text {
+            "table" => {
+                let text = form.value(name)?;
+                let table = TableId::new(value::integer(text)?);
+                self.table = Some(table.map_err(|error| text.error(error.to_string()))?);
+            }
+            "priority" => {
+                let text = form.value(name)?;
+                let priority = Priority::new(value::integer(text)?);
+                self.priority = Some(priority.map_err(|error| text.error(error.to_string()))?);
+            }
+            "cookie" => self.cookie = cookie(form.value(name)?)?,
+            word if STATISTICS.contains(&word) => {
+                form.value(name)?;
+            }
+            word if IGNORED_FLAGS.contains(&word) => form.bare(name)?,
+            word if LIFETIME.contains(&word) => {
+                if value::number(form.value(name)?)? != 0 {
+                    return Err(name.error(format!("`{word}` is not supported yet")));
+                }
+            }
+            word if UNSUPPORTED.contains(&word) => {
+                return Err(name.error(format!("`{word}` is not supported yet")));
+            }
+            _ => self.matching.item(name, form)?,
+        }
+        Ok(())
+    }
+}
+
+/// A cookie with or without a mask; the mask -1 is all bits.
+fn cookie(text: Piece<'_>) -> Result<(u64, u64), TextError> {
+    let Some((value, mask)) = text.split_once("/") else { return Ok((value::integer(text)?, u64::MAX)) };
+    let mask = if mask.text.trim() == "-1" { u64::MAX } else { value::integer(mask)? };
+    Ok((value::integer(value)?, mask))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Prints what the caches hold in the syntax of datapath dumps: which packets an entry
+//! is for, and what it does with them.
+
+use super::value;
+use crate::{
+    field::{Field, FieldInfo, Format},
+    key::{FlowKey, FlowMask},
+    program::{Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
+};
+
+/// Fields of one header with their names within it.
+type Header = &'static [(&'static str, Field)];
+
+const ETH: Header = &[("src", Field::EthSrc), ("dst", Field::EthDst)];
+const MPLS: Header =
+    &[("label", Field::MplsLabel), ("tc", Field::MplsTc), ("ttl", Field::MplsTtl), ("bos", Field::MplsBos)];
+const IPV4: Header = &[
+    ("src", Field::NwSrc),
+    ("dst", Field::NwDst),
+    ("proto", Field::NwProto),
+    ("tos", Field::NwTos),
+    ("ttl", Field::NwTtl),
+    ("frag", Field::NwFrag),
+];
+const IPV6: Header = &[
+    ("src", Field::Ipv6Src),
+    ("dst", Field::Ipv6Dst),
+    ("label", Field::Ipv6Label),
+    ("proto", Field::NwProto),
+    ("tclass", Field::NwTos),
+    ("hlimit", Field::NwTtl),
+    ("frag", Field::NwFrag),
+];
+const ARP: Header = &[
+    ("sip", Field::ArpSpa),
+    ("tip", Field::ArpTpa),
+    ("op", Field::ArpOp),
+    ("sha", Field::ArpSha),
+    ("tha", Field::ArpTha),
+];
+const TCP: Header = &[("src", Field::TcpSrc), ("dst", Field::TcpDst)];
+const UDP: Header = &[("src", Field::UdpSrc), ("dst", Field::UdpDst)];
+const SCTP: Header = &[("src", Field::SctpSrc), ("dst", Field::SctpDst)];
+const ICMP: Header = &[("type", Field::IcmpType), ("code", Field::IcmpCode)];
+const ICMPV6: Header = &[("type", Field::Icmpv6Type), ("code", Field::Icmpv6Code)];
+const ND: Header = &[
+    ("target", Field::NdTarget),
+    ("sll", Field::NdSll),
+    ("tll", Field::NdTll),
+    ("reserved", Field::NdReserved),
+    ("options_type", Field::NdOptionsType),
+];
+const TUNNEL: Header = &[
+    ("tun_id", Field::TunId),
+    ("src", Field::TunSrc),
+    ("dst", Field::TunDst),
+    ("ipv6_src", Field::TunIpv6Src),
+    ("ipv6_dst", Field::TunIpv6Dst),
+    ("tos", Field::TunTos),
+    ("ttl", Field::TunTtl),
+    ("gbp_id", Field::TunGbpId),
+    ("gbp_flags", Field::TunGbpFlags),
+    ("flags", Field::TunFlags),
+    ("options", Field::TunMetadataPresent),
+];
+/// Metadata with a group of its own.
+const METADATA: Header = &[
+    ("recirc_id", Field::RecircId),
+    ("dp_hash", Field::DpHash),
+    ("skb_priority", Field::SkbPriority),
+    ("skb_mark", Field::PktMark),
+    ("ct_state", Field::CtState),
+    ("ct_zone", Field::CtZone),
+    ("ct_mark", Field::CtMark),
+    ("ct_label", Field::CtLabel),
+];
+const CT_TUPLE: Header = &[
+    ("src", Field::CtNwSrc),
+    ("dst", Field::CtNwDst),
+    ("ipv6_src", Field::CtIpv6Src),
+    ("ipv6_dst", Field::CtIpv6Dst),
+    ("proto", Field::CtNwProto),
+    ("tp_src", Field::CtTpSrc),
+    ("tp_dst", Field::CtTpDst),
+];
+
+/// Which packets a megaflow is for: the fields that have masked bits, by header.
+pub fn print_megaflow_match(key: &FlowKey, mask: &FlowMask) -> String {
+    let view = View { key, mask };
+    let mut groups = Vec::new();
+    for (name, field) in METADATA {
+        groups.extend(view.single(name, *field));
+    }
+    groups.extend(view.header("ct_tuple", CT_TUPLE));
+    groups.extend(view.tunnel());
+    groups.extend(view.single("in_port", Field::InPort));
+    groups.extend(view.single("packet_type", Field::PacketType));
+    groups.extend(view.header("eth", ETH));
+    let inner = view.above_vlan();
+    groups.push(view.vlans(inner));
+    groups.retain(|group| !group.is_empty());
+    groups.join(",")
+}
+
+/// A key and the bits of it that are shown.
+struct View<'a> {
+    key: &'a FlowKey,
+    mask: &'a FlowMask,
+}
+
+impl View<'_> {
+    /// `name(value)`, where the field has masked bits.
+    fn single(&self, name: &str, field: Field) -> Option<String> {
+        self.value(field).map(|value| format!("{name}({value})"))
+    }
+
+    /// `name(a=value,b=value)` of the fields that have masked bits; `None` without any.
+    fn header(&self, name: &str, fields: Header) -> Option<String> {
+        let parts: Vec<_> = fields
+            .iter()
+            .filter_map(|(part, field)| self.value(*field).map(|value| format!("{part}={value}")))
+            .collect();
+        (!parts.is_empty()).then(|| format!("{name}({})", parts.join(",")))
+    }
+
+    fn value(&self, field: Field) -> Option<String> {
+        let mask = self.mask.get(field);
+        (mask != 0).then(|| print_value(field, self.key.get(field) & mask, mask))
+    }
+
+    fn tunnel(&self) -> Option<String> {
+        let options = (0..64).filter_map(Field::tun_metadata);
+        let mut parts: Vec<_> = options
+            .filter_map(|field| self.value(field).map(|value| format!("{}={value}", field.info().name)))
+            .collect();
+        if let Some(header) = self.header("", TUNNEL) {
+            parts.insert(0, header.trim_matches(['(', ')']).to_owned());
+        }
+        (!parts.is_empty()).then(|| format!("tunnel({})", parts.join(",")))
+    }
+
+    /// Wraps what is behind the tags in `encap`, once for each tag.
+    fn vlans(&self, inner: String) -> String {
+        let tags = [(Field::CvlanTci, Field::CvlanTpid), (Field::VlanTci, Field::VlanTpid)];
+        tags.into_iter().fold(inner, |inner, (tci, tpid)| {
+            let is_tagged = self.key.get(tci) & self.mask.get(tci) & 0x1000 != 0;
+            if !is_tagged {
+                return inner;
+            }
+            let mut parts = Vec::new();
+            let (value, mask) = (self.key.get(tci), self.mask.get(tci));
+            for (name, shift, bits) in [("vid", 0, 0xfff), ("pcp", 13, 7)] {
+                match mask >> shift & bits {
+                    0 => {}
+                    part if part == bits => parts.push(format!("{name}={}", value >> shift & bits)),
+                    part => parts.push(format!("{name}={:#x}/{part:#x}", value >> shift & part)),
+                }
+            }
+            let tpid = match self.key.get(tpid) {
+                0 => 0x8100,
+                tpid => tpid,
+            };
+            format!("eth_type({tpid:#06x}),vlan({}),encap({inner})", parts.join(","))
+        })
+    }
+
+    /// From the EtherType on.
+    fn above_vlan(&self) -> String {
+        let eth_type = self.key.get(Field::EthType);
+        let mut groups: Vec<_> = self.single("eth_type", Field::EthType).into_iter().collect();
+        match eth_type {
+            0x0800 => groups.extend(self.header("ipv4", IPV4)),
+            0x86dd => groups.extend(self.header("ipv6", IPV6)),
+            0x0806 => groups.extend(self.header("arp", ARP)),
+            0x8035 => groups.extend(self.header("rarp", ARP)),
+            0x8847 | 0x8848 => groups.extend(self.header("mpls", MPLS)),
+            _ => {}
+        }
+        if matches!(eth_type, 0x0800 | 0x86dd) {
+            groups.extend(self.transport(eth_type));
+        }
+        groups.join(",")
+    }
+
+    fn transport(&self, eth_type: u128) -> Vec<String> {
+        let groups = match (self.key.nw_proto, eth_type) {
+            (6, _) => [self.header("tcp", TCP), self.single("tcp_flags", Field::TcpFlags)],
+            (17, _) => [self.header("udp", UDP), None],
+            (132, _) => [self.header("sctp", SCTP), None],
+            (1, 0x0800) => [self.header("icmp", ICMP), None],
+            (58, 0x86dd) => [self.header("icmpv6", ICMPV6), self.header("nd", ND)],
+            // No ports, but bits that were looked at all the same.
+            _ => [self.header("tp", TCP), None],
+        };
+        groups.into_iter().flatten().collect()
+    }
+}
+
+/// A value as datapath dumps have it: masks in full, never as a prefix length.
+fn print_value(field: Field, bits: u128, mask: u128) -> String {
+    let FieldInfo { format, .. } = field.info();
+    let whole = mask == field.all_bits();
+    let print = |bits| value::print(field, bits, field.all_bits());
+    match format {
+        Format::Mac | Format::Ipv4 | Format::Ipv6 if !whole => format!("{}/{}", print(bits), print(mask)),
+        Format::CtState | Format::TcpFlags | Format::TunFlags => {
+            let named = value::print_named_flags(field, bits, mask);
+            // Of all flags at once only those that are set are worth reading.
+            let set = value::print_named_flags(field, bits, bits).filter(|_| whole);
+            set.or(named).unwrap_or_else(|| value::print(field, bits, mask))
+        }
+        _ => value::print(field, bits, mask),
+    }
+}
+
+/// What a program does with the packet. Copies that differ from the packet as received
+/// stand in `clone(...)`, but for the last one, which takes the packet itself.
+pub fn print_program(program: &Program) -> String {
+    let Some((last, copies)) = program.emits.split_last() else {
+        return match &program.drop {
+            Some(cause) => format!("drop({})", cause.reason),
+            None => "drop".to_owned(),
+        };
+    };
+    let mut parts: Vec<String> = copies
+        .iter()
+        .map(|emit| {
+            let text = print_emit(emit);
+            if text.contains(',') { format!("clone({text})") } else { text }
+        })
+        .collect();
+    parts.push(print_emit(last));
+    parts.join(",")
+}
+
+fn print_emit(emit: &Emit) -> String {
+    let mut parts = vec!["pop_vlan".to_owned(); emit.n_vlan_pops.into()];
+    parts.extend(emit.vlan_pushes.iter().map(print_push));
+    parts.extend(print_edits(&emit.edits));
+    parts.push(match &emit.tunnel {
+        Some(tunnel) => print_tunnel(tunnel, emit),
+        None => emit.port.to_string(),
+    });
+    parts.join(",")
+}
+
+fn print_push(tag: &VlanTag) -> String {
+    let VlanTag { tpid, tci } = tag;
+    format!("push_vlan(tpid={tpid:#06x},vid={},pcp={})", tci & 0xfff, tci >> 13)
+}
+
+/// `set(header(field=value))` for each header that changes.
+fn print_edits(edits: &[FieldEdit]) -> Vec<String> {
+    // TTL and DSCP look the same in both versions of IP; addresses tell which it is.
+    let has = |fields: &[Field]| edits.iter().any(|edit| fields.contains(&edit.field));
+    let (ip_name, ip) = if has(&[Field::Ipv6Src, Field::Ipv6Dst, Field::Ipv6Label, Field::NdTarget]) {
+        ("ipv6", IPV6)
+    } else if has(&[Field::NwSrc, Field::NwDst]) {
+        ("ipv4", IPV4)
+    } else {
+        ("ip", IPV4)
+    };
+    let headers = [
+        ("eth", ETH),
+        ("mpls", MPLS),
+        (ip_name, ip),
+        ("arp", ARP),
+        ("tcp", TCP),
+        ("udp", UDP),
+        ("sctp", SCTP),
+        ("icmp", ICMP),
+        ("icmpv6", ICMPV6),
+        ("nd", ND),
+    ];
+    let print = |part: &str, edit: &FieldEdit| {
+        format!("{part}={}", print_value(edit.field, edit.value & edit.mask, edit.mask))
+    };
+    let mut known = vec![false; edits.len()];
+    let mut sets = Vec::new();
+    for (name, fields) in headers {
+        let mut parts = Vec::new();
+        for (idx, edit) in edits.iter().enumerate() {
+            if let Some((part, _)) = fields.iter().find(|(_, field)| *field == edit.field && !known[idx]) {
+                known[idx] = true;
+                parts.push(print(part, edit));
+            }
+        }
+        if !parts.is_empty() {
+            sets.push(format!("set({name}({}))", parts.join(",")));
+        }
+    }
+    let others = edits.iter().zip(&known).filter(|(_, known)| !**known);
+    sets.extend(others.map(|(edit, _)| format!("set({})", print(edit.field.info().name, edit))));
+    sets
+}
+
+fn print_tunnel(tunnel: &TunnelHeader, emit: &Emit) -> String {
+    let kind = match tunnel.kind {
+        TunnelKind::Geneve => "geneve",
+        TunnelKind::Vxlan => "vxlan",
+    };
+    let TunnelHeader { vni, remote, bytes, tunnel_port, .. } = tunnel;
+    let size = bytes.len();
+    format!(
+        "tnl_push(tnl_port({tunnel_port}),{kind}(vni={:#x},dst={remote},size={size}),out_port({}))",
+        vni.get(),
+        emit.port
+    )
+}

@@ -1,0 +1,579 @@
+use std::{net::IpAddr, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    drop::DropReason,
+    field::{Field, SubField},
+    key::{FlowMask, low_bits},
+    port::{PortInfo, PortRole},
+    program::{DropCause, Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
+    table::{MAX_NESTING, check_match},
+    types::{PortNo, Vni},
+};
+
+fn ports() -> PortTable {
+    let mut ports = PortTable::default();
+    for (number, name) in [(1, "web-1"), (2, "uplink"), (3, "drop"), (4, "7up")] {
+        let info = PortInfo {
+            name: name.to_owned(),
+            role: PortRole::Workload,
+            up: true,
+            mtu: 1500,
+            partial_checksums: false,
+        };
+        ports.insert(PortNo::new(number).unwrap(), info);
+    }
+    ports
+}
+
+fn bounded(field: Field, value: u128) -> u128 {
+    value & value::largest(field)
+}
+
+/// Masks of all kinds: whole, prefix, flags, sparse.
+fn mask(all: u128, kind: u8, noise: u128) -> u128 {
+    let chosen = match kind {
+        0..=3 => all,
+        4 => all & !low_bits(u32::from(noise as u8) % 129),
+        5 => noise & (noise >> 64),
+        _ => noise,
+    };
+    if chosen & all == 0 { all } else { chosen & all }
+}
+
+/// Starts of matches that let all prerequisites occur.
+const STARTS: &[&str] = &[
+    "",
+    "ip",
+    "tcp",
+    "udp",
+    "sctp",
+    "icmp",
+    "ipv6",
+    "tcp6",
+    "udp6",
+    "sctp6",
+    "icmp6",
+    "icmp6,icmp_type=135,icmp_code=0",
+    "icmp6,icmp_type=136,icmp_code=0",
+    "arp",
+    "rarp",
+    "mpls",
+    "mplsm",
+    "vlan_tci=0x1000/0x1000,udp",
+    "dl_vlan=5,arp",
+    "dl_type=0x1234",
+    "ip,nw_proto=2",
+];
+
+fn valid_match() -> impl Strategy<Value = Match> {
+    let part = (0..Field::ALL.len(), any::<u128>(), 0..8_u8, any::<u128>());
+    (0..STARTS.len(), proptest::collection::vec(part, 0..12)).prop_map(|(start, parts)| {
+        let mut m = parse_match(STARTS[start], &PortTable::default()).unwrap();
+        for (idx, value, kind, noise) in parts {
+            let field = Field::ALL[idx];
+            let info = field.info();
+            if m.get(field).1 != 0 || !m.satisfies(info.prerequisites) {
+                continue;
+            }
+            let mask = if info.maskable { mask(field.all_bits(), kind, noise) } else { field.all_bits() };
+            let more = m.clone().with_masked(field, bounded(field, value), mask);
+            if check_match(&more).is_ok() {
+                m = more;
+            }
+        }
+        m
+    })
+}
+
+fn port_no() -> impl Strategy<Value = PortNo> {
+    prop_oneof![0..=0xffff_u32, 0xfff0..=0xffff_u32].prop_map(|port| PortNo::new(port).unwrap())
+}
+
+fn sub_field() -> impl Strategy<Value = SubField> {
+    (0..Field::ALL.len(), any::<u32>(), any::<u32>()).prop_map(|(idx, start, n_bits)| {
+        let width = Field::ALL[idx].info().n_bits;
+        let start = start % width;
+        SubField::new(Field::ALL[idx], start, 1 + n_bits % (width - start)).unwrap()
+    })
+}
+
+fn set_field() -> impl Strategy<Value = Action> {
+    (0..Field::ALL.len(), any::<u128>(), 0..8_u8, any::<u128>(), sub_field())
+        .prop_filter("read-only", |(idx, ..)| Field::ALL[*idx].info().writable)
+        .prop_map(|(idx, value, kind, noise, sub)| {
+            let field = Field::ALL[idx];
+            let all = field.all_bits();
+            let mask = if field.info().maskable {
+                mask(all, kind, noise)
+            } else if kind < 5 {
+                all
+            } else {
+                let start = sub.start % field.info().n_bits;
+                low_bits(1 + sub.n_bits % (field.info().n_bits - start)) << start
+            };
+            Action::SetField { field, value: bounded(field, value) & mask, mask }
+        })
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
+    let moved = (sub_field(), sub_field()).prop_filter_map("read-only", |(src, dst)| {
+        let n_bits = src.n_bits.min(dst.n_bits);
+        let action = Action::Move { src: SubField { n_bits, ..src }, dst: SubField { n_bits, ..dst } };
+        dst.field.info().writable.then_some(action)
+    });
+    let other_port = port_no().prop_filter("stands for none", |port| *port != PortNo::IN_PORT);
+    let simple = prop_oneof![
+        port_no().prop_map(Action::Output),
+        sub_field().prop_map(Action::OutputReg),
+        set_field(),
+        set_field(),
+        moved,
+        (proptest::option::of(other_port), proptest::option::of(table()))
+            .prop_map(|(port, table)| Action::Resubmit { port, table }),
+        table().prop_map(Action::GotoTable),
+        Just(Action::DecTtl),
+        any::<u16>().prop_map(Action::PushVlan),
+        Just(Action::PopVlan),
+        any::<u64>().prop_map(Action::SetTunnel),
+    ];
+    simple.prop_recursive(3, 12, 4, |inner| proptest::collection::vec(inner, 0..4).prop_map(Action::Clone))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn matches_read_back_as_printed(m in valid_match()) {
+        let text = m.to_string();
+        prop_assert_eq!(parse_match(&text, &ports()), Ok(m), "{}", text);
+    }
+
+    #[test]
+    fn actions_read_back_as_printed(actions in proptest::collection::vec(action(), 0..6)) {
+        let text = print_actions(&actions);
+        prop_assert_eq!(parse_actions(&text, &ports()), Ok(actions), "{}", text);
+    }
+
+    #[test]
+    fn rules_read_back_as_printed(
+        m in valid_match(), actions in proptest::collection::vec(action(), 0..3),
+        table in 0..=254_u8, priority in any::<u16>(), cookie in any::<u64>(),
+    ) {
+        let rule = Rule {
+            table: TableId::new(table).unwrap(),
+            priority: Priority::new(priority).unwrap(),
+            matching: m,
+            actions,
+            cookie,
+            origin: Arc::default(),
+            stats: Arc::default(),
+        };
+        for text in [print_flow(&rule), print_flow_with_stats(&rule)] {
+            let read = parse_flow(&text, &ports()).unwrap();
+            prop_assert_eq!(print_flow(&read), rule.to_string());
+            prop_assert_eq!((read.matching, read.actions), (rule.matching.clone(), rule.actions.clone()));
+        }
+    }
+
+    /// Also matches that no table takes can be shown.
+    #[test]
+    fn any_match_prints(idx in 0..Field::ALL.len(), value in any::<u128>(), mask in any::<u128>()) {
+        let m = Match::any().with_masked(Field::ALL[idx], value, mask);
+        prop_assert_eq!(m.to_string().is_empty(), m == Match::any());
+        let (key, mask) = m.expand();
+        print_megaflow_match(&key, &mask);
+    }
+
+    /// What is read is a match of a table, whatever the text; nothing panics.
+    #[test]
+    fn hostile_text_does_no_harm(text in hostile()) {
+        let ports = ports();
+        if let Ok(m) = parse_match(&text, &ports) {
+            prop_assert_eq!(check_match(&m), Ok(()));
+            prop_assert_eq!(parse_match(&m.to_string(), &ports), Ok(m), "{}", text);
+        }
+        if let Ok(actions) = parse_actions(&text, &ports) {
+            prop_assert_eq!(parse_actions(&print_actions(&actions), &ports), Ok(actions), "{}", text);
+        }
+        for error in [
+            parse_flow(&text, &ports).err(),
+            parse_key(&text, &ports).err(),
+            parse_filter(&text, &ports).err(),
+        ].into_iter().flatten() {
+            prop_assert!(text.is_char_boundary(error.at), "{}: {}", text, error);
+            prop_assert!(!error.reason.is_empty());
+        }
+    }
+}
+
+/// Characters at random, and words of the language in random order.
+fn hostile() -> impl Strategy<Value = String> {
+    let word = proptest::sample::select(vec![
+        "ip",
+        "tcp",
+        "reg0",
+        "nw_src",
+        "10.0.0.1",
+        "/",
+        "8",
+        "=",
+        "=",
+        ",",
+        ",",
+        "(",
+        ")",
+        "[",
+        "]",
+        "..",
+        "->",
+        ":",
+        "set_field",
+        "load",
+        "move",
+        "output",
+        "resubmit",
+        "clone",
+        "actions=",
+        "0x",
+        "-1",
+        "+",
+        "new",
+        "|",
+        "\"",
+        "web-1",
+        "tun_metadata3",
+        "vlan_tci",
+        "dl_vlan",
+        "4095",
+        "ct_state",
+        "0xffffffffffffffffffff",
+        " ",
+        "é",
+        "\u{0}",
+        "tp_dst",
+        "in_port",
+        "packet_type",
+        "icmp_type",
+        "table",
+        "255",
+    ]);
+    prop_oneof![
+        proptest::collection::vec(word, 0..14).prop_map(|words| words.concat()),
+        any::<String>(),
+        (0..LINES.len(), any::<usize>(), any::<char>()).prop_map(|(idx, at, c)| {
+            let mut text: Vec<char> = LINES[idx].0.chars().collect();
+            let at = at % text.len();
+            text[at] = c;
+            text.into_iter().collect()
+        }),
+    ]
+}
+
+/// Lines as dumps and manuals have them, and how they are printed.
+const LINES: &[(&str, &str)] = &[
+    ("priority=0 actions=NORMAL", "cookie=0x0, table=0, priority=0 actions=NORMAL"),
+    (
+        "table=0,priority=100,ip,nw_dst=10.0.0.0/8,actions=output:2",
+        "cookie=0x0, table=0, priority=100,ip,nw_dst=10.0.0.0/8 actions=output:2",
+    ),
+    (
+        " cookie=0x2b, duration=1029.411s, table=0, n_packets=12, n_bytes=936, idle_age=21, priority=100,in_port=1 \
+         actions=load:0x5->NXM_NX_REG13[0..15],load:0x1->NXM_NX_REG11[],load:0x3->OXM_OF_METADATA[],\
+         load:0x2->NXM_NX_REG14[],resubmit(,8)",
+        "cookie=0x2b, table=0, priority=100,in_port=1 actions=set_field:0x5/0xffff->reg13,set_field:0x1->reg11,\
+         set_field:0x3->metadata,set_field:0x2->reg14,resubmit(,8)",
+    ),
+    (
+        "cookie=0x5a6bd0f0, duration=5.2s, table=27, n_packets=0, n_bytes=0, priority=50,arp,metadata=0x3,\
+         dl_dst=ff:ff:ff:ff:ff:ff,arp_tpa=10.0.0.4,arp_op=1 actions=move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],\
+         mod_dl_src:0a:00:00:00:00:04,load:0x2->NXM_OF_ARP_OP[],move:NXM_NX_ARP_SHA[]->NXM_NX_ARP_THA[],\
+         load:0xa0000000004->NXM_NX_ARP_SHA[],move:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],\
+         load:0xa000004->NXM_OF_ARP_SPA[],move:NXM_NX_REG14[]->NXM_NX_REG15[],load:0x1->NXM_NX_REG10[0],\
+         resubmit(,37)",
+        "cookie=0x5a6bd0f0, table=27, priority=50,arp,metadata=0x3,dl_dst=ff:ff:ff:ff:ff:ff,arp_tpa=10.0.0.4,\
+         arp_op=1 actions=move:dl_src[]->dl_dst[],set_field:0a:00:00:00:00:04->dl_src,set_field:2->arp_op,\
+         move:arp_sha[]->arp_tha[],set_field:0a:00:00:00:00:04->arp_sha,move:arp_spa[]->arp_tpa[],\
+         set_field:10.0.0.4->arp_spa,move:reg14[]->reg15[],set_field:0x1/0x1->reg10,resubmit(,37)",
+    ),
+    (
+        "table=17, n_packets=3, n_bytes=294, priority=65532,ct_state=-new+est-rel+rpl-inv+trk,ct_mark=0/0x1,\
+         metadata=0x1 actions=resubmit(,18)",
+        "cookie=0x0, table=17, priority=65532,ct_state=-new+est-rel+rpl-inv+trk,ct_mark=0x0/0x1,metadata=0x1 \
+         actions=resubmit(,18)",
+    ),
+    (
+        "table=15,priority=49,ip,reg7=0,metadata=0x4,nw_dst=10.1.0.0/16 actions=dec_ttl(),\
+         load:0->OXM_OF_PKT_REG4[32..47],move:NXM_OF_IP_DST[]->NXM_NX_XXREG0[96..127],\
+         load:0xa010001->NXM_NX_XXREG0[64..95],set_field:0a:00:00:00:00:01->eth_src,load:0x1->NXM_NX_REG10[0],\
+         resubmit(,23)",
+        "cookie=0x0, table=15, priority=49,ip,reg7=0x0,metadata=0x4,nw_dst=10.1.0.0/16 actions=dec_ttl,\
+         set_field:0x0/0xffff00000000->xreg4,move:nw_dst[]->xxreg0[96..127],\
+         set_field:0xa0100010000000000000000/0xffffffff0000000000000000->xxreg0,\
+         set_field:0a:00:00:00:00:01->dl_src,set_field:0x1/0x1->reg10,resubmit(,23)",
+    ),
+    (
+        "icmp6,metadata=0x3,nw_ttl=255,icmp_type=135,icmp_code=0,nd_target=fd00::4,actions=drop",
+        "cookie=0x0, table=0, priority=32768,icmp6,metadata=0x3,nw_ttl=255,icmp_type=135,icmp_code=0,\
+         nd_target=fd00::4 actions=drop",
+    ),
+    (
+        "tcp6,ipv6_src=fe80::/10,ipv6_dst=::1/ffff::ffff,tp_dst=0x1f40/0xfff8,tcp_flags=+syn-ack actions=LOCAL",
+        "cookie=0x0, table=0, priority=32768,tcp6,ipv6_src=fe80::/10,ipv6_dst=::1/ffff::ffff,tp_dst=0x1f40/0xfff8,\
+         tcp_flags=+syn-ack actions=LOCAL",
+    ),
+    (
+        "dl_vlan=101,dl_vlan_pcp=3,in_port=\"web-1\" actions=strip_vlan,output:\"uplink\"",
+        "cookie=0x0, table=0, priority=32768,in_port=1,dl_vlan=101,dl_vlan_pcp=3 actions=pop_vlan,output:2",
+    ),
+    (
+        "vlan_tci=0x0000/0x1000 actions=push_vlan:0x8100,set_field:4197->vlan_vid,uplink,in_port",
+        "cookie=0x0, table=0, priority=32768,vlan_tci=0x0000/0x1000 actions=push_vlan:0x8100,\
+         set_field:0x1065->vlan_vid,output:2,IN_PORT",
+    ),
+    (
+        "dl_vlan=0xffff,actions=mod_vlan_vid:5,flood",
+        "cookie=0x0, table=0, priority=32768,vlan_tci=0x0000 actions=set_field:0x1005/0x1fff->vlan_tci,FLOOD",
+    ),
+    (
+        "in_port=LOCAL,ip,nw_tos=40,nw_ecn=1,ip_frag=not_later actions=mod_nw_tos:80,CONTROLLER:65535",
+        "cookie=0x0, table=0, priority=32768,ip,in_port=LOCAL,nw_tos=40,nw_ecn=1,nw_frag=not_later \
+         actions=set_field:20->ip_dscp,CONTROLLER",
+    ),
+    (
+        "udp,tun_id=0x7b,tun_metadata0=0x20003,tun_flags=+df-oam,tp_src=68,tp_dst=67 \
+         actions=mod_tp_dst:6767,clone(set_tunnel:0x5,output:NXM_NX_REG15[0..15]),resubmit:7up,goto_table:9",
+        "cookie=0x0, table=0, priority=32768,udp,tun_id=0x7b,tun_flags=-oam+df,tun_metadata0=0x20003,tp_src=68,\
+         tp_dst=67 actions=set_field:6767->udp_dst,clone(set_tunnel:0x5,output:reg15[0..15]),resubmit:4,goto_table:9",
+    ),
+    (
+        "reg0[4..7]=5,xxreg1=0x1/0xff,ct_label=0x1234000000000000000000005678,tp_dst=443,tcp actions=ALL",
+        "cookie=0x0, table=0, priority=32768,ct_label=0x1234000000000000000000005678,tcp,reg0=0x50/0xf0,\
+         reg7=0x1/0xff,tp_dst=443 actions=ALL",
+    ),
+    (
+        "mpls,mpls_label=100,mpls_bos=1,tun_metadata5 actions=set_field:3->mpls_tc",
+        "cookie=0x0, table=0, priority=32768,mpls,tun_metadata_present=0x20/0x20,mpls_label=100,mpls_bos=1 \
+         actions=set_field:3->mpls_tc",
+    ),
+    (
+        "ip,nw_src=192.0.2.0/255.255.0.255,idle_timeout=0,actions=load:7->NXM_NX_IP_TTL[0..3],load:0x28->NXM_OF_IP_TOS[]",
+        "cookie=0x0, table=0, priority=32768,ip,nw_src=192.0.0.0/255.255.0.255 \
+         actions=load:0x7->nw_ttl[0..3],load:0x28->nw_tos[]",
+    ),
+];
+
+#[test]
+fn lines_of_dumps_are_understood() {
+    for (line, printed) in LINES {
+        let rule = parse_flow(line, &ports()).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        assert_eq!(rule.to_string(), *printed);
+        assert_eq!(parse_flow(printed, &ports()).unwrap().to_string(), *printed);
+        for end in (0..line.len()).filter(|end| line.is_char_boundary(*end)) {
+            // May be a shorter rule, must not be a crash.
+            let _ = parse_flow(&line[..end], &ports());
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_placed_explained_and_corrected() {
+    let cases: &[(&str, usize, &str, Option<&str>)] = &[
+        ("nw_dts=10.0.0.1,ip actions=drop", 0, "no field or protocol `nw_dts`", Some("nw_dst")),
+        ("ip,tcpp,actions=drop", 3, "no field or protocol `tcpp`", Some("tcp")),
+        ("ip,actoins=drop", 3, "no field or protocol `actoins`", Some("actions")),
+        ("nw_dst=10.0.0.1,actions=drop", 0, "`nw_dst` needs `ip`", None),
+        ("ip,tp_dst=80,actions=drop", 3, "`tp_dst` needs `tcp`", None),
+        ("ip,tcp_dst=80,actions=drop", 3, "`tcp_dst` needs `tcp` or `tcp6`", None),
+        ("ip,nw_dst=10.0.0.300,actions=drop", 10, "`10.0.0.300` is not an IPv4 address", None),
+        ("ip,nw_dst=10.0.0.0/33,actions=drop", 19, "33 is more than 32", None),
+        ("dl_type=0x800/0xff,actions=drop", 14, "`dl_type` can only be used whole", None),
+        ("ct_state=+nwe,actions=drop", 10, "no flag `nwe`", Some("new")),
+        ("ct_state=+new-new,actions=drop", 14, "there twice", None),
+        ("reg0[30..32]=1,actions=drop", 5, "`reg0` has bits 0 to 31", None),
+        ("reg0[0..3]=16,actions=drop", 11, "16 is more than 15", None),
+        ("tcp,nw_proto=17,actions=drop", 4, "contradicts", None),
+        ("ip,ip6,actions=drop", 3, "contradicts", None),
+        ("ip", 2, "no actions", None),
+        ("nw_dst,actions=drop", 0, "needs a value", None),
+        ("tcp=6,actions=drop", 4, "takes no value", None),
+        ("nsh_mdtype=1,actions=drop", 0, "not supported yet", None),
+        ("idle_timeout=60,actions=drop", 0, "not supported yet", None),
+        ("table=255,actions=drop", 6, "table must be 0 to 254", None),
+        ("priority=65536,actions=drop", 9, "too large", None),
+        ("icmp,icmp_type=256,actions=drop", 15, "256 is more than 255", None),
+        ("in_port=web-2,actions=drop", 8, "no port `web-2`", Some("web-1")),
+        ("cookie=1/2,actions=drop", 0, "has no mask", None),
+        ("actions=ouput:2", 8, "no action or port `ouput`", Some("output")),
+        ("actions=output:uplnk", 15, "no port `uplnk`", Some("uplink")),
+        ("actions=output:2,ct(commit,zone=1)", 17, "`ct` is not supported yet", None),
+        ("actions=controller(userdata=00.00)", 8, "`controller` is not supported yet", None),
+        ("actions=drop,output:2", 8, "must be the only action", None),
+        ("actions=set_field:1->reg99", 21, "no field `reg99`", Some("reg9")),
+        ("actions=set_field:1->dl_type", 21, "`dl_type` cannot be written", None),
+        ("actions=set_field:1", 18, "expected `value->field`", None),
+        ("actions=load:0x10->reg0[0..3]", 13, "0x10 is more than 15", None),
+        ("actions=move:reg0[0..3]->reg1[0..4]", 25, "cannot move 4 bits to 5 bits", None),
+        ("actions=move:reg0[0..3]->reg1[5", 30, "`[` without `]`", None),
+        ("actions=mod_tp_dst:80", 8, "the match names no protocol", None),
+        ("actions=resubmit(,1,ct)", 20, "not supported yet", None),
+        ("actions=clone(output:2", 13, "`(` without `)`", None),
+        ("actions=output:2)", 16, "`)` without `(`", None),
+        ("actions=clone(output:2)x", 13, "expected a comma", None),
+        ("actions=push_vlan:0x18100", 18, "too large", None),
+        ("ip,nw_tos=41,actions=drop", 10, "ECN", None),
+    ];
+    for (text, at, reason, suggestion) in cases {
+        let error = parse_flow(text, &ports()).expect_err(text);
+        assert!(error.reason.contains(reason), "{text}: {error}");
+        assert_eq!((error.at, error.suggestion.as_deref()), (*at, *suggestion), "{text}: {error}");
+    }
+    let error = parse_flow(cases[0].0, &ports()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "character 1: there is no field or protocol `nw_dts`; did you mean `nw_dst`?"
+    );
+}
+
+#[test]
+fn nesting_is_limited() {
+    let nested = |depth: usize| format!("{}output:2{}", "clone(".repeat(depth), ")".repeat(depth));
+    assert!(parse_actions(&nested(MAX_NESTING), &ports()).is_ok());
+    assert!(parse_actions(&nested(MAX_NESTING + 1), &ports()).unwrap_err().reason.contains("nested"));
+    assert!(parse_actions(&nested(100_000), &ports()).is_err());
+}
+
+#[test]
+fn names_of_ports_and_actions_do_not_collide() {
+    assert_eq!(parse_actions("drop", &ports()), Ok(vec![]));
+    assert_eq!(
+        parse_actions("output:drop,4,7up,\"7up\"", &ports()).map(|actions| print_actions(&actions)),
+        Ok("output:3,output:4,output:4,output:4".to_owned())
+    );
+    assert_eq!(parse_actions("output:0xfffffffe", &ports()), Ok(vec![Action::Output(PortNo::LOCAL)]));
+}
+
+#[test]
+fn filters_choose_by_table_match_and_cookie() {
+    let filter = parse_filter("table=3,cookie=0x10/-1,ip", &ports()).unwrap();
+    assert_eq!((filter.table, filter.cookie, filter.cookie_mask), (TableId::new(3).ok(), 0x10, u64::MAX));
+    assert_eq!(filter.matching, parse_match("ip", &ports()).unwrap());
+    assert_eq!(parse_filter("", &ports()), Ok(Filter::default()));
+    for wrong in ["priority=5", "ip,actions=drop", "out_port=3"] {
+        assert!(parse_filter(wrong, &ports()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_described_packet_can_exist() {
+    let key =
+        parse_key("in_port=web-1,tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=80,dl_vlan=7", &ports()).unwrap();
+    let expected = [
+        (Field::InPort, 1),
+        (Field::EthType, 0x0800),
+        (Field::NwProto, 6),
+        (Field::NwSrc, 0x0a00_0001),
+        (Field::NwDst, 0x0a00_0002),
+        (Field::NwTtl, 64),
+        (Field::TcpDst, 80),
+        (Field::VlanTci, 0x1007),
+        (Field::VlanTpid, 0x8100),
+    ];
+    let mut wanted = FlowKey::zero();
+    for (field, value) in expected {
+        wanted.set(field, value);
+    }
+    assert_eq!(key, wanted);
+
+    let get = |text: &str, field| parse_key(text, &ports()).unwrap().get(field);
+    assert_eq!(get("ipv6,nw_ttl=1", Field::NwTtl), 1);
+    assert_eq!(get("arp,arp_op=1", Field::NwTtl), 0);
+    assert_eq!(get("mpls,mpls_label=5", Field::MplsBos), 1);
+    assert_eq!(get("mpls,mpls_label=5", Field::MplsDepth), 1);
+    assert_eq!(get("tun_metadata3=5", Field::TunMetadataPresent), 8);
+    assert_eq!(get("ct_state=+trk-new", Field::CtState), 0x20);
+    for wrong in ["ip,nw_src=10.0.0.0/8", "nw_src=10.0.0.1", "tcp,tp_dst=0x10/0xf0", "actions=drop"] {
+        assert!(parse_key(wrong, &ports()).is_err(), "{wrong}");
+    }
+}
+
+fn megaflow(text: &str, key: &str) -> String {
+    let (_, mask) = parse_match(text, &ports()).unwrap().expand();
+    print_megaflow_match(&parse_key(key, &ports()).unwrap(), &mask)
+}
+
+#[test]
+fn megaflows_print_like_datapath_dumps() {
+    assert_eq!(print_megaflow_match(&FlowKey::zero(), &FlowMask::empty()), "");
+    assert_eq!(
+        megaflow(
+            "in_port=2,dl_dst=0a:00:00:00:00:01,ip,nw_dst=10.0.0.0/8,ip_frag=no",
+            "in_port=2,dl_dst=0a:00:00:00:00:01,ip,nw_dst=10.1.2.3",
+        ),
+        "in_port(2),eth(dst=0a:00:00:00:00:01),eth_type(0x0800),ipv4(dst=10.0.0.0/255.0.0.0,frag=no)"
+    );
+    assert_eq!(
+        megaflow(
+            "in_port=1,tun_id=5,tun_metadata0=1,ct_state=+est-new,ct_zone=3,dl_vlan=9,tcp6,\
+             ipv6_src=fd00::/64,nw_ttl=1,tp_dst=80,tcp_flags=+syn",
+            "in_port=1,tun_id=5,tun_metadata0=0x20003,ct_state=+est,ct_zone=3,dl_vlan=9,tcp6,\
+             ipv6_src=fd00::1,tp_dst=80,tcp_flags=+syn",
+        ),
+        "ct_state(-new+est),ct_zone(0x3),tunnel(tun_id=0x5,tun_metadata0=0x20003),in_port(1),eth_type(0x8100),\
+         vlan(vid=9),encap(eth_type(0x86dd),ipv6(src=fd00::/ffff:ffff:ffff:ffff::,proto=6,hlimit=64),tcp(dst=80),\
+         tcp_flags(+syn))"
+    );
+    assert_eq!(
+        megaflow("arp,arp_op=1,arp_tpa=10.0.0.1", "arp,arp_op=1,arp_tpa=10.0.0.1"),
+        "eth_type(0x0806),arp(tip=10.0.0.1,op=1)"
+    );
+}
+
+#[test]
+fn programs_print_like_datapath_actions() {
+    let edit = |field: Field, value| FieldEdit { field, value, mask: field.all_bits() };
+    let port = |number| PortNo::new(number).unwrap();
+    let plain = |number| Emit {
+        n_vlan_pops: 0,
+        vlan_pushes: vec![],
+        edits: vec![],
+        tunnel: None,
+        port: port(number),
+    };
+    let routed = Emit {
+        edits: vec![edit(Field::EthDst, 0x0a00_0000_0001), edit(Field::NwTtl, 63), edit(Field::UdpDst, 53)],
+        ..plain(3)
+    };
+    let tagged =
+        Emit { n_vlan_pops: 1, vlan_pushes: vec![VlanTag { tpid: 0x8100, tci: 0x7005 }], ..plain(4) };
+    let header = TunnelHeader {
+        kind: TunnelKind::Geneve,
+        vni: Vni::new(0x7b).unwrap(),
+        remote: IpAddr::from([192, 0, 2, 2]),
+        bytes: vec![0; 58],
+        tunnel_port: port(9),
+    };
+    let tunnelled = Emit { tunnel: Some(Arc::new(header)), ..plain(1) };
+    let print = |emits: Vec<Emit>| print_program(&Program { emits, drop: None });
+
+    assert_eq!(
+        print(vec![routed.clone()]),
+        "set(eth(dst=0a:00:00:00:00:01)),set(ip(ttl=63)),set(udp(dst=53)),3"
+    );
+    assert_eq!(
+        print(vec![plain(2), tagged, plain(5)]),
+        "2,clone(pop_vlan,push_vlan(tpid=0x8100,vid=5,pcp=3),4),5"
+    );
+    assert_eq!(
+        print(vec![tunnelled]),
+        "tnl_push(tnl_port(9),geneve(vni=0x7b,dst=192.0.2.2,size=58),out_port(1))"
+    );
+    let nat = Emit { edits: vec![edit(Field::NwDst, 0x0a00_0001), edit(Field::NwTtl, 63)], ..plain(3) };
+    assert_eq!(print(vec![nat]), "set(ipv4(dst=10.0.0.1,ttl=63)),3");
+    let cause = DropCause { reason: DropReason::TtlExpired, rule: None };
+    assert_eq!(print_program(&Program { emits: vec![], drop: Some(cause) }), "drop(ttl-expired)");
+    assert_eq!(print(vec![]), "drop");
+}
