@@ -20,7 +20,7 @@ pub fn udp_frame(n: u32) -> Vec<u8> {
     let mixed = n.wrapping_mul(0x9e37_79b1);
     let host =
         |ip: u32, port: u32| Host { ip: Ipv4Addr::from_bits(ip).into(), port: port as u16, ..Host::v4(1) };
-    let from = host(0x0a00_0000 | mixed >> 12, 0x8000 | (mixed & 0x7ff) << 4 | n % 16);
+    let from = host(0x0a00_0000 | mixed >> 12, 0x8000 | ((mixed & 0x7ff) << 4) | (n % 16));
     let to = host(0x0b00_0000 | n & 0xff_ffff, mixed >> 16 | 1);
     padded(build::udp(&from, &to, b""))
 }
