@@ -1,1 +1,11 @@
-//! placeholder
+//! What the packet benches share: rule sets ([`rules`]), frames and the loop that feeds
+//! them to a switch ([`traffic`]), and the measurement ([`measure`]).
+//!
+//! `cargo bench -p benches` runs them. Each case prints a line of its own before
+//! Criterion's: packets per second, TSC cycles and heap allocations per packet. The
+//! machine's noise is larger than most differences: compare only runs taken in turn.
+#![forbid(unsafe_code)]
+
+pub mod measure;
+pub mod rules;
+pub mod traffic;

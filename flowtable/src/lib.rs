@@ -1,4 +1,44 @@
-//! The pure switch.
+//! The pure switch: what Open vSwitch's datapath and its `ofproto` layer do, as a function
+//! of packets, rules and time. No I/O, threads or clocks; no unsafe code.
+//!
+//! # A packet's way, in the order of the files
+//! 1. [`packet`]: a frame in a buffer with headroom, from whoever received it.
+//! 2. [`switch`]: a batch arrives; everything below happens in passes over it.
+//! 3. [`parse`]: bytes to a [`key::FlowKey`]; [`tunnel`] takes the outer headers of what came
+//!    by an uplink off first, [`offload`] notices checksums that nobody has computed yet.
+//! 4. [`cache`]: the sessions, by exact headers; then the megaflows, by masked headers.
+//! 5. [`pipeline`], for what no cache knows: the key walks through the [`table`]s of the
+//!    [`snapshot`], each searched by a [`classifier`], and what the rules' actions
+//!    ([`flow`]) do becomes a [`program`].
+//! 6. [`execute`]: the program on the bytes, copy by copy; out by a
+//!    [`Sink`](switch::Sink).
+//!
+//! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
+//! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
+//! frames for tests and tools.
+//!
+//! # The mask law
+//! A translation answers for more packets than the one it was made for: its mask says
+//! which bits of the key it looked at, and *any packet that agrees in those bits gets the
+//! same program*. A superfluous bit in the mask costs a cache entry; a missing one lets
+//! packets through that a rule denies. Everything that reuses a translation rests on
+//! this law, so it is kept by construction:
+//!
+//! - While a packet is translated its key is a [`key::Tracked`]. Reading a field is
+//!   recording it; there is no other way to a value that a decision may depend on.
+//! - What actions write follows from what was read, so reading it again adds nothing.
+//! - Programs are relative to the packet as received, and an edit leaves out only what
+//!   is known, by recorded bits, to be the same already.
+//! - Caches compare all recorded bits. They may widen a mask, never narrow it; the bits
+//!   they leave out are those that no received packet can have.
+//! - An entry is for one epoch of the rules. A hit in another epoch translates again.
+//!
+//! Property tests hold the law against random rules and packets (`pipeline/tests.rs`), and
+//! show that the caches change nothing but the time it takes (`switch/tests.rs`).
+//!
+//! # The other law
+//! Conservation: each received packet is counted once, as forwarded or under the name of
+//! a drop. See [`stats`].
 #![forbid(unsafe_code)]
 pub mod build;
 pub mod cache;

@@ -71,12 +71,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
+/// Port, reason, and cookie of the rule.
+type Cause = (PortNo, DropReason, Option<u64>);
+
 /// What a run of a switch can be seen to do.
 #[derive(Debug, PartialEq)]
 struct Observed {
     out: Vec<(PortNo, Vec<u8>)>,
-    /// By port, reason and cookie of the rule.
-    drops: BTreeMap<(PortNo, DropReason, Option<u64>), (u64, u64, u64)>,
+    drops: BTreeMap<Cause, [u64; 3]>,
     rules: Vec<(u64, u64)>,
     ports: Vec<PortCounters>,
     n_released: usize,
@@ -124,10 +126,10 @@ fn observe(
     run(&mut switch, now, &current, &mut batch, &mut sink);
     check_conservation(&switch, &sink, events);
     switch.flush_stats();
-    let mut drops: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
+    let mut drops: BTreeMap<Cause, [u64; 3]> = BTreeMap::new();
     for drop in switch.drops() {
         let row = drops.entry((drop.in_port, drop.reason, drop.rule.map(|rule| rule.cookie))).or_default();
-        *row = (row.0 + drop.n_packets, row.1 + drop.n_bytes, row.2 + drop.n_copies);
+        *row = [row[0] + drop.n_packets, row[1] + drop.n_bytes, row[2] + drop.n_copies];
     }
     Observed {
         out: sink.out,
@@ -254,7 +256,7 @@ fn a_conversation_goes_from_miss_to_megaflow_to_session() {
     let counters = switch.counters();
     assert_eq!((counters.n_misses, counters.n_megaflow_hits, counters.n_session_hits), (2, 1, 0));
     for _ in 0..2 {
-        send(&mut switch, &snapshot, 1, &[udp.clone()]);
+        send(&mut switch, &snapshot, 1, std::slice::from_ref(&udp));
     }
     let counters = switch.counters();
     assert_eq!((counters.n_misses, counters.n_megaflow_hits, counters.n_session_hits), (2, 2, 1));
@@ -325,7 +327,7 @@ fn masks_beyond_the_cap_become_wider_and_stay_right() {
         .map(|n| {
             let spread = n.wrapping_mul(0x9e37_79b9);
             let host = |bits: u32| Host { ip: std::net::Ipv4Addr::from_bits(bits).into(), ..Host::v4(1) };
-            let near = |base: u32, by: u32| base ^ 1 << (by % 32) ^ (by >> 8) % 7;
+            let near = |base: u32, by: u32| base ^ (1 << (by % 32)) ^ ((by >> 8) % 7);
             build::udp(&host(near(0xc0a8_0000, spread)), &host(near(0xac10_0000, spread >> 7)), b"")
         })
         .collect();

@@ -1,0 +1,92 @@
+//! Measuring a case: a line with rate, cycles and allocations, then Criterion.
+
+use std::{
+    alloc::System,
+    env, fs,
+    time::{Duration, Instant},
+};
+
+use criterion::{Criterion, Throughput};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+/// Counts allocations of the whole process.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Time that the printed line is measured for.
+const MEASURED: Duration = Duration::from_millis(400);
+/// Time to warm up before it.
+const WARM_UP: Duration = Duration::from_millis(100);
+/// Cycles per nanosecond where `/proc/cpuinfo` does not tell.
+const DEFAULT_GHZ: f64 = 2.6;
+
+/// Whether a case may allocate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heap {
+    /// Not once: the case fails if it does.
+    Untouched,
+    /// As it likes.
+    Used,
+}
+
+/// Runs a case: `step` handles `n_packets` packets each time it is called.
+///
+/// # Panics
+/// When the case allocates and must not.
+pub fn case(criterion: &mut Criterion, name: &str, heap: Heap, n_packets: u64, mut step: impl FnMut()) {
+    if !is_wanted(name) {
+        return;
+    }
+    repeat(WARM_UP, &mut step);
+    let region = Region::new(ALLOCATOR);
+    let (n_steps, elapsed) = repeat(MEASURED, &mut step);
+    let stats = region.change();
+    let n_allocations = stats.allocations + stats.reallocations;
+    let n_total = n_steps * n_packets;
+    let nanos = elapsed.as_nanos() as f64 / n_total as f64;
+    println!(
+        "{name}: {:.2} Mpps, {:.0} cycles/packet, {:.3} allocations/packet",
+        1e3 / nanos,
+        nanos * tsc_ghz(),
+        n_allocations as f64 / n_total as f64,
+    );
+    assert!(heap == Heap::Used || n_allocations == 0, "{name} allocated {n_allocations} times");
+    let (group, case) = name.split_once('/').unwrap_or((name, "all"));
+    let mut group = criterion.benchmark_group(group);
+    group.throughput(Throughput::Elements(n_packets));
+    group.bench_function(case, |bencher| bencher.iter(&mut step));
+    group.finish();
+}
+
+/// The command line names no case, or this one. (Criterion would otherwise be silent
+/// about a case, but it would still run.)
+fn is_wanted(name: &str) -> bool {
+    let args = env::args().skip(1).filter(|arg| !arg.starts_with('-') && arg.parse::<f64>().is_err());
+    let filters: Vec<String> = args.collect();
+    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+}
+
+/// Calls `step` for a while; answers how often, and how long it took.
+fn repeat(duration: Duration, step: &mut impl FnMut()) -> (u64, Duration) {
+    let start = Instant::now();
+    let mut n_steps = 0;
+    loop {
+        (0..16).for_each(|_| step());
+        n_steps += 16;
+        let elapsed = start.elapsed();
+        if elapsed >= duration {
+            return (n_steps, elapsed);
+        }
+    }
+}
+
+/// Frequency of the time stamp counter: on the CPUs in question it is the nominal clock,
+/// which `/proc/cpuinfo` shows.
+fn tsc_ghz() -> f64 {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mhz = text
+        .lines()
+        .find_map(|line| line.strip_prefix("cpu MHz")?.split_once(':'))
+        .and_then(|(_, value)| value.trim().parse::<f64>().ok());
+    mhz.map_or(DEFAULT_GHZ, |mhz| mhz / 1e3)
+}

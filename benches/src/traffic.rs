@@ -1,0 +1,154 @@
+//! Frames, and the loop that feeds them to a switch: a source that writes them into
+//! buffers from a pool, and a sink that counts them and gives the buffers back.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use flowtable::{
+    build::{self, Host},
+    packet::{HEADROOM, Packet},
+    snapshot::Snapshot,
+    switch::{MAX_BATCH, Sink, Switch, SwitchConfig},
+    types::{PortNo, Timestamp},
+};
+
+/// Bytes of a buffer.
+const BUF_LEN: usize = 2048;
+
+/// The smallest UDP frame of flow `n`, padded to 60 bytes. Neighbouring numbers differ in
+/// all of addresses and ports; the low four bits of the source port are `n % 16`.
+pub fn udp_frame(n: u32) -> Vec<u8> {
+    let mixed = n.wrapping_mul(0x9e37_79b1);
+    let host =
+        |ip: u32, port: u32| Host { ip: Ipv4Addr::from_bits(ip).into(), port: port as u16, ..Host::v4(1) };
+    let from = host(0x0a00_0000 | mixed >> 12, 0x8000 | ((mixed & 0x7ff) << 4) | (n % 16));
+    let to = host(0x0b00_0000 | n & 0xff_ffff, mixed >> 16 | 1);
+    padded(build::udp(&from, &to, b""))
+}
+
+/// A TCP frame of flow `n` whose addresses and ports are all random.
+pub fn random_frame(n: u32) -> Vec<u8> {
+    let mix = |salt: u32| (n ^ salt).wrapping_mul(0x85eb_ca6b).rotate_left(15).wrapping_mul(0xc2b2_ae35);
+    let host = |salt| Host {
+        ip: Ipv4Addr::from_bits(mix(salt)).into(),
+        port: (mix(salt + 1) >> 16) as u16,
+        ..Host::v4(1)
+    };
+    padded(build::tcp(&host(1), &host(3), 0x10, b""))
+}
+
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// A sink that keeps the buffers for the source.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Vec<u8>>,
+    n_sent: u64,
+}
+
+impl Sink<Vec<u8>> for Pool {
+    fn output(&mut self, _: PortNo, packet: Packet<Vec<u8>>) {
+        self.n_sent += 1;
+        self.free.push(packet.into_buf());
+    }
+
+    fn copy(&mut self, packet: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+        let mut buf = self.free.pop()?;
+        let (start, len) = (packet.start(), packet.len());
+        buf.get_mut(start..start + len)?.copy_from_slice(packet.bytes());
+        Some(Packet::new(buf, start, len, packet.in_port))
+    }
+
+    fn release(&mut self, packet: Packet<Vec<u8>>) {
+        self.free.push(packet.into_buf());
+    }
+}
+
+/// A switch under load.
+pub struct Load {
+    switch: Switch,
+    snapshot: Arc<Snapshot>,
+    in_port: PortNo,
+    frames: Vec<Vec<u8>>,
+    next: usize,
+    batch: Vec<Packet<Vec<u8>>>,
+    pool: Pool,
+    now: u64,
+}
+
+impl Load {
+    /// A switch that these frames come to by a port, again and again.
+    pub fn new(config: SwitchConfig, snapshot: Arc<Snapshot>, in_port: PortNo, frames: Vec<Vec<u8>>) -> Self {
+        let free = vec![vec![0; BUF_LEN]; 4 * MAX_BATCH];
+        Self {
+            switch: Switch::with_seed(config, 1),
+            snapshot,
+            in_port,
+            frames,
+            next: 0,
+            batch: Vec::with_capacity(MAX_BATCH),
+            pool: Pool { free, ..Pool::default() },
+            now: 0,
+        }
+    }
+
+    /// The same, after each frame has come often enough for all caches to know it.
+    #[must_use]
+    pub fn warm(mut self) -> Self {
+        // Sessions replace each other only now and then.
+        for _ in 0..(4 * self.frames.len()).div_ceil(MAX_BATCH) {
+            self.step();
+        }
+        self
+    }
+
+    /// One batch.
+    pub fn step(&mut self) {
+        for _ in 0..MAX_BATCH {
+            let frame = &self.frames[self.next];
+            self.next = if self.next + 1 == self.frames.len() { 0 } else { self.next + 1 };
+            let Some(mut buf) = self.pool.free.pop() else { continue };
+            buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+            self.batch.push(Packet::new(buf, HEADROOM, frame.len(), self.in_port));
+        }
+        self.now += 1000;
+        let now = Timestamp::from_nanos(self.now);
+        self.switch.process(now, &self.snapshot, self.in_port, &mut self.batch, &mut self.pool);
+    }
+
+    /// Makes another snapshot the current one.
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+    }
+
+    /// The switch, to look at its counters.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// Packets that left.
+    pub fn n_sent(&self) -> u64 {
+        self.pool.n_sent
+    }
+}
+
+/// Frames as a host with these rules sends them: those of `frames`, switched once.
+pub fn sent_by(snapshot: &Arc<Snapshot>, in_port: PortNo, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    struct Keep(Vec<Vec<u8>>);
+    impl Sink<Vec<u8>> for Keep {
+        fn output(&mut self, _: PortNo, packet: Packet<Vec<u8>>) {
+            self.0.push(packet.bytes().to_vec());
+        }
+        fn copy(&mut self, _: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+            None
+        }
+        fn release(&mut self, _: Packet<Vec<u8>>) {}
+    }
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let mut batch = frames.iter().map(|frame| build::packet(frame, in_port)).collect();
+    let mut keep = Keep(Vec::new());
+    switch.process(Timestamp::default(), snapshot, in_port, &mut batch, &mut keep);
+    keep.0
+}
