@@ -42,6 +42,19 @@ pub struct PortCounters {
     pub tx_dropped: u64,
 }
 
+/// A workload's port of the logical network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its id.
+    pub id: String,
+    /// Id of the chassis it is on, or empty.
+    pub chassis: String,
+    /// Its chassis forwards for it.
+    pub up: bool,
+    /// Revision that last changed it.
+    pub update_revision: u64,
+}
+
 /// A counted drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drop {
@@ -123,6 +136,30 @@ impl Control {
     pub fn apply(&self, file: &Path) -> Result<()> {
         let file = file.to_str().context("a path that is not text")?;
         command::output(&mut self.command(&["apply", "-f", file, "--wait"]), APPLY_LIMIT).map(drop)
+    }
+
+    /// Workloads' ports of the logical network: id, id of the chassis or empty, and whether it is up.
+    ///
+    /// # Errors
+    /// When the controller does not answer as expected.
+    pub fn places(&self) -> Result<Vec<Place>> {
+        items(&self.json(&["switch-port", "list"])?, "ports")?.iter().map(place).collect()
+    }
+
+    /// Waits until all hosts that a revision concerns have applied it.
+    ///
+    /// # Errors
+    /// When one has not, or has realised less than all of it.
+    pub fn wait_applied(&self, revision: u64) -> Result<()> {
+        let revision_text = revision.to_string();
+        let mut command = self.command(&["receipt", &revision_text, "--wait", "-o", "json"]);
+        let text = command::output(&mut command, APPLY_LIMIT)?;
+        let receipt: Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text:?}"))?;
+        ensure!(flag(&receipt, "complete")?, "revision {revision} is not applied everywhere: {receipt}");
+        let errors = items(receipt.get("chassis").unwrap_or(&receipt), "chassis")?.iter();
+        let errors: Vec<&Value> = errors.filter_map(|host| host.get("errors")?.as_array()?.first()).collect();
+        ensure!(errors.is_empty(), "revision {revision} is not realised everywhere: {errors:?}");
+        Ok(())
     }
 
     /// Attaches an interface for a logical port.
@@ -233,6 +270,16 @@ fn port(value: &Value) -> Result<PortCounters> {
         rx_dropped: number(counters, "rx_dropped")?,
         tx_packets: number(counters, "tx_packets")?,
         tx_dropped: number(counters, "tx_dropped")?,
+    })
+}
+
+fn place(value: &Value) -> Result<Place> {
+    let id_of = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(Place {
+        id: id_of(&text(value, "name")?),
+        chassis: id_of(value.get("chassis").and_then(Value::as_str).unwrap_or_default()),
+        up: flag(value, "up")?,
+        update_revision: number(value, "update_revision")?,
     })
 }
 

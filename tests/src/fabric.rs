@@ -203,17 +203,19 @@ impl Fabric {
     /// # Errors
     /// When a daemon refuses, or does not get there in time.
     pub fn realise(&mut self, network: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+        progress(&format!("applying {}", network.display()));
+        self.control.apply(network)?;
         for workload in &self.workloads {
             let WorkloadPlan { name, host_idx, .. } = workload.plan;
             progress(&format!("attaching {name} to {}", HOSTS[host_idx].name));
             self.hosts[host_idx].control.add_port(name, name)?;
         }
-        progress(&format!("applying {}", network.display()));
-        self.control.apply(network)?;
+        progress("waiting until both hosts have applied it");
         self.wait_converged()
     }
 
-    /// Waits until every host is connected, has realised everything, and its workloads' ports are up.
+    /// Waits until every host is connected and has realised everything, and the controller has seen every
+    /// workload's port up on its host and has a receipt for that from all hosts.
     ///
     /// # Errors
     /// When that does not come true in time, or a daemon has ended.
@@ -221,7 +223,10 @@ impl Fabric {
         stop::wait_for("hosts forward by the controller's word", CONVERGE_LIMIT, || {
             self.check_daemons()?;
             Ok(self.not_converged().map_or(Ok(()), Err))
-        })
+        })?;
+        let places = self.control.places()?;
+        let newest = places.iter().map(|place| place.update_revision).max();
+        self.control.wait_applied(newest.context("the network has no ports")?)
     }
 
     /// Host by index.
@@ -373,7 +378,16 @@ impl Fabric {
                 }
             }
         }
-        None
+        let places = match self.control.places() {
+            Ok(places) => places,
+            Err(error) => return Some(format!("controller: {error:#}")),
+        };
+        let is_placed = |workload: &&WorkloadPlan| {
+            let host = HOSTS[workload.host_idx].name;
+            places.iter().any(|place| place.id == workload.name && place.chassis == host && place.up)
+        };
+        let lost = WORKLOADS.iter().find(|workload| !is_placed(workload))?;
+        Some(format!("the controller has not seen {} up on {}", lost.name, HOSTS[lost.host_idx].name))
     }
 }
 

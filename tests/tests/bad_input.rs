@@ -25,10 +25,10 @@ fn the_controller_refuses_with_a_reason_and_changes_nothing() -> Result<()> {
         let good = "direction: to-lport\n        priority: 1\n        action: drop\n        match: ";
         // Each with a word that its refusal has to contain.
         let bad = [
-            (acl(&format!("{good}'tcp.dst == no-number'")), "no-number"),
-            (acl(&format!("{good}'ip4.src == 10.0.0.0/99'")), "10.0.0.0/99"),
+            (acl(&format!("{good}'tcp.dst == no-number'")), "column 14"),
+            (acl(&format!("{good}'ip4.src == 10.0.0.0/99'")), "not 99"),
             (acl(&format!("{good}'no.such.field == 1'")), "no.such.field"),
-            (acl(&format!("{good}'(((('")), "match"),
+            (acl(&format!("{good}'(((('")), "incomplete"),
             (acl("direction: sideways\n        priority: 1\n        action: drop\n        match: ip4"), "sideways"),
             (acl("colour: green"), "colour"),
             ("switches:\n  new:\n    ports:\n      lost:\n        type: router\n        router_port: nowhere\n".to_owned(), "nowhere"),

@@ -74,6 +74,20 @@ fn killed_again_and_again_it_converges() -> Result<()> {
     })
 }
 
+#[test]
+fn a_switch_that_comes_back_before_its_controller_forwards_by_what_it_knew() -> Result<()> {
+    scenario::on_fabric("a_switch_comes_back_before_its_controller", PROBE, |fabric| {
+        fabric.controller().context("no controller")?.kill()?;
+        fabric.switch(0).context("no switch")?.kill()?;
+        fabric.start_switch(0)?;
+        reachable(fabric)?;
+        checks::telnet_is_blocked(fabric)?;
+        fabric.start_controller()?;
+        fabric.wait_converged()?;
+        checks::all(fabric)
+    })
+}
+
 /// Started again, a switch has its ports and its rules without being told.
 fn back(fabric: &mut Fabric, idx: usize) -> Result<()> {
     fabric.start_switch(idx)?;

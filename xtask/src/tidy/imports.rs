@@ -28,7 +28,8 @@ const PROMISES: &[Promise] = &[
     Promise { name: "flowtable", ours: &[], never: IO },
     Promise { name: "dataplane", ours: &["flowtable"], never: NETWORK_API },
     Promise { name: "ovn-northd-lite", ours: &["flowtable"], never: IO },
-    Promise { name: "controller", ours: &["ferroflow-proto", "ovn-northd-lite"], never: &["xsk-rs"] },
+    // Of flowtable the controller takes the vocabulary in which the compiler's models are written.
+    Promise { name: "controller", ours: &["ferroflow-proto", "ovn-northd-lite", "flowtable"], never: &["xsk-rs"] },
     Promise { name: "vswitchd", ours: &["ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
     Promise { name: "vswitchctl", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite"], never: NETWORK_API },
