@@ -2,7 +2,7 @@
 
 use crate::{
     field::{Field, SubField},
-    types::{PortNo, TableId},
+    types::{GroupId, MeterId, PortNo, TableId},
 };
 
 /// An action of a rule, in the order they are applied (ovs-actions(7)).
@@ -48,4 +48,20 @@ pub enum Action {
     PopVlan,
     /// Set the tunnel key.
     SetTunnel(u64),
+    /// Do what a group says on copies: what it changes is undone afterwards.
+    Group(GroupId),
+    /// Let a meter decide whether the packet goes on: from here to the end of the
+    /// enclosing clone or bucket, or else of the whole walk.
+    Meter(MeterId),
+    /// Empty the action set (instruction).
+    ClearActions,
+    /// Put actions into the action set, which is executed at the end (instruction).
+    WriteActions(Vec<Action>),
+    /// Set the masked bits of the metadata (instruction).
+    WriteMetadata {
+        /// New bits.
+        value: u64,
+        /// Which bits.
+        mask: u64,
+    },
 }

@@ -2,9 +2,12 @@
 //! tables in [`crate::table`], their meaning in [`crate::pipeline`].
 
 mod action;
+pub(crate) mod action_set;
+mod life;
 mod matching;
 mod rule;
 
 pub use action::Action;
+pub use life::{RuleFlags, RuleLife};
 pub use matching::{Match, MatchWord};
 pub use rule::{Origin, Rule, RuleStats};

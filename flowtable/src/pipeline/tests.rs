@@ -39,7 +39,10 @@ fn same(a: &Translation, b: &Translation) -> bool {
         Some((cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
     };
     a.program.emits == b.program.emits
+        && a.program.meters == b.program.meters
         && drop(a) == drop(b)
+        && a.tally.misses == b.tally.misses
+        && a.tally.groups.iter().map(Arc::as_ptr).eq(b.tally.groups.iter().map(Arc::as_ptr))
         && a.mask == b.mask
         && a.rules.iter().map(Arc::as_ptr).eq(b.rules.iter().map(Arc::as_ptr))
 }

@@ -6,14 +6,20 @@
 
 use std::{fmt, slice, sync::Arc};
 
-use super::{MAX_DEPTH, MAX_LOOKUPS, Tracer, Translation, edit::VlanEdits};
+use super::{
+    MAX_DEPTH, MAX_LOOKUPS, Tally, Tracer, Translation,
+    action_set::{ActionSet, List},
+    edit::VlanEdits,
+};
 use crate::{
     drop::DropReason,
     field::Field,
     flow::{Action, Rule},
+    group::Bucket,
     key::{FlowKey, Tracked},
-    program::{DropCause, Emit, Program},
+    program::{DropCause, Emit, MeterStep, Program},
     snapshot::Snapshot,
+    table::MissPolicy,
     types::{PortNo, TableId},
 };
 
@@ -32,29 +38,50 @@ pub(super) struct Walk<'a, T> {
     pub(super) key: Tracked,
     pub(super) vlan: VlanEdits,
     pub(super) emits: Vec<Emit>,
+    pub(super) meters: Vec<MeterStep>,
+    pub(super) action_set: ActionSet<'a>,
+    pub(super) frames: Vec<Frame<'a>>,
+    pub(super) tally: Tally,
     tracer: &'a mut T,
-    frames: Vec<Frame<'a>>,
     rules: Vec<Arc<Rule>>,
     /// Why nothing leaves, as far as is known.
     cause: DropCause,
     /// Copies and causes so far: a rule that adds none of its own is the end of the
     /// packet.
-    n_ends: usize,
+    pub(super) n_ends: usize,
     n_lookups: usize,
 }
 
 /// A list of actions under way.
-struct Frame<'a> {
-    rule: &'a Arc<Rule>,
-    actions: slice::Iter<'a, Action>,
+pub(super) struct Frame<'a> {
+    pub(super) rule: &'a Arc<Rule>,
+    pub(super) actions: List<'a>,
+    /// Buckets to execute after the actions.
+    pub(super) buckets: slice::Iter<'a, Bucket>,
     /// Where to continue after the actions.
-    goto: Option<TableId>,
+    pub(super) goto: Option<TableId>,
     /// Nesting that counts towards the limit.
-    depth: usize,
+    pub(super) depth: usize,
     /// `n_ends` when the frame began.
-    n_ends: usize,
-    /// What to undo at its end, when it is a clone.
-    undo: Option<Box<(Tracked, VlanEdits)>>,
+    pub(super) n_ends: usize,
+    /// What to undo at its end, when it is a clone or a bucket.
+    pub(super) undo: Option<Box<Saved<'a>>>,
+}
+
+/// What a clone or a bucket leaves as it was.
+pub(super) struct Saved<'a> {
+    key: Tracked,
+    vlan: VlanEdits,
+    action_set: ActionSet<'a>,
+    n_meters: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame of a rule, with nothing to do.
+    pub(super) fn of(rule: &'a Arc<Rule>, n_ends: usize) -> Self {
+        let buckets = [].iter();
+        Self { rule, actions: List::empty(), buckets, goto: None, depth: 0, n_ends, undo: None }
+    }
 }
 
 impl<'a, T: Tracer> Walk<'a, T> {
@@ -64,8 +91,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
             key: start(key),
             vlan: VlanEdits::default(),
             emits: Vec::new(),
-            tracer,
+            meters: Vec::new(),
+            action_set: Vec::new(),
             frames: Vec::new(),
+            tally: Tally { tables: Arc::clone(snapshot.tables.stats()), ..Tally::default() },
+            tracer,
             rules: Vec::new(),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
@@ -76,22 +106,33 @@ impl<'a, T: Tracer> Walk<'a, T> {
     pub(super) fn run(mut self) -> Translation {
         if let Err(Abort(reason)) = self.walk() {
             self.emits.clear();
+            self.meters.clear();
             self.end(reason);
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
+        self.close_meters(0);
         let drop = self.emits.is_empty().then_some(self.cause);
         Translation {
-            program: Program { emits: self.emits, drop },
+            program: Program { emits: self.emits, meters: self.meters, drop },
             mask: *self.key.mask(),
             rules: self.rules,
+            tally: self.tally,
         }
     }
 
     fn walk(&mut self) -> Result<(), Abort> {
         self.enter(FIRST_TABLE, 0, None)?;
-        while let Some(frame) = self.frames.last_mut() {
+        loop {
+            let Some(frame) = self.frames.last_mut() else {
+                if self.begin_action_set() {
+                    continue;
+                }
+                return Ok(());
+            };
             if let Some(action) = frame.actions.next() {
                 self.act(action)?;
+            } else if let Some(bucket) = frame.buckets.next() {
+                self.begin_bucket(bucket);
             } else if let Some(table) = frame.goto.take() {
                 let depth = frame.depth;
                 self.enter(table, depth, None)?;
@@ -99,32 +140,36 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 self.leave();
             }
         }
-        Ok(())
     }
 
-    /// Looks the packet up in a table and begins with the rule's actions.
+    /// Looks the packet up in a table and begins with the rule's actions. The table says what
+    /// happens when it has no rule.
     fn enter(&mut self, table: TableId, depth: usize, in_port: Option<PortNo>) -> Result<(), Abort> {
-        self.n_lookups += 1;
-        if self.n_lookups > MAX_LOOKUPS {
-            return Err(Abort(DropReason::TooManyResubmits));
+        let mut table = table;
+        loop {
+            self.n_lookups += 1;
+            if self.n_lookups > MAX_LOOKUPS {
+                return Err(Abort(DropReason::TooManyResubmits));
+            }
+            let nesting = self.frames.len();
+            let found = self.lookup(table, in_port);
+            self.tracer.lookup(nesting, table, found);
+            if let Some(rule) = found {
+                self.rules.push(Arc::clone(rule));
+                let actions = List::Rule(rule.actions.iter());
+                self.frames.push(Frame { actions, depth, ..Frame::of(rule, self.n_ends) });
+                return Ok(());
+            }
+            self.tally.misses.push(table);
+            match (self.snapshot.tables.settings(table).miss, TableId::new(table.get() + 1)) {
+                (MissPolicy::Continue, Ok(next)) => table = next,
+                (MissPolicy::Controller, _) => return self.output(PortNo::CONTROLLER),
+                (MissPolicy::Continue | MissPolicy::Drop, _) => {
+                    self.end(DropReason::TableMiss);
+                    return Ok(());
+                }
+            }
         }
-        let nesting = self.frames.len();
-        let found = self.lookup(table, in_port);
-        self.tracer.lookup(nesting, table, found);
-        let Some(rule) = found else {
-            self.end(DropReason::TableMiss);
-            return Ok(());
-        };
-        self.rules.push(Arc::clone(rule));
-        self.frames.push(Frame {
-            rule,
-            actions: rule.actions.iter(),
-            goto: None,
-            depth,
-            n_ends: self.n_ends,
-            undo: None,
-        });
-        Ok(())
     }
 
     /// The rule for the packet as if it had come in by `in_port`.
@@ -141,10 +186,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Ends the innermost list of actions.
     fn leave(&mut self) {
         let Some(frame) = self.frames.pop() else { return };
-        if let Some(undo) = frame.undo {
-            self.key.restore(&undo.0);
-            self.vlan = undo.1;
-        } else if self.n_ends == frame.n_ends {
+        if let Some(saved) = frame.undo {
+            self.restore(*saved);
+        } else if self.n_ends == frame.n_ends && !self.has_way_out() {
             self.end_by(DropReason::RuleDrop, Some(frame.rule));
         }
     }
@@ -171,6 +215,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
             Action::PushVlan(tpid) => self.push_vlan(*tpid)?,
             Action::PopVlan => self.pop_vlan(),
             Action::SetTunnel(id) => self.key.write(Field::TunId, (*id).into()),
+            Action::Group(id) => self.begin_group(*id)?,
+            Action::Meter(id) => self.meter(*id)?,
+            Action::ClearActions => self.clear_actions(),
+            Action::WriteActions(actions) => self.write_actions(actions)?,
+            Action::WriteMetadata { value, mask } => {
+                self.key.write_bits(Field::Metadata, (*value).into(), (*mask).into());
+            }
         }
         Ok(())
     }
@@ -192,21 +243,33 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
-        self.frames.push(Frame {
-            rule,
-            actions: actions.iter(),
-            goto: None,
-            depth,
-            n_ends: self.n_ends,
-            undo: Some(Box::new((self.key.clone(), self.vlan))),
-        });
+        let (actions, undo) = (List::Rule(actions.iter()), Some(self.save()));
+        self.frames.push(Frame { actions, depth, undo, ..Frame::of(rule, self.n_ends) });
         Ok(())
+    }
+
+    /// What a clone or a bucket will leave as it is now.
+    pub(super) fn save(&self) -> Box<Saved<'a>> {
+        Box::new(Saved {
+            key: self.key.clone(),
+            vlan: self.vlan,
+            action_set: self.action_set.clone(),
+            n_meters: self.meters.len(),
+        })
+    }
+
+    fn restore(&mut self, saved: Saved<'a>) {
+        self.key.restore(&saved.key);
+        self.vlan = saved.vlan;
+        self.action_set = saved.action_set;
+        self.close_meters(saved.n_meters);
     }
 
     /// Skips the rest of the innermost list of actions; lists around it go on.
     fn stop_list(&mut self) {
         if let Some(frame) = self.frames.last_mut() {
-            frame.actions = [].iter();
+            frame.actions = List::empty();
+            frame.buckets = [].iter();
             frame.goto = None;
         }
     }
@@ -242,6 +305,7 @@ fn start(key: &FlowKey) -> Tracked {
     key.read(Field::InPort);
     key.read(Field::PacketType);
     key.read(Field::RecircId);
+    key.write(Field::ActsetOutput, PortNo::UNSET.get().into());
     if matches!(key.read(Field::EthType), 0x0800 | 0x86dd) {
         key.read(Field::NwFrag);
     }

@@ -3,11 +3,15 @@
 
 use std::sync::LazyLock;
 
+use super::{
+    group_change::{GroupError, check_allowed},
+    meter_change::MeterError,
+};
 use crate::{
     field::{Field, Prerequisites, SubField},
     flow::{Action, Match, Rule},
     key::{FlowMask, N_WORDS},
-    types::{PortNo, TableId},
+    types::{MeterId, PortNo, TableId},
 };
 
 /// Clones within clones that a rule may have.
@@ -95,6 +99,52 @@ pub enum RuleError {
         /// The EtherType.
         tpid: u16,
     },
+    /// The action has no place in a set.
+    #[error("`{action}` cannot be in an action set or a bucket")]
+    NotInActionSet {
+        /// The action.
+        action: String,
+    },
+    /// Instructions in another order than OpenFlow's.
+    #[error("`{instruction}` must come before what it follows, once, and not within a clone; the order is actions, clear_actions, write_actions, write_metadata, goto_table")]
+    InstructionOrder {
+        /// The instruction.
+        instruction: &'static str,
+    },
+    /// The meter is not there.
+    #[error("there is no meter {id}; add it first")]
+    NoSuchMeter {
+        /// The meter.
+        id: MeterId,
+    },
+    /// Something about a group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Something about a meter.
+    #[error(transparent)]
+    Meter(#[from] MeterError),
+    /// Another rule can match the same packets.
+    #[error("it overlaps `{other}`")]
+    Overlap {
+        /// The other rule.
+        other: String,
+    },
+    /// No room.
+    #[error("table {table} is full: it takes {max} rules")]
+    TableFull {
+        /// The table.
+        table: TableId,
+        /// Rules that it takes.
+        max: usize,
+    },
+    /// Names of tables are unique.
+    #[error("table {table} has the name `{name}` already")]
+    TableNameTaken {
+        /// The name.
+        name: String,
+        /// The table that has it.
+        table: TableId,
+    },
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,
@@ -133,8 +183,27 @@ impl Prerequisites {
 pub fn check_rule(rule: &Rule) -> Result<(), RuleError> {
     check_match(&rule.matching)?;
     let mut n_actions = 0;
-    let mut checker = Checker { table: rule.table, state: rule.matching.clone(), n_actions: &mut n_actions };
+    let mut checker =
+        Checker { table: rule.table, state: Some(rule.matching.clone()), n_actions: &mut n_actions };
     checker.list(&rule.actions, 0)
+}
+
+/// Checks the actions of a bucket, which any packet may come to: one that lacks a header
+/// is left as it is.
+pub(super) fn check_set(actions: &[Action]) -> Result<(), RuleError> {
+    check_allowed(actions)?;
+    Checker { table: TableId::FIRST, state: None, n_actions: &mut 0 }.list(actions, 1)
+}
+
+/// Where an instruction stands among the others; 0: actions.
+fn instruction(action: &Action) -> (u8, &'static str) {
+    match action {
+        Action::ClearActions => (1, "clear_actions"),
+        Action::WriteActions(_) => (2, "write_actions"),
+        Action::WriteMetadata { .. } => (3, "write_metadata"),
+        Action::GotoTable(_) => (4, "goto_table"),
+        _ => (0, "actions"),
+    }
 }
 
 /// Each matched bit belongs to a field whose prerequisites the match requires, and
@@ -184,8 +253,8 @@ static FIELDS_OF_WORD: LazyLock<Vec<Vec<(Field, u64)>>> = LazyLock::new(|| {
 struct Checker<'a> {
     table: TableId,
     /// What the match requires and the actions so far have made of it, as far as
-    /// prerequisites depend on it.
-    state: Match,
+    /// prerequisites depend on it; `None`: nothing is required.
+    state: Option<Match>,
     n_actions: &'a mut usize,
 }
 
@@ -195,9 +264,16 @@ impl Checker<'_> {
         if *self.n_actions > MAX_ACTIONS {
             return Err(RuleError::TooManyActions);
         }
+        let mut last = 0;
         for (idx, action) in actions.iter().enumerate() {
             let is_last = depth == 0 && idx + 1 == actions.len();
             self.action(action, depth, is_last)?;
+            let (place, name) = instruction(action);
+            if place < last || place != 0 && (place == last || depth != 0) {
+                let instruction = if place == 0 { instruction(&actions[idx - 1]).1 } else { name };
+                return Err(RuleError::InstructionOrder { instruction });
+            }
+            last = place;
         }
         Ok(())
     }
@@ -208,7 +284,17 @@ impl Checker<'_> {
             Action::OutputReg(sub) => self.readable(*sub),
             Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
             Action::Move { src, dst } => self.move_bits(*src, *dst),
-            Action::Resubmit { .. } | Action::SetTunnel(_) => Ok(()),
+            Action::Resubmit { .. }
+            | Action::SetTunnel(_)
+            | Action::Group(_)
+            | Action::Meter(_)
+            | Action::ClearActions
+            | Action::WriteMetadata { .. } => Ok(()),
+            Action::WriteActions(actions) => {
+                check_allowed(actions)?;
+                let state = self.state.clone();
+                Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
+            }
             Action::GotoTable(_) if !is_last => Err(RuleError::GotoNotLast),
             Action::GotoTable(to) if *to <= self.table => {
                 Err(RuleError::GotoBackwards { from: self.table, to: *to })
@@ -219,7 +305,7 @@ impl Checker<'_> {
                 let state = self.state.clone();
                 Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
             }
-            Action::DecTtl if !self.state.satisfies(Prerequisites::Ip) => {
+            Action::DecTtl if !self.satisfies(Prerequisites::Ip) => {
                 Err(RuleError::ActionPrerequisites { action: "dec_ttl", needs: Prerequisites::Ip })
             }
             Action::DecTtl => Ok(()),
@@ -238,7 +324,11 @@ impl Checker<'_> {
 
     fn has_prerequisites(&self, field: Field) -> Result<(), RuleError> {
         let needs = field.info().prerequisites;
-        if self.state.satisfies(needs) { Ok(()) } else { Err(RuleError::Prerequisites { field, needs }) }
+        if self.satisfies(needs) { Ok(()) } else { Err(RuleError::Prerequisites { field, needs }) }
+    }
+
+    fn satisfies(&self, needs: Prerequisites) -> bool {
+        self.state.as_ref().is_none_or(|state| state.satisfies(needs))
     }
 
     fn writable(&self, field: Field) -> Result<(), RuleError> {
@@ -256,7 +346,7 @@ impl Checker<'_> {
         // Whether a tag or an ND message is there may follow from what is set.
         let matters = [Field::VlanTci, Field::VlanVidOxm, Field::Icmpv6Type, Field::Icmpv6Code];
         if matters.contains(&field) {
-            self.state = std::mem::take(&mut self.state).with_masked(field, value, mask);
+            self.state = self.state.take().map(|state| state.with_masked(field, value, mask));
         }
         Ok(())
     }
@@ -286,16 +376,16 @@ impl Checker<'_> {
 
     /// The "present" bit of a tag, where it is known to be set.
     fn tag(&self, field: Field) -> u128 {
-        let (value, mask) = self.state.get(field);
+        let (value, mask) = self.state.as_ref().map_or((0, 0), |state| state.get(field));
         value & mask & PRESENT
     }
 
     fn set_tag(&mut self, field: Field, present: u128) {
-        self.state = std::mem::take(&mut self.state).with_masked(field, present, PRESENT);
+        self.state = self.state.take().map(|state| state.with_masked(field, present, PRESENT));
     }
 }
 
-fn check_output(port: PortNo) -> Result<(), RuleError> {
+pub(super) fn check_output(port: PortNo) -> Result<(), RuleError> {
     let reserved = [
         PortNo::IN_PORT,
         PortNo::NORMAL,
