@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn no_clock_and_no_size_is_too_large() {
-        let meter = meter(MeterUnit::Kbps, &[(BandKind::Drop, u32::MAX, u32::MAX), (BandKind::Drop, 1, u32::MAX)]);
+        let meter =
+            meter(MeterUnit::Kbps, &[(BandKind::Drop, u32::MAX, u32::MAX), (BandKind::Drop, 1, u32::MAX)]);
         for now in [0, u64::MAX / 64, u64::MAX] {
             meter.measure(Timestamp::from_nanos(now), u64::MAX);
             meter.measure(Timestamp::from_nanos(now), 1);

@@ -30,5 +30,9 @@ pub(super) fn remark<B: FrameBuf>(
     if dscp == tos >> 2 {
         return Ok(());
     }
-    edit_fields(packet, &[FieldEdit { field: Field::NwTos, value: u128::from(dscp) << 2, mask: 0xfc }], n_pops)
+    edit_fields(
+        packet,
+        &[FieldEdit { field: Field::NwTos, value: u128::from(dscp) << 2, mask: 0xfc }],
+        n_pops,
+    )
 }

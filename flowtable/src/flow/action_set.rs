@@ -70,7 +70,8 @@ pub(crate) fn order<'a>(written: impl DoubleEndedIterator<Item = &'a Action>) ->
             placed.push((place, action));
         }
     }
-    let Some(way_out) = placed.iter().map(|(place, _)| *place).filter(|place| place.is_way_out()).min() else {
+    let Some(way_out) = placed.iter().map(|(place, _)| *place).filter(|place| place.is_way_out()).min()
+    else {
         return Vec::new();
     };
     placed.retain(|(place, _)| *place <= way_out);
@@ -93,7 +94,8 @@ mod tests {
         let out = |raw| Action::Output(PortNo::new(raw).unwrap());
         let group = Action::Group(GroupId::new(1).unwrap());
         let resubmit = Action::Resubmit { port: None, table: Some(TableId::FIRST) };
-        let written = [out(1), set(1), Action::DecTtl, Action::PushVlan(0x8100), set(2), out(2), Action::PopVlan];
+        let written =
+            [out(1), set(1), Action::DecTtl, Action::PushVlan(0x8100), set(2), out(2), Action::PopVlan];
         let expected = [Action::PopVlan, Action::PushVlan(0x8100), Action::DecTtl, set(1), set(2), out(2)];
         assert_eq!(order(written.iter()), expected.iter().collect::<Vec<_>>());
         let with = |more: &[Action]| {

@@ -65,7 +65,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let set = std::mem::take(&mut self.action_set);
         let ordered = action_set::order(set.iter().map(|(action, _)| *action));
         let last = ordered.last().copied();
-        let writer = set.iter().rev().find(|(action, _)| last.is_some_and(|last| std::ptr::eq(last, *action)));
+        let writer =
+            set.iter().rev().find(|(action, _)| last.is_some_and(|last| std::ptr::eq(last, *action)));
         let Some((_, rule)) = writer else { return false };
         self.note(format_args!("the action set"));
         self.frames.push(Frame { actions: List::Set(ordered.into_iter()), ..Frame::of(rule, self.n_ends) });

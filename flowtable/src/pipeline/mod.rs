@@ -26,6 +26,8 @@ pub(crate) mod random;
 mod select;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_openflow;
 mod walk;
 mod write;
 

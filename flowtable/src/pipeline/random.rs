@@ -223,7 +223,15 @@ fn require(m: Match, actions: &[Action]) -> Match {
 }
 
 fn matching() -> impl Strategy<Value = Match> {
-    let metadata = select(vec![Field::InPort, Field::Metadata, Field::ActsetOutput, Field::Reg0, Field::Reg1, Field::EthDst, Field::EthSrc]);
+    let metadata = select(vec![
+        Field::InPort,
+        Field::Metadata,
+        Field::ActsetOutput,
+        Field::Reg0,
+        Field::Reg1,
+        Field::EthDst,
+        Field::EthSrc,
+    ]);
     let generic =
         (metadata, 0_u128..4, select(vec![1_u128, 3, u128::MAX])).prop_map(|(field, value, mask)| {
             let mask = if matches!(field, Field::InPort | Field::ActsetOutput) { u128::MAX } else { mask };
@@ -288,10 +296,7 @@ fn instructions() -> impl Strategy<Value = Vec<Action>> {
     let all = (
         prop::option::weighted(0.1, Just(Action::ClearActions)),
         prop::option::weighted(0.2, vec(write, 1..4).prop_map(Action::WriteActions)),
-        prop::option::weighted(
-            0.1,
-            (0_u64..4).prop_map(|value| Action::WriteMetadata { value, mask: 3 }),
-        ),
+        prop::option::weighted(0.1, (0_u64..4).prop_map(|value| Action::WriteMetadata { value, mask: 3 })),
         prop::option::weighted(0.4, (1..N_TABLES).prop_map(|raw| Action::GotoTable(table(raw)))),
     );
     prop::option::weighted(0.3, all).prop_map(|all| {
@@ -343,7 +348,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         3 => (1_u32..8).prop_map(|raw| Action::Group(GroupId::new(raw).unwrap())),
         2 => (1_u32..4).prop_map(|raw| Action::Meter(MeterId::new(raw).unwrap())),
     ];
-    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => ways];
+    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => ways];
     if depth == 0 {
         return leaf.boxed();
     }

@@ -45,7 +45,11 @@ pub(super) fn hash(selection: &Selection, seed: u64, key: &mut Tracked) -> u64 {
         SelectionMethod::Hash if !selection.fields.is_empty() => {
             selection.fields.iter().fold(hash, |hash, (field, bits)| {
                 // A header that is not there is not hashed.
-                if holds(key, field.info().prerequisites) { add(hash, key.read_bits(*field, *bits)) } else { hash }
+                if holds(key, field.info().prerequisites) {
+                    add(hash, key.read_bits(*field, *bits))
+                } else {
+                    hash
+                }
             })
         }
         SelectionMethod::DpHash if selection.param == 1 => of_conversation(hash, key, true),

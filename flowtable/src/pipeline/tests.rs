@@ -138,6 +138,7 @@ fn cause(translation: &Translation) -> (DropReason, Option<u64>) {
 fn random_rules_do_all_sorts_of_things() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut n_groups, mut n_meters) = (0, 0);
     let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
         (0, 0, 0, 0, 0, 0, 0);
     for _ in 0..1000 {
@@ -146,7 +147,10 @@ fn random_rules_do_all_sorts_of_things() {
         let snapshot = snapshot(1, &rules);
         n_rules += rules.len();
         n_allowed += snapshot.tables.len();
-        let emits = translate(&snapshot, &key, &mut NoTrace).program.emits;
+        let translation = translate(&snapshot, &key, &mut NoTrace);
+        n_groups += usize::from(!translation.tally.groups.is_empty());
+        n_meters += usize::from(!translation.program.meters.is_empty());
+        let emits = translation.program.emits;
         n_emits += usize::from(!emits.is_empty());
         n_edits += usize::from(emits.iter().any(|emit| !emit.edits.is_empty()));
         n_tags += usize::from(emits.iter().any(|emit| !emit.vlan_pushes.is_empty()));
@@ -154,8 +158,8 @@ fn random_rules_do_all_sorts_of_things() {
         n_ttl +=
             usize::from(emits.iter().flat_map(|emit| &emit.edits).any(|edit| edit.field == Field::NwTtl));
     }
-    let seen = [n_allowed * 1000 / n_rules, n_emits, n_edits, n_tags, n_tunnels, n_ttl];
-    let expected = [900, 350, 40, 40, 5, 10];
+    let seen = [n_allowed * 1000 / n_rules, n_emits, n_edits, n_tags, n_tunnels, n_ttl, n_groups, n_meters];
+    let expected = [900, 350, 40, 40, 3, 10, 60, 40];
     assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
 }
 

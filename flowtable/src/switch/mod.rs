@@ -16,6 +16,8 @@ mod metered;
 mod run;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_openflow;
 
 use std::{
     hash::{BuildHasher, RandomState},

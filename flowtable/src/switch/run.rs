@@ -155,7 +155,10 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
 }
 
 /// A copy with all that travels with the packet.
-pub(super) fn copy<B: FrameBuf, S: Sink<B>>(packet: &Packet<B>, sink: &mut S) -> Result<Packet<B>, DropReason> {
+pub(super) fn copy<B: FrameBuf, S: Sink<B>>(
+    packet: &Packet<B>,
+    sink: &mut S,
+) -> Result<Packet<B>, DropReason> {
     let mut copy = sink.copy(packet).ok_or(DropReason::NoBuffer)?;
     copy.in_port = packet.in_port;
     copy.layout = packet.layout;

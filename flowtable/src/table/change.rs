@@ -232,7 +232,9 @@ impl Transaction {
 
     /// A rule goes, and whoever wants to know is told.
     pub(super) fn take(&mut self, rule: &Arc<Rule>, reason: RemovedReason) {
-        let Some(rule) = self.next.table_mut(rule.table).remove(rule.priority, &rule.matching) else { return };
+        let Some(rule) = self.next.table_mut(rule.table).remove(rule.priority, &rule.matching) else {
+            return;
+        };
         self.next.n_mortal -= usize::from(rule.life.is_mortal());
         if rule.life.flags.has(RuleFlags::SEND_FLOW_REM) {
             self.removed.push(Removed { rule, reason, at: self.now });

@@ -106,7 +106,9 @@ pub enum RuleError {
         action: String,
     },
     /// Instructions in another order than OpenFlow's.
-    #[error("`{instruction}` must come before what it follows, once, and not within a clone; the order is actions, clear_actions, write_actions, write_metadata, goto_table")]
+    #[error(
+        "`{instruction}` must come before what it follows, once, and not within a clone; the order is actions, clear_actions, write_actions, write_metadata, goto_table"
+    )]
     InstructionOrder {
         /// The instruction.
         instruction: &'static str,

@@ -197,7 +197,8 @@ impl Transaction {
         match self.next.groups.get(&id) {
             Some(old) => {
                 (group.stats, group.born) = (Arc::clone(&old.stats), old.born);
-                let known: BTreeMap<_, _> = old.buckets.iter().map(|bucket| (bucket.id, &bucket.stats)).collect();
+                let known: BTreeMap<_, _> =
+                    old.buckets.iter().map(|bucket| (bucket.id, &bucket.stats)).collect();
                 for bucket in &mut group.buckets {
                     if let Some(stats) = known.get(&bucket.id) {
                         bucket.stats = Arc::clone(stats);
@@ -223,19 +224,17 @@ impl Transaction {
             return Err(GroupError::Missing(missing).into());
         }
         // A group that names itself is a loop, which is found later.
-        let others: Vec<Action> = bucket
-            .actions
-            .iter()
-            .filter(|action| **action != Action::Group(group.id))
-            .cloned()
-            .collect();
+        let others: Vec<Action> =
+            bucket.actions.iter().filter(|action| **action != Action::Group(group.id)).cloned().collect();
         self.check_references(&others)
     }
 
     /// What the actions name is there.
     pub(super) fn check_references(&self, actions: &[Action]) -> Result<(), RuleError> {
         each_reference(actions, &mut |reference| match reference {
-            Reference::Group(id) if !self.next.groups.contains_key(&id) => Err(GroupError::Missing(id).into()),
+            Reference::Group(id) if !self.next.groups.contains_key(&id) => {
+                Err(GroupError::Missing(id).into())
+            }
             Reference::Meter(id) if !self.next.meters.contains_key(&id) => Err(RuleError::NoSuchMeter { id }),
             Reference::Group(_) | Reference::Meter(_) | Reference::Port(_) => Ok(()),
         })

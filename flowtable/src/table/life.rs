@@ -70,8 +70,10 @@ impl Tables {
         if self.n_mortal == 0 {
             return None;
         }
-        let mut ended: Vec<_> =
-            self.rules().filter_map(|rule| ended(rule, now).map(|reason| (Arc::clone(rule), reason))).collect();
+        let mut ended: Vec<_> = self
+            .rules()
+            .filter_map(|rule| ended(rule, now).map(|reason| (Arc::clone(rule), reason)))
+            .collect();
         if ended.is_empty() {
             return None;
         }

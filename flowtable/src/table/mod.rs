@@ -150,10 +150,11 @@ impl PartialEq for Tables {
 impl Eq for Tables {}
 
 fn same_rule(a: &Arc<Rule>, b: &Arc<Rule>) -> bool {
-    Arc::ptr_eq(a, b) || a.actions == b.actions
-        && a.cookie == b.cookie
-        && a.origin == b.origin
-        && a.life.asks_the_same(&b.life)
+    Arc::ptr_eq(a, b)
+        || a.actions == b.actions
+            && a.cookie == b.cookie
+            && a.origin == b.origin
+            && a.life.asks_the_same(&b.life)
 }
 
 fn precedence(a: &Rule, b: &Rule) -> Ordering {
@@ -165,3 +166,7 @@ fn precedence(a: &Rule, b: &Rule) -> Ordering {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_group;
+#[cfg(test)]
+mod tests_life;

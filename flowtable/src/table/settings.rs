@@ -1,8 +1,8 @@
 //! How a table is run: its name, what a miss means, how many rules it takes.
 
 use super::{
-    check::RuleError,
     change::{Refusal, Transaction},
+    check::RuleError,
 };
 use crate::types::TableId;
 
@@ -47,7 +47,8 @@ impl Transaction {
     pub(super) fn change_table(&mut self, table: TableId, settings: TableSettings) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal { what: format!("table={table}"), reason });
         let same_name = self.next.settings.iter().find(|(_, other)| other.name == settings.name);
-        if let Some((other, _)) = same_name.filter(|(other, _)| !settings.name.is_empty() && **other != table) {
+        if let Some((other, _)) = same_name.filter(|(other, _)| !settings.name.is_empty() && **other != table)
+        {
             return refuse(RuleError::TableNameTaken { name: settings.name, table: *other });
         }
         let all = std::sync::Arc::make_mut(&mut self.next.settings);

@@ -17,9 +17,17 @@ use crate::{
 };
 
 const KINDS: &[&str] = &["all", "select", "indirect", "ff", "fast_failover"];
-const ITEMS: &[&str] =
-    &["group_id", "type", "selection_method", "selection_method_param", "fields", "command_bucket_id", "bucket"];
-const METHODS: &[(&str, SelectionMethod)] = &[("hash", SelectionMethod::Hash), ("dp_hash", SelectionMethod::DpHash)];
+const ITEMS: &[&str] = &[
+    "group_id",
+    "type",
+    "selection_method",
+    "selection_method_param",
+    "fields",
+    "command_bucket_id",
+    "bucket",
+];
+const METHODS: &[(&str, SelectionMethod)] =
+    &[("hash", SelectionMethod::Hash), ("dp_hash", SelectionMethod::DpHash)];
 
 /// Reads a group. Buckets without a number get the smallest free ones.
 ///
@@ -54,7 +62,9 @@ pub fn parse_inserted_buckets(
         Some(CommandBucket::First) => BucketPlace::First,
         Some(CommandBucket::Id(bucket)) => BucketPlace::After(bucket),
         Some(CommandBucket::All) => {
-            return Err(Piece::whole("").error("insert buckets `first`, `last` or behind a number, not `all`"));
+            return Err(
+                Piece::whole("").error("insert buckets `first`, `last` or behind a number, not `all`")
+            );
         }
     };
     let taken = group(id).iter().flat_map(|group| &group.buckets).map(|bucket| bucket.id).collect();
@@ -171,7 +181,8 @@ impl<'a> GroupReader<'a> {
         if buckets.len() > MAX_BUCKETS {
             return Err(head.error(format!("more than {MAX_BUCKETS} buckets")));
         }
-        reader.buckets = buckets.into_iter().map(|piece| read_bucket(piece, ports)).collect::<Result<_, _>>()?;
+        reader.buckets =
+            buckets.into_iter().map(|piece| read_bucket(piece, ports)).collect::<Result<_, _>>()?;
         Ok(reader)
     }
 
@@ -241,7 +252,9 @@ impl<'a> GroupReader<'a> {
     fn only_buckets(&self) -> Result<(), TextError> {
         match (self.kind, &self.selection) {
             (None, None) => Ok(()),
-            _ => Err(Piece::whole("").error("this changes buckets, not the group's type or selection method")),
+            _ => {
+                Err(Piece::whole("").error("this changes buckets, not the group's type or selection method"))
+            }
         }
     }
 }
@@ -260,8 +273,11 @@ fn split_buckets(text: &str) -> (Piece<'_>, Vec<Piece<'_>>) {
     starts.sort_unstable();
     let head = starts.first().map_or(text.len(), |(at, _)| *at);
     let ends = starts.iter().skip(1).map(|(at, _)| *at).chain([text.len()]);
-    let buckets =
-        starts.iter().zip(ends).map(|((_, start), end)| Piece { text: &text[*start..end], at: *start }).collect();
+    let buckets = starts
+        .iter()
+        .zip(ends)
+        .map(|((_, start), end)| Piece { text: &text[*start..end], at: *start })
+        .collect();
     (Piece { text: &text[..head], at: 0 }, buckets)
 }
 
@@ -273,7 +289,9 @@ fn read_bucket(piece: Piece<'_>, ports: &PortTable) -> Result<Read, TextError> {
     loop {
         let list = cursor.rest();
         let Some(name) = cursor.name()? else {
-            return Err(Piece { text: "", at: list.at }.error("the bucket has no actions; `actions=drop` drops"));
+            return Err(
+                Piece { text: "", at: list.at }.error("the bucket has no actions; `actions=drop` drops")
+            );
         };
         match name.text {
             "bucket_id" => id = Some(bucket_id(cursor.form()?.value(name)?)?),

@@ -11,7 +11,17 @@ use crate::{
 };
 
 const ITEMS: &[&str] = &[
-    "meter", "kbps", "pktps", "burst", "stats", "bands", "band", "type", "rate", "burst_size", "prec_level",
+    "meter",
+    "kbps",
+    "pktps",
+    "burst",
+    "stats",
+    "bands",
+    "band",
+    "type",
+    "rate",
+    "burst_size",
+    "prec_level",
 ];
 
 /// Reads a meter.

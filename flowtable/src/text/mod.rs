@@ -178,7 +178,8 @@ fn print_with(rule: &Rule, stats: &str) -> String {
 fn print_life(life: &RuleLife) -> String {
     let RuleLife { idle_timeout, hard_timeout, importance, flags, .. } = *life;
     let limits = [("idle_timeout", idle_timeout), ("hard_timeout", hard_timeout), ("importance", importance)];
-    let limits = limits.iter().filter(|(_, value)| *value != 0).map(|(name, value)| format!(" {name}={value},"));
+    let limits =
+        limits.iter().filter(|(_, value)| *value != 0).map(|(name, value)| format!(" {name}={value},"));
     limits.chain(flags.names().map(|name| format!(" {name}"))).collect()
 }
 
