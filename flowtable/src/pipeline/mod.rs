@@ -13,13 +13,17 @@
 //! is sound.
 //!
 //! Read `walk.rs` first (tables, nesting, limits), then `write.rs` (what actions do to
-//! the key), `output.rs` (where copies go) and `edit.rs` (how a copy differs from the
+//! the key; `labels.rs` for MPLS), `spread.rs` (choices by a hash), `output.rs` and
+//! `punt.rs` (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received).
 
 mod edit;
+mod labels;
 mod output;
+mod punt;
 #[cfg(test)]
 pub(crate) mod random;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -46,6 +50,9 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_LOOKUPS: usize = 4096;
 /// Copies of one packet.
 pub const MAX_EMITS: usize = 16_384;
+
+/// Values on the stack of one packet.
+pub const MAX_STACK: usize = 4096;
 
 /// What the tables make of a packet.
 #[derive(Debug, Clone)]

@@ -6,11 +6,11 @@
 
 use std::{fmt, slice, sync::Arc};
 
-use super::{MAX_DEPTH, MAX_LOOKUPS, Tracer, Translation, edit::VlanEdits};
+use super::{MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tracer, Translation, edit::VlanEdits, labels::LabelEdits};
 use crate::{
     drop::DropReason,
-    field::Field,
-    flow::{Action, Rule},
+    field::{Field, SubField},
+    flow::{Action, PuntReason, Rule, ToController},
     key::{FlowKey, Tracked},
     program::{DropCause, Emit, Program},
     snapshot::Snapshot,
@@ -31,6 +31,11 @@ pub(super) struct Walk<'a, T> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) key: Tracked,
     pub(super) vlan: VlanEdits,
+    pub(super) labels: LabelEdits,
+    /// Queue that outputs use.
+    pub(super) queue: Option<u32>,
+    /// What `push` has put away, right-aligned.
+    stack: Vec<u128>,
     pub(super) emits: Vec<Emit>,
     tracer: &'a mut T,
     frames: Vec<Frame<'a>>,
@@ -54,7 +59,16 @@ struct Frame<'a> {
     /// `n_ends` when the frame began.
     n_ends: usize,
     /// What to undo at its end, when it is a clone.
-    undo: Option<Box<(Tracked, VlanEdits)>>,
+    undo: Option<Box<Undo>>,
+}
+
+/// What a clone changes and its end restores.
+struct Undo {
+    key: Tracked,
+    vlan: VlanEdits,
+    labels: LabelEdits,
+    queue: Option<u32>,
+    stack: Vec<u128>,
 }
 
 impl<'a, T: Tracer> Walk<'a, T> {
@@ -63,6 +77,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
             snapshot,
             key: start(key),
             vlan: VlanEdits::default(),
+            labels: LabelEdits::default(),
+            queue: None,
+            stack: Vec::new(),
             emits: Vec::new(),
             tracer,
             frames: Vec::new(),
@@ -104,6 +121,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// Looks the packet up in a table and begins with the rule's actions.
     fn enter(&mut self, table: TableId, depth: usize, in_port: Option<PortNo>) -> Result<(), Abort> {
+        self.see_payload()?;
         self.n_lookups += 1;
         if self.n_lookups > MAX_LOOKUPS {
             return Err(Abort(DropReason::TooManyResubmits));
@@ -142,8 +160,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
     fn leave(&mut self) {
         let Some(frame) = self.frames.pop() else { return };
         if let Some(undo) = frame.undo {
-            self.key.restore(&undo.0);
-            self.vlan = undo.1;
+            self.key.restore(&undo.key);
+            self.vlan = undo.vlan;
+            self.labels = undo.labels;
+            self.queue = undo.queue;
+            self.stack = undo.stack;
         } else if self.n_ends == frame.n_ends {
             self.end_by(DropReason::RuleDrop, Some(frame.rule));
         }
@@ -163,19 +184,125 @@ impl<'a, T: Tracer> Walk<'a, T> {
             }
             Action::Clone(actions) => self.begin_clone(actions)?,
             Action::DecTtl => {
-                if !self.dec_ttl() {
-                    self.end(DropReason::TtlExpired);
-                    self.stop_list();
+                if !self.dec_ttl()? {
+                    self.ttl_expired(&[])?;
+                }
+            }
+            Action::DecTtlOrTell(controllers) => {
+                if !self.dec_ttl()? {
+                    self.ttl_expired(controllers)?;
                 }
             }
             Action::PushVlan(tpid) => self.push_vlan(*tpid)?,
             Action::PopVlan => self.pop_vlan(),
             Action::SetTunnel(id) => self.key.write(Field::TunId, (*id).into()),
+            Action::OutputTruncated { port, max_len } => self.output_special(*port, Some(*max_len), None)?,
+            Action::Enqueue { port, queue } => self.output_special(*port, None, Some(*queue))?,
+            Action::SetQueue(queue) => self.queue = Some(*queue),
+            Action::PopQueue => self.queue = None,
+            Action::Controller(to) => self.punt(to)?,
+            Action::PushMpls(eth_type) => self.push_mpls(*eth_type)?,
+            Action::PopMpls(eth_type) => self.pop_mpls(*eth_type)?,
+            Action::DecMplsTtl => {
+                if !self.dec_mpls_ttl() {
+                    self.ttl_expired(&[])?;
+                }
+            }
+            Action::Push(sub) => self.push(*sub)?,
+            Action::Pop(sub) => self.pop(*sub)?,
+            Action::DeleteField(field) => self.delete_option(*field),
+            Action::ResubmitCt { port, table } => self.resubmit_ct(*port, *table)?,
+            Action::Exit => self.exit(),
+            Action::Note(_) | Action::Conjunction { .. } => {}
+            Action::Multipath(multipath) => self.multipath(multipath)?,
+            Action::Bundle(bundle) => self.bundle(bundle)?,
         }
         Ok(())
     }
 
+    /// The packet goes no further in this list, but perhaps to controllers.
+    fn ttl_expired(&mut self, controllers: &[u16]) -> Result<(), Abort> {
+        for controller in controllers {
+            let reason = PuntReason::InvalidTtl;
+            self.punt(&ToController { reason, controller: *controller, ..ToController::default() })?;
+        }
+        if controllers.is_empty() {
+            self.end(DropReason::TtlExpired);
+        }
+        self.stop_list();
+        Ok(())
+    }
+
+    fn push(&mut self, sub: SubField) -> Result<(), Abort> {
+        if self.stack.len() >= MAX_STACK {
+            return Err(Abort(DropReason::StackOverflow));
+        }
+        self.see_header(sub.field.info().prerequisites)?;
+        let value = self.key.read_sub(sub);
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self, sub: SubField) -> Result<(), Abort> {
+        match self.stack.pop() {
+            Some(value) => self.set(sub.field, value << sub.start, sub.bits()),
+            None => {
+                self.note(format_args!("the stack is empty: nothing popped"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends all lists of actions up to the innermost clone.
+    fn exit(&mut self) {
+        for frame in self.frames.iter_mut().rev() {
+            frame.actions = [].iter();
+            frame.goto = None;
+            if frame.undo.is_some() {
+                break;
+            }
+        }
+    }
+
+    /// The rule whose actions are under way.
+    pub(super) fn rule(&self) -> Option<&'a Arc<Rule>> {
+        self.frames.last().map(|frame| frame.rule)
+    }
+
+    /// Looks up with the original tuple of the packet's connection, where it has one.
+    fn resubmit_ct(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
+        self.see_payload()?;
+        let tuple: &[(Field, Field)] = match (self.key.read(Field::EthType), self.key.read(Field::CtNwProto))
+        {
+            (_, 0) => &[],
+            (0x0800, _) => &[(Field::CtNwSrc, Field::NwSrc), (Field::CtNwDst, Field::NwDst)],
+            (0x86dd, _) => &[(Field::CtIpv6Src, Field::Ipv6Src), (Field::CtIpv6Dst, Field::Ipv6Dst)],
+            _ => &[],
+        };
+        if tuple.is_empty() {
+            return self.resubmit(port, table);
+        }
+        let saved = self.key.clone();
+        let ports = [(Field::CtTpSrc, Field::TcpSrc), (Field::CtTpDst, Field::TcpDst)];
+        let proto = (Field::CtNwProto, Field::NwProto);
+        for (from, to) in tuple.iter().copied().chain(ports).chain([proto]) {
+            let value = self.key.read(from);
+            self.key.write(to, value);
+        }
+        self.begin_resubmit(port, table, Some(&saved))
+    }
+
     fn resubmit(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
+        self.begin_resubmit(port, table, None)
+    }
+
+    /// `restore`: the key to go on with once the rule is found.
+    fn begin_resubmit(
+        &mut self,
+        port: Option<PortNo>,
+        table: Option<TableId>,
+        restore: Option<&Tracked>,
+    ) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let current = frame.rule.table;
         let table = table.unwrap_or(current);
@@ -183,7 +310,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
-        self.enter(table, depth, port.filter(|port| *port != PortNo::IN_PORT))
+        self.enter(table, depth, port.filter(|port| *port != PortNo::IN_PORT))?;
+        if let Some(saved) = restore {
+            self.key.restore(saved);
+        }
+        Ok(())
     }
 
     fn begin_clone(&mut self, actions: &'a [Action]) -> Result<(), Abort> {
@@ -198,7 +329,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
             goto: None,
             depth,
             n_ends: self.n_ends,
-            undo: Some(Box::new((self.key.clone(), self.vlan))),
+            undo: Some(Box::new(Undo {
+                key: self.key.clone(),
+                vlan: self.vlan,
+                labels: self.labels,
+                queue: self.queue,
+                stack: self.stack.clone(),
+            })),
         });
         Ok(())
     }

@@ -12,6 +12,7 @@
 
 mod books;
 mod flow_hash;
+mod punts;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,11 @@ use std::{
 };
 
 use self::books::Books;
-pub use self::run::Sink;
+use self::punts::Punts;
+pub use self::{
+    punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
+    run::Sink,
+};
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
     drop::DropReason,
@@ -68,6 +73,7 @@ pub struct Switch {
     sessions: Sessions,
     lanes: Box<Lanes>,
     books: Books,
+    punts: Punts,
 }
 
 /// What is known of the packets of a pass, one array for each attribute.
@@ -154,6 +160,7 @@ impl Switch {
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
+            punts: Punts::default(),
         }
     }
 
@@ -272,6 +279,12 @@ impl Switch {
     /// Brings the counters of the rules up to date with what the caches have carried.
     pub fn flush_stats(&mut self) {
         self.megaflows.push_stats();
+    }
+
+    /// Takes the packets that rules have sent to controllers, oldest first. What is not
+    /// taken in time is dropped as [`DropReason::PuntQueueFull`].
+    pub fn take_packet_ins(&mut self) -> Vec<PacketIn> {
+        self.punts.take()
     }
 
     /// The megaflows, with what they have carried.

@@ -9,11 +9,13 @@
 //! as they are: their statistics are accepted and ignored.
 
 mod action;
+mod controller;
 mod cursor;
 mod datapath;
 mod key;
 mod matching;
 mod names;
+mod spread;
 mod suggest;
 mod value;
 
