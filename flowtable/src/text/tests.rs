@@ -10,7 +10,7 @@ use crate::{
     key::{FlowMask, low_bits},
     port::{PortInfo, PortRole},
     program::{DropCause, Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
-    table::{MAX_NESTING, check_match},
+    table::{MAX_NESTING, check_match, check_rule},
     types::{PortNo, Vni},
 };
 
@@ -636,4 +636,22 @@ fn programs_print_like_datapath_actions() {
     let cause = DropCause { reason: DropReason::TtlExpired, rule: None };
     assert_eq!(print_program(&Program { emits: vec![], drop: Some(cause) }), "drop(ttl-expired)");
     assert_eq!(print(vec![]), "drop");
+}
+
+/// What users paste loads, and prints as what it is.
+#[test]
+fn pasted_dumps_load_unchanged() {
+    let lines =
+        include_str!("testdata/dumps.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut n_lines = 0;
+    for line in lines {
+        let rule = parse_flow(line, &ports()).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        check_rule(&rule).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        let printed = rule.to_string();
+        let again = parse_flow(&printed, &ports()).unwrap_or_else(|error| panic!("{printed}\n{error}"));
+        assert_eq!((&again.matching, &again.actions), (&rule.matching, &rule.actions), "{line}\n{printed}");
+        assert_eq!((again.table, again.priority, again.cookie), (rule.table, rule.priority, rule.cookie));
+        n_lines += 1;
+    }
+    assert!(n_lines >= 80, "{n_lines}");
 }
