@@ -13,9 +13,9 @@ use std::{net::IpAddr, ops::Range, sync::Arc};
 use crate::{
     drop::DropReason,
     field::Field,
-    flow::Rule,
+    flow::{Match, Rule, ToController},
     meter::Meter,
-    types::{PortNo, Vni},
+    types::{PortNo, TableId, Vni},
 };
 
 /// All copies of a packet that leave.
@@ -71,8 +71,49 @@ pub struct Emit {
     pub edits: Vec<FieldEdit>,
     /// Header to put in front, when the port is a tunnel.
     pub tunnel: Option<Arc<TunnelHeader>>,
-    /// Port it leaves by; for a tunnel, the underlay's port.
+    /// Port it leaves by; for a tunnel, the underlay's port; [`PortNo::CONTROLLER`] for a
+    /// copy that goes to a controller.
     pub port: PortNo,
+    /// What few copies need.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// What few copies need beside tags, edits and a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// New MPLS labels, after the VLAN tags.
+    pub labels: Option<LabelEdit>,
+    /// Cut to this many bytes, before a tunnel header goes in front.
+    pub max_len: Option<u32>,
+    /// Queue of the port to send by.
+    pub queue: Option<u32>,
+    /// It goes to a controller.
+    pub punt: Option<Arc<Punt>>,
+}
+
+/// A change of the label stack.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelEdit {
+    /// Labels to remove first.
+    pub n_pops: u8,
+    /// Label stack entries to push after that, outermost last.
+    pub pushes: Vec<u32>,
+    /// EtherType of the result.
+    pub eth_type: u16,
+}
+
+/// What a controller is told beside the packet (`NXT_PACKET_IN2`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Punt {
+    /// How the rule wants it sent.
+    pub to: ToController,
+    /// Table of the rule.
+    pub table: TableId,
+    /// Cookie of the rule.
+    pub cookie: u64,
+    /// What the packet had in the pipeline: input port, registers, metadata, tunnel and
+    /// connection fields that are not zero.
+    pub metadata: Match,
 }
 
 /// New bits of one header field. Checksums that cover it are the executor's to mend.

@@ -1,7 +1,8 @@
 //! What the switch counts, apart from rules: caches, ports, drops.
 //!
 //! The counters of a [`Switch`](crate::switch::Switch) obey one law, conservation: each
-//! received packet is counted once, as forwarded (at least one copy went to the sink) or
+//! received packet is counted once, as forwarded (at least one copy went to the sink or into the queue for
+//! the controller) or
 //! as dropped (in one row of the drop table). Copies that failed while others left are
 //! counted apart.
 

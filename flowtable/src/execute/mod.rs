@@ -1,12 +1,13 @@
 //! Does to a packet what an [`Emit`] says: the last step before a port.
 //!
 //! The order is fixed: header edits with their checksums (`edit`, `place`), VLAN tags (`tags`),
-//! then the tunnel header in front (`encap`). Nothing here decides anything; a field
+//! MPLS labels and truncation (`labels`), then the tunnel header in front (`encap`). Nothing here decides anything; a field
 //! that the frame does not have (ports of a later fragment, say) is left alone, as
 //! Open vSwitch does.
 
 mod edit;
 mod encap;
+mod labels;
 mod place;
 mod remark;
 mod tags;
@@ -56,6 +57,14 @@ pub(crate) fn apply_remarked<B: FrameBuf>(
     }
     if emit.n_vlan_pops != 0 || !emit.vlan_pushes.is_empty() {
         tags::retag(packet, usize::from(emit.n_vlan_pops), &emit.vlan_pushes)?;
+    }
+    if let Some(extras) = &emit.extras {
+        if let Some(edit) = &extras.labels {
+            labels::relabel(packet, edit)?;
+        }
+        if let Some(max_len) = extras.max_len {
+            labels::truncate(packet, max_len)?;
+        }
     }
     if let Some(header) = &emit.tunnel {
         offload::complete(packet);

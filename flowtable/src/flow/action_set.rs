@@ -7,11 +7,15 @@ use super::Action;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     PopVlan,
+    PopMpls,
+    PushMpls,
     PushVlan,
     DecTtl,
+    DecMplsTtl,
     /// Fields are set in the order they were written.
     Set,
     Meter,
+    Queue,
     // Only the first of the following that is there is executed.
     Group,
     Output,
@@ -33,18 +37,36 @@ impl Place {
 fn place(action: &Action) -> Option<Place> {
     Some(match action {
         Action::PopVlan => Place::PopVlan,
+        Action::PopMpls(_) => Place::PopMpls,
+        Action::PushMpls(_) => Place::PushMpls,
         Action::PushVlan(_) => Place::PushVlan,
-        Action::DecTtl => Place::DecTtl,
-        Action::SetField { .. } | Action::Move { .. } | Action::SetTunnel(_) => Place::Set,
+        Action::DecTtl | Action::DecTtlOrTell(_) => Place::DecTtl,
+        Action::DecMplsTtl => Place::DecMplsTtl,
+        Action::SetField { .. } | Action::Move { .. } | Action::SetTunnel(_) | Action::DeleteField(_) => {
+            Place::Set
+        }
         Action::Meter(_) => Place::Meter,
+        Action::SetQueue(_) => Place::Queue,
         Action::Group(_) => Place::Group,
-        Action::Output(_) | Action::OutputReg(_) => Place::Output,
-        Action::Resubmit { .. } => Place::Resubmit,
+        Action::Output(_)
+        | Action::OutputReg(_)
+        | Action::OutputTruncated { .. }
+        | Action::Enqueue { .. }
+        | Action::Controller(_) => Place::Output,
+        Action::Resubmit { .. } | Action::ResubmitCt { .. } => Place::Resubmit,
         Action::GotoTable(_)
         | Action::Clone(_)
         | Action::ClearActions
         | Action::WriteActions(_)
-        | Action::WriteMetadata { .. } => return None,
+        | Action::WriteMetadata { .. }
+        | Action::PopQueue
+        | Action::Push(_)
+        | Action::Pop(_)
+        | Action::Exit
+        | Action::Note(_)
+        | Action::Multipath(_)
+        | Action::Bundle(_)
+        | Action::Conjunction { .. } => return None,
     })
 }
 

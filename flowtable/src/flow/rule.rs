@@ -73,3 +73,10 @@ pub struct Rule {
     /// Its counters.
     pub stats: Arc<RuleStats>,
 }
+
+impl Rule {
+    /// The rule is a part of conjunctions and matches nothing by itself.
+    pub fn is_conjunctive(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Conjunction { .. }))
+    }
+}

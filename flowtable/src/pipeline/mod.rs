@@ -13,17 +13,22 @@
 //! is sound.
 //!
 //! Read `walk.rs` first (tables, nesting, limits), then `action_set.rs`, `group.rs` and
-//! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key), `output.rs` (where copies go) and `edit.rs` (how a copy differs from the
+//! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key;
+//! `labels.rs` for MPLS), `spread.rs` and `select.rs` (choices by a hash), `output.rs` and
+//! `punt.rs` (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received).
 
 mod action_set;
 mod edit;
 mod group;
+mod labels;
 mod metering;
 mod output;
+mod punt;
 #[cfg(test)]
 pub(crate) mod random;
 mod select;
+mod spread;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -55,6 +60,9 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_LOOKUPS: usize = 4096;
 /// Copies of one packet.
 pub const MAX_EMITS: usize = 16_384;
+
+/// Values on the stack of one packet.
+pub const MAX_STACK: usize = 4096;
 
 /// What the tables make of a packet.
 #[derive(Debug, Clone)]

@@ -7,14 +7,15 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    MAX_DEPTH, MAX_LOOKUPS, Tally, Tracer, Translation,
+    MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
     edit::VlanEdits,
+    labels::LabelEdits,
 };
 use crate::{
     drop::DropReason,
-    field::Field,
-    flow::{Action, Rule},
+    field::{Field, SubField},
+    flow::{Action, PuntReason, Rule, ToController},
     group::Bucket,
     key::{FlowKey, Tracked},
     program::{DropCause, Emit, MeterStep, Program},
@@ -37,6 +38,11 @@ pub(super) struct Walk<'a, T> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) key: Tracked,
     pub(super) vlan: VlanEdits,
+    pub(super) labels: LabelEdits,
+    /// Queue that outputs use.
+    pub(super) queue: Option<u32>,
+    /// What `push` has put away, right-aligned.
+    stack: Vec<u128>,
     pub(super) emits: Vec<Emit>,
     pub(super) meters: Vec<MeterStep>,
     pub(super) action_set: ActionSet<'a>,
@@ -62,6 +68,9 @@ pub(super) struct Frame<'a> {
     pub(super) goto: Option<TableId>,
     /// Nesting that counts towards the limit.
     pub(super) depth: usize,
+    /// Nesting as it is shown: a table that a rule goes on to is beside the rule, one
+    /// that it resubmits to is below.
+    pub(super) nesting: usize,
     /// `n_ends` when the frame began.
     pub(super) n_ends: usize,
     /// What to undo at its end, when it is a clone or a bucket.
@@ -72,6 +81,9 @@ pub(super) struct Frame<'a> {
 pub(super) struct Saved<'a> {
     key: Tracked,
     vlan: VlanEdits,
+    labels: LabelEdits,
+    queue: Option<u32>,
+    stack: Vec<u128>,
     action_set: ActionSet<'a>,
     n_meters: usize,
 }
@@ -80,7 +92,7 @@ impl<'a> Frame<'a> {
     /// A frame of a rule, with nothing to do.
     pub(super) fn of(rule: &'a Arc<Rule>, n_ends: usize) -> Self {
         let buckets = [].iter();
-        Self { rule, actions: List::empty(), buckets, goto: None, depth: 0, n_ends, undo: None }
+        Self { rule, actions: List::empty(), buckets, goto: None, depth: 0, nesting: 0, n_ends, undo: None }
     }
 }
 
@@ -90,6 +102,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
             snapshot,
             key: start(key),
             vlan: VlanEdits::default(),
+            labels: LabelEdits::default(),
+            queue: None,
+            stack: Vec::new(),
             emits: Vec::new(),
             meters: Vec::new(),
             action_set: Vec::new(),
@@ -121,7 +136,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     fn walk(&mut self) -> Result<(), Abort> {
-        self.enter(FIRST_TABLE, 0, None)?;
+        self.enter(FIRST_TABLE, 0, 0, None)?;
         loop {
             let Some(frame) = self.frames.last_mut() else {
                 if self.begin_action_set() {
@@ -134,8 +149,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
             } else if let Some(bucket) = frame.buckets.next() {
                 self.begin_bucket(bucket);
             } else if let Some(table) = frame.goto.take() {
-                let depth = frame.depth;
-                self.enter(table, depth, None)?;
+                let (depth, nesting) = (frame.depth, frame.nesting);
+                self.enter(table, depth, nesting, None)?;
             } else {
                 self.leave();
             }
@@ -144,26 +159,35 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// Looks the packet up in a table and begins with the rule's actions. The table says what
     /// happens when it has no rule.
-    fn enter(&mut self, table: TableId, depth: usize, in_port: Option<PortNo>) -> Result<(), Abort> {
+    fn enter(
+        &mut self,
+        table: TableId,
+        depth: usize,
+        nesting: usize,
+        in_port: Option<PortNo>,
+    ) -> Result<(), Abort> {
+        self.see_payload()?;
         let mut table = table;
         loop {
             self.n_lookups += 1;
             if self.n_lookups > MAX_LOOKUPS {
                 return Err(Abort(DropReason::TooManyResubmits));
             }
-            let nesting = self.frames.len();
             let found = self.lookup(table, in_port);
             self.tracer.lookup(nesting, table, found);
             if let Some(rule) = found {
                 self.rules.push(Arc::clone(rule));
                 let actions = List::Rule(rule.actions.iter());
-                self.frames.push(Frame { actions, depth, ..Frame::of(rule, self.n_ends) });
+                self.frames.push(Frame { actions, depth, nesting, ..Frame::of(rule, self.n_ends) });
                 return Ok(());
             }
             self.tally.misses.push(table);
             match (self.snapshot.tables.settings(table).miss, TableId::new(table.get() + 1)) {
                 (MissPolicy::Continue, Ok(next)) => table = next,
-                (MissPolicy::Controller, _) => return self.output(PortNo::CONTROLLER),
+                (MissPolicy::Controller, _) => {
+                    let reason = PuntReason::NoMatch;
+                    return self.punt(&ToController { reason, ..ToController::default() });
+                }
                 (MissPolicy::Continue | MissPolicy::Drop, _) => {
                     self.end(DropReason::TableMiss);
                     return Ok(());
@@ -207,14 +231,38 @@ impl<'a, T: Tracer> Walk<'a, T> {
             }
             Action::Clone(actions) => self.begin_clone(actions)?,
             Action::DecTtl => {
-                if !self.dec_ttl() {
-                    self.end(DropReason::TtlExpired);
-                    self.stop_list();
+                if !self.dec_ttl()? {
+                    self.ttl_expired(&[])?;
+                }
+            }
+            Action::DecTtlOrTell(controllers) => {
+                if !self.dec_ttl()? {
+                    self.ttl_expired(controllers)?;
                 }
             }
             Action::PushVlan(tpid) => self.push_vlan(*tpid)?,
             Action::PopVlan => self.pop_vlan(),
             Action::SetTunnel(id) => self.key.write(Field::TunId, (*id).into()),
+            Action::OutputTruncated { port, max_len } => self.output_special(*port, Some(*max_len), None)?,
+            Action::Enqueue { port, queue } => self.output_special(*port, None, Some(*queue))?,
+            Action::SetQueue(queue) => self.queue = Some(*queue),
+            Action::PopQueue => self.queue = None,
+            Action::Controller(to) => self.punt(to)?,
+            Action::PushMpls(eth_type) => self.push_mpls(*eth_type)?,
+            Action::PopMpls(eth_type) => self.pop_mpls(*eth_type)?,
+            Action::DecMplsTtl => {
+                if !self.dec_mpls_ttl() {
+                    self.ttl_expired(&[])?;
+                }
+            }
+            Action::Push(sub) => self.push(*sub)?,
+            Action::Pop(sub) => self.pop(*sub)?,
+            Action::DeleteField(field) => self.delete_option(*field),
+            Action::ResubmitCt { port, table } => self.resubmit_ct(*port, *table)?,
+            Action::Exit => self.exit(),
+            Action::Note(_) | Action::Conjunction { .. } => {}
+            Action::Multipath(multipath) => self.multipath(multipath)?,
+            Action::Bundle(bundle) => self.bundle(bundle)?,
             Action::Group(id) => self.begin_group(*id)?,
             Action::Meter(id) => self.meter(*id)?,
             Action::ClearActions => self.clear_actions(),
@@ -226,7 +274,90 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Ok(())
     }
 
+    /// The packet goes no further in this list, but perhaps to controllers.
+    fn ttl_expired(&mut self, controllers: &[u16]) -> Result<(), Abort> {
+        for controller in controllers {
+            let reason = PuntReason::InvalidTtl;
+            self.punt(&ToController { reason, controller: *controller, ..ToController::default() })?;
+        }
+        if controllers.is_empty() {
+            self.end(DropReason::TtlExpired);
+        }
+        self.stop_list();
+        Ok(())
+    }
+
+    fn push(&mut self, sub: SubField) -> Result<(), Abort> {
+        if self.stack.len() >= MAX_STACK {
+            return Err(Abort(DropReason::StackOverflow));
+        }
+        self.see_header(sub.field.info().prerequisites)?;
+        let value = self.key.read_sub(sub);
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self, sub: SubField) -> Result<(), Abort> {
+        match self.stack.pop() {
+            Some(value) => self.set(sub.field, value << sub.start, sub.bits()),
+            None => {
+                self.note(format_args!("the stack is empty: nothing popped"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends all lists of actions up to the innermost clone.
+    fn exit(&mut self) {
+        for frame in self.frames.iter_mut().rev() {
+            frame.actions = List::empty();
+            frame.buckets = [].iter();
+            frame.goto = None;
+            if frame.undo.is_some() {
+                break;
+            }
+        }
+    }
+
+    /// The rule whose actions are under way.
+    pub(super) fn rule(&self) -> Option<&'a Arc<Rule>> {
+        self.frames.last().map(|frame| frame.rule)
+    }
+
+    /// Looks up with the original tuple of the packet's connection, where it has one.
+    fn resubmit_ct(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
+        self.see_payload()?;
+        let tuple: &[(Field, Field)] = match (self.key.read(Field::EthType), self.key.read(Field::CtNwProto))
+        {
+            (_, 0) => &[],
+            (0x0800, _) => &[(Field::CtNwSrc, Field::NwSrc), (Field::CtNwDst, Field::NwDst)],
+            (0x86dd, _) => &[(Field::CtIpv6Src, Field::Ipv6Src), (Field::CtIpv6Dst, Field::Ipv6Dst)],
+            _ => &[],
+        };
+        if tuple.is_empty() {
+            return self.resubmit(port, table);
+        }
+        let saved = self.key.clone();
+        let ports = [(Field::CtTpSrc, Field::TcpSrc), (Field::CtTpDst, Field::TcpDst)];
+        let proto = (Field::CtNwProto, Field::NwProto);
+        for (from, to) in tuple.iter().copied().chain(ports).chain([proto]) {
+            let value = self.key.read(from);
+            self.key.write(to, value);
+        }
+        self.begin_resubmit(port, table, Some(&saved))
+    }
+
     fn resubmit(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
+        self.begin_resubmit(port, table, None)
+    }
+
+    /// `restore`: the key to go on with once the rule is found.
+    fn begin_resubmit(
+        &mut self,
+        port: Option<PortNo>,
+        table: Option<TableId>,
+        restore: Option<&Tracked>,
+    ) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let current = frame.rule.table;
         let table = table.unwrap_or(current);
@@ -234,17 +365,22 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
-        self.enter(table, depth, port.filter(|port| *port != PortNo::IN_PORT))
+        let nesting = frame.nesting + 1;
+        self.enter(table, depth, nesting, port.filter(|port| *port != PortNo::IN_PORT))?;
+        if let Some(saved) = restore {
+            self.key.restore(saved);
+        }
+        Ok(())
     }
 
     fn begin_clone(&mut self, actions: &'a [Action]) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
-        let (rule, depth) = (frame.rule, frame.depth + 1);
+        let (rule, depth, nesting) = (frame.rule, frame.depth + 1, frame.nesting + 1);
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
         let (actions, undo) = (List::Rule(actions.iter()), Some(self.save()));
-        self.frames.push(Frame { actions, depth, undo, ..Frame::of(rule, self.n_ends) });
+        self.frames.push(Frame { actions, depth, nesting, undo, ..Frame::of(rule, self.n_ends) });
         Ok(())
     }
 
@@ -253,6 +389,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Box::new(Saved {
             key: self.key.clone(),
             vlan: self.vlan,
+            labels: self.labels,
+            queue: self.queue,
+            stack: self.stack.clone(),
             action_set: self.action_set.clone(),
             n_meters: self.meters.len(),
         })
@@ -261,6 +400,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
     fn restore(&mut self, saved: Saved<'a>) {
         self.key.restore(&saved.key);
         self.vlan = saved.vlan;
+        self.labels = saved.labels;
+        self.queue = saved.queue;
+        self.stack = saved.stack;
         self.action_set = saved.action_set;
         self.close_meters(saved.n_meters);
     }
@@ -294,7 +436,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// Tells the tracer.
     pub(super) fn note(&mut self, note: fmt::Arguments<'_>) {
-        self.tracer.note(self.frames.len(), note);
+        let nesting = self.frames.last().map_or(0, |frame| frame.nesting + 1);
+        self.tracer.note(nesting, note);
     }
 }
 

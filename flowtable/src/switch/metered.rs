@@ -3,6 +3,7 @@
 
 use super::{
     books::Books,
+    punts::Punts,
     run::{Sink, copy, send},
 };
 use crate::{
@@ -51,7 +52,7 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
     packet: Packet<B>,
     hash: u32,
     (now, n_bytes, row): (Timestamp, u64, usize),
-    books: &mut Books,
+    (books, punts): (&mut Books, &mut Punts),
     sink: &mut S,
 ) -> usize {
     let steps = &program.meters[..];
@@ -87,7 +88,7 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
             (None, Some(packet)) => copy(packet, sink),
             (None, None) => continue,
         };
-        match copied.and_then(|copy| send(copy, emit, (hash, n_levels), sink)) {
+        match copied.and_then(|copy| send(copy, emit, (hash, n_levels), punts, sink)) {
             Ok(()) => sent = true,
             Err(reason) if idx == last => failed = Some(reason),
             Err(reason) => books.failed_copy(reason),

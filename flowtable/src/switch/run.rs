@@ -2,11 +2,11 @@
 
 use std::{ops::Range, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered};
+use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts};
 use crate::{
     cache::Handle,
     drop::DropReason,
-    execute,
+    execute, offload,
     packet::{FrameBuf, Packet},
     pipeline::{self, NoTrace, Translation},
     program::{Emit, Program},
@@ -72,7 +72,7 @@ impl Switch {
             let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
             return self.run_once(moment.now, &translation, range.start, packets, sink);
         };
-        let (lanes, books) = (&*self.lanes, &mut self.books);
+        let (lanes, books, punts) = (&*self.lanes, &mut self.books, &mut self.punts);
         let rest = &lanes.lookups[range.start + 1..range.end];
         let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
         let (mut n_bytes, mut row) = (0, entry.drop_row);
@@ -82,7 +82,7 @@ impl Switch {
                 self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
             }
             n_bytes += packet.len() as u64;
-            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), books, sink);
+            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), (books, punts), sink);
         }
         entry.drop_row = row;
         entry.count(moment.now, n_group as u64, n_bytes);
@@ -103,7 +103,8 @@ impl Switch {
             let n_bytes = packet.len() as u64;
             translation.tally.credit(&translation.rules, 1, n_bytes, now);
             self.books.found(Lookup::Unknown);
-            carry_out(&translation.program, (&self.lanes, idx), packet, (now, 0), &mut self.books, sink);
+            let ends = (&mut self.books, &mut self.punts);
+            carry_out(&translation.program, (&self.lanes, idx), packet, (now, 0), ends, sink);
         }
         1
     }
@@ -117,14 +118,14 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     (lanes, idx): (&Lanes, usize),
     packet: Packet<B>,
     (now, row): (Timestamp, usize),
-    books: &mut Books,
+    (books, punts): (&mut Books, &mut Punts),
     sink: &mut S,
 ) -> usize {
     let n_bytes = lanes.lens[idx];
     books.received(n_bytes);
     if !program.meters.is_empty() {
         let hash = flow_hash(&lanes.keys[idx]);
-        return metered::carry_out(program, packet, hash, (now, n_bytes, row), books, sink);
+        return metered::carry_out(program, packet, hash, (now, n_bytes, row), (books, punts), sink);
     }
     let Some((last, others)) = program.emits.split_last() else {
         sink.release(packet);
@@ -136,12 +137,12 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     let hash = if tunnelled { flow_hash(&lanes.keys[idx]) } else { 0 };
     let mut sent = false;
     for emit in others {
-        match copy(&packet, sink).and_then(|copy| send(copy, emit, (hash, 0), sink)) {
+        match copy(&packet, sink).and_then(|copy| send(copy, emit, (hash, 0), punts, sink)) {
             Ok(()) => sent = true,
             Err(reason) => books.failed_copy(reason),
         }
     }
-    match send(packet, last, (hash, 0), sink) {
+    match send(packet, last, (hash, 0), punts, sink) {
         Ok(()) => books.forwarded(),
         Err(reason) if sent => {
             books.failed_copy(reason);
@@ -171,14 +172,21 @@ pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     mut packet: Packet<B>,
     emit: &Emit,
     (hash, n_levels): (u32, u8),
+    punts: &mut Punts,
     sink: &mut S,
 ) -> Result<(), DropReason> {
-    match execute::apply_remarked(&mut packet, emit, hash, n_levels) {
-        Ok(()) => sink.output(emit.port, packet),
-        Err(reason) => {
-            sink.release(packet);
-            return Err(reason);
+    let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
+    let result = execute::apply_remarked(&mut packet, emit, hash, n_levels).and_then(|()| match punt {
+        // A frame for the controller has no device behind it that completes checksums.
+        Some(punt) => {
+            offload::complete(&mut packet);
+            punts.add(&packet, punt)
         }
+        None => Ok(()),
+    });
+    match (&result, punt) {
+        (Ok(()), None) => sink.output(emit.port, packet),
+        (Ok(()), Some(_)) | (Err(_), _) => sink.release(packet),
     }
-    Ok(())
+    result
 }

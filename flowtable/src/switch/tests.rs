@@ -89,6 +89,7 @@ struct Observed {
     tables: Vec<TableCounters>,
     ports: Vec<PortCounters>,
     n_released: usize,
+    packet_ins: Vec<PacketIn>,
 }
 
 fn of_group(group: &Group) -> Vec<(u64, u64)> {
@@ -167,6 +168,7 @@ fn observe(
         tables: tables().flat_map(of_tables).collect(),
         ports: (0..=TUNNEL).map(|raw| switch.port_counters(port(raw))).collect(),
         n_released: sink.n_released,
+        packet_ins: switch.take_packet_ins(),
     }
 }
 
@@ -524,4 +526,28 @@ fn rows_of_rules_that_are_gone_are_merged_not_lost() {
     assert!(drops.len() <= crate::stats::MAX_DROP_ROWS);
     assert_eq!(drops.iter().map(|drop| drop.n_packets).sum::<u64>(), n as u64);
     assert!(drops.last().is_some_and(|drop| drop.rule.is_some()), "what comes now is named again");
+}
+
+#[test]
+fn a_port_that_floods_the_controller_leaves_room_for_others() {
+    use crate::flow::ToController;
+    let to = ToController { max_len: 20, ..ToController::default() };
+    let rules = [rule(0, 1, Match::any(), vec![Action::Controller(Box::new(to))])];
+    let (snapshot, mut sink) = (snapshot(1, &rules), Collector::default());
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let frame = build::udp(&Host::v4(1), &Host::v4(2), b"some payload");
+    let mut send = |switch: &mut Switch, raw: u32, n: usize| {
+        let mut batch: Vec<_> = (0..n).map(|_| build::packet(&frame, port(raw))).collect();
+        switch.process(Timestamp::from_nanos(0), &snapshot, port(raw), &mut batch, &mut sink);
+    };
+    send(&mut switch, 1, MAX_PORT_PUNTS + 10);
+    send(&mut switch, 2, 1);
+    let packet_ins = switch.take_packet_ins();
+    assert_eq!(packet_ins.len(), MAX_PORT_PUNTS + 1);
+    assert_eq!((&packet_ins[0].bytes[..], packet_ins[0].n_bytes), (&frame[..20], frame.len()));
+    let counters = switch.counters();
+    assert_eq!((counters.n_forwarded, counters.n_dropped), (MAX_PORT_PUNTS as u64 + 1, 10));
+    assert!(switch.drops().iter().any(|row| row.reason == DropReason::PuntQueueFull && row.n_packets == 10));
+    send(&mut switch, 1, 1);
+    assert_eq!(switch.take_packet_ins().len(), 1);
 }

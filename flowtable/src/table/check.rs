@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Match, Rule},
-    key::{FlowMask, N_WORDS},
+    flow::{Action, Bundle, Match, Multipath, Rule},
+    key::{FlowMask, N_WORDS, low_bits},
     types::{MeterId, PortNo, TableId},
 };
 
@@ -19,6 +19,12 @@ pub(crate) const MAX_NESTING: usize = 16;
 /// Actions that a rule may have, nested ones included: room for a flood to all hosts of
 /// a large network, and an end to what one packet can cost.
 pub(crate) const MAX_ACTIONS: usize = 16_384;
+/// Bytes that truncation leaves at least: an Ethernet header.
+pub(crate) const MIN_TRUNCATED: u32 = 14;
+/// Clauses of a conjunction.
+pub(crate) const MAX_CLAUSES: u8 = 64;
+/// Members of a bundle.
+const MAX_MEMBERS: usize = 2048;
 /// CFI bit of a TCI, in the key: a tag is there.
 const PRESENT: u128 = 0x1000;
 
@@ -147,6 +153,52 @@ pub enum RuleError {
         /// The table that has it.
         table: TableId,
     },
+    /// Not the EtherType of MPLS.
+    #[error("{eth_type:#06x} is not an EtherType of MPLS; use 0x8847 or 0x8848")]
+    WrongLabelType {
+        /// The EtherType.
+        eth_type: u16,
+    },
+    /// Less than an Ethernet header would be left.
+    #[error("cannot cut frames to {max_len} bytes; at least {MIN_TRUNCATED} are left")]
+    TooShort {
+        /// The bytes.
+        max_len: u32,
+    },
+    /// A field that is always there.
+    #[error("`{field}` cannot be deleted; Geneve options (`tun_metadata0` to `63`) can")]
+    NotDeletable {
+        /// The field.
+        field: Field,
+    },
+    /// The number of a link does not fit.
+    #[error("`{dst}` has no room for {n_links} links, of which there must be at least 1")]
+    TooManyLinks {
+        /// Number of links.
+        n_links: u32,
+        /// Where it is to be written.
+        dst: SubField,
+    },
+    /// A port number does not fit.
+    #[error("`{dst}` has no room for a port number, which has 16 bits")]
+    NoRoomForPort {
+        /// Where it is to be written.
+        dst: SubField,
+    },
+    /// Too large a bundle.
+    #[error("more than {MAX_MEMBERS} members")]
+    TooManyMembers,
+    /// A clause that cannot be.
+    #[error("clause {clause} of {n_clauses}: a conjunction has 2 to {MAX_CLAUSES} clauses, counted from 1")]
+    WrongClause {
+        /// Which clause.
+        clause: u8,
+        /// Of how many.
+        n_clauses: u8,
+    },
+    /// A rule of a conjunction does something else.
+    #[error("only `note` can stand beside `conjunction`, and neither within a clone")]
+    ConjunctionNotAlone,
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,
@@ -267,6 +319,11 @@ impl Checker<'_> {
             return Err(RuleError::TooManyActions);
         }
         let mut last = 0;
+        let is_part = |action: &Action| matches!(action, Action::Conjunction { .. });
+        let goes_along = |action: &Action| is_part(action) || matches!(action, Action::Note(_));
+        if actions.iter().any(is_part) && !actions.iter().all(goes_along) {
+            return Err(RuleError::ConjunctionNotAlone);
+        }
         for (idx, action) in actions.iter().enumerate() {
             let is_last = depth == 0 && idx + 1 == actions.len();
             self.action(action, depth, is_last)?;
@@ -287,7 +344,13 @@ impl Checker<'_> {
             Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
             Action::Move { src, dst } => self.move_bits(*src, *dst),
             Action::Resubmit { .. }
+            | Action::ResubmitCt { .. }
             | Action::SetTunnel(_)
+            | Action::SetQueue(_)
+            | Action::PopQueue
+            | Action::Controller(_)
+            | Action::Exit
+            | Action::Note(_)
             | Action::Group(_)
             | Action::Meter(_)
             | Action::ClearActions
@@ -297,6 +360,21 @@ impl Checker<'_> {
                 let state = self.state.clone();
                 Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
             }
+            Action::OutputTruncated { max_len, .. } if *max_len < MIN_TRUNCATED => {
+                Err(RuleError::TooShort { max_len: *max_len })
+            }
+            Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => check_output(*port),
+            Action::PushMpls(eth_type) | Action::PopMpls(eth_type) => {
+                self.relabel(matches!(action, Action::PushMpls(_)), *eth_type)
+            }
+            Action::DecMplsTtl => self.needs("dec_mpls_ttl", Prerequisites::Mpls),
+            Action::Push(sub) => self.readable(*sub),
+            Action::Pop(sub) => self.readable(*sub).and_then(|()| self.writable(sub.field)),
+            Action::DeleteField(field) if Field::TUN_METADATA.contains(field) => Ok(()),
+            Action::DeleteField(field) => Err(RuleError::NotDeletable { field: *field }),
+            Action::Multipath(multipath) => self.multipath(multipath),
+            Action::Bundle(bundle) => self.bundle(bundle),
+            Action::Conjunction { clause, n_clauses, .. } => check_conjunction(*clause, *n_clauses, depth),
             Action::GotoTable(_) if !is_last => Err(RuleError::GotoNotLast),
             Action::GotoTable(to) if *to <= self.table => {
                 Err(RuleError::GotoBackwards { from: self.table, to: *to })
@@ -307,15 +385,50 @@ impl Checker<'_> {
                 let state = self.state.clone();
                 Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
             }
-            Action::DecTtl if !self.satisfies(Prerequisites::Ip) => {
-                Err(RuleError::ActionPrerequisites { action: "dec_ttl", needs: Prerequisites::Ip })
-            }
-            Action::DecTtl => Ok(()),
+            Action::DecTtl | Action::DecTtlOrTell(_) => self.needs("dec_ttl", Prerequisites::Ip),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan => {
                 self.pop_vlan();
                 Ok(())
             }
+        }
+    }
+
+    fn needs(&self, action: &'static str, needs: Prerequisites) -> Result<(), RuleError> {
+        if self.satisfies(needs) { Ok(()) } else { Err(RuleError::ActionPrerequisites { action, needs }) }
+    }
+
+    fn relabel(&mut self, push: bool, eth_type: u16) -> Result<(), RuleError> {
+        if push && !matches!(eth_type, 0x8847 | 0x8848) {
+            return Err(RuleError::WrongLabelType { eth_type });
+        }
+        if !push {
+            self.needs("pop_mpls", Prerequisites::Mpls)?;
+        }
+        self.state = self.state.take().map(|state| state.with(Field::EthType, eth_type.into()));
+        Ok(())
+    }
+
+    fn multipath(&self, multipath: &Multipath) -> Result<(), RuleError> {
+        let dst = multipath.dst;
+        self.readable(dst)?;
+        self.writable(dst.field)?;
+        let room = low_bits(dst.n_bits.min(32));
+        if multipath.n_links == 0 || u128::from(multipath.n_links - 1) > room {
+            return Err(RuleError::TooManyLinks { n_links: multipath.n_links, dst });
+        }
+        Ok(())
+    }
+
+    fn bundle(&self, bundle: &Bundle) -> Result<(), RuleError> {
+        bundle.members.iter().try_for_each(|port| check_output(*port))?;
+        if bundle.members.len() > MAX_MEMBERS {
+            return Err(RuleError::TooManyMembers);
+        }
+        match bundle.dst {
+            Some(dst) if dst.n_bits < 16 => Err(RuleError::NoRoomForPort { dst }),
+            Some(dst) => self.readable(dst).and_then(|()| self.writable(dst.field)),
+            None => Ok(()),
         }
     }
 
@@ -384,6 +497,15 @@ impl Checker<'_> {
 
     fn set_tag(&mut self, field: Field, present: u128) {
         self.state = self.state.take().map(|state| state.with_masked(field, present, PRESENT));
+    }
+}
+
+fn check_conjunction(clause: u8, n_clauses: u8, depth: usize) -> Result<(), RuleError> {
+    let fits = (2..=MAX_CLAUSES).contains(&n_clauses) && (1..=n_clauses).contains(&clause);
+    match (fits, depth) {
+        (false, _) => Err(RuleError::WrongClause { clause, n_clauses }),
+        (true, 0) => Ok(()),
+        (true, _) => Err(RuleError::ConjunctionNotAlone),
     }
 }
 

@@ -22,7 +22,10 @@ pub(super) fn each_reference<E>(
         match action {
             Action::Group(id) => visit(Reference::Group(*id))?,
             Action::Meter(id) => visit(Reference::Meter(*id))?,
-            Action::Output(port) => visit(Reference::Port(*port))?,
+            Action::Output(port) | Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => {
+                visit(Reference::Port(*port))?;
+            }
+            Action::Controller(_) => visit(Reference::Port(PortNo::CONTROLLER))?,
             Action::Clone(inner) | Action::WriteActions(inner) => each_reference(inner, visit)?,
             Action::OutputReg(_)
             | Action::SetField { .. }
@@ -34,7 +37,22 @@ pub(super) fn each_reference<E>(
             | Action::PopVlan
             | Action::SetTunnel(_)
             | Action::ClearActions
-            | Action::WriteMetadata { .. } => {}
+            | Action::WriteMetadata { .. }
+            | Action::SetQueue(_)
+            | Action::PopQueue
+            | Action::DecTtlOrTell(_)
+            | Action::PushMpls(_)
+            | Action::PopMpls(_)
+            | Action::DecMplsTtl
+            | Action::Push(_)
+            | Action::Pop(_)
+            | Action::DeleteField(_)
+            | Action::ResubmitCt { .. }
+            | Action::Exit
+            | Action::Note(_)
+            | Action::Multipath(_)
+            | Action::Bundle(_)
+            | Action::Conjunction { .. } => {}
         }
     }
     Ok(())

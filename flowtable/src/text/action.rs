@@ -1,13 +1,13 @@
 //! Reads and prints actions: `set_field:5->reg0,resubmit(,2)`.
 
 use super::{
-    TextError,
+    TextError, controller,
     cursor::{Cursor, Form, Piece},
-    matching, names, value,
+    matching, names, spread, value,
 };
 use crate::{
     field::{Field, SubField},
-    flow::{Action, Match},
+    flow::{Action, Match, ToController, WHOLE_PACKET},
     port::PortTable,
     table::{MAX_ACTIONS, MAX_NESTING},
     types::{GroupId, MeterId, PortNo, TableId},
@@ -46,43 +46,43 @@ const NAMES: &[&str] = &[
     "clear_actions",
     "write_actions",
     "write_metadata",
-    "drop",
-];
-
-/// Actions and instructions of Open vSwitch that this switch does not have yet.
-const UNSUPPORTED: &[&str] = &[
-    "apply_actions",
     "bundle",
     "bundle_load",
-    "check_pkt_larger",
     "conjunction",
     "controller",
-    "ct",
-    "ct_clear",
-    "debug_recirc",
-    "debug_slow",
     "dec_mpls_ttl",
-    "dec_nsh_ttl",
-    "decap",
     "delete_field",
-    "encap",
     "enqueue",
     "exit",
-    "fin_timeout",
-    "learn",
     "multipath",
-    "nat",
     "note",
     "pop",
     "pop_mpls",
     "pop_queue",
     "push",
     "push_mpls",
-    "sample",
     "set_mpls_label",
     "set_mpls_tc",
     "set_mpls_ttl",
     "set_queue",
+    "drop",
+];
+
+/// Actions and instructions of Open vSwitch that this switch does not have yet.
+const UNSUPPORTED: &[&str] = &[
+    "apply_actions",
+    "check_pkt_larger",
+    "ct",
+    "ct_clear",
+    "debug_recirc",
+    "debug_slow",
+    "dec_nsh_ttl",
+    "decap",
+    "encap",
+    "fin_timeout",
+    "learn",
+    "nat",
+    "sample",
     "unroll_xlate",
 ];
 
@@ -160,6 +160,42 @@ impl ActionReader<'_> {
             "resubmit" => self.resubmit(name, form)?,
             "goto_table" => Action::GotoTable(table(form.value(name)?)?),
             "clone" => Action::Clone(self.nested(name, form)?),
+            _ => self.more(&text, name, form)?,
+        })
+    }
+
+    /// Actions that few rules have.
+    fn more(&mut self, text: &str, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
+        Ok(match text {
+            "enqueue" => self.enqueue(name, form)?,
+            "set_queue" => Action::SetQueue(value::integer(form.value(name)?)?),
+            "pop_queue" => bare(name, form, Action::PopQueue)?,
+            "controller" => self.controller(name, form)?,
+            "push_mpls" => Action::PushMpls(value::integer(form.value(name)?)?),
+            "pop_mpls" => Action::PopMpls(value::integer(form.value(name)?)?),
+            "dec_mpls_ttl" => bare(name, form, Action::DecMplsTtl)?,
+            "set_mpls_label" => self.set(Field::MplsLabel, form.any(name)?)?,
+            "set_mpls_tc" => self.set(Field::MplsTc, form.any(name)?)?,
+            "set_mpls_ttl" => self.set(Field::MplsTtl, form.any(name)?)?,
+            "push" => Action::Push(names::sub_field(form.any(name)?)?),
+            "pop" => {
+                let text = form.any(name)?;
+                let sub = names::sub_field(text)?;
+                writable(text, sub.field)?;
+                Action::Pop(sub)
+            }
+            "delete_field" => Action::DeleteField(names::field(form.any(name)?)?),
+            "exit" => bare(name, form, Action::Exit)?,
+            "note" => match form {
+                Form::Value(text) => Action::Note(controller::bytes(text)?),
+                _ => return Err(name.error("write note:01.02.03")),
+            },
+            "multipath" => Action::Multipath(Box::new(spread::parse_multipath(form.any(name)?)?)),
+            "bundle" | "bundle_load" => {
+                let bundle = spread::parse_bundle(form.any(name)?, text == "bundle_load", self.ports)?;
+                Action::Bundle(Box::new(bundle))
+            }
+            "conjunction" => conjunction(form.any(name)?)?,
             "group" => Action::Group(group_id(form.value(name)?)?),
             "meter" => Action::Meter(meter_id(form.value(name)?)?),
             "clear_actions" => {
@@ -172,15 +208,56 @@ impl ActionReader<'_> {
         })
     }
 
+    fn enqueue(&self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
+        let text = form.any(name)?;
+        let parts = text.split_once(",").or_else(|| text.split_once(":"));
+        let Some((port, queue)) = parts else { return Err(text.error("write enqueue(port,queue)")) };
+        Ok(Action::Enqueue { port: names::port(port, self.ports)?, queue: value::integer(queue)? })
+    }
+
+    fn controller(&self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
+        let to = match form {
+            Form::Arguments(arguments) => controller::parse(arguments)?,
+            Form::Value(_) => {
+                let max_len = value::integer(form.value(name)?)?;
+                ToController { max_len, ..ToController::default() }
+            }
+            Form::Bare => ToController::default(),
+        };
+        let plain = !matches!(form, Form::Arguments(_)) && to.max_len == WHOLE_PACKET;
+        Ok(if plain { Action::Output(PortNo::CONTROLLER) } else { Action::Controller(Box::new(to)) })
+    }
+
     fn output(&self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
         if let Form::Arguments(arguments) = form {
-            return Err(arguments.error("truncating output is not supported yet; write output:port"));
+            return self.output_truncated(arguments);
         }
         let target = form.value(name)?;
         if target.text.contains('[') {
             return names::sub_field(target).map(Action::OutputReg);
         }
         names::port(target, self.ports).map(Action::Output)
+    }
+
+    fn output_truncated(&self, arguments: Piece<'_>) -> Result<Action, TextError> {
+        let (mut port, mut max_len) = (None, None);
+        let mut cursor = Cursor::new(arguments);
+        while let Some(name) = cursor.name()? {
+            let form = cursor.form()?;
+            match name.text {
+                "port" => port = Some(names::port(form.value(name)?, self.ports)?),
+                "max_len" => max_len = Some(value::integer(form.value(name)?)?),
+                _ => {
+                    return Err(
+                        name.misspelt(format!("`output` has no `{}`", name.text), ["port", "max_len"])
+                    );
+                }
+            }
+        }
+        match (port, max_len) {
+            (Some(port), Some(max_len)) => Ok(Action::OutputTruncated { port, max_len }),
+            _ => Err(arguments.error("write output(port=1,max_len=100)")),
+        }
     }
 
     fn set_field(&self, text: Piece<'_>) -> Result<Action, TextError> {
@@ -227,9 +304,11 @@ impl ActionReader<'_> {
             Some((port, table)) => (port.trim(), Some(table.trim())),
             None => (arguments.trim(), None),
         };
-        if let Some((_, more)) = table_text.and_then(|text| text.split_once(",")) {
-            return Err(more.error("resubmit with a connection's original tuple (`ct`) is not supported yet"));
-        }
+        let (table_text, ct) = match table_text.and_then(|text| text.split_once(",")) {
+            Some((table, flag)) if flag.trim().text == "ct" => (Some(table.trim()), true),
+            Some((_, flag)) => return Err(flag.misspelt("expected `ct`", ["ct"])),
+            None => (table_text, false),
+        };
         let port = if port_text.text.is_empty() { None } else { port(port_text)? };
         let table = match table_text {
             // 255 is the current table.
@@ -238,7 +317,7 @@ impl ActionReader<'_> {
             }
             _ => None,
         };
-        Ok(Action::Resubmit { port, table })
+        Ok(if ct { Action::ResubmitCt { port, table } } else { Action::Resubmit { port, table } })
     }
 
     fn nested(&mut self, name: Piece<'_>, form: Form<'_>) -> Result<Vec<Action>, TextError> {
@@ -259,10 +338,6 @@ impl ActionReader<'_> {
         let port = names::port(name, self.ports);
         match (port, form) {
             (Ok(port), Form::Bare) => Ok(Action::Output(port)),
-            // What dumps print: packets go to the controller whole.
-            (Ok(PortNo::CONTROLLER), Form::Value(text)) if text.text == "65535" => {
-                Ok(Action::Output(PortNo::CONTROLLER))
-            }
             _ if UNSUPPORTED.iter().any(|known| known.eq_ignore_ascii_case(name.text)) => {
                 Err(name.error(format!("the action `{}` is not supported yet", name.text)))
             }
@@ -300,7 +375,16 @@ fn dec_ttl(name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
     match form {
         Form::Bare => Ok(Action::DecTtl),
         Form::Arguments(arguments) if arguments.trim().text.is_empty() => Ok(Action::DecTtl),
-        _ => Err(name.error("dec_ttl with controllers is not supported yet")),
+        Form::Arguments(arguments) => {
+            let (mut ids, mut rest) = (Vec::new(), Some(arguments));
+            while let Some(list) = rest {
+                let (id, more) = list.split_once(",").map_or((list, None), |(id, more)| (id, Some(more)));
+                ids.push(value::integer(id)?);
+                rest = more;
+            }
+            Ok(Action::DecTtlOrTell(ids))
+        }
+        Form::Value(_) => Err(name.error("write dec_ttl, or dec_ttl(id,id) with controllers")),
     }
 }
 
@@ -326,13 +410,25 @@ fn write_metadata(text: Piece<'_>) -> Result<Action, TextError> {
     Ok(Action::WriteMetadata { value: bits & mask, mask })
 }
 
+fn bare(name: Piece<'_>, form: Form<'_>, action: Action) -> Result<Action, TextError> {
+    form.bare(name).map(|()| action)
+}
+
+fn conjunction(text: Piece<'_>) -> Result<Action, TextError> {
+    let wrong = || text.error("write conjunction(id,clause/clauses): conjunction(1,2/3)");
+    let (id, clauses) = text.split_once(",").ok_or_else(wrong)?;
+    let (clause, n_clauses) = clauses.split_once("/").ok_or_else(wrong)?;
+    let (id, clause, n_clauses) = (value::integer(id)?, value::integer(clause)?, value::integer(n_clauses)?);
+    Ok(Action::Conjunction { id, clause, n_clauses })
+}
+
 /// What is before and behind `->`.
 fn arrow(text: Piece<'_>) -> Result<(Piece<'_>, Piece<'_>), TextError> {
     let (before, behind) = text.rsplit_once("->").ok_or_else(|| text.error("expected `value->field`"))?;
     Ok((before.trim(), behind.trim()))
 }
 
-fn writable(name: Piece<'_>, field: Field) -> Result<Field, TextError> {
+pub(super) fn writable(name: Piece<'_>, field: Field) -> Result<Field, TextError> {
     if field.info().writable { Ok(field) } else { Err(name.error(format!("`{field}` cannot be written"))) }
 }
 
@@ -377,6 +473,10 @@ pub(super) fn print_one(action: &Action) -> String {
                 (None, None) => "resubmit(,255)".to_owned(),
             }
         }
+        Action::ResubmitCt { port, table } => {
+            let port = port.map_or_else(String::new, |port| names::print_port(port.get().into()));
+            format!("resubmit({port},{},ct)", table.map_or(255, TableId::get))
+        }
         Action::GotoTable(table) => format!("goto_table:{table}"),
         Action::Clone(actions) if actions.is_empty() => "clone()".to_owned(),
         Action::Clone(actions) => format!("clone({})", print(actions)),
@@ -391,6 +491,29 @@ pub(super) fn print_one(action: &Action) -> String {
         Action::WriteActions(actions) => format!("write_actions({})", print(actions)),
         Action::WriteMetadata { value, mask: u64::MAX } => format!("write_metadata:{value:#x}"),
         Action::WriteMetadata { value, mask } => format!("write_metadata:{:#x}/{mask:#x}", value & mask),
+        Action::OutputTruncated { port, max_len } => {
+            format!("output(port={},max_len={max_len})", names::print_port(port.get().into()))
+        }
+        Action::Enqueue { port, queue } => {
+            format!("enqueue:{}:{queue}", names::print_port(port.get().into()))
+        }
+        Action::SetQueue(queue) => format!("set_queue:{queue}"),
+        Action::PopQueue => "pop_queue".to_owned(),
+        Action::Controller(to) => controller::print(to),
+        Action::DecTtlOrTell(ids) => {
+            format!("dec_ttl({})", ids.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
+        }
+        Action::PushMpls(eth_type) => format!("push_mpls:{eth_type:#06x}"),
+        Action::PopMpls(eth_type) => format!("pop_mpls:{eth_type:#06x}"),
+        Action::DecMplsTtl => "dec_mpls_ttl".to_owned(),
+        Action::Push(sub) => format!("push:{sub}"),
+        Action::Pop(sub) => format!("pop:{sub}"),
+        Action::DeleteField(field) => format!("delete_field:{field}"),
+        Action::Exit => "exit".to_owned(),
+        Action::Note(bytes) => format!("note:{}", controller::print_bytes(bytes)),
+        Action::Multipath(multipath) => spread::print_multipath(multipath),
+        Action::Bundle(bundle) => spread::print_bundle(bundle),
+        Action::Conjunction { id, clause, n_clauses } => format!("conjunction({id},{clause}/{n_clauses})"),
     }
 }
 

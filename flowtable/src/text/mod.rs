@@ -9,6 +9,7 @@
 //! as they are: their statistics are accepted and ignored.
 
 mod action;
+mod controller;
 mod cursor;
 mod datapath;
 mod group;
@@ -16,6 +17,7 @@ mod key;
 mod matching;
 mod meter;
 mod names;
+mod spread;
 mod suggest;
 mod value;
 

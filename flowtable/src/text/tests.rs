@@ -8,12 +8,13 @@ use super::*;
 use crate::{
     drop::DropReason,
     field::{Field, SubField},
+    flow::{Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm, PuntReason, ToController},
     group::{Bucket, Group, GroupKind, Selection, SelectionMethod},
     key::{FlowMask, low_bits},
     meter::{BandConfig, BandKind, Meter, MeterConfig, MeterUnit},
     port::{PortInfo, PortRole},
     program::{DropCause, Emit, FieldEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
-    table::{BucketChoice, BucketPlace, GroupChange, MAX_NESTING, check_match},
+    table::{BucketChoice, BucketPlace, GroupChange, MAX_NESTING, check_match, check_rule},
     types::{BucketId, MeterId, PortNo, Vni},
 };
 
@@ -122,6 +123,54 @@ fn set_field() -> impl Strategy<Value = Action> {
         })
 }
 
+/// Actions that few rules have.
+fn special_action() -> impl Strategy<Value = Action> {
+    use proptest::{collection::vec, option::of, sample::select};
+    let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
+    let other_port = port_no().prop_filter("stands for none", |port| *port != PortNo::IN_PORT);
+    let target = || sub_field().prop_filter("read-only", |sub| sub.field.info().writable);
+    let fields = || select(HashFields::ALL).prop_map(|(_, fields)| fields);
+    let controller = (any::<u16>(), select(PuntReason::ALL), any::<u16>(), vec(any::<u8>(), 0..20)).prop_map(
+        |(max_len, reason, controller, userdata)| {
+            Action::Controller(Box::new(ToController { max_len, reason, controller, userdata }))
+        },
+    );
+    let algorithm = select(MultipathAlgorithm::ALL).prop_map(|(_, algorithm)| algorithm);
+    let multipath = (fields(), any::<u16>(), algorithm, any::<u32>(), any::<u32>(), target()).prop_map(
+        |(fields, basis, algorithm, n_links, argument, dst)| {
+            Action::Multipath(Box::new(Multipath { fields, basis, algorithm, n_links, argument, dst }))
+        },
+    );
+    let algorithm = select(BundleAlgorithm::ALL).prop_map(|(_, algorithm)| algorithm);
+    let bundle = (fields(), any::<u16>(), algorithm, vec(port_no(), 0..4), of(target())).prop_map(
+        |(fields, basis, algorithm, members, dst)| {
+            Action::Bundle(Box::new(Bundle { fields, basis, algorithm, members, dst }))
+        },
+    );
+    prop_oneof![
+        (port_no(), any::<u32>()).prop_map(|(port, max_len)| Action::OutputTruncated { port, max_len }),
+        (port_no(), any::<u32>()).prop_map(|(port, queue)| Action::Enqueue { port, queue }),
+        any::<u32>().prop_map(Action::SetQueue),
+        controller,
+        vec(any::<u16>(), 1..4).prop_map(Action::DecTtlOrTell),
+        any::<u16>().prop_map(Action::PushMpls),
+        any::<u16>().prop_map(Action::PopMpls),
+        sub_field().prop_map(Action::Push),
+        target().prop_map(Action::Pop),
+        (0..Field::ALL.len()).prop_map(|idx| Action::DeleteField(Field::ALL[idx])),
+        (of(other_port), of(table())).prop_map(|(port, table)| Action::ResubmitCt { port, table }),
+        vec(any::<u8>(), 0..20).prop_map(Action::Note),
+        multipath,
+        bundle,
+        (any::<u32>(), any::<u8>(), any::<u8>()).prop_map(|(id, clause, n_clauses)| Action::Conjunction {
+            id,
+            clause,
+            n_clauses
+        }),
+        select(vec![Action::PopQueue, Action::DecMplsTtl, Action::Exit]),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
     let moved = (sub_field(), sub_field()).prop_filter_map("read-only", |(src, dst)| {
@@ -148,6 +197,8 @@ fn action() -> impl Strategy<Value = Action> {
         Just(Action::ClearActions),
         (any::<u64>(), any::<u64>())
             .prop_map(|(value, mask)| Action::WriteMetadata { value: value & mask, mask }),
+        special_action(),
+        special_action(),
     ];
     simple.prop_recursive(3, 12, 4, |inner| {
         let list = || proptest::collection::vec(inner.clone(), 0..4);
@@ -523,7 +574,15 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=ouput:2", 8, "no action or port `ouput`", Some("output")),
         ("actions=output:uplnk", 15, "no port `uplnk`", Some("uplink")),
         ("actions=output:2,ct(commit,zone=1)", 17, "`ct` is not supported yet", None),
-        ("actions=controller(userdata=00.00)", 8, "`controller` is not supported yet", None),
+        ("actions=controller(usredata=00.00)", 19, "`controller` has no `usredata`", Some("userdata")),
+        ("actions=controller(pause)", 19, "`pause` of a controller is not supported yet", None),
+        ("actions=controller(userdata=00.0)", 28, "not bytes", None),
+        ("actions=controller(reason=actoin)", 26, "no reason `actoin`", Some("action")),
+        ("actions=output(port=1)", 15, "write output(port=1,max_len=100)", None),
+        ("actions=conjunction(1,2)", 20, "write conjunction", None),
+        ("actions=multipath(eth_src,0,modulo,2,0,reg0[])", 28, "no algorithm", Some("modulo_n")),
+        ("actions=bundle(eth_src,0,hrw,ofport,1,2)", 36, "expected members", None),
+        ("actions=pop:dl_type", 12, "cannot be written", None),
         ("actions=drop,output:2", 8, "must be the only action", None),
         ("actions=set_field:1->reg99", 21, "no field `reg99`", Some("reg9")),
         ("actions=set_field:1->dl_type", 21, "`dl_type` cannot be written", None),
@@ -532,7 +591,7 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=move:reg0[0..3]->reg1[0..4]", 25, "cannot move 4 bits to 5 bits", None),
         ("actions=move:reg0[0..3]->reg1[5", 30, "`[` without `]`", None),
         ("actions=mod_tp_dst:80", 8, "the match names no protocol", None),
-        ("actions=resubmit(,1,ct)", 20, "not supported yet", None),
+        ("actions=resubmit(,1,tc)", 20, "expected `ct`", Some("ct")),
         ("actions=clone(output:2", 13, "`(` without `)`", None),
         ("actions=output:2)", 16, "`)` without `(`", None),
         ("actions=clone(output:2)x", 13, "expected a comma", None),
@@ -673,6 +732,7 @@ fn metered_programs_print_what_depends_on_a_meter() {
         edits: vec![],
         tunnel: None,
         port: PortNo::new(number).unwrap(),
+        extras: None,
     };
     let program = Program {
         emits: vec![emit(1), emit(2), emit(3)],
@@ -759,6 +819,7 @@ fn programs_print_like_datapath_actions() {
         edits: vec![],
         tunnel: None,
         port: port(number),
+        extras: None,
     };
     let routed = Emit {
         edits: vec![edit(Field::EthDst, 0x0a00_0000_0001), edit(Field::NwTtl, 63), edit(Field::UdpDst, 53)],
@@ -793,4 +854,22 @@ fn programs_print_like_datapath_actions() {
     let cause = DropCause { reason: DropReason::TtlExpired, rule: None };
     assert_eq!(print_program(&Program { drop: Some(cause), ..Program::default() }), "drop(ttl-expired)");
     assert_eq!(print(vec![]), "drop");
+}
+
+/// What users paste loads, and prints as what it is.
+#[test]
+fn pasted_dumps_load_unchanged() {
+    let lines =
+        include_str!("testdata/dumps.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut n_lines = 0;
+    for line in lines {
+        let rule = parse_flow(line, &ports()).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        check_rule(&rule).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        let printed = rule.to_string();
+        let again = parse_flow(&printed, &ports()).unwrap_or_else(|error| panic!("{printed}\n{error}"));
+        assert_eq!((&again.matching, &again.actions), (&rule.matching, &rule.actions), "{line}\n{printed}");
+        assert_eq!((again.table, again.priority, again.cookie), (rule.table, rule.priority, rule.cookie));
+        n_lines += 1;
+    }
+    assert!(n_lines >= 80, "{n_lines}");
 }
