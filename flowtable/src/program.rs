@@ -8,12 +8,13 @@
 //! one takes the received buffer itself. No emit: the packet is dropped, and
 //! [`Program::drop`] says why.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, ops::Range, sync::Arc};
 
 use crate::{
     drop::DropReason,
     field::Field,
     flow::{Match, Rule, ToController},
+    meter::Meter,
     types::{PortNo, TableId, Vni},
 };
 
@@ -22,6 +23,8 @@ use crate::{
 pub struct Program {
     /// One for each copy, in the order of the output actions.
     pub emits: Vec<Emit>,
+    /// Meters that measure the packet first, and decide which of the emits are carried out.
+    pub meters: Vec<MeterStep>,
     /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
     pub drop: Option<DropCause>,
 }
@@ -33,6 +36,28 @@ pub struct DropCause {
     pub reason: DropReason,
     /// The rule that caused it, when one did.
     pub rule: Option<Arc<Rule>>,
+}
+
+/// A meter on the way of a packet.
+#[derive(Debug, Clone)]
+pub struct MeterStep {
+    /// The meter.
+    pub meter: Arc<Meter>,
+    /// The rule that has it.
+    pub rule: Arc<Rule>,
+    /// The emits that depend on it.
+    pub emits: Range<usize>,
+    /// Meters that follow which a packet does not come to when this one drops it.
+    pub n_within: usize,
+}
+
+/// The same meter, rule and emits: the very same, so that statistics go the same way.
+impl PartialEq for MeterStep {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.meter, &other.meter)
+            && Arc::ptr_eq(&self.rule, &other.rule)
+            && (&self.emits, self.n_within) == (&other.emits, other.n_within)
+    }
 }
 
 /// One copy of a packet that leaves.

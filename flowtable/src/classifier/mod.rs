@@ -139,6 +139,7 @@ mod tests {
                 actions: parts.unwrap_or_else(|| vec![Action::Output(PortNo::new(port).unwrap())]),
                 cookie: 0,
                 origin: Arc::new(Origin::default()),
+                life: Default::default(),
                 stats: Arc::new(RuleStats::default()),
             })
         })
@@ -276,6 +277,7 @@ mod tests {
             actions: vec![],
             cookie: 0,
             origin: Arc::new(Origin::default()),
+            life: Default::default(),
             stats: Arc::new(RuleStats::default()),
         })
     }

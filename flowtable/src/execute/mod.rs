@@ -9,6 +9,7 @@ mod edit;
 mod encap;
 mod labels;
 mod place;
+mod remark;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,21 @@ use crate::{
 ///
 /// The packet is then partly changed and must be dropped.
 pub fn apply<B: FrameBuf>(packet: &mut Packet<B>, emit: &Emit, flow_hash: u32) -> Result<(), DropReason> {
+    apply_remarked(packet, emit, flow_hash, 0)
+}
+
+/// Like [`apply`], with the drop precedence of the packet raised by `n_levels`.
+pub(crate) fn apply_remarked<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    emit: &Emit,
+    flow_hash: u32,
+    n_levels: u8,
+) -> Result<(), DropReason> {
     if !emit.edits.is_empty() {
         edit_fields(packet, &emit.edits, usize::from(emit.n_vlan_pops))?;
+    }
+    if n_levels != 0 {
+        remark::remark(packet, usize::from(emit.n_vlan_pops), n_levels)?;
     }
     if emit.n_vlan_pops != 0 || !emit.vlan_pushes.is_empty() {
         tags::retag(packet, usize::from(emit.n_vlan_pops), &emit.vlan_pushes)?;

@@ -3,7 +3,7 @@
 use super::{Bundle, Multipath, ToController};
 use crate::{
     field::{Field, SubField},
-    types::{PortNo, TableId},
+    types::{GroupId, MeterId, PortNo, TableId},
 };
 
 /// An action of a rule, in the order they are applied (ovs-actions(7)).
@@ -108,5 +108,21 @@ pub enum Action {
         clause: u8,
         /// How many it has, 2 to 64.
         n_clauses: u8,
+    },
+    /// Do what a group says on copies: what it changes is undone afterwards.
+    Group(GroupId),
+    /// Let a meter decide whether the packet goes on: from here to the end of the
+    /// enclosing clone or bucket, or else of the whole walk.
+    Meter(MeterId),
+    /// Empty the action set (instruction).
+    ClearActions,
+    /// Put actions into the action set, which is executed at the end (instruction).
+    WriteActions(Vec<Action>),
+    /// Set the masked bits of the metadata (instruction).
+    WriteMetadata {
+        /// New bits.
+        value: u64,
+        /// Which bits.
+        mask: u64,
     },
 }

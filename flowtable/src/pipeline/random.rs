@@ -9,14 +9,15 @@ use crate::{
     field::{Field, Prerequisites, SubField},
     flow::{
         Action, Bundle, BundleAlgorithm, HashFields, Match, Multipath, MultipathAlgorithm, Origin, Rule,
-        ToController,
+        RuleLife, ToController, action_set,
     },
     key::FlowKey,
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
     snapshot::Snapshot,
-    table::{Change, Tables},
-    types::{Epoch, MacAddr, PortNo, Priority, TableId},
+    table::{Change, GroupChange, MeterChange, MissPolicy, TableSettings, Tables},
+    text::{parse_group, parse_meter},
+    types::{Epoch, GroupId, MacAddr, MeterId, PortNo, Priority, TableId},
     underlay::{NextHop, TunnelPort, Underlay},
 };
 
@@ -49,6 +50,7 @@ pub(crate) fn rule(table_id: u8, priority: u16, matching: Match, actions: Vec<Ac
         actions,
         cookie: 0,
         origin: Arc::new(Origin::default()),
+        life: RuleLife::default(),
         stats: Arc::default(),
     }
 }
@@ -56,7 +58,7 @@ pub(crate) fn rule(table_id: u8, priority: u16, matching: Match, actions: Vec<Ac
 /// A snapshot with these rules, each with counters of its own; rules that may not be in a
 /// table are left out.
 pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
-    let mut tables = Tables::default();
+    let mut tables = furnished();
     for (idx, rule) in rules.iter().enumerate() {
         let rule = Rule { stats: Arc::default(), cookie: idx as u64, ..rule.clone() };
         if let Ok(next) = tables.transact(vec![Change::Add(rule)]) {
@@ -86,6 +88,30 @@ pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
         ports: Arc::new(ports),
         underlay: Arc::new(underlay),
     })
+}
+
+/// Tables without rules, with the groups, meters and settings that random rules use.
+fn furnished() -> Tables {
+    let groups = [
+        "group_id=1,type=all,bucket=output:1,bucket=set_field:7->reg1,mod_dl_dst:02:00:00:00:00:03,resubmit(,4),bucket=push_vlan:0x8100,output:2",
+        "group_id=2,type=select,bucket=weight:1,actions=output:1,bucket=weight:3,actions=output:2,bucket=weight:2,actions=output:3",
+        "group_id=3,type=select,selection_method=hash,fields(ip_src=0.0.0.3,tcp_dst,eth_src),bucket=output:1,bucket=meter:2,output:3,bucket=watch_port:4,actions=output:2",
+        "group_id=4,type=indirect,bucket=dec_ttl,resubmit(,3)",
+        "group_id=5,type=ff,bucket=watch_port:4,actions=output:4,bucket=watch_group:2,actions=group:2",
+        "group_id=6,type=all,bucket=group:5,bucket=actions=drop,bucket=resubmit(,1)",
+        "group_id=7,type=ff,bucket=watch_port:4,actions=output:4",
+    ];
+    let meters = [
+        "meter=1 pktps burst bands=type=drop rate=1 burst_size=3",
+        "meter=2 pktps burst bands=type=dscp_remark rate=1 burst_size=2 prec_level=1 type=drop rate=5 burst_size=6",
+        "meter=3 kbps burst bands=type=drop rate=1 burst_size=4",
+    ];
+    let ports = PortTable::default();
+    let meters = meters.map(|text| Change::Meter(MeterChange::Add(parse_meter(text).unwrap())));
+    let groups = groups.map(|text| Change::Group(GroupChange::Add(parse_group(text, &ports).unwrap())));
+    let on = TableSettings { miss: MissPolicy::Continue, ..TableSettings::default() };
+    let changes = meters.into_iter().chain(groups).chain([Change::Table(table(2), on)]);
+    Tables::default().transact(changes.collect()).unwrap()
 }
 
 fn info(role: PortRole, up: bool) -> PortInfo {
@@ -152,9 +178,15 @@ pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
 /// Rules of the small world; few of them may not be in a table.
 pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let tables = prop_oneof![2 => Just(0), 3 => 0..N_TABLES];
-    let some = vec((tables, 1_u16..4, matching(), list(action(2))), 1..24);
+    let actions = |depth| {
+        (list(action(depth)), instructions()).prop_map(|(mut actions, instructions)| {
+            actions.extend(instructions);
+            actions
+        })
+    };
+    let some = vec((tables, 1_u16..4, matching(), actions(2)), 1..24);
     // Most tables have a rule for the rest.
-    let rest = vec(prop::option::weighted(0.8, list(action(1))), usize::from(N_TABLES));
+    let rest = vec(prop::option::weighted(0.8, actions(1)), usize::from(N_TABLES));
     // Ways to satisfy clauses, and rules for what satisfies all.
     let part = (1_u32..3, 1_u8..3).prop_map(|(id, clause)| Action::Conjunction { id, clause, n_clauses: 2 });
     let parts = vec((0..2_u8, 1_u16..4, matching(), vec(part, 1..3)), 0..8);
@@ -200,7 +232,7 @@ fn require(m: Match, actions: &[Action]) -> Match {
             Action::DecTtl | Action::DecTtlOrTell(_) => Field::NwTtl,
             Action::PopMpls(_) | Action::DecMplsTtl => Field::MplsTtl,
             Action::Push(sub) | Action::Pop(sub) => sub.field,
-            Action::Clone(actions) => return require(m, actions),
+            Action::Clone(actions) | Action::WriteActions(actions) => return require(m, actions),
             _ => return m,
         };
         match field.info().prerequisites {
@@ -213,10 +245,18 @@ fn require(m: Match, actions: &[Action]) -> Match {
 }
 
 fn matching() -> impl Strategy<Value = Match> {
-    let metadata = select(vec![Field::InPort, Field::Reg0, Field::Reg1, Field::EthDst, Field::EthSrc]);
+    let metadata = select(vec![
+        Field::InPort,
+        Field::Metadata,
+        Field::ActsetOutput,
+        Field::Reg0,
+        Field::Reg1,
+        Field::EthDst,
+        Field::EthSrc,
+    ]);
     let generic =
         (metadata, 0_u128..4, select(vec![1_u128, 3, u128::MAX])).prop_map(|(field, value, mask)| {
-            let mask = if field == Field::InPort { u128::MAX } else { mask };
+            let mask = if matches!(field, Field::InPort | Field::ActsetOutput) { u128::MAX } else { mask };
             let base = if matches!(field, Field::EthDst | Field::EthSrc) { 2 << 40 } else { 0 };
             (field, base | value, mask)
         });
@@ -269,6 +309,21 @@ fn list(action: BoxedStrategy<Action>) -> impl Strategy<Value = Vec<Action>> {
     (vec(action, 0..5), last).prop_map(|(mut actions, last)| {
         actions.extend(last.map(|raw| Action::Output(port(raw))));
         actions
+    })
+}
+
+/// Instructions in their order; most often none.
+fn instructions() -> impl Strategy<Value = Vec<Action>> {
+    let write = action(0).prop_filter("can be in a set", action_set::is_allowed);
+    let all = (
+        prop::option::weighted(0.1, Just(Action::ClearActions)),
+        prop::option::weighted(0.2, vec(write, 1..4).prop_map(Action::WriteActions)),
+        prop::option::weighted(0.1, (0_u64..4).prop_map(|value| Action::WriteMetadata { value, mask: 3 })),
+        prop::option::weighted(0.4, (1..N_TABLES).prop_map(|raw| Action::GotoTable(table(raw)))),
+    );
+    prop::option::weighted(0.3, all).prop_map(|all| {
+        let Some((clear, write, metadata, goto)) = all else { return Vec::new() };
+        clear.into_iter().chain(write).chain(metadata).chain(goto).collect()
     })
 }
 
@@ -345,7 +400,11 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         Action::Pop(sub(Field::Reg1, 0, 2)),
         Action::Pop(sub(Field::EthDst, 0, 4)),
     ]);
-    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => labels, 1 => stack, 1 => spread()];
+    let ways = prop_oneof![
+        3 => (1_u32..8).prop_map(|raw| Action::Group(GroupId::new(raw).unwrap())),
+        2 => (1_u32..4).prop_map(|raw| Action::Meter(MeterId::new(raw).unwrap())),
+    ];
+    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
     if depth == 0 {
         return leaf.boxed();
     }

@@ -39,7 +39,10 @@ fn same(a: &Translation, b: &Translation) -> bool {
         Some((cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
     };
     a.program.emits == b.program.emits
+        && a.program.meters == b.program.meters
         && drop(a) == drop(b)
+        && a.tally.misses == b.tally.misses
+        && a.tally.groups.iter().map(Arc::as_ptr).eq(b.tally.groups.iter().map(Arc::as_ptr))
         && a.mask == b.mask
         && a.rules.iter().map(Arc::as_ptr).eq(b.rules.iter().map(Arc::as_ptr))
 }
@@ -138,7 +141,7 @@ fn random_rules_do_all_sorts_of_things() {
     let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
         (0, 0, 0, 0, 0, 0, 0);
     let (mut n_labels, mut n_punts, mut n_cuts, mut n_conjunctions) = (0, 0, 0, 0);
-    for _ in 0..3000 {
+    for _ in 0..4000 {
         let rules = random::rules().new_tree(&mut runner).unwrap().current();
         let key = random::key().new_tree(&mut runner).unwrap().current();
         let snapshot = snapshot(1, &rules);

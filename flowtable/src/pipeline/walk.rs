@@ -6,14 +6,21 @@
 
 use std::{fmt, slice, sync::Arc};
 
-use super::{MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tracer, Translation, edit::VlanEdits, labels::LabelEdits};
+use super::{
+    MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    action_set::{ActionSet, List},
+    edit::VlanEdits,
+    labels::LabelEdits,
+};
 use crate::{
     drop::DropReason,
     field::{Field, SubField},
     flow::{Action, PuntReason, Rule, ToController},
+    group::Bucket,
     key::{FlowKey, Tracked},
-    program::{DropCause, Emit, Program},
+    program::{DropCause, Emit, MeterStep, Program},
     snapshot::Snapshot,
+    table::MissPolicy,
     types::{PortNo, TableId},
 };
 
@@ -37,41 +44,57 @@ pub(super) struct Walk<'a, T> {
     /// What `push` has put away, right-aligned.
     stack: Vec<u128>,
     pub(super) emits: Vec<Emit>,
+    pub(super) meters: Vec<MeterStep>,
+    pub(super) action_set: ActionSet<'a>,
+    pub(super) frames: Vec<Frame<'a>>,
+    pub(super) tally: Tally,
     tracer: &'a mut T,
-    frames: Vec<Frame<'a>>,
     rules: Vec<Arc<Rule>>,
     /// Why nothing leaves, as far as is known.
     cause: DropCause,
     /// Copies and causes so far: a rule that adds none of its own is the end of the
     /// packet.
-    n_ends: usize,
+    pub(super) n_ends: usize,
     n_lookups: usize,
 }
 
 /// A list of actions under way.
-struct Frame<'a> {
-    rule: &'a Arc<Rule>,
-    actions: slice::Iter<'a, Action>,
+pub(super) struct Frame<'a> {
+    pub(super) rule: &'a Arc<Rule>,
+    pub(super) actions: List<'a>,
+    /// Buckets to execute after the actions.
+    pub(super) buckets: slice::Iter<'a, Bucket>,
     /// Where to continue after the actions.
-    goto: Option<TableId>,
+    pub(super) goto: Option<TableId>,
     /// Nesting that counts towards the limit.
-    depth: usize,
+    pub(super) depth: usize,
     /// Nesting as it is shown: a table that a rule goes on to is beside the rule, one
     /// that it resubmits to is below.
-    nesting: usize,
+    pub(super) nesting: usize,
     /// `n_ends` when the frame began.
-    n_ends: usize,
-    /// What to undo at its end, when it is a clone.
-    undo: Option<Box<Undo>>,
+    pub(super) n_ends: usize,
+    /// What to undo at its end, when it is a clone or a bucket.
+    pub(super) undo: Option<Box<Saved<'a>>>,
 }
 
-/// What a clone changes and its end restores.
-struct Undo {
+/// What a clone or a bucket leaves as it was.
+pub(super) struct Saved<'a> {
     key: Tracked,
     vlan: VlanEdits,
     labels: LabelEdits,
     queue: Option<u32>,
     stack: Vec<u128>,
+    action_set: ActionSet<'a>,
+    n_meters: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame of a rule, with nothing to do.
+    pub(super) fn of(rule: &'a Arc<Rule>, n_ends: usize) -> Self {
+        let buckets = [].iter();
+        let actions = List::empty();
+        Self { rule, actions, buckets, goto: None, depth: 0, nesting: 0, n_ends, undo: None }
+    }
 }
 
 impl<'a, T: Tracer> Walk<'a, T> {
@@ -84,8 +107,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
             queue: None,
             stack: Vec::new(),
             emits: Vec::new(),
-            tracer,
+            meters: Vec::new(),
+            action_set: Vec::new(),
             frames: Vec::new(),
+            tally: Tally { tables: Arc::clone(snapshot.tables.stats()), ..Tally::default() },
+            tracer,
             rules: Vec::new(),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
@@ -96,22 +122,33 @@ impl<'a, T: Tracer> Walk<'a, T> {
     pub(super) fn run(mut self) -> Translation {
         if let Err(Abort(reason)) = self.walk() {
             self.emits.clear();
+            self.meters.clear();
             self.end(reason);
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
+        self.close_meters(0);
         let drop = self.emits.is_empty().then_some(self.cause);
         Translation {
-            program: Program { emits: self.emits, drop },
+            program: Program { emits: self.emits, meters: self.meters, drop },
             mask: *self.key.mask(),
             rules: self.rules,
+            tally: self.tally,
         }
     }
 
     fn walk(&mut self) -> Result<(), Abort> {
         self.enter(FIRST_TABLE, 0, 0, None)?;
-        while let Some(frame) = self.frames.last_mut() {
+        loop {
+            let Some(frame) = self.frames.last_mut() else {
+                if self.begin_action_set() {
+                    continue;
+                }
+                return Ok(());
+            };
             if let Some(action) = frame.actions.next() {
                 self.act(action)?;
+            } else if let Some(bucket) = frame.buckets.next() {
+                self.begin_bucket(bucket);
             } else if let Some(table) = frame.goto.take() {
                 let (depth, nesting) = (frame.depth, frame.nesting);
                 self.enter(table, depth, nesting, None)?;
@@ -119,10 +156,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 self.leave();
             }
         }
-        Ok(())
     }
 
-    /// Looks the packet up in a table and begins with the rule's actions.
+    /// Looks the packet up in a table and begins with the rule's actions. The table says what
+    /// happens when it has no rule.
     fn enter(
         &mut self,
         table: TableId,
@@ -131,27 +168,30 @@ impl<'a, T: Tracer> Walk<'a, T> {
         in_port: Option<PortNo>,
     ) -> Result<(), Abort> {
         self.see_payload()?;
-        self.n_lookups += 1;
-        if self.n_lookups > MAX_LOOKUPS {
-            return Err(Abort(DropReason::TooManyResubmits));
+        let mut table = table;
+        loop {
+            self.n_lookups += 1;
+            if self.n_lookups > MAX_LOOKUPS {
+                return Err(Abort(DropReason::TooManyResubmits));
+            }
+            let found = self.lookup(table, in_port);
+            self.tracer.lookup(nesting, table, found);
+            if let Some(rule) = found {
+                self.rules.push(Arc::clone(rule));
+                let actions = List::Rule(rule.actions.iter());
+                self.frames.push(Frame { actions, depth, nesting, ..Frame::of(rule, self.n_ends) });
+                return Ok(());
+            }
+            self.tally.misses.push(table);
+            match (self.snapshot.tables.settings(table).miss, TableId::new(table.get() + 1)) {
+                (MissPolicy::Continue, Ok(next)) => table = next,
+                (MissPolicy::Controller, _) => return self.punt_miss(table),
+                (MissPolicy::Continue | MissPolicy::Drop, _) => {
+                    self.end(DropReason::TableMiss);
+                    return Ok(());
+                }
+            }
         }
-        let found = self.lookup(table, in_port);
-        self.tracer.lookup(nesting, table, found);
-        let Some(rule) = found else {
-            self.end(DropReason::TableMiss);
-            return Ok(());
-        };
-        self.rules.push(Arc::clone(rule));
-        self.frames.push(Frame {
-            rule,
-            actions: rule.actions.iter(),
-            goto: None,
-            depth,
-            nesting,
-            n_ends: self.n_ends,
-            undo: None,
-        });
-        Ok(())
     }
 
     /// The rule for the packet as if it had come in by `in_port`.
@@ -168,13 +208,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Ends the innermost list of actions.
     fn leave(&mut self) {
         let Some(frame) = self.frames.pop() else { return };
-        if let Some(undo) = frame.undo {
-            self.key.restore(&undo.key);
-            self.vlan = undo.vlan;
-            self.labels = undo.labels;
-            self.queue = undo.queue;
-            self.stack = undo.stack;
-        } else if self.n_ends == frame.n_ends {
+        if let Some(saved) = frame.undo {
+            self.restore(*saved);
+        } else if self.n_ends == frame.n_ends && !self.has_way_out() {
             self.end_by(DropReason::RuleDrop, Some(frame.rule));
         }
     }
@@ -225,6 +261,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
             Action::Note(_) | Action::Conjunction { .. } => {}
             Action::Multipath(multipath) => self.multipath(multipath)?,
             Action::Bundle(bundle) => self.bundle(bundle)?,
+            Action::Group(id) => self.begin_group(*id)?,
+            Action::Meter(id) => self.meter(*id)?,
+            Action::ClearActions => self.clear_actions(),
+            Action::WriteActions(actions) => self.write_actions(actions)?,
+            Action::WriteMetadata { value, mask } => {
+                self.key.write_bits(Field::Metadata, (*value).into(), (*mask).into());
+            }
         }
         Ok(())
     }
@@ -265,7 +308,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Ends all lists of actions up to the innermost clone.
     fn exit(&mut self) {
         for frame in self.frames.iter_mut().rev() {
-            frame.actions = [].iter();
+            frame.actions = List::empty();
+            frame.buckets = [].iter();
             frame.goto = None;
             if frame.undo.is_some() {
                 break;
@@ -333,28 +377,39 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
-        self.frames.push(Frame {
-            rule,
-            actions: actions.iter(),
-            goto: None,
-            depth,
-            nesting,
-            n_ends: self.n_ends,
-            undo: Some(Box::new(Undo {
-                key: self.key.clone(),
-                vlan: self.vlan,
-                labels: self.labels,
-                queue: self.queue,
-                stack: self.stack.clone(),
-            })),
-        });
+        let (actions, undo) = (List::Rule(actions.iter()), Some(self.save()));
+        self.frames.push(Frame { actions, depth, nesting, undo, ..Frame::of(rule, self.n_ends) });
         Ok(())
+    }
+
+    /// What a clone or a bucket will leave as it is now.
+    pub(super) fn save(&self) -> Box<Saved<'a>> {
+        Box::new(Saved {
+            key: self.key.clone(),
+            vlan: self.vlan,
+            labels: self.labels,
+            queue: self.queue,
+            stack: self.stack.clone(),
+            action_set: self.action_set.clone(),
+            n_meters: self.meters.len(),
+        })
+    }
+
+    fn restore(&mut self, saved: Saved<'a>) {
+        self.key.restore(&saved.key);
+        self.vlan = saved.vlan;
+        self.labels = saved.labels;
+        self.queue = saved.queue;
+        self.stack = saved.stack;
+        self.action_set = saved.action_set;
+        self.close_meters(saved.n_meters);
     }
 
     /// Skips the rest of the innermost list of actions; lists around it go on.
     fn stop_list(&mut self) {
         if let Some(frame) = self.frames.last_mut() {
-            frame.actions = [].iter();
+            frame.actions = List::empty();
+            frame.buckets = [].iter();
             frame.goto = None;
         }
     }
@@ -391,6 +446,7 @@ fn start(key: &FlowKey) -> Tracked {
     key.read(Field::InPort);
     key.read(Field::PacketType);
     key.read(Field::RecircId);
+    key.write(Field::ActsetOutput, PortNo::UNSET.get().into());
     if matches!(key.read(Field::EthType), 0x0800 | 0x86dd) {
         key.read(Field::NwFrag);
     }

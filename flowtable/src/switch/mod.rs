@@ -12,6 +12,7 @@
 
 mod books;
 mod flow_hash;
+mod metered;
 mod punts;
 mod run;
 #[cfg(test)]

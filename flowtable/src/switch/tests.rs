@@ -9,8 +9,11 @@ use crate::{
     build::{self, Host},
     field::{Field, SubField},
     flow::{Action, Match, Rule},
+    group::Group,
+    meter::Meter,
     pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
-    types::MacAddr,
+    table::{TableCounters, Tables},
+    types::{MacAddr, MeterId},
 };
 
 /// Collects what leaves; can run out of buffers.
@@ -71,18 +74,35 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-/// Port, reason, and cookie of the rule.
-type Cause = (PortNo, DropReason, Option<u64>);
+/// Port, reason, cookie of the rule, and meter.
+type Cause = (PortNo, DropReason, Option<u64>, Option<MeterId>);
 
 /// What a run of a switch can be seen to do.
 #[derive(Debug, PartialEq)]
 struct Observed {
     out: Vec<(PortNo, Vec<u8>)>,
     drops: BTreeMap<Cause, [u64; 3]>,
-    rules: Vec<(u64, u64)>,
+    /// Packets, bytes and last use.
+    rules: Vec<(u64, u64, u64)>,
+    groups: Vec<(u64, u64)>,
+    meters: Vec<Vec<(u64, u64)>>,
+    tables: Vec<TableCounters>,
     ports: Vec<PortCounters>,
     n_released: usize,
     packet_ins: Vec<PacketIn>,
+}
+
+fn of_group(group: &Group) -> Vec<(u64, u64)> {
+    let buckets = group.buckets.iter().map(|bucket| bucket.stats.get());
+    [group.stats.get()].into_iter().chain(buckets).collect()
+}
+
+fn of_meter(meter: &Meter) -> Vec<(u64, u64)> {
+    [meter.stats()].into_iter().chain(meter.band_stats()).collect()
+}
+
+fn of_tables(tables: &Tables) -> impl Iterator<Item = TableCounters> {
+    (0..8).map(|raw| tables.stats().get(random::table(raw)))
 }
 
 /// Runs the events with batches of at most `n_batch` packets of a port.
@@ -97,8 +117,8 @@ fn observe(
     let mut sink = Collector { starve, ..Collector::default() };
     let (mut rules, mut epoch, mut now) = (rules.to_vec(), 1, 0);
     let mut current = snapshot(epoch, &rules);
-    let mut seen_rules = Vec::new();
-    let mut keep = |snapshot: &Snapshot| seen_rules.extend(snapshot.tables.rules().cloned());
+    let mut seen = Vec::new();
+    let mut keep = |snapshot: &Arc<Snapshot>| seen.push(Arc::clone(snapshot));
     keep(&current);
     let mut batch: Vec<Packet<Vec<u8>>> = Vec::new();
     let run =
@@ -129,13 +149,23 @@ fn observe(
     switch.flush_stats();
     let mut drops: BTreeMap<Cause, [u64; 3]> = BTreeMap::new();
     for drop in switch.drops() {
-        let row = drops.entry((drop.in_port, drop.reason, drop.rule.map(|rule| rule.cookie))).or_default();
+        let row = drops
+            .entry((drop.in_port, drop.reason, drop.rule.map(|rule| rule.cookie), drop.meter))
+            .or_default();
         *row = [row[0] + drop.n_packets, row[1] + drop.n_bytes, row[2] + drop.n_copies];
     }
+    let tables = || seen.iter().map(|snapshot| &*snapshot.tables);
+    let of_rule = |rule: &Arc<Rule>| {
+        let (n_packets, n_bytes) = rule.stats.get();
+        (n_packets, n_bytes, rule.stats.used().nanos())
+    };
     Observed {
         out: sink.out,
         drops,
-        rules: seen_rules.iter().map(|rule| rule.stats.get()).collect(),
+        rules: tables().flat_map(Tables::rules).map(of_rule).collect(),
+        groups: tables().flat_map(Tables::groups).flat_map(|group| of_group(group)).collect(),
+        meters: tables().flat_map(Tables::meters).map(|meter| of_meter(meter)).collect(),
+        tables: tables().flat_map(of_tables).collect(),
         ports: (0..=TUNNEL).map(|raw| switch.port_counters(port(raw))).collect(),
         n_released: sink.n_released,
         packet_ins: switch.take_packet_ins(),

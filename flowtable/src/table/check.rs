@@ -3,11 +3,15 @@
 
 use std::sync::LazyLock;
 
+use super::{
+    group_change::{GroupError, check_allowed},
+    meter_change::MeterError,
+};
 use crate::{
     field::{Field, Prerequisites, SubField},
     flow::{Action, Bundle, Match, Multipath, Rule},
     key::{FlowMask, N_WORDS, low_bits},
-    types::{PortNo, TableId},
+    types::{MeterId, PortNo, TableId},
 };
 
 /// Clones within clones that a rule may have.
@@ -147,6 +151,54 @@ pub enum RuleError {
     /// A rule of a conjunction does something else.
     #[error("only `note` can stand beside `conjunction`, and neither within a clone")]
     ConjunctionNotAlone,
+    /// The action has no place in a set.
+    #[error("`{action}` cannot be in an action set or a bucket")]
+    NotInActionSet {
+        /// The action.
+        action: String,
+    },
+    /// Instructions in another order than OpenFlow's.
+    #[error(
+        "`{instruction}` must come before what it follows, once, and not within a clone; the order is actions, clear_actions, write_actions, write_metadata, goto_table"
+    )]
+    InstructionOrder {
+        /// The instruction.
+        instruction: &'static str,
+    },
+    /// The meter is not there.
+    #[error("there is no meter {id}; add it first")]
+    NoSuchMeter {
+        /// The meter.
+        id: MeterId,
+    },
+    /// Something about a group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Something about a meter.
+    #[error(transparent)]
+    Meter(#[from] MeterError),
+    /// Another rule can match the same packets.
+    #[error("it overlaps `{other}`")]
+    Overlap {
+        /// The other rule.
+        other: String,
+    },
+    /// No room.
+    #[error("table {table} is full: it takes {max} rules")]
+    TableFull {
+        /// The table.
+        table: TableId,
+        /// Rules that it takes.
+        max: usize,
+    },
+    /// Names of tables are unique.
+    #[error("table {table} has the name `{name}` already")]
+    TableNameTaken {
+        /// The name.
+        name: String,
+        /// The table that has it.
+        table: TableId,
+    },
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,
@@ -185,8 +237,27 @@ impl Prerequisites {
 pub fn check_rule(rule: &Rule) -> Result<(), RuleError> {
     check_match(&rule.matching)?;
     let mut n_actions = 0;
-    let mut checker = Checker { table: rule.table, state: rule.matching.clone(), n_actions: &mut n_actions };
+    let mut checker =
+        Checker { table: rule.table, state: Some(rule.matching.clone()), n_actions: &mut n_actions };
     checker.list(&rule.actions, 0)
+}
+
+/// Checks the actions of a bucket, which any packet may come to: one that lacks a header
+/// is left as it is.
+pub(super) fn check_set(actions: &[Action]) -> Result<(), RuleError> {
+    check_allowed(actions)?;
+    Checker { table: TableId::FIRST, state: None, n_actions: &mut 0 }.list(actions, 1)
+}
+
+/// Where an instruction stands among the others; 0: actions.
+fn instruction(action: &Action) -> (u8, &'static str) {
+    match action {
+        Action::ClearActions => (1, "clear_actions"),
+        Action::WriteActions(_) => (2, "write_actions"),
+        Action::WriteMetadata { .. } => (3, "write_metadata"),
+        Action::GotoTable(_) => (4, "goto_table"),
+        _ => (0, "actions"),
+    }
 }
 
 /// Each matched bit belongs to a field whose prerequisites the match requires, and
@@ -236,8 +307,8 @@ static FIELDS_OF_WORD: LazyLock<Vec<Vec<(Field, u64)>>> = LazyLock::new(|| {
 struct Checker<'a> {
     table: TableId,
     /// What the match requires and the actions so far have made of it, as far as
-    /// prerequisites depend on it.
-    state: Match,
+    /// prerequisites depend on it; `None`: nothing is required.
+    state: Option<Match>,
     n_actions: &'a mut usize,
 }
 
@@ -252,9 +323,16 @@ impl Checker<'_> {
         if actions.iter().any(is_part) && !actions.iter().all(goes_along) {
             return Err(RuleError::ConjunctionNotAlone);
         }
+        let mut last = 0;
         for (idx, action) in actions.iter().enumerate() {
             let is_last = depth == 0 && idx + 1 == actions.len();
             self.action(action, depth, is_last)?;
+            let (place, name) = instruction(action);
+            if place < last || place != 0 && (place == last || depth != 0) {
+                let instruction = if place == 0 { instruction(&actions[idx - 1]).1 } else { name };
+                return Err(RuleError::InstructionOrder { instruction });
+            }
+            last = place;
         }
         Ok(())
     }
@@ -272,7 +350,11 @@ impl Checker<'_> {
             | Action::PopQueue
             | Action::Controller(_)
             | Action::Exit
-            | Action::Note(_) => Ok(()),
+            | Action::Note(_)
+            | Action::Group(_)
+            | Action::Meter(_)
+            | Action::ClearActions
+            | Action::WriteMetadata { .. } => Ok(()),
             Action::OutputTruncated { max_len, .. } if *max_len < MIN_TRUNCATED => {
                 Err(RuleError::TooShort { max_len: *max_len })
             }
@@ -288,6 +370,11 @@ impl Checker<'_> {
             Action::Multipath(multipath) => self.multipath(multipath),
             Action::Bundle(bundle) => self.bundle(bundle),
             Action::Conjunction { clause, n_clauses, .. } => check_conjunction(*clause, *n_clauses, depth),
+            Action::WriteActions(actions) => {
+                check_allowed(actions)?;
+                let state = self.state.clone();
+                Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
+            }
             Action::GotoTable(_) if !is_last => Err(RuleError::GotoNotLast),
             Action::GotoTable(to) if *to <= self.table => {
                 Err(RuleError::GotoBackwards { from: self.table, to: *to })
@@ -308,11 +395,7 @@ impl Checker<'_> {
     }
 
     fn needs(&self, action: &'static str, needs: Prerequisites) -> Result<(), RuleError> {
-        if self.state.satisfies(needs) {
-            Ok(())
-        } else {
-            Err(RuleError::ActionPrerequisites { action, needs })
-        }
+        if self.satisfies(needs) { Ok(()) } else { Err(RuleError::ActionPrerequisites { action, needs }) }
     }
 
     fn relabel(&mut self, push: bool, eth_type: u16) -> Result<(), RuleError> {
@@ -322,7 +405,7 @@ impl Checker<'_> {
         if !push {
             self.needs("pop_mpls", Prerequisites::Mpls)?;
         }
-        self.state = std::mem::take(&mut self.state).with(Field::EthType, eth_type.into());
+        self.state = self.state.take().map(|state| state.with(Field::EthType, eth_type.into()));
         Ok(())
     }
 
@@ -356,7 +439,11 @@ impl Checker<'_> {
 
     fn has_prerequisites(&self, field: Field) -> Result<(), RuleError> {
         let needs = field.info().prerequisites;
-        if self.state.satisfies(needs) { Ok(()) } else { Err(RuleError::Prerequisites { field, needs }) }
+        if self.satisfies(needs) { Ok(()) } else { Err(RuleError::Prerequisites { field, needs }) }
+    }
+
+    fn satisfies(&self, needs: Prerequisites) -> bool {
+        self.state.as_ref().is_none_or(|state| state.satisfies(needs))
     }
 
     fn writable(&self, field: Field) -> Result<(), RuleError> {
@@ -374,7 +461,7 @@ impl Checker<'_> {
         // Whether a tag or an ND message is there may follow from what is set.
         let matters = [Field::VlanTci, Field::VlanVidOxm, Field::Icmpv6Type, Field::Icmpv6Code];
         if matters.contains(&field) {
-            self.state = std::mem::take(&mut self.state).with_masked(field, value, mask);
+            self.state = self.state.take().map(|state| state.with_masked(field, value, mask));
         }
         Ok(())
     }
@@ -404,12 +491,12 @@ impl Checker<'_> {
 
     /// The "present" bit of a tag, where it is known to be set.
     fn tag(&self, field: Field) -> u128 {
-        let (value, mask) = self.state.get(field);
+        let (value, mask) = self.state.as_ref().map_or((0, 0), |state| state.get(field));
         value & mask & PRESENT
     }
 
     fn set_tag(&mut self, field: Field, present: u128) {
-        self.state = std::mem::take(&mut self.state).with_masked(field, present, PRESENT);
+        self.state = self.state.take().map(|state| state.with_masked(field, present, PRESENT));
     }
 }
 
@@ -422,7 +509,7 @@ fn check_conjunction(clause: u8, n_clauses: u8, depth: usize) -> Result<(), Rule
     }
 }
 
-fn check_output(port: PortNo) -> Result<(), RuleError> {
+pub(super) fn check_output(port: PortNo) -> Result<(), RuleError> {
     let reserved = [
         PortNo::IN_PORT,
         PortNo::NORMAL,

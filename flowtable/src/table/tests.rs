@@ -32,6 +32,7 @@ fn rule(id: u8, n: u16, matching: Match, actions: Vec<Action>) -> Rule {
         actions,
         cookie: 0,
         origin: Arc::new(Origin::default()),
+        life: Default::default(),
         stats: Arc::new(RuleStats::default()),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     flow::{Action, Match, ToController, WHOLE_PACKET},
     port::PortTable,
     table::{MAX_ACTIONS, MAX_NESTING},
-    types::{PortNo, TableId},
+    types::{GroupId, MeterId, PortNo, TableId},
 };
 
 /// Names of the actions that are understood.
@@ -41,6 +41,11 @@ const NAMES: &[&str] = &[
     "resubmit",
     "goto_table",
     "clone",
+    "group",
+    "meter",
+    "clear_actions",
+    "write_actions",
+    "write_metadata",
     "bundle",
     "bundle_load",
     "conjunction",
@@ -67,7 +72,6 @@ const NAMES: &[&str] = &[
 const UNSUPPORTED: &[&str] = &[
     "apply_actions",
     "check_pkt_larger",
-    "clear_actions",
     "ct",
     "ct_clear",
     "debug_recirc",
@@ -76,14 +80,10 @@ const UNSUPPORTED: &[&str] = &[
     "decap",
     "encap",
     "fin_timeout",
-    "group",
     "learn",
-    "meter",
     "nat",
     "sample",
     "unroll_xlate",
-    "write_actions",
-    "write_metadata",
 ];
 
 /// Reads a list of actions. `matching` is that of the rule, for what depends on the
@@ -159,7 +159,7 @@ impl ActionReader<'_> {
             "set_tunnel" | "set_tunnel64" => Action::SetTunnel(value::integer(form.value(name)?)?),
             "resubmit" => self.resubmit(name, form)?,
             "goto_table" => Action::GotoTable(table(form.value(name)?)?),
-            "clone" => self.clone_list(name, form)?,
+            "clone" => Action::Clone(self.nested(name, form)?),
             _ => self.more(&text, name, form)?,
         })
     }
@@ -196,6 +196,14 @@ impl ActionReader<'_> {
                 Action::Bundle(Box::new(bundle))
             }
             "conjunction" => conjunction(form.any(name)?)?,
+            "group" => Action::Group(group_id(form.value(name)?)?),
+            "meter" => Action::Meter(meter_id(form.value(name)?)?),
+            "clear_actions" => {
+                form.bare(name)?;
+                Action::ClearActions
+            }
+            "write_actions" => Action::WriteActions(self.nested(name, form)?),
+            "write_metadata" => write_metadata(form.value(name)?)?,
             _ => self.bare_port(name, form)?,
         })
     }
@@ -312,15 +320,17 @@ impl ActionReader<'_> {
         Ok(if ct { Action::ResubmitCt { port, table } } else { Action::Resubmit { port, table } })
     }
 
-    fn clone_list(&mut self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
-        let Form::Arguments(inner) = form else { return Err(name.error("write clone(actions)")) };
+    fn nested(&mut self, name: Piece<'_>, form: Form<'_>) -> Result<Vec<Action>, TextError> {
+        let Form::Arguments(inner) = form else {
+            return Err(name.error(format!("write {}(actions)", name.text)));
+        };
         if self.depth >= MAX_NESTING {
-            return Err(name.error(format!("clones are nested deeper than {MAX_NESTING}")));
+            return Err(name.error(format!("actions are nested deeper than {MAX_NESTING}")));
         }
         let depth = self.depth + 1;
         let mut reader =
             ActionReader { ports: self.ports, matching: self.matching, n_actions: self.n_actions, depth };
-        reader.list(inner).map(Action::Clone)
+        reader.list(inner)
     }
 
     /// A port on its own is an output; anything else is not known.
@@ -388,6 +398,28 @@ fn conjunction(text: Piece<'_>) -> Result<Action, TextError> {
     let (clause, n_clauses) = clauses.split_once("/").ok_or_else(wrong)?;
     let (id, clause, n_clauses) = (value::integer(id)?, value::integer(clause)?, value::integer(n_clauses)?);
     Ok(Action::Conjunction { id, clause, n_clauses })
+}
+
+/// The number of a group.
+pub(super) fn group_id(text: Piece<'_>) -> Result<GroupId, TextError> {
+    GroupId::new(value::integer(text)?).map_err(|error| text.error(error.to_string()))
+}
+
+/// The number of a meter.
+pub(super) fn meter_id(text: Piece<'_>) -> Result<MeterId, TextError> {
+    if matches!(text.text, "controller" | "slowpath" | "all") {
+        return Err(text.error(format!("the meter `{}` is not supported; use a number", text.text)));
+    }
+    MeterId::new(value::integer(text)?).map_err(|error| text.error(error.to_string()))
+}
+
+fn write_metadata(text: Piece<'_>) -> Result<Action, TextError> {
+    let (bits, mask) = match text.split_once("/") {
+        Some((bits, mask)) => (bits, value::integer(mask)?),
+        None => (text, u64::MAX),
+    };
+    let bits: u64 = value::integer(bits)?;
+    Ok(Action::WriteMetadata { value: bits & mask, mask })
 }
 
 /// What is before and behind `->`.
@@ -475,6 +507,13 @@ pub(super) fn print_one(action: &Action) -> String {
         Action::Multipath(multipath) => spread::print_multipath(multipath),
         Action::Bundle(bundle) => spread::print_bundle(bundle),
         Action::Conjunction { id, clause, n_clauses } => format!("conjunction({id},{clause}/{n_clauses})"),
+        Action::Group(id) => format!("group:{id}"),
+        Action::Meter(id) => format!("meter:{id}"),
+        Action::ClearActions => "clear_actions".to_owned(),
+        Action::WriteActions(actions) if actions.is_empty() => "write_actions(drop)".to_owned(),
+        Action::WriteActions(actions) => format!("write_actions({})", print(actions)),
+        Action::WriteMetadata { value, mask: u64::MAX } => format!("write_metadata:{value:#x}"),
+        Action::WriteMetadata { value, mask } => format!("write_metadata:{:#x}/{mask:#x}", value & mask),
     }
 }
 

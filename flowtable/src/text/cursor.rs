@@ -154,6 +154,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// All that has not been taken yet.
+    pub(super) fn rest(&self) -> Piece<'a> {
+        self.rest
+    }
+
     /// All that follows the name, behind its `=`.
     pub(super) fn rest_of_list(&mut self) -> Result<Piece<'a>, TextError> {
         if !self.rest.text.starts_with('=') {

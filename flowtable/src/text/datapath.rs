@@ -5,7 +5,7 @@ use super::value;
 use crate::{
     field::{Field, FieldInfo, Format},
     key::{FlowKey, FlowMask},
-    program::{Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{Emit, FieldEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
 };
 
 /// Fields of one header with their names within it.
@@ -219,21 +219,45 @@ fn print_value(field: Field, bits: u128, mask: u128) -> String {
 /// What a program does with the packet. Copies that differ from the packet as received
 /// stand in `clone(...)`, but for the last one, which takes the packet itself.
 pub fn print_program(program: &Program) -> String {
-    let Some((last, copies)) = program.emits.split_last() else {
-        return match &program.drop {
+    if program.emits.is_empty() {
+        let drop = match &program.drop {
             Some(cause) => format!("drop({})", cause.reason),
             None => "drop".to_owned(),
         };
-    };
-    let mut parts: Vec<String> = copies
-        .iter()
-        .map(|emit| {
-            let text = print_emit(emit);
-            if text.contains(',') { format!("clone({text})") } else { text }
-        })
-        .collect();
-    parts.push(print_emit(last));
+        let meters = program.meters.iter().map(|step| format!("meter({}),", step.meter.config().id));
+        return meters.collect::<String>() + &drop;
+    }
+    let last = program.emits.len() - 1;
+    let mut parts = Vec::new();
+    for (idx, emit) in program.emits.iter().enumerate() {
+        let text = print_emit(emit);
+        let text = if idx != last && text.contains(',') { format!("clone({text})") } else { text };
+        parts.push(print_meters(program, idx) + &text + &")".repeat(n_closed_after(program, idx)));
+    }
+    let behind = print_meters(program, last + 1);
+    if !behind.is_empty() {
+        parts.push(behind.trim_end_matches(',').to_owned());
+    }
     parts.join(",")
+}
+
+/// Meters in front of an emit. One that decides about a part of the emits begins a clone.
+fn print_meters(program: &Program, idx: usize) -> String {
+    let n_emits = program.emits.len();
+    let before = program.meters.iter().filter(|step| step.emits.start == idx);
+    before
+        .map(|step| match (step.meter.config().id, &step.emits) {
+            (id, emits) if emits.is_empty() => format!("clone(meter({id})),"),
+            (id, emits) if emits.end < n_emits => format!("clone(meter({id}),"),
+            (id, _) => format!("meter({id}),"),
+        })
+        .collect()
+}
+
+/// Clones of meters that end behind an emit.
+fn n_closed_after(program: &Program, idx: usize) -> usize {
+    let is_partial = |step: &&MeterStep| !step.emits.is_empty() && step.emits.end < program.emits.len();
+    program.meters.iter().filter(is_partial).filter(|step| step.emits.end == idx + 1).count()
 }
 
 fn print_emit(emit: &Emit) -> String {

@@ -223,6 +223,7 @@ proptest! {
             actions,
             cookie,
             origin: Arc::default(),
+            life: Default::default(),
             stats: Arc::default(),
         };
         for text in [print_flow(&rule), print_flow_with_stats(&rule)] {
@@ -619,7 +620,7 @@ fn programs_print_like_datapath_actions() {
         tunnel_port: port(9),
     };
     let tunnelled = Emit { tunnel: Some(Arc::new(header)), ..plain(1) };
-    let print = |emits: Vec<Emit>| print_program(&Program { emits, drop: None });
+    let print = |emits: Vec<Emit>| print_program(&Program { emits, ..Program::default() });
 
     assert_eq!(
         print(vec![routed.clone()]),
@@ -636,7 +637,7 @@ fn programs_print_like_datapath_actions() {
     let nat = Emit { edits: vec![edit(Field::NwDst, 0x0a00_0001), edit(Field::NwTtl, 63)], ..plain(3) };
     assert_eq!(print(vec![nat]), "set(ipv4(dst=10.0.0.1,ttl=63)),3");
     let cause = DropCause { reason: DropReason::TtlExpired, rule: None };
-    assert_eq!(print_program(&Program { emits: vec![], drop: Some(cause) }), "drop(ttl-expired)");
+    assert_eq!(print_program(&Program { drop: Some(cause), ..Program::default() }), "drop(ttl-expired)");
     assert_eq!(print(vec![]), "drop");
 }
 
