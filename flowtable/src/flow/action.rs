@@ -49,22 +49,6 @@ pub enum Action {
     PopVlan,
     /// Set the tunnel key.
     SetTunnel(u64),
-    /// Do what a group says on copies: what it changes is undone afterwards.
-    Group(GroupId),
-    /// Let a meter decide whether the packet goes on: from here to the end of the
-    /// enclosing clone or bucket, or else of the whole walk.
-    Meter(MeterId),
-    /// Empty the action set (instruction).
-    ClearActions,
-    /// Put actions into the action set, which is executed at the end (instruction).
-    WriteActions(Vec<Action>),
-    /// Set the masked bits of the metadata (instruction).
-    WriteMetadata {
-        /// New bits.
-        value: u64,
-        /// Which bits.
-        mask: u64,
-    },
     /// Send to a port, without what is behind the first so many bytes of the frame.
     OutputTruncated {
         /// To this port.
@@ -124,5 +108,21 @@ pub enum Action {
         clause: u8,
         /// How many it has, 2 to 64.
         n_clauses: u8,
+    },
+    /// Do what a group says on copies: what it changes is undone afterwards.
+    Group(GroupId),
+    /// Let a meter decide whether the packet goes on: from here to the end of the
+    /// enclosing clone or bucket, or else of the whole walk.
+    Meter(MeterId),
+    /// Empty the action set (instruction).
+    ClearActions,
+    /// Put actions into the action set, which is executed at the end (instruction).
+    WriteActions(Vec<Action>),
+    /// Set the masked bits of the metadata (instruction).
+    WriteMetadata {
+        /// New bits.
+        value: u64,
+        /// Which bits.
+        mask: u64,
     },
 }

@@ -15,6 +15,9 @@ use crate::{
     types::{PortNo, Priority, TableId},
 };
 
+/// Cookie where no rule is to blame (OpenFlow 1.5 §7.4.1).
+const NO_COOKIE: u64 = u64::MAX;
+
 /// What a controller is told of the pipeline, where it is not zero (`NXT_PACKET_IN2`).
 const METADATA: &[Field] = &[
     Field::InPort,
@@ -37,22 +40,27 @@ const METADATA: &[Field] = &[
 impl<T: Tracer> Walk<'_, T> {
     /// Sends the packet as it is now to a controller.
     pub(super) fn punt(&mut self, to: &ToController) -> Result<(), Abort> {
+        let mut to = to.clone();
+        let Some(rule) = self.rule() else { return self.punt_as(to, TableId::FIRST, NO_COOKIE) };
+        // OpenFlow 1.5 §5.4: the rule for what no other one matches.
+        let is_miss = rule.priority == Priority::MIN && rule.matching.words().is_empty();
+        if is_miss && to.reason == PuntReason::Action {
+            to.reason = PuntReason::NoMatch;
+        }
+        self.punt_as(to, rule.table, rule.cookie)
+    }
+
+    /// Sends the packet to the controller because a table has no rule for it.
+    pub(super) fn punt_miss(&mut self, table: TableId) -> Result<(), Abort> {
+        let to = ToController { reason: PuntReason::NoMatch, ..ToController::default() };
+        self.punt_as(to, table, NO_COOKIE)
+    }
+
+    fn punt_as(&mut self, to: ToController, table: TableId, cookie: u64) -> Result<(), Abort> {
         if self.emits.len() >= MAX_EMITS {
             return Err(Abort(DropReason::TooManyOutputs));
         }
         let metadata = self.metadata();
-        let mut to = to.clone();
-        let (table, cookie) = match self.rule() {
-            Some(rule) => {
-                // OpenFlow 1.5 §5.4: the rule for what no other one matches.
-                let is_miss = rule.priority == Priority::MIN && rule.matching.words().is_empty();
-                if is_miss && to.reason == PuntReason::Action {
-                    to.reason = PuntReason::NoMatch;
-                }
-                (rule.table, rule.cookie)
-            }
-            None => (TableId::FIRST, 0),
-        };
         self.note(format_args!("to controller {}: {}", to.controller, to.reason));
         let mut emit = self.copy_for(PortNo::CONTROLLER, None);
         let extras = emit.extras.take().map_or_else(Extras::default, |extras| *extras);

@@ -92,7 +92,8 @@ impl<'a> Frame<'a> {
     /// A frame of a rule, with nothing to do.
     pub(super) fn of(rule: &'a Arc<Rule>, n_ends: usize) -> Self {
         let buckets = [].iter();
-        Self { rule, actions: List::empty(), buckets, goto: None, depth: 0, nesting: 0, n_ends, undo: None }
+        let actions = List::empty();
+        Self { rule, actions, buckets, goto: None, depth: 0, nesting: 0, n_ends, undo: None }
     }
 }
 
@@ -184,10 +185,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.tally.misses.push(table);
             match (self.snapshot.tables.settings(table).miss, TableId::new(table.get() + 1)) {
                 (MissPolicy::Continue, Ok(next)) => table = next,
-                (MissPolicy::Controller, _) => {
-                    let reason = PuntReason::NoMatch;
-                    return self.punt(&ToController { reason, ..ToController::default() });
-                }
+                (MissPolicy::Controller, _) => return self.punt_miss(table),
                 (MissPolicy::Continue | MissPolicy::Drop, _) => {
                     self.end(DropReason::TableMiss);
                     return Ok(());

@@ -176,7 +176,8 @@ pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     sink: &mut S,
 ) -> Result<(), DropReason> {
     let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
-    let result = execute::apply_remarked(&mut packet, emit, hash, n_levels).and_then(|()| match punt {
+    let applied = execute::apply_remarked(&mut packet, emit, hash, n_levels);
+    let result = applied.and_then(|()| match punt {
         // A frame for the controller has no device behind it that completes checksums.
         Some(punt) => {
             offload::complete(&mut packet);

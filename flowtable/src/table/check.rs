@@ -105,6 +105,52 @@ pub enum RuleError {
         /// The EtherType.
         tpid: u16,
     },
+    /// Not the EtherType of MPLS.
+    #[error("{eth_type:#06x} is not an EtherType of MPLS; use 0x8847 or 0x8848")]
+    WrongLabelType {
+        /// The EtherType.
+        eth_type: u16,
+    },
+    /// Less than an Ethernet header would be left.
+    #[error("cannot cut frames to {max_len} bytes; at least {MIN_TRUNCATED} are left")]
+    TooShort {
+        /// The bytes.
+        max_len: u32,
+    },
+    /// A field that is always there.
+    #[error("`{field}` cannot be deleted; Geneve options (`tun_metadata0` to `63`) can")]
+    NotDeletable {
+        /// The field.
+        field: Field,
+    },
+    /// The number of a link does not fit.
+    #[error("`{dst}` has no room for {n_links} links, of which there must be at least 1")]
+    TooManyLinks {
+        /// Number of links.
+        n_links: u32,
+        /// Where it is to be written.
+        dst: SubField,
+    },
+    /// A port number does not fit.
+    #[error("`{dst}` has no room for a port number, which has 16 bits")]
+    NoRoomForPort {
+        /// Where it is to be written.
+        dst: SubField,
+    },
+    /// Too large a bundle.
+    #[error("more than {MAX_MEMBERS} members")]
+    TooManyMembers,
+    /// A clause that cannot be.
+    #[error("clause {clause} of {n_clauses}: a conjunction has 2 to {MAX_CLAUSES} clauses, counted from 1")]
+    WrongClause {
+        /// Which clause.
+        clause: u8,
+        /// Of how many.
+        n_clauses: u8,
+    },
+    /// A rule of a conjunction does something else.
+    #[error("only `note` can stand beside `conjunction`, and neither within a clone")]
+    ConjunctionNotAlone,
     /// The action has no place in a set.
     #[error("`{action}` cannot be in an action set or a bucket")]
     NotInActionSet {
@@ -153,52 +199,6 @@ pub enum RuleError {
         /// The table that has it.
         table: TableId,
     },
-    /// Not the EtherType of MPLS.
-    #[error("{eth_type:#06x} is not an EtherType of MPLS; use 0x8847 or 0x8848")]
-    WrongLabelType {
-        /// The EtherType.
-        eth_type: u16,
-    },
-    /// Less than an Ethernet header would be left.
-    #[error("cannot cut frames to {max_len} bytes; at least {MIN_TRUNCATED} are left")]
-    TooShort {
-        /// The bytes.
-        max_len: u32,
-    },
-    /// A field that is always there.
-    #[error("`{field}` cannot be deleted; Geneve options (`tun_metadata0` to `63`) can")]
-    NotDeletable {
-        /// The field.
-        field: Field,
-    },
-    /// The number of a link does not fit.
-    #[error("`{dst}` has no room for {n_links} links, of which there must be at least 1")]
-    TooManyLinks {
-        /// Number of links.
-        n_links: u32,
-        /// Where it is to be written.
-        dst: SubField,
-    },
-    /// A port number does not fit.
-    #[error("`{dst}` has no room for a port number, which has 16 bits")]
-    NoRoomForPort {
-        /// Where it is to be written.
-        dst: SubField,
-    },
-    /// Too large a bundle.
-    #[error("more than {MAX_MEMBERS} members")]
-    TooManyMembers,
-    /// A clause that cannot be.
-    #[error("clause {clause} of {n_clauses}: a conjunction has 2 to {MAX_CLAUSES} clauses, counted from 1")]
-    WrongClause {
-        /// Which clause.
-        clause: u8,
-        /// Of how many.
-        n_clauses: u8,
-    },
-    /// A rule of a conjunction does something else.
-    #[error("only `note` can stand beside `conjunction`, and neither within a clone")]
-    ConjunctionNotAlone,
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,
@@ -318,12 +318,12 @@ impl Checker<'_> {
         if *self.n_actions > MAX_ACTIONS {
             return Err(RuleError::TooManyActions);
         }
-        let mut last = 0;
         let is_part = |action: &Action| matches!(action, Action::Conjunction { .. });
         let goes_along = |action: &Action| is_part(action) || matches!(action, Action::Note(_));
         if actions.iter().any(is_part) && !actions.iter().all(goes_along) {
             return Err(RuleError::ConjunctionNotAlone);
         }
+        let mut last = 0;
         for (idx, action) in actions.iter().enumerate() {
             let is_last = depth == 0 && idx + 1 == actions.len();
             self.action(action, depth, is_last)?;
@@ -355,11 +355,6 @@ impl Checker<'_> {
             | Action::Meter(_)
             | Action::ClearActions
             | Action::WriteMetadata { .. } => Ok(()),
-            Action::WriteActions(actions) => {
-                check_allowed(actions)?;
-                let state = self.state.clone();
-                Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
-            }
             Action::OutputTruncated { max_len, .. } if *max_len < MIN_TRUNCATED => {
                 Err(RuleError::TooShort { max_len: *max_len })
             }
@@ -375,6 +370,11 @@ impl Checker<'_> {
             Action::Multipath(multipath) => self.multipath(multipath),
             Action::Bundle(bundle) => self.bundle(bundle),
             Action::Conjunction { clause, n_clauses, .. } => check_conjunction(*clause, *n_clauses, depth),
+            Action::WriteActions(actions) => {
+                check_allowed(actions)?;
+                let state = self.state.clone();
+                Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
+            }
             Action::GotoTable(_) if !is_last => Err(RuleError::GotoNotLast),
             Action::GotoTable(to) if *to <= self.table => {
                 Err(RuleError::GotoBackwards { from: self.table, to: *to })

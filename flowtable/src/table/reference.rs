@@ -23,9 +23,12 @@ pub(super) fn each_reference<E>(
             Action::Group(id) => visit(Reference::Group(*id))?,
             Action::Meter(id) => visit(Reference::Meter(*id))?,
             Action::Output(port) | Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => {
-                visit(Reference::Port(*port))?;
+                visit(Reference::Port(*port))?
             }
             Action::Controller(_) => visit(Reference::Port(PortNo::CONTROLLER))?,
+            Action::Bundle(bundle) => {
+                bundle.members.iter().try_for_each(|port| visit(Reference::Port(*port)))?;
+            }
             Action::Clone(inner) | Action::WriteActions(inner) => each_reference(inner, visit)?,
             Action::OutputReg(_)
             | Action::SetField { .. }
@@ -51,7 +54,6 @@ pub(super) fn each_reference<E>(
             | Action::Exit
             | Action::Note(_)
             | Action::Multipath(_)
-            | Action::Bundle(_)
             | Action::Conjunction { .. } => {}
         }
     }

@@ -388,6 +388,18 @@ fn dec_ttl(name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
     }
 }
 
+fn bare(name: Piece<'_>, form: Form<'_>, action: Action) -> Result<Action, TextError> {
+    form.bare(name).map(|()| action)
+}
+
+fn conjunction(text: Piece<'_>) -> Result<Action, TextError> {
+    let wrong = || text.error("write conjunction(id,clause/clauses): conjunction(1,2/3)");
+    let (id, clauses) = text.split_once(",").ok_or_else(wrong)?;
+    let (clause, n_clauses) = clauses.split_once("/").ok_or_else(wrong)?;
+    let (id, clause, n_clauses) = (value::integer(id)?, value::integer(clause)?, value::integer(n_clauses)?);
+    Ok(Action::Conjunction { id, clause, n_clauses })
+}
+
 /// The number of a group.
 pub(super) fn group_id(text: Piece<'_>) -> Result<GroupId, TextError> {
     GroupId::new(value::integer(text)?).map_err(|error| text.error(error.to_string()))
@@ -408,18 +420,6 @@ fn write_metadata(text: Piece<'_>) -> Result<Action, TextError> {
     };
     let bits: u64 = value::integer(bits)?;
     Ok(Action::WriteMetadata { value: bits & mask, mask })
-}
-
-fn bare(name: Piece<'_>, form: Form<'_>, action: Action) -> Result<Action, TextError> {
-    form.bare(name).map(|()| action)
-}
-
-fn conjunction(text: Piece<'_>) -> Result<Action, TextError> {
-    let wrong = || text.error("write conjunction(id,clause/clauses): conjunction(1,2/3)");
-    let (id, clauses) = text.split_once(",").ok_or_else(wrong)?;
-    let (clause, n_clauses) = clauses.split_once("/").ok_or_else(wrong)?;
-    let (id, clause, n_clauses) = (value::integer(id)?, value::integer(clause)?, value::integer(n_clauses)?);
-    Ok(Action::Conjunction { id, clause, n_clauses })
 }
 
 /// What is before and behind `->`.
@@ -484,13 +484,6 @@ pub(super) fn print_one(action: &Action) -> String {
         Action::PushVlan(tpid) => format!("push_vlan:{tpid:#06x}"),
         Action::PopVlan => "pop_vlan".to_owned(),
         Action::SetTunnel(key) => format!("set_tunnel:{key:#x}"),
-        Action::Group(id) => format!("group:{id}"),
-        Action::Meter(id) => format!("meter:{id}"),
-        Action::ClearActions => "clear_actions".to_owned(),
-        Action::WriteActions(actions) if actions.is_empty() => "write_actions(drop)".to_owned(),
-        Action::WriteActions(actions) => format!("write_actions({})", print(actions)),
-        Action::WriteMetadata { value, mask: u64::MAX } => format!("write_metadata:{value:#x}"),
-        Action::WriteMetadata { value, mask } => format!("write_metadata:{:#x}/{mask:#x}", value & mask),
         Action::OutputTruncated { port, max_len } => {
             format!("output(port={},max_len={max_len})", names::print_port(port.get().into()))
         }
@@ -514,6 +507,13 @@ pub(super) fn print_one(action: &Action) -> String {
         Action::Multipath(multipath) => spread::print_multipath(multipath),
         Action::Bundle(bundle) => spread::print_bundle(bundle),
         Action::Conjunction { id, clause, n_clauses } => format!("conjunction({id},{clause}/{n_clauses})"),
+        Action::Group(id) => format!("group:{id}"),
+        Action::Meter(id) => format!("meter:{id}"),
+        Action::ClearActions => "clear_actions".to_owned(),
+        Action::WriteActions(actions) if actions.is_empty() => "write_actions(drop)".to_owned(),
+        Action::WriteActions(actions) => format!("write_actions({})", print(actions)),
+        Action::WriteMetadata { value, mask: u64::MAX } => format!("write_metadata:{value:#x}"),
+        Action::WriteMetadata { value, mask } => format!("write_metadata:{:#x}/{mask:#x}", value & mask),
     }
 }
 
