@@ -46,6 +46,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.note(format_args!("group {id}"));
         if buckets.is_empty() && group.kind != GroupKind::All {
             self.end(DropReason::NoLiveBucket);
+            return Ok(());
         }
         self.frames.push(Frame { buckets: buckets.iter(), depth, ..Frame::of(rule, self.n_ends) });
         Ok(())

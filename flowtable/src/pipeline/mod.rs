@@ -31,6 +31,8 @@ mod select;
 mod spread;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_openflow;
 mod walk;
 mod write;
 

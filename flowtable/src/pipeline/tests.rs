@@ -138,6 +138,7 @@ fn cause(translation: &Translation) -> (DropReason, Option<u64>) {
 fn random_rules_do_all_sorts_of_things() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut n_groups, mut n_meters) = (0, 0);
     let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
         (0, 0, 0, 0, 0, 0, 0);
     let (mut n_labels, mut n_punts, mut n_cuts, mut n_conjunctions) = (0, 0, 0, 0);
@@ -148,6 +149,8 @@ fn random_rules_do_all_sorts_of_things() {
         n_rules += rules.len();
         n_allowed += snapshot.tables.len();
         let translation = translate(&snapshot, &key, &mut NoTrace);
+        n_groups += usize::from(!translation.tally.groups.is_empty());
+        n_meters += usize::from(!translation.program.meters.is_empty());
         let leads = |rule: &Arc<Rule>| rule.matching.get(Field::ConjId).1 != 0;
         n_conjunctions += usize::from(translation.rules.iter().any(leads));
         let emits = translation.program.emits;
@@ -165,8 +168,8 @@ fn random_rules_do_all_sorts_of_things() {
     let seen = [n_allowed * 1000 / n_rules, n_emits, n_edits, n_tags, n_tunnels, n_ttl];
     let expected = [900, 1000, 100, 80, 10, 10];
     assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
-    let seen = [n_labels, n_punts, n_cuts, n_conjunctions];
-    let expected = [20, 50, 30, 20];
+    let seen = [n_labels, n_punts, n_cuts, n_conjunctions, n_groups, n_meters];
+    let expected = [20, 50, 30, 20, 100, 60];
     assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
 }
 

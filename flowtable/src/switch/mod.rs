@@ -17,6 +17,8 @@ mod punts;
 mod run;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_openflow;
 
 use std::{
     hash::{BuildHasher, RandomState},

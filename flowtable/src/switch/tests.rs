@@ -18,8 +18,8 @@ use crate::{
 
 /// Collects what leaves; can run out of buffers.
 #[derive(Default)]
-struct Collector {
-    out: Vec<(PortNo, Vec<u8>)>,
+pub(super) struct Collector {
+    pub(super) out: Vec<(PortNo, Vec<u8>)>,
     n_released: usize,
     n_copied: usize,
     /// Every how many copies there is no buffer; 0: always is.
@@ -258,7 +258,7 @@ fn set(field: Field, value: u128) -> Action {
     Action::SetField { field, value, mask: field.all_bits() }
 }
 
-fn send(switch: &mut Switch, snapshot: &Arc<Snapshot>, raw: u32, frames: &[Vec<u8>]) -> Collector {
+pub(super) fn send(switch: &mut Switch, snapshot: &Arc<Snapshot>, raw: u32, frames: &[Vec<u8>]) -> Collector {
     let mut sink = Collector::default();
     let mut batch = frames.iter().map(|frame| build::packet(frame, port(raw))).collect();
     switch.process(Timestamp::from_nanos(1), snapshot, port(raw), &mut batch, &mut sink);

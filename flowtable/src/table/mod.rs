@@ -166,3 +166,7 @@ fn precedence(a: &Rule, b: &Rule) -> Ordering {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_group;
+#[cfg(test)]
+mod tests_life;
