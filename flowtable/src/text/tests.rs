@@ -13,7 +13,10 @@ use crate::{
     key::{FlowMask, low_bits},
     meter::{BandConfig, BandKind, Meter, MeterConfig, MeterUnit},
     port::{PortInfo, PortRole},
-    program::{DropCause, Emit, FieldEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{
+        DropCause, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, Punt, TunnelHeader, TunnelKind,
+        VlanTag,
+    },
     table::{BucketChoice, BucketPlace, GroupChange, MAX_NESTING, check_match, check_rule},
     types::{BucketId, MeterId, PortNo, Vni},
 };
@@ -848,6 +851,23 @@ fn programs_print_like_datapath_actions() {
     assert_eq!(
         print(vec![tunnelled]),
         "tnl_push(tnl_port(9),geneve(vni=0x7b,dst=192.0.2.2,size=58),out_port(1))"
+    );
+    let labels = Some(LabelEdit { n_pops: 1, pushes: vec![0x1_0340], eth_type: 0x8847 });
+    let extras = Some(Box::new(Extras { labels, max_len: Some(64), queue: Some(2), punt: None }));
+    assert_eq!(
+        print(vec![Emit { extras, ..plain(7) }]),
+        "pop_mpls(eth_type=0x8847),push_mpls(label=16,tc=1,ttl=64,bos=1,eth_type=0x8847),trunc(64),queue(2),7"
+    );
+    let punt = Punt {
+        to: ToController { controller: 3, ..ToController::default() },
+        table: TableId::FIRST,
+        cookie: 0,
+        metadata: Match::any(),
+    };
+    let extras = Some(Box::new(Extras { punt: Some(Arc::new(punt)), ..Extras::default() }));
+    assert_eq!(
+        print(vec![Emit { extras, ..plain(0xfffd) }]),
+        "userspace(controller(reason=action,id=3,max_len=65535))"
     );
     let nat = Emit { edits: vec![edit(Field::NwDst, 0x0a00_0001), edit(Field::NwTtl, 63)], ..plain(3) };
     assert_eq!(print(vec![nat]), "set(ipv4(dst=10.0.0.1,ttl=63)),3");
