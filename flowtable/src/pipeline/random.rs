@@ -404,7 +404,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         3 => (1_u32..8).prop_map(|raw| Action::Group(GroupId::new(raw).unwrap())),
         2 => (1_u32..4).prop_map(|raw| Action::Meter(MeterId::new(raw).unwrap())),
     ];
-    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
+    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
     if depth == 0 {
         return leaf.boxed();
     }

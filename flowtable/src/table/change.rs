@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     Tables,
-    check::{RuleError, check_rule},
+    check::check_rule,
+    error::RuleError,
     group_change::GroupChange,
     life::{Removed, RemovedReason},
     meter_change::MeterChange,

@@ -9,7 +9,8 @@ use std::{
 use super::{
     MAX_ACTIONS, Tables,
     change::{Refusal, Transaction},
-    check::{RuleError, check_output, check_set},
+    check::{check_output, check_set},
+    error::RuleError,
     life::RemovedReason,
     reference::{Reference, each_reference, refers_to},
 };

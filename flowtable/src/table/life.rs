@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Tables,
     change::{Commit, Transaction},
-    check::RuleError,
+    error::RuleError,
     precedence,
     settings::OverflowPolicy,
 };

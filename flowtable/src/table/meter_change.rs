@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Tables,
     change::{Refusal, Transaction},
-    check::RuleError,
+    error::RuleError,
     group_change::leads_to,
     life::RemovedReason,
     reference::{Reference, refers_to},

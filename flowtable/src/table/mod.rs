@@ -6,6 +6,7 @@
 
 mod change;
 mod check;
+mod error;
 mod group_change;
 mod life;
 mod meter_change;
@@ -20,8 +21,9 @@ use std::{
 };
 
 pub use change::{Change, Commit, Filter, TransactionError};
+pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
-pub use check::{RuleError, check_rule};
+pub use error::RuleError;
 pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};
 pub use life::{Removed, RemovedReason};
 pub use meter_change::{MAX_BANDS, MeterChange, MeterError};

@@ -2,7 +2,7 @@
 
 use super::{
     change::{Refusal, Transaction},
-    check::RuleError,
+    error::RuleError,
 };
 use crate::types::TableId;
 

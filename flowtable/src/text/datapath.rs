@@ -4,8 +4,9 @@
 use super::value;
 use crate::{
     field::{Field, FieldInfo, Format},
+    flow::ToController,
     key::{FlowKey, FlowMask},
-    program::{Emit, FieldEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
 };
 
 /// Fields of one header with their names within it.
@@ -264,11 +265,31 @@ fn print_emit(emit: &Emit) -> String {
     let mut parts = vec!["pop_vlan".to_owned(); emit.n_vlan_pops.into()];
     parts.extend(emit.vlan_pushes.iter().map(print_push));
     parts.extend(print_edits(&emit.edits));
-    parts.push(match &emit.tunnel {
-        Some(tunnel) => print_tunnel(tunnel, emit),
-        None => emit.port.to_string(),
+    parts.extend(emit.extras.iter().flat_map(|extras| print_extras(extras)));
+    let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
+    parts.push(match (&emit.tunnel, punt) {
+        (Some(tunnel), _) => print_tunnel(tunnel, emit),
+        (None, Some(punt)) => {
+            let ToController { max_len, reason, controller, .. } = &punt.to;
+            format!("userspace(controller(reason={reason},id={controller},max_len={max_len}))")
+        }
+        (None, None) => emit.port.to_string(),
     });
     parts.join(",")
+}
+
+fn print_extras(extras: &Extras) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(LabelEdit { n_pops, pushes, eth_type }) = &extras.labels {
+        parts.resize(usize::from(*n_pops), format!("pop_mpls(eth_type={eth_type:#06x})"));
+        parts.extend(pushes.iter().map(|entry| {
+            let (label, tc, ttl, bos) = (entry >> 12, entry >> 9 & 7, entry & 0xff, entry >> 8 & 1);
+            format!("push_mpls(label={label},tc={tc},ttl={ttl},bos={bos},eth_type={eth_type:#06x})")
+        }));
+    }
+    parts.extend(extras.max_len.map(|max_len| format!("trunc({max_len})")));
+    parts.extend(extras.queue.map(|queue| format!("queue({queue})")));
+    parts
 }
 
 fn print_push(tag: &VlanTag) -> String {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{
     TextError, action,
     cursor::{Cursor, Form, Piece},
-    names, value,
+    names, print, value,
 };
 use crate::{
     field::Field,
@@ -142,7 +142,7 @@ fn print_bucket(bucket: &Bucket, is_weighted: bool) -> String {
     if let Some(group) = bucket.watch_group {
         text += &format!(",watch_group:{group}");
     }
-    text + ",actions=" + &action::print(&bucket.actions)
+    text + ",actions=" + &print::actions(&bucket.actions)
 }
 
 #[derive(Clone, Copy)]

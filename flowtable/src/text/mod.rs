@@ -17,6 +17,7 @@ mod key;
 mod matching;
 mod meter;
 mod names;
+mod print;
 mod spread;
 mod suggest;
 mod value;
@@ -152,7 +153,7 @@ pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
 
 /// Prints actions so that [`parse_actions`] reads the same.
 pub fn print_actions(actions: &[Action]) -> String {
-    action::print(actions)
+    print::actions(actions)
 }
 
 /// Prints a rule so that [`parse_flow`] reads the same, without statistics and origin.
@@ -171,7 +172,7 @@ fn print_with(rule: &Rule, stats: &str) -> String {
     let life = print_life(life);
     let matching = matching::print(&rule.matching);
     let comma = if matching.is_empty() { "" } else { "," };
-    let actions = action::print(&rule.actions);
+    let actions = print::actions(&rule.actions);
     format!(
         "cookie={cookie:#x}, table={table},{stats}{life} priority={priority}{comma}{matching} actions={actions}"
     )
@@ -193,7 +194,7 @@ impl fmt::Display for Match {
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&action::print_one(self))
+        f.write_str(&print::one(self))
     }
 }
 

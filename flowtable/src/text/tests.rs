@@ -13,7 +13,10 @@ use crate::{
     key::{FlowMask, low_bits},
     meter::{BandConfig, BandKind, Meter, MeterConfig, MeterUnit},
     port::{PortInfo, PortRole},
-    program::{DropCause, Emit, FieldEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{
+        DropCause, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, Punt, TunnelHeader, TunnelKind,
+        VlanTag,
+    },
     table::{BucketChoice, BucketPlace, GroupChange, MAX_NESTING, check_match, check_rule},
     types::{BucketId, MeterId, PortNo, Vni},
 };
@@ -192,13 +195,13 @@ fn action() -> impl Strategy<Value = Action> {
         any::<u16>().prop_map(Action::PushVlan),
         Just(Action::PopVlan),
         any::<u64>().prop_map(Action::SetTunnel),
+        special_action(),
+        special_action(),
         (0..=0xffff_ff00_u32).prop_map(|id| Action::Group(GroupId::new(id).unwrap())),
         (1..=0xffff_0000_u32).prop_map(|id| Action::Meter(MeterId::new(id).unwrap())),
         Just(Action::ClearActions),
         (any::<u64>(), any::<u64>())
             .prop_map(|(value, mask)| Action::WriteMetadata { value: value & mask, mask }),
-        special_action(),
-        special_action(),
     ];
     simple.prop_recursive(3, 12, 4, |inner| {
         let list = || proptest::collection::vec(inner.clone(), 0..4);
@@ -848,6 +851,23 @@ fn programs_print_like_datapath_actions() {
     assert_eq!(
         print(vec![tunnelled]),
         "tnl_push(tnl_port(9),geneve(vni=0x7b,dst=192.0.2.2,size=58),out_port(1))"
+    );
+    let labels = Some(LabelEdit { n_pops: 1, pushes: vec![0x1_0340], eth_type: 0x8847 });
+    let extras = Some(Box::new(Extras { labels, max_len: Some(64), queue: Some(2), punt: None }));
+    assert_eq!(
+        print(vec![Emit { extras, ..plain(7) }]),
+        "pop_mpls(eth_type=0x8847),push_mpls(label=16,tc=1,ttl=64,bos=1,eth_type=0x8847),trunc(64),queue(2),7"
+    );
+    let punt = Punt {
+        to: ToController { controller: 3, ..ToController::default() },
+        table: TableId::FIRST,
+        cookie: 0,
+        metadata: Match::any(),
+    };
+    let extras = Some(Box::new(Extras { punt: Some(Arc::new(punt)), ..Extras::default() }));
+    assert_eq!(
+        print(vec![Emit { extras, ..plain(0xfffd) }]),
+        "userspace(controller(reason=action,id=3,max_len=65535))"
     );
     let nat = Emit { edits: vec![edit(Field::NwDst, 0x0a00_0001), edit(Field::NwTtl, 63)], ..plain(3) };
     assert_eq!(print(vec![nat]), "set(ipv4(dst=10.0.0.1,ttl=63)),3");
