@@ -7,6 +7,8 @@
 //! - [`chassis`]: `vswitchd` ⇄ `vswitch-controller`
 //! - [`host`]: `vswitchctl` and the container shims ⇄ `vswitchd`, on a local socket
 
+#![forbid(unsafe_code)]
+
 /// The logical-network northbound API.
 #[allow(missing_docs, clippy::all)]
 pub mod northbound {

@@ -37,9 +37,10 @@ pub async fn run(host: SharedHost) -> anyhow::Result<()> {
     let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route];
     let (connection, handle, mut events) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
+    let (uplink, mut wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
+    let Some(uplink) = uplink else { return Ok(()) };
     loop {
-        let (uplink, peers) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
-        let Some(uplink) = uplink else { return Ok(()) };
+        let peers = wanted.borrow_and_update().clone();
         let found = match look_up(&handle, &uplink, &peers).await {
             Ok(found) => found,
             Err(error) => {
@@ -50,9 +51,13 @@ pub async fn run(host: SharedHost) -> anyhow::Result<()> {
         let is_complete = found.len() == peers.len();
         host.with(move |host| host.set_next_hops(found)).await;
         let wait = if is_complete { IDLE_INTERVAL } else { SEARCH_INTERVAL };
-        if let Ok(Some(_)) = tokio::time::timeout(wait, events.next()).await {
-            tokio::time::sleep(SETTLE).await;
-            while events.try_recv().is_ok() {}
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            changed = wanted.changed() => changed?,
+            _ = events.next() => {
+                tokio::time::sleep(SETTLE).await;
+                while events.try_recv().is_ok() {}
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The project's commands. Run `cargo xtask help`.
 //!
-//! One file per command: [`demo`], [`test`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
+//! One file per command: [`demo`], [`mod@test`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
 //! host, [`cargo`], [`progress`]. Light on purpose: on a fresh machine this crate is compiled before anything
 //! can be said.
 

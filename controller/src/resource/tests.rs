@@ -1,3 +1,5 @@
+//! Resources from the wire: what is taken, and what is refused with which words.
+
 use std::collections::HashMap;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};

@@ -1,3 +1,5 @@
+//! Transactions on the state: whole or not at all.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};

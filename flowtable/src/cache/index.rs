@@ -24,6 +24,7 @@ impl Index {
     }
 
     /// The first slot with this hash that `matches`.
+    #[inline]
     pub(crate) fn find(&self, hash: u32, mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
         loop {
@@ -36,6 +37,13 @@ impl Index {
             }
             at = self.after(at);
         }
+    }
+
+    /// The slot in the hash's own cell, if the cell has this hash.
+    #[inline]
+    pub(crate) fn first(&self, hash: u32) -> Option<u32> {
+        let cell = self.cells[self.home(hash)];
+        (cell.hash == hash && cell.slot != EMPTY).then_some(cell.slot)
     }
 
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {

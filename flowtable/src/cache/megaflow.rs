@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Secrets, Sessions,
     index::Index,
-    shape::{PortShapes, ReceivedBits, port_idx},
+    shape::{PortShapes, ReceivedBits, Shape, port_idx},
 };
 use crate::{
     flow::Rule,
@@ -32,6 +32,10 @@ const SECOND_CHANCES: usize = 8;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
+/// Words of a key that are kept beside an entry's slot number: enough for the masks of
+/// usual rule sets, and one cache line.
+const N_INLINE: usize = 7;
+
 /// Where an entry is; of no use once the entry is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Handle {
@@ -42,7 +46,8 @@ pub(crate) struct Handle {
 /// A translation and what it has carried.
 #[derive(Debug)]
 pub(crate) struct Megaflow {
-    pub(crate) program: Program,
+    /// Shared with other entries that do the same.
+    pub(crate) program: Arc<Program>,
     pub(crate) epoch: Epoch,
     /// A session may lead here: it compares all that the entry's mask does.
     pub(crate) in_session: bool,
@@ -54,13 +59,25 @@ pub(crate) struct Megaflow {
     /// Packets and bytes that the rules know of.
     pushed: (u64, u64),
     rules: Vec<Arc<Rule>>,
-    /// Masked words of the key.
-    words: Box<[u64]>,
+    /// Masked words of the key beyond those in its [`SlotKey`].
+    more_words: Box<[u64]>,
     hash: u32,
-    port: PortNo,
-    shape: u8,
     queue: Links,
 }
+
+/// What a lookup compares: one cache line per slot, apart from the rest of the entry.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct SlotKey {
+    words: [u64; N_INLINE],
+    /// Which entry has the slot; counts up with each that leaves.
+    generation: u32,
+    port: u16,
+    shape: u8,
+    n_words: u8,
+}
+
+const _: () = assert!(size_of::<SlotKey>() == 64);
 
 /// An entry's place in its port's queue.
 #[derive(Debug, Clone, Copy)]
@@ -119,12 +136,6 @@ pub struct MegaflowDump {
     pub last_used: Timestamp,
 }
 
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    entry: Option<Megaflow>,
-}
-
 /// What a port has in the table.
 #[derive(Debug)]
 struct PortEntries {
@@ -148,7 +159,9 @@ pub(crate) struct Megaflows {
     next_salt: u64,
     capacity: usize,
     index: Index,
-    slots: Vec<Slot>,
+    /// By slot, like `entries`.
+    keys: Vec<SlotKey>,
+    entries: Vec<Option<Megaflow>>,
     free: Vec<u32>,
     /// By port number.
     ports: Vec<PortEntries>,
@@ -169,7 +182,8 @@ impl Megaflows {
             next_salt: seed,
             capacity,
             index: Index::new(capacity),
-            slots: Vec::new(),
+            keys: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             ports: Vec::new(),
             n_ports_in_use: 0,
@@ -198,31 +212,73 @@ impl Megaflows {
         self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len())
     }
 
+    /// The hash of a packet's key in the shape that its port's packets mostly have.
+    #[inline]
+    pub(crate) fn first_hash(&self, port: PortNo, key: &FlowKey) -> Option<u32> {
+        let (_, shape) = self.ports.get(port_idx(port))?.shapes.probes().next()?;
+        Some(shape.hash(key, &self.secrets) as u32)
+    }
+
+    /// The slot that such a hash most often leads to.
+    #[inline]
+    pub(crate) fn first_slot(&self, hash: u32) -> Option<u32> {
+        self.index.first(hash)
+    }
+
+    /// The entry in this slot, if it is for the packet.
+    #[inline]
+    pub(crate) fn confirm(&mut self, slot: u32, port: PortNo, key: &FlowKey) -> Option<Handle> {
+        let place = self.keys.get(slot as usize)?;
+        let shapes = &mut self.ports.get_mut(port_idx(port))?.shapes;
+        let (id, shape) = shapes.probes().next()?;
+        if !is_for(place, &self.entries, slot, port, (id, shape), key) {
+            return None;
+        }
+        shapes.count(Some(id));
+        Some(Handle { slot, generation: place.generation })
+    }
+
     /// The entry for a packet.
     #[inline]
     pub(crate) fn find(&mut self, port: PortNo, key: &FlowKey) -> Option<Handle> {
-        let (index, slots) = (&self.index, &self.slots);
+        let (index, keys, entries) = (&self.index, &self.keys, &self.entries);
         let shapes = &mut self.ports.get_mut(port_idx(port))?.shapes;
         let found = shapes.probes().find_map(|(id, shape)| {
             let slot = index.find(shape.hash(key, &self.secrets) as u32, |slot| {
-                let entry = slots.get(slot as usize).and_then(|slot| slot.entry.as_ref());
-                entry.is_some_and(|entry| {
-                    entry.shape == id && entry.port == port && shape.matches(key, &entry.words)
-                })
+                let place = keys.get(slot as usize);
+                place.is_some_and(|place| is_for(place, entries, slot, port, (id, shape), key))
             })?;
             Some((id, slot))
         });
         shapes.count(found.map(|(id, _)| id));
         let (_, slot) = found?;
-        let generation = slots.get(slot as usize)?.generation;
+        let generation = keys.get(slot as usize)?.generation;
         Some(Handle { slot, generation })
     }
 
     /// The entry, unless it is gone.
     #[inline]
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Megaflow> {
-        let slot = self.slots.get_mut(handle.slot as usize)?;
-        if slot.generation == handle.generation { slot.entry.as_mut() } else { None }
+        let place = self.keys.get(handle.slot as usize)?;
+        if place.generation == handle.generation {
+            self.entries.get_mut(handle.slot as usize)?.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// The entry is there and of this epoch.
+    #[inline]
+    pub(crate) fn is_current(&self, handle: Handle, epoch: Epoch) -> bool {
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        let same = self.keys.get(handle.slot as usize).is_some_and(|key| key.generation == handle.generation);
+        same && entry.is_some_and(|entry| entry.epoch == epoch)
+    }
+
+    /// The entry is there, of whatever epoch.
+    #[inline]
+    pub(crate) fn is_present(&self, handle: Handle) -> bool {
+        self.keys.get(handle.slot as usize).is_some_and(|key| key.generation == handle.generation)
     }
 
     /// Keeps a translation. The table must not be disabled.
@@ -236,11 +292,16 @@ impl Megaflows {
         let mask = self.fit(port, &new);
         let shapes = &mut self.ports[port_idx(port)].shapes;
         let id = shapes.take(&mask, &mut self.next_salt);
-        let (words, hash) = shapes.get(id).map_or_else(Default::default, |shape| {
-            (shape.words_of(new.key).collect(), shape.hash(new.key, &self.secrets) as u32)
-        });
+        let (words, hash, program) = match shapes.get_mut(id) {
+            Some(shape) => (
+                shape.words_of(new.key).collect(),
+                shape.hash(new.key, &self.secrets) as u32,
+                shape.share(new.translation.program),
+            ),
+            None => (Vec::new(), 0, Arc::new(new.translation.program)),
+        };
         let entry = Megaflow {
-            program: new.translation.program,
+            program,
             epoch: new.epoch,
             in_session: Sessions::covers(&mask),
             drop_row: 0,
@@ -249,13 +310,11 @@ impl Megaflows {
             n_bytes: 0,
             pushed: (0, 0),
             rules: new.translation.rules,
-            words,
+            more_words: words.get(N_INLINE..).unwrap_or_default().into(),
             hash,
-            port,
-            shape: id,
             queue: Links { before: NIL, after: NIL, joined: new.now },
         };
-        self.place(entry)
+        self.place(port, id, &words, entry)
     }
 
     /// Brings an entry up to date with a new translation of one of its packets. When
@@ -263,14 +322,15 @@ impl Megaflows {
     /// and the old entry goes.
     pub(crate) fn renew(&mut self, handle: Handle, port: PortNo, new: Remembered<'_>) -> Handle {
         let mask = self.fit(port, &new);
-        let shape = self.get_mut(handle).map(|entry| entry.shape);
-        let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
-        let same = shape
-            .and_then(|id| shapes.and_then(|shapes| shapes.get(id)))
-            .is_some_and(|shape| shape.mask() == mask);
-        if let (true, Some(entry)) = (same, self.get_mut(handle)) {
+        let id = self.keys.get(handle.slot as usize).map(|place| place.shape);
+        let entry = self.entries.get_mut(handle.slot as usize).and_then(Option::as_mut);
+        let shapes = self.ports.get_mut(port_idx(port)).map(|entries| &mut entries.shapes);
+        let shape = id.and_then(|id| shapes.and_then(|shapes| shapes.get_mut(id)));
+        if let (Some(entry), Some(shape)) = (entry, shape)
+            && shape.mask() == mask
+        {
             entry.push_stats();
-            entry.program = new.translation.program;
+            entry.program = shape.share(new.translation.program);
             entry.rules = new.translation.rules;
             entry.epoch = new.epoch;
             return handle;
@@ -278,20 +338,20 @@ impl Megaflows {
         self.remove(handle.slot);
         // Another entry, whose shape comes later, may be for this packet and up to date.
         match self.find(port, new.key) {
-            Some(other) if self.get_mut(other).is_some_and(|entry| entry.epoch == new.epoch) => other,
+            Some(other) if self.is_current(other, new.epoch) => other,
             _ => self.install(port, new),
         }
     }
 
     /// Forgets some of the idle entries, when it is time to look for them.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
-        if self.slots.is_empty() || now.since(self.swept) < SWEEP_INTERVAL {
+        if self.entries.is_empty() || now.since(self.swept) < SWEEP_INTERVAL {
             return;
         }
         self.swept = now;
-        for _ in 0..SWEEP_LEN.min(self.slots.len()) {
-            self.sweep_at = (self.sweep_at + 1) % self.slots.len();
-            let entry = self.slots[self.sweep_at].entry.as_ref();
+        for _ in 0..SWEEP_LEN.min(self.entries.len()) {
+            self.sweep_at = (self.sweep_at + 1) % self.entries.len();
+            let entry = self.entries[self.sweep_at].as_ref();
             if entry.is_some_and(|entry| now.since(entry.last_used) >= MAX_IDLE) {
                 self.remove(self.sweep_at as u32);
             }
@@ -300,21 +360,22 @@ impl Megaflows {
 
     /// Brings the counters of all rules up to date.
     pub(crate) fn push_stats(&mut self) {
-        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()).for_each(Megaflow::push_stats);
+        self.entries.iter_mut().flatten().for_each(Megaflow::push_stats);
     }
 
     /// All entries.
     pub(crate) fn dump(&self) -> Vec<MegaflowDump> {
-        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
-        entries.filter_map(|entry| self.dump_one(entry)).collect()
+        let slots = self.keys.iter().zip(&self.entries);
+        slots.filter_map(|(place, entry)| self.dump_one(place, entry.as_ref()?)).collect()
     }
 
-    fn dump_one(&self, entry: &Megaflow) -> Option<MegaflowDump> {
-        let shape = self.ports.get(port_idx(entry.port))?.shapes.get(entry.shape)?;
+    fn dump_one(&self, place: &SlotKey, entry: &Megaflow) -> Option<MegaflowDump> {
+        let shape = self.ports.get(usize::from(place.port))?.shapes.get(place.shape)?;
+        let inline = place.words.iter().take(usize::from(place.n_words));
         Some(MegaflowDump {
-            key: shape.expand(&entry.words),
+            key: shape.expand(inline.chain(&entry.more_words)),
             mask: shape.mask(),
-            program: entry.program.clone(),
+            program: (*entry.program).clone(),
             rules: entry.rules.clone(),
             n_packets: entry.n_packets,
             n_bytes: entry.n_bytes,
@@ -330,36 +391,45 @@ impl Megaflows {
         shapes.map_or(mask, |shapes| shapes.fit(&mask, self.received.of(new.from_tunnel)))
     }
 
-    fn place(&mut self, entry: Megaflow) -> Handle {
-        let (port, hash) = (entry.port, entry.hash);
+    fn place(&mut self, port: PortNo, shape: u8, words: &[u64], entry: Megaflow) -> Handle {
+        let hash = entry.hash;
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 1, entry: None });
-            (self.slots.len() - 1) as u32
+            let generation = 1;
+            self.keys.push(SlotKey { words: [0; N_INLINE], generation, port: 0, shape: 0, n_words: 0 });
+            self.entries.push(None);
+            (self.keys.len() - 1) as u32
         });
-        self.slots[slot as usize].entry = Some(entry);
+        let place = &mut self.keys[slot as usize];
+        (place.port, place.shape, place.n_words) = (port.get() as u16, shape, words.len() as u8);
+        for (inline, word) in place.words.iter_mut().zip(words) {
+            *inline = *word;
+        }
+        let handle = Handle { slot, generation: place.generation };
+        self.entries[slot as usize] = Some(entry);
         self.index.insert(hash, slot);
         self.n_entries += 1;
         let entries = &mut self.ports[port_idx(port)];
         self.n_ports_in_use += usize::from(entries.n_entries == 0);
         entries.n_entries += 1;
         self.enqueue(slot);
-        Handle { slot, generation: self.slots[slot as usize].generation }
+        handle
     }
 
     fn remove(&mut self, slot: u32) {
-        if self.slots.get(slot as usize).is_none_or(|slot| slot.entry.is_none()) {
+        if self.entries.get(slot as usize).is_none_or(Option::is_none) {
             return;
         }
         self.dequeue(slot);
-        let place = &mut self.slots[slot as usize];
-        place.generation = place.generation.wrapping_add(1);
-        let Some(mut entry) = place.entry.take() else { return };
+        let Some(mut entry) = self.entries[slot as usize].take() else { return };
         entry.push_stats();
+        let place = &mut self.keys[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        let (port, shape) = (usize::from(place.port), place.shape);
         self.index.remove(entry.hash, slot);
         self.free.push(slot);
         self.n_entries -= 1;
-        let entries = &mut self.ports[port_idx(entry.port)];
-        entries.shapes.release(entry.shape);
+        let entries = &mut self.ports[port];
+        entries.shapes.release(shape);
         entries.n_entries -= 1;
         self.n_ports_in_use -= usize::from(entries.n_entries == 0);
     }
@@ -377,15 +447,13 @@ impl Megaflows {
         };
         for _ in 0..SECOND_CHANCES {
             let first = self.ports[victim].first;
-            let Some(entry) = self.slots.get(first as usize).and_then(|slot| slot.entry.as_ref()) else {
-                break;
-            };
+            let Some(Some(entry)) = self.entries.get(first as usize) else { break };
             if entry.last_used <= entry.queue.joined {
                 break;
             }
             self.dequeue(first);
-            if let Some(entry) = self.slots[first as usize].entry.as_mut() {
-                entry.queue.joined = now;
+            if let Some(links) = self.links(first) {
+                links.joined = now;
             }
             self.enqueue(first);
         }
@@ -394,7 +462,7 @@ impl Megaflows {
     }
 
     fn links(&mut self, slot: u32) -> Option<&mut Links> {
-        self.slots.get_mut(slot as usize)?.entry.as_mut().map(|entry| &mut entry.queue)
+        self.entries.get_mut(slot as usize)?.as_mut().map(|entry| &mut entry.queue)
     }
 
     /// Puts an entry at the end of its port's queue.
@@ -425,6 +493,27 @@ impl Megaflows {
     }
 
     fn port_of(&self, slot: u32) -> Option<usize> {
-        self.slots.get(slot as usize)?.entry.as_ref().map(|entry| port_idx(entry.port))
+        self.keys.get(slot as usize).map(|place| usize::from(place.port))
     }
+}
+
+/// The slot's entry is for packets with this key and shape.
+#[inline]
+fn is_for(
+    place: &SlotKey,
+    entries: &[Option<Megaflow>],
+    slot: u32,
+    port: PortNo,
+    (id, shape): (u8, &Shape),
+    key: &FlowKey,
+) -> bool {
+    if place.shape != id || u32::from(place.port) != port.get() {
+        return false;
+    }
+    let inline = shape.words_of(key).zip(&place.words).fold(0, |sum, (a, b)| sum | (a ^ b));
+    if inline != 0 || usize::from(place.n_words) <= N_INLINE {
+        return inline == 0 && place.n_words > 0;
+    }
+    let entry = entries.get(slot as usize).and_then(Option::as_ref);
+    entry.is_some_and(|entry| shape.words_of(key).skip(N_INLINE).eq(entry.more_words.iter().copied()))
 }

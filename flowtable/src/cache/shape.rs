@@ -1,11 +1,12 @@
 //! Shapes: the masks of a port's megaflows, and the cap on how many there are.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, sync::Arc};
 
 use super::{Secrets, fold};
 use crate::{
     field::Field,
     key::{FlowKey, FlowMask, N_WORDS},
+    program::Program,
     types::PortNo,
 };
 
@@ -18,7 +19,7 @@ pub(crate) const MAX_SHAPES: usize = 16;
 const SORT_AFTER: u32 = 1024;
 
 /// One mask, as the words that have a bit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Shape {
     /// (index, mask) of words.
     words: Box<[(u8, u64)]>,
@@ -27,6 +28,8 @@ pub(crate) struct Shape {
     n_hits: u32,
     /// Makes equal words of different shapes differ in their hash.
     salt: u64,
+    /// What the last entry does: most often the next one does the same.
+    program: Option<Arc<Program>>,
 }
 
 impl Shape {
@@ -39,7 +42,7 @@ impl Shape {
             .map(|(idx, word)| (idx as u8, *word))
             .collect();
         let n_bits = words.iter().map(|(_, word)| word.count_ones()).sum();
-        Self { words, n_bits, n_entries: 0, n_hits: 0, salt }
+        Self { words, n_bits, n_entries: 0, n_hits: 0, salt, program: None }
     }
 
     /// The masked words of a key.
@@ -48,6 +51,7 @@ impl Shape {
     }
 
     /// The hash of a key's masked words.
+    #[inline]
     pub(crate) fn hash(&self, key: &FlowKey, secrets: &Secrets<N_WORDS>) -> u64 {
         let words = key.words();
         let sum = self.words.iter().zip(&secrets.0).fold(self.salt, |sum, ((idx, mask), secret)| {
@@ -57,9 +61,19 @@ impl Shape {
         fold(sum, secrets.0[0] | 1)
     }
 
-    /// These are the masked words of the key.
-    pub(crate) fn matches(&self, key: &FlowKey, masked: &[u64]) -> bool {
-        self.words.len() == masked.len() && self.words_of(key).zip(masked).all(|(a, b)| a == *b)
+    /// The program, or the shape's last one if that does the same.
+    pub(crate) fn share(&mut self, program: Program) -> Arc<Program> {
+        let cause = |program: &Program| {
+            let cause = program.drop.as_ref();
+            cause.map(|cause| (cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
+        };
+        if let Some(last) = &self.program
+            && last.emits == program.emits
+            && cause(last) == cause(&program)
+        {
+            return Arc::clone(last);
+        }
+        Arc::clone(self.program.insert(Arc::new(program)))
     }
 
     pub(crate) fn mask(&self) -> FlowMask {
@@ -71,7 +85,7 @@ impl Shape {
     }
 
     /// The key that has these masked words.
-    pub(crate) fn expand(&self, masked: &[u64]) -> FlowKey {
+    pub(crate) fn expand<'a>(&self, masked: impl Iterator<Item = &'a u64>) -> FlowKey {
         let mut key = FlowKey::zero();
         for ((idx, _), value) in self.words.iter().zip(masked) {
             key.words_mut()[usize::from(*idx)] = *value;

@@ -79,6 +79,8 @@ struct Lanes {
     hashed: [bool; MAX_BATCH],
     hashes: [u64; MAX_BATCH],
     lookups: [Lookup; MAX_BATCH],
+    /// The entry that was found was of the current epoch.
+    current: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
 }
@@ -151,6 +153,7 @@ impl Switch {
                 hashed: [false; MAX_BATCH],
                 hashes: [0; MAX_BATCH],
                 lookups: [Lookup::Unknown; MAX_BATCH],
+                current: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
@@ -175,6 +178,7 @@ impl Switch {
             self.parse_all(&moment, &mut batch[..n]);
             self.find_sessions(n);
             self.find_megaflows(n);
+            self.check_epochs(&moment, n);
             self.run_all(&moment, n, batch.drain(..n), sink);
         }
     }
@@ -217,7 +221,7 @@ impl Switch {
             }
             let (hash, key) = (lanes.hashes[idx], &lanes.keys[idx]);
             let Some(handle) = self.sessions.find(hash, key) else { continue };
-            if self.megaflows.get_mut(handle).is_some() {
+            if self.megaflows.is_present(handle) {
                 lanes.lookups[idx] = Lookup::Session(handle);
             } else {
                 self.sessions.forget(hash, key);
@@ -225,15 +229,36 @@ impl Switch {
         }
     }
 
-    /// Third pass: masked lookup of the rest.
+    /// Third pass: masked lookup of the rest. Most packets are in the first shape of their
+    /// port and in the first cell of their hash; these are found in steps of one memory
+    /// access each, taken for all packets at a time.
     fn find_megaflows(&mut self, n: usize) {
         let lanes = &mut *self.lanes;
-        for idx in 0..n {
-            if lanes.lookups[idx] == Lookup::Unknown
-                && let Some(handle) = self.megaflows.find(lanes.ports[idx], &lanes.keys[idx])
-            {
+        let mut hashes = [None; MAX_BATCH];
+        for (idx, hash) in hashes.iter_mut().enumerate().take(n) {
+            if lanes.lookups[idx] == Lookup::Unknown {
+                *hash = self.megaflows.first_hash(lanes.ports[idx], &lanes.keys[idx]);
+            }
+        }
+        let slots = hashes.map(|hash| hash.and_then(|hash| self.megaflows.first_slot(hash)));
+        for (idx, slot) in slots.into_iter().enumerate().take(n) {
+            if lanes.lookups[idx] != Lookup::Unknown {
+                continue;
+            }
+            let (port, key) = (lanes.ports[idx], &lanes.keys[idx]);
+            let first = slot.and_then(|slot| self.megaflows.confirm(slot, port, key));
+            if let Some(handle) = first.or_else(|| self.megaflows.find(port, key)) {
                 lanes.lookups[idx] = Lookup::Megaflow(handle);
             }
+        }
+    }
+
+    /// Notes which of the entries found are of the current epoch.
+    fn check_epochs(&mut self, moment: &Moment<'_>, n: usize) {
+        let (lanes, epoch) = (&mut *self.lanes, moment.snapshot.epoch);
+        for idx in 0..n {
+            let handle = lanes.lookups[idx].handle();
+            lanes.current[idx] = handle.is_some_and(|handle| self.megaflows.is_current(handle, epoch));
         }
     }
 
@@ -241,8 +266,7 @@ impl Switch {
     /// out of date. Earlier packets of the pass may have made the entry meanwhile.
     fn resolve(&mut self, moment: &Moment<'_>, idx: usize) -> Result<Handle, Box<Translation>> {
         let (port, epoch) = (self.lanes.ports[idx], moment.snapshot.epoch);
-        let found =
-            self.lanes.lookups[idx].handle().filter(|handle| self.megaflows.get_mut(*handle).is_some());
+        let found = self.lanes.lookups[idx].handle().filter(|handle| self.megaflows.is_present(*handle));
         let key = &self.lanes.keys[idx];
         let found = found.or_else(|| {
             let handle = self.megaflows.find(port, key)?;
@@ -250,7 +274,7 @@ impl Switch {
             Some(handle)
         });
         if let Some(handle) = found
-            && self.megaflows.get_mut(handle).is_some_and(|entry| entry.epoch == epoch)
+            && self.megaflows.is_current(handle, epoch)
         {
             return Ok(handle);
         }

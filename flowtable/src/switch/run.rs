@@ -37,6 +37,11 @@ impl Switch {
         let mut idx = 0;
         while idx < n {
             idx += match self.lanes.lookups[idx] {
+                Lookup::Session(handle) | Lookup::Megaflow(handle)
+                    if self.lanes.current[idx] && self.megaflows.is_present(handle) =>
+                {
+                    self.run_group(moment, handle, idx..n, &mut packets, sink)
+                }
                 Lookup::Dropped(reason) => {
                     packets.by_ref().take(1).for_each(|packet| sink.release(packet));
                     self.books.received(self.lanes.lens[idx]);

@@ -1,3 +1,5 @@
+//! Transactions on the tables.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;

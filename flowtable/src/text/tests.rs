@@ -1,3 +1,5 @@
+//! Flow text: print and parse are inverse, and mistakes are told with their place.
+
 use std::{net::IpAddr, sync::Arc};
 
 use proptest::prelude::*;

@@ -33,7 +33,8 @@ impl Drops {
         };
         let mut drops: Vec<DropView> = answer.drops.into_iter().map(DropView::from).filter(asked).collect();
         // What happens most is what is asked about.
-        drops.sort_by(|a, b| b.n_packets.cmp(&a.n_packets).then_with(|| a.cells().cmp(&b.cells())));
+        let lost = |drop: &DropView| drop.n_packets + drop.n_copies;
+        drops.sort_by(|a, b| lost(b).cmp(&lost(a)).then_with(|| a.cells().cmp(&b.cells())));
         session.print_rows(&drops)
     }
 }
@@ -50,6 +51,8 @@ pub struct DropView {
     pub(super) origin: Option<OriginView>,
     n_packets: u64,
     n_bytes: u64,
+    /// Copies lost of packets that had left by another port, or on their way out.
+    n_copies: u64,
 }
 
 impl From<Drop> for DropView {
@@ -61,13 +64,14 @@ impl From<Drop> for DropView {
             origin: drop.origin.map(OriginView::from),
             n_packets: drop.n_packets,
             n_bytes: drop.n_bytes,
+            n_copies: drop.n_copies,
         }
     }
 }
 
 impl Tabular for DropView {
     const HEADINGS: &'static [&'static str] =
-        &["PORT", "PACKETS", "BYTES", "REASON", "OBJECT", "STAGE", "MEANING"];
+        &["PORT", "PACKETS", "BYTES", "COPIES", "REASON", "OBJECT", "STAGE", "MEANING"];
 
     fn cells(&self) -> Vec<String> {
         let origin = self.origin.as_ref();
@@ -75,6 +79,7 @@ impl Tabular for DropView {
             self.port.clone(),
             self.n_packets.to_string(),
             self.n_bytes.to_string(),
+            self.n_copies.to_string(),
             self.reason.clone(),
             origin.map(|origin| origin.object.clone()).unwrap_or_default(),
             origin.map(|origin| origin.stage.clone()).unwrap_or_default(),

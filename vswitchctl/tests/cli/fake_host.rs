@@ -64,6 +64,7 @@ fn acl_drop(n_packets: u64) -> Drop {
         origin: origin(0x1f, "ls_out_acl_eval", "switches/db/acls/no-telnet"),
         n_packets,
         n_bytes: 60 * n_packets,
+        n_copies: 0,
     }
 }
 

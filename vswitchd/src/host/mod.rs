@@ -87,6 +87,7 @@ pub struct Host {
     errors: Vec<String>,
     connected: bool,
     claims: watch::Sender<Claims>,
+    peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Host {
@@ -114,6 +115,7 @@ impl Host {
             errors: Vec::new(),
             connected: false,
             claims: watch::Sender::new(Claims::default()),
+            peers: watch::Sender::default(),
         };
         host.attach_uplink()?;
         host.restore_ports();
@@ -177,9 +179,9 @@ impl Host {
         self.errors.clone()
     }
 
-    /// Peers that tunnelled packets go to.
-    pub fn peers(&self) -> BTreeSet<IpAddr> {
-        self.underlay.peers.clone()
+    /// Peers that tunnelled packets go to, as they change.
+    pub fn peers(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.peers.subscribe()
     }
 
     /// Uplink interface with its port, when there is one.
@@ -261,7 +263,8 @@ impl Host {
         if self.underlay.peers != peers {
             let underlay = Arc::make_mut(&mut self.underlay);
             underlay.next_hops.retain(|peer, _| peers.contains(peer));
-            underlay.peers = peers;
+            underlay.peers.clone_from(&peers);
+            self.peers.send_replace(peers);
         }
     }
 

@@ -1,3 +1,5 @@
+//! Memory ports: bounded, and nothing lost unseen.
+
 use std::sync::Arc;
 
 use flowtable::{drop::DropReason, types::PortNo};
