@@ -17,7 +17,7 @@ use crate::{
     underlay,
 };
 
-/// How often ports are looked after and the last network is saved.
+/// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT.
@@ -53,7 +53,6 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         served = service::serve(socket, host.clone(), ended) => served?,
         failed = failed_underlay => failed?,
     }
-    host.with(Host::save_view).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -63,15 +62,7 @@ async fn housekeeping(host: SharedHost) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let saved = host
-            .with(|host| {
-                host.tend_ports();
-                host.save_view()
-            })
-            .await;
-        if let Err(error) = saved {
-            tracing::error!(%error, "the last known network is not saved");
-        }
+        host.with(Host::tend_ports).await;
     }
 }
 
