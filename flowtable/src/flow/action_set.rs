@@ -15,6 +15,7 @@ enum Place {
     /// Fields are set in the order they were written.
     Set,
     Meter,
+    Queue,
     // Only the first of the following that is there is executed.
     Group,
     Output,
@@ -36,18 +37,16 @@ impl Place {
 fn place(action: &Action) -> Option<Place> {
     Some(match action {
         Action::PopVlan => Place::PopVlan,
-        Action::PushVlan(_) => Place::PushVlan,
         Action::PopMpls(_) => Place::PopMpls,
         Action::PushMpls(_) => Place::PushMpls,
+        Action::PushVlan(_) => Place::PushVlan,
         Action::DecTtl | Action::DecTtlOrTell(_) => Place::DecTtl,
         Action::DecMplsTtl => Place::DecMplsTtl,
-        Action::SetField { .. }
-        | Action::Move { .. }
-        | Action::SetTunnel(_)
-        | Action::SetQueue(_)
-        | Action::PopQueue
-        | Action::DeleteField(_) => Place::Set,
+        Action::SetField { .. } | Action::Move { .. } | Action::SetTunnel(_) | Action::DeleteField(_) => {
+            Place::Set
+        }
         Action::Meter(_) => Place::Meter,
+        Action::SetQueue(_) => Place::Queue,
         Action::Group(_) => Place::Group,
         Action::Output(_)
         | Action::OutputReg(_)
@@ -60,6 +59,7 @@ fn place(action: &Action) -> Option<Place> {
         | Action::ClearActions
         | Action::WriteActions(_)
         | Action::WriteMetadata { .. }
+        | Action::PopQueue
         | Action::Push(_)
         | Action::Pop(_)
         | Action::Exit

@@ -20,7 +20,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Begins with the buckets of a group.
     pub(super) fn begin_group(&mut self, id: GroupId) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
-        let (rule, depth) = (frame.rule, frame.depth + 1);
+        let (rule, depth, nesting) = (frame.rule, frame.depth + 1, frame.nesting);
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
@@ -37,6 +37,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 first.map_or(&[][..], slice::from_ref)
             }
             GroupKind::Select(selection) => {
+                self.see_payload()?;
                 let live: Vec<_> = group.buckets.iter().filter(|bucket| self.is_live(bucket, 0)).collect();
                 let seed = u64::from(id.get()) << 32 ^ selection.param;
                 let chosen = select::choose(&live, || select::hash(selection, seed, &mut self.key));
@@ -48,19 +49,19 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.end(DropReason::NoLiveBucket);
             return Ok(());
         }
-        self.frames.push(Frame { buckets: buckets.iter(), depth, ..Frame::of(rule, self.n_ends) });
+        self.frames.push(Frame { buckets: buckets.iter(), depth, nesting, ..Frame::of(rule, self.n_ends) });
         Ok(())
     }
 
     /// Begins with a bucket: an action set for a copy of the packet.
     pub(super) fn begin_bucket(&mut self, bucket: &'a Bucket) {
         let Some(frame) = self.frames.last() else { return };
-        let (rule, depth) = (frame.rule, frame.depth);
+        let (rule, depth, nesting) = (frame.rule, frame.depth, frame.nesting);
         self.tally.groups.push(Arc::clone(&bucket.stats));
         self.note(format_args!("bucket {}", bucket.id));
         let actions = List::Set(action_set::order(bucket.actions.iter()).into_iter());
         let undo = Some(self.save());
-        self.frames.push(Frame { actions, depth, undo, ..Frame::of(rule, self.n_ends) });
+        self.frames.push(Frame { actions, depth, nesting, undo, ..Frame::of(rule, self.n_ends) });
     }
 
     /// A bucket can take packets: what it watches is up. Ports are part of the snapshot, so

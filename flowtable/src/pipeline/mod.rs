@@ -14,7 +14,7 @@
 //!
 //! Read `walk.rs` first (tables, nesting, limits), then `action_set.rs`, `group.rs` and
 //! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key;
-//! `labels.rs` for MPLS), `spread.rs` (choices by a hash), `output.rs` and `punt.rs`
+//! `labels.rs` for MPLS), `spread.rs` and `select.rs` (choices by a hash), `output.rs` and `punt.rs`
 //! (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received).
 
