@@ -64,7 +64,8 @@ fn a_meter_measures_each_packet_and_is_named() {
     let meter = snapshot.tables.meter(MeterId::new(7).unwrap()).unwrap();
     assert_eq!((meter.stats().0, meter.band_stats()[0].0), (123, 75 + 38));
     // Rules count what matched them, dropped or not.
-    (one.flush_stats(), other.flush_stats());
+    one.flush_stats();
+    other.flush_stats();
     assert_eq!(snapshot.tables.rules().next().unwrap().stats.get().0, 123);
 }
 
