@@ -42,10 +42,11 @@ const REPERTOIRE: Repertoire = Repertoire {
     ports: &[1, 2, 3, 4, UPLINK],
     tunnel: Some((TUNNEL, &[PEER.to_bits(), PEER.to_bits(), PEER.to_bits(), NOBODY.to_bits()])),
     loops: true,
+    protocol: None,
 };
 
 /// Packets for each rule set.
-const PER_RULES: usize = 512;
+const PER_RULES: usize = 1024;
 /// Different packets among them: the rest are met by caches that know them.
 const N_ARRIVALS: usize = 96;
 /// Packets of a batch.
@@ -88,7 +89,7 @@ fn world(seed: u64, tally: &mut Tally) -> Result<()> {
     let mut rng = Rng::new(seed);
     let mut flows = rules(&mut rng, &REPERTOIRE);
     // Odd sizes, so that entries have to make room for others.
-    let size = rng.pick(&[0, 7, 1 << 10]);
+    let size = rng.pick(&[0, 7, 1 << 10, 1 << 10]);
     let config = SwitchConfig { n_sessions: rng.pick(&[0, 16, 1 << 10]), n_megaflows: size };
     let mut switch = Switch::with_seed(config, seed);
     let arrivals: Vec<Arrival> = (0..N_ARRIVALS).map(|_| arrival(&mut rng)).collect();

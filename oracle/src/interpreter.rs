@@ -17,6 +17,8 @@ const MAX_LOOKUPS: usize = 4096;
 const MAX_DEPTH: usize = 64;
 /// Copies of one packet that the switch makes.
 const MAX_COPIES: usize = 16_384;
+/// Tags that a packet can have for the switch.
+const MAX_TAGS: usize = 2;
 /// Numbers from here on are no ports.
 const FIRST_RESERVED: u128 = 0xff00;
 
@@ -86,7 +88,8 @@ struct Walk<'a> {
     /// Copies and reasons so far.
     n_ends: usize,
     n_lookups: usize,
-    tags_max: usize,
+    /// Copies on their way to a port that cannot be made.
+    n_unsendable: usize,
 }
 
 /// Interprets the rules for one frame.
@@ -102,12 +105,13 @@ pub fn interpret(flows: &[Flow], ports: &Ports, in_port: u32, frame: &[u8]) -> O
         why: "table-miss",
         n_ends: 0,
         n_lookups: 0,
-        tags_max: 2,
+        n_unsendable: 0,
     };
     if let Err(Abort(why)) = walk.look_up(0, None, 0) {
         return Outcome { sent: Vec::new(), dropped: Some(why) };
     }
-    let dropped = walk.sent.is_empty().then_some(walk.why);
+    let why = if walk.n_unsendable > 0 { "unsupported" } else { walk.why };
+    let dropped = walk.sent.is_empty().then_some(why);
     Outcome { sent: walk.sent, dropped }
 }
 
@@ -176,13 +180,13 @@ impl Walk<'_> {
                     }
                 }
                 Step::PushVlan(tpid) => {
-                    if self.state.view().tags.len() >= self.tags_max {
+                    if self.state.view().tags.len() >= MAX_TAGS {
                         return Err(Abort("unsupported"));
                     }
                     self.state.push_tag(*tpid, 0);
                 }
                 Step::PopVlan => self.state.pop_tag(),
-                Step::ModVlanVid(vid) => self.tag(Field::VlanVid, (*vid).into()),
+                Step::ModVlanVid(vid) | Step::SetVlanVid(vid) => self.tag(Field::VlanVid, (*vid).into()),
                 Step::ModVlanPcp(pcp) => self.tag(Field::VlanPcp, (*pcp).into()),
                 Step::SetTunnel(id) => self.state.set(Field::TunId, (*id).into(), u128::MAX),
             }
@@ -239,31 +243,32 @@ impl Walk<'_> {
     }
 
     fn send(&mut self, number: u32) -> Result<(), Abort> {
-        if self.sent.len() >= MAX_COPIES {
+        if self.sent.len() + self.n_unsendable >= MAX_COPIES {
             return Err(Abort("too-many-outputs"));
         }
-        let frame = self.state.bytes.clone();
-        match self.ports.get(&number) {
-            None => self.end("no-such-port"),
-            Some(Port::Workload { up: false }) => self.end("port-down"),
-            Some(_) if self.state.is_unsendable() => self.end("unsupported"),
-            Some(Port::Workload { up: true } | Port::Uplink) => {
-                self.n_ends += 1;
-                self.sent.push(Sent { port: number, frame, tunnel: None });
-            }
-            Some(Port::Tunnel { peer, uplink }) => {
-                let vni = self.state.get(Field::TunId);
-                if self.state.get(Field::TunDst) == u128::from(*peer) && vni <= 0xff_ffff {
-                    let option = self.state.option();
-                    let tunnel = Some(Outer { peer: *peer, vni: vni as u32, option });
-                    self.n_ends += 1;
-                    self.sent.push(Sent { port: *uplink, frame, tunnel });
-                } else {
-                    self.end("tunnel-no-route");
-                }
-            }
+        let (port, tunnel) = match self.ports.get(&number) {
+            None => return Ok(self.end("no-such-port")),
+            Some(Port::Workload { up: false }) => return Ok(self.end("port-down")),
+            Some(Port::Workload { up: true } | Port::Uplink) => (number, None),
+            Some(Port::Tunnel { peer, uplink }) => match self.outer(*peer) {
+                Some(outer) => (*uplink, Some(outer)),
+                None => return Ok(self.end("tunnel-no-route")),
+            },
+        };
+        self.n_ends += 1;
+        if self.state.is_unsendable() {
+            self.n_unsendable += 1;
+        } else {
+            self.sent.push(Sent { port, frame: self.state.bytes.clone(), tunnel });
         }
         Ok(())
+    }
+
+    /// What the tunnel header says, if the packet is for the peer and its network has a number on the wire.
+    fn outer(&self, peer: u32) -> Option<Outer> {
+        let vni = u32::try_from(self.state.get(Field::TunId)).ok().filter(|vni| *vni <= 0xff_ffff)?;
+        let option = self.state.option();
+        (self.state.get(Field::TunDst) == u128::from(peer)).then_some(Outer { peer, vni, option })
     }
 }
 

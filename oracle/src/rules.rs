@@ -2,6 +2,7 @@
 //! writes is there in the packets it is for.
 
 use crate::{
+    ovs::Protocol,
     field::{Field, Needs},
     rng::Rng,
     syntax::{Flow, Kind, Matching, Part, Step, Term, ones},
@@ -19,6 +20,8 @@ pub struct Repertoire {
     pub tunnel: Option<(u32, &'static [u32])>,
     /// Loops that end at the switch's limits.
     pub loops: bool,
+    /// Rules can be handed over in this protocol; nothing: as text, which has all actions.
+    pub protocol: Option<Protocol>,
 }
 
 /// A rule set.
@@ -260,7 +263,8 @@ fn steps(rng: &mut Rng, repertoire: &Repertoire, mut context: Context, table: u8
     if !rng.one_in(4) {
         steps.push(Step::Output(rng.pick(repertoire.ports)));
     }
-    if nesting > 0 && rng.one_in(8) && u64::from(table) + 1 < N_TABLES {
+    let goto = nesting > 0 && repertoire.protocol != Some(Protocol::OpenFlow10);
+    if goto && rng.one_in(8) && u64::from(table) + 1 < N_TABLES {
         steps.push(Step::Goto(table + 1 + rng.below(N_TABLES - 1 - u64::from(table)) as u8));
     }
     steps
@@ -276,10 +280,20 @@ fn step(
     match rng.below(20) {
         0..=3 => output(rng, repertoire),
         4..=8 => {
-            let choice: Vec<Field> =
-                WRITTEN.iter().copied().filter(|field| context.meets(field.needs())).collect();
+            // OpenFlow 1.0 says these by `mod_vlan_vid` and its like, which can also make a tag.
+            let allowed = |field| match repertoire.protocol {
+                None => true,
+                Some(Protocol::OpenFlow10) => !matches!(field, Field::VlanVid | Field::VlanPcp),
+                Some(Protocol::OpenFlow13) => field != Field::VlanVid,
+            };
+            let has = |field: &Field| context.meets(field.needs()) && allowed(*field);
+            let choice: Vec<Field> = WRITTEN.iter().copied().filter(has).collect();
             let field = rng.pick(&choice);
-            Step::Set(value(rng, field, false))
+            let term = value(rng, field, false);
+            // OpenFlow 1.0's own actions for header fields lose a mask.
+            let registers = matches!(field, Field::Reg(_) | Field::Metadata | Field::PktMark);
+            let whole_only = repertoire.protocol == Some(Protocol::OpenFlow10) && !registers;
+            Step::Set(if whole_only { whole(field, term.value) } else { term })
         }
         9 | 10 => moved(rng, *context),
         11..=14 => {
@@ -293,20 +307,23 @@ fn step(
             Step::Resubmit { port, table: to }
         }
         15 if context.meets(Needs::Ip) => Step::DecTtl,
-        16 => {
+        16 if repertoire.protocol != Some(Protocol::OpenFlow10) => {
             context.tagged = true;
             Step::PushVlan(rng.pick(&[0x8100, 0x88a8]))
         }
-        17 => {
+        17 if context.tagged || repertoire.protocol != Some(Protocol::OpenFlow13) => {
             context.tagged = false;
             Step::PopVlan
         }
         18 => {
+            let (tagged, vid) = (context.tagged, 100 + rng.below(3) as u16);
             context.tagged = true;
-            if rng.one_in(2) {
-                Step::ModVlanVid(100 + rng.below(3) as u16)
-            } else {
-                Step::ModVlanPcp(rng.below(8) as u8)
+            match repertoire.protocol {
+                Some(Protocol::OpenFlow13) if tagged => Step::SetVlanVid(vid),
+                Some(Protocol::OpenFlow13) => Step::PushVlan(0x8100),
+                _ if rng.one_in(2) => Step::ModVlanPcp(rng.below(8) as u8),
+                None if tagged && rng.one_in(2) => Step::SetVlanVid(vid),
+                _ => Step::ModVlanVid(vid),
             }
         }
         19 if nesting > 0 => {

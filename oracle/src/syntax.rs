@@ -115,6 +115,8 @@ pub enum Step {
     PopVlan,
     /// Sets the VLAN id, with a new tag where there is none.
     ModVlanVid(u16),
+    /// The same, as OpenFlow 1.2 and later say it.
+    SetVlanVid(u16),
     /// Sets the VLAN priority, with a new tag where there is none.
     ModVlanPcp(u8),
     /// Sets the tunnel key.
@@ -183,7 +185,9 @@ impl fmt::Display for Step {
                 if *mask != ones(field.n_bits()) {
                     write!(f, "/{}", written(*field, *mask))?;
                 }
-                write!(f, "->{}", field.name())
+                // The name `dl_vlan_pcp` is not one that every protocol can set.
+                let name = if *field == Field::VlanPcp { "vlan_pcp".to_owned() } else { field.name() };
+                write!(f, "->{name}")
             }
             Self::Move { src, dst } => write!(f, "move:{src}->{dst}"),
             Self::Resubmit { port: None, table } => write!(f, "resubmit(,{table})"),
@@ -198,6 +202,8 @@ impl fmt::Display for Step {
             Self::PushVlan(tpid) => write!(f, "push_vlan:{tpid:#06x}"),
             Self::PopVlan => f.write_str("pop_vlan"),
             Self::ModVlanVid(vid) => write!(f, "mod_vlan_vid:{vid}"),
+            // With the bit that says "present".
+            Self::SetVlanVid(vid) => write!(f, "set_field:{:#x}->vlan_vid", vid | 0x1000),
             Self::ModVlanPcp(pcp) => write!(f, "mod_vlan_pcp:{pcp}"),
             Self::SetTunnel(id) => write!(f, "set_tunnel:{id:#x}"),
         }

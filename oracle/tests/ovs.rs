@@ -1,0 +1,138 @@
+//! The same rules and packets through Open vSwitch and through ours: the same frames out of the same
+//! ports. What is known to differ is listed in docs/differences-from-ovs.md, and only that is left out.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flowtable::{
+    build,
+    port::{PortInfo, PortRole, PortTable},
+    snapshot::Snapshot,
+    switch::{Switch, SwitchConfig},
+    table::{Change, Tables},
+    text,
+    types::{Epoch, PortNo, Timestamp},
+};
+use oracle::{
+    compare::{Collector, hex, print_rules},
+    frame,
+    interpreter::{Port, Ports, interpret},
+    ovs::{Ovs, Protocol, package::Package},
+    rng::Rng,
+    rules::{Repertoire, rules},
+    syntax::{Flow, Step},
+    traffic::{Arrival, arrival},
+};
+
+const PORTS: &[u32] = &[1, 2, 3, 4, 5];
+/// Random rule sets.
+const N_WORLDS: u64 = 400;
+/// Packets for each, every one of them twice.
+const N_ARRIVALS: usize = 40;
+/// No more rule sets are begun after this.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A switch of ours with its rules.
+struct Ours {
+    switch: Switch,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Ours {
+    fn new(flows: &str) -> Self {
+        let mut ports = PortTable::default();
+        for number in PORTS {
+            let (name, role) = (format!("p{number}"), PortRole::Workload);
+            let info = PortInfo { name, role, up: true, mtu: 1500, partial_checksums: false };
+            ports.insert(PortNo::new(*number).unwrap(), info);
+        }
+        let rule = |line| Change::Add(text::parse_flow(line, &ports).unwrap_or_else(|error| panic!("{line}: {error}")));
+        let tables = Tables::default().transact(flows.lines().map(rule).collect()).unwrap();
+        let snapshot = Snapshot {
+            epoch: Epoch::new(1).unwrap(),
+            tables: Arc::new(tables),
+            ports: Arc::new(ports),
+            ..Snapshot::default()
+        };
+        Self { switch: Switch::with_seed(SwitchConfig::default(), 1), snapshot: Arc::new(snapshot) }
+    }
+
+    /// What leaves, sorted.
+    fn send(&mut self, port: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        let port = PortNo::new(port).unwrap();
+        let (mut batch, mut sink) = (vec![build::packet(frame, port)], Collector::default());
+        self.switch.process(Timestamp::from_nanos(0), &self.snapshot, port, &mut batch, &mut sink);
+        sink.sent.sort();
+        sink.sent
+    }
+}
+
+/// Both switches do the same with each packet, also when they have seen it before.
+fn compare(ovs: &mut Ovs, protocol: Protocol, flows: &str, arrivals: &[Arrival]) -> usize {
+    let mut ours = Ours::new(flows);
+    ovs.set_flows(protocol, flows).unwrap_or_else(|error| panic!("{error:#}\n{flows}"));
+    for Arrival { port, frame } in arrivals.iter().chain(arrivals) {
+        let (theirs, ours) = (ovs.send(*port, frame).unwrap(), ours.send(*port, frame));
+        if theirs != ours {
+            let show = |sent: Vec<(u32, Vec<u8>)>| -> String {
+                sent.iter().map(|(port, frame)| format!("\n  {port} {}", hex(frame))).collect()
+            };
+            let trace = ovs.call("ofproto/trace", &["br0", &format!("in_port={port}"), &hex(frame)]);
+            panic!(
+                "port {port} {}\nOpen vSwitch sends{}\nwe send{}\n{flows}\n{}",
+                hex(frame),
+                show(theirs),
+                show(ours),
+                trace.unwrap_or_default()
+            );
+        }
+    }
+    2 * arrivals.len()
+}
+
+/// Packets that both switches treat alike; why others are left out is in docs/differences-from-ovs.md.
+fn comparable(flows: &[Flow], Arrival { port, frame }: &Arrival) -> bool {
+    let ports: Ports = PORTS.iter().map(|port| (*port, Port::Workload { up: true })).collect();
+    let outcome = interpret(flows, &ports, *port, frame);
+    let Some(view) = frame::view(frame) else { return false };
+    let dei = |tag: &usize| frame.get(tag + 2).is_some_and(|tci| tci & 0x10 != 0);
+    let later_fragment = view.frag == 3 && writes(flows, &["->nw_src", "->nw_dst", "->ipv6_"]);
+    let protocol_zero = view.proto == 0 && matches!(view.eth_type, 0x0800 | 0x86dd);
+    !(protocol_zero || outcome.dropped == Some("unsupported") || view.tags.iter().any(dei) || later_fragment)
+}
+
+/// Some action of the rules has one of these in its text.
+fn writes(flows: &[Flow], texts: &[&str]) -> bool {
+    let has = |step: &Step| texts.iter().any(|text| step.to_string().contains(text));
+    flows.iter().any(|flow| flow.steps.iter().any(has))
+}
+
+#[test]
+fn random_rules_do_the_same_in_open_vswitch() {
+    let Some(package) = Package::get_or_skip("the comparison with Open vSwitch").unwrap() else { return };
+    let mut ovs = Ovs::start(package, PORTS).unwrap();
+    let start = Instant::now();
+    let (mut n_packets, mut n_worlds) = (0, 0);
+    for seed in 0..N_WORLDS {
+        if start.elapsed() > LIMIT {
+            break;
+        }
+        let mut rng = Rng::new(seed);
+        let protocol = rng.pick(&[Protocol::OpenFlow10, Protocol::OpenFlow13]);
+        let repertoire = Repertoire { ports: PORTS, tunnel: None, loops: false, protocol: Some(protocol) };
+        let flows = rules(&mut rng, &repertoire);
+        let arrivals: Vec<Arrival> = (0..N_ARRIVALS).map(|_| arrival(&mut rng)).collect();
+        let arrivals: Vec<Arrival> =
+            arrivals.into_iter().filter(|arrival| comparable(&flows, arrival)).collect();
+        n_packets += compare(&mut ovs, protocol, &print_rules(&flows), &arrivals);
+        n_worlds += 1;
+    }
+    eprintln!(
+        "Open vSwitch {}: {n_worlds} rule sets, {n_packets} packets, {:.0} s",
+        ovs.version(),
+        start.elapsed().as_secs_f64()
+    );
+    assert!(n_worlds >= N_WORLDS / 4, "only {n_worlds} rule sets in {LIMIT:?}");
+}
