@@ -98,9 +98,11 @@ fn comparable(flows: &[Flow], Arrival { port, frame }: &Arrival) -> bool {
     let outcome = interpret(flows, &ports, *port, frame);
     let Some(view) = frame::view(frame) else { return false };
     let dei = |tag: &usize| frame.get(tag + 2).is_some_and(|tci| tci & 0x10 != 0);
-    let later_fragment = view.frag == 3 && writes(flows, &["->nw_src", "->nw_dst", "->ipv6_"]);
+    let ipv6_fragment = view.eth_type == 0x86dd && frame.get(view.l3 + 6) == Some(&44);
+    let readdressed_fragment =
+        (view.frag == 3 || ipv6_fragment) && writes(flows, &["->nw_src", "->nw_dst", "->ipv6_"]);
     let protocol_zero = view.proto == 0 && matches!(view.eth_type, 0x0800 | 0x86dd);
-    !(protocol_zero || outcome.dropped == Some("unsupported") || view.tags.iter().any(dei) || later_fragment)
+    !(protocol_zero || outcome.dropped == Some("unsupported") || view.tags.iter().any(dei) || readdressed_fragment)
 }
 
 /// Some action of the rules has one of these in its text.
