@@ -47,13 +47,22 @@ fn port(number: u32) -> PortNo {
 
 fn snapshot() -> Arc<Snapshot> {
     let mut ports = PortTable::default();
-    for (number, role) in
-        [(1, PortRole::Workload), (2, PortRole::Workload), (3, PortRole::Workload), (9, PortRole::Uplink), (10, PortRole::Tunnel), (11, PortRole::Tunnel)]
-    {
+    for (number, role) in [
+        (1, PortRole::Workload),
+        (2, PortRole::Workload),
+        (3, PortRole::Workload),
+        (9, PortRole::Uplink),
+        (10, PortRole::Tunnel),
+        (11, PortRole::Tunnel),
+    ] {
         let partial_checksums = number == 3;
-        ports.insert(port(number), PortInfo { name: format!("p{number}"), role, up: true, mtu: 1500, partial_checksums });
+        ports.insert(
+            port(number),
+            PortInfo { name: format!("p{number}"), role, up: true, mtu: 1500, partial_checksums },
+        );
     }
-    let rules = RULES.iter().map(|rule| Change::Add(text::parse_flow(rule, &ports).expect("the rules are right")));
+    let rules =
+        RULES.iter().map(|rule| Change::Add(text::parse_flow(rule, &ports).expect("the rules are right")));
     let tables = Tables::default().transact(rules.collect()).expect("the rules are right");
     let tunnel = |number, kind, udp_port| TunnelPort { port: port(number), kind, udp_port, local: LOCAL };
     let hop = NextHop { port: port(9), src_mac: MacAddr::ZERO, dst_mac: MacAddr::BROADCAST };

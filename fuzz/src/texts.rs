@@ -11,7 +11,13 @@ use ovn_northd_lite::{actions, expr};
 
 static PORTS: LazyLock<PortTable> = LazyLock::new(|| {
     let mut ports = PortTable::default();
-    let info = PortInfo { name: "vm1".to_owned(), role: PortRole::Workload, up: true, mtu: 1500, partial_checksums: false };
+    let info = PortInfo {
+        name: "vm1".to_owned(),
+        role: PortRole::Workload,
+        up: true,
+        mtu: 1500,
+        partial_checksums: false,
+    };
     ports.insert(PortNo::new(1).expect("1 is a port"), info);
     ports
 });
@@ -29,7 +35,8 @@ pub fn flow(data: &[u8]) {
         match text::parse_flow(line, &PORTS) {
             Ok(rule) => {
                 let printed = text::print_flow(&rule);
-                let back = text::parse_flow(&printed, &PORTS).unwrap_or_else(|error| panic!("{printed}: {error}"));
+                let back =
+                    text::parse_flow(&printed, &PORTS).unwrap_or_else(|error| panic!("{printed}: {error}"));
                 assert_eq!((back.matching, back.actions), (rule.matching, rule.actions), "{printed}");
             }
             Err(error) => assert!(error.at <= line.len(), "{error}"),

@@ -34,7 +34,9 @@ fn the_corpus_and_its_variations_are_survived() {
         // A frame may be followed by anything, a text by nothing.
         for (file, seed) in files.iter().zip(&seeds) {
             check(name, *target, seed);
-            let mut rng = Rng::new(0x5eed ^ seed.iter().fold(0, |sum: u64, byte| sum.rotate_left(5) ^ u64::from(*byte)));
+            let mut rng = Rng::new(
+                0x5eed ^ seed.iter().fold(0, |sum: u64, byte| sum.rotate_left(5) ^ u64::from(*byte)),
+            );
             for _ in 0..N_VARIATIONS {
                 check(name, *target, &varied(&mut rng, seed, &seeds));
             }

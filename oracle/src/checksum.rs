@@ -56,7 +56,9 @@ pub fn segment_sum(frame: &[u8], view: &View, l4: L4, at: usize) -> u64 {
     let segment = &frame[at..view.end];
     let mut total = match (l4, view.net) {
         (L4::Icmp, _) => 0,
-        (_, Net::Ipv6) => sum(&frame[view.l3 + 8..view.l3 + 40]) + segment.len() as u64 + u64::from(view.proto),
+        (_, Net::Ipv6) => {
+            sum(&frame[view.l3 + 8..view.l3 + 40]) + segment.len() as u64 + u64::from(view.proto)
+        }
         _ => sum(&frame[view.l3 + 12..view.l3 + 20]) + segment.len() as u64 + u64::from(view.proto),
     };
     if let Some(place) = place(l4) {

@@ -71,11 +71,24 @@ pub struct Tally {
 ///
 /// # Errors
 /// The first difference, with the rules, the packet and the seed that brings it back.
-pub fn soak(seed: u64, n_triples: u64, mut progress: impl FnMut(&Tally)) -> Result<Tally> {
+pub fn soak(seed: u64, n_triples: u64, progress: impl FnMut(&Tally)) -> Result<Tally> {
+    soak_against(seed, n_triples, &|_| {}, progress)
+}
+
+/// Like [`soak`], with rules for the switch that `spoil` has changed: to see that a difference is noticed.
+///
+/// # Errors
+/// The first difference.
+pub fn soak_against(
+    seed: u64,
+    n_triples: u64,
+    spoil: &dyn Fn(&mut Flow),
+    mut progress: impl FnMut(&Tally),
+) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut seed = seed;
     while tally.n_triples < n_triples {
-        world(seed, &mut tally).with_context(|| {
+        world(seed, spoil, &mut tally).with_context(|| {
             format!("seed {seed}: `cargo xtask soak --triples 1 --seed {seed}` shows this again")
         })?;
         seed = seed.wrapping_add(1);
@@ -85,7 +98,7 @@ pub fn soak(seed: u64, n_triples: u64, mut progress: impl FnMut(&Tally)) -> Resu
 }
 
 /// One switch, its rules before and after a change, and its packets.
-fn world(seed: u64, tally: &mut Tally) -> Result<()> {
+fn world(seed: u64, spoil: &dyn Fn(&mut Flow), tally: &mut Tally) -> Result<()> {
     let mut rng = Rng::new(seed);
     let mut flows = rules(&mut rng, &REPERTOIRE);
     // Odd sizes, so that entries have to make room for others.
@@ -95,7 +108,9 @@ fn world(seed: u64, tally: &mut Tally) -> Result<()> {
     let arrivals: Vec<Arrival> = (0..N_ARRIVALS).map(|_| arrival(&mut rng)).collect();
     let mut now = 0;
     for epoch in 1..=2 {
-        let snapshot = snapshot(epoch, &flows)?;
+        let mut theirs = flows.clone();
+        theirs.iter_mut().for_each(spoil);
+        let snapshot = snapshot(epoch, &theirs)?;
         tally.n_rule_sets += 1;
         let mut known = BTreeMap::new();
         for _ in 0..PER_RULES / BATCH / 2 {
@@ -103,9 +118,9 @@ fn world(seed: u64, tally: &mut Tally) -> Result<()> {
             now += rng.below(2_000_000_000);
             let expected: Vec<&Outcome> = {
                 for idx in &batch {
-                    known.entry(*idx).or_insert_with(|| {
-                        interpret(&flows, &ports(), in_port, &arrivals[*idx].frame)
-                    });
+                    known
+                        .entry(*idx)
+                        .or_insert_with(|| interpret(&flows, &ports(), in_port, &arrivals[*idx].frame));
                 }
                 batch.iter().map(|idx| &known[idx]).collect()
             };

@@ -178,7 +178,9 @@ impl Needs {
         let ip6 = view.eth_type == 0x86dd;
         let first = view.frag & 2 == 0;
         let l4 = |proto| (ip4 || ip6) && view.proto == proto && first;
-        let nd = |kinds: &[u8]| ip6 && l4(58) && view.icmp.is_some_and(|(kind, code)| kinds.contains(&kind) && code == 0);
+        let nd = |kinds: &[u8]| {
+            ip6 && l4(58) && view.icmp.is_some_and(|(kind, code)| kinds.contains(&kind) && code == 0)
+        };
         match self {
             Self::Nothing => true,
             Self::Vlan => !view.tags.is_empty(),
@@ -212,7 +214,8 @@ pub struct Place {
 
 /// Where the frame has the field, if it has it at all.
 pub fn place(field: Field, view: &View, bytes: &[u8]) -> Option<Place> {
-    let at = |base: usize, offset: usize, len: usize, shift: u32| Some(Place { at: base + offset, len, shift });
+    let at =
+        |base: usize, offset: usize, len: usize, shift: u32| Some(Place { at: base + offset, len, shift });
     let arp = || (view.net == Net::Arp).then_some(view.l3);
     let ip4 = || matches!(view.net, Net::Ipv4).then_some(view.l3);
     let ip6 = || matches!(view.net, Net::Ipv6).then_some(view.l3);

@@ -1,7 +1,7 @@
 //! What a frame is made of, read anew from its bytes each time, with etherparse where it has a reader.
 
 use etherparse::{
-    ArpPacketSlice, Ethernet2HeaderSlice, IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice,
+    ArpPacketSlice, Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice,
     Ipv6HeaderSlice, Ipv6RawExtHeaderSlice, SingleVlanHeaderSlice, TcpHeaderSlice, UdpHeaderSlice,
 };
 
@@ -86,8 +86,17 @@ pub fn view(frame: &[u8]) -> Option<View> {
             _ => (NO_TYPE, l3),
         };
     }
-    let mut view =
-        View { tags, eth_type, l3, net: Net::Other, end: frame.len(), proto: 0, frag: 0, l4: None, icmp: None };
+    let mut view = View {
+        tags,
+        eth_type,
+        l3,
+        net: Net::Other,
+        end: frame.len(),
+        proto: 0,
+        frag: 0,
+        l4: None,
+        icmp: None,
+    };
     let packet = &frame[l3..];
     match eth_type {
         0x0806 | 0x8035 => arp(&mut view, packet),
@@ -138,15 +147,19 @@ fn ipv6(view: &mut View, frame: &[u8]) {
     view.end = view.l3 + total_len;
     let (mut next, mut at) = (ip.next_header(), 40);
     loop {
-        let rest = &packet[at..total_len];
+        let Some(rest) = packet.get(at..total_len) else { return };
         let (following, len) = match next {
-            IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {
+            IpNumber::IPV6_HEADER_HOP_BY_HOP
+            | IpNumber::IPV6_ROUTE_HEADER
+            | IpNumber::IPV6_DESTINATION_OPTIONS => {
                 let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(rest) else { return };
                 (header.next_header(), header.slice().len())
             }
             IpNumber::AUTHENTICATION_HEADER => {
-                let Ok(header) = IpAuthHeaderSlice::from_slice(rest) else { return };
-                (header.next_header(), header.slice().len())
+                // By hand: etherparse refuses lengths that hosts go along with (RFC 4302 §2.2 counts in
+                // words of four bytes, less two).
+                let Some(&[following, words, ..]) = rest.first_chunk::<8>() else { return };
+                (IpNumber(following), (usize::from(words) + 2) * 4)
             }
             IpNumber::IPV6_FRAGMENTATION_HEADER => {
                 let Ok(header) = Ipv6FragmentHeaderSlice::from_slice(rest) else { return };

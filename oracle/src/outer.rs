@@ -25,7 +25,10 @@ pub fn open(frame: &[u8], local: Ipv4Addr) -> Result<Option<(Outer, &[u8])>> {
         return Ok(None);
     }
     let header = ip.header();
-    ensure!(header.header_checksum() == header.to_header().calc_header_checksum(), "the outer checksum is wrong");
+    ensure!(
+        header.header_checksum() == header.to_header().calc_header_checksum(),
+        "the outer checksum is wrong"
+    );
     ensure!(udp.source_port() >= 0x8000, "source ports below 32768 are no spread over paths");
     let payload = udp.payload();
     let (geneve, rest) = payload.split_first_chunk::<8>().context("the Geneve header is cut off")?;

@@ -2,8 +2,8 @@
 //! writes is there in the packets it is for.
 
 use crate::{
-    ovs::Protocol,
     field::{Field, Needs},
+    ovs::Protocol,
     rng::Rng,
     syntax::{Flow, Kind, Matching, Part, Step, Term, ones},
 };
@@ -129,7 +129,8 @@ fn matching(rng: &mut Rng) -> Matching {
         return Matching { kind, terms };
     }
     for _ in 0..rng.below(3) {
-        let choice: Vec<Field> = MATCHED.iter().copied().filter(|field| context.meets(field.needs())).collect();
+        let choice: Vec<Field> =
+            MATCHED.iter().copied().filter(|field| context.meets(field.needs())).collect();
         let field = rng.pick(&choice);
         if !terms.iter().any(|term| term.field == field) {
             terms.push(value(rng, field, true));
@@ -260,6 +261,14 @@ fn steps(rng: &mut Rng, repertoire: &Repertoire, mut context: Context, table: u8
     for _ in 0..rng.below(5) {
         steps.push(step(rng, repertoire, &mut context, table, nesting));
     }
+    if let Some((port, _)) = repertoire.tunnel
+        && rng.one_in(6)
+    {
+        for _ in 0..4 {
+            steps.push(tunnel(rng, repertoire));
+        }
+        steps.push(Step::Output(port));
+    }
     if !rng.one_in(4) {
         steps.push(Step::Output(rng.pick(repertoire.ports)));
     }
@@ -270,13 +279,7 @@ fn steps(rng: &mut Rng, repertoire: &Repertoire, mut context: Context, table: u8
     steps
 }
 
-fn step(
-    rng: &mut Rng,
-    repertoire: &Repertoire,
-    context: &mut Context,
-    table: u8,
-    nesting: u32,
-) -> Step {
+fn step(rng: &mut Rng, repertoire: &Repertoire, context: &mut Context, table: u8, nesting: u32) -> Step {
     match rng.below(20) {
         0..=3 => output(rng, repertoire),
         4..=8 => {

@@ -48,7 +48,9 @@ impl Ours {
             let info = PortInfo { name, role, up: true, mtu: 1500, partial_checksums: false };
             ports.insert(PortNo::new(*number).unwrap(), info);
         }
-        let rule = |line| Change::Add(text::parse_flow(line, &ports).unwrap_or_else(|error| panic!("{line}: {error}")));
+        let rule = |line| {
+            Change::Add(text::parse_flow(line, &ports).unwrap_or_else(|error| panic!("{line}: {error}")))
+        };
         let tables = Tables::default().transact(flows.lines().map(rule).collect()).unwrap();
         let snapshot = Snapshot {
             epoch: Epoch::new(1).unwrap(),
@@ -102,7 +104,10 @@ fn comparable(flows: &[Flow], Arrival { port, frame }: &Arrival) -> bool {
     let readdressed_fragment =
         (view.frag == 3 || ipv6_fragment) && writes(flows, &["->nw_src", "->nw_dst", "->ipv6_"]);
     let protocol_zero = view.proto == 0 && matches!(view.eth_type, 0x0800 | 0x86dd);
-    !(protocol_zero || outcome.dropped == Some("unsupported") || view.tags.iter().any(dei) || readdressed_fragment)
+    !(protocol_zero
+        || outcome.dropped == Some("unsupported")
+        || view.tags.iter().any(dei)
+        || readdressed_fragment)
 }
 
 /// Some action of the rules has one of these in its text.

@@ -155,7 +155,8 @@ impl Ovs {
     /// Packets that its datapath has looked up.
     fn n_lookups(&mut self) -> Result<u64> {
         let text = self.call("dpctl/show", &[])?;
-        let line = text.lines().find(|line| line.contains("lookups:")).context("dpctl/show tells no lookups")?;
+        let line =
+            text.lines().find(|line| line.contains("lookups:")).context("dpctl/show tells no lookups")?;
         Ok(line.split([':', ' ']).filter_map(|word| word.parse::<u64>().ok()).sum())
     }
 
@@ -186,7 +187,8 @@ impl Ovs {
 
     fn run(&self, program: &str, words: &[&str]) -> Result<()> {
         let program = text(&self.package.file(program));
-        let output = self.command(&program).args(words).output().with_context(|| format!("cannot run {program}"))?;
+        let output =
+            self.command(&program).args(words).output().with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
             bail!("{program} {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }

@@ -58,7 +58,9 @@ impl Package {
     /// # Errors
     /// When it cannot be had and nobody has said that this is all right.
     pub fn get_or_skip(test: &str) -> Result<Option<Self>> {
-        let allowed = [OFFLINE, UNPRIVILEGED].into_iter().find(|name| env::var_os(name).is_some_and(|value| value == "1"));
+        let allowed = [OFFLINE, UNPRIVILEGED]
+            .into_iter()
+            .find(|name| env::var_os(name).is_some_and(|value| value == "1"));
         match (Self::get(), allowed) {
             (Ok(package), _) => Ok(Some(package)),
             (Err(error), Some(name)) => {
@@ -78,7 +80,9 @@ impl Package {
             .arg("--version")
             .env("LD_LIBRARY_PATH", package.libraries())
             .output()
-            .with_context(|| format!("cannot run {}; remove {}", program.display(), package.root.display()))?;
+            .with_context(|| {
+                format!("cannot run {}; remove {}", program.display(), package.root.display())
+            })?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
             output.status.success(),
@@ -86,7 +90,8 @@ impl Package {
             program.display(),
             String::from_utf8_lossy(&output.stderr).trim()
         );
-        package.version = text.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("?").to_owned();
+        package.version =
+            text.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("?").to_owned();
         Ok(package)
     }
 
@@ -104,7 +109,8 @@ impl Package {
     pub fn libraries(&self) -> String {
         let folders = ["usr/lib", "lib"].map(|folder| self.root.join(folder));
         let below = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-        let found = below.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with("-linux-gnu"));
+        let found =
+            below.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with("-linux-gnu"));
         found.map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>().join(":")
     }
 }

@@ -27,7 +27,8 @@ impl Unixctl {
     /// # Errors
     /// When nobody listens.
     pub fn connect(path: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
+        let stream =
+            UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
         stream.set_read_timeout(Some(LIMIT))?;
         Ok(Self { stream })
     }
