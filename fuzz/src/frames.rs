@@ -17,7 +17,7 @@ use flowtable::{
     switch::{Sink, Switch, SwitchConfig},
     table::{Change, Tables},
     text, tunnel,
-    types::{Epoch, MacAddr, PortNo, Timestamp},
+    types::{MacAddr, PortNo, Timestamp},
     underlay::{NextHop, TunnelPort, Underlay},
 };
 
@@ -66,16 +66,14 @@ fn snapshot() -> Arc<Snapshot> {
     let tables = Tables::default().transact(rules.collect()).expect("the rules are right");
     let tunnel = |number, kind, udp_port| TunnelPort { port: port(number), kind, udp_port, local: LOCAL };
     let hop = NextHop { port: port(9), src_mac: MacAddr::ZERO, dst_mac: MacAddr::BROADCAST };
-    Arc::new(Snapshot {
-        epoch: Epoch::new(1).expect("every number is an epoch"),
-        tables: Arc::new(tables),
-        ports: Arc::new(ports),
-        underlay: Arc::new(Underlay {
-            tunnels: vec![tunnel(10, TunnelKind::Geneve, 6081), tunnel(11, TunnelKind::Vxlan, 4789)],
-            peers: [PEER].into(),
-            next_hops: [(PEER, hop)].into(),
-        }),
-    })
+    let (tables, ports) = (Arc::new(tables), Arc::new(ports));
+    let mut snapshot = Snapshot { tables, ports, ..Snapshot::default() };
+    snapshot.underlay = Arc::new(Underlay {
+        tunnels: vec![tunnel(10, TunnelKind::Geneve, 6081), tunnel(11, TunnelKind::Vxlan, 4789)],
+        peers: [PEER].into(),
+        next_hops: [(PEER, hop)].into(),
+    });
+    Arc::new(snapshot)
 }
 
 /// A frame from a guest goes through the whole switch; what the parser says of it agrees with the oracle.

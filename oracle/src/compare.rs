@@ -267,12 +267,10 @@ fn snapshot(epoch: u64, flows: &[Flow]) -> Result<Arc<Snapshot>> {
         peers: [PEER.into()].into(),
         next_hops: [(PEER.into(), hop)].into(),
     };
-    Ok(Arc::new(Snapshot {
-        epoch: Epoch::new(epoch)?,
-        tables: Arc::new(tables),
-        ports: Arc::new(table),
-        underlay: Arc::new(underlay),
-    }))
+    let (epoch, tables, ports) = (Epoch::new(epoch)?, Arc::new(tables), Arc::new(table));
+    let mut snapshot = Snapshot { epoch, tables, ports, ..Snapshot::default() };
+    snapshot.underlay = Arc::new(underlay);
+    Ok(Arc::new(snapshot))
 }
 
 /// Tables with the rules; each must be one that the switch takes.
