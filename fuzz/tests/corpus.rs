@@ -1,5 +1,7 @@
 //! Every file of the corpus, and many variations of each: no panic, nothing that takes long.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},

@@ -217,10 +217,10 @@ impl View {
                 2 => Some(&mut nd.target_link),
                 _ => None,
             };
-            if let Some(slot) = slot.filter(|_| len == 8) {
-                if slot.replace(at + offset).is_some() {
-                    return None;
-                }
+            if let Some(slot) = slot.filter(|_| len == 8)
+                && slot.replace(at + offset).is_some()
+            {
+                return None;
             }
             offset += len;
         }

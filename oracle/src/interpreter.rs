@@ -246,14 +246,12 @@ impl Walk<'_> {
         if self.sent.len() + self.n_unsendable >= MAX_COPIES {
             return Err(Abort("too-many-outputs"));
         }
-        let (port, tunnel) = match self.ports.get(&number) {
-            None => return Ok(self.end("no-such-port")),
-            Some(Port::Workload { up: false }) => return Ok(self.end("port-down")),
-            Some(Port::Workload { up: true } | Port::Uplink) => (number, None),
-            Some(Port::Tunnel { peer, uplink }) => match self.outer(*peer) {
-                Some(outer) => (*uplink, Some(outer)),
-                None => return Ok(self.end("tunnel-no-route")),
-            },
+        let (port, tunnel) = match self.way(number) {
+            Ok(way) => way,
+            Err(why) => {
+                self.end(why);
+                return Ok(());
+            }
         };
         self.n_ends += 1;
         if self.state.is_unsendable() {
@@ -262,6 +260,18 @@ impl Walk<'_> {
             self.sent.push(Sent { port, frame: self.state.bytes.clone(), tunnel });
         }
         Ok(())
+    }
+
+    /// The port by which a copy to `number` leaves, and what a tunnel puts in front; or why it does not.
+    fn way(&self, number: u32) -> Result<(u32, Option<Outer>), &'static str> {
+        match self.ports.get(&number) {
+            None => Err("no-such-port"),
+            Some(Port::Workload { up: false }) => Err("port-down"),
+            Some(Port::Workload { up: true } | Port::Uplink) => Ok((number, None)),
+            Some(Port::Tunnel { peer, uplink }) => {
+                self.outer(*peer).map(|outer| (*uplink, Some(outer))).ok_or("tunnel-no-route")
+            }
+        }
     }
 
     /// What the tunnel header says, if the packet is for the peer and its network has a number on the wire.

@@ -221,10 +221,11 @@ fn whole(field: Field, value: u128) -> Term {
 fn value(rng: &mut Rng, field: Field, matched: bool) -> Term {
     let all = ones(field.n_bits());
     let low = u128::from(rng.below(8));
+    let few = low % 4;
     let value = match field {
         Field::InPort => 1 + low % 4,
         Field::EthDst | Field::EthSrc | Field::ArpSha | Field::ArpTha | Field::NdSll | Field::NdTll => {
-            2 << 40 | low % 4
+            2 << 40 | few
         }
         Field::NwSrc | Field::NwDst | Field::ArpSpa | Field::ArpTpa => 0x0a00_0000 | low,
         Field::Ipv6Src | Field::Ipv6Dst | Field::NdTarget => 0xfd << 120 | low,
@@ -235,8 +236,8 @@ fn value(rng: &mut Rng, field: Field, matched: bool) -> Term {
         Field::Icmpv6Type => 128,
         Field::VlanVid => 100 + low % 3,
         Field::ArpOp => 1 + low % 2,
-        Field::Xreg(_) => low % 4 << 32 | low % 4,
-        Field::Xxreg(_) => low % 4 << 96 | low % 4 << 64,
+        Field::Xreg(_) => few << 32 | few,
+        Field::Xxreg(_) => few << 96 | few << 64,
         _ => low % 4,
     };
     let masks: &[u128] = match field {

@@ -1,6 +1,8 @@
 //! The same rules and packets through Open vSwitch and through ours: the same frames out of the same
 //! ports. What is known to differ is listed in docs/differences-from-ovs.md, and only that is left out.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
