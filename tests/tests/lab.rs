@@ -254,6 +254,30 @@ fn time_passes_only_when_told_to() -> Result<()> {
 }
 
 #[test]
+fn rules_end_when_their_time_has_come() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    let rules =
+        ["priority=2,udp,idle_timeout=10,actions=output:p2", "priority=1,hard_timeout=60,actions=drop"];
+    lab.text(&["flow", "add", rules[0], rules[1]])?;
+    let n_rules = || -> Result<usize> { Ok(lab.text(&["flow", "dump"])?.lines().count()) };
+    // A rule that is used stays, although the packets never reach it.
+    for _ in 0..3 {
+        lab.text(&["lab", "clock", "advance", "8"])?;
+        ensure!(frames(&lab.json(&["lab", "inject", "p1", UDP])?, "p2") == [UDP]);
+    }
+    lab.text(&["lab", "clock", "advance", "9"])?;
+    ensure!(n_rules()? == 2, "ended before its time");
+    lab.text(&["lab", "clock", "advance", "2"])?;
+    ensure!(n_rules()? == 1, "idle for too long, and still there");
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(answer["drops"][0]["reason"] == "rule-drop", "{answer}");
+    lab.text(&["lab", "clock", "advance", "30"])?;
+    ensure!(n_rules()? == 0, "there after its last second");
+    lab.check_conservation()
+}
+
+#[test]
 fn a_bundle_is_all_or_nothing() -> Result<()> {
     let lab = Lab::with_ports(2)?;
     lab.text(&["flow", "add", "priority=1,actions=output:p1"])?;

@@ -68,6 +68,7 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
         tick.tick().await;
         let dead = host
             .with(|host| {
+                host.expire_rules();
                 host.tend_ports();
                 host.dataplane().workers().into_iter().find(|worker| !worker.running)
             })

@@ -226,6 +226,7 @@ impl Host {
     /// There is no such port, or a frame is too long; then none is switched.
     pub fn inject(&mut self, port: &str, frames: Vec<Vec<u8>>) -> Result<Injected, LabError> {
         let (name, port) = self.lab_port(port)?;
+        self.expire_rules();
         let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
         let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::NoPort(name.clone()))?;
         frames.iter().try_for_each(|frame| memory.check(frame))?;
@@ -279,6 +280,7 @@ impl Host {
         if !advance.is_zero() {
             clock.advance(advance);
             self.dataplane.tick();
+            self.expire_rules();
         }
         Ok((clock.now(), clock.is_stopped()))
     }
@@ -289,7 +291,8 @@ impl Host {
     /// # Errors
     /// Names the first change that is wrong, and why.
     pub fn change_flows(&mut self, texts: &[(ChangeKind, String)], replace: bool) -> Result<Epoch, LabError> {
-        self.lab()?;
+        let now = self.lab()?.clock().now();
+        self.expire_rules();
         let mut changes = Vec::with_capacity(texts.len());
         for (index, (kind, text)) in texts.iter().enumerate() {
             let change = parse_change(*kind, text, &self.port_table);
@@ -297,18 +300,37 @@ impl Host {
         }
         // Counted as the caller does.
         let counted = |error: TransactionError| TransactionError { change: error.change + 1, ..error };
-        let tables = if replace {
+        let commit = if replace {
             let wanted = Tables::default().transact(changes).map_err(counted)?;
             let wanted: Vec<_> = wanted.rules().map(|rule| (**rule).clone()).collect();
-            self.tables.transact(differences(&self.tables, &wanted))?
+            self.tables.commit(differences(&self.tables, &wanted), now)?
         } else {
-            self.tables.transact(changes).map_err(counted)?
+            self.tables.commit(changes, now).map_err(counted)?
         };
+        self.take_tables(commit.tables)?;
+        Ok(self.epoch)
+    }
+
+    /// Takes out the rules whose time has come, by the lab's clock.
+    pub fn expire_rules(&mut self) {
+        let Some(lab) = &self.lab else { return };
+        let now = lab.clock().now();
+        // When a rule was last used is what the caches have told.
+        self.dataplane.flush_stats();
+        if let Some(commit) = self.tables.expire(now)
+            && let Err(error) = self.take_tables(commit.tables)
+        {
+            tracing::error!(%error, "rules that have expired would be back after a restart");
+        }
+    }
+
+    /// Saves rules and makes them what packets see.
+    fn take_tables(&mut self, tables: Tables) -> Result<(), StateError> {
         let text: String = tables.rules().map(|rule| print_flow(rule) + "\n").collect();
         self.state.save_flows(&text)?;
         self.tables = Arc::new(tables);
         self.publish();
-        Ok(self.epoch)
+        Ok(())
     }
 
     /// Takes the rules of the last run; rules that this version does not understand are

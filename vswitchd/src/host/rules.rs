@@ -66,7 +66,7 @@ pub(super) fn differences(tables: &Tables, wanted: &[Rule]) -> Vec<Change> {
 }
 
 fn is_same(old: &Rule, new: &Rule) -> bool {
-    old.actions == new.actions && old.cookie == new.cookie && old.origin == new.origin
+    old.actions == new.actions && old.cookie == new.cookie && old.origin == new.origin && old.life == new.life
 }
 
 #[cfg(test)]
