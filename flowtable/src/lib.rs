@@ -22,6 +22,8 @@
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
 //! frames for tests and tools.
 //!
+//! [`conntrack`] is a connection tracker for itself: no rule leads to it yet.
+//!
 //! # The mask law
 //! A translation answers for more packets than the one it was made for: its mask says
 //! which bits of the key it looked at, and *any packet that agrees in those bits gets the
@@ -49,6 +51,7 @@ pub mod build;
 pub mod cache;
 pub mod checksum;
 pub mod classifier;
+pub mod conntrack;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;
