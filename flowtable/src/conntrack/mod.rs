@@ -9,9 +9,9 @@
 //! # Shape
 //! State is flat: connections are [`Slot`]s of plain words in a [`Storage`] that the
 //! caller hands in, addressed by index, so that it can outlive the process. A tuple's
-//! hash leads to slot and direction ([`index`]); who is there, and who goes first when
-//! it is full, is in the [`ledger`]. [`tcp`] knows the protocol, [`nat`] chooses
-//! translations, [`timeout`] names the states.
+//! hash leads to slot and direction (`index`); who is there, and who goes first when
+//! it is full, is in the `ledger`. `tcp` knows the protocol, `nat` chooses
+//! translations, `timeout` names the states.
 //!
 //! # Concurrency
 //! All methods take `&self`, and any number of workers may call them: packets of one
