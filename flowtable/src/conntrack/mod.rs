@@ -4,7 +4,7 @@
 //! [`Conntrack::track`] takes what a packet says ([`View`]) and what a rule asks for
 //! ([`Request`]) and answers with a [`Verdict`]: the connection's state, mark, label and
 //! original tuple, and the tuple that the packet's headers shall have. The pipeline puts
-//! the former into the key; [`rewrite`] does the latter to the frame.
+//! the former into the key; [`rewrite()`] does the latter to the frame.
 //!
 //! # Shape
 //! State is flat: connections are [`Slot`]s of plain words in a [`Storage`] that the
