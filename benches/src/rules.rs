@@ -40,6 +40,7 @@ pub fn rule(table: u8, priority: u16, matching: Match, actions: Vec<Action>) -> 
         actions,
         cookie: 0,
         origin: Arc::new(Origin::default()),
+        life: Default::default(),
         stats: Arc::default(),
     }
 }

@@ -38,7 +38,15 @@ drop_reasons! {
     TtlExpired = "ttl-expired", "The TTL or hop limit ran out.";
     DepthExceeded = "depth-exceeded", "Rules resubmitted or cloned deeper than the limit: they may be a loop.";
     TooManyResubmits = "too-many-resubmits", "Rules resubmitted more often than the limit: they may be a loop.";
+    TooManyMeters = "too-many-meters", "Rules sent the packet through more meters than the limit.";
+    ActionSetFull = "action-set-full", "Rules wrote more actions into the action set than the limit.";
+    NoSuchGroup = "no-such-group", "The group does not exist.";
+    NoLiveBucket = "no-live-bucket", "No bucket of the group could take the packet: their ports are down, or they have no weight.";
+    NoSuchMeter = "no-such-meter", "The meter does not exist.";
+    Metered = "metered", "The packet exceeded the rate of a meter, which is named beside the rule.";
     TooManyOutputs = "too-many-outputs", "Rules made more copies of the packet than the limit.";
+    StackOverflow = "stack-overflow", "Rules pushed more on the packet's stack than the limit.";
+    PuntQueueFull = "punt-queue-full", "The queue of packets for the controller was full, or the port's share of it.";
     TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";
     TunnelMalformed = "tunnel-malformed", "A tunnelled packet has a wrong outer or tunnel header, or an unknown critical option.";
     TunnelNotForUs = "tunnel-not-for-us", "A packet on the underlay is not a tunnelled packet for this host.";

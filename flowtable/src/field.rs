@@ -607,6 +607,9 @@ impl Field {
         Self::at(Self::Reg0, idx, 32)
     }
 
+    /// Geneve option fields.
+    pub const TUN_METADATA: std::ops::RangeInclusive<Self> = Self::TunMetadata0..=Self::TunMetadata63;
+
     /// Geneve option field `idx`, 0 to 63.
     pub fn tun_metadata(idx: usize) -> Option<Self> {
         Self::at(Self::TunMetadata0, idx, 64)

@@ -11,7 +11,8 @@
 //!    [`snapshot`], each searched by a [`classifier`], and what the rules' actions
 //!    ([`flow`]) do becomes a [`program`].
 //! 6. [`execute`]: the program on the bytes, copy by copy; out by a
-//!    [`Sink`](switch::Sink).
+//!    [`Sink`](switch::Sink). Copies for a controller wait in the switch
+//!    ([`PacketIn`](switch::PacketIn)).
 //!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
@@ -49,8 +50,10 @@ pub mod drop;
 pub mod execute;
 pub mod field;
 pub mod flow;
+pub mod group;
 mod headers;
 pub mod key;
+pub mod meter;
 pub mod offload;
 pub mod packet;
 pub mod parse;

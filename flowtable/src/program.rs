@@ -8,13 +8,14 @@
 //! one takes the received buffer itself. No emit: the packet is dropped, and
 //! [`Program::drop`] says why.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, ops::Range, sync::Arc};
 
 use crate::{
     drop::DropReason,
     field::Field,
-    flow::Rule,
-    types::{PortNo, Vni},
+    flow::{Match, Rule, ToController},
+    meter::Meter,
+    types::{PortNo, TableId, Vni},
 };
 
 /// All copies of a packet that leave.
@@ -22,6 +23,8 @@ use crate::{
 pub struct Program {
     /// One for each copy, in the order of the output actions.
     pub emits: Vec<Emit>,
+    /// Meters that measure the packet first, and decide which of the emits are carried out.
+    pub meters: Vec<MeterStep>,
     /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
     pub drop: Option<DropCause>,
 }
@@ -35,6 +38,28 @@ pub struct DropCause {
     pub rule: Option<Arc<Rule>>,
 }
 
+/// A meter on the way of a packet.
+#[derive(Debug, Clone)]
+pub struct MeterStep {
+    /// The meter.
+    pub meter: Arc<Meter>,
+    /// The rule that has it.
+    pub rule: Arc<Rule>,
+    /// The emits that depend on it.
+    pub emits: Range<usize>,
+    /// Meters that follow which a packet does not come to when this one drops it.
+    pub n_within: usize,
+}
+
+/// The same meter, rule and emits: the very same, so that statistics go the same way.
+impl PartialEq for MeterStep {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.meter, &other.meter)
+            && Arc::ptr_eq(&self.rule, &other.rule)
+            && (&self.emits, self.n_within) == (&other.emits, other.n_within)
+    }
+}
+
 /// One copy of a packet that leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emit {
@@ -46,8 +71,49 @@ pub struct Emit {
     pub edits: Vec<FieldEdit>,
     /// Header to put in front, when the port is a tunnel.
     pub tunnel: Option<Arc<TunnelHeader>>,
-    /// Port it leaves by; for a tunnel, the underlay's port.
+    /// Port it leaves by; for a tunnel, the underlay's port; [`PortNo::CONTROLLER`] for a
+    /// copy that goes to a controller.
     pub port: PortNo,
+    /// What few copies need.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// What few copies need beside tags, edits and a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// New MPLS labels, after the VLAN tags.
+    pub labels: Option<LabelEdit>,
+    /// Cut to this many bytes, before a tunnel header goes in front.
+    pub max_len: Option<u32>,
+    /// Queue of the port to send by.
+    pub queue: Option<u32>,
+    /// It goes to a controller.
+    pub punt: Option<Arc<Punt>>,
+}
+
+/// A change of the label stack.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelEdit {
+    /// Labels to remove first.
+    pub n_pops: u8,
+    /// Label stack entries to push after that, outermost last.
+    pub pushes: Vec<u32>,
+    /// EtherType of the result.
+    pub eth_type: u16,
+}
+
+/// What a controller is told beside the packet (`NXT_PACKET_IN2`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Punt {
+    /// How the rule wants it sent.
+    pub to: ToController,
+    /// Table of the rule.
+    pub table: TableId,
+    /// Cookie of the rule.
+    pub cookie: u64,
+    /// What the packet had in the pipeline: input port, registers, metadata, tunnel and
+    /// connection fields that are not zero.
+    pub metadata: Match,
 }
 
 /// New bits of one header field. Checksums that cover it are the executor's to mend.

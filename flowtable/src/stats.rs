@@ -1,13 +1,18 @@
 //! What the switch counts, apart from rules: caches, ports, drops.
 //!
 //! The counters of a [`Switch`](crate::switch::Switch) obey one law, conservation: each
-//! received packet is counted once, as forwarded (at least one copy went to the sink) or
+//! received packet is counted once, as forwarded (at least one copy went to the sink or into the queue for
+//! the controller) or
 //! as dropped (in one row of the drop table). Copies that failed while others left are
 //! counted apart.
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{drop::DropReason, flow::Rule, types::PortNo};
+use crate::{
+    drop::DropReason,
+    flow::Rule,
+    types::{MeterId, PortNo},
+};
 
 /// Rows of the drop table with a rule. Beyond that, rows of rules that are gone are
 /// merged, and what still does not fit is counted without naming its rule.
@@ -60,6 +65,8 @@ pub struct DropCount {
     pub reason: DropReason,
     /// The rule that dropped them, if one did; its origin names the object.
     pub rule: Option<Arc<Rule>>,
+    /// The meter that dropped them, if one did.
+    pub meter: Option<MeterId>,
     /// Packets of which nothing left.
     pub n_packets: u64,
     /// Their bytes.
@@ -70,36 +77,43 @@ pub struct DropCount {
 
 /// A rule's identity across changes that keep its statistics.
 type RuleId = usize;
+type CauseId = (PortNo, DropReason, RuleId, Option<MeterId>);
+
+/// Why packets of a port are dropped, and by whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    pub(crate) in_port: PortNo,
+    pub(crate) reason: DropReason,
+    pub(crate) rule: Option<&'a Arc<Rule>>,
+    pub(crate) meter: Option<MeterId>,
+}
+
+impl Cause<'_> {
+    fn id(&self) -> CauseId {
+        (self.in_port, self.reason, rule_id(self.rule), self.meter)
+    }
+}
 
 /// The drop table. Rows are never lost, only merged.
 #[derive(Debug, Default)]
 pub(crate) struct Drops {
     rows: Vec<DropCount>,
-    by_cause: HashMap<(PortNo, DropReason, RuleId), usize>,
+    by_cause: HashMap<CauseId, usize>,
     /// Causes that found the table full.
     n_overflows: usize,
 }
 
 impl Drops {
     /// The row of a cause, given where it was the last time.
-    pub(crate) fn row(
-        &mut self,
-        hint: usize,
-        in_port: PortNo,
-        reason: DropReason,
-        rule: Option<&Arc<Rule>>,
-    ) -> (usize, &mut DropCount) {
-        let id = rule_id(rule);
-        let is_row = |row: &DropCount| {
-            row.in_port == in_port && row.reason == reason && rule_id(row.rule.as_ref()) == id
-        };
-        let idx = if self.rows.get(hint).is_some_and(is_row) {
+    pub(crate) fn row(&mut self, hint: usize, cause: Cause<'_>) -> (usize, &mut DropCount) {
+        let id = cause.id();
+        let idx = if self.rows.get(hint).is_some_and(|row| row.id() == id) {
             hint
         } else {
-            self.find_or_add(in_port, reason, rule)
+            self.find_or_add(cause)
         };
         let row = &mut self.rows[idx];
-        if let (Some(known), Some(now)) = (&mut row.rule, rule)
+        if let (Some(known), Some(now)) = (&mut row.rule, cause.rule)
             && !Arc::ptr_eq(known, now)
         {
             known.clone_from(now);
@@ -112,28 +126,23 @@ impl Drops {
         &self.rows
     }
 
-    fn find_or_add(&mut self, in_port: PortNo, reason: DropReason, rule: Option<&Arc<Rule>>) -> usize {
-        if let Some(idx) = self.by_cause.get(&(in_port, reason, rule_id(rule))) {
+    fn find_or_add(&mut self, cause: Cause<'_>) -> usize {
+        if let Some(idx) = self.by_cause.get(&cause.id()) {
             return *idx;
         }
-        if rule.is_some() && self.rows.len() >= MAX_DROP_ROWS {
+        if cause.rule.is_some() && self.rows.len() >= MAX_DROP_ROWS {
             if self.n_overflows.is_multiple_of(MERGE_EVERY) {
                 self.merge_gone();
             }
             if self.rows.len() >= MAX_DROP_ROWS {
                 self.n_overflows += 1;
-                return self.find_or_add(in_port, reason, None);
+                return self.find_or_add(Cause { rule: None, meter: None, ..cause });
             }
         }
-        self.rows.push(DropCount {
-            in_port,
-            reason,
-            rule: rule.cloned(),
-            n_packets: 0,
-            n_bytes: 0,
-            n_copies: 0,
-        });
-        self.by_cause.insert((in_port, reason, rule_id(rule)), self.rows.len() - 1);
+        let Cause { in_port, reason, rule, meter } = cause;
+        let rule = rule.cloned();
+        self.rows.push(DropCount { in_port, reason, rule, meter, n_packets: 0, n_bytes: 0, n_copies: 0 });
+        self.by_cause.insert(cause.id(), self.rows.len() - 1);
         self.rows.len() - 1
     }
 
@@ -143,9 +152,9 @@ impl Drops {
         for mut row in std::mem::take(&mut self.rows) {
             if row.rule.as_ref().is_some_and(is_gone) {
                 row.rule = None;
+                row.meter = None;
             }
-            let id = rule_id(row.rule.as_ref());
-            let idx = *self.by_cause.entry((row.in_port, row.reason, id)).or_insert(self.rows.len());
+            let idx = *self.by_cause.entry(row.id()).or_insert(self.rows.len());
             match self.rows.get_mut(idx) {
                 Some(same) => {
                     same.n_packets += row.n_packets;
@@ -155,6 +164,12 @@ impl Drops {
                 None => self.rows.push(row),
             }
         }
+    }
+}
+
+impl DropCount {
+    fn id(&self) -> CauseId {
+        (self.in_port, self.reason, rule_id(self.rule.as_ref()), self.meter)
     }
 }
 

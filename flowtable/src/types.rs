@@ -114,8 +114,25 @@ number! {
     Priority(u16), "priority", 0, 0xffff
 }
 number! {
+    /// A group of buckets (OpenFlow 1.5 §6.7: numbers above are reserved).
+    GroupId(u32), "group", 0, 0xffff_ff00
+}
+number! {
+    /// A bucket of a group.
+    BucketId(u32), "bucket", 0, 0xffff_ff00
+}
+number! {
+    /// A meter (OpenFlow 1.5 §6.8: 0 is none, numbers above are reserved).
+    MeterId(u32), "meter", 1, 0xffff_0000
+}
+number! {
     /// Version of the rule set. A commit makes the next one visible as a whole.
     Epoch(u64), "epoch", 0, u64::MAX
+}
+
+impl BucketId {
+    /// The number of the first bucket.
+    pub const FIRST: Self = Self(0);
 }
 
 impl TableId {
@@ -160,6 +177,12 @@ impl Timestamp {
     /// Nanoseconds since the clock's start.
     pub const fn nanos(self) -> u64 {
         self.0
+    }
+
+    /// The moment so many seconds later.
+    #[must_use]
+    pub const fn plus_secs(self, secs: u16) -> Self {
+        Self(self.0.saturating_add(secs as u64 * 1_000_000_000))
     }
 
     /// Time since an earlier moment; zero when it is not earlier.

@@ -160,6 +160,7 @@ impl Egress {
             in_port: *in_port,
             reason: *reason,
             rule: None,
+            meter: None,
             n_packets: 0,
             n_bytes: lost.n_bytes,
             n_copies: lost.n_copies,

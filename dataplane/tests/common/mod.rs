@@ -31,6 +31,7 @@ pub fn rule(in_port: u32, outputs: &[u32]) -> Rule {
         actions: outputs.iter().map(|output| Action::Output(port(*output))).collect(),
         cookie: 0,
         origin: Arc::new(Origin::default()),
+        life: Default::default(),
         stats: Arc::new(RuleStats::default()),
     }
 }

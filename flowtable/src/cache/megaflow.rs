@@ -15,7 +15,7 @@ use super::{
 use crate::{
     flow::Rule,
     key::{FlowKey, FlowMask, N_WORDS},
-    pipeline::Translation,
+    pipeline::{Tally, Translation},
     program::Program,
     types::{Epoch, PortNo, Timestamp},
 };
@@ -59,6 +59,7 @@ pub(crate) struct Megaflow {
     /// Packets and bytes that the rules know of.
     pushed: (u64, u64),
     rules: Vec<Arc<Rule>>,
+    tally: Tally,
     /// Masked words of the key beyond those in its [`SlotKey`].
     more_words: Box<[u64]>,
     hash: u32,
@@ -100,7 +101,7 @@ impl Megaflow {
     fn push_stats(&mut self) {
         let (n_packets, n_bytes) = (self.n_packets - self.pushed.0, self.n_bytes - self.pushed.1);
         if n_packets > 0 {
-            self.rules.iter().for_each(|rule| rule.stats.add(n_packets, n_bytes));
+            self.tally.credit(&self.rules, n_packets, n_bytes, self.last_used);
             self.pushed = (self.n_packets, self.n_bytes);
         }
     }
@@ -310,6 +311,7 @@ impl Megaflows {
             n_bytes: 0,
             pushed: (0, 0),
             rules: new.translation.rules,
+            tally: new.translation.tally,
             more_words: words.get(N_INLINE..).unwrap_or_default().into(),
             hash,
             queue: Links { before: NIL, after: NIL, joined: new.now },
@@ -332,6 +334,7 @@ impl Megaflows {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
             entry.rules = new.translation.rules;
+            entry.tally = new.translation.tally;
             entry.epoch = new.epoch;
             return handle;
         }
@@ -343,7 +346,8 @@ impl Megaflows {
         }
     }
 
-    /// Forgets some of the idle entries, when it is time to look for them.
+    /// Forgets some of the idle entries, when it is time to look for them, and tells the
+    /// rules of the others what they do not know yet.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
         if self.entries.is_empty() || now.since(self.swept) < SWEEP_INTERVAL {
             return;
@@ -351,8 +355,9 @@ impl Megaflows {
         self.swept = now;
         for _ in 0..SWEEP_LEN.min(self.entries.len()) {
             self.sweep_at = (self.sweep_at + 1) % self.entries.len();
-            let entry = self.entries[self.sweep_at].as_ref();
-            if entry.is_some_and(|entry| now.since(entry.last_used) >= MAX_IDLE) {
+            let Some(entry) = &mut self.entries[self.sweep_at] else { continue };
+            entry.push_stats();
+            if now.since(entry.last_used) >= MAX_IDLE {
                 self.remove(self.sweep_at as u32);
             }
         }

@@ -69,6 +69,7 @@ impl Shape {
         };
         if let Some(last) = &self.program
             && last.emits == program.emits
+            && last.meters == program.meters
             && cause(last) == cause(&program)
         {
             return Arc::clone(last);

@@ -11,8 +11,12 @@
 //! being compared word by word in the order of the flow key. OpenFlow leaves this
 //! undefined; here it does not depend on the history of the table.
 //!
+//! Rules of conjunctions are kept apart (`conjunction.rs`): they match nothing by
+//! themselves.
+//!
 //! Not here: tables and transactions ([`crate::table`]), the cache of megaflows.
 
+mod conjunction;
 mod paged_map;
 mod prefix_trie;
 mod reference;
@@ -85,6 +89,7 @@ mod tests {
         Field::TcpDst,
         Field::NdTarget,
         Field::TunMetadata3,
+        Field::ConjId,
     ];
 
     /// A value whose set bits are few and spread over the field.
@@ -122,14 +127,19 @@ mod tests {
     }
 
     fn rule() -> impl Strategy<Value = Arc<Rule>> {
-        (0..4_u16, matching(), 1..100_u32).prop_map(|(priority, matching, port)| {
+        // A third are ways to satisfy a clause of one of two conjunctions.
+        let part =
+            (0..3_u32, 1..3_u8).prop_map(|(id, clause)| Action::Conjunction { id, clause, n_clauses: 2 });
+        let parts = proptest::option::weighted(0.35, proptest::collection::vec(part, 1..3));
+        (0..4_u16, matching(), 1..100_u32, parts).prop_map(|(priority, matching, port, parts)| {
             Arc::new(Rule {
                 table: TableId::new(0).unwrap(),
                 priority: Priority::new(priority).unwrap(),
                 matching,
-                actions: vec![Action::Output(PortNo::new(port).unwrap())],
+                actions: parts.unwrap_or_else(|| vec![Action::Output(PortNo::new(port).unwrap())]),
                 cookie: 0,
                 origin: Arc::new(Origin::default()),
+                life: Default::default(),
                 stats: Arc::new(RuleStats::default()),
             })
         })
@@ -267,6 +277,7 @@ mod tests {
             actions: vec![],
             cookie: 0,
             origin: Arc::new(Origin::default()),
+            life: Default::default(),
             stats: Arc::new(RuleStats::default()),
         })
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Classifier, mask_order};
+use super::{Classifier, conjunction::complete, mask_order};
 use crate::{
     flow::{Match, Rule},
     key::Tracked,
@@ -20,9 +20,19 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// The first rule that matches by itself.
+    fn first(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|rule| !rule.is_conjunctive() && matches(rule, key))
+    }
+
     fn position(&self, priority: Priority, matching: &Match) -> Option<usize> {
         self.rules.iter().position(|rule| rule.priority == priority && rule.matching == *matching)
     }
+}
+
+fn matches(rule: &Rule, key: &mut Tracked) -> bool {
+    let mut words = rule.matching.words().iter();
+    words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
 }
 
 impl Classifier for Reference {
@@ -45,12 +55,11 @@ impl Classifier for Reference {
     }
 
     fn lookup(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        self.rules.iter().find(|rule| {
-            rule.matching
-                .words()
-                .iter()
-                .all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
-        })
+        let plain = self.first(key);
+        let wins = |rule: &&Arc<Rule>| plain.is_none_or(|plain| rule.priority > plain.priority);
+        let parts = self.rules.iter().filter(|rule| rule.is_conjunctive()).filter(wins);
+        let parts: Vec<_> = parts.filter(|rule| matches(rule, key)).collect();
+        complete(key, &parts, plain, |key| self.first(key))
     }
 
     fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {

@@ -210,6 +210,25 @@ impl Subtable {
     /// The rule of highest priority that matches. Examines stage by stage and stops at
     /// the first that no rule can satisfy, so that later stages stay wild.
     pub(super) fn lookup(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Arc<Rule>> {
+        let found = self.bucket(key, prefixes)?;
+        found.iter().find(|rule| matches(rule, key))
+    }
+
+    /// All rules above a priority that match.
+    pub(super) fn lookup_all<'a>(
+        &'a self,
+        key: &mut Tracked,
+        prefixes: &mut PrefixSearch<'_>,
+        above: Option<Priority>,
+        matching: &mut Vec<&'a Arc<Rule>>,
+    ) {
+        let found = self.bucket(key, prefixes).into_iter().flatten();
+        let above = found.filter(|rule| above.is_none_or(|above| rule.priority > above));
+        matching.extend(above.filter(|rule| matches(rule, key)));
+    }
+
+    /// The rules, by falling priority, that alone can match.
+    fn bucket(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Vec<Arc<Rule>>> {
         let mut hasher = RapidHasher::new(HASH_SEED);
         let mut start = 0;
         for (stage, end) in self.ends.into_iter().enumerate() {
@@ -228,11 +247,7 @@ impl Subtable {
             }
             self.indices.get(stage)?.get(hasher.finish())?;
         }
-        let found = self.rules.get(hasher.finish())?;
-        found.iter().find(|rule| {
-            let mut words = rule.matching.words().iter();
-            words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
-        })
+        self.rules.get(hasher.finish())
     }
 
     /// Stages that examine something and are not the last to: that one needs no index,
@@ -272,4 +287,9 @@ fn prefix_len(matching: &Match, field: Field) -> u32 {
     let n_bits = field.info().n_bits;
     let len = mask.count_ones();
     if mask == field.all_bits() & !low_bits(n_bits - len) { len } else { 0 }
+}
+
+fn matches(rule: &Rule, key: &mut Tracked) -> bool {
+    let mut words = rule.matching.words().iter();
+    words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
 }

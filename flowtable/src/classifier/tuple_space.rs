@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{
     Classifier,
+    conjunction::complete,
     prefix_trie::{Answer, PrefixTrie},
     subtable::{PREFIX_FIELDS, Subtable},
 };
@@ -28,22 +29,24 @@ pub struct TupleSpace {
     /// For each of [`PREFIX_FIELDS`].
     tries: [PrefixTrie; PREFIX_FIELDS.len()],
     n_rules: usize,
+    /// Rules of conjunctions, none of which are in the other fields.
+    parts: Option<Box<TupleSpace>>,
 }
 
 impl TupleSpace {
     /// Number of rules.
     pub fn len(&self) -> usize {
-        self.n_rules
+        self.n_rules + self.parts.as_ref().map_or(0, |parts| parts.n_rules)
     }
 
     /// There is no rule.
     pub fn is_empty(&self) -> bool {
-        self.n_rules == 0
+        self.len() == 0
     }
 
     /// Number of distinct masks: the most probes a lookup can need.
     pub fn n_subtables(&self) -> usize {
-        self.subtables.len()
+        self.subtables.len() + self.parts.as_ref().map_or(0, |parts| parts.n_subtables())
     }
 
     fn position(&self, matching: &Match) -> Option<usize> {
@@ -67,6 +70,59 @@ impl TupleSpace {
 
 impl Classifier for TupleSpace {
     fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        // A rule of the same priority and match may be of the other kind.
+        if rule.is_conjunctive() {
+            let replaced = self.remove_plain(rule.priority, &rule.matching);
+            return self.parts.get_or_insert_default().insert_plain(rule).or(replaced);
+        }
+        let replaced = self.remove_part(rule.priority, &rule.matching);
+        self.insert_plain(rule).or(replaced)
+    }
+
+    fn remove(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
+        self.remove_plain(priority, matching).or_else(|| self.remove_part(priority, matching))
+    }
+
+    fn get(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
+        let part = || self.parts.as_ref()?.get_plain(priority, matching);
+        self.get_plain(priority, matching).or_else(part)
+    }
+
+    fn lookup(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
+        let plain = self.lookup_plain(key);
+        let Some(parts) = &self.parts else { return plain };
+        let matching = parts.lookup_all(key, plain.map(|rule| rule.priority));
+        complete(key, &matching, plain, |key| self.lookup_plain(key))
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        let parts = self.parts.iter().flat_map(|parts| &parts.subtables);
+        self.subtables.iter().chain(parts).flat_map(|subtable| subtable.rules())
+    }
+}
+
+impl TupleSpace {
+    fn remove_part(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
+        let parts = self.parts.as_mut()?;
+        let removed = parts.remove_plain(priority, matching);
+        if parts.n_rules == 0 {
+            self.parts = None;
+        }
+        removed
+    }
+
+    /// All rules above a priority that match.
+    fn lookup_all(&self, key: &mut Tracked, above: Option<Priority>) -> Vec<&Arc<Rule>> {
+        let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
+        let mut matching = Vec::new();
+        let can_win = |subtable: &&Arc<Subtable>| above.is_none_or(|above| subtable.max_priority() > above);
+        for subtable in self.subtables.iter().take_while(can_win) {
+            subtable.lookup_all(key, &mut prefixes, above, &mut matching);
+        }
+        matching
+    }
+
+    fn insert_plain(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
         let idx = self.position(&rule.matching).unwrap_or_else(|| {
             self.subtables.push(Arc::new(Subtable::new(&rule.matching)));
             self.subtables.len() - 1
@@ -84,7 +140,7 @@ impl Classifier for TupleSpace {
         replaced
     }
 
-    fn remove(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
+    fn remove_plain(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
         let idx = self.position(matching)?;
         self.subtables[idx].get(priority, matching)?;
         let subtable = Arc::make_mut(&mut self.subtables[idx]);
@@ -100,11 +156,11 @@ impl Classifier for TupleSpace {
         Some(removed)
     }
 
-    fn get(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
+    fn get_plain(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
         self.subtables[self.position(matching)?].get(priority, matching)
     }
 
-    fn lookup(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
+    fn lookup_plain(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
         let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
         let mut best: Option<(&Arc<Rule>, &Subtable)> = None;
         for subtable in &self.subtables {
@@ -127,10 +183,6 @@ impl Classifier for TupleSpace {
             }
         }
         best.map(|(rule, _)| rule)
-    }
-
-    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.subtables.iter().flat_map(|subtable| subtable.rules())
     }
 }
 

@@ -1,13 +1,15 @@
 //! Does to a packet what an [`Emit`] says: the last step before a port.
 //!
 //! The order is fixed: header edits with their checksums (`edit`, `place`), VLAN tags (`tags`),
-//! then the tunnel header in front (`encap`). Nothing here decides anything; a field
+//! MPLS labels and truncation (`labels`), then the tunnel header in front (`encap`). Nothing here decides anything; a field
 //! that the frame does not have (ports of a later fragment, say) is left alone, as
 //! Open vSwitch does.
 
 mod edit;
 mod encap;
+mod labels;
 mod place;
+mod remark;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -37,11 +39,32 @@ use crate::{
 ///
 /// The packet is then partly changed and must be dropped.
 pub fn apply<B: FrameBuf>(packet: &mut Packet<B>, emit: &Emit, flow_hash: u32) -> Result<(), DropReason> {
+    apply_remarked(packet, emit, flow_hash, 0)
+}
+
+/// Like [`apply`], with the drop precedence of the packet raised by `n_levels`.
+pub(crate) fn apply_remarked<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    emit: &Emit,
+    flow_hash: u32,
+    n_levels: u8,
+) -> Result<(), DropReason> {
     if !emit.edits.is_empty() {
         edit_fields(packet, &emit.edits, usize::from(emit.n_vlan_pops))?;
     }
+    if n_levels != 0 {
+        remark::remark(packet, usize::from(emit.n_vlan_pops), n_levels)?;
+    }
     if emit.n_vlan_pops != 0 || !emit.vlan_pushes.is_empty() {
         tags::retag(packet, usize::from(emit.n_vlan_pops), &emit.vlan_pushes)?;
+    }
+    if let Some(extras) = &emit.extras {
+        if let Some(edit) = &extras.labels {
+            labels::relabel(packet, edit)?;
+        }
+        if let Some(max_len) = extras.max_len {
+            labels::truncate(packet, max_len)?;
+        }
     }
     if let Some(header) = &emit.tunnel {
         offload::complete(packet);

@@ -11,7 +11,7 @@ use crate::{
     checksum::{pseudo_ipv4, pseudo_ipv6},
     field::Field,
     key::{FlowKey, nw_frag},
-    program::{FieldEdit, TunnelHeader, TunnelKind, VlanTag},
+    program::{Extras, FieldEdit, LabelEdit, TunnelHeader, TunnelKind, VlanTag},
     testing::{assert_checksums, frame_key, parsed},
     types::{PortNo, Vni},
     wire::{ethertype, ip_proto, nd},
@@ -59,7 +59,14 @@ const FRAME_FIELDS: &[Field] = &[
 ];
 
 fn emit(edits: &[FieldEdit]) -> Emit {
-    Emit { n_vlan_pops: 0, vlan_pushes: Vec::new(), edits: edits.to_vec(), tunnel: None, port: PortNo::ZERO }
+    Emit {
+        n_vlan_pops: 0,
+        vlan_pushes: Vec::new(),
+        edits: edits.to_vec(),
+        tunnel: None,
+        port: PortNo::ZERO,
+        extras: None,
+    }
 }
 
 fn set(field: Field, value: u128) -> FieldEdit {
@@ -211,6 +218,7 @@ proptest! {
             edits: vec![set(Field::EthDst, u128::from_be_bytes([&[0; 10][..], &dst].concat().try_into().unwrap())), set(Field::VlanVid, vid)],
             tunnel: None,
             port: PortNo::ZERO,
+            extras: None,
         };
         let packet = applied(&frame_from_key(&key, 20), &emit);
 
@@ -261,7 +269,7 @@ proptest! {
         let (mut packet, _) = parsed(&frame);
         let edits: Vec<_> = fields.iter().map(|(field, value)| set(*field, *value)).collect();
         let pushes = vec![VlanTag { tpid: 0x8100, tci: 1 }];
-        let emit = Emit { n_vlan_pops, vlan_pushes: pushes, edits, tunnel: None, port: PortNo::ZERO };
+        let emit = Emit { n_vlan_pops, vlan_pushes: pushes, edits, tunnel: None, port: PortNo::ZERO, extras: None };
         let supported = fields.iter().all(|(field, _)| FRAME_FIELDS.contains(field) || *field == Field::NdOptionsType);
         let result = apply(&mut packet, &emit, 0);
         prop_assert!(supported || result.is_err());
@@ -503,4 +511,64 @@ fn mac_addresses_are_edited_by_masked_bits() {
     let edit = FieldEdit { field: Field::EthDst, value: u128::MAX, mask: 0xff };
     let packet = applied(&frame, &emit(&[edit]));
     assert_eq!(packet.bytes()[..6], [0x0a, 0, 0, 0, 0, 0xff]);
+}
+
+/// What a copy with these labels instead of the received ones is.
+fn relabelled(n_pops: u8, pushes: Vec<u32>, eth_type: u16) -> Emit {
+    let labels = Some(LabelEdit { n_pops, pushes, eth_type });
+    Emit { extras: Some(Box::new(Extras { labels, ..Extras::default() })), ..emit(&[]) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Labels go behind the tags and in front of the packet; taking them off again gives
+    /// the frame that was.
+    #[test]
+    fn labels_come_and_go(key in frame_key(), pushes in proptest::collection::vec(any::<u32>(), 1..4)) {
+        let frame = frame_from_key(&key, 20);
+        let (_, key) = parsed(&frame);
+        prop_assume!(key.eth_type.get() >= 0x600);
+        let below = usize::from(key.n_mpls);
+        // Only the innermost label of a packet that had none is the bottom.
+        let bottom = if below == 0 { 0x100 } else { 0 };
+        let mut pushes: Vec<u32> = pushes.iter().map(|entry| entry & !0x100).collect();
+        pushes[0] |= bottom;
+        let n = pushes.len();
+        let labelled = applied(&frame, &relabelled(0, pushes.clone(), 0x8847));
+        let (_, seen) = parsed(labelled.bytes());
+        prop_assert_eq!(seen.eth_type.get(), 0x8847);
+        prop_assert_eq!((seen.vlan_tci, seen.cvlan_tci, seen.eth_dst), (key.vlan_tci, key.cvlan_tci, key.eth_dst));
+        let stack: Vec<u32> =
+            pushes.iter().rev().copied().chain(key.mpls.iter().take(below).map(|entry| entry.get())).collect();
+        let depth = stack.len().min(3);
+        prop_assert_eq!(usize::from(seen.n_mpls), depth);
+        prop_assert_eq!(seen.mpls.iter().take(depth).map(|entry| entry.get()).collect::<Vec<_>>(), &stack[..depth]);
+        prop_assert_eq!(labelled.layout, parsed(labelled.bytes()).0.layout);
+        let back = applied(labelled.bytes(), &relabelled(n as u8, vec![], key.eth_type.get()));
+        prop_assert_eq!(back.bytes(), &frame[..]);
+        // In one step: others in their place.
+        let swapped = applied(labelled.bytes(), &relabelled(n as u8, vec![0x1_0140], 0x8847));
+        let at_once = applied(&frame, &relabelled(0, vec![0x1_0140], 0x8847));
+        prop_assert_eq!(swapped.bytes(), at_once.bytes());
+    }
+
+    /// A frame that is cut keeps its start, and its length where it is short enough.
+    #[test]
+    fn cut_frames_keep_their_start(key in frame_key(), max_len in 14_u32..120) {
+        let frame = frame_from_key(&key, 20);
+        let extras = Some(Box::new(Extras { max_len: Some(max_len), ..Extras::default() }));
+        let cut = applied(&frame, &Emit { extras, ..emit(&[]) });
+        prop_assert_eq!(cut.bytes(), &frame[..frame.len().min(max_len as usize)]);
+    }
+}
+
+#[test]
+fn labels_that_are_not_there_or_do_not_fit_are_drops() {
+    let frame = build::udp(&Host::v4(1), &Host::v4(2), b"x");
+    let (mut packet, _) = parsed(&frame);
+    assert_eq!(apply(&mut packet, &relabelled(200, vec![], 0x0800), 0), Err(DropReason::Malformed));
+    let mut full = Packet::new(frame.clone(), 0, frame.len(), PortNo::ZERO);
+    crate::parse::parse(&mut full, &mut FlowKey::zero()).unwrap();
+    assert_eq!(apply(&mut full, &relabelled(0, vec![1], 0x8847), 0), Err(DropReason::NoHeadroom));
 }

@@ -2,9 +2,16 @@
 //! tables in [`crate::table`], their meaning in [`crate::pipeline`].
 
 mod action;
+pub(crate) mod action_set;
+mod controller;
+mod life;
 mod matching;
 mod rule;
+mod spread;
 
 pub use action::Action;
+pub use controller::{PuntReason, ToController, WHOLE_PACKET};
+pub use life::{RuleFlags, RuleLife};
 pub use matching::{Match, MatchWord};
 pub use rule::{Origin, Rule, RuleStats};
+pub use spread::{Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm};

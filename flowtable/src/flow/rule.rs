@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::{Action, Match};
-use crate::types::{Priority, TableId};
+use super::{Action, Match, RuleLife};
+use crate::types::{Priority, TableId, Timestamp};
 
 /// Where a rule comes from: the chain that every drop and every trace names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -19,11 +19,13 @@ pub struct Origin {
     pub object: String,
 }
 
-/// Packets and bytes of a rule. Workers add to them in bulk, from their caches.
+/// Packets and bytes of a rule, a group or a bucket, and when the last one came. Workers
+/// add to them in bulk, from their caches.
 #[derive(Debug, Default)]
 pub struct RuleStats {
     n_packets: AtomicU64,
     n_bytes: AtomicU64,
+    used: AtomicU64,
 }
 
 impl RuleStats {
@@ -31,6 +33,17 @@ impl RuleStats {
     pub fn add(&self, n_packets: u64, n_bytes: u64) {
         self.n_packets.fetch_add(n_packets, Relaxed);
         self.n_bytes.fetch_add(n_bytes, Relaxed);
+    }
+
+    /// Adds what a cache entry has seen, the last packet at `used`.
+    pub fn credit(&self, n_packets: u64, n_bytes: u64, used: Timestamp) {
+        self.add(n_packets, n_bytes);
+        self.used.fetch_max(used.nanos(), Relaxed);
+    }
+
+    /// When the last packet came, as far as the caches have told.
+    pub fn used(&self) -> Timestamp {
+        Timestamp::from_nanos(self.used.load(Relaxed))
     }
 
     /// (packets, bytes) so far.
@@ -55,6 +68,15 @@ pub struct Rule {
     pub cookie: u64,
     /// Where it comes from.
     pub origin: Arc<Origin>,
+    /// How long it stays, and what happens when it goes.
+    pub life: RuleLife,
     /// Its counters.
     pub stats: Arc<RuleStats>,
+}
+
+impl Rule {
+    /// The rule is a part of conjunctions and matches nothing by itself.
+    pub fn is_conjunctive(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Conjunction { .. }))
+    }
 }

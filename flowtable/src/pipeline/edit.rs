@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Tracer, walk::Walk};
 use crate::{
     field::Field,
-    program::{Emit, FieldEdit, TunnelHeader, VlanTag},
+    program::{Emit, Extras, FieldEdit, TunnelHeader, VlanTag},
     types::PortNo,
 };
 
@@ -56,7 +56,13 @@ impl<T: Tracer> Walk<'_, T> {
             edits: self.edits(),
             tunnel,
             port,
+            extras: self.extras(),
         }
+    }
+
+    fn extras(&mut self) -> Option<Box<Extras>> {
+        let extras = Extras { labels: self.label_edit(), queue: self.queue, ..Extras::default() };
+        (extras != Extras::default()).then(|| Box::new(extras))
     }
 
     fn vlan_pushes(&mut self) -> Vec<VlanTag> {
@@ -74,8 +80,8 @@ impl<T: Tracer> Walk<'_, T> {
     fn edits(&mut self) -> Vec<FieldEdit> {
         let mut edits = Vec::new();
         self.add_edits(&mut edits, &[Field::EthDst, Field::EthSrc]);
-        // Neither of these can be written: they are what was received.
-        let eth_type = self.key.read(Field::EthType);
+        // Edits are of the received headers; the start of each walk has recorded which.
+        let eth_type = self.key.original().get(Field::EthType);
         match eth_type {
             0x0800 => {
                 self.add_edits(&mut edits, &[Field::NwSrc, Field::NwDst, Field::NwTos, Field::NwTtl]);
@@ -88,13 +94,11 @@ impl<T: Tracer> Walk<'_, T> {
                 use Field::{ArpOp, ArpSha, ArpSpa, ArpTha, ArpTpa};
                 self.add_edits(&mut edits, &[ArpOp, ArpSpa, ArpTpa, ArpSha, ArpTha]);
             }
-            0x8847 | 0x8848 => {
-                self.add_edits(&mut edits, &[Field::MplsLabel, Field::MplsTc, Field::MplsTtl]);
-            }
             _ => {}
         }
         if matches!(eth_type, 0x0800 | 0x86dd) && self.wrote_l4() {
-            let proto = self.key.read(Field::NwProto);
+            // That it was written to is due to what was read, its protocol among it.
+            let proto = self.key.original().get(Field::NwProto);
             self.add_edits(&mut edits, l4_fields(eth_type, proto));
             if eth_type == 0x86dd && proto == 58 {
                 self.add_nd_edits(&mut edits);

@@ -12,27 +12,41 @@
 //! are the ones that compute header edits (`edit.rs`), and each of them says why that
 //! is sound.
 //!
-//! Read `walk.rs` first (tables, nesting, limits), then `write.rs` (what actions do to
-//! the key), `output.rs` (where copies go) and `edit.rs` (how a copy differs from the
+//! Read `walk.rs` first (tables, nesting, limits), then `action_set.rs`, `group.rs` and
+//! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key;
+//! `labels.rs` for MPLS), `spread.rs` and `select.rs` (choices by a hash), `output.rs` and `punt.rs`
+//! (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received).
 
+mod action_set;
 mod edit;
+mod group;
+mod labels;
+mod metering;
 mod output;
+mod punt;
 #[cfg(test)]
 pub(crate) mod random;
+mod select;
+mod spread;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_openflow;
 mod walk;
 mod write;
 
 use std::{fmt, sync::Arc};
 
+pub use metering::MAX_METERS;
+
 use crate::{
-    flow::Rule,
+    flow::{Rule, RuleStats},
     key::{FlowKey, FlowMask},
     program::Program,
     snapshot::Snapshot,
-    types::TableId,
+    table::TableStats,
+    types::{TableId, Timestamp},
 };
 
 #[cfg(doc)]
@@ -47,6 +61,9 @@ pub const MAX_LOOKUPS: usize = 4096;
 /// Copies of one packet.
 pub const MAX_EMITS: usize = 16_384;
 
+/// Values on the stack of one packet.
+pub const MAX_STACK: usize = 4096;
+
 /// What the tables make of a packet.
 #[derive(Debug, Clone)]
 pub struct Translation {
@@ -57,6 +74,31 @@ pub struct Translation {
     /// The rules that were hit, in the order of the walk; one that was hit twice is
     /// there twice and counts twice.
     pub rules: Vec<Arc<Rule>>,
+    /// What else counts its packets.
+    pub tally: Tally,
+}
+
+/// What counts the packets of a walk besides its rules.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Groups and buckets, in the order of the walk.
+    pub groups: Vec<Arc<RuleStats>>,
+    /// Tables that had no rule.
+    pub misses: Vec<TableId>,
+    /// Counters of the tables.
+    pub tables: Arc<TableStats>,
+}
+
+impl Tally {
+    /// Counts packets that took the walk over these rules, the last one at `used`.
+    pub(crate) fn credit(&self, rules: &[Arc<Rule>], n_packets: u64, n_bytes: u64, used: Timestamp) {
+        for rule in rules {
+            rule.stats.credit(n_packets, n_bytes, used);
+            self.tables.matched(rule.table, n_packets);
+        }
+        self.groups.iter().for_each(|stats| stats.credit(n_packets, n_bytes, used));
+        self.misses.iter().for_each(|table| self.tables.missed(*table, n_packets));
+    }
 }
 
 /// Whoever wants to know the steps of a walk.

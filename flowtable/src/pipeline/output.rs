@@ -12,6 +12,7 @@ use super::{
 use crate::{
     drop::DropReason,
     field::{Field, SubField},
+    flow::ToController,
     key::TUN_METADATA_LEN,
     port::PortRole,
     program::TunnelHeader,
@@ -33,12 +34,31 @@ impl<T: Tracer> Walk<'_, T> {
             }
             PortNo::ALL | PortNo::FLOOD => self.flood(),
             PortNo::NONE | PortNo::UNSET => Ok(()),
-            PortNo::TABLE | PortNo::NORMAL | PortNo::CONTROLLER | PortNo::LOCAL => {
+            PortNo::CONTROLLER => self.punt(&ToController::default()),
+            PortNo::LOCAL => self.output_number(PortNo::LOCAL.get().into(), false),
+            PortNo::TABLE | PortNo::NORMAL => {
                 self.end(DropReason::Unsupported);
                 Ok(())
             }
             port => self.output_number(port.get().into(), false),
         }
+    }
+
+    /// Sends as [`Walk::output`] does, cut short or by a queue.
+    pub(super) fn output_special(
+        &mut self,
+        port: PortNo,
+        max_len: Option<u32>,
+        queue: Option<u32>,
+    ) -> Result<(), Abort> {
+        let (n_before, usual) = (self.emits.len(), self.queue);
+        self.queue = queue.or(usual);
+        let result = self.output(port);
+        self.queue = usual;
+        for emit in self.emits.iter_mut().skip(n_before).filter(|_| max_len.is_some()) {
+            emit.extras.get_or_insert_default().max_len = max_len;
+        }
+        result
     }
 
     /// Sends the packet to the port that a sub-field names.
@@ -61,7 +81,7 @@ impl<T: Tracer> Walk<'_, T> {
             return Ok(());
         }
         let port = u32::try_from(number).ok().and_then(|raw| PortNo::new(raw).ok());
-        let Some(port) = port.filter(|port| port.is_real()) else {
+        let Some(port) = port.filter(|port| port.is_real() || *port == PortNo::LOCAL) else {
             self.end(DropReason::NoSuchPort);
             return Ok(());
         };

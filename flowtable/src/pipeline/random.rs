@@ -7,13 +7,17 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Match, Origin, Rule},
+    flow::{
+        Action, Bundle, BundleAlgorithm, HashFields, Match, Multipath, MultipathAlgorithm, Origin, Rule,
+        RuleLife, ToController, action_set,
+    },
     key::FlowKey,
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
     snapshot::Snapshot,
-    table::{Change, Tables},
-    types::{Epoch, MacAddr, PortNo, Priority, TableId},
+    table::{Change, GroupChange, MeterChange, MissPolicy, TableSettings, Tables},
+    text::{parse_group, parse_meter},
+    types::{Epoch, GroupId, MacAddr, MeterId, PortNo, Priority, TableId},
     underlay::{NextHop, TunnelPort, Underlay},
 };
 
@@ -46,6 +50,7 @@ pub(crate) fn rule(table_id: u8, priority: u16, matching: Match, actions: Vec<Ac
         actions,
         cookie: 0,
         origin: Arc::new(Origin::default()),
+        life: RuleLife::default(),
         stats: Arc::default(),
     }
 }
@@ -53,7 +58,7 @@ pub(crate) fn rule(table_id: u8, priority: u16, matching: Match, actions: Vec<Ac
 /// A snapshot with these rules, each with counters of its own; rules that may not be in a
 /// table are left out.
 pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
-    let mut tables = Tables::default();
+    let mut tables = furnished();
     for (idx, rule) in rules.iter().enumerate() {
         let rule = Rule { stats: Arc::default(), cookie: idx as u64, ..rule.clone() };
         if let Ok(next) = tables.transact(vec![Change::Add(rule)]) {
@@ -85,6 +90,30 @@ pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
     })
 }
 
+/// Tables without rules, with the groups, meters and settings that random rules use.
+fn furnished() -> Tables {
+    let groups = [
+        "group_id=1,type=all,bucket=output:1,bucket=set_field:7->reg1,mod_dl_dst:02:00:00:00:00:03,resubmit(,4),bucket=push_vlan:0x8100,output:2",
+        "group_id=2,type=select,bucket=weight:1,actions=output:1,bucket=weight:3,actions=output:2,bucket=weight:2,actions=output:3",
+        "group_id=3,type=select,selection_method=hash,fields(ip_src=0.0.0.3,tcp_dst,eth_src),bucket=output:1,bucket=meter:2,output:3,bucket=watch_port:4,actions=output:2",
+        "group_id=4,type=indirect,bucket=dec_ttl,resubmit(,3)",
+        "group_id=5,type=ff,bucket=watch_port:4,actions=output:4,bucket=watch_group:2,actions=group:2",
+        "group_id=6,type=all,bucket=group:5,bucket=actions=drop,bucket=resubmit(,1)",
+        "group_id=7,type=ff,bucket=watch_port:4,actions=output:4",
+    ];
+    let meters = [
+        "meter=1 pktps burst bands=type=drop rate=1 burst_size=3",
+        "meter=2 pktps burst bands=type=dscp_remark rate=1 burst_size=2 prec_level=1 type=drop rate=5 burst_size=6",
+        "meter=3 kbps burst bands=type=drop rate=1 burst_size=4",
+    ];
+    let ports = PortTable::default();
+    let meters = meters.map(|text| Change::Meter(MeterChange::Add(parse_meter(text).unwrap())));
+    let groups = groups.map(|text| Change::Group(GroupChange::Add(parse_group(text, &ports).unwrap())));
+    let on = TableSettings { miss: MissPolicy::Continue, ..TableSettings::default() };
+    let changes = meters.into_iter().chain(groups).chain([Change::Table(table(2), on)]);
+    Tables::default().transact(changes.collect()).unwrap()
+}
+
 fn info(role: PortRole, up: bool) -> PortInfo {
     PortInfo { name: String::new(), role, up, mtu: 1500, partial_checksums: false }
 }
@@ -92,7 +121,7 @@ fn info(role: PortRole, up: bool) -> PortInfo {
 /// Keys that frames of the small world have.
 pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
     let l2 = (1..=N_WORKLOADS, 0_u8..3, 0_u8..3, select(vec![0_u16, 0, 0, 0, 100, 200]), any::<bool>());
-    let l3 = (0_u8..8, 0_u32..8, 0_u32..8, select(vec![1_u8, 2, 64]), select(vec![0_u8, 4, 5]));
+    let l3 = (0_u8..9, 0_u32..8, 0_u32..8, select(vec![1_u8, 2, 64]), select(vec![0_u8, 4, 5]));
     let l4 = (select(vec![6_u8, 6, 6, 17, 132, 1, 47]), 0_u16..4, 0_u16..4, select(vec![0_u8, 0, 0, 1, 3]));
     (l2, l3, l4, select(vec![0_u16, 2, 0x10])).prop_map(|(l2, l3, l4, flags)| {
         let (in_port, dst, src, vlan, stacked) = l2;
@@ -115,6 +144,14 @@ pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
                 key.eth_type.set(0x0806);
                 key.nw_proto = 1;
             }
+            8 => {
+                key.eth_type.set(0x8847);
+                key.n_mpls = 1 + (nw_src % 3) as u8;
+                for (idx, entry) in key.mpls.iter_mut().take(usize::from(key.n_mpls)).enumerate() {
+                    let bottom = idx as u8 + 1 == key.n_mpls && nw_dst != 7;
+                    entry.set(nw_dst << 12 | u32::from(bottom) << 8 | u32::from(ttl));
+                }
+            }
             2 | 3 => {
                 key.eth_type.set(0x86dd);
                 key.ipv6_src.set(0xfd << 120 | u128::from(nw_src));
@@ -122,11 +159,11 @@ pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
             }
             _ => key.eth_type.set(0x0800),
         }
-        if matches!(kind, 1 | 4..) {
+        if matches!(kind, 1 | 4..8) {
             key.nw_src.set(0x0a00_0000 | nw_src);
             key.nw_dst.set(0x0a00_0000 | nw_dst);
         }
-        if kind >= 2 {
+        if (2..8).contains(&kind) {
             (key.nw_ttl, key.nw_tos, key.nw_frag) = (ttl, tos, frag);
             key.nw_proto = if kind < 4 && proto == 1 { 17 } else { proto };
             if frag != 3 && proto != 47 {
@@ -141,10 +178,24 @@ pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
 /// Rules of the small world; few of them may not be in a table.
 pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let tables = prop_oneof![2 => Just(0), 3 => 0..N_TABLES];
-    let some = vec((tables, 1_u16..4, matching(), list(action(2))), 1..24);
+    let actions = |depth| {
+        (list(action(depth)), instructions()).prop_map(|(mut actions, instructions)| {
+            actions.extend(instructions);
+            actions
+        })
+    };
+    let some = vec((tables, 1_u16..4, matching(), actions(2)), 1..24);
     // Most tables have a rule for the rest.
-    let rest = vec(prop::option::weighted(0.8, list(action(1))), usize::from(N_TABLES));
-    (some, rest).prop_map(|(mut rules, rest)| {
+    let rest = vec(prop::option::weighted(0.8, actions(1)), usize::from(N_TABLES));
+    // Ways to satisfy clauses, and rules for what satisfies all.
+    let part = (1_u32..3, 1_u8..3).prop_map(|(id, clause)| Action::Conjunction { id, clause, n_clauses: 2 });
+    let parts = vec((0..2_u8, 1_u16..4, matching(), vec(part, 1..3)), 0..8);
+    let whole = vec((0..2_u8, 1_u16..4, 1_u128..3, list(action(1))), 0..3);
+    (some, rest, parts, whole).prop_map(|(mut rules, rest, parts, whole)| {
+        rules.extend(parts);
+        rules.extend(whole.into_iter().map(|(table_id, priority, id, actions)| {
+            (table_id, priority, Match::any().with(Field::ConjId, id), actions)
+        }));
         for (table_id, actions) in (0..N_TABLES).zip(rest) {
             rules.extend(actions.map(|actions| (table_id, 0, Match::any(), actions)));
         }
@@ -178,12 +229,15 @@ fn require(m: Match, actions: &[Action]) -> Match {
             Action::SetField { field, .. } => *field,
             Action::Move { src, dst } if src.field.info().prerequisites == Prerequisites::None => dst.field,
             Action::Move { src, .. } => src.field,
-            Action::DecTtl => Field::NwTtl,
-            Action::Clone(actions) => return require(m, actions),
+            Action::DecTtl | Action::DecTtlOrTell(_) => Field::NwTtl,
+            Action::PopMpls(_) | Action::DecMplsTtl => Field::MplsTtl,
+            Action::Push(sub) | Action::Pop(sub) => sub.field,
+            Action::Clone(actions) | Action::WriteActions(actions) => return require(m, actions),
             _ => return m,
         };
         match field.info().prerequisites {
             Prerequisites::Tcp => with(with(m, Field::EthType, 0x0800), Field::NwProto, 6),
+            Prerequisites::Mpls => with(m, Field::EthType, 0x8847),
             Prerequisites::Ipv4 | Prerequisites::Ip => with(m, Field::EthType, 0x0800),
             _ => m,
         }
@@ -191,10 +245,18 @@ fn require(m: Match, actions: &[Action]) -> Match {
 }
 
 fn matching() -> impl Strategy<Value = Match> {
-    let metadata = select(vec![Field::InPort, Field::Reg0, Field::Reg1, Field::EthDst, Field::EthSrc]);
+    let metadata = select(vec![
+        Field::InPort,
+        Field::Metadata,
+        Field::ActsetOutput,
+        Field::Reg0,
+        Field::Reg1,
+        Field::EthDst,
+        Field::EthSrc,
+    ]);
     let generic =
         (metadata, 0_u128..4, select(vec![1_u128, 3, u128::MAX])).prop_map(|(field, value, mask)| {
-            let mask = if field == Field::InPort { u128::MAX } else { mask };
+            let mask = if matches!(field, Field::InPort | Field::ActsetOutput) { u128::MAX } else { mask };
             let base = if matches!(field, Field::EthDst | Field::EthSrc) { 2 << 40 } else { 0 };
             (field, base | value, mask)
         });
@@ -250,6 +312,21 @@ fn list(action: BoxedStrategy<Action>) -> impl Strategy<Value = Vec<Action>> {
     })
 }
 
+/// Instructions in their order; most often none.
+fn instructions() -> impl Strategy<Value = Vec<Action>> {
+    let write = action(0).prop_filter("can be in a set", action_set::is_allowed);
+    let all = (
+        prop::option::weighted(0.1, Just(Action::ClearActions)),
+        prop::option::weighted(0.2, vec(write, 1..4).prop_map(Action::WriteActions)),
+        prop::option::weighted(0.1, (0_u64..4).prop_map(|value| Action::WriteMetadata { value, mask: 3 })),
+        prop::option::weighted(0.4, (1..N_TABLES).prop_map(|raw| Action::GotoTable(table(raw)))),
+    );
+    prop::option::weighted(0.3, all).prop_map(|all| {
+        let Some((clear, write, metadata, goto)) = all else { return Vec::new() };
+        clear.into_iter().chain(write).chain(metadata).chain(goto).collect()
+    })
+}
+
 fn action(depth: u32) -> BoxedStrategy<Action> {
     let sub = |field, start, n_bits| SubField::new(field, start, n_bits).unwrap();
     let set = |field, value, mask| Action::SetField { field, value, mask };
@@ -258,6 +335,12 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::CONTROLLER, port(UPLINK)]).prop_map(Action::Output),
         2 => Just(Action::Output(port(TUNNEL))),
         1 => Just(Action::OutputReg(sub(Field::Reg0, 0, 16))),
+        1 => (1..=N_WORKLOADS, 14_u32..80)
+            .prop_map(|(raw, max_len)| Action::OutputTruncated { port: port(raw), max_len }),
+        1 => (1..=N_WORKLOADS, 0_u32..3).prop_map(|(raw, queue)| Action::Enqueue { port: port(raw), queue }),
+        1 => (0_u16..3, 10_u16..100).prop_map(|(controller, max_len)| {
+            Action::Controller(Box::new(ToController { controller, max_len, ..ToController::default() }))
+        }),
     ];
     let fields = prop_oneof![
         1 => (0_u128..4).prop_map(move |value| set(Field::Reg0, value, u128::from(u32::MAX))),
@@ -287,11 +370,69 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         1 => (1..=N_WORKLOADS).prop_map(|raw| Action::Resubmit { port: Some(port(raw)), table: Some(table(N_TABLES - 1)) }),
         1 => (1..N_TABLES).prop_map(|raw| Action::GotoTable(table(raw))),
     ];
-    let others =
-        select(vec![Action::DecTtl, Action::PopVlan, Action::PushVlan(0x8100), Action::PushVlan(0x88a8)]);
-    let leaf = prop_oneof![5 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others];
+    let others = select(vec![
+        Action::DecTtl,
+        Action::PopVlan,
+        Action::PushVlan(0x8100),
+        Action::PushVlan(0x88a8),
+        Action::DecTtlOrTell(vec![1, 2]),
+        Action::SetQueue(5),
+        Action::PopQueue,
+        Action::Exit,
+        Action::Note(vec![1]),
+        Action::DeleteField(Field::TunMetadata0),
+        Action::ResubmitCt { port: None, table: Some(table(2)) },
+    ]);
+    let labels = select(vec![
+        Action::PushMpls(0x8847),
+        Action::PushMpls(0x8847),
+        Action::PopMpls(0x8847),
+        Action::PopMpls(0x0800),
+        Action::DecMplsTtl,
+        set(Field::MplsLabel, 3, 0xf_ffff),
+        set(Field::MplsTc, 5, 7),
+    ]);
+    let stack = select(vec![
+        Action::Push(sub(Field::NwSrc, 0, 2)),
+        Action::Push(sub(Field::Reg0, 0, 16)),
+        Action::Push(sub(Field::InPort, 0, 16)),
+        Action::Pop(sub(Field::Reg0, 0, 16)),
+        Action::Pop(sub(Field::Reg1, 0, 2)),
+        Action::Pop(sub(Field::EthDst, 0, 4)),
+    ]);
+    let ways = prop_oneof![
+        3 => (1_u32..8).prop_map(|raw| Action::Group(GroupId::new(raw).unwrap())),
+        2 => (1_u32..4).prop_map(|raw| Action::Meter(MeterId::new(raw).unwrap())),
+    ];
+    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
     if depth == 0 {
         return leaf.boxed();
     }
     prop_oneof![8 => leaf, 1 => vec(action(depth - 1), 1..4).prop_map(Action::Clone)].boxed()
+}
+
+/// Choices by a hash.
+fn spread() -> impl Strategy<Value = Action> {
+    let dst = || SubField::new(Field::Reg0, 0, 16).unwrap();
+    let fields = || select(HashFields::ALL).prop_map(|(_, fields)| fields);
+    let multipath = (fields(), select(MultipathAlgorithm::ALL), 1_u32..5).prop_map(
+        move |(fields, (_, algorithm), n_links)| {
+            Action::Multipath(Box::new(Multipath {
+                fields,
+                basis: 7,
+                algorithm,
+                n_links,
+                argument: 4,
+                dst: dst(),
+            }))
+        },
+    );
+    let members = vec((1..=N_WORKLOADS).prop_map(port), 0..4);
+    let bundle = (fields(), select(BundleAlgorithm::ALL), members, any::<bool>()).prop_map(
+        move |(fields, (_, algorithm), members, load)| {
+            let dst = load.then(dst);
+            Action::Bundle(Box::new(Bundle { fields, basis: 1, algorithm, members, dst }))
+        },
+    );
+    prop_oneof![multipath, bundle]
 }

@@ -39,7 +39,10 @@ fn same(a: &Translation, b: &Translation) -> bool {
         Some((cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
     };
     a.program.emits == b.program.emits
+        && a.program.meters == b.program.meters
         && drop(a) == drop(b)
+        && a.tally.misses == b.tally.misses
+        && a.tally.groups.iter().map(Arc::as_ptr).eq(b.tally.groups.iter().map(Arc::as_ptr))
         && a.mask == b.mask
         && a.rules.iter().map(Arc::as_ptr).eq(b.rules.iter().map(Arc::as_ptr))
 }
@@ -135,15 +138,26 @@ fn cause(translation: &Translation) -> (DropReason, Option<u64>) {
 fn random_rules_do_all_sorts_of_things() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut n_groups, mut n_meters) = (0, 0);
     let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
         (0, 0, 0, 0, 0, 0, 0);
-    for _ in 0..1000 {
+    let (mut n_labels, mut n_punts, mut n_cuts, mut n_conjunctions) = (0, 0, 0, 0);
+    for _ in 0..4000 {
         let rules = random::rules().new_tree(&mut runner).unwrap().current();
         let key = random::key().new_tree(&mut runner).unwrap().current();
         let snapshot = snapshot(1, &rules);
         n_rules += rules.len();
         n_allowed += snapshot.tables.len();
-        let emits = translate(&snapshot, &key, &mut NoTrace).program.emits;
+        let translation = translate(&snapshot, &key, &mut NoTrace);
+        n_groups += usize::from(!translation.tally.groups.is_empty());
+        n_meters += usize::from(!translation.program.meters.is_empty());
+        let leads = |rule: &Arc<Rule>| rule.matching.get(Field::ConjId).1 != 0;
+        n_conjunctions += usize::from(translation.rules.iter().any(leads));
+        let emits = translation.program.emits;
+        let extras = || emits.iter().filter_map(|emit| emit.extras.as_ref());
+        n_labels += usize::from(extras().any(|extras| extras.labels.is_some()));
+        n_punts += usize::from(extras().any(|extras| extras.punt.is_some()));
+        n_cuts += usize::from(extras().any(|extras| extras.max_len.is_some()));
         n_emits += usize::from(!emits.is_empty());
         n_edits += usize::from(emits.iter().any(|emit| !emit.edits.is_empty()));
         n_tags += usize::from(emits.iter().any(|emit| !emit.vlan_pushes.is_empty()));
@@ -152,7 +166,10 @@ fn random_rules_do_all_sorts_of_things() {
             usize::from(emits.iter().flat_map(|emit| &emit.edits).any(|edit| edit.field == Field::NwTtl));
     }
     let seen = [n_allowed * 1000 / n_rules, n_emits, n_edits, n_tags, n_tunnels, n_ttl];
-    let expected = [900, 350, 40, 40, 5, 10];
+    let expected = [900, 1000, 100, 80, 10, 10];
+    assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
+    let seen = [n_labels, n_punts, n_cuts, n_conjunctions, n_groups, n_meters];
+    let expected = [20, 50, 30, 20, 100, 60];
     assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
 }
 
@@ -167,10 +184,8 @@ fn drops_name_their_reason_and_rule() {
     assert_eq!(cause(&run_actions(vec![out(1)], &key)), (R::SamePort, Some(0)));
     assert_eq!(cause(&run_actions(vec![out(4)], &key)), (R::PortDown, Some(0)));
     assert_eq!(cause(&run_actions(vec![out(77)], &key)), (R::NoSuchPort, Some(0)));
-    assert_eq!(
-        cause(&run_actions(vec![Action::Output(PortNo::CONTROLLER)], &key)),
-        (R::Unsupported, Some(0))
-    );
+    assert_eq!(cause(&run_actions(vec![Action::Output(PortNo::NORMAL)], &key)), (R::Unsupported, Some(0)));
+    assert_eq!(cause(&run_actions(vec![Action::Output(PortNo::LOCAL)], &key)), (R::NoSuchPort, Some(0)));
     assert_eq!(cause(&run_actions(vec![out(TUNNEL)], &key)), (R::TunnelNoRoute, Some(0)));
     let deeper = [rule(0, 1, Match::any(), vec![to(1)]), rule(1, 1, Match::any(), vec![])];
     assert_eq!(cause(&run(&deeper, &key)), (R::RuleDrop, Some(1)));
@@ -347,4 +362,164 @@ fn a_long_chain_of_forward_steps_is_not_deep() {
     let translation = run(&chain, &tcp_key());
     assert_eq!(ports(&translation), [2]);
     assert_eq!(translation.rules.len(), 201);
+}
+
+#[test]
+fn controllers_are_told_why_and_what_the_pipeline_knows() {
+    use crate::flow::{PuntReason, ToController};
+    let mut key = tcp_key();
+    let to = ToController { userdata: vec![7], controller: 3, ..ToController::default() };
+    let told = |translation: &Translation| {
+        let punt = |emit: &crate::program::Emit| emit.extras.clone().and_then(|extras| extras.punt);
+        translation.program.emits.iter().filter_map(punt).collect::<Vec<_>>()
+    };
+    let actions = vec![set(Field::Reg3, 9), Action::Controller(Box::new(to.clone())), out(2)];
+    let translation = run_actions(actions, &key);
+    assert_eq!(ports(&translation), [PortNo::CONTROLLER.get(), 2]);
+    let punts = told(&translation);
+    assert_eq!((punts.len(), &punts[0].to, punts[0].table), (1, &to, table(0)));
+    assert_eq!(punts[0].metadata, Match::any().with(Field::InPort, 1).with(Field::Reg3, 9));
+
+    key.nw_ttl = 1;
+    let expired = run_actions(vec![Action::DecTtlOrTell(vec![4, 5]), out(2)], &key);
+    let reasons: Vec<_> = told(&expired).iter().map(|punt| (punt.to.reason, punt.to.controller)).collect();
+    assert_eq!(reasons, [(PuntReason::InvalidTtl, 4), (PuntReason::InvalidTtl, 5)]);
+    assert_eq!(ports(&expired), [PortNo::CONTROLLER.get(); 2]);
+
+    let miss = run(&[rule(0, 0, Match::any(), vec![Action::Output(PortNo::CONTROLLER)])], &key);
+    assert_eq!(told(&miss)[0].to.reason, PuntReason::NoMatch);
+}
+
+#[test]
+fn an_exit_ends_the_walk_or_the_clone_around_it() {
+    let tcp = Match::any().with(Field::EthType, 0x0800).with(Field::NwProto, 6);
+    let rules = [
+        rule(0, 1, tcp.clone(), vec![Action::Clone(vec![to(1), out(2)]), out(3), to(1), out(2)]),
+        rule(1, 1, tcp, vec![Action::Output(PortNo::IN_PORT), Action::Exit, out(2)]),
+    ];
+    assert_eq!(ports(&run(&rules, &tcp_key())), [1, 3, 1]);
+}
+
+#[test]
+fn what_is_pushed_is_popped_in_reverse_and_clones_have_stacks_of_their_own() {
+    let sub = |field, n_bits| SubField::new(field, 0, n_bits).unwrap();
+    let actions = vec![
+        set(Field::Reg0, 2),
+        Action::Push(sub(Field::Reg0, 16)),
+        set(Field::Reg0, 3),
+        Action::Push(sub(Field::Reg0, 16)),
+        Action::Clone(vec![Action::Pop(sub(Field::Reg1, 16)), Action::Pop(sub(Field::Reg1, 16))]),
+        Action::Pop(sub(Field::Reg2, 16)),
+        Action::OutputReg(sub(Field::Reg2, 16)),
+        Action::Pop(sub(Field::Reg2, 16)),
+        Action::Pop(sub(Field::Reg2, 16)),
+        Action::OutputReg(sub(Field::Reg2, 16)),
+    ];
+    assert_eq!(ports(&run_actions(actions, &tcp_key())), [3, 2]);
+    let endless = vec![Action::Push(sub(Field::Reg0, 16)); MAX_STACK + 1];
+    assert_eq!(cause(&run_actions(endless, &tcp_key())).0, DropReason::StackOverflow);
+}
+
+#[test]
+fn labels_are_relative_to_those_received() {
+    let label = |actions: Vec<Action>, key: &FlowKey| {
+        let translation = run(
+            &[rule(
+                0,
+                1,
+                Match::any().with(Field::EthType, key.eth_type.get().into()),
+                [actions, vec![out(2)]].concat(),
+            )],
+            key,
+        );
+        let extras = translation.program.emits.first().and_then(|emit| emit.extras.clone());
+        extras.and_then(|extras| extras.labels).map(|edit| (edit.n_pops, edit.pushes, edit.eth_type))
+    };
+    use Action::{DecMplsTtl, PopMpls, PushMpls};
+    let plain = tcp_key();
+    // Label 0 at the bottom, TTL of IP.
+    assert_eq!(label(vec![PushMpls(0x8847)], &plain), Some((0, vec![0x140], 0x8847)));
+    assert_eq!(label(vec![PushMpls(0x8847), PopMpls(0x0800)], &plain), None);
+    let twice =
+        vec![PushMpls(0x8847), set(Field::MplsLabel, 16), PushMpls(0x8847), set(Field::MplsLabel, 17)];
+    assert_eq!(label(twice, &plain), Some((0, vec![0x1_0140, 0x1_1040], 0x8847)));
+    let mut labelled = FlowKey::zero();
+    (labelled.in_port, labelled.eth_type) = (1.into(), 0x8847.into());
+    labelled.n_mpls = 2;
+    labelled.mpls = [0x2_0040.into(), 0x3_0120.into(), 0.into()];
+    assert_eq!(label(vec![DecMplsTtl], &labelled), Some((1, vec![0x2_003f], 0x8847)));
+    assert_eq!(label(vec![PopMpls(0x8847), DecMplsTtl], &labelled), Some((2, vec![0x3_011f], 0x8847)));
+    assert_eq!(label(vec![PopMpls(0x8847), PopMpls(0x0800)], &labelled), Some((2, vec![], 0x0800)));
+    // What is below can be sent and not looked at.
+    let matching = Match::any().with(Field::EthType, 0x8847);
+    let looked = [rule(0, 1, matching, vec![PopMpls(0x0800), Action::DecTtl, out(2)])];
+    labelled.n_mpls = 1;
+    assert_eq!(cause(&run(&looked, &labelled)).0, DropReason::Unsupported);
+}
+
+#[test]
+fn bundles_choose_members_that_are_up() {
+    use crate::flow::{Bundle, BundleAlgorithm, HashFields};
+    let bundle = |algorithm, members: &[u32]| {
+        let members = members.iter().map(|raw| port(*raw)).collect();
+        let bundle = Bundle { fields: HashFields::SymmetricL4, basis: 0, algorithm, members, dst: None };
+        ports(&run_actions(vec![Action::Bundle(Box::new(bundle))], &tcp_key()))
+    };
+    assert_eq!(bundle(BundleAlgorithm::ActiveBackup, &[4, 77, 3, 2]), [3]);
+    assert_eq!(bundle(BundleAlgorithm::HighestWeight, &[4, 77, 3]), [3]);
+    assert_eq!(bundle(BundleAlgorithm::HighestWeight, &[4]), []);
+}
+
+#[test]
+fn symmetric_hashes_do_not_see_the_direction() {
+    use crate::flow::{HashFields, Multipath, MultipathAlgorithm};
+    let dst = SubField::new(Field::Reg0, 0, 16).unwrap();
+    let choose = |fields, key: &FlowKey| {
+        let algorithm = MultipathAlgorithm::ModuloN;
+        let multipath = Multipath { fields, basis: 1, algorithm, n_links: 60_000, argument: 0, dst };
+        let actions = vec![Action::Multipath(Box::new(multipath)), Action::OutputReg(dst)];
+        let snapshot = snapshot(1, &[rule(0, 1, Match::any(), actions)]);
+        let traced = trace(&snapshot, key);
+        traced.steps.iter().find_map(|step| match &step.event {
+            StepEvent::Note(note) if note.starts_with("link") => Some(note.clone()),
+            _ => None,
+        })
+    };
+    let there = tcp_key();
+    let mut back = there;
+    (back.nw_src, back.nw_dst) = (there.nw_dst, there.nw_src);
+    (back.tp_src, back.tp_dst) = (there.tp_dst, there.tp_src);
+    (back.eth_src, back.eth_dst) = (there.eth_dst, there.eth_src);
+    for fields in [HashFields::SymmetricL4, HashFields::SymmetricL3L4, HashFields::SymmetricL3L4Udp] {
+        assert_eq!(choose(fields, &there), choose(fields, &back));
+        let mut other = there;
+        other.tp_dst.set(81);
+        assert_ne!(choose(fields, &there), choose(fields, &other));
+    }
+    assert_ne!(choose(HashFields::NwSrc, &there), choose(HashFields::NwSrc, &back));
+}
+
+#[test]
+fn a_conjunction_needs_all_its_clauses() {
+    let part = |id, clause| Action::Conjunction { id, clause, n_clauses: 2 };
+    let tcp = Match::any().with(Field::EthType, 0x0800).with(Field::NwProto, 6);
+    let rules = [
+        rule(0, 5, tcp.clone().with(Field::NwSrc, 0x0a00_0001), vec![part(7, 1)]),
+        rule(0, 5, tcp.clone().with(Field::NwSrc, 0x0a00_0003), vec![part(7, 1)]),
+        rule(0, 5, tcp.clone().with(Field::TcpDst, 80), vec![part(7, 2)]),
+        rule(0, 5, Match::any().with(Field::ConjId, 7), vec![out(2)]),
+        rule(0, 1, Match::any(), vec![out(3)]),
+    ];
+    let mut key = tcp_key();
+    let both = run(&rules, &key);
+    assert_eq!(ports(&both), [2]);
+    assert_eq!(both.mask.get(Field::ConjId), Field::ConjId.all_bits(), "it was looked at first");
+    key.tp_dst.set(81);
+    assert_eq!(ports(&run(&rules, &key)), [3]);
+    key.tp_dst.set(80);
+    key.nw_src.set(0x0a00_0003);
+    assert_eq!(ports(&run(&rules, &key)), [2]);
+    // A plain rule of the same priority wins.
+    let plain = [rules.to_vec(), vec![rule(0, 5, tcp, vec![Action::Output(PortNo::IN_PORT)])]].concat();
+    assert_eq!(ports(&run(&plain, &key)), [1]);
 }

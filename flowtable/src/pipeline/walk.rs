@@ -6,14 +6,21 @@
 
 use std::{fmt, slice, sync::Arc};
 
-use super::{MAX_DEPTH, MAX_LOOKUPS, Tracer, Translation, edit::VlanEdits};
+use super::{
+    MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    action_set::{ActionSet, List},
+    edit::VlanEdits,
+    labels::LabelEdits,
+};
 use crate::{
     drop::DropReason,
-    field::Field,
-    flow::{Action, Rule},
+    field::{Field, SubField},
+    flow::{Action, PuntReason, Rule, ToController},
+    group::Bucket,
     key::{FlowKey, Tracked},
-    program::{DropCause, Emit, Program},
+    program::{DropCause, Emit, MeterStep, Program},
     snapshot::Snapshot,
+    table::MissPolicy,
     types::{PortNo, TableId},
 };
 
@@ -31,33 +38,63 @@ pub(super) struct Walk<'a, T> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) key: Tracked,
     pub(super) vlan: VlanEdits,
+    pub(super) labels: LabelEdits,
+    /// Queue that outputs use.
+    pub(super) queue: Option<u32>,
+    /// What `push` has put away, right-aligned.
+    stack: Vec<u128>,
     pub(super) emits: Vec<Emit>,
+    pub(super) meters: Vec<MeterStep>,
+    pub(super) action_set: ActionSet<'a>,
+    pub(super) frames: Vec<Frame<'a>>,
+    pub(super) tally: Tally,
     tracer: &'a mut T,
-    frames: Vec<Frame<'a>>,
     rules: Vec<Arc<Rule>>,
     /// Why nothing leaves, as far as is known.
     cause: DropCause,
     /// Copies and causes so far: a rule that adds none of its own is the end of the
     /// packet.
-    n_ends: usize,
+    pub(super) n_ends: usize,
     n_lookups: usize,
 }
 
 /// A list of actions under way.
-struct Frame<'a> {
-    rule: &'a Arc<Rule>,
-    actions: slice::Iter<'a, Action>,
+pub(super) struct Frame<'a> {
+    pub(super) rule: &'a Arc<Rule>,
+    pub(super) actions: List<'a>,
+    /// Buckets to execute after the actions.
+    pub(super) buckets: slice::Iter<'a, Bucket>,
     /// Where to continue after the actions.
-    goto: Option<TableId>,
+    pub(super) goto: Option<TableId>,
     /// Nesting that counts towards the limit.
-    depth: usize,
+    pub(super) depth: usize,
     /// Nesting as it is shown: a table that a rule goes on to is beside the rule, one
     /// that it resubmits to is below.
-    nesting: usize,
+    pub(super) nesting: usize,
     /// `n_ends` when the frame began.
-    n_ends: usize,
-    /// What to undo at its end, when it is a clone.
-    undo: Option<Box<(Tracked, VlanEdits)>>,
+    pub(super) n_ends: usize,
+    /// What to undo at its end, when it is a clone or a bucket.
+    pub(super) undo: Option<Box<Saved<'a>>>,
+}
+
+/// What a clone or a bucket leaves as it was.
+pub(super) struct Saved<'a> {
+    key: Tracked,
+    vlan: VlanEdits,
+    labels: LabelEdits,
+    queue: Option<u32>,
+    stack: Vec<u128>,
+    action_set: ActionSet<'a>,
+    n_meters: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame of a rule, with nothing to do.
+    pub(super) fn of(rule: &'a Arc<Rule>, n_ends: usize) -> Self {
+        let buckets = [].iter();
+        let actions = List::empty();
+        Self { rule, actions, buckets, goto: None, depth: 0, nesting: 0, n_ends, undo: None }
+    }
 }
 
 impl<'a, T: Tracer> Walk<'a, T> {
@@ -66,9 +103,15 @@ impl<'a, T: Tracer> Walk<'a, T> {
             snapshot,
             key: start(key),
             vlan: VlanEdits::default(),
+            labels: LabelEdits::default(),
+            queue: None,
+            stack: Vec::new(),
             emits: Vec::new(),
-            tracer,
+            meters: Vec::new(),
+            action_set: Vec::new(),
             frames: Vec::new(),
+            tally: Tally { tables: Arc::clone(snapshot.tables.stats()), ..Tally::default() },
+            tracer,
             rules: Vec::new(),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
@@ -79,22 +122,33 @@ impl<'a, T: Tracer> Walk<'a, T> {
     pub(super) fn run(mut self) -> Translation {
         if let Err(Abort(reason)) = self.walk() {
             self.emits.clear();
+            self.meters.clear();
             self.end(reason);
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
+        self.close_meters(0);
         let drop = self.emits.is_empty().then_some(self.cause);
         Translation {
-            program: Program { emits: self.emits, drop },
+            program: Program { emits: self.emits, meters: self.meters, drop },
             mask: *self.key.mask(),
             rules: self.rules,
+            tally: self.tally,
         }
     }
 
     fn walk(&mut self) -> Result<(), Abort> {
         self.enter(FIRST_TABLE, 0, 0, None)?;
-        while let Some(frame) = self.frames.last_mut() {
+        loop {
+            let Some(frame) = self.frames.last_mut() else {
+                if self.begin_action_set() {
+                    continue;
+                }
+                return Ok(());
+            };
             if let Some(action) = frame.actions.next() {
                 self.act(action)?;
+            } else if let Some(bucket) = frame.buckets.next() {
+                self.begin_bucket(bucket);
             } else if let Some(table) = frame.goto.take() {
                 let (depth, nesting) = (frame.depth, frame.nesting);
                 self.enter(table, depth, nesting, None)?;
@@ -102,10 +156,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 self.leave();
             }
         }
-        Ok(())
     }
 
-    /// Looks the packet up in a table and begins with the rule's actions.
+    /// Looks the packet up in a table and begins with the rule's actions. The table says what
+    /// happens when it has no rule.
     fn enter(
         &mut self,
         table: TableId,
@@ -113,27 +167,31 @@ impl<'a, T: Tracer> Walk<'a, T> {
         nesting: usize,
         in_port: Option<PortNo>,
     ) -> Result<(), Abort> {
-        self.n_lookups += 1;
-        if self.n_lookups > MAX_LOOKUPS {
-            return Err(Abort(DropReason::TooManyResubmits));
+        self.see_payload()?;
+        let mut table = table;
+        loop {
+            self.n_lookups += 1;
+            if self.n_lookups > MAX_LOOKUPS {
+                return Err(Abort(DropReason::TooManyResubmits));
+            }
+            let found = self.lookup(table, in_port);
+            self.tracer.lookup(nesting, table, found);
+            if let Some(rule) = found {
+                self.rules.push(Arc::clone(rule));
+                let actions = List::Rule(rule.actions.iter());
+                self.frames.push(Frame { actions, depth, nesting, ..Frame::of(rule, self.n_ends) });
+                return Ok(());
+            }
+            self.tally.misses.push(table);
+            match (self.snapshot.tables.settings(table).miss, TableId::new(table.get() + 1)) {
+                (MissPolicy::Continue, Ok(next)) => table = next,
+                (MissPolicy::Controller, _) => return self.punt_miss(table),
+                (MissPolicy::Continue | MissPolicy::Drop, _) => {
+                    self.end(DropReason::TableMiss);
+                    return Ok(());
+                }
+            }
         }
-        let found = self.lookup(table, in_port);
-        self.tracer.lookup(nesting, table, found);
-        let Some(rule) = found else {
-            self.end(DropReason::TableMiss);
-            return Ok(());
-        };
-        self.rules.push(Arc::clone(rule));
-        self.frames.push(Frame {
-            rule,
-            actions: rule.actions.iter(),
-            goto: None,
-            depth,
-            nesting,
-            n_ends: self.n_ends,
-            undo: None,
-        });
-        Ok(())
     }
 
     /// The rule for the packet as if it had come in by `in_port`.
@@ -150,10 +208,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Ends the innermost list of actions.
     fn leave(&mut self) {
         let Some(frame) = self.frames.pop() else { return };
-        if let Some(undo) = frame.undo {
-            self.key.restore(&undo.0);
-            self.vlan = undo.1;
-        } else if self.n_ends == frame.n_ends {
+        if let Some(saved) = frame.undo {
+            self.restore(*saved);
+        } else if self.n_ends == frame.n_ends && !self.has_way_out() {
             self.end_by(DropReason::RuleDrop, Some(frame.rule));
         }
     }
@@ -172,19 +229,133 @@ impl<'a, T: Tracer> Walk<'a, T> {
             }
             Action::Clone(actions) => self.begin_clone(actions)?,
             Action::DecTtl => {
-                if !self.dec_ttl() {
-                    self.end(DropReason::TtlExpired);
-                    self.stop_list();
+                if !self.dec_ttl()? {
+                    self.ttl_expired(&[])?;
+                }
+            }
+            Action::DecTtlOrTell(controllers) => {
+                if !self.dec_ttl()? {
+                    self.ttl_expired(controllers)?;
                 }
             }
             Action::PushVlan(tpid) => self.push_vlan(*tpid)?,
             Action::PopVlan => self.pop_vlan(),
             Action::SetTunnel(id) => self.key.write(Field::TunId, (*id).into()),
+            Action::OutputTruncated { port, max_len } => self.output_special(*port, Some(*max_len), None)?,
+            Action::Enqueue { port, queue } => self.output_special(*port, None, Some(*queue))?,
+            Action::SetQueue(queue) => self.queue = Some(*queue),
+            Action::PopQueue => self.queue = None,
+            Action::Controller(to) => self.punt(to)?,
+            Action::PushMpls(eth_type) => self.push_mpls(*eth_type)?,
+            Action::PopMpls(eth_type) => self.pop_mpls(*eth_type)?,
+            Action::DecMplsTtl => {
+                if !self.dec_mpls_ttl() {
+                    self.ttl_expired(&[])?;
+                }
+            }
+            Action::Push(sub) => self.push(*sub)?,
+            Action::Pop(sub) => self.pop(*sub)?,
+            Action::DeleteField(field) => self.delete_option(*field),
+            Action::ResubmitCt { port, table } => self.resubmit_ct(*port, *table)?,
+            Action::Exit => self.exit(),
+            Action::Note(_) | Action::Conjunction { .. } => {}
+            Action::Multipath(multipath) => self.multipath(multipath)?,
+            Action::Bundle(bundle) => self.bundle(bundle)?,
+            Action::Group(id) => self.begin_group(*id)?,
+            Action::Meter(id) => self.meter(*id)?,
+            Action::ClearActions => self.clear_actions(),
+            Action::WriteActions(actions) => self.write_actions(actions)?,
+            Action::WriteMetadata { value, mask } => {
+                self.key.write_bits(Field::Metadata, (*value).into(), (*mask).into());
+            }
         }
         Ok(())
     }
 
+    /// The packet goes no further in this list, but perhaps to controllers.
+    fn ttl_expired(&mut self, controllers: &[u16]) -> Result<(), Abort> {
+        for controller in controllers {
+            let reason = PuntReason::InvalidTtl;
+            self.punt(&ToController { reason, controller: *controller, ..ToController::default() })?;
+        }
+        if controllers.is_empty() {
+            self.end(DropReason::TtlExpired);
+        }
+        self.stop_list();
+        Ok(())
+    }
+
+    fn push(&mut self, sub: SubField) -> Result<(), Abort> {
+        if self.stack.len() >= MAX_STACK {
+            return Err(Abort(DropReason::StackOverflow));
+        }
+        self.see_header(sub.field.info().prerequisites)?;
+        let value = self.key.read_sub(sub);
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self, sub: SubField) -> Result<(), Abort> {
+        match self.stack.pop() {
+            Some(value) => self.set(sub.field, value << sub.start, sub.bits()),
+            None => {
+                self.note(format_args!("the stack is empty: nothing popped"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends all lists of actions up to the innermost clone.
+    fn exit(&mut self) {
+        for frame in self.frames.iter_mut().rev() {
+            frame.actions = List::empty();
+            frame.buckets = [].iter();
+            frame.goto = None;
+            if frame.undo.is_some() {
+                break;
+            }
+        }
+    }
+
+    /// The rule whose actions are under way.
+    pub(super) fn rule(&self) -> Option<&'a Arc<Rule>> {
+        self.frames.last().map(|frame| frame.rule)
+    }
+
+    /// Looks up with the original tuple of the packet's connection, where it has one.
+    fn resubmit_ct(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
+        self.see_payload()?;
+        let tuple: &[(Field, Field)] = match (self.key.read(Field::EthType), self.key.read(Field::CtNwProto))
+        {
+            (_, 0) => &[],
+            (0x0800, _) => &[(Field::CtNwSrc, Field::NwSrc), (Field::CtNwDst, Field::NwDst)],
+            (0x86dd, _) => &[(Field::CtIpv6Src, Field::Ipv6Src), (Field::CtIpv6Dst, Field::Ipv6Dst)],
+            _ => &[],
+        };
+        if tuple.is_empty() {
+            return self.resubmit(port, table);
+        }
+        let saved = self.key.clone();
+        let ports = [(Field::CtTpSrc, Field::TcpSrc), (Field::CtTpDst, Field::TcpDst)];
+        let proto = (Field::CtNwProto, Field::NwProto);
+        for (from, to) in tuple.iter().copied().chain(ports).chain([proto]) {
+            let value = self.key.read(from);
+            self.key.write(to, value);
+        }
+        self.begin_resubmit(port, table, Some(&saved))
+    }
+
     fn resubmit(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
+        self.begin_resubmit(port, table, None)
+    }
+
+    /// `restore`: the key to go on with once the rule is found.
+    fn begin_resubmit(
+        &mut self,
+        port: Option<PortNo>,
+        table: Option<TableId>,
+        restore: Option<&Tracked>,
+    ) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let current = frame.rule.table;
         let table = table.unwrap_or(current);
@@ -193,7 +364,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return Err(Abort(DropReason::DepthExceeded));
         }
         let nesting = frame.nesting + 1;
-        self.enter(table, depth, nesting, port.filter(|port| *port != PortNo::IN_PORT))
+        self.enter(table, depth, nesting, port.filter(|port| *port != PortNo::IN_PORT))?;
+        if let Some(saved) = restore {
+            self.key.restore(saved);
+        }
+        Ok(())
     }
 
     fn begin_clone(&mut self, actions: &'a [Action]) -> Result<(), Abort> {
@@ -202,22 +377,39 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
-        self.frames.push(Frame {
-            rule,
-            actions: actions.iter(),
-            goto: None,
-            depth,
-            nesting,
-            n_ends: self.n_ends,
-            undo: Some(Box::new((self.key.clone(), self.vlan))),
-        });
+        let (actions, undo) = (List::Rule(actions.iter()), Some(self.save()));
+        self.frames.push(Frame { actions, depth, nesting, undo, ..Frame::of(rule, self.n_ends) });
         Ok(())
+    }
+
+    /// What a clone or a bucket will leave as it is now.
+    pub(super) fn save(&self) -> Box<Saved<'a>> {
+        Box::new(Saved {
+            key: self.key.clone(),
+            vlan: self.vlan,
+            labels: self.labels,
+            queue: self.queue,
+            stack: self.stack.clone(),
+            action_set: self.action_set.clone(),
+            n_meters: self.meters.len(),
+        })
+    }
+
+    fn restore(&mut self, saved: Saved<'a>) {
+        self.key.restore(&saved.key);
+        self.vlan = saved.vlan;
+        self.labels = saved.labels;
+        self.queue = saved.queue;
+        self.stack = saved.stack;
+        self.action_set = saved.action_set;
+        self.close_meters(saved.n_meters);
     }
 
     /// Skips the rest of the innermost list of actions; lists around it go on.
     fn stop_list(&mut self) {
         if let Some(frame) = self.frames.last_mut() {
-            frame.actions = [].iter();
+            frame.actions = List::empty();
+            frame.buckets = [].iter();
             frame.goto = None;
         }
     }
@@ -254,6 +446,7 @@ fn start(key: &FlowKey) -> Tracked {
     key.read(Field::InPort);
     key.read(Field::PacketType);
     key.read(Field::RecircId);
+    key.write(Field::ActsetOutput, PortNo::UNSET.get().into());
     if matches!(key.read(Field::EthType), 0x0800 | 0x86dd) {
         key.read(Field::NwFrag);
     }

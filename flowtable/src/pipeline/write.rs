@@ -23,6 +23,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.note(format_args!("{field} cannot be written"));
             return Err(Abort(DropReason::Unsupported));
         }
+        self.see_header(field.info().prerequisites)?;
         if !holds(&mut self.key, field.info().prerequisites) {
             self.note(format_args!("the packet has no {field}: left as it is"));
             return Ok(());
@@ -32,6 +33,7 @@ impl<T: Tracer> Walk<'_, T> {
             Field::VlanTci | Field::VlanVid | Field::VlanPcp | Field::VlanVidOxm => {
                 self.set_vlan(field, value, bits);
             }
+            Field::MplsLabel | Field::MplsTc | Field::MplsTtl => self.set_mpls(field, value, bits),
             Field::NwTos => self.key.write_bits(field, value, bits & DSCP_BITS),
             _ => self.key.write_bits(field, value, bits),
         }
@@ -43,6 +45,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Copies a sub-field; nothing happens when the packet lacks the source's header.
     pub(super) fn copy_bits(&mut self, src: SubField, dst: SubField) -> Result<(), Abort> {
+        self.see_header(src.field.info().prerequisites)?;
         if !holds(&mut self.key, src.field.info().prerequisites) {
             self.note(format_args!("the packet has no {}: not copied", src.field));
             return Ok(());
@@ -52,16 +55,25 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// Takes one from the TTL or hop limit. False: it has run out.
-    pub(super) fn dec_ttl(&mut self) -> bool {
+    pub(super) fn dec_ttl(&mut self) -> Result<bool, Abort> {
+        self.see_payload()?;
         if !holds(&mut self.key, Prerequisites::Ip) {
-            return true;
+            return Ok(true);
         }
-        match self.key.read(Field::NwTtl) {
+        Ok(match self.key.read(Field::NwTtl) {
             0 | 1 => false,
             ttl => {
                 self.key.write(Field::NwTtl, ttl - 1);
                 true
             }
+        })
+    }
+
+    /// Removes a Geneve option field.
+    pub(super) fn delete_option(&mut self, field: Field) {
+        if let Some(idx) = tun_metadata_idx(field) {
+            self.key.write(field, 0);
+            self.key.write_bits(Field::TunMetadataPresent, 0, 1 << idx);
         }
     }
 

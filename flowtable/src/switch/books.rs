@@ -7,8 +7,9 @@ use super::Lookup;
 use crate::{
     drop::DropReason,
     flow::Rule,
-    stats::{Drops, PortCounters, SwitchCounters},
-    types::PortNo,
+    program::MeterStep,
+    stats::{Cause, Drops, PortCounters, SwitchCounters},
+    types::{MeterId, PortNo},
 };
 
 /// Counters of a switch, and the page that is open: the port of the current batch.
@@ -75,9 +76,23 @@ impl Books {
         rule: Option<&Arc<Rule>>,
         n_bytes: u64,
     ) -> usize {
+        self.dropped_by(hint, (reason, rule, None), n_bytes)
+    }
+
+    /// Enters a packet dropped by a meter.
+    pub(super) fn metered(&mut self, step: &MeterStep, n_bytes: u64) {
+        self.dropped_by(0, (DropReason::Metered, Some(&step.rule), Some(step.meter.config().id)), n_bytes);
+    }
+
+    fn dropped_by(
+        &mut self,
+        hint: usize,
+        (reason, rule, meter): (DropReason, Option<&Arc<Rule>>, Option<MeterId>),
+        n_bytes: u64,
+    ) -> usize {
         self.all.n_dropped += 1;
         self.page().rx_dropped += 1;
-        let (idx, row) = self.drops.row(hint, self.in_port, reason, rule);
+        let (idx, row) = self.drops.row(hint, Cause { in_port: self.in_port, reason, rule, meter });
         row.n_packets += 1;
         row.n_bytes += n_bytes;
         idx
@@ -85,8 +100,18 @@ impl Books {
 
     /// Enters a copy that failed.
     pub(super) fn failed_copy(&mut self, reason: DropReason) {
+        self.lost_copy(Cause { in_port: self.in_port, reason, rule: None, meter: None });
+    }
+
+    /// Enters a copy that a meter dropped.
+    pub(super) fn metered_copy(&mut self, step: &MeterStep) {
+        let (reason, meter) = (DropReason::Metered, Some(step.meter.config().id));
+        self.lost_copy(Cause { in_port: self.in_port, reason, rule: Some(&step.rule), meter });
+    }
+
+    fn lost_copy(&mut self, cause: Cause<'_>) {
         self.all.n_failed_copies += 1;
-        let (_, row) = self.drops.row(0, self.in_port, reason, None);
+        let (_, row) = self.drops.row(0, cause);
         row.n_copies += 1;
     }
 

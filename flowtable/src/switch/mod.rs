@@ -12,9 +12,13 @@
 
 mod books;
 mod flow_hash;
+mod metered;
+mod punts;
 mod run;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_openflow;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -22,7 +26,11 @@ use std::{
 };
 
 use self::books::Books;
-pub use self::run::Sink;
+use self::punts::Punts;
+pub use self::{
+    punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
+    run::Sink,
+};
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
     drop::DropReason,
@@ -68,6 +76,7 @@ pub struct Switch {
     sessions: Sessions,
     lanes: Box<Lanes>,
     books: Books,
+    punts: Punts,
 }
 
 /// What is known of the packets of a pass, one array for each attribute.
@@ -157,6 +166,7 @@ impl Switch {
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
+            punts: Punts::default(),
         }
     }
 
@@ -296,6 +306,12 @@ impl Switch {
     /// Brings the counters of the rules up to date with what the caches have carried.
     pub fn flush_stats(&mut self) {
         self.megaflows.push_stats();
+    }
+
+    /// Takes the packets that rules have sent to controllers, oldest first. What is not
+    /// taken in time is dropped as [`DropReason::PuntQueueFull`].
+    pub fn take_packet_ins(&mut self) -> Vec<PacketIn> {
+        self.punts.take()
     }
 
     /// The megaflows, with what they have carried.

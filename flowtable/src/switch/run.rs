@@ -2,15 +2,15 @@
 
 use std::{ops::Range, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash};
+use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts};
 use crate::{
     cache::Handle,
     drop::DropReason,
-    execute,
+    execute, offload,
     packet::{FrameBuf, Packet},
     pipeline::{self, NoTrace, Translation},
     program::{Emit, Program},
-    types::PortNo,
+    types::{PortNo, Timestamp},
 };
 
 /// Where packets go.
@@ -50,7 +50,7 @@ impl Switch {
                 }
                 _ => match self.resolve(moment, idx) {
                     Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
-                    Err(translation) => self.run_once(&translation, idx, &mut packets, sink),
+                    Err(translation) => self.run_once(moment.now, &translation, idx, &mut packets, sink),
                 },
             };
         }
@@ -70,9 +70,9 @@ impl Switch {
             // Resolving has just found it; should that ever be wrong, do without.
             let key = &self.lanes.keys[range.start];
             let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
-            return self.run_once(&translation, range.start, packets, sink);
+            return self.run_once(moment.now, &translation, range.start, packets, sink);
         };
-        let (lanes, books) = (&*self.lanes, &mut self.books);
+        let (lanes, books, punts) = (&*self.lanes, &mut self.books, &mut self.punts);
         let rest = &lanes.lookups[range.start + 1..range.end];
         let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
         let (mut n_bytes, mut row) = (0, entry.drop_row);
@@ -82,7 +82,7 @@ impl Switch {
                 self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
             }
             n_bytes += packet.len() as u64;
-            row = carry_out(&entry.program, (lanes, idx), packet, row, books, sink);
+            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), (books, punts), sink);
         }
         entry.drop_row = row;
         entry.count(moment.now, n_group as u64, n_bytes);
@@ -93,6 +93,7 @@ impl Switch {
     /// at once.
     fn run_once<B: FrameBuf, S: Sink<B>>(
         &mut self,
+        now: Timestamp,
         translation: &Translation,
         idx: usize,
         packets: &mut vec::Drain<'_, Packet<B>>,
@@ -100,9 +101,10 @@ impl Switch {
     ) -> usize {
         for packet in packets.take(1) {
             let n_bytes = packet.len() as u64;
-            translation.rules.iter().for_each(|rule| rule.stats.add(1, n_bytes));
+            translation.tally.credit(&translation.rules, 1, n_bytes, now);
             self.books.found(Lookup::Unknown);
-            carry_out(&translation.program, (&self.lanes, idx), packet, 0, &mut self.books, sink);
+            let ends = (&mut self.books, &mut self.punts);
+            carry_out(&translation.program, (&self.lanes, idx), packet, (now, 0), ends, sink);
         }
         1
     }
@@ -115,12 +117,16 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     program: &Program,
     (lanes, idx): (&Lanes, usize),
     packet: Packet<B>,
-    row: usize,
-    books: &mut Books,
+    (now, row): (Timestamp, usize),
+    (books, punts): (&mut Books, &mut Punts),
     sink: &mut S,
 ) -> usize {
     let n_bytes = lanes.lens[idx];
     books.received(n_bytes);
+    if !program.meters.is_empty() {
+        let hash = flow_hash(&lanes.keys[idx]);
+        return metered::carry_out(program, packet, hash, (now, n_bytes, row), (books, punts), sink);
+    }
     let Some((last, others)) = program.emits.split_last() else {
         sink.release(packet);
         let cause = program.drop.as_ref();
@@ -131,12 +137,12 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     let hash = if tunnelled { flow_hash(&lanes.keys[idx]) } else { 0 };
     let mut sent = false;
     for emit in others {
-        match copy(&packet, sink).and_then(|copy| send(copy, emit, hash, sink)) {
+        match copy(&packet, sink).and_then(|copy| send(copy, emit, (hash, 0), punts, sink)) {
             Ok(()) => sent = true,
             Err(reason) => books.failed_copy(reason),
         }
     }
-    match send(packet, last, hash, sink) {
+    match send(packet, last, (hash, 0), punts, sink) {
         Ok(()) => books.forwarded(),
         Err(reason) if sent => {
             books.failed_copy(reason);
@@ -150,7 +156,10 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
 }
 
 /// A copy with all that travels with the packet.
-fn copy<B: FrameBuf, S: Sink<B>>(packet: &Packet<B>, sink: &mut S) -> Result<Packet<B>, DropReason> {
+pub(super) fn copy<B: FrameBuf, S: Sink<B>>(
+    packet: &Packet<B>,
+    sink: &mut S,
+) -> Result<Packet<B>, DropReason> {
     let mut copy = sink.copy(packet).ok_or(DropReason::NoBuffer)?;
     copy.in_port = packet.in_port;
     copy.layout = packet.layout;
@@ -158,18 +167,27 @@ fn copy<B: FrameBuf, S: Sink<B>>(packet: &Packet<B>, sink: &mut S) -> Result<Pac
     Ok(copy)
 }
 
-fn send<B: FrameBuf, S: Sink<B>>(
+/// Sends a packet; `n_levels` is what meters raise its drop precedence by.
+pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     mut packet: Packet<B>,
     emit: &Emit,
-    hash: u32,
+    (hash, n_levels): (u32, u8),
+    punts: &mut Punts,
     sink: &mut S,
 ) -> Result<(), DropReason> {
-    match execute::apply(&mut packet, emit, hash) {
-        Ok(()) => sink.output(emit.port, packet),
-        Err(reason) => {
-            sink.release(packet);
-            return Err(reason);
+    let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
+    let applied = execute::apply_remarked(&mut packet, emit, hash, n_levels);
+    let result = applied.and_then(|()| match punt {
+        // A frame for the controller has no device behind it that completes checksums.
+        Some(punt) => {
+            offload::complete(&mut packet);
+            punts.add(&packet, punt)
         }
+        None => Ok(()),
+    });
+    match (&result, punt) {
+        (Ok(()), None) => sink.output(emit.port, packet),
+        (Ok(()), Some(_)) | (Err(_), _) => sink.release(packet),
     }
-    Ok(())
+    result
 }

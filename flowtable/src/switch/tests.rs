@@ -9,14 +9,17 @@ use crate::{
     build::{self, Host},
     field::{Field, SubField},
     flow::{Action, Match, Rule},
+    group::Group,
+    meter::Meter,
     pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
-    types::MacAddr,
+    table::{TableCounters, Tables},
+    types::{MacAddr, MeterId},
 };
 
 /// Collects what leaves; can run out of buffers.
 #[derive(Default)]
-struct Collector {
-    out: Vec<(PortNo, Vec<u8>)>,
+pub(super) struct Collector {
+    pub(super) out: Vec<(PortNo, Vec<u8>)>,
     n_released: usize,
     n_copied: usize,
     /// Every how many copies there is no buffer; 0: always is.
@@ -71,17 +74,35 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-/// Port, reason, and cookie of the rule.
-type Cause = (PortNo, DropReason, Option<u64>);
+/// Port, reason, cookie of the rule, and meter.
+type Cause = (PortNo, DropReason, Option<u64>, Option<MeterId>);
 
 /// What a run of a switch can be seen to do.
 #[derive(Debug, PartialEq)]
 struct Observed {
     out: Vec<(PortNo, Vec<u8>)>,
     drops: BTreeMap<Cause, [u64; 3]>,
-    rules: Vec<(u64, u64)>,
+    /// Packets, bytes and last use.
+    rules: Vec<(u64, u64, u64)>,
+    groups: Vec<(u64, u64)>,
+    meters: Vec<Vec<(u64, u64)>>,
+    tables: Vec<TableCounters>,
     ports: Vec<PortCounters>,
     n_released: usize,
+    packet_ins: Vec<PacketIn>,
+}
+
+fn of_group(group: &Group) -> Vec<(u64, u64)> {
+    let buckets = group.buckets.iter().map(|bucket| bucket.stats.get());
+    [group.stats.get()].into_iter().chain(buckets).collect()
+}
+
+fn of_meter(meter: &Meter) -> Vec<(u64, u64)> {
+    [meter.stats()].into_iter().chain(meter.band_stats()).collect()
+}
+
+fn of_tables(tables: &Tables) -> impl Iterator<Item = TableCounters> {
+    (0..8).map(|raw| tables.stats().get(random::table(raw)))
 }
 
 /// Runs the events with batches of at most `n_batch` packets of a port.
@@ -96,8 +117,8 @@ fn observe(
     let mut sink = Collector { starve, ..Collector::default() };
     let (mut rules, mut epoch, mut now) = (rules.to_vec(), 1, 0);
     let mut current = snapshot(epoch, &rules);
-    let mut seen_rules = Vec::new();
-    let mut keep = |snapshot: &Snapshot| seen_rules.extend(snapshot.tables.rules().cloned());
+    let mut seen = Vec::new();
+    let mut keep = |snapshot: &Arc<Snapshot>| seen.push(Arc::clone(snapshot));
     keep(&current);
     let mut batch: Vec<Packet<Vec<u8>>> = Vec::new();
     let run =
@@ -128,15 +149,26 @@ fn observe(
     switch.flush_stats();
     let mut drops: BTreeMap<Cause, [u64; 3]> = BTreeMap::new();
     for drop in switch.drops() {
-        let row = drops.entry((drop.in_port, drop.reason, drop.rule.map(|rule| rule.cookie))).or_default();
+        let row = drops
+            .entry((drop.in_port, drop.reason, drop.rule.map(|rule| rule.cookie), drop.meter))
+            .or_default();
         *row = [row[0] + drop.n_packets, row[1] + drop.n_bytes, row[2] + drop.n_copies];
     }
+    let tables = || seen.iter().map(|snapshot| &*snapshot.tables);
+    let of_rule = |rule: &Arc<Rule>| {
+        let (n_packets, n_bytes) = rule.stats.get();
+        (n_packets, n_bytes, rule.stats.used().nanos())
+    };
     Observed {
         out: sink.out,
         drops,
-        rules: seen_rules.iter().map(|rule| rule.stats.get()).collect(),
+        rules: tables().flat_map(Tables::rules).map(of_rule).collect(),
+        groups: tables().flat_map(Tables::groups).flat_map(|group| of_group(group)).collect(),
+        meters: tables().flat_map(Tables::meters).map(|meter| of_meter(meter)).collect(),
+        tables: tables().flat_map(of_tables).collect(),
         ports: (0..=TUNNEL).map(|raw| switch.port_counters(port(raw))).collect(),
         n_released: sink.n_released,
+        packet_ins: switch.take_packet_ins(),
     }
 }
 
@@ -226,7 +258,7 @@ fn set(field: Field, value: u128) -> Action {
     Action::SetField { field, value, mask: field.all_bits() }
 }
 
-fn send(switch: &mut Switch, snapshot: &Arc<Snapshot>, raw: u32, frames: &[Vec<u8>]) -> Collector {
+pub(super) fn send(switch: &mut Switch, snapshot: &Arc<Snapshot>, raw: u32, frames: &[Vec<u8>]) -> Collector {
     let mut sink = Collector::default();
     let mut batch = frames.iter().map(|frame| build::packet(frame, port(raw))).collect();
     switch.process(Timestamp::from_nanos(1), snapshot, port(raw), &mut batch, &mut sink);
@@ -494,4 +526,28 @@ fn rows_of_rules_that_are_gone_are_merged_not_lost() {
     assert!(drops.len() <= crate::stats::MAX_DROP_ROWS);
     assert_eq!(drops.iter().map(|drop| drop.n_packets).sum::<u64>(), n as u64);
     assert!(drops.last().is_some_and(|drop| drop.rule.is_some()), "what comes now is named again");
+}
+
+#[test]
+fn a_port_that_floods_the_controller_leaves_room_for_others() {
+    use crate::flow::ToController;
+    let to = ToController { max_len: 20, ..ToController::default() };
+    let rules = [rule(0, 1, Match::any(), vec![Action::Controller(Box::new(to))])];
+    let (snapshot, mut sink) = (snapshot(1, &rules), Collector::default());
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    let frame = build::udp(&Host::v4(1), &Host::v4(2), b"some payload");
+    let mut send = |switch: &mut Switch, raw: u32, n: usize| {
+        let mut batch: Vec<_> = (0..n).map(|_| build::packet(&frame, port(raw))).collect();
+        switch.process(Timestamp::from_nanos(0), &snapshot, port(raw), &mut batch, &mut sink);
+    };
+    send(&mut switch, 1, MAX_PORT_PUNTS + 10);
+    send(&mut switch, 2, 1);
+    let packet_ins = switch.take_packet_ins();
+    assert_eq!(packet_ins.len(), MAX_PORT_PUNTS + 1);
+    assert_eq!((&packet_ins[0].bytes[..], packet_ins[0].n_bytes), (&frame[..20], frame.len()));
+    let counters = switch.counters();
+    assert_eq!((counters.n_forwarded, counters.n_dropped), (MAX_PORT_PUNTS as u64 + 1, 10));
+    assert!(switch.drops().iter().any(|row| row.reason == DropReason::PuntQueueFull && row.n_packets == 10));
+    send(&mut switch, 1, 1);
+    assert_eq!(switch.take_packet_ins().len(), 1);
 }

@@ -4,19 +4,25 @@ use std::sync::Arc;
 
 use super::{
     Tables,
-    check::{RuleError, check_rule},
+    check::check_rule,
+    error::RuleError,
+    group_change::GroupChange,
+    life::{Removed, RemovedReason},
+    meter_change::MeterChange,
+    reference::{Reference, refers_to},
+    settings::TableSettings,
 };
 use crate::{
     classifier::Classifier,
-    flow::{Action, Match, Rule},
-    types::{Priority, TableId},
+    flow::{Action, Match, Rule, RuleFlags, RuleLife},
+    types::{GroupId, PortNo, Priority, TableId, Timestamp},
 };
 
 /// A change of the tables, with the meaning OpenFlow 1.5 §6.4 gives it.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Adds a rule. It replaces the one of same table, priority and match, with new
-    /// statistics.
+    /// Adds a rule. It replaces the one of same table, priority and match and goes on with
+    /// its statistics, unless it has the flag `reset_counts`.
     Add(Rule),
     /// Gives all rules that pass the filter other actions; they keep their statistics.
     Modify {
@@ -50,6 +56,12 @@ pub enum Change {
     },
     /// Deletes all rules of all tables.
     Clear,
+    /// Changes a group.
+    Group(GroupChange),
+    /// Changes a meter.
+    Meter(MeterChange),
+    /// Changes how a table is run.
+    Table(TableId, TableSettings),
 }
 
 /// Chooses rules. The default one chooses all.
@@ -63,32 +75,49 @@ pub struct Filter {
     pub cookie: u64,
     /// under this mask.
     pub cookie_mask: u64,
+    /// That can send to this port.
+    pub out_port: Option<PortNo>,
+    /// That can send to this group.
+    pub out_group: Option<GroupId>,
 }
 
 impl Filter {
     /// The rule is one of those chosen.
     pub fn passes(&self, rule: &Rule) -> bool {
+        let sends_to = |reference| refers_to(&rule.actions, reference);
         self.table.is_none_or(|table| table == rule.table)
             && (rule.cookie ^ self.cookie) & self.cookie_mask == 0
             && rule.matching.is_within(&self.matching)
+            && self.out_port.is_none_or(|port| sends_to(Reference::Port(port)))
+            && self.out_group.is_none_or(|group| sends_to(Reference::Group(group)))
     }
 }
 
 /// A transaction was refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("change {change}, rule `{rule}`: {reason}")]
+#[error("change {change}, `{rule}`: {reason}")]
 pub struct TransactionError {
     /// Index of the change.
     pub change: usize,
-    /// The rule, as text.
+    /// The rule, group, meter or table, as text.
     pub rule: String,
     /// What is wrong with it.
     pub reason: RuleError,
 }
 
+/// What a transaction made of the tables.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The new version.
+    pub tables: Tables,
+    /// Rules that are gone and wanted that to be told, in the order they went.
+    pub removed: Vec<Removed>,
+}
+
 impl Tables {
     /// The tables after these changes, applied in order: all of them or, with an error,
-    /// none. Tables that no change touches are shared with this version.
+    /// none. Tables that no change touches are shared with this version. For rules that
+    /// come without a timeout and go unnoticed; see [`Tables::commit`] for others.
     ///
     /// # Errors
     /// Names the first rule that may not be in a table, and why.
@@ -96,60 +125,137 @@ impl Tables {
     /// # Cost
     /// Linear in the changes, but for filters, which look at each rule of their tables.
     pub fn transact(&self, changes: Vec<Change>) -> Result<Self, TransactionError> {
-        let mut next = self.clone();
-        for (idx, change) in changes.into_iter().enumerate() {
-            next.apply(change).map_err(|(rule, reason)| TransactionError {
-                change: idx,
-                rule: rule.to_string(),
-                reason,
-            })?;
-        }
-        next.trim();
-        Ok(next)
+        self.commit(changes, Timestamp::default()).map(|commit| commit.tables)
     }
 
-    fn apply(&mut self, change: Change) -> Result<(), (Box<Rule>, RuleError)> {
+    /// Like [`Tables::transact`], at the moment `now`, and with what is to be told of rules
+    /// that are gone.
+    ///
+    /// # Errors
+    /// Names the first rule, group or meter that may not be there, and why.
+    pub fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Result<Commit, TransactionError> {
+        let mut transaction = Transaction::new(self, now);
+        for (change, wish) in changes.into_iter().enumerate() {
+            let refused = |Refusal { what, reason }| TransactionError { change, rule: what, reason };
+            transaction.apply(wish).map_err(refused)?;
+        }
+        Ok(transaction.finish())
+    }
+}
+
+/// What may not be, and why.
+pub(super) struct Refusal {
+    pub(super) what: String,
+    pub(super) reason: RuleError,
+}
+
+/// A version in the making.
+pub(super) struct Transaction {
+    pub(super) next: Tables,
+    pub(super) now: Timestamp,
+    removed: Vec<Removed>,
+}
+
+impl Transaction {
+    pub(super) fn new(tables: &Tables, now: Timestamp) -> Self {
+        Self { next: tables.clone(), now, removed: Vec::new() }
+    }
+
+    pub(super) fn finish(mut self) -> Commit {
+        self.next.trim();
+        Commit { tables: self.next, removed: self.removed }
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), Refusal> {
         match change {
-            Change::Add(rule) => self.put(rule)?,
+            Change::Add(rule) => self.add(rule)?,
             Change::Modify { filter, actions } => {
                 for rule in self.chosen(&filter) {
                     self.put(with_actions(&rule, actions.clone()))?;
                 }
             }
             Change::ModifyStrict { table, priority, matching, actions } => {
-                if let Some(rule) = self.get(table, priority, &matching).cloned() {
+                if let Some(rule) = self.next.get(table, priority, &matching).cloned() {
                     self.put(with_actions(&rule, actions))?;
                 }
             }
             Change::Delete(filter) => {
                 for rule in self.chosen(&filter) {
-                    self.table_mut(rule.table).remove(rule.priority, &rule.matching);
+                    self.take(&rule, RemovedReason::Delete);
                 }
             }
             Change::DeleteStrict { table, priority, matching } => {
-                if self.get(table, priority, &matching).is_some() {
-                    self.table_mut(table).remove(priority, &matching);
+                if let Some(rule) = self.next.get(table, priority, &matching).cloned() {
+                    self.take(&rule, RemovedReason::Delete);
                 }
             }
-            Change::Clear => self.tables.clear(),
+            Change::Clear => {
+                let told = |rule: &&Arc<Rule>| rule.life.flags.has(RuleFlags::SEND_FLOW_REM);
+                let gone: Vec<_> = self.next.rules().filter(told).cloned().collect();
+                gone.iter().for_each(|rule| self.take(rule, RemovedReason::Delete));
+                self.next.tables.clear();
+                self.next.n_mortal = 0;
+            }
+            Change::Group(change) => self.change_group(change)?,
+            Change::Meter(change) => self.change_meter(change)?,
+            Change::Table(table, settings) => self.change_table(table, settings)?,
         }
         Ok(())
     }
 
-    fn put(&mut self, rule: Rule) -> Result<(), (Box<Rule>, RuleError)> {
-        if let Err(reason) = check_rule(&rule) {
-            return Err((Box::new(rule), reason));
+    /// A rule from outside: new, or in the place of another.
+    fn add(&mut self, rule: Rule) -> Result<(), Refusal> {
+        if let Err(reason) = self.check_overlap(&rule) {
+            return Err(Refusal { what: rule.to_string(), reason });
         }
-        self.table_mut(rule.table).insert(Arc::new(rule));
+        let old = self.next.get(rule.table, rule.priority, &rule.matching);
+        let stats = match old {
+            Some(old) if !rule.life.flags.has(RuleFlags::RESET_COUNTS) => Arc::clone(&old.stats),
+            _ => Arc::clone(&rule.stats),
+        };
+        if old.is_none()
+            && let Err(reason) = self.make_room(&rule)
+        {
+            return Err(Refusal { what: rule.to_string(), reason });
+        }
+        self.put(Rule { life: RuleLife { born: self.now, ..rule.life }, stats, ..rule })
+    }
+
+    fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
+        if let Err(reason) = check_rule(&rule).and_then(|()| self.check_references(&rule.actions)) {
+            return Err(Refusal { what: rule.to_string(), reason });
+        }
+        self.next.n_mortal += usize::from(rule.life.is_mortal());
+        let old = self.next.table_mut(rule.table).insert(Arc::new(rule));
+        self.next.n_mortal -= usize::from(old.is_some_and(|old| old.life.is_mortal()));
         Ok(())
+    }
+
+    /// A rule goes, and whoever wants to know is told.
+    pub(super) fn take(&mut self, rule: &Arc<Rule>, reason: RemovedReason) {
+        let Some(rule) = self.next.table_mut(rule.table).remove(rule.priority, &rule.matching) else {
+            return;
+        };
+        self.next.n_mortal -= usize::from(rule.life.is_mortal());
+        if rule.life.flags.has(RuleFlags::SEND_FLOW_REM) {
+            self.removed.push(Removed { rule, reason, at: self.now });
+        }
+    }
+
+    /// Rules that refer to a group or meter that is gone go with it (OpenFlow 1.5 §6.7, §6.8).
+    pub(super) fn take_referring(&mut self, reference: Reference, reason: RemovedReason) {
+        let referring: Vec<_> =
+            self.next.rules().filter(|rule| refers_to(&rule.actions, reference)).cloned().collect();
+        referring.iter().for_each(|rule| self.take(rule, reason));
     }
 
     fn chosen(&self, filter: &Filter) -> Vec<Arc<Rule>> {
         let tables = match filter.table {
             Some(table) => {
-                self.tables.get(usize::from(table.get())).map(std::slice::from_ref).unwrap_or_default()
+                let idx = usize::from(table.get());
+                self.next.tables.get(idx).map(std::slice::from_ref).unwrap_or_default()
             }
-            None => &self.tables,
+            None => &self.next.tables,
         };
         let rules = tables.iter().flat_map(|table| table.rules());
         rules.filter(|rule| filter.passes(rule)).cloned().collect()

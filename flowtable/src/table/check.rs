@@ -3,10 +3,11 @@
 
 use std::sync::LazyLock;
 
+use super::{error::RuleError, group_change::check_allowed};
 use crate::{
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Match, Rule},
-    key::{FlowMask, N_WORDS},
+    flow::{Action, Bundle, Match, Multipath, Rule},
+    key::{FlowMask, N_WORDS, low_bits},
     types::{PortNo, TableId},
 };
 
@@ -15,116 +16,14 @@ pub(crate) const MAX_NESTING: usize = 16;
 /// Actions that a rule may have, nested ones included: room for a flood to all hosts of
 /// a large network, and an end to what one packet can cost.
 pub(crate) const MAX_ACTIONS: usize = 16_384;
+/// Bytes that truncation leaves at least: an Ethernet header.
+pub(crate) const MIN_TRUNCATED: u32 = 14;
+/// Clauses of a conjunction.
+pub(crate) const MAX_CLAUSES: u8 = 64;
+/// Members of a bundle.
+pub(crate) const MAX_MEMBERS: usize = 2048;
 /// CFI bit of a TCI, in the key: a tag is there.
 const PRESENT: u128 = 0x1000;
-
-/// Why a rule may not be in a table.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
-    /// The match has bits of no field.
-    #[error("the match has bits that are no field's")]
-    NoSuchBits,
-    /// A field is there only in some packets, and the match does not require those.
-    #[error("`{field}` needs {}", .needs.describe())]
-    Prerequisites {
-        /// The field.
-        field: Field,
-        /// What it needs.
-        needs: Prerequisites,
-    },
-    /// Part of a field is matched or set that is one piece.
-    #[error("`{field}` can only be used whole, without a mask")]
-    NotMaskable {
-        /// The field.
-        field: Field,
-    },
-    /// The value has bits beyond the field, or the mask has none.
-    #[error("value or mask do not suit the {} bits of `{field}`", .field.info().n_bits)]
-    WrongValue {
-        /// The field.
-        field: Field,
-    },
-    /// The field cannot be set.
-    #[error("`{field}` cannot be written")]
-    NotWritable {
-        /// The field.
-        field: Field,
-    },
-    /// The bits are not within the field.
-    #[error("`{}` has no {} bits from bit {}", .sub.field, .sub.n_bits, .sub.start)]
-    WrongSubField {
-        /// The sub-field.
-        sub: SubField,
-    },
-    /// A move between different widths.
-    #[error("cannot move {} bits to {} bits", .src.n_bits, .dst.n_bits)]
-    MoveWidths {
-        /// From.
-        src: SubField,
-        /// To.
-        dst: SubField,
-    },
-    /// An action needs a header that the match does not require.
-    #[error("`{action}` needs {}", .needs.describe())]
-    ActionPrerequisites {
-        /// Name of the action.
-        action: &'static str,
-        /// What it needs.
-        needs: Prerequisites,
-    },
-    /// `goto_table` backwards.
-    #[error("goto_table must go forward, not from table {from} to {to}")]
-    GotoBackwards {
-        /// The rule's table.
-        from: TableId,
-        /// Where it wants to go.
-        to: TableId,
-    },
-    /// `goto_table` is not the last action of the rule.
-    #[error("goto_table must be the last action, and not within a clone")]
-    GotoNotLast,
-    /// The port cannot be sent to.
-    #[error("{port} is not a port that can be sent to")]
-    WrongPort {
-        /// The port.
-        port: PortNo,
-    },
-    /// Not the EtherType of a VLAN tag.
-    #[error("{tpid:#06x} is not a VLAN tag's EtherType; use 0x8100 or 0x88a8")]
-    WrongTpid {
-        /// The EtherType.
-        tpid: u16,
-    },
-    /// Too deep.
-    #[error("clones are nested deeper than {MAX_NESTING}")]
-    TooDeep,
-    /// Too many.
-    #[error("more than {MAX_ACTIONS} actions")]
-    TooManyActions,
-}
-
-impl Prerequisites {
-    /// The match that satisfies them, in words.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::None => "nothing",
-            Self::Vlan => "a VLAN tag in the match: `dl_vlan` or `vlan_tci=0x1000/0x1000`",
-            Self::Mpls => "`mpls` or `mplsm` in the match",
-            Self::Ipv4 => "`ip` in the match",
-            Self::Ipv6 => "`ipv6` in the match",
-            Self::Ip => "`ip` or `ipv6` in the match",
-            Self::Arp => "`arp` or `rarp` in the match",
-            Self::Tcp => "`tcp` or `tcp6` in the match",
-            Self::Udp => "`udp` or `udp6` in the match",
-            Self::Sctp => "`sctp` or `sctp6` in the match",
-            Self::Icmp => "`icmp` in the match",
-            Self::Icmpv6 => "`icmp6` in the match",
-            Self::Nd => "`icmp6,icmp_type=135,icmp_code=0` or `icmp6,icmp_type=136,icmp_code=0` in the match",
-            Self::NdSolicit => "`icmp6,icmp_type=135,icmp_code=0` in the match",
-            Self::NdAdvert => "`icmp6,icmp_type=136,icmp_code=0` in the match",
-        }
-    }
-}
 
 /// Checks a whole rule, for whoever wants to know before a transaction.
 ///
@@ -133,8 +32,27 @@ impl Prerequisites {
 pub fn check_rule(rule: &Rule) -> Result<(), RuleError> {
     check_match(&rule.matching)?;
     let mut n_actions = 0;
-    let mut checker = Checker { table: rule.table, state: rule.matching.clone(), n_actions: &mut n_actions };
+    let mut checker =
+        Checker { table: rule.table, state: Some(rule.matching.clone()), n_actions: &mut n_actions };
     checker.list(&rule.actions, 0)
+}
+
+/// Checks the actions of a bucket, which any packet may come to: one that lacks a header
+/// is left as it is.
+pub(super) fn check_set(actions: &[Action]) -> Result<(), RuleError> {
+    check_allowed(actions)?;
+    Checker { table: TableId::FIRST, state: None, n_actions: &mut 0 }.list(actions, 1)
+}
+
+/// Where an instruction stands among the others; 0: actions.
+fn instruction(action: &Action) -> (u8, &'static str) {
+    match action {
+        Action::ClearActions => (1, "clear_actions"),
+        Action::WriteActions(_) => (2, "write_actions"),
+        Action::WriteMetadata { .. } => (3, "write_metadata"),
+        Action::GotoTable(_) => (4, "goto_table"),
+        _ => (0, "actions"),
+    }
 }
 
 /// Each matched bit belongs to a field whose prerequisites the match requires, and
@@ -184,8 +102,8 @@ static FIELDS_OF_WORD: LazyLock<Vec<Vec<(Field, u64)>>> = LazyLock::new(|| {
 struct Checker<'a> {
     table: TableId,
     /// What the match requires and the actions so far have made of it, as far as
-    /// prerequisites depend on it.
-    state: Match,
+    /// prerequisites depend on it; `None`: nothing is required.
+    state: Option<Match>,
     n_actions: &'a mut usize,
 }
 
@@ -195,9 +113,21 @@ impl Checker<'_> {
         if *self.n_actions > MAX_ACTIONS {
             return Err(RuleError::TooManyActions);
         }
+        let is_part = |action: &Action| matches!(action, Action::Conjunction { .. });
+        let goes_along = |action: &Action| is_part(action) || matches!(action, Action::Note(_));
+        if actions.iter().any(is_part) && !actions.iter().all(goes_along) {
+            return Err(RuleError::ConjunctionNotAlone);
+        }
+        let mut last = 0;
         for (idx, action) in actions.iter().enumerate() {
             let is_last = depth == 0 && idx + 1 == actions.len();
             self.action(action, depth, is_last)?;
+            let (place, name) = instruction(action);
+            if place < last || place != 0 && (place == last || depth != 0) {
+                let instruction = if place == 0 { instruction(&actions[idx - 1]).1 } else { name };
+                return Err(RuleError::InstructionOrder { instruction });
+            }
+            last = place;
         }
         Ok(())
     }
@@ -208,7 +138,38 @@ impl Checker<'_> {
             Action::OutputReg(sub) => self.readable(*sub),
             Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
             Action::Move { src, dst } => self.move_bits(*src, *dst),
-            Action::Resubmit { .. } | Action::SetTunnel(_) => Ok(()),
+            Action::Resubmit { .. }
+            | Action::ResubmitCt { .. }
+            | Action::SetTunnel(_)
+            | Action::SetQueue(_)
+            | Action::PopQueue
+            | Action::Controller(_)
+            | Action::Exit
+            | Action::Note(_)
+            | Action::Group(_)
+            | Action::Meter(_)
+            | Action::ClearActions
+            | Action::WriteMetadata { .. } => Ok(()),
+            Action::OutputTruncated { max_len, .. } if *max_len < MIN_TRUNCATED => {
+                Err(RuleError::TooShort { max_len: *max_len })
+            }
+            Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => check_output(*port),
+            Action::PushMpls(eth_type) | Action::PopMpls(eth_type) => {
+                self.relabel(matches!(action, Action::PushMpls(_)), *eth_type)
+            }
+            Action::DecMplsTtl => self.needs("dec_mpls_ttl", Prerequisites::Mpls),
+            Action::Push(sub) => self.readable(*sub),
+            Action::Pop(sub) => self.readable(*sub).and_then(|()| self.writable(sub.field)),
+            Action::DeleteField(field) if Field::TUN_METADATA.contains(field) => Ok(()),
+            Action::DeleteField(field) => Err(RuleError::NotDeletable { field: *field }),
+            Action::Multipath(multipath) => self.multipath(multipath),
+            Action::Bundle(bundle) => self.bundle(bundle),
+            Action::Conjunction { clause, n_clauses, .. } => check_conjunction(*clause, *n_clauses, depth),
+            Action::WriteActions(actions) => {
+                check_allowed(actions)?;
+                let state = self.state.clone();
+                Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
+            }
             Action::GotoTable(_) if !is_last => Err(RuleError::GotoNotLast),
             Action::GotoTable(to) if *to <= self.table => {
                 Err(RuleError::GotoBackwards { from: self.table, to: *to })
@@ -219,15 +180,50 @@ impl Checker<'_> {
                 let state = self.state.clone();
                 Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
             }
-            Action::DecTtl if !self.state.satisfies(Prerequisites::Ip) => {
-                Err(RuleError::ActionPrerequisites { action: "dec_ttl", needs: Prerequisites::Ip })
-            }
-            Action::DecTtl => Ok(()),
+            Action::DecTtl | Action::DecTtlOrTell(_) => self.needs("dec_ttl", Prerequisites::Ip),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan => {
                 self.pop_vlan();
                 Ok(())
             }
+        }
+    }
+
+    fn needs(&self, action: &'static str, needs: Prerequisites) -> Result<(), RuleError> {
+        if self.satisfies(needs) { Ok(()) } else { Err(RuleError::ActionPrerequisites { action, needs }) }
+    }
+
+    fn relabel(&mut self, push: bool, eth_type: u16) -> Result<(), RuleError> {
+        if push && !matches!(eth_type, 0x8847 | 0x8848) {
+            return Err(RuleError::WrongLabelType { eth_type });
+        }
+        if !push {
+            self.needs("pop_mpls", Prerequisites::Mpls)?;
+        }
+        self.state = self.state.take().map(|state| state.with(Field::EthType, eth_type.into()));
+        Ok(())
+    }
+
+    fn multipath(&self, multipath: &Multipath) -> Result<(), RuleError> {
+        let dst = multipath.dst;
+        self.readable(dst)?;
+        self.writable(dst.field)?;
+        let room = low_bits(dst.n_bits.min(32));
+        if multipath.n_links == 0 || u128::from(multipath.n_links - 1) > room {
+            return Err(RuleError::TooManyLinks { n_links: multipath.n_links, dst });
+        }
+        Ok(())
+    }
+
+    fn bundle(&self, bundle: &Bundle) -> Result<(), RuleError> {
+        bundle.members.iter().try_for_each(|port| check_output(*port))?;
+        if bundle.members.len() > MAX_MEMBERS {
+            return Err(RuleError::TooManyMembers);
+        }
+        match bundle.dst {
+            Some(dst) if dst.n_bits < 16 => Err(RuleError::NoRoomForPort { dst }),
+            Some(dst) => self.readable(dst).and_then(|()| self.writable(dst.field)),
+            None => Ok(()),
         }
     }
 
@@ -238,7 +234,11 @@ impl Checker<'_> {
 
     fn has_prerequisites(&self, field: Field) -> Result<(), RuleError> {
         let needs = field.info().prerequisites;
-        if self.state.satisfies(needs) { Ok(()) } else { Err(RuleError::Prerequisites { field, needs }) }
+        if self.satisfies(needs) { Ok(()) } else { Err(RuleError::Prerequisites { field, needs }) }
+    }
+
+    fn satisfies(&self, needs: Prerequisites) -> bool {
+        self.state.as_ref().is_none_or(|state| state.satisfies(needs))
     }
 
     fn writable(&self, field: Field) -> Result<(), RuleError> {
@@ -256,7 +256,7 @@ impl Checker<'_> {
         // Whether a tag or an ND message is there may follow from what is set.
         let matters = [Field::VlanTci, Field::VlanVidOxm, Field::Icmpv6Type, Field::Icmpv6Code];
         if matters.contains(&field) {
-            self.state = std::mem::take(&mut self.state).with_masked(field, value, mask);
+            self.state = self.state.take().map(|state| state.with_masked(field, value, mask));
         }
         Ok(())
     }
@@ -286,16 +286,25 @@ impl Checker<'_> {
 
     /// The "present" bit of a tag, where it is known to be set.
     fn tag(&self, field: Field) -> u128 {
-        let (value, mask) = self.state.get(field);
+        let (value, mask) = self.state.as_ref().map_or((0, 0), |state| state.get(field));
         value & mask & PRESENT
     }
 
     fn set_tag(&mut self, field: Field, present: u128) {
-        self.state = std::mem::take(&mut self.state).with_masked(field, present, PRESENT);
+        self.state = self.state.take().map(|state| state.with_masked(field, present, PRESENT));
     }
 }
 
-fn check_output(port: PortNo) -> Result<(), RuleError> {
+fn check_conjunction(clause: u8, n_clauses: u8, depth: usize) -> Result<(), RuleError> {
+    let fits = (2..=MAX_CLAUSES).contains(&n_clauses) && (1..=n_clauses).contains(&clause);
+    match (fits, depth) {
+        (false, _) => Err(RuleError::WrongClause { clause, n_clauses }),
+        (true, 0) => Ok(()),
+        (true, _) => Err(RuleError::ConjunctionNotAlone),
+    }
+}
+
+pub(super) fn check_output(port: PortNo) -> Result<(), RuleError> {
     let reserved = [
         PortNo::IN_PORT,
         PortNo::NORMAL,

@@ -6,15 +6,31 @@
 
 mod change;
 mod check;
+mod error;
+mod group_change;
+mod life;
+mod meter_change;
+mod reference;
+mod settings;
+mod stats;
 
 use std::{
     cmp::Ordering,
+    collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
 
-pub use change::{Change, Filter, TransactionError};
+pub use change::{Change, Commit, Filter, TransactionError};
+pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
-pub use check::{RuleError, check_rule};
+pub use error::RuleError;
+pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};
+pub use life::{Removed, RemovedReason};
+pub use meter_change::{MAX_BANDS, MeterChange, MeterError};
+pub use settings::{MissPolicy, OverflowPolicy, TableSettings};
+pub use stats::{TableCounters, TableStats};
+
+use self::{group_change::Groups, meter_change::Meters};
 
 use crate::{
     classifier::{Classifier, TupleSpace},
@@ -24,8 +40,9 @@ use crate::{
 };
 
 static NO_RULES: LazyLock<TupleSpace> = LazyLock::new(TupleSpace::default);
+static DEFAULT_SETTINGS: LazyLock<TableSettings> = LazyLock::new(TableSettings::default);
 
-/// One version of all flow tables.
+/// One version of all flow tables, groups and meters.
 ///
 /// # Cost
 /// A copy is one reference count per table; tables are shared until changed.
@@ -33,6 +50,14 @@ static NO_RULES: LazyLock<TupleSpace> = LazyLock::new(TupleSpace::default);
 pub struct Tables {
     /// Up to the last table that has rules.
     tables: Vec<Arc<TupleSpace>>,
+    groups: Arc<Groups>,
+    meters: Arc<Meters>,
+    /// Those that are not the default ones.
+    settings: Arc<BTreeMap<TableId, TableSettings>>,
+    /// Shared by all versions.
+    stats: Arc<TableStats>,
+    /// Rules with a timeout.
+    n_mortal: usize,
 }
 
 impl Tables {
@@ -57,6 +82,21 @@ impl Tables {
             rules.sort_by(|a, b| precedence(a, b));
             rules
         })
+    }
+
+    /// How a table is run.
+    pub fn settings(&self, table: TableId) -> &TableSettings {
+        self.settings.get(&table).unwrap_or_else(|| &DEFAULT_SETTINGS)
+    }
+
+    /// The table with this name.
+    pub fn by_name(&self, name: &str) -> Option<TableId> {
+        self.settings.iter().find(|(_, settings)| settings.name == name).map(|(table, _)| *table)
+    }
+
+    /// The counters of the tables, which all versions share.
+    pub fn stats(&self) -> &Arc<TableStats> {
+        &self.stats
     }
 
     /// Number of rules.
@@ -93,7 +133,7 @@ impl Tables {
     }
 }
 
-/// The same rules, whatever their statistics.
+/// The same rules, groups, meters and settings, whatever their statistics.
 impl PartialEq for Tables {
     fn eq(&self, other: &Self) -> bool {
         self.tables.len() == other.tables.len()
@@ -103,13 +143,20 @@ impl PartialEq for Tables {
                 };
                 Arc::ptr_eq(a, b) || a.len() == b.len() && a.rules().all(known)
             })
+            && self.groups == other.groups
+            && self.meters().map(|meter| meter.config()).eq(other.meters().map(|meter| meter.config()))
+            && self.settings == other.settings
     }
 }
 
 impl Eq for Tables {}
 
 fn same_rule(a: &Arc<Rule>, b: &Arc<Rule>) -> bool {
-    Arc::ptr_eq(a, b) || a.actions == b.actions && a.cookie == b.cookie && a.origin == b.origin
+    Arc::ptr_eq(a, b)
+        || a.actions == b.actions
+            && a.cookie == b.cookie
+            && a.origin == b.origin
+            && a.life.asks_the_same(&b.life)
 }
 
 fn precedence(a: &Rule, b: &Rule) -> Ordering {
@@ -121,3 +168,7 @@ fn precedence(a: &Rule, b: &Rule) -> Ordering {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_group;
+#[cfg(test)]
+mod tests_life;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Origin, RuleStats},
+    flow::{Action, Origin, RuleFlags, RuleStats},
     key::FlowKey,
     types::PortNo,
 };
@@ -32,6 +32,7 @@ fn rule(id: u8, n: u16, matching: Match, actions: Vec<Action>) -> Rule {
         actions,
         cookie: 0,
         origin: Arc::new(Origin::default()),
+        life: Default::default(),
         stats: Arc::new(RuleStats::default()),
     }
 }
@@ -53,7 +54,7 @@ fn the_empty_transaction_changes_nothing() {
 }
 
 #[test]
-fn add_resets_statistics_and_modify_keeps_them() {
+fn statistics_stay_unless_they_are_reset() {
     let first = Tables::default().transact(vec![Change::Add(rule(0, 1, ip(), output(1)))]).unwrap();
     let stats = |tables: &Tables| tables.rules().next().unwrap().stats.get();
     first.rules().next().unwrap().stats.add(3, 300);
@@ -73,7 +74,11 @@ fn add_resets_statistics_and_modify_keeps_them() {
     assert_eq!((stats(&modified), modified.rules().next().unwrap().actions.clone()), ((4, 400), output(3)));
 
     let added = modified.transact(vec![Change::Add(rule(0, 1, ip(), output(1)))]).unwrap();
-    assert_eq!((added.len(), stats(&added)), (1, (0, 0)));
+    assert_eq!((added.len(), stats(&added)), (1, (4, 400)));
+    let mut reset = rule(0, 1, ip(), output(1));
+    reset.life.flags = RuleFlags::RESET_COUNTS;
+    assert_eq!(stats(&added.transact(vec![Change::Add(reset)]).unwrap()), (0, 0));
+    assert_eq!(stats(&added), (4, 400));
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! Reads and prints actions: `set_field:5->reg0,resubmit(,2)`.
+//! Reads actions: `set_field:5->reg0,resubmit(,2)`. `print.rs` prints them.
 
 use super::{
-    TextError,
+    TextError, controller,
     cursor::{Cursor, Form, Piece},
-    matching, names, value,
+    matching, names, spread, value,
 };
 use crate::{
-    field::{Field, SubField},
-    flow::{Action, Match},
+    field::Field,
+    flow::{Action, Match, ToController, WHOLE_PACKET},
     port::PortTable,
     table::{MAX_ACTIONS, MAX_NESTING},
-    types::{PortNo, TableId},
+    types::{GroupId, MeterId, PortNo, TableId},
 };
 
 /// Names of the actions that are understood.
@@ -41,49 +41,49 @@ const NAMES: &[&str] = &[
     "resubmit",
     "goto_table",
     "clone",
-    "drop",
-];
-
-/// Actions and instructions of Open vSwitch that this switch does not have yet.
-const UNSUPPORTED: &[&str] = &[
-    "apply_actions",
+    "group",
+    "meter",
+    "clear_actions",
+    "write_actions",
+    "write_metadata",
     "bundle",
     "bundle_load",
-    "check_pkt_larger",
-    "clear_actions",
     "conjunction",
     "controller",
-    "ct",
-    "ct_clear",
-    "debug_recirc",
-    "debug_slow",
     "dec_mpls_ttl",
-    "dec_nsh_ttl",
-    "decap",
     "delete_field",
-    "encap",
     "enqueue",
     "exit",
-    "fin_timeout",
-    "group",
-    "learn",
-    "meter",
     "multipath",
-    "nat",
     "note",
     "pop",
     "pop_mpls",
     "pop_queue",
     "push",
     "push_mpls",
-    "sample",
     "set_mpls_label",
     "set_mpls_tc",
     "set_mpls_ttl",
     "set_queue",
+    "drop",
+];
+
+/// Actions and instructions of Open vSwitch that this switch does not have yet.
+const UNSUPPORTED: &[&str] = &[
+    "apply_actions",
+    "check_pkt_larger",
+    "ct",
+    "ct_clear",
+    "debug_recirc",
+    "debug_slow",
+    "dec_nsh_ttl",
+    "decap",
+    "encap",
+    "fin_timeout",
+    "learn",
+    "nat",
+    "sample",
     "unroll_xlate",
-    "write_actions",
-    "write_metadata",
 ];
 
 /// Reads a list of actions. `matching` is that of the rule, for what depends on the
@@ -159,20 +159,105 @@ impl ActionReader<'_> {
             "set_tunnel" | "set_tunnel64" => Action::SetTunnel(value::integer(form.value(name)?)?),
             "resubmit" => self.resubmit(name, form)?,
             "goto_table" => Action::GotoTable(table(form.value(name)?)?),
-            "clone" => self.clone_list(name, form)?,
+            "clone" => Action::Clone(self.nested(name, form)?),
+            _ => self.more(&text, name, form)?,
+        })
+    }
+
+    /// Actions that few rules have.
+    fn more(&mut self, text: &str, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
+        Ok(match text {
+            "enqueue" => self.enqueue(name, form)?,
+            "set_queue" => Action::SetQueue(value::integer(form.value(name)?)?),
+            "pop_queue" => bare(name, form, Action::PopQueue)?,
+            "controller" => self.controller(name, form)?,
+            "push_mpls" => Action::PushMpls(value::integer(form.value(name)?)?),
+            "pop_mpls" => Action::PopMpls(value::integer(form.value(name)?)?),
+            "dec_mpls_ttl" => bare(name, form, Action::DecMplsTtl)?,
+            "set_mpls_label" => self.set(Field::MplsLabel, form.any(name)?)?,
+            "set_mpls_tc" => self.set(Field::MplsTc, form.any(name)?)?,
+            "set_mpls_ttl" => self.set(Field::MplsTtl, form.any(name)?)?,
+            "push" => Action::Push(names::sub_field(form.any(name)?)?),
+            "pop" => {
+                let text = form.any(name)?;
+                let sub = names::sub_field(text)?;
+                writable(text, sub.field)?;
+                Action::Pop(sub)
+            }
+            "delete_field" => Action::DeleteField(names::field(form.any(name)?)?),
+            "exit" => bare(name, form, Action::Exit)?,
+            "note" => match form {
+                Form::Value(text) => Action::Note(controller::bytes(text)?),
+                _ => return Err(name.error("write note:01.02.03")),
+            },
+            "multipath" => Action::Multipath(Box::new(spread::parse_multipath(form.any(name)?)?)),
+            "bundle" | "bundle_load" => {
+                let bundle = spread::parse_bundle(form.any(name)?, text == "bundle_load", self.ports)?;
+                Action::Bundle(Box::new(bundle))
+            }
+            "conjunction" => conjunction(form.any(name)?)?,
+            "group" => Action::Group(group_id(form.value(name)?)?),
+            "meter" => Action::Meter(meter_id(form.value(name)?)?),
+            "clear_actions" => {
+                form.bare(name)?;
+                Action::ClearActions
+            }
+            "write_actions" => Action::WriteActions(self.nested(name, form)?),
+            "write_metadata" => write_metadata(form.value(name)?)?,
             _ => self.bare_port(name, form)?,
         })
     }
 
+    fn enqueue(&self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
+        let text = form.any(name)?;
+        let parts = text.split_once(",").or_else(|| text.split_once(":"));
+        let Some((port, queue)) = parts else { return Err(text.error("write enqueue(port,queue)")) };
+        Ok(Action::Enqueue { port: names::port(port, self.ports)?, queue: value::integer(queue)? })
+    }
+
+    fn controller(&self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
+        let to = match form {
+            Form::Arguments(arguments) => controller::parse(arguments)?,
+            Form::Value(_) => {
+                let max_len = value::integer(form.value(name)?)?;
+                ToController { max_len, ..ToController::default() }
+            }
+            Form::Bare => ToController::default(),
+        };
+        let plain = !matches!(form, Form::Arguments(_)) && to.max_len == WHOLE_PACKET;
+        Ok(if plain { Action::Output(PortNo::CONTROLLER) } else { Action::Controller(Box::new(to)) })
+    }
+
     fn output(&self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
         if let Form::Arguments(arguments) = form {
-            return Err(arguments.error("truncating output is not supported yet; write output:port"));
+            return self.output_truncated(arguments);
         }
         let target = form.value(name)?;
         if target.text.contains('[') {
             return names::sub_field(target).map(Action::OutputReg);
         }
         names::port(target, self.ports).map(Action::Output)
+    }
+
+    fn output_truncated(&self, arguments: Piece<'_>) -> Result<Action, TextError> {
+        let (mut port, mut max_len) = (None, None);
+        let mut cursor = Cursor::new(arguments);
+        while let Some(name) = cursor.name()? {
+            let form = cursor.form()?;
+            match name.text {
+                "port" => port = Some(names::port(form.value(name)?, self.ports)?),
+                "max_len" => max_len = Some(value::integer(form.value(name)?)?),
+                _ => {
+                    return Err(
+                        name.misspelt(format!("`output` has no `{}`", name.text), ["port", "max_len"])
+                    );
+                }
+            }
+        }
+        match (port, max_len) {
+            (Some(port), Some(max_len)) => Ok(Action::OutputTruncated { port, max_len }),
+            _ => Err(arguments.error("write output(port=1,max_len=100)")),
+        }
     }
 
     fn set_field(&self, text: Piece<'_>) -> Result<Action, TextError> {
@@ -219,9 +304,11 @@ impl ActionReader<'_> {
             Some((port, table)) => (port.trim(), Some(table.trim())),
             None => (arguments.trim(), None),
         };
-        if let Some((_, more)) = table_text.and_then(|text| text.split_once(",")) {
-            return Err(more.error("resubmit with a connection's original tuple (`ct`) is not supported yet"));
-        }
+        let (table_text, ct) = match table_text.and_then(|text| text.split_once(",")) {
+            Some((table, flag)) if flag.trim().text == "ct" => (Some(table.trim()), true),
+            Some((_, flag)) => return Err(flag.misspelt("expected `ct`", ["ct"])),
+            None => (table_text, false),
+        };
         let port = if port_text.text.is_empty() { None } else { port(port_text)? };
         let table = match table_text {
             // 255 is the current table.
@@ -230,18 +317,20 @@ impl ActionReader<'_> {
             }
             _ => None,
         };
-        Ok(Action::Resubmit { port, table })
+        Ok(if ct { Action::ResubmitCt { port, table } } else { Action::Resubmit { port, table } })
     }
 
-    fn clone_list(&mut self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
-        let Form::Arguments(inner) = form else { return Err(name.error("write clone(actions)")) };
+    fn nested(&mut self, name: Piece<'_>, form: Form<'_>) -> Result<Vec<Action>, TextError> {
+        let Form::Arguments(inner) = form else {
+            return Err(name.error(format!("write {}(actions)", name.text)));
+        };
         if self.depth >= MAX_NESTING {
-            return Err(name.error(format!("clones are nested deeper than {MAX_NESTING}")));
+            return Err(name.error(format!("actions are nested deeper than {MAX_NESTING}")));
         }
         let depth = self.depth + 1;
         let mut reader =
             ActionReader { ports: self.ports, matching: self.matching, n_actions: self.n_actions, depth };
-        reader.list(inner).map(Action::Clone)
+        reader.list(inner)
     }
 
     /// A port on its own is an output; anything else is not known.
@@ -249,10 +338,6 @@ impl ActionReader<'_> {
         let port = names::port(name, self.ports);
         match (port, form) {
             (Ok(port), Form::Bare) => Ok(Action::Output(port)),
-            // What dumps print: packets go to the controller whole.
-            (Ok(PortNo::CONTROLLER), Form::Value(text)) if text.text == "65535" => {
-                Ok(Action::Output(PortNo::CONTROLLER))
-            }
             _ if UNSUPPORTED.iter().any(|known| known.eq_ignore_ascii_case(name.text)) => {
                 Err(name.error(format!("the action `{}` is not supported yet", name.text)))
             }
@@ -290,8 +375,51 @@ fn dec_ttl(name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
     match form {
         Form::Bare => Ok(Action::DecTtl),
         Form::Arguments(arguments) if arguments.trim().text.is_empty() => Ok(Action::DecTtl),
-        _ => Err(name.error("dec_ttl with controllers is not supported yet")),
+        Form::Arguments(arguments) => {
+            let (mut ids, mut rest) = (Vec::new(), Some(arguments));
+            while let Some(list) = rest {
+                let (id, more) = list.split_once(",").map_or((list, None), |(id, more)| (id, Some(more)));
+                ids.push(value::integer(id)?);
+                rest = more;
+            }
+            Ok(Action::DecTtlOrTell(ids))
+        }
+        Form::Value(_) => Err(name.error("write dec_ttl, or dec_ttl(id,id) with controllers")),
     }
+}
+
+fn bare(name: Piece<'_>, form: Form<'_>, action: Action) -> Result<Action, TextError> {
+    form.bare(name).map(|()| action)
+}
+
+fn conjunction(text: Piece<'_>) -> Result<Action, TextError> {
+    let wrong = || text.error("write conjunction(id,clause/clauses): conjunction(1,2/3)");
+    let (id, clauses) = text.split_once(",").ok_or_else(wrong)?;
+    let (clause, n_clauses) = clauses.split_once("/").ok_or_else(wrong)?;
+    let (id, clause, n_clauses) = (value::integer(id)?, value::integer(clause)?, value::integer(n_clauses)?);
+    Ok(Action::Conjunction { id, clause, n_clauses })
+}
+
+/// The number of a group.
+pub(super) fn group_id(text: Piece<'_>) -> Result<GroupId, TextError> {
+    GroupId::new(value::integer(text)?).map_err(|error| text.error(error.to_string()))
+}
+
+/// The number of a meter.
+pub(super) fn meter_id(text: Piece<'_>) -> Result<MeterId, TextError> {
+    if matches!(text.text, "controller" | "slowpath" | "all") {
+        return Err(text.error(format!("the meter `{}` is not supported; use a number", text.text)));
+    }
+    MeterId::new(value::integer(text)?).map_err(|error| text.error(error.to_string()))
+}
+
+fn write_metadata(text: Piece<'_>) -> Result<Action, TextError> {
+    let (bits, mask) = match text.split_once("/") {
+        Some((bits, mask)) => (bits, value::integer(mask)?),
+        None => (text, u64::MAX),
+    };
+    let bits: u64 = value::integer(bits)?;
+    Ok(Action::WriteMetadata { value: bits & mask, mask })
 }
 
 /// What is before and behind `->`.
@@ -300,7 +428,7 @@ fn arrow(text: Piece<'_>) -> Result<(Piece<'_>, Piece<'_>), TextError> {
     Ok((before.trim(), behind.trim()))
 }
 
-fn writable(name: Piece<'_>, field: Field) -> Result<Field, TextError> {
+pub(super) fn writable(name: Piece<'_>, field: Field) -> Result<Field, TextError> {
     if field.info().writable { Ok(field) } else { Err(name.error(format!("`{field}` cannot be written"))) }
 }
 
@@ -316,51 +444,4 @@ fn tci(bits: u128, mask: u128) -> Action {
 fn table(text: Piece<'_>) -> Result<TableId, TextError> {
     let number = value::integer(text)?;
     TableId::new(number).map_err(|error| text.error(error.to_string()))
-}
-
-/// Prints actions; `parse` reads them back as the same.
-pub(super) fn print(actions: &[Action]) -> String {
-    if actions.is_empty() {
-        return "drop".to_owned();
-    }
-    actions.iter().map(print_one).collect::<Vec<_>>().join(",")
-}
-
-/// Prints one action.
-pub(super) fn print_one(action: &Action) -> String {
-    match action {
-        Action::Output(port) if port.get() >= PortNo::UNSET.get() => match *port {
-            PortNo::NONE | PortNo::UNSET => format!("output:{}", names::print_port(port.get().into())),
-            _ => names::print_port(port.get().into()),
-        },
-        Action::Output(port) => format!("output:{port}"),
-        Action::OutputReg(sub) => format!("output:{sub}"),
-        Action::SetField { field, value, mask } => print_set(*field, value & mask, *mask),
-        Action::Move { src, dst } => format!("move:{src}->{dst}"),
-        Action::Resubmit { port, table } => {
-            let port = port.map(|port| names::print_port(port.get().into()));
-            match (port, table) {
-                (Some(port), None) => format!("resubmit:{port}"),
-                (port, Some(table)) => format!("resubmit({},{table})", port.unwrap_or_default()),
-                (None, None) => "resubmit(,255)".to_owned(),
-            }
-        }
-        Action::GotoTable(table) => format!("goto_table:{table}"),
-        Action::Clone(actions) if actions.is_empty() => "clone()".to_owned(),
-        Action::Clone(actions) => format!("clone({})", print(actions)),
-        Action::DecTtl => "dec_ttl".to_owned(),
-        Action::PushVlan(tpid) => format!("push_vlan:{tpid:#06x}"),
-        Action::PopVlan => "pop_vlan".to_owned(),
-        Action::SetTunnel(key) => format!("set_tunnel:{key:#x}"),
-    }
-}
-
-/// `set_field`, or `load` where a part of a field is set that takes no mask.
-fn print_set(field: Field, value: u128, mask: u128) -> String {
-    let start = mask.trailing_zeros();
-    let is_part = field == Field::NwTos || !field.info().maskable && mask != field.all_bits();
-    match SubField::new(field, start, mask.count_ones()) {
-        Some(sub) if is_part && sub.bits() == mask => format!("load:{:#x}->{sub}", value >> start),
-        _ => format!("set_field:{}->{field}", value::print(field, value, mask)),
-    }
 }

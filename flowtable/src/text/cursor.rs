@@ -85,6 +85,14 @@ impl<'a> Form<'a> {
         }
     }
 
+    /// The value or the arguments; an error at the item's name where there are none.
+    pub(super) fn any(self, name: Piece<'_>) -> Result<Piece<'a>, TextError> {
+        match self {
+            Self::Arguments(arguments) => Ok(arguments.trim()),
+            _ => self.value(name),
+        }
+    }
+
     /// Refuses a value or arguments.
     pub(super) fn bare(self, name: Piece<'_>) -> Result<(), TextError> {
         match self {
@@ -144,6 +152,11 @@ impl<'a> Cursor<'a> {
             }
             _ => Ok(Form::Bare),
         }
+    }
+
+    /// All that has not been taken yet.
+    pub(super) fn rest(&self) -> Piece<'a> {
+        self.rest
     }
 
     /// All that follows the name, behind its `=`.

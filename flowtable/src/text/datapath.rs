@@ -4,8 +4,9 @@
 use super::value;
 use crate::{
     field::{Field, FieldInfo, Format},
+    flow::ToController,
     key::{FlowKey, FlowMask},
-    program::{Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
 };
 
 /// Fields of one header with their names within it.
@@ -219,32 +220,76 @@ fn print_value(field: Field, bits: u128, mask: u128) -> String {
 /// What a program does with the packet. Copies that differ from the packet as received
 /// stand in `clone(...)`, but for the last one, which takes the packet itself.
 pub fn print_program(program: &Program) -> String {
-    let Some((last, copies)) = program.emits.split_last() else {
-        return match &program.drop {
+    if program.emits.is_empty() {
+        let drop = match &program.drop {
             Some(cause) => format!("drop({})", cause.reason),
             None => "drop".to_owned(),
         };
-    };
-    let mut parts: Vec<String> = copies
-        .iter()
-        .map(|emit| {
-            let text = print_emit(emit);
-            if text.contains(',') { format!("clone({text})") } else { text }
-        })
-        .collect();
-    parts.push(print_emit(last));
+        let meters = program.meters.iter().map(|step| format!("meter({}),", step.meter.config().id));
+        return meters.collect::<String>() + &drop;
+    }
+    let last = program.emits.len() - 1;
+    let mut parts = Vec::new();
+    for (idx, emit) in program.emits.iter().enumerate() {
+        let text = print_emit(emit);
+        let text = if idx != last && text.contains(',') { format!("clone({text})") } else { text };
+        parts.push(print_meters(program, idx) + &text + &")".repeat(n_closed_after(program, idx)));
+    }
+    let behind = print_meters(program, last + 1);
+    if !behind.is_empty() {
+        parts.push(behind.trim_end_matches(',').to_owned());
+    }
     parts.join(",")
+}
+
+/// Meters in front of an emit. One that decides about a part of the emits begins a clone.
+fn print_meters(program: &Program, idx: usize) -> String {
+    let n_emits = program.emits.len();
+    let before = program.meters.iter().filter(|step| step.emits.start == idx);
+    before
+        .map(|step| match (step.meter.config().id, &step.emits) {
+            (id, emits) if emits.is_empty() => format!("clone(meter({id})),"),
+            (id, emits) if emits.end < n_emits => format!("clone(meter({id}),"),
+            (id, _) => format!("meter({id}),"),
+        })
+        .collect()
+}
+
+/// Clones of meters that end behind an emit.
+fn n_closed_after(program: &Program, idx: usize) -> usize {
+    let is_partial = |step: &&MeterStep| !step.emits.is_empty() && step.emits.end < program.emits.len();
+    program.meters.iter().filter(is_partial).filter(|step| step.emits.end == idx + 1).count()
 }
 
 fn print_emit(emit: &Emit) -> String {
     let mut parts = vec!["pop_vlan".to_owned(); emit.n_vlan_pops.into()];
     parts.extend(emit.vlan_pushes.iter().map(print_push));
     parts.extend(print_edits(&emit.edits));
-    parts.push(match &emit.tunnel {
-        Some(tunnel) => print_tunnel(tunnel, emit),
-        None => emit.port.to_string(),
+    parts.extend(emit.extras.iter().flat_map(|extras| print_extras(extras)));
+    let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
+    parts.push(match (&emit.tunnel, punt) {
+        (Some(tunnel), _) => print_tunnel(tunnel, emit),
+        (None, Some(punt)) => {
+            let ToController { max_len, reason, controller, .. } = &punt.to;
+            format!("userspace(controller(reason={reason},id={controller},max_len={max_len}))")
+        }
+        (None, None) => emit.port.to_string(),
     });
     parts.join(",")
+}
+
+fn print_extras(extras: &Extras) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(LabelEdit { n_pops, pushes, eth_type }) = &extras.labels {
+        parts.resize(usize::from(*n_pops), format!("pop_mpls(eth_type={eth_type:#06x})"));
+        parts.extend(pushes.iter().map(|entry| {
+            let (label, tc, ttl, bos) = (entry >> 12, entry >> 9 & 7, entry & 0xff, entry >> 8 & 1);
+            format!("push_mpls(label={label},tc={tc},ttl={ttl},bos={bos},eth_type={eth_type:#06x})")
+        }));
+    }
+    parts.extend(extras.max_len.map(|max_len| format!("trunc({max_len})")));
+    parts.extend(extras.queue.map(|queue| format!("queue({queue})")));
+    parts
 }
 
 fn print_push(tag: &VlanTag) -> String {

@@ -19,7 +19,7 @@ const PRESENT: u128 = 0x1000;
 /// A match under construction. Items may come in any order; what depends on the
 /// protocol waits until all are there.
 pub(super) struct MatchReader<'a> {
-    ports: &'a PortTable,
+    pub(super) ports: &'a PortTable,
     matching: Match,
     /// Fields that were named, and where.
     named: Vec<(Field, Piece<'a>)>,

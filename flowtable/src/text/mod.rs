@@ -9,28 +9,35 @@
 //! as they are: their statistics are accepted and ignored.
 
 mod action;
+mod controller;
 mod cursor;
 mod datapath;
+mod group;
 mod key;
 mod matching;
+mod meter;
 mod names;
+mod print;
+mod spread;
 mod suggest;
 mod value;
 
 use std::{fmt, sync::Arc};
 
 pub use datapath::{print_megaflow_match, print_program};
+pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
+pub use meter::{parse_meter, print_meter};
 
 use self::{
     cursor::{Cursor, Form, Piece},
     matching::MatchReader,
 };
 use crate::{
-    flow::{Action, Match, Origin, Rule, RuleStats},
+    flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
     table::Filter,
-    types::{Priority, TableId},
+    types::{GroupId, PortNo, Priority, TableId},
 };
 
 /// Words of dumps that say how a rule has fared, not what it is.
@@ -44,12 +51,6 @@ const STATISTICS: &[&str] = &[
     "hard_age",
     "used",
 ];
-/// Flags that ask for nothing this switch would do differently without.
-const IGNORED_FLAGS: &[&str] = &["reset_counts", "no_packet_counts", "no_byte_counts"];
-/// Parts of a flow description that this switch does not have yet.
-const UNSUPPORTED: &[&str] = &["send_flow_rem", "check_overlap", "out_port", "out_group"];
-/// Limits of a rule's life, refused unless they are zero, which is "none".
-const LIFETIME: &[&str] = &["idle_timeout", "hard_timeout", "importance"];
 
 /// Text was not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,9 @@ pub fn parse_flow(text: &str, ports: &PortTable) -> Result<Rule, TextError> {
     let Some(actions) = actions else {
         return Err(Piece { text: "", at: text.len() }.error("the rule has no actions; `actions=drop` drops"));
     };
+    if flow.out_port.is_some() || flow.out_group.is_some() {
+        return Err(Piece::whole("").error("`out_port` and `out_group` choose rules; a rule has neither"));
+    }
     if flow.cookie.1 != u64::MAX {
         return Err(Piece::whole("").error("the cookie of a rule has no mask"));
     }
@@ -96,6 +100,7 @@ pub fn parse_flow(text: &str, ports: &PortTable) -> Result<Rule, TextError> {
         actions,
         cookie: flow.cookie.0,
         origin: Arc::new(Origin::default()),
+        life: flow.life,
         stats: Arc::new(RuleStats::default()),
     })
 }
@@ -113,8 +118,12 @@ pub fn parse_filter(text: &str, ports: &PortTable) -> Result<Filter, TextError> 
     if flow.priority.is_some() {
         return Err(Piece::whole("").error("rules cannot be chosen by priority"));
     }
+    if flow.life != RuleLife::default() {
+        return Err(Piece::whole("").error("rules cannot be chosen by timeouts, importance or flags"));
+    }
     let (cookie, cookie_mask) = flow.cookie;
-    Ok(Filter { table: flow.table, matching: flow.matching.finish()?, cookie, cookie_mask })
+    let (table, out_port, out_group) = (flow.table, flow.out_port, flow.out_group);
+    Ok(Filter { table, matching: flow.matching.finish()?, cookie, cookie_mask, out_port, out_group })
 }
 
 /// Reads a match: `tcp,tp_dst=80`.
@@ -144,7 +153,7 @@ pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
 
 /// Prints actions so that [`parse_actions`] reads the same.
 pub fn print_actions(actions: &[Action]) -> String {
-    action::print(actions)
+    print::actions(actions)
 }
 
 /// Prints a rule so that [`parse_flow`] reads the same, without statistics and origin.
@@ -159,13 +168,22 @@ pub fn print_flow_with_stats(rule: &Rule) -> String {
 }
 
 fn print_with(rule: &Rule, stats: &str) -> String {
-    let Rule { table, priority, cookie, .. } = rule;
+    let Rule { table, priority, cookie, life, .. } = rule;
+    let life = print_life(life);
     let matching = matching::print(&rule.matching);
     let comma = if matching.is_empty() { "" } else { "," };
-    let actions = action::print(&rule.actions);
+    let actions = print::actions(&rule.actions);
     format!(
-        "cookie={cookie:#x}, table={table},{stats} priority={priority}{comma}{matching} actions={actions}"
+        "cookie={cookie:#x}, table={table},{stats}{life} priority={priority}{comma}{matching} actions={actions}"
     )
+}
+
+fn print_life(life: &RuleLife) -> String {
+    let RuleLife { idle_timeout, hard_timeout, importance, flags, .. } = *life;
+    let limits = [("idle_timeout", idle_timeout), ("hard_timeout", hard_timeout), ("importance", importance)];
+    let limits =
+        limits.iter().filter(|(_, value)| *value != 0).map(|(name, value)| format!(" {name}={value},"));
+    limits.chain(flags.names().map(|name| format!(" {name}"))).collect()
 }
 
 impl fmt::Display for Match {
@@ -176,7 +194,7 @@ impl fmt::Display for Match {
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&action::print_one(self))
+        f.write_str(&print::one(self))
     }
 }
 
@@ -193,12 +211,23 @@ struct FlowReader<'a> {
     priority: Option<Priority>,
     /// Value and mask.
     cookie: (u64, u64),
+    life: RuleLife,
+    out_port: Option<PortNo>,
+    out_group: Option<GroupId>,
 }
 
 impl<'a> FlowReader<'a> {
     fn new(ports: &'a PortTable) -> Self {
         let matching = MatchReader::new(ports);
-        Self { matching, table: None, priority: None, cookie: (0, u64::MAX) }
+        Self {
+            matching,
+            table: None,
+            priority: None,
+            cookie: (0, u64::MAX),
+            life: RuleLife::default(),
+            out_port: None,
+            out_group: None,
+        }
     }
 
     /// Reads up to the actions, and gives those back.
@@ -230,19 +259,25 @@ impl<'a> FlowReader<'a> {
             word if STATISTICS.contains(&word) => {
                 form.value(name)?;
             }
-            word if IGNORED_FLAGS.contains(&word) => form.bare(name)?,
-            word if LIFETIME.contains(&word) => {
-                if value::number(form.value(name)?)? != 0 {
-                    return Err(name.error(format!("`{word}` is not supported yet")));
+            "idle_timeout" => self.life.idle_timeout = value::integer(form.value(name)?)?,
+            "hard_timeout" => self.life.hard_timeout = value::integer(form.value(name)?)?,
+            "importance" => self.life.importance = value::integer(form.value(name)?)?,
+            "out_port" => self.out_port = Some(names::port(form.value(name)?, self.matching.ports)?),
+            "out_group" => self.out_group = Some(action::group_id(form.value(name)?)?),
+            word => match flag(word) {
+                Some(flag) => {
+                    form.bare(name)?;
+                    self.life.flags = self.life.flags.with(flag);
                 }
-            }
-            word if UNSUPPORTED.contains(&word) => {
-                return Err(name.error(format!("`{word}` is not supported yet")));
-            }
-            _ => self.matching.item(name, form)?,
+                None => self.matching.item(name, form)?,
+            },
         }
         Ok(())
     }
+}
+
+fn flag(name: &str) -> Option<RuleFlags> {
+    RuleFlags::NAMES.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag)
 }
 
 /// A cookie with or without a mask; the mask -1 is all bits.

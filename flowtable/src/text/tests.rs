@@ -8,11 +8,17 @@ use super::*;
 use crate::{
     drop::DropReason,
     field::{Field, SubField},
+    flow::{Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm, PuntReason, ToController},
+    group::{Bucket, Group, GroupKind, Selection, SelectionMethod},
     key::{FlowMask, low_bits},
+    meter::{BandConfig, BandKind, Meter, MeterConfig, MeterUnit},
     port::{PortInfo, PortRole},
-    program::{DropCause, Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
-    table::{MAX_NESTING, check_match},
-    types::{PortNo, Vni},
+    program::{
+        DropCause, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, Punt, TunnelHeader, TunnelKind,
+        VlanTag,
+    },
+    table::{BucketChoice, BucketPlace, GroupChange, MAX_NESTING, check_match, check_rule},
+    types::{BucketId, MeterId, PortNo, Vni},
 };
 
 fn ports() -> PortTable {
@@ -120,6 +126,54 @@ fn set_field() -> impl Strategy<Value = Action> {
         })
 }
 
+/// Actions that few rules have.
+fn special_action() -> impl Strategy<Value = Action> {
+    use proptest::{collection::vec, option::of, sample::select};
+    let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
+    let other_port = port_no().prop_filter("stands for none", |port| *port != PortNo::IN_PORT);
+    let target = || sub_field().prop_filter("read-only", |sub| sub.field.info().writable);
+    let fields = || select(HashFields::ALL).prop_map(|(_, fields)| fields);
+    let controller = (any::<u16>(), select(PuntReason::ALL), any::<u16>(), vec(any::<u8>(), 0..20)).prop_map(
+        |(max_len, reason, controller, userdata)| {
+            Action::Controller(Box::new(ToController { max_len, reason, controller, userdata }))
+        },
+    );
+    let algorithm = select(MultipathAlgorithm::ALL).prop_map(|(_, algorithm)| algorithm);
+    let multipath = (fields(), any::<u16>(), algorithm, any::<u32>(), any::<u32>(), target()).prop_map(
+        |(fields, basis, algorithm, n_links, argument, dst)| {
+            Action::Multipath(Box::new(Multipath { fields, basis, algorithm, n_links, argument, dst }))
+        },
+    );
+    let algorithm = select(BundleAlgorithm::ALL).prop_map(|(_, algorithm)| algorithm);
+    let bundle = (fields(), any::<u16>(), algorithm, vec(port_no(), 0..4), of(target())).prop_map(
+        |(fields, basis, algorithm, members, dst)| {
+            Action::Bundle(Box::new(Bundle { fields, basis, algorithm, members, dst }))
+        },
+    );
+    prop_oneof![
+        (port_no(), any::<u32>()).prop_map(|(port, max_len)| Action::OutputTruncated { port, max_len }),
+        (port_no(), any::<u32>()).prop_map(|(port, queue)| Action::Enqueue { port, queue }),
+        any::<u32>().prop_map(Action::SetQueue),
+        controller,
+        vec(any::<u16>(), 1..4).prop_map(Action::DecTtlOrTell),
+        any::<u16>().prop_map(Action::PushMpls),
+        any::<u16>().prop_map(Action::PopMpls),
+        sub_field().prop_map(Action::Push),
+        target().prop_map(Action::Pop),
+        (0..Field::ALL.len()).prop_map(|idx| Action::DeleteField(Field::ALL[idx])),
+        (of(other_port), of(table())).prop_map(|(port, table)| Action::ResubmitCt { port, table }),
+        vec(any::<u8>(), 0..20).prop_map(Action::Note),
+        multipath,
+        bundle,
+        (any::<u32>(), any::<u8>(), any::<u8>()).prop_map(|(id, clause, n_clauses)| Action::Conjunction {
+            id,
+            clause,
+            n_clauses
+        }),
+        select(vec![Action::PopQueue, Action::DecMplsTtl, Action::Exit]),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
     let moved = (sub_field(), sub_field()).prop_filter_map("read-only", |(src, dst)| {
@@ -141,8 +195,77 @@ fn action() -> impl Strategy<Value = Action> {
         any::<u16>().prop_map(Action::PushVlan),
         Just(Action::PopVlan),
         any::<u64>().prop_map(Action::SetTunnel),
+        special_action(),
+        special_action(),
+        (0..=0xffff_ff00_u32).prop_map(|id| Action::Group(GroupId::new(id).unwrap())),
+        (1..=0xffff_0000_u32).prop_map(|id| Action::Meter(MeterId::new(id).unwrap())),
+        Just(Action::ClearActions),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(value, mask)| Action::WriteMetadata { value: value & mask, mask }),
     ];
-    simple.prop_recursive(3, 12, 4, |inner| proptest::collection::vec(inner, 0..4).prop_map(Action::Clone))
+    simple.prop_recursive(3, 12, 4, |inner| {
+        let list = || proptest::collection::vec(inner.clone(), 0..4);
+        prop_oneof![list().prop_map(Action::Clone), list().prop_map(Action::WriteActions)]
+    })
+}
+
+fn life() -> impl Strategy<Value = RuleLife> {
+    let number = || prop_oneof![Just(0), any::<u16>()];
+    (number(), number(), number(), any::<u8>()).prop_map(|(idle_timeout, hard_timeout, importance, bits)| {
+        let named = RuleFlags::NAMES.iter().enumerate().filter(|(idx, _)| bits >> idx & 1 != 0);
+        let flags = named.fold(RuleFlags::default(), |flags, (_, (_, flag))| flags.with(*flag));
+        RuleLife { idle_timeout, hard_timeout, importance, flags, ..RuleLife::default() }
+    })
+}
+
+fn group() -> impl Strategy<Value = Group> {
+    let id = || (0..=0xffff_ff00_u32).prop_map(|id| GroupId::new(id).unwrap());
+    let field = (0..Field::ALL.len(), any::<u128>()).prop_map(|(idx, noise)| {
+        let field = Field::ALL[idx];
+        let bits = noise & field.all_bits();
+        (field, if field.info().maskable && bits != 0 { bits } else { field.all_bits() })
+    });
+    let fields = proptest::collection::vec(field, 0..4).prop_map(|mut fields| {
+        fields.sort_by_key(|(field, _)| *field);
+        fields.dedup_by_key(|(field, _)| *field);
+        fields
+    });
+    let methods = [SelectionMethod::Default, SelectionMethod::Hash, SelectionMethod::DpHash];
+    let selection = (proptest::sample::select(methods.to_vec()), any::<u64>(), fields)
+        .prop_map(|(method, param, fields)| GroupKind::Select(Selection { method, param, fields }));
+    let kind = prop_oneof![
+        Just(GroupKind::All),
+        Just(GroupKind::Indirect),
+        Just(GroupKind::FastFailover),
+        selection
+    ];
+    let of = proptest::option::of::<proptest::strategy::BoxedStrategy<GroupId>>;
+    let actions = proptest::collection::vec(action(), 0..3);
+    let bucket =
+        (0..=0xffff_ff00_u32, any::<u16>(), proptest::option::of(port_no()), of(id().boxed()), actions)
+            .prop_map(|(id, weight, watch_port, watch_group, actions)| {
+                let id = BucketId::new(id).unwrap();
+                Bucket { weight, watch_port, watch_group, ..Bucket::new(id, actions) }
+            });
+    (id(), kind, proptest::collection::vec(bucket, 0..4))
+        .prop_map(|(id, kind, buckets)| Group::new(id, kind, buckets))
+}
+
+fn meter() -> impl Strategy<Value = MeterConfig> {
+    let band = (1..=u32::MAX, any::<u32>(), 0..3_u8).prop_map(|(rate, burst_size, level)| {
+        let kind = if level == 0 { BandKind::Drop } else { BandKind::DscpRemark(level) };
+        BandConfig { kind, rate, burst_size }
+    });
+    let bands = proptest::collection::vec(band, 0..4);
+    (1..=0xffff_0000_u32, any::<bool>(), any::<bool>(), any::<bool>(), bands).prop_map(
+        |(id, is_kbps, burst, stats, mut bands)| {
+            if !burst {
+                bands.iter_mut().for_each(|band| band.burst_size = 0);
+            }
+            let unit = if is_kbps { MeterUnit::Kbps } else { MeterUnit::Pktps };
+            MeterConfig { id: MeterId::new(id).unwrap(), unit, burst, stats, bands }
+        },
+    )
 }
 
 proptest! {
@@ -163,7 +286,7 @@ proptest! {
     #[test]
     fn rules_read_back_as_printed(
         m in valid_match(), actions in proptest::collection::vec(action(), 0..3),
-        table in 0..=254_u8, priority in any::<u16>(), cookie in any::<u64>(),
+        table in 0..=254_u8, priority in any::<u16>(), cookie in any::<u64>(), life in life(),
     ) {
         let rule = Rule {
             table: TableId::new(table).unwrap(),
@@ -172,12 +295,47 @@ proptest! {
             actions,
             cookie,
             origin: Arc::default(),
+            life,
             stats: Arc::default(),
         };
         for text in [print_flow(&rule), print_flow_with_stats(&rule)] {
             let read = parse_flow(&text, &ports()).unwrap();
             prop_assert_eq!(print_flow(&read), rule.to_string());
             prop_assert_eq!((read.matching, read.actions), (rule.matching.clone(), rule.actions.clone()));
+            prop_assert_eq!(read.life, rule.life);
+        }
+    }
+
+    #[test]
+    fn groups_read_back_as_printed(group in group()) {
+        let text = print_group(&group);
+        prop_assert_eq!(parse_group(&text, &ports()), Ok(group), "{}", text);
+    }
+
+    #[test]
+    fn meters_read_back_as_printed(meter in meter()) {
+        let text = print_meter(&meter);
+        prop_assert_eq!(parse_meter(&text), Ok(meter.clone()), "{}", text);
+        prop_assert_eq!(parse_meter(&text.replace(' ', ",")), Ok(meter), "{}", text);
+    }
+
+    /// Text of groups and meters, cut and changed: no harm, and what is read prints as it is read.
+    #[test]
+    fn hostile_groups_and_meters_do_no_harm(group in group(), meter in meter(), at: usize, byte in any::<char>()) {
+        for text in [print_group(&group), print_meter(&meter)] {
+            let mut chars: Vec<char> = text.chars().collect();
+            let at = at % chars.len();
+            let cut: String = chars[..at].iter().collect();
+            chars[at] = byte;
+            let changed: String = chars.into_iter().collect();
+            for text in [cut, changed] {
+                if let Ok(group) = parse_group(&text, &ports()) {
+                    prop_assert_eq!(parse_group(&print_group(&group), &ports()), Ok(group));
+                }
+                if let Ok(meter) = parse_meter(&text) {
+                    prop_assert_eq!(parse_meter(&print_meter(&meter)), Ok(meter));
+                }
+            }
         }
     }
 
@@ -403,7 +561,14 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("nw_dst,actions=drop", 0, "needs a value", None),
         ("tcp=6,actions=drop", 4, "takes no value", None),
         ("nsh_mdtype=1,actions=drop", 0, "not supported yet", None),
-        ("idle_timeout=60,actions=drop", 0, "not supported yet", None),
+        ("idle_timeout=65536,actions=drop", 13, "too large", None),
+        ("out_group=3,actions=drop", 0, "choose rules", None),
+        ("send_flow_rem=1,actions=drop", 14, "takes no value", None),
+        ("actions=group:0xffffff01", 14, "group must be 0 to", None),
+        ("actions=meter:0", 14, "meter must be 1 to", None),
+        ("actions=meter:slowpath", 14, "not supported", None),
+        ("actions=write_actions:1", 8, "write write_actions(actions)", None),
+        ("actions=write_metadata:1/x", 25, "not a number", None),
         ("table=255,actions=drop", 6, "table must be 0 to 254", None),
         ("priority=65536,actions=drop", 9, "too large", None),
         ("icmp,icmp_type=256,actions=drop", 15, "256 is more than 255", None),
@@ -412,7 +577,15 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=ouput:2", 8, "no action or port `ouput`", Some("output")),
         ("actions=output:uplnk", 15, "no port `uplnk`", Some("uplink")),
         ("actions=output:2,ct(commit,zone=1)", 17, "`ct` is not supported yet", None),
-        ("actions=controller(userdata=00.00)", 8, "`controller` is not supported yet", None),
+        ("actions=controller(usredata=00.00)", 19, "`controller` has no `usredata`", Some("userdata")),
+        ("actions=controller(pause)", 19, "`pause` of a controller is not supported yet", None),
+        ("actions=controller(userdata=00.0)", 28, "not bytes", None),
+        ("actions=controller(reason=actoin)", 26, "no reason `actoin`", Some("action")),
+        ("actions=output(port=1)", 15, "write output(port=1,max_len=100)", None),
+        ("actions=conjunction(1,2)", 20, "write conjunction", None),
+        ("actions=multipath(eth_src,0,modulo,2,0,reg0[])", 28, "no algorithm", Some("modulo_n")),
+        ("actions=bundle(eth_src,0,hrw,ofport,1,2)", 36, "expected members", None),
+        ("actions=pop:dl_type", 12, "cannot be written", None),
         ("actions=drop,output:2", 8, "must be the only action", None),
         ("actions=set_field:1->reg99", 21, "no field `reg99`", Some("reg9")),
         ("actions=set_field:1->dl_type", 21, "`dl_type` cannot be written", None),
@@ -421,7 +594,7 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=move:reg0[0..3]->reg1[0..4]", 25, "cannot move 4 bits to 5 bits", None),
         ("actions=move:reg0[0..3]->reg1[5", 30, "`[` without `]`", None),
         ("actions=mod_tp_dst:80", 8, "the match names no protocol", None),
-        ("actions=resubmit(,1,ct)", 20, "not supported yet", None),
+        ("actions=resubmit(,1,tc)", 20, "expected `ct`", Some("ct")),
         ("actions=clone(output:2", 13, "`(` without `)`", None),
         ("actions=output:2)", 16, "`)` without `(`", None),
         ("actions=clone(output:2)x", 13, "expected a comma", None),
@@ -464,9 +637,114 @@ fn filters_choose_by_table_match_and_cookie() {
     assert_eq!((filter.table, filter.cookie, filter.cookie_mask), (TableId::new(3).ok(), 0x10, u64::MAX));
     assert_eq!(filter.matching, parse_match("ip", &ports()).unwrap());
     assert_eq!(parse_filter("", &ports()), Ok(Filter::default()));
-    for wrong in ["priority=5", "ip,actions=drop", "out_port=3"] {
+    let filter = parse_filter("out_port=3,out_group=7", &ports()).unwrap();
+    assert_eq!((filter.out_port, filter.out_group), (PortNo::new(3).ok(), GroupId::new(7).ok()));
+    for wrong in ["priority=5", "ip,actions=drop", "idle_timeout=5", "reset_counts"] {
         assert!(parse_filter(wrong, &ports()).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn groups_are_read_as_ovs_ofctl_does() {
+    let read = |text: &str| parse_group(text, &ports());
+    let print = |text: &str| read(text).map(|group| print_group(&group)).map_err(|error| error.reason);
+    assert_eq!(
+        print("group_id=1,type=select,selection_method=hash,fields(ip_dst,tcp_dst=0xff),bucket=weight:10,watch_port:web-1,actions=output:1,output:2,bucket=bucket_id:0,drop").unwrap(),
+        "group_id=1,type=select,selection_method=hash,fields(nw_dst,tcp_dst=0xff),\
+         bucket=bucket_id:1,weight:10,watch_port:1,actions=output:1,output:2,\
+         bucket=bucket_id:0,weight:1,actions=drop"
+    );
+    assert_eq!(
+        print("group_id=7 type=ff bucket=watch_port:2,output:2 bucket=watch_group:1,group:1").unwrap(),
+        "group_id=7,type=ff,bucket=bucket_id:0,watch_port:2,actions=output:2,\
+         bucket=bucket_id:1,watch_group:1,actions=group:1"
+    );
+    for (text, reason) in [
+        ("type=all,bucket=output:1", "needs `group_id`"),
+        ("group_id=1,bucket=output:1", "needs `type`"),
+        ("group_id=1,type=al,bucket=output:1", "no group type `al`"),
+        ("group_id=1,type=all,selection_method=hash,bucket=output:1", "only groups of type select"),
+        ("group_id=1,type=select,selection_method=hsh,bucket=output:1", "no selection method"),
+        ("group_id=1,type=select,fields(ip_dst,ip_dst),bucket=output:1", "there twice"),
+        ("group_id=1,type=select,fields(tcp_dst=0),bucket=output:1", "chooses no bits"),
+        ("group_id=1,type=select,fields(nw_proto=0x1),bucket=output:1", "only be used whole"),
+        ("group_id=1,type=all,bucket=weight:5", "no actions"),
+        ("group_id=1,type=all,bukcet=output:1", "a group has no `bukcet`"),
+        ("group_id=1,type=all,command_bucket_id=last,bucket=output:1", "for changing buckets"),
+    ] {
+        assert!(print(text).unwrap_err().contains(reason), "{text}");
+    }
+}
+
+#[test]
+fn changes_of_buckets_are_read() {
+    let known = |_| parse_group("group_id=1,type=all,bucket=output:1", &ports()).ok();
+    let read = parse_inserted_buckets("group_id=1,command_bucket_id=first,bucket=output:2", &ports(), known);
+    let Ok(GroupChange::InsertBuckets { at: BucketPlace::First, buckets, .. }) = read else {
+        panic!("{read:?}");
+    };
+    assert_eq!(buckets[0].id.get(), 1, "0 is taken");
+    let removed = |text| parse_removed_buckets(text, &ports()).map_err(|error| error.reason);
+    let Ok(GroupChange::RemoveBuckets { which, .. }) = removed("group_id=1,command_bucket_id=5") else {
+        panic!("not read");
+    };
+    assert_eq!(which, BucketChoice::Id(BucketId::new(5).unwrap()));
+    assert!(removed("group_id=1").unwrap_err().contains("say which"));
+    assert!(removed("group_id=1,type=all,command_bucket_id=all").unwrap_err().contains("changes buckets"));
+}
+
+#[test]
+fn meters_are_read_as_ovs_ofctl_does() {
+    let print = |text: &str| parse_meter(text).map(|meter| print_meter(&meter)).map_err(|error| error.reason);
+    assert_eq!(
+        print("meter=1,kbps,burst,stats,bands=type=drop,rate=1000,burst_size=50,type=dscp_remark,rate=10,prec_level=1")
+            .unwrap(),
+        "meter=1 kbps burst stats bands=type=drop rate=1000 burst_size=50 type=dscp_remark rate=10 prec_level=1"
+    );
+    assert_eq!(print("meter=2,band=type=drop,rate=5").unwrap(), "meter=2 kbps bands=type=drop rate=5");
+    for (text, reason) in [
+        ("kbps,bands=type=drop,rate=1", "needs `meter=number`"),
+        ("meter=1,kbps,pktps", "not both"),
+        ("meter=1,rate=5", "begins with"),
+        ("meter=1,bands=type=drop", "`rate` of at least 1"),
+        ("meter=1,bands=type=drop,rate=0", "`rate` of at least 1"),
+        ("meter=1,bands=type=drop,rate=5,burst_size=3", "needs the flag `burst`"),
+        ("meter=1,bands=type=drop,rate=5,prec_level=1", "only dscp_remark"),
+        ("meter=1,bands=type=dscp_remark,rate=5", "needs `prec_level`"),
+        ("meter=1,bands=type=drip,rate=5", "no band type"),
+        ("meter=1,bands=bands=type=drop,rate=5", "within"),
+        ("meter=1,bnads=type=drop", "a meter has no `bnads`"),
+    ] {
+        assert!(print(text).unwrap_err().contains(reason), "{text}: {:?}", print(text));
+    }
+}
+
+#[test]
+fn metered_programs_print_what_depends_on_a_meter() {
+    let meter = |text: &str| Arc::new(Meter::new(parse_meter(text).unwrap(), None, Default::default()));
+    let rule = Arc::new(parse_flow("actions=drop", &ports()).unwrap());
+    let step = |id: u32, emits, n_within| MeterStep {
+        meter: meter(&format!("meter={id},bands=type=drop,rate=1")),
+        rule: Arc::clone(&rule),
+        emits,
+        n_within,
+    };
+    let emit = |number| Emit {
+        n_vlan_pops: 0,
+        vlan_pushes: vec![],
+        edits: vec![],
+        tunnel: None,
+        port: PortNo::new(number).unwrap(),
+        extras: None,
+    };
+    let program = Program {
+        emits: vec![emit(1), emit(2), emit(3)],
+        meters: vec![step(1, 1..2, 0), step(2, 2..2, 0), step(3, 2..3, 0), step(4, 3..3, 0)],
+        drop: None,
+    };
+    assert_eq!(print_program(&program), "1,clone(meter(1),2),clone(meter(2)),meter(3),3,clone(meter(4))");
+    let dropped = Program { emits: vec![], ..program };
+    assert!(print_program(&dropped).starts_with("meter(1),"));
 }
 
 #[test]
@@ -544,6 +822,7 @@ fn programs_print_like_datapath_actions() {
         edits: vec![],
         tunnel: None,
         port: port(number),
+        extras: None,
     };
     let routed = Emit {
         edits: vec![edit(Field::EthDst, 0x0a00_0000_0001), edit(Field::NwTtl, 63), edit(Field::UdpDst, 53)],
@@ -559,7 +838,7 @@ fn programs_print_like_datapath_actions() {
         tunnel_port: port(9),
     };
     let tunnelled = Emit { tunnel: Some(Arc::new(header)), ..plain(1) };
-    let print = |emits: Vec<Emit>| print_program(&Program { emits, drop: None });
+    let print = |emits: Vec<Emit>| print_program(&Program { emits, ..Program::default() });
 
     assert_eq!(
         print(vec![routed.clone()]),
@@ -573,9 +852,44 @@ fn programs_print_like_datapath_actions() {
         print(vec![tunnelled]),
         "tnl_push(tnl_port(9),geneve(vni=0x7b,dst=192.0.2.2,size=58),out_port(1))"
     );
+    let labels = Some(LabelEdit { n_pops: 1, pushes: vec![0x1_0340], eth_type: 0x8847 });
+    let extras = Some(Box::new(Extras { labels, max_len: Some(64), queue: Some(2), punt: None }));
+    assert_eq!(
+        print(vec![Emit { extras, ..plain(7) }]),
+        "pop_mpls(eth_type=0x8847),push_mpls(label=16,tc=1,ttl=64,bos=1,eth_type=0x8847),trunc(64),queue(2),7"
+    );
+    let punt = Punt {
+        to: ToController { controller: 3, ..ToController::default() },
+        table: TableId::FIRST,
+        cookie: 0,
+        metadata: Match::any(),
+    };
+    let extras = Some(Box::new(Extras { punt: Some(Arc::new(punt)), ..Extras::default() }));
+    assert_eq!(
+        print(vec![Emit { extras, ..plain(0xfffd) }]),
+        "userspace(controller(reason=action,id=3,max_len=65535))"
+    );
     let nat = Emit { edits: vec![edit(Field::NwDst, 0x0a00_0001), edit(Field::NwTtl, 63)], ..plain(3) };
     assert_eq!(print(vec![nat]), "set(ipv4(dst=10.0.0.1,ttl=63)),3");
     let cause = DropCause { reason: DropReason::TtlExpired, rule: None };
-    assert_eq!(print_program(&Program { emits: vec![], drop: Some(cause) }), "drop(ttl-expired)");
+    assert_eq!(print_program(&Program { drop: Some(cause), ..Program::default() }), "drop(ttl-expired)");
     assert_eq!(print(vec![]), "drop");
+}
+
+/// What users paste loads, and prints as what it is.
+#[test]
+fn pasted_dumps_load_unchanged() {
+    let lines =
+        include_str!("testdata/dumps.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut n_lines = 0;
+    for line in lines {
+        let rule = parse_flow(line, &ports()).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        check_rule(&rule).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        let printed = rule.to_string();
+        let again = parse_flow(&printed, &ports()).unwrap_or_else(|error| panic!("{printed}\n{error}"));
+        assert_eq!((&again.matching, &again.actions), (&rule.matching, &rule.actions), "{line}\n{printed}");
+        assert_eq!((again.table, again.priority, again.cookie), (rule.table, rule.priority, rule.cookie));
+        n_lines += 1;
+    }
+    assert!(n_lines >= 80, "{n_lines}");
 }

@@ -255,6 +255,7 @@ proptest! {
             actions: Vec::new(),
             cookie: 0,
             origin: Arc::default(),
+            life: Default::default(),
             stats: Arc::default(),
         };
         for matching in &matches {

@@ -42,7 +42,16 @@ impl RuleSet {
     pub(super) fn add(&mut self, head: Head, actions: Vec<Action>) {
         let Head { table, priority, matching, cookie, origin } = head;
         let words = matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect();
-        let mut rule = Rule { table, priority, matching, actions, cookie, origin, stats: Arc::default() };
+        let mut rule = Rule {
+            table,
+            priority,
+            matching,
+            actions,
+            cookie,
+            origin,
+            life: Default::default(),
+            stats: Arc::default(),
+        };
         if let Err(reason) = check_rule(&rule) {
             let object = if rule.origin.object.is_empty() { &rule.origin.stage } else { &rule.origin.object };
             self.error(object.clone(), format!("{}: {reason}", rule.origin.stage));

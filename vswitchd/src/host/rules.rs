@@ -83,6 +83,7 @@ mod tests {
             actions: vec![Action::Output(PortNo::new(port).unwrap())],
             cookie: 0,
             origin: Arc::new(Origin::default()),
+            life: Default::default(),
             stats: Arc::new(RuleStats::default()),
         }
     }
