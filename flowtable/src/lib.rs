@@ -14,6 +14,10 @@
 //!    [`Sink`](switch::Sink). Copies for a controller wait in the switch
 //!    ([`PacketIn`](switch::PacketIn)).
 //!
+//! A [`group`] gives a packet several ways or chooses one of them; a [`meter`] measures each
+//! packet when its program is carried out, so that no cache decides about rates. Both are
+//! part of the [`table`]s and change in the same transactions as the rules.
+//!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
 //! frames for tests and tools.

@@ -1,4 +1,4 @@
-//! Flow text: matches, actions and rules in the syntax of ovs-ofctl(8), read and
+//! Flow text: matches, actions, rules, groups and meters in the syntax of ovs-ofctl(8), read and
 //! printed, and cache entries in that of datapath dumps, printed.
 //!
 //! What is printed reads back as the same. What is not understood is refused, with its
