@@ -12,6 +12,7 @@ mod demo;
 mod deny;
 mod packages;
 mod progress;
+mod soak;
 mod test;
 mod tidy;
 
@@ -35,6 +36,7 @@ struct Cli {
 enum Command {
     Demo(demo::Demo),
     Test(test::Test),
+    Soak(soak::Soak),
     Ci(ci::Ci),
     Tidy(tidy::Tidy),
     /// Traffic from within a namespace, for the demo.
@@ -66,6 +68,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Ci(ci) => ci.run(),
         Command::Tidy(tidy) => tidy.run(),
         Command::Probe { words } => probe::main(&words),

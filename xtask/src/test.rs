@@ -9,6 +9,7 @@ use ferroflow_tests::{privilege, say};
 use crate::cargo::{cargo, show};
 use crate::packages;
 use crate::progress::Progress;
+use crate::soak;
 
 /// Run every test. As root nothing is skipped.
 #[derive(Debug, Args)]
@@ -46,6 +47,10 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
         tests.env_remove(privilege::UNPRIVILEGED);
     }
     show(&mut tests, deadline)?;
+    progress.step("comparing the switch with the oracle");
+    soak::run(soak::PER_RUN, None, deadline)?;
+    progress.step("replaying the fuzzing corpus at full speed");
+    show(&mut cargo(&["test", "--quiet", "--profile", "soak", "--package", "ferroflow-fuzz"]), deadline)?;
     progress.step(if skips {
         "all tests that need no root pass; the others were SKIPPED"
     } else {

@@ -33,6 +33,9 @@ const PROMISES: &[Promise] = &[
     Promise { name: "vswitchd", ours: &["ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
     Promise { name: "vswitchctl", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite"], never: NETWORK_API },
+    // The oracle sees the switch from outside: its text, its frames.
+    Promise { name: "oracle", ours: &["flowtable"], never: IO },
+    Promise { name: "ferroflow-fuzz", ours: &["flowtable", "oracle", "ovn-northd-lite"], never: IO },
     Promise { name: "ferroflow-tests", ours: &[], never: &["tokio", "tonic"] },
     Promise { name: "xtask", ours: &["ferroflow-tests"], never: &["tokio", "tonic"] },
 ];

@@ -1,0 +1,5 @@
+//! Fuzzes `texts::mac`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferroflow_fuzz::texts::mac(data));

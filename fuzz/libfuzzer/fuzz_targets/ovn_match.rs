@@ -1,0 +1,5 @@
+//! Fuzzes `texts::ovn_match`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferroflow_fuzz::texts::ovn_match(data));

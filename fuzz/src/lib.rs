@@ -1,0 +1,30 @@
+//! What hostile bytes and texts reach, each as a plain function that panics when something is wrong.
+//!
+//! Fuzzers call these through the programs in `fuzz/libfuzzer`; the test of this crate calls them with
+//! every file of `fuzz/corpus/<target>/` and with thousands of variations of each. A finding becomes a file
+//! of the corpus.
+//!
+//! [`frames`] what comes from wires and guests · [`texts`] what people and controllers write.
+#![forbid(unsafe_code)]
+
+pub mod frames;
+pub mod texts;
+
+/// A function under fuzzing.
+pub type Target = fn(&[u8]);
+
+/// All targets by name, which is also that of their folder of the corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("frame", frames::frame),
+    ("nd_options", frames::nd_options),
+    ("tunnel", frames::tunnel),
+    ("geneve", frames::geneve),
+    ("vxlan", frames::vxlan),
+    ("flow_text", texts::flow),
+    ("match_text", texts::matching),
+    ("actions_text", texts::actions),
+    ("key_text", texts::key),
+    ("mac_text", texts::mac),
+    ("ovn_match", texts::ovn_match),
+    ("ovn_actions", texts::ovn_actions),
+];

@@ -1,0 +1,103 @@
+//! Texts of people, files and controllers. What is understood prints as something that is understood alike.
+
+use std::sync::LazyLock;
+
+use flowtable::{
+    port::{PortInfo, PortRole, PortTable},
+    text,
+    types::{MacAddr, PortNo},
+};
+use ovn_northd_lite::{actions, expr};
+
+static PORTS: LazyLock<PortTable> = LazyLock::new(|| {
+    let mut ports = PortTable::default();
+    let info = PortInfo {
+        name: "vm1".to_owned(),
+        role: PortRole::Workload,
+        up: true,
+        mtu: 1500,
+        partial_checksums: false,
+    };
+    ports.insert(PortNo::new(1).expect("1 is a port"), info);
+    ports
+});
+
+fn with_text(data: &[u8], check: impl Fn(&str)) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        check(text);
+    }
+}
+
+/// A rule.
+pub fn flow(data: &[u8]) {
+    with_text(data, |line| {
+        let _ = text::parse_filter(line, &PORTS);
+        match text::parse_flow(line, &PORTS) {
+            Ok(rule) => {
+                let printed = text::print_flow(&rule);
+                let back =
+                    text::parse_flow(&printed, &PORTS).unwrap_or_else(|error| panic!("{printed}: {error}"));
+                assert_eq!((back.matching, back.actions), (rule.matching, rule.actions), "{printed}");
+            }
+            Err(error) => assert!(error.at <= line.len(), "{error}"),
+        }
+    });
+}
+
+/// A match.
+pub fn matching(data: &[u8]) {
+    with_text(data, |line| {
+        if let Ok(matching) = text::parse_match(line, &PORTS) {
+            let printed = matching.to_string();
+            assert_eq!(text::parse_match(&printed, &PORTS).as_ref(), Ok(&matching), "{printed}");
+        }
+    });
+}
+
+/// A list of actions.
+pub fn actions(data: &[u8]) {
+    with_text(data, |line| {
+        if let Ok(actions) = text::parse_actions(line, &PORTS) {
+            let printed = text::print_actions(&actions);
+            assert_eq!(text::parse_actions(&printed, &PORTS).as_ref(), Ok(&actions), "{printed}");
+        }
+    });
+}
+
+/// The description of a packet.
+pub fn key(data: &[u8]) {
+    with_text(data, |line| {
+        if let Ok(key) = text::parse_key(line, &PORTS) {
+            flowtable::build::frame_from_key(&key, 8);
+        }
+    });
+}
+
+/// A MAC address.
+pub fn mac(data: &[u8]) {
+    with_text(data, |line| {
+        if let Ok(mac) = line.parse::<MacAddr>() {
+            assert_eq!(mac.to_string().parse(), Ok(mac));
+        }
+    });
+}
+
+/// A match in OVN's language.
+pub fn ovn_match(data: &[u8]) {
+    with_text(data, |line| {
+        let _ = ovn_northd_lite::check_match(line);
+        if let Ok(expr) = expr::parse(line) {
+            let _ = expr.to_matches(&|_| Some(1));
+        }
+    });
+}
+
+/// Actions in OVN's language.
+pub fn ovn_actions(data: &[u8]) {
+    with_text(data, |line| {
+        if let Ok(statements) = actions::parse(line) {
+            let printed = actions::print(&statements);
+            assert_eq!(actions::parse(&printed).as_ref(), Ok(&statements), "{printed}");
+        }
+    });
+}

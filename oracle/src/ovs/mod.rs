@@ -1,0 +1,243 @@
+//! Open vSwitch, run beside the tests: Debian's own programs from unpacked packages, without installing
+//! anything, without privileges, with dummy ports. What it sends is read from the capture files that its
+//! dummy ports write.
+//!
+//! [`package`] gets the programs · [`unixctl`] talks to the daemon · [`pcap`] reads captures.
+
+pub mod package;
+pub mod pcap;
+pub mod unixctl;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::{package::Package, pcap::Capture, unixctl::Unixctl};
+use crate::compare::hex;
+
+/// The daemons start in a third of a second; this is for a machine that is busy.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Protocol in which rules are handed over. Some actions exist in one and not in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenFlow 1.0, with `mod_vlan_vid`.
+    OpenFlow10,
+    /// OpenFlow 1.3, with `push_vlan` and `goto_table`.
+    OpenFlow13,
+}
+
+/// A running Open vSwitch with one bridge. It ends, and its folder goes, with this value.
+#[derive(Debug)]
+pub struct Ovs {
+    package: Package,
+    folder: PathBuf,
+    captures: BTreeMap<u32, Capture>,
+    unixctl: Option<Unixctl>,
+    children: Vec<Child>,
+}
+
+impl Ovs {
+    /// Starts it with these ports, named `p` and the number.
+    ///
+    /// # Errors
+    /// When a daemon does not start.
+    pub fn start(package: Package, ports: &[u32]) -> Result<Self> {
+        static N_STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ff-ovs-{}-{}", std::process::id(), N_STARTED.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut ovs =
+            Self { package, folder, captures: BTreeMap::new(), unixctl: None, children: Vec::new() };
+        ovs.start_daemons()?;
+        ovs.make_bridge(ports)?;
+        Ok(ovs)
+    }
+
+    fn start_daemons(&mut self) -> Result<()> {
+        let schema = self.package.file("usr/share/openvswitch/vswitch.ovsschema");
+        let database = self.path("conf.db");
+        self.run("usr/bin/ovsdb-tool", &["create", &text(&database), &text(&schema)])?;
+        let remote = format!("--remote=punix:{}", text(&self.path("db.sock")));
+        let control = format!("--unixctl={}", text(&self.path("db.ctl")));
+        self.daemon("usr/sbin/ovsdb-server", &[&remote, &control, &text(&database)])?;
+        self.wait_for("db.sock")?;
+        self.run("usr/bin/ovs-vsctl", &[&self.database(), "--no-wait", "init"])?;
+        let control = format!("--unixctl={}", text(&self.path("vswitchd.ctl")));
+        let database = format!("unix:{}", text(&self.path("db.sock")));
+        // Dummy devices take the place of the system's: nothing of the host is touched.
+        let words = ["--enable-dummy=override", "--disable-system", &control, &database];
+        self.daemon("usr/lib/openvswitch-switch/ovs-vswitchd", &words)?;
+        self.wait_for("vswitchd.ctl")?;
+        self.unixctl = Some(Unixctl::connect(&self.path("vswitchd.ctl"))?);
+        Ok(())
+    }
+
+    fn make_bridge(&mut self, ports: &[u32]) -> Result<()> {
+        let mut words: Vec<String> = vec![self.database(), "--timeout=20".to_owned()];
+        // Two tags are looked through here, which is not Open vSwitch's default.
+        let bridge = "set Open_vSwitch . other_config:vlan-limit=2 -- add-br br0 -- set bridge br0 \
+                      datapath-type=dummy fail-mode=secure protocols=OpenFlow10,OpenFlow13";
+        words.extend(bridge.split_whitespace().map(str::to_owned));
+        for port in ports {
+            let capture = self.path(&format!("p{port}.pcap"));
+            let port_words = format!(
+                "-- add-port br0 p{port} -- set interface p{port} type=dummy ofport_request={port} \
+                 options:tx_pcap={}",
+                text(&capture)
+            );
+            words.extend(port_words.split_whitespace().map(str::to_owned));
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.run("usr/bin/ovs-vsctl", &words)?;
+        // First fragments show their ports, which is not Open vSwitch's default either.
+        let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
+        self.run("usr/bin/ovs-ofctl", &["set-frags", &bridge, "nx-match"])?;
+        for port in ports {
+            let name = format!("p{port}.pcap");
+            self.wait_for(&name)?;
+            self.captures.insert(*port, Capture::open(&self.path(&name))?);
+        }
+        Ok(())
+    }
+
+    /// The release.
+    pub fn version(&self) -> &str {
+        self.package.version()
+    }
+
+    /// Replaces all rules, and forgets what was cached for the old ones.
+    ///
+    /// # Errors
+    /// When a rule is refused.
+    pub fn set_flows(&mut self, protocol: Protocol, flows: &str) -> Result<()> {
+        let file = self.path("flows");
+        File::create(&file)?.write_all(flows.as_bytes())?;
+        let protocol = match protocol {
+            Protocol::OpenFlow10 => "OpenFlow10",
+            Protocol::OpenFlow13 => "OpenFlow13",
+        };
+        let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
+        self.run("usr/bin/ovs-ofctl", &["-O", protocol, "del-flows", &bridge])?;
+        self.run("usr/bin/ovs-ofctl", &["-O", protocol, "add-flows", &bridge, &text(&file)])?;
+        self.call("revalidator/purge", &[])?;
+        Ok(())
+    }
+
+    /// Lets a frame come in, and answers what leaves, sorted.
+    ///
+    /// # Errors
+    /// When Open vSwitch does not take it, or has ended.
+    pub fn send(&mut self, port: u32, frame: &[u8]) -> Result<Vec<(u32, Vec<u8>)>> {
+        let (before, start) = (self.n_lookups()?, Instant::now());
+        self.call("netdev-dummy/receive", &[&format!("p{port}"), &hex(frame)])?;
+        // One thread forwards and answers: once the lookup has been counted, all is done.
+        while self.n_lookups()? == before {
+            ensure!(start.elapsed() < START_LIMIT, "the frame is not taken: {}", hex(frame));
+        }
+        let mut sent = Vec::new();
+        for (port, capture) in &mut self.captures {
+            sent.extend(capture.new_frames()?.into_iter().map(|frame| (*port, frame)));
+        }
+        sent.sort();
+        Ok(sent)
+    }
+
+    /// Packets that its datapath has looked up.
+    fn n_lookups(&mut self) -> Result<u64> {
+        let text = self.call("dpctl/show", &[])?;
+        let line =
+            text.lines().find(|line| line.contains("lookups:")).context("dpctl/show tells no lookups")?;
+        Ok(line.split([':', ' ']).filter_map(|word| word.parse::<u64>().ok()).sum())
+    }
+
+    /// What Open vSwitch says to a command of ovs-appctl(8).
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn call(&mut self, method: &str, params: &[&str]) -> Result<String> {
+        self.unixctl.as_mut().context("Open vSwitch is not running")?.call(method, params)
+    }
+
+    fn database(&self) -> String {
+        format!("--db=unix:{}", text(&self.path("db.sock")))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for name in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
+            command.env(name, &self.folder);
+        }
+        command.env("LD_LIBRARY_PATH", self.package.libraries()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> Result<()> {
+        let program = text(&self.package.file(program));
+        let output =
+            self.command(&program).args(words).output().with_context(|| format!("cannot run {program}"))?;
+        if !output.status.success() {
+            bail!("{program} {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// Starts a daemon that ends with this process even if that is killed.
+    fn daemon(&mut self, program: &str, words: &[&str]) -> Result<()> {
+        let log = File::create(self.path(&format!("{}.log", self.children.len())))?;
+        let program = text(&self.package.file(program));
+        let child = self
+            .command("setpriv")
+            .args(["--pdeathsig", "KILL", &program])
+            .args(words)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {program} by setpriv, of util-linux"))?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    fn wait_for(&mut self, name: &str) -> Result<()> {
+        let (path, start) = (self.path(name), Instant::now());
+        while !path.exists() {
+            ensure!(start.elapsed() < START_LIMIT, "{} does not come", path.display());
+            for (idx, child) in self.children.iter_mut().enumerate() {
+                if let Some(status) = child.try_wait()? {
+                    let log = fs::read_to_string(self.folder.join(format!("{idx}.log")))?;
+                    bail!("an Open vSwitch daemon ended, {status}: {}", log.trim());
+                }
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ovs {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            // One that has ended already is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,190 @@
+//! The same rules and packets through Open vSwitch and through ours: the same frames out of the same
+//! ports. What is known to differ is listed in docs/differences-from-ovs.md, and only that is left out.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flowtable::{
+    build,
+    port::{PortInfo, PortRole, PortTable},
+    snapshot::Snapshot,
+    switch::{Switch, SwitchConfig},
+    table::{Change, Tables},
+    text,
+    types::{Epoch, PortNo, Timestamp},
+};
+use oracle::{
+    compare::{Collector, hex, print_rules},
+    frame,
+    interpreter::{Port, Ports, interpret},
+    ovs::{Ovs, Protocol, package::Package},
+    rng::Rng,
+    rules::{Repertoire, rules},
+    syntax::{Flow, Step},
+    traffic::{Arrival, arrival},
+};
+
+const PORTS: &[u32] = &[1, 2, 3, 4, 5];
+/// Random rule sets.
+const N_WORLDS: u64 = 400;
+/// Packets for each, every one of them twice.
+const N_ARRIVALS: usize = 40;
+/// No more rule sets are begun after this.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A switch of ours with its rules.
+struct Ours {
+    switch: Switch,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Ours {
+    fn new(flows: &str) -> Self {
+        let mut ports = PortTable::default();
+        for number in PORTS {
+            let (name, role) = (format!("p{number}"), PortRole::Workload);
+            let info = PortInfo { name, role, up: true, mtu: 1500, partial_checksums: false };
+            ports.insert(PortNo::new(*number).unwrap(), info);
+        }
+        let rule = |line| {
+            Change::Add(text::parse_flow(line, &ports).unwrap_or_else(|error| panic!("{line}: {error}")))
+        };
+        let tables = Tables::default().transact(flows.lines().map(rule).collect()).unwrap();
+        let snapshot = Snapshot {
+            epoch: Epoch::new(1).unwrap(),
+            tables: Arc::new(tables),
+            ports: Arc::new(ports),
+            ..Snapshot::default()
+        };
+        Self { switch: Switch::with_seed(SwitchConfig::default(), 1), snapshot: Arc::new(snapshot) }
+    }
+
+    /// What leaves, sorted.
+    fn send(&mut self, port: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        let port = PortNo::new(port).unwrap();
+        let (mut batch, mut sink) = (vec![build::packet(frame, port)], Collector::default());
+        self.switch.process(Timestamp::from_nanos(0), &self.snapshot, port, &mut batch, &mut sink);
+        sink.sent.sort();
+        sink.sent
+    }
+}
+
+/// Both switches do the same with each packet, also when they have seen it before.
+fn compare(ovs: &mut Ovs, protocol: Protocol, flows: &str, arrivals: &[Arrival]) -> usize {
+    let mut ours = Ours::new(flows);
+    ovs.set_flows(protocol, flows).unwrap_or_else(|error| panic!("{error:#}\n{flows}"));
+    for Arrival { port, frame } in arrivals.iter().chain(arrivals) {
+        let (theirs, ours) = (ovs.send(*port, frame).unwrap(), ours.send(*port, frame));
+        if theirs != ours {
+            let show = |sent: Vec<(u32, Vec<u8>)>| -> String {
+                sent.iter().map(|(port, frame)| format!("\n  {port} {}", hex(frame))).collect()
+            };
+            let trace = ovs.call("ofproto/trace", &["br0", &format!("in_port={port}"), &hex(frame)]);
+            panic!(
+                "port {port} {}\nOpen vSwitch sends{}\nwe send{}\n{flows}\n{}",
+                hex(frame),
+                show(theirs),
+                show(ours),
+                trace.unwrap_or_default()
+            );
+        }
+    }
+    2 * arrivals.len()
+}
+
+/// Packets that both switches treat alike; why others are left out is in docs/differences-from-ovs.md.
+fn comparable(flows: &[Flow], Arrival { port, frame }: &Arrival) -> bool {
+    let ports: Ports = PORTS.iter().map(|port| (*port, Port::Workload { up: true })).collect();
+    let outcome = interpret(flows, &ports, *port, frame);
+    let Some(view) = frame::view(frame) else { return false };
+    let dei = |tag: &usize| frame.get(tag + 2).is_some_and(|tci| tci & 0x10 != 0);
+    let ipv6_fragment = view.eth_type == 0x86dd && frame.get(view.l3 + 6) == Some(&44);
+    let readdressed_fragment =
+        (view.frag == 3 || ipv6_fragment) && writes(flows, &["->nw_src", "->nw_dst", "->ipv6_"]);
+    let protocol_zero = view.proto == 0 && matches!(view.eth_type, 0x0800 | 0x86dd);
+    !(protocol_zero
+        || outcome.dropped == Some("unsupported")
+        || view.tags.iter().any(dei)
+        || readdressed_fragment)
+}
+
+/// Some action of the rules has one of these in its text.
+fn writes(flows: &[Flow], texts: &[&str]) -> bool {
+    let has = |step: &Step| texts.iter().any(|text| step.to_string().contains(text));
+    flows.iter().any(|flow| flow.steps.iter().any(has))
+}
+
+#[test]
+fn random_rules_do_the_same_in_open_vswitch() {
+    let Some(package) = Package::get_or_skip("the comparison with Open vSwitch").unwrap() else { return };
+    let mut ovs = Ovs::start(package, PORTS).unwrap();
+    let start = Instant::now();
+    let (mut n_packets, mut n_worlds) = (0, 0);
+    for seed in 0..N_WORLDS {
+        if start.elapsed() > LIMIT {
+            break;
+        }
+        let mut rng = Rng::new(seed);
+        let protocol = rng.pick(&[Protocol::OpenFlow10, Protocol::OpenFlow13]);
+        let repertoire = Repertoire { ports: PORTS, tunnel: None, loops: false, protocol: Some(protocol) };
+        let flows = rules(&mut rng, &repertoire);
+        let arrivals: Vec<Arrival> = (0..N_ARRIVALS).map(|_| arrival(&mut rng)).collect();
+        let arrivals: Vec<Arrival> =
+            arrivals.into_iter().filter(|arrival| comparable(&flows, arrival)).collect();
+        n_packets += compare(&mut ovs, protocol, &print_rules(&flows), &arrivals);
+        n_worlds += 1;
+    }
+    eprintln!(
+        "Open vSwitch {}: {n_worlds} rule sets, {n_packets} packets, {:.0} s",
+        ovs.version(),
+        start.elapsed().as_secs_f64()
+    );
+    assert!(n_worlds >= N_WORLDS / 4, "only {n_worlds} rule sets in {LIMIT:?}");
+}
+
+/// Tables as people write them: a switch with VLANs, a router, a filter.
+const TABLES: &[&str] = &[
+    "table=0,priority=10,vlan_tci=0x0/0x1000,in_port=1,actions=push_vlan:0x8100,set_field:0x1064->vlan_vid,resubmit(,1)\n\
+     table=0,priority=5,dl_vlan=100,actions=resubmit(,1)\n\
+     table=1,priority=10,dl_vlan=100,dl_dst=02:00:00:00:00:02,actions=pop_vlan,output:2\n\
+     table=1,priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=FLOOD\n\
+     table=1,priority=0,actions=output:3\n",
+    "table=0,priority=10,ip,nw_dst=10.0.0.0/30,actions=dec_ttl,set_field:1->reg0,resubmit(,2)\n\
+     table=0,priority=20,ip,nw_dst=10.0.0.2,actions=dec_ttl,set_field:2->reg0,resubmit(,2)\n\
+     table=0,priority=9,ipv6,ipv6_dst=fd00::4/126,actions=dec_ttl,set_field:3->reg0,goto_table:2\n\
+     table=2,priority=1,reg0=1,actions=set_field:02:00:00:00:00:09->dl_src,output:1,IN_PORT\n\
+     table=2,priority=1,reg0=2,actions=move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],output:4\n\
+     table=2,priority=1,ipv6,reg0=3,actions=clone(set_field:fd00::1->ipv6_src,output:5),output:2\n",
+    "table=0,priority=30,tcp,tcp_dst=0x2/0xfffe,tcp_flags=+syn-ack,actions=drop\n\
+     table=0,priority=20,tcp,nw_src=10.0.0.0/29,actions=set_field:3->tcp_dst,output:2\n\
+     table=0,priority=20,udp6,udp_src=1,actions=set_field:11->ip_dscp,output:3\n\
+     table=0,priority=20,icmp6,icmp_type=135,icmp_code=0,nd_target=fd00::1/fd00::3,actions=FLOOD\n\
+     table=0,priority=10,arp,arp_op=1,actions=set_field:2->arp_op,move:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],IN_PORT\n\
+     table=0,priority=0,actions=output:4,output:5\n",
+];
+
+#[test]
+fn tables_that_people_write_do_the_same_in_open_vswitch() {
+    let Some(package) = Package::get_or_skip("the comparison of tables with Open vSwitch").unwrap() else {
+        return;
+    };
+    let mut ovs = Ovs::start(package, PORTS).unwrap();
+    let mut rng = Rng::new(7);
+    for flows in TABLES {
+        let sound = |arrival: &Arrival| {
+            // No fragments: they are in docs/differences-from-ovs.md.
+            comparable(&[], arrival)
+                && frame::view(&arrival.frame).is_some_and(|view| {
+                    let extended = view.eth_type == 0x86dd && arrival.frame.get(view.l3 + 6) == Some(&44);
+                    view.frag == 0 && !extended
+                })
+        };
+        let arrivals: Vec<Arrival> = (0..400).map(|_| arrival(&mut rng)).filter(sound).collect();
+        let n_packets = compare(&mut ovs, Protocol::OpenFlow13, flows, &arrivals);
+        assert!(n_packets > 200, "only {n_packets} packets");
+    }
+}

@@ -1,0 +1,39 @@
+//! `soak`: the switch against the oracle, for as long as one wants.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::cargo::{cargo, show};
+
+/// Triples of each `cargo xtask test`: under a minute where the programs are built already.
+pub(crate) const PER_RUN: u64 = 1_000_000;
+
+/// Compare the switch with the oracle: random rules, packets and states of the caches.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How many triples of rule set, packet and state of the caches.
+    #[arg(long, value_name = "N", default_value_t = PER_RUN)]
+    triples: u64,
+    /// Where to begin; each run without it begins elsewhere. A failure names the seed that brings it back.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+impl Soak {
+    pub(crate) fn run(self) -> Result<()> {
+        run(self.triples, self.seed, None)
+    }
+}
+
+/// Compares that many, until `deadline`.
+pub(crate) fn run(triples: u64, seed: Option<u64>, deadline: Option<Instant>) -> Result<()> {
+    let mut command =
+        cargo(&["run", "--quiet", "--profile", "soak", "--package", "oracle", "--bin", "soak", "--"]);
+    command.args(["--triples", &triples.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    show(&mut command, deadline)
+}
