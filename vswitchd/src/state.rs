@@ -1,5 +1,6 @@
-//! What outlives the process: attached ports, and the last network the controller sent,
-//! so that a restarted host forwards before (and without) a controller.
+//! What outlives the process: attached ports, and the last network the controller sent
+//! or, of a lab, the rules written by hand; so that a restarted host forwards before (and
+//! without) a controller.
 //!
 //! Each file is replaced as a whole by a rename; a file that cannot be read is set aside
 //! and told of, never trusted in part.
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 const PORTS: &str = "ports.json";
 const VIEW: &str = "view.bin";
+const FLOWS: &str = "flows.txt";
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct SavedPort {
     pub interface: String,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// Of a lab's port: its MTU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 /// The state directory cannot be used.
@@ -41,7 +46,8 @@ pub struct StateError {
 /// The state directory.
 #[derive(Debug)]
 pub struct StateDir {
-    dir: PathBuf,
+    /// `None`: nothing is kept.
+    dir: Option<PathBuf>,
 }
 
 impl StateDir {
@@ -55,7 +61,12 @@ impl StateDir {
             path: dir.to_owned(),
             source,
         })?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: Some(dir.to_owned()) })
+    }
+
+    /// Keeps nothing.
+    pub fn none() -> Self {
+        Self { dir: None }
     }
 
     /// Ports of the last run.
@@ -86,8 +97,21 @@ impl StateDir {
         self.replace(VIEW, Ok(view.encode_to_vec()))
     }
 
+    /// The rules of a lab's last run, a line each.
+    pub fn flows(&self) -> Option<String> {
+        self.read(FLOWS, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    }
+
+    /// Saves a lab's rules.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_flows(&self, flows: &str) -> Result<(), StateError> {
+        self.replace(FLOWS, Ok(flows.as_bytes().to_vec()))
+    }
+
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
-        let path = self.dir.join(name);
+        let path = self.dir.as_ref()?.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -106,8 +130,8 @@ impl StateDir {
     }
 
     fn replace(&self, name: &str, bytes: io::Result<Vec<u8>>) -> Result<(), StateError> {
-        let path = self.dir.join(name);
-        let fresh = self.dir.join(format!("{name}.new"));
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let (path, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
         let write = || {
             let mut file = fs::File::create(&fresh)?;
             file.write_all(&bytes?)?;
@@ -127,7 +151,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         assert!(state.ports().is_empty() && state.view().is_none());
-        let port = SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned() };
+        let port =
+            SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned(), mtu: None };
         state.save_ports(std::slice::from_ref(&port)).unwrap();
         state.save_view(&SyncResponse { revision: 7, ..SyncResponse::default() }).unwrap();
         assert_eq!(state.ports(), [port]);
@@ -136,5 +161,12 @@ mod tests {
         fs::write(dir.path().join(PORTS), b"[{\"port\":").unwrap();
         assert!(state.ports().is_empty());
         assert!(dir.path().join("ports.damaged").exists());
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_kept() {
+        let state = StateDir::none();
+        state.save_flows("actions=drop").unwrap();
+        assert!(state.flows().is_none() && state.ports().is_empty());
     }
 }

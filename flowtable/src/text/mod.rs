@@ -9,6 +9,7 @@
 //! as they are: their statistics are accepted and ignored.
 
 mod action;
+mod change;
 mod cursor;
 mod datapath;
 mod key;
@@ -19,6 +20,7 @@ mod value;
 
 use std::{fmt, sync::Arc};
 
+pub use change::{ChangeKind, parse_change};
 pub use datapath::{print_megaflow_match, print_program};
 
 use self::{
@@ -193,12 +195,13 @@ struct FlowReader<'a> {
     priority: Option<Priority>,
     /// Value and mask.
     cookie: (u64, u64),
+    cookie_has_mask: bool,
 }
 
 impl<'a> FlowReader<'a> {
     fn new(ports: &'a PortTable) -> Self {
         let matching = MatchReader::new(ports);
-        Self { matching, table: None, priority: None, cookie: (0, u64::MAX) }
+        Self { matching, table: None, priority: None, cookie: (0, u64::MAX), cookie_has_mask: false }
     }
 
     /// Reads up to the actions, and gives those back.
@@ -226,7 +229,11 @@ impl<'a> FlowReader<'a> {
                 let priority = Priority::new(value::integer(text)?);
                 self.priority = Some(priority.map_err(|error| text.error(error.to_string()))?);
             }
-            "cookie" => self.cookie = cookie(form.value(name)?)?,
+            "cookie" => {
+                let text = form.value(name)?;
+                self.cookie = cookie(text)?;
+                self.cookie_has_mask = text.text.contains('/');
+            }
             word if STATISTICS.contains(&word) => {
                 form.value(name)?;
             }

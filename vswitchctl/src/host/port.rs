@@ -92,11 +92,11 @@ pub(super) fn logical_port_id(text: &str) -> Result<String, CtlError> {
     }
 }
 
-/// What is shown of an interface that was detached.
+/// What is shown of a port that was taken away.
 #[derive(Debug, Serialize)]
-struct Detached {
-    name: String,
-    attached: bool,
+pub(super) struct Detached {
+    pub(super) name: String,
+    pub(super) attached: bool,
 }
 
 /// What is shown of a port.
@@ -158,8 +158,8 @@ impl From<Port> for PortView {
 }
 
 impl PortView {
-    /// What became of an interface that was attached.
-    fn sentence(&self) -> String {
+    /// What became of a port that was added.
+    pub(super) fn sentence(&self) -> String {
         let purpose = match &self.logical_port {
             Some(id) => format!(" for {id}"),
             None => String::new(),

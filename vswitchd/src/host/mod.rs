@@ -5,6 +5,7 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod lab;
 mod ports;
 mod rules;
 mod view;
@@ -29,6 +30,7 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use lab::{Injected, Lab, LabError, Sent};
 pub use ports::{Port, PortError};
 
 use crate::{
@@ -74,6 +76,8 @@ pub struct Host {
     incarnation: u64,
     dataplane: Dataplane,
     state: StateDir,
+    /// The ports are queues, not interfaces.
+    lab: Option<Lab>,
     /// Ports that are to be there, by interface.
     ports: BTreeMap<String, Port>,
     port_table: Arc<PortTable>,
@@ -92,17 +96,23 @@ pub struct Host {
 
 impl Host {
     /// Takes the state of the last run over: attaches its ports, and forwards by the last
-    /// network it was sent.
+    /// network it was sent, or by a lab's rules.
     ///
     /// # Errors
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
-    pub fn start(identity: Identity, dataplane: Dataplane, state: StateDir) -> Result<Self, PortError> {
+    pub fn start(
+        identity: Identity,
+        dataplane: Dataplane,
+        state: StateDir,
+        lab: Option<Lab>,
+    ) -> Result<Self, PortError> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut host = Self {
             identity,
             incarnation: since_epoch.as_nanos() as u64,
             dataplane,
             state,
+            lab,
             ports: BTreeMap::new(),
             port_table: Arc::default(),
             underlay: Arc::default(),
@@ -119,7 +129,11 @@ impl Host {
         };
         host.attach_uplink()?;
         host.restore_ports();
-        host.restore_view();
+        if host.is_handmade() {
+            host.restore_flows();
+        } else {
+            host.restore_view();
+        }
         Ok(host)
     }
 

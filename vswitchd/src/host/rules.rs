@@ -15,8 +15,12 @@ use super::{Host, TUNNEL};
 type RuleKey<'a> = (TableId, Priority, &'a Match);
 
 impl Host {
-    /// Brings the tables up to the view; the caller publishes them.
+    /// Brings the tables up to the view, unless rules are written by hand here; the caller
+    /// publishes them.
     pub(super) fn lower(&mut self) {
+        if self.is_handmade() {
+            return;
+        }
         let lowered = lower(&self.view, &self.local_ports());
         self.errors = lowered.errors.iter().map(ToString::to_string).collect();
         match self.tables.transact(changes(&self.tables, &lowered.rules)) {

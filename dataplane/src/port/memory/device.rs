@@ -28,6 +28,9 @@ pub enum InjectError {
     /// The queue to the switch is full.
     #[error("the memory port's queue is full; wait until the switch has taken some frames")]
     Full,
+    /// No worker has the port.
+    #[error("the memory port is not attached")]
+    NotAttached,
     /// The frame is longer than any port can carry.
     #[error("a frame of {len} bytes is too long; at most {max} are possible")]
     TooLong {
