@@ -6,9 +6,9 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use benches::{
-    measure::{Heap, case},
+    measure::{Heap, case, is_wanted},
     rules::{self, IN, LOCAL, PEER, UPLINK, port, snapshot},
-    traffic::{Load, random_frame, sent_by, udp_frame},
+    traffic::{Load, Source, random_frame, sent_by, udp_frame},
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use flowtable::{
@@ -26,10 +26,6 @@ use flowtable::{
 const LARGE: SwitchConfig = SwitchConfig { n_sessions: 1 << 18, n_megaflows: 1 << 18 };
 /// Megaflows alone.
 const NO_SESSIONS: SwitchConfig = SwitchConfig { n_sessions: 0, n_megaflows: 1 << 18 };
-
-fn frames(n: u32) -> Vec<Vec<u8>> {
-    (0..n).map(udp_frame).collect()
-}
 
 fn parse_all(criterion: &mut Criterion) {
     let (v4, v6) = (Host::v4(1), Host::v6(1));
@@ -55,7 +51,10 @@ fn parse_all(criterion: &mut Criterion) {
 
 /// A warmed-up load whose packets all leave, and none of which misses any more.
 fn hits(criterion: &mut Criterion, name: &str, config: SwitchConfig, rules: Vec<Rule>, n_flows: u32) {
-    let mut load = Load::new(config, snapshot(rules, LOCAL, PEER), port(IN), frames(n_flows)).warm();
+    if !is_wanted(name) {
+        return;
+    }
+    let mut load = Load::new(config, snapshot(rules, LOCAL, PEER), port(IN), Source::Flows(n_flows)).warm();
     let (before, n_sent) = (load.switch().counters(), load.n_sent());
     case(criterion, name, Heap::Untouched, 32, || load.step());
     let after = load.switch().counters();
@@ -102,7 +101,8 @@ fn translation(criterion: &mut Criterion) {
         let last = rules[rules.len() - 1].table;
         rules.extend(rules::one_mask().into_iter().map(|rule| Rule { table: last, ..rule }));
         let config = SwitchConfig { n_sessions: 1 << 10, n_megaflows: 1 << 10 };
-        let mut load = Load::new(config, snapshot(rules, LOCAL, PEER), port(IN), frames(20_000)).warm();
+        let mut load =
+            Load::new(config, snapshot(rules, LOCAL, PEER), port(IN), Source::Flows(20_000)).warm();
         let before = load.switch().counters();
         case(criterion, name, Heap::Used, 32, || load.step());
         let after = load.switch().counters();
@@ -111,7 +111,10 @@ fn translation(criterion: &mut Criterion) {
 }
 
 fn attack(criterion: &mut Criterion) {
-    let frames = (0..200_000).map(random_frame).collect();
+    if !is_wanted("megaflow/random-headers") {
+        return;
+    }
+    let frames = Source::Frames((0..200_000).map(random_frame).collect());
     let mut load = Load::new(LARGE, snapshot(rules::acl(), LOCAL, PEER), port(IN), frames).warm();
     case(criterion, "megaflow/random-headers", Heap::Used, 32, || load.step());
     let counters = load.switch().counters();
@@ -125,7 +128,7 @@ fn attack(criterion: &mut Criterion) {
 /// Every entry is out of date at its next hit.
 fn renewal(criterion: &mut Criterion) {
     let snapshot = snapshot(rules::tables(20, 60), LOCAL, PEER);
-    let mut load = Load::new(LARGE, Arc::clone(&snapshot), port(IN), frames(1)).warm();
+    let mut load = Load::new(LARGE, Arc::clone(&snapshot), port(IN), Source::Flows(1)).warm();
     let mut epoch = Epoch::ZERO.next();
     case(criterion, "translate/renewal", Heap::Used, 32, || {
         epoch = epoch.next();
@@ -138,9 +141,13 @@ fn renewal(criterion: &mut Criterion) {
 
 fn geneve(criterion: &mut Criterion) {
     hits(criterion, "geneve/encap", LARGE, rules::encap(PEER), 10_000);
-    let wire = sent_by(&snapshot(rules::encap(LOCAL), PEER, LOCAL), port(IN), &frames(10_000));
+    if !is_wanted("geneve/decap") {
+        return;
+    }
+    let flows: Vec<_> = (0..10_000).map(udp_frame).collect();
+    let wire = sent_by(&snapshot(rules::encap(LOCAL), PEER, LOCAL), port(IN), &flows);
     let snapshot = snapshot(rules::decap(), LOCAL, PEER);
-    let mut load = Load::new(LARGE, snapshot, port(UPLINK), wire).warm();
+    let mut load = Load::new(LARGE, snapshot, port(UPLINK), Source::Frames(wire)).warm();
     case(criterion, "geneve/decap", Heap::Untouched, 32, || load.step());
     let counters = load.switch().counters();
     assert_eq!(counters.n_packets, counters.n_forwarded, "geneve/decap drops");

@@ -14,15 +14,64 @@ use flowtable::{
 /// Bytes of a buffer.
 const BUF_LEN: usize = 2048;
 
-/// The smallest UDP frame of flow `n`, padded to 60 bytes. Neighbouring numbers differ in
-/// all of addresses and ports; the low four bits of the source port are `n % 16`.
-pub fn udp_frame(n: u32) -> Vec<u8> {
+/// Offset of the IPv4 source address in an untagged frame; destination and ports follow.
+const ADDRESSES: usize = 14 + 12;
+
+/// The smallest UDP frame, padded to 60 bytes.
+pub fn udp_template() -> Vec<u8> {
+    padded(build::udp(&Host::v4(1), &Host::v4(2), b""))
+}
+
+/// Makes such a frame one of flow `n`. Neighbouring numbers differ in all of addresses and
+/// ports; the low four bits of the source port are `n % 16`. Checksums stay as they are:
+/// the switch changes them, it does not check them.
+pub fn write_flow(frame: &mut [u8], n: u32) {
     let mixed = n.wrapping_mul(0x9e37_79b1);
-    let host =
-        |ip: u32, port: u32| Host { ip: Ipv4Addr::from_bits(ip).into(), port: port as u16, ..Host::v4(1) };
-    let from = host(0x0a00_0000 | mixed >> 12, 0x8000 | ((mixed & 0x7ff) << 4) | (n % 16));
-    let to = host(0x0b00_0000 | n & 0xff_ffff, mixed >> 16 | 1);
-    padded(build::udp(&from, &to, b""))
+    let src_port = 0x8000 | ((mixed & 0x7ff) << 4) | (n % 16);
+    let ports = src_port << 16 | mixed >> 16 | 1;
+    let words = [0x0a00_0000 | mixed >> 12, 0x0b00_0000 | n & 0xff_ffff, ports];
+    for (place, word) in frame[ADDRESSES..ADDRESSES + 12].chunks_exact_mut(4).zip(words) {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
+}
+
+/// The frame of flow `n`.
+pub fn udp_frame(n: u32) -> Vec<u8> {
+    let mut frame = udp_template();
+    write_flow(&mut frame, n);
+    frame
+}
+
+/// Where a load's frames come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// UDP flows, made one after the other: costs as little as a generator can.
+    Flows(u32),
+    /// Frames in memory, which adds the cost of reading them.
+    Frames(Vec<Vec<u8>>),
+}
+
+impl Source {
+    fn n_frames(&self) -> usize {
+        match self {
+            Self::Flows(n) => *n as usize,
+            Self::Frames(frames) => frames.len(),
+        }
+    }
+
+    /// Writes frame `idx` into a buffer; answers its length.
+    fn write(&self, template: &[u8], idx: usize, buf: &mut [u8]) -> usize {
+        let frame = match self {
+            Self::Flows(_) => template,
+            Self::Frames(frames) => &frames[idx],
+        };
+        let place = &mut buf[..frame.len()];
+        place.copy_from_slice(frame);
+        if let Self::Flows(_) = self {
+            write_flow(place, idx as u32);
+        }
+        frame.len()
+    }
 }
 
 /// A TCP frame of flow `n` whose addresses and ports are all random.
@@ -71,7 +120,8 @@ pub struct Load {
     switch: Switch,
     snapshot: Arc<Snapshot>,
     in_port: PortNo,
-    frames: Vec<Vec<u8>>,
+    source: Source,
+    template: Vec<u8>,
     next: usize,
     batch: Vec<Packet<Vec<u8>>>,
     pool: Pool,
@@ -79,14 +129,15 @@ pub struct Load {
 }
 
 impl Load {
-    /// A switch that these frames come to by a port, again and again.
-    pub fn new(config: SwitchConfig, snapshot: Arc<Snapshot>, in_port: PortNo, frames: Vec<Vec<u8>>) -> Self {
+    /// A switch that a source's frames come to by a port, again and again.
+    pub fn new(config: SwitchConfig, snapshot: Arc<Snapshot>, in_port: PortNo, source: Source) -> Self {
         let free = vec![vec![0; BUF_LEN]; 4 * MAX_BATCH];
         Self {
             switch: Switch::with_seed(config, 1),
             snapshot,
             in_port,
-            frames,
+            source,
+            template: udp_template(),
             next: 0,
             batch: Vec::with_capacity(MAX_BATCH),
             pool: Pool { free, ..Pool::default() },
@@ -98,7 +149,7 @@ impl Load {
     #[must_use]
     pub fn warm(mut self) -> Self {
         // Sessions replace each other only now and then.
-        for _ in 0..(4 * self.frames.len()).div_ceil(MAX_BATCH) {
+        for _ in 0..(4 * self.source.n_frames()).div_ceil(MAX_BATCH) {
             self.step();
         }
         self
@@ -107,11 +158,10 @@ impl Load {
     /// One batch.
     pub fn step(&mut self) {
         for _ in 0..MAX_BATCH {
-            let frame = &self.frames[self.next];
-            self.next = if self.next + 1 == self.frames.len() { 0 } else { self.next + 1 };
             let Some(mut buf) = self.pool.free.pop() else { continue };
-            buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
-            self.batch.push(Packet::new(buf, HEADROOM, frame.len(), self.in_port));
+            let len = self.source.write(&self.template, self.next, &mut buf[HEADROOM..]);
+            self.next = if self.next + 1 == self.source.n_frames() { 0 } else { self.next + 1 };
+            self.batch.push(Packet::new(buf, HEADROOM, len, self.in_port));
         }
         self.now += 1000;
         let now = Timestamp::from_nanos(self.now);
