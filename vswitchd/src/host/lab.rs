@@ -13,12 +13,12 @@ use std::{
 use dataplane::{BATCH, InjectError, MemoryPort, VirtualClock};
 use flowtable::{
     stats::DropCount,
-    table::{Change, TransactionError},
+    table::{Tables, TransactionError},
     text::{ChangeKind, TextError, parse_change, print_flow},
     types::{Epoch, MacAddr, PortNo, Timestamp},
 };
 
-use super::{Host, PortError};
+use super::{Host, PortError, rules::differences};
 use crate::state::StateError;
 
 /// MTU of a port that was not given one.
@@ -288,7 +288,7 @@ impl Host {
     }
 
     /// Changes rules in one transaction: all of it or nothing. With `replace` those that
-    /// are there go first.
+    /// are there go first, but one that stays the same keeps its statistics.
     ///
     /// # Errors
     /// Names the first change that is wrong, and why.
@@ -302,14 +302,15 @@ impl Host {
             let change = parse_change(*kind, text, &self.port_table);
             changes.push(change.map_err(|error| LabError::Text { index, error })?);
         }
-        if replace {
-            changes.insert(0, Change::Clear);
-        }
-        let tables = self.tables.transact(changes).map_err(|error| TransactionError {
-            // Counted as the caller does.
-            change: error.change + 1 - usize::from(replace),
-            ..error
-        })?;
+        // Counted as the caller does.
+        let counted = |error: TransactionError| TransactionError { change: error.change + 1, ..error };
+        let tables = if replace {
+            let wanted = Tables::default().transact(changes).map_err(counted)?;
+            let wanted: Vec<_> = wanted.rules().map(|rule| (**rule).clone()).collect();
+            self.tables.transact(differences(&self.tables, &wanted))?
+        } else {
+            self.tables.transact(changes).map_err(counted)?
+        };
         let text: String = tables.rules().map(|rule| print_flow(rule) + "\n").collect();
         self.state.save_flows(&text)?;
         self.tables = Arc::new(tables);
