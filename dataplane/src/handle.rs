@@ -170,9 +170,9 @@ impl Dataplane {
     /// Their queues should hold it; what they cannot take is dropped.
     ///
     /// # Errors
-    /// The port is not attached, or a frame is too long; those before it have been
-    /// switched.
+    /// The port is not attached, or a frame is too long; then none is switched.
     pub fn inject(&self, port: PortNo, memory: &MemoryPort, frames: Vec<Vec<u8>>) -> Result<(), InjectError> {
+        frames.iter().try_for_each(|frame| memory.check(frame))?;
         let worker = lock(&self.ports).get(&port).map(|registered| registered.worker);
         let seat = worker.and_then(|worker| self.fabric.seats().get(worker));
         let memory = memory.clone();

@@ -259,7 +259,7 @@ fn a_bundle_is_all_or_nothing() -> Result<()> {
     lab.text(&["flow", "add", "priority=1,actions=output:p1"])?;
     let before = lab.text(&["flow", "dump"])?;
     let cases = [
-        ("priority=2,ip,actions=drop\n# no port\npriority=3,ip,actions=output:p9\n", "rules:3: character 23"),
+        ("priority=2,ip,actions=drop\n# no port\npriority=3,ip,actions=output:p9\n", "rules:3: character 30"),
         ("delete\npriority=3,ip,actions=nosuch\n", "rules:2: character 23"),
         ("delete\nip,nw_src=10.0.0.999,actions=drop\n", "rules:2:"),
         ("delete\npriority=3,nw_src=10.0.0.1,actions=drop\n", "rules:2"),
@@ -391,6 +391,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() -> Result<()> {
 fn a_switch_of_interfaces_is_no_lab() -> Result<()> {
     let mut lab = Lab::new()?;
     lab.start(&["--socket", "lab.sock", "--state-dir", "state", "--log", "warn"])?;
+    let before = lab.text(&["flow", "dump"])?;
     let cases: [&[&str]; 5] = [
         &["lab", "port", "add", "p1"],
         &["lab", "inject", "p1", UDP],
@@ -402,7 +403,7 @@ fn a_switch_of_interfaces_is_no_lab() -> Result<()> {
         let said = lab.refusal(words)?;
         ensure!(said.contains("vswitchd --virtual"), "{words:?}: {said}");
     }
-    ensure!(list(&lab.json(&["flow", "dump"])?).is_empty());
+    ensure!(lab.text(&["flow", "dump"])? == before, "it was done all the same");
     Ok(())
 }
 
@@ -427,6 +428,17 @@ fn steps(page: &str) -> Vec<(String, String)> {
     steps
 }
 
+/// The same lines; `…` on the page stands for anything within one.
+fn is_as_shown(said: &str, page: &str) -> bool {
+    let is_line = |(said, page): (&str, &str)| match page.split_once('…') {
+        Some((start, end)) => {
+            said.len() >= start.len() + end.len() && said.starts_with(start) && said.ends_with(end)
+        }
+        None => said == page,
+    };
+    said.lines().count() == page.lines().count() && said.lines().zip(page.lines()).all(is_line)
+}
+
 #[test]
 fn the_tutorial_is_true() -> Result<()> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lab.md");
@@ -449,7 +461,7 @@ fn the_tutorial_is_true() -> Result<()> {
         }
         let finished = command::run(shell.args(["-c", &typed]), LIMIT)?;
         let said = finished.stdout + &finished.stderr;
-        if said != wanted {
+        if !is_as_shown(&said, &wanted) {
             bail!("$ {typed}\nprints\n{said}where the page has\n{wanted}{}", lab.log());
         }
     }

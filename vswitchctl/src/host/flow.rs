@@ -53,7 +53,7 @@ pub struct Mod {
 #[derive(Debug, Args)]
 pub struct Del {
     /// Which rules: `table=0,ip`; @FILE or - for several
-    #[arg(required_unless_present = "all", value_name = "MATCH")]
+    #[arg(value_name = "MATCH")]
     flows: Vec<String>,
     /// Only the rule of just this table, priority and match
     #[arg(long, conflicts_with = "all")]
@@ -84,6 +84,9 @@ impl Command {
             }
             Self::Del(Del { flows, strict, all }) => {
                 let kind = if strict { Kind::DeleteStrict } else { Kind::Delete };
+                if flows.is_empty() && !all {
+                    return Err(CtlError::Usage("say which rules to delete, or --all".into()));
+                }
                 // An empty match is any packet's.
                 let flows = if all { vec![String::new()] } else { flows };
                 change(session, &flows, kind, false).await

@@ -228,11 +228,12 @@ impl Host {
     /// Has a port receive frames, and tells what became of them.
     ///
     /// # Errors
-    /// There is no such port, or a frame is too long; those before it are switched.
+    /// There is no such port, or a frame is too long; then none is switched.
     pub fn inject(&mut self, port: &str, frames: Vec<Vec<u8>>) -> Result<Injected, LabError> {
         let (name, port) = self.lab_port(port)?;
         let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
         let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::NoPort(name.clone()))?;
+        frames.iter().try_for_each(|frame| memory.check(frame))?;
         let books = |dataplane: &dataplane::Dataplane| {
             let status = dataplane.ports().into_iter().find(|status| status.port == port);
             let counters = status.map(|status| status.counters).unwrap_or_default();
