@@ -52,7 +52,7 @@ pub struct RunOptions {
     /// A lab: a switch without interfaces, whose ports are queues of frames, whose clock
     /// obeys, and whose rules can be written by hand. Needs no privilege; see
     /// `vswitchctl lab --help`.
-    #[arg(long, conflicts_with_all = ["uplink", "core", "busy"])]
+    #[arg(long, conflicts_with_all = ["uplink", "controller", "core", "busy"])]
     pub r#virtual: bool,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.

@@ -119,7 +119,7 @@ mod tests {
     ];
 
     fn with(kind: ChangeKind, text: &'static str) -> Vec<String> {
-        after(&[BASE.as_slice(), &[(kind, text)]].concat())
+        after(&[BASE as &[&str], &[(kind, text)]].concat())
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
             (
                 ChangeKind::Modify,
                 "ip,actions=drop",
-                ["priority=9,tcp actions=drop", "priority=8,ip actions=drop", arp].as_slice(),
+                &["priority=9,tcp actions=drop", "priority=8,ip actions=drop", arp] as &[&str],
             ),
             (
                 ChangeKind::Modify,

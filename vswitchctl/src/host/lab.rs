@@ -17,7 +17,7 @@ use super::{
     drops::DropView,
     frame::{Frame, hex, parse_frame},
     pcap,
-    port::{Detached, PortView, logical_port_id},
+    port::{Detached, PortView},
 };
 use crate::{
     address::Daemon,
@@ -62,9 +62,6 @@ pub struct AddPort {
     /// Its number in rules; the lowest that is free by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     number: Option<u32>,
-    /// The switch port it is for, in a lab with a controller
-    #[arg(long, value_name = "PORT")]
-    logical_port: Option<String>,
     /// Largest L3 packet that may leave by it, in bytes [default: 1500]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
     mtu: Option<u32>,
@@ -142,12 +139,10 @@ impl Command {
 
 impl AddPort {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let logical_port = self.logical_port.as_deref().map(logical_port_id).transpose()?.unwrap_or_default();
         let mut lab = session.lab().await?;
         let request = session.request(AddLabPortRequest {
             name: self.name,
             port_no: self.number.unwrap_or_default(),
-            logical_port,
             mtu: self.mtu.unwrap_or_default(),
         });
         let answer = host_answer(lab.add_lab_port(request).await)?;

@@ -85,7 +85,7 @@ impl Del {
 }
 
 /// The id by which a host knows the switch port that was typed as `text`.
-pub(super) fn logical_port_id(text: &str) -> Result<String, CtlError> {
+fn logical_port_id(text: &str) -> Result<String, CtlError> {
     match Noun::SwitchPort.refer(text)? {
         Reference::Id(id) => Ok(id),
         Reference::Full(name) => Ok(short(&name).to_owned()),

@@ -1,5 +1,5 @@
 //! The lab: a host whose ports are queues of frames, whose clock obeys, and whose rules
-//! may be written by hand. Everything else is as on any host.
+//! are written by hand. Everything else is as on any host.
 //!
 //! It is deterministic: frames are switched one burst after the other by the one worker,
 //! and whoever injects waits for that; hashes have a fixed seed.
@@ -80,9 +80,6 @@ pub enum LabError {
         "this vswitchd forwards for real: its rules are the controller's, its ports interfaces; for a lab start another: vswitchd --virtual --socket PATH"
     )]
     NotALab,
-    /// A controller writes the rules.
-    #[error("the rules of this lab are its controller's; a lab without --controller takes rules by hand")]
-    NotHandmade,
     /// There is no such port.
     #[error("port `{0}`: there is none of this name or number; vswitchctl port list shows those there are")]
     NoPort(String),
@@ -166,9 +163,9 @@ impl Host {
         self.lab.as_ref().ok_or(LabError::NotALab)
     }
 
-    /// The rules are written by hand, not made of a controller's network.
+    /// The rules are written by hand, not made of a controller's network: a lab has none.
     pub(super) fn is_handmade(&self) -> bool {
-        self.lab.is_some() && self.identity.controller.is_none()
+        self.lab.is_some()
     }
 
     /// Adds a lab's port; without a number it gets the lowest that is free. The same again
@@ -180,7 +177,6 @@ impl Host {
         &mut self,
         name: &str,
         number: Option<PortNo>,
-        logical_port: &str,
         mtu: Option<u32>,
     ) -> Result<PortNo, LabError> {
         let known_mtu = self.lab()?.mtu(name);
@@ -188,9 +184,8 @@ impl Host {
             if number.is_some_and(|number| number != present.port) || mtu != known_mtu {
                 return Err(PortError::Differs(name.to_owned()).into());
             }
-            return Ok(self.same_again(name, present, logical_port)?);
+            return Ok(present.port);
         }
-        self.check_unclaimed(logical_port)?;
         let port = match number {
             Some(number) => self.check_number(number)?,
             None => self.free_number()?,
@@ -198,7 +193,7 @@ impl Host {
         if let Some(lab) = &mut self.lab {
             lab.add(name, mtu);
         }
-        let added = self.attach_workload(name, port, logical_port);
+        let added = self.attach_workload(name, port, "");
         if let (Err(_), Some(lab)) = (&added, &mut self.lab) {
             lab.remove(name);
         }
@@ -295,9 +290,6 @@ impl Host {
     /// Names the first change that is wrong, and why.
     pub fn change_flows(&mut self, texts: &[(ChangeKind, String)], replace: bool) -> Result<Epoch, LabError> {
         self.lab()?;
-        if !self.is_handmade() {
-            return Err(LabError::NotHandmade);
-        }
         let mut changes = Vec::with_capacity(texts.len());
         for (index, (kind, text)) in texts.iter().enumerate() {
             let change = parse_change(*kind, text, &self.port_table);

@@ -114,7 +114,7 @@ impl Host {
         self.attach_workload(interface, port, logical_port)
     }
 
-    pub(super) fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
+    fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
         let elsewhere =
             self.ports.iter().find(|(_, port)| !logical_port.is_empty() && port.logical_port == logical_port);
         match elsewhere {
@@ -237,7 +237,7 @@ impl Host {
         self.ports_changed();
     }
 
-    pub(super) fn same_again(
+    fn same_again(
         &self,
         interface: &str,
         present: &Port,

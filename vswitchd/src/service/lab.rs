@@ -17,7 +17,7 @@ use flowtable::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, check_interface, check_logical_port, dump, refusal};
+use super::{Service, check_interface, dump, refusal};
 use crate::host::{Host, LabError, Sent};
 
 /// Largest MTU of a port: no frame of the lab is longer.
@@ -45,9 +45,8 @@ impl LabService for Service {
         &self,
         request: Request<pb::AddLabPortRequest>,
     ) -> Result<Response<pb::AddLabPortResponse>, Status> {
-        let pb::AddLabPortRequest { name, port_no, logical_port, mtu } = request.into_inner();
+        let pb::AddLabPortRequest { name, port_no, mtu } = request.into_inner();
         check_interface(&name)?;
-        check_logical_port(&logical_port)?;
         let number = number(port_no)?;
         if mtu > MAX_MTU {
             return Err(Status::invalid_argument(format!("mtu {mtu}: at most {MAX_MTU}")));
@@ -55,7 +54,7 @@ impl LabService for Service {
         let mtu = (mtu > 0).then_some(mtu);
         self.host
             .with(move |host| {
-                let port = host.add_lab_port(&name, number, &logical_port, mtu).map_err(lab_refusal)?;
+                let port = host.add_lab_port(&name, number, mtu).map_err(lab_refusal)?;
                 let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
                 Ok(Response::new(pb::AddLabPortResponse { port }))
             })
@@ -182,7 +181,7 @@ fn number(raw: u32) -> Result<Option<PortNo>, Status> {
 fn lab_refusal(error: LabError) -> Status {
     let code = match error {
         LabError::Port(error) => return refusal(error),
-        LabError::NotALab | LabError::NotHandmade => Code::FailedPrecondition,
+        LabError::NotALab => Code::FailedPrecondition,
         LabError::NoPort(_) => Code::NotFound,
         LabError::Inject(_) | LabError::Text { .. } | LabError::Refused(_) => Code::InvalidArgument,
         LabError::State(_) => Code::Internal,
