@@ -119,7 +119,7 @@ mod tests {
     ];
 
     fn with(kind: ChangeKind, text: &'static str) -> Vec<String> {
-        after(&[BASE as &[&str], &[(kind, text)]].concat())
+        after(&[BASE.as_slice(), &[(kind, text)]].concat())
     }
 
     #[test]

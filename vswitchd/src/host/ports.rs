@@ -237,12 +237,7 @@ impl Host {
         self.ports_changed();
     }
 
-    fn same_again(
-        &self,
-        interface: &str,
-        present: &Port,
-        logical_port: &str,
-    ) -> Result<PortNo, PortError> {
+    fn same_again(&self, interface: &str, present: &Port, logical_port: &str) -> Result<PortNo, PortError> {
         if present.logical_port == logical_port {
             return Ok(present.port);
         }
