@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use flowtable::{switch::SwitchConfig, types::PortNo};
 
-use crate::port::memory::MemoryPort;
+use crate::{clock::Clock, port::memory::MemoryPort};
 
 /// One worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,11 @@ pub struct DataplaneConfig {
     pub n_frames: usize,
     /// Packets that may wait for a port of another worker.
     pub n_handover: usize,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// What the hashes of the caches follow from; `None`: chance, so that nobody outside
+    /// can foresee them.
+    pub seed: Option<u64>,
 }
 
 impl Default for DataplaneConfig {
@@ -40,6 +45,8 @@ impl Default for DataplaneConfig {
             switch: SwitchConfig::default(),
             n_frames: 4096,
             n_handover: 1024,
+            clock: Clock::Machine,
+            seed: None,
         }
     }
 }

@@ -20,7 +20,12 @@ use flowtable::{
 use crate::{
     config::{DataplaneConfig, Device, PortSpec},
     pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
-    port::{AnyPort, AttachError, AttachedPort, PortReport, afxdp::AfXdpPort, metrics::PortMetrics},
+    port::{
+        AnyPort, AttachError, AttachedPort, PortReport,
+        afxdp::AfXdpPort,
+        memory::{InjectError, MemoryPort},
+        metrics::PortMetrics,
+    },
     status::{PortCounts, PortStatus, WorkerStatus},
     sys,
     sys::interface::Interface,
@@ -158,6 +163,29 @@ impl Dataplane {
         drop(seat.ask(move |worker| worker.detach(port)));
         tracing::info!(%port, name = registered.name, "port detached");
         Ok(())
+    }
+
+    /// Switches frames as if a memory port had received them, and returns when that is
+    /// done: with one worker, what leaves by memory ports can be had from them then.
+    /// Their queues should hold it; what they cannot take is dropped.
+    ///
+    /// # Errors
+    /// The port is not attached, or a frame is too long; then none is switched.
+    pub fn inject(&self, port: PortNo, memory: &MemoryPort, frames: Vec<Vec<u8>>) -> Result<(), InjectError> {
+        frames.iter().try_for_each(|frame| memory.check(frame))?;
+        let worker = lock(&self.ports).get(&port).map(|registered| registered.worker);
+        let seat = worker.and_then(|worker| self.fabric.seats().get(worker));
+        let memory = memory.clone();
+        seat.and_then(|seat| seat.ask(move |worker| worker.inject(&memory, &frames)))
+            .unwrap_or(Err(InjectError::NotAttached))
+    }
+
+    /// Lets what waits for its time take place now: a virtual clock that was advanced
+    /// wakes nobody.
+    pub fn tick(&self) {
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(Worker::tick);
+        }
     }
 
     /// Makes a snapshot the one that packets see; each worker takes it at its next batch.

@@ -13,6 +13,7 @@
 //! | `pmd/egress.rs` | where packets leave; ports of other workers |
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `pool.rs` | buffers |
+//! | `clock.rs` | the machine's time, or one that obeys |
 //! | `handle.rs` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -30,6 +31,7 @@
 
 #![deny(unsafe_code)]
 
+mod clock;
 mod config;
 mod handle;
 mod pmd;
@@ -42,6 +44,7 @@ mod status;
 mod sys;
 
 pub use crate::{
+    clock::{Clock, VirtualClock},
     config::{DataplaneConfig, Device, PortSpec, Steering, WorkerConfig},
     handle::{Dataplane, DetachError, StartError},
     port::{

@@ -14,8 +14,8 @@ use std::{
 
 use common::*;
 use dataplane::{
-    AttachError, Dataplane, DataplaneConfig, DetachError, Device, MemoryPort, PortSpec, StartError,
-    WorkerConfig,
+    AttachError, Clock, Dataplane, DataplaneConfig, DetachError, Device, InjectError, MemoryPort, PortSpec,
+    StartError, VirtualClock, WorkerConfig,
 };
 use flowtable::{
     build::{Host, udp},
@@ -324,4 +324,44 @@ fn a_small_pool_slows_down_and_loses_nothing() {
     assert_eq!(receive_all(&b, 1000), frames);
     check_conservation(&dataplane);
     assert!(dataplane.workers()[0].n_exhausted > 0);
+}
+
+/// Injecting in one go: when it returns, everything has left.
+#[test]
+fn what_is_injected_at_once_has_left_when_that_returns() {
+    let dataplane = start(1);
+    let (a, b) = (MemoryPort::new(64), MemoryPort::new(1024));
+    attach_memory(&dataplane, 1, &a);
+    attach_memory(&dataplane, 2, &b);
+    publish(&dataplane, snapshot(1, &[1, 2], vec![rule(1, &[2])]));
+    let frames = numbered(1000);
+    dataplane.inject(port(1), &a, frames.clone()).unwrap();
+    assert_eq!(b.n_received(), frames.len());
+    assert_eq!(receive_all(&b, frames.len()), frames);
+
+    assert_eq!(dataplane.inject(port(3), &a, vec![frame(0)]), Err(InjectError::NotAttached));
+    let long = vec![frame(0), vec![0; 9000]];
+    assert!(matches!(dataplane.inject(port(1), &a, long), Err(InjectError::TooLong { .. })));
+    // None of these was switched.
+    assert_eq!((a.n_injected(), b.n_received()), (0, 0));
+}
+
+/// With a clock that obeys, caches age when it is advanced, and only then.
+#[test]
+fn an_advanced_clock_ages_the_caches_at_once() {
+    let clock = VirtualClock::new();
+    clock.set_stopped(true);
+    let config = DataplaneConfig { clock: Clock::Virtual(clock.clone()), ..DataplaneConfig::default() };
+    let dataplane = Dataplane::start(config).unwrap();
+    let (a, b) = (MemoryPort::new(64), MemoryPort::new(64));
+    attach_memory(&dataplane, 1, &a);
+    attach_memory(&dataplane, 2, &b);
+    publish(&dataplane, snapshot(1, &[1, 2], vec![rule(1, &[2])]));
+    dataplane.inject(port(1), &a, vec![frame(10)]).unwrap();
+    dataplane.tick();
+    assert_eq!(dataplane.megaflows().len(), 1);
+    clock.advance(Duration::from_secs(3600));
+    dataplane.tick();
+    assert_eq!(dataplane.megaflows().len(), 0);
+    assert_eq!(b.n_received(), 1);
 }

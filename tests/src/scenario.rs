@@ -66,8 +66,11 @@ pub fn dir(prefix: &str) -> PathBuf {
     Path::new("/run").join(prefix)
 }
 
-/// Cargo puts a test into `deps`, and the programs into the folder above.
-fn target_dir() -> Result<PathBuf> {
+/// Where the programs are: cargo puts a test into `deps`, and them into the folder above.
+///
+/// # Errors
+/// When the test is somewhere else.
+pub fn target_dir() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let dir = test.parent().and_then(Path::parent).context("the test is not in cargo's output folder")?;
     Ok(dir.to_owned())

@@ -37,7 +37,7 @@ pub struct Global {
         value_name = "ADDRESS"
     )]
     pub controller: Address,
-    /// Where the host's switch is, for status, port, flow, megaflow, drops and trace
+    /// Where the host's switch is, for status, port, flow, megaflow, drops, trace and lab
     #[arg(
         long,
         global = true,
@@ -127,6 +127,9 @@ pub enum Command {
     Drops(host::drops::Drops),
     /// Host: walk one packet through the tables without sending it
     Trace(host::trace::Trace),
+    /// Lab: drive a switch without interfaces, to learn with and to test
+    #[command(subcommand)]
+    Lab(host::lab::Command),
     /// Print a shell's completions
     Completions(Completions),
 }
@@ -142,9 +145,12 @@ impl Command {
             Self::Acl(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
-            Self::Flow(_) | Self::Megaflow(_) | Self::Drops(_) | Self::Trace(_) | Self::Completions(_) => {
-                false
-            }
+            Self::Flow(_)
+            | Self::Megaflow(_)
+            | Self::Drops(_)
+            | Self::Trace(_)
+            | Self::Lab(_)
+            | Self::Completions(_) => false,
         }
     }
 
@@ -170,6 +176,7 @@ impl Command {
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,
+            Self::Lab(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),
         }
     }

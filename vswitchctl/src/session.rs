@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use ferroflow_proto::host::host_service_client::HostServiceClient;
+use ferroflow_proto::host::{host_service_client::HostServiceClient, lab_service_client::LabServiceClient};
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -44,6 +44,12 @@ impl<'a> Session<'a> {
     pub(crate) async fn host(&self) -> Result<HostServiceClient<Channel>, CtlError> {
         let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
         Ok(HostServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to a switch that is a lab.
+    pub(crate) async fn lab(&self) -> Result<LabServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(LabServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
     }
 
     /// A request to the host's switch with the deadline of this session.

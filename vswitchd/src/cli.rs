@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -45,9 +45,15 @@ pub struct RunOptions {
     /// Socket for vswitchctl and the container shims.
     #[arg(long, value_name = "PATH", default_value = "/run/ferroflow/vswitchd.sock")]
     pub socket: PathBuf,
-    /// Directory for what must outlive the process: ports and the last known network.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/ferroflow/vswitchd")]
-    pub state_dir: PathBuf,
+    /// Directory for what must outlive the process: ports and the last known network
+    /// [default: /var/lib/ferroflow/vswitchd; with --virtual: none, nothing is kept]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// A lab: a switch without interfaces, whose ports are queues of frames, whose clock
+    /// obeys, and whose rules can be written by hand. Needs no privilege; see
+    /// `vswitchctl lab --help`.
+    #[arg(long, conflicts_with_all = ["uplink", "controller", "core", "busy"])]
+    pub r#virtual: bool,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.
     #[arg(long, value_name = "N")]
@@ -60,7 +66,18 @@ pub struct RunOptions {
     pub log: String,
 }
 
+/// Where the state of a switch of real interfaces is kept.
+const STATE_DIR: &str = "/var/lib/ferroflow/vswitchd";
+
 impl RunOptions {
+    /// Directory for what must outlive the process, if anything must.
+    pub fn state_dir(&self) -> Option<&Path> {
+        match &self.state_dir {
+            Some(dir) => Some(dir),
+            None => (!self.r#virtual).then_some(Path::new(STATE_DIR)),
+        }
+    }
+
     /// The tunnel endpoint, when this host has one.
     pub fn endpoint(&self) -> Option<(String, IpAddr)> {
         Some((self.uplink.clone()?, IpAddr::V4(self.encap_ip?)))
@@ -76,6 +93,15 @@ mod tests {
     #[test]
     fn options_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_lab_has_no_uplink_and_keeps_nothing_unless_told_to() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["vswitchd"], words].concat()).map(|cli| cli.run);
+        assert!(parse(&["--virtual", "--uplink", "eth0", "--encap-ip", "192.0.2.1"]).is_err());
+        assert_eq!(parse(&["--virtual"]).unwrap().state_dir(), None);
+        assert_eq!(parse(&["--virtual", "--state-dir", "/x"]).unwrap().state_dir(), Some(Path::new("/x")));
+        assert_eq!(parse(&[]).unwrap().state_dir(), Some(Path::new(STATE_DIR)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fs, future::Future, time::Duration};
 
 use anyhow::Context as _;
-use dataplane::{Dataplane, DataplaneConfig, WorkerConfig};
+use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use futures::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Endpoint;
@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use crate::{
     agent,
     cli::RunOptions,
-    host::{Host, Identity, SharedHost},
+    host::{Host, Identity, Lab, SharedHost},
     service::{self, Socket},
     state::StateDir,
     underlay,
@@ -30,9 +30,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let ended = told_to_stop()?.shared();
     // The socket first: it shows whether another daemon runs here.
     let socket = Socket::bind(&options.socket)?;
-    let state = StateDir::open(&options.state_dir)?;
-    let dataplane = Dataplane::start(dataplane_config(&options))?;
-    let host = Host::start(identity, dataplane, state)?;
+    let state = options.state_dir().map_or(Ok(StateDir::none()), StateDir::open)?;
+    let clock = options.r#virtual.then(VirtualClock::new);
+    let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
+    let host = Host::start(identity, dataplane, state, clock.map(Lab::new))?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
     let claims = host.claims();
@@ -90,7 +91,14 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn dataplane_config(options: &RunOptions) -> DataplaneConfig {
+/// Seed of a lab's hashes: each run is like the other.
+const LAB_SEED: u64 = 0;
+
+fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> DataplaneConfig {
+    if let Some(clock) = clock {
+        let (clock, seed) = (Clock::Virtual(clock), Some(LAB_SEED));
+        return DataplaneConfig { clock, seed, ..DataplaneConfig::default() };
+    }
     let mut workers: Vec<_> = options.core.iter().map(|core| WorkerConfig { core: Some(*core) }).collect();
     if workers.is_empty() {
         workers.push(WorkerConfig::default());

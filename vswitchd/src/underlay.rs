@@ -34,11 +34,11 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// # Errors
 /// Netlink cannot be used.
 pub async fn run(host: SharedHost) -> anyhow::Result<()> {
+    let (uplink, mut wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
+    let Some(uplink) = uplink else { return Ok(()) };
     let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route];
     let (connection, handle, mut events) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
-    let (uplink, mut wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
-    let Some(uplink) = uplink else { return Ok(()) };
     loop {
         let peers = wanted.borrow_and_update().clone();
         let found = match look_up(&handle, &uplink, &peers).await {

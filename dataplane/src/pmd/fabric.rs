@@ -25,7 +25,7 @@ use flowtable::{
 };
 
 use super::Worker;
-use crate::{config::DataplaneConfig, pool::Frame, sys::event::Waker};
+use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, sys::event::Waker};
 
 /// Something a worker does between two batches.
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -93,7 +93,8 @@ impl Seat {
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    clock_start: Instant,
+    started: Instant,
+    clock: Clock,
     stopping: AtomicBool,
     /// Held only to sleep on and to signal `applied`.
     waiting: Mutex<()>,
@@ -112,7 +113,8 @@ impl Fabric {
         let fabric = Self {
             seats,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-            clock_start: Instant::now(),
+            started: Instant::now(),
+            clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
             waiting: Mutex::new(()),
             applied: Condvar::new(),
@@ -128,9 +130,18 @@ impl Fabric {
         &self.snapshot
     }
 
-    /// The dataplane's clock.
+    /// The time that packets and caches go by.
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::from_nanos(self.clock_start.elapsed().as_nanos() as u64)
+        match &self.clock {
+            Clock::Machine => self.uptime(),
+            Clock::Virtual(clock) => clock.now(),
+        }
+    }
+
+    /// The machine's time, from the start: what a worker's rest goes by, which must not
+    /// stop with a stopped clock.
+    pub(crate) fn uptime(&self) -> Timestamp {
+        Timestamp::from_nanos(self.started.elapsed().as_nanos() as u64)
     }
 
     /// Makes a version the newest.

@@ -34,7 +34,10 @@ pub(crate) use self::fabric::{Fabric, Job, Seat};
 use crate::{
     config::DataplaneConfig,
     pool::{Frame, Pool},
-    port::{AttachedPort, BATCH, Port},
+    port::{
+        AttachedPort, BATCH, Port,
+        memory::{InjectError, MemoryPort},
+    },
     sys::event::{PollSet, Readiness},
 };
 
@@ -82,7 +85,10 @@ impl Worker {
             fabric,
             seat,
             jobs,
-            switch: Switch::new(config.switch),
+            switch: match config.seed {
+                Some(seed) => Switch::with_seed(config.switch, seed),
+                None => Switch::new(config.switch),
+            },
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
@@ -140,7 +146,7 @@ impl Worker {
             std::hint::spin_loop();
             return;
         }
-        let now = self.fabric.now();
+        let now = self.fabric.uptime();
         let since = *self.idle_since.get_or_insert(now);
         if now.since(since) < self.idle_spin {
             std::hint::spin_loop();
@@ -196,6 +202,25 @@ impl Worker {
     /// A port is on another worker, or on none.
     pub(crate) fn route(&mut self, port: PortNo, worker: Option<usize>) {
         self.egress.route(port, worker);
+    }
+
+    /// Switches frames as if a memory port of ours had received them just now: when this
+    /// returns, the worker is done with them.
+    pub(crate) fn inject(&mut self, memory: &MemoryPort, frames: &[Vec<u8>]) -> Result<(), InjectError> {
+        for burst in frames.chunks(BATCH) {
+            // Frames that others have put on the wire go first.
+            while memory.n_injected() > 0 && self.poll_once() {}
+            burst.iter().try_for_each(|frame| memory.inject(frame))?;
+            self.poll_once();
+        }
+        Ok(())
+    }
+
+    /// Lets what waits for its time take place.
+    pub(crate) fn tick(&mut self) {
+        let (now, snapshot) = (self.fabric.now(), self.snapshot.load());
+        self.switch.process(now, snapshot, PortNo::ZERO, &mut self.batch, &mut self.egress);
+        self.egress.flush();
     }
 
     /// The switch, to look at.

@@ -9,6 +9,7 @@
 //! as they are: their statistics are accepted and ignored.
 
 mod action;
+mod change;
 mod controller;
 mod cursor;
 mod datapath;
@@ -24,6 +25,7 @@ mod value;
 
 use std::{fmt, sync::Arc};
 
+pub use change::{ChangeKind, parse_change};
 pub use datapath::{print_megaflow_match, print_program};
 pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
 pub use meter::{parse_meter, print_meter};
@@ -211,6 +213,7 @@ struct FlowReader<'a> {
     priority: Option<Priority>,
     /// Value and mask.
     cookie: (u64, u64),
+    cookie_has_mask: bool,
     life: RuleLife,
     out_port: Option<PortNo>,
     out_group: Option<GroupId>,
@@ -224,6 +227,7 @@ impl<'a> FlowReader<'a> {
             table: None,
             priority: None,
             cookie: (0, u64::MAX),
+            cookie_has_mask: false,
             life: RuleLife::default(),
             out_port: None,
             out_group: None,
@@ -255,7 +259,11 @@ impl<'a> FlowReader<'a> {
                 let priority = Priority::new(value::integer(text)?);
                 self.priority = Some(priority.map_err(|error| text.error(error.to_string()))?);
             }
-            "cookie" => self.cookie = cookie(form.value(name)?)?,
+            "cookie" => {
+                let text = form.value(name)?;
+                self.cookie = cookie(text)?;
+                self.cookie_has_mask = text.text.contains('/');
+            }
             word if STATISTICS.contains(&word) => {
                 form.value(name)?;
             }

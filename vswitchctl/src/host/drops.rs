@@ -69,6 +69,33 @@ impl From<Drop> for DropView {
     }
 }
 
+impl DropView {
+    /// It has the same cause.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (&self.port, &self.reason, &self.origin) == (&other.port, &other.reason, &other.origin)
+    }
+
+    /// Adds what is counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.n_packets += other.n_packets;
+        self.n_bytes += other.n_bytes;
+        self.n_copies += other.n_copies;
+    }
+
+    /// How many, and why.
+    pub(super) fn sentence(&self) -> String {
+        let Self { n_packets, n_copies, reason, description, .. } = self;
+        let many = match n_copies {
+            0 => n_packets.to_string(),
+            copies if *n_packets == 0 => format!("{copies} copies"),
+            copies => format!("{n_packets} and {copies} copies"),
+        };
+        let origin = self.origin.as_ref().map(OriginView::text).filter(|text| !text.is_empty());
+        let by = origin.map(|text| format!(" By {text}")).unwrap_or_default();
+        format!("{many} {reason}: {description}{by}")
+    }
+}
+
 impl Tabular for DropView {
     const HEADINGS: &'static [&'static str] =
         &["PORT", "PACKETS", "BYTES", "COPIES", "REASON", "OBJECT", "STAGE", "MEANING"];

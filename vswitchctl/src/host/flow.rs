@@ -1,13 +1,13 @@
-//! `flow dump`: the rules of the tables, a line each in the syntax of `ovs-ofctl`, so
-//! that it can be searched and compared.
+//! `flow`: the rules of the tables, in the syntax of `ovs-ofctl`. `dump` prints a line
+//! each, so that it can be searched and compared; the others change the rules of a lab.
 
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use ferroflow_proto::host::{DumpFlowsRequest, Flow};
+use ferroflow_proto::host::{ChangeFlowsRequest, DumpFlowsRequest, Flow, flow_change::Kind};
 use serde::Serialize;
 
-use super::origin::OriginView;
+use super::{bundle::Bundle, origin::OriginView};
 use crate::{
     error::CtlError,
     output::{as_hex, printable},
@@ -19,6 +19,48 @@ use crate::{
 pub enum Command {
     /// List the rules, each with its counters and where it comes from
     Dump(Dump),
+    /// Lab: add rules; one of same table, priority and match is replaced
+    Add(Flows),
+    /// Lab: give all rules that match other actions
+    Mod(Mod),
+    /// Lab: delete all rules that match
+    Del(Del),
+    /// Lab: have just these rules and no others
+    Replace(Flows),
+}
+
+/// Rules.
+#[derive(Debug, Args)]
+pub struct Flows {
+    /// A rule, `priority=5,ip,actions=output:2`; @FILE: one in each line; -: from the
+    /// standard input. All are added in one transaction
+    #[arg(required = true, value_name = "FLOW")]
+    flows: Vec<String>,
+}
+
+/// Other actions for rules.
+#[derive(Debug, Args)]
+pub struct Mod {
+    /// Which rules, and their actions: `table=0,ip,actions=drop`; @FILE or - for several
+    #[arg(required = true, value_name = "FLOW")]
+    flows: Vec<String>,
+    /// Only the rule of just this table, priority and match
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Rules to delete.
+#[derive(Debug, Args)]
+pub struct Del {
+    /// Which rules: `table=0,ip`; @FILE or - for several
+    #[arg(value_name = "MATCH")]
+    flows: Vec<String>,
+    /// Only the rule of just this table, priority and match
+    #[arg(long, conflicts_with = "all")]
+    strict: bool,
+    /// All rules of all tables
+    #[arg(long, conflicts_with = "flows")]
+    all: bool,
 }
 
 /// Rules to list.
@@ -32,13 +74,56 @@ pub struct Dump {
 impl Command {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let Self::Dump(Dump { table }) = self;
-        let mut host = session.host().await?;
-        let request = session.request(DumpFlowsRequest { table: table.map(u32::from) });
-        let answer = host_answer(host.dump_flows(request).await)?;
-        let flows: Vec<FlowView> = answer.flows.into_iter().map(FlowView::from).collect();
-        session.print(&flows, |out| flows.iter().try_for_each(|flow| flow.write(out)))
+        match self {
+            Self::Dump(Dump { table }) => dump(session, table).await,
+            Self::Add(Flows { flows }) => change(session, &flows, Kind::Add, false).await,
+            Self::Replace(Flows { flows }) => change(session, &flows, Kind::Add, true).await,
+            Self::Mod(Mod { flows, strict }) => {
+                let kind = if strict { Kind::ModifyStrict } else { Kind::Modify };
+                change(session, &flows, kind, false).await
+            }
+            Self::Del(Del { flows, strict, all }) => {
+                let kind = if strict { Kind::DeleteStrict } else { Kind::Delete };
+                if flows.is_empty() && !all {
+                    return Err(CtlError::Usage("say which rules to delete, or --all".into()));
+                }
+                // An empty match is any packet's.
+                let flows = if all { vec![String::new()] } else { flows };
+                change(session, &flows, kind, false).await
+            }
+        }
     }
+}
+
+async fn dump(session: &mut Session<'_>, table: Option<u8>) -> Result<(), CtlError> {
+    let mut host = session.host().await?;
+    let request = session.request(DumpFlowsRequest { table: table.map(u32::from) });
+    let answer = host_answer(host.dump_flows(request).await)?;
+    let flows: Vec<FlowView> = answer.flows.into_iter().map(FlowView::from).collect();
+    session.print(&flows, |out| flows.iter().try_for_each(|flow| flow.write(out)))
+}
+
+async fn change(
+    session: &mut Session<'_>,
+    flows: &[String],
+    kind: Kind,
+    replace: bool,
+) -> Result<(), CtlError> {
+    let mut bundle = Bundle::read(flows, kind)?;
+    let changes = std::mem::take(&mut bundle.changes);
+    let mut lab = session.lab().await?;
+    let request = session.request(ChangeFlowsRequest { changes, replace });
+    let answer = host_answer(lab.change_flows(request).await).map_err(|error| bundle.about_place(error))?;
+    let view = ChangeView { n_rules: answer.n_rules, epoch: answer.epoch };
+    session.print(&view, |out| writeln!(out, "{} rules, epoch {}", view.n_rules, view.epoch))
+}
+
+/// What is shown after a change.
+#[derive(Debug, Serialize)]
+struct ChangeView {
+    /// Rules that are there now.
+    n_rules: u64,
+    epoch: u64,
 }
 
 fn parse_table(text: &str) -> Result<u8, String> {

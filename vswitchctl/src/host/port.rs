@@ -85,18 +85,18 @@ impl Del {
 }
 
 /// The id by which a host knows the switch port that was typed as `text`.
-pub(super) fn logical_port_id(text: &str) -> Result<String, CtlError> {
+fn logical_port_id(text: &str) -> Result<String, CtlError> {
     match Noun::SwitchPort.refer(text)? {
         Reference::Id(id) => Ok(id),
         Reference::Full(name) => Ok(short(&name).to_owned()),
     }
 }
 
-/// What is shown of an interface that was detached.
+/// What is shown of a port that was taken away.
 #[derive(Debug, Serialize)]
-struct Detached {
-    name: String,
-    attached: bool,
+pub(super) struct Detached {
+    pub(super) name: String,
+    pub(super) attached: bool,
 }
 
 /// What is shown of a port.
@@ -158,8 +158,8 @@ impl From<Port> for PortView {
 }
 
 impl PortView {
-    /// What became of an interface that was attached.
-    fn sentence(&self) -> String {
+    /// What became of a port that was added.
+    pub(super) fn sentence(&self) -> String {
         let purpose = match &self.logical_port {
             Some(id) => format!(" for {id}"),
             None => String::new(),

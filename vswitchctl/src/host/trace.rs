@@ -1,21 +1,27 @@
 //! `trace`: one packet's walk through the tables, each rule it hits with where that
 //! comes from, and what becomes of it.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use clap::Args;
 use ferroflow_proto::host::{TraceRequest, TraceResponse, TraceStep, trace_request::Packet};
 use serde::Serialize;
 
-use super::{drops::DropView, megaflow::MegaflowView, origin::OriginView};
+use super::{
+    drops::DropView,
+    frame::{Frame, parse_frame},
+    megaflow::MegaflowView,
+    origin::OriginView,
+    pcap,
+};
 use crate::{
     error::CtlError,
     output::{printable, short},
     session::{Session, host_answer},
 };
-
-/// Largest frame that is traced: the longest an IP packet can be, with its headers.
-const FRAME_MAX: usize = 65_535 + 64;
 
 /// Deepest nesting that is shown by indentation.
 const DEPTH_MAX: u32 = 40;
@@ -24,29 +30,31 @@ const DEPTH_MAX: u32 = 40;
 #[derive(Debug, Args)]
 pub struct Trace {
     /// The packet as a flow: tcp,nw_src=10.0.1.11,nw_dst=10.0.2.11,tp_dst=23
-    #[arg(required_unless_present = "frame")]
+    #[arg(required_unless_present_any = ["frame", "pcap"])]
     flow: Option<String>,
     /// The packet as the bytes of a frame, in hexadecimal
     #[arg(long, value_name = "HEX", conflicts_with = "flow", value_parser = parse_frame)]
     frame: Option<Frame>,
+    /// The packets of a capture file, one after the other
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["flow", "frame"])]
+    pcap: Option<PathBuf>,
     /// The port it comes in by: an interface or a switch port
     #[arg(long, value_name = "PORT")]
     in_port: Option<String>,
 }
 
-/// The bytes of a frame.
-#[derive(Debug, Clone)]
-pub struct Frame(Vec<u8>);
-
 impl Trace {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        // Interfaces have no '/', so this can only be the full name of a switch port.
+        let in_port = self.in_port.map(|port| short(&port).to_owned()).unwrap_or_default();
+        if let Some(file) = &self.pcap {
+            return trace_all(session, pcap::read_file(file)?, in_port).await;
+        }
         let packet = match self.frame {
             Some(Frame(bytes)) => Packet::Frame(bytes),
             None => Packet::Flow(self.flow.unwrap_or_default()),
         };
-        // Interfaces have no '/', so this can only be the full name of a switch port.
-        let in_port = self.in_port.map(|port| short(&port).to_owned()).unwrap_or_default();
         let mut host = session.host().await?;
         let request = session.request(TraceRequest { packet: Some(packet), in_port });
         let view = TraceView::from(host_answer(host.trace(request).await)?);
@@ -54,23 +62,21 @@ impl Trace {
     }
 }
 
-/// Reads hexadecimal digits; blanks, colons and `0x` in front of them mean nothing.
-fn parse_frame(text: &str) -> Result<Frame, String> {
-    let text = text.strip_prefix("0x").unwrap_or(text);
-    let digits: Vec<u8> = text.bytes().filter(|c| !c.is_ascii_whitespace() && *c != b':').collect();
-    if digits.is_empty() || !digits.len().is_multiple_of(2) {
-        return Err("a frame is an even number of hexadecimal digits".into());
+/// Traces the frames of a capture.
+async fn trace_all(session: &mut Session<'_>, frames: Vec<Vec<u8>>, in_port: String) -> Result<(), CtlError> {
+    let mut host = session.host().await?;
+    let mut views = Vec::with_capacity(frames.len());
+    for frame in frames {
+        let packet = Some(Packet::Frame(frame));
+        let request = session.request(TraceRequest { packet, in_port: in_port.clone() });
+        views.push(TraceView::from(host_answer(host.trace(request).await)?));
     }
-    if digits.len() / 2 > FRAME_MAX {
-        return Err(format!("a frame has at most {FRAME_MAX} bytes"));
-    }
-    let byte = |pair: &[u8]| {
-        let text =
-            std::str::from_utf8(pair).ok().filter(|text| text.bytes().all(|c| c.is_ascii_hexdigit()))?;
-        u8::from_str_radix(text, 16).ok()
-    };
-    let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-    bytes.map(Frame).ok_or_else(|| "a frame is written in hexadecimal digits".into())
+    session.print(&views, |out| {
+        views.iter().enumerate().try_for_each(|(idx, view)| {
+            writeln!(out, "{}frame {}", if idx == 0 { "" } else { "\n" }, idx + 1)?;
+            view.write(out)
+        })
+    })
 }
 
 /// What is shown of a walk.
@@ -173,19 +179,7 @@ impl TraceView {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn frames_are_hexadecimal() {
-        assert_eq!(parse_frame("0x0aFF 00\n1:2").unwrap().0, [0x0a, 0xff, 0x00, 0x12]);
-        for text in ["", "0x", "0", "0g", "+1", " ", "ä0", "0aä"] {
-            assert!(parse_frame(text).is_err(), "{text:?} was taken");
-        }
-        assert!(parse_frame(&"00".repeat(FRAME_MAX)).is_ok());
-        assert!(parse_frame(&"00".repeat(FRAME_MAX + 1)).is_err());
-    }
 
     #[test]
     fn an_endless_depth_is_not_indented_endlessly() {
@@ -193,18 +187,5 @@ mod tests {
         let mut text = Vec::new();
         StepView::from(step).write(&mut text).unwrap();
         assert_eq!(text.len(), 2 * DEPTH_MAX as usize + "deep\n".len());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 1..200)) {
-            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            prop_assert_eq!(parse_frame(&text).unwrap().0, bytes);
-        }
-
-        #[test]
-        fn any_text_is_a_frame_or_refused(text in ".{0,60}") {
-            let _ = parse_frame(&text);
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod lab;
 mod ports;
 mod rules;
 mod view;
@@ -29,6 +30,7 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use lab::{Injected, Lab, LabError, Sent};
 pub use ports::{Port, PortError};
 
 use crate::{
@@ -74,6 +76,8 @@ pub struct Host {
     incarnation: u64,
     dataplane: Dataplane,
     state: StateDir,
+    /// The ports are queues, not interfaces.
+    lab: Option<Lab>,
     /// Ports that are to be there, by interface.
     ports: BTreeMap<String, Port>,
     port_table: Arc<PortTable>,
@@ -82,7 +86,8 @@ pub struct Host {
     epoch: Epoch,
     view: Southbound,
     last_view: LastView,
-    journal: ViewJournal,
+    /// `None`: nothing is kept.
+    journal: Option<ViewJournal>,
     /// Why the last known network is not saved.
     unsaved: Option<StateError>,
     applied_revision: u64,
@@ -94,11 +99,16 @@ pub struct Host {
 
 impl Host {
     /// Takes the state of the last run over: attaches its ports, and forwards by the last
-    /// network it was sent.
+    /// network it was sent, or by a lab's rules.
     ///
     /// # Errors
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
-    pub fn start(identity: Identity, dataplane: Dataplane, state: StateDir) -> Result<Self, PortError> {
+    pub fn start(
+        identity: Identity,
+        dataplane: Dataplane,
+        state: StateDir,
+        lab: Option<Lab>,
+    ) -> Result<Self, PortError> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
         let mut host = Self {
@@ -106,6 +116,7 @@ impl Host {
             incarnation: since_epoch.as_nanos() as u64,
             dataplane,
             state,
+            lab,
             ports: BTreeMap::new(),
             port_table: Arc::default(),
             underlay: Arc::default(),
@@ -123,7 +134,11 @@ impl Host {
         };
         host.attach_uplink()?;
         host.restore_ports();
-        host.restore_view();
+        if host.is_handmade() {
+            host.restore_flows();
+        } else {
+            host.restore_view();
+        }
         Ok(host)
     }
 
@@ -188,11 +203,12 @@ impl Host {
     /// Saves an update, at a cost of its size; now and then the whole instead.
     fn save(&mut self, update: SyncResponse) {
         let is_full = update.full;
-        let saved = if is_full || self.unsaved.is_some() || self.journal.is_long() {
+        let Some(journal) = &mut self.journal else { return };
+        let saved = if is_full || self.unsaved.is_some() || journal.is_long() {
             self.last_view.apply(update);
-            self.journal.replace(&self.last_view.to_update(self.applied_revision))
+            journal.replace(&self.last_view.to_update(self.applied_revision))
         } else {
-            let appended = self.journal.append(&update);
+            let appended = journal.append(&update);
             self.last_view.apply(update);
             appended
         };
@@ -280,7 +296,7 @@ impl Host {
     }
 
     fn restore_view(&mut self) {
-        let updates = self.journal.read();
+        let Some(updates) = self.journal.as_ref().map(ViewJournal::read) else { return };
         let Some(revision) = updates.last().map(|update| update.revision) else { return };
         for update in updates {
             self.last_view.apply(update);

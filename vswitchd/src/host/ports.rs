@@ -66,6 +66,20 @@ pub enum PortError {
     /// There is no such port.
     #[error("{0} is not attached; vswitchctl port list shows what is")]
     NotFound(String),
+    /// A lab has no interfaces.
+    #[error("this is a lab, without interfaces; give it a port with: vswitchctl lab port add {0}")]
+    IsLab(String),
+    /// The number is another port's.
+    #[error("port {port} is {name} already; vswitchctl port list shows which are free")]
+    NumberInUse {
+        /// The number.
+        port: PortNo,
+        /// Whose it is.
+        name: String,
+    },
+    /// The lab's port is there, but another one.
+    #[error("{0} is there with another number or MTU; remove it first: vswitchctl lab port del {0}")]
+    Differs(String),
     /// All numbers are in use.
     #[error("all port numbers are in use")]
     Full,
@@ -86,26 +100,44 @@ impl Host {
     /// # Errors
     /// [`PortError`] says what to do; then nothing has changed.
     pub fn add_port(&mut self, interface: &str, logical_port: &str) -> Result<PortNo, PortError> {
+        if self.lab.is_some() {
+            return Err(PortError::IsLab(interface.to_owned()));
+        }
         if self.uplink() == Some(interface) {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
             return self.same_again(interface, present, logical_port);
         }
+        self.check_unclaimed(logical_port)?;
+        let port = self.free_number()?;
+        self.attach_workload(interface, port, logical_port)
+    }
+
+    fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
         let elsewhere =
             self.ports.iter().find(|(_, port)| !logical_port.is_empty() && port.logical_port == logical_port);
-        if let Some((interface, _)) = elsewhere {
-            let (logical_port, interface) = (logical_port.to_owned(), interface.clone());
-            return Err(PortError::LogicalInUse { logical_port, interface });
+        match elsewhere {
+            Some((interface, _)) => Err(PortError::LogicalInUse {
+                logical_port: logical_port.to_owned(),
+                interface: interface.clone(),
+            }),
+            None => Ok(()),
         }
-        let port = self.free_number()?;
-        self.dataplane.attach(workload_spec(port, interface))?;
-        self.ports.insert(
-            interface.to_owned(),
-            Port { port, logical_port: logical_port.to_owned(), trouble: None },
-        );
+    }
+
+    /// Attaches what may be attached, and remembers it.
+    pub(super) fn attach_workload(
+        &mut self,
+        name: &str,
+        port: PortNo,
+        logical_port: &str,
+    ) -> Result<PortNo, PortError> {
+        self.dataplane.attach(self.workload_spec(port, name))?;
+        self.ports
+            .insert(name.to_owned(), Port { port, logical_port: logical_port.to_owned(), trouble: None });
         if let Err(error) = self.save_ports() {
-            self.ports.remove(interface);
+            self.ports.remove(name);
             // Attached a moment ago.
             let _ = self.dataplane.detach(port);
             return Err(error.into());
@@ -131,6 +163,9 @@ impl Host {
             // It is attached, as the table of ports says.
             let _ = self.dataplane.detach(port.port);
         }
+        if let Some(lab) = &mut self.lab {
+            lab.remove(interface);
+        }
         self.ports_changed();
         Ok(())
     }
@@ -149,7 +184,7 @@ impl Host {
                 changed = true;
             }
             if !port.is_attached() {
-                match self.dataplane.attach(workload_spec(port.port, interface)) {
+                match self.dataplane.attach(interface_spec(port.port, interface)) {
                     Ok(_) => {
                         tracing::info!(interface, port = %port.port, "the interface is back");
                         port.trouble = None;
@@ -189,7 +224,10 @@ impl Host {
                 tracing::warn!(?saved, "a saved port has an impossible number and is left out");
                 continue;
             };
-            let attached = self.dataplane.attach(workload_spec(port, &saved.interface));
+            if let Some(lab) = &mut self.lab {
+                lab.add(&saved.interface, saved.mtu);
+            }
+            let attached = self.dataplane.attach(self.workload_spec(port, &saved.interface));
             let trouble = attached.err().map(|error| error.to_string());
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
@@ -206,8 +244,10 @@ impl Host {
         Err(PortError::Claimed { interface: interface.to_owned(), present: present.logical_port.clone() })
     }
 
-    fn free_number(&self) -> Result<PortNo, PortError> {
-        (FIRST_WORKLOAD..=PortNo::MAX_REAL)
+    pub(super) fn free_number(&self) -> Result<PortNo, PortError> {
+        // A lab has neither uplink nor tunnel.
+        let first = if self.lab.is_some() { 1 } else { FIRST_WORKLOAD };
+        (first..=PortNo::MAX_REAL)
             .filter_map(|raw| PortNo::new(raw).ok())
             .find(|number| self.ports.values().all(|port| port.port != *number))
             .ok_or(PortError::Full)
@@ -221,6 +261,7 @@ impl Host {
                 port: port.port.get(),
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
+                mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
             })
             .collect();
         self.state.save_ports(&saved)
@@ -244,10 +285,18 @@ impl Host {
         });
     }
 
+    fn workload_spec(&self, port: PortNo, name: &str) -> PortSpec {
+        match self.lab.as_ref().and_then(|lab| lab.memory(name)) {
+            Some(memory) => PortSpec { port, name: name.to_owned(), device: Device::Memory(memory.clone()) },
+            None => interface_spec(port, name),
+        }
+    }
+
     fn table_of(&self, statuses: &[PortStatus]) -> PortTable {
         let mut table = PortTable::default();
         for status in statuses {
-            let role = if status.port == UPLINK { PortRole::Uplink } else { PortRole::Workload };
+            let is_uplink = self.uplink() == Some(&status.name);
+            let role = if is_uplink { PortRole::Uplink } else { PortRole::Workload };
             let info = PortInfo {
                 name: status.name.clone(),
                 role,
@@ -257,7 +306,7 @@ impl Host {
             };
             table.insert(status.port, info);
         }
-        if let Some(uplink) = table.get(UPLINK).cloned() {
+        if let Some(uplink) = table.get(UPLINK).filter(|port| port.role == PortRole::Uplink).cloned() {
             let name = TUNNEL_NAME.to_owned();
             table.insert(
                 TUNNEL,
@@ -268,7 +317,7 @@ impl Host {
     }
 }
 
-fn workload_spec(port: PortNo, interface: &str) -> PortSpec {
+fn interface_spec(port: PortNo, interface: &str) -> PortSpec {
     PortSpec {
         port,
         name: interface.to_owned(),

@@ -15,11 +15,15 @@ use super::{Host, TUNNEL};
 type RuleKey<'a> = (TableId, Priority, &'a Match);
 
 impl Host {
-    /// Brings the tables up to the view; the caller publishes them.
+    /// Brings the tables up to the view, unless rules are written by hand here; the caller
+    /// publishes them.
     pub(super) fn lower(&mut self) {
+        if self.is_handmade() {
+            return;
+        }
         let lowered = lower(&self.view, &self.local_ports());
         self.errors = lowered.errors.iter().map(ToString::to_string).collect();
-        match self.tables.transact(changes(&self.tables, &lowered.rules)) {
+        match self.tables.transact(differences(&self.tables, &lowered.rules)) {
             Ok(tables) => self.tables = Arc::new(tables),
             Err(error) => {
                 // A rule that the tables refuse is a bug of the compiler. The old rules
@@ -41,7 +45,7 @@ impl Host {
 }
 
 /// Changes that turn the tables into these rules. Rules that stay keep their statistics.
-fn changes(tables: &Tables, wanted: &[Rule]) -> Vec<Change> {
+pub(super) fn differences(tables: &Tables, wanted: &[Rule]) -> Vec<Change> {
     let mut present: HashMap<RuleKey<'_>, &Rule> =
         tables.rules().map(|rule| ((rule.table, rule.priority, &rule.matching), &**rule)).collect();
     let mut changes = Vec::new();
@@ -91,15 +95,15 @@ mod tests {
     #[test]
     fn only_what_differs_is_changed_and_statistics_stay() {
         let first =
-            Tables::default().transact(changes(&Tables::default(), &[rule(1, 1), rule(2, 2)])).unwrap();
+            Tables::default().transact(differences(&Tables::default(), &[rule(1, 1), rule(2, 2)])).unwrap();
         first.rules().for_each(|rule| rule.stats.add(1, 60));
-        let steps = changes(&first, &[rule(2, 2), rule(3, 3)]);
+        let steps = differences(&first, &[rule(2, 2), rule(3, 3)]);
         assert_eq!(steps.len(), 2);
         let second = first.transact(steps).unwrap();
         let mut seen: Vec<_> =
             second.rules().map(|r| (r.matching.get(Field::EthDst).0, r.stats.get().0)).collect();
         seen.sort_unstable();
         assert_eq!(seen, [(2, 1), (3, 0)]);
-        assert!(changes(&second, &[rule(3, 3), rule(2, 2)]).is_empty());
+        assert!(differences(&second, &[rule(3, 3), rule(2, 2)]).is_empty());
     }
 }

@@ -7,11 +7,12 @@ use ferroflow_proto::host as pb;
 use flowtable::{
     cache::MegaflowDump,
     flow::Origin,
+    port::PortRole,
     stats::DropCount,
     text::{print_megaflow_match, print_program},
 };
 
-use crate::host::{Host, TUNNEL, TUNNEL_NAME, UPLINK};
+use crate::host::{Host, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -49,17 +50,19 @@ fn worker(status: &WorkerStatus) -> pb::Worker {
 
 /// All ports: attached ones with their counters, the tunnel, and those waited for.
 pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
-    let statuses = host.dataplane().ports();
+    let (statuses, snapshot) = (host.dataplane().ports(), host.snapshot());
     let logical: BTreeMap<_, _> =
         host.workload_ports().map(|(interface, port)| (port.port, (interface, port))).collect();
     let mut ports: Vec<_> = statuses
         .iter()
         .map(|status| {
             let logical_port = logical.get(&status.port).map(|(_, port)| port.logical_port.clone());
-            attached(status, logical_port.unwrap_or_default())
+            let is_uplink = host.uplink() == Some(&status.name);
+            attached(status, logical_port.unwrap_or_default(), is_uplink)
         })
         .collect();
-    if let Some(tunnel) = host.snapshot().ports.get(TUNNEL) {
+    let tunnel = snapshot.ports.get(TUNNEL).filter(|port| port.role == PortRole::Tunnel);
+    if let Some(tunnel) = tunnel {
         ports.push(pb::Port {
             port_no: TUNNEL.get(),
             name: TUNNEL_NAME.to_owned(),
@@ -86,13 +89,13 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
     ports
 }
 
-fn attached(status: &PortStatus, logical_port: String) -> pb::Port {
+fn attached(status: &PortStatus, logical_port: String, is_uplink: bool) -> pb::Port {
     let counters = &status.counters;
     pb::Port {
         port_no: status.port.get(),
         name: status.name.clone(),
         kind: status.kind.to_owned(),
-        role: if status.port == UPLINK { "uplink" } else { "workload" }.to_owned(),
+        role: if is_uplink { "uplink" } else { "workload" }.to_owned(),
         logical_port,
         up: status.up,
         mode: status.mode.clone(),
@@ -136,13 +139,16 @@ fn megaflow(worker: usize, entry: &MegaflowDump) -> pb::Megaflow {
 }
 
 pub(super) fn drops(host: &Host) -> Vec<pb::Drop> {
+    drops_of(host, &host.dataplane().drops())
+}
+
+pub(super) fn drops_of(host: &Host, rows: &[DropCount]) -> Vec<pb::Drop> {
     let snapshot = host.snapshot();
     let name = |row: &DropCount| match snapshot.ports.get(row.in_port) {
         Some(info) => info.name.clone(),
         None if row.in_port.is_real() => row.in_port.to_string(),
         None => String::new(),
     };
-    let rows = host.dataplane().drops();
     rows.iter()
         .filter(|row| row.n_packets + row.n_copies > 0)
         .map(|row| pb::Drop {

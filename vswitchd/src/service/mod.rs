@@ -1,6 +1,7 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
 mod dump;
+mod lab;
 mod socket;
 mod trace;
 
@@ -163,8 +164,13 @@ fn check_logical_port(id: &str) -> Result<(), Status> {
 fn refusal(error: PortError) -> Status {
     let code = match error {
         PortError::NotFound(_) => Code::NotFound,
-        PortError::Claimed { .. } | PortError::LogicalInUse { .. } => Code::AlreadyExists,
-        PortError::Attach(_) | PortError::IsUplink(_) | PortError::EncapIp(_) => Code::FailedPrecondition,
+        PortError::Claimed { .. }
+        | PortError::LogicalInUse { .. }
+        | PortError::NumberInUse { .. }
+        | PortError::Differs(_) => Code::AlreadyExists,
+        PortError::Attach(_) | PortError::IsUplink(_) | PortError::EncapIp(_) | PortError::IsLab(_) => {
+            Code::FailedPrecondition
+        }
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,
     };

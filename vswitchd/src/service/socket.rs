@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use ferroflow_proto::{FILE_DESCRIPTOR_SET, host::host_service_server::HostServiceServer};
+use ferroflow_proto::{
+    FILE_DESCRIPTOR_SET,
+    host::{host_service_server::HostServiceServer, lab_service_server::LabServiceServer},
+};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -20,6 +23,8 @@ use crate::host::SharedHost;
 
 /// Largest request: a frame to trace, and room.
 const MAX_REQUEST_LEN: usize = 128 * 1024;
+/// Largest request to a lab: all rules of a large switch in one bundle.
+const MAX_LAB_REQUEST_LEN: usize = 64 << 20;
 /// How long calls may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -88,9 +93,12 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the descriptors are compiled in");
+    let lab =
+        LabServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_LAB_REQUEST_LEN);
     let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
+        .add_service(lab)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());

@@ -1,5 +1,6 @@
-//! What outlives the process: attached ports, and the last network the controller sent,
-//! so that a restarted host forwards before (and without) a controller.
+//! What outlives the process: attached ports, and the last network the controller sent
+//! or, of a lab, the rules written by hand; so that a restarted host forwards before (and
+//! without) a controller.
 //!
 //! The list of ports is replaced as a whole by a rename; the network is a journal of
 //! updates, see `journal.rs`. What cannot be read is set aside or cut off and told of.
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
+const FLOWS: &str = "flows.txt";
 
 pub use journal::ViewJournal;
 
@@ -29,6 +31,9 @@ pub struct SavedPort {
     pub interface: String,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// Of a lab's port: its MTU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 /// The state directory cannot be used.
@@ -43,7 +48,8 @@ pub struct StateError {
 /// The state directory.
 #[derive(Debug)]
 pub struct StateDir {
-    dir: PathBuf,
+    /// `None`: nothing is kept.
+    dir: Option<PathBuf>,
 }
 
 impl StateDir {
@@ -57,7 +63,12 @@ impl StateDir {
             path: dir.to_owned(),
             source,
         })?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: Some(dir.to_owned()) })
+    }
+
+    /// Keeps nothing.
+    pub fn none() -> Self {
+        Self { dir: None }
     }
 
     /// Ports of the last run.
@@ -76,12 +87,25 @@ impl StateDir {
     }
 
     /// The journal of the last network.
-    pub fn view_journal(&self) -> ViewJournal {
-        ViewJournal::new(self.dir.join(VIEW))
+    pub fn view_journal(&self) -> Option<ViewJournal> {
+        self.dir.as_ref().map(|dir| ViewJournal::new(dir.join(VIEW)))
+    }
+
+    /// The rules of a lab's last run, a line each.
+    pub fn flows(&self) -> Option<String> {
+        self.read(FLOWS, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    }
+
+    /// Saves a lab's rules.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_flows(&self, flows: &str) -> Result<(), StateError> {
+        self.replace(FLOWS, Ok(flows.as_bytes().to_vec()))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
-        let path = self.dir.join(name);
+        let path = self.dir.as_ref()?.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -100,8 +124,8 @@ impl StateDir {
     }
 
     fn replace(&self, name: &str, bytes: io::Result<Vec<u8>>) -> Result<(), StateError> {
-        let path = self.dir.join(name);
-        let fresh = self.dir.join(format!("{name}.new"));
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let (path, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
         bytes.and_then(|bytes| replace(&fresh, &path, &bytes)).map_err(|source| StateError {
             action: "write",
             path,
@@ -127,12 +151,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         assert!(state.ports().is_empty());
-        let port = SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned() };
+        let port =
+            SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned(), mtu: None };
         state.save_ports(std::slice::from_ref(&port)).unwrap();
         assert_eq!(state.ports(), [port]);
 
         fs::write(dir.path().join(PORTS), b"[{\"port\":").unwrap();
         assert!(state.ports().is_empty());
         assert!(dir.path().join("ports.damaged").exists());
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_kept() {
+        let state = StateDir::none();
+        state.save_flows("actions=drop").unwrap();
+        assert!(state.flows().is_none() && state.ports().is_empty());
     }
 }

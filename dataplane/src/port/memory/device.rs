@@ -28,6 +28,9 @@ pub enum InjectError {
     /// The queue to the switch is full.
     #[error("the memory port's queue is full; wait until the switch has taken some frames")]
     Full,
+    /// No worker has the port.
+    #[error("the memory port is not attached")]
+    NotAttached,
     /// The frame is longer than any port can carry.
     #[error("a frame of {len} bytes is too long; at most {max} are possible")]
     TooLong {
@@ -89,9 +92,7 @@ impl MemoryPort {
     /// # Errors
     /// The queue is full, or the frame is too long.
     pub fn inject(&self, frame: &[u8]) -> Result<(), InjectError> {
-        if frame.len() > MAX_FRAME_LEN {
-            return Err(InjectError::TooLong { len: frame.len(), max: MAX_FRAME_LEN });
-        }
+        self.check(frame)?;
         let mut buf = self.shared.spare.pop().unwrap_or_default();
         buf.clear();
         buf.extend_from_slice(frame);
@@ -104,6 +105,17 @@ impl MemoryPort {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// A frame can be put on the wire, when there is room.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn check(&self, frame: &[u8]) -> Result<(), InjectError> {
+        match frame.len() {
+            len if len > MAX_FRAME_LEN => Err(InjectError::TooLong { len, max: MAX_FRAME_LEN }),
+            _ => Ok(()),
+        }
     }
 
     /// The next frame that left the switch, if there is one.

@@ -1,0 +1,469 @@
+//! The lab, by the programs that users have and without any privilege: frames in, frames out, and whatever
+//! a switch says of itself in between.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ferroflow_tests::command::{self, Finished};
+use ferroflow_tests::daemon::find_program;
+use ferroflow_tests::privilege;
+use ferroflow_tests::scenario::target_dir;
+use serde_json::Value;
+
+/// A request that takes longer is lost.
+const LIMIT: Duration = Duration::from_secs(20);
+/// From a UDP datagram of 10.0.0.1 to one of 10.0.0.2, the first byte of its destination's MAC on.
+const UDP: &str = "0a00000000020a00000000010800450000200001000040116\
+                   6ca0a0000010a0000020fa00fa1000c000001020304";
+
+/// A folder with a daemon in it; dropping it removes both.
+struct Lab {
+    dir: PathBuf,
+    daemon: Option<Child>,
+}
+
+impl Lab {
+    fn new() -> Result<Self> {
+        static N_LABS: AtomicU32 = AtomicU32::new(0);
+        let n = N_LABS.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("fflab-{}-{n}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir, daemon: None })
+    }
+
+    /// A lab whose daemon runs, with ports `p1` to `pN`.
+    fn with_ports(n_ports: u32) -> Result<Self> {
+        let mut lab = Self::new()?;
+        lab.start(&["--virtual", "--socket", "lab.sock", "--log", "warn"])?;
+        for port in 1..=n_ports {
+            lab.text(&["lab", "port", "add", &format!("p{port}"), "--number", &port.to_string()])?;
+        }
+        Ok(lab)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("lab.sock")
+    }
+
+    /// Starts the daemon as nobody special: as root, without root's capabilities.
+    fn start(&mut self, args: &[&str]) -> Result<()> {
+        let program = find_program(&target_dir()?, "vswitchd")?;
+        let mut command = Command::new(&program);
+        if privilege::is_root() {
+            command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"]).arg(&program);
+        }
+        let log = fs::File::create(self.dir.join("log"))?;
+        command.args(args).current_dir(&self.dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.daemon = Some(command.spawn().context("cannot run vswitchd")?);
+        let start = Instant::now();
+        while !self.run(&["status"])?.status.success() {
+            let ended = self.daemon.as_mut().map(Child::try_wait).transpose()?.flatten();
+            ensure!(ended.is_none() && start.elapsed() < LIMIT, "no daemon ({ended:?}): {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        command::output(Command::new("kill").arg(daemon.id().to_string()), LIMIT)?;
+        ensure!(daemon.wait()?.success(), "it did not end well: {}", self.log());
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn run(&self, words: &[&str]) -> Result<Finished> {
+        let mut command = Command::new(find_program(&target_dir()?, "vswitchctl")?);
+        command.arg("--host").arg(format!("unix://{}", self.socket().display())).args(words);
+        command::run(command.current_dir(&self.dir), LIMIT)
+    }
+
+    fn text(&self, words: &[&str]) -> Result<String> {
+        let finished = self.run(words)?;
+        ensure!(finished.status.success(), "{words:?}: {}", command::complaint(&finished));
+        Ok(finished.stdout)
+    }
+
+    fn json(&self, words: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.text(&[&["-o", "json"], words].concat())?)?)
+    }
+
+    /// Runs what has to fail, and gives what it says.
+    fn refusal(&self, words: &[&str]) -> Result<String> {
+        let finished = self.run(words)?;
+        ensure!(!finished.status.success(), "{words:?} was done: {}", finished.stdout);
+        Ok(finished.stderr)
+    }
+
+    /// Packets of the rule with these actions.
+    fn n_packets(&self, actions: &str) -> Result<u64> {
+        let flows = self.json(&["flow", "dump"])?;
+        let rule = list(&flows).iter().find(|rule| rule["actions"] == actions);
+        Ok(number(&rule.with_context(|| format!("no rule does {actions}: {flows}"))?["n_packets"]))
+    }
+
+    /// What every port received was forwarded or dropped under a name, and what left was counted.
+    fn check_conservation(&self) -> Result<()> {
+        let (ports, drops) = (self.json(&["port", "list"])?, self.json(&["drops"])?);
+        for port in list(&ports) {
+            let name = port["name"].as_str().unwrap_or_default();
+            let count = |field: &str| number(&port["counters"][field]);
+            let named: u64 = list(&drops)
+                .iter()
+                .filter(|drop| drop["port"] == name)
+                .map(|drop| number(&drop["n_packets"]))
+                .sum();
+            ensure!(count("rx_packets") == count("rx_forwarded") + count("rx_dropped"), "{port}");
+            ensure!(count("rx_dropped") == named, "{port} {drops}");
+            let sent = self.json(&["lab", "output", name])?;
+            ensure!(count("tx_packets") == number(&sent["next"]), "{port} {}", sent["next"]);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(u64::MAX)
+}
+
+fn frames(answer: &Value, port: &str) -> Vec<String> {
+    let sent = list(&answer["outputs"]).iter().filter(|sent| sent["port"] == port);
+    sent.map(|sent| sent["frame"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn frames_leave_as_the_rules_say_and_everything_is_counted() -> Result<()> {
+    let lab = Lab::with_ports(3)?;
+    lab.text(&[
+        "flow",
+        "add",
+        "priority=9,in_port=p1,udp,actions=mod_dl_dst:02:00:00:00:00:09,dec_ttl,output:p2,output:p3",
+        "priority=5,in_port=p2,actions=drop",
+    ])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP, UDP])?;
+    // Another MAC, a TTL of 63, and its checksum by RFC 1624: one more in the high byte.
+    let wanted = UDP.replacen("0a0000000002", "020000000009", 1).replacen("401166ca", "3f1167ca", 1);
+    for port in ["p2", "p3"] {
+        ensure!(frames(&answer, port) == [wanted.as_str(), wanted.as_str()], "{answer}");
+    }
+    ensure!((number(&answer["n_forwarded"]), number(&answer["n_dropped"])) == (2, 0), "{answer}");
+
+    let answer = lab.json(&["lab", "inject", "2", UDP])?;
+    ensure!(number(&answer["n_dropped"]) == 1 && answer["drops"][0]["reason"] == "rule-drop", "{answer}");
+    let answer = lab.json(&["lab", "inject", "p3", UDP, "0a00"])?;
+    let reasons: BTreeMap<_, _> = list(&answer["drops"])
+        .iter()
+        .map(|drop| (drop["reason"].as_str(), number(&drop["n_packets"])))
+        .collect();
+    ensure!(reasons == BTreeMap::from([(Some("table-miss"), 1), (Some("malformed"), 1)]), "{answer}");
+
+    ensure!(lab.n_packets("drop")? == 1);
+    ensure!(lab.n_packets("set_field:02:00:00:00:00:09->dl_dst,dec_ttl,output:2,output:3")? == 2);
+    // A rule that stays keeps its statistics, one that is gone has dropped what it has dropped.
+    lab.text(&["flow", "replace", "priority=5,in_port=p2,actions=drop"])?;
+    ensure!(lab.n_packets("drop")? == 1 && lab.text(&["flow", "dump"])?.lines().count() == 1);
+    lab.check_conservation()
+}
+
+#[test]
+fn a_capture_goes_in_and_what_comes_out_is_a_capture() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["flow", "add", "in_port=p1,actions=output:p2", "in_port=p2,actions=output:p1"])?;
+    // More frames than a batch or a queue of the switch holds.
+    let n_frames = 5000;
+    let one: Vec<u8> = (0..UDP.len() / 2)
+        .map(|idx| u8::from_str_radix(&UDP[2 * idx..2 * idx + 2], 16))
+        .collect::<Result<_, _>>()?;
+    let mut file = Vec::new();
+    [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 65_535, 1].iter().for_each(|word| file.extend(word.to_le_bytes()));
+    for idx in 0..n_frames {
+        let mut frame = one.clone();
+        let at = frame.len() - 4;
+        frame[at..].copy_from_slice(&u32::to_be_bytes(idx));
+        let len = frame.len() as u32;
+        [0, idx, len, len].iter().for_each(|word| file.extend(word.to_le_bytes()));
+        file.extend(frame);
+    }
+    fs::write(lab.dir.join("in.pcap"), &file)?;
+    let answer = lab.json(&["lab", "inject", "p1", "--pcap", "in.pcap"])?;
+    ensure!(number(&answer["n_forwarded"]) == u64::from(n_frames), "{}", answer["n_forwarded"]);
+    ensure!(list(&answer["outputs"]).len() == n_frames as usize);
+    for (idx, sent) in list(&answer["outputs"]).iter().enumerate() {
+        let frame = sent["frame"].as_str().unwrap_or_default();
+        ensure!(number(&sent["index"]) == idx as u64 && frame.ends_with(&format!("{idx:08x}")), "{sent}");
+    }
+    // Only the last ones are kept, and it says how many are not.
+    let kept = lab.json(&["lab", "output", "p2", "--follow-from", "10"])?;
+    let n_kept = number(&kept["n_frames"]);
+    ensure!(n_kept > 1000 && n_kept + number(&kept["n_forgotten"]) + 10 == u64::from(n_frames), "{n_kept}");
+    // What was written is read again, and leaves on the other side.
+    lab.text(&["lab", "output", "p2", "--follow-from", "4990", "--pcap", "out.pcap"])?;
+    let answer = lab.json(&["lab", "inject", "p2", "--pcap", "out.pcap"])?;
+    let back = frames(&answer, "p1");
+    ensure!(back.len() == 10 && back[0].ends_with(&format!("{:08x}", 4990)), "{answer}");
+    let traces = lab.json(&["trace", "--in-port", "p2", "--pcap", "out.pcap"])?;
+    ensure!(list(&traces).len() == 10 && list(&traces).iter().all(|trace| trace["verdict"] == "forwarded"));
+    lab.check_conservation()
+}
+
+#[test]
+fn time_passes_only_when_told_to() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&["flow", "add", "udp,actions=output:p2"])?;
+    lab.text(&["lab", "inject", "p1", UDP])?;
+    let before = number(&lab.json(&["lab", "clock", "show"])?["now"]);
+    std::thread::sleep(Duration::from_millis(30));
+    ensure!(number(&lab.json(&["lab", "clock", "show"])?["now"]) == before, "it runs");
+    ensure!(list(&lab.json(&["megaflow", "dump"])?).len() == 1);
+    lab.text(&["lab", "clock", "advance", "0.5"])?;
+    ensure!(list(&lab.json(&["megaflow", "dump"])?).len() == 1, "forgotten too soon");
+    let after = lab.json(&["lab", "clock", "advance", "3600"])?;
+    ensure!(number(&after["now"]) - before == 3_600_500_000_000 && after["stopped"] == true, "{after}");
+    ensure!(list(&lab.json(&["megaflow", "dump"])?).is_empty(), "not forgotten");
+    ensure!(lab.n_packets("output:2")? == 1, "its packets are not counted");
+    lab.text(&["lab", "clock", "start"])?;
+    std::thread::sleep(Duration::from_millis(5));
+    ensure!(number(&lab.json(&["lab", "clock", "show"])?["now"]) > number(&after["now"]), "it does not run");
+    lab.check_conservation()
+}
+
+#[test]
+fn a_bundle_is_all_or_nothing() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["flow", "add", "priority=1,actions=output:p1"])?;
+    let before = lab.text(&["flow", "dump"])?;
+    let cases = [
+        ("priority=2,ip,actions=drop\n# no port\npriority=3,ip,actions=output:p9\n", "rules:3: character 30"),
+        ("delete\npriority=3,ip,actions=nosuch\n", "rules:2: character 23"),
+        ("delete\nip,nw_src=10.0.0.999,actions=drop\n", "rules:2:"),
+        ("delete\npriority=3,nw_src=10.0.0.1,actions=drop\n", "rules:2"),
+        ("modify actions=drop\nresubmit\n", "rules:2"),
+    ];
+    for (text, wanted) in cases {
+        fs::write(lab.dir.join("rules"), text)?;
+        for command in ["add", "replace"] {
+            let said = lab.refusal(&["flow", command, "@rules"])?;
+            ensure!(said.contains(wanted), "nothing of {wanted:?} in {said:?}");
+            ensure!(lab.text(&["flow", "dump"])? == before, "half done: {text}");
+        }
+    }
+    fs::write(
+        lab.dir.join("rules"),
+        "modify actions=drop\nadd table=7,arp,actions=flood\ndelete_strict table=0,priority=1\n",
+    )?;
+    lab.text(&["flow", "add", "@rules"])?;
+    let after = lab.text(&["flow", "dump"])?;
+    ensure!(after.lines().count() == 1 && after.contains("table=7"), "{after}");
+    ensure!(lab.refusal(&["flow", "del"])?.contains("--all"));
+    lab.text(&["flow", "del", "--all"])?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_same_commands_have_the_same_answers() -> Result<()> {
+    let play = || -> Result<Vec<String>> {
+        let lab = Lab::with_ports(4)?;
+        lab.text(&["lab", "clock", "stop"])?;
+        let now = number(&lab.json(&["lab", "clock", "show"])?["now"]);
+        // To the same moment of every run.
+        let rest = Duration::from_secs(3600).as_nanos() as u64 - now;
+        lab.text(&[
+            "lab",
+            "clock",
+            "advance",
+            &format!("{}.{:09}", rest / 1_000_000_000, rest % 1_000_000_000),
+        ])?;
+        lab.text(&[
+            "flow",
+            "add",
+            "ip,nw_src=10.0.0.0/25,actions=flood",
+            "priority=9,tcp,actions=drop",
+            "arp,actions=output:p4",
+        ])?;
+        let mut said = Vec::new();
+        for n in 1..=40 {
+            let proto = ["udp", "tcp", "icmp"][n % 3];
+            let flow =
+                format!("{proto},nw_src=10.0.0.{},nw_dst=10.0.{n}.2,dl_src=0a:00:00:00:00:{n:02}", n * 6);
+            said.push(lab.text(&[
+                "-o",
+                "json",
+                "lab",
+                "inject",
+                &format!("p{}", n % 4 + 1),
+                "--flow",
+                &flow,
+            ])?);
+        }
+        for words in [
+            ["flow", "dump"].as_slice(),
+            &["megaflow", "dump"],
+            &["drops"],
+            &["port", "list"],
+            &["lab", "output", "p4"],
+        ] {
+            said.push(lab.text(&[&["-o", "json"], words].concat())?);
+        }
+        lab.check_conservation()?;
+        Ok(said)
+    };
+    let (first, second) = (play()?, play()?);
+    ensure!(first.len() == 45 && first.iter().any(|said| said.contains("table-miss")));
+    ensure!(first == second, "two runs differ");
+    Ok(())
+}
+
+#[test]
+fn ports_and_rules_outlive_the_process_when_asked_to() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = ["--virtual", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
+    lab.start(&args)?;
+    lab.text(&["lab", "port", "add", "in", "--number", "5"])?;
+    lab.text(&["lab", "port", "add", "out", "--mtu", "100"])?;
+    lab.text(&["flow", "add", "cookie=0x7,priority=9,in_port=in,actions=output:out"])?;
+    let before = (lab.text(&["flow", "dump"])?, lab.text(&["port", "list"])?);
+    ensure!(before.1.contains("100"), "{}", before.1);
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!((lab.text(&["flow", "dump"])?, lab.text(&["port", "list"])?) == before, "not as it was");
+    let answer = lab.json(&["lab", "inject", "in", UDP])?;
+    ensure!(frames(&answer, "out") == [UDP], "{answer}");
+    // Longer than its MTU: lost on the way out, under a name.
+    let long = format!("{UDP}{}", "00".repeat(200));
+    let answer = lab.json(&["lab", "inject", "in", &long])?;
+    ensure!(answer["drops"][0]["reason"] == "too-big" && frames(&answer, "out").is_empty(), "{answer}");
+    lab.text(&["lab", "port", "del", "in"])?;
+    ensure!(lab.refusal(&["lab", "inject", "in", UDP])?.contains("`in`"));
+    Ok(())
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_reason() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    let long = "00".repeat(9000);
+    let cases: [(&[&str], &str); 10] = [
+        (&["lab", "port", "add", "p1", "--number", "9"], "p1"),
+        (&["lab", "port", "add", "p9", "--number", "2"], "p2"),
+        (&["lab", "port", "add", "p9", "--number", "4294967295"], "numbers are"),
+        (&["lab", "port", "add", "a/b"], "a/b"),
+        (&["port", "add", "eth0"], "lab port add"),
+        (&["lab", "inject", "p9", UDP], "p9"),
+        (&["lab", "inject", "p1", &long], "too long"),
+        (&["lab", "inject", "p1", "--flow", "in_port=p2,arp"], "in_port"),
+        (&["lab", "inject", "p1", "--flow", "tcp,tp_dst=99999"], "99999"),
+        (&["lab", "output", "p9"], "p9"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
+fn a_switch_of_interfaces_is_no_lab() -> Result<()> {
+    let mut lab = Lab::new()?;
+    lab.start(&["--socket", "lab.sock", "--state-dir", "state", "--log", "warn"])?;
+    let before = lab.text(&["flow", "dump"])?;
+    let cases: [&[&str]; 5] = [
+        &["lab", "port", "add", "p1"],
+        &["lab", "inject", "p1", UDP],
+        &["lab", "clock", "stop"],
+        &["lab", "output", "p1"],
+        &["flow", "add", "actions=drop"],
+    ];
+    for words in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains("vswitchd --virtual"), "{words:?}: {said}");
+    }
+    ensure!(lab.text(&["flow", "dump"])? == before, "it was done all the same");
+    Ok(())
+}
+
+/// Blocks of commands with what they print, as the page has them.
+fn steps(page: &str) -> Vec<(String, String)> {
+    let mut steps: Vec<(String, String)> = Vec::new();
+    let mut is_inside = false;
+    for line in page.lines() {
+        match (line, line.strip_prefix("$ ")) {
+            ("```console", _) => is_inside = true,
+            ("```", _) => is_inside = false,
+            (_, Some(command)) if is_inside => steps.push((command.to_owned(), String::new())),
+            _ if is_inside => {
+                if let Some((_, output)) = steps.last_mut() {
+                    output.push_str(line);
+                    output.push('\n');
+                }
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// The same lines; `…` on the page stands for anything within one.
+fn is_as_shown(said: &str, page: &str) -> bool {
+    let is_line = |(said, page): (&str, &str)| match page.split_once('…') {
+        Some((start, end)) => {
+            said.len() >= start.len() + end.len() && said.starts_with(start) && said.ends_with(end)
+        }
+        None => said == page,
+    };
+    said.lines().count() == page.lines().count() && said.lines().zip(page.lines()).all(is_line)
+}
+
+#[test]
+fn the_tutorial_is_true() -> Result<()> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lab.md");
+    let steps = steps(&fs::read_to_string(&page)?);
+    ensure!(steps.len() > 20, "{} commands in {}", steps.len(), page.display());
+    let mut lab = Lab::new()?;
+    let mut exported = BTreeMap::new();
+    let path = format!("{}:{}", target_dir()?.display(), std::env::var("PATH").unwrap_or_default());
+    for (typed, wanted) in steps {
+        if let Some(daemon) = typed.strip_prefix("vswitchd ").and_then(|args| args.strip_suffix(" &")) {
+            lab.start(&daemon.split_whitespace().collect::<Vec<_>>())?;
+            continue;
+        }
+        let mut shell = Command::new("sh");
+        shell.current_dir(&lab.dir).env("PATH", &path).env("PWD", &lab.dir).envs(&exported);
+        if let Some((name, value)) = typed.strip_prefix("export ").and_then(|set| set.split_once('=')) {
+            let value = command::output(shell.args(["-c", &format!("printf %s \"{value}\"")]), LIMIT)?;
+            exported.insert(name.to_owned(), value);
+            continue;
+        }
+        let finished = command::run(shell.args(["-c", &typed]), LIMIT)?;
+        let said = finished.stdout + &finished.stderr;
+        if !is_as_shown(&said, &wanted) {
+            bail!("$ {typed}\nprints\n{said}where the page has\n{wanted}{}", lab.log());
+        }
+    }
+    lab.check_conservation()
+}

@@ -1,0 +1,343 @@
+//! The lab: a host whose ports are queues of frames, whose clock obeys, and whose rules
+//! are written by hand. Everything else is as on any host.
+//!
+//! It is deterministic: frames are switched one burst after the other by the one worker,
+//! and whoever injects waits for that; hashes have a fixed seed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use dataplane::{BATCH, InjectError, MemoryPort, VirtualClock};
+use flowtable::{
+    stats::DropCount,
+    table::{Tables, TransactionError},
+    text::{ChangeKind, TextError, parse_change, print_flow},
+    types::{Epoch, MacAddr, PortNo, Timestamp},
+};
+
+use super::{Host, PortError, rules::differences};
+use crate::state::StateError;
+
+/// MTU of a port that was not given one.
+const DEFAULT_MTU: u32 = 1500;
+/// Frames that may leave by a port in one burst.
+const QUEUE: usize = 4096;
+/// Frames that are kept for each port; the oldest are forgotten.
+const KEPT: usize = 4096;
+
+/// What makes a host a lab.
+#[derive(Debug)]
+pub struct Lab {
+    clock: VirtualClock,
+    /// By name of the port.
+    wires: BTreeMap<String, Wire>,
+}
+
+/// The outside of a port.
+#[derive(Debug)]
+struct Wire {
+    memory: MemoryPort,
+    /// The MTU, where it was asked for.
+    mtu: Option<u32>,
+    sent: VecDeque<Sent>,
+    n_sent: u64,
+}
+
+/// A frame that has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Name of the port it left by.
+    pub port: String,
+    /// How many had left by this port before.
+    pub index: u64,
+    /// When.
+    pub time: Timestamp,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+}
+
+/// What became of injected frames.
+#[derive(Debug, Clone, Default)]
+pub struct Injected {
+    /// How many left by a port.
+    pub n_forwarded: u64,
+    /// How many did not.
+    pub n_dropped: u64,
+    /// Why, and copies that were lost.
+    pub drops: Vec<DropCount>,
+    /// What has left.
+    pub sent: Vec<Sent>,
+}
+
+/// A lab's command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The host's ports are interfaces.
+    #[error(
+        "this vswitchd forwards for real: its rules are the controller's, its ports interfaces; for a lab start another: vswitchd --virtual --socket PATH"
+    )]
+    NotALab,
+    /// There is no such port.
+    #[error("port `{0}`: there is none of this name or number; vswitchctl port list shows those there are")]
+    NoPort(String),
+    /// A frame was not taken.
+    #[error("{0}")]
+    Inject(#[from] InjectError),
+    /// A change is not understood.
+    #[error("change {}: {error}", .index + 1)]
+    Text {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong.
+        error: TextError,
+    },
+    /// The tables refuse a change.
+    #[error("{0}")]
+    Refused(#[from] TransactionError),
+    /// The change could not be saved, and was not made.
+    #[error("{0}")]
+    State(#[from] StateError),
+    /// The port cannot be added.
+    #[error("{0}")]
+    Port(#[from] PortError),
+}
+
+impl Lab {
+    /// A lab without ports.
+    pub fn new(clock: VirtualClock) -> Self {
+        Self { clock, wires: BTreeMap::new() }
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &VirtualClock {
+        &self.clock
+    }
+
+    pub(super) fn add(&mut self, name: &str, mtu: Option<u32>) {
+        // Locally administered, the same for all: no frame of the switch's own has it.
+        let mac = MacAddr::new([0x02, 0, 0, 0, 0, 0x01]);
+        let memory = MemoryPort::with(QUEUE, mac, mtu.unwrap_or(DEFAULT_MTU));
+        self.wires.insert(name.to_owned(), Wire { memory, mtu, sent: VecDeque::new(), n_sent: 0 });
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.wires.remove(name);
+    }
+
+    pub(super) fn memory(&self, name: &str) -> Option<&MemoryPort> {
+        self.wires.get(name).map(|wire| &wire.memory)
+    }
+
+    pub(super) fn mtu(&self, name: &str) -> Option<u32> {
+        self.wires.get(name)?.mtu
+    }
+
+    /// Takes what has left the ports.
+    fn collect(&mut self) -> Vec<Sent> {
+        let time = self.clock.now();
+        let mut collected = Vec::new();
+        for (port, wire) in &mut self.wires {
+            while let Some(frame) = wire.memory.receive() {
+                let sent = Sent { port: port.clone(), index: wire.n_sent, time, frame };
+                wire.n_sent += 1;
+                if wire.sent.len() == KEPT {
+                    wire.sent.pop_front();
+                }
+                wire.sent.push_back(sent.clone());
+                collected.push(sent);
+            }
+        }
+        collected
+    }
+}
+
+impl Host {
+    /// What makes this host a lab.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn lab(&self) -> Result<&Lab, LabError> {
+        self.lab.as_ref().ok_or(LabError::NotALab)
+    }
+
+    /// The rules are written by hand, not made of a controller's network: a lab has none.
+    pub(super) fn is_handmade(&self) -> bool {
+        self.lab.is_some()
+    }
+
+    /// Adds a lab's port; without a number it gets the lowest that is free. The same again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`LabError`] says what to do; then nothing has changed.
+    pub fn add_lab_port(
+        &mut self,
+        name: &str,
+        number: Option<PortNo>,
+        mtu: Option<u32>,
+    ) -> Result<PortNo, LabError> {
+        let known_mtu = self.lab()?.mtu(name);
+        if let Some(present) = self.ports.get(name) {
+            if number.is_some_and(|number| number != present.port) || mtu != known_mtu {
+                return Err(PortError::Differs(name.to_owned()).into());
+            }
+            return Ok(present.port);
+        }
+        let port = match number {
+            Some(number) => self.check_number(number)?,
+            None => self.free_number()?,
+        };
+        if let Some(lab) = &mut self.lab {
+            lab.add(name, mtu);
+        }
+        let added = self.attach_workload(name, port, "");
+        if let (Err(_), Some(lab)) = (&added, &mut self.lab) {
+            lab.remove(name);
+        }
+        Ok(added?)
+    }
+
+    fn check_number(&self, port: PortNo) -> Result<PortNo, PortError> {
+        match self.ports.iter().find(|(_, present)| present.port == port) {
+            Some((name, _)) => Err(PortError::NumberInUse { port, name: name.clone() }),
+            None => Ok(port),
+        }
+    }
+
+    /// The lab's port that a name or number means.
+    ///
+    /// # Errors
+    /// There is none, or no lab.
+    pub fn lab_port(&self, text: &str) -> Result<(String, PortNo), LabError> {
+        self.lab()?;
+        let by_name = self.ports.get_key_value(text);
+        let number = text.parse().ok().and_then(|raw| PortNo::new(raw).ok());
+        let by_number = || self.ports.iter().find(|(_, port)| Some(port.port) == number);
+        let found = by_name.or_else(by_number).map(|(name, port)| (name.clone(), port.port));
+        found.ok_or_else(|| LabError::NoPort(text.to_owned()))
+    }
+
+    /// Has a port receive frames, and tells what became of them.
+    ///
+    /// # Errors
+    /// There is no such port, or a frame is too long; then none is switched.
+    pub fn inject(&mut self, port: &str, frames: Vec<Vec<u8>>) -> Result<Injected, LabError> {
+        let (name, port) = self.lab_port(port)?;
+        let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
+        let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::NoPort(name.clone()))?;
+        frames.iter().try_for_each(|frame| memory.check(frame))?;
+        let books = |dataplane: &dataplane::Dataplane| {
+            let status = dataplane.ports().into_iter().find(|status| status.port == port);
+            let counters = status.map(|status| status.counters).unwrap_or_default();
+            (counters.rx_forwarded, counters.rx_dropped, dataplane.drops())
+        };
+        let (n_forwarded, n_dropped, drops) = books(&self.dataplane);
+        let mut injected = Injected::default();
+        for burst in frames.chunks(BATCH) {
+            self.dataplane.inject(port, &memory, burst.to_vec())?;
+            injected.sent.extend(lab.collect());
+        }
+        let after = books(&self.dataplane);
+        injected.n_forwarded = after.0 - n_forwarded;
+        injected.n_dropped = after.1 - n_dropped;
+        injected.drops = since(&drops, after.2);
+        Ok(injected)
+    }
+
+    /// Frames that have left a port, from an index on, and how many before these are
+    /// forgotten.
+    ///
+    /// # Errors
+    /// There is no such port.
+    pub fn sent(&mut self, port: &str, from: u64) -> Result<(Vec<Sent>, u64, u64), LabError> {
+        let (name, _) = self.lab_port(port)?;
+        let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
+        lab.collect();
+        let wire = lab.wires.get(&name).ok_or(LabError::NoPort(name))?;
+        let first = wire.n_sent - wire.sent.len() as u64;
+        let sent = wire.sent.iter().filter(|sent| sent.index >= from).cloned().collect();
+        Ok((sent, wire.n_sent.max(from), first.saturating_sub(from)))
+    }
+
+    /// Stops, starts or advances the lab's clock; what was to happen until then has
+    /// happened when this returns. Tells the time.
+    ///
+    /// # Errors
+    /// There is no lab.
+    pub fn set_clock(
+        &mut self,
+        stopped: Option<bool>,
+        advance: Duration,
+    ) -> Result<(Timestamp, bool), LabError> {
+        let clock = self.lab()?.clock().clone();
+        if let Some(stopped) = stopped {
+            clock.set_stopped(stopped);
+        }
+        if !advance.is_zero() {
+            clock.advance(advance);
+            self.dataplane.tick();
+        }
+        Ok((clock.now(), clock.is_stopped()))
+    }
+
+    /// Changes rules in one transaction: all of it or nothing. With `replace` those that
+    /// are there go first, but one that stays the same keeps its statistics.
+    ///
+    /// # Errors
+    /// Names the first change that is wrong, and why.
+    pub fn change_flows(&mut self, texts: &[(ChangeKind, String)], replace: bool) -> Result<Epoch, LabError> {
+        self.lab()?;
+        let mut changes = Vec::with_capacity(texts.len());
+        for (index, (kind, text)) in texts.iter().enumerate() {
+            let change = parse_change(*kind, text, &self.port_table);
+            changes.push(change.map_err(|error| LabError::Text { index, error })?);
+        }
+        // Counted as the caller does.
+        let counted = |error: TransactionError| TransactionError { change: error.change + 1, ..error };
+        let tables = if replace {
+            let wanted = Tables::default().transact(changes).map_err(counted)?;
+            let wanted: Vec<_> = wanted.rules().map(|rule| (**rule).clone()).collect();
+            self.tables.transact(differences(&self.tables, &wanted))?
+        } else {
+            self.tables.transact(changes).map_err(counted)?
+        };
+        let text: String = tables.rules().map(|rule| print_flow(rule) + "\n").collect();
+        self.state.save_flows(&text)?;
+        self.tables = Arc::new(tables);
+        self.publish();
+        Ok(self.epoch)
+    }
+
+    /// Takes the rules of the last run; rules that this version does not understand are
+    /// told of, and then there are none.
+    pub(super) fn restore_flows(&mut self) {
+        let Some(text) = self.state.flows() else { return };
+        let lines = text.lines().map(|line| (ChangeKind::Add, line.to_owned())).collect::<Vec<_>>();
+        if let Err(error) = self.change_flows(&lines, true) {
+            tracing::error!(%error, "the rules of the last run are not taken");
+            self.errors.push(format!("the rules of the last run are not taken: {error}"));
+        }
+    }
+}
+
+/// What has been dropped since.
+fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
+    let cause = |row: &DropCount| {
+        let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats));
+        (row.in_port, row.reason, rule)
+    };
+    let mut fresh = after;
+    for row in &mut fresh {
+        if let Some(old) = before.iter().find(|old| cause(old) == cause(row)) {
+            row.n_packets -= old.n_packets;
+            row.n_bytes -= old.n_bytes;
+            row.n_copies -= old.n_copies;
+        }
+    }
+    fresh.retain(|row| row.n_packets + row.n_copies > 0);
+    fresh.sort_by_key(|row| (row.in_port, row.reason.name()));
+    fresh
+}

@@ -1,0 +1,190 @@
+//! The lab's service: ports, frames, clock and rules of a host that is a lab. Any other
+//! host refuses.
+
+use std::time::Duration;
+
+use ferroflow_proto::host::{
+    self as pb, flow_change::Kind, injected_packet::Packet as Given, lab_service_server::LabService,
+};
+use flowtable::{
+    build::{frame_from_key, packet},
+    field::Field,
+    key::FlowKey,
+    parse::parse,
+    port::PortTable,
+    text::{ChangeKind, TextError, parse_key},
+    types::PortNo,
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::{Service, check_interface, dump, refusal};
+use crate::host::{Host, LabError, Sent};
+
+/// Largest MTU of a port: no frame of the lab is longer.
+const MAX_MTU: u32 = 3800;
+
+/// A packet cannot be injected.
+#[derive(Debug, thiserror::Error)]
+enum PacketError {
+    #[error("{0}")]
+    Lab(#[from] LabError),
+    #[error("packet {index}: give the bytes of a frame, or a flow: udp,nw_src=10.0.0.1,nw_dst=10.0.0.2")]
+    Missing { index: usize },
+    #[error("packet {index}: {error}")]
+    Flow { index: usize, error: TextError },
+    #[error(
+        "packet {index}: no frame has just these headers: {} would differ; a frame needs dl_type or a word like `udp`, and has no registers, metadata or tunnel fields",
+        .field
+    )]
+    Impossible { index: usize, field: &'static str },
+}
+
+#[tonic::async_trait]
+impl LabService for Service {
+    async fn add_lab_port(
+        &self,
+        request: Request<pb::AddLabPortRequest>,
+    ) -> Result<Response<pb::AddLabPortResponse>, Status> {
+        let pb::AddLabPortRequest { name, port_no, mtu } = request.into_inner();
+        check_interface(&name)?;
+        let number = number(port_no)?;
+        if mtu > MAX_MTU {
+            return Err(Status::invalid_argument(format!("mtu {mtu}: at most {MAX_MTU}")));
+        }
+        let mtu = (mtu > 0).then_some(mtu);
+        self.host
+            .with(move |host| {
+                let port = host.add_lab_port(&name, number, mtu).map_err(lab_refusal)?;
+                let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
+                Ok(Response::new(pb::AddLabPortResponse { port }))
+            })
+            .await
+    }
+
+    async fn inject(
+        &self,
+        request: Request<pb::InjectRequest>,
+    ) -> Result<Response<pb::InjectResponse>, Status> {
+        let request = request.into_inner();
+        self.host.with(move |host| inject(host, request)).await.map(Response::new).map_err(
+            |error| match error {
+                PacketError::Lab(error) => lab_refusal(error),
+                wrong => Status::invalid_argument(wrong.to_string()),
+            },
+        )
+    }
+
+    async fn read_output(
+        &self,
+        request: Request<pb::ReadOutputRequest>,
+    ) -> Result<Response<pb::ReadOutputResponse>, Status> {
+        let pb::ReadOutputRequest { port, from } = request.into_inner();
+        let (sent, next, n_forgotten) =
+            self.host.with(move |host| host.sent(&port, from)).await.map_err(lab_refusal)?;
+        let frames = sent.into_iter().map(output).collect();
+        Ok(Response::new(pb::ReadOutputResponse { frames, next, n_forgotten }))
+    }
+
+    async fn set_clock(
+        &self,
+        request: Request<pb::SetClockRequest>,
+    ) -> Result<Response<pb::SetClockResponse>, Status> {
+        let pb::SetClockRequest { stopped, advance } = request.into_inner();
+        let advance = Duration::from_nanos(advance);
+        let (now, stopped) =
+            self.host.with(move |host| host.set_clock(stopped, advance)).await.map_err(lab_refusal)?;
+        Ok(Response::new(pb::SetClockResponse { now: now.nanos(), stopped }))
+    }
+
+    async fn change_flows(
+        &self,
+        request: Request<pb::ChangeFlowsRequest>,
+    ) -> Result<Response<pb::ChangeFlowsResponse>, Status> {
+        let pb::ChangeFlowsRequest { changes, replace } = request.into_inner();
+        let changes = changes.into_iter().enumerate().map(|(index, change)| flow_change(index, change));
+        let changes = changes.collect::<Result<Vec<_>, _>>()?;
+        self.host
+            .with(move |host| {
+                let epoch = host.change_flows(&changes, replace).map_err(lab_refusal)?;
+                let n_rules = host.snapshot().tables.len() as u64;
+                Ok(Response::new(pb::ChangeFlowsResponse { n_rules, epoch: epoch.get() }))
+            })
+            .await
+    }
+}
+
+fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectResponse, PacketError> {
+    let (_, in_port) = host.lab_port(&request.port)?;
+    let ports = host.snapshot().ports;
+    let mut frames = Vec::with_capacity(request.packets.len());
+    for (index, packet) in request.packets.into_iter().enumerate() {
+        frames.push(match packet.packet {
+            Some(Given::Frame(bytes)) => bytes,
+            Some(Given::Flow(text)) => frame_of(&text, in_port, &ports, index + 1)?,
+            None => return Err(PacketError::Missing { index: index + 1 }),
+        });
+    }
+    let injected = host.inject(&request.port, frames)?;
+    Ok(pb::InjectResponse {
+        n_forwarded: injected.n_forwarded,
+        n_dropped: injected.n_dropped,
+        drops: dump::drops_of(host, &injected.drops),
+        outputs: injected.sent.into_iter().map(output).collect(),
+    })
+}
+
+/// The shortest frame with just the headers that a flow describes.
+fn frame_of(text: &str, in_port: PortNo, ports: &PortTable, index: usize) -> Result<Vec<u8>, PacketError> {
+    let mut wanted = parse_key(text, ports).map_err(|error| PacketError::Flow { index, error })?;
+    if wanted.in_port.get() == 0 {
+        wanted.in_port.set(in_port.get());
+    }
+    let frame = frame_from_key(&wanted, 0);
+    let mut received = FlowKey::zero();
+    // What cannot be parsed differs in some field.
+    let _ = parse(&mut packet(&frame, in_port), &mut received);
+    received.in_port.set(in_port.get());
+    match Field::ALL.iter().find(|field| received.get(**field) != wanted.get(**field)) {
+        Some(field) => Err(PacketError::Impossible { index, field: field.info().name }),
+        None => Ok(frame),
+    }
+}
+
+fn output(sent: Sent) -> pb::OutputFrame {
+    pb::OutputFrame { port: sent.port, index: sent.index, time: sent.time.nanos(), frame: sent.frame }
+}
+
+fn flow_change(index: usize, change: pb::FlowChange) -> Result<(ChangeKind, String), Status> {
+    let kind = match change.kind() {
+        Kind::Add => ChangeKind::Add,
+        Kind::Modify => ChangeKind::Modify,
+        Kind::ModifyStrict => ChangeKind::ModifyStrict,
+        Kind::Delete => ChangeKind::Delete,
+        Kind::DeleteStrict => ChangeKind::DeleteStrict,
+        Kind::Unspecified => {
+            let message = format!("change {}: it is of no kind that this version knows", index + 1);
+            return Err(Status::invalid_argument(message));
+        }
+    };
+    Ok((kind, change.text))
+}
+
+fn number(raw: u32) -> Result<Option<PortNo>, Status> {
+    if raw == 0 {
+        return Ok(None);
+    }
+    let port = PortNo::new(raw).ok().filter(|port| port.is_real());
+    port.map(Some)
+        .ok_or_else(|| Status::invalid_argument(format!("port {raw}: numbers are 1 to {}", PortNo::MAX_REAL)))
+}
+
+fn lab_refusal(error: LabError) -> Status {
+    let code = match error {
+        LabError::Port(error) => return refusal(error),
+        LabError::NotALab => Code::FailedPrecondition,
+        LabError::NoPort(_) => Code::NotFound,
+        LabError::Inject(_) | LabError::Text { .. } | LabError::Refused(_) => Code::InvalidArgument,
+        LabError::State(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
