@@ -44,6 +44,7 @@ pub mod build;
 pub mod cache;
 pub mod checksum;
 pub mod classifier;
+pub mod conntrack;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;
