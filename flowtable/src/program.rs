@@ -11,9 +11,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
+    conntrack::Request,
     drop::DropReason,
     field::Field,
     flow::Rule,
+    pipeline::Frozen,
     types::{PortNo, Vni},
 };
 
@@ -24,6 +26,13 @@ pub struct Program {
     pub emits: Vec<Emit>,
     /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
     pub drop: Option<DropCause>,
+}
+
+impl Program {
+    /// A copy goes to the connection tracker.
+    pub fn is_tracked(&self) -> bool {
+        self.emits.iter().any(|emit| emit.ct.is_some())
+    }
 }
 
 /// Why a program drops.
@@ -48,7 +57,36 @@ pub struct Emit {
     pub tunnel: Option<Arc<TunnelHeader>>,
     /// Port it leaves by; for a tunnel, the underlay's port.
     pub port: PortNo,
+    /// It does not leave but goes to the connection tracker.
+    pub ct: Option<Arc<CtPass>>,
 }
+
+impl Emit {
+    /// Something becomes of the copy: it leaves, or goes on behind the tracker.
+    pub fn leaves(&self) -> bool {
+        self.ct.as_ref().is_none_or(|ct| ct.next.is_some())
+    }
+}
+
+/// A way through the connection tracker.
+#[derive(Debug, Clone)]
+pub struct CtPass {
+    /// What is asked of it; the switch fills in the port.
+    pub request: Request,
+    /// How the packet goes on; `None`: not at all, it was only to be tracked.
+    pub next: Option<Arc<Frozen>>,
+    /// The switch's number for `next`, 0 as long as it has none.
+    pub recirc_id: u32,
+}
+
+/// Whatever number the switch has given it.
+impl PartialEq for CtPass {
+    fn eq(&self, other: &Self) -> bool {
+        self.request == other.request && self.next == other.next
+    }
+}
+
+impl Eq for CtPass {}
 
 /// New bits of one header field. Checksums that cover it are the executor's to mend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,14 @@ const FRAME_FIELDS: &[Field] = &[
 ];
 
 fn emit(edits: &[FieldEdit]) -> Emit {
-    Emit { n_vlan_pops: 0, vlan_pushes: Vec::new(), edits: edits.to_vec(), tunnel: None, port: PortNo::ZERO }
+    Emit {
+        n_vlan_pops: 0,
+        vlan_pushes: Vec::new(),
+        edits: edits.to_vec(),
+        tunnel: None,
+        port: PortNo::ZERO,
+        ct: None,
+    }
 }
 
 fn set(field: Field, value: u128) -> FieldEdit {
@@ -210,8 +217,7 @@ proptest! {
             vlan_pushes: pushes,
             edits: vec![set(Field::EthDst, u128::from_be_bytes([&[0; 10][..], &dst].concat().try_into().unwrap())), set(Field::VlanVid, vid)],
             tunnel: None,
-            port: PortNo::ZERO,
-        };
+            port: PortNo::ZERO, ct: None };
         let packet = applied(&frame_from_key(&key, 20), &emit);
 
         let mut expected = key;
@@ -261,7 +267,7 @@ proptest! {
         let (mut packet, _) = parsed(&frame);
         let edits: Vec<_> = fields.iter().map(|(field, value)| set(*field, *value)).collect();
         let pushes = vec![VlanTag { tpid: 0x8100, tci: 1 }];
-        let emit = Emit { n_vlan_pops, vlan_pushes: pushes, edits, tunnel: None, port: PortNo::ZERO };
+        let emit = Emit { n_vlan_pops, vlan_pushes: pushes, edits, tunnel: None, port: PortNo::ZERO, ct: None };
         let supported = fields.iter().all(|(field, _)| FRAME_FIELDS.contains(field) || *field == Field::NdOptionsType);
         let result = apply(&mut packet, &emit, 0);
         prop_assert!(supported || result.is_err());

@@ -1,5 +1,6 @@
 //! What rules do.
 
+use super::Ct;
 use crate::{
     field::{Field, SubField},
     types::{PortNo, TableId},
@@ -48,4 +49,8 @@ pub enum Action {
     PopVlan,
     /// Set the tunnel key.
     SetTunnel(u64),
+    /// Pass through the connection tracker.
+    Ct(Box<Ct>),
+    /// Forget what the connection tracker said.
+    CtClear,
 }

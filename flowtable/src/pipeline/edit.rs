@@ -56,6 +56,7 @@ impl<T: Tracer> Walk<'_, T> {
             edits: self.edits(),
             tunnel,
             port,
+            ct: None,
         }
     }
 

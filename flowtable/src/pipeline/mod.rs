@@ -16,7 +16,9 @@
 //! the key), `output.rs` (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received).
 
+mod ct;
 mod edit;
+mod frozen;
 mod output;
 #[cfg(test)]
 pub(crate) mod random;
@@ -27,6 +29,8 @@ mod write;
 
 use std::{fmt, sync::Arc};
 
+pub(crate) use self::frozen::set_connection;
+pub use self::frozen::{Frozen, MAX_PASSES};
 use crate::{
     flow::Rule,
     key::{FlowKey, FlowMask},
@@ -84,5 +88,15 @@ impl Tracer for NoTrace {
 /// # Cost
 /// Microseconds: a lookup per table, and one allocation for each list it answers with.
 pub fn translate<T: Tracer>(snapshot: &Snapshot, key: &FlowKey, tracer: &mut T) -> Translation {
-    walk::Walk::new(snapshot, key, tracer).run()
+    walk::Walk::new(snapshot, key, tracer).run(None)
+}
+
+/// Goes on with a walk that was put aside; `key` is the packet's as it is now.
+pub fn translate_frozen<T: Tracer>(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    frozen: &Frozen,
+    tracer: &mut T,
+) -> Translation {
+    walk::Walk::new(snapshot, key, tracer).run(Some(frozen))
 }

@@ -79,7 +79,8 @@ proptest! {
     #[test]
     fn every_packet_has_an_end(rules in random::rules(), key in random::key()) {
         let translation = translate(&snapshot(1, &rules), &key, &mut NoTrace);
-        prop_assert_eq!(translation.program.emits.is_empty(), translation.program.drop.is_some());
+        let leaves = translation.program.emits.iter().any(|emit| emit.leaves());
+        prop_assert_eq!(leaves, translation.program.drop.is_none());
     }
 }
 
@@ -152,7 +153,7 @@ fn random_rules_do_all_sorts_of_things() {
             usize::from(emits.iter().flat_map(|emit| &emit.edits).any(|edit| edit.field == Field::NwTtl));
     }
     let seen = [n_allowed * 1000 / n_rules, n_emits, n_edits, n_tags, n_tunnels, n_ttl];
-    let expected = [900, 350, 40, 40, 5, 10];
+    let expected = [900, 350, 40, 40, 5, 8];
     assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
 }
 

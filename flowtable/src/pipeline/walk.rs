@@ -6,7 +6,11 @@
 
 use std::{fmt, slice, sync::Arc};
 
-use super::{MAX_DEPTH, MAX_LOOKUPS, Tracer, Translation, edit::VlanEdits};
+use super::{
+    Frozen, MAX_DEPTH, MAX_LOOKUPS, Tracer, Translation,
+    edit::VlanEdits,
+    frozen::{Rest, Start},
+};
 use crate::{
     drop::DropReason,
     field::Field,
@@ -73,13 +77,14 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 
-    pub(super) fn run(mut self) -> Translation {
-        if let Err(Abort(reason)) = self.walk() {
+    pub(super) fn run(mut self, frozen: Option<&'a Frozen>) -> Translation {
+        if let Err(Abort(reason)) = self.walk(frozen) {
             self.emits.clear();
             self.end(reason);
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
-        let drop = self.emits.is_empty().then_some(self.cause);
+        let leaves = self.emits.iter().any(Emit::leaves);
+        let drop = (!leaves).then_some(self.cause);
         Translation {
             program: Program { emits: self.emits, drop },
             mask: *self.key.mask(),
@@ -87,8 +92,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 
-    fn walk(&mut self) -> Result<(), Abort> {
-        self.enter(FIRST_TABLE, 0, None)?;
+    fn walk(&mut self, frozen: Option<&'a Frozen>) -> Result<(), Abort> {
+        match frozen.map(|frozen| &frozen.start) {
+            None => self.enter(FIRST_TABLE, 0, None)?,
+            Some(Start::Table(table)) => self.enter(*table, 0, None)?,
+            Some(Start::Rest(rests)) => self.resume(rests),
+        }
         while let Some(frame) = self.frames.last_mut() {
             if let Some(action) = frame.actions.next() {
                 self.act(action)?;
@@ -125,6 +134,38 @@ impl<'a, T: Tracer> Walk<'a, T> {
             undo: None,
         });
         Ok(())
+    }
+
+    /// Puts the actions of a walk that was put aside under way again.
+    fn resume(&mut self, rests: &'a [Rest]) {
+        for Rest { rule, actions, goto } in rests.iter().rev() {
+            self.frames.push(Frame {
+                rule,
+                actions: actions.iter(),
+                goto: *goto,
+                depth: 0,
+                n_ends: 0,
+                undo: None,
+            });
+        }
+    }
+
+    /// Takes what is left of the actions under way, up to the innermost clone: they are
+    /// done in a later pass, and not in this one.
+    pub(super) fn put_aside(&mut self) -> Vec<Rest> {
+        let mut rests = Vec::new();
+        for frame in self.frames.iter_mut().rev() {
+            rests.push(Rest {
+                rule: Arc::clone(frame.rule),
+                actions: frame.actions.as_slice().to_vec(),
+                goto: frame.goto.take(),
+            });
+            frame.actions = [].iter();
+            if frame.undo.is_some() {
+                break;
+            }
+        }
+        rests
     }
 
     /// The rule for the packet as if it had come in by `in_port`.
@@ -171,6 +212,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
             Action::PushVlan(tpid) => self.push_vlan(*tpid)?,
             Action::PopVlan => self.pop_vlan(),
             Action::SetTunnel(id) => self.key.write(Field::TunId, (*id).into()),
+            Action::Ct(ct) => self.ct(ct)?,
+            Action::CtClear => self.ct_clear(),
         }
         Ok(())
     }

@@ -11,7 +11,10 @@
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
 mod books;
+#[cfg(test)]
+mod ct_tests;
 mod flow_hash;
+mod recirculate;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -21,10 +24,11 @@ use std::{
     sync::Arc,
 };
 
-use self::books::Books;
 pub use self::run::Sink;
+use self::{books::Books, recirculate::FrozenIds};
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
+    conntrack::Conntrack,
     drop::DropReason,
     key::FlowKey,
     offload,
@@ -68,6 +72,9 @@ pub struct Switch {
     sessions: Sessions,
     lanes: Box<Lanes>,
     books: Books,
+    frozen_ids: FrozenIds,
+    conntrack: Option<Arc<Conntrack>>,
+    seed: u64,
 }
 
 /// What is known of the packets of a pass, one array for each attribute.
@@ -157,7 +164,22 @@ impl Switch {
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
+            frozen_ids: FrozenIds::default(),
+            conntrack: None,
+            seed,
         }
+    }
+
+    /// Tracks connections with this tracker, which other workers may share. Without, a
+    /// switch makes a small one of its own when a rule asks for it.
+    #[must_use]
+    pub fn with_conntrack(self, conntrack: Arc<Conntrack>) -> Self {
+        Self { conntrack: Some(conntrack), ..self }
+    }
+
+    /// The tracker, if there is one.
+    pub fn conntrack(&self) -> Option<&Arc<Conntrack>> {
+        self.conntrack.as_ref()
     }
 
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
@@ -172,6 +194,9 @@ impl Switch {
     ) {
         let moment = Moment::new(now, snapshot, in_port);
         self.megaflows.sweep(now);
+        if let Some(conntrack) = &self.conntrack {
+            conntrack.tick(now);
+        }
         self.books.open(in_port);
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
@@ -278,7 +303,8 @@ impl Switch {
         {
             return Ok(handle);
         }
-        let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+        let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+        self.frozen_ids.number(&mut translation.program);
         if self.megaflows.is_disabled() {
             return Err(Box::new(translation));
         }

@@ -1,6 +1,6 @@
 //! Carrying programs out: copies, edits, the way to the sink, and the books.
 
-use std::{ops::Range, vec};
+use std::{ops::Range, sync::Arc, vec};
 
 use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash};
 use crate::{
@@ -50,7 +50,7 @@ impl Switch {
                 }
                 _ => match self.resolve(moment, idx) {
                     Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
-                    Err(translation) => self.run_once(&translation, idx, &mut packets, sink),
+                    Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
                 },
             };
         }
@@ -69,9 +69,14 @@ impl Switch {
         let Some(entry) = self.megaflows.get_mut(handle) else {
             // Resolving has just found it; should that ever be wrong, do without.
             let key = &self.lanes.keys[range.start];
-            let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
-            return self.run_once(&translation, range.start, packets, sink);
+            let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+            self.frozen_ids.number(&mut translation.program);
+            return self.run_once(moment, &translation, range.start, packets, sink);
         };
+        if entry.program.is_tracked() {
+            let program = Arc::clone(&entry.program);
+            return self.run_tracked(moment, handle, &program, range.start, packets, sink);
+        }
         let (lanes, books) = (&*self.lanes, &mut self.books);
         let rest = &lanes.lookups[range.start + 1..range.end];
         let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
@@ -89,10 +94,33 @@ impl Switch {
         n_group
     }
 
+    /// Runs one packet whose entry sends it through the connection tracker.
+    fn run_tracked<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        handle: Handle,
+        program: &Program,
+        idx: usize,
+        packets: &mut vec::Drain<'_, Packet<B>>,
+        sink: &mut S,
+    ) -> usize {
+        let lanes = &*self.lanes;
+        self.books.found(lanes.lookups[idx]);
+        if let Some(entry) = self.megaflows.get_mut(handle) {
+            entry.count(moment.now, 1, lanes.lens[idx]);
+            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
+                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
+            }
+        }
+        packets.take(1).for_each(|packet| self.carry_through(moment, program, idx, packet, sink));
+        1
+    }
+
     /// Runs one packet by a translation that no cache keeps, and counts it with the rules
     /// at once.
     fn run_once<B: FrameBuf, S: Sink<B>>(
         &mut self,
+        moment: &Moment<'_>,
         translation: &Translation,
         idx: usize,
         packets: &mut vec::Drain<'_, Packet<B>>,
@@ -102,7 +130,11 @@ impl Switch {
             let n_bytes = packet.len() as u64;
             translation.rules.iter().for_each(|rule| rule.stats.add(1, n_bytes));
             self.books.found(Lookup::Unknown);
-            carry_out(&translation.program, (&self.lanes, idx), packet, 0, &mut self.books, sink);
+            if translation.program.is_tracked() {
+                self.carry_through(moment, &translation.program, idx, packet, sink);
+            } else {
+                carry_out(&translation.program, (&self.lanes, idx), packet, 0, &mut self.books, sink);
+            }
         }
         1
     }
@@ -150,7 +182,10 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
 }
 
 /// A copy with all that travels with the packet.
-fn copy<B: FrameBuf, S: Sink<B>>(packet: &Packet<B>, sink: &mut S) -> Result<Packet<B>, DropReason> {
+pub(super) fn copy<B: FrameBuf, S: Sink<B>>(
+    packet: &Packet<B>,
+    sink: &mut S,
+) -> Result<Packet<B>, DropReason> {
     let mut copy = sink.copy(packet).ok_or(DropReason::NoBuffer)?;
     copy.in_port = packet.in_port;
     copy.layout = packet.layout;
@@ -158,7 +193,7 @@ fn copy<B: FrameBuf, S: Sink<B>>(packet: &Packet<B>, sink: &mut S) -> Result<Pac
     Ok(copy)
 }
 
-fn send<B: FrameBuf, S: Sink<B>>(
+pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     mut packet: Packet<B>,
     emit: &Emit,
     hash: u32,

@@ -4,8 +4,9 @@
 use std::sync::LazyLock;
 
 use crate::{
+    conntrack::{N_POLICIES, Nat},
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Match, Rule},
+    flow::{Action, Ct, CtZone, Match, Rule},
     key::{FlowMask, N_WORDS},
     types::{PortNo, TableId},
 };
@@ -95,6 +96,18 @@ pub enum RuleError {
         /// The EtherType.
         tpid: u16,
     },
+    /// `force` or `exec` without `commit`.
+    #[error("`{option}` of a ct action needs `commit`")]
+    CtWithoutCommit {
+        /// The option.
+        option: &'static str,
+    },
+    /// Something else than the mark or label is changed within `exec`.
+    #[error("exec of a ct action can only set `ct_mark` and `ct_label`")]
+    CtExec,
+    /// A zone, timeout policy or range that there cannot be.
+    #[error("a ct action's zone has 16 bits, its timeout policy is below 16, and its ranges rise")]
+    CtRange,
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,
@@ -223,6 +236,8 @@ impl Checker<'_> {
                 Err(RuleError::ActionPrerequisites { action: "dec_ttl", needs: Prerequisites::Ip })
             }
             Action::DecTtl => Ok(()),
+            Action::Ct(ct) => self.ct(ct, depth),
+            Action::CtClear => Ok(()),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan => {
                 self.pop_vlan();
@@ -266,6 +281,44 @@ impl Checker<'_> {
         self.readable(dst)?;
         self.writable(dst.field)?;
         if src.n_bits == dst.n_bits { Ok(()) } else { Err(RuleError::MoveWidths { src, dst }) }
+    }
+
+    fn ct(&mut self, ct: &Ct, depth: usize) -> Result<(), RuleError> {
+        if !self.state.satisfies(Prerequisites::Ip) {
+            return Err(RuleError::ActionPrerequisites { action: "ct", needs: Prerequisites::Ip });
+        }
+        if let CtZone::Field(sub) = ct.zone {
+            self.readable(sub)?;
+            if sub.n_bits != 16 {
+                return Err(RuleError::CtRange);
+            }
+        }
+        let range_falls = match &ct.nat {
+            Some(Nat::New(range)) => {
+                range.addresses.is_some_and(|(first, last)| first > last || first.is_ipv4() != last.is_ipv4())
+                    || range.ports.is_some_and(|(first, last)| first == 0 || first > last)
+            }
+            Some(Nat::Existing) | None => false,
+        };
+        if range_falls || ct.timeout.is_some_and(|policy| usize::from(policy) >= N_POLICIES) {
+            return Err(RuleError::CtRange);
+        }
+        for (option, is_there) in [("force", ct.force), ("exec", !ct.exec.is_empty())] {
+            if is_there && !ct.commit {
+                return Err(RuleError::CtWithoutCommit { option });
+            }
+        }
+        for action in &ct.exec {
+            let written = match action {
+                Action::SetField { field, .. } => *field,
+                Action::Move { dst, .. } => dst.field,
+                _ => return Err(RuleError::CtExec),
+            };
+            if !matches!(written, Field::CtMark | Field::CtLabel) {
+                return Err(RuleError::CtExec);
+            }
+        }
+        self.list(&ct.exec, depth + 1)
     }
 
     fn push_vlan(&mut self, tpid: u16) -> Result<(), RuleError> {

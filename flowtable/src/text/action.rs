@@ -1,7 +1,7 @@
 //! Reads and prints actions: `set_field:5->reg0,resubmit(,2)`.
 
 use super::{
-    TextError,
+    TextError, ct,
     cursor::{Cursor, Form, Piece},
     matching, names, value,
 };
@@ -41,6 +41,8 @@ const NAMES: &[&str] = &[
     "resubmit",
     "goto_table",
     "clone",
+    "ct",
+    "ct_clear",
     "drop",
 ];
 
@@ -53,8 +55,6 @@ const UNSUPPORTED: &[&str] = &[
     "clear_actions",
     "conjunction",
     "controller",
-    "ct",
-    "ct_clear",
     "debug_recirc",
     "debug_slow",
     "dec_mpls_ttl",
@@ -160,6 +160,11 @@ impl ActionReader<'_> {
             "resubmit" => self.resubmit(name, form)?,
             "goto_table" => Action::GotoTable(table(form.value(name)?)?),
             "clone" => self.clone_list(name, form)?,
+            "ct" => Action::Ct(Box::new(ct::parse(name, form, |list| self.nested(name, list))?)),
+            "ct_clear" => {
+                form.bare(name)?;
+                Action::CtClear
+            }
             _ => self.bare_port(name, form)?,
         })
     }
@@ -235,13 +240,18 @@ impl ActionReader<'_> {
 
     fn clone_list(&mut self, name: Piece<'_>, form: Form<'_>) -> Result<Action, TextError> {
         let Form::Arguments(inner) = form else { return Err(name.error("write clone(actions)")) };
+        self.nested(name, inner).map(Action::Clone)
+    }
+
+    /// A list within an action.
+    fn nested(&mut self, name: Piece<'_>, inner: Piece<'_>) -> Result<Vec<Action>, TextError> {
         if self.depth >= MAX_NESTING {
             return Err(name.error(format!("clones are nested deeper than {MAX_NESTING}")));
         }
         let depth = self.depth + 1;
         let mut reader =
             ActionReader { ports: self.ports, matching: self.matching, n_actions: self.n_actions, depth };
-        reader.list(inner).map(Action::Clone)
+        reader.list(inner)
     }
 
     /// A port on its own is an output; anything else is not known.
@@ -352,6 +362,8 @@ pub(super) fn print_one(action: &Action) -> String {
         Action::PushVlan(tpid) => format!("push_vlan:{tpid:#06x}"),
         Action::PopVlan => "pop_vlan".to_owned(),
         Action::SetTunnel(key) => format!("set_tunnel:{key:#x}"),
+        Action::Ct(ct) => ct::print(ct),
+        Action::CtClear => "ct_clear".to_owned(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Prints what the caches hold in the syntax of datapath dumps: which packets an entry
 //! is for, and what it does with them.
 
-use super::value;
+use super::{ct, value};
 use crate::{
     field::{Field, FieldInfo, Format},
     key::{FlowKey, FlowMask},
-    program::{Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{CtPass, Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
 };
 
 /// Fields of one header with their names within it.
@@ -226,7 +226,8 @@ pub fn print_program(program: &Program) -> String {
         .iter()
         .map(|emit| {
             let text = print_emit(emit);
-            if text.contains(',') { format!("clone({text})") } else { text }
+            let is_bare = !text.contains(',') || !emit.leaves() && text.starts_with("ct(");
+            if is_bare { text } else { format!("clone({text})") }
         })
         .collect();
     parts.push(print_emit(last));
@@ -238,10 +239,28 @@ fn print_emit(emit: &Emit) -> String {
     parts.extend(emit.vlan_pushes.iter().map(print_push));
     parts.extend(print_edits(&emit.edits));
     parts.push(match &emit.tunnel {
+        _ if emit.ct.is_some() => emit.ct.as_deref().map(print_pass).unwrap_or_default(),
         Some(tunnel) => print_tunnel(tunnel, emit),
         None => emit.port.to_string(),
     });
     parts.join(",")
+}
+
+/// `ct(commit,zone=1),recirc(0x2)`.
+fn print_pass(pass: &CtPass) -> String {
+    let CtPass { request, next, recirc_id } = pass;
+    let mut parts = Vec::new();
+    parts.extend(request.commit.then(|| "commit".to_owned()));
+    parts.extend(request.force.then(|| "force".to_owned()));
+    parts.push(format!("zone={}", request.zone));
+    let (mark, mask) = request.mark;
+    parts.extend((mask != 0).then(|| format!("mark={mark:#x}/{mask:#x}")));
+    let (label, mask) = request.label;
+    parts.extend((mask != 0).then(|| format!("label={label:#x}/{mask:#x}")));
+    parts.extend(request.policy.map(|policy| format!("timeout={policy}")));
+    parts.extend(request.nat.as_ref().map(ct::print_nat));
+    let recirc = if next.is_some() { format!(",recirc({recirc_id:#x})") } else { String::new() };
+    format!("ct({}){recirc}", parts.join(","))
 }
 
 fn print_push(tag: &VlanTag) -> String {

@@ -9,6 +9,7 @@
 //! as they are: their statistics are accepted and ignored.
 
 mod action;
+mod ct;
 mod cursor;
 mod datapath;
 mod key;

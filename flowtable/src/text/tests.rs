@@ -1,13 +1,18 @@
 //! Flow text: print and parse are inverse, and mistakes are told with their place.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    conntrack::{Nat, NatKind, NatOrder, NatRange},
     drop::DropReason,
     field::{Field, SubField},
+    flow::{Ct, CtZone},
     key::{FlowMask, low_bits},
     port::{PortInfo, PortRole},
     program::{DropCause, Emit, FieldEdit, Program, TunnelHeader, TunnelKind, VlanTag},
@@ -120,6 +125,36 @@ fn set_field() -> impl Strategy<Value = Action> {
         })
 }
 
+fn ct() -> impl Strategy<Value = Action> {
+    let v4 = any::<[u32; 2]>().prop_map(|ips| ips.map(|ip| IpAddr::from(Ipv4Addr::from_bits(ip))));
+    let v6 = any::<[u128; 2]>().prop_map(|ips| ips.map(|ip| IpAddr::from(Ipv6Addr::from_bits(ip))));
+    let addresses = prop_oneof![v4, v6].prop_map(|[a, b]| (a.min(b), a.max(b)));
+    let ports = (1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let range = proptest::option::of((addresses, proptest::option::of(ports)));
+    let order = proptest::sample::select(vec![NatOrder::Keep, NatOrder::Hash, NatOrder::Random]);
+    let nat =
+        (any::<bool>(), range, order, any::<bool>()).prop_map(|(is_source, range, order, persistent)| {
+            let kind = if is_source { NatKind::Source } else { NatKind::Destination };
+            let (addresses, ports) =
+                range.map_or((None, None), |(addresses, ports)| (Some(addresses), ports));
+            Nat::New(NatRange { kind, addresses, ports, order, persistent })
+        });
+    let nat = proptest::option::of(prop_oneof![Just(Nat::Existing), nat]);
+    let zone = prop_oneof![
+        any::<u16>().prop_map(CtZone::Literal),
+        Just(CtZone::Field(SubField { field: Field::Reg13, start: 0, n_bits: 16 })),
+    ];
+    let table = proptest::option::of((0..=254_u8).prop_map(|table| TableId::new(table).unwrap()));
+    let label =
+        any::<u128>().prop_map(|value| Action::SetField { field: Field::CtLabel, value, mask: u128::MAX });
+    let exec = proptest::collection::vec(label, 0..2);
+    (any::<[bool; 2]>(), table, zone, nat, exec, proptest::option::of(0_u8..16)).prop_map(
+        |([commit, force], table, zone, nat, exec, timeout)| {
+            Action::Ct(Box::new(Ct { commit, force, table, zone, nat, exec, timeout }))
+        },
+    )
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
     let moved = (sub_field(), sub_field()).prop_filter_map("read-only", |(src, dst)| {
@@ -141,6 +176,8 @@ fn action() -> impl Strategy<Value = Action> {
         any::<u16>().prop_map(Action::PushVlan),
         Just(Action::PopVlan),
         any::<u64>().prop_map(Action::SetTunnel),
+        Just(Action::CtClear),
+        ct(),
     ];
     simple.prop_recursive(3, 12, 4, |inner| proptest::collection::vec(inner, 0..4).prop_map(Action::Clone))
 }
@@ -411,7 +448,12 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("cookie=1/2,actions=drop", 0, "has no mask", None),
         ("actions=ouput:2", 8, "no action or port `ouput`", Some("output")),
         ("actions=output:uplnk", 15, "no port `uplnk`", Some("uplink")),
-        ("actions=output:2,ct(commit,zone=1)", 17, "`ct` is not supported yet", None),
+        ("actions=output:2,ct(comit,zone=1)", 20, "no option `comit`", Some("commit")),
+        ("actions=ct(zone=reg0[0..7])", 16, "a zone has 16 bits", None),
+        ("actions=ct(commit,alg=ftp)", 18, "not supported yet", None),
+        ("actions=ct(nat(src=10.0.0.9-10.0.0.1))", 19, "smaller address first", None),
+        ("actions=ct(nat(src=10.0.0.9:0))", 28, "0 is no port", None),
+        ("actions=ct(nat(src=10.0.0.9,dst=10.0.0.1))", 28, "one of `src` and `dst`", None),
         ("actions=controller(userdata=00.00)", 8, "`controller` is not supported yet", None),
         ("actions=drop,output:2", 8, "must be the only action", None),
         ("actions=set_field:1->reg99", 21, "no field `reg99`", Some("reg9")),
@@ -544,6 +586,7 @@ fn programs_print_like_datapath_actions() {
         edits: vec![],
         tunnel: None,
         port: port(number),
+        ct: None,
     };
     let routed = Emit {
         edits: vec![edit(Field::EthDst, 0x0a00_0000_0001), edit(Field::NwTtl, 63), edit(Field::UdpDst, 53)],

@@ -81,6 +81,7 @@ impl Pair {
             edits: Vec::new(),
             tunnel: Some(Arc::new(header)),
             port: PortNo::ZERO,
+            ct: None,
         };
         apply(&mut packet, &emit, flow_hash).unwrap();
         packet
@@ -426,6 +427,7 @@ fn packets_beyond_65535_bytes_are_too_big() {
         edits: Vec::new(),
         tunnel: Some(Arc::new(header)),
         port: PortNo::ZERO,
+        ct: None,
     };
     assert_eq!(apply(&mut packet, &emit, 0), Err(DropReason::TooBig));
 }
