@@ -61,7 +61,9 @@ fn the_controller_refuses_with_a_reason_and_changes_nothing() -> Result<()> {
 fn a_host_refuses_with_a_reason() -> Result<()> {
     scenario::on_fabric("a_host_refuses_with_a_reason", PROBE, |fabric| {
         let host = &fabric.host(0).control;
-        refuses(host, &["port", "add", "no-such-if", "--logical-port", "web-1"], "no-such-if")?;
+        refuses(host, &["port", "add", "no-such-if", "--logical-port", "spare"], "no-such-if")?;
+        refuses(host, &["port", "add", "underlay", "--logical-port", "spare"], "--uplink")?;
+        refuses(host, &["port", "add", "lo", "--logical-port", "web-1"], "port del web-1")?;
         refuses(host, &["port", "del", "no-such-if"], "no-such-if")?;
         refuses(host, &["trace", "--in-port", "web-1", "tcp,tp_dst=99999"], "99999")?;
         refuses(host, &["trace", "--in-port", "web-1", "no_such_field=1"], "no_such_field")?;

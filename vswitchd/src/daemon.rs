@@ -17,7 +17,7 @@ use crate::{
     underlay,
 };
 
-/// How often ports are looked after and the last network is saved.
+/// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT.
@@ -41,7 +41,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         tokio::spawn(agent::run(host.clone(), controller, claims));
     }
     let underlay = tokio::spawn(underlay::run(host.clone()));
-    tokio::spawn(housekeeping(host.clone()));
+    let housekeeping = tokio::spawn(housekeeping(host.clone()));
     let failed_underlay = async move {
         match underlay.await {
             Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
@@ -52,25 +52,30 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tokio::select! {
         served = service::serve(socket, host.clone(), ended) => served?,
         failed = failed_underlay => failed?,
+        failed = housekeeping => failed??,
     }
-    host.with(Host::save_view).await?;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn housekeeping(host: SharedHost) {
+/// Looks after ports and workers; ends only when a worker has, which is a bug: a new
+/// process forwards again, this one would not.
+async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let saved = host
+        let dead = host
             .with(|host| {
                 host.tend_ports();
-                host.save_view()
+                host.dataplane().workers().into_iter().find(|worker| !worker.running)
             })
             .await;
-        if let Err(error) = saved {
-            tracing::error!(%error, "the last known network is not saved");
+        if let Some(worker) = dead {
+            anyhow::bail!(
+                "worker {} has ended by itself; start vswitchd again, and report its log",
+                worker.id
+            );
         }
     }
 }

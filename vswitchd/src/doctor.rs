@@ -106,7 +106,9 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
 fn probed(what: &'static str, probe: Probe, advice: &'static str) -> Finding {
     match probe {
         Ok(()) => Finding { level: Level::Good, what, found: "usable".to_owned(), advice },
-        Err(error) => Finding { level: Level::Bad, what, found: error.to_string(), advice },
+        Err(error) => {
+            Finding { level: Level::Bad, what, found: format!("{}: {}", error.call, error.source), advice }
+        }
     }
 }
 

@@ -12,8 +12,17 @@ use vswitchd::{
 };
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vswitchd: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(Command::Doctor) = cli.command {
         let report = doctor::examine();
         print!("{report}");
@@ -24,4 +33,13 @@ async fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     daemon::run(cli.run).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An error with those of its causes that its own text does not name.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, more| match said.as_str() {
+        "" => more,
+        _ if said.contains(&more) => said,
+        _ => format!("{said}: {more}"),
+    })
 }

@@ -148,7 +148,7 @@ fn hints(fabric: &Fabric) -> String {
 
   export PATH={}:$PATH
   export VSWITCH_CONTROLLER=unix://{DIR}/controller.sock VSWITCH_HOST=unix://{DIR}/h1.sock
-  vswitchctl status; vswitchctl port list; vswitchctl drops; vswitchctl megaflow list
+  vswitchctl status; vswitchctl port list; vswitchctl drops; vswitchctl megaflow dump
   vswitchctl acl list; vswitchctl export
   vswitchctl trace --in-port web-1 'tcp,dl_src=0a:00:00:00:01:0b,dl_dst=0a:00:00:00:01:01,nw_src=10.0.1.11,nw_dst=10.0.2.11,tp_dst=23'
   ip netns exec {PREFIX}-web-1 {} probe ping 10.0.2.12 5 56

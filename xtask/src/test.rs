@@ -39,7 +39,7 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
     progress.step("building the programs");
     show(&mut cargo(&["build", "--workspace", "--bins"]), deadline)?;
     progress.step("running the tests");
-    let mut tests = cargo(&["test", "--workspace"]);
+    let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
     if skips {
         tests.env(privilege::UNPRIVILEGED, "1");
     } else {

@@ -55,6 +55,9 @@ struct Frame<'a> {
     goto: Option<TableId>,
     /// Nesting that counts towards the limit.
     depth: usize,
+    /// Nesting as it is shown: a table that a rule goes on to is beside the rule, one
+    /// that it resubmits to is below.
+    nesting: usize,
     /// `n_ends` when the frame began.
     n_ends: usize,
     /// What to undo at its end, when it is a clone.
@@ -94,16 +97,16 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     fn walk(&mut self, frozen: Option<&'a Frozen>) -> Result<(), Abort> {
         match frozen.map(|frozen| &frozen.start) {
-            None => self.enter(FIRST_TABLE, 0, None)?,
-            Some(Start::Table(table)) => self.enter(*table, 0, None)?,
+            None => self.enter(FIRST_TABLE, 0, 0, None)?,
+            Some(Start::Table(table)) => self.enter(*table, 0, 0, None)?,
             Some(Start::Rest(rests)) => self.resume(rests),
         }
         while let Some(frame) = self.frames.last_mut() {
             if let Some(action) = frame.actions.next() {
                 self.act(action)?;
             } else if let Some(table) = frame.goto.take() {
-                let depth = frame.depth;
-                self.enter(table, depth, None)?;
+                let (depth, nesting) = (frame.depth, frame.nesting);
+                self.enter(table, depth, nesting, None)?;
             } else {
                 self.leave();
             }
@@ -112,12 +115,17 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// Looks the packet up in a table and begins with the rule's actions.
-    fn enter(&mut self, table: TableId, depth: usize, in_port: Option<PortNo>) -> Result<(), Abort> {
+    fn enter(
+        &mut self,
+        table: TableId,
+        depth: usize,
+        nesting: usize,
+        in_port: Option<PortNo>,
+    ) -> Result<(), Abort> {
         self.n_lookups += 1;
         if self.n_lookups > MAX_LOOKUPS {
             return Err(Abort(DropReason::TooManyResubmits));
         }
-        let nesting = self.frames.len();
         let found = self.lookup(table, in_port);
         self.tracer.lookup(nesting, table, found);
         let Some(rule) = found else {
@@ -130,6 +138,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             actions: rule.actions.iter(),
             goto: None,
             depth,
+            nesting,
             n_ends: self.n_ends,
             undo: None,
         });
@@ -144,6 +153,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 actions: actions.iter(),
                 goto: *goto,
                 depth: 0,
+                nesting: 0,
                 n_ends: 0,
                 undo: None,
             });
@@ -226,12 +236,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
-        self.enter(table, depth, port.filter(|port| *port != PortNo::IN_PORT))
+        let nesting = frame.nesting + 1;
+        self.enter(table, depth, nesting, port.filter(|port| *port != PortNo::IN_PORT))
     }
 
     fn begin_clone(&mut self, actions: &'a [Action]) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
-        let (rule, depth) = (frame.rule, frame.depth + 1);
+        let (rule, depth, nesting) = (frame.rule, frame.depth + 1, frame.nesting + 1);
         if depth > MAX_DEPTH {
             return Err(Abort(DropReason::DepthExceeded));
         }
@@ -240,6 +251,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             actions: actions.iter(),
             goto: None,
             depth,
+            nesting,
             n_ends: self.n_ends,
             undo: Some(Box::new((self.key.clone(), self.vlan))),
         });
@@ -274,7 +286,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// Tells the tracer.
     pub(super) fn note(&mut self, note: fmt::Arguments<'_>) {
-        self.tracer.note(self.frames.len(), note);
+        let nesting = self.frames.last().map_or(0, |frame| frame.nesting + 1);
+        self.tracer.note(nesting, note);
     }
 }
 

@@ -94,7 +94,10 @@ pub fn print_megaflow_match(key: &FlowKey, mask: &FlowMask) -> String {
     groups.extend(view.header("ct_tuple", CT_TUPLE));
     groups.extend(view.tunnel());
     groups.extend(view.single("in_port", Field::InPort));
-    groups.extend(view.single("packet_type", Field::PacketType));
+    // Ethernet goes without saying, as in ovs-dpctl.
+    if key.get(Field::PacketType) != 0 {
+        groups.extend(view.single("packet_type", Field::PacketType));
+    }
     groups.extend(view.header("eth", ETH));
     let inner = view.above_vlan();
     groups.push(view.vlans(inner));

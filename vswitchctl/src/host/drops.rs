@@ -17,7 +17,7 @@ pub struct Drops {
     /// Only packets that came in by this port
     #[arg(long)]
     port: Option<String>,
-    /// Only this reason, acl-drop for one
+    /// Only this reason, rule-drop for one
     #[arg(long)]
     reason: Option<String>,
 }

@@ -60,9 +60,9 @@ async fn drops_are_sorted_by_how_many_they_are() {
     assert_eq!(
         place.run(&["drops"]).await,
         "\
-PORT        PACKETS  BYTES  REASON         OBJECT                      STAGE            MEANING
-veth-web-1  40       60     port-security  switches/db/acls/no-telnet  ls_out_acl_eval  an ACL says drop
-veth-web-1  3        180    acl-drop       switches/db/acls/no-telnet  ls_out_acl_eval  an ACL says drop
+PORT        PACKETS  BYTES  COPIES  REASON         OBJECT                      STAGE            MEANING
+veth-web-1  40       60     0       port-security  switches/db/acls/no-telnet  ls_out_acl_eval  an ACL says drop
+veth-web-1  3        180    0       acl-drop       switches/db/acls/no-telnet  ls_out_acl_eval  an ACL says drop
 "
     );
     assert_eq!(place.run(&["drops", "--reason", "acl-drop"]).await.lines().count(), 2);

@@ -32,8 +32,8 @@ use tokio::sync::watch;
 pub use ports::{Port, PortError};
 
 use crate::{
-    agent::decode,
-    state::{StateDir, StateError},
+    agent::{UpdateError, decode},
+    state::{StateDir, StateError, ViewJournal},
 };
 use view::LastView;
 
@@ -82,7 +82,9 @@ pub struct Host {
     epoch: Epoch,
     view: Southbound,
     last_view: LastView,
-    view_unsaved: bool,
+    journal: ViewJournal,
+    /// Why the last known network is not saved.
+    unsaved: Option<StateError>,
     applied_revision: u64,
     errors: Vec<String>,
     connected: bool,
@@ -98,6 +100,7 @@ impl Host {
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
     pub fn start(identity: Identity, dataplane: Dataplane, state: StateDir) -> Result<Self, PortError> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let journal = state.view_journal();
         let mut host = Self {
             identity,
             incarnation: since_epoch.as_nanos() as u64,
@@ -110,7 +113,8 @@ impl Host {
             epoch: Epoch::ZERO,
             view: Southbound::default(),
             last_view: LastView::default(),
-            view_unsaved: false,
+            journal,
+            unsaved: None,
             applied_revision: 0,
             errors: Vec::new(),
             connected: false,
@@ -154,29 +158,47 @@ impl Host {
         self.connected
     }
 
-    /// Makes the switch forward by an update and says what could not be realised. A wrong
-    /// update changes nothing.
+    /// Makes the switch forward by an update, saves it, and says what could not be
+    /// realised. A wrong update changes nothing.
     pub fn realise(&mut self, update: SyncResponse) -> Vec<String> {
-        let raw = update.clone();
+        let (revision, raw) = (update.revision, update.clone());
+        if let Err(error) = self.take_over(update) {
+            tracing::error!(revision, %error, "the controller's update is refused");
+            return vec![format!("update to revision {revision} refused: {error}")];
+        }
+        self.save(raw);
+        self.errors.clone()
+    }
+
+    /// Makes the switch forward by an update.
+    fn take_over(&mut self, update: SyncResponse) -> Result<(), UpdateError> {
         let (revision, is_full) = (update.revision, update.full);
-        let delta = match decode(update) {
-            Ok(delta) => delta,
-            Err(error) => {
-                tracing::error!(revision, %error, "the controller's update is refused");
-                return vec![format!("update to revision {revision} refused: {error}")];
-            }
-        };
+        let delta = decode(update)?;
         if is_full {
             self.view = Southbound::default();
         }
         delta.apply(&mut self.view);
-        self.last_view.apply(raw);
-        self.view_unsaved = true;
         self.underlay_peers();
         self.lower();
         self.applied_revision = revision;
         self.publish();
-        self.errors.clone()
+        Ok(())
+    }
+
+    /// Saves an update, at a cost of its size; now and then the whole instead.
+    fn save(&mut self, update: SyncResponse) {
+        let is_full = update.full;
+        let saved = if is_full || self.unsaved.is_some() || self.journal.is_long() {
+            self.last_view.apply(update);
+            self.journal.replace(&self.last_view.to_update(self.applied_revision))
+        } else {
+            let appended = self.journal.append(&update);
+            self.last_view.apply(update);
+            appended
+        };
+        self.unsaved = saved
+            .inspect_err(|error| tracing::error!(%error, "the network would not outlive this process"))
+            .err();
     }
 
     /// Peers that tunnelled packets go to, as they change.
@@ -197,18 +219,6 @@ impl Host {
             Arc::make_mut(&mut self.underlay).next_hops = next_hops;
             self.publish();
         }
-    }
-
-    /// Saves the last network if it has changed since.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn save_view(&mut self) -> Result<(), StateError> {
-        if self.view_unsaved {
-            self.state.save_view(&self.last_view.to_update(self.applied_revision))?;
-            self.view_unsaved = false;
-        }
-        Ok(())
     }
 
     /// What packets see now.
@@ -237,7 +247,8 @@ impl Host {
         let unreachable = self.underlay.peers.iter().filter(no_hop).map(|peer| {
             format!("tunnel peer {peer}: no route by the uplink, or its neighbour does not answer; see `ip route get {peer}` and `ip neigh`")
         });
-        self.errors.iter().cloned().chain(unreachable).chain(self.port_errors()).collect()
+        let unsaved = self.unsaved.iter().map(ToString::to_string);
+        self.errors.iter().cloned().chain(unreachable).chain(self.port_errors()).chain(unsaved).collect()
     }
 
     /// Makes the present tables, ports and underlay what packets see, and waits until the
@@ -269,11 +280,14 @@ impl Host {
     }
 
     fn restore_view(&mut self) {
-        if let Some(update) = self.state.view() {
-            let revision = update.revision;
-            let errors = self.realise(SyncResponse { full: true, ..update });
-            self.view_unsaved = false;
-            tracing::info!(revision, n_errors = errors.len(), "forwarding by the last known network");
+        let updates = self.journal.read();
+        let Some(revision) = updates.last().map(|update| update.revision) else { return };
+        for update in updates {
+            self.last_view.apply(update);
+        }
+        match self.take_over(self.last_view.to_update(revision)) {
+            Ok(()) => tracing::info!(revision, "forwarding by the last known network"),
+            Err(error) => tracing::error!(%error, "the last known network is damaged and not used"),
         }
     }
 

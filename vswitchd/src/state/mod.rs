@@ -1,8 +1,10 @@
 //! What outlives the process: attached ports, and the last network the controller sent,
 //! so that a restarted host forwards before (and without) a controller.
 //!
-//! Each file is replaced as a whole by a rename; a file that cannot be read is set aside
-//! and told of, never trusted in part.
+//! The list of ports is replaced as a whole by a rename; the network is a journal of
+//! updates, see `journal.rs`. What cannot be read is set aside or cut off and told of.
+
+mod journal;
 
 use std::{
     fs,
@@ -10,12 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ferroflow_proto::chassis::SyncResponse;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 const PORTS: &str = "ports.json";
-const VIEW: &str = "view.bin";
+const VIEW: &str = "view.journal";
+
+pub use journal::ViewJournal;
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,17 +75,9 @@ impl StateDir {
         self.replace(PORTS, text)
     }
 
-    /// The last network, as one full update.
-    pub fn view(&self) -> Option<SyncResponse> {
-        self.read(VIEW, |bytes| SyncResponse::decode(bytes).map_err(|error| error.to_string()))
-    }
-
-    /// Saves the network.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn save_view(&self, view: &SyncResponse) -> Result<(), StateError> {
-        self.replace(VIEW, Ok(view.encode_to_vec()))
+    /// The journal of the last network.
+    pub fn view_journal(&self) -> ViewJournal {
+        ViewJournal::new(self.dir.join(VIEW))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
@@ -108,14 +102,20 @@ impl StateDir {
     fn replace(&self, name: &str, bytes: io::Result<Vec<u8>>) -> Result<(), StateError> {
         let path = self.dir.join(name);
         let fresh = self.dir.join(format!("{name}.new"));
-        let write = || {
-            let mut file = fs::File::create(&fresh)?;
-            file.write_all(&bytes?)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(|source| StateError { action: "write", path: path.clone(), source })
+        bytes.and_then(|bytes| replace(&fresh, &path, &bytes)).map_err(|source| StateError {
+            action: "write",
+            path,
+            source,
+        })
     }
+}
+
+/// Replaces a file as a whole, durably.
+fn replace(fresh: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(fresh, path)
 }
 
 #[cfg(test)]
@@ -126,12 +126,10 @@ mod tests {
     fn ports_come_back_and_damage_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        assert!(state.ports().is_empty() && state.view().is_none());
+        assert!(state.ports().is_empty());
         let port = SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned() };
         state.save_ports(std::slice::from_ref(&port)).unwrap();
-        state.save_view(&SyncResponse { revision: 7, ..SyncResponse::default() }).unwrap();
         assert_eq!(state.ports(), [port]);
-        assert_eq!(state.view().unwrap().revision, 7);
 
         fs::write(dir.path().join(PORTS), b"[{\"port\":").unwrap();
         assert!(state.ports().is_empty());
