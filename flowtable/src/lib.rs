@@ -13,6 +13,9 @@
 //! 6. [`execute`]: the program on the bytes, copy by copy; out by a
 //!    [`Sink`](switch::Sink).
 //!
+//! A rule may send a packet through the [`conntrack`], after which it walks again, knowing
+//! its connection.
+//!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
 //! frames for tests and tools.
