@@ -18,6 +18,9 @@
 //! packet when its program is carried out, so that no cache decides about rates. Both are
 //! part of the [`table`]s and change in the same transactions as the rules.
 //!
+//! A rule may send a packet through the [`conntrack`], after which it walks again, knowing
+//! its connection.
+//!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
 //! frames for tests and tools.
@@ -49,6 +52,7 @@ pub mod build;
 pub mod cache;
 pub mod checksum;
 pub mod classifier;
+pub mod conntrack;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;

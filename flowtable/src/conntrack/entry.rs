@@ -1,0 +1,183 @@
+//! Looking at connections from outside: dump, flush, statistics, who has most.
+
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use super::{
+    Conntrack, Stats, kind, millis,
+    slot::{Live, Slot},
+    timeout::State,
+    tuple::Tuple,
+};
+use crate::types::Timestamp;
+
+/// Slots that a flush looks at before it lets others have the ledger.
+const CHUNK: usize = 256;
+
+/// A connection, for commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Packets of the originator.
+    pub original: Tuple,
+    /// Answers, as they arrive.
+    pub reply: Tuple,
+    /// Its state.
+    pub state: State,
+    /// The other side has answered.
+    pub has_replied: bool,
+    /// The originator's address is translated.
+    pub snat: bool,
+    /// The responder's address is translated.
+    pub dnat: bool,
+    /// Mark.
+    pub mark: u32,
+    /// Label.
+    pub label: u128,
+    /// Timeout policy.
+    pub policy: u8,
+    /// Port that its first packet came in by.
+    pub in_port: u16,
+    /// How long it is kept without a packet, from now.
+    pub expires_in: Duration,
+}
+
+/// Which connections; nothing set: all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Those of a zone.
+    pub zone: Option<u16>,
+    /// Those with this tuple in one of their directions.
+    pub tuple: Option<Tuple>,
+    /// Those with these bits of the mark: (value, mask).
+    pub mark: Option<(u32, u32)>,
+    /// Those with these bits of the label: (value, mask).
+    pub label: Option<(u128, u128)>,
+}
+
+impl Filter {
+    fn accepts(&self, connection: &Connection) -> bool {
+        self.zone.is_none_or(|zone| zone == connection.original.zone)
+            && self.tuple.is_none_or(|tuple| tuple == connection.original || tuple == connection.reply)
+            && self.mark.is_none_or(|(value, mask)| connection.mark & mask == value & mask)
+            && self.label.is_none_or(|(value, mask)| connection.label & mask == value & mask)
+    }
+}
+
+/// An originator, and how many connections it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Talker {
+    /// Zone.
+    pub zone: u16,
+    /// Its address.
+    pub address: IpAddr,
+    /// Connections.
+    pub n_connections: u64,
+    /// Those of them that nobody has answered.
+    pub n_unreplied: u64,
+}
+
+impl Conntrack {
+    /// The connections that `filter` accepts and whose time is not over, in the order of
+    /// their slots.
+    ///
+    /// # Cost
+    /// Reads every slot; packets go on meanwhile.
+    pub fn dump(&self, now: Timestamp, filter: &Filter) -> Vec<Connection> {
+        let now = millis(now);
+        let slots = self.slots().iter().filter(|slot| slot.is_connection());
+        slots.filter_map(|slot| self.peek(slot, now)).filter(|found| filter.accepts(found)).collect()
+    }
+
+    /// Removes connections; answers how many.
+    pub fn flush(&self, now: Timestamp, filter: &Filter) -> u64 {
+        let now = millis(now);
+        let mut n_removed = 0;
+        for (chunk_idx, chunk) in self.slots().chunks(CHUNK).enumerate() {
+            let mut ledger = None;
+            for (idx, slot) in chunk.iter().enumerate().filter(|(_, slot)| slot.is_connection()) {
+                let ledger = ledger.get_or_insert_with(|| self.ledger());
+                if self.peek(slot, now).is_some_and(|found| filter.accepts(&found)) {
+                    self.remove(ledger, (chunk_idx * CHUNK + idx) as u32, now);
+                    n_removed += 1;
+                }
+            }
+        }
+        self.counters.n_removed.fetch_add(n_removed, Relaxed);
+        n_removed
+    }
+
+    /// What the tracker has done, and how full it is.
+    pub fn stats(&self) -> Stats {
+        let ledger = self.ledger();
+        Stats {
+            n_connections: ledger.n_connections.into(),
+            n_slots: self.slots().len() as u64,
+            n_lost_events: ledger.n_lost_events,
+            ..self.counters.read()
+        }
+    }
+
+    /// Connections of each zone that has any.
+    pub fn zones(&self) -> Vec<(u16, u32)> {
+        let mut zones: Vec<_> = self.ledger().zones.iter().map(|(zone, n)| (*zone, *n)).collect();
+        zones.sort_unstable();
+        zones
+    }
+
+    /// The `n` originators with most connections.
+    ///
+    /// # Cost
+    /// Reads every slot; packets go on meanwhile.
+    pub fn top_talkers(&self, now: Timestamp, n: usize) -> Vec<Talker> {
+        let now = millis(now);
+        let mut talkers: HashMap<(u16, IpAddr), [u64; 2]> = HashMap::new();
+        for slot in self.slots().iter().filter(|slot| slot.is_connection()) {
+            let Some(found) = self.peek(slot, now) else { continue };
+            let address = found.original.address(found.original.src);
+            let counts = talkers.entry((found.original.zone, address)).or_default();
+            counts[0] += 1;
+            counts[1] += u64::from(!found.has_replied);
+        }
+        let mut talkers: Vec<_> = talkers
+            .into_iter()
+            .map(|((zone, address), [n_connections, n_unreplied])| Talker {
+                zone,
+                address,
+                n_connections,
+                n_unreplied,
+            })
+            .collect();
+        talkers.sort_by_key(|talker| (Reverse(talker.n_connections), talker.zone, talker.address));
+        talkers.truncate(n);
+        talkers
+    }
+
+    /// A connection as it is, unless the slot is free or its time over.
+    fn peek(&self, slot: &Slot, now: u32) -> Option<Connection> {
+        let guard = slot.lock();
+        (slot.is_connection() && !guard.live.is_over(now))
+            .then(|| self.describe_locked(slot, &guard.live, now))
+    }
+
+    /// A connection as it is.
+    pub(super) fn describe(&self, slot: &Slot, now: u32) -> Connection {
+        let guard = slot.lock();
+        self.describe_locked(slot, &guard.live, now)
+    }
+
+    pub(super) fn describe_locked(&self, slot: &Slot, live: &Live, now: u32) -> Connection {
+        let left = if live.is_over(now) { 0 } else { live.expires.wrapping_sub(now) };
+        Connection {
+            original: self.tuple_of(slot, 0),
+            reply: self.tuple_of(slot, 1),
+            state: live.state,
+            has_replied: live.has_replied,
+            snat: slot.kind() & kind::SNAT != 0,
+            dnat: slot.kind() & kind::DNAT != 0,
+            mark: slot.mark(),
+            label: slot.label(),
+            policy: live.policy,
+            in_port: slot.in_port(),
+            expires_in: Duration::from_millis(left.into()),
+        }
+    }
+}

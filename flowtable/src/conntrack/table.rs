@@ -1,0 +1,338 @@
+//! Making and removing connections: everything that needs the ledger.
+
+use std::sync::{TryLockError, atomic::Ordering::Relaxed};
+
+use super::{
+    Begin, Conntrack, Event, Nat, NatKind, Request, TICK_BUDGET, kind,
+    ledger::{self, Ledger, N_QUEUES},
+    millis, set_marks,
+    slot::{Live, Slot},
+    timeout::State,
+    tuple::Tuple,
+};
+use crate::{drop::DropReason, types::Timestamp};
+
+/// Connections in use that are passed over before a new one is refused.
+const MAX_PASSES: usize = 64;
+
+/// Mark, label, kind and tuple of the answers of a new connection.
+type Committed = (u32, u128, u8, Tuple);
+
+impl Live {
+    /// Nothing is lost when it makes room: nobody has answered, the handshake was never
+    /// finished, or it is over.
+    fn may_go(&self) -> bool {
+        !self.has_replied
+            || self.state.is_over()
+            || matches!(self.state, State::TcpSynSent | State::TcpSynRecv | State::SctpInit)
+    }
+}
+
+impl Conntrack {
+    /// Makes a connection; nothing when another worker has just made it.
+    pub(super) fn commit(
+        &self,
+        now: u32,
+        request: &Request,
+        tuple: &Tuple,
+        hash: u32,
+        begin: &Begin,
+    ) -> Result<Option<Committed>, DropReason> {
+        let mut ledger = self.ledger();
+        if self.find_settled(tuple, hash).is_some() {
+            return Ok(None);
+        }
+        if is_beyond_limit(&ledger, request) {
+            self.counters.n_limited.fetch_add(1, Relaxed);
+            return Err(DropReason::CtLimit);
+        }
+        let n_slots = if tuple.ipv6 { 2 } else { 1 };
+        if !self.make_room(&mut ledger, now, n_slots) {
+            self.counters.n_full.fetch_add(1, Relaxed);
+            return Err(DropReason::CtFull);
+        }
+        let Some((answers, nat_kind)) = self.choose_answers(&mut ledger, now, request, tuple) else {
+            self.counters.n_nat_exhausted.fetch_add(1, Relaxed);
+            return Err(DropReason::CtNatExhausted);
+        };
+        let slots = self.slots();
+        let (Some(idx), Some(second)) =
+            (ledger.take(slots), if tuple.ipv6 { ledger.take(slots).map(Some) } else { Some(None) })
+        else {
+            // Room was made above; without it there is none.
+            self.counters.n_full.fetch_add(1, Relaxed);
+            return Err(DropReason::CtFull);
+        };
+        let Some(slot) = slots.get(idx as usize) else { return Err(DropReason::CtFull) };
+        let extension = second.and_then(|second| Some((second, slots.get(second as usize)?)));
+        let ipv6 = if tuple.ipv6 { kind::IPV6 } else { 0 };
+        let policy = request.policy.unwrap_or_else(|| self.policies.of_zone(tuple.zone));
+        let expires = now.wrapping_add(self.policies.get(policy, begin.state));
+        let mut guard = slot.lock();
+        slot.fill(&[*tuple, answers], kind::USED | ipv6 | nat_kind, request.in_port, extension);
+        match begin.state {
+            State::SctpInit => slot.set_tags(begin.tags),
+            _ => slot.set_peers(&begin.peers),
+        }
+        set_marks(slot, request);
+        guard.live = Live { state: begin.state, policy, has_replied: false, was_touched: false, expires };
+        let marks = (slot.mark(), slot.label());
+        drop(guard);
+        self.index().insert(hash, idx, 0);
+        self.index().insert(answers.hash(&self.secrets), idx, 1);
+        ledger.link(slots, idx, ledger::queue_of(begin.state));
+        count(&mut ledger, slot, true);
+        self.counters.n_created.fetch_add(1, Relaxed);
+        ledger.tell(|| Event::Created(self.describe(slot, now)));
+        Ok(Some((marks.0, marks.1, nat_kind, answers)))
+    }
+
+    /// The tuple of the answers, such that no other connection has it.
+    fn choose_answers(
+        &self,
+        ledger: &mut Ledger,
+        now: u32,
+        request: &Request,
+        tuple: &Tuple,
+    ) -> Option<(Tuple, u8)> {
+        let plain = tuple.reversed();
+        let mut stale = Vec::new();
+        let mut is_free = |answers: &Tuple| {
+            match self.find_settled(answers, answers.hash(&self.secrets)) {
+                None => true,
+                // One whose time is over does not count, but must go first.
+                Some((idx, _))
+                    if self.slots().get(idx as usize).is_some_and(|slot| slot.glance().is_over(now)) =>
+                {
+                    stale.push(idx);
+                    true
+                }
+                Some(_) => false,
+            }
+        };
+        let chosen = match &request.nat {
+            Some(Nat::New(range)) => {
+                let found = range.choose(tuple, &self.secrets, || ledger.next_random(), &mut is_free)?;
+                let kind = match range.kind {
+                    NatKind::Source => kind::SNAT,
+                    NatKind::Destination => kind::DNAT,
+                };
+                // A translation to itself is none.
+                (found, if found == plain { 0 } else { kind })
+            }
+            // A connection between ports of its own may be answered by its own tuple.
+            Some(Nat::Existing) | None => (is_free(&plain) || plain == *tuple).then_some((plain, 0))?,
+        };
+        for idx in stale {
+            self.remove(ledger, idx, now);
+            self.counters.n_expired.fetch_add(1, Relaxed);
+        }
+        Some(chosen)
+    }
+
+    /// Sees to it that this many slots are free; false: only established connections are
+    /// left.
+    fn make_room(&self, ledger: &mut Ledger, now: u32, n_slots: u32) -> bool {
+        let slots = self.slots();
+        for _ in 0..MAX_PASSES {
+            if ledger.n_free() >= n_slots && ledger.n_connections < ledger.limit {
+                return true;
+            }
+            let Some(queue) = ledger.fullest_queue() else { return false };
+            let idx = ledger.first_of_queue(queue);
+            let Some(slot) = slots.get(idx as usize) else { return false };
+            let live = slot.glance();
+            if live.is_over(now) {
+                self.remove(ledger, idx, now);
+                self.counters.n_expired.fetch_add(1, Relaxed);
+            } else if !live.may_go() {
+                self.settle(ledger, idx, &live);
+            } else if live.was_touched && !live.state.is_over() {
+                self.spare(ledger, idx);
+            } else {
+                self.remove(ledger, idx, now);
+                self.counters.n_evicted.fetch_add(1, Relaxed);
+            }
+        }
+        ledger.n_free() >= n_slots && ledger.n_connections < ledger.limit
+    }
+
+    /// A queued connection that has become one of worth goes to the wheel.
+    fn settle(&self, ledger: &mut Ledger, idx: u32, live: &Live) {
+        ledger.unlink(self.slots(), idx);
+        ledger.link(self.slots(), idx, ledger.later_spoke(live.expires));
+    }
+
+    /// A queued connection in use goes to the end of its queue.
+    fn spare(&self, ledger: &mut Ledger, idx: u32) {
+        let Some(slot) = self.slots().get(idx as usize) else { return };
+        let mut guard = slot.lock();
+        guard.live.was_touched = false;
+        let queue = ledger::queue_of(guard.live.state);
+        drop(guard);
+        ledger.unlink(self.slots(), idx);
+        ledger.link(self.slots(), idx, queue);
+    }
+
+    /// Takes a connection out of everything.
+    pub(super) fn remove(&self, ledger: &mut Ledger, idx: u32, now: u32) {
+        let slots = self.slots();
+        let Some(slot) = slots.get(idx as usize).filter(|slot| slot.is_connection()) else { return };
+        let guard = slot.lock();
+        ledger.tell(|| Event::Removed(self.describe_locked(slot, &guard.live, now)));
+        let tuples = [self.tuple_of(slot, 0), self.tuple_of(slot, 1)];
+        let extension = (slot.kind() & kind::IPV6 != 0).then(|| slot.extension());
+        count(ledger, slot, false);
+        ledger.unlink(slots, idx);
+        slot.clear();
+        drop(guard);
+        for (direction, tuple) in tuples.iter().enumerate() {
+            self.index().remove(tuple.hash(&self.secrets), idx, direction);
+        }
+        ledger.give(slots, idx);
+        if let Some(second) = extension
+            && let Some(slot) = slots.get(second as usize)
+        {
+            slot.clear();
+            ledger.give(slots, second);
+        }
+    }
+
+    /// Removes the connection with this tuple, which the caller has found stale.
+    pub(super) fn forget(&self, now: u32, tuple: &Tuple, hash: u32) {
+        let mut ledger = self.ledger();
+        let Some((idx, _)) = self.find_settled(tuple, hash) else { return };
+        let expired = self.slots().get(idx as usize).is_some_and(|slot| slot.glance().is_over(now));
+        self.remove(&mut ledger, idx, now);
+        let counter = if expired { &self.counters.n_expired } else { &self.counters.n_removed };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// A connection now has a shorter life: gives it its new place.
+    pub(super) fn move_on(&self, idx: u32, tuple: &Tuple) {
+        let mut ledger = self.ledger();
+        let Some(slot) = self.slots().get(idx as usize) else { return };
+        if !self.holds(idx, 0, tuple) && !self.holds(idx, 1, tuple) {
+            return;
+        }
+        let live = slot.glance();
+        ledger.unlink(self.slots(), idx);
+        let list =
+            if live.may_go() { ledger::queue_of(live.state) } else { ledger.later_spoke(live.expires) };
+        ledger.link(self.slots(), idx, list);
+    }
+
+    /// Removes connections whose time is over: some of them, in bounded time. For each
+    /// batch; when another worker is at it, it does nothing.
+    pub fn tick(&self, now: Timestamp) {
+        let mut ledger = match self.ledger.try_lock() {
+            Ok(ledger) => ledger,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let now = millis(now);
+        let mut budget = TICK_BUDGET;
+        for queue in 0..N_QUEUES {
+            self.tick_queue(&mut ledger, queue, now, &mut budget);
+        }
+        budget += TICK_BUDGET;
+        while let Some(idx) = ledger.due(now, &mut budget) {
+            let Some(slot) = self.slots().get(idx as usize) else { return };
+            let live = slot.glance();
+            if live.is_over(now) {
+                self.remove(&mut ledger, idx, now);
+                self.counters.n_expired.fetch_add(1, Relaxed);
+            } else {
+                self.settle(&mut ledger, idx, &live);
+            }
+        }
+    }
+
+    fn tick_queue(&self, ledger: &mut Ledger, queue: usize, now: u32, budget: &mut usize) {
+        while *budget > 0 {
+            let idx = ledger.first_of_queue(queue);
+            let Some(slot) = self.slots().get(idx as usize) else { return };
+            *budget -= 1;
+            let live = slot.glance();
+            if live.is_over(now) {
+                self.remove(ledger, idx, now);
+                self.counters.n_expired.fetch_add(1, Relaxed);
+            } else if !live.may_go() {
+                self.settle(ledger, idx, &live);
+            } else if live.was_touched {
+                self.spare(ledger, idx);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Makes index, lists and numbers from what is in the slots.
+    pub(super) fn take_over(&self) {
+        let mut ledger = self.ledger();
+        let slots = self.slots();
+        self.index().clear();
+        let mut taken = vec![false; slots.len()];
+        for (idx, slot) in slots.iter().enumerate() {
+            slot.break_lock();
+            if !slot.is_connection() {
+                continue;
+            }
+            let second = (slot.kind() & kind::IPV6 != 0).then(|| slot.extension() as usize);
+            let is_extension = |at: usize| {
+                slots.get(at).is_some_and(|slot| slot.kind() == kind::USED | kind::EXTENSION) && !taken[at]
+            };
+            let tuples = match second.is_none_or(is_extension) {
+                true => [self.tuple_of(slot, 0), self.tuple_of(slot, 1)],
+                false => {
+                    slot.clear();
+                    continue;
+                }
+            };
+            let hashes = tuples.map(|tuple| tuple.hash(&self.secrets));
+            // Half-written: the process died on the way.
+            if self.find_settled(&tuples[0], hashes[0]).is_some()
+                || self.find_settled(&tuples[1], hashes[1]).is_some()
+            {
+                slot.clear();
+                continue;
+            }
+            taken[idx] = true;
+            if let Some(second) = second {
+                taken[second] = true;
+            }
+            for (direction, hash) in hashes.into_iter().enumerate() {
+                self.index().insert(hash, idx as u32, direction);
+            }
+            let live = slot.glance();
+            let list =
+                if live.may_go() { ledger::queue_of(live.state) } else { ledger.spoke_of(live.expires) };
+            ledger.link(slots, idx as u32, list);
+            count(&mut ledger, slot, true);
+        }
+        for (idx, slot) in slots.iter().enumerate().rev().filter(|(idx, _)| !taken[*idx]) {
+            slot.clear();
+            ledger.give(slots, idx as u32);
+        }
+    }
+}
+
+fn is_beyond_limit(ledger: &Ledger, request: &Request) -> bool {
+    let zone_limit = ledger.zone_limits.get(&request.zone).unwrap_or(&ledger.default_zone_limit);
+    let is_full = |n: Option<&u32>, limit: u32| n.copied().unwrap_or(0) >= limit;
+    is_full(ledger.zones.get(&request.zone), *zone_limit)
+        || is_full(ledger.ports.get(&request.in_port), ledger.port_limit)
+}
+
+/// Counts a connection in or out.
+fn count(ledger: &mut Ledger, slot: &Slot, comes: bool) {
+    let n = &mut ledger.n_connections;
+    *n = if comes { *n + 1 } else { n.saturating_sub(1) };
+    for (counts, id) in [(&mut ledger.zones, slot.zone()), (&mut ledger.ports, slot.in_port())] {
+        let n = counts.entry(id).or_default();
+        *n = if comes { *n + 1 } else { n.saturating_sub(1) };
+        if *n == 0 {
+            counts.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the tracker looks at in a packet: its tuple and the headers behind.
+
+use zerocopy::FromBytes;
+
+use super::{
+    tcp::Segment,
+    tuple::{Tuple, answer_to},
+};
+use crate::{
+    key::nw_frag,
+    packet::{FrameBuf, Packet},
+    parse::{ipv4_fragment, ipv6::Chain},
+    wire::{Icmp, Ipv4, Ipv6, Sctp, Tcp, Udp, ethertype, ip_proto},
+};
+
+/// TCP options (RFC 9293 §3.1, RFC 7323 §2.2).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const WINDOW_SCALE: u8 = 3;
+/// Bytes of an SCTP chunk's header and the first field of INIT and INIT ACK.
+const SCTP_INIT_LEN: usize = 8;
+
+/// A packet as the tracker sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Addresses, protocol, ports; the zone is zero.
+    pub tuple: Tuple,
+    /// What is behind them.
+    pub l4: L4,
+}
+
+/// What the protocol says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum L4 {
+    /// TCP.
+    Tcp(Segment),
+    /// UDP.
+    Udp,
+    /// A request or an answer.
+    Icmp,
+    /// SCTP.
+    Sctp {
+        /// Type of the first chunk.
+        chunk: u8,
+        /// Verification tag.
+        tag: u32,
+        /// The tag that INIT and INIT ACK ask for; zero in others.
+        initiate: u32,
+    },
+    /// Another protocol, by its addresses.
+    Other,
+    /// An ICMP error about a packet with this tuple.
+    Error {
+        /// That of the packet quoted; the zone is zero.
+        about: Tuple,
+    },
+    /// Cut off, a fragment, or a kind of ICMP that belongs to no connection.
+    Invalid,
+}
+
+impl View {
+    /// Reads a packet that the parser has seen; nothing unless it is IP.
+    pub fn read<B: FrameBuf>(packet: &Packet<B>) -> Option<Self> {
+        let (frame, layout) = (packet.bytes(), &packet.layout);
+        let l3 = usize::from(layout.l3);
+        let eth_type = u16::from_be_bytes(*frame.get(l3.checked_sub(2)?..)?.first_chunk()?);
+        let ip = frame.get(l3..).unwrap_or_default();
+        let mut tuple = Tuple {
+            zone: 0,
+            ipv6: eth_type == ethertype::IPV6,
+            proto: 0,
+            src: 0,
+            dst: 0,
+            src_port: 0,
+            dst_port: 0,
+        };
+        let whole = match eth_type {
+            ethertype::IPV4 => ipv4(ip, &mut tuple),
+            ethertype::IPV6 => ipv6(ip, &mut tuple),
+            _ => return None,
+        };
+        let l4 = match (whole, layout.l3_end, layout.l4) {
+            (Some(_), 1.., 1..) => {
+                let segment = frame.get(usize::from(layout.l4)..usize::from(layout.l3_end));
+                transport(segment.unwrap_or_default(), &mut tuple)
+            }
+            _ => L4::Invalid,
+        };
+        Some(Self { tuple, l4 })
+    }
+}
+
+/// Fills in addresses and protocol; answers where the payload is, unless the packet is
+/// a fragment or contradicts itself.
+fn ipv4(packet: &[u8], tuple: &mut Tuple) -> Option<usize> {
+    let (ip, _) = Ipv4::ref_from_prefix(packet).ok()?;
+    (tuple.src, tuple.dst, tuple.proto) = (ip.src.get().into(), ip.dst.get().into(), ip.proto);
+    let header_len = usize::from(ip.version_ihl & 0xf) * 4;
+    let sane = ip.version_ihl >> 4 == 4 && header_len >= Ipv4::LEN;
+    (sane && ipv4_fragment(ip) == 0).then_some(header_len)
+}
+
+fn ipv6(packet: &[u8], tuple: &mut Tuple) -> Option<usize> {
+    let (ip, rest) = Ipv6::ref_from_prefix(packet).ok()?;
+    (tuple.src, tuple.dst) = (ip.src.get(), ip.dst.get());
+    let chain = Chain::walk(ip.next, rest);
+    tuple.proto = chain.proto?;
+    (chain.frag & nw_frag::ANY == 0 && !chain.routed).then_some(Ipv6::LEN + chain.len)
+}
+
+fn transport(segment: &[u8], tuple: &mut Tuple) -> L4 {
+    match tuple.proto {
+        ip_proto::TCP => tcp(segment, tuple),
+        ip_proto::UDP => match Udp::ref_from_prefix(segment) {
+            Ok((udp, _)) => {
+                (tuple.src_port, tuple.dst_port) = (udp.src.get(), udp.dst.get());
+                L4::Udp
+            }
+            Err(_) => L4::Invalid,
+        },
+        ip_proto::SCTP => sctp(segment, tuple),
+        ip_proto::ICMP | ip_proto::ICMPV6 if tuple.is_icmp() => icmp(segment, tuple),
+        ip_proto::FRAGMENT | ip_proto::ICMP | ip_proto::ICMPV6 => L4::Invalid,
+        _ => L4::Other,
+    }
+}
+
+fn tcp(segment: &[u8], tuple: &mut Tuple) -> L4 {
+    let Ok((tcp, _)) = Tcp::ref_from_prefix(segment) else { return L4::Invalid };
+    let control = tcp.control.get();
+    let header_len = usize::from(control >> 12) * 4;
+    let Some(options) = segment.get(Tcp::LEN..header_len) else { return L4::Invalid };
+    (tuple.src_port, tuple.dst_port) = (tcp.src.get(), tcp.dst.get());
+    let flags = control as u8;
+    let scale = if flags & super::tcp::flag::SYN != 0 { window_scale(options) } else { None };
+    L4::Tcp(Segment {
+        flags,
+        seq: tcp.seq.get(),
+        ack: tcp.ack.get(),
+        window: tcp.window.get(),
+        scale,
+        len: (segment.len() - header_len) as u32,
+    })
+}
+
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    loop {
+        options = match options {
+            [] | [END_OF_OPTIONS, ..] => return None,
+            [NO_OPERATION, rest @ ..] => rest,
+            [WINDOW_SCALE, 3, scale, ..] => return Some(*scale),
+            [_, len, ..] if *len >= 2 => options.get(usize::from(*len)..)?,
+            _ => return None,
+        };
+    }
+}
+
+fn sctp(segment: &[u8], tuple: &mut Tuple) -> L4 {
+    let Ok((sctp, chunks)) = Sctp::ref_from_prefix(segment) else { return L4::Invalid };
+    (tuple.src_port, tuple.dst_port) = (sctp.src.get(), sctp.dst.get());
+    let Some(chunk) = chunks.first() else { return L4::Invalid };
+    let initiate = match (*chunk, chunks.get(4..SCTP_INIT_LEN)) {
+        (1 | 2, Some(&[a, b, c, d])) => u32::from_be_bytes([a, b, c, d]),
+        (1 | 2, _) => return L4::Invalid,
+        _ => 0,
+    };
+    L4::Sctp { chunk: *chunk, tag: sctp.tag.get(), initiate }
+}
+
+fn icmp(segment: &[u8], tuple: &mut Tuple) -> L4 {
+    let Ok((icmp, quoted)) = Icmp::ref_from_prefix(segment) else { return L4::Invalid };
+    tuple.dst_port = u16::from(icmp.kind) << 8 | u16::from(icmp.code);
+    if answer_to(tuple.ipv6, icmp.kind).is_some() {
+        tuple.src_port = (icmp.body.get() >> 16) as u16;
+        return L4::Icmp;
+    }
+    let is_error = match tuple.ipv6 {
+        false => matches!(icmp.kind, 3 | 4 | 5 | 11 | 12),
+        true => (1..=4).contains(&icmp.kind),
+    };
+    match quotation(quoted, tuple.ipv6).filter(|_| is_error) {
+        Some((about, _)) => L4::Error { about },
+        None => L4::Invalid,
+    }
+}
+
+/// The tuple of the packet that an ICMP error quotes, and where its L4 header starts.
+/// Eight bytes of that are there at least (RFC 792): ports, or type and identifier.
+pub(super) fn quotation(quoted: &[u8], is_ipv6: bool) -> Option<(Tuple, usize)> {
+    let mut about = Tuple { zone: 0, ipv6: is_ipv6, proto: 0, src: 0, dst: 0, src_port: 0, dst_port: 0 };
+    let start = if is_ipv6 { ipv6(quoted, &mut about) } else { ipv4(quoted, &mut about) }?;
+    let l4: &[u8; 8] = quoted.get(start..)?.first_chunk()?;
+    let word = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+    match about.proto {
+        ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => {
+            (about.src_port, about.dst_port) = (word(0), word(2))
+        }
+        _ if about.is_icmp() => {
+            answer_to(is_ipv6, l4[0])?;
+            (about.src_port, about.dst_port) = (word(4), word(0));
+        }
+        _ => {}
+    }
+    Some((about, start))
+}
