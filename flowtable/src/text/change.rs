@@ -65,9 +65,10 @@ fn modification(text: &str, ports: &PortTable) -> Result<(Filter, Vec<Action>), 
         return Err(Piece::whole("")
             .error("a rule's cookie stays as it is; `cookie=VALUE/-1` chooses the rules that have it"));
     }
+    let (table, out_port, out_group) = (flow.table, flow.out_port, flow.out_group);
     let matching = flow.matching.finish()?;
     let actions = action::parse(actions, ports, Some(&matching))?;
-    Ok((Filter { table: flow.table, matching, cookie, cookie_mask }, actions))
+    Ok((Filter { table, matching, cookie, cookie_mask, out_port, out_group }, actions))
 }
 
 fn no_actions(text: &str) -> TextError {
