@@ -141,7 +141,10 @@ impl Frozen {
             let mask = parts.scratch.words()[idx] | parts.metadata.words()[idx] & key.written().words()[idx];
             (mask != 0).then_some((idx as u8, mask, value & mask))
         });
-        let written = |(action, rule): &(&Action, &Arc<Rule>)| Written { action: (*action).clone(), rule: Arc::clone(rule) };
+        let written = |(action, rule): &(&Action, &Arc<Rule>)| Written {
+            action: (*action).clone(),
+            rule: Arc::clone(rule),
+        };
         let (stack, action_set) = (stack.into(), action_set.iter().map(written).collect());
         Self { words: words.collect(), stack, action_set, queue, start }
     }

@@ -9,8 +9,8 @@ use crate::{
     conntrack::{Nat, NatKind, NatOrder, NatRange},
     field::{Field, Prerequisites, SubField},
     flow::{
-        Action, Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Match, Multipath, MultipathAlgorithm, Origin,
-        Rule, RuleLife, ToController, action_set,
+        Action, Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Match, Multipath, MultipathAlgorithm,
+        Origin, Rule, RuleLife, ToController, action_set,
     },
     key::FlowKey,
     port::{PortInfo, PortRole, PortTable},

@@ -151,6 +151,27 @@ fn header_changes_before_the_tracker_count() {
 }
 
 #[test]
+fn a_pass_keeps_stack_action_set_and_queue() {
+    let mut world = World::new(&[
+        "table=0,ip,actions=load:0x55->reg0,push:reg0[],load:0->reg0,set_queue:7,ct(table=1,zone=1),write_actions(set_field:10.0.0.9->nw_src,output:3)",
+        "table=1,priority=2,ct_state=+trk,actions=pop:reg1[],resubmit(,2),clear_actions,write_actions(output:2)",
+        "table=2,reg0=0,reg1=0x55,actions=output:3",
+    ]);
+    let (a, b) = (Host::v4(1), Host::v4(2));
+    let frame = build::udp(&a, &b, b"x");
+    let translated = build::udp(&Host { ip: [10, 0, 0, 9].into(), ..a }, &b, b"x");
+    assert_eq!(world.send(1, &frame), [(3, frame.clone()), (2, frame.clone()), (3, translated.clone())]);
+    let programs: Vec<_> = world.switch.megaflows().iter().map(|dump| print_program(&dump.program)).collect();
+    assert!(programs.iter().any(|text| text.contains("queue(7)") && !text.contains("ct(")), "{programs:?}");
+    // Written before the pass: executed behind it, once, after what is left of the actions.
+    let mut world = World::new(&[
+        "table=0,ip,actions=write_actions(output:3),goto_table:1",
+        "table=1,ip,actions=ct(commit,zone=1,nat(src=10.0.0.9)),output:2",
+    ]);
+    assert_eq!(world.send(1, &frame), [(2, translated.clone()), (3, translated)]);
+}
+
+#[test]
 fn a_loop_through_the_tracker_ends_under_its_name() {
     let mut world = World::new(&["table=0,ip,actions=ct(table=0)"]);
     let frame = build::udp(&Host::v4(1), &Host::v4(2), b"");

@@ -156,8 +156,7 @@ impl Switch {
     ) {
         let Rider { packet, key, depth } = rider;
         let steps = &program.meters[..];
-        let verdicts =
-            (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
+        let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
         let mut emits = program.emits.iter().enumerate();
         // The last one that something becomes of takes the packet itself.

@@ -13,7 +13,8 @@ use crate::{
     drop::DropReason,
     field::{Field, SubField},
     flow::{
-        Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Multipath, MultipathAlgorithm, PuntReason, ToController,
+        Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Multipath, MultipathAlgorithm, PuntReason,
+        ToController,
     },
     group::{Bucket, Group, GroupKind, Selection, SelectionMethod},
     key::{FlowMask, low_bits},
