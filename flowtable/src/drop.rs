@@ -59,6 +59,7 @@ drop_reasons! {
     CtFull = "ct-full", "All connections the tracker has room for are established.";
     CtLimit = "ct-limit", "The zone or the input port has as many connections as it may have.";
     CtNatExhausted = "ct-nat-exhausted", "No free translation is left for a new connection.";
+    RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }
 

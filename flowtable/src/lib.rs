@@ -18,11 +18,12 @@
 //! packet when its program is carried out, so that no cache decides about rates. Both are
 //! part of the [`table`]s and change in the same transactions as the rules.
 //!
+//! A rule may send a packet through the [`conntrack`], after which it walks again, knowing
+//! its connection.
+//!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
 //! frames for tests and tools.
-//!
-//! [`conntrack`] is a connection tracker for itself: no rule leads to it yet.
 //!
 //! # The mask law
 //! A translation answers for more packets than the one it was made for: its mask says

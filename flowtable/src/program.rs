@@ -11,10 +11,12 @@
 use std::{net::IpAddr, ops::Range, sync::Arc};
 
 use crate::{
+    conntrack::Request,
     drop::DropReason,
     field::Field,
     flow::{Match, Rule, ToController},
     meter::Meter,
+    pipeline::Frozen,
     types::{PortNo, TableId, Vni},
 };
 
@@ -27,6 +29,13 @@ pub struct Program {
     pub meters: Vec<MeterStep>,
     /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
     pub drop: Option<DropCause>,
+}
+
+impl Program {
+    /// A copy goes to the connection tracker.
+    pub fn is_tracked(&self) -> bool {
+        self.emits.iter().any(|emit| emit.ct.is_some())
+    }
 }
 
 /// Why a program drops.
@@ -76,6 +85,8 @@ pub struct Emit {
     pub port: PortNo,
     /// What few copies need.
     pub extras: Option<Box<Extras>>,
+    /// It does not leave but goes to the connection tracker.
+    pub ct: Option<Arc<CtPass>>,
 }
 
 /// What few copies need beside tags, edits and a tunnel.
@@ -115,6 +126,33 @@ pub struct Punt {
     /// connection fields that are not zero.
     pub metadata: Match,
 }
+
+impl Emit {
+    /// Something becomes of the copy: it leaves, or goes on behind the tracker.
+    pub fn leaves(&self) -> bool {
+        self.ct.as_ref().is_none_or(|ct| ct.next.is_some())
+    }
+}
+
+/// A way through the connection tracker.
+#[derive(Debug, Clone)]
+pub struct CtPass {
+    /// What is asked of it; the switch fills in the port.
+    pub request: Request,
+    /// How the packet goes on; `None`: not at all, it was only to be tracked.
+    pub next: Option<Arc<Frozen>>,
+    /// The switch's number for `next`, 0 as long as it has none.
+    pub recirc_id: u32,
+}
+
+/// Whatever number the switch has given it.
+impl PartialEq for CtPass {
+    fn eq(&self, other: &Self) -> bool {
+        self.request == other.request && self.next == other.next
+    }
+}
+
+impl Eq for CtPass {}
 
 /// New bits of one header field. Checksums that cover it are the executor's to mend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,6 +41,8 @@ pub struct SwitchCounters {
     pub n_dropped: u64,
     /// Copies that failed.
     pub n_failed_copies: u64,
+    /// Passes of packets that came back from the connection tracker.
+    pub n_recirculations: u64,
 }
 
 /// What became of the packets received from a port.

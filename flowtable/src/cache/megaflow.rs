@@ -391,9 +391,10 @@ impl Megaflows {
 
     /// The mask to keep a translation under.
     fn fit(&self, port: PortNo, new: &Remembered<'_>) -> FlowMask {
-        let mask = self.received.clean(&new.translation.mask, new.from_tunnel);
+        let received = self.received.of(new.from_tunnel, new.key.recirc_id.get() != 0);
+        let mask = ReceivedBits::clean(&new.translation.mask, received);
         let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
-        shapes.map_or(mask, |shapes| shapes.fit(&mask, self.received.of(new.from_tunnel)))
+        shapes.map_or(mask, |shapes| shapes.fit(&mask, received))
     }
 
     fn place(&mut self, port: PortNo, shape: u8, words: &[u64], entry: Megaflow) -> Handle {

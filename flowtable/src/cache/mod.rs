@@ -29,7 +29,7 @@ pub(crate) use session::Sessions;
 #[cfg(test)]
 pub(crate) fn can_be_received(key: &crate::key::FlowKey) -> bool {
     let bits = shape::ReceivedBits::new();
-    key.words().iter().zip(bits.of(false).words()).all(|(word, received)| word & !received == 0)
+    key.words().iter().zip(bits.of(false, false).words()).all(|(word, received)| word & !received == 0)
 }
 
 /// Spreads 64 bits over all bits of the result: the two halves of a full product.

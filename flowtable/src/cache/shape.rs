@@ -198,35 +198,48 @@ impl PortShapes {
 pub(crate) struct ReceivedBits {
     packet: FlowMask,
     with_tunnel: FlowMask,
+    /// Of packets that come back from the connection tracker.
+    recirculated: FlowMask,
 }
 
 impl ReceivedBits {
     pub(crate) fn new() -> Self {
         let (mut packet, mut with_tunnel) = (FlowMask::empty(), FlowMask::empty());
+        let mut recirculated = FlowMask::empty();
         for field in Field::ALL {
             let offset = field.info().offset;
             let headers = offset_of!(FlowKey, eth_dst)..offset_of!(FlowKey, ct_mark);
+            let connection = offset_of!(FlowKey, ct_mark)..offset_of!(FlowKey, tun_tos);
             let tunnel = offset_of!(FlowKey, tun_tos)..offset_of!(FlowKey, metadata);
             let options = offset_of!(FlowKey, tun_metadata_present);
             if matches!(field, Field::InPort | Field::RecircId) || headers.contains(&offset) {
                 packet.add(*field, field.all_bits());
+            } else if connection.contains(&offset) {
+                recirculated.add(*field, field.all_bits());
             } else if tunnel.contains(&offset) || offset >= options {
                 with_tunnel.add(*field, field.all_bits());
             }
         }
         with_tunnel.union(&packet);
-        Self { packet, with_tunnel }
+        recirculated.union(&with_tunnel);
+        Self { packet, with_tunnel, recirculated }
     }
 
-    /// Of packets that came in by a port; only those from tunnels have tunnel fields.
-    pub(crate) fn of(&self, from_tunnel: bool) -> &FlowMask {
-        if from_tunnel { &self.with_tunnel } else { &self.packet }
+    /// Of packets that came in by a port: only those from tunnels have tunnel fields. Of
+    /// one that comes back from the tracker, all but the scratch fields, for which its
+    /// recirculation stands.
+    pub(crate) fn of(&self, from_tunnel: bool, recirculated: bool) -> &FlowMask {
+        match (from_tunnel, recirculated) {
+            (_, true) => &self.recirculated,
+            (true, false) => &self.with_tunnel,
+            (false, false) => &self.packet,
+        }
     }
 
     /// What of a translation's mask tells received packets apart.
-    pub(crate) fn clean(&self, mask: &FlowMask, from_tunnel: bool) -> FlowMask {
+    pub(crate) fn clean(mask: &FlowMask, received: &FlowMask) -> FlowMask {
         let mut mask = *mask;
-        for (word, received) in mask.words_mut().iter_mut().zip(self.of(from_tunnel).words()) {
+        for (word, received) in mask.words_mut().iter_mut().zip(received.words()) {
             *word &= received;
         }
         mask

@@ -66,6 +66,7 @@ fn emit(edits: &[FieldEdit]) -> Emit {
         tunnel: None,
         port: PortNo::ZERO,
         extras: None,
+        ct: None,
     }
 }
 
@@ -219,6 +220,7 @@ proptest! {
             tunnel: None,
             port: PortNo::ZERO,
             extras: None,
+            ct: None,
         };
         let packet = applied(&frame_from_key(&key, 20), &emit);
 
@@ -269,7 +271,7 @@ proptest! {
         let (mut packet, _) = parsed(&frame);
         let edits: Vec<_> = fields.iter().map(|(field, value)| set(*field, *value)).collect();
         let pushes = vec![VlanTag { tpid: 0x8100, tci: 1 }];
-        let emit = Emit { n_vlan_pops, vlan_pushes: pushes, edits, tunnel: None, port: PortNo::ZERO, extras: None };
+        let emit = Emit { n_vlan_pops, vlan_pushes: pushes, edits, tunnel: None, port: PortNo::ZERO, extras: None, ct: None };
         let supported = fields.iter().all(|(field, _)| FRAME_FIELDS.contains(field) || *field == Field::NdOptionsType);
         let result = apply(&mut packet, &emit, 0);
         prop_assert!(supported || result.is_err());

@@ -1,6 +1,6 @@
 //! What rules do.
 
-use super::{Bundle, Multipath, ToController};
+use super::{Bundle, Ct, Multipath, ToController};
 use crate::{
     field::{Field, SubField},
     types::{GroupId, MeterId, PortNo, TableId},
@@ -125,4 +125,8 @@ pub enum Action {
         /// Which bits.
         mask: u64,
     },
+    /// Pass through the connection tracker.
+    Ct(Box<Ct>),
+    /// Forget what the connection tracker said.
+    CtClear,
 }

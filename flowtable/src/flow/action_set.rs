@@ -20,6 +20,7 @@ enum Place {
     Group,
     Output,
     Resubmit,
+    Ct,
 }
 
 impl Place {
@@ -54,12 +55,14 @@ fn place(action: &Action) -> Option<Place> {
         | Action::Enqueue { .. }
         | Action::Controller(_) => Place::Output,
         Action::Resubmit { .. } | Action::ResubmitCt { .. } => Place::Resubmit,
+        Action::Ct(_) => Place::Ct,
         Action::GotoTable(_)
         | Action::Clone(_)
         | Action::ClearActions
         | Action::WriteActions(_)
         | Action::WriteMetadata { .. }
         | Action::PopQueue
+        | Action::CtClear
         | Action::Push(_)
         | Action::Pop(_)
         | Action::Exit
@@ -84,7 +87,7 @@ pub(crate) fn is_way_out(action: &Action) -> bool {
 /// written. Without a way out the packet is dropped, so nothing is executed.
 pub(crate) fn order<'a>(written: impl DoubleEndedIterator<Item = &'a Action>) -> Vec<&'a Action> {
     let mut placed: Vec<(Place, &Action)> = Vec::new();
-    let mut taken = [false; Place::Resubmit as usize + 1];
+    let mut taken = [false; Place::Ct as usize + 1];
     for action in written.rev() {
         let Some(place) = place(action) else { continue };
         if !place.is_single() || !taken[place as usize] {

@@ -4,6 +4,7 @@
 mod action;
 pub(crate) mod action_set;
 mod controller;
+mod ct;
 mod life;
 mod matching;
 mod rule;
@@ -11,6 +12,7 @@ mod spread;
 
 pub use action::Action;
 pub use controller::{PuntReason, ToController, WHOLE_PACKET};
+pub use ct::{Ct, CtZone};
 pub use life::{RuleFlags, RuleLife};
 pub use matching::{Match, MatchWord};
 pub use rule::{Origin, Rule, RuleStats};

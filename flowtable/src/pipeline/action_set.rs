@@ -37,6 +37,14 @@ impl<'a> List<'a> {
             Self::Set(actions) => actions.next(),
         }
     }
+
+    /// What is left.
+    pub(super) fn rest(&self) -> Vec<Action> {
+        match self {
+            Self::Rule(actions) => actions.as_slice().to_vec(),
+            Self::Set(actions) => actions.as_slice().iter().copied().cloned().collect(),
+        }
+    }
 }
 
 impl<'a, T: Tracer> Walk<'a, T> {
@@ -74,7 +82,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// The field says where the set sends the packet, unless a group decides that.
-    fn write_actset_output(&mut self) {
+    pub(super) fn write_actset_output(&mut self) {
         let has_group = self.action_set.iter().any(|(action, _)| matches!(action, Action::Group(_)));
         let output = self.action_set.iter().rev().find_map(|(action, _)| match action {
             Action::Output(port) => Some(*port),

@@ -57,6 +57,7 @@ impl<T: Tracer> Walk<'_, T> {
             tunnel,
             port,
             extras: self.extras(),
+            ct: None,
         }
     }
 

@@ -19,7 +19,9 @@
 //! packet that was received).
 
 mod action_set;
+mod ct;
 mod edit;
+mod frozen;
 mod group;
 mod labels;
 mod metering;
@@ -38,8 +40,11 @@ mod write;
 
 use std::{fmt, sync::Arc};
 
-pub use metering::MAX_METERS;
-
+pub(crate) use self::frozen::set_connection;
+pub use self::{
+    frozen::{Frozen, MAX_PASSES},
+    metering::MAX_METERS,
+};
 use crate::{
     flow::{Rule, RuleStats},
     key::{FlowKey, FlowMask},
@@ -126,5 +131,15 @@ impl Tracer for NoTrace {
 /// # Cost
 /// Microseconds: a lookup per table, and one allocation for each list it answers with.
 pub fn translate<T: Tracer>(snapshot: &Snapshot, key: &FlowKey, tracer: &mut T) -> Translation {
-    walk::Walk::new(snapshot, key, tracer).run()
+    walk::Walk::new(snapshot, key, tracer).run(None)
+}
+
+/// Goes on with a walk that was put aside; `key` is the packet's as it is now.
+pub fn translate_frozen<T: Tracer>(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    frozen: &Frozen,
+    tracer: &mut T,
+) -> Translation {
+    walk::Walk::new(snapshot, key, tracer).run(Some(frozen))
 }

@@ -6,10 +6,11 @@ use std::{net::Ipv4Addr, sync::Arc};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
+    conntrack::{Nat, NatKind, NatOrder, NatRange},
     field::{Field, Prerequisites, SubField},
     flow::{
-        Action, Bundle, BundleAlgorithm, HashFields, Match, Multipath, MultipathAlgorithm, Origin, Rule,
-        RuleLife, ToController, action_set,
+        Action, Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Match, Multipath, MultipathAlgorithm,
+        Origin, Rule, RuleLife, ToController, action_set,
     },
     key::FlowKey,
     port::{PortInfo, PortRole, PortTable},
@@ -229,7 +230,7 @@ fn require(m: Match, actions: &[Action]) -> Match {
             Action::SetField { field, .. } => *field,
             Action::Move { src, dst } if src.field.info().prerequisites == Prerequisites::None => dst.field,
             Action::Move { src, .. } => src.field,
-            Action::DecTtl | Action::DecTtlOrTell(_) => Field::NwTtl,
+            Action::DecTtl | Action::Ct(_) | Action::DecTtlOrTell(_) => Field::NwTtl,
             Action::PopMpls(_) | Action::DecMplsTtl => Field::MplsTtl,
             Action::Push(sub) | Action::Pop(sub) => sub.field,
             Action::Clone(actions) | Action::WriteActions(actions) => return require(m, actions),
@@ -260,14 +261,27 @@ fn matching() -> impl Strategy<Value = Match> {
             let base = if matches!(field, Field::EthDst | Field::EthSrc) { 2 << 40 } else { 0 };
             (field, base | value, mask)
         });
+    let connection = select(vec![
+        (Field::CtState, 0x20, 0x20),
+        (Field::CtState, 0x21, 0x21),
+        (Field::CtState, 0x22, 0x22),
+        (Field::CtState, 0x08, 0x08),
+        (Field::CtMark, 1, 3),
+        (Field::CtZone, 1, 0xffff),
+        (Field::CtTpDst, 1, 0xffff),
+    ]);
+    let connection = prop::option::weighted(0.2, connection);
     let l2 = prop::option::weighted(0.15, select(vec![(0, 0x1000), (0x1000, 0x1000), (0x1064, 0x1fff)]));
     let ip = prop::option::weighted(
         0.6,
         (prop::bool::weighted(0.25), l3_field(), prop::option::weighted(0.4, l4_field())),
     );
-    (vec(generic, 0..2), l2, ip).prop_map(|(generic, vlan, ip)| {
+    (vec(generic, 0..2), connection, l2, ip).prop_map(|(generic, connection, vlan, ip)| {
         let mut m = Match::any();
         for (field, value, mask) in generic {
+            m = m.with_masked(field, value, mask);
+        }
+        if let Some((field, value, mask)) = connection {
             m = m.with_masked(field, value, mask);
         }
         if let Some((value, mask)) = vlan {
@@ -325,6 +339,51 @@ fn instructions() -> impl Strategy<Value = Vec<Action>> {
         let Some((clear, write, metadata, goto)) = all else { return Vec::new() };
         clear.into_iter().chain(write).chain(metadata).chain(goto).collect()
     })
+}
+
+/// The tracker in all its uses.
+fn ct() -> impl Strategy<Value = Action> {
+    let zone = prop_oneof![
+        3 => (0_u16..2).prop_map(CtZone::Literal),
+        1 => Just(CtZone::Field(SubField::new(Field::Reg0, 0, 16).unwrap())),
+    ];
+    let range = (any::<bool>(), 0_u32..4, prop::option::of((1_u16..3, 1_u16..3)), any::<bool>());
+    let nat = range.prop_map(|(is_source, address, ports, is_plain)| {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 | address).into();
+        let kind = if is_source { NatKind::Source } else { NatKind::Destination };
+        let ports = ports.map(|(first, n)| (first, first + n));
+        let addresses = Some((address, address));
+        let order = NatOrder::Keep;
+        match is_plain {
+            true => Nat::Existing,
+            false => Nat::New(NatRange { kind, addresses, ports, order, persistent: false }),
+        }
+    });
+    let next = prop::option::weighted(0.7, 0..N_TABLES);
+    let exec = prop::option::weighted(0.3, (0_u128..4, any::<bool>()));
+    (any::<[bool; 2]>(), next, zone, prop::option::weighted(0.4, nat), exec).prop_map(
+        |([commit, force], next, zone, nat, exec)| {
+            let mark = exec.filter(|_| commit).map(|(value, is_moved)| match is_moved {
+                false => Action::SetField { field: Field::CtMark, value, mask: 3 },
+                true => Action::Move {
+                    src: SubField::new(Field::Reg0, 0, 2).unwrap(),
+                    dst: SubField::new(Field::CtMark, 1, 2).unwrap(),
+                },
+            });
+            match (commit, force, next) {
+                (false, true, None) => Action::CtClear,
+                _ => Action::Ct(Box::new(Ct {
+                    commit,
+                    force: force && commit,
+                    table: next.map(table),
+                    zone,
+                    nat,
+                    exec: mark.into_iter().collect(),
+                    timeout: None,
+                })),
+            }
+        },
+    )
 }
 
 fn action(depth: u32) -> BoxedStrategy<Action> {
@@ -404,7 +463,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         3 => (1_u32..8).prop_map(|raw| Action::Group(GroupId::new(raw).unwrap())),
         2 => (1_u32..4).prop_map(|raw| Action::Meter(MeterId::new(raw).unwrap())),
     ];
-    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
+    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 3 => ct(), 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
     if depth == 0 {
         return leaf.boxed();
     }

@@ -7,9 +7,10 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    Frozen, MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
     edit::VlanEdits,
+    frozen::{Rest, Start, Written},
     labels::LabelEdits,
 };
 use crate::{
@@ -42,7 +43,7 @@ pub(super) struct Walk<'a, T> {
     /// Queue that outputs use.
     pub(super) queue: Option<u32>,
     /// What `push` has put away, right-aligned.
-    stack: Vec<u128>,
+    pub(super) stack: Vec<u128>,
     pub(super) emits: Vec<Emit>,
     pub(super) meters: Vec<MeterStep>,
     pub(super) action_set: ActionSet<'a>,
@@ -119,15 +120,16 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 
-    pub(super) fn run(mut self) -> Translation {
-        if let Err(Abort(reason)) = self.walk() {
+    pub(super) fn run(mut self, frozen: Option<&'a Frozen>) -> Translation {
+        if let Err(Abort(reason)) = self.walk(frozen) {
             self.emits.clear();
             self.meters.clear();
             self.end(reason);
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
         self.close_meters(0);
-        let drop = self.emits.is_empty().then_some(self.cause);
+        let leaves = self.emits.iter().any(Emit::leaves);
+        let drop = (!leaves).then_some(self.cause);
         Translation {
             program: Program { emits: self.emits, meters: self.meters, drop },
             mask: *self.key.mask(),
@@ -136,11 +138,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 
-    fn walk(&mut self) -> Result<(), Abort> {
-        self.enter(FIRST_TABLE, 0, 0, None)?;
+    fn walk(&mut self, frozen: Option<&'a Frozen>) -> Result<(), Abort> {
+        let set_is_executed = self.begin(frozen)?;
         loop {
             let Some(frame) = self.frames.last_mut() else {
-                if self.begin_action_set() {
+                if set_is_executed && self.begin_action_set() {
                     continue;
                 }
                 return Ok(());
@@ -192,6 +194,54 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 }
             }
         }
+    }
+
+    /// Enters the first table, or goes on where a walk was put aside; answers whether the
+    /// action set is executed at the end.
+    fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
+        let Some(frozen) = frozen else { return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true) };
+        self.queue = frozen.queue;
+        self.stack = frozen.stack.to_vec();
+        self.action_set = frozen.action_set.iter().map(|Written { action, rule }| (action, rule)).collect();
+        self.write_actset_output();
+        match &frozen.start {
+            Start::Table(table) => self.enter(*table, 0, 0, None).map(|()| true),
+            Start::Rest { rests, within_clone } => {
+                self.resume(rests);
+                Ok(!within_clone)
+            }
+        }
+    }
+
+    /// Puts the actions of a walk that was put aside under way again.
+    fn resume(&mut self, rests: &'a [Rest]) {
+        for Rest { rule, actions, goto } in rests.iter().rev() {
+            self.frames.push(Frame {
+                rule,
+                actions: List::Rule(actions.iter()),
+                goto: *goto,
+                ..Frame::of(rule, self.n_ends)
+            });
+        }
+    }
+
+    /// Takes what is left of the actions under way, up to the innermost clone: they are
+    /// done in a later pass, and not in this one. `true`: that is a clone's or a bucket's,
+    /// whose action set is not executed.
+    pub(super) fn put_aside(&mut self) -> (Vec<Rest>, bool) {
+        let mut rests = Vec::new();
+        for frame in self.frames.iter_mut().rev() {
+            rests.push(Rest {
+                rule: Arc::clone(frame.rule),
+                actions: frame.actions.rest(),
+                goto: frame.goto.take(),
+            });
+            frame.actions = List::empty();
+            if frame.undo.is_some() {
+                return (rests, true);
+            }
+        }
+        (rests, false)
     }
 
     /// The rule for the packet as if it had come in by `in_port`.
@@ -268,6 +318,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
             Action::WriteMetadata { value, mask } => {
                 self.key.write_bits(Field::Metadata, (*value).into(), (*mask).into());
             }
+            Action::Ct(ct) => self.ct(ct)?,
+            Action::CtClear => self.ct_clear(),
         }
         Ok(())
     }

@@ -84,7 +84,8 @@ impl Books {
         self.dropped_by(0, (DropReason::Metered, Some(&step.rule), Some(step.meter.config().id)), n_bytes);
     }
 
-    fn dropped_by(
+    /// The same, also by a meter.
+    pub(super) fn dropped_by(
         &mut self,
         hint: usize,
         (reason, rule, meter): (DropReason, Option<&Arc<Rule>>, Option<MeterId>),
@@ -100,16 +101,21 @@ impl Books {
 
     /// Enters a copy that failed.
     pub(super) fn failed_copy(&mut self, reason: DropReason) {
-        self.lost_copy(Cause { in_port: self.in_port, reason, rule: None, meter: None });
+        self.lost_copy((reason, None, None));
     }
 
     /// Enters a copy that a meter dropped.
     pub(super) fn metered_copy(&mut self, step: &MeterStep) {
         let (reason, meter) = (DropReason::Metered, Some(step.meter.config().id));
-        self.lost_copy(Cause { in_port: self.in_port, reason, rule: Some(&step.rule), meter });
+        self.lost_copy((reason, Some(&step.rule), meter));
     }
 
-    fn lost_copy(&mut self, cause: Cause<'_>) {
+    /// Enters a copy that did not leave.
+    pub(super) fn lost_copy(
+        &mut self,
+        (reason, rule, meter): (DropReason, Option<&Arc<Rule>>, Option<MeterId>),
+    ) {
+        let cause = Cause { in_port: self.in_port, reason, rule, meter };
         self.all.n_failed_copies += 1;
         let (_, row) = self.drops.row(0, cause);
         row.n_copies += 1;

@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// What the meters of a program say of one packet.
-struct Verdicts([Verdict; MAX_METERS]);
+pub(super) struct Verdicts([Verdict; MAX_METERS]);
 
 impl Verdicts {
     /// Shows the packet to each meter that it comes to.
-    fn measure(steps: &[MeterStep], now: Timestamp, n_bytes: u64) -> Self {
+    pub(super) fn measure(steps: &[MeterStep], now: Timestamp, n_bytes: u64) -> Self {
         let mut verdicts = Self([Verdict::Pass; MAX_METERS]);
         let mut idx = 0;
         while let (Some(step), Some(verdict)) = (steps.get(idx), verdicts.0.get_mut(idx)) {
@@ -32,7 +32,7 @@ impl Verdicts {
 
     /// What becomes of an emit: the levels by which its drop precedence rises, or the
     /// meter that drops it.
-    fn of<'s>(&self, steps: &'s [MeterStep], emit: usize) -> Result<u8, &'s MeterStep> {
+    pub(super) fn of<'s>(&self, steps: &'s [MeterStep], emit: usize) -> Result<u8, &'s MeterStep> {
         let mut n_levels = 0_u8;
         for (step, verdict) in steps.iter().zip(&self.0).filter(|(step, _)| step.emits.contains(&emit)) {
             match verdict {

@@ -11,9 +11,12 @@
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
 mod books;
+#[cfg(test)]
+mod ct_tests;
 mod flow_hash;
 mod metered;
 mod punts;
+mod recirculate;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -25,14 +28,14 @@ use std::{
     sync::Arc,
 };
 
-use self::books::Books;
-use self::punts::Punts;
+use self::{books::Books, punts::Punts, recirculate::FrozenIds};
 pub use self::{
     punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
     run::Sink,
 };
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
+    conntrack::Conntrack,
     drop::DropReason,
     key::FlowKey,
     offload,
@@ -77,6 +80,9 @@ pub struct Switch {
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
+    frozen_ids: FrozenIds,
+    conntrack: Option<Arc<Conntrack>>,
+    seed: u64,
 }
 
 /// What is known of the packets of a pass, one array for each attribute.
@@ -167,7 +173,22 @@ impl Switch {
             }),
             books: Books::new(),
             punts: Punts::default(),
+            frozen_ids: FrozenIds::default(),
+            conntrack: None,
+            seed,
         }
+    }
+
+    /// Tracks connections with this tracker, which other workers may share. Without, a
+    /// switch makes a small one of its own when a rule asks for it.
+    #[must_use]
+    pub fn with_conntrack(self, conntrack: Arc<Conntrack>) -> Self {
+        Self { conntrack: Some(conntrack), ..self }
+    }
+
+    /// The tracker, if there is one.
+    pub fn conntrack(&self) -> Option<&Arc<Conntrack>> {
+        self.conntrack.as_ref()
     }
 
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
@@ -182,6 +203,9 @@ impl Switch {
     ) {
         let moment = Moment::new(now, snapshot, in_port);
         self.megaflows.sweep(now);
+        if let Some(conntrack) = &self.conntrack {
+            conntrack.tick(now);
+        }
         self.books.open(in_port);
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
@@ -288,7 +312,8 @@ impl Switch {
         {
             return Ok(handle);
         }
-        let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+        let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+        self.frozen_ids.number(&mut translation.program);
         if self.megaflows.is_disabled() {
             return Err(Box::new(translation));
         }

@@ -1,6 +1,6 @@
 //! Carrying programs out: copies, edits, the way to the sink, and the books.
 
-use std::{ops::Range, vec};
+use std::{ops::Range, sync::Arc, vec};
 
 use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts};
 use crate::{
@@ -50,7 +50,7 @@ impl Switch {
                 }
                 _ => match self.resolve(moment, idx) {
                     Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
-                    Err(translation) => self.run_once(moment.now, &translation, idx, &mut packets, sink),
+                    Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
                 },
             };
         }
@@ -69,9 +69,14 @@ impl Switch {
         let Some(entry) = self.megaflows.get_mut(handle) else {
             // Resolving has just found it; should that ever be wrong, do without.
             let key = &self.lanes.keys[range.start];
-            let translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
-            return self.run_once(moment.now, &translation, range.start, packets, sink);
+            let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+            self.frozen_ids.number(&mut translation.program);
+            return self.run_once(moment, &translation, range.start, packets, sink);
         };
+        if entry.program.is_tracked() {
+            let program = Arc::clone(&entry.program);
+            return self.run_tracked(moment, handle, &program, range.start, packets, sink);
+        }
         let (lanes, books, punts) = (&*self.lanes, &mut self.books, &mut self.punts);
         let rest = &lanes.lookups[range.start + 1..range.end];
         let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
@@ -89,11 +94,33 @@ impl Switch {
         n_group
     }
 
+    /// Runs one packet whose entry sends it through the connection tracker.
+    fn run_tracked<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        handle: Handle,
+        program: &Program,
+        idx: usize,
+        packets: &mut vec::Drain<'_, Packet<B>>,
+        sink: &mut S,
+    ) -> usize {
+        let lanes = &*self.lanes;
+        self.books.found(lanes.lookups[idx]);
+        if let Some(entry) = self.megaflows.get_mut(handle) {
+            entry.count(moment.now, 1, lanes.lens[idx]);
+            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
+                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
+            }
+        }
+        packets.take(1).for_each(|packet| self.carry_through(moment, program, idx, packet, sink));
+        1
+    }
+
     /// Runs one packet by a translation that no cache keeps, and counts it with the rules
     /// at once.
     fn run_once<B: FrameBuf, S: Sink<B>>(
         &mut self,
-        now: Timestamp,
+        moment: &Moment<'_>,
         translation: &Translation,
         idx: usize,
         packets: &mut vec::Drain<'_, Packet<B>>,
@@ -101,10 +128,14 @@ impl Switch {
     ) -> usize {
         for packet in packets.take(1) {
             let n_bytes = packet.len() as u64;
-            translation.tally.credit(&translation.rules, 1, n_bytes, now);
+            translation.tally.credit(&translation.rules, 1, n_bytes, moment.now);
             self.books.found(Lookup::Unknown);
-            let ends = (&mut self.books, &mut self.punts);
-            carry_out(&translation.program, (&self.lanes, idx), packet, (now, 0), ends, sink);
+            if translation.program.is_tracked() {
+                self.carry_through(moment, &translation.program, idx, packet, sink);
+            } else {
+                let ends = (&mut self.books, &mut self.punts);
+                carry_out(&translation.program, (&self.lanes, idx), packet, (moment.now, 0), ends, sink);
+            }
         }
         1
     }

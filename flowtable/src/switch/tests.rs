@@ -239,7 +239,15 @@ proptest! {
                 for ((word, mask), other) in key.words_mut().iter_mut().zip(dump.mask.words()).zip(other.words()) {
                     *word |= other & !mask;
                 }
-                let translated = pipeline::translate(&snapshot, &key, &mut NoTrace).program;
+                // What stands behind a recirculation is part of what the entry compares.
+                let frozen = switch.frozen_ids.get(key.recirc_id.get());
+                let translated = match frozen {
+                    Some(frozen) => {
+                        frozen.restore(&mut key);
+                        pipeline::translate_frozen(&snapshot, &key, frozen, &mut NoTrace).program
+                    }
+                    None => pipeline::translate(&snapshot, &key, &mut NoTrace).program,
+                };
                 prop_assert_eq!(&translated.emits, &dump.program.emits);
                 prop_assert_eq!(translated.drop.map(|cause| cause.reason), dump.program.drop.as_ref().map(|cause| cause.reason));
             }

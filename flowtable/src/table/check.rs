@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 
 use super::{error::RuleError, group_change::check_allowed};
 use crate::{
+    conntrack::{N_POLICIES, Nat},
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Bundle, Match, Multipath, Rule},
+    flow::{Action, Bundle, Ct, CtZone, Match, Multipath, Rule},
     key::{FlowMask, N_WORDS, low_bits},
     types::{PortNo, TableId},
 };
@@ -181,6 +182,8 @@ impl Checker<'_> {
                 Checker { table: self.table, state, n_actions: self.n_actions }.list(actions, depth + 1)
             }
             Action::DecTtl | Action::DecTtlOrTell(_) => self.needs("dec_ttl", Prerequisites::Ip),
+            Action::Ct(ct) => self.ct(ct, depth),
+            Action::CtClear => Ok(()),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan => {
                 self.pop_vlan();
@@ -266,6 +269,42 @@ impl Checker<'_> {
         self.readable(dst)?;
         self.writable(dst.field)?;
         if src.n_bits == dst.n_bits { Ok(()) } else { Err(RuleError::MoveWidths { src, dst }) }
+    }
+
+    fn ct(&mut self, ct: &Ct, depth: usize) -> Result<(), RuleError> {
+        self.needs("ct", Prerequisites::Ip)?;
+        if let CtZone::Field(sub) = ct.zone {
+            self.readable(sub)?;
+            if sub.n_bits != 16 {
+                return Err(RuleError::CtRange);
+            }
+        }
+        let range_falls = match &ct.nat {
+            Some(Nat::New(range)) => {
+                range.addresses.is_some_and(|(first, last)| first > last || first.is_ipv4() != last.is_ipv4())
+                    || range.ports.is_some_and(|(first, last)| first == 0 || first > last)
+            }
+            Some(Nat::Existing) | None => false,
+        };
+        if range_falls || ct.timeout.is_some_and(|policy| usize::from(policy) >= N_POLICIES) {
+            return Err(RuleError::CtRange);
+        }
+        for (option, is_there) in [("force", ct.force), ("exec", !ct.exec.is_empty())] {
+            if is_there && !ct.commit {
+                return Err(RuleError::CtWithoutCommit { option });
+            }
+        }
+        for action in &ct.exec {
+            let written = match action {
+                Action::SetField { field, .. } => *field,
+                Action::Move { dst, .. } => dst.field,
+                _ => return Err(RuleError::CtExec),
+            };
+            if !matches!(written, Field::CtMark | Field::CtLabel) {
+                return Err(RuleError::CtExec);
+            }
+        }
+        self.list(&ct.exec, depth + 1)
     }
 
     fn push_vlan(&mut self, tpid: u16) -> Result<(), RuleError> {

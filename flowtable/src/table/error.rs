@@ -181,6 +181,18 @@ pub enum RuleError {
         /// The table that has it.
         table: TableId,
     },
+    /// `force` or `exec` without `commit`.
+    #[error("`{option}` of a ct action needs `commit`")]
+    CtWithoutCommit {
+        /// The option.
+        option: &'static str,
+    },
+    /// Something else than the mark or label is changed within `exec`.
+    #[error("exec of a ct action can only set `ct_mark` and `ct_label`")]
+    CtExec,
+    /// A zone, timeout policy or range that there cannot be.
+    #[error("a ct action's zone has 16 bits, its timeout policy is below 16, and its ranges rise")]
+    CtRange,
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,

@@ -54,7 +54,9 @@ pub(super) fn each_reference<E>(
             | Action::Exit
             | Action::Note(_)
             | Action::Multipath(_)
-            | Action::Conjunction { .. } => {}
+            | Action::Conjunction { .. }
+            | Action::Ct(_)
+            | Action::CtClear => {}
         }
     }
     Ok(())

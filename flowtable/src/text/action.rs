@@ -1,7 +1,7 @@
 //! Reads actions: `set_field:5->reg0,resubmit(,2)`. `print.rs` prints them.
 
 use super::{
-    TextError, controller,
+    TextError, controller, ct,
     cursor::{Cursor, Form, Piece},
     matching, names, spread, value,
 };
@@ -46,6 +46,8 @@ const NAMES: &[&str] = &[
     "clear_actions",
     "write_actions",
     "write_metadata",
+    "ct",
+    "ct_clear",
     "bundle",
     "bundle_load",
     "conjunction",
@@ -72,8 +74,6 @@ const NAMES: &[&str] = &[
 const UNSUPPORTED: &[&str] = &[
     "apply_actions",
     "check_pkt_larger",
-    "ct",
-    "ct_clear",
     "debug_recirc",
     "debug_slow",
     "dec_nsh_ttl",
@@ -204,6 +204,8 @@ impl ActionReader<'_> {
             }
             "write_actions" => Action::WriteActions(self.nested(name, form)?),
             "write_metadata" => write_metadata(form.value(name)?)?,
+            "ct" => Action::Ct(Box::new(ct::parse(name, form, |list| self.list_within(name, list))?)),
+            "ct_clear" => bare(name, form, Action::CtClear)?,
             _ => self.bare_port(name, form)?,
         })
     }
@@ -324,6 +326,11 @@ impl ActionReader<'_> {
         let Form::Arguments(inner) = form else {
             return Err(name.error(format!("write {}(actions)", name.text)));
         };
+        self.list_within(name, inner)
+    }
+
+    /// A list within an action.
+    fn list_within(&mut self, name: Piece<'_>, inner: Piece<'_>) -> Result<Vec<Action>, TextError> {
         if self.depth >= MAX_NESTING {
             return Err(name.error(format!("actions are nested deeper than {MAX_NESTING}")));
         }

@@ -1,12 +1,14 @@
 //! Prints what the caches hold in the syntax of datapath dumps: which packets an entry
 //! is for, and what it does with them.
 
-use super::value;
+use super::{ct, value};
 use crate::{
     field::{Field, FieldInfo, Format},
     flow::ToController,
     key::{FlowKey, FlowMask},
-    program::{Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag},
+    program::{
+        CtPass, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag,
+    },
 };
 
 /// Fields of one header with their names within it.
@@ -232,7 +234,8 @@ pub fn print_program(program: &Program) -> String {
     let mut parts = Vec::new();
     for (idx, emit) in program.emits.iter().enumerate() {
         let text = print_emit(emit);
-        let text = if idx != last && text.contains(',') { format!("clone({text})") } else { text };
+        let is_bare = !text.contains(',') || !emit.leaves() && text.starts_with("ct(");
+        let text = if idx != last && !is_bare { format!("clone({text})") } else { text };
         parts.push(print_meters(program, idx) + &text + &")".repeat(n_closed_after(program, idx)));
     }
     let behind = print_meters(program, last + 1);
@@ -268,6 +271,7 @@ fn print_emit(emit: &Emit) -> String {
     parts.extend(emit.extras.iter().flat_map(|extras| print_extras(extras)));
     let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
     parts.push(match (&emit.tunnel, punt) {
+        _ if emit.ct.is_some() => emit.ct.as_deref().map(print_pass).unwrap_or_default(),
         (Some(tunnel), _) => print_tunnel(tunnel, emit),
         (None, Some(punt)) => {
             let ToController { max_len, reason, controller, .. } = &punt.to;
@@ -290,6 +294,23 @@ fn print_extras(extras: &Extras) -> Vec<String> {
     parts.extend(extras.max_len.map(|max_len| format!("trunc({max_len})")));
     parts.extend(extras.queue.map(|queue| format!("queue({queue})")));
     parts
+}
+
+/// `ct(commit,zone=1),recirc(0x2)`.
+fn print_pass(pass: &CtPass) -> String {
+    let CtPass { request, next, recirc_id } = pass;
+    let mut parts = Vec::new();
+    parts.extend(request.commit.then(|| "commit".to_owned()));
+    parts.extend(request.force.then(|| "force".to_owned()));
+    parts.push(format!("zone={}", request.zone));
+    let (mark, mask) = request.mark;
+    parts.extend((mask != 0).then(|| format!("mark={mark:#x}/{mask:#x}")));
+    let (label, mask) = request.label;
+    parts.extend((mask != 0).then(|| format!("label={label:#x}/{mask:#x}")));
+    parts.extend(request.policy.map(|policy| format!("timeout={policy}")));
+    parts.extend(request.nat.as_ref().map(ct::print_nat));
+    let recirc = if next.is_some() { format!(",recirc({recirc_id:#x})") } else { String::new() };
+    format!("ct({}){recirc}", parts.join(","))
 }
 
 fn print_push(tag: &VlanTag) -> String {

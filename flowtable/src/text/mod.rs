@@ -11,6 +11,7 @@
 mod action;
 mod change;
 mod controller;
+mod ct;
 mod cursor;
 mod datapath;
 mod group;

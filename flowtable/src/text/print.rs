@@ -1,6 +1,6 @@
 //! Prints actions, as `action.rs` reads them.
 
-use super::{controller, names, spread, value};
+use super::{controller, ct, names, spread, value};
 use crate::{
     field::{Field, SubField},
     flow::Action,
@@ -68,6 +68,8 @@ pub(super) fn one(action: &Action) -> String {
         Action::Multipath(multipath) => spread::print_multipath(multipath),
         Action::Bundle(bundle) => spread::print_bundle(bundle),
         Action::Conjunction { id, clause, n_clauses } => format!("conjunction({id},{clause}/{n_clauses})"),
+        Action::Ct(ct) => ct::print(ct),
+        Action::CtClear => "ct_clear".to_owned(),
         Action::Group(id) => format!("group:{id}"),
         Action::Meter(id) => format!("meter:{id}"),
         Action::ClearActions => "clear_actions".to_owned(),

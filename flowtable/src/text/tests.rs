@@ -1,14 +1,21 @@
 //! Flow text: print and parse are inverse, and mistakes are told with their place.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    conntrack::{Nat, NatKind, NatOrder, NatRange},
     drop::DropReason,
     field::{Field, SubField},
-    flow::{Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm, PuntReason, ToController},
+    flow::{
+        Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Multipath, MultipathAlgorithm, PuntReason,
+        ToController,
+    },
     group::{Bucket, Group, GroupKind, Selection, SelectionMethod},
     key::{FlowMask, low_bits},
     meter::{BandConfig, BandKind, Meter, MeterConfig, MeterUnit},
@@ -174,6 +181,36 @@ fn special_action() -> impl Strategy<Value = Action> {
     ]
 }
 
+fn ct() -> impl Strategy<Value = Action> {
+    let v4 = any::<[u32; 2]>().prop_map(|ips| ips.map(|ip| IpAddr::from(Ipv4Addr::from_bits(ip))));
+    let v6 = any::<[u128; 2]>().prop_map(|ips| ips.map(|ip| IpAddr::from(Ipv6Addr::from_bits(ip))));
+    let addresses = prop_oneof![v4, v6].prop_map(|[a, b]| (a.min(b), a.max(b)));
+    let ports = (1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let range = proptest::option::of((addresses, proptest::option::of(ports)));
+    let order = proptest::sample::select(vec![NatOrder::Keep, NatOrder::Hash, NatOrder::Random]);
+    let nat =
+        (any::<bool>(), range, order, any::<bool>()).prop_map(|(is_source, range, order, persistent)| {
+            let kind = if is_source { NatKind::Source } else { NatKind::Destination };
+            let (addresses, ports) =
+                range.map_or((None, None), |(addresses, ports)| (Some(addresses), ports));
+            Nat::New(NatRange { kind, addresses, ports, order, persistent })
+        });
+    let nat = proptest::option::of(prop_oneof![Just(Nat::Existing), nat]);
+    let zone = prop_oneof![
+        any::<u16>().prop_map(CtZone::Literal),
+        Just(CtZone::Field(SubField { field: Field::Reg13, start: 0, n_bits: 16 })),
+    ];
+    let table = proptest::option::of((0..=254_u8).prop_map(|table| TableId::new(table).unwrap()));
+    let label =
+        any::<u128>().prop_map(|value| Action::SetField { field: Field::CtLabel, value, mask: u128::MAX });
+    let exec = proptest::collection::vec(label, 0..2);
+    (any::<[bool; 2]>(), table, zone, nat, exec, proptest::option::of(0_u8..16)).prop_map(
+        |([commit, force], table, zone, nat, exec, timeout)| {
+            Action::Ct(Box::new(Ct { commit, force, table, zone, nat, exec, timeout }))
+        },
+    )
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let table = || (0..=254_u8).prop_map(|table| TableId::new(table).unwrap());
     let moved = (sub_field(), sub_field()).prop_filter_map("read-only", |(src, dst)| {
@@ -202,6 +239,8 @@ fn action() -> impl Strategy<Value = Action> {
         Just(Action::ClearActions),
         (any::<u64>(), any::<u64>())
             .prop_map(|(value, mask)| Action::WriteMetadata { value: value & mask, mask }),
+        Just(Action::CtClear),
+        ct(),
     ];
     simple.prop_recursive(3, 12, 4, |inner| {
         let list = || proptest::collection::vec(inner.clone(), 0..4);
@@ -576,7 +615,6 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("cookie=1/2,actions=drop", 0, "has no mask", None),
         ("actions=ouput:2", 8, "no action or port `ouput`", Some("output")),
         ("actions=output:uplnk", 15, "no port `uplnk`", Some("uplink")),
-        ("actions=output:2,ct(commit,zone=1)", 17, "`ct` is not supported yet", None),
         ("actions=controller(usredata=00.00)", 19, "`controller` has no `usredata`", Some("userdata")),
         ("actions=controller(pause)", 19, "`pause` of a controller is not supported yet", None),
         ("actions=controller(userdata=00.0)", 28, "not bytes", None),
@@ -586,6 +624,12 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=multipath(eth_src,0,modulo,2,0,reg0[])", 28, "no algorithm", Some("modulo_n")),
         ("actions=bundle(eth_src,0,hrw,ofport,1,2)", 36, "expected members", None),
         ("actions=pop:dl_type", 12, "cannot be written", None),
+        ("actions=output:2,ct(comit,zone=1)", 20, "no option `comit`", Some("commit")),
+        ("actions=ct(zone=reg0[0..7])", 16, "a zone has 16 bits", None),
+        ("actions=ct(commit,alg=ftp)", 18, "not supported yet", None),
+        ("actions=ct(nat(src=10.0.0.9-10.0.0.1))", 19, "smaller address first", None),
+        ("actions=ct(nat(src=10.0.0.9:0))", 28, "0 is no port", None),
+        ("actions=ct(nat(src=10.0.0.9,dst=10.0.0.1))", 28, "one of `src` and `dst`", None),
         ("actions=drop,output:2", 8, "must be the only action", None),
         ("actions=set_field:1->reg99", 21, "no field `reg99`", Some("reg9")),
         ("actions=set_field:1->dl_type", 21, "`dl_type` cannot be written", None),
@@ -736,6 +780,7 @@ fn metered_programs_print_what_depends_on_a_meter() {
         tunnel: None,
         port: PortNo::new(number).unwrap(),
         extras: None,
+        ct: None,
     };
     let program = Program {
         emits: vec![emit(1), emit(2), emit(3)],
@@ -823,6 +868,7 @@ fn programs_print_like_datapath_actions() {
         tunnel: None,
         port: port(number),
         extras: None,
+        ct: None,
     };
     let routed = Emit {
         edits: vec![edit(Field::EthDst, 0x0a00_0000_0001), edit(Field::NwTtl, 63), edit(Field::UdpDst, 53)],

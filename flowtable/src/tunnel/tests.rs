@@ -82,6 +82,7 @@ impl Pair {
             tunnel: Some(Arc::new(header)),
             port: PortNo::ZERO,
             extras: None,
+            ct: None,
         };
         apply(&mut packet, &emit, flow_hash).unwrap();
         packet
@@ -428,6 +429,7 @@ fn packets_beyond_65535_bytes_are_too_big() {
         tunnel: Some(Arc::new(header)),
         port: PortNo::ZERO,
         extras: None,
+        ct: None,
     };
     assert_eq!(apply(&mut packet, &emit, 0), Err(DropReason::TooBig));
 }
