@@ -202,7 +202,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let rest = vec(prop::option::weighted(0.8, actions(1)), usize::from(N_TABLES));
     // Ways to satisfy clauses, and rules for what satisfies all.
     let part = (1_u32..3, 1_u8..3).prop_map(|(id, clause)| Action::Conjunction { id, clause, n_clauses: 2 });
-    let parts = vec((0..2_u8, 1_u16..4, matching(), vec(part, 1..3)), 0..8);
+    let parts = vec((0..2_u8, 1_u16..4, matching(), vec(part, 1..3)), 0..14);
     let whole = vec((0..2_u8, 1_u16..4, 1_u128..3, list(action(1))), 0..3);
     (some, rest, parts, whole).prop_map(|(mut rules, rest, parts, whole)| {
         rules.extend(parts);
@@ -405,7 +405,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
     let outputs = prop_oneof![
         9 => (1..=N_WORKLOADS).prop_map(|raw| Action::Output(port(raw))),
         1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::ALL, PortNo::CONTROLLER, PortNo::LOCAL, PortNo::TABLE, port(UPLINK)]).prop_map(Action::Output),
-        2 => Just(Action::Output(port(TUNNEL))),
+        4 => Just(Action::Output(port(TUNNEL))),
         1 => Just(Action::OutputReg(sub(Field::Reg0, 0, 16))),
         1 => (1..=N_WORKLOADS, 14_u32..80)
             .prop_map(|(raw, max_len)| Action::OutputTruncated { port: port(raw), max_len }),
@@ -427,7 +427,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         1 => Just(set(Field::InPort, 0, u128::from(u32::MAX))),
         1 => Just(set(Field::VlanVidOxm, 0x1065, 0x1fff)),
         1 => Just(set(Field::TunDst, LOCAL.to_bits().into(), 0xffff_ffff)),
-        3 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
+        5 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
         1 => Just(set(Field::TunMetadata0, 0x1234, 0xffff_ffff)),
         1 => (0_u64..4).prop_map(Action::SetTunnel),
     ];
