@@ -25,6 +25,10 @@ mod samples;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_injected;
+#[cfg(test)]
+mod tests_learning;
+#[cfg(test)]
 mod tests_openflow;
 
 use std::{
