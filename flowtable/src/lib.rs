@@ -47,7 +47,7 @@
 //! # The other law
 //! Conservation: each received packet is counted once, as forwarded or under the name of
 //! a drop. See [`stats`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 pub mod build;
 pub mod cache;
 pub mod checksum;
@@ -60,6 +60,7 @@ pub mod field;
 pub mod flow;
 pub mod group;
 mod headers;
+mod hints;
 pub mod key;
 pub mod meter;
 pub mod offload;

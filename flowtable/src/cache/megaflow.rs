@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     flow::Rule,
+    hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
     pipeline::{Tally, Translation},
     program::Program,
@@ -277,6 +278,14 @@ impl Megaflows {
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Megaflow> {
         let entry = self.entries.get_mut(handle.slot as usize)?.as_mut();
         entry.filter(|entry| entry.generation == handle.generation)
+    }
+
+    /// Fetches what [`Megaflows::state`] looks at.
+    #[inline]
+    pub(crate) fn prefetch(&self, handle: Handle) {
+        if let Some(entry) = self.entries.get(handle.slot as usize) {
+            prefetch(entry);
+        }
     }
 
     /// What has become of an entry since an epoch.

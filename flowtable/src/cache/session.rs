@@ -12,6 +12,7 @@ use std::mem::offset_of;
 
 use super::{Handle, Secrets, fold};
 use crate::{
+    hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
     parse::{N_SIGNATURE_WORDS, Signature},
 };
@@ -103,24 +104,39 @@ impl<const N: usize> Sessions<N> {
         fold(sum, self.secrets.0[0] | 1)
     }
 
-    /// The way of the hash's bucket that has its tag: most likely the session.
+    /// Fetches what [`Sessions::candidate`] looks at.
     #[inline]
-    pub(crate) fn candidate(&self, hash: u64) -> Option<usize> {
-        let (bucket, tag) = self.place(hash);
-        let way = self.buckets[bucket].tags.iter().position(|other| *other == tag)?;
-        Some(bucket * WAYS + way)
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.place(hash).0]);
     }
 
-    /// The megaflow of a candidate, if it is the session with these words.
+    /// Where the session with this hash is most likely, and if it can be there at all. Without
+    /// branches: which way it is nobody can predict, and a wrong guess would have to wait for
+    /// the memory.
     #[inline]
-    pub(crate) fn confirm(&mut self, candidate: usize, words: &[u64; N]) -> Option<Handle> {
-        if self.words.get(candidate)?.0 != *words {
-            return None;
-        }
+    pub(crate) fn candidate(&self, hash: u64) -> (usize, bool) {
+        let (at, tag) = self.place(hash);
+        let tags = &self.buckets[at].tags;
+        let agreeing = (0..WAYS).fold(0, |bits, way| bits | u32::from(tags[way] == tag) << way);
+        let place = at * WAYS + agreeing.trailing_zeros() as usize % WAYS;
+        prefetch(&self.words[place]);
+        (place, agreeing != 0)
+    }
+
+    /// The candidate has these words.
+    #[inline]
+    pub(crate) fn is_for(&self, candidate: usize, words: &[u64; N]) -> bool {
+        let differing = self.words[candidate].0.iter().zip(words).fold(0, |sum, (a, b)| sum | (a ^ b));
+        differing == 0
+    }
+
+    /// The megaflow of the candidate, which is used now.
+    #[inline]
+    pub(crate) fn hit(&mut self, candidate: usize) -> Handle {
         self.n_lookups += 1;
-        let bucket = self.buckets.get_mut(candidate / WAYS)?;
+        let bucket = &mut self.buckets[candidate / WAYS];
         bucket.last_used[candidate % WAYS] = self.n_lookups as u32;
-        Some(bucket.handles[candidate % WAYS])
+        bucket.handles[candidate % WAYS]
     }
 
     /// Makes or changes the session with these words. In a full bucket the least recently

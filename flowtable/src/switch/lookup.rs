@@ -214,23 +214,27 @@ fn find_among<const N: usize>(
     for idx in 0..n {
         if lanes.has_signature[idx] {
             lanes.hashes[idx] = sessions.hash(&words(lanes, idx));
+            sessions.prefetch(lanes.hashes[idx]);
         }
     }
-    let mut candidates = [None; MAX_BATCH];
+    let mut candidates = [(0, false); MAX_BATCH];
     for (idx, candidate) in candidates.iter_mut().enumerate().take(n) {
-        if lanes.has_signature[idx] {
-            *candidate = sessions.candidate(lanes.hashes[idx]);
-        }
+        let (place, tag_agrees) = sessions.candidate(lanes.hashes[idx]);
+        *candidate = (place, tag_agrees & lanes.has_signature[idx]);
     }
     let mut handles = [None; MAX_BATCH];
-    for (idx, candidate) in candidates.iter().enumerate().take(n) {
-        handles[idx] = candidate.and_then(|candidate| sessions.confirm(candidate, &words(lanes, idx)));
+    for (idx, (place, tag_agrees)) in candidates.into_iter().enumerate().take(n) {
+        if tag_agrees && sessions.is_for(place, &words(lanes, idx)) {
+            let handle = sessions.hit(place);
+            megaflows.prefetch(handle);
+            handles[idx] = Some(handle);
+        }
     }
-    for (idx, handle) in handles.iter().enumerate().take(n) {
-        let Some(handle) = *handle else { continue };
+    for (idx, handle) in handles.into_iter().enumerate().take(n) {
+        let Some(handle) = handle else { continue };
         let state = megaflows.state(handle, moment.snapshot.epoch);
         if state == State::Gone {
-            candidates[idx].into_iter().for_each(|candidate| sessions.forget(candidate));
+            sessions.forget(candidates[idx].0);
             continue;
         }
         lanes.lookups[idx] = Lookup::Session(handle);
