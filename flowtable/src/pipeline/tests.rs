@@ -143,7 +143,7 @@ fn random_rules_do_all_sorts_of_things() {
     let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
         (0, 0, 0, 0, 0, 0, 0);
     let (mut n_labels, mut n_punts, mut n_cuts, mut n_conjunctions) = (0, 0, 0, 0);
-    for _ in 0..4000 {
+    for _ in 0..5000 {
         let rules = random::rules().new_tree(&mut runner).unwrap().current();
         let key = random::key().new_tree(&mut runner).unwrap().current();
         let snapshot = snapshot(1, &rules);

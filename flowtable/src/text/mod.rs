@@ -1,5 +1,6 @@
 //! Flow text: matches, actions, rules, groups and meters in the syntax of ovs-ofctl(8), read and
-//! printed, and cache entries in that of datapath dumps, printed.
+//! printed, and cache entries in that of datapath dumps, printed. What Open vSwitch does not have
+//! looks alike: ranges in matches (`tp_dst=1000-2000`), named sets (`nw_src=$web-hosts`).
 //!
 //! What is printed reads back as the same. What is not understood is refused, with its
 //! place, the reason and, for a misspelt word, the nearest right one; nothing is ever
@@ -17,9 +18,11 @@ mod datapath;
 mod group;
 mod key;
 mod matching;
+mod membership;
 mod meter;
 mod names;
 mod print;
+mod set;
 mod spread;
 mod suggest;
 mod value;
@@ -30,6 +33,9 @@ pub use change::{ChangeKind, parse_change};
 pub use datapath::{print_megaflow_match, print_program};
 pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
 pub use meter::{parse_meter, print_meter};
+pub(crate) use set::print_member;
+pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
+pub(crate) use suggest::nearest;
 
 use self::{
     cursor::{Cursor, Form, Piece},
@@ -298,3 +304,5 @@ fn cookie(text: Piece<'_>) -> Result<(u64, u64), TextError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_membership;
