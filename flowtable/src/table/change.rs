@@ -11,7 +11,7 @@ use super::{
     meter_change::MeterChange,
     reference::{Reference, refers_to},
     set_change::SetChange,
-    settings::TableSettings,
+    settings::{FragmentMode, TableSettings},
 };
 use crate::{
     classifier::Classifier,
@@ -65,6 +65,8 @@ pub enum Change {
     Set(SetChange),
     /// Changes how a table is run.
     Table(TableId, TableSettings),
+    /// Changes how all tables see IP fragments.
+    Fragments(FragmentMode),
 }
 
 /// Chooses rules. The default one chooses all.
@@ -207,6 +209,7 @@ impl Transaction {
             Change::Meter(change) => self.change_meter(change)?,
             Change::Set(change) => self.change_set(change)?,
             Change::Table(table, settings) => self.change_table(table, settings)?,
+            Change::Fragments(mode) => self.next.fragments = mode,
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_B
 pub use life::{Removed, RemovedReason};
 pub use meter_change::{MAX_BANDS, MeterChange, MeterError};
 pub use set_change::{SetChange, SetError};
-pub use settings::{MissPolicy, OverflowPolicy, TableSettings};
+pub use settings::{FragmentMode, MissPolicy, OverflowPolicy, TableSettings};
 pub use stats::{TableCounters, TableStats};
 
 use self::{group_change::Groups, meter_change::Meters};
@@ -58,6 +58,7 @@ pub struct Tables {
     sets: Arc<Sets>,
     /// Those that are not the default ones.
     settings: Arc<BTreeMap<TableId, TableSettings>>,
+    fragments: FragmentMode,
     /// Shared by all versions.
     stats: Arc<TableStats>,
     /// Rules with a timeout.
@@ -67,7 +68,8 @@ pub struct Tables {
 impl Tables {
     /// The rule of highest priority that matches; records everything examined.
     pub fn lookup(&self, table: TableId, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        self.tables.get(usize::from(table.get()))?.lookup(&self.sets, key)
+        let rules = self.tables.get(usize::from(table.get()))?;
+        self.lookup_as_set(key, |key| rules.lookup(&self.sets, key))
     }
 
     /// The rule of just this table, priority and match.
@@ -151,6 +153,7 @@ impl PartialEq for Tables {
             && self.sets == other.sets
             && self.meters().map(|meter| meter.config()).eq(other.meters().map(|meter| meter.config()))
             && self.settings == other.settings
+            && self.fragments == other.fragments
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
-    table::Filter,
+    table::{Filter, FragmentMode},
     types::{GroupId, PortNo, Priority, TableId},
 };
 
@@ -158,6 +158,18 @@ pub fn parse_actions(text: &str, ports: &PortTable) -> Result<Vec<Action>, TextE
 /// Says where the text is wrong, and why; a mask is.
 pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
     key::parse(text, ports)
+}
+
+/// Reads how rules see fragments: `normal`, `drop` or `nx-match`.
+///
+/// # Errors
+/// Offers the nearest mode.
+pub fn parse_fragment_mode(text: &str) -> Result<FragmentMode, TextError> {
+    let found = FragmentMode::ALL.iter().copied().find(|mode| mode.name() == text.trim());
+    found.ok_or_else(|| {
+        let names = FragmentMode::ALL.iter().map(|mode| mode.name());
+        Piece::whole(text).trim().misspelt("expected normal, drop or nx-match", names)
+    })
 }
 
 /// Prints actions so that [`parse_actions`] reads the same.
