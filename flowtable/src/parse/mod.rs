@@ -20,6 +20,8 @@ mod l4;
 mod mpls;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rare;
 
 use zerocopy::FromZeros;
 

@@ -317,4 +317,6 @@ fn cookie(text: Piece<'_>) -> Result<(u64, u64), TextError> {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_fields;
+#[cfg(test)]
 mod tests_membership;
