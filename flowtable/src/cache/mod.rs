@@ -3,8 +3,9 @@
 //! Two levels. A *megaflow* (`megaflow.rs`) holds a translation for all packets that
 //! agree in its masked bits; megaflows with the same mask form a *shape*
 //! (`shape.rs`), and a lookup probes each shape of the packet's port. A *session*
-//! (`session.rs`) is a shortcut to a megaflow for one exact set of headers, so that a
-//! packet of a known conversation costs one probe however many shapes there are.
+//! (`session.rs`) is a shortcut to a megaflow for one signature, so that a packet of a
+//! known conversation costs one probe however many shapes there are, and is not even
+//! parsed in full.
 //!
 //! Why reuse is sound: a translation is right for every packet that agrees in its
 //! mask (the law of [`crate::pipeline`]); a lookup compares exactly those bits; masks
@@ -22,8 +23,8 @@ mod session;
 mod shape;
 
 pub use megaflow::MegaflowDump;
-pub(crate) use megaflow::{Handle, Megaflows, Remembered};
-pub(crate) use session::Sessions;
+pub(crate) use megaflow::{Handle, Megaflows, Remembered, State};
+pub(crate) use session::{PortSessions, Sessions, TunnelSessions, TunnelWords, tunnelled};
 
 /// A packet from a port that is not a tunnel can have this key.
 #[cfg(test)]
