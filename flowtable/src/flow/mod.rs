@@ -7,6 +7,7 @@ mod controller;
 mod ct;
 mod life;
 mod matching;
+mod membership;
 mod rule;
 mod spread;
 
@@ -15,5 +16,6 @@ pub use controller::{PuntReason, ToController, WHOLE_PACKET};
 pub use ct::{Ct, CtZone};
 pub use life::{RuleFlags, RuleLife};
 pub use matching::{Match, MatchWord};
+pub use membership::{Membership, Values};
 pub use rule::{Origin, Rule, RuleStats};
 pub use spread::{Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm};

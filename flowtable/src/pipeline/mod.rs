@@ -34,6 +34,8 @@ mod spread;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_fragments;
+#[cfg(test)]
 mod tests_openflow;
 mod walk;
 mod write;
