@@ -4,6 +4,7 @@ use super::{tests::Collector, *};
 use crate::{
     build::{self, Host},
     conntrack::{Config, Storage},
+    drop::DropReason,
     field::Field,
     flow::{Match, PuntReason},
     key::ct_state,

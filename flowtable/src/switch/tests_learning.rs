@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     build::{self, Host},
+    drop::DropReason,
     fdb::{FdbFilter, Station},
     pipeline::random::{self, port},
     port::{Bridging, PortTable, VlanMode},
