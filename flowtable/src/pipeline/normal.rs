@@ -17,8 +17,21 @@ use crate::{
 
 /// Bit 12 of a TCI in the key: there is a tag.
 const PRESENT: u128 = 0x1000;
-/// Addresses of the bridges' own protocols (IEEE 802.1Q §8.6.3): 01:80:c2:00:00:00 to 0f.
-const RESERVED: u128 = 0x0180_c200_0000;
+/// Addresses of the bridges' own protocols, with the bits of them that count: those of IEEE
+/// 802.1Q §8.6.3, and those of vendors that Open vSwitch does not forward either.
+const RESERVED: [(u128, u128); 9] = [
+    (0x0180_c200_0000, !0xf),
+    // Discovery and ring protection of Extreme.
+    (0x00e0_2b00_0000, !0),
+    (0x00e0_2b00_0004, !0),
+    (0x00e0_2b00_0006, !0),
+    // Cisco: tags between switches, discovery, spanning trees by VLAN, fast uplinks, faults.
+    (0x0100_0c00_0000, !0),
+    (0x0100_0ccc_cccc, !0),
+    (0x0100_0ccc_cccd, !0),
+    (0x0100_0ccd_cdcd, !0),
+    (0x0100_0ccc_ccc0, !0x7),
+];
 /// Group bit of an address.
 const GROUP: u128 = 1 << 40;
 const BROADCAST: u128 = 0xffff_ffff_ffff;
@@ -28,7 +41,7 @@ impl<T: Tracer> Walk<'_, T> {
     /// Notes where the source is and sends to where the destination is, or everywhere.
     pub(super) fn normal(&mut self) -> Result<(), Abort> {
         let dst = self.key.read(Field::EthDst);
-        if dst & !0xf == RESERVED {
+        if RESERVED.iter().any(|(address, mask)| dst & mask == *address) {
             self.end(DropReason::ReservedAddress);
             return Ok(());
         }

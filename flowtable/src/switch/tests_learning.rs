@@ -89,7 +89,7 @@ fn tcp(src: u8, dst: u8, flags: u16) -> Vec<u8> {
 
 /// A learning switch as the manuals have it.
 const MAC_LEARNING: [&str; 3] = [
-    "table=0,actions=learn(table=10,idle_timeout=10,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,10)",
+    "table=0,actions=learn(table=10,hard_timeout=10,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,10)",
     "table=10,priority=0,actions=FLOOD",
     "table=10,priority=7,dl_dst=02:ff:ff:ff:ff:ff,actions=drop",
 ];
@@ -106,7 +106,7 @@ fn a_learned_rule_takes_effect_with_its_commit() {
         let mac = Host::v4(1).mac;
         assert_eq!(
             *learned,
-            format!("cookie=0x0, table=10, idle_timeout=10, priority=32768,dl_dst={mac} actions=output:1")
+            format!("cookie=0x0, table=10, hard_timeout=10, priority=32768,dl_dst={mac} actions=output:1")
         );
         assert_eq!(bridge.send(2, &udp(2, 1)), [1]);
         assert_eq!(bridge.learn().n_added, 1);
@@ -136,23 +136,32 @@ fn packets_in_the_cache_keep_what_they_learned() {
             assert_eq!(bridge.switch.counters().n_misses, 1);
         }
         bridge.wait(2);
-        assert_eq!(bridge.rules(10).len(), 2, "silent for 10 seconds");
+        assert_eq!(bridge.rules(10).len(), 2, "not made anew for 10 seconds");
         bridge.send(1, &udp(1, 2));
         assert_eq!(bridge.learn().n_added, 1, "and learned again");
     }
 }
 
 #[test]
-fn making_a_rule_anew_begins_its_hard_timeout_again() {
-    let line = "table=0,actions=learn(table=1,hard_timeout=10,dl_dst[]=dl_src[],output:in_port[])";
-    let mut bridge = Bridge::new(SIZES[1], &[line]);
-    bridge.send(1, &udp(1, 2));
-    bridge.learn();
-    bridge.wait(8);
-    bridge.send(1, &udp(1, 2));
-    assert!(bridge.wait(8).is_empty() && bridge.rules(1).len() == 1);
-    bridge.wait(2);
-    assert!(bridge.rules(1).is_empty());
+fn an_idle_timeout_waits_for_packets_that_match() {
+    // As Open vSwitch 3.1 does: making it anew leaves `idle_age` alone.
+    let line =
+        "table=0,actions=learn(table=1,idle_timeout=10,dl_dst[]=dl_src[],output:in_port[]),resubmit(,1)";
+    for config in SIZES {
+        let mut bridge = Bridge::new(config, &[line]);
+        bridge.send(1, &udp(1, 2));
+        bridge.learn();
+        for _ in 0..4 {
+            bridge.wait(8);
+            bridge.send(2, &udp(2, 1));
+            assert_eq!(bridge.rules(1)[0].matches("output:1").count(), 1, "in use");
+            bridge.switch.take_learned();
+        }
+        bridge.wait(8);
+        bridge.send(1, &udp(1, 2));
+        bridge.wait(2);
+        assert!(bridge.rules(1).is_empty());
+    }
 }
 
 #[test]
@@ -360,8 +369,15 @@ fn bridges_own_protocols_are_not_forwarded() {
         frame[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, last]);
         assert_eq!(bridge.send(1, &frame).len(), n_out, "{last:#x}");
     }
+    let mut cisco = udp(1, 2);
+    for (last, n_out) in
+        [(0xbf, 2), (0xc0, 0), (0xc7, 0), (0xc8, 2), (0xcb, 2), (0xcc, 0), (0xcd, 0), (0xce, 2)]
+    {
+        cisco[..6].copy_from_slice(&[0x01, 0x00, 0x0c, 0xcc, 0xcc, last]);
+        assert_eq!(bridge.send(1, &cisco).len(), n_out, "{last:#x}");
+    }
     assert_eq!(bridge.switch.drops()[0].reason, DropReason::ReservedAddress);
-    assert_eq!(bridge.switch.drops()[0].n_packets, 3);
+    assert_eq!(bridge.switch.drops()[0].n_packets, 3 + 4);
 }
 
 #[test]
@@ -529,6 +545,8 @@ fn actions_without_meaning_are_refused() {
         ("actions=fin_timeout(idle_timeout=1)", "`fin_timeout` needs"),
         ("ip,actions=check_pkt_larger(5)->tcp_dst[0]", "`tcp_dst` needs"),
         ("actions=controller(meter_id=3)", "there is no meter 3"),
+        ("actions=output(port=TABLE,max_len=20)", "not a port"),
+        ("actions=enqueue:TABLE:1", "not a port"),
         ("actions=write_actions(fin_timeout(idle_timeout=1))", "action set"),
     ] {
         assert!(check(line).unwrap_err().contains(part), "{line}: {:?}", check(line));
