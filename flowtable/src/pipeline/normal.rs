@@ -128,7 +128,8 @@ impl<T: Tracer> Walk<'_, T> {
             return Ok(());
         };
         let has_tag = self.key.read_bits(Field::VlanTci, PRESENT) != 0;
-        if vid == self.vid() && has_tag == (vid != VlanId::NONE) {
+        // In no VLAN, a tag that has only a priority stays.
+        if vid == self.vid() && (has_tag == (vid != VlanId::NONE) || vlan == VlanId::NONE) {
             return self.send(port);
         }
         let saved = self.save();

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     build::{self, Host},
     drop::DropReason,
-    fdb::{FdbFilter, Station},
+    fdb::FdbFilter,
     pipeline::random::{self, port},
     port::{Bridging, PortTable, VlanMode},
     table::{Change, Filter, Learning, RemovedReason, Tables},
@@ -428,15 +428,14 @@ fn vlans_are_kept_apart_and_tagged_as_ports_want() {
     assert_eq!(out(bridge, 1, &tagged(10)), [], "an access port takes no tags");
     let reasons: Vec<_> = bridge.switch.drops().iter().map(|drop| drop.reason).collect();
     assert_eq!(reasons, [DropReason::RuleDrop, DropReason::NotInVlan, DropReason::NotInVlan]);
+    // A tag with a priority alone: gone where frames have none, and kept in no VLAN.
+    assert_eq!(out(bridge, 1, &tagged(0)), [(2, 4), (3, 0)]);
     let fdb = bridge.snapshot.tables.fdb();
     let entries: Vec<_> = fdb.dump().iter().map(|e| (e.vlan.get(), e.mac, e.port.get())).collect();
-    assert_eq!(entries, [(10, mac(1), 3), (20, mac(1), 2)]);
-    // A tag keeps its priority.
-    fdb.learn(
-        Timestamp::from_nanos(2),
-        &Station { vlan: vlan(20), mac: mac(2), port: port(2), is_announced: false },
-    );
-    assert_eq!(out(bridge, 2, &tagged(20)), []);
+    assert_eq!(entries, [(10, mac(1), 1), (20, mac(1), 2)]);
+    // The priority stays whatever becomes of the tag.
+    let sink = send(&mut bridge.switch, &bridge.snapshot, 1, &[tagged(0)]);
+    assert_eq!(sink.out[0].1[12..16], [0x81, 0x00, 0x60, 10]);
 }
 
 #[test]
@@ -553,4 +552,65 @@ fn actions_without_meaning_are_refused() {
     }
     assert_eq!(check("udp,actions=learn(eth_type=0x800,nw_proto=17,udp_src[],load:5->udp_dst[])"), Ok(()));
     assert!(parse_actions("check_pkt_larger(5)->reg0[]", &PortTable::default()).is_err());
+}
+
+#[test]
+fn what_one_worker_learns_makes_entries_of_another_stale() {
+    let mut bridge = Bridge::new(SIZES[1], &["actions=NORMAL"]);
+    let mut other = Switch::with_seed(SIZES[1], 2);
+    bridge.send(2, &udp(2, 1));
+    (0..3).for_each(|_| assert_eq!(bridge.send(1, &udp(1, 2)), [2]));
+    send(&mut other, &bridge.snapshot, 3, &[udp(2, 1)]);
+    assert_eq!(bridge.send(1, &udp(1, 2)), [3]);
+    bridge.snapshot.tables.fdb().flush(&FdbFilter::default());
+    assert_eq!(bridge.send(1, &udp(1, 2)), [2, 3]);
+}
+
+#[test]
+fn limits_and_learners_are_counted_like_a_recount() {
+    use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+    let line = (0_u8..3, 0_u64..3, 0_u8..4, 0_u8..6).prop_map(|(table, cookie, priority, kind)| {
+        let target = (table + 1) % 3;
+        let actions = match kind {
+            0 => format!("learn(table={target},cookie={cookie},limit=3)"),
+            1 => format!("learn(table={target},cookie={cookie},delete_learned)"),
+            2 => format!("clone(learn(table={target},cookie={cookie},limit=1,delete_learned)),learn(table={target},cookie=1,limit=2)"),
+            _ => "drop".to_owned(),
+        };
+        (kind, format!("table={table},priority={priority},cookie={cookie},actions={actions}"))
+    });
+    TestRunner::default()
+        .run(&vec((0_u8..4, line), 1..60), |steps| {
+            let ports = PortTable::default();
+            let mut tables = Tables::default();
+            for (step, (_, line)) in steps {
+                let rule = parse_flow(&line, &ports).unwrap();
+                let (table, priority, matching) = (rule.table, rule.priority, rule.matching.clone());
+                let change = match step {
+                    0 => Change::DeleteStrict { table, priority, matching },
+                    1 => Change::ModifyStrict { table, priority, matching, actions: rule.actions.clone() },
+                    _ => Change::Add(rule),
+                };
+                tables = tables.transact(vec![change]).unwrap();
+                for raw in 0..3 {
+                    for cookie in 0..3 {
+                        let table = random::table(raw);
+                        let is_counted = tables.rules().any(|rule| {
+                            let mut found = false;
+                            crate::flow::each_learn(&rule.actions, &mut |learn| {
+                                found |= (learn.table, learn.cookie) == (table, cookie);
+                            });
+                            found
+                        });
+                        let n = tables
+                            .rules()
+                            .filter(|rule| (rule.table, rule.cookie) == (table, cookie))
+                            .count();
+                        prop_assert_eq!(tables.n_learned(table, cookie), if is_counted { n } else { 0 });
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
 }
