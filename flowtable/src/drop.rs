@@ -46,6 +46,7 @@ drop_reasons! {
     NoSuchMeter = "no-such-meter", "The meter does not exist.";
     Metered = "metered", "The packet exceeded the rate of a meter, which is named beside the rule.";
     TooManyOutputs = "too-many-outputs", "Rules made more copies of the packet than the limit.";
+    TooManyEffects = "too-many-effects", "Rules made the packet change more rules and stations than the limit.";
     StackOverflow = "stack-overflow", "Rules pushed more on the packet's stack than the limit.";
     PuntQueueFull = "punt-queue-full", "The queue of packets for the controller was full, or the port's share of it.";
     TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";

@@ -53,7 +53,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.end(DropReason::NotInVlan);
             return Ok(());
         };
-        self.note_source(vlan, in_port, dst);
+        self.note_source(vlan, in_port, dst)?;
         let found = if dst & GROUP == 0 { self.find_station(vlan, dst) } else { None };
         let port = found.filter(|port| self.snapshot.ports.get(*port).is_some());
         match port {
@@ -75,13 +75,14 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Notes that the source is at this port, if that is a port where stations are: what is
     /// behind a tunnel is found by rules.
-    fn note_source(&mut self, vlan: VlanId, in_port: PortNo, dst: u128) {
+    fn note_source(&mut self, vlan: VlanId, in_port: PortNo, dst: u128) -> Result<(), Abort> {
         let src = self.key.read(Field::EthSrc);
         let info = self.snapshot.ports.get(in_port);
         let has_stations = info.is_some_and(|info| info.role == PortRole::Workload);
         if !has_stations || src & GROUP != 0 || src == 0 {
-            return;
+            return Ok(());
         }
+        self.count_effect()?;
         let is_announced = dst == BROADCAST && self.is_gratuitous_arp();
         let station = Station { vlan, mac: mac(src), port: in_port, is_announced };
         if self.find_station(vlan, src) == Some(in_port) && !is_announced {
@@ -91,6 +92,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.note(format_args!("{} is at port {in_port}", station.mac));
             self.effects.push(Effect::Station(station));
         }
+        Ok(())
     }
 
     /// A station tells everybody about itself (RFC 5227 §2.3, RFC 5944 §4.6).

@@ -260,7 +260,7 @@ fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event], n_ref
 const NO_CACHES: SwitchConfig = SwitchConfig { n_sessions: 0, n_megaflows: 0 };
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Caches of any size and batches of any length: the same bytes out, the same drops,
     /// the same counters, while rules change and time passes.

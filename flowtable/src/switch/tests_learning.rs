@@ -474,6 +474,16 @@ fn table_begins_again() {
 }
 
 #[test]
+fn rules_that_change_too_much_are_stopped() {
+    let learn = "learn(table=9,dl_dst[]=dl_src[]),".repeat(100);
+    let line = format!("actions={learn}resubmit(,0)");
+    let mut bridge = Bridge::new(SIZES[1], &[&line]);
+    assert!(bridge.send(1, &udp(1, 2)).is_empty());
+    assert_eq!(bridge.switch.drops()[0].reason, DropReason::TooManyEffects);
+    assert!(bridge.switch.take_learned().is_empty(), "nothing of a walk that is stopped is done");
+}
+
+#[test]
 fn length_decides_per_packet_and_never_per_entry() {
     let lines = [
         "table=0,actions=check_pkt_larger(100)->reg0[3],resubmit(,1)",
