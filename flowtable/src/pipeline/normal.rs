@@ -58,11 +58,15 @@ impl<T: Tracer> Walk<'_, T> {
         let port = found.filter(|port| self.snapshot.ports.get(*port).is_some());
         match port {
             Some(port) if port == in_port => {
+                self.note(format_args!("{} is where the packet comes from", mac(dst)));
                 self.end(DropReason::SamePort);
                 Ok(())
             }
             Some(port) => self.send_in_vlan(vlan, port),
-            None => self.flood_in_vlan(vlan, in_port),
+            None => {
+                self.note(format_args!("nobody knows where {} is: to all ports in VLAN {vlan}", mac(dst)));
+                self.flood_in_vlan(vlan, in_port)
+            }
         }
     }
 

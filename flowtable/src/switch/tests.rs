@@ -14,8 +14,10 @@ use crate::{
     group::Group,
     meter::Meter,
     pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
+    port::PortTable,
     program::Punt,
     table::{TableCounters, Tables},
+    text::parse_flow,
     types::{Epoch, MacAddr, MeterId},
 };
 
@@ -112,6 +114,10 @@ fn attend(
 ) -> Arc<Snapshot> {
     switch.flush_stats();
     let learned = switch.take_learned();
+    for Learned { rule, .. } in &learned {
+        let again = parse_flow(&rule.to_string(), &PortTable::default()).unwrap();
+        assert!(again.matching == rule.matching && again.actions == rule.actions, "{rule}");
+    }
     let mut tables = (*snapshot.tables).clone();
     tables = tables.learn(&learned, now).commit.map_or(tables, |commit| commit.tables);
     tables = tables.expire(now).map_or(tables, |commit| commit.tables);
