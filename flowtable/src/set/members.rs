@@ -22,12 +22,18 @@ const CHUNK: usize = 128;
 pub(super) struct Members {
     chunks: Vec<Arc<Vec<ValueRange>>>,
     n_members: usize,
+    n_prefixes: usize,
     trie: Trie<u32>,
 }
 
 impl Members {
     pub(super) fn len(&self) -> usize {
         self.n_members
+    }
+
+    /// Prefixes that the members are made up of.
+    pub(super) fn n_prefixes(&self) -> usize {
+        self.n_prefixes
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = ValueRange> {
@@ -54,6 +60,7 @@ impl Members {
         }
         self.n_members += 1;
         for (bits, len) in member.prefixes(n_bits) {
+            self.n_prefixes += 1;
             self.trie.update(bits, len, |n_members| *n_members += 1);
         }
         true
@@ -69,6 +76,7 @@ impl Members {
         }
         self.n_members -= 1;
         for (bits, len) in member.prefixes(n_bits) {
+            self.n_prefixes -= 1;
             self.trie.update(bits, len, |n_members| *n_members = n_members.saturating_sub(1));
         }
         true

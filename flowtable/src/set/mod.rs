@@ -25,6 +25,9 @@ pub const MAX_NAME_LEN: usize = 63;
 /// Members of a set. Room for the longest lists of blocked addresses, and an end to what
 /// a request can make the switch keep.
 pub const MAX_MEMBERS: usize = 1 << 20;
+/// Prefixes that the members of a set are made up of: an address is one, an unlucky range
+/// of IPv6 addresses 254.
+pub const MAX_PREFIXES: usize = 1 << 21;
 
 /// The name of a set: letters, digits, `_`, `.` and `-`, of which a letter or `_` is first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,6 +181,11 @@ impl NamedSet {
         self.members.len()
     }
 
+    /// Prefixes that the members are made up of: what they cost to keep.
+    pub fn n_prefixes(&self) -> usize {
+        self.members.n_prefixes()
+    }
+
     /// It has no members: no value is in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -313,6 +321,8 @@ mod tests {
             for (set, model) in copies {
                 prop_assert!(set.members().eq(model.iter().copied()));
                 prop_assert_eq!(set.len(), model.len());
+                let n_prefixes: usize = model.iter().map(|member| member.prefixes(kind.n_bits()).count()).sum();
+                prop_assert_eq!(set.n_prefixes(), n_prefixes);
                 for value in values.iter().map(|value| u128::from(*value)) {
                     let (found, n_examined) = set.search(value, 16);
                     prop_assert_eq!(found, model.iter().any(|member| member.contains(value)));

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     flow::{Match, Rule, Values},
     key::low_bits,
-    set::{MAX_MEMBERS, NamedSet, SetKind, SetName, Sets, ValueRange},
+    set::{MAX_MEMBERS, MAX_PREFIXES, NamedSet, SetKind, SetName, Sets, ValueRange},
     text::nearest,
     types::TableId,
 };
@@ -103,7 +103,7 @@ pub enum SetError {
         member: String,
     },
     /// Too many.
-    #[error("a set has at most {MAX_MEMBERS} members")]
+    #[error("a set has at most {MAX_MEMBERS} members, which are made up of at most {MAX_PREFIXES} prefixes")]
     TooManyMembers,
 }
 
@@ -141,7 +141,7 @@ impl Transaction {
                 for member in members {
                     set.insert(member);
                 }
-                check_size(set.len())?;
+                check_size(set.len(), set.n_prefixes())?;
             }
             SetChange::Remove { set, kind, members } => {
                 check_change(known(&self.next.sets, &set)?, kind, &members)?;
@@ -246,9 +246,9 @@ fn check_members(set: &NamedSet, mut members: impl Iterator<Item = ValueRange>) 
     if members.any(|member| member.last() > low_bits(set.kind().n_bits())) {
         return Err(SetError::TooLarge { name: set.name().clone(), kind: set.kind() });
     }
-    check_size(set.len())
+    check_size(set.len(), set.n_prefixes())
 }
 
-pub(super) fn check_size(n_members: usize) -> Result<(), SetError> {
-    if n_members > MAX_MEMBERS { Err(SetError::TooManyMembers) } else { Ok(()) }
+pub(super) fn check_size(n_members: usize, n_prefixes: usize) -> Result<(), SetError> {
+    if n_members > MAX_MEMBERS || n_prefixes > MAX_PREFIXES { Err(SetError::TooManyMembers) } else { Ok(()) }
 }

@@ -181,8 +181,12 @@ fn conjunctions_take_ranges_and_sets() {
 
 #[test]
 fn the_number_of_members_has_an_end() {
-    assert_eq!(set_change::check_size(MAX_MEMBERS), Ok(()));
-    assert_eq!(set_change::check_size(MAX_MEMBERS + 1), Err(SetError::TooManyMembers));
+    use crate::set::MAX_PREFIXES;
+    assert_eq!(set_change::check_size(MAX_MEMBERS, MAX_PREFIXES), Ok(()));
+    assert_eq!(set_change::check_size(MAX_MEMBERS + 1, 0), Err(SetError::TooManyMembers));
+    assert_eq!(set_change::check_size(1, MAX_PREFIXES + 1), Err(SetError::TooManyMembers));
+    let set = crate::text::parse_set("a type=ipv6 ::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe").unwrap();
+    assert_eq!((set.len(), set.n_prefixes()), (1, 254));
 }
 
 #[test]
