@@ -244,7 +244,13 @@ proptest! {
                 let frozen = switch.frozen_ids.get(key.recirc_id.get());
                 let translated = match frozen {
                     Some(frozen) => {
+                        let tracked = key;
                         frozen.restore(&mut key);
+                        // What the tracker says comes after that.
+                        let connection = Field::ALL.iter().filter(|field| field.info().name.starts_with("ct_"));
+                        for field in connection.filter(|_| frozen.knows_connection()) {
+                            key.set(*field, tracked.get(*field));
+                        }
                         pipeline::translate_frozen(&snapshot, &key, frozen, &mut NoTrace).program
                     }
                     None => pipeline::translate(&snapshot, &key, &mut NoTrace).program,
