@@ -5,10 +5,10 @@
 //! when room is needed is the first in the queue that was not used since it joined
 //! (least recently used, as seen from a queue that hits need not touch).
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    Secrets,
+    Secrets, bytes_of,
     index::Index,
     session,
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
@@ -31,6 +31,9 @@ const SWEEP_LEN: usize = 64;
 const SWEEP_INTERVAL: Duration = Duration::from_millis(1);
 /// Entries in use that are put back before one is evicted all the same.
 const SECOND_CHANCES: usize = 8;
+/// Entries that there is room for from the start, so that tables of usual sizes stay where
+/// they are; memory is only used once it is touched.
+const MAX_RESERVED: usize = 1 << 18;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -204,8 +207,8 @@ impl Megaflows {
             next_salt: seed,
             capacity,
             index: Index::new(capacity),
-            keys: Vec::new(),
-            entries: Vec::new(),
+            keys: Vec::with_capacity(capacity.min(MAX_RESERVED)),
+            entries: Vec::with_capacity(capacity.min(MAX_RESERVED)),
             free: Vec::new(),
             ports: Vec::new(),
             n_ports_in_use: 0,
@@ -214,6 +217,11 @@ impl Megaflows {
             swept: Timestamp::default(),
             sweep_at: 0,
         }
+    }
+
+    /// The memory of the table's large parts.
+    pub(crate) fn memory(&self) -> [Range<*const u8>; 3] {
+        [bytes_of(&self.keys), bytes_of(&self.entries), self.index.memory()]
     }
 
     pub(crate) fn is_disabled(&self) -> bool {

@@ -17,6 +17,8 @@
 //! out, the port that has more than its share loses its own, so that a port can
 //! misbehave only at its own cost.
 
+use std::ops::Range;
+
 mod index;
 mod megaflow;
 mod session;
@@ -31,6 +33,12 @@ pub(crate) use session::{PortSessions, Sessions, TunnelSessions, TunnelWords, tu
 pub(crate) fn can_be_received(key: &crate::key::FlowKey) -> bool {
     let bits = shape::ReceivedBits::new();
     key.words().iter().zip(bits.of(false, false).words()).all(|(word, received)| word & !received == 0)
+}
+
+/// Where a table is in memory, with the room it has to grow.
+fn bytes_of<T>(table: &Vec<T>) -> Range<*const u8> {
+    let start = table.as_ptr();
+    start.cast()..start.wrapping_add(table.capacity()).cast()
 }
 
 /// Spreads 64 bits over all bits of the result: the two halves of a full product.

@@ -8,9 +8,9 @@
 //! A lookup touches two lines: the bucket's tags and handles, and the words of the session
 //! whose tag agrees.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, ops::Range};
 
-use super::{Handle, Secrets, fold};
+use super::{Handle, Secrets, bytes_of, fold};
 use crate::{
     hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
@@ -92,6 +92,11 @@ impl<const N: usize> Sessions<N> {
     /// Sessions in use.
     pub(crate) fn len(&self) -> usize {
         self.n_used
+    }
+
+    /// The memory of the table.
+    pub(crate) fn memory(&self) -> [Range<*const u8>; 2] {
+        [bytes_of(&self.buckets), bytes_of(&self.words)]
     }
 
     /// The hash of what a session compares.

@@ -26,6 +26,7 @@ mod tests_openflow;
 
 use std::{
     hash::{BuildHasher, RandomState},
+    ops::Range,
     sync::Arc,
 };
 
@@ -179,6 +180,13 @@ impl Switch {
     /// The tracker, if there is one.
     pub fn conntrack(&self) -> Option<&Arc<Conntrack>> {
         self.conntrack.as_ref()
+    }
+
+    /// The memory of the caches' large tables, for whoever can have it backed by large pages
+    /// before it is used.
+    pub fn memory(&self) -> Vec<Range<*const u8>> {
+        let sessions = self.port_sessions.memory().into_iter().chain(self.tunnel_sessions.memory());
+        sessions.chain(self.megaflows.memory()).collect()
     }
 
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
