@@ -23,6 +23,8 @@ mod run;
 mod tests;
 #[cfg(test)]
 mod tests_openflow;
+#[cfg(test)]
+mod tests_sets;
 
 use std::{
     hash::{BuildHasher, RandomState},
