@@ -49,7 +49,7 @@
 //! *What is recorded?* Each answer, yes or no, rests on some leading bits of the value:
 //! the bits of the largest aligned block around it in which all values have the same
 //! answer. For one range that is arithmetic (`ValueRange::search`), for a trie it is where
-//! the walk ends. (With many sets these are the bits that tell apart all sets of the kind;
+//! the walk ends; members that fill a prefix together are as good as one. (With many sets these are the bits that tell apart all sets of the kind;
 //! that is more than needed, and never less.) With `tp_dst=1000-2000`, port 1600 needs 8 bits (1536 to 1791) and port
 //! 40000 one. Twins that agree in those bits take the same walk and need the same bits, so
 //! that a block has one megaflow. Ranges and sets come after all masked bits, so that a

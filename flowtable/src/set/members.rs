@@ -83,14 +83,9 @@ impl Members {
     }
 
     /// A value, left-aligned, is within a member; and how many leading bits prove that it
-    /// is, or is not.
+    /// is, or is not. Members that fill a prefix together are as good as one.
     pub(super) fn search(&self, value: u128) -> (bool, u32) {
-        let mut found = false;
-        let n_examined = self.trie.walk(value, |_, _| {
-            found = true;
-            false
-        });
-        (found, n_examined)
+        self.trie.covers(value)
     }
 
     /// The chunk that a member is in or would be in, and its place there.
