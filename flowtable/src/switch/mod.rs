@@ -38,6 +38,8 @@ mod tests_injected;
 mod tests_learning;
 #[cfg(test)]
 mod tests_openflow;
+#[cfg(test)]
+mod tests_sets;
 
 use std::{
     hash::{BuildHasher, RandomState},
