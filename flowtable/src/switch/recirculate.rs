@@ -142,8 +142,8 @@ impl Translated {
 }
 
 impl<B: FrameBuf> Rider<B> {
-    /// A packet in its first pass.
-    pub(super) fn new(packet: Packet<B>) -> Self {
+    /// A packet fresh from outside.
+    pub(super) fn of(packet: Packet<B>) -> Self {
         Self { packet, depth: 1, view: None, whole: None, translated: None }
     }
 
@@ -193,8 +193,7 @@ impl Switch {
         if key.nw_frag & nw_frag::ANY != 0 {
             return self.gather(moment, program, idx, packet, sink);
         }
-        let rider = Rider::new(packet);
-        self.carry_rider(moment, program, (rider, &mut key), self.lanes.lens[idx], sink);
+        self.carry_rider(moment, program, (Rider::of(packet), &mut key), self.lanes.lens[idx], sink);
     }
 
     /// Does with a packet what any program says, and enters what became of it.
@@ -202,13 +201,13 @@ impl Switch {
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
-        (rider, key): (Rider<B>, &mut FlowKey),
+        rider: (Rider<B>, &mut FlowKey),
         n_bytes: u64,
         sink: &mut S,
     ) {
         self.books.received(1, n_bytes);
         let mut fate = Fate::default();
-        self.ride(moment, program, (rider, key), sink, &mut fate);
+        self.ride(moment, program, rider, sink, &mut fate);
         self.settle(fate, n_bytes);
     }
 
@@ -240,8 +239,9 @@ impl Switch {
         sink: &mut S,
         fate: &mut Fate,
     ) {
+        let is_plain = program.effects.is_empty() && program.samples.is_empty();
         let mut again = match (&program.emits[..], &program.meters[..]) {
-            ([emit], []) if emit.leaves() && !program.has_side_effects() => {
+            ([emit], []) if emit.leaves() && is_plain => {
                 self.dispatch(moment, (emit, 0), (rider, key), sink, fate)
             }
             _ => self.execute(moment, program, (rider, key), sink, fate),
