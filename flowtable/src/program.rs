@@ -59,6 +59,11 @@ pub struct SampleStep {
 }
 
 impl Program {
+    /// Something happens besides what becomes of the packet.
+    pub(crate) fn has_side_effects(&self) -> bool {
+        !self.effects.is_empty() || !self.samples.is_empty()
+    }
+
     /// Packets are carried out one by one and with their keys: something comes back from the
     /// connection tracker or waits for a controller, or what one packet changes concerns
     /// the next.
