@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use flowtable::{
     build::{self, Host},
+    conntrack::Conntrack,
     packet::{HEADROOM, Packet},
     snapshot::Snapshot,
     switch::{MAX_BATCH, Sink, Switch, SwitchConfig},
@@ -42,11 +43,46 @@ pub fn udp_frame(n: u32) -> Vec<u8> {
     frame
 }
 
+/// Offset of the UDP checksum in such a frame.
+const CHECKSUM: usize = 14 + 20 + 6;
+
+/// Turns a frame around: an answer to it, with another source port and address.
+fn answer(frame: &mut [u8]) {
+    let (addresses, ports) = frame[ADDRESSES..ADDRESSES + 12].split_at_mut(8);
+    addresses.rotate_left(4);
+    ports.rotate_left(2);
+}
+
+/// Makes a frame pass for whole where its checksums are looked at: none in UDP, the right
+/// one in IPv4.
+fn settle_checksums(frame: &mut [u8]) {
+    frame[CHECKSUM..CHECKSUM + 2].fill(0);
+    let header = &mut frame[14..34];
+    header[10..12].fill(0);
+    let sum = flowtable::checksum::of(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// Where a load's frames come from.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// UDP flows, made one after the other: costs as little as a generator can.
     Flows(u32),
+    /// UDP conversations without checksums, in an order without neighbours: packets of one
+    /// side, or of both.
+    Conversations {
+        /// How many.
+        n: u32,
+        /// The other side answers each packet.
+        both_ways: bool,
+    },
+    /// A flood, and among it the packets of one conversation.
+    Flood {
+        /// Writes packet `n` of the flood; answers its length.
+        write: fn(u32, &mut [u8]) -> usize,
+        /// Every how many packets is one of the conversation.
+        every: usize,
+    },
     /// Frames in memory, which adds the cost of reading them.
     Frames(Vec<Vec<u8>>),
 }
@@ -55,6 +91,8 @@ impl Source {
     fn n_frames(&self) -> usize {
         match self {
             Self::Flows(n) => *n as usize,
+            Self::Conversations { n, both_ways } => *n as usize * (1 + usize::from(*both_ways)),
+            Self::Flood { .. } => usize::MAX,
             Self::Frames(frames) => frames.len(),
         }
     }
@@ -62,13 +100,32 @@ impl Source {
     /// Writes frame `idx` into a buffer; answers its length.
     fn write(&self, template: &[u8], idx: usize, buf: &mut [u8]) -> usize {
         let frame = match self {
-            Self::Flows(_) => template,
+            Self::Flood { write, every } if idx > 1 && idx % every != 0 => return write(idx as u32, buf),
+            Self::Flows(_) | Self::Conversations { .. } | Self::Flood { .. } => template,
             Self::Frames(frames) => &frames[idx],
         };
         let place = &mut buf[..frame.len()];
         place.copy_from_slice(frame);
-        if let Self::Flows(_) = self {
-            write_flow(place, idx as u32);
+        match self {
+            Self::Flows(_) => write_flow(place, idx as u32),
+            Self::Conversations { n, both_ways } => {
+                // The factor has no divisor in common with the powers of ten.
+                let step = (idx >> usize::from(*both_ways)) as u64 * 0x9e37_79b1;
+                write_flow(place, (step % u64::from(*n)) as u32);
+                if *both_ways && idx & 1 == 1 {
+                    answer(place);
+                }
+                settle_checksums(place);
+            }
+            Self::Flood { .. } => {
+                write_flow(place, 0);
+                // The other side answers once.
+                if idx == 1 {
+                    answer(place);
+                }
+                settle_checksums(place);
+            }
+            Self::Frames(_) => {}
         }
         frame.len()
     }
@@ -126,6 +183,8 @@ pub struct Load {
     batch: Vec<Packet<Vec<u8>>>,
     pool: Pool,
     now: u64,
+    /// Nanoseconds from batch to batch.
+    pace: u64,
 }
 
 impl Load {
@@ -144,7 +203,25 @@ impl Load {
             batch: Vec::with_capacity(MAX_BATCH),
             pool: Pool { free, ..Pool::default() },
             now: 0,
+            pace: 1000,
         }
+    }
+
+    /// The same, with this tracker.
+    #[must_use]
+    pub fn with_conntrack(self, tracker: Arc<Conntrack>) -> Self {
+        Self { switch: self.switch.with_conntrack(tracker), ..self }
+    }
+
+    /// The same at so many packets in a second of the switch's clock.
+    #[must_use]
+    pub fn at_rate(self, pps: u64) -> Self {
+        Self { pace: 1_000_000_000 * MAX_BATCH as u64 / pps, ..self }
+    }
+
+    /// The switch's clock.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.now)
     }
 
     /// The same, after each frame has come often enough for all caches to know it.
@@ -165,7 +242,7 @@ impl Load {
             self.next = if self.next + 1 == self.source.n_frames() { 0 } else { self.next + 1 };
             self.batch.push(Packet::new(buf, HEADROOM, len, self.in_port));
         }
-        self.now += 1000;
+        self.now += self.pace;
         let now = Timestamp::from_nanos(self.now);
         self.switch.process(now, &self.snapshot, self.in_port, &mut self.batch, &mut self.pool);
     }

@@ -10,17 +10,34 @@
 //! Where to read on: `lookup.rs` finds entries; `run.rs` carries a program out; [`crate::cache`] remembers;
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
+#[cfg(test)]
+mod alg_tests;
 mod books;
+mod continuations;
+#[cfg(test)]
+mod ct_option_tests;
 #[cfg(test)]
 mod ct_tests;
 mod flow_hash;
+#[cfg(test)]
+mod fragment_tests;
+mod fragments;
+mod hop;
+mod injected;
+mod lessons;
 mod lookup;
 mod metered;
 mod punts;
 mod recirculate;
+mod rider;
 mod run;
+mod samples;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_injected;
+#[cfg(test)]
+mod tests_learning;
 #[cfg(test)]
 mod tests_openflow;
 #[cfg(test)]
@@ -32,14 +49,22 @@ use std::{
     sync::Arc,
 };
 
-use self::{books::Books, lookup::Lookup, punts::Punts, recirculate::FrozenIds};
+use self::{
+    books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds, samples::Samples,
+};
 pub use self::{
+    continuations::{
+        CONTINUATION_LIFE, ContinuationCounters, ContinuationId, MAX_CONTINUATIONS, MAX_PORT_CONTINUATIONS,
+    },
+    injected::InjectError,
+    lessons::{LearnCounters, MAX_LEARNED, MAX_PORT_LEARNED},
     punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
     run::Sink,
+    samples::{MAX_PORT_SAMPLES, MAX_SAMPLES, SampleCounters, Sampled},
 };
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, PortSessions, Remembered, TunnelSessions},
-    conntrack::Conntrack,
+    conntrack::{Conntrack, View},
     key::FlowKey,
     packet::{FrameBuf, Packet},
     parse::Signature,
@@ -83,6 +108,8 @@ pub struct Switch {
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
+    lessons: Lessons,
+    samples: Samples,
     frozen_ids: FrozenIds,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
@@ -102,12 +129,14 @@ struct Lanes {
     /// Port whose rules apply: for a packet from a tunnel, the tunnel's.
     ports: [PortNo; MAX_BATCH],
     lookups: [Lookup; MAX_BATCH],
-    /// The entry that was found was of the current epoch.
+    /// The entry that was found was up to date.
     current: [bool; MAX_BATCH],
     /// What the entry says cannot be carried out without the packet's key.
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
+    /// What the tracker sees of a packet that it will be asked about, and by which hash.
+    views: [Option<(View, u32)>; MAX_BATCH],
 }
 
 /// What holds for a whole batch.
@@ -163,9 +192,12 @@ impl Switch {
                 current: [false; MAX_BATCH],
                 needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
+                views: [None; MAX_BATCH],
             }),
             books: Books::new(),
-            punts: Punts::default(),
+            punts: Punts::new(seed),
+            lessons: Lessons::default(),
+            samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
             conntrack: None,
             seed,
@@ -207,12 +239,14 @@ impl Switch {
             conntrack.tick(now);
         }
         self.books.open(in_port);
+        self.enter_lost_fragments(&moment);
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
             self.receive_all(&moment, &mut batch[..n]);
             self.find_sessions(&moment, n);
             self.parse_rest(&moment, &batch[..n]);
             self.find_megaflows(&moment, n);
+            self.look_ahead(&batch[..n]);
             self.run_all(&moment, n, batch.drain(..n), sink);
         }
     }

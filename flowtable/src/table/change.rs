@@ -7,6 +7,7 @@ use super::{
     check::check_rule,
     error::RuleError,
     group_change::GroupChange,
+    learn::{LearnerKey, Learners},
     life::{Removed, RemovedReason},
     meter_change::MeterChange,
     reference::{Reference, refers_to},
@@ -158,12 +159,14 @@ pub(super) struct Refusal {
 pub(super) struct Transaction {
     pub(super) next: Tables,
     pub(super) now: Timestamp,
+    /// Learners that may be gone.
+    pub(super) orphaned: Vec<LearnerKey>,
     removed: Vec<Removed>,
 }
 
 impl Transaction {
     pub(super) fn new(tables: &Tables, now: Timestamp) -> Self {
-        Self { next: tables.clone(), now, removed: Vec::new() }
+        Self { next: tables.clone(), now, orphaned: Vec::new(), removed: Vec::new() }
     }
 
     pub(super) fn finish(mut self) -> Commit {
@@ -203,6 +206,8 @@ impl Transaction {
                 let gone: Vec<_> = self.next.rules().filter(told).cloned().collect();
                 gone.iter().for_each(|rule| self.take(rule, RemovedReason::Delete));
                 self.next.tables.clear();
+                self.next.learners = Learners::default();
+                self.orphaned.clear();
                 self.next.n_mortal = 0;
             }
             Change::Group(change) => self.change_group(change)?,
@@ -211,6 +216,7 @@ impl Transaction {
             Change::Table(table, settings) => self.change_table(table, settings)?,
             Change::Fragments(mode) => self.next.fragments = mode,
         }
+        self.take_learned();
         Ok(())
     }
 
@@ -232,16 +238,18 @@ impl Transaction {
         self.put(Rule { life: RuleLife { born: self.now, ..rule.life }, stats, ..rule })
     }
 
-    fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
+    pub(super) fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
         let sets = || self.check_sets(&rule.matching).map_err(RuleError::Set);
         let checked =
             check_rule(&rule).and_then(|()| sets()).and_then(|()| self.check_references(&rule.actions));
         if let Err(reason) = checked {
             return Err(Refusal { what: rule.to_string(), reason });
         }
-        self.next.n_mortal += usize::from(rule.life.is_mortal());
-        let old = self.next.table_mut(rule.table).insert(Arc::new(rule));
-        self.next.n_mortal -= usize::from(old.is_some_and(|old| old.life.is_mortal()));
+        self.next.n_mortal += usize::from(rule.is_mortal());
+        let rule = Arc::new(rule);
+        let old = self.next.table_mut(rule.table).insert(Arc::clone(&rule));
+        self.next.n_mortal -= usize::from(old.as_ref().is_some_and(|old| old.is_mortal()));
+        self.enrol(&rule, old.as_deref());
         Ok(())
     }
 
@@ -250,7 +258,8 @@ impl Transaction {
         let Some(rule) = self.next.table_mut(rule.table).remove(rule.priority, &rule.matching) else {
             return;
         };
-        self.next.n_mortal -= usize::from(rule.life.is_mortal());
+        self.next.n_mortal -= usize::from(rule.is_mortal());
+        self.dismiss(&rule);
         if rule.life.flags.has(RuleFlags::SEND_FLOW_REM) {
             self.removed.push(Removed { rule, reason, at: self.now });
         }
@@ -277,6 +286,6 @@ impl Transaction {
 }
 
 /// A new version of a rule that shares its statistics.
-fn with_actions(rule: &Rule, actions: Vec<Action>) -> Rule {
+pub(super) fn with_actions(rule: &Rule, actions: Vec<Action>) -> Rule {
     Rule { actions, ..rule.clone() }
 }

@@ -6,8 +6,10 @@
 
 mod change;
 mod check;
+mod check_learn;
 mod error;
 mod group_change;
+mod learn;
 mod life;
 mod meter_change;
 mod reference;
@@ -26,16 +28,18 @@ pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
 pub use error::RuleError;
 pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};
+pub use learn::Learning;
 pub use life::{Removed, RemovedReason};
 pub use meter_change::{MAX_BANDS, MeterChange, MeterError};
 pub use set_change::{SetChange, SetError};
 pub use settings::{FragmentMode, MissPolicy, OverflowPolicy, TableSettings};
 pub use stats::{TableCounters, TableStats};
 
-use self::{group_change::Groups, meter_change::Meters};
+use self::{group_change::Groups, learn::Learners, meter_change::Meters};
 
 use crate::{
     classifier::{Classifier, TupleSpace},
+    fdb::Fdb,
     flow::{Match, Rule},
     key::Tracked,
     set::Sets,
@@ -61,7 +65,11 @@ pub struct Tables {
     fragments: FragmentMode,
     /// Shared by all versions.
     stats: Arc<TableStats>,
-    /// Rules with a timeout.
+    /// Stations of `NORMAL`, shared by all versions.
+    fdb: Arc<Fdb>,
+    /// Rules that learn.
+    learners: Learners,
+    /// Rules that may go by a timeout.
     n_mortal: usize,
 }
 
@@ -103,6 +111,17 @@ impl Tables {
     /// The counters of the tables, which all versions share.
     pub fn stats(&self) -> &Arc<TableStats> {
         &self.stats
+    }
+
+    /// Where stations are, for the port `NORMAL`; all versions share it.
+    pub fn fdb(&self) -> &Arc<Fdb> {
+        &self.fdb
+    }
+
+    /// The same tables with another database of stations.
+    #[must_use]
+    pub fn with_fdb(self, fdb: Arc<Fdb>) -> Self {
+        Self { fdb, ..self }
     }
 
     /// Number of rules.

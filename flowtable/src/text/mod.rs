@@ -17,12 +17,15 @@ mod cursor;
 mod datapath;
 mod group;
 mod key;
+mod learn;
 mod matching;
 mod membership;
 mod meter;
 mod names;
+mod packet_in;
 mod print;
 mod set;
+mod special;
 mod spread;
 mod suggest;
 mod value;
@@ -33,6 +36,7 @@ pub use change::{ChangeKind, parse_change};
 pub use datapath::{print_megaflow_match, print_program};
 pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
 pub use meter::{parse_meter, print_meter};
+pub use packet_in::print_packet_in;
 pub(crate) use set::print_member;
 pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
 pub(crate) use suggest::nearest;
@@ -190,7 +194,9 @@ pub fn print_flow_with_stats(rule: &Rule) -> String {
 
 fn print_with(rule: &Rule, stats: &str) -> String {
     let Rule { table, priority, cookie, life, .. } = rule;
-    let life = print_life(life);
+    // With statistics it is what a rule is now, without what it was made as.
+    let life = if stats.is_empty() { *life } else { rule.current_life() };
+    let life = print_life(&life);
     let matching = matching::print(&rule.matching);
     let comma = if matching.is_empty() { "" } else { "," };
     let actions = print::actions(&rule.actions);

@@ -124,6 +124,7 @@ fn every_field_of_open_vswitch_is_read_and_printed() {
         "mpls_depth",
         "mpls_lse1",
         "mpls_lse2",
+        "frame_len",
         "tun_metadata_present",
     ];
     assert_eq!(ours, known);
