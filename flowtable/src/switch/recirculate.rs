@@ -9,7 +9,7 @@ use super::{
     fragments::Whole,
     metered::Verdicts,
     rider::{Rider, Translated},
-    run::{copy, send},
+    run::{Sender, copy, send},
 };
 use crate::{
     cache::{Handle, Remembered},
@@ -116,6 +116,21 @@ struct Seen<'a, B> {
 type Again<B> = Option<(Rider<B>, Arc<Program>)>;
 
 impl Switch {
+    /// Does with a packet what any program says, and enters what became of it.
+    pub(super) fn carry_rider<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        program: &Program,
+        (rider, key): (Rider<B>, &mut FlowKey),
+        n_bytes: u64,
+        sink: &mut S,
+    ) {
+        self.books.received(1, n_bytes);
+        let mut fate = Fate::default();
+        self.ride(moment, program, (rider, key), sink, &mut fate);
+        self.settle(fate, n_bytes);
+    }
+
     /// Enters what became of a packet.
     pub(super) fn settle(&mut self, fate: Fate, n_bytes: u64) {
         match fate.failure {
@@ -145,7 +160,9 @@ impl Switch {
         fate: &mut Fate,
     ) {
         let mut again = match (&program.emits[..], &program.meters[..]) {
-            ([emit], []) if emit.leaves() => self.dispatch(moment, (emit, 0), (rider, key), sink, fate),
+            ([emit], []) if emit.leaves() && !program.has_side_effects() => {
+                self.dispatch(moment, (emit, 0), (rider, key), sink, fate)
+            }
             _ => self.execute(moment, program, (rider, key), sink, fate),
         };
         while let Some((rider, program)) = again {
@@ -163,9 +180,12 @@ impl Switch {
         fate: &mut Fate,
     ) -> Again<B> {
         let Rider { packet, depth, mut view, whole, translated } = rider;
+        self.teach(moment, &program.effects, packet.in_port);
         let steps = &program.meters[..];
         let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
+        let passes = |step| verdicts.as_ref().is_none_or(|verdicts| verdicts.passes(step));
+        self.samples.show(&program.samples, &packet, passes);
         let mut emits = program.emits.iter().enumerate();
         // The last one that something becomes of takes the packet itself, unless a helper wants to
         // read it after that.
@@ -244,7 +264,8 @@ impl Switch {
     ) -> Again<B> {
         let Some((pass, next)) = emit.ct.as_ref().and_then(|pass| Some((pass, pass.next.as_ref()?))) else {
             let hash = if emit.tunnel.is_some() { flow_hash(key) } else { 0 };
-            match send(rider.packet, emit, (hash, n_levels), &mut self.punts, sink) {
+            let sender = Sender { key: Some(key), hash, now: moment.now };
+            match send(rider.packet, emit, (sender, n_levels), &mut self.punts, sink) {
                 Ok(()) => fate.sent = true,
                 Err(reason) => self.fail(fate, Failure::of(reason)),
             }
