@@ -121,13 +121,13 @@ impl Switch {
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
-        (rider, key): (Rider<B>, &mut FlowKey),
+        rider: (Rider<B>, &mut FlowKey),
         n_bytes: u64,
         sink: &mut S,
     ) {
         self.books.received(1, n_bytes);
         let mut fate = Fate::default();
-        self.ride(moment, program, (rider, key), sink, &mut fate);
+        self.ride(moment, program, rider, sink, &mut fate);
         self.settle(fate, n_bytes);
     }
 
