@@ -122,9 +122,7 @@ impl Conntrack {
 
     /// Connections of each zone that has any.
     pub fn zones(&self) -> Vec<(u16, u32)> {
-        let mut zones: Vec<_> = self.ledger().zones.iter().map(|(zone, n)| (*zone, *n)).collect();
-        zones.sort_unstable();
-        zones
+        self.ledger().zones.all()
     }
 
     /// The `n` originators with most connections.

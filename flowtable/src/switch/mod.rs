@@ -135,8 +135,9 @@ struct Lanes {
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
-    /// What the tracker sees of a packet that it will be asked about, and by which hash.
-    views: [Option<(View, u32)>; MAX_BATCH],
+    /// What the tracker sees of a packet that it will be asked about, in which zone, and by which
+    /// hash.
+    views: [Option<(View, u16, u32)>; MAX_BATCH],
 }
 
 /// What holds for a whole batch.
