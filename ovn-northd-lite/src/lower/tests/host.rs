@@ -46,6 +46,13 @@ pub(super) struct Outcome {
     pub(super) tunnelled: Vec<Vec<u8>>,
 }
 
+impl Outcome {
+    /// Copies that left, but for those to the host's responder.
+    pub(super) fn sent(&self) -> Vec<(u32, FlowKey)> {
+        self.out.iter().filter(|(port, _)| *port != PortNo::CONTROLLER.get()).copied().collect()
+    }
+}
+
 /// What rules mean, one action after the other.
 struct Walker<'a> {
     rules: &'a [Rule],

@@ -136,7 +136,7 @@ fn questions_are_answered_where_they_are_asked() {
     let h1 = Host::new(&small(), "h1");
     for (target, last) in [("10.0.0.6", 0x06), ("10.0.0.1", 0xf0)] {
         let outcome = h1.send("a", arp_request((0x05, "10.0.0.5"), target));
-        let [(port, key)] = outcome.out[..] else { panic!("{target}: {:?}", outcome.drops) };
+        let [(port, key)] = outcome.sent()[..] else { panic!("{target}: {:?}", outcome.drops) };
         assert_eq!(port, h1.port("a"));
         check(
             &key,
@@ -157,7 +157,7 @@ fn questions_are_answered_where_they_are_asked() {
         ("fe80::800:ff:fe00:f0", "ff02::1:ff00:f0", 0xf0, 0xe000_0000),
     ] {
         let outcome = h1.send("a", solicitation((0x05, "2001:db8::5"), target, group));
-        let [(port, key)] = outcome.out[..] else { panic!("{target}: {:?}", outcome.drops) };
+        let [(port, key)] = outcome.sent()[..] else { panic!("{target}: {:?}", outcome.drops) };
         assert_eq!(port, h1.port("a"));
         check(
             &key,
