@@ -20,6 +20,8 @@ pub struct Dirty {
     pub switches: BTreeSet<String>,
     /// Ids of routers.
     pub routers: BTreeSet<String>,
+    /// Ids of load balancers.
+    pub load_balancers: BTreeSet<String>,
 }
 
 /// Keeps the compiled network up to date.
@@ -55,6 +57,7 @@ impl Compiler {
         chassis: &BTreeMap<String, ChassisRecord>,
         dirty: &Dirty,
     ) -> SouthboundDelta {
+        let dirty = &with_users(nb, dirty);
         let mut affected = self.reached(dirty);
         let was_contested = self.links.are_contested();
         for id in &dirty.switches {
@@ -111,6 +114,20 @@ impl Compiler {
     }
 }
 
+/// What changed, with the switches and routers that use a load balancer that did. Those
+/// that have used it before, and do not now, have changed themselves.
+fn with_users(nb: &Northbound, dirty: &Dirty) -> Dirty {
+    let mut all = dirty.clone();
+    let uses = |ids: &BTreeSet<String>| !ids.is_disjoint(&dirty.load_balancers);
+    if !dirty.load_balancers.is_empty() {
+        let switches = nb.switches.iter().filter(|(_, switch)| uses(&switch.load_balancers));
+        all.switches.extend(switches.map(|(id, _)| id.clone()));
+        let routers = nb.routers.iter().filter(|(_, router)| uses(&router.load_balancers));
+        all.routers.extend(routers.map(|(id, _)| id.clone()));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -119,7 +136,10 @@ mod tests {
     use crate::{
         chassis_view, compile,
         fixture::*,
-        model::{AclAction, AclDirection, StaticRoute, SwitchPort, SwitchPortKind},
+        model::{
+            AclAction, AclDirection, Backend, LoadBalancer, NatKind, NatRule, NextHop, RouteMatch,
+            RouteTarget, Service, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+        },
     };
 
     /// A random change: what, and three numbers that choose where and how.
@@ -131,7 +151,16 @@ mod tests {
         let (s, r) = (i % 4, j % 3);
         let (switch_id, router_id) = (format!("s{s}"), format!("r{r}"));
         let mut dirty = Dirty::default();
-        match what % 12 {
+        match what % 13 {
+            12 => {
+                let id = format!("lb{}", j % 3);
+                match k % 4 {
+                    0 => drop(nb.load_balancers.remove(&id)),
+                    _ => drop(nb.load_balancers.insert(id.clone(), balancer(k))),
+                }
+                dirty.load_balancers.insert(id);
+                return dirty;
+            }
             0 => drop(nb.switches.remove(&switch_id)),
             1 => drop(nb.routers.remove(&router_id)),
             2 => {
@@ -151,24 +180,57 @@ mod tests {
                 let Some(router) = nb.routers.get_mut(&router_id) else { return dirty };
                 router.ports.remove(&format!("r{r}q{}", k % 8));
                 router.enabled = k % 4 != 0;
-                let next_hop = [10, k % 5, 0, 9].into();
+                let next_hop: std::net::IpAddr = [10, k % 5, 0, 9].into();
                 let prefix = network(&format!("10.{}.0.0/16", 50 + k % 3));
-                router.static_routes.push(StaticRoute { prefix, next_hop, output_port: None });
+                let target = match k % 5 {
+                    0 => RouteTarget::Discard,
+                    _ => RouteTarget::Via(NextHop { ip: next_hop, output_port: None }),
+                };
+                router.static_routes.push(StaticRoute { prefix, by: RouteMatch::Destination, target });
+                router.chassis = (k % 9 == 0).then(|| format!("h{}", k % 2));
+                router.load_balancers = (0..k % 3).map(|lb| format!("lb{lb}")).collect();
+                router.nats.insert(format!("n{}", k % 2), nat(k));
             }
             _ => {
                 let switch = nb.switches.entry(switch_id.clone()).or_insert_with(|| switch(1 + u32::from(s)));
                 edit_switch(switch, s, edit);
             }
         }
-        match what % 12 {
+        match what % 13 {
             1 | 3..=5 => dirty.routers.insert(router_id),
             _ => dirty.switches.insert(switch_id),
         };
         dirty
     }
 
+    fn balancer(k: u8) -> LoadBalancer {
+        let vip = |last, port| Vip { ip: [192, 0, 2, last].into(), port };
+        let backend =
+            |last: u8| Backend { ip: [10, 0, 0, last].into(), port: Some(8080), online: last % 4 != 3 };
+        let backends = (0..k % 5).map(|n| backend(10 + n)).collect();
+        LoadBalancer {
+            vips: [(vip(k % 3, Some(80)), Service { backends })].into(),
+            reject: k % 2 == 0,
+            ..LoadBalancer::default()
+        }
+    }
+
+    fn nat(k: u8) -> NatRule {
+        NatRule {
+            kind: [NatKind::Source, NatKind::Destination, NatKind::Both][usize::from(k % 3)],
+            external_ip: [10, k % 5, 0, 200].into(),
+            logical_ip: network("10.1.0.5/32"),
+            external_ports: None,
+            gateway_port: None,
+            stateless: k % 2 == 0,
+            allowed_external_ips: Vec::new(),
+            exempted_external_ips: Vec::new(),
+        }
+    }
+
     fn edit_switch(switch: &mut crate::model::LogicalSwitch, s: u8, (what, _, j, k): Edit) {
-        match what % 12 {
+        switch.load_balancers = (0..k % 3).map(|lb| format!("lb{lb}")).collect();
+        match what % 13 {
             6 | 7 => {
                 let port_id = format!("s{s}l{}", j % 2);
                 let router = format!("r{}", j % 3);
@@ -227,6 +289,7 @@ mod tests {
         let all = Dirty {
             switches: nb.switches.keys().cloned().collect(),
             routers: nb.routers.keys().cloned().collect(),
+            ..Dirty::default()
         };
         let mut compiler = Compiler::new();
         compiler.update(&nb, &hosts(), &all);

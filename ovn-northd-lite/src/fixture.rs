@@ -28,7 +28,12 @@ pub(crate) fn port_key(key: u16) -> PortKey {
 }
 
 pub(crate) fn switch(key: u32) -> LogicalSwitch {
-    LogicalSwitch { key: DatapathKey::new(key).unwrap(), ports: BTreeMap::new(), acls: BTreeMap::new() }
+    LogicalSwitch {
+        key: DatapathKey::new(key).unwrap(),
+        ports: BTreeMap::new(),
+        acls: BTreeMap::new(),
+        load_balancers: Default::default(),
+    }
 }
 
 pub(crate) fn router(key: u32) -> LogicalRouter {
@@ -37,6 +42,10 @@ pub(crate) fn router(key: u32) -> LogicalRouter {
         enabled: true,
         ports: BTreeMap::new(),
         static_routes: Vec::new(),
+        chassis: None,
+        policies: BTreeMap::new(),
+        nats: BTreeMap::new(),
+        load_balancers: Default::default(),
     }
 }
 

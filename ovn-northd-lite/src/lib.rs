@@ -48,6 +48,7 @@ mod fixture;
 pub mod key;
 mod lower;
 pub mod model;
+pub mod punt;
 pub mod southbound;
 mod view;
 
@@ -55,5 +56,5 @@ pub use build::compile;
 pub use compiler::{Compiler, Dirty};
 pub use delta::{Removed, SouthboundDelta, diff};
 pub use expr::check_match;
-pub use lower::{LocalPorts, LowerError, Lowered, lower};
+pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
 pub use view::chassis_view;

@@ -40,7 +40,7 @@ pub struct PortBinding {
     pub key: PortKey,
     /// Id of the port at the other side of a patch; `None`: a workload's port.
     pub peer: Option<String>,
-    /// Id of the chassis it is bound to.
+    /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,
 }
 

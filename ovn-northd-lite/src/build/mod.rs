@@ -6,6 +6,7 @@
 //! on the router ports there.
 
 pub(crate) mod address;
+mod balancer;
 mod router;
 mod sink;
 mod stage;
@@ -84,7 +85,9 @@ fn compile_switch(input: &SwitchInput<'_>) -> Southbound {
     for (id, port) in &switch.ports {
         let chassis = match &port.kind {
             SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
-            SwitchPortKind::Router { .. } => None,
+            SwitchPortKind::Router { .. } => {
+                input.links.get(id.as_str()).and_then(|side| side.router.chassis.clone())
+            }
         };
         let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
         sb.bindings.insert(id.clone(), PortBinding { datapath: switch.key, key: port.key, peer, chassis });
@@ -117,8 +120,8 @@ fn compile_router(input: &RouterInput<'_>) -> Southbound {
     sb.datapaths.insert(router.key, Datapath { name: input.object.clone(), is_router: true });
     for (id, port) in &router.ports {
         let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
-        sb.bindings
-            .insert(id.clone(), PortBinding { datapath: router.key, key: port.key, peer, chassis: None });
+        let chassis = router.chassis.clone();
+        sb.bindings.insert(id.clone(), PortBinding { datapath: router.key, key: port.key, peer, chassis });
     }
     let mut sink = FlowSink::new(router.key);
     router::build(input, &mut sink);

@@ -3,7 +3,9 @@
 use crate::{
     actions, compile, expr,
     fixture::*,
-    model::{AclAction, AclDirection, Northbound, StaticRoute, SwitchPortKind},
+    model::{
+        AclAction, AclDirection, NextHop, Northbound, RouteMatch, RouteTarget, StaticRoute, SwitchPortKind,
+    },
     southbound::Southbound,
 };
 
@@ -91,8 +93,11 @@ fn a_router_answers_routes_and_resolves() {
     let r = nb.routers.get_mut("r").unwrap();
     let route = |prefix, next_hop: &str, output_port: Option<&str>| StaticRoute {
         prefix: network(prefix),
-        next_hop: next_hop.parse().unwrap(),
-        output_port: output_port.map(str::to_owned),
+        by: RouteMatch::Destination,
+        target: RouteTarget::Via(NextHop {
+            ip: next_hop.parse().unwrap(),
+            output_port: output_port.map(str::to_owned),
+        }),
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LogicalRouter, LogicalSwitch, Northbound, RouterPort, SwitchPortKind};
+use crate::model::{LoadBalancer, LogicalRouter, LogicalSwitch, Northbound, RouterPort, SwitchPortKind};
 
 /// A datapath by its northbound place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,13 +133,24 @@ pub(crate) struct SwitchInput<'a> {
     pub(crate) switch: &'a LogicalSwitch,
     /// Linked router ports by switch port.
     pub(crate) links: BTreeMap<&'a str, RouterSide<'a>>,
+    /// Load balancers of the switch and of the linked routers that are everywhere.
+    balancers: BTreeMap<&'a str, &'a LoadBalancer>,
 }
 
 impl<'a> SwitchInput<'a> {
     pub(crate) fn new(nb: &'a Northbound, links: &'a Links, id: &str, switch: &'a LogicalSwitch) -> Self {
         let sides =
             switch.ports.keys().filter_map(|port| Some((port.as_str(), links.router_side(nb, id, port)?)));
-        Self { object: format!("switches/{id}"), switch, links: sides.collect() }
+        let links: BTreeMap<_, _> = sides.collect();
+        let routers = links.values().filter(|side| side.is_enabled() && side.router.chassis.is_none());
+        let ids = routers.flat_map(|side| &side.router.load_balancers).chain(&switch.load_balancers);
+        let balancers = named(nb, ids);
+        Self { object: format!("switches/{id}"), switch, links, balancers }
+    }
+
+    /// Load balancers for the switch's workloads.
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&'a str, &'a LoadBalancer)> {
+        self.balancers.iter().map(|(id, balancer)| (*id, *balancer))
     }
 
     /// Name of a port.
@@ -155,6 +166,15 @@ pub(crate) struct RouterInput<'a> {
     pub(crate) router: &'a LogicalRouter,
     /// Linked switches by router port.
     pub(crate) links: BTreeMap<&'a str, SwitchSide<'a>>,
+    balancers: BTreeMap<&'a str, &'a LoadBalancer>,
+}
+
+/// The load balancers with these ids.
+fn named<'a>(
+    nb: &'a Northbound,
+    ids: impl Iterator<Item = &'a String>,
+) -> BTreeMap<&'a str, &'a LoadBalancer> {
+    ids.filter_map(|id| Some((id.as_str(), nb.load_balancers.get(id)?))).collect()
 }
 
 impl<'a> RouterInput<'a> {
@@ -167,7 +187,13 @@ impl<'a> RouterInput<'a> {
             Some(SwitchSide { switch_id, port_id, switch, neighbours })
         };
         let sides = router.ports.keys().filter_map(|port| Some((port.as_str(), side(port)?)));
-        Self { object: format!("routers/{id}"), router, links: sides.collect() }
+        let balancers = named(nb, router.load_balancers.iter());
+        Self { object: format!("routers/{id}"), router, links: sides.collect(), balancers }
+    }
+
+    /// The router's load balancers.
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&'a str, &'a LoadBalancer)> {
+        self.balancers.iter().map(|(id, balancer)| (*id, *balancer))
     }
 
     /// Name of a port.

@@ -59,7 +59,7 @@ fn errors_tell_place_reason_and_remedy() {
         ("1 < tcp.dst > 3", "column 13: a range needs two `<` or `<=`, or two `>` or `>=`"),
         ("eth.dst[48]", "column 9: `eth.dst` has the bits 0 to 47, the lower one written first"),
         ("tcp.dst == {}", "column 14: a set needs at least one member"),
-        ("ct.est && ip4", "column 1: `ct.est` needs connection tracking, not supported yet"),
+        ("ct_label == 1", "column 1: `ct_label` needs connection tracking, not supported yet"),
         ("ip4.src == $web", "column 12: there is no address set `web`"),
         ("inport == @web", "column 11: there is no port group `web`"),
         (

@@ -9,12 +9,13 @@ use std::{
 use flowtable::{
     field::Field,
     flow::{Action, Match, Origin, Rule},
+    group::Group,
     key::{FlowKey, FlowMask},
     table::check_rule,
-    types::{Priority, TableId},
+    types::{GroupId, Priority, TableId},
 };
 
-use super::{LowerError, Lowered};
+use super::{LowerError, Lowered, meters};
 
 /// Words of a match: index, mask, value.
 type Words = Vec<(u8, u64, u64)>;
@@ -23,6 +24,7 @@ type Words = Vec<(u8, u64, u64)>;
 #[derive(Default)]
 pub(super) struct RuleSet {
     rules: BTreeMap<(TableId, Reverse<Priority>, Words), Rule>,
+    groups: BTreeMap<GroupId, Group>,
     errors: Vec<LowerError>,
 }
 
@@ -102,6 +104,11 @@ impl RuleSet {
         self.add(Head { table, priority, matching, cookie: 0, origin: Arc::new(origin) }, actions);
     }
 
+    /// Adds a group; its number is nobody else's.
+    pub(super) fn group(&mut self, group: Group) {
+        self.groups.insert(group.id, group);
+    }
+
     pub(super) fn error(&mut self, object: impl Into<String>, reason: impl Into<String>) {
         self.errors.push(LowerError { object: object.into(), reason: reason.into() });
     }
@@ -109,7 +116,13 @@ impl RuleSet {
     pub(super) fn finish(mut self) -> Lowered {
         self.errors.sort();
         self.errors.dedup();
-        Lowered { rules: self.rules.into_values().collect(), errors: self.errors }
+        let groups = self.groups.into_values().collect();
+        Lowered {
+            rules: self.rules.into_values().collect(),
+            groups,
+            meters: meters::all(),
+            errors: self.errors,
+        }
     }
 }
 
@@ -128,6 +141,8 @@ fn stage_name(table: TableId) -> &'static str {
         super::CHECK_LOOPBACK => "check_loopback",
         super::SAVE_INPORT => "save_inport",
         super::LOG_TO_PHYS => "log_to_phys",
+        super::GET_NEIGHBOUR => "get_neighbour",
+        super::LOOKUP_NEIGHBOUR => "lookup_neighbour",
         _ => "",
     }
 }
