@@ -77,8 +77,9 @@ impl Kind {
 
     /// Kinds of what may be below one of this kind.
     pub fn child_kinds(self) -> impl Iterator<Item = Self> {
-        let is_below =
-            move |pattern: &&[&str]| pattern.split_last().and_then(|(_, above)| Self::of(above)) == Some(self);
+        let is_below = move |pattern: &&[&str]| {
+            pattern.split_last().and_then(|(_, above)| Self::of(above)) == Some(self)
+        };
         Self::ALL.into_iter().filter(move |kind| kind.patterns().iter().any(|pattern| is_below(pattern)))
     }
 }

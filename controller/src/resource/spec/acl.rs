@@ -55,4 +55,3 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
     check_match(&acl.r#match).map_err(wrong_match)?;
     Ok(Acl { direction, priority, matching: acl.r#match.clone(), action })
 }
-

@@ -42,9 +42,13 @@ pub enum Spec {
 pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> {
     match (name.kind(), wire) {
         (Kind::Switch, Some(Wire::LogicalSwitch(_))) => Ok(Spec::Switch),
-        (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => switch_port::parse(port).map(Spec::SwitchPort),
+        (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => {
+            switch_port::parse(port).map(Spec::SwitchPort)
+        }
         (Kind::Router, Some(Wire::LogicalRouter(router))) => router::parse(name, router).map(Spec::Router),
-        (Kind::RouterPort, Some(Wire::LogicalRouterPort(port))) => router_port::parse(port).map(Spec::RouterPort),
+        (Kind::RouterPort, Some(Wire::LogicalRouterPort(port))) => {
+            router_port::parse(port).map(Spec::RouterPort)
+        }
         (Kind::Acl, Some(Wire::Acl(acl))) => acl::parse(acl).map(Spec::Acl),
         (Kind::Chassis, Some(Wire::Chassis(chassis))) => chassis::parse(chassis).map(Spec::Chassis),
         (kind, found) => {

@@ -42,4 +42,3 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     };
     Ok(StaticRoute { prefix, next_hop, output_port })
 }
-
