@@ -50,6 +50,7 @@ macro_rules! kinds {
     };
 }
 
+// Parents before their children.
 kinds! {
     /// A logical switch.
     Switch LogicalSwitch ["switches"] "logical_switch";
@@ -59,14 +60,14 @@ kinds! {
     Router LogicalRouter ["routers"] "logical_router";
     /// A port of a router.
     RouterPort LogicalRouterPort ["routers", "ports"] "logical_router_port";
-    /// An ACL of a switch or port group.
-    Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
     /// A host.
     Chassis Chassis ["chassis"] "chassis";
     /// Addresses with a name.
     AddressSet AddressSet ["address-sets"] "address_set";
     /// Switch ports with a name.
     PortGroup PortGroup ["port-groups"] "port_group";
+    /// An ACL of a switch or port group.
+    Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
 }
 
 impl Kind {

@@ -49,7 +49,7 @@ pub(super) fn of_group(nb: &Northbound, id: &str) -> Sets {
 }
 
 /// The port group that an address set of this name would be a part of.
-pub(crate) fn group_of(address_set: &str) -> Option<&str> {
+pub fn group_of(address_set: &str) -> Option<&str> {
     FAMILIES.iter().find_map(|(ending, _)| address_set.strip_suffix(ending))
 }
 
