@@ -88,19 +88,19 @@ impl Global {
 pub enum Command {
     /// Logical switches: L2 networks
     #[command(subcommand)]
-    Switch(net::switch::Command),
+    Switch(net::command::Command<net::switch::SwitchSpec>),
     /// Ports of logical switches: workloads and links to routers
     #[command(subcommand)]
-    SwitchPort(net::switch_port::Command),
+    SwitchPort(net::command::Command<net::switch_port::SwitchPortSpec>),
     /// Logical routers
     #[command(subcommand)]
-    Router(net::router::Command),
+    Router(net::command::Command<net::router::RouterSpec>),
     /// Ports of logical routers
     #[command(subcommand)]
-    RouterPort(net::router_port::Command),
+    RouterPort(net::command::Command<net::router_port::RouterPortSpec>),
     /// Access rules of logical switches
     #[command(subcommand)]
-    Acl(net::acl::Command),
+    Acl(net::command::Command<net::acl::AclSpec>),
     /// Hosts that run vswitchd
     #[command(subcommand)]
     Chassis(net::chassis::Command),

@@ -2,6 +2,7 @@
 //! `PARENT/ID`, or by its full resource name; here these are told apart. Finding an
 //! id among what exists is [`crate::client`]'s.
 
+use clap::{ValueEnum, builder::PossibleValue};
 use ferroflow_proto::northbound::Kind;
 
 use crate::error::CtlError;
@@ -9,21 +10,78 @@ use crate::error::CtlError;
 /// Longest id.
 const ID_MAX: usize = 63;
 
-/// A kind of object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Noun {
+/// Declares each kind once: in the API, its parent, collection of its names, word,
+/// command, and help.
+macro_rules! nouns {
+    ($($(#[$doc:meta])* $noun:ident: $kind:ident, $parent:expr, $collection:literal, $word:literal, $command:literal, $help:literal;)*) => {
+        /// A kind of object.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Noun {
+            $($(#[$doc])* $noun,)*
+        }
+
+        impl Noun {
+            /// All of them, parents before their children and what is referred to before
+            /// what refers: the order in which a file is applied.
+            pub const ALL: [Self; { [$(Self::$noun),*].len() }] = [$(Self::$noun),*];
+
+            /// In a sentence.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$noun => $word,)* }
+            }
+
+            /// On the command line.
+            pub fn command(self) -> &'static str {
+                match self { $(Self::$noun => $command,)* }
+            }
+
+            /// Command that lists what there is.
+            pub fn list_command(self) -> &'static str {
+                match self { $(Self::$noun => concat!($command, " list"),)* }
+            }
+
+            /// In the API.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$noun => Kind::$kind,)* }
+            }
+
+            /// What it is below, if anything.
+            pub fn parent(self) -> Option<Self> {
+                match self { $(Self::$noun => $parent,)* }
+            }
+
+            /// First segment of its names, or of the part below the parent.
+            pub fn collection(self) -> &'static str {
+                match self { $(Self::$noun => $collection,)* }
+            }
+        }
+
+        impl ValueEnum for Noun {
+            fn value_variants<'a>() -> &'a [Self] {
+                &Self::ALL
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                let help = match self { $(Self::$noun => $help,)* };
+                Some(PossibleValue::new(self.command()).help(help))
+            }
+        }
+    };
+}
+
+nouns! {
     /// Logical switch.
-    Switch,
+    Switch: LogicalSwitch, None, "switches", "switch", "switch", "Logical switches";
     /// Logical router.
-    Router,
+    Router: LogicalRouter, None, "routers", "router", "router", "Logical routers";
     /// Port of a logical router.
-    RouterPort,
+    RouterPort: LogicalRouterPort, Some(Self::Router), "ports", "router port", "router-port", "Ports of routers";
     /// Port of a logical switch.
-    SwitchPort,
+    SwitchPort: LogicalSwitchPort, Some(Self::Switch), "ports", "switch port", "switch-port", "Ports of switches";
     /// Access rule.
-    Acl,
+    Acl: Acl, Some(Self::Switch), "acls", "ACL", "acl", "Access rules";
     /// Host.
-    Chassis,
+    Chassis: Chassis, None, "chassis", "chassis", "chassis", "Hosts";
 }
 
 /// What was typed for an object.
@@ -36,77 +94,9 @@ pub enum Reference {
 }
 
 impl Noun {
-    /// All of them, parents before their children and what is referred to before what
-    /// refers: the order in which a file is applied.
-    pub const ALL: [Self; 6] =
-        [Self::Switch, Self::Router, Self::RouterPort, Self::SwitchPort, Self::Acl, Self::Chassis];
-
-    /// In a sentence.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Switch => "switch",
-            Self::SwitchPort => "switch port",
-            Self::Router => "router",
-            Self::RouterPort => "router port",
-            Self::Acl => "ACL",
-            Self::Chassis => "chassis",
-        }
-    }
-
-    /// On the command line.
-    pub fn command(self) -> &'static str {
-        match self {
-            Self::Switch => "switch",
-            Self::SwitchPort => "switch-port",
-            Self::Router => "router",
-            Self::RouterPort => "router-port",
-            Self::Acl => "acl",
-            Self::Chassis => "chassis",
-        }
-    }
-
-    /// Command that lists what there is.
-    pub fn list_command(self) -> &'static str {
-        match self {
-            Self::Switch => "switch list",
-            Self::SwitchPort => "switch-port list",
-            Self::Router => "router list",
-            Self::RouterPort => "router-port list",
-            Self::Acl => "acl list",
-            Self::Chassis => "chassis list",
-        }
-    }
-
-    /// In the API.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Switch => Kind::LogicalSwitch,
-            Self::SwitchPort => Kind::LogicalSwitchPort,
-            Self::Router => Kind::LogicalRouter,
-            Self::RouterPort => Kind::LogicalRouterPort,
-            Self::Acl => Kind::Acl,
-            Self::Chassis => Kind::Chassis,
-        }
-    }
-
-    /// What it is below, if anything.
-    pub fn parent(self) -> Option<Self> {
-        match self {
-            Self::SwitchPort | Self::Acl => Some(Self::Switch),
-            Self::RouterPort => Some(Self::Router),
-            Self::Switch | Self::Router | Self::Chassis => None,
-        }
-    }
-
-    /// First segment of its names, or of the part below the parent.
-    fn collection(self) -> &'static str {
-        match self {
-            Self::Switch => "switches",
-            Self::Router => "routers",
-            Self::SwitchPort | Self::RouterPort => "ports",
-            Self::Acl => "acls",
-            Self::Chassis => "chassis",
-        }
+    /// Where its parent is known: `port`.
+    pub fn short_word(self) -> &'static str {
+        self.word().rsplit(' ').next().unwrap_or_default()
     }
 
     /// Full name of the object `id`, for what has no parent.

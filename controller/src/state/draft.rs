@@ -379,7 +379,7 @@ impl<'a> Draft<'a> {
         let state = self.state;
         let anew = |name: &Name| self.touched.get(name).is_some_and(|touched| touched.is_new);
         // A datapath made anew starts to count anew.
-        let datapaths = self.touched.keys().filter(|name| !name.child_kinds().is_empty());
+        let datapaths = self.touched.keys().filter(|name| name.kind().child_kinds().next().is_some());
         let reset: HashSet<String> = datapaths.filter(|name| anew(name)).map(keys::scope_below).collect();
         let mut allocator = Allocator::new(&state.counters, &state.index.keys, reset);
         for (name, touched) in &mut self.touched {

@@ -27,10 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Labels,
     net::{
-        acl::AclSpec,
-        router::Route,
-        router_port::RouterPortSpec,
-        switch_port::{SwitchPortSpec, enabled, is_enabled},
+        acl::AclSpec, object::enabled, router::Route, router_port::RouterPortSpec,
+        switch_port::SwitchPortSpec,
     },
 };
 use section::Section;
@@ -73,7 +71,7 @@ pub struct RouterDoc {
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub labels: Labels,
     /// It forwards.
-    #[serde(default = "enabled", skip_serializing_if = "is_enabled")]
+    #[serde(default = "enabled")]
     pub enabled: bool,
     /// Static routes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

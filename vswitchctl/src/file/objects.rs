@@ -11,7 +11,7 @@ use crate::{
     name::{ID_RULE, Noun, Reference, is_id},
     net::{
         acl::AclSpec,
-        object::Spec,
+        object::Object,
         router::{Route, RouterSpec},
         router_port::RouterPortSpec,
         switch::SwitchSpec,
@@ -144,8 +144,8 @@ impl Reader<'_> {
         Ok(spec)
     }
 
-    fn put<S: Spec>(&mut self, name: String, spec: &S, common: &Labels) -> Result<(), CtlError> {
-        if !is_id(short(&name)) || Noun::of(&name) != Some(S::NOUN) {
+    fn put<S: Object>(&mut self, name: String, spec: &S, common: &Labels) -> Result<(), CtlError> {
+        if !is_id(short(&name)) || Noun::of(&name) != Some(<S as Object>::NOUN) {
             return Err(self.mistake(&name, &ID_RULE));
         }
         if self.objects.contains(&name) {
@@ -175,21 +175,23 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
         let (id, parent) = (short(&resource.name).to_owned(), parent_id(&resource.name).to_owned());
         match Noun::of(&resource.name) {
             Some(Noun::Switch) => {
-                let SwitchSpec { labels } = SwitchSpec::read(resource)?;
+                let SwitchSpec { labels } = SwitchSpec::read(resource)?.0;
                 document.switches.entry(id).or_default().labels = labels;
             }
             Some(Noun::SwitchPort) => {
-                let mut port = SwitchPortSpec::read(resource)?;
+                let mut port = SwitchPortSpec::read(resource)?.0;
                 port.router_port = port.router_port.as_deref().map(|name| short(name).to_owned());
                 document.switches.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Acl) => {
-                let acl = AclSpec::read(resource)?;
+                let acl = AclSpec::read(resource)?.0;
                 document.switches.entry(parent).or_default().acls.insert(id, acl);
             }
-            Some(Noun::Router) => fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?),
+            Some(Noun::Router) => {
+                fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?.0);
+            }
             Some(Noun::RouterPort) => {
-                let port = RouterPortSpec::read(resource)?;
+                let port = RouterPortSpec::read(resource)?.0;
                 document.routers.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Chassis) | None => {}

@@ -1,11 +1,8 @@
 //! `acl`: what may be sent and received at the ports of a switch.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    io::{self, Write},
-};
+use std::cmp::Reverse;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use ferroflow_proto::northbound::{Acl, Resource, acl, resource};
 use serde::{Deserialize, Serialize};
 
@@ -15,35 +12,15 @@ use crate::{
     file::section,
     name::Noun,
     net::{
-        labels::{LabelChanges, NewLabels},
-        object::{self, Del, ListBelow, Show, Spec, labels_of, unknown_value, wrong_kind},
+        command::About,
+        object::{NoStatus, Object, Options, Patch, View, labels_of, unknown_value, wrong_kind},
     },
-    output::{Tabular, pairs, parent_id, short, write_fields},
-    session::Session,
+    output::parent_id,
 };
 
-/// Access rules of logical switches.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Make an ACL
-    Add(Add),
-    /// Change an ACL
-    Set(Set),
-    /// List ACLs in the order in which they are tried
-    List(ListBelow),
-    /// Show an ACL
-    Show(Show),
-    /// Delete an ACL
-    Del(Del),
-}
-
-/// An ACL to make.
+/// Options of a new ACL.
 #[derive(Debug, Args)]
-pub struct Add {
-    /// The switch; or SWITCH/ACL in one word
-    switch: String,
-    /// Id of the ACL
-    acl: Option<String>,
+pub struct NewAcl {
     /// Where it applies
     #[arg(long, value_enum)]
     direction: Direction,
@@ -56,18 +33,11 @@ pub struct Add {
     /// What becomes of them
     #[arg(long, value_enum)]
     action: Action,
-    #[command(flatten)]
-    labels: NewLabels,
-    /// Succeed, and leave it as it is, when there is one
-    #[arg(long)]
-    may_exist: bool,
 }
 
-/// An ACL to change.
+/// Changes of an ACL.
 #[derive(Debug, Args)]
-pub struct Set {
-    /// Its name
-    name: String,
+pub struct AclChanges {
     /// Where it applies
     #[arg(long, value_enum)]
     direction: Option<Direction>,
@@ -80,70 +50,10 @@ pub struct Set {
     /// What becomes of them
     #[arg(long, value_enum)]
     action: Option<Action>,
-    #[command(flatten)]
-    labels: LabelChanges,
 }
 
-impl Command {
-    /// Whether it changes anything.
-    pub fn writes(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Set(_) | Self::Del(_))
-    }
-
-    /// Does it.
-    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        match self {
-            Self::Add(add) => add.run(session).await,
-            Self::Set(set) => set.run(session).await,
-            Self::List(list) => {
-                let mut acls = list.views::<AclSpec>(session).await?;
-                acls.sort_by(by_evaluation);
-                session.print_rows(&acls)
-            }
-            Self::Show(show) => run_show(session, &show.name).await,
-            Self::Del(del) => del.run(session, Noun::Acl).await,
-        }
-    }
-}
-
-impl Add {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let name = Noun::Acl.new_name(&self.switch, self.acl.as_deref())?;
-        let spec = AclSpec {
-            labels: self.labels.labels(),
-            direction: self.direction,
-            priority: self.priority,
-            matching: self.matching,
-            action: self.action,
-        };
-        object::add(session, name, &spec, self.may_exist).await
-    }
-}
-
-impl Set {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let fields = [
-            (!self.labels.is_empty(), "labels"),
-            (self.direction.is_some(), "direction"),
-            (self.priority.is_some(), "priority"),
-            (self.matching.is_some(), "match"),
-            (self.action.is_some(), "action"),
-        ];
-        let mask: Vec<&str> =
-            fields.into_iter().filter(|(given, _)| *given).map(|(_, field)| field).collect();
-        let patch = |spec: &mut AclSpec| {
-            self.labels.apply(&mut spec.labels);
-            spec.direction = self.direction.unwrap_or(spec.direction);
-            spec.priority = self.priority.unwrap_or(spec.priority);
-            spec.action = self.action.unwrap_or(spec.action);
-            if let Some(matching) = &self.matching {
-                spec.matching.clone_from(matching);
-            }
-            Ok(())
-        };
-        object::set(session, &self.name, &mask, patch).await
-    }
-}
+impl Options for NewAcl {}
+impl Options for AclChanges {}
 
 /// Where an ACL applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -233,7 +143,7 @@ impl Action {
 #[serde(deny_unknown_fields)]
 pub struct AclSpec {
     /// Free key-value pairs.
-    #[serde(default, with = "section", skip_serializing_if = "Labels::is_empty")]
+    #[serde(default, with = "section")]
     pub labels: Labels,
     /// Where it applies.
     pub direction: Direction,
@@ -246,58 +156,33 @@ pub struct AclSpec {
     pub action: Action,
 }
 
-/// What is shown of an ACL.
-#[derive(Debug, Clone, Serialize)]
-pub struct AclView {
-    name: String,
-    labels: Labels,
-    direction: Direction,
-    priority: u32,
-    #[serde(rename = "match")]
-    matching: String,
-    action: Action,
-    create_revision: u64,
-    update_revision: u64,
-}
-
-/// The order in which ACLs are tried: each switch and direction for itself, the
-/// highest priority first.
-pub fn by_evaluation(a: &AclView, b: &AclView) -> Ordering {
-    let order = |view: &AclView| {
-        (parent_id(&view.name).to_owned(), view.direction, Reverse(view.priority), view.name.clone())
-    };
-    order(a).cmp(&order(b))
-}
-
-impl Spec for AclSpec {
+impl Object for AclSpec {
     const NOUN: Noun = Noun::Acl;
-    type View = AclView;
+    const ABOUT: About = About {
+        add: "Make an ACL",
+        set: "Change an ACL",
+        list: "List ACLs in the order in which they are tried",
+        show: "Show an ACL",
+        del: "Delete an ACL",
+    };
+    const HEADINGS: &'static [&'static str] =
+        &["SWITCH", "ACL", "DIRECTION", "PRIORITY", "ACTION", "MATCH", "LABELS"];
+    type New = NewAcl;
+    type Changes = AclChanges;
+    type Status = NoStatus;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, NoStatus), CtlError> {
         let Some(resource::Spec::Acl(acl)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        Ok(Self {
+        let spec = Self {
             labels: labels_of(resource),
             direction: Direction::read(resource, acl.direction)?,
             priority: acl.priority,
             matching: acl.r#match.clone(),
             action: Action::read(resource, acl.action)?,
-        })
-    }
-
-    fn view(resource: &Resource) -> Result<AclView, CtlError> {
-        let spec = Self::read(resource)?;
-        Ok(AclView {
-            name: resource.name.clone(),
-            labels: spec.labels,
-            direction: spec.direction,
-            priority: spec.priority,
-            matching: spec.matching,
-            action: spec.action,
-            create_revision: resource.create_revision,
-            update_revision: resource.update_revision,
-        })
+        };
+        Ok((spec, NoStatus {}))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -312,47 +197,49 @@ impl Spec for AclSpec {
     fn labels(&self) -> &Labels {
         &self.labels
     }
-}
 
-impl Tabular for AclView {
-    const HEADINGS: &'static [&'static str] =
-        &["SWITCH", "ACL", "DIRECTION", "PRIORITY", "ACTION", "MATCH", "LABELS"];
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
+    }
 
-    fn cells(&self) -> Vec<String> {
+    fn make(new: NewAcl, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        let NewAcl { direction, priority, matching, action } = new;
+        Ok(Self { labels, direction, priority, matching, action })
+    }
+
+    fn change(given: &AclChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        patch.set("direction", given.direction.as_ref(), |acl| &mut acl.direction);
+        patch.set("priority", given.priority.as_ref(), |acl| &mut acl.priority);
+        patch.set("match", given.matching.as_ref(), |acl| &mut acl.matching);
+        patch.set("action", given.action.as_ref(), |acl| &mut acl.action);
+        Ok(())
+    }
+
+    fn cells(&self, _status: &NoStatus) -> Vec<String> {
         vec![
-            parent_id(&self.name).into(),
-            short(&self.name).into(),
             self.direction.word().into(),
             self.priority.to_string(),
             self.action.word().into(),
             self.matching.clone(),
-            pairs(&self.labels),
         ]
     }
-}
 
-impl AclView {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        write_fields(
-            out,
-            &[
-                ("name", self.name.clone()),
-                ("labels", pairs(&self.labels)),
-                ("direction", self.direction.word().into()),
-                ("priority", self.priority.to_string()),
-                ("match", self.matching.clone()),
-                ("action", self.action.word().into()),
-                ("created", format!("revision {}", self.create_revision)),
-                ("changed", format!("revision {}", self.update_revision)),
-            ],
-        )
+    fn fields(&self, _status: &NoStatus) -> Vec<(&'static str, String)> {
+        vec![
+            ("direction", self.direction.word().into()),
+            ("priority", self.priority.to_string()),
+            ("match", self.matching.clone()),
+            ("action", self.action.word().into()),
+        ]
     }
-}
 
-async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError> {
-    let acl = session.controller().await?.find(Noun::Acl, text).await?;
-    let view = AclSpec::view(&acl)?;
-    session.print(&view, |out| view.write(out))
+    /// The order in which they are tried: each switch and direction for itself, the
+    /// highest priority first.
+    fn arrange(views: &mut [View<Self>]) {
+        views.sort_by_cached_key(|View { name, spec, .. }| {
+            (parent_id(name).to_owned(), spec.direction, Reverse(spec.priority), name.clone())
+        });
+    }
 }
 
 #[cfg(test)]
@@ -373,7 +260,7 @@ mod tests {
         for direction in Direction::value_variants() {
             for action in Action::value_variants() {
                 let resource = resource(direction.write().into(), action.write().into());
-                let spec = AclSpec::read(&resource).unwrap();
+                let spec = AclSpec::read(&resource).unwrap().0;
                 assert_eq!((spec.direction, spec.action), (*direction, *action));
                 assert_eq!(spec.write(resource.name.clone()), resource);
                 // What is printed is what the command line and files take.

@@ -134,18 +134,14 @@ async fn resolve(nb: &mut Northbound, objects: &mut Objects) -> Result<(), CtlEr
 async fn present(nb: &mut Northbound, wanted: &[Resource]) -> Result<BTreeMap<String, Resource>, CtlError> {
     let mut present = BTreeMap::new();
     for resource in wanted {
-        let below: &[Noun] = match Noun::of(&resource.name) {
-            Some(Noun::Switch) => &[Noun::SwitchPort, Noun::Acl],
-            Some(Noun::Router) => &[Noun::RouterPort],
-            _ => continue,
-        };
+        let Some(noun) = Noun::of(&resource.name).filter(|noun| noun.parent().is_none()) else { continue };
         match nb.get(&resource.name).await {
             Ok(parent) => present.insert(parent.name.clone(), parent),
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),
         };
-        for noun in below {
-            let children = nb.list(*noun, Some(&resource.name), &Labels::new()).await?;
+        for below in Noun::ALL.into_iter().filter(|below| below.parent() == Some(noun)) {
+            let children = nb.list(below, Some(&resource.name), &Labels::new()).await?;
             present.extend(children.into_iter().map(|child| (child.name.clone(), child)));
         }
     }

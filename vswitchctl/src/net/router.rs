@@ -1,65 +1,37 @@
 //! `router`: routers and their static routes.
 
-use std::{
-    io::{self, Write},
-    str::FromStr,
-};
+use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use ferroflow_proto::northbound::{LogicalRouter, Resource, StaticRoute, resource};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     client::Labels,
     error::CtlError,
+    file::section,
     name::{Noun, Reference},
     net::{
-        labels::{LabelChanges, NewLabels},
-        object::{self, Del, List, Show, Spec, labels_of, wrong_kind},
-        router_port::{RouterPortSpec, RouterPortView},
+        command::About,
+        object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
-    output::{Table, Tabular, pairs, short, write_fields, yes},
-    session::Session,
+    output::{short, yes},
 };
 
-/// Logical routers.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Make a router
-    Add(Add),
-    /// Change a router
-    Set(Set),
-    /// List routers
-    List(List),
-    /// Show a router with its ports and static routes
-    Show(Show),
-    /// Delete a router with its ports
-    Del(Del),
-}
-
-/// A router to make.
+/// Options of a new router.
 #[derive(Debug, Args)]
-pub struct Add {
-    /// Its id
-    name: String,
+pub struct NewRouter {
     /// A static route, "PREFIX via ADDRESS [dev PORT]"; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
-    #[command(flatten)]
-    labels: NewLabels,
-    /// Succeed, and leave it as it is, when there is one
-    #[arg(long)]
-    may_exist: bool,
 }
 
-/// A router to change.
+/// Changes of a router.
 #[derive(Debug, Args)]
-pub struct Set {
-    /// Its name
-    name: String,
+pub struct RouterChanges {
     /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT]"; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
@@ -72,57 +44,10 @@ pub struct Set {
     /// Let it drop everything
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
-    #[command(flatten)]
-    labels: LabelChanges,
 }
 
-impl Command {
-    /// Whether it changes anything.
-    pub fn writes(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Set(_) | Self::Del(_))
-    }
-
-    /// Does it.
-    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        match self {
-            Self::Add(add) => {
-                let name = Noun::Router.new_name(&add.name, None)?;
-                let static_routes = placed(&add.routes, short(&name))?;
-                let spec = RouterSpec { labels: add.labels.labels(), static_routes, enabled: !add.disable };
-                object::add(session, name, &spec, add.may_exist).await
-            }
-            Self::Set(set) => set.run(session).await,
-            Self::List(list) => list.run::<RouterSpec>(session).await,
-            Self::Show(show) => run_show(session, &show.name).await,
-            Self::Del(del) => del.run(session, Noun::Router).await,
-        }
-    }
-}
-
-impl Set {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let fields = [
-            (!self.labels.is_empty(), "labels"),
-            (!self.routes.is_empty() || self.no_routes, "static_routes"),
-            (self.enable || self.disable, "enabled"),
-        ];
-        let mask: Vec<&str> =
-            fields.into_iter().filter(|(given, _)| *given).map(|(_, field)| field).collect();
-        let name = Noun::Router.new_name(&self.name, None)?;
-        let routes = placed(&self.routes, short(&name))?;
-        let patch = |spec: &mut RouterSpec| {
-            self.labels.apply(&mut spec.labels);
-            if !routes.is_empty() || self.no_routes {
-                spec.static_routes.clone_from(&routes);
-            }
-            if self.enable || self.disable {
-                spec.enabled = self.enable;
-            }
-            Ok(())
-        };
-        object::set(session, &self.name, &mask, patch).await
-    }
-}
+impl Options for NewRouter {}
+impl Options for RouterChanges {}
 
 /// The routes of `router` with their ports named in full.
 fn placed(routes: &[Route], router: &str) -> Result<Vec<Route>, CtlError> {
@@ -182,33 +107,35 @@ impl FromStr for Route {
 }
 
 /// What a user sets of a router.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RouterSpec {
     /// Free key-value pairs.
+    #[serde(default, with = "section")]
     pub labels: Labels,
     /// Static routes.
+    #[serde(default)]
     pub static_routes: Vec<Route>,
     /// It forwards.
+    #[serde(default = "enabled")]
     pub enabled: bool,
 }
 
-/// What is shown of a router.
-#[derive(Debug, Clone, Serialize)]
-pub struct RouterView {
-    name: String,
-    labels: Labels,
-    static_routes: Vec<Route>,
-    enabled: bool,
-    tunnel_key: u32,
-    create_revision: u64,
-    update_revision: u64,
-}
-
-impl Spec for RouterSpec {
+impl Object for RouterSpec {
     const NOUN: Noun = Noun::Router;
-    type View = RouterView;
+    const ABOUT: About = About {
+        add: "Make a router",
+        set: "Change a router",
+        list: "List routers",
+        show: "Show a router with its ports and static routes",
+        del: "Delete a router with its ports",
+    };
+    const HEADINGS: &'static [&'static str] = &["ROUTER", "KEY", "ENABLED", "ROUTES", "LABELS"];
+    type New = NewRouter;
+    type Changes = RouterChanges;
+    type Status = TunnelKey;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, TunnelKey), CtlError> {
         let Some(resource::Spec::LogicalRouter(router)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
@@ -217,27 +144,12 @@ impl Spec for RouterSpec {
             next_hop: route.next_hop.clone(),
             output_port: Some(route.output_port.clone()).filter(|name| !name.is_empty()),
         };
-        Ok(Self {
+        let spec = Self {
             labels: labels_of(resource),
             static_routes: router.static_routes.iter().map(route).collect(),
             enabled: router.enabled.unwrap_or(true),
-        })
-    }
-
-    fn view(resource: &Resource) -> Result<RouterView, CtlError> {
-        let Some(resource::Spec::LogicalRouter(router)) = &resource.spec else {
-            return Err(wrong_kind(resource, Self::NOUN));
         };
-        let spec = Self::read(resource)?;
-        Ok(RouterView {
-            name: resource.name.clone(),
-            labels: spec.labels,
-            static_routes: spec.static_routes,
-            enabled: spec.enabled,
-            tunnel_key: router.tunnel_key,
-            create_revision: resource.create_revision,
-            update_revision: resource.update_revision,
-        })
+        Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -256,57 +168,31 @@ impl Spec for RouterSpec {
     fn labels(&self) -> &Labels {
         &self.labels
     }
-}
 
-impl Tabular for RouterView {
-    const HEADINGS: &'static [&'static str] = &["ROUTER", "KEY", "ENABLED", "ROUTES", "LABELS"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            short(&self.name).into(),
-            self.tunnel_key.to_string(),
-            yes(self.enabled),
-            self.static_routes.len().to_string(),
-            pairs(&self.labels),
-        ]
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
     }
-}
 
-/// A router with its ports.
-#[derive(Debug, Serialize)]
-struct WholeRouter {
-    #[serde(flatten)]
-    router: RouterView,
-    ports: Vec<RouterPortView>,
-}
+    fn make(new: NewRouter, labels: Labels, name: &str) -> Result<Self, CtlError> {
+        let static_routes = placed(&new.routes, short(name))?;
+        Ok(Self { labels, static_routes, enabled: !new.disable })
+    }
 
-async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError> {
-    let mut nb = session.controller().await?;
-    let router = RouterSpec::view(&nb.find(Noun::Router, text).await?)?;
-    let parent = router.name.clone();
-    let ports = object::views::<RouterPortSpec>(&mut nb, Some(&parent), &Labels::new()).await?;
-    let whole = WholeRouter { router, ports };
-    session.print(&whole, |out| whole.write(out))
-}
+    fn change(given: &RouterChanges, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        let routes = placed(&given.routes, short(name))?;
+        patch.list("static_routes", &routes, given.no_routes, |router| &mut router.static_routes);
+        patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
+        Ok(())
+    }
 
-impl WholeRouter {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let router = &self.router;
-        let mut fields = vec![
-            ("name", router.name.clone()),
-            ("labels", pairs(&router.labels)),
-            ("enabled", yes(router.enabled)),
-            ("tunnel key", router.tunnel_key.to_string()),
-            ("created", format!("revision {}", router.create_revision)),
-            ("changed", format!("revision {}", router.update_revision)),
-        ];
-        fields.extend(router.static_routes.iter().map(|route| ("route", route.text())));
-        write_fields(out, &fields)?;
-        if self.ports.is_empty() {
-            return Ok(());
-        }
-        writeln!(out)?;
-        Table::of(&self.ports).write(out)
+    fn cells(&self, status: &TunnelKey) -> Vec<String> {
+        vec![status.tunnel_key.to_string(), yes(self.enabled), self.static_routes.len().to_string()]
+    }
+
+    fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
+        let routes = self.static_routes.iter().map(|route| ("route", route.text()));
+        let own = [("enabled", yes(self.enabled)), ("tunnel key", status.tunnel_key.to_string())];
+        own.into_iter().chain(routes).collect()
     }
 }
 
