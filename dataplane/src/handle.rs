@@ -26,6 +26,7 @@ use crate::{
         memory::{InjectError, MemoryPort},
         metrics::PortMetrics,
     },
+    punts::Punts,
     status::{PortCounts, PortStatus, WorkerStatus},
     sys,
     sys::interface::Interface,
@@ -191,6 +192,11 @@ impl Dataplane {
     /// The time that packets, caches and connections go by.
     pub fn now(&self) -> Timestamp {
         self.fabric.now()
+    }
+
+    /// The way to packets that rules send to a controller, and for packets of its own.
+    pub fn punts(&self) -> Punts {
+        Punts::new(Arc::clone(&self.fabric))
     }
 
     /// Makes a snapshot the one that packets see; each worker takes it at its next batch.

@@ -349,6 +349,11 @@ impl Switch {
         self.megaflows.push_stats();
     }
 
+    /// Packets wait for a controller.
+    pub fn has_packet_ins(&self) -> bool {
+        !self.punts.is_empty()
+    }
+
     /// Takes the packets that rules have sent to controllers, oldest first. What is not
     /// taken in time is dropped as [`DropReason::PuntQueueFull`].
     pub fn take_packet_ins(&mut self) -> Vec<PacketIn> {

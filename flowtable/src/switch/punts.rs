@@ -78,6 +78,11 @@ impl Punts {
         Ok(())
     }
 
+    /// None waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// All that wait, oldest first.
     pub(super) fn take(&mut self) -> Vec<PacketIn> {
         self.n_of_port.fill(0);
