@@ -14,7 +14,7 @@ use flowtable::{
     cache::MegaflowDump,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
-    types::{Epoch, PortNo},
+    types::{Epoch, PortNo, Timestamp},
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
         memory::{InjectError, MemoryPort},
         metrics::PortMetrics,
     },
+    punts::Punts,
     status::{PortCounts, PortStatus, WorkerStatus},
     sys,
     sys::interface::Interface,
@@ -186,6 +187,16 @@ impl Dataplane {
         for seat in self.fabric.seats() {
             let _ = seat.ask(Worker::tick);
         }
+    }
+
+    /// The time that packets, caches and connections go by.
+    pub fn now(&self) -> Timestamp {
+        self.fabric.now()
+    }
+
+    /// The way to packets that rules send to a controller, and for packets of its own.
+    pub fn punts(&self) -> Punts {
+        Punts::new(Arc::clone(&self.fabric))
     }
 
     /// Makes a snapshot the one that packets see; each worker takes it at its next batch.

@@ -15,6 +15,7 @@
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `handle.rs` | the owner's side: attach, detach, publish, counters |
+//! | `punts.rs` | packets to and from whoever controls the switch |
 //! | `sys/` | everything the kernel is asked for |
 //!
 //! # Threads and what they share
@@ -39,6 +40,7 @@ mod pmd;
 mod pool;
 mod port;
 pub mod probe;
+mod punts;
 mod status;
 #[allow(unsafe_code)]
 mod sys;
@@ -51,6 +53,7 @@ pub use crate::{
         AttachError, BATCH, PortReport,
         memory::{InjectError, MemoryPort},
     },
+    punts::{PacketOutError, Punts},
     status::{PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
     sys::SysError,
 };

@@ -25,7 +25,7 @@ use flowtable::{
 };
 
 use super::Worker;
-use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, sys::event::Waker};
+use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, punts::Bell, sys::event::Waker};
 
 /// Something a worker does between two batches.
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -96,6 +96,7 @@ pub(crate) struct Fabric {
     started: Instant,
     clock: Clock,
     stopping: AtomicBool,
+    bell: Bell,
     /// Held only to sleep on and to signal `applied`.
     waiting: Mutex<()>,
     applied: Condvar,
@@ -116,6 +117,7 @@ impl Fabric {
             started: Instant::now(),
             clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
+            bell: Bell::default(),
             waiting: Mutex::new(()),
             applied: Condvar::new(),
         };
@@ -144,6 +146,11 @@ impl Fabric {
         Timestamp::from_nanos(self.started.elapsed().as_nanos() as u64)
     }
 
+    /// Says that packets wait for a controller.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
     /// Makes a version the newest.
     pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
         self.snapshot.store(snapshot);
@@ -152,6 +159,7 @@ impl Fabric {
 
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Release);
+        self.bell.ring();
         self.wake_all();
     }
 

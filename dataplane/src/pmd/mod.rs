@@ -22,10 +22,11 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use crossbeam::channel::Receiver;
 use flowtable::{
+    flow::Action,
     packet::Packet,
     snapshot::Snapshot,
     stats::DropCount,
-    switch::Switch,
+    switch::{PacketIn, Switch},
     types::{Epoch, PortNo, Timestamp},
 };
 
@@ -34,6 +35,7 @@ pub(crate) use self::fabric::{Fabric, Job, Seat};
 use crate::{
     config::DataplaneConfig,
     pool::{Frame, Pool},
+    punts::PacketOutError,
     port::{
         AttachedPort, BATCH, Port,
         memory::{InjectError, MemoryPort},
@@ -63,6 +65,8 @@ pub(crate) struct Worker {
     busy: bool,
     idle_spin: Duration,
     idle_since: Option<Timestamp>,
+    /// Somebody was told that packets wait for a controller.
+    has_rung: bool,
 }
 
 /// Adds to a counter that only the calling thread writes.
@@ -96,6 +100,7 @@ impl Worker {
             busy: config.busy,
             idle_spin: config.idle_spin,
             idle_since: None,
+            has_rung: false,
         }
     }
 
@@ -123,7 +128,16 @@ impl Worker {
             self.switch.process(now, snapshot, port, &mut self.batch, &mut self.egress);
         }
         self.egress.flush();
+        self.ring();
         found
+    }
+
+    /// Tells, once, that packets wait for a controller.
+    fn ring(&mut self) {
+        if !self.has_rung && self.switch.has_packet_ins() {
+            self.has_rung = true;
+            self.fabric.bell().ring();
+        }
     }
 
     /// Tells whoever waits that this worker has the newest version.
@@ -214,6 +228,27 @@ impl Worker {
             self.poll_once();
         }
         Ok(())
+    }
+
+    /// Hands out the packets that wait for a controller.
+    pub(crate) fn take_packet_ins(&mut self) -> Vec<PacketIn> {
+        self.has_rung = false;
+        self.switch.take_packet_ins()
+    }
+
+    /// Carries out a controller's actions on a frame of its own.
+    pub(crate) fn packet_out(
+        &mut self,
+        in_port: PortNo,
+        actions: Vec<Action>,
+        frame: &[u8],
+    ) -> Result<(), PacketOutError> {
+        let packet = self.egress.packet(in_port, frame).ok_or(PacketOutError::NoBuffer(frame.len()))?;
+        let (now, snapshot) = (self.fabric.now(), self.snapshot.load());
+        let done = self.switch.packet_out(now, snapshot, (in_port, actions), packet, &mut self.egress);
+        self.egress.flush();
+        self.ring();
+        Ok(done?)
     }
 
     /// Lets what waits for its time take place.

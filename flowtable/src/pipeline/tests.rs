@@ -33,6 +33,11 @@ fn within(key: &FlowKey, mask: &FlowMask, other: &FlowKey, seed: u64) -> FlowKey
     result
 }
 
+fn finished(translation: &Translation) -> impl Iterator<Item = (*const Rule, u16, u16)> {
+    let finished = translation.tally.finished.iter();
+    finished.map(|f| (Arc::as_ptr(&f.rule), f.idle_timeout, f.hard_timeout))
+}
+
 fn same(a: &Translation, b: &Translation) -> bool {
     let drop = |t: &Translation| {
         let cause = t.program.drop.as_ref()?;
@@ -40,6 +45,11 @@ fn same(a: &Translation, b: &Translation) -> bool {
     };
     a.program.emits == b.program.emits
         && a.program.meters == b.program.meters
+        && a.program.effects == b.program.effects
+        && a.program.samples == b.program.samples
+        && a.tally.renewed.iter().map(Arc::as_ptr).eq(b.tally.renewed.iter().map(Arc::as_ptr))
+        && a.tally.stations == b.tally.stations
+        && finished(a).eq(finished(b))
         && drop(a) == drop(b)
         && a.tally.misses == b.tally.misses
         && a.tally.groups.iter().map(Arc::as_ptr).eq(b.tally.groups.iter().map(Arc::as_ptr))

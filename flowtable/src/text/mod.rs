@@ -16,10 +16,12 @@ mod cursor;
 mod datapath;
 mod group;
 mod key;
+mod learn;
 mod matching;
 mod meter;
 mod names;
 mod print;
+mod special;
 mod spread;
 mod suggest;
 mod value;
@@ -28,8 +30,10 @@ use std::{fmt, sync::Arc};
 
 pub use change::{ChangeKind, parse_change};
 pub use datapath::{print_megaflow_match, print_program};
-pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
-pub use meter::{parse_meter, print_meter};
+pub use group::{
+    parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
+};
+pub use meter::{parse_deleted_meters, parse_meter, print_meter};
 
 use self::{
     cursor::{Cursor, Form, Piece},
@@ -172,7 +176,9 @@ pub fn print_flow_with_stats(rule: &Rule) -> String {
 
 fn print_with(rule: &Rule, stats: &str) -> String {
     let Rule { table, priority, cookie, life, .. } = rule;
-    let life = print_life(life);
+    // With statistics it is what a rule is now, without what it was made as.
+    let life = if stats.is_empty() { *life } else { rule.current_life() };
+    let life = print_life(&life);
     let matching = matching::print(&rule.matching);
     let comma = if matching.is_empty() { "" } else { "," };
     let actions = print::actions(&rule.actions);

@@ -33,7 +33,7 @@ use crate::{
 /// Port that leads into tunnels.
 pub(super) const TUNNEL: u32 = 100;
 /// Port they leave by.
-const UPLINK: u32 = 99;
+pub(super) const UPLINK: u32 = 99;
 
 /// What happened to a packet.
 #[derive(Default)]
@@ -107,7 +107,7 @@ impl Walker<'_> {
 pub(super) struct Host {
     pub(super) lowered: Lowered,
     ports: BTreeMap<String, PortNo>,
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
 }
 
 impl Host {
@@ -150,6 +150,16 @@ impl Host {
             underlay: Arc::new(underlay(&local.chassis)),
         };
         Self { lowered, ports: local.ports, snapshot }
+    }
+
+    /// A workload is here.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.ports.contains_key(id)
+    }
+
+    /// The workload behind a port.
+    pub(super) fn name(&self, port: PortNo) -> String {
+        self.ports.iter().find(|(_, known)| **known == port).map(|(id, _)| id.clone()).unwrap_or_default()
     }
 
     pub(super) fn port(&self, id: &str) -> u32 {

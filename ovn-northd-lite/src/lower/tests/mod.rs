@@ -1,7 +1,10 @@
 //! Whole packets through the rules of two chassis.
 
+mod balancer;
+mod fabric;
 mod frame;
 mod host;
+mod translation;
 
 use flowtable::{
     field::Field,
