@@ -2,7 +2,14 @@
 
 use std::{collections::HashMap, os::fd::RawFd, sync::Arc};
 
-use flowtable::{drop::DropReason, offload, packet::{HEADROOM, Packet}, stats::DropCount, switch::Sink, types::PortNo};
+use flowtable::{
+    drop::DropReason,
+    offload,
+    packet::{HEADROOM, Packet},
+    stats::DropCount,
+    switch::Sink,
+    types::PortNo,
+};
 
 use super::fabric::{Fabric, Handover, Seat};
 use crate::{

@@ -35,11 +35,11 @@ pub(crate) use self::fabric::{Fabric, Job, Seat};
 use crate::{
     config::DataplaneConfig,
     pool::{Frame, Pool},
-    punts::PacketOutError,
     port::{
         AttachedPort, BATCH, Port,
         memory::{InjectError, MemoryPort},
     },
+    punts::PacketOutError,
     sys::event::{PollSet, Readiness},
 };
 
