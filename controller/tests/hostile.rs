@@ -19,9 +19,10 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => prop::sample::select(vec![
             "switches/s", "switches/t", "switches/s/ports/a", "switches/t/ports/b", "switches/s/acls/x",
-            "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h",
+            "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h", "address-sets/a",
+            "port-groups/g", "port-groups/g/acls/x",
         ]).prop_map(str::to_owned),
-        1 => "(switches|routers|chassis)(/[a-z.]{0,3}){0,5}",
+        1 => "(switches|routers|chassis|port-groups|address-sets)(/[a-z.]{0,3}){0,5}",
         1 => "\\PC{0,12}",
     ]
 }
@@ -60,7 +61,13 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
     prop::option::weighted(
         0.95,
         prop_oneof![
-            any::<u32>().prop_map(|tunnel_key| Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key })),
+            (any::<u32>(), small.clone()).prop_map(|(tunnel_key, default_policy)| {
+                Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key, default_policy })
+            }),
+            texts().prop_map(|addresses| Spec::AddressSet(nb::AddressSet { addresses })),
+            (texts(), small.clone()).prop_map(|(ports, default_policy)| {
+                Spec::PortGroup(nb::PortGroup { ports, default_policy })
+            }),
             (small.clone(), texts(), texts(), text(), any::<Option<bool>>()).prop_map(
                 |(r#type, addresses, port_security, router_port, enabled)| {
                     Spec::LogicalSwitchPort(nb::LogicalSwitchPort {
@@ -79,9 +86,20 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             (text(), texts()).prop_map(|(mac, networks)| {
                 Spec::LogicalRouterPort(nb::LogicalRouterPort { mac, networks, ..Default::default() })
             }),
-            (small.clone(), 0..40_000u32, text(), -1..7i32).prop_map(
-                |(direction, priority, r#match, action)| {
-                    Spec::Acl(nb::Acl { direction, priority, r#match, action })
+            ((small, -1..8i32), (0..40_000u32, 0..6u32, any::<u32>()), (text(), text())).prop_map(
+                |((direction, action), (priority, tier, label), (r#match, log_name))| {
+                    let (log, severity) = (label % 2 == 0, action);
+                    Spec::Acl(nb::Acl {
+                        direction,
+                        priority,
+                        r#match,
+                        action,
+                        tier,
+                        label,
+                        log,
+                        log_name,
+                        severity,
+                    })
                 }
             ),
             text().prop_map(|encap_ip| Spec::Chassis(nb::Chassis { encap_ip, ..Default::default() })),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     build::{
-        compile_datapath, datapaths, merge,
-        topology::{DatapathId, Links},
+        compile_part, merge, parts, sets,
+        topology::{Links, PartId},
     },
     delta::{SouthboundDelta, diff},
-    model::Northbound,
+    model::{Acl, DefaultPolicy, Northbound},
     southbound::{ChassisRecord, Southbound},
 };
 
@@ -22,6 +22,10 @@ pub struct Dirty {
     pub routers: BTreeSet<String>,
     /// Ids of load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Ids of address sets.
+    pub address_sets: BTreeSet<String>,
+    /// Ids of port groups: they, or one of their ACLs.
+    pub port_groups: BTreeSet<String>,
 }
 
 /// Keeps the compiled network up to date.
@@ -32,7 +36,9 @@ pub struct Dirty {
 #[derive(Debug, Clone, Default)]
 pub struct Compiler {
     links: Links,
-    parts: BTreeMap<DatapathId, Southbound>,
+    /// ACLs and defaults of port groups as compiled last.
+    group_rules: BTreeMap<String, (BTreeMap<String, Acl>, DefaultPolicy)>,
+    parts: BTreeMap<PartId, Southbound>,
     sb: Southbound,
 }
 
@@ -64,10 +70,11 @@ impl Compiler {
             self.links.set_switch(id, nb.switches.get(id));
         }
         affected.extend(self.reached(dirty));
+        affected.extend(self.reached_by_sets(nb, dirty));
         if was_contested || self.links.are_contested() {
             // Who gets a contested router port depends on switches far away.
             affected.extend(self.parts.keys().cloned());
-            affected.extend(datapaths(nb));
+            affected.extend(parts(nb));
         }
         let delta = self.replace(nb, chassis, &affected);
         delta.clone().apply(&mut self.sb);
@@ -75,28 +82,60 @@ impl Compiler {
     }
 
     /// The dirty datapaths and those that depend on them by the present links.
-    fn reached(&self, dirty: &Dirty) -> BTreeSet<DatapathId> {
+    fn reached(&self, dirty: &Dirty) -> BTreeSet<PartId> {
         let mut reached = BTreeSet::new();
         for switch in &dirty.switches {
-            reached.insert(DatapathId::Switch(switch.clone()));
-            reached.extend(self.links.routers_of(switch).map(|id| DatapathId::Router(id.to_owned())));
+            reached.insert(PartId::Switch(switch.clone()));
+            reached.extend(self.links.routers_of(switch).map(|id| PartId::Router(id.to_owned())));
         }
         for router in &dirty.routers {
-            reached.insert(DatapathId::Router(router.clone()));
+            reached.insert(PartId::Router(router.clone()));
             for switch in self.links.switches_of(router) {
-                reached.insert(DatapathId::Switch(switch.to_owned()));
-                reached.extend(self.links.routers_of(switch).map(|id| DatapathId::Router(id.to_owned())));
+                reached.insert(PartId::Switch(switch.to_owned()));
+                reached.extend(self.links.routers_of(switch).map(|id| PartId::Router(id.to_owned())));
             }
         }
         reached
     }
 
-    /// Compiles the affected datapaths and compares with what they were.
+    /// The sets that changed, and the switches to which other ACLs of port groups apply now.
+    /// A new member of a group, on a switch that has members already, reaches no switch.
+    fn reached_by_sets(&mut self, nb: &Northbound, dirty: &Dirty) -> BTreeSet<PartId> {
+        let mut reached = BTreeSet::new();
+        for id in &dirty.address_sets {
+            reached.insert(PartId::AddressSet(id.clone()));
+            reached.extend(sets::group_of(id).map(|group| PartId::PortGroup(group.to_owned())));
+        }
+        for id in &dirty.port_groups {
+            reached.insert(PartId::PortGroup(id.clone()));
+            let before: BTreeSet<_> = self.links.switches_of_group(id).cloned().collect();
+            let group = nb.port_groups.get(id);
+            self.links.set_group(id, group);
+            let after: BTreeSet<_> = self.links.switches_of_group(id).cloned().collect();
+            let rules = group.map(|group| (group.acls.clone(), group.default_policy));
+            let had = match &rules {
+                Some(rules) => self.group_rules.insert(id.clone(), rules.clone()),
+                None => self.group_rules.remove(id),
+            };
+            let switches: Vec<_> = if had == rules {
+                before.symmetric_difference(&after).cloned().collect()
+            } else {
+                before.union(&after).cloned().collect()
+            };
+            reached.extend(switches.into_iter().map(PartId::Switch));
+        }
+        for switch in &dirty.switches {
+            reached.extend(self.links.groups_of(switch).cloned().map(PartId::PortGroup));
+        }
+        reached
+    }
+
+    /// Compiles the affected parts and compares with what they were.
     fn replace(
         &mut self,
         nb: &Northbound,
         chassis: &BTreeMap<String, ChassisRecord>,
-        affected: &BTreeSet<DatapathId>,
+        affected: &BTreeSet<PartId>,
     ) -> SouthboundDelta {
         let mut old = Southbound { chassis: self.sb.chassis.clone(), ..Southbound::default() };
         let mut new = Southbound { chassis: chassis.clone(), ..Southbound::default() };
@@ -104,8 +143,8 @@ impl Compiler {
             if let Some(part) = self.parts.remove(id) {
                 merge(&mut old, part);
             }
-            let part = compile_datapath(nb, &self.links, id);
-            if !part.datapaths.is_empty() {
+            let part = compile_part(nb, &self.links, id);
+            if part != Southbound::default() {
                 merge(&mut new, part.clone());
                 self.parts.insert(id.clone(), part);
             }

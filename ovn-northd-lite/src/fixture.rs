@@ -36,6 +36,7 @@ pub(crate) fn switch(key: u32) -> LogicalSwitch {
         key: DatapathKey::new(key).unwrap(),
         ports: BTreeMap::new(),
         acls: BTreeMap::new(),
+        default_policy: Default::default(),
         load_balancers: Default::default(),
     }
 }
@@ -85,7 +86,8 @@ pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
-    Acl { direction, priority: Priority::new(priority).unwrap(), matching: matching.to_owned(), action }
+    let priority = Priority::new(priority).unwrap();
+    Acl { direction, tier: 0, priority, matching: matching.to_owned(), action, label: 0, log: None }
 }
 
 /// A TCP load balancer: `vip` to backends, each `address:port` or `address`.

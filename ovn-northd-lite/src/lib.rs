@@ -53,8 +53,9 @@ pub mod southbound;
 mod view;
 
 pub use build::compile;
+pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
-pub use delta::{Removed, SouthboundDelta, diff};
-pub use expr::check_match;
+pub use delta::{Removed, SetChange, SouthboundDelta, diff};
+pub use expr::{check_match, sets_of};
 pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
 pub use view::chassis_view;

@@ -3,6 +3,8 @@
 
 use flowtable::field::{Field, SubField};
 
+use crate::model::Severity;
+
 /// Register that has the continuation's number when a packet comes to its table.
 pub const CONTINUATION_REGISTER: Field = Field::Reg31;
 /// Register with the port of a neighbour, for those to be learned.
@@ -32,6 +34,9 @@ pub enum Service {
     TcpReset = 7,
     /// Answer a DHCP request.
     DhcpV4 = 8,
+    /// Tell the source that the packet is refused: [`Service::TcpReset`] or an ICMP error,
+    /// from the packet's destination back to its source.
+    Reject = 9,
 }
 
 impl Service {
@@ -45,6 +50,7 @@ impl Service {
         (Self::Icmp6, "icmp6"),
         (Self::TcpReset, "tcp_reset"),
         (Self::DhcpV4, "put_dhcp_opts"),
+        (Self::Reject, "reject"),
     ];
 
     /// Name in texts.
@@ -86,9 +92,92 @@ impl Request {
     }
 }
 
+/// First byte of a log entry: a version of its format, unlike [`FORMAT`].
+const LOG_FORMAT: u8 = 0x11;
+/// Bytes of a name in a log entry; more is cut off.
+const MAX_NAME_LEN: usize = 255;
+
+/// What an ACL decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// The packet may go on.
+    Allow = 0,
+    /// It is dropped.
+    Drop = 1,
+    /// It is dropped, and its sender told.
+    Reject = 2,
+    /// The next tier decides.
+    Pass = 3,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Allow, Self::Drop, Self::Reject, Self::Pass];
+
+    /// Name in texts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Drop => "drop",
+            Self::Reject => "reject",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// User data of a packet that is to be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// What was decided about it.
+    pub verdict: Verdict,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Name of the ACL that decided.
+    pub name: String,
+}
+
+impl LogEntry {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let name = self.name.as_bytes();
+        let name = name.get(..MAX_NAME_LEN).unwrap_or(name);
+        [&[LOG_FORMAT, self.verdict as u8, self.severity as u8], name].concat()
+    }
+
+    /// From bytes; `None` when they are no log entry.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, name) = bytes.split_first_chunk()?;
+        let [LOG_FORMAT, verdict, severity] = *head else { return None };
+        Some(Self {
+            verdict: Verdict::ALL.into_iter().find(|known| *known as u8 == verdict)?,
+            severity: Severity::ALL.into_iter().find(|known| *known as u8 == severity)?,
+            name: String::from_utf8_lossy(name).into_owned(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_entries_come_back_and_are_no_requests() {
+        for verdict in Verdict::ALL {
+            for severity in Severity::ALL {
+                let entry = LogEntry { verdict, severity, name: "switches/web/acls/é".to_owned() };
+                assert_eq!(LogEntry::decode(&entry.encode()), Some(entry.clone()));
+                let four = LogEntry { name: "four".to_owned(), ..entry };
+                assert_eq!(Request::decode(&four.encode()), None);
+            }
+        }
+        let long = LogEntry { verdict: Verdict::Drop, severity: Severity::Info, name: "é".repeat(400) };
+        assert_eq!(long.encode().len(), 3 + MAX_NAME_LEN);
+        assert!(LogEntry::decode(&long.encode()).is_some());
+        for bytes in [&[][..], &[LOG_FORMAT, 0], &[LOG_FORMAT, 9, 0], &[LOG_FORMAT, 0, 9], &[1, 0, 0]] {
+            assert_eq!(LogEntry::decode(bytes), None);
+        }
+    }
 
     #[test]
     fn requests_come_back_and_nonsense_does_not() {

@@ -8,7 +8,8 @@ use crate::{
 };
 
 /// The datapaths with a port on the chassis and those reachable from them through
-/// patches, except of routers that are on another chassis, with their bindings, groups and flows, and the hosts of those bindings.
+/// patches, except of routers that are on another chassis, with their bindings, groups,
+/// flows and the sets these name, and the hosts of those bindings.
 pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
     let needed = needed_datapaths(sb, chassis);
     let mut view = Southbound::default();
@@ -20,6 +21,9 @@ pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
     view.groups.extend(groups.map(|(key, group)| (*key, group.clone())));
     let flows = sb.flows.iter().filter(|(_, flow)| needed.contains(&flow.datapath));
     view.flows.extend(flows.map(|(id, flow)| (*id, flow.clone())));
+    let named: BTreeSet<_> = view.datapaths.values().flat_map(|datapath| &datapath.sets).collect();
+    let sets = sb.sets.iter().filter(|(name, _)| named.contains(name));
+    view.sets = sets.map(|(name, members)| (name.clone(), members.clone())).collect();
     let hosts: BTreeSet<_> =
         view.bindings.values().filter_map(|binding| binding.chassis.as_deref()).collect();
     let hosts = sb.chassis.iter().filter(|(id, _)| *id == chassis || hosts.contains(id.as_str()));

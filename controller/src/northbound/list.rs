@@ -114,11 +114,8 @@ pub(super) fn parse_parent(text: &str) -> Result<Option<Name>, Status> {
                 .filter(|kind| kind.child_kinds().next().is_some())
                 .map(|kind| kind.to_string())
                 .collect();
-            let message = format!(
-                "field `parent`: {} is not a parent; write {}",
-                Shown(text),
-                parents.join(" or ")
-            );
+            let message =
+                format!("field `parent`: {} is not a parent; write {}", Shown(text), parents.join(" or "));
             Err(Status::invalid_argument(message))
         }
     }

@@ -37,3 +37,9 @@ pub const MAX_ACK_ERRORS: usize = 100;
 pub const MAX_ACK_ERROR_LEN: usize = 1024;
 /// Largest page of a list.
 pub const MAX_PAGE: usize = 1000;
+/// Addresses of an address set: as many as a host has rules for.
+pub const MAX_SET_MEMBERS: usize = 65_536;
+/// Ports of a port group.
+pub const MAX_GROUP_PORTS: usize = 65_536;
+/// Bytes of the name that a log has for an ACL.
+pub const MAX_LOG_NAME_LEN: usize = 63;

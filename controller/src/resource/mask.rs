@@ -68,10 +68,9 @@ fn unknown(kind: Kind, path: &str, fields: &[&str]) -> FieldError {
 /// Copies one field; false when the two are of different kinds.
 fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'static str]> {
     match (to, from) {
-        (Wire::LogicalSwitch(_), Wire::LogicalSwitch(_)) => match path {
-            "tunnel_key" => Ok(()),
-            _ => Err(&[][..]),
-        },
+        (Wire::LogicalSwitch(to), Wire::LogicalSwitch(from)) => {
+            copy_field!(path, to, from; default_policy; "tunnel_key")
+        }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled;
                 "tunnel_key", "chassis", "up")
@@ -83,10 +82,14 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             copy_field!(path, to, from; mac, networks, enabled; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
-            copy_field!(path, to, from; direction, priority, r#match, action;)
+            copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
+        }
+        (Wire::AddressSet(to), Wire::AddressSet(from)) => copy_field!(path, to, from; addresses;),
+        (Wire::PortGroup(to), Wire::PortGroup(from)) => {
+            copy_field!(path, to, from; ports, default_policy;)
         }
         (
             Wire::LogicalSwitch(_)
@@ -94,7 +97,9 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::LogicalRouter(_)
             | Wire::LogicalRouterPort(_)
             | Wire::Acl(_)
-            | Wire::Chassis(_),
+            | Wire::Chassis(_)
+            | Wire::AddressSet(_)
+            | Wire::PortGroup(_),
             _,
         ) => return Ok(false),
     }

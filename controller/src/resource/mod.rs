@@ -17,7 +17,10 @@ pub use self::{
     labels::check_labels,
     mask::merge,
     name::{Kind, Name, NameError, check_id},
-    spec::{Attachment, ChassisSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, parse_spec, strip},
+    spec::{
+        Attachment, ChassisSpec, PortGroupSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, parse_spec,
+        strip,
+    },
 };
 
 /// A field has a value that is not allowed.

@@ -50,6 +50,7 @@ macro_rules! kinds {
     };
 }
 
+// Parents before their children.
 kinds! {
     /// A logical switch.
     Switch LogicalSwitch ["switches"] "logical_switch";
@@ -59,14 +60,14 @@ kinds! {
     Router LogicalRouter ["routers"] "logical_router";
     /// A port of a router.
     RouterPort LogicalRouterPort ["routers", "ports"] "logical_router_port";
-    /// An ACL of a switch or port group.
-    Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
     /// A host.
     Chassis Chassis ["chassis"] "chassis";
     /// Addresses with a name.
     AddressSet AddressSet ["address-sets"] "address_set";
     /// Switch ports with a name.
     PortGroup PortGroup ["port-groups"] "port_group";
+    /// An ACL of a switch or port group.
+    Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
 }
 
 impl Kind {
@@ -77,8 +78,9 @@ impl Kind {
 
     /// Kinds of what may be below one of this kind.
     pub fn child_kinds(self) -> impl Iterator<Item = Self> {
-        let is_below =
-            move |pattern: &&[&str]| pattern.split_last().and_then(|(_, above)| Self::of(above)) == Some(self);
+        let is_below = move |pattern: &&[&str]| {
+            pattern.split_last().and_then(|(_, above)| Self::of(above)) == Some(self)
+        };
         Self::ALL.into_iter().filter(move |kind| kind.patterns().iter().any(|pattern| is_below(pattern)))
     }
 }

@@ -10,6 +10,7 @@ mod index;
 mod keys;
 mod record;
 mod refusal;
+mod sets;
 #[cfg(test)]
 mod tests;
 

@@ -98,7 +98,7 @@ impl Record {
                     port.up = binding.up;
                 }
             }
-            Wire::Acl(_) => {}
+            Wire::Acl(_) | Wire::AddressSet(_) | Wire::PortGroup(_) => {}
             Wire::Chassis(chassis) => {
                 let status = status(self.name.id());
                 chassis.connected = status.connected;

@@ -82,6 +82,8 @@ impl Answer {
                 let meant = families.into_iter().filter(|(other, _)| !text.contains(other));
                 meant.map(|(_, eth_type)| vec![(eth, eth_type), (proto, 6)]).collect()
             }
+            // Whatever it is, it is turned around already, and nothing of it is written.
+            Service::Reject => vec![Vec::new()],
             Service::LearnArp | Service::LearnNd | Service::DhcpV4 => Vec::new(),
         }
     }

@@ -103,6 +103,8 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             }
             Statement::CtClear => out.actions.push(Action::CtClear),
             Statement::Translate(translate) => translate.lower(flow, out)?,
+            Statement::Connection(connection) => connection.lower(flow, out)?,
+            Statement::Log(log) => log.lower(out),
             Statement::Balance(balance) => balance.lower(flow, out)?,
             Statement::Select(select) => select.lower(flow, out)?,
             Statement::Neighbour(neighbour) => neighbour.lower(flow, out)?,

@@ -4,6 +4,8 @@
 
 mod answer;
 mod balance;
+mod connection;
+mod log;
 mod lower;
 mod neighbour;
 mod parser;
@@ -14,6 +16,8 @@ use std::fmt;
 pub use self::{
     answer::Answer,
     balance::{Balance, Select},
+    connection::Connection,
+    log::Log,
     neighbour::Neighbour,
     translate::Translate,
 };
@@ -64,13 +68,17 @@ pub enum Statement {
     CtClear,
     /// `ct_dnat;`, `ct_snat;`
     Translate(Translate),
+    /// `ct_next;`, `ct_commit { … };`
+    Connection(Connection),
+    /// `log(…);`
+    Log(Log),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
     Select(Select),
     /// `get_arp(…);`, `field = lookup_arp(…);`, `put_arp(…);`
     Neighbour(Neighbour),
-    /// `icmp4 { … };`, `arp { … };`
+    /// `icmp4 { … };`, `arp { … };`, `reject { … };`
     Answer(Answer),
 }
 
@@ -97,6 +105,8 @@ impl fmt::Display for Statement {
             Self::Clone(inner) => write!(f, "clone {{ {} }};", print(inner)),
             Self::CtClear => f.write_str("ct_clear;"),
             Self::Translate(translate) => translate.fmt(f),
+            Self::Connection(connection) => connection.fmt(f),
+            Self::Log(log) => log.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

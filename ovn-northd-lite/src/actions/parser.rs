@@ -2,7 +2,9 @@
 
 use flowtable::conntrack::NatKind;
 
-use super::{Answer, Balance, Neighbour, Select, Statement, Translate, answer, lower::MAX_NESTING};
+use super::{
+    Answer, Balance, Connection, Log, Neighbour, Select, Statement, Translate, answer, lower::MAX_NESTING,
+};
 use crate::{
     expr::{
         Constant, ExprError, Notation, Operand,
@@ -21,6 +23,8 @@ const VERBS: &[&str] = &[
     "drop",
     "clone",
     "ct_clear",
+    "ct_next",
+    "ct_commit",
     "ct_dnat",
     "ct_snat",
     "ct_lb_mark",
@@ -33,6 +37,8 @@ const VERBS: &[&str] = &[
     "icmp4",
     "icmp6",
     "tcp_reset",
+    "reject",
+    "log",
 ];
 
 /// Parses an action list.
@@ -89,6 +95,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         }
         return assignment(parser);
     }
+    let position = parser.position();
     parser.take();
     if let Some(service) = answer::service(&name) {
         return Ok(Statement::Answer(Answer { service, inner: braces(parser, depth)? }));
@@ -98,6 +105,9 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "drop" => Ok(Statement::Drop),
         "clone" => braces(parser, depth).map(Statement::Clone),
         "ct_clear" => Ok(Statement::CtClear),
+        "ct_next" => Ok(Statement::Connection(Connection::Next)),
+        "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
+        "log" => Log::parse(parser).map(Statement::Log),
         "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),
         "ct_snat" => Translate::parse(parser, NatKind::Source).map(Statement::Translate),
         "ct_lb_mark" => Balance::parse(parser).map(Statement::Balance),
@@ -213,7 +223,7 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
 fn check_writable(position: usize, operand: Operand) -> Result<(), ExprError> {
     let writable = match operand.symbol.kind {
         Kind::Number { field, .. } | Kind::Port(field) => field.info().writable,
-        Kind::Predicate(_) | Kind::Connection => false,
+        Kind::Predicate(_) => false,
     };
     if writable { Ok(()) } else { Err(ExprError::new(position, format!("`{operand}` cannot be written"))) }
 }

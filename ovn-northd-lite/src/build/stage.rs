@@ -40,18 +40,26 @@ pipeline! {
     PortSecIp = "ls_in_port_sec_ip",
     /// Addresses within ARP and ND.
     PortSecNd = "ls_in_port_sec_nd",
+    /// Packets that ACLs need the connection of.
+    PreAcl = "ls_in_pre_acl",
     /// Packets to services of load balancers.
     PreLb = "ls_in_pre_lb",
     /// What is known of the packet's connection.
     PreStateful = "ls_in_pre_stateful",
+    /// What the connection's state means for ACLs.
+    AclHint = "ls_in_acl_hint",
     /// ACLs with direction from-lport.
     AclEval = "ls_in_acl_eval",
+    /// What they decided: on, the next tier, or the default.
+    AclAction = "ls_in_acl_action",
     /// New connections to services get a backend.
     Lb = "ls_in_lb",
     /// Sources of clients that are their own backend.
     NatHairpin = "ls_in_nat_hairpin",
     /// Clients that are their own backend.
     Hairpin = "ls_in_hairpin",
+    /// Connections that were allowed are remembered.
+    Stateful = "ls_in_stateful",
     /// Answers to ARP and ND for known addresses.
     ArpRsp = "ls_in_arp_rsp",
     /// Output port by destination MAC address.
@@ -63,12 +71,20 @@ pipeline! {
 pipeline! {
     /// To a port of a switch.
     SwitchOut is Egress:
+    /// Packets that ACLs need the connection of.
+    PreAcl = "ls_out_pre_acl",
     /// Answers of services of load balancers.
     PreLb = "ls_out_pre_lb",
     /// What is known of the packet's connection.
     PreStateful = "ls_out_pre_stateful",
+    /// What the connection's state means for ACLs.
+    AclHint = "ls_out_acl_hint",
     /// ACLs with direction to-lport.
     AclEval = "ls_out_acl_eval",
+    /// What they decided: on, the next tier, or the default.
+    AclAction = "ls_out_acl_action",
+    /// Connections that were allowed are remembered.
+    Stateful = "ls_out_stateful",
     /// Destination IP addresses.
     PortSecIp = "ls_out_port_sec_ip",
     /// Destination MAC addresses, ports that are off.

@@ -7,8 +7,8 @@ use std::{
 
 use flowtable::{
     field::Field,
-    flow::{Match, Origin},
-    types::TableId,
+    flow::{Action, Match, Origin},
+    types::{Priority, TableId},
 };
 
 use super::{
@@ -17,8 +17,9 @@ use super::{
     rules::{Head, RuleSet},
 };
 use crate::{
-    actions, expr,
-    key::hash32,
+    actions,
+    expr::{self, Matches},
+    key::{DatapathKey, hash32},
     southbound::{LogicalFlow, Pipeline},
 };
 
@@ -52,18 +53,22 @@ fn lower(
         Ok(lowered) => (lowered, None),
         Err(reason) => (actions::Lowered::default(), Some(reason)),
     };
-    let actions = lowered.actions;
-    let matches = match expr::parse(&flow.matching).and_then(|expr| expr.to_matches(&ports)) {
+    let mut actions = lowered.actions;
+    let sets = |name: expr::SetName<'_>| context.set(name);
+    let parsed = expr::parse(&flow.matching).and_then(|expr| expr.with_sets(&sets));
+    let matches = match parsed.and_then(|expr| expr.to_matches_by_clause(&ports)) {
         Ok(matches) => matches,
-        Err(reason) if actions.is_empty() => {
+        Err(reason) if denies(&actions) => {
             error = Some(in_match(reason));
-            vec![Match::any()]
+            actions.clear();
+            vec![Matches::Any(vec![Match::any()])]
         }
         Err(reason) => return Err(in_match(reason)),
     };
     let origin =
         Arc::new(Origin { logical_flow: id, stage: flow.stage_name.clone(), object: flow.object.clone() });
-    if !matches.is_empty() {
+    let can_match = matches.iter().any(|matches| !matches.is_empty());
+    if can_match {
         lowered.groups.into_iter().for_each(|group| rules.group(group));
         for continuation in lowered.continuations {
             let head = Head {
@@ -76,17 +81,64 @@ fn lower(
             rules.add(head, continuation.actions);
         }
     }
-    for matching in matches {
-        let head = Head {
-            table,
-            priority: flow.priority,
-            matching: matching.with(Field::Metadata, flow.datapath.get().into()),
-            cookie: id,
-            origin: Arc::clone(&origin),
-        };
-        rules.add(head, actions.clone());
+    let place = Place { table, priority: flow.priority, datapath: flow.datapath, cookie: id, origin };
+    for (idx, matches) in matches.into_iter().enumerate() {
+        place.add(rules, matches, &actions, idx);
     }
     error.map_or(Ok(()), Err)
+}
+
+/// A packet ends here: nothing is done with it, or only its connection is marked and its
+/// sender told.
+fn denies(actions: &[Action]) -> bool {
+    actions.iter().all(|action| match action {
+        Action::Ct(ct) => ct.table.is_none(),
+        Action::Controller(_) | Action::Meter(_) => true,
+        Action::Clone(actions) => denies(actions),
+        _ => false,
+    })
+}
+
+/// Where the rules of a flow are.
+struct Place {
+    table: TableId,
+    priority: Priority,
+    datapath: DatapathKey,
+    cookie: u64,
+    origin: Arc<Origin>,
+}
+
+impl Place {
+    /// Adds the rules for some matches of the flow, those with number `idx`.
+    fn add(&self, rules: &mut RuleSet, matches: Matches, actions: &[Action], idx: usize) {
+        match matches {
+            Matches::Any(list) => {
+                list.into_iter().for_each(|matching| rules.add(self.head(matching), actions.to_vec()));
+            }
+            Matches::All { clauses, .. } if clauses.iter().any(Vec::is_empty) => {}
+            Matches::All { clauses, common } => {
+                let id = rules.conjunction(self.cookie, idx);
+                let n_clauses = clauses.len() as u8;
+                for (list, clause) in clauses.into_iter().zip(1..) {
+                    for matching in list {
+                        let part = Action::Conjunction { id, clause, n_clauses };
+                        rules.add(self.head(matching), vec![part]);
+                    }
+                }
+                rules.add(self.head(common.with(Field::ConjId, id.into())), actions.to_vec());
+            }
+        }
+    }
+
+    fn head(&self, matching: Match) -> Head {
+        Head {
+            table: self.table,
+            priority: self.priority,
+            matching: matching.with(Field::Metadata, self.datapath.get().into()),
+            cookie: self.cookie,
+            origin: Arc::clone(&self.origin),
+        }
+    }
 }
 
 fn actions_of(

@@ -15,7 +15,7 @@ const BASE: u32 = 0x00ff_0000;
 fn rate(service: Service) -> (u32, u32) {
     match service {
         Service::Arp | Service::Solicitation | Service::LearnArp | Service::LearnNd => (500, 250),
-        Service::Icmp4 | Service::Icmp6 | Service::TcpReset => (200, 100),
+        Service::Icmp4 | Service::Icmp6 | Service::TcpReset | Service::Reject => (200, 100),
         Service::DhcpV4 => (200, 200),
     }
 }
@@ -33,12 +33,20 @@ const FIRST: MeterId = match MeterId::new(BASE) {
     Err(_) => panic!("not a meter"),
 };
 
+/// The meter of what ACLs log: behind those of all services.
+pub(crate) const LOG: MeterId = match MeterId::new(BASE + 0x1000) {
+    Ok(id) => id,
+    Err(_) => panic!("not a meter"),
+};
+/// Packets per second that are logged, and how many may come at once.
+const LOG_RATE: (u32, u32) = (100, 50);
+
 /// All of them.
 pub(super) fn all() -> Vec<MeterConfig> {
-    let meter = |service: Service| {
-        let (rate, burst_size) = rate(service);
+    let meter = |id: MeterId, (rate, burst_size): (u32, u32)| {
         let bands = vec![BandConfig { kind: BandKind::Drop, rate, burst_size }];
-        MeterConfig { id: of(service), unit: MeterUnit::Pktps, burst: true, stats: true, bands }
+        MeterConfig { id, unit: MeterUnit::Pktps, burst: true, stats: true, bands }
     };
-    Service::ALL.iter().map(|(service, _)| meter(*service)).collect()
+    let services = Service::ALL.iter().map(|(service, _)| meter(of(*service), rate(*service)));
+    services.chain([meter(LOG, LOG_RATE)]).collect()
 }

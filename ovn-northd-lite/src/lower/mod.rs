@@ -46,6 +46,7 @@ use flowtable::{
 pub use neighbours::{Learned, neighbour_rules};
 
 use crate::{
+    expr::{self, Constant},
     key::DatapathKey,
     southbound::{PortBinding, Southbound},
 };
@@ -169,6 +170,15 @@ impl<'a> Context<'a> {
     /// Ports of a datapath.
     fn ports(&self, datapath: DatapathKey) -> &[(&'a str, &'a PortBinding)] {
         self.bindings.get(&datapath).map_or(&[], Vec::as_slice)
+    }
+
+    /// Members of a set.
+    fn set(&self, name: expr::SetName<'_>) -> Option<Vec<Constant>> {
+        let members = self.view.sets.get(&name.to_string())?;
+        Some(match name {
+            expr::SetName::Addresses(_) => members.iter().filter_map(|text| expr::constant(text)).collect(),
+            expr::SetName::Ports(_) => members.iter().cloned().map(Constant::Port).collect(),
+        })
     }
 
     /// Key of a port or group.

@@ -37,7 +37,8 @@ fn defaults(rules: &mut RuleSet) {
     add(REMOTE_OUTPUT, vec![Action::GotoTable(LOCAL_OUTPUT)]);
     add(LOCAL_OUTPUT, Vec::new());
     let clear = SCRATCH.into_iter().map(|field| set(field, 0));
-    add(CHECK_LOOPBACK, clear.chain([Action::GotoTable(LOG_EGRESS)]).collect());
+    // What ingress knows of the connection is of another zone.
+    add(CHECK_LOOPBACK, clear.chain([Action::CtClear, Action::GotoTable(LOG_EGRESS)]).collect());
     add(SAVE_INPORT, vec![Action::GotoTable(LOG_TO_PHYS)]);
     add(LOG_TO_PHYS, Vec::new());
     let forget = vec![set(Field::InPort, 0), Action::GotoTable(LOG_TO_PHYS)];

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -16,6 +16,7 @@ use flowtable::{
 };
 
 use super::{LowerError, Lowered, meters};
+use crate::key::hash32;
 
 /// Words of a match: index, mask, value.
 type Words = Vec<(u8, u64, u64)>;
@@ -25,6 +26,7 @@ type Words = Vec<(u8, u64, u64)>;
 pub(super) struct RuleSet {
     rules: BTreeMap<(TableId, Reverse<Priority>, Words), Rule>,
     groups: BTreeMap<GroupId, Group>,
+    conjunctions: BTreeSet<u32>,
     errors: Vec<LowerError>,
 }
 
@@ -63,11 +65,24 @@ impl RuleSet {
             Entry::Vacant(slot) => {
                 slot.insert(rule);
             }
+            // A match may be part of several conjunctions.
+            Entry::Occupied(mut slot) if is_part(&rule) && is_part(slot.get()) => {
+                slot.get_mut().actions.extend(rule.actions);
+            }
             Entry::Occupied(mut slot) if rule.actions.is_empty() && !slot.get().actions.is_empty() => {
                 slot.insert(rule);
             }
             Entry::Occupied(_) => {}
         }
+    }
+
+    /// A number for a conjunction of a flow: nobody else's, and the same each time.
+    pub(super) fn conjunction(&mut self, cookie: u64, idx: usize) -> u32 {
+        let mut id = hash32(&[cookie.to_be_bytes(), idx.to_be_bytes()].concat());
+        while id == 0 || !self.conjunctions.insert(id) {
+            id = id.wrapping_add(1);
+        }
+        id
     }
 
     /// Adds a rule that is no logical flow's; fields are matched whole.
@@ -124,6 +139,11 @@ impl RuleSet {
             errors: self.errors,
         }
     }
+}
+
+/// The rule is a way to satisfy clauses of conjunctions.
+fn is_part(rule: &Rule) -> bool {
+    !rule.actions.is_empty() && rule.actions.iter().all(|action| matches!(action, Action::Conjunction { .. }))
 }
 
 /// Priority 0.

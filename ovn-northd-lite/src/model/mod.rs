@@ -2,6 +2,7 @@
 //! in a user's text is found when one of these is made, at the API's edge; inside there
 //! is nothing left to refuse.
 
+mod acl;
 mod balancer;
 mod route;
 mod translation;
@@ -11,11 +12,12 @@ use std::{
     net::IpAddr,
 };
 
-use flowtable::types::{MacAddr, Priority};
+use flowtable::types::MacAddr;
 
 use crate::key::{DatapathKey, PortKey};
 
 pub use self::{
+    acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
     translation::{NatKind, NatRule},
@@ -31,6 +33,10 @@ pub struct Northbound {
     pub routers: BTreeMap<String, LogicalRouter>,
     /// Load balancers. They do nothing until a switch or router names them.
     pub load_balancers: BTreeMap<String, LoadBalancer>,
+    /// Address sets.
+    pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
+    /// Port groups.
+    pub port_groups: BTreeMap<String, PortGroup>,
 }
 
 /// An L2 network.
@@ -42,6 +48,8 @@ pub struct LogicalSwitch {
     pub ports: BTreeMap<String, SwitchPort>,
     /// Its ACLs.
     pub acls: BTreeMap<String, Acl>,
+    /// What becomes of packets that no ACL decides about.
+    pub default_policy: DefaultPolicy,
     /// Ids of the load balancers its workloads use.
     pub load_balancers: BTreeSet<String>,
 }
@@ -141,41 +149,4 @@ pub struct RouterPort {
     pub networks: Vec<IpNetwork>,
     /// Neither sends nor receives when false.
     pub enabled: bool,
-}
-
-/// An access rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acl {
-    /// Where it applies.
-    pub direction: AclDirection,
-    /// 0 to 32767.
-    pub priority: Priority,
-    /// Which packets, in the match language; see `crate::expr`.
-    pub matching: String,
-    /// Verdict.
-    pub action: AclAction,
-}
-
-/// Where an ACL applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AclDirection {
-    /// To what a port of the switch sends.
-    FromLport,
-    /// To what a port of the switch receives.
-    ToLport,
-}
-
-/// Verdict of an ACL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AclAction {
-    /// Allow.
-    Allow,
-    /// Allow, and the replies with it.
-    AllowRelated,
-    /// Allow this direction, untracked.
-    AllowStateless,
-    /// Drop.
-    Drop,
-    /// Drop and tell the sender.
-    Reject,
 }

@@ -2,15 +2,17 @@
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::Priority;
-use ovn_northd_lite::model::{Acl, AclAction, AclDirection};
+use ovn_northd_lite::model::{Acl, AclAction, AclDirection, AclLog, Severity};
 
 use crate::{
     compile::check_match,
-    resource::{FieldError, limits},
+    resource::{FieldError, Shown, limits},
 };
 
 /// Highest priority of an ACL, as in OVN.
 const MAX_ACL_PRIORITY: u32 = 32_767;
+/// Last tier of ACLs, as in OVN.
+const MAX_TIER: u8 = 3;
 
 pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
     use pb::acl::{Action, Direction};
@@ -22,23 +24,24 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
             return Err(FieldError::new("direction", reason));
         }
     };
-    let needs_tracking = |action: &str| {
-        let reason = format!(
-            "{action} needs connection tracking, which this version lacks; use allow-stateless or drop"
-        );
-        Err(FieldError::new("action", reason))
-    };
     let action = match Action::try_from(acl.action) {
         Ok(Action::Allow) => AclAction::Allow,
+        Ok(Action::AllowRelated) => AclAction::AllowRelated,
         Ok(Action::AllowStateless) => AclAction::AllowStateless,
         Ok(Action::Drop) => AclAction::Drop,
-        Ok(Action::AllowRelated) => return needs_tracking("allow-related"),
-        Ok(Action::Reject) => return needs_tracking("reject"),
+        Ok(Action::Reject) => AclAction::Reject,
+        Ok(Action::Pass) => AclAction::Pass,
         Ok(Action::Unspecified) | Err(_) => {
-            let reason = format!("{} is not an action; say allow, allow-stateless or drop", acl.action);
+            let reason = format!(
+                "{} is not an action; say allow, allow-related, allow-stateless, drop, reject or pass",
+                acl.action
+            );
             return Err(FieldError::new("action", reason));
         }
     };
+    let tier = u8::try_from(acl.tier).ok().filter(|tier| *tier <= MAX_TIER).ok_or_else(|| {
+        FieldError::new("tier", format!("{} is out of range; use 0 to {MAX_TIER}", acl.tier))
+    })?;
     let priority = u16::try_from(acl.priority)
         .ok()
         .filter(|_| acl.priority <= MAX_ACL_PRIORITY)
@@ -53,6 +56,40 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
         return Err(wrong_match(reason));
     }
     check_match(&acl.r#match).map_err(wrong_match)?;
-    Ok(Acl { direction, priority, matching: acl.r#match.clone(), action })
+    check_label(acl.label, action)?;
+    let matching = acl.r#match.clone();
+    Ok(Acl { direction, tier, priority, matching, action, label: acl.label, log: log(acl)? })
 }
 
+fn check_label(label: u32, action: AclAction) -> Result<(), FieldError> {
+    match action {
+        AclAction::Allow | AclAction::AllowRelated => Ok(()),
+        _ if label == 0 => Ok(()),
+        _ => {
+            let reason = "only connections that are allowed are remembered with a label; leave it 0";
+            Err(FieldError::new("label", reason))
+        }
+    }
+}
+
+fn log(acl: &pb::Acl) -> Result<Option<AclLog>, FieldError> {
+    use pb::acl::Severity as Wire;
+    let severity = match Wire::try_from(acl.severity) {
+        Ok(Wire::Debug) => Severity::Debug,
+        Ok(Wire::Unspecified | Wire::Info) => Severity::Info,
+        Ok(Wire::Notice) => Severity::Notice,
+        Ok(Wire::Warning) => Severity::Warning,
+        Ok(Wire::Alert) => Severity::Alert,
+        Err(_) => {
+            let reason = format!("{} is not a severity; say debug to alert", acl.severity);
+            return Err(FieldError::new("severity", reason));
+        }
+    };
+    let name = &acl.log_name;
+    if name.len() > limits::MAX_LOG_NAME_LEN || name.chars().any(char::is_control) {
+        let reason =
+            format!("{} is no name for a log; use up to {} bytes", Shown(name), limits::MAX_LOG_NAME_LEN);
+        return Err(FieldError::new("log_name", reason));
+    }
+    Ok(acl.log.then(|| AclLog { name: name.clone(), severity }))
+}

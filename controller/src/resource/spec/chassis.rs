@@ -25,4 +25,3 @@ pub(super) fn parse(chassis: &pb::Chassis) -> Result<ChassisSpec, FieldError> {
     }
     Ok(ChassisSpec { hostname, encap_ip })
 }
-

@@ -2,16 +2,21 @@
 //! write (keys, bindings) is cut off here.
 
 mod acl;
+mod address_set;
 mod chassis;
+mod port_group;
 mod router;
 mod router_port;
 mod switch_port;
 
-use ferroflow_proto::northbound::resource::Spec as Wire;
-use ovn_northd_lite::model::Acl;
+use std::collections::BTreeSet;
+
+use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use ovn_northd_lite::model::{Acl, DefaultPolicy, SetMember};
 
 pub use self::{
     chassis::ChassisSpec,
+    port_group::PortGroupSpec,
     router::RouterSpec,
     router_port::RouterPortSpec,
     switch_port::{Attachment, SwitchPortSpec},
@@ -21,8 +26,8 @@ use super::{FieldError, Kind, Name};
 /// What a resource is, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
-    /// A switch.
-    Switch,
+    /// A switch, with what becomes of packets that no ACL decides about.
+    Switch(DefaultPolicy),
     /// A port of a switch.
     SwitchPort(SwitchPortSpec),
     /// A router.
@@ -33,6 +38,10 @@ pub enum Spec {
     Acl(Acl),
     /// A host.
     Chassis(ChassisSpec),
+    /// An address set.
+    AddressSet(BTreeSet<SetMember>),
+    /// A port group.
+    PortGroup(PortGroupSpec),
 }
 
 /// Parses the spec of a resource with this name.
@@ -41,12 +50,20 @@ pub enum Spec {
 /// [`FieldError`] names the field.
 pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> {
     match (name.kind(), wire) {
-        (Kind::Switch, Some(Wire::LogicalSwitch(_))) => Ok(Spec::Switch),
-        (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => switch_port::parse(port).map(Spec::SwitchPort),
+        (Kind::Switch, Some(Wire::LogicalSwitch(switch))) => {
+            default_policy(switch.default_policy).map(Spec::Switch)
+        }
+        (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => {
+            switch_port::parse(port).map(Spec::SwitchPort)
+        }
         (Kind::Router, Some(Wire::LogicalRouter(router))) => router::parse(name, router).map(Spec::Router),
-        (Kind::RouterPort, Some(Wire::LogicalRouterPort(port))) => router_port::parse(port).map(Spec::RouterPort),
+        (Kind::RouterPort, Some(Wire::LogicalRouterPort(port))) => {
+            router_port::parse(port).map(Spec::RouterPort)
+        }
         (Kind::Acl, Some(Wire::Acl(acl))) => acl::parse(acl).map(Spec::Acl),
         (Kind::Chassis, Some(Wire::Chassis(chassis))) => chassis::parse(chassis).map(Spec::Chassis),
+        (Kind::AddressSet, Some(Wire::AddressSet(set))) => address_set::parse(set).map(Spec::AddressSet),
+        (Kind::PortGroup, Some(Wire::PortGroup(group))) => port_group::parse(group).map(Spec::PortGroup),
         (kind, found) => {
             let found = found.map_or("none", |wire| kind_of(wire).spec_field());
             let reason = format!("{name} needs `{}`, not {found}", kind.spec_field());
@@ -63,6 +80,8 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::LogicalRouterPort(_) => Kind::RouterPort,
         Wire::Acl(_) => Kind::Acl,
         Wire::Chassis(_) => Kind::Chassis,
+        Wire::AddressSet(_) => Kind::AddressSet,
+        Wire::PortGroup(_) => Kind::PortGroup,
     }
 }
 
@@ -77,7 +96,7 @@ pub fn strip(wire: &mut Wire) {
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
         Wire::LogicalRouterPort(port) => port.tunnel_key = 0,
-        Wire::Acl(_) => {}
+        Wire::Acl(_) | Wire::AddressSet(_) | Wire::PortGroup(_) => {}
         Wire::Chassis(chassis) => {
             chassis.connected = false;
             chassis.applied_revision = 0;
@@ -105,4 +124,15 @@ pub(super) fn check_count(field: &str, n: usize, max: usize) -> Result<(), Field
         return Err(FieldError::new(field, format!("{n} entries are too many; keep to {max}")));
     }
     Ok(())
+}
+
+fn default_policy(policy: i32) -> Result<DefaultPolicy, FieldError> {
+    match pb::DefaultPolicy::try_from(policy) {
+        Ok(pb::DefaultPolicy::Unspecified) => Ok(DefaultPolicy::Allow),
+        Ok(pb::DefaultPolicy::Drop) => Ok(DefaultPolicy::Drop),
+        Err(_) => {
+            let reason = format!("{policy} is not a default; say drop, or leave it out to allow");
+            Err(FieldError::new("default_policy", reason))
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Routers and their static routes.
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::StaticRoute;
+use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, StaticRoute};
 
 use super::{check_count, router_port::router_port_name};
 use crate::resource::{FieldError, Name, address, limits};
@@ -40,6 +40,6 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
         }
         Some(port.id().to_owned())
     };
-    Ok(StaticRoute { prefix, next_hop, output_port })
+    let target = RouteTarget::Via(NextHop { ip: next_hop, output_port });
+    Ok(StaticRoute { prefix, by: RouteMatch::Destination, target })
 }
-

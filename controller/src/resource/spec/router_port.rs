@@ -40,4 +40,3 @@ pub(super) fn router_port_name(field: impl Into<String>, text: &str) -> Result<N
         }
     }
 }
-

@@ -73,4 +73,3 @@ fn router_side(port: &pb::LogicalSwitchPort) -> Result<Name, FieldError> {
     }
     router_port_name("router_port", &port.router_port)
 }
-
