@@ -12,6 +12,7 @@ use crate::{
     agent,
     cli::RunOptions,
     host::{Host, Identity, Lab, Mode, SharedHost},
+    responder,
     service::{self, Socket},
     state::StateDir,
     underlay,
@@ -42,7 +43,15 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
     let claims = host.claims();
+    let (punts, answers) = (host.dataplane().punts(), host.answers_packets());
     let host = SharedHost::new(host);
+    if answers {
+        let host = host.downgrade();
+        std::thread::Builder::new()
+            .name("responder".to_owned())
+            .spawn(move || responder::run(&host, &punts))
+            .context("cannot start the responder's thread")?;
+    }
     if let Some(controller) = controller {
         tokio::spawn(agent::run(host.clone(), controller, claims));
     }

@@ -8,12 +8,13 @@
 //! 3. [`agent`] acknowledges the revision, with what could not be realised.
 //!
 //! Beside it: [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
-//! outlives the process, [`service`] answers `vswitchctl`, [`doctor`] says what the host
+//! outlives the process, [`responder`] answers packets of the logical network, [`service`] answers `vswitchctl`, [`doctor`] says what the host
 //! can do.
 //!
 //! # Threads and shared state
-//! The workers are the dataplane's; they see snapshots only. Everything else is tasks of
-//! one runtime which borrow the one [`host::Host`] in turn through [`host::SharedHost`].
+//! The workers are the dataplane's; they see snapshots only. The responder has a thread of
+//! its own, since it waits for the workers' packets. Everything else is tasks of
+//! one runtime. Both borrow the one [`host::Host`] in turn through [`host::SharedHost`].
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod cli;
 pub mod daemon;
 pub mod doctor;
 pub mod host;
+pub mod responder;
 pub mod service;
 pub mod state;
 pub mod underlay;

@@ -7,6 +7,7 @@
 
 mod handmade;
 mod lab;
+mod neighbours;
 mod ports;
 mod rules;
 mod view;
@@ -14,7 +15,7 @@ mod view;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 
 pub use handmade::{ChangeError, Verb, WrittenChange};
 pub use lab::{Injected, Lab, LabError, Sent};
+pub use neighbours::Neighbour;
 pub use ports::{Port, PortError};
 
 use crate::{
@@ -102,6 +104,7 @@ pub struct Host {
     tables: Arc<Tables>,
     epoch: Epoch,
     view: Southbound,
+    neighbours: neighbours::Neighbours,
     last_view: LastView,
     /// `None`: nothing is kept.
     journal: Option<ViewJournal>,
@@ -147,6 +150,7 @@ impl Host {
             tables: Arc::default(),
             epoch: Epoch::ZERO,
             view: Southbound::default(),
+            neighbours: neighbours::Neighbours::default(),
             last_view: LastView::default(),
             journal,
             unsaved: None,
@@ -180,6 +184,11 @@ impl Host {
             encap_ip: endpoint.as_ref().map(|(_, ip)| ip.to_string()).unwrap_or_default(),
             incarnation: self.incarnation,
         }
+    }
+
+    /// The responder is for this host: its rules are the logical network's.
+    pub fn answers_packets(&self) -> bool {
+        !self.is_handmade
     }
 
     /// Logical ports on this host, as they change.
@@ -340,7 +349,25 @@ impl Host {
 #[derive(Clone)]
 pub struct SharedHost(Arc<Mutex<Host>>);
 
+/// The host, without keeping it: for whoever ends with it.
+#[derive(Clone)]
+pub struct WeakHost(Weak<Mutex<Host>>);
+
+impl WeakHost {
+    /// Does something with the host, waiting for it in this thread; `None`: it is gone.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Host) -> T) -> Option<T> {
+        let host = self.0.upgrade()?;
+        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(act(&mut host))
+    }
+}
+
 impl SharedHost {
+    /// The host, without keeping it.
+    pub fn downgrade(&self) -> WeakHost {
+        WeakHost(Arc::downgrade(&self.0))
+    }
+
     /// Shares a host.
     pub fn new(host: Host) -> Self {
         Self(Arc::new(Mutex::new(host)))
