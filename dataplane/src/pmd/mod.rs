@@ -79,16 +79,18 @@ impl Worker {
         jobs: Receiver<Job>,
     ) -> Self {
         let pool = Pool::new(config.n_frames);
+        let conntrack = Arc::clone(fabric.conntrack());
+        let switch = match config.seed {
+            Some(seed) => Switch::with_seed(config.switch, seed),
+            None => Switch::new(config.switch),
+        };
         Self {
             snapshot: Cache::new(Arc::clone(fabric.snapshot())),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
             jobs,
-            switch: match config.seed {
-                Some(seed) => Switch::with_seed(config.switch, seed),
-                None => Switch::new(config.switch),
-            },
+            switch: switch.with_conntrack(conntrack),
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
