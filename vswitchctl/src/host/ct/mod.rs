@@ -58,7 +58,7 @@ pub struct Dump {
 #[command(after_help = FILTER_HELP)]
 pub struct Flush {
     /// Which: `zone=1,tcp,src=10.0.0.1`
-    #[arg(value_name = "FILTER", required_unless_present = "all")]
+    #[arg(value_name = "FILTER")]
     filter: Vec<String>,
     /// All of them
     #[arg(long, conflicts_with = "filter")]
@@ -78,6 +78,9 @@ impl Command {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
             Self::Dump(Dump { filter }) => dump(session, filter.join(",")).await,
+            Self::Flush(Flush { filter, all }) if filter.is_empty() && !all => {
+                Err(CtlError::Usage("say which connections to forget, or --all".into()))
+            }
             Self::Flush(Flush { filter, .. }) => flush(session, filter.join(",")).await,
             Self::Stats => stats::show(session).await,
             Self::Top(Top { max }) => top(session, max).await,
