@@ -60,6 +60,8 @@ drop_reasons! {
     CtLimit = "ct-limit", "The zone or the input port has as many connections as it may have.";
     CtNatExhausted = "ct-nat-exhausted", "No free translation is left for a new connection.";
     RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
+    ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f), and NORMAL does not forward those.";
+    NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }
 

@@ -298,6 +298,9 @@ fields! {
     /// Type of the first ND link-layer address option.
     NdOptionsType = "nd_options_type": nd_options_type, 0, 8, Decimal, Nd, xw;
 
+    /// Bytes of the frame.
+    FrameLen = "frame_len": frame_len, 0, 16, Decimal, None, ro;
+
     /// Connection state.
     CtState = "ct_state": ct_state, 0, 16, CtState, None, ro;
     /// Connection zone.
@@ -663,7 +666,10 @@ impl SubField {
 impl fmt::Display for SubField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, start, n_bits } = *self;
-        if start == 0 && n_bits == field.info().n_bits {
+        if (field, start, n_bits) == (Field::InPort, 0, 32) {
+            // `in_port[]` has 16 bits.
+            write!(f, "in_port_oxm[]")
+        } else if start == 0 && n_bits == field.info().n_bits {
             write!(f, "{field}[]")
         } else if n_bits == 1 {
             write!(f, "{field}[{start}]")

@@ -98,8 +98,8 @@ pub struct FlowKey {
     pub arp_sha: [u8; 6],
     /// ARP target hardware address, or ND target link-layer address.
     pub arp_tha: [u8; 6],
-    /// Unused; zero.
-    pub pad0: [u8; 2],
+    /// Bytes of the frame, Ethernet header included; the switch fills it in.
+    pub frame_len: U16,
     /// ND target address.
     pub nd_target: U128,
     /// ND reserved field (R, S, O flags).

@@ -56,6 +56,7 @@ pub mod conntrack;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;
+pub mod fdb;
 pub mod field;
 pub mod flow;
 pub mod group;

@@ -13,6 +13,7 @@ use super::{
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
 };
 use crate::{
+    fdb::Dependencies,
     flow::Rule,
     key::{FlowKey, FlowMask, N_WORDS},
     pipeline::{Tally, Translation},
@@ -60,6 +61,8 @@ pub(crate) struct Megaflow {
     pushed: (u64, u64),
     rules: Vec<Arc<Rule>>,
     tally: Tally,
+    /// What must not have changed, besides the epoch.
+    rests_on: Dependencies,
     /// Masked words of the key beyond those in its [`SlotKey`].
     more_words: Box<[u64]>,
     hash: u32,
@@ -135,6 +138,9 @@ pub struct MegaflowDump {
     pub epoch: Epoch,
     /// When it last carried a packet.
     pub last_used: Timestamp,
+    /// A station that it forwards to or learned has moved or gone since: it is translated
+    /// again before it is used.
+    pub is_stale: bool,
 }
 
 /// What a port has in the table.
@@ -268,12 +274,19 @@ impl Megaflows {
         }
     }
 
-    /// The entry is there and of this epoch.
+    /// The entry is there, of this epoch, and rests on nothing that has changed.
     #[inline]
     pub(crate) fn is_current(&self, handle: Handle, epoch: Epoch) -> bool {
         let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
         let same = self.keys.get(handle.slot as usize).is_some_and(|key| key.generation == handle.generation);
-        same && entry.is_some_and(|entry| entry.epoch == epoch)
+        same && entry.is_some_and(|entry| entry.epoch == epoch && entry.rests_on.hold())
+    }
+
+    /// The entry is there, and rests on nothing that has changed, of whatever epoch it is.
+    #[inline]
+    pub(crate) fn holds(&self, handle: Handle) -> bool {
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        self.is_present(handle) && entry.is_some_and(|entry| entry.rests_on.hold())
     }
 
     /// The entry is there, of whatever epoch.
@@ -312,6 +325,7 @@ impl Megaflows {
             pushed: (0, 0),
             rules: new.translation.rules,
             tally: new.translation.tally,
+            rests_on: new.translation.rests_on,
             more_words: words.get(N_INLINE..).unwrap_or_default().into(),
             hash,
             queue: Links { before: NIL, after: NIL, joined: new.now },
@@ -335,6 +349,7 @@ impl Megaflows {
             entry.program = shape.share(new.translation.program);
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
+            entry.rests_on = new.translation.rests_on;
             entry.epoch = new.epoch;
             return handle;
         }
@@ -386,6 +401,7 @@ impl Megaflows {
             n_bytes: entry.n_bytes,
             epoch: entry.epoch,
             last_used: entry.last_used,
+            is_stale: !entry.rests_on.hold(),
         })
     }
 

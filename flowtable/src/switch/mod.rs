@@ -11,13 +11,17 @@
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
 mod books;
+mod continuations;
 #[cfg(test)]
 mod ct_tests;
 mod flow_hash;
+mod injected;
+mod lessons;
 mod metered;
 mod punts;
 mod recirculate;
 mod run;
+mod samples;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -28,10 +32,16 @@ use std::{
     sync::Arc,
 };
 
-use self::{books::Books, punts::Punts, recirculate::FrozenIds};
+use self::{books::Books, lessons::Lessons, punts::Punts, recirculate::FrozenIds, samples::Samples};
 pub use self::{
+    continuations::{
+        CONTINUATION_LIFE, ContinuationCounters, ContinuationId, MAX_CONTINUATIONS, MAX_PORT_CONTINUATIONS,
+    },
+    injected::InjectError,
+    lessons::{LearnCounters, MAX_LEARNED, MAX_PORT_LEARNED},
     punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
     run::Sink,
+    samples::{MAX_PORT_SAMPLES, MAX_SAMPLES, SampleCounters, Sampled},
 };
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
@@ -80,6 +90,8 @@ pub struct Switch {
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
+    lessons: Lessons,
+    samples: Samples,
     frozen_ids: FrozenIds,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
@@ -94,7 +106,7 @@ struct Lanes {
     hashed: [bool; MAX_BATCH],
     hashes: [u64; MAX_BATCH],
     lookups: [Lookup; MAX_BATCH],
-    /// The entry that was found was of the current epoch.
+    /// The entry that was found was up to date.
     current: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
@@ -172,7 +184,9 @@ impl Switch {
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
-            punts: Punts::default(),
+            punts: Punts::new(seed),
+            lessons: Lessons::default(),
+            samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
             conntrack: None,
             seed,
@@ -232,6 +246,7 @@ impl Switch {
             if moment.partial_checksums && !moment.is_uplink() && parsed.is_ok() {
                 offload::detect_partial(packet);
             }
+            key.frame_len.set(packet.len().min(usize::from(u16::MAX)) as u16);
             lanes.ports[idx] = packet.in_port;
             lanes.lookups[idx] = parsed.map_or_else(Lookup::Dropped, |()| Lookup::Unknown);
         }
@@ -287,7 +302,8 @@ impl Switch {
         }
     }
 
-    /// Notes which of the entries found are of the current epoch.
+    /// Notes which of the entries found are of the current epoch, and rest on nothing that has
+    /// changed since.
     fn check_epochs(&mut self, moment: &Moment<'_>, n: usize) {
         let (lanes, epoch) = (&mut *self.lanes, moment.snapshot.epoch);
         for idx in 0..n {

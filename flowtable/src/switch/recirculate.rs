@@ -7,7 +7,7 @@ use super::{
     Moment, Sink, Switch,
     flow_hash::flow_hash,
     metered::Verdicts,
-    run::{copy, send},
+    run::{Sender, copy, send},
 };
 use crate::{
     cache::{Handle, Remembered},
@@ -108,10 +108,10 @@ struct Seen {
 }
 
 /// A packet at the beginning of a pass.
-struct Rider<B> {
-    packet: Packet<B>,
-    key: FlowKey,
-    depth: usize,
+pub(super) struct Rider<B> {
+    pub(super) packet: Packet<B>,
+    pub(super) key: FlowKey,
+    pub(super) depth: usize,
 }
 
 impl Switch {
@@ -124,10 +124,21 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) {
-        let n_bytes = self.lanes.lens[idx];
+        let rider = Rider { packet, key: self.lanes.keys[idx], depth: 1 };
+        self.carry_rider(moment, program, rider, self.lanes.lens[idx], sink);
+    }
+
+    /// Does with a packet what any program says, and enters what became of it.
+    pub(super) fn carry_rider<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        program: &Program,
+        rider: Rider<B>,
+        n_bytes: u64,
+        sink: &mut S,
+    ) {
         self.books.received(n_bytes);
         let mut fate = Fate::default();
-        let rider = Rider { packet, key: self.lanes.keys[idx], depth: 1 };
         self.ride(moment, program, rider, sink, &mut fate);
         match fate.failure {
             Some(failure) if fate.sent => {
@@ -155,9 +166,12 @@ impl Switch {
         fate: &mut Fate,
     ) {
         let Rider { packet, key, depth } = rider;
+        self.teach(moment, &program.effects, packet.in_port);
         let steps = &program.meters[..];
         let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
+        let passes = |step| verdicts.as_ref().is_none_or(|verdicts| verdicts.passes(step));
+        self.samples.show(&program.samples, &packet, passes);
         let mut emits = program.emits.iter().enumerate();
         // The last one that something becomes of takes the packet itself.
         let last = emits.rposition(|(idx, emit)| emit.leaves() && n_levels(idx).is_ok());
@@ -208,7 +222,8 @@ impl Switch {
     ) {
         let Some((pass, next)) = emit.ct.as_ref().and_then(|pass| Some((pass, pass.next.as_ref()?))) else {
             let hash = if emit.tunnel.is_some() { flow_hash(&rider.key) } else { 0 };
-            match send(rider.packet, emit, (hash, n_levels), &mut self.punts, sink) {
+            let sender = Sender { key: &rider.key, hash, now: moment.now };
+            match send(rider.packet, emit, (sender, n_levels), &mut self.punts, sink) {
                 Ok(()) => fate.sent = true,
                 Err(reason) => self.fail(fate, Failure::of(reason)),
             }
@@ -249,6 +264,7 @@ impl Switch {
         }
         let mut frame = FlowKey::zero();
         parse(packet, &mut frame)?;
+        frame.frame_len.set(packet.len().min(usize::from(u16::MAX)) as u16);
         let mut key = next.thaw(key, &frame, pass.recirc_id);
         if next.knows_connection() {
             pipeline::set_connection(&mut key, request.zone, &verdict);

@@ -2,11 +2,16 @@
 
 use std::{ops::Range, sync::Arc, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts};
+use super::{
+    Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts,
+    samples::Samples,
+};
 use crate::{
     cache::Handle,
     drop::DropReason,
-    execute, offload,
+    execute,
+    key::FlowKey,
+    offload,
     packet::{FrameBuf, Packet},
     pipeline::{self, NoTrace, Translation},
     program::{Emit, Program},
@@ -25,6 +30,24 @@ pub trait Sink<B> {
     fn release(&mut self, packet: Packet<B>);
 }
 
+/// Where a switch enters what becomes of packets, and where those go that do not leave by a
+/// port.
+pub(super) struct Ends<'a> {
+    pub(super) books: &'a mut Books,
+    pub(super) punts: &'a mut Punts,
+    pub(super) samples: &'a mut Samples,
+}
+
+/// What sending a copy needs to know besides the copy.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    /// The packet's key as it was received.
+    pub(super) key: &'a FlowKey,
+    /// Of its flow; only tunnels need it.
+    pub(super) hash: u32,
+    pub(super) now: Timestamp,
+}
+
 impl Switch {
     /// Last pass, in the order of arrival.
     pub(super) fn run_all<B: FrameBuf, S: Sink<B>>(
@@ -38,7 +61,7 @@ impl Switch {
         while idx < n {
             idx += match self.lanes.lookups[idx] {
                 Lookup::Session(handle) | Lookup::Megaflow(handle)
-                    if self.lanes.current[idx] && self.megaflows.is_present(handle) =>
+                    if self.lanes.current[idx] && self.megaflows.holds(handle) =>
                 {
                     self.run_group(moment, handle, idx..n, &mut packets, sink)
                 }
@@ -73,29 +96,31 @@ impl Switch {
             self.frozen_ids.number(&mut translation.program);
             return self.run_once(moment, &translation, range.start, packets, sink);
         };
-        if entry.program.is_tracked() {
+        if entry.program.is_tracked() || !entry.program.effects.is_empty() {
             let program = Arc::clone(&entry.program);
-            return self.run_tracked(moment, handle, &program, range.start, packets, sink);
+            return self.run_alone(moment, handle, &program, range.start, packets, sink);
         }
-        let (lanes, books, punts) = (&*self.lanes, &mut self.books, &mut self.punts);
+        let lanes = &*self.lanes;
+        let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };
         let rest = &lanes.lookups[range.start + 1..range.end];
         let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
         let (mut n_bytes, mut row) = (0, entry.drop_row);
         for (idx, packet) in range.zip(packets.take(n_group)) {
-            books.found(lanes.lookups[idx]);
+            ends.books.found(lanes.lookups[idx]);
             if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
                 self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
             }
             n_bytes += packet.len() as u64;
-            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), (books, punts), sink);
+            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), &mut ends, sink);
         }
         entry.drop_row = row;
         entry.count(moment.now, n_group as u64, n_bytes);
         n_group
     }
 
-    /// Runs one packet whose entry sends it through the connection tracker.
-    fn run_tracked<B: FrameBuf, S: Sink<B>>(
+    /// Runs one packet whose entry sends it through the connection tracker, or that changes what
+    /// the packets behind it find.
+    fn run_alone<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
         handle: Handle,
@@ -112,7 +137,7 @@ impl Switch {
                 self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
             }
         }
-        packets.take(1).for_each(|packet| self.carry_through(moment, program, idx, packet, sink));
+        packets.take(1).for_each(|packet| self.carry_alone(moment, program, idx, packet, sink));
         1
     }
 
@@ -130,14 +155,26 @@ impl Switch {
             let n_bytes = packet.len() as u64;
             translation.tally.credit(&translation.rules, 1, n_bytes, moment.now);
             self.books.found(Lookup::Unknown);
-            if translation.program.is_tracked() {
-                self.carry_through(moment, &translation.program, idx, packet, sink);
-            } else {
-                let ends = (&mut self.books, &mut self.punts);
-                carry_out(&translation.program, (&self.lanes, idx), packet, (moment.now, 0), ends, sink);
-            }
+            self.carry_alone(moment, &translation.program, idx, packet, sink);
         }
         1
+    }
+
+    /// Carries out any program on one packet.
+    fn carry_alone<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        program: &Program,
+        idx: usize,
+        packet: Packet<B>,
+        sink: &mut S,
+    ) {
+        if program.is_tracked() {
+            return self.carry_through(moment, program, idx, packet, sink);
+        }
+        self.teach(moment, &program.effects, packet.in_port);
+        let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };
+        carry_out(program, (&self.lanes, idx), packet, (moment.now, 0), &mut ends, sink);
     }
 }
 
@@ -149,15 +186,19 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     (lanes, idx): (&Lanes, usize),
     packet: Packet<B>,
     (now, row): (Timestamp, usize),
-    (books, punts): (&mut Books, &mut Punts),
+    ends: &mut Ends<'_>,
     sink: &mut S,
 ) -> usize {
-    let n_bytes = lanes.lens[idx];
-    books.received(n_bytes);
+    let (n_bytes, key) = (lanes.lens[idx], &lanes.keys[idx]);
+    ends.books.received(n_bytes);
     if !program.meters.is_empty() {
-        let hash = flow_hash(&lanes.keys[idx]);
-        return metered::carry_out(program, packet, hash, (now, n_bytes, row), (books, punts), sink);
+        let sender = Sender { key, hash: flow_hash(key), now };
+        return metered::carry_out(program, packet, sender, (n_bytes, row), ends, sink);
     }
+    if !program.samples.is_empty() {
+        ends.samples.show(&program.samples, &packet, |_| true);
+    }
+    let Ends { books, punts, .. } = ends;
     let Some((last, others)) = program.emits.split_last() else {
         sink.release(packet);
         let cause = program.drop.as_ref();
@@ -165,15 +206,15 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
         return books.dropped(row, reason, cause.and_then(|cause| cause.rule.as_ref()), n_bytes);
     };
     let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
-    let hash = if tunnelled { flow_hash(&lanes.keys[idx]) } else { 0 };
+    let sender = Sender { key, hash: if tunnelled { flow_hash(key) } else { 0 }, now };
     let mut sent = false;
     for emit in others {
-        match copy(&packet, sink).and_then(|copy| send(copy, emit, (hash, 0), punts, sink)) {
+        match copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, 0), punts, sink)) {
             Ok(()) => sent = true,
             Err(reason) => books.failed_copy(reason),
         }
     }
-    match send(packet, last, (hash, 0), punts, sink) {
+    match send(packet, last, (sender, 0), punts, sink) {
         Ok(()) => books.forwarded(),
         Err(reason) if sent => {
             books.failed_copy(reason);
@@ -202,17 +243,17 @@ pub(super) fn copy<B: FrameBuf, S: Sink<B>>(
 pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     mut packet: Packet<B>,
     emit: &Emit,
-    (hash, n_levels): (u32, u8),
+    (sender, n_levels): (Sender<'_>, u8),
     punts: &mut Punts,
     sink: &mut S,
 ) -> Result<(), DropReason> {
     let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
-    let applied = execute::apply_remarked(&mut packet, emit, hash, n_levels);
+    let applied = execute::apply_remarked(&mut packet, emit, sender.hash, n_levels);
     let result = applied.and_then(|()| match punt {
         // A frame for the controller has no device behind it that completes checksums.
         Some(punt) => {
             offload::complete(&mut packet);
-            punts.add(&packet, punt)
+            punts.add(&packet, punt, sender)
         }
         None => Ok(()),
     });

@@ -7,6 +7,7 @@ use super::{
     check::check_rule,
     error::RuleError,
     group_change::GroupChange,
+    learn::{LearnerKey, Learners},
     life::{Removed, RemovedReason},
     meter_change::MeterChange,
     reference::{Reference, refers_to},
@@ -153,12 +154,14 @@ pub(super) struct Refusal {
 pub(super) struct Transaction {
     pub(super) next: Tables,
     pub(super) now: Timestamp,
+    /// Learners that may be gone.
+    pub(super) orphaned: Vec<LearnerKey>,
     removed: Vec<Removed>,
 }
 
 impl Transaction {
     pub(super) fn new(tables: &Tables, now: Timestamp) -> Self {
-        Self { next: tables.clone(), now, removed: Vec::new() }
+        Self { next: tables.clone(), now, orphaned: Vec::new(), removed: Vec::new() }
     }
 
     pub(super) fn finish(mut self) -> Commit {
@@ -194,12 +197,15 @@ impl Transaction {
                 let gone: Vec<_> = self.next.rules().filter(told).cloned().collect();
                 gone.iter().for_each(|rule| self.take(rule, RemovedReason::Delete));
                 self.next.tables.clear();
+                self.next.learners = Learners::default();
+                self.orphaned.clear();
                 self.next.n_mortal = 0;
             }
             Change::Group(change) => self.change_group(change)?,
             Change::Meter(change) => self.change_meter(change)?,
             Change::Table(table, settings) => self.change_table(table, settings)?,
         }
+        self.take_learned();
         Ok(())
     }
 
@@ -221,13 +227,15 @@ impl Transaction {
         self.put(Rule { life: RuleLife { born: self.now, ..rule.life }, stats, ..rule })
     }
 
-    fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
+    pub(super) fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
         if let Err(reason) = check_rule(&rule).and_then(|()| self.check_references(&rule.actions)) {
             return Err(Refusal { what: rule.to_string(), reason });
         }
-        self.next.n_mortal += usize::from(rule.life.is_mortal());
-        let old = self.next.table_mut(rule.table).insert(Arc::new(rule));
-        self.next.n_mortal -= usize::from(old.is_some_and(|old| old.life.is_mortal()));
+        self.next.n_mortal += usize::from(rule.is_mortal());
+        let rule = Arc::new(rule);
+        let old = self.next.table_mut(rule.table).insert(Arc::clone(&rule));
+        self.next.n_mortal -= usize::from(old.as_ref().is_some_and(|old| old.is_mortal()));
+        self.enrol(&rule, old.as_deref());
         Ok(())
     }
 
@@ -236,7 +244,8 @@ impl Transaction {
         let Some(rule) = self.next.table_mut(rule.table).remove(rule.priority, &rule.matching) else {
             return;
         };
-        self.next.n_mortal -= usize::from(rule.life.is_mortal());
+        self.next.n_mortal -= usize::from(rule.is_mortal());
+        self.dismiss(&rule);
         if rule.life.flags.has(RuleFlags::SEND_FLOW_REM) {
             self.removed.push(Removed { rule, reason, at: self.now });
         }
@@ -263,6 +272,6 @@ impl Transaction {
 }
 
 /// A new version of a rule that shares its statistics.
-fn with_actions(rule: &Rule, actions: Vec<Action>) -> Rule {
+pub(super) fn with_actions(rule: &Rule, actions: Vec<Action>) -> Rule {
     Rule { actions, ..rule.clone() }
 }

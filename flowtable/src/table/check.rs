@@ -100,7 +100,7 @@ static FIELDS_OF_WORD: LazyLock<Vec<Vec<(Field, u64)>>> = LazyLock::new(|| {
 });
 
 /// Walks a list of actions, with what is known of the packet at each of them.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     table: TableId,
     /// What the match requires and the actions so far have made of it, as far as
     /// prerequisites depend on it; `None`: nothing is required.
@@ -184,6 +184,11 @@ impl Checker<'_> {
             Action::DecTtl | Action::DecTtlOrTell(_) => self.needs("dec_ttl", Prerequisites::Ip),
             Action::Ct(ct) => self.ct(ct, depth),
             Action::CtClear => Ok(()),
+            Action::Learn(learn) => self.learn(learn),
+            Action::FinTimeout { .. } => self.needs("fin_timeout", Prerequisites::Tcp),
+            Action::CheckPktLarger { dst, .. } => self.writable_bit(*dst),
+            Action::Sample(sample) if sample.probability == 0 => Err(RuleError::NoProbability),
+            Action::Sample(_) => Ok(()),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan => {
                 self.pop_vlan();
@@ -230,7 +235,7 @@ impl Checker<'_> {
         }
     }
 
-    fn readable(&self, sub: SubField) -> Result<(), RuleError> {
+    pub(super) fn readable(&self, sub: SubField) -> Result<(), RuleError> {
         SubField::new(sub.field, sub.start, sub.n_bits).ok_or(RuleError::WrongSubField { sub })?;
         self.has_prerequisites(sub.field)
     }
@@ -244,11 +249,25 @@ impl Checker<'_> {
         self.state.as_ref().is_none_or(|state| state.satisfies(needs))
     }
 
-    fn writable(&self, field: Field) -> Result<(), RuleError> {
+    pub(super) fn writable(&self, field: Field) -> Result<(), RuleError> {
         if !field.info().writable {
             return Err(RuleError::NotWritable { field });
         }
         self.has_prerequisites(field)
+    }
+
+    /// A bit for an answer.
+    pub(super) fn writable_bit(&self, dst: SubField) -> Result<(), RuleError> {
+        self.readable(dst)?;
+        if dst.n_bits != 1 {
+            return Err(RuleError::NotOneBit { dst });
+        }
+        self.writable(dst.field)
+    }
+
+    /// A checker for what is known of packets that match.
+    pub(super) fn within<'s>(&'s mut self, state: Option<Match>) -> Checker<'s> {
+        Checker { table: self.table, state, n_actions: self.n_actions }
     }
 
     fn set_field(&mut self, field: Field, value: u128, mask: u128) -> Result<(), RuleError> {
@@ -352,6 +371,7 @@ pub(super) fn check_output(port: PortNo) -> Result<(), RuleError> {
         PortNo::CONTROLLER,
         PortNo::LOCAL,
         PortNo::NONE,
+        PortNo::TABLE,
     ];
     if port.is_real() || reserved.contains(&port) { Ok(()) } else { Err(RuleError::WrongPort { port }) }
 }

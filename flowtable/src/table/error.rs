@@ -193,6 +193,23 @@ pub enum RuleError {
     /// A zone, timeout policy or range that there cannot be.
     #[error("a ct action's zone has 16 bits, its timeout policy is below 16, and its ranges rise")]
     CtRange,
+    /// An answer is one bit.
+    #[error("`{dst}` is not a single bit")]
+    NotOneBit {
+        /// Where it is to be written.
+        dst: SubField,
+    },
+    /// No packet would be sampled.
+    #[error("the probability of a sample is 1 to 65535")]
+    NoProbability,
+    /// A value and its place in a learned rule do not fit together.
+    #[error("cannot learn {n_bits} bits of `{dst}`")]
+    LearnWidths {
+        /// Bits of the value.
+        n_bits: u32,
+        /// Their place.
+        dst: SubField,
+    },
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,

@@ -79,6 +79,7 @@ impl Tables {
         }
         let mut transaction = Transaction::new(self, now);
         ended.drain(..).for_each(|(rule, reason)| transaction.take(&rule, reason));
+        transaction.take_learned();
         Some(transaction.finish())
     }
 
@@ -140,17 +141,26 @@ impl Transaction {
 
 /// When a rule's timeouts end it.
 fn end(rule: &Rule) -> Option<Timestamp> {
-    let (hard, idle) = (rule.life.hard_end(), rule.life.idle_end(rule.stats.used()));
+    let (hard, idle) = ends(rule);
     hard.into_iter().chain(idle).min()
+}
+
+/// When the hard and the idle timeout end a rule. A packet that makes the rule anew begins
+/// both again.
+fn ends(rule: &Rule) -> (Option<Timestamp>, Option<Timestamp>) {
+    let mut life = rule.current_life();
+    life.born = life.born.max(rule.stats.renewed());
+    (life.hard_end(), life.idle_end(rule.stats.used()))
 }
 
 /// Why a rule has ended, if it has.
 fn ended(rule: &Rule, now: Timestamp) -> Option<RemovedReason> {
     let is_over = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
-    if is_over(rule.life.hard_end()) {
+    let (hard, idle) = ends(rule);
+    if is_over(hard) {
         Some(RemovedReason::HardTimeout)
     } else {
-        is_over(rule.life.idle_end(rule.stats.used())).then_some(RemovedReason::IdleTimeout)
+        is_over(idle).then_some(RemovedReason::IdleTimeout)
     }
 }
 

@@ -6,8 +6,10 @@
 
 mod change;
 mod check;
+mod check_learn;
 mod error;
 mod group_change;
+mod learn;
 mod life;
 mod meter_change;
 mod reference;
@@ -25,15 +27,17 @@ pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
 pub use error::RuleError;
 pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};
+pub use learn::Learning;
 pub use life::{Removed, RemovedReason};
 pub use meter_change::{MAX_BANDS, MeterChange, MeterError};
 pub use settings::{MissPolicy, OverflowPolicy, TableSettings};
 pub use stats::{TableCounters, TableStats};
 
-use self::{group_change::Groups, meter_change::Meters};
+use self::{group_change::Groups, learn::Learners, meter_change::Meters};
 
 use crate::{
     classifier::{Classifier, TupleSpace},
+    fdb::Fdb,
     flow::{Match, Rule},
     key::Tracked,
     types::{Priority, TableId},
@@ -56,7 +60,11 @@ pub struct Tables {
     settings: Arc<BTreeMap<TableId, TableSettings>>,
     /// Shared by all versions.
     stats: Arc<TableStats>,
-    /// Rules with a timeout.
+    /// Stations of `NORMAL`, shared by all versions.
+    fdb: Arc<Fdb>,
+    /// Rules that learn.
+    learners: Learners,
+    /// Rules that may go by a timeout.
     n_mortal: usize,
 }
 
@@ -97,6 +105,17 @@ impl Tables {
     /// The counters of the tables, which all versions share.
     pub fn stats(&self) -> &Arc<TableStats> {
         &self.stats
+    }
+
+    /// Where stations are, for the port `NORMAL`; all versions share it.
+    pub fn fdb(&self) -> &Arc<Fdb> {
+        &self.fdb
+    }
+
+    /// The same tables with another database of stations.
+    #[must_use]
+    pub fn with_fdb(self, fdb: Arc<Fdb>) -> Self {
+        Self { fdb, ..self }
     }
 
     /// Number of rules.

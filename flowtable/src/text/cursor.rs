@@ -154,6 +154,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// What follows the name up to the next item, as it is.
+    pub(super) fn raw(&mut self) -> Result<Piece<'a>, TextError> {
+        let len = self.value_len()?;
+        Ok(self.advance(len))
+    }
+
     /// All that has not been taken yet.
     pub(super) fn rest(&self) -> Piece<'a> {
         self.rest

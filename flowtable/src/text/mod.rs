@@ -17,10 +17,12 @@ mod cursor;
 mod datapath;
 mod group;
 mod key;
+mod learn;
 mod matching;
 mod meter;
 mod names;
 mod print;
+mod special;
 mod spread;
 mod suggest;
 mod value;
@@ -176,7 +178,9 @@ pub fn print_flow_with_stats(rule: &Rule) -> String {
 
 fn print_with(rule: &Rule, stats: &str) -> String {
     let Rule { table, priority, cookie, life, .. } = rule;
-    let life = print_life(life);
+    // With statistics it is what a rule is now, without what it was made as.
+    let life = if stats.is_empty() { *life } else { rule.current_life() };
+    let life = print_life(&life);
     let matching = matching::print(&rule.matching);
     let comma = if matching.is_empty() { "" } else { "," };
     let actions = print::actions(&rule.actions);
