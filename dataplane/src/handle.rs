@@ -259,6 +259,15 @@ impl Dataplane {
         }
     }
 
+    pub(crate) fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Worker that has a port.
+    pub(crate) fn worker_of(&self, port: PortNo) -> Option<usize> {
+        lock(&self.ports).get(&port).map(|registered| registered.worker)
+    }
+
     /// Worker with the fewest ports.
     fn least_loaded(&self) -> usize {
         let ports = lock(&self.ports);

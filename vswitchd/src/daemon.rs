@@ -1,11 +1,14 @@
 //! Wires the parts together and runs them until the process is told to stop.
 
-use std::{fs, future::Future, time::Duration};
+use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use futures::FutureExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tonic::transport::Endpoint;
 
 use crate::{
@@ -19,6 +22,8 @@ use crate::{
 
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long what packets make may wait for more of it.
+const SETTLE: Duration = Duration::from_millis(1);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -48,6 +53,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     let underlay = tokio::spawn(underlay::run(host.clone()));
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
+    tokio::spawn(news(host.clone()));
     let failed_underlay = async move {
         match underlay.await {
             Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
@@ -62,6 +68,19 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes what packets have made as soon as a worker tells of it.
+async fn news(host: SharedHost) {
+    let told = Arc::new(Notify::new());
+    let teller = Arc::clone(&told);
+    host.with(move |host| host.dataplane().on_news(move || teller.notify_one())).await;
+    loop {
+        host.with(|host| host.take_news()).await;
+        told.notified().await;
+        // What comes right behind is taken at once.
+        tokio::time::sleep(SETTLE).await;
+    }
 }
 
 /// Looks after ports and workers; ends only when a worker has, which is a bug: a new

@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Release},
@@ -90,6 +90,9 @@ impl Seat {
     }
 }
 
+/// Somebody who is told by a worker.
+pub(crate) type Told = Box<dyn Fn() + Send + Sync>;
+
 /// What all workers see.
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
@@ -98,6 +101,8 @@ pub(crate) struct Fabric {
     started: Instant,
     clock: Clock,
     stopping: AtomicBool,
+    /// Told when something waits for the owner.
+    on_news: OnceLock<Told>,
     /// Held only to sleep on and to signal `applied`.
     waiting: Mutex<()>,
     applied: Condvar,
@@ -121,6 +126,7 @@ impl Fabric {
             started: Instant::now(),
             clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
+            on_news: OnceLock::new(),
             waiting: Mutex::new(()),
             applied: Condvar::new(),
         };
@@ -137,6 +143,17 @@ impl Fabric {
 
     pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
         &self.conntrack
+    }
+
+    pub(crate) fn on_news(&self, told: Told) {
+        // Whoever came first stays.
+        let _ = self.on_news.set(told);
+    }
+
+    pub(crate) fn tell_news(&self) {
+        if let Some(told) = self.on_news.get() {
+            told();
+        }
     }
 
     /// The time that packets and caches go by.

@@ -8,6 +8,7 @@
 //! With nothing to do for a while, the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
 
+mod controlled;
 mod egress;
 mod fabric;
 
@@ -29,6 +30,7 @@ use flowtable::{
     types::{Epoch, PortNo, Timestamp},
 };
 
+pub use self::controlled::SendError;
 use self::egress::Egress;
 pub(crate) use self::fabric::{Fabric, Job, Seat};
 use crate::{
@@ -125,6 +127,9 @@ impl Worker {
             self.switch.process(now, snapshot, port, &mut self.batch, &mut self.egress);
         }
         self.egress.flush();
+        if found {
+            self.tell_news();
+        }
         found
     }
 

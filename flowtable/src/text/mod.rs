@@ -160,6 +160,11 @@ pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
     key::parse(text, ports)
 }
 
+/// Prints what of a packet's key is not zero, in the syntax that [`parse_key`] reads.
+pub fn print_headers(key: &FlowKey) -> String {
+    key::print_headers(key)
+}
+
 /// Prints actions so that [`parse_actions`] reads the same.
 pub fn print_actions(actions: &[Action]) -> String {
     print::actions(actions)

@@ -5,8 +5,10 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod events;
 mod handmade;
 mod lab;
+mod news;
 mod ports;
 mod rules;
 mod tracking;
@@ -32,8 +34,10 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use handmade::{ChangeError, Verb, WrittenChange};
 pub use lab::{Injected, Lab, LabError, Sent};
+pub use news::{PausedId, ResumeError, SentPacket};
 pub use ports::{Port, PortError};
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
 
@@ -101,6 +105,8 @@ pub struct Host {
     ports: BTreeMap<String, Port>,
     /// How connections are tracked.
     tracking: TrackingSettings,
+    events: Arc<Events>,
+    paused: news::Paused,
     port_table: Arc<PortTable>,
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
@@ -147,6 +153,8 @@ impl Host {
             is_unsaved: false,
             ports: BTreeMap::new(),
             tracking: TrackingSettings::default(),
+            events: Arc::default(),
+            paused: news::Paused::default(),
             port_table: Arc::default(),
             underlay: Arc::default(),
             tables: Arc::default(),

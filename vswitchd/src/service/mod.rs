@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod dump;
+mod events;
 mod lab;
 mod rules;
 mod socket;
