@@ -40,7 +40,10 @@ use crate::{
         AttachedPort, BATCH, Port,
         memory::{InjectError, MemoryPort},
     },
-    sys::event::{PollSet, Readiness},
+    sys::{
+        advise_huge_pages,
+        event::{PollSet, Readiness},
+    },
 };
 
 /// Longest sleep: nothing depends on it, it only bounds the harm of a lost wake-up.
@@ -72,6 +75,16 @@ fn count(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
+/// A worker's switch, its tables on large pages where there are any.
+fn new_switch(config: &DataplaneConfig) -> Switch {
+    let switch = match config.seed {
+        Some(seed) => Switch::with_seed(config.switch, seed),
+        None => Switch::new(config.switch),
+    };
+    switch.memory().into_iter().for_each(advise_huge_pages);
+    switch
+}
+
 impl Worker {
     /// A worker for a seat; run it in a thread of its own.
     pub(crate) fn new(
@@ -82,17 +95,13 @@ impl Worker {
     ) -> Self {
         let pool = Pool::new(config.n_frames);
         let conntrack = Arc::clone(fabric.conntrack());
-        let switch = match config.seed {
-            Some(seed) => Switch::with_seed(config.switch, seed),
-            None => Switch::new(config.switch),
-        };
         Self {
             snapshot: Cache::new(Arc::clone(fabric.snapshot())),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
             jobs,
-            switch: switch.with_conntrack(conntrack),
+            switch: new_switch(config).with_conntrack(conntrack),
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
