@@ -51,6 +51,7 @@ fn network() -> Northbound {
             key: DatapathKey::new(key).unwrap(),
             ports: ports.collect(),
             acls: Default::default(),
+            default_policy: Default::default(),
             load_balancers: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
