@@ -197,7 +197,7 @@ impl Net {
                 self.apply(effects, sink);
             }
         }
-        assert!(!self.switch.has_packet_ins(), "it never ends");
+        assert!(self.switch.take_packet_ins().is_empty(), "it never ends");
     }
 
     fn apply(&mut self, effects: Vec<Effect>, sink: &mut Collect) {
