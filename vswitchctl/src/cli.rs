@@ -98,9 +98,15 @@ pub enum Command {
     /// Ports of logical routers
     #[command(subcommand)]
     RouterPort(net::command::Command<net::router_port::RouterPortSpec>),
-    /// Access rules of logical switches
+    /// Access rules of logical switches and port groups
     #[command(subcommand)]
     Acl(net::command::Command<net::acl::AclSpec>),
+    /// Addresses that matches refer to as $NAME
+    #[command(subcommand)]
+    AddressSet(net::command::Command<net::address_set::AddressSetSpec>),
+    /// Switch ports that matches refer to as @NAME, with ACLs of their own
+    #[command(subcommand)]
+    PortGroup(net::command::Command<net::port_group::PortGroupSpec>),
     /// Hosts that run vswitchd
     #[command(subcommand)]
     Chassis(net::chassis::Command),
@@ -163,6 +169,8 @@ impl Command {
             Self::Router(command) => command.writes(),
             Self::RouterPort(command) => command.writes(),
             Self::Acl(command) => command.writes(),
+            Self::AddressSet(command) => command.writes(),
+            Self::PortGroup(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
             Self::Flow(_)
@@ -193,6 +201,8 @@ impl Command {
             Self::Router(command) => command.run(session).await,
             Self::RouterPort(command) => command.run(session).await,
             Self::Acl(command) => command.run(session).await,
+            Self::AddressSet(command) => command.run(session).await,
+            Self::PortGroup(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,

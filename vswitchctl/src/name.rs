@@ -10,10 +10,10 @@ use crate::error::CtlError;
 /// Longest id.
 const ID_MAX: usize = 63;
 
-/// Declares each kind once: in the API, its parent, collection of its names, word,
-/// command, and help.
+/// Declares each kind once: in the API, what it may be below, collection of its names,
+/// word, command, and help.
 macro_rules! nouns {
-    ($($(#[$doc:meta])* $noun:ident: $kind:ident, $parent:expr, $collection:literal, $word:literal, $command:literal, $help:literal;)*) => {
+    ($($(#[$doc:meta])* $noun:ident: $kind:ident, [$($parent:ident)|*], $collection:literal, $word:literal, $command:literal, $help:literal;)*) => {
         /// A kind of object.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Noun {
@@ -45,9 +45,9 @@ macro_rules! nouns {
                 match self { $(Self::$noun => Kind::$kind,)* }
             }
 
-            /// What it is below, if anything.
-            pub fn parent(self) -> Option<Self> {
-                match self { $(Self::$noun => $parent,)* }
+            /// What it may be below, what it mostly is first.
+            pub fn parents(self) -> &'static [Self] {
+                match self { $(Self::$noun => &[$(Self::$parent),*],)* }
             }
 
             /// First segment of its names, or of the part below the parent.
@@ -71,17 +71,21 @@ macro_rules! nouns {
 
 nouns! {
     /// Logical switch.
-    Switch: LogicalSwitch, None, "switches", "switch", "switch", "Logical switches";
+    Switch: LogicalSwitch, [], "switches", "switch", "switch", "Logical switches";
     /// Logical router.
-    Router: LogicalRouter, None, "routers", "router", "router", "Logical routers";
+    Router: LogicalRouter, [], "routers", "router", "router", "Logical routers";
     /// Port of a logical router.
-    RouterPort: LogicalRouterPort, Some(Self::Router), "ports", "router port", "router-port", "Ports of routers";
+    RouterPort: LogicalRouterPort, [Router], "ports", "router port", "router-port", "Ports of routers";
     /// Port of a logical switch.
-    SwitchPort: LogicalSwitchPort, Some(Self::Switch), "ports", "switch port", "switch-port", "Ports of switches";
+    SwitchPort: LogicalSwitchPort, [Switch], "ports", "switch port", "switch-port", "Ports of switches";
+    /// Addresses with a name.
+    AddressSet: AddressSet, [], "address-sets", "address set", "address-set", "Addresses with a name";
+    /// Switch ports with a name.
+    PortGroup: PortGroup, [], "port-groups", "port group", "port-group", "Switch ports with a name";
     /// Access rule.
-    Acl: Acl, Some(Self::Switch), "acls", "ACL", "acl", "Access rules";
+    Acl: Acl, [Switch | PortGroup], "acls", "ACL", "acl", "Access rules";
     /// Host.
-    Chassis: Chassis, None, "chassis", "chassis", "chassis", "Hosts";
+    Chassis: Chassis, [], "chassis", "chassis", "chassis", "Hosts";
 }
 
 /// What was typed for an object.
@@ -94,6 +98,18 @@ pub enum Reference {
 }
 
 impl Noun {
+    /// What it is below, if anything; mostly, if it may be below several.
+    pub fn parent(self) -> Option<Self> {
+        self.parents().first().copied()
+    }
+
+    /// Kind of the parent that is typed as `text`: `@web` is a port group.
+    pub fn parent_typed(self, text: &str) -> Option<Self> {
+        let is_meant =
+            |noun: &&Self| noun.is_full(text) || **noun == Self::PortGroup && text.starts_with('@');
+        self.parents().iter().find(is_meant).copied().or(self.parent())
+    }
+
     /// Where its parent is known: `port`.
     pub fn short_word(self) -> &'static str {
         self.word().rsplit(' ').next().unwrap_or_default()
@@ -107,9 +123,14 @@ impl Noun {
     /// Full name of the object `id` below the object `parent`.
     pub fn below(self, parent: &str, id: &str) -> String {
         match self.parent() {
-            Some(noun) => format!("{}/{parent}/{}/{id}", noun.collection(), self.collection()),
+            Some(noun) => self.under(noun, parent, id),
             None => self.top(id),
         }
+    }
+
+    /// Full name of the object `id` below the object `parent` of a kind.
+    pub fn under(self, noun: Self, parent: &str, id: &str) -> String {
+        format!("{}/{parent}/{}/{id}", noun.collection(), self.collection())
     }
 
     /// Kind of the object with this full name.
@@ -119,10 +140,11 @@ impl Noun {
 
     fn is_full(self, name: &str) -> bool {
         let segments: Vec<&str> = name.split('/').collect();
-        match (self.parent(), segments.as_slice()) {
-            (None, [collection, id]) => *collection == self.collection() && is_id(id),
-            (Some(noun), [above, parent, collection, id]) => {
-                *above == noun.collection() && is_id(parent) && *collection == self.collection() && is_id(id)
+        match (self.parents(), segments.as_slice()) {
+            ([], [collection, id]) => *collection == self.collection() && is_id(id),
+            ([_, ..], [above, parent, collection, id]) => {
+                let is_parent = self.parents().iter().any(|noun| *above == noun.collection());
+                is_parent && is_id(parent) && *collection == self.collection() && is_id(id)
             }
             _ => false,
         }
@@ -136,18 +158,23 @@ impl Noun {
         if self.is_full(text) {
             return Ok(Reference::Full(text.to_owned()));
         }
-        match (self.parent(), text.split_once('/')) {
-            (None, None) if is_id(text) => Ok(Reference::Full(self.top(text))),
+        let plain = |text| if self == Self::PortGroup { plain_group(text) } else { text };
+        match (self.parent_typed(text), text.split_once('/')) {
+            (None, None) if is_id(plain(text)) => Ok(Reference::Full(self.top(plain(text)))),
             (Some(_), None) if is_id(text) => Ok(Reference::Id(text.to_owned())),
-            (Some(_), Some((parent, id))) if is_id(parent) && is_id(id) => {
-                Ok(Reference::Full(self.below(parent, id)))
+            (Some(noun), Some((parent, id))) if is_id(plain_group(parent)) && is_id(id) => {
+                let is_group = parent.starts_with('@');
+                if is_group == (noun == Self::PortGroup) {
+                    return Ok(Reference::Full(self.under(noun, plain_group(parent), id)));
+                }
+                Err(self.misnamed(text))
             }
-            _ => Err(CtlError::Usage(format!(
-                "{text:?} is not the name of a {}: {}",
-                self.word(),
-                self.forms()
-            ))),
+            _ => Err(self.misnamed(text)),
         }
+    }
+
+    fn misnamed(self, text: &str) -> CtlError {
+        CtlError::Usage(format!("{text:?} is not the name of a {}: {}", self.word(), self.forms()))
     }
 
     /// Full name of an object that is to be made: `PARENT ID`, or one of the forms of
@@ -167,7 +194,7 @@ impl Noun {
                 ))),
             };
         };
-        let parent = self.parent().unwrap_or(self);
+        let parent = self.parent_typed(text).unwrap_or(self);
         let Reference::Full(above) = parent.refer(text)? else {
             return Err(CtlError::Usage(format!("{text:?} is not the name of a {}", parent.word())));
         };
@@ -185,6 +212,11 @@ impl Noun {
             None => format!("it is an id or {}; {ID_RULE}", self.top("ID")),
         }
     }
+}
+
+/// The id of a port group without the `@` it may be typed with.
+fn plain_group(text: &str) -> &str {
+    text.strip_prefix('@').unwrap_or(text)
 }
 
 /// What an id is, in words.
@@ -218,6 +250,12 @@ mod tests {
         assert_eq!(Noun::Switch.refer("web").unwrap(), full("switches/web"));
         assert_eq!(Noun::Switch.refer("switches/web").unwrap(), full("switches/web"));
         assert_eq!(Noun::Acl.refer("db/no-telnet").unwrap(), full("switches/db/acls/no-telnet"));
+        assert_eq!(Noun::Acl.refer("@db/no-telnet").unwrap(), full("port-groups/db/acls/no-telnet"));
+        assert_eq!(Noun::PortGroup.refer("@db").unwrap(), full("port-groups/db"));
+        assert_eq!(Noun::PortGroup.refer("db").unwrap(), full("port-groups/db"));
+        let group = Noun::Acl.new_name("port-groups/db", Some("x")).unwrap();
+        assert_eq!(group, Noun::Acl.new_name("@db", Some("x")).unwrap());
+        assert_eq!(group, "port-groups/db/acls/x");
     }
 
     #[test]
@@ -226,6 +264,7 @@ mod tests {
             assert!(Noun::SwitchPort.refer(text).is_err(), "{text:?} was taken");
         }
         assert!(Noun::Switch.refer("routers/r1").is_err());
+        assert!(Noun::Switch.refer("@web").is_err() && Noun::SwitchPort.refer("@web/a").is_err());
         assert!(Noun::Switch.refer(&"x".repeat(64)).is_err());
     }
 
@@ -247,9 +286,11 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_read_back(noun in prop::sample::select(&Noun::ALL[..]), parent in "[a-z0-9][a-z0-9._-]{0,62}", id in "[A-Z0-9][a-z0-9._-]{0,62}") {
-            let name = noun.below(&parent, &id);
-            prop_assert_eq!(Noun::of(&name), Some(noun));
-            prop_assert_eq!(noun.refer(&name).unwrap(), Reference::Full(name));
+            let names = noun.parents().iter().map(|above| noun.under(*above, &parent, &id));
+            for name in names.chain([noun.below(&parent, &id)]) {
+                prop_assert_eq!(Noun::of(&name), Some(noun));
+                prop_assert_eq!(noun.refer(&name).unwrap(), Reference::Full(name));
+            }
         }
 
         #[test]

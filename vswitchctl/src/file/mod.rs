@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Labels,
     net::{
-        acl::AclSpec, object::enabled, router::Route, router_port::RouterPortSpec,
-        switch_port::SwitchPortSpec,
+        acl::AclSpec, address_set::AddressSetSpec, object::enabled, policy::Policy, router::Route,
+        router_port::RouterPortSpec, switch_port::SwitchPortSpec,
     },
 };
 use section::Section;
@@ -46,6 +46,12 @@ pub struct Document {
     /// Routers by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub routers: Section<RouterDoc>,
+    /// Address sets by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub address_sets: Section<AddressSetSpec>,
+    /// Port groups by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub port_groups: Section<PortGroupDoc>,
 }
 
 /// A switch with what is below it.
@@ -55,9 +61,30 @@ pub struct SwitchDoc {
     /// Free key-value pairs.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub labels: Labels,
+    /// What becomes of packets that no ACL decides about.
+    #[serde(default)]
+    pub default_policy: Policy,
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<SwitchPortSpec>,
+    /// ACLs by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub acls: Section<AclSpec>,
+}
+
+/// A port group with its ACLs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortGroupDoc {
+    /// Free key-value pairs.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub labels: Labels,
+    /// Its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// What becomes of their packets that no ACL decides about.
+    #[serde(default)]
+    pub default_policy: Policy,
     /// ACLs by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub acls: Section<AclSpec>,

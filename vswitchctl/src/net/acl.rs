@@ -33,6 +33,21 @@ pub struct NewAcl {
     /// What becomes of them
     #[arg(long, value_enum)]
     action: Action,
+    /// 0 to 3: asked when no ACL of the tiers before has decided
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3))]
+    tier: u32,
+    /// Number to keep with each connection it allows
+    #[arg(long, default_value_t = 0)]
+    label_number: u32,
+    /// Log the packets it decides about
+    #[arg(long)]
+    log: bool,
+    /// What the log calls it
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    log_name: String,
+    /// How much what is logged matters
+    #[arg(long, value_enum, default_value = "info")]
+    severity: Severity,
 }
 
 /// Changes of an ACL.
@@ -50,6 +65,24 @@ pub struct AclChanges {
     /// What becomes of them
     #[arg(long, value_enum)]
     action: Option<Action>,
+    /// 0 to 3: asked when no ACL of the tiers before has decided
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=3))]
+    tier: Option<u32>,
+    /// Number to keep with each connection it allows
+    #[arg(long)]
+    label_number: Option<u32>,
+    /// Log the packets it decides about
+    #[arg(long)]
+    log: bool,
+    /// Log nothing
+    #[arg(long, conflicts_with = "log")]
+    no_log: bool,
+    /// What the log calls it
+    #[arg(long, value_name = "NAME")]
+    log_name: Option<String>,
+    /// How much what is logged matters
+    #[arg(long, value_enum)]
+    severity: Option<Severity>,
 }
 
 impl Options for NewAcl {}
@@ -79,6 +112,8 @@ pub enum Action {
     Drop,
     /// Drop, and tell the sender
     Reject,
+    /// Leave it to the next tier
+    Pass,
 }
 
 impl Direction {
@@ -113,6 +148,7 @@ impl Action {
             Self::AllowStateless => "allow-stateless",
             Self::Drop => "drop",
             Self::Reject => "reject",
+            Self::Pass => "pass",
         }
     }
 
@@ -123,6 +159,7 @@ impl Action {
             Ok(acl::Action::AllowStateless) => Ok(Self::AllowStateless),
             Ok(acl::Action::Drop) => Ok(Self::Drop),
             Ok(acl::Action::Reject) => Ok(Self::Reject),
+            Ok(acl::Action::Pass) => Ok(Self::Pass),
             Ok(acl::Action::Unspecified) | Err(_) => Err(unknown_value(resource, "action", value)),
         }
     }
@@ -134,6 +171,57 @@ impl Action {
             Self::AllowStateless => acl::Action::AllowStateless,
             Self::Drop => acl::Action::Drop,
             Self::Reject => acl::Action::Reject,
+            Self::Pass => acl::Action::Pass,
+        }
+    }
+}
+
+/// How much a logged packet matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// For whoever looks for a fault
+    Debug,
+    /// As expected
+    #[default]
+    Info,
+    /// Worth a look
+    Notice,
+    /// Not as it should be
+    Warning,
+    /// Somebody must act
+    Alert,
+}
+
+impl Severity {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Alert => "alert",
+        }
+    }
+
+    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+        match acl::Severity::try_from(value) {
+            Ok(acl::Severity::Debug) => Ok(Self::Debug),
+            Ok(acl::Severity::Unspecified | acl::Severity::Info) => Ok(Self::Info),
+            Ok(acl::Severity::Notice) => Ok(Self::Notice),
+            Ok(acl::Severity::Warning) => Ok(Self::Warning),
+            Ok(acl::Severity::Alert) => Ok(Self::Alert),
+            Err(_) => Err(unknown_value(resource, "severity", value)),
+        }
+    }
+
+    fn write(self) -> acl::Severity {
+        match self {
+            Self::Debug => acl::Severity::Debug,
+            Self::Info => acl::Severity::Unspecified,
+            Self::Notice => acl::Severity::Notice,
+            Self::Warning => acl::Severity::Warning,
+            Self::Alert => acl::Severity::Alert,
         }
     }
 }
@@ -154,6 +242,21 @@ pub struct AclSpec {
     pub matching: String,
     /// What becomes of them.
     pub action: Action,
+    /// 0 to 3.
+    #[serde(default)]
+    pub tier: u32,
+    /// Kept with each connection it allows; 0: none.
+    #[serde(default)]
+    pub label_number: u32,
+    /// The packets it decides about are logged.
+    #[serde(default)]
+    pub log: bool,
+    /// What the log calls it; empty: its name.
+    #[serde(default)]
+    pub log_name: String,
+    /// How much they matter.
+    #[serde(default)]
+    pub severity: Severity,
 }
 
 impl Object for AclSpec {
@@ -166,7 +269,7 @@ impl Object for AclSpec {
         del: "Delete an ACL",
     };
     const HEADINGS: &'static [&'static str] =
-        &["SWITCH", "ACL", "DIRECTION", "PRIORITY", "ACTION", "MATCH", "LABELS"];
+        &["SWITCH", "ACL", "DIRECTION", "TIER", "PRIORITY", "ACTION", "MATCH", "LABELS"];
     type New = NewAcl;
     type Changes = AclChanges;
     type Status = NoStatus;
@@ -181,6 +284,11 @@ impl Object for AclSpec {
             priority: acl.priority,
             matching: acl.r#match.clone(),
             action: Action::read(resource, acl.action)?,
+            tier: acl.tier,
+            label_number: acl.label,
+            log: acl.log,
+            log_name: acl.log_name.clone(),
+            severity: Severity::read(resource, acl.severity)?,
         };
         Ok((spec, NoStatus {}))
     }
@@ -191,6 +299,11 @@ impl Object for AclSpec {
             priority: self.priority,
             r#match: self.matching.clone(),
             action: self.action.write().into(),
+            tier: self.tier,
+            label: self.label_number,
+            log: self.log,
+            log_name: self.log_name.clone(),
+            severity: self.severity.write().into(),
         })
     }
 
@@ -203,8 +316,20 @@ impl Object for AclSpec {
     }
 
     fn make(new: NewAcl, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewAcl { direction, priority, matching, action } = new;
-        Ok(Self { labels, direction, priority, matching, action })
+        let NewAcl { direction, priority, matching, action, .. } = new;
+        let NewAcl { tier, label_number, log, log_name, severity, .. } = new;
+        Ok(Self {
+            labels,
+            direction,
+            priority,
+            matching,
+            action,
+            tier,
+            label_number,
+            log,
+            log_name,
+            severity,
+        })
     }
 
     fn change(given: &AclChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -212,12 +337,18 @@ impl Object for AclSpec {
         patch.set("priority", given.priority.as_ref(), |acl| &mut acl.priority);
         patch.set("match", given.matching.as_ref(), |acl| &mut acl.matching);
         patch.set("action", given.action.as_ref(), |acl| &mut acl.action);
+        patch.set("tier", given.tier.as_ref(), |acl| &mut acl.tier);
+        patch.set("label", given.label_number.as_ref(), |acl| &mut acl.label_number);
+        patch.switch("log", (given.log, given.no_log), |acl| &mut acl.log);
+        patch.set("log_name", given.log_name.as_ref(), |acl| &mut acl.log_name);
+        patch.set("severity", given.severity.as_ref(), |acl| &mut acl.severity);
         Ok(())
     }
 
     fn cells(&self, _status: &NoStatus) -> Vec<String> {
         vec![
             self.direction.word().into(),
+            self.tier.to_string(),
             self.priority.to_string(),
             self.action.word().into(),
             self.matching.clone(),
@@ -225,11 +356,20 @@ impl Object for AclSpec {
     }
 
     fn fields(&self, _status: &NoStatus) -> Vec<(&'static str, String)> {
+        let log = match (self.log, self.log_name.is_empty()) {
+            (false, _) => String::new(),
+            (true, true) => self.severity.word().into(),
+            (true, false) => format!("{} as {}", self.severity.word(), self.log_name),
+        };
+        let label = if self.label_number == 0 { String::new() } else { self.label_number.to_string() };
         vec![
             ("direction", self.direction.word().into()),
+            ("tier", self.tier.to_string()),
             ("priority", self.priority.to_string()),
             ("match", self.matching.clone()),
             ("action", self.action.word().into()),
+            ("label number", label),
+            ("log", log),
         ]
     }
 
@@ -237,7 +377,7 @@ impl Object for AclSpec {
     /// highest priority first.
     fn arrange(views: &mut [View<Self>]) {
         views.sort_by_cached_key(|View { name, spec, .. }| {
-            (parent_id(name).to_owned(), spec.direction, Reverse(spec.priority), name.clone())
+            (parent_id(name).to_owned(), spec.direction, spec.tier, Reverse(spec.priority), name.clone())
         });
     }
 }
@@ -247,7 +387,7 @@ mod tests {
     use super::*;
 
     fn resource(direction: i32, action: i32) -> Resource {
-        let acl = Acl { direction, action, priority: 1, r#match: "ip".into() };
+        let acl = Acl { direction, action, priority: 1, r#match: "ip".into(), ..Default::default() };
         Resource {
             name: "switches/db/acls/a".into(),
             spec: Some(resource::Spec::Acl(acl)),

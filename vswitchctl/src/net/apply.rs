@@ -118,13 +118,13 @@ fn read_text(source: impl Read) -> io::Result<String> {
     Ok(text)
 }
 
-/// Finds the router ports that the file names by their ids and does not have.
+/// Finds the objects that the file names by their ids and does not have.
 async fn resolve(nb: &mut Northbound, objects: &mut Objects) -> Result<(), CtlError> {
-    let ids: BTreeSet<String> = objects.unresolved().map(str::to_owned).collect();
+    let ids: BTreeSet<_> = objects.unresolved().map(|(noun, id)| (noun, id.to_owned())).collect();
     let mut names = BTreeMap::new();
-    for id in ids {
-        let name = nb.resolve(Noun::RouterPort, &id).await?;
-        names.insert(id, name);
+    for (noun, id) in ids {
+        let name = nb.resolve(noun, &id).await?;
+        names.insert((noun, id), name);
     }
     objects.resolve(&names);
     Ok(())
@@ -140,7 +140,7 @@ async fn present(nb: &mut Northbound, wanted: &[Resource]) -> Result<BTreeMap<St
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),
         };
-        for below in Noun::ALL.into_iter().filter(|below| below.parent() == Some(noun)) {
+        for below in Noun::ALL.into_iter().filter(|below| below.parents().contains(&noun)) {
             let children = nb.list(below, Some(&resource.name), &Labels::new()).await?;
             present.extend(children.into_iter().map(|child| (child.name.clone(), child)));
         }

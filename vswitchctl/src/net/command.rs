@@ -160,10 +160,13 @@ impl<S: Shown> List<S> {
     /// Those of the calls.
     pub async fn run(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut nb = session.controller().await?;
-        let parent = match (&self.parent.text, S::NOUN.parent()) {
+        let parent = match &self.parent.text {
             // Reading the parent tells a misspelt one from an empty one.
-            (Some(text), Some(noun)) => Some(nb.find(noun, text).await?.name),
-            _ => None,
+            Some(text) => match S::NOUN.parent_typed(text) {
+                Some(noun) => Some(nb.find(noun, text).await?.name),
+                None => None,
+            },
+            None => None,
         };
         let views = object::views::<S>(&mut nb, parent.as_deref(), &self.selector.labels()).await?;
         session.print_rows(&views)
@@ -229,7 +232,7 @@ mod indexed {
 impl Below {
     async fn read(nb: &mut Northbound, parent: &Resource, noun: Noun) -> Result<Self, CtlError> {
         let mut below = Self::default();
-        for child in Noun::ALL.into_iter().filter(|child| child.parent() == Some(noun)) {
+        for child in Noun::ALL.into_iter().filter(|child| child.parents().contains(&noun)) {
             by_noun!(child, C => {
                 let views = object::views::<C>(nb, Some(&parent.name), &Labels::new()).await?;
                 below.push(child, serde_norway::to_value(&views), Table::of(&views), views.is_empty())?;
@@ -346,7 +349,8 @@ impl<S: Object> Args for NewName<S> {
         let Some(second) = second else {
             return command.arg(Arg::new(first).value_name("NAME").required(true).help("Its id"));
         };
-        let one_word = format!("The {first}; or {}/{} in one word", value(first), value(second));
+        let group = if S::NOUN.parents().contains(&Noun::PortGroup) { " or @GROUP" } else { "" };
+        let one_word = format!("The {first}{group}; or {}/{} in one word", value(first), value(second));
         command
             .arg(Arg::new(first).value_name(value(first)).required(true).help(one_word))
             .arg(Arg::new(second).value_name(value(second)).help(format!("Id of the {second}")))

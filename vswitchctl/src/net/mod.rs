@@ -7,6 +7,7 @@
 //! in `cli.rs`, and its place in the documents of `file/`.
 
 pub mod acl;
+pub mod address_set;
 pub mod apply;
 pub mod change;
 pub mod chassis;
@@ -14,6 +15,8 @@ pub mod command;
 pub mod export;
 pub mod labels;
 pub mod object;
+pub mod policy;
+pub mod port_group;
 pub mod receipt;
 pub mod router;
 pub mod router_port;
@@ -31,6 +34,8 @@ macro_rules! by_noun {
             Router: router::RouterSpec,
             RouterPort: router_port::RouterPortSpec,
             Acl: acl::AclSpec,
+            AddressSet: address_set::AddressSetSpec,
+            PortGroup: port_group::PortGroupSpec,
         )
     };
     (@ $noun:expr, $object:ident, $do:expr, $other:expr; $($variant:ident: $module:ident::$spec:ident,)*) => {

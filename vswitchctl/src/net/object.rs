@@ -160,7 +160,8 @@ impl<S: Object> Tabular for View<S> {
     const HEADINGS: &'static [&'static str] = S::HEADINGS;
 
     fn cells(&self) -> Vec<String> {
-        let parent = <S as Object>::NOUN.parent().map(|_| parent_id(&self.name).to_owned());
+        let mark = if self.name.starts_with("port-groups/") { "@" } else { "" };
+        let parent = <S as Object>::NOUN.parent().map(|_| format!("{mark}{}", parent_id(&self.name)));
         let mut cells: Vec<_> = parent.into_iter().chain([short(&self.name).to_owned()]).collect();
         cells.extend(self.spec.cells(&self.status));
         cells.push(pairs(self.spec.labels()));
@@ -211,6 +212,29 @@ impl<S> Patch<'_, S> {
         place: impl FnOnce(&mut S) -> &mut Vec<T>,
     ) {
         self.set(field, (!values.is_empty() || empty).then_some(values), place);
+    }
+
+    /// Changes a list by new and gone values, when there are any.
+    pub fn edit<T: Clone + PartialEq>(
+        &mut self,
+        field: &'static str,
+        (added, removed): (&[T], &[T]),
+        place: impl FnOnce(&mut S) -> &mut Vec<T>,
+    ) {
+        if added.is_empty() && removed.is_empty() {
+            return;
+        }
+        if !self.mask.contains(&field) {
+            self.mask.push(field);
+        }
+        let Some(spec) = &mut self.spec else { return };
+        let list = place(spec);
+        list.retain(|value| !removed.contains(value));
+        for value in added {
+            if !list.contains(value) {
+                list.push(value.clone());
+            }
+        }
     }
 
     /// Turns something on or off when either is wanted.

@@ -12,12 +12,17 @@ use crate::{
     net::{
         command::About,
         object::{Object, Options, Patch, TunnelKey, labels_of, wrong_kind},
+        policy::Policy,
     },
 };
 
-/// Options of a switch: so far its labels, which every object has.
+/// Options of a switch.
 #[derive(Debug, Args)]
-pub struct SwitchOptions {}
+pub struct SwitchOptions {
+    /// What becomes of its workloads' packets that no ACL decides about
+    #[arg(long = "default", value_enum, value_name = "POLICY")]
+    default_policy: Option<Policy>,
+}
 
 impl Options for SwitchOptions {}
 
@@ -28,6 +33,9 @@ pub struct SwitchSpec {
     /// Free key-value pairs.
     #[serde(default, with = "section")]
     pub labels: Labels,
+    /// What becomes of packets that no ACL decides about.
+    #[serde(default)]
+    pub default_policy: Policy,
 }
 
 impl Object for SwitchSpec {
@@ -48,11 +56,14 @@ impl Object for SwitchSpec {
         let Some(resource::Spec::LogicalSwitch(switch)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        Ok((Self { labels: labels_of(resource) }, TunnelKey { tunnel_key: switch.tunnel_key }))
+        let default_policy = Policy::read(resource, switch.default_policy)?;
+        let spec = Self { labels: labels_of(resource), default_policy };
+        Ok((spec, TunnelKey { tunnel_key: switch.tunnel_key }))
     }
 
     fn spec(&self) -> resource::Spec {
-        resource::Spec::LogicalSwitch(LogicalSwitch::default())
+        let default_policy = self.default_policy.write();
+        resource::Spec::LogicalSwitch(LogicalSwitch { default_policy, ..Default::default() })
     }
 
     fn labels(&self) -> &Labels {
@@ -63,11 +74,12 @@ impl Object for SwitchSpec {
         &mut self.labels
     }
 
-    fn make(_new: SwitchOptions, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        Ok(Self { labels })
+    fn make(new: SwitchOptions, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        Ok(Self { labels, default_policy: new.default_policy.unwrap_or_default() })
     }
 
-    fn change(_given: &SwitchOptions, _name: &str, _patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+    fn change(given: &SwitchOptions, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        patch.set("default_policy", given.default_policy.as_ref(), |switch| &mut switch.default_policy);
         Ok(())
     }
 
@@ -76,6 +88,7 @@ impl Object for SwitchSpec {
     }
 
     fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
-        vec![("tunnel key", status.tunnel_key.to_string())]
+        let default = ("default", self.default_policy.word().into());
+        vec![default, ("tunnel key", status.tunnel_key.to_string())]
     }
 }
