@@ -183,6 +183,7 @@ impl Model {
         dirty.routers.extend(old.network.routers.into_keys());
         dirty.address_sets.extend(old.network.address_sets.into_keys());
         dirty.port_groups.extend(old.network.port_groups.into_keys());
+        dirty.load_balancers.extend(old.network.load_balancers.into_keys());
         for record in records {
             self.put(record, &mut dirty);
         }
@@ -202,18 +203,19 @@ impl Model {
         let key = DatapathKey::new(record.key);
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
-        let Northbound { switches, routers, address_sets, port_groups, .. } = &mut self.network;
+        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
         let is_changed = match &record.spec {
-            Spec::Switch(default_policy) => match (key, switches.remove(&id)) {
+            Spec::Switch(spec) => match (key, switches.remove(&id)) {
                 (Ok(key), old) => {
-                    let was = old.as_ref().map(|old| (old.key, old.default_policy));
                     let switch = LogicalSwitch {
                         key,
-                        default_policy: *default_policy,
-                        ..old.unwrap_or_else(|| new_switch(key))
+                        default_policy: spec.default_policy,
+                        load_balancers: spec.load_balancers.clone(),
+                        ..old.clone().unwrap_or_else(|| new_switch(key))
                     };
+                    let is_changed = old.as_ref() != Some(&switch);
                     switches.insert(id, switch);
-                    was != Some((key, *default_policy))
+                    is_changed
                 }
                 (Err(_), old) => old.is_some(),
             },
@@ -222,12 +224,10 @@ impl Model {
                     let router = LogicalRouter {
                         key,
                         enabled: spec.enabled,
-                        ports: old.as_ref().map(|old| old.ports.clone()).unwrap_or_default(),
                         static_routes: spec.static_routes.clone(),
-                        chassis: None,
-                        load_balancers: BTreeSet::new(),
-                        nats: BTreeMap::new(),
-                        policies: BTreeMap::new(),
+                        chassis: spec.chassis.clone(),
+                        load_balancers: spec.load_balancers.clone(),
+                        ..old.clone().unwrap_or_else(|| new_router(key))
                     };
                     let is_changed = old.as_ref() != Some(&router);
                     routers.insert(id, router);
@@ -249,6 +249,13 @@ impl Model {
                 }
                 _ => switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.acls, id, acl.clone())),
             },
+            Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
+            Spec::Nat(rule) => {
+                routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
+            }
+            Spec::RouterPolicy(policy) => {
+                routers.get_mut(parent).is_some_and(|router| insert(&mut router.policies, id, policy.clone()))
+            }
             Spec::AddressSet(members) => insert(address_sets, id, members.clone()),
             Spec::PortGroup(spec) => {
                 let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
@@ -270,7 +277,7 @@ impl Model {
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
         let of_group = name.parent().is_some_and(|parent| parent.kind() == Kind::PortGroup);
-        let Northbound { switches, routers, address_sets, port_groups, .. } = &mut self.network;
+        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
         match name.kind() {
             Kind::Acl if of_group => {
                 drop(port_groups.get_mut(parent).and_then(|group| group.acls.remove(id)));
@@ -282,6 +289,9 @@ impl Model {
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
+            Kind::LoadBalancer => drop(load_balancers.remove(id)),
+            Kind::Nat => drop(routers.get_mut(parent).and_then(|router| router.nats.remove(id))),
+            Kind::RouterPolicy => drop(routers.get_mut(parent).and_then(|router| router.policies.remove(id))),
             Kind::Chassis => drop(self.chassis.remove(id)),
         }
     }
@@ -301,7 +311,8 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::Router => drop(dirty.routers.insert(datapath.id().to_owned())),
         Kind::AddressSet => drop(dirty.address_sets.insert(datapath.id().to_owned())),
         Kind::PortGroup => drop(dirty.port_groups.insert(datapath.id().to_owned())),
-        Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Chassis => {}
+        Kind::LoadBalancer => drop(dirty.load_balancers.insert(datapath.id().to_owned())),
+        Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Nat | Kind::RouterPolicy | Kind::Chassis => {}
     }
 }
 
@@ -312,6 +323,19 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         acls: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
+    }
+}
+
+fn new_router(key: DatapathKey) -> LogicalRouter {
+    LogicalRouter {
+        key,
+        enabled: true,
+        ports: BTreeMap::new(),
+        static_routes: Vec::new(),
+        chassis: None,
+        policies: BTreeMap::new(),
+        nats: BTreeMap::new(),
+        load_balancers: BTreeSet::new(),
     }
 }
 
@@ -414,6 +438,35 @@ mod tests {
             let ports = ports.iter().map(|text| (*text).to_owned()).collect();
             Wire::PortGroup(pb::PortGroup { ports, default_policy })
         };
+        let lb = || vec!["load-balancers/lb".to_owned()];
+        let gateway = Wire::LogicalRouter(pb::LogicalRouter {
+            chassis: "chassis/h1".to_owned(),
+            load_balancers: lb(),
+            ..Default::default()
+        });
+        let balanced = Wire::LogicalSwitch(pb::LogicalSwitch { load_balancers: lb(), ..Default::default() });
+        let balancer = |last: u8| {
+            let backend = pb::Backend { address: format!("10.0.0.{last}:80"), offline: false };
+            let vip = pb::Vip { address: "192.0.2.1:80".to_owned(), backends: vec![backend] };
+            Wire::LoadBalancer(pb::LoadBalancer { vips: vec![vip], ..Default::default() })
+        };
+        let nat = |last: u8| {
+            Wire::Nat(pb::Nat {
+                r#type: pb::nat::Type::DnatAndSnat.into(),
+                external_ip: "10.0.1.200".to_owned(),
+                logical_ip: format!("10.0.0.{last}"),
+                stateless: true,
+                ..Default::default()
+            })
+        };
+        let policy = |priority| {
+            Wire::RouterPolicy(pb::RouterPolicy {
+                priority,
+                r#match: "ip4".to_owned(),
+                action: pb::router_policy::Action::Drop.into(),
+                ..Default::default()
+            })
+        };
         use Step::{Bind, Delete, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
@@ -440,6 +493,16 @@ mod tests {
             Write("routers/r", router(false)),
             Write("routers/r/ports/s", router_port("0a:00:00:00:01:01", "10.0.0.254/24")),
             Write("routers/r/ports/t", router_port("0a:00:00:00:01:02", "10.0.1.254/24")),
+            Write("load-balancers/lb", balancer(5)),
+            Write("load-balancers/lb", balancer(6)),
+            Write("routers/r/nats/n", nat(7)),
+            Write("routers/r/nats/n", nat(8)),
+            Write("routers/r/policies/p", policy(9)),
+            Write("routers/r", gateway.clone()),
+            Write("switches/s", balanced.clone()),
+            Delete("load-balancers/lb"),
+            Delete("routers/r/nats/n"),
+            Delete("routers/r/policies/p"),
             Write("switches/s/acls/x", acl(1)),
             Write("switches/s/acls/x", acl(2)),
             Delete("switches/s"),

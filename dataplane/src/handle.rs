@@ -12,6 +12,7 @@ use std::{
 use crossbeam::channel::{Receiver, bounded};
 use flowtable::{
     cache::MegaflowDump,
+    conntrack::Conntrack,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
     types::{Epoch, PortNo, Timestamp},
@@ -26,7 +27,6 @@ use crate::{
         memory::{InjectError, MemoryPort},
         metrics::PortMetrics,
     },
-    punts::Punts,
     status::{PortCounts, PortStatus, WorkerStatus},
     sys,
     sys::interface::Interface,
@@ -189,14 +189,14 @@ impl Dataplane {
         }
     }
 
+    /// The connection tracker of all workers.
+    pub fn conntrack(&self) -> &Arc<Conntrack> {
+        self.fabric.conntrack()
+    }
+
     /// The time that packets, caches and connections go by.
     pub fn now(&self) -> Timestamp {
         self.fabric.now()
-    }
-
-    /// The way to packets that rules send to a controller, and for packets of its own.
-    pub fn punts(&self) -> Punts {
-        Punts::new(Arc::clone(&self.fabric))
     }
 
     /// Makes a snapshot the one that packets see; each worker takes it at its next batch.
@@ -257,6 +257,15 @@ impl Dataplane {
         for seat in self.fabric.seats() {
             let _ = seat.ask(|worker| worker.switch().flush_stats());
         }
+    }
+
+    pub(crate) fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Worker that has a port.
+    pub(crate) fn worker_of(&self, port: PortNo) -> Option<usize> {
+        lock(&self.ports).get(&port).map(|registered| registered.worker)
     }
 
     /// Worker with the fewest ports.

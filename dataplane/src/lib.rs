@@ -14,8 +14,8 @@
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
+//! | `controlled.rs` | packets for controllers and from them |
 //! | `handle.rs` | the owner's side: attach, detach, publish, counters |
-//! | `punts.rs` | packets to and from whoever controls the switch |
 //! | `sys/` | everything the kernel is asked for |
 //!
 //! # Threads and what they share
@@ -34,13 +34,13 @@
 
 mod clock;
 mod config;
+mod controlled;
 mod handle;
 mod pmd;
 #[allow(unsafe_code)]
 mod pool;
 mod port;
 pub mod probe;
-mod punts;
 mod status;
 #[allow(unsafe_code)]
 mod sys;
@@ -48,12 +48,13 @@ mod sys;
 pub use crate::{
     clock::{Clock, VirtualClock},
     config::{DataplaneConfig, Device, PortSpec, Steering, WorkerConfig},
+    controlled::News,
     handle::{Dataplane, DetachError, StartError},
+    pmd::SendError,
     port::{
         AttachError, BATCH, PortReport,
         memory::{InjectError, MemoryPort},
     },
-    punts::{PacketOutError, Punts},
     status::{PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
-    sys::SysError,
+    sys::{SysError, advise_huge_pages},
 };

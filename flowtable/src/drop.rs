@@ -32,6 +32,7 @@ drop_reasons! {
     Malformed = "malformed", "The frame is shorter than its headers say, or contradicts itself.";
     RuleDrop = "rule-drop", "A rule with no output matched; its origin names the object.";
     TableMiss = "table-miss", "No rule of the table matched.";
+    Fragment = "fragment", "The packet is an IP fragment, and the switch is set to drop those.";
     NoSuchPort = "no-such-port", "The output port does not exist.";
     PortDown = "port-down", "The output port is down.";
     SamePort = "same-port", "The output port is the port the packet came in by.";

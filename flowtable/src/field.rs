@@ -605,6 +605,12 @@ impl Field {
             .find(|field| field.info().name == name || field.info().aliases.contains(&name))
     }
 
+    /// Both are the same bits of the key, under different prerequisites.
+    pub fn shares_place(self, other: Self) -> bool {
+        let place = |field: Self| (field.info().offset, field.info().shift, field.info().n_bits);
+        place(self) == place(other)
+    }
+
     /// General register `idx`, 0 to 31.
     pub fn reg(idx: usize) -> Option<Self> {
         Self::at(Self::Reg0, idx, 32)

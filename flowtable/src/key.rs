@@ -210,6 +210,11 @@ impl FlowKey {
         Self::new_zeroed()
     }
 
+    /// Notes how long the frame is; one that is longer than any counts as the longest.
+    pub fn set_frame_len(&mut self, n_bytes: usize) {
+        self.frame_len.set(n_bytes.min(usize::from(u16::MAX)) as u16);
+    }
+
     /// The key as words, in memory order.
     pub fn words(&self) -> &[u64; N_WORDS] {
         zerocopy::transmute_ref!(self)

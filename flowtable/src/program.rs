@@ -59,6 +59,17 @@ pub struct SampleStep {
 }
 
 impl Program {
+    /// Packets are carried out one by one and with their keys: something comes back from the
+    /// connection tracker or waits for a controller, or what one packet changes concerns
+    /// the next.
+    pub fn is_alone(&self) -> bool {
+        let waits = |emit: &Emit| {
+            let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
+            punt.is_some_and(|punt| punt.next.is_some())
+        };
+        self.is_tracked() || !self.effects.is_empty() || self.emits.iter().any(waits)
+    }
+
     /// A copy goes to the connection tracker.
     pub fn is_tracked(&self) -> bool {
         self.emits.iter().any(|emit| emit.ct.is_some())
@@ -157,6 +168,16 @@ pub struct Punt {
 }
 
 impl Emit {
+    /// The packet leaves as it came.
+    pub fn is_plain(&self) -> bool {
+        self.n_vlan_pops == 0
+            && self.vlan_pushes.is_empty()
+            && self.edits.is_empty()
+            && self.tunnel.is_none()
+            && self.extras.is_none()
+            && self.ct.is_none()
+    }
+
     /// Something becomes of the copy: it leaves, or goes on behind the tracker.
     pub fn leaves(&self) -> bool {
         self.ct.as_ref().is_none_or(|ct| ct.next.is_some())

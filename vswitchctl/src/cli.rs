@@ -134,6 +134,18 @@ pub enum Command {
     Meter(host::meter::Command),
     /// Host: change rules, groups and meters in one transaction
     Bundle(host::bundle::BundleCommand),
+    /// Host: tracked connections
+    #[command(subcommand)]
+    Ct(host::ct::Command),
+    /// Host: where stations are, as NORMAL has learned
+    #[command(subcommand)]
+    Fdb(host::fdb::Command),
+    /// Host: print events as they happen: packets for controllers, rules that end, ports
+    Monitor(host::monitor::Monitor),
+    /// Host: carry out actions on a packet of your own
+    PacketOut(host::packet_out::PacketOut),
+    /// Host: let a packet go on that waits for its controller
+    Resume(host::packet_out::Resume),
     /// Host: entries of the flow cache
     #[command(subcommand)]
     Megaflow(host::megaflow::Command),
@@ -165,6 +177,11 @@ impl Command {
             | Self::Group(_)
             | Self::Meter(_)
             | Self::Bundle(_)
+            | Self::Ct(_)
+            | Self::Fdb(_)
+            | Self::Monitor(_)
+            | Self::PacketOut(_)
+            | Self::Resume(_)
             | Self::Megaflow(_)
             | Self::Drops(_)
             | Self::Trace(_)
@@ -197,6 +214,11 @@ impl Command {
             Self::Group(command) => command.run(session).await,
             Self::Meter(command) => command.run(session).await,
             Self::Bundle(command) => command.run(session).await,
+            Self::Ct(command) => command.run(session).await,
+            Self::Fdb(command) => command.run(session).await,
+            Self::Monitor(command) => command.run(session).await,
+            Self::PacketOut(command) => command.run(session).await,
+            Self::Resume(command) => command.run(session).await,
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,

@@ -12,9 +12,8 @@
 //! can do.
 //!
 //! # Threads and shared state
-//! The workers are the dataplane's; they see snapshots only. The responder has a thread of
-//! its own, since it waits for the workers' packets. Everything else is tasks of
-//! one runtime. Both borrow the one [`host::Host`] in turn through [`host::SharedHost`].
+//! The workers are the dataplane's; they see snapshots only. Everything else is tasks of
+//! one runtime which borrow the one [`host::Host`] in turn through [`host::SharedHost`].
 
 #![forbid(unsafe_code)]
 

@@ -43,3 +43,13 @@ pub const MAX_SET_MEMBERS: usize = 65_536;
 pub const MAX_GROUP_PORTS: usize = 65_536;
 /// Bytes of the name that a log has for an ACL.
 pub const MAX_LOG_NAME_LEN: usize = 63;
+/// Load balancers of a switch or router.
+pub const MAX_LOAD_BALANCERS: usize = 10_000;
+/// Services of a load balancer.
+pub const MAX_VIPS: usize = 4096;
+/// Backends of a service: as many as a group has buckets.
+pub const MAX_BACKENDS: usize = 4096;
+/// Next hops of a policy.
+pub const MAX_NEXT_HOPS: usize = 64;
+/// Networks that a translation names.
+pub const MAX_NAT_NETWORKS: usize = 128;

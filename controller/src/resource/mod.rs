@@ -18,8 +18,8 @@ pub use self::{
     mask::merge,
     name::{Kind, Name, NameError, check_id},
     spec::{
-        Attachment, ChassisSpec, PortGroupSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, parse_spec,
-        strip,
+        Attachment, ChassisSpec, PortGroupSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, SwitchSpec,
+        parse_spec, strip,
     },
 };
 
@@ -34,7 +34,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
     }
 }

@@ -62,6 +62,12 @@ kinds! {
     RouterPort LogicalRouterPort ["routers", "ports"] "logical_router_port";
     /// A host.
     Chassis Chassis ["chassis"] "chassis";
+    /// Addresses that stand for backends.
+    LoadBalancer LoadBalancer ["load-balancers"] "load_balancer";
+    /// A translation of a router.
+    Nat Nat ["routers", "nats"] "nat";
+    /// A rule that overrules a router's routes.
+    RouterPolicy RouterPolicy ["routers", "policies"] "router_policy";
     /// Addresses with a name.
     AddressSet AddressSet ["address-sets"] "address_set";
     /// Switch ports with a name.

@@ -98,6 +98,7 @@ fn routers_refuse_what_could_not_route() {
                 prefix: prefix.into(),
                 next_hop: next_hop.into(),
                 output_port: output_port.into(),
+                ..Default::default()
             }],
             ..Default::default()
         })
@@ -249,5 +250,59 @@ proptest! {
             });
             let _ = parse_spec(&name("routers/r/ports/p"), Some(&wire));
         }
+    }
+}
+
+#[test]
+fn load_balancers_and_translations_refuse_what_cannot_work() {
+    let balancer = |vip: &str, backends: &[&str]| {
+        let backend = |address: &&str| pb::Backend { address: (*address).to_owned(), offline: false };
+        let backends = backends.iter().map(backend).collect();
+        let vips = vec![pb::Vip { address: vip.to_owned(), backends }];
+        Wire::LoadBalancer(pb::LoadBalancer { vips, ..Default::default() })
+    };
+    let lb = "load-balancers/lb";
+    for (vip, backends) in [
+        ("192.0.2.1:80", &["10.0.0.5:8080", "10.0.0.6:8080"][..]),
+        ("192.0.2.1", &["10.0.0.5"]),
+        ("[2001:db8::1]:80", &["[2001:db8::5]:80"]),
+        ("2001:db8::1", &[]),
+    ] {
+        assert!(parse_spec(&name(lb), Some(&balancer(vip, backends))).is_ok(), "{vip}");
+    }
+    for (vip, backends, wanted) in [
+        ("192.0.2.1:80", "10.0.0.5", "just where its service has one"),
+        ("192.0.2.1", "10.0.0.5:80", "just where its service has one"),
+        ("192.0.2.1:80", "[2001:db8::5]:80", "family"),
+        ("192.0.2.1:0", "10.0.0.5:80", "port 0"),
+        ("here", "10.0.0.5:80", "192.0.2.10:80"),
+    ] {
+        assert!(refused(lb, &balancer(vip, &[backends])).contains(wanted), "{vip} {backends}");
+    }
+    let nat = |kind: pb::nat::Type, external: &str, logical: &str, ports: &str| {
+        Wire::Nat(pb::Nat {
+            r#type: kind.into(),
+            external_ip: external.to_owned(),
+            logical_ip: logical.to_owned(),
+            external_port_range: ports.to_owned(),
+            ..Default::default()
+        })
+    };
+    use pb::nat::Type::{Dnat, DnatAndSnat, Snat, Unspecified};
+    let n = "routers/r/nats/n";
+    assert!(parse_spec(&name(n), Some(&nat(Snat, "192.0.2.1", "10.0.0.0/16", "5000-6000"))).is_ok());
+    assert!(parse_spec(&name(n), Some(&nat(DnatAndSnat, "192.0.2.1", "10.0.0.5", ""))).is_ok());
+    for (kind, external, logical, ports, wanted) in [
+        (Unspecified, "192.0.2.1", "10.0.0.5", "", "snat, dnat"),
+        (Dnat, "192.0.2.1", "10.0.0.0/16", "", "only snat"),
+        (Snat, "192.0.2.1", "2001:db8::/64", "", "family"),
+        (Dnat, "192.0.2.1", "10.0.0.5", "1-2", "leave it out"),
+        (Snat, "192.0.2.1", "10.0.0.0/16", "6000-5000", "5000-6000"),
+        (Snat, "192.0.2.1", "10.0.0.0/16", "0-5", "5000-6000"),
+    ] {
+        assert!(
+            refused(n, &nat(kind, external, logical, ports)).contains(wanted),
+            "{kind:?} {logical} {ports}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{RouteTarget, StaticRoute};
+use ovn_northd_lite::model::{NatKind, NatRule, RouteTarget, StaticRoute};
 
 use super::{
     Binding, Change, Reason, Record, Refusal, State, encode_counter,
@@ -20,7 +20,7 @@ use super::{
     sets,
 };
 use crate::{
-    resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
+    resource::{FieldError, Kind, Name, RouterSpec, Spec, check_labels, merge, parse_spec, strip},
     store::{Revision, Txn},
 };
 
@@ -318,6 +318,9 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+        if let (Spec::Nat(rule), Some(router)) = (&record.spec, name.parent()) {
+            self.check_nat(name, &router, rule)?;
+        }
         let mut ports = ports_of(record).iter().enumerate();
         if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
             return Err(dangling(format!("ports[{i}]"), port.clone()));
@@ -325,9 +328,31 @@ impl<'a> Draft<'a> {
         sets::check_put(self, record)
     }
 
+    /// The router can do the translation, and the port it names is there.
+    fn check_nat(&self, name: &Name, router: &Name, rule: &NatRule) -> Result<(), Reason> {
+        if let Some(port) = &rule.gateway_port {
+            let target = Name::parse(&format!("{router}/ports/{port}"))?;
+            if self.get(&target).is_none() {
+                let (name, field) = (name.clone(), "gateway_port".to_owned());
+                return Err(Reason::Dangling { name, field, target });
+            }
+        }
+        let is_everywhere = matches!(
+            self.get(router).map(|router| &router.spec),
+            Some(Spec::Router(RouterSpec { chassis: None, .. }))
+        );
+        if is_everywhere && !(rule.kind == NatKind::Both && rule.stateless) {
+            let reason = format!(
+                "{router} is on every host, where only a stateless dnat_and_snat can be done; set its chassis first"
+            );
+            return Err(Reason::Field { name: name.clone(), error: FieldError::new("type", reason) });
+        }
+        Ok(())
+    }
+
     /// Nobody may still refer to what is gone.
     fn check_deleted(&self, name: &Name) -> Result<(), Reason> {
-        if matches!(name.kind(), Kind::AddressSet | Kind::PortGroup) {
+        if matches!(name.kind(), Kind::AddressSet | Kind::PortGroup | Kind::LoadBalancer) {
             return sets::check_deleted(self, name);
         }
         if name.kind() != Kind::RouterPort {

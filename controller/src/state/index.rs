@@ -39,7 +39,7 @@ pub(super) struct Index {
     pub(super) addresses: HashMap<Name, HashMap<Address, Name>>,
     /// Id of a chassis → the ports bound to it.
     pub(super) bound: HashMap<String, BTreeSet<Name>>,
-    /// Name of a set in matches → the ACLs that name it.
+    /// Name of a set in matches, or of a load balancer → who names it.
     pub(super) mentions: HashMap<String, BTreeSet<Name>>,
     /// Switch port → the port groups it is in.
     pub(super) groups: HashMap<Name, BTreeSet<Name>>,
@@ -141,9 +141,13 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
     }
 }
 
-/// The sets that the match of this ACL names.
+/// The sets that the match of this ACL names, and the load balancers that this switch or
+/// router does, by their whole names.
 pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
+    let whole = |ids: &BTreeSet<String>| ids.iter().map(|id| format!("load-balancers/{id}")).collect();
     match &record.spec {
+        Spec::Switch(switch) => whole(&switch.load_balancers),
+        Spec::Router(router) => whole(&router.load_balancers),
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
         _ => BTreeSet::new(),
     }

@@ -1,15 +1,17 @@
-//! Address sets and port groups among the other resources: an ACL names only sets that
-//! there are, and a set that an ACL names stays.
+//! Address sets, port groups and load balancers among the other resources: an ACL names
+//! only sets that there are, a switch or router only load balancers that there are, and
+//! what is named stays.
 
 use ferroflow_proto::northbound::resource::Spec as Wire;
 
 use super::{Draft, Reason, Record, index};
 use crate::resource::{Kind, Name, Spec};
 
-/// The sets that the match of an ACL names are there.
+/// The sets and load balancers that a resource names are there.
 pub(super) fn check_put(draft: &Draft<'_>, record: &Record) -> Result<(), Reason> {
     for set in index::sets_of(record) {
-        let (name, field) = (record.name.clone(), "match".to_owned());
+        let field = if set.contains('/') { "load_balancers" } else { "match" };
+        let (name, field) = (record.name.clone(), field.to_owned());
         let target = target_of(&set)?;
         if !exists(draft, &set)? {
             return Err(Reason::Dangling { name, field, target });
@@ -18,10 +20,11 @@ pub(super) fn check_put(draft: &Draft<'_>, record: &Record) -> Result<(), Reason
     Ok(())
 }
 
-/// No ACL names the set that is gone.
+/// Nobody names the set or load balancer that is gone.
 pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason> {
     let id = name.id();
     let texts = match name.kind() {
+        Kind::LoadBalancer => vec![name.to_string()],
         Kind::AddressSet => vec![format!("${id}")],
         Kind::PortGroup => vec![format!("@{id}"), format!("${id}_ip4"), format!("${id}_ip6")],
         _ => Vec::new(),
@@ -38,6 +41,9 @@ pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason
 
 /// What a set's name in a match refers to first.
 fn target_of(set: &str) -> Result<Name, Reason> {
+    if set.contains('/') {
+        return Ok(Name::parse(set)?);
+    }
     let collection = if set.starts_with('@') { "port-groups" } else { "address-sets" };
     Ok(Name::parse(&format!("{collection}/{}", set.get(1..).unwrap_or_default()))?)
 }

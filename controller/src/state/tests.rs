@@ -35,6 +35,7 @@ fn router(name: &str, output_ports: &[&str]) -> pb::Resource {
         prefix: "0.0.0.0/0".into(),
         next_hop: "10.0.0.254".into(),
         output_port: (*port).to_owned(),
+        ..Default::default()
     };
     let static_routes = output_ports.iter().map(route).collect();
     resource(name, Wire::LogicalRouter(pb::LogicalRouter { static_routes, ..Default::default() }))

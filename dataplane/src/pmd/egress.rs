@@ -2,14 +2,7 @@
 
 use std::{collections::HashMap, os::fd::RawFd, sync::Arc};
 
-use flowtable::{
-    drop::DropReason,
-    offload,
-    packet::{HEADROOM, Packet},
-    stats::DropCount,
-    switch::Sink,
-    types::PortNo,
-};
+use flowtable::{drop::DropReason, offload, packet::Packet, stats::DropCount, switch::Sink, types::PortNo};
 
 use super::fabric::{Fabric, Handover, Seat};
 use crate::{
@@ -75,18 +68,8 @@ impl Egress {
         &self.pool
     }
 
-    /// A frame in a buffer, with headroom; `None`: no buffer, or it does not fit.
-    pub(crate) fn packet(&mut self, in_port: PortNo, bytes: &[u8]) -> Option<Packet<Frame>> {
-        let mut frame = self.pool.get()?;
-        let end = HEADROOM + bytes.len();
-        match frame.as_mut().get_mut(HEADROOM..end) {
-            Some(room) => room.copy_from_slice(bytes),
-            None => {
-                self.pool.put(frame);
-                return None;
-            }
-        }
-        Some(Packet::new(frame, HEADROOM, bytes.len(), in_port))
+    pub(crate) fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
     }
 
     /// Receives from a port. `None`: there was nothing.

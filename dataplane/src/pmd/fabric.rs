@@ -1,10 +1,10 @@
-//! What workers share: the snapshot, the clock, and each worker's seat, by which others
+//! What workers share: the snapshot, the tracker, the clock, and each worker's seat, by which others
 //! reach it.
 
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Release},
@@ -19,13 +19,14 @@ use crossbeam::{
     queue::ArrayQueue,
 };
 use flowtable::{
+    conntrack::{self, Conntrack},
     packet::Packet,
     snapshot::Snapshot,
     types::{Epoch, PortNo, Timestamp},
 };
 
 use super::Worker;
-use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, punts::Bell, sys::event::Waker};
+use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, sys::event::Waker};
 
 /// Something a worker does between two batches.
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -89,14 +90,19 @@ impl Seat {
     }
 }
 
+/// Somebody who is told by a worker.
+pub(crate) type Told = Box<dyn Fn() + Send + Sync>;
+
 /// What all workers see.
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    conntrack: Arc<Conntrack>,
     started: Instant,
     clock: Clock,
     stopping: AtomicBool,
-    bell: Bell,
+    /// Told when something waits for the owner.
+    on_news: OnceLock<Told>,
     /// Held only to sleep on and to signal `applied`.
     waiting: Mutex<()>,
     applied: Condvar,
@@ -111,13 +117,16 @@ impl Fabric {
             seats.push(Arc::new(seat));
             receivers.push(receiver);
         }
+        let seed = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
+        let storage = conntrack::Storage::on_heap(config.n_connections);
         let fabric = Self {
+            conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             started: Instant::now(),
             clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
-            bell: Bell::default(),
+            on_news: OnceLock::new(),
             waiting: Mutex::new(()),
             applied: Condvar::new(),
         };
@@ -130,6 +139,21 @@ impl Fabric {
 
     pub(crate) fn snapshot(&self) -> &Arc<ArcSwap<Snapshot>> {
         &self.snapshot
+    }
+
+    pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
+        &self.conntrack
+    }
+
+    pub(crate) fn on_news(&self, told: Told) {
+        // Whoever came first stays.
+        let _ = self.on_news.set(told);
+    }
+
+    pub(crate) fn tell_news(&self) {
+        if let Some(told) = self.on_news.get() {
+            told();
+        }
     }
 
     /// The time that packets and caches go by.
@@ -146,11 +170,6 @@ impl Fabric {
         Timestamp::from_nanos(self.started.elapsed().as_nanos() as u64)
     }
 
-    /// Says that packets wait for a controller.
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
-    }
-
     /// Makes a version the newest.
     pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
         self.snapshot.store(snapshot);
@@ -159,7 +178,6 @@ impl Fabric {
 
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Release);
-        self.bell.ring();
         self.wake_all();
     }
 

@@ -8,6 +8,7 @@
 //! With nothing to do for a while, the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
 
+mod controlled;
 mod egress;
 mod fabric;
 
@@ -22,14 +23,14 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use crossbeam::channel::Receiver;
 use flowtable::{
-    flow::Action,
     packet::Packet,
     snapshot::Snapshot,
     stats::DropCount,
-    switch::{PacketIn, Switch},
+    switch::Switch,
     types::{Epoch, PortNo, Timestamp},
 };
 
+pub use self::controlled::SendError;
 use self::egress::Egress;
 pub(crate) use self::fabric::{Fabric, Job, Seat};
 use crate::{
@@ -39,8 +40,10 @@ use crate::{
         AttachedPort, BATCH, Port,
         memory::{InjectError, MemoryPort},
     },
-    punts::PacketOutError,
-    sys::event::{PollSet, Readiness},
+    sys::{
+        advise_huge_pages,
+        event::{PollSet, Readiness},
+    },
 };
 
 /// Longest sleep: nothing depends on it, it only bounds the harm of a lost wake-up.
@@ -65,13 +68,21 @@ pub(crate) struct Worker {
     busy: bool,
     idle_spin: Duration,
     idle_since: Option<Timestamp>,
-    /// Somebody was told that packets wait for a controller.
-    has_rung: bool,
 }
 
 /// Adds to a counter that only the calling thread writes.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+/// A worker's switch, its tables on large pages where there are any.
+fn new_switch(config: &DataplaneConfig) -> Switch {
+    let switch = match config.seed {
+        Some(seed) => Switch::with_seed(config.switch, seed),
+        None => Switch::new(config.switch),
+    };
+    switch.memory().into_iter().for_each(advise_huge_pages);
+    switch
 }
 
 impl Worker {
@@ -83,16 +94,14 @@ impl Worker {
         jobs: Receiver<Job>,
     ) -> Self {
         let pool = Pool::new(config.n_frames);
+        let conntrack = Arc::clone(fabric.conntrack());
         Self {
             snapshot: Cache::new(Arc::clone(fabric.snapshot())),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
             jobs,
-            switch: match config.seed {
-                Some(seed) => Switch::with_seed(config.switch, seed),
-                None => Switch::new(config.switch),
-            },
+            switch: new_switch(config).with_conntrack(conntrack),
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
@@ -100,7 +109,6 @@ impl Worker {
             busy: config.busy,
             idle_spin: config.idle_spin,
             idle_since: None,
-            has_rung: false,
         }
     }
 
@@ -128,16 +136,10 @@ impl Worker {
             self.switch.process(now, snapshot, port, &mut self.batch, &mut self.egress);
         }
         self.egress.flush();
-        self.ring();
-        found
-    }
-
-    /// Tells, once, that packets wait for a controller.
-    fn ring(&mut self) {
-        if !self.has_rung && self.switch.has_packet_ins() {
-            self.has_rung = true;
-            self.fabric.bell().ring();
+        if found {
+            self.tell_news();
         }
+        found
     }
 
     /// Tells whoever waits that this worker has the newest version.
@@ -228,27 +230,6 @@ impl Worker {
             self.poll_once();
         }
         Ok(())
-    }
-
-    /// Hands out the packets that wait for a controller.
-    pub(crate) fn take_packet_ins(&mut self) -> Vec<PacketIn> {
-        self.has_rung = false;
-        self.switch.take_packet_ins()
-    }
-
-    /// Carries out a controller's actions on a frame of its own.
-    pub(crate) fn packet_out(
-        &mut self,
-        in_port: PortNo,
-        actions: Vec<Action>,
-        frame: &[u8],
-    ) -> Result<(), PacketOutError> {
-        let packet = self.egress.packet(in_port, frame).ok_or(PacketOutError::NoBuffer(frame.len()))?;
-        let (now, snapshot) = (self.fabric.now(), self.snapshot.load());
-        let done = self.switch.packet_out(now, snapshot, (in_port, actions), packet, &mut self.egress);
-        self.egress.flush();
-        self.ring();
-        Ok(done?)
     }
 
     /// Lets what waits for its time take place.

@@ -49,6 +49,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_fragments;
+#[cfg(test)]
 mod tests_openflow;
 mod walk;
 mod write;

@@ -44,7 +44,7 @@ impl<T: Tracer> Walk<'_, T> {
         let mut to = to.clone();
         let Some(rule) = self.rule() else { return self.punt_as(to, TableId::FIRST, NO_COOKIE) };
         // OpenFlow 1.5 §5.4: the rule for what no other one matches.
-        let is_miss = rule.priority == Priority::MIN && rule.matching.words().is_empty();
+        let is_miss = rule.priority == Priority::MIN && rule.matching.is_any();
         if to.reason == PuntReason::Action {
             to.reason = if is_miss { PuntReason::NoMatch } else { self.reason };
         }

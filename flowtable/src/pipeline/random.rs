@@ -17,8 +17,8 @@ use crate::{
     port::{Bridging, PortInfo, PortRole, PortTable, VlanMode},
     program::TunnelKind,
     snapshot::Snapshot,
-    table::{Change, GroupChange, MeterChange, MissPolicy, TableSettings, Tables},
-    text::{parse_actions, parse_group, parse_meter},
+    table::{Change, GroupChange, MeterChange, MissPolicy, SetChange, TableSettings, Tables},
+    text::{parse_actions, parse_group, parse_match, parse_meter, parse_set},
     types::{Epoch, GroupId, MacAddr, MeterId, PortNo, Priority, TableId, Timestamp, VlanId},
     underlay::{NextHop, TunnelPort, Underlay},
 };
@@ -121,7 +121,9 @@ fn furnished() -> Tables {
     let meters = meters.map(|text| Change::Meter(MeterChange::Add(parse_meter(text).unwrap())));
     let groups = groups.map(|text| Change::Group(GroupChange::Add(parse_group(text, &ports).unwrap())));
     let on = TableSettings { miss: MissPolicy::Continue, ..TableSettings::default() };
-    let changes = meters.into_iter().chain(groups).chain([Change::Table(table(2), on)]);
+    let sets = ["hosts type=ipv4 10.0.0.1,10.0.0.4-10.0.0.6", "ports type=port 1,3", "none type=ipv4"];
+    let sets = sets.map(|text| Change::Set(SetChange::Add(parse_set(text).unwrap())));
+    let changes = meters.into_iter().chain(groups).chain(sets).chain([Change::Table(table(2), on)]);
     Tables::default().transact(changes.collect()).unwrap()
 }
 
@@ -202,7 +204,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let rest = vec(prop::option::weighted(0.8, actions(1)), usize::from(N_TABLES));
     // Ways to satisfy clauses, and rules for what satisfies all.
     let part = (1_u32..3, 1_u8..3).prop_map(|(id, clause)| Action::Conjunction { id, clause, n_clauses: 2 });
-    let parts = vec((0..2_u8, 1_u16..4, matching(), vec(part, 1..3)), 0..8);
+    let parts = vec((0..2_u8, 1_u16..4, masked(), vec(part, 1..3)), 0..14);
     let whole = vec((0..2_u8, 1_u16..4, 1_u128..3, list(action(1))), 0..3);
     (some, rest, parts, whole).prop_map(|(mut rules, rest, parts, whole)| {
         rules.extend(parts);
@@ -258,7 +260,33 @@ fn require(m: Match, actions: &[Action]) -> Match {
     })
 }
 
+/// Masks most often, else ranges and sets.
 fn matching() -> impl Strategy<Value = Match> {
+    prop_oneof![9 => masked(), 1 => among()]
+}
+
+/// Matches by ranges and sets.
+fn among() -> impl Strategy<Value = Match> {
+    let texts = vec![
+        "ip,nw_src=$hosts",
+        "ip,nw_dst=$hosts",
+        "ip,nw_src=$none",
+        "ip,nw_dst=10.0.0.2-10.0.0.5",
+        "ip,nw_src=10.0.0.1-10.0.0.6,nw_dst=$hosts",
+        "tcp,tp_dst=1-2",
+        "tcp,tp_dst=$ports,tp_src=0-2",
+        "udp,nw_dst=$hosts,tp_dst=1-3",
+        "ipv6,ipv6_src=fd00::1-fd00::5",
+        "dl_vlan=99-150",
+        "in_port=2-3",
+        "reg0=0x1-0x2",
+        "metadata=0x1-0x3,dl_dst=02:00:00:00:00:01-02:00:00:00:00:02",
+        "ip,nw_ttl=0-2",
+    ];
+    select(texts).prop_map(|text| parse_match(text, &PortTable::default()).unwrap())
+}
+
+fn masked() -> impl Strategy<Value = Match> {
     let metadata = select(vec![
         Field::InPort,
         Field::Metadata,
@@ -405,7 +433,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
     let outputs = prop_oneof![
         9 => (1..=N_WORKLOADS).prop_map(|raw| Action::Output(port(raw))),
         1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::ALL, PortNo::CONTROLLER, PortNo::LOCAL, PortNo::TABLE, port(UPLINK)]).prop_map(Action::Output),
-        2 => Just(Action::Output(port(TUNNEL))),
+        4 => Just(Action::Output(port(TUNNEL))),
         1 => Just(Action::OutputReg(sub(Field::Reg0, 0, 16))),
         1 => (1..=N_WORKLOADS, 14_u32..80)
             .prop_map(|(raw, max_len)| Action::OutputTruncated { port: port(raw), max_len }),
@@ -427,7 +455,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         1 => Just(set(Field::InPort, 0, u128::from(u32::MAX))),
         1 => Just(set(Field::VlanVidOxm, 0x1065, 0x1fff)),
         1 => Just(set(Field::TunDst, LOCAL.to_bits().into(), 0xffff_ffff)),
-        3 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
+        5 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
         1 => Just(set(Field::TunMetadata0, 0x1234, 0xffff_ffff)),
         1 => (0_u64..4).prop_map(Action::SetTunnel),
     ];

@@ -214,7 +214,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Enters the first table, or goes on where a walk was put aside; answers whether the
     /// action set is executed at the end.
     fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
-        let Some(frozen) = frozen else { return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true) };
+        let Some(frozen) = frozen else {
+            if self.snapshot.tables.drops(&mut self.key) {
+                self.end(DropReason::Fragment);
+                return Ok(false);
+            }
+            return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true);
+        };
         self.queue = frozen.queue;
         self.reason = frozen.reason;
         self.stack = frozen.stack.to_vec();

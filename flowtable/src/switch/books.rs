@@ -61,14 +61,14 @@ impl Books {
         self.ports.get(port.get() as usize).copied().unwrap_or_default()
     }
 
-    pub(super) fn received(&mut self, n_bytes: u64) {
+    pub(super) fn received(&mut self, n_packets: u64, n_bytes: u64) {
         if self.is_injected {
-            self.all.n_injected += 1;
+            self.all.n_injected += n_packets;
         } else {
-            self.all.n_packets += 1;
+            self.all.n_packets += n_packets;
         }
         let port = self.page();
-        port.rx_packets += 1;
+        port.rx_packets += n_packets;
         port.rx_bytes += n_bytes;
     }
 
@@ -82,9 +82,11 @@ impl Books {
         }
     }
 
-    pub(super) fn forwarded(&mut self) {
-        self.all.n_forwarded += u64::from(!self.is_injected);
-        self.page().rx_forwarded += 1;
+    pub(super) fn forwarded(&mut self, n_packets: u64) {
+        if !self.is_injected {
+            self.all.n_forwarded += n_packets;
+        }
+        self.page().rx_forwarded += n_packets;
     }
 
     /// Enters a dropped packet in the drop table; the row is looked for at `hint` first.

@@ -191,7 +191,8 @@ mod tests {
         assert!(all.take(at(2), own[0]).is_none());
         assert!(all.take(at(2), own[999]).is_some());
         for raw in 3..40 {
-            (0..300).for_each(|_| drop(all.add(at(2), &frozen, &key, port(raw))));
+            let ids = (0..300).map(|_| all.add(at(2), &frozen, &key, port(raw)));
+            assert_eq!(ids.last().map(|id| id.get() >> 32), Some(u64::from(all.last)));
         }
         assert_eq!(all.waiting.len(), MAX_CONTINUATIONS);
     }

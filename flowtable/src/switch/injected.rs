@@ -172,6 +172,6 @@ fn prepare_packet_out<B: FrameBuf>(
 fn frame_key<B: FrameBuf>(packet: &mut Packet<B>) -> Result<FlowKey, DropReason> {
     let mut key = FlowKey::zero();
     parse(packet, &mut key)?;
-    key.frame_len.set(packet.len().min(usize::from(u16::MAX)) as u16);
+    key.set_frame_len(packet.len());
     Ok(key)
 }

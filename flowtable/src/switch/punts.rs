@@ -44,6 +44,11 @@ pub(super) struct Punts {
 }
 
 impl Punts {
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub(super) fn new(seed: u64) -> Self {
         let (queue, n_of_port) = (VecDeque::new(), Vec::new());
         Self { queue, n_of_port, continuations: Continuations::new(seed) }
@@ -72,15 +77,10 @@ impl Punts {
         let bytes = packet.bytes().get(..max_len).unwrap_or_default().to_vec();
         let in_port = packet.in_port;
         let Sender { key, now, .. } = sender;
-        let next = punt.next.as_ref();
-        let continuation = next.map(|next| self.continuations.add(now, next, key, in_port));
+        let waiting = punt.next.as_ref().zip(key);
+        let continuation = waiting.map(|(next, key)| self.continuations.add(now, next, key, in_port));
         self.queue.push_back(PacketIn { in_port, punt: Arc::clone(punt), bytes, n_bytes, continuation });
         Ok(())
-    }
-
-    /// None waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// All that wait, oldest first.

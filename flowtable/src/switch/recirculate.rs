@@ -124,7 +124,7 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) {
-        let rider = Rider { packet, key: self.lanes.keys[idx], depth: 1 };
+        let rider = Rider { packet, key: *self.lanes.key(idx), depth: 1 };
         self.carry_rider(moment, program, rider, self.lanes.lens[idx], sink);
     }
 
@@ -137,7 +137,7 @@ impl Switch {
         n_bytes: u64,
         sink: &mut S,
     ) {
-        self.books.received(n_bytes);
+        self.books.received(1, n_bytes);
         let mut fate = Fate::default();
         self.ride(moment, program, rider, sink, &mut fate);
         match fate.failure {
@@ -145,12 +145,12 @@ impl Switch {
                 if !failure.is_meant {
                     self.books.lost_copy((failure.reason, failure.rule.as_ref(), failure.meter));
                 }
-                self.books.forwarded();
+                self.books.forwarded(1);
             }
             Some(failure) => {
                 self.books.dropped_by(0, (failure.reason, failure.rule.as_ref(), failure.meter), n_bytes);
             }
-            None if fate.sent => self.books.forwarded(),
+            None if fate.sent => self.books.forwarded(1),
             None => {
                 self.books.dropped(0, DropReason::TableMiss, None, n_bytes);
             }
@@ -222,7 +222,7 @@ impl Switch {
     ) {
         let Some((pass, next)) = emit.ct.as_ref().and_then(|pass| Some((pass, pass.next.as_ref()?))) else {
             let hash = if emit.tunnel.is_some() { flow_hash(&rider.key) } else { 0 };
-            let sender = Sender { key: &rider.key, hash, now: moment.now };
+            let sender = Sender { key: Some(&rider.key), hash, now: moment.now };
             match send(rider.packet, emit, (sender, n_levels), &mut self.punts, sink) {
                 Ok(()) => fate.sent = true,
                 Err(reason) => self.fail(fate, Failure::of(reason)),
@@ -264,7 +264,7 @@ impl Switch {
         }
         let mut frame = FlowKey::zero();
         parse(packet, &mut frame)?;
-        frame.frame_len.set(packet.len().min(usize::from(u16::MAX)) as u16);
+        frame.set_frame_len(packet.len());
         let mut key = next.thaw(key, &frame, pass.recirc_id);
         if next.knows_connection() {
             pipeline::set_connection(&mut key, request.zone, &verdict);

@@ -2,10 +2,7 @@
 
 use std::{ops::Range, sync::Arc, vec};
 
-use super::{
-    Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts,
-    samples::Samples,
-};
+use super::{Lanes, Lookup, Moment, Switch, books::Books, metered, punts::Punts, samples::Samples};
 use crate::{
     cache::Handle,
     drop::DropReason,
@@ -41,8 +38,8 @@ pub(super) struct Ends<'a> {
 /// What sending a copy needs to know besides the copy.
 #[derive(Clone, Copy)]
 pub(super) struct Sender<'a> {
-    /// The packet's key as it was received.
-    pub(super) key: &'a FlowKey,
+    /// The packet's key as it was received; packets that wait for a controller have one.
+    pub(super) key: Option<&'a FlowKey>,
     /// Of its flow; only tunnels need it.
     pub(super) hash: u32,
     pub(super) now: Timestamp,
@@ -67,14 +64,20 @@ impl Switch {
                 }
                 Lookup::Dropped(reason) => {
                     packets.by_ref().take(1).for_each(|packet| sink.release(packet));
-                    self.books.received(self.lanes.lens[idx]);
+                    self.books.received(1, self.lanes.lens[idx]);
                     self.books.dropped(0, reason, None, self.lanes.lens[idx]);
                     1
                 }
-                _ => match self.resolve(moment, idx) {
-                    Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
-                    Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
-                },
+                _ => {
+                    // An entry may have made room for that of an earlier packet of the pass.
+                    if let Some(packet) = packets.as_slice().first() {
+                        self.lanes.ensure_key(moment, idx, packet);
+                    }
+                    match self.resolve(moment, idx) {
+                        Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
+                        Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
+                    }
+                }
             };
         }
     }
@@ -91,54 +94,52 @@ impl Switch {
     ) -> usize {
         let Some(entry) = self.megaflows.get_mut(handle) else {
             // Resolving has just found it; should that ever be wrong, do without.
-            let key = &self.lanes.keys[range.start];
+            let key = self.lanes.key(range.start);
             let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
             self.frozen_ids.number(&mut translation.program);
             return self.run_once(moment, &translation, range.start, packets, sink);
         };
-        if entry.program.is_tracked() || !entry.program.effects.is_empty() {
+        let (is_alone, in_session) = (entry.is_alone, entry.in_session);
+        let rest = &self.lanes.lookups[range.start + 1..range.end];
+        let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
+        let n_group = if is_alone { 1 } else { 1 + more };
+        let group = range.start..range.start + n_group;
+        if in_session {
+            group.clone().for_each(|idx| self.remember(moment, idx, handle));
+        }
+        for idx in group.clone() {
+            self.books.found(self.lanes.lookups[idx]);
+        }
+        let n_bytes = self.lanes.lens[group.clone()].iter().sum();
+        let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };
+        entry.count(moment.now, n_group as u64, n_bytes);
+        if is_alone {
             let program = Arc::clone(&entry.program);
-            return self.run_alone(moment, handle, &program, range.start, packets, sink);
+            let idx = group.start;
+            // The entry may have become such a one within the pass.
+            if let Some(packet) = packets.as_slice().first() {
+                self.lanes.ensure_key(moment, idx, packet);
+            }
+            packets.take(1).for_each(|packet| self.carry_alone(moment, &program, idx, packet, sink));
+            return 1;
         }
         let lanes = &*self.lanes;
         let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };
-        let rest = &lanes.lookups[range.start + 1..range.end];
-        let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
-        let (mut n_bytes, mut row) = (0, entry.drop_row);
-        for (idx, packet) in range.zip(packets.take(n_group)) {
-            ends.books.found(lanes.lookups[idx]);
-            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
-                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
+        match &entry.program.emits[..] {
+            [emit] if entry.program.meters.is_empty() && entry.program.samples.is_empty() => {
+                let group = (lanes, group, n_bytes);
+                send_group(emit, group, packets, (moment.now, &mut ends), sink);
             }
-            n_bytes += packet.len() as u64;
-            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), &mut ends, sink);
+            _ => {
+                let mut row = entry.drop_row as usize;
+                for (idx, packet) in group.zip(packets.take(n_group)) {
+                    let state = (moment.now, row);
+                    row = carry_out(&entry.program, (lanes, idx), packet, state, &mut ends, sink);
+                }
+                entry.drop_row = row as u32;
+            }
         }
-        entry.drop_row = row;
-        entry.count(moment.now, n_group as u64, n_bytes);
         n_group
-    }
-
-    /// Runs one packet whose entry sends it through the connection tracker, or that changes what
-    /// the packets behind it find.
-    fn run_alone<B: FrameBuf, S: Sink<B>>(
-        &mut self,
-        moment: &Moment<'_>,
-        handle: Handle,
-        program: &Program,
-        idx: usize,
-        packets: &mut vec::Drain<'_, Packet<B>>,
-        sink: &mut S,
-    ) -> usize {
-        let lanes = &*self.lanes;
-        self.books.found(lanes.lookups[idx]);
-        if let Some(entry) = self.megaflows.get_mut(handle) {
-            entry.count(moment.now, 1, lanes.lens[idx]);
-            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
-                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
-            }
-        }
-        packets.take(1).for_each(|packet| self.carry_alone(moment, program, idx, packet, sink));
-        1
     }
 
     /// Runs one packet by a translation that no cache keeps, and counts it with the rules
@@ -178,6 +179,36 @@ impl Switch {
     }
 }
 
+/// Does with some packets of the same entry what its program says, when that is to send
+/// each to one place.
+fn send_group<B: FrameBuf, S: Sink<B>>(
+    emit: &Emit,
+    (lanes, group, n_bytes): (&Lanes, Range<usize>, u64),
+    packets: &mut vec::Drain<'_, Packet<B>>,
+    (now, ends): (Timestamp, &mut Ends<'_>),
+    sink: &mut S,
+) {
+    let Ends { books, punts, .. } = ends;
+    let n_group = group.len();
+    books.received(n_group as u64, n_bytes);
+    if emit.is_plain() {
+        packets.take(n_group).for_each(|packet| sink.output(emit.port, packet));
+        return books.forwarded(n_group as u64);
+    }
+    let mut n_sent = 0;
+    for (idx, packet) in group.zip(packets.take(n_group)) {
+        let hash = if emit.tunnel.is_some() { lanes.flow_hash(idx) } else { 0 };
+        let sender = Sender { key: lanes.known_key(idx), hash, now };
+        match send(packet, emit, (sender, 0), punts, sink) {
+            Ok(()) => n_sent += 1,
+            Err(reason) => {
+                books.dropped(0, reason, None, lanes.lens[idx]);
+            }
+        }
+    }
+    books.forwarded(n_sent);
+}
+
 /// Does with one packet what a program says. Each emit starts from the packet as it was
 /// received, so all but the last work on copies, and the last on the packet itself.
 /// `row` is where the program's drops were counted the last time; answers where they are.
@@ -189,10 +220,10 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     ends: &mut Ends<'_>,
     sink: &mut S,
 ) -> usize {
-    let (n_bytes, key) = (lanes.lens[idx], &lanes.keys[idx]);
-    ends.books.received(n_bytes);
+    let n_bytes = lanes.lens[idx];
+    ends.books.received(1, n_bytes);
     if !program.meters.is_empty() {
-        let sender = Sender { key, hash: flow_hash(key), now };
+        let sender = Sender { key: lanes.known_key(idx), hash: lanes.flow_hash(idx), now };
         return metered::carry_out(program, packet, sender, (n_bytes, row), ends, sink);
     }
     if !program.samples.is_empty() {
@@ -206,7 +237,8 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
         return books.dropped(row, reason, cause.and_then(|cause| cause.rule.as_ref()), n_bytes);
     };
     let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
-    let sender = Sender { key, hash: if tunnelled { flow_hash(key) } else { 0 }, now };
+    let hash = if tunnelled { lanes.flow_hash(idx) } else { 0 };
+    let sender = Sender { key: lanes.known_key(idx), hash, now };
     let mut sent = false;
     for emit in others {
         match copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, 0), punts, sink)) {
@@ -215,10 +247,10 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
         }
     }
     match send(packet, last, (sender, 0), punts, sink) {
-        Ok(()) => books.forwarded(),
+        Ok(()) => books.forwarded(1),
         Err(reason) if sent => {
             books.failed_copy(reason);
-            books.forwarded();
+            books.forwarded(1);
         }
         Err(reason) => {
             books.dropped(0, reason, None, n_bytes);

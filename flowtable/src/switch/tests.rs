@@ -7,13 +7,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     build::{self, Host},
+    drop::DropReason,
+    fdb::{FdbCounters, FdbEntry},
     field::{Field, SubField},
-    flow::{Action, Match, Rule},
+    flow::{Action, Learned, Match, Rule},
     group::Group,
     meter::Meter,
     pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
+    program::Punt,
     table::{TableCounters, Tables},
-    types::{MacAddr, MeterId},
+    types::{Epoch, MacAddr, MeterId},
 };
 
 /// Collects what leaves; can run out of buffers.
@@ -63,7 +66,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .into_iter()
             .map(|(kind, pick)| match kind {
                 0 => Event::Change(pick),
-                1 => Event::Wait(1_000_000_000 * (pick % 20) as u64),
+                1 | 4 => Event::Wait(1_000_000_000 * (pick % 20) as u64),
                 2 => Event::Frame(1, vec![0; pick % 20]),
                 _ => {
                     let key = &flows[pick % flows.len()];
@@ -78,7 +81,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 type Cause = (PortNo, DropReason, Option<u64>, Option<MeterId>);
 
 /// What a run of a switch can be seen to do.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Default)]
 struct Observed {
     out: Vec<(PortNo, Vec<u8>)>,
     drops: BTreeMap<Cause, [u64; 3]>,
@@ -90,6 +93,44 @@ struct Observed {
     ports: Vec<PortCounters>,
     n_released: usize,
     packet_ins: Vec<PacketIn>,
+    injected: PortCounters,
+    samples: Vec<Sampled>,
+    counters: (LearnCounters, SampleCounters, ContinuationCounters),
+    /// What was queued at each commit.
+    learned: Vec<Vec<Learned>>,
+    stations: Vec<(Vec<FdbEntry>, FdbCounters)>,
+}
+
+/// What the owner of the tables does now and then: takes what was learned, lets rules and
+/// stations expire, answers every other packet that waits.
+fn attend(
+    (switch, sink): (&mut Switch, &mut Collector),
+    now: Timestamp,
+    snapshot: &Arc<Snapshot>,
+    seen: &mut Observed,
+) -> Arc<Snapshot> {
+    switch.flush_stats();
+    let learned = switch.take_learned();
+    let mut tables = (*snapshot.tables).clone();
+    tables = tables.learn(&learned, now).commit.map_or(tables, |commit| commit.tables);
+    tables = tables.expire(now).map_or(tables, |commit| commit.tables);
+    tables.fdb().expire(now);
+    seen.stations.push((tables.fdb().dump(), tables.fdb().counters()));
+    seen.learned.push(learned);
+    seen.samples.extend(switch.take_samples());
+    let epoch = Epoch::new(snapshot.epoch.get() + 1_000_000).unwrap();
+    let next = Arc::new(Snapshot { epoch, tables: Arc::new(tables), ..(**snapshot).clone() });
+    for (idx, packet_in) in switch.take_packet_ins().into_iter().enumerate() {
+        if let Some(id) = packet_in.continuation.filter(|_| idx % 2 == 0) {
+            let metadata = Match::any().with(Field::Reg1, idx as u128 % 4);
+            let packet = build::packet(&packet_in.bytes, packet_in.in_port);
+            switch.resume(now, &next, (id, &metadata), packet, sink).unwrap();
+        }
+        // How it goes on names the rules of one run.
+        let punt = Arc::new(Punt { next: None, ..(*packet_in.punt).clone() });
+        seen.packet_ins.push(PacketIn { punt, ..packet_in });
+    }
+    next
 }
 
 fn of_group(group: &Group) -> Vec<(u64, u64)> {
@@ -117,6 +158,7 @@ fn observe(
     let mut sink = Collector { starve, ..Collector::default() };
     let (mut rules, mut epoch, mut now) = (rules.to_vec(), 1, 0);
     let mut current = snapshot(epoch, &rules);
+    let mut observed = Observed::default();
     let mut seen = Vec::new();
     let mut keep = |snapshot: &Arc<Snapshot>| seen.push(Arc::clone(snapshot));
     keep(&current);
@@ -136,15 +178,21 @@ fn observe(
             Event::Frame(raw, frame) => batch.push(build::packet(frame, port(*raw))),
             Event::Change(pick) if !rules.is_empty() => {
                 rules.remove(pick % rules.len());
-                epoch += 1;
+                epoch = current.epoch.get() + 1;
                 current = snapshot(epoch, &rules);
                 keep(&current);
             }
             Event::Change(_) => {}
-            Event::Wait(nanos) => now += nanos,
+            Event::Wait(nanos) => {
+                now += nanos;
+                let ends = (&mut switch, &mut sink);
+                current = attend(ends, Timestamp::from_nanos(now), &current, &mut observed);
+                keep(&current);
+            }
         }
     }
     run(&mut switch, now, &current, &mut batch, &mut sink);
+    keep(&attend((&mut switch, &mut sink), Timestamp::from_nanos(now), &current, &mut observed));
     check_conservation(&switch, &sink, events);
     switch.flush_stats();
     let mut drops: BTreeMap<Cause, [u64; 3]> = BTreeMap::new();
@@ -159,6 +207,12 @@ fn observe(
         let (n_packets, n_bytes) = rule.stats.get();
         (n_packets, n_bytes, rule.stats.used().nanos())
     };
+    // Those that were sent by packets which went on last.
+    let last = switch.take_packet_ins().into_iter().map(|packet_in| {
+        let punt = Arc::new(Punt { next: None, ..(*packet_in.punt).clone() });
+        PacketIn { punt, ..packet_in }
+    });
+    observed.packet_ins.extend(last);
     Observed {
         out: sink.out,
         drops,
@@ -168,7 +222,9 @@ fn observe(
         tables: tables().flat_map(of_tables).collect(),
         ports: (0..=TUNNEL).map(|raw| switch.port_counters(port(raw))).collect(),
         n_released: sink.n_released,
-        packet_ins: switch.take_packet_ins(),
+        injected: switch.injected_counters(),
+        counters: (switch.learn_counters(), switch.sample_counters(), switch.continuation_counters()),
+        ..observed
     }
 }
 
@@ -192,7 +248,9 @@ fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event]) {
     assert_eq!(n_looked_up, all.n_session_hits + all.n_megaflow_hits + all.n_misses);
     // Each buffer that came in or was made for a copy went somewhere.
     let n_starved = sink.n_copied.checked_div(sink.starve).unwrap_or(0);
-    let n_buffers = all.n_packets as usize + sink.n_copied - n_starved;
+    let injected = switch.injected_counters();
+    assert_eq!(injected.rx_packets, injected.rx_forwarded + injected.rx_dropped);
+    let n_buffers = (all.n_packets + all.n_injected) as usize + sink.n_copied - n_starved;
     assert_eq!(sink.out.len() + sink.n_released, n_buffers);
 }
 
@@ -232,7 +290,7 @@ proptest! {
             let frame = build::frame_from_key(key, 0);
             send(&mut switch, &snapshot, key.in_port.get(), std::slice::from_ref(&frame));
         }
-        for dump in switch.megaflows() {
+        for dump in switch.megaflows().into_iter().filter(|dump| !dump.is_stale) {
             for (idx, noise) in noise.iter().enumerate() {
                 let other = if idx % 2 == 0 { noise } else { &keys[idx % keys.len()] };
                 let mut key = dump.key;
@@ -299,7 +357,7 @@ fn a_conversation_goes_from_miss_to_megaflow_to_session() {
         send(&mut switch, &snapshot, 1, std::slice::from_ref(&udp));
     }
     let counters = switch.counters();
-    assert_eq!((counters.n_misses, counters.n_megaflow_hits, counters.n_session_hits), (2, 2, 1));
+    assert_eq!((counters.n_misses, counters.n_megaflow_hits, counters.n_session_hits), (2, 1, 2));
     assert_eq!((switch.n_sessions(), switch.n_megaflows()), (1, 2));
 }
 

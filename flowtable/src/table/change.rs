@@ -11,7 +11,8 @@ use super::{
     life::{Removed, RemovedReason},
     meter_change::MeterChange,
     reference::{Reference, refers_to},
-    settings::TableSettings,
+    set_change::SetChange,
+    settings::{FragmentMode, TableSettings},
 };
 use crate::{
     classifier::Classifier,
@@ -61,8 +62,12 @@ pub enum Change {
     Group(GroupChange),
     /// Changes a meter.
     Meter(MeterChange),
+    /// Changes a named set.
+    Set(SetChange),
     /// Changes how a table is run.
     Table(TableId, TableSettings),
+    /// Changes how all tables see IP fragments.
+    Fragments(FragmentMode),
 }
 
 /// Chooses rules. The default one chooses all.
@@ -100,7 +105,7 @@ impl Filter {
 pub struct TransactionError {
     /// Index of the change.
     pub change: usize,
-    /// The rule, group, meter or table, as text.
+    /// The rule, group, meter, set or table, as text.
     pub rule: String,
     /// What is wrong with it.
     pub reason: RuleError,
@@ -173,21 +178,25 @@ impl Transaction {
         match change {
             Change::Add(rule) => self.add(rule)?,
             Change::Modify { filter, actions } => {
+                self.check_choice(&filter.matching)?;
                 for rule in self.chosen(&filter) {
                     self.put(with_actions(&rule, actions.clone()))?;
                 }
             }
             Change::ModifyStrict { table, priority, matching, actions } => {
+                self.check_choice(&matching)?;
                 if let Some(rule) = self.next.get(table, priority, &matching).cloned() {
                     self.put(with_actions(&rule, actions))?;
                 }
             }
             Change::Delete(filter) => {
+                self.check_choice(&filter.matching)?;
                 for rule in self.chosen(&filter) {
                     self.take(&rule, RemovedReason::Delete);
                 }
             }
             Change::DeleteStrict { table, priority, matching } => {
+                self.check_choice(&matching)?;
                 if let Some(rule) = self.next.get(table, priority, &matching).cloned() {
                     self.take(&rule, RemovedReason::Delete);
                 }
@@ -203,7 +212,9 @@ impl Transaction {
             }
             Change::Group(change) => self.change_group(change)?,
             Change::Meter(change) => self.change_meter(change)?,
+            Change::Set(change) => self.change_set(change)?,
             Change::Table(table, settings) => self.change_table(table, settings)?,
+            Change::Fragments(mode) => self.next.fragments = mode,
         }
         self.take_learned();
         Ok(())
@@ -228,7 +239,10 @@ impl Transaction {
     }
 
     pub(super) fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
-        if let Err(reason) = check_rule(&rule).and_then(|()| self.check_references(&rule.actions)) {
+        let sets = || self.check_sets(&rule.matching).map_err(RuleError::Set);
+        let checked =
+            check_rule(&rule).and_then(|()| sets()).and_then(|()| self.check_references(&rule.actions));
+        if let Err(reason) = checked {
             return Err(Refusal { what: rule.to_string(), reason });
         }
         self.next.n_mortal += usize::from(rule.is_mortal());

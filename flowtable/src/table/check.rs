@@ -7,8 +7,9 @@ use super::{error::RuleError, group_change::check_allowed};
 use crate::{
     conntrack::{N_POLICIES, Nat},
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Bundle, Ct, CtZone, Match, Multipath, Rule},
+    flow::{Action, Bundle, Ct, CtZone, Match, Membership, Multipath, Rule, Values},
     key::{FlowMask, N_WORDS, low_bits},
+    set::SetKind,
     types::{PortNo, TableId},
 };
 
@@ -83,7 +84,24 @@ pub(crate) fn check_match(matching: &Match) -> Result<(), RuleError> {
             return Err(complaint);
         }
     }
-    Ok(())
+    matching.memberships().iter().try_for_each(|membership| check_membership(matching, membership))
+}
+
+/// A field that has the place of the membership's is there in all packets that match, and
+/// has an order.
+fn check_membership(matching: &Match, Membership { field, values }: &Membership) -> Result<(), RuleError> {
+    let beyond = match values {
+        Values::Range(range) => range.last() > field.all_bits(),
+        Values::Set(_) => false,
+    };
+    if beyond || SetKind::of(*field).is_none() {
+        return Err(RuleError::WrongValues { field: *field });
+    }
+    let mut fields = Field::ALL.iter().filter(|other| other.shares_place(*field));
+    if fields.any(|field| matching.satisfies(field.info().prerequisites)) {
+        return Ok(());
+    }
+    Err(RuleError::Prerequisites { field: *field, needs: field.info().prerequisites })
 }
 
 /// Fields that have bits in each word of the key, and which.

@@ -4,6 +4,7 @@ use super::{
     check::{MAX_ACTIONS, MAX_CLAUSES, MAX_MEMBERS, MAX_NESTING, MIN_TRUNCATED},
     group_change::GroupError,
     meter_change::MeterError,
+    set_change::SetError,
 };
 use crate::{
     field::{Field, Prerequisites, SubField},
@@ -159,6 +160,15 @@ pub enum RuleError {
     /// Something about a meter.
     #[error(transparent)]
     Meter(#[from] MeterError),
+    /// Something about a named set.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// A field has no order, or the range is none of its.
+    #[error("`{field}` cannot be matched by a range or set, or the range is beyond its {} bits", .field.info().n_bits)]
+    WrongValues {
+        /// The field.
+        field: Field,
+    },
     /// Another rule can match the same packets.
     #[error("it overlaps `{other}`")]
     Overlap {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     classifier::Classifier,
-    flow::{Match, Rule, RuleFlags},
+    flow::{Rule, RuleFlags},
     types::{TableId, Timestamp},
 };
 
@@ -103,8 +103,8 @@ impl Transaction {
             return Ok(());
         }
         let mut rules = self.next.table(rule.table).rules();
-        let other = rules
-            .find(|other| other.priority == rule.priority && can_both_match(&other.matching, &rule.matching));
+        let other =
+            rules.find(|other| other.priority == rule.priority && other.matching.overlaps(&rule.matching));
         match other {
             Some(other) => Err(RuleError::Overlap { other: other.to_string() }),
             None => Ok(()),
@@ -162,15 +162,4 @@ fn ended(rule: &Rule, now: Timestamp) -> Option<RemovedReason> {
     } else {
         is_over(idle).then_some(RemovedReason::IdleTimeout)
     }
-}
-
-/// There are packets that both match: no bit is required to be different.
-fn can_both_match(a: &Match, b: &Match) -> bool {
-    let mut theirs = b.words().iter().peekable();
-    a.words().iter().all(|word| {
-        while theirs.next_if(|other| other.idx < word.idx).is_some() {}
-        theirs.peek().is_none_or(|other| {
-            other.idx != word.idx || (word.value ^ other.value) & word.mask & other.mask == 0
-        })
-    })
 }

@@ -13,6 +13,7 @@ mod learn;
 mod life;
 mod meter_change;
 mod reference;
+mod set_change;
 mod settings;
 mod stats;
 
@@ -30,7 +31,8 @@ pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_B
 pub use learn::Learning;
 pub use life::{Removed, RemovedReason};
 pub use meter_change::{MAX_BANDS, MeterChange, MeterError};
-pub use settings::{MissPolicy, OverflowPolicy, TableSettings};
+pub use set_change::{SetChange, SetError};
+pub use settings::{FragmentMode, MissPolicy, OverflowPolicy, TableSettings};
 pub use stats::{TableCounters, TableStats};
 
 use self::{group_change::Groups, learn::Learners, meter_change::Meters};
@@ -40,13 +42,14 @@ use crate::{
     fdb::Fdb,
     flow::{Match, Rule},
     key::Tracked,
+    set::Sets,
     types::{Priority, TableId},
 };
 
 static NO_RULES: LazyLock<TupleSpace> = LazyLock::new(TupleSpace::default);
 static DEFAULT_SETTINGS: LazyLock<TableSettings> = LazyLock::new(TableSettings::default);
 
-/// One version of all flow tables, groups and meters.
+/// One version of all flow tables, groups, meters and named sets.
 ///
 /// # Cost
 /// A copy is one reference count per table; tables are shared until changed.
@@ -56,8 +59,10 @@ pub struct Tables {
     tables: Vec<Arc<TupleSpace>>,
     groups: Arc<Groups>,
     meters: Arc<Meters>,
+    sets: Arc<Sets>,
     /// Those that are not the default ones.
     settings: Arc<BTreeMap<TableId, TableSettings>>,
+    fragments: FragmentMode,
     /// Shared by all versions.
     stats: Arc<TableStats>,
     /// Stations of `NORMAL`, shared by all versions.
@@ -71,7 +76,8 @@ pub struct Tables {
 impl Tables {
     /// The rule of highest priority that matches; records everything examined.
     pub fn lookup(&self, table: TableId, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        self.tables.get(usize::from(table.get()))?.lookup(key)
+        let rules = self.tables.get(usize::from(table.get()))?;
+        self.lookup_as_set(key, |key| rules.lookup(&self.sets, key))
     }
 
     /// The rule of just this table, priority and match.
@@ -152,7 +158,7 @@ impl Tables {
     }
 }
 
-/// The same rules, groups, meters and settings, whatever their statistics.
+/// The same rules, groups, meters, sets and settings, whatever their statistics.
 impl PartialEq for Tables {
     fn eq(&self, other: &Self) -> bool {
         self.tables.len() == other.tables.len()
@@ -163,8 +169,10 @@ impl PartialEq for Tables {
                 Arc::ptr_eq(a, b) || a.len() == b.len() && a.rules().all(known)
             })
             && self.groups == other.groups
+            && self.sets == other.sets
             && self.meters().map(|meter| meter.config()).eq(other.meters().map(|meter| meter.config()))
             && self.settings == other.settings
+            && self.fragments == other.fragments
     }
 }
 
@@ -182,7 +190,11 @@ fn precedence(a: &Rule, b: &Rule) -> Ordering {
     let words = |rule: &Rule| {
         rule.matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect::<Vec<_>>()
     };
-    b.priority.cmp(&a.priority).then_with(|| words(a).cmp(&words(b)))
+    let memberships = |rule: &Rule| rule.matching.memberships().to_vec();
+    b.priority
+        .cmp(&a.priority)
+        .then_with(|| words(a).cmp(&words(b)))
+        .then_with(|| memberships(a).cmp(&memberships(b)))
 }
 
 #[cfg(test)]
@@ -191,3 +203,5 @@ mod tests;
 mod tests_group;
 #[cfg(test)]
 mod tests_life;
+#[cfg(test)]
+mod tests_set;

@@ -5,7 +5,7 @@
 use super::TextError;
 
 /// Characters between items.
-const SEPARATORS: [char; 5] = [',', ' ', '\t', '\r', '\n'];
+pub(super) const SEPARATORS: [char; 5] = [',', ' ', '\t', '\r', '\n'];
 
 /// A part of the text, and its place in the whole.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,6 @@
 //! Flow text: matches, actions, rules, groups and meters in the syntax of ovs-ofctl(8), read and
-//! printed, and cache entries in that of datapath dumps, printed.
+//! printed, and cache entries in that of datapath dumps, printed. What Open vSwitch does not have
+//! looks alike: ranges in matches (`tp_dst=1000-2000`), named sets (`nw_src=$web-hosts`).
 //!
 //! What is printed reads back as the same. What is not understood is refused, with its
 //! place, the reason and, for a misspelt word, the nearest right one; nothing is ever
@@ -10,6 +11,7 @@
 
 mod action;
 mod change;
+mod connection;
 mod controller;
 mod ct;
 mod cursor;
@@ -18,9 +20,11 @@ mod group;
 mod key;
 mod learn;
 mod matching;
+mod membership;
 mod meter;
 mod names;
 mod print;
+mod set;
 mod special;
 mod spread;
 mod suggest;
@@ -29,11 +33,15 @@ mod value;
 use std::{fmt, sync::Arc};
 
 pub use change::{ChangeKind, parse_change};
+pub use connection::{parse_connection_filter, print_connection, protocol_name};
 pub use datapath::{print_megaflow_match, print_program};
 pub use group::{
     parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
 };
 pub use meter::{parse_deleted_meters, parse_meter, print_meter};
+pub(crate) use set::print_member;
+pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
+pub(crate) use suggest::nearest;
 
 use self::{
     cursor::{Cursor, Form, Piece},
@@ -43,7 +51,7 @@ use crate::{
     flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
-    table::Filter,
+    table::{Filter, FragmentMode},
     types::{GroupId, PortNo, Priority, TableId},
 };
 
@@ -156,6 +164,23 @@ pub fn parse_actions(text: &str, ports: &PortTable) -> Result<Vec<Action>, TextE
 /// Says where the text is wrong, and why; a mask is.
 pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
     key::parse(text, ports)
+}
+
+/// Prints what of a packet's key is not zero, in the syntax that [`parse_key`] reads.
+pub fn print_headers(key: &FlowKey) -> String {
+    key::print_headers(key)
+}
+
+/// Reads how rules see fragments: `normal`, `drop` or `nx-match`.
+///
+/// # Errors
+/// Offers the nearest mode.
+pub fn parse_fragment_mode(text: &str) -> Result<FragmentMode, TextError> {
+    let found = FragmentMode::ALL.iter().copied().find(|mode| mode.name() == text.trim());
+    found.ok_or_else(|| {
+        let names = FragmentMode::ALL.iter().map(|mode| mode.name());
+        Piece::whole(text).trim().misspelt("expected normal, drop or nx-match", names)
+    })
 }
 
 /// Prints actions so that [`parse_actions`] reads the same.
@@ -304,3 +329,7 @@ fn cookie(text: Piece<'_>) -> Result<(u64, u64), TextError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fields;
+#[cfg(test)]
+mod tests_membership;

@@ -4,8 +4,6 @@
 //! What ends by itself, by a timeout, is saved a little later with the housekeeping: a
 //! restart may bring back what ended in the last moment, and it ends again.
 
-use std::sync::Arc;
-
 use flowtable::{
     group::Group,
     port::PortTable,
@@ -114,14 +112,14 @@ impl Host {
         };
         self.state.save_rules(&print_tables(&commit.tables))?;
         self.is_unsaved = false;
-        self.tables = Arc::new(commit.tables);
-        self.publish();
+        self.take_tables(commit);
         Ok(self.epoch)
     }
 
     /// Takes out the rules whose time has come, and saves what has changed by itself.
     pub fn tend_rules(&mut self) {
         self.expire_rules();
+        self.tend_stations();
         if self.is_unsaved && self.is_handmade {
             match self.state.save_rules(&print_tables(&self.tables)) {
                 Ok(()) => self.is_unsaved = false,
@@ -134,17 +132,14 @@ impl Host {
 
     /// Takes out the rules whose time has come.
     pub(super) fn expire_rules(&mut self) {
-        let now = self.dataplane.now();
-        // By what the rules know; a later use only makes it later.
-        if !self.is_handmade || self.tables.next_expiry().is_none_or(|end| end > now) {
+        if !self.is_handmade || self.tables.next_expiry().is_none() {
             return;
         }
         // When a rule was last used is what the caches have told.
         self.dataplane.flush_stats();
-        if let Some(commit) = self.tables.expire(now) {
+        if let Some(commit) = self.tables.expire(self.dataplane.now()) {
             self.is_unsaved = true;
-            self.tables = Arc::new(commit.tables);
-            self.publish();
+            self.take_tables(commit);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The lab: a host whose ports are queues of frames and whose clock obeys. Its rules are
 //! written by hand (`handmade.rs`). Everything else is as on any host.
 //!
-//! It is deterministic: frames are switched one burst after the other by the one worker,
-//! and whoever injects waits for that; hashes have a fixed seed.
+//! It is deterministic: frames are switched one after the other by the one worker, and
+//! whoever injects waits for that; hashes have a fixed seed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{BATCH, InjectError, MemoryPort, VirtualClock};
+use dataplane::{InjectError, MemoryPort, VirtualClock};
 use flowtable::{
     stats::DropCount,
     types::{MacAddr, PortNo, Timestamp},
@@ -119,7 +119,7 @@ impl Lab {
     }
 
     /// Takes what has left the ports.
-    fn collect(&mut self) -> Vec<Sent> {
+    pub(super) fn collect(&mut self) -> Vec<Sent> {
         let time = self.clock.now();
         let mut collected = Vec::new();
         for (port, wire) in &mut self.wires {
@@ -195,7 +195,7 @@ impl Host {
     pub fn inject(&mut self, port: &str, frames: Vec<Vec<u8>>) -> Result<Injected, LabError> {
         let (name, port) = self.lab_port(port)?;
         self.expire_rules();
-        let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
+        let lab = self.lab.as_ref().ok_or(LabError::NotALab)?;
         let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::NoPort(name.clone()))?;
         frames.iter().try_for_each(|frame| memory.check(frame))?;
         let books = |dataplane: &dataplane::Dataplane| {
@@ -205,9 +205,11 @@ impl Host {
         };
         let (n_forwarded, n_dropped, drops) = books(&self.dataplane);
         let mut injected = Injected::default();
-        for burst in frames.chunks(BATCH) {
-            self.dataplane.inject(port, &memory, burst.to_vec())?;
-            injected.sent.extend(lab.collect());
+        for frame in frames {
+            self.dataplane.inject(port, &memory, vec![frame])?;
+            injected.sent.extend(self.lab.as_mut().map(Lab::collect).unwrap_or_default());
+            // What a frame has made holds for the next one.
+            self.take_news();
         }
         let after = books(&self.dataplane);
         injected.n_forwarded = after.0 - n_forwarded;
@@ -255,7 +257,7 @@ impl Host {
 }
 
 /// What has been dropped since.
-fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
+pub(super) fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
     let cause = |row: &DropCount| {
         let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats));
         (row.in_port, row.reason, rule)

@@ -5,17 +5,20 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod events;
 mod handmade;
 mod lab;
 mod neighbours;
+mod news;
 mod ports;
 mod rules;
+mod tracking;
 mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -32,13 +35,16 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use handmade::{ChangeError, Verb, WrittenChange};
 pub use lab::{Injected, Lab, LabError, Sent};
-pub use neighbours::Neighbour;
+pub use news::{PausedId, ResumeError, SentPacket};
 pub use ports::{Port, PortError};
+pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
 
 use crate::{
     agent::{UpdateError, decode},
+    responder::Responder,
     state::{StateDir, StateError, ViewJournal},
 };
 use view::LastView;
@@ -99,6 +105,11 @@ pub struct Host {
     is_unsaved: bool,
     /// Ports that are to be there, by interface.
     ports: BTreeMap<String, Port>,
+    /// How connections are tracked.
+    tracking: TrackingSettings,
+    events: Arc<Events>,
+    paused: news::Paused,
+    responder: Responder,
     port_table: Arc<PortTable>,
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
@@ -145,6 +156,10 @@ impl Host {
             is_handmade,
             is_unsaved: false,
             ports: BTreeMap::new(),
+            tracking: TrackingSettings::default(),
+            events: Arc::default(),
+            paused: news::Paused::default(),
+            responder: Responder::default(),
             port_table: Arc::default(),
             underlay: Arc::default(),
             tables: Arc::default(),
@@ -162,6 +177,7 @@ impl Host {
         };
         host.attach_uplink()?;
         host.restore_ports();
+        host.restore_tracking();
         if host.is_handmade {
             host.restore_rules();
         } else {
@@ -184,11 +200,6 @@ impl Host {
             encap_ip: endpoint.as_ref().map(|(_, ip)| ip.to_string()).unwrap_or_default(),
             incarnation: self.incarnation,
         }
-    }
-
-    /// The responder is for this host: its rules are the logical network's.
-    pub fn answers_packets(&self) -> bool {
-        !self.is_handmade
     }
 
     /// Logical ports on this host, as they change.
@@ -349,25 +360,7 @@ impl Host {
 #[derive(Clone)]
 pub struct SharedHost(Arc<Mutex<Host>>);
 
-/// The host, without keeping it: for whoever ends with it.
-#[derive(Clone)]
-pub struct WeakHost(Weak<Mutex<Host>>);
-
-impl WeakHost {
-    /// Does something with the host, waiting for it in this thread; `None`: it is gone.
-    pub fn with<T>(&self, act: impl FnOnce(&mut Host) -> T) -> Option<T> {
-        let host = self.0.upgrade()?;
-        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(act(&mut host))
-    }
-}
-
 impl SharedHost {
-    /// The host, without keeping it.
-    pub fn downgrade(&self) -> WeakHost {
-        WeakHost(Arc::downgrade(&self.0))
-    }
-
     /// Shares a host.
     pub fn new(host: Host) -> Self {
         Self(Arc::new(Mutex::new(host)))

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use flowtable::{flow::Rule, table::Change, types::MacAddr};
+use flowtable::{flow::Rule, switch::PacketIn, table::Change, types::MacAddr};
 use ovn_northd_lite::{
     Learned,
     key::{DatapathKey, PortKey},
@@ -11,15 +11,7 @@ use ovn_northd_lite::{
 };
 
 use super::Host;
-
-/// News of a neighbour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Neighbour {
-    /// It has this MAC address.
-    Known(Learned),
-    /// It may have another one, or be gone.
-    Gone(Learned),
-}
+use crate::responder::Effect;
 
 /// The neighbours that have rules.
 #[derive(Debug, Default)]
@@ -50,29 +42,62 @@ impl Neighbours {
 }
 
 impl Host {
-    /// Takes news of neighbours over, in order.
-    pub fn hear_of(&mut self, news: &[Neighbour]) {
-        let mut changes = Vec::new();
-        for neighbour in news {
-            let (Neighbour::Known(learned) | Neighbour::Gone(learned)) = *neighbour;
-            let place = (learned.datapath, learned.port, learned.ip);
-            if let Some(mac) = self.neighbours.0.remove(&place) {
-                let old = neighbour_rules(&Learned { mac, ..learned });
-                changes.extend(old.map(|rule| Change::DeleteStrict {
-                    table: rule.table,
-                    priority: rule.priority,
-                    matching: rule.matching,
-                }));
-            }
-            if matches!(neighbour, Neighbour::Known(_)) && self.view.datapaths.contains_key(&learned.datapath)
-            {
-                self.neighbours.0.insert(place, learned.mac);
-                changes.extend(neighbour_rules(&learned).map(Change::Add));
+    /// Does what the responder says to a packet.
+    pub(super) fn answer(&mut self, packet_in: &PacketIn) {
+        if self.is_handmade {
+            return;
+        }
+        let effects = self.responder.answer(self.dataplane.now(), packet_in);
+        self.take_effects(effects);
+    }
+
+    /// Lets go what has waited too long for a neighbour, and who was heard of long ago.
+    pub fn tend_neighbours(&mut self) {
+        let effects = self.responder.tick(self.dataplane.now());
+        self.take_effects(effects);
+    }
+
+    fn take_effects(&mut self, effects: Vec<Effect>) {
+        let (mut changes, mut packets) = (Vec::new(), Vec::new());
+        for effect in effects {
+            match effect {
+                Effect::Learn(learned) => changes.extend(self.learn_neighbour(learned)),
+                Effect::Forget(learned) => changes.extend(self.forget_neighbour(learned)),
+                Effect::Send(packet) => packets.push(packet),
             }
         }
-        if !changes.is_empty() && !self.is_handmade {
+        // What is learned comes before the packets that waited for it.
+        if !changes.is_empty() {
             self.transact(changes);
             self.publish();
         }
+        for packet in packets {
+            if let Err(error) = self.dataplane.packet_out(packet.in_port, packet.actions, packet.frame) {
+                tracing::debug!(%error, "a packet of the responder is not sent");
+            }
+        }
+    }
+
+    fn learn_neighbour(&mut self, learned: Learned) -> Vec<Change> {
+        let mut changes = self.forget_neighbour(learned);
+        if self.view.datapaths.contains_key(&learned.datapath) {
+            self.neighbours.0.insert((learned.datapath, learned.port, learned.ip), learned.mac);
+            changes.extend(neighbour_rules(&learned).map(Change::Add));
+        }
+        changes
+    }
+
+    /// Whatever its MAC address was.
+    fn forget_neighbour(&mut self, learned: Learned) -> Vec<Change> {
+        let Some(mac) = self.neighbours.0.remove(&(learned.datapath, learned.port, learned.ip)) else {
+            return Vec::new();
+        };
+        let rules = neighbour_rules(&Learned { mac, ..learned });
+        let delete = |rule: Rule| Change::DeleteStrict {
+            table: rule.table,
+            priority: rule.priority,
+            matching: rule.matching,
+        };
+        rules.map(delete).into()
     }
 }

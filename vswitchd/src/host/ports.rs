@@ -9,7 +9,7 @@ use flowtable::{
     types::PortNo,
 };
 
-use super::{GENEVE_UDP_PORT, Host, TUNNEL, TUNNEL_NAME, UPLINK};
+use super::{Event, GENEVE_UDP_PORT, Host, PortChange, PortEvent, TUNNEL, TUNNEL_NAME, UPLINK};
 use crate::state::{SavedPort, StateError};
 
 /// First number of a workload's port.
@@ -299,9 +299,11 @@ impl Host {
     /// Makes changed ports visible to packets and to the controller.
     fn ports_changed(&mut self) {
         let statuses = self.dataplane.ports();
-        self.port_table = Arc::new(self.table_of(&statuses));
+        let table = Arc::new(self.table_of(&statuses));
+        let before = std::mem::replace(&mut self.port_table, table);
         self.lower();
         self.publish();
+        self.tell_ports(&before);
         let claims = self.ports.values().filter(|port| !port.logical_port.is_empty()).map(|port| Claim {
             logical_port: port.logical_port.clone(),
             up: port.is_attached() && statuses.iter().any(|status| status.port == port.port && status.up),
@@ -312,6 +314,24 @@ impl Host {
             *sent = claims;
             differs
         });
+    }
+
+    /// Tells how the ports have changed.
+    fn tell_ports(&self, before: &PortTable) {
+        let tell = |what, port: PortNo, PortInfo { name, up, mtu, .. }: &PortInfo| {
+            let event = PortEvent { what, port, name: name.clone(), up: *up, mtu: *mtu };
+            self.events.tell(self.dataplane.now(), Event::Port(event));
+        };
+        for (port, info) in before.iter().filter(|(port, _)| self.port_table.get(*port).is_none()) {
+            tell(PortChange::Removed, port, info);
+        }
+        for (port, info) in self.port_table.iter() {
+            match before.get(port) {
+                None => tell(PortChange::Added, port, info),
+                Some(old) if old != info => tell(PortChange::Modified, port, info),
+                Some(_) => {}
+            }
+        }
     }
 
     fn workload_spec(&self, port: PortNo, name: &str) -> PortSpec {

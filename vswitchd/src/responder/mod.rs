@@ -7,16 +7,17 @@
 //! networks. Rates are bounded before, by a meter for each service; what waits here is
 //! bounded too.
 //!
-//! [`Responder`] is plain: packets and the time in, [`Effect`]s out. `thread.rs` runs it.
+//! [`Responder`] is plain: packets and the time in, [`Effect`]s out; the host runs it
+//! (`host/neighbours.rs`).
 
 mod arp;
 mod icmp;
 mod neighbours;
 mod packet;
+mod reject;
 mod reset;
 #[cfg(test)]
 mod tests;
-mod thread;
 mod waiting;
 
 use flowtable::{
@@ -30,8 +31,6 @@ use ovn_northd_lite::{
 };
 
 use self::{neighbours::Neighbours, packet::Context, waiting::Waiting};
-
-pub use thread::run;
 
 /// A packet for a worker's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +72,7 @@ impl Responder {
             Service::LearnArp | Service::LearnNd => return self.learn(now, &context),
             Service::Icmp4 | Service::Icmp6 => icmp::error(&context),
             Service::TcpReset => reset::reset(&context),
+            Service::Reject => reject::reject(&context),
             Service::DhcpV4 => None,
         };
         made.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()

@@ -51,6 +51,7 @@ fn network() -> Northbound {
             key: DatapathKey::new(key).unwrap(),
             ports: ports.collect(),
             acls: Default::default(),
+            default_policy: Default::default(),
             load_balancers: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
@@ -196,7 +197,7 @@ impl Net {
                 self.apply(effects, sink);
             }
         }
-        assert!(!self.switch.has_packet_ins(), "it never ends");
+        assert!(self.switch.take_packet_ins().is_empty(), "it never ends");
     }
 
     fn apply(&mut self, effects: Vec<Effect>, sink: &mut Collect) {

@@ -23,7 +23,7 @@ const MAX_MTU: u32 = 3800;
 
 /// A packet cannot be injected.
 #[derive(Debug, thiserror::Error)]
-enum PacketError {
+pub(super) enum PacketError {
     #[error("{0}")]
     Lab(#[from] LabError),
     #[error("packet {index}: give the bytes of a frame, or a flow: udp,nw_src=10.0.0.1,nw_dst=10.0.0.2")]
@@ -100,11 +100,7 @@ fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectRespo
     let ports = host.snapshot().ports;
     let mut frames = Vec::with_capacity(request.packets.len());
     for (index, packet) in request.packets.into_iter().enumerate() {
-        frames.push(match packet.packet {
-            Some(Given::Frame(bytes)) => bytes,
-            Some(Given::Flow(text)) => frame_of(&text, in_port, &ports, index + 1)?,
-            None => return Err(PacketError::Missing { index: index + 1 }),
-        });
+        frames.push(frame_given(packet, in_port, &ports, index + 1)?);
     }
     let injected = host.inject(&request.port, frames)?;
     Ok(pb::InjectResponse {
@@ -113,6 +109,20 @@ fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectRespo
         drops: dump::drops_of(host, &injected.drops),
         outputs: injected.sent.into_iter().map(output).collect(),
     })
+}
+
+/// The frame that is given or described.
+pub(super) fn frame_given(
+    packet: pb::InjectedPacket,
+    in_port: PortNo,
+    ports: &PortTable,
+    index: usize,
+) -> Result<Vec<u8>, PacketError> {
+    match packet.packet {
+        Some(Given::Frame(bytes)) => Ok(bytes),
+        Some(Given::Flow(text)) => frame_of(&text, in_port, ports, index),
+        None => Err(PacketError::Missing { index }),
+    }
 }
 
 /// The shortest frame with just the headers that a flow describes.
@@ -132,7 +142,7 @@ fn frame_of(text: &str, in_port: PortNo, ports: &PortTable, index: usize) -> Res
     }
 }
 
-fn output(sent: Sent) -> pb::OutputFrame {
+pub(super) fn output(sent: Sent) -> pb::OutputFrame {
     pb::OutputFrame { port: sent.port, index: sent.index, time: sent.time.nanos(), frame: sent.frame }
 }
 

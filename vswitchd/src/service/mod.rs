@@ -1,6 +1,8 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
+mod conntrack;
 mod dump;
+mod events;
 mod lab;
 mod rules;
 mod socket;

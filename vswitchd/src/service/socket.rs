@@ -13,6 +13,7 @@ use std::{
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET,
     host::{
+        conntrack_service_server::ConntrackServiceServer, event_service_server::EventServiceServer,
         host_service_server::HostServiceServer, lab_service_server::LabServiceServer,
         rule_service_server::RuleServiceServer,
     },
@@ -101,11 +102,17 @@ pub async fn serve(
         LabServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
     let rules =
         RuleServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
+    let conntrack =
+        ConntrackServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
+    let events =
+        EventServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
         .add_service(lab)
         .add_service(rules)
+        .add_service(conntrack)
+        .add_service(events)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());

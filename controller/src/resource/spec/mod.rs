@@ -4,21 +4,26 @@
 mod acl;
 mod address_set;
 mod chassis;
+mod load_balancer;
+mod nat;
 mod port_group;
 mod router;
+mod router_policy;
 mod router_port;
+mod switch;
 mod switch_port;
 
 use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
-use ovn_northd_lite::model::{Acl, DefaultPolicy, SetMember};
+use ovn_northd_lite::model::{Acl, DefaultPolicy, LoadBalancer, NatRule, RouterPolicy, SetMember};
 
 pub use self::{
     chassis::ChassisSpec,
     port_group::PortGroupSpec,
     router::RouterSpec,
     router_port::RouterPortSpec,
+    switch::SwitchSpec,
     switch_port::{Attachment, SwitchPortSpec},
 };
 use super::{FieldError, Kind, Name};
@@ -26,8 +31,8 @@ use super::{FieldError, Kind, Name};
 /// What a resource is, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
-    /// A switch, with what becomes of packets that no ACL decides about.
-    Switch(DefaultPolicy),
+    /// A switch.
+    Switch(SwitchSpec),
     /// A port of a switch.
     SwitchPort(SwitchPortSpec),
     /// A router.
@@ -38,6 +43,12 @@ pub enum Spec {
     Acl(Acl),
     /// A host.
     Chassis(ChassisSpec),
+    /// A load balancer.
+    LoadBalancer(LoadBalancer),
+    /// A translation.
+    Nat(NatRule),
+    /// A policy of a router.
+    RouterPolicy(RouterPolicy),
     /// An address set.
     AddressSet(BTreeSet<SetMember>),
     /// A port group.
@@ -50,9 +61,7 @@ pub enum Spec {
 /// [`FieldError`] names the field.
 pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> {
     match (name.kind(), wire) {
-        (Kind::Switch, Some(Wire::LogicalSwitch(switch))) => {
-            default_policy(switch.default_policy).map(Spec::Switch)
-        }
+        (Kind::Switch, Some(Wire::LogicalSwitch(switch))) => switch::parse(switch).map(Spec::Switch),
         (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => {
             switch_port::parse(port).map(Spec::SwitchPort)
         }
@@ -62,6 +71,13 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         }
         (Kind::Acl, Some(Wire::Acl(acl))) => acl::parse(acl).map(Spec::Acl),
         (Kind::Chassis, Some(Wire::Chassis(chassis))) => chassis::parse(chassis).map(Spec::Chassis),
+        (Kind::LoadBalancer, Some(Wire::LoadBalancer(balancer))) => {
+            load_balancer::parse(balancer).map(Spec::LoadBalancer)
+        }
+        (Kind::Nat, Some(Wire::Nat(nat))) => nat::parse(name, nat).map(Spec::Nat),
+        (Kind::RouterPolicy, Some(Wire::RouterPolicy(policy))) => {
+            router_policy::parse(policy).map(Spec::RouterPolicy)
+        }
         (Kind::AddressSet, Some(Wire::AddressSet(set))) => address_set::parse(set).map(Spec::AddressSet),
         (Kind::PortGroup, Some(Wire::PortGroup(group))) => port_group::parse(group).map(Spec::PortGroup),
         (kind, found) => {
@@ -80,6 +96,9 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::LogicalRouterPort(_) => Kind::RouterPort,
         Wire::Acl(_) => Kind::Acl,
         Wire::Chassis(_) => Kind::Chassis,
+        Wire::LoadBalancer(_) => Kind::LoadBalancer,
+        Wire::Nat(_) => Kind::Nat,
+        Wire::RouterPolicy(_) => Kind::RouterPolicy,
         Wire::AddressSet(_) => Kind::AddressSet,
         Wire::PortGroup(_) => Kind::PortGroup,
     }
@@ -96,7 +115,12 @@ pub fn strip(wire: &mut Wire) {
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
         Wire::LogicalRouterPort(port) => port.tunnel_key = 0,
-        Wire::Acl(_) | Wire::AddressSet(_) | Wire::PortGroup(_) => {}
+        Wire::Acl(_)
+        | Wire::AddressSet(_)
+        | Wire::PortGroup(_)
+        | Wire::LoadBalancer(_)
+        | Wire::Nat(_)
+        | Wire::RouterPolicy(_) => {}
         Wire::Chassis(chassis) => {
             chassis.connected = false;
             chassis.applied_revision = 0;
