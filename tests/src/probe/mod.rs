@@ -5,6 +5,7 @@
 
 mod noise;
 mod ping;
+mod chat;
 mod tcp;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -126,6 +127,32 @@ impl Probe {
         })
     }
 
+    /// Talks over one connection to a peer that is being started: `n` bytes, one each `interval`, each to
+    /// come back within `patience`. Gives how many did.
+    ///
+    /// # Errors
+    /// When a side cannot run or they cannot connect.
+    pub fn chat(
+        &self,
+        from: &Netns,
+        to: (&Netns, SocketAddrV4),
+        n: u64,
+        (interval, patience): (Duration, Duration),
+    ) -> Result<u64> {
+        let at = to.1.to_string();
+        let millis = |duration: Duration| duration.as_millis().to_string();
+        let limit = interval * u32::try_from(n)? + patience * 3;
+        let echo = ["tcp-echo".to_owned(), at.clone(), millis(limit)];
+        let chat = ["tcp-chat".to_owned(), at, n.to_string(), millis(interval), millis(patience)];
+        std::thread::scope(|scope| {
+            let peer = scope.spawn(|| self.ask(to.0, &echo, limit * 2));
+            let answered = self.ask(from, &chat, limit * 2).and_then(|answer| number(&answer, "answered"));
+            // A peer that was cut off waits for its limit; what it says is of no interest.
+            drop(peer);
+            answered
+        })
+    }
+
     /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
     ///
     /// # Errors
@@ -163,13 +190,18 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-listen", at] => tcp::listen(at.parse()?)?,
         ["tcp-receive", at, limit] => tcp::receive(at.parse()?, millis(limit)?)?,
         ["tcp-send", to, len, limit] => tcp::send(to.parse()?, len.parse()?, millis(limit)?)?,
+        ["tcp-echo", at, limit] => chat::echo(at.parse()?, millis(limit)?)?,
+        ["tcp-chat", to, n, interval, patience] => {
+            chat::talk(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
+        }
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
         }
         _ => bail!(
             "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
-             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | ip-noise ADDRESS N SEED | \
+             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | tcp-echo ADDRESS:PORT MS | \
+             tcp-chat ADDRESS:PORT N MS MS | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };
