@@ -98,6 +98,15 @@ pub enum Command {
     /// Ports of logical routers
     #[command(subcommand)]
     RouterPort(net::command::Command<net::router_port::RouterPortSpec>),
+    /// Address translation by routers
+    #[command(subcommand)]
+    Nat(net::command::Command<net::nat::NatSpec>),
+    /// What overrules the routes of routers
+    #[command(subcommand)]
+    RouterPolicy(net::command::Command<net::router_policy::RouterPolicySpec>),
+    /// Addresses that stand for backends
+    #[command(subcommand)]
+    LoadBalancer(net::command::Command<net::load_balancer::LoadBalancerSpec>),
     /// Access rules of logical switches and port groups
     #[command(subcommand)]
     Acl(net::command::Command<net::acl::AclSpec>),
@@ -171,6 +180,9 @@ impl Command {
             Self::Acl(command) => command.writes(),
             Self::AddressSet(command) => command.writes(),
             Self::PortGroup(command) => command.writes(),
+            Self::Nat(command) => command.writes(),
+            Self::RouterPolicy(command) => command.writes(),
+            Self::LoadBalancer(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
             Self::Flow(_)
@@ -203,6 +215,9 @@ impl Command {
             Self::Acl(command) => command.run(session).await,
             Self::AddressSet(command) => command.run(session).await,
             Self::PortGroup(command) => command.run(session).await,
+            Self::Nat(command) => command.run(session).await,
+            Self::RouterPolicy(command) => command.run(session).await,
+            Self::LoadBalancer(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,

@@ -70,6 +70,8 @@ macro_rules! nouns {
 }
 
 nouns! {
+    /// Load balancer.
+    LoadBalancer: LoadBalancer, [], "load-balancers", "load balancer", "load-balancer", "Addresses that stand for backends";
     /// Logical switch.
     Switch: LogicalSwitch, [], "switches", "switch", "switch", "Logical switches";
     /// Logical router.
@@ -78,6 +80,10 @@ nouns! {
     RouterPort: LogicalRouterPort, [Router], "ports", "router port", "router-port", "Ports of routers";
     /// Port of a logical switch.
     SwitchPort: LogicalSwitchPort, [Switch], "ports", "switch port", "switch-port", "Ports of switches";
+    /// Address translation.
+    Nat: Nat, [Router], "nats", "NAT", "nat", "Address translation by routers";
+    /// Policy of a router.
+    RouterPolicy: RouterPolicy, [Router], "policies", "router policy", "router-policy", "What overrules routes";
     /// Addresses with a name.
     AddressSet: AddressSet, [], "address-sets", "address set", "address-set", "Addresses with a name";
     /// Switch ports with a name.

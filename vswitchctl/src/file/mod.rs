@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Labels,
     net::{
-        acl::AclSpec, address_set::AddressSetSpec, object::enabled, policy::Policy, router::Route,
+        acl::AclSpec, address_set::AddressSetSpec, load_balancer::LoadBalancerSpec, nat::NatSpec,
+        object::enabled, policy::Policy, router::Route, router_policy::RouterPolicySpec,
         router_port::RouterPortSpec, switch_port::SwitchPortSpec,
     },
 };
@@ -52,6 +53,9 @@ pub struct Document {
     /// Port groups by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub port_groups: Section<PortGroupDoc>,
+    /// Load balancers by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub load_balancers: Section<LoadBalancerSpec>,
 }
 
 /// A switch with what is below it.
@@ -64,6 +68,9 @@ pub struct SwitchDoc {
     /// What becomes of packets that no ACL decides about.
     #[serde(default)]
     pub default_policy: Policy,
+    /// Load balancers that its workloads use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<String>,
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<SwitchPortSpec>,
@@ -106,10 +113,31 @@ pub struct RouterDoc {
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<RouterPortSpec>,
+    /// Chassis that the whole router is on; none: every host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chassis: String,
+    /// Load balancers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<String>,
+    /// Address translations by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub nats: Section<NatSpec>,
+    /// Policies by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub policies: Section<RouterPolicySpec>,
 }
 
 impl Default for RouterDoc {
     fn default() -> Self {
-        Self { labels: Labels::new(), enabled: true, static_routes: Vec::new(), ports: Section::new() }
+        Self {
+            labels: Labels::new(),
+            enabled: true,
+            static_routes: Vec::new(),
+            ports: Section::new(),
+            chassis: String::new(),
+            load_balancers: Vec::new(),
+            nats: Section::new(),
+            policies: Section::new(),
+        }
     }
 }

@@ -12,9 +12,12 @@ use crate::{
     net::{
         acl::AclSpec,
         address_set::AddressSetSpec,
+        load_balancer::{LoadBalancerSpec, full_names},
+        nat::NatSpec,
         object::Object,
         port_group::PortGroupSpec,
-        router::{Route, RouterSpec},
+        router::{Route, RouterSpec, full_chassis},
+        router_policy::RouterPolicySpec,
         router_port::RouterPortSpec,
         switch::SwitchSpec,
         switch_port::{PortType, SwitchPortSpec},
@@ -110,6 +113,9 @@ impl Reader<'_> {
         for (id, set) in document.address_sets {
             self.put(Noun::AddressSet.top(&id), &set, &common)?;
         }
+        for (id, balancer) in document.load_balancers {
+            self.put(Noun::LoadBalancer.top(&id), &balancer, &common)?;
+        }
         for (id, group) in document.port_groups {
             self.group(&common, &id, group)?;
         }
@@ -148,8 +154,10 @@ impl Reader<'_> {
     }
 
     fn switch(&mut self, common: &Labels, id: &str, switch: SwitchDoc) -> Result<(), CtlError> {
-        let SwitchDoc { labels, default_policy, .. } = switch;
-        self.put(Noun::Switch.top(id), &SwitchSpec { labels, default_policy }, common)?;
+        let SwitchDoc { labels, default_policy, load_balancers, .. } = switch;
+        let name = Noun::Switch.top(id);
+        let load_balancers = full_names(&load_balancers).map_err(|error| self.mistake(&name, &error))?;
+        self.put(name, &SwitchSpec { labels, default_policy, load_balancers }, common)?;
         for (port, spec) in switch.ports {
             let name = Noun::SwitchPort.below(id, &port);
             let spec = self.linked(&name, spec)?;
@@ -165,8 +173,20 @@ impl Reader<'_> {
         let name = Noun::Router.top(id);
         let placed = router.static_routes.iter().map(|route| route.placed(id));
         let static_routes = placed.collect::<Result<_, _>>().map_err(|error| self.mistake(&name, &error))?;
-        let spec = RouterSpec { labels: router.labels, static_routes, enabled: router.enabled };
+        let chassis = full_chassis(&router.chassis).map_err(|error| self.mistake(&name, &error))?;
+        let load_balancers = full_names(&router.load_balancers);
+        let load_balancers = load_balancers.map_err(|error| self.mistake(&name, &error))?;
+        let RouterDoc { labels, enabled, .. } = router;
+        let spec = RouterSpec { labels, static_routes, enabled, chassis, load_balancers };
         self.put(name, &spec, common)?;
+        for (nat, spec) in router.nats {
+            let name = Noun::Nat.below(id, &nat);
+            let spec = spec.placed(id).map_err(|error| self.mistake(&name, &error))?;
+            self.put(name, &spec, common)?;
+        }
+        for (policy, spec) in router.policies {
+            self.put(Noun::RouterPolicy.below(id, &policy), &spec, common)?;
+        }
         for (port, spec) in router.ports {
             self.put(Noun::RouterPort.below(id, &port), &spec, common)?;
         }
@@ -224,9 +244,10 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
         let (id, parent) = (short(&resource.name).to_owned(), parent_id(&resource.name).to_owned());
         match Noun::of(&resource.name) {
             Some(Noun::Switch) => {
-                let SwitchSpec { labels, default_policy } = SwitchSpec::read(resource)?.0;
+                let SwitchSpec { labels, default_policy, load_balancers } = SwitchSpec::read(resource)?.0;
                 let switch = document.switches.entry(id).or_default();
                 (switch.labels, switch.default_policy) = (labels, default_policy);
+                switch.load_balancers = shorts(&load_balancers);
             }
             Some(Noun::SwitchPort) => {
                 let mut port = SwitchPortSpec::read(resource)?.0;
@@ -250,6 +271,18 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                 group.ports = ports.iter().map(|port| short(port).to_owned()).collect();
                 (group.labels, group.default_policy) = (labels, default_policy);
             }
+            Some(Noun::LoadBalancer) => {
+                document.load_balancers.insert(id, LoadBalancerSpec::read(resource)?.0);
+            }
+            Some(Noun::Nat) => {
+                let mut nat = NatSpec::read(resource)?.0;
+                nat.gateway_port = short(&nat.gateway_port).to_owned();
+                document.routers.entry(parent).or_default().nats.insert(id, nat);
+            }
+            Some(Noun::RouterPolicy) => {
+                let policy = RouterPolicySpec::read(resource)?.0;
+                document.routers.entry(parent).or_default().policies.insert(id, policy);
+            }
             Some(Noun::Router) => {
                 fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?.0);
             }
@@ -263,6 +296,10 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
     Ok(document)
 }
 
+fn shorts(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| short(name).to_owned()).collect()
+}
+
 fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     let named = |route: Route| Route {
         output_port: route.output_port.as_deref().map(|name| short(name).to_owned()),
@@ -270,6 +307,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     };
     doc.labels = spec.labels;
     doc.enabled = spec.enabled;
+    doc.chassis = short(&spec.chassis).to_owned();
+    doc.load_balancers = shorts(&spec.load_balancers);
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -318,6 +357,7 @@ mod tests {
 switches:
   a: {labels: {x: 1}}
   b:
+    load_balancers: [lb]
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b2: {router_port: r1-b, labels: {y: ''}}
@@ -325,6 +365,13 @@ switches:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
       log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert}
     default_policy: drop
+load_balancers:
+  lb:
+    vips:
+      - {address: '192.0.2.9:80', backends: ['10.0.0.5:80', '-10.0.0.6:80']}
+    protocol: udp
+    hash_fields: [ip-src]
+    reject: true
 address_sets:
   web: {addresses: [10.0.0.0/8, '2001:db8::5'], labels: {x: 1}}
   none: {}
@@ -340,13 +387,22 @@ routers:
     static_routes:
       - {prefix: 0.0.0.0/0, next_hop: 10.0.0.9, output_port: r1-b}
       - {prefix: 10.1.0.0/16, next_hop: 10.0.0.8}
+      - {prefix: 10.2.0.0/16, discard: true}
+      - {prefix: 10.3.0.0/16, next_hop: 10.0.0.8, by_source: true}
+    chassis: h1
+    load_balancers: [lb]
+    nats:
+      out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
+      in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8]}
+    policies:
+      p: {priority: 5, match: ip4, action: reroute, next_hops: [10.0.0.8, 10.0.0.9]}
     ports:
       r1-b: {mac: '0a:00:00:00:01:01', networks: [10.0.0.1/24, '2001:db8::1/64']}
 ";
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 12);
+        assert_eq!(first.len(), 16);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -14,11 +14,14 @@ pub mod chassis;
 pub mod command;
 pub mod export;
 pub mod labels;
+pub mod load_balancer;
+pub mod nat;
 pub mod object;
 pub mod policy;
 pub mod port_group;
 pub mod receipt;
 pub mod router;
+pub mod router_policy;
 pub mod router_port;
 pub mod switch;
 pub mod switch_port;
@@ -36,6 +39,9 @@ macro_rules! by_noun {
             Acl: acl::AclSpec,
             AddressSet: address_set::AddressSetSpec,
             PortGroup: port_group::PortGroupSpec,
+            LoadBalancer: load_balancer::LoadBalancerSpec,
+            Nat: nat::NatSpec,
+            RouterPolicy: router_policy::RouterPolicySpec,
         )
     };
     (@ $noun:expr, $object:ident, $do:expr, $other:expr; $($variant:ident: $module:ident::$spec:ident,)*) => {

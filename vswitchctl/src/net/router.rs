@@ -13,6 +13,7 @@ use crate::{
     name::{Noun, Reference},
     net::{
         command::About,
+        load_balancer::full_names,
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
     output::{short, yes},
@@ -24,6 +25,12 @@ pub struct NewRouter {
     /// A static route, "PREFIX via ADDRESS [dev PORT]"; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
+    /// Chassis that the whole router is on; without, it is on every host
+    #[arg(long, value_name = "CHASSIS")]
+    chassis: Option<String>,
+    /// A load balancer of it; may be repeated
+    #[arg(long = "load-balancer", value_name = "NAME")]
+    load_balancers: Vec<String>,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
@@ -38,6 +45,18 @@ pub struct RouterChanges {
     /// No static routes
     #[arg(long, conflicts_with = "routes")]
     no_routes: bool,
+    /// Chassis that the whole router is on
+    #[arg(long, value_name = "CHASSIS")]
+    chassis: Option<String>,
+    /// Let it be on every host
+    #[arg(long, conflicts_with = "chassis")]
+    no_chassis: bool,
+    /// A load balancer instead of those before; may be repeated
+    #[arg(long = "load-balancer", value_name = "NAME")]
+    load_balancers: Vec<String>,
+    /// No load balancers
+    #[arg(long, conflicts_with = "load_balancers")]
+    no_load_balancers: bool,
     /// Let it forward
     #[arg(long)]
     enable: bool,
@@ -48,6 +67,20 @@ pub struct RouterChanges {
 
 impl Options for NewRouter {}
 impl Options for RouterChanges {}
+
+/// Full name of a chassis that is typed by id or in full; nothing stays nothing.
+///
+/// # Errors
+/// [`CtlError::Usage`] when the name can be none.
+pub fn full_chassis(text: &str) -> Result<String, CtlError> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    Noun::Chassis.refer(text).map(|reference| match reference {
+        Reference::Full(name) => name,
+        Reference::Id(id) => Noun::Chassis.top(&id),
+    })
+}
 
 /// The routes of `router` with their ports named in full.
 fn placed(routes: &[Route], router: &str) -> Result<Vec<Route>, CtlError> {
@@ -60,11 +93,18 @@ fn placed(routes: &[Route], router: &str) -> Result<Vec<Route>, CtlError> {
 pub struct Route {
     /// Destination.
     pub prefix: String,
-    /// Address of the next hop.
+    /// Address of the next hop; none with `discard`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub next_hop: String,
     /// Port of the router to leave by; none: the one whose network holds the next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_port: Option<String>,
+    /// Packets are dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
+    /// The prefix is that of the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_source: bool,
 }
 
 impl Route {
@@ -84,7 +124,11 @@ impl Route {
     }
 
     fn text(&self) -> String {
-        let via = format!("{} via {}", self.prefix, self.next_hop);
+        let from = if self.by_source { "from " } else { "" };
+        if self.discard {
+            return format!("{from}{} discard", self.prefix);
+        }
+        let via = format!("{from}{} via {}", self.prefix, self.next_hop);
         match &self.output_port {
             Some(port) => format!("{via} dev {}", short(port)),
             None => via,
@@ -97,12 +141,21 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let (prefix, next_hop, port) = match words.as_slice() {
-            [prefix, "via", next_hop] => (*prefix, *next_hop, None),
-            [prefix, "via", next_hop, "dev", port] => (*prefix, *next_hop, Some((*port).to_owned())),
-            _ => return Err("a route is \"PREFIX via ADDRESS [dev PORT]\"".into()),
+        let (by_source, words) = match words.as_slice() {
+            ["from", words @ ..] => (true, words),
+            words => (false, words),
         };
-        Ok(Self { prefix: prefix.into(), next_hop: next_hop.into(), output_port: port })
+        let (prefix, next_hop, port, discard) = match words {
+            [prefix, "discard"] => (*prefix, "", None, true),
+            [prefix, "via", next_hop] => (*prefix, *next_hop, None, false),
+            [prefix, "via", next_hop, "dev", port] => (*prefix, *next_hop, Some((*port).to_owned()), false),
+            _ => {
+                return Err(
+                    "a route is \"[from] PREFIX via ADDRESS [dev PORT]\" or \"[from] PREFIX discard\"".into(),
+                );
+            }
+        };
+        Ok(Self { prefix: prefix.into(), next_hop: next_hop.into(), output_port: port, discard, by_source })
     }
 }
 
@@ -119,6 +172,12 @@ pub struct RouterSpec {
     /// It forwards.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// Chassis that the whole router is on; none: every host.
+    #[serde(default)]
+    pub chassis: String,
+    /// Load balancers.
+    #[serde(default)]
+    pub load_balancers: Vec<String>,
 }
 
 impl Object for RouterSpec {
@@ -143,11 +202,15 @@ impl Object for RouterSpec {
             prefix: route.prefix.clone(),
             next_hop: route.next_hop.clone(),
             output_port: Some(route.output_port.clone()).filter(|name| !name.is_empty()),
+            discard: route.discard,
+            by_source: route.by_source,
         };
         let spec = Self {
             labels: labels_of(resource),
             static_routes: router.static_routes.iter().map(route).collect(),
             enabled: router.enabled.unwrap_or(true),
+            chassis: router.chassis.clone(),
+            load_balancers: router.load_balancers.clone(),
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -157,10 +220,14 @@ impl Object for RouterSpec {
             prefix: route.prefix.clone(),
             next_hop: route.next_hop.clone(),
             output_port: route.output_port.clone().unwrap_or_default(),
+            discard: route.discard,
+            by_source: route.by_source,
         };
         resource::Spec::LogicalRouter(LogicalRouter {
             enabled: (!self.enabled).then_some(false),
             static_routes: self.static_routes.iter().map(route).collect(),
+            chassis: self.chassis.clone(),
+            load_balancers: self.load_balancers.clone(),
             ..Default::default()
         })
     }
@@ -175,12 +242,19 @@ impl Object for RouterSpec {
 
     fn make(new: NewRouter, labels: Labels, name: &str) -> Result<Self, CtlError> {
         let static_routes = placed(&new.routes, short(name))?;
-        Ok(Self { labels, static_routes, enabled: !new.disable })
+        let chassis = full_chassis(new.chassis.as_deref().unwrap_or_default())?;
+        let load_balancers = full_names(&new.load_balancers)?;
+        Ok(Self { labels, static_routes, enabled: !new.disable, chassis, load_balancers })
     }
 
     fn change(given: &RouterChanges, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
         let routes = placed(&given.routes, short(name))?;
         patch.list("static_routes", &routes, given.no_routes, |router| &mut router.static_routes);
+        let chassis = given.chassis.as_deref().or(given.no_chassis.then_some(""));
+        let chassis = chassis.map(full_chassis).transpose()?;
+        patch.set("chassis", chassis.as_ref(), |router| &mut router.chassis);
+        let names = full_names(&given.load_balancers)?;
+        patch.list("load_balancers", &names, given.no_load_balancers, |router| &mut router.load_balancers);
         patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
         Ok(())
     }
@@ -191,8 +265,13 @@ impl Object for RouterSpec {
 
     fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
         let routes = self.static_routes.iter().map(|route| ("route", route.text()));
-        let own = [("enabled", yes(self.enabled)), ("tunnel key", status.tunnel_key.to_string())];
-        own.into_iter().chain(routes).collect()
+        let own = [
+            ("enabled", yes(self.enabled)),
+            ("chassis", short(&self.chassis).to_owned()),
+            ("tunnel key", status.tunnel_key.to_string()),
+        ];
+        let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
+        own.into_iter().chain(routes).chain(balancers).collect()
     }
 }
 
@@ -202,7 +281,12 @@ mod tests {
 
     #[test]
     fn routes_are_written_as_they_are_read() {
-        for text in ["10.1.0.0/16 via 10.0.1.254", "::/0 via fe80::1 dev r1-web"] {
+        for text in [
+            "10.1.0.0/16 via 10.0.1.254",
+            "::/0 via fe80::1 dev r1-web",
+            "10.2.0.0/16 discard",
+            "from 10.3.0.0/16 via 10.0.1.1",
+        ] {
             assert_eq!(text.parse::<Route>().unwrap().text(), text);
         }
         for text in ["", "10.0.0.0/8", "a via", "a via b dev", "a dev b", "a via b dev c d"] {
