@@ -3,9 +3,9 @@
 //!
 //! The switch under test shares no code with it, and the peer of a ping is the kernel.
 
+mod chat;
 mod noise;
 mod ping;
-mod chat;
 mod tcp;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -192,7 +192,7 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-send", to, len, limit] => tcp::send(to.parse()?, len.parse()?, millis(limit)?)?,
         ["tcp-echo", at, limit] => chat::echo(at.parse()?, millis(limit)?)?,
         ["tcp-chat", to, n, interval, patience] => {
-            chat::talk(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
+            chat::chat(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
         }
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
