@@ -50,6 +50,11 @@ impl Answer {
         let inner = Flow { table: CONTINUATION, ..*flow };
         let mut continued = Lowered::default();
         list(&self.inner, &inner, &mut continued)?;
+        if self.service == Service::Reject {
+            // It goes back to where the packet came from, be it by a tunnel.
+            let forget = Action::SetField { field: Field::InPort, value: 0, mask: Field::InPort.all_bits() };
+            continued.actions.insert(0, forget);
+        }
         out.continuations.extend(continued.continuations);
         out.groups.extend(continued.groups);
         for protocol in self.packets() {

@@ -28,6 +28,8 @@ pub const MAX_MATCHES: usize = 4096;
 const MAX_WITH_SETS: usize = 16 * MAX_MATCHES;
 /// Most ways to combine lists for which a rule each is made; with more, a conjunction is.
 const MAX_PRODUCT: usize = 16;
+/// Longest list that is no clause of its own.
+const MAX_SHORT: usize = 2;
 /// Most ways to combine two lists that are worth trying: many contradict each other.
 const MAX_COMBINATIONS: usize = 16 * MAX_MATCHES;
 /// Longest list that is searched for matches that others make superfluous.
@@ -62,7 +64,7 @@ impl Expr {
             Self::And(_) => {
                 let mut flat = Vec::new();
                 flatten(self, &mut flat);
-                normaliser.clauses(&flat).map(|matches| vec![matches])
+                normaliser.clauses(&flat)
             }
             _ => Ok(vec![Matches::Any(self.to_matches(ports)?)]),
         }
@@ -187,24 +189,30 @@ impl Normaliser<'_> {
         }
     }
 
-    /// All parts at once, by clauses if they are long.
-    fn clauses(&self, parts: &[&Expr]) -> Result<Matches, ExprError> {
+    /// All parts at once, by clauses if they are long. Short ones are multiplied out first:
+    /// among them is what the fields of the actions need.
+    fn clauses(&self, parts: &[&Expr]) -> Result<Vec<Matches>, ExprError> {
         let mut lists = self.lists(parts, false, true)?;
         lists.sort_by_key(Vec::len);
-        let n_short = lists.partition_point(|list| list.len() <= 1);
+        let n_short = lists.partition_point(|list| list.len() <= MAX_SHORT);
         let long = lists.split_off(n_short);
         let common =
             lists.iter().try_fold(vec![Conjunction::default()], |product, list| and(&product, list))?;
         let n_matches = long.iter().fold(1, |n: usize, list| n.saturating_mul(list.len()));
         let n_rules = long.iter().map(Vec::len).sum();
         let is_clausal = (2..=64).contains(&long.len()) && n_matches > MAX_PRODUCT.max(n_rules);
-        let Some(common) = common.first().filter(|_| is_clausal) else {
+        if !is_clausal {
             let product = long.iter().try_fold(common, |product, list| and(&product, list))?;
-            return Ok(Matches::Any(product.iter().map(Conjunction::to_match).collect()));
+            return Ok(vec![Matches::Any(product.iter().map(Conjunction::to_match).collect())]);
+        }
+        let within = |common: &Conjunction| {
+            let clause = |list: &List| {
+                let list = list.iter().filter_map(|one| one.and(common));
+                list.map(|one| one.to_match()).collect::<Vec<_>>()
+            };
+            Matches::All { clauses: long.iter().map(clause).collect(), common: common.to_match() }
         };
-        let clause =
-            |list: &List| list.iter().filter_map(|one| one.and(common)).map(|one| one.to_match()).collect();
-        Ok(Matches::All { clauses: long.iter().map(clause).collect(), common: common.to_match() })
+        Ok(common.iter().map(within).filter(|matches| !matches.is_empty()).collect())
     }
 
     /// All parts at once, or at least one of them.

@@ -3,6 +3,7 @@
 //!
 //! The switch under test shares no code with it, and the peer of a ping is the kernel.
 
+mod chat;
 mod noise;
 mod ping;
 mod talk;
@@ -151,6 +152,32 @@ impl Probe {
         answers(&self.ask(from, &words, duration + Duration::from_secs(20))?)
     }
 
+    /// Talks over one connection to a peer that is being started: `n` bytes, one each `interval`, each to
+    /// come back within `patience`. Gives how many did.
+    ///
+    /// # Errors
+    /// When a side cannot run or they cannot connect.
+    pub fn chat(
+        &self,
+        from: &Netns,
+        to: (&Netns, SocketAddrV4),
+        n: u64,
+        (interval, patience): (Duration, Duration),
+    ) -> Result<u64> {
+        let at = to.1.to_string();
+        let millis = |duration: Duration| duration.as_millis().to_string();
+        let limit = interval * u32::try_from(n)? + patience * 3;
+        let echo = ["tcp-echo".to_owned(), at.clone(), millis(limit)];
+        let chat = ["tcp-chat".to_owned(), at, n.to_string(), millis(interval), millis(patience)];
+        std::thread::scope(|scope| {
+            let peer = scope.spawn(|| self.ask(to.0, &echo, limit * 2));
+            let answered = self.ask(from, &chat, limit * 2).and_then(|answer| number(&answer, "answered"));
+            // A peer that was cut off waits for its limit; what it says is of no interest.
+            drop(peer);
+            answered
+        })
+    }
+
     /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
     ///
     /// # Errors
@@ -191,14 +218,19 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-greet", at, name] => talk::greet(at.parse()?, name)?,
         ["tcp-ask", to, n] => talk::ask(to.parse()?, n.parse()?)?,
         ["tcp-stay", to, duration] => talk::stay(to.parse()?, millis(duration)?)?,
+        ["tcp-echo", at, limit] => chat::echo(at.parse()?, millis(limit)?)?,
+        ["tcp-chat", to, n, interval, patience] => {
+            chat::talk(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
+        }
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
         }
         _ => bail!(
             "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
-             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | \
-             tcp-greet ADDRESS:PORT NAME | tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | ip-noise ADDRESS N SEED | \
+             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | tcp-echo ADDRESS:PORT MS | \
+             tcp-chat ADDRESS:PORT N MS MS | tcp-greet ADDRESS:PORT NAME | \
+             tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };

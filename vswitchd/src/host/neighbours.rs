@@ -64,6 +64,7 @@ impl Host {
                 Effect::Learn(learned) => changes.extend(self.learn_neighbour(learned)),
                 Effect::Forget(learned) => changes.extend(self.forget_neighbour(learned)),
                 Effect::Send(packet) => packets.push(packet),
+                Effect::Log(line) => line.write(),
             }
         }
         // What is learned comes before the packets that waited for it.

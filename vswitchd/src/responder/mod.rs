@@ -10,6 +10,7 @@
 //! [`Responder`] is plain: packets and the time in, [`Effect`]s out; the host runs it
 //! (`host/neighbours.rs`).
 
+mod acl_log;
 mod arp;
 mod icmp;
 mod neighbours;
@@ -32,6 +33,8 @@ use ovn_northd_lite::{
 
 use self::{neighbours::Neighbours, packet::Context, waiting::Waiting};
 
+pub use acl_log::Line;
+
 /// A packet for a worker's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketOut {
@@ -52,6 +55,8 @@ pub enum Effect {
     Forget(Learned),
     /// A packet leaves.
     Send(PacketOut),
+    /// An ACL has something to say.
+    Log(Line),
 }
 
 /// All services with what they remember.
@@ -65,6 +70,9 @@ impl Responder {
     /// Does what a packet asks for. One that is not for the responder, or that cannot be
     /// what it should be, has no effect.
     pub fn answer(&mut self, now: Timestamp, packet_in: &PacketIn) -> Vec<Effect> {
+        if let Some(line) = acl_log::line(packet_in) {
+            return vec![Effect::Log(line)];
+        }
         let Some(request) = Request::decode(&packet_in.punt.to.userdata) else { return Vec::new() };
         let context = Context::new(packet_in, request);
         let made = match request.service {

@@ -12,15 +12,16 @@ use flowtable::{
     snapshot::Snapshot,
     switch::{Sink, Switch, SwitchConfig},
     table::{Change, GroupChange, MeterChange, Tables},
-    types::{Epoch, MacAddr, PortNo},
+    types::{Epoch, MacAddr, PortNo, Priority},
 };
 use ovn_northd_lite::{
     LocalPorts, compile,
     key::{DatapathKey, PortKey},
     lower,
     model::{
-        IpNetwork, LogicalRouter, LogicalSwitch, NextHop, Northbound, PortAddresses, RouteMatch, RouteTarget,
-        RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
+        Acl, AclAction, AclDirection, AclLog, IpNetwork, LogicalRouter, LogicalSwitch, NextHop, Northbound,
+        PortAddresses, RouteMatch, RouteTarget, RouterPort, Severity, StaticRoute, SwitchPort,
+        SwitchPortKind,
     },
     neighbour_rules,
 };
@@ -111,6 +112,7 @@ struct Net {
     switch: Switch,
     snapshot: Arc<Snapshot>,
     responder: Responder,
+    lines: Vec<Line>,
     now: Timestamp,
     n_sent: u64,
 }
@@ -134,8 +136,12 @@ impl Sink<Vec<u8>> for Collect {
 
 impl Net {
     fn new() -> Self {
+        Self::of(&network())
+    }
+
+    fn of(nb: &Northbound) -> Self {
         let number = |raw| PortNo::new(raw).unwrap();
-        let sb = compile(&network(), &BTreeMap::new());
+        let sb = compile(nb, &BTreeMap::new());
         let ports = [("a".to_owned(), number(A)), ("c".to_owned(), number(C))].into();
         let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, tunnel: None });
         assert_eq!(lowered.errors, []);
@@ -164,6 +170,7 @@ impl Net {
             switch: Switch::with_seed(SwitchConfig::default(), 1),
             snapshot: Arc::new(snapshot),
             responder: Responder::default(),
+            lines: Vec::new(),
             now: Timestamp::from_nanos(1_000_000_000),
             n_sent: 0,
         }
@@ -211,6 +218,7 @@ impl Net {
                         matching: rule.matching,
                     }));
                 }
+                Effect::Log(line) => self.lines.push(line),
                 Effect::Send(PacketOut { in_port, actions, frame }) => {
                     let packet = packet(&frame, in_port);
                     let sent = (in_port, actions);
@@ -502,4 +510,57 @@ fn whatever_comes_does_not_panic() {
             }
         }
     }
+}
+
+/// The network with these ACLs on the switch of `c`.
+fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
+    let mut nb = network();
+    let far = nb.switches.get_mut("far").unwrap();
+    for (priority, (id, direction, matching, action)) in (10..).zip(acls) {
+        let log = Some(AclLog { name: String::new(), severity: Severity::Notice });
+        let acl = Acl {
+            direction: *direction,
+            tier: 0,
+            priority: Priority::new(priority).unwrap(),
+            matching: (*matching).to_owned(),
+            action: *action,
+            label: 0,
+            log,
+        };
+        far.acls.insert((*id).to_owned(), acl);
+    }
+    nb
+}
+
+#[test]
+fn a_rejected_packet_has_an_answer_and_a_line_in_the_log() {
+    let reject = AclAction::Reject;
+    let mut net = Net::of(&guarded(&[
+        ("no-web", AclDirection::ToLport, "outport == \"c\" && tcp.dst == 80", reject),
+        ("no-dns", AclDirection::FromLport, "inport == \"c\" && udp.dst == 53", reject),
+        ("related", AclDirection::ToLport, "outport == \"c\" && tcp.dst == 22", AclAction::AllowRelated),
+    ]));
+    // `c` is known to the router when it has said something.
+    let c = |port| end(9, "10.0.9.5", port);
+    net.send(C, &build::arp(1, &c(0), &end(0xf4, "10.0.9.1", 0)));
+    // To a port of `c`: the answer comes back through both routers, from `c` itself.
+    let (near, far) = (end(5, "10.0.0.5", 4000), End { mac: mac(0xf1), ..c(80) });
+    let sent = net.send(A, &build::tcp(&near, &far, 2, b""));
+    let [(A, reset)] = &sent[..] else { panic!("{sent:?} {:?}", net.switch.drops()) };
+    check_sums(reset);
+    let seen = [Field::NwSrc, Field::NwDst, Field::TcpSrc, Field::TcpDst, Field::TcpFlags];
+    let seen: Vec<_> = seen.iter().map(|field| key(reset).get(*field)).collect();
+    assert_eq!(seen, [v4("10.0.9.5"), v4("10.0.0.5"), 80, 4000, 0x14]);
+    // From `c`: it is told at once, and by whom it meant.
+    let sent = net.send(C, &build::udp(&c(4000), &End { mac: mac(0xf4), ..end(5, "10.0.0.5", 53) }, b"?"));
+    let [(C, error)] = &sent[..] else { panic!("{sent:?} {:?}", net.switch.drops()) };
+    check_sums(error);
+    let seen = [Field::NwSrc, Field::NwDst, Field::NwProto, Field::IcmpType, Field::IcmpCode];
+    let seen: Vec<_> = seen.iter().map(|field| key(error).get(*field)).collect();
+    assert_eq!(seen, [v4("10.0.0.5"), v4("10.0.9.5"), 1, 3, 3]);
+
+    let [first, second] = &net.lines[..] else { panic!("{:?}", net.lines) };
+    assert_eq!((first.acl.as_str(), first.verdict.name()), ("switches/far/acls/no-web", "reject"));
+    assert_eq!((second.acl.as_str(), second.severity), ("switches/far/acls/no-dns", Severity::Notice));
+    assert!(second.packet.contains("nw_dst=10.0.0.5") && second.packet.contains("53"), "{}", second.packet);
 }

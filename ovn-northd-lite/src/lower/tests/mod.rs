@@ -4,6 +4,7 @@ mod balancer;
 mod fabric;
 mod frame;
 mod host;
+mod policy;
 mod translation;
 
 use flowtable::{

@@ -50,8 +50,11 @@ fn drop_by_default(
     let why = "No ACL has allowed it, and the default is to drop.";
     sink.add(stage, priority, matching, "drop;", object, why);
     if policy.is_stateful {
-        let matching =
-            if matching == "1" { "reg0[10] == 1".to_owned() } else { format!("reg0[10] == 1 && {matching}") };
+        let matching = if matching == "1" {
+            "reg0[10] == 1 && ip".to_owned()
+        } else {
+            format!("reg0[10] == 1 && ip && {matching}")
+        };
         let block = "ct_commit { ct_mark.blocked = 1; };";
         sink.add(stage, priority + 1, matching, block, object, why);
     }

@@ -81,7 +81,11 @@ fn add(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
         if policy.last_tier > 0 { format!("reg8[30..31] == {} && {matching}", acl.tier) } else { matching };
     let mut flow = |state: &str, actions: &str, why: &str| {
         let matching = if state.is_empty() { of_tier.clone() } else { format!("{state} && {of_tier}") };
-        let actions = format!("{}{actions}", log(object, acl));
+        // `drop;` goes alone: a line in the log and nothing else is a drop too.
+        let actions = match (log(object, acl), actions) {
+            (log, "drop;") if !log.is_empty() => log,
+            (log, actions) => format!("{log} {actions}").trim().to_owned(),
+        };
         sink.add(policy.stages.eval, priority(acl), matching, actions, object, why);
     };
     match (acl.action, policy.is_stateful) {
@@ -100,7 +104,7 @@ fn add(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
             flow("reg0[9] == 1", &end, "The ACL denies it.");
             let end = if end == "drop;" { "" } else { &end };
             let blocked = format!("ct_commit {{ ct_mark.blocked = 1; }}; {end}");
-            flow("reg0[10] == 1", blocked.trim_end(), "The ACL denies it, and with it the connection.");
+            flow("reg0[10] == 1 && ip", &blocked, "The ACL denies it, and with it the connection.");
         }
     }
 }
@@ -145,5 +149,5 @@ fn log(object: &str, acl: &Acl) -> String {
         AclAction::Pass => Verdict::Pass,
     };
     let name = if log.name.is_empty() { object.to_owned() } else { log.name.clone() };
-    format!("{} ", Log(LogEntry { verdict, severity: log.severity, name }))
+    Log(LogEntry { verdict, severity: log.severity, name }).to_string()
 }

@@ -33,7 +33,7 @@ fn ask(policy: &Policy<'_>, sink: &mut FlowSink) {
         }
     }
     let why = "The ACLs need to know the packet's connection.";
-    sink.add(policy.stages.pre_stateful, 100, "reg0[0] == 1", "ct_next;", &policy.input.object, why);
+    sink.add(policy.stages.pre_stateful, 100, "reg0[0] == 1 && ip", "ct_next;", &policy.input.object, why);
 }
 
 fn hints(policy: &Policy<'_>, sink: &mut FlowSink) {
@@ -63,7 +63,7 @@ fn remember(policy: &Policy<'_>, sink: &mut FlowSink) {
     let (stage, object) = (policy.stages.stateful, &policy.input.object);
     let why = "An allowed connection is remembered, and no longer blocked.";
     let mark = "ct_commit { ct_mark.blocked = 0; }; next;";
-    sink.add(stage, 100, "reg0[1] == 1 && reg0[13] == 0", mark, object, why);
+    sink.add(stage, 100, "reg0[1] == 1 && reg0[13] == 0 && ip", mark, object, why);
     let label = "ct_commit { ct_mark.blocked = 0; ct_label.label = reg3; }; next;";
-    sink.add(stage, 100, "reg0[1] == 1 && reg0[13] == 1", label, object, why);
+    sink.add(stage, 100, "reg0[1] == 1 && reg0[13] == 1 && ip", label, object, why);
 }
