@@ -22,7 +22,7 @@ fn a_policy_is_for_connections_and_who_began_them() -> Result<()> {
     scenario::on_fabric("a_policy_is_for_connections_and_who_began_them", PROBE, |fabric| {
         fabric.control.apply(&policy())?;
         // One way, with the replies: on one host, and across hosts.
-        checks::transfer(fabric, "web-1", "db-1")?;
+        connects(fabric, "web-1", ("db-1", ALLOWED), Outcome::Connected)?;
         checks::transfer(fabric, "web-1", "db-2")?;
         // Not the other way, although somebody listens; nor for somebody else, nor for other protocols.
         connects(fabric, "db-1", ("web-1", ALLOWED), Outcome::Silent)?;

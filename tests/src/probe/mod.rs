@@ -220,7 +220,7 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-stay", to, duration] => talk::stay(to.parse()?, millis(duration)?)?,
         ["tcp-echo", at, limit] => chat::echo(at.parse()?, millis(limit)?)?,
         ["tcp-chat", to, n, interval, patience] => {
-            chat::talk(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
+            chat::chat(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
         }
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
