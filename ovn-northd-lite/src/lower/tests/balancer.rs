@@ -215,3 +215,23 @@ fn a_service_without_backends_drops_by_name_or_rejects() {
     assert_eq!(key(&found.bytes).get(Field::NwDst), ip("192.0.2.10"));
     fabric.check_conservation();
 }
+
+#[test]
+fn acls_beside_a_load_balancer_leave_it_its_connections() {
+    let mut nb = served(balancer("192.0.2.10:80", &["10.0.0.5:8080", "10.0.0.6:8080"]));
+    let to = crate::model::AclDirection::ToLport;
+    for id in ["db", "web"] {
+        let acls = &mut nb.switches.get_mut(id).unwrap().acls;
+        let deny = acl(to, 1000, "tcp.dst == 23", crate::model::AclAction::Drop);
+        acls.insert(format!("{id}-telnet"), deny);
+        let related = acl(to, 900, "tcp.dst == 8080", crate::model::AclAction::AllowRelated);
+        acls.insert(format!("{id}-related"), related);
+    }
+    let mut fabric = Fabric::new(&nb);
+    for n in 0..10 {
+        connect(&mut fabric, 2000 + n, "192.0.2.10");
+        assert_eq!(go_on(&mut fabric, 2000 + n, "192.0.2.10").len(), 1);
+    }
+    fabric.check_conservation();
+    assert_eq!(fabric.drops().len(), 0, "{:?}", fabric.drops());
+}
