@@ -56,13 +56,14 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
         prefix,
         next_hop,
         output_port,
+        ..Default::default()
     });
     let small = -1..4i32;
     prop::option::weighted(
         0.95,
         prop_oneof![
             (any::<u32>(), small.clone()).prop_map(|(tunnel_key, default_policy)| {
-                Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key, default_policy })
+                Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key, default_policy, ..Default::default() })
             }),
             texts().prop_map(|addresses| Spec::AddressSet(nb::AddressSet { addresses })),
             (texts(), small.clone()).prop_map(|(ports, default_policy)| {
