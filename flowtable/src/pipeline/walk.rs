@@ -7,7 +7,7 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    Frozen, MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
     edit::VlanEdits,
     frozen::{Rest, Start, Written},
@@ -63,6 +63,9 @@ pub(super) struct Walk<'a, T> {
     /// packet.
     pub(super) n_ends: usize,
     n_lookups: usize,
+    n_effects: usize,
+    /// The action set is executed at the end: not where a clone goes on in a pass of its own.
+    runs_set: bool,
 }
 
 /// A list of actions under way.
@@ -127,6 +130,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
             n_lookups: 0,
+            n_effects: 0,
+            runs_set: true,
         }
     }
 
@@ -154,10 +159,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     fn walk(&mut self, frozen: Option<&'a Frozen>) -> Result<(), Abort> {
-        let set_is_executed = self.begin(frozen)?;
+        self.runs_set = self.begin(frozen)?;
         loop {
             let Some(frame) = self.frames.last_mut() else {
-                if set_is_executed && self.begin_action_set() {
+                if self.runs_set && self.begin_action_set() {
                     continue;
                 }
                 return Ok(());
@@ -282,7 +287,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let Some(frame) = self.frames.pop() else { return };
         if let Some(saved) = frame.undo {
             self.restore(*saved);
-        } else if self.n_ends == frame.n_ends && !self.has_way_out() {
+        } else if self.n_ends == frame.n_ends && !(self.runs_set && self.has_way_out()) {
             self.end_by(DropReason::RuleDrop, Some(frame.rule));
         }
     }
@@ -455,6 +460,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.n_ends += 1;
         self.cause = DropCause { reason, rule: rule.cloned() };
         self.note(format_args!("drop: {reason}"));
+    }
+
+    /// The packet changes something besides itself.
+    pub(super) fn count_effect(&mut self) -> Result<(), Abort> {
+        self.n_effects += 1;
+        if self.n_effects > MAX_EFFECTS { Err(Abort(DropReason::TooManyEffects)) } else { Ok(()) }
     }
 
     /// A copy of the packet leaves.
