@@ -173,11 +173,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        chassis_view, compile,
+        SetChange, chassis_view, compile,
         fixture::*,
         model::{
-            AclAction, AclDirection, Backend, LoadBalancer, NatKind, NatRule, NextHop, RouteMatch,
-            RouteTarget, Service, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+            AclAction, AclDirection, Backend, LoadBalancer, NatKind, NatRule, NextHop, PortGroup, RouteMatch,
+            RouteTarget, Service, SetMember, StaticRoute, SwitchPort, SwitchPortKind, Vip,
         },
     };
 
@@ -190,7 +190,8 @@ mod tests {
         let (s, r) = (i % 4, j % 3);
         let (switch_id, router_id) = (format!("s{s}"), format!("r{r}"));
         let mut dirty = Dirty::default();
-        match what % 13 {
+        match what % 15 {
+            13 | 14 => return edit_sets(nb, (what, i, j, k)),
             12 => {
                 let id = format!("lb{}", j % 3);
                 match k % 4 {
@@ -235,7 +236,7 @@ mod tests {
                 edit_switch(switch, s, edit);
             }
         }
-        match what % 13 {
+        match what % 15 {
             1 | 3..=5 => dirty.routers.insert(router_id),
             _ => dirty.switches.insert(switch_id),
         };
@@ -267,9 +268,52 @@ mod tests {
         }
     }
 
+    /// An address set or a port group changes.
+    fn edit_sets(nb: &mut Northbound, (_, i, j, k): Edit) -> Dirty {
+        let mut dirty = Dirty::default();
+        let id = format!("g{}", j % 2);
+        match i % 5 {
+            0 => {
+                // Also one with the name of a group's addresses.
+                let id = if k % 3 == 0 { format!("{id}_ip4") } else { id };
+                let members = (0..k % 4).map(|n| SetMember::Ip(network(&format!("10.0.{n}.0/24")))).collect();
+                match k % 5 {
+                    0 => drop(nb.address_sets.remove(&id)),
+                    _ => drop(nb.address_sets.insert(id.clone(), members)),
+                }
+                dirty.address_sets.insert(id);
+            }
+            1 => {
+                nb.port_groups.remove(&id);
+                dirty.port_groups.insert(id);
+            }
+            what => {
+                let group = nb.port_groups.entry(id.clone()).or_default();
+                match what {
+                    2 => {
+                        let matching = format!("outport == @{id} && ip4.src == {{$g0, ${id}_ip4}}");
+                        let action = [AclAction::AllowRelated, AclAction::Drop][usize::from(k % 2)];
+                        let acl = acl(AclDirection::ToLport, u16::from(k % 3), &matching, action);
+                        group.acls.insert(format!("x{}", k % 2), acl);
+                    }
+                    3 if k % 3 == 0 => group.acls.clear(),
+                    3 => {
+                        group.default_policy = [DefaultPolicy::Allow, DefaultPolicy::Drop][usize::from(k % 2)]
+                    }
+                    _ => {
+                        let port = |n: u8| (format!("s{}p{}", n % 4, n % 3), format!("s{}", n % 4));
+                        group.ports = (0..k % 4).map(|n| port(n.wrapping_add(j))).collect();
+                    }
+                }
+                dirty.port_groups.insert(id);
+            }
+        }
+        dirty
+    }
+
     fn edit_switch(switch: &mut crate::model::LogicalSwitch, s: u8, (what, _, j, k): Edit) {
         switch.load_balancers = (0..k % 3).map(|lb| format!("lb{lb}")).collect();
-        match what % 13 {
+        match what % 15 {
             6 | 7 => {
                 let port_id = format!("s{s}l{}", j % 2);
                 let router = format!("r{}", j % 3);
@@ -317,6 +361,59 @@ mod tests {
                 prop_assert_eq!(&chassis_view(&view, "h1"), &view, "a view has all it needs");
             }
         }
+    }
+
+    #[test]
+    fn a_new_member_is_sent_alone() {
+        let mut nb = small();
+        let member = |text: &str| SetMember::Ip(network(text));
+        nb.address_sets.insert("ops".into(), [member("10.0.0.0/8")].into());
+        let of_group = acl(
+            AclDirection::ToLport,
+            5,
+            "outport == @g && ip4.src == {$ops, $g_ip4}",
+            AclAction::AllowRelated,
+        );
+        let group = PortGroup {
+            ports: [("a".into(), "web".into())].into(),
+            acls: [("x".into(), of_group)].into(),
+            ..PortGroup::default()
+        };
+        nb.port_groups.insert("g".into(), group);
+        let mut compiler = Compiler::new();
+        let all = Dirty {
+            switches: nb.switches.keys().cloned().collect(),
+            routers: nb.routers.keys().cloned().collect(),
+            address_sets: ["ops".to_owned()].into(),
+            port_groups: ["g".to_owned()].into(),
+            ..Dirty::default()
+        };
+        compiler.update(&nb, &hosts(), &all);
+        assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+
+        nb.address_sets.get_mut("ops").unwrap().insert(member("192.0.2.1/32"));
+        let dirty = Dirty { address_sets: ["ops".to_owned()].into(), ..Dirty::default() };
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        let one = |added: &str| SetChange { added: [added.to_owned()].into(), ..SetChange::default() };
+        let sets = [("$ops".to_owned(), one("192.0.2.1"))].into();
+        assert_eq!(delta, SouthboundDelta { sets, ..SouthboundDelta::default() });
+
+        // Another port of the same switch: its flows stay.
+        nb.port_groups.get_mut("g").unwrap().ports.insert("b".into(), "web".into());
+        let dirty = Dirty { port_groups: ["g".to_owned()].into(), ..Dirty::default() };
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        assert_eq!(delta.sets.keys().collect::<Vec<_>>(), ["$g_ip4", "$g_ip6", "@g"]);
+        assert_eq!((delta.flows.len(), delta.datapaths.len()), (0, 0));
+        // The first one of another switch: the group's ACLs apply there now.
+        nb.port_groups.get_mut("g").unwrap().ports.insert("c".into(), "db".into());
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        assert!(delta.flows.values().all(|flow| flow.datapath.get() == 2) && !delta.flows.is_empty());
+        assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+        // Hosts are told of sets that their flows name.
+        let mut far = compiler.southbound().clone();
+        far.bindings.values_mut().for_each(|binding| binding.chassis = None);
+        assert!(chassis_view(&far, "h1").sets.is_empty());
+        assert_eq!(chassis_view(compiler.southbound(), "h1").sets.len(), 3);
     }
 
     #[test]

@@ -47,6 +47,10 @@ fn errors_tell_place_reason_and_remedy() {
         ("next(table=x);", "column 12: expected a stage number, not `x`"),
         ("next(pipeline=up);", "column 15: expected `ingress` or `egress`, not `up`"),
         ("next(300);", "column 6: there is no stage 300"),
+        ("ct_commit { next; };", "column 1: `ct_commit` writes ct_mark and ct_label, it cannot do `next;`"),
+        ("log(verdict=maybe);", "column 13: `maybe` is not a verdict of `log`"),
+        ("log(colour=red);", "column 12: `red` is not a colour of `log`"),
+        ("ct_nxt;", "column 1: there is no action `ct_nxt`; did you mean `ct_next`?"),
     ] {
         assert_eq!(parse(text).unwrap_err().to_string(), wanted, "{text}");
     }
@@ -114,6 +118,12 @@ fn any_statement() -> impl Strategy<Value = String> {
         "next(pipeline=ingress);",
         "output;",
         "ip.ttl--;",
+        "ct_next;",
+        "ct_commit { ct_mark.blocked = 1; };",
+        "ct_commit { ct_mark.blocked = 0; ct_label.label = reg3; };",
+        "log(verdict=drop, severity=alert, name=\"a \\\"b\");",
+        "log(verdict=allow, severity=info);",
+        "reject { outport <-> inport; flags.from_tunnel = 0; next(pipeline=ingress, table=3); };",
         "eth.dst <-> eth.src;",
         "arp.tpa <-> arp.spa;",
         "outport = inport;",

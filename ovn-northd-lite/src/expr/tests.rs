@@ -130,6 +130,43 @@ fn what_is_too_large_is_refused_with_the_limit() {
 }
 
 #[test]
+fn sets_are_as_good_as_their_members_and_no_product() {
+    let member = |text: &str| constant(text).unwrap();
+    let sets = |name: SetName<'_>| match name {
+        SetName::Addresses("web") => {
+            Some(["10.0.0.0/24", "10.0.2.1", "::1", "0a:00:00:00:00:01"].map(member).into())
+        }
+        SetName::Addresses("long") => Some((0..100).map(|i| member(&format!("10.{i}.0.1"))).collect()),
+        SetName::Addresses("none") => Some(Vec::new()),
+        SetName::Ports("g-1.x") => Some(["a", "gone", "b"].map(|id| Constant::Port(id.to_owned())).into()),
+        _ => None,
+    };
+    let resolved = |text: &str| parse(text).unwrap().with_sets(&sets);
+    for (text, wanted) in [
+        ("ip4.src == $web", "ip4.src == {10.0.0.0/24, 10.0.2.1}"),
+        ("ip4.src != $web", "ip4.src != {10.0.0.0/24, 10.0.2.1}"),
+        ("ip6.dst == {::2, $web}", "ip6.dst == {::2, ::1}"),
+        ("eth.src == $web", "eth.src == 0a:00:00:00:00:01"),
+        ("inport == @g-1.x", "inport == {\"a\", \"b\"}"),
+        ("ip4.src == $none", "0"),
+        ("ip4.src != $none", "ip4"),
+    ] {
+        let matches = |expr: Expr| expr.to_matches(&ports).unwrap();
+        assert_eq!(matches(resolved(text).unwrap()), matches(parse(wanted).unwrap()), "{text}");
+        assert_eq!(parse(text).unwrap().to_string(), text);
+    }
+    assert_eq!(resolved("ip4.src == $x").unwrap_err().reason, "there is no address set `$x`");
+    assert_eq!(resolved("inport == @x").unwrap_err().reason, "there is no port group `@x`");
+    assert_eq!(sets_of("ip4.src == {$b, $a} || inport == @c"), ["$a", "$b", "@c"].map(str::to_owned).into());
+
+    let text =
+        "reg0[7] == 1 && (inport == @g-1.x && ip && ip4.src == $long && ip4.dst == $long && tcp.dst == 80)";
+    let all = resolved(text).unwrap().to_matches_by_clause(&ports).unwrap();
+    let [Matches::All { clauses, .. }, Matches::All { .. }] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(clauses.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100], "for each of two ports");
+}
+
+#[test]
 fn negation_stays_within_the_packets_that_have_the_field() {
     let mut key = FlowKey::zero();
     key.set(Field::EthType, 0x806);
@@ -244,6 +281,24 @@ proptest! {
         for key in keys {
             let wanted = expr.eval(&key, &ports);
             prop_assert_eq!(matches.iter().any(|m| m.matches(&key)), wanted, "{} for {:?}", text, key);
+        }
+    }
+
+    #[test]
+    fn clauses_hold_exactly_when_the_expression_does(
+        texts in proptest::collection::vec(any_text(), 2..5),
+        keys in proptest::collection::vec(any_key(), 8),
+    ) {
+        let text = texts.join(" && ");
+        let Ok(expr) = parse(&text) else { return Ok(()) };
+        let Ok(all) = expr.to_matches_by_clause(&ports) else { return Ok(()) };
+        for key in keys {
+            let hits = |list: &Vec<Match>| list.iter().any(|one| one.matches(&key));
+            let holds = all.iter().any(|matches| match matches {
+                Matches::Any(list) => hits(list),
+                Matches::All { clauses, common } => common.matches(&key) && clauses.iter().all(hits),
+            });
+            prop_assert_eq!(holds, expr.eval(&key, &ports), "{} for {:?}", text, key);
         }
     }
 
