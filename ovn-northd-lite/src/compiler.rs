@@ -250,7 +250,7 @@ mod tests {
         let backends = (0..k % 5).map(|n| backend(10 + n)).collect();
         LoadBalancer {
             vips: [(vip(k % 3, Some(80)), Service { backends })].into(),
-            reject: k % 2 == 0,
+            reject: k.is_multiple_of(2),
             ..LoadBalancer::default()
         }
     }
@@ -262,7 +262,7 @@ mod tests {
             logical_ip: network("10.1.0.5/32"),
             external_ports: None,
             gateway_port: None,
-            stateless: k % 2 == 0,
+            stateless: k.is_multiple_of(2),
             allowed_external_ips: Vec::new(),
             exempted_external_ips: Vec::new(),
         }

@@ -87,7 +87,7 @@ impl Kind {
         let is_below = move |pattern: &&[&str]| {
             pattern.split_last().and_then(|(_, above)| Self::of(above)) == Some(self)
         };
-        Self::ALL.into_iter().filter(move |kind| kind.patterns().iter().any(|pattern| is_below(pattern)))
+        Self::ALL.into_iter().filter(move |kind| kind.patterns().iter().any(is_below))
     }
 }
 

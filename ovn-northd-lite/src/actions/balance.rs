@@ -86,7 +86,7 @@ impl Balance {
             out.actions.push(Action::Ct(Box::new(ct)));
             return Ok(());
         }
-        let ids = ids(self.backends.iter().map(|backend| Self::text(backend)));
+        let ids = ids(self.backends.iter().map(Self::text));
         let buckets = self.backends.iter().zip(ids);
         let buckets = buckets.map(|(backend, id)| Bucket::new(id, vec![Self::commit(flow, *backend, table)]));
         let fields = HASHED.iter().filter(|(name, _)| self.hash_fields.iter().any(|wanted| wanted == name));

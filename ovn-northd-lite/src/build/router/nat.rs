@@ -62,7 +62,8 @@ struct Nat<'a> {
 impl<'a> Nat<'a> {
     fn of(input: &RouterInput<'a>, id: &str, rule: &'a NatRule) -> Option<Self> {
         let is_pinned = input.router.chassis.is_some();
-        if !is_pinned && !(rule.kind == NatKind::Both && rule.stateless) {
+        let needs_no_memory = rule.kind == NatKind::Both && rule.stateless;
+        if !is_pinned && !needs_no_memory {
             return None;
         }
         let outside = gateway_port(input, rule);

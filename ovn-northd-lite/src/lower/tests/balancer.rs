@@ -74,7 +74,11 @@ fn connections_are_spread_and_stay_when_the_list_changes() {
     with(&mut nb, balancer("192.0.2.10:80", &both[1..]));
     fabric.change(&nb);
     for (n, backend) in (0..).zip(&backends) {
-        assert_eq!(go_on(&mut fabric, 2000 + n, "192.0.2.10"), [backend.clone()], "connection {n}");
+        assert_eq!(
+            go_on(&mut fabric, 2000 + n, "192.0.2.10"),
+            std::slice::from_ref(backend),
+            "connection {n}"
+        );
     }
     for n in 0..10 {
         assert_eq!(connect(&mut fabric, 3000 + n, "192.0.2.10"), "b");
