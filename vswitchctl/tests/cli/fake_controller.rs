@@ -78,6 +78,9 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::Chassis(_)) => Kind::Chassis,
         Some(Spec::AddressSet(_)) => Kind::AddressSet,
         Some(Spec::PortGroup(_)) => Kind::PortGroup,
+        Some(Spec::LoadBalancer(_)) => Kind::LoadBalancer,
+        Some(Spec::Nat(_)) => Kind::Nat,
+        Some(Spec::RouterPolicy(_)) => Kind::RouterPolicy,
         None => Kind::Unspecified,
     }
 }
