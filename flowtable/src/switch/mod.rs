@@ -296,6 +296,11 @@ impl Switch {
         self.punts.take()
     }
 
+    /// Packets for controllers, learned rules or samples wait to be taken.
+    pub fn has_news(&self) -> bool {
+        !(self.punts.is_empty() && self.lessons.is_empty() && self.samples.is_empty())
+    }
+
     /// The megaflows, with what they have carried.
     pub fn megaflows(&self) -> Vec<MegaflowDump> {
         self.megaflows.dump()

@@ -11,6 +11,7 @@
 
 mod action;
 mod change;
+mod connection;
 mod controller;
 mod ct;
 mod cursor;
@@ -33,9 +34,12 @@ mod value;
 use std::{fmt, sync::Arc};
 
 pub use change::{ChangeKind, parse_change};
+pub use connection::{parse_connection_filter, print_connection, protocol_name};
 pub use datapath::{print_megaflow_match, print_program};
-pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
-pub use meter::{parse_meter, print_meter};
+pub use group::{
+    parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
+};
+pub use meter::{parse_deleted_meters, parse_meter, print_meter};
 pub use packet_in::print_packet_in;
 pub(crate) use set::print_member;
 pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
@@ -162,6 +166,11 @@ pub fn parse_actions(text: &str, ports: &PortTable) -> Result<Vec<Action>, TextE
 /// Says where the text is wrong, and why; a mask is.
 pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
     key::parse(text, ports)
+}
+
+/// Prints what of a packet's key is not zero, in the syntax that [`parse_key`] reads.
+pub fn print_headers(key: &FlowKey) -> String {
+    key::print_headers(key)
 }
 
 /// Reads how rules see fragments: `normal`, `drop` or `nx-match`.

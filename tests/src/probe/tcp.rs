@@ -87,7 +87,7 @@ fn report(len: u64, digest: &[u8], took: Duration) -> Value {
 }
 
 /// The standard library has no accept with a time limit.
-fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
+pub(super) fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
     listener.set_nonblocking(true)?;
     let start = Instant::now();
     while start.elapsed() < limit {
@@ -106,7 +106,7 @@ fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
 }
 
 /// The receiver is started at the same time, so a refusal is answered by another try.
-fn connect_when_ready(to: SocketAddrV4, limit: Duration) -> Result<TcpStream> {
+pub(super) fn connect_when_ready(to: SocketAddrV4, limit: Duration) -> Result<TcpStream> {
     let start = Instant::now();
     loop {
         let left = limit.saturating_sub(start.elapsed());

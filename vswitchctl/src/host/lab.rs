@@ -231,13 +231,13 @@ impl InjectView {
         for drop in &self.drops {
             writeln!(out, "  {}", printable(&drop.sentence()))?;
         }
-        self.outputs.iter().try_for_each(|frame| writeln!(out, "{} {}", printable(&frame.port), frame.frame))
+        self.outputs.iter().try_for_each(|frame| frame.write(out))
     }
 }
 
 /// What is shown of a frame that has left.
 #[derive(Debug, Serialize)]
-struct FrameView {
+pub(super) struct FrameView {
     port: String,
     index: u64,
     /// Nanoseconds.
@@ -249,6 +249,13 @@ struct FrameView {
 impl From<OutputFrame> for FrameView {
     fn from(sent: OutputFrame) -> Self {
         Self { port: sent.port, index: sent.index, time: sent.time, frame: hex(&sent.frame) }
+    }
+}
+
+impl FrameView {
+    /// Its port and its bytes.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{} {}", printable(&self.port), self.frame)
     }
 }
 

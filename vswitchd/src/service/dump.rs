@@ -10,6 +10,7 @@ use flowtable::{
     port::PortRole,
     stats::DropCount,
     text::{print_megaflow_match, print_program},
+    types::PortNo,
 };
 
 use crate::host::{Host, TUNNEL, TUNNEL_NAME};
@@ -147,6 +148,7 @@ pub(super) fn drops_of(host: &Host, rows: &[DropCount]) -> Vec<pb::Drop> {
     let name = |row: &DropCount| match snapshot.ports.get(row.in_port) {
         Some(info) => info.name.clone(),
         None if row.in_port.is_real() => row.in_port.to_string(),
+        None if row.in_port == PortNo::CONTROLLER => "CONTROLLER".to_owned(),
         None => String::new(),
     };
     rows.iter()

@@ -2,11 +2,26 @@
 //! in a user's text is found when one of these is made, at the API's edge; inside there
 //! is nothing left to refuse.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod acl;
+mod balancer;
+mod route;
+mod translation;
 
-use flowtable::types::{MacAddr, Priority};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use flowtable::types::MacAddr;
 
 use crate::key::{DatapathKey, PortKey};
+
+pub use self::{
+    acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
+    balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
+    route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
+    translation::{NatKind, NatRule},
+};
 
 /// The whole logical network. Maps are keyed by the id, the last segment of the
 /// resource's name.
@@ -16,6 +31,12 @@ pub struct Northbound {
     pub switches: BTreeMap<String, LogicalSwitch>,
     /// Logical routers.
     pub routers: BTreeMap<String, LogicalRouter>,
+    /// Load balancers. They do nothing until a switch or router names them.
+    pub load_balancers: BTreeMap<String, LoadBalancer>,
+    /// Address sets.
+    pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
+    /// Port groups.
+    pub port_groups: BTreeMap<String, PortGroup>,
 }
 
 /// An L2 network.
@@ -27,6 +48,10 @@ pub struct LogicalSwitch {
     pub ports: BTreeMap<String, SwitchPort>,
     /// Its ACLs.
     pub acls: BTreeMap<String, Acl>,
+    /// What becomes of packets that no ACL decides about.
+    pub default_policy: DefaultPolicy,
+    /// Ids of the load balancers its workloads use.
+    pub load_balancers: BTreeSet<String>,
 }
 
 /// A port of a switch.
@@ -103,6 +128,14 @@ pub struct LogicalRouter {
     pub ports: BTreeMap<String, RouterPort>,
     /// Its static routes.
     pub static_routes: Vec<StaticRoute>,
+    /// Id of the chassis that the whole router is on; `None`: it is everywhere.
+    pub chassis: Option<String>,
+    /// Its policies, by id.
+    pub policies: BTreeMap<String, RouterPolicy>,
+    /// Its address translations, by id.
+    pub nats: BTreeMap<String, NatRule>,
+    /// Ids of its load balancers.
+    pub load_balancers: BTreeSet<String>,
 }
 
 /// An interface of a router.
@@ -116,52 +149,4 @@ pub struct RouterPort {
     pub networks: Vec<IpNetwork>,
     /// Neither sends nor receives when false.
     pub enabled: bool,
-}
-
-/// A static route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StaticRoute {
-    /// Destination.
-    pub prefix: IpNetwork,
-    /// Next hop, of the same family.
-    pub next_hop: IpAddr,
-    /// Id of the router port to leave by; `None`: the one whose network has the next hop.
-    pub output_port: Option<String>,
-}
-
-/// An access rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acl {
-    /// Where it applies.
-    pub direction: AclDirection,
-    /// 0 to 32767.
-    pub priority: Priority,
-    /// Which packets, in the match language; see `crate::expr`.
-    pub matching: String,
-    /// Verdict.
-    pub action: AclAction,
-}
-
-/// Where an ACL applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AclDirection {
-    /// To what a port of the switch sends.
-    FromLport,
-    /// To what a port of the switch receives.
-    ToLport,
-}
-
-/// Verdict of an ACL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AclAction {
-    /// Allow.
-    Allow,
-    /// Allow, and the replies with it.
-    AllowRelated,
-    /// Allow this direction, untracked.
-    AllowStateless,
-    /// Drop.
-    Drop,
-    /// Drop and tell the sender.
-    Reject,
 }
