@@ -28,6 +28,7 @@ mod set;
 mod special;
 mod spread;
 mod suggest;
+mod table;
 mod value;
 
 use std::{fmt, sync::Arc};
@@ -39,9 +40,9 @@ pub use group::{
     parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
 };
 pub use meter::{parse_deleted_meters, parse_meter, print_meter};
-pub(crate) use set::print_member;
-pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
+pub use set::{SetChangeKind, parse_set, parse_set_change, print_member, print_set};
 pub(crate) use suggest::nearest;
+pub use table::{parse_table_settings, print_table_settings};
 
 use self::{
     cursor::{Cursor, Form, Piece},
@@ -210,6 +211,11 @@ fn print_with(rule: &Rule, stats: &str) -> String {
     format!(
         "cookie={cookie:#x}, table={table},{stats}{life} priority={priority}{comma}{matching} actions={actions}"
     )
+}
+
+/// Prints a rule's timeouts, importance and flags, as [`print_flow`] does.
+pub fn print_options(life: &RuleLife) -> String {
+    print_life(life).trim_start().trim_end_matches(',').to_owned()
 }
 
 fn print_life(life: &RuleLife) -> String {

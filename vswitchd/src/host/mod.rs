@@ -9,10 +9,12 @@ mod events;
 mod handmade;
 mod lab;
 mod news;
+mod port_settings;
 mod ports;
 mod rules;
 mod tracking;
 mod view;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,11 +37,13 @@ use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
-pub use handmade::{ChangeError, Verb, WrittenChange};
+pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
 pub use news::{PausedId, ResumeError, SentPacket};
+pub use port_settings::{Mode as VlanMode, PortSettings};
 pub use ports::{Port, PortError};
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
+pub use written::{Verb, WrittenChange};
 
 use crate::{
     agent::{UpdateError, decode},
