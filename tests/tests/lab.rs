@@ -673,6 +673,51 @@ fn how_connections_are_tracked_outlives_the_process() -> Result<()> {
 }
 
 #[test]
+fn a_trace_goes_on_behind_the_tracker_and_tells_why() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,priority=9,tcp,tp_dst=23,actions=drop",
+        "table=0,priority=5,ip,actions=ct(table=1,zone=3)",
+        "table=1,ct_state=+trk+new,tcp,actions=ct(commit,zone=3),output:p2",
+        "table=1,ct_state=+trk+est,actions=output:p2",
+    ])?;
+    let packet = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=9,tp_dst=80";
+    let text = lab.text(&["trace", "--in-port", "p1", "--why", packet])?;
+    let wanted = [
+        "    not priority 9: tcp,tp_dst=23: tcp_dst is 80, not 23",
+        "  actions: ct(zone=3),recirc(0x1)",
+        "recirc(0x1): ct_state new|trk assumed; another with --ct-next",
+        "  actions: ct(commit,zone=3),2",
+        "verdict: forwarded",
+    ];
+    let mut lines = text.lines();
+    for wanted in wanted {
+        ensure!(lines.any(|line| line == wanted), "nothing of {wanted:?} in {text}");
+    }
+    let trace = lab.json(&["trace", "--in-port", "p1", "--ct-next", "trk,est", packet])?;
+    let pass = &trace["passes"][0];
+    ensure!(pass["ct_state"] == "est|trk" && pass["asked"] == true, "{trace}");
+    ensure!(pass["megaflow"]["actions"] == "2" && trace["verdict"] == "forwarded", "{trace}");
+    let trace = lab.json(&["trace", "--in-port", "p1", "--ct-next", "trk|inv", packet])?;
+    ensure!(trace["verdict"] == "dropped" && trace["passes"][0]["drop"]["reason"] == "table-miss", "{trace}");
+    // What the trace foretells is what happens.
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", packet])?;
+    ensure!(frames(&answer, "p2").len() == 1, "{answer}");
+    let cases: [(&[&str], &str); 3] = [
+        (&["trace", "--in-port", "p1", "--ct-next", "trk,etablished", packet], "no state"),
+        (&["trace", "--in-port", "p1", "--ct-next", "new", packet], "`trk`"),
+        (&["trace", "--in-port", "p1", "--ct-next", "trk,new,est", packet], "both"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
 fn rules_are_chosen_summed_and_compared() -> Result<()> {
     let lab = Lab::with_ports(2)?;
     lab.text(&["lab", "clock", "stop"])?;
@@ -689,7 +734,9 @@ fn rules_are_chosen_summed_and_compared() -> Result<()> {
         let cookie = |flow: &Value| {
             u64::from_str_radix(flow["cookie"].as_str().unwrap_or_default().trim_start_matches("0x"), 16)
         };
-        Ok(list(&flows).iter().map(cookie).collect::<Result<_, _>>()?)
+        let mut cookies = list(&flows).iter().map(cookie).collect::<Result<Vec<_>, _>>()?;
+        cookies.sort_unstable();
+        Ok(cookies)
     };
     ensure!(chosen(&["ip"])?.len() == 3 && chosen(&["table=0,ip"])? == [0x11, 0x12]);
     ensure!(chosen(&["cookie=0x10/0xf0"])? == [0x11, 0x12] && chosen(&["out_port=p1"])? == [0x21]);
@@ -736,7 +783,7 @@ fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
     lab.text(&[
         "bundle",
         "flow add ip,actions=resubmit(,1)",
-        "flow add table=1,ip,nw_dst=@servers,actions=output:p2",
+        "flow add table=1,ip,nw_dst=$servers,actions=output:p2",
         "flow add table=2,actions=flood",
         "set insert servers 10.0.0.7",
     ])?;

@@ -49,6 +49,7 @@ use self::{
     matching::MatchReader,
 };
 use crate::{
+    field::Field,
     flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
@@ -182,6 +183,24 @@ pub fn parse_fragment_mode(text: &str) -> Result<FragmentMode, TextError> {
         let names = FragmentMode::ALL.iter().map(|mode| mode.name());
         Piece::whole(text).trim().misspelt("expected normal, drop or nx-match", names)
     })
+}
+
+/// Prints a field's value under a mask, as matches have it.
+pub(crate) fn print_field_value(field: Field, value: u128, mask: u128) -> String {
+    value::print(field, value, mask)
+}
+
+/// Reads the state bits of a connection by their names: `trk,new` or `est|rpl`.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_ct_state(text: &str) -> Result<u16, TextError> {
+    value::ct_state(Piece::whole(text))
+}
+
+/// Prints state bits of a connection by their names: `new|trk`.
+pub fn print_ct_state(bits: u16) -> String {
+    value::print_ct_state(bits)
 }
 
 /// Prints actions so that [`parse_actions`] reads the same.

@@ -11,7 +11,7 @@ use crate::{
     session::{Session, host_answer},
 };
 
-/// Named sets of addresses or ports; a rule matches one as `nw_src=@NAME`.
+/// Named sets of addresses or ports; a rule matches one as `nw_src=$NAME`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the sets with their members

@@ -81,6 +81,7 @@ fn step(depth: u32, table: u32, hit: Option<(u32, &str, &str)>, origin: Option<O
         actions: actions.into(),
         origin,
         note: String::new(),
+        lost: false,
     }
 }
 
@@ -197,6 +198,7 @@ impl HostService for FakeHost {
                 actions: "drop".into(),
                 ..Default::default()
             }),
+            ..Default::default()
         }))
     }
 }
