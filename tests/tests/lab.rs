@@ -683,7 +683,7 @@ fn a_trace_goes_on_behind_the_tracker_and_tells_why() -> Result<()> {
         "table=1,ct_state=+trk+new,tcp,actions=ct(commit,zone=3),output:p2",
         "table=1,ct_state=+trk+est,actions=output:p2",
     ])?;
-    let packet = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=9,tp_dst=80";
+    let packet = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=9,tp_dst=80,tcp_flags=0x002";
     let text = lab.text(&["trace", "--in-port", "p1", "--why", packet])?;
     let wanted = [
         "    not priority 9: tcp,tp_dst=23: tcp_dst is 80, not 23",
@@ -839,8 +839,9 @@ fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
     lab.start(&args)?;
     ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
 
-    let cases: [(&[&str], &str); 9] = [
-        (&["table", "set", "1"], "required"),
+    let cases: [(&[&str], &str); 10] = [
+        (&["port", "mod", "p1"], "--flood"),
+        (&["table", "set", "1"], "--max-rules"),
         (&["table", "set", "255", "--miss", "drop"], "255"),
         (&["table", "set", "2", "--name", "hosts"], "hosts"),
         (&["frags", "nomral"], "did you mean `normal`"),

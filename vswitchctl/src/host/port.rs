@@ -42,18 +42,17 @@ pub struct Add {
 
 /// How a port is to take part in forwarding; what is not said stays.
 #[derive(Debug, Args)]
-#[group(id = "change", required = true, multiple = true)]
 pub struct Mod {
     /// Its name
     name: String,
     /// Whether packets may leave by it
-    #[arg(long, value_enum, group = "change")]
+    #[arg(long, value_enum)]
     forward: Option<Switched>,
     /// Whether it gets flooded packets
-    #[arg(long, value_enum, group = "change")]
+    #[arg(long, value_enum)]
     flood: Option<Switched>,
     /// What tags frames have, for NORMAL
-    #[arg(long, value_enum, group = "change")]
+    #[arg(long, value_enum)]
     vlan_mode: Option<VlanMode>,
     /// VLAN of frames without a tag
     #[arg(long, value_name = "VLAN", requires = "vlan_mode", default_value_t = 0, hide_default_value = true)]
@@ -141,6 +140,9 @@ impl Add {
 
 impl Mod {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        if self.forward.is_none() && self.flood.is_none() && self.vlan_mode.is_none() {
+            return Err(CtlError::Usage("say what: --forward, --flood or --vlan-mode".into()));
+        }
         let is_on = |switched: Switched| switched == Switched::On;
         let vlan = self.vlan_mode.map(|mode| PortVlan {
             mode: mode.name().to_owned(),

@@ -22,21 +22,20 @@ pub enum Command {
 
 /// How a table is to be run.
 #[derive(Debug, Args)]
-#[group(id = "settings", required = true, multiple = true)]
 pub struct Set {
     /// Its number
     table: u8,
     /// Its name, unique among the tables; an empty one takes it away
-    #[arg(long, group = "settings")]
+    #[arg(long)]
     name: Option<String>,
     /// What becomes of packets that no rule matches
-    #[arg(long, value_enum, group = "settings")]
+    #[arg(long, value_enum)]
     miss: Option<Miss>,
     /// Rules it takes, or `any`
-    #[arg(long, value_name = "N", value_parser = parse_max, group = "settings")]
+    #[arg(long, value_name = "N", value_parser = parse_max)]
     max_rules: Option<String>,
     /// What happens when there are more
-    #[arg(long, value_enum, group = "settings")]
+    #[arg(long, value_enum)]
     overflow: Option<Overflow>,
 }
 
@@ -94,6 +93,9 @@ async fn get(session: &Session<'_>) -> Result<ListTablesResponse, CtlError> {
 
 impl Set {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        if self.name.is_none() && self.miss.is_none() && self.max_rules.is_none() && self.overflow.is_none() {
+            return Err(CtlError::Usage("say what: --name, --miss, --max-rules or --overflow".into()));
+        }
         let mut text = format!("table={}", self.table);
         if let Some(name) = self.name {
             text += &format!(",name={name}");
