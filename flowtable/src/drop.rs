@@ -46,6 +46,7 @@ drop_reasons! {
     NoSuchMeter = "no-such-meter", "The meter does not exist.";
     Metered = "metered", "The packet exceeded the rate of a meter, which is named beside the rule.";
     TooManyOutputs = "too-many-outputs", "Rules made more copies of the packet than the limit.";
+    TooManyEffects = "too-many-effects", "Rules made the packet change more rules and stations than the limit.";
     StackOverflow = "stack-overflow", "Rules pushed more on the packet's stack than the limit.";
     PuntQueueFull = "punt-queue-full", "The queue of packets for the controller was full, or the port's share of it.";
     TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";
@@ -61,7 +62,7 @@ drop_reasons! {
     CtLimit = "ct-limit", "The zone or the input port has as many connections as it may have.";
     CtNatExhausted = "ct-nat-exhausted", "No free translation is left for a new connection.";
     RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
-    ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f), and NORMAL does not forward those.";
+    ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f, and some of vendors), and NORMAL does not forward those.";
     NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }

@@ -21,7 +21,13 @@
 //! part of the [`table`]s and change in the same transactions as the rules.
 //!
 //! A rule may send a packet through the [`conntrack`], after which it walks again, knowing
-//! its connection.
+//! its connection; or to a controller, after whose answer it goes on
+//! ([`Switch::resume`](switch::Switch::resume)).
+//!
+//! Packets may change what later ones find: they make rules (`learn`), which wait in the
+//! switch until the owner of the tables takes them
+//! ([`Tables::learn`](table::Tables::learn)), and tell where stations are, for the port
+//! `NORMAL` ([`fdb`]).
 //!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes

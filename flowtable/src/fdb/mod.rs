@@ -2,7 +2,7 @@
 //! `NORMAL`. It is what makes a learning switch (IEEE 802.1Q §8.8).
 //!
 //! # Who does what
-//! A walk that comes to `NORMAL` only *looks* ([`Fdb::lookup`]), so that translating stays
+//! A walk that comes to `NORMAL` only *looks* (`Fdb::lookup`), so that translating stays
 //! a function and `trace` changes nothing. That the packet's source is to be learned is
 //! an effect of the program, which the switch carries out ([`Fdb::learn`]).
 //! One database serves all workers of a switch: it is part of the
@@ -14,7 +14,7 @@
 //! machine starts to talk. Instead, addresses are spread over some thousand *cells*, each
 //! with a generation that counts up when a station of the cell comes, moves or goes.
 //! A translation notes the cells that it looked into and their generations
-//! ([`Dependencies`]), and its cache entry holds for as long as these stand: two atomic
+//! (`Dependencies`), and its cache entry holds for as long as these stand: two atomic
 //! loads for each packet. What concerns other stations does not touch it. Two stations
 //! that share a cell cost a translation, never a wrong decision.
 //!

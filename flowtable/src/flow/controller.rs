@@ -52,7 +52,7 @@ impl fmt::Display for PuntReason {
 /// How a packet goes to a controller: the arguments of `controller(...)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ToController {
-    /// Bytes of the packet to send; [`WHOLE_PACKET`]: all.
+    /// Bytes of the packet to send; [`WHOLE_PACKET`]: all, as of a packet that waits.
     pub max_len: u16,
     /// The reason to give.
     pub reason: PuntReason,

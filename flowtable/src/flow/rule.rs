@@ -46,7 +46,7 @@ impl RuleStats {
         self.used.fetch_max(used.nanos(), Relaxed);
     }
 
-    /// A packet has made the rule anew at that time: its timeouts begin again.
+    /// A packet has made the rule anew at that time: its hard timeout begins again.
     pub fn renew(&self, at: Timestamp) {
         self.renewed.fetch_max(at.nanos(), Relaxed);
     }

@@ -31,6 +31,7 @@ impl<T: Tracer> Walk<'_, T> {
     pub(super) fn learn(&mut self, learn: &Learn) -> Result<(), Abort> {
         let Some(teacher) = self.rule() else { return Ok(()) };
         let Some(draft) = self.draft(learn)? else { return Ok(()) };
+        self.count_effect()?;
         let Learn { table, priority, cookie, limit, .. } = *learn;
         let tables = &self.snapshot.tables;
         let known = tables.get(table, priority, &draft.matching);
@@ -106,6 +107,7 @@ impl<T: Tracer> Walk<'_, T> {
         let Some(rule) = self.rule() else { return Ok(()) };
         if holds(&mut self.key, Prerequisites::Tcp) && self.key.read_bits(Field::TcpFlags, ENDING) != 0 {
             self.note(format_args!("the connection ends: timeouts are lowered"));
+            self.count_effect()?;
             self.tally.finished.push(Finished { rule: Arc::clone(rule), idle_timeout, hard_timeout });
         }
         Ok(())

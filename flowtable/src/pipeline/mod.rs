@@ -87,6 +87,9 @@ pub const MAX_LOOKUPS: usize = 4096;
 /// Copies of one packet.
 pub const MAX_EMITS: usize = 16_384;
 
+/// Rules and stations that one packet may change or keep young.
+pub const MAX_EFFECTS: usize = 4096;
+
 /// Values on the stack of one packet.
 pub const MAX_STACK: usize = 4096;
 

@@ -17,8 +17,21 @@ use crate::{
 
 /// Bit 12 of a TCI in the key: there is a tag.
 const PRESENT: u128 = 0x1000;
-/// Addresses of the bridges' own protocols (IEEE 802.1Q §8.6.3): 01:80:c2:00:00:00 to 0f.
-const RESERVED: u128 = 0x0180_c200_0000;
+/// Addresses of the bridges' own protocols, with the bits of them that count: those of IEEE
+/// 802.1Q §8.6.3, and those of vendors that Open vSwitch does not forward either.
+const RESERVED: [(u128, u128); 9] = [
+    (0x0180_c200_0000, !0xf),
+    // Discovery and ring protection of Extreme.
+    (0x00e0_2b00_0000, !0),
+    (0x00e0_2b00_0004, !0),
+    (0x00e0_2b00_0006, !0),
+    // Cisco: tags between switches, discovery, spanning trees by VLAN, fast uplinks, faults.
+    (0x0100_0c00_0000, !0),
+    (0x0100_0ccc_cccc, !0),
+    (0x0100_0ccc_cccd, !0),
+    (0x0100_0ccd_cdcd, !0),
+    (0x0100_0ccc_ccc0, !0x7),
+];
 /// Group bit of an address.
 const GROUP: u128 = 1 << 40;
 const BROADCAST: u128 = 0xffff_ffff_ffff;
@@ -28,7 +41,7 @@ impl<T: Tracer> Walk<'_, T> {
     /// Notes where the source is and sends to where the destination is, or everywhere.
     pub(super) fn normal(&mut self) -> Result<(), Abort> {
         let dst = self.key.read(Field::EthDst);
-        if dst & !0xf == RESERVED {
+        if RESERVED.iter().any(|(address, mask)| dst & mask == *address) {
             self.end(DropReason::ReservedAddress);
             return Ok(());
         }
@@ -40,16 +53,20 @@ impl<T: Tracer> Walk<'_, T> {
             self.end(DropReason::NotInVlan);
             return Ok(());
         };
-        self.note_source(vlan, in_port, dst);
+        self.note_source(vlan, in_port, dst)?;
         let found = if dst & GROUP == 0 { self.find_station(vlan, dst) } else { None };
         let port = found.filter(|port| self.snapshot.ports.get(*port).is_some());
         match port {
             Some(port) if port == in_port => {
+                self.note(format_args!("{} is where the packet comes from", mac(dst)));
                 self.end(DropReason::SamePort);
                 Ok(())
             }
             Some(port) => self.send_in_vlan(vlan, port),
-            None => self.flood_in_vlan(vlan, in_port),
+            None => {
+                self.note(format_args!("nobody knows where {} is: to all ports in VLAN {vlan}", mac(dst)));
+                self.flood_in_vlan(vlan, in_port)
+            }
         }
     }
 
@@ -62,13 +79,14 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Notes that the source is at this port, if that is a port where stations are: what is
     /// behind a tunnel is found by rules.
-    fn note_source(&mut self, vlan: VlanId, in_port: PortNo, dst: u128) {
+    fn note_source(&mut self, vlan: VlanId, in_port: PortNo, dst: u128) -> Result<(), Abort> {
         let src = self.key.read(Field::EthSrc);
         let info = self.snapshot.ports.get(in_port);
         let has_stations = info.is_some_and(|info| info.role == PortRole::Workload);
         if !has_stations || src & GROUP != 0 || src == 0 {
-            return;
+            return Ok(());
         }
+        self.count_effect()?;
         let is_announced = dst == BROADCAST && self.is_gratuitous_arp();
         let station = Station { vlan, mac: mac(src), port: in_port, is_announced };
         if self.find_station(vlan, src) == Some(in_port) && !is_announced {
@@ -78,6 +96,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.note(format_args!("{} is at port {in_port}", station.mac));
             self.effects.push(Effect::Station(station));
         }
+        Ok(())
     }
 
     /// A station tells everybody about itself (RFC 5227 §2.3, RFC 5944 §4.6).
@@ -115,7 +134,8 @@ impl<T: Tracer> Walk<'_, T> {
             return Ok(());
         };
         let has_tag = self.key.read_bits(Field::VlanTci, PRESENT) != 0;
-        if vid == self.vid() && has_tag == (vid != VlanId::NONE) {
+        // In no VLAN, a tag that has only a priority stays.
+        if vid == self.vid() && (has_tag == (vid != VlanId::NONE) || vlan == VlanId::NONE) {
             return self.send(port);
         }
         let saved = self.save();

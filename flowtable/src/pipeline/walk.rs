@@ -7,7 +7,7 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    Frozen, MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
     edit::VlanEdits,
     frozen::{Rest, Start, Written},
@@ -63,6 +63,7 @@ pub(super) struct Walk<'a, T> {
     /// packet.
     pub(super) n_ends: usize,
     n_lookups: usize,
+    n_effects: usize,
 }
 
 /// A list of actions under way.
@@ -127,6 +128,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
             n_lookups: 0,
+            n_effects: 0,
         }
     }
 
@@ -459,6 +461,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.n_ends += 1;
         self.cause = DropCause { reason, rule: rule.cloned() };
         self.note(format_args!("drop: {reason}"));
+    }
+
+    /// The packet changes something besides itself.
+    pub(super) fn count_effect(&mut self) -> Result<(), Abort> {
+        self.n_effects += 1;
+        if self.n_effects > MAX_EFFECTS { Err(Abort(DropReason::TooManyEffects)) } else { Ok(()) }
     }
 
     /// A copy of the packet leaves.

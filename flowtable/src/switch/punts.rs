@@ -71,6 +71,8 @@ impl Punts {
         self.n_of_port[idx] += 1;
         let n_bytes = packet.len();
         let max_len = match punt.to.max_len {
+            // Who answers sends back what it has got.
+            _ if punt.next.is_some() => n_bytes,
             crate::flow::WHOLE_PACKET => n_bytes,
             max_len => n_bytes.min(max_len.into()),
         };

@@ -122,10 +122,12 @@ fn the_answer_may_change_frame_and_metadata_but_not_one_by_the_other() {
 
 #[test]
 fn within_a_clone_only_the_clone_waits() {
-    let snapshot = world(&["actions=clone(controller(pause),output:3),output:2"]);
+    let snapshot = world(&["actions=clone(controller(pause,max_len=20),output:3),output:2"]);
     let mut switch = switch();
     assert_eq!(send(&mut switch, &snapshot, &udp()), [2]);
-    let id = waiting(&mut switch).continuation.unwrap();
+    let packet_in = waiting(&mut switch);
+    assert_eq!(packet_in.bytes, udp(), "who answers needs all of it");
+    let id = packet_in.continuation.unwrap();
     assert_eq!(resume(&mut switch, &snapshot, id, &Match::any(), &udp()), Ok(vec![3]));
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     build::{self, Host},
     drop::DropReason,
-    fdb::{FdbFilter, Station},
+    fdb::FdbFilter,
     pipeline::random::{self, port},
     port::{Bridging, PortTable, VlanMode},
     table::{Change, Filter, Learning, RemovedReason, Tables},
@@ -89,7 +89,7 @@ fn tcp(src: u8, dst: u8, flags: u16) -> Vec<u8> {
 
 /// A learning switch as the manuals have it.
 const MAC_LEARNING: [&str; 3] = [
-    "table=0,actions=learn(table=10,idle_timeout=10,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,10)",
+    "table=0,actions=learn(table=10,hard_timeout=10,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,10)",
     "table=10,priority=0,actions=FLOOD",
     "table=10,priority=7,dl_dst=02:ff:ff:ff:ff:ff,actions=drop",
 ];
@@ -106,7 +106,7 @@ fn a_learned_rule_takes_effect_with_its_commit() {
         let mac = Host::v4(1).mac;
         assert_eq!(
             *learned,
-            format!("cookie=0x0, table=10, idle_timeout=10, priority=32768,dl_dst={mac} actions=output:1")
+            format!("cookie=0x0, table=10, hard_timeout=10, priority=32768,dl_dst={mac} actions=output:1")
         );
         assert_eq!(bridge.send(2, &udp(2, 1)), [1]);
         assert_eq!(bridge.learn().n_added, 1);
@@ -136,23 +136,32 @@ fn packets_in_the_cache_keep_what_they_learned() {
             assert_eq!(bridge.switch.counters().n_misses, 1);
         }
         bridge.wait(2);
-        assert_eq!(bridge.rules(10).len(), 2, "silent for 10 seconds");
+        assert_eq!(bridge.rules(10).len(), 2, "not made anew for 10 seconds");
         bridge.send(1, &udp(1, 2));
         assert_eq!(bridge.learn().n_added, 1, "and learned again");
     }
 }
 
 #[test]
-fn making_a_rule_anew_begins_its_hard_timeout_again() {
-    let line = "table=0,actions=learn(table=1,hard_timeout=10,dl_dst[]=dl_src[],output:in_port[])";
-    let mut bridge = Bridge::new(SIZES[1], &[line]);
-    bridge.send(1, &udp(1, 2));
-    bridge.learn();
-    bridge.wait(8);
-    bridge.send(1, &udp(1, 2));
-    assert!(bridge.wait(8).is_empty() && bridge.rules(1).len() == 1);
-    bridge.wait(2);
-    assert!(bridge.rules(1).is_empty());
+fn an_idle_timeout_waits_for_packets_that_match() {
+    // As Open vSwitch 3.1 does: making it anew leaves `idle_age` alone.
+    let line =
+        "table=0,actions=learn(table=1,idle_timeout=10,dl_dst[]=dl_src[],output:in_port[]),resubmit(,1)";
+    for config in SIZES {
+        let mut bridge = Bridge::new(config, &[line]);
+        bridge.send(1, &udp(1, 2));
+        bridge.learn();
+        for _ in 0..4 {
+            bridge.wait(8);
+            bridge.send(2, &udp(2, 1));
+            assert_eq!(bridge.rules(1)[0].matches("output:1").count(), 1, "in use");
+            bridge.switch.take_learned();
+        }
+        bridge.wait(8);
+        bridge.send(1, &udp(1, 2));
+        bridge.wait(2);
+        assert!(bridge.rules(1).is_empty());
+    }
 }
 
 #[test]
@@ -360,8 +369,15 @@ fn bridges_own_protocols_are_not_forwarded() {
         frame[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, last]);
         assert_eq!(bridge.send(1, &frame).len(), n_out, "{last:#x}");
     }
+    let mut cisco = udp(1, 2);
+    for (last, n_out) in
+        [(0xbf, 2), (0xc0, 0), (0xc7, 0), (0xc8, 2), (0xcb, 2), (0xcc, 0), (0xcd, 0), (0xce, 2)]
+    {
+        cisco[..6].copy_from_slice(&[0x01, 0x00, 0x0c, 0xcc, 0xcc, last]);
+        assert_eq!(bridge.send(1, &cisco).len(), n_out, "{last:#x}");
+    }
     assert_eq!(bridge.switch.drops()[0].reason, DropReason::ReservedAddress);
-    assert_eq!(bridge.switch.drops()[0].n_packets, 3);
+    assert_eq!(bridge.switch.drops()[0].n_packets, 3 + 4);
 }
 
 #[test]
@@ -412,15 +428,14 @@ fn vlans_are_kept_apart_and_tagged_as_ports_want() {
     assert_eq!(out(bridge, 1, &tagged(10)), [], "an access port takes no tags");
     let reasons: Vec<_> = bridge.switch.drops().iter().map(|drop| drop.reason).collect();
     assert_eq!(reasons, [DropReason::RuleDrop, DropReason::NotInVlan, DropReason::NotInVlan]);
+    // A tag with a priority alone: gone where frames have none, and kept in no VLAN.
+    assert_eq!(out(bridge, 1, &tagged(0)), [(2, 4), (3, 0)]);
     let fdb = bridge.snapshot.tables.fdb();
     let entries: Vec<_> = fdb.dump().iter().map(|e| (e.vlan.get(), e.mac, e.port.get())).collect();
-    assert_eq!(entries, [(10, mac(1), 3), (20, mac(1), 2)]);
-    // A tag keeps its priority.
-    fdb.learn(
-        Timestamp::from_nanos(2),
-        &Station { vlan: vlan(20), mac: mac(2), port: port(2), is_announced: false },
-    );
-    assert_eq!(out(bridge, 2, &tagged(20)), []);
+    assert_eq!(entries, [(10, mac(1), 1), (20, mac(1), 2)]);
+    // The priority stays whatever becomes of the tag.
+    let sink = send(&mut bridge.switch, &bridge.snapshot, 1, &[tagged(0)]);
+    assert_eq!(sink.out[0].1[12..16], [0x81, 0x00, 0x60, 10]);
 }
 
 #[test]
@@ -456,6 +471,16 @@ fn table_begins_again() {
     let mut forever = Bridge::new(SIZES[1], &["actions=output:TABLE"]);
     assert!(forever.send(1, &udp(1, 2)).is_empty());
     assert_eq!(forever.switch.drops()[0].reason, DropReason::DepthExceeded);
+}
+
+#[test]
+fn rules_that_change_too_much_are_stopped() {
+    let learn = "learn(table=9,dl_dst[]=dl_src[]),".repeat(100);
+    let line = format!("actions={learn}resubmit(,0)");
+    let mut bridge = Bridge::new(SIZES[1], &[&line]);
+    assert!(bridge.send(1, &udp(1, 2)).is_empty());
+    assert_eq!(bridge.switch.drops()[0].reason, DropReason::TooManyEffects);
+    assert!(bridge.switch.take_learned().is_empty(), "nothing of a walk that is stopped is done");
 }
 
 #[test]
@@ -529,10 +554,73 @@ fn actions_without_meaning_are_refused() {
         ("actions=fin_timeout(idle_timeout=1)", "`fin_timeout` needs"),
         ("ip,actions=check_pkt_larger(5)->tcp_dst[0]", "`tcp_dst` needs"),
         ("actions=controller(meter_id=3)", "there is no meter 3"),
+        ("actions=output(port=TABLE,max_len=20)", "not a port"),
+        ("actions=enqueue:TABLE:1", "not a port"),
         ("actions=write_actions(fin_timeout(idle_timeout=1))", "action set"),
     ] {
         assert!(check(line).unwrap_err().contains(part), "{line}: {:?}", check(line));
     }
     assert_eq!(check("udp,actions=learn(eth_type=0x800,nw_proto=17,udp_src[],load:5->udp_dst[])"), Ok(()));
     assert!(parse_actions("check_pkt_larger(5)->reg0[]", &PortTable::default()).is_err());
+}
+
+#[test]
+fn what_one_worker_learns_makes_entries_of_another_stale() {
+    let mut bridge = Bridge::new(SIZES[1], &["actions=NORMAL"]);
+    let mut other = Switch::with_seed(SIZES[1], 2);
+    bridge.send(2, &udp(2, 1));
+    (0..3).for_each(|_| assert_eq!(bridge.send(1, &udp(1, 2)), [2]));
+    send(&mut other, &bridge.snapshot, 3, &[udp(2, 1)]);
+    assert_eq!(bridge.send(1, &udp(1, 2)), [3]);
+    bridge.snapshot.tables.fdb().flush(&FdbFilter::default());
+    assert_eq!(bridge.send(1, &udp(1, 2)), [2, 3]);
+}
+
+#[test]
+fn limits_and_learners_are_counted_like_a_recount() {
+    use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+    let line = (0_u8..3, 0_u64..3, 0_u8..4, 0_u8..6).prop_map(|(table, cookie, priority, kind)| {
+        let target = (table + 1) % 3;
+        let actions = match kind {
+            0 => format!("learn(table={target},cookie={cookie},limit=3)"),
+            1 => format!("learn(table={target},cookie={cookie},delete_learned)"),
+            2 => format!("clone(learn(table={target},cookie={cookie},limit=1,delete_learned)),learn(table={target},cookie=1,limit=2)"),
+            _ => "drop".to_owned(),
+        };
+        (kind, format!("table={table},priority={priority},cookie={cookie},actions={actions}"))
+    });
+    TestRunner::default()
+        .run(&vec((0_u8..4, line), 1..60), |steps| {
+            let ports = PortTable::default();
+            let mut tables = Tables::default();
+            for (step, (_, line)) in steps {
+                let rule = parse_flow(&line, &ports).unwrap();
+                let (table, priority, matching) = (rule.table, rule.priority, rule.matching.clone());
+                let change = match step {
+                    0 => Change::DeleteStrict { table, priority, matching },
+                    1 => Change::ModifyStrict { table, priority, matching, actions: rule.actions.clone() },
+                    _ => Change::Add(rule),
+                };
+                tables = tables.transact(vec![change]).unwrap();
+                for raw in 0..3 {
+                    for cookie in 0..3 {
+                        let table = random::table(raw);
+                        let is_counted = tables.rules().any(|rule| {
+                            let mut found = false;
+                            crate::flow::each_learn(&rule.actions, &mut |learn| {
+                                found |= (learn.table, learn.cookie) == (table, cookie);
+                            });
+                            found
+                        });
+                        let n = tables
+                            .rules()
+                            .filter(|rule| (rule.table, rule.cookie) == (table, cookie))
+                            .count();
+                        prop_assert_eq!(tables.n_learned(table, cookie), if is_counted { n } else { 0 });
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
 }

@@ -172,6 +172,11 @@ impl Checker<'_> {
             Action::OutputTruncated { max_len, .. } if *max_len < MIN_TRUNCATED => {
                 Err(RuleError::TooShort { max_len: *max_len })
             }
+            // The table's actions would not know of it.
+            Action::OutputTruncated { port: PortNo::TABLE, .. }
+            | Action::Enqueue { port: PortNo::TABLE, .. } => {
+                Err(RuleError::WrongPort { port: PortNo::TABLE })
+            }
             Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => check_output(*port),
             Action::PushMpls(eth_type) | Action::PopMpls(eth_type) => {
                 self.relabel(matches!(action, Action::PushMpls(_)), *eth_type)

@@ -2,8 +2,9 @@
 //! who has learned what.
 //!
 //! A worker only reads the tables, so a `learn` action does not change them. It looks
-//! whether its rule is in the packet's version. If it is, the packet renews its
-//! timeouts, by counters that are told in bulk like others. If not, the rule is queued
+//! whether its rule is in the packet's version. If it is, the packet makes it anew, which
+//! begins its hard timeout again, by a counter that is told in bulk like others. (The idle
+//! timeout waits for packets that match the rule, whoever made it.) If not, the rule is queued
 //! ([`Switch::take_learned`](crate::switch::Switch::take_learned)), and whoever owns the tables
 //! commits what the workers have queued by [`Tables::learn`]. The new version has a new
 //! epoch; the entries that queued the rule are then out of date, and translated again they
@@ -65,7 +66,8 @@ pub struct Learning {
 
 impl Tables {
     /// Takes what switches have learned, in that order. A rule of same table, priority and
-    /// match gets the new actions and cookie, keeps the rest, and its timeouts begin again.
+    /// match gets the new actions and cookie, keeps the rest, and its hard timeout begins
+    /// again.
     ///
     /// # Cost
     /// As of a transaction with so many changes.

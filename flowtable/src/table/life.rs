@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     classifier::Classifier,
-    flow::{Rule, RuleFlags},
+    flow::{Rule, RuleFlags, RuleLife},
     types::{TableId, Timestamp},
 };
 
@@ -146,11 +146,11 @@ fn end(rule: &Rule) -> Option<Timestamp> {
 }
 
 /// When the hard and the idle timeout end a rule. A packet that makes the rule anew begins
-/// both again.
+/// the hard one again; the idle one waits for packets that match (as in Open vSwitch).
 fn ends(rule: &Rule) -> (Option<Timestamp>, Option<Timestamp>) {
-    let mut life = rule.current_life();
-    life.born = life.born.max(rule.stats.renewed());
-    (life.hard_end(), life.idle_end(rule.stats.used()))
+    let life = rule.current_life();
+    let renewed = RuleLife { born: life.born.max(rule.stats.renewed()), ..life };
+    (renewed.hard_end(), life.idle_end(rule.stats.used()))
 }
 
 /// Why a rule has ended, if it has.

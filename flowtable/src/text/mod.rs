@@ -23,6 +23,7 @@ mod matching;
 mod membership;
 mod meter;
 mod names;
+mod packet_in;
 mod print;
 mod set;
 mod special;
@@ -40,6 +41,7 @@ pub use group::{
     parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
 };
 pub use meter::{parse_deleted_meters, parse_meter, print_meter};
+pub use packet_in::print_packet_in;
 pub use set::{SetChangeKind, parse_set, parse_set_change, print_member, print_set};
 pub(crate) use suggest::nearest;
 pub use table::{parse_table_settings, print_table_settings};

@@ -622,6 +622,27 @@ const LINES: &[(&str, &str)] = &[
          actions=set_field:3->mpls_tc",
     ),
     (
+        "table=0 actions=learn(table=10,idle_timeout=60,priority=7,NXM_OF_VLAN_TCI[0..11],\
+         NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_IN_PORT[]->NXM_NX_REG0[0..15],output:NXM_OF_IN_PORT[]),resubmit(,1)",
+        "cookie=0x0, table=0, priority=32768 actions=learn(table=10,idle_timeout=60,priority=7,vlan_tci[0..11],\
+         dl_dst[]=dl_src[],load:in_port[0..15]->reg0[0..15],output:in_port[0..15]),resubmit(,1)",
+    ),
+    (
+        "table=34,tcp,reg4[0]=1 actions=learn(table=1,hard_timeout=10,fin_idle_timeout=5,fin_hard_timeout=9,cookie=0xa,\
+         send_flow_rem,delete_learned,limit=200,result_dst=NXM_NX_REG10[4],eth_type=0x800,nw_proto=6,NXM_OF_IP_SRC[],\
+         ip_dst=192.0.2.1,NXM_OF_TCP_SRC[]=NXM_OF_TCP_DST[],load:0x1->NXM_NX_REG10[7]),fin_timeout(idle_timeout=3)",
+        "cookie=0x0, table=34, priority=32768,tcp,reg4=0x1/0x1 actions=learn(table=1,hard_timeout=10,fin_idle_timeout=5,\
+         fin_hard_timeout=9,limit=200,cookie=0xa,send_flow_rem,delete_learned,result_dst=reg10[4],dl_type=0x0800,nw_proto=6,\
+         nw_src[],nw_dst=192.0.2.1,tcp_src[]=tcp_dst[],load:0x1->reg10[7]),fin_timeout(idle_timeout=3)",
+    ),
+    (
+        "table=17,ip actions=check_pkt_larger(1518)->NXM_NX_REG9[1],controller(userdata=00.00.00.0d,pause,meter_id=4),\
+         sample(probability=100,collector_set_id=1,obs_domain_id=2,obs_point_id=3,sampling_port=uplink,egress),NORMAL",
+        "cookie=0x0, table=17, priority=32768,ip actions=check_pkt_larger(1518)->reg9[1],\
+         controller(userdata=00.00.00.0d,pause,meter_id=4),\
+         sample(probability=100,collector_set_id=1,obs_domain_id=2,obs_point_id=3,sampling_port=2,egress),NORMAL",
+    ),
+    (
         "ip,nw_src=192.0.2.0/255.255.0.255,idle_timeout=0,actions=load:7->NXM_NX_IP_TTL[0..3],load:0x28->NXM_OF_IP_TOS[]",
         "cookie=0x0, table=0, priority=32768,ip,nw_src=192.0.0.0/255.255.0.255 \
          actions=load:0x7->nw_ttl[0..3],load:0x28->nw_tos[]",
