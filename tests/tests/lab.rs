@@ -502,6 +502,31 @@ fn without_a_controller_rules_are_written_by_hand_and_outlive_a_crash() -> Resul
 }
 
 #[test]
+fn a_standalone_switch_can_begin_as_a_learning_one() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = [
+        "--standalone",
+        "--fail-mode",
+        "standalone",
+        "--socket",
+        "lab.sock",
+        "--state-dir",
+        "state",
+        "--log",
+        "warn",
+    ];
+    lab.start(&args)?;
+    let flows = lab.text(&["flow", "dump"])?;
+    ensure!(flows.trim().ends_with("priority=0 actions=NORMAL"), "{flows}");
+    // Whoever takes the rule away does not get it back.
+    lab.text(&["flow", "del", "--all"])?;
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty());
+    Ok(())
+}
+
+#[test]
 fn groups_and_meters_do_what_they_say_and_count_it() -> Result<()> {
     let lab = Lab::with_ports(3)?;
     lab.text(&["lab", "clock", "stop"])?;

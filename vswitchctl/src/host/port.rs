@@ -35,8 +35,8 @@ pub struct Add {
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
-    /// Its number in rules; the lowest that is free by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
 }
 
@@ -172,6 +172,18 @@ impl Del {
         let detached = Detached { name: self.interface, attached: false };
         session.print(&detached, |out| writeln!(out, "{} detached", detached.name))
     }
+}
+
+/// Number of the host's own port in OpenFlow.
+const LOCAL: u32 = 0xfffe;
+
+/// Reads the number that a port is to have.
+pub(super) fn parse_number(text: &str) -> Result<u32, String> {
+    if text.eq_ignore_ascii_case("local") {
+        return Ok(LOCAL);
+    }
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a port has a number from 1, or LOCAL".into())
 }
 
 /// The id by which a host knows the switch port that was typed as `text`.
@@ -342,6 +354,8 @@ mod tests {
         for text in ["web-1", "web/web-1", "switches/web/ports/web-1"] {
             assert_eq!(logical_port_id(text).unwrap(), "web-1");
         }
+        assert_eq!((parse_number("7"), parse_number("LOCAL")), (Ok(7), Ok(LOCAL)));
+        assert!(["0", "-1", "", "lo"].iter().all(|text| parse_number(text).is_err()));
         assert!(logical_port_id("").is_err());
         assert!(logical_port_id("routers/r1/ports/web-1").is_err());
     }

@@ -136,8 +136,9 @@ impl Host {
 
     /// Takes the rules of the last run; rules that this version does not understand are
     /// told of, and then there are none.
-    pub(super) fn restore_rules(&mut self) {
-        let Some(text) = self.state.rules() else { return };
+    /// Where there were none ever, there is the first one.
+    pub(super) fn restore_rules(&mut self, first_rule: Option<&str>) {
+        let Some(text) = self.state.rules().or_else(|| first_rule.map(str::to_owned)) else { return };
         let lines: Vec<_> = text.lines().map(saved_line).collect();
         if let Err(error) = self.change_rules(&lines, false) {
             tracing::error!(%error, "the rules of the last run are not taken");

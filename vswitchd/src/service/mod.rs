@@ -159,9 +159,14 @@ fn port_number(raw: u32) -> Result<Option<PortNo>, Status> {
     if raw == 0 {
         return Ok(None);
     }
-    let port = PortNo::new(raw).ok().filter(|port| port.is_real());
-    port.map(Some)
-        .ok_or_else(|| Status::invalid_argument(format!("port {raw}: numbers are 1 to {}", PortNo::MAX_REAL)))
+    let port = PortNo::new(raw).ok().filter(|port| port.is_real() || *port == PortNo::LOCAL);
+    port.map(Some).ok_or_else(|| {
+        let max = PortNo::MAX_REAL;
+        Status::invalid_argument(format!(
+            "port {raw}: numbers are 1 to {max}, and {} is LOCAL",
+            PortNo::LOCAL
+        ))
+    })
 }
 
 fn check_interface(name: &str) -> Result<(), Status> {
