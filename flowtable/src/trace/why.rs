@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use crate::{
-    field::Field,
+    field::{Field, Format},
     flow::{Action, Match, Rule},
     key::FlowKey,
     table::Tables,
@@ -77,7 +77,9 @@ fn differences(matching: &Match, key: &FlowKey, tables: &Tables) -> Vec<String> 
         }
         // Fields share bits; each is told once.
         told.add(*field, field.all_bits());
-        let has = print_field_value(*field, key.get(*field), field.all_bits());
+        // Of flags, those that matter.
+        let shown = if is_flags(*field) { bits } else { field.all_bits() };
+        let has = print_field_value(*field, key.get(*field) & shown, shown);
         let needs = print_field_value(*field, wanted.get(*field) & bits, bits);
         found.push(format!("{field} is {has}, not {needs}"));
     }
@@ -87,4 +89,8 @@ fn differences(matching: &Match, key: &FlowKey, tables: &Tables) -> Vec<String> 
         found.push(format!("{field} is {has}, not one of those wanted"));
     }
     found
+}
+
+fn is_flags(field: Field) -> bool {
+    matches!(field.info().format, Format::CtState | Format::TcpFlags | Format::TunFlags)
 }

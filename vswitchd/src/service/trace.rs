@@ -186,12 +186,9 @@ fn step(step: Step) -> pb::TraceStep {
             pb::TraceStep { actions: print_actions(&rule.actions), ..of_rule(depth, &rule) }
         }
         StepEvent::Lost(rule, why) => pb::TraceStep { note: why, lost: true, ..of_rule(depth, &rule) },
-        StepEvent::Miss(table) => pb::TraceStep {
-            depth,
-            table: Some(table.get().into()),
-            note: "no rule matches".to_owned(),
-            ..pb::TraceStep::default()
-        },
+        StepEvent::Miss(table) => {
+            pb::TraceStep { depth, table: Some(table.get().into()), ..pb::TraceStep::default() }
+        }
         StepEvent::Note(note) => pb::TraceStep { depth, note, ..pb::TraceStep::default() },
     }
 }
