@@ -1,3 +1,5 @@
+//! Traces behind the tracker, and reasons why rules lost.
+
 use std::sync::Arc;
 
 use super::*;
