@@ -108,7 +108,7 @@ fn large_set(criterion: &mut Criterion) {
 
 /// Rules of one mask that only two ranges tell apart.
 fn ranges(criterion: &mut Criterion) {
-    for n in [10, 1_000, 10_000] {
+    for n in [10_u32, 1_000, 10_000] {
         let mut random = Random(2);
         let mut range = |all: u32, wide: u32| {
             let first = random.next(all - wide);

@@ -20,6 +20,8 @@
 //! packet when its program is carried out, so that no cache decides about rates. Both are
 //! part of the [`table`]s and change in the same transactions as the rules.
 //!
+//! Rules may name ranges of values and named [`set`]s, which change without them.
+//!
 //! A rule may send a packet through the [`conntrack`], after which it walks again, knowing
 //! its connection; or to a controller, after whose answer it goes on
 //! ([`Switch::resume`](switch::Switch::resume)).

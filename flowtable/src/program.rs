@@ -59,6 +59,11 @@ pub struct SampleStep {
 }
 
 impl Program {
+    /// Something happens besides what becomes of the packet.
+    pub(crate) fn has_side_effects(&self) -> bool {
+        !self.effects.is_empty() || !self.samples.is_empty()
+    }
+
     /// Packets are carried out one by one and with their keys: something comes back from the
     /// connection tracker or waits for a controller, or what one packet changes concerns
     /// the next.
@@ -170,12 +175,16 @@ pub struct Punt {
 impl Emit {
     /// The packet leaves as it came.
     pub fn is_plain(&self) -> bool {
+        self.leaves_frame() && self.ct.is_none()
+    }
+
+    /// The frame stays as it is: there are no edits.
+    pub(crate) fn leaves_frame(&self) -> bool {
         self.n_vlan_pops == 0
             && self.vlan_pushes.is_empty()
             && self.edits.is_empty()
             && self.tunnel.is_none()
             && self.extras.is_none()
-            && self.ct.is_none()
     }
 
     /// Something becomes of the copy: it leaves, or goes on behind the tracker.

@@ -36,8 +36,19 @@ struct Node<T> {
     bits: u128,
     len: u32,
     entry: T,
+    /// Something is kept for each value with this prefix: here or, all together, below.
+    full: bool,
     /// By the bit that follows.
     children: [Option<Arc<Node<T>>>; 2],
+}
+
+impl<T: Entry> Node<T> {
+    fn is_full(&self) -> bool {
+        let half = |child: &Option<Arc<Self>>| {
+            child.as_ref().is_some_and(|child| child.full && child.len == self.len + 1)
+        };
+        !self.entry.is_empty() || self.children.iter().all(half)
+    }
 }
 
 impl<T: Entry> Trie<T> {
@@ -68,6 +79,24 @@ impl<T: Entry> Trie<T> {
         n_examined
     }
 
+    /// Something is kept for a prefix of the value, and how many leading bits prove that it
+    /// is so, or not: the fewest that do.
+    pub(crate) fn covers(&self, value: u128) -> (bool, u32) {
+        let mut slot = &self.root;
+        while let Some(node) = slot {
+            let common = (node.bits ^ value).leading_zeros().min(node.len);
+            if common < node.len {
+                return (false, common + 1);
+            }
+            if node.full {
+                return (true, node.len);
+            }
+            // What is kept is below, on both sides.
+            slot = &node.children[bit(value, node.len)];
+        }
+        (false, 0)
+    }
+
     /// Nothing is kept.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
@@ -77,7 +106,7 @@ impl<T: Entry> Trie<T> {
 
 fn update<T: Entry>(slot: &mut Option<Arc<Node<T>>>, bits: u128, len: u32, change: impl FnOnce(&mut T)) {
     let Some(node) = slot else {
-        let mut leaf = Node { bits, len, entry: T::default(), children: [None, None] };
+        let mut leaf = Node { bits, len, entry: T::default(), full: true, children: [None, None] };
         change(&mut leaf.entry);
         if !leaf.entry.is_empty() {
             *slot = Some(Arc::new(leaf));
@@ -88,7 +117,8 @@ fn update<T: Entry>(slot: &mut Option<Arc<Node<T>>>, bits: u128, len: u32, chang
     if common < node.len {
         let (side, mut children) = (bit(node.bits, common), [None, None]);
         children[side] = slot.take();
-        let mut fork = Node { bits: bits & prefix_mask(common), len: common, entry: T::default(), children };
+        let bits_there = bits & prefix_mask(common);
+        let mut fork = Node { bits: bits_there, len: common, entry: T::default(), full: false, children };
         if common == len {
             change(&mut fork.entry);
         } else {
@@ -101,18 +131,19 @@ fn update<T: Entry>(slot: &mut Option<Arc<Node<T>>>, bits: u128, len: u32, chang
         let side = bit(bits, node.len);
         update(&mut Arc::make_mut(node).children[side], bits, len, change);
     }
-    collapse(slot);
+    settle(slot);
 }
 
-/// Takes a node out that neither keeps something nor forks.
-fn collapse<T: Entry>(slot: &mut Option<Arc<Node<T>>>) {
-    if let Some(node) = slot
-        && node.entry.is_empty()
-        && node.children.iter().any(Option::is_none)
-    {
-        let [left, right] = &mut Arc::make_mut(node).children;
+/// Takes a node out that neither keeps something nor forks; else notes whether it is full.
+fn settle<T: Entry>(slot: &mut Option<Arc<Node<T>>>) {
+    let Some(node) = slot else { return };
+    let node = Arc::make_mut(node);
+    if node.entry.is_empty() && node.children.iter().any(Option::is_none) {
+        let [left, right] = &mut node.children;
         let only = left.take().or_else(|| right.take());
         *slot = only;
+    } else {
+        node.full = node.is_full();
     }
 }
 
@@ -202,6 +233,35 @@ mod tests {
             prop_assert_eq!(&lens, &wanted);
             let twin = value & prefix_mask(n_examined) | (u128::from(other) << 96) & !prefix_mask(n_examined);
             prop_assert_eq!(shown(twin), (lens, n_examined));
+            prop_assert_eq!(trie.covers(value).0, !wanted.is_empty());
+        }
+
+        /// The proof that something is kept for a value, or not, is one, and the shortest.
+        #[test]
+        fn covers_needs_the_fewest_bits(
+            list in proptest::collection::vec((any::<u8>(), 0..=8_u32), 0..40),
+            removed in proptest::collection::vec(any::<prop::sample::Index>(), 0..20), value: u8,
+        ) {
+            let place = |value: u8| u128::from(value) << 120;
+            // Single values, most of all.
+            let mut list: Vec<_> = list.iter().map(|(bits, n)| (place(*bits), 8 - n % 3 * (n / 3))).collect();
+            let mut trie = Trie::<u32>::default();
+            list.iter().for_each(|(bits, len)| trie.update(*bits, *len, |n| *n += 1));
+            for idx in removed {
+                if list.len() < 2 {
+                    break;
+                }
+                let (bits, len) = list.swap_remove(idx.index(list.len()));
+                trie.update(bits, len, |n| *n -= 1);
+            }
+            let kept = |value: u8| list.iter().any(|(bits, len)| (bits ^ place(value)) & prefix_mask(*len) == 0);
+            let (found, n_examined) = trie.covers(place(value));
+            prop_assert_eq!(found, kept(value));
+            let same = |n: u32| (0..=u8::MAX).all(|other| {
+                (place(other) ^ place(value)) & prefix_mask(n) != 0 || kept(other) == found
+            });
+            prop_assert!(same(n_examined));
+            prop_assert!(n_examined == 0 || !same(n_examined - 1));
         }
     }
 

@@ -1,24 +1,17 @@
 //! The rules of a subtable whose masked bits are the same: told apart by the ranges and
 //! sets that they name. See the essay in [`super`].
 
-use std::{collections::BTreeMap, hash::Hasher, sync::Arc};
+use std::sync::Arc;
 
-use rapidhash::quality::RapidHasher;
-
-use super::{paged_map::PagedMap, value_order};
+use super::{
+    branch::{Branch, SetSearch},
+    value_order,
+};
 use crate::{
-    field::Field,
-    flow::{Match, Membership, Rule, Values},
+    flow::{Match, Membership, Rule},
     key::Tracked,
-    set::{SetName, Sets, ValueRange},
-    trie::{Entry, Trie},
     types::Priority,
 };
-
-/// Ranges of a branch that are compared one by one; more of them are found by a trie.
-const FEW: usize = 8;
-/// Seed of the hashes; fixed, as ranges come from rules.
-const HASH_SEED: u64 = 0x7365_7473_616e_6472;
 
 /// Rules by falling priority, or a branch by what they say of one more field.
 #[derive(Debug, Clone)]
@@ -32,31 +25,6 @@ pub(super) enum Bucket {
 impl Default for Bucket {
     fn default() -> Self {
         Self::Rules(Vec::new())
-    }
-}
-
-/// Rules told apart by the range or set that they name for a field.
-#[derive(Debug, Clone)]
-pub(super) struct Branch {
-    field: Field,
-    /// By the hash of their range.
-    ranges: PagedMap<Vec<(ValueRange, Bucket)>>,
-    n_ranges: usize,
-    /// The ranges that each prefix is a part of, when they are more than a few.
-    index: Trie<Spans>,
-    /// In the order of search: falling highest priority, then name.
-    sets: Vec<(SetName, Bucket)>,
-    /// How many rules have each priority.
-    priorities: BTreeMap<Priority, usize>,
-}
-
-/// Ranges that a prefix is a part of.
-#[derive(Debug, Clone, Default)]
-struct Spans(Vec<ValueRange>);
-
-impl Entry for Spans {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -97,38 +65,17 @@ impl<'a> Goal<'a> {
     }
 }
 
-/// What one lookup knows of sets: each is searched once for a field.
-pub(super) struct SetSearch<'a> {
-    sets: &'a Sets,
-    answers: Vec<(Field, SetName, bool)>,
-}
-
-impl<'a> SetSearch<'a> {
-    pub(super) fn new(sets: &'a Sets) -> Self {
-        Self { sets, answers: Vec::new() }
-    }
-
-    fn has(&mut self, field: Field, name: &SetName, key: &mut Tracked) -> bool {
-        let known = self.answers.iter().find(|(of, set, _)| *of == field && set == name);
-        if let Some((.., found)) = known {
-            return *found;
-        }
-        let found = Membership { field, values: Values::Set(name.clone()) }.examine(key, self.sets);
-        self.answers.push((field, name.clone(), found));
-        found
-    }
-}
-
 impl Bucket {
     /// There is no rule.
     pub(super) fn is_empty(&self) -> bool {
         self.max_priority().is_none()
     }
 
-    fn max_priority(&self) -> Option<Priority> {
+    /// The highest priority of its rules.
+    pub(super) fn max_priority(&self) -> Option<Priority> {
         match self {
             Self::Rules(rules) => rules.first().map(|rule| rule.priority),
-            Self::Branch(branch) => branch.priorities.last_key_value().map(|(priority, _)| *priority),
+            Self::Branch(branch) => branch.max_priority(),
         }
     }
 
@@ -179,7 +126,7 @@ impl Bucket {
                 let priority = rule.priority;
                 let replaced = branch.change(&values, |arm| arm.insert(rule, depth + 1));
                 if replaced.is_none() {
-                    *branch.priorities.entry(priority).or_default() += 1;
+                    branch.count(priority);
                 }
                 replaced
             }
@@ -205,12 +152,7 @@ impl Bucket {
                 branch.arm(values)?;
                 let branch = Arc::make_mut(branch);
                 let removed = branch.change(values, |arm| arm.remove(priority, matching, depth + 1))?;
-                if let Some(n) = branch.priorities.get_mut(&priority) {
-                    *n -= 1;
-                    if *n == 0 {
-                        branch.priorities.remove(&priority);
-                    }
-                }
+                branch.discount(priority);
                 Some(removed)
             }
             (Self::Rules(rules), _) => {
@@ -222,7 +164,7 @@ impl Bucket {
     }
 
     /// Offers the rules that match and are wanted.
-    pub(super) fn search<'a>(&'a self, key: &mut Tracked, sets: &mut SetSearch<'_>, goal: &mut Goal<'a>) {
+    pub(super) fn search<'a>(&'a self, key: &mut Tracked, sets: &mut SetSearch<'a>, goal: &mut Goal<'a>) {
         match self {
             Self::Branch(branch) => branch.search(key, sets, goal),
             Self::Rules(rules) => {
@@ -238,153 +180,6 @@ impl Bucket {
             }
         }
     }
-}
-
-impl Branch {
-    fn new(field: Field) -> Self {
-        Self {
-            field,
-            ranges: PagedMap::default(),
-            n_ranges: 0,
-            index: Trie::default(),
-            sets: Vec::new(),
-            priorities: BTreeMap::new(),
-        }
-    }
-
-    fn buckets(&self) -> impl Iterator<Item = &Bucket> {
-        let ranges = self.ranges.values().flatten().map(|(_, arm)| arm);
-        ranges.chain(self.sets.iter().map(|(_, arm)| arm))
-    }
-
-    fn arm(&self, values: &Values) -> Option<&Bucket> {
-        match values {
-            Values::Range(range) => self.range_arm(*range),
-            Values::Set(name) => self.sets.iter().find(|(set, _)| set == name).map(|(_, arm)| arm),
-        }
-    }
-
-    fn range_arm(&self, range: ValueRange) -> Option<&Bucket> {
-        let arms = self.ranges.get(hash(range))?;
-        arms.iter().find(|(other, _)| *other == range).map(|(_, arm)| arm)
-    }
-
-    /// Changes the arm of these values, a new one if there is none; one that is empty then
-    /// goes.
-    fn change<R>(&mut self, values: &Values, change: impl FnOnce(&mut Bucket) -> R) -> R {
-        match values {
-            Values::Range(range) => self.change_range(*range, change),
-            Values::Set(name) => self.change_set(name, change),
-        }
-    }
-
-    fn change_set<R>(&mut self, name: &SetName, change: impl FnOnce(&mut Bucket) -> R) -> R {
-        let idx = self.sets.iter().position(|(set, _)| set == name).unwrap_or_else(|| {
-            self.sets.push((name.clone(), Bucket::default()));
-            self.sets.len() - 1
-        });
-        let answer = change(&mut self.sets[idx].1);
-        self.sets.retain(|(_, arm)| !arm.is_empty());
-        let rank = |(name, arm): &(SetName, Bucket)| (std::cmp::Reverse(arm.max_priority()), name.clone());
-        self.sets.sort_by_cached_key(rank);
-        answer
-    }
-
-    fn change_range<R>(&mut self, range: ValueRange, change: impl FnOnce(&mut Bucket) -> R) -> R {
-        let (answer, growth) = self.ranges.update(hash(range), |arms| {
-            let n_before = arms.len();
-            let idx = arms.iter().position(|(other, _)| *other == range).unwrap_or_else(|| {
-                arms.push((range, Bucket::default()));
-                arms.len() - 1
-            });
-            let answer = change(&mut arms[idx].1);
-            if arms[idx].1.is_empty() {
-                arms.swap_remove(idx);
-            }
-            (!arms.is_empty(), (answer, arms.len().cmp(&n_before)))
-        });
-        match growth {
-            std::cmp::Ordering::Greater => self.add_to_index(range),
-            std::cmp::Ordering::Less => self.take_from_index(range),
-            std::cmp::Ordering::Equal => {}
-        }
-        answer
-    }
-
-    fn add_to_index(&mut self, range: ValueRange) {
-        self.n_ranges += 1;
-        if self.n_ranges == FEW + 1 {
-            let all: Vec<_> = self.ranges.values().flatten().map(|(range, _)| *range).collect();
-            all.into_iter().for_each(|range| self.index_range(range));
-        } else if self.n_ranges > FEW {
-            self.index_range(range);
-        }
-    }
-
-    fn index_range(&mut self, range: ValueRange) {
-        for (bits, len) in range.prefixes(self.field.info().n_bits) {
-            self.index.update(bits, len, |spans| spans.0.push(range));
-        }
-    }
-
-    fn take_from_index(&mut self, range: ValueRange) {
-        self.n_ranges -= 1;
-        if self.n_ranges <= FEW {
-            self.index = Trie::default();
-            return;
-        }
-        for (bits, len) in range.prefixes(self.field.info().n_bits) {
-            self.index.update(bits, len, |spans| spans.0.retain(|other| *other != range));
-        }
-    }
-
-    fn search<'a>(&'a self, key: &mut Tracked, sets: &mut SetSearch<'_>, goal: &mut Goal<'a>) {
-        let mut arms = if self.n_ranges > FEW { self.indexed_arms(key) } else { self.few_arms() };
-        // The best first: what cannot win then is not looked at.
-        arms.sort_by(|(a, x), (b, y)| y.max_priority().cmp(&x.max_priority()).then_with(|| a.cmp(b)));
-        for (range, arm) in arms {
-            if !arm.max_priority().is_some_and(|priority| goal.wants(priority)) {
-                break;
-            }
-            let membership = Membership { field: self.field, values: Values::Range(range) };
-            if self.n_ranges > FEW || membership.examine(key, sets.sets) {
-                arm.search(key, sets, goal);
-            }
-        }
-        for (name, arm) in &self.sets {
-            if !arm.max_priority().is_some_and(|priority| goal.wants(priority)) {
-                break;
-            }
-            if sets.has(self.field, name, key) {
-                arm.search(key, sets, goal);
-            }
-        }
-    }
-
-    fn few_arms(&self) -> Vec<(ValueRange, &Bucket)> {
-        self.ranges.values().flatten().map(|(range, arm)| (*range, arm)).collect()
-    }
-
-    /// The arms whose range the key's value is in; un-wildcards what proves that it is in
-    /// these and no others.
-    fn indexed_arms(&self, key: &mut Tracked) -> Vec<(ValueRange, &Bucket)> {
-        let mut arms = Vec::new();
-        key.read_prefix(self.field, |value| {
-            let n_bits = self.field.info().n_bits;
-            self.index.walk(value << (128 - n_bits), |_, spans| {
-                arms.extend(spans.0.iter().filter_map(|range| Some((*range, self.range_arm(*range)?))));
-                true
-            })
-        });
-        arms
-    }
-}
-
-fn hash(range: ValueRange) -> u64 {
-    let mut hasher = RapidHasher::new(HASH_SEED);
-    hasher.write_u128(range.first());
-    hasher.write_u128(range.last());
-    hasher.finish()
 }
 
 /// The masked bits are those that the rule requires.

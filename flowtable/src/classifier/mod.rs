@@ -41,14 +41,16 @@
 //! is a trie of its members' prefixes; it belongs to the tables as a whole
 //! ([`Sets`](crate::set::Sets)), once, and the arm has only its name. A change of members
 //! is therefore a change of one trie, by as much as has changed. No rule and no classifier
-//! is touched, all versions share them, and the statistics stay. Sets of an arm's branch
-//! are searched one by one, each once per lookup for a field: a hundred of them are ten
-//! microseconds, once per megaflow.
+//! is touched, all versions share them, and the statistics stay. The sets of a branch are
+//! searched one by one while they are few, each once per lookup for a field. For many the
+//! tables have one trie more, of the members of all sets of a kind (`set/owners.rs`): it
+//! tells which sets the value is in, and the branch takes the arms of those.
 //!
 //! *What is recorded?* Each answer, yes or no, rests on some leading bits of the value:
 //! the bits of the largest aligned block around it in which all values have the same
 //! answer. For one range that is arithmetic (`ValueRange::search`), for a trie it is where
-//! the walk ends. With `tp_dst=1000-2000`, port 1600 needs 8 bits (1536 to 1791) and port
+//! the walk ends; members that fill a prefix together are as good as one. (With many sets these are the bits that tell apart all sets of the kind;
+//! that is more than needed, and never less.) With `tp_dst=1000-2000`, port 1600 needs 8 bits (1536 to 1791) and port
 //! 40000 one. Twins that agree in those bits take the same walk and need the same bits, so
 //! that a block has one megaflow. Ranges and sets come after all masked bits, so that a
 //! packet pays only for those of rules which otherwise match.
@@ -60,6 +62,7 @@
 //!
 //! Not here: tables and transactions ([`crate::table`]), the cache of megaflows.
 
+mod branch;
 mod bucket;
 mod conjunction;
 mod paged_map;
@@ -93,7 +96,7 @@ pub trait Classifier {
 
     /// The rule of highest priority that matches, where sets hold what is in `sets`;
     /// records what was examined.
-    fn lookup(&self, sets: &Sets, key: &mut Tracked) -> Option<&Arc<Rule>>;
+    fn lookup<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>>;
 
     /// All rules, in no particular order.
     fn rules(&self) -> impl Iterator<Item = &Arc<Rule>>;

@@ -55,7 +55,7 @@ impl Classifier for Reference {
         self.position(priority, matching).map(|idx| &self.rules[idx])
     }
 
-    fn lookup(&self, sets: &Sets, key: &mut Tracked) -> Option<&Arc<Rule>> {
+    fn lookup<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
         let plain = self.first(sets, key);
         let wins = |rule: &&Arc<Rule>| plain.is_none_or(|plain| rule.priority > plain.priority);
         let parts = self.rules.iter().filter(|rule| rule.is_conjunctive()).filter(wins);

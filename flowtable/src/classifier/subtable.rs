@@ -6,7 +6,8 @@ use std::{cmp::Ordering, collections::BTreeMap, hash::Hasher, sync::Arc};
 use rapidhash::quality::RapidHasher;
 
 use super::{
-    bucket::{Bucket, Goal, SetSearch},
+    branch::SetSearch,
+    bucket::{Bucket, Goal},
     paged_map::PagedMap,
     tuple_space::PrefixSearch,
 };
@@ -211,7 +212,7 @@ impl Subtable {
         &'a self,
         key: &mut Tracked,
         prefixes: &mut PrefixSearch<'_>,
-        sets: &mut SetSearch<'_>,
+        sets: &mut SetSearch<'a>,
         goal: &mut Goal<'a>,
     ) {
         if let Some(bucket) = self.bucket(key, prefixes) {

@@ -116,12 +116,9 @@ fn sets(members: &[(usize, ValueRange, bool)]) -> Sets {
 
 fn change(sets: &mut Sets, members: &[(usize, ValueRange, bool)]) {
     for (idx, member, is_added) in members {
-        let set = sets.get_mut(&SetName::new(SETS[*idx]).unwrap()).unwrap();
-        if *is_added {
-            set.insert(*member)
-        } else {
-            set.remove(*member)
-        };
+        let name = SetName::new(SETS[*idx]).unwrap();
+        let _ =
+            if *is_added { sets.insert_member(&name, *member) } else { sets.remove_member(&name, *member) };
     }
 }
 
@@ -184,9 +181,18 @@ fn same(a: Option<&Arc<Rule>>, b: Option<&Arc<Rule>>) -> bool {
     }
 }
 
-/// Other keys that agree with `key` in the masked bits find the same rule, and need the
-/// same bits.
+/// Other keys that agree with `key` in the masked bits find the same rule.
 fn assert_sound<C: Classifier>(classifier: &C, sets: &Sets, key: &FlowKey, seed: u64) {
+    assert_twins(classifier, sets, key, seed, false);
+}
+
+/// And need the same bits. (Not where tries of prefixes leave a choice of what to exclude
+/// a subtable by.)
+fn assert_stable<C: Classifier>(classifier: &C, sets: &Sets, key: &FlowKey, seed: u64) {
+    assert_twins(classifier, sets, key, seed, true);
+}
+
+fn assert_twins<C: Classifier>(classifier: &C, sets: &Sets, key: &FlowKey, seed: u64, same_mask: bool) {
     let mut tracked = Tracked::new(*key);
     let found = classifier.lookup(sets, &mut tracked);
     let mut state = seed | 1;
@@ -204,7 +210,7 @@ fn assert_sound<C: Classifier>(classifier: &C, sets: &Sets, key: &FlowKey, seed:
         let mut twin = Tracked::new(other);
         let again = classifier.lookup(sets, &mut twin);
         assert!(same(found, again), "{:?}\n{key:?}\n{other:?}", tracked.mask());
-        assert_eq!(tracked.mask(), twin.mask(), "{key:?}\n{other:?}");
+        assert!(!same_mask || tracked.mask() == twin.mask(), "{key:?}\n{other:?}");
     }
 }
 
@@ -425,7 +431,7 @@ fn many_ranges_in_one_place() {
             key.tp_dst.set(random(450) as u16);
             let found = fast.lookup(&sets, &mut Tracked::new(key));
             assert!(same(found, dull.lookup(&sets, &mut Tracked::new(key))));
-            assert_sound(fast, &sets, &key, u64::from(key.nw_src));
+            assert_stable(fast, &sets, &key, u64::from(key.nw_src));
         }
     };
     for rule in &rules {
@@ -491,4 +497,64 @@ fn ranges_and_sets_are_looked_at_last_and_only_while_they_can_win() {
     let mut key = Tracked::new(packet);
     assert_eq!(fast.lookup(&sets, &mut key).unwrap().priority.get(), 3);
     assert_eq!((key.mask().get(Field::NwSrc), key.mask().get(Field::NwDst)), (0x8000_0000, 0xf800_0000));
+}
+
+/// Rules that many sets tell apart are found as by the reference, and the masks hold,
+/// while sets, members and rules come and go.
+#[test]
+fn many_sets_in_one_place() {
+    let mut state = 11_u64;
+    let mut random = |n: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        u128::from((state >> 33) % n)
+    };
+    let name = |n: u16| SetName::new(&format!("s{n}")).unwrap();
+    let ip = Match::any().with(Field::EthType, 0x0800);
+    let (mut fast, mut dull, mut sets) = (TupleSpace::default(), Reference::default(), Sets::default());
+    let mut rules = Vec::new();
+    for n in 0..60_u16 {
+        sets.insert(NamedSet::new(name(n), SetKind::Ipv4));
+        for _ in 0..random(12) {
+            let first = random(2000);
+            sets.insert_member(&name(n), ValueRange::new(first, first + random(64)).unwrap());
+        }
+        let of_src = ip.clone().with_set(Field::NwSrc, name(n));
+        let both = of_src.clone().with_set(Field::NwDst, name(random(u64::from(n) + 1) as u16));
+        rules.extend([simple(random(9) as u16, of_src), simple(random(9) as u16, both)]);
+    }
+    let mut keys = Vec::new();
+    for _ in 0..60 {
+        let mut key = FlowKey::zero();
+        key.eth_type.set(0x0800);
+        (key.nw_src, key.nw_dst) = ((random(2100) as u32).into(), (random(2100) as u32).into());
+        keys.push(key);
+    }
+    let check = |fast: &TupleSpace, dull: &Reference, sets: &Sets| {
+        for key in &keys {
+            let found = fast.lookup(sets, &mut Tracked::new(*key));
+            assert!(same(found, dull.lookup(sets, &mut Tracked::new(*key))));
+            assert_stable(fast, sets, key, u64::from(key.nw_src));
+        }
+    };
+    for (n, rule) in rules.iter().enumerate() {
+        fast.insert(rule.clone());
+        dull.insert(rule.clone());
+        if n.is_multiple_of(20) {
+            check(&fast, &dull, &sets);
+        }
+    }
+    assert_eq!(fast.n_subtables(), 2);
+    for n in 0..60 {
+        let member = sets.get(&name(n)).unwrap().members().next();
+        member.map(|member| sets.remove_member(&name(n), member));
+        sets.insert_member(&name(n), ValueRange::one(random(2000)));
+    }
+    check(&fast, &dull, &sets);
+    for rule in &rules[20..] {
+        fast.remove(rule.priority, &rule.matching);
+        dull.remove(rule.priority, &rule.matching);
+        if fast.len().is_multiple_of(25) {
+            check(&fast, &dull, &sets);
+        }
+    }
 }

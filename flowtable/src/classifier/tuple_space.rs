@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{
     Classifier,
-    bucket::{Goal, SetSearch},
+    branch::SetSearch,
+    bucket::Goal,
     conjunction::complete,
     prefix_trie::{Answer, PrefixTrie},
     subtable::{PREFIX_FIELDS, Subtable},
@@ -90,7 +91,7 @@ impl Classifier for TupleSpace {
         self.get_plain(priority, matching).or_else(part)
     }
 
-    fn lookup(&self, sets: &Sets, key: &mut Tracked) -> Option<&Arc<Rule>> {
+    fn lookup<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
         let plain = self.lookup_plain(sets, key);
         let Some(parts) = &self.parts else { return plain };
         let matching = parts.lookup_all(sets, key, plain.map(|rule| rule.priority));
@@ -114,7 +115,12 @@ impl TupleSpace {
     }
 
     /// All rules above a priority that match.
-    fn lookup_all(&self, sets: &Sets, key: &mut Tracked, above: Option<Priority>) -> Vec<&Arc<Rule>> {
+    fn lookup_all<'a>(
+        &'a self,
+        sets: &'a Sets,
+        key: &mut Tracked,
+        above: Option<Priority>,
+    ) -> Vec<&'a Arc<Rule>> {
         let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
         let mut sets = SetSearch::new(sets);
         let mut goal = Goal::All { above, found: Vec::new() };
@@ -168,7 +174,7 @@ impl TupleSpace {
         self.subtables[self.position(matching)?].get(priority, matching)
     }
 
-    fn lookup_plain(&self, sets: &Sets, key: &mut Tracked) -> Option<&Arc<Rule>> {
+    fn lookup_plain<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
         let mut sets = SetSearch::new(sets);
         let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
         let mut best: Option<(&Arc<Rule>, &Subtable)> = None;

@@ -15,14 +15,14 @@ use crate::{
 /// - `value & !mask == 0` and `mask != 0` in each word; indices rise.
 /// - Memberships rise, none is there twice.
 /// - The prerequisites of each matched field are part of the words.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Match {
     words: Vec<MatchWord>,
     memberships: Vec<Membership>,
 }
 
 /// One word of a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MatchWord {
     /// Index of the word in [`FlowKey::words`].
     pub idx: u8,

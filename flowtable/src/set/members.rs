@@ -22,12 +22,18 @@ const CHUNK: usize = 128;
 pub(super) struct Members {
     chunks: Vec<Arc<Vec<ValueRange>>>,
     n_members: usize,
+    n_prefixes: usize,
     trie: Trie<u32>,
 }
 
 impl Members {
     pub(super) fn len(&self) -> usize {
         self.n_members
+    }
+
+    /// Prefixes that the members are made up of.
+    pub(super) fn n_prefixes(&self) -> usize {
+        self.n_prefixes
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = ValueRange> {
@@ -54,6 +60,7 @@ impl Members {
         }
         self.n_members += 1;
         for (bits, len) in member.prefixes(n_bits) {
+            self.n_prefixes += 1;
             self.trie.update(bits, len, |n_members| *n_members += 1);
         }
         true
@@ -69,20 +76,16 @@ impl Members {
         }
         self.n_members -= 1;
         for (bits, len) in member.prefixes(n_bits) {
+            self.n_prefixes -= 1;
             self.trie.update(bits, len, |n_members| *n_members = n_members.saturating_sub(1));
         }
         true
     }
 
     /// A value, left-aligned, is within a member; and how many leading bits prove that it
-    /// is, or is not.
+    /// is, or is not. Members that fill a prefix together are as good as one.
     pub(super) fn search(&self, value: u128) -> (bool, u32) {
-        let mut found = false;
-        let n_examined = self.trie.walk(value, |_, _| {
-            found = true;
-            false
-        });
-        (found, n_examined)
+        self.trie.covers(value)
     }
 
     /// The chunk that a member is in or would be in, and its place there.

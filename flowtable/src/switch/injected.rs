@@ -112,13 +112,14 @@ impl Switch {
         packet.in_port = waiting.in_port;
         match frame_key(&mut packet) {
             Ok(frame) => {
-                let recirc_id = waiting.key.recirc_id.get();
-                let mut key = waiting.frozen.thaw(&waiting.key, &frame, recirc_id);
+                let mut key = waiting.key;
+                waiting.frozen.take_frame(&mut key, &frame);
+                waiting.frozen.restore(&mut key);
                 for word in metadata.words() {
                     let old = &mut key.words_mut()[usize::from(word.idx)];
                     *old = *old & !word.mask | word.value;
                 }
-                Ok((Rider { packet, key, depth: 1 }, waiting.frozen))
+                Ok((Rider::new(packet), Box::new(key), waiting.frozen))
             }
             Err(reason) => Err((InjectError::Frame(reason), packet)),
         }
@@ -131,7 +132,7 @@ impl Switch {
         prepared: Prepared<B>,
         sink: &mut S,
     ) -> Result<(), InjectError> {
-        let (rider, frozen) = match prepared {
+        let (rider, mut key, frozen) = match prepared {
             Ok(prepared) => prepared,
             Err((error, packet)) => {
                 sink.release(packet);
@@ -140,17 +141,17 @@ impl Switch {
         };
         let moment = Moment::new(now, snapshot, rider.packet.in_port);
         let n_bytes = rider.packet.len() as u64;
-        let mut translation = pipeline::translate_frozen(snapshot, &rider.key, &frozen, &mut NoTrace);
+        let mut translation = pipeline::translate_frozen(snapshot, &key, &frozen, &mut NoTrace);
         self.frozen_ids.number(&mut translation.program);
         translation.tally.credit(&translation.rules, 1, n_bytes, now);
         self.books.open_injected();
-        self.carry_rider(&moment, &translation.program, rider, n_bytes, sink);
+        self.carry_rider(&moment, &translation.program, (rider, &mut key), n_bytes, sink);
         Ok(())
     }
 }
 
 /// A packet at the beginning of its walk, or why it has none.
-type Prepared<B> = Result<(Rider<B>, Arc<Frozen>), (InjectError, Packet<B>)>;
+type Prepared<B> = Result<(Rider<B>, Box<FlowKey>, Arc<Frozen>), (InjectError, Packet<B>)>;
 
 fn prepare_packet_out<B: FrameBuf>(
     (in_port, actions): (PortNo, Vec<Action>),
@@ -163,7 +164,7 @@ fn prepare_packet_out<B: FrameBuf>(
     };
     key.in_port.set(in_port.get());
     match pipeline::begin_packet_out(&key, actions) {
-        Ok(frozen) => Ok((Rider { packet, key, depth: 1 }, Arc::new(frozen))),
+        Ok(frozen) => Ok((Rider::new(packet), Box::new(key), Arc::new(frozen))),
         Err(error) => Err((error.into(), packet)),
     }
 }

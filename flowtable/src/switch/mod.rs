@@ -10,11 +10,18 @@
 //! Where to read on: `lookup.rs` finds entries; `run.rs` carries a program out; [`crate::cache`] remembers;
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
+#[cfg(test)]
+mod alg_tests;
 mod books;
 mod continuations;
 #[cfg(test)]
+mod ct_option_tests;
+#[cfg(test)]
 mod ct_tests;
 mod flow_hash;
+#[cfg(test)]
+mod fragment_tests;
+mod fragments;
 mod injected;
 mod lessons;
 mod lookup;
@@ -31,6 +38,8 @@ mod tests_injected;
 mod tests_learning;
 #[cfg(test)]
 mod tests_openflow;
+#[cfg(test)]
+mod tests_sets;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -225,6 +234,7 @@ impl Switch {
             conntrack.tick(now);
         }
         self.books.open(in_port);
+        self.enter_lost_fragments(&moment);
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
             self.receive_all(&moment, &mut batch[..n]);

@@ -24,6 +24,8 @@ pub(crate) const MIN_TRUNCATED: u32 = 14;
 pub(crate) const MAX_CLAUSES: u8 = 64;
 /// Members of a bundle.
 pub(crate) const MAX_MEMBERS: usize = 2048;
+/// Ranges and sets of a match: a lookup goes as deep as there are.
+pub(crate) const MAX_MEMBERSHIPS: usize = 32;
 /// CFI bit of a TCI, in the key: a tag is there.
 const PRESENT: u128 = 0x1000;
 
@@ -83,6 +85,9 @@ pub(crate) fn check_match(matching: &Match) -> Result<(), RuleError> {
         if unexplained != 0 {
             return Err(complaint);
         }
+    }
+    if matching.memberships().len() > MAX_MEMBERSHIPS {
+        return Err(RuleError::TooManyMemberships);
     }
     matching.memberships().iter().try_for_each(|membership| check_membership(matching, membership))
 }

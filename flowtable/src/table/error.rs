@@ -1,7 +1,7 @@
 //! Why a rule may not be in a table, in words.
 
 use super::{
-    check::{MAX_ACTIONS, MAX_CLAUSES, MAX_MEMBERS, MAX_NESTING, MIN_TRUNCATED},
+    check::{MAX_ACTIONS, MAX_CLAUSES, MAX_MEMBERS, MAX_MEMBERSHIPS, MAX_NESTING, MIN_TRUNCATED},
     group_change::GroupError,
     meter_change::MeterError,
     set_change::SetError,
@@ -169,6 +169,9 @@ pub enum RuleError {
         /// The field.
         field: Field,
     },
+    /// Too many ranges and sets.
+    #[error("more than {MAX_MEMBERSHIPS} ranges and sets in a match")]
+    TooManyMemberships,
     /// Another rule can match the same packets.
     #[error("it overlaps `{other}`")]
     Overlap {

@@ -187,14 +187,7 @@ fn same_rule(a: &Arc<Rule>, b: &Arc<Rule>) -> bool {
 }
 
 fn precedence(a: &Rule, b: &Rule) -> Ordering {
-    let words = |rule: &Rule| {
-        rule.matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect::<Vec<_>>()
-    };
-    let memberships = |rule: &Rule| rule.matching.memberships().to_vec();
-    b.priority
-        .cmp(&a.priority)
-        .then_with(|| words(a).cmp(&words(b)))
-        .then_with(|| memberships(a).cmp(&memberships(b)))
+    b.priority.cmp(&a.priority).then_with(|| a.matching.cmp(&b.matching))
 }
 
 #[cfg(test)]

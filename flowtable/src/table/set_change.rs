@@ -10,7 +10,7 @@ use super::{
 use crate::{
     flow::{Match, Rule, Values},
     key::low_bits,
-    set::{MAX_MEMBERS, NamedSet, SetKind, SetName, Sets, ValueRange},
+    set::{MAX_MEMBERS, MAX_PREFIXES, NamedSet, SetKind, SetName, Sets, ValueRange},
     text::nearest,
     types::TableId,
 };
@@ -103,7 +103,7 @@ pub enum SetError {
         member: String,
     },
     /// Too many.
-    #[error("a set has at most {MAX_MEMBERS} members")]
+    #[error("a set has at most {MAX_MEMBERS} members, which are made up of at most {MAX_PREFIXES} prefixes")]
     TooManyMembers,
 }
 
@@ -135,21 +135,19 @@ impl Transaction {
                 check_members(&set, set.members())?;
                 self.sets_mut().insert(set);
             }
-            SetChange::Insert { set, kind, members } => {
-                check_change(known(&self.next.sets, &set)?, kind, &members)?;
-                let set = self.set_mut(&set)?;
+            SetChange::Insert { set: name, kind, members } => {
+                check_change(known(&self.next.sets, &name)?, kind, &members)?;
                 for member in members {
-                    set.insert(member);
+                    self.sets_mut().insert_member(&name, member);
                 }
-                check_size(set.len())?;
+                check_members(known(&self.next.sets, &name)?, [].into_iter())?;
             }
-            SetChange::Remove { set, kind, members } => {
-                check_change(known(&self.next.sets, &set)?, kind, &members)?;
-                let set = self.set_mut(&set)?;
+            SetChange::Remove { set: name, kind, members } => {
+                let kind = check_change(known(&self.next.sets, &name)?, kind, &members)?;
                 for member in members {
-                    if !set.remove(member) {
-                        let member = crate::text::print_member(set.kind(), member);
-                        return Err(SetError::NoMember { name: set.name().clone(), member });
+                    if !self.sets_mut().remove_member(&name, member) {
+                        let member = crate::text::print_member(kind, member);
+                        return Err(SetError::NoMember { name, member });
                     }
                 }
             }
@@ -169,17 +167,12 @@ impl Transaction {
         Arc::make_mut(&mut self.next.sets)
     }
 
-    fn set_mut(&mut self, name: &SetName) -> Result<&mut NamedSet, SetError> {
-        let missing = missing(&self.next.sets, name);
-        Arc::make_mut(&mut self.next.sets).get_mut(name).ok_or(missing)
-    }
-
     /// The sets that a match names are there and suit their fields.
     pub(super) fn check_sets(&self, matching: &Match) -> Result<(), SetError> {
         for membership in matching.memberships() {
             let Values::Set(name) = &membership.values else { continue };
             let set = known(&self.next.sets, name)?;
-            if !set.kind().fits(membership.field) {
+            if SetKind::of(membership.field) != Some(set.kind()) {
                 let suited = SetKind::of(membership.field).map_or("no set does", SetKind::name);
                 return Err(wrong_kind(set, format!("`{}` (that needs: {suited})", membership.field)));
             }
@@ -234,21 +227,22 @@ fn wrong_kind(set: &NamedSet, what: String) -> SetError {
     SetError::WrongKind { name: set.name().clone(), kind: set.kind(), what }
 }
 
-fn check_change(set: &NamedSet, kind: SetKind, members: &[ValueRange]) -> Result<(), SetError> {
+/// The set's kind, if the members suit it.
+fn check_change(set: &NamedSet, kind: SetKind, members: &[ValueRange]) -> Result<SetKind, SetError> {
     let suits = kind == set.kind() || kind == SetKind::Number && set.kind() == SetKind::Port;
     if !suits && !members.is_empty() {
         return Err(wrong_kind(set, format!("members of type {kind}")));
     }
-    check_members(set, members.iter().copied())
+    check_members(set, members.iter().copied()).map(|()| set.kind())
 }
 
 fn check_members(set: &NamedSet, mut members: impl Iterator<Item = ValueRange>) -> Result<(), SetError> {
     if members.any(|member| member.last() > low_bits(set.kind().n_bits())) {
         return Err(SetError::TooLarge { name: set.name().clone(), kind: set.kind() });
     }
-    check_size(set.len())
+    check_size(set.len(), set.n_prefixes())
 }
 
-pub(super) fn check_size(n_members: usize) -> Result<(), SetError> {
-    if n_members > MAX_MEMBERS { Err(SetError::TooManyMembers) } else { Ok(()) }
+pub(super) fn check_size(n_members: usize, n_prefixes: usize) -> Result<(), SetError> {
+    if n_members > MAX_MEMBERS || n_prefixes > MAX_PREFIXES { Err(SetError::TooManyMembers) } else { Ok(()) }
 }

@@ -164,6 +164,28 @@ fn rules_with_ranges_and_sets_are_chosen_by_them() {
 }
 
 #[test]
+fn rules_with_ranges_and_sets_are_modified_and_evicted() {
+    let tables = hosts()
+        .transact(vec![
+            flow(ChangeKind::Modify, "tcp,nw_src=$web-hosts,actions=output:7"),
+            flow(ChangeKind::ModifyStrict, "table=0,priority=1,actions=output:8"),
+        ])
+        .unwrap();
+    let actions: Vec<_> = tables.rules().map(|rule| crate::text::print_actions(&rule.actions)).collect();
+    assert_eq!(actions, ["output:7", "output:8"]);
+    let strict = "table=0,priority=9,tcp,nw_src=$web-hosts,tp_dst=$ports,actions=output:9";
+    let modified = tables.transact(vec![flow(ChangeKind::ModifyStrict, strict)]).unwrap();
+    assert_eq!(crate::text::print_actions(&modified.rules().next().unwrap().actions), "output:9");
+    let evict = TableSettings { max_rules: Some(2), overflow: OverflowPolicy::Evict, ..Default::default() };
+    let full = tables.transact(vec![Change::Table(TableId::FIRST, evict)]).unwrap();
+    let next = full.transact(vec![add("cookie=3,importance=5,tcp,tp_dst=7-9,actions=drop")]).unwrap();
+    let again = next.transact(vec![add("cookie=4,importance=5,tcp,tp_dst=7-10,actions=drop")]).unwrap();
+    let mut cookies: Vec<_> = again.rules().map(|rule| rule.cookie).collect();
+    cookies.sort_unstable();
+    assert_eq!(cookies, [3, 4], "the less important ones are gone");
+}
+
+#[test]
 fn conjunctions_take_ranges_and_sets() {
     let tables = hosts()
         .transact(vec![
@@ -181,8 +203,12 @@ fn conjunctions_take_ranges_and_sets() {
 
 #[test]
 fn the_number_of_members_has_an_end() {
-    assert_eq!(set_change::check_size(MAX_MEMBERS), Ok(()));
-    assert_eq!(set_change::check_size(MAX_MEMBERS + 1), Err(SetError::TooManyMembers));
+    use crate::set::MAX_PREFIXES;
+    assert_eq!(set_change::check_size(MAX_MEMBERS, MAX_PREFIXES), Ok(()));
+    assert_eq!(set_change::check_size(MAX_MEMBERS + 1, 0), Err(SetError::TooManyMembers));
+    assert_eq!(set_change::check_size(1, MAX_PREFIXES + 1), Err(SetError::TooManyMembers));
+    let set = crate::text::parse_set("a type=ipv6 ::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe").unwrap();
+    assert_eq!((set.len(), set.n_prefixes()), (1, 254));
 }
 
 #[test]

@@ -98,6 +98,9 @@ fn mistakes_are_named_with_their_place() {
         assert_eq!(error.at, at, "{text}: {error}");
         assert!(error.to_string().contains(reason), "{text}: {error}");
     }
+    let items = |n: u32| (1..=n).fold("tcp".to_owned(), |text, n| format!("{text},tp_dst=0-{n}"));
+    assert!(read(&items(32)).is_ok());
+    assert!(read(&items(33)).unwrap_err().to_string().contains("more than 32"));
     let packet = parse_key("tcp,tp_dst=1-2", &PortTable::default()).unwrap_err();
     assert!(packet.to_string().contains("not ranges or sets"), "{packet}");
 }
