@@ -94,7 +94,10 @@ fn come_back(waiting: &Waiting, assumed: Option<u16>) -> Result<FlowKey, DropRea
     let mut frame = FlowKey::zero();
     parse(&mut packet, &mut frame)?;
     frame.set_frame_len(packet.len());
-    let mut key = waiting.next.thaw(&waiting.key, &frame, waiting.pass.recirc_id);
+    let mut key = waiting.key;
+    waiting.next.take_frame(&mut key, &frame);
+    waiting.next.restore(&mut key);
+    key.recirc_id.set(waiting.pass.recirc_id);
     if let Some(state) = assumed {
         let request = &waiting.pass.request;
         pipeline::set_connection(&mut key, request.zone, &verdict(waiting, state, tuple));
@@ -109,5 +112,5 @@ fn verdict(waiting: &Waiting, state: u16, tuple: Option<Tuple>) -> Verdict {
     let original = tuple.map(|tuple| if state & ct_state::RPL != 0 { tuple.reversed() } else { tuple });
     let (mark, label) = if request.commit { (request.mark.0, request.label.0) } else { (0, 0) };
     let original = original.filter(|_| state & ct_state::INV == 0);
-    Verdict { state, mark, label, original, rewrite: None }
+    Verdict { state, mark, label, original, rewrite: None, alg: None }
 }
