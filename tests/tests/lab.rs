@@ -502,6 +502,31 @@ fn without_a_controller_rules_are_written_by_hand_and_outlive_a_crash() -> Resul
 }
 
 #[test]
+fn a_standalone_switch_can_begin_as_a_learning_one() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = [
+        "--standalone",
+        "--fail-mode",
+        "standalone",
+        "--socket",
+        "lab.sock",
+        "--state-dir",
+        "state",
+        "--log",
+        "warn",
+    ];
+    lab.start(&args)?;
+    let flows = lab.text(&["flow", "dump"])?;
+    ensure!(flows.trim().ends_with("priority=0 actions=NORMAL"), "{flows}");
+    // Whoever takes the rule away does not get it back.
+    lab.text(&["flow", "del", "--all"])?;
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty());
+    Ok(())
+}
+
+#[test]
 fn groups_and_meters_do_what_they_say_and_count_it() -> Result<()> {
     let lab = Lab::with_ports(3)?;
     lab.text(&["lab", "clock", "stop"])?;
@@ -669,6 +694,192 @@ fn how_connections_are_tracked_outlives_the_process() -> Result<()> {
     lab.stop()?;
     lab.start(&args)?;
     ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
+    Ok(())
+}
+
+#[test]
+fn a_trace_goes_on_behind_the_tracker_and_tells_why() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,priority=9,tcp,tp_dst=23,actions=drop",
+        "table=0,priority=5,ip,actions=ct(table=1,zone=3)",
+        "table=1,ct_state=+trk+new,tcp,actions=ct(commit,zone=3),output:p2",
+        "table=1,ct_state=+trk+est,actions=output:p2",
+    ])?;
+    let packet = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=9,tp_dst=80,tcp_flags=0x002";
+    let text = lab.text(&["trace", "--in-port", "p1", "--why", packet])?;
+    let wanted = [
+        "    not priority 9: tcp,tp_dst=23: tcp_dst is 80, not 23",
+        "  actions: ct(zone=3),recirc(0x1)",
+        "recirc(0x1): ct_state new|trk assumed; another with --ct-next",
+        "  actions: ct(commit,zone=3),2",
+        "verdict: forwarded",
+    ];
+    let mut lines = text.lines();
+    for wanted in wanted {
+        ensure!(lines.any(|line| line == wanted), "nothing of {wanted:?} in {text}");
+    }
+    let trace = lab.json(&["trace", "--in-port", "p1", "--ct-next", "trk,est", packet])?;
+    let pass = &trace["passes"][0];
+    ensure!(pass["ct_state"] == "est|trk" && pass["asked"] == true, "{trace}");
+    ensure!(pass["megaflow"]["actions"] == "2" && trace["verdict"] == "forwarded", "{trace}");
+    let trace = lab.json(&["trace", "--in-port", "p1", "--ct-next", "trk|inv", packet])?;
+    ensure!(trace["verdict"] == "dropped" && trace["passes"][0]["drop"]["reason"] == "table-miss", "{trace}");
+    // What the trace foretells is what happens.
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", packet])?;
+    ensure!(frames(&answer, "p2").len() == 1, "{answer}");
+    let cases: [(&[&str], &str); 3] = [
+        (&["trace", "--in-port", "p1", "--ct-next", "trk,etablished", packet], "no state"),
+        (&["trace", "--in-port", "p1", "--ct-next", "new", packet], "`trk`"),
+        (&["trace", "--in-port", "p1", "--ct-next", "trk,new,est", packet], "both"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
+fn rules_are_chosen_summed_and_compared() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,cookie=0x11,priority=9,udp,idle_timeout=60,send_flow_rem,actions=output:p2",
+        "table=0,cookie=0x12,priority=9,tcp,actions=drop",
+        "table=3,cookie=0x21,ip,nw_dst=10.0.0.1,actions=output:p1",
+    ])?;
+    lab.text(&["lab", "inject", "p1", UDP, UDP])?;
+    let chosen = |words: &[&str]| -> Result<Vec<u64>> {
+        let flows = lab.json(&[&["flow", "dump"], words].concat())?;
+        let cookie = |flow: &Value| {
+            u64::from_str_radix(flow["cookie"].as_str().unwrap_or_default().trim_start_matches("0x"), 16)
+        };
+        let mut cookies = list(&flows).iter().map(cookie).collect::<Result<Vec<_>, _>>()?;
+        cookies.sort_unstable();
+        Ok(cookies)
+    };
+    ensure!(chosen(&["ip"])?.len() == 3 && chosen(&["table=0,ip"])? == [0x11, 0x12]);
+    ensure!(chosen(&["cookie=0x10/0xf0"])? == [0x11, 0x12] && chosen(&["out_port=p1"])? == [0x21]);
+    ensure!(chosen(&["--strict", "table=0,priority=9,udp"])? == [0x11]);
+    ensure!(chosen(&["--strict", "table=0,priority=9,ip"])?.is_empty());
+    ensure!(lab.text(&["flow", "dump", "udp"])?.contains(", idle_timeout=60, send_flow_rem, priority=9,udp"));
+    let sum = format!("packet_count=2 byte_count={} flow_count=2", UDP.len());
+    ensure!(lab.text(&["flow", "sum", "table=0"])?.trim() == sum, "{}", lab.text(&["flow", "sum"])?);
+    ensure!(number(&lab.json(&["flow", "aggregate"])?["n_flows"]) == 3);
+
+    fs::write(
+        lab.dir.join("rules"),
+        "cookie=0x11,priority=9,udp,idle_timeout=60,send_flow_rem,actions=output:p2\n\
+         cookie=0x12,priority=9,tcp,actions=output:p2\ntable=4,actions=drop\n",
+    )?;
+    let finished = lab.run(&["flow", "diff", "@rules"])?;
+    ensure!(finished.status.code() == Some(1), "{}", finished.stderr);
+    let wanted = "-cookie=0x12, table=0, priority=9,tcp actions=drop\n\
+                  -cookie=0x21, table=3, priority=32768,ip,nw_dst=10.0.0.1 actions=output:1\n\
+                  +cookie=0x0, table=4, priority=32768 actions=drop\n\
+                  +cookie=0x12, table=0, priority=9,tcp actions=output:2\n";
+    ensure!(finished.stdout == wanted, "{}", finished.stdout);
+    lab.text(&["flow", "replace", "@rules"])?;
+    ensure!(lab.text(&["flow", "diff", "@rules"])?.is_empty());
+    fs::write(lab.dir.join("rules"), "ip,actions=drop\n\nip,acitons=drop\n")?;
+    let said = lab.refusal(&["flow", "diff", "@rules"])?;
+    ensure!(said.contains("rules:3: character 4"), "{said}");
+    ensure!(lab.refusal(&["flow", "dump", "tabel=0"])?.contains("did you mean `table`"));
+    ensure!(lab.refusal(&["flow", "dump", "--strict", "ip"])?.contains("table=0"));
+    lab.check_conservation()
+}
+
+#[test]
+fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = ["--virtual", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
+    lab.start(&args)?;
+    for port in ["p1", "p2", "p3"] {
+        lab.text(&["lab", "port", "add", port])?;
+    }
+    lab.text(&["table", "set", "1", "--name", "hosts", "--max-rules", "1", "--miss", "continue"])?;
+    lab.text(&["set", "add", "servers", "type=ipv4", "10.0.0.1,10.0.9.0/24"])?;
+    lab.text(&["frags", "nx-match"])?;
+    lab.text(&[
+        "bundle",
+        "flow add ip,actions=resubmit(,1)",
+        "flow add table=1,ip,nw_dst=$servers,actions=output:p2",
+        "flow add table=2,actions=flood",
+        "set insert servers 10.0.0.7",
+    ])?;
+    let said = lab.refusal(&["flow", "add", "table=1,arp,actions=drop"])?;
+    ensure!(said.contains("full"), "{said}");
+    let goes = |to: &str| -> Result<(usize, usize)> {
+        let flow = format!("udp,nw_dst={to}");
+        let answer = lab.json(&["lab", "inject", "p1", "--flow", &flow])?;
+        Ok((frames(&answer, "p2").len(), frames(&answer, "p3").len()))
+    };
+    ensure!(goes("10.0.0.7")? == (1, 0) && goes("10.0.9.9")? == (1, 0) && goes("10.0.0.8")? == (1, 1));
+    lab.text(&["set", "remove", "servers", "10.0.0.7"])?;
+    ensure!(goes("10.0.0.7")? == (1, 1), "it is still in the set");
+    let said = lab.refusal(&["set", "del", "servers"])?;
+    ensure!(said.contains("servers"), "{said}");
+    let tables = lab.json(&["table", "list"])?;
+    let second = &tables[1];
+    ensure!(
+        second["name"] == "hosts" && number(&second["n_lookups"]) == 4 && number(&second["n_matches"]) == 2,
+        "{tables}"
+    );
+
+    lab.text(&["port", "mod", "p3", "--flood", "off"])?;
+    ensure!(goes("10.0.0.8")? == (1, 0), "it is flooded");
+    lab.text(&["port", "mod", "p2", "--forward", "off"])?;
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", "udp,nw_dst=10.0.0.1"])?;
+    ensure!(answer["drops"][0]["reason"] == "port-down", "{answer}");
+    lab.text(&["port", "mod", "p2", "--forward", "on"])?;
+    let set =
+        lab.text(&["port", "mod", "p1", "--vlan-mode", "native-untagged", "--tag", "5", "--trunks", "6,7"])?;
+    ensure!(set.trim() == "p1: forward on, flood on, vlan-mode native-untagged, tag 5, trunks 6,7", "{set}");
+
+    let state = |lab: &Lab| -> Result<[String; 5]> {
+        let ports = lab.json(&["port", "list"])?;
+        let ports = list(&ports)
+            .iter()
+            .map(|port| format!("{} {} {}", port["floods"], port["forwards"], port["vlan"]));
+        Ok([
+            lab.text(&["set", "list"])?,
+            lab.text(&["frags"])?,
+            lab.json(&["table", "list"])?[1]["name"].to_string(),
+            lab.json(&["table", "list"])?[1]["max_rules"].to_string(),
+            ports.collect(),
+        ])
+    };
+    let before = state(&lab)?;
+    ensure!(
+        before[0].trim() == "servers type=ipv4 10.0.0.1,10.0.9.0/24" && before[1].trim() == "nx-match",
+        "{before:?}"
+    );
+    lab.check_conservation()?;
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
+
+    let cases: [(&[&str], &str); 10] = [
+        (&["port", "mod", "p1"], "--flood"),
+        (&["table", "set", "1"], "--max-rules"),
+        (&["table", "set", "255", "--miss", "drop"], "255"),
+        (&["table", "set", "2", "--name", "hosts"], "hosts"),
+        (&["frags", "nomral"], "did you mean `normal`"),
+        (&["set", "add", "x", "10.0.0.1"], "type"),
+        (&["set", "insert", "severs", "10.0.0.1"], "servers"),
+        (&["port", "mod", "p1", "--vlan-mode", "access", "--tag", "4096"], "0 to 4095"),
+        (&["port", "mod", "p9", "--flood", "on"], "p9"),
+        (&["port", "mod", "p1", "--tag", "4"], "vlan-mode"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
     Ok(())
 }
 

@@ -141,8 +141,16 @@ pub enum Command {
     /// Host: meters
     #[command(subcommand)]
     Meter(host::meter::Command),
-    /// Host: change rules, groups and meters in one transaction
+    /// Host: change rules, groups, meters and sets in one transaction
     Bundle(host::bundle::BundleCommand),
+    /// Host: tables, their settings and counters
+    #[command(subcommand)]
+    Table(host::table::Command),
+    /// Host: how rules see IP fragments
+    Frags(host::table::Frags),
+    /// Host: named sets of addresses and ports
+    #[command(subcommand)]
+    Set(host::set::Command),
     /// Host: tracked connections
     #[command(subcommand)]
     Ct(host::ct::Command),
@@ -189,6 +197,9 @@ impl Command {
             | Self::Group(_)
             | Self::Meter(_)
             | Self::Bundle(_)
+            | Self::Table(_)
+            | Self::Frags(_)
+            | Self::Set(_)
             | Self::Ct(_)
             | Self::Fdb(_)
             | Self::Monitor(_)
@@ -229,6 +240,9 @@ impl Command {
             Self::Group(command) => command.run(session).await,
             Self::Meter(command) => command.run(session).await,
             Self::Bundle(command) => command.run(session).await,
+            Self::Table(command) => command.run(session).await,
+            Self::Frags(command) => command.run(session).await,
+            Self::Set(command) => command.run(session).await,
             Self::Ct(command) => command.run(session).await,
             Self::Fdb(command) => command.run(session).await,
             Self::Monitor(command) => command.run(session).await,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The host daemon of Ferroflow: forwards packets, and realises its part of the logical
 /// network.
@@ -25,6 +25,15 @@ pub struct Cli {
 pub enum Command {
     /// Lists what this host can do, and what to do about what it cannot.
     Doctor,
+}
+
+/// What a switch without rules does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailMode {
+    /// It drops everything
+    Secure,
+    /// It is a learning switch: it begins with the one rule `priority=0,actions=NORMAL`
+    Standalone,
 }
 
 /// How to run.
@@ -60,6 +69,9 @@ pub struct RunOptions {
     /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.
     #[arg(long, conflicts_with_all = ["uplink", "controller", "virtual"])]
     pub standalone: bool,
+    /// What a standalone switch does at its first start, when it has no rules
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = FailMode::Secure, requires = "standalone")]
+    pub fail_mode: FailMode,
     /// Connections that can be tracked, for 128 bytes of memory each; one of IPv6 takes the
     /// place of two.
     #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
@@ -122,6 +134,9 @@ mod tests {
         let parse = |words: &[&str]| Cli::try_parse_from([&["vswitchd"], words].concat()).map(|cli| cli.run);
         assert!(parse(&["--standalone", "--controller", "http://c:1"]).is_err());
         assert!(parse(&["--standalone", "--virtual"]).is_err());
+        assert!(parse(&["--fail-mode", "standalone"]).is_err());
+        let learning = parse(&["--standalone", "--fail-mode", "standalone"]).unwrap();
+        assert_eq!(learning.fail_mode, FailMode::Standalone);
         assert_eq!(parse(&["--standalone"]).unwrap().state_dir(), Some(Path::new(STANDALONE_STATE_DIR)));
     }
 

@@ -13,13 +13,15 @@ use tonic::transport::Endpoint;
 
 use crate::{
     agent,
-    cli::RunOptions,
+    cli::{FailMode, RunOptions},
     host::{Host, Identity, Lab, Mode, SharedHost},
     service::{self, Socket},
     state::StateDir,
     underlay,
 };
 
+/// What makes a switch a learning one.
+const NORMAL_RULE: &str = "priority=0,actions=NORMAL";
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How long what packets make may wait for more of it.
@@ -40,7 +42,9 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
     let mode = match clock {
         Some(clock) => Mode::Lab(Lab::new(clock)),
-        None if options.standalone => Mode::Standalone,
+        None if options.standalone => Mode::Standalone {
+            first_rule: (options.fail_mode == FailMode::Standalone).then_some(NORMAL_RULE),
+        },
         None => Mode::Network,
     };
     let host = Host::start(identity, dataplane, state, mode)?;

@@ -65,6 +65,9 @@ pub fn print_connection(connection: &Connection, timeout: bool) -> String {
     if let Some(name) = state_name(*state) {
         text += &format!(",protoinfo=(state={name})");
     }
+    if let Some(alg) = connection.alg {
+        text += &format!(",helper={}", alg.name());
+    }
     if timeout {
         text += &format!(",timeout={}", connection.expires_in.as_secs());
         if !connection.has_replied {
@@ -196,6 +199,8 @@ mod tests {
             has_replied: true,
             snat: false,
             dnat: false,
+            master: None,
+            alg: None,
             mark: 5,
             label: 0x10,
             policy: 0,

@@ -29,6 +29,7 @@ mod set;
 mod special;
 mod spread;
 mod suggest;
+mod table;
 mod value;
 
 use std::{fmt, sync::Arc};
@@ -41,15 +42,16 @@ pub use group::{
 };
 pub use meter::{parse_deleted_meters, parse_meter, print_meter};
 pub use packet_in::print_packet_in;
-pub(crate) use set::print_member;
-pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
+pub use set::{SetChangeKind, parse_set, parse_set_change, print_member, print_set};
 pub(crate) use suggest::nearest;
+pub use table::{parse_table_settings, print_table_settings};
 
 use self::{
     cursor::{Cursor, Form, Piece},
     matching::MatchReader,
 };
 use crate::{
+    field::Field,
     flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
@@ -185,6 +187,24 @@ pub fn parse_fragment_mode(text: &str) -> Result<FragmentMode, TextError> {
     })
 }
 
+/// Prints a field's value under a mask, as matches have it.
+pub(crate) fn print_field_value(field: Field, value: u128, mask: u128) -> String {
+    value::print(field, value, mask)
+}
+
+/// Reads the state bits of a connection by their names: `trk,new` or `est|rpl`.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_ct_state(text: &str) -> Result<u16, TextError> {
+    value::ct_state(Piece::whole(text))
+}
+
+/// Prints state bits of a connection by their names: `new|trk`.
+pub fn print_ct_state(bits: u16) -> String {
+    value::print_ct_state(bits)
+}
+
 /// Prints actions so that [`parse_actions`] reads the same.
 pub fn print_actions(actions: &[Action]) -> String {
     print::actions(actions)
@@ -212,6 +232,11 @@ fn print_with(rule: &Rule, stats: &str) -> String {
     format!(
         "cookie={cookie:#x}, table={table},{stats}{life} priority={priority}{comma}{matching} actions={actions}"
     )
+}
+
+/// Prints a rule's timeouts, importance and flags, as [`print_flow`] does.
+pub fn print_options(life: &RuleLife) -> String {
+    print_life(life).trim_start().trim_end_matches(',').to_owned()
 }
 
 fn print_life(life: &RuleLife) -> String {

@@ -27,10 +27,20 @@ pub(super) enum Subject {
     Flow,
     Group,
     Meter,
+    Set,
+    Table,
+    Fragments,
 }
 
 impl Subject {
-    const WORDS: [(&str, Self); 3] = [("flow", Self::Flow), ("group", Self::Group), ("meter", Self::Meter)];
+    const WORDS: [(&str, Self); 6] = [
+        ("flow", Self::Flow),
+        ("group", Self::Group),
+        ("meter", Self::Meter),
+        ("set", Self::Set),
+        ("table", Self::Table),
+        ("frags", Self::Fragments),
+    ];
 
     /// What a line may start with.
     fn verbs(self) -> &'static [(&'static str, Kind)] {
@@ -61,6 +71,16 @@ impl Subject {
                 ("delete", Kind::MeterDelete),
                 ("del", Kind::MeterDelete),
             ],
+            Self::Set => &[
+                ("add", Kind::SetAdd),
+                ("replace", Kind::SetReplace),
+                ("insert", Kind::SetInsert),
+                ("remove", Kind::SetRemove),
+                ("delete", Kind::SetDelete),
+                ("del", Kind::SetDelete),
+            ],
+            Self::Table => &[("set", Kind::Table)],
+            Self::Fragments => &[("set", Kind::Fragments)],
         }
     }
 }
@@ -72,7 +92,7 @@ pub(super) struct Unsaid {
     pub(super) kind: Kind,
 }
 
-/// Change rules, groups and meters in one transaction.
+/// Change rules, groups, meters and sets in one transaction.
 #[derive(Debug, Args)]
 #[command(after_help = LINES_HELP)]
 pub struct BundleCommand {
@@ -87,6 +107,9 @@ A change starts with its subject and verb:
   flow  add, modify, modify_strict, delete, delete_strict
   group add, modify, add_or_mod, delete, insert_bucket, remove_bucket
   meter add, modify, delete
+  set   add, replace, insert, remove, delete
+  table set: table set table=3,name=acl,miss=continue,max_rules=100,overflow=evict
+  frags set: frags set nx-match
 Without them it is a rule to add. All changes come into force at once, or none does.";
 
 impl BundleCommand {
@@ -110,9 +133,8 @@ pub(super) async fn change(
     mut bundle: Bundle,
     replace: bool,
 ) -> Result<(), CtlError> {
-    let changes = std::mem::take(&mut bundle.changes);
+    let request = session.request(bundle.take_request(replace));
     let mut rules = session.rules().await?;
-    let request = session.request(ChangeRulesRequest { changes, replace });
     let answer = host_answer(rules.change_rules(request).await).map_err(|error| bundle.about_place(error))?;
     let view = ChangeView {
         n_rules: answer.n_rules,
@@ -165,6 +187,11 @@ impl Bundle {
             }
         }
         Ok(bundle)
+    }
+
+    /// The request; the places stay, for errors about them.
+    pub(super) fn take_request(&mut self, replace: bool) -> ChangeRulesRequest {
+        ChangeRulesRequest { changes: std::mem::take(&mut self.changes), replace }
     }
 
     fn add_lines(&mut self, file: &str, text: &str, unsaid: Unsaid) {

@@ -17,7 +17,7 @@ use super::{
     drops::DropView,
     frame::{Frame, hex, parse_frame},
     pcap,
-    port::{Detached, PortView},
+    port::{Detached, PortView, parse_number},
 };
 use crate::{
     address::Daemon,
@@ -59,8 +59,8 @@ pub enum PortCommand {
 pub struct AddPort {
     /// Its name
     name: String,
-    /// Its number in rules; the lowest that is free by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
     /// Largest L3 packet that may leave by it, in bytes [default: 1500]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]

@@ -15,5 +15,7 @@ pub mod origin;
 pub mod packet_out;
 pub mod pcap;
 pub mod port;
+pub mod set;
 pub mod status;
+pub mod table;
 pub mod trace;

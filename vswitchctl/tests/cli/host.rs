@@ -83,9 +83,9 @@ cookie=0x1f, table=44, n_packets=3, n_bytes=180, priority=2000,tcp,reg15=0x1,met
 cookie=0x0, table=64, n_packets=0, n_bytes=0, priority=0 actions=resubmit(,65)
 "
     );
-    assert_eq!(host.asked(), "DumpFlowsRequest { table: Some(44) }");
+    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"table=44\", strict: false }");
     place.run(&["flow", "dump"]).await;
-    assert_eq!(host.asked(), "DumpFlowsRequest { table: None }");
+    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"\", strict: false }");
 }
 
 #[tokio::test]

@@ -10,10 +10,12 @@ mod handmade;
 mod lab;
 mod neighbours;
 mod news;
+mod port_settings;
 mod ports;
 mod rules;
 mod tracking;
 mod view;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,11 +38,13 @@ use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
-pub use handmade::{ChangeError, Verb, WrittenChange};
+pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
 pub use news::{PausedId, ResumeError, SentPacket};
+pub use port_settings::{Mode as VlanMode, PortSettings};
 pub use ports::{Port, PortError};
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
+pub use written::{Verb, WrittenChange};
 
 use crate::{
     agent::{UpdateError, decode},
@@ -86,7 +90,10 @@ pub enum Mode {
     /// Interfaces; rules are made from the network that a controller sends.
     Network,
     /// Interfaces; rules are written by hand.
-    Standalone,
+    Standalone {
+        /// The rule it begins with when it has never had any.
+        first_rule: Option<&'static str>,
+    },
     /// Queues of frames; rules are written by hand.
     Lab(Lab),
 }
@@ -140,10 +147,10 @@ impl Host {
         state: StateDir,
         mode: Mode,
     ) -> Result<Self, PortError> {
-        let (is_handmade, lab) = match mode {
-            Mode::Network => (false, None),
-            Mode::Standalone => (true, None),
-            Mode::Lab(lab) => (true, Some(lab)),
+        let (is_handmade, lab, first_rule) = match mode {
+            Mode::Network => (false, None, None),
+            Mode::Standalone { first_rule } => (true, None, first_rule),
+            Mode::Lab(lab) => (true, Some(lab), None),
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
@@ -179,7 +186,7 @@ impl Host {
         host.restore_ports();
         host.restore_tracking();
         if host.is_handmade {
-            host.restore_rules();
+            host.restore_rules(first_rule);
         } else {
             host.restore_view();
         }

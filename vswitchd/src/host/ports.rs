@@ -9,7 +9,7 @@ use flowtable::{
     types::PortNo,
 };
 
-use super::{Event, GENEVE_UDP_PORT, Host, PortChange, PortEvent, TUNNEL, TUNNEL_NAME, UPLINK};
+use super::{Event, GENEVE_UDP_PORT, Host, PortChange, PortEvent, PortSettings, TUNNEL, TUNNEL_NAME, UPLINK};
 use crate::state::{SavedPort, StateError};
 
 /// First number of a workload's port.
@@ -22,6 +22,8 @@ pub struct Port {
     pub port: PortNo,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// How it takes part in forwarding.
+    pub settings: PortSettings,
     /// Why it is not attached; `None`: it is.
     pub trouble: Option<String>,
 }
@@ -83,6 +85,9 @@ pub enum PortError {
     /// The port is there, but another one.
     #[error("{0} is there with another number or MTU; remove it first: vswitchctl port del {0}")]
     Differs(String),
+    /// VLANs that cannot be.
+    #[error("{0}")]
+    Vlan(String),
     /// All numbers are in use.
     #[error("all port numbers are in use")]
     Full,
@@ -145,8 +150,8 @@ impl Host {
         logical_port: &str,
     ) -> Result<PortNo, PortError> {
         self.dataplane.attach(self.workload_spec(port, name))?;
-        self.ports
-            .insert(name.to_owned(), Port { port, logical_port: logical_port.to_owned(), trouble: None });
+        let (logical_port, settings) = (logical_port.to_owned(), PortSettings::default());
+        self.ports.insert(name.to_owned(), Port { port, logical_port, settings, trouble: None });
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
             // Attached a moment ago.
@@ -243,7 +248,8 @@ impl Host {
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
             }
-            self.ports.insert(saved.interface, Port { port, logical_port: saved.logical_port, trouble });
+            let SavedPort { interface, logical_port, settings, .. } = saved;
+            self.ports.insert(interface, Port { port, logical_port, settings, trouble });
         }
         self.ports_changed();
     }
@@ -282,7 +288,7 @@ impl Host {
             .ok_or(PortError::Full)
     }
 
-    fn save_ports(&self) -> Result<(), StateError> {
+    pub(super) fn save_ports(&self) -> Result<(), StateError> {
         let saved: Vec<_> = self
             .ports
             .iter()
@@ -291,13 +297,14 @@ impl Host {
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
                 mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
+                settings: port.settings.clone(),
             })
             .collect();
         self.state.save_ports(&saved)
     }
 
     /// Makes changed ports visible to packets and to the controller.
-    fn ports_changed(&mut self) {
+    pub(super) fn ports_changed(&mut self) {
         let statuses = self.dataplane.ports();
         let table = Arc::new(self.table_of(&statuses));
         let before = std::mem::replace(&mut self.port_table, table);
@@ -346,10 +353,14 @@ impl Host {
         for status in statuses {
             let is_uplink = self.uplink() == Some(&status.name);
             let role = if is_uplink { PortRole::Uplink } else { PortRole::Workload };
+            let settings = self.ports.get(&status.name).map(|port| &port.settings);
+            if let Some(bridging) = settings.and_then(PortSettings::bridging) {
+                table.set_bridging(status.port, bridging);
+            }
             let info = PortInfo {
                 name: status.name.clone(),
                 role,
-                up: status.up,
+                up: status.up && settings.is_none_or(|settings| settings.forwards),
                 mtu: status.mtu,
                 partial_checksums: status.kind == "afxdp",
             };

@@ -29,6 +29,8 @@ pub struct TrackingSettings {
     pub checks_sequence: bool,
     /// TCP connections may be picked up in their middle.
     pub picks_up: bool,
+    /// Packets with a wrong checksum are invalid.
+    pub checks_checksums: bool,
 }
 
 impl Default for TrackingSettings {
@@ -42,6 +44,7 @@ impl Default for TrackingSettings {
             zone_policies: BTreeMap::new(),
             checks_sequence: true,
             picks_up: true,
+            checks_checksums: true,
         }
     }
 }
@@ -67,6 +70,8 @@ pub enum TrackingChange {
     ChecksSequence(bool),
     /// Whether connections are picked up.
     PicksUp(bool),
+    /// Whether checksums are checked.
+    ChecksChecksums(bool),
 }
 
 /// A setting was refused; then none is made.
@@ -121,6 +126,7 @@ impl TrackingSettings {
             }
             TrackingChange::ChecksSequence(on) => self.checks_sequence = on,
             TrackingChange::PicksUp(on) => self.picks_up = on,
+            TrackingChange::ChecksChecksums(on) => self.checks_checksums = on,
         }
         Ok(())
     }
@@ -149,6 +155,7 @@ impl TrackingSettings {
         }
         tracker.set_check_sequence(self.checks_sequence);
         tracker.set_pick_up(self.picks_up);
+        tracker.set_check_checksums(self.checks_checksums);
     }
 }
 

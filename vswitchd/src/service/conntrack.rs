@@ -134,6 +134,8 @@ fn connection(found: &conntrack::Connection) -> pb::Connection {
         policy: found.policy.into(),
         in_port: found.in_port.into(),
         expires_in_ns: found.expires_in.as_nanos() as u64,
+        helper: found.alg.map(|alg| alg.name().to_owned()).unwrap_or_default(),
+        master: found.master.as_ref().map(tuple),
     }
 }
 
@@ -180,6 +182,7 @@ fn status(host: &Host) -> pb::GetConntrackResponse {
         total_limit: settings.total_limit,
         checks_sequence: settings.checks_sequence,
         picks_up: settings.picks_up,
+        checks_checksums: settings.checks_checksums,
         timeouts: timeouts.collect(),
     }
 }
@@ -206,6 +209,7 @@ fn change(setting: pb::ConntrackSetting) -> Result<TrackingChange, Status> {
         Setting::ZonePolicy(set) => TrackingChange::ZonePolicy(zone(set.zone)?, policy(set.policy)?),
         Setting::ChecksSequence(on) => TrackingChange::ChecksSequence(on),
         Setting::PicksUp(on) => TrackingChange::PicksUp(on),
+        Setting::ChecksChecksums(on) => TrackingChange::ChecksChecksums(on),
     })
 }
 

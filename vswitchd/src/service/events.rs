@@ -208,7 +208,11 @@ fn headers_of(bytes: &[u8], in_port: PortNo) -> String {
     let mut key = FlowKey::zero();
     let mut packet = flowtable::build::packet(bytes, in_port);
     match flowtable::parse::parse(&mut packet, &mut key) {
-        Ok(()) => print_headers(&key),
+        Ok(()) => {
+            // It is not in the frame.
+            key.in_port.set(0);
+            print_headers(&key)
+        }
         Err(_) => String::new(),
     }
 }

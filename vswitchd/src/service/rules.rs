@@ -5,9 +5,10 @@ use flowtable::{
     flow::RuleStats,
     group::Group,
     meter::Meter,
-    table::Tables,
-    text::{ChangeKind, print_group, print_meter},
-    types::{GroupId, MeterId, Timestamp},
+    set::NamedSet,
+    table::{TableSettings, Tables},
+    text::{ChangeKind, SetChangeKind, print_group, print_member, print_meter},
+    types::{GroupId, MeterId, TableId, Timestamp},
 };
 use tonic::{Code, Request, Response, Status};
 
@@ -35,6 +36,47 @@ impl RuleService for Service {
                 }))
             })
             .await
+    }
+
+    async fn compare_rules(
+        &self,
+        request: Request<pb::ChangeRulesRequest>,
+    ) -> Result<Response<pb::CompareRulesResponse>, Status> {
+        let changes = request.into_inner().changes;
+        let changes = changes.into_iter().enumerate().map(|(index, change)| written(index, change));
+        let changes = changes.collect::<Result<Vec<_>, _>>()?;
+        let compared = self.host.with(move |host| host.compare_rules(&changes)).await;
+        let (gone, fresh) = compared.map_err(|error| change_refusal(&error))?;
+        Ok(Response::new(pb::CompareRulesResponse { gone, fresh }))
+    }
+
+    async fn list_tables(
+        &self,
+        _request: Request<pb::ListTablesRequest>,
+    ) -> Result<Response<pb::ListTablesResponse>, Status> {
+        let (tables, _) = self.tables_with_stats().await;
+        let all = (0..=u8::MAX).filter_map(|raw| TableId::new(raw).ok());
+        let listed = all.filter_map(|id| table(&tables, id)).collect();
+        let fragments = tables.fragments().name().to_owned();
+        Ok(Response::new(pb::ListTablesResponse { tables: listed, fragments }))
+    }
+
+    async fn list_sets(
+        &self,
+        request: Request<pb::ListSetsRequest>,
+    ) -> Result<Response<pb::ListSetsResponse>, Status> {
+        let wanted = request.into_inner().name;
+        let tables = self.host.with(|host| host.snapshot().tables).await;
+        let sets: Vec<_> = tables
+            .sets()
+            .iter()
+            .filter(|set| wanted.is_empty() || set.name().as_str() == wanted)
+            .map(|set| named_set(&tables, set))
+            .collect();
+        if sets.is_empty() && !wanted.is_empty() {
+            return Err(missing("set", wanted.escape_debug()));
+        }
+        Ok(Response::new(pb::ListSetsResponse { sets }))
     }
 
     async fn dump_groups(
@@ -75,6 +117,32 @@ impl Service {
                 (host.snapshot().tables, host.dataplane().now())
             })
             .await
+    }
+}
+
+/// What is to be said of a table, if anything is.
+fn table(tables: &Tables, id: TableId) -> Option<pb::Table> {
+    let (settings, counters) = (tables.settings(id), tables.stats().get(id));
+    let n_rules = tables.n_rules(id);
+    let is_usual = *settings == TableSettings::default();
+    (n_rules > 0 || counters.n_lookups > 0 || !is_usual).then(|| pb::Table {
+        table: id.get().into(),
+        name: settings.name.clone(),
+        n_rules: n_rules as u64,
+        n_lookups: counters.n_lookups,
+        n_matches: counters.n_matches,
+        max_rules: settings.max_rules.map(|max| max as u64),
+        overflow: settings.overflow.name().to_owned(),
+        miss: settings.miss.name().to_owned(),
+    })
+}
+
+fn named_set(tables: &Tables, set: &NamedSet) -> pb::NamedSet {
+    pb::NamedSet {
+        name: set.name().to_string(),
+        r#type: set.kind().name().to_owned(),
+        members: set.members().map(|member| print_member(set.kind(), member)).collect(),
+        n_rules: tables.rules_of_set(set.name()).count() as u64,
     }
 }
 
@@ -127,6 +195,13 @@ fn written(index: usize, change: pb::RuleChange) -> Result<WrittenChange, Status
         Kind::MeterAdd => Verb::AddMeter,
         Kind::MeterModify => Verb::ModifyMeter,
         Kind::MeterDelete => Verb::DeleteMeter,
+        Kind::SetAdd => Verb::Set(SetChangeKind::Add),
+        Kind::SetReplace => Verb::Set(SetChangeKind::Replace),
+        Kind::SetInsert => Verb::Set(SetChangeKind::Insert),
+        Kind::SetRemove => Verb::Set(SetChangeKind::Remove),
+        Kind::SetDelete => Verb::Set(SetChangeKind::Delete),
+        Kind::Table => Verb::Table,
+        Kind::Fragments => Verb::Fragments,
         Kind::Unspecified => {
             let message = format!("change {}: it is of no kind that this version knows", index + 1);
             return Err(Status::invalid_argument(message));

@@ -22,7 +22,7 @@ const TRACKING: &str = "conntrack.json";
 
 pub use journal::ViewJournal;
 
-use crate::host::TrackingSettings;
+use crate::host::{PortSettings, TrackingSettings};
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct SavedPort {
     /// Of a lab's port: its MTU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// How it takes part in forwarding.
+    #[serde(default)]
+    pub settings: PortSettings,
 }
 
 /// The state directory cannot be used.
@@ -167,8 +170,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         assert!(state.ports().is_empty());
-        let port =
-            SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned(), mtu: None };
+        let port = SavedPort {
+            port: 3,
+            interface: "veth0".to_owned(),
+            logical_port: "web-1".to_owned(),
+            mtu: None,
+            settings: PortSettings::default(),
+        };
         state.save_ports(std::slice::from_ref(&port)).unwrap();
         assert_eq!(state.ports(), [port]);
 

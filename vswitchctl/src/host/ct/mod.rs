@@ -35,7 +35,7 @@ pub enum Command {
     /// How long connections are kept without a packet
     #[command(subcommand)]
     Timeout(settings::Timeout),
-    /// What is asked of TCP connections
+    /// What is asked of packets
     Check(settings::Check),
 }
 
@@ -145,6 +145,9 @@ struct ConnectionView {
     in_port: u32,
     /// Nanoseconds.
     expires_in: u64,
+    helper: Option<String>,
+    /// Another connection announced it: that one's tuple.
+    master: Option<TupleView>,
 }
 
 /// What is shown of a direction.
@@ -180,6 +183,8 @@ impl From<Connection> for ConnectionView {
             policy: found.policy,
             in_port: found.in_port,
             expires_in: found.expires_in_ns,
+            helper: Some(found.helper).filter(|helper| !helper.is_empty()),
+            master: found.master.map(TupleView::from),
         }
     }
 }

@@ -201,10 +201,10 @@ impl Tabular for TimeoutView {
     }
 }
 
-/// What is asked of TCP connections.
+/// What is asked of packets.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Which; none: tells both
+    /// Which; none: tells all
     #[arg(value_enum, requires = "on")]
     what: Option<Checked>,
     /// Whether
@@ -219,6 +219,8 @@ pub(super) enum Checked {
     Sequence,
     /// Connections may be picked up in their middle
     PickUp,
+    /// Packets with a wrong checksum are invalid
+    Checksums,
 }
 
 /// On or off.
@@ -239,15 +241,25 @@ impl Check {
                 let setting = match what {
                     Checked::Sequence => Setting::ChecksSequence(on),
                     Checked::PickUp => Setting::PicksUp(on),
+                    Checked::Checksums => Setting::ChecksChecksums(on),
                 };
                 set(session, setting).await?
             }
             _ => get(session).await?,
         };
-        let view = CheckView { sequence: answer.checks_sequence, pick_up: answer.picks_up };
+        let view = CheckView {
+            sequence: answer.checks_sequence,
+            pick_up: answer.picks_up,
+            checksums: answer.checks_checksums,
+        };
         session.print(&view, |out| {
             let text = |on: bool| if on { "on" } else { "off" }.to_owned();
-            write_pairs(out, &[("sequence", text(view.sequence)), ("pick-up", text(view.pick_up))])
+            let pairs = [
+                ("sequence", text(view.sequence)),
+                ("pick-up", text(view.pick_up)),
+                ("checksums", text(view.checksums)),
+            ];
+            write_pairs(out, &pairs)
         })
     }
 }
@@ -257,6 +269,7 @@ impl Check {
 struct CheckView {
     sequence: bool,
     pick_up: bool,
+    checksums: bool,
 }
 
 async fn set(session: &Session<'_>, setting: Setting) -> Result<GetConntrackResponse, CtlError> {
