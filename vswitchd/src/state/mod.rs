@@ -19,7 +19,7 @@ const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
 const FLOWS: &str = "flows.txt";
 
-pub use journal::ViewJournal;
+pub use journal::{ViewJournal, journal_records};
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
