@@ -220,7 +220,8 @@ impl Field {
 
     /// It is not in frames, so it stays when a frame is read anew.
     pub fn is_beside(self) -> bool {
-        self.needs() == Needs::Nothing && !matches!(self, Self::EthDst | Self::EthSrc | Self::EthType | Self::VlanTci)
+        self.needs() == Needs::Nothing
+            && !matches!(self, Self::EthDst | Self::EthSrc | Self::EthType | Self::VlanTci)
             || Self::CT.contains(&self)
     }
 }

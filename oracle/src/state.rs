@@ -8,6 +8,7 @@ use crate::{
     field::{self, Field, Needs},
     frame::{self, L4, Net, View},
     syntax::{Part, Step, ones},
+    tracker::{About, Tuple},
 };
 
 /// No port: what `actset_output` says as long as the action set sends nowhere.
@@ -28,8 +29,9 @@ pub struct State {
     pub levels: u8,
     /// Where the label stack has come to.
     pub labels: Labels,
-    /// The ports of SCTP in a fragment as received: their change cannot be signed for.
-    sctp_fragment: Option<[u8; 4]>,
+    /// The ports of SCTP in a fragment, as received and as they are now: their change cannot be signed
+    /// for.
+    sctp_fragment: [Option<[u8; 4]>; 2],
     regs: [u32; 32],
     /// Metadata fields; also fields that the headers call for but the frame is too short or too odd to
     /// have, of which actions and matches speak nevertheless.
@@ -71,7 +73,7 @@ impl State {
             metered: false,
             levels: 0,
             labels: Labels { depth: 0, changes: (0, 0), received: 0, is_opaque: false },
-            sctp_fragment: None,
+            sctp_fragment: [None; 2],
             regs: [0; 32],
             beside,
         };
@@ -82,7 +84,7 @@ impl State {
     /// The frame is looked at anew: what was said of headers that it does not have is forgotten.
     pub fn receive(&mut self) {
         self.beside.retain(|field, _| field.is_beside());
-        self.sctp_fragment = self.sctp_ports();
+        self.sctp_fragment = [self.sctp_ports(); 2];
         let view = self.view();
         let depth = if view.net == Net::Mpls { n_labels(&self.bytes[view.l3..]) } else { 0 };
         self.labels = Labels { depth, changes: (0, 0), received: view.eth_type, is_opaque: false };
@@ -136,8 +138,11 @@ impl State {
             return;
         }
         let new = self.get_in(&view, field) & !mask | value & mask;
-        if field.needs() == Needs::Mpls && self.labels.depth == 0 {
-            return;
+        if field.needs() == Needs::Mpls {
+            if self.labels.depth == 0 {
+                return;
+            }
+            self.renew_label();
         }
         match field {
             Field::Reg(_) | Field::Xreg(_) | Field::Xxreg(_) => self.set_reg(field, new),
@@ -161,6 +166,9 @@ impl State {
         }
         let all = merged.to_be_bytes();
         bytes.copy_from_slice(&all[all.len() - place.len..]);
+        if field.needs() == Needs::Sctp {
+            self.sctp_fragment[1] = self.sctp_ports();
+        }
         if view.frag == 0 {
             checksum::complete(&mut self.bytes, view, false);
         } else {
@@ -224,7 +232,8 @@ impl State {
         let levels = std::mem::take(&mut self.levels);
         let dscp = self.get(Field::IpDscp);
         let (class, precedence) = (dscp >> 3, dscp >> 1 & 3);
-        if levels != 0 && self.has(Needs::Ip) && dscp & 1 == 0 && (1..=4).contains(&class) && precedence != 0 {
+        if levels != 0 && self.has(Needs::Ip) && dscp & 1 == 0 && (1..=4).contains(&class) && precedence != 0
+        {
             let precedence = (precedence + u128::from(levels)).min(3);
             self.set(Field::IpDscp, class << 3 | precedence << 1, 0x3f);
         }
@@ -269,7 +278,11 @@ impl State {
         self.bytes.drain(view.l3..view.l3 + 4);
         self.bytes[view.l3 - 2..view.l3].copy_from_slice(&eth_type.to_be_bytes());
         let (n_pops, n_fresh) = &mut self.labels.changes;
-        if *n_fresh > 0 { *n_fresh -= 1 } else { *n_pops += 1 }
+        if *n_fresh > 0 {
+            *n_fresh -= 1
+        } else {
+            *n_pops += 1
+        }
         self.labels.depth = depth - 1;
         self.labels.is_opaque = if matches!(eth_type, 0x8847 | 0x8848) {
             depth == 1
@@ -301,6 +314,57 @@ impl State {
                 true
             }
         }
+    }
+
+    /// Sets the identifier of an ICMP echo.
+    pub fn set_identifier(&mut self, id: u16) {
+        let view = self.view();
+        if let Some((L4::Icmp | L4::Icmpv6, at)) = view.l4 {
+            self.bytes[at + 4..at + 6].copy_from_slice(&id.to_be_bytes());
+            checksum::complete(&mut self.bytes, &view, false);
+        }
+    }
+
+    /// Gives the packet that an ICMP error quotes other addresses and ports.
+    pub fn requote(&mut self, about: &About, new: &Tuple) {
+        let (view, l3, l4) = (self.view(), about.l3, about.l4);
+        let places: [(usize, Vec<u8>); 2] = match new.ipv6 {
+            true => [(l3 + 8, new.src.to_be_bytes().to_vec()), (l3 + 24, new.dst.to_be_bytes().to_vec())],
+            false => {
+                let bytes = |address: u128| (address as u32).to_be_bytes().to_vec();
+                [(l3 + 12, bytes(new.src)), (l3 + 16, bytes(new.dst))]
+            }
+        };
+        let [src_port, dst_port] = [new.src_port, new.dst_port].map(|port| port.to_be_bytes().to_vec());
+        let ports = match () {
+            () if new.has_ports() => vec![(l4, src_port), (l4 + 2, dst_port)],
+            () if new.is_icmp() => vec![(l4 + 4, src_port)],
+            () => Vec::new(),
+        };
+        let has_pseudo_header = new.proto != 1;
+        let sum_at = match new.proto {
+            6 => Some(l4 + 16),
+            17 if self.bytes[l4 + 6..l4 + 8] != [0, 0] => Some(l4 + 6),
+            1 | 58 => Some(l4 + 2),
+            _ => None,
+        };
+        let mut sum = sum_at.filter(|at| at + 2 <= view.end).map(|at| (at, self.bytes[at..at + 2].to_vec()));
+        for (idx, (at, bytes)) in places.iter().chain(&ports).enumerate() {
+            let old = self.bytes[*at..at + bytes.len()].to_vec();
+            if let Some((_, sum)) = sum.as_mut().filter(|_| has_pseudo_header || idx >= places.len()) {
+                checksum::exchange(sum, &old, bytes);
+            }
+            self.bytes[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        if let Some((at, sum)) = sum {
+            self.bytes[at..at + 2].copy_from_slice(&sum);
+        }
+        if !new.ipv6 {
+            let mut sum = self.bytes[l3 + 10..l3 + 12].to_vec();
+            checksum::renew(&mut sum, &self.bytes[l3..l4]);
+            self.bytes[l3 + 10..l3 + 12].copy_from_slice(&sum);
+        }
+        checksum::complete(&mut self.bytes, &view, false);
     }
 
     /// The value of OVN's Geneve option, once it has been set.
@@ -339,7 +403,7 @@ impl State {
     /// The frame cannot leave: ports of an SCTP fragment changed, and its CRC covers bytes that are
     /// elsewhere.
     pub fn is_unsendable(&self) -> bool {
-        self.sctp_fragment != self.sctp_ports()
+        self.sctp_fragment[0] != self.sctp_fragment[1]
     }
 
     fn sctp_ports(&self) -> Option<[u8; 4]> {

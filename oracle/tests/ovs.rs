@@ -9,7 +9,6 @@ use std::{
 };
 
 use flowtable::{
-    build,
     port::{PortInfo, PortRole, PortTable},
     snapshot::Snapshot,
     switch::{Switch, SwitchConfig},
@@ -18,13 +17,16 @@ use flowtable::{
     types::{Epoch, PortNo, Timestamp},
 };
 use oracle::{
-    compare::{Collector, hex, print_rules},
+    compare::{
+        harness::{Collector, numbered},
+        hex,
+    },
     frame,
-    interpreter::{Port, Ports, interpret},
+    interpreter::{Port, Ports, World, interpret_alone},
     ovs::{Ovs, Protocol, package::Package},
     rng::Rng,
-    rules::{Repertoire, rules},
-    syntax::{Flow, Step},
+    rules::{Features, Repertoire, rules},
+    syntax::{Rules, Step},
     traffic::{Arrival, arrival},
 };
 
@@ -66,10 +68,11 @@ impl Ours {
     /// What leaves, sorted.
     fn send(&mut self, port: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let port = PortNo::new(port).unwrap();
-        let (mut batch, mut sink) = (vec![build::packet(frame, port)], Collector::default());
+        let (mut batch, mut sink) = (vec![numbered(frame, port, 0)], Collector { sent: vec![Vec::new()] });
         self.switch.process(Timestamp::from_nanos(0), &self.snapshot, port, &mut batch, &mut sink);
-        sink.sent.sort();
-        sink.sent
+        let mut sent = sink.sent.remove(0);
+        sent.sort();
+        sent
     }
 }
 
@@ -97,25 +100,25 @@ fn compare(ovs: &mut Ovs, protocol: Protocol, flows: &str, arrivals: &[Arrival])
 }
 
 /// Packets that both switches treat alike; why others are left out is in docs/differences-from-ovs.md.
-fn comparable(flows: &[Flow], Arrival { port, frame }: &Arrival) -> bool {
+fn comparable(rules: &Rules, Arrival { port, frame }: &Arrival) -> bool {
     let ports: Ports = PORTS.iter().map(|port| (*port, Port::Workload { up: true })).collect();
-    let outcome = interpret(flows, &ports, *port, frame);
+    let outcome = interpret_alone(World { rules, ports: &ports }, *port, frame);
     let Some(view) = frame::view(frame) else { return false };
     let dei = |tag: &usize| frame.get(tag + 2).is_some_and(|tci| tci & 0x10 != 0);
     let ipv6_fragment = view.eth_type == 0x86dd && frame.get(view.l3 + 6) == Some(&44);
     let readdressed_fragment =
-        (view.frag == 3 || ipv6_fragment) && writes(flows, &["->nw_src", "->nw_dst", "->ipv6_"]);
+        (view.frag == 3 || ipv6_fragment) && writes(rules, &["->nw_src", "->nw_dst", "->ipv6_"]);
     let protocol_zero = view.proto == 0 && matches!(view.eth_type, 0x0800 | 0x86dd);
     !(protocol_zero
-        || outcome.dropped == Some("unsupported")
+        || outcome.dropped.contains(&"unsupported")
         || view.tags.iter().any(dei)
         || readdressed_fragment)
 }
 
 /// Some action of the rules has one of these in its text.
-fn writes(flows: &[Flow], texts: &[&str]) -> bool {
+fn writes(rules: &Rules, texts: &[&str]) -> bool {
     let has = |step: &Step| texts.iter().any(|text| step.to_string().contains(text));
-    flows.iter().any(|flow| flow.steps.iter().any(has))
+    rules.flows.iter().any(|flow| flow.steps.iter().any(has))
 }
 
 #[test]
@@ -130,12 +133,15 @@ fn random_rules_do_the_same_in_open_vswitch() {
         }
         let mut rng = Rng::new(seed);
         let protocol = rng.pick(&[Protocol::OpenFlow10, Protocol::OpenFlow13]);
-        let repertoire = Repertoire { ports: PORTS, tunnel: None, loops: false, protocol: Some(protocol) };
+        let protocol_of = Some(protocol);
+        let features = Features::default();
+        let repertoire =
+            Repertoire { ports: PORTS, tunnel: None, loops: false, protocol: protocol_of, features };
         let flows = rules(&mut rng, &repertoire);
         let arrivals: Vec<Arrival> = (0..N_ARRIVALS).map(|_| arrival(&mut rng)).collect();
         let arrivals: Vec<Arrival> =
             arrivals.into_iter().filter(|arrival| comparable(&flows, arrival)).collect();
-        n_packets += compare(&mut ovs, protocol, &print_rules(&flows), &arrivals);
+        n_packets += compare(&mut ovs, protocol, &flows.to_string(), &arrivals);
         n_worlds += 1;
     }
     eprintln!(
@@ -177,7 +183,7 @@ fn tables_that_people_write_do_the_same_in_open_vswitch() {
     for flows in TABLES {
         let sound = |arrival: &Arrival| {
             // No fragments: they are in docs/differences-from-ovs.md.
-            comparable(&[], arrival)
+            comparable(&Rules::default(), arrival)
                 && frame::view(&arrival.frame).is_some_and(|view| {
                     let extended = view.eth_type == 0x86dd && arrival.frame.get(view.l3 + 6) == Some(&44);
                     view.frag == 0 && !extended

@@ -1,15 +1,25 @@
 //! Random rule sets of a small world. Each rule is one that a switch must take: what it matches and
 //! writes is there in the packets it is for.
+//!
+//! `matching.rs` which packets · `steps.rs` what to do · `special.rs` the actions that few rules have ·
+//! `ways.rs` groups and meters.
+
+mod matching;
+mod special;
+mod steps;
+mod ways;
 
 use crate::{
     field::{Field, Needs},
     ovs::Protocol,
     rng::Rng,
-    syntax::{Flow, Kind, Matching, Part, Step, Term, ones},
+    syntax::{Flow, Kind, Matching, Rules, Step},
 };
 
 /// Tables that rules are in.
 pub const N_TABLES: u64 = 5;
+/// First of the priorities that ways to satisfy clauses have.
+const CONJUNCTIVE: u16 = 2000;
 
 /// What rules may make use of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,51 +32,181 @@ pub struct Repertoire {
     pub loops: bool,
     /// Rules can be handed over in this protocol; nothing: as text, which has all actions.
     pub protocol: Option<Protocol>,
+    /// Parts of the language.
+    pub features: Features,
+}
+
+/// Parts of the language beyond headers, tables and ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// MPLS.
+    pub labels: bool,
+    /// Groups.
+    pub groups: bool,
+    /// Select groups, `multipath`, `bundle`.
+    pub choices: bool,
+    /// Meters; `Some(false)`: such as let everything pass.
+    pub meters: Option<bool>,
+    /// Controllers.
+    pub punts: bool,
+    /// The action set.
+    pub sets: bool,
+    /// Connections.
+    pub tracking: bool,
+    /// Translations, where connections are tracked.
+    pub nat: bool,
+    /// Conjunctions.
+    pub conjunctions: bool,
+    /// The stack, truncation, queues, notes, `exit`.
+    pub odds: bool,
+}
+
+impl Features {
+    /// Some of them.
+    pub fn random(rng: &mut Rng) -> Self {
+        let tracking = rng.one_in(4);
+        let labels = !tracking && rng.one_in(2);
+        let meters = match () {
+            () if tracking => rng.one_in(4).then_some(false),
+            () if labels => None,
+            () => rng.one_in(3).then_some(true),
+        };
+        Self {
+            labels,
+            groups: rng.one_in(2),
+            choices: rng.one_in(3),
+            meters,
+            punts: rng.one_in(3),
+            sets: rng.one_in(2),
+            tracking,
+            nat: tracking && !rng.one_in(3),
+            conjunctions: rng.one_in(3),
+            odds: rng.one_in(2),
+        }
+    }
 }
 
 /// A rule set.
-pub fn rules(rng: &mut Rng, repertoire: &Repertoire) -> Vec<Flow> {
+pub fn rules(rng: &mut Rng, repertoire: &Repertoire) -> Rules {
     let n = 2 + rng.index(30);
-    let mut flows: Vec<Flow> = (0..n).map(|idx| flow(rng, repertoire, idx)).collect();
-    for table in 0..N_TABLES {
-        if !rng.one_in(5) {
-            let context = Context { kind: None, tagged: false };
-            let steps = steps(rng, repertoire, context, table as u8, 1);
-            flows.push(Flow { table: table as u8, priority: 0, matching: Matching::default(), steps });
+    let groups = ways::groups(rng, repertoire);
+    let meters = ways::meters(rng, repertoire);
+    let maker = Maker { repertoire, n_groups: groups.len() as u64, n_meters: meters.len() as u64 };
+    let mut flows: Vec<Flow> = (0..n).map(|idx| maker.flow(rng, idx)).collect();
+    if repertoire.features.tracking {
+        maker.through_tracker(rng, &mut flows);
+    }
+    if repertoire.features.conjunctions {
+        for number in 0..1 + rng.below(2) as u16 {
+            maker.conjunction(rng, number, &mut flows);
         }
     }
-    flows
+    for table in 0..N_TABLES as u8 {
+        if !rng.one_in(5) {
+            let steps = maker.steps(rng, Context::default(), table, 1);
+            let cookie = rng.below(3);
+            flows.push(Flow { table, priority: 0, cookie, matching: Matching::default(), steps });
+        }
+    }
+    Rules { flows, groups, meters }
 }
 
-fn flow(rng: &mut Rng, repertoire: &Repertoire, idx: usize) -> Flow {
-    let table = if rng.one_in(3) { 0 } else { rng.below(N_TABLES) as u8 };
-    let matching = matching(rng);
-    let tagged = matching.terms.iter().any(|term| {
-        matches!(term.field, Field::VlanVid | Field::VlanPcp)
-            || term.field == Field::VlanTci && term.value & term.mask & 0x1000 != 0
-    });
-    let context = Context { kind: matching.kind, tagged };
-    let steps = steps(rng, repertoire, context, table, 2);
-    // Unique within the table, and in no order.
-    let priority = 1 + (rng.below(16) * 64) as u16 + idx as u16;
-    Flow { table, priority, matching, steps }
+/// Makes rules.
+#[derive(Clone, Copy)]
+struct Maker<'a> {
+    repertoire: &'a Repertoire,
+    n_groups: u64,
+    n_meters: u64,
+}
+
+impl Maker<'_> {
+    fn flow(self, rng: &mut Rng, idx: usize) -> Flow {
+        let table = if rng.one_in(3) { 0 } else { rng.below(N_TABLES) as u8 };
+        let matching = matching::matching(rng, &self.repertoire.features);
+        let steps = self.steps(rng, Context::of(&matching), table, 2);
+        // Unique within the table, and in no order.
+        let priority = 1 + (rng.below(16) * 64) as u16 + idx as u16;
+        Flow { table, priority, cookie: rng.below(5), matching, steps }
+    }
+
+    /// Most IP packets of table 0 are tracked first, and what is known of them decides.
+    fn through_tracker(self, rng: &mut Rng, flows: &mut Vec<Flow>) {
+        for (number, kind) in [Kind::Ip, Kind::Ipv6].into_iter().enumerate() {
+            let matching = Matching { kind: Some(kind), terms: Vec::new() };
+            let context = Context::of(&matching);
+            // Between those of other rules.
+            for (table, priority) in [(0, 947), (1, 51), (1 + rng.below(3) as u8, 627)] {
+                let mut matching = matching.clone();
+                if table != 0 {
+                    matching.terms.push(matching::value(rng, Field::CtState, true));
+                }
+                let mut steps = vec![self.tracked(rng, context)];
+                steps.extend(self.steps(rng, context, table, 1));
+                flows.push(Flow { table, priority: priority + number as u16, cookie: 9, matching, steps });
+            }
+        }
+    }
+
+    /// Two or three clauses, ways to satisfy them, and most often a rule for whoever does.
+    fn conjunction(self, rng: &mut Rng, number: u16, flows: &mut Vec<Flow>) {
+        let table = rng.below(N_TABLES) as u8;
+        let n_clauses = 2 + rng.below(2) as u8;
+        let id = 1 + u32::from(number);
+        let priority = if rng.one_in(3) { 100 + number } else { CONJUNCTIVE + rng.below(2) as u16 };
+        let kind = rng.pick(&[None, Some(Kind::Ip), Some(Kind::Tcp), Some(Kind::Udp), Some(Kind::Ipv6)]);
+        for clause in 1..=n_clauses {
+            for _ in 0..1 + rng.below(3) {
+                let matching = matching::clause(rng, kind);
+                let mut steps = vec![Step::Conjunction { id, clause, n_clauses }];
+                if rng.one_in(4) {
+                    steps.push(Step::Conjunction { id: 3 - id, clause: 1, n_clauses: 2 });
+                }
+                let is_taken = |flow: &Flow| {
+                    (flow.table, flow.priority) == (table, priority)
+                        && (flow.matching == matching
+                            || !matches!(flow.steps[..], [Step::Conjunction { .. }, ..]))
+                };
+                if !flows.iter().any(is_taken) {
+                    flows.push(Flow { table, priority, cookie: 0, matching, steps });
+                }
+            }
+        }
+        if !rng.one_in(6) {
+            let mut matching = Matching { kind, terms: Vec::new() };
+            matching.terms.push(crate::syntax::Term::whole(Field::ConjId, id.into()));
+            let steps = self.steps(rng, Context::of(&matching), table, 1);
+            let priority = CONJUNCTIVE + 100 + number;
+            flows.push(Flow { table, priority, cookie: 7, matching, steps });
+        }
+    }
 }
 
 /// What is known of the packets of a rule.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Context {
     kind: Option<Kind>,
     tagged: bool,
+    /// EtherType that labels have left.
+    relabelled: Option<u16>,
 }
 
 impl Context {
+    fn of(matching: &Matching) -> Self {
+        let tagged = matching.terms.iter().any(|term| {
+            matches!(term.field, Field::VlanVid | Field::VlanPcp)
+                || term.field == Field::VlanTci && term.value & term.mask & 0x1000 != 0
+        });
+        Self { kind: matching.kind, tagged, relabelled: None }
+    }
+
     fn meets(self, needs: Needs) -> bool {
-        let (eth_type, proto) = self.kind.map_or((0, None), |kind| (kind.meaning().1, kind.meaning().2));
+        let (matched, proto) = self.kind.map_or((0, None), |kind| (kind.meaning().1, kind.meaning().2));
+        let eth_type = self.relabelled.unwrap_or(matched);
         let ip = matches!(eth_type, 0x0800 | 0x86dd);
         match needs {
             Needs::Nothing => true,
             Needs::Vlan => self.tagged,
-            Needs::Mpls => eth_type == 0x8847,
+            Needs::Mpls => matches!(eth_type, 0x8847 | 0x8848),
             Needs::Arp => eth_type == 0x0806,
             Needs::Ipv4 => eth_type == 0x0800,
             Needs::Ipv6 => eth_type == 0x86dd,
@@ -80,311 +220,4 @@ impl Context {
             Needs::NdSolicit | Needs::NdAdvert | Needs::Nd => false,
         }
     }
-}
-
-const KINDS: &[Kind] = &[
-    Kind::Ip,
-    Kind::Ip,
-    Kind::Tcp,
-    Kind::Tcp,
-    Kind::Udp,
-    Kind::Sctp,
-    Kind::Icmp,
-    Kind::Ipv6,
-    Kind::Tcp6,
-    Kind::Udp6,
-    Kind::Sctp6,
-    Kind::Icmp6,
-    Kind::Icmp6,
-    Kind::Arp,
-    Kind::Mpls,
-];
-
-fn matching(rng: &mut Rng) -> Matching {
-    let kind = if rng.one_in(3) { None } else { Some(rng.pick(KINDS)) };
-    let mut terms: Vec<Term> = Vec::new();
-    if rng.one_in(6) {
-        terms.push(rng.pick(&[
-            Term { field: Field::VlanTci, value: 0, mask: 0x1000 },
-            Term { field: Field::VlanTci, value: 0x1000, mask: 0x1000 },
-            Term { field: Field::VlanTci, value: 0, mask: 0xffff },
-            Term { field: Field::VlanTci, value: 0x1064, mask: 0x1fff },
-            Term { field: Field::VlanVid, value: 100, mask: 0xfff },
-            Term { field: Field::VlanVid, value: 101, mask: 0xfff },
-            Term { field: Field::VlanPcp, value: 1, mask: 7 },
-        ]));
-    }
-    let context = Context { kind, tagged: false };
-    if kind == Some(Kind::Icmp6) && rng.one_in(2) {
-        let source = rng.one_in(2);
-        let nd = if source { Field::NdSll } else { Field::NdTll };
-        terms.push(whole(Field::Icmpv6Type, if source { 135 } else { 136 }));
-        terms.push(whole(Field::Icmpv6Code, 0));
-        if rng.one_in(2) {
-            terms.push(value(rng, Field::NdTarget, true));
-        }
-        if rng.one_in(3) {
-            terms.push(value(rng, nd, true));
-        }
-        return Matching { kind, terms };
-    }
-    for _ in 0..rng.below(3) {
-        let choice: Vec<Field> =
-            MATCHED.iter().copied().filter(|field| context.meets(field.needs())).collect();
-        let field = rng.pick(&choice);
-        if !terms.iter().any(|term| term.field == field) {
-            terms.push(value(rng, field, true));
-        }
-    }
-    Matching { kind, terms }
-}
-
-const MATCHED: &[Field] = &[
-    Field::InPort,
-    Field::EthDst,
-    Field::EthSrc,
-    Field::Reg(0),
-    Field::Reg(1),
-    Field::Metadata,
-    Field::PktMark,
-    Field::NwSrc,
-    Field::NwDst,
-    Field::NwSrc,
-    Field::NwDst,
-    Field::Ipv6Src,
-    Field::Ipv6Dst,
-    Field::Ipv6Label,
-    Field::IpDscp,
-    Field::NwEcn,
-    Field::NwTtl,
-    Field::ArpOp,
-    Field::ArpSpa,
-    Field::ArpTpa,
-    Field::ArpSha,
-    Field::ArpTha,
-    Field::MplsLabel,
-    Field::MplsTc,
-    Field::MplsBos,
-    Field::TcpSrc,
-    Field::TcpDst,
-    Field::TcpDst,
-    Field::TcpFlags,
-    Field::UdpSrc,
-    Field::UdpDst,
-    Field::SctpSrc,
-    Field::SctpDst,
-    Field::IcmpType,
-    Field::IcmpCode,
-    Field::Icmpv6Type,
-];
-
-const WRITTEN: &[Field] = &[
-    Field::EthDst,
-    Field::EthSrc,
-    Field::Reg(0),
-    Field::Reg(0),
-    Field::Reg(1),
-    Field::Xreg(0),
-    Field::Xxreg(0),
-    Field::Metadata,
-    Field::PktMark,
-    Field::VlanVid,
-    Field::VlanPcp,
-    Field::NwSrc,
-    Field::NwDst,
-    Field::Ipv6Src,
-    Field::Ipv6Dst,
-    Field::Ipv6Label,
-    Field::IpDscp,
-    Field::NwEcn,
-    Field::NwTtl,
-    Field::ArpOp,
-    Field::ArpSpa,
-    Field::ArpTpa,
-    Field::ArpSha,
-    Field::ArpTha,
-    Field::TcpSrc,
-    Field::TcpDst,
-    Field::UdpSrc,
-    Field::UdpDst,
-    Field::SctpSrc,
-    Field::SctpDst,
-    Field::IcmpType,
-    Field::IcmpCode,
-];
-
-fn whole(field: Field, value: u128) -> Term {
-    Term { field, value, mask: ones(field.n_bits()) }
-}
-
-/// Some value that packets are likely to have; with a mask where that is allowed.
-fn value(rng: &mut Rng, field: Field, matched: bool) -> Term {
-    let all = ones(field.n_bits());
-    let low = u128::from(rng.below(8));
-    let few = low % 4;
-    let value = match field {
-        Field::InPort => 1 + low % 4,
-        Field::EthDst | Field::EthSrc | Field::ArpSha | Field::ArpTha | Field::NdSll | Field::NdTll => {
-            2 << 40 | few
-        }
-        Field::NwSrc | Field::NwDst | Field::ArpSpa | Field::ArpTpa => 0x0a00_0000 | low,
-        Field::Ipv6Src | Field::Ipv6Dst | Field::NdTarget => 0xfd << 120 | low,
-        Field::NwTtl => rng.pick(&[64, 2, 1, 63]),
-        Field::IpDscp => rng.pick(&[0, 1, 11]),
-        Field::TcpFlags => rng.pick(&[2, 0x10, 0x12]),
-        Field::IcmpType => rng.pick(&[0, 8, 3]),
-        Field::Icmpv6Type => 128,
-        Field::VlanVid => 100 + low % 3,
-        Field::ArpOp => 1 + low % 2,
-        Field::Xreg(_) => few << 32 | few,
-        Field::Xxreg(_) => few << 96 | few << 64,
-        _ => low % 4,
-    };
-    let masks: &[u128] = match field {
-        Field::EthDst | Field::EthSrc | Field::ArpSha | Field::ArpTha => &[all, all, 1, all & !3, 1 << 40],
-        Field::NwSrc | Field::NwDst | Field::ArpSpa | Field::ArpTpa | Field::Ipv6Src | Field::Ipv6Dst => {
-            &[all, all, all & !1, all & !3, all & !7, 0x5]
-        }
-        Field::TcpSrc | Field::TcpDst | Field::UdpSrc | Field::UdpDst | Field::SctpSrc | Field::SctpDst => {
-            &[all, all, all & !1, 3, 1]
-        }
-        Field::TcpFlags if matched => &[all, 2, 0x12],
-        Field::Reg(_) | Field::Metadata | Field::PktMark | Field::NdTarget => &[all, all, 1, 3],
-        _ => &[all],
-    };
-    let mask = rng.pick(masks) & all;
-    Term { field, value: value & mask, mask }
-}
-
-/// A few actions; most often the packet leaves in the end.
-fn steps(rng: &mut Rng, repertoire: &Repertoire, mut context: Context, table: u8, nesting: u32) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for _ in 0..rng.below(5) {
-        steps.push(step(rng, repertoire, &mut context, table, nesting));
-    }
-    if let Some((port, _)) = repertoire.tunnel
-        && rng.one_in(6)
-    {
-        for _ in 0..4 {
-            steps.push(tunnel(rng, repertoire));
-        }
-        steps.push(Step::Output(port));
-    }
-    if !rng.one_in(4) {
-        steps.push(Step::Output(rng.pick(repertoire.ports)));
-    }
-    let goto = nesting > 0 && repertoire.protocol != Some(Protocol::OpenFlow10);
-    if goto && rng.one_in(8) && u64::from(table) + 1 < N_TABLES {
-        steps.push(Step::Goto(table + 1 + rng.below(N_TABLES - 1 - u64::from(table)) as u8));
-    }
-    steps
-}
-
-fn step(rng: &mut Rng, repertoire: &Repertoire, context: &mut Context, table: u8, nesting: u32) -> Step {
-    match rng.below(20) {
-        0..=3 => output(rng, repertoire),
-        4..=8 => {
-            // OpenFlow 1.0 says these by `mod_vlan_vid` and its like, which can also make a tag.
-            let allowed = |field| match repertoire.protocol {
-                None => true,
-                Some(Protocol::OpenFlow10) => !matches!(field, Field::VlanVid | Field::VlanPcp),
-                Some(Protocol::OpenFlow13) => field != Field::VlanVid,
-            };
-            let has = |field: &Field| context.meets(field.needs()) && allowed(*field);
-            let choice: Vec<Field> = WRITTEN.iter().copied().filter(has).collect();
-            let field = rng.pick(&choice);
-            let term = value(rng, field, false);
-            // OpenFlow 1.0's own actions for header fields lose a mask.
-            let registers = matches!(field, Field::Reg(_) | Field::Metadata | Field::PktMark);
-            let whole_only = repertoire.protocol == Some(Protocol::OpenFlow10) && !registers;
-            Step::Set(if whole_only { whole(field, term.value) } else { term })
-        }
-        9 | 10 => moved(rng, *context),
-        11..=14 => {
-            let first = u64::from(table) + 1;
-            let back = repertoire.loops && rng.one_in(24) || first >= N_TABLES;
-            if back && !repertoire.loops {
-                return output(rng, repertoire);
-            }
-            let to = if back { rng.below(N_TABLES) } else { first + rng.below(N_TABLES - first) } as u8;
-            let port = rng.one_in(6).then(|| rng.pick(repertoire.ports));
-            Step::Resubmit { port, table: to }
-        }
-        15 if context.meets(Needs::Ip) => Step::DecTtl,
-        16 if repertoire.protocol != Some(Protocol::OpenFlow10) => {
-            context.tagged = true;
-            Step::PushVlan(rng.pick(&[0x8100, 0x88a8]))
-        }
-        17 if context.tagged || repertoire.protocol != Some(Protocol::OpenFlow13) => {
-            context.tagged = false;
-            Step::PopVlan
-        }
-        18 => {
-            let (tagged, vid) = (context.tagged, 100 + rng.below(3) as u16);
-            context.tagged = true;
-            match repertoire.protocol {
-                Some(Protocol::OpenFlow13) if tagged => Step::SetVlanVid(vid),
-                Some(Protocol::OpenFlow13) => Step::PushVlan(0x8100),
-                _ if rng.one_in(2) => Step::ModVlanPcp(rng.below(8) as u8),
-                None if tagged && rng.one_in(2) => Step::SetVlanVid(vid),
-                _ => Step::ModVlanVid(vid),
-            }
-        }
-        19 if nesting > 0 => {
-            let mut inner = steps(rng, repertoire, *context, table, 0);
-            inner.retain(|step| !matches!(step, Step::Goto(_)));
-            if inner.is_empty() {
-                inner.push(output(rng, repertoire));
-            }
-            Step::Clone(inner)
-        }
-        _ => tunnel(rng, repertoire),
-    }
-}
-
-fn output(rng: &mut Rng, repertoire: &Repertoire) -> Step {
-    match rng.below(10) {
-        0 => Step::InPort,
-        1 => Step::Flood,
-        2 => Step::OutputReg(Part { field: Field::Reg(0), start: 0, n_bits: 16 }),
-        3 => Step::Output(1 + rng.below(12) as u32),
-        _ => Step::Output(rng.pick(repertoire.ports)),
-    }
-}
-
-fn tunnel(rng: &mut Rng, repertoire: &Repertoire) -> Step {
-    let Some((port, peers)) = repertoire.tunnel else {
-        return Step::Set(whole(Field::InPort, 0));
-    };
-    match rng.below(5) {
-        0 => Step::Set(whole(Field::InPort, 0)),
-        1 => Step::SetTunnel(rng.pick(&[0, 5, 0xff_ffff, 0x100_0000])),
-        2 => Step::Set(whole(Field::TunMetadata0, rng.below(0x1_0000).into())),
-        3 => Step::Output(port),
-        _ => Step::Set(whole(Field::TunDst, rng.pick(peers).into())),
-    }
-}
-
-fn moved(rng: &mut Rng, context: Context) -> Step {
-    let part = |field, start, n_bits| Part { field, start, n_bits };
-    let all: [(Part, Part); 12] = [
-        (part(Field::Reg(0), 0, 2), part(Field::Reg(1), 0, 2)),
-        (part(Field::Reg(1), 0, 2), part(Field::Metadata, 1, 2)),
-        (part(Field::InPort, 0, 16), part(Field::Reg(0), 0, 16)),
-        (part(Field::VlanTci, 0, 12), part(Field::Reg(1), 0, 12)),
-        (Part::whole(Field::EthSrc), Part::whole(Field::EthDst)),
-        (part(Field::NwSrc, 0, 2), part(Field::Reg(0), 0, 2)),
-        (part(Field::Reg(0), 0, 2), part(Field::NwDst, 0, 2)),
-        (Part::whole(Field::NwSrc), Part::whole(Field::NwDst)),
-        (part(Field::Ipv6Src, 0, 3), part(Field::Reg(0), 0, 3)),
-        (part(Field::Reg(1), 0, 2), part(Field::Ipv6Dst, 0, 2)),
-        (Part::whole(Field::TcpSrc), Part::whole(Field::TcpDst)),
-        (part(Field::ArpSpa, 0, 32), part(Field::ArpTpa, 0, 32)),
-    ];
-    let choice: Vec<_> = all
-        .into_iter()
-        .filter(|(src, dst)| context.meets(src.field.needs()) && context.meets(dst.field.needs()))
-        .collect();
-    let (src, dst) = rng.pick(&choice);
-    Step::Move { src, dst }
 }

@@ -9,7 +9,7 @@ mod way;
 use std::fmt;
 
 pub use self::{
-    step::{Bundle, Ct, Hashed, Learn, Learnt, Multipath, Nat, Step, Tell, Zone},
+    step::{Bundle, Ct, Hashed, Multipath, Nat, Step, Tell, Zone},
     way::{Band, Bucket, Group, GroupKind, Meter, Selection},
 };
 use crate::field::{Field, Form};

@@ -118,10 +118,6 @@ pub enum Step {
     CtClear,
     /// Bytes.
     Note(Vec<u8>),
-    /// Makes a rule.
-    Learn(Learn),
-    /// Writes whether a packet is longer than so many bytes.
-    CheckPktLarger(u16, Part),
     /// Empties the action set.
     ClearActions,
     /// Adds to the action set.
@@ -248,44 +244,6 @@ pub enum Nat {
     },
 }
 
-/// Makes a rule of the packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Learn {
-    /// The rule's table.
-    pub table: u8,
-    /// Its priority.
-    pub priority: u16,
-    /// Its cookie.
-    pub cookie: u64,
-    /// What it matches and does.
-    pub parts: Vec<Learnt>,
-}
-
-/// A part of a learnt rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Learnt {
-    /// Matches bits as they are in the packet.
-    Match {
-        /// Bits of the new rule's match.
-        dst: Part,
-        /// Bits of this packet.
-        src: Part,
-    },
-    /// Matches a value.
-    MatchValue(Part, u128),
-    /// Loads bits as they are in this packet.
-    Load {
-        /// Bits of this packet.
-        src: Part,
-        /// Bits that the new rule loads.
-        dst: Part,
-    },
-    /// Loads a value.
-    LoadValue(u128, Part),
-    /// Sends to the port in these bits of this packet.
-    Output(Part),
-}
-
 pub(super) fn list(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
     for (idx, step) in steps.iter().enumerate() {
         if idx > 0 {
@@ -374,8 +332,6 @@ impl Step {
             Self::Ct(ct) => write!(f, "{ct}"),
             Self::CtClear => f.write_str("ct_clear"),
             Self::Note(bytes) => write!(f, "note:{}", hex(bytes)),
-            Self::Learn(learn) => write!(f, "{learn}"),
-            Self::CheckPktLarger(len, dst) => write!(f, "check_pkt_larger({len})->{}[{}]", dst.field.name(), dst.start),
             Self::ClearActions => f.write_str("clear_actions"),
             Self::WriteActions(steps) => within(f, "write_actions", steps),
             Self::WriteMetadata(value, mask) => write!(f, "write_metadata:{value:#x}/{mask:#x}"),
@@ -447,23 +403,6 @@ impl fmt::Display for Ct {
         if !exec.is_empty() {
             f.write_str(",")?;
             within(f, "exec", exec)?;
-        }
-        f.write_str(")")
-    }
-}
-
-impl fmt::Display for Learn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, priority, cookie, parts } = self;
-        write!(f, "learn(table={table},priority={priority},cookie={cookie:#x}")?;
-        for part in parts {
-            match part {
-                Learnt::Match { dst, src } => write!(f, ",{dst}={src}")?,
-                Learnt::MatchValue(dst, value) => write!(f, ",{dst}={value:#x}")?,
-                Learnt::Load { src, dst } => write!(f, ",load:{src}->{dst}")?,
-                Learnt::LoadValue(value, dst) => write!(f, ",load:{value:#x}->{dst}")?,
-                Learnt::Output(part) => write!(f, ",output:{part}")?,
-            }
         }
         f.write_str(")")
     }
