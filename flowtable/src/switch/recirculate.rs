@@ -125,21 +125,21 @@ impl Switch {
         sink: &mut S,
     ) {
         let n_bytes = self.lanes.lens[idx];
-        self.books.received(n_bytes);
+        self.books.received(1, n_bytes);
         let mut fate = Fate::default();
-        let rider = Rider { packet, key: self.lanes.keys[idx], depth: 1 };
+        let rider = Rider { packet, key: *self.lanes.key(idx), depth: 1 };
         self.ride(moment, program, rider, sink, &mut fate);
         match fate.failure {
             Some(failure) if fate.sent => {
                 if !failure.is_meant {
                     self.books.lost_copy((failure.reason, failure.rule.as_ref(), failure.meter));
                 }
-                self.books.forwarded();
+                self.books.forwarded(1);
             }
             Some(failure) => {
                 self.books.dropped_by(0, (failure.reason, failure.rule.as_ref(), failure.meter), n_bytes);
             }
-            None if fate.sent => self.books.forwarded(),
+            None if fate.sent => self.books.forwarded(1),
             None => {
                 self.books.dropped(0, DropReason::TableMiss, None, n_bytes);
             }
