@@ -6,9 +6,12 @@ use flowtable::flow::Action;
 
 use crate::syntax::{Matching, Step};
 
-/// Declares the kinds of actions: pattern of the switch's, of ours, name.
+/// Declares the kinds of actions: ours, its name, pattern of the switch's, of ours.
 macro_rules! kinds {
-    ($($name:literal: $action:pat => $step:pat,)*) => {
+    ($($kind:ident $name:literal: $action:pat => $step:pat,)*) => {
+        #[derive(Clone, Copy)]
+        enum Kind { $($kind,)* }
+
         /// Every kind of action of the flow language.
         pub const ACTIONS: &[&str] = &[$($name),*];
 
@@ -17,49 +20,49 @@ macro_rules! kinds {
             match action { $($action => $name,)* }
         }
 
-        fn name(step: &Step) -> &'static str {
-            match step { $($step => $name,)* }
+        fn kind(step: &Step) -> Kind {
+            match step { $($step => Kind::$kind,)* }
         }
     };
 }
 
 kinds! {
-    "output": Action::Output(_) => Step::Output(_) | Step::InPort | Step::Flood | Step::Controller,
-    "output:field": Action::OutputReg(_) => Step::OutputReg(_),
-    "output(max_len)": Action::OutputTruncated { .. } => Step::Truncated { .. },
-    "enqueue": Action::Enqueue { .. } => Step::Enqueue { .. },
-    "set_queue": Action::SetQueue(_) => Step::SetQueue(_),
-    "pop_queue": Action::PopQueue => Step::PopQueue,
-    "controller": Action::Controller(_) => Step::Tell(_),
-    "set_field": Action::SetField { .. } => Step::Set(_) | Step::Load(..) | Step::ModVlanVid(_) | Step::SetVlanVid(_) | Step::ModVlanPcp(_),
-    "move": Action::Move { .. } => Step::Move { .. },
-    "resubmit": Action::Resubmit { .. } => Step::Resubmit { ct: false, .. },
-    "resubmit(ct)": Action::ResubmitCt { .. } => Step::Resubmit { ct: true, .. },
-    "goto_table": Action::GotoTable(_) => Step::Goto(_),
-    "clone": Action::Clone(_) => Step::Clone(_),
-    "exit": Action::Exit => Step::Exit,
-    "dec_ttl": Action::DecTtl => Step::DecTtl,
-    "dec_ttl(ids)": Action::DecTtlOrTell(_) => Step::DecTtlOrTell(_),
-    "push_vlan": Action::PushVlan(_) => Step::PushVlan(_),
-    "pop_vlan": Action::PopVlan => Step::PopVlan,
-    "push_mpls": Action::PushMpls(_) => Step::PushMpls(_),
-    "pop_mpls": Action::PopMpls(_) => Step::PopMpls(_),
-    "dec_mpls_ttl": Action::DecMplsTtl => Step::DecMplsTtl,
-    "set_tunnel": Action::SetTunnel(_) => Step::SetTunnel(_),
-    "push": Action::Push(_) => Step::Push(_),
-    "pop": Action::Pop(_) => Step::Pop(_),
-    "delete_field": Action::DeleteField(_) => Step::DeleteField(_),
-    "multipath": Action::Multipath(_) => Step::Multipath(_),
-    "bundle": Action::Bundle(_) => Step::Bundle(_),
-    "conjunction": Action::Conjunction { .. } => Step::Conjunction { .. },
-    "group": Action::Group(_) => Step::Group(_),
-    "meter": Action::Meter(_) => Step::Meter(_),
-    "ct": Action::Ct(_) => Step::Ct(_),
-    "ct_clear": Action::CtClear => Step::CtClear,
-    "note": Action::Note(_) => Step::Note(_),
-    "clear_actions": Action::ClearActions => Step::ClearActions,
-    "write_actions": Action::WriteActions(_) => Step::WriteActions(_),
-    "write_metadata": Action::WriteMetadata { .. } => Step::WriteMetadata(..),
+    Output "output": Action::Output(_) => Step::Output(_) | Step::InPort | Step::Flood | Step::Controller,
+    OutputField "output:field": Action::OutputReg(_) => Step::OutputReg(_),
+    OutputTruncated "output(max_len)": Action::OutputTruncated { .. } => Step::Truncated { .. },
+    Enqueue "enqueue": Action::Enqueue { .. } => Step::Enqueue { .. },
+    SetQueue "set_queue": Action::SetQueue(_) => Step::SetQueue(_),
+    PopQueue "pop_queue": Action::PopQueue => Step::PopQueue,
+    Controller "controller": Action::Controller(_) => Step::Tell(_),
+    SetField "set_field": Action::SetField { .. } => Step::Set(_) | Step::Load(..) | Step::ModVlanVid(_) | Step::SetVlanVid(_) | Step::ModVlanPcp(_),
+    Move "move": Action::Move { .. } => Step::Move { .. },
+    Resubmit "resubmit": Action::Resubmit { .. } => Step::Resubmit { ct: false, .. },
+    ResubmitCt "resubmit(ct)": Action::ResubmitCt { .. } => Step::Resubmit { ct: true, .. },
+    GotoTable "goto_table": Action::GotoTable(_) => Step::Goto(_),
+    Clone "clone": Action::Clone(_) => Step::Clone(_),
+    Exit "exit": Action::Exit => Step::Exit,
+    DecTtl "dec_ttl": Action::DecTtl => Step::DecTtl,
+    DecTtlOrTell "dec_ttl(ids)": Action::DecTtlOrTell(_) => Step::DecTtlOrTell(_),
+    PushVlan "push_vlan": Action::PushVlan(_) => Step::PushVlan(_),
+    PopVlan "pop_vlan": Action::PopVlan => Step::PopVlan,
+    PushMpls "push_mpls": Action::PushMpls(_) => Step::PushMpls(_),
+    PopMpls "pop_mpls": Action::PopMpls(_) => Step::PopMpls(_),
+    DecMplsTtl "dec_mpls_ttl": Action::DecMplsTtl => Step::DecMplsTtl,
+    SetTunnel "set_tunnel": Action::SetTunnel(_) => Step::SetTunnel(_),
+    Push "push": Action::Push(_) => Step::Push(_),
+    Pop "pop": Action::Pop(_) => Step::Pop(_),
+    DeleteField "delete_field": Action::DeleteField(_) => Step::DeleteField(_),
+    Multipath "multipath": Action::Multipath(_) => Step::Multipath(_),
+    Bundle "bundle": Action::Bundle(_) => Step::Bundle(_),
+    Conjunction "conjunction": Action::Conjunction { .. } => Step::Conjunction { .. },
+    Group "group": Action::Group(_) => Step::Group(_),
+    Meter "meter": Action::Meter(_) => Step::Meter(_),
+    Ct "ct": Action::Ct(_) => Step::Ct(_),
+    CtClear "ct_clear": Action::CtClear => Step::CtClear,
+    Note "note": Action::Note(_) => Step::Note(_),
+    ClearActions "clear_actions": Action::ClearActions => Step::ClearActions,
+    WriteActions "write_actions": Action::WriteActions(_) => Step::WriteActions(_),
+    WriteMetadata "write_metadata": Action::WriteMetadata { .. } => Step::WriteMetadata(..),
 }
 
 /// Actions and fields that a packet met, each once.
@@ -72,18 +75,13 @@ pub struct Met {
 impl Met {
     /// An action.
     pub fn step(&mut self, step: &Step) {
-        let name = name(step);
-        if let Some(idx) = ACTIONS.iter().position(|known| *known == name) {
-            self.actions |= 1 << idx;
-        }
+        self.actions |= 1 << kind(step) as u32;
     }
 
     /// Nothing that packets leave traces in.
     pub fn is_stateless(&self) -> bool {
-        let is_met = |name: &str| {
-            ACTIONS.iter().position(|known| *known == name).is_some_and(|idx| self.actions >> idx & 1 != 0)
-        };
-        !is_met("ct") && !is_met("meter")
+        let is_met = |kind: Kind| self.actions >> kind as u32 & 1 != 0;
+        !is_met(Kind::Ct) && !is_met(Kind::Meter)
     }
 
     /// The fields of a match.

@@ -35,7 +35,24 @@ pub struct State {
     regs: [u32; 32],
     /// Metadata fields; also fields that the headers call for but the frame is too short or too odd to
     /// have, of which actions and matches speak nevertheless.
-    beside: BTreeMap<Field, u128>,
+    beside: Beside,
+}
+
+/// A few fields and their values.
+#[derive(Debug, Clone)]
+struct Beside(Vec<(Field, u128)>);
+
+impl Beside {
+    fn get(&self, field: Field) -> Option<u128> {
+        self.0.iter().find(|(known, _)| *known == field).map(|(_, value)| *value)
+    }
+
+    fn insert(&mut self, field: Field, value: u128) {
+        match self.0.iter_mut().find(|(known, _)| *known == field) {
+            Some((_, place)) => *place = value,
+            None => self.0.push((field, value)),
+        }
+    }
 }
 
 /// The rule that an action is of.
@@ -65,7 +82,7 @@ pub struct Labels {
 impl State {
     /// A packet as received.
     pub fn new(frame: &[u8], in_port: u32) -> Self {
-        let beside = BTreeMap::from([(Field::InPort, in_port.into()), (Field::ActsetOutput, UNSET)]);
+        let beside = Beside(vec![(Field::InPort, in_port.into()), (Field::ActsetOutput, UNSET)]);
         let mut state = Self {
             bytes: frame.to_vec(),
             stack: Vec::new(),
@@ -83,7 +100,7 @@ impl State {
 
     /// The frame is looked at anew: what was said of headers that it does not have is forgotten.
     pub fn receive(&mut self) {
-        self.beside.retain(|field, _| field.is_beside());
+        self.beside.0.retain(|(field, _)| field.is_beside());
         self.sctp_fragment = [self.sctp_ports(); 2];
         let view = self.view();
         let depth = if view.net == Net::Mpls { n_labels(&self.bytes[view.l3..]) } else { 0 };
@@ -125,7 +142,7 @@ impl State {
                     let value = value >> place.shift & ones(field.n_bits());
                     if field == Field::ArpOp && value > 0xff { 0 } else { value }
                 }
-                None => self.beside.get(&field).copied().unwrap_or(0),
+                None => self.beside.get(field).unwrap_or(0),
             },
         }
     }
@@ -196,7 +213,7 @@ impl State {
 
     /// Forgets a field that no frame has.
     pub fn forget(&mut self, field: Field) {
-        self.beside.remove(&field);
+        self.beside.0.retain(|(known, _)| *known != field);
     }
 
     /// Where the action set sends the packet is a field, too, unless a group decides it.
@@ -216,11 +233,11 @@ impl State {
 
     /// Fields of the pipeline that are not zero, as controllers are told them.
     pub fn metadata(&self) -> BTreeMap<String, u128> {
-        let told = self.beside.iter().filter(|(field, value)| {
+        let told = self.beside.0.iter().filter(|(field, value)| {
             let is_told = field.is_beside() && !matches!(field, Field::ActsetOutput | Field::ConjId);
             let is_tuple = matches!(field, Field::CtNwProto | Field::CtNwSrc | Field::CtNwDst)
                 || matches!(field, Field::CtIpv6Src | Field::CtIpv6Dst | Field::CtTpSrc | Field::CtTpDst);
-            **value != 0 && is_told && !is_tuple
+            *value != 0 && is_told && !is_tuple
         });
         let told = told.map(|(field, value)| (field.name(), *value));
         let regs = self.regs.iter().enumerate().filter(|(_, value)| **value != 0);
@@ -369,7 +386,7 @@ impl State {
 
     /// The value of OVN's Geneve option, once it has been set.
     pub fn option(&self) -> Option<u32> {
-        self.beside.get(&Field::TunMetadata0).map(|value| *value as u32)
+        self.beside.get(Field::TunMetadata0).map(|value| value as u32)
     }
 
     /// Takes one from the TTL; false when it has run out.

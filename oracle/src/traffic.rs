@@ -5,6 +5,7 @@ use crate::{
     checksum, frame,
     rng::Rng,
     rules::Features,
+    syntax::Kind,
     tracker::{Packet, Proto},
 };
 
@@ -52,7 +53,7 @@ struct Conversation {
 pub fn traffic(rng: &mut Rng, features: &Features) -> Traffic {
     let mut arrivals: Vec<Arrival> = Vec::new();
     while arrivals.len() < N_ARRIVALS {
-        let arrival = arrival(rng);
+        let arrival = of_theme(rng, features.theme);
         // Segments that belong nowhere are no test of what belongs where.
         let is_tcp = frame::view(&arrival.frame).is_some_and(|view| view.proto == 6);
         let packet = Packet::read(&arrival.frame);
@@ -63,6 +64,10 @@ pub fn traffic(rng: &mut Rng, features: &Features) -> Traffic {
     }
     let mut conversations = Vec::new();
     if features.tracking {
+        for _ in 0..N_ARRIVALS / 3 {
+            let to = rng.pick(&arrivals);
+            arrivals.extend(answer_to(rng, &to));
+        }
         for _ in 0..N_ARRIVALS / 8 {
             let about = rng.pick(&arrivals);
             arrivals.extend(error_about(rng, &about));
@@ -70,6 +75,26 @@ pub fn traffic(rng: &mut Rng, features: &Features) -> Traffic {
         conversations.extend((0..N_CONVERSATIONS).map(|_| conversation(rng)));
     }
     Traffic { arrivals, conversations }
+}
+
+/// An arrival, in half of the cases one of the kind that the world is about.
+fn of_theme(rng: &mut Rng, theme: Option<Kind>) -> Arrival {
+    const MAX_TRIES: usize = 30;
+    let is_plain = rng.one_in(2);
+    let suits = |arrival: &Arrival| {
+        theme.zip(frame::view(&arrival.frame)).is_some_and(|(kind, view)| {
+            let (_, eth_type, proto) = kind.meaning();
+            view.eth_type == eth_type && proto.is_none_or(|proto| proto == view.proto)
+        })
+    };
+    let mut made = arrival(rng);
+    for _ in 0..MAX_TRIES {
+        if is_plain || suits(&made) {
+            break;
+        }
+        made = arrival(rng);
+    }
+    made
 }
 
 impl Traffic {
@@ -103,6 +128,31 @@ impl Conversation {
         self.next = (self.next + 1) % self.segments.len();
         frame
     }
+}
+
+/// The packet that goes the other way.
+fn answer_to(rng: &mut Rng, to: &Arrival) -> Option<Arrival> {
+    let mut frame = to.frame.clone();
+    let view = frame::view(&frame)?;
+    let (src, dst, len) = match view.net {
+        frame::Net::Ipv4 => (view.l3 + 12, view.l3 + 16, 4),
+        frame::Net::Ipv6 => (view.l3 + 8, view.l3 + 24, 16),
+        _ => return None,
+    };
+    for at in 0..len {
+        frame.swap(src + at, dst + at);
+    }
+    match view.l4 {
+        Some((frame::L4::Udp | frame::L4::Sctp, at)) => {
+            frame.swap(at, at + 2);
+            frame.swap(at + 1, at + 3);
+        }
+        Some((frame::L4::Icmp, at)) if frame[at] == 8 => frame[at] = 0,
+        Some((frame::L4::Icmpv6, at)) if frame[at] == 128 => frame[at] = 129,
+        _ => {}
+    }
+    checksum::complete(&mut frame, &view, true);
+    Some(Arrival { port: rng.pick(&IN_PORTS), frame })
 }
 
 /// An ICMP error about a packet, from where it went or from a router on the way.

@@ -39,7 +39,7 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 /// Where rules send tunnelled packets to.
 const PEERS: &[u32] = &[PEER.to_bits(), PEER.to_bits(), PEER.to_bits(), NOBODY.to_bits()];
 /// Packets for each rule set.
-const PER_RULES: usize = 1024;
+const PER_RULES: usize = 512;
 /// Packets of a large batch.
 const BATCH: usize = 32;
 /// Clocks of trackers count milliseconds, and time out after whole seconds: at steps of 7 ms nothing is
@@ -78,22 +78,29 @@ pub struct Tally {
 /// # Errors
 /// The first difference, with the rules, the packet and the seed that brings it back.
 pub fn soak(seed: u64, n_triples: u64, progress: impl FnMut(&Tally)) -> Result<Tally> {
-    soak_against(seed, n_triples, &|_| {}, progress)
+    soak_against(seed, n_triples, &|_| true, &|_| {}, progress)
 }
 
-/// Like [`soak`], with rules for the switch that `spoil` has changed: to see that a difference is noticed.
+/// Like [`soak`], with rules for the switch that `spoil` has changed, to see that a difference is noticed;
+/// in worlds with the features that are `wanted`.
 ///
 /// # Errors
 /// The first difference.
 pub fn soak_against(
     seed: u64,
     n_triples: u64,
+    wanted: &dyn Fn(&Features) -> bool,
     spoil: &dyn Fn(&mut Rules),
     mut progress: impl FnMut(&Tally),
 ) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut seed = seed;
     while tally.n_triples < n_triples {
+        let is_wanted = wanted(&repertoire(&mut Rng::new(seed)).features);
+        if !is_wanted {
+            seed = seed.wrapping_add(1);
+            continue;
+        }
         world(seed, spoil, &mut tally).with_context(|| {
             format!("seed {seed}: `cargo xtask soak --triples 1 --seed {seed}` shows this again")
         })?;

@@ -92,6 +92,9 @@ impl Walk<'_> {
 
     /// The frame as it leaves.
     fn remarked(&self) -> Vec<u8> {
+        if self.state.levels == 0 {
+            return self.state.bytes.clone();
+        }
         let mut state = self.state.clone();
         state.remark();
         state.bytes

@@ -26,7 +26,10 @@ const KINDS: &[Kind] = &[
 ];
 
 pub(super) fn matching(rng: &mut Rng, features: &Features) -> Matching {
-    let kind = if rng.one_in(3) { None } else { Some(rng.pick(KINDS)) };
+    let kind = match features.theme {
+        Some(theme) if rng.one_in(2) => Some(theme),
+        _ => (!rng.one_in(3)).then(|| rng.pick(KINDS)),
+    };
     let mut terms: Vec<Term> = Vec::new();
     if rng.one_in(6) {
         terms.push(rng.pick(&[

@@ -36,9 +36,27 @@ pub struct Repertoire {
     pub features: Features,
 }
 
+/// Kinds of packets that worlds are about, more often than about others.
+const THEMES: &[Kind] = &[
+    Kind::Arp,
+    Kind::Ip,
+    Kind::Ipv6,
+    Kind::Tcp,
+    Kind::Udp,
+    Kind::Sctp,
+    Kind::Icmp,
+    Kind::Tcp6,
+    Kind::Udp6,
+    Kind::Sctp6,
+    Kind::Icmp6,
+    Kind::Mpls,
+];
+
 /// Parts of the language beyond headers, tables and ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Features {
+    /// Half of the packets and rules are of this kind.
+    pub theme: Option<Kind>,
     /// MPLS.
     pub labels: bool,
     /// Groups.
@@ -71,7 +89,13 @@ impl Features {
             () if labels => None,
             () => rng.one_in(3).then_some(true),
         };
+        let theme = match () {
+            () if tracking => rng.pick(&[Kind::Ip, Kind::Ip, Kind::Udp, Kind::Icmp, Kind::Ipv6, Kind::Udp6]),
+            () if labels && rng.one_in(2) => Kind::Mpls,
+            () => rng.pick(THEMES),
+        };
         Self {
+            theme: Some(theme),
             labels,
             groups: rng.one_in(2),
             choices: rng.one_in(3),
@@ -141,6 +165,9 @@ impl Maker<'_> {
                     matching.terms.push(matching::value(rng, Field::CtState, true));
                 }
                 let mut steps = vec![self.tracked(rng, context)];
+                if table != 0 {
+                    steps.insert(0, Step::Resubmit { port: None, table: N_TABLES as u8 - 1, ct: true });
+                }
                 steps.extend(self.steps(rng, context, table, 1));
                 flows.push(Flow { table, priority: priority + number as u16, cookie: 9, matching, steps });
             }

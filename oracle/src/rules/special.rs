@@ -16,23 +16,45 @@ const HASHED: &[Hashed] = &[
     Hashed::NwDst,
 ];
 
+/// Families of such actions.
+#[derive(Clone, Copy)]
+enum Special {
+    Label,
+    Group,
+    Choice,
+    Meter,
+    Punt,
+    Odd,
+    Tracked,
+}
+
 impl Maker<'_> {
     /// One of the actions that the world's features have.
     pub(super) fn special(self, rng: &mut Rng, context: &mut Context, table: u8) -> Option<Step> {
         let features = self.repertoire.features;
-        match rng.below(8) {
-            0 if features.labels => self.label(rng, context),
-            1 if features.groups && self.n_groups > 0 => {
-                Some(Step::Group(1 + rng.below(self.n_groups) as u32))
-            }
-            2 if features.choices => Some(self.choice(rng)),
-            3 if self.n_meters > 0 => Some(Step::Meter(1 + rng.below(self.n_meters) as u32)),
-            4 if features.punts => Some(self.punt(rng)),
-            5 if features.odds => self.odd(rng, *context, table),
-            6 | 7 if features.tracking && context.meets(Needs::Ip) => Some(self.tracked(rng, *context)),
-            _ if features.tracking && context.meets(Needs::Ip) => Some(self.tracked(rng, *context)),
-            _ if features.labels && rng.one_in(2) => self.label(rng, context),
-            _ => None,
+        let is_ip = context.meets(Needs::Ip);
+        let makers = [
+            (features.labels, Special::Label),
+            (self.n_groups > 0, Special::Group),
+            (features.choices, Special::Choice),
+            (self.n_meters > 0, Special::Meter),
+            (features.punts, Special::Punt),
+            (features.odds, Special::Odd),
+            (features.tracking && is_ip, Special::Tracked),
+            (features.tracking && is_ip, Special::Tracked),
+        ];
+        let makers: Vec<Special> = makers.into_iter().filter(|(on, _)| *on).map(|(_, maker)| maker).collect();
+        if makers.is_empty() {
+            return None;
+        }
+        match rng.pick(&makers) {
+            Special::Label => self.label(rng, context),
+            Special::Group => Some(Step::Group(1 + rng.below(self.n_groups) as u32)),
+            Special::Choice => Some(self.choice(rng)),
+            Special::Meter => Some(Step::Meter(1 + rng.below(self.n_meters) as u32)),
+            Special::Punt => Some(self.punt(rng)),
+            Special::Odd => self.odd(rng, *context, table),
+            Special::Tracked => Some(self.tracked(rng, *context)),
         }
     }
 
@@ -105,17 +127,17 @@ impl Maker<'_> {
             7 => Step::Enqueue { port, queue: 1 },
             8 => rng.pick(&[Step::SetQueue(1), Step::PopQueue]),
             9 => Step::Note(vec![1, 2, 3, 4, 5, 6]),
-            10 if u64::from(table) > 1 => Step::Exit,
+            10 | 11 if table > 0 => Step::Exit,
             _ => return None,
         })
     }
 
     pub(super) fn tracked(self, rng: &mut Rng, context: Context) -> Step {
-        if rng.one_in(8) {
+        if rng.one_in(6) {
             return Step::CtClear;
         }
         let commit = rng.one_in(2);
-        let mut ct = Ct { commit, force: commit && rng.one_in(8), ..Ct::default() };
+        let mut ct = Ct { commit, force: commit && rng.one_in(3), ..Ct::default() };
         ct.zone = match rng.below(6) {
             0 => Zone::Number(1),
             1 => Zone::In(Part::new(Field::Reg(0), 0, 16)),

@@ -52,6 +52,15 @@ impl Maker<'_> {
         let mut steps = Vec::new();
         for _ in 0..rng.below(5) {
             steps.push(self.step(rng, &mut context, table, nesting));
+            // That a connection is forgotten shows in another lookup.
+            if matches!(steps.last(), Some(Step::CtClear)) && rng.one_in(2) {
+                steps.push(self.resubmit(rng, table, context));
+            }
+            // What is put on the stack is to be seen again.
+            if matches!(steps.last(), Some(Step::Push(_))) && rng.one_in(2) {
+                let target = rng.pick(&[Field::Reg(0), Field::EthDst, Field::EthSrc]);
+                steps.push(Step::Pop(Part::new(target, 0, 16)));
+            }
         }
         if let Some((port, _)) = self.repertoire.tunnel
             && rng.one_in(6)
