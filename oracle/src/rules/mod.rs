@@ -13,7 +13,7 @@ use crate::{
     field::{Field, Needs},
     ovs::Protocol,
     rng::Rng,
-    syntax::{Flow, Kind, Matching, Rules, Step},
+    syntax::{Ct, Flow, Kind, Matching, Rules, Step, Term},
 };
 
 /// Tables that rules are in.
@@ -159,14 +159,24 @@ impl Maker<'_> {
             let matching = Matching { kind: Some(kind), terms: Vec::new() };
             let context = Context::of(&matching);
             // Between those of other rules.
-            for (table, priority) in [(0, 947), (1, 51), (1 + rng.below(3) as u8, 627)] {
+            let classical = rng.one_in(2);
+            // Between those of other rules.
+            for (table, priority) in [(0, 947), (1, 51), (1, 883), (1 + rng.below(3) as u8, 627)] {
                 let mut matching = matching.clone();
-                if table != 0 {
-                    matching.terms.push(matching::value(rng, Field::CtState, true));
-                }
                 let mut steps = vec![self.tracked(rng, context)];
-                if table != 0 {
-                    steps.insert(0, Step::Resubmit { port: None, table: N_TABLES as u8 - 1, ct: true });
+                match (table, priority) {
+                    // As firewalls do: look, remember what is new, believe what is known.
+                    (0, _) if classical => steps = vec![Step::Ct(Ct { table: Some(1), ..Ct::default() })],
+                    (1, 51) if classical => {
+                        matching.terms.push(Term { field: Field::CtState, value: 0x21, mask: 0x21 });
+                        let table = Some(2 + rng.below(2) as u8);
+                        steps.insert(0, Step::Ct(Ct { commit: true, table, ..Ct::default() }));
+                    }
+                    (0, _) => {}
+                    _ => {
+                        matching.terms.push(matching::value(rng, Field::CtState, true));
+                        steps.insert(0, Step::Resubmit { port: None, table: N_TABLES as u8 - 1, ct: true });
+                    }
                 }
                 steps.extend(self.steps(rng, context, table, 1));
                 flows.push(Flow { table, priority: priority + number as u16, cookie: 9, matching, steps });
@@ -200,7 +210,7 @@ impl Maker<'_> {
         }
         if !rng.one_in(6) {
             let mut matching = Matching { kind, terms: Vec::new() };
-            matching.terms.push(crate::syntax::Term::whole(Field::ConjId, id.into()));
+            matching.terms.push(Term::whole(Field::ConjId, id.into()));
             let steps = self.steps(rng, Context::of(&matching), table, 1);
             let priority = CONJUNCTIVE + 100 + number;
             flows.push(Flow { table, priority, cookie: 7, matching, steps });
