@@ -186,7 +186,9 @@ impl State {
         if field.needs() == Needs::Sctp {
             self.sctp_fragment[1] = self.sctp_ports();
         }
-        if view.frag == 0 {
+        if self.labels.is_opaque {
+            // Only what is in front of the labels can be written; nothing covers that.
+        } else if view.frag == 0 {
             checksum::complete(&mut self.bytes, view, false);
         } else {
             checksum::header(&mut self.bytes, view);

@@ -93,6 +93,8 @@ pub struct Outcome {
     pub told: Vec<Told>,
     /// Why nothing does: one of these names of docs/drops.md. Empty when something leaves.
     pub dropped: Vec<&'static str>,
+    /// Why any part of it went nowhere.
+    pub whys: Vec<&'static str>,
     /// The same packet will have the same outcome.
     pub is_lasting: bool,
     /// It depends on something that nobody can know: what follows cannot be foreseen either.

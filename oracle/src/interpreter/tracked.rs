@@ -72,7 +72,10 @@ impl Walk<'_> {
             return Err(self.abort("metered"));
         }
         self.state.remark();
-        let verdict = self.track(request).map_err(|why| self.abort(why))?;
+        let tracked = self.track(request);
+        // What the tracker has forgotten stays forgotten, also when it refuses the packet.
+        self.pass.before = self.before();
+        let verdict = tracked.map_err(|why| self.abort(why))?;
         self.rewrite(&verdict);
         self.pass.len = self.state.bytes.len();
         self.pass.before = self.before();

@@ -116,6 +116,8 @@ impl<'a> Walk<'a> {
         let nothing = self.sent.is_empty() && self.told.is_empty();
         let unsendable = self.n_unsendable > 0 && aborted.is_none();
         let last = aborted.or(unsendable.then_some("unsupported")).or(self.whys.last().copied());
+        let mut whys = self.whys.clone();
+        whys.extend(unsendable.then_some("unsupported"));
         let dropped = match (nothing, self.is_stateful) {
             (false, _) => Vec::new(),
             (true, false) => last.into_iter().collect(),
@@ -128,7 +130,7 @@ impl<'a> Walk<'a> {
         };
         let is_lasting = !self.is_stateful && self.memory.fresh().is_empty();
         let (sent, told) = (self.sent, self.told);
-        Outcome { sent, told, dropped, is_lasting, is_lost: self.is_lost, met: self.met }
+        Outcome { sent, told, dropped, whys, is_lasting, is_lost: self.is_lost, met: self.met }
     }
 
     /// From a table to the end of the action set; answers why nothing of it has happened.

@@ -58,9 +58,15 @@ pub(super) fn matching(rng: &mut Rng, features: &Features) -> Matching {
     }
     for _ in 0..rng.below(3) {
         let tracked = if features.tracking && !rng.one_in(3) { TRACKED } else { &[] };
-        let more = if features.sets { &[Field::ActsetOutput][..] } else { &[] };
+        let more = if features.sets && features.set_is_matched { &[Field::ActsetOutput][..] } else { &[] };
         let fields = if tracked.is_empty() { MATCHED } else { tracked };
         let choice = fields.iter().chain(more).copied();
+        let is_tuple = |field: Field| {
+            field.name().starts_with("ct_nw")
+                || field.name().starts_with("ct_ipv6")
+                || field.name().starts_with("ct_tp")
+        };
+        let choice = choice.filter(|field| features.tuples || !is_tuple(*field));
         let choice: Vec<Field> = choice.filter(|field| suits(*field, context)).collect();
         let field = rng.pick(&choice);
         let is_reg = |field: Field| matches!(field, Field::Reg(_) | Field::Xreg(_));

@@ -69,8 +69,12 @@ pub struct Features {
     pub punts: bool,
     /// The action set.
     pub sets: bool,
+    /// The field that says where the action set leads.
+    pub set_is_matched: bool,
     /// Connections.
     pub tracking: bool,
+    /// The addresses and ports of a connection's first packet, as fields.
+    pub tuples: bool,
     /// Translations, where connections are tracked.
     pub nat: bool,
     /// Conjunctions.
@@ -102,7 +106,9 @@ impl Features {
             meters,
             punts: rng.one_in(3),
             sets: rng.one_in(2),
+            set_is_matched: true,
             tracking,
+            tuples: tracking,
             nat: tracking && !rng.one_in(3),
             conjunctions: rng.one_in(3),
             odds: rng.one_in(2),
@@ -163,7 +169,7 @@ impl Maker<'_> {
             // Between those of other rules.
             for (table, priority) in [(0, 947), (1, 51), (1, 883), (1 + rng.below(3) as u8, 627)] {
                 let mut matching = matching.clone();
-                let mut steps = vec![self.tracked(rng, context)];
+                let mut steps = vec![self.tracked(rng, context, table)];
                 match (table, priority) {
                     // As firewalls do: look, remember what is new, believe what is known.
                     (0, _) if classical => steps = vec![Step::Ct(Ct { table: Some(1), ..Ct::default() })],
@@ -174,7 +180,12 @@ impl Maker<'_> {
                     }
                     (0, _) => {}
                     _ => {
-                        matching.terms.push(matching::value(rng, Field::CtState, true));
+                        let mut term = matching::value(rng, Field::CtState, true);
+                        if self.repertoire.protocol.is_some() {
+                            // Open vSwitch wants to know that there is a connection.
+                            (term.value, term.mask) = (term.value & !0x10 | 0x20, term.mask | 0x30);
+                        }
+                        matching.terms.push(term);
                         steps.insert(0, Step::Resubmit { port: None, table: N_TABLES as u8 - 1, ct: true });
                     }
                 }

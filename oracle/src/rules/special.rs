@@ -54,7 +54,7 @@ impl Maker<'_> {
             Special::Meter => Some(Step::Meter(1 + rng.below(self.n_meters) as u32)),
             Special::Punt => Some(self.punt(rng)),
             Special::Odd => self.odd(rng, *context, table),
-            Special::Tracked => Some(self.tracked(rng, *context)),
+            Special::Tracked => Some(self.tracked(rng, *context, table)),
         }
     }
 
@@ -132,7 +132,7 @@ impl Maker<'_> {
         })
     }
 
-    pub(super) fn tracked(self, rng: &mut Rng, context: Context) -> Step {
+    pub(super) fn tracked(self, rng: &mut Rng, context: Context, table: u8) -> Step {
         if rng.one_in(6) {
             return Step::CtClear;
         }
@@ -143,7 +143,10 @@ impl Maker<'_> {
             1 => Zone::In(Part::new(Field::Reg(0), 0, 16)),
             _ => Zone::Number(0),
         };
-        ct.table = (!rng.one_in(3)).then(|| rng.below(N_TABLES) as u8);
+        // How often a packet may come back is not the same in Open vSwitch.
+        let first = if self.repertoire.protocol.is_some() { u64::from(table) + 1 } else { 0 };
+        let goes_on = first < N_TABLES && !rng.one_in(3);
+        ct.table = goes_on.then(|| (first + rng.below(N_TABLES - first)) as u8);
         if self.repertoire.features.nat && !rng.one_in(3) {
             ct.nat = Some(if commit && rng.one_in(2) { translation(rng, context) } else { Nat::Existing });
         }

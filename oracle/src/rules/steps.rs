@@ -179,7 +179,10 @@ impl Maker<'_> {
         }
         let to = if back { rng.below(N_TABLES) } else { first + rng.below(N_TABLES - first) } as u8;
         let port = rng.one_in(6).then(|| rng.pick(self.repertoire.ports));
-        let ct = self.repertoire.features.tracking && rng.one_in(4) && context.meets(Needs::Ip);
+        let ct = self.repertoire.features.tracking
+            && self.repertoire.protocol.is_none()
+            && rng.one_in(4)
+            && context.meets(Needs::Ip);
         Step::Resubmit { port, table: to, ct }
     }
 
