@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     build::{self, Host},
+    drop::DropReason,
+    key::ct_state,
     testing::{assert_checksums, frame_key, parsed},
 };
 
@@ -24,6 +26,7 @@ const COMMIT: Request = Request {
     label: (0, 0),
     policy: None,
     in_port: 1,
+    alg: None,
 };
 const LOOK: Request = Request { commit: false, ..COMMIT };
 
@@ -33,11 +36,11 @@ const RPL: u16 = ct_state::RPL;
 const INV: u16 = ct_state::TRK | ct_state::INV;
 
 fn tracker(n_slots: usize) -> Conntrack {
-    let config = Config { check_sequence: true, pick_up: true, seed: 1 };
+    let config = Config { seed: 1, ..Config::default() };
     Conntrack::new(config, Storage::on_heap(n_slots))
 }
 
-fn at(seconds: u64) -> Timestamp {
+pub(super) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(1_000_000_000 * seconds)
 }
 
@@ -77,7 +80,7 @@ fn syn() -> L4 {
 }
 
 /// Opens a TCP connection.
-fn establish(tracker: &Conntrack, now: u64, src: u32, port: u16) {
+pub(super) fn establish(tracker: &Conntrack, now: u64, src: u32, port: u16) {
     let first = flow(src, port, syn());
     assert_eq!(tracker.track(at(now), &COMMIT, &first).unwrap().state, NEW);
     let second = answer(&first, tcp(0x12, 500, 101, 0));
@@ -503,7 +506,7 @@ proptest! {
             dst_port: if has_ports { ports[1] } else { view.tuple.dst_port },
             ..view.tuple
         };
-        rewrite(&mut packet, &view, &Rewrite { outer, inner: None }).unwrap();
+        rewrite(&mut packet, &view, &Rewrite { outer, inner: None, shift: Shift::default() }).unwrap();
         let after = View::read(&parsed(packet.bytes()).0).unwrap();
         prop_assert_eq!(after.tuple, outer);
         assert_checksums(packet.bytes());
@@ -523,7 +526,7 @@ proptest! {
             let tracker = tracker(4);
             let _ = tracker.track(at(0), &COMMIT, &view);
             let inner = Some(view.tuple.reversed());
-            let _ = rewrite(&mut packet, &view, &Rewrite { outer: view.tuple.reversed(), inner });
+            let _ = rewrite(&mut packet, &view, &Rewrite { outer: view.tuple.reversed(), inner, shift: Shift::default() });
         }
     }
 }
@@ -695,7 +698,7 @@ fn a_new_tracker_goes_on_with_what_is_in_storage() {
     let cells: &'static [AtomicU64] =
         Box::leak((0..32 * CELLS_PER_SLOT).map(|_| AtomicU64::new(7)).collect());
     let start = |seed| {
-        let config = Config { check_sequence: true, pick_up: false, seed };
+        let config = Config { pick_up: false, seed, ..Config::default() };
         Conntrack::new(config, Storage::lent(slots, cells).unwrap())
     };
     let old = start(1);
