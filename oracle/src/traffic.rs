@@ -58,7 +58,9 @@ pub fn traffic(rng: &mut Rng, features: &Features) -> Traffic {
         let is_tcp = frame::view(&arrival.frame).is_some_and(|view| view.proto == 6);
         let packet = Packet::read(&arrival.frame);
         let is_alone = packet.proto != Proto::Invalid && packet.tuple.src == packet.tuple.dst;
-        if !(features.tracking && (is_tcp || is_alone)) {
+        // Trackers keep fragments back until all have come.
+        let is_fragment = frame::view(&arrival.frame).is_some_and(|view| view.frag != 0);
+        if !(features.tracking && (is_tcp || is_alone || is_fragment)) {
             arrivals.push(arrival);
         }
     }

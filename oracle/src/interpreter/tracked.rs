@@ -94,6 +94,8 @@ impl Walk<'_> {
             return false;
         }
         self.n_passes += 1;
+        // Which passes of a packet that loops are counted, nobody says.
+        self.is_lost |= self.n_passes > MAX_PASSES;
         if self.depth >= MAX_DEPTH || self.n_passes > MAX_PASSES {
             self.whys.push("recirculation-limit");
             return false;

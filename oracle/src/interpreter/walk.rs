@@ -339,6 +339,10 @@ impl<'a> Walk<'a> {
             Step::WriteMetadata(value, mask) => {
                 self.state.set(Field::Metadata, (*value).into(), (*mask).into());
             }
+            Step::CheckPktLarger(len, dst) => {
+                let is_larger = self.state.bytes.len() > usize::from(*len);
+                self.state.write_part(*dst, is_larger.into());
+            }
             Step::ClearActions => {
                 self.state.action_set.clear();
                 self.state.note_action_set();
@@ -350,7 +354,8 @@ impl<'a> Walk<'a> {
             Step::Meter(id) => self.meter(*id)?,
             Step::Ct(ct) => self.ct(ct)?,
             Step::CtClear => Field::CT.into_iter().for_each(|field| self.state.forget(field)),
-            // `note`, `conjunction`; and queues, which say how a port sends, not what.
+            // `note`, `conjunction`; queues, which say how a port sends, not what; `learn`, `sample` and
+            // `fin_timeout`, which leave the packet alone.
             _ => {}
         }
         Ok(())

@@ -120,7 +120,12 @@ impl Maker<'_> {
         ];
         let parts: Vec<Part> = parts.into_iter().filter(|part| context.meets(part.field.needs())).collect();
         let port = rng.pick(self.repertoire.ports);
-        Some(match rng.below(12) {
+        let any = self.repertoire.protocol.is_none();
+        Some(match rng.below(16) {
+            12 if any => Step::CheckPktLarger(rng.pick(&[60, 80, 1500]), Part::new(Field::Reg(0), 0, 1)),
+            13 if any => Step::Learn,
+            14 if any => Step::Sample,
+            15 if any && context.meets(Needs::Tcp) => Step::FinTimeout,
             0..=2 => Step::Push(rng.pick(&parts)),
             3..=5 => Step::Pop(rng.pick(&parts)),
             6 => Step::Truncated { port, max_len: rng.pick(&[14, 20, 64, 1000]) },

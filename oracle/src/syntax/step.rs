@@ -118,6 +118,14 @@ pub enum Step {
     CtClear,
     /// Bytes.
     Note(Vec<u8>),
+    /// Writes to a bit whether the frame is longer than so many bytes.
+    CheckPktLarger(u16, Part),
+    /// Makes a rule in a table that no packet comes to.
+    Learn,
+    /// Shortens the rule's life when a connection ends.
+    FinTimeout,
+    /// Tells collectors, sometimes.
+    Sample,
     /// Empties the action set.
     ClearActions,
     /// Adds to the action set.
@@ -332,6 +340,14 @@ impl Step {
             Self::Ct(ct) => write!(f, "{ct}"),
             Self::CtClear => f.write_str("ct_clear"),
             Self::Note(bytes) => write!(f, "note:{}", hex(bytes)),
+            Self::CheckPktLarger(len, Part { field, start, .. }) => {
+                write!(f, "check_pkt_larger({len})->{}[{start}]", field.name())
+            }
+            Self::Learn => {
+                f.write_str("learn(table=9,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])")
+            }
+            Self::FinTimeout => f.write_str("fin_timeout(idle_timeout=10)"),
+            Self::Sample => f.write_str("sample(probability=100,collector_set_id=1)"),
             Self::ClearActions => f.write_str("clear_actions"),
             Self::WriteActions(steps) => within(f, "write_actions", steps),
             Self::WriteMetadata(value, mask) => write!(f, "write_metadata:{value:#x}/{mask:#x}"),
