@@ -20,7 +20,7 @@ const VIEW: &str = "view.journal";
 const RULES: &str = "rules.txt";
 const TRACKING: &str = "conntrack.json";
 
-pub use journal::ViewJournal;
+pub use journal::{ViewJournal, journal_records};
 
 use crate::host::{PortSettings, TrackingSettings};
 
