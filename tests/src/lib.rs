@@ -21,6 +21,7 @@ pub mod fabric;
 pub mod netns;
 pub mod privilege;
 pub mod probe;
+pub mod random;
 pub mod scenario;
 pub mod stop;
 
