@@ -14,7 +14,7 @@ use flowtable::{
     cache::MegaflowDump,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
-    types::{Epoch, PortNo},
+    types::{Epoch, PortNo, Timestamp},
 };
 
 use crate::{
@@ -186,6 +186,11 @@ impl Dataplane {
         for seat in self.fabric.seats() {
             let _ = seat.ask(Worker::tick);
         }
+    }
+
+    /// The time that packets, caches and connections go by.
+    pub fn now(&self) -> Timestamp {
+        self.fabric.now()
     }
 
     /// Makes a snapshot the one that packets see; each worker takes it at its next batch.

@@ -416,19 +416,151 @@ fn a_switch_of_interfaces_is_no_lab() -> Result<()> {
     let mut lab = Lab::new()?;
     lab.start(&["--socket", "lab.sock", "--state-dir", "state", "--log", "warn"])?;
     let before = lab.text(&["flow", "dump"])?;
-    let cases: [&[&str]; 5] = [
+    let by_hand: [&[&str]; 4] = [
+        &["flow", "add", "actions=drop"],
+        &["group", "add", "group_id=1,type=all"],
+        &["meter", "add", "meter=1,kbps,bands=type=drop,rate=1"],
+        &["bundle", "flow del"],
+    ];
+    for words in by_hand {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains("vswitchd --virtual") && said.contains("--standalone"), "{words:?}: {said}");
+    }
+    ensure!(lab.text(&["flow", "dump"])? == before, "it was done all the same");
+    only_a_lab_does_these(&lab)
+}
+
+/// Commands about wires and clocks.
+fn only_a_lab_does_these(lab: &Lab) -> Result<()> {
+    let cases: [&[&str]; 4] = [
         &["lab", "port", "add", "p1"],
         &["lab", "inject", "p1", UDP],
         &["lab", "clock", "stop"],
         &["lab", "output", "p1"],
-        &["flow", "add", "actions=drop"],
     ];
     for words in cases {
         let said = lab.refusal(words)?;
         ensure!(said.contains("vswitchd --virtual"), "{words:?}: {said}");
     }
-    ensure!(lab.text(&["flow", "dump"])? == before, "it was done all the same");
     Ok(())
+}
+
+#[test]
+fn without_a_controller_rules_are_written_by_hand_and_outlive_a_crash() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = ["--standalone", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
+    lab.start(&args)?;
+    only_a_lab_does_these(&lab)?;
+    lab.text(&[
+        "bundle",
+        "flow add table=0,priority=7,ip,actions=meter:2,group:1",
+        "flow delete",
+        "meter add meter=2,kbps,bands=type=drop,rate=10",
+        "group add group_id=5,type=indirect,bucket=output:3",
+        "group add group_id=1,type=all,bucket=group:5,bucket=output:4",
+        "priority=7,ip,idle_timeout=600,actions=meter:2,group:1",
+    ])
+    .map_or_else(
+        |error| {
+            // The first rule comes before what it needs.
+            let said = error.to_string();
+            ensure!(said.contains("change 1") && said.contains("meter 2"), "{said}");
+            Ok(())
+        },
+        |said| bail!("it was done: {said}"),
+    )?;
+    ensure!(lab.text(&["group", "dump"])?.is_empty() && lab.text(&["meter", "dump"])?.is_empty());
+    fs::write(
+        lab.dir.join("all"),
+        "meter add meter=2,kbps,bands=type=drop,rate=10\n# a group\ngroup add group_id=5,type=indirect,bucket=output:3\n\
+         group add group_id=1,type=all,bucket=group:5,bucket=output:4\n\
+         flow add priority=7,ip,idle_timeout=600,actions=meter:2,group:1\n",
+    )?;
+    lab.text(&["bundle", "@all"])?;
+    let state = || -> Result<[String; 3]> {
+        Ok([lab.text(&["flow", "dump"])?, lab.text(&["group", "dump"])?, lab.text(&["meter", "dump"])?])
+    };
+    let before = state()?;
+    ensure!(before[0].contains("meter:2,group:1") && before[1].lines().count() == 2, "{before:?}");
+    let said = lab.refusal(&["group", "add", "group_id=1,type=all"])?;
+    ensure!(said.contains("exists already"), "{said}");
+    let said = lab.refusal(&["port", "add", "lo", "--logical-port", "web"])?;
+    ensure!(said.contains("no network"), "{said}");
+    // Killed, without any chance to tidy up.
+    if let Some(mut daemon) = lab.daemon.take() {
+        daemon.kill()?;
+        daemon.wait()?;
+    }
+    let said = lab.refusal(&["flow", "dump"])?;
+    ensure!(said.contains("is vswitchd running?"), "{said}");
+    lab.start(&args)?;
+    let after = [lab.text(&["flow", "dump"])?, lab.text(&["group", "dump"])?, lab.text(&["meter", "dump"])?];
+    ensure!(after == before, "{after:?} instead of {before:?}");
+    lab.text(&["meter", "del", "2"])?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty(), "a rule without its meter");
+    Ok(())
+}
+
+#[test]
+fn groups_and_meters_do_what_they_say_and_count_it() -> Result<()> {
+    let lab = Lab::with_ports(3)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "bundle",
+        "meter add meter=1,pktps,burst,bands=type=drop,rate=1,burst_size=2",
+        "group add group_id=7,type=all,bucket=bucket_id:3,actions=output:p2,bucket=bucket_id:4,actions=output:p3",
+        "flow add in_port=p1,actions=meter:1,group:7",
+    ])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP, UDP, UDP])?;
+    ensure!(frames(&answer, "p2").len() == 2 && frames(&answer, "p3").len() == 2, "{answer}");
+    ensure!(answer["drops"][0]["reason"] == "metered", "{answer}");
+    let groups = lab.json(&["group", "stats"])?;
+    ensure!(number(&groups[0]["n_references"]) == 1, "{groups}");
+    let buckets: Vec<_> = list(&groups[0]["buckets"])
+        .iter()
+        .map(|bucket| (number(&bucket["bucket_id"]), number(&bucket["n_packets"])))
+        .collect();
+    // Those that the meter drops had come to the group.
+    ensure!(buckets == [(3, 3), (4, 3)], "{groups}");
+    let meters = lab.json(&["meter", "stats", "1"])?;
+    ensure!(
+        number(&meters[0]["n_packets"]) == 3 && number(&meters[0]["bands"][0]["n_packets"]) == 1,
+        "{meters}"
+    );
+    ensure!(number(&meters[0]["n_rules"]) == 1, "{meters}");
+    let text = lab.text(&["group", "stats", "7"])?;
+    ensure!(text.contains("ref_count=1") && text.contains("bucket4:packet_count=3"), "{text}");
+    ensure!(lab.text(&["meter", "stats"])?.contains("0: packet_count:1"));
+
+    lab.text(&["group", "insert-buckets", "group_id=7,command_bucket_id=first,bucket=output:in_port"])?;
+    lab.text(&["group", "remove-buckets", "group_id=7,command_bucket_id=4"])?;
+    lab.text(&["lab", "clock", "advance", "10"])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!((frames(&answer, "p1").len(), frames(&answer, "p3").len()) == (1, 0), "{answer}");
+    lab.text(&["group", "mod", "group_id=7,type=all,bucket=bucket_id:3,actions=output:p3"])?;
+    let groups = lab.json(&["group", "stats"])?;
+    ensure!(number(&groups[0]["buckets"][0]["n_packets"]) == 4, "its counters are gone: {groups}");
+
+    let cases: [(&[&str], &str); 8] = [
+        (&["group", "add", "group_id=7,type=all"], "exists"),
+        (&["group", "mod", "group_id=8,type=all"], "no group 8"),
+        (&["group", "add", "group_id=9,tpye=all"], "did you mean `type`"),
+        (&["group", "add", "group_id=9,type=all,bucket=group:9"], "leads to itself"),
+        (&["meter", "add", "meter=9,kpbs,bands=type=drop,rate=1"], "did you mean `kbps`"),
+        (&["group", "dump", "99"], "no group 99"),
+        (&["meter", "stats", "99"], "no meter 99"),
+        (&["group", "del"], "--all"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.text(&["group", "mod", "--may-create", "group_id=8,type=all"])?;
+    lab.text(&["group", "del", "7"])?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty(), "a rule without its group");
+    lab.text(&["group", "del", "--all"])?;
+    ensure!(lab.json(&["group", "dump"])?.as_array().is_some_and(Vec::is_empty));
+    lab.check_conservation()
 }
 
 /// Blocks of commands with what they print, as the page has them.

@@ -37,7 +37,7 @@ pub struct Global {
         value_name = "ADDRESS"
     )]
     pub controller: Address,
-    /// Where the host's switch is, for status, port, flow, megaflow, drops, trace and lab
+    /// Where the host's switch is, for all commands about a host or a lab
     #[arg(
         long,
         global = true,
@@ -120,6 +120,14 @@ pub enum Command {
     /// Host: rules of the flow tables
     #[command(subcommand)]
     Flow(host::flow::Command),
+    /// Host: groups
+    #[command(subcommand)]
+    Group(host::group::Command),
+    /// Host: meters
+    #[command(subcommand)]
+    Meter(host::meter::Command),
+    /// Host: change rules, groups and meters in one transaction
+    Bundle(host::bundle::BundleCommand),
     /// Host: entries of the flow cache
     #[command(subcommand)]
     Megaflow(host::megaflow::Command),
@@ -146,6 +154,9 @@ impl Command {
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
             Self::Flow(_)
+            | Self::Group(_)
+            | Self::Meter(_)
+            | Self::Bundle(_)
             | Self::Megaflow(_)
             | Self::Drops(_)
             | Self::Trace(_)
@@ -173,6 +184,9 @@ impl Command {
             Self::Status(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
+            Self::Group(command) => command.run(session).await,
+            Self::Meter(command) => command.run(session).await,
+            Self::Bundle(command) => command.run(session).await,
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,

@@ -3,7 +3,10 @@
 
 use std::io::Write;
 
-use ferroflow_proto::host::{host_service_client::HostServiceClient, lab_service_client::LabServiceClient};
+use ferroflow_proto::host::{
+    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
+    rule_service_client::RuleServiceClient,
+};
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -44,6 +47,12 @@ impl<'a> Session<'a> {
     pub(crate) async fn host(&self) -> Result<HostServiceClient<Channel>, CtlError> {
         let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
         Ok(HostServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to the host's switch, for its rules, groups and meters.
+    pub(crate) async fn rules(&self) -> Result<RuleServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(RuleServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
     }
 
     /// Connects to a switch that is a lab.

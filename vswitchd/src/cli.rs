@@ -45,8 +45,10 @@ pub struct RunOptions {
     /// Socket for vswitchctl and the container shims.
     #[arg(long, value_name = "PATH", default_value = "/run/ferroflow/vswitchd.sock")]
     pub socket: PathBuf,
-    /// Directory for what must outlive the process: ports and the last known network
-    /// [default: /var/lib/ferroflow/vswitchd; with --virtual: none, nothing is kept]
+    /// Directory for what must outlive the process: ports, and the last known network or
+    /// the rules written by hand
+    /// [default: /var/lib/ferroflow/vswitchd; with --standalone:
+    /// /var/lib/ferroflow/standalone; with --virtual: none, nothing is kept]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// A lab: a switch without interfaces, whose ports are queues of frames, whose clock
@@ -54,6 +56,10 @@ pub struct RunOptions {
     /// `vswitchctl lab --help`.
     #[arg(long, conflicts_with_all = ["uplink", "controller", "core", "busy"])]
     pub r#virtual: bool,
+    /// A switch of interfaces without a controller: its rules are written by hand, with
+    /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.
+    #[arg(long, conflicts_with_all = ["uplink", "controller", "virtual"])]
+    pub standalone: bool,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.
     #[arg(long, value_name = "N")]
@@ -68,12 +74,15 @@ pub struct RunOptions {
 
 /// Where the state of a switch of real interfaces is kept.
 const STATE_DIR: &str = "/var/lib/ferroflow/vswitchd";
+/// Where that of one without a controller is: its ports have other numbers.
+const STANDALONE_STATE_DIR: &str = "/var/lib/ferroflow/standalone";
 
 impl RunOptions {
     /// Directory for what must outlive the process, if anything must.
     pub fn state_dir(&self) -> Option<&Path> {
         match &self.state_dir {
             Some(dir) => Some(dir),
+            None if self.standalone => Some(Path::new(STANDALONE_STATE_DIR)),
             None => (!self.r#virtual).then_some(Path::new(STATE_DIR)),
         }
     }
@@ -102,6 +111,14 @@ mod tests {
         assert_eq!(parse(&["--virtual"]).unwrap().state_dir(), None);
         assert_eq!(parse(&["--virtual", "--state-dir", "/x"]).unwrap().state_dir(), Some(Path::new("/x")));
         assert_eq!(parse(&[]).unwrap().state_dir(), Some(Path::new(STATE_DIR)));
+    }
+
+    #[test]
+    fn a_standalone_switch_has_no_controller() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["vswitchd"], words].concat()).map(|cli| cli.run);
+        assert!(parse(&["--standalone", "--controller", "http://c:1"]).is_err());
+        assert!(parse(&["--standalone", "--virtual"]).is_err());
+        assert_eq!(parse(&["--standalone"]).unwrap().state_dir(), Some(Path::new(STANDALONE_STATE_DIR)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use crate::{
     agent,
     cli::RunOptions,
-    host::{Host, Identity, Lab, SharedHost},
+    host::{Host, Identity, Lab, Mode, SharedHost},
     service::{self, Socket},
     state::StateDir,
     underlay,
@@ -33,7 +33,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let state = options.state_dir().map_or(Ok(StateDir::none()), StateDir::open)?;
     let clock = options.r#virtual.then(VirtualClock::new);
     let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
-    let host = Host::start(identity, dataplane, state, clock.map(Lab::new))?;
+    let mode = match clock {
+        Some(clock) => Mode::Lab(Lab::new(clock)),
+        None if options.standalone => Mode::Standalone,
+        None => Mode::Network,
+    };
+    let host = Host::start(identity, dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
     let claims = host.claims();
@@ -68,7 +73,7 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
         tick.tick().await;
         let dead = host
             .with(|host| {
-                host.expire_rules();
+                host.tend_rules();
                 host.tend_ports();
                 host.dataplane().workers().into_iter().find(|worker| !worker.running)
             })

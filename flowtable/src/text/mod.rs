@@ -28,8 +28,10 @@ use std::{fmt, sync::Arc};
 
 pub use change::{ChangeKind, parse_change};
 pub use datapath::{print_megaflow_match, print_program};
-pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
-pub use meter::{parse_meter, print_meter};
+pub use group::{
+    parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
+};
+pub use meter::{parse_deleted_meters, parse_meter, print_meter};
 
 use self::{
     cursor::{Cursor, Form, Piece},

@@ -1,13 +1,17 @@
 //! `flow`: the rules of the tables, in the syntax of `ovs-ofctl`. `dump` prints a line
-//! each, so that it can be searched and compared; the others change the rules of a lab.
+//! each, so that it can be searched and compared; the others change rules that are written
+//! by hand.
 
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use ferroflow_proto::host::{ChangeFlowsRequest, DumpFlowsRequest, Flow, flow_change::Kind};
+use ferroflow_proto::host::{DumpFlowsRequest, Flow, rule_change::Kind};
 use serde::Serialize;
 
-use super::{bundle::Bundle, origin::OriginView};
+use super::{
+    bundle::{self, Bundle, Subject, Unsaid},
+    origin::OriginView,
+};
 use crate::{
     error::CtlError,
     output::{as_hex, printable},
@@ -19,13 +23,13 @@ use crate::{
 pub enum Command {
     /// List the rules, each with its counters and where it comes from
     Dump(Dump),
-    /// Lab: add rules; one of same table, priority and match is replaced
+    /// By hand: add rules; one of same table, priority and match is replaced
     Add(Flows),
-    /// Lab: give all rules that match other actions
+    /// By hand: give all rules that match other actions
     Mod(Mod),
-    /// Lab: delete all rules that match
+    /// By hand: delete all rules that match
     Del(Del),
-    /// Lab: have just these rules and no others
+    /// By hand: have just these rules and no others
     Replace(Flows),
 }
 
@@ -76,14 +80,14 @@ impl Command {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
             Self::Dump(Dump { table }) => dump(session, table).await,
-            Self::Add(Flows { flows }) => change(session, &flows, Kind::Add, false).await,
-            Self::Replace(Flows { flows }) => change(session, &flows, Kind::Add, true).await,
+            Self::Add(Flows { flows }) => change(session, &flows, Kind::FlowAdd, false).await,
+            Self::Replace(Flows { flows }) => change(session, &flows, Kind::FlowAdd, true).await,
             Self::Mod(Mod { flows, strict }) => {
-                let kind = if strict { Kind::ModifyStrict } else { Kind::Modify };
+                let kind = if strict { Kind::FlowModifyStrict } else { Kind::FlowModify };
                 change(session, &flows, kind, false).await
             }
             Self::Del(Del { flows, strict, all }) => {
-                let kind = if strict { Kind::DeleteStrict } else { Kind::Delete };
+                let kind = if strict { Kind::FlowDeleteStrict } else { Kind::FlowDelete };
                 if flows.is_empty() && !all {
                     return Err(CtlError::Usage("say which rules to delete, or --all".into()));
                 }
@@ -109,21 +113,8 @@ async fn change(
     kind: Kind,
     replace: bool,
 ) -> Result<(), CtlError> {
-    let mut bundle = Bundle::read(flows, kind)?;
-    let changes = std::mem::take(&mut bundle.changes);
-    let mut lab = session.lab().await?;
-    let request = session.request(ChangeFlowsRequest { changes, replace });
-    let answer = host_answer(lab.change_flows(request).await).map_err(|error| bundle.about_place(error))?;
-    let view = ChangeView { n_rules: answer.n_rules, epoch: answer.epoch };
-    session.print(&view, |out| writeln!(out, "{} rules, epoch {}", view.n_rules, view.epoch))
-}
-
-/// What is shown after a change.
-#[derive(Debug, Serialize)]
-struct ChangeView {
-    /// Rules that are there now.
-    n_rules: u64,
-    epoch: u64,
+    let bundle = Bundle::read(flows, Unsaid { subject: Subject::Flow, kind })?;
+    bundle::change(session, bundle, replace).await
 }
 
 fn parse_table(text: &str) -> Result<u8, String> {

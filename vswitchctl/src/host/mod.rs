@@ -1,11 +1,13 @@
 //! Commands for the switch of one host, over its local socket, each in its file.
 
-mod bundle;
+pub mod bundle;
 pub mod drops;
 pub mod flow;
 pub mod frame;
+pub mod group;
 pub mod lab;
 pub mod megaflow;
+pub mod meter;
 pub mod origin;
 pub mod pcap;
 pub mod port;

@@ -31,6 +31,9 @@ pub struct Add {
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// Its number in rules; the lowest that is free by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    number: Option<u32>,
 }
 
 /// An interface to detach.
@@ -65,7 +68,8 @@ impl Add {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let logical_port = self.logical_port.as_deref().map(logical_port_id).transpose()?.unwrap_or_default();
         let mut host = session.host().await?;
-        let request = session.request(AddPortRequest { interface: self.interface, logical_port });
+        let port_no = self.number.unwrap_or_default();
+        let request = session.request(AddPortRequest { interface: self.interface, logical_port, port_no });
         let answer = host_answer(host.add_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
             return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });

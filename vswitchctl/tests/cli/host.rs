@@ -108,7 +108,10 @@ async fn ports_come_and_go() {
         place.run(&["port", "add", "veth-web-1", "--logical-port", "web/web-1"]).await,
         "veth-web-1 is port 2 for web-1 (generic-copy)\n"
     );
-    assert_eq!(host.asked(), "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\" }");
+    assert_eq!(
+        host.asked(),
+        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0 }"
+    );
     let list = place.run(&["port", "list"]).await;
     assert!(list.lines().next().unwrap().starts_with("PORT  NAME        ROLE"), "{list}");
     assert!(

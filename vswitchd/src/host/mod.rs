@@ -5,6 +5,7 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod handmade;
 mod lab;
 mod ports;
 mod rules;
@@ -30,6 +31,7 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use handmade::{ChangeError, Verb, WrittenChange};
 pub use lab::{Injected, Lab, LabError, Sent};
 pub use ports::{Port, PortError};
 
@@ -70,6 +72,17 @@ pub struct Identity {
     pub controller: Option<String>,
 }
 
+/// Where a host's ports and rules come from.
+#[derive(Debug)]
+pub enum Mode {
+    /// Interfaces; rules are made from the network that a controller sends.
+    Network,
+    /// Interfaces; rules are written by hand.
+    Standalone,
+    /// Queues of frames; rules are written by hand.
+    Lab(Lab),
+}
+
 /// The host's switch.
 pub struct Host {
     identity: Identity,
@@ -78,6 +91,10 @@ pub struct Host {
     state: StateDir,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
+    /// Rules are written by hand, not made from a controller's network.
+    is_handmade: bool,
+    /// The rules have changed by themselves since they were saved.
+    is_unsaved: bool,
     /// Ports that are to be there, by interface.
     ports: BTreeMap<String, Port>,
     port_table: Arc<PortTable>,
@@ -99,7 +116,7 @@ pub struct Host {
 
 impl Host {
     /// Takes the state of the last run over: attaches its ports, and forwards by the last
-    /// network it was sent, or by a lab's rules.
+    /// network it was sent, or by the rules written by hand.
     ///
     /// # Errors
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
@@ -107,8 +124,13 @@ impl Host {
         identity: Identity,
         dataplane: Dataplane,
         state: StateDir,
-        lab: Option<Lab>,
+        mode: Mode,
     ) -> Result<Self, PortError> {
+        let (is_handmade, lab) = match mode {
+            Mode::Network => (false, None),
+            Mode::Standalone => (true, None),
+            Mode::Lab(lab) => (true, Some(lab)),
+        };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
         let mut host = Self {
@@ -117,6 +139,8 @@ impl Host {
             dataplane,
             state,
             lab,
+            is_handmade,
+            is_unsaved: false,
             ports: BTreeMap::new(),
             port_table: Arc::default(),
             underlay: Arc::default(),
@@ -134,8 +158,8 @@ impl Host {
         };
         host.attach_uplink()?;
         host.restore_ports();
-        if host.is_handmade() {
-            host.restore_flows();
+        if host.is_handmade {
+            host.restore_rules();
         } else {
             host.restore_view();
         }

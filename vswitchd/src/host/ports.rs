@@ -77,8 +77,11 @@ pub enum PortError {
         /// Whose it is.
         name: String,
     },
-    /// The lab's port is there, but another one.
-    #[error("{0} is there with another number or MTU; remove it first: vswitchctl lab port del {0}")]
+    /// Rules are written by hand, so there are no logical ports.
+    #[error("this switch has no network, so it knows no switch port `{0}`; leave --logical-port out")]
+    NoNetwork(String),
+    /// The port is there, but another one.
+    #[error("{0} is there with another number or MTU; remove it first: vswitchctl port del {0}")]
     Differs(String),
     /// All numbers are in use.
     #[error("all port numbers are in use")]
@@ -99,7 +102,12 @@ impl Host {
     ///
     /// # Errors
     /// [`PortError`] says what to do; then nothing has changed.
-    pub fn add_port(&mut self, interface: &str, logical_port: &str) -> Result<PortNo, PortError> {
+    pub fn add_port(
+        &mut self,
+        interface: &str,
+        logical_port: &str,
+        number: Option<PortNo>,
+    ) -> Result<PortNo, PortError> {
         if self.lab.is_some() {
             return Err(PortError::IsLab(interface.to_owned()));
         }
@@ -107,10 +115,13 @@ impl Host {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
-            return self.same_again(interface, present, logical_port);
+            return self.same_again(interface, present, logical_port, number);
+        }
+        if self.is_handmade && !logical_port.is_empty() {
+            return Err(PortError::NoNetwork(logical_port.to_owned()));
         }
         self.check_unclaimed(logical_port)?;
-        let port = self.free_number()?;
+        let port = self.choose_number(number)?;
         self.attach_workload(interface, port, logical_port)
     }
 
@@ -237,16 +248,34 @@ impl Host {
         self.ports_changed();
     }
 
-    fn same_again(&self, interface: &str, present: &Port, logical_port: &str) -> Result<PortNo, PortError> {
+    fn same_again(
+        &self,
+        interface: &str,
+        present: &Port,
+        logical_port: &str,
+        number: Option<PortNo>,
+    ) -> Result<PortNo, PortError> {
+        if number.is_some_and(|number| number != present.port) {
+            return Err(PortError::Differs(interface.to_owned()));
+        }
         if present.logical_port == logical_port {
             return Ok(present.port);
         }
         Err(PortError::Claimed { interface: interface.to_owned(), present: present.logical_port.clone() })
     }
 
-    pub(super) fn free_number(&self) -> Result<PortNo, PortError> {
-        // A lab has neither uplink nor tunnel.
-        let first = if self.lab.is_some() { 1 } else { FIRST_WORKLOAD };
+    /// This number if it is free; without one, the lowest that is.
+    pub(super) fn choose_number(&self, wanted: Option<PortNo>) -> Result<PortNo, PortError> {
+        // Without a network there is neither uplink nor tunnel.
+        let first = if self.is_handmade { 1 } else { FIRST_WORKLOAD };
+        if let Some(port) = wanted {
+            let owner = self.ports.iter().find(|(_, present)| present.port == port);
+            let reserved = (port.get() < first).then_some("the uplink's or the tunnel's");
+            return match owner.map(|(name, _)| name.as_str()).or(reserved) {
+                Some(name) => Err(PortError::NumberInUse { port, name: name.to_owned() }),
+                None => Ok(port),
+            };
+        }
         (first..=PortNo::MAX_REAL)
             .filter_map(|raw| PortNo::new(raw).ok())
             .find(|number| self.ports.values().all(|port| port.port != *number))

@@ -18,7 +18,7 @@ impl Host {
     /// Brings the tables up to the view, unless rules are written by hand here; the caller
     /// publishes them.
     pub(super) fn lower(&mut self) {
-        if self.is_handmade() {
+        if self.is_handmade {
             return;
         }
         let lowered = lower(&self.view, &self.local_ports());

@@ -2,11 +2,15 @@
 
 mod dump;
 mod lab;
+mod rules;
 mod socket;
 mod trace;
 
 use ferroflow_proto::host::{self as pb, host_service_server::HostService};
-use flowtable::{text::print_actions, types::TableId};
+use flowtable::{
+    text::print_actions,
+    types::{PortNo, TableId},
+};
 use tonic::{Code, Request, Response, Status};
 
 pub use socket::{Socket, SocketError, serve};
@@ -43,12 +47,13 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port } = request.into_inner();
+        let pb::AddPortRequest { interface, logical_port, port_no } = request.into_inner();
         check_interface(&interface)?;
         check_logical_port(&logical_port)?;
+        let number = port_number(port_no)?;
         self.host
             .with(move |host| {
-                let port = host.add_port(&interface, &logical_port).map_err(refusal)?;
+                let port = host.add_port(&interface, &logical_port, number).map_err(refusal)?;
                 let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
                 Ok(Response::new(pb::AddPortResponse { port }))
             })
@@ -136,6 +141,16 @@ fn table_id(raw: u32) -> Result<TableId, Status> {
     table.ok_or_else(|| Status::invalid_argument(format!("table {raw}: tables are 0 to 254")))
 }
 
+/// The number that a port is to have; 0: any.
+fn port_number(raw: u32) -> Result<Option<PortNo>, Status> {
+    if raw == 0 {
+        return Ok(None);
+    }
+    let port = PortNo::new(raw).ok().filter(|port| port.is_real());
+    port.map(Some)
+        .ok_or_else(|| Status::invalid_argument(format!("port {raw}: numbers are 1 to {}", PortNo::MAX_REAL)))
+}
+
 fn check_interface(name: &str) -> Result<(), Status> {
     let is_well_formed = !name.is_empty()
         && name.len() <= MAX_INTERFACE_LEN
@@ -168,9 +183,11 @@ fn refusal(error: PortError) -> Status {
         | PortError::LogicalInUse { .. }
         | PortError::NumberInUse { .. }
         | PortError::Differs(_) => Code::AlreadyExists,
-        PortError::Attach(_) | PortError::IsUplink(_) | PortError::EncapIp(_) | PortError::IsLab(_) => {
-            Code::FailedPrecondition
-        }
+        PortError::Attach(_)
+        | PortError::IsUplink(_)
+        | PortError::EncapIp(_)
+        | PortError::IsLab(_)
+        | PortError::NoNetwork(_) => Code::FailedPrecondition,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,
     };

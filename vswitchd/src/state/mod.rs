@@ -1,5 +1,5 @@
 //! What outlives the process: attached ports, and the last network the controller sent
-//! or, of a lab, the rules written by hand; so that a restarted host forwards before (and
+//! or the rules written by hand; so that a restarted host forwards before (and
 //! without) a controller.
 //!
 //! The list of ports is replaced as a whole by a rename; the network is a journal of
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
-const FLOWS: &str = "flows.txt";
+const RULES: &str = "rules.txt";
 
 pub use journal::ViewJournal;
 
@@ -91,17 +91,17 @@ impl StateDir {
         self.dir.as_ref().map(|dir| ViewJournal::new(dir.join(VIEW)))
     }
 
-    /// The rules of a lab's last run, a line each.
-    pub fn flows(&self) -> Option<String> {
-        self.read(FLOWS, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    /// The rules, groups and meters that were written by hand in the last run, a line each.
+    pub fn rules(&self) -> Option<String> {
+        self.read(RULES, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
     }
 
-    /// Saves a lab's rules.
+    /// Saves the rules, groups and meters that are written by hand.
     ///
     /// # Errors
     /// The file system's.
-    pub fn save_flows(&self, flows: &str) -> Result<(), StateError> {
-        self.replace(FLOWS, Ok(flows.as_bytes().to_vec()))
+    pub fn save_rules(&self, rules: &str) -> Result<(), StateError> {
+        self.replace(RULES, Ok(rules.as_bytes().to_vec()))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn without_a_directory_nothing_is_kept() {
         let state = StateDir::none();
-        state.save_flows("actions=drop").unwrap();
-        assert!(state.flows().is_none() && state.ports().is_empty());
+        state.save_rules("actions=drop").unwrap();
+        assert!(state.rules().is_none() && state.ports().is_empty());
     }
 }
