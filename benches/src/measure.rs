@@ -60,6 +60,33 @@ pub fn case(criterion: &mut Criterion, name: &str, heap: Heap, n_packets: u64, m
     group.finish();
 }
 
+/// Measures something that can be done only once, some times over: `prepare` makes what
+/// `run` then uses up, and the time of that alone counts. Prints the median.
+pub fn once<T>(name: &str, n_packets: u64, mut prepare: impl FnMut() -> T, mut run: impl FnMut(&mut T)) {
+    const N_RUNS: usize = 5;
+    if !is_wanted(name) {
+        return;
+    }
+    let mut nanos: Vec<f64> = (0..N_RUNS)
+        .map(|_| {
+            let mut subject = prepare();
+            let (start, start_on_cpu) = (Instant::now(), on_cpu());
+            run(&mut subject);
+            let used = on_cpu().zip(start_on_cpu).map(|(now, start)| now.saturating_sub(start));
+            used.unwrap_or_else(|| start.elapsed()).as_nanos() as f64 / n_packets as f64
+        })
+        .collect();
+    nanos.sort_by(f64::total_cmp);
+    let median = nanos[N_RUNS / 2];
+    println!(
+        "{name}: {:.2} M/s, {:.0} cycles each, runs {:.0} to {:.0}",
+        1e3 / median,
+        median * tsc_ghz(),
+        nanos[0] * tsc_ghz(),
+        nanos[N_RUNS - 1] * tsc_ghz(),
+    );
+}
+
 /// The command line names no case, or this one: so that what is not asked for is not even
 /// set up.
 pub fn is_wanted(name: &str) -> bool {

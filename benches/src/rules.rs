@@ -4,7 +4,8 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use flowtable::{
     field::{Field, SubField},
-    flow::{Action, Match, Origin, Rule},
+    flow::{Action, Ct, CtZone, Match, Origin, Rule},
+    key::ct_state,
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
     snapshot::Snapshot,
@@ -134,6 +135,27 @@ pub fn decap() -> Vec<Rule> {
     actions.extend(output());
     let key = ipv4().with(Field::TunId, 77).with(Field::TunMetadata0, 0x0001_0002);
     vec![rule(0, 1, key, actions)]
+}
+
+/// A stateful firewall: whatever comes in may begin conversations (the rules that Open
+/// vSwitch was measured with).
+pub fn stateful() -> Vec<Rule> {
+    let tracked = Ct { zone: CtZone::Literal(1), table: TableId::new(1).ok(), ..Ct::default() };
+    let commit = Ct { zone: CtZone::Literal(1), commit: true, ..Ct::default() };
+    let state = |bits: u16| {
+        let bits = u128::from(bits | ct_state::TRK);
+        ipv4().with(Field::InPort, IN.into()).with_masked(Field::CtState, bits, bits)
+    };
+    let untracked = ipv4().with(Field::InPort, IN.into());
+    let untracked = untracked.with_masked(Field::CtState, 0, ct_state::TRK.into());
+    let mut new = vec![Action::Ct(Box::new(commit))];
+    new.extend(output());
+    vec![
+        rule(0, 10, untracked, vec![Action::Ct(Box::new(tracked))]),
+        rule(1, 10, state(ct_state::NEW), new),
+        rule(1, 10, state(ct_state::EST), output()),
+        rule(1, 1, Match::any(), vec![]),
+    ]
 }
 
 fn ipv4() -> Match {

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use flowtable::{
     build::{self, Host},
+    conntrack::Conntrack,
     packet::{HEADROOM, Packet},
     snapshot::Snapshot,
     switch::{MAX_BATCH, Sink, Switch, SwitchConfig},
@@ -42,11 +43,39 @@ pub fn udp_frame(n: u32) -> Vec<u8> {
     frame
 }
 
+/// Offset of the UDP checksum in such a frame.
+const CHECKSUM: usize = 14 + 20 + 6;
+
+/// Turns a frame around: an answer to it, with another source port and address.
+fn answer(frame: &mut [u8]) {
+    let (addresses, ports) = frame[ADDRESSES..ADDRESSES + 12].split_at_mut(8);
+    addresses.rotate_left(4);
+    ports.rotate_left(2);
+}
+
+/// Makes a frame pass for whole where its checksums are looked at: none in UDP, the right
+/// one in IPv4.
+fn settle_checksums(frame: &mut [u8]) {
+    frame[CHECKSUM..CHECKSUM + 2].fill(0);
+    let header = &mut frame[14..34];
+    header[10..12].fill(0);
+    let sum = flowtable::checksum::of(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// Where a load's frames come from.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// UDP flows, made one after the other: costs as little as a generator can.
     Flows(u32),
+    /// UDP conversations without checksums, in an order without neighbours: packets of one
+    /// side, or of both.
+    Conversations {
+        /// How many.
+        n: u32,
+        /// The other side answers each packet.
+        both_ways: bool,
+    },
     /// Frames in memory, which adds the cost of reading them.
     Frames(Vec<Vec<u8>>),
 }
@@ -55,6 +84,7 @@ impl Source {
     fn n_frames(&self) -> usize {
         match self {
             Self::Flows(n) => *n as usize,
+            Self::Conversations { n, both_ways } => *n as usize * (1 + usize::from(*both_ways)),
             Self::Frames(frames) => frames.len(),
         }
     }
@@ -62,13 +92,23 @@ impl Source {
     /// Writes frame `idx` into a buffer; answers its length.
     fn write(&self, template: &[u8], idx: usize, buf: &mut [u8]) -> usize {
         let frame = match self {
-            Self::Flows(_) => template,
+            Self::Flows(_) | Self::Conversations { .. } => template,
             Self::Frames(frames) => &frames[idx],
         };
         let place = &mut buf[..frame.len()];
         place.copy_from_slice(frame);
-        if let Self::Flows(_) = self {
-            write_flow(place, idx as u32);
+        match self {
+            Self::Flows(_) => write_flow(place, idx as u32),
+            Self::Conversations { n, both_ways } => {
+                // The factor has no divisor in common with the powers of ten.
+                let step = (idx >> usize::from(*both_ways)) as u64 * 0x9e37_79b1;
+                write_flow(place, (step % u64::from(*n)) as u32);
+                if *both_ways && idx & 1 == 1 {
+                    answer(place);
+                }
+                settle_checksums(place);
+            }
+            Self::Frames(_) => {}
         }
         frame.len()
     }
@@ -143,6 +183,12 @@ impl Load {
             pool: Pool { free, ..Pool::default() },
             now: 0,
         }
+    }
+
+    /// The same, with this tracker.
+    #[must_use]
+    pub fn with_conntrack(self, tracker: Arc<Conntrack>) -> Self {
+        Self { switch: self.switch.with_conntrack(tracker), ..self }
     }
 
     /// The same, after each frame has come often enough for all caches to know it.

@@ -114,6 +114,42 @@ pub fn vlan(frame: &[u8], tpid: u16, tci: u16) -> Vec<u8> {
     [macs, tag.as_bytes(), rest].concat()
 }
 
+/// An untagged IP frame cut into fragments of at most `max_len` bytes of payload (rounded
+/// down to units of 8, one at least), in order. What is no such frame comes back as it is.
+pub fn fragments(frame: &[u8], id: u32, max_len: usize) -> Vec<Vec<u8>> {
+    let Some((ethernet, packet)) = frame.split_at_checked(Ethernet::LEN) else { return vec![frame.to_vec()] };
+    let step = max_len.clamp(8, 65_528) / 8 * 8;
+    let (header_len, is_ipv6) = match packet.first().map(|first| first >> 4) {
+        Some(4) => (usize::from(packet[0] & 0xf) * 4, false),
+        Some(6) => (Ipv6::LEN, true),
+        _ => return vec![frame.to_vec()],
+    };
+    let Some((header, payload)) = packet.split_at_checked(header_len) else { return vec![frame.to_vec()] };
+    let n = payload.len().div_ceil(step).max(1);
+    let pieces = payload.chunks(step).enumerate();
+    let cut = |(idx, piece): (usize, &[u8])| {
+        let (offset, more) = (idx * step, idx + 1 < n);
+        let mut header = header.to_vec();
+        if is_ipv6 {
+            let units = (offset as u16) | u16::from(more);
+            let next = std::mem::replace(&mut header[6], ip_proto::FRAGMENT);
+            let fragment = Ipv6Fragment { next, reserved: 0, offset: units.into(), id: id.into() };
+            header.extend_from_slice(fragment.as_bytes());
+            header[4..6].copy_from_slice(&((Ipv6Fragment::LEN + piece.len()) as u16).to_be_bytes());
+        } else {
+            let bits = (offset / 8) as u16 | if more { ipv4_fragment::MORE } else { 0 };
+            header[2..4].copy_from_slice(&((header_len + piece.len()) as u16).to_be_bytes());
+            header[4..6].copy_from_slice(&(id as u16).to_be_bytes());
+            header[6..8].copy_from_slice(&bits.to_be_bytes());
+            header[10..12].fill(0);
+            let sum = crate::checksum::of(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        [ethernet, &header, piece].concat()
+    };
+    pieces.map(cut).collect()
+}
+
 /// A frame with the headers that `key` describes and `payload_len` bytes of payload (0,
 /// 1, 2, …; at most [`MAX_PAYLOAD`]). Metadata, registers and tunnel fields have no part in it. For a key that
 /// some frame can have, parsing the result gives the key again; of others, fields

@@ -59,6 +59,11 @@ drop_reasons! {
     CtFull = "ct-full", "All connections the tracker has room for are established.";
     CtLimit = "ct-limit", "The zone or the input port has as many connections as it may have.";
     CtNatExhausted = "ct-nat-exhausted", "No free translation is left for a new connection.";
+    FragmentInvalid = "fragment-invalid", "A fragment is tiny, not in units of 8 bytes, without the whole L4 header at the packet's start, or beyond the largest packet.";
+    FragmentOverlap = "fragment-overlap", "Fragments of a packet overlap: it is dropped, with all that still comes of it.";
+    FragmentDuplicate = "fragment-duplicate", "The fragment is there already.";
+    FragmentLimit = "fragment-limit", "The packet has too many fragments, or the fragments of its zone or port that wait take more memory than they may.";
+    FragmentTimeout = "fragment-timeout", "The rest of the fragment's packet did not come in time.";
     RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }

@@ -128,6 +128,15 @@ pub struct Punt {
 }
 
 impl Emit {
+    /// The frame stays as it is: there are no edits.
+    pub(crate) fn leaves_frame(&self) -> bool {
+        self.edits.is_empty()
+            && self.n_vlan_pops == 0
+            && self.vlan_pushes.is_empty()
+            && self.tunnel.is_none()
+            && self.extras.is_none()
+    }
+
     /// Something becomes of the copy: it leaves, or goes on behind the tracker.
     pub fn leaves(&self) -> bool {
         self.ct.as_ref().is_none_or(|ct| ct.next.is_some())

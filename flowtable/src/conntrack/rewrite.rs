@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     checksum::{self, Sum},
+    crc32c,
     drop::DropReason,
     execute,
     field::Field,
@@ -24,13 +25,37 @@ use crate::{
 /// # Errors
 /// As [`crate::execute::apply`]; the packet is then partly changed and must be dropped.
 pub fn rewrite<B: FrameBuf>(packet: &mut Packet<B>, view: &View, new: &Rewrite) -> Result<(), DropReason> {
-    if let Some(inner) = &new.inner {
-        rewrite_quotation(packet, inner);
-    } else if view.tuple.is_icmp() && view.tuple.src_port != new.outer.src_port {
-        rewrite_identifier(packet, new.outer.src_port);
+    rewrite_part(packet, view, new, None)
+}
+
+/// Does the same to a fragment. `whole` is the length of the L4 header and payload of its
+/// whole packet, whose view it is: all fragments get new addresses; ports and all else
+/// are in the first one only.
+pub(crate) fn rewrite_part<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    view: &View,
+    new: &Rewrite,
+    whole: Option<usize>,
+) -> Result<(), DropReason> {
+    let is_later = whole.is_some() && packet.layout.l4 == 0;
+    match &new.inner {
+        _ if is_later => {}
+        Some(inner) => rewrite_quotation(packet, inner),
+        None if view.tuple.is_icmp() && view.tuple.src_port != new.outer.src_port => {
+            rewrite_identifier(packet, new.outer.src_port);
+        }
+        None => {}
     }
     let (mut edits, mut n_edits) = ([NO_EDIT; 4], 0);
-    for edit in edits_between(&view.tuple, &new.outer).into_iter().flatten() {
+    let [src, dst, mut ports @ ..] = edits_between(&view.tuple, &new.outer);
+    if is_later {
+        ports = [None; 2];
+    } else if let (ip_proto::SCTP, Some(len)) = (view.tuple.proto, whole) {
+        // The sum covers bytes of other frames.
+        rewrite_sctp(packet, &new.outer, len);
+        ports = [None; 2];
+    }
+    for edit in [src, dst, ports[0], ports[1]].into_iter().flatten() {
         edits[n_edits] = edit;
         n_edits += 1;
     }
@@ -66,6 +91,19 @@ fn rewrite_identifier<B: FrameBuf>(packet: &mut Packet<B>, id: u16) {
     let Some(segment) = packet.bytes_mut().get_mut(l4..end) else { return };
     let change = put(segment, 4, &id.to_be_bytes());
     mend(segment, 2, change);
+}
+
+/// New ports of a segment of which only the beginning is here; it has `len` bytes in all.
+fn rewrite_sctp<B: FrameBuf>(packet: &mut Packet<B>, new: &Tuple, len: usize) {
+    let (l4, end) = (usize::from(packet.layout.l4), usize::from(packet.layout.l3_end));
+    let segment = packet.bytes_mut().get_mut(l4..end).unwrap_or_default();
+    let Some((ports, rest)) = segment.split_first_chunk_mut::<4>() else { return };
+    let Some(sum) = rest.get_mut(4..8).and_then(|sum| sum.first_chunk_mut::<4>()) else { return };
+    let wanted = u32::from(new.src_port) << 16 | u32::from(new.dst_port);
+    let difference = (u32::from_be_bytes(*ports) ^ wanted).to_be_bytes();
+    *ports = wanted.to_be_bytes();
+    let change = crc32c::change(difference, len.saturating_sub(ports.len()));
+    *sum = (u32::from_le_bytes(*sum) ^ change).to_le_bytes();
 }
 
 /// Gives the quoted packet the addresses and ports that its sender knows it by. Its own

@@ -17,6 +17,11 @@ impl Conntrack {
         self.pick_up.store(on, SeqCst);
     }
 
+    /// Packets with a wrong checksum are invalid, or not.
+    pub fn set_check_checksums(&self, on: bool) {
+        self.check_checksums.store(on, SeqCst);
+    }
+
     /// How long connections in a state are kept, by policy (below [`N_POLICIES`]). More
     /// than [`MAX_TIMEOUT`] is that.
     pub fn set_timeout(&self, policy: u8, state: State, timeout: Duration) {

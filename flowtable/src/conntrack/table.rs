@@ -3,11 +3,12 @@
 use std::sync::{TryLockError, atomic::Ordering::Relaxed};
 
 use super::{
-    Begin, Conntrack, Event, Nat, NatKind, Request, TICK_BUDGET, kind,
+    Conntrack, Event, Nat, NatKind, Request, TICK_BUDGET, kind,
     ledger::{self, Ledger, N_QUEUES},
-    millis, set_marks,
+    millis,
     slot::{Live, Slot},
     timeout::State,
+    track::{Begin, set_marks},
     tuple::Tuple,
 };
 use crate::{drop::DropReason, types::Timestamp};

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     build::{self, Host},
+    drop::DropReason,
+    key::ct_state,
     testing::{assert_checksums, frame_key, parsed},
 };
 
@@ -33,7 +35,7 @@ const RPL: u16 = ct_state::RPL;
 const INV: u16 = ct_state::TRK | ct_state::INV;
 
 fn tracker(n_slots: usize) -> Conntrack {
-    let config = Config { check_sequence: true, pick_up: true, seed: 1 };
+    let config = Config { seed: 1, ..Config::default() };
     Conntrack::new(config, Storage::on_heap(n_slots))
 }
 
@@ -723,7 +725,7 @@ fn a_new_tracker_goes_on_with_what_is_in_storage() {
     let cells: &'static [AtomicU64] =
         Box::leak((0..32 * CELLS_PER_SLOT).map(|_| AtomicU64::new(7)).collect());
     let start = |seed| {
-        let config = Config { check_sequence: true, pick_up: false, seed };
+        let config = Config { pick_up: false, seed, ..Config::default() };
         Conntrack::new(config, Storage::lent(slots, cells).unwrap())
     };
     let old = start(1);

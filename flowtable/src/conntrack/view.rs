@@ -7,6 +7,9 @@ use super::{
     tuple::{Tuple, answer_to},
 };
 use crate::{
+    checksum::{self, Sum, pseudo_ipv4, pseudo_ipv6},
+    crc32c,
+    headers::Headers,
     key::nw_frag,
     packet::{FrameBuf, Packet},
     parse::{ipv4_fragment, ipv6::Chain},
@@ -59,6 +62,12 @@ pub enum L4 {
 }
 
 impl View {
+    /// A packet that no connection can have.
+    pub const NONE: Self = Self {
+        tuple: Tuple { zone: 0, ipv6: false, proto: 0, src: 0, dst: 0, src_port: 0, dst_port: 0 },
+        l4: L4::Invalid,
+    };
+
     /// Reads a packet that the parser has seen; nothing unless it is IP.
     pub fn read<B: FrameBuf>(packet: &Packet<B>) -> Option<Self> {
         let (frame, layout) = (packet.bytes(), &packet.layout);
@@ -88,6 +97,69 @@ impl View {
         };
         Some(Self { tuple, l4 })
     }
+
+    /// Reads a packet that came in fragments: `first` is the frame with its beginning,
+    /// `payload` all that was cut into pieces. With `check`, wrong checksums are invalid.
+    pub(crate) fn of_whole<B: FrameBuf>(
+        first: &Packet<B>,
+        (proto, payload): (u8, &[u8]),
+        check: bool,
+    ) -> Option<Self> {
+        let Self { mut tuple, .. } = Self::read(first)?;
+        let mut segment = payload;
+        tuple.proto = proto;
+        let mut is_whole = true;
+        if tuple.ipv6 {
+            let chain = Chain::walk(proto, payload);
+            tuple.proto = chain.proto.unwrap_or(ip_proto::NONE);
+            segment = payload.get(chain.len..).unwrap_or_default();
+            is_whole = chain.proto.is_some() && chain.frag & nw_frag::ANY == 0;
+            is_whole &= !chain.routed && !Headers::of(first.bytes(), &first.layout).is_routed(first.bytes());
+        }
+        let l4 = if is_whole { transport(segment, &mut tuple) } else { L4::Invalid };
+        let l4 = if check && !has_right_checksum(&tuple, segment) { L4::Invalid } else { l4 };
+        Some(Self { tuple, l4 })
+    }
+
+    /// The same view, but invalid when a checksum of the packet it was read from is wrong:
+    /// that of the IPv4 header, or a whole one of L4 (one that is left to the sender's
+    /// device is no more than begun).
+    pub(super) fn checked<B: FrameBuf>(self, packet: &Packet<B>) -> Self {
+        let (frame, layout) = (packet.bytes(), &packet.layout);
+        let range = |start: u16, end: usize| frame.get(usize::from(start)..end).unwrap_or_default();
+        let header_is_right = self.tuple.ipv6 || {
+            let header_len = range(layout.l3, frame.len()).first().map_or(0, |first| first & 0xf) * 4;
+            checksum::of(range(layout.l3, usize::from(layout.l3) + usize::from(header_len))) == 0
+        };
+        let segment = range(layout.l4, usize::from(layout.l3_end));
+        let is_right = matches!(self.l4, L4::Invalid)
+            || header_is_right && (packet.offload.csum_partial || has_right_checksum(&self.tuple, segment));
+        if is_right { self } else { Self { l4: L4::Invalid, ..self } }
+    }
+}
+
+/// The checksum over the segment is right, or there is none to be.
+fn has_right_checksum(tuple: &Tuple, segment: &[u8]) -> bool {
+    let pseudo = || match tuple.ipv6 {
+        true => pseudo_ipv6(tuple.src, tuple.dst, tuple.proto, segment.len()),
+        false => pseudo_ipv4(tuple.src as u32, tuple.dst as u32, tuple.proto, segment.len()),
+    };
+    let is_whole = |sum: Sum| sum.bytes(segment).fold() == 0xffff;
+    match tuple.proto {
+        // IPv6 has no datagrams without (RFC 8200 §8.1).
+        ip_proto::UDP if segment.get(6..8) == Some(&[0, 0]) => !tuple.ipv6,
+        ip_proto::TCP | ip_proto::UDP => is_whole(pseudo()),
+        ip_proto::ICMP if !tuple.ipv6 => is_whole(Sum::ZERO),
+        ip_proto::ICMPV6 if tuple.ipv6 => is_whole(pseudo()),
+        ip_proto::SCTP => match segment.split_at_checked(Sctp::LEN) {
+            Some((header, chunks)) => {
+                let (ports, sum) = header.split_at(8);
+                sum == crc32c::of([ports, &[0; 4], chunks]).to_le_bytes()
+            }
+            None => true,
+        },
+        _ => true,
+    }
 }
 
 /// Fills in addresses and protocol; answers where the payload is, unless the packet is
@@ -112,11 +184,11 @@ fn transport(segment: &[u8], tuple: &mut Tuple) -> L4 {
     match tuple.proto {
         ip_proto::TCP => tcp(segment, tuple),
         ip_proto::UDP => match Udp::ref_from_prefix(segment) {
-            Ok((udp, _)) => {
+            Ok((udp, _)) if (Udp::LEN..=segment.len()).contains(&udp.len.get().into()) => {
                 (tuple.src_port, tuple.dst_port) = (udp.src.get(), udp.dst.get());
                 L4::Udp
             }
-            Err(_) => L4::Invalid,
+            _ => L4::Invalid,
         },
         ip_proto::SCTP => sctp(segment, tuple),
         ip_proto::ICMP | ip_proto::ICMPV6 if tuple.is_icmp() => icmp(segment, tuple),

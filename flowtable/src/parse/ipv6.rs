@@ -43,6 +43,8 @@ pub(crate) struct Chain {
     pub(crate) frag: u8,
     /// The destination in the fixed header is not the final one (RFC 8200 §4.4).
     pub(crate) routed: bool,
+    /// Where the fragment header is.
+    pub(crate) fragment_at: Option<usize>,
 }
 
 impl Chain {
@@ -53,7 +55,7 @@ impl Chain {
     /// There is no limit on the number of headers but the packet's length: a limit would
     /// hide ports behind it from the rules that guard them.
     pub(crate) fn walk(next: u8, payload: &[u8]) -> Self {
-        let mut chain = Self { proto: None, len: 0, frag: 0, routed: false };
+        let mut chain = Self { proto: None, len: 0, frag: 0, routed: false, fragment_at: None };
         let mut next = next;
         let mut rest = payload;
         loop {
@@ -71,6 +73,7 @@ impl Chain {
             let Some(after) = rest.get(len..) else { return chain };
             if next == ip_proto::FRAGMENT {
                 chain.frag = fragment(rest);
+                chain.fragment_at = Some(chain.len);
                 if chain.frag & nw_frag::LATER != 0 {
                     chain.proto = Some(ip_proto::FRAGMENT);
                     chain.len += len;

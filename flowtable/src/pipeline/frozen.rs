@@ -149,17 +149,13 @@ impl Frozen {
         Self { words: words.collect(), stack, action_set, queue, start }
     }
 
-    /// The key that the next pass starts with: frame fields from `frame`, the rest from
-    /// the pass before, as far as the walk did not write it.
-    pub(crate) fn thaw(&self, before: &FlowKey, frame: &FlowKey, id: u32) -> FlowKey {
-        let mut key = *before;
+    /// Gives a key the frame fields of the packet as it is now. The rest stays as it was in
+    /// the pass before; [`Frozen::restore`] puts back what the walk wrote of it.
+    pub(crate) fn take_frame(&self, key: &mut FlowKey, frame: &FlowKey) {
         let frame_words = PARTS.frame.words().iter().zip(frame.words());
         for (word, (mask, new)) in key.words_mut().iter_mut().zip(frame_words) {
             *word = *word & !mask | new & mask;
         }
-        self.restore(&mut key);
-        key.recirc_id.set(id);
-        key
     }
 
     /// Puts back what was frozen.

@@ -57,6 +57,8 @@ pub(super) struct Walk<'a, T> {
     /// packet.
     pub(super) n_ends: usize,
     n_lookups: usize,
+    /// The action set is executed at the end: not where a clone goes on in a pass of its own.
+    runs_set: bool,
 }
 
 /// A list of actions under way.
@@ -117,6 +119,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
             n_lookups: 0,
+            runs_set: true,
         }
     }
 
@@ -139,10 +142,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     fn walk(&mut self, frozen: Option<&'a Frozen>) -> Result<(), Abort> {
-        let set_is_executed = self.begin(frozen)?;
+        self.runs_set = self.begin(frozen)?;
         loop {
             let Some(frame) = self.frames.last_mut() else {
-                if set_is_executed && self.begin_action_set() {
+                if self.runs_set && self.begin_action_set() {
                     continue;
                 }
                 return Ok(());
@@ -260,7 +263,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let Some(frame) = self.frames.pop() else { return };
         if let Some(saved) = frame.undo {
             self.restore(*saved);
-        } else if self.n_ends == frame.n_ends && !self.has_way_out() {
+        } else if self.n_ends == frame.n_ends && !(self.runs_set && self.has_way_out()) {
             self.end_by(DropReason::RuleDrop, Some(frame.rule));
         }
     }

@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// A switch, and what leaves it.
-struct World {
-    switch: Switch,
-    snapshot: Arc<Snapshot>,
-    now: u64,
+pub(super) struct World {
+    pub(super) switch: Switch,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) now: u64,
 }
 
 impl World {
-    fn new(rules: &[&str]) -> Self {
+    pub(super) fn new(rules: &[&str]) -> Self {
         let rules: Vec<_> =
             rules.iter().map(|text| parse_flow(text, &PortTable::default()).unwrap()).collect();
         let snapshot = snapshot(1, &rules);
@@ -34,7 +34,7 @@ impl World {
 
     /// Sends a frame three times, so that it is missed, found and found again; all must
     /// fare the same.
-    fn send(&mut self, raw: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    pub(super) fn send(&mut self, raw: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let first = self.send_once(raw, frame);
         for _ in 0..2 {
             assert_eq!(self.send_once(raw, frame), first);
@@ -42,7 +42,7 @@ impl World {
         first
     }
 
-    fn send_once(&mut self, raw: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    pub(super) fn send_once(&mut self, raw: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let mut sink = Collector::default();
         let mut batch: Vec<Packet<Vec<u8>>> = vec![build::packet(frame, port(raw))];
         self.now += 1000;
@@ -59,12 +59,12 @@ impl World {
         sink.out.into_iter().map(|(port, frame)| (port.get(), frame)).collect()
     }
 
-    fn n_connections(&self) -> usize {
+    pub(super) fn n_connections(&self) -> usize {
         let tracker = self.switch.conntrack().unwrap();
         tracker.dump(Timestamp::from_nanos(self.now), &Filter::default()).len()
     }
 
-    fn drops(&self) -> Vec<(DropReason, u64)> {
+    pub(super) fn drops(&self) -> Vec<(DropReason, u64)> {
         self.switch.drops().iter().map(|drop| (drop.reason, drop.n_packets)).collect()
     }
 }

@@ -14,6 +14,9 @@ mod books;
 #[cfg(test)]
 mod ct_tests;
 mod flow_hash;
+#[cfg(test)]
+mod fragment_tests;
+mod fragments;
 mod metered;
 mod punts;
 mod recirculate;
@@ -207,6 +210,7 @@ impl Switch {
             conntrack.tick(now);
         }
         self.books.open(in_port);
+        self.enter_lost_fragments(&moment);
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
             self.parse_all(&moment, &mut batch[..n]);

@@ -1,27 +1,28 @@
 //! Programs that pass packets through the connection tracker: one packet at a time,
 //! until nothing of it comes back, so that packets keep their order.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use super::{
     Moment, Sink, Switch,
     flow_hash::flow_hash,
+    fragments::Whole,
     metered::Verdicts,
     run::{copy, send},
 };
 use crate::{
     cache::{Handle, Remembered},
-    conntrack::{self, Config, Conntrack, L4, Storage, Tuple, View},
+    conntrack::{self, Config, Conntrack, Storage, Tuple, Verdict, View},
     drop::DropReason,
     execute,
     field::Field,
     flow::Rule,
-    key::FlowKey,
+    key::{FlowKey, nw_frag},
     packet::{FrameBuf, Packet},
     parse::parse,
     pipeline::{self, Frozen, MAX_PASSES, NoTrace, Translation},
     program::{CtPass, Emit, FieldEdit, MeterStep, Program},
-    types::{MeterId, PortNo},
+    types::{MeterId, PortNo, Timestamp},
 };
 
 /// Frozen walks that are remembered, before those that no entry leads to are forgotten.
@@ -74,14 +75,14 @@ impl FrozenIds {
 
 /// What becomes of one packet and its copies.
 #[derive(Default)]
-struct Fate {
+pub(super) struct Fate {
     sent: bool,
     /// Why something of it did not leave.
     failure: Option<Failure>,
     n_passes: usize,
 }
 
-struct Failure {
+pub(super) struct Failure {
     reason: DropReason,
     rule: Option<Arc<Rule>>,
     /// Rules drop it, as they should.
@@ -91,7 +92,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn of(reason: DropReason) -> Self {
+    pub(super) fn of(reason: DropReason) -> Self {
         Self { reason, rule: None, is_meant: false, meter: None }
     }
 
@@ -101,18 +102,18 @@ impl Failure {
     }
 }
 
-/// What the tracker needs of a packet that is about to leave.
-struct Seen {
-    view: View,
-    in_port: PortNo,
+/// A packet at the beginning of a pass.
+pub(super) struct Rider<B> {
+    pub(super) packet: Packet<B>,
+    pub(super) depth: usize,
+    /// What the tracker sees of it, where that is known.
+    pub(super) view: Option<View>,
+    /// It is a fragment of this packet.
+    pub(super) whole: Option<Rc<Whole>>,
 }
 
-/// A packet at the beginning of a pass.
-struct Rider<B> {
-    packet: Packet<B>,
-    key: FlowKey,
-    depth: usize,
-}
+/// How a packet goes on.
+type Again<B> = Option<(Rider<B>, Arc<Program>)>;
 
 impl Switch {
     /// Does with one packet what a program with `ct` says.
@@ -124,11 +125,20 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) {
+        let mut key = self.lanes.keys[idx];
+        if key.nw_frag & nw_frag::ANY != 0 {
+            return self.gather(moment, program, idx, packet, sink);
+        }
         let n_bytes = self.lanes.lens[idx];
         self.books.received(n_bytes);
         let mut fate = Fate::default();
-        let rider = Rider { packet, key: self.lanes.keys[idx], depth: 1 };
-        self.ride(moment, program, rider, sink, &mut fate);
+        let rider = Rider { packet, depth: 1, view: None, whole: None };
+        self.ride(moment, program, (rider, &mut key), sink, &mut fate);
+        self.settle(fate, n_bytes);
+    }
+
+    /// Enters what became of a packet.
+    pub(super) fn settle(&mut self, fate: Fate, n_bytes: u64) {
         match fate.failure {
             Some(failure) if fate.sent => {
                 if !failure.is_meant {
@@ -146,22 +156,41 @@ impl Switch {
         }
     }
 
-    fn ride<B: FrameBuf, S: Sink<B>>(
+    /// One pass after the other. The key is the packet's, and changes with it.
+    pub(super) fn ride<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
-        rider: Rider<B>,
+        (rider, key): (Rider<B>, &mut FlowKey),
         sink: &mut S,
         fate: &mut Fate,
     ) {
-        let Rider { packet, key, depth } = rider;
+        let mut again = match (&program.emits[..], &program.meters[..]) {
+            ([emit], []) if emit.leaves() => self.dispatch(moment, (emit, 0), (rider, key), sink, fate),
+            _ => self.execute(moment, program, (rider, key), sink, fate),
+        };
+        while let Some((rider, program)) = again {
+            again = self.execute(moment, &program, (rider, key), sink, fate);
+        }
+    }
+
+    /// Carries out a program; the last copy may have another pass before it.
+    fn execute<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        program: &Program,
+        (rider, key): (Rider<B>, &mut FlowKey),
+        sink: &mut S,
+        fate: &mut Fate,
+    ) -> Again<B> {
+        let Rider { packet, depth, mut view, whole } = rider;
         let steps = &program.meters[..];
         let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
         let mut emits = program.emits.iter().enumerate();
         // The last one that something becomes of takes the packet itself.
         let last = emits.rposition(|(idx, emit)| emit.leaves() && n_levels(idx).is_ok());
-        let seen = Seen { view: View::read(&packet).unwrap_or(NOT_IP), in_port: packet.in_port };
+        let in_port = packet.in_port;
         let mut packet = Some(packet);
         for (idx, emit) in program.emits.iter().enumerate() {
             let n_levels = match n_levels(idx) {
@@ -172,20 +201,37 @@ impl Switch {
                 }
             };
             if let Some(pass) = emit.ct.as_ref().filter(|pass| pass.next.is_none()) {
-                self.note(moment, &seen, emit, pass, fate);
+                // Known already where the packet itself is gone: only the last one takes it.
+                let seen = view.or_else(|| packet.as_ref().map(|packet| self.tracker().view(packet)));
+                view = seen;
+                self.note(moment, (seen.unwrap_or(View::NONE), in_port, whole.as_ref()), emit, pass, fate);
                 continue;
             }
-            let own = if Some(idx) == last { packet.take() } else { None };
-            let copied = match (own, &packet) {
+            let is_last = Some(idx) == last;
+            if is_last && view.is_none() && idx + 1 < program.emits.len() {
+                view = packet.as_ref().map(|packet| self.tracker().view(packet));
+            }
+            let copied = match (if is_last { packet.take() } else { None }, &packet) {
                 (Some(own), _) => Ok(own),
                 (None, Some(packet)) => copy(packet, sink),
                 (None, None) => continue,
             };
-            match copied {
-                Ok(packet) => {
-                    self.dispatch(moment, (emit, n_levels), Rider { packet, key, depth }, sink, fate);
+            let packet = match copied {
+                Ok(packet) => packet,
+                Err(reason) => {
+                    self.fail(fate, Failure::of(reason));
+                    continue;
                 }
-                Err(reason) => self.fail(fate, Failure::of(reason)),
+            };
+            let rider = Rider { packet, depth, view, whole: whole.clone() };
+            if is_last && idx + 1 == program.emits.len() {
+                return self.dispatch(moment, (emit, n_levels), (rider, key), sink, fate);
+            }
+            let mut key = *key;
+            if let Some((rider, program)) =
+                self.dispatch(moment, (emit, n_levels), (rider, &mut key), sink, fate)
+            {
+                self.ride(moment, &program, (rider, &mut key), sink, fate);
             }
         }
         if let Some(packet) = packet {
@@ -195,6 +241,7 @@ impl Switch {
                 fate.failure = Some(Failure { rule, is_meant: true, ..Failure::of(reason) });
             }
         }
+        None
     }
 
     /// A copy leaves, or goes through the tracker into the next pass.
@@ -202,95 +249,122 @@ impl Switch {
         &mut self,
         moment: &Moment<'_>,
         (emit, n_levels): (&Emit, u8),
-        rider: Rider<B>,
+        (mut rider, key): (Rider<B>, &mut FlowKey),
         sink: &mut S,
         fate: &mut Fate,
-    ) {
+    ) -> Again<B> {
         let Some((pass, next)) = emit.ct.as_ref().and_then(|pass| Some((pass, pass.next.as_ref()?))) else {
-            let hash = if emit.tunnel.is_some() { flow_hash(&rider.key) } else { 0 };
+            let hash = if emit.tunnel.is_some() { flow_hash(key) } else { 0 };
             match send(rider.packet, emit, (hash, n_levels), &mut self.punts, sink) {
                 Ok(()) => fate.sent = true,
                 Err(reason) => self.fail(fate, Failure::of(reason)),
             }
-            return;
+            return None;
         };
         fate.n_passes += 1;
-        let Rider { mut packet, key, depth } = rider;
-        let tracked = if depth >= MAX_PASSES || fate.n_passes > MAX_RECIRCULATIONS {
+        let tracked = if rider.depth >= MAX_PASSES || fate.n_passes > MAX_RECIRCULATIONS {
             Err(DropReason::RecircLimit)
         } else {
-            self.pass(moment, (emit, n_levels), (pass, next), &mut packet, &key)
+            self.pass(moment, (emit, n_levels), (pass, next), &mut rider, key)
         };
         match tracked {
-            Ok(key) => self.next_pass(moment, next, Rider { packet, key, depth: depth + 1 }, sink, fate),
+            Ok(()) => {
+                rider.depth += 1;
+                let program = self.next_program(moment, next, &rider, key);
+                Some((rider, program))
+            }
             Err(reason) => {
-                sink.release(packet);
+                sink.release(rider.packet);
                 self.fail(fate, Failure::of(reason));
+                None
             }
         }
     }
 
-    /// Carries out the edits, asks the tracker, translates; answers the key of the next
+    /// Carries out the edits, asks the tracker, translates; makes of the key that of the next
     /// pass.
     fn pass<B: FrameBuf>(
         &mut self,
         moment: &Moment<'_>,
         (emit, n_levels): (&Emit, u8),
         (pass, next): (&CtPass, &Frozen),
-        packet: &mut Packet<B>,
-        key: &FlowKey,
-    ) -> Result<FlowKey, DropReason> {
-        execute::apply_remarked(packet, emit, 0, n_levels)?;
-        let view = View::read(packet).unwrap_or(NOT_IP);
+        rider: &mut Rider<B>,
+        key: &mut FlowKey,
+    ) -> Result<(), DropReason> {
+        let mut is_changed = n_levels != 0 || !emit.leaves_frame();
+        if is_changed {
+            execute::apply_remarked(&mut rider.packet, emit, 0, n_levels)?;
+        }
+        let view = match (rider.view, &rider.whole) {
+            (Some(view), Some(_)) => overlaid(view, &emit.edits),
+            (Some(view), None) if !is_changed => view,
+            _ => self.tracker().view(&rider.packet),
+        };
+        let Rider { packet, whole, .. } = rider;
         let request = conntrack::Request { in_port: packet.in_port.get() as u16, ..pass.request };
-        let verdict = self.tracker().track(moment.now, &request, &view)?;
+        let verdict = track(self.tracker(), (moment.now, &request, &view), whole.as_ref())?;
+        rider.view = Some(view);
         if let Some(new) = &verdict.rewrite {
-            conntrack::rewrite(packet, &view, new)?;
+            let segment_len = whole.as_ref().map(|whole| whole.segment_len);
+            conntrack::rewrite_part(packet, &view, new, segment_len)?;
+            is_changed = true;
+            let tuple = Tuple { zone: 0, ..new.outer };
+            // Of an error, what it quotes has changed too.
+            rider.view = new.inner.is_none().then_some(View { tuple, ..view });
         }
-        let mut frame = FlowKey::zero();
-        parse(packet, &mut frame)?;
-        let mut key = next.thaw(key, &frame, pass.recirc_id);
+        if is_changed {
+            let mut frame = FlowKey::zero();
+            parse(packet, &mut frame)?;
+            next.take_frame(key, &frame);
+        }
+        next.restore(key);
+        key.recirc_id.set(pass.recirc_id);
         if next.knows_connection() {
-            pipeline::set_connection(&mut key, request.zone, &verdict);
+            pipeline::set_connection(key, request.zone, &verdict);
         }
-        Ok(key)
+        Ok(())
     }
 
     /// Tracks a packet of which nothing comes back: there is no need for a copy.
-    fn note(&mut self, moment: &Moment<'_>, seen: &Seen, emit: &Emit, pass: &CtPass, fate: &mut Fate) {
-        let mut view = seen.view;
-        overlay(&mut view.tuple, &emit.edits);
-        let request = conntrack::Request { in_port: seen.in_port.get() as u16, ..pass.request };
-        if let Err(reason) = self.tracker().track(moment.now, &request, &view) {
+    fn note(
+        &mut self,
+        moment: &Moment<'_>,
+        (seen, in_port, whole): (View, PortNo, Option<&Rc<Whole>>),
+        emit: &Emit,
+        pass: &CtPass,
+        fate: &mut Fate,
+    ) {
+        let view = overlaid(seen, &emit.edits);
+        let request = conntrack::Request { in_port: in_port.get() as u16, ..pass.request };
+        if let Err(reason) = track(self.tracker(), (moment.now, &request, &view), whole) {
             self.fail(fate, Failure::of(reason));
         }
     }
 
-    fn next_pass<B: FrameBuf, S: Sink<B>>(
+    /// What the tables make of a packet that comes back.
+    fn next_program<B: FrameBuf>(
         &mut self,
         moment: &Moment<'_>,
         frozen: &Frozen,
-        rider: Rider<B>,
-        sink: &mut S,
-        fate: &mut Fate,
-    ) {
+        rider: &Rider<B>,
+        key: &FlowKey,
+    ) -> Arc<Program> {
         self.books.all.n_recirculations += 1;
         let n_bytes = rider.packet.len() as u64;
-        let port = rider.packet.in_port;
-        match self.resolve_frozen(moment, port, &rider.key, frozen) {
-            Ok(handle) => {
-                let Some(entry) = self.megaflows.get_mut(handle) else {
-                    // Resolving has just found it; should that ever be wrong, do without.
-                    sink.release(rider.packet);
-                    return self.fail(fate, Failure::of(DropReason::NoBuffer));
-                };
-                entry.count(moment.now, 1, n_bytes);
-                let program = Arc::clone(&entry.program);
-                self.ride(moment, &program, rider, sink, fate);
-            }
+        match self.resolve_frozen(moment, rider.packet.in_port, key, frozen) {
+            Ok(handle) => match self.megaflows.get_mut(handle) {
+                Some(entry) => {
+                    entry.count(moment.now, 1, n_bytes);
+                    Arc::clone(&entry.program)
+                }
+                // Resolving has just found it; should that ever be wrong, do without.
+                None => {
+                    Arc::new(pipeline::translate_frozen(moment.snapshot, key, frozen, &mut NoTrace).program)
+                }
+            },
             Err(translation) => {
                 translation.tally.credit(&translation.rules, 1, n_bytes, moment.now);
-                self.ride(moment, &translation.program, rider, sink, fate);
+                Arc::new(translation.program)
             }
         }
     }
@@ -325,14 +399,14 @@ impl Switch {
 
     /// Something was not done for the packet. Of several such things the last may be what
     /// it ends by; the others are failed copies.
-    fn fail(&mut self, fate: &mut Fate, failure: Failure) {
+    pub(super) fn fail(&mut self, fate: &mut Fate, failure: Failure) {
         if let Some(earlier) = fate.failure.replace(failure).filter(|earlier| !earlier.is_meant) {
             self.books.lost_copy((earlier.reason, earlier.rule.as_ref(), earlier.meter));
         }
     }
 
     /// The tracker, made when it is first needed unless one was given.
-    fn tracker(&mut self) -> &Conntrack {
+    pub(super) fn tracker(&mut self) -> &Conntrack {
         let seed = self.seed;
         self.conntrack.get_or_insert_with(|| {
             let config = Config { seed, ..Config::default() };
@@ -341,11 +415,23 @@ impl Switch {
     }
 }
 
-/// A packet that no connection can have.
-const NOT_IP: View = View {
-    tuple: Tuple { zone: 0, ipv6: false, proto: 0, src: 0, dst: 0, src_port: 0, dst_port: 0 },
-    l4: L4::Invalid,
-};
+/// Asks the tracker; about a fragment, once for the whole packet.
+fn track(
+    tracker: &Conntrack,
+    (now, request, view): (Timestamp, &conntrack::Request, &View),
+    whole: Option<&Rc<Whole>>,
+) -> Result<Verdict, DropReason> {
+    match whole {
+        None => tracker.track(now, request, view),
+        Some(whole) => whole.track(tracker, (now, request, view)),
+    }
+}
+
+/// A view of a packet after edits.
+fn overlaid(mut view: View, edits: &[FieldEdit]) -> View {
+    overlay(&mut view.tuple, edits);
+    view
+}
 
 /// The tuple of a packet after edits.
 fn overlay(tuple: &mut Tuple, edits: &[FieldEdit]) {

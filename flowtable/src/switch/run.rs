@@ -21,6 +21,24 @@ pub trait Sink<B> {
     /// A copy of a packet's frame, with the same headroom; `None` when there is no free
     /// buffer.
     fn copy(&mut self, packet: &Packet<B>) -> Option<Packet<B>>;
+    /// A packet with this frame, in a buffer like that of another one; `None` when there is
+    /// no free buffer.
+    fn make(&mut self, frame: &[u8], like: &Packet<B>) -> Option<Packet<B>>
+    where
+        B: FrameBuf,
+    {
+        let copy = self.copy(like)?;
+        let (start, in_port) = (copy.start(), copy.in_port);
+        let mut buf = copy.into_buf();
+        let place = buf.as_mut().get_mut(start..start + frame.len());
+        let fits = place.map(|place| place.copy_from_slice(frame)).is_some();
+        let made = Packet::new(buf, start, if fits { frame.len() } else { 0 }, in_port);
+        if fits {
+            return Some(made);
+        }
+        self.release(made);
+        None
+    }
     /// Takes back the buffer of a packet that goes nowhere.
     fn release(&mut self, packet: Packet<B>);
 }

@@ -39,6 +39,10 @@ impl Sink<Vec<u8>> for Collector {
         Some(build::packet(packet.bytes(), packet.in_port))
     }
 
+    fn make(&mut self, frame: &[u8], like: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+        self.copy(&build::packet(frame, like.in_port))
+    }
+
     fn release(&mut self, _: Packet<Vec<u8>>) {
         self.n_released += 1;
     }
@@ -145,6 +149,8 @@ fn observe(
         }
     }
     run(&mut switch, now, &current, &mut batch, &mut sink);
+    // Fragments that wait are entered in the books when their time is over.
+    run(&mut switch, now + 60_000_000_000, &current, &mut batch, &mut sink);
     check_conservation(&switch, &sink, events);
     switch.flush_stats();
     let mut drops: BTreeMap<Cause, [u64; 3]> = BTreeMap::new();
