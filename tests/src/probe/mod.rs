@@ -3,11 +3,12 @@
 //!
 //! The switch under test shares no code with it, and the peer of a ping is the kernel.
 
+mod datagram;
 mod noise;
 mod ping;
 mod tcp;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -111,10 +112,24 @@ impl Probe {
         len: u64,
         limit: Duration,
     ) -> Result<(Stream, Stream)> {
-        let receive = ["tcp-receive".to_owned(), to.1.to_string(), limit.as_millis().to_string()];
-        let send = ["tcp-send".to_owned(), to.1.to_string(), len.to_string(), limit.as_millis().to_string()];
+        self.transfer_to((from, to.1.into()), (to.0, to.1.into()), len, limit)
+    }
+
+    /// As [`Probe::transfer`], to a receiver that the sender knows by an address of its own.
+    ///
+    /// # Errors
+    /// When a side cannot run, connect or finish in time.
+    pub fn transfer_to(
+        &self,
+        (from, to): (&Netns, SocketAddr),
+        at: (&Netns, SocketAddr),
+        len: u64,
+        limit: Duration,
+    ) -> Result<(Stream, Stream)> {
+        let receive = ["tcp-receive".to_owned(), at.1.to_string(), limit.as_millis().to_string()];
+        let send = ["tcp-send".to_owned(), to.to_string(), len.to_string(), limit.as_millis().to_string()];
         std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| self.ask(to.0, &receive, limit + Duration::from_secs(2)));
+            let receiver = scope.spawn(|| self.ask(at.0, &receive, limit + Duration::from_secs(2)));
             let sent = self.ask(from, &send, limit + Duration::from_secs(2));
             let received = receiver.join().map_err(|_| anyhow::anyhow!("the receiver's thread panicked"))?;
             match (sent, received) {
@@ -124,6 +139,15 @@ impl Probe {
                 (Ok(_), Err(receiver)) => Err(receiver.context("receiver")),
             }
         })
+    }
+
+    /// Asks an echo of datagrams ([`Probe`]'s `udp-echo`) and gives the number of right answers.
+    ///
+    /// # Errors
+    /// When the probe cannot run; lost answers are no error.
+    pub fn udp_ask(&self, netns: &Netns, to: SocketAddr, n: u64, payload_len: usize) -> Result<u64> {
+        let words = ["udp-ask".to_owned(), to.to_string(), n.to_string(), payload_len.to_string()];
+        number(&self.ask(netns, &words, datagram::limit(n) + Duration::from_secs(5))?, "received")
     }
 
     /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
@@ -163,13 +187,16 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-listen", at] => tcp::listen(at.parse()?)?,
         ["tcp-receive", at, limit] => tcp::receive(at.parse()?, millis(limit)?)?,
         ["tcp-send", to, len, limit] => tcp::send(to.parse()?, len.parse()?, millis(limit)?)?,
+        ["udp-echo", at] => datagram::echo(at.parse()?)?,
+        ["udp-ask", to, n, payload_len] => datagram::ask(to.parse()?, n.parse()?, payload_len.parse()?)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
         }
         _ => bail!(
             "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
-             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | ip-noise ADDRESS N SEED | \
+             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | \
+             udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };

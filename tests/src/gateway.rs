@@ -1,0 +1,354 @@
+//! A switch that is a gateway by rules written by hand, between a client and the world:
+//!
+//! ```text
+//!   PREFIX-client          PREFIX-switch              PREFIX-router            PREFIX-server
+//!   eth0 10.0.1.2 ------ inside | outside ------ west 10.0.2.1 | east 10.0.3.1 ------ eth0 10.0.3.2
+//!        fd00:1::2            vswitchd                fd00:2::1  fd00:3::1                 fd00:3::2
+//! ```
+//! The router is Linux. The switch has a client's side and an outside, where it answers to addresses of its own:
+//! one that the client may be hidden behind, one that the server may be reached by. Neighbours are known
+//! beforehand; ARP and neighbour discovery have no part in it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command::{self, Finished};
+use crate::control::{Control, PortCounters};
+use crate::daemon::{Daemon, Life, find_program};
+use crate::netns::{self, End, Netns};
+use crate::probe::Probe;
+use crate::{scenario, stop};
+
+/// How long a daemon may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const MTU: u32 = 1500;
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Host `host` of network `net`.
+    fn address(self, net: u8, host: u16) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(10, 0, net, host as u8).into(),
+            Self::V6 => Ipv6Addr::new(0xfd00, u16::from(net), 0, 0, 0, 0, 0, host).into(),
+        }
+    }
+
+    /// The client.
+    pub fn client(self) -> IpAddr {
+        self.address(1, 2)
+    }
+
+    /// The router, as packets meet it on their way to the server.
+    pub fn router(self) -> IpAddr {
+        self.address(2, 1)
+    }
+
+    /// Where the client may be hidden.
+    pub fn public(self) -> IpAddr {
+        self.address(2, 100)
+    }
+
+    /// The server.
+    pub fn server(self) -> IpAddr {
+        self.address(3, 2)
+    }
+
+    /// What the server may be reached by.
+    pub fn service(self) -> IpAddr {
+        self.address(9, 9)
+    }
+
+    /// Words of rules: packets of this kind, and where they go.
+    fn fields(self) -> [&'static str; 2] {
+        match self {
+            Self::V4 => ["ip", "nw_dst"],
+            Self::V6 => ["ipv6", "ipv6_dst"],
+        }
+    }
+
+    /// The address as a URL has it.
+    pub fn url(ip: IpAddr) -> String {
+        if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
+    }
+}
+
+/// Which addresses the gateway translates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// The client's.
+    pub source: bool,
+    /// The server's.
+    pub destination: bool,
+}
+
+impl Translation {
+    /// Neither, one, the other, both.
+    pub const ALL: [Self; 4] = [
+        Self { source: false, destination: false },
+        Self { source: true, destination: false },
+        Self { source: false, destination: true },
+        Self { source: true, destination: true },
+    ];
+
+    /// What the client calls the server.
+    pub fn server(self, family: Family) -> IpAddr {
+        if self.destination { family.service() } else { family.server() }
+    }
+
+    /// What the server calls the client.
+    pub fn client(self, family: Family) -> IpAddr {
+        if self.source { family.public() } else { family.client() }
+    }
+}
+
+/// The network. Dropping it removes everything.
+#[derive(Debug)]
+pub struct Gateway {
+    // Dropped in this order: what runs ends before what it stands on goes.
+    daemon: Daemon,
+    /// `vswitchctl` for the switch.
+    pub control: Control,
+    /// Where the client is.
+    pub client: Netns,
+    /// Where the router is.
+    pub router: Netns,
+    /// Where the server is.
+    pub server: Netns,
+    _switch: Netns,
+    /// Source of traffic.
+    pub probe: Probe,
+    /// Folder for what servers need.
+    pub dir: PathBuf,
+    _guard: scenario::Dir,
+}
+
+const CLIENT_MAC: &str = "0a:00:00:00:01:02";
+const INSIDE_MAC: &str = "0a:00:00:00:01:01";
+const OUTSIDE_MAC: &str = "0a:00:00:00:02:fe";
+const ROUTER_MAC: &str = "0a:00:00:00:02:01";
+
+impl Gateway {
+    /// Builds it, with a switch that has no rules yet.
+    ///
+    /// # Errors
+    /// When a step fails; what was made is removed.
+    pub fn start(prefix: &str, probe: &str) -> Result<Self> {
+        let dir = scenario::dir(prefix);
+        let guard = scenario::Dir::create(&dir)?;
+        let programs = scenario::target_dir()?;
+        let [client, switch, router, server] =
+            ["client", "switch", "router", "server"].map(|part| Netns::create(&format!("{prefix}-{part}")));
+        let (client, switch, router, server) = (client?, switch?, router?, server?);
+        let end = |netns, name, mac| End { mac: Some(mac), ..End::new(netns, name) };
+        netns::link(end(&client, "eth0", CLIENT_MAC), End::new(&switch, "inside"), MTU)?;
+        netns::link(end(&router, "west", ROUTER_MAC), End::new(&switch, "outside"), MTU)?;
+        netns::link(End::new(&router, "east"), End::new(&server, "eth0"), MTU)?;
+        address(&client, &router, &server)?;
+        let socket = dir.join("s.sock").display().to_string();
+        let state = dir.join("state").display().to_string();
+        let args = ["--standalone", "--socket", &socket, "--state-dir", &state, "--log", "info"];
+        let program = find_program(&programs, "vswitchd")?;
+        let mut daemon = Daemon::start(&switch, &program, &args, &dir.join("s.log"), Life::WithParent)?;
+        let control = Control::to_host(&find_program(&programs, "vswitchctl")?, &format!("unix://{socket}"));
+        stop::wait_for("vswitchd answers", START_LIMIT, || {
+            daemon.check()?;
+            let finished = control.attempt(&["status"])?;
+            Ok(if finished.status.success() { Ok(()) } else { Err(command::complaint(&finished)) })
+        })?;
+        control.text(&["port", "add", "inside", "--number", "1"])?;
+        control.text(&["port", "add", "outside", "--number", "2"])?;
+        let probe = Probe { program: PathBuf::from(probe), words: Vec::new() };
+        Ok(Self { daemon, control, client, router, server, _switch: switch, probe, dir, _guard: guard })
+    }
+
+    /// Gives the switch just these rules.
+    ///
+    /// # Errors
+    /// When it refuses them.
+    pub fn set_rules(&self, rules: &[String]) -> Result<()> {
+        let file = self.dir.join("rules");
+        fs::write(&file, rules.join("\n"))?;
+        self.control.text(&["flow", "replace", &format!("@{}", file.display())]).map(drop)
+    }
+
+    /// Starts a server, or what else goes on until the scenario ends.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_daemon(&self, netns: &Netns, program: &str, args: &[&str]) -> Result<Daemon> {
+        let log = self.dir.join(format!("{}.log", program.rsplit('/').next().unwrap_or(program)));
+        Daemon::start(netns, Path::new(program), args, &log, Life::WithParent)
+    }
+
+    /// Runs a command of the client, which may fail.
+    ///
+    /// # Errors
+    /// When it cannot run or does not end.
+    pub fn of_client(&self, program: &str, args: &[&str], limit: Duration) -> Result<Finished> {
+        command::run(self.client.command(program).args(args), limit)
+    }
+
+    /// Every packet that the ports received was forwarded, or dropped under a name; and the daemon still runs.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn check(&mut self) -> Result<Vec<PortCounters>> {
+        self.daemon.check()?;
+        let ports = self.control.check_conservation()?;
+        ensure!(ports.iter().all(|port| port.rx_packets > 0), "a port has received nothing: {ports:?}");
+        Ok(ports)
+    }
+
+    /// What the switch knows, for the error of a scenario that failed.
+    pub fn state(&self) -> String {
+        let tell = |words: &[&str]| self.control.text(words).unwrap_or_else(|error| format!("{error:#}"));
+        format!(
+            "--- log\n{}\n--- ports\n{}--- drops\n{}--- rules\n{}",
+            self.daemon.log_tail(20),
+            tell(&["port", "list"]),
+            tell(&["drops"]),
+            tell(&["flow", "dump"])
+        )
+    }
+}
+
+/// Runs a scenario on a gateway. When it fails, what the switch knows is part of the error; when it succeeds,
+/// every packet is accounted for.
+///
+/// # Errors
+/// The scenario's own, and when the gateway cannot be built.
+pub fn on_gateway(name: &str, probe: &str, scenario: impl FnOnce(&mut Gateway) -> Result<()>) -> Result<()> {
+    scenario::run(name, |prefix| {
+        let mut gateway = Gateway::start(prefix, probe)?;
+        let result = scenario(&mut gateway).and_then(|()| gateway.check().map(drop));
+        result.with_context(|| gateway.state())
+    })
+}
+
+/// Addresses, routes and neighbours of all three.
+fn address(client: &Netns, router: &Netns, server: &Netns) -> Result<()> {
+    for (family, len) in [(Family::V4, 24), (Family::V6, 64)] {
+        let hosts =
+            [(client, "eth0", 1, 2), (router, "west", 2, 1), (router, "east", 3, 1), (server, "eth0", 3, 2)];
+        for (netns, interface, net, host) in hosts {
+            let address = format!("{}/{len}", family.address(net, host));
+            let no_dad: &[&str] = if family == Family::V6 { &["nodad"] } else { &[] };
+            netns.ip(&[&["address", "add", &address, "dev", interface], no_dad].concat())?;
+        }
+        let gateways = [
+            (client, "eth0", family.address(1, 1), INSIDE_MAC),
+            (router, "west", family.address(2, 254), OUTSIDE_MAC),
+        ];
+        for (netns, interface, gateway, mac) in gateways {
+            let gateway = gateway.to_string();
+            netns.ip(&["neighbour", "add", &gateway, "lladdr", mac, "dev", interface])?;
+            netns.ip(&["route", "add", "default", "via", &gateway, "dev", interface])?;
+        }
+        let public = family.public().to_string();
+        router.ip(&["neighbour", "add", &public, "lladdr", OUTSIDE_MAC, "dev", "west"])?;
+        server.ip(&["route", "add", "default", "via", &family.address(3, 1).to_string()])?;
+    }
+    router.set_sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])
+}
+
+/// Conversations that the client may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// `tcp`, `udp` or `icmp`.
+    pub proto: &'static str,
+    /// The server's port; `None`: any.
+    pub port: Option<u16>,
+    /// What helps the tracker with them, `ftp`.
+    pub alg: Option<&'static str>,
+}
+
+impl Opening {
+    /// A protocol, whatever the port.
+    pub fn any(proto: &'static str) -> Self {
+        Self { proto, port: None, alg: None }
+    }
+
+    /// One port of a protocol.
+    pub fn port(proto: &'static str, port: u16, alg: Option<&'static str>) -> Self {
+        Self { proto, port: Some(port), alg }
+    }
+
+    /// As a match of a rule.
+    fn fields(self, family: Family) -> String {
+        let six = if family == Family::V6 { "6" } else { "" };
+        let port = self.port.map_or_else(String::new, |port| format!(",tp_dst={port}"));
+        format!("{}{six}{port}", self.proto)
+    }
+}
+
+/// The gateway's rules: the client may begin these conversations, the world may only answer, and begin what
+/// belongs to them. Zone 1 translates the server's address, zone 2 the client's; each way goes through both.
+pub fn rules(translation: Translation, openings: &[Opening]) -> Vec<String> {
+    Family::ALL.into_iter().flat_map(|family| rules_of(family, translation, openings)).collect()
+}
+
+fn rules_of(family: Family, translation: Translation, openings: &[Opening]) -> Vec<String> {
+    let [ip, dst] = family.fields();
+    let nat = |what: &str, ip: IpAddr| {
+        if ip.is_ipv6() { format!(",nat({what}=[{ip}])") } else { format!(",nat({what}={ip})") }
+    };
+    let to_server = if translation.destination { nat("dst", family.server()) } else { String::new() };
+    let from_public = if translation.source { nat("src", family.public()) } else { String::new() };
+    let target = format!(",{dst}={}", translation.server(family));
+    let mut rules = vec![
+        format!("table=0,priority=5,in_port=1,{ip},actions=ct(table=1,zone=1,nat)"),
+        format!("table=0,priority=5,in_port=2,{ip},actions=ct(table=5,zone=2,nat)"),
+        format!("table=2,{ip},actions=ct(table=3,zone=2,nat)"),
+        format!("table=6,{ip},actions=ct(table=7,zone=1,nat)"),
+    ];
+    // Way, table, zone, and which table is next.
+    for (is_out, table, zone, next) in [(true, 1, 1, 2), (true, 3, 2, 9), (false, 5, 2, 6), (false, 7, 1, 9)]
+    {
+        let rule = |priority: u8, fields: &str, state: &str, actions: &str| {
+            format!("table={table},priority={priority},{fields},ct_state=+trk{state},actions={actions}")
+        };
+        let commit = |more: &str| format!("ct(commit,table={next},zone={zone}{more})");
+        rules.extend([
+            rule(9, ip, "+inv", "drop"),
+            rule(8, ip, "+new+rel", &commit(",nat")),
+            rule(7, ip, "-new-inv", &format!("goto_table:{next}")),
+            rule(1, ip, "+new-rel", "drop"),
+        ]);
+        // Each zone has to know what the conversation is about.
+        for opening in openings.iter().filter(|_| is_out) {
+            let alg = opening.alg.map_or_else(String::new, |alg| format!(",alg={alg}"));
+            let (fields, nat) = match zone {
+                1 => (opening.fields(family) + &target, &to_server),
+                _ => (opening.fields(family), &from_public),
+            };
+            rules.push(rule(5, &fields, "+new-rel", &commit(&format!("{nat}{alg}"))));
+        }
+    }
+    let forward = |from: &str, to: &str, port: u8| {
+        format!("set_field:{from}->dl_src,set_field:{to}->dl_dst,dec_ttl,output:{port}")
+    };
+    rules.extend([
+        format!(
+            "table=9,priority=2,{ip},{dst}={},actions={}",
+            family.client(),
+            forward(INSIDE_MAC, CLIENT_MAC, 1)
+        ),
+        format!("table=9,priority=1,{ip},actions={}", forward(OUTSIDE_MAC, ROUTER_MAC, 2)),
+    ]);
+    rules
+}
