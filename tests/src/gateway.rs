@@ -173,7 +173,21 @@ impl Gateway {
         control.text(&["port", "add", "inside", "--number", "1"])?;
         control.text(&["port", "add", "outside", "--number", "2"])?;
         let probe = Probe { program: PathBuf::from(probe), words: Vec::new() };
-        Ok(Self { daemon, control, client, router, server, _switch: switch, probe, dir, _guard: guard })
+        let gateway =
+            Self { daemon, control, client, router, server, _switch: switch, probe, dir, _guard: guard };
+        gateway.wait_for_links()?;
+        Ok(gateway)
+    }
+
+    /// The switch notices that a link is up a little later than the interface does.
+    fn wait_for_links(&self) -> Result<()> {
+        self.set_rules(&["in_port=1,actions=output:2".to_owned(), "in_port=2,actions=output:1".to_owned()])?;
+        stop::wait_for("both ports are up", START_LIMIT, || {
+            let [inside, outside] = ["inside", "outside"].map(|port| self.control.trace(port, "arp"));
+            let verdicts = [inside?.verdict, outside?.verdict];
+            Ok(if verdicts == ["forwarded", "forwarded"] { Ok(()) } else { Err(format!("{verdicts:?}")) })
+        })?;
+        self.set_rules(&[])
     }
 
     /// Gives the switch just these rules.
@@ -217,12 +231,14 @@ impl Gateway {
     /// What the switch knows, for the error of a scenario that failed.
     pub fn state(&self) -> String {
         let tell = |words: &[&str]| self.control.text(words).unwrap_or_else(|error| format!("{error:#}"));
+        let flows = tell(&["flow", "dump"]);
+        let used: Vec<&str> = flows.lines().filter(|line| !line.contains("n_packets=0,")).collect();
         format!(
-            "--- log\n{}\n--- ports\n{}--- drops\n{}--- rules\n{}",
+            "--- log\n{}\n--- ports\n{}--- drops\n{}--- rules in use\n{}\n",
             self.daemon.log_tail(20),
             tell(&["port", "list"]),
             tell(&["drops"]),
-            tell(&["flow", "dump"])
+            used.join("\n")
         )
     }
 }
@@ -288,11 +304,16 @@ impl Opening {
         Self { proto, port: Some(port), alg }
     }
 
-    /// As a match of a rule.
+    /// As a match of a rule. Datagrams come in fragments, of which only the first has ports; the tracker
+    /// knows them of all.
     fn fields(self, family: Family) -> String {
+        let [ip, _] = family.fields();
         let six = if family == Family::V6 { "6" } else { "" };
-        let port = self.port.map_or_else(String::new, |port| format!(",tp_dst={port}"));
-        format!("{}{six}{port}", self.proto)
+        match (self.proto, self.port) {
+            ("udp", Some(port)) => format!("{ip},ct_nw_proto=17,ct_tp_dst={port}"),
+            (proto, Some(port)) => format!("{proto}{six},tp_dst={port}"),
+            (proto, None) => format!("{proto}{six}"),
+        }
     }
 }
 
@@ -327,6 +348,9 @@ fn rules_of(family: Family, translation: Translation, openings: &[Opening]) -> V
             rule(9, ip, "+inv", "drop"),
             rule(8, ip, "+new+rel", &commit(",nat")),
             rule(7, ip, "-new-inv", &format!("goto_table:{next}")),
+            // Not answered yet, and translated by the look at the connection.
+            rule(7, ip, "+new-rel+snat", &format!("goto_table:{next}")),
+            rule(7, ip, "+new-rel+dnat", &format!("goto_table:{next}")),
             rule(1, ip, "+new-rel", "drop"),
         ]);
         // Each zone has to know what the conversation is about.
