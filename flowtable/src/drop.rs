@@ -59,6 +59,7 @@ drop_reasons! {
     CtFull = "ct-full", "All connections the tracker has room for are established.";
     CtLimit = "ct-limit", "The zone or the input port has as many connections as it may have.";
     CtNatExhausted = "ct-nat-exhausted", "No free translation is left for a new connection.";
+    AlgSplit = "alg-split", "A command that a helper must read is cut between segments: its sender will send it again, as a whole.";
     FragmentInvalid = "fragment-invalid", "A fragment is tiny, not in units of 8 bytes, without the whole L4 header at the packet's start, or beyond the largest packet.";
     FragmentOverlap = "fragment-overlap", "Fragments of a packet overlap: it is dropped, with all that still comes of it.";
     FragmentDuplicate = "fragment-duplicate", "The fragment is there already.";

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
-    Conntrack, Stats, kind, millis,
+    Alg, Conntrack, Stats, kind, millis,
     slot::{Live, Slot},
     timeout::State,
     tuple::Tuple,
@@ -28,6 +28,10 @@ pub struct Connection {
     pub snat: bool,
     /// The responder's address is translated.
     pub dnat: bool,
+    /// Another connection announced it: the tuple of that one's first packet.
+    pub master: Option<Tuple>,
+    /// Its helper.
+    pub alg: Option<Alg>,
     /// Mark.
     pub mark: u32,
     /// Label.
@@ -173,6 +177,8 @@ impl Conntrack {
             has_replied: live.has_replied,
             snat: slot.kind() & kind::SNAT != 0,
             dnat: slot.kind() & kind::DNAT != 0,
+            master: (slot.kind() & kind::RELATED != 0).then(|| self.original_of(slot)),
+            alg: Alg::of(slot.kind()),
             mark: slot.mark(),
             label: slot.label(),
             policy: live.policy,

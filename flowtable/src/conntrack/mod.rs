@@ -24,7 +24,9 @@
 //! first. An established connection is never evicted: when there is nothing else, the
 //! *new* connection is refused, under a name ([`DropReason::CtFull`]).
 
+mod alg;
 mod entry;
+mod extension;
 pub(crate) mod fragments;
 mod index;
 mod ledger;
@@ -50,7 +52,12 @@ use std::sync::{
 };
 
 pub(crate) use self::rewrite::rewrite_part;
+use self::{
+    alg::expect::Expectations, fragments::Fragments, index::Index, ledger::Ledger, slot::kind,
+    timeout::Policies,
+};
 pub use self::{
+    alg::{Alg, expect::Expected},
     entry::{Connection, Filter, Talker},
     fragments::FragmentLimits,
     nat::{Nat, NatKind, NatOrder, NatRange},
@@ -62,7 +69,6 @@ pub use self::{
     tuple::Tuple,
     view::{L4, View},
 };
-use self::{fragments::Fragments, index::Index, ledger::Ledger, slot::kind, timeout::Policies};
 use crate::types::Timestamp;
 #[cfg(doc)]
 use crate::{drop::DropReason, key::ct_state};
@@ -114,6 +120,8 @@ pub struct Request {
     pub policy: Option<u8>,
     /// Port the packet came in by, for that port's limit.
     pub in_port: u16,
+    /// Helper of a new connection.
+    pub alg: Option<Alg>,
 }
 
 /// What the tracker knows of a packet.
@@ -125,10 +133,13 @@ pub struct Verdict {
     pub mark: u32,
     /// The connection's label.
     pub label: u128,
-    /// Tuple of the connection's first packet; nothing for invalid packets.
+    /// Tuple of the connection's first packet, or of that of the connection which announced
+    /// it; nothing for invalid packets.
     pub original: Option<Tuple>,
     /// What the packet's headers become.
     pub rewrite: Option<Rewrite>,
+    /// The connection's helper.
+    pub alg: Option<Alg>,
 }
 
 /// New headers.
@@ -138,6 +149,18 @@ pub struct Rewrite {
     pub outer: Tuple,
     /// Those of the packet that an ICMP error quotes.
     pub inner: Option<Tuple>,
+    /// For the numbers of a TCP segment.
+    pub shift: Shift,
+}
+
+/// What is added to the numbers of a TCP segment, since a helper changed the length of
+/// what was sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shift {
+    /// To the sequence number.
+    pub seq: i32,
+    /// To the acknowledgement, also of blocks.
+    pub ack: i32,
 }
 
 /// What became of a connection.
@@ -192,6 +215,8 @@ counters! {
     n_limited,
     /// New connections refused: no free translation.
     n_nat_exhausted,
+    /// Connections that others had announced.
+    n_related,
 }
 
 /// The connections of a switch.
@@ -208,6 +233,9 @@ pub struct Conntrack {
     fragments: Mutex<Fragments>,
     /// Packets whose fragments wait: saves a look behind the mutex.
     n_gathering: AtomicUsize,
+    expectations: Mutex<Expectations>,
+    /// How many there are: saves a look behind the mutex.
+    n_expected: AtomicUsize,
     counters: Counters,
 }
 
@@ -232,6 +260,8 @@ impl Conntrack {
             ledger: Mutex::new(Ledger::new(seed ^ secrets[0])),
             fragments: Mutex::default(),
             n_gathering: AtomicUsize::new(0),
+            expectations: Mutex::default(),
+            n_expected: AtomicUsize::new(0),
             counters: Counters::default(),
         };
         tracker.take_over();

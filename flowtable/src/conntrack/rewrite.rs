@@ -2,7 +2,7 @@
 //! that an ICMP error quotes, and all checksums that cover them.
 
 use super::{
-    Rewrite,
+    Rewrite, alg,
     tuple::Tuple,
     view::{self, View},
 };
@@ -59,6 +59,7 @@ pub(crate) fn rewrite_part<B: FrameBuf>(
         edits[n_edits] = edit;
         n_edits += 1;
     }
+    alg::shift(packet, new.shift);
     execute::edit_fields(packet, &edits[..n_edits], 0)
 }
 

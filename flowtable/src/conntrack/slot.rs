@@ -2,7 +2,8 @@
 //!
 //! With its share of the index (four cells of eight bytes) a connection costs 128
 //! bytes. An IPv6 connection takes a second slot for its four addresses in full; the
-//! first one then holds digests of them.
+//! first one then holds digests of them. The few connections that helpers are about have
+//! one too (`extension`).
 //!
 //! # Concurrency
 //! Words [`LIVE`] and behind (but the links) change under the slot's lock, a bit in
@@ -60,6 +61,15 @@ pub(super) mod kind {
     pub(crate) const EXTENSION: u8 = 4;
     pub(crate) const SNAT: u8 = 8;
     pub(crate) const DNAT: u8 = 16;
+    /// Another connection has announced it.
+    pub(crate) const RELATED: u8 = 32;
+    pub(crate) const FTP: u8 = 64;
+    pub(crate) const TFTP: u8 = 128;
+
+    /// A second slot belongs to such a connection.
+    pub(crate) fn has_extension(kind: u8) -> bool {
+        kind & (IPV6 | FTP | RELATED) != 0
+    }
 }
 
 /// One slot. All zero: free.
@@ -136,14 +146,17 @@ impl Slot {
 
     /// Forgets a lock that a worker held when its process died.
     pub(super) fn break_lock(&self) {
-        self.0[LIVE].fetch_and(!LOCK, Relaxed);
+        // An extension has no lock, and other things in its place.
+        if self.kind() & kind::EXTENSION == 0 {
+            self.0[LIVE].fetch_and(!LOCK, Relaxed);
+        }
     }
 
-    fn get(&self, word: usize) -> u64 {
+    pub(super) fn get(&self, word: usize) -> u64 {
         self.0[word].load(Relaxed)
     }
 
-    fn set(&self, word: usize, value: u64) {
+    pub(super) fn set(&self, word: usize, value: u64) {
         self.0[word].store(value, Relaxed);
     }
 
@@ -258,6 +271,7 @@ impl Slot {
                 slot.set(EXTENSION_WORDS[idx * 2], (address >> 64) as u64);
                 slot.set(EXTENSION_WORDS[idx * 2 + 1], address as u64);
             }
+            HELPER_WORDS.into_iter().for_each(|word| slot.set(word, 0));
             slot.set(IDENTITY, u64::from(kind::USED | kind::EXTENSION) << 32);
         }
     }
@@ -305,8 +319,10 @@ impl Slot {
     }
 }
 
-/// Words of an extension slot that hold addresses: all but identity, lock and links.
+/// Words of an extension slot that hold addresses.
 const EXTENSION_WORDS: [usize; 8] = [0, 1, 2, 4, 5, 6, 8, 9];
+/// Those that helpers use: all but the identity and the addresses.
+pub(super) const HELPER_WORDS: [usize; 3] = [LIVE, WINDOWS, LINKS];
 
 fn digests(tuple: &Tuple) -> (u32, u32) {
     let digest = |address: u128| (address ^ address >> 32 ^ address >> 64 ^ address >> 96) as u32;

@@ -3,21 +3,20 @@
 use std::sync::{TryLockError, atomic::Ordering::Relaxed};
 
 use super::{
-    Conntrack, Event, Nat, NatKind, Request, TICK_BUDGET, kind,
+    Alg, Conntrack, Event, Nat, NatKind, Request, Rewrite, Shift, TICK_BUDGET, Verdict,
+    alg::expect::Expectation,
+    kind,
     ledger::{self, Ledger, N_QUEUES},
     millis,
     slot::{Live, Slot},
     timeout::State,
-    track::{Begin, set_marks},
+    track::{Begin, nat_bits, set_marks},
     tuple::Tuple,
 };
 use crate::{drop::DropReason, types::Timestamp};
 
 /// Connections in use that are passed over before a new one is refused.
 const MAX_PASSES: usize = 64;
-
-/// Mark, label, kind and tuple of the answers of a new connection.
-type Committed = (u32, u128, u8, Tuple);
 
 impl Live {
     /// Nothing is lost when it makes room: nobody has answered, the handshake was never
@@ -35,10 +34,10 @@ impl Conntrack {
         &self,
         now: u32,
         request: &Request,
-        tuple: &Tuple,
-        hash: u32,
+        (tuple, hash): (&Tuple, u32),
         begin: &Begin,
-    ) -> Result<Option<Committed>, DropReason> {
+        (new, expectation): (&Verdict, Option<&Expectation>),
+    ) -> Result<Option<Verdict>, DropReason> {
         let mut ledger = self.ledger();
         if self.find_settled(tuple, hash).is_some() {
             return Ok(None);
@@ -47,18 +46,27 @@ impl Conntrack {
             self.counters.n_limited.fetch_add(1, Relaxed);
             return Err(DropReason::CtLimit);
         }
-        let n_slots = if tuple.ipv6 { 2 } else { 1 };
+        let kind = kind::USED
+            | if tuple.ipv6 { kind::IPV6 } else { 0 }
+            | match (expectation, request.alg) {
+                (Some(_), _) => kind::RELATED,
+                (None, Some(alg)) => alg.kind_for(tuple.proto),
+                (None, None) => 0,
+            };
+        let is_extended = kind::has_extension(kind);
+        let n_slots = if is_extended { 2 } else { 1 };
         if !self.make_room(&mut ledger, now, n_slots) {
             self.counters.n_full.fetch_add(1, Relaxed);
             return Err(DropReason::CtFull);
         }
-        let Some((answers, nat_kind)) = self.choose_answers(&mut ledger, now, request, tuple) else {
+        let Some((answers, nat_kind)) = self.choose_answers((&mut ledger, now), request, tuple, expectation)
+        else {
             self.counters.n_nat_exhausted.fetch_add(1, Relaxed);
             return Err(DropReason::CtNatExhausted);
         };
         let slots = self.slots();
         let (Some(idx), Some(second)) =
-            (ledger.take(slots), if tuple.ipv6 { ledger.take(slots).map(Some) } else { Some(None) })
+            (ledger.take(slots), if is_extended { ledger.take(slots).map(Some) } else { Some(None) })
         else {
             // Room was made above; without it there is none.
             self.counters.n_full.fetch_add(1, Relaxed);
@@ -66,18 +74,24 @@ impl Conntrack {
         };
         let Some(slot) = slots.get(idx as usize) else { return Err(DropReason::CtFull) };
         let extension = second.and_then(|second| Some((second, slots.get(second as usize)?)));
-        let ipv6 = if tuple.ipv6 { kind::IPV6 } else { 0 };
+        let kind = kind | nat_kind;
         let policy = request.policy.unwrap_or_else(|| self.policies.of_zone(tuple.zone));
         let expires = now.wrapping_add(self.policies.get(policy, begin.state));
         let mut guard = slot.lock();
-        slot.fill(&[*tuple, answers], kind::USED | ipv6 | nat_kind, request.in_port, extension);
+        slot.fill(&[*tuple, answers], kind, request.in_port, extension);
+        slot.set_mark(new.mark);
+        slot.set_label(new.label);
+        if let (Some((_, second)), Some(expectation)) = (extension, expectation) {
+            second.set_master(expectation);
+            self.counters.n_related.fetch_add(1, Relaxed);
+        }
         match begin.state {
             State::SctpInit => slot.set_tags(begin.tags),
             _ => slot.set_peers(&begin.peers),
         }
         set_marks(slot, request);
         guard.live = Live { state: begin.state, policy, has_replied: false, was_touched: false, expires };
-        let marks = (slot.mark(), slot.label());
+        let (mark, label) = (slot.mark(), slot.label());
         drop(guard);
         self.index().insert(hash, idx, 0);
         self.index().insert(answers.hash(&self.secrets), idx, 1);
@@ -85,16 +99,22 @@ impl Conntrack {
         count(&mut ledger, slot, true);
         self.counters.n_created.fetch_add(1, Relaxed);
         ledger.tell(|| Event::Created(self.describe(slot, now)));
-        Ok(Some((marks.0, marks.1, nat_kind, answers)))
+        let rewrite = (nat_kind != 0).then(|| Rewrite {
+            outer: answers.reversed(),
+            inner: None,
+            shift: Shift::default(),
+        });
+        let state = new.state | nat_bits(kind, 0);
+        Ok(Some(Verdict { state, mark, label, rewrite, alg: Alg::of(kind), ..*new }))
     }
 
     /// The tuple of the answers, such that no other connection has it.
     fn choose_answers(
         &self,
-        ledger: &mut Ledger,
-        now: u32,
+        (ledger, now): (&mut Ledger, u32),
         request: &Request,
         tuple: &Tuple,
+        expectation: Option<&Expectation>,
     ) -> Option<(Tuple, u8)> {
         let plain = tuple.reversed();
         let mut stale = Vec::new();
@@ -111,8 +131,9 @@ impl Conntrack {
                 Some(_) => false,
             }
         };
-        let chosen = match &request.nat {
-            Some(Nat::New(range)) => {
+        let chosen = match (&request.nat, expectation) {
+            (Some(_), Some(expectation)) => expectation.answers(tuple, &mut is_free)?,
+            (Some(Nat::New(range)), None) => {
                 let found = range.choose(tuple, &self.secrets, || ledger.next_random(), &mut is_free)?;
                 let kind = match range.kind {
                     NatKind::Source => kind::SNAT,
@@ -122,7 +143,7 @@ impl Conntrack {
                 (found, if found == plain { 0 } else { kind })
             }
             // A connection between ports of its own may be answered by its own tuple.
-            Some(Nat::Existing) | None => (is_free(&plain) || plain == *tuple).then_some((plain, 0))?,
+            (Some(Nat::Existing) | None, _) => (is_free(&plain) || plain == *tuple).then_some((plain, 0))?,
         };
         for idx in stale {
             self.remove(ledger, idx, now);
@@ -182,7 +203,8 @@ impl Conntrack {
         let guard = slot.lock();
         ledger.tell(|| Event::Removed(self.describe_locked(slot, &guard.live, now)));
         let tuples = [self.tuple_of(slot, 0), self.tuple_of(slot, 1)];
-        let extension = (slot.kind() & kind::IPV6 != 0).then(|| slot.extension());
+        let kind = slot.kind();
+        let extension = kind::has_extension(kind).then(|| slot.extension());
         count(ledger, slot, false);
         ledger.unlink(slots, idx);
         slot.clear();
@@ -196,6 +218,9 @@ impl Conntrack {
         {
             slot.clear();
             ledger.give(slots, second);
+        }
+        if Alg::of(kind).is_some() {
+            self.forget_expectations_of(&tuples[0]);
         }
     }
 
@@ -279,7 +304,7 @@ impl Conntrack {
             if !slot.is_connection() {
                 continue;
             }
-            let second = (slot.kind() & kind::IPV6 != 0).then(|| slot.extension() as usize);
+            let second = kind::has_extension(slot.kind()).then(|| slot.extension() as usize);
             let is_extension = |at: usize| {
                 slots.get(at).is_some_and(|slot| slot.kind() == kind::USED | kind::EXTENSION) && !taken[at]
             };

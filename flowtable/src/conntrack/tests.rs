@@ -26,6 +26,7 @@ const COMMIT: Request = Request {
     label: (0, 0),
     policy: None,
     in_port: 1,
+    alg: None,
 };
 const LOOK: Request = Request { commit: false, ..COMMIT };
 
@@ -530,7 +531,7 @@ proptest! {
             dst_port: if has_ports { ports[1] } else { view.tuple.dst_port },
             ..view.tuple
         };
-        rewrite(&mut packet, &view, &Rewrite { outer, inner: None }).unwrap();
+        rewrite(&mut packet, &view, &Rewrite { outer, inner: None, shift: Shift::default() }).unwrap();
         let after = View::read(&parsed(packet.bytes()).0).unwrap();
         prop_assert_eq!(after.tuple, outer);
         assert_checksums(packet.bytes());
@@ -550,7 +551,7 @@ proptest! {
             let tracker = tracker(4);
             let _ = tracker.track(at(0), &COMMIT, &view);
             let inner = Some(view.tuple.reversed());
-            let _ = rewrite(&mut packet, &view, &Rewrite { outer: view.tuple.reversed(), inner });
+            let _ = rewrite(&mut packet, &view, &Rewrite { outer: view.tuple.reversed(), inner, shift: Shift::default() });
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    Conntrack, L4, Request, Rewrite, Tuple, Verdict, View,
+    Alg, Conntrack, L4, Request, Rewrite, Segment, Shift, Tuple, Verdict, View,
+    alg::expect::Expectation,
     index::Found,
     kind, millis, sctp,
     slot::{Guard, Slot},
@@ -76,21 +77,18 @@ impl Conntrack {
             }
         }
         let Some(begin) = self.begin(view) else { return Ok(self.invalid()) };
-        let new = Verdict {
-            state: ct_state::TRK | ct_state::NEW,
-            mark: 0,
-            label: 0,
-            original: Some(tuple),
-            rewrite: None,
-        };
+        let expected = self.expected(now, &tuple);
+        let new = self.first(&tuple, expected.as_ref().map(|(_, expectation)| expectation));
         if !request.commit {
             return Ok(new);
         }
-        match self.commit(now, request, &tuple, hash, &begin)? {
-            Some((mark, label, kind, answers)) => {
-                let rewrite = (kind & (kind::SNAT | kind::DNAT) != 0)
-                    .then(|| Rewrite { outer: answers.reversed(), inner: None });
-                Ok(Verdict { state: new.state | nat_bits(kind, 0), mark, label, rewrite, ..new })
+        let expectation = expected.as_ref().map(|(_, expectation)| expectation);
+        match self.commit(now, request, (&tuple, hash), &begin, (&new, expectation))? {
+            Some(verdict) => {
+                if let Some((key, _)) = &expected {
+                    self.fulfil(key);
+                }
+                Ok(verdict)
             }
             // Another worker was faster: the packet belongs to its connection.
             None => match self.lookup(&tuple, hash).map(|found| self.known(now, request, view, found)) {
@@ -100,9 +98,33 @@ impl Conntrack {
         }
     }
 
+    /// What a packet is that begins a connection. One that is expected inherits from the
+    /// connection that announced it.
+    fn first(&self, tuple: &Tuple, expectation: Option<&Expectation>) -> Verdict {
+        let mut new = Verdict {
+            state: ct_state::TRK | ct_state::NEW,
+            mark: 0,
+            label: 0,
+            original: Some(*tuple),
+            rewrite: None,
+            alg: None,
+        };
+        let Some(Expectation { master, .. }) = expectation else { return new };
+        new.state |= ct_state::REL;
+        new.original = Some(*master);
+        if let Some((idx, _, guard)) = self.lookup(master, master.hash(&self.secrets)) {
+            if let Some(slot) = self.slots().get(idx as usize) {
+                (new.mark, new.label) = (slot.mark(), slot.label());
+            }
+            drop(guard);
+        }
+        new
+    }
+
     fn invalid(&self) -> Verdict {
         self.counters.n_invalid.fetch_add(1, Relaxed);
-        Verdict { state: ct_state::TRK | ct_state::INV, mark: 0, label: 0, original: None, rewrite: None }
+        let state = ct_state::TRK | ct_state::INV;
+        Verdict { state, mark: 0, label: 0, original: None, rewrite: None, alg: None }
     }
 
     /// A packet of a connection that is there.
@@ -118,7 +140,8 @@ impl Conntrack {
             return Known::Stale;
         }
         let before = guard.live;
-        match self.step(slot, &mut guard, view, direction) {
+        let (fit, shift) = self.step(slot, &mut guard, view, direction);
+        match fit {
             tcp::Fit::Valid => {}
             tcp::Fit::Restart => return Known::Stale,
             tcp::Fit::Invalid => return Known::Invalid,
@@ -133,15 +156,20 @@ impl Conntrack {
         }
         let established = if live.has_replied { ct_state::EST } else { ct_state::NEW };
         let reply = if direction == 1 { ct_state::RPL } else { 0 };
-        let nat = if request.nat.is_some() { slot.kind() } else { 0 };
+        let kind = slot.kind();
+        let nat = if request.nat.is_some() { kind } else { 0 };
         let translated = nat & (kind::SNAT | kind::DNAT) != 0;
         let verdict = Verdict {
-            state: ct_state::TRK | established | reply | nat_bits(nat, direction),
+            state: ct_state::TRK | established | reply | related_bit(kind) | nat_bits(nat, direction),
             mark: slot.mark(),
             label: slot.label(),
-            original: Some(self.tuple_of(slot, 0)),
-            rewrite: translated
-                .then(|| Rewrite { outer: self.tuple_of(slot, 1 - direction).reversed(), inner: None }),
+            original: Some(self.original_of(slot)),
+            rewrite: translated.then(|| Rewrite {
+                outer: self.tuple_of(slot, 1 - direction).reversed(),
+                inner: None,
+                shift,
+            }),
+            alg: Alg::of(kind),
         };
         drop(guard);
         // A shorter life needs another place in the order of going.
@@ -152,29 +180,32 @@ impl Conntrack {
     }
 
     /// What the protocol makes of a packet.
-    fn step(&self, slot: &Slot, guard: &mut Guard<'_>, view: &View, direction: usize) -> tcp::Fit {
+    fn step(&self, slot: &Slot, guard: &mut Guard<'_>, view: &View, direction: usize) -> (tcp::Fit, Shift) {
         let live = &mut guard.live;
         let replied = live.has_replied || direction == 1;
         match &view.l4 {
             L4::Tcp(segment) => {
                 let mut tcp = tcp::Tcp { state: live.state, peers: slot.peers() };
-                let fit = tcp.step(direction, segment, self.check_sequence.load(Relaxed));
+                // Each side's numbers are as that side counts.
+                let (shift, ack) = self.shift_of(slot, direction, segment.seq, segment.ack);
+                let segment = Segment { ack, ..*segment };
+                let fit = tcp.step(direction, &segment, self.check_sequence.load(Relaxed));
                 live.state = tcp.state;
                 slot.set_peers(&tcp.peers);
-                return fit;
+                return (fit, shift);
             }
             L4::Sctp { chunk, tag, initiate } => {
                 let mut tags = slot.tags();
                 let fit = sctp::step(&mut live.state, &mut tags, direction, (*chunk, *tag, *initiate));
                 slot.set_tags(tags);
-                return fit;
+                return (fit, Shift::default());
             }
             L4::Udp => live.state = if replied { State::UdpMultiple } else { State::UdpSingle },
             L4::Icmp => live.state = if replied { State::IcmpReply } else { State::IcmpFirst },
             L4::Other => live.state = if replied { State::OtherMultiple } else { State::OtherSingle },
-            L4::Error { .. } | L4::Invalid => return tcp::Fit::Invalid,
+            L4::Error { .. } | L4::Invalid => return (tcp::Fit::Invalid, Shift::default()),
         }
-        tcp::Fit::Valid
+        (tcp::Fit::Valid, Shift::default())
     }
 
     /// What a connection begins with when this is its first packet.
@@ -217,15 +248,20 @@ impl Conntrack {
             // A router in front of an end that is known by another address is hidden as that
             // end is (RFC 5508 §4.2); others keep theirs.
             let src = if quoted.dst == about.dst { tuple.src } else { quoted.dst };
-            Rewrite { outer: Tuple { src, dst: quoted.src, ..*tuple }, inner: Some(quoted) }
+            Rewrite {
+                outer: Tuple { src, dst: quoted.src, ..*tuple },
+                inner: Some(quoted),
+                shift: Shift::default(),
+            }
         });
         let reply = if direction == 1 { ct_state::RPL } else { 0 };
         Verdict {
             state: ct_state::TRK | ct_state::REL | reply | nat_bits(kind, direction),
             mark: slot.mark(),
             label: slot.label(),
-            original: Some(self.tuple_of(slot, 0)),
+            original: Some(self.original_of(slot)),
             rewrite,
+            alg: None,
         }
     }
 
@@ -273,8 +309,13 @@ pub(super) fn set_marks(slot: &Slot, request: &Request) {
     }
 }
 
+/// A connection stays related for its whole life, as in the kernel's datapath.
+pub(super) fn related_bit(kind: u8) -> u16 {
+    if kind & kind::RELATED != 0 { ct_state::REL } else { 0 }
+}
+
 /// Which address of a packet is translated: of answers, the other one.
-fn nat_bits(kind: u8, direction: usize) -> u16 {
+pub(super) fn nat_bits(kind: u8, direction: usize) -> u16 {
     let (source, destination) = (kind & kind::SNAT != 0, kind & kind::DNAT != 0);
     let (source, destination) = if direction == 0 { (source, destination) } else { (destination, source) };
     (if source { ct_state::SNAT } else { 0 }) | if destination { ct_state::DNAT } else { 0 }

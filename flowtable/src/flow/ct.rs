@@ -1,7 +1,11 @@
 //! The `ct` action: what it asks of the connection tracker.
 
 use super::Action;
-use crate::{conntrack::Nat, field::SubField, types::TableId};
+use crate::{
+    conntrack::{Alg, Nat},
+    field::SubField,
+    types::TableId,
+};
 
 /// Passes the packet through the connection tracker (ovs-actions(7), `ct`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -21,6 +25,8 @@ pub struct Ct {
     pub exec: Vec<Action>,
     /// Timeout policy of a new connection; `None`: the zone's.
     pub timeout: Option<u8>,
+    /// Helper of a new connection, which reads along what it announces.
+    pub alg: Option<Alg>,
 }
 
 /// Where the zone's number is.

@@ -134,6 +134,7 @@ impl<T: Tracer> Walk<'_, T> {
             label: (label & label_bits, label_bits),
             policy: ct.timeout,
             in_port: 0,
+            alg: ct.alg,
         })
     }
 }

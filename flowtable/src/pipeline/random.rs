@@ -380,6 +380,7 @@ fn ct() -> impl Strategy<Value = Action> {
                     nat,
                     exec: mark.into_iter().collect(),
                     timeout: None,
+                    alg: None,
                 })),
             }
         },

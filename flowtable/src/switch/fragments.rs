@@ -143,7 +143,13 @@ impl Switch {
                     (packet.in_port, packet.layout) = (held.port, held.layout);
                     let mut key = *held.key;
                     let program = self.program_for(moment, &held, &key);
-                    let rider = Rider { packet, depth: 1, view: Some(view), whole: Some(Rc::clone(&whole)) };
+                    let rider = Rider {
+                        packet,
+                        depth: 1,
+                        view: Some(view),
+                        whole: Some(Rc::clone(&whole)),
+                        translated: None,
+                    };
                     self.ride(moment, &program, (rider, &mut key), sink, &mut fate);
                 }
                 None => self.fail(&mut fate, Failure::of(DropReason::NoBuffer)),

@@ -10,6 +10,8 @@
 //! Where to read on: `run.rs` carries a program out; [`crate::cache`] remembers;
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
+#[cfg(test)]
+mod alg_tests;
 mod books;
 #[cfg(test)]
 mod ct_tests;

@@ -110,6 +110,65 @@ pub(super) struct Rider<B> {
     pub(super) view: Option<View>,
     /// It is a fragment of this packet.
     pub(super) whole: Option<Rc<Whole>>,
+    /// How it was last translated.
+    pub(super) translated: Option<Translated>,
+}
+
+/// A packet that is only to be tracked.
+struct Seen<'a, B> {
+    view: View,
+    in_port: PortNo,
+    whole: Option<&'a Rc<Whole>>,
+    translated: Option<Translated>,
+    /// Itself, as long as it is there.
+    packet: Option<&'a Packet<B>>,
+}
+
+/// A translation that a packet has behind it. In the same zone it belongs to the same
+/// connection still, although that knows it by other addresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Translated {
+    zone: u16,
+    /// How the tracker saw it.
+    before: View,
+    after: Tuple,
+}
+
+impl Translated {
+    /// How the tracker knows a packet that looks like this.
+    fn known(this: Option<Self>, zone: u16, view: &View) -> Option<View> {
+        this.filter(|this| this.zone == zone && this.after == view.tuple).map(|this| this.before)
+    }
+}
+
+impl<B: FrameBuf> Rider<B> {
+    /// Does to the packet what the tracker says; answers whether it did something.
+    fn translate(
+        &mut self,
+        tracker: &Conntrack,
+        (now, request, view): (Timestamp, &conntrack::Request, &View),
+        verdict: &Verdict,
+    ) -> Result<bool, DropReason> {
+        let mut is_changed = false;
+        if verdict.alg.is_some() && self.whole.is_none() {
+            let change = tracker.help((now, request), (view, verdict), &self.packet)?;
+            if let Some(change) = &change {
+                tracker.change(request, view, change, &mut self.packet)?;
+                is_changed = true;
+            }
+        }
+        if let Some(new) = &verdict.rewrite {
+            let segment_len = self.whole.as_ref().map(|whole| whole.segment_len);
+            conntrack::rewrite_part(&mut self.packet, view, new, segment_len)?;
+            // Of an error, what it quotes has changed too; of a segment, the numbers.
+            let is_plain = new.inner.is_none() && new.shift == conntrack::Shift::default() && !is_changed;
+            let tuple = Tuple { zone: 0, ..new.outer };
+            self.translated = Some(Translated { zone: request.zone, before: *view, after: tuple });
+            self.view = is_plain.then_some(View { tuple, ..*view });
+            is_changed = true;
+        }
+        Ok(is_changed)
+    }
 }
 
 /// How a packet goes on.
@@ -132,7 +191,7 @@ impl Switch {
         let n_bytes = self.lanes.lens[idx];
         self.books.received(n_bytes);
         let mut fate = Fate::default();
-        let rider = Rider { packet, depth: 1, view: None, whole: None };
+        let rider = Rider { packet, depth: 1, view: None, whole: None, translated: None };
         self.ride(moment, program, (rider, &mut key), sink, &mut fate);
         self.settle(fate, n_bytes);
     }
@@ -183,13 +242,16 @@ impl Switch {
         sink: &mut S,
         fate: &mut Fate,
     ) -> Again<B> {
-        let Rider { packet, depth, mut view, whole } = rider;
+        let Rider { packet, depth, mut view, whole, translated } = rider;
         let steps = &program.meters[..];
         let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
         let mut emits = program.emits.iter().enumerate();
-        // The last one that something becomes of takes the packet itself.
+        // The last one that something becomes of takes the packet itself, unless a helper wants to
+        // read it after that.
         let last = emits.rposition(|(idx, emit)| emit.leaves() && n_levels(idx).is_ok());
+        let is_read = |emit: &Emit| emit.ct.as_ref().is_some_and(|pass| pass.request.alg.is_some());
+        let last = last.filter(|last| !program.emits[last + 1..].iter().any(is_read));
         let in_port = packet.in_port;
         let mut packet = Some(packet);
         for (idx, emit) in program.emits.iter().enumerate() {
@@ -204,7 +266,14 @@ impl Switch {
                 // Known already where the packet itself is gone: only the last one takes it.
                 let seen = view.or_else(|| packet.as_ref().map(|packet| self.tracker().view(packet)));
                 view = seen;
-                self.note(moment, (seen.unwrap_or(View::NONE), in_port, whole.as_ref()), emit, pass, fate);
+                let seen = Seen {
+                    view: seen.unwrap_or(View::NONE),
+                    in_port,
+                    whole: whole.as_ref(),
+                    translated,
+                    packet: packet.as_ref(),
+                };
+                self.note(moment, &seen, emit, pass, fate);
                 continue;
             }
             let is_last = Some(idx) == last;
@@ -223,7 +292,7 @@ impl Switch {
                     continue;
                 }
             };
-            let rider = Rider { packet, depth, view, whole: whole.clone() };
+            let rider = Rider { packet, depth, view, whole: whole.clone(), translated };
             if is_last && idx + 1 == program.emits.len() {
                 return self.dispatch(moment, (emit, n_levels), (rider, key), sink, fate);
             }
@@ -300,21 +369,18 @@ impl Switch {
             (Some(view), None) if !is_changed => view,
             _ => self.tracker().view(&rider.packet),
         };
-        let Rider { packet, whole, .. } = rider;
-        let request = conntrack::Request { in_port: packet.in_port.get() as u16, ..pass.request };
-        let verdict = track(self.tracker(), (moment.now, &request, &view), whole.as_ref())?;
         rider.view = Some(view);
-        if let Some(new) = &verdict.rewrite {
-            let segment_len = whole.as_ref().map(|whole| whole.segment_len);
-            conntrack::rewrite_part(packet, &view, new, segment_len)?;
-            is_changed = true;
-            let tuple = Tuple { zone: 0, ..new.outer };
-            // Of an error, what it quotes has changed too.
-            rider.view = new.inner.is_none().then_some(View { tuple, ..view });
+        let request = conntrack::Request { in_port: rider.packet.in_port.get() as u16, ..pass.request };
+        let before = Translated::known(rider.translated, request.zone, &view);
+        let tracker = self.tracker();
+        let seen = (moment.now, &request, before.as_ref().unwrap_or(&view));
+        let verdict = track(tracker, seen, rider.whole.as_ref())?;
+        if before.is_none() {
+            is_changed |= rider.translate(tracker, seen, &verdict)?;
         }
         if is_changed {
             let mut frame = FlowKey::zero();
-            parse(packet, &mut frame)?;
+            parse(&mut rider.packet, &mut frame)?;
             next.take_frame(key, &frame);
         }
         next.restore(key);
@@ -326,17 +392,28 @@ impl Switch {
     }
 
     /// Tracks a packet of which nothing comes back: there is no need for a copy.
-    fn note(
+    fn note<B: FrameBuf>(
         &mut self,
         moment: &Moment<'_>,
-        (seen, in_port, whole): (View, PortNo, Option<&Rc<Whole>>),
+        seen: &Seen<'_, B>,
         emit: &Emit,
         pass: &CtPass,
         fate: &mut Fate,
     ) {
-        let view = overlaid(seen, &emit.edits);
-        let request = conntrack::Request { in_port: in_port.get() as u16, ..pass.request };
-        if let Err(reason) = track(self.tracker(), (moment.now, &request, &view), whole) {
+        let view = overlaid(seen.view, &emit.edits);
+        let request = conntrack::Request { in_port: seen.in_port.get() as u16, ..pass.request };
+        let before = Translated::known(seen.translated, request.zone, &view);
+        let view = before.unwrap_or(view);
+        let tracker = self.tracker();
+        let verdict = track(tracker, (moment.now, &request, &view), seen.whole);
+        let helped = verdict.and_then(|verdict| match (seen.packet, seen.whole, before) {
+            // What is announced stays as it is: nothing of this copy goes on.
+            (Some(packet), None, None) if verdict.alg.is_some() => {
+                tracker.help((moment.now, &request), (&view, &verdict), packet).map(|_| ())
+            }
+            _ => Ok(()),
+        });
+        if let Err(reason) = helped {
             self.fail(fate, Failure::of(reason));
         }
     }

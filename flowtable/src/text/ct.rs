@@ -11,7 +11,7 @@ use super::{
     names, print, value,
 };
 use crate::{
-    conntrack::{N_POLICIES, Nat, NatKind, NatOrder, NatRange},
+    conntrack::{Alg, N_POLICIES, Nat, NatKind, NatOrder, NatRange},
     flow::{Action, Ct, CtZone},
     types::TableId,
 };
@@ -45,7 +45,7 @@ pub(super) fn parse(
                 _ => return Err(name.error("write exec(actions)")),
             },
             "timeout" => ct.timeout = Some(policy(form.value(name)?)?),
-            "alg" => return Err(name.error("helpers for application protocols are not supported yet")),
+            "alg" => ct.alg = Some(alg(form.value(name)?)?),
             _ => {
                 let reason = format!("`ct` has no option `{}`", name.text);
                 return Err(name.misspelt(reason, OPTIONS.iter().copied()));
@@ -57,6 +57,12 @@ pub(super) fn parse(
 
 fn table(text: Piece<'_>) -> Result<TableId, TextError> {
     TableId::new(value::integer(text)?).map_err(|error| text.error(error.to_string()))
+}
+
+fn alg(text: Piece<'_>) -> Result<Alg, TextError> {
+    let found = Alg::ALL.iter().copied().find(|alg| alg.name() == text.text);
+    let names = || Alg::ALL.iter().map(|alg| alg.name());
+    found.ok_or_else(|| text.misspelt(format!("there is no helper `{}`", text.text), names()))
 }
 
 fn policy(text: Piece<'_>) -> Result<u8, TextError> {
@@ -156,7 +162,7 @@ fn address(text: Piece<'_>) -> Result<IpAddr, TextError> {
 
 /// Prints a `ct` action; [`parse`] reads it back as the same.
 pub(super) fn print(ct: &Ct) -> String {
-    let Ct { commit, force, table, zone, nat, exec, timeout } = ct;
+    let Ct { commit, force, table, zone, nat, exec, timeout, alg } = ct;
     let mut parts = Vec::new();
     parts.extend(commit.then(|| "commit".to_owned()));
     parts.extend(force.then(|| "force".to_owned()));
@@ -171,6 +177,7 @@ pub(super) fn print(ct: &Ct) -> String {
         parts.push(format!("exec({})", print::actions(exec)));
     }
     parts.extend(timeout.map(|policy| format!("timeout={policy}")));
+    parts.extend(alg.map(|alg| format!("alg={}", alg.name())));
     if parts.is_empty() { "ct".to_owned() } else { format!("ct({})", parts.join(",")) }
 }
 

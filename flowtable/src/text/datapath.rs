@@ -308,6 +308,7 @@ fn print_pass(pass: &CtPass) -> String {
     let (label, mask) = request.label;
     parts.extend((mask != 0).then(|| format!("label={label:#x}/{mask:#x}")));
     parts.extend(request.policy.map(|policy| format!("timeout={policy}")));
+    parts.extend(request.alg.map(|alg| format!("alg={}", alg.name())));
     parts.extend(request.nat.as_ref().map(ct::print_nat));
     let recirc = if next.is_some() { format!(",recirc({recirc_id:#x})") } else { String::new() };
     format!("ct({}){recirc}", parts.join(","))

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    conntrack::{Nat, NatKind, NatOrder, NatRange},
+    conntrack::{Alg, Nat, NatKind, NatOrder, NatRange},
     drop::DropReason,
     field::{Field, SubField},
     flow::{
@@ -204,9 +204,10 @@ fn ct() -> impl Strategy<Value = Action> {
     let label =
         any::<u128>().prop_map(|value| Action::SetField { field: Field::CtLabel, value, mask: u128::MAX });
     let exec = proptest::collection::vec(label, 0..2);
-    (any::<[bool; 2]>(), table, zone, nat, exec, proptest::option::of(0_u8..16)).prop_map(
-        |([commit, force], table, zone, nat, exec, timeout)| {
-            Action::Ct(Box::new(Ct { commit, force, table, zone, nat, exec, timeout }))
+    let alg = proptest::option::of(proptest::sample::select(Alg::ALL));
+    (any::<[bool; 2]>(), table, zone, nat, exec, proptest::option::of(0_u8..16), alg).prop_map(
+        |([commit, force], table, zone, nat, exec, timeout, alg)| {
+            Action::Ct(Box::new(Ct { commit, force, table, zone, nat, exec, timeout, alg }))
         },
     )
 }
@@ -626,7 +627,7 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=pop:dl_type", 12, "cannot be written", None),
         ("actions=output:2,ct(comit,zone=1)", 20, "no option `comit`", Some("commit")),
         ("actions=ct(zone=reg0[0..7])", 16, "a zone has 16 bits", None),
-        ("actions=ct(commit,alg=ftp)", 18, "not supported yet", None),
+        ("actions=ct(commit,alg=tfpt)", 22, "no helper `tfpt`", Some("tftp")),
         ("actions=ct(nat(src=10.0.0.9-10.0.0.1))", 19, "smaller address first", None),
         ("actions=ct(nat(src=10.0.0.9:0))", 28, "0 is no port", None),
         ("actions=ct(nat(src=10.0.0.9,dst=10.0.0.1))", 28, "one of `src` and `dst`", None),
