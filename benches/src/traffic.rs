@@ -172,8 +172,10 @@ impl Load {
     /// A switch that a source's frames come to by a port, again and again.
     pub fn new(config: SwitchConfig, snapshot: Arc<Snapshot>, in_port: PortNo, source: Source) -> Self {
         let free = vec![vec![0; BUF_LEN]; 4 * MAX_BATCH];
+        let switch = Switch::with_seed(config, 1);
+        switch.memory().into_iter().for_each(dataplane::advise_huge_pages);
         Self {
-            switch: Switch::with_seed(config, 1),
+            switch,
             snapshot,
             in_port,
             source,

@@ -52,5 +52,5 @@ pub use crate::{
         memory::{InjectError, MemoryPort},
     },
     status::{PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
-    sys::SysError,
+    sys::{SysError, advise_huge_pages},
 };

@@ -1,12 +1,14 @@
 //! The pure switch: what Open vSwitch's datapath and its `ofproto` layer do, as a function
-//! of packets, rules and time. No I/O, threads or clocks; no unsafe code.
+//! of packets, rules and time. No I/O, threads or clocks; no unsafe code but the prefetch
+//! in `hints`.
 //!
 //! # A packet's way, in the order of the files
 //! 1. [`packet`]: a frame in a buffer with headroom, from whoever received it.
 //! 2. [`switch`]: a batch arrives; everything below happens in passes over it.
 //! 3. [`parse`]: bytes to a [`key::FlowKey`]; [`tunnel`] takes the outer headers of what came
 //!    by an uplink off first, [`offload`] notices checksums that nobody has computed yet.
-//! 4. [`cache`]: the sessions, by exact headers; then the megaflows, by masked headers.
+//! 4. [`cache`]: the sessions, by the frame's signature; then the megaflows, by the masked
+//!    key. Only what no session knows is parsed into a whole key.
 //! 5. [`pipeline`], for what no cache knows: the key walks through the [`table`]s of the
 //!    [`snapshot`], each searched by a [`classifier`], and what the rules' actions
 //!    ([`flow`]) do becomes a [`program`].
@@ -47,7 +49,7 @@
 //! # The other law
 //! Conservation: each received packet is counted once, as forwarded or under the name of
 //! a drop. See [`stats`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 pub mod build;
 pub mod cache;
 pub mod checksum;
@@ -60,6 +62,7 @@ pub mod field;
 pub mod flow;
 pub mod group;
 mod headers;
+mod hints;
 pub mod key;
 pub mod meter;
 pub mod offload;

@@ -128,11 +128,16 @@ pub struct Punt {
 }
 
 impl Emit {
+    /// The packet leaves as it came.
+    pub fn is_plain(&self) -> bool {
+        self.leaves_frame() && self.ct.is_none()
+    }
+
     /// The frame stays as it is: there are no edits.
     pub(crate) fn leaves_frame(&self) -> bool {
-        self.edits.is_empty()
-            && self.n_vlan_pops == 0
+        self.n_vlan_pops == 0
             && self.vlan_pushes.is_empty()
+            && self.edits.is_empty()
             && self.tunnel.is_none()
             && self.extras.is_none()
     }

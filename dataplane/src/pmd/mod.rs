@@ -38,7 +38,10 @@ use crate::{
         AttachedPort, BATCH, Port,
         memory::{InjectError, MemoryPort},
     },
-    sys::event::{PollSet, Readiness},
+    sys::{
+        advise_huge_pages,
+        event::{PollSet, Readiness},
+    },
 };
 
 /// Longest sleep: nothing depends on it, it only bounds the harm of a lost wake-up.
@@ -70,6 +73,16 @@ fn count(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
+/// A worker's switch, its tables on large pages where there are any.
+fn new_switch(config: &DataplaneConfig) -> Switch {
+    let switch = match config.seed {
+        Some(seed) => Switch::with_seed(config.switch, seed),
+        None => Switch::new(config.switch),
+    };
+    switch.memory().into_iter().for_each(advise_huge_pages);
+    switch
+}
+
 impl Worker {
     /// A worker for a seat; run it in a thread of its own.
     pub(crate) fn new(
@@ -85,10 +98,7 @@ impl Worker {
             fabric,
             seat,
             jobs,
-            switch: match config.seed {
-                Some(seed) => Switch::with_seed(config.switch, seed),
-                None => Switch::new(config.switch),
-            },
+            switch: new_switch(config),
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),

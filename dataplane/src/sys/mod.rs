@@ -7,6 +7,7 @@
 mod asm;
 pub(crate) mod bpf;
 pub(crate) mod event;
+mod huge_page;
 pub(crate) mod interface;
 mod pod;
 pub(crate) mod steer;
@@ -14,6 +15,8 @@ pub(crate) mod thread;
 pub(crate) mod xsk;
 
 use std::io;
+
+pub use huge_page::advise_huge_pages;
 
 /// A system call failed for an interface.
 #[derive(Debug, thiserror::Error)]

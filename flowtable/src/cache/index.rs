@@ -1,6 +1,10 @@
 //! A hash table from hashes to slots: open addressing with linear probing, so that a
 //! probe is one cache line nearly always, and deletion leaves no tombstones.
 
+use std::ops::Range;
+
+use super::bytes_of;
+
 /// A free cell.
 const EMPTY: u32 = u32::MAX;
 
@@ -21,6 +25,11 @@ impl Index {
     pub(crate) fn new(capacity: usize) -> Self {
         let n_cells = (capacity * 2).next_power_of_two().max(2);
         Self { cells: vec![Cell { hash: 0, slot: EMPTY }; n_cells] }
+    }
+
+    /// The memory of the table.
+    pub(crate) fn memory(&self) -> Range<*const u8> {
+        bytes_of(&self.cells)
     }
 
     /// The first slot with this hash that `matches`.

@@ -5,15 +5,17 @@
 //! when room is needed is the first in the queue that was not used since it joined
 //! (least recently used, as seen from a queue that hits need not touch).
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    Secrets, Sessions,
+    Secrets, bytes_of,
     index::Index,
+    session,
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
 };
 use crate::{
     flow::Rule,
+    hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
     pipeline::{Tally, Translation},
     program::Program,
@@ -29,6 +31,9 @@ const SWEEP_LEN: usize = 64;
 const SWEEP_INTERVAL: Duration = Duration::from_millis(1);
 /// Entries in use that are put back before one is evicted all the same.
 const SECOND_CHANCES: usize = 8;
+/// Entries that there is room for from the start, so that tables of usual sizes stay where
+/// they are; memory is only used once it is touched.
+const MAX_RESERVED: usize = 1 << 18;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -43,19 +48,24 @@ pub(crate) struct Handle {
     generation: u32,
 }
 
-/// A translation and what it has carried.
+/// A translation and what it has carried. What a hit needs is in the first cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Megaflow {
     /// Shared with other entries that do the same.
     pub(crate) program: Arc<Program>,
     pub(crate) epoch: Epoch,
-    /// A session may lead here: it compares all that the entry's mask does.
-    pub(crate) in_session: bool,
-    /// Row of the drop table that its drops were last counted in.
-    pub(crate) drop_row: usize,
     last_used: Timestamp,
     n_packets: u64,
     n_bytes: u64,
+    /// As in its [`SlotKey`].
+    generation: u32,
+    /// Row of the drop table that its drops were last counted in.
+    pub(crate) drop_row: u32,
+    /// A session may lead here: it compares all that the entry's mask does.
+    pub(crate) in_session: bool,
+    /// The program passes packets through the connection tracker.
+    pub(crate) is_tracked: bool,
     /// Packets and bytes that the rules know of.
     pushed: (u64, u64),
     rules: Vec<Arc<Rule>>,
@@ -79,6 +89,20 @@ struct SlotKey {
 }
 
 const _: () = assert!(size_of::<SlotKey>() == 64);
+const _: () = assert!(std::mem::offset_of!(Megaflow, is_tracked) < 64);
+
+/// What has become of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It holds.
+    Current,
+    /// It holds, but its program needs the packet's key.
+    NeedsKey,
+    /// It is of another epoch.
+    Stale,
+    /// It is gone.
+    Gone,
+}
 
 /// An entry's place in its port's queue.
 #[derive(Debug, Clone, Copy)]
@@ -183,8 +207,8 @@ impl Megaflows {
             next_salt: seed,
             capacity,
             index: Index::new(capacity),
-            keys: Vec::new(),
-            entries: Vec::new(),
+            keys: Vec::with_capacity(capacity.min(MAX_RESERVED)),
+            entries: Vec::with_capacity(capacity.min(MAX_RESERVED)),
             free: Vec::new(),
             ports: Vec::new(),
             n_ports_in_use: 0,
@@ -193,6 +217,11 @@ impl Megaflows {
             swept: Timestamp::default(),
             sweep_at: 0,
         }
+    }
+
+    /// The memory of the table's large parts.
+    pub(crate) fn memory(&self) -> [Range<*const u8>; 3] {
+        [bytes_of(&self.keys), bytes_of(&self.entries), self.index.memory()]
     }
 
     pub(crate) fn is_disabled(&self) -> bool {
@@ -206,11 +235,6 @@ impl Megaflows {
     /// Entries that had to go to make room.
     pub(crate) fn n_evicted(&self) -> u64 {
         self.n_evicted
-    }
-
-    /// Masks that a lookup for packets of a port probes at most.
-    pub(crate) fn n_shapes(&self, port: PortNo) -> usize {
-        self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len())
     }
 
     /// The hash of a packet's key in the shape that its port's packets mostly have.
@@ -260,26 +284,41 @@ impl Megaflows {
     /// The entry, unless it is gone.
     #[inline]
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Megaflow> {
-        let place = self.keys.get(handle.slot as usize)?;
-        if place.generation == handle.generation {
-            self.entries.get_mut(handle.slot as usize)?.as_mut()
-        } else {
-            None
+        let entry = self.entries.get_mut(handle.slot as usize)?.as_mut();
+        entry.filter(|entry| entry.generation == handle.generation)
+    }
+
+    /// Fetches what [`Megaflows::state`] looks at.
+    #[inline]
+    pub(crate) fn prefetch(&self, handle: Handle) {
+        if let Some(entry) = self.entries.get(handle.slot as usize) {
+            prefetch(entry);
+        }
+    }
+
+    /// What has become of an entry since an epoch.
+    #[inline]
+    pub(crate) fn state(&self, handle: Handle, epoch: Epoch) -> State {
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        match entry.filter(|entry| entry.generation == handle.generation) {
+            None => State::Gone,
+            Some(entry) if entry.epoch != epoch => State::Stale,
+            Some(entry) if entry.is_tracked => State::NeedsKey,
+            Some(_) => State::Current,
         }
     }
 
     /// The entry is there and of this epoch.
     #[inline]
     pub(crate) fn is_current(&self, handle: Handle, epoch: Epoch) -> bool {
-        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
-        let same = self.keys.get(handle.slot as usize).is_some_and(|key| key.generation == handle.generation);
-        same && entry.is_some_and(|entry| entry.epoch == epoch)
+        matches!(self.state(handle, epoch), State::Current | State::NeedsKey)
     }
 
     /// The entry is there, of whatever epoch.
     #[inline]
     pub(crate) fn is_present(&self, handle: Handle) -> bool {
-        self.keys.get(handle.slot as usize).is_some_and(|key| key.generation == handle.generation)
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.generation == handle.generation)
     }
 
     /// Keeps a translation. The table must not be disabled.
@@ -302,13 +341,15 @@ impl Megaflows {
             None => (Vec::new(), 0, Arc::new(new.translation.program)),
         };
         let entry = Megaflow {
+            is_tracked: program.is_tracked(),
             program,
             epoch: new.epoch,
-            in_session: Sessions::covers(&mask),
-            drop_row: 0,
             last_used: new.now,
             n_packets: 0,
             n_bytes: 0,
+            generation: 0,
+            drop_row: 0,
+            in_session: session::covers(&mask),
             pushed: (0, 0),
             rules: new.translation.rules,
             tally: new.translation.tally,
@@ -333,6 +374,7 @@ impl Megaflows {
         {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
+            entry.is_tracked = entry.program.is_tracked();
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
             entry.epoch = new.epoch;
@@ -397,7 +439,7 @@ impl Megaflows {
         shapes.map_or(mask, |shapes| shapes.fit(&mask, received))
     }
 
-    fn place(&mut self, port: PortNo, shape: u8, words: &[u64], entry: Megaflow) -> Handle {
+    fn place(&mut self, port: PortNo, shape: u8, words: &[u64], mut entry: Megaflow) -> Handle {
         let hash = entry.hash;
         let slot = self.free.pop().unwrap_or_else(|| {
             let generation = 1;
@@ -411,6 +453,7 @@ impl Megaflows {
             *inline = *word;
         }
         let handle = Handle { slot, generation: place.generation };
+        entry.generation = place.generation;
         self.entries[slot as usize] = Some(entry);
         self.index.insert(hash, slot);
         self.n_entries += 1;

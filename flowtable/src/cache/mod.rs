@@ -3,8 +3,9 @@
 //! Two levels. A *megaflow* (`megaflow.rs`) holds a translation for all packets that
 //! agree in its masked bits; megaflows with the same mask form a *shape*
 //! (`shape.rs`), and a lookup probes each shape of the packet's port. A *session*
-//! (`session.rs`) is a shortcut to a megaflow for one exact set of headers, so that a
-//! packet of a known conversation costs one probe however many shapes there are.
+//! (`session.rs`) is a shortcut to a megaflow for one signature, so that a packet of a
+//! known conversation costs one probe however many shapes there are, and is not even
+//! parsed in full.
 //!
 //! Why reuse is sound: a translation is right for every packet that agrees in its
 //! mask (the law of [`crate::pipeline`]); a lookup compares exactly those bits; masks
@@ -16,20 +17,28 @@
 //! out, the port that has more than its share loses its own, so that a port can
 //! misbehave only at its own cost.
 
+use std::ops::Range;
+
 mod index;
 mod megaflow;
 mod session;
 mod shape;
 
 pub use megaflow::MegaflowDump;
-pub(crate) use megaflow::{Handle, Megaflows, Remembered};
-pub(crate) use session::Sessions;
+pub(crate) use megaflow::{Handle, Megaflows, Remembered, State};
+pub(crate) use session::{PortSessions, Sessions, TunnelSessions, TunnelWords, tunnelled};
 
 /// A packet from a port that is not a tunnel can have this key.
 #[cfg(test)]
 pub(crate) fn can_be_received(key: &crate::key::FlowKey) -> bool {
     let bits = shape::ReceivedBits::new();
     key.words().iter().zip(bits.of(false, false).words()).all(|(word, received)| word & !received == 0)
+}
+
+/// Where a table is in memory, with the room it has to grow.
+fn bytes_of<T>(table: &Vec<T>) -> Range<*const u8> {
+    let start = table.as_ptr();
+    start.cast()..start.wrapping_add(table.capacity()).cast()
 }
 
 /// Spreads 64 bits over all bits of the result: the two halves of a full product.

@@ -106,10 +106,6 @@ pub(crate) struct PortShapes {
 }
 
 impl PortShapes {
-    pub(crate) fn len(&self) -> usize {
-        self.order.len()
-    }
-
     pub(crate) fn get(&self, id: u8) -> Option<&Shape> {
         self.shapes.get(usize::from(id))?.as_ref()
     }

@@ -18,6 +18,7 @@ mod ipv4;
 pub(crate) mod ipv6;
 mod l4;
 mod mpls;
+mod signature;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use zerocopy::FromZeros;
 pub(crate) use ethernet::{TAG_PRESENT, is_tag};
 pub(crate) use icmp::{is_nd, nd_options};
 pub(crate) use ipv4::{bounds as ipv4_bounds, fragment as ipv4_fragment};
+pub(crate) use signature::{N_WORDS as N_SIGNATURE_WORDS, Signature};
 
 use crate::{
     drop::DropReason,
@@ -51,11 +53,16 @@ struct Payload {
 /// [`DropReason::Malformed`] when the frame has no whole Ethernet header, or is longer
 /// than the 65 535 bytes that a [`Layout`] can address.
 pub fn parse<B: FrameBuf>(packet: &mut Packet<B>, key: &mut FlowKey) -> Result<(), DropReason> {
+    packet.layout = Layout::default();
+    packet.layout = fill_key(packet, key)?;
+    Ok(())
+}
+
+/// The same without noting the layout.
+pub(crate) fn fill_key<B: FrameBuf>(packet: &Packet<B>, key: &mut FlowKey) -> Result<Layout, DropReason> {
     FromZeros::zero(key);
     key.in_port.set(packet.in_port.get());
-    packet.layout = Layout::default();
-    packet.layout = parse_frame(packet.bytes(), key)?;
-    Ok(())
+    parse_frame(packet.bytes(), key)
 }
 
 /// Parses a frame into a key whose header fields are zero.

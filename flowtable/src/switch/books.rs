@@ -45,10 +45,10 @@ impl Books {
         self.ports.get(port.get() as usize).copied().unwrap_or_default()
     }
 
-    pub(super) fn received(&mut self, n_bytes: u64) {
-        self.all.n_packets += 1;
+    pub(super) fn received(&mut self, n_packets: u64, n_bytes: u64) {
+        self.all.n_packets += n_packets;
         let port = self.page();
-        port.rx_packets += 1;
+        port.rx_packets += n_packets;
         port.rx_bytes += n_bytes;
     }
 
@@ -62,9 +62,9 @@ impl Books {
         }
     }
 
-    pub(super) fn forwarded(&mut self) {
-        self.all.n_forwarded += 1;
-        self.page().rx_forwarded += 1;
+    pub(super) fn forwarded(&mut self, n_packets: u64) {
+        self.all.n_forwarded += n_packets;
+        self.page().rx_forwarded += n_packets;
     }
 
     /// Enters a dropped packet in the drop table; the row is looked for at `hint` first.

@@ -2,20 +2,15 @@
 //! (RFC 8926 §3.3, RFC 7348 §5). Without a seed: the same flow takes the same path through
 //! the underlay after a restart.
 
-use crate::key::FlowKey;
+use crate::{key::FlowKey, parse::Signature, wire::ethertype};
 
 /// Hash of addresses, protocol and ports; of the MAC addresses for packets that are not
 /// IP. Fragments have no ports, so that all of a packet go the same way.
 pub(super) fn flow_hash(key: &FlowKey) -> u32 {
-    let pair = |a: u32, b: u32| u64::from(a) << 32 | u64::from(b);
-    let mut hash = u64::from(key.eth_type.get()) << 8 | u64::from(key.nw_proto);
+    let mut hash = start(key.eth_type.get(), key.nw_proto);
     match key.eth_type.get() {
-        0x0800 => hash = mix(hash, pair(key.nw_src.get(), key.nw_dst.get())),
-        0x86dd => {
-            for address in [key.ipv6_src.get(), key.ipv6_dst.get()] {
-                hash = mix(mix(hash, address as u64), (address >> 64) as u64);
-            }
-        }
+        ethertype::IPV4 => hash = mix(hash, pair(key.nw_src.get(), key.nw_dst.get())),
+        ethertype::IPV6 => hash = mix_ipv6(hash, [key.ipv6_src.get(), key.ipv6_dst.get()]),
         _ => {
             for mac in [key.eth_src, key.eth_dst] {
                 hash = mac.iter().fold(hash, |hash, byte| hash << 8 ^ u64::from(*byte) ^ hash >> 56);
@@ -26,6 +21,37 @@ pub(super) fn flow_hash(key: &FlowKey) -> u32 {
     if key.nw_frag == 0 {
         hash = mix(hash, pair(key.tp_src.get().into(), key.tp_dst.get().into()));
     }
+    finish(hash)
+}
+
+/// The same of a packet that has a signature.
+pub(super) fn flow_hash_of_signature(signature: &Signature) -> u32 {
+    let (eth_type, proto) = signature.kind();
+    let hash = start(eth_type, proto);
+    let hash = if eth_type == ethertype::IPV4 {
+        let (src, dst) = signature.ipv4_addresses();
+        mix(hash, pair(src, dst))
+    } else {
+        let (src, dst) = signature.ipv6_addresses();
+        mix_ipv6(hash, [src, dst])
+    };
+    let (src, dst) = signature.ports();
+    finish(mix(hash, pair(src.into(), dst.into())))
+}
+
+fn start(eth_type: u16, proto: u8) -> u64 {
+    u64::from(eth_type) << 8 | u64::from(proto)
+}
+
+fn pair(a: u32, b: u32) -> u64 {
+    u64::from(a) << 32 | u64::from(b)
+}
+
+fn mix_ipv6(hash: u64, addresses: [u128; 2]) -> u64 {
+    addresses.iter().fold(hash, |hash, address| mix(mix(hash, *address as u64), (address >> 64) as u64))
+}
+
+fn finish(hash: u64) -> u32 {
     (mix(hash, 0) >> 32) as u32
 }
 
@@ -37,7 +63,10 @@ fn mix(hash: u64, word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::{build, testing};
 
     #[test]
     fn ports_spread_flows_and_fragments_stay_together() {
@@ -58,6 +87,16 @@ mod tests {
         key.nw_frag = 3;
         key.tp_src.set(0);
         assert_eq!(flow_hash(&key), first);
+    }
+
+    proptest! {
+        #[test]
+        fn a_signature_has_the_hash_of_its_key(key in testing::frame_key()) {
+            let (packet, key) = testing::parsed(&build::frame_from_key(&key, 0));
+            if let Some((signature, _)) = Signature::of(packet.bytes(), packet.in_port) {
+                prop_assert_eq!(flow_hash_of_signature(&signature), flow_hash(&key));
+            }
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Switch {
                 let held = Held {
                     frame: packet.bytes().into(),
                     layout: packet.layout,
-                    key: Box::new(self.lanes.keys[idx]),
+                    key: Box::new(*self.lanes.key(idx)),
                     piece,
                     port: packet.in_port,
                     received,
@@ -106,7 +106,7 @@ impl Switch {
 
     fn refuse(&mut self, moment: &Moment<'_>, reason: DropReason, (in_port, n_bytes): (PortNo, u64)) {
         self.books.open(in_port);
-        self.books.received(n_bytes);
+        self.books.received(1, n_bytes);
         self.books.dropped(0, reason, None, n_bytes);
         self.books.open(moment.in_port);
     }
@@ -136,7 +136,7 @@ impl Switch {
         for held in pieces {
             let (in_port, n_bytes) = held.received;
             self.books.open(in_port);
-            self.books.received(n_bytes);
+            self.books.received(1, n_bytes);
             let mut fate = Fate::default();
             match sink.make(&held.frame, like) {
                 Some(mut packet) => {

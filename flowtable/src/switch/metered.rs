@@ -98,9 +98,9 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
         Some(reason) if !sent => drop(books.dropped(0, reason, None, n_bytes)),
         Some(reason) => {
             books.failed_copy(reason);
-            books.forwarded();
+            books.forwarded(1);
         }
-        None => books.forwarded(),
+        None => books.forwarded(1),
     }
     row
 }

@@ -1,13 +1,13 @@
 //! The switch of one worker: a batch of packets goes in, copies come out of a sink.
 //!
 //! [`Switch::process`] works in passes over at most [`MAX_BATCH`] packets, so that each
-//! pass is a straight loop whose memory accesses do not wait for each other: parse all,
-//! look all up in the sessions, the rest in the megaflows; then, in the order of arrival,
-//! translate what is still unknown and carry out each packet's program. Neighbours with
-//! the same entry are carried out and counted as one group. Packets are never
-//! reordered: what a port sends in leaves in that order.
+//! pass is a straight loop whose memory accesses do not wait for each other: take all
+//! signatures, look all up in the sessions, parse the rest in full and look that up in the
+//! megaflows; then, in the order of arrival, translate what is still unknown and carry out
+//! each packet's program. Neighbours with the same entry are carried out and counted as one
+//! group. Packets are never reordered: what a port sends in leaves in that order.
 //!
-//! Where to read on: `run.rs` carries a program out; [`crate::cache`] remembers;
+//! Where to read on: `lookup.rs` finds entries; `run.rs` carries a program out; [`crate::cache`] remembers;
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
 #[cfg(test)]
@@ -19,6 +19,7 @@ mod flow_hash;
 #[cfg(test)]
 mod fragment_tests;
 mod fragments;
+mod lookup;
 mod metered;
 mod punts;
 mod recirculate;
@@ -30,27 +31,26 @@ mod tests_openflow;
 
 use std::{
     hash::{BuildHasher, RandomState},
+    ops::Range,
     sync::Arc,
 };
 
-use self::{books::Books, punts::Punts, recirculate::FrozenIds};
+use self::{books::Books, lookup::Lookup, punts::Punts, recirculate::FrozenIds};
 pub use self::{
     punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
     run::Sink,
 };
 use crate::{
-    cache::{Handle, MegaflowDump, Megaflows, Remembered, Sessions},
+    cache::{Handle, MegaflowDump, Megaflows, PortSessions, Remembered, TunnelSessions},
     conntrack::Conntrack,
-    drop::DropReason,
     key::FlowKey,
-    offload,
     packet::{FrameBuf, Packet},
-    parse::parse,
+    parse::Signature,
     pipeline::{self, NoTrace, Translation},
     port::PortRole,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters, SwitchCounters},
-    tunnel,
+    tunnel::Arrival,
     types::{PortNo, Timestamp},
 };
 
@@ -60,7 +60,7 @@ pub const MAX_BATCH: usize = 32;
 /// Sizes of a switch's caches; 0 switches a cache off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SwitchConfig {
-    /// Sessions, of 128 bytes each.
+    /// Sessions, of 80 bytes each; as many again, of 144 bytes, of packets from tunnels.
     pub n_sessions: usize,
     /// Megaflows. Without them there are no sessions either.
     pub n_megaflows: usize,
@@ -81,7 +81,8 @@ impl Default for SwitchConfig {
 ///   on the sizes of the caches or on how packets are cut into batches.
 pub struct Switch {
     megaflows: Megaflows,
-    sessions: Sessions,
+    port_sessions: PortSessions,
+    tunnel_sessions: TunnelSessions,
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
@@ -92,39 +93,24 @@ pub struct Switch {
 
 /// What is known of the packets of a pass, one array for each attribute.
 struct Lanes {
+    signatures: [Signature; MAX_BATCH],
+    has_signature: [bool; MAX_BATCH],
+    /// Hash of what a session compares, of packets that have a signature.
+    hashes: [u64; MAX_BATCH],
+    /// What the tunnel header said, of packets from an uplink.
+    arrivals: [Arrival; MAX_BATCH],
     keys: [FlowKey; MAX_BATCH],
+    /// The key is filled in.
+    has_key: [bool; MAX_BATCH],
     /// Port whose rules apply: for a packet from a tunnel, the tunnel's.
     ports: [PortNo; MAX_BATCH],
-    /// The packet was looked for among the sessions, by this hash.
-    hashed: [bool; MAX_BATCH],
-    hashes: [u64; MAX_BATCH],
     lookups: [Lookup; MAX_BATCH],
     /// The entry that was found was of the current epoch.
     current: [bool; MAX_BATCH],
+    /// What the entry says cannot be carried out without the packet's key.
+    needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
-}
-
-/// How far the lookup of a packet has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lookup {
-    /// It never got to the tables.
-    Dropped(DropReason),
-    /// Not in the caches, as far as is known.
-    Unknown,
-    /// Found by its session.
-    Session(Handle),
-    /// Found by its megaflow.
-    Megaflow(Handle),
-}
-
-impl Lookup {
-    fn handle(self) -> Option<Handle> {
-        match self {
-            Self::Session(handle) | Self::Megaflow(handle) => Some(handle),
-            Self::Dropped(_) | Self::Unknown => None,
-        }
-    }
 }
 
 /// What holds for a whole batch.
@@ -166,14 +152,19 @@ impl Switch {
         let n_sessions = if config.n_megaflows == 0 { 0 } else { config.n_sessions };
         Self {
             megaflows: Megaflows::new(config.n_megaflows, seed),
-            sessions: Sessions::new(n_sessions, seed),
+            port_sessions: PortSessions::new(n_sessions, seed),
+            tunnel_sessions: TunnelSessions::new(n_sessions, seed),
             lanes: Box::new(Lanes {
-                keys: [FlowKey::zero(); MAX_BATCH],
-                ports: [PortNo::ZERO; MAX_BATCH],
-                hashed: [false; MAX_BATCH],
+                signatures: [Signature::default(); MAX_BATCH],
+                has_signature: [false; MAX_BATCH],
                 hashes: [0; MAX_BATCH],
+                arrivals: [Arrival::NONE; MAX_BATCH],
+                keys: [FlowKey::zero(); MAX_BATCH],
+                has_key: [false; MAX_BATCH],
+                ports: [PortNo::ZERO; MAX_BATCH],
                 lookups: [Lookup::Unknown; MAX_BATCH],
                 current: [false; MAX_BATCH],
+                needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
@@ -196,6 +187,13 @@ impl Switch {
         self.conntrack.as_ref()
     }
 
+    /// The memory of the caches' large tables, for whoever can have it backed by large pages
+    /// before it is used.
+    pub fn memory(&self) -> Vec<Range<*const u8>> {
+        let sessions = self.port_sessions.memory().into_iter().chain(self.tunnel_sessions.memory());
+        sessions.chain(self.megaflows.memory()).collect()
+    }
+
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
     /// batch empty.
     pub fn process<B: FrameBuf, S: Sink<B>>(
@@ -215,90 +213,11 @@ impl Switch {
         self.enter_lost_fragments(&moment);
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
-            self.parse_all(&moment, &mut batch[..n]);
-            self.find_sessions(n);
-            self.find_megaflows(n);
-            self.check_epochs(&moment, n);
+            self.receive_all(&moment, &mut batch[..n]);
+            self.find_sessions(&moment, n);
+            self.parse_rest(&moment, &batch[..n]);
+            self.find_megaflows(&moment, n);
             self.run_all(&moment, n, batch.drain(..n), sink);
-        }
-    }
-
-    /// First pass: packets to keys. Packets from an uplink lose their tunnel header.
-    fn parse_all<B: FrameBuf>(&mut self, moment: &Moment<'_>, packets: &mut [Packet<B>]) {
-        let lanes = &mut *self.lanes;
-        for (idx, packet) in packets.iter_mut().enumerate() {
-            let key = &mut lanes.keys[idx];
-            packet.in_port = moment.in_port;
-            lanes.lens[idx] = packet.len() as u64;
-            let parsed = if moment.is_uplink() {
-                tunnel::receive(packet, key, &moment.snapshot.underlay)
-            } else {
-                parse(packet, key)
-            };
-            if moment.partial_checksums && !moment.is_uplink() && parsed.is_ok() {
-                offload::detect_partial(packet);
-            }
-            lanes.ports[idx] = packet.in_port;
-            lanes.lookups[idx] = parsed.map_or_else(Lookup::Dropped, |()| Lookup::Unknown);
-        }
-    }
-
-    /// Second pass: exact lookup. Where a port has a single shape, probing that is no
-    /// dearer than a session, and the sessions are left to those who gain.
-    fn find_sessions(&mut self, n: usize) {
-        let lanes = &mut *self.lanes;
-        for idx in 0..n {
-            lanes.hashed[idx] = lanes.lookups[idx] == Lookup::Unknown
-                && !self.sessions.is_disabled()
-                && self.megaflows.n_shapes(lanes.ports[idx]) > 1;
-            if lanes.hashed[idx] {
-                lanes.hashes[idx] = self.sessions.hash(&lanes.keys[idx]);
-            }
-        }
-        for idx in 0..n {
-            if !lanes.hashed[idx] {
-                continue;
-            }
-            let (hash, key) = (lanes.hashes[idx], &lanes.keys[idx]);
-            let Some(handle) = self.sessions.find(hash, key) else { continue };
-            if self.megaflows.is_present(handle) {
-                lanes.lookups[idx] = Lookup::Session(handle);
-            } else {
-                self.sessions.forget(hash, key);
-            }
-        }
-    }
-
-    /// Third pass: masked lookup of the rest. Most packets are in the first shape of their
-    /// port and in the first cell of their hash; these are found in steps of one memory
-    /// access each, taken for all packets at a time.
-    fn find_megaflows(&mut self, n: usize) {
-        let lanes = &mut *self.lanes;
-        let mut hashes = [None; MAX_BATCH];
-        for (idx, hash) in hashes.iter_mut().enumerate().take(n) {
-            if lanes.lookups[idx] == Lookup::Unknown {
-                *hash = self.megaflows.first_hash(lanes.ports[idx], &lanes.keys[idx]);
-            }
-        }
-        let slots = hashes.map(|hash| hash.and_then(|hash| self.megaflows.first_slot(hash)));
-        for (idx, slot) in slots.into_iter().enumerate().take(n) {
-            if lanes.lookups[idx] != Lookup::Unknown {
-                continue;
-            }
-            let (port, key) = (lanes.ports[idx], &lanes.keys[idx]);
-            let first = slot.and_then(|slot| self.megaflows.confirm(slot, port, key));
-            if let Some(handle) = first.or_else(|| self.megaflows.find(port, key)) {
-                lanes.lookups[idx] = Lookup::Megaflow(handle);
-            }
-        }
-    }
-
-    /// Notes which of the entries found are of the current epoch.
-    fn check_epochs(&mut self, moment: &Moment<'_>, n: usize) {
-        let (lanes, epoch) = (&mut *self.lanes, moment.snapshot.epoch);
-        for idx in 0..n {
-            let handle = lanes.lookups[idx].handle();
-            lanes.current[idx] = handle.is_some_and(|handle| self.megaflows.is_current(handle, epoch));
         }
     }
 
@@ -306,13 +225,14 @@ impl Switch {
     /// out of date. Earlier packets of the pass may have made the entry meanwhile.
     fn resolve(&mut self, moment: &Moment<'_>, idx: usize) -> Result<Handle, Box<Translation>> {
         let (port, epoch) = (self.lanes.ports[idx], moment.snapshot.epoch);
-        let found = self.lanes.lookups[idx].handle().filter(|handle| self.megaflows.is_present(*handle));
-        let key = &self.lanes.keys[idx];
-        let found = found.or_else(|| {
-            let handle = self.megaflows.find(port, key)?;
+        let mut found = self.lanes.lookups[idx].handle().filter(|handle| self.megaflows.is_present(*handle));
+        if found.is_none()
+            && let Some(handle) = self.megaflows.find(port, self.lanes.key(idx))
+        {
             self.lanes.lookups[idx] = Lookup::Megaflow(handle);
-            Some(handle)
-        });
+            found = Some(handle);
+        }
+        let key = self.lanes.key(idx);
         if let Some(handle) = found
             && self.megaflows.is_current(handle, epoch)
         {
@@ -340,7 +260,7 @@ impl Switch {
     }
 
     /// Takes the packets that rules have sent to controllers, oldest first. What is not
-    /// taken in time is dropped as [`DropReason::PuntQueueFull`].
+    /// taken in time is dropped as [`PuntQueueFull`](crate::drop::DropReason::PuntQueueFull).
     pub fn take_packet_ins(&mut self) -> Vec<PacketIn> {
         self.punts.take()
     }
@@ -357,7 +277,7 @@ impl Switch {
 
     /// Number of sessions.
     pub fn n_sessions(&self) -> usize {
-        self.sessions.len()
+        self.port_sessions.len() + self.tunnel_sessions.len()
     }
 
     /// All drops since the start, by port, reason and rule.

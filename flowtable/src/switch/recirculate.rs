@@ -184,12 +184,12 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) {
-        let mut key = self.lanes.keys[idx];
+        let mut key = *self.lanes.key(idx);
         if key.nw_frag & nw_frag::ANY != 0 {
             return self.gather(moment, program, idx, packet, sink);
         }
         let n_bytes = self.lanes.lens[idx];
-        self.books.received(n_bytes);
+        self.books.received(1, n_bytes);
         let mut fate = Fate::default();
         let rider = Rider { packet, depth: 1, view: None, whole: None, translated: None };
         self.ride(moment, program, (rider, &mut key), sink, &mut fate);
@@ -203,12 +203,12 @@ impl Switch {
                 if !failure.is_meant {
                     self.books.lost_copy((failure.reason, failure.rule.as_ref(), failure.meter));
                 }
-                self.books.forwarded();
+                self.books.forwarded(1);
             }
             Some(failure) => {
                 self.books.dropped_by(0, (failure.reason, failure.rule.as_ref(), failure.meter), n_bytes);
             }
-            None if fate.sent => self.books.forwarded(),
+            None if fate.sent => self.books.forwarded(1),
             None => {
                 self.books.dropped(0, DropReason::TableMiss, None, n_bytes);
             }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, flow_hash::flow_hash, metered, punts::Punts};
+use super::{Lanes, Lookup, Moment, Switch, books::Books, metered, punts::Punts};
 use crate::{
     cache::Handle,
     drop::DropReason,
@@ -62,14 +62,20 @@ impl Switch {
                 }
                 Lookup::Dropped(reason) => {
                     packets.by_ref().take(1).for_each(|packet| sink.release(packet));
-                    self.books.received(self.lanes.lens[idx]);
+                    self.books.received(1, self.lanes.lens[idx]);
                     self.books.dropped(0, reason, None, self.lanes.lens[idx]);
                     1
                 }
-                _ => match self.resolve(moment, idx) {
-                    Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
-                    Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
-                },
+                _ => {
+                    // An entry may have made room for that of an earlier packet of the pass.
+                    if let Some(packet) = packets.as_slice().first() {
+                        self.lanes.ensure_key(moment, idx, packet);
+                    }
+                    match self.resolve(moment, idx) {
+                        Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
+                        Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
+                    }
+                }
             };
         }
     }
@@ -86,52 +92,47 @@ impl Switch {
     ) -> usize {
         let Some(entry) = self.megaflows.get_mut(handle) else {
             // Resolving has just found it; should that ever be wrong, do without.
-            let key = &self.lanes.keys[range.start];
+            let key = self.lanes.key(range.start);
             let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
             self.frozen_ids.number(&mut translation.program);
             return self.run_once(moment, &translation, range.start, packets, sink);
         };
-        if entry.program.is_tracked() {
+        let (is_tracked, in_session) = (entry.is_tracked, entry.in_session);
+        let rest = &self.lanes.lookups[range.start + 1..range.end];
+        let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
+        let n_group = if is_tracked { 1 } else { 1 + more };
+        let group = range.start..range.start + n_group;
+        if in_session {
+            group.clone().for_each(|idx| self.remember(moment, idx, handle));
+        }
+        for idx in group.clone() {
+            self.books.found(self.lanes.lookups[idx]);
+        }
+        let n_bytes = self.lanes.lens[group.clone()].iter().sum();
+        let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };
+        entry.count(moment.now, n_group as u64, n_bytes);
+        if is_tracked {
             let program = Arc::clone(&entry.program);
-            return self.run_tracked(moment, handle, &program, range.start, packets, sink);
+            let idx = group.start;
+            packets.take(1).for_each(|packet| self.carry_through(moment, &program, idx, packet, sink));
+            return 1;
         }
         let (lanes, books, punts) = (&*self.lanes, &mut self.books, &mut self.punts);
-        let rest = &lanes.lookups[range.start + 1..range.end];
-        let n_group = 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
-        let (mut n_bytes, mut row) = (0, entry.drop_row);
-        for (idx, packet) in range.zip(packets.take(n_group)) {
-            books.found(lanes.lookups[idx]);
-            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
-                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
+        match &entry.program.emits[..] {
+            [emit] if entry.program.meters.is_empty() => {
+                let group = (lanes, group, n_bytes);
+                send_group(emit, group, packets, (books, punts), sink);
             }
-            n_bytes += packet.len() as u64;
-            row = carry_out(&entry.program, (lanes, idx), packet, (moment.now, row), (books, punts), sink);
+            _ => {
+                let mut row = entry.drop_row as usize;
+                for (idx, packet) in group.zip(packets.take(n_group)) {
+                    let state = (moment.now, row);
+                    row = carry_out(&entry.program, (lanes, idx), packet, state, (books, punts), sink);
+                }
+                entry.drop_row = row as u32;
+            }
         }
-        entry.drop_row = row;
-        entry.count(moment.now, n_group as u64, n_bytes);
         n_group
-    }
-
-    /// Runs one packet whose entry sends it through the connection tracker.
-    fn run_tracked<B: FrameBuf, S: Sink<B>>(
-        &mut self,
-        moment: &Moment<'_>,
-        handle: Handle,
-        program: &Program,
-        idx: usize,
-        packets: &mut vec::Drain<'_, Packet<B>>,
-        sink: &mut S,
-    ) -> usize {
-        let lanes = &*self.lanes;
-        self.books.found(lanes.lookups[idx]);
-        if let Some(entry) = self.megaflows.get_mut(handle) {
-            entry.count(moment.now, 1, lanes.lens[idx]);
-            if entry.in_session && lanes.hashed[idx] && matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
-                self.sessions.insert(lanes.hashes[idx], &lanes.keys[idx], handle);
-            }
-        }
-        packets.take(1).for_each(|packet| self.carry_through(moment, program, idx, packet, sink));
-        1
     }
 
     /// Runs one packet by a translation that no cache keeps, and counts it with the rules
@@ -159,6 +160,34 @@ impl Switch {
     }
 }
 
+/// Does with some packets of the same entry what its program says, when that is to send
+/// each to one place.
+fn send_group<B: FrameBuf, S: Sink<B>>(
+    emit: &Emit,
+    (lanes, group, n_bytes): (&Lanes, Range<usize>, u64),
+    packets: &mut vec::Drain<'_, Packet<B>>,
+    (books, punts): (&mut Books, &mut Punts),
+    sink: &mut S,
+) {
+    let n_group = group.len();
+    books.received(n_group as u64, n_bytes);
+    if emit.is_plain() {
+        packets.take(n_group).for_each(|packet| sink.output(emit.port, packet));
+        return books.forwarded(n_group as u64);
+    }
+    let mut n_sent = 0;
+    for (idx, packet) in group.zip(packets.take(n_group)) {
+        let hash = if emit.tunnel.is_some() { lanes.flow_hash(idx) } else { 0 };
+        match send(packet, emit, (hash, 0), punts, sink) {
+            Ok(()) => n_sent += 1,
+            Err(reason) => {
+                books.dropped(0, reason, None, lanes.lens[idx]);
+            }
+        }
+    }
+    books.forwarded(n_sent);
+}
+
 /// Does with one packet what a program says. Each emit starts from the packet as it was
 /// received, so all but the last work on copies, and the last on the packet itself.
 /// `row` is where the program's drops were counted the last time; answers where they are.
@@ -171,9 +200,9 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     sink: &mut S,
 ) -> usize {
     let n_bytes = lanes.lens[idx];
-    books.received(n_bytes);
+    books.received(1, n_bytes);
     if !program.meters.is_empty() {
-        let hash = flow_hash(&lanes.keys[idx]);
+        let hash = lanes.flow_hash(idx);
         return metered::carry_out(program, packet, hash, (now, n_bytes, row), (books, punts), sink);
     }
     let Some((last, others)) = program.emits.split_last() else {
@@ -183,7 +212,7 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
         return books.dropped(row, reason, cause.and_then(|cause| cause.rule.as_ref()), n_bytes);
     };
     let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
-    let hash = if tunnelled { flow_hash(&lanes.keys[idx]) } else { 0 };
+    let hash = if tunnelled { lanes.flow_hash(idx) } else { 0 };
     let mut sent = false;
     for emit in others {
         match copy(&packet, sink).and_then(|copy| send(copy, emit, (hash, 0), punts, sink)) {
@@ -192,10 +221,10 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
         }
     }
     match send(packet, last, (hash, 0), punts, sink) {
-        Ok(()) => books.forwarded(),
+        Ok(()) => books.forwarded(1),
         Err(reason) if sent => {
             books.failed_copy(reason);
-            books.forwarded();
+            books.forwarded(1);
         }
         Err(reason) => {
             books.dropped(0, reason, None, n_bytes);

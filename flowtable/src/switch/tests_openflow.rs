@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     build::{self, Host},
+    drop::DropReason,
     pipeline::random::{self, port},
     port::PortTable,
     table::{Change, GroupChange, MeterChange, TableCounters, Tables},

@@ -12,7 +12,7 @@ mod outer;
 mod tests;
 mod vxlan;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use zerocopy::IntoBytes;
 
@@ -20,6 +20,7 @@ pub use geneve::{GeneveOption, OVN_OPTION};
 
 use self::outer::Outer;
 use crate::{
+    cache::TunnelWords,
     drop::DropReason,
     execute::edit_fields,
     field::Field,
@@ -58,6 +59,19 @@ struct Decoded {
     ovn: Option<[u8; 4]>,
 }
 
+/// What the outer headers of a packet said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    src: IpAddr,
+    dst: IpAddr,
+    tos: u8,
+    ttl: u8,
+    flags: u16,
+    vni: u32,
+    /// Value of [`OVN_OPTION`].
+    ovn: Option<[u8; 4]>,
+}
+
 /// Unwraps a packet that came in by an uplink and parses what was inside: afterwards the
 /// packet starts at the inner Ethernet header, its input port is the tunnel port, and
 /// `key` holds the inner headers and, in its `tun_*` fields, the outer ones.
@@ -76,6 +90,15 @@ pub fn receive<B: FrameBuf>(
     key: &mut FlowKey,
     underlay: &Underlay,
 ) -> Result<(), DropReason> {
+    let arrival = unwrap(packet, underlay)?;
+    parse_inner(packet, key, &arrival)
+}
+
+/// The first half of [`receive`]: takes the outer headers off.
+pub(crate) fn unwrap<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    underlay: &Underlay,
+) -> Result<Arrival, DropReason> {
     let frame = packet.bytes();
     let outer = Outer::decode(frame)?;
     let tunnel = outer.tunnel(underlay)?;
@@ -94,9 +117,18 @@ pub fn receive<B: FrameBuf>(
     }
     packet.truncate(inner_len);
     packet.in_port = tunnel.port;
+    Ok(Arrival::new(&outer, &decoded))
+}
+
+/// The second half of [`receive`]: parses what was inside.
+pub(crate) fn parse_inner<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    key: &mut FlowKey,
+    arrival: &Arrival,
+) -> Result<(), DropReason> {
     parse(packet, key)?;
-    take_ecn(packet, key, outer.tos)?;
-    describe(key, &outer, &decoded);
+    take_ecn(packet, key, arrival.tos)?;
+    arrival.describe(key);
     Ok(())
 }
 
@@ -112,35 +144,67 @@ fn take_ecn<B: FrameBuf>(packet: &mut Packet<B>, key: &mut FlowKey, outer_tos: u
     Ok(())
 }
 
-/// Fills in the tunnel fields of the key.
-fn describe(key: &mut FlowKey, outer: &Outer, decoded: &Decoded) {
-    match (outer.src, outer.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            key.tun_src.set(src.to_bits());
-            key.tun_dst.set(dst.to_bits());
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            key.tun_ipv6_src.set(src.to_bits());
-            key.tun_ipv6_dst.set(dst.to_bits());
-        }
-        _ => {}
-    }
-    key.tun_tos = outer.tos;
-    key.tun_ttl = outer.ttl;
-    key.tun_id.set(decoded.vni.into());
-    let flag = |set, flag| if set { flag } else { 0 };
-    key.tun_flags.set(
-        tun_flags::KEY
+impl Arrival {
+    /// Nothing in particular: what is there before the first packet.
+    pub(crate) const NONE: Self = Self {
+        src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        tos: 0,
+        ttl: 0,
+        flags: 0,
+        vni: 0,
+        ovn: None,
+    };
+
+    fn new(outer: &Outer, decoded: &Decoded) -> Self {
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags = tun_flags::KEY
             | flag(decoded.oam, tun_flags::OAM)
             | flag(outer.dont_fragment, tun_flags::DONT_FRAGMENT)
-            | flag(outer.has_checksum(), tun_flags::CHECKSUM),
-    );
-    if let Some(value) = decoded.ovn {
-        key.tun_metadata_present.set(OVN_OPTION.bit());
-        let at = OVN_OPTION.idx * value.len();
-        if let Some(place) = key.tun_metadata.get_mut(at..at + value.len()) {
-            place.copy_from_slice(&value);
+            | flag(outer.has_checksum(), tun_flags::CHECKSUM);
+        let (src, dst) = (outer.src, outer.dst);
+        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni: decoded.vni, ovn: decoded.ovn }
+    }
+
+    /// The inner packet may have to be marked, or refused, for congestion on the way.
+    pub(crate) fn marks_congestion(&self) -> bool {
+        self.tos & 3 != 0
+    }
+
+    /// Fills in the tunnel fields of a key.
+    pub(crate) fn describe(&self, key: &mut FlowKey) {
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                key.tun_src.set(src.to_bits());
+                key.tun_dst.set(dst.to_bits());
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                key.tun_ipv6_src.set(src.to_bits());
+                key.tun_ipv6_dst.set(dst.to_bits());
+            }
+            _ => {}
         }
+        key.tun_tos = self.tos;
+        key.tun_ttl = self.ttl;
+        key.tun_id.set(self.vni.into());
+        key.tun_flags.set(self.flags);
+        if let Some(value) = self.ovn {
+            key.tun_metadata_present.set(OVN_OPTION.bit());
+            let at = OVN_OPTION.idx * value.len();
+            if let Some(place) = key.tun_metadata.get_mut(at..at + value.len()) {
+                place.copy_from_slice(&value);
+            }
+        }
+    }
+
+    /// What sessions compare of it.
+    pub(crate) fn words(&self) -> TunnelWords {
+        let outer = match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()),
+            _ => 0,
+        };
+        let ovn = self.ovn.map_or(0, u32::from_ne_bytes);
+        [self.vni.into(), outer, self.ovn.is_some().into(), ovn.into()]
     }
 }
 

@@ -1,0 +1,258 @@
+//! The short way from bytes to a session. Most frames are whole TCP, UDP or ICMP packets
+//! over IPv4, or TCP or UDP over IPv6, with one tag at most and no options; what tells
+//! their conversations apart fits into one cache line and can be gathered without filling
+//! in a whole flow key.
+//!
+//! # Invariants
+//! Frames with the same signature have the same key but for the TCP flags and the IPv6
+//! flow label ([`Signature::covers`]), and for what a tunnel header says.
+
+use zerocopy::{FromBytes, network_endian::U32};
+
+use super::{TAG_PRESENT, ipv4, ipv6, is_tag};
+use crate::{
+    field::Field,
+    key::FlowMask,
+    packet::Layout,
+    types::PortNo,
+    wire::{Ethernet, Icmp, Ipv4, Ipv6, Tag, Tcp, Udp, ethertype, ip_proto, ipv4_fragment},
+};
+
+/// Words of a signature.
+pub(crate) const N_WORDS: usize = 8;
+
+/// What tells the conversations of a port apart, in this order: MAC addresses, outer tag,
+/// input port, protocol, TOS, TTL, IP version, L4 ports (or ICMP type and code), IP addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Signature(pub(crate) [u64; N_WORDS]);
+
+/// The L3 part of a signature.
+struct L3 {
+    proto: u8,
+    tos: u8,
+    ttl: u8,
+    version: u8,
+    /// The L4 header and the byte after its segment, from the start of L3.
+    start: usize,
+    end: usize,
+    addresses: [u64; 4],
+}
+
+impl Signature {
+    /// The signature of a frame from a port, and where its headers are. Nothing for the
+    /// frames that take the long way ([`super::parse`]).
+    #[inline]
+    pub(crate) fn of(frame: &[u8], in_port: PortNo) -> Option<(Self, Layout)> {
+        if frame.len() > usize::from(u16::MAX) {
+            return None;
+        }
+        let macs: &[u8; 16] = frame.first_chunk()?;
+        let (mut eth_type, mut l3, mut tag) = (u16::from_be_bytes([macs[12], macs[13]]), Ethernet::LEN, 0);
+        if is_tag(eth_type) {
+            let (tagged, rest) = Tag::ref_from_prefix(frame.get(l3 - 2..)?).ok()?;
+            tag = u32::from(eth_type) << 16 | u32::from(tagged.tci.get() | TAG_PRESENT);
+            eth_type = u16::from_be_bytes(*rest.first_chunk()?);
+            l3 += Tag::LEN;
+        }
+        let packet = frame.get(l3..)?;
+        let ip = match eth_type {
+            ethertype::IPV4 => L3::of_ipv4(packet)?,
+            ethertype::IPV6 => L3::of_ipv6(packet)?,
+            _ => return None,
+        };
+        let ports = l4_ports(ip.proto, packet.get(ip.start..ip.end)?)?;
+        let word = |bytes: [u8; 8]| u64::from_ne_bytes(bytes);
+        let [a, b, c, d, e, f, g, h, rest @ ..] = *macs;
+        let what = u32::from_ne_bytes([ip.proto, ip.tos, ip.ttl, ip.version]);
+        let [src, src_low, dst, dst_low] = ip.addresses;
+        let words = [
+            word([a, b, c, d, e, f, g, h]),
+            u64::from(u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]])) << 32 | u64::from(tag),
+            u64::from(in_port.get()) << 32 | u64::from(what),
+            u64::from(ports),
+            src,
+            src_low,
+            dst,
+            dst_low,
+        ];
+        let layout = Layout {
+            l3: l3 as u16,
+            l4: (l3 + ip.start) as u16,
+            l3_end: (l3 + ip.end) as u16,
+            l4_proto: ip.proto,
+        };
+        Some((Self(words), layout))
+    }
+
+    /// Frames with the same signature agree in all bits of this mask that received frames
+    /// can have.
+    pub(crate) fn covers(mask: &FlowMask) -> bool {
+        mask.get(Field::TcpFlags) == 0 && mask.get(Field::Ipv6Label) == 0
+    }
+
+    /// EtherType and protocol, as the hash of a conversation takes them.
+    pub(crate) fn kind(&self) -> (u16, u8) {
+        let [proto, _, _, version] = (self.0[2] as u32).to_ne_bytes();
+        (if version == 4 { ethertype::IPV4 } else { ethertype::IPV6 }, proto)
+    }
+
+    /// Source and destination of IPv4.
+    pub(crate) fn ipv4_addresses(&self) -> (u32, u32) {
+        (self.0[4] as u32, self.0[6] as u32)
+    }
+
+    /// Source and destination of IPv6.
+    pub(crate) fn ipv6_addresses(&self) -> (u128, u128) {
+        let address = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
+        (address(self.0[4], self.0[5]), address(self.0[6], self.0[7]))
+    }
+
+    /// Source and destination port.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        ((self.0[3] >> 16) as u16, self.0[3] as u16)
+    }
+}
+
+impl L3 {
+    #[inline]
+    fn of_ipv4(packet: &[u8]) -> Option<Self> {
+        const PLAIN: u8 = 0x45;
+        const FRAGMENT: u16 = ipv4_fragment::OFFSET | ipv4_fragment::MORE;
+        let (header, _) = Ipv4::ref_from_prefix(packet).ok()?;
+        if header.version_ihl != PLAIN || header.fragment.get() & FRAGMENT != 0 {
+            return None;
+        }
+        let (start, end) = ipv4::bounds(header, packet.len())?;
+        let Ipv4 { proto, tos, ttl, src, dst, .. } = *header;
+        let addresses = [src.get().into(), 0, dst.get().into(), 0];
+        Some(Self { proto, tos, ttl, version: 4, start, end, addresses })
+    }
+
+    #[inline]
+    fn of_ipv6(packet: &[u8]) -> Option<Self> {
+        let (header, _) = Ipv6::ref_from_prefix(packet).ok()?;
+        if !matches!(header.next, ip_proto::TCP | ip_proto::UDP) {
+            return None;
+        }
+        let end = ipv6::end(header, packet.len())?;
+        let (src, dst) = (header.src.get(), header.dst.get());
+        let addresses = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+        let tos = (header.flow.get() >> 20) as u8;
+        let (proto, ttl) = (header.next, header.hop_limit);
+        Some(Self { proto, tos, ttl, version: 6, start: Ipv6::LEN, end, addresses })
+    }
+}
+
+/// The ports as one number, or type and code of ICMP in their places; nothing when the
+/// parser would not read them.
+#[inline]
+fn l4_ports(proto: u8, segment: &[u8]) -> Option<u32> {
+    let first: [u8; 4] = *segment.first_chunk()?;
+    match proto {
+        ip_proto::UDP if segment.len() >= Udp::LEN => Some(U32::from_bytes(first).get()),
+        ip_proto::TCP => {
+            let (tcp, _) = Tcp::ref_from_prefix(segment).ok()?;
+            let header_len = usize::from(tcp.control.get() >> 12) * 4;
+            let whole = header_len >= Tcp::LEN && header_len <= segment.len();
+            whole.then_some(U32::from_bytes(first).get())
+        }
+        ip_proto::ICMP if segment.len() >= Icmp::LEN => Some(u32::from(first[0]) << 16 | u32::from(first[1])),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{build, key::FlowKey, testing};
+
+    /// The key that all frames with a signature have.
+    fn key_of(signature: &Signature) -> FlowKey {
+        let mut key = FlowKey::zero();
+        let words = signature.0;
+        let macs: Vec<u8> =
+            [words[0].to_ne_bytes().as_slice(), &((words[1] >> 32) as u32).to_ne_bytes()].concat();
+        key.eth_dst.copy_from_slice(&macs[..6]);
+        key.eth_src.copy_from_slice(&macs[6..]);
+        key.vlan_tpid.set((words[1] as u32 >> 16) as u16);
+        key.vlan_tci.set(words[1] as u16);
+        key.in_port.set((words[2] >> 32) as u32);
+        let [proto, tos, ttl, version] = (words[2] as u32).to_ne_bytes();
+        (key.nw_proto, key.nw_tos, key.nw_ttl) = (proto, tos, ttl);
+        let (src, dst) = signature.ports();
+        (key.tp_src, key.tp_dst) = (src.into(), dst.into());
+        key.eth_type.set(signature.kind().0);
+        if version == 4 {
+            let (src, dst) = signature.ipv4_addresses();
+            (key.nw_src, key.nw_dst) = (src.into(), dst.into());
+        } else {
+            let (src, dst) = signature.ipv6_addresses();
+            (key.ipv6_src, key.ipv6_dst) = (src.into(), dst.into());
+        }
+        key
+    }
+
+    fn check(frame: &[u8]) -> Result<bool, TestCaseError> {
+        let Some((signature, layout)) = Signature::of(frame, PortNo::ZERO) else { return Ok(false) };
+        let (packet, mut key) = testing::parsed(frame);
+        prop_assert_eq!(layout, packet.layout);
+        key.tcp_flags.set(0);
+        key.ipv6_label.set(0);
+        prop_assert_eq!(key_of(&signature), key);
+        Ok(true)
+    }
+
+    proptest! {
+        /// The whole of a parsed key but flags and label follows from the signature, also of
+        /// frames that are cut off or damaged.
+        #[test]
+        fn a_signature_says_all_that_it_covers(
+            key in testing::frame_key(),
+            len in 0_usize..40,
+            cut in 0_usize..200,
+            damage in prop::option::of((0_usize..64, any::<u8>())),
+        ) {
+            let mut frame = build::frame_from_key(&key, len);
+            if let Some((at, byte)) = damage && at < frame.len() {
+                frame[at] = byte;
+            }
+            if frame.len() >= Ethernet::LEN {
+                check(&frame)?;
+                check(&frame[..cut.clamp(Ethernet::LEN, frame.len())])?;
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_frames_have_one() {
+        let (a, b) = (build::Host::v4(1), build::Host::v4(2));
+        let (c, d) = (build::Host::v6(1), build::Host::v6(2));
+        let udp = build::udp(&a, &b, b"");
+        for frame in [
+            udp.clone(),
+            build::vlan(&udp, 0x8100, 5),
+            build::tcp(&a, &b, 2, b"x"),
+            build::tcp(&c, &d, 2, b"x"),
+            build::udp(&c, &d, b"xyz"),
+        ] {
+            assert!(check(&frame).unwrap());
+        }
+        let twice = build::vlan(&build::vlan(&udp, 0x8100, 5), 0x8100, 6);
+        assert!(!check(&twice).unwrap());
+        assert!(!check(&build::arp(1, &a, &b)).unwrap());
+    }
+
+    #[test]
+    fn flags_and_label_are_not_covered() {
+        let mut mask = FlowMask::empty();
+        mask.add(Field::NwDst, 0xffff);
+        assert!(Signature::covers(&mask));
+        let mut flags = mask;
+        flags.add(Field::TcpFlags, 2);
+        assert!(!Signature::covers(&flags));
+        mask.add(Field::Ipv6Label, 1);
+        assert!(!Signature::covers(&mask));
+    }
+}
