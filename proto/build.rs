@@ -5,9 +5,10 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
+    "ferroflow/host/v1/conntrack.proto",
     "ferroflow/host/v1/host.proto",
     "ferroflow/host/v1/lab.proto",
     "ferroflow/host/v1/rules.proto",

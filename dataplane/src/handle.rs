@@ -12,6 +12,7 @@ use std::{
 use crossbeam::channel::{Receiver, bounded};
 use flowtable::{
     cache::MegaflowDump,
+    conntrack::Conntrack,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
     types::{Epoch, PortNo, Timestamp},
@@ -186,6 +187,11 @@ impl Dataplane {
         for seat in self.fabric.seats() {
             let _ = seat.ask(Worker::tick);
         }
+    }
+
+    /// The connection tracker of all workers.
+    pub fn conntrack(&self) -> &Arc<Conntrack> {
+        self.fabric.conntrack()
     }
 
     /// The time that packets, caches and connections go by.

@@ -563,6 +563,115 @@ fn groups_and_meters_do_what_they_say_and_count_it() -> Result<()> {
     lab.check_conservation()
 }
 
+#[test]
+fn connections_can_be_seen_limited_and_forgotten() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "in_port=p1,udp,actions=ct(commit,zone=7,exec(set_field:0x15->ct_mark)),output:p2",
+        "in_port=p2,udp,actions=ct(zone=7,table=1)",
+        "table=1,ct_state=+est+rpl,actions=output:p1",
+    ])?;
+    let flow =
+        |src: u8, port: u16| format!("udp,nw_src=10.0.0.{src},nw_dst=10.0.9.1,udp_src={port},udp_dst=53");
+    let inject = |flow: &str| lab.json(&["lab", "inject", "p1", "--flow", flow]);
+    for port in 1..=3 {
+        inject(&flow(1, port))?;
+    }
+    inject(&flow(2, 1))?;
+    let line = "udp,orig=(src=10.0.0.2,dst=10.0.9.1,sport=1,dport=53),\
+                reply=(src=10.0.9.1,dst=10.0.0.2,sport=53,dport=1),zone=7,mark=21,timeout=60,unreplied";
+    ensure!(lab.text(&["ct", "dump", "src=10.0.0.2"])?.trim() == line, "{}", lab.text(&["ct", "dump"])?);
+    ensure!(list(&lab.json(&["ct", "dump"])?).len() == 4);
+    let back = lab.json(&[
+        "lab",
+        "inject",
+        "p2",
+        "--flow",
+        "udp,nw_src=10.0.9.1,nw_dst=10.0.0.2,udp_src=53,udp_dst=1",
+    ])?;
+    ensure!(frames(&back, "p1").len() == 1, "{back}");
+    let found = lab.json(&["ct", "dump", "zone=7,dst=10.0.9.1,sport=1,src=10.0.0.2"])?;
+    ensure!(found[0]["state"] == "udp_multiple" && found[0]["replied"] == true, "{found}");
+    let top = lab.json(&["ct", "top"])?;
+    ensure!(top[0]["address"] == "10.0.0.1" && number(&top[0]["n_connections"]) == 3, "{top}");
+    ensure!((number(&top[1]["n_connections"]), number(&top[1]["n_unreplied"])) == (1, 0), "{top}");
+
+    lab.text(&["ct", "limit", "set", "zone=7", "4"])?;
+    let refused = inject(&flow(3, 1))?;
+    ensure!(refused["drops"][0]["reason"] == "ct-limit", "{refused}");
+    ensure!(lab.text(&["ct", "limit", "list"])?.contains("zone=7,limit=4,count=4"));
+    lab.text(&["ct", "limit", "del", "zone=7"])?;
+    ensure!(number(&inject(&flow(3, 1))?["n_forwarded"]) == 1);
+
+    let flushed = lab.json(&["ct", "flush", "zone=7,unreplied,src=10.0.0.1"])?;
+    ensure!(number(&flushed["n_removed"]) == 3, "{flushed}");
+    lab.text(&["ct", "timeout", "set", "0", "udp_first", "5"])?;
+    inject(&flow(4, 1))?;
+    lab.text(&["lab", "clock", "advance", "6"])?;
+    ensure!(lab.text(&["ct", "dump", "src=10.0.0.4"])?.is_empty(), "kept for too long");
+    ensure!(list(&lab.json(&["ct", "dump", "src=10.0.0.3"])?).len() == 1, "forgotten too soon");
+    lab.text(&["ct", "flush", "--all"])?;
+    let stats = lab.json(&["ct", "stats"])?;
+    ensure!(lab.text(&["ct", "dump"])?.is_empty() && number(&stats["n_limited"]) == 1, "{stats}");
+    ensure!(number(&stats["n_slots"]) == 262_144, "{stats}");
+
+    let cases: [(&[&str], &str); 9] = [
+        (&["ct", "dump", "zoen=7"], "did you mean `zone`"),
+        (&["ct", "dump", "src=10.0.0"], "not an IP address"),
+        (&["ct", "flush"], "--all"),
+        (&["ct", "flush", "tpc"], "did you mean `tcp`"),
+        (&["ct", "limit", "set", "zone=70000", "1"], "zone=N"),
+        (&["ct", "timeout", "set", "0", "udp_frist", "1"], "no state `udp_frist`"),
+        (&["ct", "timeout", "set", "16", "udp_first", "1"], "0 to 15"),
+        (&["ct", "timeout", "set", "0", "udp_first", "0"], "1 to"),
+        (&["ct", "timeout", "zone", "70000", "1"], "zones are"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
+fn how_connections_are_tracked_outlives_the_process() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = [
+        "--virtual",
+        "--socket",
+        "lab.sock",
+        "--state-dir",
+        "state",
+        "--conntrack-max",
+        "1000",
+        "--log",
+        "warn",
+    ];
+    lab.start(&args)?;
+    lab.text(&["ct", "limit", "set", "zone=7", "4"])?;
+    lab.text(&["ct", "limit", "set", "port", "9"])?;
+    lab.text(&["ct", "timeout", "set", "3", "tcp_established", "100"])?;
+    lab.text(&["ct", "timeout", "zone", "7", "3"])?;
+    lab.text(&["ct", "check", "sequence", "off"])?;
+    let state = |lab: &Lab| -> Result<[Value; 4]> {
+        Ok([
+            lab.json(&["ct", "limit", "list"])?,
+            lab.json(&["ct", "timeout", "list"])?,
+            lab.json(&["ct", "check"])?,
+            lab.json(&["ct", "stats"])?,
+        ])
+    };
+    let before = state(&lab)?;
+    ensure!(before[2]["sequence"] == false && number(&before[3]["n_slots"]) == 1000, "{before:?}");
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
+    Ok(())
+}
+
 /// Blocks of commands with what they print, as the page has them.
 fn steps(page: &str) -> Vec<(String, String)> {
     let mut steps: Vec<(String, String)> = Vec::new();

@@ -128,6 +128,9 @@ pub enum Command {
     Meter(host::meter::Command),
     /// Host: change rules, groups and meters in one transaction
     Bundle(host::bundle::BundleCommand),
+    /// Host: tracked connections
+    #[command(subcommand)]
+    Ct(host::ct::Command),
     /// Host: entries of the flow cache
     #[command(subcommand)]
     Megaflow(host::megaflow::Command),
@@ -157,6 +160,7 @@ impl Command {
             | Self::Group(_)
             | Self::Meter(_)
             | Self::Bundle(_)
+            | Self::Ct(_)
             | Self::Megaflow(_)
             | Self::Drops(_)
             | Self::Trace(_)
@@ -187,6 +191,7 @@ impl Command {
             Self::Group(command) => command.run(session).await,
             Self::Meter(command) => command.run(session).await,
             Self::Bundle(command) => command.run(session).await,
+            Self::Ct(command) => command.run(session).await,
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,

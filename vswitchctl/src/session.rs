@@ -4,8 +4,8 @@
 use std::io::Write;
 
 use ferroflow_proto::host::{
-    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
-    rule_service_client::RuleServiceClient,
+    conntrack_service_client::ConntrackServiceClient, host_service_client::HostServiceClient,
+    lab_service_client::LabServiceClient, rule_service_client::RuleServiceClient,
 };
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -53,6 +53,12 @@ impl<'a> Session<'a> {
     pub(crate) async fn rules(&self) -> Result<RuleServiceClient<Channel>, CtlError> {
         let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
         Ok(RuleServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to the host's switch, for the connections it tracks.
+    pub(crate) async fn conntrack(&self) -> Result<ConntrackServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(ConntrackServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
     }
 
     /// Connects to a switch that is a lab.

@@ -60,6 +60,10 @@ pub struct RunOptions {
     /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.
     #[arg(long, conflicts_with_all = ["uplink", "controller", "virtual"])]
     pub standalone: bool,
+    /// Connections that can be tracked, for 128 bytes of memory each; one of IPv6 takes the
+    /// place of two.
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub conntrack_max: u32,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.
     #[arg(long, value_name = "N")]

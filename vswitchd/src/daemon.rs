@@ -101,15 +101,16 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
 const LAB_SEED: u64 = 0;
 
 fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> DataplaneConfig {
+    let n_connections = options.conntrack_max as usize;
     if let Some(clock) = clock {
         let (clock, seed) = (Clock::Virtual(clock), Some(LAB_SEED));
-        return DataplaneConfig { clock, seed, ..DataplaneConfig::default() };
+        return DataplaneConfig { clock, seed, n_connections, ..DataplaneConfig::default() };
     }
     let mut workers: Vec<_> = options.core.iter().map(|core| WorkerConfig { core: Some(*core) }).collect();
     if workers.is_empty() {
         workers.push(WorkerConfig::default());
     }
-    DataplaneConfig { workers, busy: options.busy, ..DataplaneConfig::default() }
+    DataplaneConfig { workers, busy: options.busy, n_connections, ..DataplaneConfig::default() }
 }
 
 fn identity(options: &RunOptions) -> anyhow::Result<Identity> {

@@ -1,4 +1,4 @@
-//! What workers share: the snapshot, the clock, and each worker's seat, by which others
+//! What workers share: the snapshot, the tracker, the clock, and each worker's seat, by which others
 //! reach it.
 
 use std::{
@@ -19,6 +19,7 @@ use crossbeam::{
     queue::ArrayQueue,
 };
 use flowtable::{
+    conntrack::{self, Conntrack},
     packet::Packet,
     snapshot::Snapshot,
     types::{Epoch, PortNo, Timestamp},
@@ -93,6 +94,7 @@ impl Seat {
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    conntrack: Arc<Conntrack>,
     started: Instant,
     clock: Clock,
     stopping: AtomicBool,
@@ -110,7 +112,10 @@ impl Fabric {
             seats.push(Arc::new(seat));
             receivers.push(receiver);
         }
+        let seed = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
+        let storage = conntrack::Storage::on_heap(config.n_connections);
         let fabric = Self {
+            conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             started: Instant::now(),
@@ -128,6 +133,10 @@ impl Fabric {
 
     pub(crate) fn snapshot(&self) -> &Arc<ArcSwap<Snapshot>> {
         &self.snapshot
+    }
+
+    pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
+        &self.conntrack
     }
 
     /// The time that packets and caches go by.

@@ -92,13 +92,14 @@ impl Worker {
         jobs: Receiver<Job>,
     ) -> Self {
         let pool = Pool::new(config.n_frames);
+        let conntrack = Arc::clone(fabric.conntrack());
         Self {
             snapshot: Cache::new(Arc::clone(fabric.snapshot())),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
             jobs,
-            switch: new_switch(config),
+            switch: new_switch(config).with_conntrack(conntrack),
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),

@@ -10,6 +10,7 @@
 
 mod action;
 mod change;
+mod connection;
 mod controller;
 mod ct;
 mod cursor;
@@ -27,6 +28,7 @@ mod value;
 use std::{fmt, sync::Arc};
 
 pub use change::{ChangeKind, parse_change};
+pub use connection::{parse_connection_filter, print_connection, protocol_name};
 pub use datapath::{print_megaflow_match, print_program};
 pub use group::{
     parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,

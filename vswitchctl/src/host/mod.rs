@@ -1,6 +1,7 @@
 //! Commands for the switch of one host, over its local socket, each in its file.
 
 pub mod bundle;
+pub mod ct;
 pub mod drops;
 pub mod flow;
 pub mod frame;

@@ -9,6 +9,7 @@ mod handmade;
 mod lab;
 mod ports;
 mod rules;
+mod tracking;
 mod view;
 
 use std::{
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 pub use handmade::{ChangeError, Verb, WrittenChange};
 pub use lab::{Injected, Lab, LabError, Sent};
 pub use ports::{Port, PortError};
+pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
 
 use crate::{
     agent::{UpdateError, decode},
@@ -97,6 +99,8 @@ pub struct Host {
     is_unsaved: bool,
     /// Ports that are to be there, by interface.
     ports: BTreeMap<String, Port>,
+    /// How connections are tracked.
+    tracking: TrackingSettings,
     port_table: Arc<PortTable>,
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
@@ -142,6 +146,7 @@ impl Host {
             is_handmade,
             is_unsaved: false,
             ports: BTreeMap::new(),
+            tracking: TrackingSettings::default(),
             port_table: Arc::default(),
             underlay: Arc::default(),
             tables: Arc::default(),
@@ -158,6 +163,7 @@ impl Host {
         };
         host.attach_uplink()?;
         host.restore_ports();
+        host.restore_tracking();
         if host.is_handmade {
             host.restore_rules();
         } else {

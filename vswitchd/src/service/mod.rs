@@ -1,5 +1,6 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
+mod conntrack;
 mod dump;
 mod lab;
 mod rules;

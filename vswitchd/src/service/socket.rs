@@ -13,8 +13,8 @@ use std::{
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET,
     host::{
-        host_service_server::HostServiceServer, lab_service_server::LabServiceServer,
-        rule_service_server::RuleServiceServer,
+        conntrack_service_server::ConntrackServiceServer, host_service_server::HostServiceServer,
+        lab_service_server::LabServiceServer, rule_service_server::RuleServiceServer,
     },
 };
 use tokio::net::UnixListener;
@@ -101,11 +101,14 @@ pub async fn serve(
         LabServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
     let rules =
         RuleServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
+    let conntrack =
+        ConntrackServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
         .add_service(lab)
         .add_service(rules)
+        .add_service(conntrack)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());

@@ -18,8 +18,11 @@ use serde::{Deserialize, Serialize};
 const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
 const RULES: &str = "rules.txt";
+const TRACKING: &str = "conntrack.json";
 
 pub use journal::ViewJournal;
+
+use crate::host::TrackingSettings;
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +105,19 @@ impl StateDir {
     /// The file system's.
     pub fn save_rules(&self, rules: &str) -> Result<(), StateError> {
         self.replace(RULES, Ok(rules.as_bytes().to_vec()))
+    }
+
+    /// How connections were tracked in the last run.
+    pub fn tracking(&self) -> Option<TrackingSettings> {
+        self.read(TRACKING, |bytes| serde_json::from_slice(bytes).map_err(|error| error.to_string()))
+    }
+
+    /// Saves how connections are tracked.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_tracking(&self, settings: &TrackingSettings) -> Result<(), StateError> {
+        self.replace(TRACKING, serde_json::to_vec_pretty(settings).map_err(io::Error::other))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
