@@ -129,7 +129,7 @@ pub struct Gateway {
     pub router: Netns,
     /// Where the server is.
     pub server: Netns,
-    _switch: Netns,
+    switch: Netns,
     /// Source of traffic.
     pub probe: Probe,
     /// Folder for what servers need.
@@ -173,8 +173,7 @@ impl Gateway {
         control.text(&["port", "add", "inside", "--number", "1"])?;
         control.text(&["port", "add", "outside", "--number", "2"])?;
         let probe = Probe { program: PathBuf::from(probe), words: Vec::new() };
-        let gateway =
-            Self { daemon, control, client, router, server, _switch: switch, probe, dir, _guard: guard };
+        let gateway = Self { daemon, control, client, router, server, switch, probe, dir, _guard: guard };
         gateway.wait_for_links()?;
         Ok(gateway)
     }
@@ -198,6 +197,37 @@ impl Gateway {
         let file = self.dir.join("rules");
         fs::write(&file, rules.join("\n"))?;
         self.control.text(&["flow", "replace", &format!("@{}", file.display())]).map(drop)
+    }
+
+    /// Another client with the addresses of the first, behind another port of the switch.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn add_twin(&self, port: u8) -> Result<Netns> {
+        let twin = Netns::create(&self.client.name().replace("-client", "-twin"))?;
+        let end = End { mac: Some(CLIENT_MAC), ..End::new(&twin, "eth0") };
+        netns::link(end, End::new(&self.switch, "twin"), MTU)?;
+        address_client(&twin)?;
+        self.control.text(&["port", "add", "twin", "--number", &port.to_string()])?;
+        Ok(twin)
+    }
+
+    /// Lets the router know another address of the switch.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn add_public(&self, ip: IpAddr) -> Result<()> {
+        let ip = ip.to_string();
+        self.router.ip(&["neighbour", "add", &ip, "lladdr", OUTSIDE_MAC, "dev", "west"]).map(drop)
+    }
+
+    /// Actions that send a packet on to the client by a port, or to the router.
+    pub fn forward(to_client: Option<u8>) -> String {
+        let (from, to, port) = match to_client {
+            Some(port) => (INSIDE_MAC, CLIENT_MAC, port),
+            None => (OUTSIDE_MAC, ROUTER_MAC, 2),
+        };
+        format!("set_field:{from}->dl_src,set_field:{to}->dl_dst,dec_ttl,output:{port}")
     }
 
     /// Starts a server, or what else goes on until the scenario ends.
@@ -256,30 +286,46 @@ pub fn on_gateway(name: &str, probe: &str, scenario: impl FnOnce(&mut Gateway) -
     })
 }
 
+/// Prefix lengths of the networks.
+const PREFIX_LEN: [(Family, u8); 2] = [(Family::V4, 24), (Family::V6, 64)];
+
 /// Addresses, routes and neighbours of all three.
 fn address(client: &Netns, router: &Netns, server: &Netns) -> Result<()> {
-    for (family, len) in [(Family::V4, 24), (Family::V6, 64)] {
-        let hosts =
-            [(client, "eth0", 1, 2), (router, "west", 2, 1), (router, "east", 3, 1), (server, "eth0", 3, 2)];
-        for (netns, interface, net, host) in hosts {
-            let address = format!("{}/{len}", family.address(net, host));
-            let no_dad: &[&str] = if family == Family::V6 { &["nodad"] } else { &[] };
-            netns.ip(&[&["address", "add", &address, "dev", interface], no_dad].concat())?;
+    address_client(client)?;
+    for (family, len) in PREFIX_LEN {
+        for (netns, interface, net, host) in
+            [(router, "west", 2, 1), (router, "east", 3, 1), (server, "eth0", 3, 2)]
+        {
+            add_address(netns, interface, family.address(net, host), len)?;
         }
-        let gateways = [
-            (client, "eth0", family.address(1, 1), INSIDE_MAC),
-            (router, "west", family.address(2, 254), OUTSIDE_MAC),
-        ];
-        for (netns, interface, gateway, mac) in gateways {
-            let gateway = gateway.to_string();
-            netns.ip(&["neighbour", "add", &gateway, "lladdr", mac, "dev", interface])?;
-            netns.ip(&["route", "add", "default", "via", &gateway, "dev", interface])?;
-        }
+        add_default(router, "west", family.address(2, 254), OUTSIDE_MAC)?;
         let public = family.public().to_string();
         router.ip(&["neighbour", "add", &public, "lladdr", OUTSIDE_MAC, "dev", "west"])?;
         server.ip(&["route", "add", "default", "via", &family.address(3, 1).to_string()])?;
     }
     router.set_sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])
+}
+
+fn address_client(client: &Netns) -> Result<()> {
+    for (family, len) in PREFIX_LEN {
+        add_address(client, "eth0", family.client(), len)?;
+        add_default(client, "eth0", family.address(1, 1), INSIDE_MAC)?;
+    }
+    Ok(())
+}
+
+fn add_address(netns: &Netns, interface: &str, ip: IpAddr, len: u8) -> Result<()> {
+    let address = format!("{ip}/{len}");
+    // Nobody else has it: no need to wait for duplicates.
+    let no_dad: &[&str] = if ip.is_ipv6() { &["nodad"] } else { &[] };
+    netns.ip(&[&["address", "add", &address, "dev", interface], no_dad].concat()).map(drop)
+}
+
+/// A default route by a neighbour that is known beforehand.
+fn add_default(netns: &Netns, interface: &str, gateway: IpAddr, mac: &str) -> Result<()> {
+    let gateway = gateway.to_string();
+    netns.ip(&["neighbour", "add", &gateway, "lladdr", mac, "dev", interface])?;
+    netns.ip(&["route", "add", "default", "via", &gateway, "dev", interface]).map(drop)
 }
 
 /// Conversations that the client may begin.
@@ -363,16 +409,9 @@ fn rules_of(family: Family, translation: Translation, openings: &[Opening]) -> V
             rules.push(rule(5, &fields, "+new-rel", &commit(&format!("{nat}{alg}"))));
         }
     }
-    let forward = |from: &str, to: &str, port: u8| {
-        format!("set_field:{from}->dl_src,set_field:{to}->dl_dst,dec_ttl,output:{port}")
-    };
     rules.extend([
-        format!(
-            "table=9,priority=2,{ip},{dst}={},actions={}",
-            family.client(),
-            forward(INSIDE_MAC, CLIENT_MAC, 1)
-        ),
-        format!("table=9,priority=1,{ip},actions={}", forward(OUTSIDE_MAC, ROUTER_MAC, 2)),
+        format!("table=9,priority=2,{ip},{dst}={},actions={}", family.client(), Gateway::forward(Some(1))),
+        format!("table=9,priority=1,{ip},actions={}", Gateway::forward(None)),
     ]);
     rules
 }

@@ -112,7 +112,13 @@ fn ftp_active_and_passive_through_every_translation() -> Result<()> {
                 ensure!(said.contains(command), "no {command} in\n{said}");
             }
             Ok(())
-        })
+        })?;
+        // Without the helper, nothing that the control connection announces may begin.
+        gateway.set_rules(&rules(Translation::ALL[0], &[Opening::port("tcp", 21, None)]))?;
+        let url = format!("ftp://{}/body", Family::V4.server());
+        let blocked = gateway.of_client("curl", &["-sS", "-m", "2", "-o", "/dev/null", &url], FETCH_LIMIT)?;
+        ensure!(!blocked.status.success(), "data without a helper");
+        Ok(())
     })
 }
 

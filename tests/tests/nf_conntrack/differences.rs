@@ -17,10 +17,13 @@ const S: Side = Side::Server;
 /// new, established, a reply (`R`), related, a related reply (`r`), invalid, untracked.
 struct Row {
     name: &'static str,
-    packets: fn(&mut Pair, u64) -> Vec<(Side, Vec<u8>)>,
+    packets: fn(&mut Pair, u64) -> Packets,
     linux: &'static str,
     ours: &'static str,
 }
+
+/// Packets, each with where it comes from.
+type Packets = Vec<(Side, Vec<u8>)>;
 
 /// Side, flags, sequence and acknowledgement number, bytes of payload. The client's first number is 1000,
 /// the server's 5000.
@@ -60,7 +63,7 @@ const ROWS: &[Row] = &[
     Row { name: "Neighbour discovery and multicast listeners", linux: "U", ours: "I", packets: neighbour },
 ];
 
-fn tcp(pair: &mut Pair, n: u64, steps: &[Step]) -> Vec<(Side, Vec<u8>)> {
+fn tcp(pair: &mut Pair, n: u64, steps: &[Step]) -> Packets {
     let (client, server) = ends(n, Family::V4);
     let packet = |(side, flags, seq, ack, len): &Step| {
         let (from, to) = if *side == C { (client, server) } else { (server, client) };
@@ -70,14 +73,14 @@ fn tcp(pair: &mut Pair, n: u64, steps: &[Step]) -> Vec<(Side, Vec<u8>)> {
     steps.iter().map(packet).collect()
 }
 
-fn short_quote(pair: &mut Pair, n: u64) -> Vec<(Side, Vec<u8>)> {
+fn short_quote(pair: &mut Pair, n: u64) -> Packets {
     let (client, server) = ends(n, Family::V4);
     let about = packet::udp(client, server, pair.next_mark(), b"x");
     let error = packet::icmp(server.ip, client.ip, pair.next_mark(), (3, 3), 0, &about[..20 + 4]);
     vec![(C, about), (S, error)]
 }
 
-fn neighbour(pair: &mut Pair, _: u64) -> Vec<(Side, Vec<u8>)> {
+fn neighbour(pair: &mut Pair, _: u64) -> Packets {
     let [client, server] = [C, S].map(|side| Family::V6.address(side, 5));
     vec![(C, packet::icmp(client, server, pair.next_mark(), (135, 0), 0, &[0; 16]))]
 }

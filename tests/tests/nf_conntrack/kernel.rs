@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::packet::{self, End};
+use crate::pair::Outcome;
 use crate::{Class, Family, Opinion, Side};
 
 /// Set to `1` by whoever accepts that the comparison is skipped where it cannot be made.
@@ -124,12 +125,7 @@ impl Kernel {
 
     /// Sends a packet from one side; what the other receives, and what the tracker said. Nothing when it
     /// was dropped.
-    pub(crate) fn send(
-        &mut self,
-        from: Side,
-        family: Family,
-        bytes: &[u8],
-    ) -> Result<Option<(Opinion, Vec<u8>)>> {
+    pub(crate) fn send(&mut self, from: Side, family: Family, bytes: &[u8]) -> Result<Outcome> {
         let (mark, to) = {
             let read = packet::read(bytes)?;
             (read.mark, read.dst.ip)
@@ -172,7 +168,7 @@ impl Kernel {
         at: Side,
         family: Family,
         is_wanted: impl Fn(&packet::Read) -> bool,
-    ) -> Result<Option<(Opinion, Vec<u8>)>> {
+    ) -> Result<Outcome> {
         let mut socket = &self.receivers[at as usize][family as usize];
         let mut buffer = [0; 2048];
         loop {

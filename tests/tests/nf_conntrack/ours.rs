@@ -14,6 +14,7 @@ use flowtable::table::{Change, Tables};
 use flowtable::text::parse_flow;
 use flowtable::types::{Epoch, PortNo, Timestamp};
 
+use crate::pair::Outcome;
 use crate::{Class, Family, Opinion, Side};
 
 const ETHERNET_LEN: usize = 14;
@@ -96,12 +97,7 @@ impl Ours {
     }
 
     /// As [`crate::kernel::Kernel::send`].
-    pub(crate) fn send(
-        &mut self,
-        from: Side,
-        family: Family,
-        bytes: &[u8],
-    ) -> Result<Option<(Opinion, Vec<u8>)>> {
+    pub(crate) fn send(&mut self, from: Side, family: Family, bytes: &[u8]) -> Result<Outcome> {
         let ethertype: &[u8] = match family {
             Family::V4 => &[0x08, 0x00],
             Family::V6 => &[0x86, 0xdd],
