@@ -25,6 +25,8 @@
 //! *new* connection is refused, under a name ([`DropReason::CtFull`]).
 
 mod alg;
+#[cfg(test)]
+mod attack_tests;
 mod entry;
 mod extension;
 pub(crate) mod fragments;
@@ -45,6 +47,8 @@ mod timeout;
 mod track;
 mod tuple;
 mod view;
+#[cfg(test)]
+mod worker_tests;
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,

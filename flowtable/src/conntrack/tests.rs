@@ -40,7 +40,7 @@ fn tracker(n_slots: usize) -> Conntrack {
     Conntrack::new(config, Storage::on_heap(n_slots))
 }
 
-fn at(seconds: u64) -> Timestamp {
+pub(super) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(1_000_000_000 * seconds)
 }
 
@@ -80,7 +80,7 @@ fn syn() -> L4 {
 }
 
 /// Opens a TCP connection.
-fn establish(tracker: &Conntrack, now: u64, src: u32, port: u16) {
+pub(super) fn establish(tracker: &Conntrack, now: u64, src: u32, port: u16) {
     let first = flow(src, port, syn());
     assert_eq!(tracker.track(at(now), &COMMIT, &first).unwrap().state, NEW);
     let second = answer(&first, tcp(0x12, 500, 101, 0));

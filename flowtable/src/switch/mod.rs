@@ -14,6 +14,8 @@
 mod alg_tests;
 mod books;
 #[cfg(test)]
+mod ct_option_tests;
+#[cfg(test)]
 mod ct_tests;
 mod flow_hash;
 #[cfg(test)]
