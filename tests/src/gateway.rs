@@ -141,6 +141,8 @@ const CLIENT_MAC: &str = "0a:00:00:00:01:02";
 const INSIDE_MAC: &str = "0a:00:00:00:01:01";
 const OUTSIDE_MAC: &str = "0a:00:00:00:02:fe";
 const ROUTER_MAC: &str = "0a:00:00:00:02:01";
+const EAST_MAC: &str = "0a:00:00:00:03:01";
+const SERVER_MAC: &str = "0a:00:00:00:03:02";
 
 impl Gateway {
     /// Builds it, with a switch that has no rules yet.
@@ -154,10 +156,11 @@ impl Gateway {
         let [client, switch, router, server] =
             ["client", "switch", "router", "server"].map(|part| Netns::create(&format!("{prefix}-{part}")));
         let (client, switch, router, server) = (client?, switch?, router?, server?);
+        [&client, &switch, &router, &server].into_iter().try_for_each(settle)?;
         let end = |netns, name, mac| End { mac: Some(mac), ..End::new(netns, name) };
         netns::link(end(&client, "eth0", CLIENT_MAC), End::new(&switch, "inside"), MTU)?;
         netns::link(end(&router, "west", ROUTER_MAC), End::new(&switch, "outside"), MTU)?;
-        netns::link(End::new(&router, "east"), End::new(&server, "eth0"), MTU)?;
+        netns::link(end(&router, "east", EAST_MAC), end(&server, "eth0", SERVER_MAC), MTU)?;
         address(&client, &router, &server)?;
         let socket = dir.join("s.sock").display().to_string();
         let state = dir.join("state").display().to_string();
@@ -205,6 +208,7 @@ impl Gateway {
     /// When a step fails.
     pub fn add_twin(&self, port: u8) -> Result<Netns> {
         let twin = Netns::create(&self.client.name().replace("-client", "-twin"))?;
+        settle(&twin)?;
         let end = End { mac: Some(CLIENT_MAC), ..End::new(&twin, "eth0") };
         netns::link(end, End::new(&self.switch, "twin"), MTU)?;
         address_client(&twin)?;
@@ -301,9 +305,21 @@ fn address(client: &Netns, router: &Netns, server: &Netns) -> Result<()> {
         add_default(router, "west", family.address(2, 254), OUTSIDE_MAC)?;
         let public = family.public().to_string();
         router.ip(&["neighbour", "add", &public, "lladdr", OUTSIDE_MAC, "dev", "west"])?;
-        server.ip(&["route", "add", "default", "via", &family.address(3, 1).to_string()])?;
+        let server_address = family.server().to_string();
+        router.ip(&["neighbour", "add", &server_address, "lladdr", SERVER_MAC, "dev", "east"])?;
+        add_default(server, "eth0", family.address(3, 1), EAST_MAC)?;
     }
     router.set_sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])
+}
+
+/// Before there are links: nobody waits for others with the same address, and no error is one too many.
+fn settle(netns: &Netns) -> Result<()> {
+    netns.set_sysctls(&[
+        ("net.ipv6.conf.all.accept_dad", "0"),
+        ("net.ipv6.conf.default.accept_dad", "0"),
+        ("net.ipv4.icmp_ratelimit", "0"),
+        ("net.ipv6.icmp.ratelimit", "0"),
+    ])
 }
 
 fn address_client(client: &Netns) -> Result<()> {
@@ -394,8 +410,7 @@ fn rules_of(family: Family, translation: Translation, openings: &[Opening]) -> V
             rule(9, ip, "+inv", "drop"),
             rule(8, ip, "+new+rel", &commit(",nat")),
             rule(7, ip, "-new-inv", &format!("goto_table:{next}")),
-            // Not answered yet, and translated by the look at the connection.
-            rule(7, ip, "+new-rel+snat", &format!("goto_table:{next}")),
+            // Not answered yet: the look at the connection has given it the server's address.
             rule(7, ip, "+new-rel+dnat", &format!("goto_table:{next}")),
             rule(1, ip, "+new-rel", "drop"),
         ]);

@@ -38,7 +38,7 @@ fn twins() -> Vec<String> {
         rules.extend([
             format!("table=0,ip,in_port={port},actions={track}"),
             format!("table=0,ip,in_port=2,nw_dst={public},actions={track}"),
-            format!("table=1,priority=5,ip,reg0={zone},in_port={port},ct_state=+trk+new-snat,actions=ct(commit,table=2,zone={zone},nat(src={public}),exec({marks}))"),
+            format!("table=1,priority=5,ip,reg0={zone},in_port={port},ct_state=+trk+new,actions=ct(commit,table=2,zone={zone},nat(src={public}),exec({marks}))"),
             format!("table=3,ip,ct_zone={zone},ct_mark={port},ct_label=0x{port}0000000000000000/0xff0000000000000000,actions={}", Gateway::forward(Some(port))),
         ]);
     }
