@@ -60,6 +60,7 @@ const ROWS: &[Row] = &[
     Row { name: "A connection picked up whose only answer is a reset", linux: "NRN", ours: "NRE",
         packets: |pair, n| tcp(pair, n, &[(C, ACK, 1001, 5001, 10), (S, RST, 5001, 0, 0), (C, ACK, 1011, 5001, 10)]) },
     Row { name: "An error that quotes less than eight bytes behind the IP header", linux: "Nr", ours: "NI", packets: short_quote },
+    Row { name: "A fragment of less than 256 bytes that is not the last", linux: "-N", ours: "--", packets: tiny },
     Row { name: "Neighbour discovery and multicast listeners", linux: "U", ours: "I", packets: neighbour },
 ];
 
@@ -78,6 +79,13 @@ fn short_quote(pair: &mut Pair, n: u64) -> Packets {
     let about = packet::udp(client, server, pair.next_mark(), b"x");
     let error = packet::icmp(server.ip, client.ip, pair.next_mark(), (3, 3), 0, &about[..20 + 4]);
     vec![(C, about), (S, error)]
+}
+
+fn tiny(pair: &mut Pair, n: u64) -> Packets {
+    let (client, server) = ends(n, Family::V4);
+    let datagram = packet::udp(client, server, pair.next_mark(), &[0; 600]);
+    let end = packet::payload_len(&datagram);
+    vec![(C, packet::piece(&datagram, 0, 64)), (C, packet::piece(&datagram, 64, end))]
 }
 
 fn neighbour(pair: &mut Pair, _: u64) -> Packets {

@@ -17,7 +17,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::packet::{self, End};
+use crate::packet::{self, End, UDP};
 use crate::pair::Outcome;
 use crate::{Class, Family, Opinion, Side};
 
@@ -136,20 +136,42 @@ impl Kernel {
         {
             return Ok(Some(found));
         }
+        Ok(self.until_fence(from, family, mark)?.pop())
+    }
+
+    /// Sends fragments of one packet; all that the other side receives of it.
+    pub(crate) fn send_all(
+        &mut self,
+        from: Side,
+        family: Family,
+        pieces: &[Vec<u8>],
+    ) -> Result<Vec<(Opinion, Vec<u8>)>> {
+        let Some(first) = pieces.first() else { return Ok(Vec::new()) };
+        let (mark, to) = {
+            let read = packet::read(first)?;
+            (read.mark, read.dst.ip)
+        };
+        pieces.iter().try_for_each(|piece| self.transmit(from, family, piece, to))?;
+        self.until_fence(from, family, mark)
+    }
+
+    /// What arrives of the packets with a mark until a fence does that is sent now.
+    fn until_fence(&mut self, from: Side, family: Family, mark: u16) -> Result<Vec<(Opinion, Vec<u8>)>> {
         self.n_fences = self.n_fences.wrapping_add(1);
         let n = self.n_fences;
         let (src, dst) = family.fence(from);
         let fence = packet::udp(End { ip: src, port: FENCE }, End { ip: dst, port: FENCE }, n, b"fence");
         self.transmit(from, family, &fence, dst)?;
+        let is_fence =
+            |read: &packet::Read| read.proto == UDP && read.src.ip == src && read.dst.port == FENCE;
         let start = Instant::now();
-        let mut found = None;
+        let mut found = Vec::new();
         while start.elapsed() < FENCE_LIMIT {
-            let next = self.receive(from.other(), family, |read| {
-                read.mark == if read.dst.port == FENCE { n } else { mark }
-            })?;
+            let next = self
+                .receive(from.other(), family, |read| read.mark == if is_fence(read) { n } else { mark })?;
             match next {
-                Some((_, bytes)) if packet::read(&bytes)?.dst.port == FENCE => return Ok(found),
-                Some(packet) => found = Some(packet),
+                Some((_, bytes)) if is_fence(&packet::read(&bytes)?) => return Ok(found),
+                Some(packet) => found.push(packet),
                 None => std::thread::yield_now(),
             }
         }

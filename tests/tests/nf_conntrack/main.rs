@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod differences;
+mod fragments;
 mod kernel;
 mod nat;
 mod others;
@@ -30,6 +31,8 @@ use self::pair::{Pair, Story};
 const DURATION: Duration = Duration::from_secs(6);
 /// Set to the seed of a failure, to see it again.
 const SEED: &str = "FERROFLOW_SEED";
+/// One segment in so many comes damaged first.
+const SPOILT: u64 = 40;
 /// Ports of clients, so that each conversation has its own.
 const N_PORTS: u64 = 60_000;
 
@@ -127,11 +130,16 @@ fn tcp_is_judged_as_linux_does() -> Result<()> {
             let mut story = Story::default();
             for (side, segment) in tcp::Conversation::new(seed.wrapping_add(n)) {
                 let (from, to) = if side == Side::Client { (client, server) } else { (server, client) };
+                let whose = || format!("{SEED}={seed}, conversation {n}");
+                if pair.n_packets % SPOILT == 0 {
+                    let mut spoilt = packet::tcp(from, to, pair.next_mark(), &segment);
+                    spoilt.iter_mut().last().into_iter().for_each(|byte| *byte ^= 0x10);
+                    let opinions = pair.send(side, family, &spoilt)?;
+                    story.tell(side, ("spoilt", segment), opinions).with_context(whose)?;
+                }
                 let packet = packet::tcp(from, to, pair.next_mark(), &segment);
                 let opinions = pair.send(side, family, &packet)?;
-                story
-                    .tell(side, segment, opinions)
-                    .with_context(|| format!("{SEED}={seed}, conversation {n}"))?;
+                story.tell(side, segment, opinions).with_context(whose)?;
             }
             n += 1;
         }

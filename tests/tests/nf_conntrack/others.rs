@@ -5,7 +5,7 @@ use ferroflow_tests::random::Random;
 
 use crate::packet::{self, End};
 use crate::pair::{Pair, Story};
-use crate::{Family, Side, ends};
+use crate::{Family, Side, ends, fragments};
 
 const N_PACKETS: u64 = 12;
 /// Errors by family: type and code. Unreachable, fragmentation needed, time exceeded, a wrong parameter.
@@ -18,10 +18,11 @@ const QUOTED: usize = 8;
 
 /// A conversation that belongs to a state of the numbers.
 pub(crate) fn converse(pair: &mut Pair, random: &mut Random, n: u64, family: Family) -> Result<()> {
-    match random.below(4) {
+    match random.below(5) {
         0 => udp(pair, random, n, family),
         1 => icmp(pair, random, n, family),
         2 => sctp(pair, random, n, family),
+        3 => fragments::converse(pair, random, n, family),
         _ => other(pair, random, n, family),
     }
 }

@@ -49,6 +49,10 @@ impl Sink<Vec<u8>> for Collector {
         Some(build::packet(packet.bytes(), packet.in_port))
     }
 
+    fn make(&mut self, frame: &[u8], like: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+        Some(build::packet(frame, like.in_port))
+    }
+
     fn release(&mut self, _: Packet<Vec<u8>>) {}
 }
 
@@ -98,6 +102,24 @@ impl Ours {
 
     /// As [`crate::kernel::Kernel::send`].
     pub(crate) fn send(&mut self, from: Side, family: Family, bytes: &[u8]) -> Result<Outcome> {
+        Ok(self.process(from, family, bytes)?.pop())
+    }
+
+    /// As [`crate::kernel::Kernel::send_all`].
+    pub(crate) fn send_all(
+        &mut self,
+        from: Side,
+        family: Family,
+        pieces: &[Vec<u8>],
+    ) -> Result<Vec<(Opinion, Vec<u8>)>> {
+        let mut came = Vec::new();
+        for piece in pieces {
+            came.extend(self.process(from, family, piece)?);
+        }
+        Ok(came)
+    }
+
+    fn process(&mut self, from: Side, family: Family, bytes: &[u8]) -> Result<Vec<(Opinion, Vec<u8>)>> {
         let ethertype: &[u8] = match family {
             Family::V4 => &[0x08, 0x00],
             Family::V6 => &[0x86, 0xdd],
@@ -107,13 +129,12 @@ impl Ours {
         let mut batch: Vec<Packet<Vec<u8>>> = vec![build::packet(&frame, port)];
         let mut sink = Collector::default();
         self.switch.process(self.now(), &self.snapshot, port, &mut batch, &mut sink);
-        let Some((port, frame)) = sink.0.pop() else { return Ok(None) };
-        let opinion = CLASSES
-            .iter()
-            .find(|(number, ..)| *number == port.get())
-            .context("sent to where no rule sends")?
-            .2;
-        Ok(Some((opinion, frame.get(ETHERNET_LEN..).context("short")?.to_vec())))
+        let came = sink.0.into_iter().map(|(port, frame)| {
+            let class = CLASSES.iter().find(|(number, ..)| *number == port.get());
+            let opinion = class.context("sent to where no rule sends")?.2;
+            Ok((opinion, frame.get(ETHERNET_LEN..).context("short")?.to_vec()))
+        });
+        came.collect()
     }
 
     /// The connections there are.

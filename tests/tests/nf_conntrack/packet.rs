@@ -230,3 +230,55 @@ pub(crate) fn read(packet: &[u8]) -> Result<Read> {
         is_sound,
     })
 }
+
+const FRAGMENT: u8 = 44;
+
+fn header_len(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { 20 } else { IPV6_HEADER_LEN }
+}
+
+/// Bytes behind the IP header.
+pub(crate) fn payload_len(packet: &[u8]) -> usize {
+    packet.len() - header_len(packet)
+}
+
+/// The fragment of a packet with these bytes of what is behind the IP header (RFC 791, RFC 8200 §4.5).
+pub(crate) fn piece(packet: &[u8], start: usize, end: usize) -> Vec<u8> {
+    let (header, payload) = packet.split_at(header_len(packet));
+    let (mut header, more) = (header.to_vec(), u16::from(end < payload.len()));
+    let payload = &payload[start..end.min(payload.len())];
+    if header[0] >> 4 == 4 {
+        header[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+        header[6..8].copy_from_slice(&(more << 13 | (start / 8) as u16).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = checksum(&[&header]);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        let proto = std::mem::replace(&mut header[6], FRAGMENT);
+        header[4..6].copy_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+        let mark = [header[2], header[3]];
+        header.extend([proto, 0]);
+        header.extend((start as u16 | more).to_be_bytes());
+        header.extend([0, 0, mark[0], mark[1]]);
+    }
+    [&header, payload].concat()
+}
+
+/// What is behind the IP header of the packet that these are fragments of.
+pub(crate) fn join(pieces: &[&[u8]]) -> Result<Vec<u8>> {
+    let mut parts = Vec::new();
+    for piece in pieces {
+        let (word, skip) =
+            if piece[0] >> 4 == 4 { ([piece[6], piece[7]], 20) } else { ([piece[42], piece[43]], 48) };
+        let word = u16::from_be_bytes(word);
+        let start = if piece[0] >> 4 == 4 { usize::from(word & 0x1fff) * 8 } else { usize::from(word & !7) };
+        parts.push((start, piece.get(skip..).context("short")?));
+    }
+    parts.sort_by_key(|(start, _)| *start);
+    let mut whole = Vec::new();
+    for (start, part) in parts {
+        ensure!(start == whole.len(), "a gap or an overlap at {start}");
+        whole.extend(part);
+    }
+    Ok(whole)
+}

@@ -16,6 +16,8 @@ pub(crate) struct Pair {
     pub(crate) ours: Ours,
     mark: u16,
     pub(crate) n_packets: u64,
+    /// Datagrams that never became whole.
+    pub(crate) n_lossy: u64,
 }
 
 impl Pair {
@@ -28,7 +30,7 @@ impl Pair {
     /// As [`Pair::get_or_skip`], with rules that translate.
     pub(crate) fn with_nat(prefix: &str, theirs: &str, ours: &[&str]) -> Result<Option<Self>> {
         let Some(kernel) = Kernel::get_or_skip(prefix, theirs)? else { return Ok(None) };
-        Ok(Some(Self { kernel, ours: Ours::new(ours)?, mark: 0, n_packets: 0 }))
+        Ok(Some(Self { kernel, ours: Ours::new(ours)?, mark: 0, n_packets: 0, n_lossy: 0 }))
     }
 
     /// A mark that no packet of late has.
