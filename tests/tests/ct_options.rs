@@ -65,20 +65,21 @@ fn forced() -> Vec<String> {
 #[test]
 fn the_options_of_ct() -> Result<()> {
     on_gateway("the_options_of_ct", PROBE, |gateway| {
-        let twin = gateway.add_twin(TWIN)?;
+        gateway.add_twin(TWIN)?;
+        let twin = gateway.twin.as_ref().context("it was added")?;
         gateway.add_public(TWIN_PUBLIC.into())?;
-        for netns in [&gateway.client, &twin] {
+        for netns in [&gateway.client, twin] {
             netns.set_sysctls(&[("net.ipv4.ip_local_port_range", SOURCE)])?;
         }
         let _echoes = [start_echo(gateway, PORT)?, start_echo(gateway, OTHER_PORT)?];
         gateway.set_rules(&twins())?;
         stop::wait_for("the twin is connected", LIMIT, || {
-            Ok(if ask(gateway, &twin, PORT)? { Ok(()) } else { Err("no answer".to_owned()) })
+            Ok(if ask(gateway, twin, PORT)? { Ok(()) } else { Err("no answer".to_owned()) })
         })?;
         ensure!(ask(gateway, &gateway.client, PORT)?, "the client has no answer beside its twin");
         zones_are_apart(gateway)?;
-        a_limit_refuses_by_name(gateway, &twin)?;
-        a_policy_shortens_a_life(gateway, &twin)?;
+        a_limit_refuses_by_name(gateway, twin)?;
+        a_policy_shortens_a_life(gateway, twin)?;
 
         gateway.set_rules(&forced())?;
         ensure!(ask(gateway, &gateway.client, PORT)?, "no answer");

@@ -9,6 +9,8 @@
 //! one that the client may be hidden behind, one that the server may be reached by. Neighbours are known
 //! beforehand; ARP and neighbour discovery have no part in it.
 
+mod rules;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use crate::daemon::{Daemon, Life, find_program};
 use crate::netns::{self, End, Netns};
 use crate::probe::Probe;
 use crate::{scenario, stop};
+
+pub use self::rules::{Opening, rules};
 
 /// How long a daemon may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -129,6 +133,8 @@ pub struct Gateway {
     pub router: Netns,
     /// Where the server is.
     pub server: Netns,
+    /// Where another client is that has the first one's addresses.
+    pub twin: Option<Netns>,
     switch: Netns,
     /// Source of traffic.
     pub probe: Probe,
@@ -176,7 +182,8 @@ impl Gateway {
         control.text(&["port", "add", "inside", "--number", "1"])?;
         control.text(&["port", "add", "outside", "--number", "2"])?;
         let probe = Probe { program: PathBuf::from(probe), words: Vec::new() };
-        let gateway = Self { daemon, control, client, router, server, switch, probe, dir, _guard: guard };
+        let gateway =
+            Self { daemon, control, client, router, server, twin: None, switch, probe, dir, _guard: guard };
         gateway.wait_for_links()?;
         Ok(gateway)
     }
@@ -206,14 +213,15 @@ impl Gateway {
     ///
     /// # Errors
     /// When a step fails.
-    pub fn add_twin(&self, port: u8) -> Result<Netns> {
+    pub fn add_twin(&mut self, port: u8) -> Result<()> {
         let twin = Netns::create(&self.client.name().replace("-client", "-twin"))?;
         settle(&twin)?;
         let end = End { mac: Some(CLIENT_MAC), ..End::new(&twin, "eth0") };
         netns::link(end, End::new(&self.switch, "twin"), MTU)?;
         address_client(&twin)?;
         self.control.text(&["port", "add", "twin", "--number", &port.to_string()])?;
-        Ok(twin)
+        self.twin = Some(twin);
+        Ok(())
     }
 
     /// Lets the router know another address of the switch.
@@ -342,91 +350,4 @@ fn add_default(netns: &Netns, interface: &str, gateway: IpAddr, mac: &str) -> Re
     let gateway = gateway.to_string();
     netns.ip(&["neighbour", "add", &gateway, "lladdr", mac, "dev", interface])?;
     netns.ip(&["route", "add", "default", "via", &gateway, "dev", interface]).map(drop)
-}
-
-/// Conversations that the client may begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opening {
-    /// `tcp`, `udp` or `icmp`.
-    pub proto: &'static str,
-    /// The server's port; `None`: any.
-    pub port: Option<u16>,
-    /// What helps the tracker with them, `ftp`.
-    pub alg: Option<&'static str>,
-}
-
-impl Opening {
-    /// A protocol, whatever the port.
-    pub fn any(proto: &'static str) -> Self {
-        Self { proto, port: None, alg: None }
-    }
-
-    /// One port of a protocol.
-    pub fn port(proto: &'static str, port: u16, alg: Option<&'static str>) -> Self {
-        Self { proto, port: Some(port), alg }
-    }
-
-    /// As a match of a rule. Datagrams come in fragments, of which only the first has ports; the tracker
-    /// knows them of all.
-    fn fields(self, family: Family) -> String {
-        let [ip, _] = family.fields();
-        let six = if family == Family::V6 { "6" } else { "" };
-        match (self.proto, self.port) {
-            ("udp", Some(port)) => format!("{ip},ct_nw_proto=17,ct_tp_dst={port}"),
-            (proto, Some(port)) => format!("{proto}{six},tp_dst={port}"),
-            (proto, None) => format!("{proto}{six}"),
-        }
-    }
-}
-
-/// The gateway's rules: the client may begin these conversations, the world may only answer, and begin what
-/// belongs to them. Zone 1 translates the server's address, zone 2 the client's; each way goes through both.
-pub fn rules(translation: Translation, openings: &[Opening]) -> Vec<String> {
-    Family::ALL.into_iter().flat_map(|family| rules_of(family, translation, openings)).collect()
-}
-
-fn rules_of(family: Family, translation: Translation, openings: &[Opening]) -> Vec<String> {
-    let [ip, dst] = family.fields();
-    let nat = |what: &str, ip: IpAddr| {
-        if ip.is_ipv6() { format!(",nat({what}=[{ip}])") } else { format!(",nat({what}={ip})") }
-    };
-    let to_server = if translation.destination { nat("dst", family.server()) } else { String::new() };
-    let from_public = if translation.source { nat("src", family.public()) } else { String::new() };
-    let target = format!(",{dst}={}", translation.server(family));
-    let mut rules = vec![
-        format!("table=0,priority=5,in_port=1,{ip},actions=ct(table=1,zone=1,nat)"),
-        format!("table=0,priority=5,in_port=2,{ip},actions=ct(table=5,zone=2,nat)"),
-        format!("table=2,{ip},actions=ct(table=3,zone=2,nat)"),
-        format!("table=6,{ip},actions=ct(table=7,zone=1,nat)"),
-    ];
-    // Way, table, zone, and which table is next.
-    for (is_out, table, zone, next) in [(true, 1, 1, 2), (true, 3, 2, 9), (false, 5, 2, 6), (false, 7, 1, 9)]
-    {
-        let rule = |priority: u8, fields: &str, state: &str, actions: &str| {
-            format!("table={table},priority={priority},{fields},ct_state=+trk{state},actions={actions}")
-        };
-        let commit = |more: &str| format!("ct(commit,table={next},zone={zone}{more})");
-        rules.extend([
-            rule(9, ip, "+inv", "drop"),
-            rule(8, ip, "+new+rel", &commit(",nat")),
-            rule(7, ip, "-new-inv", &format!("goto_table:{next}")),
-            // Not answered yet: the look at the connection has given it the server's address.
-            rule(7, ip, "+new-rel+dnat", &format!("goto_table:{next}")),
-            rule(1, ip, "+new-rel", "drop"),
-        ]);
-        // Each zone has to know what the conversation is about.
-        for opening in openings.iter().filter(|_| is_out) {
-            let alg = opening.alg.map_or_else(String::new, |alg| format!(",alg={alg}"));
-            let (fields, nat) = match zone {
-                1 => (opening.fields(family) + &target, &to_server),
-                _ => (opening.fields(family), &from_public),
-            };
-            rules.push(rule(5, &fields, "+new-rel", &commit(&format!("{nat}{alg}"))));
-        }
-    }
-    rules.extend([
-        format!("table=9,priority=2,{ip},{dst}={},actions={}", family.client(), Gateway::forward(Some(1))),
-        format!("table=9,priority=1,{ip},actions={}", Gateway::forward(None)),
-    ]);
-    rules
 }
