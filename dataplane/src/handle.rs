@@ -128,7 +128,8 @@ impl Dataplane {
     pub fn attach(&self, spec: PortSpec) -> Result<PortReport, AttachError> {
         let _admin = lock(&self.admin);
         let port = spec.port;
-        if !port.is_real() {
+        // The host's own port is one like others, with a number of its own.
+        if !port.is_real() && port != PortNo::LOCAL {
             return Err(AttachError::NotReal(port));
         }
         if lock(&self.ports).contains_key(&port) {

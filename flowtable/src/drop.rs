@@ -32,6 +32,7 @@ drop_reasons! {
     Malformed = "malformed", "The frame is shorter than its headers say, or contradicts itself.";
     RuleDrop = "rule-drop", "A rule with no output matched; its origin names the object.";
     TableMiss = "table-miss", "No rule of the table matched.";
+    Fragment = "fragment", "The packet is an IP fragment, and the switch is set to drop those.";
     NoSuchPort = "no-such-port", "The output port does not exist.";
     PortDown = "port-down", "The output port is down.";
     SamePort = "same-port", "The output port is the port the packet came in by.";
@@ -45,6 +46,7 @@ drop_reasons! {
     NoSuchMeter = "no-such-meter", "The meter does not exist.";
     Metered = "metered", "The packet exceeded the rate of a meter, which is named beside the rule.";
     TooManyOutputs = "too-many-outputs", "Rules made more copies of the packet than the limit.";
+    TooManyEffects = "too-many-effects", "Rules made the packet change more rules and stations than the limit.";
     StackOverflow = "stack-overflow", "Rules pushed more on the packet's stack than the limit.";
     PuntQueueFull = "punt-queue-full", "The queue of packets for the controller was full, or the port's share of it.";
     TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";
@@ -66,6 +68,8 @@ drop_reasons! {
     FragmentLimit = "fragment-limit", "The packet has too many fragments, or the fragments of its zone or port that wait take more memory than they may.";
     FragmentTimeout = "fragment-timeout", "The rest of the fragment's packet did not come in time.";
     RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
+    ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f, and some of vendors), and NORMAL does not forward those.";
+    NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }
 

@@ -298,6 +298,9 @@ fields! {
     /// Type of the first ND link-layer address option.
     NdOptionsType = "nd_options_type": nd_options_type, 0, 8, Decimal, Nd, xw;
 
+    /// Bytes of the frame.
+    FrameLen = "frame_len": frame_len, 0, 16, Decimal, None, ro;
+
     /// Connection state.
     CtState = "ct_state": ct_state, 0, 16, CtState, None, ro;
     /// Connection zone.
@@ -602,6 +605,12 @@ impl Field {
             .find(|field| field.info().name == name || field.info().aliases.contains(&name))
     }
 
+    /// Both are the same bits of the key, under different prerequisites.
+    pub fn shares_place(self, other: Self) -> bool {
+        let place = |field: Self| (field.info().offset, field.info().shift, field.info().n_bits);
+        place(self) == place(other)
+    }
+
     /// General register `idx`, 0 to 31.
     pub fn reg(idx: usize) -> Option<Self> {
         Self::at(Self::Reg0, idx, 32)
@@ -663,7 +672,10 @@ impl SubField {
 impl fmt::Display for SubField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, start, n_bits } = *self;
-        if start == 0 && n_bits == field.info().n_bits {
+        if (field, start, n_bits) == (Field::InPort, 0, 32) {
+            // `in_port[]` has 16 bits.
+            write!(f, "in_port_oxm[]")
+        } else if start == 0 && n_bits == field.info().n_bits {
             write!(f, "{field}[]")
         } else if n_bits == 1 {
             write!(f, "{field}[{start}]")

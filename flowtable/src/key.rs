@@ -98,8 +98,8 @@ pub struct FlowKey {
     pub arp_sha: [u8; 6],
     /// ARP target hardware address, or ND target link-layer address.
     pub arp_tha: [u8; 6],
-    /// Unused; zero.
-    pub pad0: [u8; 2],
+    /// Bytes of the frame, Ethernet header included; the switch fills it in.
+    pub frame_len: U16,
     /// ND target address.
     pub nd_target: U128,
     /// ND reserved field (R, S, O flags).
@@ -208,6 +208,11 @@ impl FlowKey {
     /// A key with every field zero.
     pub fn zero() -> Self {
         Self::new_zeroed()
+    }
+
+    /// Notes how long the frame is; one that is longer than any counts as the longest.
+    pub fn set_frame_len(&mut self, n_bytes: usize) {
+        self.frame_len.set(n_bytes.min(usize::from(u16::MAX)) as u16);
     }
 
     /// The key as words, in memory order.

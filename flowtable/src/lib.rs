@@ -20,8 +20,16 @@
 //! packet when its program is carried out, so that no cache decides about rates. Both are
 //! part of the [`table`]s and change in the same transactions as the rules.
 //!
+//! Rules may name ranges of values and named [`set`]s, which change without them.
+//!
 //! A rule may send a packet through the [`conntrack`], after which it walks again, knowing
-//! its connection.
+//! its connection; or to a controller, after whose answer it goes on
+//! ([`Switch::resume`](switch::Switch::resume)).
+//!
+//! Packets may change what later ones find: they make rules (`learn`), which wait in the
+//! switch until the owner of the tables takes them
+//! ([`Tables::learn`](table::Tables::learn)), and tell where stations are, for the port
+//! `NORMAL` ([`fdb`]).
 //!
 //! Beside that way: [`mod@drop`] names why a packet ended, [`stats`] counts, [`trace`] tells the
 //! steps of a walk, [`text`] reads and prints rules as `ovs-ofctl` does, [`build`] makes
@@ -58,6 +66,7 @@ pub mod conntrack;
 pub mod crc32c;
 pub mod drop;
 pub mod execute;
+pub mod fdb;
 pub mod field;
 pub mod flow;
 pub mod group;
@@ -71,6 +80,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod port;
 pub mod program;
+pub mod set;
 pub mod snapshot;
 pub mod stats;
 pub mod switch;
@@ -79,6 +89,7 @@ pub mod table;
 mod testing;
 pub mod text;
 pub mod trace;
+mod trie;
 pub mod tunnel;
 pub mod types;
 pub mod underlay;

@@ -1,9 +1,9 @@
 //! The ports as the pipeline sees them: numbers, names, roles. How frames get in and
 //! out of them is not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::PortNo;
+use crate::types::{PortNo, VlanId};
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,10 +32,75 @@ pub struct PortInfo {
     pub partial_checksums: bool,
 }
 
+/// Which VLANs' frames a port takes, and which of them have a tag on it: what `NORMAL` does
+/// there. Rules that name the port are not concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum VlanMode {
+    /// Frames have tags; one without is in VLAN 0.
+    #[default]
+    Trunk,
+    /// Frames have no tags and are in this VLAN; one with a tag is dropped.
+    Access(VlanId),
+    /// As a trunk, but frames without a tag are in this VLAN, and leave with one.
+    NativeTagged(VlanId),
+    /// As a trunk, but frames without a tag are in this VLAN, and leave without one.
+    NativeUntagged(VlanId),
+}
+
+/// How a port takes part in bridging by `NORMAL`, `FLOOD` and `ALL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridging {
+    /// Tags.
+    pub mode: VlanMode,
+    /// VLANs of a trunk besides its native one; `None`: all.
+    pub trunks: Option<BTreeSet<VlanId>>,
+    /// It gets flooded frames.
+    pub floods: bool,
+}
+
+impl Default for Bridging {
+    fn default() -> Self {
+        Self { mode: VlanMode::Trunk, trunks: None, floods: true }
+    }
+}
+
+impl Bridging {
+    /// The VLAN that a received frame with this id in its tag is in; 0: no tag, or none of
+    /// importance. `None`: the port does not take it.
+    pub fn vlan_in(&self, vid: VlanId) -> Option<VlanId> {
+        let vlan = match self.mode {
+            VlanMode::Access(vlan) => return (vid.get() == 0).then_some(vlan),
+            VlanMode::NativeTagged(native) | VlanMode::NativeUntagged(native) if vid.get() == 0 => native,
+            _ => vid,
+        };
+        self.has(vlan).then_some(vlan)
+    }
+
+    /// The id in the tag of a frame of this VLAN that leaves; 0: no tag. `None`: the port is
+    /// not in that VLAN.
+    pub fn vid_out(&self, vlan: VlanId) -> Option<VlanId> {
+        let untagged = match self.mode {
+            VlanMode::Access(own) | VlanMode::NativeUntagged(own) => vlan == own,
+            VlanMode::Trunk | VlanMode::NativeTagged(_) => false,
+        };
+        self.has(vlan).then_some(if untagged { VlanId::NONE } else { vlan })
+    }
+
+    fn has(&self, vlan: VlanId) -> bool {
+        match self.mode {
+            VlanMode::Access(own) => own == vlan,
+            VlanMode::NativeTagged(native) | VlanMode::NativeUntagged(native) if native == vlan => true,
+            _ => self.trunks.as_ref().is_none_or(|trunks| trunks.contains(&vlan)),
+        }
+    }
+}
+
 /// All ports of the switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PortTable {
     ports: BTreeMap<PortNo, PortInfo>,
+    /// Where it is not the default.
+    bridging: BTreeMap<PortNo, Bridging>,
 }
 
 impl PortTable {
@@ -44,8 +109,24 @@ impl PortTable {
         self.ports.insert(port, info);
     }
 
+    /// Says how a port takes part in bridging.
+    pub fn set_bridging(&mut self, port: PortNo, bridging: Bridging) {
+        if bridging == Bridging::default() {
+            self.bridging.remove(&port);
+        } else {
+            self.bridging.insert(port, bridging);
+        }
+    }
+
+    /// How a port takes part in bridging.
+    pub fn bridging(&self, port: PortNo) -> &Bridging {
+        static USUAL: Bridging = Bridging { mode: VlanMode::Trunk, trunks: None, floods: true };
+        self.bridging.get(&port).unwrap_or(&USUAL)
+    }
+
     /// Takes a port away.
     pub fn remove(&mut self, port: PortNo) -> Option<PortInfo> {
+        self.bridging.remove(&port);
         self.ports.remove(&port)
     }
 

@@ -13,8 +13,9 @@ use std::{net::IpAddr, ops::Range, sync::Arc};
 use crate::{
     conntrack::Request,
     drop::DropReason,
+    fdb::Station,
     field::Field,
-    flow::{Match, Rule, ToController},
+    flow::{Learned, Match, Rule, Sample, ToController},
     meter::Meter,
     pipeline::Frozen,
     types::{PortNo, TableId, Vni},
@@ -29,9 +30,51 @@ pub struct Program {
     pub meters: Vec<MeterStep>,
     /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
     pub drop: Option<DropCause>,
+    /// What else each packet changes.
+    pub effects: Vec<Effect>,
+    /// Copies of some packets for collectors.
+    pub samples: Vec<SampleStep>,
+}
+
+/// What a packet changes besides itself. A program has effects only as long as they are
+/// news: once they are done it is translated again, and what is left to do for each packet
+/// is counting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// It makes a rule.
+    Learn(Arc<Learned>),
+    /// It tells where its source is.
+    Station(Station),
+}
+
+/// A copy of some packets that goes to collectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleStep {
+    /// How often and to whom.
+    pub sample: Sample,
+    /// What the copy looks like; its port means nothing.
+    pub emit: Emit,
+    /// Places of meters that the packet must have passed.
+    pub guards: Vec<usize>,
 }
 
 impl Program {
+    /// Something happens besides what becomes of the packet.
+    pub(crate) fn has_side_effects(&self) -> bool {
+        !self.effects.is_empty() || !self.samples.is_empty()
+    }
+
+    /// Packets are carried out one by one and with their keys: something comes back from the
+    /// connection tracker or waits for a controller, or what one packet changes concerns
+    /// the next.
+    pub fn is_alone(&self) -> bool {
+        let waits = |emit: &Emit| {
+            let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
+            punt.is_some_and(|punt| punt.next.is_some())
+        };
+        self.is_tracked() || !self.effects.is_empty() || self.emits.iter().any(waits)
+    }
+
     /// A copy goes to the connection tracker.
     pub fn is_tracked(&self) -> bool {
         self.emits.iter().any(|emit| emit.ct.is_some())
@@ -125,6 +168,8 @@ pub struct Punt {
     /// What the packet had in the pipeline: input port, registers, metadata, tunnel and
     /// connection fields that are not zero.
     pub metadata: Match,
+    /// How it goes on when the controller has answered, if it waits for that.
+    pub next: Option<Arc<Frozen>>,
 }
 
 impl Emit {

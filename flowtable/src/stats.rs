@@ -43,6 +43,8 @@ pub struct SwitchCounters {
     pub n_failed_copies: u64,
     /// Passes of packets that came back from the connection tracker.
     pub n_recirculations: u64,
+    /// Packets from controllers, which the other counters of packets leave out.
+    pub n_injected: u64,
 }
 
 /// What became of the packets received from a port.

@@ -130,6 +130,11 @@ number! {
     Epoch(u64), "epoch", 0, u64::MAX
 }
 
+impl VlanId {
+    /// No VLAN.
+    pub const NONE: Self = Self(0);
+}
+
 impl BucketId {
     /// The number of the first bucket.
     pub const FIRST: Self = Self(0);
@@ -138,6 +143,8 @@ impl BucketId {
 impl TableId {
     /// The table where each packet starts.
     pub const FIRST: Self = Self(0);
+    /// The one behind it.
+    pub const SECOND: Self = Self(1);
 }
 
 impl Priority {

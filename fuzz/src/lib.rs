@@ -24,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("match_text", texts::matching),
     ("actions_text", texts::actions),
     ("key_text", texts::key),
+    ("set_text", texts::set),
     ("mac_text", texts::mac),
     ("ovn_match", texts::ovn_match),
     ("ovn_actions", texts::ovn_actions),

@@ -73,6 +73,22 @@ pub fn key(data: &[u8]) {
     });
 }
 
+/// A named set, and what changes one.
+pub fn set(data: &[u8]) {
+    with_text(data, |line| {
+        for kind in [text::SetChangeKind::Insert, text::SetChangeKind::Remove, text::SetChangeKind::Delete] {
+            let _ = text::parse_set_change(kind, line);
+        }
+        match text::parse_set(line) {
+            Ok(set) => {
+                let printed = text::print_set(&set);
+                assert_eq!(text::parse_set(&printed).as_ref(), Ok(&set), "{printed}");
+            }
+            Err(error) => assert!(error.at <= line.len(), "{error}"),
+        }
+    });
+}
+
 /// A MAC address.
 pub fn mac(data: &[u8]) {
     with_text(data, |line| {

@@ -31,7 +31,7 @@ pub const BATCH: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The number is not one of a real port.
-    #[error("port number {0} is not one of a real port; use 1 to 65279")]
+    #[error("port number {0} is not one of a real port; use 1 to 65279, or LOCAL (65534)")]
     NotReal(PortNo),
     /// The number is taken.
     #[error("port {0} is attached already; detach it first")]

@@ -14,6 +14,7 @@ use super::{
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
 };
 use crate::{
+    fdb::Dependencies,
     flow::Rule,
     hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
@@ -64,8 +65,10 @@ pub(crate) struct Megaflow {
     pub(crate) drop_row: u32,
     /// A session may lead here: it compares all that the entry's mask does.
     pub(crate) in_session: bool,
-    /// The program passes packets through the connection tracker.
-    pub(crate) is_tracked: bool,
+    /// See [`Program::is_alone`].
+    pub(crate) is_alone: bool,
+    /// What must not have changed, besides the epoch.
+    rests_on: Dependencies,
     /// Packets and bytes that the rules know of.
     pushed: (u64, u64),
     rules: Vec<Arc<Rule>>,
@@ -89,7 +92,7 @@ struct SlotKey {
 }
 
 const _: () = assert!(size_of::<SlotKey>() == 64);
-const _: () = assert!(std::mem::offset_of!(Megaflow, is_tracked) < 64);
+const _: () = assert!(std::mem::offset_of!(Megaflow, rests_on) < 64);
 
 /// What has become of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +101,7 @@ pub(crate) enum State {
     Current,
     /// It holds, but its program needs the packet's key.
     NeedsKey,
-    /// It is of another epoch.
+    /// It is of another epoch, or rests on something that has changed.
     Stale,
     /// It is gone.
     Gone,
@@ -159,6 +162,9 @@ pub struct MegaflowDump {
     pub epoch: Epoch,
     /// When it last carried a packet.
     pub last_used: Timestamp,
+    /// A station that it forwards to or learned has moved or gone since: it is translated
+    /// again before it is used.
+    pub is_stale: bool,
 }
 
 /// What a port has in the table.
@@ -302,16 +308,23 @@ impl Megaflows {
         let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
         match entry.filter(|entry| entry.generation == handle.generation) {
             None => State::Gone,
-            Some(entry) if entry.epoch != epoch => State::Stale,
-            Some(entry) if entry.is_tracked => State::NeedsKey,
+            Some(entry) if entry.epoch != epoch || !entry.rests_on.hold() => State::Stale,
+            Some(entry) if entry.is_alone => State::NeedsKey,
             Some(_) => State::Current,
         }
     }
 
-    /// The entry is there and of this epoch.
+    /// The entry is there, of this epoch, and rests on nothing that has changed.
     #[inline]
     pub(crate) fn is_current(&self, handle: Handle, epoch: Epoch) -> bool {
         matches!(self.state(handle, epoch), State::Current | State::NeedsKey)
+    }
+
+    /// The entry is there, and rests on nothing that has changed, of whatever epoch it is.
+    #[inline]
+    pub(crate) fn holds(&self, handle: Handle) -> bool {
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.generation == handle.generation && entry.rests_on.hold())
     }
 
     /// The entry is there, of whatever epoch.
@@ -341,7 +354,7 @@ impl Megaflows {
             None => (Vec::new(), 0, Arc::new(new.translation.program)),
         };
         let entry = Megaflow {
-            is_tracked: program.is_tracked(),
+            is_alone: program.is_alone(),
             program,
             epoch: new.epoch,
             last_used: new.now,
@@ -353,6 +366,7 @@ impl Megaflows {
             pushed: (0, 0),
             rules: new.translation.rules,
             tally: new.translation.tally,
+            rests_on: new.translation.rests_on,
             more_words: words.get(N_INLINE..).unwrap_or_default().into(),
             hash,
             queue: Links { before: NIL, after: NIL, joined: new.now },
@@ -374,9 +388,10 @@ impl Megaflows {
         {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
-            entry.is_tracked = entry.program.is_tracked();
+            entry.is_alone = entry.program.is_alone();
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
+            entry.rests_on = new.translation.rests_on;
             entry.epoch = new.epoch;
             return handle;
         }
@@ -428,6 +443,7 @@ impl Megaflows {
             n_bytes: entry.n_bytes,
             epoch: entry.epoch,
             last_used: entry.last_used,
+            is_stale: !entry.rests_on.hold(),
         })
     }
 

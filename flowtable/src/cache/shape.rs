@@ -70,6 +70,8 @@ impl Shape {
         if let Some(last) = &self.program
             && last.emits == program.emits
             && last.meters == program.meters
+            && last.effects == program.effects
+            && last.samples == program.samples
             && cause(last) == cause(&program)
         {
             return Arc::clone(last);

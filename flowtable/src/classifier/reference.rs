@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Classifier, conjunction::complete, mask_order};
+use super::{Classifier, bucket::matches_bits, conjunction::complete, match_order};
 use crate::{
     flow::{Match, Rule},
     key::Tracked,
+    set::Sets,
     types::Priority,
 };
 
@@ -21,8 +22,8 @@ pub struct Reference {
 
 impl Reference {
     /// The first rule that matches by itself.
-    fn first(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        self.rules.iter().find(|rule| !rule.is_conjunctive() && matches(rule, key))
+    fn first(&self, sets: &Sets, key: &mut Tracked) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|rule| !rule.is_conjunctive() && matches(rule, sets, key))
     }
 
     fn position(&self, priority: Priority, matching: &Match) -> Option<usize> {
@@ -30,9 +31,9 @@ impl Reference {
     }
 }
 
-fn matches(rule: &Rule, key: &mut Tracked) -> bool {
-    let mut words = rule.matching.words().iter();
-    words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
+fn matches(rule: &Rule, sets: &Sets, key: &mut Tracked) -> bool {
+    let mut memberships = rule.matching.memberships().iter();
+    matches_bits(rule, key) && memberships.all(|membership| membership.examine(key, sets))
 }
 
 impl Classifier for Reference {
@@ -42,7 +43,7 @@ impl Classifier for Reference {
         }
         self.rules.push(rule);
         self.rules
-            .sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| mask_order(&a.matching, &b.matching)));
+            .sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| match_order(&a.matching, &b.matching)));
         None
     }
 
@@ -54,12 +55,12 @@ impl Classifier for Reference {
         self.position(priority, matching).map(|idx| &self.rules[idx])
     }
 
-    fn lookup(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        let plain = self.first(key);
+    fn lookup<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
+        let plain = self.first(sets, key);
         let wins = |rule: &&Arc<Rule>| plain.is_none_or(|plain| rule.priority > plain.priority);
         let parts = self.rules.iter().filter(|rule| rule.is_conjunctive()).filter(wins);
-        let parts: Vec<_> = parts.filter(|rule| matches(rule, key)).collect();
-        complete(key, &parts, plain, |key| self.first(key))
+        let parts: Vec<_> = parts.filter(|rule| matches(rule, sets, key)).collect();
+        complete(key, &parts, plain, |key| self.first(sets, key))
     }
 
     fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {

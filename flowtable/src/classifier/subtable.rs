@@ -1,10 +1,16 @@
-//! The rules of one table that share a mask.
+//! The rules of one table that share a mask, and the fields of which they name ranges or
+//! sets.
 
 use std::{cmp::Ordering, collections::BTreeMap, hash::Hasher, sync::Arc};
 
 use rapidhash::quality::RapidHasher;
 
-use super::{paged_map::PagedMap, tuple_space::PrefixSearch};
+use super::{
+    branch::SetSearch,
+    bucket::{Bucket, Goal},
+    paged_map::PagedMap,
+    tuple_space::PrefixSearch,
+};
 use crate::{
     field::Field,
     flow::{Match, Rule},
@@ -65,16 +71,18 @@ struct MaskWord {
     mask: u64,
 }
 
-/// Rules with the same mask, found by hash in up to four stages.
+/// Rules with the same mask, found by hash in up to four stages; of those with the same
+/// masked bits, by the ranges and sets that they name.
 ///
 /// # Invariants
 /// - `indices[k]` counts, for each hash of the words up to stage `k`, the rules that
 ///   have it; a rule can only match where each stage's hash is known.
-/// - Rules of one hash are in order of falling priority.
 #[derive(Debug, Clone)]
 pub(super) struct Subtable {
     /// The mask in order of the key, which is its identity and its rank.
     mask: Box<[MaskWord]>,
+    /// The fields of which matches name ranges or sets, in order: a part of the identity.
+    fields: Box<[Field]>,
     /// The mask in order of the stages.
     staged: Box<[MaskWord]>,
     /// Where each stage ends in `staged`.
@@ -82,13 +90,13 @@ pub(super) struct Subtable {
     /// For each of [`PREFIX_FIELDS`]: the prefix length, 0 where the mask is none.
     prefix_lens: [u32; PREFIX_FIELDS.len()],
     indices: [PagedMap<u32>; N_STAGES - 1],
-    rules: PagedMap<Vec<Arc<Rule>>>,
+    rules: PagedMap<Bucket>,
     priorities: BTreeMap<Priority, usize>,
     max_priority: Priority,
 }
 
 impl Subtable {
-    /// An empty subtable for matches with the mask of this one.
+    /// An empty subtable for matches with the mask and fields of this one.
     pub(super) fn new(matching: &Match) -> Self {
         let mask: Box<[_]> =
             matching.words().iter().map(|word| MaskWord { idx: word.idx, mask: word.mask }).collect();
@@ -102,6 +110,7 @@ impl Subtable {
         Self {
             prefix_lens: PREFIX_FIELDS.map(|(field, _)| prefix_len(matching, field)),
             mask,
+            fields: fields_of(matching).collect(),
             staged: staged.into(),
             ends,
             indices: Default::default(),
@@ -111,9 +120,10 @@ impl Subtable {
         }
     }
 
-    /// The match has this subtable's mask.
+    /// The match has this subtable's mask and fields.
     pub(super) fn suits(&self, matching: &Match) -> bool {
-        self.mask.len() == matching.words().len()
+        self.fields.iter().copied().eq(fields_of(matching))
+            && self.mask.len() == matching.words().len()
             && self.mask.iter().zip(matching.words()).all(|(a, b)| a.idx == b.idx && a.mask == b.mask)
     }
 
@@ -124,7 +134,7 @@ impl Subtable {
 
     /// Order that decides between rules of equal priority; see [`super`].
     pub(super) fn rank(&self, other: &Self) -> Ordering {
-        self.mask.cmp(&other.mask)
+        self.mask.cmp(&other.mask).then_with(|| self.fields.cmp(&other.fields))
     }
 
     /// The highest priority of its rules.
@@ -144,31 +154,20 @@ impl Subtable {
 
     /// All rules.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.rules.values().flatten()
+        self.rules.values().flat_map(|bucket| bucket.rules())
     }
 
     /// The rule of this priority and match.
     pub(super) fn get(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
         let [.., hash] = self.hashes(matching);
-        self.rules.get(hash)?.iter().find(|rule| rule.priority == priority && rule.matching == *matching)
+        self.rules.get(hash)?.get(priority, matching, matching.memberships())
     }
 
     /// Adds a rule that suits; gives back the one it replaces.
     pub(super) fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
         let [early @ .., full] = self.hashes(&rule.matching);
         let priority = rule.priority;
-        let replaced = self.rules.update(full, |rules| {
-            let same = rules.iter_mut().find(|old| old.priority == priority && old.matching == rule.matching);
-            let replaced = match same {
-                Some(old) => Some(std::mem::replace(old, rule)),
-                None => {
-                    let idx = rules.partition_point(|other| other.priority >= priority);
-                    rules.insert(idx, rule);
-                    None
-                }
-            };
-            (true, replaced)
-        });
+        let replaced = self.rules.update(full, |bucket| (true, bucket.insert(rule, 0)));
         if replaced.is_none() {
             for stage in self.indexed_stages() {
                 self.indices[stage].update(early[stage], |n_rules| {
@@ -186,10 +185,9 @@ impl Subtable {
     pub(super) fn remove(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
         self.get(priority, matching)?;
         let [early @ .., full] = self.hashes(matching);
-        let removed = self.rules.update(full, |rules| {
-            let idx = rules.iter().position(|rule| rule.priority == priority && rule.matching == *matching);
-            let removed = idx.map(|idx| rules.remove(idx));
-            (!rules.is_empty(), removed)
+        let removed = self.rules.update(full, |bucket| {
+            let removed = bucket.remove(priority, matching, 0);
+            (!bucket.is_empty(), removed)
         });
         for stage in self.indexed_stages() {
             self.indices[stage].update(early[stage], |n_rules| {
@@ -207,28 +205,23 @@ impl Subtable {
         removed
     }
 
-    /// The rule of highest priority that matches. Examines stage by stage and stops at
-    /// the first that no rule can satisfy, so that later stages stay wild.
-    pub(super) fn lookup(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Arc<Rule>> {
-        let found = self.bucket(key, prefixes)?;
-        found.iter().find(|rule| matches(rule, key))
-    }
-
-    /// All rules above a priority that match.
-    pub(super) fn lookup_all<'a>(
+    /// Offers the rules that match and are wanted. Examines stage by stage and stops at
+    /// the first that no rule can satisfy, so that later stages stay wild; ranges and sets
+    /// come last.
+    pub(super) fn search<'a>(
         &'a self,
         key: &mut Tracked,
         prefixes: &mut PrefixSearch<'_>,
-        above: Option<Priority>,
-        matching: &mut Vec<&'a Arc<Rule>>,
+        sets: &mut SetSearch<'a>,
+        goal: &mut Goal<'a>,
     ) {
-        let found = self.bucket(key, prefixes).into_iter().flatten();
-        let above = found.filter(|rule| above.is_none_or(|above| rule.priority > above));
-        matching.extend(above.filter(|rule| matches(rule, key)));
+        if let Some(bucket) = self.bucket(key, prefixes) {
+            bucket.search(key, sets, goal);
+        }
     }
 
-    /// The rules, by falling priority, that alone can match.
-    fn bucket(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Vec<Arc<Rule>>> {
+    /// The rules that alone can match.
+    fn bucket(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Bucket> {
         let mut hasher = RapidHasher::new(HASH_SEED);
         let mut start = 0;
         for (stage, end) in self.ends.into_iter().enumerate() {
@@ -289,7 +282,7 @@ fn prefix_len(matching: &Match, field: Field) -> u32 {
     if mask == field.all_bits() & !low_bits(n_bits - len) { len } else { 0 }
 }
 
-fn matches(rule: &Rule, key: &mut Tracked) -> bool {
-    let mut words = rule.matching.words().iter();
-    words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
+/// The fields of which a match names ranges or sets, one that it names two of twice.
+fn fields_of(matching: &Match) -> impl Iterator<Item = Field> {
+    matching.memberships().iter().map(|membership| membership.field)
 }

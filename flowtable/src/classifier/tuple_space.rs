@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::{
     Classifier,
+    branch::SetSearch,
+    bucket::Goal,
     conjunction::complete,
     prefix_trie::{Answer, PrefixTrie},
     subtable::{PREFIX_FIELDS, Subtable},
@@ -13,6 +15,7 @@ use super::{
 use crate::{
     flow::{Match, Rule},
     key::Tracked,
+    set::Sets,
     types::Priority,
 };
 
@@ -88,11 +91,11 @@ impl Classifier for TupleSpace {
         self.get_plain(priority, matching).or_else(part)
     }
 
-    fn lookup(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        let plain = self.lookup_plain(key);
+    fn lookup<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
+        let plain = self.lookup_plain(sets, key);
         let Some(parts) = &self.parts else { return plain };
-        let matching = parts.lookup_all(key, plain.map(|rule| rule.priority));
-        complete(key, &matching, plain, |key| self.lookup_plain(key))
+        let matching = parts.lookup_all(sets, key, plain.map(|rule| rule.priority));
+        complete(key, &matching, plain, |key| self.lookup_plain(sets, key))
     }
 
     fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
@@ -112,14 +115,25 @@ impl TupleSpace {
     }
 
     /// All rules above a priority that match.
-    fn lookup_all(&self, key: &mut Tracked, above: Option<Priority>) -> Vec<&Arc<Rule>> {
+    fn lookup_all<'a>(
+        &'a self,
+        sets: &'a Sets,
+        key: &mut Tracked,
+        above: Option<Priority>,
+    ) -> Vec<&'a Arc<Rule>> {
         let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
-        let mut matching = Vec::new();
-        let can_win = |subtable: &&Arc<Subtable>| above.is_none_or(|above| subtable.max_priority() > above);
-        for subtable in self.subtables.iter().take_while(can_win) {
-            subtable.lookup_all(key, &mut prefixes, above, &mut matching);
+        let mut sets = SetSearch::new(sets);
+        let mut goal = Goal::All { above, found: Vec::new() };
+        for subtable in &self.subtables {
+            if !goal.wants(subtable.max_priority()) {
+                break;
+            }
+            subtable.search(key, &mut prefixes, &mut sets, &mut goal);
         }
-        matching
+        match goal {
+            Goal::All { found, .. } => found,
+            Goal::Best { best, .. } => best.into_iter().collect(),
+        }
     }
 
     fn insert_plain(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
@@ -160,7 +174,8 @@ impl TupleSpace {
         self.subtables[self.position(matching)?].get(priority, matching)
     }
 
-    fn lookup_plain(&self, key: &mut Tracked) -> Option<&Arc<Rule>> {
+    fn lookup_plain<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
+        let mut sets = SetSearch::new(sets);
         let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
         let mut best: Option<(&Arc<Rule>, &Subtable)> = None;
         for subtable in &self.subtables {
@@ -174,7 +189,10 @@ impl TupleSpace {
                     break;
                 }
             }
-            let Some(rule) = subtable.lookup(key, &mut prefixes) else { continue };
+            let floor = best.map(|(rule, _)| rule.priority);
+            let mut goal = Goal::Best { floor, best: None };
+            subtable.search(key, &mut prefixes, &mut sets, &mut goal);
+            let Goal::Best { best: Some(rule), .. } = goal else { continue };
             let wins = best.is_none_or(|(old, from)| {
                 rule.priority > old.priority || rule.priority == old.priority && subtable.rank(from).is_lt()
             });

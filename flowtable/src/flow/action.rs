@@ -1,6 +1,6 @@
 //! What rules do.
 
-use super::{Bundle, Ct, Multipath, ToController};
+use super::{Bundle, Ct, Learn, Multipath, Sample, ToController};
 use crate::{
     field::{Field, SubField},
     types::{GroupId, MeterId, PortNo, TableId},
@@ -129,4 +129,22 @@ pub enum Action {
     Ct(Box<Ct>),
     /// Forget what the connection tracker said.
     CtClear,
+    /// Make a rule out of the packet.
+    Learn(Box<Learn>),
+    /// Lower the rule's timeouts when the packet ends a TCP connection.
+    FinTimeout {
+        /// New idle timeout, in seconds; 0: stays.
+        idle_timeout: u16,
+        /// New hard timeout, in seconds; 0: stays.
+        hard_timeout: u16,
+    },
+    /// Write a bit: whether the frame is longer than so many bytes.
+    CheckPktLarger {
+        /// Bytes of the frame, Ethernet header included.
+        max_len: u16,
+        /// The bit.
+        dst: SubField,
+    },
+    /// Show some packets to a collector.
+    Sample(Sample),
 }

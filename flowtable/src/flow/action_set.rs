@@ -69,6 +69,10 @@ fn place(action: &Action) -> Option<Place> {
         | Action::Note(_)
         | Action::Multipath(_)
         | Action::Bundle(_)
+        | Action::Learn(_)
+        | Action::FinTimeout { .. }
+        | Action::CheckPktLarger { .. }
+        | Action::Sample(_)
         | Action::Conjunction { .. } => return None,
     })
 }

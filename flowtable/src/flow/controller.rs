@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::types::MeterId;
+
 /// Bytes of a packet that stand for "all of it" (OpenFlow 1.5 `OFPCML_NO_BUFFER`).
 pub const WHOLE_PACKET: u16 = 0xffff;
 
@@ -50,7 +52,7 @@ impl fmt::Display for PuntReason {
 /// How a packet goes to a controller: the arguments of `controller(...)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ToController {
-    /// Bytes of the packet to send; [`WHOLE_PACKET`]: all.
+    /// Bytes of the packet to send; [`WHOLE_PACKET`]: all, as of a packet that waits.
     pub max_len: u16,
     /// The reason to give.
     pub reason: PuntReason,
@@ -58,10 +60,21 @@ pub struct ToController {
     pub controller: u16,
     /// For the controller, not looked at.
     pub userdata: Vec<u8>,
+    /// The packet waits here for the controller's answer, and goes on from there.
+    pub pause: bool,
+    /// Only what this meter lets pass is sent.
+    pub meter: Option<MeterId>,
 }
 
 impl Default for ToController {
     fn default() -> Self {
-        Self { max_len: WHOLE_PACKET, reason: PuntReason::Action, controller: 0, userdata: Vec::new() }
+        Self {
+            max_len: WHOLE_PACKET,
+            reason: PuntReason::Action,
+            controller: 0,
+            userdata: Vec::new(),
+            pause: false,
+            meter: None,
+        }
     }
 }

@@ -1,23 +1,28 @@
-//! A match: some bits of some fields must have given values.
+//! A match: some bits of some fields must have given values, and some fields a value that
+//! is in a range or a named set.
 
+use super::{Membership, Values};
 use crate::{
     field::{Field, Prerequisites},
-    key::{FlowKey, FlowMask, N_WORDS, load},
+    key::{FlowKey, FlowMask, N_WORDS, load, low_bits},
+    set::{SetName, Sets, ValueRange},
 };
 
-/// The bits that a packet's key must have. Stored sparsely: only the words of the key
-/// that have a masked bit, in order.
+/// The bits that a packet's key must have, stored sparsely: only the words of the key
+/// that have a masked bit, in order; and the ranges and sets that values must be in.
 ///
 /// # Invariants
 /// - `value & !mask == 0` and `mask != 0` in each word; indices rise.
-/// - The prerequisites of each matched field are part of the match.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+/// - Memberships rise, none is there twice.
+/// - The prerequisites of each matched field are part of the words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Match {
     words: Vec<MatchWord>,
+    memberships: Vec<Membership>,
 }
 
 /// One word of a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MatchWord {
     /// Index of the word in [`FlowKey::words`].
     pub idx: u8,
@@ -43,7 +48,7 @@ impl Match {
                 value: key.words()[idx] & mask.words()[idx],
             })
             .collect();
-        Self { words }
+        Self { words, memberships: Vec::new() }
     }
 
     /// Requires the given bits of a field to have the value's bits, replacing what was
@@ -54,13 +59,44 @@ impl Match {
         let mask = mask & field.all_bits();
         key.set(field, key.get(field) & !mask | value & mask);
         bits.add(field, mask);
-        Self::from_key(&key, &bits)
+        Self { memberships: self.memberships, ..Self::from_key(&key, &bits) }
     }
 
     /// Requires a field to have a value.
     #[must_use]
     pub fn with(self, field: Field, value: u128) -> Self {
         self.with_masked(field, value, field.all_bits())
+    }
+
+    /// Requires a field's value to be in a range as well. Prerequisites are the caller's
+    /// to add.
+    #[must_use]
+    pub fn with_range(self, field: Field, range: ValueRange) -> Self {
+        self.with_membership(Membership::new(field, Values::Range(range)))
+    }
+
+    /// Requires a field's value to be in a set as well. Prerequisites are the caller's to
+    /// add.
+    #[must_use]
+    pub fn with_set(self, field: Field, set: SetName) -> Self {
+        self.with_membership(Membership::new(field, Values::Set(set)))
+    }
+
+    fn with_membership(mut self, membership: Membership) -> Self {
+        if let Err(idx) = self.memberships.binary_search(&membership) {
+            self.memberships.insert(idx, membership);
+        }
+        self
+    }
+
+    /// The ranges and sets, in order. The words say nothing of them.
+    pub fn memberships(&self) -> &[Membership] {
+        &self.memberships
+    }
+
+    /// Every packet matches.
+    pub fn is_any(&self) -> bool {
+        self.words.is_empty() && self.memberships.is_empty()
     }
 
     /// The words, in order of their index.
@@ -96,20 +132,84 @@ impl Match {
     }
 
     /// Every packet that matches this also matches `other`: it requires the same or more.
+    /// A set stands for whatever it holds, now or later: only the same set is within it,
+    /// and it is within nothing but itself.
     pub fn is_within(&self, other: &Self) -> bool {
-        let mut mine = self.words.iter();
-        other.words.iter().all(|theirs| {
+        let implied = self.with_implied_bits();
+        let mut mine = implied.iter();
+        let bits = other.words.iter().all(|theirs| {
             mine.by_ref().find(|word| word.idx >= theirs.idx).is_some_and(|word| {
                 word.idx == theirs.idx
                     && word.mask & theirs.mask == theirs.mask
                     && word.value & theirs.mask == theirs.value
             })
+        });
+        bits && other.memberships.iter().all(|theirs| self.implies(theirs))
+    }
+
+    /// The words, and the bits that all values of a range have in common.
+    fn with_implied_bits(&self) -> std::borrow::Cow<'_, [MatchWord]> {
+        let ranges =
+            self.memberships.iter().filter_map(|membership| Some((membership.field, membership.range()?)));
+        let with_range = |m: Self, (field, range): (Field, ValueRange)| {
+            m.with_masked(field, range.first(), field.all_bits() & !low_bits(range.n_open()))
+        };
+        if self.memberships.is_empty() {
+            return self.words.as_slice().into();
+        }
+        let words = Self { words: self.words.clone(), memberships: Vec::new() };
+        ranges.fold(words, with_range).words.into()
+    }
+
+    /// What the match requires is at least that.
+    fn implies(&self, wanted: &Membership) -> bool {
+        let Some(range) = wanted.range() else { return self.memberships.contains(wanted) };
+        let (value, mask) = self.get(wanted.field);
+        let bits = ValueRange::new(value, value | wanted.field.all_bits() & !mask);
+        let mut ranges = self.ranges_of(wanted.field).chain(bits);
+        ranges.any(|mine| mine.is_within(range))
+    }
+
+    fn ranges_of(&self, field: Field) -> impl Iterator<Item = ValueRange> {
+        let mine = self.memberships.iter().filter(move |membership| membership.field == field);
+        mine.filter_map(Membership::range)
+    }
+
+    /// Some packet may match both: nothing is required to be different. What sets hold is
+    /// not looked at, since it may change.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let mut theirs = other.words.iter().peekable();
+        let bits = self.words.iter().all(|word| {
+            while theirs.next_if(|other| other.idx < word.idx).is_some() {}
+            theirs.peek().is_none_or(|other| {
+                other.idx != word.idx || (word.value ^ other.value) & word.mask & other.mask == 0
+            })
+        });
+        bits && self.ranges_admit(other) && other.ranges_admit(self)
+    }
+
+    /// No range of this is apart from what the other requires.
+    fn ranges_admit(&self, other: &Self) -> bool {
+        let ranges =
+            self.memberships.iter().filter_map(|membership| Some((membership.field, membership.range()?)));
+        ranges.into_iter().all(|(field, range)| {
+            let (value, mask) = other.get(field);
+            range.meets(value, mask)
+                && other
+                    .ranges_of(field)
+                    .all(|theirs| theirs.first() <= range.last() && range.first() <= theirs.last())
         })
     }
 
-    /// A key matches.
-    pub fn matches(&self, key: &FlowKey) -> bool {
+    /// A key matches; sets are what `sets` holds.
+    pub fn matches_with(&self, key: &FlowKey, sets: &Sets) -> bool {
         self.words.iter().all(|word| key.words()[usize::from(word.idx)] & word.mask == word.value)
+            && self.memberships.iter().all(|membership| membership.has(key, sets))
+    }
+
+    /// A key matches; sets are empty, so that nothing matches them.
+    pub fn matches(&self, key: &FlowKey) -> bool {
+        self.matches_with(key, &Sets::default())
     }
 
     /// What the match requires satisfies `prerequisites`.
@@ -174,6 +274,48 @@ mod tests {
         assert!(!net.is_within(&host) && !Match::any().is_within(&ip));
         assert!(!host.is_within(&Match::any().with(Field::Reg0, 0)));
         assert!(!host.is_within(&ip.with(Field::NwDst, 0x0b01_0203)));
+    }
+
+    #[test]
+    fn within_and_overlap_know_ranges_and_sets() {
+        let range = |a, b| ValueRange::new(a, b).unwrap();
+        let ip = || Match::any().with(Field::EthType, 0x0800);
+        let from = |a, b| ip().with_range(Field::NwSrc, range(a, b));
+        let some = from(0x0a00_0005, 0x0a00_004d);
+        assert!(some.is_within(&ip()) && some.is_within(&some) && !ip().is_within(&some));
+        assert!(
+            some.is_within(&from(0x0a00_0000, 0x0a00_004d))
+                && !some.is_within(&from(0x0a00_0006, 0x0a00_004d))
+        );
+        assert!(some.is_within(&ip().with_masked(Field::NwSrc, 0x0a00_0000, 0xffff_ff80)));
+        assert!(!some.is_within(&ip().with_masked(Field::NwSrc, 0x0a00_0000, 0xffff_ffc0)));
+        assert!(ip().with_masked(Field::NwSrc, 0x0a00_0010, 0xffff_fff0).is_within(&some));
+        assert!(!ip().with_masked(Field::NwSrc, 0x0a00_0040, 0xffff_fff0).is_within(&some));
+        assert!(ip().is_within(&from(0, 0xffff_ffff)), "that is every address");
+        let set = |text: &str| ip().with_set(Field::NwSrc, SetName::new(text).unwrap());
+        assert!(set("a").is_within(&ip()) && set("a").is_within(&set("a")));
+        assert!(!set("a").is_within(&set("b")) && !some.is_within(&set("a")) && !set("a").is_within(&some));
+        assert!(
+            some.overlaps(&from(0x0a00_004d, 0x0b00_0000)) && !some.overlaps(&from(0x0a00_004e, 0x0b00_0000))
+        );
+        assert!(some.overlaps(&ip()) && ip().overlaps(&some) && set("a").overlaps(&set("b")));
+        assert!(!some.overlaps(&ip().with(Field::NwSrc, 0x0a00_0004)));
+        assert!(!ip().with(Field::NwSrc, 0x0a00_0004).overlaps(&some));
+        assert!(some.overlaps(&ip().with_masked(Field::NwSrc, 1, 1)));
+    }
+
+    #[test]
+    fn memberships_are_in_order_and_once() {
+        let range = ValueRange::new(1, 9).unwrap();
+        let m = Match::any().with_range(Field::UdpDst, range).with_range(Field::NwSrc, range);
+        let again = m.clone().with_range(Field::TcpDst, range).with(Field::EthType, 0x0800);
+        assert_eq!(m.memberships(), again.memberships(), "UDP and TCP ports are in one place");
+        assert!(m.memberships().is_sorted() && m.memberships().len() == 2);
+        let mut key = FlowKey::zero();
+        key.nw_src.set(5);
+        assert!(!m.matches(&key));
+        key.tp_dst.set(9);
+        assert!(m.matches(&key));
     }
 
     #[test]

@@ -21,6 +21,8 @@ mod mpls;
 mod signature;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rare;
 
 use zerocopy::FromZeros;
 

@@ -87,7 +87,8 @@ impl Signature {
     /// Frames with the same signature agree in all bits of this mask that received frames
     /// can have.
     pub(crate) fn covers(mask: &FlowMask) -> bool {
-        mask.get(Field::TcpFlags) == 0 && mask.get(Field::Ipv6Label) == 0
+        let left_out = [Field::TcpFlags, Field::Ipv6Label, Field::FrameLen];
+        left_out.iter().all(|field| mask.get(*field) == 0)
     }
 
     /// EtherType and protocol, as the hash of a conversation takes them.

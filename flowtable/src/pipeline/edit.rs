@@ -39,6 +39,11 @@ impl VlanEdits {
         }
     }
 
+    /// Bytes that the tags add to the received ones.
+    pub(super) fn n_bytes_more(&self) -> i64 {
+        4 * (i64::from(self.n_fresh) - i64::from(self.n_pops))
+    }
+
     pub(super) fn replace(&mut self) {
         if self.n_fresh == 0 {
             self.n_pops += 1;

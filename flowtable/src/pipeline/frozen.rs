@@ -1,5 +1,5 @@
-//! A walk that is put aside while the connection tracker looks at the packet, and how
-//! the next pass goes on with it.
+//! A walk that is put aside while the connection tracker or a controller looks at the packet,
+//! and how the next pass goes on with it.
 //!
 //! Why a second pass may be cached: its megaflows have the frozen walk's id in their
 //! mask, so all that the id stands for is as good as compared. It stands for the
@@ -18,7 +18,7 @@ use super::action_set::ActionSet;
 use crate::{
     conntrack::{Tuple, Verdict},
     field::Field,
-    flow::{Action, Rule},
+    flow::{Action, Match, PuntReason, Rule},
     key::{FlowKey, FlowMask, Tracked},
     types::TableId,
 };
@@ -36,6 +36,8 @@ pub struct Frozen {
     /// Queue that outputs use.
     pub(super) queue: Option<u32>,
     pub(super) start: Start,
+    /// Why it sends to controllers where rules do not say.
+    pub(super) reason: PuntReason,
 }
 
 /// Where the next pass begins.
@@ -146,7 +148,13 @@ impl Frozen {
             rule: Arc::clone(rule),
         };
         let (stack, action_set) = (stack.into(), action_set.iter().map(written).collect());
-        Self { words: words.collect(), stack, action_set, queue, start }
+        Self { words: words.collect(), stack, action_set, queue, start, reason: PuntReason::Action }
+    }
+
+    /// Nothing is known yet, and it begins there.
+    pub(super) fn at(start: Start, reason: PuntReason) -> Self {
+        let (words, stack, action_set) = (Box::default(), Box::default(), Box::default());
+        Self { words, stack, action_set, queue: None, start, reason }
     }
 
     /// Gives a key the frame fields of the packet as it is now. The rest stays as it was in
@@ -171,6 +179,26 @@ impl Frozen {
     pub(crate) fn knows_connection(&self) -> bool {
         matches!(self.start, Start::Table(_))
     }
+}
+
+/// A field with bits in a frame that a match names, if it names one.
+pub(crate) fn frame_field(matching: &Match) -> Option<Field> {
+    let in_frame = |bits: &FlowMask| {
+        matching.words().iter().any(|word| bits.words()[usize::from(word.idx)] & word.mask != 0)
+    };
+    let bits_of = |field: &&Field| {
+        let mut bits = FlowMask::empty();
+        bits.add(**field, field.all_bits());
+        bits
+    };
+    if !in_frame(&PARTS.frame) {
+        return None;
+    }
+    Field::ALL
+        .iter()
+        .filter(|field| PARTS.frame.covers(&bits_of(field)))
+        .find(|field| in_frame(&bits_of(field)))
+        .copied()
 }
 
 /// Fills in what the tracker says.

@@ -37,6 +37,13 @@ pub(super) struct LabelEdits {
     pub(super) bare: bool,
 }
 
+impl LabelEdits {
+    /// Bytes that the labels add to the received ones.
+    pub(super) fn n_bytes_more(&self) -> i64 {
+        4 * (i64::from(self.n_fresh) - i64::from(self.n_pops))
+    }
+}
+
 fn is_mpls(eth_type: u128) -> bool {
     matches!(eth_type, 0x8847 | 0x8848)
 }

@@ -12,7 +12,7 @@ use crate::{drop::DropReason, program::MeterStep, types::MeterId};
 /// Meters that one packet may come to.
 pub const MAX_METERS: usize = 256;
 /// Not known yet.
-const OPEN: usize = usize::MAX;
+pub(super) const OPEN: usize = usize::MAX;
 
 impl<T: Tracer> Walk<'_, T> {
     /// From here on the packet depends on a meter.
@@ -28,6 +28,15 @@ impl<T: Tracer> Walk<'_, T> {
         let first = self.emits.len();
         let (meter, rule) = (Arc::clone(meter), Arc::clone(rule));
         self.meters.push(MeterStep { meter, rule, emits: first..OPEN, n_within: 0 });
+        Ok(())
+    }
+
+    /// The last emit depends on one more meter, which nothing else depends on.
+    pub(super) fn meter_last(&mut self, id: MeterId) -> Result<(), Abort> {
+        self.meter(id)?;
+        if let Some(step) = self.meters.last_mut() {
+            step.emits = self.emits.len().saturating_sub(1)..self.emits.len();
+        }
         Ok(())
     }
 

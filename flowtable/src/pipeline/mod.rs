@@ -14,9 +14,17 @@
 //!
 //! Read `walk.rs` first (tables, nesting, limits), then `action_set.rs`, `group.rs` and
 //! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key;
-//! `labels.rs` for MPLS), `spread.rs` and `select.rs` (choices by a hash), `output.rs` and `punt.rs`
+//! `labels.rs` for MPLS, `length.rs` for what depends on the frame's length), `spread.rs` and
+//! `select.rs` (choices by a hash), `output.rs`, `normal.rs`, `punt.rs` and `sample.rs`
 //! (where copies go) and `edit.rs` (how a copy differs from the
-//! packet that was received).
+//! packet that was received). `ct.rs`, `punt.rs` and `packet_out.rs` put walks aside and begin
+//! in the middle of one (`frozen.rs`).
+//!
+//! **What packets change.** A walk changes nothing. What its packets shall change in rules,
+//! timeouts or the database of stations is part of the answer: as an
+//! [`Effect`](crate::program::Effect) of the program as long as it is news, and as
+//! an item of the [`Tally`] once it only keeps something young, so that the fast path counts
+//! it in bulk.
 
 mod action_set;
 mod ct;
@@ -24,15 +32,24 @@ mod edit;
 mod frozen;
 mod group;
 mod labels;
+mod learn;
+mod length;
 mod metering;
+mod normal;
 mod output;
+mod packet_out;
 mod punt;
 #[cfg(test)]
 pub(crate) mod random;
+mod resubmit;
+mod sample;
 mod select;
 mod spread;
+mod tally;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fragments;
 #[cfg(test)]
 mod tests_openflow;
 mod walk;
@@ -40,18 +57,22 @@ mod write;
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use self::frozen::set_connection;
 pub use self::{
     frozen::{Frozen, MAX_PASSES},
     metering::MAX_METERS,
+    tally::{Finished, Tally},
+};
+pub(crate) use self::{
+    frozen::{frame_field, set_connection},
+    packet_out::begin as begin_packet_out,
 };
 use crate::{
-    flow::{Rule, RuleStats},
+    fdb::Dependencies,
+    flow::Rule,
     key::{FlowKey, FlowMask},
     program::Program,
     snapshot::Snapshot,
-    table::TableStats,
-    types::{TableId, Timestamp},
+    types::TableId,
 };
 
 #[cfg(doc)]
@@ -65,6 +86,9 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_LOOKUPS: usize = 4096;
 /// Copies of one packet.
 pub const MAX_EMITS: usize = 16_384;
+
+/// Rules and stations that one packet may change or keep young.
+pub const MAX_EFFECTS: usize = 4096;
 
 /// Values on the stack of one packet.
 pub const MAX_STACK: usize = 4096;
@@ -81,29 +105,8 @@ pub struct Translation {
     pub rules: Vec<Arc<Rule>>,
     /// What else counts its packets.
     pub tally: Tally,
-}
-
-/// What counts the packets of a walk besides its rules.
-#[derive(Debug, Clone, Default)]
-pub struct Tally {
-    /// Groups and buckets, in the order of the walk.
-    pub groups: Vec<Arc<RuleStats>>,
-    /// Tables that had no rule.
-    pub misses: Vec<TableId>,
-    /// Counters of the tables.
-    pub tables: Arc<TableStats>,
-}
-
-impl Tally {
-    /// Counts packets that took the walk over these rules, the last one at `used`.
-    pub(crate) fn credit(&self, rules: &[Arc<Rule>], n_packets: u64, n_bytes: u64, used: Timestamp) {
-        for rule in rules {
-            rule.stats.credit(n_packets, n_bytes, used);
-            self.tables.matched(rule.table, n_packets);
-        }
-        self.groups.iter().for_each(|stats| stats.credit(n_packets, n_bytes, used));
-        self.misses.iter().for_each(|table| self.tables.missed(*table, n_packets));
-    }
+    /// What it rests on besides the snapshot's epoch.
+    pub(crate) rests_on: Dependencies,
 }
 
 /// Whoever wants to know the steps of a walk.

@@ -17,7 +17,7 @@ use crate::{
     port::PortRole,
     program::TunnelHeader,
     tunnel::{self, OVN_OPTION, TunnelSpec, tun_flags},
-    types::{PortNo, Vni},
+    types::{PortNo, TableId, Vni},
     underlay::TunnelPort,
 };
 
@@ -32,14 +32,13 @@ impl<T: Tracer> Walk<'_, T> {
                 let in_port = self.key.read(Field::InPort);
                 self.output_number(in_port, true)
             }
-            PortNo::ALL | PortNo::FLOOD => self.flood(),
+            PortNo::ALL => self.flood(true),
+            PortNo::FLOOD => self.flood(false),
             PortNo::NONE | PortNo::UNSET => Ok(()),
             PortNo::CONTROLLER => self.punt(&ToController::default()),
             PortNo::LOCAL => self.output_number(PortNo::LOCAL.get().into(), false),
-            PortNo::TABLE | PortNo::NORMAL => {
-                self.end(DropReason::Unsupported);
-                Ok(())
-            }
+            PortNo::TABLE => self.resubmit(None, Some(TableId::FIRST)),
+            PortNo::NORMAL => self.normal(),
             port => self.output_number(port.get().into(), false),
         }
     }
@@ -89,19 +88,22 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// A copy to each workload that can take it, but the sender. Uplinks carry only
-    /// tunnelled packets, and a tunnel is nowhere without a destination.
-    fn flood(&mut self) -> Result<(), Abort> {
+    /// tunnelled packets, and a tunnel is nowhere without a destination. `to_all`: also to
+    /// ports that do not take part in flooding.
+    fn flood(&mut self, to_all: bool) -> Result<(), Abort> {
         let in_port = self.key.read(Field::InPort);
         let snapshot = self.snapshot;
         for (port, info) in snapshot.ports.iter() {
-            if info.up && info.role == PortRole::Workload && u128::from(port.get()) != in_port {
+            let takes = to_all || snapshot.ports.bridging(port).floods;
+            let is_workload = info.up && info.role == PortRole::Workload;
+            if takes && is_workload && u128::from(port.get()) != in_port {
                 self.send(port)?;
             }
         }
         Ok(())
     }
 
-    fn send(&mut self, port: PortNo) -> Result<(), Abort> {
+    pub(super) fn send(&mut self, port: PortNo) -> Result<(), Abort> {
         if self.emits.len() >= MAX_EMITS {
             return Err(Abort(DropReason::TooManyOutputs));
         }

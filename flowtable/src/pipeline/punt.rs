@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     MAX_EMITS, Tracer,
+    frozen::{Frozen, Start},
     walk::{Abort, Walk},
 };
 use crate::{
@@ -43,9 +44,9 @@ impl<T: Tracer> Walk<'_, T> {
         let mut to = to.clone();
         let Some(rule) = self.rule() else { return self.punt_as(to, TableId::FIRST, NO_COOKIE) };
         // OpenFlow 1.5 §5.4: the rule for what no other one matches.
-        let is_miss = rule.priority == Priority::MIN && rule.matching.words().is_empty();
-        if is_miss && to.reason == PuntReason::Action {
-            to.reason = PuntReason::NoMatch;
+        let is_miss = rule.priority == Priority::MIN && rule.matching.is_any();
+        if to.reason == PuntReason::Action {
+            to.reason = if is_miss { PuntReason::NoMatch } else { self.reason };
         }
         self.punt_as(to, rule.table, rule.cookie)
     }
@@ -60,14 +61,26 @@ impl<T: Tracer> Walk<'_, T> {
         if self.emits.len() >= MAX_EMITS {
             return Err(Abort(DropReason::TooManyOutputs));
         }
-        let metadata = self.metadata();
+        let (meter, metadata) = (to.meter, self.metadata());
         self.note(format_args!("to controller {}: {}", to.controller, to.reason));
         let mut emit = self.copy_for(PortNo::CONTROLLER, None);
         let extras = emit.extras.take().map_or_else(Extras::default, |extras| *extras);
-        let punt = Punt { to, table, cookie, metadata };
+        let next = if to.pause { Some(self.pause()) } else { None };
+        let punt = Punt { to, table, cookie, metadata, next };
         emit.extras = Some(Box::new(Extras { punt: Some(Arc::new(punt)), ..extras }));
         self.emit(emit);
-        Ok(())
+        meter.map_or(Ok(()), |meter| self.meter_last(meter))
+    }
+
+    /// Puts the walk aside until the controller answers; within a clone, the clone's.
+    fn pause(&mut self) -> Arc<Frozen> {
+        self.note(format_args!("waits for the controller's answer"));
+        let (rests, within_clone) = self.put_aside();
+        let kept = (&self.stack[..], &self.action_set, self.queue);
+        let frozen = Frozen::new(&mut self.key, kept, Start::Rest { rests, within_clone });
+        // It is executed behind the rest, when that is.
+        self.clear_actions();
+        Arc::new(frozen)
     }
 
     /// Fields of the pipeline that are not zero. Reads them all.

@@ -7,18 +7,19 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
     conntrack::{Nat, NatKind, NatOrder, NatRange},
+    fdb::Station,
     field::{Field, Prerequisites, SubField},
     flow::{
         Action, Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Match, Multipath, MultipathAlgorithm,
-        Origin, Rule, RuleLife, ToController, action_set,
+        Origin, Rule, RuleLife, Sample, ToController, action_set,
     },
     key::FlowKey,
-    port::{PortInfo, PortRole, PortTable},
+    port::{Bridging, PortInfo, PortRole, PortTable, VlanMode},
     program::TunnelKind,
     snapshot::Snapshot,
-    table::{Change, GroupChange, MeterChange, MissPolicy, TableSettings, Tables},
-    text::{parse_group, parse_meter},
-    types::{Epoch, GroupId, MacAddr, MeterId, PortNo, Priority, TableId},
+    table::{Change, GroupChange, MeterChange, MissPolicy, SetChange, TableSettings, Tables},
+    text::{parse_actions, parse_group, parse_match, parse_meter, parse_set},
+    types::{Epoch, GroupId, MacAddr, MeterId, PortNo, Priority, TableId, Timestamp, VlanId},
     underlay::{NextHop, TunnelPort, Underlay},
 };
 
@@ -70,6 +71,15 @@ pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
     for number in 1..=N_WORKLOADS {
         ports.insert(port(number), info(PortRole::Workload, number != 4));
     }
+    let vlan = |raw| VlanId::new(raw).unwrap();
+    ports.set_bridging(port(2), Bridging { mode: VlanMode::Access(vlan(100)), ..Bridging::default() });
+    let trunks = Some([vlan(0), vlan(200)].into());
+    ports.set_bridging(port(3), Bridging { mode: VlanMode::NativeUntagged(vlan(100)), trunks, floods: true });
+    for (raw, vlan_id, mac) in [(1, 0, 1), (2, 100, 2)] {
+        let (vlan, mac) = (vlan(vlan_id), MacAddr::new([2, 0, 0, 0, 0, mac]));
+        let station = Station { vlan, mac, port: port(raw), is_announced: false };
+        tables.fdb().learn(Timestamp::default(), &station);
+    }
     ports.insert(port(UPLINK), info(PortRole::Uplink, true));
     ports.insert(port(TUNNEL), info(PortRole::Tunnel, true));
     let (src_mac, dst_mac) = (MacAddr::new([2, 0, 0, 0, 0, 1]), MacAddr::new([2, 0, 0, 0, 0, 2]));
@@ -111,7 +121,9 @@ fn furnished() -> Tables {
     let meters = meters.map(|text| Change::Meter(MeterChange::Add(parse_meter(text).unwrap())));
     let groups = groups.map(|text| Change::Group(GroupChange::Add(parse_group(text, &ports).unwrap())));
     let on = TableSettings { miss: MissPolicy::Continue, ..TableSettings::default() };
-    let changes = meters.into_iter().chain(groups).chain([Change::Table(table(2), on)]);
+    let sets = ["hosts type=ipv4 10.0.0.1,10.0.0.4-10.0.0.6", "ports type=port 1,3", "none type=ipv4"];
+    let sets = sets.map(|text| Change::Set(SetChange::Add(parse_set(text).unwrap())));
+    let changes = meters.into_iter().chain(groups).chain(sets).chain([Change::Table(table(2), on)]);
     Tables::default().transact(changes.collect()).unwrap()
 }
 
@@ -124,12 +136,14 @@ pub(crate) fn key() -> impl Strategy<Value = FlowKey> {
     let l2 = (1..=N_WORKLOADS, 0_u8..3, 0_u8..3, select(vec![0_u16, 0, 0, 0, 100, 200]), any::<bool>());
     let l3 = (0_u8..9, 0_u32..8, 0_u32..8, select(vec![1_u8, 2, 64]), select(vec![0_u8, 4, 5]));
     let l4 = (select(vec![6_u8, 6, 6, 17, 132, 1, 47]), 0_u16..4, 0_u16..4, select(vec![0_u8, 0, 0, 1, 3]));
-    (l2, l3, l4, select(vec![0_u16, 2, 0x10])).prop_map(|(l2, l3, l4, flags)| {
+    let rest = (select(vec![0_u16, 1, 2, 0x10]), select(vec![60_u16, 63, 64, 65, 70, 128, 1500]));
+    (l2, l3, l4, rest).prop_map(|(l2, l3, l4, (flags, frame_len))| {
         let (in_port, dst, src, vlan, stacked) = l2;
         let (kind, nw_src, nw_dst, ttl, tos) = l3;
         let (proto, tp_src, tp_dst, frag) = l4;
         let mut key = FlowKey::zero();
         key.in_port.set(in_port);
+        key.frame_len.set(frame_len);
         (key.eth_dst, key.eth_src) = ([2, 0, 0, 0, 0, dst], [2, 0, 0, 0, 0, src]);
         if vlan != 0 {
             key.vlan_tpid.set(0x8100);
@@ -190,7 +204,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let rest = vec(prop::option::weighted(0.8, actions(1)), usize::from(N_TABLES));
     // Ways to satisfy clauses, and rules for what satisfies all.
     let part = (1_u32..3, 1_u8..3).prop_map(|(id, clause)| Action::Conjunction { id, clause, n_clauses: 2 });
-    let parts = vec((0..2_u8, 1_u16..4, matching(), vec(part, 1..3)), 0..8);
+    let parts = vec((0..2_u8, 1_u16..4, masked(), vec(part, 1..3)), 0..14);
     let whole = vec((0..2_u8, 1_u16..4, 1_u128..3, list(action(1))), 0..3);
     (some, rest, parts, whole).prop_map(|(mut rules, rest, parts, whole)| {
         rules.extend(parts);
@@ -232,6 +246,7 @@ fn require(m: Match, actions: &[Action]) -> Match {
             Action::Move { src, .. } => src.field,
             Action::DecTtl | Action::Ct(_) | Action::DecTtlOrTell(_) => Field::NwTtl,
             Action::PopMpls(_) | Action::DecMplsTtl => Field::MplsTtl,
+            Action::FinTimeout { .. } => Field::TcpSrc,
             Action::Push(sub) | Action::Pop(sub) => sub.field,
             Action::Clone(actions) | Action::WriteActions(actions) => return require(m, actions),
             _ => return m,
@@ -245,7 +260,33 @@ fn require(m: Match, actions: &[Action]) -> Match {
     })
 }
 
+/// Masks most often, else ranges and sets.
 fn matching() -> impl Strategy<Value = Match> {
+    prop_oneof![9 => masked(), 1 => among()]
+}
+
+/// Matches by ranges and sets.
+fn among() -> impl Strategy<Value = Match> {
+    let texts = vec![
+        "ip,nw_src=$hosts",
+        "ip,nw_dst=$hosts",
+        "ip,nw_src=$none",
+        "ip,nw_dst=10.0.0.2-10.0.0.5",
+        "ip,nw_src=10.0.0.1-10.0.0.6,nw_dst=$hosts",
+        "tcp,tp_dst=1-2",
+        "tcp,tp_dst=$ports,tp_src=0-2",
+        "udp,nw_dst=$hosts,tp_dst=1-3",
+        "ipv6,ipv6_src=fd00::1-fd00::5",
+        "dl_vlan=99-150",
+        "in_port=2-3",
+        "reg0=0x1-0x2",
+        "metadata=0x1-0x3,dl_dst=02:00:00:00:00:01-02:00:00:00:00:02",
+        "ip,nw_ttl=0-2",
+    ];
+    select(texts).prop_map(|text| parse_match(text, &PortTable::default()).unwrap())
+}
+
+fn masked() -> impl Strategy<Value = Match> {
     let metadata = select(vec![
         Field::InPort,
         Field::Metadata,
@@ -392,14 +433,17 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
     let set = |field, value, mask| Action::SetField { field, value, mask };
     let outputs = prop_oneof![
         9 => (1..=N_WORKLOADS).prop_map(|raw| Action::Output(port(raw))),
-        1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::CONTROLLER, port(UPLINK)]).prop_map(Action::Output),
-        2 => Just(Action::Output(port(TUNNEL))),
+        1 => select(vec![PortNo::IN_PORT, PortNo::FLOOD, PortNo::ALL, PortNo::CONTROLLER, PortNo::LOCAL, PortNo::TABLE, port(UPLINK)]).prop_map(Action::Output),
+        4 => Just(Action::Output(port(TUNNEL))),
         1 => Just(Action::OutputReg(sub(Field::Reg0, 0, 16))),
         1 => (1..=N_WORKLOADS, 14_u32..80)
             .prop_map(|(raw, max_len)| Action::OutputTruncated { port: port(raw), max_len }),
         1 => (1..=N_WORKLOADS, 0_u32..3).prop_map(|(raw, queue)| Action::Enqueue { port: port(raw), queue }),
-        1 => (0_u16..3, 10_u16..100).prop_map(|(controller, max_len)| {
-            Action::Controller(Box::new(ToController { controller, max_len, ..ToController::default() }))
+        3 => Just(Action::Output(PortNo::NORMAL)),
+        2 => (0_u16..3, 10_u16..100, any::<bool>(), prop::option::of(1_u32..4)).prop_map(|(controller, max_len, pause, meter)| {
+            let meter = meter.map(|raw| MeterId::new(raw).unwrap());
+            let max_len = if pause { crate::flow::WHOLE_PACKET } else { max_len };
+            Action::Controller(Box::new(ToController { controller, max_len, pause, meter, ..ToController::default() }))
         }),
     ];
     let fields = prop_oneof![
@@ -412,7 +456,7 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         1 => Just(set(Field::InPort, 0, u128::from(u32::MAX))),
         1 => Just(set(Field::VlanVidOxm, 0x1065, 0x1fff)),
         1 => Just(set(Field::TunDst, LOCAL.to_bits().into(), 0xffff_ffff)),
-        3 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
+        5 => Just(set(Field::TunDst, PEER.to_bits().into(), 0xffff_ffff)),
         1 => Just(set(Field::TunMetadata0, 0x1234, 0xffff_ffff)),
         1 => (0_u64..4).prop_map(Action::SetTunnel),
     ];
@@ -464,11 +508,34 @@ fn action(depth: u32) -> BoxedStrategy<Action> {
         3 => (1_u32..8).prop_map(|raw| Action::Group(GroupId::new(raw).unwrap())),
         2 => (1_u32..4).prop_map(|raw| Action::Meter(MeterId::new(raw).unwrap())),
     ];
-    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 3 => ct(), 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
+    let leaf = prop_oneof![6 => outputs, 4 => fields, 2 => moves, 2 => steps, 2 => others, 3 => ct(), 3 => learning(), 1 => labels, 1 => stack, 1 => spread(), 1 => ways];
     if depth == 0 {
         return leaf.boxed();
     }
     prop_oneof![8 => leaf, 1 => vec(action(depth - 1), 1..4).prop_map(Action::Clone)].boxed()
+}
+
+/// What packets teach, and what depends on their length or on chance.
+fn learning() -> impl Strategy<Value = Action> {
+    let text = select(vec![
+        "learn(table=1,idle_timeout=10,priority=3,dl_dst[]=dl_src[],output:in_port[])",
+        "learn(table=2,idle_timeout=15,hard_timeout=25,eth_type=0x800,nw_dst[]=nw_dst[],load:nw_src[0..3]->reg0[0..3])",
+        "learn(table=3,cookie=0x99,limit=2,result_dst=reg1[0],delete_learned,dl_src[0..7],load:7->reg0[])",
+        "learn(table=4,fin_idle_timeout=3,send_flow_rem,eth_type=0x800,nw_proto=6,tcp_src[]=tcp_dst[],output:reg0[0..15])",
+        "learn(table=1,reg0[0..1]=reg1[0..1],load:in_port[]->reg1[0..15])",
+        "check_pkt_larger(60)->reg0[0]",
+        "check_pkt_larger(64)->reg0[1]",
+        "check_pkt_larger(100)->reg1[0]",
+        "check_pkt_larger(0)->metadata[0]",
+    ]);
+    let parsed = text.prop_map(|text| parse_actions(text, &PortTable::default()).unwrap().remove(0));
+    let sample =
+        (select(vec![1_u16, 9000, 40_000, 65_535]), any::<u32>()).prop_map(|(probability, obs_domain)| {
+            Action::Sample(Sample { probability, obs_domain, ..Sample::default() })
+        });
+    let fin = (0_u16..9, 0_u16..9)
+        .prop_map(|(idle_timeout, hard_timeout)| Action::FinTimeout { idle_timeout, hard_timeout });
+    prop_oneof![5 => parsed, 1 => sample, 1 => fin]
 }
 
 /// Choices by a hash.

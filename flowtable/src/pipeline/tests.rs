@@ -10,14 +10,14 @@ use crate::{
     drop::DropReason,
     field::{Field, SubField},
     flow::{Action, Match, Rule},
-    program::{FieldEdit, VlanTag},
+    program::{Effect, FieldEdit, VlanTag},
     trace::{StepEvent, trace},
     types::PortNo,
 };
 
 /// Keys that agree with `key` in the masked bits, and elsewhere have bits of `other` or
 /// random ones.
-fn within(key: &FlowKey, mask: &FlowMask, other: &FlowKey, seed: u64) -> FlowKey {
+pub(super) fn within(key: &FlowKey, mask: &FlowMask, other: &FlowKey, seed: u64) -> FlowKey {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
@@ -33,13 +33,23 @@ fn within(key: &FlowKey, mask: &FlowMask, other: &FlowKey, seed: u64) -> FlowKey
     result
 }
 
-fn same(a: &Translation, b: &Translation) -> bool {
+fn finished(translation: &Translation) -> impl Iterator<Item = (*const Rule, u16, u16)> {
+    let finished = translation.tally.finished.iter();
+    finished.map(|f| (Arc::as_ptr(&f.rule), f.idle_timeout, f.hard_timeout))
+}
+
+pub(super) fn same(a: &Translation, b: &Translation) -> bool {
     let drop = |t: &Translation| {
         let cause = t.program.drop.as_ref()?;
         Some((cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
     };
     a.program.emits == b.program.emits
         && a.program.meters == b.program.meters
+        && a.program.effects == b.program.effects
+        && a.program.samples == b.program.samples
+        && a.tally.renewed.iter().map(Arc::as_ptr).eq(b.tally.renewed.iter().map(Arc::as_ptr))
+        && a.tally.stations == b.tally.stations
+        && finished(a).eq(finished(b))
         && drop(a) == drop(b)
         && a.tally.misses == b.tally.misses
         && a.tally.groups.iter().map(Arc::as_ptr).eq(b.tally.groups.iter().map(Arc::as_ptr))
@@ -142,8 +152,9 @@ fn random_rules_do_all_sorts_of_things() {
     let (mut n_groups, mut n_meters) = (0, 0);
     let (mut n_rules, mut n_allowed, mut n_emits, mut n_edits, mut n_tags, mut n_tunnels, mut n_ttl) =
         (0, 0, 0, 0, 0, 0, 0);
+    let mut n_new = [0; 6];
     let (mut n_labels, mut n_punts, mut n_cuts, mut n_conjunctions) = (0, 0, 0, 0);
-    for _ in 0..4000 {
+    for _ in 0..5000 {
         let rules = random::rules().new_tree(&mut runner).unwrap().current();
         let key = random::key().new_tree(&mut runner).unwrap().current();
         let snapshot = snapshot(1, &rules);
@@ -154,6 +165,17 @@ fn random_rules_do_all_sorts_of_things() {
         n_meters += usize::from(!translation.program.meters.is_empty());
         let leads = |rule: &Arc<Rule>| rule.matching.get(Field::ConjId).1 != 0;
         n_conjunctions += usize::from(translation.rules.iter().any(leads));
+        let program = &translation.program;
+        let is_length = |bits| usize::from(bits != 0);
+        let marks = [
+            usize::from(program.effects.iter().any(|effect| matches!(effect, Effect::Learn(_)))),
+            usize::from(program.effects.iter().any(|effect| matches!(effect, Effect::Station(_)))),
+            usize::from(!translation.tally.stations.is_empty()),
+            usize::from(!translation.tally.finished.is_empty()),
+            usize::from(!program.samples.is_empty()),
+            is_length(translation.mask.get(Field::FrameLen)),
+        ];
+        n_new.iter_mut().zip(marks).for_each(|(n, mark)| *n += mark);
         let emits = translation.program.emits;
         let extras = || emits.iter().filter_map(|emit| emit.extras.as_ref());
         n_labels += usize::from(extras().any(|extras| extras.labels.is_some()));
@@ -172,6 +194,7 @@ fn random_rules_do_all_sorts_of_things() {
     let seen = [n_labels, n_punts, n_cuts, n_conjunctions, n_groups, n_meters];
     let expected = [20, 50, 30, 20, 100, 60];
     assert!(seen.iter().zip(expected).all(|(seen, expected)| *seen >= expected), "{seen:?}");
+    assert!(n_new.iter().zip([100, 60, 10, 5, 40, 30]).all(|(n, expected)| *n >= expected), "{n_new:?}");
 }
 
 #[test]
@@ -185,7 +208,6 @@ fn drops_name_their_reason_and_rule() {
     assert_eq!(cause(&run_actions(vec![out(1)], &key)), (R::SamePort, Some(0)));
     assert_eq!(cause(&run_actions(vec![out(4)], &key)), (R::PortDown, Some(0)));
     assert_eq!(cause(&run_actions(vec![out(77)], &key)), (R::NoSuchPort, Some(0)));
-    assert_eq!(cause(&run_actions(vec![Action::Output(PortNo::NORMAL)], &key)), (R::Unsupported, Some(0)));
     assert_eq!(cause(&run_actions(vec![Action::Output(PortNo::LOCAL)], &key)), (R::NoSuchPort, Some(0)));
     assert_eq!(cause(&run_actions(vec![out(TUNNEL)], &key)), (R::TunnelNoRoute, Some(0)));
     let deeper = [rule(0, 1, Match::any(), vec![to(1)]), rule(1, 1, Match::any(), vec![])];

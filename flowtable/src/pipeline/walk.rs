@@ -7,7 +7,7 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    Frozen, MAX_DEPTH, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
     edit::VlanEdits,
     frozen::{Rest, Start, Written},
@@ -15,11 +15,12 @@ use super::{
 };
 use crate::{
     drop::DropReason,
+    fdb::Dependencies,
     field::{Field, SubField},
     flow::{Action, PuntReason, Rule, ToController},
     group::Bucket,
     key::{FlowKey, Tracked},
-    program::{DropCause, Emit, MeterStep, Program},
+    program::{DropCause, Effect, Emit, MeterStep, Program, SampleStep},
     snapshot::Snapshot,
     table::MissPolicy,
     types::{PortNo, TableId},
@@ -46,6 +47,11 @@ pub(super) struct Walk<'a, T> {
     pub(super) stack: Vec<u128>,
     pub(super) emits: Vec<Emit>,
     pub(super) meters: Vec<MeterStep>,
+    pub(super) samples: Vec<SampleStep>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) rests_on: Dependencies,
+    /// Why rules send to controllers when they do not say.
+    pub(super) reason: PuntReason,
     pub(super) action_set: ActionSet<'a>,
     pub(super) frames: Vec<Frame<'a>>,
     pub(super) tally: Tally,
@@ -57,6 +63,7 @@ pub(super) struct Walk<'a, T> {
     /// packet.
     pub(super) n_ends: usize,
     n_lookups: usize,
+    n_effects: usize,
     /// The action set is executed at the end: not where a clone goes on in a pass of its own.
     runs_set: bool,
 }
@@ -111,6 +118,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
             stack: Vec::new(),
             emits: Vec::new(),
             meters: Vec::new(),
+            samples: Vec::new(),
+            effects: Vec::new(),
+            rests_on: Dependencies::default(),
+            reason: PuntReason::Action,
             action_set: Vec::new(),
             frames: Vec::new(),
             tally: Tally { tables: Arc::clone(snapshot.tables.stats()), ..Tally::default() },
@@ -119,6 +130,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
             n_lookups: 0,
+            n_effects: 0,
             runs_set: true,
         }
     }
@@ -127,17 +139,22 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if let Err(Abort(reason)) = self.walk(frozen) {
             self.emits.clear();
             self.meters.clear();
+            self.samples.clear();
+            self.effects.clear();
+            self.tally.forget_side_effects();
             self.end(reason);
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
         self.close_meters(0);
         let leaves = self.emits.iter().any(Emit::leaves);
         let drop = (!leaves).then_some(self.cause);
+        let Self { emits, meters, samples, effects, rests_on, .. } = self;
         Translation {
-            program: Program { emits: self.emits, meters: self.meters, drop },
+            program: Program { emits, meters, drop, effects, samples },
             mask: *self.key.mask(),
             rules: self.rules,
             tally: self.tally,
+            rests_on,
         }
     }
 
@@ -165,7 +182,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// Looks the packet up in a table and begins with the rule's actions. The table says what
     /// happens when it has no rule.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         table: TableId,
         depth: usize,
@@ -202,8 +219,15 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// Enters the first table, or goes on where a walk was put aside; answers whether the
     /// action set is executed at the end.
     fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
-        let Some(frozen) = frozen else { return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true) };
+        let Some(frozen) = frozen else {
+            if self.snapshot.tables.drops(&mut self.key) {
+                self.end(DropReason::Fragment);
+                return Ok(false);
+            }
+            return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true);
+        };
         self.queue = frozen.queue;
+        self.reason = frozen.reason;
         self.stack = frozen.stack.to_vec();
         self.action_set = frozen.action_set.iter().map(|Written { action, rule }| (action, rule)).collect();
         self.write_actset_output();
@@ -323,6 +347,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
             }
             Action::Ct(ct) => self.ct(ct)?,
             Action::CtClear => self.ct_clear(),
+            Action::Learn(learn) => self.learn(learn)?,
+            Action::FinTimeout { idle_timeout, hard_timeout } => {
+                self.fin_timeout(*idle_timeout, *hard_timeout)?;
+            }
+            Action::CheckPktLarger { max_len, dst } => self.check_pkt_larger(*max_len, *dst)?,
+            Action::Sample(sample) => self.sample(sample)?,
         }
         Ok(())
     }
@@ -377,55 +407,6 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.frames.last().map(|frame| frame.rule)
     }
 
-    /// Looks up with the original tuple of the packet's connection, where it has one.
-    fn resubmit_ct(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
-        self.see_payload()?;
-        let tuple: &[(Field, Field)] = match (self.key.read(Field::EthType), self.key.read(Field::CtNwProto))
-        {
-            (_, 0) => &[],
-            (0x0800, _) => &[(Field::CtNwSrc, Field::NwSrc), (Field::CtNwDst, Field::NwDst)],
-            (0x86dd, _) => &[(Field::CtIpv6Src, Field::Ipv6Src), (Field::CtIpv6Dst, Field::Ipv6Dst)],
-            _ => &[],
-        };
-        if tuple.is_empty() {
-            return self.resubmit(port, table);
-        }
-        let saved = self.key.clone();
-        let ports = [(Field::CtTpSrc, Field::TcpSrc), (Field::CtTpDst, Field::TcpDst)];
-        let proto = (Field::CtNwProto, Field::NwProto);
-        for (from, to) in tuple.iter().copied().chain(ports).chain([proto]) {
-            let value = self.key.read(from);
-            self.key.write(to, value);
-        }
-        self.begin_resubmit(port, table, Some(&saved))
-    }
-
-    fn resubmit(&mut self, port: Option<PortNo>, table: Option<TableId>) -> Result<(), Abort> {
-        self.begin_resubmit(port, table, None)
-    }
-
-    /// `restore`: the key to go on with once the rule is found.
-    fn begin_resubmit(
-        &mut self,
-        port: Option<PortNo>,
-        table: Option<TableId>,
-        restore: Option<&Tracked>,
-    ) -> Result<(), Abort> {
-        let Some(frame) = self.frames.last() else { return Ok(()) };
-        let current = frame.rule.table;
-        let table = table.unwrap_or(current);
-        let depth = frame.depth + usize::from(table <= current);
-        if depth > MAX_DEPTH {
-            return Err(Abort(DropReason::DepthExceeded));
-        }
-        let nesting = frame.nesting + 1;
-        self.enter(table, depth, nesting, port.filter(|port| *port != PortNo::IN_PORT))?;
-        if let Some(saved) = restore {
-            self.key.restore(saved);
-        }
-        Ok(())
-    }
-
     fn begin_clone(&mut self, actions: &'a [Action]) -> Result<(), Abort> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let (rule, depth, nesting) = (frame.rule, frame.depth + 1, frame.nesting + 1);
@@ -450,7 +431,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         })
     }
 
-    fn restore(&mut self, saved: Saved<'a>) {
+    pub(super) fn restore(&mut self, saved: Saved<'a>) {
         self.key.restore(&saved.key);
         self.vlan = saved.vlan;
         self.labels = saved.labels;
@@ -479,6 +460,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.n_ends += 1;
         self.cause = DropCause { reason, rule: rule.cloned() };
         self.note(format_args!("drop: {reason}"));
+    }
+
+    /// The packet changes something besides itself.
+    pub(super) fn count_effect(&mut self) -> Result<(), Abort> {
+        self.n_effects += 1;
+        if self.n_effects > MAX_EFFECTS { Err(Abort(DropReason::TooManyEffects)) } else { Ok(()) }
     }
 
     /// A copy of the packet leaves.

@@ -19,7 +19,10 @@ pub(super) struct Books {
     pub(super) drops: Drops,
     /// By port number.
     ports: Vec<PortCounters>,
+    /// Of packets from controllers.
+    injected: PortCounters,
     in_port: PortNo,
+    is_injected: bool,
 }
 
 impl Books {
@@ -28,17 +31,30 @@ impl Books {
             all: SwitchCounters::default(),
             drops: Drops::default(),
             ports: vec![PortCounters::default()],
+            injected: PortCounters::default(),
             in_port: PortNo::ZERO,
+            is_injected: false,
         }
     }
 
     /// What follows was received from this port.
     pub(super) fn open(&mut self, in_port: PortNo) {
         self.in_port = in_port;
+        self.is_injected = false;
         let n_ports = in_port.get() as usize + 1;
         if self.ports.len() < n_ports {
             self.ports.resize(n_ports, PortCounters::default());
         }
+    }
+
+    /// What follows was received from a controller.
+    pub(super) fn open_injected(&mut self) {
+        self.in_port = PortNo::CONTROLLER;
+        self.is_injected = true;
+    }
+
+    pub(super) fn injected(&self) -> PortCounters {
+        self.injected
     }
 
     pub(super) fn port(&self, port: PortNo) -> PortCounters {
@@ -46,7 +62,11 @@ impl Books {
     }
 
     pub(super) fn received(&mut self, n_packets: u64, n_bytes: u64) {
-        self.all.n_packets += n_packets;
+        if self.is_injected {
+            self.all.n_injected += n_packets;
+        } else {
+            self.all.n_packets += n_packets;
+        }
         let port = self.page();
         port.rx_packets += n_packets;
         port.rx_bytes += n_bytes;
@@ -63,7 +83,9 @@ impl Books {
     }
 
     pub(super) fn forwarded(&mut self, n_packets: u64) {
-        self.all.n_forwarded += n_packets;
+        if !self.is_injected {
+            self.all.n_forwarded += n_packets;
+        }
         self.page().rx_forwarded += n_packets;
     }
 
@@ -91,7 +113,7 @@ impl Books {
         (reason, rule, meter): (DropReason, Option<&Arc<Rule>>, Option<MeterId>),
         n_bytes: u64,
     ) -> usize {
-        self.all.n_dropped += 1;
+        self.all.n_dropped += u64::from(!self.is_injected);
         self.page().rx_dropped += 1;
         let (idx, row) = self.drops.row(hint, Cause { in_port: self.in_port, reason, rule, meter });
         row.n_packets += 1;
@@ -122,6 +144,9 @@ impl Books {
     }
 
     fn page(&mut self) -> &mut PortCounters {
+        if self.is_injected {
+            return &mut self.injected;
+        }
         &mut self.ports[self.in_port.get() as usize]
     }
 }

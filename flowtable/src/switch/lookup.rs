@@ -41,6 +41,11 @@ impl Lanes {
         &self.keys[idx]
     }
 
+    /// The key of a packet, if it was needed so far.
+    pub(super) fn known_key(&self, idx: usize) -> Option<&FlowKey> {
+        self.has_key[idx].then(|| &self.keys[idx])
+    }
+
     /// Hash of a packet's conversation.
     pub(super) fn flow_hash(&self, idx: usize) -> u32 {
         if self.has_signature[idx] {
@@ -62,6 +67,7 @@ impl Lanes {
         if moment.is_uplink() {
             self.arrivals[idx].describe(key);
         }
+        key.set_frame_len(packet.len());
         self.has_key[idx] = true;
     }
 
@@ -80,7 +86,9 @@ impl Lanes {
 
     fn parse<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
         self.has_key[idx] = true;
-        parse(packet, &mut self.keys[idx])
+        parse(packet, &mut self.keys[idx])?;
+        self.keys[idx].set_frame_len(packet.len());
+        Ok(())
     }
 
     /// The same for a packet from an uplink, which loses its tunnel header.
@@ -102,7 +110,9 @@ impl Lanes {
             return Ok(());
         }
         self.has_key[idx] = true;
-        tunnel::parse_inner(packet, &mut self.keys[idx], &arrival)
+        tunnel::parse_inner(packet, &mut self.keys[idx], &arrival)?;
+        self.keys[idx].set_frame_len(packet.len());
+        Ok(())
     }
 }
 

@@ -1,11 +1,7 @@
 //! Carrying out programs with meters: first the meters measure the packet, then the copies
 //! leave that they let pass. What a rule or bucket counts does not depend on it.
 
-use super::{
-    books::Books,
-    punts::Punts,
-    run::{Sink, copy, send},
-};
+use super::run::{Ends, Sender, Sink, copy, send};
 use crate::{
     drop::DropReason,
     meter::Verdict,
@@ -30,6 +26,11 @@ impl Verdicts {
         verdicts
     }
 
+    /// The meter at this place has let the packet pass.
+    pub(super) fn passes(&self, step: usize) -> bool {
+        !matches!(self.0.get(step), Some(Verdict::Drop))
+    }
+
     /// What becomes of an emit: the levels by which its drop precedence rises, or the
     /// meter that drops it.
     pub(super) fn of<'s>(&self, steps: &'s [MeterStep], emit: usize) -> Result<u8, &'s MeterStep> {
@@ -50,13 +51,15 @@ impl Verdicts {
 pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
     program: &Program,
     packet: Packet<B>,
-    hash: u32,
-    (now, n_bytes, row): (Timestamp, u64, usize),
-    (books, punts): (&mut Books, &mut Punts),
+    sender: Sender<'_>,
+    (n_bytes, row): (u64, usize),
+    ends: &mut Ends<'_>,
     sink: &mut S,
 ) -> usize {
     let steps = &program.meters[..];
-    let verdicts = Verdicts::measure(steps, now, packet.len() as u64);
+    let verdicts = Verdicts::measure(steps, sender.now, packet.len() as u64);
+    ends.samples.show(&program.samples, &packet, |step| verdicts.passes(step));
+    let Ends { books, punts, .. } = ends;
     if let (true, Some(cause)) = (program.emits.is_empty(), &program.drop) {
         sink.release(packet);
         return books.dropped(row, cause.reason, cause.rule.as_ref(), n_bytes);
@@ -88,7 +91,7 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
             (None, Some(packet)) => copy(packet, sink),
             (None, None) => continue,
         };
-        match copied.and_then(|copy| send(copy, emit, (hash, n_levels), punts, sink)) {
+        match copied.and_then(|copy| send(copy, emit, (sender, n_levels), punts, sink)) {
             Ok(()) => sent = true,
             Err(reason) if idx == last => failed = Some(reason),
             Err(reason) => books.failed_copy(reason),

@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod alg_tests;
 mod books;
+mod continuations;
 #[cfg(test)]
 mod ct_option_tests;
 #[cfg(test)]
@@ -21,15 +22,24 @@ mod flow_hash;
 #[cfg(test)]
 mod fragment_tests;
 mod fragments;
+mod injected;
+mod lessons;
 mod lookup;
 mod metered;
 mod punts;
 mod recirculate;
 mod run;
+mod samples;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_injected;
+#[cfg(test)]
+mod tests_learning;
+#[cfg(test)]
 mod tests_openflow;
+#[cfg(test)]
+mod tests_sets;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -37,10 +47,18 @@ use std::{
     sync::Arc,
 };
 
-use self::{books::Books, lookup::Lookup, punts::Punts, recirculate::FrozenIds};
+use self::{
+    books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds, samples::Samples,
+};
 pub use self::{
+    continuations::{
+        CONTINUATION_LIFE, ContinuationCounters, ContinuationId, MAX_CONTINUATIONS, MAX_PORT_CONTINUATIONS,
+    },
+    injected::InjectError,
+    lessons::{LearnCounters, MAX_LEARNED, MAX_PORT_LEARNED},
     punts::{MAX_PORT_PUNTS, MAX_PUNTS, PacketIn},
     run::Sink,
+    samples::{MAX_PORT_SAMPLES, MAX_SAMPLES, SampleCounters, Sampled},
 };
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, PortSessions, Remembered, TunnelSessions},
@@ -88,6 +106,8 @@ pub struct Switch {
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
+    lessons: Lessons,
+    samples: Samples,
     frozen_ids: FrozenIds,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
@@ -107,7 +127,7 @@ struct Lanes {
     /// Port whose rules apply: for a packet from a tunnel, the tunnel's.
     ports: [PortNo; MAX_BATCH],
     lookups: [Lookup; MAX_BATCH],
-    /// The entry that was found was of the current epoch.
+    /// The entry that was found was up to date.
     current: [bool; MAX_BATCH],
     /// What the entry says cannot be carried out without the packet's key.
     needs_key: [bool; MAX_BATCH],
@@ -170,7 +190,9 @@ impl Switch {
                 lens: [0; MAX_BATCH],
             }),
             books: Books::new(),
-            punts: Punts::default(),
+            punts: Punts::new(seed),
+            lessons: Lessons::default(),
+            samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
             conntrack: None,
             seed,

@@ -3,6 +3,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::{
+    continuations::{ContinuationId, Continuations},
+    run::Sender,
+};
 use crate::{
     drop::DropReason,
     packet::{FrameBuf, Packet},
@@ -26,22 +30,31 @@ pub struct PacketIn {
     pub bytes: Vec<u8>,
     /// Bytes that the whole frame has.
     pub n_bytes: usize,
+    /// The packet waits for an answer under this id.
+    pub continuation: Option<ContinuationId>,
 }
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Punts {
     queue: VecDeque<PacketIn>,
     /// Waiting packets by port number.
     n_of_port: Vec<u32>,
+    pub(super) continuations: Continuations,
 }
 
 impl Punts {
+    pub(super) fn new(seed: u64) -> Self {
+        let (queue, n_of_port) = (VecDeque::new(), Vec::new());
+        Self { queue, n_of_port, continuations: Continuations::new(seed) }
+    }
+
     /// Takes a copy of the packet.
     pub(super) fn add<B: FrameBuf>(
         &mut self,
         packet: &Packet<B>,
         punt: &Arc<Punt>,
+        sender: Sender<'_>,
     ) -> Result<(), DropReason> {
         let idx = packet.in_port.get() as usize;
         if self.n_of_port.len() <= idx {
@@ -53,11 +66,17 @@ impl Punts {
         self.n_of_port[idx] += 1;
         let n_bytes = packet.len();
         let max_len = match punt.to.max_len {
+            // Who answers sends back what it has got.
+            _ if punt.next.is_some() => n_bytes,
             crate::flow::WHOLE_PACKET => n_bytes,
             max_len => n_bytes.min(max_len.into()),
         };
         let bytes = packet.bytes().get(..max_len).unwrap_or_default().to_vec();
-        self.queue.push_back(PacketIn { in_port: packet.in_port, punt: Arc::clone(punt), bytes, n_bytes });
+        let in_port = packet.in_port;
+        let Sender { key, now, .. } = sender;
+        let waiting = punt.next.as_ref().zip(key);
+        let continuation = waiting.map(|(next, key)| self.continuations.add(now, next, key, in_port));
+        self.queue.push_back(PacketIn { in_port, punt: Arc::clone(punt), bytes, n_bytes, continuation });
         Ok(())
     }
 

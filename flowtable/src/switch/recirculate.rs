@@ -8,7 +8,7 @@ use super::{
     flow_hash::flow_hash,
     fragments::Whole,
     metered::Verdicts,
-    run::{copy, send},
+    run::{Sender, copy, send},
 };
 use crate::{
     cache::{Handle, Remembered},
@@ -142,6 +142,11 @@ impl Translated {
 }
 
 impl<B: FrameBuf> Rider<B> {
+    /// A packet in its first pass.
+    pub(super) fn new(packet: Packet<B>) -> Self {
+        Self { packet, depth: 1, view: None, whole: None, translated: None }
+    }
+
     /// Does to the packet what the tracker says; answers whether it did something.
     fn translate(
         &mut self,
@@ -188,11 +193,22 @@ impl Switch {
         if key.nw_frag & nw_frag::ANY != 0 {
             return self.gather(moment, program, idx, packet, sink);
         }
-        let n_bytes = self.lanes.lens[idx];
+        let rider = Rider::new(packet);
+        self.carry_rider(moment, program, (rider, &mut key), self.lanes.lens[idx], sink);
+    }
+
+    /// Does with a packet what any program says, and enters what became of it.
+    pub(super) fn carry_rider<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        program: &Program,
+        (rider, key): (Rider<B>, &mut FlowKey),
+        n_bytes: u64,
+        sink: &mut S,
+    ) {
         self.books.received(1, n_bytes);
         let mut fate = Fate::default();
-        let rider = Rider { packet, depth: 1, view: None, whole: None, translated: None };
-        self.ride(moment, program, (rider, &mut key), sink, &mut fate);
+        self.ride(moment, program, (rider, key), sink, &mut fate);
         self.settle(fate, n_bytes);
     }
 
@@ -225,7 +241,9 @@ impl Switch {
         fate: &mut Fate,
     ) {
         let mut again = match (&program.emits[..], &program.meters[..]) {
-            ([emit], []) if emit.leaves() => self.dispatch(moment, (emit, 0), (rider, key), sink, fate),
+            ([emit], []) if emit.leaves() && !program.has_side_effects() => {
+                self.dispatch(moment, (emit, 0), (rider, key), sink, fate)
+            }
             _ => self.execute(moment, program, (rider, key), sink, fate),
         };
         while let Some((rider, program)) = again {
@@ -243,9 +261,12 @@ impl Switch {
         fate: &mut Fate,
     ) -> Again<B> {
         let Rider { packet, depth, mut view, whole, translated } = rider;
+        self.teach(moment, &program.effects, packet.in_port);
         let steps = &program.meters[..];
         let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
+        let passes = |step| verdicts.as_ref().is_none_or(|verdicts| verdicts.passes(step));
+        self.samples.show(&program.samples, &packet, passes);
         let mut emits = program.emits.iter().enumerate();
         // The last one that something becomes of takes the packet itself, unless a helper wants to
         // read it after that.
@@ -324,7 +345,8 @@ impl Switch {
     ) -> Again<B> {
         let Some((pass, next)) = emit.ct.as_ref().and_then(|pass| Some((pass, pass.next.as_ref()?))) else {
             let hash = if emit.tunnel.is_some() { flow_hash(key) } else { 0 };
-            match send(rider.packet, emit, (hash, n_levels), &mut self.punts, sink) {
+            let sender = Sender { key: Some(key), hash, now: moment.now };
+            match send(rider.packet, emit, (sender, n_levels), &mut self.punts, sink) {
                 Ok(()) => fate.sent = true,
                 Err(reason) => self.fail(fate, Failure::of(reason)),
             }
@@ -381,6 +403,7 @@ impl Switch {
         if is_changed {
             let mut frame = FlowKey::zero();
             parse(&mut rider.packet, &mut frame)?;
+            frame.set_frame_len(rider.packet.len());
             next.take_frame(key, &frame);
         }
         next.restore(key);

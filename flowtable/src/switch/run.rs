@@ -2,11 +2,13 @@
 
 use std::{ops::Range, sync::Arc, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, metered, punts::Punts};
+use super::{Lanes, Lookup, Moment, Switch, books::Books, metered, punts::Punts, samples::Samples};
 use crate::{
     cache::Handle,
     drop::DropReason,
-    execute, offload,
+    execute,
+    key::FlowKey,
+    offload,
     packet::{FrameBuf, Packet},
     pipeline::{self, NoTrace, Translation},
     program::{Emit, Program},
@@ -43,6 +45,24 @@ pub trait Sink<B> {
     fn release(&mut self, packet: Packet<B>);
 }
 
+/// Where a switch enters what becomes of packets, and where those go that do not leave by a
+/// port.
+pub(super) struct Ends<'a> {
+    pub(super) books: &'a mut Books,
+    pub(super) punts: &'a mut Punts,
+    pub(super) samples: &'a mut Samples,
+}
+
+/// What sending a copy needs to know besides the copy.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    /// The packet's key as it was received; packets that wait for a controller have one.
+    pub(super) key: Option<&'a FlowKey>,
+    /// Of its flow; only tunnels need it.
+    pub(super) hash: u32,
+    pub(super) now: Timestamp,
+}
+
 impl Switch {
     /// Last pass, in the order of arrival.
     pub(super) fn run_all<B: FrameBuf, S: Sink<B>>(
@@ -56,7 +76,7 @@ impl Switch {
         while idx < n {
             idx += match self.lanes.lookups[idx] {
                 Lookup::Session(handle) | Lookup::Megaflow(handle)
-                    if self.lanes.current[idx] && self.megaflows.is_present(handle) =>
+                    if self.lanes.current[idx] && self.megaflows.holds(handle) =>
                 {
                     self.run_group(moment, handle, idx..n, &mut packets, sink)
                 }
@@ -97,10 +117,10 @@ impl Switch {
             self.frozen_ids.number(&mut translation.program);
             return self.run_once(moment, &translation, range.start, packets, sink);
         };
-        let (is_tracked, in_session) = (entry.is_tracked, entry.in_session);
+        let (is_alone, in_session) = (entry.is_alone, entry.in_session);
         let rest = &self.lanes.lookups[range.start + 1..range.end];
         let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
-        let n_group = if is_tracked { 1 } else { 1 + more };
+        let n_group = if is_alone { 1 } else { 1 + more };
         let group = range.start..range.start + n_group;
         if in_session {
             group.clone().for_each(|idx| self.remember(moment, idx, handle));
@@ -111,23 +131,28 @@ impl Switch {
         let n_bytes = self.lanes.lens[group.clone()].iter().sum();
         let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };
         entry.count(moment.now, n_group as u64, n_bytes);
-        if is_tracked {
+        if is_alone {
             let program = Arc::clone(&entry.program);
             let idx = group.start;
-            packets.take(1).for_each(|packet| self.carry_through(moment, &program, idx, packet, sink));
+            // The entry may have become such a one within the pass.
+            if let Some(packet) = packets.as_slice().first() {
+                self.lanes.ensure_key(moment, idx, packet);
+            }
+            packets.take(1).for_each(|packet| self.carry_alone(moment, &program, idx, packet, sink));
             return 1;
         }
-        let (lanes, books, punts) = (&*self.lanes, &mut self.books, &mut self.punts);
+        let lanes = &*self.lanes;
+        let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };
         match &entry.program.emits[..] {
-            [emit] if entry.program.meters.is_empty() => {
+            [emit] if entry.program.meters.is_empty() && entry.program.samples.is_empty() => {
                 let group = (lanes, group, n_bytes);
-                send_group(emit, group, packets, (books, punts), sink);
+                send_group(emit, group, packets, (moment.now, &mut ends), sink);
             }
             _ => {
                 let mut row = entry.drop_row as usize;
                 for (idx, packet) in group.zip(packets.take(n_group)) {
                     let state = (moment.now, row);
-                    row = carry_out(&entry.program, (lanes, idx), packet, state, (books, punts), sink);
+                    row = carry_out(&entry.program, (lanes, idx), packet, state, &mut ends, sink);
                 }
                 entry.drop_row = row as u32;
             }
@@ -149,14 +174,26 @@ impl Switch {
             let n_bytes = packet.len() as u64;
             translation.tally.credit(&translation.rules, 1, n_bytes, moment.now);
             self.books.found(Lookup::Unknown);
-            if translation.program.is_tracked() {
-                self.carry_through(moment, &translation.program, idx, packet, sink);
-            } else {
-                let ends = (&mut self.books, &mut self.punts);
-                carry_out(&translation.program, (&self.lanes, idx), packet, (moment.now, 0), ends, sink);
-            }
+            self.carry_alone(moment, &translation.program, idx, packet, sink);
         }
         1
+    }
+
+    /// Carries out any program on one packet.
+    fn carry_alone<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        program: &Program,
+        idx: usize,
+        packet: Packet<B>,
+        sink: &mut S,
+    ) {
+        if program.is_tracked() {
+            return self.carry_through(moment, program, idx, packet, sink);
+        }
+        self.teach(moment, &program.effects, packet.in_port);
+        let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };
+        carry_out(program, (&self.lanes, idx), packet, (moment.now, 0), &mut ends, sink);
     }
 }
 
@@ -166,9 +203,10 @@ fn send_group<B: FrameBuf, S: Sink<B>>(
     emit: &Emit,
     (lanes, group, n_bytes): (&Lanes, Range<usize>, u64),
     packets: &mut vec::Drain<'_, Packet<B>>,
-    (books, punts): (&mut Books, &mut Punts),
+    (now, ends): (Timestamp, &mut Ends<'_>),
     sink: &mut S,
 ) {
+    let Ends { books, punts, .. } = ends;
     let n_group = group.len();
     books.received(n_group as u64, n_bytes);
     if emit.is_plain() {
@@ -178,7 +216,8 @@ fn send_group<B: FrameBuf, S: Sink<B>>(
     let mut n_sent = 0;
     for (idx, packet) in group.zip(packets.take(n_group)) {
         let hash = if emit.tunnel.is_some() { lanes.flow_hash(idx) } else { 0 };
-        match send(packet, emit, (hash, 0), punts, sink) {
+        let sender = Sender { key: lanes.known_key(idx), hash, now };
+        match send(packet, emit, (sender, 0), punts, sink) {
             Ok(()) => n_sent += 1,
             Err(reason) => {
                 books.dropped(0, reason, None, lanes.lens[idx]);
@@ -196,15 +235,19 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     (lanes, idx): (&Lanes, usize),
     packet: Packet<B>,
     (now, row): (Timestamp, usize),
-    (books, punts): (&mut Books, &mut Punts),
+    ends: &mut Ends<'_>,
     sink: &mut S,
 ) -> usize {
     let n_bytes = lanes.lens[idx];
-    books.received(1, n_bytes);
+    ends.books.received(1, n_bytes);
     if !program.meters.is_empty() {
-        let hash = lanes.flow_hash(idx);
-        return metered::carry_out(program, packet, hash, (now, n_bytes, row), (books, punts), sink);
+        let sender = Sender { key: lanes.known_key(idx), hash: lanes.flow_hash(idx), now };
+        return metered::carry_out(program, packet, sender, (n_bytes, row), ends, sink);
     }
+    if !program.samples.is_empty() {
+        ends.samples.show(&program.samples, &packet, |_| true);
+    }
+    let Ends { books, punts, .. } = ends;
     let Some((last, others)) = program.emits.split_last() else {
         sink.release(packet);
         let cause = program.drop.as_ref();
@@ -213,14 +256,15 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     };
     let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
     let hash = if tunnelled { lanes.flow_hash(idx) } else { 0 };
+    let sender = Sender { key: lanes.known_key(idx), hash, now };
     let mut sent = false;
     for emit in others {
-        match copy(&packet, sink).and_then(|copy| send(copy, emit, (hash, 0), punts, sink)) {
+        match copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, 0), punts, sink)) {
             Ok(()) => sent = true,
             Err(reason) => books.failed_copy(reason),
         }
     }
-    match send(packet, last, (hash, 0), punts, sink) {
+    match send(packet, last, (sender, 0), punts, sink) {
         Ok(()) => books.forwarded(1),
         Err(reason) if sent => {
             books.failed_copy(reason);
@@ -249,17 +293,17 @@ pub(super) fn copy<B: FrameBuf, S: Sink<B>>(
 pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     mut packet: Packet<B>,
     emit: &Emit,
-    (hash, n_levels): (u32, u8),
+    (sender, n_levels): (Sender<'_>, u8),
     punts: &mut Punts,
     sink: &mut S,
 ) -> Result<(), DropReason> {
     let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
-    let applied = execute::apply_remarked(&mut packet, emit, hash, n_levels);
+    let applied = execute::apply_remarked(&mut packet, emit, sender.hash, n_levels);
     let result = applied.and_then(|()| match punt {
         // A frame for the controller has no device behind it that completes checksums.
         Some(punt) => {
             offload::complete(&mut packet);
-            punts.add(&packet, punt)
+            punts.add(&packet, punt, sender)
         }
         None => Ok(()),
     });

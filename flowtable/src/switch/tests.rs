@@ -8,13 +8,17 @@ use super::*;
 use crate::{
     build::{self, Host},
     drop::DropReason,
+    fdb::{FdbCounters, FdbEntry},
     field::{Field, SubField},
-    flow::{Action, Match, Rule},
+    flow::{Action, Learned, Match, Rule},
     group::Group,
     meter::Meter,
     pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
+    port::PortTable,
+    program::Punt,
     table::{TableCounters, Tables},
-    types::{MacAddr, MeterId},
+    text::parse_flow,
+    types::{Epoch, MacAddr, MeterId},
 };
 
 /// Collects what leaves; can run out of buffers.
@@ -68,7 +72,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .into_iter()
             .map(|(kind, pick)| match kind {
                 0 => Event::Change(pick),
-                1 => Event::Wait(1_000_000_000 * (pick % 20) as u64),
+                1 | 4 => Event::Wait(1_000_000_000 * (pick % 20) as u64),
                 2 => Event::Frame(1, vec![0; pick % 20]),
                 _ => {
                     let key = &flows[pick % flows.len()];
@@ -83,7 +87,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 type Cause = (PortNo, DropReason, Option<u64>, Option<MeterId>);
 
 /// What a run of a switch can be seen to do.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Default)]
 struct Observed {
     out: Vec<(PortNo, Vec<u8>)>,
     drops: BTreeMap<Cause, [u64; 3]>,
@@ -95,6 +99,51 @@ struct Observed {
     ports: Vec<PortCounters>,
     n_released: usize,
     packet_ins: Vec<PacketIn>,
+    injected: PortCounters,
+    n_refused: usize,
+    samples: Vec<Sampled>,
+    counters: (LearnCounters, SampleCounters, ContinuationCounters),
+    /// What was queued at each commit.
+    learned: Vec<Vec<Learned>>,
+    stations: Vec<(Vec<FdbEntry>, FdbCounters)>,
+}
+
+/// What the owner of the tables does now and then: takes what was learned, lets rules and
+/// stations expire, answers every other packet that waits.
+fn attend(
+    (switch, sink): (&mut Switch, &mut Collector),
+    now: Timestamp,
+    snapshot: &Arc<Snapshot>,
+    seen: &mut Observed,
+) -> Arc<Snapshot> {
+    switch.flush_stats();
+    let learned = switch.take_learned();
+    for Learned { rule, .. } in &learned {
+        let again = parse_flow(&rule.to_string(), &PortTable::default()).unwrap();
+        assert!(again.matching == rule.matching && again.actions == rule.actions, "{rule}");
+    }
+    let mut tables = (*snapshot.tables).clone();
+    tables = tables.learn(&learned, now).commit.map_or(tables, |commit| commit.tables);
+    tables = tables.expire(now).map_or(tables, |commit| commit.tables);
+    tables.fdb().expire(now);
+    seen.stations.push((tables.fdb().dump(), tables.fdb().counters()));
+    seen.learned.push(learned);
+    seen.samples.extend(switch.take_samples());
+    let epoch = Epoch::new(snapshot.epoch.get() + 1_000_000).unwrap();
+    let next = Arc::new(Snapshot { epoch, tables: Arc::new(tables), ..(**snapshot).clone() });
+    for (idx, packet_in) in switch.take_packet_ins().into_iter().enumerate() {
+        if let Some(id) = packet_in.continuation.filter(|_| idx % 2 == 0) {
+            let metadata = Match::any().with(Field::Reg1, idx as u128 % 4);
+            let packet = build::packet(&packet_in.bytes, packet_in.in_port);
+            let resumed = switch.resume(now, &next, (id, &metadata), packet, sink);
+            // Many packets of one port that wait make room for each other.
+            seen.n_refused += usize::from(resumed.is_err());
+        }
+        // How it goes on names the rules of one run.
+        let punt = Arc::new(Punt { next: None, ..(*packet_in.punt).clone() });
+        seen.packet_ins.push(PacketIn { punt, ..packet_in });
+    }
+    next
 }
 
 fn of_group(group: &Group) -> Vec<(u64, u64)> {
@@ -122,6 +171,7 @@ fn observe(
     let mut sink = Collector { starve, ..Collector::default() };
     let (mut rules, mut epoch, mut now) = (rules.to_vec(), 1, 0);
     let mut current = snapshot(epoch, &rules);
+    let mut observed = Observed::default();
     let mut seen = Vec::new();
     let mut keep = |snapshot: &Arc<Snapshot>| seen.push(Arc::clone(snapshot));
     keep(&current);
@@ -141,18 +191,24 @@ fn observe(
             Event::Frame(raw, frame) => batch.push(build::packet(frame, port(*raw))),
             Event::Change(pick) if !rules.is_empty() => {
                 rules.remove(pick % rules.len());
-                epoch += 1;
+                epoch = current.epoch.get() + 1;
                 current = snapshot(epoch, &rules);
                 keep(&current);
             }
             Event::Change(_) => {}
-            Event::Wait(nanos) => now += nanos,
+            Event::Wait(nanos) => {
+                now += nanos;
+                let ends = (&mut switch, &mut sink);
+                current = attend(ends, Timestamp::from_nanos(now), &current, &mut observed);
+                keep(&current);
+            }
         }
     }
     run(&mut switch, now, &current, &mut batch, &mut sink);
+    keep(&attend((&mut switch, &mut sink), Timestamp::from_nanos(now), &current, &mut observed));
     // Fragments that wait are entered in the books when their time is over.
     run(&mut switch, now + 60_000_000_000, &current, &mut batch, &mut sink);
-    check_conservation(&switch, &sink, events);
+    check_conservation(&switch, &sink, events, observed.n_refused);
     switch.flush_stats();
     let mut drops: BTreeMap<Cause, [u64; 3]> = BTreeMap::new();
     for drop in switch.drops() {
@@ -166,6 +222,12 @@ fn observe(
         let (n_packets, n_bytes) = rule.stats.get();
         (n_packets, n_bytes, rule.stats.used().nanos())
     };
+    // Those that were sent by packets which went on last.
+    let last = switch.take_packet_ins().into_iter().map(|packet_in| {
+        let punt = Arc::new(Punt { next: None, ..(*packet_in.punt).clone() });
+        PacketIn { punt, ..packet_in }
+    });
+    observed.packet_ins.extend(last);
     Observed {
         out: sink.out,
         drops,
@@ -175,12 +237,14 @@ fn observe(
         tables: tables().flat_map(of_tables).collect(),
         ports: (0..=TUNNEL).map(|raw| switch.port_counters(port(raw))).collect(),
         n_released: sink.n_released,
-        packet_ins: switch.take_packet_ins(),
+        injected: switch.injected_counters(),
+        counters: (switch.learn_counters(), switch.sample_counters(), switch.continuation_counters()),
+        ..observed
     }
 }
 
 /// Received = forwarded + dropped, for each port, and the drops add up.
-fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event]) {
+fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event], n_refused: usize) {
     let n_frames =
         |raw| events.iter().filter(|e| matches!(e, Event::Frame(p, _) if *p == raw)).count() as u64;
     let drops = switch.drops();
@@ -199,14 +263,16 @@ fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event]) {
     assert_eq!(n_looked_up, all.n_session_hits + all.n_megaflow_hits + all.n_misses);
     // Each buffer that came in or was made for a copy went somewhere.
     let n_starved = sink.n_copied.checked_div(sink.starve).unwrap_or(0);
-    let n_buffers = all.n_packets as usize + sink.n_copied - n_starved;
-    assert_eq!(sink.out.len() + sink.n_released, n_buffers);
+    let injected = switch.injected_counters();
+    assert_eq!(injected.rx_packets, injected.rx_forwarded + injected.rx_dropped);
+    let n_buffers = (all.n_packets + all.n_injected) as usize + sink.n_copied - n_starved;
+    assert_eq!(sink.out.len() + sink.n_released, n_buffers + n_refused);
 }
 
 const NO_CACHES: SwitchConfig = SwitchConfig { n_sessions: 0, n_megaflows: 0 };
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Caches of any size and batches of any length: the same bytes out, the same drops,
     /// the same counters, while rules change and time passes.
@@ -214,7 +280,7 @@ proptest! {
     fn caches_and_batches_change_nothing(rules in random::rules(), events in events(), starve in 0_usize..4) {
         let plain = observe(NO_CACHES, 1, starve, &rules, &events);
         for (n_sessions, n_megaflows) in [(0, 0), (0, 64), (64, 64), (4, 2), (1 << 10, 1 << 10), (64, 1)] {
-            for n_batch in [1, 7, 32, 50] {
+            for n_batch in [1, 7, 50] {
                 let config = SwitchConfig { n_sessions, n_megaflows };
                 prop_assert_eq!(&observe(config, n_batch, starve, &rules, &events), &plain, "{:?} batch {}", config, n_batch);
             }
@@ -239,7 +305,7 @@ proptest! {
             let frame = build::frame_from_key(key, 0);
             send(&mut switch, &snapshot, key.in_port.get(), std::slice::from_ref(&frame));
         }
-        for dump in switch.megaflows() {
+        for dump in switch.megaflows().into_iter().filter(|dump| !dump.is_stale) {
             for (idx, noise) in noise.iter().enumerate() {
                 let other = if idx % 2 == 0 { noise } else { &keys[idx % keys.len()] };
                 let mut key = dump.key;

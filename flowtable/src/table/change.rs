@@ -7,10 +7,12 @@ use super::{
     check::check_rule,
     error::RuleError,
     group_change::GroupChange,
+    learn::{LearnerKey, Learners},
     life::{Removed, RemovedReason},
     meter_change::MeterChange,
     reference::{Reference, refers_to},
-    settings::TableSettings,
+    set_change::SetChange,
+    settings::{FragmentMode, TableSettings},
 };
 use crate::{
     classifier::Classifier,
@@ -60,8 +62,12 @@ pub enum Change {
     Group(GroupChange),
     /// Changes a meter.
     Meter(MeterChange),
+    /// Changes a named set.
+    Set(SetChange),
     /// Changes how a table is run.
     Table(TableId, TableSettings),
+    /// Changes how all tables see IP fragments.
+    Fragments(FragmentMode),
 }
 
 /// Chooses rules. The default one chooses all.
@@ -99,7 +105,7 @@ impl Filter {
 pub struct TransactionError {
     /// Index of the change.
     pub change: usize,
-    /// The rule, group, meter or table, as text.
+    /// The rule, group, meter, set or table, as text.
     pub rule: String,
     /// What is wrong with it.
     pub reason: RuleError,
@@ -153,12 +159,14 @@ pub(super) struct Refusal {
 pub(super) struct Transaction {
     pub(super) next: Tables,
     pub(super) now: Timestamp,
+    /// Learners that may be gone.
+    pub(super) orphaned: Vec<LearnerKey>,
     removed: Vec<Removed>,
 }
 
 impl Transaction {
     pub(super) fn new(tables: &Tables, now: Timestamp) -> Self {
-        Self { next: tables.clone(), now, removed: Vec::new() }
+        Self { next: tables.clone(), now, orphaned: Vec::new(), removed: Vec::new() }
     }
 
     pub(super) fn finish(mut self) -> Commit {
@@ -170,21 +178,25 @@ impl Transaction {
         match change {
             Change::Add(rule) => self.add(rule)?,
             Change::Modify { filter, actions } => {
+                self.check_choice(&filter.matching)?;
                 for rule in self.chosen(&filter) {
                     self.put(with_actions(&rule, actions.clone()))?;
                 }
             }
             Change::ModifyStrict { table, priority, matching, actions } => {
+                self.check_choice(&matching)?;
                 if let Some(rule) = self.next.get(table, priority, &matching).cloned() {
                     self.put(with_actions(&rule, actions))?;
                 }
             }
             Change::Delete(filter) => {
+                self.check_choice(&filter.matching)?;
                 for rule in self.chosen(&filter) {
                     self.take(&rule, RemovedReason::Delete);
                 }
             }
             Change::DeleteStrict { table, priority, matching } => {
+                self.check_choice(&matching)?;
                 if let Some(rule) = self.next.get(table, priority, &matching).cloned() {
                     self.take(&rule, RemovedReason::Delete);
                 }
@@ -194,12 +206,17 @@ impl Transaction {
                 let gone: Vec<_> = self.next.rules().filter(told).cloned().collect();
                 gone.iter().for_each(|rule| self.take(rule, RemovedReason::Delete));
                 self.next.tables.clear();
+                self.next.learners = Learners::default();
+                self.orphaned.clear();
                 self.next.n_mortal = 0;
             }
             Change::Group(change) => self.change_group(change)?,
             Change::Meter(change) => self.change_meter(change)?,
+            Change::Set(change) => self.change_set(change)?,
             Change::Table(table, settings) => self.change_table(table, settings)?,
+            Change::Fragments(mode) => self.next.fragments = mode,
         }
+        self.take_learned();
         Ok(())
     }
 
@@ -221,13 +238,18 @@ impl Transaction {
         self.put(Rule { life: RuleLife { born: self.now, ..rule.life }, stats, ..rule })
     }
 
-    fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
-        if let Err(reason) = check_rule(&rule).and_then(|()| self.check_references(&rule.actions)) {
+    pub(super) fn put(&mut self, rule: Rule) -> Result<(), Refusal> {
+        let sets = || self.check_sets(&rule.matching).map_err(RuleError::Set);
+        let checked =
+            check_rule(&rule).and_then(|()| sets()).and_then(|()| self.check_references(&rule.actions));
+        if let Err(reason) = checked {
             return Err(Refusal { what: rule.to_string(), reason });
         }
-        self.next.n_mortal += usize::from(rule.life.is_mortal());
-        let old = self.next.table_mut(rule.table).insert(Arc::new(rule));
-        self.next.n_mortal -= usize::from(old.is_some_and(|old| old.life.is_mortal()));
+        self.next.n_mortal += usize::from(rule.is_mortal());
+        let rule = Arc::new(rule);
+        let old = self.next.table_mut(rule.table).insert(Arc::clone(&rule));
+        self.next.n_mortal -= usize::from(old.as_ref().is_some_and(|old| old.is_mortal()));
+        self.enrol(&rule, old.as_deref());
         Ok(())
     }
 
@@ -236,7 +258,8 @@ impl Transaction {
         let Some(rule) = self.next.table_mut(rule.table).remove(rule.priority, &rule.matching) else {
             return;
         };
-        self.next.n_mortal -= usize::from(rule.life.is_mortal());
+        self.next.n_mortal -= usize::from(rule.is_mortal());
+        self.dismiss(&rule);
         if rule.life.flags.has(RuleFlags::SEND_FLOW_REM) {
             self.removed.push(Removed { rule, reason, at: self.now });
         }
@@ -263,6 +286,6 @@ impl Transaction {
 }
 
 /// A new version of a rule that shares its statistics.
-fn with_actions(rule: &Rule, actions: Vec<Action>) -> Rule {
+pub(super) fn with_actions(rule: &Rule, actions: Vec<Action>) -> Rule {
     Rule { actions, ..rule.clone() }
 }

@@ -7,8 +7,9 @@ use super::{error::RuleError, group_change::check_allowed};
 use crate::{
     conntrack::{N_POLICIES, Nat},
     field::{Field, Prerequisites, SubField},
-    flow::{Action, Bundle, Ct, CtZone, Match, Multipath, Rule},
+    flow::{Action, Bundle, Ct, CtZone, Match, Membership, Multipath, Rule, Values},
     key::{FlowMask, N_WORDS, low_bits},
+    set::SetKind,
     types::{PortNo, TableId},
 };
 
@@ -23,6 +24,8 @@ pub(crate) const MIN_TRUNCATED: u32 = 14;
 pub(crate) const MAX_CLAUSES: u8 = 64;
 /// Members of a bundle.
 pub(crate) const MAX_MEMBERS: usize = 2048;
+/// Ranges and sets of a match: a lookup goes as deep as there are.
+pub(crate) const MAX_MEMBERSHIPS: usize = 32;
 /// CFI bit of a TCI, in the key: a tag is there.
 const PRESENT: u128 = 0x1000;
 
@@ -83,7 +86,27 @@ pub(crate) fn check_match(matching: &Match) -> Result<(), RuleError> {
             return Err(complaint);
         }
     }
-    Ok(())
+    if matching.memberships().len() > MAX_MEMBERSHIPS {
+        return Err(RuleError::TooManyMemberships);
+    }
+    matching.memberships().iter().try_for_each(|membership| check_membership(matching, membership))
+}
+
+/// A field that has the place of the membership's is there in all packets that match, and
+/// has an order.
+fn check_membership(matching: &Match, Membership { field, values }: &Membership) -> Result<(), RuleError> {
+    let beyond = match values {
+        Values::Range(range) => range.last() > field.all_bits(),
+        Values::Set(_) => false,
+    };
+    if beyond || SetKind::of(*field).is_none() {
+        return Err(RuleError::WrongValues { field: *field });
+    }
+    let mut fields = Field::ALL.iter().filter(|other| other.shares_place(*field));
+    if fields.any(|field| matching.satisfies(field.info().prerequisites)) {
+        return Ok(());
+    }
+    Err(RuleError::Prerequisites { field: *field, needs: field.info().prerequisites })
 }
 
 /// Fields that have bits in each word of the key, and which.
@@ -100,7 +123,7 @@ static FIELDS_OF_WORD: LazyLock<Vec<Vec<(Field, u64)>>> = LazyLock::new(|| {
 });
 
 /// Walks a list of actions, with what is known of the packet at each of them.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     table: TableId,
     /// What the match requires and the actions so far have made of it, as far as
     /// prerequisites depend on it; `None`: nothing is required.
@@ -154,6 +177,11 @@ impl Checker<'_> {
             Action::OutputTruncated { max_len, .. } if *max_len < MIN_TRUNCATED => {
                 Err(RuleError::TooShort { max_len: *max_len })
             }
+            // The table's actions would not know of it.
+            Action::OutputTruncated { port: PortNo::TABLE, .. }
+            | Action::Enqueue { port: PortNo::TABLE, .. } => {
+                Err(RuleError::WrongPort { port: PortNo::TABLE })
+            }
             Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => check_output(*port),
             Action::PushMpls(eth_type) | Action::PopMpls(eth_type) => {
                 self.relabel(matches!(action, Action::PushMpls(_)), *eth_type)
@@ -184,6 +212,11 @@ impl Checker<'_> {
             Action::DecTtl | Action::DecTtlOrTell(_) => self.needs("dec_ttl", Prerequisites::Ip),
             Action::Ct(ct) => self.ct(ct, depth),
             Action::CtClear => Ok(()),
+            Action::Learn(learn) => self.learn(learn),
+            Action::FinTimeout { .. } => self.needs("fin_timeout", Prerequisites::Tcp),
+            Action::CheckPktLarger { dst, .. } => self.writable_bit(*dst),
+            Action::Sample(sample) if sample.probability == 0 => Err(RuleError::NoProbability),
+            Action::Sample(_) => Ok(()),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan => {
                 self.pop_vlan();
@@ -230,7 +263,7 @@ impl Checker<'_> {
         }
     }
 
-    fn readable(&self, sub: SubField) -> Result<(), RuleError> {
+    pub(super) fn readable(&self, sub: SubField) -> Result<(), RuleError> {
         SubField::new(sub.field, sub.start, sub.n_bits).ok_or(RuleError::WrongSubField { sub })?;
         self.has_prerequisites(sub.field)
     }
@@ -244,11 +277,25 @@ impl Checker<'_> {
         self.state.as_ref().is_none_or(|state| state.satisfies(needs))
     }
 
-    fn writable(&self, field: Field) -> Result<(), RuleError> {
+    pub(super) fn writable(&self, field: Field) -> Result<(), RuleError> {
         if !field.info().writable {
             return Err(RuleError::NotWritable { field });
         }
         self.has_prerequisites(field)
+    }
+
+    /// A bit for an answer.
+    pub(super) fn writable_bit(&self, dst: SubField) -> Result<(), RuleError> {
+        self.readable(dst)?;
+        if dst.n_bits != 1 {
+            return Err(RuleError::NotOneBit { dst });
+        }
+        self.writable(dst.field)
+    }
+
+    /// A checker for what is known of packets that match.
+    pub(super) fn within<'s>(&'s mut self, state: Option<Match>) -> Checker<'s> {
+        Checker { table: self.table, state, n_actions: self.n_actions }
     }
 
     fn set_field(&mut self, field: Field, value: u128, mask: u128) -> Result<(), RuleError> {
@@ -352,6 +399,7 @@ pub(super) fn check_output(port: PortNo) -> Result<(), RuleError> {
         PortNo::CONTROLLER,
         PortNo::LOCAL,
         PortNo::NONE,
+        PortNo::TABLE,
     ];
     if port.is_real() || reserved.contains(&port) { Ok(()) } else { Err(RuleError::WrongPort { port }) }
 }

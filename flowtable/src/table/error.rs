@@ -1,9 +1,10 @@
 //! Why a rule may not be in a table, in words.
 
 use super::{
-    check::{MAX_ACTIONS, MAX_CLAUSES, MAX_MEMBERS, MAX_NESTING, MIN_TRUNCATED},
+    check::{MAX_ACTIONS, MAX_CLAUSES, MAX_MEMBERS, MAX_MEMBERSHIPS, MAX_NESTING, MIN_TRUNCATED},
     group_change::GroupError,
     meter_change::MeterError,
+    set_change::SetError,
 };
 use crate::{
     field::{Field, Prerequisites, SubField},
@@ -159,6 +160,18 @@ pub enum RuleError {
     /// Something about a meter.
     #[error(transparent)]
     Meter(#[from] MeterError),
+    /// Something about a named set.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// A field has no order, or the range is none of its.
+    #[error("`{field}` cannot be matched by a range or set, or the range is beyond its {} bits", .field.info().n_bits)]
+    WrongValues {
+        /// The field.
+        field: Field,
+    },
+    /// Too many ranges and sets.
+    #[error("more than {MAX_MEMBERSHIPS} ranges and sets in a match")]
+    TooManyMemberships,
     /// Another rule can match the same packets.
     #[error("it overlaps `{other}`")]
     Overlap {
@@ -193,6 +206,23 @@ pub enum RuleError {
     /// A zone, timeout policy or range that there cannot be.
     #[error("a ct action's zone has 16 bits, its timeout policy is below 16, and its ranges rise")]
     CtRange,
+    /// An answer is one bit.
+    #[error("`{dst}` is not a single bit")]
+    NotOneBit {
+        /// Where it is to be written.
+        dst: SubField,
+    },
+    /// No packet would be sampled.
+    #[error("the probability of a sample is 1 to 65535")]
+    NoProbability,
+    /// A value and its place in a learned rule do not fit together.
+    #[error("cannot learn {n_bits} bits of `{dst}`")]
+    LearnWidths {
+        /// Bits of the value.
+        n_bits: u32,
+        /// Their place.
+        dst: SubField,
+    },
     /// Too deep.
     #[error("clones are nested deeper than {MAX_NESTING}")]
     TooDeep,

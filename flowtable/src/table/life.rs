@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     classifier::Classifier,
-    flow::{Match, Rule, RuleFlags},
+    flow::{Rule, RuleFlags, RuleLife},
     types::{TableId, Timestamp},
 };
 
@@ -79,6 +79,7 @@ impl Tables {
         }
         let mut transaction = Transaction::new(self, now);
         ended.drain(..).for_each(|(rule, reason)| transaction.take(&rule, reason));
+        transaction.take_learned();
         Some(transaction.finish())
     }
 
@@ -102,8 +103,8 @@ impl Transaction {
             return Ok(());
         }
         let mut rules = self.next.table(rule.table).rules();
-        let other = rules
-            .find(|other| other.priority == rule.priority && can_both_match(&other.matching, &rule.matching));
+        let other =
+            rules.find(|other| other.priority == rule.priority && other.matching.overlaps(&rule.matching));
         match other {
             Some(other) => Err(RuleError::Overlap { other: other.to_string() }),
             None => Ok(()),
@@ -140,27 +141,25 @@ impl Transaction {
 
 /// When a rule's timeouts end it.
 fn end(rule: &Rule) -> Option<Timestamp> {
-    let (hard, idle) = (rule.life.hard_end(), rule.life.idle_end(rule.stats.used()));
+    let (hard, idle) = ends(rule);
     hard.into_iter().chain(idle).min()
+}
+
+/// When the hard and the idle timeout end a rule. A packet that makes the rule anew begins
+/// the hard one again; the idle one waits for packets that match (as in Open vSwitch).
+fn ends(rule: &Rule) -> (Option<Timestamp>, Option<Timestamp>) {
+    let life = rule.current_life();
+    let renewed = RuleLife { born: life.born.max(rule.stats.renewed()), ..life };
+    (renewed.hard_end(), life.idle_end(rule.stats.used()))
 }
 
 /// Why a rule has ended, if it has.
 fn ended(rule: &Rule, now: Timestamp) -> Option<RemovedReason> {
     let is_over = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
-    if is_over(rule.life.hard_end()) {
+    let (hard, idle) = ends(rule);
+    if is_over(hard) {
         Some(RemovedReason::HardTimeout)
     } else {
-        is_over(rule.life.idle_end(rule.stats.used())).then_some(RemovedReason::IdleTimeout)
+        is_over(idle).then_some(RemovedReason::IdleTimeout)
     }
-}
-
-/// There are packets that both match: no bit is required to be different.
-fn can_both_match(a: &Match, b: &Match) -> bool {
-    let mut theirs = b.words().iter().peekable();
-    a.words().iter().all(|word| {
-        while theirs.next_if(|other| other.idx < word.idx).is_some() {}
-        theirs.peek().is_none_or(|other| {
-            other.idx != word.idx || (word.value ^ other.value) & word.mask & other.mask == 0
-        })
-    })
 }

@@ -6,11 +6,14 @@
 
 mod change;
 mod check;
+mod check_learn;
 mod error;
 mod group_change;
+mod learn;
 mod life;
 mod meter_change;
 mod reference;
+mod set_change;
 mod settings;
 mod stats;
 
@@ -25,24 +28,28 @@ pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
 pub use error::RuleError;
 pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};
+pub use learn::Learning;
 pub use life::{Removed, RemovedReason};
 pub use meter_change::{MAX_BANDS, MeterChange, MeterError};
-pub use settings::{MissPolicy, OverflowPolicy, TableSettings};
+pub use set_change::{SetChange, SetError};
+pub use settings::{FragmentMode, MissPolicy, OverflowPolicy, TableSettings};
 pub use stats::{TableCounters, TableStats};
 
-use self::{group_change::Groups, meter_change::Meters};
+use self::{group_change::Groups, learn::Learners, meter_change::Meters};
 
 use crate::{
     classifier::{Classifier, TupleSpace},
+    fdb::Fdb,
     flow::{Match, Rule},
     key::Tracked,
+    set::Sets,
     types::{Priority, TableId},
 };
 
 static NO_RULES: LazyLock<TupleSpace> = LazyLock::new(TupleSpace::default);
 static DEFAULT_SETTINGS: LazyLock<TableSettings> = LazyLock::new(TableSettings::default);
 
-/// One version of all flow tables, groups and meters.
+/// One version of all flow tables, groups, meters and named sets.
 ///
 /// # Cost
 /// A copy is one reference count per table; tables are shared until changed.
@@ -52,18 +59,25 @@ pub struct Tables {
     tables: Vec<Arc<TupleSpace>>,
     groups: Arc<Groups>,
     meters: Arc<Meters>,
+    sets: Arc<Sets>,
     /// Those that are not the default ones.
     settings: Arc<BTreeMap<TableId, TableSettings>>,
+    fragments: FragmentMode,
     /// Shared by all versions.
     stats: Arc<TableStats>,
-    /// Rules with a timeout.
+    /// Stations of `NORMAL`, shared by all versions.
+    fdb: Arc<Fdb>,
+    /// Rules that learn.
+    learners: Learners,
+    /// Rules that may go by a timeout.
     n_mortal: usize,
 }
 
 impl Tables {
     /// The rule of highest priority that matches; records everything examined.
     pub fn lookup(&self, table: TableId, key: &mut Tracked) -> Option<&Arc<Rule>> {
-        self.tables.get(usize::from(table.get()))?.lookup(key)
+        let rules = self.tables.get(usize::from(table.get()))?;
+        self.lookup_as_set(key, |key| rules.lookup(&self.sets, key))
     }
 
     /// The rule of just this table, priority and match.
@@ -97,6 +111,17 @@ impl Tables {
     /// The counters of the tables, which all versions share.
     pub fn stats(&self) -> &Arc<TableStats> {
         &self.stats
+    }
+
+    /// Where stations are, for the port `NORMAL`; all versions share it.
+    pub fn fdb(&self) -> &Arc<Fdb> {
+        &self.fdb
+    }
+
+    /// The same tables with another database of stations.
+    #[must_use]
+    pub fn with_fdb(self, fdb: Arc<Fdb>) -> Self {
+        Self { fdb, ..self }
     }
 
     /// Number of rules.
@@ -133,7 +158,7 @@ impl Tables {
     }
 }
 
-/// The same rules, groups, meters and settings, whatever their statistics.
+/// The same rules, groups, meters, sets and settings, whatever their statistics.
 impl PartialEq for Tables {
     fn eq(&self, other: &Self) -> bool {
         self.tables.len() == other.tables.len()
@@ -144,8 +169,10 @@ impl PartialEq for Tables {
                 Arc::ptr_eq(a, b) || a.len() == b.len() && a.rules().all(known)
             })
             && self.groups == other.groups
+            && self.sets == other.sets
             && self.meters().map(|meter| meter.config()).eq(other.meters().map(|meter| meter.config()))
             && self.settings == other.settings
+            && self.fragments == other.fragments
     }
 }
 
@@ -160,10 +187,7 @@ fn same_rule(a: &Arc<Rule>, b: &Arc<Rule>) -> bool {
 }
 
 fn precedence(a: &Rule, b: &Rule) -> Ordering {
-    let words = |rule: &Rule| {
-        rule.matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect::<Vec<_>>()
-    };
-    b.priority.cmp(&a.priority).then_with(|| words(a).cmp(&words(b)))
+    b.priority.cmp(&a.priority).then_with(|| a.matching.cmp(&b.matching))
 }
 
 #[cfg(test)]
@@ -172,3 +196,5 @@ mod tests;
 mod tests_group;
 #[cfg(test)]
 mod tests_life;
+#[cfg(test)]
+mod tests_set;

@@ -25,7 +25,10 @@ pub(super) fn each_reference<E>(
             Action::Output(port) | Action::OutputTruncated { port, .. } | Action::Enqueue { port, .. } => {
                 visit(Reference::Port(*port))?
             }
-            Action::Controller(_) => visit(Reference::Port(PortNo::CONTROLLER))?,
+            Action::Controller(to) => {
+                visit(Reference::Port(PortNo::CONTROLLER))?;
+                to.meter.map_or(Ok(()), |meter| visit(Reference::Meter(meter)))?;
+            }
             Action::Bundle(bundle) => {
                 bundle.members.iter().try_for_each(|port| visit(Reference::Port(*port)))?;
             }
@@ -56,6 +59,10 @@ pub(super) fn each_reference<E>(
             | Action::Multipath(_)
             | Action::Conjunction { .. }
             | Action::Ct(_)
+            | Action::Learn(_)
+            | Action::FinTimeout { .. }
+            | Action::CheckPktLarger { .. }
+            | Action::Sample(_)
             | Action::CtClear => {}
         }
     }

@@ -1,10 +1,19 @@
-//! How a table is run: its name, what a miss means, how many rules it takes.
+//! How a table is run: its name, what a miss means, how many rules it takes; and how all
+//! of them take fragments.
+
+use std::sync::Arc;
 
 use super::{
+    Tables,
     change::{Refusal, Transaction},
     error::RuleError,
 };
-use crate::types::TableId;
+use crate::{
+    field::Field,
+    flow::Rule,
+    key::{Tracked, nw_frag},
+    types::TableId,
+};
 
 /// How a table is run. The default is a table without a name that drops what it has no
 /// rule for and takes any number of rules.
@@ -43,6 +52,67 @@ pub enum OverflowPolicy {
     Evict,
 }
 
+/// How rules see IP fragments (ovs-ofctl(8), `set-frags`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FragmentMode {
+    /// As packets whose ports and ICMP type and code are 0, also of first fragments, which
+    /// do have them.
+    Normal,
+    /// Not at all: they are dropped before the first table.
+    Drop,
+    /// As packets: first fragments show their ports, others have none.
+    #[default]
+    NxMatch,
+}
+
+impl FragmentMode {
+    /// All modes.
+    pub const ALL: &[Self] = &[Self::Normal, Self::Drop, Self::NxMatch];
+
+    /// Name in text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Drop => "drop",
+            Self::NxMatch => "nx-match",
+        }
+    }
+}
+
+impl Tables {
+    /// How rules see IP fragments.
+    pub fn fragments(&self) -> FragmentMode {
+        self.fragments
+    }
+
+    /// The packet is dropped before the first table, being a fragment; un-wildcards what
+    /// tells.
+    pub(crate) fn drops(&self, key: &mut Tracked) -> bool {
+        self.fragments == FragmentMode::Drop && is_fragment(key)
+    }
+
+    /// What `lookup` finds, with ports that are 0 where fragments are to be seen so.
+    pub(super) fn lookup_as_set<'a>(
+        &self,
+        key: &mut Tracked,
+        lookup: impl FnOnce(&mut Tracked) -> Option<&'a Arc<Rule>>,
+    ) -> Option<&'a Arc<Rule>> {
+        if self.fragments != FragmentMode::Normal || !is_fragment(key) {
+            return lookup(key);
+        }
+        let saved = key.clone();
+        key.write(Field::TcpSrc, 0);
+        key.write(Field::TcpDst, 0);
+        let found = lookup(key);
+        key.restore(&saved);
+        found
+    }
+}
+
+fn is_fragment(key: &mut Tracked) -> bool {
+    key.read_bits(Field::NwFrag, nw_frag::ANY.into()) != 0
+}
+
 impl Transaction {
     pub(super) fn change_table(&mut self, table: TableId, settings: TableSettings) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal { what: format!("table={table}"), reason });
@@ -51,7 +121,7 @@ impl Transaction {
         {
             return refuse(RuleError::TableNameTaken { name: settings.name, table: *other });
         }
-        let all = std::sync::Arc::make_mut(&mut self.next.settings);
+        let all = Arc::make_mut(&mut self.next.settings);
         if settings == TableSettings::default() {
             all.remove(&table);
         } else {

@@ -3,7 +3,7 @@
 use super::{
     TextError, controller, ct,
     cursor::{Cursor, Form, Piece},
-    matching, names, spread, value,
+    learn, matching, names, special, spread, value,
 };
 use crate::{
     field::Field,
@@ -50,12 +50,15 @@ const NAMES: &[&str] = &[
     "ct_clear",
     "bundle",
     "bundle_load",
+    "check_pkt_larger",
     "conjunction",
     "controller",
     "dec_mpls_ttl",
     "delete_field",
     "enqueue",
     "exit",
+    "fin_timeout",
+    "learn",
     "multipath",
     "note",
     "pop",
@@ -63,6 +66,7 @@ const NAMES: &[&str] = &[
     "pop_queue",
     "push",
     "push_mpls",
+    "sample",
     "set_mpls_label",
     "set_mpls_tc",
     "set_mpls_ttl",
@@ -71,20 +75,8 @@ const NAMES: &[&str] = &[
 ];
 
 /// Actions and instructions of Open vSwitch that this switch does not have yet.
-const UNSUPPORTED: &[&str] = &[
-    "apply_actions",
-    "check_pkt_larger",
-    "debug_recirc",
-    "debug_slow",
-    "dec_nsh_ttl",
-    "decap",
-    "encap",
-    "fin_timeout",
-    "learn",
-    "nat",
-    "sample",
-    "unroll_xlate",
-];
+const UNSUPPORTED: &[&str] =
+    &["apply_actions", "debug_recirc", "debug_slow", "dec_nsh_ttl", "decap", "encap", "nat", "unroll_xlate"];
 
 /// Reads a list of actions. `matching` is that of the rule, for what depends on the
 /// protocol; without it such actions are refused.
@@ -110,7 +102,8 @@ impl ActionReader<'_> {
         let mut dropped: Option<Piece<'_>> = None;
         let mut cursor = Cursor::new(list);
         while let Some(name) = cursor.name()? {
-            let form = cursor.form()?;
+            let has_arrow = name.text.eq_ignore_ascii_case("check_pkt_larger");
+            let form = if has_arrow { Form::Value(cursor.raw()?) } else { cursor.form()? };
             if name.text == "drop" {
                 form.bare(name)?;
                 dropped = Some(name);
@@ -206,6 +199,10 @@ impl ActionReader<'_> {
             "write_metadata" => write_metadata(form.value(name)?)?,
             "ct" => Action::Ct(Box::new(ct::parse(name, form, |list| self.list_within(name, list))?)),
             "ct_clear" => bare(name, form, Action::CtClear)?,
+            "learn" => Action::Learn(Box::new(learn::parse(form.any(name)?, self.ports)?)),
+            "fin_timeout" => special::parse_fin_timeout(form.any(name)?)?,
+            "check_pkt_larger" => special::parse_check_pkt_larger(name, form)?,
+            "sample" => Action::Sample(special::parse_sample(form.any(name)?, self.ports)?),
             _ => self.bare_port(name, form)?,
         })
     }

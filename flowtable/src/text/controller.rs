@@ -26,9 +26,11 @@ pub(super) fn parse(arguments: Piece<'_>) -> Result<ToController, TextError> {
                 let Form::Value(text) = form else { return Err(name.error("write userdata=01.02.03")) };
                 to.userdata = bytes(text)?;
             }
-            "pause" | "meter_id" => {
-                return Err(name.error(format!("`{}` of a controller is not supported yet", name.text)));
+            "pause" => {
+                form.bare(name)?;
+                to.pause = true;
             }
+            "meter_id" => to.meter = Some(super::action::meter_id(form.value(name)?)?),
             _ => {
                 let known = ["max_len", "id", "reason", "userdata", "pause", "meter_id"];
                 return Err(name.misspelt(format!("`controller` has no `{}`", name.text), known));
@@ -69,7 +71,7 @@ pub(super) fn print_bytes(bytes: &[u8]) -> String {
 
 /// Prints the action.
 pub(super) fn print(to: &ToController) -> String {
-    let ToController { max_len, reason, controller, userdata } = to;
+    let ToController { max_len, reason, controller, userdata, pause, meter } = to;
     let mut items = Vec::new();
     if *max_len != WHOLE_PACKET {
         items.push(format!("max_len={max_len}"));
@@ -83,5 +85,7 @@ pub(super) fn print(to: &ToController) -> String {
     if !userdata.is_empty() {
         items.push(format!("userdata={}", print_bytes(userdata)));
     }
+    items.extend(pause.then(|| "pause".to_owned()));
+    items.extend(meter.map(|meter| format!("meter_id={meter}")));
     format!("controller({})", items.join(","))
 }

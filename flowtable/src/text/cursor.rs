@@ -5,7 +5,7 @@
 use super::TextError;
 
 /// Characters between items.
-const SEPARATORS: [char; 5] = [',', ' ', '\t', '\r', '\n'];
+pub(super) const SEPARATORS: [char; 5] = [',', ' ', '\t', '\r', '\n'];
 
 /// A part of the text, and its place in the whole.
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +152,12 @@ impl<'a> Cursor<'a> {
             }
             _ => Ok(Form::Bare),
         }
+    }
+
+    /// What follows the name up to the next item, as it is.
+    pub(super) fn raw(&mut self) -> Result<Piece<'a>, TextError> {
+        let len = self.value_len()?;
+        Ok(self.advance(len))
     }
 
     /// All that has not been taken yet.

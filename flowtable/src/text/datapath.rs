@@ -4,10 +4,11 @@
 use super::{ct, value};
 use crate::{
     field::{Field, FieldInfo, Format},
-    flow::ToController,
+    flow::{Sample, ToController},
     key::{FlowKey, FlowMask},
     program::{
-        CtPass, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, TunnelHeader, TunnelKind, VlanTag,
+        CtPass, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, SampleStep, TunnelHeader, TunnelKind,
+        VlanTag,
     },
 };
 
@@ -221,7 +222,24 @@ fn print_value(field: Field, bits: u128, mask: u128) -> String {
 
 /// What a program does with the packet. Copies that differ from the packet as received
 /// stand in `clone(...)`, but for the last one, which takes the packet itself.
+/// Samples come first: they are of the packet as received, like every copy.
 pub fn print_program(program: &Program) -> String {
+    let samples: String = program.samples.iter().map(|step| print_sample(step) + ",").collect();
+    samples + &print_emits(program)
+}
+
+/// `sample(sample=10.0%,actions(userspace(flow_sample(…))))`.
+fn print_sample(step: &SampleStep) -> String {
+    let Sample { probability, collector_set, obs_domain, obs_point, sampling_port, .. } = step.sample;
+    let share = f64::from(probability) * 100.0 / f64::from(u16::MAX);
+    let port = sampling_port.map_or_else(String::new, |port| format!(",output_port={port}"));
+    let changes: String = print_changes(&step.emit).iter().map(|change| format!("{change},")).collect();
+    format!(
+        "sample(sample={share:.1}%,actions({changes}userspace(flow_sample(probability={probability},collector_set_id={collector_set},obs_domain_id={obs_domain},obs_point_id={obs_point}{port}))))"
+    )
+}
+
+fn print_emits(program: &Program) -> String {
     if program.emits.is_empty() {
         let drop = match &program.drop {
             Some(cause) => format!("drop({})", cause.reason),
@@ -264,18 +282,25 @@ fn n_closed_after(program: &Program, idx: usize) -> usize {
     program.meters.iter().filter(is_partial).filter(|step| step.emits.end == idx + 1).count()
 }
 
-fn print_emit(emit: &Emit) -> String {
+/// What changes about a copy.
+fn print_changes(emit: &Emit) -> Vec<String> {
     let mut parts = vec!["pop_vlan".to_owned(); emit.n_vlan_pops.into()];
     parts.extend(emit.vlan_pushes.iter().map(print_push));
     parts.extend(print_edits(&emit.edits));
     parts.extend(emit.extras.iter().flat_map(|extras| print_extras(extras)));
+    parts
+}
+
+fn print_emit(emit: &Emit) -> String {
+    let mut parts = print_changes(emit);
     let punt = emit.extras.as_ref().and_then(|extras| extras.punt.as_ref());
     parts.push(match (&emit.tunnel, punt) {
         _ if emit.ct.is_some() => emit.ct.as_deref().map(print_pass).unwrap_or_default(),
         (Some(tunnel), _) => print_tunnel(tunnel, emit),
         (None, Some(punt)) => {
             let ToController { max_len, reason, controller, .. } = &punt.to;
-            format!("userspace(controller(reason={reason},id={controller},max_len={max_len}))")
+            let pause = if punt.next.is_some() { ",pause" } else { "" };
+            format!("userspace(controller(reason={reason},id={controller},max_len={max_len}{pause}))")
         }
         (None, None) => emit.port.to_string(),
     });

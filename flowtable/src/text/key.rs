@@ -29,7 +29,11 @@ pub(super) fn parse(text: &str, ports: &PortTable) -> Result<FlowKey, TextError>
         }
         reader.item(name, form)?;
     }
-    reader.finish().map(|matching| complete(&matching))
+    let matching = reader.finish()?;
+    if !matching.memberships().is_empty() {
+        return Err(Piece::whole("").error("a packet has values, not ranges or sets"));
+    }
+    Ok(complete(&matching))
 }
 
 /// The packet that has what the match requires, and otherwise what is usual.

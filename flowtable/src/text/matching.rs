@@ -3,11 +3,11 @@
 use super::{
     TextError,
     cursor::{Cursor, Form, Piece},
-    names, value,
+    membership, names, value,
 };
 use crate::{
     field::{Field, Prerequisites},
-    flow::Match,
+    flow::{Match, Membership, Values},
     key::FlowMask,
     port::PortTable,
     table::{RuleError, check_match},
@@ -62,8 +62,45 @@ impl<'a> MatchReader<'a> {
             Form::Value(_) => form.value(name)?,
             _ => return Err(name.error(format!("write `{field}=value`"))),
         };
-        let (field, value, mask) = self.special(field, text)?;
-        self.require(name, field, value, mask)
+        self.field(name, field, text)
+    }
+
+    /// Adds what the text requires of a field.
+    fn field(&mut self, name: Piece<'a>, field: Field, text: Piece<'a>) -> Result<(), TextError> {
+        match membership::parse(field, text, self.ports)? {
+            Some(Values::Range(range)) if range.first() == range.last() => {
+                self.require_value(name, field, range.first())
+            }
+            Some(values) => self.require_one_of(name, field, values),
+            None => {
+                let (field, value, mask) = self.special(field, text)?;
+                self.require(name, field, value, mask)
+            }
+        }
+    }
+
+    fn require_value(&mut self, name: Piece<'a>, field: Field, value: u128) -> Result<(), TextError> {
+        self.require_tag(name, field)?;
+        self.require(name, field, value, field.all_bits())
+    }
+
+    fn require_one_of(&mut self, name: Piece<'a>, field: Field, values: Values) -> Result<(), TextError> {
+        self.require_tag(name, field)?;
+        self.named.push((field, name));
+        let matching = std::mem::take(&mut self.matching);
+        self.matching = match values {
+            Values::Range(range) => matching.with_range(field, range),
+            Values::Set(set) => matching.with_set(field, set),
+        };
+        Ok(())
+    }
+
+    /// Parts of a tag are only there with a tag.
+    fn require_tag(&mut self, name: Piece<'a>, field: Field) -> Result<(), TextError> {
+        match field {
+            Field::VlanVid | Field::VlanPcp => self.require(name, Field::VlanTci, PRESENT, PRESENT),
+            _ => Ok(()),
+        }
     }
 
     /// The match, once its prerequisites have been found to hold.
@@ -72,8 +109,7 @@ impl<'a> MatchReader<'a> {
             let field = transport_field(&self.matching, name.text == "tp_src").ok_or_else(|| {
                 name.error(format!("`{}` needs `tcp`, `udp` or `sctp`, or their forms for IPv6", name.text))
             })?;
-            let (value, mask) = value::value_and_mask(field, text, self.ports)?;
-            self.require(name, field, value, mask)?;
+            self.field(name, field, text)?;
         }
         check_match(&self.matching).map_err(|error| self.place(&error))?;
         Ok(self.matching)
@@ -280,7 +316,8 @@ const HEADERS: &[Field] = &[
 
 /// Prints a match; `parse` reads it back as the same.
 pub(super) fn print(matching: &Match) -> String {
-    let mut printer = Printer { matching, left: matching.expand().1, items: Vec::new() };
+    let memberships = matching.memberships().iter().collect();
+    let mut printer = Printer { matching, left: matching.expand().1, memberships, items: Vec::new() };
     printer.fields(BEFORE_PROTOCOL);
     printer.protocol();
     let numbered = |of: fn(usize) -> Option<Field>| (0..).map_while(of).collect::<Vec<_>>();
@@ -297,33 +334,37 @@ struct Printer<'a> {
     matching: &'a Match,
     /// Bits not printed yet.
     left: FlowMask,
+    /// Ranges and sets not printed yet.
+    memberships: Vec<&'a Membership>,
     items: Vec<String>,
 }
 
 impl Printer<'_> {
     fn fields(&mut self, fields: &[Field]) {
         for field in fields {
-            if self.left.get(*field) != 0 && self.matching.satisfies(field.info().prerequisites) {
-                self.field(*field);
+            if self.matching.satisfies(field.info().prerequisites) {
+                if self.left.get(*field) != 0 {
+                    self.field(*field);
+                }
+                self.memberships_of(*field);
             }
+        }
+    }
+
+    fn memberships_of(&mut self, field: Field) {
+        for Membership { values, .. } in self.memberships.extract_if(.., |one| one.field.shares_place(field))
+        {
+            self.items.push(format!("{}={}", printed_name(field), membership::print(field, values)));
         }
     }
 
     fn field(&mut self, field: Field) {
         let (value, mask) = self.matching.get(field);
         self.left.remove(field, mask);
-        let name = match field {
-            Field::TcpSrc | Field::UdpSrc | Field::SctpSrc => "tp_src",
-            Field::TcpDst | Field::UdpDst | Field::SctpDst => "tp_dst",
-            Field::Icmpv6Type => "icmp_type",
-            Field::Icmpv6Code => "icmp_code",
-            Field::NwFrag => "nw_frag",
-            Field::IpDscp if mask == field.all_bits() => {
-                return self.items.push(format!("nw_tos={}", value << 2));
-            }
-            _ => field.info().name,
-        };
-        self.items.push(format!("{name}={}", value::print(field, value, mask)));
+        self.items.push(match field {
+            Field::IpDscp if mask == field.all_bits() => format!("nw_tos={}", value << 2),
+            _ => format!("{}={}", printed_name(field), value::print(field, value, mask)),
+        });
     }
 
     /// The shorthand for EtherType and protocol, where there is one.
@@ -349,6 +390,11 @@ impl Printer<'_> {
     }
 
     fn vlan(&mut self) {
+        self.vlan_bits();
+        self.fields(&[Field::VlanTci, Field::VlanVidOxm, Field::VlanVid, Field::VlanPcp]);
+    }
+
+    fn vlan_bits(&mut self) {
         let (value, mask) = self.matching.get(Field::VlanTci);
         if mask == 0 {
             return;
@@ -381,5 +427,20 @@ impl Printer<'_> {
                 self.items.push(format!("{field}={}", value::print(*field, value & bits, bits)));
             }
         }
+        for Membership { field, values } in std::mem::take(&mut self.memberships) {
+            self.items.push(format!("{field}={}", membership::print(*field, values)));
+        }
+    }
+}
+
+/// The name that dumps have for a field in a match.
+fn printed_name(field: Field) -> &'static str {
+    match field {
+        Field::TcpSrc | Field::UdpSrc | Field::SctpSrc => "tp_src",
+        Field::TcpDst | Field::UdpDst | Field::SctpDst => "tp_dst",
+        Field::Icmpv6Type => "icmp_type",
+        Field::Icmpv6Code => "icmp_code",
+        Field::NwFrag => "nw_frag",
+        _ => field.info().name,
     }
 }

@@ -1,5 +1,6 @@
 //! Flow text: matches, actions, rules, groups and meters in the syntax of ovs-ofctl(8), read and
-//! printed, and cache entries in that of datapath dumps, printed.
+//! printed, and cache entries in that of datapath dumps, printed. What Open vSwitch does not have
+//! looks alike: ranges in matches (`tp_dst=1000-2000`), named sets (`nw_src=$web-hosts`).
 //!
 //! What is printed reads back as the same. What is not understood is refused, with its
 //! place, the reason and, for a misspelt word, the nearest right one; nothing is ever
@@ -17,10 +18,15 @@ mod cursor;
 mod datapath;
 mod group;
 mod key;
+mod learn;
 mod matching;
+mod membership;
 mod meter;
 mod names;
+mod packet_in;
 mod print;
+mod set;
+mod special;
 mod spread;
 mod suggest;
 mod value;
@@ -34,6 +40,10 @@ pub use group::{
     parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
 };
 pub use meter::{parse_deleted_meters, parse_meter, print_meter};
+pub use packet_in::print_packet_in;
+pub(crate) use set::print_member;
+pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
+pub(crate) use suggest::nearest;
 
 use self::{
     cursor::{Cursor, Form, Piece},
@@ -43,7 +53,7 @@ use crate::{
     flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
-    table::Filter,
+    table::{Filter, FragmentMode},
     types::{GroupId, PortNo, Priority, TableId},
 };
 
@@ -158,6 +168,18 @@ pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
     key::parse(text, ports)
 }
 
+/// Reads how rules see fragments: `normal`, `drop` or `nx-match`.
+///
+/// # Errors
+/// Offers the nearest mode.
+pub fn parse_fragment_mode(text: &str) -> Result<FragmentMode, TextError> {
+    let found = FragmentMode::ALL.iter().copied().find(|mode| mode.name() == text.trim());
+    found.ok_or_else(|| {
+        let names = FragmentMode::ALL.iter().map(|mode| mode.name());
+        Piece::whole(text).trim().misspelt("expected normal, drop or nx-match", names)
+    })
+}
+
 /// Prints actions so that [`parse_actions`] reads the same.
 pub fn print_actions(actions: &[Action]) -> String {
     print::actions(actions)
@@ -176,7 +198,9 @@ pub fn print_flow_with_stats(rule: &Rule) -> String {
 
 fn print_with(rule: &Rule, stats: &str) -> String {
     let Rule { table, priority, cookie, life, .. } = rule;
-    let life = print_life(life);
+    // With statistics it is what a rule is now, without what it was made as.
+    let life = if stats.is_empty() { *life } else { rule.current_life() };
+    let life = print_life(&life);
     let matching = matching::print(&rule.matching);
     let comma = if matching.is_empty() { "" } else { "," };
     let actions = print::actions(&rule.actions);
@@ -302,3 +326,7 @@ fn cookie(text: Piece<'_>) -> Result<(u64, u64), TextError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fields;
+#[cfg(test)]
+mod tests_membership;

@@ -195,14 +195,14 @@ pub(super) fn field_names() -> impl Iterator<Item = &'static str> {
 /// A sub-field: `reg0`, `reg0[]`, `reg0[3]`, `reg0[3..8]`.
 pub(super) fn sub_field(text: Piece<'_>) -> Result<SubField, TextError> {
     let text = text.trim();
-    let Some((name, bits)) = text.split_once("[") else { return Ok(SubField::whole(field(text)?)) };
+    let Some((name, bits)) = text.split_once("[") else { return whole(text) };
     let field = field(name)?;
     let Some((bits, behind)) = bits.split_once("]") else { return Err(bits.error("`[` without `]`")) };
     if !behind.text.is_empty() {
         return Err(behind.error("unexpected text behind `]`"));
     }
     if bits.text.is_empty() {
-        return Ok(SubField::whole(field));
+        return whole(name);
     }
     let bit = |piece: Piece<'_>| {
         let wrong = || piece.error(format!("`{}` is not the number of a bit", piece.text));
@@ -217,6 +217,15 @@ pub(super) fn sub_field(text: Piece<'_>) -> Result<SubField, TextError> {
         let width = field.info().n_bits;
         bits.error(format!("`{field}` has bits 0 to {}, and the first comes first", width - 1))
     })
+}
+
+/// All of a field. Port numbers have 16 bits in Open vSwitch's own field, and 32 in
+/// OpenFlow's (`in_port_oxm`).
+fn whole(name: Piece<'_>) -> Result<SubField, TextError> {
+    let field = field(name)?;
+    let is_narrow = matches!(name.text, "in_port" | "NXM_OF_IN_PORT");
+    let narrow = SubField::new(field, 0, 16).filter(|_| is_narrow);
+    Ok(narrow.unwrap_or(SubField::whole(field)))
 }
 
 /// A port by number, reserved name or name.

@@ -1,6 +1,6 @@
 //! Prints actions, as `action.rs` reads them.
 
-use super::{controller, ct, names, spread, value};
+use super::{controller, ct, learn, names, special, spread, value};
 use crate::{
     field::{Field, SubField},
     flow::Action,
@@ -70,6 +70,12 @@ pub(super) fn one(action: &Action) -> String {
         Action::Conjunction { id, clause, n_clauses } => format!("conjunction({id},{clause}/{n_clauses})"),
         Action::Ct(ct) => ct::print(ct),
         Action::CtClear => "ct_clear".to_owned(),
+        Action::Learn(learn) => learn::print(learn),
+        Action::FinTimeout { idle_timeout, hard_timeout } => {
+            special::print_fin_timeout(*idle_timeout, *hard_timeout)
+        }
+        Action::CheckPktLarger { max_len, dst } => special::print_check_pkt_larger(*max_len, *dst),
+        Action::Sample(sample) => special::print_sample(sample),
         Action::Group(id) => format!("group:{id}"),
         Action::Meter(id) => format!("meter:{id}"),
         Action::ClearActions => "clear_actions".to_owned(),

@@ -5,7 +5,7 @@ const MAX_LEN: usize = 40;
 
 /// The name with the fewest letters inserted, left out, changed or swapped, if that is
 /// at most a third of the word; the first of equals.
-pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let word = word.to_ascii_lowercase();
     if word.is_empty() || word.len() > MAX_LEN {
         return None;

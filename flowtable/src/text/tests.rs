@@ -13,8 +13,8 @@ use crate::{
     drop::DropReason,
     field::{Field, SubField},
     flow::{
-        Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Multipath, MultipathAlgorithm, PuntReason,
-        ToController,
+        Bundle, BundleAlgorithm, Ct, CtZone, HashFields, Learn, LearnSource, LearnSpec, Multipath,
+        MultipathAlgorithm, PuntReason, Sample, SampleDirection, ToController,
     },
     group::{Bucket, Group, GroupKind, Selection, SelectionMethod},
     key::{FlowMask, low_bits},
@@ -140,11 +140,27 @@ fn special_action() -> impl Strategy<Value = Action> {
     let other_port = port_no().prop_filter("stands for none", |port| *port != PortNo::IN_PORT);
     let target = || sub_field().prop_filter("read-only", |sub| sub.field.info().writable);
     let fields = || select(HashFields::ALL).prop_map(|(_, fields)| fields);
-    let controller = (any::<u16>(), select(PuntReason::ALL), any::<u16>(), vec(any::<u8>(), 0..20)).prop_map(
-        |(max_len, reason, controller, userdata)| {
-            Action::Controller(Box::new(ToController { max_len, reason, controller, userdata }))
+    let meter = || of((1..=0xffff_0000_u32).prop_map(|id| MeterId::new(id).unwrap()));
+    let more = (vec(any::<u8>(), 0..20), any::<bool>(), meter());
+    let controller = (any::<u16>(), select(PuntReason::ALL), any::<u16>(), more).prop_map(
+        |(max_len, reason, controller, (userdata, pause, meter))| {
+            Action::Controller(Box::new(ToController { max_len, reason, controller, userdata, pause, meter }))
         },
     );
+    let direction = select(vec![SampleDirection::Unsaid, SampleDirection::Ingress, SampleDirection::Egress]);
+    let sample = (1..=u16::MAX, any::<[u32; 3]>(), of(port_no()), direction).prop_map(
+        |(probability, [collector_set, obs_domain, obs_point], sampling_port, direction)| {
+            Action::Sample(Sample {
+                probability,
+                collector_set,
+                obs_domain,
+                obs_point,
+                sampling_port,
+                direction,
+            })
+        },
+    );
+    let bit = || target().prop_map(|sub| SubField { n_bits: 1, ..sub });
     let algorithm = select(MultipathAlgorithm::ALL).prop_map(|(_, algorithm)| algorithm);
     let multipath = (fields(), any::<u16>(), algorithm, any::<u32>(), any::<u32>(), target()).prop_map(
         |(fields, basis, algorithm, n_links, argument, dst)| {
@@ -178,7 +194,54 @@ fn special_action() -> impl Strategy<Value = Action> {
             n_clauses
         }),
         select(vec![Action::PopQueue, Action::DecMplsTtl, Action::Exit]),
+        sample,
+        any::<[u16; 2]>()
+            .prop_map(|[idle_timeout, hard_timeout]| Action::FinTimeout { idle_timeout, hard_timeout }),
+        (any::<u16>(), bit()).prop_map(|(max_len, dst)| Action::CheckPktLarger { max_len, dst }),
+        learn(bit().boxed()),
     ]
+}
+
+fn learn(bit: proptest::strategy::BoxedStrategy<SubField>) -> impl Strategy<Value = Action> {
+    use proptest::{collection::vec, option::of};
+    let any_value = |sub: SubField, value: u128| {
+        let whole = sub == SubField::whole(sub.field);
+        LearnSource::Value(if whole { bounded(sub.field, value) } else { value & low_bits(sub.n_bits) })
+    };
+    let spec = (0_u8..6, sub_field(), sub_field(), any::<u128>()).prop_map(move |(kind, dst, src, value)| {
+        let n_bits = src.n_bits.min(dst.n_bits);
+        let narrow = SubField { n_bits, ..dst };
+        let from_field = LearnSource::Field(SubField { n_bits, ..src });
+        let can_load = dst.field.info().writable;
+        match kind {
+            0 => LearnSpec::Output(src),
+            1 => LearnSpec::Match { dst, src: LearnSource::Field(dst) },
+            2 => LearnSpec::Match { dst: narrow, src: from_field },
+            3 if can_load => LearnSpec::Load { dst: narrow, src: from_field },
+            4 if can_load => LearnSpec::Load { dst, src: LearnSource::Value(value & low_bits(dst.n_bits)) },
+            _ => LearnSpec::Match { dst, src: any_value(dst, value) },
+        }
+    });
+    let place = (0..=254_u8, any::<u16>(), any::<u64>(), any::<u32>());
+    (place, any::<[u16; 4]>(), any::<[bool; 2]>(), of(bit), vec(spec, 0..5)).prop_map(
+        |((table, priority, cookie, limit), timeouts, [send_flow_rem, delete_learned], result_dst, specs)| {
+            let [idle_timeout, hard_timeout, fin_idle_timeout, fin_hard_timeout] = timeouts;
+            Action::Learn(Box::new(Learn {
+                table: TableId::new(table).unwrap(),
+                priority: Priority::new(priority).unwrap(),
+                cookie,
+                idle_timeout,
+                hard_timeout,
+                fin_idle_timeout,
+                fin_hard_timeout,
+                send_flow_rem,
+                delete_learned,
+                limit,
+                result_dst,
+                specs,
+            }))
+        },
+    )
 }
 
 fn ct() -> impl Strategy<Value = Action> {
@@ -560,6 +623,27 @@ const LINES: &[(&str, &str)] = &[
          actions=set_field:3->mpls_tc",
     ),
     (
+        "table=0 actions=learn(table=10,idle_timeout=60,priority=7,NXM_OF_VLAN_TCI[0..11],\
+         NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_IN_PORT[]->NXM_NX_REG0[0..15],output:NXM_OF_IN_PORT[]),resubmit(,1)",
+        "cookie=0x0, table=0, priority=32768 actions=learn(table=10,idle_timeout=60,priority=7,vlan_tci[0..11],\
+         dl_dst[]=dl_src[],load:in_port[0..15]->reg0[0..15],output:in_port[0..15]),resubmit(,1)",
+    ),
+    (
+        "table=34,tcp,reg4[0]=1 actions=learn(table=1,hard_timeout=10,fin_idle_timeout=5,fin_hard_timeout=9,cookie=0xa,\
+         send_flow_rem,delete_learned,limit=200,result_dst=NXM_NX_REG10[4],eth_type=0x800,nw_proto=6,NXM_OF_IP_SRC[],\
+         ip_dst=192.0.2.1,NXM_OF_TCP_SRC[]=NXM_OF_TCP_DST[],load:0x1->NXM_NX_REG10[7]),fin_timeout(idle_timeout=3)",
+        "cookie=0x0, table=34, priority=32768,tcp,reg4=0x1/0x1 actions=learn(table=1,hard_timeout=10,fin_idle_timeout=5,\
+         fin_hard_timeout=9,limit=200,cookie=0xa,send_flow_rem,delete_learned,result_dst=reg10[4],dl_type=0x0800,nw_proto=6,\
+         nw_src[],nw_dst=192.0.2.1,tcp_src[]=tcp_dst[],load:0x1->reg10[7]),fin_timeout(idle_timeout=3)",
+    ),
+    (
+        "table=17,ip actions=check_pkt_larger(1518)->NXM_NX_REG9[1],controller(userdata=00.00.00.0d,pause,meter_id=4),\
+         sample(probability=100,collector_set_id=1,obs_domain_id=2,obs_point_id=3,sampling_port=uplink,egress),NORMAL",
+        "cookie=0x0, table=17, priority=32768,ip actions=check_pkt_larger(1518)->reg9[1],\
+         controller(userdata=00.00.00.0d,pause,meter_id=4),\
+         sample(probability=100,collector_set_id=1,obs_domain_id=2,obs_point_id=3,sampling_port=2,egress),NORMAL",
+    ),
+    (
         "ip,nw_src=192.0.2.0/255.255.0.255,idle_timeout=0,actions=load:7->NXM_NX_IP_TTL[0..3],load:0x28->NXM_OF_IP_TOS[]",
         "cookie=0x0, table=0, priority=32768,ip,nw_src=192.0.0.0/255.255.0.255 \
          actions=load:0x7->nw_ttl[0..3],load:0x28->nw_tos[]",
@@ -617,7 +701,22 @@ fn mistakes_are_placed_explained_and_corrected() {
         ("actions=ouput:2", 8, "no action or port `ouput`", Some("output")),
         ("actions=output:uplnk", 15, "no port `uplnk`", Some("uplink")),
         ("actions=controller(usredata=00.00)", 19, "`controller` has no `usredata`", Some("userdata")),
-        ("actions=controller(pause)", 19, "`pause` of a controller is not supported yet", None),
+        ("actions=controller(pause=1)", 25, "`pause` takes no value", None),
+        ("actions=controller(meter_id=0)", 28, "", None),
+        ("actions=learn(table=255)", 20, "", None),
+        ("actions=learn(tabel=2)", 14, "nor is there such a field", Some("table")),
+        ("actions=learn(load:5->ip_src2[])", 22, "there is no field `ip_src2`", Some("ip_src")),
+        ("actions=learn(eth_src[]=nw_src[])", 24, "cannot learn 32 bits as 48 bits", None),
+        ("actions=learn(load:16->reg0[0..3])", 19, "", None),
+        ("actions=learn(nw_src=10.0.0.0/8)", 21, "has no mask", None),
+        ("actions=learn(result_dst=reg0[])", 25, "single bit", None),
+        ("actions=fin_timeout(idle=5)", 20, "`fin_timeout` has no `idle`", None),
+        ("actions=check_pkt_larger(1500)", 8, "write check_pkt_larger(1500)->reg0[0]", None),
+        ("actions=check_pkt_larger(70000)->reg0[0]", 25, "", None),
+        ("actions=check_pkt_larger(7)->reg0[0..1]", 29, "single bit", None),
+        ("actions=check_pkt_larger(7)->ct_state[0]", 29, "cannot be written", None),
+        ("actions=sample(collector_set_id=1)", 15, "needs a probability", None),
+        ("actions=sample(propability=1)", 15, "`sample` has no", Some("probability")),
         ("actions=controller(userdata=00.0)", 28, "not bytes", None),
         ("actions=controller(reason=actoin)", 26, "no reason `actoin`", Some("action")),
         ("actions=output(port=1)", 15, "write output(port=1,max_len=100)", None),
@@ -787,6 +886,7 @@ fn metered_programs_print_what_depends_on_a_meter() {
         emits: vec![emit(1), emit(2), emit(3)],
         meters: vec![step(1, 1..2, 0), step(2, 2..2, 0), step(3, 2..3, 0), step(4, 3..3, 0)],
         drop: None,
+        ..Program::default()
     };
     assert_eq!(print_program(&program), "1,clone(meter(1),2),clone(meter(2)),meter(3),3,clone(meter(4))");
     let dropped = Program { emits: vec![], ..program };
@@ -910,6 +1010,7 @@ fn programs_print_like_datapath_actions() {
         table: TableId::FIRST,
         cookie: 0,
         metadata: Match::any(),
+        next: None,
     };
     let extras = Some(Box::new(Extras { punt: Some(Arc::new(punt)), ..Extras::default() }));
     assert_eq!(

@@ -104,7 +104,8 @@ pub(super) fn value_and_mask(
     Ok((value_bits & mask_bits, mask_bits))
 }
 
-fn one_value(field: Field, text: Piece<'_>, ports: &PortTable) -> Result<u128, TextError> {
+/// The value of a field, without a mask.
+pub(super) fn one_value(field: Field, text: Piece<'_>, ports: &PortTable) -> Result<u128, TextError> {
     match field.info().format {
         Format::Mac => {
             let mac: MacAddr = address(text, "a MAC address, like 0a:00:00:00:00:01")?;

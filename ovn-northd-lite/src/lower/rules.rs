@@ -16,13 +16,10 @@ use flowtable::{
 
 use super::{LowerError, Lowered};
 
-/// Words of a match: index, mask, value.
-type Words = Vec<(u8, u64, u64)>;
-
 /// Rules under construction.
 #[derive(Default)]
 pub(super) struct RuleSet {
-    rules: BTreeMap<(TableId, Reverse<Priority>, Words), Rule>,
+    rules: BTreeMap<(TableId, Reverse<Priority>, Match), Rule>,
     errors: Vec<LowerError>,
 }
 
@@ -41,7 +38,7 @@ impl RuleSet {
     /// would refuse, and the whole transaction with it, drops instead.
     pub(super) fn add(&mut self, head: Head, actions: Vec<Action>) {
         let Head { table, priority, matching, cookie, origin } = head;
-        let words = matching.words().iter().map(|word| (word.idx, word.mask, word.value)).collect();
+        let place = (table, Reverse(priority), matching.clone());
         let mut rule = Rule {
             table,
             priority,
@@ -57,7 +54,7 @@ impl RuleSet {
             self.error(object.clone(), format!("{}: {reason}", rule.origin.stage));
             rule.actions.clear();
         }
-        match self.rules.entry((table, Reverse(priority), words)) {
+        match self.rules.entry(place) {
             Entry::Vacant(slot) => {
                 slot.insert(rule);
             }

@@ -1,0 +1,159 @@
+//! `NORMAL`: forwarding like a learning switch (IEEE 802.1Q §8), by [`crate::fdb`].
+
+use std::sync::Arc;
+
+use super::{
+    Tracer,
+    walk::{Abort, Walk},
+};
+use crate::{
+    drop::DropReason,
+    fdb::Station,
+    field::Field,
+    port::PortRole,
+    program::Effect,
+    types::{MacAddr, PortNo, VlanId},
+};
+
+/// Bit 12 of a TCI in the key: there is a tag.
+const PRESENT: u128 = 0x1000;
+/// Addresses of the bridges' own protocols, with the bits of them that count: those of IEEE
+/// 802.1Q §8.6.3, and those of vendors that Open vSwitch does not forward either.
+const RESERVED: [(u128, u128); 9] = [
+    (0x0180_c200_0000, !0xf),
+    // Discovery and ring protection of Extreme.
+    (0x00e0_2b00_0000, !0),
+    (0x00e0_2b00_0004, !0),
+    (0x00e0_2b00_0006, !0),
+    // Cisco: tags between switches, discovery, spanning trees by VLAN, fast uplinks, faults.
+    (0x0100_0c00_0000, !0),
+    (0x0100_0ccc_cccc, !0),
+    (0x0100_0ccc_cccd, !0),
+    (0x0100_0ccd_cdcd, !0),
+    (0x0100_0ccc_ccc0, !0x7),
+];
+/// Group bit of an address.
+const GROUP: u128 = 1 << 40;
+const BROADCAST: u128 = 0xffff_ffff_ffff;
+const ARP_REPLY: u128 = 2;
+
+impl<T: Tracer> Walk<'_, T> {
+    /// Notes where the source is and sends to where the destination is, or everywhere.
+    pub(super) fn normal(&mut self) -> Result<(), Abort> {
+        let dst = self.key.read(Field::EthDst);
+        if RESERVED.iter().any(|(address, mask)| dst & mask == *address) {
+            self.end(DropReason::ReservedAddress);
+            return Ok(());
+        }
+        let in_port = PortNo::new(self.key.read(Field::InPort) as u32).unwrap_or(PortNo::ZERO);
+        let vid = self.vid();
+        // What does not come from a port (a packet-out, or a rule that has written 0 to
+        // `in_port`) has its VLAN in its tag.
+        let Some(vlan) = self.snapshot.ports.bridging(in_port).vlan_in(vid) else {
+            self.end(DropReason::NotInVlan);
+            return Ok(());
+        };
+        self.note_source(vlan, in_port, dst)?;
+        let found = if dst & GROUP == 0 { self.find_station(vlan, dst) } else { None };
+        let port = found.filter(|port| self.snapshot.ports.get(*port).is_some());
+        match port {
+            Some(port) if port == in_port => {
+                self.note(format_args!("{} is where the packet comes from", mac(dst)));
+                self.end(DropReason::SamePort);
+                Ok(())
+            }
+            Some(port) => self.send_in_vlan(vlan, port),
+            None => {
+                self.note(format_args!("nobody knows where {} is: to all ports in VLAN {vlan}", mac(dst)));
+                self.flood_in_vlan(vlan, in_port)
+            }
+        }
+    }
+
+    /// The VLAN id of the packet's tag; 0: none.
+    fn vid(&mut self) -> VlanId {
+        let tci = self.key.read_bits(Field::VlanTci, PRESENT | 0xfff);
+        let vid = if tci & PRESENT == 0 { 0 } else { tci & 0xfff };
+        VlanId::new(vid as u16).unwrap_or(VlanId::NONE)
+    }
+
+    /// Notes that the source is at this port, if that is a port where stations are: what is
+    /// behind a tunnel is found by rules.
+    fn note_source(&mut self, vlan: VlanId, in_port: PortNo, dst: u128) -> Result<(), Abort> {
+        let src = self.key.read(Field::EthSrc);
+        let info = self.snapshot.ports.get(in_port);
+        let has_stations = info.is_some_and(|info| info.role == PortRole::Workload);
+        if !has_stations || src & GROUP != 0 || src == 0 {
+            return Ok(());
+        }
+        self.count_effect()?;
+        let is_announced = dst == BROADCAST && self.is_gratuitous_arp();
+        let station = Station { vlan, mac: mac(src), port: in_port, is_announced };
+        if self.find_station(vlan, src) == Some(in_port) && !is_announced {
+            self.tally.fdb = Some(Arc::clone(self.snapshot.tables.fdb()));
+            self.tally.stations.push(station);
+        } else {
+            self.note(format_args!("{} is at port {in_port}", station.mac));
+            self.effects.push(Effect::Station(station));
+        }
+        Ok(())
+    }
+
+    /// A station tells everybody about itself (RFC 5227 §2.3, RFC 5944 §4.6).
+    fn is_gratuitous_arp(&mut self) -> bool {
+        if self.labels.bare || self.key.read(Field::EthType) != 0x0806 {
+            return false;
+        }
+        self.key.read(Field::ArpOp) == ARP_REPLY
+            || self.key.read(Field::ArpSpa) == self.key.read(Field::ArpTpa)
+    }
+
+    fn find_station(&mut self, vlan: VlanId, address: u128) -> Option<PortNo> {
+        let fdb = self.snapshot.tables.fdb();
+        let (port, dependency) = fdb.lookup(vlan, mac(address));
+        self.rests_on.add(fdb, dependency);
+        port
+    }
+
+    fn flood_in_vlan(&mut self, vlan: VlanId, in_port: PortNo) -> Result<(), Abort> {
+        let ports = &self.snapshot.ports;
+        for (port, info) in ports.iter() {
+            let bridging = ports.bridging(port);
+            let takes = info.up && info.role == PortRole::Workload && bridging.floods;
+            if takes && port != in_port && bridging.vid_out(vlan).is_some() {
+                self.send_in_vlan(vlan, port)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy with the tag that the port wants.
+    fn send_in_vlan(&mut self, vlan: VlanId, port: PortNo) -> Result<(), Abort> {
+        let Some(vid) = self.snapshot.ports.bridging(port).vid_out(vlan) else {
+            self.end(DropReason::NotInVlan);
+            return Ok(());
+        };
+        let has_tag = self.key.read_bits(Field::VlanTci, PRESENT) != 0;
+        // In no VLAN, a tag that has only a priority stays.
+        if vid == self.vid() && (has_tag == (vid != VlanId::NONE) || vlan == VlanId::NONE) {
+            return self.send(port);
+        }
+        let saved = self.save();
+        if vid == VlanId::NONE {
+            self.pop_vlan();
+        } else {
+            if !has_tag {
+                self.push_vlan(super::edit::VLAN_TPID)?;
+            }
+            self.set(Field::VlanVid, vid.get().into(), 0xfff)?;
+        }
+        let sent = self.send(port);
+        self.restore(*saved);
+        sent
+    }
+}
+
+fn mac(address: u128) -> MacAddr {
+    let [.., a, b, c, d, e, f] = address.to_be_bytes();
+    MacAddr::new([a, b, c, d, e, f])
+}
