@@ -25,7 +25,7 @@ pub(super) fn echo(at: SocketAddrV4, limit: Duration) -> Result<Value> {
 
 /// Says `n` bytes, one each `interval`, and waits for each to come back, at most `patience`.
 pub(super) fn chat(to: SocketAddrV4, n: u64, interval: Duration, patience: Duration) -> Result<Value> {
-    let mut stream = tcp::connect_when_ready(to, patience)?;
+    let mut stream = tcp::connect_when_ready(to.into(), patience)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(patience))?;
     let mut n_answered = 0;

@@ -4,13 +4,14 @@
 //! The switch under test shares no code with it, and the peer of a ping is the kernel.
 
 mod chat;
+mod datagram;
 mod noise;
 mod ping;
 mod talk;
 mod tcp;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -114,10 +115,24 @@ impl Probe {
         len: u64,
         limit: Duration,
     ) -> Result<(Stream, Stream)> {
-        let receive = ["tcp-receive".to_owned(), to.1.to_string(), limit.as_millis().to_string()];
-        let send = ["tcp-send".to_owned(), to.1.to_string(), len.to_string(), limit.as_millis().to_string()];
+        self.transfer_to((from, to.1.into()), (to.0, to.1.into()), len, limit)
+    }
+
+    /// As [`Probe::transfer`], to a receiver that the sender knows by an address of its own.
+    ///
+    /// # Errors
+    /// When a side cannot run, connect or finish in time.
+    pub fn transfer_to(
+        &self,
+        (from, to): (&Netns, SocketAddr),
+        at: (&Netns, SocketAddr),
+        len: u64,
+        limit: Duration,
+    ) -> Result<(Stream, Stream)> {
+        let receive = ["tcp-receive".to_owned(), at.1.to_string(), limit.as_millis().to_string()];
+        let send = ["tcp-send".to_owned(), to.to_string(), len.to_string(), limit.as_millis().to_string()];
         std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| self.ask(to.0, &receive, limit + Duration::from_secs(2)));
+            let receiver = scope.spawn(|| self.ask(at.0, &receive, limit + Duration::from_secs(2)));
             let sent = self.ask(from, &send, limit + Duration::from_secs(2));
             let received = receiver.join().map_err(|_| anyhow::anyhow!("the receiver's thread panicked"))?;
             match (sent, received) {
@@ -178,6 +193,15 @@ impl Probe {
         })
     }
 
+    /// Asks an echo of datagrams ([`Probe`]'s `udp-echo`) and gives the number of right answers.
+    ///
+    /// # Errors
+    /// When the probe cannot run; lost answers are no error.
+    pub fn udp_ask(&self, netns: &Netns, to: SocketAddr, n: u64, payload_len: usize) -> Result<u64> {
+        let words = ["udp-ask".to_owned(), to.to_string(), n.to_string(), payload_len.to_string()];
+        number(&self.ask(netns, &words, datagram::limit(n) + Duration::from_secs(5))?, "received")
+    }
+
     /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
     ///
     /// # Errors
@@ -222,6 +246,8 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-chat", to, n, interval, patience] => {
             chat::chat(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
         }
+        ["udp-echo", at] => datagram::echo(at.parse()?)?,
+        ["udp-ask", to, n, payload_len] => datagram::ask(to.parse()?, n.parse()?, payload_len.parse()?)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
@@ -230,7 +256,8 @@ pub fn main(words: &[String]) -> Result<()> {
             "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
              tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | tcp-echo ADDRESS:PORT MS | \
              tcp-chat ADDRESS:PORT N MS MS | tcp-greet ADDRESS:PORT NAME | \
-             tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | ip-noise ADDRESS N SEED | \
+             tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | \
+             udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };
