@@ -205,8 +205,6 @@ mod tests {
             label: 0x10,
             policy: 0,
             in_port: 1,
-            master: None,
-            alg: None,
             expires_in: Duration::from_millis(59_900),
         }
     }
