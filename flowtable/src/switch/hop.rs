@@ -88,7 +88,7 @@ impl Switch {
             }
             _ => {
                 let mut key = *self.lanes.key(idx);
-                self.carry_rider(moment, program, (Rider::new(packet), &mut key), n_bytes, sink);
+                self.carry_rider(moment, program, (Rider::fresh(packet), &mut key), n_bytes, sink);
             }
         }
     }
@@ -128,7 +128,7 @@ impl Switch {
         let epoch = moment.snapshot.epoch;
         let handle = found.filter(|handle| self.megaflows.is_current(*handle, epoch));
         let Some(entry) = handle.and_then(|handle| self.megaflows.get_mut(handle)) else {
-            let rider = Rider { depth: 2, view: Some(view), ..Rider::new(packet) };
+            let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
             return self.hop_on(moment, next, idx, rider, sink);
         };
         self.books.all.n_recirculations += 1;
@@ -136,7 +136,7 @@ impl Switch {
         let Some((note, emit)) = plain_end(&entry.program) else {
             let program = Arc::clone(&entry.program);
             let (mut fate, mut key) = (Fate { n_passes: 1, ..Fate::default() }, *key);
-            let rider = Rider { depth: 2, view: Some(view), ..Rider::new(packet) };
+            let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
             self.ride(moment, &program, (rider, &mut key), sink, &mut fate);
             return self.settle(fate, n_bytes);
         };
@@ -178,7 +178,7 @@ impl Switch {
     ) {
         let n_bytes = self.lanes.lens[idx];
         let mut key = self.lanes.keys[idx];
-        let mut rider = Rider { view: Some(view), ..Rider::new(packet) };
+        let mut rider = Rider { view: Some(view), ..Rider::fresh(packet) };
         let seen = (moment.now, &pass.request, &view);
         let changed = rider.translate(self.tracker(), seen, verdict);
         let finished =

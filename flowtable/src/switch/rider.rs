@@ -44,8 +44,8 @@ impl Translated {
 }
 
 impl<B: FrameBuf> Rider<B> {
-    /// A packet in its first pass.
-    pub(super) fn new(packet: Packet<B>) -> Self {
+    /// A packet as it came.
+    pub(super) fn fresh(packet: Packet<B>) -> Self {
         Self { packet, depth: 1, view: None, whole: None, translated: None }
     }
 
