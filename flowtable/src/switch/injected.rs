@@ -119,7 +119,7 @@ impl Switch {
                     let old = &mut key.words_mut()[usize::from(word.idx)];
                     *old = *old & !word.mask | word.value;
                 }
-                Ok(((Rider::new(packet), key), waiting.frozen))
+                Ok(((Rider::fresh(packet), key), waiting.frozen))
             }
             Err(reason) => Err((InjectError::Frame(reason), packet)),
         }
@@ -164,7 +164,7 @@ fn prepare_packet_out<B: FrameBuf>(
     };
     key.in_port.set(in_port.get());
     match pipeline::begin_packet_out(&key, actions) {
-        Ok(frozen) => Ok(((Rider::new(packet), key), Arc::new(frozen))),
+        Ok(frozen) => Ok(((Rider::fresh(packet), key), Arc::new(frozen))),
         Err(error) => Err((error.into(), packet)),
     }
 }

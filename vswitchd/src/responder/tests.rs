@@ -296,7 +296,11 @@ fn a_traceroute_sees_both_routers_and_the_end() {
         assert_eq!((key.get(Field::NwSrc), key.get(Field::NwDst)), (v4(router), v4("10.0.0.5")));
         assert_eq!((key.get(Field::IcmpType), key.get(Field::IcmpCode)), (11, 0));
         check_sums(error);
-        assert_eq!(error[42..][..12], with_ttl(probe, ttl)[14..][..12].to_vec()[..], "quotes the packet");
+        assert_eq!(
+            error[42..][..12],
+            with_ttl(probe, 1)[14..][..12].to_vec()[..],
+            "quotes the packet as it came to the router"
+        );
     }
     // The end is an address of the second router: nobody listens there.
     let probe = build::udp(&end(5, "10.0.0.5", 40000), &end(0xf1, "10.0.9.1", 33434), b"probe");
