@@ -28,7 +28,10 @@ megaflow: in_port(2),tcp(dst=23)
   actions: drop
 "
     );
-    assert_eq!(host.asked(), "TraceRequest { in_port: \"web-1\", packet: Some(Flow(\"tcp,tp_dst=23\")) }");
+    assert_eq!(
+        host.asked(),
+        "TraceRequest { in_port: \"web-1\", why: false, ct_next: [], packet: Some(Flow(\"tcp,tp_dst=23\")) }"
+    );
 }
 
 #[tokio::test]
@@ -41,7 +44,10 @@ async fn a_trace_of_bytes_in_json() {
     assert_eq!(trace["drop"]["origin"]["object"], "switches/db/acls/no-telnet");
     assert_eq!(trace["steps"][3]["table"], 44);
     assert_eq!(trace["steps"][1]["priority"], Value::Null);
-    assert_eq!(host.asked(), "TraceRequest { in_port: \"\", packet: Some(Frame([10, 0, 1])) }");
+    assert_eq!(
+        host.asked(),
+        "TraceRequest { in_port: \"\", why: false, ct_next: [], packet: Some(Frame([10, 0, 1])) }"
+    );
 }
 
 #[tokio::test]
