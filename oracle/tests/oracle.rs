@@ -25,7 +25,9 @@ fn the_switch_does_what_the_interpreter_says() {
     assert!(tally.n_lost * 10 < tally.n_rule_sets, "{tally:?}");
     // With both caches, with one, with none; alone and in batches.
     assert!(tally.n_by_caches.iter().chain(&tally.n_by_batch).all(|n| *n > N_TRIPLES / 10), "{tally:?}");
-    for (action, n) in tally.coverage.actions() {
+    // Those of connections are of other worlds.
+    let is_tracked = |action: &str| action.starts_with("ct") || action.ends_with("(ct)");
+    for (action, n) in tally.coverage.actions().filter(|(action, _)| !is_tracked(action)) {
         assert!(n > 0, "no packet met `{action}`");
     }
 }

@@ -128,7 +128,13 @@ fn compare_rules(
     let lines = |lines: Vec<String>| lines.join("\n");
     let groups = lines(rules.groups.iter().rev().map(ToString::to_string).collect());
     let flows = lines(rules.flows.iter().map(ToString::to_string).collect());
-    ovs.set_rules(protocol, &groups, &flows).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
+    if let Err(error) = ovs.set_rules(protocol, &groups, &flows) {
+        // It asks more of a rule than that its packets have what it changes.
+        let error = format!("{error:#}");
+        let refusals = ["actions are invalid with specified match", "OFPBMC_BAD_PREREQ"];
+        assert!(refusals.iter().any(|refusal| error.contains(refusal)), "{error}\n{text}");
+        return 0;
+    }
     let mut memory = Memory::new(rules);
     let mut n = 0;
     for arrival in arrivals.iter().chain(arrivals) {
@@ -212,8 +218,9 @@ fn random_rules_do_the_same_in_open_vswitch() {
         };
         let arrivals: Vec<Arrival> = (0..N_ARRIVALS).map(|_| arrival()).collect();
         eprintln!("seed {seed}");
-        n_packets += compare_rules(&mut ovs, protocol, &features, &rules, &arrivals);
-        n_worlds += 1;
+        let n = compare_rules(&mut ovs, protocol, &features, &rules, &arrivals);
+        n_packets += n;
+        n_worlds += u64::from(n > 0);
     }
     eprintln!(
         "Open vSwitch {}: {n_worlds} rule sets, {n_packets} packets, {:.0} s",
