@@ -8,7 +8,8 @@
 use std::{sync::Arc, time::Duration};
 
 use benches::{
-    measure::{Heap, case, is_wanted, once},
+    floods,
+    measure::{Heap, case, is_wanted, minute, once},
     rules::{self, IN, LOCAL, PEER, port, snapshot},
     traffic::{Load, Source},
 };
@@ -22,7 +23,8 @@ use flowtable::{
 const CACHES: SwitchConfig = SwitchConfig { n_sessions: 1 << 16, n_megaflows: 1 << 16 };
 
 fn load(n_slots: usize, source: Source) -> Load {
-    let tracker = Conntrack::new(Config { seed: 1, ..Config::default() }, Storage::on_heap(n_slots));
+    let storage = Storage::on_heap_advised(n_slots, dataplane::advise_huge_pages);
+    let tracker = Conntrack::new(Config { seed: 1, ..Config::default() }, storage);
     Load::new(CACHES, snapshot(rules::stateful(), LOCAL, PEER), port(IN), source)
         .with_conntrack(Arc::new(tracker))
 }
@@ -69,12 +71,52 @@ fn fresh(_: &mut Criterion) {
     }
 }
 
+/// A minute of each attack, by the switch's clock: an established conversation loses no
+/// packet, and the tracker names who fills it.
+fn attacks(_: &mut Criterion) {
+    const PPS: u64 = 100_000;
+    const N_SLOTS: usize = 1 << 16;
+    const EVERY: usize = 1000;
+    type Flood = fn(u32, &mut [u8]) -> usize;
+    let floods: [(&str, Flood, Option<u32>); 5] = [
+        ("attack/syns", floods::syns, None),
+        ("attack/udp-scan", floods::scan, None),
+        ("attack/pings", floods::pings, None),
+        ("attack/full-zone", floods::scan, Some(1000)),
+        ("attack/halves", floods::halves, None),
+    ];
+    for (name, write, limit) in floods {
+        if !is_wanted(name) {
+            continue;
+        }
+        let tracker =
+            Arc::new(Conntrack::new(Config { seed: 1, ..Config::default() }, Storage::on_heap(N_SLOTS)));
+        let source = Source::Flood { write, every: EVERY };
+        let mut load = Load::new(CACHES, snapshot(rules::guarded(), LOCAL, PEER), port(IN), source)
+            .with_conntrack(Arc::clone(&tracker))
+            .at_rate(PPS);
+        load.step();
+        tracker.set_zone_limit(Some(1), limit);
+        let n_steps = 60 * PPS as usize / MAX_BATCH;
+        minute(name, (n_steps * MAX_BATCH) as u64, || (0..n_steps).for_each(|_| load.step()));
+        let n_packets = (n_steps + 1) * MAX_BATCH;
+        // The first is new, and what answers it is one of the conversation.
+        let n_victim = n_packets.div_ceil(EVERY);
+        assert_eq!(load.n_sent(), n_victim as u64, "{name}: the victim lost packets");
+        let talkers = tracker.top_talkers(load.now(), 1);
+        let named = talkers.first().map(|talker| (talker.address.to_string(), talker.n_connections));
+        println!(
+            "{name}: {n_victim} of {n_victim} packets of the victim passed; most connections: {named:?}"
+        );
+    }
+}
+
 criterion_group! {
     name = conntrack;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = established, one_way, fresh
+    targets = established, one_way, fresh, attacks
 }
 criterion_main!(conntrack);

@@ -6,6 +6,7 @@
 //! machine's noise is larger than most differences: compare only runs taken in turn.
 #![forbid(unsafe_code)]
 
+pub mod floods;
 pub mod measure;
 pub mod rules;
 pub mod traffic;

@@ -87,6 +87,15 @@ pub fn once<T>(name: &str, n_packets: u64, mut prepare: impl FnMut() -> T, mut r
     );
 }
 
+/// Measures something that takes long enough to be done once.
+pub fn minute(name: &str, n_packets: u64, mut run: impl FnMut()) {
+    let (start, start_on_cpu) = (Instant::now(), on_cpu());
+    run();
+    let used = on_cpu().zip(start_on_cpu).map(|(now, start)| now.saturating_sub(start));
+    let nanos = used.unwrap_or_else(|| start.elapsed()).as_nanos() as f64 / n_packets as f64;
+    println!("{name}: {:.2} Mpps, {:.0} cycles/packet", 1e3 / nanos, nanos * tsc_ghz());
+}
+
 /// The command line names no case, or this one: so that what is not asked for is not even
 /// set up.
 pub fn is_wanted(name: &str) -> bool {

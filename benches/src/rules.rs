@@ -158,6 +158,13 @@ pub fn stateful() -> Vec<Rule> {
     ]
 }
 
+/// The same, but nothing leaves that nobody has answered.
+pub fn guarded() -> Vec<Rule> {
+    let mut rules = stateful();
+    rules[1].actions.truncate(1);
+    rules
+}
+
 fn ipv4() -> Match {
     Match::any().with(Field::EthType, 0x0800)
 }

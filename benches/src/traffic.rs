@@ -76,6 +76,13 @@ pub enum Source {
         /// The other side answers each packet.
         both_ways: bool,
     },
+    /// A flood, and among it the packets of one conversation.
+    Flood {
+        /// Writes packet `n` of the flood; answers its length.
+        write: fn(u32, &mut [u8]) -> usize,
+        /// Every how many packets is one of the conversation.
+        every: usize,
+    },
     /// Frames in memory, which adds the cost of reading them.
     Frames(Vec<Vec<u8>>),
 }
@@ -85,6 +92,7 @@ impl Source {
         match self {
             Self::Flows(n) => *n as usize,
             Self::Conversations { n, both_ways } => *n as usize * (1 + usize::from(*both_ways)),
+            Self::Flood { .. } => usize::MAX,
             Self::Frames(frames) => frames.len(),
         }
     }
@@ -92,7 +100,8 @@ impl Source {
     /// Writes frame `idx` into a buffer; answers its length.
     fn write(&self, template: &[u8], idx: usize, buf: &mut [u8]) -> usize {
         let frame = match self {
-            Self::Flows(_) | Self::Conversations { .. } => template,
+            Self::Flood { write, every } if idx > 1 && idx % every != 0 => return write(idx as u32, buf),
+            Self::Flows(_) | Self::Conversations { .. } | Self::Flood { .. } => template,
             Self::Frames(frames) => &frames[idx],
         };
         let place = &mut buf[..frame.len()];
@@ -104,6 +113,14 @@ impl Source {
                 let step = (idx >> usize::from(*both_ways)) as u64 * 0x9e37_79b1;
                 write_flow(place, (step % u64::from(*n)) as u32);
                 if *both_ways && idx & 1 == 1 {
+                    answer(place);
+                }
+                settle_checksums(place);
+            }
+            Self::Flood { .. } => {
+                write_flow(place, 0);
+                // The other side answers once.
+                if idx == 1 {
                     answer(place);
                 }
                 settle_checksums(place);
@@ -166,6 +183,8 @@ pub struct Load {
     batch: Vec<Packet<Vec<u8>>>,
     pool: Pool,
     now: u64,
+    /// Nanoseconds from batch to batch.
+    pace: u64,
 }
 
 impl Load {
@@ -184,6 +203,7 @@ impl Load {
             batch: Vec::with_capacity(MAX_BATCH),
             pool: Pool { free, ..Pool::default() },
             now: 0,
+            pace: 1000,
         }
     }
 
@@ -191,6 +211,17 @@ impl Load {
     #[must_use]
     pub fn with_conntrack(self, tracker: Arc<Conntrack>) -> Self {
         Self { switch: self.switch.with_conntrack(tracker), ..self }
+    }
+
+    /// The same at so many packets in a second of the switch's clock.
+    #[must_use]
+    pub fn at_rate(self, pps: u64) -> Self {
+        Self { pace: 1_000_000_000 * MAX_BATCH as u64 / pps, ..self }
+    }
+
+    /// The switch's clock.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.now)
     }
 
     /// The same, after each frame has come often enough for all caches to know it.
@@ -211,7 +242,7 @@ impl Load {
             self.next = if self.next + 1 == self.source.n_frames() { 0 } else { self.next + 1 };
             self.batch.push(Packet::new(buf, HEADROOM, len, self.in_port));
         }
-        self.now += 1000;
+        self.now += self.pace;
         let now = Timestamp::from_nanos(self.now);
         self.switch.process(now, &self.snapshot, self.in_port, &mut self.batch, &mut self.pool);
     }

@@ -79,6 +79,26 @@ fn frames_cross_unchanged_and_in_order_both_ways() {
 }
 
 #[test]
+fn the_hosts_own_port_is_one_like_others() {
+    const LOCAL: u32 = 65534;
+    const NORMAL: u32 = 0xfffa;
+    let dataplane = start(2);
+    let (a, local) = (MemoryPort::new(64), MemoryPort::new(64));
+    attach_memory(&dataplane, 1, &a);
+    attach_memory(&dataplane, LOCAL, &local);
+    publish(&dataplane, snapshot(1, &[1, LOCAL], vec![rule(1, &[NORMAL]), rule(LOCAL, &[NORMAL])]));
+    let answer = udp(&Host::v4(2), &Host::v4(1), b"x");
+    for _ in 0..3 {
+        inject_all(&a, &[frame(1)]);
+        assert_eq!(receive_all(&local, 1), [frame(1)]);
+        inject_all(&local, std::slice::from_ref(&answer));
+        assert_eq!(receive_all(&a, 1), std::slice::from_ref(&answer));
+    }
+    let ports = check_conservation(&dataplane);
+    assert_eq!(status(&ports, LOCAL).counters.rx_forwarded, 3);
+}
+
+#[test]
 fn copies_go_to_every_output() {
     let dataplane = start(1);
     let ports: Vec<MemoryPort> = (0..4).map(|_| MemoryPort::new(256)).collect();

@@ -39,7 +39,7 @@
 //! *Which arms?* A few ranges are compared one by one. Many are in a trie of the prefixes
 //! that they are made of: a walk along the value's bits meets all ranges around it. A set
 //! is a trie of its members' prefixes; it belongs to the tables as a whole
-//! ([`Sets`](crate::set::Sets)), once, and the arm has only its name. A change of members
+//! ([`Sets`]), once, and the arm has only its name. A change of members
 //! is therefore a change of one trie, by as much as has changed. No rule and no classifier
 //! is touched, all versions share them, and the statistics stay. The sets of a branch are
 //! searched one by one while they are few, each once per lookup for a field. For many the

@@ -12,6 +12,10 @@ use std::sync::atomic::{
     fence,
 };
 
+use crate::hints::prefetch;
+
+/// Cells of a cache line.
+const CELLS_OF_LINE: usize = 8;
 /// Lookups without a lock before the caller shall take it.
 const MAX_RETRIES: usize = 4;
 
@@ -33,6 +37,24 @@ pub(super) struct Index<'a> {
 }
 
 impl Index<'_> {
+    /// Fetches what a lookup reads first.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u32) {
+        if let Some(cell) = self.cells.get(self.home(hash)) {
+            prefetch(cell);
+        }
+    }
+
+    /// The slot that a hash most likely leads to: that of the first cell with the hash, among
+    /// those of a cache line.
+    #[inline]
+    pub(super) fn first(&self, hash: u32) -> Option<u32> {
+        let home = self.home(hash);
+        let cells = self.cells.get(home..self.cells.len().min(home + CELLS_OF_LINE))?;
+        let found = cells.iter().map(|cell| cell.load(Relaxed)).find(|cell| (cell >> 32) as u32 == hash)?;
+        Some(target(found).0)
+    }
+
     /// Looks up without a lock. `matches` decides about a slot and direction.
     #[inline]
     pub(super) fn find(&self, hash: u32, mut matches: impl FnMut(u32, usize) -> bool) -> Found {

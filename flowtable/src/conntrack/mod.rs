@@ -10,14 +10,31 @@
 //! State is flat: connections are [`Slot`]s of plain words in a [`Storage`] that the
 //! caller hands in, addressed by index, so that it can outlive the process. A tuple's
 //! hash leads to slot and direction (`index`); who is there, and who goes first when
-//! it is full, is in the `ledger`. `tcp` knows the protocol, `nat` chooses
-//! translations, `timeout` names the states.
+//! it is full, is in the `ledger`. `track` says what a packet is, `tcp` and `sctp` know the
+//! protocols, `nat` chooses translations, `timeout` names the states.
+//!
+//! Three things are not in storage, since they are about seconds: fragments that wait for
+//! the rest of their packet (`fragments`), connections that others have announced
+//! (`alg`), and events.
+//!
+//! # How to use it
+//! | question | answer |
+//! |---|---|
+//! | what is this packet? | [`Conntrack::view`], then [`Conntrack::track`], then [`rewrite()`] |
+//! | time passes | [`Conntrack::tick`], for each batch |
+//! | what is there? | [`Conntrack::dump`], [`Conntrack::stats`], [`Conntrack::zones`], [`Conntrack::top_talkers`], [`Conntrack::expected_connections`], [`Conntrack::fragments_held`] |
+//! | take some out | [`Conntrack::flush`] with a [`Filter`]: by zone, tuple, mark, label |
+//! | what happens? | [`Conntrack::set_events`], [`Conntrack::fetch_events`] |
+//! | how many may there be? | [`Conntrack::set_zone_limit`], [`Conntrack::set_port_limit`], [`Conntrack::set_limit`], [`Conntrack::set_fragment_limits`] |
+//! | how long, how strict? | [`Conntrack::set_timeout`], [`Conntrack::set_zone_policy`], [`Conntrack::set_check_sequence`], [`Conntrack::set_pick_up`], [`Conntrack::set_check_checksums`] |
 //!
 //! # Concurrency
 //! All methods take `&self`, and any number of workers may call them: packets of one
 //! connection may come to different workers in any order. A packet of a known connection
 //! takes no lock but that of its slot. Making and removing a connection takes the
-//! ledger's mutex. The order is always mutex, then slot.
+//! ledger's mutex. The order is always mutex, then slot. Fragments and expectations have
+//! mutexes of their own, which are taken last and alone; who has none of either looks at
+//! a counter only.
 //!
 //! # When it is full
 //! Connections that nobody has answered and those that are over make room, oldest

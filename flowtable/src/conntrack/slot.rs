@@ -18,6 +18,7 @@ use std::sync::atomic::{
 };
 
 use super::{tcp::Peer, timeout::State, tuple::Tuple};
+use crate::hints::prefetch;
 
 /// Words of a slot.
 const N_WORDS: usize = 12;
@@ -126,6 +127,13 @@ impl Drop for Guard<'_> {
 }
 
 impl Slot {
+    /// Fetches all of it.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.0[0]);
+        prefetch(&self.0[N_WORDS - 1]);
+    }
+
     /// Waits for the lock. It is held for some dozens of instructions at a time.
     pub(super) fn lock(&self) -> Guard<'_> {
         loop {

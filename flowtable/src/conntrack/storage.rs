@@ -1,6 +1,6 @@
 //! The memory of a tracker, from wherever the caller has it.
 
-use std::sync::atomic::AtomicU64;
+use std::{ops::Range, sync::atomic::AtomicU64};
 
 use super::slot::{CELLS_PER_SLOT, Slot};
 
@@ -49,10 +49,23 @@ const MAX_SLOTS: usize = 1 << 30;
 impl Storage {
     /// Memory of its own for this many IPv4 connections, or half as many of IPv6.
     pub fn on_heap(n_slots: usize) -> Self {
+        Self::on_heap_advised(n_slots, |_| {})
+    }
+
+    /// The same; `advise` is told of the memory before it is used, to have it backed by large
+    /// pages: connections are all over it, and each small page costs a walk.
+    pub fn on_heap_advised(n_slots: usize, advise: impl Fn(Range<*const u8>)) -> Self {
+        fn filled<T: Default>(n: usize, advise: impl Fn(Range<*const u8>)) -> Box<[T]> {
+            let mut memory: Vec<T> = Vec::with_capacity(n);
+            let start = memory.as_ptr().cast::<u8>();
+            advise(start..start.wrapping_add(n * size_of::<T>()));
+            memory.extend((0..n).map(|_| T::default()));
+            memory.into_boxed_slice()
+        }
         let n_slots = n_slots.clamp(1, MAX_SLOTS);
         Self {
-            slots: Memory::Owned((0..n_slots).map(|_| Slot::default()).collect()),
-            cells: Memory::Owned((0..n_slots * CELLS_PER_SLOT).map(|_| AtomicU64::new(0)).collect()),
+            slots: Memory::Owned(filled(n_slots, &advise)),
+            cells: Memory::Owned(filled(n_slots * CELLS_PER_SLOT, &advise)),
         }
     }
 

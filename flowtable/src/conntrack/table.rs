@@ -32,7 +32,7 @@ impl Conntrack {
     /// Makes a connection; nothing when another worker has just made it.
     pub(super) fn commit(
         &self,
-        now: u32,
+        (now, in_port): (u32, u16),
         request: &Request,
         (tuple, hash): (&Tuple, u32),
         begin: &Begin,
@@ -42,7 +42,7 @@ impl Conntrack {
         if self.find_settled(tuple, hash).is_some() {
             return Ok(None);
         }
-        if is_beyond_limit(&ledger, request) {
+        if is_beyond_limit(&ledger, request.zone, in_port) {
             self.counters.n_limited.fetch_add(1, Relaxed);
             return Err(DropReason::CtLimit);
         }
@@ -78,7 +78,7 @@ impl Conntrack {
         let policy = request.policy.unwrap_or_else(|| self.policies.of_zone(tuple.zone));
         let expires = now.wrapping_add(self.policies.get(policy, begin.state));
         let mut guard = slot.lock();
-        slot.fill(&[*tuple, answers], kind, request.in_port, extension);
+        slot.fill(&[*tuple, answers], kind, in_port, extension);
         slot.set_mark(new.mark);
         slot.set_label(new.label);
         if let (Some((_, second)), Some(expectation)) = (extension, expectation) {
@@ -343,11 +343,10 @@ impl Conntrack {
     }
 }
 
-fn is_beyond_limit(ledger: &Ledger, request: &Request) -> bool {
-    let zone_limit = ledger.zone_limits.get(&request.zone).unwrap_or(&ledger.default_zone_limit);
+fn is_beyond_limit(ledger: &Ledger, zone: u16, in_port: u16) -> bool {
+    let zone_limit = ledger.zone_limits.get(&zone).unwrap_or(&ledger.default_zone_limit);
     let is_full = |n: Option<&u32>, limit: u32| n.copied().unwrap_or(0) >= limit;
-    is_full(ledger.zones.get(&request.zone), *zone_limit)
-        || is_full(ledger.ports.get(&request.in_port), ledger.port_limit)
+    is_full(ledger.zones.get(&zone), *zone_limit) || is_full(ledger.ports.get(&in_port), ledger.port_limit)
 }
 
 /// Counts a connection in or out.

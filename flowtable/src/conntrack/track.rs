@@ -61,6 +61,33 @@ impl Conntrack {
     /// # Cost
     /// One index lookup and one slot; for a new connection, the mutex.
     pub fn track(&self, now: Timestamp, request: &Request, view: &View) -> Result<Verdict, DropReason> {
+        self.track_as((now, request.in_port), request, view, self.hash_of(request.zone, view))
+    }
+
+    /// The hash that a packet is looked up by; fetches what [`Conntrack::fetch`] reads.
+    #[inline]
+    pub(crate) fn hash_of(&self, zone: u16, view: &View) -> u32 {
+        let hash = Tuple { zone, ..view.tuple }.hash(&self.secrets);
+        self.index().prefetch(hash);
+        hash
+    }
+
+    /// Fetches the slot that is most likely the one of a hash.
+    #[inline]
+    pub(crate) fn fetch(&self, hash: u32) {
+        if let Some(slot) = self.index().first(hash).and_then(|idx| self.slots().get(idx as usize)) {
+            slot.prefetch();
+        }
+    }
+
+    /// [`Conntrack::track`] for a packet from this port, whose hash is known.
+    pub(crate) fn track_as(
+        &self,
+        (now, in_port): (Timestamp, u16),
+        request: &Request,
+        view: &View,
+        hash: u32,
+    ) -> Result<Verdict, DropReason> {
         let now = millis(now);
         let tuple = Tuple { zone: request.zone, ..view.tuple };
         match &view.l4 {
@@ -68,7 +95,6 @@ impl Conntrack {
             L4::Error { about } => return Ok(self.related(now, request, &tuple, about)),
             L4::Tcp(_) | L4::Udp | L4::Icmp | L4::Sctp { .. } | L4::Other => {}
         }
-        let hash = tuple.hash(&self.secrets);
         if let Some((idx, direction, guard)) = self.lookup(&tuple, hash) {
             match self.known(now, request, view, (idx, direction, guard)) {
                 Known::Verdict(verdict) => return Ok(verdict),
@@ -83,7 +109,7 @@ impl Conntrack {
             return Ok(new);
         }
         let expectation = expected.as_ref().map(|(_, expectation)| expectation);
-        match self.commit(now, request, (&tuple, hash), &begin, (&new, expectation))? {
+        match self.commit((now, in_port), request, (&tuple, hash), &begin, (&new, expectation))? {
             Some(verdict) => {
                 if let Some((key, _)) = &expected {
                     self.fulfil(key);

@@ -76,7 +76,7 @@ fn both_directions_at_different_workers() {
                 tracker.track(at(1), &request(n, true), &first).unwrap();
                 let ack = View { l4: segment(0x10, 101, 501), ..first };
                 while tracker.track(at(1), &request(n, false), &ack).unwrap().state & ct_state::EST == 0 {
-                    std::hint::spin_loop();
+                    std::thread::yield_now();
                 }
                 for _ in 0..20 {
                     let verdict = tracker.track(at(1), &request(n, true), &ack).unwrap();
@@ -92,7 +92,10 @@ fn both_directions_at_different_workers() {
                 let seen = loop {
                     match *told[n as usize].lock().unwrap() {
                         Some(outer) => break outer,
-                        None => tracker.tick(at(1)),
+                        None => {
+                            tracker.tick(at(1));
+                            std::thread::yield_now();
+                        }
                     }
                 };
                 let first = view(n, L4::Udp, false);

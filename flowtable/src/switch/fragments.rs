@@ -9,7 +9,8 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::{
     Moment, Sink, Switch,
-    recirculate::{Failure, Fate, Rider},
+    recirculate::{Failure, Fate},
+    rider::Rider,
 };
 use crate::{
     cache::Remembered,

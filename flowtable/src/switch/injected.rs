@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use super::{ContinuationId, Moment, Sink, Switch, recirculate::Rider};
+use super::{ContinuationId, Moment, Sink, Switch, rider::Rider};
 use crate::{
     drop::DropReason,
     field::Field,
@@ -119,7 +119,7 @@ impl Switch {
                     let old = &mut key.words_mut()[usize::from(word.idx)];
                     *old = *old & !word.mask | word.value;
                 }
-                Ok((Rider::new(packet), Box::new(key), waiting.frozen))
+                Ok(((Rider::fresh(packet), key), waiting.frozen))
             }
             Err(reason) => Err((InjectError::Frame(reason), packet)),
         }
@@ -132,7 +132,7 @@ impl Switch {
         prepared: Prepared<B>,
         sink: &mut S,
     ) -> Result<(), InjectError> {
-        let (rider, mut key, frozen) = match prepared {
+        let ((rider, mut key), frozen) = match prepared {
             Ok(prepared) => prepared,
             Err((error, packet)) => {
                 sink.release(packet);
@@ -151,7 +151,7 @@ impl Switch {
 }
 
 /// A packet at the beginning of its walk, or why it has none.
-type Prepared<B> = Result<(Rider<B>, Box<FlowKey>, Arc<Frozen>), (InjectError, Packet<B>)>;
+type Prepared<B> = Result<((Rider<B>, FlowKey), Arc<Frozen>), (InjectError, Packet<B>)>;
 
 fn prepare_packet_out<B: FrameBuf>(
     (in_port, actions): (PortNo, Vec<Action>),
@@ -164,7 +164,7 @@ fn prepare_packet_out<B: FrameBuf>(
     };
     key.in_port.set(in_port.get());
     match pipeline::begin_packet_out(&key, actions) {
-        Ok(frozen) => Ok((Rider::new(packet), Box::new(key), Arc::new(frozen))),
+        Ok(frozen) => Ok(((Rider::fresh(packet), key), Arc::new(frozen))),
         Err(error) => Err((error.into(), packet)),
     }
 }

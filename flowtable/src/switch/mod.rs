@@ -22,12 +22,14 @@ mod flow_hash;
 #[cfg(test)]
 mod fragment_tests;
 mod fragments;
+mod hop;
 mod injected;
 mod lessons;
 mod lookup;
 mod metered;
 mod punts;
 mod recirculate;
+mod rider;
 mod run;
 mod samples;
 #[cfg(test)]
@@ -62,7 +64,7 @@ pub use self::{
 };
 use crate::{
     cache::{Handle, MegaflowDump, Megaflows, PortSessions, Remembered, TunnelSessions},
-    conntrack::Conntrack,
+    conntrack::{Conntrack, View},
     key::FlowKey,
     packet::{FrameBuf, Packet},
     parse::Signature,
@@ -133,6 +135,8 @@ struct Lanes {
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
+    /// What the tracker sees of a packet that it will be asked about, and by which hash.
+    views: [Option<(View, u32)>; MAX_BATCH],
 }
 
 /// What holds for a whole batch.
@@ -188,6 +192,7 @@ impl Switch {
                 current: [false; MAX_BATCH],
                 needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
+                views: [None; MAX_BATCH],
             }),
             books: Books::new(),
             punts: Punts::new(seed),
@@ -241,6 +246,7 @@ impl Switch {
             self.find_sessions(&moment, n);
             self.parse_rest(&moment, &batch[..n]);
             self.find_megaflows(&moment, n);
+            self.look_ahead(&batch[..n]);
             self.run_all(&moment, n, batch.drain(..n), sink);
         }
     }

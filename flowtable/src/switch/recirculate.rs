@@ -8,6 +8,7 @@ use super::{
     flow_hash::flow_hash,
     fragments::Whole,
     metered::Verdicts,
+    rider::{Rider, Translated},
     run::{Sender, copy, send},
 };
 use crate::{
@@ -17,9 +18,8 @@ use crate::{
     execute,
     field::Field,
     flow::Rule,
-    key::{FlowKey, nw_frag},
+    key::FlowKey,
     packet::{FrameBuf, Packet},
-    parse::parse,
     pipeline::{self, Frozen, MAX_PASSES, NoTrace, Translation},
     program::{CtPass, Emit, FieldEdit, MeterStep, Program},
     types::{MeterId, PortNo, Timestamp},
@@ -76,10 +76,10 @@ impl FrozenIds {
 /// What becomes of one packet and its copies.
 #[derive(Default)]
 pub(super) struct Fate {
-    sent: bool,
+    pub(super) sent: bool,
     /// Why something of it did not leave.
-    failure: Option<Failure>,
-    n_passes: usize,
+    pub(super) failure: Option<Failure>,
+    pub(super) n_passes: usize,
 }
 
 pub(super) struct Failure {
@@ -102,18 +102,6 @@ impl Failure {
     }
 }
 
-/// A packet at the beginning of a pass.
-pub(super) struct Rider<B> {
-    pub(super) packet: Packet<B>,
-    pub(super) depth: usize,
-    /// What the tracker sees of it, where that is known.
-    pub(super) view: Option<View>,
-    /// It is a fragment of this packet.
-    pub(super) whole: Option<Rc<Whole>>,
-    /// How it was last translated.
-    pub(super) translated: Option<Translated>,
-}
-
 /// A packet that is only to be tracked.
 struct Seen<'a, B> {
     view: View,
@@ -124,91 +112,22 @@ struct Seen<'a, B> {
     packet: Option<&'a Packet<B>>,
 }
 
-/// A translation that a packet has behind it. In the same zone it belongs to the same
-/// connection still, although that knows it by other addresses.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Translated {
-    zone: u16,
-    /// How the tracker saw it.
-    before: View,
-    after: Tuple,
-}
-
-impl Translated {
-    /// How the tracker knows a packet that looks like this.
-    fn known(this: Option<Self>, zone: u16, view: &View) -> Option<View> {
-        this.filter(|this| this.zone == zone && this.after == view.tuple).map(|this| this.before)
-    }
-}
-
-impl<B: FrameBuf> Rider<B> {
-    /// A packet in its first pass.
-    pub(super) fn new(packet: Packet<B>) -> Self {
-        Self { packet, depth: 1, view: None, whole: None, translated: None }
-    }
-
-    /// Does to the packet what the tracker says; answers whether it did something.
-    fn translate(
-        &mut self,
-        tracker: &Conntrack,
-        (now, request, view): (Timestamp, &conntrack::Request, &View),
-        verdict: &Verdict,
-    ) -> Result<bool, DropReason> {
-        let mut is_changed = false;
-        if verdict.alg.is_some() && self.whole.is_none() {
-            let change = tracker.help((now, request), (view, verdict), &self.packet)?;
-            if let Some(change) = &change {
-                tracker.change(request, view, change, &mut self.packet)?;
-                is_changed = true;
-            }
-        }
-        if let Some(new) = &verdict.rewrite {
-            let segment_len = self.whole.as_ref().map(|whole| whole.segment_len);
-            conntrack::rewrite_part(&mut self.packet, view, new, segment_len)?;
-            // Of an error, what it quotes has changed too; of a segment, the numbers.
-            let is_plain = new.inner.is_none() && new.shift == conntrack::Shift::default() && !is_changed;
-            let tuple = Tuple { zone: 0, ..new.outer };
-            self.translated = Some(Translated { zone: request.zone, before: *view, after: tuple });
-            self.view = is_plain.then_some(View { tuple, ..*view });
-            is_changed = true;
-        }
-        Ok(is_changed)
-    }
-}
-
 /// How a packet goes on.
 type Again<B> = Option<(Rider<B>, Arc<Program>)>;
 
 impl Switch {
-    /// Does with one packet what a program with `ct` says.
-    pub(super) fn carry_through<B: FrameBuf, S: Sink<B>>(
-        &mut self,
-        moment: &Moment<'_>,
-        program: &Program,
-        idx: usize,
-        packet: Packet<B>,
-        sink: &mut S,
-    ) {
-        let mut key = *self.lanes.key(idx);
-        if key.nw_frag & nw_frag::ANY != 0 {
-            return self.gather(moment, program, idx, packet, sink);
-        }
-        let rider = Rider::new(packet);
-        self.carry_rider(moment, program, (rider, &mut key), self.lanes.lens[idx], sink);
-    }
-
     /// Does with a packet what any program says, and enters what became of it.
     pub(super) fn carry_rider<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
-        (rider, key): (Rider<B>, &mut FlowKey),
+        rider: (Rider<B>, &mut FlowKey),
         n_bytes: u64,
         sink: &mut S,
     ) {
         self.books.received(1, n_bytes);
         let mut fate = Fate::default();
-        self.ride(moment, program, (rider, key), sink, &mut fate);
+        self.ride(moment, program, rider, sink, &mut fate);
         self.settle(fate, n_bytes);
     }
 
@@ -400,18 +319,7 @@ impl Switch {
         if before.is_none() {
             is_changed |= rider.translate(tracker, seen, &verdict)?;
         }
-        if is_changed {
-            let mut frame = FlowKey::zero();
-            parse(&mut rider.packet, &mut frame)?;
-            frame.set_frame_len(rider.packet.len());
-            next.take_frame(key, &frame);
-        }
-        next.restore(key);
-        key.recirc_id.set(pass.recirc_id);
-        if next.knows_connection() {
-            pipeline::set_connection(key, request.zone, &verdict);
-        }
-        Ok(())
+        rider.finish_pass((pass, next), &verdict, is_changed, key)
     }
 
     /// Tracks a packet of which nothing comes back: there is no need for a copy.
@@ -442,7 +350,7 @@ impl Switch {
     }
 
     /// What the tables make of a packet that comes back.
-    fn next_program<B: FrameBuf>(
+    pub(super) fn next_program<B: FrameBuf>(
         &mut self,
         moment: &Moment<'_>,
         frozen: &Frozen,
