@@ -3,7 +3,7 @@
 //! and the conversions from and to the API. `command.rs` makes `add`, `set`, `list`,
 //! `show` and `del` of it.
 //!
-//! A new kind needs: its file here with a line in [`by_noun`], a line in `name.rs`, one
+//! A new kind needs: its file here with a line in `by_noun`, a line in `name.rs`, one
 //! in `cli.rs`, and its place in the documents of `file/`.
 
 pub mod acl;
