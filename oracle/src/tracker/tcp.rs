@@ -200,12 +200,8 @@ impl Tcp {
 
     /// The answer to the other SYN. Of that one nothing is known but what the answer says.
     fn begin_again(&mut self, answer: &Segment) {
-        let first = Side {
-            sent: answer.acked,
-            heard: answer.acked,
-            window: u16::MAX.into(),
-            finished: false,
-        };
+        let first =
+            Side { sent: answer.acked, heard: answer.acked, window: u16::MAX.into(), finished: false };
         *self = Self {
             phase: Phase::SynReceived,
             sides: [first, Side::syn(answer)],
