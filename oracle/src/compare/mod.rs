@@ -117,7 +117,7 @@ fn repertoire(rng: &mut Rng) -> Repertoire {
         ports: &[1, 2, 3, 4, UPLINK],
         tunnel: Some((TUNNEL, PEERS)),
         // What loops tell controllers is more than the queue for them takes.
-        loops: true && !features.punts,
+        loops: !features.tracking && !features.punts,
         protocol: None,
         features,
     }
