@@ -23,6 +23,8 @@ mod flow_hash;
 mod fragment_tests;
 mod fragments;
 mod hop;
+#[cfg(test)]
+mod hop_tests;
 mod injected;
 mod lessons;
 mod lookup;
