@@ -318,6 +318,12 @@ impl Switch {
         self.port_sessions.len() + self.tunnel_sessions.len()
     }
 
+    /// Takes the drops of a port out of those of the switch, for a port that goes: its
+    /// number may become another's.
+    pub fn take_drops(&mut self, in_port: PortNo) -> Vec<DropCount> {
+        self.books.drops.take(in_port)
+    }
+
     /// All drops since the start, by port, reason and rule.
     pub fn drops(&self) -> Vec<DropCount> {
         self.books.drops.rows().to_vec()
