@@ -139,4 +139,3 @@ fn random_rules_do_the_same_in_open_vswitch() {
     );
     assert!(n_worlds >= N_WORLDS / 4, "only {n_worlds} rule sets in {LIMIT:?}");
 }
-
