@@ -252,6 +252,16 @@ impl Ovs {
         self.dump("dump-groups")
     }
 
+    /// Lets `tun_metadata0` be the Geneve option that OVN sends.
+    ///
+    /// # Errors
+    /// When it is something already.
+    pub fn map_ovn_option(&self) -> Result<()> {
+        let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
+        let map = "{class=0x102,type=0x80,len=4}->tun_metadata0";
+        self.run("usr/bin/ovs-ofctl", &["add-tlv-map", &bridge, map]).map(drop)
+    }
+
     fn dump(&self, what: &str) -> Result<String> {
         let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
         self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow15", what, &bridge])

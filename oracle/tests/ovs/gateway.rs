@@ -111,9 +111,10 @@ fn the_lab_does_the_same_in_open_vswitch() {
         let (mut rng, mut n_packets, mut n_told) = (Rng::new(5), 0, 0);
         while n_packets < 300 {
             let arrival = traffic::arrival(&mut rng);
-            let is_tracked_whole = oracle::frame::view(&arrival.frame)
-                .and_then(|view| view.l4)
-                .is_none_or(|(_, at)| arrival.frame[at..at + 2] != [0, 0] && arrival.frame[at + 2..at + 4] != [0, 0]);
+            let is_tracked_whole =
+                oracle::frame::view(&arrival.frame).and_then(|view| view.l4).is_none_or(|(_, at)| {
+                    arrival.frame[at..at + 2] != [0, 0] && arrival.frame[at + 2..at + 4] != [0, 0]
+                });
             if sound(&arrival) && is_tracked_whole {
                 pair.send(&arrival);
                 n_told += pair.ours.n_told();

@@ -10,12 +10,13 @@ use flowtable::{
     types::{MacAddr, PortNo, Priority},
 };
 use oracle::{
+    frame,
     ovs::{Ovs, Protocol, package::Package},
     rng::Rng,
     traffic,
 };
 use ovn_northd_lite::{
-    LocalPorts, Lowered, compile,
+    CONTINUATION, LocalPorts, Lowered, compile,
     key::{DatapathKey, PortKey},
     lower,
     model::{
@@ -58,7 +59,8 @@ fn addresses(workload: u8) -> [String; 2] {
 fn workload(number: u8) -> SwitchPort {
     let ips = addresses(number).map(|ip| ip.parse().unwrap());
     let known = PortAddresses { mac: mac(number), ips: ips.to_vec() };
-    let secured = addresses(number).map(|ip| prefix(&format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 })));
+    let secured =
+        addresses(number).map(|ip| prefix(&format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 })));
     let kind = SwitchPortKind::Workload {
         addresses: if number == PROMISCUOUS { Vec::new() } else { vec![known] },
         unknown: number == PROMISCUOUS,
@@ -119,6 +121,37 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
     nb
 }
 
+/// Registers that Open vSwitch does not have, and fields that serve as such where there are no tunnels.
+const STAND_INS: &[(&str, &str)] = &[
+    ("xxreg5", "tun_ipv6_src"),
+    ("xxreg6", "tun_ipv6_dst"),
+    ("xreg8", "tun_id"),
+    ("reg18", "pkt_mark"),
+    ("reg24", "tun_dst"),
+];
+
+/// As Open vSwitch has fields. Packets that the responder makes have a table of their own, to which no
+/// other packet comes; it stays out.
+fn adapted(line: String) -> Option<String> {
+    let is_continuation = line.contains(&format!(" table={CONTINUATION},"));
+    let adapted = STAND_INS.iter().fold(line, |line, (ours, theirs)| line.replace(ours, theirs));
+    // The value of an address is written as one.
+    let adapted = adapted.replace("set_field:0x0->tun_ipv6", "set_field:::->tun_ipv6");
+    // A clone for a controller has a meter, which Open vSwitch wants to be somewhere else.
+    let is_meter = |part: &&str| part.split_once(',').is_some_and(|(id, _)| id.parse::<u32>().is_ok());
+    let parts = adapted.split("meter:").map(|part| match part.split_once(',').filter(|_| is_meter(&part)) {
+        Some((_, rest)) => rest,
+        None => part,
+    });
+    // Here by one bit of the field, there by name.
+    let adapted = parts.collect::<String>();
+    let adapted =
+        adapted.replace("nw_frag=0x0/0x1", "nw_frag=no").replace("nw_frag=0x2/0x2", "nw_frag=later");
+    // It does not let an action make an advertisement of a solicitation: the rules that answer stay out.
+    let answers = adapted.contains("->nd_tll");
+    (!is_continuation && !answers).then_some(adapted)
+}
+
 /// What the chassis does, as text.
 fn rules(nb: &Northbound) -> String {
     let sb = compile(nb, &BTreeMap::new());
@@ -128,7 +161,13 @@ fn rules(nb: &Northbound) -> String {
     assert_eq!(errors, []);
     let mut lines: Vec<String> = groups.iter().rev().map(text::print_group).collect();
     lines.extend(meters.iter().map(text::print_meter));
-    lines.extend(rules.iter().map(text::print_flow));
+    let n_all = rules.len();
+    let rules: Vec<String> = rules.iter().map(text::print_flow).filter_map(adapted).collect();
+    eprintln!(
+        "left out: {} rules: for the responder's packets, answers to solicitations",
+        n_all - rules.len()
+    );
+    lines.extend(rules);
     lines.join("\n")
 }
 
@@ -209,12 +248,19 @@ fn conversations(pair: &mut Pair<'_>, tally: &mut Tally) {
             for port in [22, 80] {
                 let ends = |is_reply: bool| {
                     let server = Host { port, ..there.host };
-                    let way = [(here, towards(from, to, server)), (Place { host: server, ..there }, towards(to, from, here.host))];
+                    let way = [
+                        (here, towards(from, to, server)),
+                        (Place { host: server, ..there }, towards(to, from, here.host)),
+                    ];
                     way[usize::from(is_reply)]
                 };
                 for (is_reply, flags, numbers, payload) in tcp_conversation() {
                     let (Place { port, host }, to) = ends(is_reply);
-                    tally.send(pair, &arrival(port, segment(&host, &to, flags, numbers, payload)));
+                    let segment = segment(&host, &to, flags, numbers, payload);
+                    // Nobody answers what did not come.
+                    if tally.send(pair, &arrival(port, segment)).is_empty() {
+                        break;
+                    }
                 }
                 let (Place { port: in_port, host }, to_host) = ends(false);
                 let sent = tally.send(pair, &arrival(in_port, build::udp(&host, &to_host, b"question")));
@@ -238,7 +284,16 @@ fn conversations(pair: &mut Pair<'_>, tally: &mut Tally) {
     }
 }
 
-fn compare(name: &str, nb: &Northbound) {
+/// Single segments of TCP, which belong nowhere, are compared where nobody tracks them.
+fn belongs(arrival: &traffic::Arrival) -> bool {
+    frame::view(&arrival.frame).is_some_and(|view| {
+        let l4 = view.l4.map(|(_, at)| &arrival.frame[at..at + 4]);
+        matches!(view.proto, 0 | 1 | 17 | 58)
+            && l4.is_none_or(|ports| ports[..2] != [0, 0] && ports[2..] != [0, 0])
+    })
+}
+
+fn compare(name: &str, nb: &Northbound, is_tracked: bool) {
     let Some(package) = Package::get_or_skip("the comparison of a network with Open vSwitch").unwrap() else {
         return;
     };
@@ -250,15 +305,14 @@ fn compare(name: &str, nb: &Northbound) {
     let n_before = tally.n_packets;
     while tally.n_packets < n_before + N_PACKETS {
         let arrival = if rng.one_in(5) { traffic::arrival(&mut rng) } else { packet(&mut rng) };
-        if sound(&arrival) {
+        if sound(&arrival) && (!is_tracked || belongs(&arrival)) {
             tally.send(&mut pair, &arrival);
         }
     }
     let Tally { n_packets, n_delivered, n_told } = tally;
     eprintln!(
-        "{name}: {} lines, {} rules used, {n_packets} packets, {n_delivered} of them delivered; left out: {n_told} copies for controllers",
+        "{name}: {} rules, {n_packets} packets, {n_delivered} of them delivered; left out: {n_told} copies for controllers",
         lines.lines().count(),
-        pair.ours.n_used(),
     );
     assert!(n_delivered > n_packets / 10 && n_delivered < n_packets, "{n_delivered} of {n_packets}");
 }
@@ -272,7 +326,7 @@ fn a_network_without_connections_does_the_same_in_open_vswitch() {
         acl(AclDirection::ToLport, 900, "ip6 && (tcp.dst == {80, 443} || udp.dst == 53)", AllowStateless),
         acl(AclDirection::ToLport, 800, "ip6.src == {fd00::1, fd00:1::3} && tcp", Drop),
     ];
-    compare("without connections", &network(acls, DefaultPolicy::Allow));
+    compare("without connections", &network(acls, DefaultPolicy::Allow), false);
 }
 
 #[test]
@@ -286,5 +340,5 @@ fn a_network_with_connections_does_the_same_in_open_vswitch() {
         acl(AclDirection::ToLport, 800, "icmp4 && ip4.src == 10.0.0.1", Allow),
         acl(AclDirection::ToLport, 800, "icmp6 && outport == \"w4\"", AllowRelated),
     ];
-    compare("with connections", &network(acls, DefaultPolicy::Drop));
+    compare("with connections", &network(acls, DefaultPolicy::Drop), true);
 }

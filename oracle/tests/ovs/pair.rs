@@ -91,11 +91,6 @@ impl Ours {
     pub(crate) fn n_told(&mut self) -> usize {
         self.switch.take_packet_ins().len()
     }
-
-    /// Rules that some packet came to.
-    pub(crate) fn n_used(&self) -> usize {
-        self.snapshot.tables.rules().filter(|rule| rule.stats.get().0 > 0).count()
-    }
 }
 
 /// Both, with the same rules.
