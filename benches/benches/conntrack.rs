@@ -104,7 +104,7 @@ fn attacks(_: &mut Criterion) {
         let n_victim = n_packets.div_ceil(EVERY);
         assert_eq!(load.n_sent(), n_victim as u64, "{name}: the victim lost packets");
         let talkers = tracker.top_talkers(load.now(), 1);
-        let named = talkers.first().map(|talker| (talker.address.to_string(), talker.n_connections));
+        let named = talkers.first().map(|talker| (talker.who.to_string(), talker.n_connections));
         println!(
             "{name}: {n_victim} of {n_victim} packets of the victim passed; most connections: {named:?}"
         );

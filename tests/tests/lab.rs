@@ -650,7 +650,9 @@ fn connections_can_be_seen_limited_and_forgotten() -> Result<()> {
     ensure!(frames(&back, "p1").len() == 1, "{back}");
     let found = lab.json(&["ct", "dump", "zone=7,dst=10.0.9.1,sport=1,src=10.0.0.2"])?;
     ensure!(found[0]["state"] == "udp_multiple" && found[0]["replied"] == true, "{found}");
-    let top = lab.json(&["ct", "top"])?;
+    let ports = lab.json(&["ct", "top"])?;
+    ensure!(ports[0]["name"] == "p1" && number(&ports[0]["n_connections"]) >= 3, "{ports}");
+    let top = lab.json(&["ct", "top", "--by", "address"])?;
     ensure!(top[0]["address"] == "10.0.0.1" && number(&top[0]["n_connections"]) == 3, "{top}");
     ensure!((number(&top[1]["n_connections"]), number(&top[1]["n_unreplied"])) == (1, 0), "{top}");
 

@@ -74,7 +74,7 @@ fn tracker() -> Conntrack {
 fn assert_named(tracker: &Conntrack, zone: u16) {
     let talkers = tracker.top_talkers(at(DURATION + 1), 1);
     let address = Tuple { ipv6: false, ..view(ATTACKER, (0, 0), L4::Udp).tuple }.address(ATTACKER.into());
-    assert_eq!((talkers[0].zone, talkers[0].address), (zone, address));
+    assert_eq!((talkers[0].zone, talkers[0].who), (zone, address));
     assert!(talkers[0].n_connections as usize > N_SLOTS / 2);
     assert_eq!(talkers[0].n_unreplied, talkers[0].n_connections);
 }
@@ -100,6 +100,17 @@ fn a_scan_by_udp() {
     attack(&tracker, VICTIM_ZONE, |n| view(ATTACKER, (7, n as u16), L4::Udp));
     assert_named(&tracker, VICTIM_ZONE);
     assert_open(&tracker);
+}
+
+/// Who makes up a source for each packet still has a port.
+#[test]
+fn a_flood_of_made_up_sources() {
+    let tracker = tracker();
+    attack(&tracker, VICTIM_ZONE, |n| view(n as u32, (7, 80), segment(2, 1, 0)));
+    assert_open(&tracker);
+    let ports = tracker.top_ports(at(DURATION + 1), 1);
+    assert_eq!((ports[0].zone, ports[0].who), (VICTIM_ZONE, 9));
+    assert!(ports[0].n_connections as usize > N_SLOTS / 2);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Looking at connections from outside: dump, flush, statistics, who has most.
 
-use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    cmp::Reverse, collections::HashMap, hash::Hash, net::IpAddr, sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use super::{
     Alg, Conntrack, Stats, kind, millis,
@@ -92,11 +95,11 @@ impl Filter {
 
 /// An originator, and how many connections it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Talker {
+pub struct Talker<Who> {
     /// Zone.
     pub zone: u16,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, or the port that it is behind.
+    pub who: Who,
     /// Connections.
     pub n_connections: u64,
     /// Those of them that nobody has answered.
@@ -149,30 +152,45 @@ impl Conntrack {
         self.ledger().zones.all()
     }
 
-    /// The `n` originators with most connections.
+    /// The `n` originators with most connections, by their addresses.
     ///
     /// # Cost
     /// Reads every slot; packets go on meanwhile.
-    pub fn top_talkers(&self, now: Timestamp, n: usize) -> Vec<Talker> {
+    pub fn top_talkers(&self, now: Timestamp, n: usize) -> Vec<Talker<IpAddr>> {
+        self.top_by(now, n, |found| found.original.address(found.original.src))
+    }
+
+    /// The `n` ports behind which most connections began: an address can be made up, a port
+    /// cannot.
+    ///
+    /// # Cost
+    /// As [`Conntrack::top_talkers`].
+    pub fn top_ports(&self, now: Timestamp, n: usize) -> Vec<Talker<u16>> {
+        self.top_by(now, n, |found| found.in_port)
+    }
+
+    fn top_by<Who: Copy + Eq + Ord + Hash>(
+        &self,
+        now: Timestamp,
+        n: usize,
+        who: impl Fn(&Connection) -> Who,
+    ) -> Vec<Talker<Who>> {
         let now = millis(now);
-        let mut talkers: HashMap<(u16, IpAddr), [u64; 2]> = HashMap::new();
+        let mut talkers: HashMap<(u16, Who), [u64; 2]> = HashMap::new();
         for slot in self.slots().iter().filter(|slot| slot.is_connection()) {
             let Some(found) = self.peek(slot, now) else { continue };
-            let address = found.original.address(found.original.src);
-            let counts = talkers.entry((found.original.zone, address)).or_default();
+            let counts = talkers.entry((found.original.zone, who(&found))).or_default();
             counts[0] += 1;
             counts[1] += u64::from(!found.has_replied);
         }
-        let mut talkers: Vec<_> = talkers
-            .into_iter()
-            .map(|((zone, address), [n_connections, n_unreplied])| Talker {
-                zone,
-                address,
-                n_connections,
-                n_unreplied,
-            })
-            .collect();
-        talkers.sort_by_key(|talker| (Reverse(talker.n_connections), talker.zone, talker.address));
+        let of = |((zone, who), [n_connections, n_unreplied]): ((u16, Who), [u64; 2])| Talker {
+            zone,
+            who,
+            n_connections,
+            n_unreplied,
+        };
+        let mut talkers: Vec<_> = talkers.into_iter().map(of).collect();
+        talkers.sort_by_key(|talker| (Reverse(talker.n_connections), talker.zone, talker.who));
         talkers.truncate(n);
         talkers
     }

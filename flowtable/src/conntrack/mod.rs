@@ -22,7 +22,7 @@
 //! |---|---|
 //! | what is this packet? | [`Conntrack::view`], then [`Conntrack::track`], then [`rewrite()`] |
 //! | time passes | [`Conntrack::tick`], for each batch |
-//! | what is there? | [`Conntrack::dump`], [`Conntrack::stats`], [`Conntrack::zones`], [`Conntrack::top_talkers`], [`Conntrack::expected_connections`], [`Conntrack::fragments_held`] |
+//! | what is there? | [`Conntrack::dump`], [`Conntrack::stats`], [`Conntrack::zones`], [`Conntrack::top_talkers`], [`Conntrack::top_ports`], [`Conntrack::expected_connections`], [`Conntrack::fragments_held`] |
 //! | take some out | [`Conntrack::flush`] with a [`Filter`]: by zone, tuple, mark, label |
 //! | what happens? | [`Conntrack::set_events`], [`Conntrack::fetch_events`] |
 //! | how many may there be? | [`Conntrack::set_zone_limit`], [`Conntrack::set_port_limit`], [`Conntrack::set_limit`], [`Conntrack::set_fragment_limits`] |

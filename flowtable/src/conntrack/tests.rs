@@ -634,7 +634,7 @@ fn a_flood_of_syns_costs_established_connections_nothing() {
     let kept = tracker.dump(at(21), &Filter::default());
     assert_eq!(kept.iter().filter(|found| found.state == State::TcpEstablished).count(), 101);
     let talkers = tracker.top_talkers(at(21), 2);
-    assert_eq!((talkers[0].address, talkers[0].n_connections), (IpAddr::from([0, 0, 0, 1]), 100));
+    assert_eq!((talkers[0].who, talkers[0].n_connections), (IpAddr::from([0, 0, 0, 1]), 100));
 }
 
 #[test]

@@ -9,11 +9,11 @@ use ferroflow_proto::host::{
 use flowtable::{
     conntrack::{self, Conntrack, Filter, N_POLICIES, State},
     text::{parse_connection_filter, print_connection, protocol_name},
-    types::Timestamp,
+    types::{PortNo, Timestamp},
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::Service;
+use super::{Service, events::port_name};
 use crate::host::{Host, TrackingChange, TrackingError};
 
 /// Connections of one message.
@@ -63,14 +63,24 @@ impl ConntrackService for Service {
             0 => DEFAULT_TALKERS,
             max => MAX_TALKERS.min(max as usize),
         };
-        let talkers = self.beside(move |tracker, now| tracker.top_talkers(now, max)).await?;
+        let most =
+            move |tracker: &Conntrack, now| (tracker.top_talkers(now, max), tracker.top_ports(now, max));
+        let (talkers, ports) = self.beside(most).await?;
+        let names = self.host.with(|host| host.snapshot().ports).await;
         let talkers = talkers.into_iter().map(|talker| pb::Talker {
             zone: talker.zone.into(),
-            address: talker.address.to_string(),
+            address: talker.who.to_string(),
             n_connections: talker.n_connections,
             n_unreplied: talker.n_unreplied,
         });
-        Ok(Response::new(pb::ListTalkersResponse { talkers: talkers.collect() }))
+        let ports = ports.into_iter().map(|talker| pb::PortTalker {
+            zone: talker.zone.into(),
+            port: talker.who.into(),
+            name: PortNo::new(talker.who.into()).map_or(String::new(), |port| port_name(&names, port)),
+            n_connections: talker.n_connections,
+            n_unreplied: talker.n_unreplied,
+        });
+        Ok(Response::new(pb::ListTalkersResponse { talkers: talkers.collect(), ports: ports.collect() }))
     }
 
     async fn get_conntrack(

@@ -199,7 +199,8 @@ fn sample(sampled: &Sampled, ports: &PortTable) -> pb::Sample {
     }
 }
 
-fn port_name(ports: &PortTable, port: PortNo) -> String {
+/// Name of a port; empty when it is not there.
+pub(super) fn port_name(ports: &PortTable, port: PortNo) -> String {
     ports.get(port).map(|info| info.name.clone()).unwrap_or_default()
 }
 

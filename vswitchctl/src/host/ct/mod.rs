@@ -6,9 +6,10 @@ mod stats;
 
 use std::io;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use ferroflow_proto::host::{
-    Connection, DumpConnectionsRequest, FlushConnectionsRequest, ListTalkersRequest, Talker, Tuple,
+    Connection, DumpConnectionsRequest, FlushConnectionsRequest, ListTalkersRequest, PortTalker, Talker,
+    Tuple,
 };
 use serde::Serialize;
 
@@ -71,6 +72,18 @@ pub struct Top {
     /// How many at most
     #[arg(value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     max: u32,
+    /// By what they are told apart: an address can be made up, a port cannot
+    #[arg(long, value_enum, default_value_t = By::Port)]
+    by: By,
+}
+
+/// By what originators are told apart.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum By {
+    /// The port that they are behind
+    Port,
+    /// The address that they give
+    Address,
 }
 
 impl Command {
@@ -83,7 +96,7 @@ impl Command {
             }
             Self::Flush(Flush { filter, .. }) => flush(session, filter.join(",")).await,
             Self::Stats => stats::show(session).await,
-            Self::Top(Top { max }) => top(session, max).await,
+            Self::Top(arguments) => top(session, arguments).await,
             Self::Limit(command) => command.run(session).await,
             Self::Timeout(command) => command.run(session).await,
             Self::Check(check) => check.run(session).await,
@@ -113,11 +126,17 @@ async fn flush(session: &mut Session<'_>, filter: String) -> Result<(), CtlError
     session.print(&view, |out| writeln!(out, "{} connections forgotten", view.n_removed))
 }
 
-async fn top(session: &mut Session<'_>, max: u32) -> Result<(), CtlError> {
+async fn top(session: &mut Session<'_>, Top { max, by }: Top) -> Result<(), CtlError> {
     let mut conntrack = session.conntrack().await?;
     let answer = host_answer(conntrack.list_talkers(session.request(ListTalkersRequest { max })).await)?;
-    let talkers: Vec<TalkerView> = answer.talkers.into_iter().map(TalkerView::from).collect();
-    session.print_rows(&talkers)
+    match by {
+        By::Port => {
+            session.print_rows(&answer.ports.into_iter().map(PortTalkerView::from).collect::<Vec<_>>())
+        }
+        By::Address => {
+            session.print_rows(&answer.talkers.into_iter().map(TalkerView::from).collect::<Vec<_>>())
+        }
+    }
 }
 
 /// What is shown of a flush.
@@ -196,6 +215,37 @@ struct TalkerView {
     address: String,
     n_connections: u64,
     n_unreplied: u64,
+}
+
+/// What is shown of a port behind which connections began.
+#[derive(Debug, Serialize)]
+struct PortTalkerView {
+    zone: u32,
+    port: u32,
+    name: String,
+    n_connections: u64,
+    n_unreplied: u64,
+}
+
+impl From<PortTalker> for PortTalkerView {
+    fn from(talker: PortTalker) -> Self {
+        let PortTalker { zone, port, name, n_connections, n_unreplied } = talker;
+        Self { zone, port, name, n_connections, n_unreplied }
+    }
+}
+
+impl Tabular for PortTalkerView {
+    const HEADINGS: &'static [&'static str] = &["ZONE", "PORT", "NAME", "CONNECTIONS", "UNREPLIED"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.zone.to_string(),
+            self.port.to_string(),
+            self.name.clone(),
+            self.n_connections.to_string(),
+            self.n_unreplied.to_string(),
+        ]
+    }
 }
 
 impl From<Talker> for TalkerView {
