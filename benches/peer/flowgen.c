@@ -162,7 +162,7 @@ static uint16_t receive_nothing(void *rx __rte_unused, struct rte_mbuf **packets
 	return 0;
 }
 
-static uint16_t send(void *tx, struct rte_mbuf **packets, uint16_t n)
+static uint16_t transmit(void *tx, struct rte_mbuf **packets, uint16_t n)
 {
 	struct queue *queue = tx;
 	uint64_t bytes = 0;
@@ -398,7 +398,7 @@ static int probe(struct rte_vdev_device *vdev)
 	dev->data->all_multicast = 1;
 	dev->dev_ops = &operations;
 	dev->rx_pkt_burst = settings.norx ? receive_nothing : receive;
-	dev->tx_pkt_burst = send;
+	dev->tx_pkt_burst = transmit;
 	rte_eth_dev_probing_finish(dev);
 	return 0;
 }

@@ -73,9 +73,9 @@ impl Daemon {
 
     fn configure_start(&self, core: usize) -> Result<()> {
         let other = if core == 0 { 1 } else { 0 };
-        let drivers = self.install.drivers();
-        let extra =
-            format!("--no-pci --in-memory -d {} -d {}", drivers.display(), self.install.flowgen().display());
+        let drivers = self.install.drivers()?;
+        let drivers: Vec<String> = drivers.iter().map(|path| format!("-d {}", path.display())).collect();
+        let extra = format!("--no-pci --in-memory {}", drivers.join(" "));
         let mut command = self.vsctl_command(&["--no-wait", "init", "--", "set", "Open_vSwitch", "."]);
         command.args([
             "other_config:dpdk-init=true".to_owned(),
@@ -121,7 +121,7 @@ impl Daemon {
         all.extend(words);
         self.vsctl(&all)?;
         let error = output(&mut self.vsctl_command(&["get", "Interface", name, "error"]), SHORT)?;
-        ensure!(matches!(error.trim(), "[]" | "\"\""), "port {name}: {}", error.trim());
+        ensure!(matches!(error.trim(), "[]" | "\"\""), "port {name}: {}\n{}", error.trim(), self.said());
         Ok(())
     }
 
@@ -198,12 +198,16 @@ impl Daemon {
         if let Some(switch) = &mut self.switch
             && let Some(status) = switch.try_wait()?
         {
-            let said = fs::read_to_string(self.folder.join("ovs-vswitchd-dpdk.log")).unwrap_or_default();
-            let lines: Vec<&str> = said.lines().collect();
-            let tail = lines[lines.len().saturating_sub(10)..].join("\n");
-            anyhow::bail!("ovs-vswitchd ended ({status}):\n{tail}");
+            anyhow::bail!("ovs-vswitchd ended ({status}):\n{}", self.said());
         }
         Ok(())
+    }
+
+    /// The end of what the switch has said.
+    fn said(&self) -> String {
+        let said = fs::read_to_string(self.folder.join("ovs-vswitchd-dpdk.log")).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
     fn vsctl_command(&self, words: &[&str]) -> Command {

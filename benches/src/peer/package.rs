@@ -58,13 +58,24 @@ impl Install {
         if unpacked.exists() { unpacked } else { Path::new("/").join(path) }
     }
 
-    /// The folder with the drivers.
-    pub fn drivers(&self) -> PathBuf {
+    /// The drivers, that of our ports last. Each by its file: of a folder DPDK would load those
+    /// with other names.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn drivers(&self) -> Result<Vec<PathBuf>> {
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(self.driver_folder())?.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        paths.push(self.flowgen());
+        Ok(paths)
+    }
+
+    fn driver_folder(&self) -> PathBuf {
         self.root.join("drivers")
     }
 
-    /// The driver of our ports.
-    pub fn flowgen(&self) -> PathBuf {
+    fn flowgen(&self) -> PathBuf {
         self.root.join(FLOWGEN)
     }
 
@@ -103,24 +114,38 @@ impl Install {
         found.find(|path| path.to_string_lossy().contains("/pmds-")).context("DPDK without drivers")
     }
 
+    /// Copies the wanted drivers, each under the one name that programs link to: a driver in
+    /// two files would be loaded twice. Answers the name of the first.
+    fn copy_drivers(&self, folder: &Path) -> Result<String> {
+        let mut bus = None;
+        for entry in fs::read_dir(self.all_drivers()?)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let rest = |driver: &&str| name.strip_prefix(*driver).and_then(|rest| rest.strip_prefix('.'));
+            let Some(driver) = DRIVERS
+                .iter()
+                .find(|driver| rest(driver).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit())))
+            else {
+                continue;
+            };
+            fs::copy(entry.path(), folder.join(&name))?;
+            if *driver == DRIVERS[0] {
+                bus = Some(name);
+            }
+        }
+        bus.context("DPDK without virtual devices")
+    }
+
     fn compile_driver(&self) -> Result<()> {
-        let (source, drivers) = (self.root.join("flowgen.c"), self.drivers());
+        let (source, drivers) = (self.root.join("flowgen.c"), self.driver_folder());
         if fs::read_to_string(&source).is_ok_and(|text| text == SOURCE) && self.flowgen().exists() {
             return Ok(());
         }
-        let all = self.all_drivers()?;
-        fs::create_dir_all(&drivers)?;
-        for entry in fs::read_dir(&all)?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if DRIVERS.iter().any(|driver| name.starts_with(driver)) {
-                fs::copy(entry.path(), drivers.join(name))?;
-            }
+        for old in [&drivers, &self.flowgen()] {
+            let _ = fs::remove_dir_all(old).or_else(|_| fs::remove_file(old));
         }
+        fs::create_dir_all(&drivers)?;
+        let bus = self.copy_drivers(&drivers)?;
         fs::write(&source, SOURCE)?;
-        let bus =
-            fs::read_dir(&drivers)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let bus =
-            bus.filter(|name| name.starts_with(DRIVERS[0])).min().context("DPDK without virtual devices")?;
         let mut gcc = Command::new("gcc");
         gcc.args(["-O3", "-march=native", "-fPIC", "-shared", "-Wall"]);
         gcc.args(["-DALLOW_INTERNAL_API", "-DALLOW_EXPERIMENTAL_API", "-include", "rte_config.h"]);

@@ -56,10 +56,8 @@ impl Subject {
         }
         if workload.measured == Measured::Rate {
             let arguments = arguments(workload);
-            match workload.way {
-                Way::Decap(_) => subject.add_device("under", "in", IN, &arguments)?,
-                Way::Ports | Way::Encap(_) => subject.add_device("br0", "in", IN, &arguments)?,
-            }
+            let bridge = if matches!(workload.way, Way::Decap(_)) { "under" } else { "br0" };
+            subject.add_device(bridge, "in", IN, &arguments)?;
             pause(Duration::from_secs_f64(workload.warm_up))?;
         }
         Ok(subject)
