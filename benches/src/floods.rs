@@ -37,7 +37,7 @@ pub fn scan(n: u32, buf: &mut [u8]) -> usize {
 
 /// Echo requests with ever other identifiers.
 pub fn pings(n: u32, buf: &mut [u8]) -> usize {
-    vary(&PING, (L4 + 4, L4 + 2), n, buf)
+    vary(&PING, (L4 + 4, L4 + 2), n.rotate_left(16), buf)
 }
 
 /// First halves of packets.

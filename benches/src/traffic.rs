@@ -100,7 +100,9 @@ impl Source {
     /// Writes frame `idx` into a buffer; answers its length.
     fn write(&self, template: &[u8], idx: usize, buf: &mut [u8]) -> usize {
         let frame = match self {
-            Self::Flood { write, every } if idx > 1 && idx % every != 0 => return write(idx as u32, buf),
+            Self::Flood { write, every } if idx > 1 && !idx.is_multiple_of(*every) => {
+                return write(idx as u32, buf);
+            }
             Self::Flows(_) | Self::Conversations { .. } | Self::Flood { .. } => template,
             Self::Frames(frames) => &frames[idx],
         };

@@ -9,14 +9,16 @@ use std::{
 use ovn_northd_lite::{
     Compiler, Dirty, SouthboundDelta, chassis_view,
     key::{DatapathKey, PortKey},
-    model::{LogicalRouter, LogicalSwitch, Northbound, RouterPort, SwitchPort, SwitchPortKind},
+    model::{
+        Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort, SwitchPortKind,
+    },
     southbound::{ChassisRecord, Southbound},
 };
 
 use crate::{
     chassis::View,
     controller::{Controller, Ending},
-    resource::{Attachment, Kind, Name, RouterPortSpec, Spec, SwitchPortSpec},
+    resource::{Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
     state::{Change, Record},
     store::Revision,
 };
@@ -126,6 +128,7 @@ impl Engine {
 struct Touched {
     datapaths: BTreeSet<DatapathKey>,
     hosts: BTreeSet<String>,
+    sets: BTreeSet<String>,
 }
 
 impl Touched {
@@ -140,6 +143,7 @@ impl Touched {
         Self {
             datapaths: datapaths.chain(bindings).chain(groups).chain(flows).chain(gone).collect(),
             hosts: hosts.collect(),
+            sets: delta.sets.keys().chain(&delta.removed.sets).cloned().collect(),
         }
     }
 
@@ -152,7 +156,9 @@ impl Touched {
             delta.chassis.contains_key(id)
                 && view.bindings.values().any(|binding| binding.chassis.as_ref() == Some(id))
         };
+        let names = |set: &String| view.datapaths.values().any(|datapath| datapath.sets.contains(set));
         self.datapaths.iter().any(|datapath| view.datapaths.contains_key(datapath))
+            || self.sets.iter().any(names)
             || self.hosts.contains(chassis)
             || self.hosts.iter().any(|id| is_host(id) || is_peer(id))
             || delta.removed.bindings.iter().any(|id| view.bindings.contains_key(id))
@@ -175,6 +181,9 @@ impl Model {
         let mut dirty = Dirty::default();
         dirty.switches.extend(old.network.switches.into_keys());
         dirty.routers.extend(old.network.routers.into_keys());
+        dirty.address_sets.extend(old.network.address_sets.into_keys());
+        dirty.port_groups.extend(old.network.port_groups.into_keys());
+        dirty.load_balancers.extend(old.network.load_balancers.into_keys());
         for record in records {
             self.put(record, &mut dirty);
         }
@@ -194,23 +203,31 @@ impl Model {
         let key = DatapathKey::new(record.key);
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
-        let Northbound { switches, routers } = &mut self.network;
+        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
         let is_changed = match &record.spec {
-            Spec::Switch => match (switches.get_mut(&id), key) {
-                (Some(switch), Ok(key)) => std::mem::replace(&mut switch.key, key) != key,
-                (None, Ok(key)) => {
-                    let switch = LogicalSwitch { key, ports: BTreeMap::new(), acls: BTreeMap::new() };
-                    switches.insert(id, switch).is_none()
+            Spec::Switch(spec) => match (key, switches.remove(&id)) {
+                (Ok(key), old) => {
+                    let switch = LogicalSwitch {
+                        key,
+                        default_policy: spec.default_policy,
+                        load_balancers: spec.load_balancers.clone(),
+                        ..old.clone().unwrap_or_else(|| new_switch(key))
+                    };
+                    let is_changed = old.as_ref() != Some(&switch);
+                    switches.insert(id, switch);
+                    is_changed
                 }
-                (_, Err(_)) => false,
+                (Err(_), old) => old.is_some(),
             },
             Spec::Router(spec) => match (key, routers.remove(&id)) {
                 (Ok(key), old) => {
                     let router = LogicalRouter {
                         key,
                         enabled: spec.enabled,
-                        ports: old.as_ref().map(|old| old.ports.clone()).unwrap_or_default(),
                         static_routes: spec.static_routes.clone(),
+                        chassis: spec.chassis.clone(),
+                        load_balancers: spec.load_balancers.clone(),
+                        ..old.clone().unwrap_or_else(|| new_router(key))
                     };
                     let is_changed = old.as_ref() != Some(&router);
                     routers.insert(id, router);
@@ -226,8 +243,23 @@ impl Model {
                 .get_mut(parent)
                 .zip(router_port(record, spec))
                 .is_some_and(|(router, port)| insert(&mut router.ports, id, port)),
-            Spec::Acl(acl) => {
-                switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.acls, id, acl.clone()))
+            Spec::Acl(acl) => match name.parent().map(|parent| parent.kind()) {
+                Some(Kind::PortGroup) => {
+                    port_groups.get_mut(parent).is_some_and(|group| insert(&mut group.acls, id, acl.clone()))
+                }
+                _ => switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.acls, id, acl.clone())),
+            },
+            Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
+            Spec::Nat(rule) => {
+                routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
+            }
+            Spec::RouterPolicy(policy) => {
+                routers.get_mut(parent).is_some_and(|router| insert(&mut router.policies, id, policy.clone()))
+            }
+            Spec::AddressSet(members) => insert(address_sets, id, members.clone()),
+            Spec::PortGroup(spec) => {
+                let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
+                insert(port_groups, id, port_group(spec, acls))
             }
             Spec::Chassis(spec) => {
                 self.chassis.insert(id, ChassisRecord { encap_ip: spec.encap_ip });
@@ -244,13 +276,22 @@ impl Model {
         let id = name.id();
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
-        let Northbound { switches, routers } = &mut self.network;
+        let of_group = name.parent().is_some_and(|parent| parent.kind() == Kind::PortGroup);
+        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
         match name.kind() {
+            Kind::Acl if of_group => {
+                drop(port_groups.get_mut(parent).and_then(|group| group.acls.remove(id)));
+            }
+            Kind::AddressSet => drop(address_sets.remove(id)),
+            Kind::PortGroup => drop(port_groups.remove(id)),
             Kind::Switch => drop(switches.remove(id)),
             Kind::SwitchPort => drop(switches.get_mut(parent).and_then(|switch| switch.ports.remove(id))),
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
+            Kind::LoadBalancer => drop(load_balancers.remove(id)),
+            Kind::Nat => drop(routers.get_mut(parent).and_then(|router| router.nats.remove(id))),
+            Kind::RouterPolicy => drop(routers.get_mut(parent).and_then(|router| router.policies.remove(id))),
             Kind::Chassis => drop(self.chassis.remove(id)),
         }
     }
@@ -268,8 +309,40 @@ fn mark(name: &Name, dirty: &mut Dirty) {
     match datapath.kind() {
         Kind::Switch => drop(dirty.switches.insert(datapath.id().to_owned())),
         Kind::Router => drop(dirty.routers.insert(datapath.id().to_owned())),
-        Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Chassis => {}
+        Kind::AddressSet => drop(dirty.address_sets.insert(datapath.id().to_owned())),
+        Kind::PortGroup => drop(dirty.port_groups.insert(datapath.id().to_owned())),
+        Kind::LoadBalancer => drop(dirty.load_balancers.insert(datapath.id().to_owned())),
+        Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Nat | Kind::RouterPolicy | Kind::Chassis => {}
     }
+}
+
+fn new_switch(key: DatapathKey) -> LogicalSwitch {
+    LogicalSwitch {
+        key,
+        ports: BTreeMap::new(),
+        acls: BTreeMap::new(),
+        default_policy: Default::default(),
+        load_balancers: Default::default(),
+    }
+}
+
+fn new_router(key: DatapathKey) -> LogicalRouter {
+    LogicalRouter {
+        key,
+        enabled: true,
+        ports: BTreeMap::new(),
+        static_routes: Vec::new(),
+        chassis: None,
+        policies: BTreeMap::new(),
+        nats: BTreeMap::new(),
+        load_balancers: BTreeSet::new(),
+    }
+}
+
+fn port_group(spec: &PortGroupSpec, acls: BTreeMap<String, Acl>) -> PortGroup {
+    let ports =
+        spec.ports.iter().filter_map(|port| Some((port.id().to_owned(), port.parent()?.id().to_owned())));
+    PortGroup { ports: ports.collect(), acls, default_policy: spec.default_policy }
 }
 
 fn port_key(record: &Record) -> Option<PortKey> {
@@ -345,10 +418,70 @@ mod tests {
                 priority,
                 r#match: "ip4".to_owned(),
                 action: pb::acl::Action::Drop.into(),
+                ..Default::default()
+            })
+        };
+        let of_sets = || {
+            Wire::Acl(pb::Acl {
+                direction: pb::acl::Direction::FromLport.into(),
+                priority: 5,
+                r#match: "inport == @g && ip4.dst == {$set, $g_ip4}".to_owned(),
+                action: pb::acl::Action::AllowRelated.into(),
+                ..Default::default()
+            })
+        };
+        let set = |members: &[&str]| {
+            let addresses = members.iter().map(|text| (*text).to_owned()).collect();
+            Wire::AddressSet(pb::AddressSet { addresses })
+        };
+        let group = |ports: &[&str], default_policy| {
+            let ports = ports.iter().map(|text| (*text).to_owned()).collect();
+            Wire::PortGroup(pb::PortGroup { ports, default_policy })
+        };
+        let lb = || vec!["load-balancers/lb".to_owned()];
+        let gateway = Wire::LogicalRouter(pb::LogicalRouter {
+            chassis: "chassis/h1".to_owned(),
+            load_balancers: lb(),
+            ..Default::default()
+        });
+        let balanced = Wire::LogicalSwitch(pb::LogicalSwitch { load_balancers: lb(), ..Default::default() });
+        let balancer = |last: u8| {
+            let backend = pb::Backend { address: format!("10.0.0.{last}:80"), offline: false };
+            let vip = pb::Vip { address: "192.0.2.1:80".to_owned(), backends: vec![backend] };
+            Wire::LoadBalancer(pb::LoadBalancer { vips: vec![vip], ..Default::default() })
+        };
+        let nat = |last: u8| {
+            Wire::Nat(pb::Nat {
+                r#type: pb::nat::Type::DnatAndSnat.into(),
+                external_ip: "10.0.1.200".to_owned(),
+                logical_ip: format!("10.0.0.{last}"),
+                stateless: true,
+                ..Default::default()
+            })
+        };
+        let policy = |priority| {
+            Wire::RouterPolicy(pb::RouterPolicy {
+                priority,
+                r#match: "ip4".to_owned(),
+                action: pb::router_policy::Action::Drop.into(),
+                ..Default::default()
             })
         };
         use Step::{Bind, Delete, Register, Write};
         prop::sample::select(vec![
+            Write("address-sets/set", set(&["10.0.0.1"])),
+            Write("address-sets/set", set(&["10.0.0.1", "10.9.0.0/16"])),
+            Write("address-sets/set", set(&[])),
+            Write("port-groups/g", group(&[], 0)),
+            Write("port-groups/g", group(&["switches/s/ports/a"], 1)),
+            Write("port-groups/g", group(&["switches/s/ports/a", "switches/t/ports/b"], 0)),
+            Write("port-groups/g/acls/y", of_sets()),
+            Write("switches/t/acls/z", of_sets()),
+            Delete("port-groups/g/acls/y"),
+            Delete("port-groups/g"),
+            Delete("address-sets/set"),
+            Delete("switches/t/acls/z"),
+            Delete("switches/s/ports/a"),
             Write("switches/s", switch()),
             Write("switches/t", switch()),
             Write("switches/s/ports/a", switch_port(1, "")),
@@ -360,6 +493,16 @@ mod tests {
             Write("routers/r", router(false)),
             Write("routers/r/ports/s", router_port("0a:00:00:00:01:01", "10.0.0.254/24")),
             Write("routers/r/ports/t", router_port("0a:00:00:00:01:02", "10.0.1.254/24")),
+            Write("load-balancers/lb", balancer(5)),
+            Write("load-balancers/lb", balancer(6)),
+            Write("routers/r/nats/n", nat(7)),
+            Write("routers/r/nats/n", nat(8)),
+            Write("routers/r/policies/p", policy(9)),
+            Write("routers/r", gateway.clone()),
+            Write("switches/s", balanced.clone()),
+            Delete("load-balancers/lb"),
+            Delete("routers/r/nats/n"),
+            Delete("routers/r/policies/p"),
             Write("switches/s/acls/x", acl(1)),
             Write("switches/s/acls/x", acl(2)),
             Delete("switches/s"),

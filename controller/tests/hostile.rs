@@ -19,9 +19,10 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => prop::sample::select(vec![
             "switches/s", "switches/t", "switches/s/ports/a", "switches/t/ports/b", "switches/s/acls/x",
-            "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h",
+            "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h", "address-sets/a",
+            "port-groups/g", "port-groups/g/acls/x", "load-balancers/lb", "routers/r/nats/n", "routers/r/policies/p",
         ]).prop_map(str::to_owned),
-        1 => "(switches|routers|chassis)(/[a-z.]{0,3}){0,5}",
+        1 => "(switches|routers|chassis|port-groups|address-sets|load-balancers)(/[a-z.]{0,3}){0,5}",
         1 => "\\PC{0,12}",
     ]
 }
@@ -36,6 +37,9 @@ fn text() -> impl Strategy<Value = String> {
             "10.0.0.1/24",
             "10.0.0.0/8",
             "10.0.0.9",
+            "10.0.0.9:80",
+            "load-balancers/lb",
+            "chassis/h1",
             "2001:db8::1/64",
             "routers/r/ports/p",
             "ip4 && tcp.dst == 80",
@@ -51,16 +55,63 @@ fn texts() -> impl Strategy<Value = Vec<String>> {
 }
 
 fn spec() -> impl Strategy<Value = Option<Spec>> {
-    let route = (text(), text(), text()).prop_map(|(prefix, next_hop, output_port)| nb::StaticRoute {
-        prefix,
-        next_hop,
-        output_port,
-    });
+    let route = (text(), text(), text(), any::<(bool, bool)>()).prop_map(
+        |(prefix, next_hop, output_port, (discard, by_source))| nb::StaticRoute {
+            prefix,
+            next_hop,
+            output_port,
+            discard,
+            by_source,
+        },
+    );
     let small = -1..4i32;
     prop::option::weighted(
         0.95,
         prop_oneof![
-            any::<u32>().prop_map(|tunnel_key| Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key })),
+            (any::<u32>(), small.clone(), texts()).prop_map(
+                |(tunnel_key, default_policy, load_balancers)| {
+                    Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key, default_policy, load_balancers })
+                }
+            ),
+            (small.clone(), prop::collection::vec((text(), texts()), 0..3), any::<bool>()).prop_map(
+                |(protocol, vips, reject)| {
+                    let backend = |address| nb::Backend { address, offline: reject };
+                    let vip = |(address, backends): (String, Vec<String>)| nb::Vip {
+                        address,
+                        backends: backends.into_iter().map(backend).collect(),
+                    };
+                    let vips = vips.into_iter().map(vip).collect();
+                    Spec::LoadBalancer(nb::LoadBalancer {
+                        protocol,
+                        vips,
+                        hash_fields: vec![protocol],
+                        reject,
+                    })
+                }
+            ),
+            (0..5i32, (text(), text(), text(), text()), any::<bool>(), (texts(), texts())).prop_map(
+                |(r#type, (external_ip, logical_ip, external_port_range, gateway_port), stateless, peers)| {
+                    Spec::Nat(nb::Nat {
+                        r#type,
+                        external_ip,
+                        logical_ip,
+                        external_port_range,
+                        gateway_port,
+                        stateless,
+                        allowed_external_ips: peers.0,
+                        exempted_external_ips: peers.1,
+                    })
+                }
+            ),
+            (0..40_000u32, text(), small.clone(), texts()).prop_map(
+                |(priority, r#match, action, next_hops)| {
+                    Spec::RouterPolicy(nb::RouterPolicy { priority, r#match, action, next_hops })
+                }
+            ),
+            texts().prop_map(|addresses| Spec::AddressSet(nb::AddressSet { addresses })),
+            (texts(), small.clone()).prop_map(|(ports, default_policy)| {
+                Spec::PortGroup(nb::PortGroup { ports, default_policy })
+            }),
             (small.clone(), texts(), texts(), text(), any::<Option<bool>>()).prop_map(
                 |(r#type, addresses, port_security, router_port, enabled)| {
                     Spec::LogicalSwitchPort(nb::LogicalSwitchPort {
@@ -73,15 +124,33 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     })
                 }
             ),
-            prop::collection::vec(route, 0..2).prop_map(|static_routes| {
-                Spec::LogicalRouter(nb::LogicalRouter { static_routes, ..Default::default() })
-            }),
+            (prop::collection::vec(route, 0..2), text(), texts()).prop_map(
+                |(static_routes, chassis, load_balancers)| {
+                    Spec::LogicalRouter(nb::LogicalRouter {
+                        static_routes,
+                        chassis,
+                        load_balancers,
+                        ..Default::default()
+                    })
+                }
+            ),
             (text(), texts()).prop_map(|(mac, networks)| {
                 Spec::LogicalRouterPort(nb::LogicalRouterPort { mac, networks, ..Default::default() })
             }),
-            (small.clone(), 0..40_000u32, text(), -1..7i32).prop_map(
-                |(direction, priority, r#match, action)| {
-                    Spec::Acl(nb::Acl { direction, priority, r#match, action })
+            ((small, -1..8i32), (0..40_000u32, 0..6u32, any::<u32>()), (text(), text())).prop_map(
+                |((direction, action), (priority, tier, label), (r#match, log_name))| {
+                    let (log, severity) = (label % 2 == 0, action);
+                    Spec::Acl(nb::Acl {
+                        direction,
+                        priority,
+                        r#match,
+                        action,
+                        tier,
+                        label,
+                        log,
+                        log_name,
+                        severity,
+                    })
                 }
             ),
             text().prop_map(|encap_ip| Spec::Chassis(nb::Chassis { encap_ip, ..Default::default() })),

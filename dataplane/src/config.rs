@@ -24,6 +24,9 @@ pub struct DataplaneConfig {
     pub idle_spin: Duration,
     /// Caches of each worker.
     pub switch: SwitchConfig,
+    /// Connections that all workers together track, of 128 bytes each; one of IPv6 takes
+    /// the place of two.
+    pub n_connections: usize,
     /// Frames of each worker, of 4 KiB. Must cover what all its ports hold at once: a
     /// batch, and what is under way to other workers.
     pub n_frames: usize,
@@ -43,6 +46,7 @@ impl Default for DataplaneConfig {
             busy: false,
             idle_spin: Duration::from_micros(50),
             switch: SwitchConfig::default(),
+            n_connections: 1 << 16,
             n_frames: 4096,
             n_handover: 1024,
             clock: Clock::Machine,

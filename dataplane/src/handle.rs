@@ -12,9 +12,10 @@ use std::{
 use crossbeam::channel::{Receiver, bounded};
 use flowtable::{
     cache::MegaflowDump,
+    conntrack::Conntrack,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
-    types::{Epoch, PortNo},
+    types::{Epoch, PortNo, Timestamp},
 };
 
 use crate::{
@@ -189,6 +190,16 @@ impl Dataplane {
         }
     }
 
+    /// The connection tracker of all workers.
+    pub fn conntrack(&self) -> &Arc<Conntrack> {
+        self.fabric.conntrack()
+    }
+
+    /// The time that packets, caches and connections go by.
+    pub fn now(&self) -> Timestamp {
+        self.fabric.now()
+    }
+
     /// Makes a snapshot the one that packets see; each worker takes it at its next batch.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         self.fabric.publish(snapshot);
@@ -247,6 +258,15 @@ impl Dataplane {
         for seat in self.fabric.seats() {
             let _ = seat.ask(|worker| worker.switch().flush_stats());
         }
+    }
+
+    pub(crate) fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Worker that has a port.
+    pub(crate) fn worker_of(&self, port: PortNo) -> Option<usize> {
+        lock(&self.ports).get(&port).map(|registered| registered.worker)
     }
 
     /// Worker with the fewest ports.

@@ -14,6 +14,7 @@
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
+//! | `controlled.rs` | packets for controllers and from them |
 //! | `handle.rs` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -33,6 +34,7 @@
 
 mod clock;
 mod config;
+mod controlled;
 mod handle;
 mod pmd;
 #[allow(unsafe_code)]
@@ -46,7 +48,9 @@ mod sys;
 pub use crate::{
     clock::{Clock, VirtualClock},
     config::{DataplaneConfig, Device, PortSpec, Steering, WorkerConfig},
+    controlled::News,
     handle::{Dataplane, DetachError, StartError},
+    pmd::SendError,
     port::{
         AttachError, BATCH, PortReport,
         memory::{InjectError, MemoryPort},

@@ -133,6 +133,11 @@ impl<B: FrameBuf> Packet<B> {
         self.end = self.end.min(self.start.saturating_add(len.min(u32::MAX as usize) as u32));
     }
 
+    /// The memory, to look at.
+    pub fn buf(&self) -> &B {
+        &self.buf
+    }
+
     /// The memory, to give it back.
     pub fn into_buf(self) -> B {
         self.buf

@@ -41,6 +41,11 @@ const RULES: &[&str] = &[
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(snapshot);
 
+/// The ports and tunnels of all targets, with the rules of this one.
+pub(crate) fn world() -> &'static Snapshot {
+    &SNAPSHOT
+}
+
 fn port(number: u32) -> PortNo {
     PortNo::new(number).expect("a small number is a port")
 }

@@ -4,10 +4,14 @@
 //! every file of `fuzz/corpus/<target>/` and with thousands of variations of each. A finding becomes a file
 //! of the corpus.
 //!
-//! [`frames`] what comes from wires and guests · [`texts`] what people and controllers write.
+//! [`frames`] what comes from wires and guests · [`texts`] what people and controllers write · [`rules`]
+//! both at once · [`files`] what lies on disks · [`messages`] what comes by gRPC.
 #![forbid(unsafe_code)]
 
+pub mod files;
 pub mod frames;
+pub mod messages;
+pub mod rules;
 pub mod texts;
 
 /// A function under fuzzing.
@@ -28,4 +32,18 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mac_text", texts::mac),
     ("ovn_match", texts::ovn_match),
     ("ovn_actions", texts::ovn_actions),
+    ("group_text", texts::group),
+    ("meter_text", texts::meter),
+    ("change_text", texts::change),
+    ("rules", rules::rules),
+    ("tracked", rules::tracked),
+    ("datapath_text", rules::datapath_text),
+    ("pcap", files::pcap),
+    ("yaml", files::yaml),
+    ("frame_text", files::frame_text),
+    ("words", files::words),
+    ("journal", files::journal),
+    ("nb_name", messages::nb_name),
+    ("nb_transaction", messages::nb_transaction),
+    ("chassis_update", messages::chassis_update),
 ];

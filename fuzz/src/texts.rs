@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use flowtable::{
     port::{PortInfo, PortRole, PortTable},
-    text,
+    table::{Change, GroupChange, MeterChange, Tables},
+    text::{self, ChangeKind},
     types::{MacAddr, PortNo},
 };
 use ovn_northd_lite::{actions, expr};
@@ -60,6 +61,50 @@ pub fn actions(data: &[u8]) {
         if let Ok(actions) = text::parse_actions(line, &PORTS) {
             let printed = text::print_actions(&actions);
             assert_eq!(text::parse_actions(&printed, &PORTS).as_ref(), Ok(&actions), "{printed}");
+        }
+    });
+}
+
+/// A group, and changes of its buckets.
+pub fn group(data: &[u8]) {
+    with_text(data, |line| {
+        let _ = text::parse_inserted_buckets(line, &PORTS, |_| None);
+        let _ = text::parse_removed_buckets(line, &PORTS);
+        if let Ok(group) = text::parse_group(line, &PORTS) {
+            let printed = text::print_group(&group);
+            let back =
+                text::parse_group(&printed, &PORTS).unwrap_or_else(|error| panic!("{printed}: {error}"));
+            assert_eq!(back, group, "{printed}");
+            let _ = Tables::default().transact(vec![Change::Group(GroupChange::Set(group))]);
+        }
+    });
+}
+
+/// A meter.
+pub fn meter(data: &[u8]) {
+    with_text(data, |line| {
+        if let Ok(meter) = text::parse_meter(line) {
+            let printed = text::print_meter(&meter);
+            assert_eq!(text::parse_meter(&printed).as_ref(), Ok(&meter), "{printed}");
+            let _ = Tables::default().transact(vec![Change::Meter(MeterChange::Set(meter))]);
+        }
+    });
+}
+
+/// A change of the tables, of each kind.
+pub fn change(data: &[u8]) {
+    let kinds = [
+        ChangeKind::Add,
+        ChangeKind::Modify,
+        ChangeKind::ModifyStrict,
+        ChangeKind::Delete,
+        ChangeKind::DeleteStrict,
+    ];
+    with_text(data, |line| {
+        for kind in kinds {
+            if let Ok(change) = text::parse_change(kind, line, &PORTS) {
+                let _ = Tables::default().transact(vec![change]);
+            }
         }
     });
 }

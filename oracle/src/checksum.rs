@@ -35,6 +35,21 @@ pub fn header(frame: &mut [u8], view: &View) {
     }
 }
 
+/// Makes a checksum follow a change of what it covers (RFC 1624, equation 3).
+pub fn exchange(checksum: &mut [u8], old: &[u8], new: &[u8]) {
+    let (old, new) = (fold(sum(old)), fold(sum(new)));
+    if old != new {
+        let sum = !fold(u64::from(!(sum(checksum) as u16)) + u64::from(!old) + u64::from(new));
+        checksum.copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// The checksum of an IPv4 header of which bytes 10 and 11 do not count.
+pub fn renew(checksum: &mut [u8], header: &[u8]) {
+    let sum = !fold(sum(&header[..10]) + sum(&header[12..]));
+    checksum.copy_from_slice(&sum.to_be_bytes());
+}
+
 /// Mends the checksum of a first fragment, of whose segment only a part is there: by how much that
 /// part's sum differs from `before` (RFC 1624).
 pub fn amend(frame: &mut [u8], view: &View, before: u64) {

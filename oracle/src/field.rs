@@ -26,7 +26,7 @@ pub enum Field {
     IpDscp,
     NwEcn,
     NwTtl,
-    /// Bit 0: a fragment; bit 1: not the first one. Not printed: see `ip_frag` in ovs-fields(7).
+    /// Bit 0: a fragment; bit 1: not the first one.
     Frag,
     ArpOp,
     ArpSpa,
@@ -50,6 +50,20 @@ pub enum Field {
     TunId,
     TunDst,
     TunMetadata0,
+    /// Bits: see ovs-fields(7), `ct_state`.
+    CtState,
+    CtZone,
+    CtMark,
+    CtLabel,
+    CtNwProto,
+    CtNwSrc,
+    CtNwDst,
+    CtIpv6Src,
+    CtIpv6Dst,
+    CtTpSrc,
+    CtTpDst,
+    ConjId,
+    ActsetOutput,
     PktMark,
     Metadata,
     Reg(u8),
@@ -66,6 +80,10 @@ pub enum Form {
     Mac,
     Ipv4,
     Ipv6,
+    /// Names of `ip_frag`.
+    Frag,
+    /// `+new-est`.
+    CtState,
 }
 
 /// What a packet must be to have a field.
@@ -117,7 +135,7 @@ impl Field {
 
     #[rustfmt::skip]
     fn info(self) -> (&'static str, u32, Form, Needs) {
-        use Form::{Hex, Ipv4, Ipv6, Mac, Number};
+        use Form::{CtState, Frag, Hex, Ipv4, Ipv6, Mac, Number};
         match self {
             Self::InPort => ("in_port", 16, Number, Needs::Nothing),
             Self::EthDst => ("dl_dst", 48, Mac, Needs::Nothing),
@@ -139,7 +157,7 @@ impl Field {
             Self::IpDscp => ("ip_dscp", 6, Number, Needs::Ip),
             Self::NwEcn => ("nw_ecn", 2, Number, Needs::Ip),
             Self::NwTtl => ("nw_ttl", 8, Number, Needs::Ip),
-            Self::Frag => ("ip_frag", 2, Hex, Needs::Ip),
+            Self::Frag => ("ip_frag", 2, Frag, Needs::Ip),
             Self::ArpOp => ("arp_op", 16, Number, Needs::Arp),
             Self::ArpSpa => ("arp_spa", 32, Ipv4, Needs::Arp),
             Self::ArpTpa => ("arp_tpa", 32, Ipv4, Needs::Arp),
@@ -162,12 +180,49 @@ impl Field {
             Self::TunId => ("tun_id", 64, Hex, Needs::Nothing),
             Self::TunDst => ("tun_dst", 32, Ipv4, Needs::Nothing),
             Self::TunMetadata0 => ("tun_metadata0", 32, Hex, Needs::Nothing),
+            Self::CtState => ("ct_state", 8, CtState, Needs::Nothing),
+            Self::CtZone => ("ct_zone", 16, Hex, Needs::Nothing),
+            Self::CtMark => ("ct_mark", 32, Hex, Needs::Nothing),
+            Self::CtLabel => ("ct_label", 128, Hex, Needs::Nothing),
+            Self::CtNwProto => ("ct_nw_proto", 8, Number, Needs::Nothing),
+            Self::CtNwSrc => ("ct_nw_src", 32, Ipv4, Needs::Ipv4),
+            Self::CtNwDst => ("ct_nw_dst", 32, Ipv4, Needs::Ipv4),
+            Self::CtIpv6Src => ("ct_ipv6_src", 128, Ipv6, Needs::Ipv6),
+            Self::CtIpv6Dst => ("ct_ipv6_dst", 128, Ipv6, Needs::Ipv6),
+            Self::CtTpSrc => ("ct_tp_src", 16, Number, Needs::Nothing),
+            Self::CtTpDst => ("ct_tp_dst", 16, Number, Needs::Nothing),
+            Self::ConjId => ("conj_id", 32, Number, Needs::Nothing),
+            Self::ActsetOutput => ("actset_output", 32, Number, Needs::Nothing),
             Self::PktMark => ("pkt_mark", 32, Hex, Needs::Nothing),
             Self::Metadata => ("metadata", 64, Hex, Needs::Nothing),
             Self::Reg(_) => ("reg", 32, Hex, Needs::Nothing),
             Self::Xreg(_) => ("xreg", 64, Hex, Needs::Nothing),
             Self::Xxreg(_) => ("xxreg", 128, Hex, Needs::Nothing),
         }
+    }
+}
+
+impl Field {
+    /// What conntrack says, which `ct_clear` forgets.
+    pub const CT: [Self; 11] = [
+        Self::CtState,
+        Self::CtZone,
+        Self::CtMark,
+        Self::CtLabel,
+        Self::CtNwProto,
+        Self::CtNwSrc,
+        Self::CtNwDst,
+        Self::CtIpv6Src,
+        Self::CtIpv6Dst,
+        Self::CtTpSrc,
+        Self::CtTpDst,
+    ];
+
+    /// It is not in frames, so it stays when a frame is read anew.
+    pub fn is_beside(self) -> bool {
+        self.needs() == Needs::Nothing
+            && !matches!(self, Self::EthDst | Self::EthSrc | Self::EthType | Self::VlanTci)
+            || Self::CT.contains(&self)
     }
 }
 

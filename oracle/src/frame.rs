@@ -49,8 +49,12 @@ pub struct View {
     pub proto: u8,
     /// As the field `ip_frag`: 0, 1 first, 3 later.
     pub frag: u8,
-    /// Where the transport header starts.
+    /// Where the transport header starts, when it is one that is read.
     pub l4: Option<(L4, usize)>,
+    /// Where whatever is behind the network headers starts; 0 for what cannot be told.
+    pub l4_at: usize,
+    /// It has a routing header.
+    pub routed: bool,
     /// Type and code of ICMP and ICMPv6.
     pub icmp: Option<(u8, u8)>,
 }
@@ -95,6 +99,8 @@ pub fn view(frame: &[u8]) -> Option<View> {
         proto: 0,
         frag: 0,
         l4: None,
+        l4_at: 0,
+        routed: false,
         icmp: None,
     };
     let packet = &frame[l3..];
@@ -153,6 +159,7 @@ fn ipv6(view: &mut View, frame: &[u8]) {
             | IpNumber::IPV6_ROUTE_HEADER
             | IpNumber::IPV6_DESTINATION_OPTIONS => {
                 let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(rest) else { return };
+                view.routed |= next == IpNumber::IPV6_ROUTE_HEADER;
                 (header.next_header(), header.slice().len())
             }
             IpNumber::AUTHENTICATION_HEADER => {
@@ -183,6 +190,7 @@ fn ipv6(view: &mut View, frame: &[u8]) {
 }
 
 fn transport(view: &mut View, frame: &[u8], at: usize) {
+    view.l4_at = at;
     let segment = &frame[at..view.end];
     let ip4 = view.net == Net::Ipv4;
     let icmp = (segment.len() >= 8).then(|| (segment[0], segment[1]));

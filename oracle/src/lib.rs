@@ -7,14 +7,16 @@
 //! that a misunderstanding would have to be made twice.
 //!
 //! [`syntax`] rules and their text · [`field`] what they speak of · [`frame`] where it is ·
-//! [`checksum`] · [`state`] a packet in between · [`interpreter`] the walk · [`rules`], [`traffic`]
-//! random worlds · [`compare`] the verdict · [`ovs`] a third opinion: Open vSwitch itself.
+//! [`checksum`] · [`state`] a packet in between · [`interpreter`] the walk · [`tracker`] connections ·
+//! [`rules`], [`traffic`] random worlds · [`compare`] the verdict · [`coverage`] what it is about ·
+//! [`ovs`] a third opinion: Open vSwitch itself.
 //!
 //! `cargo xtask soak` compares as much as one wants; docs/correctness.md says what is compared when.
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod compare;
+pub mod coverage;
 pub mod field;
 pub mod frame;
 pub mod interpreter;
@@ -24,4 +26,5 @@ pub mod rng;
 pub mod rules;
 pub mod state;
 pub mod syntax;
+pub mod tracker;
 pub mod traffic;

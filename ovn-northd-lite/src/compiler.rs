@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     build::{
-        compile_datapath, datapaths, merge,
-        topology::{DatapathId, Links},
+        compile_part, merge, parts, sets,
+        topology::{Links, PartId},
     },
     delta::{SouthboundDelta, diff},
-    model::Northbound,
+    model::{Acl, DefaultPolicy, Northbound},
     southbound::{ChassisRecord, Southbound},
 };
 
@@ -20,6 +20,12 @@ pub struct Dirty {
     pub switches: BTreeSet<String>,
     /// Ids of routers.
     pub routers: BTreeSet<String>,
+    /// Ids of load balancers.
+    pub load_balancers: BTreeSet<String>,
+    /// Ids of address sets.
+    pub address_sets: BTreeSet<String>,
+    /// Ids of port groups: they, or one of their ACLs.
+    pub port_groups: BTreeSet<String>,
 }
 
 /// Keeps the compiled network up to date.
@@ -30,7 +36,9 @@ pub struct Dirty {
 #[derive(Debug, Clone, Default)]
 pub struct Compiler {
     links: Links,
-    parts: BTreeMap<DatapathId, Southbound>,
+    /// ACLs and defaults of port groups as compiled last.
+    group_rules: BTreeMap<String, (BTreeMap<String, Acl>, DefaultPolicy)>,
+    parts: BTreeMap<PartId, Southbound>,
     sb: Southbound,
 }
 
@@ -55,16 +63,18 @@ impl Compiler {
         chassis: &BTreeMap<String, ChassisRecord>,
         dirty: &Dirty,
     ) -> SouthboundDelta {
+        let dirty = &with_users(nb, dirty);
         let mut affected = self.reached(dirty);
         let was_contested = self.links.are_contested();
         for id in &dirty.switches {
             self.links.set_switch(id, nb.switches.get(id));
         }
         affected.extend(self.reached(dirty));
+        affected.extend(self.reached_by_sets(nb, dirty));
         if was_contested || self.links.are_contested() {
             // Who gets a contested router port depends on switches far away.
             affected.extend(self.parts.keys().cloned());
-            affected.extend(datapaths(nb));
+            affected.extend(parts(nb));
         }
         let delta = self.replace(nb, chassis, &affected);
         delta.clone().apply(&mut self.sb);
@@ -72,28 +82,60 @@ impl Compiler {
     }
 
     /// The dirty datapaths and those that depend on them by the present links.
-    fn reached(&self, dirty: &Dirty) -> BTreeSet<DatapathId> {
+    fn reached(&self, dirty: &Dirty) -> BTreeSet<PartId> {
         let mut reached = BTreeSet::new();
         for switch in &dirty.switches {
-            reached.insert(DatapathId::Switch(switch.clone()));
-            reached.extend(self.links.routers_of(switch).map(|id| DatapathId::Router(id.to_owned())));
+            reached.insert(PartId::Switch(switch.clone()));
+            reached.extend(self.links.routers_of(switch).map(|id| PartId::Router(id.to_owned())));
         }
         for router in &dirty.routers {
-            reached.insert(DatapathId::Router(router.clone()));
+            reached.insert(PartId::Router(router.clone()));
             for switch in self.links.switches_of(router) {
-                reached.insert(DatapathId::Switch(switch.to_owned()));
-                reached.extend(self.links.routers_of(switch).map(|id| DatapathId::Router(id.to_owned())));
+                reached.insert(PartId::Switch(switch.to_owned()));
+                reached.extend(self.links.routers_of(switch).map(|id| PartId::Router(id.to_owned())));
             }
         }
         reached
     }
 
-    /// Compiles the affected datapaths and compares with what they were.
+    /// The sets that changed, and the switches to which other ACLs of port groups apply now.
+    /// A new member of a group, on a switch that has members already, reaches no switch.
+    fn reached_by_sets(&mut self, nb: &Northbound, dirty: &Dirty) -> BTreeSet<PartId> {
+        let mut reached = BTreeSet::new();
+        for id in &dirty.address_sets {
+            reached.insert(PartId::AddressSet(id.clone()));
+            reached.extend(sets::group_of(id).map(|group| PartId::PortGroup(group.to_owned())));
+        }
+        for id in &dirty.port_groups {
+            reached.insert(PartId::PortGroup(id.clone()));
+            let before: BTreeSet<_> = self.links.switches_of_group(id).cloned().collect();
+            let group = nb.port_groups.get(id);
+            self.links.set_group(id, group);
+            let after: BTreeSet<_> = self.links.switches_of_group(id).cloned().collect();
+            let rules = group.map(|group| (group.acls.clone(), group.default_policy));
+            let had = match &rules {
+                Some(rules) => self.group_rules.insert(id.clone(), rules.clone()),
+                None => self.group_rules.remove(id),
+            };
+            let switches: Vec<_> = if had == rules {
+                before.symmetric_difference(&after).cloned().collect()
+            } else {
+                before.union(&after).cloned().collect()
+            };
+            reached.extend(switches.into_iter().map(PartId::Switch));
+        }
+        for switch in &dirty.switches {
+            reached.extend(self.links.groups_of(switch).cloned().map(PartId::PortGroup));
+        }
+        reached
+    }
+
+    /// Compiles the affected parts and compares with what they were.
     fn replace(
         &mut self,
         nb: &Northbound,
         chassis: &BTreeMap<String, ChassisRecord>,
-        affected: &BTreeSet<DatapathId>,
+        affected: &BTreeSet<PartId>,
     ) -> SouthboundDelta {
         let mut old = Southbound { chassis: self.sb.chassis.clone(), ..Southbound::default() };
         let mut new = Southbound { chassis: chassis.clone(), ..Southbound::default() };
@@ -101,8 +143,8 @@ impl Compiler {
             if let Some(part) = self.parts.remove(id) {
                 merge(&mut old, part);
             }
-            let part = compile_datapath(nb, &self.links, id);
-            if !part.datapaths.is_empty() {
+            let part = compile_part(nb, &self.links, id);
+            if part != Southbound::default() {
                 merge(&mut new, part.clone());
                 self.parts.insert(id.clone(), part);
             }
@@ -111,15 +153,32 @@ impl Compiler {
     }
 }
 
+/// What changed, with the switches and routers that use a load balancer that did. Those
+/// that have used it before, and do not now, have changed themselves.
+fn with_users(nb: &Northbound, dirty: &Dirty) -> Dirty {
+    let mut all = dirty.clone();
+    let uses = |ids: &BTreeSet<String>| !ids.is_disjoint(&dirty.load_balancers);
+    if !dirty.load_balancers.is_empty() {
+        let switches = nb.switches.iter().filter(|(_, switch)| uses(&switch.load_balancers));
+        all.switches.extend(switches.map(|(id, _)| id.clone()));
+        let routers = nb.routers.iter().filter(|(_, router)| uses(&router.load_balancers));
+        all.routers.extend(routers.map(|(id, _)| id.clone()));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
-        chassis_view, compile,
+        SetChange, chassis_view, compile,
         fixture::*,
-        model::{AclAction, AclDirection, StaticRoute, SwitchPort, SwitchPortKind},
+        model::{
+            AclAction, AclDirection, Backend, LoadBalancer, NatKind, NatRule, NextHop, PortGroup, RouteMatch,
+            RouteTarget, Service, SetMember, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+        },
     };
 
     /// A random change: what, and three numbers that choose where and how.
@@ -131,7 +190,17 @@ mod tests {
         let (s, r) = (i % 4, j % 3);
         let (switch_id, router_id) = (format!("s{s}"), format!("r{r}"));
         let mut dirty = Dirty::default();
-        match what % 12 {
+        match what % 15 {
+            13 | 14 => return edit_sets(nb, (what, i, j, k)),
+            12 => {
+                let id = format!("lb{}", j % 3);
+                match k % 4 {
+                    0 => drop(nb.load_balancers.remove(&id)),
+                    _ => drop(nb.load_balancers.insert(id.clone(), balancer(k))),
+                }
+                dirty.load_balancers.insert(id);
+                return dirty;
+            }
             0 => drop(nb.switches.remove(&switch_id)),
             1 => drop(nb.routers.remove(&router_id)),
             2 => {
@@ -151,24 +220,100 @@ mod tests {
                 let Some(router) = nb.routers.get_mut(&router_id) else { return dirty };
                 router.ports.remove(&format!("r{r}q{}", k % 8));
                 router.enabled = k % 4 != 0;
-                let next_hop = [10, k % 5, 0, 9].into();
+                let next_hop: std::net::IpAddr = [10, k % 5, 0, 9].into();
                 let prefix = network(&format!("10.{}.0.0/16", 50 + k % 3));
-                router.static_routes.push(StaticRoute { prefix, next_hop, output_port: None });
+                let target = match k % 5 {
+                    0 => RouteTarget::Discard,
+                    _ => RouteTarget::Via(NextHop { ip: next_hop, output_port: None }),
+                };
+                router.static_routes.push(StaticRoute { prefix, by: RouteMatch::Destination, target });
+                router.chassis = (k % 9 == 0).then(|| format!("h{}", k % 2));
+                router.load_balancers = (0..k % 3).map(|lb| format!("lb{lb}")).collect();
+                router.nats.insert(format!("n{}", k % 2), nat(k));
             }
             _ => {
                 let switch = nb.switches.entry(switch_id.clone()).or_insert_with(|| switch(1 + u32::from(s)));
                 edit_switch(switch, s, edit);
             }
         }
-        match what % 12 {
+        match what % 15 {
             1 | 3..=5 => dirty.routers.insert(router_id),
             _ => dirty.switches.insert(switch_id),
         };
         dirty
     }
 
+    fn balancer(k: u8) -> LoadBalancer {
+        let vip = |last, port| Vip { ip: [192, 0, 2, last].into(), port };
+        let backend =
+            |last: u8| Backend { ip: [10, 0, 0, last].into(), port: Some(8080), online: last % 4 != 3 };
+        let backends = (0..k % 5).map(|n| backend(10 + n)).collect();
+        LoadBalancer {
+            vips: [(vip(k % 3, Some(80)), Service { backends })].into(),
+            reject: k.is_multiple_of(2),
+            ..LoadBalancer::default()
+        }
+    }
+
+    fn nat(k: u8) -> NatRule {
+        NatRule {
+            kind: [NatKind::Source, NatKind::Destination, NatKind::Both][usize::from(k % 3)],
+            external_ip: [10, k % 5, 0, 200].into(),
+            logical_ip: network("10.1.0.5/32"),
+            external_ports: None,
+            gateway_port: None,
+            stateless: k.is_multiple_of(2),
+            allowed_external_ips: Vec::new(),
+            exempted_external_ips: Vec::new(),
+        }
+    }
+
+    /// An address set or a port group changes.
+    fn edit_sets(nb: &mut Northbound, (_, i, j, k): Edit) -> Dirty {
+        let mut dirty = Dirty::default();
+        let id = format!("g{}", j % 2);
+        match i % 5 {
+            0 => {
+                // Also one with the name of a group's addresses.
+                let id = if k % 3 == 0 { format!("{id}_ip4") } else { id };
+                let members = (0..k % 4).map(|n| SetMember::Ip(network(&format!("10.0.{n}.0/24")))).collect();
+                match k % 5 {
+                    0 => drop(nb.address_sets.remove(&id)),
+                    _ => drop(nb.address_sets.insert(id.clone(), members)),
+                }
+                dirty.address_sets.insert(id);
+            }
+            1 => {
+                nb.port_groups.remove(&id);
+                dirty.port_groups.insert(id);
+            }
+            what => {
+                let group = nb.port_groups.entry(id.clone()).or_default();
+                match what {
+                    2 => {
+                        let matching = format!("outport == @{id} && ip4.src == {{$g0, ${id}_ip4}}");
+                        let action = [AclAction::AllowRelated, AclAction::Drop][usize::from(k % 2)];
+                        let acl = acl(AclDirection::ToLport, u16::from(k % 3), &matching, action);
+                        group.acls.insert(format!("x{}", k % 2), acl);
+                    }
+                    3 if k % 3 == 0 => group.acls.clear(),
+                    3 => {
+                        group.default_policy = [DefaultPolicy::Allow, DefaultPolicy::Drop][usize::from(k % 2)]
+                    }
+                    _ => {
+                        let port = |n: u8| (format!("s{}p{}", n % 4, n % 3), format!("s{}", n % 4));
+                        group.ports = (0..k % 4).map(|n| port(n.wrapping_add(j))).collect();
+                    }
+                }
+                dirty.port_groups.insert(id);
+            }
+        }
+        dirty
+    }
+
     fn edit_switch(switch: &mut crate::model::LogicalSwitch, s: u8, (what, _, j, k): Edit) {
-        match what % 12 {
+        switch.load_balancers = (0..k % 3).map(|lb| format!("lb{lb}")).collect();
+        match what % 15 {
             6 | 7 => {
                 let port_id = format!("s{s}l{}", j % 2);
                 let router = format!("r{}", j % 3);
@@ -219,6 +364,59 @@ mod tests {
     }
 
     #[test]
+    fn a_new_member_is_sent_alone() {
+        let mut nb = small();
+        let member = |text: &str| SetMember::Ip(network(text));
+        nb.address_sets.insert("ops".into(), [member("10.0.0.0/8")].into());
+        let of_group = acl(
+            AclDirection::ToLport,
+            5,
+            "outport == @g && ip4.src == {$ops, $g_ip4}",
+            AclAction::AllowRelated,
+        );
+        let group = PortGroup {
+            ports: [("a".into(), "web".into())].into(),
+            acls: [("x".into(), of_group)].into(),
+            ..PortGroup::default()
+        };
+        nb.port_groups.insert("g".into(), group);
+        let mut compiler = Compiler::new();
+        let all = Dirty {
+            switches: nb.switches.keys().cloned().collect(),
+            routers: nb.routers.keys().cloned().collect(),
+            address_sets: ["ops".to_owned()].into(),
+            port_groups: ["g".to_owned()].into(),
+            ..Dirty::default()
+        };
+        compiler.update(&nb, &hosts(), &all);
+        assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+
+        nb.address_sets.get_mut("ops").unwrap().insert(member("192.0.2.1/32"));
+        let dirty = Dirty { address_sets: ["ops".to_owned()].into(), ..Dirty::default() };
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        let one = |added: &str| SetChange { added: [added.to_owned()].into(), ..SetChange::default() };
+        let sets = [("$ops".to_owned(), one("192.0.2.1"))].into();
+        assert_eq!(delta, SouthboundDelta { sets, ..SouthboundDelta::default() });
+
+        // Another port of the same switch: its flows stay.
+        nb.port_groups.get_mut("g").unwrap().ports.insert("b".into(), "web".into());
+        let dirty = Dirty { port_groups: ["g".to_owned()].into(), ..Dirty::default() };
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        assert_eq!(delta.sets.keys().collect::<Vec<_>>(), ["$g_ip4", "$g_ip6", "@g"]);
+        assert_eq!((delta.flows.len(), delta.datapaths.len()), (0, 0));
+        // The first one of another switch: the group's ACLs apply there now.
+        nb.port_groups.get_mut("g").unwrap().ports.insert("c".into(), "db".into());
+        let delta = compiler.update(&nb, &hosts(), &dirty);
+        assert!(delta.flows.values().all(|flow| flow.datapath.get() == 2) && !delta.flows.is_empty());
+        assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+        // Hosts are told of sets that their flows name.
+        let mut far = compiler.southbound().clone();
+        far.bindings.values_mut().for_each(|binding| binding.chassis = None);
+        assert!(chassis_view(&far, "h1").sets.is_empty());
+        assert_eq!(chassis_view(compiler.southbound(), "h1").sets.len(), 3);
+    }
+
+    #[test]
     fn what_is_not_reached_is_not_compiled_again() {
         let mut nb = small();
         let mut far = switch(9);
@@ -227,6 +425,7 @@ mod tests {
         let all = Dirty {
             switches: nb.switches.keys().cloned().collect(),
             routers: nb.routers.keys().cloned().collect(),
+            ..Dirty::default()
         };
         let mut compiler = Compiler::new();
         compiler.update(&nb, &hosts(), &all);

@@ -20,8 +20,19 @@ pub struct SouthboundDelta {
     pub chassis: BTreeMap<String, ChassisRecord>,
     /// New and changed flows.
     pub flows: BTreeMap<u64, LogicalFlow>,
+    /// Sets that are new or have other members.
+    pub sets: BTreeMap<String, SetChange>,
     /// Keys of what is gone.
     pub removed: Removed,
+}
+
+/// How a set differs; one that is new has no members before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetChange {
+    /// New members.
+    pub added: BTreeSet<String>,
+    /// Members that are gone.
+    pub removed: BTreeSet<String>,
 }
 
 /// Keys of what is gone.
@@ -37,6 +48,8 @@ pub struct Removed {
     pub chassis: BTreeSet<String>,
     /// Flows.
     pub flows: BTreeSet<u64>,
+    /// Sets.
+    pub sets: BTreeSet<String>,
 }
 
 /// What leads from `old` to `new`: applied to `old` it yields `new`.
@@ -52,8 +65,25 @@ pub fn diff(old: &Southbound, new: &Southbound) -> SouthboundDelta {
         groups: gone_groups,
         chassis: gone_chassis,
         flows: gone_flows,
+        sets: old.sets.keys().filter(|name| !new.sets.contains_key(*name)).cloned().collect(),
     };
-    SouthboundDelta { datapaths, bindings, groups, chassis, flows, removed }
+    let sets = diff_sets(&old.sets, &new.sets);
+    SouthboundDelta { datapaths, bindings, groups, chassis, flows, sets, removed }
+}
+
+fn diff_sets(
+    old: &BTreeMap<String, BTreeSet<String>>,
+    new: &BTreeMap<String, BTreeSet<String>>,
+) -> BTreeMap<String, SetChange> {
+    let none = BTreeSet::new();
+    let changed = new.iter().filter(|(name, members)| old.get(*name) != Some(members));
+    let change = |(name, members): (&String, &BTreeSet<String>)| {
+        let before = old.get(name).unwrap_or(&none);
+        let added = members.difference(before).cloned().collect();
+        let removed = before.difference(members).cloned().collect();
+        (name.clone(), SetChange { added, removed })
+    };
+    changed.map(change).collect()
 }
 
 impl SouthboundDelta {
@@ -69,6 +99,12 @@ impl SouthboundDelta {
         apply_map(&mut sb.groups, self.groups, &self.removed.groups);
         apply_map(&mut sb.chassis, self.chassis, &self.removed.chassis);
         apply_map(&mut sb.flows, self.flows, &self.removed.flows);
+        sb.sets.retain(|name, _| !self.removed.sets.contains(name));
+        for (name, change) in self.sets {
+            let members = sb.sets.entry(name).or_default();
+            members.retain(|member| !change.removed.contains(member));
+            members.extend(change.added);
+        }
     }
 }
 

@@ -1,15 +1,19 @@
 //! A small network for tests: switches `web` and `db` with a router between them, each
 //! switch with a workload on chassis `h1` and one on `h2`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use flowtable::types::{MacAddr, Priority};
 
 use crate::{
     key::{DatapathKey, PortKey},
     model::{
-        Acl, AclAction, AclDirection, IpNetwork, LogicalRouter, LogicalSwitch, Northbound, PortAddresses,
-        PortSecurity, RouterPort, SwitchPort, SwitchPortKind,
+        Acl, AclAction, AclDirection, Backend, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch,
+        NatKind, NatRule, Northbound, PortAddresses, PortSecurity, RouterPort, Service, SwitchPort,
+        SwitchPortKind, Vip,
     },
     southbound::{ChassisRecord, LogicalFlow, Pipeline, Southbound},
 };
@@ -28,7 +32,13 @@ pub(crate) fn port_key(key: u16) -> PortKey {
 }
 
 pub(crate) fn switch(key: u32) -> LogicalSwitch {
-    LogicalSwitch { key: DatapathKey::new(key).unwrap(), ports: BTreeMap::new(), acls: BTreeMap::new() }
+    LogicalSwitch {
+        key: DatapathKey::new(key).unwrap(),
+        ports: BTreeMap::new(),
+        acls: BTreeMap::new(),
+        default_policy: Default::default(),
+        load_balancers: Default::default(),
+    }
 }
 
 pub(crate) fn router(key: u32) -> LogicalRouter {
@@ -37,6 +47,10 @@ pub(crate) fn router(key: u32) -> LogicalRouter {
         enabled: true,
         ports: BTreeMap::new(),
         static_routes: Vec::new(),
+        chassis: None,
+        policies: BTreeMap::new(),
+        nats: BTreeMap::new(),
+        load_balancers: Default::default(),
     }
 }
 
@@ -72,7 +86,35 @@ pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
-    Acl { direction, priority: Priority::new(priority).unwrap(), matching: matching.to_owned(), action }
+    let priority = Priority::new(priority).unwrap();
+    Acl { direction, tier: 0, priority, matching: matching.to_owned(), action, label: 0, log: None }
+}
+
+/// A TCP load balancer: `vip` to backends, each `address:port` or `address`.
+pub(crate) fn balancer(vip: &str, backends: &[&str]) -> LoadBalancer {
+    let (ip, port) = endpoint(vip);
+    let backends = backends.iter().map(|text| endpoint(text));
+    let backends = backends.map(|(ip, port)| Backend { ip, port, online: true }).collect();
+    LoadBalancer { vips: [(Vip { ip, port }, Service { backends })].into(), ..LoadBalancer::default() }
+}
+
+fn endpoint(text: &str) -> (IpAddr, Option<u16>) {
+    let socket = text.parse::<SocketAddr>();
+    socket.map_or_else(|_| (text.parse().unwrap(), None), |socket| (socket.ip(), Some(socket.port())))
+}
+
+/// A translation of a router, by connections.
+pub(crate) fn nat(kind: NatKind, external: &str, logical: &str) -> NatRule {
+    NatRule {
+        kind,
+        external_ip: external.parse().unwrap(),
+        logical_ip: network(logical),
+        external_ports: None,
+        gateway_port: None,
+        stateless: false,
+        allowed_external_ips: Vec::new(),
+        exempted_external_ips: Vec::new(),
+    }
 }
 
 /// The network of the module's text.

@@ -68,3 +68,12 @@ impl fmt::Display for PortKey {
         self.0.fmt(f)
     }
 }
+
+/// FNV-1a, folded: for numbers that must be the same on each run. Part of what outlives a
+/// process: it must not change.
+pub(crate) fn hash32(bytes: &[u8]) -> u32 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash ^ hash >> 32) as u32
+}

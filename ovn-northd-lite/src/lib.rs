@@ -22,7 +22,8 @@
 //!    are declared in `build/stage.rs`.
 //! 3. `lower`: tables, registers and tunnels. Its module text has the table of tables.
 //! 4. [`Compiler`]: the same as [`compile`], but only what a change reaches. A datapath
-//!    depends on itself and its links, which bounds the reach.
+//!    depends on itself, its links and the ACLs of its port groups, which bounds the
+//!    reach; members of sets reach no flow.
 //!
 //! # Invariants
 //! - Incremental equals full: after any change marked dirty, [`Compiler::southbound`] is
@@ -33,9 +34,8 @@
 //!   controller sees to it; the match language depends on it.
 //!
 //! # What is not here yet
-//! Connection tracking (`allow-related`, NAT, load balancing), answers that are new
-//! packets (ICMP errors, `reject`, ARP requests of a router), address sets, port groups,
-//! gateways and VLANs. Each of these is refused with a clear error where it is named.
+//! VLANs, DHCP, DNS and gateways with failover. Each of these is refused with a clear
+//! error where it is named.
 #![forbid(unsafe_code)]
 
 pub mod actions;
@@ -48,12 +48,14 @@ mod fixture;
 pub mod key;
 mod lower;
 pub mod model;
+pub mod punt;
 pub mod southbound;
 mod view;
 
 pub use build::compile;
+pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
-pub use delta::{Removed, SouthboundDelta, diff};
-pub use expr::check_match;
-pub use lower::{LocalPorts, LowerError, Lowered, lower};
+pub use delta::{Removed, SetChange, SouthboundDelta, diff};
+pub use expr::{check_match, sets_of};
+pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
 pub use view::chassis_view;

@@ -1,7 +1,10 @@
 //! What the compiler yields and a chassis is told: datapaths, bindings, groups and
 //! logical flows.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use flowtable::types::Priority;
 
@@ -20,6 +23,9 @@ pub struct Southbound {
     pub chassis: BTreeMap<String, ChassisRecord>,
     /// Logical flows by their id.
     pub flows: BTreeMap<u64, LogicalFlow>,
+    /// Sets by the names flows have for them: of addresses and networks (`$web`), of ids of
+    /// ports (`@db`).
+    pub sets: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A logical switch or router.
@@ -29,6 +35,8 @@ pub struct Datapath {
     pub name: String,
     /// A router.
     pub is_router: bool,
+    /// Names of the sets that its flows speak of.
+    pub sets: BTreeSet<String>,
 }
 
 /// A logical port and where it is.
@@ -40,7 +48,7 @@ pub struct PortBinding {
     pub key: PortKey,
     /// Id of the port at the other side of a patch; `None`: a workload's port.
     pub peer: Option<String>,
-    /// Id of the chassis it is bound to.
+    /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,
 }
 

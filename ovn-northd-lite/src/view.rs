@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::{key::DatapathKey, southbound::Southbound};
+use crate::{
+    key::DatapathKey,
+    southbound::{PortBinding, Southbound},
+};
 
 /// The datapaths with a port on the chassis and those reachable from them through
-/// patches, with their bindings, groups and flows, and the hosts of those bindings.
+/// patches, except of routers that are on another chassis, with their bindings, groups,
+/// flows and the sets these name, and the hosts of those bindings.
 pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
     let needed = needed_datapaths(sb, chassis);
     let mut view = Southbound::default();
@@ -17,6 +21,9 @@ pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
     view.groups.extend(groups.map(|(key, group)| (*key, group.clone())));
     let flows = sb.flows.iter().filter(|(_, flow)| needed.contains(&flow.datapath));
     view.flows.extend(flows.map(|(id, flow)| (*id, flow.clone())));
+    let named: BTreeSet<_> = view.datapaths.values().flat_map(|datapath| &datapath.sets).collect();
+    let sets = sb.sets.iter().filter(|(name, _)| named.contains(name));
+    view.sets = sets.map(|(name, members)| (name.clone(), members.clone())).collect();
     let hosts: BTreeSet<_> =
         view.bindings.values().filter_map(|binding| binding.chassis.as_deref()).collect();
     let hosts = sb.chassis.iter().filter(|(id, _)| *id == chassis || hosts.contains(id.as_str()));
@@ -28,7 +35,8 @@ fn needed_datapaths(sb: &Southbound, chassis: &str) -> BTreeSet<DatapathKey> {
     let local = sb.bindings.values().filter(|binding| binding.chassis.as_deref() == Some(chassis));
     let mut frontier: Vec<_> = local.map(|binding| binding.datapath).collect();
     let mut edges: Vec<(DatapathKey, DatapathKey)> = Vec::new();
-    for binding in sb.bindings.values() {
+    let is_here = |binding: &PortBinding| binding.chassis.as_deref().is_none_or(|id| id == chassis);
+    for binding in sb.bindings.values().filter(|binding| is_here(binding)) {
         let peer = binding.peer.as_ref().and_then(|peer| sb.bindings.get(peer));
         edges.extend(peer.map(|peer| (binding.datapath, peer.datapath)));
     }

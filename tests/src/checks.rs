@@ -156,7 +156,10 @@ pub fn telnet_is_open(fabric: &Fabric) -> Result<()> {
 }
 
 /// A listener inside a workload that is known to accept: the workload itself connects to it first.
-fn listen(fabric: &Fabric, workload: &Workload, port: u16) -> Result<Daemon> {
+///
+/// # Errors
+/// When it does not come up.
+pub fn listen(fabric: &Fabric, workload: &Workload, port: u16) -> Result<Daemon> {
     let at = workload.tcp(port);
     let probe = &fabric.plan().programs.probe;
     let words: Vec<&str> = probe.words.iter().map(String::as_str).collect();

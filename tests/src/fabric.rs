@@ -24,6 +24,7 @@ use crate::control::Control;
 use crate::daemon::{Daemon, Life, find_program};
 use crate::netns::{self, End, Netns};
 use crate::probe::Probe;
+use crate::scenario::Dir;
 use crate::stop;
 
 /// MTU of the underlay.
@@ -345,7 +346,7 @@ impl Fabric {
             host.netns.keep();
             host.daemon.iter_mut().for_each(Daemon::keep);
         }
-        self._dir.keep = true;
+        self._dir.keep();
     }
 
     fn sub_dir(&self, name: &str) -> Result<String> {
@@ -446,32 +447,5 @@ impl Workload {
     /// A TCP address of this workload.
     pub fn tcp(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.plan.address, port)
-    }
-}
-
-/// A private folder that goes away with its guard.
-#[derive(Debug)]
-struct Dir {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Dir {
-    fn create(path: &Path) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        // Not `create_all`: a folder that somebody else has made is refused.
-        let made = fs::DirBuilder::new().mode(0o700).create(path);
-        made.with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), keep: false })
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            crate::say(&format!("cannot remove {}: {error}", self.path.display()));
-        }
     }
 }

@@ -5,7 +5,8 @@
 //! binaries and talks to them through `vswitchctl`; it depends on none of the project's crates.
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
-//! them), [`probe`] (traffic), then the means: [`control`], [`daemon`], [`netns`], [`command`], [`stop`].
+//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), then the
+//! means: [`control`], [`daemon`], [`netns`], [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
 //! which sets [`stop::flag`] and so ends every wait with an error. What a `kill -9` leaves behind is found by
@@ -18,9 +19,11 @@ pub mod command;
 pub mod control;
 pub mod daemon;
 pub mod fabric;
+pub mod gateway;
 pub mod netns;
 pub mod privilege;
 pub mod probe;
+pub mod random;
 pub mod scenario;
 pub mod stop;
 

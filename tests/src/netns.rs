@@ -3,10 +3,12 @@
 //! Links need no guard of their own: both ends live in namespaces, and go with them.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -54,6 +56,36 @@ impl Netns {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
+    }
+
+    /// Does something on a thread that is inside the namespace; sockets opened there stay there.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let path = Path::new(NETNS_DIR).join(&self.name);
+        let netns = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(netns, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+                Ok(work())
+            });
+            thread.join().map_err(|_| anyhow::anyhow!("a thread inside {} panicked", self.name))?
+        })
+    }
+
+    /// Sets kernel parameters of the namespace, `("net.ipv4.ip_forward", "1")`.
+    ///
+    /// # Errors
+    /// When the kernel has no such parameter or refuses the value.
+    pub fn set_sysctls(&self, settings: &[(&str, &str)]) -> Result<()> {
+        self.inside(|| {
+            for (name, value) in settings {
+                let path = format!("/proc/sys/{}", name.replace('.', "/"));
+                fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}"))?;
+            }
+            Ok(())
+        })?
     }
 
     /// Leaves the namespace in place when the guard is dropped.

@@ -1,5 +1,6 @@
 //! What the scenarios in `tests/tests` start with: one at a time, root or a loud word, a fresh fabric.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -92,6 +93,42 @@ fn remove_stale() {
             if let Err(error) = fabric::remove(&prefix, &dir(&prefix)) {
                 crate::say(&format!("cannot remove what {prefix} left behind: {error:#}"));
             }
+        }
+    }
+}
+
+/// A private folder that goes away with its guard.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Dir {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn create(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        // Not `create_all`: a folder that somebody else has made is refused.
+        let made = fs::DirBuilder::new().mode(0o700).create(path);
+        made.with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), keep: false })
+    }
+
+    /// Leaves it in place when the guard is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            crate::say(&format!("cannot remove {}: {error}", self.path.display()));
         }
     }
 }

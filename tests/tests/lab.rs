@@ -416,18 +416,630 @@ fn a_switch_of_interfaces_is_no_lab() -> Result<()> {
     let mut lab = Lab::new()?;
     lab.start(&["--socket", "lab.sock", "--state-dir", "state", "--log", "warn"])?;
     let before = lab.text(&["flow", "dump"])?;
-    let cases: [&[&str]; 5] = [
+    let by_hand: [&[&str]; 4] = [
+        &["flow", "add", "actions=drop"],
+        &["group", "add", "group_id=1,type=all"],
+        &["meter", "add", "meter=1,kbps,bands=type=drop,rate=1"],
+        &["bundle", "flow del"],
+    ];
+    for words in by_hand {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains("vswitchd --virtual") && said.contains("--standalone"), "{words:?}: {said}");
+    }
+    ensure!(lab.text(&["flow", "dump"])? == before, "it was done all the same");
+    only_a_lab_does_these(&lab)
+}
+
+/// Commands about wires and clocks.
+fn only_a_lab_does_these(lab: &Lab) -> Result<()> {
+    let cases: [&[&str]; 4] = [
         &["lab", "port", "add", "p1"],
         &["lab", "inject", "p1", UDP],
         &["lab", "clock", "stop"],
         &["lab", "output", "p1"],
-        &["flow", "add", "actions=drop"],
     ];
     for words in cases {
         let said = lab.refusal(words)?;
         ensure!(said.contains("vswitchd --virtual"), "{words:?}: {said}");
     }
-    ensure!(lab.text(&["flow", "dump"])? == before, "it was done all the same");
+    Ok(())
+}
+
+#[test]
+fn without_a_controller_rules_are_written_by_hand_and_outlive_a_crash() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = ["--standalone", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
+    lab.start(&args)?;
+    only_a_lab_does_these(&lab)?;
+    lab.text(&[
+        "bundle",
+        "flow add table=0,priority=7,ip,actions=meter:2,group:1",
+        "flow delete",
+        "meter add meter=2,kbps,bands=type=drop,rate=10",
+        "group add group_id=5,type=indirect,bucket=output:3",
+        "group add group_id=1,type=all,bucket=group:5,bucket=output:4",
+        "priority=7,ip,idle_timeout=600,actions=meter:2,group:1",
+    ])
+    .map_or_else(
+        |error| {
+            // The first rule comes before what it needs.
+            let said = error.to_string();
+            ensure!(said.contains("change 1") && said.contains("meter 2"), "{said}");
+            Ok(())
+        },
+        |said| bail!("it was done: {said}"),
+    )?;
+    ensure!(lab.text(&["group", "dump"])?.is_empty() && lab.text(&["meter", "dump"])?.is_empty());
+    fs::write(
+        lab.dir.join("all"),
+        "meter add meter=2,kbps,bands=type=drop,rate=10\n# a group\ngroup add group_id=5,type=indirect,bucket=output:3\n\
+         group add group_id=1,type=all,bucket=group:5,bucket=output:4\n\
+         flow add priority=7,ip,idle_timeout=600,actions=meter:2,group:1\n",
+    )?;
+    lab.text(&["bundle", "@all"])?;
+    let state = || -> Result<[String; 3]> {
+        Ok([lab.text(&["flow", "dump"])?, lab.text(&["group", "dump"])?, lab.text(&["meter", "dump"])?])
+    };
+    let before = state()?;
+    ensure!(before[0].contains("meter:2,group:1") && before[1].lines().count() == 2, "{before:?}");
+    let said = lab.refusal(&["group", "add", "group_id=1,type=all"])?;
+    ensure!(said.contains("exists already"), "{said}");
+    let said = lab.refusal(&["port", "add", "lo", "--logical-port", "web"])?;
+    ensure!(said.contains("no network"), "{said}");
+    // Killed, without any chance to tidy up.
+    if let Some(mut daemon) = lab.daemon.take() {
+        daemon.kill()?;
+        daemon.wait()?;
+    }
+    let said = lab.refusal(&["flow", "dump"])?;
+    ensure!(said.contains("is vswitchd running?"), "{said}");
+    lab.start(&args)?;
+    let after = [lab.text(&["flow", "dump"])?, lab.text(&["group", "dump"])?, lab.text(&["meter", "dump"])?];
+    ensure!(after == before, "{after:?} instead of {before:?}");
+    lab.text(&["meter", "del", "2"])?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty(), "a rule without its meter");
+    Ok(())
+}
+
+#[test]
+fn a_standalone_switch_can_begin_as_a_learning_one() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = [
+        "--standalone",
+        "--fail-mode",
+        "standalone",
+        "--socket",
+        "lab.sock",
+        "--state-dir",
+        "state",
+        "--log",
+        "warn",
+    ];
+    lab.start(&args)?;
+    let flows = lab.text(&["flow", "dump"])?;
+    ensure!(flows.trim().ends_with("priority=0 actions=NORMAL"), "{flows}");
+    // Whoever takes the rule away does not get it back.
+    lab.text(&["flow", "del", "--all"])?;
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn groups_and_meters_do_what_they_say_and_count_it() -> Result<()> {
+    let lab = Lab::with_ports(3)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "bundle",
+        "meter add meter=1,pktps,burst,bands=type=drop,rate=1,burst_size=2",
+        "group add group_id=7,type=all,bucket=bucket_id:3,actions=output:p2,bucket=bucket_id:4,actions=output:p3",
+        "flow add in_port=p1,actions=meter:1,group:7",
+    ])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP, UDP, UDP])?;
+    ensure!(frames(&answer, "p2").len() == 2 && frames(&answer, "p3").len() == 2, "{answer}");
+    ensure!(answer["drops"][0]["reason"] == "metered", "{answer}");
+    let groups = lab.json(&["group", "stats"])?;
+    ensure!(number(&groups[0]["n_references"]) == 1, "{groups}");
+    let buckets: Vec<_> = list(&groups[0]["buckets"])
+        .iter()
+        .map(|bucket| (number(&bucket["bucket_id"]), number(&bucket["n_packets"])))
+        .collect();
+    // Those that the meter drops had come to the group.
+    ensure!(buckets == [(3, 3), (4, 3)], "{groups}");
+    let meters = lab.json(&["meter", "stats", "1"])?;
+    ensure!(
+        number(&meters[0]["n_packets"]) == 3 && number(&meters[0]["bands"][0]["n_packets"]) == 1,
+        "{meters}"
+    );
+    ensure!(number(&meters[0]["n_rules"]) == 1, "{meters}");
+    let text = lab.text(&["group", "stats", "7"])?;
+    ensure!(text.contains("ref_count=1") && text.contains("bucket4:packet_count=3"), "{text}");
+    ensure!(lab.text(&["meter", "stats"])?.contains("0: packet_count:1"));
+
+    lab.text(&["group", "insert-buckets", "group_id=7,command_bucket_id=first,bucket=output:in_port"])?;
+    lab.text(&["group", "remove-buckets", "group_id=7,command_bucket_id=4"])?;
+    lab.text(&["lab", "clock", "advance", "10"])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!((frames(&answer, "p1").len(), frames(&answer, "p3").len()) == (1, 0), "{answer}");
+    lab.text(&["group", "mod", "group_id=7,type=all,bucket=bucket_id:3,actions=output:p3"])?;
+    let groups = lab.json(&["group", "stats"])?;
+    ensure!(number(&groups[0]["buckets"][0]["n_packets"]) == 4, "its counters are gone: {groups}");
+
+    let cases: [(&[&str], &str); 8] = [
+        (&["group", "add", "group_id=7,type=all"], "exists"),
+        (&["group", "mod", "group_id=8,type=all"], "no group 8"),
+        (&["group", "add", "group_id=9,tpye=all"], "did you mean `type`"),
+        (&["group", "add", "group_id=9,type=all,bucket=group:9"], "leads to itself"),
+        (&["meter", "add", "meter=9,kpbs,bands=type=drop,rate=1"], "did you mean `kbps`"),
+        (&["group", "dump", "99"], "no group 99"),
+        (&["meter", "stats", "99"], "no meter 99"),
+        (&["group", "del"], "--all"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.text(&["group", "mod", "--may-create", "group_id=8,type=all"])?;
+    lab.text(&["group", "del", "7"])?;
+    ensure!(lab.text(&["flow", "dump"])?.is_empty(), "a rule without its group");
+    lab.text(&["group", "del", "--all"])?;
+    ensure!(lab.json(&["group", "dump"])?.as_array().is_some_and(Vec::is_empty));
+    lab.check_conservation()
+}
+
+#[test]
+fn connections_can_be_seen_limited_and_forgotten() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "in_port=p1,udp,actions=ct(commit,zone=7,exec(set_field:0x15->ct_mark)),output:p2",
+        "in_port=p2,udp,actions=ct(zone=7,table=1)",
+        "table=1,ct_state=+est+rpl,actions=output:p1",
+    ])?;
+    let flow =
+        |src: u8, port: u16| format!("udp,nw_src=10.0.0.{src},nw_dst=10.0.9.1,udp_src={port},udp_dst=53");
+    let inject = |flow: &str| lab.json(&["lab", "inject", "p1", "--flow", flow]);
+    for port in 1..=3 {
+        inject(&flow(1, port))?;
+    }
+    inject(&flow(2, 1))?;
+    let line = "udp,orig=(src=10.0.0.2,dst=10.0.9.1,sport=1,dport=53),\
+                reply=(src=10.0.9.1,dst=10.0.0.2,sport=53,dport=1),zone=7,mark=21,timeout=60,unreplied";
+    ensure!(lab.text(&["ct", "dump", "src=10.0.0.2"])?.trim() == line, "{}", lab.text(&["ct", "dump"])?);
+    ensure!(list(&lab.json(&["ct", "dump"])?).len() == 4);
+    let back = lab.json(&[
+        "lab",
+        "inject",
+        "p2",
+        "--flow",
+        "udp,nw_src=10.0.9.1,nw_dst=10.0.0.2,udp_src=53,udp_dst=1",
+    ])?;
+    ensure!(frames(&back, "p1").len() == 1, "{back}");
+    let found = lab.json(&["ct", "dump", "zone=7,dst=10.0.9.1,sport=1,src=10.0.0.2"])?;
+    ensure!(found[0]["state"] == "udp_multiple" && found[0]["replied"] == true, "{found}");
+    let top = lab.json(&["ct", "top"])?;
+    ensure!(top[0]["address"] == "10.0.0.1" && number(&top[0]["n_connections"]) == 3, "{top}");
+    ensure!((number(&top[1]["n_connections"]), number(&top[1]["n_unreplied"])) == (1, 0), "{top}");
+
+    lab.text(&["ct", "limit", "set", "zone=7", "4"])?;
+    let refused = inject(&flow(3, 1))?;
+    ensure!(refused["drops"][0]["reason"] == "ct-limit", "{refused}");
+    ensure!(lab.text(&["ct", "limit", "list"])?.contains("zone=7,limit=4,count=4"));
+    lab.text(&["ct", "limit", "del", "zone=7"])?;
+    ensure!(number(&inject(&flow(3, 1))?["n_forwarded"]) == 1);
+
+    let flushed = lab.json(&["ct", "flush", "zone=7,unreplied,src=10.0.0.1"])?;
+    ensure!(number(&flushed["n_removed"]) == 3, "{flushed}");
+    lab.text(&["ct", "timeout", "set", "0", "udp_first", "5"])?;
+    inject(&flow(4, 1))?;
+    lab.text(&["lab", "clock", "advance", "6"])?;
+    ensure!(lab.text(&["ct", "dump", "src=10.0.0.4"])?.is_empty(), "kept for too long");
+    ensure!(list(&lab.json(&["ct", "dump", "src=10.0.0.3"])?).len() == 1, "forgotten too soon");
+    lab.text(&["ct", "flush", "--all"])?;
+    let stats = lab.json(&["ct", "stats"])?;
+    ensure!(lab.text(&["ct", "dump"])?.is_empty() && number(&stats["n_limited"]) == 1, "{stats}");
+    ensure!(number(&stats["n_slots"]) == 262_144, "{stats}");
+
+    let cases: [(&[&str], &str); 9] = [
+        (&["ct", "dump", "zoen=7"], "did you mean `zone`"),
+        (&["ct", "dump", "src=10.0.0"], "not an IP address"),
+        (&["ct", "flush"], "--all"),
+        (&["ct", "flush", "tpc"], "did you mean `tcp`"),
+        (&["ct", "limit", "set", "zone=70000", "1"], "zone=N"),
+        (&["ct", "timeout", "set", "0", "udp_frist", "1"], "no state `udp_frist`"),
+        (&["ct", "timeout", "set", "16", "udp_first", "1"], "0 to 15"),
+        (&["ct", "timeout", "set", "0", "udp_first", "0"], "1 to"),
+        (&["ct", "timeout", "zone", "70000", "1"], "zones are"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
+fn how_connections_are_tracked_outlives_the_process() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = [
+        "--virtual",
+        "--socket",
+        "lab.sock",
+        "--state-dir",
+        "state",
+        "--conntrack-max",
+        "1000",
+        "--log",
+        "warn",
+    ];
+    lab.start(&args)?;
+    lab.text(&["ct", "limit", "set", "zone=7", "4"])?;
+    lab.text(&["ct", "limit", "set", "port", "9"])?;
+    lab.text(&["ct", "timeout", "set", "3", "tcp_established", "100"])?;
+    lab.text(&["ct", "timeout", "zone", "7", "3"])?;
+    lab.text(&["ct", "check", "sequence", "off"])?;
+    let state = |lab: &Lab| -> Result<[Value; 4]> {
+        Ok([
+            lab.json(&["ct", "limit", "list"])?,
+            lab.json(&["ct", "timeout", "list"])?,
+            lab.json(&["ct", "check"])?,
+            lab.json(&["ct", "stats"])?,
+        ])
+    };
+    let before = state(&lab)?;
+    ensure!(before[2]["sequence"] == false && number(&before[3]["n_slots"]) == 1000, "{before:?}");
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
+    Ok(())
+}
+
+#[test]
+fn a_trace_goes_on_behind_the_tracker_and_tells_why() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,priority=9,tcp,tp_dst=23,actions=drop",
+        "table=0,priority=5,ip,actions=ct(table=1,zone=3)",
+        "table=1,ct_state=+trk+new,tcp,actions=ct(commit,zone=3),output:p2",
+        "table=1,ct_state=+trk+est,actions=output:p2",
+    ])?;
+    let packet = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=9,tp_dst=80,tcp_flags=0x002";
+    let text = lab.text(&["trace", "--in-port", "p1", "--why", packet])?;
+    let wanted = [
+        "    not priority 9: tcp,tp_dst=23: tcp_dst is 80, not 23",
+        "  actions: ct(zone=3),recirc(0x1)",
+        "recirc(0x1): ct_state new|trk assumed; another with --ct-next",
+        "  actions: ct(commit,zone=3),2",
+        "verdict: forwarded",
+    ];
+    let mut lines = text.lines();
+    for wanted in wanted {
+        ensure!(lines.any(|line| line == wanted), "nothing of {wanted:?} in {text}");
+    }
+    let trace = lab.json(&["trace", "--in-port", "p1", "--ct-next", "trk,est", packet])?;
+    let pass = &trace["passes"][0];
+    ensure!(pass["ct_state"] == "est|trk" && pass["asked"] == true, "{trace}");
+    ensure!(pass["megaflow"]["actions"] == "2" && trace["verdict"] == "forwarded", "{trace}");
+    let trace = lab.json(&["trace", "--in-port", "p1", "--ct-next", "trk|inv", packet])?;
+    ensure!(trace["verdict"] == "dropped" && trace["passes"][0]["drop"]["reason"] == "table-miss", "{trace}");
+    // What the trace foretells is what happens.
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", packet])?;
+    ensure!(frames(&answer, "p2").len() == 1, "{answer}");
+    let cases: [(&[&str], &str); 3] = [
+        (&["trace", "--in-port", "p1", "--ct-next", "trk,etablished", packet], "no state"),
+        (&["trace", "--in-port", "p1", "--ct-next", "new", packet], "`trk`"),
+        (&["trace", "--in-port", "p1", "--ct-next", "trk,new,est", packet], "both"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
+fn rules_are_chosen_summed_and_compared() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,cookie=0x11,priority=9,udp,idle_timeout=60,send_flow_rem,actions=output:p2",
+        "table=0,cookie=0x12,priority=9,tcp,actions=drop",
+        "table=3,cookie=0x21,ip,nw_dst=10.0.0.1,actions=output:p1",
+    ])?;
+    lab.text(&["lab", "inject", "p1", UDP, UDP])?;
+    let chosen = |words: &[&str]| -> Result<Vec<u64>> {
+        let flows = lab.json(&[&["flow", "dump"], words].concat())?;
+        let cookie = |flow: &Value| {
+            u64::from_str_radix(flow["cookie"].as_str().unwrap_or_default().trim_start_matches("0x"), 16)
+        };
+        let mut cookies = list(&flows).iter().map(cookie).collect::<Result<Vec<_>, _>>()?;
+        cookies.sort_unstable();
+        Ok(cookies)
+    };
+    ensure!(chosen(&["ip"])?.len() == 3 && chosen(&["table=0,ip"])? == [0x11, 0x12]);
+    ensure!(chosen(&["cookie=0x10/0xf0"])? == [0x11, 0x12] && chosen(&["out_port=p1"])? == [0x21]);
+    ensure!(chosen(&["--strict", "table=0,priority=9,udp"])? == [0x11]);
+    ensure!(chosen(&["--strict", "table=0,priority=9,ip"])?.is_empty());
+    ensure!(lab.text(&["flow", "dump", "udp"])?.contains(", idle_timeout=60, send_flow_rem, priority=9,udp"));
+    let sum = format!("packet_count=2 byte_count={} flow_count=2", UDP.len());
+    ensure!(lab.text(&["flow", "sum", "table=0"])?.trim() == sum, "{}", lab.text(&["flow", "sum"])?);
+    ensure!(number(&lab.json(&["flow", "aggregate"])?["n_flows"]) == 3);
+
+    fs::write(
+        lab.dir.join("rules"),
+        "cookie=0x11,priority=9,udp,idle_timeout=60,send_flow_rem,actions=output:p2\n\
+         cookie=0x12,priority=9,tcp,actions=output:p2\ntable=4,actions=drop\n",
+    )?;
+    let finished = lab.run(&["flow", "diff", "@rules"])?;
+    ensure!(finished.status.code() == Some(1), "{}", finished.stderr);
+    let wanted = "-cookie=0x12, table=0, priority=9,tcp actions=drop\n\
+                  -cookie=0x21, table=3, priority=32768,ip,nw_dst=10.0.0.1 actions=output:1\n\
+                  +cookie=0x0, table=4, priority=32768 actions=drop\n\
+                  +cookie=0x12, table=0, priority=9,tcp actions=output:2\n";
+    ensure!(finished.stdout == wanted, "{}", finished.stdout);
+    lab.text(&["flow", "replace", "@rules"])?;
+    ensure!(lab.text(&["flow", "diff", "@rules"])?.is_empty());
+    fs::write(lab.dir.join("rules"), "ip,actions=drop\n\nip,acitons=drop\n")?;
+    let said = lab.refusal(&["flow", "diff", "@rules"])?;
+    ensure!(said.contains("rules:3: character 4"), "{said}");
+    ensure!(lab.refusal(&["flow", "dump", "tabel=0"])?.contains("did you mean `table`"));
+    ensure!(lab.refusal(&["flow", "dump", "--strict", "ip"])?.contains("table=0"));
+    lab.check_conservation()
+}
+
+#[test]
+fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = ["--virtual", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
+    lab.start(&args)?;
+    for port in ["p1", "p2", "p3"] {
+        lab.text(&["lab", "port", "add", port])?;
+    }
+    lab.text(&["table", "set", "1", "--name", "hosts", "--max-rules", "1", "--miss", "continue"])?;
+    lab.text(&["set", "add", "servers", "type=ipv4", "10.0.0.1,10.0.9.0/24"])?;
+    lab.text(&["frags", "nx-match"])?;
+    lab.text(&[
+        "bundle",
+        "flow add ip,actions=resubmit(,1)",
+        "flow add table=1,ip,nw_dst=$servers,actions=output:p2",
+        "flow add table=2,actions=flood",
+        "set insert servers 10.0.0.7",
+    ])?;
+    let said = lab.refusal(&["flow", "add", "table=1,arp,actions=drop"])?;
+    ensure!(said.contains("full"), "{said}");
+    let goes = |to: &str| -> Result<(usize, usize)> {
+        let flow = format!("udp,nw_dst={to}");
+        let answer = lab.json(&["lab", "inject", "p1", "--flow", &flow])?;
+        Ok((frames(&answer, "p2").len(), frames(&answer, "p3").len()))
+    };
+    ensure!(goes("10.0.0.7")? == (1, 0) && goes("10.0.9.9")? == (1, 0) && goes("10.0.0.8")? == (1, 1));
+    lab.text(&["set", "remove", "servers", "10.0.0.7"])?;
+    ensure!(goes("10.0.0.7")? == (1, 1), "it is still in the set");
+    let said = lab.refusal(&["set", "del", "servers"])?;
+    ensure!(said.contains("servers"), "{said}");
+    let tables = lab.json(&["table", "list"])?;
+    let second = &tables[1];
+    ensure!(
+        second["name"] == "hosts" && number(&second["n_lookups"]) == 4 && number(&second["n_matches"]) == 2,
+        "{tables}"
+    );
+
+    lab.text(&["port", "mod", "p3", "--flood", "off"])?;
+    ensure!(goes("10.0.0.8")? == (1, 0), "it is flooded");
+    lab.text(&["port", "mod", "p2", "--forward", "off"])?;
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", "udp,nw_dst=10.0.0.1"])?;
+    ensure!(answer["drops"][0]["reason"] == "port-down", "{answer}");
+    lab.text(&["port", "mod", "p2", "--forward", "on"])?;
+    let set =
+        lab.text(&["port", "mod", "p1", "--vlan-mode", "native-untagged", "--tag", "5", "--trunks", "6,7"])?;
+    ensure!(set.trim() == "p1: forward on, flood on, vlan-mode native-untagged, tag 5, trunks 6,7", "{set}");
+
+    let state = |lab: &Lab| -> Result<[String; 5]> {
+        let ports = lab.json(&["port", "list"])?;
+        let ports = list(&ports)
+            .iter()
+            .map(|port| format!("{} {} {}", port["floods"], port["forwards"], port["vlan"]));
+        Ok([
+            lab.text(&["set", "list"])?,
+            lab.text(&["frags"])?,
+            lab.json(&["table", "list"])?[1]["name"].to_string(),
+            lab.json(&["table", "list"])?[1]["max_rules"].to_string(),
+            ports.collect(),
+        ])
+    };
+    let before = state(&lab)?;
+    ensure!(
+        before[0].trim() == "servers type=ipv4 10.0.0.1,10.0.9.0/24" && before[1].trim() == "nx-match",
+        "{before:?}"
+    );
+    lab.check_conservation()?;
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
+
+    let cases: [(&[&str], &str); 10] = [
+        (&["port", "mod", "p1"], "--flood"),
+        (&["table", "set", "1"], "--max-rules"),
+        (&["table", "set", "255", "--miss", "drop"], "255"),
+        (&["table", "set", "2", "--name", "hosts"], "hosts"),
+        (&["frags", "nomral"], "did you mean `normal`"),
+        (&["set", "add", "x", "10.0.0.1"], "type"),
+        (&["set", "insert", "severs", "10.0.0.1"], "servers"),
+        (&["port", "mod", "p1", "--vlan-mode", "access", "--tag", "4096"], "0 to 4095"),
+        (&["port", "mod", "p9", "--flood", "on"], "p9"),
+        (&["port", "mod", "p1", "--tag", "4"], "vlan-mode"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    Ok(())
+}
+
+/// The lines of a command that prints an object a line.
+fn lines(text: &str) -> Result<Vec<Value>> {
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+#[test]
+fn what_happens_is_told() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,cookie=0x2a,udp,actions=load:7->NXM_NX_REG0[],controller(reason=no_match,max_len=20,id=5,userdata=0a.0b)",
+        "table=0,arp,idle_timeout=3,send_flow_rem,actions=output:p2",
+        "table=3,priority=9,send_flow_rem,actions=drop",
+    ])?;
+    lab.text(&["lab", "inject", "p1", UDP])?;
+    lab.text(&["lab", "inject", "p1", "--flow", "arp,arp_op=1"])?;
+    lab.text(&["lab", "clock", "advance", "5"])?;
+    lab.text(&["flow", "del", "table=3"])?;
+    lab.text(&["lab", "port", "del", "p2"])?;
+    let told = lines(&lab.text(&["-o", "json", "monitor", "--kept"])?)?;
+    let kinds: Vec<_> = told.iter().map(|event| event["event"].as_str().unwrap_or_default()).collect();
+    ensure!(kinds == ["port", "port", "packet-in", "flow-removed", "flow-removed", "port"], "{told:?}");
+    let found = &told[2];
+    ensure!(
+        found["reason"] == "no_match" && found["cookie"] == "0x2a" && found["userdata"] == "0a0b",
+        "{found}"
+    );
+    ensure!(found["frame"] == UDP[..40] && number(&found["n_bytes"]) == UDP.len() as u64 / 2, "{found}");
+    ensure!(found["metadata"].as_str().is_some_and(|text| text.contains("reg0=0x7")), "{found}");
+    let removed: Vec<_> =
+        told[3..5].iter().map(|gone| (gone["reason"].as_str(), number(&gone["n_packets"]))).collect();
+    ensure!(removed == [(Some("idle"), 1), (Some("delete"), 0)], "{told:?}");
+    ensure!(told[5]["what"] == "delete" && told[5]["name"] == "p2", "{}", told[5]);
+    let text = lab.text(&["monitor", "--kept", "--only", "packet-in,port", "--follow-from", "2", "-v"])?;
+    let said: Vec<_> = text.lines().collect();
+    ensure!(
+        said.len() == 3 && said[0].contains("packet-in: reason=no_match table=0 cookie=0x2a in_port=1"),
+        "{text}"
+    );
+    ensure!(said[1].trim() == &UDP[..40] && said[2].contains("port: delete 2 (p2)"), "{text}");
+    ensure!(lab.refusal(&["monitor", "--only", "packet"])?.contains("packet-in"));
+
+    // One that follows gets what happens meanwhile.
+    let mut monitor = Command::new(find_program(&target_dir()?, "vswitchctl")?);
+    monitor.arg("--host").arg(format!("unix://{}", lab.socket().display()));
+    monitor.args(["-o", "json", "monitor", "--follow-from", "6", "--count", "1"]).stdout(Stdio::piped());
+    let monitor = monitor.spawn()?;
+    std::thread::sleep(Duration::from_millis(100));
+    lab.text(&["lab", "port", "add", "p7", "--number", "7"])?;
+    let told = lines(&String::from_utf8(monitor.wait_with_output()?.stdout)?)?;
+    ensure!(told.len() == 1 && told[0]["what"] == "add" && number(&told[0]["port_no"]) == 7, "{told:?}");
+    lab.check_conservation()
+}
+
+#[test]
+fn a_controller_answers_by_hand() -> Result<()> {
+    let lab = Lab::with_ports(3)?;
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "in_port=p1,actions=controller(pause),resubmit(,1)",
+        "table=1,reg3=5,actions=output:p3",
+        "table=1,priority=1,actions=output:p2",
+    ])?;
+    let ids = || -> Result<Vec<String>> {
+        let told = lines(&lab.text(&["-o", "json", "monitor", "--kept", "--only", "packet-in"])?)?;
+        Ok(told.iter().map(|told| told["id"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    for _ in 0..3 {
+        lab.text(&["lab", "inject", "p1", UDP])?;
+    }
+    let ids = ids()?;
+    ensure!(ids.len() == 3, "{ids:?}");
+    let answer = lab.json(&["resume", &ids[0]])?;
+    ensure!(answer["forwarded"] == true && frames(&answer, "p2") == [UDP], "{answer}");
+    let said = lab.refusal(&["resume", &ids[0]])?;
+    ensure!(said.contains("--frame"), "{said}");
+    let said = lab.refusal(&["resume", &ids[0], "--frame", UDP])?;
+    ensure!(said.contains("no packet waits"), "{said}");
+    let other = UDP.replacen("0a0000000002", "020000000009", 1);
+    let answer = lab.json(&["resume", &ids[1], "--frame", &other, "--metadata", "reg3=5"])?;
+    ensure!(frames(&answer, "p3") == [other], "{answer}");
+    let said = lab.refusal(&["resume", &ids[2], "--metadata", "ip"])?;
+    ensure!(said.contains("in the frame"), "{said}");
+
+    let answer = lab.json(&["packet-out", "CONTROLLER", "output:p2,output:p3", UDP])?;
+    ensure!(frames(&answer, "p2") == [UDP] && frames(&answer, "p3") == [UDP], "{answer}");
+    let answer = lab.json(&["packet-out", "p2", "resubmit(,1)", "--flow", "udp,nw_dst=10.0.0.2"])?;
+    ensure!(answer["forwarded"] == false, "it left by where it came in: {answer}");
+    let text = lab.text(&["packet-out", "p1", "drop", UDP])?;
+    ensure!(text.starts_with("dropped\n  1 rule-drop"), "{text}");
+    let answer = lab.json(&["packet-out", "p1", "group:77", UDP])?;
+    ensure!(answer["drops"][0]["reason"] == "no-such-group", "{answer}");
+    let cases: [(&[&str], &str); 5] = [
+        (&["packet-out", "p9", "output:p2", UDP], "p9"),
+        (&["packet-out", "p1", "outptu:p2", UDP], "did you mean `output`"),
+        (&["packet-out", "p1", "dec_ttl", "0a00"], "parsed"),
+        (&["resume", "nothing"], "no id"),
+        (&["resume", "9:0x1", "--frame", UDP], "worker 9"),
+    ];
+    for (words, wanted) in cases {
+        let said = lab.refusal(words)?;
+        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+    }
+    lab.check_conservation()
+}
+
+#[test]
+fn what_packets_teach_holds_for_the_next() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let args = ["--virtual", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
+    lab.start(&args)?;
+    for port in ["p1", "p2", "p3"] {
+        lab.text(&["lab", "port", "add", port])?;
+    }
+    lab.text(&["lab", "clock", "stop"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "table=0,udp,actions=learn(table=10,idle_timeout=60,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_IN_PORT[]->NXM_NX_REG0[0..15]),resubmit(,10),resubmit(,1)",
+        "table=0,arp,actions=NORMAL",
+        "table=1,reg0=0,actions=flood",
+        "table=1,reg0=1,actions=output:p1",
+        "table=1,reg0=2,actions=output:p2",
+    ])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(frames(&answer, "p2").len() == 1 && frames(&answer, "p3").len() == 1, "{answer}");
+    let back = "udp,dl_src=0a:00:00:00:00:02,dl_dst=0a:00:00:00:00:01";
+    let answer = lab.json(&["lab", "inject", "p2", "--flow", back])?;
+    ensure!(frames(&answer, "p1").len() == 1 && frames(&answer, "p3").is_empty(), "not learned: {answer}");
+    let learned = lab.text(&["flow", "dump", "table=10"])?;
+    ensure!(learned.lines().count() == 2, "{learned}");
+
+    let arp = |src: u8, dst: u8| {
+        format!("arp,dl_src=0a:00:00:00:01:{src:02x},dl_dst=0a:00:00:00:01:{dst:02x},arp_op=2")
+    };
+    lab.text(&["lab", "inject", "p3", "--flow", &arp(3, 9)])?;
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", &arp(1, 3)])?;
+    ensure!(frames(&answer, "p3").len() == 1 && frames(&answer, "p2").is_empty(), "{answer}");
+    let fdb = lab.json(&["fdb", "dump"])?;
+    let known: Vec<_> = list(&fdb).iter().map(|one| (one["mac"].as_str(), number(&one["port_no"]))).collect();
+    ensure!(known == [(Some("0a:00:00:00:01:01"), 1), (Some("0a:00:00:00:01:03"), 3)], "{fdb}");
+    ensure!(number(&lab.json(&["fdb", "flush", "--port", "p3"])?["n_removed"]) == 1);
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", &arp(1, 3)])?;
+    ensure!(frames(&answer, "p2").len() == 1, "it is still known: {answer}");
+    ensure!(lab.refusal(&["fdb", "flush", "--mac", "x"])?.contains("MAC address"));
+    ensure!(lab.refusal(&["fdb", "flush", "--port", "p9"])?.contains("p9"));
+    ensure!(lab.text(&["fdb", "stats"])?.contains("1 stations of"));
+    // Learned rules are saved with the others, a moment later.
+    std::thread::sleep(Duration::from_millis(1200));
+    lab.check_conservation()?;
+    lab.stop()?;
+    lab.start(&args)?;
+    ensure!(lab.text(&["flow", "dump", "table=10"])?.lines().count() == 2);
     Ok(())
 }
 

@@ -37,7 +37,7 @@ pub struct Global {
         value_name = "ADDRESS"
     )]
     pub controller: Address,
-    /// Where the host's switch is, for status, port, flow, megaflow, drops, trace and lab
+    /// Where the host's switch is, for all commands about a host or a lab
     #[arg(
         long,
         global = true,
@@ -88,19 +88,34 @@ impl Global {
 pub enum Command {
     /// Logical switches: L2 networks
     #[command(subcommand)]
-    Switch(net::switch::Command),
+    Switch(net::command::Command<net::switch::SwitchSpec>),
     /// Ports of logical switches: workloads and links to routers
     #[command(subcommand)]
-    SwitchPort(net::switch_port::Command),
+    SwitchPort(net::command::Command<net::switch_port::SwitchPortSpec>),
     /// Logical routers
     #[command(subcommand)]
-    Router(net::router::Command),
+    Router(net::command::Command<net::router::RouterSpec>),
     /// Ports of logical routers
     #[command(subcommand)]
-    RouterPort(net::router_port::Command),
-    /// Access rules of logical switches
+    RouterPort(net::command::Command<net::router_port::RouterPortSpec>),
+    /// Address translation by routers
     #[command(subcommand)]
-    Acl(net::acl::Command),
+    Nat(net::command::Command<net::nat::NatSpec>),
+    /// What overrules the routes of routers
+    #[command(subcommand)]
+    RouterPolicy(net::command::Command<net::router_policy::RouterPolicySpec>),
+    /// Addresses that stand for backends
+    #[command(subcommand)]
+    LoadBalancer(net::command::Command<net::load_balancer::LoadBalancerSpec>),
+    /// Access rules of logical switches and port groups
+    #[command(subcommand)]
+    Acl(net::command::Command<net::acl::AclSpec>),
+    /// Addresses that matches refer to as $NAME
+    #[command(subcommand)]
+    AddressSet(net::command::Command<net::address_set::AddressSetSpec>),
+    /// Switch ports that matches refer to as @NAME, with ACLs of their own
+    #[command(subcommand)]
+    PortGroup(net::command::Command<net::port_group::PortGroupSpec>),
     /// Hosts that run vswitchd
     #[command(subcommand)]
     Chassis(net::chassis::Command),
@@ -120,6 +135,34 @@ pub enum Command {
     /// Host: rules of the flow tables
     #[command(subcommand)]
     Flow(host::flow::Command),
+    /// Host: groups
+    #[command(subcommand)]
+    Group(host::group::Command),
+    /// Host: meters
+    #[command(subcommand)]
+    Meter(host::meter::Command),
+    /// Host: change rules, groups, meters and sets in one transaction
+    Bundle(host::bundle::BundleCommand),
+    /// Host: tables, their settings and counters
+    #[command(subcommand)]
+    Table(host::table::Command),
+    /// Host: how rules see IP fragments
+    Frags(host::table::Frags),
+    /// Host: named sets of addresses and ports
+    #[command(subcommand)]
+    Set(host::set::Command),
+    /// Host: tracked connections
+    #[command(subcommand)]
+    Ct(host::ct::Command),
+    /// Host: where stations are, as NORMAL has learned
+    #[command(subcommand)]
+    Fdb(host::fdb::Command),
+    /// Host: print events as they happen: packets for controllers, rules that end, ports
+    Monitor(host::monitor::Monitor),
+    /// Host: carry out actions on a packet of your own
+    PacketOut(host::packet_out::PacketOut),
+    /// Host: let a packet go on that waits for its controller
+    Resume(host::packet_out::Resume),
     /// Host: entries of the flow cache
     #[command(subcommand)]
     Megaflow(host::megaflow::Command),
@@ -143,9 +186,25 @@ impl Command {
             Self::Router(command) => command.writes(),
             Self::RouterPort(command) => command.writes(),
             Self::Acl(command) => command.writes(),
+            Self::AddressSet(command) => command.writes(),
+            Self::PortGroup(command) => command.writes(),
+            Self::Nat(command) => command.writes(),
+            Self::RouterPolicy(command) => command.writes(),
+            Self::LoadBalancer(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
             Self::Flow(_)
+            | Self::Group(_)
+            | Self::Meter(_)
+            | Self::Bundle(_)
+            | Self::Table(_)
+            | Self::Frags(_)
+            | Self::Set(_)
+            | Self::Ct(_)
+            | Self::Fdb(_)
+            | Self::Monitor(_)
+            | Self::PacketOut(_)
+            | Self::Resume(_)
             | Self::Megaflow(_)
             | Self::Drops(_)
             | Self::Trace(_)
@@ -165,6 +224,11 @@ impl Command {
             Self::Router(command) => command.run(session).await,
             Self::RouterPort(command) => command.run(session).await,
             Self::Acl(command) => command.run(session).await,
+            Self::AddressSet(command) => command.run(session).await,
+            Self::PortGroup(command) => command.run(session).await,
+            Self::Nat(command) => command.run(session).await,
+            Self::RouterPolicy(command) => command.run(session).await,
+            Self::LoadBalancer(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,
@@ -173,6 +237,17 @@ impl Command {
             Self::Status(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
+            Self::Group(command) => command.run(session).await,
+            Self::Meter(command) => command.run(session).await,
+            Self::Bundle(command) => command.run(session).await,
+            Self::Table(command) => command.run(session).await,
+            Self::Frags(command) => command.run(session).await,
+            Self::Set(command) => command.run(session).await,
+            Self::Ct(command) => command.run(session).await,
+            Self::Fdb(command) => command.run(session).await,
+            Self::Monitor(command) => command.run(session).await,
+            Self::PacketOut(command) => command.run(session).await,
+            Self::Resume(command) => command.run(session).await,
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,

@@ -87,6 +87,9 @@ pub enum CtlError {
         /// Which hosts, and why.
         reason: String,
     },
+    /// What was compared is not the same.
+    #[error("{0} rules differ")]
+    Differs(usize),
     /// The daemon said something this version does not understand.
     #[error("{daemon} sent {what}, which this vswitchctl does not know")]
     Newer {
@@ -154,7 +157,7 @@ impl CtlError {
                 Some(format!("see vswitchctl receipt {revision}; wait longer with --wait=SECONDS"))
             }
             Self::Newer { .. } => Some("use the vswitchctl of the daemon's version".into()),
-            Self::File { .. } | Self::Output(_) => None,
+            Self::File { .. } | Self::Differs(_) | Self::Output(_) => None,
         }
     }
 

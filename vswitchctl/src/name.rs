@@ -2,6 +2,7 @@
 //! `PARENT/ID`, or by its full resource name; here these are told apart. Finding an
 //! id among what exists is [`crate::client`]'s.
 
+use clap::{ValueEnum, builder::PossibleValue};
 use ferroflow_proto::northbound::Kind;
 
 use crate::error::CtlError;
@@ -9,21 +10,88 @@ use crate::error::CtlError;
 /// Longest id.
 const ID_MAX: usize = 63;
 
-/// A kind of object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Noun {
+/// Declares each kind once: in the API, what it may be below, collection of its names,
+/// word, command, and help.
+macro_rules! nouns {
+    ($($(#[$doc:meta])* $noun:ident: $kind:ident, [$($parent:ident)|*], $collection:literal, $word:literal, $command:literal, $help:literal;)*) => {
+        /// A kind of object.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Noun {
+            $($(#[$doc])* $noun,)*
+        }
+
+        impl Noun {
+            /// All of them, parents before their children and what is referred to before
+            /// what refers: the order in which a file is applied.
+            pub const ALL: [Self; { [$(Self::$noun),*].len() }] = [$(Self::$noun),*];
+
+            /// In a sentence.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$noun => $word,)* }
+            }
+
+            /// On the command line.
+            pub fn command(self) -> &'static str {
+                match self { $(Self::$noun => $command,)* }
+            }
+
+            /// Command that lists what there is.
+            pub fn list_command(self) -> &'static str {
+                match self { $(Self::$noun => concat!($command, " list"),)* }
+            }
+
+            /// In the API.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$noun => Kind::$kind,)* }
+            }
+
+            /// What it may be below, what it mostly is first.
+            pub fn parents(self) -> &'static [Self] {
+                match self { $(Self::$noun => &[$(Self::$parent),*],)* }
+            }
+
+            /// First segment of its names, or of the part below the parent.
+            pub fn collection(self) -> &'static str {
+                match self { $(Self::$noun => $collection,)* }
+            }
+        }
+
+        impl ValueEnum for Noun {
+            fn value_variants<'a>() -> &'a [Self] {
+                &Self::ALL
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                let help = match self { $(Self::$noun => $help,)* };
+                Some(PossibleValue::new(self.command()).help(help))
+            }
+        }
+    };
+}
+
+nouns! {
+    /// Load balancer.
+    LoadBalancer: LoadBalancer, [], "load-balancers", "load balancer", "load-balancer", "Addresses that stand for backends";
     /// Logical switch.
-    Switch,
+    Switch: LogicalSwitch, [], "switches", "switch", "switch", "Logical switches";
     /// Logical router.
-    Router,
+    Router: LogicalRouter, [], "routers", "router", "router", "Logical routers";
     /// Port of a logical router.
-    RouterPort,
+    RouterPort: LogicalRouterPort, [Router], "ports", "router port", "router-port", "Ports of routers";
     /// Port of a logical switch.
-    SwitchPort,
+    SwitchPort: LogicalSwitchPort, [Switch], "ports", "switch port", "switch-port", "Ports of switches";
+    /// Address translation.
+    Nat: Nat, [Router], "nats", "NAT", "nat", "Address translation by routers";
+    /// Policy of a router.
+    RouterPolicy: RouterPolicy, [Router], "policies", "router policy", "router-policy", "What overrules routes";
+    /// Addresses with a name.
+    AddressSet: AddressSet, [], "address-sets", "address set", "address-set", "Addresses with a name";
+    /// Switch ports with a name.
+    PortGroup: PortGroup, [], "port-groups", "port group", "port-group", "Switch ports with a name";
     /// Access rule.
-    Acl,
+    Acl: Acl, [Switch | PortGroup], "acls", "ACL", "acl", "Access rules";
     /// Host.
-    Chassis,
+    Chassis: Chassis, [], "chassis", "chassis", "chassis", "Hosts";
 }
 
 /// What was typed for an object.
@@ -36,77 +104,21 @@ pub enum Reference {
 }
 
 impl Noun {
-    /// All of them, parents before their children and what is referred to before what
-    /// refers: the order in which a file is applied.
-    pub const ALL: [Self; 6] =
-        [Self::Switch, Self::Router, Self::RouterPort, Self::SwitchPort, Self::Acl, Self::Chassis];
-
-    /// In a sentence.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Switch => "switch",
-            Self::SwitchPort => "switch port",
-            Self::Router => "router",
-            Self::RouterPort => "router port",
-            Self::Acl => "ACL",
-            Self::Chassis => "chassis",
-        }
-    }
-
-    /// On the command line.
-    pub fn command(self) -> &'static str {
-        match self {
-            Self::Switch => "switch",
-            Self::SwitchPort => "switch-port",
-            Self::Router => "router",
-            Self::RouterPort => "router-port",
-            Self::Acl => "acl",
-            Self::Chassis => "chassis",
-        }
-    }
-
-    /// Command that lists what there is.
-    pub fn list_command(self) -> &'static str {
-        match self {
-            Self::Switch => "switch list",
-            Self::SwitchPort => "switch-port list",
-            Self::Router => "router list",
-            Self::RouterPort => "router-port list",
-            Self::Acl => "acl list",
-            Self::Chassis => "chassis list",
-        }
-    }
-
-    /// In the API.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Switch => Kind::LogicalSwitch,
-            Self::SwitchPort => Kind::LogicalSwitchPort,
-            Self::Router => Kind::LogicalRouter,
-            Self::RouterPort => Kind::LogicalRouterPort,
-            Self::Acl => Kind::Acl,
-            Self::Chassis => Kind::Chassis,
-        }
-    }
-
-    /// What it is below, if anything.
+    /// What it is below, if anything; mostly, if it may be below several.
     pub fn parent(self) -> Option<Self> {
-        match self {
-            Self::SwitchPort | Self::Acl => Some(Self::Switch),
-            Self::RouterPort => Some(Self::Router),
-            Self::Switch | Self::Router | Self::Chassis => None,
-        }
+        self.parents().first().copied()
     }
 
-    /// First segment of its names, or of the part below the parent.
-    fn collection(self) -> &'static str {
-        match self {
-            Self::Switch => "switches",
-            Self::Router => "routers",
-            Self::SwitchPort | Self::RouterPort => "ports",
-            Self::Acl => "acls",
-            Self::Chassis => "chassis",
-        }
+    /// Kind of the parent that is typed as `text`: `@web` is a port group.
+    pub fn parent_typed(self, text: &str) -> Option<Self> {
+        let is_meant =
+            |noun: &&Self| noun.is_full(text) || **noun == Self::PortGroup && text.starts_with('@');
+        self.parents().iter().find(is_meant).copied().or(self.parent())
+    }
+
+    /// Where its parent is known: `port`.
+    pub fn short_word(self) -> &'static str {
+        self.word().rsplit(' ').next().unwrap_or_default()
     }
 
     /// Full name of the object `id`, for what has no parent.
@@ -117,9 +129,14 @@ impl Noun {
     /// Full name of the object `id` below the object `parent`.
     pub fn below(self, parent: &str, id: &str) -> String {
         match self.parent() {
-            Some(noun) => format!("{}/{parent}/{}/{id}", noun.collection(), self.collection()),
+            Some(noun) => self.under(noun, parent, id),
             None => self.top(id),
         }
+    }
+
+    /// Full name of the object `id` below the object `parent` of a kind.
+    pub fn under(self, noun: Self, parent: &str, id: &str) -> String {
+        format!("{}/{parent}/{}/{id}", noun.collection(), self.collection())
     }
 
     /// Kind of the object with this full name.
@@ -129,10 +146,11 @@ impl Noun {
 
     fn is_full(self, name: &str) -> bool {
         let segments: Vec<&str> = name.split('/').collect();
-        match (self.parent(), segments.as_slice()) {
-            (None, [collection, id]) => *collection == self.collection() && is_id(id),
-            (Some(noun), [above, parent, collection, id]) => {
-                *above == noun.collection() && is_id(parent) && *collection == self.collection() && is_id(id)
+        match (self.parents(), segments.as_slice()) {
+            ([], [collection, id]) => *collection == self.collection() && is_id(id),
+            ([_, ..], [above, parent, collection, id]) => {
+                let is_parent = self.parents().iter().any(|noun| *above == noun.collection());
+                is_parent && is_id(parent) && *collection == self.collection() && is_id(id)
             }
             _ => false,
         }
@@ -146,18 +164,23 @@ impl Noun {
         if self.is_full(text) {
             return Ok(Reference::Full(text.to_owned()));
         }
-        match (self.parent(), text.split_once('/')) {
-            (None, None) if is_id(text) => Ok(Reference::Full(self.top(text))),
+        let plain = |text| if self == Self::PortGroup { plain_group(text) } else { text };
+        match (self.parent_typed(text), text.split_once('/')) {
+            (None, None) if is_id(plain(text)) => Ok(Reference::Full(self.top(plain(text)))),
             (Some(_), None) if is_id(text) => Ok(Reference::Id(text.to_owned())),
-            (Some(_), Some((parent, id))) if is_id(parent) && is_id(id) => {
-                Ok(Reference::Full(self.below(parent, id)))
+            (Some(noun), Some((parent, id))) if is_id(plain_group(parent)) && is_id(id) => {
+                let is_group = parent.starts_with('@');
+                if is_group == (noun == Self::PortGroup) {
+                    return Ok(Reference::Full(self.under(noun, plain_group(parent), id)));
+                }
+                Err(self.misnamed(text))
             }
-            _ => Err(CtlError::Usage(format!(
-                "{text:?} is not the name of a {}: {}",
-                self.word(),
-                self.forms()
-            ))),
+            _ => Err(self.misnamed(text)),
         }
+    }
+
+    fn misnamed(self, text: &str) -> CtlError {
+        CtlError::Usage(format!("{text:?} is not the name of a {}: {}", self.word(), self.forms()))
     }
 
     /// Full name of an object that is to be made: `PARENT ID`, or one of the forms of
@@ -177,7 +200,7 @@ impl Noun {
                 ))),
             };
         };
-        let parent = self.parent().unwrap_or(self);
+        let parent = self.parent_typed(text).unwrap_or(self);
         let Reference::Full(above) = parent.refer(text)? else {
             return Err(CtlError::Usage(format!("{text:?} is not the name of a {}", parent.word())));
         };
@@ -195,6 +218,11 @@ impl Noun {
             None => format!("it is an id or {}; {ID_RULE}", self.top("ID")),
         }
     }
+}
+
+/// The id of a port group without the `@` it may be typed with.
+fn plain_group(text: &str) -> &str {
+    text.strip_prefix('@').unwrap_or(text)
 }
 
 /// What an id is, in words.
@@ -228,6 +256,12 @@ mod tests {
         assert_eq!(Noun::Switch.refer("web").unwrap(), full("switches/web"));
         assert_eq!(Noun::Switch.refer("switches/web").unwrap(), full("switches/web"));
         assert_eq!(Noun::Acl.refer("db/no-telnet").unwrap(), full("switches/db/acls/no-telnet"));
+        assert_eq!(Noun::Acl.refer("@db/no-telnet").unwrap(), full("port-groups/db/acls/no-telnet"));
+        assert_eq!(Noun::PortGroup.refer("@db").unwrap(), full("port-groups/db"));
+        assert_eq!(Noun::PortGroup.refer("db").unwrap(), full("port-groups/db"));
+        let group = Noun::Acl.new_name("port-groups/db", Some("x")).unwrap();
+        assert_eq!(group, Noun::Acl.new_name("@db", Some("x")).unwrap());
+        assert_eq!(group, "port-groups/db/acls/x");
     }
 
     #[test]
@@ -236,6 +270,7 @@ mod tests {
             assert!(Noun::SwitchPort.refer(text).is_err(), "{text:?} was taken");
         }
         assert!(Noun::Switch.refer("routers/r1").is_err());
+        assert!(Noun::Switch.refer("@web").is_err() && Noun::SwitchPort.refer("@web/a").is_err());
         assert!(Noun::Switch.refer(&"x".repeat(64)).is_err());
     }
 
@@ -257,9 +292,11 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_read_back(noun in prop::sample::select(&Noun::ALL[..]), parent in "[a-z0-9][a-z0-9._-]{0,62}", id in "[A-Z0-9][a-z0-9._-]{0,62}") {
-            let name = noun.below(&parent, &id);
-            prop_assert_eq!(Noun::of(&name), Some(noun));
-            prop_assert_eq!(noun.refer(&name).unwrap(), Reference::Full(name));
+            let names = noun.parents().iter().map(|above| noun.under(*above, &parent, &id));
+            for name in names.chain([noun.below(&parent, &id)]) {
+                prop_assert_eq!(Noun::of(&name), Some(noun));
+                prop_assert_eq!(noun.refer(&name).unwrap(), Reference::Full(name));
+            }
         }
 
         #[test]

@@ -3,7 +3,11 @@
 
 use std::io::Write;
 
-use ferroflow_proto::host::{host_service_client::HostServiceClient, lab_service_client::LabServiceClient};
+use ferroflow_proto::host::{
+    conntrack_service_client::ConntrackServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
+    rule_service_client::RuleServiceClient,
+};
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -46,6 +50,24 @@ impl<'a> Session<'a> {
         Ok(HostServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
     }
 
+    /// Connects to the host's switch, for its rules, groups and meters.
+    pub(crate) async fn rules(&self) -> Result<RuleServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(RuleServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to the host's switch, for the connections it tracks.
+    pub(crate) async fn conntrack(&self) -> Result<ConntrackServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(ConntrackServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to the host's switch, for what it tells of by itself.
+    pub(crate) async fn events(&self) -> Result<EventServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(EventServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
     /// Connects to a switch that is a lab.
     pub(crate) async fn lab(&self) -> Result<LabServiceClient<Channel>, CtlError> {
         let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
@@ -62,6 +84,28 @@ impl<'a> Session<'a> {
     /// Prints `values` as a table, or all they have as JSON or YAML.
     pub(crate) fn print_rows<T: Serialize + Tabular>(&mut self, values: &[T]) -> Result<(), CtlError> {
         self.print(&values, |out| Table::of(values).write(out))
+    }
+
+    /// Prints one of several values that come one after the other, at once: in JSON an
+    /// object a line, so that a reader need not wait for an end.
+    pub(crate) fn print_line<T: Serialize>(
+        &mut self,
+        value: &T,
+        text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<(), CtlError> {
+        match self.global.output {
+            Format::Table => text(self.out)?,
+            Format::Json => {
+                serde_json::to_writer(&mut *self.out, value).map_err(std::io::Error::from)?;
+                writeln!(self.out)?;
+            }
+            Format::Yaml => {
+                writeln!(self.out, "---")?;
+                serde_norway::to_writer(&mut *self.out, value).map_err(std::io::Error::other)?;
+            }
+        }
+        self.out.flush()?;
+        Ok(())
     }
 
     /// Prints `value` as `text` does, or all it has as JSON or YAML.

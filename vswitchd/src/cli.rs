@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The host daemon of Ferroflow: forwards packets, and realises its part of the logical
 /// network.
@@ -27,6 +27,15 @@ pub enum Command {
     Doctor,
 }
 
+/// What a switch without rules does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailMode {
+    /// It drops everything
+    Secure,
+    /// It is a learning switch: it begins with the one rule `priority=0,actions=NORMAL`
+    Standalone,
+}
+
 /// How to run.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
@@ -45,8 +54,10 @@ pub struct RunOptions {
     /// Socket for vswitchctl and the container shims.
     #[arg(long, value_name = "PATH", default_value = "/run/ferroflow/vswitchd.sock")]
     pub socket: PathBuf,
-    /// Directory for what must outlive the process: ports and the last known network
-    /// [default: /var/lib/ferroflow/vswitchd; with --virtual: none, nothing is kept]
+    /// Directory for what must outlive the process: ports, and the last known network or
+    /// the rules written by hand
+    /// [default: /var/lib/ferroflow/vswitchd; with --standalone:
+    /// /var/lib/ferroflow/standalone; with --virtual: none, nothing is kept]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// A lab: a switch without interfaces, whose ports are queues of frames, whose clock
@@ -54,6 +65,17 @@ pub struct RunOptions {
     /// `vswitchctl lab --help`.
     #[arg(long, conflicts_with_all = ["uplink", "controller", "core", "busy"])]
     pub r#virtual: bool,
+    /// A switch of interfaces without a controller: its rules are written by hand, with
+    /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.
+    #[arg(long, conflicts_with_all = ["uplink", "controller", "virtual"])]
+    pub standalone: bool,
+    /// What a standalone switch does at its first start, when it has no rules
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = FailMode::Secure, requires = "standalone")]
+    pub fail_mode: FailMode,
+    /// Connections that can be tracked, for 128 bytes of memory each; one of IPv6 takes the
+    /// place of two.
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub conntrack_max: u32,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.
     #[arg(long, value_name = "N")]
@@ -68,12 +90,15 @@ pub struct RunOptions {
 
 /// Where the state of a switch of real interfaces is kept.
 const STATE_DIR: &str = "/var/lib/ferroflow/vswitchd";
+/// Where that of one without a controller is: its ports have other numbers.
+const STANDALONE_STATE_DIR: &str = "/var/lib/ferroflow/standalone";
 
 impl RunOptions {
     /// Directory for what must outlive the process, if anything must.
     pub fn state_dir(&self) -> Option<&Path> {
         match &self.state_dir {
             Some(dir) => Some(dir),
+            None if self.standalone => Some(Path::new(STANDALONE_STATE_DIR)),
             None => (!self.r#virtual).then_some(Path::new(STATE_DIR)),
         }
     }
@@ -102,6 +127,17 @@ mod tests {
         assert_eq!(parse(&["--virtual"]).unwrap().state_dir(), None);
         assert_eq!(parse(&["--virtual", "--state-dir", "/x"]).unwrap().state_dir(), Some(Path::new("/x")));
         assert_eq!(parse(&[]).unwrap().state_dir(), Some(Path::new(STATE_DIR)));
+    }
+
+    #[test]
+    fn a_standalone_switch_has_no_controller() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["vswitchd"], words].concat()).map(|cli| cli.run);
+        assert!(parse(&["--standalone", "--controller", "http://c:1"]).is_err());
+        assert!(parse(&["--standalone", "--virtual"]).is_err());
+        assert!(parse(&["--fail-mode", "standalone"]).is_err());
+        let learning = parse(&["--standalone", "--fail-mode", "standalone"]).unwrap();
+        assert_eq!(learning.fail_mode, FailMode::Standalone);
+        assert_eq!(parse(&["--standalone"]).unwrap().state_dir(), Some(Path::new(STANDALONE_STATE_DIR)));
     }
 
     #[test]

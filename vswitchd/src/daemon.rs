@@ -1,24 +1,31 @@
 //! Wires the parts together and runs them until the process is told to stop.
 
-use std::{fs, future::Future, time::Duration};
+use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use futures::FutureExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tonic::transport::Endpoint;
 
 use crate::{
     agent,
-    cli::RunOptions,
-    host::{Host, Identity, Lab, SharedHost},
+    cli::{FailMode, RunOptions},
+    host::{Host, Identity, Lab, Mode, SharedHost},
     service::{self, Socket},
     state::StateDir,
     underlay,
 };
 
+/// What makes a switch a learning one.
+const NORMAL_RULE: &str = "priority=0,actions=NORMAL";
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long what packets make may wait for more of it.
+const SETTLE: Duration = Duration::from_millis(1);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -33,7 +40,14 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let state = options.state_dir().map_or(Ok(StateDir::none()), StateDir::open)?;
     let clock = options.r#virtual.then(VirtualClock::new);
     let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
-    let host = Host::start(identity, dataplane, state, clock.map(Lab::new))?;
+    let mode = match clock {
+        Some(clock) => Mode::Lab(Lab::new(clock)),
+        None if options.standalone => Mode::Standalone {
+            first_rule: (options.fail_mode == FailMode::Standalone).then_some(NORMAL_RULE),
+        },
+        None => Mode::Network,
+    };
+    let host = Host::start(identity, dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
     let claims = host.claims();
@@ -43,6 +57,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     let underlay = tokio::spawn(underlay::run(host.clone()));
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
+    tokio::spawn(news(host.clone()));
     let failed_underlay = async move {
         match underlay.await {
             Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
@@ -59,6 +74,19 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes what packets have made as soon as a worker tells of it.
+async fn news(host: SharedHost) {
+    let told = Arc::new(Notify::new());
+    let teller = Arc::clone(&told);
+    host.with(move |host| host.dataplane().on_news(move || teller.notify_one())).await;
+    loop {
+        host.with(|host| host.take_news()).await;
+        told.notified().await;
+        // What comes right behind is taken at once.
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
 /// Looks after ports and workers; ends only when a worker has, which is a bug: a new
 /// process forwards again, this one would not.
 async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
@@ -68,8 +96,9 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
         tick.tick().await;
         let dead = host
             .with(|host| {
-                host.expire_rules();
+                host.tend_rules();
                 host.tend_ports();
+                host.tend_neighbours();
                 host.dataplane().workers().into_iter().find(|worker| !worker.running)
             })
             .await;
@@ -96,15 +125,16 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
 const LAB_SEED: u64 = 0;
 
 fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> DataplaneConfig {
+    let n_connections = options.conntrack_max as usize;
     if let Some(clock) = clock {
         let (clock, seed) = (Clock::Virtual(clock), Some(LAB_SEED));
-        return DataplaneConfig { clock, seed, ..DataplaneConfig::default() };
+        return DataplaneConfig { clock, seed, n_connections, ..DataplaneConfig::default() };
     }
     let mut workers: Vec<_> = options.core.iter().map(|core| WorkerConfig { core: Some(*core) }).collect();
     if workers.is_empty() {
         workers.push(WorkerConfig::default());
     }
-    DataplaneConfig { workers, busy: options.busy, ..DataplaneConfig::default() }
+    DataplaneConfig { workers, busy: options.busy, n_connections, ..DataplaneConfig::default() }
 }
 
 fn identity(options: &RunOptions) -> anyhow::Result<Identity> {

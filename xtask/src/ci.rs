@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::cargo::{cargo, show};
+use crate::packages::{self, Purpose};
 use crate::progress::Progress;
-use crate::{deny, packages, test, tidy};
+use crate::{deny, test, tidy};
 
 /// Everything a change has to pass: fmt, tidy, deny, clippy, doc, test. The quick ones come first.
 #[derive(Debug, Args)]
@@ -31,7 +32,7 @@ impl Ci {
         step("fmt", &mut || show(&mut cargo(&["fmt", "--all", "--check"]), deadline))?;
         step("tidy", &mut || tidy::check(false))?;
         step("deny", &mut || deny::check(deadline))?;
-        step("packages", &mut || packages::ensure(true, true))?;
+        step("packages", &mut || packages::ensure(Purpose::Test, true))?;
         #[rustfmt::skip]
         let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         step("clippy", &mut || show(&mut cargo(&clippy), deadline))?;

@@ -15,7 +15,7 @@ use ferroflow_tests::probe::Probe;
 use ferroflow_tests::{print_line, privilege, say, stop};
 
 use crate::cargo::{cargo, root, show};
-use crate::packages;
+use crate::packages::{self, Purpose};
 use crate::progress::{Progress, chain};
 
 /// Start of the names of the demo's namespaces.
@@ -57,7 +57,7 @@ impl Demo {
             "this is Linux {major}.{minor}, and AF_XDP with BPF links wants {min_major}.{min_minor} or newer"
         );
         progress.step(&format!("looking for what the build needs (Linux {major}.{minor})"));
-        packages::ensure(true, !self.no_install)?;
+        packages::ensure(Purpose::Demo, !self.no_install)?;
         let programs = build(&progress)?;
         doctor(&programs, &progress)?;
         remove_stale(&progress)?;

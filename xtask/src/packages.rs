@@ -3,11 +3,13 @@
 //! A need is looked for by its evidence, a command or a file, not by the name of a package: hosts of other
 //! distributions that have everything are welcome.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ferroflow_tests::command::{complaint, run};
 use ferroflow_tests::daemon::has_command;
 use ferroflow_tests::{privilege, say};
@@ -44,21 +46,52 @@ const BUILD: &[Need] = &[
     Need { package: "zlib1g-dev", evidence: Evidence::File("/usr/include/zlib.h"), why: "libelf's compressed sections" },
 ];
 
-/// What scenarios and the demo need.
+/// What networks in namespaces need.
 #[rustfmt::skip]
 const NETWORK: &[Need] = &[
     Need { package: "iproute2", evidence: Evidence::Command("ip"), why: "makes namespaces, links and routes" },
     Need { package: "util-linux", evidence: Evidence::Command("setpriv"), why: "lets daemons end with what started them" },
 ];
 
-/// Makes sure that the host has what building needs and, for `network`, what scenarios need; as root, missing
-/// packages are installed unless `install` says no.
+/// What tests talk to beside: peers that others wrote.
+#[rustfmt::skip]
+const PEERS: &[Need] = &[
+    Need { package: "nftables", evidence: Evidence::Command("nft"), why: "asks nf_conntrack what it thinks of packets" },
+    Need { package: "curl", evidence: Evidence::Command("curl"), why: "client of HTTP, FTP and TFTP" },
+    Need { package: "busybox", evidence: Evidence::Command("busybox"), why: "HTTP server" },
+    Need { package: "vsftpd", evidence: Evidence::Command("vsftpd"), why: "FTP server" },
+    Need { package: "tftpd-hpa", evidence: Evidence::Command("in.tftpd"), why: "TFTP server" },
+    Need { package: "traceroute", evidence: Evidence::Command("traceroute"), why: "asks routers on the way" },
+];
+
+/// Services that packages of ours bring along; nobody has asked for them to run.
+const SERVICES: &[(&str, &str)] = &[("vsftpd", "vsftpd.service"), ("tftpd-hpa", "tftpd-hpa.service")];
+/// Debian asks this before it starts a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Build, and run what needs no namespaces.
+    Build,
+    /// Show networks in namespaces.
+    Demo,
+    /// Run every test.
+    Test,
+}
+
+/// Makes sure that the host has what a purpose needs; as root, missing packages are installed unless `install`
+/// says no.
 ///
 /// # Errors
 /// When something is missing and cannot be installed, with what and why.
-pub(crate) fn ensure(network: bool, install: bool) -> Result<()> {
-    let needs: Vec<Need> =
-        BUILD.iter().chain(network.then_some(NETWORK).into_iter().flatten()).copied().collect();
+pub(crate) fn ensure(purpose: Purpose, install: bool) -> Result<()> {
+    let lists: &[&[Need]] = match purpose {
+        Purpose::Build => &[BUILD],
+        Purpose::Demo => &[BUILD, NETWORK],
+        Purpose::Test => &[BUILD, NETWORK, PEERS],
+    };
+    let needs: Vec<Need> = lists.concat();
     let missing = missing(&needs);
     if missing.is_empty() {
         return Ok(());
@@ -74,7 +107,7 @@ pub(crate) fn ensure(network: bool, install: bool) -> Result<()> {
     if !install || !privilege::is_root() {
         bail!("the above is missing; as root: {by_hand}");
     }
-    apt_install(&packages)?;
+    without_services(&packages, || apt_install(&packages))?;
     let still: Vec<&str> = self::missing(&needs).iter().map(|need| need.package).collect();
     anyhow::ensure!(still.is_empty(), "installed, but not found: {}", still.join(" "));
     Ok(())
@@ -86,6 +119,48 @@ fn missing(needs: &[Need]) -> Vec<Need> {
         Evidence::File(path) => !Path::new(path).exists(),
     };
     needs.iter().filter(is_missing).copied().collect()
+}
+
+/// Installs, but lets no service start, now or when the host starts.
+fn without_services(packages: &[&str], install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let services = SERVICES.iter().filter(|(package, _)| packages.contains(package));
+    let services: Vec<&str> = services.map(|(_, service)| *service).collect();
+    if services.is_empty() {
+        return install();
+    }
+    let _policy = Policy::forbid()?;
+    install()?;
+    if Path::new("/run/systemd/system").exists() {
+        let mut command = Command::new("systemctl");
+        run(command.arg("disable").args(&services), APT_LIMIT)?;
+    }
+    Ok(())
+}
+
+/// No service may start while this lives. A policy that the host has is its own.
+struct Policy {
+    is_ours: bool,
+}
+
+impl Policy {
+    fn forbid() -> Result<Self> {
+        let is_ours = !Path::new(POLICY).exists();
+        if is_ours {
+            fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(Self { is_ours })
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.is_ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            say(&format!("remove {POLICY}, which lets no service start: {error}"));
+        }
+    }
 }
 
 /// A fresh image has no lists of packages, an old one has lists that name versions that are gone: both are

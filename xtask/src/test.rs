@@ -7,7 +7,7 @@ use clap::Args;
 use ferroflow_tests::{privilege, say};
 
 use crate::cargo::{cargo, show};
-use crate::packages;
+use crate::packages::{self, Purpose};
 use crate::progress::Progress;
 use crate::soak;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
         }
     }
     let progress = Progress::start();
-    packages::ensure(!skips, true)?;
+    packages::ensure(if skips { Purpose::Build } else { Purpose::Test }, true)?;
     // Scenarios start the programs themselves; `cargo test` alone would not build all of them.
     progress.step("building the programs");
     show(&mut cargo(&["build", "--workspace", "--bins"]), deadline)?;

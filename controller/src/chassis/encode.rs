@@ -2,7 +2,7 @@
 
 use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
-    SouthboundDelta, diff,
+    SetChange, SouthboundDelta, diff,
     key::{DatapathKey, PortKey},
     southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding, Southbound},
 };
@@ -39,12 +39,24 @@ pub(super) fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncRespo
                 .collect(),
             chassis: removed.chassis.into_iter().collect(),
             logical_flows: removed.flows.into_iter().collect(),
+            sets: removed.sets.into_iter().collect(),
         }),
+        set_changes: delta.sets.into_iter().map(set_change).collect(),
     }
 }
 
 fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
-    pb::Datapath { key: key.get(), name: datapath.name, router: datapath.is_router }
+    pb::Datapath {
+        key: key.get(),
+        name: datapath.name,
+        router: datapath.is_router,
+        sets: datapath.sets.into_iter().collect(),
+    }
+}
+
+fn set_change((name, change): (String, SetChange)) -> pb::SetChange {
+    let SetChange { added, removed } = change;
+    pb::SetChange { name, added: added.into_iter().collect(), removed: removed.into_iter().collect() }
 }
 
 fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {

@@ -107,14 +107,15 @@ pub(super) fn parse_parent(text: &str) -> Result<Option<Name>, Status> {
         return Ok(None);
     }
     match Name::parse(text) {
-        Ok(name) if !name.child_kinds().is_empty() => Ok(Some(name)),
+        Ok(name) if name.kind().child_kinds().next().is_some() => Ok(Some(name)),
         _ => {
-            let message = format!(
-                "field `parent`: {} is not a parent; write {} or {}",
-                Shown(text),
-                Kind::Switch,
-                Kind::Router
-            );
+            let parents: Vec<_> = Kind::ALL
+                .into_iter()
+                .filter(|kind| kind.child_kinds().next().is_some())
+                .map(|kind| kind.to_string())
+                .collect();
+            let message =
+                format!("field `parent`: {} is not a parent; write {}", Shown(text), parents.join(" or "));
             Err(Status::invalid_argument(message))
         }
     }

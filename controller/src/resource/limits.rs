@@ -37,3 +37,19 @@ pub const MAX_ACK_ERRORS: usize = 100;
 pub const MAX_ACK_ERROR_LEN: usize = 1024;
 /// Largest page of a list.
 pub const MAX_PAGE: usize = 1000;
+/// Addresses of an address set: as many as a host has rules for.
+pub const MAX_SET_MEMBERS: usize = 65_536;
+/// Ports of a port group.
+pub const MAX_GROUP_PORTS: usize = 65_536;
+/// Bytes of the name that a log has for an ACL.
+pub const MAX_LOG_NAME_LEN: usize = 63;
+/// Load balancers of a switch or router.
+pub const MAX_LOAD_BALANCERS: usize = 10_000;
+/// Services of a load balancer.
+pub const MAX_VIPS: usize = 4096;
+/// Backends of a service: as many as a group has buckets.
+pub const MAX_BACKENDS: usize = 4096;
+/// Next hops of a policy.
+pub const MAX_NEXT_HOPS: usize = 64;
+/// Networks that a translation names.
+pub const MAX_NAT_NETWORKS: usize = 128;

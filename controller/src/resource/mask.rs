@@ -68,25 +68,38 @@ fn unknown(kind: Kind, path: &str, fields: &[&str]) -> FieldError {
 /// Copies one field; false when the two are of different kinds.
 fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'static str]> {
     match (to, from) {
-        (Wire::LogicalSwitch(_), Wire::LogicalSwitch(_)) => match path {
-            "tunnel_key" => Ok(()),
-            _ => Err(&[][..]),
-        },
+        (Wire::LogicalSwitch(to), Wire::LogicalSwitch(from)) => {
+            copy_field!(path, to, from; default_policy, load_balancers; "tunnel_key")
+        }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled;
                 "tunnel_key", "chassis", "up")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
-            copy_field!(path, to, from; enabled, static_routes; "tunnel_key")
+            copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers; "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
-            copy_field!(path, to, from; direction, priority, r#match, action;)
+            copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
+        }
+        (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
+            copy_field!(path, to, from; protocol, vips, hash_fields, reject;)
+        }
+        (Wire::Nat(to), Wire::Nat(from)) => {
+            copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
+                stateless, allowed_external_ips, exempted_external_ips;)
+        }
+        (Wire::RouterPolicy(to), Wire::RouterPolicy(from)) => {
+            copy_field!(path, to, from; priority, r#match, action, next_hops;)
+        }
+        (Wire::AddressSet(to), Wire::AddressSet(from)) => copy_field!(path, to, from; addresses;),
+        (Wire::PortGroup(to), Wire::PortGroup(from)) => {
+            copy_field!(path, to, from; ports, default_policy;)
         }
         (
             Wire::LogicalSwitch(_)
@@ -94,7 +107,12 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::LogicalRouter(_)
             | Wire::LogicalRouterPort(_)
             | Wire::Acl(_)
-            | Wire::Chassis(_),
+            | Wire::Chassis(_)
+            | Wire::AddressSet(_)
+            | Wire::PortGroup(_)
+            | Wire::LoadBalancer(_)
+            | Wire::Nat(_)
+            | Wire::RouterPolicy(_),
             _,
         ) => return Ok(false),
     }

@@ -17,7 +17,10 @@ pub use self::{
     labels::check_labels,
     mask::merge,
     name::{Kind, Name, NameError, check_id},
-    spec::{Attachment, ChassisSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, parse_spec, strip},
+    spec::{
+        Attachment, ChassisSpec, PortGroupSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, SwitchSpec,
+        parse_spec, strip,
+    },
 };
 
 /// A field has a value that is not allowed.
@@ -31,7 +34,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
     }
 }

@@ -12,10 +12,10 @@ use ferroflow_proto::northbound as pb;
 
 use super::{Shown, limits::MAX_ID_LEN};
 
-/// Declares each kind once: variant, number in the API, collections of its name from
-/// the root, field of its spec.
+/// Declares each kind once: variant, number in the API, collections of its names from the
+/// root (of some kinds in several ways), field of its spec.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident $wire:ident [$($collection:literal),+] $field:literal;)*) => {
+    ($($(#[$doc:meta])* $kind:ident $wire:ident $([$($collection:literal),+])|+ $field:literal;)*) => {
         /// Type of a resource.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -33,9 +33,9 @@ macro_rules! kinds {
                 }
             }
 
-            const fn collections(self) -> &'static [&'static str] {
+            const fn patterns(self) -> &'static [&'static [&'static str]] {
                 match self {
-                    $(Self::$kind => &[$($collection),+],)*
+                    $(Self::$kind => &[$(&[$($collection),+]),+],)*
                 }
             }
 
@@ -50,6 +50,7 @@ macro_rules! kinds {
     };
 }
 
+// Parents before their children.
 kinds! {
     /// A logical switch.
     Switch LogicalSwitch ["switches"] "logical_switch";
@@ -59,20 +60,44 @@ kinds! {
     Router LogicalRouter ["routers"] "logical_router";
     /// A port of a router.
     RouterPort LogicalRouterPort ["routers", "ports"] "logical_router_port";
-    /// An ACL of a switch.
-    Acl Acl ["switches", "acls"] "acl";
     /// A host.
     Chassis Chassis ["chassis"] "chassis";
+    /// Addresses that stand for backends.
+    LoadBalancer LoadBalancer ["load-balancers"] "load_balancer";
+    /// A translation of a router.
+    Nat Nat ["routers", "nats"] "nat";
+    /// A rule that overrules a router's routes.
+    RouterPolicy RouterPolicy ["routers", "policies"] "router_policy";
+    /// Addresses with a name.
+    AddressSet AddressSet ["address-sets"] "address_set";
+    /// Switch ports with a name.
+    PortGroup PortGroup ["port-groups"] "port_group";
+    /// An ACL of a switch or port group.
+    Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
+}
+
+impl Kind {
+    /// The kind whose names have these collections.
+    fn of(collections: &[&str]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.patterns().contains(&collections))
+    }
+
+    /// Kinds of what may be below one of this kind.
+    pub fn child_kinds(self) -> impl Iterator<Item = Self> {
+        let is_below = move |pattern: &&[&str]| {
+            pattern.split_last().and_then(|(_, above)| Self::of(above)) == Some(self)
+        };
+        Self::ALL.into_iter().filter(move |kind| kind.patterns().iter().any(is_below))
+    }
 }
 
 impl fmt::Display for Kind {
-    /// The pattern of its names.
+    /// The patterns of its names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, collection) in self.collections().iter().enumerate() {
-            let slash = if i == 0 { "" } else { "/" };
-            write!(f, "{slash}{collection}/{{id}}")?;
-        }
-        Ok(())
+        let pattern = |collections: &&[&str]| {
+            collections.iter().map(|collection| format!("{collection}/{{id}}")).collect::<Vec<_>>().join("/")
+        };
+        f.write_str(&self.patterns().iter().map(pattern).collect::<Vec<_>>().join(" or "))
     }
 }
 
@@ -128,7 +153,7 @@ impl Name {
             n_ids += 1;
         }
         let found = collections.get(..n_ids).ok_or_else(wrong)?;
-        let kind = Kind::ALL.into_iter().find(|kind| kind.collections() == found).ok_or_else(wrong)?;
+        let kind = Kind::of(found).ok_or_else(wrong)?;
         Ok(Self { text: text.into(), kind })
     }
 
@@ -158,23 +183,9 @@ impl Name {
 
     /// What it is below of.
     pub fn parent(&self) -> Option<Self> {
-        let kind = match self.kind {
-            Kind::SwitchPort | Kind::Acl => Kind::Switch,
-            Kind::RouterPort => Kind::Router,
-            Kind::Switch | Kind::Router | Kind::Chassis => return None,
-        };
         let (above, _) = self.text.rsplit_once('/')?;
         let (parent, _) = above.rsplit_once('/')?;
-        Some(Self { text: parent.into(), kind })
-    }
-
-    /// Kinds of what may be below it.
-    pub const fn child_kinds(&self) -> &'static [Kind] {
-        match self.kind {
-            Kind::Switch => &[Kind::SwitchPort, Kind::Acl],
-            Kind::Router => &[Kind::RouterPort],
-            Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Chassis => &[],
-        }
+        Self::parse(parent).ok()
     }
 }
 

@@ -98,6 +98,7 @@ fn routers_refuse_what_could_not_route() {
                 prefix: prefix.into(),
                 next_hop: next_hop.into(),
                 output_port: output_port.into(),
+                ..Default::default()
             }],
             ..Default::default()
         })
@@ -131,19 +132,82 @@ fn acl(action: pb::acl::Action, priority: u32) -> Wire {
         priority,
         r#match: "ip4".into(),
         action: action.into(),
+        ..Default::default()
     })
 }
 
 #[test]
-fn acls_that_need_tracking_are_refused_with_the_way_out() {
+fn acls_are_checked_field_by_field() {
+    use pb::acl::Action;
     let at = "switches/s/acls/x";
-    assert!(parse_spec(&name(at), Some(&acl(pb::acl::Action::Drop, 32_767))).is_ok());
-    for action in [pb::acl::Action::AllowRelated, pb::acl::Action::Reject] {
-        assert!(refused(at, &acl(action, 1)).contains("use allow-stateless or drop"));
+    let known = [
+        Action::Allow,
+        Action::AllowRelated,
+        Action::AllowStateless,
+        Action::Drop,
+        Action::Reject,
+        Action::Pass,
+    ];
+    for action in known {
+        assert!(parse_spec(&name(at), Some(&acl(action, 32_767))).is_ok());
+        assert!(parse_spec(&name("port-groups/g/acls/x"), Some(&acl(action, 0))).is_ok());
     }
-    assert!(refused(at, &acl(pb::acl::Action::Drop, 32_768)).contains("`priority`: 32768"));
-    assert!(refused(at, &acl(pb::acl::Action::Drop, 65_536 + 5)).contains("out of range"));
-    assert!(refused(at, &acl(pb::acl::Action::Unspecified, 1)).contains("`action`"));
+    assert!(refused(at, &acl(Action::Drop, 32_768)).contains("`priority`: 32768"));
+    assert!(refused(at, &acl(Action::Drop, 65_536 + 5)).contains("out of range"));
+    assert!(refused(at, &acl(Action::Unspecified, 1)).contains("`action`"));
+    let with = |action, change: fn(&mut pb::Acl)| {
+        let Wire::Acl(mut acl) = acl(action, 1) else { panic!("no ACL") };
+        change(&mut acl);
+        Wire::Acl(acl)
+    };
+    assert!(refused(at, &with(Action::Drop, |acl| acl.tier = 4)).contains("`tier`: 4 is out of range"));
+    assert!(refused(at, &with(Action::Drop, |acl| acl.label = 1)).contains("`label`: only connections"));
+    assert!(refused(at, &with(Action::Drop, |acl| acl.severity = 9)).contains("`severity`"));
+    assert!(refused(at, &with(Action::Drop, |acl| acl.log_name = "a\nb".into())).contains("`log_name`"));
+    let wrong = with(Action::Drop, |acl| acl.r#match = "ip4.src == $web && inport == @db && x".into());
+    assert!(refused(at, &wrong).contains("column 37: there is no field `x`"), "{}", refused(at, &wrong));
+    let full = with(Action::AllowRelated, |acl| {
+        (acl.tier, acl.label, acl.log, acl.severity) = (3, 7, true, pb::acl::Severity::Alert.into());
+    });
+    let Ok(Spec::Acl(full)) = parse_spec(&name(at), Some(&full)) else { panic!("refused") };
+    assert_eq!((full.tier, full.label, full.log.unwrap().severity.name()), (3, 7, "alert"));
+}
+
+#[test]
+fn sets_have_typed_members() {
+    let set = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|text| (*text).to_owned()).collect();
+        Wire::AddressSet(pb::AddressSet { addresses })
+    };
+    let texts = ["10.0.0.5", "10.0.0.0/8", "2001:db8::/32", "0a:00:00:00:00:01", "10.0.0.5", "0.0.0.0/0"];
+    let Ok(Spec::AddressSet(members)) = parse_spec(&name("address-sets/a-b.c"), Some(&set(&texts))) else {
+        panic!("refused")
+    };
+    assert_eq!(members.len(), 5);
+    for wrong in ["", "10.0.0.5/8", "10.0.0.0/33", "web", "10.0.0.1 "] {
+        assert!(refused("address-sets/a", &set(&[wrong])).contains("addresses[0]"), "{wrong}");
+    }
+    let group = |ports: &[&str]| {
+        let ports = ports.iter().map(|text| (*text).to_owned()).collect();
+        Wire::PortGroup(pb::PortGroup { ports, ..Default::default() })
+    };
+    assert!(parse_spec(&name("port-groups/g"), Some(&group(&["switches/s/ports/a"]))).is_ok());
+    for wrong in ["a", "routers/r/ports/a", "switches/s", ""] {
+        assert!(refused("port-groups/g", &group(&[wrong])).contains("ports[0]"), "{wrong}");
+    }
+    let odd = Wire::PortGroup(pb::PortGroup { default_policy: 9, ..Default::default() });
+    assert!(refused("port-groups/g", &odd).contains("`default_policy`"));
+}
+
+#[test]
+fn an_acl_is_below_a_switch_or_a_port_group() {
+    let of_group = name("port-groups/g/acls/x");
+    assert_eq!((of_group.kind(), of_group.parent()), (Kind::Acl, Some(name("port-groups/g"))));
+    assert_eq!(name("switches/s/acls/x").parent(), Some(name("switches/s")));
+    assert_eq!(Kind::Acl.to_string(), "switches/{id}/acls/{id} or port-groups/{id}/acls/{id}");
+    assert_eq!(Kind::PortGroup.child_kinds().collect::<Vec<_>>(), [Kind::Acl]);
+    assert_eq!(Kind::Switch.child_kinds().collect::<Vec<_>>(), [Kind::SwitchPort, Kind::Acl]);
+    assert!(Name::parse("address-sets/a/acls/x").is_err());
 }
 
 #[test]
@@ -159,7 +223,10 @@ fn masks_change_what_they_name_and_nothing_else() {
     assert_eq!(merged(&["priority"], Some(&new)).unwrap(), (acl(pb::acl::Action::Drop, 7), labels.clone()));
     assert_eq!(merged(&["labels"], None).unwrap(), (acl(pb::acl::Action::Drop, 1), HashMap::new()));
     let reason = merged(&["prio"], Some(&new)).unwrap_err().to_string();
-    assert!(reason.contains("direction, priority, match, action, labels"), "{reason}");
+    assert!(
+        reason.contains("direction, priority, match, action, tier, label, log, log_name, severity, labels"),
+        "{reason}"
+    );
     assert!(merged(&["match"], Some(&Wire::LogicalSwitch(Default::default()))).is_err());
     assert!(merged(&["match"], None).is_err());
 }
@@ -183,5 +250,59 @@ proptest! {
             });
             let _ = parse_spec(&name("routers/r/ports/p"), Some(&wire));
         }
+    }
+}
+
+#[test]
+fn load_balancers_and_translations_refuse_what_cannot_work() {
+    let balancer = |vip: &str, backends: &[&str]| {
+        let backend = |address: &&str| pb::Backend { address: (*address).to_owned(), offline: false };
+        let backends = backends.iter().map(backend).collect();
+        let vips = vec![pb::Vip { address: vip.to_owned(), backends }];
+        Wire::LoadBalancer(pb::LoadBalancer { vips, ..Default::default() })
+    };
+    let lb = "load-balancers/lb";
+    for (vip, backends) in [
+        ("192.0.2.1:80", &["10.0.0.5:8080", "10.0.0.6:8080"][..]),
+        ("192.0.2.1", &["10.0.0.5"]),
+        ("[2001:db8::1]:80", &["[2001:db8::5]:80"]),
+        ("2001:db8::1", &[]),
+    ] {
+        assert!(parse_spec(&name(lb), Some(&balancer(vip, backends))).is_ok(), "{vip}");
+    }
+    for (vip, backends, wanted) in [
+        ("192.0.2.1:80", "10.0.0.5", "just where its service has one"),
+        ("192.0.2.1", "10.0.0.5:80", "just where its service has one"),
+        ("192.0.2.1:80", "[2001:db8::5]:80", "family"),
+        ("192.0.2.1:0", "10.0.0.5:80", "port 0"),
+        ("here", "10.0.0.5:80", "192.0.2.10:80"),
+    ] {
+        assert!(refused(lb, &balancer(vip, &[backends])).contains(wanted), "{vip} {backends}");
+    }
+    let nat = |kind: pb::nat::Type, external: &str, logical: &str, ports: &str| {
+        Wire::Nat(pb::Nat {
+            r#type: kind.into(),
+            external_ip: external.to_owned(),
+            logical_ip: logical.to_owned(),
+            external_port_range: ports.to_owned(),
+            ..Default::default()
+        })
+    };
+    use pb::nat::Type::{Dnat, DnatAndSnat, Snat, Unspecified};
+    let n = "routers/r/nats/n";
+    assert!(parse_spec(&name(n), Some(&nat(Snat, "192.0.2.1", "10.0.0.0/16", "5000-6000"))).is_ok());
+    assert!(parse_spec(&name(n), Some(&nat(DnatAndSnat, "192.0.2.1", "10.0.0.5", ""))).is_ok());
+    for (kind, external, logical, ports, wanted) in [
+        (Unspecified, "192.0.2.1", "10.0.0.5", "", "snat, dnat"),
+        (Dnat, "192.0.2.1", "10.0.0.0/16", "", "only snat"),
+        (Snat, "192.0.2.1", "2001:db8::/64", "", "family"),
+        (Dnat, "192.0.2.1", "10.0.0.5", "1-2", "leave it out"),
+        (Snat, "192.0.2.1", "10.0.0.0/16", "6000-5000", "5000-6000"),
+        (Snat, "192.0.2.1", "10.0.0.0/16", "0-5", "5000-6000"),
+    ] {
+        assert!(
+            refused(n, &nat(kind, external, logical, ports)).contains(wanted),
+            "{kind:?} {logical} {ports}"
+        );
     }
 }

@@ -5,20 +5,22 @@
 //! is sound. Nothing outside the draft changes until it is committed and applied.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
 
 use ferroflow_proto::northbound as pb;
+use ovn_northd_lite::model::{NatKind, NatRule, RouteTarget, StaticRoute};
 
 use super::{
     Binding, Change, Reason, Record, Refusal, State, encode_counter,
-    index::{Address, addresses_of, is_port, peer_of},
+    index::{Address, addresses_of, is_port, peer_of, ports_of},
     keys::{self, Allocator},
+    sets,
 };
 use crate::{
-    resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
+    resource::{FieldError, Kind, Name, RouterSpec, Spec, check_labels, merge, parse_spec, strip},
     store::{Revision, Txn},
 };
 
@@ -73,6 +75,12 @@ impl<'a> Draft<'a> {
     /// What the draft is made on.
     pub const fn state(&self) -> &'a State {
         self.state
+    }
+
+    /// ACLs that name a set in their match, as of before the draft, and not changed in it.
+    pub(super) fn untouched_mentions(&self, set: &str) -> impl Iterator<Item = &Name> {
+        let acls = self.state.index.mentions.get(set).into_iter().flatten();
+        acls.filter(|acl| !self.touched.contains_key(*acl))
     }
 
     /// The resource as it is in the draft.
@@ -242,6 +250,7 @@ impl<'a> Draft<'a> {
     /// [`Refusal`] names the operation.
     pub fn finish(mut self, claimant: impl Fn(&str) -> Option<String>) -> Result<Prepared, Refusal> {
         self.unbind_from_deleted_chassis();
+        self.leave_groups();
         for (name, touched) in &self.touched {
             let verdict = match &touched.record {
                 Some(record) => self.check_put(record),
@@ -275,6 +284,22 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A switch port that is deleted is no longer in its groups.
+    fn leave_groups(&mut self) {
+        let deleted = self.touched.iter().filter(|(_, touched)| touched.record.is_none());
+        let deleted: Vec<Name> = deleted.map(|(name, _)| name.clone()).collect();
+        let groups = deleted.iter().filter_map(|port| self.state.index.groups.get(port)).flatten();
+        let groups: BTreeSet<Name> = groups.cloned().collect();
+        for group in groups {
+            let Some(mut record) = self.get(&group).cloned() else { continue };
+            let stays = |port: &Name| self.get(port).is_some() || !deleted.contains(port);
+            if sets::retain_ports(&mut record, stays) {
+                record.update_revision = self.revision;
+                self.touch(None, group, Some(record), false);
+            }
+        }
+    }
+
     fn check_put(&self, record: &Record) -> Result<(), Reason> {
         let name = &record.name;
         if let Some(parent) = name.parent().filter(|parent| self.get(parent).is_none()) {
@@ -286,18 +311,50 @@ impl<'a> Draft<'a> {
         }
         if let Spec::Router(router) = &record.spec {
             for (i, route) in router.static_routes.iter().enumerate() {
-                let Some(port) = &route.output_port else { continue };
+                let Some(port) = output_port(route) else { continue };
                 let target = Name::parse(&format!("{name}/ports/{port}"))?;
                 if self.get(&target).is_none() {
                     return Err(dangling(format!("static_routes[{i}].output_port"), target));
                 }
             }
         }
+        if let (Spec::Nat(rule), Some(router)) = (&record.spec, name.parent()) {
+            self.check_nat(name, &router, rule)?;
+        }
+        let mut ports = ports_of(record).iter().enumerate();
+        if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
+            return Err(dangling(format!("ports[{i}]"), port.clone()));
+        }
+        sets::check_put(self, record)
+    }
+
+    /// The router can do the translation, and the port it names is there.
+    fn check_nat(&self, name: &Name, router: &Name, rule: &NatRule) -> Result<(), Reason> {
+        if let Some(port) = &rule.gateway_port {
+            let target = Name::parse(&format!("{router}/ports/{port}"))?;
+            if self.get(&target).is_none() {
+                let (name, field) = (name.clone(), "gateway_port".to_owned());
+                return Err(Reason::Dangling { name, field, target });
+            }
+        }
+        let is_everywhere = matches!(
+            self.get(router).map(|router| &router.spec),
+            Some(Spec::Router(RouterSpec { chassis: None, .. }))
+        );
+        if is_everywhere && !(rule.kind == NatKind::Both && rule.stateless) {
+            let reason = format!(
+                "{router} is on every host, where only a stateless dnat_and_snat can be done; set its chassis first"
+            );
+            return Err(Reason::Field { name: name.clone(), error: FieldError::new("type", reason) });
+        }
         Ok(())
     }
 
     /// Nobody may still refer to what is gone.
     fn check_deleted(&self, name: &Name) -> Result<(), Reason> {
+        if matches!(name.kind(), Kind::AddressSet | Kind::PortGroup | Kind::LoadBalancer) {
+            return sets::check_deleted(self, name);
+        }
         if name.kind() != Kind::RouterPort {
             return Ok(());
         }
@@ -311,7 +368,7 @@ impl<'a> Draft<'a> {
         }
         let router = name.parent().and_then(|router| self.get(&router));
         if let Some(Record { name: by, spec: Spec::Router(router), .. }) = router {
-            let mut outputs = router.static_routes.iter().filter_map(|route| route.output_port.as_deref());
+            let mut outputs = router.static_routes.iter().filter_map(output_port);
             if outputs.any(|port| port == name.id()) {
                 return Err(referenced(by));
             }
@@ -379,7 +436,7 @@ impl<'a> Draft<'a> {
         let state = self.state;
         let anew = |name: &Name| self.touched.get(name).is_some_and(|touched| touched.is_new);
         // A datapath made anew starts to count anew.
-        let datapaths = self.touched.keys().filter(|name| !name.child_kinds().is_empty());
+        let datapaths = self.touched.keys().filter(|name| name.kind().child_kinds().next().is_some());
         let reset: HashSet<String> = datapaths.filter(|name| anew(name)).map(keys::scope_below).collect();
         let mut allocator = Allocator::new(&state.counters, &state.index.keys, reset);
         for (name, touched) in &mut self.touched {
@@ -422,6 +479,14 @@ impl<'a> Draft<'a> {
         };
         let results = results.iter().filter_map(result).collect();
         Prepared { revision, results, changes, counters }
+    }
+}
+
+/// The port that a route names.
+fn output_port(route: &StaticRoute) -> Option<&str> {
+    match &route.target {
+        RouteTarget::Via(hop) => hop.output_port.as_deref(),
+        RouteTarget::Discard => None,
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) struct Index {
     pub(super) addresses: HashMap<Name, HashMap<Address, Name>>,
     /// Id of a chassis → the ports bound to it.
     pub(super) bound: HashMap<String, BTreeSet<Name>>,
+    /// Name of a set in matches, or of a load balancer → who names it.
+    pub(super) mentions: HashMap<String, BTreeSet<Name>>,
+    /// Switch port → the port groups it is in.
+    pub(super) groups: HashMap<Name, BTreeSet<Name>>,
 }
 
 impl Index {
@@ -55,6 +59,12 @@ impl Index {
         }
         if let Some(binding) = &record.binding {
             self.bound.entry(binding.chassis.clone()).or_default().insert(name.clone());
+        }
+        for set in sets_of(record) {
+            self.mentions.entry(set).or_default().insert(name.clone());
+        }
+        for port in ports_of(record) {
+            self.groups.entry(port.clone()).or_default().insert(name.clone());
         }
         let addresses = addresses_of(record);
         if let (false, Some(switch)) = (addresses.is_empty(), name.parent()) {
@@ -81,6 +91,18 @@ impl Index {
             remove_from(&mut self.bound, binding.chassis.as_str(), |ports| {
                 ports.remove(name);
                 ports.is_empty()
+            });
+        }
+        for set in sets_of(record) {
+            remove_from(&mut self.mentions, &set, |acls| {
+                acls.remove(name);
+                acls.is_empty()
+            });
+        }
+        for port in ports_of(record) {
+            remove_from(&mut self.groups, port.as_str(), |groups| {
+                groups.remove(name);
+                groups.is_empty()
             });
         }
         if let Some(switch) = name.parent() {
@@ -115,7 +137,27 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
             Attachment::Router(peer) => Some(peer),
             Attachment::Workload { .. } => None,
         },
-        Spec::Switch | Spec::Router(_) | Spec::RouterPort(_) | Spec::Acl(_) | Spec::Chassis(_) => None,
+        _ => None,
+    }
+}
+
+/// The sets that the match of this ACL names, and the load balancers that this switch or
+/// router does, by their whole names.
+pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
+    let whole = |ids: &BTreeSet<String>| ids.iter().map(|id| format!("load-balancers/{id}")).collect();
+    match &record.spec {
+        Spec::Switch(switch) => whole(&switch.load_balancers),
+        Spec::Router(router) => whole(&router.load_balancers),
+        Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// The ports of this port group.
+pub(super) fn ports_of(record: &Record) -> &[Name] {
+    match &record.spec {
+        Spec::PortGroup(group) => &group.ports,
+        _ => &[],
     }
 }
 

@@ -21,7 +21,13 @@ pub(super) fn scope(name: &Name) -> Option<String> {
     match name.kind() {
         Kind::Switch | Kind::Router => Some(DATAPATHS.to_owned()),
         Kind::SwitchPort | Kind::RouterPort => name.parent().map(|datapath| scope_below(&datapath)),
-        Kind::Acl | Kind::Chassis => None,
+        Kind::Acl
+        | Kind::Chassis
+        | Kind::AddressSet
+        | Kind::PortGroup
+        | Kind::LoadBalancer
+        | Kind::Nat
+        | Kind::RouterPolicy => None,
     }
 }
 
@@ -30,7 +36,13 @@ pub(super) fn is_valid(name: &Name, key: u32) -> bool {
     match name.kind() {
         Kind::Switch | Kind::Router => (1..=MAX_DATAPATH).contains(&key),
         Kind::SwitchPort | Kind::RouterPort => (1..=MAX_PORT).contains(&key),
-        Kind::Acl | Kind::Chassis => key == 0,
+        Kind::Acl
+        | Kind::Chassis
+        | Kind::AddressSet
+        | Kind::PortGroup
+        | Kind::LoadBalancer
+        | Kind::Nat
+        | Kind::RouterPolicy => key == 0,
     }
 }
 

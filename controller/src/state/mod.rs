@@ -10,6 +10,7 @@ mod index;
 mod keys;
 mod record;
 mod refusal;
+mod sets;
 #[cfg(test)]
 mod tests;
 
@@ -273,10 +274,10 @@ impl State {
     /// The resources below a switch or router.
     fn below<'a>(&'a self, parent: &'a Name) -> impl Iterator<Item = &'a Name> {
         let prefix = format!("{parent}/");
-        parent.child_kinds().iter().flat_map(move |kind| {
+        parent.kind().child_kinds().flat_map(move |kind| {
             let prefix = prefix.clone();
             let from = (Bound::Excluded(prefix.as_str()), Bound::Unbounded);
-            let names = self.of_kind(*kind).range::<str, _>(from).map(|(name, _)| name);
+            let names = self.of_kind(kind).range::<str, _>(from).map(|(name, _)| name);
             names.take_while(move |name| name.as_str().starts_with(&prefix)).collect::<Vec<_>>()
         })
     }

@@ -98,7 +98,12 @@ impl Record {
                     port.up = binding.up;
                 }
             }
-            Wire::Acl(_) => {}
+            Wire::Acl(_)
+            | Wire::AddressSet(_)
+            | Wire::PortGroup(_)
+            | Wire::LoadBalancer(_)
+            | Wire::Nat(_)
+            | Wire::RouterPolicy(_) => {}
             Wire::Chassis(chassis) => {
                 let status = status(self.name.id());
                 chassis.connected = status.connected;

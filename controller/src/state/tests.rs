@@ -35,6 +35,7 @@ fn router(name: &str, output_ports: &[&str]) -> pb::Resource {
         prefix: "0.0.0.0/0".into(),
         next_hop: "10.0.0.254".into(),
         output_port: (*port).to_owned(),
+        ..Default::default()
     };
     let static_routes = output_ports.iter().map(route).collect();
     resource(name, Wire::LogicalRouter(pb::LogicalRouter { static_routes, ..Default::default() }))
@@ -231,6 +232,78 @@ fn new_ports_go_to_the_chassis_that_claims_them() {
     assert_eq!(prepared.results[1].binding.as_ref().unwrap().chassis, "h1");
 }
 
+fn acl(name: &str, matching: &str) -> pb::Resource {
+    let spec = pb::Acl {
+        direction: pb::acl::Direction::ToLport.into(),
+        r#match: matching.to_owned(),
+        action: pb::acl::Action::AllowRelated.into(),
+        ..Default::default()
+    };
+    resource(name, Wire::Acl(spec))
+}
+
+fn group(name: &str, ports: &[&str]) -> pb::Resource {
+    let ports = ports.iter().map(|text| (*text).to_owned()).collect();
+    resource(name, Wire::PortGroup(pb::PortGroup { ports, ..Default::default() }))
+}
+
+fn address_set(name: &str) -> pb::Resource {
+    resource(name, Wire::AddressSet(Default::default()))
+}
+
+#[test]
+fn a_set_that_an_acl_names_is_there_and_stays() {
+    let mut world = World::new();
+    let own = acl("switches/s/acls/x", "ip4.src == $web && outport == @g && ip4.dst == $g_ip4");
+    let refused = |world: &mut World, ops: &[Op]| world.run(ops).unwrap_err();
+    world.run(&[Create(switch("switches/s")), Create(port("switches/s/ports/a", &[]))]).unwrap();
+    let reason = refused(&mut world, &[Create(own.clone())]);
+    assert!(reason.contains("field `match` refers to address-sets/g_ip4"), "{reason}");
+    let reason = refused(&mut world, &[Create(group("port-groups/g", &[])), Create(own.clone())]);
+    assert!(reason.contains("field `match` refers to address-sets/web"), "{reason}");
+    let reason = refused(&mut world, &[Create(group("port-groups/g", &["switches/s/ports/b"]))]);
+    assert!(reason.contains("field `ports[0]` refers to switches/s/ports/b"), "{reason}");
+    let sets = [Create(group("port-groups/g", &[])), Create(address_set("address-sets/web"))];
+    world.run(&[&[Create(own)][..], &sets].concat()).unwrap();
+    for set in ["port-groups/g", "address-sets/web"] {
+        assert!(refused(&mut world, &[Delete(set)]).contains("while switches/s/acls/x refers"));
+    }
+    // The set of a group is as good as one of its own.
+    let other = Update(acl("switches/s/acls/x", "ip4.dst == $g_ip4"));
+    world.run(&[other, Delete("address-sets/web"), Create(address_set("address-sets/g_ip4"))]).unwrap();
+    world.run(&[Delete("port-groups/g")]).unwrap();
+    assert!(refused(&mut world, &[Delete("address-sets/g_ip4")]).contains("while switches/s/acls/x refers"));
+    world.run(&[Delete("address-sets/g_ip4"), Delete("switches/s")]).unwrap();
+}
+
+#[test]
+fn a_group_goes_with_its_acls_and_a_port_leaves_its_groups() {
+    let mut world = World::new();
+    let ports = ["switches/s/ports/a", "switches/s/ports/b"];
+    world
+        .run(&[
+            Create(switch("switches/s")),
+            Create(port(ports[0], &[])),
+            Create(port(ports[1], &[])),
+            Create(group("port-groups/g", &ports)),
+            Create(acl("port-groups/g/acls/x", "outport == @g")),
+        ])
+        .unwrap();
+    world.run(&[Delete("switches/s/ports/a")]).unwrap();
+    let left = |world: &World| {
+        let name = Name::parse("port-groups/g").unwrap();
+        let wire = world.state.get(&name).unwrap().wire.clone();
+        let Wire::PortGroup(group) = wire else { panic!("{wire:?}") };
+        group.ports
+    };
+    assert_eq!(left(&world), ["switches/s/ports/b"]);
+    world.run(&[Delete("switches/s")]).unwrap();
+    assert_eq!(left(&world), [""; 0]);
+    world.run(&[Delete("port-groups/g")]).unwrap();
+    assert_eq!(world.state.iter().count(), 0);
+    assert_eq!(world.state.index, index::Index::default());
+}
+
 /// Few names, so that operations on them collide.
 const NAMES: &[&str] = &[
     "switches/s",
@@ -241,6 +314,9 @@ const NAMES: &[&str] = &[
     "routers/r",
     "routers/r/ports/p",
     "routers/r/ports/b",
+    "address-sets/web",
+    "port-groups/g",
+    "port-groups/g/acls/x",
 ];
 
 /// Operations on them.
@@ -250,6 +326,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             Kind::Switch => vec![switch(name)],
             Kind::Router => vec![router(name, &[]), router(name, &["routers/r/ports/p"])],
             Kind::RouterPort => vec![router_port(name)],
+            Kind::AddressSet => vec![address_set(name)],
+            Kind::PortGroup => {
+                vec![group(name, &[]), group(name, &["switches/s/ports/a", "switches/t/ports/a"])]
+            }
+            Kind::Acl => vec![acl(name, "outport == @g"), acl(name, "ip4.src == {$web, $g_ip4}")],
             _ => vec![
                 port(name, &[]),
                 port(name, &["0a:00:00:00:00:01 10.0.0.5"]),
@@ -283,6 +364,12 @@ fn check_sound(state: &State) {
         }
         if let Some(peer) = index::peer_of(record) {
             assert!(state.get(peer).is_some(), "{name} dangles");
+        }
+        for port in index::ports_of(record) {
+            assert!(state.get(port).is_some(), "{name} has {port}");
+        }
+        if index::sets_of(record).contains("$web") {
+            assert!(state.get(&Name::parse("address-sets/web").unwrap()).is_some(), "{name} names a set");
         }
     }
 }

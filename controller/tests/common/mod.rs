@@ -201,6 +201,7 @@ pub fn acl(name: &str, priority: u32, matching: &str) -> nb::Resource {
         priority,
         r#match: matching.to_owned(),
         action: nb::acl::Action::Drop.into(),
+        ..Default::default()
     };
     resource(name, Spec::Acl(acl))
 }

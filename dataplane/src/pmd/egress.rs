@@ -68,6 +68,10 @@ impl Egress {
         &self.pool
     }
 
+    pub(crate) fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
     /// Receives from a port. `None`: there was nothing.
     pub(crate) fn receive(&mut self, idx: usize, batch: &mut Vec<Packet<Frame>>) -> Option<PortNo> {
         let attached = self.ports.get_mut(idx)?;

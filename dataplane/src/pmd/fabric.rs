@@ -1,10 +1,10 @@
-//! What workers share: the snapshot, the clock, and each worker's seat, by which others
+//! What workers share: the snapshot, the tracker, the clock, and each worker's seat, by which others
 //! reach it.
 
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Release},
@@ -19,6 +19,7 @@ use crossbeam::{
     queue::ArrayQueue,
 };
 use flowtable::{
+    conntrack::{self, Conntrack},
     packet::Packet,
     snapshot::Snapshot,
     types::{Epoch, PortNo, Timestamp},
@@ -89,13 +90,19 @@ impl Seat {
     }
 }
 
+/// Somebody who is told by a worker.
+pub(crate) type Told = Box<dyn Fn() + Send + Sync>;
+
 /// What all workers see.
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    conntrack: Arc<Conntrack>,
     started: Instant,
     clock: Clock,
     stopping: AtomicBool,
+    /// Told when something waits for the owner.
+    on_news: OnceLock<Told>,
     /// Held only to sleep on and to signal `applied`.
     waiting: Mutex<()>,
     applied: Condvar,
@@ -110,12 +117,16 @@ impl Fabric {
             seats.push(Arc::new(seat));
             receivers.push(receiver);
         }
+        let seed = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
+        let storage = conntrack::Storage::on_heap(config.n_connections);
         let fabric = Self {
+            conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             started: Instant::now(),
             clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
+            on_news: OnceLock::new(),
             waiting: Mutex::new(()),
             applied: Condvar::new(),
         };
@@ -128,6 +139,21 @@ impl Fabric {
 
     pub(crate) fn snapshot(&self) -> &Arc<ArcSwap<Snapshot>> {
         &self.snapshot
+    }
+
+    pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
+        &self.conntrack
+    }
+
+    pub(crate) fn on_news(&self, told: Told) {
+        // Whoever came first stays.
+        let _ = self.on_news.set(told);
+    }
+
+    pub(crate) fn tell_news(&self) {
+        if let Some(told) = self.on_news.get() {
+            told();
+        }
     }
 
     /// The time that packets and caches go by.

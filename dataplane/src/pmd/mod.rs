@@ -8,6 +8,7 @@
 //! With nothing to do for a while, the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
 
+mod controlled;
 mod egress;
 mod fabric;
 
@@ -29,6 +30,7 @@ use flowtable::{
     types::{Epoch, PortNo, Timestamp},
 };
 
+pub use self::controlled::SendError;
 use self::egress::Egress;
 pub(crate) use self::fabric::{Fabric, Job, Seat};
 use crate::{
@@ -92,13 +94,14 @@ impl Worker {
         jobs: Receiver<Job>,
     ) -> Self {
         let pool = Pool::new(config.n_frames);
+        let conntrack = Arc::clone(fabric.conntrack());
         Self {
             snapshot: Cache::new(Arc::clone(fabric.snapshot())),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
             jobs,
-            switch: new_switch(config),
+            switch: new_switch(config).with_conntrack(conntrack),
             epoch: None,
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
@@ -133,6 +136,9 @@ impl Worker {
             self.switch.process(now, snapshot, port, &mut self.batch, &mut self.egress);
         }
         self.egress.flush();
+        if found {
+            self.tell_news();
+        }
         found
     }
 

@@ -5,6 +5,7 @@ use std::{
     cmp::{Ordering, Reverse},
     collections::BTreeMap,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use rapidhash::quality::RapidHasher;
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     field::Field,
-    flow::Values,
+    flow::{Match, Membership, Rule, Values},
     key::Tracked,
     set::{FEW_SETS, SetName, Sets, ValueRange},
     trie::{Entry, Trie},
@@ -98,6 +99,14 @@ impl<'a> SetSearch<'a> {
         })
     }
 
+    /// A membership holds; un-wildcards what proves that it does, or does not.
+    pub(super) fn holds(&mut self, membership: &'a Membership, key: &mut Tracked) -> bool {
+        match &membership.values {
+            Values::Range(range) => is_in(membership.field, *range, key),
+            Values::Set(name) => self.has(membership.field, name, key),
+        }
+    }
+
     /// The sets that the key's value is in, where there are many sets; un-wildcards what
     /// proves that it is in these and no others.
     fn owners(&mut self, field: Field, key: &mut Tracked) -> Option<&[&'a SetName]> {
@@ -136,19 +145,30 @@ impl Branch {
         self.priorities.last_key_value().map(|(priority, _)| *priority)
     }
 
-    /// There is one rule of this priority more.
-    pub(super) fn count(&mut self, priority: Priority) {
-        *self.priorities.entry(priority).or_default() += 1;
+    /// Adds a rule whose membership at `depth` is of the branch's field; gives back the one
+    /// it replaces.
+    pub(super) fn insert(&mut self, rule: Arc<Rule>, depth: usize) -> Option<Arc<Rule>> {
+        let Membership { values, .. } = rule.matching.memberships().get(depth)?.clone();
+        let priority = rule.priority;
+        let replaced = self.change(&values, |arm| arm.insert(rule, depth + 1));
+        if replaced.is_none() {
+            *self.priorities.entry(priority).or_default() += 1;
+        }
+        replaced
     }
 
-    /// There is one rule of this priority less.
-    pub(super) fn discount(&mut self, priority: Priority) {
+    /// Takes the rule of this priority and match out.
+    pub(super) fn remove(&mut self, priority: Priority, matching: &Match, depth: usize) -> Option<Arc<Rule>> {
+        let Membership { values, .. } = matching.memberships().get(depth)?;
+        self.arm(values)?;
+        let removed = self.change(values, |arm| arm.remove(priority, matching, depth + 1))?;
         if let Some(n) = self.priorities.get_mut(&priority) {
             *n -= 1;
             if *n == 0 {
                 self.priorities.remove(&priority);
             }
         }
+        Some(removed)
     }
 
     /// The arm of these values.
@@ -161,7 +181,7 @@ impl Branch {
 
     /// Changes the arm of these values, a new one if there is none; one that is empty then
     /// goes.
-    pub(super) fn change<R>(&mut self, values: &Values, change: impl FnOnce(&mut Bucket) -> R) -> R {
+    fn change<R>(&mut self, values: &Values, change: impl FnOnce(&mut Bucket) -> R) -> R {
         match values {
             Values::Set(name) => self.sets.change(name, change).0,
             Values::Range(range) => {
@@ -203,7 +223,13 @@ impl Branch {
 
     /// Offers the rules that match and are wanted. The best come first: what cannot win
     /// then is not looked at.
-    pub(super) fn search<'a>(&'a self, key: &mut Tracked, sets: &mut SetSearch<'a>, goal: &mut Goal<'a>) {
+    pub(super) fn search<'a>(
+        &'a self,
+        depth: usize,
+        key: &mut Tracked,
+        sets: &mut SetSearch<'a>,
+        goal: &mut Goal<'a>,
+    ) {
         let mut candidates = Vec::new();
         self.add_ranges(&mut candidates, key);
         self.add_sets(&mut candidates, key, sets);
@@ -214,11 +240,11 @@ impl Branch {
             }
             let passes = match test {
                 Test::Passed => true,
-                Test::Range(range) => self.is_in(range, key),
+                Test::Range(range) => is_in(self.field, range, key),
                 Test::Set(name) => sets.has(self.field, name, key),
             };
             if passes {
-                arm.search(key, sets, goal);
+                arm.search(depth + 1, key, sets, goal);
             }
         }
     }
@@ -255,16 +281,17 @@ impl Branch {
         }
         candidates.extend(self.sets.iter().filter_map(|(name, arm)| candidate(Test::Set(name), arm)));
     }
+}
 
-    fn is_in(&self, range: ValueRange, key: &mut Tracked) -> bool {
-        let mut found = false;
-        key.read_prefix(self.field, |value| {
-            let (is_there, n_examined) = range.search(value, self.field.info().n_bits);
-            found = is_there;
-            n_examined
-        });
-        found
-    }
+/// The key's value is in the range; un-wildcards what proves that it is, or is not.
+fn is_in(field: Field, range: ValueRange, key: &mut Tracked) -> bool {
+    let mut found = false;
+    key.read_prefix(field, |value| {
+        let (is_there, n_examined) = range.search(value, field.info().n_bits);
+        found = is_there;
+        n_examined
+    });
+    found
 }
 
 fn candidate<'a>(test: Test<'a>, arm: &'a Bucket) -> Option<Candidate<'a>> {

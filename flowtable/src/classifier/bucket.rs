@@ -13,12 +13,15 @@ use crate::{
     types::Priority,
 };
 
-/// Rules by falling priority, or a branch by what they say of one more field.
+/// Rules of a bucket that are compared one by one; more of them branch, if they can.
+const FEW_RULES: usize = 4;
+
+/// Rules whose matches are the same up to some membership.
 #[derive(Debug, Clone)]
 pub(super) enum Bucket {
-    /// Their matches say nothing more.
+    /// By falling priority. They are few, or their matches say nothing more.
     Rules(Vec<Arc<Rule>>),
-    /// Their matches name ranges or sets of the same field.
+    /// Told apart by the next membership, which is of the same field in all of them.
     Branch(Arc<Branch>),
 }
 
@@ -101,82 +104,75 @@ impl Bucket {
     /// yet.
     pub(super) fn get(&self, priority: Priority, matching: &Match, at: &[Membership]) -> Option<&Arc<Rule>> {
         match (self, at) {
-            (Self::Rules(rules), []) => {
+            (Self::Rules(rules), _) => {
                 rules.iter().find(|rule| rule.priority == priority && rule.matching == *matching)
             }
             (Self::Branch(branch), [membership, rest @ ..]) => {
                 branch.arm(&membership.values)?.get(priority, matching, rest)
             }
-            (Self::Rules(_), [_, ..]) | (Self::Branch(_), []) => None,
+            (Self::Branch(_), []) => None,
         }
     }
 
     /// Adds a rule, of whose match the first `depth` memberships have been looked at;
     /// gives back the one it replaces.
     pub(super) fn insert(&mut self, rule: Arc<Rule>, depth: usize) -> Option<Arc<Rule>> {
-        let membership = rule.matching.memberships().get(depth).cloned();
-        if let (Self::Rules(rules), Some(membership)) = (&*self, &membership)
-            && rules.is_empty()
-        {
-            *self = Self::Branch(Arc::new(Branch::new(membership.field)));
+        let rules = match self {
+            Self::Branch(branch) => return Arc::make_mut(branch).insert(rule, depth),
+            Self::Rules(rules) => rules,
+        };
+        let is_same = |old: &&mut Arc<Rule>| old.priority == rule.priority && old.matching == rule.matching;
+        if let Some(old) = rules.iter_mut().find(is_same) {
+            return Some(std::mem::replace(old, rule));
         }
-        match (self, membership) {
-            (Self::Branch(branch), Some(Membership { values, .. })) => {
-                let branch = Arc::make_mut(branch);
-                let priority = rule.priority;
-                let replaced = branch.change(&values, |arm| arm.insert(rule, depth + 1));
-                if replaced.is_none() {
-                    branch.count(priority);
+        match rule.matching.memberships().get(depth) {
+            Some(Membership { field, .. }) if rules.len() >= FEW_RULES => {
+                let mut branch = Branch::new(*field);
+                for rule in std::mem::take(rules).into_iter().chain([rule]) {
+                    branch.insert(rule, depth);
                 }
-                replaced
+                *self = Self::Branch(Arc::new(branch));
             }
-            (Self::Rules(rules), _) => {
-                let is_same =
-                    |old: &&mut Arc<Rule>| old.priority == rule.priority && old.matching == rule.matching;
-                if let Some(old) = rules.iter_mut().find(is_same) {
-                    return Some(std::mem::replace(old, rule));
-                }
+            _ => {
                 let idx = rules.partition_point(|other| other.priority >= rule.priority);
                 rules.insert(idx, rule);
-                None
             }
-            // The fields of a subtable's matches are all the same.
-            (Self::Branch(_), None) => None,
         }
+        None
     }
 
     /// Takes the rule of this priority and match out.
     pub(super) fn remove(&mut self, priority: Priority, matching: &Match, depth: usize) -> Option<Arc<Rule>> {
-        match (self, matching.memberships().get(depth)) {
-            (Self::Branch(branch), Some(Membership { values, .. })) => {
-                branch.arm(values)?;
-                let branch = Arc::make_mut(branch);
-                let removed = branch.change(values, |arm| arm.remove(priority, matching, depth + 1))?;
-                branch.discount(priority);
-                Some(removed)
-            }
-            (Self::Rules(rules), _) => {
+        match self {
+            Self::Branch(branch) => Arc::make_mut(branch).remove(priority, matching, depth),
+            Self::Rules(rules) => {
                 let is_it = |rule: &Arc<Rule>| rule.priority == priority && rule.matching == *matching;
                 rules.iter().position(is_it).map(|idx| rules.remove(idx))
             }
-            (Self::Branch(_), None) => None,
         }
     }
 
-    /// Offers the rules that match and are wanted.
-    pub(super) fn search<'a>(&'a self, key: &mut Tracked, sets: &mut SetSearch<'a>, goal: &mut Goal<'a>) {
-        match self {
-            Self::Branch(branch) => branch.search(key, sets, goal),
-            Self::Rules(rules) => {
-                for rule in rules {
-                    if !goal.wants(rule.priority) {
-                        break;
-                    }
-                    // Different masked bits may have the same hash.
-                    if matches_bits(rule, key) {
-                        goal.offer(rule);
-                    }
-                }
+    /// Offers the rules that match and are wanted; the first `depth` memberships of their
+    /// matches hold.
+    pub(super) fn search<'a>(
+        &'a self,
+        depth: usize,
+        key: &mut Tracked,
+        sets: &mut SetSearch<'a>,
+        goal: &mut Goal<'a>,
+    ) {
+        let rules = match self {
+            Self::Branch(branch) => return branch.search(depth, key, sets, goal),
+            Self::Rules(rules) => rules,
+        };
+        for rule in rules {
+            if !goal.wants(rule.priority) {
+                break;
+            }
+            let mut memberships = rule.matching.memberships().iter().skip(depth);
+            // Different masked bits may have the same hash.
+            if matches_bits(rule, key) && memberships.all(|membership| sets.holds(membership, key)) {
+                goal.offer(rule);
             }
         }
     }

@@ -36,6 +36,8 @@
 //! share its arm, so each is looked at once per lookup. Arms know their highest priority
 //! and are tried by it, as subtables are: what cannot win is not examined.
 //!
+//! A few rules are not worth a branch: they are compared one by one, which examines less too.
+//!
 //! *Which arms?* A few ranges are compared one by one. Many are in a trie of the prefixes
 //! that they are made of: a walk along the value's bits meets all ranges around it. A set
 //! is a trie of its members' prefixes; it belongs to the tables as a whole

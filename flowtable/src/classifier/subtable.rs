@@ -216,7 +216,7 @@ impl Subtable {
         goal: &mut Goal<'a>,
     ) {
         if let Some(bucket) = self.bucket(key, prefixes) {
-            bucket.search(key, sets, goal);
+            bucket.search(0, key, sets, goal);
         }
     }
 

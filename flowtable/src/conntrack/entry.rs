@@ -55,14 +55,38 @@ pub struct Filter {
     pub mark: Option<(u32, u32)>,
     /// Those with these bits of the label: (value, mask).
     pub label: Option<(u128, u128)>,
+    /// Those of an IP protocol.
+    pub proto: Option<u8>,
+    /// Those with this source, in one of their directions,
+    pub src: Option<IpAddr>,
+    /// and this destination,
+    pub dst: Option<IpAddr>,
+    /// this source port or ICMP identifier,
+    pub src_port: Option<u16>,
+    /// and this destination port, or ICMP type and code, in the same direction.
+    pub dst_port: Option<u16>,
+    /// Only those that nobody has answered.
+    pub unreplied: bool,
 }
 
 impl Filter {
-    fn accepts(&self, connection: &Connection) -> bool {
+    /// The connection is one of those chosen.
+    pub fn accepts(&self, connection: &Connection) -> bool {
         self.zone.is_none_or(|zone| zone == connection.original.zone)
             && self.tuple.is_none_or(|tuple| tuple == connection.original || tuple == connection.reply)
             && self.mark.is_none_or(|(value, mask)| connection.mark & mask == value & mask)
             && self.label.is_none_or(|(value, mask)| connection.label & mask == value & mask)
+            && (self.goes(&connection.original) || self.goes(&connection.reply))
+            && !(self.unreplied && connection.has_replied)
+    }
+
+    /// The tuple has the addresses and ports that are set.
+    fn goes(&self, tuple: &Tuple) -> bool {
+        self.proto.is_none_or(|proto| proto == tuple.proto)
+            && self.src.is_none_or(|src| src == tuple.address(tuple.src))
+            && self.dst.is_none_or(|dst| dst == tuple.address(tuple.dst))
+            && self.src_port.is_none_or(|port| port == tuple.src_port)
+            && self.dst_port.is_none_or(|port| port == tuple.dst_port)
     }
 }
 
@@ -122,9 +146,7 @@ impl Conntrack {
 
     /// Connections of each zone that has any.
     pub fn zones(&self) -> Vec<(u16, u32)> {
-        let mut zones: Vec<_> = self.ledger().zones.iter().map(|(zone, n)| (*zone, *n)).collect();
-        zones.sort_unstable();
-        zones
+        self.ledger().zones.all()
     }
 
     /// The `n` originators with most connections.

@@ -32,6 +32,33 @@ struct Ends {
     len: u32,
 }
 
+/// Connections by a number of 16 bits.
+#[derive(Debug)]
+pub(super) struct Counts(Box<[u32]>);
+
+impl Counts {
+    fn new() -> Self {
+        Self(vec![0; 1 << 16].into())
+    }
+
+    pub(super) fn of(&self, id: u16) -> u32 {
+        self.0.get(usize::from(id)).copied().unwrap_or(0)
+    }
+
+    /// Counts one in or out.
+    pub(super) fn count(&mut self, id: u16, comes: bool) {
+        if let Some(n) = self.0.get_mut(usize::from(id)) {
+            *n = if comes { *n + 1 } else { n.saturating_sub(1) };
+        }
+    }
+
+    /// All that are not zero.
+    pub(super) fn all(&self) -> Vec<(u16, u32)> {
+        let all = self.0.iter().enumerate().filter(|(_, n)| **n != 0);
+        all.map(|(id, n)| (id as u16, *n)).collect()
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -40,8 +67,8 @@ pub(super) struct Ledger {
     free: u32,
     n_free: u32,
     pub(super) n_connections: u32,
-    pub(super) zones: HashMap<u16, u32>,
-    pub(super) ports: HashMap<u16, u32>,
+    pub(super) zones: Counts,
+    pub(super) ports: Counts,
     pub(super) zone_limits: HashMap<u16, u32>,
     pub(super) default_zone_limit: u32,
     pub(super) port_limit: u32,
@@ -74,8 +101,8 @@ impl Ledger {
             free: NIL,
             n_free: 0,
             n_connections: 0,
-            zones: HashMap::new(),
-            ports: HashMap::new(),
+            zones: Counts::new(),
+            ports: Counts::new(),
             zone_limits: HashMap::new(),
             default_zone_limit: u32::MAX,
             port_limit: u32::MAX,

@@ -344,20 +344,15 @@ impl Conntrack {
 }
 
 fn is_beyond_limit(ledger: &Ledger, zone: u16, in_port: u16) -> bool {
-    let zone_limit = ledger.zone_limits.get(&zone).unwrap_or(&ledger.default_zone_limit);
-    let is_full = |n: Option<&u32>, limit: u32| n.copied().unwrap_or(0) >= limit;
-    is_full(ledger.zones.get(&zone), *zone_limit) || is_full(ledger.ports.get(&in_port), ledger.port_limit)
+    let own = (!ledger.zone_limits.is_empty()).then(|| ledger.zone_limits.get(&zone)).flatten();
+    let zone_limit = own.copied().unwrap_or(ledger.default_zone_limit);
+    ledger.zones.of(zone) >= zone_limit || ledger.ports.of(in_port) >= ledger.port_limit
 }
 
 /// Counts a connection in or out.
 fn count(ledger: &mut Ledger, slot: &Slot, comes: bool) {
     let n = &mut ledger.n_connections;
     *n = if comes { *n + 1 } else { n.saturating_sub(1) };
-    for (counts, id) in [(&mut ledger.zones, slot.zone()), (&mut ledger.ports, slot.in_port())] {
-        let n = counts.entry(id).or_default();
-        *n = if comes { *n + 1 } else { n.saturating_sub(1) };
-        if *n == 0 {
-            counts.remove(&id);
-        }
-    }
+    ledger.zones.count(slot.zone(), comes);
+    ledger.ports.count(slot.in_port(), comes);
 }

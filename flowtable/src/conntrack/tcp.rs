@@ -76,19 +76,26 @@ pub(super) struct Peer {
 const SCALED: u8 = 1;
 /// It sent a FIN.
 const FINISHED: u8 = 2;
+/// It sent a SYN within the connection.
+const BEGINS_AGAIN: u8 = 4;
+/// The scale that this SYN named, above the flags; all bits: none.
+const NEW_SCALE_SHIFT: u32 = 4;
+const NO_SCALE: u8 = 15;
 
 impl Peer {
+    /// Its window is not shifted yet: whether scaling is in force is not known, and windows
+    /// of SYNs are never scaled (RFC 7323 §2.2).
     fn of_syn(segment: &Segment) -> Self {
         let (scale, flags) = segment.scale.map_or((0, 0), |scale| (scale.min(MAX_SCALE), SCALED));
-        let mut peer = Self { end: segment.end(), acked: segment.seq, window: 0, scale, flags };
-        peer.offer_unscaled(segment.window);
-        peer
+        Self { end: segment.end(), acked: segment.seq, window: segment.window, scale, flags }
     }
 
-    /// Windows of SYNs are never scaled (RFC 7323 §2.2).
-    fn offer_unscaled(&mut self, window: u16) {
-        let shifted = u32::from(window).div_ceil(1 << self.scale) as u16;
-        self.window = self.window.max(shifted);
+    /// After both SYNs: the window that its SYN offered, in units of its scale.
+    fn settle_scale(&mut self, in_force: bool) {
+        match in_force {
+            true => self.window = u32::from(self.window).div_ceil(1 << self.scale) as u16,
+            false => (self.scale, self.flags) = (0, self.flags & !SCALED),
+        }
     }
 
     /// Bytes that it has offered to take.
@@ -172,7 +179,7 @@ impl Tcp {
         }
         match (segment.has(flag::SYN), segment.has(flag::ACK)) {
             (true, false) => self.syn(from, segment),
-            (true, true) => self.syn_ack(from, segment),
+            (true, true) => self.syn_ack(from, segment, strict),
             _ => self.data(from, segment, strict),
         }
     }
@@ -192,13 +199,22 @@ impl Tcp {
                 self.state = State::TcpSynRecv;
                 Fit::Valid
             }
-            (State::TcpSynRecv, _) if segment.end() != self.peers[from].end => Fit::Invalid,
-            // The receiver answers with a challenge (RFC 5961 §4).
-            _ => Fit::Valid,
+            // Perhaps it has forgotten the connection: the receiver answers with a challenge
+            // (RFC 5961 §4), or has forgotten it too.
+            (_, 0) => {
+                let scale = segment.scale.map_or(NO_SCALE, |scale| scale.min(MAX_SCALE));
+                let known = self.peers[0].flags & (SCALED | FINISHED);
+                self.peers[0].flags = known | BEGINS_AGAIN | scale << NEW_SCALE_SHIFT;
+                Fit::Valid
+            }
+            (State::TcpSynRecv, _) if segment.end() == self.peers[1].end => Fit::Valid,
+            // The responder begins a connection of its own: not as part of this one.
+            _ => Fit::Invalid,
         }
     }
 
-    fn syn_ack(&mut self, from: usize, segment: &Segment) -> Fit {
+    fn syn_ack(&mut self, from: usize, segment: &Segment, strict: bool) -> Fit {
+        let is_repeated = segment.end() == self.peers[from].end;
         match (self.state, from) {
             (State::TcpSynSent, 1) if self.answers_syn(segment) => {
                 self.peers[1] = Peer::of_syn(segment);
@@ -208,15 +224,45 @@ impl Tcp {
                 Fit::Valid
             }
             (State::TcpSynSent | State::TcpTimeWait | State::TcpClosed, _) => Fit::Invalid,
-            (State::TcpSynRecv, _) if segment.end() != self.peers[from].end => Fit::Invalid,
-            (State::TcpSynRecv, 0) if segment.ack == self.peers[1].end => {
-                self.peers[1].acked = segment.ack;
-                self.state = State::TcpEstablished;
+            (State::TcpSynRecv, _) if is_repeated && self.may_acknowledge(from, segment) => {
+                let theirs = &mut self.peers[1 - from];
+                if is_after(segment.ack, theirs.acked) {
+                    theirs.acked = segment.ack;
+                }
+                if from == 0 && segment.ack == theirs.end {
+                    self.state = State::TcpEstablished;
+                }
                 Fit::Valid
             }
-            // Sent again, or answered by a challenge.
-            _ => Fit::Valid,
+            (_, 0) => Fit::Invalid,
+            (state, _) => {
+                let fits = self.may_send(1, segment) && self.may_acknowledge(1, segment);
+                match (state, fits) {
+                    _ if !fits && self.begins_again() => self.begin_again(segment),
+                    (State::TcpSynRecv, _) => return Fit::Invalid,
+                    // Sent again.
+                    _ if fits || !strict => {}
+                    _ => return Fit::Invalid,
+                }
+                Fit::Valid
+            }
         }
+    }
+
+    fn begins_again(&self) -> bool {
+        self.peers[0].flags & BEGINS_AGAIN != 0
+    }
+
+    /// Both sides have forgotten the connection and made another, whose SYN was taken for a
+    /// stray: of that only the scale is known.
+    fn begin_again(&mut self, syn_ack: &Segment) {
+        let (scale, flags) = match self.peers[0].flags >> NEW_SCALE_SHIFT {
+            NO_SCALE => (0, 0),
+            scale => (scale, SCALED),
+        };
+        let mine = Peer { end: syn_ack.ack, acked: syn_ack.ack, window: u16::MAX, scale, flags };
+        *self = Self { state: State::TcpSynRecv, peers: [mine, Peer::of_syn(syn_ack)] };
+        self.settle_scales();
     }
 
     /// An acknowledgement of the first SYN, or of a part of the data with it.
@@ -227,13 +273,8 @@ impl Tcp {
 
     /// Scaling is in force when both sides have named a scale (RFC 7323 §2.2).
     fn settle_scales(&mut self) {
-        if self.peers.iter().all(|peer| peer.flags & SCALED != 0) {
-            return;
-        }
-        for peer in &mut self.peers {
-            let window = peer.window();
-            *peer = Peer { window: window.min(0xffff) as u16, scale: 0, flags: 0, ..*peer };
-        }
+        let in_force = self.peers.iter().all(|peer| peer.flags & SCALED != 0);
+        self.peers.iter_mut().for_each(|peer| peer.settle_scale(in_force));
     }
 
     fn reset(&mut self, from: usize, segment: &Segment, strict: bool) -> Fit {
@@ -242,15 +283,24 @@ impl Tcp {
             // A reset in answer to a SYN proves itself by the acknowledgement
             // (RFC 9293 §3.10.7.3).
             (State::TcpSynSent, 1) if segment.has(flag::ACK) && self.answers_syn(segment) => true,
-            (State::TcpSynSent, 0) if exact => true,
+            // An answer to an acknowledgement of an older connection (RFC 9293 §3.5.1).
+            (State::TcpSynSent, 0) if !exact => return Fit::Valid,
+            (State::TcpSynSent, 0) => true,
             (State::TcpSynSent, _) => return Fit::Invalid,
             (State::TcpTimeWait | State::TcpClosed, _) => false,
             _ => exact,
         };
-        if !ends && strict && !self.may_send(from, segment) {
-            return Fit::Invalid;
+        // What was acknowledged is not in the receiver's window any more (RFC 5961 §3).
+        let is_old = is_after(self.peers[from].acked, segment.seq);
+        if !ends && strict && (is_old || !self.may_send(from, segment)) {
+            // It may be the answer to a SYN within the connection: the originator knows.
+            let may_refuse = from == 1 && segment.has(flag::ACK) && self.begins_again();
+            return if may_refuse { Fit::Valid } else { Fit::Invalid };
         }
         if ends {
+            if self.state == State::TcpSynSent {
+                self.settle_scales();
+            }
             self.state = State::TcpClosed;
         }
         Fit::Valid
@@ -258,7 +308,10 @@ impl Tcp {
 
     fn data(&mut self, from: usize, segment: &Segment, strict: bool) -> Fit {
         if self.state == State::TcpSynSent {
-            return Fit::Invalid;
+            // The responder may still be in an older connection; the originator must hear of
+            // it, to end that by a reset (RFC 9293 §3.5.1).
+            let is_of_older = from == 1 && !segment.has(flag::FIN);
+            return if is_of_older { Fit::Valid } else { Fit::Invalid };
         }
         let fits = self.may_send(from, segment) && self.may_acknowledge(from, segment);
         if !fits {

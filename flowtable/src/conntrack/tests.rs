@@ -197,6 +197,8 @@ struct Twin {
     window: [i64; 2],
     scale: [Option<u32>; 2],
     finished: [bool; 2],
+    /// The originator sent another SYN, with this scale.
+    begins_again: Option<Option<u8>>,
 }
 
 impl Twin {
@@ -216,20 +218,24 @@ impl Twin {
         let answers_syn = ack > self.acked[0] && ack <= self.end[0];
         let in_window = end <= self.acked[from] + self.window[to].max(1)
             && seq >= self.end[from] - self.window[to].max(1) - 1;
+        let ack_fits =
+            has_ack && ack <= self.end[to] && ack >= self.acked[to] - self.window[from].max(66_000);
         if rst {
             let exact = seq == self.end[from] || seq == self.acked[from];
             if self.state == State::TcpSynSent {
                 if from == 1 && has_ack && answers_syn || from == 0 && exact {
+                    self.agree();
                     self.state = State::TcpClosed;
                     return Valid;
                 }
-                return Invalid;
+                return if from == 0 { Valid } else { Invalid };
             }
             if exact && !is_over {
                 self.state = State::TcpClosed;
                 return Valid;
             }
-            return if in_window { Valid } else { Invalid };
+            let refuses = from == 1 && has_ack && self.begins_again.is_some();
+            return if in_window && seq >= self.acked[from] || refuses { Valid } else { Invalid };
         }
         if syn && !has_ack {
             if is_over {
@@ -243,7 +249,11 @@ impl Twin {
                 }
                 return Valid;
             }
-            return if self.state == State::TcpSynRecv && end != self.end[from] { Invalid } else { Valid };
+            if from == 0 {
+                self.begins_again = Some(scale);
+            }
+            let repeated = self.state == State::TcpSynRecv && end == self.end[1];
+            return if from == 0 || repeated { Valid } else { Invalid };
         }
         if syn {
             if self.state == State::TcpSynSent && from == 1 && answers_syn {
@@ -256,18 +266,29 @@ impl Twin {
             if self.state == State::TcpSynSent || is_over {
                 return Invalid;
             }
-            if self.state == State::TcpSynRecv {
-                if end != self.end[from] {
-                    return Invalid;
-                }
+            if self.state == State::TcpSynRecv && end == self.end[from] && ack_fits {
+                self.acked[to] = self.acked[to].max(ack);
                 if from == 0 && ack == self.end[1] {
-                    self.acked[1] = ack;
                     self.state = State::TcpEstablished;
                 }
+                return Valid;
             }
+            if let (1, Some(first_scale), false) = (from, self.begins_again, in_window && ack_fits) {
+                // What the new connection's SYN offered is not known: as much as it can have.
+                self.open(0, ack - 1, ack, 65_535, first_scale);
+                self.open(1, seq, end, window, scale);
+                self.acked[0] = ack;
+                self.agree();
+                self.state = State::TcpSynRecv;
+                self.begins_again = None;
+                return Valid;
+            }
+            let repeated = from == 1 && self.state != State::TcpSynRecv && in_window && ack_fits;
+            return if repeated { Valid } else { Invalid };
+        }
+        if self.state == State::TcpSynSent && from == 1 && !fin {
             return Valid;
         }
-        let ack_fits = ack <= self.end[to] && ack >= self.acked[to] - self.window[from].max(66_000);
         if self.state == State::TcpSynSent || !in_window || !ack_fits {
             return Invalid;
         }
@@ -292,15 +313,18 @@ impl Twin {
     fn open(&mut self, side: usize, seq: i64, end: i64, window: i64, scale: Option<u8>) {
         (self.end[side], self.acked[side], self.finished[side]) = (end, seq, false);
         self.scale[side] = scale.map(|scale| u32::from(scale).min(14));
-        // Windows are kept in units of their scale.
-        let unit = 1 << self.scale[side].unwrap_or(0);
-        self.window[side] = (window + unit - 1) / unit * unit;
+        self.window[side] = window;
     }
 
     fn agree(&mut self) {
         if self.scale.iter().any(Option::is_none) {
             self.window = self.window.map(|window| window.clamp(1, 0xffff));
             self.scale = [None; 2];
+        }
+        // Windows are kept in units of their scale.
+        for (window, scale) in self.window.iter_mut().zip(self.scale) {
+            let unit = 1 << scale.unwrap_or(0);
+            *window = (*window + unit - 1) / unit * unit;
         }
     }
 }
@@ -336,6 +360,7 @@ proptest! {
             window: [0; 2],
             scale: [None; 2],
             finished: [false; 2],
+            begins_again: None,
         };
         twin.open(0, isn(0), isn(0) + 1, 1000, scale);
         // Until it has spoken, the other side's numbers are zeros.
@@ -571,6 +596,9 @@ fn errors_are_related_and_translated_with_what_they_quote() {
         assert_eq!(after.l4, L4::Error { about: first.tuple });
         assert_eq!(&error.bytes()[14 + 20 + 8..], &there[14..], "the quoted packet is the one that was sent");
     }
+    let told = view(&error_about(packet.bytes(), &Host::v4(50)));
+    let elsewhere = View { tuple: Tuple { dst: 0x0a00_0063, ..told.tuple }, ..told };
+    assert_eq!(tracker.track(at(0), &LOOK, &elsewhere).unwrap().state, INV, "not for its receiver");
     let stranger = error_about(&build::udp(&Host::v4(3), &Host::v4(2), b""), &Host::v4(50));
     assert_eq!(tracker.track(at(0), &LOOK, &view(&stranger)).unwrap().state, INV);
 }

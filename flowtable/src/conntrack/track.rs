@@ -256,6 +256,10 @@ impl Conntrack {
     /// An ICMP error belongs to the connection of the packet that it quotes, and goes the
     /// other way.
     fn related(&self, now: u32, request: &Request, tuple: &Tuple, about: &Tuple) -> Verdict {
+        // Nobody else has to hear of it.
+        if tuple.dst != about.src {
+            return self.invalid();
+        }
         let way = Tuple { zone: request.zone, ..*about }.reversed();
         let Some((idx, direction, guard)) = self.lookup(&way, way.hash(&self.secrets)) else {
             return self.invalid();
@@ -267,9 +271,9 @@ impl Conntrack {
         let kind = if request.nat.is_some() { slot.kind() } else { 0 };
         let quoted = self.tuple_of(slot, 1 - direction);
         let rewrite = (kind & (kind::SNAT | kind::DNAT) != 0).then(|| {
-            // The error is from the end itself, or from a router on the way, whose address
-            // stays.
-            let src = if tuple.src == about.dst { quoted.dst } else { tuple.src };
+            // A router in front of an end that is known by another address is hidden as that
+            // end is (RFC 5508 §4.2); others keep theirs.
+            let src = if quoted.dst == about.dst { tuple.src } else { quoted.dst };
             Rewrite {
                 outer: Tuple { src, dst: quoted.src, ..*tuple },
                 inner: Some(quoted),

@@ -111,6 +111,8 @@ pub struct Translation {
 
 /// Whoever wants to know the steps of a walk.
 pub trait Tracer {
+    /// A table is about to be looked up for this packet.
+    fn sees(&mut self, _key: &FlowKey) {}
     /// A table was looked up: the rule it gave, or `None` for a miss.
     fn lookup(&mut self, depth: usize, table: TableId, rule: Option<&Arc<Rule>>);
     /// Something worth a line happened.

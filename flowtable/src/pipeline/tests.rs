@@ -81,7 +81,7 @@ proptest! {
         prop_assert!(same(&traced.translation, &translate(&snapshot, &key, &mut NoTrace)));
         let hits: Vec<_> = traced.steps.iter().filter_map(|step| match &step.event {
             StepEvent::Hit(rule) => Some(Arc::as_ptr(rule)),
-            StepEvent::Miss(_) | StepEvent::Note(_) => None,
+            StepEvent::Miss(_) | StepEvent::Lost(..) | StepEvent::Note(_) => None,
         }).collect();
         if traced.n_omitted == 0 {
             prop_assert_eq!(hits, traced.translation.rules.iter().map(Arc::as_ptr).collect::<Vec<_>>());

@@ -274,9 +274,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// The rule for the packet as if it had come in by `in_port`.
     fn lookup(&mut self, table: TableId, in_port: Option<PortNo>) -> Option<&'a Arc<Rule>> {
         let tables = &self.snapshot.tables;
-        let Some(in_port) = in_port else { return tables.lookup(table, &mut self.key) };
+        let Some(in_port) = in_port else {
+            self.tracer.sees(self.key.peek());
+            return tables.lookup(table, &mut self.key);
+        };
         let saved = self.key.clone();
         self.key.write(Field::InPort, in_port.get().into());
+        self.tracer.sees(self.key.peek());
         let found = tables.lookup(table, &mut self.key);
         self.key.restore(&saved);
         found

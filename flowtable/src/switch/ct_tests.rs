@@ -224,3 +224,21 @@ fn two_workers_share_connections() {
     syn_ack[14 + 20 + 16..][..2].copy_from_slice(&crate::checksum::update(sum, change).to_be_bytes());
     assert_eq!(other.send(2, &syn_ack), [(1, syn_ack.clone())]);
 }
+
+#[test]
+fn a_ping_is_translated_there_and_back_through_two_zones() {
+    let mut world = World::new(&[
+        "table=0,in_port=1,ip,actions=ct(table=1,zone=1,nat)",
+        "table=1,ct_state=+new,ip,actions=ct(commit,table=2,zone=1)",
+        "table=1,ct_state=+est,ip,actions=resubmit(,2)",
+        "table=2,ip,actions=ct(commit,table=3,zone=2,nat(src=10.0.0.9))",
+        "table=3,ip,actions=output:2",
+        "table=0,in_port=2,ip,actions=ct(table=4,zone=2,nat)",
+        "table=4,ct_state=+est,ip,actions=ct(table=5,zone=1,nat)",
+        "table=5,ct_state=+est,ip,actions=output:1",
+    ]);
+    let (a, b, public) = (Host::v4(1), Host::v4(2), Host { ip: [10, 0, 0, 9].into(), ..Host::v4(1) });
+    let ping = |from, to, is_reply| build::icmp_echo(from, to, is_reply, 7, 1, b"x");
+    assert_eq!(world.send(1, &ping(&a, &b, false)), [(2, ping(&public, &b, false))]);
+    assert_eq!(world.send(2, &ping(&b, &public, true)), [(1, ping(&b, &a, true))]);
+}

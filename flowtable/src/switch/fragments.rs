@@ -3,7 +3,7 @@
 //!
 //! A fragment is entered in the books when it is known what becomes of it. While it
 //! waits its buffer is free again: what waits is a copy on the heap
-//! ([`conntrack::fragments`]), which any worker may complete.
+//! ([`crate::conntrack::fragments`]), which any worker may complete.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 

@@ -59,10 +59,11 @@ impl Switch {
             }
             if let Some((_, pass, _)) = only_pass(&entry.program) {
                 let view = tracker.view(packet);
-                lanes.views[idx] = Some((view, tracker.hash_of(pass.request.zone, &view)));
+                let zone = pass.request.zone;
+                lanes.views[idx] = Some((view, zone, tracker.hash_of(zone, &view)));
             }
         }
-        for (_, hash) in lanes.views.iter().take(packets.len()).flatten() {
+        for (_, _, hash) in lanes.views.iter().take(packets.len()).flatten() {
             tracker.fetch(*hash);
         }
     }
@@ -80,13 +81,14 @@ impl Switch {
             return self.gather(moment, program, idx, packet, sink);
         }
         let n_bytes = self.lanes.lens[idx];
-        self.books.received(1, n_bytes);
         match (self.lanes.views[idx].take(), only_pass(program)) {
-            (Some(seen), Some(way)) => self.hop(moment, way, (idx, seen), packet, sink),
+            (Some(seen), Some(way)) => {
+                self.books.received(1, n_bytes);
+                self.hop(moment, way, (idx, seen), packet, sink);
+            }
             _ => {
-                let (mut fate, mut key) = (Fate::default(), *self.lanes.key(idx));
-                self.ride(moment, program, (Rider::fresh(packet), &mut key), sink, &mut fate);
-                self.settle(fate, n_bytes);
+                let mut key = *self.lanes.key(idx);
+                self.carry_rider(moment, program, (Rider::fresh(packet), &mut key), n_bytes, sink);
             }
         }
     }
@@ -96,13 +98,16 @@ impl Switch {
         &mut self,
         moment: &Moment<'_>,
         (_, pass, next): (&Emit, &CtPass, &Frozen),
-        (idx, (view, hash)): (usize, (View, u32)),
+        (idx, (view, zone, hash)): (usize, (View, u16, u32)),
         packet: Packet<B>,
         sink: &mut S,
     ) {
         let (n_bytes, in_port) = (self.lanes.lens[idx], packet.in_port.get() as u16);
-        let verdict = self.tracker().track_as((moment.now, in_port), &pass.request, &view, hash);
-        let verdict = match verdict {
+        let tracker = self.tracker();
+        // The rules may have changed within the batch.
+        let is_same = zone == pass.request.zone;
+        let hash = if is_same { hash } else { tracker.hash_of(pass.request.zone, &view) };
+        let verdict = match tracker.track_as((moment.now, in_port), &pass.request, &view, hash) {
             Ok(verdict) => verdict,
             Err(reason) => {
                 sink.release(packet);

@@ -35,6 +35,11 @@ pub(super) struct Lessons {
 }
 
 impl Lessons {
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Queues a rule, or renews it when it is there. Of two that differ only in what they do,
     /// the later one stays.
     fn add(&mut self, learned: &Learned, in_port: PortNo, now: Timestamp) {

@@ -135,8 +135,9 @@ struct Lanes {
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
-    /// What the tracker sees of a packet that it will be asked about, and by which hash.
-    views: [Option<(View, u32)>; MAX_BATCH],
+    /// What the tracker sees of a packet that it will be asked about, in which zone, and by which
+    /// hash.
+    views: [Option<(View, u16, u32)>; MAX_BATCH],
 }
 
 /// What holds for a whole batch.
@@ -293,6 +294,11 @@ impl Switch {
     /// taken in time is dropped as [`PuntQueueFull`](crate::drop::DropReason::PuntQueueFull).
     pub fn take_packet_ins(&mut self) -> Vec<PacketIn> {
         self.punts.take()
+    }
+
+    /// Packets for controllers, learned rules or samples wait to be taken.
+    pub fn has_news(&self) -> bool {
+        !(self.punts.is_empty() && self.lessons.is_empty() && self.samples.is_empty())
     }
 
     /// The megaflows, with what they have carried.

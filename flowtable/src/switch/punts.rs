@@ -44,6 +44,11 @@ pub(super) struct Punts {
 }
 
 impl Punts {
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub(super) fn new(seed: u64) -> Self {
         let (queue, n_of_port) = (VecDeque::new(), Vec::new());
         Self { queue, n_of_port, continuations: Continuations::new(seed) }

@@ -51,6 +51,11 @@ pub(super) struct Samples {
 }
 
 impl Samples {
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub(super) fn new(seed: u64) -> Self {
         let (queue, n_of_port) = (VecDeque::new(), HashMap::new());
         Self { queue, n_of_port, counters: SampleCounters::default(), random: seed }

@@ -253,6 +253,26 @@ impl Tables {
         self.groups.values()
     }
 
+    /// All groups, those that others lead to before these: the order in which they can be
+    /// added.
+    pub fn groups_bottom_up(&self) -> Vec<&Arc<Group>> {
+        fn visit<'a>(
+            groups: &'a Groups,
+            id: GroupId,
+            seen: &mut BTreeSet<GroupId>,
+            out: &mut Vec<&'a Arc<Group>>,
+        ) {
+            let Some(group) = groups.get(&id).filter(|_| seen.insert(id)) else { return };
+            for next in next_groups(group) {
+                visit(groups, next, seen, out);
+            }
+            out.push(group);
+        }
+        let (mut seen, mut out) = (BTreeSet::new(), Vec::with_capacity(self.groups.len()));
+        self.groups.keys().for_each(|id| visit(&self.groups, *id, &mut seen, &mut out));
+        out
+    }
+
     /// Rules and groups that lead to a group.
     ///
     /// # Cost

@@ -91,6 +91,24 @@ pub fn parse_removed_buckets(text: &str, ports: &PortTable) -> Result<GroupChang
     Ok(GroupChange::RemoveBuckets { group: head.id()?, which })
 }
 
+/// Reads which groups to delete: `group_id=1`; `all`, `group_id=all` or nothing are all of
+/// them.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_deleted_groups(text: &str, ports: &PortTable) -> Result<GroupChange, TextError> {
+    let text = text.trim();
+    if matches!(text, "" | "all" | "group_id=all" | "group_id=any") {
+        return Ok(GroupChange::DeleteAll);
+    }
+    let head = GroupReader::read(text, ports)?;
+    head.only_buckets()?;
+    if !head.buckets.is_empty() || head.command_bucket.is_some() {
+        return Err(Piece::whole("").error("this deletes whole groups; remove buckets to keep the group"));
+    }
+    head.id().map(GroupChange::Delete)
+}
+
 /// Prints a group so that [`parse_group`] reads the same, without statistics.
 pub fn print_group(group: &Group) -> String {
     let mut text = format!("group_id={},type={}", group.id, kind_name(&group.kind));

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     field::{Field, Prerequisites},
     flow::Match,
-    key::FlowKey,
+    key::{FlowKey, FlowMask},
     port::PortTable,
 };
 
@@ -34,6 +34,16 @@ pub(super) fn parse(text: &str, ports: &PortTable) -> Result<FlowKey, TextError>
         return Err(Piece::whole("").error("a packet has values, not ranges or sets"));
     }
     Ok(complete(&matching))
+}
+
+/// Prints the headers of a packet: the fields that are not zero, so that [`parse`] reads
+/// the same where the TTL is none of them.
+pub(super) fn print_headers(key: &FlowKey) -> String {
+    let mut mask = FlowMask::empty();
+    for field in Field::ALL.iter().filter(|field| key.get(**field) != 0) {
+        mask.add(*field, field.all_bits());
+    }
+    Match::from_key(key, &mask).to_string()
 }
 
 /// The packet that has what the match requires, and otherwise what is usual.

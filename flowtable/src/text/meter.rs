@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     meter::{BandConfig, BandKind, MeterConfig, MeterUnit},
-    table::MAX_BANDS,
+    table::{MAX_BANDS, MeterChange},
 };
 
 const ITEMS: &[&str] = &[
@@ -39,6 +39,29 @@ pub fn parse_meter(text: &str) -> Result<MeterConfig, TextError> {
     let unit = reader.unit.unwrap_or_default();
     let bands = reader.bands.iter().map(|band| band.finish(reader.burst)).collect::<Result<_, _>>()?;
     Ok(MeterConfig { id, unit, burst: reader.burst, stats: reader.stats, bands })
+}
+
+/// Reads which meters to delete: `meter=1`; `all`, `meter=all` or nothing are all of them.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_deleted_meters(text: &str) -> Result<MeterChange, TextError> {
+    let text = text.trim();
+    if matches!(text, "" | "all" | "meter=all") {
+        return Ok(MeterChange::DeleteAll);
+    }
+    let mut reader = MeterReader::default();
+    let mut cursor = Cursor::new(Piece::whole(text));
+    while let Some(name) = cursor.name()? {
+        let form = cursor.form()?;
+        reader.item(name, form)?;
+    }
+    let only_id = reader.bands.is_empty() && reader.unit.is_none() && !reader.burst && !reader.stats;
+    match reader.id {
+        Some(id) if only_id => Ok(MeterChange::Delete(id)),
+        Some(_) => Err(Piece::whole("").error("a meter is deleted by its number alone: `meter=1`")),
+        None => Err(Piece::whole("").error("say which meter: `meter=number`, or `all`")),
+    }
 }
 
 /// Prints a meter so that [`parse_meter`] reads the same.

@@ -11,6 +11,7 @@
 
 mod action;
 mod change;
+mod connection;
 mod controller;
 mod ct;
 mod cursor;
@@ -28,24 +29,29 @@ mod set;
 mod special;
 mod spread;
 mod suggest;
+mod table;
 mod value;
 
 use std::{fmt, sync::Arc};
 
 pub use change::{ChangeKind, parse_change};
+pub use connection::{parse_connection_filter, print_connection, protocol_name};
 pub use datapath::{print_megaflow_match, print_program};
-pub use group::{parse_group, parse_inserted_buckets, parse_removed_buckets, print_group};
-pub use meter::{parse_meter, print_meter};
+pub use group::{
+    parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
+};
+pub use meter::{parse_deleted_meters, parse_meter, print_meter};
 pub use packet_in::print_packet_in;
-pub(crate) use set::print_member;
-pub use set::{SetChangeKind, parse_set, parse_set_change, print_set};
+pub use set::{SetChangeKind, parse_set, parse_set_change, print_member, print_set};
 pub(crate) use suggest::nearest;
+pub use table::{parse_table_settings, print_table_settings};
 
 use self::{
     cursor::{Cursor, Form, Piece},
     matching::MatchReader,
 };
 use crate::{
+    field::Field,
     flow::{Action, Match, Origin, Rule, RuleFlags, RuleLife, RuleStats},
     key::FlowKey,
     port::PortTable,
@@ -164,6 +170,11 @@ pub fn parse_key(text: &str, ports: &PortTable) -> Result<FlowKey, TextError> {
     key::parse(text, ports)
 }
 
+/// Prints what of a packet's key is not zero, in the syntax that [`parse_key`] reads.
+pub fn print_headers(key: &FlowKey) -> String {
+    key::print_headers(key)
+}
+
 /// Reads how rules see fragments: `normal`, `drop` or `nx-match`.
 ///
 /// # Errors
@@ -174,6 +185,24 @@ pub fn parse_fragment_mode(text: &str) -> Result<FragmentMode, TextError> {
         let names = FragmentMode::ALL.iter().map(|mode| mode.name());
         Piece::whole(text).trim().misspelt("expected normal, drop or nx-match", names)
     })
+}
+
+/// Prints a field's value under a mask, as matches have it.
+pub(crate) fn print_field_value(field: Field, value: u128, mask: u128) -> String {
+    value::print(field, value, mask)
+}
+
+/// Reads the state bits of a connection by their names: `trk,new` or `est|rpl`.
+///
+/// # Errors
+/// Says where the text is wrong, and why.
+pub fn parse_ct_state(text: &str) -> Result<u16, TextError> {
+    value::ct_state(Piece::whole(text))
+}
+
+/// Prints state bits of a connection by their names: `new|trk`.
+pub fn print_ct_state(bits: u16) -> String {
+    value::print_ct_state(bits)
 }
 
 /// Prints actions so that [`parse_actions`] reads the same.
@@ -203,6 +232,11 @@ fn print_with(rule: &Rule, stats: &str) -> String {
     format!(
         "cookie={cookie:#x}, table={table},{stats}{life} priority={priority}{comma}{matching} actions={actions}"
     )
+}
+
+/// Prints a rule's timeouts, importance and flags, as [`print_flow`] does.
+pub fn print_options(life: &RuleLife) -> String {
+    print_life(life).trim_start().trim_end_matches(',').to_owned()
 }
 
 fn print_life(life: &RuleLife) -> String {

@@ -88,7 +88,7 @@ pub fn print_set(set: &NamedSet) -> String {
 }
 
 /// Prints a member as it is read.
-pub(crate) fn print_member(kind: SetKind, member: ValueRange) -> String {
+pub fn print_member(kind: SetKind, member: ValueRange) -> String {
     let (first, last) = (member.first(), member.last());
     let n_wild = member.n_wild().filter(|_| matches!(kind, SetKind::Ipv4 | SetKind::Ipv6));
     match n_wild {

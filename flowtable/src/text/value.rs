@@ -245,6 +245,36 @@ fn hex(field: Field, value: u128, mask: u128) -> String {
     }
 }
 
+/// State bits of a connection by their names, with `,` or `|` between them. Those that
+/// belong to each other must be there together.
+pub(super) fn ct_state(text: Piece<'_>) -> Result<u16, TextError> {
+    let mut bits = 0;
+    let mut at = 0;
+    for word in text.text.split([',', '|']) {
+        let piece = Piece { text: word, at: text.at + at }.trim();
+        at += word.len() + 1;
+        let found = CT_STATE.iter().find(|(name, _)| *name == piece.text);
+        let Some((_, bit)) = found else {
+            let names = CT_STATE.iter().map(|(name, _)| *name);
+            return Err(piece.misspelt(format!("a connection has no state `{}`", piece.text), names));
+        };
+        bits |= bit;
+    }
+    if bits & ct_state::TRK == 0 {
+        return Err(text.error("what the tracker has seen is `trk`, and perhaps more: `trk,new`"));
+    }
+    if bits & ct_state::NEW != 0 && bits & ct_state::EST != 0 {
+        return Err(text.error("a connection is not both `new` and `est`"));
+    }
+    Ok(bits)
+}
+
+/// State bits of a connection by their names.
+pub(super) fn print_ct_state(bits: u16) -> String {
+    let names: Vec<_> = CT_STATE.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name).collect();
+    names.join("|")
+}
+
 /// Flags as `+a-b`, when the mask has only bits with names.
 pub(super) fn print_flags(flags: &[(&str, u16)], value: u128, mask: u128) -> Option<String> {
     let mut text = String::new();

@@ -40,13 +40,18 @@ fn main() -> Result<()> {
         }
     })?;
     say(&format!("{}: no difference", line(&tally, start)));
+    say(&format!("\n{}", tally.coverage));
     Ok(())
 }
 
 fn line(tally: &Tally, start: Instant) -> String {
-    let Tally { n_rule_sets, n_triples, n_copies, n_drops, n_cache_hits } = tally;
+    let Tally { n_rule_sets, n_triples, n_copies, n_told, n_drops, n_cache_hits, .. } = tally;
+    let Tally { n_by_caches: [both, megaflows, none], n_by_batch: [single, batched], .. } = tally;
+    let Tally { n_choices, n_lost, .. } = tally;
     format!(
-        "soak: {:.0} s, {n_triples} triples, {n_rule_sets} rule sets, {n_copies} copies, {n_drops} drops, \
+        "soak: {:.0} s, {n_triples} triples ({both} with both caches, {megaflows} with megaflows only, {none} \
+         without; {single} alone, {batched} in batches), {n_rule_sets} rule sets, of which {n_lost} were given \
+         up, {n_copies} copies, {n_told} to controllers, {n_drops} drops, {n_choices} choices, \
          {n_cache_hits} cache hits",
         start.elapsed().as_secs_f64()
     )

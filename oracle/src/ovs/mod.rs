@@ -124,21 +124,35 @@ impl Ovs {
         self.package.version()
     }
 
-    /// Replaces all rules, and forgets what was cached for the old ones.
+    /// Replaces all rules, and forgets what was cached for the old ones and all connections.
     ///
     /// # Errors
     /// When a rule is refused.
     pub fn set_flows(&mut self, protocol: Protocol, flows: &str) -> Result<()> {
-        let file = self.path("flows");
-        File::create(&file)?.write_all(flows.as_bytes())?;
+        self.set_rules(protocol, "", flows)
+    }
+
+    /// The same, with groups, those that others lead to first.
+    ///
+    /// # Errors
+    /// When a rule or a group is refused.
+    pub fn set_rules(&mut self, protocol: Protocol, groups: &str, flows: &str) -> Result<()> {
+        let (flow_file, group_file) = (self.path("flows"), self.path("groups"));
+        File::create(&flow_file)?.write_all(flows.as_bytes())?;
+        File::create(&group_file)?.write_all(groups.as_bytes())?;
         let protocol = match protocol {
             Protocol::OpenFlow10 => "OpenFlow10",
             Protocol::OpenFlow13 => "OpenFlow13",
         };
         let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
         self.run("usr/bin/ovs-ofctl", &["-O", protocol, "del-flows", &bridge])?;
-        self.run("usr/bin/ovs-ofctl", &["-O", protocol, "add-flows", &bridge, &text(&file)])?;
+        self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow13", "del-groups", &bridge])?;
+        if !groups.is_empty() {
+            self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow13", "add-groups", &bridge, &text(&group_file)])?;
+        }
+        self.run("usr/bin/ovs-ofctl", &["-O", protocol, "add-flows", &bridge, &text(&flow_file)])?;
         self.call("revalidator/purge", &[])?;
+        self.call("dpctl/flush-conntrack", &[])?;
         Ok(())
     }
 

@@ -2,12 +2,27 @@
 //! column `actions`, as far as the compiler uses it. Text → statements ([`parse`]) →
 //! actions of the switch (`lower`).
 
+mod answer;
+mod balance;
+mod connection;
+mod log;
 mod lower;
+mod neighbour;
 mod parser;
+mod translate;
 
 use std::fmt;
 
-pub(crate) use lower::{Lowering, lower};
+pub use self::{
+    answer::Answer,
+    balance::{Balance, Select},
+    connection::Connection,
+    log::Log,
+    neighbour::Neighbour,
+    translate::Translate,
+};
+pub(crate) use lower::{Flow, Lowered, lower};
+pub(crate) use neighbour::KNOWN;
 pub use parser::parse;
 
 use crate::{
@@ -47,6 +62,24 @@ pub enum Statement {
     Exchange(Operand, Operand),
     /// `ip.ttl--;`
     DecTtl,
+    /// `clone { … };`: do this with a copy.
+    Clone(Vec<Self>),
+    /// `ct_clear;`: forget what is known of the connection.
+    CtClear,
+    /// `ct_dnat;`, `ct_snat;`
+    Translate(Translate),
+    /// `ct_next;`, `ct_commit { … };`
+    Connection(Connection),
+    /// `log(…);`
+    Log(Log),
+    /// `ct_lb_mark;`
+    Balance(Balance),
+    /// `field = select(1, 2);`
+    Select(Select),
+    /// `get_arp(…);`, `field = lookup_arp(…);`, `put_arp(…);`
+    Neighbour(Neighbour),
+    /// `icmp4 { … };`, `arp { … };`, `reject { … };`
+    Answer(Answer),
 }
 
 impl fmt::Display for Statement {
@@ -69,6 +102,15 @@ impl fmt::Display for Statement {
             Self::Copy { dst, src } => write!(f, "{dst} = {src};"),
             Self::Exchange(a, b) => write!(f, "{a} <-> {b};"),
             Self::DecTtl => f.write_str("ip.ttl--;"),
+            Self::Clone(inner) => write!(f, "clone {{ {} }};", print(inner)),
+            Self::CtClear => f.write_str("ct_clear;"),
+            Self::Translate(translate) => translate.fmt(f),
+            Self::Connection(connection) => connection.fmt(f),
+            Self::Log(log) => log.fmt(f),
+            Self::Balance(balance) => balance.fmt(f),
+            Self::Select(select) => select.fmt(f),
+            Self::Neighbour(neighbour) => neighbour.fmt(f),
+            Self::Answer(answer) => answer.fmt(f),
         }
     }
 }

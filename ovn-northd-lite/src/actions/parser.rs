@@ -1,6 +1,10 @@
 //! From text to checked statements: fields can be written, sizes agree.
 
-use super::Statement;
+use flowtable::conntrack::NatKind;
+
+use super::{
+    Answer, Balance, Connection, Log, Neighbour, Select, Statement, Translate, answer, lower::MAX_NESTING,
+};
 use crate::{
     expr::{
         Constant, ExprError, Notation, Operand,
@@ -13,7 +17,29 @@ use crate::{
 };
 
 /// Words that start a statement without a field.
-const VERBS: &[&str] = &["next", "output", "drop"];
+const VERBS: &[&str] = &[
+    "next",
+    "output",
+    "drop",
+    "clone",
+    "ct_clear",
+    "ct_next",
+    "ct_commit",
+    "ct_dnat",
+    "ct_snat",
+    "ct_lb_mark",
+    "get_arp",
+    "get_nd",
+    "put_arp",
+    "put_nd",
+    "arp",
+    "nd_ns",
+    "icmp4",
+    "icmp6",
+    "tcp_reset",
+    "reject",
+    "log",
+];
 
 /// Parses an action list.
 ///
@@ -21,12 +47,22 @@ const VERBS: &[&str] = &["next", "output", "drop"];
 /// Says where the text is wrong, why, and what may have been meant.
 pub fn parse(text: &str) -> Result<Vec<Statement>, ExprError> {
     let mut parser = Parser::new(text)?;
+    let statements = list(&mut parser, 0)?;
+    match parser.peek() {
+        Token::End => Ok(statements),
+        other => Err(parser.error(format!("expected an action, not {}", other.describe()))),
+    }
+}
+
+/// Statements up to the end of the text or the closing brace.
+fn list(parser: &mut Parser, depth: usize) -> Result<Vec<Statement>, ExprError> {
+    let ends = |parser: &Parser| matches!(parser.peek(), Token::End | Token::Punctuation("}"));
     let mut statements = Vec::new();
-    while *parser.peek() != Token::End {
+    while !ends(parser) {
         let position = parser.position();
-        let statement = statement(&mut parser)?;
+        let statement = statement(parser, depth)?;
         parser.expect_mark(";")?;
-        if statement == Statement::Drop && (!statements.is_empty() || *parser.peek() != Token::End) {
+        if statement == Statement::Drop && (!statements.is_empty() || !ends(parser)) {
             return Err(ExprError::new(position, "`drop;` goes with no other action"));
         }
         statements.push(statement);
@@ -37,30 +73,47 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, ExprError> {
     Ok(statements)
 }
 
-fn statement(parser: &mut Parser) -> Result<Statement, ExprError> {
-    let Token::Name(name) = parser.peek() else {
+/// `{ … }`.
+fn braces(parser: &mut Parser, depth: usize) -> Result<Vec<Statement>, ExprError> {
+    if depth >= MAX_NESTING {
+        return Err(parser.error(format!("nested more than {MAX_NESTING} deep")));
+    }
+    parser.expect_mark("{")?;
+    let inner = list(parser, depth + 1)?;
+    parser.expect_mark("}")?;
+    Ok(inner)
+}
+
+fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> {
+    let Token::Name(name) = parser.peek().clone() else {
         return Err(parser.error(format!("expected an action, not {}", parser.peek().describe())));
     };
+    if !VERBS.contains(&name.as_str()) {
+        let verb = nearest(&name, VERBS.iter().copied()).filter(|_| !name.contains(['.', '[']));
+        if let Some(verb) = verb.filter(|_| crate::expr::symbols::find(&name).is_none()) {
+            return Err(parser.error(format!("there is no action `{name}`; did you mean `{verb}`?")));
+        }
+        return assignment(parser);
+    }
+    let position = parser.position();
+    parser.take();
+    if let Some(service) = answer::service(&name) {
+        return Ok(Statement::Answer(Answer { service, inner: braces(parser, depth)? }));
+    }
     match name.as_str() {
-        "output" => {
-            parser.take();
-            Ok(Statement::Output)
-        }
-        "drop" => {
-            parser.take();
-            Ok(Statement::Drop)
-        }
-        "next" => {
-            parser.take();
-            next(parser)
-        }
-        name => {
-            let verb = nearest(name, VERBS.iter().copied()).filter(|_| !name.contains(['.', '[']));
-            if let Some(verb) = verb.filter(|_| crate::expr::symbols::find(name).is_none()) {
-                return Err(parser.error(format!("there is no action `{name}`; did you mean `{verb}`?")));
-            }
-            assignment(parser)
-        }
+        "output" => Ok(Statement::Output),
+        "drop" => Ok(Statement::Drop),
+        "clone" => braces(parser, depth).map(Statement::Clone),
+        "ct_clear" => Ok(Statement::CtClear),
+        "ct_next" => Ok(Statement::Connection(Connection::Next)),
+        "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
+        "log" => Log::parse(parser).map(Statement::Log),
+        "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),
+        "ct_snat" => Translate::parse(parser, NatKind::Source).map(Statement::Translate),
+        "ct_lb_mark" => Balance::parse(parser).map(Statement::Balance),
+        "get_arp" | "get_nd" => Neighbour::get(parser).map(Statement::Neighbour),
+        "put_arp" | "put_nd" => Neighbour::put(parser).map(Statement::Neighbour),
+        _ => next(parser),
     }
 }
 
@@ -142,7 +195,14 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
     }
     parser.expect_mark("=")?;
     let position = parser.position();
-    if matches!(parser.peek(), Token::Name(_)) {
+    if let Token::Name(name) = parser.peek().clone() {
+        if let "select" | "lookup_arp" | "lookup_nd" = name.as_str() {
+            parser.take();
+            return match name.as_str() {
+                "select" => Select::parse(parser, dst).map(Statement::Select),
+                _ => Neighbour::lookup(parser, dst).map(Statement::Neighbour),
+            };
+        }
         let src = parser.operand()?;
         check_sizes(position, dst, src)?;
         return Ok(Statement::Copy { dst, src });
@@ -163,7 +223,7 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
 fn check_writable(position: usize, operand: Operand) -> Result<(), ExprError> {
     let writable = match operand.symbol.kind {
         Kind::Number { field, .. } | Kind::Port(field) => field.info().writable,
-        Kind::Predicate(_) | Kind::Connection => false,
+        Kind::Predicate(_) => false,
     };
     if writable { Ok(()) } else { Err(ExprError::new(position, format!("`{operand}` cannot be written"))) }
 }

@@ -13,7 +13,7 @@ fn lowered(text: &str) -> Result<Vec<Action>, String> {
     let table = |raw| TableId::new(raw).unwrap();
     lower(
         &parse(text).unwrap(),
-        &Lowering {
+        &Flow {
             ports: &|name| (name == "a").then_some(7),
             table: table(10),
             stage: &|pipeline, stage| match (pipeline, stage) {
@@ -22,8 +22,11 @@ fn lowered(text: &str) -> Result<Vec<Action>, String> {
                 (_, Some(stage)) => TableId::new(8 + stage).ok().filter(|_| stage < 40),
             },
             output: table(54),
+            is_router: true,
+            number: 9,
         },
     )
+    .map(|lowered| lowered.actions)
 }
 
 #[test]
@@ -44,6 +47,10 @@ fn errors_tell_place_reason_and_remedy() {
         ("next(table=x);", "column 12: expected a stage number, not `x`"),
         ("next(pipeline=up);", "column 15: expected `ingress` or `egress`, not `up`"),
         ("next(300);", "column 6: there is no stage 300"),
+        ("ct_commit { next; };", "column 1: `ct_commit` writes ct_mark and ct_label, it cannot do `next;`"),
+        ("log(verdict=maybe);", "column 13: `maybe` is not a verdict of `log`"),
+        ("log(colour=red);", "column 12: `red` is not a colour of `log`"),
+        ("ct_nxt;", "column 1: there is no action `ct_nxt`; did you mean `ct_next`?"),
     ] {
         assert_eq!(parse(text).unwrap_err().to_string(), wanted, "{text}");
     }
@@ -111,11 +118,32 @@ fn any_statement() -> impl Strategy<Value = String> {
         "next(pipeline=ingress);",
         "output;",
         "ip.ttl--;",
+        "ct_next;",
+        "ct_commit { ct_mark.blocked = 1; };",
+        "ct_commit { ct_mark.blocked = 0; ct_label.label = reg3; };",
+        "log(verdict=drop, severity=alert, name=\"a \\\"b\");",
+        "log(verdict=allow, severity=info);",
+        "reject { outport <-> inport; flags.from_tunnel = 0; next(pipeline=ingress, table=3); };",
         "eth.dst <-> eth.src;",
         "arp.tpa <-> arp.spa;",
         "outport = inport;",
         "outport = \"x\\\"y\";",
         "reg0[3..9] = reg1[0..6];",
+        "ct_clear;",
+        "ct_dnat;",
+        "ct_dnat(10.0.0.5);",
+        "ct_snat(2001:db8::1, 1000..2000);",
+        "ct_lb_mark;",
+        "ct_lb_mark(backends=\"10.0.0.5:80,10.0.0.6:81\"; hash_fields=\"ip_src,tp_dst\");",
+        "ct_lb_mark(backends=\"[2001:db8::1]:80,[2001:db8::2]:80\");",
+        "reg8[16..31] = select(1, 2, 7);",
+        "get_arp(outport, reg0);",
+        "get_nd(outport, xxreg0);",
+        "put_arp(inport, arp.spa, arp.sha);",
+        "reg9[2] = lookup_nd(inport, ip6.src, nd.sll);",
+        "clone { ct_clear; inport = outport; next(pipeline=ingress, table=0); };",
+        "icmp4 { icmp4.type = 11; icmp4.code = 0; next; };",
+        "tcp_reset { output; };",
     ];
     prop_oneof![
         proptest::sample::select(plain).prop_map(str::to_owned),

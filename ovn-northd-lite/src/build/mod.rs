@@ -2,11 +2,13 @@
 //! with `build(input, &mut FlowSink)`; the order of the stages is in [`stage`].
 //!
 //! A datapath's part depends on itself and on what it is linked to, and on nothing else:
-//! a switch on the router ports linked to it, a router on the switches linked to it and
+//! a switch on the router ports linked to it and the port groups that have ports of it, a router on the switches linked to it and
 //! on the router ports there.
 
 pub(crate) mod address;
+mod balancer;
 mod router;
+pub(crate) mod sets;
 mod sink;
 mod stage;
 mod switch;
@@ -21,7 +23,7 @@ use crate::{
 };
 
 use sink::FlowSink;
-use topology::{DatapathId, Links, RouterInput, SwitchInput};
+use topology::{Links, PartId, RouterInput, SwitchInput};
 
 /// Name of the group of all ports of a switch.
 const FLOOD: &str = "_MC_flood";
@@ -43,48 +45,57 @@ const fn key(raw: u16) -> Option<PortKey> {
 pub fn compile(nb: &Northbound, chassis: &BTreeMap<String, ChassisRecord>) -> Southbound {
     let links = Links::of(nb);
     let mut sb = Southbound { chassis: chassis.clone(), ..Southbound::default() };
-    for id in datapaths(nb) {
-        merge(&mut sb, compile_datapath(nb, &links, &id));
+    for id in parts(nb) {
+        merge(&mut sb, compile_part(nb, &links, &id));
     }
     sb
 }
 
-/// All datapaths of a network.
-pub(crate) fn datapaths(nb: &Northbound) -> impl Iterator<Item = DatapathId> {
-    let switches = nb.switches.keys().cloned().map(DatapathId::Switch);
-    switches.chain(nb.routers.keys().cloned().map(DatapathId::Router))
+/// All parts of a network.
+pub(crate) fn parts(nb: &Northbound) -> impl Iterator<Item = PartId> {
+    let switches = nb.switches.keys().cloned().map(PartId::Switch);
+    let routers = nb.routers.keys().cloned().map(PartId::Router);
+    let sets = nb.address_sets.keys().cloned().map(PartId::AddressSet);
+    let groups = nb.port_groups.keys().cloned().map(PartId::PortGroup);
+    switches.chain(routers).chain(sets).chain(groups)
 }
 
-/// What one datapath contributes; nothing if it does not exist.
-pub(crate) fn compile_datapath(nb: &Northbound, links: &Links, id: &DatapathId) -> Southbound {
+/// What one part contributes; nothing if it does not exist.
+pub(crate) fn compile_part(nb: &Northbound, links: &Links, id: &PartId) -> Southbound {
     match id {
-        DatapathId::Switch(id) => match nb.switches.get(id) {
+        PartId::Switch(id) => match nb.switches.get(id) {
             Some(switch) => compile_switch(&SwitchInput::new(nb, links, id, switch)),
             None => Southbound::default(),
         },
-        DatapathId::Router(id) => match nb.routers.get(id) {
+        PartId::Router(id) => match nb.routers.get(id) {
             Some(router) => compile_router(&RouterInput::new(nb, links, id, router)),
             None => Southbound::default(),
         },
+        PartId::AddressSet(id) => Southbound { sets: sets::of_addresses(nb, id), ..Southbound::default() },
+        PartId::PortGroup(id) => Southbound { sets: sets::of_group(nb, id), ..Southbound::default() },
     }
 }
 
-/// Adds a datapath's part to the whole.
+/// Adds a part to the whole.
 pub(crate) fn merge(sb: &mut Southbound, part: Southbound) {
     sb.datapaths.extend(part.datapaths);
     sb.bindings.extend(part.bindings);
     sb.groups.extend(part.groups);
     sb.flows.extend(part.flows);
+    sb.sets.extend(part.sets);
 }
 
 fn compile_switch(input: &SwitchInput<'_>) -> Southbound {
     let switch = input.switch;
     let mut sb = Southbound::default();
-    sb.datapaths.insert(switch.key, Datapath { name: input.object.clone(), is_router: false });
+    let sets = sets::named(input);
+    sb.datapaths.insert(switch.key, Datapath { name: input.object.clone(), is_router: false, sets });
     for (id, port) in &switch.ports {
         let chassis = match &port.kind {
             SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
-            SwitchPortKind::Router { .. } => None,
+            SwitchPortKind::Router { .. } => {
+                input.links.get(id.as_str()).and_then(|side| side.router.chassis.clone())
+            }
         };
         let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
         sb.bindings.insert(id.clone(), PortBinding { datapath: switch.key, key: port.key, peer, chassis });
@@ -114,11 +125,14 @@ fn groups(input: &SwitchInput<'_>) -> Vec<(PortKey, &'static str, Vec<String>)> 
 fn compile_router(input: &RouterInput<'_>) -> Southbound {
     let router = input.router;
     let mut sb = Southbound::default();
-    sb.datapaths.insert(router.key, Datapath { name: input.object.clone(), is_router: true });
+    sb.datapaths.insert(
+        router.key,
+        Datapath { name: input.object.clone(), is_router: true, sets: Default::default() },
+    );
     for (id, port) in &router.ports {
         let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
-        sb.bindings
-            .insert(id.clone(), PortBinding { datapath: router.key, key: port.key, peer, chassis: None });
+        let chassis = router.chassis.clone();
+        sb.bindings.insert(id.clone(), PortBinding { datapath: router.key, key: port.key, peer, chassis });
     }
     let mut sink = FlowSink::new(router.key);
     router::build(input, &mut sink);

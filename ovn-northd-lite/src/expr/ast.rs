@@ -88,7 +88,7 @@ impl Operand {
                 SubField::new(field, start + offset, n_bits)
             }
             Kind::Port(field) => Some(SubField::whole(field)),
-            Kind::Predicate(_) | Kind::Connection => None,
+            Kind::Predicate(_) => None,
         }
     }
 

@@ -9,8 +9,7 @@ use super::{
 };
 
 impl Expr {
-    /// The expression holds for a key. Connection state and sets, which are nowhere yet,
-    /// hold for none.
+    /// The expression holds for a key. Sets, whose members are not in it, hold for none.
     pub fn eval(&self, key: &FlowKey, ports: Resolver<'_>) -> bool {
         self.eval_as(key, ports, false)
     }

@@ -106,7 +106,7 @@ fn token(rest: &str, first: char, at: usize) -> Result<(Token, usize), ExprError
     match first {
         '"' => quoted(rest, at),
         '$' | '@' => {
-            let name = word(&rest[1..], |c| c != ':');
+            let name = set_name(&rest[1..]);
             if name.is_empty() {
                 return Err(ExprError::new(at, format!("`{first}` must be followed by a name")));
             }
@@ -115,7 +115,7 @@ fn token(rest: &str, first: char, at: usize) -> Result<(Token, usize), ExprError
             Ok((if first == '$' { Token::AddressSet(name) } else { Token::PortGroup(name) }, len))
         }
         c if c.is_ascii_alphanumeric() || c == '_' || rest.starts_with("::") => {
-            let text = word(rest, |_| true);
+            let text = word(rest);
             Ok((name_or_constant(text, at)?, text.len()))
         }
         _ => match PUNCTUATION.iter().find(|mark| rest.starts_with(**mark)) {
@@ -130,9 +130,15 @@ fn token(rest: &str, first: char, at: usize) -> Result<(Token, usize), ExprError
     }
 }
 
+/// The name of a set: what an id may be made of.
+fn set_name(rest: &str) -> &str {
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')));
+    &rest[..end.unwrap_or(rest.len())]
+}
+
 /// The letters, digits, `_`, `.` and `:` at the start; `..` ends a word.
-fn word(rest: &str, allowed: impl Fn(char) -> bool) -> &str {
-    let inside = |c: char| (c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':')) && allowed(c);
+fn word(rest: &str) -> &str {
+    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':');
     let end = rest.find(|c| !inside(c)).unwrap_or(rest.len());
     let text = &rest[..end];
     text.find("..").map_or(text, |dots| &text[..dots])

@@ -7,7 +7,10 @@
 //! compared by order, unlike in OVN: they are matched value by value, as far as
 //! [`MAX_MATCHES`] allows. It does not for `eth.type`, so `!ip4` is refused as in OVN.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 mod ast;
 mod eval;
@@ -15,13 +18,15 @@ mod interval;
 pub(crate) mod lexer;
 mod normal;
 pub(crate) mod parser;
+mod sets;
 mod spelling;
 pub(crate) mod symbols;
 
 pub use ast::{Constant, Expr, Operand, Relation};
 pub use lexer::Notation;
-pub use normal::{MAX_MATCHES, Resolver};
-pub use parser::parse;
+pub use normal::{MAX_MATCHES, Matches, Resolver};
+pub use parser::{constant, parse};
+pub use sets::{SetName, SetResolver};
 pub(crate) use spelling::nearest;
 
 /// A text is not a valid expression.
@@ -40,17 +45,19 @@ impl ExprError {
     }
 }
 
-/// Checks the match of an ACL: it is well-formed, asks for nothing that is not supported
-/// yet, and is not too large. The ports it names need not exist.
+/// Checks the match of an ACL: it is well-formed and not too large. The ports and sets it
+/// names need not exist; a set counts as one member.
 ///
 /// # Errors
 /// Says where the text is wrong and why.
 pub fn check_match(text: &str) -> Result<(), ExprError> {
-    let expr = parse(text)?;
-    if let Some(word) = unsupported(&expr) {
-        let position = text.find(&word.0).unwrap_or(0);
-        return Err(ExprError::new(position, word.1));
-    }
+    let expr = parse(text)?.with_sets(&|set| {
+        let any = |value| Constant::Number { value, mask: None, notation: Notation::Hex };
+        Some(match set {
+            SetName::Addresses(_) => vec![any(1)],
+            SetName::Ports(name) => vec![Constant::Port(format!("@{name}"))],
+        })
+    })?;
     // Each name a key of its own, as it will have: else a long set would look short.
     let names = RefCell::new(BTreeMap::new());
     let key = |name: &str| {
@@ -58,34 +65,19 @@ pub fn check_match(text: &str) -> Result<(), ExprError> {
         let next = u16::try_from(names.len() + 1).ok()?;
         Some(*names.entry(name.to_owned()).or_insert(next))
     };
-    expr.to_matches(&key).map(|_| ())
-}
-
-/// The first thing in it that the switch cannot do yet: its text and the reason.
-fn unsupported(expr: &Expr) -> Option<(String, String)> {
-    match expr {
-        Expr::Bool(_) => None,
-        Expr::Not(inner) => unsupported(inner),
-        Expr::And(parts) | Expr::Or(parts) => parts.iter().find_map(unsupported),
-        Expr::Test(operand) => untracked(operand),
-        Expr::Compare { field, values, .. } => untracked(field).or_else(|| {
-            values.iter().find_map(|value| match value {
-                Constant::AddressSet(name) => {
-                    Some((value.to_string(), format!("there is no address set `{name}`")))
-                }
-                Constant::PortGroup(name) => {
-                    Some((value.to_string(), format!("there is no port group `{name}`")))
-                }
-                Constant::Number { .. } | Constant::Port(_) => None,
-            })
-        }),
+    match expr.to_matches(&key)?.len() {
+        n if n > MAX_MATCHES => Err(normal::too_many()),
+        _ => Ok(()),
     }
 }
 
-fn untracked(operand: &Operand) -> Option<(String, String)> {
-    let connection = matches!(operand.symbol.kind, symbols::Kind::Connection);
-    let name = operand.symbol.name;
-    connection.then(|| (name.to_owned(), format!("`{name}` needs connection tracking, not supported yet")))
+/// The sets that a match speaks of, as it writes them: `$web`, `@db`. Nothing if it cannot
+/// be read.
+pub fn sets_of(text: &str) -> BTreeSet<String> {
+    if !text.contains(['$', '@']) {
+        return BTreeSet::new();
+    }
+    parse(text).map(|expr| expr.sets()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -21,9 +21,15 @@ use super::{
     symbols::Kind,
 };
 
-/// Largest number of matches an expression may become. A rule set of that size for one
-/// ACL is a mistake that would slow every host.
+/// Largest number of matches an expression as it is written may become. A rule set of that
+/// size for one ACL is a mistake that would slow every host.
 pub const MAX_MATCHES: usize = 4096;
+/// Largest number of matches with the members of sets in it.
+const MAX_WITH_SETS: usize = 16 * MAX_MATCHES;
+/// Most ways to combine lists for which a rule each is made; with more, a conjunction is.
+const MAX_PRODUCT: usize = 16;
+/// Longest list that is no clause of its own.
+const MAX_SHORT: usize = 2;
 /// Most ways to combine two lists that are worth trying: many contradict each other.
 const MAX_COMBINATIONS: usize = 16 * MAX_MATCHES;
 /// Longest list that is searched for matches that others make superfluous.
@@ -37,10 +43,63 @@ impl Expr {
     /// the resolver does not know makes its comparison false.
     ///
     /// # Errors
-    /// What cannot be expressed: connection state, sets, more than [`MAX_MATCHES`].
+    /// What cannot be expressed: sets, and too many matches.
     pub fn to_matches(&self, ports: Resolver<'_>) -> Result<Vec<Match>, ExprError> {
         let list = Normaliser { ports }.list(self, false)?;
         Ok(list.iter().map(Conjunction::to_match).collect())
+    }
+
+    /// As [`Expr::to_matches`], but where several long lists have to hold at once they
+    /// stay lists: n + m matches and not n times m.
+    ///
+    /// # Errors
+    /// As [`Expr::to_matches`], for each list.
+    pub fn to_matches_by_clause(&self, ports: Resolver<'_>) -> Result<Vec<Matches>, ExprError> {
+        let normaliser = Normaliser { ports };
+        match self {
+            Self::Or(parts) => {
+                let parts = parts.iter().map(|part| part.to_matches_by_clause(ports));
+                Ok(parts.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+            }
+            Self::And(_) => {
+                let mut flat = Vec::new();
+                flatten(self, &mut flat);
+                normaliser.clauses(&flat)
+            }
+            _ => Ok(vec![Matches::Any(self.to_matches(ports)?)]),
+        }
+    }
+}
+
+/// What an expression becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matches {
+    /// Any of these holds.
+    Any(Vec<Match>),
+    /// Of each clause one holds.
+    All {
+        /// 2 to 64 lists.
+        clauses: Vec<Vec<Match>>,
+        /// What all matches of all clauses have in common.
+        common: Match,
+    },
+}
+
+impl Matches {
+    /// No packet matches.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Any(list) => list.is_empty(),
+            Self::All { clauses, .. } => clauses.iter().any(Vec::is_empty),
+        }
+    }
+}
+
+/// The parts of an AND, and of those ANDs that are parts of it.
+fn flatten<'a>(expr: &'a Expr, parts: &mut Vec<&'a Expr>) {
+    match expr {
+        Expr::And(inner) => inner.iter().for_each(|part| flatten(part, parts)),
+        part => parts.push(part),
     }
 }
 
@@ -130,9 +189,48 @@ impl Normaliser<'_> {
         }
     }
 
-    /// All parts at once, or at least one of them. Comparisons of the same field are
-    /// joined as intervals first.
+    /// All parts at once, by clauses if they are long. Short ones are multiplied out first:
+    /// among them is what the fields of the actions need.
+    fn clauses(&self, parts: &[&Expr]) -> Result<Vec<Matches>, ExprError> {
+        let mut lists = self.lists(parts, false, true)?;
+        lists.sort_by_key(Vec::len);
+        let n_short = lists.partition_point(|list| list.len() <= MAX_SHORT);
+        let long = lists.split_off(n_short);
+        let common =
+            lists.iter().try_fold(vec![Conjunction::default()], |product, list| and(&product, list))?;
+        let n_matches = long.iter().fold(1, |n: usize, list| n.saturating_mul(list.len()));
+        let n_rules = long.iter().map(Vec::len).sum();
+        let is_clausal = (2..=64).contains(&long.len()) && n_matches > MAX_PRODUCT.max(n_rules);
+        if !is_clausal {
+            let product = long.iter().try_fold(common, |product, list| and(&product, list))?;
+            return Ok(vec![Matches::Any(product.iter().map(Conjunction::to_match).collect())]);
+        }
+        let within = |common: &Conjunction| {
+            let clause = |list: &List| {
+                let list = list.iter().filter_map(|one| one.and(common));
+                list.map(|one| one.to_match()).collect::<Vec<_>>()
+            };
+            Matches::All { clauses: long.iter().map(clause).collect(), common: common.to_match() }
+        };
+        Ok(common.iter().map(within).filter(|matches| !matches.is_empty()).collect())
+    }
+
+    /// All parts at once, or at least one of them.
     fn joined(&self, parts: &[Expr], negated: bool, all: bool) -> Result<List, ExprError> {
+        let mut lists = self.lists(&parts.iter().collect::<Vec<_>>(), negated, all)?;
+        if !all {
+            return bounded(lists.into_iter().flatten().collect());
+        }
+        lists.sort_by_key(Vec::len);
+        let mut product = vec![Conjunction::default()];
+        for list in &lists {
+            product = and(&product, list)?;
+        }
+        Ok(product)
+    }
+
+    /// A list for each part. Comparisons of the same field are joined as intervals first.
+    fn lists(&self, parts: &[&Expr], negated: bool, all: bool) -> Result<Vec<List>, ExprError> {
         let mut intervals: Vec<(Operand, IntervalSet)> = Vec::new();
         let mut lists = Vec::new();
         for part in parts {
@@ -149,22 +247,14 @@ impl Normaliser<'_> {
         for (field, set) in intervals {
             lists.push(self.with_needs(&field, masks_of(&field, &set)?)?);
         }
-        if !all {
-            return bounded(lists.into_iter().flatten().collect());
-        }
-        lists.sort_by_key(Vec::len);
-        let mut product = vec![Conjunction::default()];
-        for list in &lists {
-            product = and(&product, list)?;
-        }
-        Ok(product)
+        Ok(lists)
     }
 
     fn test(&self, operand: &Operand, negated: bool) -> Result<List, ExprError> {
         if let Some(meaning) = operand.symbol.meaning() {
             return if negated { self.list(meaning, true) } else { known(meaning) };
         }
-        let Some(place) = operand.place() else { return Err(untracked(operand)) };
+        let Some(place) = operand.place() else { return Err(no_field(operand)) };
         self.with_needs(operand, vec![Conjunction::of(place, u128::from(!negated), 1)])
     }
 
@@ -178,7 +268,7 @@ impl Normaliser<'_> {
         if let Some(set) = intervals(field, op, values, negated) {
             return self.with_needs(field, masks_of(field, &set)?);
         }
-        let Some(place) = field.place() else { return Err(untracked(field)) };
+        let Some(place) = field.place() else { return Err(no_field(field)) };
         let op = if negated { op.negated() } else { op };
         let mut list = if op == Relation::Ne { vec![Conjunction::default()] } else { Vec::new() };
         for value in values {
@@ -228,8 +318,8 @@ fn known(expr: &'static Expr) -> Result<List, ExprError> {
     Ok(list)
 }
 
-fn untracked(operand: &Operand) -> ExprError {
-    ExprError::new(0, format!("`{operand}` needs connection tracking, not supported yet"))
+fn no_field(operand: &Operand) -> ExprError {
+    ExprError::new(0, format!("`{operand}` is not a field"))
 }
 
 /// Every combination of the two that does not contradict itself.
@@ -248,10 +338,10 @@ fn bounded(mut list: List) -> Result<List, ExprError> {
         let all = list.clone();
         list.retain(|one| !all.iter().any(|other| other != one && other.implied_by(one)));
     }
-    if list.len() > MAX_MATCHES { Err(too_many()) } else { Ok(list) }
+    if list.len() > MAX_WITH_SETS { Err(too_many()) } else { Ok(list) }
 }
 
-fn too_many() -> ExprError {
+pub(super) fn too_many() -> ExprError {
     ExprError::new(
         0,
         format!("the expression needs more than {MAX_MATCHES} matches; split it, or use prefixes and ranges"),
@@ -270,7 +360,7 @@ fn differing(place: SubField, value: u128, mask: u128) -> List {
 
 /// The set as conjunctions; a field that is one piece is matched value by value.
 fn masks_of(field: &Operand, set: &IntervalSet) -> Result<List, ExprError> {
-    let Some(place) = field.place() else { return Err(untracked(field)) };
+    let Some(place) = field.place() else { return Err(no_field(field)) };
     if field.is_maskable() {
         let masks = set.masks().into_iter();
         return Ok(masks.map(|(value, mask)| Conjunction::of(place, value, mask)).collect());

@@ -25,6 +25,13 @@ pub fn parse(text: &str) -> Result<Expr, ExprError> {
     }
 }
 
+/// Reads a number or address on its own.
+pub fn constant(text: &str) -> Option<Constant> {
+    let mut parser = Parser::new(text).ok()?;
+    let constant = parser.constant().ok()?;
+    (*parser.peek() == Token::End).then_some(constant)
+}
+
 /// A place in a list of words; the action language uses it too.
 pub(crate) struct Parser {
     tokens: Vec<(usize, Token)>,
@@ -187,8 +194,6 @@ impl Parser {
         self.expect_mark("]")?;
         let n_bits = match symbol.kind {
             Kind::Number { max_bits, .. } => max_bits,
-            // Whole or parts, it will be refused where it is used.
-            Kind::Connection => return Ok(Operand { symbol, bits: Some((first, 1)) }),
             Kind::Port(_) | Kind::Predicate(_) => {
                 return Err(ExprError::new(at, format!("`{name}` is not a number and has no bits")));
             }
@@ -327,7 +332,6 @@ fn compare(
 /// The constant is of the field's type and fits.
 pub(crate) fn check_value(field: Operand, value: &Constant) -> Result<(), String> {
     match (value, field.symbol.kind) {
-        (_, Kind::Connection) => Ok(()),
         (Constant::Port(_) | Constant::PortGroup(_), Kind::Port(_)) => Ok(()),
         (_, Kind::Port(_)) => Err(format!("`{field}` is compared with a port's name in quotes, not {value}")),
         (Constant::Port(_) | Constant::PortGroup(_), _) => {
@@ -356,7 +360,7 @@ pub(crate) fn check_value(field: Operand, value: &Constant) -> Result<(), String
 /// A name on its own, if it can be true or false.
 fn test(position: usize, field: Operand) -> Result<Expr, ExprError> {
     let boolean = match field.symbol.kind {
-        Kind::Predicate(_) | Kind::Connection => true,
+        Kind::Predicate(_) => true,
         Kind::Number { .. } => field.max_bits() == 1,
         Kind::Port(_) => false,
     };

@@ -19,8 +19,6 @@ pub(crate) enum Kind {
     Port(Field),
     /// Another expression.
     Predicate(&'static str),
-    /// State of a tracked connection.
-    Connection,
 }
 
 /// A name of the language.
@@ -39,6 +37,7 @@ static SYMBOLS: &[Symbol] = &[
     port("inport", Field::Reg14),
     port("outport", Field::Reg15),
     part("flags.loopback", Field::Reg10, 0, 1, ""),
+    part("flags.from_tunnel", Field::Reg10, 16, 1, ""),
     number("reg0", Field::Reg0, 32, ""),
     number("reg1", Field::Reg1, 32, ""),
     number("reg2", Field::Reg2, 32, ""),
@@ -125,21 +124,20 @@ static SYMBOLS: &[Symbol] = &[
     means("sctp", "ip && ip.proto == 132"),
     number("sctp.src", Field::SctpSrc, 16, "sctp"),
     number("sctp.dst", Field::SctpDst, 16, "sctp"),
-    connection("ct.trk"),
-    connection("ct.new"),
-    connection("ct.est"),
-    connection("ct.rel"),
-    connection("ct.rpl"),
-    connection("ct.inv"),
-    connection("ct.snat"),
-    connection("ct.dnat"),
-    connection("ct_state"),
-    connection("ct_mark"),
-    connection("ct_mark.blocked"),
-    connection("ct_mark.natted"),
-    connection("ct_label"),
-    connection("ct_label.blocked"),
-    connection("ct_label.natted"),
+    part("ct.trk", Field::CtState, 5, 1, ""),
+    part("ct.new", Field::CtState, 0, 1, "ct.trk"),
+    part("ct.est", Field::CtState, 1, 1, "ct.trk"),
+    part("ct.rel", Field::CtState, 2, 1, "ct.trk"),
+    part("ct.rpl", Field::CtState, 3, 1, "ct.trk"),
+    part("ct.inv", Field::CtState, 4, 1, "ct.trk"),
+    part("ct.snat", Field::CtState, 6, 1, "ct.trk"),
+    part("ct.dnat", Field::CtState, 7, 1, "ct.trk"),
+    number("ct_mark", Field::CtMark, 32, ""),
+    part("ct_mark.blocked", Field::CtMark, 0, 1, ""),
+    part("ct_mark.natted", Field::CtMark, 1, 1, ""),
+    number("ct_label", Field::CtLabel, 128, ""),
+    part("ct_label.label", Field::CtLabel, 96, 32, ""),
+    number("ct_state", Field::CtState, 16, ""),
 ];
 
 const fn number(name: &'static str, field: Field, n_bits: u32, needs: &'static str) -> Symbol {
@@ -162,16 +160,12 @@ const fn means(name: &'static str, text: &'static str) -> Symbol {
     Symbol { name, kind: Kind::Predicate(text), needs: "" }
 }
 
-const fn connection(name: &'static str) -> Symbol {
-    Symbol { name, kind: Kind::Connection, needs: "" }
-}
-
 impl Symbol {
     /// What a predicate stands for.
     pub(crate) fn meaning(&self) -> Option<&'static Expr> {
         match self.kind {
             Kind::Predicate(text) => EXPANSIONS.get(text),
-            Kind::Number { .. } | Kind::Port(_) | Kind::Connection => None,
+            Kind::Number { .. } | Kind::Port(_) => None,
         }
     }
 
@@ -198,7 +192,7 @@ pub(crate) fn suggestion(name: &str) -> String {
 static EXPANSIONS: LazyLock<HashMap<&str, Expr>> = LazyLock::new(|| {
     let texts = SYMBOLS.iter().map(|symbol| match symbol.kind {
         Kind::Predicate(text) => text,
-        Kind::Number { .. } | Kind::Port(_) | Kind::Connection => symbol.needs,
+        Kind::Number { .. } | Kind::Port(_) => symbol.needs,
     });
     texts
         .filter(|text| !text.is_empty())

@@ -59,9 +59,12 @@ fn errors_tell_place_reason_and_remedy() {
         ("1 < tcp.dst > 3", "column 13: a range needs two `<` or `<=`, or two `>` or `>=`"),
         ("eth.dst[48]", "column 9: `eth.dst` has the bits 0 to 47, the lower one written first"),
         ("tcp.dst == {}", "column 14: a set needs at least one member"),
-        ("ct.est && ip4", "column 1: `ct.est` needs connection tracking, not supported yet"),
-        ("ip4.src == $web", "column 12: there is no address set `web`"),
-        ("inport == @web", "column 11: there is no port group `web`"),
+        ("inport == $web", "column 1: `inport` is compared with a port's name in quotes, not $web"),
+        ("ip4.src == @web", "column 1: `ip4.src` is a number, @web is the name of a port"),
+        ("ip4.src > $web", "column 1: `>` does not go with an address set"),
+        ("inport != @web", "column 1: `inport` may only be tested for equality, enclosing `!` considered"),
+        ("ip4.src == $", "column 12: `$` must be followed by a name"),
+        ("ct.est == 2", "column 1: `ct.est` has 1 bits, 2 has 2"),
         (
             "!ip4",
             "column 1: `eth.type` can only be matched as a whole, which needs more than 4096 matches here; test \
@@ -127,6 +130,43 @@ fn what_is_too_large_is_refused_with_the_limit() {
 }
 
 #[test]
+fn sets_are_as_good_as_their_members_and_no_product() {
+    let member = |text: &str| constant(text).unwrap();
+    let sets = |name: SetName<'_>| match name {
+        SetName::Addresses("web") => {
+            Some(["10.0.0.0/24", "10.0.2.1", "::1", "0a:00:00:00:00:01"].map(member).into())
+        }
+        SetName::Addresses("long") => Some((0..100).map(|i| member(&format!("10.{i}.0.1"))).collect()),
+        SetName::Addresses("none") => Some(Vec::new()),
+        SetName::Ports("g-1.x") => Some(["a", "gone", "b"].map(|id| Constant::Port(id.to_owned())).into()),
+        _ => None,
+    };
+    let resolved = |text: &str| parse(text).unwrap().with_sets(&sets);
+    for (text, wanted) in [
+        ("ip4.src == $web", "ip4.src == {10.0.0.0/24, 10.0.2.1}"),
+        ("ip4.src != $web", "ip4.src != {10.0.0.0/24, 10.0.2.1}"),
+        ("ip6.dst == {::2, $web}", "ip6.dst == {::2, ::1}"),
+        ("eth.src == $web", "eth.src == 0a:00:00:00:00:01"),
+        ("inport == @g-1.x", "inport == {\"a\", \"b\"}"),
+        ("ip4.src == $none", "0"),
+        ("ip4.src != $none", "ip4"),
+    ] {
+        let matches = |expr: Expr| expr.to_matches(&ports).unwrap();
+        assert_eq!(matches(resolved(text).unwrap()), matches(parse(wanted).unwrap()), "{text}");
+        assert_eq!(parse(text).unwrap().to_string(), text);
+    }
+    assert_eq!(resolved("ip4.src == $x").unwrap_err().reason, "there is no address set `$x`");
+    assert_eq!(resolved("inport == @x").unwrap_err().reason, "there is no port group `@x`");
+    assert_eq!(sets_of("ip4.src == {$b, $a} || inport == @c"), ["$a", "$b", "@c"].map(str::to_owned).into());
+
+    let text =
+        "reg0[7] == 1 && (inport == @g-1.x && ip && ip4.src == $long && ip4.dst == $long && tcp.dst == 80)";
+    let all = resolved(text).unwrap().to_matches_by_clause(&ports).unwrap();
+    let [Matches::All { clauses, .. }, Matches::All { .. }] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(clauses.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100], "for each of two ports");
+}
+
+#[test]
 fn negation_stays_within_the_packets_that_have_the_field() {
     let mut key = FlowKey::zero();
     key.set(Field::EthType, 0x806);
@@ -146,13 +186,12 @@ fn negation_stays_within_the_packets_that_have_the_field() {
 
 /// A comparison or test of a random symbol, with values near those of [`any_key`].
 fn any_leaf() -> impl Strategy<Value = String> {
-    let symbols: Vec<_> =
-        symbols::all().iter().filter(|symbol| !matches!(symbol.kind, Kind::Connection)).collect();
+    let symbols: Vec<_> = symbols::all().iter().collect();
     let ops = vec!["==", "!=", "<", "<=", ">", ">="];
     let symbol = proptest::sample::select(symbols);
     (symbol, proptest::sample::select(ops), any::<[u128; 3]>(), any::<(u8, u8, u8)>()).prop_map(
         |(symbol, op, values, (choice, a, b))| match symbol.kind {
-            Kind::Predicate(_) | Kind::Connection => symbol.name.to_owned(),
+            Kind::Predicate(_) => symbol.name.to_owned(),
             Kind::Port(_) => format!("{} == {{\"a\", \"_MC_flood\", \"gone\"}}", symbol.name),
             Kind::Number { max_bits, .. } => {
                 let fit = |value: u128| value & flowtable::key::low_bits(max_bits.min(128));
@@ -242,6 +281,24 @@ proptest! {
         for key in keys {
             let wanted = expr.eval(&key, &ports);
             prop_assert_eq!(matches.iter().any(|m| m.matches(&key)), wanted, "{} for {:?}", text, key);
+        }
+    }
+
+    #[test]
+    fn clauses_hold_exactly_when_the_expression_does(
+        texts in proptest::collection::vec(any_text(), 2..5),
+        keys in proptest::collection::vec(any_key(), 8),
+    ) {
+        let text = texts.join(" && ");
+        let Ok(expr) = parse(&text) else { return Ok(()) };
+        let Ok(all) = expr.to_matches_by_clause(&ports) else { return Ok(()) };
+        for key in keys {
+            let hits = |list: &Vec<Match>| list.iter().any(|one| one.matches(&key));
+            let holds = all.iter().any(|matches| match matches {
+                Matches::Any(list) => hits(list),
+                Matches::All { clauses, common } => common.matches(&key) && clauses.iter().all(hits),
+            });
+            prop_assert_eq!(holds, expr.eval(&key, &ports), "{} for {:?}", text, key);
         }
     }
 

@@ -3,6 +3,7 @@
 //! | table | content |
 //! |---|---|
 //! | 0 | which logical port, or which key of a tunnel, a packet came by |
+//! | 7 | packets that the responder made: what the flow they are for says |
 //! | 8… | logical ingress, a table per stage |
 //! | 54 | output ports on other chassis: into the tunnel |
 //! | 56 | output ports here; groups to their members |
@@ -10,6 +11,8 @@
 //! | 62… | logical egress, a table per stage |
 //! | 88 | packets that may go back lose their input port |
 //! | 89 | out of a port, or through a patch into the next datapath's ingress |
+//! | 90 | MAC address of a neighbour, or none |
+//! | 91 | whether a neighbour is known with just this MAC address |
 //!
 //! Numbers are OVN's. `metadata` is the datapath's key, `reg14` and `reg15` those of the
 //! logical input and output port, `reg10` the flags. Only a patch leads backwards, within
@@ -24,22 +27,31 @@
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
 mod logical;
+pub(crate) mod meters;
+mod neighbours;
 mod physical;
 mod rules;
 mod tunnel;
+pub(crate) mod zones;
 
 use std::collections::BTreeMap;
 
 use flowtable::{
     flow::Rule,
+    group::Group,
+    meter::MeterConfig,
     types::{PortNo, TableId},
 };
 
+pub use neighbours::{Learned, neighbour_rules};
+
 use crate::{
+    expr::{self, Constant},
     key::DatapathKey,
     southbound::{PortBinding, Southbound},
 };
 use rules::RuleSet;
+use zones::Zones;
 
 /// Which logical ports are on this chassis, and by which ports of the switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +69,10 @@ pub struct LocalPorts {
 pub struct Lowered {
     /// Rules, in order of table, falling priority and match.
     pub rules: Vec<Rule>,
+    /// Groups that the rules name, in order of their numbers.
+    pub groups: Vec<Group>,
+    /// Meters that the rules name, in order of their numbers.
+    pub meters: Vec<MeterConfig>,
     /// What could not be realised.
     pub errors: Vec<LowerError>,
 }
@@ -73,6 +89,8 @@ pub struct LowerError {
 
 /// Tables of the switch.
 const PHYS_TO_LOG: TableId = table(0);
+/// Takes the packets that the host's responder makes.
+pub const CONTINUATION: TableId = table(7);
 const LOG_INGRESS: TableId = table(8);
 const REMOTE_OUTPUT: TableId = table(54);
 const LOCAL_OUTPUT: TableId = table(56);
@@ -80,6 +98,8 @@ const CHECK_LOOPBACK: TableId = table(57);
 const LOG_EGRESS: TableId = table(62);
 const SAVE_INPORT: TableId = table(88);
 const LOG_TO_PHYS: TableId = table(89);
+pub(crate) const GET_NEIGHBOUR: TableId = table(90);
+pub(crate) const LOOKUP_NEIGHBOUR: TableId = table(91);
 
 /// Stages that fit between the tables above.
 const N_INGRESS_STAGES: u8 = REMOTE_OUTPUT.get() - LOG_INGRESS.get();
@@ -101,6 +121,7 @@ pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
     let context = Context::new(view, local);
     let mut rules = RuleSet::default();
     physical::build(&context, &mut rules);
+    neighbours::build(&mut rules);
     tunnel::build(&context, &mut rules);
     logical::build(&context, &mut rules);
     rules.finish()
@@ -114,6 +135,7 @@ struct Context<'a> {
     bindings: BTreeMap<DatapathKey, Vec<(&'a str, &'a PortBinding)>>,
     /// Keys of ports and groups by datapath and name.
     names: BTreeMap<DatapathKey, BTreeMap<&'a str, u16>>,
+    zones: Zones,
 }
 
 /// How a packet gets to a logical port from here.
@@ -123,6 +145,8 @@ enum Place<'a> {
     Here(PortNo),
     /// Through a patch, to the peer.
     Patch(&'a PortBinding),
+    /// The same, of a router that is on this chassis alone.
+    Pinned(&'a PortBinding),
     /// On another chassis.
     Remote(&'a str),
     /// Not now.
@@ -140,12 +164,21 @@ impl<'a> Context<'a> {
         for ((datapath, key), group) in &view.groups {
             names.entry(*datapath).or_default().insert(group.name.as_str(), key.get());
         }
-        Self { view, local, bindings, names }
+        Self { view, local, bindings, names, zones: Zones::of(view) }
     }
 
     /// Ports of a datapath.
     fn ports(&self, datapath: DatapathKey) -> &[(&'a str, &'a PortBinding)] {
         self.bindings.get(&datapath).map_or(&[], Vec::as_slice)
+    }
+
+    /// Members of a set.
+    fn set(&self, name: expr::SetName<'_>) -> Option<Vec<Constant>> {
+        let members = self.view.sets.get(&name.to_string())?;
+        Some(match name {
+            expr::SetName::Addresses(_) => members.iter().filter_map(|text| expr::constant(text)).collect(),
+            expr::SetName::Ports(_) => members.iter().cloned().map(Constant::Port).collect(),
+        })
     }
 
     /// Key of a port or group.
@@ -154,8 +187,12 @@ impl<'a> Context<'a> {
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
-        if let Some(peer) = &binding.peer {
-            return self.view.bindings.get(peer).map_or(Place::Nowhere, Place::Patch);
+        let is_elsewhere = |chassis: &String| *chassis != self.local.chassis;
+        if let Some(peer) = &binding.peer
+            && !binding.chassis.as_ref().is_some_and(is_elsewhere)
+        {
+            let way = if binding.chassis.is_some() { Place::Pinned } else { Place::Patch };
+            return self.view.bindings.get(peer).map_or(Place::Nowhere, way);
         }
         match &binding.chassis {
             Some(chassis) if *chassis == self.local.chassis => {

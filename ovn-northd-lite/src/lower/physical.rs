@@ -37,7 +37,8 @@ fn defaults(rules: &mut RuleSet) {
     add(REMOTE_OUTPUT, vec![Action::GotoTable(LOCAL_OUTPUT)]);
     add(LOCAL_OUTPUT, Vec::new());
     let clear = SCRATCH.into_iter().map(|field| set(field, 0));
-    add(CHECK_LOOPBACK, clear.chain([Action::GotoTable(LOG_EGRESS)]).collect());
+    // What ingress knows of the connection is of another zone.
+    add(CHECK_LOOPBACK, clear.chain([Action::CtClear, Action::GotoTable(LOG_EGRESS)]).collect());
     add(SAVE_INPORT, vec![Action::GotoTable(LOG_TO_PHYS)]);
     add(LOG_TO_PHYS, Vec::new());
     let forget = vec![set(Field::InPort, 0), Action::GotoTable(LOG_TO_PHYS)];
@@ -64,13 +65,16 @@ fn port<'a>(
                 rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
                 return;
             }
-            let from =
-                vec![set(Field::Metadata, datapath), set(Field::Reg14, key), Action::GotoTable(LOG_INGRESS)];
+            let mut from = vec![set(Field::Metadata, datapath), set(Field::Reg14, key)];
+            from.push(context.zones.of_port(binding));
+            from.extend(context.zones.of_datapath(binding.datapath));
+            from.push(Action::GotoTable(LOG_INGRESS));
             let in_port = [(Field::InPort, port.get().into())];
             rules.physical(PHYS_TO_LOG, 100, &in_port, from, object.clone());
             vec![Action::Output(port)]
         }
-        Place::Patch(peer) => vec![Action::Clone(through_patch(peer))],
+        Place::Patch(peer) => vec![Action::Clone(through_patch(context, peer, FROM_TUNNEL))],
+        Place::Pinned(peer) => vec![Action::Clone(through_patch(context, peer, 0))],
         Place::Remote(_) => return,
         Place::Nowhere => {
             // An explicit drop names the port, and not just the table.
@@ -78,7 +82,7 @@ fn port<'a>(
             return;
         }
     };
-    rules.physical(LOCAL_OUTPUT, 100, &to, vec![Action::GotoTable(CHECK_LOOPBACK)], object.clone());
+    rules.physical(LOCAL_OUTPUT, 100, &to, enter_egress(context, binding), object.clone());
     rules.physical(LOG_TO_PHYS, 100, &to, deliver, object.clone());
     let back = [
         (Field::Metadata, datapath, u128::MAX),
@@ -89,13 +93,23 @@ fn port<'a>(
     rules.physical_masked(CHECK_LOOPBACK, 100, &back, Vec::new(), object);
 }
 
-/// Into the ingress of the peer's datapath, as if fresh from a port there; only whether
-/// it came by a tunnel is not forgotten.
-fn through_patch(peer: &PortBinding) -> Vec<Action> {
-    let flags =
-        Action::SetField { field: Field::Reg10, value: 0, mask: Field::Reg10.all_bits() & !FROM_TUNNEL };
-    let mut actions = vec![flags, set(Field::InPort, 0)];
+/// Towards a port that is here: its zones, and on.
+fn enter_egress(context: &Context<'_>, binding: &PortBinding) -> Vec<Action> {
+    let mut actions = vec![context.zones.of_port(binding)];
+    actions.extend(context.zones.of_datapath(binding.datapath));
+    actions.push(Action::GotoTable(CHECK_LOOPBACK));
+    actions
+}
+
+/// Into the ingress of the peer's datapath, as if fresh from a port there. Only these
+/// flags are not forgotten: whether it came by a tunnel, unless the patch is on this
+/// chassis alone. Then the packet had to come here, and may have to go on elsewhere.
+fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<Action> {
+    let flags = Action::SetField { field: Field::Reg10, value: 0, mask: Field::Reg10.all_bits() & !kept };
+    let mut actions = vec![Action::CtClear, flags, set(Field::InPort, 0)];
     actions.extend(SCRATCH.map(|field| set(field, 0)));
+    actions.push(context.zones.of_port(peer));
+    actions.extend(context.zones.of_datapath(peer.datapath));
     actions.extend([
         set(Field::Reg15, 0),
         set(Field::Metadata, peer.datapath.get().into()),
@@ -105,8 +119,8 @@ fn through_patch(peer: &PortBinding) -> Vec<Action> {
     actions
 }
 
-/// A group's members here. Patches are not among them: a packet passes them where it
-/// came from, and hosts it is copied to must not pass them again.
+/// A group's members here. Patches that are everywhere are not among them: a packet
+/// passes them where it came from, and hosts it is copied to must not pass them again.
 fn local_group(
     context: &Context<'_>,
     rules: &mut RuleSet,
@@ -115,8 +129,9 @@ fn local_group(
     group: &MulticastGroup,
 ) {
     let members = members(context, datapath, group);
-    let here = members.iter().filter(|(id, binding)| matches!(context.place(id, binding), Place::Here(_)));
-    let actions = here.map(|(_, binding)| to_member(binding)).collect();
+    let is_here = |place| matches!(place, Place::Here(_) | Place::Pinned(_));
+    let here = members.iter().filter(|(id, binding)| is_here(context.place(id, binding)));
+    let actions = here.map(|(_, binding)| to_member(context, binding)).collect();
     let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
     rules.physical(LOCAL_OUTPUT, 100, &to, actions, context.datapath_object(datapath));
 }
@@ -132,6 +147,9 @@ pub(super) fn members<'a>(
 }
 
 /// A copy to one member of a group.
-pub(super) fn to_member(member: &PortBinding) -> Action {
-    Action::Clone(vec![set(Field::Reg15, member.key.get().into()), resubmit(CHECK_LOOPBACK)])
+pub(super) fn to_member(context: &Context<'_>, member: &PortBinding) -> Action {
+    let mut actions = vec![set(Field::Reg15, member.key.get().into()), context.zones.of_port(member)];
+    actions.extend(context.zones.of_datapath(member.datapath));
+    actions.push(resubmit(CHECK_LOOPBACK));
+    Action::Clone(actions)
 }

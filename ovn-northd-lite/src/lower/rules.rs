@@ -2,24 +2,28 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
 use flowtable::{
     field::Field,
     flow::{Action, Match, Origin, Rule},
+    group::Group,
     key::{FlowKey, FlowMask},
     table::check_rule,
-    types::{Priority, TableId},
+    types::{GroupId, Priority, TableId},
 };
 
-use super::{LowerError, Lowered};
+use super::{LowerError, Lowered, meters};
+use crate::key::hash32;
 
 /// Rules under construction.
 #[derive(Default)]
 pub(super) struct RuleSet {
     rules: BTreeMap<(TableId, Reverse<Priority>, Match), Rule>,
+    groups: BTreeMap<GroupId, Group>,
+    conjunctions: BTreeSet<u32>,
     errors: Vec<LowerError>,
 }
 
@@ -58,11 +62,24 @@ impl RuleSet {
             Entry::Vacant(slot) => {
                 slot.insert(rule);
             }
+            // A match may be part of several conjunctions.
+            Entry::Occupied(mut slot) if is_part(&rule) && is_part(slot.get()) => {
+                slot.get_mut().actions.extend(rule.actions);
+            }
             Entry::Occupied(mut slot) if rule.actions.is_empty() && !slot.get().actions.is_empty() => {
                 slot.insert(rule);
             }
             Entry::Occupied(_) => {}
         }
+    }
+
+    /// A number for a conjunction of a flow: nobody else's, and the same each time.
+    pub(super) fn conjunction(&mut self, cookie: u64, idx: usize) -> u32 {
+        let mut id = hash32(&[cookie.to_be_bytes(), idx.to_be_bytes()].concat());
+        while id == 0 || !self.conjunctions.insert(id) {
+            id = id.wrapping_add(1);
+        }
+        id
     }
 
     /// Adds a rule that is no logical flow's; fields are matched whole.
@@ -99,6 +116,11 @@ impl RuleSet {
         self.add(Head { table, priority, matching, cookie: 0, origin: Arc::new(origin) }, actions);
     }
 
+    /// Adds a group; its number is nobody else's.
+    pub(super) fn group(&mut self, group: Group) {
+        self.groups.insert(group.id, group);
+    }
+
     pub(super) fn error(&mut self, object: impl Into<String>, reason: impl Into<String>) {
         self.errors.push(LowerError { object: object.into(), reason: reason.into() });
     }
@@ -106,8 +128,19 @@ impl RuleSet {
     pub(super) fn finish(mut self) -> Lowered {
         self.errors.sort();
         self.errors.dedup();
-        Lowered { rules: self.rules.into_values().collect(), errors: self.errors }
+        let groups = self.groups.into_values().collect();
+        Lowered {
+            rules: self.rules.into_values().collect(),
+            groups,
+            meters: meters::all(),
+            errors: self.errors,
+        }
     }
+}
+
+/// The rule is a way to satisfy clauses of conjunctions.
+fn is_part(rule: &Rule) -> bool {
+    !rule.actions.is_empty() && rule.actions.iter().all(|action| matches!(action, Action::Conjunction { .. }))
 }
 
 /// Priority 0.
@@ -125,6 +158,8 @@ fn stage_name(table: TableId) -> &'static str {
         super::CHECK_LOOPBACK => "check_loopback",
         super::SAVE_INPORT => "save_inport",
         super::LOG_TO_PHYS => "log_to_phys",
+        super::GET_NEIGHBOUR => "get_neighbour",
+        super::LOOKUP_NEIGHBOUR => "lookup_neighbour",
         _ => "",
     }
 }

@@ -90,8 +90,8 @@ fn remote_group(
             Place::Remote(other) => {
                 chassis.insert(other);
             }
-            Place::Patch(_) => actions.push(to_member(binding)),
-            Place::Here(_) | Place::Nowhere => {}
+            Place::Patch(_) => actions.push(to_member(context, binding)),
+            Place::Here(_) | Place::Pinned(_) | Place::Nowhere => {}
         }
     }
     let copies = chassis.into_iter().filter_map(|chassis| send(context, rules, datapath, key, chassis));

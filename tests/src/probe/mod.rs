@@ -3,11 +3,15 @@
 //!
 //! The switch under test shares no code with it, and the peer of a ping is the kernel.
 
+mod chat;
+mod datagram;
 mod noise;
 mod ping;
+mod talk;
 mod tcp;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -111,10 +115,24 @@ impl Probe {
         len: u64,
         limit: Duration,
     ) -> Result<(Stream, Stream)> {
-        let receive = ["tcp-receive".to_owned(), to.1.to_string(), limit.as_millis().to_string()];
-        let send = ["tcp-send".to_owned(), to.1.to_string(), len.to_string(), limit.as_millis().to_string()];
+        self.transfer_to((from, to.1.into()), (to.0, to.1.into()), len, limit)
+    }
+
+    /// As [`Probe::transfer`], to a receiver that the sender knows by an address of its own.
+    ///
+    /// # Errors
+    /// When a side cannot run, connect or finish in time.
+    pub fn transfer_to(
+        &self,
+        (from, to): (&Netns, SocketAddr),
+        at: (&Netns, SocketAddr),
+        len: u64,
+        limit: Duration,
+    ) -> Result<(Stream, Stream)> {
+        let receive = ["tcp-receive".to_owned(), at.1.to_string(), limit.as_millis().to_string()];
+        let send = ["tcp-send".to_owned(), to.to_string(), len.to_string(), limit.as_millis().to_string()];
         std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| self.ask(to.0, &receive, limit + Duration::from_secs(2)));
+            let receiver = scope.spawn(|| self.ask(at.0, &receive, limit + Duration::from_secs(2)));
             let sent = self.ask(from, &send, limit + Duration::from_secs(2));
             let received = receiver.join().map_err(|_| anyhow::anyhow!("the receiver's thread panicked"))?;
             match (sent, received) {
@@ -124,6 +142,64 @@ impl Probe {
                 (Ok(_), Err(receiver)) => Err(receiver.context("receiver")),
             }
         })
+    }
+
+    /// Connects `n` times to servers that say their name and the address they see; how often which answered.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub fn ask_servers(&self, from: &Netns, to: SocketAddrV4, n: u64) -> Result<BTreeMap<String, u64>> {
+        let words = ["tcp-ask".to_owned(), to.to_string(), n.to_string()];
+        answers(&self.ask(from, &words, Duration::from_secs(30))?)
+    }
+
+    /// Asks the same server again and again on one connection; the same account.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn stay_at_server(
+        &self,
+        from: &Netns,
+        to: SocketAddrV4,
+        duration: Duration,
+    ) -> Result<BTreeMap<String, u64>> {
+        let words = ["tcp-stay".to_owned(), to.to_string(), duration.as_millis().to_string()];
+        answers(&self.ask(from, &words, duration + Duration::from_secs(20))?)
+    }
+
+    /// Talks over one connection to a peer that is being started: `n` bytes, one each `interval`, each to
+    /// come back within `patience`. Gives how many did.
+    ///
+    /// # Errors
+    /// When a side cannot run or they cannot connect.
+    pub fn chat(
+        &self,
+        from: &Netns,
+        to: (&Netns, SocketAddrV4),
+        n: u64,
+        (interval, patience): (Duration, Duration),
+    ) -> Result<u64> {
+        let at = to.1.to_string();
+        let millis = |duration: Duration| duration.as_millis().to_string();
+        let limit = interval * u32::try_from(n)? + patience * 3;
+        let echo = ["tcp-echo".to_owned(), at.clone(), millis(limit)];
+        let chat = ["tcp-chat".to_owned(), at, n.to_string(), millis(interval), millis(patience)];
+        std::thread::scope(|scope| {
+            let peer = scope.spawn(|| self.ask(to.0, &echo, limit * 2));
+            let answered = self.ask(from, &chat, limit * 2).and_then(|answer| number(&answer, "answered"));
+            // A peer that was cut off waits for its limit; what it says is of no interest.
+            drop(peer);
+            answered
+        })
+    }
+
+    /// Asks an echo of datagrams ([`Probe`]'s `udp-echo`) and gives the number of right answers.
+    ///
+    /// # Errors
+    /// When the probe cannot run; lost answers are no error.
+    pub fn udp_ask(&self, netns: &Netns, to: SocketAddr, n: u64, payload_len: usize) -> Result<u64> {
+        let words = ["udp-ask".to_owned(), to.to_string(), n.to_string(), payload_len.to_string()];
+        number(&self.ask(netns, &words, datagram::limit(n) + Duration::from_secs(5))?, "received")
     }
 
     /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
@@ -163,13 +239,25 @@ pub fn main(words: &[String]) -> Result<()> {
         ["tcp-listen", at] => tcp::listen(at.parse()?)?,
         ["tcp-receive", at, limit] => tcp::receive(at.parse()?, millis(limit)?)?,
         ["tcp-send", to, len, limit] => tcp::send(to.parse()?, len.parse()?, millis(limit)?)?,
+        ["tcp-greet", at, name] => talk::greet(at.parse()?, name)?,
+        ["tcp-ask", to, n] => talk::ask(to.parse()?, n.parse()?)?,
+        ["tcp-stay", to, duration] => talk::stay(to.parse()?, millis(duration)?)?,
+        ["tcp-echo", at, limit] => chat::echo(at.parse()?, millis(limit)?)?,
+        ["tcp-chat", to, n, interval, patience] => {
+            chat::chat(to.parse()?, n.parse()?, millis(interval)?, millis(patience)?)?
+        }
+        ["udp-echo", at] => datagram::echo(at.parse()?)?,
+        ["udp-ask", to, n, payload_len] => datagram::ask(to.parse()?, n.parse()?, payload_len.parse()?)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
         }
         _ => bail!(
             "ping ADDRESS N PAYLOAD | tcp-connect ADDRESS:PORT MS | tcp-listen ADDRESS:PORT | \
-             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | ip-noise ADDRESS N SEED | \
+             tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | tcp-echo ADDRESS:PORT MS | \
+             tcp-chat ADDRESS:PORT N MS MS | tcp-greet ADDRESS:PORT NAME | \
+             tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | \
+             udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };
@@ -182,6 +270,11 @@ fn millis(text: &str) -> Result<Duration> {
 
 fn number(answer: &Value, name: &str) -> Result<u64> {
     answer.get(name).and_then(Value::as_u64).with_context(|| format!("no {name} in {answer}"))
+}
+
+fn answers(answer: &Value) -> Result<BTreeMap<String, u64>> {
+    let found = answer.get("answers").and_then(Value::as_object).with_context(|| format!("{answer}"))?;
+    Ok(found.iter().map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(0))).collect())
 }
 
 fn stream(answer: &Value) -> Result<Stream> {

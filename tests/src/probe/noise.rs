@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::random::Random;
+
 const IPV4_HEADER_LEN: usize = 20;
 /// Transport protocols whose headers a switch parses: ICMP, TCP, UDP, GRE, ESP, ICMPv6, SCTP; and one it does not.
 const PROTOCOLS: [u8; 8] = [1, 6, 17, 47, 50, 58, 132, 253];
@@ -19,7 +21,7 @@ pub(super) fn ip(to: Ipv4Addr, n: u64, seed: u64) -> Result<Value> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).context("raw socket")?;
     socket.set_header_included_v4(true)?;
     let address = SocketAddrV4::new(to, 0).into();
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let mut n_sent = 0;
     for _ in 0..n {
         match socket.send_to(&ip_packet(to, &mut random), &address) {
@@ -36,7 +38,7 @@ pub(super) fn ip(to: Ipv4Addr, n: u64, seed: u64) -> Result<Value> {
 pub(super) fn udp(from: Ipv4Addr, to: SocketAddrV4, n: u64, seed: u64) -> Result<Value> {
     let socket =
         UdpSocket::bind(SocketAddrV4::new(from, 0)).with_context(|| format!("cannot send from {from}"))?;
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let mut n_sent = 0;
     for i in 0..n {
         let len = random.below(PAYLOAD_MAX_LEN) as usize;
@@ -88,26 +90,6 @@ fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +98,7 @@ mod tests {
     fn noise_is_the_same_for_the_same_seed_and_has_a_whole_header() {
         let to = Ipv4Addr::new(10, 0, 0, 1);
         let packets = |seed| {
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             (0..200).map(|_| ip_packet(to, &mut random)).collect::<Vec<_>>()
         };
         assert_eq!(packets(7), packets(7));

@@ -1,7 +1,7 @@
 //! TCP: connect, listen, and a transfer whose two sides hash what they sent and received.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,8 +12,8 @@ const CHUNK_LEN: usize = 64 << 10;
 const SHA256_LEN: usize = 32;
 
 /// Tries once, for at most `limit`.
-pub(super) fn connect(to: SocketAddrV4, limit: Duration) -> Result<Value> {
-    let outcome = match TcpStream::connect_timeout(&SocketAddr::V4(to), limit) {
+pub(super) fn connect(to: SocketAddr, limit: Duration) -> Result<Value> {
+    let outcome = match TcpStream::connect_timeout(&to, limit) {
         Ok(_) => "connected",
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => "refused",
@@ -25,7 +25,7 @@ pub(super) fn connect(to: SocketAddrV4, limit: Duration) -> Result<Value> {
 }
 
 /// Accepts and closes connections until it is killed.
-pub(super) fn listen(at: SocketAddrV4) -> Result<Value> {
+pub(super) fn listen(at: SocketAddr) -> Result<Value> {
     let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
     loop {
         // A peer that is gone already is no reason to end.
@@ -34,7 +34,7 @@ pub(super) fn listen(at: SocketAddrV4) -> Result<Value> {
 }
 
 /// Takes one stream, hashes it, and answers with the hash.
-pub(super) fn receive(at: SocketAddrV4, limit: Duration) -> Result<Value> {
+pub(super) fn receive(at: SocketAddr, limit: Duration) -> Result<Value> {
     let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
     let mut stream = accept(&listener, limit)?;
     stream.set_read_timeout(Some(limit))?;
@@ -57,7 +57,7 @@ pub(super) fn receive(at: SocketAddrV4, limit: Duration) -> Result<Value> {
 }
 
 /// Sends `len` pseudo-random bytes and waits for the receiver's hash of them.
-pub(super) fn send(to: SocketAddrV4, len: u64, limit: Duration) -> Result<Value> {
+pub(super) fn send(to: SocketAddr, len: u64, limit: Duration) -> Result<Value> {
     let mut stream = connect_when_ready(to, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
@@ -87,7 +87,7 @@ fn report(len: u64, digest: &[u8], took: Duration) -> Value {
 }
 
 /// The standard library has no accept with a time limit.
-fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
+pub(super) fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
     listener.set_nonblocking(true)?;
     let start = Instant::now();
     while start.elapsed() < limit {
@@ -106,12 +106,12 @@ fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
 }
 
 /// The receiver is started at the same time, so a refusal is answered by another try.
-fn connect_when_ready(to: SocketAddrV4, limit: Duration) -> Result<TcpStream> {
+pub(super) fn connect_when_ready(to: SocketAddr, limit: Duration) -> Result<TcpStream> {
     let start = Instant::now();
     loop {
         let left = limit.saturating_sub(start.elapsed());
         ensure!(!left.is_zero(), "no connection to {to} within {:.0} s", limit.as_secs_f64());
-        match TcpStream::connect_timeout(&SocketAddr::V4(to), left) {
+        match TcpStream::connect_timeout(&to, left) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 std::thread::sleep(Duration::from_millis(20));
@@ -138,12 +138,9 @@ fn random_bytes(state: &mut u64, len: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn free_port() -> SocketAddrV4 {
+    fn free_port() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        match listener.local_addr().unwrap() {
-            SocketAddr::V4(address) => address,
-            SocketAddr::V6(_) => unreachable!("bound to an IPv4 address"),
-        }
+        listener.local_addr().unwrap()
     }
 
     #[test]
@@ -162,7 +159,7 @@ mod tests {
         let limit = Duration::from_secs(5);
         assert_eq!(connect(free_port(), limit).unwrap()["outcome"], "refused");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let SocketAddr::V4(at) = listener.local_addr().unwrap() else { unreachable!() };
+        let at = listener.local_addr().unwrap();
         let liar = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_to_end(&mut Vec::new()).unwrap();

@@ -27,10 +27,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Labels,
     net::{
-        acl::AclSpec,
-        router::Route,
-        router_port::RouterPortSpec,
-        switch_port::{SwitchPortSpec, enabled, is_enabled},
+        acl::AclSpec, address_set::AddressSetSpec, load_balancer::LoadBalancerSpec, nat::NatSpec,
+        object::enabled, policy::Policy, router::Route, router_policy::RouterPolicySpec,
+        router_port::RouterPortSpec, switch_port::SwitchPortSpec,
     },
 };
 use section::Section;
@@ -48,6 +47,15 @@ pub struct Document {
     /// Routers by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub routers: Section<RouterDoc>,
+    /// Address sets by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub address_sets: Section<AddressSetSpec>,
+    /// Port groups by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub port_groups: Section<PortGroupDoc>,
+    /// Load balancers by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub load_balancers: Section<LoadBalancerSpec>,
 }
 
 /// A switch with what is below it.
@@ -57,9 +65,33 @@ pub struct SwitchDoc {
     /// Free key-value pairs.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub labels: Labels,
+    /// What becomes of packets that no ACL decides about.
+    #[serde(default)]
+    pub default_policy: Policy,
+    /// Load balancers that its workloads use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<String>,
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<SwitchPortSpec>,
+    /// ACLs by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub acls: Section<AclSpec>,
+}
+
+/// A port group with its ACLs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortGroupDoc {
+    /// Free key-value pairs.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub labels: Labels,
+    /// Its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// What becomes of their packets that no ACL decides about.
+    #[serde(default)]
+    pub default_policy: Policy,
     /// ACLs by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub acls: Section<AclSpec>,
@@ -73,7 +105,7 @@ pub struct RouterDoc {
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub labels: Labels,
     /// It forwards.
-    #[serde(default = "enabled", skip_serializing_if = "is_enabled")]
+    #[serde(default = "enabled")]
     pub enabled: bool,
     /// Static routes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,10 +113,31 @@ pub struct RouterDoc {
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<RouterPortSpec>,
+    /// Chassis that the whole router is on; none: every host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chassis: String,
+    /// Load balancers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<String>,
+    /// Address translations by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub nats: Section<NatSpec>,
+    /// Policies by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub policies: Section<RouterPolicySpec>,
 }
 
 impl Default for RouterDoc {
     fn default() -> Self {
-        Self { labels: Labels::new(), enabled: true, static_routes: Vec::new(), ports: Section::new() }
+        Self {
+            labels: Labels::new(),
+            enabled: true,
+            static_routes: Vec::new(),
+            ports: Section::new(),
+            chassis: String::new(),
+            load_balancers: Vec::new(),
+            nats: Section::new(),
+            policies: Section::new(),
+        }
     }
 }

@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use ferroflow_proto::northbound::Resource;
 
-use super::{Document, RouterDoc, SwitchDoc};
+use super::{Document, PortGroupDoc, RouterDoc, SwitchDoc};
 use crate::{
     client::Labels,
     error::CtlError,
     name::{ID_RULE, Noun, Reference, is_id},
     net::{
         acl::AclSpec,
-        object::Spec,
-        router::{Route, RouterSpec},
+        address_set::AddressSetSpec,
+        load_balancer::{LoadBalancerSpec, full_names},
+        nat::NatSpec,
+        object::Object,
+        port_group::PortGroupSpec,
+        router::{Route, RouterSpec, full_chassis},
+        router_policy::RouterPolicySpec,
         router_port::RouterPortSpec,
         switch::SwitchSpec,
         switch_port::{PortType, SwitchPortSpec},
@@ -24,8 +29,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Objects {
     resources: BTreeMap<String, Resource>,
-    /// Switch ports whose router port is only an id that the file does not have.
-    unresolved: Vec<(String, String)>,
+    /// Objects that refer to another by an id only, which the file does not have.
+    unresolved: Vec<(String, (Noun, String))>,
 }
 
 impl Objects {
@@ -34,24 +39,30 @@ impl Objects {
     /// # Errors
     /// [`CtlError::File`] when an object stands twice or makes no sense by itself.
     pub fn of(file: &str, documents: Vec<Document>) -> Result<Self, CtlError> {
-        let router_ports = router_ports(&documents);
-        let mut reader = Reader { file, router_ports, objects: Self::default() };
+        let ports = ports(&documents);
+        let mut reader = Reader { file, ports, objects: Self::default() };
         documents.into_iter().try_for_each(|document| reader.document(document))?;
         Ok(reader.objects)
     }
 
-    /// Ids of router ports that the file refers to and does not have.
-    pub fn unresolved(&self) -> impl Iterator<Item = &str> {
-        self.unresolved.iter().map(|(_, id)| id.as_str())
+    /// Kinds and ids of objects that the file refers to and does not have.
+    pub fn unresolved(&self) -> impl Iterator<Item = (Noun, &str)> {
+        self.unresolved.iter().map(|(_, (noun, id))| (*noun, id.as_str()))
     }
 
-    /// Says which router ports those ids are.
-    pub fn resolve(&mut self, names: &BTreeMap<String, String>) {
+    /// Says which objects those ids are.
+    pub fn resolve(&mut self, names: &BTreeMap<(Noun, String), String>) {
         use ferroflow_proto::northbound::resource::Spec;
-        for (port, id) in std::mem::take(&mut self.unresolved) {
-            let spec = self.resources.get_mut(&port).and_then(|resource| resource.spec.as_mut());
-            if let (Some(Spec::LogicalSwitchPort(port)), Some(name)) = (spec, names.get(&id)) {
-                port.router_port.clone_from(name);
+        for (object, referred) in std::mem::take(&mut self.unresolved) {
+            let spec = self.resources.get_mut(&object).and_then(|resource| resource.spec.as_mut());
+            let (Some(spec), Some(name)) = (spec, names.get(&referred)) else { continue };
+            match spec {
+                Spec::LogicalSwitchPort(port) => port.router_port.clone_from(name),
+                Spec::PortGroup(group) => {
+                    let ids = group.ports.iter_mut().filter(|port| **port == referred.1);
+                    ids.for_each(|port| port.clone_from(name));
+                }
+                _ => {}
             }
         }
     }
@@ -69,18 +80,24 @@ impl Objects {
     }
 }
 
-/// Full names of the router ports of a file, by their ids.
-fn router_ports(documents: &[Document]) -> BTreeMap<String, String> {
-    let routers = documents.iter().flat_map(|document| &document.routers);
-    routers
-        .flat_map(|(router, doc)| doc.ports.keys().map(move |port| (router, port)))
-        .map(|(router, port)| (port.clone(), Noun::RouterPort.below(router, port)))
-        .collect()
+/// Full names of the ports of a file, by kind and id.
+fn ports(documents: &[Document]) -> BTreeMap<(Noun, String), String> {
+    let of = |noun: Noun, parent: &str, port: &String| ((noun, port.clone()), noun.below(parent, port));
+    let mut ports = BTreeMap::new();
+    for document in documents {
+        for (id, router) in &document.routers {
+            ports.extend(router.ports.keys().map(|port| of(Noun::RouterPort, id, port)));
+        }
+        for (id, switch) in &document.switches {
+            ports.extend(switch.ports.keys().map(|port| of(Noun::SwitchPort, id, port)));
+        }
+    }
+    ports
 }
 
 struct Reader<'a> {
     file: &'a str,
-    router_ports: BTreeMap<String, String>,
+    ports: BTreeMap<(Noun, String), String>,
     objects: Objects,
 }
 
@@ -93,11 +110,54 @@ impl Reader<'_> {
         for (id, router) in document.routers {
             self.router(&common, &id, router)?;
         }
+        for (id, set) in document.address_sets {
+            self.put(Noun::AddressSet.top(&id), &set, &common)?;
+        }
+        for (id, balancer) in document.load_balancers {
+            self.put(Noun::LoadBalancer.top(&id), &balancer, &common)?;
+        }
+        for (id, group) in document.port_groups {
+            self.group(&common, &id, group)?;
+        }
         Ok(())
     }
 
+    fn group(&mut self, common: &Labels, id: &str, group: PortGroupDoc) -> Result<(), CtlError> {
+        let name = Noun::PortGroup.top(id);
+        let named = |port: &String| self.named(&name, Noun::SwitchPort, port);
+        let named = group.ports.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+        let mut ports = Vec::with_capacity(named.len());
+        for (port, is_known) in named {
+            if !is_known {
+                self.objects.unresolved.push((name.clone(), (Noun::SwitchPort, port.clone())));
+            }
+            ports.push(port);
+        }
+        let PortGroupDoc { labels, default_policy, acls, .. } = group;
+        self.put(name, &PortGroupSpec { labels, ports, default_policy }, common)?;
+        for (acl, spec) in acls {
+            self.put(Noun::Acl.under(Noun::PortGroup, id, &acl), &spec, common)?;
+        }
+        Ok(())
+    }
+
+    /// Full name of what `text` in the object `name` refers to and true, or an id that the
+    /// file does not have and false.
+    fn named(&self, name: &str, noun: Noun, text: &str) -> Result<(String, bool), CtlError> {
+        match noun.refer(text).map_err(|error| self.mistake(name, &error))? {
+            Reference::Full(full) => Ok((full, true)),
+            Reference::Id(id) => match self.ports.get(&(noun, id.clone())) {
+                Some(full) => Ok((full.clone(), true)),
+                None => Ok((id, false)),
+            },
+        }
+    }
+
     fn switch(&mut self, common: &Labels, id: &str, switch: SwitchDoc) -> Result<(), CtlError> {
-        self.put(Noun::Switch.top(id), &SwitchSpec { labels: switch.labels }, common)?;
+        let SwitchDoc { labels, default_policy, load_balancers, .. } = switch;
+        let name = Noun::Switch.top(id);
+        let load_balancers = full_names(&load_balancers).map_err(|error| self.mistake(&name, &error))?;
+        self.put(name, &SwitchSpec { labels, default_policy, load_balancers }, common)?;
         for (port, spec) in switch.ports {
             let name = Noun::SwitchPort.below(id, &port);
             let spec = self.linked(&name, spec)?;
@@ -113,8 +173,20 @@ impl Reader<'_> {
         let name = Noun::Router.top(id);
         let placed = router.static_routes.iter().map(|route| route.placed(id));
         let static_routes = placed.collect::<Result<_, _>>().map_err(|error| self.mistake(&name, &error))?;
-        let spec = RouterSpec { labels: router.labels, static_routes, enabled: router.enabled };
+        let chassis = full_chassis(&router.chassis).map_err(|error| self.mistake(&name, &error))?;
+        let load_balancers = full_names(&router.load_balancers);
+        let load_balancers = load_balancers.map_err(|error| self.mistake(&name, &error))?;
+        let RouterDoc { labels, enabled, .. } = router;
+        let spec = RouterSpec { labels, static_routes, enabled, chassis, load_balancers };
         self.put(name, &spec, common)?;
+        for (nat, spec) in router.nats {
+            let name = Noun::Nat.below(id, &nat);
+            let spec = spec.placed(id).map_err(|error| self.mistake(&name, &error))?;
+            self.put(name, &spec, common)?;
+        }
+        for (policy, spec) in router.policies {
+            self.put(Noun::RouterPolicy.below(id, &policy), &spec, common)?;
+        }
         for (port, spec) in router.ports {
             self.put(Noun::RouterPort.below(id, &port), &spec, common)?;
         }
@@ -129,14 +201,11 @@ impl Reader<'_> {
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };
-        let full = match Noun::RouterPort.refer(text).map_err(|error| self.mistake(name, &error))? {
-            Reference::Full(full) => Some(full),
-            Reference::Id(id) => {
-                let known = self.router_ports.get(&id).cloned();
-                if known.is_none() {
-                    self.objects.unresolved.push((name.to_owned(), id));
-                }
-                known
+        let full = match self.named(name, Noun::RouterPort, text)? {
+            (full, true) => Some(full),
+            (id, false) => {
+                self.objects.unresolved.push((name.to_owned(), (Noun::RouterPort, id)));
+                None
             }
         };
         spec.kind = PortType::Router;
@@ -144,8 +213,8 @@ impl Reader<'_> {
         Ok(spec)
     }
 
-    fn put<S: Spec>(&mut self, name: String, spec: &S, common: &Labels) -> Result<(), CtlError> {
-        if !is_id(short(&name)) || Noun::of(&name) != Some(S::NOUN) {
+    fn put<S: Object>(&mut self, name: String, spec: &S, common: &Labels) -> Result<(), CtlError> {
+        if !is_id(short(&name)) || Noun::of(&name) != Some(<S as Object>::NOUN) {
             return Err(self.mistake(&name, &ID_RULE));
         }
         if self.objects.contains(&name) {
@@ -175,27 +244,60 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
         let (id, parent) = (short(&resource.name).to_owned(), parent_id(&resource.name).to_owned());
         match Noun::of(&resource.name) {
             Some(Noun::Switch) => {
-                let SwitchSpec { labels } = SwitchSpec::read(resource)?;
-                document.switches.entry(id).or_default().labels = labels;
+                let SwitchSpec { labels, default_policy, load_balancers } = SwitchSpec::read(resource)?.0;
+                let switch = document.switches.entry(id).or_default();
+                (switch.labels, switch.default_policy) = (labels, default_policy);
+                switch.load_balancers = shorts(&load_balancers);
             }
             Some(Noun::SwitchPort) => {
-                let mut port = SwitchPortSpec::read(resource)?;
+                let mut port = SwitchPortSpec::read(resource)?.0;
                 port.router_port = port.router_port.as_deref().map(|name| short(name).to_owned());
                 document.switches.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Acl) => {
-                let acl = AclSpec::read(resource)?;
-                document.switches.entry(parent).or_default().acls.insert(id, acl);
+                let acl = AclSpec::read(resource)?.0;
+                let acls = match resource.name.starts_with("port-groups/") {
+                    true => &mut document.port_groups.entry(parent).or_default().acls,
+                    false => &mut document.switches.entry(parent).or_default().acls,
+                };
+                acls.insert(id, acl);
             }
-            Some(Noun::Router) => fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?),
+            Some(Noun::AddressSet) => {
+                document.address_sets.insert(id, AddressSetSpec::read(resource)?.0);
+            }
+            Some(Noun::PortGroup) => {
+                let PortGroupSpec { labels, ports, default_policy } = PortGroupSpec::read(resource)?.0;
+                let group = document.port_groups.entry(id).or_default();
+                group.ports = ports.iter().map(|port| short(port).to_owned()).collect();
+                (group.labels, group.default_policy) = (labels, default_policy);
+            }
+            Some(Noun::LoadBalancer) => {
+                document.load_balancers.insert(id, LoadBalancerSpec::read(resource)?.0);
+            }
+            Some(Noun::Nat) => {
+                let mut nat = NatSpec::read(resource)?.0;
+                nat.gateway_port = short(&nat.gateway_port).to_owned();
+                document.routers.entry(parent).or_default().nats.insert(id, nat);
+            }
+            Some(Noun::RouterPolicy) => {
+                let policy = RouterPolicySpec::read(resource)?.0;
+                document.routers.entry(parent).or_default().policies.insert(id, policy);
+            }
+            Some(Noun::Router) => {
+                fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?.0);
+            }
             Some(Noun::RouterPort) => {
-                let port = RouterPortSpec::read(resource)?;
+                let port = RouterPortSpec::read(resource)?.0;
                 document.routers.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Chassis) | None => {}
         }
     }
     Ok(document)
+}
+
+fn shorts(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| short(name).to_owned()).collect()
 }
 
 fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
@@ -205,6 +307,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     };
     doc.labels = spec.labels;
     doc.enabled = spec.enabled;
+    doc.chassis = short(&spec.chassis).to_owned();
+    doc.load_balancers = shorts(&spec.load_balancers);
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -253,24 +357,55 @@ mod tests {
 switches:
   a: {labels: {x: 1}}
   b:
+    load_balancers: [lb]
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b2: {router_port: r1-b, labels: {y: ''}}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
+      log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert}
+    default_policy: drop
+load_balancers:
+  lb:
+    vips:
+      - {address: '192.0.2.9:80', backends: ['10.0.0.5:80', '-10.0.0.6:80']}
+    protocol: udp
+    hash_fields: [ip-src]
+    reject: true
+address_sets:
+  web: {addresses: [10.0.0.0/8, '2001:db8::5'], labels: {x: 1}}
+  none: {}
+port_groups:
+  g:
+    ports: [b1]
+    default_policy: drop
+    acls:
+      x: {direction: to-lport, priority: 5, match: 'outport == @g', action: allow-related, label_number: 7}
 routers:
   r1:
     enabled: false
     static_routes:
       - {prefix: 0.0.0.0/0, next_hop: 10.0.0.9, output_port: r1-b}
       - {prefix: 10.1.0.0/16, next_hop: 10.0.0.8}
+      - {prefix: 10.2.0.0/16, discard: true}
+      - {prefix: 10.3.0.0/16, next_hop: 10.0.0.8, by_source: true}
+    chassis: h1
+    load_balancers: [lb]
+    nats:
+      out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
+      in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8]}
+    policies:
+      p: {priority: 5, match: ip4, action: reroute, next_hops: [10.0.0.8, 10.0.0.9]}
     ports:
       r1-b: {mac: '0a:00:00:00:01:01', networks: [10.0.0.1/24, '2001:db8::1/64']}
 ";
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 7);
+        assert_eq!(first.len(), 16);
+        // What need not be said is not said.
+        assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
+        assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");
     }
 
     #[test]
@@ -304,11 +439,19 @@ routers:
     #[test]
     fn router_ports_outside_the_file_are_asked_for() {
         let mut found = objects("switches: {a: {ports: {p: {router_port: r9-a}}}}").unwrap();
-        assert_eq!(found.unresolved().collect::<Vec<_>>(), ["r9-a"]);
-        found.resolve(&BTreeMap::from([("r9-a".into(), "routers/r9/ports/r9-a".into())]));
+        assert_eq!(found.unresolved().collect::<Vec<_>>(), [(Noun::RouterPort, "r9-a")]);
+        let names = [((Noun::RouterPort, "r9-a".into()), "routers/r9/ports/r9-a".into())];
+        found.resolve(&BTreeMap::from(names));
         let resources = found.into_ordered();
         let Some(resource::Spec::LogicalSwitchPort(port)) = &resources[1].spec else { panic!("no port") };
         assert_eq!(port.router_port, "routers/r9/ports/r9-a");
         assert_eq!(port.r#type, 1);
+        let mut found = objects("port_groups: {g: {ports: [p9, s/p, switches/s/ports/q]}}").unwrap();
+        assert_eq!(found.unresolved().collect::<Vec<_>>(), [(Noun::SwitchPort, "p9")]);
+        let names = [((Noun::SwitchPort, "p9".into()), "switches/x/ports/p9".into())];
+        found.resolve(&BTreeMap::from(names));
+        let resources = found.into_ordered();
+        let Some(resource::Spec::PortGroup(group)) = &resources[0].spec else { panic!("no group") };
+        assert_eq!(group.ports, ["switches/x/ports/p9", "switches/s/ports/p", "switches/s/ports/q"]);
     }
 }

@@ -5,21 +5,43 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error, IgnoredAny, MapAccess, Visitor, value::MapDeserializer},
+    de::{DeserializeOwned, Error, IgnoredAny, MapAccess, Visitor, value::MapDeserializer},
+    ser::Error as _,
 };
+use serde_norway::Value;
 
 /// Things by their ids.
 pub type Section<T> = BTreeMap<String, T>;
 
-/// Writes a section as a map.
+/// Writes a section as a map, each value without what need not be written.
 ///
 /// # Errors
 /// Those of the serializer.
-pub fn serialize<T: Serialize, S: Serializer>(
-    section: &Section<T>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    section.serialize(serializer)
+pub fn serialize<T, S>(section: &Section<T>, serializer: S) -> Result<S::Ok, S::Error>
+where
+    T: Serialize + DeserializeOwned + PartialEq,
+    S: Serializer,
+{
+    let lean = |(key, value)| Ok((key, lean(value).map_err(S::Error::custom)?));
+    serializer.collect_map(section.iter().map(lean).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// The value without the keys that make no difference when it is read.
+fn lean<T: Serialize + DeserializeOwned + PartialEq>(value: &T) -> Result<Value, serde_norway::Error> {
+    let mut written = serde_norway::to_value(value)?;
+    let Some(keys) = written.as_mapping().map(|map| map.keys().cloned().collect::<Vec<_>>()) else {
+        return Ok(written);
+    };
+    for key in keys {
+        let Some(map) = written.as_mapping() else { break };
+        let mut less = map.clone();
+        less.shift_remove(&key);
+        let less = Value::Mapping(less);
+        if serde_norway::from_value::<T>(less.clone()).is_ok_and(|read| read == *value) {
+            written = less;
+        }
+    }
+    Ok(written)
 }
 
 /// Reads a section: a map, or nothing at all.

@@ -1,13 +1,17 @@
 //! `flow`: the rules of the tables, in the syntax of `ovs-ofctl`. `dump` prints a line
-//! each, so that it can be searched and compared; the others change the rules of a lab.
+//! each, so that it can be searched and compared; the others change rules that are written
+//! by hand.
 
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use ferroflow_proto::host::{ChangeFlowsRequest, DumpFlowsRequest, Flow, flow_change::Kind};
+use ferroflow_proto::host::{DumpFlowsRequest, Flow, rule_change::Kind};
 use serde::Serialize;
 
-use super::{bundle::Bundle, origin::OriginView};
+use super::{
+    bundle::{self, Bundle, Subject, Unsaid},
+    origin::OriginView,
+};
 use crate::{
     error::CtlError,
     output::{as_hex, printable},
@@ -17,15 +21,20 @@ use crate::{
 /// Rules of the flow tables.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the rules, each with its counters and where it comes from
+    /// List rules, each with its counters and where it comes from
     Dump(Dump),
-    /// Lab: add rules; one of same table, priority and match is replaced
+    /// Tell how many rules there are, and their packets and bytes together
+    #[command(visible_alias = "aggregate")]
+    Sum(Dump),
+    /// By hand: tell what `replace` would change; exit code 1 when something
+    Diff(Flows),
+    /// By hand: add rules; one of same table, priority and match is replaced
     Add(Flows),
-    /// Lab: give all rules that match other actions
+    /// By hand: give all rules that match other actions
     Mod(Mod),
-    /// Lab: delete all rules that match
+    /// By hand: delete all rules that match
     Del(Del),
-    /// Lab: have just these rules and no others
+    /// By hand: have just these rules and no others
     Replace(Flows),
 }
 
@@ -66,24 +75,30 @@ pub struct Del {
 /// Rules to list.
 #[derive(Debug, Args)]
 pub struct Dump {
-    /// Only those of this table
-    #[arg(value_name = "table=N", value_parser = parse_table)]
-    table: Option<u8>,
+    /// Only rules whose match is this or within it: `table=3,ip`, `cookie=0x10/0xf0`,
+    /// `out_port=2`
+    #[arg(value_name = "MATCH")]
+    filter: Vec<String>,
+    /// Only the rule of just this table, priority and match
+    #[arg(long, requires = "filter")]
+    strict: bool,
 }
 
 impl Command {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
-            Self::Dump(Dump { table }) => dump(session, table).await,
-            Self::Add(Flows { flows }) => change(session, &flows, Kind::Add, false).await,
-            Self::Replace(Flows { flows }) => change(session, &flows, Kind::Add, true).await,
+            Self::Dump(choice) => dump(session, choice).await,
+            Self::Sum(choice) => sum(session, choice).await,
+            Self::Diff(Flows { flows }) => diff(session, &flows).await,
+            Self::Add(Flows { flows }) => change(session, &flows, Kind::FlowAdd, false).await,
+            Self::Replace(Flows { flows }) => change(session, &flows, Kind::FlowAdd, true).await,
             Self::Mod(Mod { flows, strict }) => {
-                let kind = if strict { Kind::ModifyStrict } else { Kind::Modify };
+                let kind = if strict { Kind::FlowModifyStrict } else { Kind::FlowModify };
                 change(session, &flows, kind, false).await
             }
             Self::Del(Del { flows, strict, all }) => {
-                let kind = if strict { Kind::DeleteStrict } else { Kind::Delete };
+                let kind = if strict { Kind::FlowDeleteStrict } else { Kind::FlowDelete };
                 if flows.is_empty() && !all {
                     return Err(CtlError::Usage("say which rules to delete, or --all".into()));
                 }
@@ -95,12 +110,63 @@ impl Command {
     }
 }
 
-async fn dump(session: &mut Session<'_>, table: Option<u8>) -> Result<(), CtlError> {
+async fn get(session: &Session<'_>, choice: Dump) -> Result<Vec<Flow>, CtlError> {
     let mut host = session.host().await?;
-    let request = session.request(DumpFlowsRequest { table: table.map(u32::from) });
-    let answer = host_answer(host.dump_flows(request).await)?;
-    let flows: Vec<FlowView> = answer.flows.into_iter().map(FlowView::from).collect();
+    let filter = choice.filter.join(",");
+    let request = session.request(DumpFlowsRequest { table: None, filter, strict: choice.strict });
+    Ok(host_answer(host.dump_flows(request).await)?.flows)
+}
+
+async fn dump(session: &mut Session<'_>, choice: Dump) -> Result<(), CtlError> {
+    let flows: Vec<FlowView> = get(session, choice).await?.into_iter().map(FlowView::from).collect();
     session.print(&flows, |out| flows.iter().try_for_each(|flow| flow.write(out)))
+}
+
+async fn sum(session: &mut Session<'_>, choice: Dump) -> Result<(), CtlError> {
+    let flows = get(session, choice).await?;
+    let view = SumView {
+        n_packets: flows.iter().map(|flow| flow.n_packets).sum(),
+        n_bytes: flows.iter().map(|flow| flow.n_bytes).sum(),
+        n_flows: flows.len(),
+    };
+    session.print(&view, |out| {
+        let SumView { n_packets, n_bytes, n_flows } = view;
+        writeln!(out, "packet_count={n_packets} byte_count={n_bytes} flow_count={n_flows}")
+    })
+}
+
+/// What is shown of rules together.
+#[derive(Debug, Serialize)]
+struct SumView {
+    n_packets: u64,
+    n_bytes: u64,
+    n_flows: usize,
+}
+
+async fn diff(session: &mut Session<'_>, flows: &[String]) -> Result<(), CtlError> {
+    let mut bundle = Bundle::read(flows, Unsaid { subject: Subject::Flow, kind: Kind::FlowAdd })?;
+    let request = bundle.take_request(true);
+    let mut rules = session.rules().await?;
+    let answer = host_answer(rules.compare_rules(session.request(request)).await)
+        .map_err(|error| bundle.about_place(error))?;
+    let view = DiffView { gone: answer.gone, fresh: answer.fresh };
+    session.print(&view, |out| {
+        view.gone.iter().try_for_each(|rule| writeln!(out, "-{}", printable(rule)))?;
+        view.fresh.iter().try_for_each(|rule| writeln!(out, "+{}", printable(rule)))
+    })?;
+    match view.gone.len() + view.fresh.len() {
+        0 => Ok(()),
+        n => Err(CtlError::Differs(n)),
+    }
+}
+
+/// What is shown of a comparison.
+#[derive(Debug, Serialize)]
+struct DiffView {
+    /// Rules that are there, and not in the file.
+    gone: Vec<String>,
+    /// Rules of the file that are not there.
+    fresh: Vec<String>,
 }
 
 async fn change(
@@ -109,26 +175,8 @@ async fn change(
     kind: Kind,
     replace: bool,
 ) -> Result<(), CtlError> {
-    let mut bundle = Bundle::read(flows, kind)?;
-    let changes = std::mem::take(&mut bundle.changes);
-    let mut lab = session.lab().await?;
-    let request = session.request(ChangeFlowsRequest { changes, replace });
-    let answer = host_answer(lab.change_flows(request).await).map_err(|error| bundle.about_place(error))?;
-    let view = ChangeView { n_rules: answer.n_rules, epoch: answer.epoch };
-    session.print(&view, |out| writeln!(out, "{} rules, epoch {}", view.n_rules, view.epoch))
-}
-
-/// What is shown after a change.
-#[derive(Debug, Serialize)]
-struct ChangeView {
-    /// Rules that are there now.
-    n_rules: u64,
-    epoch: u64,
-}
-
-fn parse_table(text: &str) -> Result<u8, String> {
-    let number = text.strip_prefix("table=").unwrap_or(text);
-    number.parse().map_err(|_| "a table is table=N, with N of 0 to 255".into())
+    let bundle = Bundle::read(flows, Unsaid { subject: Subject::Flow, kind })?;
+    bundle::change(session, bundle, replace).await
 }
 
 /// What is shown of a rule.
@@ -143,6 +191,10 @@ pub struct FlowView {
     actions: String,
     n_packets: u64,
     n_bytes: u64,
+    /// Timeouts, importance and flags.
+    options: String,
+    /// Nanoseconds.
+    age: u64,
     origin: Option<OriginView>,
 }
 
@@ -156,6 +208,8 @@ impl From<Flow> for FlowView {
             actions: flow.actions,
             n_packets: flow.n_packets,
             n_bytes: flow.n_bytes,
+            options: flow.options,
+            age: flow.age_ns,
             origin: flow.origin.map(OriginView::from),
         }
     }
@@ -163,27 +217,17 @@ impl From<Flow> for FlowView {
 
 impl FlowView {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self { table, priority, cookie, matching, actions, n_packets, n_bytes, origin } = self;
+        let Self { table, priority, cookie, matching, actions, n_packets, n_bytes, options, origin, .. } =
+            self;
         write!(out, "cookie={cookie:#x}, table={table}, n_packets={n_packets}, n_bytes={n_bytes}, ")?;
+        if !options.is_empty() {
+            write!(out, "{}, ", printable(options))?;
+        }
         let comma = if matching.is_empty() { "" } else { "," };
         write!(out, "priority={priority}{comma}{} actions={}", printable(matching), printable(actions))?;
         match origin.as_ref().map(OriginView::text).filter(|text| !text.is_empty()) {
             Some(text) => writeln!(out, "  # {}", printable(&text)),
             None => writeln!(out),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_are_numbered() {
-        assert_eq!(parse_table("table=8"), Ok(8));
-        assert_eq!(parse_table("255"), Ok(255));
-        for text in ["", "table=", "table=256", "-1", "x"] {
-            assert!(parse_table(text).is_err(), "{text:?} was taken");
         }
     }
 }

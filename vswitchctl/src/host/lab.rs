@@ -17,7 +17,7 @@ use super::{
     drops::DropView,
     frame::{Frame, hex, parse_frame},
     pcap,
-    port::{Detached, PortView},
+    port::{Detached, PortView, parse_number},
 };
 use crate::{
     address::Daemon,
@@ -59,8 +59,8 @@ pub enum PortCommand {
 pub struct AddPort {
     /// Its name
     name: String,
-    /// Its number in rules; the lowest that is free by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
     /// Largest L3 packet that may leave by it, in bytes [default: 1500]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
@@ -231,13 +231,13 @@ impl InjectView {
         for drop in &self.drops {
             writeln!(out, "  {}", printable(&drop.sentence()))?;
         }
-        self.outputs.iter().try_for_each(|frame| writeln!(out, "{} {}", printable(&frame.port), frame.frame))
+        self.outputs.iter().try_for_each(|frame| frame.write(out))
     }
 }
 
 /// What is shown of a frame that has left.
 #[derive(Debug, Serialize)]
-struct FrameView {
+pub(super) struct FrameView {
     port: String,
     index: u64,
     /// Nanoseconds.
@@ -249,6 +249,13 @@ struct FrameView {
 impl From<OutputFrame> for FrameView {
     fn from(sent: OutputFrame) -> Self {
         Self { port: sent.port, index: sent.index, time: sent.time, frame: hex(&sent.frame) }
+    }
+}
+
+impl FrameView {
+    /// Its port and its bytes.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{} {}", printable(&self.port), self.frame)
     }
 }
 

@@ -21,17 +21,29 @@ const NANOS: u64 = 1_000_000_000;
 
 /// Why bytes are no capture file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum PcapError {
+pub enum PcapError {
+    /// It is of the other kind.
     #[error("it is a pcapng file; make a classic one of it: editcap -F pcap FILE NEW")]
     NextGeneration,
+    /// It is of no kind.
     #[error("it is not a capture file")]
     Magic,
+    /// Its frames are not Ethernet's.
     #[error("its link type is {0}, not Ethernet (1)")]
     LinkType(u32),
+    /// It ends within this frame.
     #[error("it ends within frame {0}")]
     Truncated(usize),
+    /// A frame is not there as a whole.
     #[error("of frame {frame}, only {kept} of {len} bytes were captured; capture whole frames: tcpdump -s 0")]
-    Cut { frame: usize, kept: u32, len: u32 },
+    Cut {
+        /// Which frame, from 1.
+        frame: usize,
+        /// Bytes that are there.
+        kept: u32,
+        /// Bytes that it had.
+        len: u32,
+    },
 }
 
 /// Reads the frames of a file.
@@ -60,7 +72,11 @@ pub fn write_file<'a>(file: &Path, frames: impl Iterator<Item = (u64, &'a [u8])>
     })
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, PcapError> {
+/// Reads the frames of a file's bytes.
+///
+/// # Errors
+/// They are no capture of whole Ethernet frames.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, PcapError> {
     let header = bytes.get(..HEADER_LEN);
     let magic = |word: fn([u8; 4]) -> u32| word_at(bytes, 0, word);
     let word: fn([u8; 4]) -> u32 = match (magic(u32::from_le_bytes), magic(u32::from_be_bytes)) {

@@ -1,7 +1,9 @@
 //! `port`: interfaces attached to the switch, and the logical ports they are for.
 
-use clap::{Args, Subcommand};
-use ferroflow_proto::host::{AddPortRequest, ListPortsRequest, Port, PortCounters, RemovePortRequest};
+use clap::{Args, Subcommand, ValueEnum};
+use ferroflow_proto::host::{
+    AddPortRequest, ListPortsRequest, ModifyPortRequest, Port, PortCounters, PortVlan, RemovePortRequest,
+};
 use serde::Serialize;
 
 use crate::{
@@ -19,6 +21,8 @@ pub enum Command {
     List,
     /// Attach an interface; adding it again changes nothing
     Add(Add),
+    /// Change how a port takes part in forwarding
+    Mod(Mod),
     /// Detach an interface
     Del(Del),
 }
@@ -31,6 +35,64 @@ pub struct Add {
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
+    #[arg(long, value_name = "N", value_parser = parse_number)]
+    number: Option<u32>,
+}
+
+/// How a port is to take part in forwarding; what is not said stays.
+#[derive(Debug, Args)]
+pub struct Mod {
+    /// Its name
+    name: String,
+    /// Whether packets may leave by it
+    #[arg(long, value_enum)]
+    forward: Option<Switched>,
+    /// Whether it gets flooded packets
+    #[arg(long, value_enum)]
+    flood: Option<Switched>,
+    /// What tags frames have, for NORMAL
+    #[arg(long, value_enum)]
+    vlan_mode: Option<VlanMode>,
+    /// VLAN of frames without a tag
+    #[arg(long, value_name = "VLAN", requires = "vlan_mode", default_value_t = 0, hide_default_value = true)]
+    tag: u32,
+    /// VLANs of a trunk, with commas between them [default: all]
+    #[arg(long, value_name = "VLANS", value_delimiter = ',', requires = "vlan_mode")]
+    trunks: Vec<u32>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switched {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
+/// What tags frames of a port have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VlanMode {
+    /// Tags as they are
+    Trunk,
+    /// No tags; all are in the VLAN --tag
+    Access,
+    /// A trunk; what has no tag is in the VLAN --tag, and leaves with a tag
+    NativeTagged,
+    /// A trunk; what has no tag is in the VLAN --tag, and leaves without one
+    NativeUntagged,
+}
+
+impl VlanMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Trunk => "trunk",
+            Self::Access => "access",
+            Self::NativeTagged => "native-tagged",
+            Self::NativeUntagged => "native-untagged",
+        }
+    }
 }
 
 /// An interface to detach.
@@ -49,6 +111,7 @@ impl Command {
         match self {
             Self::List => list(session).await,
             Self::Add(add) => add.run(session).await,
+            Self::Mod(change) => change.run(session).await,
             Self::Del(del) => del.run(session).await,
         }
     }
@@ -65,12 +128,39 @@ impl Add {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let logical_port = self.logical_port.as_deref().map(logical_port_id).transpose()?.unwrap_or_default();
         let mut host = session.host().await?;
-        let request = session.request(AddPortRequest { interface: self.interface, logical_port });
+        let port_no = self.number.unwrap_or_default();
+        let request = session.request(AddPortRequest { interface: self.interface, logical_port, port_no });
         let answer = host_answer(host.add_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
             return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
         };
         session.print(&port, |out| writeln!(out, "{}", printable(&port.sentence())))
+    }
+}
+
+impl Mod {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        if self.forward.is_none() && self.flood.is_none() && self.vlan_mode.is_none() {
+            return Err(CtlError::Usage("say what: --forward, --flood or --vlan-mode".into()));
+        }
+        let is_on = |switched: Switched| switched == Switched::On;
+        let vlan = self.vlan_mode.map(|mode| PortVlan {
+            mode: mode.name().to_owned(),
+            tag: self.tag,
+            trunks: self.trunks.clone(),
+        });
+        let request = ModifyPortRequest {
+            interface: self.name,
+            forwards: self.forward.map(is_on),
+            floods: self.flood.map(is_on),
+            vlan,
+        };
+        let mut host = session.host().await?;
+        let answer = host_answer(host.modify_port(session.request(request)).await)?;
+        let Some(port) = answer.port.map(PortView::from) else {
+            return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
+        };
+        session.print(&port, |out| writeln!(out, "{}", printable(&port.settings())))
     }
 }
 
@@ -82,6 +172,18 @@ impl Del {
         let detached = Detached { name: self.interface, attached: false };
         session.print(&detached, |out| writeln!(out, "{} detached", detached.name))
     }
+}
+
+/// Number of the host's own port in OpenFlow.
+const LOCAL: u32 = 0xfffe;
+
+/// Reads the number that a port is to have.
+pub(super) fn parse_number(text: &str) -> Result<u32, String> {
+    if text.eq_ignore_ascii_case("local") {
+        return Ok(LOCAL);
+    }
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a port has a number from 1, or LOCAL".into())
 }
 
 /// The id by which a host knows the switch port that was typed as `text`.
@@ -110,7 +212,20 @@ pub struct PortView {
     up: bool,
     mode: String,
     mtu: u32,
+    /// Packets may leave by it.
+    forwards: bool,
+    /// It gets flooded packets.
+    floods: bool,
+    vlan: VlanView,
     counters: CountersView,
+}
+
+/// What is shown of a port's tags.
+#[derive(Debug, Serialize)]
+struct VlanView {
+    mode: String,
+    tag: u32,
+    trunks: Vec<u32>,
 }
 
 /// What is shown of a port's counters.
@@ -152,12 +267,37 @@ impl From<Port> for PortView {
             up: port.up,
             mode: port.mode,
             mtu: port.mtu,
+            forwards: port.forwards,
+            floods: port.floods,
+            vlan: port
+                .vlan
+                .map(|PortVlan { mode, tag, trunks }| VlanView { mode, tag, trunks })
+                .unwrap_or_else(|| VlanView { mode: "trunk".to_owned(), tag: 0, trunks: Vec::new() }),
             counters: port.counters.unwrap_or_default().into(),
         }
     }
 }
 
 impl PortView {
+    /// How it takes part in forwarding, in one line.
+    fn settings(&self) -> String {
+        let state = |on: bool| if on { "on" } else { "off" };
+        let VlanView { mode, tag, trunks } = &self.vlan;
+        let mut text = format!(
+            "{}: forward {}, flood {}, vlan-mode {mode}",
+            self.name,
+            state(self.forwards),
+            state(self.floods)
+        );
+        if *tag != 0 {
+            text += &format!(", tag {tag}");
+        }
+        if !trunks.is_empty() {
+            text += &format!(", trunks {}", trunks.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        }
+        text
+    }
+
     /// What became of a port that was added.
     pub(super) fn sentence(&self) -> String {
         let purpose = match &self.logical_port {
@@ -214,6 +354,8 @@ mod tests {
         for text in ["web-1", "web/web-1", "switches/web/ports/web-1"] {
             assert_eq!(logical_port_id(text).unwrap(), "web-1");
         }
+        assert_eq!((parse_number("7"), parse_number("LOCAL")), (Ok(7), Ok(LOCAL)));
+        assert!(["0", "-1", "", "lo"].iter().all(|text| parse_number(text).is_err()));
         assert!(logical_port_id("").is_err());
         assert!(logical_port_id("routers/r1/ports/web-1").is_err());
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use ferroflow_proto::host::{TraceRequest, TraceResponse, TraceStep, trace_request::Packet};
+use ferroflow_proto::host::{TracePass, TraceRequest, TraceResponse, TraceStep, trace_request::Packet};
 use serde::Serialize;
 
 use super::{
@@ -41,6 +41,13 @@ pub struct Trace {
     /// The port it comes in by: an interface or a switch port
     #[arg(long, value_name = "PORT")]
     in_port: Option<String>,
+    /// What the connection tracker is assumed to say when the packet comes back from it:
+    /// `trk,est`. Repeat it for the second time, the third and so on [default: trk,new]
+    #[arg(long, value_name = "STATE")]
+    ct_next: Vec<String>,
+    /// Tell why other rules were not the ones
+    #[arg(long)]
+    why: bool,
 }
 
 impl Trace {
@@ -49,34 +56,38 @@ impl Trace {
         // Interfaces have no '/', so this can only be the full name of a switch port.
         let in_port = self.in_port.map(|port| short(&port).to_owned()).unwrap_or_default();
         if let Some(file) = &self.pcap {
-            return trace_all(session, pcap::read_file(file)?, in_port).await;
+            let frames = pcap::read_file(file)?.into_iter().map(Packet::Frame).collect();
+            let views = trace_all(session, frames, (in_port, self.ct_next, self.why)).await?;
+            return session.print(&views, |out| {
+                views.iter().enumerate().try_for_each(|(idx, view)| {
+                    writeln!(out, "{}frame {}", if idx == 0 { "" } else { "\n" }, idx + 1)?;
+                    view.write(out)
+                })
+            });
         }
         let packet = match self.frame {
             Some(Frame(bytes)) => Packet::Frame(bytes),
             None => Packet::Flow(self.flow.unwrap_or_default()),
         };
-        let mut host = session.host().await?;
-        let request = session.request(TraceRequest { packet: Some(packet), in_port });
-        let view = TraceView::from(host_answer(host.trace(request).await)?);
-        session.print(&view, |out| view.write(out))
+        let views = trace_all(session, vec![packet], (in_port, self.ct_next, self.why)).await?;
+        views.iter().try_for_each(|view| session.print(view, |out| view.write(out)))
     }
 }
 
-/// Traces the frames of a capture.
-async fn trace_all(session: &mut Session<'_>, frames: Vec<Vec<u8>>, in_port: String) -> Result<(), CtlError> {
+/// Traces packets, one after the other.
+async fn trace_all(
+    session: &Session<'_>,
+    packets: Vec<Packet>,
+    (in_port, ct_next, why): (String, Vec<String>, bool),
+) -> Result<Vec<TraceView>, CtlError> {
     let mut host = session.host().await?;
-    let mut views = Vec::with_capacity(frames.len());
-    for frame in frames {
-        let packet = Some(Packet::Frame(frame));
-        let request = session.request(TraceRequest { packet, in_port: in_port.clone() });
-        views.push(TraceView::from(host_answer(host.trace(request).await)?));
+    let mut views = Vec::with_capacity(packets.len());
+    for packet in packets {
+        let (in_port, ct_next) = (in_port.clone(), ct_next.clone());
+        let request = TraceRequest { packet: Some(packet), in_port, why, ct_next };
+        views.push(TraceView::from(host_answer(host.trace(session.request(request)).await)?));
     }
-    session.print(&views, |out| {
-        views.iter().enumerate().try_for_each(|(idx, view)| {
-            writeln!(out, "{}frame {}", if idx == 0 { "" } else { "\n" }, idx + 1)?;
-            view.write(out)
-        })
-    })
+    Ok(views)
 }
 
 /// What is shown of a walk.
@@ -84,6 +95,22 @@ async fn trace_all(session: &mut Session<'_>, frames: Vec<Vec<u8>>, in_port: Str
 struct TraceView {
     steps: Vec<StepView>,
     verdict: String,
+    drop: Option<DropView>,
+    megaflow: Option<MegaflowView>,
+    /// What came back from the connection tracker.
+    passes: Vec<PassView>,
+    n_omitted_passes: u64,
+}
+
+/// What is shown of a walk after the connection tracker.
+#[derive(Debug, Serialize)]
+struct PassView {
+    recirc_id: u32,
+    /// What it is assumed to have said; none: it was not asked.
+    ct_state: Option<String>,
+    /// It was asked for, not the default.
+    asked: bool,
+    steps: Vec<StepView>,
     drop: Option<DropView>,
     megaflow: Option<MegaflowView>,
 }
@@ -99,6 +126,8 @@ struct StepView {
     actions: String,
     origin: Option<OriginView>,
     note: String,
+    /// The rule was not the one.
+    lost: bool,
 }
 
 impl From<TraceStep> for StepView {
@@ -111,6 +140,7 @@ impl From<TraceStep> for StepView {
             actions: step.actions,
             origin: step.origin.map(OriginView::from),
             note: step.note,
+            lost: step.lost,
         }
     }
 }
@@ -122,13 +152,68 @@ impl From<TraceResponse> for TraceView {
             verdict: trace.verdict,
             drop: trace.drop.map(DropView::from),
             megaflow: trace.megaflow.map(MegaflowView::from),
+            passes: trace.passes.into_iter().map(PassView::from).collect(),
+            n_omitted_passes: trace.n_omitted_passes,
         }
     }
+}
+
+impl From<TracePass> for PassView {
+    fn from(pass: TracePass) -> Self {
+        Self {
+            recirc_id: pass.recirc_id,
+            ct_state: Some(pass.ct_state).filter(|state| !state.is_empty()),
+            asked: pass.asked,
+            steps: pass.steps.into_iter().map(StepView::from).collect(),
+            drop: pass.drop.map(DropView::from),
+            megaflow: pass.megaflow.map(MegaflowView::from),
+        }
+    }
+}
+
+impl PassView {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "\nrecirc({:#x})", self.recirc_id)?;
+        match (&self.ct_state, self.asked) {
+            (Some(state), true) => writeln!(out, ": ct_state {} assumed, as asked", printable(state))?,
+            (Some(state), false) => {
+                writeln!(out, ": ct_state {} assumed; another with --ct-next", printable(state))?;
+            }
+            (None, _) => writeln!(out)?,
+        }
+        self.steps.iter().try_for_each(|step| step.write(out))?;
+        write_end(out, self.drop.as_ref(), self.megaflow.as_ref())
+    }
+}
+
+/// Why nothing leaves, and the cache entry.
+fn write_end(
+    out: &mut dyn Write,
+    drop: Option<&DropView>,
+    megaflow: Option<&MegaflowView>,
+) -> io::Result<()> {
+    if let Some(drop) = drop {
+        writeln!(out, "  reason: {}: {}", printable(&drop.reason), printable(&drop.description))?;
+        if let Some(origin) = drop.origin.as_ref().map(OriginView::text).filter(|text| !text.is_empty()) {
+            writeln!(out, "  by: {}", printable(&origin))?;
+        }
+    }
+    if let Some(entry) = megaflow {
+        writeln!(out, "megaflow: {}", printable(&entry.matching))?;
+        writeln!(out, "  actions: {}", printable(&entry.actions))?;
+    }
+    Ok(())
 }
 
 impl StepView {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let indent = "  ".repeat(self.depth.min(DEPTH_MAX) as usize);
+        if self.lost {
+            let (priority, matching) = (self.priority.unwrap_or_default(), &self.matching);
+            let matching = if matching.is_empty() { "any packet" } else { matching };
+            let line = format!("  not priority {priority}: {matching}: {}", self.note);
+            return writeln!(out, "{indent}{}", printable(&line));
+        }
         let mut lines = Vec::new();
         let head = self.head();
         if !head.is_empty() {
@@ -162,18 +247,16 @@ impl StepView {
 impl TraceView {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         self.steps.iter().try_for_each(|step| step.write(out))?;
-        writeln!(out, "\nverdict: {}", printable(&self.verdict))?;
-        if let Some(drop) = &self.drop {
-            writeln!(out, "  reason: {}: {}", printable(&drop.reason), printable(&drop.description))?;
-            if let Some(origin) = drop.origin.as_ref().map(OriginView::text).filter(|text| !text.is_empty()) {
-                writeln!(out, "  by: {}", printable(&origin))?;
-            }
+        if self.passes.is_empty() {
+            writeln!(out, "\nverdict: {}", printable(&self.verdict))?;
+            return write_end(out, self.drop.as_ref(), self.megaflow.as_ref());
         }
-        if let Some(entry) = &self.megaflow {
-            writeln!(out, "megaflow: {}", printable(&entry.matching))?;
-            writeln!(out, "  actions: {}", printable(&entry.actions))?;
+        write_end(out, self.drop.as_ref(), self.megaflow.as_ref())?;
+        self.passes.iter().try_for_each(|pass| pass.write(out))?;
+        if self.n_omitted_passes > 0 {
+            writeln!(out, "\n{} more passes are not traced", self.n_omitted_passes)?;
         }
-        Ok(())
+        writeln!(out, "\nverdict: {}", printable(&self.verdict))
     }
 }
 

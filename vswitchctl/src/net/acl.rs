@@ -1,11 +1,8 @@
 //! `acl`: what may be sent and received at the ports of a switch.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    io::{self, Write},
-};
+use std::cmp::Reverse;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use ferroflow_proto::northbound::{Acl, Resource, acl, resource};
 use serde::{Deserialize, Serialize};
 
@@ -15,35 +12,15 @@ use crate::{
     file::section,
     name::Noun,
     net::{
-        labels::{LabelChanges, NewLabels},
-        object::{self, Del, ListBelow, Show, Spec, labels_of, unknown_value, wrong_kind},
+        command::About,
+        object::{NoStatus, Object, Options, Patch, View, labels_of, unknown_value, wrong_kind},
     },
-    output::{Tabular, pairs, parent_id, short, write_fields},
-    session::Session,
+    output::parent_id,
 };
 
-/// Access rules of logical switches.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Make an ACL
-    Add(Add),
-    /// Change an ACL
-    Set(Set),
-    /// List ACLs in the order in which they are tried
-    List(ListBelow),
-    /// Show an ACL
-    Show(Show),
-    /// Delete an ACL
-    Del(Del),
-}
-
-/// An ACL to make.
+/// Options of a new ACL.
 #[derive(Debug, Args)]
-pub struct Add {
-    /// The switch; or SWITCH/ACL in one word
-    switch: String,
-    /// Id of the ACL
-    acl: Option<String>,
+pub struct NewAcl {
     /// Where it applies
     #[arg(long, value_enum)]
     direction: Direction,
@@ -56,18 +33,26 @@ pub struct Add {
     /// What becomes of them
     #[arg(long, value_enum)]
     action: Action,
-    #[command(flatten)]
-    labels: NewLabels,
-    /// Succeed, and leave it as it is, when there is one
+    /// 0 to 3: asked when no ACL of the tiers before has decided
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3))]
+    tier: u32,
+    /// Number to keep with each connection it allows
+    #[arg(long, default_value_t = 0)]
+    label_number: u32,
+    /// Log the packets it decides about
     #[arg(long)]
-    may_exist: bool,
+    log: bool,
+    /// What the log calls it
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    log_name: String,
+    /// How much what is logged matters
+    #[arg(long, value_enum, default_value = "info")]
+    severity: Severity,
 }
 
-/// An ACL to change.
+/// Changes of an ACL.
 #[derive(Debug, Args)]
-pub struct Set {
-    /// Its name
-    name: String,
+pub struct AclChanges {
     /// Where it applies
     #[arg(long, value_enum)]
     direction: Option<Direction>,
@@ -80,70 +65,28 @@ pub struct Set {
     /// What becomes of them
     #[arg(long, value_enum)]
     action: Option<Action>,
-    #[command(flatten)]
-    labels: LabelChanges,
+    /// 0 to 3: asked when no ACL of the tiers before has decided
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=3))]
+    tier: Option<u32>,
+    /// Number to keep with each connection it allows
+    #[arg(long)]
+    label_number: Option<u32>,
+    /// Log the packets it decides about
+    #[arg(long)]
+    log: bool,
+    /// Log nothing
+    #[arg(long, conflicts_with = "log")]
+    no_log: bool,
+    /// What the log calls it
+    #[arg(long, value_name = "NAME")]
+    log_name: Option<String>,
+    /// How much what is logged matters
+    #[arg(long, value_enum)]
+    severity: Option<Severity>,
 }
 
-impl Command {
-    /// Whether it changes anything.
-    pub fn writes(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Set(_) | Self::Del(_))
-    }
-
-    /// Does it.
-    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        match self {
-            Self::Add(add) => add.run(session).await,
-            Self::Set(set) => set.run(session).await,
-            Self::List(list) => {
-                let mut acls = list.views::<AclSpec>(session).await?;
-                acls.sort_by(by_evaluation);
-                session.print_rows(&acls)
-            }
-            Self::Show(show) => run_show(session, &show.name).await,
-            Self::Del(del) => del.run(session, Noun::Acl).await,
-        }
-    }
-}
-
-impl Add {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let name = Noun::Acl.new_name(&self.switch, self.acl.as_deref())?;
-        let spec = AclSpec {
-            labels: self.labels.labels(),
-            direction: self.direction,
-            priority: self.priority,
-            matching: self.matching,
-            action: self.action,
-        };
-        object::add(session, name, &spec, self.may_exist).await
-    }
-}
-
-impl Set {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let fields = [
-            (!self.labels.is_empty(), "labels"),
-            (self.direction.is_some(), "direction"),
-            (self.priority.is_some(), "priority"),
-            (self.matching.is_some(), "match"),
-            (self.action.is_some(), "action"),
-        ];
-        let mask: Vec<&str> =
-            fields.into_iter().filter(|(given, _)| *given).map(|(_, field)| field).collect();
-        let patch = |spec: &mut AclSpec| {
-            self.labels.apply(&mut spec.labels);
-            spec.direction = self.direction.unwrap_or(spec.direction);
-            spec.priority = self.priority.unwrap_or(spec.priority);
-            spec.action = self.action.unwrap_or(spec.action);
-            if let Some(matching) = &self.matching {
-                spec.matching.clone_from(matching);
-            }
-            Ok(())
-        };
-        object::set(session, &self.name, &mask, patch).await
-    }
-}
+impl Options for NewAcl {}
+impl Options for AclChanges {}
 
 /// Where an ACL applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -169,6 +112,8 @@ pub enum Action {
     Drop,
     /// Drop, and tell the sender
     Reject,
+    /// Leave it to the next tier
+    Pass,
 }
 
 impl Direction {
@@ -203,6 +148,7 @@ impl Action {
             Self::AllowStateless => "allow-stateless",
             Self::Drop => "drop",
             Self::Reject => "reject",
+            Self::Pass => "pass",
         }
     }
 
@@ -213,6 +159,7 @@ impl Action {
             Ok(acl::Action::AllowStateless) => Ok(Self::AllowStateless),
             Ok(acl::Action::Drop) => Ok(Self::Drop),
             Ok(acl::Action::Reject) => Ok(Self::Reject),
+            Ok(acl::Action::Pass) => Ok(Self::Pass),
             Ok(acl::Action::Unspecified) | Err(_) => Err(unknown_value(resource, "action", value)),
         }
     }
@@ -224,6 +171,57 @@ impl Action {
             Self::AllowStateless => acl::Action::AllowStateless,
             Self::Drop => acl::Action::Drop,
             Self::Reject => acl::Action::Reject,
+            Self::Pass => acl::Action::Pass,
+        }
+    }
+}
+
+/// How much a logged packet matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// For whoever looks for a fault
+    Debug,
+    /// As expected
+    #[default]
+    Info,
+    /// Worth a look
+    Notice,
+    /// Not as it should be
+    Warning,
+    /// Somebody must act
+    Alert,
+}
+
+impl Severity {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Alert => "alert",
+        }
+    }
+
+    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+        match acl::Severity::try_from(value) {
+            Ok(acl::Severity::Debug) => Ok(Self::Debug),
+            Ok(acl::Severity::Unspecified | acl::Severity::Info) => Ok(Self::Info),
+            Ok(acl::Severity::Notice) => Ok(Self::Notice),
+            Ok(acl::Severity::Warning) => Ok(Self::Warning),
+            Ok(acl::Severity::Alert) => Ok(Self::Alert),
+            Err(_) => Err(unknown_value(resource, "severity", value)),
+        }
+    }
+
+    fn write(self) -> acl::Severity {
+        match self {
+            Self::Debug => acl::Severity::Debug,
+            Self::Info => acl::Severity::Unspecified,
+            Self::Notice => acl::Severity::Notice,
+            Self::Warning => acl::Severity::Warning,
+            Self::Alert => acl::Severity::Alert,
         }
     }
 }
@@ -233,7 +231,7 @@ impl Action {
 #[serde(deny_unknown_fields)]
 pub struct AclSpec {
     /// Free key-value pairs.
-    #[serde(default, with = "section", skip_serializing_if = "Labels::is_empty")]
+    #[serde(default, with = "section")]
     pub labels: Labels,
     /// Where it applies.
     pub direction: Direction,
@@ -244,60 +242,55 @@ pub struct AclSpec {
     pub matching: String,
     /// What becomes of them.
     pub action: Action,
+    /// 0 to 3.
+    #[serde(default)]
+    pub tier: u32,
+    /// Kept with each connection it allows; 0: none.
+    #[serde(default)]
+    pub label_number: u32,
+    /// The packets it decides about are logged.
+    #[serde(default)]
+    pub log: bool,
+    /// What the log calls it; empty: its name.
+    #[serde(default)]
+    pub log_name: String,
+    /// How much they matter.
+    #[serde(default)]
+    pub severity: Severity,
 }
 
-/// What is shown of an ACL.
-#[derive(Debug, Clone, Serialize)]
-pub struct AclView {
-    name: String,
-    labels: Labels,
-    direction: Direction,
-    priority: u32,
-    #[serde(rename = "match")]
-    matching: String,
-    action: Action,
-    create_revision: u64,
-    update_revision: u64,
-}
-
-/// The order in which ACLs are tried: each switch and direction for itself, the
-/// highest priority first.
-pub fn by_evaluation(a: &AclView, b: &AclView) -> Ordering {
-    let order = |view: &AclView| {
-        (parent_id(&view.name).to_owned(), view.direction, Reverse(view.priority), view.name.clone())
-    };
-    order(a).cmp(&order(b))
-}
-
-impl Spec for AclSpec {
+impl Object for AclSpec {
     const NOUN: Noun = Noun::Acl;
-    type View = AclView;
+    const ABOUT: About = About {
+        add: "Make an ACL",
+        set: "Change an ACL",
+        list: "List ACLs in the order in which they are tried",
+        show: "Show an ACL",
+        del: "Delete an ACL",
+    };
+    const HEADINGS: &'static [&'static str] =
+        &["SWITCH", "ACL", "DIRECTION", "TIER", "PRIORITY", "ACTION", "MATCH", "LABELS"];
+    type New = NewAcl;
+    type Changes = AclChanges;
+    type Status = NoStatus;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, NoStatus), CtlError> {
         let Some(resource::Spec::Acl(acl)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        Ok(Self {
+        let spec = Self {
             labels: labels_of(resource),
             direction: Direction::read(resource, acl.direction)?,
             priority: acl.priority,
             matching: acl.r#match.clone(),
             action: Action::read(resource, acl.action)?,
-        })
-    }
-
-    fn view(resource: &Resource) -> Result<AclView, CtlError> {
-        let spec = Self::read(resource)?;
-        Ok(AclView {
-            name: resource.name.clone(),
-            labels: spec.labels,
-            direction: spec.direction,
-            priority: spec.priority,
-            matching: spec.matching,
-            action: spec.action,
-            create_revision: resource.create_revision,
-            update_revision: resource.update_revision,
-        })
+            tier: acl.tier,
+            label_number: acl.label,
+            log: acl.log,
+            log_name: acl.log_name.clone(),
+            severity: Severity::read(resource, acl.severity)?,
+        };
+        Ok((spec, NoStatus {}))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -306,53 +299,87 @@ impl Spec for AclSpec {
             priority: self.priority,
             r#match: self.matching.clone(),
             action: self.action.write().into(),
+            tier: self.tier,
+            label: self.label_number,
+            log: self.log,
+            log_name: self.log_name.clone(),
+            severity: self.severity.write().into(),
         })
     }
 
     fn labels(&self) -> &Labels {
         &self.labels
     }
-}
 
-impl Tabular for AclView {
-    const HEADINGS: &'static [&'static str] =
-        &["SWITCH", "ACL", "DIRECTION", "PRIORITY", "ACTION", "MATCH", "LABELS"];
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
+    }
 
-    fn cells(&self) -> Vec<String> {
+    fn make(new: NewAcl, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        let NewAcl { direction, priority, matching, action, .. } = new;
+        let NewAcl { tier, label_number, log, log_name, severity, .. } = new;
+        Ok(Self {
+            labels,
+            direction,
+            priority,
+            matching,
+            action,
+            tier,
+            label_number,
+            log,
+            log_name,
+            severity,
+        })
+    }
+
+    fn change(given: &AclChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        patch.set("direction", given.direction.as_ref(), |acl| &mut acl.direction);
+        patch.set("priority", given.priority.as_ref(), |acl| &mut acl.priority);
+        patch.set("match", given.matching.as_ref(), |acl| &mut acl.matching);
+        patch.set("action", given.action.as_ref(), |acl| &mut acl.action);
+        patch.set("tier", given.tier.as_ref(), |acl| &mut acl.tier);
+        patch.set("label", given.label_number.as_ref(), |acl| &mut acl.label_number);
+        patch.switch("log", (given.log, given.no_log), |acl| &mut acl.log);
+        patch.set("log_name", given.log_name.as_ref(), |acl| &mut acl.log_name);
+        patch.set("severity", given.severity.as_ref(), |acl| &mut acl.severity);
+        Ok(())
+    }
+
+    fn cells(&self, _status: &NoStatus) -> Vec<String> {
         vec![
-            parent_id(&self.name).into(),
-            short(&self.name).into(),
             self.direction.word().into(),
+            self.tier.to_string(),
             self.priority.to_string(),
             self.action.word().into(),
             self.matching.clone(),
-            pairs(&self.labels),
         ]
     }
-}
 
-impl AclView {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        write_fields(
-            out,
-            &[
-                ("name", self.name.clone()),
-                ("labels", pairs(&self.labels)),
-                ("direction", self.direction.word().into()),
-                ("priority", self.priority.to_string()),
-                ("match", self.matching.clone()),
-                ("action", self.action.word().into()),
-                ("created", format!("revision {}", self.create_revision)),
-                ("changed", format!("revision {}", self.update_revision)),
-            ],
-        )
+    fn fields(&self, _status: &NoStatus) -> Vec<(&'static str, String)> {
+        let log = match (self.log, self.log_name.is_empty()) {
+            (false, _) => String::new(),
+            (true, true) => self.severity.word().into(),
+            (true, false) => format!("{} as {}", self.severity.word(), self.log_name),
+        };
+        let label = if self.label_number == 0 { String::new() } else { self.label_number.to_string() };
+        vec![
+            ("direction", self.direction.word().into()),
+            ("tier", self.tier.to_string()),
+            ("priority", self.priority.to_string()),
+            ("match", self.matching.clone()),
+            ("action", self.action.word().into()),
+            ("label number", label),
+            ("log", log),
+        ]
     }
-}
 
-async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError> {
-    let acl = session.controller().await?.find(Noun::Acl, text).await?;
-    let view = AclSpec::view(&acl)?;
-    session.print(&view, |out| view.write(out))
+    /// The order in which they are tried: each switch and direction for itself, the
+    /// highest priority first.
+    fn arrange(views: &mut [View<Self>]) {
+        views.sort_by_cached_key(|View { name, spec, .. }| {
+            (parent_id(name).to_owned(), spec.direction, spec.tier, Reverse(spec.priority), name.clone())
+        });
+    }
 }
 
 #[cfg(test)]
@@ -360,7 +387,7 @@ mod tests {
     use super::*;
 
     fn resource(direction: i32, action: i32) -> Resource {
-        let acl = Acl { direction, action, priority: 1, r#match: "ip".into() };
+        let acl = Acl { direction, action, priority: 1, r#match: "ip".into(), ..Default::default() };
         Resource {
             name: "switches/db/acls/a".into(),
             spec: Some(resource::Spec::Acl(acl)),
@@ -373,7 +400,7 @@ mod tests {
         for direction in Direction::value_variants() {
             for action in Action::value_variants() {
                 let resource = resource(direction.write().into(), action.write().into());
-                let spec = AclSpec::read(&resource).unwrap();
+                let spec = AclSpec::read(&resource).unwrap().0;
                 assert_eq!((spec.direction, spec.action), (*direction, *action));
                 assert_eq!(spec.write(resource.name.clone()), resource);
                 // What is printed is what the command line and files take.

@@ -118,13 +118,13 @@ fn read_text(source: impl Read) -> io::Result<String> {
     Ok(text)
 }
 
-/// Finds the router ports that the file names by their ids and does not have.
+/// Finds the objects that the file names by their ids and does not have.
 async fn resolve(nb: &mut Northbound, objects: &mut Objects) -> Result<(), CtlError> {
-    let ids: BTreeSet<String> = objects.unresolved().map(str::to_owned).collect();
+    let ids: BTreeSet<_> = objects.unresolved().map(|(noun, id)| (noun, id.to_owned())).collect();
     let mut names = BTreeMap::new();
-    for id in ids {
-        let name = nb.resolve(Noun::RouterPort, &id).await?;
-        names.insert(id, name);
+    for (noun, id) in ids {
+        let name = nb.resolve(noun, &id).await?;
+        names.insert((noun, id), name);
     }
     objects.resolve(&names);
     Ok(())
@@ -134,18 +134,14 @@ async fn resolve(nb: &mut Northbound, objects: &mut Objects) -> Result<(), CtlEr
 async fn present(nb: &mut Northbound, wanted: &[Resource]) -> Result<BTreeMap<String, Resource>, CtlError> {
     let mut present = BTreeMap::new();
     for resource in wanted {
-        let below: &[Noun] = match Noun::of(&resource.name) {
-            Some(Noun::Switch) => &[Noun::SwitchPort, Noun::Acl],
-            Some(Noun::Router) => &[Noun::RouterPort],
-            _ => continue,
-        };
+        let Some(noun) = Noun::of(&resource.name).filter(|noun| noun.parent().is_none()) else { continue };
         match nb.get(&resource.name).await {
             Ok(parent) => present.insert(parent.name.clone(), parent),
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),
         };
-        for noun in below {
-            let children = nb.list(*noun, Some(&resource.name), &Labels::new()).await?;
+        for below in Noun::ALL.into_iter().filter(|below| below.parents().contains(&noun)) {
+            let children = nb.list(below, Some(&resource.name), &Labels::new()).await?;
             present.extend(children.into_iter().map(|child| (child.name.clone(), child)));
         }
     }

@@ -3,11 +3,16 @@
 
 use std::io::{self, Write};
 
-use ferroflow_proto::northbound::{Resource, resource::Spec};
+use ferroflow_proto::northbound::Resource;
 use serde::Serialize;
 
 use crate::{
-    client::Northbound, error::CtlError, net::receipt::ReceiptView, output::printable, session::Session,
+    client::Northbound,
+    error::CtlError,
+    name::Noun,
+    net::{by_noun, object::Object, receipt::ReceiptView},
+    output::printable,
+    session::Session,
 };
 
 /// What became of an object.
@@ -51,28 +56,15 @@ impl Change {
     }
 }
 
-/// The resource without what only the controller sets.
+/// The resource without what only the controller sets, and with defaults left out. What
+/// this version does not know is taken as it stands.
 pub fn inputs(resource: &Resource) -> Resource {
-    let mut resource = Resource { create_revision: 0, update_revision: 0, ..resource.clone() };
-    match &mut resource.spec {
-        Some(Spec::LogicalSwitch(switch)) => switch.tunnel_key = 0,
-        Some(Spec::LogicalRouter(router)) => {
-            router.tunnel_key = 0;
-            router.enabled = Some(router.enabled.unwrap_or(true));
-        }
-        Some(Spec::LogicalRouterPort(port)) => {
-            port.tunnel_key = 0;
-            port.enabled = Some(port.enabled.unwrap_or(true));
-        }
-        Some(Spec::LogicalSwitchPort(port)) => {
-            port.tunnel_key = 0;
-            port.chassis = String::new();
-            port.up = false;
-            port.enabled = Some(port.enabled.unwrap_or(true));
-        }
-        Some(Spec::Acl(_) | Spec::Chassis(_)) | None => {}
-    }
-    resource
+    let as_it_stands = || Resource { create_revision: 0, update_revision: 0, ..resource.clone() };
+    let Some(noun) = Noun::of(&resource.name) else { return as_it_stands() };
+    by_noun!(noun, S => match <S as Object>::read(resource) {
+        Ok((spec, _)) => spec.write(resource.name.clone()),
+        Err(_) => as_it_stands(),
+    }, else => as_it_stands())
 }
 
 /// One object and what became of it.
@@ -148,7 +140,7 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use ferroflow_proto::northbound::LogicalSwitchPort;
+    use ferroflow_proto::northbound::{LogicalSwitchPort, resource::Spec};
 
     use super::*;
 

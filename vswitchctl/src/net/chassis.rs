@@ -10,7 +10,10 @@ use crate::{
     client::Labels,
     error::CtlError,
     name::Noun,
-    net::object::{List, Show, Spec, labels_of, wrong_kind},
+    net::{
+        command::{List, Show},
+        object::{Shown, labels_of, wrong_kind},
+    },
     output::{Table, Tabular, pairs, short, write_fields, yes},
     session::Session,
 };
@@ -19,7 +22,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List chassis
-    List(List),
+    List(List<ChassisSpec>),
     /// Show a chassis with the workloads on it
     Show(Show),
 }
@@ -28,18 +31,15 @@ impl Command {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
-            Self::List(list) => list.run::<ChassisSpec>(session).await,
+            Self::List(list) => list.run(session).await,
             Self::Show(show) => run_show(session, &show.name).await,
         }
     }
 }
 
-/// A user sets nothing of a chassis; this is what it says of itself.
+/// Chassis as something to list: a user sets nothing of them.
 #[derive(Debug, Clone)]
-pub struct ChassisSpec {
-    labels: Labels,
-    chassis: Chassis,
-}
+pub struct ChassisSpec {}
 
 /// What is shown of a chassis.
 #[derive(Debug, Clone, Serialize)]
@@ -52,35 +52,17 @@ pub struct ChassisView {
     applied_revision: u64,
 }
 
-impl Spec for ChassisSpec {
+impl Shown for ChassisSpec {
     const NOUN: Noun = Noun::Chassis;
     type View = ChassisView;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
+    fn view(resource: &Resource) -> Result<ChassisView, CtlError> {
         let Some(resource::Spec::Chassis(chassis)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        Ok(Self { labels: labels_of(resource), chassis: chassis.clone() })
-    }
-
-    fn view(resource: &Resource) -> Result<ChassisView, CtlError> {
-        let Self { labels, chassis } = Self::read(resource)?;
-        Ok(ChassisView {
-            name: resource.name.clone(),
-            labels,
-            hostname: chassis.hostname,
-            encap_ip: chassis.encap_ip,
-            connected: chassis.connected,
-            applied_revision: chassis.applied_revision,
-        })
-    }
-
-    fn spec(&self) -> resource::Spec {
-        resource::Spec::Chassis(self.chassis.clone())
-    }
-
-    fn labels(&self) -> &Labels {
-        &self.labels
+        let Chassis { hostname, encap_ip, connected, applied_revision } = chassis.clone();
+        let (name, labels) = (resource.name.clone(), labels_of(resource));
+        Ok(ChassisView { name, labels, hostname, encap_ip, connected, applied_revision })
     }
 }
 

@@ -1,17 +1,58 @@
-//! Commands for the logical network, each in its file. The objects are alike:
-//! arguments, the struct of what a user sets (`…Spec`, also the form in files), the
-//! struct of what is shown (`…View`), and the conversions from and to the API.
+//! Commands for the logical network. Each kind of object has a file with its
+//! [`object::Object`]: the struct of what a user sets (also the form in files), options,
+//! and the conversions from and to the API. `command.rs` makes `add`, `set`, `list`,
+//! `show` and `del` of it.
+//!
+//! A new kind needs: its file here with a line in `by_noun`, a line in `name.rs`, one
+//! in `cli.rs`, and its place in the documents of `file/`.
 
 pub mod acl;
+pub mod address_set;
 pub mod apply;
 pub mod change;
 pub mod chassis;
+pub mod command;
 pub mod export;
 pub mod labels;
+pub mod load_balancer;
+pub mod nat;
 pub mod object;
+pub mod policy;
+pub mod port_group;
 pub mod receipt;
 pub mod router;
+pub mod router_policy;
 pub mod router_port;
 pub mod switch;
 pub mod switch_port;
 pub mod watch;
+
+/// Does something with the [`object::Object`] of a noun; `else` for what users do not
+/// write, which is chassis.
+macro_rules! by_noun {
+    ($noun:expr, $object:ident => $do:expr, else => $other:expr) => {
+        $crate::net::by_noun!(@ $noun, $object, $do, $other;
+            Switch: switch::SwitchSpec,
+            SwitchPort: switch_port::SwitchPortSpec,
+            Router: router::RouterSpec,
+            RouterPort: router_port::RouterPortSpec,
+            Acl: acl::AclSpec,
+            AddressSet: address_set::AddressSetSpec,
+            PortGroup: port_group::PortGroupSpec,
+            LoadBalancer: load_balancer::LoadBalancerSpec,
+            Nat: nat::NatSpec,
+            RouterPolicy: router_policy::RouterPolicySpec,
+        )
+    };
+    (@ $noun:expr, $object:ident, $do:expr, $other:expr; $($variant:ident: $module:ident::$spec:ident,)*) => {
+        match $noun {
+            $($crate::name::Noun::$variant => {
+                type $object = $crate::net::$module::$spec;
+                $do
+            })*
+            $crate::name::Noun::Chassis => $other,
+        }
+    };
+}
+
+pub(crate) use by_noun;

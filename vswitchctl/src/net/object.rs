@@ -1,11 +1,15 @@
-//! Add, set, list, show and delete: the same for each kind of object.
+//! What an object is to the commands: a kind says in one [`Object`] what a user sets of
+//! it, what the controller adds, and how both are shown. The commands themselves are in
+//! `command.rs`.
+
+use std::fmt::Debug;
 
 use clap::Args;
 use ferroflow_proto::northbound::{
-    Create, Delete, Operation, Precondition, Resource, TransactRequest, Update, operation::Op,
+    Create, Operation, Precondition, Resource, TransactRequest, Update, operation::Op,
     precondition::Condition, resource,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tonic::Code;
 
 use crate::{
@@ -15,33 +19,37 @@ use crate::{
     name::Noun,
     net::{
         change::{Change, Outcome},
-        labels::Selector,
+        command::About,
+        labels::LabelChanges,
     },
-    output::Tabular,
+    output::{Tabular, pairs, parent_id, short},
     session::Session,
 };
 
 /// How often a change is tried when others change the same object at the same time.
 const TRIES: usize = 5;
 
-/// What a user sets of an object, and its way from and to the API.
-pub trait Spec: Sized {
+/// A kind of object: what a user sets of it (also its form in files) and the rest that
+/// the commands have to know.
+pub trait Object: Debug + Clone + PartialEq + Serialize + DeserializeOwned {
     /// Kind of the object.
     const NOUN: Noun;
-    /// What is shown of it.
-    type View: Serialize + Tabular;
+    /// Help of its commands.
+    const ABOUT: About;
+    /// Headings of its table: the name's, those of [`Object::cells`], and that of labels.
+    const HEADINGS: &'static [&'static str];
+    /// Options of `add`.
+    type New: Options;
+    /// Options of `set`.
+    type Changes: Options;
+    /// What only the controller says of it.
+    type Status: Debug + Clone + Serialize;
 
     /// Reads what the API says of it.
     ///
     /// # Errors
     /// [`CtlError::Newer`] when this version does not know something of it.
-    fn read(resource: &Resource) -> Result<Self, CtlError>;
-
-    /// Reads all that is shown of it.
-    ///
-    /// # Errors
-    /// As [`Spec::read`].
-    fn view(resource: &Resource) -> Result<Self::View, CtlError>;
+    fn read(resource: &Resource) -> Result<(Self, Self::Status), CtlError>;
 
     /// The part that is not labels, for the API.
     fn spec(&self) -> resource::Spec;
@@ -49,10 +57,194 @@ pub trait Spec: Sized {
     /// Its labels.
     fn labels(&self) -> &Labels;
 
+    /// Its labels, to change.
+    fn labels_mut(&mut self) -> &mut Labels;
+
+    /// Makes one with a full name from the options of `add`.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when the options make no sense together.
+    fn make(new: Self::New, labels: Labels, name: &str) -> Result<Self, CtlError>;
+
+    /// Makes the changes that the options of `set` say.
+    ///
+    /// # Errors
+    /// As [`Object::make`].
+    fn change(changes: &Self::Changes, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError>;
+
+    /// Its row of a table between name and labels.
+    fn cells(&self, status: &Self::Status) -> Vec<String>;
+
+    /// What `show` prints of it, a line each, besides name, labels and revisions.
+    fn fields(&self, status: &Self::Status) -> Vec<(&'static str, String)>;
+
+    /// Brings a list into the order in which it is shown.
+    fn arrange(_views: &mut [View<Self>]) {}
+
     /// For the API, under a full name.
     fn write(&self, name: String) -> Resource {
         let labels = self.labels().clone().into_iter().collect();
         Resource { name, labels, spec: Some(self.spec()), ..Default::default() }
+    }
+}
+
+/// Options of a command.
+pub trait Options: Args + Debug {
+    /// Options that name other objects; they are replaced by full names.
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        Vec::new()
+    }
+}
+
+/// Something that can be listed.
+pub trait Shown: Sized {
+    /// Kind of the object.
+    const NOUN: Noun;
+    /// What is shown of it.
+    type View: Serialize + Tabular;
+
+    /// Reads all that is shown of it.
+    ///
+    /// # Errors
+    /// [`CtlError::Newer`] when this version does not know something of it.
+    fn view(resource: &Resource) -> Result<Self::View, CtlError>;
+
+    /// Brings a list into the order in which it is shown.
+    fn arrange(_views: &mut [Self::View]) {}
+}
+
+impl<S: Object> Shown for S {
+    const NOUN: Noun = <S as Object>::NOUN;
+    type View = View<S>;
+
+    fn view(resource: &Resource) -> Result<View<S>, CtlError> {
+        let (spec, status) = S::read(resource)?;
+        let Resource { name, create_revision, update_revision, .. } = resource;
+        let (create_revision, update_revision) = (*create_revision, *update_revision);
+        Ok(View { name: name.clone(), spec, status, create_revision, update_revision })
+    }
+
+    fn arrange(views: &mut [View<S>]) {
+        <S as Object>::arrange(views);
+    }
+}
+
+/// What is shown of an object.
+#[derive(Debug, Clone, Serialize)]
+#[serde(bound = "")]
+pub struct View<S: Object> {
+    /// Its full name.
+    pub name: String,
+    /// What a user sets.
+    #[serde(flatten)]
+    pub spec: S,
+    /// What only the controller says.
+    #[serde(flatten)]
+    pub status: S::Status,
+    create_revision: u64,
+    update_revision: u64,
+}
+
+impl<S: Object> View<S> {
+    /// What `show` prints, a line each.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![("name", self.name.clone()), ("labels", pairs(self.spec.labels()))];
+        fields.extend(self.spec.fields(&self.status));
+        fields.push(("created", format!("revision {}", self.create_revision)));
+        fields.push(("changed", format!("revision {}", self.update_revision)));
+        fields
+    }
+}
+
+impl<S: Object> Tabular for View<S> {
+    const HEADINGS: &'static [&'static str] = S::HEADINGS;
+
+    fn cells(&self) -> Vec<String> {
+        let mark = if self.name.starts_with("port-groups/") { "@" } else { "" };
+        let parent = <S as Object>::NOUN.parent().map(|_| format!("{mark}{}", parent_id(&self.name)));
+        let mut cells: Vec<_> = parent.into_iter().chain([short(&self.name).to_owned()]).collect();
+        cells.extend(self.spec.cells(&self.status));
+        cells.push(pairs(self.spec.labels()));
+        cells
+    }
+}
+
+/// A state of the controller's side that has nothing to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NoStatus {}
+
+/// The key that a datapath or port has in tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TunnelKey {
+    /// The key.
+    pub tunnel_key: u32,
+}
+
+/// Changes of an object, and which fields they are of.
+#[derive(Debug)]
+pub struct Patch<'a, S> {
+    /// `None`: only the fields are asked for.
+    spec: Option<&'a mut S>,
+    mask: Vec<&'static str>,
+}
+
+impl<S> Patch<'_, S> {
+    /// Changes a field when there is a value for it.
+    pub fn set<T: Clone>(
+        &mut self,
+        field: &'static str,
+        value: Option<&T>,
+        place: impl FnOnce(&mut S) -> &mut T,
+    ) {
+        let Some(value) = value else { return };
+        self.mask.push(field);
+        if let Some(spec) = &mut self.spec {
+            place(spec).clone_from(value);
+        }
+    }
+
+    /// Changes a list when there are values for it, or empties it.
+    pub fn list<T: Clone>(
+        &mut self,
+        field: &'static str,
+        values: &Vec<T>,
+        empty: bool,
+        place: impl FnOnce(&mut S) -> &mut Vec<T>,
+    ) {
+        self.set(field, (!values.is_empty() || empty).then_some(values), place);
+    }
+
+    /// Changes a list by new and gone values, when there are any.
+    pub fn edit<T: Clone + PartialEq>(
+        &mut self,
+        field: &'static str,
+        (added, removed): (&[T], &[T]),
+        place: impl FnOnce(&mut S) -> &mut Vec<T>,
+    ) {
+        if added.is_empty() && removed.is_empty() {
+            return;
+        }
+        if !self.mask.contains(&field) {
+            self.mask.push(field);
+        }
+        let Some(spec) = &mut self.spec else { return };
+        let list = place(spec);
+        list.retain(|value| !removed.contains(value));
+        for value in added {
+            if !list.contains(value) {
+                list.push(value.clone());
+            }
+        }
+    }
+
+    /// Turns something on or off when either is wanted.
+    pub fn switch(
+        &mut self,
+        field: &'static str,
+        (on, off): (bool, bool),
+        place: impl FnOnce(&mut S) -> &mut bool,
+    ) {
+        self.set(field, (on || off).then_some(&on), place);
     }
 }
 
@@ -73,44 +265,16 @@ pub fn unknown_value(resource: &Resource, field: &str, value: i32) -> CtlError {
     CtlError::Newer { daemon: Daemon::Controller, what }
 }
 
-/// An object to delete.
-#[derive(Debug, Clone, Args)]
-pub struct Del {
-    /// Its name; what is below it goes with it
-    name: String,
-    /// Succeed when there is none
-    #[arg(long)]
-    if_exists: bool,
-}
-
-/// An object to show.
-#[derive(Debug, Clone, Args)]
-pub struct Show {
-    /// Its name
-    pub name: String,
-}
-
-/// Objects to list, for those that have no parent.
-#[derive(Debug, Clone, Args)]
-pub struct List {
-    #[command(flatten)]
-    selector: Selector,
-}
-
-/// Objects to list, for those that have a parent.
-#[derive(Debug, Clone, Args)]
-pub struct ListBelow {
-    /// Only those of this switch or router
-    parent: Option<String>,
-    #[command(flatten)]
-    selector: Selector,
+/// Objects are enabled unless said otherwise.
+pub(crate) fn enabled() -> bool {
+    true
 }
 
 /// Creates an object.
 ///
 /// # Errors
 /// Those of the calls; when there is such an object, unless that `may_exist`.
-pub async fn add<S: Spec>(
+pub async fn add<S: Object>(
     session: &mut Session<'_>,
     name: String,
     spec: &S,
@@ -123,7 +287,7 @@ pub async fn add<S: Spec>(
         // The id or an address of it may be taken by another, too.
         Err(error) if error.code() == Some(Code::AlreadyExists) => match nb.get(&name).await {
             Ok(present) if may_exist => Outcome::of(name, Change::Unchanged, present.update_revision),
-            Ok(_) => return Err(CtlError::Exists { name, command: S::NOUN.command() }),
+            Ok(_) => return Err(CtlError::Exists { name, command: <S as Object>::NOUN.command() }),
             Err(_) => return Err(error),
         },
         Err(error) => return Err(error),
@@ -131,26 +295,27 @@ pub async fn add<S: Spec>(
     outcome.finish(session, &mut nb).await
 }
 
-/// Changes the fields `mask` of an object to what `patch` makes of them. When somebody
-/// else changes the object meanwhile, the patch is made anew on top of that.
+/// Changes an object as the options say. When somebody else changes it meanwhile, the
+/// change is made anew on top of that.
 ///
 /// # Errors
-/// Those of the calls, and of `patch`.
-pub async fn set<S: Spec>(
+/// Those of the calls, and of [`Object::change`].
+pub async fn set<S: Object>(
     session: &mut Session<'_>,
     text: &str,
-    mask: &[&str],
-    mut patch: impl FnMut(&mut S) -> Result<(), CtlError>,
+    changes: &S::Changes,
+    labels: &LabelChanges,
 ) -> Result<(), CtlError> {
-    if mask.is_empty() {
+    let noun = <S as Object>::NOUN;
+    if patch::<S>(changes, labels, text, None)?.is_empty() {
         return Err(CtlError::Usage("nothing to set: give at least one option".into()));
     }
     let mut nb = session.controller().await?;
-    let mut before = nb.find(S::NOUN, text).await?;
+    let mut before = nb.find(noun, text).await?;
     for _ in 0..TRIES {
-        let mut spec = S::read(&before)?;
-        patch(&mut spec)?;
-        match nb.transact(update(&before, &spec, mask)).await {
+        let (mut spec, _) = S::read(&before)?;
+        let mask = patch(changes, labels, &before.name, Some(&mut spec))?;
+        match nb.transact(update(&before, &spec, &mask)).await {
             Ok(answer) => {
                 let after = answer.resources.first().unwrap_or(&before);
                 let change = Change::between(Some(&before), after);
@@ -173,7 +338,25 @@ pub async fn set<S: Spec>(
     })
 }
 
-fn update<S: Spec>(before: &Resource, spec: &S, mask: &[&str]) -> TransactRequest {
+/// Makes the changes and tells which fields they are of.
+fn patch<S: Object>(
+    changes: &S::Changes,
+    labels: &LabelChanges,
+    name: &str,
+    spec: Option<&mut S>,
+) -> Result<Vec<&'static str>, CtlError> {
+    let mut patch = Patch { spec, mask: Vec::new() };
+    if !labels.is_empty() {
+        patch.mask.push("labels");
+        if let Some(spec) = &mut patch.spec {
+            labels.apply(spec.labels_mut());
+        }
+    }
+    S::change(changes, name, &mut patch)?;
+    Ok(patch.mask)
+}
+
+fn update<S: Object>(before: &Resource, spec: &S, mask: &[&str]) -> TransactRequest {
     let paths = mask.iter().map(|&path| path.to_owned()).collect();
     let update = Op::Update(Update {
         resource: Some(spec.write(before.name.clone())),
@@ -187,81 +370,22 @@ fn update<S: Spec>(before: &Resource, spec: &S, mask: &[&str]) -> TransactReques
     TransactRequest { preconditions: vec![unchanged], ..transaction(update) }
 }
 
-fn transaction(op: Op) -> TransactRequest {
+/// A transaction of one operation.
+pub fn transaction(op: Op) -> TransactRequest {
     TransactRequest { operations: vec![Operation { op: Some(op) }], ..Default::default() }
-}
-
-impl Del {
-    /// Deletes the object.
-    ///
-    /// # Errors
-    /// Those of the calls.
-    pub async fn run(&self, session: &mut Session<'_>, noun: Noun) -> Result<(), CtlError> {
-        let mut nb = session.controller().await?;
-        let name = match nb.resolve(noun, &self.name).await {
-            Err(error) if self.if_exists && error.is_not_found() => return self.absent(session),
-            result => result?,
-        };
-        let delete = Op::Delete(Delete { name: name.clone(), allow_missing: false });
-        match nb.transact(transaction(delete)).await {
-            Ok(answer) => Outcome::of(name, Change::Deleted, answer.revision).finish(session, &mut nb).await,
-            Err(error) if self.if_exists && error.is_not_found() => self.absent(session),
-            Err(error) if error.is_not_found() => Err(nb.find(noun, &self.name).await.err().unwrap_or(error)),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn absent(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let outcome = Outcome::of(self.name.clone(), Change::Absent, 0);
-        session.print(&outcome, |out| writeln!(out, "{} absent", self.name))
-    }
-}
-
-impl List {
-    /// Lists the objects.
-    ///
-    /// # Errors
-    /// Those of the calls.
-    pub async fn run<S: Spec>(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let mut nb = session.controller().await?;
-        let views = views::<S>(&mut nb, None, &self.selector.labels()).await?;
-        session.print_rows(&views)
-    }
-}
-
-impl ListBelow {
-    /// The views of the objects.
-    ///
-    /// # Errors
-    /// Those of the calls.
-    pub async fn views<S: Spec>(&self, session: &Session<'_>) -> Result<Vec<S::View>, CtlError> {
-        let mut nb = session.controller().await?;
-        let parent = match (&self.parent, S::NOUN.parent()) {
-            // Reading the parent tells a misspelt one from an empty one.
-            (Some(text), Some(noun)) => Some(nb.find(noun, text).await?.name),
-            _ => None,
-        };
-        views::<S>(&mut nb, parent.as_deref(), &self.selector.labels()).await
-    }
-
-    /// Lists the objects.
-    ///
-    /// # Errors
-    /// Those of the calls.
-    pub async fn run<S: Spec>(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let views = self.views::<S>(session).await?;
-        session.print_rows(&views)
-    }
 }
 
 /// Reads the views of all objects of a kind.
 ///
 /// # Errors
-/// Those of the calls, and of [`Spec::view`].
-pub async fn views<S: Spec>(
+/// Those of the calls, and of [`Shown::view`].
+pub async fn views<S: Shown>(
     nb: &mut Northbound,
     parent: Option<&str>,
     labels: &Labels,
 ) -> Result<Vec<S::View>, CtlError> {
-    nb.list(S::NOUN, parent, labels).await?.iter().map(S::view).collect()
+    let mut views: Vec<_> =
+        nb.list(S::NOUN, parent, labels).await?.iter().map(S::view).collect::<Result<_, _>>()?;
+    S::arrange(&mut views);
+    Ok(views)
 }

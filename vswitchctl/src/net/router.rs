@@ -1,127 +1,85 @@
 //! `router`: routers and their static routes.
 
-use std::{
-    io::{self, Write},
-    str::FromStr,
-};
+use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use ferroflow_proto::northbound::{LogicalRouter, Resource, StaticRoute, resource};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     client::Labels,
     error::CtlError,
+    file::section,
     name::{Noun, Reference},
     net::{
-        labels::{LabelChanges, NewLabels},
-        object::{self, Del, List, Show, Spec, labels_of, wrong_kind},
-        router_port::{RouterPortSpec, RouterPortView},
+        command::About,
+        load_balancer::full_names,
+        object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
-    output::{Table, Tabular, pairs, short, write_fields, yes},
-    session::Session,
+    output::{short, yes},
 };
 
-/// Logical routers.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Make a router
-    Add(Add),
-    /// Change a router
-    Set(Set),
-    /// List routers
-    List(List),
-    /// Show a router with its ports and static routes
-    Show(Show),
-    /// Delete a router with its ports
-    Del(Del),
-}
-
-/// A router to make.
+/// Options of a new router.
 #[derive(Debug, Args)]
-pub struct Add {
-    /// Its id
-    name: String,
+pub struct NewRouter {
     /// A static route, "PREFIX via ADDRESS [dev PORT]"; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
+    /// Chassis that the whole router is on; without, it is on every host
+    #[arg(long, value_name = "CHASSIS")]
+    chassis: Option<String>,
+    /// A load balancer of it; may be repeated
+    #[arg(long = "load-balancer", value_name = "NAME")]
+    load_balancers: Vec<String>,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
-    #[command(flatten)]
-    labels: NewLabels,
-    /// Succeed, and leave it as it is, when there is one
-    #[arg(long)]
-    may_exist: bool,
 }
 
-/// A router to change.
+/// Changes of a router.
 #[derive(Debug, Args)]
-pub struct Set {
-    /// Its name
-    name: String,
+pub struct RouterChanges {
     /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT]"; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// No static routes
     #[arg(long, conflicts_with = "routes")]
     no_routes: bool,
+    /// Chassis that the whole router is on
+    #[arg(long, value_name = "CHASSIS")]
+    chassis: Option<String>,
+    /// Let it be on every host
+    #[arg(long, conflicts_with = "chassis")]
+    no_chassis: bool,
+    /// A load balancer instead of those before; may be repeated
+    #[arg(long = "load-balancer", value_name = "NAME")]
+    load_balancers: Vec<String>,
+    /// No load balancers
+    #[arg(long, conflicts_with = "load_balancers")]
+    no_load_balancers: bool,
     /// Let it forward
     #[arg(long)]
     enable: bool,
     /// Let it drop everything
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
-    #[command(flatten)]
-    labels: LabelChanges,
 }
 
-impl Command {
-    /// Whether it changes anything.
-    pub fn writes(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Set(_) | Self::Del(_))
-    }
+impl Options for NewRouter {}
+impl Options for RouterChanges {}
 
-    /// Does it.
-    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        match self {
-            Self::Add(add) => {
-                let name = Noun::Router.new_name(&add.name, None)?;
-                let static_routes = placed(&add.routes, short(&name))?;
-                let spec = RouterSpec { labels: add.labels.labels(), static_routes, enabled: !add.disable };
-                object::add(session, name, &spec, add.may_exist).await
-            }
-            Self::Set(set) => set.run(session).await,
-            Self::List(list) => list.run::<RouterSpec>(session).await,
-            Self::Show(show) => run_show(session, &show.name).await,
-            Self::Del(del) => del.run(session, Noun::Router).await,
-        }
+/// Full name of a chassis that is typed by id or in full; nothing stays nothing.
+///
+/// # Errors
+/// [`CtlError::Usage`] when the name can be none.
+pub fn full_chassis(text: &str) -> Result<String, CtlError> {
+    if text.is_empty() {
+        return Ok(String::new());
     }
-}
-
-impl Set {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let fields = [
-            (!self.labels.is_empty(), "labels"),
-            (!self.routes.is_empty() || self.no_routes, "static_routes"),
-            (self.enable || self.disable, "enabled"),
-        ];
-        let mask: Vec<&str> =
-            fields.into_iter().filter(|(given, _)| *given).map(|(_, field)| field).collect();
-        let name = Noun::Router.new_name(&self.name, None)?;
-        let routes = placed(&self.routes, short(&name))?;
-        let patch = |spec: &mut RouterSpec| {
-            self.labels.apply(&mut spec.labels);
-            if !routes.is_empty() || self.no_routes {
-                spec.static_routes.clone_from(&routes);
-            }
-            if self.enable || self.disable {
-                spec.enabled = self.enable;
-            }
-            Ok(())
-        };
-        object::set(session, &self.name, &mask, patch).await
-    }
+    Noun::Chassis.refer(text).map(|reference| match reference {
+        Reference::Full(name) => name,
+        Reference::Id(id) => Noun::Chassis.top(&id),
+    })
 }
 
 /// The routes of `router` with their ports named in full.
@@ -135,11 +93,18 @@ fn placed(routes: &[Route], router: &str) -> Result<Vec<Route>, CtlError> {
 pub struct Route {
     /// Destination.
     pub prefix: String,
-    /// Address of the next hop.
+    /// Address of the next hop; none with `discard`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub next_hop: String,
     /// Port of the router to leave by; none: the one whose network holds the next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_port: Option<String>,
+    /// Packets are dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
+    /// The prefix is that of the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_source: bool,
 }
 
 impl Route {
@@ -159,7 +124,11 @@ impl Route {
     }
 
     fn text(&self) -> String {
-        let via = format!("{} via {}", self.prefix, self.next_hop);
+        let from = if self.by_source { "from " } else { "" };
+        if self.discard {
+            return format!("{from}{} discard", self.prefix);
+        }
+        let via = format!("{from}{} via {}", self.prefix, self.next_hop);
         match &self.output_port {
             Some(port) => format!("{via} dev {}", short(port)),
             None => via,
@@ -172,43 +141,60 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let (prefix, next_hop, port) = match words.as_slice() {
-            [prefix, "via", next_hop] => (*prefix, *next_hop, None),
-            [prefix, "via", next_hop, "dev", port] => (*prefix, *next_hop, Some((*port).to_owned())),
-            _ => return Err("a route is \"PREFIX via ADDRESS [dev PORT]\"".into()),
+        let (by_source, words) = match words.as_slice() {
+            ["from", words @ ..] => (true, words),
+            words => (false, words),
         };
-        Ok(Self { prefix: prefix.into(), next_hop: next_hop.into(), output_port: port })
+        let (prefix, next_hop, port, discard) = match words {
+            [prefix, "discard"] => (*prefix, "", None, true),
+            [prefix, "via", next_hop] => (*prefix, *next_hop, None, false),
+            [prefix, "via", next_hop, "dev", port] => (*prefix, *next_hop, Some((*port).to_owned()), false),
+            _ => {
+                return Err(
+                    "a route is \"[from] PREFIX via ADDRESS [dev PORT]\" or \"[from] PREFIX discard\"".into(),
+                );
+            }
+        };
+        Ok(Self { prefix: prefix.into(), next_hop: next_hop.into(), output_port: port, discard, by_source })
     }
 }
 
 /// What a user sets of a router.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RouterSpec {
     /// Free key-value pairs.
+    #[serde(default, with = "section")]
     pub labels: Labels,
     /// Static routes.
+    #[serde(default)]
     pub static_routes: Vec<Route>,
     /// It forwards.
+    #[serde(default = "enabled")]
     pub enabled: bool,
+    /// Chassis that the whole router is on; none: every host.
+    #[serde(default)]
+    pub chassis: String,
+    /// Load balancers.
+    #[serde(default)]
+    pub load_balancers: Vec<String>,
 }
 
-/// What is shown of a router.
-#[derive(Debug, Clone, Serialize)]
-pub struct RouterView {
-    name: String,
-    labels: Labels,
-    static_routes: Vec<Route>,
-    enabled: bool,
-    tunnel_key: u32,
-    create_revision: u64,
-    update_revision: u64,
-}
-
-impl Spec for RouterSpec {
+impl Object for RouterSpec {
     const NOUN: Noun = Noun::Router;
-    type View = RouterView;
+    const ABOUT: About = About {
+        add: "Make a router",
+        set: "Change a router",
+        list: "List routers",
+        show: "Show a router with its ports and static routes",
+        del: "Delete a router with its ports",
+    };
+    const HEADINGS: &'static [&'static str] = &["ROUTER", "KEY", "ENABLED", "ROUTES", "LABELS"];
+    type New = NewRouter;
+    type Changes = RouterChanges;
+    type Status = TunnelKey;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, TunnelKey), CtlError> {
         let Some(resource::Spec::LogicalRouter(router)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
@@ -216,28 +202,17 @@ impl Spec for RouterSpec {
             prefix: route.prefix.clone(),
             next_hop: route.next_hop.clone(),
             output_port: Some(route.output_port.clone()).filter(|name| !name.is_empty()),
+            discard: route.discard,
+            by_source: route.by_source,
         };
-        Ok(Self {
+        let spec = Self {
             labels: labels_of(resource),
             static_routes: router.static_routes.iter().map(route).collect(),
             enabled: router.enabled.unwrap_or(true),
-        })
-    }
-
-    fn view(resource: &Resource) -> Result<RouterView, CtlError> {
-        let Some(resource::Spec::LogicalRouter(router)) = &resource.spec else {
-            return Err(wrong_kind(resource, Self::NOUN));
+            chassis: router.chassis.clone(),
+            load_balancers: router.load_balancers.clone(),
         };
-        let spec = Self::read(resource)?;
-        Ok(RouterView {
-            name: resource.name.clone(),
-            labels: spec.labels,
-            static_routes: spec.static_routes,
-            enabled: spec.enabled,
-            tunnel_key: router.tunnel_key,
-            create_revision: resource.create_revision,
-            update_revision: resource.update_revision,
-        })
+        Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -245,10 +220,14 @@ impl Spec for RouterSpec {
             prefix: route.prefix.clone(),
             next_hop: route.next_hop.clone(),
             output_port: route.output_port.clone().unwrap_or_default(),
+            discard: route.discard,
+            by_source: route.by_source,
         };
         resource::Spec::LogicalRouter(LogicalRouter {
             enabled: (!self.enabled).then_some(false),
             static_routes: self.static_routes.iter().map(route).collect(),
+            chassis: self.chassis.clone(),
+            load_balancers: self.load_balancers.clone(),
             ..Default::default()
         })
     }
@@ -256,57 +235,43 @@ impl Spec for RouterSpec {
     fn labels(&self) -> &Labels {
         &self.labels
     }
-}
 
-impl Tabular for RouterView {
-    const HEADINGS: &'static [&'static str] = &["ROUTER", "KEY", "ENABLED", "ROUTES", "LABELS"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            short(&self.name).into(),
-            self.tunnel_key.to_string(),
-            yes(self.enabled),
-            self.static_routes.len().to_string(),
-            pairs(&self.labels),
-        ]
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
     }
-}
 
-/// A router with its ports.
-#[derive(Debug, Serialize)]
-struct WholeRouter {
-    #[serde(flatten)]
-    router: RouterView,
-    ports: Vec<RouterPortView>,
-}
+    fn make(new: NewRouter, labels: Labels, name: &str) -> Result<Self, CtlError> {
+        let static_routes = placed(&new.routes, short(name))?;
+        let chassis = full_chassis(new.chassis.as_deref().unwrap_or_default())?;
+        let load_balancers = full_names(&new.load_balancers)?;
+        Ok(Self { labels, static_routes, enabled: !new.disable, chassis, load_balancers })
+    }
 
-async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError> {
-    let mut nb = session.controller().await?;
-    let router = RouterSpec::view(&nb.find(Noun::Router, text).await?)?;
-    let parent = router.name.clone();
-    let ports = object::views::<RouterPortSpec>(&mut nb, Some(&parent), &Labels::new()).await?;
-    let whole = WholeRouter { router, ports };
-    session.print(&whole, |out| whole.write(out))
-}
+    fn change(given: &RouterChanges, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        let routes = placed(&given.routes, short(name))?;
+        patch.list("static_routes", &routes, given.no_routes, |router| &mut router.static_routes);
+        let chassis = given.chassis.as_deref().or(given.no_chassis.then_some(""));
+        let chassis = chassis.map(full_chassis).transpose()?;
+        patch.set("chassis", chassis.as_ref(), |router| &mut router.chassis);
+        let names = full_names(&given.load_balancers)?;
+        patch.list("load_balancers", &names, given.no_load_balancers, |router| &mut router.load_balancers);
+        patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
+        Ok(())
+    }
 
-impl WholeRouter {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let router = &self.router;
-        let mut fields = vec![
-            ("name", router.name.clone()),
-            ("labels", pairs(&router.labels)),
-            ("enabled", yes(router.enabled)),
-            ("tunnel key", router.tunnel_key.to_string()),
-            ("created", format!("revision {}", router.create_revision)),
-            ("changed", format!("revision {}", router.update_revision)),
+    fn cells(&self, status: &TunnelKey) -> Vec<String> {
+        vec![status.tunnel_key.to_string(), yes(self.enabled), self.static_routes.len().to_string()]
+    }
+
+    fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
+        let routes = self.static_routes.iter().map(|route| ("route", route.text()));
+        let own = [
+            ("enabled", yes(self.enabled)),
+            ("chassis", short(&self.chassis).to_owned()),
+            ("tunnel key", status.tunnel_key.to_string()),
         ];
-        fields.extend(router.static_routes.iter().map(|route| ("route", route.text())));
-        write_fields(out, &fields)?;
-        if self.ports.is_empty() {
-            return Ok(());
-        }
-        writeln!(out)?;
-        Table::of(&self.ports).write(out)
+        let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
+        own.into_iter().chain(routes).chain(balancers).collect()
     }
 }
 
@@ -316,7 +281,12 @@ mod tests {
 
     #[test]
     fn routes_are_written_as_they_are_read() {
-        for text in ["10.1.0.0/16 via 10.0.1.254", "::/0 via fe80::1 dev r1-web"] {
+        for text in [
+            "10.1.0.0/16 via 10.0.1.254",
+            "::/0 via fe80::1 dev r1-web",
+            "10.2.0.0/16 discard",
+            "from 10.3.0.0/16 via 10.0.1.1",
+        ] {
             assert_eq!(text.parse::<Route>().unwrap().text(), text);
         }
         for text in ["", "10.0.0.0/8", "a via", "a via b dev", "a dev b", "a via b dev c d"] {

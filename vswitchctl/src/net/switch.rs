@@ -1,188 +1,112 @@
 //! `switch`: L2 networks.
 
-use std::io::{self, Write};
-
-use clap::{Args, Subcommand};
+use clap::Args;
 use ferroflow_proto::northbound::{LogicalSwitch, Resource, resource};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     client::Labels,
     error::CtlError,
+    file::section,
     name::Noun,
     net::{
-        acl::{AclSpec, AclView, by_evaluation},
-        labels::{LabelChanges, NewLabels},
-        object::{self, Del, List, Show, Spec, labels_of, wrong_kind},
-        switch_port::{SwitchPortSpec, SwitchPortView},
+        command::About,
+        load_balancer::full_names,
+        object::{Object, Options, Patch, TunnelKey, labels_of, wrong_kind},
+        policy::Policy,
     },
-    output::{Table, Tabular, pairs, short, write_fields},
-    session::Session,
+    output::short,
 };
 
-/// Logical switches.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Make a switch
-    Add(Add),
-    /// Change a switch
-    Set(Set),
-    /// List switches
-    List(List),
-    /// Show a switch with its ports and ACLs
-    Show(Show),
-    /// Delete a switch with its ports and ACLs
-    Del(Del),
-}
-
-/// A switch to make.
+/// Options of a switch.
 #[derive(Debug, Args)]
-pub struct Add {
-    /// Its id
-    name: String,
-    #[command(flatten)]
-    labels: NewLabels,
-    /// Succeed, and leave it as it is, when there is one
-    #[arg(long)]
-    may_exist: bool,
+pub struct SwitchOptions {
+    /// What becomes of its workloads' packets that no ACL decides about
+    #[arg(long = "default", value_enum, value_name = "POLICY")]
+    default_policy: Option<Policy>,
+    /// A load balancer that its workloads use, instead of those before; may be repeated
+    #[arg(long = "load-balancer", value_name = "NAME")]
+    load_balancers: Vec<String>,
+    /// No load balancers
+    #[arg(long, conflicts_with = "load_balancers")]
+    no_load_balancers: bool,
 }
 
-/// A switch to change.
-#[derive(Debug, Args)]
-pub struct Set {
-    /// Its name
-    name: String,
-    #[command(flatten)]
-    labels: LabelChanges,
-}
-
-impl Command {
-    /// Whether it changes anything.
-    pub fn writes(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Set(_) | Self::Del(_))
-    }
-
-    /// Does it.
-    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        match self {
-            Self::Add(Add { name, labels, may_exist }) => {
-                let name = Noun::Switch.new_name(&name, None)?;
-                object::add(session, name, &SwitchSpec { labels: labels.labels() }, may_exist).await
-            }
-            Self::Set(Set { name, labels }) => {
-                let mask: &[&str] = if labels.is_empty() { &[] } else { &["labels"] };
-                let patch = |spec: &mut SwitchSpec| {
-                    labels.apply(&mut spec.labels);
-                    Ok(())
-                };
-                object::set(session, &name, mask, patch).await
-            }
-            Self::List(list) => list.run::<SwitchSpec>(session).await,
-            Self::Show(show) => run_show(session, &show.name).await,
-            Self::Del(del) => del.run(session, Noun::Switch).await,
-        }
-    }
-}
+impl Options for SwitchOptions {}
 
 /// What a user sets of a switch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SwitchSpec {
     /// Free key-value pairs.
+    #[serde(default, with = "section")]
     pub labels: Labels,
+    /// What becomes of packets that no ACL decides about.
+    #[serde(default)]
+    pub default_policy: Policy,
+    /// Load balancers that its workloads use.
+    #[serde(default)]
+    pub load_balancers: Vec<String>,
 }
 
-/// What is shown of a switch.
-#[derive(Debug, Clone, Serialize)]
-pub struct SwitchView {
-    name: String,
-    labels: Labels,
-    tunnel_key: u32,
-    create_revision: u64,
-    update_revision: u64,
-}
-
-impl Spec for SwitchSpec {
+impl Object for SwitchSpec {
     const NOUN: Noun = Noun::Switch;
-    type View = SwitchView;
+    const ABOUT: About = About {
+        add: "Make a switch",
+        set: "Change a switch",
+        list: "List switches",
+        show: "Show a switch with its ports and ACLs",
+        del: "Delete a switch with its ports and ACLs",
+    };
+    const HEADINGS: &'static [&'static str] = &["SWITCH", "KEY", "LABELS"];
+    type New = SwitchOptions;
+    type Changes = SwitchOptions;
+    type Status = TunnelKey;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
-        let Some(resource::Spec::LogicalSwitch(_)) = &resource.spec else {
-            return Err(wrong_kind(resource, Self::NOUN));
-        };
-        Ok(Self { labels: labels_of(resource) })
-    }
-
-    fn view(resource: &Resource) -> Result<SwitchView, CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, TunnelKey), CtlError> {
         let Some(resource::Spec::LogicalSwitch(switch)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        Ok(SwitchView {
-            name: resource.name.clone(),
-            labels: labels_of(resource),
-            tunnel_key: switch.tunnel_key,
-            create_revision: resource.create_revision,
-            update_revision: resource.update_revision,
-        })
+        let default_policy = Policy::read(resource, switch.default_policy)?;
+        let load_balancers = switch.load_balancers.clone();
+        let spec = Self { labels: labels_of(resource), default_policy, load_balancers };
+        Ok((spec, TunnelKey { tunnel_key: switch.tunnel_key }))
     }
 
     fn spec(&self) -> resource::Spec {
-        resource::Spec::LogicalSwitch(LogicalSwitch::default())
+        let default_policy = self.default_policy.write();
+        let load_balancers = self.load_balancers.clone();
+        resource::Spec::LogicalSwitch(LogicalSwitch { default_policy, load_balancers, ..Default::default() })
     }
 
     fn labels(&self) -> &Labels {
         &self.labels
     }
-}
 
-impl Tabular for SwitchView {
-    const HEADINGS: &'static [&'static str] = &["SWITCH", "KEY", "LABELS"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![short(&self.name).into(), self.tunnel_key.to_string(), pairs(&self.labels)]
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
     }
-}
 
-/// A switch with what is below it.
-#[derive(Debug, Serialize)]
-struct WholeSwitch {
-    #[serde(flatten)]
-    switch: SwitchView,
-    ports: Vec<SwitchPortView>,
-    acls: Vec<AclView>,
-}
+    fn make(new: SwitchOptions, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        let load_balancers = full_names(&new.load_balancers)?;
+        Ok(Self { labels, default_policy: new.default_policy.unwrap_or_default(), load_balancers })
+    }
 
-async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError> {
-    let mut nb = session.controller().await?;
-    let switch = SwitchSpec::view(&nb.find(Noun::Switch, text).await?)?;
-    let (parent, all) = (Some(switch.name.clone()), Labels::new());
-    let ports = object::views::<SwitchPortSpec>(&mut nb, parent.as_deref(), &all).await?;
-    let mut acls = object::views::<AclSpec>(&mut nb, parent.as_deref(), &all).await?;
-    acls.sort_by(by_evaluation);
-    let whole = WholeSwitch { switch, ports, acls };
-    session.print(&whole, |out| whole.write(out))
-}
-
-impl WholeSwitch {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let SwitchView { name, labels, tunnel_key, create_revision, update_revision } = &self.switch;
-        write_fields(
-            out,
-            &[
-                ("name", name.clone()),
-                ("labels", pairs(labels)),
-                ("tunnel key", tunnel_key.to_string()),
-                ("created", format!("revision {create_revision}")),
-                ("changed", format!("revision {update_revision}")),
-            ],
-        )?;
-        if !self.ports.is_empty() {
-            writeln!(out)?;
-            Table::of(&self.ports).write(out)?;
-        }
-        if !self.acls.is_empty() {
-            writeln!(out)?;
-            Table::of(&self.acls).write(out)?;
-        }
+    fn change(given: &SwitchOptions, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        patch.set("default_policy", given.default_policy.as_ref(), |switch| &mut switch.default_policy);
+        let names = full_names(&given.load_balancers)?;
+        patch.list("load_balancers", &names, given.no_load_balancers, |switch| &mut switch.load_balancers);
         Ok(())
+    }
+
+    fn cells(&self, status: &TunnelKey) -> Vec<String> {
+        vec![status.tunnel_key.to_string()]
+    }
+
+    fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
+        let default = ("default", self.default_policy.word().into());
+        let key = ("tunnel key", status.tunnel_key.to_string());
+        let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
+        [default, key].into_iter().chain(balancers).collect()
     }
 }

@@ -1,8 +1,6 @@
 //! `switch-port`: where workloads and routers are attached to a switch.
 
-use std::io::{self, Write};
-
-use clap::{Args, Subcommand};
+use clap::Args;
 use ferroflow_proto::northbound::{LogicalSwitchPort, Resource, logical_switch_port::Type, resource};
 use serde::{Deserialize, Serialize};
 
@@ -12,35 +10,15 @@ use crate::{
     file::section,
     name::Noun,
     net::{
-        labels::{LabelChanges, NewLabels},
-        object::{self, Del, ListBelow, Show, Spec, labels_of, unknown_value, wrong_kind},
+        command::About,
+        object::{Object, Options, Patch, enabled, labels_of, unknown_value, wrong_kind},
     },
-    output::{Tabular, pairs, parent_id, short, write_fields, yes},
-    session::Session,
+    output::{short, yes},
 };
 
-/// Ports of logical switches.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Make a port
-    Add(Add),
-    /// Change a port
-    Set(Set),
-    /// List ports
-    List(ListBelow),
-    /// Show a port
-    Show(Show),
-    /// Delete a port
-    Del(Del),
-}
-
-/// A port to make.
+/// Options of a new port.
 #[derive(Debug, Args)]
-pub struct Add {
-    /// The switch; or SWITCH/PORT in one word
-    switch: String,
-    /// Id of the port
-    port: Option<String>,
+pub struct NewSwitchPort {
     /// What the workload has: "MAC [IP…]" or "unknown"; may be repeated
     #[arg(long = "address", value_name = "ADDRESSES", conflicts_with = "router_port")]
     addresses: Vec<String>,
@@ -53,18 +31,11 @@ pub struct Add {
     /// Make it disabled
     #[arg(long)]
     disable: bool,
-    #[command(flatten)]
-    labels: NewLabels,
-    /// Succeed, and leave it as it is, when there is one
-    #[arg(long)]
-    may_exist: bool,
 }
 
-/// A port to change.
+/// Changes of a port.
 #[derive(Debug, Args)]
-pub struct Set {
-    /// Its name
-    name: String,
+pub struct SwitchPortChanges {
     /// What the workload has instead of before: "MAC [IP…]" or "unknown"; may be repeated
     #[arg(long = "address", value_name = "ADDRESSES")]
     addresses: Vec<String>,
@@ -89,88 +60,17 @@ pub struct Set {
     /// Let it neither send nor receive
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
-    #[command(flatten)]
-    labels: LabelChanges,
 }
 
-impl Command {
-    /// Whether it changes anything.
-    pub fn writes(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Set(_) | Self::Del(_))
-    }
-
-    /// Does it.
-    pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        match self {
-            Self::Add(add) => add.run(session).await,
-            Self::Set(set) => set.run(session).await,
-            Self::List(list) => list.run::<SwitchPortSpec>(session).await,
-            Self::Show(show) => run_show(session, &show.name).await,
-            Self::Del(del) => del.run(session, Noun::SwitchPort).await,
-        }
+impl Options for NewSwitchPort {
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        self.router_port.iter_mut().map(|text| (Noun::RouterPort, text)).collect()
     }
 }
 
-impl Add {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let name = Noun::SwitchPort.new_name(&self.switch, self.port.as_deref())?;
-        let router_port = match &self.router_port {
-            Some(text) => Some(session.controller().await?.resolve(Noun::RouterPort, text).await?),
-            None => None,
-        };
-        let spec = SwitchPortSpec {
-            labels: self.labels.labels(),
-            kind: PortType::linked_to(router_port.as_deref()),
-            addresses: self.addresses,
-            port_security: self.port_security,
-            router_port,
-            enabled: !self.disable,
-        };
-        object::add(session, name, &spec, self.may_exist).await
-    }
-}
-
-impl Set {
-    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let router_port = match &self.router_port {
-            Some(text) => Some(session.controller().await?.resolve(Noun::RouterPort, text).await?),
-            None => None,
-        };
-        let mask = self.mask();
-        let patch = |spec: &mut SwitchPortSpec| {
-            self.patch(spec, router_port.as_deref());
-            Ok(())
-        };
-        object::set(session, &self.name, &mask, patch).await
-    }
-
-    fn mask(&self) -> Vec<&'static str> {
-        let fields = [
-            (!self.labels.is_empty(), "labels"),
-            (!self.addresses.is_empty() || self.no_addresses, "addresses"),
-            (!self.port_security.is_empty() || self.no_port_security, "port_security"),
-            (self.router_port.is_some() || self.no_router_port, "type"),
-            (self.router_port.is_some() || self.no_router_port, "router_port"),
-            (self.enable || self.disable, "enabled"),
-        ];
-        fields.into_iter().filter(|(given, _)| *given).map(|(_, field)| field).collect()
-    }
-
-    fn patch(&self, spec: &mut SwitchPortSpec, router_port: Option<&str>) {
-        self.labels.apply(&mut spec.labels);
-        if !self.addresses.is_empty() || self.no_addresses {
-            spec.addresses.clone_from(&self.addresses);
-        }
-        if !self.port_security.is_empty() || self.no_port_security {
-            spec.port_security.clone_from(&self.port_security);
-        }
-        if self.router_port.is_some() || self.no_router_port {
-            spec.router_port = router_port.map(str::to_owned);
-            spec.kind = PortType::linked_to(router_port);
-        }
-        if self.enable || self.disable {
-            spec.enabled = self.enable;
-        }
+impl Options for SwitchPortChanges {
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        self.router_port.iter_mut().map(|text| (Noun::RouterPort, text)).collect()
     }
 }
 
@@ -189,10 +89,6 @@ impl PortType {
     fn linked_to(router_port: Option<&str>) -> Self {
         if router_port.is_some() { Self::Router } else { Self::Workload }
     }
-
-    fn is_workload(&self) -> bool {
-        *self == Self::Workload
-    }
 }
 
 /// What a user sets of a switch port; its form in files.
@@ -200,57 +96,49 @@ impl PortType {
 #[serde(deny_unknown_fields)]
 pub struct SwitchPortSpec {
     /// Free key-value pairs.
-    #[serde(default, with = "section", skip_serializing_if = "Labels::is_empty")]
+    #[serde(default, with = "section")]
     pub labels: Labels,
     /// What is attached.
-    #[serde(rename = "type", default, skip_serializing_if = "PortType::is_workload")]
+    #[serde(rename = "type", default)]
     pub kind: PortType,
     /// `MAC [IP…]` of the workload, or `unknown`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub addresses: Vec<String>,
     /// Source addresses the workload may use; empty: any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub port_security: Vec<String>,
     /// The router's side of the link.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub router_port: Option<String>,
     /// It sends and receives.
-    #[serde(default = "enabled", skip_serializing_if = "is_enabled")]
+    #[serde(default = "enabled")]
     pub enabled: bool,
 }
 
-/// Objects are enabled unless said otherwise.
-pub(crate) fn enabled() -> bool {
-    true
-}
-
-pub(crate) fn is_enabled(enabled: &bool) -> bool {
-    *enabled
-}
-
-/// What is shown of a switch port.
+/// What the controller says of a switch port.
 #[derive(Debug, Clone, Serialize)]
-pub struct SwitchPortView {
-    name: String,
-    labels: Labels,
-    #[serde(rename = "type")]
-    kind: PortType,
-    addresses: Vec<String>,
-    port_security: Vec<String>,
-    router_port: Option<String>,
-    enabled: bool,
+pub struct SwitchPortStatus {
     tunnel_key: u32,
     chassis: Option<String>,
     up: bool,
-    create_revision: u64,
-    update_revision: u64,
 }
 
-impl Spec for SwitchPortSpec {
+impl Object for SwitchPortSpec {
     const NOUN: Noun = Noun::SwitchPort;
-    type View = SwitchPortView;
+    const ABOUT: About = About {
+        add: "Make a port",
+        set: "Change a port",
+        list: "List ports",
+        show: "Show a port",
+        del: "Delete a port",
+    };
+    const HEADINGS: &'static [&'static str] =
+        &["SWITCH", "PORT", "KEY", "STATE", "CHASSIS", "ADDRESSES", "LABELS"];
+    type New = NewSwitchPort;
+    type Changes = SwitchPortChanges;
+    type Status = SwitchPortStatus;
 
-    fn read(resource: &Resource) -> Result<Self, CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, SwitchPortStatus), CtlError> {
         let Some(resource::Spec::LogicalSwitchPort(port)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
@@ -259,35 +147,18 @@ impl Spec for SwitchPortSpec {
             Ok(Type::Router) => PortType::Router,
             Err(_) => return Err(unknown_value(resource, "type", port.r#type)),
         };
-        Ok(Self {
+        let given = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
+        let spec = Self {
             labels: labels_of(resource),
             kind,
             addresses: port.addresses.clone(),
             port_security: port.port_security.clone(),
-            router_port: Some(port.router_port.clone()).filter(|name| !name.is_empty()),
+            router_port: given(&port.router_port),
             enabled: port.enabled.unwrap_or(true),
-        })
-    }
-
-    fn view(resource: &Resource) -> Result<SwitchPortView, CtlError> {
-        let Some(resource::Spec::LogicalSwitchPort(port)) = &resource.spec else {
-            return Err(wrong_kind(resource, Self::NOUN));
         };
-        let spec = Self::read(resource)?;
-        Ok(SwitchPortView {
-            name: resource.name.clone(),
-            labels: spec.labels,
-            kind: spec.kind,
-            addresses: spec.addresses,
-            port_security: spec.port_security,
-            router_port: spec.router_port,
-            enabled: spec.enabled,
-            tunnel_key: port.tunnel_key,
-            chassis: Some(port.chassis.clone()).filter(|name| !name.is_empty()),
-            up: port.up,
-            create_revision: resource.create_revision,
-            update_revision: resource.update_revision,
-        })
+        let status =
+            SwitchPortStatus { tunnel_key: port.tunnel_key, chassis: given(&port.chassis), up: port.up };
+        Ok((spec, status))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -308,28 +179,54 @@ impl Spec for SwitchPortSpec {
     fn labels(&self) -> &Labels {
         &self.labels
     }
-}
 
-impl Tabular for SwitchPortView {
-    const HEADINGS: &'static [&'static str] =
-        &["SWITCH", "PORT", "KEY", "STATE", "CHASSIS", "ADDRESSES", "LABELS"];
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
+    }
 
-    fn cells(&self) -> Vec<String> {
+    fn make(new: NewSwitchPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        let NewSwitchPort { addresses, port_security, router_port, disable } = new;
+        let kind = PortType::linked_to(router_port.as_deref());
+        Ok(Self { labels, kind, addresses, port_security, router_port, enabled: !disable })
+    }
+
+    fn change(given: &SwitchPortChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        patch.list("addresses", &given.addresses, given.no_addresses, |port| &mut port.addresses);
+        let entries = &given.port_security;
+        patch.list("port_security", entries, given.no_port_security, |port| &mut port.port_security);
+        if given.router_port.is_some() || given.no_router_port {
+            let kind = PortType::linked_to(given.router_port.as_deref());
+            patch.set("type", Some(&kind), |port| &mut port.kind);
+            patch.set("router_port", Some(&given.router_port), |port| &mut port.router_port);
+        }
+        patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
+        Ok(())
+    }
+
+    fn cells(&self, status: &SwitchPortStatus) -> Vec<String> {
         vec![
-            parent_id(&self.name).into(),
-            short(&self.name).into(),
-            self.tunnel_key.to_string(),
-            self.state().into(),
-            self.chassis.as_deref().map(short).unwrap_or_default().into(),
+            status.tunnel_key.to_string(),
+            self.state(status).into(),
+            status.chassis.as_deref().map(short).unwrap_or_default().into(),
             self.attached(),
-            pairs(&self.labels),
+        ]
+    }
+
+    fn fields(&self, status: &SwitchPortStatus) -> Vec<(&'static str, String)> {
+        vec![
+            ("addresses", self.attached()),
+            ("port security", self.port_security.join(", ")),
+            ("enabled", yes(self.enabled)),
+            ("tunnel key", status.tunnel_key.to_string()),
+            ("chassis", status.chassis.clone().unwrap_or_default()),
+            ("up", yes(status.up)),
         ]
     }
 }
 
-impl SwitchPortView {
-    fn state(&self) -> &'static str {
-        match (self.enabled, self.kind, self.up) {
+impl SwitchPortSpec {
+    fn state(&self, status: &SwitchPortStatus) -> &'static str {
+        match (self.enabled, self.kind, status.up) {
             (false, _, _) => "disabled",
             (true, PortType::Router, _) => "router",
             (true, PortType::Workload, true) => "up",
@@ -343,28 +240,4 @@ impl SwitchPortView {
             None => self.addresses.join(", "),
         }
     }
-
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        write_fields(
-            out,
-            &[
-                ("name", self.name.clone()),
-                ("labels", pairs(&self.labels)),
-                ("addresses", self.attached()),
-                ("port security", self.port_security.join(", ")),
-                ("enabled", yes(self.enabled)),
-                ("tunnel key", self.tunnel_key.to_string()),
-                ("chassis", self.chassis.clone().unwrap_or_default()),
-                ("up", yes(self.up)),
-                ("created", format!("revision {}", self.create_revision)),
-                ("changed", format!("revision {}", self.update_revision)),
-            ],
-        )
-    }
-}
-
-async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError> {
-    let port = session.controller().await?.find(Noun::SwitchPort, text).await?;
-    let view = SwitchPortSpec::view(&port)?;
-    session.print(&view, |out| view.write(out))
 }

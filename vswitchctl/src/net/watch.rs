@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ferroflow_proto::northbound::{WatchRequest, WatchResponse, event::Event};
 use serde::Serialize;
 use serde_json::Value;
@@ -11,10 +11,7 @@ use crate::{
     address::Daemon,
     error::CtlError,
     name::Noun,
-    net::{
-        acl::AclSpec, chassis::ChassisSpec, object::Spec, router::RouterSpec, router_port::RouterPortSpec,
-        switch::SwitchSpec, switch_port::SwitchPortSpec,
-    },
+    net::{by_noun, chassis::ChassisSpec, object::Shown},
     output::{Format, printable},
     session::Session,
 };
@@ -24,43 +21,13 @@ use crate::{
 pub struct Watch {
     /// Kinds to watch; none: all
     #[arg(value_enum)]
-    kinds: Vec<WatchedKind>,
+    kinds: Vec<Noun>,
     /// Only what is below this switch or router, in full: switches/web
     #[arg(long)]
     parent: Option<String>,
     /// Start after this revision; 0: start with everything there is
     #[arg(long, default_value_t = 0, value_name = "REVISION")]
     after: u64,
-}
-
-/// A kind of object, as it is typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WatchedKind {
-    /// Logical switches
-    Switch,
-    /// Their ports
-    SwitchPort,
-    /// Logical routers
-    Router,
-    /// Their ports
-    RouterPort,
-    /// Access rules
-    Acl,
-    /// Hosts
-    Chassis,
-}
-
-impl WatchedKind {
-    fn noun(self) -> Noun {
-        match self {
-            Self::Switch => Noun::Switch,
-            Self::SwitchPort => Noun::SwitchPort,
-            Self::Router => Noun::Router,
-            Self::RouterPort => Noun::RouterPort,
-            Self::Acl => Noun::Acl,
-            Self::Chassis => Noun::Chassis,
-        }
-    }
 }
 
 /// One change, as it is printed.
@@ -79,7 +46,7 @@ impl Watch {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut nb = session.controller().await?;
         let request = WatchRequest {
-            kinds: self.kinds.iter().map(|kind| kind.noun().kind().into()).collect(),
+            kinds: self.kinds.iter().map(|noun| noun.kind().into()).collect(),
             parent: self.parent.unwrap_or_default(),
             after_revision: self.after,
         };
@@ -135,12 +102,8 @@ fn watched(revision: u64, event: Event) -> Result<WatchedChange, CtlError> {
         Event::Deleted(name) => Ok(WatchedChange { revision, name, event: "deleted", object: None }),
         Event::Put(resource) => {
             let object = match Noun::of(&resource.name) {
-                Some(Noun::Switch) => Some(value(SwitchSpec::view(&resource)?)?),
-                Some(Noun::SwitchPort) => Some(value(SwitchPortSpec::view(&resource)?)?),
-                Some(Noun::Router) => Some(value(RouterSpec::view(&resource)?)?),
-                Some(Noun::RouterPort) => Some(value(RouterPortSpec::view(&resource)?)?),
-                Some(Noun::Acl) => Some(value(AclSpec::view(&resource)?)?),
-                Some(Noun::Chassis) => Some(value(ChassisSpec::view(&resource)?)?),
+                Some(noun) => by_noun!(noun, S => Some(value(<S as Shown>::view(&resource)?)?),
+                    else => Some(value(ChassisSpec::view(&resource)?)?)),
                 None => None,
             };
             Ok(WatchedChange { revision, name: resource.name, event: "put", object })

@@ -57,6 +57,11 @@ pub(crate) fn parent_id(name: &str) -> &str {
     name.split('/').nth(1).unwrap_or_default()
 }
 
+/// Nanoseconds as seconds: `12.345s`.
+pub(crate) fn duration(nanos: u64) -> String {
+    format!("{}.{:03}s", nanos / 1_000_000_000, nanos / 1_000_000 % 1000)
+}
+
 /// Writes a 64-bit id as `0x…`: as a JSON number many readers would round it.
 pub(crate) fn as_hex<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{value:#x}"))

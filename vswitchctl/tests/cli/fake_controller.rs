@@ -76,6 +76,11 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::LogicalRouterPort(_)) => Kind::LogicalRouterPort,
         Some(Spec::Acl(_)) => Kind::Acl,
         Some(Spec::Chassis(_)) => Kind::Chassis,
+        Some(Spec::AddressSet(_)) => Kind::AddressSet,
+        Some(Spec::PortGroup(_)) => Kind::PortGroup,
+        Some(Spec::LoadBalancer(_)) => Kind::LoadBalancer,
+        Some(Spec::Nat(_)) => Kind::Nat,
+        Some(Spec::RouterPolicy(_)) => Kind::RouterPolicy,
         None => Kind::Unspecified,
     }
 }
@@ -117,6 +122,16 @@ impl State {
                 ("match", Some(Spec::Acl(to)), Some(Spec::Acl(from))) => to.r#match = from.r#match.clone(),
                 ("enabled", Some(Spec::LogicalSwitchPort(to)), Some(Spec::LogicalSwitchPort(from))) => {
                     to.enabled = from.enabled;
+                }
+                ("label", Some(Spec::Acl(to)), Some(Spec::Acl(from))) => to.label = from.label,
+                ("log_name", Some(Spec::Acl(to)), Some(Spec::Acl(from))) => {
+                    to.log_name.clone_from(&from.log_name);
+                }
+                ("addresses", Some(Spec::AddressSet(to)), Some(Spec::AddressSet(from))) => {
+                    to.addresses.clone_from(&from.addresses);
+                }
+                ("ports", Some(Spec::PortGroup(to)), Some(Spec::PortGroup(from))) => {
+                    to.ports.clone_from(&from.ports);
                 }
                 (path, _, _) => return Err(Status::invalid_argument(format!("no field {path}"))),
             }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use ferroflow_proto::host::{
     AddPortRequest, AddPortResponse, Drop, DumpFlowsRequest, DumpFlowsResponse, DumpMegaflowsRequest,
     DumpMegaflowsResponse, Flow, GetStatusRequest, GetStatusResponse, ListDropsRequest, ListDropsResponse,
-    ListPortsRequest, ListPortsResponse, Megaflow, Origin, Port, PortCounters, RemovePortRequest,
-    RemovePortResponse, TraceRequest, TraceResponse, TraceStep, Worker,
+    ListPortsRequest, ListPortsResponse, Megaflow, ModifyPortRequest, Origin, Port, PortCounters,
+    RemovePortRequest, RemovePortResponse, TraceRequest, TraceResponse, TraceStep, Worker,
     host_service_server::{HostService, HostServiceServer},
 };
 use tonic::{Request, Response, Status, transport::Server};
@@ -53,6 +53,9 @@ fn port(name: &str, logical_port: &str) -> Port {
         mode: "generic-copy".into(),
         mtu: 1500,
         counters: Some(PortCounters { rx_packets: 9, rx_forwarded: 7, rx_dropped: 2, ..Default::default() }),
+        forwards: true,
+        floods: true,
+        vlan: None,
     }
 }
 
@@ -78,6 +81,7 @@ fn step(depth: u32, table: u32, hit: Option<(u32, &str, &str)>, origin: Option<O
         actions: actions.into(),
         origin,
         note: String::new(),
+        lost: false,
     }
 }
 
@@ -108,6 +112,16 @@ impl HostService for FakeHost {
         Ok(Response::new(AddPortResponse { port: Some(port(&request.interface, &request.logical_port)) }))
     }
 
+    async fn modify_port(
+        &self,
+        request: Request<ModifyPortRequest>,
+    ) -> Result<Response<AddPortResponse>, Status> {
+        let request = request.into_inner();
+        self.note(&request);
+        let modified = Port { forwards: false, vlan: request.vlan, ..port(&request.interface, "") };
+        Ok(Response::new(AddPortResponse { port: Some(modified) }))
+    }
+
     async fn remove_port(
         &self,
         request: Request<RemovePortRequest>,
@@ -134,6 +148,7 @@ impl HostService for FakeHost {
             n_packets: 3,
             n_bytes: 180,
             origin: origin(0x1f, "ls_out_acl_eval", "switches/db/acls/no-telnet"),
+            ..Default::default()
         };
         let miss = Flow { table: 64, actions: "resubmit(,65)".into(), ..Default::default() };
         Ok(Response::new(DumpFlowsResponse { flows: vec![acl, miss] }))
@@ -183,6 +198,7 @@ impl HostService for FakeHost {
                 actions: "drop".into(),
                 ..Default::default()
             }),
+            ..Default::default()
         }))
     }
 }

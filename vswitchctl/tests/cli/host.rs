@@ -28,7 +28,10 @@ megaflow: in_port(2),tcp(dst=23)
   actions: drop
 "
     );
-    assert_eq!(host.asked(), "TraceRequest { in_port: \"web-1\", packet: Some(Flow(\"tcp,tp_dst=23\")) }");
+    assert_eq!(
+        host.asked(),
+        "TraceRequest { in_port: \"web-1\", why: false, ct_next: [], packet: Some(Flow(\"tcp,tp_dst=23\")) }"
+    );
 }
 
 #[tokio::test]
@@ -41,7 +44,10 @@ async fn a_trace_of_bytes_in_json() {
     assert_eq!(trace["drop"]["origin"]["object"], "switches/db/acls/no-telnet");
     assert_eq!(trace["steps"][3]["table"], 44);
     assert_eq!(trace["steps"][1]["priority"], Value::Null);
-    assert_eq!(host.asked(), "TraceRequest { in_port: \"\", packet: Some(Frame([10, 0, 1])) }");
+    assert_eq!(
+        host.asked(),
+        "TraceRequest { in_port: \"\", why: false, ct_next: [], packet: Some(Frame([10, 0, 1])) }"
+    );
 }
 
 #[tokio::test]
@@ -83,9 +89,9 @@ cookie=0x1f, table=44, n_packets=3, n_bytes=180, priority=2000,tcp,reg15=0x1,met
 cookie=0x0, table=64, n_packets=0, n_bytes=0, priority=0 actions=resubmit(,65)
 "
     );
-    assert_eq!(host.asked(), "DumpFlowsRequest { table: Some(44) }");
+    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"table=44\", strict: false }");
     place.run(&["flow", "dump"]).await;
-    assert_eq!(host.asked(), "DumpFlowsRequest { table: None }");
+    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"\", strict: false }");
 }
 
 #[tokio::test]
@@ -108,7 +114,10 @@ async fn ports_come_and_go() {
         place.run(&["port", "add", "veth-web-1", "--logical-port", "web/web-1"]).await,
         "veth-web-1 is port 2 for web-1 (generic-copy)\n"
     );
-    assert_eq!(host.asked(), "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\" }");
+    assert_eq!(
+        host.asked(),
+        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0 }"
+    );
     let list = place.run(&["port", "list"]).await;
     assert!(list.lines().next().unwrap().starts_with("PORT  NAME        ROLE"), "{list}");
     assert!(

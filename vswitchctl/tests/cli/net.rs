@@ -244,6 +244,48 @@ async fn set_changes_only_what_it_was_given() {
 }
 
 #[tokio::test]
+async fn sets_and_groups_are_edited_member_by_member_and_have_acls() {
+    let place = Place::new();
+    let controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    place.run(&["address-set", "add", "ops", "--address", "10.0.0.0/8", "--address", "::1"]).await;
+    let edit = ["--add", "10.0.0.0/8", "--add", "192.0.2.1", "--remove", "::1", "--remove", "::2"];
+    place.run(&[["address-set", "set", "ops"].as_slice(), &edit].concat()).await;
+    let Some(Spec::AddressSet(set)) = controller.get("address-sets/ops").spec else { panic!("no set") };
+    assert_eq!(set.addresses, ["10.0.0.0/8", "192.0.2.1"]);
+
+    let ports = ["--port", "web-1", "--port", "db/db-1", "--default", "drop"];
+    place.run(&[["port-group", "add", "shop"].as_slice(), &ports].concat()).await;
+    place.run(&["port-group", "set", "shop", "--remove", "db-1", "--add", "web-2"]).await;
+    let Some(Spec::PortGroup(group)) = controller.get("port-groups/shop").spec else { panic!("no group") };
+    assert_eq!(group.ports, ["switches/web/ports/web-1", "switches/web/ports/web-2"]);
+    assert_eq!(group.default_policy, 1);
+
+    let acl = ["--direction", "to-lport", "--priority", "9", "--action", "allow-related", "--tier", "1"];
+    let matching = ["--match", "outport == @shop && ip4.src == $ops", "--log", "--severity", "notice"];
+    place.run(&[["acl", "add", "@shop", "ops"].as_slice(), &acl, &matching].concat()).await;
+    place.run(&["acl", "set", "@shop/ops", "--label-number", "7", "--log-name", "ops-in"]).await;
+    let Some(Spec::Acl(acl)) = controller.get("port-groups/shop/acls/ops").spec else { panic!("no ACL") };
+    assert_eq!((acl.tier, acl.label, acl.log, acl.log_name.as_str()), (1, 7, true, "ops-in"));
+    assert_eq!(
+        place.run(&["acl", "list", "@shop"]).await,
+        "\
+SWITCH  ACL  DIRECTION  TIER  PRIORITY  ACTION         MATCH                                LABELS
+@shop   ops  to-lport   1     9         allow-related  outport == @shop && ip4.src == $ops  -
+"
+    );
+    let shown = place.run(&["port-group", "show", "shop"]).await;
+    assert!(shown.contains("default:  drop\nport:     switches/web/ports/web-1\n"), "{shown}");
+    assert!(shown.ends_with("ip4.src == $ops  -\n"), "{shown}");
+
+    let exported = place.run(&["export"]).await;
+    let again = place.run(&["apply", "-f", &place.write("again.yaml", &exported)]).await;
+    assert!(again.contains("15 unchanged\n"), "{again}");
+    place.run(&["port-group", "del", "shop"]).await;
+    assert!(controller.names().iter().all(|name| !name.starts_with("port-groups")));
+}
+
+#[tokio::test]
 async fn set_gives_way_to_others_and_tries_again() {
     let place = Place::new();
     let controller = FakeController::start(&place);
@@ -307,10 +349,10 @@ async fn a_watch_prints_what_there_is_and_says_how_to_go_on() {
     assert_eq!(
         text,
         "\
-1 put switches/db tunnel_key=0
-1 put switches/db/acls/no-telnet action=\"drop\" direction=\"to-lport\" \
-match=\"outport == \\\"db-1\\\" && tcp.dst == 23\" priority=1000
-1 put switches/web tunnel_key=0
+1 put switches/db default_policy=\"allow\" tunnel_key=0
+1 put switches/db/acls/no-telnet action=\"drop\" direction=\"to-lport\" label_number=0 log=false \
+match=\"outport == \\\"db-1\\\" && tcp.dst == 23\" priority=1000 severity=\"info\" tier=0
+1 put switches/web default_policy=\"allow\" tunnel_key=0
 "
     );
     assert!(result.unwrap_err().to_string().contains("go on with --after 1"));
@@ -326,7 +368,7 @@ async fn switches_and_routers_show_what_is_below_them() {
     place.run(&["apply", "-f", EXAMPLE]).await;
     let text = place.run(&["switch", "show", "db"]).await;
     assert!(text.contains("db      db-to-r1  0    router  -        router port r1-db"), "{text}");
-    assert!(text.contains("db      no-telnet  to-lport   1000      drop"), "{text}");
+    assert!(text.contains("db      no-telnet  to-lport   0     1000      drop"), "{text}");
     let text = place.run(&["router", "show", "r1", "-o", "yaml"]).await;
     assert!(text.contains("ports:\n- name: routers/r1/ports/r1-db\n"), "{text}");
 }

@@ -4,7 +4,7 @@
 use ferroflow_proto::chassis as pb;
 use flowtable::types::{Priority, RangeError};
 use ovn_northd_lite::{
-    SouthboundDelta,
+    SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
     southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding},
 };
@@ -38,7 +38,14 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     let mut delta = SouthboundDelta::default();
     for datapath in update.datapaths {
         let key = datapath_key(datapath.key, &datapath.name)?;
-        delta.datapaths.insert(key, Datapath { name: datapath.name, is_router: datapath.router });
+        delta.datapaths.insert(
+            key,
+            Datapath {
+                name: datapath.name,
+                is_router: datapath.router,
+                sets: datapath.sets.into_iter().collect(),
+            },
+        );
     }
     for binding in update.port_bindings {
         let (name, binding) = port_binding(binding)?;
@@ -58,6 +65,10 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     for flow in update.logical_flows {
         delta.flows.insert(flow.id, logical_flow(flow)?);
     }
+    for change in update.set_changes {
+        let (added, removed) = (change.added.into_iter().collect(), change.removed.into_iter().collect());
+        delta.sets.insert(change.name, SetChange { added, removed });
+    }
     let removed = update.removed.unwrap_or_default();
     for key in removed.datapaths {
         delta.removed.datapaths.insert(datapath_key(key, "removed")?);
@@ -69,6 +80,7 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     delta.removed.bindings.extend(removed.port_bindings);
     delta.removed.chassis.extend(removed.chassis);
     delta.removed.flows.extend(removed.logical_flows);
+    delta.removed.sets.extend(removed.sets);
     Ok(delta)
 }
 
@@ -123,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_wrong_part_refuses_the_whole_update() {
-        let datapath = |key| pb::Datapath { key, name: "switches/web".to_owned(), router: false };
+        let datapath =
+            |key| pb::Datapath { key, name: "switches/web".to_owned(), router: false, sets: Vec::new() };
         let good = pb::SyncResponse { datapaths: vec![datapath(1)], ..Default::default() };
         assert_eq!(decode(good).unwrap().datapaths.len(), 1);
         let wrong = pb::SyncResponse { datapaths: vec![datapath(1), datapath(0)], ..Default::default() };

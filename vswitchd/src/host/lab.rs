@@ -1,8 +1,8 @@
-//! The lab: a host whose ports are queues of frames, whose clock obeys, and whose rules
-//! are written by hand. Everything else is as on any host.
+//! The lab: a host whose ports are queues of frames and whose clock obeys. Its rules are
+//! written by hand (`handmade.rs`). Everything else is as on any host.
 //!
-//! It is deterministic: frames are switched one burst after the other by the one worker,
-//! and whoever injects waits for that; hashes have a fixed seed.
+//! It is deterministic: frames are switched one after the other by the one worker, and
+//! whoever injects waits for that; hashes have a fixed seed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,16 +10,13 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{BATCH, InjectError, MemoryPort, VirtualClock};
+use dataplane::{InjectError, MemoryPort, VirtualClock};
 use flowtable::{
     stats::DropCount,
-    table::{Tables, TransactionError},
-    text::{ChangeKind, TextError, parse_change, print_flow},
-    types::{Epoch, MacAddr, PortNo, Timestamp},
+    types::{MacAddr, PortNo, Timestamp},
 };
 
-use super::{Host, PortError, rules::differences};
-use crate::state::StateError;
+use super::{Host, PortError};
 
 /// MTU of a port that was not given one.
 const DEFAULT_MTU: u32 = 1500;
@@ -77,7 +74,7 @@ pub struct Injected {
 pub enum LabError {
     /// The host's ports are interfaces.
     #[error(
-        "this vswitchd forwards for real: its rules are the controller's, its ports interfaces; for a lab start another: vswitchd --virtual --socket PATH"
+        "this vswitchd forwards for real: its ports are interfaces, its time is the machine's; for a lab start another: vswitchd --virtual --socket PATH"
     )]
     NotALab,
     /// There is no such port.
@@ -86,20 +83,6 @@ pub enum LabError {
     /// A frame was not taken.
     #[error("{0}")]
     Inject(#[from] InjectError),
-    /// A change is not understood.
-    #[error("change {}: {error}", .index + 1)]
-    Text {
-        /// Which one, from 0.
-        index: usize,
-        /// What is wrong.
-        error: TextError,
-    },
-    /// The tables refuse a change.
-    #[error("{0}")]
-    Refused(#[from] TransactionError),
-    /// The change could not be saved, and was not made.
-    #[error("{0}")]
-    State(#[from] StateError),
     /// The port cannot be added.
     #[error("{0}")]
     Port(#[from] PortError),
@@ -136,7 +119,7 @@ impl Lab {
     }
 
     /// Takes what has left the ports.
-    fn collect(&mut self) -> Vec<Sent> {
+    pub(super) fn collect(&mut self) -> Vec<Sent> {
         let time = self.clock.now();
         let mut collected = Vec::new();
         for (port, wire) in &mut self.wires {
@@ -163,11 +146,6 @@ impl Host {
         self.lab.as_ref().ok_or(LabError::NotALab)
     }
 
-    /// The rules are written by hand, not made of a controller's network: a lab has none.
-    pub(super) fn is_handmade(&self) -> bool {
-        self.lab.is_some()
-    }
-
     /// Adds a lab's port; without a number it gets the lowest that is free. The same again
     /// changes nothing.
     ///
@@ -186,10 +164,7 @@ impl Host {
             }
             return Ok(present.port);
         }
-        let port = match number {
-            Some(number) => self.check_number(number)?,
-            None => self.free_number()?,
-        };
+        let port = self.choose_number(number)?;
         if let Some(lab) = &mut self.lab {
             lab.add(name, mtu);
         }
@@ -198,13 +173,6 @@ impl Host {
             lab.remove(name);
         }
         Ok(added?)
-    }
-
-    fn check_number(&self, port: PortNo) -> Result<PortNo, PortError> {
-        match self.ports.iter().find(|(_, present)| present.port == port) {
-            Some((name, _)) => Err(PortError::NumberInUse { port, name: name.clone() }),
-            None => Ok(port),
-        }
     }
 
     /// The lab's port that a name or number means.
@@ -227,7 +195,7 @@ impl Host {
     pub fn inject(&mut self, port: &str, frames: Vec<Vec<u8>>) -> Result<Injected, LabError> {
         let (name, port) = self.lab_port(port)?;
         self.expire_rules();
-        let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
+        let lab = self.lab.as_ref().ok_or(LabError::NotALab)?;
         let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::NoPort(name.clone()))?;
         frames.iter().try_for_each(|frame| memory.check(frame))?;
         let books = |dataplane: &dataplane::Dataplane| {
@@ -237,9 +205,11 @@ impl Host {
         };
         let (n_forwarded, n_dropped, drops) = books(&self.dataplane);
         let mut injected = Injected::default();
-        for burst in frames.chunks(BATCH) {
-            self.dataplane.inject(port, &memory, burst.to_vec())?;
-            injected.sent.extend(lab.collect());
+        for frame in frames {
+            self.dataplane.inject(port, &memory, vec![frame])?;
+            injected.sent.extend(self.lab.as_mut().map(Lab::collect).unwrap_or_default());
+            // What a frame has made holds for the next one.
+            self.take_news();
         }
         let after = books(&self.dataplane);
         injected.n_forwarded = after.0 - n_forwarded;
@@ -284,69 +254,10 @@ impl Host {
         }
         Ok((clock.now(), clock.is_stopped()))
     }
-
-    /// Changes rules in one transaction: all of it or nothing. With `replace` those that
-    /// are there go first, but one that stays the same keeps its statistics.
-    ///
-    /// # Errors
-    /// Names the first change that is wrong, and why.
-    pub fn change_flows(&mut self, texts: &[(ChangeKind, String)], replace: bool) -> Result<Epoch, LabError> {
-        let now = self.lab()?.clock().now();
-        self.expire_rules();
-        let mut changes = Vec::with_capacity(texts.len());
-        for (index, (kind, text)) in texts.iter().enumerate() {
-            let change = parse_change(*kind, text, &self.port_table);
-            changes.push(change.map_err(|error| LabError::Text { index, error })?);
-        }
-        // Counted as the caller does.
-        let counted = |error: TransactionError| TransactionError { change: error.change + 1, ..error };
-        let commit = if replace {
-            let wanted = Tables::default().transact(changes).map_err(counted)?;
-            let wanted: Vec<_> = wanted.rules().map(|rule| (**rule).clone()).collect();
-            self.tables.commit(differences(&self.tables, &wanted), now)?
-        } else {
-            self.tables.commit(changes, now).map_err(counted)?
-        };
-        self.take_tables(commit.tables)?;
-        Ok(self.epoch)
-    }
-
-    /// Takes out the rules whose time has come, by the lab's clock.
-    pub fn expire_rules(&mut self) {
-        let Some(lab) = &self.lab else { return };
-        let now = lab.clock().now();
-        // When a rule was last used is what the caches have told.
-        self.dataplane.flush_stats();
-        if let Some(commit) = self.tables.expire(now)
-            && let Err(error) = self.take_tables(commit.tables)
-        {
-            tracing::error!(%error, "rules that have expired would be back after a restart");
-        }
-    }
-
-    /// Saves rules and makes them what packets see.
-    fn take_tables(&mut self, tables: Tables) -> Result<(), StateError> {
-        let text: String = tables.rules().map(|rule| print_flow(rule) + "\n").collect();
-        self.state.save_flows(&text)?;
-        self.tables = Arc::new(tables);
-        self.publish();
-        Ok(())
-    }
-
-    /// Takes the rules of the last run; rules that this version does not understand are
-    /// told of, and then there are none.
-    pub(super) fn restore_flows(&mut self) {
-        let Some(text) = self.state.flows() else { return };
-        let lines = text.lines().map(|line| (ChangeKind::Add, line.to_owned())).collect::<Vec<_>>();
-        if let Err(error) = self.change_flows(&lines, true) {
-            tracing::error!(%error, "the rules of the last run are not taken");
-            self.errors.push(format!("the rules of the last run are not taken: {error}"));
-        }
-    }
 }
 
 /// What has been dropped since.
-fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
+pub(super) fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
     let cause = |row: &DropCount| {
         let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats));
         (row.in_port, row.reason, rule)

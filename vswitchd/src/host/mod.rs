@@ -5,10 +5,17 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod events;
+mod handmade;
 mod lab;
+mod neighbours;
+mod news;
+mod port_settings;
 mod ports;
 mod rules;
+mod tracking;
 mod view;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,11 +37,18 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
+pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
+pub use news::{PausedId, ResumeError, SentPacket};
+pub use port_settings::{Mode as VlanMode, PortSettings};
 pub use ports::{Port, PortError};
+pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
+pub use written::{Verb, WrittenChange};
 
 use crate::{
     agent::{UpdateError, decode},
+    responder::Responder,
     state::{StateDir, StateError, ViewJournal},
 };
 use view::LastView;
@@ -70,6 +84,20 @@ pub struct Identity {
     pub controller: Option<String>,
 }
 
+/// Where a host's ports and rules come from.
+#[derive(Debug)]
+pub enum Mode {
+    /// Interfaces; rules are made from the network that a controller sends.
+    Network,
+    /// Interfaces; rules are written by hand.
+    Standalone {
+        /// The rule it begins with when it has never had any.
+        first_rule: Option<&'static str>,
+    },
+    /// Queues of frames; rules are written by hand.
+    Lab(Lab),
+}
+
 /// The host's switch.
 pub struct Host {
     identity: Identity,
@@ -78,13 +106,23 @@ pub struct Host {
     state: StateDir,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
+    /// Rules are written by hand, not made from a controller's network.
+    is_handmade: bool,
+    /// The rules have changed by themselves since they were saved.
+    is_unsaved: bool,
     /// Ports that are to be there, by interface.
     ports: BTreeMap<String, Port>,
+    /// How connections are tracked.
+    tracking: TrackingSettings,
+    events: Arc<Events>,
+    paused: news::Paused,
+    responder: Responder,
     port_table: Arc<PortTable>,
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
     epoch: Epoch,
     view: Southbound,
+    neighbours: neighbours::Neighbours,
     last_view: LastView,
     /// `None`: nothing is kept.
     journal: Option<ViewJournal>,
@@ -99,7 +137,7 @@ pub struct Host {
 
 impl Host {
     /// Takes the state of the last run over: attaches its ports, and forwards by the last
-    /// network it was sent, or by a lab's rules.
+    /// network it was sent, or by the rules written by hand.
     ///
     /// # Errors
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
@@ -107,8 +145,13 @@ impl Host {
         identity: Identity,
         dataplane: Dataplane,
         state: StateDir,
-        lab: Option<Lab>,
+        mode: Mode,
     ) -> Result<Self, PortError> {
+        let (is_handmade, lab, first_rule) = match mode {
+            Mode::Network => (false, None, None),
+            Mode::Standalone { first_rule } => (true, None, first_rule),
+            Mode::Lab(lab) => (true, Some(lab), None),
+        };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
         let mut host = Self {
@@ -117,12 +160,19 @@ impl Host {
             dataplane,
             state,
             lab,
+            is_handmade,
+            is_unsaved: false,
             ports: BTreeMap::new(),
+            tracking: TrackingSettings::default(),
+            events: Arc::default(),
+            paused: news::Paused::default(),
+            responder: Responder::default(),
             port_table: Arc::default(),
             underlay: Arc::default(),
             tables: Arc::default(),
             epoch: Epoch::ZERO,
             view: Southbound::default(),
+            neighbours: neighbours::Neighbours::default(),
             last_view: LastView::default(),
             journal,
             unsaved: None,
@@ -134,8 +184,9 @@ impl Host {
         };
         host.attach_uplink()?;
         host.restore_ports();
-        if host.is_handmade() {
-            host.restore_flows();
+        host.restore_tracking();
+        if host.is_handmade {
+            host.restore_rules(first_rule);
         } else {
             host.restore_view();
         }

@@ -9,7 +9,7 @@ use flowtable::{
     types::PortNo,
 };
 
-use super::{GENEVE_UDP_PORT, Host, TUNNEL, TUNNEL_NAME, UPLINK};
+use super::{Event, GENEVE_UDP_PORT, Host, PortChange, PortEvent, PortSettings, TUNNEL, TUNNEL_NAME, UPLINK};
 use crate::state::{SavedPort, StateError};
 
 /// First number of a workload's port.
@@ -22,6 +22,8 @@ pub struct Port {
     pub port: PortNo,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// How it takes part in forwarding.
+    pub settings: PortSettings,
     /// Why it is not attached; `None`: it is.
     pub trouble: Option<String>,
 }
@@ -77,9 +79,15 @@ pub enum PortError {
         /// Whose it is.
         name: String,
     },
-    /// The lab's port is there, but another one.
-    #[error("{0} is there with another number or MTU; remove it first: vswitchctl lab port del {0}")]
+    /// Rules are written by hand, so there are no logical ports.
+    #[error("this switch has no network, so it knows no switch port `{0}`; leave --logical-port out")]
+    NoNetwork(String),
+    /// The port is there, but another one.
+    #[error("{0} is there with another number or MTU; remove it first: vswitchctl port del {0}")]
     Differs(String),
+    /// VLANs that cannot be.
+    #[error("{0}")]
+    Vlan(String),
     /// All numbers are in use.
     #[error("all port numbers are in use")]
     Full,
@@ -99,7 +107,12 @@ impl Host {
     ///
     /// # Errors
     /// [`PortError`] says what to do; then nothing has changed.
-    pub fn add_port(&mut self, interface: &str, logical_port: &str) -> Result<PortNo, PortError> {
+    pub fn add_port(
+        &mut self,
+        interface: &str,
+        logical_port: &str,
+        number: Option<PortNo>,
+    ) -> Result<PortNo, PortError> {
         if self.lab.is_some() {
             return Err(PortError::IsLab(interface.to_owned()));
         }
@@ -107,10 +120,13 @@ impl Host {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
-            return self.same_again(interface, present, logical_port);
+            return self.same_again(interface, present, logical_port, number);
+        }
+        if self.is_handmade && !logical_port.is_empty() {
+            return Err(PortError::NoNetwork(logical_port.to_owned()));
         }
         self.check_unclaimed(logical_port)?;
-        let port = self.free_number()?;
+        let port = self.choose_number(number)?;
         self.attach_workload(interface, port, logical_port)
     }
 
@@ -134,8 +150,8 @@ impl Host {
         logical_port: &str,
     ) -> Result<PortNo, PortError> {
         self.dataplane.attach(self.workload_spec(port, name))?;
-        self.ports
-            .insert(name.to_owned(), Port { port, logical_port: logical_port.to_owned(), trouble: None });
+        let (logical_port, settings) = (logical_port.to_owned(), PortSettings::default());
+        self.ports.insert(name.to_owned(), Port { port, logical_port, settings, trouble: None });
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
             // Attached a moment ago.
@@ -232,28 +248,47 @@ impl Host {
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
             }
-            self.ports.insert(saved.interface, Port { port, logical_port: saved.logical_port, trouble });
+            let SavedPort { interface, logical_port, settings, .. } = saved;
+            self.ports.insert(interface, Port { port, logical_port, settings, trouble });
         }
         self.ports_changed();
     }
 
-    fn same_again(&self, interface: &str, present: &Port, logical_port: &str) -> Result<PortNo, PortError> {
+    fn same_again(
+        &self,
+        interface: &str,
+        present: &Port,
+        logical_port: &str,
+        number: Option<PortNo>,
+    ) -> Result<PortNo, PortError> {
+        if number.is_some_and(|number| number != present.port) {
+            return Err(PortError::Differs(interface.to_owned()));
+        }
         if present.logical_port == logical_port {
             return Ok(present.port);
         }
         Err(PortError::Claimed { interface: interface.to_owned(), present: present.logical_port.clone() })
     }
 
-    pub(super) fn free_number(&self) -> Result<PortNo, PortError> {
-        // A lab has neither uplink nor tunnel.
-        let first = if self.lab.is_some() { 1 } else { FIRST_WORKLOAD };
+    /// This number if it is free; without one, the lowest that is.
+    pub(super) fn choose_number(&self, wanted: Option<PortNo>) -> Result<PortNo, PortError> {
+        // Without a network there is neither uplink nor tunnel.
+        let first = if self.is_handmade { 1 } else { FIRST_WORKLOAD };
+        if let Some(port) = wanted {
+            let owner = self.ports.iter().find(|(_, present)| present.port == port);
+            let reserved = (port.get() < first).then_some("the uplink's or the tunnel's");
+            return match owner.map(|(name, _)| name.as_str()).or(reserved) {
+                Some(name) => Err(PortError::NumberInUse { port, name: name.to_owned() }),
+                None => Ok(port),
+            };
+        }
         (first..=PortNo::MAX_REAL)
             .filter_map(|raw| PortNo::new(raw).ok())
             .find(|number| self.ports.values().all(|port| port.port != *number))
             .ok_or(PortError::Full)
     }
 
-    fn save_ports(&self) -> Result<(), StateError> {
+    pub(super) fn save_ports(&self) -> Result<(), StateError> {
         let saved: Vec<_> = self
             .ports
             .iter()
@@ -262,17 +297,20 @@ impl Host {
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
                 mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
+                settings: port.settings.clone(),
             })
             .collect();
         self.state.save_ports(&saved)
     }
 
     /// Makes changed ports visible to packets and to the controller.
-    fn ports_changed(&mut self) {
+    pub(super) fn ports_changed(&mut self) {
         let statuses = self.dataplane.ports();
-        self.port_table = Arc::new(self.table_of(&statuses));
+        let table = Arc::new(self.table_of(&statuses));
+        let before = std::mem::replace(&mut self.port_table, table);
         self.lower();
         self.publish();
+        self.tell_ports(&before);
         let claims = self.ports.values().filter(|port| !port.logical_port.is_empty()).map(|port| Claim {
             logical_port: port.logical_port.clone(),
             up: port.is_attached() && statuses.iter().any(|status| status.port == port.port && status.up),
@@ -283,6 +321,24 @@ impl Host {
             *sent = claims;
             differs
         });
+    }
+
+    /// Tells how the ports have changed.
+    fn tell_ports(&self, before: &PortTable) {
+        let tell = |what, port: PortNo, PortInfo { name, up, mtu, .. }: &PortInfo| {
+            let event = PortEvent { what, port, name: name.clone(), up: *up, mtu: *mtu };
+            self.events.tell(self.dataplane.now(), Event::Port(event));
+        };
+        for (port, info) in before.iter().filter(|(port, _)| self.port_table.get(*port).is_none()) {
+            tell(PortChange::Removed, port, info);
+        }
+        for (port, info) in self.port_table.iter() {
+            match before.get(port) {
+                None => tell(PortChange::Added, port, info),
+                Some(old) if old != info => tell(PortChange::Modified, port, info),
+                Some(_) => {}
+            }
+        }
     }
 
     fn workload_spec(&self, port: PortNo, name: &str) -> PortSpec {
@@ -297,10 +353,14 @@ impl Host {
         for status in statuses {
             let is_uplink = self.uplink() == Some(&status.name);
             let role = if is_uplink { PortRole::Uplink } else { PortRole::Workload };
+            let settings = self.ports.get(&status.name).map(|port| &port.settings);
+            if let Some(bridging) = settings.and_then(PortSettings::bridging) {
+                table.set_bridging(status.port, bridging);
+            }
             let info = PortInfo {
                 name: status.name.clone(),
                 role,
-                up: status.up,
+                up: status.up && settings.is_none_or(|settings| settings.forwards),
                 mtu: status.mtu,
                 partial_checksums: status.kind == "afxdp",
             };

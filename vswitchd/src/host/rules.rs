@@ -1,14 +1,17 @@
 //! From the view to the tables: lower it, compare with what is there, change that in one
 //! transaction.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use flowtable::{
     flow::{Match, Rule},
-    table::{Change, Tables},
+    table::{Change, GroupChange, MeterChange, Tables},
     types::{Priority, TableId},
 };
-use ovn_northd_lite::{LocalPorts, lower};
+use ovn_northd_lite::{LocalPorts, Lowered, lower};
 
 use super::{Host, TUNNEL};
 
@@ -18,12 +21,20 @@ impl Host {
     /// Brings the tables up to the view, unless rules are written by hand here; the caller
     /// publishes them.
     pub(super) fn lower(&mut self) {
-        if self.is_handmade() {
+        if self.is_handmade {
             return;
         }
-        let lowered = lower(&self.view, &self.local_ports());
+        let mut lowered = lower(&self.view, &self.local_ports());
         self.errors = lowered.errors.iter().map(ToString::to_string).collect();
-        match self.tables.transact(differences(&self.tables, &lowered.rules)) {
+        let datapaths = &self.view.datapaths;
+        self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
+        lowered.rules.extend(self.neighbours.rules());
+        self.transact(changes(&self.tables, &lowered));
+    }
+
+    /// Changes the tables as a whole.
+    pub(super) fn transact(&mut self, changes: Vec<Change>) {
+        match self.tables.transact(changes) {
             Ok(tables) => self.tables = Arc::new(tables),
             Err(error) => {
                 // A rule that the tables refuse is a bug of the compiler. The old rules
@@ -42,6 +53,31 @@ impl Host {
             tunnel: self.identity.endpoint.is_some().then_some(TUNNEL),
         }
     }
+}
+
+/// Changes that turn the tables into what a view became: what rules refer to comes before
+/// them, and goes after them.
+fn changes(tables: &Tables, wanted: &Lowered) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for meter in &wanted.meters {
+        if tables.meter(meter.id).is_none_or(|old| old.config() != meter) {
+            changes.push(Change::Meter(MeterChange::Set(meter.clone())));
+        }
+    }
+    for group in &wanted.groups {
+        let is_there = tables.group(group.id).is_some_and(|old| **old == *group);
+        if !is_there {
+            changes.push(Change::Group(GroupChange::Set(group.clone())));
+        }
+    }
+    changes.extend(differences(tables, &wanted.rules));
+    let groups: HashSet<_> = wanted.groups.iter().map(|group| group.id).collect();
+    let gone = tables.groups().map(|group| group.id).filter(|id| !groups.contains(id));
+    changes.extend(gone.map(|id| Change::Group(GroupChange::Delete(id))));
+    let meters: HashSet<_> = wanted.meters.iter().map(|meter| meter.id).collect();
+    let gone = tables.meters().map(|meter| meter.config().id).filter(|id| !meters.contains(id));
+    changes.extend(gone.map(|id| Change::Meter(MeterChange::Delete(id))));
+    changes
 }
 
 /// Changes that turn the tables into these rules. Rules that stay keep their statistics.

@@ -1,8 +1,10 @@
 //! The last known network in the form it was sent, kept to be saved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ferroflow_proto::chassis::{Chassis, Datapath, LogicalFlow, MulticastGroup, PortBinding, SyncResponse};
+use ferroflow_proto::chassis::{
+    Chassis, Datapath, LogicalFlow, MulticastGroup, PortBinding, SetChange, SyncResponse,
+};
 
 /// The sum of all updates since the last full one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -12,6 +14,7 @@ pub(super) struct LastView {
     groups: BTreeMap<(u32, u32), MulticastGroup>,
     chassis: BTreeMap<String, Chassis>,
     flows: BTreeMap<u64, LogicalFlow>,
+    sets: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl LastView {
@@ -34,6 +37,16 @@ impl LastView {
         for id in &removed.logical_flows {
             self.flows.remove(id);
         }
+        for name in &removed.sets {
+            self.sets.remove(name);
+        }
+        for change in update.set_changes {
+            let members = self.sets.entry(change.name).or_default();
+            for member in &change.removed {
+                members.remove(member);
+            }
+            members.extend(change.added);
+        }
         self.datapaths.extend(update.datapaths.into_iter().map(|datapath| (datapath.key, datapath)));
         self.bindings.extend(update.port_bindings.into_iter().map(|port| (port.name.clone(), port)));
         self.groups
@@ -53,8 +66,13 @@ impl LastView {
             chassis: self.chassis.values().cloned().collect(),
             logical_flows: self.flows.values().cloned().collect(),
             removed: None,
+            set_changes: self.sets.iter().map(whole_set).collect(),
         }
     }
+}
+
+fn whole_set((name, members): (&String, &BTreeSet<String>)) -> SetChange {
+    SetChange { name: name.clone(), added: members.iter().cloned().collect(), removed: Vec::new() }
 }
 
 #[cfg(test)]
@@ -67,14 +85,21 @@ mod tests {
     fn the_saved_whole_equals_the_sum_of_updates() {
         let flow = |id, text: &str| LogicalFlow { id, actions: text.to_owned(), ..Default::default() };
         let mut view = LastView::default();
+        let set = |added: &[&str], removed: &[&str]| SetChange {
+            name: "$web".to_owned(),
+            added: added.iter().map(|text| (*text).to_owned()).collect(),
+            removed: removed.iter().map(|text| (*text).to_owned()).collect(),
+        };
         let updates = [
             SyncResponse {
                 full: true,
                 logical_flows: vec![flow(1, "a"), flow(2, "b")],
+                set_changes: vec![set(&["10.0.0.1", "10.0.0.2"], &[])],
                 ..Default::default()
             },
             SyncResponse {
                 logical_flows: vec![flow(2, "c"), flow(3, "d")],
+                set_changes: vec![set(&["10.0.0.3"], &["10.0.0.1"])],
                 removed: Some(Removed { logical_flows: vec![1, 3], ..Default::default() }),
                 ..Default::default()
             },
@@ -84,6 +109,7 @@ mod tests {
         }
         let whole = view.to_update(5);
         assert_eq!(whole.logical_flows, [flow(2, "c"), flow(3, "d")]);
+        assert_eq!(whole.set_changes, [set(&["10.0.0.2", "10.0.0.3"], &[])]);
         let mut again = LastView::default();
         again.apply(whole);
         assert_eq!(again, view);

@@ -10,9 +10,10 @@ use flowtable::{
     port::PortRole,
     stats::DropCount,
     text::{print_megaflow_match, print_program},
+    types::PortNo,
 };
 
-use crate::host::{Host, TUNNEL, TUNNEL_NAME};
+use crate::host::{Host, Port, PortSettings, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -56,9 +57,10 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
     let mut ports: Vec<_> = statuses
         .iter()
         .map(|status| {
-            let logical_port = logical.get(&status.port).map(|(_, port)| port.logical_port.clone());
+            let port = logical.get(&status.port).map(|(_, port)| *port);
             let is_uplink = host.uplink() == Some(&status.name);
-            attached(status, logical_port.unwrap_or_default(), is_uplink)
+            let message = attached(status, is_uplink);
+            port.map_or(message.clone(), |port| with_settings(message, port))
         })
         .collect();
     let tunnel = snapshot.ports.get(TUNNEL).filter(|port| port.role == PortRole::Tunnel);
@@ -75,28 +77,44 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
     }
     let waiting =
         logical.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(number, (interface, port))| {
-            pb::Port {
+            let message = pb::Port {
                 port_no: number.get(),
                 name: (*interface).to_owned(),
                 kind: "afxdp".to_owned(),
                 role: "workload".to_owned(),
-                logical_port: port.logical_port.clone(),
                 ..pb::Port::default()
-            }
+            };
+            with_settings(message, port)
         });
     ports.extend(waiting);
     ports.sort_by_key(|port| port.port_no);
     ports
 }
 
-fn attached(status: &PortStatus, logical_port: String, is_uplink: bool) -> pb::Port {
+/// What was set for the port.
+fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
+    let PortSettings { forwards, floods, mode, tag, trunks } = &port.settings;
+    let vlan = pb::PortVlan {
+        mode: mode.name().to_owned(),
+        tag: (*tag).into(),
+        trunks: trunks.iter().map(|vlan| (*vlan).into()).collect(),
+    };
+    pb::Port {
+        logical_port: port.logical_port.clone(),
+        forwards: *forwards,
+        floods: *floods,
+        vlan: Some(vlan),
+        ..message
+    }
+}
+
+fn attached(status: &PortStatus, is_uplink: bool) -> pb::Port {
     let counters = &status.counters;
     pb::Port {
         port_no: status.port.get(),
         name: status.name.clone(),
         kind: status.kind.to_owned(),
         role: if is_uplink { "uplink" } else { "workload" }.to_owned(),
-        logical_port,
         up: status.up,
         mode: status.mode.clone(),
         mtu: status.mtu,
@@ -110,6 +128,8 @@ fn attached(status: &PortStatus, logical_port: String, is_uplink: bool) -> pb::P
             tx_dropped: counters.tx_dropped_total(),
             rx_kernel_dropped: counters.rx_kernel_dropped,
         }),
+        forwards: true,
+        ..pb::Port::default()
     }
 }
 
@@ -147,6 +167,7 @@ pub(super) fn drops_of(host: &Host, rows: &[DropCount]) -> Vec<pb::Drop> {
     let name = |row: &DropCount| match snapshot.ports.get(row.in_port) {
         Some(info) => info.name.clone(),
         None if row.in_port.is_real() => row.in_port.to_string(),
+        None if row.in_port == PortNo::CONTROLLER => "CONTROLLER".to_owned(),
         None => String::new(),
     };
     rows.iter()

@@ -1,23 +1,21 @@
-//! The lab's service: ports, frames, clock and rules of a host that is a lab. Any other
-//! host refuses.
+//! The lab's service: ports, frames and clock of a host that is a lab. Any other host
+//! refuses.
 
 use std::time::Duration;
 
-use ferroflow_proto::host::{
-    self as pb, flow_change::Kind, injected_packet::Packet as Given, lab_service_server::LabService,
-};
+use ferroflow_proto::host::{self as pb, injected_packet::Packet as Given, lab_service_server::LabService};
 use flowtable::{
     build::{frame_from_key, packet},
     field::Field,
     key::FlowKey,
     parse::parse,
     port::PortTable,
-    text::{ChangeKind, TextError, parse_key},
+    text::{TextError, parse_key},
     types::PortNo,
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, check_interface, dump, refusal};
+use super::{Service, check_interface, dump, port_number, refusal};
 use crate::host::{Host, LabError, Sent};
 
 /// Largest MTU of a port: no frame of the lab is longer.
@@ -25,7 +23,7 @@ const MAX_MTU: u32 = 3800;
 
 /// A packet cannot be injected.
 #[derive(Debug, thiserror::Error)]
-enum PacketError {
+pub(super) enum PacketError {
     #[error("{0}")]
     Lab(#[from] LabError),
     #[error("packet {index}: give the bytes of a frame, or a flow: udp,nw_src=10.0.0.1,nw_dst=10.0.0.2")]
@@ -47,7 +45,7 @@ impl LabService for Service {
     ) -> Result<Response<pb::AddLabPortResponse>, Status> {
         let pb::AddLabPortRequest { name, port_no, mtu } = request.into_inner();
         check_interface(&name)?;
-        let number = number(port_no)?;
+        let number = port_number(port_no)?;
         if mtu > MAX_MTU {
             return Err(Status::invalid_argument(format!("mtu {mtu}: at most {MAX_MTU}")));
         }
@@ -95,22 +93,6 @@ impl LabService for Service {
             self.host.with(move |host| host.set_clock(stopped, advance)).await.map_err(lab_refusal)?;
         Ok(Response::new(pb::SetClockResponse { now: now.nanos(), stopped }))
     }
-
-    async fn change_flows(
-        &self,
-        request: Request<pb::ChangeFlowsRequest>,
-    ) -> Result<Response<pb::ChangeFlowsResponse>, Status> {
-        let pb::ChangeFlowsRequest { changes, replace } = request.into_inner();
-        let changes = changes.into_iter().enumerate().map(|(index, change)| flow_change(index, change));
-        let changes = changes.collect::<Result<Vec<_>, _>>()?;
-        self.host
-            .with(move |host| {
-                let epoch = host.change_flows(&changes, replace).map_err(lab_refusal)?;
-                let n_rules = host.snapshot().tables.len() as u64;
-                Ok(Response::new(pb::ChangeFlowsResponse { n_rules, epoch: epoch.get() }))
-            })
-            .await
-    }
 }
 
 fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectResponse, PacketError> {
@@ -118,11 +100,7 @@ fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectRespo
     let ports = host.snapshot().ports;
     let mut frames = Vec::with_capacity(request.packets.len());
     for (index, packet) in request.packets.into_iter().enumerate() {
-        frames.push(match packet.packet {
-            Some(Given::Frame(bytes)) => bytes,
-            Some(Given::Flow(text)) => frame_of(&text, in_port, &ports, index + 1)?,
-            None => return Err(PacketError::Missing { index: index + 1 }),
-        });
+        frames.push(frame_given(packet, in_port, &ports, index + 1)?);
     }
     let injected = host.inject(&request.port, frames)?;
     Ok(pb::InjectResponse {
@@ -131,6 +109,20 @@ fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectRespo
         drops: dump::drops_of(host, &injected.drops),
         outputs: injected.sent.into_iter().map(output).collect(),
     })
+}
+
+/// The frame that is given or described.
+pub(super) fn frame_given(
+    packet: pb::InjectedPacket,
+    in_port: PortNo,
+    ports: &PortTable,
+    index: usize,
+) -> Result<Vec<u8>, PacketError> {
+    match packet.packet {
+        Some(Given::Frame(bytes)) => Ok(bytes),
+        Some(Given::Flow(text)) => frame_of(&text, in_port, ports, index),
+        None => Err(PacketError::Missing { index }),
+    }
 }
 
 /// The shortest frame with just the headers that a flow describes.
@@ -150,32 +142,8 @@ fn frame_of(text: &str, in_port: PortNo, ports: &PortTable, index: usize) -> Res
     }
 }
 
-fn output(sent: Sent) -> pb::OutputFrame {
+pub(super) fn output(sent: Sent) -> pb::OutputFrame {
     pb::OutputFrame { port: sent.port, index: sent.index, time: sent.time.nanos(), frame: sent.frame }
-}
-
-fn flow_change(index: usize, change: pb::FlowChange) -> Result<(ChangeKind, String), Status> {
-    let kind = match change.kind() {
-        Kind::Add => ChangeKind::Add,
-        Kind::Modify => ChangeKind::Modify,
-        Kind::ModifyStrict => ChangeKind::ModifyStrict,
-        Kind::Delete => ChangeKind::Delete,
-        Kind::DeleteStrict => ChangeKind::DeleteStrict,
-        Kind::Unspecified => {
-            let message = format!("change {}: it is of no kind that this version knows", index + 1);
-            return Err(Status::invalid_argument(message));
-        }
-    };
-    Ok((kind, change.text))
-}
-
-fn number(raw: u32) -> Result<Option<PortNo>, Status> {
-    if raw == 0 {
-        return Ok(None);
-    }
-    let port = PortNo::new(raw).ok().filter(|port| port.is_real());
-    port.map(Some)
-        .ok_or_else(|| Status::invalid_argument(format!("port {raw}: numbers are 1 to {}", PortNo::MAX_REAL)))
 }
 
 fn lab_refusal(error: LabError) -> Status {
@@ -183,8 +151,7 @@ fn lab_refusal(error: LabError) -> Status {
         LabError::Port(error) => return refusal(error),
         LabError::NotALab => Code::FailedPrecondition,
         LabError::NoPort(_) => Code::NotFound,
-        LabError::Inject(_) | LabError::Text { .. } | LabError::Refused(_) => Code::InvalidArgument,
-        LabError::State(_) => Code::Internal,
+        LabError::Inject(_) => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())
 }

@@ -1,17 +1,23 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
+mod conntrack;
 mod dump;
+mod events;
+mod flows;
 mod lab;
+mod rules;
 mod socket;
 mod trace;
 
+use std::collections::BTreeSet;
+
 use ferroflow_proto::host::{self as pb, host_service_server::HostService};
-use flowtable::{text::print_actions, types::TableId};
+use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
 pub use socket::{Socket, SocketError, serve};
 
-use crate::host::{Host, PortError, SharedHost};
+use crate::host::{PortError, SharedHost, VlanMode};
 
 /// Longest interface name (IFNAMSIZ without its final zero).
 const MAX_INTERFACE_LEN: usize = 15;
@@ -43,13 +49,36 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port } = request.into_inner();
+        let pb::AddPortRequest { interface, logical_port, port_no } = request.into_inner();
         check_interface(&interface)?;
         check_logical_port(&logical_port)?;
+        let number = port_number(port_no)?;
         self.host
             .with(move |host| {
-                let port = host.add_port(&interface, &logical_port).map_err(refusal)?;
+                let port = host.add_port(&interface, &logical_port, number).map_err(refusal)?;
                 let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
+                Ok(Response::new(pb::AddPortResponse { port }))
+            })
+            .await
+    }
+
+    async fn modify_port(
+        &self,
+        request: Request<pb::ModifyPortRequest>,
+    ) -> Result<Response<pb::AddPortResponse>, Status> {
+        let pb::ModifyPortRequest { interface, forwards, floods, vlan } = request.into_inner();
+        let vlan = vlan.map(port_vlan).transpose()?;
+        self.host
+            .with(move |host| {
+                let modified = host.modify_port(&interface, |settings| {
+                    settings.forwards = forwards.unwrap_or(settings.forwards);
+                    settings.floods = floods.unwrap_or(settings.floods);
+                    if let Some((mode, tag, trunks)) = vlan {
+                        (settings.mode, settings.tag, settings.trunks) = (mode, tag, trunks);
+                    }
+                });
+                modified.map_err(refusal)?;
+                let port = dump::ports(host).into_iter().find(|found| found.name == interface);
                 Ok(Response::new(pb::AddPortResponse { port }))
             })
             .await
@@ -82,8 +111,8 @@ impl HostService for Service {
         &self,
         request: Request<pb::DumpFlowsRequest>,
     ) -> Result<Response<pb::DumpFlowsResponse>, Status> {
-        let table = request.into_inner().table.map(table_id).transpose()?;
-        let flows = self.host.with(move |host| flows(host, table)).await;
+        let request = request.into_inner();
+        let flows = self.host.with(move |host| flows::dump(host, &request)).await?;
         Ok(Response::new(pb::DumpFlowsResponse { flows }))
     }
 
@@ -110,30 +139,34 @@ impl HostService for Service {
     }
 }
 
-fn flows(host: &Host, table: Option<TableId>) -> Vec<pb::Flow> {
-    host.dataplane().flush_stats();
-    let snapshot = host.snapshot();
-    let chosen = snapshot.tables.rules().filter(|rule| table.is_none_or(|table| table == rule.table));
-    chosen
-        .map(|rule| {
-            let (n_packets, n_bytes) = rule.stats.get();
-            pb::Flow {
-                table: rule.table.get().into(),
-                priority: rule.priority.get().into(),
-                cookie: rule.cookie,
-                r#match: rule.matching.to_string(),
-                actions: print_actions(&rule.actions),
-                n_packets,
-                n_bytes,
-                origin: Some(dump::origin(&rule.origin)),
-            }
-        })
-        .collect()
+/// Tags of a port: what, which VLAN, which others.
+fn port_vlan(vlan: pb::PortVlan) -> Result<(VlanMode, u16, BTreeSet<u16>), Status> {
+    let mode = VlanMode::by_name(&vlan.mode).ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "vlan mode `{}`: it is trunk, access, native-tagged or native-untagged",
+            vlan.mode.escape_debug()
+        ))
+    })?;
+    let id = |raw: u32| {
+        u16::try_from(raw).map_err(|_| Status::invalid_argument(format!("VLAN {raw}: VLANs are 0 to 4095")))
+    };
+    let trunks = vlan.trunks.into_iter().map(id).collect::<Result<_, _>>()?;
+    Ok((mode, id(vlan.tag)?, trunks))
 }
 
-fn table_id(raw: u32) -> Result<TableId, Status> {
-    let table = u8::try_from(raw).ok().and_then(|raw| TableId::new(raw).ok());
-    table.ok_or_else(|| Status::invalid_argument(format!("table {raw}: tables are 0 to 254")))
+/// The number that a port is to have; 0: any.
+fn port_number(raw: u32) -> Result<Option<PortNo>, Status> {
+    if raw == 0 {
+        return Ok(None);
+    }
+    let port = PortNo::new(raw).ok().filter(|port| port.is_real() || *port == PortNo::LOCAL);
+    port.map(Some).ok_or_else(|| {
+        let max = PortNo::MAX_REAL;
+        Status::invalid_argument(format!(
+            "port {raw}: numbers are 1 to {max}, and {} is LOCAL",
+            PortNo::LOCAL
+        ))
+    })
 }
 
 fn check_interface(name: &str) -> Result<(), Status> {
@@ -168,9 +201,12 @@ fn refusal(error: PortError) -> Status {
         | PortError::LogicalInUse { .. }
         | PortError::NumberInUse { .. }
         | PortError::Differs(_) => Code::AlreadyExists,
-        PortError::Attach(_) | PortError::IsUplink(_) | PortError::EncapIp(_) | PortError::IsLab(_) => {
-            Code::FailedPrecondition
-        }
+        PortError::Attach(_)
+        | PortError::IsUplink(_)
+        | PortError::EncapIp(_)
+        | PortError::IsLab(_)
+        | PortError::NoNetwork(_) => Code::FailedPrecondition,
+        PortError::Vlan(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,
     };

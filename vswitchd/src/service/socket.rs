@@ -12,7 +12,11 @@ use std::{
 
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET,
-    host::{host_service_server::HostServiceServer, lab_service_server::LabServiceServer},
+    host::{
+        conntrack_service_server::ConntrackServiceServer, event_service_server::EventServiceServer,
+        host_service_server::HostServiceServer, lab_service_server::LabServiceServer,
+        rule_service_server::RuleServiceServer,
+    },
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -23,8 +27,9 @@ use crate::host::SharedHost;
 
 /// Largest request: a frame to trace, and room.
 const MAX_REQUEST_LEN: usize = 128 * 1024;
-/// Largest request to a lab: all rules of a large switch in one bundle.
-const MAX_LAB_REQUEST_LEN: usize = 64 << 20;
+/// Largest request that changes rules, or injects frames: all rules of a large switch in
+/// one bundle.
+const MAX_BULK_REQUEST_LEN: usize = 64 << 20;
 /// How long calls may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -94,11 +99,20 @@ pub async fn serve(
         .build_v1()
         .expect("the descriptors are compiled in");
     let lab =
-        LabServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_LAB_REQUEST_LEN);
+        LabServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
+    let rules =
+        RuleServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
+    let conntrack =
+        ConntrackServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
+    let events =
+        EventServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
         .add_service(lab)
+        .add_service(rules)
+        .add_service(conntrack)
+        .add_service(events)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());

@@ -3,6 +3,7 @@
 use ferroflow_proto::host as pb;
 use flowtable::{
     drop::DropReason,
+    flow::Rule,
     key::FlowKey,
     offload,
     packet::Packet,
@@ -10,8 +11,11 @@ use flowtable::{
     pipeline::Translation,
     port::PortRole,
     snapshot::Snapshot,
-    text::{TextError, parse_key, print_actions, print_megaflow_match, print_program},
-    trace::{Step, StepEvent, trace as walk},
+    text::{
+        TextError, parse_ct_state, parse_key, print_actions, print_ct_state, print_megaflow_match,
+        print_program,
+    },
+    trace::{Step, StepEvent, Trace, TraceOptions, TracedPass, trace_with},
     tunnel,
     types::PortNo,
 };
@@ -35,6 +39,8 @@ pub(super) enum TraceError {
     NoPort(String),
     #[error("no input port: name one with --in-port, or write in_port=N into the flow")]
     PortMissing,
+    #[error("ct_next {index}: {error}")]
+    CtNext { index: usize, error: TextError },
     #[error("the frame has {0} bytes; at most {MAX_FRAME_LEN} are traced")]
     TooLong(usize),
 }
@@ -46,6 +52,10 @@ pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceR
         "" => None,
         name => Some(find_port(host, &snapshot, name).ok_or_else(|| TraceError::NoPort(name.to_owned()))?),
     };
+    let ct_next = request.ct_next.iter().enumerate().map(|(idx, text)| {
+        parse_ct_state(text).map_err(|error| TraceError::CtNext { index: idx + 1, error })
+    });
+    let options = TraceOptions { why: request.why, ct_next: ct_next.collect::<Result<_, _>>()? };
     let parsed = match request.packet.ok_or(TraceError::NoPacket)? {
         pb::trace_request::Packet::Flow(text) => Ok(key_of_flow(&text, in_port, &snapshot)?),
         pb::trace_request::Packet::Frame(bytes) => {
@@ -54,8 +64,8 @@ pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceR
     };
     Ok(match parsed {
         Ok(key) => {
-            let traced = walk(&snapshot, &key);
-            answer(&snapshot, &key, traced.steps, &traced.translation)
+            let traced = trace_with(&snapshot, &key, &options);
+            answer(&snapshot, &key, traced)
         }
         Err(reason) => refused(&snapshot, in_port, reason),
     })
@@ -97,28 +107,57 @@ fn key_of_frame(
     Ok(parsed.map(|()| key))
 }
 
-fn answer(
-    snapshot: &Snapshot,
-    key: &FlowKey,
-    steps: Vec<Step>,
-    translation: &Translation,
-) -> pb::TraceResponse {
+fn answer(snapshot: &Snapshot, key: &FlowKey, traced: Trace) -> pb::TraceResponse {
+    let verdict = if traced.leaves() { "forwarded" } else { "dropped" }.to_owned();
+    pb::TraceResponse {
+        verdict,
+        drop: cause(snapshot, key, &traced.translation),
+        megaflow: Some(megaflow(snapshot, key, &traced.translation)),
+        passes: traced.passes.into_iter().map(|pass| later(snapshot, key, pass)).collect(),
+        n_omitted_passes: traced.n_omitted_passes as u64,
+        steps: traced.steps.into_iter().map(step).collect(),
+    }
+}
+
+/// A pass after the first.
+fn later(snapshot: &Snapshot, first: &FlowKey, pass: TracedPass) -> pb::TracePass {
+    let message = pb::TracePass {
+        recirc_id: pass.recirc_id,
+        ct_state: pass.assumed.map(print_ct_state).unwrap_or_default(),
+        asked: pass.is_asked,
+        ..pb::TracePass::default()
+    };
+    match pass.outcome {
+        Ok(passed) => pb::TracePass {
+            drop: cause(snapshot, &passed.key, &passed.translation),
+            megaflow: Some(megaflow(snapshot, &passed.key, &passed.translation)),
+            steps: passed.steps.into_iter().map(step).collect(),
+            ..message
+        },
+        Err(reason) => {
+            let in_port = PortNo::new(first.in_port.get()).ok();
+            pb::TracePass { drop: Some(drop_of(snapshot, in_port, reason)), ..message }
+        }
+    }
+}
+
+/// Why nothing leaves.
+fn cause(snapshot: &Snapshot, key: &FlowKey, translation: &Translation) -> Option<pb::Drop> {
     let dropped = translation.program.drop.as_ref().filter(|_| translation.program.emits.is_empty());
-    let megaflow = pb::Megaflow {
+    dropped.map(|cause| pb::Drop {
+        origin: cause.rule.as_ref().map(|rule| origin(&rule.origin)),
+        ..drop_of(snapshot, PortNo::new(key.in_port.get()).ok(), cause.reason)
+    })
+}
+
+/// The cache entry that such a packet makes.
+fn megaflow(snapshot: &Snapshot, key: &FlowKey, translation: &Translation) -> pb::Megaflow {
+    pb::Megaflow {
         r#match: print_megaflow_match(key, &translation.mask),
         actions: print_program(&translation.program),
         epoch: snapshot.epoch.get(),
         origins: translation.rules.iter().map(|rule| origin(&rule.origin)).collect(),
         ..pb::Megaflow::default()
-    };
-    pb::TraceResponse {
-        steps: steps.into_iter().map(step).collect(),
-        verdict: if translation.program.emits.is_empty() { "dropped" } else { "forwarded" }.to_owned(),
-        drop: dropped.map(|cause| pb::Drop {
-            origin: cause.rule.as_ref().map(|rule| origin(&rule.origin)),
-            ..drop_of(snapshot, PortNo::new(key.in_port.get()).ok(), cause.reason)
-        }),
-        megaflow: Some(megaflow),
     }
 }
 
@@ -143,21 +182,24 @@ fn drop_of(snapshot: &Snapshot, in_port: Option<PortNo>, reason: DropReason) -> 
 fn step(step: Step) -> pb::TraceStep {
     let depth = step.depth as u32;
     match step.event {
-        StepEvent::Hit(rule) => pb::TraceStep {
-            depth,
-            table: Some(rule.table.get().into()),
-            priority: Some(rule.priority.get().into()),
-            r#match: rule.matching.to_string(),
-            actions: print_actions(&rule.actions),
-            origin: Some(origin(&rule.origin)),
-            note: String::new(),
-        },
-        StepEvent::Miss(table) => pb::TraceStep {
-            depth,
-            table: Some(table.get().into()),
-            note: "no rule matches".to_owned(),
-            ..pb::TraceStep::default()
-        },
+        StepEvent::Hit(rule) => {
+            pb::TraceStep { actions: print_actions(&rule.actions), ..of_rule(depth, &rule) }
+        }
+        StepEvent::Lost(rule, why) => pb::TraceStep { note: why, lost: true, ..of_rule(depth, &rule) },
+        StepEvent::Miss(table) => {
+            pb::TraceStep { depth, table: Some(table.get().into()), ..pb::TraceStep::default() }
+        }
         StepEvent::Note(note) => pb::TraceStep { depth, note, ..pb::TraceStep::default() },
+    }
+}
+
+fn of_rule(depth: u32, rule: &Rule) -> pb::TraceStep {
+    pb::TraceStep {
+        depth,
+        table: Some(rule.table.get().into()),
+        priority: Some(rule.priority.get().into()),
+        r#match: rule.matching.to_string(),
+        origin: Some(origin(&rule.origin)),
+        ..pb::TraceStep::default()
     }
 }

@@ -49,14 +49,9 @@ impl ViewJournal {
                 return Vec::new();
             }
         };
-        let mut rest = bytes.as_slice();
-        let mut updates = Vec::new();
-        while let Some((update, after)) = record(rest) {
-            updates.push(update);
-            rest = after;
-        }
-        if !rest.is_empty() {
-            tracing::warn!(path = %self.path.display(), n_bytes = rest.len(), "the end of the journal is damaged and left out");
+        let (updates, n_left) = journal_records(&bytes);
+        if n_left != 0 {
+            tracing::warn!(path = %self.path.display(), n_bytes = n_left, "the end of the journal is damaged and left out");
         }
         updates
     }
@@ -109,6 +104,17 @@ fn framed(update: &SyncResponse) -> Vec<u8> {
     bytes.extend(crc32c::of([body.as_slice()]).to_le_bytes());
     bytes.extend(body);
     bytes
+}
+
+/// The updates of a journal's bytes that are whole, in order, and how many bytes behind them are not.
+pub fn journal_records(bytes: &[u8]) -> (Vec<SyncResponse>, usize) {
+    let mut rest = bytes;
+    let mut updates = Vec::new();
+    while let Some((update, after)) = record(rest) {
+        updates.push(update);
+        rest = after;
+    }
+    (updates, rest.len())
 }
 
 /// The first record and what follows it; `None` when it is not whole.

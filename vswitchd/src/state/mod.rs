@@ -1,5 +1,5 @@
 //! What outlives the process: attached ports, and the last network the controller sent
-//! or, of a lab, the rules written by hand; so that a restarted host forwards before (and
+//! or the rules written by hand; so that a restarted host forwards before (and
 //! without) a controller.
 //!
 //! The list of ports is replaced as a whole by a rename; the network is a journal of
@@ -17,9 +17,12 @@ use serde::{Deserialize, Serialize};
 
 const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
-const FLOWS: &str = "flows.txt";
+const RULES: &str = "rules.txt";
+const TRACKING: &str = "conntrack.json";
 
-pub use journal::ViewJournal;
+pub use journal::{ViewJournal, journal_records};
+
+use crate::host::{PortSettings, TrackingSettings};
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,9 @@ pub struct SavedPort {
     /// Of a lab's port: its MTU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// How it takes part in forwarding.
+    #[serde(default)]
+    pub settings: PortSettings,
 }
 
 /// The state directory cannot be used.
@@ -91,17 +97,30 @@ impl StateDir {
         self.dir.as_ref().map(|dir| ViewJournal::new(dir.join(VIEW)))
     }
 
-    /// The rules of a lab's last run, a line each.
-    pub fn flows(&self) -> Option<String> {
-        self.read(FLOWS, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    /// The rules, groups and meters that were written by hand in the last run, a line each.
+    pub fn rules(&self) -> Option<String> {
+        self.read(RULES, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
     }
 
-    /// Saves a lab's rules.
+    /// Saves the rules, groups and meters that are written by hand.
     ///
     /// # Errors
     /// The file system's.
-    pub fn save_flows(&self, flows: &str) -> Result<(), StateError> {
-        self.replace(FLOWS, Ok(flows.as_bytes().to_vec()))
+    pub fn save_rules(&self, rules: &str) -> Result<(), StateError> {
+        self.replace(RULES, Ok(rules.as_bytes().to_vec()))
+    }
+
+    /// How connections were tracked in the last run.
+    pub fn tracking(&self) -> Option<TrackingSettings> {
+        self.read(TRACKING, |bytes| serde_json::from_slice(bytes).map_err(|error| error.to_string()))
+    }
+
+    /// Saves how connections are tracked.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_tracking(&self, settings: &TrackingSettings) -> Result<(), StateError> {
+        self.replace(TRACKING, serde_json::to_vec_pretty(settings).map_err(io::Error::other))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
@@ -151,8 +170,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         assert!(state.ports().is_empty());
-        let port =
-            SavedPort { port: 3, interface: "veth0".to_owned(), logical_port: "web-1".to_owned(), mtu: None };
+        let port = SavedPort {
+            port: 3,
+            interface: "veth0".to_owned(),
+            logical_port: "web-1".to_owned(),
+            mtu: None,
+            settings: PortSettings::default(),
+        };
         state.save_ports(std::slice::from_ref(&port)).unwrap();
         assert_eq!(state.ports(), [port]);
 
@@ -164,7 +188,7 @@ mod tests {
     #[test]
     fn without_a_directory_nothing_is_kept() {
         let state = StateDir::none();
-        state.save_flows("actions=drop").unwrap();
-        assert!(state.flows().is_none() && state.ports().is_empty());
+        state.save_rules("actions=drop").unwrap();
+        assert!(state.rules().is_none() && state.ports().is_empty());
     }
 }

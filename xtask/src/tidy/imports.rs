@@ -36,7 +36,12 @@ const PROMISES: &[Promise] = &[
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite", "oracle", "ferroflow-tests"], never: NETWORK_API },
     // The oracle sees the switch from outside: its text, its frames.
     Promise { name: "oracle", ours: &["flowtable"], never: IO },
-    Promise { name: "ferroflow-fuzz", ours: &["flowtable", "oracle", "ovn-northd-lite"], never: IO },
+    // It calls every parser there is.
+    Promise {
+        name: "ferroflow-fuzz",
+        ours: &["ferroflow-proto", "flowtable", "oracle", "ovn-northd-lite", "controller", "vswitchd", "vswitchctl"],
+        never: &[],
+    },
     Promise { name: "ferroflow-tests", ours: &[], never: &["tokio", "tonic"] },
     Promise { name: "xtask", ours: &["ferroflow-tests"], never: &["tokio", "tonic"] },
 ];

@@ -1,5 +1,5 @@
 //! The next hop's MAC address: those of all workloads and router ports on the switch
-//! behind the output port are known. There is nobody else to ask yet.
+//! behind the output port are known. Of others the router asks, while their packets wait.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,7 @@ use crate::{
 };
 
 pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    let why = "Nobody on the network behind the output port is known to have the next hop's address.";
-    sink.add(RouterIn::ArpResolve, 0, "1", "drop;", &input.object, why);
+    ask(input, sink);
     for (id, _) in input.enabled_ports() {
         let Some(side) = input.links.get(id) else { continue };
         for (port_id, port) in &side.switch.ports {
@@ -32,6 +31,22 @@ pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
             }
         }
     }
+}
+
+/// What is known of others, and how to ask for the rest.
+fn ask(input: &RouterInput<'_>, sink: &mut FlowSink) {
+    let object = &input.object;
+    let (resolve, request) = (RouterIn::ArpResolve, RouterIn::ArpRequest);
+    sink.add(resolve, 0, "1", "drop;", object, "Only IP packets have a next hop.");
+    let why = "The next hop is no workload and no router; it may have been heard of.";
+    sink.add(resolve, 1, "ip4", "get_arp(outport, reg0); next;", object, why);
+    sink.add(resolve, 1, "ip6", "get_nd(outport, xxreg0); next;", object, why);
+    sink.add(request, 0, "1", "output;", object, "The next hop's MAC address is known.");
+    let why = "Nobody is known to have the next hop's address: the router asks.";
+    let nobody = "eth.dst == 00:00:00:00:00:00";
+    let arp = "arp { eth.dst = ff:ff:ff:ff:ff:ff; arp.op = 1; arp.spa = reg5; arp.tpa = reg0; output; };";
+    sink.add(request, 100, format!("{nobody} && ip4"), arp, object, why);
+    sink.add(request, 100, format!("{nobody} && ip6"), "nd_ns { output; };", object, why);
 }
 
 fn add(sink: &mut FlowSink, port: &str, ip: IpAddr, mac: MacAddr, object: &str, why: &str) {

@@ -1,12 +1,16 @@
 //! Packets to the router itself, and those it must not forward: questions about its
 //! addresses and echo requests are answered, impossible sources and expired packets
-//! dropped. Errors are not sent to the source yet.
+//! dropped, the latter with an error to the source.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
+use flowtable::types::MacAddr;
+
+use super::errors;
 use crate::{
     build::{
         address::{of_router_port, one_of, solicited_node},
+        balancer::{family, services},
         sink::FlowSink,
         stage::RouterIn,
         switch::{arp_reply, nd_reply},
@@ -29,52 +33,76 @@ pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
             "ip6.src == {::1, ff00::/8} || ip6.dst == ::1",
             "These addresses must not be routed (RFC 4291 §2.5.3, §2.7).",
         ),
-        (85, "arp", "The router has no use for other ARP packets: it knows all its neighbours."),
-        (
-            85,
-            "nd || nd_rs || nd_ra",
-            "The router has no use for other ND packets: it knows all its neighbours.",
-        ),
+        (85, "arp", "The router has no other use for ARP packets than to learn from them."),
+        (85, "nd || nd_rs || nd_ra", "The router has no other use for ND packets than to learn from them."),
         (82, "ip4.mcast || ip6.mcast", "The router does not forward multicast."),
         (50, "eth.bcast", "The router does not forward broadcasts."),
-        (30, "ip.ttl == {0, 1}", "The packet may make no further hop."),
     ] {
         sink.add(RouterIn::IpInput, priority, matching, "drop;", &input.object, why);
     }
     sink.add(RouterIn::IpInput, 0, "1", "next;", &input.object, "The packet is for somebody else.");
+    errors::expired(input, sink);
+    let translated = translated(input);
     for (id, port) in input.enabled_ports() {
         let object = input.port_object(id);
         questions(sink, &object, id, port);
         echo(sink, &object, port);
-        own_addresses(sink, &object, port);
+        own_addresses(sink, &object, port, &translated);
+        errors::unreachable(sink, &object, port, &translated);
+        for (ip, object) in &translated {
+            let is_own = port.networks.iter().any(|network| network.addr == *ip);
+            if !is_own && port.networks.iter().any(|network| network.contains(*ip)) {
+                let network = port.networks.iter().find(|network| network.contains(*ip));
+                question(sink, object, id, port.mac, (*ip, network.map(IpNetwork::text)));
+            }
+        }
     }
+    let why = "Nothing is translated that is sent to this address.";
+    for (ip, object) in &translated {
+        let matching = format!("{}.dst == {ip}", family(*ip));
+        if input.enabled_ports().any(|(_, port)| port.networks.iter().any(|network| network.addr == *ip)) {
+            sink.add(RouterIn::IpRouting, 500, matching, "drop;", object, why);
+        }
+    }
+}
+
+/// Addresses that the router translates, with what for: packets to them go on.
+pub(super) fn translated(input: &RouterInput<'_>) -> BTreeMap<IpAddr, String> {
+    let object = |id: &String| format!("{}/nats/{id}", input.object);
+    let nats = input.router.nats.iter().map(|(id, rule)| (rule.external_ip, object(id)));
+    let services = services(input.balancers()).map(|service| (service.vip.ip, service.object));
+    services.chain(nats).collect()
 }
 
 /// ARP requests and neighbour solicitations for the port's addresses.
 fn questions(sink: &mut FlowSink, object: &str, id: &str, port: &RouterPort) {
-    let why = "The address is the port's own.";
-    let (stage, inport) = (RouterIn::IpInput, format!("inport == {}", quote(id)));
     for network in of_router_port(port) {
-        let ip = network.addr;
-        match ip {
-            IpAddr::V4(_) => {
-                let from = network.text();
-                let matching = format!("{inport} && arp.op == 1 && arp.tpa == {ip} && arp.spa == {from}");
-                sink.add(stage, 90, matching, arp_reply(port.mac, "arp.tpa <-> arp.spa;"), object, why);
-            }
-            IpAddr::V6(ip) => {
-                let group = solicited_node(ip);
-                let matching = format!(
-                    "{inport} && nd_ns && ip6.dst == {{{ip}, {group}}} && nd.target == {ip} && nd.options_type == 1"
-                );
-                sink.add(stage, 90, matching, nd_reply(port.mac, ip, true), object, why);
-            }
+        question(sink, object, id, port.mac, (network.addr, Some(network.text())));
+    }
+}
+
+/// Questions for an address of the router, from its network.
+fn question(sink: &mut FlowSink, object: &str, id: &str, mac: MacAddr, (ip, from): (IpAddr, Option<String>)) {
+    let why = "The router has the address.";
+    let (stage, inport) = (RouterIn::IpInput, format!("inport == {}", quote(id)));
+    match ip {
+        IpAddr::V4(_) => {
+            let from = from.map(|from| format!(" && arp.spa == {from}")).unwrap_or_default();
+            let matching = format!("{inport} && arp.op == 1 && arp.tpa == {ip}{from}");
+            sink.add(stage, 90, matching, arp_reply(mac, "arp.tpa <-> arp.spa;"), object, why);
+        }
+        IpAddr::V6(ip) => {
+            let group = solicited_node(ip);
+            let matching = format!(
+                "{inport} && nd_ns && ip6.dst == {{{ip}, {group}}} && nd.target == {ip} && nd.options_type == 1"
+            );
+            sink.add(stage, 90, matching, nd_reply(mac, ip, true), object, why);
         }
     }
 }
 
 /// The port's addresses of one family, as text.
-fn addresses(port: &RouterPort, v4: bool) -> Vec<String> {
+pub(super) fn addresses(port: &RouterPort, v4: bool) -> Vec<String> {
     let family = of_router_port(port).into_iter().filter(|network| network.addr.is_ipv4() == v4);
     family.map(|network| network.addr.to_string()).collect()
 }
@@ -97,22 +125,32 @@ fn echo(sink: &mut FlowSink, object: &str, port: &RouterPort) {
     }
 }
 
-/// Packets from or to the port's own addresses that nothing above answers.
-fn own_addresses(sink: &mut FlowSink, object: &str, port: &RouterPort) {
+/// Packets from the port's own addresses, or to those that nothing above answers.
+fn own_addresses(
+    sink: &mut FlowSink,
+    object: &str,
+    port: &RouterPort,
+    translated: &BTreeMap<IpAddr, String>,
+) {
     let (from, to) =
         ("Only the router itself may send from its address.", "The router has no service there.");
-    let v4 = addresses(port, true);
-    if !v4.is_empty() {
-        let broadcasts = port.networks.iter().filter_map(IpNetwork::broadcast).map(|ip| ip.to_string());
-        let sources: Vec<_> = v4.iter().cloned().chain(broadcasts).collect();
-        let matching = format!("ip4.src == {}", one_of(&sources));
+    for (family, is_v4) in [("ip4", true), ("ip6", false)] {
+        let own = addresses(port, is_v4);
+        if own.is_empty() {
+            continue;
+        }
+        let broadcasts = port.networks.iter().filter(|_| is_v4).filter_map(IpNetwork::broadcast);
+        let sources: Vec<_> = own.iter().cloned().chain(broadcasts.map(|ip| ip.to_string())).collect();
+        let matching = format!("{family}.src == {} && reg9[0] == 0", one_of(&sources));
         sink.add(RouterIn::IpInput, 100, matching, "drop;", object, from);
-        sink.add(RouterIn::IpInput, 60, format!("ip4.dst == {}", one_of(&v4)), "drop;", object, to);
+        let own = untranslated(own, translated);
+        if !own.is_empty() {
+            sink.add(RouterIn::IpInput, 60, format!("{family}.dst == {}", one_of(&own)), "drop;", object, to);
+        }
     }
-    let v6 = addresses(port, false);
-    if !v6.is_empty() {
-        let v6 = one_of(&v6);
-        sink.add(RouterIn::IpInput, 100, format!("ip6.src == {v6}"), "drop;", object, from);
-        sink.add(RouterIn::IpInput, 60, format!("ip6.dst == {v6}"), "drop;", object, to);
-    }
+}
+
+/// Those of the addresses that stand for nothing else.
+pub(super) fn untranslated(own: Vec<String>, translated: &BTreeMap<IpAddr, String>) -> Vec<String> {
+    own.into_iter().filter(|own| !translated.keys().any(|ip| ip.to_string() == *own)).collect()
 }

@@ -3,8 +3,14 @@
 
 mod admission;
 mod arp_resolve;
+mod balancer;
 mod delivery;
+mod errors;
+mod hop;
 mod ip_input;
+mod nat;
+mod neighbours;
+mod policy;
 mod routing;
 
 use super::{sink::FlowSink, topology::RouterInput};
@@ -12,8 +18,12 @@ use super::{sink::FlowSink, topology::RouterInput};
 /// All flows of a router.
 pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
     admission::build(input, sink);
+    neighbours::build(input, sink);
     ip_input::build(input, sink);
+    nat::build(input, sink);
+    balancer::build(input, sink);
     routing::build(input, sink);
+    policy::build(input, sink);
     arp_resolve::build(input, sink);
     delivery::build(input, sink);
 }

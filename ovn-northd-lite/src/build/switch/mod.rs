@@ -3,6 +3,7 @@
 mod acl;
 mod admission;
 mod arp_responder;
+mod balancer;
 mod l2_lookup;
 mod port_security;
 
@@ -17,6 +18,7 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
     admission::build(input, sink);
     port_security::build(input, sink);
     acl::build(input, sink);
+    balancer::build(input, sink);
     arp_responder::build(input, sink);
     l2_lookup::build(input, sink);
 }

@@ -16,7 +16,7 @@ use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
     snapshot::Snapshot,
-    table::{Change, Tables},
+    table::{Change, GroupChange, MeterChange, Tables},
     tunnel,
     types::{Epoch, MacAddr, PortNo, TableId},
     underlay::{NextHop, TunnelPort, Underlay},
@@ -33,7 +33,7 @@ use crate::{
 /// Port that leads into tunnels.
 pub(super) const TUNNEL: u32 = 100;
 /// Port they leave by.
-const UPLINK: u32 = 99;
+pub(super) const UPLINK: u32 = 99;
 
 /// What happened to a packet.
 #[derive(Default)]
@@ -44,6 +44,13 @@ pub(super) struct Outcome {
     pub(super) drops: Vec<String>,
     /// For copies that left by a tunnel: the bytes on the underlay.
     pub(super) tunnelled: Vec<Vec<u8>>,
+}
+
+impl Outcome {
+    /// Copies that left, but for those to the host's responder.
+    pub(super) fn sent(&self) -> Vec<(u32, FlowKey)> {
+        self.out.iter().filter(|(port, _)| *port != PortNo::CONTROLLER.get()).copied().collect()
+    }
 }
 
 /// What rules mean, one action after the other.
@@ -87,6 +94,8 @@ impl Walker<'_> {
                     self.table(*table, key);
                 }
                 Action::Clone(actions) => self.list(actions, &mut key.clone()),
+                Action::CtClear | Action::Meter(_) => {}
+                Action::Controller(_) => self.outcome.out.push((PortNo::CONTROLLER.get(), *key)),
                 Action::DecTtl => key.set(Field::NwTtl, key.get(Field::NwTtl) - 1),
                 other => panic!("{other:?} is not what lowering yields"),
             }
@@ -98,7 +107,7 @@ impl Walker<'_> {
 pub(super) struct Host {
     pub(super) lowered: Lowered,
     ports: BTreeMap<String, PortNo>,
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
 }
 
 impl Host {
@@ -116,7 +125,9 @@ impl Host {
 
     /// With rules that may be incomplete.
     pub(super) fn with(lowered: Lowered, local: LocalPorts) -> Self {
-        let changes = lowered.rules.iter().cloned().map(Change::Add).collect();
+        let meters = lowered.meters.iter().cloned().map(|meter| Change::Meter(MeterChange::Add(meter)));
+        let groups = lowered.groups.iter().cloned().map(|group| Change::Group(GroupChange::Add(group)));
+        let changes = meters.chain(groups).chain(lowered.rules.iter().cloned().map(Change::Add)).collect();
         let tables = Tables::default().transact(changes).unwrap();
         assert_eq!(tables.len(), lowered.rules.len(), "the tables take each rule, and as many as there are");
         let mut table = PortTable::default();
@@ -139,6 +150,16 @@ impl Host {
             underlay: Arc::new(underlay(&local.chassis)),
         };
         Self { lowered, ports: local.ports, snapshot }
+    }
+
+    /// A workload is here.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.ports.contains_key(id)
+    }
+
+    /// The workload behind a port.
+    pub(super) fn name(&self, port: PortNo) -> String {
+        self.ports.iter().find(|(_, known)| **known == port).map(|(id, _)| id.clone()).unwrap_or_default()
     }
 
     pub(super) fn port(&self, id: &str) -> u32 {
@@ -185,6 +206,10 @@ impl Host {
         assert_eq!(program.emits.len(), wanted.out.len(), "{:?}", program.drop);
         let mut tunnelled = Vec::new();
         for (emit, (port, out)) in program.emits.iter().zip(&wanted.out) {
+            assert!(*port == TUNNEL || emit.port.get() == *port);
+            if emit.port == PortNo::CONTROLLER {
+                continue;
+            }
             let mut copy = packet(&bytes, 1);
             parse::parse(&mut copy, &mut FlowKey::zero()).unwrap();
             execute::apply(&mut copy, emit, 7).unwrap();

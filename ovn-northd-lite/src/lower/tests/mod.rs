@@ -1,7 +1,11 @@
 //! Whole packets through the rules of two chassis.
 
+mod balancer;
+mod fabric;
 mod frame;
 mod host;
+mod policy;
+mod translation;
 
 use flowtable::{
     field::Field,
@@ -136,7 +140,7 @@ fn questions_are_answered_where_they_are_asked() {
     let h1 = Host::new(&small(), "h1");
     for (target, last) in [("10.0.0.6", 0x06), ("10.0.0.1", 0xf0)] {
         let outcome = h1.send("a", arp_request((0x05, "10.0.0.5"), target));
-        let [(port, key)] = outcome.out[..] else { panic!("{target}: {:?}", outcome.drops) };
+        let [(port, key)] = outcome.sent()[..] else { panic!("{target}: {:?}", outcome.drops) };
         assert_eq!(port, h1.port("a"));
         check(
             &key,
@@ -157,7 +161,7 @@ fn questions_are_answered_where_they_are_asked() {
         ("fe80::800:ff:fe00:f0", "ff02::1:ff00:f0", 0xf0, 0xe000_0000),
     ] {
         let outcome = h1.send("a", solicitation((0x05, "2001:db8::5"), target, group));
-        let [(port, key)] = outcome.out[..] else { panic!("{target}: {:?}", outcome.drops) };
+        let [(port, key)] = outcome.sent()[..] else { panic!("{target}: {:?}", outcome.drops) };
         assert_eq!(port, h1.port("a"));
         check(
             &key,
@@ -254,10 +258,12 @@ fn drops_name_the_object() {
     assert_eq!(dropped(forged), ["ls_in_port_sec_nd switches/web/ports/a"]);
     let lost = echo((0x05, "10.0.0.5"), (0x77, "10.0.0.6"));
     assert_eq!(dropped(lost), ["ls_in_l2_unknown switches/web"]);
-    let lost = echo((0x05, "10.0.0.5"), (0xf0, "10.99.0.6"));
-    assert_eq!(dropped(lost), ["lr_in_ip_routing routers/r"]);
-    let lost = echo((0x05, "10.0.0.5"), (0xf0, "10.0.1.99"));
-    assert_eq!(dropped(lost), ["lr_in_arp_resolve routers/r"]);
+    // The router tells the source of one, and asks for the other.
+    for target in ["10.99.0.6", "10.0.1.99"] {
+        let outcome = h1.send("a", echo((0x05, "10.0.0.5"), (0xf0, target)));
+        let [(port, _)] = outcome.out[..] else { panic!("{target}: {:?}", outcome.drops) };
+        assert_eq!(port, PortNo::CONTROLLER.get());
+    }
     let mut last = echo((0x05, "10.0.0.5"), (0xf0, "10.0.1.5"));
     last.set(Field::NwTtl, 1);
     assert_eq!(dropped(last), ["ls_in_acl_eval switches/web/acls/quiet"]);

@@ -1,0 +1,162 @@
+//! Specs: from the API's messages to typed values, one file per kind. What a user may not
+//! write (keys, bindings) is cut off here.
+
+mod acl;
+mod address_set;
+mod chassis;
+mod load_balancer;
+mod nat;
+mod port_group;
+mod router;
+mod router_policy;
+mod router_port;
+mod switch;
+mod switch_port;
+
+use std::collections::BTreeSet;
+
+use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use ovn_northd_lite::model::{Acl, DefaultPolicy, LoadBalancer, NatRule, RouterPolicy, SetMember};
+
+pub use self::{
+    chassis::ChassisSpec,
+    port_group::PortGroupSpec,
+    router::RouterSpec,
+    router_port::RouterPortSpec,
+    switch::SwitchSpec,
+    switch_port::{Attachment, SwitchPortSpec},
+};
+use super::{FieldError, Kind, Name};
+
+/// What a resource is, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    /// A switch.
+    Switch(SwitchSpec),
+    /// A port of a switch.
+    SwitchPort(SwitchPortSpec),
+    /// A router.
+    Router(RouterSpec),
+    /// A port of a router.
+    RouterPort(RouterPortSpec),
+    /// An ACL.
+    Acl(Acl),
+    /// A host.
+    Chassis(ChassisSpec),
+    /// A load balancer.
+    LoadBalancer(LoadBalancer),
+    /// A translation.
+    Nat(NatRule),
+    /// A policy of a router.
+    RouterPolicy(RouterPolicy),
+    /// An address set.
+    AddressSet(BTreeSet<SetMember>),
+    /// A port group.
+    PortGroup(PortGroupSpec),
+}
+
+/// Parses the spec of a resource with this name.
+///
+/// # Errors
+/// [`FieldError`] names the field.
+pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> {
+    match (name.kind(), wire) {
+        (Kind::Switch, Some(Wire::LogicalSwitch(switch))) => switch::parse(switch).map(Spec::Switch),
+        (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => {
+            switch_port::parse(port).map(Spec::SwitchPort)
+        }
+        (Kind::Router, Some(Wire::LogicalRouter(router))) => router::parse(name, router).map(Spec::Router),
+        (Kind::RouterPort, Some(Wire::LogicalRouterPort(port))) => {
+            router_port::parse(port).map(Spec::RouterPort)
+        }
+        (Kind::Acl, Some(Wire::Acl(acl))) => acl::parse(acl).map(Spec::Acl),
+        (Kind::Chassis, Some(Wire::Chassis(chassis))) => chassis::parse(chassis).map(Spec::Chassis),
+        (Kind::LoadBalancer, Some(Wire::LoadBalancer(balancer))) => {
+            load_balancer::parse(balancer).map(Spec::LoadBalancer)
+        }
+        (Kind::Nat, Some(Wire::Nat(nat))) => nat::parse(name, nat).map(Spec::Nat),
+        (Kind::RouterPolicy, Some(Wire::RouterPolicy(policy))) => {
+            router_policy::parse(policy).map(Spec::RouterPolicy)
+        }
+        (Kind::AddressSet, Some(Wire::AddressSet(set))) => address_set::parse(set).map(Spec::AddressSet),
+        (Kind::PortGroup, Some(Wire::PortGroup(group))) => port_group::parse(group).map(Spec::PortGroup),
+        (kind, found) => {
+            let found = found.map_or("none", |wire| kind_of(wire).spec_field());
+            let reason = format!("{name} needs `{}`, not {found}", kind.spec_field());
+            Err(FieldError::new("spec", reason))
+        }
+    }
+}
+
+fn kind_of(wire: &Wire) -> Kind {
+    match wire {
+        Wire::LogicalSwitch(_) => Kind::Switch,
+        Wire::LogicalSwitchPort(_) => Kind::SwitchPort,
+        Wire::LogicalRouter(_) => Kind::Router,
+        Wire::LogicalRouterPort(_) => Kind::RouterPort,
+        Wire::Acl(_) => Kind::Acl,
+        Wire::Chassis(_) => Kind::Chassis,
+        Wire::LoadBalancer(_) => Kind::LoadBalancer,
+        Wire::Nat(_) => Kind::Nat,
+        Wire::RouterPolicy(_) => Kind::RouterPolicy,
+        Wire::AddressSet(_) => Kind::AddressSet,
+        Wire::PortGroup(_) => Kind::PortGroup,
+    }
+}
+
+/// Clears the fields that only the controller writes.
+pub fn strip(wire: &mut Wire) {
+    match wire {
+        Wire::LogicalSwitch(switch) => switch.tunnel_key = 0,
+        Wire::LogicalSwitchPort(port) => {
+            port.tunnel_key = 0;
+            port.chassis.clear();
+            port.up = false;
+        }
+        Wire::LogicalRouter(router) => router.tunnel_key = 0,
+        Wire::LogicalRouterPort(port) => port.tunnel_key = 0,
+        Wire::Acl(_)
+        | Wire::AddressSet(_)
+        | Wire::PortGroup(_)
+        | Wire::LoadBalancer(_)
+        | Wire::Nat(_)
+        | Wire::RouterPolicy(_) => {}
+        Wire::Chassis(chassis) => {
+            chassis.connected = false;
+            chassis.applied_revision = 0;
+        }
+    }
+}
+
+/// Parses each element of a repeated field; an error names the element.
+pub(super) fn each<T>(
+    field: &str,
+    list: &[String],
+    max: usize,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, FieldError> {
+    check_count(field, list.len(), max)?;
+    list.iter()
+        .enumerate()
+        .map(|(i, text)| parse(text).map_err(|reason| FieldError::new(format!("{field}[{i}]"), reason)))
+        .collect()
+}
+
+/// Refuses a list that is too long.
+pub(super) fn check_count(field: &str, n: usize, max: usize) -> Result<(), FieldError> {
+    if n > max {
+        return Err(FieldError::new(field, format!("{n} entries are too many; keep to {max}")));
+    }
+    Ok(())
+}
+
+fn default_policy(policy: i32) -> Result<DefaultPolicy, FieldError> {
+    match pb::DefaultPolicy::try_from(policy) {
+        Ok(pb::DefaultPolicy::Unspecified) => Ok(DefaultPolicy::Allow),
+        Ok(pb::DefaultPolicy::Drop) => Ok(DefaultPolicy::Drop),
+        Err(_) => {
+            let reason = format!("{policy} is not a default; say drop, or leave it out to allow");
+            Err(FieldError::new("default_policy", reason))
+        }
+    }
+}

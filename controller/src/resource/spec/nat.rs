@@ -1,0 +1,103 @@
+//! Address translation.
+
+use ferroflow_proto::northbound as pb;
+use ovn_northd_lite::model::{IpNetwork, NatKind, NatRule};
+
+use super::{each, router_port::router_port_name};
+use crate::resource::{FieldError, Name, Shown, address, limits};
+
+pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
+    let kind = kind(nat.r#type)?;
+    let external_ip =
+        address::parse_ip(&nat.external_ip).map_err(|reason| FieldError::new("external_ip", reason))?;
+    let logical_ip = logical_ip(kind, &nat.logical_ip)?;
+    if logical_ip.addr.is_ipv4() != external_ip.is_ipv4() {
+        let reason =
+            format!("{} is not of the family of {external_ip}; use one family", Shown(&nat.logical_ip));
+        return Err(FieldError::new("logical_ip", reason));
+    }
+    if nat.stateless && kind != NatKind::Both {
+        let reason = "only dnat_and_snat can do without connections; leave it out";
+        return Err(FieldError::new("stateless", reason));
+    }
+    let networks = |field, list: &[String]| {
+        each(field, list, limits::MAX_NAT_NETWORKS, |text| {
+            let text = if text.contains('/') { text.to_owned() } else { host(text) };
+            let network = address::parse_prefix(&text)?;
+            if network.addr.is_ipv4() == external_ip.is_ipv4() {
+                Ok(network)
+            } else {
+                Err(format!("{text} is not of the family of {external_ip}; use one family"))
+            }
+        })
+    };
+    Ok(NatRule {
+        kind,
+        external_ip,
+        logical_ip,
+        external_ports: external_ports(kind, nat)?,
+        gateway_port: gateway_port(name, &nat.gateway_port)?,
+        stateless: nat.stateless,
+        allowed_external_ips: networks("allowed_external_ips", &nat.allowed_external_ips)?,
+        exempted_external_ips: networks("exempted_external_ips", &nat.exempted_external_ips)?,
+    })
+}
+
+fn kind(raw: i32) -> Result<NatKind, FieldError> {
+    use pb::nat::Type;
+    match Type::try_from(raw) {
+        Ok(Type::Snat) => Ok(NatKind::Source),
+        Ok(Type::Dnat) => Ok(NatKind::Destination),
+        Ok(Type::DnatAndSnat) => Ok(NatKind::Both),
+        Ok(Type::Unspecified) | Err(_) => {
+            let reason = format!("{raw} is not a type; say snat, dnat or dnat_and_snat");
+            Err(FieldError::new("type", reason))
+        }
+    }
+}
+
+/// An address as a network of its own.
+fn host(text: &str) -> String {
+    format!("{text}/{}", if text.contains(':') { 128 } else { 32 })
+}
+
+fn logical_ip(kind: NatKind, text: &str) -> Result<IpNetwork, FieldError> {
+    let wrong = |reason| FieldError::new("logical_ip", reason);
+    if text.contains('/') {
+        if kind != NatKind::Source {
+            return Err(wrong(format!("{} is a network; only snat can be for one", Shown(text))));
+        }
+        return address::parse_prefix(text).map_err(wrong);
+    }
+    address::parse_ip(text).map_err(wrong)?;
+    address::parse_prefix(&host(text)).map_err(wrong)
+}
+
+fn external_ports(kind: NatKind, nat: &pb::Nat) -> Result<Option<(u16, u16)>, FieldError> {
+    let text = nat.external_port_range.as_str();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |reason: String| FieldError::new("external_port_range", reason);
+    if kind != NatKind::Source {
+        return Err(wrong("only the ports of translated sources can be bound; leave it out".to_owned()));
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
+    match (port(first), port(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(Some((first, last))),
+        _ => Err(wrong(format!("{} is not a range of ports; write 5000-6000", Shown(text)))),
+    }
+}
+
+fn gateway_port(name: &Name, text: &str) -> Result<Option<String>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let port = router_port_name("gateway_port", text)?;
+    if port.parent() != name.parent() {
+        let reason = format!("{port} is not a port of the same router; name one that is");
+        return Err(FieldError::new("gateway_port", reason));
+    }
+    Ok(Some(port.id().to_owned()))
+}

@@ -1,0 +1,77 @@
+//! Routers and their static routes.
+
+use std::collections::BTreeSet;
+
+use ferroflow_proto::northbound as pb;
+use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, StaticRoute};
+
+use super::{check_count, load_balancer::load_balancers, router_port::router_port_name};
+use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
+
+/// A router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterSpec {
+    /// Routes at all.
+    pub enabled: bool,
+    /// Static routes.
+    pub static_routes: Vec<StaticRoute>,
+    /// Id of the chassis that the whole router is on.
+    pub chassis: Option<String>,
+    /// Ids of its load balancers.
+    pub load_balancers: BTreeSet<String>,
+}
+
+pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpec, FieldError> {
+    let routes = &router.static_routes;
+    check_count("static_routes", routes.len(), limits::MAX_STATIC_ROUTES)?;
+    let parse = |(i, route)| static_route(name, &format!("static_routes[{i}]"), route);
+    let static_routes = routes.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    Ok(RouterSpec {
+        enabled: router.enabled.unwrap_or(true),
+        static_routes,
+        chassis: chassis(&router.chassis)?,
+        load_balancers: load_balancers(&router.load_balancers)?,
+    })
+}
+
+fn chassis(text: &str) -> Result<Option<String>, FieldError> {
+    match Name::parse(text) {
+        _ if text.is_empty() => Ok(None),
+        Ok(name) if name.kind() == Kind::Chassis => Ok(Some(name.id().to_owned())),
+        _ => {
+            let reason = format!("{} does not name a chassis; write {}", Shown(text), Kind::Chassis);
+            Err(FieldError::new("chassis", reason))
+        }
+    }
+}
+
+fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<StaticRoute, FieldError> {
+    let field = |name: &str, reason: String| FieldError::new(format!("{path}.{name}"), reason);
+    let prefix = address::parse_prefix(&route.prefix).map_err(|reason| field("prefix", reason))?;
+    let by = if route.by_source { RouteMatch::Source } else { RouteMatch::Destination };
+    if route.discard {
+        if !route.next_hop.is_empty() || !route.output_port.is_empty() {
+            return Err(field(
+                "discard",
+                "what is dropped has no next hop and no port; leave them out".to_owned(),
+            ));
+        }
+        return Ok(StaticRoute { prefix, by, target: RouteTarget::Discard });
+    }
+    let next_hop = address::parse_ip(&route.next_hop).map_err(|reason| field("next_hop", reason))?;
+    if prefix.addr.is_ipv4() != next_hop.is_ipv4() {
+        let reason = format!("{next_hop} is not of the family of {}; use one family", route.prefix);
+        return Err(field("next_hop", reason));
+    }
+    let output_port = if route.output_port.is_empty() {
+        None
+    } else {
+        let port = router_port_name(format!("{path}.output_port"), &route.output_port)?;
+        if port.parent().as_ref() != Some(router) {
+            return Err(field("output_port", format!("{port} is not a port of {router}; name one that is")));
+        }
+        Some(port.id().to_owned())
+    };
+    let target = RouteTarget::Via(NextHop { ip: next_hop, output_port });
+    Ok(StaticRoute { prefix, by, target })
+}

@@ -1,0 +1,57 @@
+//! Policies of routers.
+
+use std::net::IpAddr;
+
+use ferroflow_proto::northbound as pb;
+use flowtable::types::Priority;
+use ovn_northd_lite::model::{PolicyAction, RouterPolicy};
+
+use super::each;
+use crate::{
+    compile::check_match,
+    resource::{FieldError, address, limits},
+};
+
+/// Highest priority of a policy, as in OVN.
+const MAX_PRIORITY: u32 = 32_767;
+
+pub(super) fn parse(policy: &pb::RouterPolicy) -> Result<RouterPolicy, FieldError> {
+    let in_range = (1..=MAX_PRIORITY).contains(&policy.priority);
+    let priority = u16::try_from(policy.priority).ok().filter(|_| in_range);
+    let priority = priority.and_then(|raw| Priority::new(raw).ok()).ok_or_else(|| {
+        let reason = format!("{} is out of range; use 1 to {MAX_PRIORITY}", policy.priority);
+        FieldError::new("priority", reason)
+    })?;
+    if policy.r#match.len() > limits::MAX_MATCH_LEN {
+        let reason =
+            format!("{} bytes are too long; keep to {}", policy.r#match.len(), limits::MAX_MATCH_LEN);
+        return Err(FieldError::new("match", reason));
+    }
+    check_match(&policy.r#match).map_err(|reason| FieldError::new("match", reason))?;
+    Ok(RouterPolicy { priority, matching: policy.r#match.clone(), action: action(policy)? })
+}
+
+fn action(policy: &pb::RouterPolicy) -> Result<PolicyAction, FieldError> {
+    use pb::router_policy::Action;
+    let hops = each("next_hops", &policy.next_hops, limits::MAX_NEXT_HOPS, address::parse_ip)?;
+    let wrong = |reason: &str| FieldError::new("next_hops", reason);
+    let action = match Action::try_from(policy.action) {
+        Ok(Action::Allow) => PolicyAction::Allow,
+        Ok(Action::Drop) => PolicyAction::Drop,
+        Ok(Action::Reroute) => {
+            let family = |ip: &IpAddr| ip.is_ipv4();
+            let Some(first) = hops.first().map(family) else {
+                return Err(wrong("reroute needs a next hop; write one in a network of the router"));
+            };
+            if hops.iter().any(|ip| family(ip) != first) {
+                return Err(wrong("next hops are of both families; use one"));
+            }
+            return Ok(PolicyAction::Reroute(hops));
+        }
+        Ok(Action::Unspecified) | Err(_) => {
+            let reason = format!("{} is not an action; say allow, drop or reroute", policy.action);
+            return Err(FieldError::new("action", reason));
+        }
+    };
+    if hops.is_empty() { Ok(action) } else { Err(wrong("only reroute has next hops; leave them out")) }
+}

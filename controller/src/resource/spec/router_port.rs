@@ -1,0 +1,42 @@
+//! Ports of routers.
+
+use ferroflow_proto::northbound as pb;
+use flowtable::types::MacAddr;
+use ovn_northd_lite::model::IpNetwork;
+
+use super::each;
+use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
+
+/// A port of a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterPortSpec {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// Addresses, each with its network.
+    pub networks: Vec<IpNetwork>,
+    /// Sends and receives.
+    pub enabled: bool,
+}
+
+pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
+    let mac = address::parse_mac(&port.mac).map_err(|reason| FieldError::new("mac", reason))?;
+    let networks = each("networks", &port.networks, limits::MAX_NETWORKS, address::parse_interface)?;
+    if networks.is_empty() {
+        return Err(FieldError::new(
+            "networks",
+            "a router port needs an address; write one like 10.0.0.1/24",
+        ));
+    }
+    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true) })
+}
+
+/// The name of a router port.
+pub(super) fn router_port_name(field: impl Into<String>, text: &str) -> Result<Name, FieldError> {
+    match Name::parse(text) {
+        Ok(name) if name.kind() == Kind::RouterPort => Ok(name),
+        _ => {
+            let reason = format!("{} does not name a router port; write {}", Shown(text), Kind::RouterPort);
+            Err(FieldError::new(field, reason))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Address sets, port groups and load balancers among the other resources: an ACL names
+//! only sets that there are, a switch or router only load balancers that there are, and
+//! what is named stays.
+
+use ferroflow_proto::northbound::resource::Spec as Wire;
+
+use super::{Draft, Reason, Record, index};
+use crate::resource::{Kind, Name, Spec};
+
+/// The sets and load balancers that a resource names are there.
+pub(super) fn check_put(draft: &Draft<'_>, record: &Record) -> Result<(), Reason> {
+    for set in index::sets_of(record) {
+        let field = if set.contains('/') { "load_balancers" } else { "match" };
+        let (name, field) = (record.name.clone(), field.to_owned());
+        let target = target_of(&set)?;
+        if !exists(draft, &set)? {
+            return Err(Reason::Dangling { name, field, target });
+        }
+    }
+    Ok(())
+}
+
+/// Nobody names the set or load balancer that is gone.
+pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason> {
+    let id = name.id();
+    let texts = match name.kind() {
+        Kind::LoadBalancer => vec![name.to_string()],
+        Kind::AddressSet => vec![format!("${id}")],
+        Kind::PortGroup => vec![format!("@{id}"), format!("${id}_ip4"), format!("${id}_ip6")],
+        _ => Vec::new(),
+    };
+    for text in texts {
+        if let Some(by) = draft.untouched_mentions(&text).next()
+            && !exists(draft, &text)?
+        {
+            return Err(Reason::Referenced { name: name.clone(), by: by.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// What a set's name in a match refers to first.
+fn target_of(set: &str) -> Result<Name, Reason> {
+    if set.contains('/') {
+        return Ok(Name::parse(set)?);
+    }
+    let collection = if set.starts_with('@') { "port-groups" } else { "address-sets" };
+    Ok(Name::parse(&format!("{collection}/{}", set.get(1..).unwrap_or_default()))?)
+}
+
+/// There is such a set: of its own, or as the addresses of a port group.
+fn exists(draft: &Draft<'_>, set: &str) -> Result<bool, Reason> {
+    if draft.get(&target_of(set)?).is_some() {
+        return Ok(true);
+    }
+    let group = set.strip_prefix('$').and_then(ovn_northd_lite::group_of);
+    let group = group.and_then(|group| Name::parse(&format!("port-groups/{group}")).ok());
+    Ok(group.is_some_and(|group| draft.get(&group).is_some()))
+}
+
+/// Takes ports out of a group; false when all stay.
+pub(super) fn retain_ports(group: &mut Record, stays: impl Fn(&Name) -> bool) -> bool {
+    let (Spec::PortGroup(spec), Wire::PortGroup(wire)) = (&mut group.spec, &mut group.wire) else {
+        return false;
+    };
+    let before = spec.ports.len();
+    spec.ports.retain(stays);
+    wire.ports = spec.ports.iter().map(Name::to_string).collect();
+    spec.ports.len() != before
+}

@@ -1,0 +1,5 @@
+//! Fuzzes `texts::group`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferroflow_fuzz::texts::group(data));

@@ -1,0 +1,5 @@
+//! Fuzzes `files::yaml`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferroflow_fuzz::files::yaml(data));

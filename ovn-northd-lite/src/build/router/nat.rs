@@ -1,0 +1,184 @@
+//! Address translation. On a router of one chassis all kinds, by connections: destinations
+//! in the router's one zone, sources in its other, so that both can happen to one
+//! connection. On a router that is everywhere only what needs no memory: a floating
+//! address rewritten as it passes, at any host and in both directions alike.
+//!
+//! A packet that leaves towards an address which the same router translates is turned
+//! around at the port's end (`egr_loop`), as if the network there had sent it back.
+
+use crate::{
+    build::{
+        balancer::family,
+        sink::FlowSink,
+        stage::{RouterIn, RouterOut, Stage},
+        topology::RouterInput,
+    },
+    expr::lexer::quote,
+    model::{IpNetwork, NatKind, NatRule},
+};
+
+pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
+    defaults(input, sink);
+    for (id, rule) in &input.router.nats {
+        if let Some(nat) = Nat::of(input, id, rule) {
+            nat.build(sink);
+        }
+    }
+}
+
+fn defaults(input: &RouterInput<'_>, sink: &mut FlowSink) {
+    for (stage, why) in [
+        (Stage::from(RouterIn::UnSnat), "Not an answer to a translated source."),
+        (RouterOut::UnDnat.into(), "Not an answer of a translated destination."),
+        (RouterOut::Snat.into(), "The source is not translated."),
+        (RouterOut::EgrLoop.into(), "The packet leaves the router."),
+    ] {
+        sink.add(stage, 0, "1", "next;", &input.object, why);
+    }
+    let is_stateful = |rule: &NatRule| rule.kind != NatKind::Source && !rule.stateless;
+    let connects = input.balancers().next().is_some() || input.router.nats.values().any(is_stateful);
+    if input.router.chassis.is_some() && connects {
+        let why = "Answers of translated destinations come from the address that was asked.";
+        sink.add(RouterOut::UnDnat, 50, "ip", "ct_dnat;", &input.object, why);
+        let why = "Neighbours are found without translation.";
+        sink.add(RouterOut::UnDnat, 60, "nd || nd_rs || nd_ra", "next;", &input.object, why);
+    }
+}
+
+/// A translation that this router can do.
+struct Nat<'a> {
+    object: String,
+    rule: &'a NatRule,
+    /// `ip4` or `ip6`.
+    family: &'static str,
+    /// Packets from outside, ending in ` && ` when there is a condition.
+    from_outside: String,
+    /// Packets to the outside, likewise.
+    to_outside: String,
+    /// Port that has the address outside.
+    outside: Option<(&'a str, String)>,
+}
+
+impl<'a> Nat<'a> {
+    fn of(input: &RouterInput<'a>, id: &str, rule: &'a NatRule) -> Option<Self> {
+        let is_pinned = input.router.chassis.is_some();
+        let needs_no_memory = rule.kind == NatKind::Both && rule.stateless;
+        if !is_pinned && !needs_no_memory {
+            return None;
+        }
+        let outside = gateway_port(input, rule);
+        // A router of one chassis has no inside and outside, but for rules that name a port.
+        let bound = outside.as_ref().filter(|_| !is_pinned || rule.gateway_port.is_some());
+        if bound.is_none() && (!is_pinned || rule.gateway_port.is_some()) {
+            return None;
+        }
+        let condition = |direction: &str| {
+            bound.map_or_else(String::new, |(port, _)| format!("{direction} == {} && ", quote(port)))
+        };
+        Some(Self {
+            object: format!("{}/nats/{id}", input.object),
+            rule,
+            family: family(rule.external_ip),
+            from_outside: condition("inport"),
+            to_outside: condition("outport"),
+            outside,
+        })
+    }
+
+    fn build(&self, sink: &mut FlowSink) {
+        if self.rule.kind != NatKind::Source {
+            self.destination(sink);
+            self.turn_around(sink);
+        }
+        if self.rule.kind != NatKind::Destination {
+            self.source(sink);
+        }
+    }
+
+    fn destination(&self, sink: &mut FlowSink) {
+        let Self { rule, family, from_outside, .. } = self;
+        let matching = format!("{from_outside}{family}.dst == {}", rule.external_ip);
+        let inside = rule.logical_ip.addr;
+        let actions = if rule.stateless {
+            format!("{family}.dst = {inside}; next;")
+        } else {
+            format!("ct_dnat({inside});")
+        };
+        let why = "The address outside stands for one inside.";
+        self.for_peers(sink, RouterIn::Dnat.into(), ("src", 100, &matching), &actions, why);
+    }
+
+    fn source(&self, sink: &mut FlowSink) {
+        let Self { rule, family, from_outside, to_outside, object, .. } = self;
+        let (ip, inside) = (rule.external_ip, rule.logical_ip.text());
+        if !rule.stateless {
+            let matching = format!("{from_outside}{family}.dst == {ip}");
+            let why = "It may be an answer to a translated source.";
+            sink.add(RouterIn::UnSnat, 90, matching, "ct_snat;", object, why);
+        }
+        let actions = match rule.external_ports {
+            _ if rule.stateless => format!("{family}.src = {ip}; next;"),
+            None => format!("ct_snat({ip});"),
+            Some((first, last)) => format!("ct_snat({ip}, {first}..{last});"),
+        };
+        let priority = 3 * (u16::from(rule.logical_ip.prefix_len) + 1) + u16::from(!to_outside.is_empty());
+        let matching = format!("{to_outside}{family}.src == {inside}");
+        let why = "The source inside becomes the address outside.";
+        self.for_peers(sink, RouterOut::Snat.into(), ("dst", priority, &matching), &actions, why);
+    }
+
+    /// Adds the flow for those peers outside that it is for.
+    fn for_peers(
+        &self,
+        sink: &mut FlowSink,
+        stage: Stage,
+        (peer, priority, matching): (&str, u16, &str),
+        actions: &str,
+        why: &str,
+    ) {
+        let Self { rule, family, object, .. } = self;
+        let texts = |list: &[IpNetwork]| {
+            let texts: Vec<_> = list.iter().map(IpNetwork::text).collect();
+            format!("{matching} && {family}.{peer} == {{{}}}", texts.join(", "))
+        };
+        if !rule.exempted_external_ips.is_empty() {
+            let exempted = texts(&rule.exempted_external_ips);
+            let why = "The translation is not for this peer.";
+            sink.add(stage, priority + 2, exempted, "next;", object, why);
+        }
+        let matching = if rule.allowed_external_ips.is_empty() {
+            matching.to_owned()
+        } else {
+            texts(&rule.allowed_external_ips)
+        };
+        sink.add(stage, priority, matching, actions, object, why);
+    }
+
+    fn turn_around(&self, sink: &mut FlowSink) {
+        let Some((port, mac)) = &self.outside else { return };
+        let (ip, outport) = (self.rule.external_ip, format!("outport == {}", quote(port)));
+        let next_hop = if ip.is_ipv4() { "ip4 && reg0" } else { "ip6 && xxreg0" };
+        let why = "The router itself has the address.";
+        let matching = format!("{outport} && {next_hop} == {ip}");
+        sink.add(RouterIn::ArpResolve, 150, matching, format!("eth.dst = {mac}; output;"), &self.object, why);
+        let matching = format!("{outport} && {}.dst == {ip}", self.family);
+        let actions = format!(
+            "clone {{ ct_clear; inport = outport; outport = \"\"; eth.dst = {mac}; xxreg0 = 0; xxreg1 = 0; \
+             xreg4 = 0; reg9[0] = 1; flags.loopback = 0; next(pipeline=ingress, table=0); }};"
+        );
+        let why = "The packet leaves towards an address that this router translates: it comes back in.";
+        sink.add(RouterOut::EgrLoop, 100, matching, actions, &self.object, why);
+    }
+}
+
+/// The port towards the outside, with its MAC address: the one that the rule names, or the
+/// one whose network has the address.
+fn gateway_port<'a>(input: &RouterInput<'a>, rule: &NatRule) -> Option<(&'a str, String)> {
+    let is_it = |id: &str, networks: &[IpNetwork]| match &rule.gateway_port {
+        Some(wanted) => wanted == id,
+        None => networks.iter().any(|network| network.contains(rule.external_ip)),
+    };
+    let mut ports = input.enabled_ports();
+    let (id, port) = ports.find(|(id, port)| is_it(id, &port.networks))?;
+    Some((id, port.mac.to_string()))
+}

@@ -1,0 +1,63 @@
+//! Policies: they overrule the routes. A packet that a policy sends elsewhere keeps what
+//! its route did to it, but for next hop and output port.
+
+use super::hop::Hop;
+use crate::{
+    build::{balancer::family, sink::FlowSink, stage::RouterIn, topology::RouterInput},
+    expr::check_match,
+    model::{PolicyAction, RouterPolicy},
+};
+
+pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
+    let object = &input.object;
+    sink.add(RouterIn::Policy, 0, "1", "reg8[0..15] = 0; next;", object, "No policy overrules the route.");
+    let why = "No policy has several next hops for the packet.";
+    sink.add(RouterIn::PolicyEcmp, 150, "reg8[0..15] == 0", "next;", object, why);
+    sink.add(RouterIn::PolicyEcmp, 0, "1", "drop;", object, "The policy that chose is no more.");
+    for (number, (id, policy)) in (1..=u16::MAX).zip(&input.router.policies) {
+        let object = format!("{object}/policies/{id}");
+        add(input, sink, &object, (number, policy));
+    }
+}
+
+fn add(input: &RouterInput<'_>, sink: &mut FlowSink, object: &str, (number, policy): (u16, &RouterPolicy)) {
+    let priority = policy.priority.get();
+    let is_readable = check_match(&policy.matching).is_ok();
+    let matching = format!("({})", policy.matching);
+    match &policy.action {
+        PolicyAction::Allow if is_readable => {
+            let why = "The policy leaves the packet to its route.";
+            sink.add(RouterIn::Policy, priority, matching, "reg8[0..15] = 0; next;", object, why);
+        }
+        PolicyAction::Drop if is_readable => {
+            sink.add(RouterIn::Policy, priority, matching, "drop;", object, "The policy drops it.");
+        }
+        PolicyAction::Reroute(hops) if is_readable => {
+            let hops: Vec<_> = hops.iter().filter_map(|ip| Hop::to(input, *ip, None)).collect();
+            let Some(first) = hops.first() else {
+                let why = "No next hop of the policy can be reached by a port that is on.";
+                return sink.add(RouterIn::Policy, priority, matching, "drop;", object, why);
+            };
+            let matching = format!("{matching} && {}", family(first.source));
+            let why = "The policy sends the packet another way.";
+            if let [hop] = hops.as_slice() {
+                let actions = format!("reg8[0..15] = 0; {}", hop.actions());
+                return sink.add(RouterIn::Policy, priority, matching, actions, object, why);
+            }
+            let choices: Vec<_> = (1..=hops.len()).map(|choice| choice.to_string()).collect();
+            let actions = format!("reg8[0..15] = {number}; reg8[16..31] = select({});", choices.join(", "));
+            sink.add(RouterIn::Policy, priority, matching, actions, object, why);
+            for (choice, hop) in (1..).zip(&hops) {
+                let matching =
+                    format!("{} && reg8[0..15] == {number} && reg8[16..31] == {choice}", family(hop.source));
+                let why = "One of several next hops of the policy was chosen.";
+                sink.add(RouterIn::PolicyEcmp, 100, matching, hop.actions(), object, why);
+            }
+        }
+        PolicyAction::Drop | PolicyAction::Reroute(_) => {
+            let why = "The match of a policy that does not allow cannot be read: everything is dropped.";
+            sink.add(RouterIn::Policy, priority, "1", "drop;", object, why);
+        }
+        PolicyAction::Allow => {}
+    }
+}

@@ -1,0 +1,61 @@
+//! Address sets and port groups as hosts are told of them: by name, with members, and
+//! apart from the flows that name them, so that a new member changes no flow.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::topology::SwitchInput;
+use crate::{
+    expr::sets_of,
+    model::{DefaultPolicy, Northbound, SwitchPortKind},
+};
+
+/// Endings of the address sets that a port group has.
+const FAMILIES: [(&str, bool); 2] = [("_ip4", true), ("_ip6", false)];
+
+/// Sets with their members.
+type Sets = BTreeMap<String, BTreeSet<String>>;
+
+/// An address set, if there is one.
+pub(super) fn of_addresses(nb: &Northbound, id: &str) -> Sets {
+    let members = nb.address_sets.get(id).map(|members| members.iter().map(ToString::to_string).collect());
+    members.map(|members| (format!("${id}"), members)).into_iter().collect()
+}
+
+/// The ports of a group, and their addresses, if there is such a group. An address set of
+/// the same name has precedence.
+pub(super) fn of_group(nb: &Northbound, id: &str) -> Sets {
+    let Some(group) = nb.port_groups.get(id) else { return Sets::new() };
+    let mut sets = Sets::from([(format!("@{id}"), group.ports.keys().cloned().collect())]);
+    let ips: Vec<IpAddr> = group
+        .ports
+        .iter()
+        .filter_map(|(port, switch)| nb.switches.get(switch)?.ports.get(port))
+        .filter_map(|port| match &port.kind {
+            SwitchPortKind::Workload { addresses, .. } => Some(addresses),
+            SwitchPortKind::Router { .. } => None,
+        })
+        .flat_map(|addresses| addresses.iter().flat_map(|address| address.ips.iter().copied()))
+        .collect();
+    for (ending, is_v4) in FAMILIES {
+        if !nb.address_sets.contains_key(&format!("{id}{ending}")) {
+            let family = ips.iter().filter(|ip| ip.is_ipv4() == is_v4);
+            sets.insert(format!("${id}{ending}"), family.map(ToString::to_string).collect());
+        }
+    }
+    sets
+}
+
+/// The port group that an address set of this name would be a part of.
+pub fn group_of(address_set: &str) -> Option<&str> {
+    FAMILIES.iter().find_map(|(ending, _)| address_set.strip_suffix(ending))
+}
+
+/// The sets that the flows of a switch name.
+pub(super) fn named(input: &SwitchInput<'_>) -> BTreeSet<String> {
+    let in_acls = input.acls().flat_map(|(_, acl)| sets_of(&acl.matching));
+    let with_default = input.groups.iter().filter(|(_, group)| group.default_policy == DefaultPolicy::Drop);
+    in_acls.chain(with_default.map(|(id, _)| format!("@{id}"))).collect()
+}

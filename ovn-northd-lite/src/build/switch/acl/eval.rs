@@ -1,0 +1,153 @@
+//! The ACLs themselves. One that allows leaves a verdict; one that denies ends here, so
+//! that a dropped packet names it.
+
+use super::{DISCOVERY, Policy, denies};
+use crate::{
+    actions::Log,
+    build::{
+        sink::FlowSink,
+        stage::{Stage, SwitchIn, SwitchOut},
+    },
+    expr::check_match,
+    model::{Acl, AclAction, AclDirection},
+    punt::{LogEntry, Verdict},
+};
+
+/// Added to the priority of each ACL, so that defaults fit below.
+const OFFSET: u16 = 1000;
+/// Of what no ACL can overrule.
+const HIGHEST: u16 = 65532;
+
+/// The verdict.
+const ALLOWED: &str = "reg8[16] = 1; next;";
+
+pub(super) fn build(policy: &Policy<'_>, sink: &mut FlowSink) {
+    let (stage, object) = (policy.stages.eval, &policy.input.object);
+    sink.add(stage, 0, "1", "next;", object, "No ACL matches.");
+    if !policy.is_in_force() {
+        return;
+    }
+    let why = "Addresses are found whatever the ACLs say; port security checks who speaks for them.";
+    sink.add(stage, HIGHEST, DISCOVERY, ALLOWED, object, why);
+    if policy.is_stateful {
+        connections(policy, sink);
+    }
+    for (object, acl) in &policy.acls {
+        add(policy, object, acl, sink);
+    }
+}
+
+/// What follows from the connection alone.
+fn connections(policy: &Policy<'_>, sink: &mut FlowSink) {
+    let mut add = |matching: &str, actions: &str, why: &str| {
+        sink.add(policy.stages.eval, HIGHEST, matching, actions, &policy.input.object, why);
+    };
+    add(
+        "ct.inv || (ct.est && ct.rpl && ct_mark.blocked == 1)",
+        "drop;",
+        "The packet fits no connection, or is the reply of one that is no longer allowed.",
+    );
+    add(
+        "ct.est && !ct.rel && !ct.new && !ct.inv && ct.rpl && ct_mark.blocked == 0",
+        ALLOWED,
+        "A reply of an allowed connection.",
+    );
+    add(
+        "!ct.est && ct.rel && !ct.new && !ct.inv && ct_mark.blocked == 0",
+        ALLOWED,
+        "An error about an allowed connection.",
+    );
+}
+
+/// Priority of an ACL's flows.
+pub(super) fn priority(acl: &Acl) -> u16 {
+    acl.priority.get().saturating_add(OFFSET).min(HIGHEST - 1)
+}
+
+/// The match of an ACL, if it can be read.
+pub(super) fn readable(acl: &Acl) -> Option<String> {
+    check_match(&acl.matching).ok().map(|()| format!("({})", acl.matching))
+}
+
+fn add(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
+    let Some(matching) = readable(acl) else {
+        if denies(acl.action) {
+            let why = "The match of an ACL that denies cannot be read: everything is denied.";
+            sink.add(policy.stages.eval, priority(acl), "1", "drop;", object, why);
+        }
+        return;
+    };
+    let of_tier =
+        if policy.last_tier > 0 { format!("reg8[30..31] == {} && {matching}", acl.tier) } else { matching };
+    let mut flow = |state: &str, actions: &str, why: &str| {
+        let matching = if state.is_empty() { of_tier.clone() } else { format!("{state} && {of_tier}") };
+        // `drop;` goes alone: a line in the log and nothing else is a drop too.
+        let actions = match (log(object, acl), actions) {
+            (log, "drop;") if !log.is_empty() => log,
+            (log, actions) => format!("{log} {actions}").trim().to_owned(),
+        };
+        sink.add(policy.stages.eval, priority(acl), matching, actions, object, why);
+    };
+    match (acl.action, policy.is_stateful) {
+        (AclAction::Pass, _) => flow("", "next;", "The ACL leaves it to the next tier."),
+        (AclAction::AllowStateless, _) => flow("", ALLOWED, "The ACL allows it without tracking."),
+        (AclAction::Allow | AclAction::AllowRelated, false) => flow("", ALLOWED, "The ACL allows it."),
+        (AclAction::Allow | AclAction::AllowRelated, true) => {
+            flow("reg0[7] == 1", &remembered(acl), "The ACL allows the connection.");
+            flow("reg0[8] == 1", ALLOWED, "The ACL allows it.");
+        }
+        (AclAction::Drop | AclAction::Reject, false) => {
+            flow("", &denied(policy, acl), "The ACL denies it.");
+        }
+        (AclAction::Drop | AclAction::Reject, true) => {
+            let end = denied(policy, acl);
+            flow("reg0[9] == 1", &end, "The ACL denies it.");
+            let end = if end == "drop;" { "" } else { &end };
+            let blocked = format!("ct_commit {{ ct_mark.blocked = 1; }}; {end}");
+            flow("reg0[10] == 1 && ip", &blocked, "The ACL denies it, and with it the connection.");
+        }
+    }
+}
+
+fn remembered(acl: &Acl) -> String {
+    match acl.label {
+        0 => format!("reg0[1] = 1; {ALLOWED}"),
+        label => format!("reg0[1] = 1; reg0[13] = 1; reg3 = {label}; {ALLOWED}"),
+    }
+}
+
+/// The end of a packet, and perhaps an answer to its sender.
+fn denied(policy: &Policy<'_>, acl: &Acl) -> String {
+    if acl.action != AclAction::Reject {
+        return "drop;".to_owned();
+    }
+    match policy.stages.direction {
+        // The sender is here: behind the ACLs, since whoever is refused may be told.
+        AclDirection::FromLport => {
+            let stage = Stage::from(SwitchOut::PortSecIp).number;
+            format!(
+                "reject {{ outport = inport; flags.loopback = 1; next(pipeline=egress, table={stage}); }};"
+            )
+        }
+        // The sender may be anywhere.
+        AclDirection::ToLport => {
+            let stage = Stage::from(SwitchIn::L2Lkup).number;
+            format!(
+                "reject {{ outport <-> inport; flags.from_tunnel = 0; next(pipeline=ingress, table={stage}); }};"
+            )
+        }
+    }
+}
+
+/// The line in the log, if there is to be one.
+fn log(object: &str, acl: &Acl) -> String {
+    let Some(log) = &acl.log else { return String::new() };
+    let verdict = match acl.action {
+        AclAction::Allow | AclAction::AllowRelated | AclAction::AllowStateless => Verdict::Allow,
+        AclAction::Drop => Verdict::Drop,
+        AclAction::Reject => Verdict::Reject,
+        AclAction::Pass => Verdict::Pass,
+    };
+    let name = if log.name.is_empty() { object.to_owned() } else { log.name.clone() };
+    Log(LogEntry { verdict, severity: log.severity, name }).to_string()
+}

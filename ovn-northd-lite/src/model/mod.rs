@@ -1,0 +1,152 @@
+//! The northbound model as the compiler takes it: typed, checked values. What is wrong
+//! in a user's text is found when one of these is made, at the API's edge; inside there
+//! is nothing left to refuse.
+
+mod acl;
+mod balancer;
+mod route;
+mod translation;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use flowtable::types::MacAddr;
+
+use crate::key::{DatapathKey, PortKey};
+
+pub use self::{
+    acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
+    balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
+    route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
+    translation::{NatKind, NatRule},
+};
+
+/// The whole logical network. Maps are keyed by the id, the last segment of the
+/// resource's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Northbound {
+    /// Logical switches.
+    pub switches: BTreeMap<String, LogicalSwitch>,
+    /// Logical routers.
+    pub routers: BTreeMap<String, LogicalRouter>,
+    /// Load balancers. They do nothing until a switch or router names them.
+    pub load_balancers: BTreeMap<String, LoadBalancer>,
+    /// Address sets.
+    pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
+    /// Port groups.
+    pub port_groups: BTreeMap<String, PortGroup>,
+}
+
+/// An L2 network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogicalSwitch {
+    /// Its key in tunnels.
+    pub key: DatapathKey,
+    /// Its ports. Ids are unique over all switches and routers.
+    pub ports: BTreeMap<String, SwitchPort>,
+    /// Its ACLs.
+    pub acls: BTreeMap<String, Acl>,
+    /// What becomes of packets that no ACL decides about.
+    pub default_policy: DefaultPolicy,
+    /// Ids of the load balancers its workloads use.
+    pub load_balancers: BTreeSet<String>,
+}
+
+/// A port of a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchPort {
+    /// Key within the switch.
+    pub key: PortKey,
+    /// What is attached.
+    pub kind: SwitchPortKind,
+    /// Neither sends nor receives when false.
+    pub enabled: bool,
+}
+
+/// What is attached to a switch port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwitchPortKind {
+    /// A workload.
+    Workload {
+        /// Addresses it has.
+        addresses: Vec<PortAddresses>,
+        /// It also takes frames to addresses nobody has.
+        unknown: bool,
+        /// Source addresses it may use; empty: any.
+        port_security: Vec<PortSecurity>,
+        /// Id of the chassis its interface is on.
+        chassis: Option<String>,
+    },
+    /// A router.
+    Router {
+        /// Id of the router.
+        router: String,
+        /// Id of the router's port.
+        port: String,
+    },
+}
+
+/// A MAC address with its IP addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortAddresses {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// A MAC address a workload may send from, and the IP addresses with it; no IP
+/// address: any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSecurity {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// IP networks.
+    pub ips: Vec<IpNetwork>,
+}
+
+/// An address with a prefix length: host bits may be set (an interface's address) or
+/// not (a destination).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpNetwork {
+    /// Address.
+    pub addr: IpAddr,
+    /// Bits of the network.
+    pub prefix_len: u8,
+}
+
+/// An L3 device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogicalRouter {
+    /// Its key in tunnels.
+    pub key: DatapathKey,
+    /// Drops everything when false.
+    pub enabled: bool,
+    /// Its ports.
+    pub ports: BTreeMap<String, RouterPort>,
+    /// Its static routes.
+    pub static_routes: Vec<StaticRoute>,
+    /// Id of the chassis that the whole router is on; `None`: it is everywhere.
+    pub chassis: Option<String>,
+    /// Its policies, by id.
+    pub policies: BTreeMap<String, RouterPolicy>,
+    /// Its address translations, by id.
+    pub nats: BTreeMap<String, NatRule>,
+    /// Ids of its load balancers.
+    pub load_balancers: BTreeSet<String>,
+}
+
+/// An interface of a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterPort {
+    /// Key within the router.
+    pub key: PortKey,
+    /// MAC address.
+    pub mac: MacAddr,
+    /// Addresses, each with its network.
+    pub networks: Vec<IpNetwork>,
+    /// Neither sends nor receives when false.
+    pub enabled: bool,
+}

@@ -1,0 +1,38 @@
+//! Address translation by routers.
+
+use std::net::IpAddr;
+
+use super::IpNetwork;
+
+/// A translation between addresses inside and outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatRule {
+    /// Which addresses it changes.
+    pub kind: NatKind,
+    /// Address outside.
+    pub external_ip: IpAddr,
+    /// Address or, for `Source`, network inside; of the same family.
+    pub logical_ip: IpNetwork,
+    /// Ports for translated sources.
+    pub external_ports: Option<(u16, u16)>,
+    /// Id of the router port towards the outside; `None`: on a router of one chassis all,
+    /// else the one whose network has the external address.
+    pub gateway_port: Option<String>,
+    /// By plain rewriting of addresses, without connections. Only for `Both`.
+    pub stateless: bool,
+    /// Translate only for peers outside with these addresses; empty: for all.
+    pub allowed_external_ips: Vec<IpNetwork>,
+    /// Do not translate for peers outside with these addresses.
+    pub exempted_external_ips: Vec<IpNetwork>,
+}
+
+/// Which addresses a translation changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NatKind {
+    /// Sources inside become the address outside.
+    Source,
+    /// The destination outside becomes the address inside.
+    Destination,
+    /// Both: a floating address.
+    Both,
+}

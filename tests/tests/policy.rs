@@ -1,0 +1,86 @@
+//! Network policy with real connections: `examples/policy.yaml` on the network of two switches.
+
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ferroflow_tests::fabric::Fabric;
+use ferroflow_tests::probe::Outcome;
+use ferroflow_tests::{checks, scenario};
+
+const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
+/// How long a connection attempt may stay without an answer: two SYNs.
+const CONNECT_LIMIT: Duration = Duration::from_millis(2500);
+/// Ports of the example: what clients may use, and what is refused.
+const ALLOWED: u16 = 8080;
+const REFUSED: u16 = 9999;
+
+#[test]
+fn a_policy_is_for_connections_and_who_began_them() -> Result<()> {
+    scenario::on_fabric("a_policy_is_for_connections_and_who_began_them", PROBE, |fabric| {
+        fabric.control.apply(&policy())?;
+        // One way, with the replies: on one host, and across hosts.
+        connects(fabric, "web-1", ("db-1", ALLOWED), Outcome::Connected)?;
+        checks::transfer(fabric, "web-1", "db-2")?;
+        // Not the other way, although somebody listens; nor for somebody else, nor for other protocols.
+        connects(fabric, "db-1", ("web-1", ALLOWED), Outcome::Silent)?;
+        connects(fabric, "db-2", ("web-1", ALLOWED), Outcome::Silent)?;
+        connects(fabric, "web-2", ("db-1", ALLOWED), Outcome::Silent)?;
+        ensure!(checks::ping(fabric, "web-1", "db-1", 56).is_err(), "a ping is no connection to a database");
+        let by_default = fabric.host(0).control.dropped_by("port-groups/databases")?;
+        ensure!(by_default > 0, "no drop names the port group");
+        // Those who are told so: on one host, and across hosts.
+        connects(fabric, "web-1", ("db-1", REFUSED), Outcome::Refused)?;
+        connects(fabric, "web-1", ("db-2", REFUSED), Outcome::Refused)?;
+        // A new member of the set, and of the group.
+        fabric.control.text(&["address-set", "set", "clients", "--add", "10.0.1.12", "--wait"])?;
+        connects(fabric, "web-2", ("db-1", ALLOWED), Outcome::Connected)?;
+        fabric.control.text(&["port-group", "set", "databases", "--remove", "db-1", "--wait"])?;
+        connects(fabric, "db-1", ("web-1", ALLOWED), Outcome::Connected)?;
+        connects(fabric, "db-2", ("web-1", ALLOWED), Outcome::Silent)?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn a_connection_ends_when_what_allowed_it_goes() -> Result<()> {
+    const N: u64 = 100;
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const PATIENCE: Duration = Duration::from_secs(5);
+    scenario::on_fabric("a_connection_ends_when_what_allowed_it_goes", PROBE, |fabric| {
+        fabric.control.apply(&policy())?;
+        let probe = &fabric.plan().programs.probe;
+        for to in ["db-1", "db-2"] {
+            let (client, server) = (fabric.workload("web-1")?, fabric.workload(to)?);
+            let at = (&server.netns, server.tcp(ALLOWED));
+            let few = probe.chat(&client.netns, at, 10, (INTERVAL / 10, PATIENCE))?;
+            ensure!(few == 10, "{few} of 10 bytes came back from {to}");
+            let answered = std::thread::scope(|scope| -> Result<u64> {
+                let talking = scope.spawn(|| probe.chat(&client.netns, at, N, (INTERVAL, PATIENCE)));
+                std::thread::sleep(INTERVAL * 20);
+                fabric.control.text(&["acl", "del", "@databases/clients-in", "--wait"])?;
+                talking.join().map_err(|_| anyhow::anyhow!("the client's thread panicked"))?
+            })?;
+            ensure!(answered > 0 && answered < N, "{answered} of {N} bytes came back from {to}");
+            // It comes back with the ACL.
+            fabric.control.apply(&policy())?;
+            connects(fabric, "web-1", (to, ALLOWED), Outcome::Connected)?;
+        }
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+fn policy() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policy.yaml")
+}
+
+/// What becomes of a connection to a port where somebody listens.
+fn connects(fabric: &Fabric, from: &str, (to, port): (&str, u16), wanted: Outcome) -> Result<()> {
+    let (client, server) = (fabric.workload(from)?, fabric.workload(to)?);
+    let _listener = checks::listen(fabric, server, port)?;
+    let outcome = fabric.plan().programs.probe.connect(&client.netns, server.tcp(port), CONNECT_LIMIT)?;
+    ensure!(outcome == wanted, "{from} to {to}:{port} is {outcome:?}, not {wanted:?}");
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! What routers do for workloads, with real TCP and real programs: load balancing, floating addresses, hidden
+//! sources, neighbours that nobody has configured, and a traceroute.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ferroflow_tests::daemon::{Daemon, Life, has_command};
+use ferroflow_tests::fabric::Fabric;
+use ferroflow_tests::netns::{self, End, Netns};
+use ferroflow_tests::{checks, command, say, scenario, stop};
+
+const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
+const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1), 80);
+
+/// A server in a workload that says its name.
+fn server(fabric: &Fabric, netns: &Netns, at: SocketAddrV4, name: &str) -> Result<Daemon> {
+    let probe = &fabric.plan().programs.probe;
+    let words: Vec<&str> = probe.words.iter().map(String::as_str).collect();
+    let address = at.to_string();
+    let words = [words.as_slice(), &["tcp-greet", &address, name]].concat();
+    let log = fabric.plan().dir.join("servers.log");
+    let mut daemon = Daemon::start(netns, &probe.program, &words, &log, Life::WithParent)?;
+    stop::wait_for(&format!("{name} listens"), Duration::from_secs(5), || {
+        daemon.check()?;
+        Ok(probe.ask_servers(netns, at, 1).map(drop).map_err(|error| format!("{error:#}")))
+    })?;
+    Ok(daemon)
+}
+
+fn servers(fabric: &Fabric, names: &[&str], port: u16) -> Result<Vec<Daemon>> {
+    names
+        .iter()
+        .map(|name| {
+            let workload = fabric.workload(name)?;
+            server(fabric, &workload.netns, workload.tcp(port), name)
+        })
+        .collect()
+}
+
+/// How often which server answered a workload.
+fn ask(fabric: &Fabric, from: &str, to: SocketAddrV4, n: u64) -> Result<BTreeMap<String, u64>> {
+    fabric.plan().programs.probe.ask_servers(&fabric.workload(from)?.netns, to, n)
+}
+
+#[test]
+fn a_load_balancer_spreads_and_connections_stay() -> Result<()> {
+    scenario::on_fabric("a_load_balancer_spreads_and_connections_stay", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        let control = &fabric.control;
+        let both = format!("{SERVICE}=10.0.2.11:8080,10.0.2.12:8080");
+        control.text(&["load-balancer", "add", "lb", "--vip", &both])?;
+        control.text(&["router", "set", "r1", "--load-balancer", "lb", "--wait"])?;
+        let answers = ask(fabric, "web-1", SERVICE, 40)?;
+        let of = |name: &str| answers.get(&format!("{name} 10.0.1.11")).copied().unwrap_or(0);
+        ensure!(of("db-1") + of("db-2") == 40, "the servers see the client as it is: {answers:?}");
+        ensure!(of("db-1") >= 5 && of("db-2") >= 5, "shares of 40: {answers:?}");
+        // Both at once: one connection stays while the list loses its server, or does not.
+        let probe = &fabric.plan().programs.probe;
+        let client = &fabric.workload("web-2")?.netns;
+        thread::scope(|scope| -> Result<()> {
+            let stays: Vec<_> = (0..6)
+                .map(|_| scope.spawn(|| probe.stay_at_server(client, SERVICE, Duration::from_secs(4))))
+                .collect();
+            thread::sleep(Duration::from_secs(1));
+            let one = format!("{SERVICE}=10.0.2.12:8080");
+            control.text(&["load-balancer", "set", "lb", "--vip", &one, "--wait"])?;
+            let new = ask(fabric, "web-1", SERVICE, 10)?;
+            ensure!(new.keys().collect::<Vec<_>>() == ["db-2 10.0.1.11"], "new connections: {new:?}");
+            for stay in stays {
+                let answers = stay.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+                ensure!(answers.len() == 1, "a connection moved: {answers:?}");
+            }
+            Ok(())
+        })?;
+        // Nobody is left: the drop is the load balancer's.
+        control.text(&["load-balancer", "set", "lb", "--vip", &format!("{SERVICE}="), "--wait"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "somebody answers for nobody");
+        let n_dropped = fabric.host(0).control.dropped_by("load-balancers/lb")?;
+        ensure!(n_dropped > 0, "no drop names the load balancer");
+        control.text(&["load-balancer", "set", "lb", "--reject", "--wait"])?;
+        let outcome = probe.connect(&fabric.workload("web-1")?.netns, SERVICE, Duration::from_secs(3))?;
+        ensure!(outcome == ferroflow_tests::probe::Outcome::Refused, "{outcome:?}");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn a_floating_address_is_a_workload_on_another_host() -> Result<()> {
+    scenario::on_fabric("a_floating_address_is_a_workload_on_another_host", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-2", "web-1"], 8080)?;
+        let nat = "nat add r1 fip --type dnat-and-snat --external 10.0.1.100 --logical 10.0.2.12 --stateless --wait";
+        fabric.control.text(&nat.split(' ').collect::<Vec<_>>())?;
+        let floating = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 100), 8080);
+        let answers = ask(fabric, "web-1", floating, 5)?;
+        ensure!(answers == [("db-2 10.0.1.11".to_owned(), 5)].into(), "{answers:?}");
+        // And the other way: the workload is seen with its floating address.
+        let web = fabric.workload("web-1")?.tcp(8080);
+        let answers = ask(fabric, "db-2", web, 5)?;
+        ensure!(answers == [("web-1 10.0.1.100".to_owned(), 5)].into(), "{answers:?}");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+/// An outside network behind an interface of host `h1`, and the router pinned there.
+fn outside(fabric: &Fabric) -> Result<Netns> {
+    let outside = Netns::create(&format!("{}-out", fabric.plan().prefix))?;
+    netns::link(
+        End { address: Some("203.0.113.9/24"), ..End::new(&outside, "eth0") },
+        End::new(fabric.host_netns(0), "ext0"),
+        1400,
+    )?;
+    let control = &fabric.control;
+    for words in [
+        "switch add ext",
+        "router-port add r1 r1-ext --mac 0a:00:00:00:03:01 --network 203.0.113.1/24",
+        "switch-port add ext ext-to-r1 --router-port r1-ext",
+        "switch-port add ext ext-out --address unknown",
+        "router set r1 --chassis h1",
+        "nat add r1 out --type snat --external 203.0.113.1 --logical 10.0.0.0/16",
+        "nat add r1 in --type dnat --external 203.0.113.80 --logical 10.0.2.12 --wait",
+    ] {
+        control.text(&words.split(' ').collect::<Vec<_>>()).with_context(|| words.to_owned())?;
+    }
+    fabric.host(0).control.add_port("ext0", "ext-out")?;
+    Ok(outside)
+}
+
+#[test]
+fn workloads_reach_the_outside_and_are_reached() -> Result<()> {
+    scenario::on_fabric("workloads_reach_the_outside_and_are_reached", PROBE, |fabric| {
+        let outside = outside(fabric)?;
+        let _inside = servers(fabric, &["db-2"], 8080)?;
+        let at = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), 8080);
+        let _server = server(fabric, &outside, at, "outside")?;
+        let seen: BTreeMap<String, u64> = [("outside 203.0.113.1".to_owned(), 3)].into();
+        for from in ["web-1", "web-2", "db-2"] {
+            // The router asks the outside's kernel for its address, and the first packets wait.
+            stop::wait_for(&format!("{from} reaches the outside"), Duration::from_secs(15), || {
+                Ok(ask(fabric, from, at, 1).map(drop).map_err(|error| format!("{error:#}")))
+            })?;
+            let answers = ask(fabric, from, at, 3)?;
+            ensure!(answers == seen, "{from}: {answers:?}");
+        }
+        let probe = &fabric.plan().programs.probe;
+        let published = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 80), 8080);
+        let answers = probe.ask_servers(&outside, published, 3)?;
+        ensure!(answers == [("db-2 203.0.113.9".to_owned(), 3)].into(), "{answers:?}");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn a_traceroute_passes_two_routers() -> Result<()> {
+    if !has_command("traceroute") {
+        say("SKIPPED a_traceroute_passes_two_routers: there is no `traceroute`; apt-get install traceroute");
+        return Ok(());
+    }
+    scenario::on_fabric("a_traceroute_passes_two_routers", PROBE, |fabric| {
+        let control = &fabric.control;
+        for words in [
+            "switch add join",
+            "router-port add r1 r1-join --mac 0a:00:00:00:05:01 --network 10.0.5.1/24",
+            "switch-port add join join-to-r1 --router-port r1-join",
+            "router add r2",
+            "router-port add r2 r2-join --mac 0a:00:00:00:05:02 --network 10.0.5.2/24",
+            "switch-port add join join-to-r2 --router-port r2-join",
+            "switch add far",
+            "router-port add r2 r2-far --mac 0a:00:00:00:06:01 --network 10.0.6.1/24",
+            "switch-port add far far-to-r2 --router-port r2-far",
+        ] {
+            control.text(&words.split(' ').collect::<Vec<_>>()).with_context(|| words.to_owned())?;
+        }
+        control.text(&["router", "set", "r1", "--route", "10.0.6.0/24 via 10.0.5.2"])?;
+        control.text(&["router", "set", "r2", "--route", "10.0.1.0/24 via 10.0.5.1", "--wait"])?;
+        let workload = fabric.workload("web-2")?;
+        let mut trace = workload.netns.command("traceroute");
+        trace.args(["-n", "-q", "1", "-w", "3", "-m", "5", "10.0.6.1"]);
+        let text = command::output(&mut trace, Duration::from_secs(40))?;
+        let hops: Vec<&str> =
+            text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        ensure!(hops == ["10.0.1.1", "10.0.6.1"], "{text}");
+        // Nowhere: the first router says so.
+        let mut trace = workload.netns.command("traceroute");
+        trace.args(["-n", "-q", "1", "-w", "3", "-m", "3", "192.0.2.77"]);
+        let text = command::output(&mut trace, Duration::from_secs(40))?;
+        ensure!(text.contains("10.0.1.1") && text.contains("!N"), "{text}");
+        checks::conservation(fabric).map(drop)
+    })
+}

@@ -1,0 +1,319 @@
+//! `load-balancer`: addresses that stand for backends.
+
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use ferroflow_proto::northbound::{self as pb, LoadBalancer, Resource, load_balancer, resource};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::Labels,
+    error::CtlError,
+    file::section,
+    name::{Noun, Reference},
+    net::{
+        command::About,
+        object::{NoStatus, Object, Options, Patch, labels_of, unknown_value, wrong_kind},
+    },
+    output::yes,
+};
+
+/// Options of a new load balancer.
+#[derive(Debug, Args)]
+pub struct NewLoadBalancer {
+    /// A service, ADDRESS=BACKEND,BACKEND; a - before a backend: it is offline; may be repeated
+    #[arg(long = "vip", value_name = "VIP")]
+    vips: Vec<Vip>,
+    /// Protocol of the services that have a port
+    #[arg(long, value_enum, default_value = "tcp")]
+    protocol: Protocol,
+    /// What decides about the backend, if not all of the connection; may be repeated
+    #[arg(long = "hash", value_enum, value_name = "FIELD")]
+    hash_fields: Vec<HashField>,
+    /// Tell clients of a service without backends
+    #[arg(long)]
+    reject: bool,
+}
+
+/// Changes of a load balancer.
+#[derive(Debug, Args)]
+pub struct LoadBalancerChanges {
+    /// The services instead of those before, ADDRESS=BACKEND,BACKEND; may be repeated
+    #[arg(long = "vip", value_name = "VIP")]
+    vips: Vec<Vip>,
+    /// No services
+    #[arg(long, conflicts_with = "vips")]
+    no_vips: bool,
+    /// Protocol of the services that have a port
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// What decides about the backend; may be repeated
+    #[arg(long = "hash", value_enum, value_name = "FIELD")]
+    hash_fields: Vec<HashField>,
+    /// Let all of the connection decide
+    #[arg(long, conflicts_with = "hash_fields")]
+    no_hash: bool,
+    /// Tell clients of a service without backends
+    #[arg(long)]
+    reject: bool,
+    /// Drop what clients of a service without backends send
+    #[arg(long, conflicts_with = "reject")]
+    no_reject: bool,
+}
+
+impl Options for NewLoadBalancer {}
+impl Options for LoadBalancerChanges {}
+
+/// Transport protocols.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP
+    #[default]
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+/// A field that decides about the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashField {
+    /// Source address: each client stays at one backend
+    IpSrc,
+    /// Destination address
+    IpDst,
+    /// Source port
+    TpSrc,
+    /// Destination port
+    TpDst,
+}
+
+/// A service; its form in files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vip {
+    /// Address with a port, or an address alone.
+    pub address: String,
+    /// Backends, those that are offline with a `-` before.
+    #[serde(default)]
+    pub backends: Vec<String>,
+}
+
+impl FromStr for Vip {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, backends) = text.split_once('=').ok_or("a service is ADDRESS=BACKEND,BACKEND")?;
+        let backends = backends.split(',').filter(|backend| !backend.is_empty());
+        Ok(Self { address: address.into(), backends: backends.map(str::to_owned).collect() })
+    }
+}
+
+impl Vip {
+    fn read(vip: &pb::Vip) -> Self {
+        let backend = |backend: &pb::Backend| match backend.offline {
+            true => format!("-{}", backend.address),
+            false => backend.address.clone(),
+        };
+        Self { address: vip.address.clone(), backends: vip.backends.iter().map(backend).collect() }
+    }
+
+    fn write(&self) -> pb::Vip {
+        let backend = |text: &String| {
+            let offline = text.starts_with('-');
+            pb::Backend { address: text.trim_start_matches('-').to_owned(), offline }
+        };
+        pb::Vip { address: self.address.clone(), backends: self.backends.iter().map(backend).collect() }
+    }
+
+    fn text(&self) -> String {
+        format!("{}={}", self.address, self.backends.join(","))
+    }
+}
+
+impl Protocol {
+    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+        match load_balancer::Protocol::try_from(value) {
+            Ok(load_balancer::Protocol::Unspecified) => Ok(Self::Tcp),
+            Ok(load_balancer::Protocol::Udp) => Ok(Self::Udp),
+            Ok(load_balancer::Protocol::Sctp) => Ok(Self::Sctp),
+            Err(_) => Err(unknown_value(resource, "protocol", value)),
+        }
+    }
+
+    fn write(self) -> load_balancer::Protocol {
+        match self {
+            Self::Tcp => load_balancer::Protocol::Unspecified,
+            Self::Udp => load_balancer::Protocol::Udp,
+            Self::Sctp => load_balancer::Protocol::Sctp,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl HashField {
+    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+        use load_balancer::HashField as Wire;
+        match Wire::try_from(value) {
+            Ok(Wire::IpSrc) => Ok(Self::IpSrc),
+            Ok(Wire::IpDst) => Ok(Self::IpDst),
+            Ok(Wire::TpSrc) => Ok(Self::TpSrc),
+            Ok(Wire::TpDst) => Ok(Self::TpDst),
+            Ok(Wire::Unspecified) | Err(_) => Err(unknown_value(resource, "hash field", value)),
+        }
+    }
+
+    fn write(self) -> i32 {
+        use load_balancer::HashField as Wire;
+        match self {
+            Self::IpSrc => Wire::IpSrc,
+            Self::IpDst => Wire::IpDst,
+            Self::TpSrc => Wire::TpSrc,
+            Self::TpDst => Wire::TpDst,
+        }
+        .into()
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::IpSrc => "ip-src",
+            Self::IpDst => "ip-dst",
+            Self::TpSrc => "tp-src",
+            Self::TpDst => "tp-dst",
+        }
+    }
+}
+
+/// Full names of load balancers that are typed by id or in full.
+///
+/// # Errors
+/// [`CtlError::Usage`] when a name can be none.
+pub fn full_names(names: &[String]) -> Result<Vec<String>, CtlError> {
+    let full = |text: &String| {
+        Noun::LoadBalancer.refer(text).map(|reference| match reference {
+            Reference::Full(name) => name,
+            Reference::Id(id) => Noun::LoadBalancer.top(&id),
+        })
+    };
+    names.iter().map(full).collect()
+}
+
+/// What a user sets of a load balancer; its form in files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBalancerSpec {
+    /// Free key-value pairs.
+    #[serde(default, with = "section")]
+    pub labels: Labels,
+    /// Services.
+    #[serde(default)]
+    pub vips: Vec<Vip>,
+    /// Protocol of the services that have a port.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// What decides about the backend; none: all of the connection.
+    #[serde(default)]
+    pub hash_fields: Vec<HashField>,
+    /// Clients of a service without backends are told.
+    #[serde(default)]
+    pub reject: bool,
+}
+
+impl Object for LoadBalancerSpec {
+    const NOUN: Noun = Noun::LoadBalancer;
+    const ABOUT: About = About {
+        add: "Make a load balancer",
+        set: "Change a load balancer",
+        list: "List load balancers",
+        show: "Show a load balancer",
+        del: "Delete a load balancer that nobody uses",
+    };
+    const HEADINGS: &'static [&'static str] = &["LOAD BALANCER", "PROTOCOL", "VIPS", "BACKENDS", "LABELS"];
+    type New = NewLoadBalancer;
+    type Changes = LoadBalancerChanges;
+    type Status = NoStatus;
+
+    fn read(resource: &Resource) -> Result<(Self, NoStatus), CtlError> {
+        let Some(resource::Spec::LoadBalancer(balancer)) = &resource.spec else {
+            return Err(wrong_kind(resource, Self::NOUN));
+        };
+        let fields = balancer.hash_fields.iter().map(|field| HashField::read(resource, *field));
+        let spec = Self {
+            labels: labels_of(resource),
+            vips: balancer.vips.iter().map(Vip::read).collect(),
+            protocol: Protocol::read(resource, balancer.protocol)?,
+            hash_fields: fields.collect::<Result<_, _>>()?,
+            reject: balancer.reject,
+        };
+        Ok((spec, NoStatus {}))
+    }
+
+    fn spec(&self) -> resource::Spec {
+        resource::Spec::LoadBalancer(LoadBalancer {
+            protocol: self.protocol.write().into(),
+            vips: self.vips.iter().map(Vip::write).collect(),
+            hash_fields: self.hash_fields.iter().map(|field| field.write()).collect(),
+            reject: self.reject,
+        })
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
+    }
+
+    fn make(new: NewLoadBalancer, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        let NewLoadBalancer { vips, protocol, hash_fields, reject } = new;
+        Ok(Self { labels, vips, protocol, hash_fields, reject })
+    }
+
+    fn change(given: &LoadBalancerChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+        patch.list("vips", &given.vips, given.no_vips, |balancer| &mut balancer.vips);
+        patch.set("protocol", given.protocol.as_ref(), |balancer| &mut balancer.protocol);
+        patch.list("hash_fields", &given.hash_fields, given.no_hash, |balancer| &mut balancer.hash_fields);
+        patch.switch("reject", (given.reject, given.no_reject), |balancer| &mut balancer.reject);
+        Ok(())
+    }
+
+    fn cells(&self, _status: &NoStatus) -> Vec<String> {
+        let n_backends: usize = self.vips.iter().map(|vip| vip.backends.len()).sum();
+        vec![self.protocol.word().into(), self.vips.len().to_string(), n_backends.to_string()]
+    }
+
+    fn fields(&self, _status: &NoStatus) -> Vec<(&'static str, String)> {
+        let hash: Vec<_> = self.hash_fields.iter().map(|field| field.word()).collect();
+        let own = [
+            ("protocol", self.protocol.word().to_owned()),
+            ("hash", hash.join(" ")),
+            ("reject", yes(self.reject)),
+        ];
+        own.into_iter().chain(self.vips.iter().map(|vip| ("vip", vip.text()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_written_as_they_are_read() {
+        for text in ["192.0.2.1:80=10.0.0.5:8080,-10.0.0.6:8080", "[2001:db8::1]:80=", "192.0.2.1=10.0.0.5"] {
+            let vip: Vip = text.parse().unwrap();
+            assert_eq!(Vip::read(&vip.write()).text(), text);
+        }
+        assert!("192.0.2.1:80".parse::<Vip>().is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! Rules written by hand: changes come as text, take place in one transaction, and are
+//! saved before they do.
+//!
+//! What ends by itself, by a timeout, is saved a little later with the housekeeping: a
+//! restart may bring back what ended in the last moment, and it ends again.
+
+use std::collections::BTreeSet;
+
+use flowtable::{
+    flow::Rule,
+    table::{Change, TransactionError},
+    text::{TextError, print_flow},
+    types::Epoch,
+};
+
+use super::{
+    Host, Verb, WrittenChange,
+    rules::differences,
+    written::{parse, print_tables, saved_line},
+};
+use crate::state::StateError;
+
+/// A change by hand failed; then nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Rules are made from the logical network.
+    #[error(
+        "this vswitchd makes its rules from the logical network, and by nothing else; rules are written by hand with vswitchd --standalone, or, without interfaces, vswitchd --virtual"
+    )]
+    NotByHand,
+    /// A change is not understood.
+    #[error("change {}: {error}", .index + 1)]
+    Text {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong.
+        error: TextError,
+    },
+    /// Something else than rules is to be replaced.
+    #[error("change {}: only rules are replaced; groups, meters and the like are changed by their own commands, or all in one `bundle`", .index + 1)]
+    NotARule {
+        /// Which one, from 0.
+        index: usize,
+    },
+    /// The tables refuse a change.
+    #[error("{0}")]
+    Refused(#[from] TransactionError),
+    /// The change could not be saved.
+    #[error("{0}")]
+    State(#[from] StateError),
+}
+
+impl Host {
+    /// Changes rules, groups and meters in one transaction: all of it or nothing. With
+    /// `replace` the rules that are there go first, but one that stays the same keeps its
+    /// statistics.
+    ///
+    /// # Errors
+    /// Names the first change that is wrong, and why.
+    pub fn change_rules(&mut self, written: &[WrittenChange], replace: bool) -> Result<Epoch, ChangeError> {
+        if !self.is_handmade {
+            return Err(ChangeError::NotByHand);
+        }
+        let now = self.dataplane.now();
+        self.expire_rules();
+        let commit = if replace {
+            let wanted = self.instead(written)?;
+            self.tables.commit(differences(&self.tables, &wanted), now)?
+        } else {
+            let changes = parse(written, &self.port_table, &self.tables)?;
+            let counted = |error: TransactionError| TransactionError { change: error.change + 1, ..error };
+            self.tables.commit(changes, now).map_err(counted)?
+        };
+        self.state.save_rules(&print_tables(&commit.tables))?;
+        self.is_unsaved = false;
+        self.take_tables(commit);
+        Ok(self.epoch)
+    }
+
+    /// The rules there are when these changes take place and nothing was there before.
+    fn instead(&self, written: &[WrittenChange]) -> Result<Vec<Rule>, ChangeError> {
+        let is_rule = |change: &WrittenChange| matches!(change.verb, Verb::Flow(_));
+        if let Some(index) = written.iter().position(|change| !is_rule(change)) {
+            return Err(ChangeError::NotARule { index });
+        }
+        let changes = parse(written, &self.port_table, &self.tables)?;
+        // The first change, so that the others are counted from 1, as the caller does.
+        let changes = [Change::Clear].into_iter().chain(changes).collect();
+        let wanted = self.tables.commit(changes, self.dataplane.now())?.tables;
+        Ok(wanted.rules().map(|rule| (**rule).clone()).collect())
+    }
+
+    /// What `change_rules` with `replace` would change: the rules that would go, and those
+    /// that would come.
+    ///
+    /// # Errors
+    /// Names the first change that is wrong, and why.
+    pub fn compare_rules(
+        &self,
+        written: &[WrittenChange],
+    ) -> Result<(Vec<String>, Vec<String>), ChangeError> {
+        let wanted = self.instead(written)?;
+        let present: BTreeSet<_> = self.tables.rules().map(|rule| print_flow(rule)).collect();
+        let wanted: BTreeSet<_> = wanted.iter().map(print_flow).collect();
+        let only =
+            |here: &BTreeSet<String>, there: &BTreeSet<String>| here.difference(there).cloned().collect();
+        Ok((only(&present, &wanted), only(&wanted, &present)))
+    }
+
+    /// Takes out the rules whose time has come, and saves what has changed by itself.
+    pub fn tend_rules(&mut self) {
+        self.expire_rules();
+        self.tend_stations();
+        if self.is_unsaved && self.is_handmade {
+            match self.state.save_rules(&print_tables(&self.tables)) {
+                Ok(()) => self.is_unsaved = false,
+                Err(error) => {
+                    tracing::error!(%error, "rules that have expired would be back after a restart");
+                }
+            }
+        }
+    }
+
+    /// Takes out the rules whose time has come.
+    pub(super) fn expire_rules(&mut self) {
+        if !self.is_handmade || self.tables.next_expiry().is_none() {
+            return;
+        }
+        // When a rule was last used is what the caches have told.
+        self.dataplane.flush_stats();
+        if let Some(commit) = self.tables.expire(self.dataplane.now()) {
+            self.is_unsaved = true;
+            self.take_tables(commit);
+        }
+    }
+
+    /// Takes the rules of the last run; rules that this version does not understand are
+    /// told of, and then there are none.
+    /// Where there were none ever, there is the first one.
+    pub(super) fn restore_rules(&mut self, first_rule: Option<&str>) {
+        let Some(text) = self.state.rules().or_else(|| first_rule.map(str::to_owned)) else { return };
+        let lines: Vec<_> = text.lines().map(saved_line).collect();
+        if let Err(error) = self.change_rules(&lines, false) {
+            tracing::error!(%error, "the rules of the last run are not taken");
+            self.errors.push(format!("the rules of the last run are not taken: {error}"));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What packets make: packets for controllers, learned rules, samples, stations. They are
+//! taken from the workers as soon as these tell of them; here they become events, and rules.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use dataplane::{News, SendError};
+use flowtable::{
+    flow::{Action, Learned, Match},
+    stats::DropCount,
+    switch::{ContinuationId, MAX_CONTINUATIONS, PacketIn},
+    table::{Commit, Removed},
+    types::{PortNo, Timestamp},
+};
+
+use super::{Event, Events, Host, Sent, lab::since};
+
+/// A packet that waits for its controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PausedId {
+    /// Worker that has it.
+    pub worker: usize,
+    /// As which.
+    pub id: ContinuationId,
+}
+
+impl std::fmt::Display for PausedId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{:#x}", self.worker, self.id.get())
+    }
+}
+
+impl std::str::FromStr for PausedId {
+    type Err = ResumeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (worker, id) = text.split_once(":0x")?;
+            let id = u64::from_str_radix(id, 16).ok()?;
+            Some(Self { worker: worker.parse().ok()?, id: ContinuationId::new(id) })
+        };
+        read().ok_or_else(|| ResumeError::NotAnId(text.to_owned()))
+    }
+}
+
+/// A waiting packet does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// Not what a packet-in has.
+    #[error("`{0}` is no id of a waiting packet; vswitchctl monitor shows them, 0:0x…")]
+    NotAnId(String),
+    /// Its frame is not known.
+    #[error("the frame of packet {0} is not known whole any more; give it with --frame")]
+    FrameUnknown(PausedId),
+    /// The switch refuses it.
+    #[error("{0}")]
+    Send(#[from] SendError),
+}
+
+/// Frames of waiting packets, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Paused(VecDeque<(PausedId, Vec<u8>)>);
+
+impl Paused {
+    fn add(&mut self, worker: usize, packet_in: &PacketIn) {
+        let Some(id) = packet_in.continuation.filter(|_| packet_in.bytes.len() == packet_in.n_bytes) else {
+            return;
+        };
+        if self.0.len() == MAX_CONTINUATIONS {
+            self.0.pop_front();
+        }
+        self.0.push_back((PausedId { worker, id }, packet_in.bytes.clone()));
+    }
+
+    fn take(&mut self, id: PausedId) -> Option<Vec<u8>> {
+        let idx = self.0.iter().position(|(known, _)| *known == id)?;
+        self.0.remove(idx).map(|(_, frame)| frame)
+    }
+}
+
+/// What became of a packet from a controller.
+#[derive(Debug, Clone, Default)]
+pub struct SentPacket {
+    /// Something left.
+    pub forwarded: bool,
+    /// What did not.
+    pub drops: Vec<DropCount>,
+    /// In a lab: what left.
+    pub sent: Vec<Sent>,
+}
+
+impl Host {
+    /// What the switch tells of by itself.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// Takes what packets have made.
+    pub fn take_news(&mut self) {
+        let News { packet_ins, learned, samples } = self.dataplane.take_news();
+        let now = self.dataplane.now();
+        if !learned.is_empty() {
+            self.learn(&learned, now);
+        }
+        for (worker, packet_in) in packet_ins {
+            self.answer(&packet_in);
+            self.paused.add(worker, &packet_in);
+            self.events.tell(now, Event::PacketIn { worker, packet_in });
+        }
+        for sampled in samples {
+            self.events.tell(now, Event::Sampled(sampled));
+        }
+    }
+
+    fn learn(&mut self, learned: &[Learned], now: Timestamp) {
+        let learning = self.tables.learn(learned, now);
+        if let Some(reason) = learning.refusal {
+            tracing::warn!(n = learning.n_refused, %reason, "rules that packets have made are refused");
+        }
+        if let Some(commit) = learning.commit {
+            self.is_unsaved = true;
+            self.take_tables(commit);
+        }
+    }
+
+    /// Makes a new version of the tables what packets see, and tells which rules are gone.
+    pub(super) fn take_tables(&mut self, commit: Commit) {
+        self.tables = Arc::new(commit.tables);
+        self.publish();
+        if commit.removed.is_empty() {
+            return;
+        }
+        // From now on nobody counts for them any more.
+        self.dataplane.flush_stats();
+        for removed in commit.removed {
+            let Removed { rule, at, .. } = &removed;
+            let (stats, at) = (rule.stats.get(), *at);
+            self.events.tell(at, Event::Removed { removed, stats });
+        }
+    }
+
+    /// Carries out actions on a packet, as if it had come in by a port.
+    ///
+    /// # Errors
+    /// Says why nothing was sent.
+    pub fn send_packet(
+        &mut self,
+        in_port: PortNo,
+        actions: Vec<Action>,
+        frame: Vec<u8>,
+    ) -> Result<SentPacket, SendError> {
+        self.sending(move |host| host.dataplane.packet_out(in_port, actions, frame))
+    }
+
+    /// Goes on with a waiting packet; without a frame, as it was.
+    ///
+    /// # Errors
+    /// Says why it does not go on.
+    pub fn resume(
+        &mut self,
+        id: PausedId,
+        metadata: Match,
+        frame: Option<Vec<u8>>,
+    ) -> Result<SentPacket, ResumeError> {
+        let known = self.paused.take(id);
+        let frame = frame.or(known).ok_or(ResumeError::FrameUnknown(id))?;
+        let sent = self.sending(move |host| host.dataplane.resume(id.worker, id.id, metadata, frame));
+        Ok(sent?)
+    }
+
+    fn sending(
+        &mut self,
+        send: impl FnOnce(&mut Self) -> Result<(), SendError>,
+    ) -> Result<SentPacket, SendError> {
+        self.expire_rules();
+        let before = (self.dataplane.sent_counters().rx_forwarded, self.dataplane.drops());
+        send(self)?;
+        let forwarded = self.dataplane.sent_counters().rx_forwarded > before.0;
+        let mut drops = since(&before.1, self.dataplane.drops());
+        // Others may have dropped something meanwhile.
+        drops.retain(|drop| !drop.in_port.is_real());
+        let sent = self.lab.as_mut().map(super::Lab::collect).unwrap_or_default();
+        self.take_news();
+        Ok(SentPacket { forwarded, drops, sent })
+    }
+
+    /// Forgets stations that were silent for too long.
+    pub(super) fn tend_stations(&mut self) {
+        let fdb = self.tables.fdb();
+        if fdb.is_empty() {
+            return;
+        }
+        self.dataplane.flush_stats();
+        fdb.expire(self.dataplane.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_read_as_they_print() {
+        let id = PausedId { worker: 3, id: ContinuationId::new(0x7_0000_00ab) };
+        assert_eq!(id.to_string(), "3:0x7000000ab");
+        assert_eq!(id.to_string().parse::<PausedId>().unwrap(), id);
+        for text in ["", "3", "3:7", "x:0x1", "3:0x", "3:0x10000000000000000"] {
+            assert!(text.parse::<PausedId>().is_err(), "{text:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! How a port takes part in forwarding, as it was set by hand: whether packets may leave by
+//! it, whether it is flooded, and the VLANs that `NORMAL` keeps apart.
+
+use std::collections::BTreeSet;
+
+use flowtable::{
+    port::{Bridging, VlanMode},
+    types::VlanId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Host, PortError};
+
+/// How a port takes part in forwarding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortSettings {
+    /// Packets may leave by it.
+    pub forwards: bool,
+    /// It gets flooded packets.
+    pub floods: bool,
+    /// Tags.
+    pub mode: Mode,
+    /// VLAN of frames without a tag; 0: none.
+    pub tag: u16,
+    /// VLANs of a trunk; none: all.
+    pub trunks: BTreeSet<u16>,
+}
+
+/// What tags frames have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Tags as they are.
+    #[default]
+    Trunk,
+    /// None, and one VLAN.
+    Access,
+    /// A trunk with a VLAN for what has no tag, which leaves with one.
+    NativeTagged,
+    /// A trunk with a VLAN for what has no tag, which leaves without one.
+    NativeUntagged,
+}
+
+impl Mode {
+    const ALL: [(&str, Self); 4] = [
+        ("trunk", Self::Trunk),
+        ("access", Self::Access),
+        ("native-tagged", Self::NativeTagged),
+        ("native-untagged", Self::NativeUntagged),
+    ];
+
+    /// Name, as in commands.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+
+    /// The mode with this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, mode)| *mode)
+    }
+}
+
+impl Default for PortSettings {
+    fn default() -> Self {
+        Self { forwards: true, floods: true, mode: Mode::Trunk, tag: 0, trunks: BTreeSet::new() }
+    }
+}
+
+impl PortSettings {
+    /// As the pipeline wants it. `None`: a VLAN that there cannot be.
+    pub(super) fn bridging(&self) -> Option<Bridging> {
+        let tag = VlanId::new(self.tag).ok()?;
+        let mode = match self.mode {
+            Mode::Trunk => VlanMode::Trunk,
+            Mode::Access => VlanMode::Access(tag),
+            Mode::NativeTagged => VlanMode::NativeTagged(tag),
+            Mode::NativeUntagged => VlanMode::NativeUntagged(tag),
+        };
+        let trunks = self.trunks.iter().map(|vlan| VlanId::new(*vlan).ok());
+        let trunks = trunks.collect::<Option<BTreeSet<_>>>()?;
+        let trunks = (!trunks.is_empty()).then_some(trunks);
+        Some(Bridging { mode, trunks, floods: self.floods })
+    }
+
+    fn check(&self) -> Result<(), PortError> {
+        let wrong = |reason: &str| Err(PortError::Vlan(reason.to_owned()));
+        if self.bridging().is_none() {
+            return wrong("VLANs are 0 to 4095");
+        }
+        match self.mode {
+            Mode::Trunk if self.tag != 0 => wrong("a trunk has no VLAN of its own; native-untagged has"),
+            Mode::Access if !self.trunks.is_empty() => {
+                wrong("an access port is in one VLAN and has no others")
+            }
+            Mode::Trunk | Mode::Access | Mode::NativeTagged | Mode::NativeUntagged => Ok(()),
+        }
+    }
+}
+
+impl Host {
+    /// Changes how a port takes part in forwarding, and saves it.
+    ///
+    /// # Errors
+    /// [`PortError`] says what to do; then nothing has changed.
+    pub fn modify_port(
+        &mut self,
+        interface: &str,
+        change: impl FnOnce(&mut PortSettings),
+    ) -> Result<(), PortError> {
+        let port = self.ports.get_mut(interface).ok_or_else(|| PortError::NotFound(interface.to_owned()))?;
+        let old = port.settings.clone();
+        change(&mut port.settings);
+        let checked = port.settings.check();
+        if let Err(error) = checked.and_then(|()| Ok(self.save_ports()?)) {
+            if let Some(port) = self.ports.get_mut(interface) {
+                port.settings = old;
+            }
+            return Err(error);
+        }
+        self.ports_changed();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_saved_as_they_are() {
+        let settings =
+            PortSettings { mode: Mode::NativeUntagged, tag: 7, trunks: [1, 2].into(), ..Default::default() };
+        let text = serde_json::to_string(&settings).unwrap();
+        assert!(text.contains("native-untagged"), "{text}");
+        assert_eq!(serde_json::from_str::<PortSettings>(&text).unwrap(), settings);
+        assert_eq!(serde_json::from_str::<PortSettings>("{}").unwrap(), PortSettings::default());
+        settings.check().unwrap();
+        assert!(Mode::ALL.iter().all(|(name, mode)| Mode::by_name(name) == Some(*mode)));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let of = |mode, tag, trunks: &[u16]| PortSettings {
+            mode,
+            tag,
+            trunks: trunks.iter().copied().collect(),
+            ..PortSettings::default()
+        };
+        for wrong in [of(Mode::Access, 4096, &[]), of(Mode::Trunk, 5, &[]), of(Mode::Access, 5, &[6])] {
+            assert!(wrong.check().is_err(), "{wrong:?} was taken");
+        }
+    }
+}

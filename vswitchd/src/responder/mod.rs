@@ -1,0 +1,125 @@
+//! The responder: answers packets that the rules of the logical network send to the host.
+//! Each service is a file; what a packet asks for is in its user data
+//! ([`ovn_northd_lite::punt`]).
+//!
+//! A packet that is made here goes to the table of continuations, where the flow that
+//! asked for it says what else it is and where it goes: this module knows packets, not
+//! networks. Rates are bounded before, by a meter for each service; what waits here is
+//! bounded too.
+//!
+//! [`Responder`] is plain: packets and the time in, [`Effect`]s out; the host runs it
+//! (`host/neighbours.rs`).
+
+mod acl_log;
+mod arp;
+mod icmp;
+mod neighbours;
+mod packet;
+mod reject;
+mod reset;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use flowtable::{
+    flow::Action,
+    switch::PacketIn,
+    types::{PortNo, TableId, Timestamp},
+};
+use ovn_northd_lite::{
+    Learned,
+    punt::{Request, Service},
+};
+
+use self::{neighbours::Neighbours, packet::Context, waiting::Waiting};
+
+pub use acl_log::Line;
+
+/// A packet for a worker's switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketOut {
+    /// Port it is as if it came from.
+    pub in_port: PortNo,
+    /// What becomes of it.
+    pub actions: Vec<Action>,
+    /// The frame.
+    pub frame: Vec<u8>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A neighbour is known from now on. Goes before the packets that waited for it.
+    Learn(Learned),
+    /// A neighbour is no longer known.
+    Forget(Learned),
+    /// A packet leaves.
+    Send(PacketOut),
+    /// An ACL has something to say.
+    Log(Line),
+}
+
+/// All services with what they remember.
+#[derive(Debug, Default)]
+pub struct Responder {
+    neighbours: Neighbours,
+    waiting: Waiting,
+}
+
+impl Responder {
+    /// Does what a packet asks for. One that is not for the responder, or that cannot be
+    /// what it should be, has no effect.
+    pub fn answer(&mut self, now: Timestamp, packet_in: &PacketIn) -> Vec<Effect> {
+        if let Some(line) = acl_log::line(packet_in) {
+            return vec![Effect::Log(line)];
+        }
+        let Some(request) = Request::decode(&packet_in.punt.to.userdata) else { return Vec::new() };
+        let context = Context::new(packet_in, request);
+        let made = match request.service {
+            Service::Arp | Service::Solicitation => return self.ask(now, &context),
+            Service::LearnArp | Service::LearnNd => return self.learn(now, &context),
+            Service::Icmp4 | Service::Icmp6 => icmp::error(&context),
+            Service::TcpReset => reset::reset(&context),
+            Service::Reject => reject::reject(&context),
+            Service::DhcpV4 => None,
+        };
+        made.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
+    }
+
+    /// Lets what waits too long and what is too old go.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.waiting.expire(now);
+        self.neighbours.expire(now).into_iter().map(Effect::Forget).collect()
+    }
+
+    /// Asks for a neighbour, unless that was done a moment ago; the packet waits.
+    fn ask(&mut self, now: Timestamp, context: &Context<'_>) -> Vec<Effect> {
+        let Some(wanted) = context.next_hop() else { return Vec::new() };
+        if let Some(mac) = self.neighbours.find(&wanted) {
+            // The answer has overtaken the packet.
+            return vec![Effect::Send(context.released(mac))];
+        }
+        if !self.waiting.add(now, wanted, context) {
+            return Vec::new();
+        }
+        let question = match context.request.service {
+            Service::Arp => arp::request(context),
+            _ => arp::solicitation(context, &wanted),
+        };
+        question.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
+    }
+
+    /// Remembers a neighbour, and lets the packets go that wait for it.
+    fn learn(&mut self, now: Timestamp, context: &Context<'_>) -> Vec<Effect> {
+        let Some(learned) = context.neighbour() else { return Vec::new() };
+        let mut effects = self.neighbours.learn(now, learned);
+        let released = self.waiting.take(&learned.into(), learned.mac);
+        effects.extend(released.into_iter().map(Effect::Send));
+        effects
+    }
+}
+
+/// Looks up in a table.
+fn resubmit(table: TableId) -> Action {
+    Action::Resubmit { port: None, table: Some(table) }
+}
