@@ -146,7 +146,7 @@ impl Subject {
     fn send_burst(&mut self, first: u32, n: u32) -> Result<(PmdStats, f64)> {
         self.daemon.call("dpif-netdev/pmd-stats-clear", &[])?;
         let (start, cpu) = (Instant::now(), self.daemon.polling_time()?);
-        let device = self.add_device("br0", "in", IN, &format!("order=1,start={first},max={n}"))?;
+        self.add_device("br0", "in", IN, &format!("order=1,start={first},max={n}"))?;
         let stats = stop::wait_for("a burst of first packets", BURST, || {
             let stats = self.stats()?;
             let is_over = stats.n_packets >= u64::from(n);
@@ -154,7 +154,6 @@ impl Subject {
         })?;
         let share = self.share(start, cpu)?;
         self.daemon.vsctl(&["del-port", "br0", "in"])?;
-        self.daemon.call("netdev-dpdk/detach", &[&device])?;
         Ok((stats, share))
     }
 
@@ -168,13 +167,12 @@ impl Subject {
         PmdStats::parse(&self.daemon.call("dpif-netdev/pmd-stats-show", &[])?)
     }
 
-    /// Adds a port of our driver; answers the name of its device.
-    fn add_device(&mut self, bridge: &str, name: &str, number: u32, arguments: &str) -> Result<String> {
+    /// Adds a port of our driver, with a device of its own: it goes when the port does.
+    fn add_device(&mut self, bridge: &str, name: &str, number: u32, arguments: &str) -> Result<()> {
         self.n_devices += 1;
         let device = format!("net_flowgen{}", self.n_devices);
         let option = format!("options:dpdk-devargs=\"{device},{arguments}\"");
-        self.daemon.add_port(bridge, name, number, &["type=dpdk", &option])?;
-        Ok(device)
+        self.daemon.add_port(bridge, name, number, &["type=dpdk", &option])
     }
 
     /// A bridge for the underlay, and a tunnel whose peer and key the rules choose.
