@@ -27,7 +27,7 @@ use crate::{
         memory::{InjectError, MemoryPort},
         metrics::PortMetrics,
     },
-    status::{PortCounts, PortStatus, WorkerStatus},
+    status::{DetachedPort, PortCounts, PortStatus, WorkerStatus},
     sys,
     sys::interface::Interface,
 };
@@ -152,19 +152,26 @@ impl Dataplane {
         Ok(report)
     }
 
-    /// Detaches a port; an interface is the host's again when this returns.
+    /// Detaches a port; an interface is the host's again when this returns. What was
+    /// counted of it is the caller's from now on.
     ///
     /// # Errors
     /// The port is not attached.
-    pub fn detach(&self, port: PortNo) -> Result<(), DetachError> {
+    pub fn detach(&self, port: PortNo) -> Result<DetachedPort, DetachError> {
         let _admin = lock(&self.admin);
         let registered = lock(&self.ports).remove(&port).ok_or(DetachError::NotAttached(port))?;
         self.route(port, registered.worker, None);
         let seat = &self.fabric.seats()[registered.worker];
         // Closing an interface's sockets takes milliseconds: here, not on the worker.
-        drop(seat.ask(move |worker| worker.detach(port)));
+        let detached = seat.ask(move |worker| worker.detach(port)).flatten();
+        let switched = detached.map(|(attached, counts)| {
+            drop(attached);
+            counts
+        });
+        let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.take_drops(port)).unwrap_or_default();
+        let drops = self.fabric.seats().iter().flat_map(drops).collect();
         tracing::info!(%port, name = registered.name, "port detached");
-        Ok(())
+        Ok(DetachedPort { status: registered.status(port, switched.as_ref()), drops })
     }
 
     /// Switches frames as if a memory port had received them, and returns when that is

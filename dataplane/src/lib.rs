@@ -55,6 +55,6 @@ pub use crate::{
         AttachError, BATCH, PortReport,
         memory::{InjectError, MemoryPort},
     },
-    status::{PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
+    status::{DetachedPort, PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
     sys::{SysError, advise_huge_pages},
 };

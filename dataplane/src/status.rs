@@ -1,7 +1,7 @@
 //! What can be read of a running dataplane.
 
 use flowtable::{
-    stats::SwitchCounters,
+    stats::{DropCount, SwitchCounters},
     types::{MacAddr, PortNo},
 };
 
@@ -39,6 +39,30 @@ impl PortCounts {
     pub fn tx_dropped_total(&self) -> u64 {
         self.tx_dropped.iter().sum()
     }
+}
+
+impl std::ops::AddAssign for PortCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.rx_forwarded += other.rx_forwarded;
+        self.rx_dropped += other.rx_dropped;
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        for (sum, more) in self.tx_dropped.iter_mut().zip(other.tx_dropped) {
+            *sum += more;
+        }
+        self.rx_kernel_dropped += other.rx_kernel_dropped;
+    }
+}
+
+/// What is left of a port that was detached.
+#[derive(Debug, Clone)]
+pub struct DetachedPort {
+    /// As it was at last.
+    pub status: PortStatus,
+    /// Why its packets were dropped.
+    pub drops: Vec<DropCount>,
 }
 
 /// A port.

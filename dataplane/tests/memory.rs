@@ -260,7 +260,7 @@ fn ports_come_and_go_under_traffic() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert_eq!(dataplane.detach(port(3)), Err(DetachError::NotAttached(port(3))));
+    assert_eq!(dataplane.detach(port(3)).unwrap_err(), DetachError::NotAttached(port(3)));
     eventually("the rest is through", || a.n_injected() == 0 && b.n_injected() == 0);
     // Drops of port 3 stay in the table: they are complete since the start.
     eventually("buffers are home", || {

@@ -69,6 +69,7 @@ drop_reasons! {
     FragmentTimeout = "fragment-timeout", "The rest of the fragment's packet did not come in time.";
     RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
     ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f, and some of vendors), and NORMAL does not forward those.";
+    NeighbourUnknown = "neighbour-unknown", "The next hop did not say its MAC address in time, or too many packets waited for it.";
     NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }

@@ -130,6 +130,15 @@ impl Drops {
         &self.rows
     }
 
+    /// Takes the rows of a port away: whoever asks keeps them.
+    pub(crate) fn take(&mut self, in_port: PortNo) -> Vec<DropCount> {
+        let (taken, kept) =
+            std::mem::take(&mut self.rows).into_iter().partition(|row| row.in_port == in_port);
+        self.rows = kept;
+        self.by_cause = self.rows.iter().enumerate().map(|(idx, row)| (row.id(), idx)).collect();
+        taken
+    }
+
     fn find_or_add(&mut self, cause: Cause<'_>) -> usize {
         if let Some(idx) = self.by_cause.get(&cause.id()) {
             return *idx;

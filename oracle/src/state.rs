@@ -8,7 +8,7 @@ use crate::{
     field::{self, Field, Needs},
     frame::{self, L4, Net, View},
     syntax::{Part, Step, ones},
-    tracker::{About, Tuple},
+    tracker::{self, About, Tuple},
 };
 
 /// No port: what `actset_output` says as long as the action set sends nowhere.
@@ -32,10 +32,24 @@ pub struct State {
     /// The ports of SCTP in a fragment, as received and as they are now: their change cannot be signed
     /// for.
     sctp_fragment: [Option<[u8; 4]>; 2],
+    /// How the connection tracker last translated it.
+    pub translated: Option<Translated>,
     regs: [u32; 32],
     /// Metadata fields; also fields that the headers call for but the frame is too short or too odd to
     /// have, of which actions and matches speak nevertheless.
     beside: Beside,
+}
+
+/// A translation. As long as nothing else changes its addresses, the packet belongs to the same
+/// connection in this zone (docs/differences-from-ovs.md).
+#[derive(Debug, Clone)]
+pub struct Translated {
+    /// Where.
+    pub zone: u16,
+    /// What it was to the tracker.
+    pub before: tracker::Packet,
+    /// What it became.
+    pub after: Tuple,
 }
 
 /// A few fields and their values.
@@ -91,6 +105,7 @@ impl State {
             levels: 0,
             labels: Labels { depth: 0, changes: (0, 0), received: 0, is_opaque: false },
             sctp_fragment: [None; 2],
+            translated: None,
             regs: [0; 32],
             beside,
         };

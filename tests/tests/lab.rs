@@ -389,6 +389,36 @@ fn ports_and_rules_outlive_the_process_when_asked_to() -> Result<()> {
 }
 
 #[test]
+fn what_a_port_counted_stays_when_it_goes() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&["flow", "add", "priority=9,udp,actions=output:p2"])?;
+    lab.text(&["lab", "inject", "p1", "--flow", "udp", "--flow", "tcp", "--flow", "tcp"])?;
+    lab.text(&["port", "del", "p1"])?;
+    ensure!(list(&lab.json(&["port", "list"])?).len() == 1);
+    // Its number becomes another's, its drops do not.
+    lab.text(&["lab", "port", "add", "p3", "--number", "1"])?;
+    lab.text(&["lab", "inject", "p3", "--flow", "tcp"])?;
+    let (ports, drops) = (lab.json(&["port", "list", "--removed"])?, lab.json(&["drops"])?);
+    for (name, role, rx) in [("p1", "removed", 3), ("p2", "workload", 0), ("p3", "workload", 1)] {
+        let port = list(&ports).iter().find(|port| port["name"] == name).context("a port is missing")?;
+        let count = |field: &str| number(&port["counters"][field]);
+        let of_port = list(&drops).iter().filter(|drop| drop["port"] == name);
+        let named: u64 = of_port.map(|drop| number(&drop["n_packets"])).sum();
+        ensure!(port["role"] == role && count("rx_packets") == rx, "{port}");
+        ensure!(count("rx_packets") == count("rx_forwarded") + count("rx_dropped"), "{port}");
+        ensure!(count("rx_dropped") == named, "{port} {drops}");
+    }
+    // The name goes on where it was.
+    lab.text(&["lab", "port", "add", "p1"])?;
+    lab.text(&["lab", "inject", "p1", "--flow", "tcp"])?;
+    let ports = lab.json(&["port", "list", "--removed"])?;
+    let of_p1: Vec<_> = list(&ports).iter().filter(|port| port["name"] == "p1").collect();
+    let [p1] = of_p1[..] else { bail!("{ports}") };
+    ensure!(number(&p1["counters"]["rx_packets"]) == 4 && p1["role"] == "workload", "{p1}");
+    lab.check_conservation()
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_a_reason() -> Result<()> {
     let lab = Lab::with_ports(2)?;
     let long = "00".repeat(9000);

@@ -1,7 +1,7 @@
 //! `vswitchd`: parses its options, runs until told to stop.
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -30,7 +30,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let log = &cli.run.log;
     let filter = EnvFilter::try_new(log).with_context(|| format!("--log {log}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Colours are for people: not in a journal or a file.
+    let is_seen = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_seen).with_writer(std::io::stderr).init();
     daemon::run(cli.run).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,16 +11,16 @@ use std::{
 };
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{NatKind, NatRule, RouteTarget, StaticRoute};
+use ovn_northd_lite::model::{RouteTarget, StaticRoute};
 
 use super::{
     Binding, Change, Reason, Record, Refusal, State, encode_counter,
     index::{Address, addresses_of, is_port, peer_of, ports_of},
     keys::{self, Allocator},
-    sets,
+    nats, sets,
 };
 use crate::{
-    resource::{FieldError, Kind, Name, RouterSpec, Spec, check_labels, merge, parse_spec, strip},
+    resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
     store::{Revision, Txn},
 };
 
@@ -81,6 +81,12 @@ impl<'a> Draft<'a> {
     pub(super) fn untouched_mentions(&self, set: &str) -> impl Iterator<Item = &Name> {
         let acls = self.state.index.mentions.get(set).into_iter().flatten();
         acls.filter(|acl| !self.touched.contains_key(*acl))
+    }
+
+    /// Resources below one, as of before the draft, and not changed in it.
+    pub(super) fn untouched_below<'b>(&'b self, parent: &'b Name) -> impl Iterator<Item = &'b Record> {
+        let below = self.state.below(parent).filter(|name| !self.touched.contains_key(*name));
+        below.filter_map(|name| self.state.get(name).map(|record| &**record))
     }
 
     /// The resource as it is in the draft.
@@ -318,36 +324,12 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        if let (Spec::Nat(rule), Some(router)) = (&record.spec, name.parent()) {
-            self.check_nat(name, &router, rule)?;
-        }
+        nats::check_put(self, record)?;
         let mut ports = ports_of(record).iter().enumerate();
         if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
             return Err(dangling(format!("ports[{i}]"), port.clone()));
         }
         sets::check_put(self, record)
-    }
-
-    /// The router can do the translation, and the port it names is there.
-    fn check_nat(&self, name: &Name, router: &Name, rule: &NatRule) -> Result<(), Reason> {
-        if let Some(port) = &rule.gateway_port {
-            let target = Name::parse(&format!("{router}/ports/{port}"))?;
-            if self.get(&target).is_none() {
-                let (name, field) = (name.clone(), "gateway_port".to_owned());
-                return Err(Reason::Dangling { name, field, target });
-            }
-        }
-        let is_everywhere = matches!(
-            self.get(router).map(|router| &router.spec),
-            Some(Spec::Router(RouterSpec { chassis: None, .. }))
-        );
-        if is_everywhere && !(rule.kind == NatKind::Both && rule.stateless) {
-            let reason = format!(
-                "{router} is on every host, where only a stateless dnat_and_snat can be done; set its chassis first"
-            );
-            return Err(Reason::Field { name: name.clone(), error: FieldError::new("type", reason) });
-        }
-        Ok(())
     }
 
     /// Nobody may still refer to what is gone.

@@ -8,6 +8,7 @@
 mod draft;
 mod index;
 mod keys;
+mod nats;
 mod record;
 mod refusal;
 mod sets;

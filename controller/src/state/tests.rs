@@ -223,6 +223,35 @@ fn a_binding_is_not_an_update_and_ends_with_its_chassis() {
 }
 
 #[test]
+fn a_router_with_stateful_translations_keeps_its_chassis() {
+    let router = |chassis: &str| {
+        let spec = pb::LogicalRouter { chassis: chassis.into(), ..Default::default() };
+        resource("routers/r", Wire::LogicalRouter(spec))
+    };
+    let nat = |stateless| {
+        let spec = pb::Nat {
+            r#type: pb::nat::Type::DnatAndSnat.into(),
+            external_ip: "203.0.113.1".into(),
+            logical_ip: "10.0.0.1".into(),
+            stateless,
+            ..Default::default()
+        };
+        resource("routers/r/nats/n", Wire::Nat(spec))
+    };
+    let mut world = World::new();
+    world.run(&[Create(router("chassis/h1")), Create(nat(false))]).unwrap();
+    let refused = world.run(&[Update(router(""))]).unwrap_err().to_string();
+    assert!(refused.contains("routers/r/nats/n remembers connections"), "{refused}");
+    world.run(&[Update(router("chassis/h2"))]).unwrap();
+    let refused = world.run(&[Update(router("")), Update(nat(false))]).unwrap_err().to_string();
+    assert!(refused.contains("is on every host"), "{refused}");
+    // Together with its translation it may.
+    world.run(&[Update(router("")), Update(nat(true))]).unwrap();
+    world.run(&[Update(router("chassis/h1")), Update(nat(false))]).unwrap();
+    world.run(&[Delete("routers/r/nats/n"), Update(router(""))]).unwrap();
+}
+
+#[test]
 fn new_ports_go_to_the_chassis_that_claims_them() {
     let world = World::new();
     let mut draft = Draft::new(&world.state);

@@ -171,6 +171,13 @@ impl Egress {
         })
     }
 
+    /// Takes away what was lost of packets from a port.
+    pub(crate) fn take_drops(&mut self, in_port: PortNo) -> Vec<DropCount> {
+        let taken = self.drops().filter(|row| row.in_port == in_port).collect();
+        self.drops.retain(|(port, _), _| *port != in_port);
+        taken
+    }
+
     fn route_of(&self, port: PortNo) -> Route {
         self.routes.get(port.get() as usize).copied().unwrap_or(Route::Nowhere)
     }

@@ -209,10 +209,19 @@ impl Worker {
         self.egress.attach(port);
     }
 
-    /// Gives a port up; its last frames are flushed.
-    pub(crate) fn detach(&mut self, port: PortNo) -> Option<AttachedPort> {
+    /// Gives a port up; its last frames are flushed. With it goes what was counted of it.
+    pub(crate) fn detach(&mut self, port: PortNo) -> Option<(AttachedPort, SwitchedPort)> {
         self.egress.flush();
-        self.egress.detach(port)
+        let attached = self.egress.detach(port)?;
+        let counts = self.counts_of(&attached);
+        Some((attached, counts))
+    }
+
+    /// Takes away the drops of packets from a port, of which nothing comes any more.
+    pub(crate) fn take_drops(&mut self, port: PortNo) -> Vec<DropCount> {
+        let mut drops = self.switch.take_drops(port);
+        drops.extend(self.egress.take_drops(port));
+        drops
     }
 
     /// A port is on another worker, or on none.
@@ -259,18 +268,17 @@ impl Worker {
     /// For each port: what was received, forwarded and dropped since it was attached,
     /// and what the kernel dropped in front of it.
     pub(crate) fn port_counts(&self) -> Vec<SwitchedPort> {
-        self.egress
-            .ports()
-            .map(|attached| {
-                let now = self.switch.port_counters(attached.port);
-                SwitchedPort {
-                    port: attached.port,
-                    n_forwarded: now.rx_forwarded.saturating_sub(attached.base.rx_forwarded),
-                    n_dropped: now.rx_dropped.saturating_sub(attached.base.rx_dropped),
-                    n_kernel_dropped: attached.device.kernel_dropped(),
-                }
-            })
-            .collect()
+        self.egress.ports().map(|attached| self.counts_of(attached)).collect()
+    }
+
+    fn counts_of(&self, attached: &AttachedPort) -> SwitchedPort {
+        let now = self.switch.port_counters(attached.port);
+        SwitchedPort {
+            port: attached.port,
+            n_forwarded: now.rx_forwarded.saturating_sub(attached.base.rx_forwarded),
+            n_dropped: now.rx_dropped.saturating_sub(attached.base.rx_dropped),
+            n_kernel_dropped: attached.device.kernel_dropped(),
+        }
     }
 }
 

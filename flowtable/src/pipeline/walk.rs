@@ -268,7 +268,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 return (rests, true);
             }
         }
-        (rests, false)
+        // What is left of a clone stays so.
+        (rests, !self.runs_set)
     }
 
     /// The rule for the packet as if it had come in by `in_port`.

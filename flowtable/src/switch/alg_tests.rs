@@ -60,6 +60,14 @@ const DESTINATION_NAT: &[&str] = &[
     "table=2,actions=output:1",
 ];
 
+/// The helper is of a zone that packets are only noted in.
+const TWO_ZONES: &[&str] = &[
+    "table=0,ip,actions=ct(table=1,zone=1)",
+    "table=1,priority=2,ct_state=+new+trk,ip,actions=ct(commit,zone=1),ct(commit,zone=2,alg=ftp),output:2",
+    "table=1,priority=1,in_port=1,ip,actions=ct(commit,zone=2),output:2",
+    "table=1,priority=1,in_port=2,ip,actions=ct(commit,zone=2),output:1",
+];
+
 /// A TCP segment with these numbers.
 fn segment(from: &Host, to: &Host, flags: u16, (seq, ack): (u32, u32), payload: &[u8]) -> Vec<u8> {
     let mut frame = build::tcp(from, to, flags, payload);
@@ -165,6 +173,14 @@ fn inside(v6: bool) -> Talk {
 
 fn at(host: Host, port: u16) -> Host {
     Host { port, ..host }
+}
+
+#[test]
+fn a_helper_hears_what_is_only_noted_in_its_zone() {
+    let [a, b] = hosts(false);
+    let mut talk = Talk::new(TWO_ZONES, [a, b], [b, a]);
+    talk.say(0, "PORT 10,0,0,1,4,1\r\n");
+    assert_eq!(talk.n_expected(), 1);
 }
 
 #[test]

@@ -171,6 +171,17 @@ fn a_pass_keeps_stack_action_set_and_queue() {
     assert_eq!(world.send(1, &frame), [(2, translated.clone()), (3, translated)]);
 }
 
+/// However often the rest of a clone is put aside: what it writes to the action set is not executed.
+#[test]
+fn the_action_set_of_a_clone_is_not_executed_behind_passes() {
+    let mut world = World::new(&[
+        "table=0,ip,actions=clone(ct(commit,zone=1,nat(src=10.0.0.9)),ct(commit,zone=2,nat(src=10.0.0.8)),resubmit(,1)),output:3",
+        "table=1,ip,actions=write_actions(output:2)",
+    ]);
+    let frame = build::udp(&Host::v4(1), &Host::v4(2), b"x");
+    assert_eq!(world.send(1, &frame), [(3, frame)]);
+}
+
 #[test]
 fn a_loop_through_the_tracker_ends_under_its_name() {
     let mut world = World::new(&["table=0,ip,actions=ct(table=0)"]);

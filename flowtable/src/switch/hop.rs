@@ -143,7 +143,13 @@ impl Switch {
         if let (Some(note), Some(tracker)) = (note, self.conntrack.as_deref()) {
             let same = note.request.zone == pass.request.zone;
             let hash = if same { hash } else { tracker.hash_of(note.request.zone, &view) };
-            if let Err(reason) = tracker.track_as((moment.now, in_port), &note.request, &view, hash) {
+            let noted = tracker.track_as((moment.now, in_port), &note.request, &view, hash);
+            let helped = noted.and_then(|verdict| match verdict.alg {
+                // In another zone the connection may have a helper that this one has not.
+                Some(_) => tracker.help((moment.now, &note.request), (&view, &verdict), &packet).map(|_| ()),
+                None => Ok(()),
+            });
+            if let Err(reason) = helped {
                 self.books.failed_copy(reason);
             }
         }

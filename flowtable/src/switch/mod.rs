@@ -23,6 +23,8 @@ mod flow_hash;
 mod fragment_tests;
 mod fragments;
 mod hop;
+#[cfg(test)]
+mod hop_tests;
 mod injected;
 mod lessons;
 mod lookup;
@@ -314,6 +316,12 @@ impl Switch {
     /// Number of sessions.
     pub fn n_sessions(&self) -> usize {
         self.port_sessions.len() + self.tunnel_sessions.len()
+    }
+
+    /// Takes the drops of a port out of those of the switch, for a port that goes: its
+    /// number may become another's.
+    pub fn take_drops(&mut self, in_port: PortNo) -> Vec<DropCount> {
+        self.books.drops.take(in_port)
     }
 
     /// All drops since the start, by port, reason and rule.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     build::{self, Host},
+    conntrack::Filter,
     drop::DropReason,
     fdb::{FdbCounters, FdbEntry},
     field::{Field, SubField},
@@ -55,7 +56,7 @@ impl Sink<Vec<u8>> for Collector {
 
 /// One thing that happens to a switch.
 #[derive(Debug, Clone)]
-enum Event {
+pub(super) enum Event {
     /// A frame comes in.
     Frame(u32, Vec<u8>),
     /// The rules change: one is taken out.
@@ -88,7 +89,7 @@ type Cause = (PortNo, DropReason, Option<u64>, Option<MeterId>);
 
 /// What a run of a switch can be seen to do.
 #[derive(Debug, PartialEq, Default)]
-struct Observed {
+pub(super) struct Observed {
     out: Vec<(PortNo, Vec<u8>)>,
     drops: BTreeMap<Cause, [u64; 3]>,
     /// Packets, bytes and last use.
@@ -106,6 +107,8 @@ struct Observed {
     /// What was queued at each commit.
     learned: Vec<Vec<Learned>>,
     stations: Vec<(Vec<FdbEntry>, FdbCounters)>,
+    /// What the tracker remembers, as text.
+    connections: Vec<String>,
 }
 
 /// What the owner of the tables does now and then: takes what was learned, lets rules and
@@ -160,7 +163,7 @@ fn of_tables(tables: &Tables) -> impl Iterator<Item = TableCounters> {
 }
 
 /// Runs the events with batches of at most `n_batch` packets of a port.
-fn observe(
+pub(super) fn observe(
     config: SwitchConfig,
     n_batch: usize,
     starve: usize,
@@ -206,6 +209,10 @@ fn observe(
     }
     run(&mut switch, now, &current, &mut batch, &mut sink);
     keep(&attend((&mut switch, &mut sink), Timestamp::from_nanos(now), &current, &mut observed));
+    let connections = switch.conntrack().map(|all| all.dump(Timestamp::from_nanos(now), &Filter::default()));
+    observed.connections =
+        connections.into_iter().flatten().map(|connection| format!("{connection:?}")).collect();
+    observed.connections.sort();
     // Fragments that wait are entered in the books when their time is over.
     run(&mut switch, now + 60_000_000_000, &current, &mut batch, &mut sink);
     check_conservation(&switch, &sink, events, observed.n_refused);
@@ -269,7 +276,7 @@ fn check_conservation(switch: &Switch, sink: &Collector, events: &[Event], n_ref
     assert_eq!(sink.out.len() + sink.n_released, n_buffers + n_refused);
 }
 
-const NO_CACHES: SwitchConfig = SwitchConfig { n_sessions: 0, n_megaflows: 0 };
+pub(super) const NO_CACHES: SwitchConfig = SwitchConfig { n_sessions: 0, n_megaflows: 0 };
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
-use oracle::compare::{Tally, soak};
+use oracle::{
+    compare::{Tally, soak_against},
+    rules::Features,
+};
 
 /// Time between two lines of progress.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -23,17 +26,21 @@ struct Soak {
     /// Where to begin; a random place when not given.
     #[arg(long)]
     seed: Option<u64>,
+    /// Only worlds in which connections are tracked.
+    #[arg(long)]
+    tracking: bool,
 }
 
 fn main() -> Result<()> {
-    let Soak { triples, seed } = Soak::parse();
+    let Soak { triples, seed, tracking } = Soak::parse();
     let seed = seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
     });
     let start = Instant::now();
     say(&format!("soak: {triples} triples from seed {seed}"));
     let mut reported = start;
-    let tally = soak(seed, triples, |tally| {
+    let wanted = |features: &Features| features.tracking || !tracking;
+    let tally = soak_against(seed, triples, &wanted, &|_| {}, |tally| {
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();
             say(&line(tally, start));

@@ -3,7 +3,7 @@
 use super::walk::{Pass, Walk, Way};
 use crate::{
     field::{Field, Needs},
-    state::State,
+    state::{State, Translated},
     syntax::{Ct, Nat, Step, Zone, ones},
     tracker::{Packet, Refusal, Request, Translation, Verdict},
 };
@@ -48,7 +48,7 @@ impl Walk<'_> {
         self.state.remark();
         match self.track(request) {
             Ok(verdict) => {
-                self.rewrite(&verdict);
+                self.rewrite(request.zone, &verdict);
                 self.know(request.zone, &verdict);
                 let outside = (self.new_pass(), self.depth);
                 self.depth += 1;
@@ -76,7 +76,7 @@ impl Walk<'_> {
         // What the tracker has forgotten stays forgotten, also when it refuses the packet.
         self.pass.before = self.before();
         let verdict = tracked.map_err(|why| self.abort(why))?;
-        self.rewrite(&verdict);
+        self.rewrite(request.zone, &verdict);
         self.pass.len = self.state.bytes.len();
         self.pass.before = self.before();
         Ok(())
@@ -113,13 +113,19 @@ impl Walk<'_> {
 
     fn track(&mut self, request: &Request) -> Result<Verdict, &'static str> {
         let packet = Packet::read(&self.state.bytes);
-        self.memory.tracker.track(self.now / 1_000_000, request, &packet).map_err(|refusal| match refusal {
+        let translated = self.state.translated.as_ref();
+        let own = translated.filter(|own| own.zone == request.zone && own.after == packet.tuple);
+        let packet = own.map_or(&packet, |own| &own.before);
+        let verdict = self.memory.tracker.track(self.now / 1_000_000, request, packet);
+        let verdict = verdict.map_err(|refusal| match refusal {
             Refusal::Exhausted => "ct-nat-exhausted",
             Refusal::Unforeseeable => {
                 self.is_lost = true;
                 "ct-nat-exhausted"
             }
-        })
+        })?;
+        // It is as it should be already.
+        Ok(if own.is_some() { Verdict { rewrite: None, quoted: None, ..verdict } } else { verdict })
     }
 
     fn request(&self, ct: &Ct) -> Request {
@@ -159,7 +165,7 @@ impl Walk<'_> {
     }
 
     /// Gives the packet the addresses and ports of the translation, and reads it anew.
-    fn rewrite(&mut self, verdict: &Verdict) {
+    fn rewrite(&mut self, zone: u16, verdict: &Verdict) {
         let packet = Packet::read(&self.state.bytes);
         if let (Some(quoted), Some(about)) = (&verdict.quoted, &packet.about) {
             self.state.requote(about, quoted);
@@ -183,6 +189,10 @@ impl Walk<'_> {
             }
         }
         self.state.receive();
+        if verdict.rewrite.is_some() {
+            let after = Packet::read(&self.state.bytes).tuple;
+            self.state.translated = Some(Translated { zone, before: packet, after });
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::{
 
 /// Lookups of one packet (ovs-actions(7), `resubmit`).
 const MAX_LOOKUPS: usize = 4096;
+/// Lookups in all passes of one packet that are worth the time: loops within loops.
+const MAX_LOOKUPS_OF_ALL: usize = 4 * MAX_LOOKUPS;
 /// Nesting of resubmits that do not go forward, and of clones.
 pub(super) const MAX_DEPTH: usize = 64;
 /// Values on the stack.
@@ -52,6 +54,8 @@ pub(super) struct Walk<'a> {
     pub(super) met: Met,
     pub(super) pass: Pass,
     pub(super) n_passes: usize,
+    /// Lookups in all passes, those of passes that have not happened as well.
+    n_lookups: usize,
     pub(super) passes: usize,
     /// Connection trackers passed on the way here.
     pub(super) depth: usize,
@@ -106,6 +110,7 @@ impl<'a> Walk<'a> {
             met: Met::default(),
             pass,
             n_passes: 0,
+            n_lookups: 0,
             passes: 0,
             depth: 1,
         }
@@ -203,7 +208,9 @@ impl<'a> Walk<'a> {
     pub(super) fn look_up(&mut self, table: u8, in_port: Option<u32>, depth: usize, ct: bool) -> Way {
         self.see_payload()?;
         self.pass.n_lookups += 1;
-        if self.pass.n_lookups > MAX_LOOKUPS {
+        self.n_lookups += 1;
+        self.is_lost |= self.n_lookups > MAX_LOOKUPS_OF_ALL;
+        if self.pass.n_lookups > MAX_LOOKUPS || self.is_lost {
             return Err(self.abort("too-many-resubmits"));
         }
         let found = find(&self.world.rules.flows, table, &self.state, in_port, ct);

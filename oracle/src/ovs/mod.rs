@@ -43,6 +43,18 @@ pub enum Protocol {
     OpenFlow10,
     /// OpenFlow 1.3, with `push_vlan` and `goto_table`.
     OpenFlow13,
+    /// OpenFlow 1.5, as OVN uses it.
+    OpenFlow15,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::OpenFlow10 => "OpenFlow10",
+            Self::OpenFlow13 => "OpenFlow13",
+            Self::OpenFlow15 => "OpenFlow15",
+        }
+    }
 }
 
 /// A running Open vSwitch with one bridge. It ends, and its folder goes, with this value.
@@ -95,7 +107,7 @@ impl Ovs {
         let mut words: Vec<String> = vec![self.database(), "--timeout=20".to_owned()];
         // Two tags are looked through here, which is not Open vSwitch's default.
         let bridge = "set Open_vSwitch . other_config:vlan-limit=2 -- add-br br0 -- set bridge br0 \
-                      datapath-type=dummy fail-mode=secure protocols=OpenFlow10,OpenFlow13";
+                      datapath-type=dummy fail-mode=secure protocols=OpenFlow10,OpenFlow13,OpenFlow15";
         words.extend(bridge.split_whitespace().map(str::to_owned));
         for port in ports {
             let capture = self.path(&format!("p{port}.pcap"));
@@ -138,17 +150,20 @@ impl Ovs {
     /// When a rule or a group is refused.
     pub fn set_rules(&mut self, protocol: Protocol, groups: &str, flows: &str) -> Result<()> {
         let (flow_file, group_file) = (self.path("flows"), self.path("groups"));
-        File::create(&flow_file)?.write_all(flows.as_bytes())?;
         File::create(&group_file)?.write_all(groups.as_bytes())?;
-        let protocol = match protocol {
-            Protocol::OpenFlow10 => "OpenFlow10",
-            Protocol::OpenFlow13 => "OpenFlow13",
-        };
+        let protocol = protocol.name();
         let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
         self.run("usr/bin/ovs-ofctl", &["-O", protocol, "del-flows", &bridge])?;
         self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow13", "del-groups", &bridge])?;
+        self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow13", "del-meters", &bridge])?;
+        let (meters, flows): (Vec<&str>, Vec<&str>) =
+            flows.lines().partition(|line| line.starts_with("meter="));
+        for meter in meters {
+            self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow13", "add-meter", &bridge, meter])?;
+        }
+        File::create(&flow_file)?.write_all(flows.join("\n").as_bytes())?;
         if !groups.is_empty() {
-            self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow13", "add-groups", &bridge, &text(&group_file)])?;
+            self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow15", "add-groups", &bridge, &text(&group_file)])?;
         }
         self.run("usr/bin/ovs-ofctl", &["-O", protocol, "add-flows", &bridge, &text(&flow_file)])?;
         self.call("revalidator/purge", &[])?;
@@ -221,14 +236,46 @@ impl Ovs {
         command
     }
 
-    fn run(&self, program: &str, words: &[&str]) -> Result<()> {
+    /// The rules as ovs-ofctl(8) dumps them, with what decorates them.
+    ///
+    /// # Errors
+    /// When they cannot be dumped.
+    pub fn dump_flows(&self) -> Result<String> {
+        self.dump("dump-flows")
+    }
+
+    /// The groups as ovs-ofctl(8) dumps them.
+    ///
+    /// # Errors
+    /// When they cannot be dumped.
+    pub fn dump_groups(&self) -> Result<String> {
+        self.dump("dump-groups")
+    }
+
+    /// Lets `tun_metadata0` be the Geneve option that OVN sends.
+    ///
+    /// # Errors
+    /// When it is something already.
+    pub fn map_ovn_option(&self) -> Result<()> {
+        let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
+        let map = "{class=0x102,type=0x80,len=4}->tun_metadata0";
+        self.run("usr/bin/ovs-ofctl", &["add-tlv-map", &bridge, map]).map(drop)
+    }
+
+    fn dump(&self, what: &str) -> Result<String> {
+        let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
+        self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow15", what, &bridge])
+    }
+
+    /// What a program prints.
+    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
         let program = text(&self.package.file(program));
         let output =
             self.command(&program).args(words).output().with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
             bail!("{program} {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Starts a daemon that ends with this process even if that is killed.

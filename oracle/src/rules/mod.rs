@@ -86,7 +86,8 @@ pub struct Features {
 impl Features {
     /// Some of them.
     pub fn random(rng: &mut Rng) -> Self {
-        let tracking = rng.one_in(4);
+        // These cost most: loops through the tracker, and all connections for each packet.
+        let tracking = rng.one_in(8);
         let labels = !tracking && rng.one_in(2);
         let meters = match () {
             () if tracking => rng.one_in(4).then_some(false),
@@ -102,7 +103,8 @@ impl Features {
             theme: Some(theme),
             labels,
             groups: rng.one_in(2),
-            choices: rng.one_in(3),
+            // A choice that hides decides about connections as well.
+            choices: rng.one_in(if tracking { 12 } else { 3 }),
             meters,
             punts: rng.one_in(3),
             sets: rng.one_in(2),

@@ -148,8 +148,10 @@ impl Maker<'_> {
             1 => Zone::In(Part::new(Field::Reg(0), 0, 16)),
             _ => Zone::Number(0),
         };
-        // How often a packet may come back is not the same in Open vSwitch.
-        let first = if self.repertoire.protocol.is_some() { u64::from(table) + 1 } else { 0 };
+        // How often a packet may come back is not the same in Open vSwitch; and what loops in loops is
+        // given up.
+        let comes_back = self.repertoire.protocol.is_none() && rng.one_in(8);
+        let first = if comes_back { 0 } else { u64::from(table) + 1 };
         let goes_on = first < N_TABLES && !rng.one_in(3);
         ct.table = goes_on.then(|| (first + rng.below(N_TABLES - first)) as u8);
         if self.repertoire.features.nat && !rng.one_in(3) {

@@ -115,7 +115,9 @@ impl Maker<'_> {
                 context.tagged = true;
                 Step::PushVlan(rng.pick(&[0x8100, 0x88a8]))
             }
-            17 if context.tagged || protocol != Some(Protocol::OpenFlow13) => {
+            17 if context.tagged
+                || !matches!(protocol, Some(Protocol::OpenFlow13 | Protocol::OpenFlow15)) =>
+            {
                 context.tagged = false;
                 Step::PopVlan
             }
@@ -144,7 +146,7 @@ impl Maker<'_> {
         let allowed = |field| match protocol {
             None => true,
             Some(Protocol::OpenFlow10) => !matches!(field, Field::VlanVid | Field::VlanPcp),
-            Some(Protocol::OpenFlow13) => field != Field::VlanVid,
+            Some(Protocol::OpenFlow13 | Protocol::OpenFlow15) => field != Field::VlanVid,
         };
         let has = |field: &Field| context.meets(field.needs()) && allowed(*field);
         let choice: Vec<Field> = WRITTEN.iter().copied().filter(has).collect();
@@ -163,8 +165,8 @@ impl Maker<'_> {
         let (tagged, vid) = (context.tagged, 100 + rng.below(3) as u16);
         context.tagged = true;
         match self.repertoire.protocol {
-            Some(Protocol::OpenFlow13) if tagged => Step::SetVlanVid(vid),
-            Some(Protocol::OpenFlow13) => Step::PushVlan(0x8100),
+            Some(Protocol::OpenFlow13 | Protocol::OpenFlow15) if tagged => Step::SetVlanVid(vid),
+            Some(Protocol::OpenFlow13 | Protocol::OpenFlow15) => Step::PushVlan(0x8100),
             _ if rng.one_in(2) => Step::ModVlanPcp(rng.below(8) as u8),
             None if tagged && rng.one_in(2) => Step::SetVlanVid(vid),
             _ => Step::ModVlanVid(vid),

@@ -319,6 +319,10 @@ impl Tracker {
 
     /// An ICMP error is about the connection whose packet it quotes.
     fn related(&self, now: u64, request: &Request, packet: &Packet, about: &About) -> Verdict {
+        // It goes to who has sent the quoted packet, or it is none of its business.
+        if packet.tuple.dst != about.tuple.src {
+            return invalid();
+        }
         let Some((idx, reply)) = self.find(now, request.zone, &about.tuple.reversed()) else {
             return invalid();
         };
@@ -335,7 +339,8 @@ impl Tracker {
             // The quoted packet went the other way: its sender knows it by that side's tuple.
             let quoted = connection.tuples[usize::from(!reply)].clone();
             let mut outer = packet.tuple.clone();
-            if outer.src == about.tuple.dst {
+            // Routers in front of an end that has another address are hidden as it is (RFC 5508 §4.2).
+            if quoted.dst != about.tuple.dst {
                 outer.src = quoted.dst;
             }
             outer.dst = quoted.src;

@@ -175,6 +175,9 @@ fn transport(segment: &[u8], tuple: &mut Tuple) -> Proto {
                 len: (segment.len() - header_len) as u32,
             })
         }
+        // Without a checksum there is no datagram in IPv6 (RFC 8200 §8.1), and none is longer than its packet.
+        17 if tuple.ipv6 && word(6) == 0 => Proto::Invalid,
+        17 if !(8..=segment.len()).contains(&word(4).into()) => Proto::Invalid,
         17 => Proto::Plain,
         132 => match segment.get(12) {
             Some(kind @ (1 | 2)) if segment.len() >= 20 => {

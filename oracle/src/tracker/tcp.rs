@@ -1,5 +1,6 @@
 //! TCP connections as somebody on the way sees them (RFC 9293; van Rooij, "Real Stateful TCP Packet
-//! Filtering in IP Filter", 2000; RFC 5961 for resets and SYNs in between).
+//! Filtering in IP Filter", 2000; RFC 5961 for resets and SYNs in between; for what one side has
+//! forgotten and the other has not, docs/differences-from-nf_conntrack.md).
 //!
 //! What a side may send ends where the other's acknowledgements and its largest window end; what it
 //! may acknowledge ends with what the other has sent.
@@ -87,6 +88,9 @@ pub(super) struct Tcp {
     sides: [Side; 2],
     /// Its beginning was not seen: windows may be scaled by anything up to 2^14.
     picked_up: bool,
+    /// The side that began has sent another SYN: it may have forgotten this connection, and the other
+    /// side too.
+    may_begin_again: bool,
 }
 
 impl Tcp {
@@ -97,14 +101,15 @@ impl Tcp {
         }
         if segment.syn {
             let sides = [Side::syn(segment), Side::default()];
-            return Some(Self { phase: Phase::SynSent, sides, picked_up: false });
+            return Some(Self { phase: Phase::SynSent, sides, picked_up: false, may_begin_again: false });
         }
         let window = |window: u16| u64::from(window.max(1)) << 14;
         let mine =
             Side { sent: segment.end(), heard: segment.seq, window: window(segment.window), finished: false };
         let theirs =
             Side { sent: segment.acked, heard: segment.acked, window: window(u16::MAX), finished: false };
-        Some(Self { phase: Phase::Established, sides: [mine, theirs], picked_up: true })
+        let (phase, sides) = (Phase::Established, [mine, theirs]);
+        Some(Self { phase, sides, picked_up: true, may_begin_again: false })
     }
 
     /// Milliseconds that it is kept (ovs-vswitchd.conf.db(5), `CT_Timeout_Policy`).
@@ -142,9 +147,13 @@ impl Tcp {
                 }
                 Fit::Valid
             }
-            Phase::SynReceived if segment.end() != self.sides[usize::from(reply)].sent => Fit::Invalid,
-            // Answered by a challenge.
-            _ => Fit::Valid,
+            // Answered by a challenge, or by somebody who has forgotten as well.
+            _ if !reply => {
+                self.may_begin_again = true;
+                Fit::Valid
+            }
+            Phase::SynReceived if segment.end() == self.sides[1].sent => Fit::Valid,
+            _ => Fit::Invalid,
         }
     }
 
@@ -162,14 +171,43 @@ impl Tcp {
                 Fit::Valid
             }
             (Phase::SynSent | Phase::TimeWait | Phase::Closed, _) => Fit::Invalid,
-            (Phase::SynReceived, _) if segment.end() != self.sides[usize::from(reply)].sent => Fit::Invalid,
-            (Phase::SynReceived, false) if segment.acked == self.sides[1].sent => {
-                self.sides[1].heard = segment.acked;
-                self.phase = Phase::Established;
+            (Phase::SynReceived, _) if self.repeats_syn(reply, segment) => {
+                let theirs = &mut self.sides[usize::from(!reply)];
+                if is_after(segment.acked, theirs.heard) {
+                    theirs.heard = segment.acked;
+                }
+                if !reply && segment.acked == self.sides[1].sent {
+                    self.phase = Phase::Established;
+                }
                 Fit::Valid
             }
-            _ => Fit::Valid,
+            (_, false) => Fit::Invalid,
+            (phase, true) => {
+                let fits = self.may_send(true, segment) && self.may_hear(true, segment);
+                if !fits && self.may_begin_again {
+                    self.begin_again(segment);
+                    return Fit::Valid;
+                }
+                // Once more, or nothing of ours.
+                if fits && phase != Phase::SynReceived { Fit::Valid } else { Fit::Invalid }
+            }
         }
+    }
+
+    fn repeats_syn(&self, reply: bool, segment: &Segment) -> bool {
+        segment.end() == self.sides[usize::from(reply)].sent && self.may_hear(reply, segment)
+    }
+
+    /// The answer to the other SYN. Of that one nothing is known but what the answer says.
+    fn begin_again(&mut self, answer: &Segment) {
+        let first =
+            Side { sent: answer.acked, heard: answer.acked, window: u16::MAX.into(), finished: false };
+        *self = Self {
+            phase: Phase::SynReceived,
+            sides: [first, Side::syn(answer)],
+            picked_up: false,
+            may_begin_again: false,
+        };
     }
 
     fn reset(&mut self, reply: bool, segment: &Segment) -> Fit {
@@ -177,13 +215,21 @@ impl Tcp {
         let exact = segment.seq == side.sent || segment.seq == side.heard;
         let ends = match (self.phase, reply) {
             (Phase::SynSent, true) if segment.ack && self.answers_syn(segment) => true,
-            (Phase::SynSent, false) if exact => true,
-            (Phase::SynSent, _) => return Fit::Invalid,
+            // Otherwise an answer to an acknowledgement of an older connection.
+            (Phase::SynSent, false) if !exact => return Fit::Valid,
+            (Phase::SynSent, reply) => !reply,
             (Phase::TimeWait | Phase::Closed, _) => false,
             _ => exact,
         };
-        if !ends && !self.may_send(reply, segment) {
+        if self.phase == Phase::SynSent && !ends {
             return Fit::Invalid;
+        }
+        // What has been acknowledged is not in the window any more (RFC 5961).
+        let is_old = is_after(side.heard, segment.seq);
+        if !ends && (is_old || !self.may_send(reply, segment)) {
+            // Perhaps it refuses the other SYN.
+            let may_refuse = reply && segment.ack && self.may_begin_again;
+            return if may_refuse { Fit::Valid } else { Fit::Invalid };
         }
         if ends {
             self.phase = Phase::Closed;
@@ -192,7 +238,11 @@ impl Tcp {
     }
 
     fn data(&mut self, reply: bool, segment: &Segment) -> Fit {
-        if self.phase == Phase::SynSent || !self.may_send(reply, segment) || !self.may_hear(reply, segment) {
+        if self.phase == Phase::SynSent {
+            // The side that began must hear of an older connection that the other still has (RFC 9293 §3.5.1).
+            return if reply && !segment.fin { Fit::Valid } else { Fit::Invalid };
+        }
+        if !self.may_send(reply, segment) || !self.may_hear(reply, segment) {
             return Fit::Invalid;
         }
         if self.phase == Phase::Closed {

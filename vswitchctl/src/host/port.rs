@@ -18,13 +18,21 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List ports with their counters
-    List,
+    List(List),
     /// Attach an interface; adding it again changes nothing
     Add(Add),
     /// Change how a port takes part in forwarding
     Mod(Mod),
     /// Detach an interface
     Del(Del),
+}
+
+/// Which ports to list.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Also ports that are gone, with what they counted
+    #[arg(long)]
+    removed: bool,
 }
 
 /// An interface to attach.
@@ -109,7 +117,7 @@ impl Command {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
-            Self::List => list(session).await,
+            Self::List(list) => list.run(session).await,
             Self::Add(add) => add.run(session).await,
             Self::Mod(change) => change.run(session).await,
             Self::Del(del) => del.run(session).await,
@@ -117,11 +125,14 @@ impl Command {
     }
 }
 
-async fn list(session: &mut Session<'_>) -> Result<(), CtlError> {
-    let mut host = session.host().await?;
-    let answer = host_answer(host.list_ports(session.request(ListPortsRequest {})).await)?;
-    let ports: Vec<PortView> = answer.ports.into_iter().map(PortView::from).collect();
-    session.print_rows(&ports)
+impl List {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut host = session.host().await?;
+        let request = ListPortsRequest { removed: self.removed };
+        let answer = host_answer(host.list_ports(session.request(request)).await)?;
+        let ports: Vec<PortView> = answer.ports.into_iter().map(PortView::from).collect();
+        session.print_rows(&ports)
+    }
 }
 
 impl Add {

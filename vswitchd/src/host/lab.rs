@@ -259,18 +259,27 @@ impl Host {
 /// What has been dropped since.
 pub(super) fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
     let cause = |row: &DropCount| {
-        let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats));
-        (row.in_port, row.reason, rule)
+        let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats) as usize);
+        (row.in_port, row.reason, rule, row.meter)
     };
-    let mut fresh = after;
-    for row in &mut fresh {
-        if let Some(old) = before.iter().find(|old| cause(old) == cause(row)) {
-            row.n_packets -= old.n_packets;
-            row.n_bytes -= old.n_bytes;
-            row.n_copies -= old.n_copies;
+    // Each worker may have a row of the same cause.
+    let mut sums: BTreeMap<_, DropCount> = BTreeMap::new();
+    for row in after {
+        let (n_packets, n_bytes, n_copies) = (row.n_packets, row.n_bytes, row.n_copies);
+        let sum =
+            sums.entry(cause(&row)).or_insert(DropCount { n_packets: 0, n_bytes: 0, n_copies: 0, ..row });
+        sum.n_packets += n_packets;
+        sum.n_bytes += n_bytes;
+        sum.n_copies += n_copies;
+    }
+    for old in before {
+        if let Some(row) = sums.get_mut(&cause(old)) {
+            row.n_packets = row.n_packets.saturating_sub(old.n_packets);
+            row.n_bytes = row.n_bytes.saturating_sub(old.n_bytes);
+            row.n_copies = row.n_copies.saturating_sub(old.n_copies);
         }
     }
-    fresh.retain(|row| row.n_packets + row.n_copies > 0);
+    let mut fresh: Vec<_> = sums.into_values().filter(|row| row.n_packets + row.n_copies > 0).collect();
     fresh.sort_by_key(|row| (row.in_port, row.reason.name()));
     fresh
 }

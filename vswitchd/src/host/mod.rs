@@ -5,6 +5,7 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod departed;
 mod events;
 mod handmade;
 mod lab;
@@ -30,6 +31,7 @@ use flowtable::{
     port::PortTable,
     program::TunnelKind,
     snapshot::Snapshot,
+    stats::DropCount,
     table::Tables,
     types::{Epoch, PortNo},
     underlay::{NextHop, TunnelPort, Underlay},
@@ -37,6 +39,7 @@ use flowtable::{
 use ovn_northd_lite::southbound::Southbound;
 use tokio::sync::watch;
 
+pub use departed::Departed;
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
@@ -117,6 +120,9 @@ pub struct Host {
     events: Arc<Events>,
     paused: news::Paused,
     responder: Responder,
+    /// Packets that the responder gave up.
+    given_up: Vec<DropCount>,
+    departed: departed::Graveyard,
     port_table: Arc<PortTable>,
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
@@ -167,6 +173,8 @@ impl Host {
             events: Arc::default(),
             paused: news::Paused::default(),
             responder: Responder::default(),
+            given_up: Vec::new(),
+            departed: departed::Graveyard::default(),
             port_table: Arc::default(),
             underlay: Arc::default(),
             tables: Arc::default(),

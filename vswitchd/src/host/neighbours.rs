@@ -64,6 +64,7 @@ impl Host {
                 Effect::Learn(learned) => changes.extend(self.learn_neighbour(learned)),
                 Effect::Forget(learned) => changes.extend(self.forget_neighbour(learned)),
                 Effect::Send(packet) => packets.push(packet),
+                Effect::GiveUp { in_port, n_bytes } => self.give_up(in_port, n_bytes),
                 Effect::Log(line) => line.write(),
             }
         }

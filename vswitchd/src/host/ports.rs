@@ -154,8 +154,7 @@ impl Host {
         self.ports.insert(name.to_owned(), Port { port, logical_port, settings, trouble: None });
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
-            // Attached a moment ago.
-            let _ = self.dataplane.detach(port);
+            self.detach(port);
             return Err(error.into());
         }
         self.ports_changed();
@@ -176,8 +175,7 @@ impl Host {
             return Err(error.into());
         }
         if port.is_attached() {
-            // It is attached, as the table of ports says.
-            let _ = self.dataplane.detach(port.port);
+            self.detach(port.port);
         }
         if let Some(lab) = &mut self.lab {
             lab.remove(interface);
@@ -189,16 +187,8 @@ impl Host {
     /// Looks after links: takes over changes of link state and MTU, lets go of interfaces
     /// that are gone, and attaches those that are back.
     pub fn tend_ports(&mut self) {
-        let statuses = self.dataplane.ports();
-        let mut changed = false;
+        let mut changed = self.let_go();
         for (interface, port) in &mut self.ports {
-            let is_gone = statuses.iter().any(|status| status.port == port.port && status.gone);
-            if is_gone && port.is_attached() {
-                tracing::warn!(interface, port = %port.port, "the interface is gone; waiting for it");
-                let _ = self.dataplane.detach(port.port);
-                port.trouble = Some(format!("{interface}: the interface is gone"));
-                changed = true;
-            }
             if !port.is_attached() {
                 match self.dataplane.attach(interface_spec(port.port, interface)) {
                     Ok(_) => {
@@ -213,6 +203,25 @@ impl Host {
         if changed || *self.port_table != self.table_of(&self.dataplane.ports()) {
             self.ports_changed();
         }
+    }
+
+    /// Lets go of interfaces that are gone. True when there was one.
+    fn let_go(&mut self) -> bool {
+        let gone: Vec<_> = self.dataplane.ports().into_iter().filter(|status| status.gone).collect();
+        let mut changed = false;
+        for status in gone {
+            let Some((interface, port)) = self.ports.iter_mut().find(|(_, port)| port.port == status.port)
+            else {
+                continue;
+            };
+            if port.is_attached() {
+                tracing::warn!(interface, port = %port.port, "the interface is gone; waiting for it");
+                port.trouble = Some(format!("{interface}: the interface is gone"));
+                self.detach(status.port);
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// Ports that are waited for, and why.

@@ -55,6 +55,13 @@ pub enum Effect {
     Forget(Learned),
     /// A packet leaves.
     Send(PacketOut),
+    /// A packet is given up: its next hop did not answer, or too many wait.
+    GiveUp {
+        /// Port it came in by.
+        in_port: PortNo,
+        /// Its length.
+        n_bytes: usize,
+    },
     /// An ACL has something to say.
     Log(Line),
 }
@@ -88,8 +95,8 @@ impl Responder {
 
     /// Lets what waits too long and what is too old go.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
-        self.waiting.expire(now);
-        self.neighbours.expire(now).into_iter().map(Effect::Forget).collect()
+        let given_up = self.waiting.expire(now).into_iter().map(give_up);
+        given_up.chain(self.neighbours.expire(now).into_iter().map(Effect::Forget)).collect()
     }
 
     /// Asks for a neighbour, unless that was done a moment ago; the packet waits.
@@ -99,14 +106,17 @@ impl Responder {
             // The answer has overtaken the packet.
             return vec![Effect::Send(context.released(mac))];
         }
-        if !self.waiting.add(now, wanted, context) {
-            return Vec::new();
+        let (is_time, given_up) = self.waiting.add(now, wanted, context);
+        let mut effects: Vec<_> = given_up.map(give_up).into_iter().collect();
+        if !is_time {
+            return effects;
         }
         let question = match context.request.service {
             Service::Arp => arp::request(context),
             _ => arp::solicitation(context, &wanted),
         };
-        question.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
+        effects.extend(question.map(|frame| Effect::Send(context.continued(frame))));
+        effects
     }
 
     /// Remembers a neighbour, and lets the packets go that wait for it.
@@ -117,6 +127,10 @@ impl Responder {
         effects.extend(released.into_iter().map(Effect::Send));
         effects
     }
+}
+
+fn give_up(PacketOut { in_port, frame, .. }: PacketOut) -> Effect {
+    Effect::GiveUp { in_port, n_bytes: frame.len() }
 }
 
 /// Looks up in a table.

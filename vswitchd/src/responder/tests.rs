@@ -113,6 +113,8 @@ struct Net {
     snapshot: Arc<Snapshot>,
     responder: Responder,
     lines: Vec<Line>,
+    /// Packets that were given up, and their bytes.
+    given_up: (usize, usize),
     now: Timestamp,
     n_sent: u64,
 }
@@ -171,6 +173,7 @@ impl Net {
             snapshot: Arc::new(snapshot),
             responder: Responder::default(),
             lines: Vec::new(),
+            given_up: (0, 0),
             now: Timestamp::from_nanos(1_000_000_000),
             n_sent: 0,
         }
@@ -219,6 +222,9 @@ impl Net {
                     }));
                 }
                 Effect::Log(line) => self.lines.push(line),
+                Effect::GiveUp { n_bytes, .. } => {
+                    self.given_up = (self.given_up.0 + 1, self.given_up.1 + n_bytes);
+                }
                 Effect::Send(PacketOut { in_port, actions, frame }) => {
                     let packet = packet(&frame, in_port);
                     let sent = (in_port, actions);
@@ -391,6 +397,7 @@ fn packets_wait_for_a_neighbour_and_leave_in_order() {
     for n in 1..18 {
         assert_eq!(net.send(A, &data(n)), [], "{n}");
     }
+    assert_eq!(net.given_up, (2, 2 * data(0).len()));
     let answer = build::arp(2, &end(0x77, "10.0.9.77", 0), &end(0xf4, "10.0.9.1", 0));
     let sent = net.send(C, &answer);
     let released: Vec<_> =
@@ -409,6 +416,12 @@ fn packets_wait_for_a_neighbour_and_leave_in_order() {
     net.apply(effects, &mut Collect::default());
     let sent = net.send(A, &data(1));
     assert_eq!(key(&sent[0].1).get(Field::ArpOp), 1);
+    // Nobody answers; what waits is given up, and counted once.
+    for (seconds, n_given_up) in [(2, 2), (3, 3), (9, 3)] {
+        let effects = net.responder.tick(Timestamp::from_nanos(net.now.nanos() + seconds * 1_000_000_000));
+        net.apply(effects, &mut Collect::default());
+        assert_eq!(net.given_up.0, n_given_up, "after {seconds} s");
+    }
 }
 
 #[test]

@@ -49,12 +49,18 @@ struct Queue {
 }
 
 impl Waiting {
-    /// Lets a packet wait. True when it is time to ask.
-    pub(super) fn add(&mut self, now: Timestamp, wanted: Wanted, context: &Context<'_>) -> bool {
-        if !self.0.contains_key(&wanted) && self.0.len() >= MAX_NEIGHBOURS {
-            return false;
-        }
+    /// Lets a packet wait: whether it is time to ask, and the packet that is given up
+    /// because there are too many.
+    pub(super) fn add(
+        &mut self,
+        now: Timestamp,
+        wanted: Wanted,
+        context: &Context<'_>,
+    ) -> (bool, Option<PacketOut>) {
         let packet = context.released(MacAddr::new([0; 6]));
+        if !self.0.contains_key(&wanted) && self.0.len() >= MAX_NEIGHBOURS {
+            return (false, Some(packet));
+        }
         let mut is_time = false;
         let queue = self.0.entry(wanted).or_insert_with(|| {
             is_time = true;
@@ -64,11 +70,10 @@ impl Waiting {
             queue.asked = now;
             is_time = true;
         }
-        if queue.packets.len() >= MAX_PACKETS {
-            queue.packets.pop_front();
-        }
+        let too_many = queue.packets.len() >= MAX_PACKETS;
+        let oldest = too_many.then(|| queue.packets.pop_front()).flatten();
         queue.packets.push_back((now, packet));
-        is_time
+        (is_time, oldest.map(|(_, packet)| packet))
     }
 
     /// The packets that wait for a neighbour, addressed to it.
@@ -83,11 +88,16 @@ impl Waiting {
         packets.into_iter().map(address).collect()
     }
 
-    /// Drops packets that have waited too long.
-    pub(super) fn expire(&mut self, now: Timestamp) {
+    /// Gives up packets that have waited too long.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<PacketOut> {
+        let mut given_up = Vec::new();
         self.0.retain(|_, queue| {
-            queue.packets.retain(|(came, _)| now.since(*came) < LIFE);
+            // They wait in the order they came.
+            while queue.packets.front().is_some_and(|(came, _)| now.since(*came) >= LIFE) {
+                given_up.extend(queue.packets.pop_front().map(|(_, packet)| packet));
+            }
             !queue.packets.is_empty()
         });
+        given_up
     }
 }

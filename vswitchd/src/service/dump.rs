@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::{PortStatus, WorkerStatus};
+use dataplane::{PortCounts, PortStatus, WorkerStatus};
 use ferroflow_proto::host as pb;
 use flowtable::{
     cache::MegaflowDump,
@@ -13,7 +13,7 @@ use flowtable::{
     types::PortNo,
 };
 
-use crate::host::{Host, Port, PortSettings, TUNNEL, TUNNEL_NAME};
+use crate::host::{Departed, Host, Port, PortSettings, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -59,7 +59,17 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
         .map(|status| {
             let port = logical.get(&status.port).map(|(_, port)| *port);
             let is_uplink = host.uplink() == Some(&status.name);
-            let message = attached(status, is_uplink);
+            // Link and MTU as packets meet them.
+            let seen = snapshot.ports.get(status.port);
+            let up = match port {
+                Some(port) if !port.settings.forwards => status.up,
+                Some(_) | None => seen.is_some_and(|seen| seen.up),
+            };
+            let mut counts = host.counted_before(&status.name);
+            counts += status.counters;
+            let mtu = seen.map_or(status.mtu, |seen| seen.mtu);
+            let message =
+                pb::Port { up, mtu, counters: Some(counters(&counts)), ..attached(status, is_uplink) };
             port.map_or(message.clone(), |port| with_settings(message, port))
         })
         .collect();
@@ -82,6 +92,7 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
                 name: (*interface).to_owned(),
                 kind: "afxdp".to_owned(),
                 role: "workload".to_owned(),
+                counters: Some(counters(&host.counted_before(interface))),
                 ..pb::Port::default()
             };
             with_settings(message, port)
@@ -109,27 +120,41 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
 }
 
 fn attached(status: &PortStatus, is_uplink: bool) -> pb::Port {
-    let counters = &status.counters;
     pb::Port {
         port_no: status.port.get(),
         name: status.name.clone(),
         kind: status.kind.to_owned(),
         role: if is_uplink { "uplink" } else { "workload" }.to_owned(),
-        up: status.up,
         mode: status.mode.clone(),
-        mtu: status.mtu,
-        counters: Some(pb::PortCounters {
-            rx_packets: counters.rx_packets,
-            rx_bytes: counters.rx_bytes,
-            rx_forwarded: counters.rx_forwarded,
-            rx_dropped: counters.rx_dropped,
-            tx_packets: counters.tx_packets,
-            tx_bytes: counters.tx_bytes,
-            tx_dropped: counters.tx_dropped_total(),
-            rx_kernel_dropped: counters.rx_kernel_dropped,
-        }),
         forwards: true,
         ..pb::Port::default()
+    }
+}
+
+/// Ports that are gone, and not waited for.
+pub(super) fn removed_ports(host: &Host) -> Vec<pb::Port> {
+    let is_there = |name: &str| host.workload_ports().any(|(interface, _)| interface == name);
+    let removed = host.departed().iter().filter(|departed| !is_there(&departed.name));
+    let message = |departed: &Departed| pb::Port {
+        port_no: departed.port.get(),
+        name: departed.name.clone(),
+        role: "removed".to_owned(),
+        counters: Some(counters(&departed.counts)),
+        ..pb::Port::default()
+    };
+    removed.map(message).collect()
+}
+
+fn counters(counts: &PortCounts) -> pb::PortCounters {
+    pb::PortCounters {
+        rx_packets: counts.rx_packets,
+        rx_bytes: counts.rx_bytes,
+        rx_forwarded: counts.rx_forwarded,
+        rx_dropped: counts.rx_dropped,
+        tx_packets: counts.tx_packets,
+        tx_bytes: counts.tx_bytes,
+        tx_dropped: counts.tx_dropped_total(),
+        rx_kernel_dropped: counts.rx_kernel_dropped,
     }
 }
 
@@ -158,28 +183,57 @@ fn megaflow(worker: usize, entry: &MegaflowDump) -> pb::Megaflow {
     }
 }
 
+/// All drops, those of ports that are gone included: one row for a port, a reason and an
+/// object.
 pub(super) fn drops(host: &Host) -> Vec<pb::Drop> {
-    drops_of(host, &host.dataplane().drops())
+    let present = drops_of(host, &host.drops());
+    let departed = host.departed().iter().flat_map(|departed| {
+        let message = |row: &DropCount| drop_message(departed.name.clone(), row);
+        departed.drops.iter().filter(|row| is_counted(row)).map(message)
+    });
+    let mut rows: BTreeMap<_, pb::Drop> = BTreeMap::new();
+    for row in present.into_iter().chain(departed) {
+        let origin = row.origin.clone().unwrap_or_default();
+        let cause = (row.port.clone(), row.reason.clone(), origin.logical_flow, origin.stage, origin.object);
+        match rows.get_mut(&cause) {
+            Some(same) => {
+                same.n_packets += row.n_packets;
+                same.n_bytes += row.n_bytes;
+                same.n_copies += row.n_copies;
+            }
+            None => drop(rows.insert(cause, row)),
+        }
+    }
+    rows.into_values().collect()
 }
 
 pub(super) fn drops_of(host: &Host, rows: &[DropCount]) -> Vec<pb::Drop> {
     let snapshot = host.snapshot();
     let name = |row: &DropCount| match snapshot.ports.get(row.in_port) {
         Some(info) => info.name.clone(),
-        None if row.in_port.is_real() => row.in_port.to_string(),
+        None if row.in_port.is_real() => {
+            // What came in last, before its port went.
+            let departed = host.departed().iter().rev().find(|departed| departed.port == row.in_port);
+            departed.map_or_else(|| row.in_port.to_string(), |departed| departed.name.clone())
+        }
         None if row.in_port == PortNo::CONTROLLER => "CONTROLLER".to_owned(),
         None => String::new(),
     };
-    rows.iter()
-        .filter(|row| row.n_packets + row.n_copies > 0)
-        .map(|row| pb::Drop {
-            port: name(row),
-            reason: row.reason.name().to_owned(),
-            description: row.reason.describe().to_owned(),
-            origin: row.rule.as_ref().map(|rule| origin(&rule.origin)),
-            n_packets: row.n_packets,
-            n_bytes: row.n_bytes,
-            n_copies: row.n_copies,
-        })
-        .collect()
+    rows.iter().filter(|row| is_counted(row)).map(|row| drop_message(name(row), row)).collect()
+}
+
+fn is_counted(row: &DropCount) -> bool {
+    row.n_packets + row.n_copies > 0
+}
+
+fn drop_message(port: String, row: &DropCount) -> pb::Drop {
+    pb::Drop {
+        port,
+        reason: row.reason.name().to_owned(),
+        description: row.reason.describe().to_owned(),
+        origin: row.rule.as_ref().map(|rule| origin(&rule.origin)),
+        n_packets: row.n_packets,
+        n_bytes: row.n_bytes,
+        n_copies: row.n_copies,
+    }
 }

@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status};
 
 pub use socket::{Socket, SocketError, serve};
 
-use crate::host::{PortError, SharedHost, VlanMode};
+use crate::host::{Host, PortError, SharedHost, VlanMode};
 
 /// Longest interface name (IFNAMSIZ without its final zero).
 const MAX_INTERFACE_LEN: usize = 15;
@@ -101,9 +101,19 @@ impl HostService for Service {
 
     async fn list_ports(
         &self,
-        _request: Request<pb::ListPortsRequest>,
+        request: Request<pb::ListPortsRequest>,
     ) -> Result<Response<pb::ListPortsResponse>, Status> {
-        let ports = self.host.with(|host| dump::ports(host)).await;
+        let also_removed = request.into_inner().removed;
+        let list = move |host: &mut Host| {
+            // What is told is what packets meet from now on.
+            host.tend_ports();
+            let mut ports = dump::ports(host);
+            if also_removed {
+                ports.extend(dump::removed_ports(host));
+            }
+            ports
+        };
+        let ports = self.host.with(list).await;
         Ok(Response::new(pb::ListPortsResponse { ports }))
     }
 
