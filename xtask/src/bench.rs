@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::cargo::{cargo, root, show};
-use crate::packages;
+use crate::packages::{self, Purpose};
 use crate::progress::Progress;
 
 /// Measure packet rates: Criterion's benches, or Open vSwitch with DPDK beside us.
@@ -29,7 +29,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn run(self) -> Result<()> {
-        packages::ensure(self.vs_ovs, true)?;
+        // The comparison makes a namespace and ties daemons to itself, as the demo does.
+        packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
         if self.vs_ovs { self.compare() } else { self.criterion() }
     }
 

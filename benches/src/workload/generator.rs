@@ -110,7 +110,7 @@ impl Generator {
                 *x ^= *x >> 7;
                 *x ^= *x << 17;
                 self.x = *x;
-                ((*x >> 32) * u64::from(self.traffic.n_flows) >> 32) as u32
+                (((*x >> 32) * u64::from(self.traffic.n_flows)) >> 32) as u32
             }
             Order::Sequential(next) => {
                 let idx = *next;
