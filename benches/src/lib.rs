@@ -6,7 +6,10 @@
 //! machine's noise is larger than most differences: compare only runs taken in turn.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod floods;
 pub mod measure;
+pub mod peer;
 pub mod rules;
 pub mod traffic;
+pub mod workload;

@@ -119,10 +119,16 @@ fn repeat(duration: Duration, step: &mut impl FnMut()) -> (u64, Duration) {
     }
 }
 
+/// Allocations of the process since its start.
+pub fn n_allocations() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.allocations + stats.reallocations
+}
+
 /// Time that this thread has been running, without what others took of its core. The
 /// kernel keeps it to a tick or so. Does not allocate: it runs while allocations are
 /// counted.
-fn on_cpu() -> Option<Duration> {
+pub fn on_cpu() -> Option<Duration> {
     let mut buf = [0; 128];
     let len = File::open("/proc/thread-self/schedstat").ok()?.read(&mut buf).ok()?;
     let text = str::from_utf8(buf.get(..len)?).ok()?;
@@ -131,7 +137,7 @@ fn on_cpu() -> Option<Duration> {
 
 /// Frequency of the time stamp counter: on the CPUs in question it is the nominal clock,
 /// which `/proc/cpuinfo` shows.
-fn tsc_ghz() -> f64 {
+pub fn tsc_ghz() -> f64 {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let mhz = text
         .lines()

@@ -20,7 +20,7 @@ pub const IN: u32 = 1;
 pub const OUT: u32 = 2;
 /// The uplink.
 pub const UPLINK: u32 = 3;
-/// The Geneve tunnel.
+/// The tunnel.
 pub const TUNNEL: u32 = 4;
 /// This host on the underlay.
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -169,8 +169,14 @@ fn ipv4() -> Match {
     Match::any().with(Field::EthType, 0x0800)
 }
 
-/// A snapshot of a host at `local` with these rules; `remote` is its only peer.
+/// A snapshot of a host at `local` with these rules and a Geneve tunnel; `remote` is its only
+/// peer.
 pub fn snapshot(rules: Vec<Rule>, local: Ipv4Addr, remote: Ipv4Addr) -> Arc<Snapshot> {
+    snapshot_with(rules, TunnelKind::Geneve, local, remote)
+}
+
+/// The same with a tunnel of this kind.
+pub fn snapshot_with(rules: Vec<Rule>, kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr) -> Arc<Snapshot> {
     let changes = rules.into_iter().map(Change::Add).collect();
     let tables = Tables::default().transact(changes).expect("the benches' rules are allowed");
     let mut ports = PortTable::default();
@@ -180,8 +186,11 @@ pub fn snapshot(rules: Vec<Rule>, local: Ipv4Addr, remote: Ipv4Addr) -> Arc<Snap
         ports.insert(port(number), PortInfo { name, role, up: true, mtu: 1500, partial_checksums: false });
     }
     let (src_mac, dst_mac) = (MacAddr::new([2, 0, 0, 0, 0, 1]), MacAddr::new([2, 0, 0, 0, 0, 2]));
-    let tunnel =
-        TunnelPort { port: port(TUNNEL), kind: TunnelKind::Geneve, udp_port: 6081, local: local.into() };
+    let udp_port = match kind {
+        TunnelKind::Geneve => 6081,
+        TunnelKind::Vxlan => 4789,
+    };
+    let tunnel = TunnelPort { port: port(TUNNEL), kind, udp_port, local: local.into() };
     let underlay = Underlay {
         tunnels: vec![tunnel],
         peers: [remote.into()].into(),

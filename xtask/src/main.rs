@@ -1,11 +1,12 @@
 //! The project's commands. Run `cargo xtask help`.
 //!
-//! One file per command: [`demo`], [`mod@test`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
+//! One file per command: [`demo`], [`mod@test`], [`mod@bench`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
 //! host, [`cargo`], [`progress`]. Light on purpose: on a fresh machine this crate is compiled before anything
 //! can be said.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod ci;
 mod demo;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Soak(soak::Soak),
+    Bench(bench::Bench),
     Ci(ci::Ci),
     Tidy(tidy::Tidy),
     /// Traffic from within a namespace, for the demo.
@@ -69,6 +71,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Ci(ci) => ci.run(),
         Command::Tidy(tidy) => tidy.run(),
         Command::Probe { words } => probe::main(&words),

@@ -116,7 +116,10 @@ impl Package {
 }
 
 /// The user's cache; as root on a host without homes, a folder for temporary files.
-fn cache() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn cache() -> Result<PathBuf> {
     let home = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     let cache = home.unwrap_or_else(env::temp_dir).join("ferroflow");

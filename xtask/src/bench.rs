@@ -1,0 +1,66 @@
+//! `bench`: how fast it is, by itself and beside Open vSwitch.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::cargo::{cargo, root, show};
+use crate::packages::{self, Purpose};
+use crate::progress::Progress;
+
+/// Measure packet rates: Criterion's benches, or Open vSwitch with DPDK beside us.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Debian's Open vSwitch with DPDK and our switch in turn on one core, with the same rules and packets.
+    #[arg(long)]
+    vs_ovs: bool,
+    /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
+    #[arg(long, value_name = "WHICH")]
+    only: Option<String>,
+    /// Turns of each side.
+    #[arg(long, value_name = "N", requires = "vs_ovs")]
+    pairs: Option<usize>,
+    /// Seconds of a turn.
+    #[arg(long, value_name = "S", requires = "vs_ovs")]
+    seconds: Option<f64>,
+    /// Write table, JSON and chart into docs/performance/.
+    #[arg(long, requires = "vs_ovs")]
+    save: bool,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<()> {
+        // The comparison makes a namespace and ties daemons to itself, as the demo does.
+        packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
+        if self.vs_ovs { self.compare() } else { self.criterion() }
+    }
+
+    fn criterion(self) -> Result<()> {
+        let mut command = cargo(&["bench", "--package", "benches"]);
+        if let Some(only) = self.only {
+            command.args(["--", &only]);
+        }
+        show(&mut command, None)
+    }
+
+    fn compare(self) -> Result<()> {
+        let progress = Progress::start();
+        progress.step("building the programs");
+        let package = ["--release", "--package", "benches"];
+        show(cargo(&["build"]).args(package).arg("--bins"), None)?;
+        progress.step("comparing; half a minute for each workload");
+        let mut command = cargo(&["run", "--quiet"]);
+        command.args(package).args(["--bin", "vs-ovs", "--"]);
+        let options = [
+            ("--only", self.only),
+            ("--pairs", self.pairs.map(|n| n.to_string())),
+            ("--seconds", self.seconds.map(|seconds| seconds.to_string())),
+            ("--save", self.save.then(|| root().join("docs/performance").to_string_lossy().into_owned())),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                command.args([name, &value]);
+            }
+        }
+        show(&mut command, None)
+    }
+}
