@@ -203,7 +203,16 @@ impl Model {
         let key = DatapathKey::new(record.key);
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
-        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
+        let Northbound {
+            switches,
+            routers,
+            address_sets,
+            port_groups,
+            load_balancers,
+            dhcp_options,
+            names,
+            limits,
+        } = &mut self.network;
         let is_changed = match &record.spec {
             Spec::Switch(spec) => match (key, switches.remove(&id)) {
                 (Ok(key), old) => {
@@ -211,6 +220,7 @@ impl Model {
                         key,
                         default_policy: spec.default_policy,
                         load_balancers: spec.load_balancers.clone(),
+                        services: spec.services.clone(),
                         ..old.clone().unwrap_or_else(|| new_switch(key))
                     };
                     let is_changed = old.as_ref() != Some(&switch);
@@ -227,6 +237,7 @@ impl Model {
                         static_routes: spec.static_routes.clone(),
                         chassis: spec.chassis.clone(),
                         load_balancers: spec.load_balancers.clone(),
+                        limits: spec.limits.clone(),
                         ..old.clone().unwrap_or_else(|| new_router(key))
                     };
                     let is_changed = old.as_ref() != Some(&router);
@@ -256,6 +267,9 @@ impl Model {
             Spec::RouterPolicy(policy) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.policies, id, policy.clone()))
             }
+            Spec::DhcpOptions(options) => insert(dhcp_options, id, options.clone()),
+            Spec::Names(records) => insert(names, id, records.clone()),
+            Spec::Limits(bounds) => insert(limits, id, bounds.clone()),
             Spec::AddressSet(members) => insert(address_sets, id, members.clone()),
             Spec::PortGroup(spec) => {
                 let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
@@ -277,7 +291,16 @@ impl Model {
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
         let of_group = name.parent().is_some_and(|parent| parent.kind() == Kind::PortGroup);
-        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
+        let Northbound {
+            switches,
+            routers,
+            address_sets,
+            port_groups,
+            load_balancers,
+            dhcp_options,
+            names,
+            limits,
+        } = &mut self.network;
         match name.kind() {
             Kind::Acl if of_group => {
                 drop(port_groups.get_mut(parent).and_then(|group| group.acls.remove(id)));
@@ -290,6 +313,9 @@ impl Model {
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
+            Kind::DhcpOptions => drop(dhcp_options.remove(id)),
+            Kind::Names => drop(names.remove(id)),
+            Kind::Limits => drop(limits.remove(id)),
             Kind::Nat => drop(routers.get_mut(parent).and_then(|router| router.nats.remove(id))),
             Kind::RouterPolicy => drop(routers.get_mut(parent).and_then(|router| router.policies.remove(id))),
             Kind::Chassis => drop(self.chassis.remove(id)),
@@ -312,6 +338,9 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::AddressSet => drop(dirty.address_sets.insert(datapath.id().to_owned())),
         Kind::PortGroup => drop(dirty.port_groups.insert(datapath.id().to_owned())),
         Kind::LoadBalancer => drop(dirty.load_balancers.insert(datapath.id().to_owned())),
+        Kind::DhcpOptions => drop(dirty.dhcp_options.insert(datapath.id().to_owned())),
+        Kind::Names => drop(dirty.names.insert(datapath.id().to_owned())),
+        Kind::Limits => drop(dirty.limits.insert(datapath.id().to_owned())),
         Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Nat | Kind::RouterPolicy | Kind::Chassis => {}
     }
 }
@@ -323,6 +352,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         acls: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
+        services: Default::default(),
     }
 }
 
@@ -336,6 +366,7 @@ fn new_router(key: DatapathKey) -> LogicalRouter {
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: BTreeSet::new(),
+        limits: None,
     }
 }
 
@@ -351,8 +382,8 @@ fn port_key(record: &Record) -> Option<PortKey> {
 
 fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
-        Attachment::Workload { addresses, unknown, port_security } => SwitchPortKind::Workload {
-            addresses: addresses.clone(),
+        Attachment::Workload { addresses, unknown, port_security, dynamic: _ } => SwitchPortKind::Workload {
+            addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
             unknown: *unknown,
             port_security: port_security.clone(),
             chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
@@ -361,12 +392,13 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
             SwitchPortKind::Router { router: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
         }
     };
-    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled })
+    let services = spec.services.clone();
+    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services })
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled })
+    let RouterPortSpec { mac, networks, enabled, advertisement } = spec.clone();
+    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, advertisement })
 }
 
 #[cfg(test)]
@@ -467,6 +499,25 @@ mod tests {
                 ..Default::default()
             })
         };
+        let dhcp = |server: &str| {
+            let options = [("server_id".to_owned(), server.to_owned())].into();
+            Wire::DhcpOptions(pb::DhcpOptions { cidr: "10.0.0.0/24".to_owned(), options })
+        };
+        let names = |last: u8| {
+            let addresses = vec![format!("10.0.0.{last}")];
+            let records = vec![pb::NameRecord { name: "a.example".to_owned(), addresses }];
+            Wire::Names(pb::Names { records, ttl: 0 })
+        };
+        let limits = |rate| {
+            let limits = vec![pb::ControlPlaneLimit { class: "dns".to_owned(), rate, burst: 0 }];
+            Wire::ControlPlaneLimits(pb::ControlPlaneLimits { limits })
+        };
+        let served = Wire::LogicalSwitch(pb::LogicalSwitch {
+            dhcpv4_options: "dhcp-options/d".to_owned(),
+            names: vec!["names/n".to_owned()],
+            control_plane_limits: "control-plane-limits/l".to_owned(),
+            ..Default::default()
+        });
         use Step::{Bind, Delete, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
@@ -503,6 +554,16 @@ mod tests {
             Delete("load-balancers/lb"),
             Delete("routers/r/nats/n"),
             Delete("routers/r/policies/p"),
+            Write("dhcp-options/d", dhcp("10.0.0.1")),
+            Write("dhcp-options/d", dhcp("10.0.0.2")),
+            Delete("dhcp-options/d"),
+            Write("names/n", names(5)),
+            Write("names/n", names(6)),
+            Delete("names/n"),
+            Write("control-plane-limits/l", limits(5)),
+            Write("control-plane-limits/l", limits(6)),
+            Delete("control-plane-limits/l"),
+            Write("switches/s", served.clone()),
             Write("switches/s/acls/x", acl(1)),
             Write("switches/s/acls/x", acl(2)),
             Delete("switches/s"),

@@ -8,7 +8,7 @@ use crate::{
         topology::{Links, PartId},
     },
     delta::{SouthboundDelta, diff},
-    model::{Acl, DefaultPolicy, Northbound},
+    model::{Acl, DefaultPolicy, LogicalSwitch, Northbound},
     southbound::{ChassisRecord, Southbound},
 };
 
@@ -26,6 +26,12 @@ pub struct Dirty {
     pub address_sets: BTreeSet<String>,
     /// Ids of port groups: they, or one of their ACLs.
     pub port_groups: BTreeSet<String>,
+    /// Ids of DHCP options.
+    pub dhcp_options: BTreeSet<String>,
+    /// Ids of name records.
+    pub names: BTreeSet<String>,
+    /// Ids of bounds on what hosts are asked for.
+    pub limits: BTreeSet<String>,
 }
 
 /// Keeps the compiled network up to date.
@@ -124,6 +130,7 @@ impl Compiler {
             };
             reached.extend(switches.into_iter().map(PartId::Switch));
         }
+        reached.extend(dirty.names.iter().cloned().map(PartId::Names));
         for switch in &dirty.switches {
             reached.extend(self.links.groups_of(switch).cloned().map(PartId::PortGroup));
         }
@@ -164,7 +171,27 @@ fn with_users(nb: &Northbound, dirty: &Dirty) -> Dirty {
         let routers = nb.routers.iter().filter(|(_, router)| uses(&router.load_balancers));
         all.routers.extend(routers.map(|(id, _)| id.clone()));
     }
+    if !dirty.dhcp_options.is_empty() || !dirty.limits.is_empty() {
+        with_served(nb, &mut all);
+    }
     all
+}
+
+/// The switches and routers that use DHCP options or bounds that changed.
+fn with_served(nb: &Northbound, dirty: &mut Dirty) {
+    let is_dhcp =
+        |dhcp: &[Option<String>; 2]| dhcp.iter().flatten().any(|id| dirty.dhcp_options.contains(id));
+    let is_limit = |limits: &Option<String>| limits.as_ref().is_some_and(|id| dirty.limits.contains(id));
+    let is_served = |switch: &LogicalSwitch| {
+        is_limit(&switch.services.limits)
+            || is_dhcp(&switch.services.dhcp)
+            || switch.ports.values().any(|port| is_dhcp(&port.services.dhcp))
+    };
+    let switches = nb.switches.iter().filter(|(_, switch)| is_served(switch)).map(|(id, _)| id.clone());
+    let routers = nb.routers.iter().filter(|(_, router)| is_limit(&router.limits)).map(|(id, _)| id.clone());
+    let (switches, routers): (Vec<_>, Vec<_>) = (switches.collect(), routers.collect());
+    dirty.switches.extend(switches);
+    dirty.routers.extend(routers);
 }
 
 #[cfg(test)]
@@ -176,9 +203,10 @@ mod tests {
         SetChange, chassis_view, compile,
         fixture::*,
         model::{
-            AclAction, AclDirection, Backend, LoadBalancer, NatKind, NatRule, NextHop, PortGroup, RouteMatch,
-            RouteTarget, Service, SetMember, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+            AclAction, AclDirection, Backend, LoadBalancer, Names, NatKind, NatRule, NextHop, PortGroup,
+            Rate, RouteMatch, RouteTarget, Service, SetMember, StaticRoute, SwitchPort, SwitchPortKind, Vip,
         },
+        punt,
     };
 
     /// A random change: what, and three numbers that choose where and how.
@@ -190,8 +218,9 @@ mod tests {
         let (s, r) = (i % 4, j % 3);
         let (switch_id, router_id) = (format!("s{s}"), format!("r{r}"));
         let mut dirty = Dirty::default();
-        match what % 15 {
+        match what % 16 {
             13 | 14 => return edit_sets(nb, (what, i, j, k)),
+            15 => return edit_services(nb, (what, i, j, k)),
             12 => {
                 let id = format!("lb{}", j % 3);
                 match k % 4 {
@@ -236,7 +265,7 @@ mod tests {
                 edit_switch(switch, s, edit);
             }
         }
-        match what % 15 {
+        match what % 16 {
             1 | 3..=5 => dirty.routers.insert(router_id),
             _ => dirty.switches.insert(switch_id),
         };
@@ -311,9 +340,63 @@ mod tests {
         dirty
     }
 
+    /// DHCP options, names or bounds change, or who uses them.
+    fn edit_services(nb: &mut Northbound, (_, i, j, k): Edit) -> Dirty {
+        let mut dirty = Dirty::default();
+        let id = format!("x{}", j % 2);
+        match i % 4 {
+            0 => {
+                match k % 4 {
+                    0 => drop(nb.dhcp_options.remove(&id)),
+                    _ => drop(nb.dhcp_options.insert(id.clone(), dhcp_v4(&format!("10.{}.0.0/16", k % 5)))),
+                }
+                dirty.dhcp_options.insert(id);
+            }
+            1 => {
+                let records = (0..k % 3).map(|n| (format!("n{n}"), [[10, 0, 0, n].into()].into()));
+                match k % 4 {
+                    0 => drop(nb.names.remove(&id)),
+                    _ => {
+                        drop(nb.names.insert(id.clone(), Names { records: records.collect(), ttl: k.into() }))
+                    }
+                }
+                dirty.names.insert(id);
+            }
+            2 => {
+                let rate = Rate { pps: 1 + u32::from(k), burst: 5 };
+                match k % 4 {
+                    0 => drop(nb.limits.remove(&id)),
+                    _ => drop(nb.limits.insert(id.clone(), [(punt::Service::Dns, rate)].into())),
+                }
+                dirty.limits.insert(id);
+            }
+            _ => {
+                let some = |n: u8| (k & n != 0).then(|| id.clone());
+                if let Some(switch) = nb.switches.get_mut(&format!("s{}", k % 4)) {
+                    switch.services.dhcp[0] = some(1);
+                    switch.services.limits = some(2);
+                    switch.services.names = some(4).into_iter().collect();
+                    if let Some(port) = switch.ports.values_mut().next() {
+                        port.services.dhcp[0] = some(8);
+                    }
+                    dirty.switches.insert(format!("s{}", k % 4));
+                }
+                if let Some(router) = nb.routers.get_mut(&format!("r{}", k % 3)) {
+                    router.limits = some(16);
+                    if let Some(port) = router.ports.values_mut().next() {
+                        port.advertisement = some(32).map(|_| advertisement());
+                        port.networks.push(network("2001:db8::1/64"));
+                    }
+                    dirty.routers.insert(format!("r{}", k % 3));
+                }
+            }
+        }
+        dirty
+    }
+
     fn edit_switch(switch: &mut crate::model::LogicalSwitch, s: u8, (what, _, j, k): Edit) {
         switch.load_balancers = (0..k % 3).map(|lb| format!("lb{lb}")).collect();
-        match what % 15 {
+        match what % 16 {
             6 | 7 => {
                 let port_id = format!("s{s}l{}", j % 2);
                 let router = format!("r{}", j % 3);

@@ -34,28 +34,34 @@
 //!   controller sees to it; the match language depends on it.
 //!
 //! # What is not here yet
-//! VLANs, DHCP, DNS and gateways with failover. Each of these is refused with a clear
-//! error where it is named.
+//! VLANs and gateways with failover. Each of these is refused with a clear error where it
+//! is named.
 #![forbid(unsafe_code)]
 
 pub mod actions;
+mod advertisement;
 mod build;
 mod compiler;
 mod delta;
+pub mod dhcp;
 pub mod expr;
 #[cfg(test)]
 mod fixture;
 pub mod key;
 mod lower;
 pub mod model;
+pub mod names;
 pub mod punt;
 pub mod southbound;
 mod view;
 
+pub use advertisement::Advertised;
 pub use build::compile;
 pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
 pub use delta::{Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
-pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
+pub use lower::{
+    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules, sent_by_router,
+};
 pub use view::chassis_view;

@@ -6,9 +6,12 @@ use std::{
     net::IpAddr,
 };
 
-use flowtable::types::Priority;
+use flowtable::types::{MacAddr, Priority};
 
-use crate::key::{DatapathKey, PortKey};
+use crate::{
+    key::{DatapathKey, PortKey},
+    model::Limits,
+};
 
 /// The compiled network, or the part of it that one chassis needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub struct Southbound {
     /// Logical flows by their id.
     pub flows: BTreeMap<u64, LogicalFlow>,
     /// Sets by the names flows have for them: of addresses and networks (`$web`), of ids of
-    /// ports (`@db`).
+    /// ports (`@db`); and name records (`#zone`), which no flow but the host's responder reads.
     pub sets: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -35,8 +38,10 @@ pub struct Datapath {
     pub name: String,
     /// A router.
     pub is_router: bool,
-    /// Names of the sets that its flows speak of.
+    /// Names of the sets that its flows speak of, and of the names its workloads see.
     pub sets: BTreeSet<String>,
+    /// Bounds on what it asks hosts for, where they are not the usual ones.
+    pub limits: Limits,
 }
 
 /// A logical port and where it is.
@@ -50,6 +55,19 @@ pub struct PortBinding {
     pub peer: Option<String>,
     /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,
+    /// What a router's port says unasked.
+    pub advertises: Option<Advertises>,
+}
+
+/// Router advertisements that nobody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertises {
+    /// The router port's MAC address.
+    pub mac: MacAddr,
+    /// The ICMPv6 message, without its checksum.
+    pub message: Vec<u8>,
+    /// Least and most seconds between two.
+    pub interval: (u16, u16),
 }
 
 /// A set of ports of one datapath.

@@ -62,6 +62,11 @@ const PEERS: &[Need] = &[
     Need { package: "vsftpd", evidence: Evidence::Command("vsftpd"), why: "FTP server" },
     Need { package: "tftpd-hpa", evidence: Evidence::Command("in.tftpd"), why: "TFTP server" },
     Need { package: "traceroute", evidence: Evidence::Command("traceroute"), why: "asks routers on the way" },
+    Need { package: "isc-dhcp-client", evidence: Evidence::Command("dhclient"), why: "DHCP client, of IPv4 and IPv6" },
+    Need { package: "dhcpcd-base", evidence: Evidence::Command("dhcpcd"), why: "another DHCP client" },
+    Need { package: "bind9-dnsutils", evidence: Evidence::Command("dig"), why: "asks for names" },
+    Need { package: "dnsmasq-base", evidence: Evidence::Command("dnsmasq"), why: "resolver" },
+    Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "echo requests by IPv6" },
 ];
 
 /// Services that packages of ours bring along; nobody has asked for them to run.

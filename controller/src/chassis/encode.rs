@@ -4,6 +4,8 @@ use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
     SetChange, SouthboundDelta, diff,
     key::{DatapathKey, PortKey},
+    model::Rate,
+    punt::Service,
     southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding, Southbound},
 };
 
@@ -51,7 +53,12 @@ fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
         name: datapath.name,
         router: datapath.is_router,
         sets: datapath.sets.into_iter().collect(),
+        limits: datapath.limits.into_iter().map(limit).collect(),
     }
+}
+
+fn limit((service, rate): (Service, Rate)) -> pb::Limit {
+    pb::Limit { class: service.class().to_owned(), rate: rate.pps, burst: rate.burst }
 }
 
 fn set_change((name, change): (String, SetChange)) -> pb::SetChange {
@@ -66,6 +73,12 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         key: u32::from(binding.key.get()),
         peer: binding.peer.unwrap_or_default(),
         chassis: binding.chassis.unwrap_or_default(),
+        advertises: binding.advertises.map(|advertises| pb::Advertises {
+            mac: advertises.mac.octets().to_vec(),
+            message: advertises.message,
+            min_interval: advertises.interval.0.into(),
+            max_interval: advertises.interval.1.into(),
+        }),
     }
 }
 

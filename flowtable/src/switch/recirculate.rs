@@ -182,7 +182,8 @@ impl Switch {
         let Rider { packet, depth, mut view, whole, translated } = rider;
         self.teach(moment, &program.effects, packet.in_port);
         let steps = &program.meters[..];
-        let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
+        let verdicts = (!steps.is_empty())
+            .then(|| Verdicts::measure(steps, moment.now, (packet.in_port, packet.len() as u64)));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
         let passes = |step| verdicts.as_ref().is_none_or(|verdicts| verdicts.passes(step));
         self.samples.show(&program.samples, &packet, passes);

@@ -16,7 +16,7 @@ use super::{
     print,
 };
 use crate::{
-    lower::{CONTINUATION, meters},
+    lower::CONTINUATION,
     punt::{Request, Service},
 };
 
@@ -40,7 +40,10 @@ pub(crate) struct Continuation {
 /// Services with actions in braces.
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
-    found.filter(|service| !matches!(service, Service::LearnArp | Service::LearnNd | Service::DhcpV4))
+    found.filter(|service| {
+        use Service::{Advertise, DhcpV4, DhcpV6, Dns, LearnArp, LearnNd};
+        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise)
+    })
 }
 
 impl Answer {
@@ -65,7 +68,7 @@ impl Answer {
         }
         let (continuation, table) = (flow.number, flow.table.get());
         let userdata = Request { service: self.service, continuation, table }.encode();
-        out.actions.push(Action::Meter(meters::of(self.service)));
+        out.actions.push(Action::Meter((flow.meter)(self.service)));
         out.actions.push(Action::Controller(Box::new(ToController { userdata, ..ToController::default() })));
         Ok(())
     }
@@ -89,7 +92,12 @@ impl Answer {
             }
             // Whatever it is, it is turned around already, and nothing of it is written.
             Service::Reject => vec![Vec::new()],
-            Service::LearnArp | Service::LearnNd | Service::DhcpV4 => Vec::new(),
+            Service::LearnArp
+            | Service::LearnNd
+            | Service::DhcpV4
+            | Service::DhcpV6
+            | Service::Dns
+            | Service::Advertise => Vec::new(),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     key::PortKey,
-    model::{Northbound, SwitchPortKind},
+    model::{Limits, Northbound, SwitchPortKind},
     southbound::{ChassisRecord, Datapath, MulticastGroup, PortBinding, Southbound},
 };
 
@@ -57,22 +57,24 @@ pub(crate) fn parts(nb: &Northbound) -> impl Iterator<Item = PartId> {
     let routers = nb.routers.keys().cloned().map(PartId::Router);
     let sets = nb.address_sets.keys().cloned().map(PartId::AddressSet);
     let groups = nb.port_groups.keys().cloned().map(PartId::PortGroup);
-    switches.chain(routers).chain(sets).chain(groups)
+    let names = nb.names.keys().cloned().map(PartId::Names);
+    switches.chain(routers).chain(sets).chain(groups).chain(names)
 }
 
 /// What one part contributes; nothing if it does not exist.
 pub(crate) fn compile_part(nb: &Northbound, links: &Links, id: &PartId) -> Southbound {
     match id {
         PartId::Switch(id) => match nb.switches.get(id) {
-            Some(switch) => compile_switch(&SwitchInput::new(nb, links, id, switch)),
+            Some(switch) => compile_switch(&SwitchInput::new(nb, links, id, switch), nb),
             None => Southbound::default(),
         },
         PartId::Router(id) => match nb.routers.get(id) {
-            Some(router) => compile_router(&RouterInput::new(nb, links, id, router)),
+            Some(router) => compile_router(&RouterInput::new(nb, links, id, router), nb),
             None => Southbound::default(),
         },
         PartId::AddressSet(id) => Southbound { sets: sets::of_addresses(nb, id), ..Southbound::default() },
         PartId::PortGroup(id) => Southbound { sets: sets::of_group(nb, id), ..Southbound::default() },
+        PartId::Names(id) => Southbound { sets: sets::of_names(nb, id), ..Southbound::default() },
     }
 }
 
@@ -85,11 +87,12 @@ pub(crate) fn merge(sb: &mut Southbound, part: Southbound) {
     sb.sets.extend(part.sets);
 }
 
-fn compile_switch(input: &SwitchInput<'_>) -> Southbound {
+fn compile_switch(input: &SwitchInput<'_>, nb: &Northbound) -> Southbound {
     let switch = input.switch;
     let mut sb = Southbound::default();
     let sets = sets::named(input);
-    sb.datapaths.insert(switch.key, Datapath { name: input.object.clone(), is_router: false, sets });
+    let limits = limits(nb, switch.services.limits.as_ref());
+    sb.datapaths.insert(switch.key, Datapath { name: input.object.clone(), is_router: false, sets, limits });
     for (id, port) in &switch.ports {
         let chassis = match &port.kind {
             SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
@@ -98,7 +101,8 @@ fn compile_switch(input: &SwitchInput<'_>) -> Southbound {
             }
         };
         let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
-        sb.bindings.insert(id.clone(), PortBinding { datapath: switch.key, key: port.key, peer, chassis });
+        let binding = PortBinding { datapath: switch.key, key: port.key, peer, chassis, advertises: None };
+        sb.bindings.insert(id.clone(), binding);
     }
     for (key, name, ports) in groups(input) {
         sb.groups.insert((switch.key, key), MulticastGroup { name: name.to_owned(), ports });
@@ -122,17 +126,29 @@ fn groups(input: &SwitchInput<'_>) -> Vec<(PortKey, &'static str, Vec<String>)> 
     flood.into_iter().chain(unknown_key.map(|key| (key, UNKNOWN, unknown))).collect()
 }
 
-fn compile_router(input: &RouterInput<'_>) -> Southbound {
+/// Bounds on what a datapath asks hosts for.
+fn limits(nb: &Northbound, id: Option<&String>) -> Limits {
+    id.and_then(|id| nb.limits.get(id)).cloned().unwrap_or_default()
+}
+
+fn compile_router(input: &RouterInput<'_>, nb: &Northbound) -> Southbound {
     let router = input.router;
     let mut sb = Southbound::default();
     sb.datapaths.insert(
         router.key,
-        Datapath { name: input.object.clone(), is_router: true, sets: Default::default() },
+        Datapath {
+            name: input.object.clone(),
+            is_router: true,
+            sets: Default::default(),
+            limits: limits(nb, router.limits.as_ref()),
+        },
     );
     for (id, port) in &router.ports {
         let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
         let chassis = router.chassis.clone();
-        sb.bindings.insert(id.clone(), PortBinding { datapath: router.key, key: port.key, peer, chassis });
+        let advertises = router::unasked(router.enabled, port);
+        let binding = PortBinding { datapath: router.key, key: port.key, peer, chassis, advertises };
+        sb.bindings.insert(id.clone(), binding);
     }
     let mut sink = FlowSink::new(router.key);
     router::build(input, &mut sink);

@@ -10,6 +10,7 @@ use super::topology::SwitchInput;
 use crate::{
     expr::sets_of,
     model::{DefaultPolicy, Northbound, SwitchPortKind},
+    names,
 };
 
 /// Endings of the address sets that a port group has.
@@ -48,14 +49,20 @@ pub(super) fn of_group(nb: &Northbound, id: &str) -> Sets {
     sets
 }
 
+/// Name records, if there are such.
+pub(super) fn of_names(nb: &Northbound, id: &str) -> Sets {
+    nb.names.get(id).map(|names| (names::set_of(id), names::members(names))).into_iter().collect()
+}
+
 /// The port group that an address set of this name would be a part of.
 pub fn group_of(address_set: &str) -> Option<&str> {
     FAMILIES.iter().find_map(|(ending, _)| address_set.strip_suffix(ending))
 }
 
-/// The sets that the flows of a switch name.
+/// The sets that the flows of a switch name, and the names its workloads see.
 pub(super) fn named(input: &SwitchInput<'_>) -> BTreeSet<String> {
     let in_acls = input.acls().flat_map(|(_, acl)| sets_of(&acl.matching));
     let with_default = input.groups.iter().filter(|(_, group)| group.default_policy == DefaultPolicy::Drop);
-    in_acls.chain(with_default.map(|(id, _)| format!("@{id}"))).collect()
+    let names = input.switch.services.names.iter().map(|id| names::set_of(id));
+    in_acls.chain(with_default.map(|(id, _)| format!("@{id}"))).chain(names).collect()
 }

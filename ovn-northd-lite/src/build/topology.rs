@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Acl, LoadBalancer, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPortKind,
+    Acl, DhcpOptions, LoadBalancer, LogicalRouter, LogicalSwitch, Northbound, PortGroup, PortServices,
+    RouterPort, SwitchPortKind,
 };
 
 /// What is compiled as a whole, by its northbound place.
@@ -18,6 +19,8 @@ pub(crate) enum PartId {
     AddressSet(String),
     /// Id of a port group.
     PortGroup(String),
+    /// Id of name records.
+    Names(String),
 }
 
 /// (datapath, port), both ids.
@@ -176,6 +179,7 @@ pub(crate) struct SwitchInput<'a> {
     pub(crate) groups: Vec<(&'a str, &'a PortGroup)>,
     /// Load balancers of the switch and of the linked routers that are everywhere.
     balancers: BTreeMap<&'a str, &'a LoadBalancer>,
+    dhcp_options: &'a BTreeMap<String, DhcpOptions>,
 }
 
 impl<'a> SwitchInput<'a> {
@@ -188,7 +192,8 @@ impl<'a> SwitchInput<'a> {
         let ids = routers.flat_map(|side| &side.router.load_balancers).chain(&switch.load_balancers);
         let balancers = named(nb, ids);
         let groups = groups.filter_map(|id| Some((id.as_str(), nb.port_groups.get(id)?))).collect();
-        Self { object: format!("switches/{id}"), switch, links, groups, balancers }
+        let dhcp_options = &nb.dhcp_options;
+        Self { object: format!("switches/{id}"), switch, links, groups, balancers, dhcp_options }
     }
 
     /// ACLs of the switch and its port groups, with their names.
@@ -197,6 +202,14 @@ impl<'a> SwitchInput<'a> {
         let groups = self.groups.iter().map(|(id, group)| (format!("port-groups/{id}"), &group.acls));
         let all = std::iter::once((self.object.clone(), &self.switch.acls)).chain(groups);
         all.flat_map(move |(of, acls)| acls.iter().map(named(of)))
+    }
+
+    /// DHCP options of a port with their ids: its own, or the switch's.
+    pub(crate) fn dhcp(&self, port: &PortServices) -> Vec<(&'a str, &'a DhcpOptions)> {
+        let families = port.dhcp.iter().zip(&self.switch.services.dhcp);
+        let ids = families.filter_map(|(own, common)| own.as_ref().or(common.as_ref()));
+        let found = ids.filter_map(|id| self.dhcp_options.get_key_value(id));
+        found.map(|(id, options)| (id.as_str(), options)).collect()
     }
 
     /// Load balancers for the switch's workloads.

@@ -38,6 +38,7 @@ static SYMBOLS: &[Symbol] = &[
     port("outport", Field::Reg15),
     part("flags.loopback", Field::Reg10, 0, 1, ""),
     part("flags.from_tunnel", Field::Reg10, 16, 1, ""),
+    part("flags.from_ctrl", Field::Reg10, 19, 1, ""),
     number("reg0", Field::Reg0, 32, ""),
     number("reg1", Field::Reg1, 32, ""),
     number("reg2", Field::Reg2, 32, ""),

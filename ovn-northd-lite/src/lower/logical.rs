@@ -8,18 +8,19 @@ use std::{
 use flowtable::{
     field::Field,
     flow::{Action, Match, Origin},
-    types::{Priority, TableId},
+    types::{MeterId, Priority, TableId},
 };
 
 use super::{
     CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, N_EGRESS_STAGES, N_INGRESS_STAGES, REMOTE_OUTPUT,
-    SAVE_INPORT,
+    SAVE_INPORT, meters,
     rules::{Head, RuleSet},
 };
 use crate::{
     actions,
     expr::{self, Matches},
     key::{DatapathKey, hash32},
+    punt::Service,
     southbound::{LogicalFlow, Pipeline},
 };
 
@@ -48,8 +49,10 @@ fn lower(
         .ok_or_else(|| format!("there is no table for stage {}", flow.stage))?;
     let ports = |name: &str| context.key(flow.datapath, name);
     let in_match = |error: expr::ExprError| format!("match `{}`: {error}", flow.matching);
-    let is_router = context.view.datapaths.get(&flow.datapath).is_some_and(|datapath| datapath.is_router);
-    let (lowered, mut error) = match actions_of(flow, (table, number, is_router), &ports) {
+    let datapath = context.view.datapaths.get(&flow.datapath);
+    let is_router = datapath.is_some_and(|datapath| datapath.is_router);
+    let meter = |service: Service| meters::of(flow.datapath, datapath, service);
+    let (lowered, mut error) = match actions_of(flow, (table, number, is_router), &ports, &meter) {
         Ok(lowered) => (lowered, None),
         Err(reason) => (actions::Lowered::default(), Some(reason)),
     };
@@ -145,6 +148,7 @@ fn actions_of(
     flow: &LogicalFlow,
     (table, number, is_router): (TableId, u32, bool),
     ports: expr::Resolver<'_>,
+    meter: &dyn Fn(Service) -> MeterId,
 ) -> Result<actions::Lowered, String> {
     let in_actions = |reason: String| format!("actions `{}`: {reason}", flow.actions);
     let statements = actions::parse(&flow.actions).map_err(|error| in_actions(error.to_string()))?;
@@ -155,7 +159,7 @@ fn actions_of(
         Pipeline::Ingress => REMOTE_OUTPUT,
         Pipeline::Egress => SAVE_INPORT,
     };
-    let flow = actions::Flow { ports, table, stage: &stage, output, is_router, number };
+    let flow = actions::Flow { ports, table, stage: &stage, output, is_router, number, meter };
     actions::lower(&statements, &flow).map_err(in_actions)
 }
 

@@ -44,6 +44,7 @@ use flowtable::{
 };
 
 pub use neighbours::{Learned, neighbour_rules};
+pub use physical::sent_by_router;
 
 use crate::{
     expr::{self, Constant},
@@ -124,7 +125,7 @@ pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
     neighbours::build(&mut rules);
     tunnel::build(&context, &mut rules);
     logical::build(&context, &mut rules);
-    rules.finish()
+    rules.finish(view)
 }
 
 /// What all parts look things up in.

@@ -10,7 +10,7 @@ use super::{
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
-    key::DatapathKey,
+    key::{DatapathKey, PortKey},
     southbound::{MulticastGroup, PortBinding},
 };
 
@@ -117,6 +117,18 @@ fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<A
         resubmit(LOG_INGRESS),
     ]);
     actions
+}
+
+/// What becomes of a packet that a router makes by itself, out of one of its ports. One of a
+/// router that is everywhere stays on this host: every other one makes its own.
+pub fn sent_by_router(datapath: DatapathKey, port: PortKey, is_pinned: bool) -> Vec<Action> {
+    let flags = if is_pinned { 0 } else { FROM_TUNNEL };
+    vec![
+        set(Field::Metadata, datapath.get().into()),
+        set(Field::Reg15, port.get().into()),
+        set(Field::Reg10, flags),
+        resubmit(LOG_TO_PHYS),
+    ]
 }
 
 /// A group's members here. Patches that are everywhere are not among them: a packet

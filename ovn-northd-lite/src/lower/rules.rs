@@ -16,7 +16,7 @@ use flowtable::{
 };
 
 use super::{LowerError, Lowered, meters};
-use crate::key::hash32;
+use crate::{key::hash32, southbound::Southbound};
 
 /// Rules under construction.
 #[derive(Default)]
@@ -125,14 +125,15 @@ impl RuleSet {
         self.errors.push(LowerError { object: object.into(), reason: reason.into() });
     }
 
-    pub(super) fn finish(mut self) -> Lowered {
+    /// All of it, with the meters of a view.
+    pub(super) fn finish(mut self, view: &Southbound) -> Lowered {
         self.errors.sort();
         self.errors.dedup();
         let groups = self.groups.into_values().collect();
         Lowered {
             rules: self.rules.into_values().collect(),
             groups,
-            meters: meters::all(),
+            meters: meters::all(view),
             errors: self.errors,
         }
     }

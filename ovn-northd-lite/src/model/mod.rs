@@ -5,6 +5,7 @@
 mod acl;
 mod balancer;
 mod route;
+mod services;
 mod translation;
 
 use std::{
@@ -20,6 +21,10 @@ pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
+    services::{
+        AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
+        RouterAdvertisement, SwitchServices,
+    },
     translation::{NatKind, NatRule},
 };
 
@@ -37,6 +42,12 @@ pub struct Northbound {
     pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
     /// Port groups.
     pub port_groups: BTreeMap<String, PortGroup>,
+    /// What DHCP clients are told, for ports and switches to name.
+    pub dhcp_options: BTreeMap<String, DhcpOptions>,
+    /// Names and their addresses, for switches to name.
+    pub names: BTreeMap<String, Names>,
+    /// Bounds on what hosts are asked for, for switches and routers to name.
+    pub limits: BTreeMap<String, Limits>,
 }
 
 /// An L2 network.
@@ -52,6 +63,8 @@ pub struct LogicalSwitch {
     pub default_policy: DefaultPolicy,
     /// Ids of the load balancers its workloads use.
     pub load_balancers: BTreeSet<String>,
+    /// What hosts answer for it.
+    pub services: SwitchServices,
 }
 
 /// A port of a switch.
@@ -63,6 +76,8 @@ pub struct SwitchPort {
     pub kind: SwitchPortKind,
     /// Neither sends nor receives when false.
     pub enabled: bool,
+    /// What hosts answer for it.
+    pub services: PortServices,
 }
 
 /// What is attached to a switch port.
@@ -136,6 +151,8 @@ pub struct LogicalRouter {
     pub nats: BTreeMap<String, NatRule>,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Id of the bounds on what it asks hosts for.
+    pub limits: Option<String>,
 }
 
 /// An interface of a router.
@@ -149,4 +166,6 @@ pub struct RouterPort {
     pub networks: Vec<IpNetwork>,
     /// Neither sends nor receives when false.
     pub enabled: bool,
+    /// What hosts on its network are told of it.
+    pub advertisement: Option<RouterAdvertisement>,
 }

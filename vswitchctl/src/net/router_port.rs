@@ -10,6 +10,7 @@ use crate::{
     file::section,
     name::Noun,
     net::{
+        advertisement::{Advertisement, AdvertisementOptions},
         command::About,
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
@@ -28,6 +29,8 @@ pub struct NewRouterPort {
     /// Make it disabled
     #[arg(long)]
     disable: bool,
+    #[command(flatten)]
+    advertisement: AdvertisementOptions,
 }
 
 /// Changes of a port.
@@ -45,6 +48,11 @@ pub struct RouterPortChanges {
     /// Let it neither send nor receive
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
+    #[command(flatten)]
+    advertisement: AdvertisementOptions,
+    /// Tell hosts nothing of the router
+    #[arg(long, conflicts_with = "mode")]
+    no_ra: bool,
 }
 
 impl Options for NewRouterPort {}
@@ -64,6 +72,9 @@ pub struct RouterPortSpec {
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// What it says of itself.
+    #[serde(default)]
+    pub router_advertisement: Option<Advertisement>,
 }
 
 impl Object for RouterPortSpec {
@@ -90,6 +101,11 @@ impl Object for RouterPortSpec {
             mac: port.mac.clone(),
             networks: port.networks.clone(),
             enabled: port.enabled.unwrap_or(true),
+            router_advertisement: port
+                .router_advertisement
+                .as_ref()
+                .map(|ra| Advertisement::read(resource, ra))
+                .transpose()?,
         };
         Ok((spec, TunnelKey { tunnel_key: port.tunnel_key }))
     }
@@ -99,6 +115,7 @@ impl Object for RouterPortSpec {
             mac: self.mac.clone(),
             networks: self.networks.clone(),
             enabled: (!self.enabled).then_some(false),
+            router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             ..Default::default()
         })
     }
@@ -112,14 +129,23 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewRouterPort { mac, networks, disable } = new;
-        Ok(Self { labels, mac, networks, enabled: !disable })
+        let NewRouterPort { mac, networks, disable, advertisement } = new;
+        let mut router_advertisement = None;
+        advertisement.apply(&mut router_advertisement);
+        Ok(Self { labels, mac, networks, enabled: !disable, router_advertisement })
     }
 
     fn change(given: &RouterPortChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
         patch.set("mac", given.mac.as_ref(), |port| &mut port.mac);
         patch.list("networks", &given.networks, false, |port| &mut port.networks);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
+        let is_given = given.advertisement.is_given() || given.no_ra;
+        patch.change("router_advertisement", is_given, |port| {
+            if given.no_ra {
+                port.router_advertisement = None;
+            }
+            given.advertisement.apply(&mut port.router_advertisement);
+        });
         Ok(())
     }
 
@@ -128,11 +154,13 @@ impl Object for RouterPortSpec {
     }
 
     fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
-        vec![
+        let mut fields = vec![
             ("mac", self.mac.clone()),
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
             ("tunnel key", status.tunnel_key.to_string()),
-        ]
+        ];
+        fields.extend(self.router_advertisement.iter().flat_map(Advertisement::fields));
+        fields
     }
 }

@@ -14,6 +14,7 @@ mod news;
 mod port_settings;
 mod ports;
 mod rules;
+mod services;
 mod tracking;
 mod view;
 mod written;
@@ -251,11 +252,13 @@ impl Host {
         if is_full {
             self.view = Southbound::default();
         }
+        let touched = services::Touched::of(&delta, is_full);
         delta.apply(&mut self.view);
         self.underlay_peers();
         self.lower();
         self.applied_revision = revision;
         self.publish();
+        self.brief_responder(touched);
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::IpNetwork;
+use ovn_northd_lite::model::{IpNetwork, RouterAdvertisement};
 
-use super::each;
+use super::{each, router_advertisement};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -16,6 +16,8 @@ pub struct RouterPortSpec {
     pub networks: Vec<IpNetwork>,
     /// Sends and receives.
     pub enabled: bool,
+    /// What hosts on its networks are told.
+    pub advertisement: Option<RouterAdvertisement>,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -27,7 +29,13 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
             "a router port needs an address; write one like 10.0.0.1/24",
         ));
     }
-    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true) })
+    let has_v6 = networks.iter().any(|network| network.addr.is_ipv6());
+    if port.router_advertisement.is_some() && !has_v6 {
+        let reason = "there is no IPv6 network to advertise; add one to `networks`";
+        return Err(FieldError::new("router_advertisement", reason));
+    }
+    let advertisement = port.router_advertisement.as_ref().map(router_advertisement::parse).transpose()?;
+    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true), advertisement })
 }
 
 /// The name of a router port.

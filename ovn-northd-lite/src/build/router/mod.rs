@@ -2,6 +2,7 @@
 //! `xxreg0`, the address of the output port in `reg5` or `xxreg1`, as in OVN.
 
 mod admission;
+mod advertisement;
 mod arp_resolve;
 mod balancer;
 mod delivery;
@@ -13,6 +14,8 @@ mod neighbours;
 mod policy;
 mod routing;
 
+pub(super) use advertisement::unasked;
+
 use super::{sink::FlowSink, topology::RouterInput};
 
 /// All flows of a router.
@@ -22,6 +25,7 @@ pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
     ip_input::build(input, sink);
     nat::build(input, sink);
     balancer::build(input, sink);
+    advertisement::build(input, sink);
     routing::build(input, sink);
     policy::build(input, sink);
     arp_resolve::build(input, sink);

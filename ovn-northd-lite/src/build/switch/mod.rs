@@ -4,6 +4,8 @@ mod acl;
 mod admission;
 mod arp_responder;
 mod balancer;
+mod dhcp;
+mod dns;
 mod l2_lookup;
 mod port_security;
 
@@ -20,6 +22,8 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
     acl::build(input, sink);
     balancer::build(input, sink);
     arp_responder::build(input, sink);
+    dhcp::build(input, sink);
+    dns::build(input, sink);
     l2_lookup::build(input, sink);
 }
 

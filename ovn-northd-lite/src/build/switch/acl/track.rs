@@ -2,7 +2,10 @@
 //! ACLs, which connections it is to remember.
 
 use super::{DISCOVERY, Policy, eval};
-use crate::{build::sink::FlowSink, model::AclAction};
+use crate::{
+    build::sink::FlowSink,
+    model::{AclAction, AclDirection},
+};
 
 pub(super) fn build(policy: &Policy<'_>, sink: &mut FlowSink) {
     let (stages, object) = (policy.stages, &policy.input.object);
@@ -22,6 +25,10 @@ fn ask(policy: &Policy<'_>, sink: &mut FlowSink) {
     sink.add(stage, 100, "ip", "reg0[0] = 1; next;", object, why);
     let why = "Group addresses and discovery belong to no connection.";
     sink.add(stage, 110, format!("eth.mcast || {DISCOVERY}"), "next;", object, why);
+    if policy.stages.direction == AclDirection::ToLport {
+        let why = "Answers of the host belong to no connection.";
+        sink.add(stage, 120, "flags.from_ctrl == 1", "next;", object, why);
+    }
     for (object, port) in policy.router_ports() {
         let why = "Requests and replies of a router's port may pass on different hosts.";
         sink.add(stage, 110, format!("{port} && ip"), "next;", &object, why);
