@@ -107,13 +107,18 @@ fn is_dynamic(entry: &str) -> bool {
     entry.split_ascii_whitespace().any(|word| word == "dynamic")
 }
 
-/// `dynamic`, `MAC dynamic`, `dynamic IP…`.
+/// `dynamic`, `MAC dynamic`, `dynamic IP…`, `MAC dynamic IP…`.
 fn parse_dynamic(entry: &str) -> Result<Dynamic, String> {
     let words: Vec<&str> = entry.split_ascii_whitespace().collect();
     let (mac, ips) = match words.as_slice() {
         ["dynamic", ips @ ..] => (None, ips),
-        [mac, "dynamic"] => (Some(address::parse_mac(mac)?), &[][..]),
-        _ => return Err(format!("{} is no entry; write dynamic, MAC dynamic or dynamic IP", Shown(entry))),
+        [mac, "dynamic", ips @ ..] => (Some(address::parse_mac(mac)?), ips),
+        _ => {
+            return Err(format!(
+                "{} is no entry; write dynamic, with a MAC address before it and IP addresses behind it if they are given",
+                Shown(entry)
+            ));
+        }
     };
     let ips = ips.iter().map(|ip| address::parse_ip(ip)).collect::<Result<Vec<_>, _>>()?;
     let n_of = |is_v4: bool| ips.iter().filter(|ip| ip.is_ipv4() == is_v4).count();
