@@ -46,13 +46,17 @@ fn told(service: Service) -> Vec<u8> {
                 let option = OptionV4::named(name).ok()?;
                 Some((option, option.parse(text).ok()?))
             });
-            OfferV4::new([10, 0, 0, 5].into(), &options.collect()).map(|offer| offer.encode()).unwrap_or_default()
+            OfferV4::new([10, 0, 0, 5].into(), &options.collect())
+                .map(|offer| offer.encode())
+                .unwrap_or_default()
         }
         Service::DhcpV6 => {
             let option = OptionV6::named("dns_server").ok();
             let options = option.and_then(|option| Some((option, option.parse("2001:db8::53").ok()?)));
             let ip = Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 5].into());
-            OfferV6::new(ip, mac, &options.into_iter().collect()).map(|offer| offer.encode()).unwrap_or_default()
+            OfferV6::new(ip, mac, &options.into_iter().collect())
+                .map(|offer| offer.encode())
+                .unwrap_or_default()
         }
         Service::Advertise => vec![134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0],
         _ => Vec::new(),
@@ -79,7 +83,8 @@ pub fn served(data: &[u8]) {
     let metadata = Match::any().with(Field::Metadata, 1);
     let to = ToController { userdata, ..ToController::default() };
     let punt = Arc::new(Punt { to, table, cookie: 0, metadata, next: None });
-    let packet_in = PacketIn { in_port, punt, bytes: frame.to_vec(), n_bytes: frame.len(), continuation: None };
+    let packet_in =
+        PacketIn { in_port, punt, bytes: frame.to_vec(), n_bytes: frame.len(), continuation: None };
     let effects = responder.answer(Timestamp::default(), &packet_in);
     assert!(effects.len() <= 1, "one packet, one answer");
     for effect in effects {

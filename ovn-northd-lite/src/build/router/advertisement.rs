@@ -5,16 +5,16 @@ use std::net::IpAddr;
 
 use crate::{
     advertisement::Advertised,
-    build::{address::link_local, sink::FlowSink, stage::RouterIn, topology::RouterInput},
+    build::{address::link_local, sink::FlowSink, stage::RouterIn, topology::RouterPorts},
     expr::lexer::quote,
     model::{IpNetwork, RouterPort},
     southbound::Advertises,
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let (ask, answer) = (RouterIn::NdRaOptions, RouterIn::NdRaResponse);
-    sink.add(ask, 0, "1", "next;", &input.object, "Nobody asks for a router.");
-    sink.add(answer, 0, "1", "next;", &input.object, "Not an advertisement of the router.");
+    sink.add(ask, 0, "1", "next;", &input.router.object, "Nobody asks for a router.");
+    sink.add(answer, 0, "1", "next;", &input.router.object, "Not an advertisement of the router.");
     for (id, port) in input.enabled_ports() {
         let Some(advertised) = advertised(port) else { continue };
         let (object, inport) = (input.port_object(id), format!("inport == {}", quote(id)));

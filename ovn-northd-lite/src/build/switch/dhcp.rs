@@ -5,25 +5,33 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    build::{address::link_local, sink::FlowSink, stage::SwitchIn, switch::arp_reply, topology::SwitchInput},
+    build::{
+        address::link_local,
+        sink::FlowSink,
+        stage::SwitchIn,
+        switch::arp_reply,
+        topology::{SwitchPortInput, SwitchTraits},
+    },
     dhcp::{OptionV4, Value},
     expr::lexer::quote,
     model::{DhcpOptions, DhcpV4, DhcpV6, IpNetwork, PortAddresses, PortServices, SwitchPortKind},
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
     let (ask, answer) = (SwitchIn::DhcpOptions, SwitchIn::DhcpResponse);
-    sink.add(ask, 0, "1", "next;", &input.object, "Not a question for the network's DHCP.");
-    sink.add(answer, 0, "1", "next;", &input.object, "Not an answer of the network's DHCP.");
-    for (id, port) in input.switch.ports.iter().filter(|(_, port)| port.enabled) {
-        let SwitchPortKind::Workload { addresses, .. } = &port.kind else { continue };
-        for address in addresses {
-            let client = Client { object: input.port_object(id), id, address, services: &port.services };
-            for (options_id, options) in input.dhcp(&port.services) {
-                match options {
-                    DhcpOptions::V4(options) => client.v4(input, options_id, options, sink),
-                    DhcpOptions::V6(options) => client.v6(options_id, options, sink),
-                }
+    sink.add(ask, 0, "1", "next;", &switch.object, "Not a question for the network's DHCP.");
+    sink.add(answer, 0, "1", "next;", &switch.object, "Not an answer of the network's DHCP.");
+}
+
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    let SwitchPortInput { id, port, object, dhcp, .. } = input;
+    let SwitchPortKind::Workload { addresses, .. } = &port.kind else { return };
+    for address in addresses.iter().filter(|_| port.enabled) {
+        let client = Client { object, id, address, services: &port.services };
+        for (options_id, options) in dhcp {
+            match options {
+                DhcpOptions::V4(options) => client.v4(options_id, options, sink),
+                DhcpOptions::V6(options) => client.v6(options_id, options, sink),
             }
         }
     }
@@ -31,7 +39,7 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
 
 /// A workload with one of its MAC addresses.
 struct Client<'a> {
-    object: String,
+    object: &'a str,
     id: &'a str,
     address: &'a PortAddresses,
     services: &'a PortServices,
@@ -46,7 +54,7 @@ impl Client<'_> {
         format!("inport == {} && eth.src == {}", quote(self.id), self.address.mac)
     }
 
-    fn v4(&self, input: &SwitchInput<'_>, options_id: &str, dhcp: &DhcpV4, sink: &mut FlowSink) {
+    fn v4(&self, options_id: &str, dhcp: &DhcpV4, sink: &mut FlowSink) {
         let Some(IpAddr::V4(ip)) = self.first_in(&dhcp.network) else { return };
         let (server, mac) = (dhcp.server_ip, dhcp.server_mac);
         let mut options = dhcp.options.clone();
@@ -62,31 +70,19 @@ impl Client<'_> {
         );
         let ask = format!("reg0[3] = put_dhcp_opts(offerip = {ip}, {}); next;", options.join(", "));
         let why = format!("The port's DHCP is dhcp-options/{options_id}.");
-        sink.add(SwitchIn::DhcpOptions, 100, question, ask, &self.object, &why);
+        sink.add(SwitchIn::DhcpOptions, 100, question, ask, self.object, &why);
         let matching = format!("{from} && ip4 && udp.src == 68 && udp.dst == 67 && reg0[3] == 1");
         let actions = format!(
             "eth.dst = eth.src; eth.src = {mac}; ip4.src = {server}; udp.src = 67; udp.dst = 68; {BACK}"
         );
-        sink.add(SwitchIn::DhcpResponse, 100, matching, actions, &self.object, ANSWERED);
-        self.server_question(
-            input,
-            server,
-            &arp_reply(mac, &format!("arp.tpa = arp.spa; arp.spa = {server};")),
-            sink,
-        );
-    }
-
-    /// Clients renew by unicast: if no router has the server's address, nobody else says
-    /// where it is.
-    fn server_question(&self, input: &SwitchInput<'_>, server: Ipv4Addr, reply: &str, sink: &mut FlowSink) {
-        let is_router = |network: &IpNetwork| network.addr == IpAddr::V4(server);
-        if input.links.values().any(|side| side.port.networks.iter().any(is_router)) {
-            return;
-        }
+        sink.add(SwitchIn::DhcpResponse, 100, matching, actions, self.object, ANSWERED);
+        // Clients renew by unicast: where no router has the server's address, which is asked
+        // before, nobody else says where it is.
         let matching =
             format!("inport == {} && arp.op == 1 && arp.tpa == {server} && eth.bcast", quote(self.id));
+        let reply = arp_reply(mac, &format!("arp.tpa = arp.spa; arp.spa = {server};"));
         let why = "The address is that of the network's DHCP.";
-        sink.add(SwitchIn::ArpRsp, 40, matching, reply, &self.object, why);
+        sink.add(SwitchIn::L2Lkup, 75, matching, reply, self.object, why);
     }
 
     fn v6(&self, options_id: &str, dhcp: &DhcpV6, sink: &mut FlowSink) {
@@ -105,13 +101,13 @@ impl Client<'_> {
             format!("{from} && ip6.dst == {ALL_SERVERS} && udp.src == 546 && udp.dst == 547 && !ip.is_frag");
         let ask = format!("reg0[3] = put_dhcpv6_opts({}); next;", arguments.join(", "));
         let why = format!("The port's DHCP is dhcp-options/{options_id}.");
-        sink.add(SwitchIn::DhcpOptions, 100, question, ask, &self.object, &why);
+        sink.add(SwitchIn::DhcpOptions, 100, question, ask, self.object, &why);
         let matching = format!("{from} && ip6 && udp.src == 546 && udp.dst == 547 && reg0[3] == 1");
         let actions = format!(
             "eth.dst = eth.src; eth.src = {mac}; ip6.dst = ip6.src; ip6.src = {}; udp.src = 547; udp.dst = 546; {BACK}",
             link_local(mac)
         );
-        sink.add(SwitchIn::DhcpResponse, 100, matching, actions, &self.object, ANSWERED);
+        sink.add(SwitchIn::DhcpResponse, 100, matching, actions, self.object, ANSWERED);
     }
 }
 

@@ -2,27 +2,26 @@
 //! by the host they are on. What is not known goes on to the resolver; so does TCP.
 
 use crate::{
-    build::{sink::FlowSink, stage::SwitchIn, topology::SwitchInput},
+    build::{
+        sink::FlowSink,
+        stage::SwitchIn,
+        topology::{SwitchPortInput, SwitchTraits},
+    },
     expr::lexer::quote,
     model::SwitchPortKind,
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
     let (ask, answer) = (SwitchIn::DnsLookup, SwitchIn::DnsResponse);
-    sink.add(ask, 0, "1", "next;", &input.object, "Not a question for a name.");
-    sink.add(answer, 0, "1", "next;", &input.object, "Not an answer about a name.");
-    if input.switch.services.names.is_empty() {
+    sink.add(ask, 0, "1", "next;", &switch.object, "Not a question for a name.");
+    sink.add(answer, 0, "1", "next;", &switch.object, "Not an answer about a name.");
+    if switch.names.is_empty() {
         return;
     }
-    for (id, port) in &input.switch.ports {
-        if matches!(port.kind, SwitchPortKind::Router { .. }) {
-            let why = "Names are for the switch's own workloads.";
-            sink.add(ask, 110, format!("inport == {}", quote(id)), "next;", &input.port_object(id), why);
-        }
-    }
+    switch.names.iter().for_each(|id| sink.names(id));
     let why = "The question may be for a name that the network knows.";
     let question = "udp.dst == 53 && !ip.is_frag";
-    sink.add(ask, 100, question, "reg0[4] = dns_lookup(); next;", &input.object, why);
+    sink.add(ask, 100, question, "reg0[4] = dns_lookup(); next;", &switch.object, why);
     let why = "The host has answered; the answer goes back.";
     for family in ["ip4", "ip6"] {
         let matching = format!("{family} && udp.dst == 53 && reg0[4] == 1");
@@ -31,6 +30,15 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
             "eth.dst <-> eth.src; {family}.dst <-> {family}.src; udp.dst = udp.src; udp.src = 53; \
              outport = inport; flags.loopback = 1; flags.from_ctrl = 1; output;"
         );
-        sink.add(answer, 100, matching, actions, &input.object, why);
+        sink.add(answer, 100, matching, actions, &switch.object, why);
+    }
+}
+
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    let is_router = matches!(input.port.kind, SwitchPortKind::Router { .. });
+    if is_router && !input.switch.names.is_empty() {
+        let inport = format!("inport == {}", quote(input.id));
+        let why = "Names are for the switch's own workloads.";
+        sink.add(SwitchIn::DnsLookup, 110, inport, "next;", &input.object, why);
     }
 }
