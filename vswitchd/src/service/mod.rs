@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod dump;
+mod endpoint;
 mod events;
 mod flows;
 mod lab;
@@ -15,6 +16,7 @@ use ferroflow_proto::host::{self as pb, host_service_server::HostService};
 use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
+pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::host::{Host, PortError, SharedHost, VlanMode};
