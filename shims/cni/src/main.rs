@@ -1,5 +1,7 @@
 //! The plugin's process: what the runtime gives, and one line of JSON back.
 
+#![forbid(unsafe_code)]
+
 use std::{
     env,
     io::{self, Read as _, Write as _},
