@@ -49,6 +49,8 @@ mod extension;
 pub(crate) mod fragments;
 mod index;
 mod ledger;
+#[cfg(test)]
+mod memory_tests;
 mod nat;
 pub(crate) mod piece;
 mod rewrite;
@@ -81,9 +83,10 @@ pub use self::{
     alg::{Alg, expect::Expected},
     entry::{Connection, Filter, Talker},
     fragments::FragmentLimits,
+    index::{Bucket, SLOTS_PER_BUCKET},
     nat::{Nat, NatKind, NatOrder, NatRange},
     rewrite::rewrite,
-    slot::{CELLS_PER_SLOT, Slot},
+    slot::Slot,
     storage::{Storage, StorageError},
     tcp::Segment,
     timeout::{MAX_TIMEOUT, N_POLICIES, State},
@@ -245,7 +248,6 @@ counters! {
 pub struct Conntrack {
     storage: Storage,
     secrets: [u64; 4],
-    version: AtomicU64,
     policies: Policies,
     check_sequence: AtomicBool,
     pick_up: AtomicBool,
@@ -273,7 +275,6 @@ impl Conntrack {
         let tracker = Self {
             storage,
             secrets,
-            version: AtomicU64::new(0),
             policies: Policies::new(),
             check_sequence: AtomicBool::new(config.check_sequence),
             pick_up: AtomicBool::new(config.pick_up),
@@ -290,9 +291,7 @@ impl Conntrack {
     }
 
     fn tuple_of(&self, slot: &Slot, direction: usize) -> Tuple {
-        let is_ipv6 = slot.kind() & kind::IPV6 != 0;
-        let extension = self.slots().get(slot.extension() as usize).filter(|_| is_ipv6);
-        slot.tuple(direction, extension)
+        slot.tuple(direction, self.extension_of(slot))
     }
 
     fn slots(&self) -> &[Slot] {
@@ -300,7 +299,7 @@ impl Conntrack {
     }
 
     fn index(&self) -> Index<'_> {
-        Index { cells: self.storage.cells(), version: &self.version }
+        Index::new(self.storage.buckets(), self.slots().len())
     }
 
     fn fragments(&self) -> MutexGuard<'_, Fragments> {

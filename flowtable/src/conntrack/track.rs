@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{
     Alg, Conntrack, L4, Request, Rewrite, Segment, Shift, Tuple, Verdict, View,
     alg::expect::Expectation,
-    index::Found,
     kind, millis, sctp,
     slot::{Guard, Slot},
     tcp,
@@ -295,31 +294,25 @@ impl Conntrack {
     pub(super) fn lookup(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize, Guard<'_>)> {
         const MAX_RETRIES: usize = 4;
         for _ in 0..MAX_RETRIES {
-            match self.index().find(hash, |idx, direction| self.holds(idx, direction, tuple)) {
-                Found::Nothing => return None,
-                Found::Unsure => {}
-                Found::At(idx, direction) => {
-                    let guard = self.slots().get(idx as usize)?.lock();
-                    if self.holds(idx, direction, tuple) {
-                        return Some((idx, direction, guard));
-                    }
-                }
+            let (idx, direction) = self.find(tuple, hash)?;
+            let guard = self.slots().get(idx as usize)?.lock();
+            if self.holds(idx, direction, tuple) {
+                return Some((idx, direction, guard));
             }
         }
         let _ledger = self.ledger();
-        let (idx, direction) = self.find_settled(tuple, hash)?;
+        let (idx, direction) = self.find(tuple, hash)?;
         Some((idx, direction, self.slots().get(idx as usize)?.lock()))
     }
 
-    /// Looks for a tuple while nobody changes the index: the caller holds the mutex.
-    pub(super) fn find_settled(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize)> {
-        self.index().probe(hash, &mut |idx, direction| self.holds(idx, direction, tuple))
+    /// Where a tuple is: sure while nobody else holds the mutex.
+    pub(super) fn find(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize)> {
+        self.index().find(hash, |idx, direction| self.holds(idx, direction, tuple))
     }
 
     pub(super) fn holds(&self, idx: u32, direction: usize, tuple: &Tuple) -> bool {
-        self.slots().get(idx as usize).is_some_and(|slot| {
-            slot.resembles(direction, tuple) && (!tuple.ipv6 || self.tuple_of(slot, direction) == *tuple)
-        })
+        let slot = self.slots().get(idx as usize);
+        slot.is_some_and(|slot| slot.holds(direction, tuple, |slot| self.extension_of(slot)))
     }
 }
 
