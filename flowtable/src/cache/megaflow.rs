@@ -49,6 +49,13 @@ pub(crate) struct Handle {
     generation: u32,
 }
 
+impl Handle {
+    /// A number that no other entry has at the time.
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
+}
+
 /// A translation and what it has carried. What a hit needs is in the first cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -292,6 +299,20 @@ impl Megaflows {
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Megaflow> {
         let entry = self.entries.get_mut(handle.slot as usize)?.as_mut();
         entry.filter(|entry| entry.generation == handle.generation)
+    }
+
+    /// The entry, unless it is gone.
+    #[inline]
+    pub(crate) fn get(&self, handle: Handle) -> Option<&Megaflow> {
+        let entry = self.entries.get(handle.slot as usize)?.as_ref();
+        entry.filter(|entry| entry.generation == handle.generation)
+    }
+
+    /// Which bits an entry compares.
+    pub(crate) fn mask_of(&self, handle: Handle) -> Option<FlowMask> {
+        self.get(handle)?;
+        let place = self.keys.get(handle.slot as usize)?;
+        Some(self.ports.get(usize::from(place.port))?.shapes.get(place.shape)?.mask())
     }
 
     /// Fetches what [`Megaflows::state`] looks at.

@@ -7,7 +7,7 @@ use super::{
     Alg, Conntrack, L4, Request, Rewrite, Segment, Shift, Tuple, Verdict, View,
     alg::expect::Expectation,
     kind, millis, sctp,
-    slot::{Guard, Slot},
+    slot::{Guard, Live, Slot},
     tcp,
     timeout::State,
     tuple,
@@ -77,6 +77,57 @@ impl Conntrack {
         if let Some(slot) = self.index().first(hash).and_then(|idx| self.slots().get(idx as usize)) {
             slot.prefetch();
         }
+    }
+
+    /// [`Conntrack::track_as`] for most packets: those that belong to a connection, change
+    /// nothing about it but its numbers and its time, and leave as they came. Nothing for the
+    /// others, of which nothing is noted then.
+    #[inline]
+    pub(crate) fn touch(
+        &self,
+        now: Timestamp,
+        request: &Request,
+        view: &View,
+        hash: u32,
+    ) -> Option<Verdict> {
+        if request.commit || matches!(view.l4, L4::Invalid | L4::Error { .. } | L4::Sctp { .. }) {
+            return None;
+        }
+        let (now, tuple) = (millis(now), Tuple { zone: request.zone, ..view.tuple });
+        let (idx, direction) = self.find(&tuple, hash)?;
+        let slot = self.slots().get(idx as usize)?;
+        let mut guard = slot.lock();
+        let (kind, live) = (slot.kind(), guard.live);
+        let changes = kind::FTP | kind::TFTP | kind::RELATED;
+        let changes = if request.nat.is_some() { changes | kind::SNAT | kind::DNAT } else { changes };
+        if kind & changes != 0 || live.is_over(now) || !self.holds(idx, direction, &tuple) {
+            return None;
+        }
+        let has_replied = live.has_replied || direction == 1;
+        let state = match &view.l4 {
+            L4::Tcp(segment) => {
+                let mut tcp = tcp::Tcp { state: live.state, peers: slot.peers() };
+                let fit = tcp.step(direction, segment, self.check_sequence.load(Relaxed));
+                if fit != tcp::Fit::Valid || tcp.state != live.state {
+                    return None;
+                }
+                slot.set_peers(&tcp.peers);
+                tcp.state
+            }
+            l4 => without_numbers(l4, has_replied)?,
+        };
+        let expires = now.wrapping_add(self.policies.get(live.policy, state));
+        guard.live = Live { state, has_replied, was_touched: true, expires, ..live };
+        let established = if has_replied { ct_state::EST } else { ct_state::NEW };
+        let reply = if direction == 1 { ct_state::RPL } else { 0 };
+        Some(Verdict {
+            state: ct_state::TRK | established | reply,
+            mark: slot.mark(),
+            label: slot.label(),
+            original: Some(if direction == 0 { tuple } else { self.tuple_of(slot, 0) }),
+            rewrite: None,
+            alg: None,
+        })
     }
 
     /// [`Conntrack::track`] for a packet from this port, whose hash is known.
@@ -225,10 +276,10 @@ impl Conntrack {
                 slot.set_tags(tags);
                 return (fit, Shift::default());
             }
-            L4::Udp => live.state = if replied { State::UdpMultiple } else { State::UdpSingle },
-            L4::Icmp => live.state = if replied { State::IcmpReply } else { State::IcmpFirst },
-            L4::Other => live.state = if replied { State::OtherMultiple } else { State::OtherSingle },
-            L4::Error { .. } | L4::Invalid => return (tcp::Fit::Invalid, Shift::default()),
+            l4 => match without_numbers(l4, replied) {
+                Some(state) => live.state = state,
+                None => return (tcp::Fit::Invalid, Shift::default()),
+            },
         }
         (tcp::Fit::Valid, Shift::default())
     }
@@ -314,6 +365,19 @@ impl Conntrack {
         let slot = self.slots().get(idx as usize);
         slot.is_some_and(|slot| slot.holds(direction, tuple, |slot| self.extension_of(slot)))
     }
+}
+
+/// The state of a connection of a protocol without numbers, after a packet.
+fn without_numbers(l4: &L4, has_replied: bool) -> Option<State> {
+    Some(match (l4, has_replied) {
+        (L4::Udp, true) => State::UdpMultiple,
+        (L4::Udp, false) => State::UdpSingle,
+        (L4::Icmp, true) => State::IcmpReply,
+        (L4::Icmp, false) => State::IcmpFirst,
+        (L4::Other, true) => State::OtherMultiple,
+        (L4::Other, false) => State::OtherSingle,
+        (L4::Tcp(_) | L4::Sctp { .. } | L4::Error { .. } | L4::Invalid, _) => return None,
+    })
 }
 
 /// New bits of mark and label. The slot must be locked.

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use super::{
     Moment, Sink, Switch,
+    passes::{End, Way, follows},
     recirculate::{Failure, Fate},
     rider::Rider,
 };
 use crate::{
-    conntrack::{Verdict, View},
-    key::nw_frag,
+    cache::Handle,
+    conntrack::{L4, Request, Verdict, View},
     packet::{FrameBuf, Packet},
-    pipeline::{self, Frozen},
+    pipeline::{self, Frozen, NoTrace},
     program::{CtPass, Emit, Program},
 };
 
@@ -44,7 +45,24 @@ fn plain_end(program: &Program) -> Option<(Option<&CtPass>, &Emit)> {
     }
 }
 
+/// Committing a connection that is known changes nothing that the first look at this packet
+/// has not changed.
+fn repeats(commit: &Request, first: &Request) -> bool {
+    commit.zone == first.zone && !commit.force && commit.mark.1 == 0 && commit.label.1 == 0
+}
+
 impl Switch {
+    /// Of packets that will be tracked as they came, most need no key.
+    pub(super) fn spare_keys(&mut self, n: usize) {
+        let lanes = &mut *self.lanes;
+        for idx in 0..n {
+            if lanes.needs_key[idx] && lanes.has_signature[idx] {
+                let entry = lanes.lookups[idx].handle().and_then(|handle| self.megaflows.get(handle));
+                lanes.needs_key[idx] = entry.is_none_or(|entry| only_pass(&entry.program).is_none());
+            }
+        }
+    }
+
     /// Reads packets that will be tracked, and fetches where their connections are: for all of
     /// the batch at a time, so that the accesses do not wait for each other.
     pub(super) fn look_ahead<B: FrameBuf>(&mut self, packets: &[Packet<B>]) {
@@ -54,7 +72,7 @@ impl Switch {
             lanes.views[idx] = None;
             let handle = lanes.lookups[idx].handle().filter(|_| lanes.current[idx]);
             let Some(entry) = handle.and_then(|handle| self.megaflows.get_mut(handle)) else { continue };
-            if !entry.is_alone || lanes.keys[idx].nw_frag & nw_frag::ANY != 0 {
+            if !entry.is_alone || lanes.is_fragment(idx) {
                 continue;
             }
             if let Some((_, pass, _)) = only_pass(&entry.program) {
@@ -68,8 +86,81 @@ impl Switch {
         }
     }
 
+    /// All of the way of a packet whose connection is known, and what follows from that.
+    /// Anything else is given back, with what the tracker said if it was asked.
+    #[inline]
+    pub(super) fn hop_known<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        from: Handle,
+        idx: usize,
+        packet: Packet<B>,
+        sink: &mut S,
+    ) -> Option<(Packet<B>, Option<Verdict>)> {
+        let seen = self.lanes.views[idx].as_ref();
+        let (Some(tracker), Some((view, zone, hash)), Some(first)) =
+            (self.conntrack.as_deref(), seen, self.megaflows.get(from))
+        else {
+            return Some((packet, None));
+        };
+        // The rules may have changed within the batch.
+        let pass = only_pass(&first.program).map(|(_, pass, _)| pass);
+        let Some(pass) = pass.filter(|pass| pass.request.zone == *zone) else { return Some((packet, None)) };
+        let Some(verdict) = tracker.touch(moment.now, &pass.request, view, *hash) else {
+            return Some((packet, None));
+        };
+        let Way::Short(end) = self.passes.find(from, &first.program, &verdict) else {
+            return Some((packet, Some(verdict)));
+        };
+        let repeats = !end.is_noted || !matches!(view.l4, L4::Tcp(_) | L4::Sctp { .. });
+        let is_current = self.megaflows.is_current(end.to, moment.snapshot.epoch);
+        let second = if repeats && is_current { self.megaflows.get_mut(end.to) } else { None };
+        let Some(second) = second.filter(|second| Arc::ptr_eq(&second.program, &end.program)) else {
+            return Some((packet, Some(verdict)));
+        };
+        let n_bytes = self.lanes.lens[idx];
+        second.count(moment.now, 1, n_bytes);
+        self.books.received(1, n_bytes);
+        self.books.all.n_recirculations += 1;
+        sink.output(end.port, packet);
+        self.books.forwarded(1);
+        None
+    }
+
+    /// Does with one packet what its entry says, with what the tracker has said of it if it
+    /// was asked.
+    pub(super) fn carry_first<B: FrameBuf, S: Sink<B>>(
+        &mut self,
+        moment: &Moment<'_>,
+        (from, verdict): (Handle, Option<Verdict>),
+        idx: usize,
+        packet: Packet<B>,
+        sink: &mut S,
+    ) {
+        // The entry may have become such a one within the pass.
+        self.lanes.ensure_key(moment, idx, &packet);
+        let program = match self.megaflows.get(from) {
+            Some(entry) => Arc::clone(&entry.program),
+            // Resolving has just found it; should that ever be wrong, do without.
+            None => {
+                let key = self.lanes.key(idx);
+                let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+                self.frozen_ids.number(&mut translation.program);
+                Arc::new(translation.program)
+            }
+        };
+        match (self.lanes.views[idx].take(), only_pass(&program)) {
+            (Some(seen), Some((_, pass, next))) if !self.lanes.is_fragment(idx) => {
+                self.books.received(1, self.lanes.lens[idx]);
+                let way = (&program, pass, next);
+                self.hop(moment, way, (idx, seen), (from, verdict), packet, sink);
+            }
+            _ => self.carry_alone(moment, &program, idx, packet, sink),
+        }
+    }
+
     /// Does with one packet what a program with `ct` says.
-    pub(super) fn carry_through<B: FrameBuf, S: Sink<B>>(
+    pub(super) fn carry_tracked<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
@@ -77,28 +168,20 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) {
-        if self.lanes.key(idx).nw_frag & nw_frag::ANY != 0 {
+        if self.lanes.is_fragment(idx) {
             return self.gather(moment, program, idx, packet, sink);
         }
-        let n_bytes = self.lanes.lens[idx];
-        match (self.lanes.views[idx].take(), only_pass(program)) {
-            (Some(seen), Some(way)) => {
-                self.books.received(1, n_bytes);
-                self.hop(moment, way, (idx, seen), packet, sink);
-            }
-            _ => {
-                let mut key = *self.lanes.key(idx);
-                self.carry_rider(moment, program, (Rider::fresh(packet), &mut key), n_bytes, sink);
-            }
-        }
+        let (n_bytes, mut key) = (self.lanes.lens[idx], *self.lanes.key(idx));
+        self.carry_rider(moment, program, (Rider::fresh(packet), &mut key), n_bytes, sink);
     }
 
     /// The first pass, and the second one when it is the last.
     fn hop<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
-        (_, pass, next): (&Emit, &CtPass, &Frozen),
+        (program, pass, next): (&Arc<Program>, &CtPass, &Frozen),
         (idx, (view, zone, hash)): (usize, (View, u16, u32)),
+        (from, verdict): (Handle, Option<Verdict>),
         packet: Packet<B>,
         sink: &mut S,
     ) {
@@ -107,7 +190,11 @@ impl Switch {
         // The rules may have changed within the batch.
         let is_same = zone == pass.request.zone;
         let hash = if is_same { hash } else { tracker.hash_of(pass.request.zone, &view) };
-        let verdict = match tracker.track_as((moment.now, in_port), &pass.request, &view, hash) {
+        let tracked = match verdict {
+            Some(verdict) => Ok(verdict),
+            None => tracker.track_as((moment.now, in_port), &pass.request, &view, hash),
+        };
+        let verdict = match tracked {
             Ok(verdict) => verdict,
             Err(reason) => {
                 sink.release(packet);
@@ -133,13 +220,18 @@ impl Switch {
         };
         self.books.all.n_recirculations += 1;
         entry.count(moment.now, 1, n_bytes);
-        let Some((note, emit)) = plain_end(&entry.program) else {
-            let program = Arc::clone(&entry.program);
+        let second = Arc::clone(&entry.program);
+        let Some((note, emit)) = plain_end(&second) else {
             let (mut fate, mut key) = (Fate { n_passes: 1, ..Fate::default() }, *key);
             let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
-            self.ride(moment, &program, (rider, &mut key), sink, &mut fate);
+            self.ride(moment, &second, (rider, &mut key), sink, &mut fate);
             return self.settle(fate, n_bytes);
         };
+        if let Some(to) = handle {
+            let is_short = note.is_none_or(|note| repeats(&note.request, &pass.request));
+            let end = End { to, program: Arc::clone(&second), port: emit.port, is_noted: note.is_some() };
+            self.learn_way((from, program), &verdict, is_short.then_some(end));
+        }
         if let (Some(note), Some(tracker)) = (note, self.conntrack.as_deref()) {
             let same = note.request.zone == pass.request.zone;
             let hash = if same { hash } else { tracker.hash_of(note.request.zone, &view) };
@@ -155,6 +247,20 @@ impl Switch {
         }
         sink.output(emit.port, packet);
         self.books.forwarded(1);
+    }
+
+    /// Remembers where packets end of which the tracker says this, unless it is known.
+    fn learn_way(&mut self, (from, program): (Handle, &Arc<Program>), verdict: &Verdict, end: Option<End>) {
+        if !matches!(self.passes.find(from, program, verdict), Way::Unknown) {
+            return;
+        }
+        let megaflows = &self.megaflows;
+        self.passes.remember(from, program, verdict, || {
+            end.filter(|end| {
+                let masks = megaflows.mask_of(from).zip(megaflows.mask_of(end.to));
+                masks.is_some_and(|(first, second)| follows(&first, &second))
+            })
+        });
     }
 
     /// A second pass that no entry is known for.

@@ -29,6 +29,7 @@ mod injected;
 mod lessons;
 mod lookup;
 mod metered;
+mod passes;
 mod punts;
 mod recirculate;
 mod rider;
@@ -52,7 +53,7 @@ use std::{
 };
 
 use self::{
-    books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds, samples::Samples,
+    books::Books, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts, recirculate::FrozenIds, samples::Samples,
 };
 pub use self::{
     continuations::{
@@ -113,6 +114,7 @@ pub struct Switch {
     lessons: Lessons,
     samples: Samples,
     frozen_ids: FrozenIds,
+    passes: Passes,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
 }
@@ -202,6 +204,7 @@ impl Switch {
             lessons: Lessons::default(),
             samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
+            passes: Passes::new(),
             conntrack: None,
             seed,
         }
@@ -247,6 +250,7 @@ impl Switch {
             let n = batch.len().min(MAX_BATCH);
             self.receive_all(&moment, &mut batch[..n]);
             self.find_sessions(&moment, n);
+            self.spare_keys(n);
             self.parse_rest(&moment, &batch[..n]);
             self.find_megaflows(&moment, n);
             self.look_ahead(&batch[..n]);
