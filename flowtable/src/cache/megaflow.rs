@@ -206,6 +206,7 @@ pub(crate) struct Megaflows {
     n_ports_in_use: usize,
     n_entries: usize,
     n_evicted: u64,
+    n_renewed: u64,
     swept: Timestamp,
     sweep_at: usize,
 }
@@ -227,6 +228,7 @@ impl Megaflows {
             n_ports_in_use: 0,
             n_entries: 0,
             n_evicted: 0,
+            n_renewed: 0,
             swept: Timestamp::default(),
             sweep_at: 0,
         }
@@ -248,6 +250,11 @@ impl Megaflows {
     /// Entries that had to go to make room.
     pub(crate) fn n_evicted(&self) -> u64 {
         self.n_evicted
+    }
+
+    /// Counts entries that do something else than before.
+    pub(crate) fn n_renewed(&self) -> u64 {
+        self.n_renewed
     }
 
     /// The hash of a packet's key in the shape that its port's packets mostly have.
@@ -399,6 +406,7 @@ impl Megaflows {
     /// the new one is for other packets than the old one, it gets an entry of its own
     /// and the old entry goes.
     pub(crate) fn renew(&mut self, handle: Handle, port: PortNo, new: Remembered<'_>) -> Handle {
+        self.n_renewed += 1;
         let mask = self.fit(port, &new);
         let id = self.keys.get(handle.slot as usize).map(|place| place.shape);
         let entry = self.entries.get_mut(handle.slot as usize).and_then(Option::as_mut);

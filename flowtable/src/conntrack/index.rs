@@ -13,6 +13,7 @@
 use std::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
+    fence,
 };
 
 use crate::hints::prefetch;
@@ -63,11 +64,11 @@ impl<'a> Index<'a> {
     /// The slot that a hash most likely leads to: that of the first cell in its bucket that
     /// agrees.
     #[inline]
-    pub(super) fn first(&self, hash: u32) -> Option<u32> {
+    pub(super) fn first(&self, hash: u32) -> Option<(u32, usize)> {
         let bucket = self.buckets.get(self.home(hash))?;
-        let cell =
-            bucket.cells.iter().map(|cell| cell.load(Relaxed)).find(|cell| self.agrees(*cell, hash))?;
-        Some(self.target(cell).0)
+        let agreeing = self.agreeing(bucket, hash);
+        let cell = bucket.cells.get(agreeing.trailing_zeros() as usize)?.load(Acquire);
+        (cell != 0).then(|| self.target(cell))
     }
 
     /// The entry with this hash that `matches` accepts, as slot and direction.
@@ -80,13 +81,13 @@ impl<'a> Index<'a> {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = self.buckets.get(at)?;
-            for cell in &bucket.cells {
-                let cell = cell.load(Acquire);
-                if self.agrees(cell, hash) {
-                    let (slot, direction) = self.target(cell);
-                    if matches(slot, direction) {
-                        return Some((slot, direction));
-                    }
+            let mut agreeing = self.agreeing(bucket, hash);
+            while agreeing != 0 {
+                let cell = bucket.cells.get(agreeing.trailing_zeros() as usize)?.load(Acquire);
+                agreeing &= agreeing - 1;
+                let (slot, direction) = self.target(cell);
+                if cell != 0 && matches(slot, direction) {
+                    return Some((slot, direction));
                 }
             }
             if bucket.n_passed.load(Acquire) == 0 {
@@ -161,9 +162,16 @@ impl<'a> Index<'a> {
         if at + 1 >= self.buckets.len() { 0 } else { at + 1 }
     }
 
-    /// The cell is taken, and by an entry whose hash may be this one.
-    fn agrees(&self, cell: u32, hash: u32) -> bool {
-        cell != 0 && cell >> self.place_bits == hash << self.place_bits >> self.place_bits
+    /// Which cells are of an entry whose hash may be this one, or free. Without branches: which
+    /// cell it is nobody can predict.
+    #[inline]
+    fn agreeing(&self, bucket: &Bucket, hash: u32) -> u32 {
+        let wanted = hash << self.place_bits;
+        let differing = |cell: &AtomicU32| (cell.load(Relaxed) ^ wanted) >> self.place_bits;
+        let cells = bucket.cells.iter().enumerate();
+        let agreeing = cells.fold(0, |bits, (idx, cell)| bits | u32::from(differing(cell) == 0) << idx);
+        fence(Acquire);
+        agreeing
     }
 
     fn cell(&self, hash: u32, slot: u32, direction: usize) -> u32 {

@@ -45,6 +45,8 @@ mod alg;
 #[cfg(test)]
 mod attack_tests;
 mod entry;
+#[cfg(test)]
+mod event_tests;
 mod extension;
 pub(crate) mod fragments;
 mod index;
@@ -63,18 +65,21 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod touch;
 mod track;
 mod tuple;
 mod view;
 #[cfg(test)]
 mod worker_tests;
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-pub(crate) use self::rewrite::rewrite_part;
 use self::{
     alg::expect::Expectations, fragments::Fragments, index::Index, ledger::Ledger, slot::kind,
     timeout::Policies,
@@ -92,6 +97,10 @@ pub use self::{
     timeout::{MAX_TIMEOUT, N_POLICIES, State},
     tuple::Tuple,
     view::{L4, View},
+};
+pub(crate) use self::{
+    rewrite::rewrite_part,
+    touch::{Touched, Untouched},
 };
 use crate::types::Timestamp;
 #[cfg(doc)]
@@ -192,8 +201,32 @@ pub struct Shift {
 pub enum Event {
     /// It was committed.
     Created(Connection),
+    /// Both sides have spoken: the handshake is over, where there is one.
+    Established(Connection),
     /// It expired, was flushed, evicted or replaced.
     Removed(Connection),
+}
+
+/// Connections whose events are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Watched {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those of some zones.
+    Zones(BTreeSet<u16>),
+    /// All.
+    All,
+}
+
+impl Watched {
+    fn has(&self, zone: u16) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Zones(zones) => zones.contains(&zone),
+            Self::All => true,
+        }
+    }
 }
 
 /// Declares the counters.
@@ -252,6 +285,8 @@ pub struct Conntrack {
     check_sequence: AtomicBool,
     pick_up: AtomicBool,
     check_checksums: AtomicBool,
+    /// Somebody wants to know of some connections: saves a look behind the mutex.
+    is_watched: AtomicBool,
     ledger: Mutex<Ledger>,
     fragments: Mutex<Fragments>,
     /// Packets whose fragments wait: saves a look behind the mutex.
@@ -279,6 +314,7 @@ impl Conntrack {
             check_sequence: AtomicBool::new(config.check_sequence),
             pick_up: AtomicBool::new(config.pick_up),
             check_checksums: AtomicBool::new(config.check_checksums),
+            is_watched: AtomicBool::new(false),
             ledger: Mutex::new(Ledger::new(seed ^ secrets[0])),
             fragments: Mutex::default(),
             n_gathering: AtomicUsize::new(0),

@@ -19,6 +19,12 @@ use crate::{drop::DropReason, types::Timestamp, wire::ip_proto};
 const MAX_PASSES: usize = 64;
 
 impl Live {
+    /// Both sides have spoken, and mean to go on.
+    pub(super) fn is_established(&self) -> bool {
+        let begins = matches!(self.state, State::TcpSynSent | State::TcpSynRecv | State::SctpInit);
+        self.has_replied && !begins && !self.state.is_over()
+    }
+
     /// Nothing is lost when it makes room: nobody has answered, the handshake was never
     /// finished, or it is over.
     fn may_go(&self) -> bool {
@@ -100,7 +106,7 @@ impl Conntrack {
         ledger.link(slots, idx, ledger::queue_of(begin.state));
         count(&mut ledger, slot, true);
         self.counters.n_created.fetch_add(1, Relaxed);
-        ledger.tell(|| Event::Created(self.describe(slot, now)));
+        ledger.tell(tuple.zone, || Event::Created(self.describe(slot, now)));
         let rewrite = (nat_kind != 0).then(|| Rewrite {
             outer: answers.reversed(),
             inner: None,
@@ -198,12 +204,21 @@ impl Conntrack {
         ledger.link(self.slots(), idx, queue);
     }
 
+    /// Tells that both sides of a connection have spoken.
+    pub(super) fn tell_established(&self, now: u32, (idx, direction): (u32, usize), tuple: &Tuple) {
+        let mut ledger = self.ledger();
+        // It may be gone by now.
+        if let Some(slot) = self.slots().get(idx as usize).filter(|_| self.holds(idx, direction, tuple)) {
+            ledger.tell(tuple.zone, || Event::Established(self.describe(slot, now)));
+        }
+    }
+
     /// Takes a connection out of everything.
     pub(super) fn remove(&self, ledger: &mut Ledger, idx: u32, now: u32) {
         let slots = self.slots();
         let Some(slot) = slots.get(idx as usize).filter(|slot| slot.is_connection()) else { return };
         let guard = slot.lock();
-        ledger.tell(|| Event::Removed(self.describe_locked(slot, &guard.live, now)));
+        ledger.tell(slot.zone(), || Event::Removed(self.describe_locked(slot, &guard.live, now)));
         let tuples = [self.tuple_of(slot, 0), self.tuple_of(slot, 1)];
         let kind = slot.kind();
         let extension = slot.has_extension().then(|| slot.extension());

@@ -701,7 +701,7 @@ fn policies_change_how_long_states_are_kept() {
 #[test]
 fn flush_takes_just_what_was_meant() {
     let tracker = tracker(64);
-    tracker.set_events(true);
+    tracker.set_events(Watched::All);
     for n in 0..10 {
         let request =
             Request { zone: n % 2, mark: (n.into(), !0), label: (u128::from(n) << 64, !0), ..COMMIT };
@@ -715,7 +715,7 @@ fn flush_takes_just_what_was_meant() {
     assert_eq!(flush(Filter { zone: Some(1), ..Filter::default() }), 4);
     assert_eq!(tracker.dump(at(0), &Filter::default()).len(), 3);
     assert_eq!(tracker.stats().n_removed, 7);
-    let events = tracker.fetch_events();
+    let events = tracker.fetch_events().0;
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Created(_))).count(), 10);
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Removed(_))).count(), 7);
 }

@@ -7,7 +7,7 @@ use super::{
     Alg, Conntrack, L4, Request, Rewrite, Segment, Shift, Tuple, Verdict, View,
     alg::expect::Expectation,
     kind, millis, sctp,
-    slot::{Guard, Live, Slot},
+    slot::{Guard, Slot},
     tcp,
     timeout::State,
     tuple,
@@ -16,6 +16,7 @@ use crate::{
     drop::DropReason,
     key::ct_state,
     packet::{FrameBuf, Packet},
+    parse::Signature,
     types::Timestamp,
 };
 
@@ -45,6 +46,12 @@ impl Conntrack {
         if self.check_checksums.load(Relaxed) { view.checked(packet) } else { view }
     }
 
+    /// The same of a packet whose signature was taken.
+    #[inline]
+    pub(crate) fn view_of_plain<B: FrameBuf>(&self, packet: &Packet<B>, signature: &Signature) -> View {
+        View::of_plain(packet, signature, self.check_checksums.load(Relaxed))
+    }
+
     /// The same of a packet in fragments: `first` is the one with its beginning, `payload`
     /// protocol and bytes of all that was cut into pieces.
     pub(crate) fn view_of_whole<B: FrameBuf>(&self, first: &Packet<B>, payload: (u8, &[u8])) -> View {
@@ -60,7 +67,7 @@ impl Conntrack {
     /// # Cost
     /// One index lookup and one slot; for a new connection, the mutex.
     pub fn track(&self, now: Timestamp, request: &Request, view: &View) -> Result<Verdict, DropReason> {
-        self.track_as((now, request.in_port), request, view, self.hash_of(request.zone, view))
+        self.track_as((now, request.in_port), request, view, (self.hash_of(request.zone, view), false))
     }
 
     /// The hash that a packet is looked up by; fetches what [`Conntrack::fetch`] reads.
@@ -74,69 +81,19 @@ impl Conntrack {
     /// Fetches the slot that is most likely the one of a hash.
     #[inline]
     pub(crate) fn fetch(&self, hash: u32) {
-        if let Some(slot) = self.index().first(hash).and_then(|idx| self.slots().get(idx as usize)) {
+        if let Some(slot) = self.index().first(hash).and_then(|(idx, _)| self.slots().get(idx as usize)) {
             slot.prefetch();
         }
     }
 
-    /// [`Conntrack::track_as`] for most packets: those that belong to a connection, change
-    /// nothing about it but its numbers and its time, and leave as they came. Nothing for the
-    /// others, of which nothing is noted then.
-    #[inline]
-    pub(crate) fn touch(
-        &self,
-        now: Timestamp,
-        request: &Request,
-        view: &View,
-        hash: u32,
-    ) -> Option<Verdict> {
-        if request.commit || matches!(view.l4, L4::Invalid | L4::Error { .. } | L4::Sctp { .. }) {
-            return None;
-        }
-        let (now, tuple) = (millis(now), Tuple { zone: request.zone, ..view.tuple });
-        let (idx, direction) = self.find(&tuple, hash)?;
-        let slot = self.slots().get(idx as usize)?;
-        let mut guard = slot.lock();
-        let (kind, live) = (slot.kind(), guard.live);
-        let changes = kind::FTP | kind::TFTP | kind::RELATED;
-        let changes = if request.nat.is_some() { changes | kind::SNAT | kind::DNAT } else { changes };
-        if kind & changes != 0 || live.is_over(now) || !self.holds(idx, direction, &tuple) {
-            return None;
-        }
-        let has_replied = live.has_replied || direction == 1;
-        let state = match &view.l4 {
-            L4::Tcp(segment) => {
-                let mut tcp = tcp::Tcp { state: live.state, peers: slot.peers() };
-                let fit = tcp.step(direction, segment, self.check_sequence.load(Relaxed));
-                if fit != tcp::Fit::Valid || tcp.state != live.state {
-                    return None;
-                }
-                slot.set_peers(&tcp.peers);
-                tcp.state
-            }
-            l4 => without_numbers(l4, has_replied)?,
-        };
-        let expires = now.wrapping_add(self.policies.get(live.policy, state));
-        guard.live = Live { state, has_replied, was_touched: true, expires, ..live };
-        let established = if has_replied { ct_state::EST } else { ct_state::NEW };
-        let reply = if direction == 1 { ct_state::RPL } else { 0 };
-        Some(Verdict {
-            state: ct_state::TRK | established | reply,
-            mark: slot.mark(),
-            label: slot.label(),
-            original: Some(if direction == 0 { tuple } else { self.tuple_of(slot, 0) }),
-            rewrite: None,
-            alg: None,
-        })
-    }
-
-    /// [`Conntrack::track`] for a packet from this port, whose hash is known.
+    /// [`Conntrack::track`] for a packet from this port, whose hash is known, and of which
+    /// [`Conntrack::touch`] may have said that it belongs to no connection.
     pub(crate) fn track_as(
         &self,
         (now, in_port): (Timestamp, u16),
         request: &Request,
         view: &View,
-        hash: u32,
+        (hash, is_unknown): (u32, bool),
     ) -> Result<Verdict, DropReason> {
         let now = millis(now);
         let tuple = Tuple { zone: request.zone, ..view.tuple };
@@ -145,7 +102,8 @@ impl Conntrack {
             L4::Error { about } => return Ok(self.related(now, request, &tuple, about)),
             L4::Tcp(_) | L4::Udp | L4::Icmp | L4::Sctp { .. } | L4::Other => {}
         }
-        if let Some((idx, direction, guard)) = self.lookup(&tuple, hash) {
+        let found = if is_unknown { None } else { self.lookup(&tuple, hash) };
+        if let Some((idx, direction, guard)) = found {
             match self.known(now, request, view, (idx, direction, guard)) {
                 Known::Verdict(verdict) => return Ok(verdict),
                 Known::Invalid => return Ok(self.invalid()),
@@ -248,6 +206,9 @@ impl Conntrack {
             alg: Alg::of(kind),
         };
         drop(guard);
+        if self.is_watched.load(Relaxed) && !before.is_established() && live.is_established() {
+            self.tell_established(now, (idx, direction), &view_tuple(view, request));
+        }
         // A shorter life needs another place in the order of going.
         if live.state != before.state && (live.state.is_over() || live.state == State::TcpFinWait) {
             self.move_on(idx, &view_tuple(view, request));
@@ -368,7 +329,7 @@ impl Conntrack {
 }
 
 /// The state of a connection of a protocol without numbers, after a packet.
-fn without_numbers(l4: &L4, has_replied: bool) -> Option<State> {
+pub(super) fn without_numbers(l4: &L4, has_replied: bool) -> Option<State> {
     Some(match (l4, has_replied) {
         (L4::Udp, true) => State::UdpMultiple,
         (L4::Udp, false) => State::UdpSingle,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use super::ct_tests::World;
 use crate::{
     build::{self, Host},
-    conntrack::{Config, Connection, Conntrack, Event, Filter, State, Storage},
+    conntrack::{Config, Connection, Conntrack, Event, Filter, State, Storage, Watched},
     drop::DropReason,
     key::ct_state,
     types::Timestamp,
@@ -204,7 +204,7 @@ fn limits_hold_by_zone_port_and_in_all() {
 #[test]
 fn flushes_and_events_name_what_goes() {
     let tracker = tracker();
-    tracker.set_events(true);
+    tracker.set_events(Watched::All);
     let rules = [
         "table=0,in_port=1,ip,actions=ct(commit,zone=1,exec(set_field:5->ct_mark,set_field:0x30->ct_label)),output:2",
         "table=0,in_port=3,ip,actions=ct(commit,zone=2),output:2",
@@ -222,7 +222,7 @@ fn flushes_and_events_name_what_goes() {
         let now = Timestamp::from_nanos(world.now);
         assert_eq!(tracker.flush(now, &filter), 1, "{filter:?}");
         assert_eq!(world.connections()[0].original.zone, 2);
-        let events = tracker.fetch_events();
+        let events = tracker.fetch_events().0;
         let [.., Event::Removed(gone)] = &events[..] else { panic!("{events:?}") };
         assert_eq!((gone.original.zone, gone.mark, gone.label, gone.in_port), (1, 5, 0x30, 1));
         let tuple = Filter { tuple: Some(world.connections()[0].reply), ..Filter::default() };
@@ -230,9 +230,9 @@ fn flushes_and_events_name_what_goes() {
         assert_eq!(world.n_connections(), 0);
         tracker.fetch_events();
     }
-    tracker.set_events(false);
+    tracker.set_events(Watched::Nothing);
     world.send(1, &build::udp(&a, &b, b""));
-    assert_eq!(tracker.fetch_events(), []);
+    assert_eq!(tracker.fetch_events(), (Vec::new(), 0));
 }
 
 /// A clone that goes on behind a translation does not execute the action set: that there

@@ -12,8 +12,8 @@ use super::{
     rider::Rider,
 };
 use crate::{
-    cache::Handle,
-    conntrack::{L4, Request, Verdict, View},
+    cache::{Handle, Megaflow},
+    conntrack::{L4, Request, Touched, Untouched, Verdict, View},
     packet::{FrameBuf, Packet},
     pipeline::{self, Frozen, NoTrace},
     program::{CtPass, Emit, Program},
@@ -51,6 +51,34 @@ fn repeats(commit: &Request, first: &Request) -> bool {
     commit.zone == first.zone && !commit.force && commit.mark.1 == 0 && commit.label.1 == 0
 }
 
+/// How a packet will be tracked as it came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hop {
+    zone: u16,
+    /// It is translated if its connection is.
+    translates: bool,
+    /// A connection that is known stays as it is.
+    only_looks: bool,
+    hash: u32,
+}
+
+/// What the tracker has said of a packet.
+pub(super) enum Seen {
+    /// It was not asked, or has not answered.
+    Nothing,
+    /// There is no such connection.
+    Unknown,
+    /// There is one.
+    Touched(Touched),
+}
+
+/// How an entry has its packets tracked, if that is as they come.
+fn hop_of(entry: &Megaflow) -> Option<Hop> {
+    let (_, pass, _) = if entry.is_alone { only_pass(&entry.program)? } else { return None };
+    let Request { zone, nat, commit, .. } = pass.request;
+    Some(Hop { zone, translates: nat.is_some(), only_looks: !commit, hash: 0 })
+}
+
 impl Switch {
     /// Of packets that will be tracked as they came, most need no key.
     pub(super) fn spare_keys(&mut self, n: usize) {
@@ -66,23 +94,28 @@ impl Switch {
     /// Reads packets that will be tracked, and fetches where their connections are: for all of
     /// the batch at a time, so that the accesses do not wait for each other.
     pub(super) fn look_ahead<B: FrameBuf>(&mut self, packets: &[Packet<B>]) {
-        let Some(tracker) = self.conntrack.as_deref() else { return };
         let lanes = &mut *self.lanes;
+        lanes.hops[..packets.len()].fill(None);
+        let Some(tracker) = self.conntrack.as_deref() else { return };
+        lanes.n_renewed = self.megaflows.n_renewed();
+        // Neighbours often have the same entry.
+        let mut last = (None, None);
         for (idx, packet) in packets.iter().enumerate() {
-            lanes.views[idx] = None;
-            let handle = lanes.lookups[idx].handle().filter(|_| lanes.current[idx]);
-            let Some(entry) = handle.and_then(|handle| self.megaflows.get_mut(handle)) else { continue };
-            if !entry.is_alone || lanes.is_fragment(idx) {
-                continue;
+            let Some(handle) = lanes.lookups[idx].handle().filter(|_| lanes.current[idx]) else { continue };
+            if last.0 != Some(handle) {
+                last = (Some(handle), self.megaflows.get(handle).and_then(hop_of));
             }
-            if let Some((_, pass, _)) = only_pass(&entry.program) {
-                let view = tracker.view(packet);
-                let zone = pass.request.zone;
-                lanes.views[idx] = Some((view, zone, tracker.hash_of(zone, &view)));
-            }
+            let Some(hop) = last.1 else { continue };
+            lanes.views[idx] = match lanes.has_signature[idx] {
+                true => tracker.view_of_plain(packet, &lanes.signatures[idx]),
+                false if lanes.is_fragment(idx) => continue,
+                false => tracker.view(packet),
+            };
+            let hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
+            lanes.hops[idx] = Some(Hop { hash, ..hop });
         }
-        for (_, _, hash) in lanes.views.iter().take(packets.len()).flatten() {
-            tracker.fetch(*hash);
+        for hop in lanes.hops[..packets.len()].iter().flatten() {
+            tracker.fetch(hop.hash);
         }
     }
 
@@ -96,27 +129,26 @@ impl Switch {
         idx: usize,
         packet: Packet<B>,
         sink: &mut S,
-    ) -> Option<(Packet<B>, Option<Verdict>)> {
-        let seen = self.lanes.views[idx].as_ref();
-        let (Some(tracker), Some((view, zone, hash)), Some(first)) =
-            (self.conntrack.as_deref(), seen, self.megaflows.get(from))
+    ) -> Option<(Packet<B>, Seen)> {
+        let is_unchanged = self.lanes.n_renewed == self.megaflows.n_renewed();
+        let hop = self.lanes.hops[idx].filter(|hop| hop.only_looks && is_unchanged);
+        let (Some(tracker), Some(Hop { zone, translates, hash, .. })) = (self.conntrack.as_deref(), hop)
         else {
-            return Some((packet, None));
+            return Some((packet, Seen::Nothing));
         };
-        // The rules may have changed within the batch.
-        let pass = only_pass(&first.program).map(|(_, pass, _)| pass);
-        let Some(pass) = pass.filter(|pass| pass.request.zone == *zone) else { return Some((packet, None)) };
-        let Some(verdict) = tracker.touch(moment.now, &pass.request, view, *hash) else {
-            return Some((packet, None));
+        let view = &self.lanes.views[idx];
+        let touched = match tracker.touch(moment.now, (zone, translates), view, hash) {
+            Ok(touched) => touched,
+            Err(Untouched::Unknown) => return Some((packet, Seen::Unknown)),
+            Err(Untouched::Other) => return Some((packet, Seen::Nothing)),
         };
-        let Way::Short(end) = self.passes.find(from, &first.program, &verdict) else {
-            return Some((packet, Some(verdict)));
-        };
-        let repeats = !end.is_noted || !matches!(view.l4, L4::Tcp(_) | L4::Sctp { .. });
-        let is_current = self.megaflows.is_current(end.to, moment.snapshot.epoch);
-        let second = if repeats && is_current { self.megaflows.get_mut(end.to) } else { None };
+        let way = self.megaflows.get(from).map(|first| self.passes.find(from, &first.program, &touched));
+        let Some(Way::Short(end)) = way else { return Some((packet, Seen::Touched(touched))) };
+        let repeats = !end.is_noted || !matches!(view.l4, L4::Tcp(_));
+        let is_current = repeats && self.megaflows.is_current(end.to, moment.snapshot.epoch);
+        let second = if is_current { self.megaflows.get_mut(end.to) } else { None };
         let Some(second) = second.filter(|second| Arc::ptr_eq(&second.program, &end.program)) else {
-            return Some((packet, Some(verdict)));
+            return Some((packet, Seen::Touched(touched)));
         };
         let n_bytes = self.lanes.lens[idx];
         second.count(moment.now, 1, n_bytes);
@@ -132,7 +164,7 @@ impl Switch {
     pub(super) fn carry_first<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
-        (from, verdict): (Handle, Option<Verdict>),
+        (from, seen): (Handle, Seen),
         idx: usize,
         packet: Packet<B>,
         sink: &mut S,
@@ -149,11 +181,10 @@ impl Switch {
                 Arc::new(translation.program)
             }
         };
-        match (self.lanes.views[idx].take(), only_pass(&program)) {
-            (Some(seen), Some((_, pass, next))) if !self.lanes.is_fragment(idx) => {
+        match (self.lanes.hops[idx], only_pass(&program)) {
+            (Some(hop), Some((_, pass, next))) => {
                 self.books.received(1, self.lanes.lens[idx]);
-                let way = (&program, pass, next);
-                self.hop(moment, way, (idx, seen), (from, verdict), packet, sink);
+                self.hop(moment, (&program, pass, next), (idx, hop), (from, seen), packet, sink);
             }
             _ => self.carry_alone(moment, &program, idx, packet, sink),
         }
@@ -180,19 +211,21 @@ impl Switch {
         &mut self,
         moment: &Moment<'_>,
         (program, pass, next): (&Arc<Program>, &CtPass, &Frozen),
-        (idx, (view, zone, hash)): (usize, (View, u16, u32)),
-        (from, verdict): (Handle, Option<Verdict>),
+        (idx, hop): (usize, Hop),
+        (from, seen): (Handle, Seen),
         packet: Packet<B>,
         sink: &mut S,
     ) {
         let (n_bytes, in_port) = (self.lanes.lens[idx], packet.in_port.get() as u16);
-        let tracker = self.tracker();
+        let (view, tracker) = (self.lanes.views[idx], self.tracker());
         // The rules may have changed within the batch.
-        let is_same = zone == pass.request.zone;
-        let hash = if is_same { hash } else { tracker.hash_of(pass.request.zone, &view) };
-        let tracked = match verdict {
+        let zone = pass.request.zone;
+        let hash = if hop.zone == zone { hop.hash } else { tracker.hash_of(zone, &view) };
+        let touched = if let Seen::Touched(touched) = seen { Some(touched) } else { None };
+        let is_unknown = matches!(seen, Seen::Unknown);
+        let tracked = match touched.and_then(|touched| tracker.verdict_of(zone, &view, &touched)) {
             Some(verdict) => Ok(verdict),
-            None => tracker.track_as((moment.now, in_port), &pass.request, &view, hash),
+            None => tracker.track_as((moment.now, in_port), &pass.request, &view, (hash, is_unknown)),
         };
         let verdict = match tracked {
             Ok(verdict) => verdict,
@@ -209,32 +242,33 @@ impl Switch {
         next.restore(key);
         key.recirc_id.set(pass.recirc_id);
         if next.knows_connection() {
-            pipeline::set_connection(key, pass.request.zone, &verdict);
+            pipeline::set_connection(key, zone, &verdict);
         }
         let found = self.megaflows.find(packet.in_port, key);
         let epoch = moment.snapshot.epoch;
-        let handle = found.filter(|handle| self.megaflows.is_current(*handle, epoch));
-        let Some(entry) = handle.and_then(|handle| self.megaflows.get_mut(handle)) else {
+        let current = found.filter(|handle| self.megaflows.is_current(*handle, epoch));
+        let entry = current.and_then(|handle| Some((handle, self.megaflows.get_mut(handle)?)));
+        let Some((to, entry)) = entry else {
             let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
             return self.hop_on(moment, next, idx, rider, sink);
         };
         self.books.all.n_recirculations += 1;
         entry.count(moment.now, 1, n_bytes);
         let second = Arc::clone(&entry.program);
-        let Some((note, emit)) = plain_end(&second) else {
-            let (mut fate, mut key) = (Fate { n_passes: 1, ..Fate::default() }, *key);
+        let end = plain_end(&second);
+        if let Some(touched) = touched {
+            self.learn_way((from, program), (to, &second), end.map(|end| (pass, end)), &touched);
+        }
+        let Some((note, emit)) = end else {
+            let (mut fate, mut key) = (Fate { n_passes: 1, ..Fate::default() }, *self.lanes.key(idx));
             let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
             self.ride(moment, &second, (rider, &mut key), sink, &mut fate);
             return self.settle(fate, n_bytes);
         };
-        if let Some(to) = handle {
-            let is_short = note.is_none_or(|note| repeats(&note.request, &pass.request));
-            let end = End { to, program: Arc::clone(&second), port: emit.port, is_noted: note.is_some() };
-            self.learn_way((from, program), &verdict, is_short.then_some(end));
-        }
         if let (Some(note), Some(tracker)) = (note, self.conntrack.as_deref()) {
-            let same = note.request.zone == pass.request.zone;
-            let hash = if same { hash } else { tracker.hash_of(note.request.zone, &view) };
+            let same = note.request.zone == zone;
+            let hash =
+                if same { (hash, is_unknown) } else { (tracker.hash_of(note.request.zone, &view), false) };
             let noted = tracker.track_as((moment.now, in_port), &note.request, &view, hash);
             let helped = noted.and_then(|verdict| match verdict.alg {
                 // In another zone the connection may have a helper that this one has not.
@@ -250,17 +284,27 @@ impl Switch {
     }
 
     /// Remembers where packets end of which the tracker says this, unless it is known.
-    fn learn_way(&mut self, (from, program): (Handle, &Arc<Program>), verdict: &Verdict, end: Option<End>) {
-        if !matches!(self.passes.find(from, program, verdict), Way::Unknown) {
+    fn learn_way(
+        &mut self,
+        (from, program): (Handle, &Arc<Program>),
+        (to, second): (Handle, &Arc<Program>),
+        end: Option<(&CtPass, (Option<&CtPass>, &Emit))>,
+        said: &Touched,
+    ) {
+        if !matches!(self.passes.find(from, program, said), Way::Unknown) {
             return;
         }
-        let megaflows = &self.megaflows;
-        self.passes.remember(from, program, verdict, || {
-            end.filter(|end| {
-                let masks = megaflows.mask_of(from).zip(megaflows.mask_of(end.to));
-                masks.is_some_and(|(first, second)| follows(&first, &second))
-            })
+        let short =
+            end.filter(|(pass, (note, _))| note.is_none_or(|note| repeats(&note.request, &pass.request)));
+        let masks = self.megaflows.mask_of(from).zip(self.megaflows.mask_of(to));
+        let end = short.filter(|_| masks.is_some_and(|(first, second)| follows(&first, &second)));
+        let end = end.map(|(_, (note, emit))| End {
+            to,
+            program: Arc::clone(second),
+            port: emit.port,
+            is_noted: note.is_some(),
         });
+        self.passes.remember((from, program), said, end);
     }
 
     /// A second pass that no entry is known for.

@@ -53,7 +53,8 @@ use std::{
 };
 
 use self::{
-    books::Books, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts, recirculate::FrozenIds, samples::Samples,
+    books::Books, hop::Hop, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts,
+    recirculate::FrozenIds, samples::Samples,
 };
 pub use self::{
     continuations::{
@@ -139,9 +140,12 @@ struct Lanes {
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
-    /// What the tracker sees of a packet that it will be asked about, in which zone, and by which
-    /// hash.
-    views: [Option<(View, u16, u32)>; MAX_BATCH],
+    /// How a packet will be tracked as it came.
+    hops: [Option<Hop>; MAX_BATCH],
+    /// What the tracker sees of it.
+    views: [View; MAX_BATCH],
+    /// Renewed megaflows when that was found out: what they say may have changed since.
+    n_renewed: u64,
 }
 
 /// What holds for a whole batch.
@@ -197,7 +201,9 @@ impl Switch {
                 current: [false; MAX_BATCH],
                 needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
-                views: [None; MAX_BATCH],
+                hops: [None; MAX_BATCH],
+                views: [View::NONE; MAX_BATCH],
+                n_renewed: 0,
             }),
             books: Books::new(),
             punts: Punts::new(seed),

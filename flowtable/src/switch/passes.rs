@@ -13,7 +13,7 @@ use std::{mem::offset_of, sync::Arc};
 
 use crate::{
     cache::Handle,
-    conntrack::Verdict,
+    conntrack::Touched,
     field::Field,
     key::{FlowKey, FlowMask},
     program::Program,
@@ -77,12 +77,12 @@ impl Passes {
 
     /// The way of a packet of this entry, after what the tracker said.
     #[inline]
-    pub(super) fn find(&self, from: Handle, program: &Arc<Program>, verdict: &Verdict) -> Way<'_> {
-        let known = self.places.get(place(from, verdict)).and_then(Option::as_ref);
+    pub(super) fn find(&self, from: Handle, program: &Arc<Program>, said: &Touched) -> Way<'_> {
+        let known = self.places.get(place(from, said)).and_then(Option::as_ref);
         let known = known.filter(|known| {
             known.from == from
                 && Arc::ptr_eq(&known.program, program)
-                && (known.state, known.mark, known.label) == (verdict.state, verdict.mark, verdict.label)
+                && (known.state, known.mark, known.label) == (said.state, said.mark, said.label)
         });
         match known.map(|known| &known.end) {
             None => Way::Unknown,
@@ -95,20 +95,19 @@ impl Passes {
     /// place already stays, mostly: more ways than places shall not cost more than none.
     pub(super) fn remember(
         &mut self,
-        from: Handle,
-        program: &Arc<Program>,
-        verdict: &Verdict,
-        end: impl FnOnce() -> Option<End>,
+        (from, program): (Handle, &Arc<Program>),
+        said: &Touched,
+        end: Option<End>,
     ) {
-        let Some(known) = self.places.get_mut(place(from, verdict)) else { return };
+        let Some(known) = self.places.get_mut(place(from, said)) else { return };
         if known.as_ref().is_some_and(|known| known.from != from) {
             self.n_clashes = self.n_clashes.wrapping_add(1);
             if !self.n_clashes.is_multiple_of(REPLACE_ONE_IN) {
                 return;
             }
         }
-        let Verdict { state, mark, label, .. } = *verdict;
-        *known = Some(Known { from, program: Arc::clone(program), state, mark, label, end: end() });
+        let Touched { state, mark, label, .. } = *said;
+        *known = Some(Known { from, program: Arc::clone(program), state, mark, label, end });
     }
 }
 
@@ -126,8 +125,8 @@ pub(super) fn follows(first: &FlowMask, second: &FlowMask) -> bool {
     free.covers(second)
 }
 
-fn place(from: Handle, verdict: &Verdict) -> usize {
-    let what = u64::from(verdict.mark) << 16 | u64::from(verdict.state);
+fn place(from: Handle, said: &Touched) -> usize {
+    let what = u64::from(said.mark) << 16 | u64::from(said.state);
     let mixed = (u64::from(from.slot()) << 32 ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as usize % N_PLACES
 }
@@ -154,7 +153,9 @@ mod tests {
         for second in yes {
             assert!(follows(&first, &mask(second)), "{second:?}");
         }
-        for field in [Field::TcpDst, Field::NwSrc, Field::CtNwSrc, Field::CtIpv6Dst, Field::CtTpDst, Field::CtNwProto] {
+        for field in
+            [Field::TcpDst, Field::NwSrc, Field::CtNwSrc, Field::CtIpv6Dst, Field::CtTpDst, Field::CtNwProto]
+        {
             assert!(!follows(&first, &mask(&[field, Field::CtState])), "{field:?}");
         }
         // Whatever the first pass looked at of an earlier connection is not this one.

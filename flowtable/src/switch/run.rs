@@ -119,8 +119,10 @@ impl Switch {
         };
         let (is_alone, in_session) = (entry.is_alone, entry.in_session);
         let rest = &self.lanes.lookups[range.start + 1..range.end];
-        let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
-        let n_group = if is_alone { 1 } else { 1 + more };
+        let n_group = match is_alone {
+            true => 1,
+            false => 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count(),
+        };
         let group = range.start..range.start + n_group;
         if in_session {
             group.clone().for_each(|idx| self.remember(moment, idx, handle));
@@ -133,11 +135,9 @@ impl Switch {
         entry.count(moment.now, n_group as u64, n_bytes);
         if is_alone {
             for packet in packets.take(1) {
-                let Some((packet, verdict)) = self.hop_known(moment, handle, group.start, packet, sink)
-                else {
-                    continue;
-                };
-                self.carry_first(moment, (handle, verdict), group.start, packet, sink);
+                if let Some((packet, seen)) = self.hop_known(moment, handle, group.start, packet, sink) {
+                    self.carry_first(moment, (handle, seen), group.start, packet, sink);
+                }
             }
             return 1;
         }
