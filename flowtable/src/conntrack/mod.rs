@@ -15,7 +15,11 @@
 //!
 //! Three things are not in storage, since they are about seconds: fragments that wait for
 //! the rest of their packet (`fragments`), connections that others have announced
-//! (`alg`), and events.
+//! (`alg`), and events. Another tracker on the same storage begins without them: what was
+//! announced before is an ordinary new connection, which rules decide about, until it is
+//! announced again; and a half whose other half came before is dropped when its time is
+//! over. A flush takes what its connections have announced along, and leaves fragments,
+//! which belong to no connection until they are whole.
 //!
 //! # How to use it
 //! | question | answer |
