@@ -40,7 +40,7 @@ fn told(tracker: &Conntrack) -> Vec<(&'static str, u16, State)> {
 /// Both ways of looking a packet up tell the same.
 fn look(tracker: &Conntrack, now: Timestamp, view: &View) {
     let hash = tracker.hash_of(LOOK.zone, view);
-    if tracker.touch(now, (LOOK.zone, false), view, hash).is_err() {
+    if tracker.touch(now, (LOOK.zone, false), view, (hash, tracker.fetch(hash))).is_err() {
         tracker.track(now, &LOOK, view).unwrap();
     }
 }

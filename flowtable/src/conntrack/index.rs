@@ -61,11 +61,15 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The slot that a hash most likely leads to: that of the first cell in its bucket that
-    /// agrees.
+    /// The slot and direction that a hash most likely leads to: what is in its own cell, or in
+    /// the first one of its bucket that agrees.
     #[inline]
     pub(super) fn first(&self, hash: u32) -> Option<(u32, usize)> {
         let bucket = self.buckets.get(self.home(hash))?;
+        let own = bucket.cells.get(own_cell(hash))?.load(Acquire);
+        if own != 0 && self.is_part_of(own, hash) {
+            return Some(self.target(own));
+        }
         let agreeing = self.agreeing(bucket, hash);
         let cell = bucket.cells.get(agreeing.trailing_zeros() as usize)?.load(Acquire);
         (cell != 0).then(|| self.target(cell))
@@ -104,7 +108,9 @@ impl<'a> Index<'a> {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let Some(bucket) = self.buckets.get(at) else { return };
-            if let Some(free) = bucket.cells.iter().find(|cell| cell.load(Relaxed) == 0) {
+            // Its own cell first, where a lookup looks first.
+            let (before, behind) = bucket.cells.split_at(own_cell(hash));
+            if let Some(free) = behind.iter().chain(before).find(|cell| cell.load(Relaxed) == 0) {
                 return free.store(new, Release);
             }
             bucket.n_passed.fetch_add(1, Release);
@@ -166,12 +172,16 @@ impl<'a> Index<'a> {
     /// cell it is nobody can predict.
     #[inline]
     fn agreeing(&self, bucket: &Bucket, hash: u32) -> u32 {
-        let wanted = hash << self.place_bits;
-        let differing = |cell: &AtomicU32| (cell.load(Relaxed) ^ wanted) >> self.place_bits;
         let cells = bucket.cells.iter().enumerate();
-        let agreeing = cells.fold(0, |bits, (idx, cell)| bits | u32::from(differing(cell) == 0) << idx);
+        let agreeing = cells
+            .fold(0, |bits, (idx, cell)| bits | u32::from(self.is_part_of(cell.load(Relaxed), hash)) << idx);
         fence(Acquire);
         agreeing
+    }
+
+    /// What a cell has of a hash is of this one.
+    fn is_part_of(&self, cell: u32, hash: u32) -> bool {
+        (cell ^ hash << self.place_bits) >> self.place_bits == 0
     }
 
     fn cell(&self, hash: u32, slot: u32, direction: usize) -> u32 {
@@ -182,6 +192,12 @@ impl<'a> Index<'a> {
         let place = (cell & ((1 << self.place_bits) - 1)).wrapping_sub(1);
         (place >> 1, (place & 1) as usize)
     }
+}
+
+/// The cell of its bucket that an entry is in if it can be.
+fn own_cell(hash: u32) -> usize {
+    // The high bits are those of the bucket, some of the low ones are in the cell.
+    hash as usize % N_CELLS
 }
 
 #[cfg(test)]

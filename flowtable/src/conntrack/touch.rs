@@ -33,7 +33,8 @@ pub(crate) enum Untouched {
 
 impl Conntrack {
     /// What [`Conntrack::track`] says of a packet that is looked up in a zone, and translated
-    /// if its connection is and this `translates`; or nothing is done.
+    /// if its connection is and this `translates`; or nothing is done. `likely` is what
+    /// [`Conntrack::fetch`] said.
     ///
     /// # Errors
     /// The packet is none of those that this is for.
@@ -43,13 +44,13 @@ impl Conntrack {
         now: Timestamp,
         (zone, translates): (u16, bool),
         view: &View,
-        hash: u32,
+        (hash, likely): (u32, Option<(u32, usize)>),
     ) -> Result<Touched, Untouched> {
         if matches!(view.l4, L4::Invalid | L4::Error { .. } | L4::Sctp { .. }) {
             return Err(Untouched::Other);
         }
         let tuple = Tuple { zone, ..view.tuple };
-        let (idx, direction, slot, mut guard) = self.grasp(&tuple, hash).ok_or(Untouched::Unknown)?;
+        let (idx, direction, slot, mut guard) = self.grasp(&tuple, hash, likely).ok_or(Untouched::Unknown)?;
         let (kind, live, now) = (slot.kind(), guard.live, millis(now));
         let translated = if translates { kind::SNAT | kind::DNAT } else { 0 };
         if kind & (kind::FTP | kind::TFTP | kind::RELATED | translated) != 0 || live.is_over(now) {
@@ -80,11 +81,16 @@ impl Conntrack {
         Ok(Touched { state, mark: slot.mark(), label: slot.label(), slot: idx, direction })
     }
 
-    /// The connection with this tuple, its slot locked: most often that of the first cell
-    /// that agrees, which is not looked at before.
+    /// The connection with this tuple, its slot locked: most often the likely one, which is
+    /// not looked at before.
     #[inline]
-    fn grasp(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize, &Slot, Guard<'_>)> {
-        if let Some((idx, direction)) = self.index().first(hash)
+    fn grasp(
+        &self,
+        tuple: &Tuple,
+        hash: u32,
+        likely: Option<(u32, usize)>,
+    ) -> Option<(u32, usize, &Slot, Guard<'_>)> {
+        if let Some((idx, direction)) = likely
             && let Some(slot) = self.slots().get(idx as usize)
             && slot.is_connection()
         {

@@ -78,12 +78,13 @@ impl Conntrack {
         hash
     }
 
-    /// Fetches the slot that is most likely the one of a hash.
+    /// Fetches the slot that is most likely the one of a hash; answers which, and in which
+    /// direction.
     #[inline]
-    pub(crate) fn fetch(&self, hash: u32) {
-        if let Some(slot) = self.index().first(hash).and_then(|(idx, _)| self.slots().get(idx as usize)) {
-            slot.prefetch();
-        }
+    pub(crate) fn fetch(&self, hash: u32) -> Option<(u32, usize)> {
+        let (idx, direction) = self.index().first(hash)?;
+        self.slots().get(idx as usize)?.prefetch();
+        Some((idx, direction))
     }
 
     /// [`Conntrack::track`] for a packet from this port, whose hash is known, and of which

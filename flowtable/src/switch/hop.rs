@@ -60,6 +60,8 @@ pub(super) struct Hop {
     /// A connection that is known stays as it is.
     only_looks: bool,
     hash: u32,
+    /// Where its connection most likely is.
+    likely: Option<(u32, usize)>,
 }
 
 /// What the tracker has said of a packet.
@@ -76,17 +78,23 @@ pub(super) enum Seen {
 fn hop_of(entry: &Megaflow) -> Option<Hop> {
     let (_, pass, _) = if entry.is_alone { only_pass(&entry.program)? } else { return None };
     let Request { zone, nat, commit, .. } = pass.request;
-    Some(Hop { zone, translates: nat.is_some(), only_looks: !commit, hash: 0 })
+    Some(Hop { zone, translates: nat.is_some(), only_looks: !commit, hash: 0, likely: None })
 }
 
 impl Switch {
     /// Of packets that will be tracked as they came, most need no key.
     pub(super) fn spare_keys(&mut self, n: usize) {
         let lanes = &mut *self.lanes;
+        // Neighbours often have the same entry.
+        let mut last = (None, true);
         for idx in 0..n {
             if lanes.needs_key[idx] && lanes.has_signature[idx] {
-                let entry = lanes.lookups[idx].handle().and_then(|handle| self.megaflows.get(handle));
-                lanes.needs_key[idx] = entry.is_none_or(|entry| only_pass(&entry.program).is_none());
+                let handle = lanes.lookups[idx].handle();
+                if last.0 != handle {
+                    let entry = handle.and_then(|handle| self.megaflows.get(handle));
+                    last = (handle, entry.is_none_or(|entry| only_pass(&entry.program).is_none()));
+                }
+                lanes.needs_key[idx] = last.1;
             }
         }
     }
@@ -114,8 +122,8 @@ impl Switch {
             let hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
             lanes.hops[idx] = Some(Hop { hash, ..hop });
         }
-        for hop in lanes.hops[..packets.len()].iter().flatten() {
-            tracker.fetch(hop.hash);
+        for hop in lanes.hops[..packets.len()].iter_mut().flatten() {
+            hop.likely = tracker.fetch(hop.hash);
         }
     }
 
@@ -132,12 +140,13 @@ impl Switch {
     ) -> Option<(Packet<B>, Seen)> {
         let is_unchanged = self.lanes.n_renewed == self.megaflows.n_renewed();
         let hop = self.lanes.hops[idx].filter(|hop| hop.only_looks && is_unchanged);
-        let (Some(tracker), Some(Hop { zone, translates, hash, .. })) = (self.conntrack.as_deref(), hop)
+        let (Some(tracker), Some(Hop { zone, translates, hash, likely, .. })) =
+            (self.conntrack.as_deref(), hop)
         else {
             return Some((packet, Seen::Nothing));
         };
         let view = &self.lanes.views[idx];
-        let touched = match tracker.touch(moment.now, (zone, translates), view, hash) {
+        let touched = match tracker.touch(moment.now, (zone, translates), view, (hash, likely)) {
             Ok(touched) => touched,
             Err(Untouched::Unknown) => return Some((packet, Seen::Unknown)),
             Err(Untouched::Other) => return Some((packet, Seen::Nothing)),
