@@ -29,6 +29,7 @@ mod injected;
 mod lessons;
 mod lookup;
 mod metered;
+mod passes;
 mod punts;
 mod recirculate;
 mod rider;
@@ -52,7 +53,8 @@ use std::{
 };
 
 use self::{
-    books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds, samples::Samples,
+    books::Books, hop::Hop, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts,
+    recirculate::FrozenIds, samples::Samples,
 };
 pub use self::{
     continuations::{
@@ -113,6 +115,7 @@ pub struct Switch {
     lessons: Lessons,
     samples: Samples,
     frozen_ids: FrozenIds,
+    passes: Passes,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
 }
@@ -137,9 +140,12 @@ struct Lanes {
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
-    /// What the tracker sees of a packet that it will be asked about, in which zone, and by which
-    /// hash.
-    views: [Option<(View, u16, u32)>; MAX_BATCH],
+    /// How a packet will be tracked as it came.
+    hops: [Option<Hop>; MAX_BATCH],
+    /// What the tracker sees of it.
+    views: [View; MAX_BATCH],
+    /// Renewed megaflows when that was found out: what they say may have changed since.
+    n_renewed: u64,
 }
 
 /// What holds for a whole batch.
@@ -195,13 +201,16 @@ impl Switch {
                 current: [false; MAX_BATCH],
                 needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
-                views: [None; MAX_BATCH],
+                hops: [None; MAX_BATCH],
+                views: [View::NONE; MAX_BATCH],
+                n_renewed: 0,
             }),
             books: Books::new(),
             punts: Punts::new(seed),
             lessons: Lessons::default(),
             samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
+            passes: Passes::new(),
             conntrack: None,
             seed,
         }
@@ -247,6 +256,7 @@ impl Switch {
             let n = batch.len().min(MAX_BATCH);
             self.receive_all(&moment, &mut batch[..n]);
             self.find_sessions(&moment, n);
+            self.spare_keys(n);
             self.parse_rest(&moment, &batch[..n]);
             self.find_megaflows(&moment, n);
             self.look_ahead(&batch[..n]);
