@@ -161,7 +161,7 @@ fn actions_of(
 
 /// A number for each flow that has a group or has packets made: it depends on the flow's
 /// place and match alone, so that a group stays the same one while its members change.
-fn numbers<'a>(flows: impl Iterator<Item = (&'a u64, &'a LogicalFlow)>) -> BTreeMap<u64, u32> {
+fn numbers<'a>(flows: impl Iterator<Item = (&'a u64, &'a Arc<LogicalFlow>)>) -> BTreeMap<u64, u32> {
     let mut taken = BTreeSet::new();
     let needs_one = |flow: &LogicalFlow| flow.actions.contains(['(', '{']);
     flows
