@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
     "ferroflow/host/v1/conntrack.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 7] = [
     "ferroflow/host/v1/host.proto",
     "ferroflow/host/v1/lab.proto",
     "ferroflow/host/v1/rules.proto",
+    "ferroflow/host/v1/worker.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Moment, Sink, Switch,
+    Moment, Sink, Stage, Switch,
     recirculate::{Failure, Fate},
     rider::Rider,
 };
@@ -84,6 +84,7 @@ impl Switch {
         match (self.lanes.views[idx].take(), only_pass(program)) {
             (Some(seen), Some(way)) => {
                 self.books.received(1, n_bytes);
+                sink.enter(Stage::Track);
                 self.hop(moment, way, (idx, seen), packet, sink);
             }
             _ => {
@@ -124,6 +125,7 @@ impl Switch {
         if next.knows_connection() {
             pipeline::set_connection(key, pass.request.zone, &verdict);
         }
+        sink.enter(Stage::Megaflow);
         let found = self.megaflows.find(packet.in_port, key);
         let epoch = moment.snapshot.epoch;
         let handle = found.filter(|handle| self.megaflows.is_current(*handle, epoch));
@@ -131,6 +133,7 @@ impl Switch {
             let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
             return self.hop_on(moment, next, idx, rider, sink);
         };
+        sink.enter(Stage::Execute);
         self.books.all.n_recirculations += 1;
         entry.count(moment.now, 1, n_bytes);
         let Some((note, emit)) = plain_end(&entry.program) else {

@@ -8,6 +8,7 @@ mod lab;
 mod rules;
 mod socket;
 mod trace;
+mod workers;
 
 use std::collections::BTreeSet;
 
