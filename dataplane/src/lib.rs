@@ -67,5 +67,6 @@ pub use crate::{
     sys::{
         SysError, advise_huge_pages,
         thread::{cpu_time, n_preemptions},
+        tsc::now as cycles,
     },
 };

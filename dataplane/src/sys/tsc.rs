@@ -1,9 +1,9 @@
 //! The time stamp counter: what measuring goes by, for a read costs some 25 cycles where a
 //! clock costs 60. Its frequency is not known here: who measures compares with a clock.
 
-/// The counter now; of a machine without one, nanoseconds.
+/// The time stamp counter now; of a machine without one, nanoseconds.
 #[inline(always)]
-pub(crate) fn now() -> u64 {
+pub fn now() -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: reads a register; user space may, on every Linux.
