@@ -14,6 +14,7 @@ const FILES: [&str; 8] = [
     "ferroflow/host/v1/host.proto",
     "ferroflow/host/v1/lab.proto",
     "ferroflow/host/v1/rules.proto",
+    "ferroflow/host/v1/worker.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

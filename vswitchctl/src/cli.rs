@@ -129,6 +129,11 @@ pub enum Command {
     Watch(net::watch::Watch),
     /// Host: who this switch is and how it fares
     Status(host::status::Status),
+    /// Host: where the workers' time goes
+    Perf(host::perf::Perf),
+    /// Host: workers, and which of them has which receive queue
+    #[command(subcommand)]
+    Worker(host::worker::Command),
     /// Host: interfaces attached to the switch
     #[command(subcommand)]
     Port(host::port::Command),
@@ -199,6 +204,7 @@ impl Command {
             Self::LoadBalancer(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
+            Self::Perf(_) | Self::Worker(_) => false,
             Self::Flow(_)
             | Self::Group(_)
             | Self::Meter(_)
@@ -243,6 +249,8 @@ impl Command {
             Self::Receipt(command) => command.run(session).await,
             Self::Watch(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
+            Self::Perf(command) => command.run(session).await,
+            Self::Worker(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
             Self::Group(command) => command.run(session).await,

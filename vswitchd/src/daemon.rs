@@ -3,7 +3,7 @@
 use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
+use dataplane::{Balancing, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use futures::FutureExt as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -126,6 +126,9 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
                 host.tend_rules();
                 host.tend_ports();
                 host.tend_neighbours();
+                if let Err(error) = host.dataplane().tend_queues() {
+                    tracing::error!(%error, "a receive queue could not be moved");
+                }
                 host.dataplane().workers().into_iter().find(|worker| !worker.running)
             })
             .await;
@@ -161,7 +164,16 @@ fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> Datapl
     if workers.is_empty() {
         workers.push(WorkerConfig::default());
     }
-    DataplaneConfig { workers, busy: options.busy, n_connections, ..DataplaneConfig::default() }
+    let (pins, balancing) =
+        (options.pin.clone(), Balancing { auto: options.auto_balance, ..Balancing::default() });
+    DataplaneConfig {
+        workers,
+        busy: options.busy,
+        pins,
+        balancing,
+        n_connections,
+        ..DataplaneConfig::default()
+    }
 }
 
 fn identity(options: &RunOptions) -> anyhow::Result<Identity> {

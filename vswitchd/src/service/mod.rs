@@ -10,6 +10,7 @@ mod lab;
 mod rules;
 mod socket;
 mod trace;
+mod workers;
 
 use std::{collections::BTreeSet, sync::Arc};
 

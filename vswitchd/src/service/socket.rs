@@ -16,6 +16,7 @@ use ferroflow_proto::{
         conntrack_service_server::ConntrackServiceServer, endpoint_service_server::EndpointServiceServer,
         event_service_server::EventServiceServer, host_service_server::HostServiceServer,
         lab_service_server::LabServiceServer, rule_service_server::RuleServiceServer,
+        worker_service_server::WorkerServiceServer,
     },
 };
 use tokio::net::UnixListener;
@@ -108,6 +109,8 @@ pub async fn serve(
     let events =
         EventServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let endpoints = EndpointServiceServer::new(endpoints).max_decoding_message_size(MAX_REQUEST_LEN);
+    let workers =
+        WorkerServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
@@ -116,6 +119,7 @@ pub async fn serve(
         .add_service(conntrack)
         .add_service(events)
         .add_service(endpoints)
+        .add_service(workers)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());
