@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
     "ferroflow/host/v1/conntrack.proto",

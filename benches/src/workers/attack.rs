@@ -51,7 +51,7 @@ fn measure(id: &str, duration: Duration) -> Result<(String, Value)> {
     let source: Box<dyn FrameSource> = Box::new(source);
     plant.attach(UPLINK + 2, vec![source], Vec::new())?;
     told.set_interval((hz / (full / 4.0)) as u64);
-    let mut window = |is_attacked: bool| {
+    let window = |is_attacked: bool| {
         valve.set(is_attacked);
         thread::sleep(Duration::from_millis(500));
         told.begin();

@@ -18,8 +18,8 @@ use ferroflow_proto::host::{self as pb, host_service_server::HostService};
 use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
-pub use endpoint::EndpointServer;
 use connection_events::ConnectionEvents;
+pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::host::{Host, PortError, SharedHost, VlanMode};
