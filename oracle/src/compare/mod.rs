@@ -146,7 +146,7 @@ fn world(seed: u64, spoil: &dyn Fn(&mut Rules), tally: &mut Tally) -> Result<()>
         let ports = ports(&down);
         let mut theirs = rules.clone();
         spoil(&mut theirs);
-        harness.change(epoch, &theirs, &ports)?;
+        harness.change(&theirs, &ports)?;
         tally.n_rule_sets += 1;
         let mut judge = Judge::new(World { rules: &rules, ports: &ports }, &mut memory);
         for _ in 0..PER_RULES / n_batch / 2 {
@@ -205,6 +205,7 @@ fn change(rng: &mut Rng, repertoire: &Repertoire, rules: &mut Rules) {
     rules
         .flows
         .extend(flows.filter(|flow| !taken.contains(&(flow.table, flow.priority)) && !refers(&flow.steps)));
+    rules.sets = fresh.sets;
     let buckets = fresh.groups.into_iter().flat_map(|group| group.buckets);
     for (group, bucket) in rules.groups.iter_mut().zip(buckets.filter(|bucket| !refers(&bucket.steps))) {
         group.buckets[0].steps = bucket.steps;
