@@ -110,6 +110,36 @@ pub fn soak_against(
     Ok(tally)
 }
 
+/// Looks for a difference between rules and what `spoil` makes of them, in worlds with the features that are
+/// wanted and with rules that it changes; in at most so many triples.
+pub fn notice(
+    seed: u64,
+    n_triples: u64,
+    wanted: &dyn Fn(&Features) -> bool,
+    spoil: &dyn Fn(&mut Rules),
+) -> Option<anyhow::Error> {
+    let mut tally = Tally::default();
+    for seed in seed.. {
+        if tally.n_triples >= n_triples {
+            break;
+        }
+        let mut rng = Rng::new(seed);
+        let repertoire = repertoire(&mut rng);
+        if !wanted(&repertoire.features) {
+            continue;
+        }
+        let sound = rules(&mut rng, &repertoire);
+        let mut spoilt = sound.clone();
+        spoil(&mut spoilt);
+        if spoilt != sound
+            && let Err(error) = world(seed, spoil, &mut tally)
+        {
+            return Some(error);
+        }
+    }
+    None
+}
+
 /// What a world may have.
 fn repertoire(rng: &mut Rng) -> Repertoire {
     let features = Features::random(rng);

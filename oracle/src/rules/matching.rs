@@ -195,6 +195,8 @@ pub(super) fn clause(rng: &mut Rng, kind: Option<Kind>) -> Matching {
 
 const MATCHED: &[Field] = &[
     Field::InPort,
+    Field::InPort,
+    Field::InPort,
     Field::EthDst,
     Field::EthSrc,
     Field::Reg(0),

@@ -90,7 +90,8 @@ impl Maker<'_> {
         let (hashed, basis) = (rng.pick(HASHED), rng.below(3) as u16);
         if rng.one_in(2) {
             let algorithm = rng.pick(&["modulo_n", "hash_threshold", "hrw", "iter_hash"]);
-            let (n_links, dst) = (2 + rng.below(2) as u32, Part::new(Field::Reg(1), 0, 4));
+            let dst = rng.pick(&[Part::new(Field::Reg(1), 0, 4), Part::new(Field::EthSrc, 0, 4)]);
+            let n_links = 2 + rng.below(2) as u32;
             return Step::Multipath(Multipath { hashed, basis, algorithm, n_links, argument: 0, dst });
         }
         let hashed = (!rng.one_in(3)).then_some(hashed);
@@ -127,10 +128,12 @@ impl Maker<'_> {
         let parts: Vec<Part> = parts.into_iter().filter(|part| context.meets(part.field.needs())).collect();
         let port = rng.pick(self.repertoire.ports);
         let any = self.repertoire.protocol.is_none();
+        if context.meets(Needs::Tcp) && rng.one_in(8) {
+            return Some(Step::FinTimeout);
+        }
         Some(match rng.below(16) {
             12 | 13 => Step::CheckPktLarger(rng.pick(&[60, 80, 1500]), Part::new(Field::Reg(0), 0, 1)),
             14 if any => Step::Sample,
-            15 if context.meets(Needs::Tcp) => Step::FinTimeout,
             0..=2 => Step::Push(rng.pick(&parts)),
             3..=5 => Step::Pop(rng.pick(&parts)),
             6 => Step::Truncated { port, max_len: rng.pick(&[14, 20, 64, 1000]) },

@@ -257,6 +257,8 @@ fn adapt(features: &Features, keeps_pushes: bool, steps: &mut Vec<Step>) {
         };
         steps.retain(|step| !is_left_out(step));
     }
+    // The action set is executed within clones as well.
+    steps.retain(|step| !(features.sets && matches!(step, Step::Clone(_))));
     // Of a label that is pushed and popped nothing is left, nor of the type that was given with it.
     let is_kept = |step: &Step| match step {
         Step::PushMpls(_) => keeps_pushes,
