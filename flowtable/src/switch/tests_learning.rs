@@ -545,13 +545,17 @@ fn an_input_port_is_learned_by_the_name_it_has_in_open_vswitch() {
         let mut bridge = Bridge::new(SIZES[1], &[&learns]);
         bridge.send(3, &udp(1, 2));
         bridge.learn();
-        assert_eq!(bridge.rules(10), ["cookie=0x0, table=10, in_port=3 actions=output:3"], "{spec}");
+        assert_eq!(
+            bridge.rules(10),
+            ["cookie=0x0, table=10, priority=32768,in_port=3 actions=output:3"],
+            "{spec}"
+        );
     }
     let line = "actions=load:2->NXM_NX_REG1[],learn(table=10,in_port[]=NXM_NX_REG1[0..15],output:reg1[])";
     let mut bridge = Bridge::new(SIZES[1], &[line]);
     bridge.send(3, &udp(1, 2));
     bridge.learn();
-    assert_eq!(bridge.rules(10), ["cookie=0x0, table=10, in_port=2 actions=output:2"]);
+    assert_eq!(bridge.rules(10), ["cookie=0x0, table=10, priority=32768,in_port=2 actions=output:2"]);
 }
 
 #[test]
