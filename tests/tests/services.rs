@@ -209,8 +209,9 @@ fn dhclient_once(fabric: &Fabric, netns: &Netns, notes: &Notes, more: &[&str]) -
         dhclient.check()?;
         Ok(Err(dhclient.log_tail(5)))
     })?;
-    // Without state it has nothing more to do, and may have ended.
-    if dhclient.ended()?.is_none() { dhclient.kill() } else { Ok(()) }
+    // It is ended here, if it has not by itself: without state there is nothing more to do.
+    drop(dhclient);
+    Ok(())
 }
 
 fn dhclient(fabric: &Fabric, netns: &Netns, notes: &Notes, more: &[&str]) -> Result<Daemon> {
@@ -534,9 +535,8 @@ fn a_flood_leaves_the_neighbours_dhcp_alone() -> Result<()> {
             let flooding = scope.spawn(move || flooder.inside(|| send_until(flood, until)));
             std::thread::sleep(Duration::from_secs(2));
             let words = ["busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "2", "-T", "2", "-s"];
-            let asked = Instant::now();
+            // Two tries of two seconds: the first answers that come.
             client(client_netns, &[&words[..], &[notes.script()?]].concat())?;
-            ensure!(asked.elapsed() < Duration::from_secs(4), "it took {:?}", asked.elapsed());
             flooding.join().map_err(|_| anyhow::anyhow!("the flood's thread panicked"))??
         })?;
         notes.expect(&[("ip", "10.0.1.11")])?;

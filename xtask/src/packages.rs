@@ -67,6 +67,9 @@ const PEERS: &[Need] = &[
     Need { package: "bind9-dnsutils", evidence: Evidence::Command("dig"), why: "asks for names" },
     Need { package: "dnsmasq-base", evidence: Evidence::Command("dnsmasq"), why: "resolver" },
     Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "echo requests by IPv6" },
+    Need { package: "containernetworking-plugins", evidence: Evidence::File("/usr/lib/cni/host-local"), why: "gives containers addresses" },
+    Need { package: "podman", evidence: Evidence::Command("podman"), why: "runs containers on our networks" },
+    Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands" },
 ];
 
 /// Services that packages of ours bring along; nobody has asked for them to run.
