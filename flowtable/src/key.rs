@@ -446,9 +446,9 @@ pub(crate) fn load(bytes: &[u8]) -> u128 {
         (2, Some(bytes), ..) => u16::from_be_bytes(*bytes).into(),
         (4, _, Some(bytes), _) => u32::from_be_bytes(*bytes).into(),
         (8, _, _, Some(bytes)) => u64::from_be_bytes(*bytes).into(),
-        _ => match bytes.as_array() {
-            Some(bytes) => u128::from_be_bytes(*bytes),
-            None => bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte)),
+        _ => match bytes.try_into() {
+            Ok(bytes) => u128::from_be_bytes(bytes),
+            Err(_) => bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte)),
         },
     }
 }
