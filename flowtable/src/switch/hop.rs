@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Moment, Sink, Switch,
+    Moment, Sink, Stage, Switch,
     passes::{End, Way, follows},
     recirculate::{Failure, Fate},
     rider::Rider,
@@ -211,6 +211,7 @@ impl Switch {
         if self.lanes.is_fragment(idx) {
             return self.gather(moment, program, idx, packet, sink);
         }
+        sink.enter(Stage::Track);
         let (n_bytes, mut key) = (self.lanes.lens[idx], *self.lanes.key(idx));
         self.carry_rider(moment, program, (Rider::fresh(packet), &mut key), n_bytes, sink);
     }
@@ -253,6 +254,7 @@ impl Switch {
         if next.knows_connection() {
             pipeline::set_connection(key, zone, &verdict);
         }
+        sink.enter(Stage::Megaflow);
         let found = self.megaflows.find(packet.in_port, key);
         let epoch = moment.snapshot.epoch;
         let current = found.filter(|handle| self.megaflows.is_current(*handle, epoch));
@@ -261,6 +263,7 @@ impl Switch {
             let rider = Rider { depth: 2, view: Some(view), ..Rider::fresh(packet) };
             return self.hop_on(moment, next, idx, rider, sink);
         };
+        sink.enter(Stage::Execute);
         self.books.all.n_recirculations += 1;
         entry.count(moment.now, 1, n_bytes);
         let second = Arc::clone(&entry.program);

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, metered, punts::Punts, samples::Samples};
+use super::{Lanes, Lookup, Moment, Stage, Switch, books::Books, metered, punts::Punts, samples::Samples};
 use crate::{
     cache::Handle,
     drop::DropReason,
@@ -43,6 +43,9 @@ pub trait Sink<B> {
     }
     /// Takes back the buffer of a packet that goes nowhere.
     fn release(&mut self, packet: Packet<B>);
+    /// What follows, until it is told again, belongs to this stage: for a sink that measures.
+    #[inline(always)]
+    fn enter(&mut self, _stage: Stage) {}
 }
 
 /// Where a switch enters what becomes of packets, and where those go that do not leave by a
@@ -91,7 +94,10 @@ impl Switch {
                     if let Some(packet) = packets.as_slice().first() {
                         self.lanes.ensure_key(moment, idx, packet);
                     }
-                    match self.resolve(moment, idx) {
+                    sink.enter(Stage::Translate);
+                    let resolved = self.resolve(moment, idx);
+                    sink.enter(Stage::Execute);
+                    match resolved {
                         Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
                         Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
                     }
@@ -189,7 +195,8 @@ impl Switch {
         sink: &mut S,
     ) {
         if program.is_tracked() {
-            return self.carry_tracked(moment, program, idx, packet, sink);
+            self.carry_tracked(moment, program, idx, packet, sink);
+            return sink.enter(Stage::Execute);
         }
         self.teach(moment, &program.effects, packet.in_port);
         let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };

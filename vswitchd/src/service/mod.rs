@@ -3,12 +3,14 @@
 mod connection_events;
 mod conntrack;
 mod dump;
+mod endpoint;
 mod events;
 mod flows;
 mod lab;
 mod rules;
 mod socket;
 mod trace;
+mod workers;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,6 +19,7 @@ use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
 use connection_events::ConnectionEvents;
+pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::host::{Host, PortError, SharedHost, VlanMode};
