@@ -10,6 +10,7 @@
 //! Where to read on: `lookup.rs` finds entries; `run.rs` carries a program out; [`crate::cache`] remembers;
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
+mod ahead;
 #[cfg(test)]
 mod alg_tests;
 mod books;
@@ -30,6 +31,7 @@ mod lessons;
 mod lookup;
 mod metered;
 mod punts;
+mod quotas;
 mod recirculate;
 mod rider;
 mod run;
@@ -37,6 +39,8 @@ mod samples;
 mod stage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_ahead;
 #[cfg(test)]
 mod tests_injected;
 #[cfg(test)]
@@ -53,7 +57,8 @@ use std::{
 };
 
 use self::{
-    books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds, samples::Samples,
+    ahead::Ahead, books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds,
+    samples::Samples,
 };
 pub use self::{
     continuations::{
@@ -74,6 +79,7 @@ use crate::{
     parse::Signature,
     pipeline::{self, NoTrace, Translation},
     port::PortRole,
+    quota::Quotas,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters, SwitchCounters},
     tunnel::Arrival,
@@ -120,6 +126,10 @@ pub struct Switch {
     lessons: Lessons,
     samples: Samples,
     frozen_ids: FrozenIds,
+    quotas: Quotas,
+    /// Room for sessions of a kind.
+    max_sessions: usize,
+    ahead: Option<Ahead>,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
 }
@@ -209,6 +219,9 @@ impl Switch {
             lessons: Lessons::default(),
             samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
+            quotas: Quotas::default(),
+            max_sessions: n_sessions.next_power_of_two(),
+            ahead: None,
             conntrack: None,
             seed,
         }
@@ -302,7 +315,16 @@ impl Switch {
 
     /// Brings the counters of the rules up to date with what the caches have carried.
     pub fn flush_stats(&mut self) {
-        self.megaflows.push_stats();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.flush_stats_from(from);
+        }
+    }
+
+    /// The same for some of the entries, from a place on; answers where to go on, so that packets
+    /// can have their turn meanwhile.
+    pub fn flush_stats_from(&mut self, from: usize) -> Option<usize> {
+        self.megaflows.push_stats_from(from)
     }
 
     /// Takes the packets that rules have sent to controllers, oldest first. What is not
@@ -318,7 +340,18 @@ impl Switch {
 
     /// The megaflows, with what they have carried.
     pub fn megaflows(&self) -> Vec<MegaflowDump> {
-        self.megaflows.dump()
+        let (mut all, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let (some, then) = self.megaflows_from(from);
+            all.extend(some);
+            next = then;
+        }
+        all
+    }
+
+    /// Some of them, from a place on; answers where to go on.
+    pub fn megaflows_from(&self, from: usize) -> (Vec<MegaflowDump>, Option<usize>) {
+        self.megaflows.dump_from(from)
     }
 
     /// Number of megaflows.
