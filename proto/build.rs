@@ -5,10 +5,11 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
     "ferroflow/host/v1/conntrack.proto",
+    "ferroflow/host/v1/endpoint.proto",
     "ferroflow/host/v1/event.proto",
     "ferroflow/host/v1/host.proto",
     "ferroflow/host/v1/lab.proto",

@@ -39,8 +39,8 @@ pub struct DataplaneConfig {
     pub idle_spin: Duration,
     /// Caches of each worker.
     pub switch: SwitchConfig,
-    /// Connections that all workers together track, of 128 bytes each; one of IPv6 takes
-    /// the place of two.
+    /// Connections that all workers together track, of 128 bytes each; one with a helper, or
+    /// of translated TCP over IPv6, takes the place of two.
     pub n_connections: usize,
     /// Frames of each worker, of 4 KiB. Must cover what all its ports hold at once: a
     /// batch, and what is under way to other workers.

@@ -162,6 +162,12 @@ pub enum Command {
     /// Host: where stations are, as NORMAL has learned
     #[command(subcommand)]
     Fdb(host::fdb::Command),
+    /// Host: interfaces of containers
+    #[command(subcommand)]
+    Endpoint(host::endpoint::Command),
+    /// Host: put the CNI plugin where container runtimes look for it
+    #[command(subcommand)]
+    Cni(host::cni::Command),
     /// Host: print events as they happen: packets for controllers, rules that end, ports
     Monitor(host::monitor::Monitor),
     /// Host: carry out actions on a packet of your own
@@ -208,6 +214,8 @@ impl Command {
             | Self::Set(_)
             | Self::Ct(_)
             | Self::Fdb(_)
+            | Self::Endpoint(_)
+            | Self::Cni(_)
             | Self::Monitor(_)
             | Self::PacketOut(_)
             | Self::Resume(_)
@@ -253,6 +261,8 @@ impl Command {
             Self::Set(command) => command.run(session).await,
             Self::Ct(command) => command.run(session).await,
             Self::Fdb(command) => command.run(session).await,
+            Self::Endpoint(command) => command.run(session).await,
+            Self::Cni(command) => command.run(session).await,
             Self::Monitor(command) => command.run(session).await,
             Self::PacketOut(command) => command.run(session).await,
             Self::Resume(command) => command.run(session).await,

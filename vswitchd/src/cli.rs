@@ -73,9 +73,9 @@ pub struct RunOptions {
     /// What a standalone switch does at its first start, when it has no rules
     #[arg(long, value_enum, value_name = "MODE", default_value_t = FailMode::Secure, requires = "standalone")]
     pub fail_mode: FailMode,
-    /// Connections that can be tracked, for 128 bytes of memory each; one of IPv6 takes the
-    /// place of two.
-    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    /// Connections that can be tracked, for 128 bytes of memory each; one with a helper, or of
+    /// translated TCP over IPv6, takes the place of two.
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
     pub conntrack_max: u32,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.

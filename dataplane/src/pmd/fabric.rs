@@ -244,7 +244,7 @@ impl Fabric {
     pub(crate) fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let me = thread::current();
-        self.waiting.rcu(|waiting| [&waiting[..], &[me.clone()]].concat());
+        self.waiting.rcu(|waiting| [&waiting[..], std::slice::from_ref(&me)].concat());
         // Pairs with that of `set_applied`: either we see the version, or it sees us.
         fence(SeqCst);
         let behind = || self.seats.iter().any(|seat| seat.applied.load(Acquire) <= epoch.get());

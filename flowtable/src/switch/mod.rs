@@ -30,6 +30,7 @@ mod injected;
 mod lessons;
 mod lookup;
 mod metered;
+mod passes;
 mod punts;
 mod quotas;
 mod recirculate;
@@ -57,8 +58,8 @@ use std::{
 };
 
 use self::{
-    ahead::Ahead, books::Books, lessons::Lessons, lookup::Lookup, punts::Punts, recirculate::FrozenIds,
-    samples::Samples,
+    ahead::Ahead, books::Books, hop::Hop, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts,
+    recirculate::FrozenIds, samples::Samples,
 };
 pub use self::{
     continuations::{
@@ -130,6 +131,7 @@ pub struct Switch {
     /// Room for sessions of a kind.
     max_sessions: usize,
     ahead: Option<Ahead>,
+    passes: Passes,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
 }
@@ -154,9 +156,12 @@ struct Lanes {
     needs_key: [bool; MAX_BATCH],
     /// Bytes as received.
     lens: [u64; MAX_BATCH],
-    /// What the tracker sees of a packet that it will be asked about, in which zone, and by which
-    /// hash.
-    views: [Option<(View, u16, u32)>; MAX_BATCH],
+    /// How a packet will be tracked as it came.
+    hops: [Option<Hop>; MAX_BATCH],
+    /// What the tracker sees of it.
+    views: [View; MAX_BATCH],
+    /// Renewed megaflows when that was found out: what they say may have changed since.
+    n_renewed: u64,
 }
 
 /// What holds for a whole batch.
@@ -212,7 +217,9 @@ impl Switch {
                 current: [false; MAX_BATCH],
                 needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
-                views: [None; MAX_BATCH],
+                hops: [None; MAX_BATCH],
+                views: [View::NONE; MAX_BATCH],
+                n_renewed: 0,
             }),
             books: Books::new(),
             punts: Punts::new(seed),
@@ -222,6 +229,7 @@ impl Switch {
             quotas: Quotas::default(),
             max_sessions: n_sessions.next_power_of_two(),
             ahead: None,
+            passes: Passes::new(),
             conntrack: None,
             seed,
         }
@@ -269,6 +277,7 @@ impl Switch {
             self.receive_all(&moment, &mut batch[..n]);
             sink.enter(Stage::Session);
             self.find_sessions(&moment, n);
+            self.spare_keys(n);
             sink.enter(Stage::Parse);
             self.parse_rest(&moment, &batch[..n]);
             sink.enter(Stage::Megaflow);

@@ -1,6 +1,6 @@
 //! Carrying programs out: copies, edits, the way to the sink, and the books.
 
-use std::{ops::Range, sync::Arc, vec};
+use std::{ops::Range, vec};
 
 use super::{Lanes, Lookup, Moment, Stage, Switch, books::Books, metered, punts::Punts, samples::Samples};
 use crate::{
@@ -133,8 +133,10 @@ impl Switch {
         };
         let (is_alone, in_session) = (entry.is_alone, entry.in_session);
         let rest = &self.lanes.lookups[range.start + 1..range.end];
-        let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
-        let n_group = if is_alone { 1 } else { 1 + more };
+        let n_group = match is_alone {
+            true => 1,
+            false => 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count(),
+        };
         let group = range.start..range.start + n_group;
         if in_session {
             group.clone().for_each(|idx| self.remember(moment, idx, handle));
@@ -146,13 +148,11 @@ impl Switch {
         let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };
         entry.count(moment.now, n_group as u64, n_bytes);
         if is_alone {
-            let program = Arc::clone(&entry.program);
-            let idx = group.start;
-            // The entry may have become such a one within the pass.
-            if let Some(packet) = packets.as_slice().first() {
-                self.lanes.ensure_key(moment, idx, packet);
+            for packet in packets.take(1) {
+                if let Some((packet, seen)) = self.hop_known(moment, handle, group.start, packet, sink) {
+                    self.carry_first(moment, (handle, seen), group.start, packet, sink);
+                }
             }
-            packets.take(1).for_each(|packet| self.carry_alone(moment, &program, idx, packet, sink));
             return 1;
         }
         let lanes = &*self.lanes;
@@ -194,7 +194,7 @@ impl Switch {
     }
 
     /// Carries out any program on one packet.
-    fn carry_alone<B: FrameBuf, S: Sink<B>>(
+    pub(super) fn carry_alone<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
@@ -203,7 +203,7 @@ impl Switch {
         sink: &mut S,
     ) {
         if program.is_tracked() {
-            self.carry_through(moment, program, idx, packet, sink);
+            self.carry_tracked(moment, program, idx, packet, sink);
             return sink.enter(Stage::Execute);
         }
         self.teach(moment, &program.effects, packet.in_port);

@@ -1,8 +1,10 @@
 //! Commands for the switch of one host, over its local socket, each in its file.
 
 pub mod bundle;
+pub mod cni;
 pub mod ct;
 pub mod drops;
+pub mod endpoint;
 pub mod fdb;
 pub mod flow;
 pub mod frame;

@@ -88,13 +88,16 @@ fn check(name: &str, facts: &Interface, steering: &Steering) -> Result<(), Attac
     }
 }
 
+/// Both directions of one queue.
+type Rings = (XskRx, XskTx);
+
 /// Tries the ways from the fastest to the one that always works.
 fn open_best(
     name: &str,
     facts: &Interface,
     map: &SocketMap,
     program: &Program,
-) -> Result<(Vec<(XskRx, XskTx)>, Link, &'static str), SysError> {
+) -> Result<(Vec<Rings>, Link, &'static str), SysError> {
     const WAYS: [(Transfer, AttachMode, &str); 3] = [
         (Transfer::ZeroCopy, AttachMode::Native, "native-zerocopy"),
         (Transfer::Copy, AttachMode::Native, "native-copy"),
