@@ -250,8 +250,13 @@ impl Lowering {
         let ids = |key| self.index.bindings.get(&key).into_iter().flatten();
         let is_needed = |owner: &Owner| match owner {
             Owner::Dnat(key) | Owner::Snat(key) => view.datapaths.contains_key(key),
+            // Also of a port that is not attached now: it comes back.
             Owner::Port(key, port) => ids(*key).any(|id| {
-                view.bindings.get(id).is_some_and(|b| b.key == *port) && local.ports.contains_key(id)
+                let binding = view.bindings.get(id);
+                binding.is_some_and(|binding| {
+                    binding.key == *port
+                        && (binding.chassis.as_ref() == Some(&local.chassis) || local.ports.contains_key(id))
+                })
             }),
         };
         let zones = self.memory.zones.iter().map(|(owner, _)| *owner);
