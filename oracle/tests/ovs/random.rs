@@ -81,14 +81,19 @@ const METERS: Subject = Subject {
 
 /// Hands rules over; those that Open vSwitch refuses stay out: it asks more of a rule than that its
 /// packets have what it changes.
-fn hand_over(ovs: &mut Ovs, protocol: Protocol, rules: &mut Rules) {
+///
+/// False: a match cannot be said in the protocol.
+fn hand_over(ovs: &mut Ovs, protocol: Protocol, rules: &mut Rules) -> bool {
     let lines = |lines: Vec<String>| lines.join("\n");
     loop {
         let groups = lines(rules.groups.iter().rev().map(ToString::to_string).collect());
         let mut flows: Vec<String> = rules.meters.iter().map(ToString::to_string).collect();
         flows.extend(rules.flows.iter().map(ToString::to_string));
-        let Err(error) = ovs.set_rules(protocol, &groups, &lines(flows)) else { return };
+        let Err(error) = ovs.set_rules(protocol, &groups, &lines(flows)) else { return true };
         let error = format!("{error:#}");
+        if error.contains("none of the usable flow formats") {
+            return false;
+        }
         let refusals = ["actions are invalid with specified match", "OFPBMC_BAD_PREREQ"];
         assert!(refusals.iter().any(|refusal| error.contains(refusal)), "{error}\n{rules}");
         let refused = refused(&error, &rules.flows);
@@ -124,7 +129,9 @@ fn compare_rules(
     arrivals: &[Arrival],
     rng: &mut Rng,
 ) -> usize {
-    hand_over(ovs, protocol, rules);
+    if !hand_over(ovs, protocol, rules) {
+        return 0;
+    }
     let ports: Ports = PORTS.iter().map(|port| (*port, Port::Workload { up: true })).collect();
     let text = rules.to_string();
     let mut ours = Ours::new(&text);
