@@ -3,6 +3,8 @@
 //! of it, so that none can starve its neighbours. Datapaths with bounds of their own have
 //! meters of their own.
 
+use std::collections::BTreeMap;
+
 use flowtable::{
     meter::{BandConfig, BandKind, MeterConfig, MeterUnit},
     types::MeterId,
@@ -62,15 +64,24 @@ const LOG_RATE: Rate = Rate { pps: 100, burst: 50 };
 
 /// All of them.
 pub(super) fn all(view: &Southbound) -> Vec<MeterConfig> {
-    let meter = |id: MeterId, Rate { pps, burst }: Rate| {
-        let bands = vec![BandConfig { kind: BandKind::Drop, rate: pps, burst_size: burst }];
-        MeterConfig { id, unit: MeterUnit::Pktps, burst: true, stats: true, bands, port_share: PORT_SHARE }
-    };
     let number = |service: Service| MeterId::new(BASE + service as u32).unwrap_or(FIRST);
     let services = Service::ALL.iter().map(|(service, _)| meter(number(*service), rate(*service)));
-    let own = view.datapaths.iter().flat_map(|(key, datapath)| {
-        let ids = datapath.limits.iter().map(|(service, rate)| (of_datapath(*key, *service), rate));
-        ids.filter_map(|(number, rate)| Some((MeterId::new(number).ok()?, *rate)))
-    });
-    services.chain([meter(LOG, LOG_RATE)]).chain(own.map(|(id, rate)| meter(id, rate))).collect()
+    services.chain([meter(LOG, LOG_RATE)]).chain(own(view).into_values()).collect()
+}
+
+/// Those of datapaths with bounds of their own.
+pub(super) fn own(view: &Southbound) -> BTreeMap<MeterId, MeterConfig> {
+    let of = |(key, datapath): (&DatapathKey, &Datapath)| {
+        let of_service = |(service, rate): (&Service, &Rate)| {
+            let id = MeterId::new(of_datapath(*key, *service)).ok()?;
+            Some((id, meter(id, *rate)))
+        };
+        datapath.limits.iter().filter_map(of_service).collect::<Vec<_>>()
+    };
+    view.datapaths.iter().flat_map(of).collect()
+}
+
+fn meter(id: MeterId, Rate { pps, burst }: Rate) -> MeterConfig {
+    let bands = vec![BandConfig { kind: BandKind::Drop, rate: pps, burst_size: burst }];
+    MeterConfig { id, unit: MeterUnit::Pktps, burst: true, stats: true, bands, port_share: PORT_SHARE }
 }

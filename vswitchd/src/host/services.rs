@@ -30,7 +30,7 @@ impl Host {
     /// Tells the responder what has changed.
     pub(super) fn brief_responder(&mut self, touched: Touched) {
         if touched.names {
-            self.responder.set_names(&self.view);
+            self.responder.set_names(self.lowering.view());
         }
         if touched.bindings {
             let advertisers = self.advertisers();
@@ -42,7 +42,7 @@ impl Host {
     /// those that are on this host.
     fn advertisers(&self) -> Advertisers {
         let mut advertisers = Advertisers::new();
-        for binding in self.view.bindings.values().filter(|binding| binding.peer.is_some()) {
+        for binding in self.lowering.view().bindings.values().filter(|binding| binding.peer.is_some()) {
             let is_elsewhere = binding.chassis.as_ref().is_some_and(|id| *id != self.identity.chassis);
             if let (Some(says), false) = (&binding.advertises, is_elsewhere) {
                 let advertiser = Advertiser { says: says.clone(), is_pinned: binding.chassis.is_some() };
