@@ -311,7 +311,7 @@ impl Outbound {
         Ok(match self.controller.registry.take(&self.chassis, self.session) {
             Ok(Some(News::Whole)) => self.whole().await?,
             Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() => {
-                Some(encode::delta(revision, delta))
+                Some(encode::delta(revision, *delta))
             }
             Ok(Some(News::Changes(..)) | None) | Err(Superseded) => None,
         })
