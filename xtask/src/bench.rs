@@ -13,6 +13,9 @@ pub(crate) struct Bench {
     /// Debian's Open vSwitch with DPDK and our switch in turn on one core, with the same rules and packets.
     #[arg(long)]
     vs_ovs: bool,
+    /// What a change of a large network costs the controller: time on the processor, and bytes to hosts.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    compile: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -23,7 +26,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "S", requires = "vs_ovs")]
     seconds: Option<f64>,
     /// Write table, JSON and chart into docs/performance/.
-    #[arg(long, requires = "vs_ovs")]
+    #[arg(long)]
     save: bool,
 }
 
@@ -31,7 +34,19 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
-        if self.vs_ovs { self.compare() } else { self.criterion() }
+        match (self.compile, self.vs_ovs) {
+            (true, _) => self.changes(),
+            (false, true) => self.compare(),
+            (false, false) => self.criterion(),
+        }
+    }
+
+    fn changes(self) -> Result<()> {
+        let mut command = cargo(&["bench", "--package", "controller", "--bench", "compile", "--"]);
+        if self.save {
+            command.arg("--save").arg(root().join("docs/performance"));
+        }
+        show(&mut command, None)
     }
 
     fn criterion(self) -> Result<()> {
