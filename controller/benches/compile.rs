@@ -32,8 +32,10 @@ const HOSTS: u32 = 20;
 const CHANGES: u32 = 1000;
 
 fn main() {
-    let save = std::env::args().skip_while(|arg| arg != "--save").nth(1);
-    let (half, whole) = (measure(50), measure(100));
+    let option = |name: &str| std::env::args().skip_while(|arg| arg != name).nth(1);
+    let save = option("--save");
+    let n_tenants = option("--tenants").and_then(|text| text.parse().ok()).unwrap_or(100);
+    let (half, whole) = (measure(n_tenants / 2), measure(n_tenants));
     for report in [&half, &whole] {
         println!("{}", report.text());
     }

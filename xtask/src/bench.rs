@@ -28,6 +28,9 @@ pub(crate) struct Bench {
     /// Whole workers: what a port under attack does to another one.
     #[arg(long, conflicts_with = "vs_ovs")]
     attack: bool,
+    /// What a change of a large network costs the controller: time on the processor, and bytes to hosts.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    compile: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -48,10 +51,19 @@ impl Bench {
         packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
         let kinds = self.kinds();
         match () {
+            () if self.compile => self.changes(),
             () if self.vs_ovs => self.compare(),
             () if !kinds.is_empty() => self.workers(&kinds),
             () => self.criterion(),
         }
+    }
+
+    fn changes(self) -> Result<()> {
+        let mut command = cargo(&["bench", "--package", "controller", "--bench", "compile", "--"]);
+        if self.save {
+            command.arg("--save").arg(root().join("docs/performance"));
+        }
+        show(&mut command, None)
     }
 
     /// What is asked of whole workers.

@@ -62,7 +62,7 @@ impl World {
             17 => self.address_set(i, k),
             18 => self.port_group(i, j, k),
             20 => self.services(i, j, k),
-            _ if k % 5 == 0 => {
+            _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
                 match k % 3 {
                     0 => drop(self.hosts.remove(&host(i))),
@@ -171,20 +171,20 @@ impl World {
     fn workload(&mut self, s: u8, j: u8, k: u8) {
         let id = format!("s{s}p{}", j % 3);
         let switch = self.switch_mut(s);
-        if k % 8 == 0 {
+        if k.is_multiple_of(8) {
             switch.ports.remove(&id);
         } else {
             let ips = ["10.0.0.5", "10.1.0.5", "2001:db8::5", "10.0.1.6"];
             let ips = ips.into_iter().enumerate().filter(|(n, _)| k >> n & 1 == 1);
             let ips: Vec<_> = ips.map(|(_, ip)| ip).collect();
             let mut port = workload(1 + u16::from(j % 3), k % 5, &ips, &host(k));
-            port.enabled = k % 7 != 0;
+            port.enabled = !k.is_multiple_of(7);
             if k % 6 == 1 {
                 port = secured(port, k % 5, &["10.0.0.5/32", "2001:db8::/64"][..usize::from(j % 3)]);
             }
             if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, .. }, .. } = &mut port {
-                *unknown = k % 5 == 0;
-                *chassis = chassis.take().filter(|_| j % 4 != 0);
+                *unknown = k.is_multiple_of(5);
+                *chassis = chassis.take().filter(|_| !j.is_multiple_of(4));
             }
             switch.ports.insert(id.clone(), port);
         }
@@ -200,7 +200,7 @@ impl World {
             _ => {
                 let r = k % 2;
                 let mut port = to_router(20 + u16::from(j % 2), &format!("r{r}"), &format!("r{r}q{}", j % 4));
-                port.enabled = k % 9 != 0;
+                port.enabled = !k.is_multiple_of(9);
                 switch.ports.insert(id.clone(), port);
             }
         }
@@ -233,10 +233,10 @@ impl World {
     fn router_settings(&mut self, r: u8, j: u8, k: u8) {
         let router = self.router_mut(r);
         match j % 4 {
-            0 => router.enabled = k % 3 != 0,
-            1 => router.chassis = (k % 2 == 0).then(|| host(k)),
+            0 => router.enabled = !k.is_multiple_of(3),
+            1 => router.chassis = (k.is_multiple_of(2)).then(|| host(k)),
             2 => router.load_balancers = balancers(k),
-            _ if k % 7 == 0 => router.static_routes.clear(),
+            _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
         }
         self.dirty.router_settings.insert(format!("r{r}"));
@@ -245,12 +245,12 @@ impl World {
     fn router_port(&mut self, r: u8, j: u8, k: u8) {
         let id = format!("r{r}q{}", j % 4);
         let router = self.router_mut(r);
-        if k % 7 == 0 {
+        if k.is_multiple_of(7) {
             router.ports.remove(&id);
         } else {
             let networks = [&["10.0.0.1/24"][..], &["10.1.0.1/24", "2001:db8::1/64"], &["10.0.1.1/24"]];
             let mut port = router_port(1 + u16::from(j % 4), 0x80 | (k % 3), networks[usize::from(k % 3)]);
-            port.enabled = k % 5 != 0;
+            port.enabled = !k.is_multiple_of(5);
             router.ports.insert(id.clone(), port);
         }
         self.dirty.router_ports.insert((format!("r{r}"), id));
@@ -259,20 +259,20 @@ impl World {
     fn nat(&mut self, r: u8, j: u8, k: u8) {
         let id = format!("n{}", j % 3);
         let router = self.router_mut(r);
-        if k % 5 == 0 {
+        if k.is_multiple_of(5) {
             router.nats.remove(&id);
         } else {
             let kind = [NatKind::Source, NatKind::Destination, NatKind::Both][usize::from(k % 3)];
             let peers = |some: bool| if some { vec![network("198.51.100.0/24")] } else { Vec::new() };
             let rule = NatRule {
                 kind,
-                external_ip: [10, j % 2, 0, if k % 4 == 0 { 1 } else { 200 }].into(),
+                external_ip: [10, j % 2, 0, if k.is_multiple_of(4) { 1 } else { 200 }].into(),
                 logical_ip: network("10.1.0.5/32"),
-                external_ports: (k % 11 == 0).then_some((1000, 2000)),
-                gateway_port: (k % 13 == 0).then(|| format!("r{r}q0")),
-                stateless: k % 2 == 0,
-                allowed_external_ips: peers(k % 17 == 0),
-                exempted_external_ips: peers(k % 19 == 0),
+                external_ports: (k.is_multiple_of(11)).then_some((1000, 2000)),
+                gateway_port: (k.is_multiple_of(13)).then(|| format!("r{r}q0")),
+                stateless: k.is_multiple_of(2),
+                allowed_external_ips: peers(k.is_multiple_of(17)),
+                exempted_external_ips: peers(k.is_multiple_of(19)),
             };
             router.nats.insert(id.clone(), rule);
         }
@@ -282,7 +282,7 @@ impl World {
     fn policy(&mut self, r: u8, j: u8, k: u8) {
         let id = format!("p{}", j % 3);
         let router = self.router_mut(r);
-        if k % 5 == 0 {
+        if k.is_multiple_of(5) {
             router.policies.remove(&id);
         } else {
             let hops = |n: u8| (0..n).map(|hop| [10, hop, 0, 9].into()).collect();
@@ -300,7 +300,7 @@ impl World {
 
     fn balancer(&mut self, i: u8, j: u8, k: u8) {
         let id = format!("lb{}", i % 3);
-        if k % 5 == 0 {
+        if k.is_multiple_of(5) {
             self.nb.load_balancers.remove(&id);
         } else {
             let backend =
@@ -308,16 +308,15 @@ impl World {
             let service = |n: u8| Service { backends: (0..n).map(|n| backend(4 + n)).collect() };
             let vip = |last, port| Vip { ip: [10, 0, 0, last].into(), port };
             let mut vips = vec![(vip(100 + j % 2, Some(80)), service(k % 3))];
-            if k % 3 == 0 {
+            if k.is_multiple_of(3) {
                 // A router's own address, or a whole address.
-                vips.push((vip(if j % 2 == 0 { 1 } else { 9 }, None), service(1)));
+                vips.push((vip(if j.is_multiple_of(2) { 1 } else { 9 }, None), service(1)));
             }
             let balancer = LoadBalancer {
                 protocol: [Protocol::Tcp, Protocol::Udp][usize::from(k % 2)],
                 vips: vips.into_iter().collect(),
-                reject: j % 2 == 0,
-                hash_fields: if k % 7 == 0 { vec![HashField::IpSrc] } else { Vec::new() },
-                ..LoadBalancer::default()
+                reject: j.is_multiple_of(2),
+                hash_fields: if k.is_multiple_of(7) { vec![HashField::IpSrc] } else { Vec::new() },
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
@@ -326,13 +325,13 @@ impl World {
 
     /// Also one with the name of a group's addresses.
     fn address_set(&mut self, i: u8, k: u8) {
-        let id = if i % 4 == 0 { format!("g{}_ip4", i % 2) } else { format!("as{}", i % 2) };
-        if k % 6 == 0 {
+        let id = if i.is_multiple_of(4) { format!("g{}_ip4", i % 2) } else { format!("as{}", i % 2) };
+        if k.is_multiple_of(6) {
             self.nb.address_sets.remove(&id);
         } else {
             let ip = |n: u8| SetMember::Ip(IpNetwork { addr: [10, 0, n, 0].into(), prefix_len: 24 });
             let mut members: BTreeSet<_> = (0..k % 4).map(ip).collect();
-            if k % 3 == 0 {
+            if k.is_multiple_of(3) {
                 members.insert(SetMember::Mac(mac(k)));
             }
             self.nb.address_sets.insert(id.clone(), members);
@@ -342,7 +341,7 @@ impl World {
 
     fn port_group(&mut self, i: u8, j: u8, k: u8) {
         let id = format!("g{}", i % 2);
-        if k % 9 == 0 {
+        if k.is_multiple_of(9) {
             self.nb.port_groups.remove(&id);
         } else {
             let group = self.nb.port_groups.entry(id.clone()).or_default();
@@ -397,7 +396,7 @@ fn an_acl(j: u8, k: u8) -> Acl {
     Acl {
         tier: k / 64,
         label: u32::from(k % 3),
-        log: (k % 5 == 0).then(|| AclLog { name: String::new(), severity: Severity::Info }),
+        log: (k.is_multiple_of(5)).then(|| AclLog { name: String::new(), severity: Severity::Info }),
         ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
     }
 }
@@ -407,10 +406,10 @@ fn a_route(k: u8) -> StaticRoute {
         0 => RouteTarget::Discard,
         n => RouteTarget::Via(NextHop {
             ip: [10, n % 2, 0, 9].into(),
-            output_port: (k % 4 == 0).then(|| "r0q1".to_owned()),
+            output_port: (k.is_multiple_of(4)).then(|| "r0q1".to_owned()),
         }),
     };
-    let by = if k % 3 == 0 { RouteMatch::Source } else { RouteMatch::Destination };
+    let by = if k.is_multiple_of(3) { RouteMatch::Source } else { RouteMatch::Destination };
     StaticRoute { prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)), by, target }
 }
 
@@ -445,11 +444,11 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
         if !full.chassis.contains_key("h1") {
             lowering = Lowering::default();
             tables = Tables::default();
-        } else if n % LOWERED == 0 || told.contains_key("h1") {
+        } else if n.is_multiple_of(LOWERED) || told.contains_key("h1") {
             let news = diff(lowering.view(), &hosts["h1"]);
             tables = tables.transact(lowering.update(news, local(&hosts["h1"], n)).changes()).unwrap();
             prop_assert_eq!(lowering.view(), &hosts["h1"]);
-            if n % LOWERED == 0 {
+            if n.is_multiple_of(LOWERED) {
                 same_as_at_once(&lowering, &tables, local(&hosts["h1"], n))?;
             }
         }
@@ -467,7 +466,7 @@ fn local(view: &Southbound, n: usize) -> LocalPorts {
         here.filter(|(_, binding)| binding.peer.is_none() && usize::from(binding.key.get()) % 5 != n / 7 % 5);
     let number = |id: &str| 1 + id.bytes().map(u32::from).sum::<u32>() % 97 % (20 - n as u32 / 11 % 8);
     let ports = here.map(|(id, _)| (id.clone(), PortNo::new(number(id)).unwrap()));
-    let tunnel = (n / 30 % 3 != 0).then(|| PortNo::new(500).unwrap());
+    let tunnel = (!(n / 30).is_multiple_of(3)).then(|| PortNo::new(500).unwrap());
     LocalPorts { chassis: "h1".to_owned(), ports: ports.collect(), tunnel }
 }
 
