@@ -250,7 +250,7 @@ fn writes(rules: &Rules, texts: &[&str]) -> bool {
 }
 
 /// Leaves out what is not the same, as docs/differences-from-ovs.md says.
-fn adapt(features: &Features, keeps_pushes: bool, steps: &mut Vec<Step>) {
+fn adapt(features: &Features, is_first_half: bool, steps: &mut Vec<Step>) {
     // What stands behind a translation sees the packet translated, though only its copy should be.
     if let Some(idx) = steps.iter().position(|step| matches!(step, Step::Ct(Ct { nat: Some(_), .. }))) {
         steps.truncate(idx + 1);
@@ -266,16 +266,23 @@ fn adapt(features: &Features, keeps_pushes: bool, steps: &mut Vec<Step>) {
     }
     // The action set is executed within clones as well.
     steps.retain(|step| !(features.sets && matches!(step, Step::Clone(_))));
+    // A clone that exits ends the walk with it.
+    let is_exiting = |step: &Step| match step {
+        Step::Exit => is_first_half,
+        Step::Clone(_) => !is_first_half,
+        _ => false,
+    };
+    steps.retain(|step| !(features.odds && is_exiting(step)));
     // Of a label that is pushed and popped nothing is left, nor of the type that was given with it.
     let is_kept = |step: &Step| match step {
-        Step::PushMpls(_) => keeps_pushes,
-        Step::PopMpls(_) => !keeps_pushes,
+        Step::PushMpls(_) => is_first_half,
+        Step::PopMpls(_) => !is_first_half,
         _ => true,
     };
     steps.retain(is_kept);
     for step in steps {
         if let Step::Clone(inner) = step {
-            adapt(features, keeps_pushes, inner);
+            adapt(features, is_first_half, inner);
         }
     }
 }
@@ -291,9 +298,9 @@ fn compare(ovs: &mut Ovs, seed: u64, subject: &Subject) -> usize {
     let mut rules = rules(&mut rng, &repertoire);
     // Open vSwitch wants no invalid packets to be remembered.
     rules.flows.retain(|flow| !["+inv", "commit"].iter().all(|word| flow.to_string().contains(word)));
-    let keeps_pushes = rng.one_in(2);
+    let is_first_half = rng.one_in(2);
     for flow in &mut rules.flows {
-        adapt(&features, keeps_pushes, &mut flow.steps);
+        adapt(&features, is_first_half, &mut flow.steps);
     }
     // Its text has a meter only in front of all other actions, and one.
     for flow in &mut rules.flows {
