@@ -240,7 +240,7 @@ fn translation(rng: &mut Rng, context: Context, is_alone: bool) -> Nat {
     let ipv6 = context.meets(Needs::Ipv6);
     let network = if ipv6 { 0xfd << 120 } else { 0x0a00_0000 };
     let (source, address) =
-        (rng.one_in(2), network | u128::from(rng.below(8)) + if is_alone { 8 } else { 0 });
+        (rng.one_in(2), network | (u128::from(rng.below(8)) + if is_alone { 8 } else { 0 }));
     // A source without a port of its own keeps its port where it can, and that is not always.
     let port = if source || rng.one_in(2) { Some(1 + rng.below(3) as u16) } else { None };
     Nat::To { source, ipv6, address, port }
