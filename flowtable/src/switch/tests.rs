@@ -202,7 +202,12 @@ pub(super) fn observe(
             Event::Wait(nanos) => {
                 now += nanos;
                 let ends = (&mut switch, &mut sink);
+                let before = current.epoch;
                 current = attend(ends, Timestamp::from_nanos(now), &current, &mut observed);
+                if n_batch > 1 {
+                    // Some of the entries, so that what was not looked at is seen as well.
+                    switch.look_at_entries(Timestamp::default(), before, &current, 40);
+                }
                 keep(&current);
             }
         }
