@@ -50,6 +50,8 @@ mod tests_learning;
 mod tests_openflow;
 #[cfg(test)]
 mod tests_sets;
+#[cfg(test)]
+mod tests_tables;
 
 use std::{
     hash::{BuildHasher, RandomState},
