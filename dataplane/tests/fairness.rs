@@ -6,6 +6,7 @@
 mod common;
 
 use std::{
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -215,19 +216,18 @@ struct Victim {
 
 impl FrameSource for Victim {
     fn next(&mut self, room: &mut [u8]) -> Option<usize> {
-        let pace = self.books.pace.load(Relaxed);
-        if pace > 0 {
+        if let Some(pace) = NonZeroU64::new(self.books.pace.load(Relaxed)) {
             let now = cpu_time().as_nanos() as u64;
             self.due = if self.due == 0 { now } else { self.due };
             let n_waiting = now.checked_sub(self.due)? / pace;
             if n_waiting > RING_LEN {
                 let n_lost = n_waiting - RING_LEN;
-                self.due += n_lost * pace;
+                self.due += n_lost * pace.get();
                 if self.books.counts.load(Relaxed) {
                     self.books.n_lost.fetch_add(n_lost, Relaxed);
                 }
             }
-            self.due += pace;
+            self.due += pace.get();
         }
         if self.books.counts.load(Relaxed) {
             self.books.n_taken.fetch_add(1, Relaxed);

@@ -16,7 +16,7 @@ use std::{
 use common::*;
 use dataplane::{
     AssignError, Balancing, Dataplane, DataplaneConfig, Device, FramePort, FrameSink, FrameSource,
-    MemoryPort, Pin, PortSpec, QueueId, Wake, WorkerConfig,
+    MemoryPort, Pin, PortSpec, Proposal, QueueId, Wake, WorkerConfig,
 };
 use flowtable::{
     build::{Host, udp},
@@ -223,9 +223,14 @@ fn an_overloaded_worker_gives_a_queue_away() {
     publish(&dataplane, snapshot(1, &[1, 2], Vec::new()));
     dataplane.assign(id(1, 1), 0).unwrap();
     // Tied to worker 0, it stays there.
-    let reading = dataplane.reading();
-    thread::sleep(Duration::from_millis(100));
-    let proposal = dataplane.rebalance(&reading, true).unwrap();
+    dataplane.set_measuring(Some(4), true);
+    let mut proposal = Proposal::default();
+    eventually("both queues had their turns", || {
+        let reading = dataplane.reading();
+        thread::sleep(Duration::from_millis(100));
+        proposal = dataplane.rebalance(&reading, true).unwrap();
+        !proposal.moves.is_empty()
+    });
     assert!(proposal.before[0] > 0.5 && proposal.before[1] < 0.2, "{proposal:?}");
     assert_eq!(proposal.moves.len(), 1, "the other one can go: {proposal:?}");
     assert_eq!((proposal.moves[0].id, proposal.moves[0].to), (id(1, 0), 1));
@@ -261,7 +266,7 @@ fn what_workers_measure_adds_up() {
     let before = dataplane.perf().remove(0);
     eventually("there was traffic", || dataplane.perf()[0].n_sampled_packets > 50_000);
     on.store(false, Ordering::Relaxed);
-    thread::sleep(Duration::from_millis(50));
+    eventually("it sleeps", || dataplane.perf()[0].asleep > 0);
     let after = dataplane.perf().remove(0);
     assert_eq!(taken.0.load(Ordering::Relaxed), 0, "nothing goes back to where it came from");
     let n_packets = after.counters.n_packets - before.counters.n_packets;
