@@ -1,9 +1,9 @@
 //! Moves packets: ports, buffers, poll-mode workers.
 //!
-//! A [`Dataplane`] is a set of workers, each a thread with its own ports, buffers and
-//! switch (`flowtable::switch::Switch`). A worker polls its ports; a burst of frames goes
-//! through the switch, which hands each copy to the port it leaves by; one flush sends
-//! what has gathered. What decides about packets comes from outside as a snapshot
+//! A [`Dataplane`] is a set of workers, each a thread with its own ports, buffers and, for
+//! each bridge, a switch (`flowtable::switch::Switch`). A worker polls its ports; a burst of
+//! frames goes through the switch, which hands each copy to the port it leaves by; one flush
+//! sends what has gathered. What decides about packets comes from outside as a snapshot
 //! ([`Dataplane::publish`]); this crate knows no rule, no tunnel and no controller.
 //!
 //! # Where to read
@@ -14,6 +14,7 @@
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
+//! | `bridges.rs` | several bridges, and links between them |
 //! | `controlled.rs` | packets for controllers and from them |
 //! | `handle.rs` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
@@ -32,6 +33,7 @@
 
 #![deny(unsafe_code)]
 
+mod bridges;
 mod clock;
 mod config;
 mod controlled;
@@ -47,7 +49,7 @@ mod sys;
 
 pub use crate::{
     clock::{Clock, VirtualClock},
-    config::{DataplaneConfig, Device, PortSpec, Steering, WorkerConfig},
+    config::{DataplaneConfig, Device, PortId, PortSpec, Steering, WorkerConfig},
     controlled::News,
     handle::{Dataplane, DetachError, StartError},
     pmd::SendError,

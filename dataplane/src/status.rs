@@ -2,8 +2,10 @@
 
 use flowtable::{
     stats::{DropCount, SwitchCounters},
-    types::{MacAddr, PortNo},
+    types::{BridgeId, MacAddr, PortNo},
 };
+
+use crate::port::metrics;
 
 pub use crate::port::metrics::TX_DROP_REASONS;
 
@@ -41,6 +43,20 @@ impl PortCounts {
     }
 }
 
+/// What one worker has counted at the port itself.
+impl std::ops::AddAssign<metrics::PortCounts> for PortCounts {
+    fn add_assign(&mut self, other: metrics::PortCounts) {
+        *self += Self {
+            rx_packets: other.rx_packets,
+            rx_bytes: other.rx_bytes,
+            tx_packets: other.tx_packets,
+            tx_bytes: other.tx_bytes,
+            tx_dropped: other.tx_dropped,
+            ..Self::default()
+        };
+    }
+}
+
 impl std::ops::AddAssign for PortCounts {
     fn add_assign(&mut self, other: Self) {
         self.rx_packets += other.rx_packets;
@@ -68,19 +84,21 @@ pub struct DetachedPort {
 /// A port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortStatus {
-    /// Its number.
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its number there.
     pub port: PortNo,
     /// Its name.
     pub name: String,
-    /// `afxdp` or `memory`.
+    /// `afxdp`, `memory` or `patch`.
     pub kind: &'static str,
-    /// `native-copy`, `generic-copy`, `native-zerocopy` or `memory`.
+    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory` or `patch`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
     /// Largest L3 packet it takes.
     pub mtu: u32,
-    /// It has a link.
+    /// It has a link; of one end of a link to another bridge: it has a peer.
     pub up: bool,
     /// Its interface does not exist any more; one of the same name may. Detach it.
     pub gone: bool,

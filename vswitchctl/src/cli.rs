@@ -46,6 +46,10 @@ pub struct Global {
         value_name = "ADDRESS"
     )]
     pub host: Address,
+    /// Which of the host's bridges, where it has several; it may also be the first word behind
+    /// the command, as with ovs-ofctl: flow dump br0
+    #[arg(long, global = true, env = "VSWITCH_BRIDGE", value_name = "NAME")]
+    pub bridge: Option<String>,
     /// How to print the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -129,6 +133,9 @@ pub enum Command {
     Watch(net::watch::Watch),
     /// Host: who this switch is and how it fares
     Status(host::status::Status),
+    /// Host: bridges, which are switches with ports and rules of their own
+    #[command(subcommand)]
+    Bridge(host::bridge::Command),
     /// Host: interfaces attached to the switch
     #[command(subcommand)]
     Port(host::port::Command),
@@ -168,6 +175,12 @@ pub enum Command {
     Megaflow(host::megaflow::Command),
     /// Host: dropped packets, each with its reason and the object that caused it
     Drops(host::drops::Drops),
+    /// Host: how often what happened to packets, and what is in memory
+    Coverage(host::coverage::Coverage),
+    /// Host: tell what rules see of a frame
+    ParseFrame(host::parse_frame::ParseFrame),
+    /// Host: tell or change what the daemon logs
+    Log(host::log::Log),
     /// Host: walk one packet through the tables without sending it
     Trace(host::trace::Trace),
     /// Lab: drive a switch without interfaces, to learn with and to test
@@ -193,7 +206,8 @@ impl Command {
             Self::LoadBalancer(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
-            Self::Flow(_)
+            Self::Bridge(_)
+            | Self::Flow(_)
             | Self::Group(_)
             | Self::Meter(_)
             | Self::Bundle(_)
@@ -207,6 +221,9 @@ impl Command {
             | Self::Resume(_)
             | Self::Megaflow(_)
             | Self::Drops(_)
+            | Self::Coverage(_)
+            | Self::ParseFrame(_)
+            | Self::Log(_)
             | Self::Trace(_)
             | Self::Lab(_)
             | Self::Completions(_) => false,
@@ -235,6 +252,7 @@ impl Command {
             Self::Receipt(command) => command.run(session).await,
             Self::Watch(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
+            Self::Bridge(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
             Self::Group(command) => command.run(session).await,
@@ -250,6 +268,9 @@ impl Command {
             Self::Resume(command) => command.run(session).await,
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
+            Self::Coverage(command) => command.run(session).await,
+            Self::ParseFrame(command) => command.run(session).await,
+            Self::Log(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,
             Self::Lab(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),

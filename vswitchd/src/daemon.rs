@@ -13,15 +13,14 @@ use tonic::transport::Endpoint;
 
 use crate::{
     agent,
-    cli::{FailMode, RunOptions},
-    host::{Host, Identity, Lab, Mode, SharedHost},
-    service::{self, Socket},
+    cli::{self, RunOptions},
+    host::{FailMode, Host, Identity, Lab, Mode, SharedHost},
+    log::LogControl,
+    service::{self, Service, Socket},
     state::StateDir,
     underlay,
 };
 
-/// What makes a switch a learning one.
-const NORMAL_RULE: &str = "priority=0,actions=NORMAL";
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How long what packets make may wait for more of it.
@@ -31,7 +30,7 @@ const SETTLE: Duration = Duration::from_millis(1);
 ///
 /// # Errors
 /// What keeps it from starting, and what to do.
-pub async fn run(options: RunOptions) -> anyhow::Result<()> {
+pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let controller = options.controller.as_deref().map(endpoint).transpose()?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
@@ -43,7 +42,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mode = match clock {
         Some(clock) => Mode::Lab(Lab::new(clock)),
         None if options.standalone => Mode::Standalone {
-            first_rule: (options.fail_mode == FailMode::Standalone).then_some(NORMAL_RULE),
+            fail_mode: match options.fail_mode {
+                cli::FailMode::Secure => FailMode::Secure,
+                cli::FailMode::Standalone => FailMode::Standalone,
+            },
         },
         None => Mode::Network,
     };
@@ -66,7 +68,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        served = service::serve(socket, host.clone(), ended) => served?,
+        served = service::serve(socket, Service::new(host.clone(), log), ended) => served?,
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }

@@ -9,7 +9,7 @@
 //!
 //! Beside it: [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
 //! outlives the process, [`responder`] answers packets of the logical network, [`service`]
-//! answers `vswitchctl`, [`doctor`] says what the host can do.
+//! answers `vswitchctl`, [`log`] changes what is logged, [`doctor`] says what the host can do.
 //!
 //! # Threads and shared state
 //! The workers are the dataplane's; they see snapshots only. Everything else is tasks of
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod daemon;
 pub mod doctor;
 pub mod host;
+pub mod log;
 pub mod responder;
 pub mod service;
 pub mod state;

@@ -1,11 +1,22 @@
-//! The ports of one worker and the way to those of others: the switch's sink.
+//! The ports of one worker and the way to those of others: the sink of its switches.
 
 use std::{collections::HashMap, os::fd::RawFd, sync::Arc};
 
-use flowtable::{drop::DropReason, offload, packet::Packet, stats::DropCount, switch::Sink, types::PortNo};
+use flowtable::{
+    drop::DropReason,
+    offload,
+    packet::Packet,
+    stats::DropCount,
+    switch::Sink,
+    types::{BridgeId, PortNo},
+};
 
-use super::fabric::{Fabric, Handover, Seat};
+use super::{
+    fabric::{Fabric, Handover, Seat},
+    patch::{Crossing, PatchEnd, Patches},
+};
 use crate::{
+    config::PortId,
     pool::{Frame, Pool},
     port::{AttachedPort, Port},
     sys::event::PollSet,
@@ -19,19 +30,24 @@ enum Route {
     Here(usize),
     /// On this worker.
     Worker(usize),
+    /// One end of a link to another bridge, at this index: as such, it is on every worker.
+    Patch(usize),
 }
 
 /// Ports, buffers, and what was lost on the way out.
 pub(crate) struct Egress {
     ports: Vec<AttachedPort>,
-    /// By port number.
-    routes: Vec<Route>,
+    patches: Patches,
+    /// By bridge and port number.
+    routes: Vec<Vec<Route>>,
+    /// Bridge whose switch sends now.
+    bridge: BridgeId,
     pool: Pool,
     fabric: Arc<Fabric>,
     seat: Arc<Seat>,
     /// Workers that got packets since the last flush.
     to_wake: Vec<usize>,
-    drops: HashMap<(PortNo, DropReason), Lost>,
+    drops: HashMap<(PortId, DropReason), Lost>,
     scratch_fds: Vec<RawFd>,
 }
 
@@ -46,7 +62,9 @@ impl Egress {
     pub(crate) fn new(pool: Pool, fabric: Arc<Fabric>, seat: Arc<Seat>) -> Self {
         Self {
             ports: Vec::new(),
+            patches: Patches::default(),
             routes: Vec::new(),
+            bridge: BridgeId::FIRST,
             pool,
             to_wake: Vec::with_capacity(fabric.seats().len()),
             fabric,
@@ -56,12 +74,22 @@ impl Egress {
         }
     }
 
+    /// The sink of the switch of a bridge.
+    pub(crate) fn of(&mut self, bridge: BridgeId) -> &mut Self {
+        self.bridge = bridge;
+        self
+    }
+
     pub(crate) fn n_ports(&self) -> usize {
         self.ports.len()
     }
 
     pub(crate) fn ports(&self) -> impl Iterator<Item = &AttachedPort> {
         self.ports.iter()
+    }
+
+    pub(crate) fn patches(&self) -> impl Iterator<Item = &PatchEnd> {
+        self.patches.ends()
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -73,7 +101,7 @@ impl Egress {
     }
 
     /// Receives from a port. `None`: there was nothing.
-    pub(crate) fn receive(&mut self, idx: usize, batch: &mut Vec<Packet<Frame>>) -> Option<PortNo> {
+    pub(crate) fn receive(&mut self, idx: usize, batch: &mut Vec<Packet<Frame>>) -> Option<PortId> {
         let attached = self.ports.get_mut(idx)?;
         attached.receive(&mut self.pool, batch);
         (!batch.is_empty()).then_some(attached.port)
@@ -86,10 +114,13 @@ impl Egress {
         for _ in 0..self.seat.inbox.len() {
             let Some(Handover { port, packet }) = self.seat.inbox.pop() else { break };
             found = true;
+            self.bridge = port.bridge;
             match self.route_of(port) {
                 Route::Here(idx) => self.send(idx, packet),
                 // It has moved or gone meanwhile; packets do not travel twice.
-                Route::Nowhere | Route::Worker(_) => self.lose(DropReason::NoSuchPort, packet),
+                Route::Nowhere | Route::Worker(_) | Route::Patch(_) => {
+                    self.lose(DropReason::NoSuchPort, packet);
+                }
             }
         }
         found
@@ -101,7 +132,8 @@ impl Egress {
             let n_lost = attached.flush();
             if n_lost > 0 {
                 // The kernel does not tell which frames these were, nor their ports.
-                self.drops.entry((PortNo::ZERO, DropReason::TxError)).or_default().n_copies += n_lost;
+                let port = PortId::new(attached.port.bridge, PortNo::ZERO);
+                self.drops.entry((port, DropReason::TxError)).or_default().n_copies += n_lost;
             }
         }
         for worker in self.to_wake.drain(..) {
@@ -119,7 +151,7 @@ impl Egress {
     }
 
     /// Adds the files of all ports, and which port each belongs to.
-    pub(crate) fn wait_for(&mut self, set: &mut PollSet, owners: &mut Vec<PortNo>) {
+    pub(crate) fn wait_for(&mut self, set: &mut PollSet, owners: &mut Vec<PortId>) {
         for attached in &self.ports {
             self.scratch_fds.clear();
             attached.device.wait_fds(&mut self.scratch_fds);
@@ -130,7 +162,7 @@ impl Egress {
         }
     }
 
-    pub(crate) fn set_gone(&mut self, port: PortNo) {
+    pub(crate) fn set_gone(&mut self, port: PortId) {
         if let Route::Here(idx) = self.route_of(port)
             && let Some(attached) = self.ports.get_mut(idx)
         {
@@ -143,7 +175,29 @@ impl Egress {
         self.ports.push(port);
     }
 
-    pub(crate) fn detach(&mut self, port: PortNo) -> Option<AttachedPort> {
+    /// Adds one end of a link.
+    pub(crate) fn add_patch(&mut self, end: PatchEnd) {
+        let port = end.port;
+        let idx = self.patches.add(end);
+        self.set_route(port, Route::Patch(idx));
+    }
+
+    /// Says what the other end of a link is.
+    pub(crate) fn link(&mut self, port: PortId, peer: Option<PortId>) {
+        if let Route::Patch(idx) = self.route_of(port)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            end.peer = peer;
+        }
+    }
+
+    pub(crate) fn remove_patch(&mut self, port: PortId) -> Option<PatchEnd> {
+        let Route::Patch(idx) = self.route_of(port) else { return None };
+        self.set_route(port, Route::Nowhere);
+        self.patches.remove(idx)
+    }
+
+    pub(crate) fn detach(&mut self, port: PortId) -> Option<AttachedPort> {
         let Route::Here(idx) = self.route_of(port) else { return None };
         self.set_route(port, Route::Nowhere);
         let detached = self.ports.swap_remove(idx);
@@ -153,15 +207,16 @@ impl Egress {
         Some(detached)
     }
 
-    pub(crate) fn route(&mut self, port: PortNo, worker: Option<usize>) {
+    pub(crate) fn route(&mut self, port: PortId, worker: Option<usize>) {
         self.set_route(port, worker.map_or(Route::Nowhere, Route::Worker));
     }
 
-    /// Copies lost after the switch had handed them over, by the port their packet came
-    /// in by.
-    pub(crate) fn drops(&self) -> impl Iterator<Item = DropCount> {
-        self.drops.iter().map(|((in_port, reason), lost)| DropCount {
-            in_port: *in_port,
+    /// Copies lost after the switch of a bridge had handed them over, by the port their packet
+    /// came in by.
+    pub(crate) fn drops(&self, bridge: BridgeId) -> impl Iterator<Item = DropCount> {
+        let of_bridge = self.drops.iter().filter(move |((port, _), _)| port.bridge == bridge);
+        of_bridge.map(|((in_port, reason), lost)| DropCount {
+            in_port: in_port.port,
             reason: *reason,
             rule: None,
             meter: None,
@@ -172,22 +227,79 @@ impl Egress {
     }
 
     /// Takes away what was lost of packets from a port.
-    pub(crate) fn take_drops(&mut self, in_port: PortNo) -> Vec<DropCount> {
-        let taken = self.drops().filter(|row| row.in_port == in_port).collect();
+    pub(crate) fn take_drops(&mut self, in_port: PortId) -> Vec<DropCount> {
+        let taken = self.drops(in_port.bridge).filter(|row| row.in_port == in_port.port).collect();
         self.drops.retain(|(port, _), _| *port != in_port);
         taken
     }
 
-    fn route_of(&self, port: PortNo) -> Route {
-        self.routes.get(port.get() as usize).copied().unwrap_or(Route::Nowhere)
+    fn route_of(&self, port: PortId) -> Route {
+        let routes = self.routes.get(usize::from(port.bridge.get()));
+        routes.and_then(|routes| routes.get(port.port.get() as usize)).copied().unwrap_or(Route::Nowhere)
     }
 
-    fn set_route(&mut self, port: PortNo, route: Route) {
-        let idx = port.get() as usize;
-        if idx >= self.routes.len() {
-            self.routes.resize(idx + 1, Route::Nowhere);
+    fn set_route(&mut self, port: PortId, route: Route) {
+        let (bridge, idx) = (usize::from(port.bridge.get()), port.port.get() as usize);
+        if bridge >= self.routes.len() {
+            self.routes.resize(bridge + 1, Vec::new());
         }
-        self.routes[idx] = route;
+        let routes = &mut self.routes[bridge];
+        if idx >= routes.len() {
+            routes.resize(idx + 1, Route::Nowhere);
+        }
+        routes[idx] = route;
+    }
+
+    /// Takes a packet that leaves by one end of a link: it goes on when the switch is done
+    /// with its batch.
+    fn cross(&mut self, idx: usize, packet: Packet<Frame>) {
+        if let Err((reason, packet)) = self.patches.take(idx, packet) {
+            self.lose(reason, packet);
+        }
+    }
+
+    /// Hands over what is between two bridges, oldest first, for an empty list.
+    pub(crate) fn swap_crossings(&mut self, list: &mut Vec<Crossing>) {
+        self.patches.swap(list);
+    }
+
+    /// Packets are between two bridges.
+    pub(crate) fn has_crossings(&self) -> bool {
+        self.patches.has_crossings()
+    }
+
+    /// Has packets of one link arrive, and counts them at both of its ends.
+    pub(crate) fn arrive(&mut self, (from, to): (PortId, PortId), batch: &[Packet<Frame>]) {
+        let n_bytes = |packet: &Packet<Frame>| packet.len() as u64;
+        if let Route::Patch(idx) = self.route_of(from)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            batch.iter().for_each(|packet| end.metrics.sent(n_bytes(packet)));
+        }
+        if let Route::Patch(idx) = self.route_of(to)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            end.metrics.received(batch.len() as u64, batch.iter().map(n_bytes).sum());
+        }
+    }
+
+    /// Packets that have crossed too many links, or whose bridge is gone, go no further.
+    pub(crate) fn lose_crossing(&mut self, reason: DropReason, crossing: Crossing) {
+        if let Route::Patch(idx) = self.route_of(crossing.from)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            end.metrics.dropped(DropReason::PortDown, 1);
+        }
+        self.bridge = crossing.from.bridge;
+        self.lose(reason, crossing.packet);
+    }
+
+    /// Packets that no switch is there for.
+    pub(crate) fn discard(&mut self, bridge: BridgeId, batch: &mut Vec<Packet<Frame>>) {
+        self.bridge = bridge;
+        for packet in batch.drain(..) {
+            self.lose(DropReason::NoSuchPort, packet);
+        }
     }
 
     /// Sends by a port of ours.
@@ -202,7 +314,7 @@ impl Egress {
         }
     }
 
-    fn hand_over(&mut self, worker: usize, port: PortNo, packet: Packet<Frame>) {
+    fn hand_over(&mut self, worker: usize, port: PortId, packet: Packet<Frame>) {
         match self.fabric.seats()[worker].inbox.push(Handover { port, packet }) {
             Ok(()) if self.to_wake.contains(&worker) => {}
             Ok(()) => self.to_wake.push(worker),
@@ -211,7 +323,8 @@ impl Egress {
     }
 
     fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
-        let lost = self.drops.entry((packet.in_port, reason)).or_default();
+        let in_port = PortId::new(self.bridge, packet.in_port);
+        let lost = self.drops.entry((in_port, reason)).or_default();
         lost.n_copies += 1;
         lost.n_bytes += packet.len() as u64;
         self.pool.put(packet.into_buf());
@@ -220,9 +333,11 @@ impl Egress {
 
 impl Sink<Frame> for Egress {
     fn output(&mut self, port: PortNo, packet: Packet<Frame>) {
+        let port = PortId::new(self.bridge, port);
         match self.route_of(port) {
             Route::Here(idx) => self.send(idx, packet),
             Route::Worker(worker) => self.hand_over(worker, port, packet),
+            Route::Patch(idx) => self.cross(idx, packet),
             Route::Nowhere => self.lose(DropReason::NoSuchPort, packet),
         }
     }

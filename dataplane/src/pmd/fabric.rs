@@ -22,18 +22,23 @@ use flowtable::{
     conntrack::{self, Conntrack},
     packet::Packet,
     snapshot::Snapshot,
-    types::{Epoch, PortNo, Timestamp},
+    types::{BridgeId, Epoch, Timestamp},
 };
 
 use super::Worker;
-use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, sys::event::Waker};
+use crate::{
+    clock::Clock,
+    config::{DataplaneConfig, PortId},
+    pool::Frame,
+    sys::event::Waker,
+};
 
 /// Something a worker does between two batches.
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// A packet for a port of another worker.
 pub(crate) struct Handover {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     pub(crate) packet: Packet<Frame>,
 }
 
@@ -93,10 +98,49 @@ impl Seat {
 /// Somebody who is told by a worker.
 pub(crate) type Told = Box<dyn Fn() + Send + Sync>;
 
+/// What packets see: a snapshot for each bridge.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    /// Of the snapshot that came last.
+    pub(crate) epoch: Epoch,
+    /// By bridge.
+    snapshots: Vec<Option<Arc<Snapshot>>>,
+}
+
+impl Plan {
+    /// What packets of a bridge see, if there is one.
+    pub(crate) fn of(&self, bridge: BridgeId) -> Option<&Arc<Snapshot>> {
+        self.snapshots.get(usize::from(bridge.get()))?.as_ref()
+    }
+
+    fn bridges(&self) -> Vec<BridgeId> {
+        self.snapshots.iter().flatten().map(|snapshot| snapshot.bridge).collect()
+    }
+
+    /// The same with another snapshot of a bridge.
+    fn with(&self, snapshot: &Arc<Snapshot>) -> Self {
+        let (mut plan, idx) = (self.clone(), usize::from(snapshot.bridge.get()));
+        if idx >= plan.snapshots.len() {
+            plan.snapshots.resize(idx + 1, None);
+        }
+        plan.snapshots[idx] = Some(Arc::clone(snapshot));
+        plan.epoch = snapshot.epoch;
+        plan
+    }
+
+    fn without(&self, bridge: BridgeId) -> Self {
+        let mut plan = self.clone();
+        if let Some(snapshot) = plan.snapshots.get_mut(usize::from(bridge.get())) {
+            *snapshot = None;
+        }
+        plan
+    }
+}
+
 /// What all workers see.
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    plan: Arc<ArcSwap<Plan>>,
     conntrack: Arc<Conntrack>,
     started: Instant,
     clock: Clock,
@@ -122,7 +166,7 @@ impl Fabric {
         let fabric = Self {
             conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,
-            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            plan: Arc::new(ArcSwap::from_pointee(Plan::default().with(&Arc::default()))),
             started: Instant::now(),
             clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
@@ -137,8 +181,8 @@ impl Fabric {
         &self.seats
     }
 
-    pub(crate) fn snapshot(&self) -> &Arc<ArcSwap<Snapshot>> {
-        &self.snapshot
+    pub(crate) fn plan(&self) -> &Arc<ArcSwap<Plan>> {
+        &self.plan
     }
 
     pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
@@ -170,9 +214,32 @@ impl Fabric {
         Timestamp::from_nanos(self.started.elapsed().as_nanos() as u64)
     }
 
-    /// Makes a version the newest.
-    pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.store(snapshot);
+    /// Bridges that there are.
+    pub(crate) fn bridges(&self) -> Vec<BridgeId> {
+        self.plan.load().bridges()
+    }
+
+    /// A bridge is there.
+    pub(crate) fn has(&self, bridge: BridgeId) -> bool {
+        self.plan.load().of(bridge).is_some()
+    }
+
+    /// A bridge is there from now on, with an empty snapshot.
+    pub(crate) fn reserve(&self, bridge: BridgeId) {
+        if !self.has(bridge) {
+            let snapshot = Arc::new(Snapshot { bridge, ..Snapshot::default() });
+            self.plan.rcu(|plan| Plan { epoch: plan.epoch, ..plan.with(&snapshot) });
+        }
+    }
+
+    /// A bridge is not there any more.
+    pub(crate) fn forget(&self, bridge: BridgeId) {
+        self.plan.rcu(|plan| plan.without(bridge));
+    }
+
+    /// Makes a version of a bridge the newest.
+    pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
+        self.plan.rcu(|plan| plan.with(snapshot));
         self.wake_all();
     }
 

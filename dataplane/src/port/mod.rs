@@ -15,11 +15,12 @@ use flowtable::{
     drop::DropReason,
     packet::Packet,
     stats::PortCounters,
-    types::{MacAddr, PortNo},
+    types::{BridgeId, MacAddr, PortNo},
 };
 
 use self::{afxdp::AfXdpPort, memory::MemoryDevice, metrics::PortMetrics};
 use crate::{
+    config::PortId,
     pool::{Frame, Pool},
     sys::SysError,
 };
@@ -35,7 +36,10 @@ pub enum AttachError {
     NotReal(PortNo),
     /// The number is taken.
     #[error("port {0} is attached already; detach it first")]
-    InUse(PortNo),
+    InUse(PortId),
+    /// The bridge is not there.
+    #[error("bridge {0} is not there; add it first")]
+    NoBridge(BridgeId),
     /// The memory port is attached under another number.
     #[error("this memory port is attached already; make another one")]
     MemoryInUse,
@@ -73,7 +77,7 @@ pub enum AttachError {
 /// What a port is, found out when it was attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortReport {
-    /// `native-copy`, `generic-copy`, `native-zerocopy` or `memory`.
+    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory` or `patch`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
@@ -169,7 +173,7 @@ impl Port for AnyPort {
 /// A port in the hands of its worker: the device and what is counted about it.
 #[derive(Debug)]
 pub(crate) struct AttachedPort {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     pub(crate) device: AnyPort,
     pub(crate) metrics: Arc<PortMetrics>,
     /// What the switch had counted under this number before the port had it.
@@ -179,7 +183,7 @@ pub(crate) struct AttachedPort {
 impl AttachedPort {
     /// Receives up to a batch and counts it.
     pub(crate) fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
-        self.device.rx_burst(self.port, pool, batch);
+        self.device.rx_burst(self.port.port, pool, batch);
         if !batch.is_empty() {
             let n_bytes = batch.iter().map(|packet| packet.len() as u64).sum();
             self.metrics.received(batch.len() as u64, n_bytes);

@@ -29,13 +29,13 @@ impl Host {
         let datapaths = &self.view.datapaths;
         self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
         lowered.rules.extend(self.neighbours.rules());
-        self.transact(changes(&self.tables, &lowered));
+        self.transact(changes(&self.first().tables, &lowered));
     }
 
     /// Changes the tables as a whole.
     pub(super) fn transact(&mut self, changes: Vec<Change>) {
-        match self.tables.transact(changes) {
-            Ok(tables) => self.tables = Arc::new(tables),
+        match self.first().tables.transact(changes) {
+            Ok(tables) => self.first_mut().tables = Arc::new(tables),
             Err(error) => {
                 // A rule that the tables refuse is a bug of the compiler. The old rules
                 // stay as a whole; the receipt says that the change is not in force.

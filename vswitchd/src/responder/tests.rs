@@ -166,7 +166,7 @@ impl Net {
             epoch: Epoch::ZERO.next(),
             tables: Arc::new(tables),
             ports: Arc::new(table),
-            underlay: Arc::default(),
+            ..Snapshot::default()
         };
         Self {
             switch: Switch::with_seed(SwitchConfig::default(), 1),
