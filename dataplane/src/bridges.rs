@@ -6,20 +6,30 @@
 
 use std::sync::Arc;
 
-use flowtable::{
-    stats::PortCounters,
-    types::{BridgeId, MacAddr},
-};
+use flowtable::types::{BridgeId, MacAddr};
 
 use crate::{
     config::PortId,
-    handle::{Dataplane, DetachError, Registered, lock},
-    pmd::{PatchEnd, Seat, SwitchedPort},
-    port::{AttachError, PortReport, metrics::PortMetrics},
+    handle::{Dataplane, DetachError, lock},
+    pmd::PatchEnd,
+    port::{AttachError, Opened, PortReport, metrics::PortMetrics},
 };
 
 /// A link takes whatever a frame can be.
 const PATCH_MTU: u32 = 65_535;
+
+/// One end of a link as a device: it has no queues, and each worker counts apart.
+pub(crate) fn patch(n_workers: usize) -> Opened {
+    Opened {
+        kind: "patch",
+        report: PortReport { mode: "patch".to_owned(), mac: MacAddr::ZERO, mtu: PATCH_MTU },
+        metrics: Arc::new(PortMetrics::new(PATCH_MTU, n_workers, n_workers)),
+        queues: Vec::new(),
+        outlets: Vec::new(),
+        hold: None,
+        interface: None,
+    }
+}
 
 impl Dataplane {
     /// Makes a bridge, with an empty snapshot; that with [`BridgeId::FIRST`] is there from the
@@ -46,25 +56,13 @@ impl Dataplane {
         self.fabric.forget(bridge);
     }
 
-    /// Adds one end of a link to all workers.
-    pub(crate) fn add_patch(&self, port: PortId, name: String) -> Result<Registered, AttachError> {
-        let mut ends = Vec::new();
+    /// Gives one end of a link to all workers.
+    pub(crate) fn add_patch(&self, port: PortId, metrics: &Arc<PortMetrics>) -> Result<(), AttachError> {
         for seat in self.fabric.seats() {
-            let metrics = Arc::new(PortMetrics::new(PATCH_MTU));
-            ends.push(Arc::clone(&metrics));
-            let end = PatchEnd { port, peer: None, metrics, base: PortCounters::default() };
+            let end = PatchEnd { port, peer: None, metrics: Arc::clone(metrics), lane: seat.id };
             seat.ask(move |worker| worker.add_patch(end)).ok_or(AttachError::WorkerGone(seat.id))?;
         }
-        let report = PortReport { mode: "patch".to_owned(), mac: MacAddr::ZERO, mtu: PATCH_MTU };
-        Ok(Registered {
-            name,
-            kind: "patch",
-            worker: None,
-            report,
-            metrics: ends,
-            peer: None,
-            interface: None,
-        })
+        Ok(())
     }
 
     /// Says which port, one end of a link, has which for its other end: from then on, what
@@ -75,17 +73,12 @@ impl Dataplane {
     pub fn link(&self, port: PortId, peer: Option<PortId>) -> Result<(), DetachError> {
         let _admin = lock(&self.admin);
         let mut ports = lock(&self.ports);
-        let registered = ports.get_mut(&port).filter(|registered| registered.worker.is_none());
-        registered.ok_or(DetachError::NotAttached(port))?.peer = peer;
+        let link = ports.get_mut(&port).and_then(|registered| registered.link.as_mut());
+        *link.ok_or(DetachError::NotAttached(port))? = peer;
         drop(ports);
         for seat in self.fabric.seats() {
             let _ = seat.ask(move |worker| worker.link(port, peer));
         }
         Ok(())
-    }
-
-    pub(crate) fn remove_patch(&self, port: PortId) -> Option<SwitchedPort> {
-        let removed = |seat: &Arc<Seat>| seat.ask(move |worker| worker.remove_patch(port)).flatten();
-        self.fabric.seats().iter().filter_map(removed).reduce(SwitchedPort::and)
     }
 }

@@ -1,12 +1,13 @@
 //! What can be read of a running dataplane.
 
+use std::time::Duration;
+
 use flowtable::{
     stats::{DropCount, SwitchCounters},
     types::{BridgeId, MacAddr, PortNo},
 };
 
-use crate::port::metrics;
-
+use crate::balance::QueueId;
 pub use crate::port::metrics::TX_DROP_REASONS;
 
 /// Counters of a port since it was attached.
@@ -43,20 +44,6 @@ impl PortCounts {
     }
 }
 
-/// What one worker has counted at the port itself.
-impl std::ops::AddAssign<metrics::PortCounts> for PortCounts {
-    fn add_assign(&mut self, other: metrics::PortCounts) {
-        *self += Self {
-            rx_packets: other.rx_packets,
-            rx_bytes: other.rx_bytes,
-            tx_packets: other.tx_packets,
-            tx_bytes: other.tx_bytes,
-            tx_dropped: other.tx_dropped,
-            ..Self::default()
-        };
-    }
-}
-
 impl std::ops::AddAssign for PortCounts {
     fn add_assign(&mut self, other: Self) {
         self.rx_packets += other.rx_packets;
@@ -90,9 +77,10 @@ pub struct PortStatus {
     pub port: PortNo,
     /// Its name.
     pub name: String,
-    /// `afxdp`, `memory` or `patch`.
+    /// `afxdp`, `memory`, `frames` or `patch`.
     pub kind: &'static str,
-    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory` or `patch`.
+    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory`, `frames` or
+    /// `patch`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
@@ -107,7 +95,7 @@ pub struct PortStatus {
 }
 
 /// A worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkerStatus {
     /// Its number, from 0.
     pub id: usize,
@@ -133,4 +121,64 @@ pub struct WorkerStatus {
     pub n_free_frames: usize,
     /// Times that a buffer was wanted and none was free.
     pub n_exhausted: u64,
+}
+
+/// A receive queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueStatus {
+    /// Which.
+    pub id: QueueId,
+    /// Worker that has it.
+    pub worker: usize,
+    /// It stays there.
+    pub pinned: bool,
+    /// Packets received since the port was attached.
+    pub n_packets: u64,
+    /// What a packet took, as sampled; `None`: none was.
+    pub cycles_per_packet: Option<f64>,
+}
+
+/// Where a worker's time goes, since its start or since that was last forgotten. Times are in
+/// cycles of the time stamp counter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerPerf {
+    /// Its number.
+    pub id: usize,
+    /// Core it is tied to.
+    pub core: Option<usize>,
+    /// When this was read, in cycles.
+    pub at: u64,
+    /// Cycles of a second.
+    pub hz: u64,
+    /// One busy round in so many is measured by stage; 0: none.
+    pub every: u32,
+    /// Cycles with packets, looking for some, asleep, and doing what commands asked for.
+    pub busy: u64,
+    /// Looking in vain.
+    pub idle: u64,
+    /// Asleep.
+    pub asleep: u64,
+    /// In jobs: what commands asked for.
+    pub jobs: u64,
+    /// The longest of them.
+    pub longest_job: u64,
+    /// Time that the thread had of a core since it started.
+    pub cpu_time: Duration,
+    /// Cycles of the measured rounds, by stage in the order of
+    /// [`Stage::ALL`](flowtable::switch::Stage::ALL).
+    pub stages: Vec<u64>,
+    /// Rounds measured.
+    pub n_sampled_rounds: u64,
+    /// Their packets.
+    pub n_sampled_packets: u64,
+    /// Batches by their number of packets, from 0.
+    pub batches: Vec<u64>,
+    /// Rounds over the queues.
+    pub n_polls: u64,
+    /// Those that found nothing.
+    pub n_idle_polls: u64,
+    /// Times it slept.
+    pub n_sleeps: u64,
+    /// What its switch did since the start.
+    pub counters: SwitchCounters,
 }

@@ -4,9 +4,10 @@
 use std::io::Write;
 
 use ferroflow_proto::host::{
-    conntrack_service_client::ConntrackServiceClient, event_service_client::EventServiceClient,
-    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
-    rule_service_client::RuleServiceClient,
+    conntrack_service_client::ConntrackServiceClient, endpoint_service_client::EndpointServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    lab_service_client::LabServiceClient, rule_service_client::RuleServiceClient,
+    worker_service_client::WorkerServiceClient,
 };
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -127,6 +128,10 @@ host_clients! {
     conntrack: ConntrackServiceClient;
     /// Connects to the host's switch, for what it tells of by itself.
     events: EventServiceClient;
+    /// Connects to the host's switch, for its containers' interfaces.
+    endpoints: EndpointServiceClient;
+    /// Connects to the host's switch, for its workers.
+    workers: WorkerServiceClient;
     /// Connects to a switch that is a lab.
     lab: LabServiceClient;
 }

@@ -76,7 +76,7 @@ impl Worker {
     ) -> Result<(), SendError> {
         let PortId { bridge, port } = in_port;
         let packet = self.packet_of(frame, port)?;
-        let (now, plan) = (self.fabric.now(), Arc::clone(self.plan.load()));
+        let (now, plan) = (self.fabric.now(), Arc::clone(&self.plan));
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
         let (Some(switch), Some(snapshot)) = (switch, plan.of(bridge)) else {
             self.egress.pool_mut().put(packet.into_buf());
@@ -95,7 +95,7 @@ impl Worker {
         frame: &[u8],
     ) -> Result<(), SendError> {
         let packet = self.packet_of(frame, PortNo::CONTROLLER)?;
-        let (now, plan) = (self.fabric.now(), Arc::clone(self.plan.load()));
+        let (now, plan) = (self.fabric.now(), Arc::clone(&self.plan));
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
         let (Some(switch), Some(snapshot)) = (switch, plan.of(bridge)) else {
             self.egress.pool_mut().put(packet.into_buf());

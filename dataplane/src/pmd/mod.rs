@@ -1,35 +1,34 @@
-//! The worker: a thread that polls its ports and switches what they receive.
+//! The worker: a thread that polls its receive queues and switches what they hold.
 //!
-//! [`Worker::poll_once`] is the packet's walk: a burst from a port, the switch of its bridge,
-//! the ports it goes out by, one flush for all. Snapshot and clock are read once per batch.
-//! What leaves by a link to another bridge goes on in that one's switch before the next
-//! burst ([`patch`]).
-//! Everything else, attaching a port or reading a counter, is a *job*: a closure that
-//! runs between two batches, so a worker's state has one owner and no lock.
+//! [`Worker::poll_once`] is the packet's walk: a burst from a queue, the switch of its bridge,
+//! the ports it goes out by, one flush for all. What leaves by a link to another bridge goes
+//! on in that one's switch before the next burst ([`patch`]). The clock is read once per batch,
+//! the snapshots are looked for once per round. Everything else, attaching a port or reading a counter, is a
+//! *job*: a closure that runs between two rounds, so a worker's state has one owner and no
+//! lock. After each job packets have their turn.
 //!
 //! With nothing to do for a while, the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
+//!
+//! Which worker has which queue is decided outside ([`crate::balance`]); `transit.rs` is how a
+//! queue gets from one to the other.
 
 mod controlled;
 mod egress;
 mod fabric;
+mod ingress;
+mod meter;
 mod patch;
+mod transit;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use arc_swap::{ArcSwap, Cache};
 use crossbeam::channel::Receiver;
 use flowtable::{
     drop::DropReason,
     packet::Packet,
     stats::{DropCount, PortCounters, SwitchCounters},
-    switch::Switch,
+    switch::{Stage, Switch},
     types::{BridgeId, Epoch, PortNo, Timestamp},
 };
 
@@ -37,23 +36,26 @@ pub use self::controlled::SendError;
 pub(crate) use self::{
     controlled::sum,
     fabric::{Fabric, Job, Seat},
+    meter::Measured,
     patch::PatchEnd,
 };
 use self::{
     egress::Egress,
     fabric::Plan,
+    ingress::Ingress,
     patch::{Crossing, MAX_CROSSINGS},
 };
 use crate::{
     config::{DataplaneConfig, PortId},
     pool::{Frame, Pool},
     port::{
-        AttachedPort, BATCH, Port,
+        AttachedOutlet, AttachedQueue, BATCH, RxQueue,
         memory::{InjectError, MemoryPort},
     },
     sys::{
         advise_huge_pages,
         event::{PollSet, Readiness},
+        thread, tsc,
     },
 };
 
@@ -70,22 +72,20 @@ pub(crate) struct Worker {
     /// By bridge.
     switches: Vec<Option<Switch>>,
     config: DataplaneConfig,
+    ingress: Ingress,
     egress: Egress,
-    plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
+    plan: Arc<Plan>,
+    /// How many snapshots had been published when these were taken.
+    n_published: u64,
     /// What is taken from one bridge to another, between two calls empty.
     crossings: Vec<Crossing>,
-    /// Version last seen.
-    epoch: Option<Epoch>,
+    /// What the switch had counted under a port's number before the port had it.
+    bases: HashMap<PortId, PortCounters>,
     batch: Vec<Packet<Frame>>,
     poll_set: PollSet,
     /// Port of each file in the poll set after the first.
     poll_ports: Vec<PortId>,
     idle_since: Option<Timestamp>,
-}
-
-/// Adds to a counter that only the calling thread writes.
-fn count(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
 /// A worker's switch, its tables on large pages where there are any.
@@ -108,7 +108,9 @@ impl Worker {
     ) -> Self {
         let pool = Pool::new(config.n_frames);
         let mut worker = Self {
-            plan: Cache::new(Arc::clone(fabric.plan())),
+            plan: Arc::default(),
+            n_published: 0,
+            ingress: Ingress::default(),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
@@ -116,7 +118,7 @@ impl Worker {
             switches: Vec::new(),
             config: config.clone(),
             crossings: Vec::new(),
-            epoch: None,
+            bases: HashMap::new(),
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
             poll_ports: Vec::new(),
@@ -129,51 +131,80 @@ impl Worker {
     /// Polls until the dataplane stops.
     pub(crate) fn run(mut self) {
         while !self.fabric.is_stopping() {
-            while let Ok(job) = self.jobs.try_recv() {
+            if let Ok(job) = self.jobs.try_recv() {
+                let began = tsc::now();
                 job(&mut self);
+                self.egress.meter().job_took(began);
             }
             let found = self.poll_once();
             self.rest(found);
         }
     }
 
-    /// One round over all ports. True if there was a packet.
+    /// One round over all queues. True if there was a packet.
     fn poll_once(&mut self) -> bool {
-        count(&self.seat.n_polls);
-        self.observe_epoch();
+        self.observe_snapshot();
+        let began = self.egress.meter().begin_round();
+        self.egress.meter().enter(Stage::Transmit);
         let mut found = self.egress.take_handovers();
-        for idx in 0..self.egress.n_ports() {
-            let Some(port) = self.egress.receive(idx, &mut self.batch) else { continue };
-            found = true;
-            self.switch_batch(port);
-            self.cross();
+        self.ingress.begin_round();
+        for idx in 0..self.ingress.len() {
+            found |= self.poll_queue(idx);
         }
+        self.egress.meter().enter(Stage::Transmit);
         self.egress.flush();
+        self.egress.meter().end_round(began, found);
         if found {
             self.tell_news();
         }
         found
     }
 
-    /// Has the packets of the batch, all from this port, switched by its bridge.
-    fn switch_batch(&mut self, port: PortId) {
+    /// A queue's turn. True if there was a packet.
+    #[inline]
+    fn poll_queue(&mut self, idx: usize) -> bool {
+        self.egress.meter().enter(Stage::Receive);
+        let start = self.egress.meter().clock();
+        let Some(port) = self.ingress.receive(idx, self.egress.pool_mut(), &mut self.batch) else {
+            return false;
+        };
+        let n_packets = self.batch.len();
+        self.egress.meter().batch(n_packets);
+        let work = self.switch_batch(port) + self.cross();
+        self.ingress.spent(idx, n_packets, work);
+        if self.egress.meter().is_on() {
+            let cycles = self.egress.meter().clock().saturating_sub(start);
+            self.ingress.took(idx, n_packets, cycles);
+        }
+        true
+    }
+
+    /// Has the packets of the batch, all from this port, switched by its bridge; answers how
+    /// much work that was.
+    #[inline]
+    fn switch_batch(&mut self, port: PortId) -> u64 {
         let (bridge, egress, batch) = (port.bridge, &mut self.egress, &mut self.batch);
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
-        match (switch, self.plan.load().of(bridge)) {
-            (Some(switch), Some(snapshot)) => {
-                switch.process(self.fabric.now(), snapshot, port.port, batch, egress.of(bridge));
-            }
+        let (Some(switch), Some(snapshot)) = (switch, self.plan.of(bridge)) else {
             // Ports go before their bridge, so nothing comes in for one that is gone.
-            _ => egress.discard(bridge, batch),
-        }
+            egress.discard(bridge, batch);
+            return 0;
+        };
+        let work = switch.work();
+        switch.process(self.fabric.now(), snapshot, port.port, batch, egress.of(bridge));
+        switch.work() - work
     }
 
     /// Takes what has left by links into the bridges on their other side, and what leaves
-    /// those by links further on, in the order in which it has left.
-    fn cross(&mut self) {
-        if !self.egress.has_crossings() {
-            return;
-        }
+    /// those by links further on, in the order in which it has left; answers how much work
+    /// that was.
+    #[inline]
+    fn cross(&mut self) -> u64 {
+        if self.egress.has_crossings() { self.cross_links() } else { 0 }
+    }
+
+    fn cross_links(&mut self) -> u64 {
+        let mut work = 0;
         let mut list = std::mem::take(&mut self.crossings);
         for _ in 0..MAX_CROSSINGS {
             self.egress.swap_crossings(&mut list);
@@ -186,12 +217,12 @@ impl Worker {
                     self.batch.push(next.packet);
                 }
                 self.egress.arrive((from, to), &self.batch);
-                self.switch_batch(to);
+                work += self.switch_batch(to);
             }
             drop(rest);
             if !self.egress.has_crossings() {
                 self.crossings = list;
-                return;
+                return work;
             }
         }
         self.egress.swap_crossings(&mut list);
@@ -199,15 +230,24 @@ impl Worker {
             self.egress.lose_crossing(DropReason::DepthExceeded, crossing);
         }
         self.crossings = list;
+        work
     }
 
-    /// Tells whoever waits that this worker has the newest version.
-    fn observe_epoch(&mut self) {
-        let epoch = self.plan.load().epoch;
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
-            self.fabric.set_applied(&self.seat, epoch);
+    /// Takes the newest snapshots, and tells whoever waits for that.
+    fn observe_snapshot(&mut self) {
+        let n_published = self.fabric.n_published();
+        if n_published == self.n_published {
+            return;
         }
+        self.n_published = n_published;
+        let old = std::mem::replace(&mut self.plan, self.fabric.plan());
+        // Taking a large one apart takes long: not here.
+        self.fabric.retire(old);
+        self.fabric.set_applied(&self.seat, self.epoch());
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.plan.epoch
     }
 
     /// What to do between two rounds.
@@ -216,7 +256,6 @@ impl Worker {
             self.idle_since = None;
             return;
         }
-        count(&self.seat.n_idle_polls);
         if self.config.busy {
             std::hint::spin_loop();
             return;
@@ -235,19 +274,23 @@ impl Worker {
         self.poll_set.clear();
         self.poll_set.add(self.seat.waker.fd());
         self.poll_ports.clear();
-        self.egress.wait_for(&mut self.poll_set, &mut self.poll_ports);
+        for (port, fd) in self.ingress.wait_fds() {
+            self.poll_set.add(fd);
+            self.poll_ports.push(port);
+        }
         self.seat.waker.prepare();
         // Work that came before we said that we sleep wakes nobody.
         if !self.has_work() {
-            count(&self.seat.n_sleeps);
+            let began = tsc::now();
             self.poll_set.wait(if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP });
+            self.egress.meter().slept(began);
         }
         self.seat.waker.finish();
         for (readiness, port) in self.poll_set.results().skip(1).zip(&self.poll_ports) {
             // A deleted interface's socket is "ready" for ever: it must not be waited
             // for again.
             if readiness == Readiness::Broken {
-                self.egress.set_gone(*port);
+                self.ingress.set_gone(*port);
             }
         }
         self.idle_since = None;
@@ -256,8 +299,9 @@ impl Worker {
     fn has_work(&mut self) -> bool {
         !self.jobs.is_empty()
             || self.fabric.is_stopping()
-            || Some(self.plan.load().epoch) != self.epoch
+            || self.fabric.n_published() != self.n_published
             || self.egress.has_pending()
+            || self.ingress.has_pending()
     }
 
     // What jobs do.
@@ -281,15 +325,14 @@ impl Worker {
         }
     }
 
-    /// Takes a port over.
-    pub(crate) fn attach(&mut self, mut port: AttachedPort) {
-        port.base = self.counted(port.port);
-        self.egress.attach(port);
+    /// A port is there, whoever has its queues.
+    pub(crate) fn open_port(&mut self, port: PortId) {
+        self.bases.insert(port, self.counted(port));
     }
 
     /// Takes one end of a link over.
-    pub(crate) fn add_patch(&mut self, mut end: PatchEnd) {
-        end.base = self.counted(end.port);
+    pub(crate) fn add_patch(&mut self, end: PatchEnd) {
+        self.open_port(end.port);
         self.egress.add_patch(end);
     }
 
@@ -298,18 +341,34 @@ impl Worker {
         self.egress.link(port, peer);
     }
 
-    /// Gives one end of a link up, with what was counted of it.
-    pub(crate) fn remove_patch(&mut self, port: PortId) -> Option<SwitchedPort> {
-        let end = self.egress.remove_patch(port)?;
-        Some(self.counts_since(end.port, &end.base, 0))
+    /// Takes a way out.
+    pub(crate) fn take_outlet(&mut self, outlet: AttachedOutlet) {
+        self.egress.attach(outlet);
     }
 
-    /// Gives a port up; its last frames are flushed. With it goes what was counted of it.
-    pub(crate) fn detach(&mut self, port: PortId) -> Option<(AttachedPort, SwitchedPort)> {
+    /// Takes a queue.
+    pub(crate) fn take_queue(&mut self, mut queue: AttachedQueue) {
+        queue.device.set_waker(&self.seat.waker);
+        self.ingress.add(queue);
+    }
+
+    /// Gives up the queues of a port.
+    pub(crate) fn drop_queues(&mut self, port: PortId) -> Vec<AttachedQueue> {
+        let queues = self.ingress.take_all(port);
+        queues.iter().for_each(AttachedQueue::refresh);
+        queues
+    }
+
+    /// Gives up the way out by a port, whose last frames are flushed; with it goes what was
+    /// counted of the port.
+    pub(crate) fn close_port(&mut self, port: PortId) -> (Option<AttachedOutlet>, SwitchedPort) {
+        self.egress.take_handovers();
         self.egress.flush();
-        let attached = self.egress.detach(port)?;
-        let counts = self.counts_of(&attached);
-        Some((attached, counts))
+        let outlet = self.egress.detach(port);
+        self.egress.remove_patch(port);
+        let counts = self.counts_of(port);
+        self.bases.remove(&port);
+        (outlet, counts)
     }
 
     /// Takes away the drops of packets from a port, of which nothing comes any more.
@@ -319,7 +378,7 @@ impl Worker {
         drops
     }
 
-    /// A port is on another worker, or on none.
+    /// A port's way out is on another worker, or on none.
     pub(crate) fn route(&mut self, port: PortId, worker: Option<usize>) {
         self.egress.route(port, worker);
     }
@@ -329,11 +388,20 @@ impl Worker {
     pub(crate) fn inject(&mut self, memory: &MemoryPort, frames: &[Vec<u8>]) -> Result<(), InjectError> {
         for burst in frames.chunks(BATCH) {
             // Frames that others have put on the wire go first.
-            while memory.n_injected() > 0 && self.poll_once() {}
+            self.drain(memory);
             burst.iter().try_for_each(|frame| memory.inject(frame))?;
-            self.poll_once();
+            self.drain(memory);
         }
         Ok(())
+    }
+
+    /// Polls until a memory port has nothing more, or there is no buffer for it.
+    fn drain(&mut self, memory: &MemoryPort) {
+        let mut n_vain = 0;
+        // A queue may be passed over in a round or two when others have packets.
+        while memory.n_injected() > 0 && n_vain < MAX_VAIN_ROUNDS {
+            n_vain = if self.poll_once() { 0 } else { n_vain + 1 };
+        }
     }
 
     /// Lets what waits for its time take place.
@@ -380,24 +448,53 @@ impl Worker {
         drops
     }
 
-    /// For each port: what was received, forwarded and dropped since it was attached,
-    /// and what the kernel dropped in front of it.
+    /// What was measured, brought up to date.
+    pub(crate) fn measured(&mut self) -> (Measured, u32) {
+        let meter = self.egress.meter();
+        meter.catch_up();
+        (meter.total, meter.every())
+    }
+
+    /// Time that this thread had of a core.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        thread::cpu_time()
+    }
+
+    /// Measures one busy round in so many; forgets, if asked to, what was measured.
+    pub(crate) fn set_measuring(&mut self, every: Option<u32>, forget: bool) {
+        let meter = self.egress.meter();
+        if let Some(every) = every {
+            meter.set_every(every);
+        }
+        if forget {
+            meter.forget();
+        }
+    }
+
+    /// The queues of this worker.
+    pub(crate) fn queues(&self) -> Vec<HeldQueue> {
+        let held = |queue: &AttachedQueue| HeldQueue {
+            port: queue.port,
+            queue: queue.queue,
+            n_packets: queue.n_packets(),
+            cycles_per_packet: queue.load.cycles_per_packet(),
+        };
+        self.ingress.iter().map(held).collect()
+    }
+
+    /// What the packets received from each port have become here since it was attached.
     pub(crate) fn port_counts(&self) -> Vec<SwitchedPort> {
-        let patches = self.egress.patches().map(|end| self.counts_since(end.port, &end.base, 0));
-        self.egress.ports().map(|attached| self.counts_of(attached)).chain(patches).collect()
+        self.ingress.iter().for_each(AttachedQueue::refresh);
+        self.bases.keys().map(|port| self.counts_of(*port)).collect()
     }
 
-    fn counts_of(&self, attached: &AttachedPort) -> SwitchedPort {
-        self.counts_since(attached.port, &attached.base, attached.device.kernel_dropped())
-    }
-
-    fn counts_since(&self, port: PortId, base: &PortCounters, n_kernel_dropped: u64) -> SwitchedPort {
+    fn counts_of(&self, port: PortId) -> SwitchedPort {
         let now = self.counted(port);
+        let base = self.bases.get(&port).copied().unwrap_or_default();
         SwitchedPort {
             port,
             n_forwarded: now.rx_forwarded.saturating_sub(base.rx_forwarded),
             n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped),
-            n_kernel_dropped,
         }
     }
 
@@ -408,23 +505,30 @@ impl Worker {
     }
 }
 
+/// Rounds without a packet after which the rest of what was injected is left for later.
+const MAX_VAIN_ROUNDS: u32 = 256;
+
 /// What a worker knows of a port's received packets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SwitchedPort {
     pub(crate) port: PortId,
     pub(crate) n_forwarded: u64,
     pub(crate) n_dropped: u64,
-    pub(crate) n_kernel_dropped: u64,
 }
 
-impl SwitchedPort {
-    /// What two workers know of one end of a link.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            port: self.port,
-            n_forwarded: self.n_forwarded + other.n_forwarded,
-            n_dropped: self.n_dropped + other.n_dropped,
-            n_kernel_dropped: self.n_kernel_dropped + other.n_kernel_dropped,
-        }
+impl std::ops::AddAssign for SwitchedPort {
+    fn add_assign(&mut self, other: Self) {
+        self.n_forwarded += other.n_forwarded;
+        self.n_dropped += other.n_dropped;
     }
+}
+
+/// A queue, as its worker knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeldQueue {
+    pub(crate) port: PortId,
+    pub(crate) queue: usize,
+    pub(crate) n_packets: u64,
+    /// As sampled; `None`: not yet.
+    pub(crate) cycles_per_packet: Option<f64>,
 }

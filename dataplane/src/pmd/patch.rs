@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use flowtable::{drop::DropReason, packet::Packet, stats::PortCounters};
+use flowtable::{drop::DropReason, packet::Packet};
 
 use crate::{config::PortId, pool::Frame, port::metrics::PortMetrics};
 
@@ -22,10 +22,9 @@ pub(crate) struct PatchEnd {
     pub(crate) port: PortId,
     /// The other end, once there is one.
     pub(crate) peer: Option<PortId>,
-    /// What this worker counts here.
     pub(crate) metrics: Arc<PortMetrics>,
-    /// What the switch had counted under this number before.
-    pub(crate) base: PortCounters,
+    /// The worker's number: what it counts here is apart from what others count.
+    pub(crate) lane: usize,
 }
 
 /// A packet between two bridges.
@@ -44,10 +43,6 @@ pub(crate) struct Patches {
 }
 
 impl Patches {
-    pub(crate) fn ends(&self) -> impl Iterator<Item = &PatchEnd> {
-        self.ends.iter().flatten()
-    }
-
     pub(crate) fn end_mut(&mut self, idx: usize) -> Option<&mut PatchEnd> {
         self.ends.get_mut(idx)?.as_mut()
     }
@@ -84,7 +79,7 @@ impl Patches {
                 return Ok(());
             }
         };
-        end.metrics.dropped(DropReason::PortDown, 1);
+        end.metrics.tx(end.lane).dropped(DropReason::PortDown, 1);
         Err((refusal, packet))
     }
 

@@ -2,9 +2,11 @@
 
 pub mod bridge;
 pub mod bundle;
+pub mod cni;
 pub mod coverage;
 pub mod ct;
 pub mod drops;
+pub mod endpoint;
 pub mod fdb;
 pub mod features;
 pub mod flow;
@@ -20,8 +22,10 @@ pub mod origin;
 pub mod packet_out;
 pub mod parse_frame;
 pub mod pcap;
+pub mod perf;
 pub mod port;
 pub mod set;
 pub mod status;
 pub mod table;
 pub mod trace;
+pub mod worker;

@@ -1,8 +1,10 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
 mod bridges;
+mod connection_events;
 mod conntrack;
 mod dump;
+mod endpoint;
 mod events;
 mod flows;
 mod hops;
@@ -10,6 +12,7 @@ mod lab;
 mod rules;
 mod socket;
 mod trace;
+mod workers;
 
 use std::{
     collections::BTreeSet,
@@ -20,6 +23,8 @@ use ferroflow_proto::host::{self as pb, host_service_server::HostService};
 use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
+use connection_events::ConnectionEvents;
+pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::{
@@ -37,12 +42,13 @@ const MAX_ID_LEN: usize = 63;
 pub struct Service {
     host: SharedHost,
     log: Arc<Mutex<LogControl>>,
+    connection_events: Arc<ConnectionEvents>,
 }
 
 impl Service {
     /// Serves a host.
     pub fn new(host: SharedHost, log: LogControl) -> Self {
-        Self { host, log: Arc::new(Mutex::new(log)) }
+        Self { host, connection_events: Arc::default(), log: Arc::new(Mutex::new(log)) }
     }
 }
 

@@ -13,16 +13,17 @@ use std::{
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET,
     host::{
-        conntrack_service_server::ConntrackServiceServer, event_service_server::EventServiceServer,
-        host_service_server::HostServiceServer, lab_service_server::LabServiceServer,
-        rule_service_server::RuleServiceServer,
+        conntrack_service_server::ConntrackServiceServer, endpoint_service_server::EndpointServiceServer,
+        event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+        lab_service_server::LabServiceServer, rule_service_server::RuleServiceServer,
+        worker_service_server::WorkerServiceServer,
     },
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use super::Service;
+use super::{EndpointServer, Service};
 
 /// Largest request: a frame to trace, and room.
 const MAX_REQUEST_LEN: usize = 128 * 1024;
@@ -88,6 +89,7 @@ impl Socket {
 pub async fn serve(
     socket: Socket,
     service: Service,
+    endpoints: EndpointServer,
     ended: impl Future<Output = ()> + Clone,
 ) -> Result<(), SocketError> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -101,6 +103,8 @@ pub async fn serve(
     let rules = RuleServiceServer::new(service.clone()).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
     let conntrack = ConntrackServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let events = EventServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
+    let endpoints = EndpointServiceServer::new(endpoints).max_decoding_message_size(MAX_REQUEST_LEN);
+    let workers = WorkerServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
@@ -108,6 +112,8 @@ pub async fn serve(
         .add_service(rules)
         .add_service(conntrack)
         .add_service(events)
+        .add_service(endpoints)
+        .add_service(workers)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());
