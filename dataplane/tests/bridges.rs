@@ -253,7 +253,7 @@ impl Chance {
 #[test]
 fn whatever_is_linked_nothing_is_lost_without_a_name() {
     for seed in 1..=24 {
-        let mut chance = Chance(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut chance = Chance(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let n_workers = 1 + chance.below(2) as usize;
         let mut bridges = Bridges::start(3, n_workers);
         // Ports 1 and 2 of each bridge are queues.

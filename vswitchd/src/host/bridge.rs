@@ -262,7 +262,7 @@ impl Host {
         self.state.forget_rules(name);
         let journal = self.state.rules(name).map(|(journal, _)| journal);
         if let Some(bridge) = self.bridge_mut(id) {
-            bridge.saving = Saving::new(journal);
+            bridge.saving = Saving::new(journal, &[]);
         }
         if let Err(error) = self.save_bridges() {
             self.bridges.pop();

@@ -16,6 +16,10 @@ use crate::state::{RuleJournal, StateError};
 
 /// Longest text of changes that is put off; beyond, the whole is written instead.
 const MAX_PUT_OFF: usize = 16 << 20;
+/// A journal is written anew when it has so many times as many changes as there are rules,
+const MAX_GROWTH: usize = 2;
+/// and at least so many.
+const MIN_LONG: usize = 10_000;
 
 /// Where a bridge's rules are saved.
 #[derive(Debug, Default)]
@@ -24,13 +28,17 @@ pub(super) struct Saving {
     journal: Option<RuleJournal>,
     /// What has changed by itself since.
     put_off: String,
+    /// Lines behind the whole.
+    n_edits: usize,
     /// The journal cannot tell how the tables became what they are.
     needs_whole: bool,
 }
 
 impl Saving {
-    pub(super) fn new(journal: Option<RuleJournal>) -> Self {
-        Self { journal, ..Self::default() }
+    /// A journal that has these texts so far.
+    pub(super) fn new(journal: Option<RuleJournal>, texts: &[String]) -> Self {
+        let n_edits = texts.iter().skip(1).map(|text| text.lines().count()).sum();
+        Self { journal, n_edits, ..Self::default() }
     }
 
     /// Notes how tables change.
@@ -39,7 +47,10 @@ impl Saving {
             return;
         }
         match print_change(old, &commit.tables, &commit.edits) {
-            Some(text) if self.put_off.len() + text.len() <= MAX_PUT_OFF => self.put_off += &text,
+            Some(text) if self.put_off.len() + text.len() <= MAX_PUT_OFF => {
+                self.n_edits += text.lines().count();
+                self.put_off += &text;
+            }
             Some(_) | None => self.needs_whole = true,
         }
     }
@@ -49,6 +60,7 @@ impl Saving {
         let Some(journal) = &mut self.journal else { return Ok(()) };
         if self.needs_whole || !journal.is_open() {
             journal.replace(&print_tables(tables))?;
+            self.n_edits = 0;
         } else {
             journal.append(&self.put_off)?;
         }
@@ -59,8 +71,8 @@ impl Saving {
 
     /// Writes what was put off, and a long journal anew.
     fn tend(&mut self, tables: &Tables) -> Result<(), StateError> {
-        self.needs_whole |=
-            self.journal.as_ref().is_some_and(|journal| journal.is_open() && journal.is_long());
+        let is_long = self.n_edits > MIN_LONG.max(MAX_GROWTH * tables.len());
+        self.needs_whole |= is_long && self.journal.is_some();
         if self.needs_whole || !self.put_off.is_empty() { self.write(tables) } else { Ok(()) }
     }
 }
@@ -118,7 +130,7 @@ impl Host {
             self.errors.push(format!("rules of the last run are not taken: {error}"));
             journal.iter_mut().for_each(RuleJournal::set_aside);
         }
-        bridge.saving = Saving::new(journal);
+        bridge.saving = Saving::new(journal, &texts);
         if !texts.is_empty() {
             self.publish(id);
         } else if let Err(error) = self.begin_rules(id) {

@@ -1,6 +1,6 @@
 //! The rules of a bridge that are written by hand, as a journal: all of them as a text, then
 //! a text for each change since. Saving a change costs its size, however many rules there
-//! are; when the changes outgrow the whole, the whole is written anew.
+//! are; its owner writes the whole anew when the changes are many more than the rules.
 
 use std::path::PathBuf;
 
@@ -46,11 +46,6 @@ impl RuleJournal {
         let moved = std::fs::rename(&path, path.with_extension("damaged")).is_ok();
         tracing::warn!(path = %path.display(), moved, "the journal of rules is put aside");
         self.0 = RecordFile::new(path);
-    }
-
-    /// The changes have outgrown the whole, or no whole has been written yet.
-    pub fn is_long(&self) -> bool {
-        self.0.is_long()
     }
 
     /// Starts anew with the whole.
