@@ -17,6 +17,7 @@ use crossbeam::channel::{Receiver, bounded};
 use flowtable::{
     cache::MegaflowDump,
     conntrack::Conntrack,
+    quota::{Quota, QuotaCounters},
     snapshot::Snapshot,
     stats::DropCount,
     types::{BridgeId, Epoch, Timestamp},
@@ -192,12 +193,19 @@ impl Dataplane {
 
     /// Those of a bridge.
     pub fn megaflows_of(&self, bridge: BridgeId) -> Vec<(usize, MegaflowDump)> {
-        let dump = |seat: &Arc<Seat>| {
-            let id = seat.id;
-            let dumped = seat.ask(move |worker| worker.switch(bridge).map(|switch| switch.megaflows()));
-            dumped.flatten().unwrap_or_default().into_iter().map(move |megaflow| (id, megaflow))
-        };
-        self.fabric.seats().iter().flat_map(dump).collect()
+        // Some at a time: packets have their turn in between.
+        let mut all = Vec::new();
+        for seat in self.fabric.seats() {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let dumped =
+                    seat.ask(move |worker| worker.switch(bridge).map(|switch| switch.megaflows_from(from)));
+                let (some, then) = dumped.flatten().unwrap_or_default();
+                all.extend(some.into_iter().map(|megaflow| (seat.id, megaflow)));
+                next = then;
+            }
+        }
+        all
     }
 
     /// All drops since the start. `n_packets` counts received packets of which nothing
@@ -219,8 +227,31 @@ impl Dataplane {
     /// Brings the counters of the rules up to date with the caches of all workers.
     pub fn flush_stats(&self) {
         for seat in self.fabric.seats() {
-            let _ = seat.ask(|worker| worker.switches().for_each(|switch| switch.flush_stats()));
+            for bridge in self.fabric.bridges() {
+                let mut next = Some(0);
+                while let Some(from) = next {
+                    let flushed = seat
+                        .ask(move |worker| worker.switch(bridge).map(|switch| switch.flush_stats_from(from)));
+                    next = flushed.flatten().flatten();
+                }
+            }
         }
+    }
+
+    /// Limits what each port may take of what all share, on each worker and in each bridge,
+    /// those that are added later included.
+    pub fn set_quota(&self, quota: Quota) {
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(move |worker| worker.set_quota(quota));
+        }
+    }
+
+    /// What each port may take, and what was refused to ports.
+    pub fn quota(&self) -> (Quota, QuotaCounters) {
+        let asked = self.fabric.seats().iter().filter_map(|seat| seat.ask(|worker| worker.quota()));
+        asked.fold(Default::default(), |(_, sum): (Quota, QuotaCounters), (quota, refused)| {
+            (quota, add(sum, refused))
+        })
     }
 
     pub(crate) fn fabric(&self) -> &Fabric {
@@ -298,4 +329,9 @@ fn worker_status(seat: &Seat) -> WorkerStatus {
         }
     });
     WorkerStatus { id: seat.id, core: seat.core, ..asked.unwrap_or_default() }
+}
+
+/// Both together.
+pub(crate) fn add(a: QuotaCounters, b: QuotaCounters) -> QuotaCounters {
+    QuotaCounters { n_misses: a.n_misses + b.n_misses, n_sessions: a.n_sessions + b.n_sessions }
 }

@@ -20,6 +20,7 @@ mod ingress;
 mod meter;
 mod patch;
 mod transit;
+mod version;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -27,9 +28,10 @@ use crossbeam::channel::Receiver;
 use flowtable::{
     drop::DropReason,
     packet::Packet,
+    quota::{Quota, QuotaCounters},
     stats::{DropCount, PortCounters, SwitchCounters},
     switch::{Stage, Switch},
-    types::{BridgeId, Epoch, PortNo, Timestamp},
+    types::{BridgeId, PortNo, Timestamp},
 };
 
 pub use self::controlled::SendError;
@@ -44,9 +46,11 @@ use self::{
     fabric::Plan,
     ingress::Ingress,
     patch::{Crossing, MAX_CROSSINGS},
+    version::Coming,
 };
 use crate::{
     config::{DataplaneConfig, PortId},
+    handle::add,
     pool::{Frame, Pool},
     port::{
         AttachedOutlet, AttachedQueue, BATCH, RxQueue,
@@ -75,7 +79,9 @@ pub(crate) struct Worker {
     ingress: Ingress,
     egress: Egress,
     plan: Arc<Plan>,
-    /// How many snapshots had been published when these were taken.
+    /// The next versions, while the caches are made ready for them.
+    coming: Option<Coming>,
+    /// How many snapshots had been published when the newest was taken.
     n_published: u64,
     /// What is taken from one bridge to another, between two calls empty.
     crossings: Vec<Crossing>,
@@ -95,6 +101,8 @@ fn new_switch(config: &DataplaneConfig) -> Switch {
         None => Switch::new(config.switch),
     };
     switch.memory().into_iter().for_each(advise_huge_pages);
+    let mut switch = switch;
+    switch.set_quota(config.quota);
     switch
 }
 
@@ -109,6 +117,7 @@ impl Worker {
         let pool = Pool::new(config.n_frames);
         let mut worker = Self {
             plan: Arc::default(),
+            coming: None,
             n_published: 0,
             ingress: Ingress::default(),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
@@ -143,30 +152,35 @@ impl Worker {
 
     /// One round over all queues. True if there was a packet.
     fn poll_once(&mut self) -> bool {
-        self.observe_snapshot();
+        self.observe_version();
         let began = self.egress.meter().begin_round();
         self.egress.meter().enter(Stage::Transmit);
         let mut found = self.egress.take_handovers();
         self.ingress.begin_round();
+        let mut most = 0;
         for idx in 0..self.ingress.len() {
-            found |= self.poll_queue(idx);
+            most = most.max(self.poll_queue(idx));
         }
+        found |= most > 0;
         self.egress.meter().enter(Stage::Transmit);
         self.egress.flush();
         self.egress.meter().end_round(began, found);
+        if self.coming.is_some() {
+            self.make_ready(most);
+        }
         if found {
             self.tell_news();
         }
         found
     }
 
-    /// A queue's turn. True if there was a packet.
+    /// A queue's turn; answers how many packets there were.
     #[inline]
-    fn poll_queue(&mut self, idx: usize) -> bool {
+    fn poll_queue(&mut self, idx: usize) -> usize {
         self.egress.meter().enter(Stage::Receive);
         let start = self.egress.meter().clock();
         let Some(port) = self.ingress.receive(idx, self.egress.pool_mut(), &mut self.batch) else {
-            return false;
+            return 0;
         };
         let n_packets = self.batch.len();
         self.egress.meter().batch(n_packets);
@@ -176,7 +190,7 @@ impl Worker {
             let cycles = self.egress.meter().clock().saturating_sub(start);
             self.ingress.took(idx, n_packets, cycles);
         }
-        true
+        n_packets
     }
 
     /// Has the packets of the batch, all from this port, switched by its bridge; answers how
@@ -233,23 +247,6 @@ impl Worker {
         work
     }
 
-    /// Takes the newest snapshots, and tells whoever waits for that.
-    fn observe_snapshot(&mut self) {
-        let n_published = self.fabric.n_published();
-        if n_published == self.n_published {
-            return;
-        }
-        self.n_published = n_published;
-        let old = std::mem::replace(&mut self.plan, self.fabric.plan());
-        // Taking a large one apart takes long: not here.
-        self.fabric.retire(old);
-        self.fabric.set_applied(&self.seat, self.epoch());
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.plan.epoch
-    }
-
     /// What to do between two rounds.
     fn rest(&mut self, found: bool) {
         if found {
@@ -300,6 +297,7 @@ impl Worker {
         !self.jobs.is_empty()
             || self.fabric.is_stopping()
             || self.fabric.n_published() != self.n_published
+            || self.coming.is_some()
             || self.egress.has_pending()
             || self.ingress.has_pending()
     }
@@ -434,6 +432,19 @@ impl Worker {
         let mut sum = SwitchCounters::default();
         self.switches.iter().flatten().for_each(|switch| sum += switch.counters());
         sum
+    }
+
+    /// Limits what each port may take, in bridges that there are and will be.
+    pub(crate) fn set_quota(&mut self, quota: Quota) {
+        self.config.quota = quota;
+        self.switches().for_each(|switch| switch.set_quota(quota));
+    }
+
+    /// What each port may take, and what was refused to ports of all bridges.
+    pub(crate) fn quota(&mut self) -> (Quota, QuotaCounters) {
+        let refused = self.switches().map(|switch| switch.quota_counters());
+        let refused = refused.fold(QuotaCounters::default(), add);
+        (self.config.quota, refused)
     }
 
     /// The packet buffers.

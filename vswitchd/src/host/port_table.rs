@@ -8,6 +8,7 @@ use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     types::{BridgeId, PortNo},
 };
+use ovn_northd_lite::SouthboundDelta;
 
 use super::{Bridge, Event, Host, PortChange, PortEvent, PortSettings, TUNNEL, TUNNEL_NAME, UPLINK};
 
@@ -21,7 +22,7 @@ impl Host {
             let Some(bridge) = self.bridge_mut(id) else { continue };
             before.push((id, std::mem::replace(&mut bridge.port_table, table)));
         }
-        self.lower();
+        self.lower(SouthboundDelta::default());
         for (id, before) in before {
             let is_same = self.bridge_of(id).is_some_and(|bridge| bridge.port_table == before);
             // What a network's ports are makes its rules.

@@ -23,6 +23,7 @@ const BRIDGES: &str = "bridges.json";
 /// Rules of the first bridge, as earlier versions have saved them.
 const RULES: &str = "rules.txt";
 const TRACKING: &str = "conntrack.json";
+const ZONES: &str = "zones.txt";
 
 pub use journal::{ViewJournal, journal_records};
 pub use rule_journal::RuleJournal;
@@ -158,6 +159,19 @@ impl StateDir {
     /// The file system's.
     pub fn save_tracking(&self, settings: &TrackingSettings) -> Result<(), StateError> {
         self.replace(TRACKING, serde_json::to_vec_pretty(settings).map_err(io::Error::other))
+    }
+
+    /// The zones that connections were tracked in, a line each.
+    pub fn zones(&self) -> Option<String> {
+        self.read(ZONES, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    }
+
+    /// Saves the zones that connections are tracked in.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_zones(&self, zones: &str) -> Result<(), StateError> {
+        self.replace(ZONES, Ok(zones.as_bytes().to_vec()))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
