@@ -220,6 +220,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// action set is executed at the end.
     fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
         let Some(frozen) = frozen else {
+            if self.is_from_closed_port() {
+                self.end(DropReason::PortClosed);
+                return Ok(false);
+            }
             if self.snapshot.tables.drops(&mut self.key) {
                 self.end(DropReason::Fragment);
                 return Ok(false);

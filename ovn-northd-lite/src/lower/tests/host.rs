@@ -155,6 +155,7 @@ impl Host {
             tables: Arc::new(tables),
             ports: Arc::new(table),
             underlay: Arc::new(underlay(&local.chassis)),
+            ..Snapshot::default()
         };
         Self { lowered, ports: local.ports, snapshot }
     }
