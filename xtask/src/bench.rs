@@ -1,9 +1,10 @@
 //! `bench`: how fast it is, by itself and beside Open vSwitch.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cargo::{cargo, root, show};
+use crate::instructions;
 use crate::packages::{self, Purpose};
 use crate::progress::Progress;
 
@@ -13,6 +14,9 @@ pub(crate) struct Bench {
     /// Debian's Open vSwitch with DPDK and our switch in turn on one core, with the same rules and packets.
     #[arg(long)]
     vs_ovs: bool,
+    /// Instructions per packet of each workload by valgrind, compared with benches/instructions.txt.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    instructions: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -22,8 +26,8 @@ pub(crate) struct Bench {
     /// Seconds of a turn.
     #[arg(long, value_name = "S", requires = "vs_ovs")]
     seconds: Option<f64>,
-    /// Write table, JSON and chart into docs/performance/.
-    #[arg(long, requires = "vs_ovs")]
+    /// Write table, JSON and chart into docs/performance/; or, of instructions, the limits.
+    #[arg(long)]
     save: bool,
 }
 
@@ -31,6 +35,14 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
+        if self.instructions {
+            packages::ensure(Purpose::Counting, true)?;
+            return instructions::check(self.only.as_deref(), self.save, None);
+        }
+        ensure!(
+            self.vs_ovs || !self.save,
+            "Criterion keeps its results itself: --save needs --vs-ovs or --instructions"
+        );
         if self.vs_ovs { self.compare() } else { self.criterion() }
     }
 
