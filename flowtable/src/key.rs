@@ -291,6 +291,11 @@ impl FlowMask {
         self.0.words().iter().zip(other.0.words()).all(|(mine, theirs)| theirs & !mine == 0)
     }
 
+    /// The mask, field by field.
+    pub(crate) fn fields(&self) -> &FlowKey {
+        &self.0
+    }
+
     /// The mask as words, in memory order.
     pub fn words(&self) -> &[u64; N_WORDS] {
         self.0.words()

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::bytes_of;
+use crate::hints::prefetch;
 
 /// A free cell.
 const EMPTY: u32 = u32::MAX;
@@ -30,6 +31,12 @@ impl Index {
     /// The memory of the table.
     pub(crate) fn memory(&self) -> Range<*const u8> {
         bytes_of(&self.cells)
+    }
+
+    /// Fetches what [`Index::first`] looks at.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch(&self.cells[self.home(hash)]);
     }
 
     /// The first slot with this hash that `matches`.

@@ -10,16 +10,18 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use super::{
     Secrets, bytes_of,
     index::Index,
-    session,
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
+    signed::{self, Found, N_LONG, Signed},
 };
 use crate::{
     fdb::Dependencies,
     flow::Rule,
     hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
+    parse::{N_SIGNATURE_WORDS, Signature},
     pipeline::{Tally, Translation},
     program::Program,
+    tunnel::Arrival,
     types::{Epoch, PortNo, Timestamp},
 };
 
@@ -63,8 +65,8 @@ pub(crate) struct Megaflow {
     generation: u32,
     /// Row of the drop table that its drops were last counted in.
     pub(crate) drop_row: u32,
-    /// A session may lead here: it compares all that the entry's mask does.
-    pub(crate) in_session: bool,
+    /// Signatures say all that the entry's mask looks at.
+    pub(crate) is_signed: bool,
     /// See [`Program::is_alone`].
     pub(crate) is_alone: bool,
     /// What must not have changed, besides the epoch.
@@ -94,6 +96,15 @@ struct SlotKey {
 const _: () = assert!(size_of::<SlotKey>() == 64);
 const _: () = assert!(std::mem::offset_of!(Megaflow, rests_on) < 64);
 
+/// What tells a packet apart by its signature.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Words<'a> {
+    /// From a port.
+    Port(&'a Signature),
+    /// From a tunnel.
+    Tunnel(&'a Signature, &'a Arrival),
+}
+
 /// What has become of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -103,8 +114,6 @@ pub(crate) enum State {
     NeedsKey,
     /// It is of another epoch, or rests on something that has changed.
     Stale,
-    /// It is gone.
-    Gone,
 }
 
 /// An entry's place in its port's queue.
@@ -122,6 +131,18 @@ impl Megaflow {
         self.last_used = now;
         self.n_packets += n_packets;
         self.n_bytes += n_bytes;
+    }
+
+    /// What has become of it since an epoch.
+    #[inline]
+    fn state(&self, epoch: Epoch) -> State {
+        if self.epoch != epoch || !self.rests_on.hold() {
+            State::Stale
+        } else if self.is_alone {
+            State::NeedsKey
+        } else {
+            State::Current
+        }
     }
 
     /// Tells the rules what they do not know yet.
@@ -201,13 +222,28 @@ pub(crate) struct Megaflows {
     n_evicted: u64,
     swept: Timestamp,
     sweep_at: usize,
+    /// The ways to entries of packets from ports and from tunnels that have signatures.
+    by_signature: Option<Box<BySignature>>,
+}
+
+#[derive(Debug)]
+struct BySignature {
+    ports: Signed<N_SIGNATURE_WORDS>,
+    tunnels: Signed<N_LONG>,
 }
 
 impl Megaflows {
-    /// A table for `capacity` entries; 0: none.
-    pub(crate) fn new(capacity: usize, seed: u64) -> Self {
+    /// A table for `capacity` entries; 0: none. Packets are found by their signatures as well,
+    /// with so many sessions, unless that is 0.
+    pub(crate) fn new(capacity: usize, n_sessions: usize, seed: u64) -> Self {
         let capacity = capacity.min(1 << 30);
+        let reserved = capacity.min(MAX_RESERVED);
+        let by_signature = (capacity > 0 && n_sessions > 0).then(|| {
+            let ports = Signed::new((capacity, reserved), n_sessions, seed);
+            Box::new(BySignature { ports, tunnels: Signed::new((capacity, reserved), n_sessions, seed) })
+        });
         Self {
+            by_signature,
             received: ReceivedBits::new(),
             secrets: Secrets::new(seed),
             next_salt: seed,
@@ -226,8 +262,65 @@ impl Megaflows {
     }
 
     /// The memory of the table's large parts.
-    pub(crate) fn memory(&self) -> [Range<*const u8>; 3] {
-        [bytes_of(&self.keys), bytes_of(&self.entries), self.index.memory()]
+    pub(crate) fn memory(&self) -> Vec<Range<*const u8>> {
+        let by_signature = self.by_signature.iter();
+        let by_signature =
+            by_signature.flat_map(|by| by.ports.memory().into_iter().chain(by.tunnels.memory()));
+        let own = [bytes_of(&self.keys), bytes_of(&self.entries), self.index.memory()];
+        own.into_iter().chain(by_signature).collect()
+    }
+
+    /// Packets are found by their signatures as well.
+    pub(crate) fn has_signatures(&self) -> bool {
+        self.by_signature.is_some()
+    }
+
+    /// Number of sessions.
+    pub(crate) fn n_sessions(&self) -> usize {
+        self.by_signature.as_ref().map_or(0, |by| by.ports.n_sessions() + by.tunnels.n_sessions())
+    }
+
+    /// Finds packets of a port by their signatures.
+    #[inline]
+    pub(crate) fn find_signed(&mut self, port: PortNo, select: u32, signatures: &[Signature]) -> Found {
+        let fetch = |slot: u32| fetch(&self.entries, slot);
+        let Some(by) = &mut self.by_signature else { return Found::default() };
+        by.ports.find_all(port, select, |idx| &signatures[idx].0, fetch)
+    }
+
+    /// Finds packets of a tunnel port by their signatures and what the tunnel said.
+    pub(crate) fn find_tunnelled(&mut self, port: PortNo, select: u32, words: &[[u64; N_LONG]]) -> Found {
+        let fetch = |slot: u32| fetch(&self.entries, slot);
+        let Some(by) = &mut self.by_signature else { return Found::default() };
+        by.tunnels.find_all(port, select, |idx| &words[idx], fetch)
+    }
+
+    /// Notes that packets like one with this signature, which the entry is for, can be found by
+    /// it.
+    pub(crate) fn enter(&mut self, handle: Handle, port: PortNo, words: Words<'_>) {
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        let is_signed = entry.is_some_and(|entry| entry.generation == handle.generation && entry.is_signed);
+        let Some(by) = self.by_signature.as_mut().filter(|_| is_signed) else { return };
+        let Some(place) = self.keys.get(handle.slot as usize) else { return };
+        let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
+        let Some(mask) = shapes.and_then(|shapes| shapes.get(place.shape)).map(Shape::mask) else { return };
+        match words {
+            Words::Port(signature) => {
+                by.ports.enter(port, handle.slot, &signature.0, signature.mask_for(&mask))
+            }
+            Words::Tunnel(signature, arrival) => {
+                let mask = signed::join(&signature.mask_for(&mask), &Arrival::mask_words(&mask));
+                by.tunnels.enter(port, handle.slot, &signed::tunnelled(signature, &arrival.words()), mask);
+            }
+        }
+    }
+
+    /// The entry in a slot that a lookup by signature has found, and what has become of it since
+    /// an epoch.
+    #[inline]
+    pub(crate) fn look_at(&self, slot: u32, epoch: Epoch) -> Option<(Handle, State)> {
+        let entry = self.entries.get(slot as usize)?.as_ref()?;
+        Some((Handle { slot, generation: entry.generation }, entry.state(epoch)))
     }
 
     pub(crate) fn is_disabled(&self) -> bool {
@@ -294,30 +387,11 @@ impl Megaflows {
         entry.filter(|entry| entry.generation == handle.generation)
     }
 
-    /// Fetches what [`Megaflows::state`] looks at.
-    #[inline]
-    pub(crate) fn prefetch(&self, handle: Handle) {
-        if let Some(entry) = self.entries.get(handle.slot as usize) {
-            prefetch(entry);
-        }
-    }
-
-    /// What has become of an entry since an epoch.
-    #[inline]
-    pub(crate) fn state(&self, handle: Handle, epoch: Epoch) -> State {
-        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
-        match entry.filter(|entry| entry.generation == handle.generation) {
-            None => State::Gone,
-            Some(entry) if entry.epoch != epoch || !entry.rests_on.hold() => State::Stale,
-            Some(entry) if entry.is_alone => State::NeedsKey,
-            Some(_) => State::Current,
-        }
-    }
-
     /// The entry is there, of this epoch, and rests on nothing that has changed.
     #[inline]
     pub(crate) fn is_current(&self, handle: Handle, epoch: Epoch) -> bool {
-        matches!(self.state(handle, epoch), State::Current | State::NeedsKey)
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.generation == handle.generation && entry.state(epoch) != State::Stale)
     }
 
     /// The entry is there, and rests on nothing that has changed, of whatever epoch it is.
@@ -362,7 +436,7 @@ impl Megaflows {
             n_bytes: 0,
             generation: 0,
             drop_row: 0,
-            in_session: session::covers(&mask),
+            is_signed: signed::covers(&mask),
             pushed: (0, 0),
             rules: new.translation.rules,
             tally: new.translation.tally,
@@ -490,6 +564,12 @@ impl Megaflows {
         let place = &mut self.keys[slot as usize];
         place.generation = place.generation.wrapping_add(1);
         let (port, shape) = (usize::from(place.port), place.shape);
+        if let Some(by) = self.by_signature.as_mut().filter(|_| entry.is_signed)
+            && let Ok(port) = PortNo::new(place.port.into())
+        {
+            by.ports.forget(port, slot);
+            by.tunnels.forget(port, slot);
+        }
         self.index.remove(entry.hash, slot);
         self.free.push(slot);
         self.n_entries -= 1;
@@ -559,6 +639,14 @@ impl Megaflows {
 
     fn port_of(&self, slot: u32) -> Option<usize> {
         self.keys.get(slot as usize).map(|place| usize::from(place.port))
+    }
+}
+
+/// Fetches what [`Megaflows::look_at`] looks at.
+#[inline]
+fn fetch(entries: &[Option<Megaflow>], slot: u32) {
+    if let Some(entry) = entries.get(slot as usize) {
+        prefetch(entry);
     }
 }
 

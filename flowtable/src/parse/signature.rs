@@ -91,6 +91,37 @@ impl Signature {
         left_out.iter().all(|field| mask.get(*field) == 0)
     }
 
+    /// The bits of signatures that a mask which they cover looks at: frames whose signatures
+    /// agree with this one in them have keys that agree in the mask.
+    pub(crate) fn mask_for(&self, mask: &FlowMask) -> [u64; N_WORDS] {
+        let fields = mask.fields();
+        let (src, dst) = (fields.ipv6_src.get(), fields.ipv6_dst.get());
+        let addresses = match self.kind().0 {
+            ethertype::IPV4 => [fields.nw_src.get().into(), 0, fields.nw_dst.get().into(), 0],
+            _ => [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64],
+        };
+        // The addresses of the other version are zero in the key, and elsewhere in its words.
+        let sees_version =
+            fields.eth_type.get() != 0 || fields.nw_src.get() | fields.nw_dst.get() != 0 || src | dst != 0;
+        let version = if sees_version { u8::MAX } else { 0 };
+        let what = [fields.nw_proto, fields.nw_tos, fields.nw_ttl, version];
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&fields.eth_dst);
+        macs[6..].copy_from_slice(&fields.eth_src);
+        let [a, b, c, d, e, f, g, h, rest @ ..] = macs;
+        let tag = u32::from(fields.vlan_tpid.get()) << 16 | u32::from(fields.vlan_tci.get());
+        [
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from(u32::from_ne_bytes(rest)) << 32 | u64::from(tag),
+            u64::from(u32::MAX) << 32 | u64::from(u32::from_ne_bytes(what)),
+            u64::from(fields.tp_src.get()) << 16 | u64::from(fields.tp_dst.get()),
+            addresses[0],
+            addresses[1],
+            addresses[2],
+            addresses[3],
+        ]
+    }
+
     /// EtherType and protocol, as the hash of a conversation takes them.
     pub(crate) fn kind(&self) -> (u16, u8) {
         let [proto, _, _, version] = (self.0[2] as u32).to_ne_bytes();
@@ -222,6 +253,47 @@ mod tests {
             if frame.len() >= Ethernet::LEN {
                 check(&frame)?;
                 check(&frame[..cut.clamp(Ethernet::LEN, frame.len())])?;
+            }
+        }
+    }
+
+    proptest! {
+        /// What agrees in a mask's bits of signatures agrees in the mask.
+        #[test]
+        fn masks_in_terms_of_signatures_see_as_much(
+            (mut a, other) in (testing::frame_key(), testing::frame_key()),
+            changed in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            looked_at in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>()), 0..6),
+            is_ip: bool,
+        ) {
+            let fields = [
+                Field::EthSrc, Field::EthDst, Field::VlanTci, Field::EthType, Field::NwSrc, Field::NwDst,
+                Field::Ipv6Src, Field::Ipv6Dst, Field::NwProto, Field::NwTos, Field::NwTtl, Field::UdpSrc,
+                Field::UdpDst, Field::InPort,
+            ];
+            if is_ip {
+                a.eth_type.set(0x0800);
+                a.nw_proto = 17;
+                a.nw_frag = 0;
+            }
+            let mut b = a;
+            for field in changed.iter().map(|idx| *idx.get(&fields)) {
+                b.set(field, other.get(field));
+            }
+            let mut mask = FlowMask::empty();
+            for (idx, bits) in &looked_at {
+                mask.add(*idx.get(&fields), *bits);
+            }
+            let signed = |key: &FlowKey| {
+                let (packet, key) = testing::parsed(&build::frame_from_key(key, 0));
+                Some((Signature::of(packet.bytes(), packet.in_port)?.0, key))
+            };
+            if let (Some((one, a)), Some((two, b))) = (signed(&a), signed(&b)) {
+                let agree = one.mask_for(&mask).iter().zip(one.0.iter().zip(two.0)).all(|(mask, (a, b))| (a ^ b) & mask == 0);
+                let same = mask.words().iter().zip(a.words().iter().zip(b.words())).all(|(mask, (a, b))| (a ^ b) & mask == 0);
+                prop_assert!(same || !agree);
+                // Nothing else is looked at but the version, for the sake of addresses.
+                prop_assert!(agree || !same || one.kind().0 != two.kind().0 || a.in_port != b.in_port);
             }
         }
     }

@@ -76,7 +76,7 @@ impl Books {
     pub(super) fn found(&mut self, lookup: Lookup) {
         match lookup {
             Lookup::Session(_) => self.all.n_session_hits += 1,
-            Lookup::Megaflow(_) => self.all.n_megaflow_hits += 1,
+            Lookup::Signed(_) | Lookup::Megaflow(_) => self.all.n_megaflow_hits += 1,
             Lookup::Unknown => self.all.n_misses += 1,
             Lookup::Dropped(_) => {}
         }

@@ -2,7 +2,7 @@
 //!
 //! [`Switch::process`] works in passes over at most [`MAX_BATCH`] packets, so that each
 //! pass is a straight loop whose memory accesses do not wait for each other: take all
-//! signatures, look all up in the sessions, parse the rest in full and look that up in the
+//! signatures, look all up by them, parse the rest in full and look that up in the
 //! megaflows; then, in the order of arrival, translate what is still unknown and carry out
 //! each packet's program. Neighbours with the same entry are carried out and counted as one
 //! group. Packets are never reordered: what a port sends in leaves in that order.
@@ -65,7 +65,7 @@ pub use self::{
     samples::{MAX_PORT_SAMPLES, MAX_SAMPLES, SampleCounters, Sampled},
 };
 use crate::{
-    cache::{Handle, MegaflowDump, Megaflows, PortSessions, Remembered, TunnelSessions},
+    cache::{Handle, MegaflowDump, Megaflows, N_LONG, Remembered},
     conntrack::{Conntrack, View},
     key::FlowKey,
     packet::{FrameBuf, Packet},
@@ -84,7 +84,8 @@ pub const MAX_BATCH: usize = 32;
 /// Sizes of a switch's caches; 0 switches a cache off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SwitchConfig {
-    /// Sessions, of 80 bytes each; as many again, of 144 bytes, of packets from tunnels.
+    /// Sessions, of 8 bytes each; as many again of packets from tunnels. Memory is only taken as
+    /// it is used. 0 also switches off that packets are found without being parsed in full.
     pub n_sessions: usize,
     /// Megaflows. Without them there are no sessions either.
     pub n_megaflows: usize,
@@ -92,7 +93,7 @@ pub struct SwitchConfig {
 
 impl Default for SwitchConfig {
     fn default() -> Self {
-        Self { n_sessions: 1 << 16, n_megaflows: 1 << 16 }
+        Self { n_sessions: 1 << 20, n_megaflows: 1 << 16 }
     }
 }
 
@@ -105,8 +106,6 @@ impl Default for SwitchConfig {
 ///   on the sizes of the caches or on how packets are cut into batches.
 pub struct Switch {
     megaflows: Megaflows,
-    port_sessions: PortSessions,
-    tunnel_sessions: TunnelSessions,
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
@@ -121,8 +120,8 @@ pub struct Switch {
 struct Lanes {
     signatures: [Signature; MAX_BATCH],
     has_signature: [bool; MAX_BATCH],
-    /// Hash of what a session compares, of packets that have a signature.
-    hashes: [u64; MAX_BATCH],
+    /// Signature and tunnel, of packets from an uplink.
+    long: [[u64; N_LONG]; MAX_BATCH],
     /// What the tunnel header said, of packets from an uplink.
     arrivals: [Arrival; MAX_BATCH],
     keys: [FlowKey; MAX_BATCH],
@@ -178,15 +177,12 @@ impl Switch {
     /// A switch whose hashes follow from `seed`: which entries collide is then the same in
     /// every run.
     pub fn with_seed(config: SwitchConfig, seed: u64) -> Self {
-        let n_sessions = if config.n_megaflows == 0 { 0 } else { config.n_sessions };
         Self {
-            megaflows: Megaflows::new(config.n_megaflows, seed),
-            port_sessions: PortSessions::new(n_sessions, seed),
-            tunnel_sessions: TunnelSessions::new(n_sessions, seed),
+            megaflows: Megaflows::new(config.n_megaflows, config.n_sessions, seed),
             lanes: Box::new(Lanes {
                 signatures: [Signature::default(); MAX_BATCH],
                 has_signature: [false; MAX_BATCH],
-                hashes: [0; MAX_BATCH],
+                long: [[0; N_LONG]; MAX_BATCH],
                 arrivals: [Arrival::NONE; MAX_BATCH],
                 keys: [FlowKey::zero(); MAX_BATCH],
                 has_key: [false; MAX_BATCH],
@@ -222,8 +218,7 @@ impl Switch {
     /// The memory of the caches' large tables, for whoever can have it backed by large pages
     /// before it is used.
     pub fn memory(&self) -> Vec<Range<*const u8>> {
-        let sessions = self.port_sessions.memory().into_iter().chain(self.tunnel_sessions.memory());
-        sessions.chain(self.megaflows.memory()).collect()
+        self.megaflows.memory()
     }
 
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
@@ -246,7 +241,7 @@ impl Switch {
         while !batch.is_empty() {
             let n = batch.len().min(MAX_BATCH);
             self.receive_all(&moment, &mut batch[..n]);
-            self.find_sessions(&moment, n);
+            self.find_signed(&moment, n);
             self.parse_rest(&moment, &batch[..n]);
             self.find_megaflows(&moment, n);
             self.look_ahead(&batch[..n]);
@@ -315,7 +310,7 @@ impl Switch {
 
     /// Number of sessions.
     pub fn n_sessions(&self) -> usize {
-        self.port_sessions.len() + self.tunnel_sessions.len()
+        self.megaflows.n_sessions()
     }
 
     /// Takes the drops of a port out of those of the switch, for a port that goes: its

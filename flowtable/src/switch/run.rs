@@ -75,7 +75,7 @@ impl Switch {
         let mut idx = 0;
         while idx < n {
             idx += match self.lanes.lookups[idx] {
-                Lookup::Session(handle) | Lookup::Megaflow(handle)
+                Lookup::Session(handle) | Lookup::Signed(handle) | Lookup::Megaflow(handle)
                     if self.lanes.current[idx] && self.megaflows.holds(handle) =>
                 {
                     self.run_group(moment, handle, idx..n, &mut packets, sink)
@@ -117,16 +117,17 @@ impl Switch {
             self.frozen_ids.number(&mut translation.program);
             return self.run_once(moment, &translation, range.start, packets, sink);
         };
-        let (is_alone, in_session) = (entry.is_alone, entry.in_session);
+        let (is_alone, is_signed) = (entry.is_alone, entry.is_signed);
         let rest = &self.lanes.lookups[range.start + 1..range.end];
         let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
         let n_group = if is_alone { 1 } else { 1 + more };
         let group = range.start..range.start + n_group;
-        if in_session {
-            group.clone().for_each(|idx| self.remember(moment, idx, handle));
-        }
         for idx in group.clone() {
-            self.books.found(self.lanes.lookups[idx]);
+            let lookup = self.lanes.lookups[idx];
+            if is_signed && matches!(lookup, Lookup::Megaflow(_)) {
+                self.remember(moment, idx, handle);
+            }
+            self.books.found(lookup);
         }
         let n_bytes = self.lanes.lens[group.clone()].iter().sum();
         let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };

@@ -25,7 +25,7 @@ use crate::{
     execute::edit_fields,
     field::Field,
     headers::Headers,
-    key::{FlowKey, TUN_METADATA_LEN},
+    key::{FlowKey, FlowMask, TUN_METADATA_LEN},
     packet::{FrameBuf, Packet},
     parse::parse,
     program::{FieldEdit, TunnelHeader, TunnelKind},
@@ -197,7 +197,17 @@ impl Arrival {
         }
     }
 
-    /// What sessions compare of it.
+    /// The bits of [`Arrival::words`] that a mask looks at.
+    pub(crate) fn mask_words(mask: &FlowMask) -> TunnelWords {
+        let fields = mask.fields();
+        let outer = u64::from(fields.tun_src.get()) << 32 | u64::from(fields.tun_dst.get());
+        let at = OVN_OPTION.idx * OVN_OPTION.len;
+        let ovn = fields.tun_metadata[at..].first_chunk().map_or(0, |bits| u32::from_ne_bytes(*bits));
+        let present = u64::from(fields.tun_metadata_present.get() & OVN_OPTION.bit() != 0);
+        [fields.tun_id.get(), outer, present, ovn.into()]
+    }
+
+    /// What is compared of it where packets are found by their signatures.
     pub(crate) fn words(&self) -> TunnelWords {
         let outer = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()),
