@@ -326,12 +326,20 @@ pub struct Tracked {
     original: FlowKey,
     mask: FlowMask,
     written: FlowMask,
+    /// Actions have looked at headers: what they did does not follow from the rules alone.
+    acts_on_headers: bool,
 }
 
 impl Tracked {
     /// Starts to track a packet's key.
     pub fn new(key: FlowKey) -> Self {
-        Self { key, original: key, mask: FlowMask::empty(), written: FlowMask::empty() }
+        Self {
+            key,
+            original: key,
+            mask: FlowMask::empty(),
+            written: FlowMask::empty(),
+            acts_on_headers: false,
+        }
     }
 
     /// The whole field as it is now; un-wildcards it.
@@ -389,8 +397,15 @@ impl Tracked {
     /// [`Tracked::read_word`], prerequisites are the caller's.
     pub fn read_prefix(&mut self, field: Field, search: impl FnOnce(u128) -> u32) {
         let n_bits = search(self.key.get(field)).min(field.info().n_bits);
+        self.acts_on_headers |= field == Field::FrameLen;
         let bits = field.all_bits() & !low_bits(field.info().n_bits - n_bits);
         self.mask.add(field, bits & !self.written.get(field));
+    }
+
+    /// Some field that differs between fresh packets of a port and an IP version was read other
+    /// than by a search for rules.
+    pub(crate) fn acts_on_headers(&self) -> bool {
+        self.acts_on_headers
     }
 
     /// What mattered so far.
@@ -422,10 +437,17 @@ impl Tracked {
             return;
         }
         self.mask.add(field, fresh);
+        self.acts_on_headers |= is_header(field);
         for prerequisite in info.prerequisites.fields() {
             self.record(*prerequisite, low_bits(prerequisite.info().n_bits));
         }
     }
+}
+
+/// Packets of one port and one IP version, fresh and unfragmented, can differ in it.
+fn is_header(field: Field) -> bool {
+    let headers = std::mem::offset_of!(FlowKey, eth_dst)..std::mem::offset_of!(FlowKey, ct_mark);
+    headers.contains(&field.info().offset) && !matches!(field, Field::EthType | Field::NwFrag)
 }
 
 /// The lowest `n` bits set.

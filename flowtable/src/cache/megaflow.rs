@@ -9,9 +9,10 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{
     Secrets, bytes_of,
+    direct::Direct,
     index::Index,
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
-    signed::{self, Found, N_LONG, Signed},
+    signed::{self, Found, N_LONG, Signed, bits},
 };
 use crate::{
     fdb::Dependencies,
@@ -21,6 +22,8 @@ use crate::{
     parse::{N_SIGNATURE_WORDS, Signature},
     pipeline::{Tally, Translation},
     program::Program,
+    snapshot::Snapshot,
+    switch::MAX_BATCH,
     tunnel::Arrival,
     types::{Epoch, PortNo, Timestamp},
 };
@@ -37,6 +40,10 @@ const SECOND_CHANCES: usize = 8;
 /// Entries that there is room for from the start, so that tables of usual sizes stay where
 /// they are; memory is only used once it is touched.
 const MAX_RESERVED: usize = 1 << 18;
+/// The masks of a port have multiplied.
+const MANY_SHAPES: usize = 4;
+/// In place of a shape: the entry is found by its rule.
+const NO_SHAPE: u8 = u8::MAX;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -47,7 +54,7 @@ const N_INLINE: usize = 7;
 /// Where an entry is; of no use once the entry is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Handle {
-    slot: u32,
+    pub(super) slot: u32,
     generation: u32,
 }
 
@@ -69,6 +76,8 @@ pub(crate) struct Megaflow {
     pub(crate) is_signed: bool,
     /// See [`Program::is_alone`].
     pub(crate) is_alone: bool,
+    /// Where its packets leave as they came, if that is all; else [`PortNo::UNSET`].
+    pub(crate) plain: PortNo,
     /// What must not have changed, besides the epoch.
     rests_on: Dependencies,
     /// Packets and bytes that the rules know of.
@@ -228,6 +237,8 @@ pub(crate) struct Megaflows {
 
 #[derive(Debug)]
 struct BySignature {
+    /// By port number, where masks have multiplied.
+    direct: Vec<Direct>,
     ports: Signed<N_SIGNATURE_WORDS>,
     tunnels: Signed<N_LONG>,
 }
@@ -240,7 +251,8 @@ impl Megaflows {
         let reserved = capacity.min(MAX_RESERVED);
         let by_signature = (capacity > 0 && n_sessions > 0).then(|| {
             let ports = Signed::new((capacity, reserved), n_sessions, seed);
-            Box::new(BySignature { ports, tunnels: Signed::new((capacity, reserved), n_sessions, seed) })
+            let tunnels = Signed::new((capacity, reserved), n_sessions, seed);
+            Box::new(BySignature { direct: Vec::new(), ports, tunnels })
         });
         Self {
             by_signature,
@@ -282,10 +294,82 @@ impl Megaflows {
 
     /// Finds packets of a port by their signatures.
     #[inline]
-    pub(crate) fn find_signed(&mut self, port: PortNo, select: u32, signatures: &[Signature]) -> Found {
+    pub(crate) fn find_signed(
+        &mut self,
+        (port, epoch): (PortNo, Epoch),
+        select: u32,
+        signatures: &[Signature; MAX_BATCH],
+    ) -> Found {
         let fetch = |slot: u32| fetch(&self.entries, slot);
         let Some(by) = &mut self.by_signature else { return Found::default() };
-        by.ports.find_all(port, select, |idx| &signatures[idx].0, fetch)
+        let direct = by.direct.get_mut(port_idx(port)).filter(|direct| direct.is_on(epoch));
+        let Some(direct) = direct else {
+            return by.ports.find_all(port, select, |idx| &signatures[idx].0, fetch);
+        };
+        let mut slots = [0; MAX_BATCH];
+        let hits = direct.find_all(select, signatures, &mut slots);
+        let rest = select & !hits;
+        if rest == 0 {
+            return Found { slots, by_form: hits, by_session: 0 };
+        }
+        let mut found = by.ports.find_all(port, rest, |idx| &signatures[idx].0, fetch);
+        found.by_form |= hits;
+        bits(hits).for_each(|idx| found.slots[idx] = slots[idx]);
+        found
+    }
+
+    /// Keeps a translation of a packet with this signature for all packets of its rule, where
+    /// masks have multiplied and it follows from the rule alone. Else gives it back.
+    pub(crate) fn install_direct<'a>(
+        &mut self,
+        port: PortNo,
+        (snapshot, signature): (&Snapshot, &Signature),
+        new: Remembered<'a>,
+    ) -> Result<Handle, Remembered<'a>> {
+        let n_shapes = self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len());
+        if n_shapes < MANY_SHAPES {
+            return Err(new);
+        }
+        let Some(by) = &mut self.by_signature else { return Err(new) };
+        if by.direct.len() <= port_idx(port) {
+            by.direct.resize_with(port_idx(port) + 1, Direct::default);
+        }
+        let old = by.direct[port_idx(port)].begin(snapshot);
+        let takes = by.direct[port_idx(port)].takes(signature, &new.translation);
+        for handle in old.into_iter().filter(|handle| self.is_present(*handle)).collect::<Vec<_>>() {
+            self.remove(handle.slot);
+        }
+        if !takes {
+            return Err(new);
+        }
+        if self.n_entries >= self.capacity {
+            self.make_room(port, new.now);
+        }
+        let program = Arc::new(new.translation.program);
+        let entry = Megaflow {
+            is_alone: program.is_alone(),
+            plain: plain(&program),
+            program,
+            epoch: new.epoch,
+            last_used: new.now,
+            n_packets: 0,
+            n_bytes: 0,
+            generation: 0,
+            drop_row: 0,
+            is_signed: false,
+            pushed: (0, 0),
+            rules: new.translation.rules,
+            tally: new.translation.tally,
+            rests_on: new.translation.rests_on,
+            more_words: Box::default(),
+            hash: 0,
+            queue: Links { before: NIL, after: NIL, joined: new.now },
+        };
+        let handle = self.place(port, NO_SHAPE, &[], entry);
+        if let Some(direct) = self.by_signature.as_mut().and_then(|by| by.direct.get_mut(port_idx(port))) {
+            direct.enter(signature, handle);
+        }
+        Ok(handle)
     }
 
     /// Finds packets of a tunnel port by their signatures and what the tunnel said.
@@ -394,11 +478,10 @@ impl Megaflows {
         entry.is_some_and(|entry| entry.generation == handle.generation && entry.state(epoch) != State::Stale)
     }
 
-    /// The entry is there, and rests on nothing that has changed, of whatever epoch it is.
+    /// The entry if it is there and rests on nothing that has changed, of whatever epoch it is.
     #[inline]
-    pub(crate) fn holds(&self, handle: Handle) -> bool {
-        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
-        entry.is_some_and(|entry| entry.generation == handle.generation && entry.rests_on.hold())
+    pub(crate) fn get_holding(&mut self, handle: Handle) -> Option<&mut Megaflow> {
+        self.get_mut(handle).filter(|entry| entry.rests_on.hold())
     }
 
     /// The entry is there, of whatever epoch.
@@ -429,6 +512,7 @@ impl Megaflows {
         };
         let entry = Megaflow {
             is_alone: program.is_alone(),
+            plain: plain(&program),
             program,
             epoch: new.epoch,
             last_used: new.now,
@@ -463,6 +547,7 @@ impl Megaflows {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
             entry.is_alone = entry.program.is_alone();
+            entry.plain = plain(&entry.program);
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
             entry.rests_on = new.translation.rests_on;
@@ -545,7 +630,9 @@ impl Megaflows {
         let handle = Handle { slot, generation: place.generation };
         entry.generation = place.generation;
         self.entries[slot as usize] = Some(entry);
-        self.index.insert(hash, slot);
+        if shape != NO_SHAPE {
+            self.index.insert(hash, slot);
+        }
         self.n_entries += 1;
         let entries = &mut self.ports[port_idx(port)];
         self.n_ports_in_use += usize::from(entries.n_entries == 0);
@@ -570,7 +657,11 @@ impl Megaflows {
             by.ports.forget(port, slot);
             by.tunnels.forget(port, slot);
         }
-        self.index.remove(entry.hash, slot);
+        if shape != NO_SHAPE {
+            self.index.remove(entry.hash, slot);
+        } else if let Some(direct) = self.by_signature.as_mut().and_then(|by| by.direct.get_mut(port)) {
+            direct.forget(Handle { slot, generation: entry.generation });
+        }
         self.free.push(slot);
         self.n_entries -= 1;
         let entries = &mut self.ports[port];
@@ -639,6 +730,14 @@ impl Megaflows {
 
     fn port_of(&self, slot: u32) -> Option<usize> {
         self.keys.get(slot as usize).map(|place| usize::from(place.port))
+    }
+}
+
+/// See [`Megaflow::plain`].
+fn plain(program: &Program) -> PortNo {
+    match &program.emits[..] {
+        [emit] if emit.is_plain() && program.meters.is_empty() && !program.has_side_effects() => emit.port,
+        _ => PortNo::UNSET,
     }
 }
 

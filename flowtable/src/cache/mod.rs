@@ -6,7 +6,8 @@
 //! be parsed in full for that: what their signature says is all that most masks look at, and
 //! `signed.rs` finds their megaflows by it. Where a port has many masks, a *session*
 //! (`session.rs`) leads from a signature to its megaflow, so that a packet of a known
-//! conversation costs one probe however many shapes there are.
+//! conversation costs one probe however many shapes there are. Where masks multiply and rules
+//! are few, the rules themselves are compared (`direct.rs`).
 //!
 //! Why reuse is sound: a translation is right for every packet that agrees in its
 //! mask (the law of [`crate::pipeline`]); a lookup compares exactly those bits; masks
@@ -21,6 +22,7 @@
 
 use std::ops::Range;
 
+mod direct;
 mod index;
 mod megaflow;
 mod session;

@@ -1,9 +1,13 @@
 //! Sessions: where packets of a known conversation find their megaflow at once, however many
 //! shapes their port has.
 //!
-//! A session is eight bytes, part of a hash and a slot: what it leads to is compared with the
+//! A session is six bytes, part of a hash and a slot: what it leads to is compared with the
 //! packet anyway ([`super::signed`]), so that it need not know more, and cannot be wrong in a
-//! way that matters. A million of them are 8 MiB.
+//! way that matters. A million of them are less than 8 MiB.
+//!
+//! The table begins small and doubles when it is half full, until it is as large as it may
+//! become: what few conversations use stays together, and so in the cache. What was in it is
+//! forgotten then; the conversations make themselves known again.
 
 use std::ops::Range;
 
@@ -13,7 +17,9 @@ use super::bytes_of;
 use crate::hints::prefetch;
 
 /// Sessions of a bucket.
-const WAYS: usize = 8;
+const WAYS: usize = 10;
+/// Buckets at first.
+const MIN_BUCKETS: usize = 64;
 
 /// How rarely a new session replaces another.
 const REPLACE_ONE_IN: u64 = 16;
@@ -23,8 +29,9 @@ const REPLACE_ONE_IN: u64 = 16;
 #[repr(C, align(64))]
 struct Bucket {
     /// Part of the hash of each; 0: free.
-    tags: [u32; WAYS],
+    tags: [u16; WAYS],
     slots: [u32; WAYS],
+    spare: u32,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -33,6 +40,8 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 #[derive(Debug)]
 pub(crate) struct Sessions {
     buckets: Vec<Bucket>,
+    /// Of the buckets in use.
+    mask: usize,
     n_used: usize,
     n_inserts: u64,
 }
@@ -44,7 +53,8 @@ impl Sessions {
         let n_buckets = capacity.div_ceil(WAYS).next_power_of_two();
         // Without memory there are no sessions.
         let buckets = Bucket::new_vec_zeroed(n_buckets).unwrap_or_default();
-        Self { buckets, n_used: 0, n_inserts: 0 }
+        let mask = buckets.len().min(MIN_BUCKETS).saturating_sub(1);
+        Self { buckets, mask, n_used: 0, n_inserts: 0 }
     }
 
     /// Sessions in use.
@@ -80,6 +90,10 @@ impl Sessions {
     /// its time on pushing each other out, and a scan shall not push out what is in use.
     pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         self.n_inserts += 1;
+        if self.n_used * 2 > (self.mask + 1) * WAYS && self.mask + 1 < self.buckets.len() {
+            self.buckets[..=self.mask].fill(Bucket::new_zeroed());
+            (self.mask, self.n_used) = (self.mask * 2 + 1, 0);
+        }
         let (at, tag) = (self.bucket_idx(hash), tag(hash));
         let Some(bucket) = self.buckets.get_mut(at) else { return };
         // Two sessions of one tag in a bucket would hide one another.
@@ -105,30 +119,34 @@ impl Sessions {
 
     #[inline]
     fn bucket_idx(&self, hash: u64) -> usize {
-        hash as usize & self.buckets.len().wrapping_sub(1)
+        hash as usize & self.mask
     }
 }
 
 /// A bit for each way whose tag is this one.
 #[inline]
-fn agreeing(tags: &[u32; WAYS], tag: u32) -> u32 {
+fn agreeing(tags: &[u16; WAYS], tag: u16) -> u32 {
     (0..WAYS).fold(0, |bits, way| bits | u32::from(tags[way] == tag) << way)
 }
 
 /// The part of a hash that a session keeps; never 0.
 #[inline]
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32 | 1
+fn tag(hash: u64) -> u16 {
+    (hash >> 48) as u16 | 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Hashes that share eight buckets.
+    fn hash(n: u64) -> u64 {
+        n << 49 | n % 8
+    }
+
     #[test]
     fn sessions_are_found_replaced_and_forgotten() {
-        let mut sessions = Sessions::new(64);
-        let hash = |n: u64| n << 40 | n % 8;
+        let mut sessions = Sessions::new(80);
         (1..=32).for_each(|n| sessions.insert(hash(n), n as u32));
         assert_eq!(sessions.len(), 32);
         assert!((1..=32).all(|n| sessions.find(hash(n)) == Some(n as u32)));
@@ -140,12 +158,23 @@ mod tests {
 
     #[test]
     fn a_scan_leaves_most_of_a_full_table() {
-        let mut sessions = Sessions::new(64);
-        let hash = |n: u64| n << 40 | n % 8;
-        (1..=64).for_each(|n| sessions.insert(hash(n), n as u32));
+        let mut sessions = Sessions::new(80);
+        (1..=80).for_each(|n| sessions.insert(hash(n), n as u32));
         (1000..1064).for_each(|n| sessions.insert(hash(n), n as u32));
-        let n_left = (1..=64).filter(|n| sessions.find(hash(*n)).is_some()).count();
-        assert_eq!((sessions.len(), n_left), (64, 60));
+        let n_left = (1..=80).filter(|n| sessions.find(hash(*n)).is_some()).count();
+        assert_eq!((sessions.len(), n_left), (80, 76));
+    }
+
+    #[test]
+    fn a_table_grows_to_its_capacity_and_not_beyond() {
+        let mut sessions = Sessions::new(10_000);
+        let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..2 {
+            (0..100_000).for_each(|n| sessions.insert(spread(n), n as u32));
+        }
+        assert_eq!(sessions.mask + 1, sessions.buckets.len());
+        assert!(sessions.len() > 9_000 && sessions.len() <= sessions.buckets.len() * WAYS);
+        assert!((0..100_000).all(|n| sessions.find(spread(n)).is_none_or(|slot| u64::from(slot) < 100_000)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, network_endian::U32};
 use super::{TAG_PRESENT, ipv4, ipv6, is_tag};
 use crate::{
     field::Field,
-    key::FlowMask,
+    key::{FlowKey, FlowMask},
     packet::Layout,
     types::PortNo,
     wire::{Ethernet, Icmp, Ipv4, Ipv6, Tag, Tcp, Udp, ethertype, ip_proto, ipv4_fragment},
@@ -20,6 +20,23 @@ use crate::{
 
 /// Words of a signature.
 pub(crate) const N_WORDS: usize = 8;
+
+/// Fields that a signature says, beside the addresses of its IP version. Ports are named once:
+/// those of all protocols share their places in a key.
+const SAID: [Field; 12] = [
+    Field::InPort,
+    Field::EthDst,
+    Field::EthSrc,
+    Field::VlanTpid,
+    Field::VlanTci,
+    Field::NwProto,
+    Field::NwTos,
+    Field::NwTtl,
+    Field::UdpSrc,
+    Field::UdpDst,
+    Field::IcmpType,
+    Field::IcmpCode,
+];
 
 /// What tells the conversations of a port apart, in this order: MAC addresses, outer tag,
 /// input port, protocol, TOS, TTL, IP version, L4 ports (or ICMP type and code), IP addresses.
@@ -41,8 +58,17 @@ struct L3 {
 impl Signature {
     /// The signature of a frame from a port, and where its headers are. Nothing for the
     /// frames that take the long way ([`super::parse`]).
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn of(frame: &[u8], in_port: PortNo) -> Option<(Self, Layout)> {
+        let mut signature = Self::default();
+        let layout = signature.take(frame, in_port)?;
+        Some((signature, layout))
+    }
+
+    /// Becomes the signature of a frame from a port; answers where its headers are. Nothing for
+    /// the frames that take the long way ([`super::parse`]).
+    #[inline]
+    pub(crate) fn take(&mut self, frame: &[u8], in_port: PortNo) -> Option<Layout> {
         if frame.len() > usize::from(u16::MAX) {
             return None;
         }
@@ -65,7 +91,7 @@ impl Signature {
         let [a, b, c, d, e, f, g, h, rest @ ..] = *macs;
         let what = u32::from_ne_bytes([ip.proto, ip.tos, ip.ttl, ip.version]);
         let [src, src_low, dst, dst_low] = ip.addresses;
-        let words = [
+        self.0 = [
             word([a, b, c, d, e, f, g, h]),
             u64::from(u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]])) << 32 | u64::from(tag),
             u64::from(in_port.get()) << 32 | u64::from(what),
@@ -75,13 +101,12 @@ impl Signature {
             dst,
             dst_low,
         ];
-        let layout = Layout {
+        Some(Layout {
             l3: l3 as u16,
             l4: (l3 + ip.start) as u16,
             l3_end: (l3 + ip.end) as u16,
             l4_proto: ip.proto,
-        };
-        Some((Self(words), layout))
+        })
     }
 
     /// Frames with the same signature agree in all bits of this mask that received frames
@@ -95,16 +120,28 @@ impl Signature {
     /// agree with this one in them have keys that agree in the mask.
     pub(crate) fn mask_for(&self, mask: &FlowMask) -> [u64; N_WORDS] {
         let fields = mask.fields();
+        let mut words = Self::words_of(fields, self.is_ipv4());
+        // Which port always; which version, for the addresses of the other one are zero in the
+        // key, and elsewhere in its words.
+        words[2] |= u64::from(u32::MAX) << 32;
+        let addresses = [fields.ipv6_src.get(), fields.ipv6_dst.get()];
+        let v4_addresses = fields.nw_src.get() | fields.nw_dst.get();
+        if fields.eth_type.get() != 0 || v4_addresses != 0 || addresses != [0; 2] {
+            words[2] |= u64::from(u32::from_ne_bytes([0, 0, 0, u8::MAX]));
+        }
+        words
+    }
+
+    /// The fields of a key, or the bits of a mask, in the places of a signature of that IP
+    /// version; the version itself is left out.
+    pub(crate) fn words_of(fields: &FlowKey, is_ipv4: bool) -> [u64; N_WORDS] {
         let (src, dst) = (fields.ipv6_src.get(), fields.ipv6_dst.get());
-        let addresses = match self.kind().0 {
-            ethertype::IPV4 => [fields.nw_src.get().into(), 0, fields.nw_dst.get().into(), 0],
-            _ => [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64],
+        let [src, src_low, dst, dst_low] = if is_ipv4 {
+            [fields.nw_src.get().into(), 0, fields.nw_dst.get().into(), 0]
+        } else {
+            [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64]
         };
-        // The addresses of the other version are zero in the key, and elsewhere in its words.
-        let sees_version =
-            fields.eth_type.get() != 0 || fields.nw_src.get() | fields.nw_dst.get() != 0 || src | dst != 0;
-        let version = if sees_version { u8::MAX } else { 0 };
-        let what = [fields.nw_proto, fields.nw_tos, fields.nw_ttl, version];
+        let what = u32::from_ne_bytes([fields.nw_proto, fields.nw_tos, fields.nw_ttl, 0]);
         let mut macs = [0; 12];
         macs[..6].copy_from_slice(&fields.eth_dst);
         macs[6..].copy_from_slice(&fields.eth_src);
@@ -113,19 +150,47 @@ impl Signature {
         [
             u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
             u64::from(u32::from_ne_bytes(rest)) << 32 | u64::from(tag),
-            u64::from(u32::MAX) << 32 | u64::from(u32::from_ne_bytes(what)),
+            u64::from(fields.in_port.get()) << 32 | u64::from(what),
             u64::from(fields.tp_src.get()) << 16 | u64::from(fields.tp_dst.get()),
-            addresses[0],
-            addresses[1],
-            addresses[2],
-            addresses[3],
+            src,
+            src_low,
+            dst,
+            dst_low,
         ]
+    }
+
+    /// A packet of that IP version, fresh from a port and with a signature, can have this value
+    /// under this mask, as far as that does not depend on what its signature says.
+    pub(crate) fn can_match(mask: &FlowMask, value: &FlowKey, is_ipv4: bool) -> bool {
+        let addresses = if is_ipv4 { [Field::NwSrc, Field::NwDst] } else { [Field::Ipv6Src, Field::Ipv6Dst] };
+        let mut said = FlowMask::empty();
+        for field in SAID.iter().chain(&addresses) {
+            said.add(*field, field.all_bits());
+        }
+        let mut fixed = FlowKey::zero();
+        fixed.eth_type.set(if is_ipv4 { ethertype::IPV4 } else { ethertype::IPV6 });
+        let words = mask.words().iter().zip(said.words()).zip(value.words().iter().zip(fixed.words()));
+        words.into_iter().all(|((mask, said), (value, fixed))| (value ^ fixed) & mask & !said == 0)
+    }
+
+    /// It is of an IPv4 packet.
+    #[inline]
+    pub(crate) fn is_ipv4(&self) -> bool {
+        let [_, _, _, version] = (self.0[2] as u32).to_ne_bytes();
+        version == 4
     }
 
     /// EtherType and protocol, as the hash of a conversation takes them.
     pub(crate) fn kind(&self) -> (u16, u8) {
         let [proto, _, _, version] = (self.0[2] as u32).to_ne_bytes();
         (if version == 4 { ethertype::IPV4 } else { ethertype::IPV6 }, proto)
+    }
+
+    /// The congestion bits of the IP header (RFC 3168 §5).
+    #[inline]
+    pub(crate) fn ecn(&self) -> u8 {
+        let [_, tos, _, _] = (self.0[2] as u32).to_ne_bytes();
+        tos & 3
     }
 
     /// Source and destination of IPv4.
@@ -198,7 +263,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{build, key::FlowKey, testing};
+    use crate::{build, testing};
 
     /// The key that all frames with a signature have.
     fn key_of(signature: &Signature) -> FlowKey {

@@ -8,8 +8,8 @@ use crate::{
     key::FlowKey,
     offload,
     packet::{FrameBuf, Packet},
-    parse::{Signature, fill_key, parse},
-    tunnel,
+    parse::{fill_key, parse},
+    tunnel::{self, KnownPeers},
 };
 
 /// How far the lookup of a packet has come.
@@ -75,10 +75,9 @@ impl Lanes {
 
     /// Takes a packet's signature, or else parses it.
     fn take_in<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
-        match Signature::of(packet.bytes(), packet.in_port) {
-            Some((signature, layout)) => {
+        match self.signatures[idx].take(packet.bytes(), packet.in_port) {
+            Some(layout) => {
                 packet.layout = layout;
-                self.signatures[idx] = signature;
                 self.has_signature[idx] = true;
                 Ok(())
             }
@@ -96,19 +95,18 @@ impl Lanes {
     /// The same for a packet from an uplink, which loses its tunnel header.
     fn unwrap<B: FrameBuf>(
         &mut self,
-        moment: &Moment<'_>,
+        (moment, peers): (&Moment<'_>, &mut KnownPeers),
         (idx, by_signature): (usize, bool),
         packet: &mut Packet<B>,
     ) -> Result<(), DropReason> {
-        let arrival = tunnel::unwrap(packet, &moment.snapshot.underlay)?;
+        let arrival = tunnel::unwrap_known(packet, &moment.snapshot.underlay, peers)?;
         self.arrivals[idx] = arrival;
         if by_signature
             && !arrival.marks_congestion()
-            && let Some((signature, layout)) = Signature::of(packet.bytes(), packet.in_port)
+            && let Some(layout) = self.signatures[idx].take(packet.bytes(), packet.in_port)
         {
             packet.layout = layout;
-            self.signatures[idx] = signature;
-            self.long[idx] = tunnelled(&signature, &arrival.words());
+            self.long[idx] = tunnelled(&self.signatures[idx], &arrival.words());
             self.has_signature[idx] = true;
             return Ok(());
         }
@@ -129,7 +127,7 @@ impl Switch {
             lanes.lens[idx] = packet.len() as u64;
             (lanes.has_key[idx], lanes.has_signature[idx]) = (false, false);
             let received = if moment.is_uplink() {
-                lanes.unwrap(moment, (idx, by_signature), packet)
+                lanes.unwrap((moment, &mut self.known_peers), (idx, by_signature), packet)
             } else if by_signature {
                 lanes.take_in(idx, packet)
             } else {
@@ -158,7 +156,7 @@ impl Switch {
                     bits(pending).filter(|idx| lanes.ports[*idx] == port).fold(0, |set, idx| set | 1 << idx);
                 self.megaflows.find_tunnelled(port, select, &lanes.long)
             } else {
-                self.megaflows.find_signed(port, select, &lanes.signatures)
+                self.megaflows.find_signed((port, moment.snapshot.epoch), select, &lanes.signatures)
             };
             pending &= !select;
             for idx in bits(found.by_form | found.by_session) {

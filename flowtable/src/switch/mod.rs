@@ -37,6 +37,8 @@ mod samples;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_direct;
+#[cfg(test)]
 mod tests_injected;
 #[cfg(test)]
 mod tests_learning;
@@ -74,7 +76,7 @@ use crate::{
     port::PortRole,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters, SwitchCounters},
-    tunnel::Arrival,
+    tunnel::{Arrival, KnownPeers},
     types::{PortNo, Timestamp},
 };
 
@@ -84,7 +86,7 @@ pub const MAX_BATCH: usize = 32;
 /// Sizes of a switch's caches; 0 switches a cache off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SwitchConfig {
-    /// Sessions, of 8 bytes each; as many again of packets from tunnels. Memory is only taken as
+    /// Sessions, of 6 bytes each; as many again of packets from tunnels. Memory is only taken as
     /// it is used. 0 also switches off that packets are found without being parsed in full.
     pub n_sessions: usize,
     /// Megaflows. Without them there are no sessions either.
@@ -112,6 +114,7 @@ pub struct Switch {
     lessons: Lessons,
     samples: Samples,
     frozen_ids: FrozenIds,
+    known_peers: KnownPeers,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
 }
@@ -198,6 +201,7 @@ impl Switch {
             lessons: Lessons::default(),
             samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
+            known_peers: KnownPeers::default(),
             conntrack: None,
             seed,
         }
@@ -272,14 +276,19 @@ impl Switch {
             return Err(Box::new(translation));
         }
         let from_tunnel = moment.is_uplink();
-        let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
-        Ok(match found {
-            Some(handle) => {
-                self.books.all.n_renewals += 1;
-                self.megaflows.renew(handle, port, new)
+        let mut new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
+        if let Some(handle) = found {
+            self.books.all.n_renewals += 1;
+            return Ok(self.megaflows.renew(handle, port, new));
+        }
+        if self.lanes.has_signature[idx] && !from_tunnel {
+            let by = (moment.snapshot, &self.lanes.signatures[idx]);
+            match self.megaflows.install_direct(port, by, new) {
+                Ok(handle) => return Ok(handle),
+                Err(refused) => new = refused,
             }
-            None => self.megaflows.install(port, new),
-        })
+        }
+        Ok(self.megaflows.install(port, new))
     }
 
     /// Brings the counters of the rules up to date with what the caches have carried.

@@ -395,10 +395,11 @@ fn where_a_port_has_many_masks_conversations_have_sessions() {
     let ip = || Match::any().with(Field::EthType, 0x0800);
     let prefix = |n: u32| !0_u32 << (31 - n);
     let to = |n: u32| 1_u32 << (31 - n);
-    let mut rules = vec![rule(0, 0, Match::any(), vec![])];
+    let next = Action::Resubmit { port: None, table: Some(random::table(1)) };
+    let mut rules = vec![rule(0, 0, Match::any(), vec![next])];
     rules.extend((0..10).map(|n| {
         let matching = ip().with_masked(Field::NwDst, to(n).into(), prefix(n).into());
-        rule(0, 1 + n as u16, matching, vec![Action::Output(port(2 + n % 2))])
+        rule(1, 1 + n as u16, matching, vec![Action::Output(port(2 + n % 2))])
     }));
     let snapshot = snapshot(1, &rules);
     let host = |bits: u32| Host { ip: std::net::Ipv4Addr::from_bits(bits).into(), ..Host::v4(1) };
