@@ -35,7 +35,7 @@ pub(crate) fn encapsulate<B: FrameBuf>(
 }
 
 /// The same of a packet whose congestion bits are known.
-#[inline]
+#[inline(always)]
 pub(crate) fn encapsulate_marked<B: FrameBuf>(
     packet: &mut Packet<B>,
     header: &TunnelHeader,

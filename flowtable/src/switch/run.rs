@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc, vec};
 use super::{
     Lanes, Lookup, Moment, Switch,
     books::{Books, PlainTotals},
+    flow_hash::flow_hash_of_signature,
     metered,
     punts::Punts,
     samples::Samples,
@@ -264,11 +265,12 @@ fn encapsulate_group<B: FrameBuf, S: Sink<B>>(
     let n_group = group.len();
     for (idx, mut packet) in group.zip(packets.take(n_group)) {
         offload::complete(&mut packet);
-        let hash = lanes.flow_hash(idx);
         let done = if lanes.has_signature[idx] {
-            execute::encapsulate_marked(&mut packet, header, (Some(lanes.signatures[idx].ecn()), hash))
+            let signature = &lanes.signatures[idx];
+            let hash = flow_hash_of_signature(signature);
+            execute::encapsulate_marked(&mut packet, header, (Some(signature.ecn()), hash))
         } else {
-            execute::encapsulate(&mut packet, header, hash)
+            execute::encapsulate(&mut packet, header, lanes.flow_hash(idx))
         };
         match done {
             Ok(()) => {
