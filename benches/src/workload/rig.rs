@@ -215,10 +215,12 @@ impl Rig {
         self.generator.go_through(start);
     }
 
-    /// Does the same in every run, for whoever counts instructions: so many batches to warm up,
+    /// Does the same in every run, for whoever counts instructions or allocations: so many batches to warm up,
     /// then so many that count, in [`Rig::counted`]. Answers the packets of the latter.
     pub fn rehearse(&mut self, n_warm: u32, n_counted: u32) -> u64 {
-        self.clock = Clock::Virtual(Timestamp::from_nanos(0));
+        if let Clock::Real(_) = self.clock {
+            self.clock = Clock::Virtual(Timestamp::from_nanos(0));
+        }
         match self.workload.measured {
             Measured::Rate => (0..n_warm).for_each(|_| self.step()),
             Measured::FirstPackets { .. } => self.forget(),
