@@ -1,26 +1,19 @@
-//! The bridge to the compiler: keeps its model of the network in step with the state, has
-//! what changed compiled, and hands each chassis its view.
+//! The compiler's model of the network, kept in step with the state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ovn_northd_lite::{
-    Compiler, Dirty, SouthboundDelta, chassis_view,
+    Dirty,
     key::{DatapathKey, PortKey},
     model::{
         Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort, SwitchPortKind,
     },
-    southbound::{ChassisRecord, Southbound},
+    southbound::ChassisRecord,
 };
 
 use crate::{
-    chassis::View,
-    controller::{Controller, Ending},
     resource::{Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
     state::{Change, Record},
-    store::Revision,
 };
 
 /// Checks the match of an ACL.
@@ -31,152 +24,17 @@ pub fn check_match(text: &str) -> Result<(), String> {
     ovn_northd_lite::expr::check_match(text).map_err(|error| error.to_string())
 }
 
-/// Compiles each revision until the controller ends. Revisions that come while it is
-/// busy are compiled together.
-pub async fn run(controller: Arc<Controller>) {
-    let mut engine = Engine::default();
-    let mut revisions = controller.revisions();
-    let mut ending = controller.ending();
-    loop {
-        revisions.borrow_and_update();
-        let shared = Arc::clone(&controller);
-        let step = tokio::task::spawn_blocking(move || {
-            engine.step(&shared);
-            engine
-        });
-        match step.await {
-            Ok(done) => engine = done,
-            Err(error) => {
-                controller.end(Ending::Failed(format!("the compiler failed: {error}")));
-                return;
-            }
-        }
-        tokio::select! {
-            _ = revisions.changed() => {}
-            _ = ending.wait_for(Option::is_some) => return,
-        }
-    }
-}
-
-/// The network as compiled last.
-#[derive(Default)]
-struct Engine {
-    /// `None`: nothing compiled yet.
-    revision: Option<Revision>,
-    model: Model,
-    compiler: Compiler,
-    views: BTreeMap<String, Arc<Southbound>>,
-}
-
-impl Engine {
-    /// Compiles what has changed since the last step.
-    fn step(&mut self, controller: &Controller) {
-        let (revision, dirty) = {
-            let state = controller.state();
-            let dirty = match self.revision.map(|revision| state.changes_since(revision)) {
-                Some(Ok(revised)) => {
-                    let mut dirty = Dirty::default();
-                    for change in revised.flat_map(|revised| &revised.changes) {
-                        self.model.apply(change, &mut dirty);
-                    }
-                    dirty
-                }
-                None | Some(Err(_)) => self.model.rebuild(state.iter().map(|record| &**record)),
-            };
-            (state.revision(), dirty)
-        };
-        let delta = self.compiler.update(&self.model.network, &self.model.chassis, &dirty);
-        let affected = self.update_views(controller, revision, &delta);
-        controller.receipts.compiled(revision, affected);
-        self.revision = Some(revision);
-    }
-
-    /// Publishes the views that differ; tells whose.
-    fn update_views(
-        &mut self,
-        controller: &Controller,
-        revision: Revision,
-        delta: &SouthboundDelta,
-    ) -> BTreeSet<String> {
-        let southbound = self.compiler.southbound();
-        let known = &self.model.chassis;
-        for id in self.views.keys().filter(|id| !known.contains_key(*id)) {
-            controller.registry.retract(id);
-        }
-        self.views.retain(|id, _| known.contains_key(id));
-        let touched = Touched::of(delta);
-        let mut affected = BTreeSet::new();
-        for id in self.model.chassis.keys() {
-            let old = self.views.get(id);
-            if old.is_some_and(|old| !touched.concerns(id, old, delta)) {
-                continue;
-            }
-            let new = chassis_view(southbound, id);
-            if old.is_some_and(|old| **old == new) {
-                continue;
-            }
-            let new = Arc::new(new);
-            self.views.insert(id.clone(), Arc::clone(&new));
-            controller.registry.publish(id, View { revision, southbound: new });
-            affected.insert(id.clone());
-        }
-        affected
-    }
-}
-
-/// What a delta touches, for a quick "this view cannot have changed".
-struct Touched {
-    datapaths: BTreeSet<DatapathKey>,
-    hosts: BTreeSet<String>,
-    sets: BTreeSet<String>,
-}
-
-impl Touched {
-    fn of(delta: &SouthboundDelta) -> Self {
-        let datapaths = delta.datapaths.keys().copied();
-        let bindings = delta.bindings.values().map(|binding| binding.datapath);
-        let groups = delta.groups.keys().chain(&delta.removed.groups).map(|(datapath, _)| *datapath);
-        let flows = delta.flows.values().map(|flow| flow.datapath);
-        let gone = delta.removed.datapaths.iter().copied();
-        let hosts = delta.bindings.values().filter_map(|binding| binding.chassis.clone());
-        let hosts = hosts.chain(delta.chassis.keys().cloned()).chain(delta.removed.chassis.iter().cloned());
-        Self {
-            datapaths: datapaths.chain(bindings).chain(groups).chain(flows).chain(gone).collect(),
-            hosts: hosts.collect(),
-            sets: delta.sets.keys().chain(&delta.removed.sets).cloned().collect(),
-        }
-    }
-
-    /// May be true for a view that stays the same, never false for one that changes. A
-    /// view grows only along a changed binding of its own: of its host, or of one of its
-    /// datapaths.
-    fn concerns(&self, chassis: &str, view: &Southbound, delta: &SouthboundDelta) -> bool {
-        let is_host = |id: &String| view.chassis.contains_key(id);
-        let is_peer = |id: &String| {
-            delta.chassis.contains_key(id)
-                && view.bindings.values().any(|binding| binding.chassis.as_ref() == Some(id))
-        };
-        let names = |set: &String| view.datapaths.values().any(|datapath| datapath.sets.contains(set));
-        self.datapaths.iter().any(|datapath| view.datapaths.contains_key(datapath))
-            || self.sets.iter().any(names)
-            || self.hosts.contains(chassis)
-            || self.hosts.iter().any(|id| is_host(id) || is_peer(id))
-            || delta.removed.bindings.iter().any(|id| view.bindings.contains_key(id))
-            || delta.removed.flows.iter().any(|id| view.flows.contains_key(id))
-    }
-}
-
 /// The compiler's input.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Model {
-    network: Northbound,
-    chassis: BTreeMap<String, ChassisRecord>,
+pub(crate) struct Model {
+    pub(crate) network: Northbound,
+    pub(crate) chassis: BTreeMap<String, ChassisRecord>,
 }
 
 impl Model {
     /// Starts again from all records, parents before children; everything that was or is
     /// there is dirty.
-    fn rebuild<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Dirty {
+    pub(crate) fn rebuild<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Dirty {
         let old = std::mem::take(self);
         let mut dirty = Dirty::default();
         dirty.switches.extend(old.network.switches.into_keys());
@@ -190,7 +48,7 @@ impl Model {
         dirty
     }
 
-    fn apply(&mut self, change: &Change, dirty: &mut Dirty) {
+    pub(crate) fn apply(&mut self, change: &Change, dirty: &mut Dirty) {
         match &change.after {
             Some(record) => self.put(record, dirty),
             None => self.remove(&change.name, dirty),
@@ -205,35 +63,35 @@ impl Model {
         let parent = parent.as_ref().map_or("", Name::id);
         let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
         let is_changed = match &record.spec {
-            Spec::Switch(spec) => match (key, switches.remove(&id)) {
-                (Ok(key), old) => {
-                    let switch = LogicalSwitch {
-                        key,
-                        default_policy: spec.default_policy,
-                        load_balancers: spec.load_balancers.clone(),
-                        ..old.clone().unwrap_or_else(|| new_switch(key))
-                    };
-                    let is_changed = old.as_ref() != Some(&switch);
-                    switches.insert(id, switch);
-                    is_changed
+            Spec::Switch(spec) => match key {
+                Ok(key) => {
+                    let is_new = switches.get(&id).is_none_or(|switch| switch.key != key);
+                    let switch = switches.entry(id.clone()).or_insert_with(|| new_switch(key));
+                    switch.key = key;
+                    let is_changed = replace(&mut switch.default_policy, spec.default_policy)
+                        | replace(&mut switch.load_balancers, spec.load_balancers.clone());
+                    if is_changed {
+                        dirty.switch_settings.insert(id);
+                    }
+                    is_new
                 }
-                (Err(_), old) => old.is_some(),
+                Err(_) => switches.remove(&id).is_some(),
             },
-            Spec::Router(spec) => match (key, routers.remove(&id)) {
-                (Ok(key), old) => {
-                    let router = LogicalRouter {
-                        key,
-                        enabled: spec.enabled,
-                        static_routes: spec.static_routes.clone(),
-                        chassis: spec.chassis.clone(),
-                        load_balancers: spec.load_balancers.clone(),
-                        ..old.clone().unwrap_or_else(|| new_router(key))
-                    };
-                    let is_changed = old.as_ref() != Some(&router);
-                    routers.insert(id, router);
-                    is_changed
+            Spec::Router(spec) => match key {
+                Ok(key) => {
+                    let is_new = routers.get(&id).is_none_or(|router| router.key != key);
+                    let router = routers.entry(id.clone()).or_insert_with(|| new_router(key));
+                    router.key = key;
+                    let is_changed = replace(&mut router.enabled, spec.enabled)
+                        | replace(&mut router.static_routes, spec.static_routes.clone())
+                        | replace(&mut router.chassis, spec.chassis.clone())
+                        | replace(&mut router.load_balancers, spec.load_balancers.clone());
+                    if is_changed {
+                        dirty.router_settings.insert(id);
+                    }
+                    is_new
                 }
-                (Err(_), _) => true,
+                Err(_) => routers.remove(&id).is_some(),
             },
             Spec::SwitchPort(spec) => switches
                 .get_mut(parent)
@@ -297,6 +155,13 @@ impl Model {
     }
 }
 
+/// Writes a value; true when it is another one than before.
+fn replace<V: PartialEq>(slot: &mut V, value: V) -> bool {
+    let is_changed = *slot != value;
+    *slot = value;
+    is_changed
+}
+
 /// Puts a value; true when it is not what was there.
 fn insert<V: PartialEq>(map: &mut BTreeMap<String, V>, id: String, value: V) -> bool {
     let is_changed = map.get(&id) != Some(&value);
@@ -305,14 +170,23 @@ fn insert<V: PartialEq>(map: &mut BTreeMap<String, V>, id: String, value: V) -> 
 }
 
 fn mark(name: &Name, dirty: &mut Dirty) {
-    let datapath = name.parent().unwrap_or_else(|| name.clone());
-    match datapath.kind() {
-        Kind::Switch => drop(dirty.switches.insert(datapath.id().to_owned())),
-        Kind::Router => drop(dirty.routers.insert(datapath.id().to_owned())),
-        Kind::AddressSet => drop(dirty.address_sets.insert(datapath.id().to_owned())),
-        Kind::PortGroup => drop(dirty.port_groups.insert(datapath.id().to_owned())),
-        Kind::LoadBalancer => drop(dirty.load_balancers.insert(datapath.id().to_owned())),
-        Kind::SwitchPort | Kind::RouterPort | Kind::Acl | Kind::Nat | Kind::RouterPolicy | Kind::Chassis => {}
+    let id = name.id().to_owned();
+    let parent = name.parent();
+    let in_parent = |id| (parent.as_ref().map_or("", Name::id).to_owned(), id);
+    let is_of_group = parent.as_ref().is_some_and(|parent| parent.kind() == Kind::PortGroup);
+    match name.kind() {
+        Kind::Switch => drop(dirty.switches.insert(id)),
+        Kind::SwitchPort => drop(dirty.switch_ports.insert(in_parent(id))),
+        Kind::Acl if is_of_group => drop(dirty.group_acls.insert(in_parent(id))),
+        Kind::Acl => drop(dirty.switch_acls.insert(in_parent(id))),
+        Kind::Router => drop(dirty.routers.insert(id)),
+        Kind::RouterPort => drop(dirty.router_ports.insert(in_parent(id))),
+        Kind::RouterPolicy => drop(dirty.policies.insert(in_parent(id))),
+        Kind::Nat => drop(dirty.nats.insert(in_parent(id))),
+        Kind::AddressSet => drop(dirty.address_sets.insert(id)),
+        Kind::PortGroup => drop(dirty.port_groups.insert(id)),
+        Kind::LoadBalancer => drop(dirty.load_balancers.insert(id)),
+        Kind::Chassis => {}
     }
 }
 
@@ -374,8 +248,14 @@ mod tests {
     use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
     use proptest::prelude::*;
 
+    use ovn_northd_lite::{chassis_view, southbound::Southbound};
+
     use super::*;
-    use crate::store::{LogLimits, MemoryStore};
+    use crate::{
+        controller::Controller,
+        network::Network,
+        store::{LogLimits, MemoryStore},
+    };
 
     /// One step of a network's life.
     #[derive(Debug, Clone)]
@@ -552,23 +432,24 @@ mod tests {
         ) {
             let store = Box::new(MemoryStore::default());
             let controller = Controller::open(store, LogLimits::default()).unwrap();
-            let mut engine = Engine::default();
+            let mut network = Network::default();
+            let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
             for batch in batches {
-                let views = engine.views.clone();
                 batch.into_iter().for_each(|step| run(&controller, step));
-                engine.step(&controller);
+                let (_, told) = network.step(&controller.state());
 
                 let mut fresh = Model::default();
                 fresh.rebuild(controller.state().iter().map(|record| &**record));
-                prop_assert_eq!(&engine.model, &fresh);
+                prop_assert_eq!(network.model(), &fresh);
                 let southbound = ovn_northd_lite::compile(&fresh.network, &fresh.chassis);
-                prop_assert_eq!(engine.compiler.southbound(), &southbound);
-                prop_assert!(engine.views.keys().eq(fresh.chassis.keys()));
-                for (id, view) in &engine.views {
-                    prop_assert_eq!(&**view, &chassis_view(&southbound, id));
-                    let is_kept = views.get(id).is_some_and(|old| Arc::ptr_eq(old, view));
-                    let is_same = views.get(id).is_some_and(|old| old == view);
-                    prop_assert_eq!(is_kept, is_same, "{} is told what it knows", id);
+                hosts.retain(|id, _| fresh.chassis.contains_key(id));
+                for id in fresh.chassis.keys() {
+                    let host = hosts.entry(id.clone()).or_default();
+                    let wanted = chassis_view(&southbound, id);
+                    prop_assert_eq!(told.contains_key(id), *host != wanted, "{} is told what it knows", id);
+                    told.get(id).cloned().unwrap_or_default().apply(host);
+                    prop_assert_eq!(&*host, &wanted);
+                    prop_assert_eq!(&network.view(id).1, &wanted);
                 }
             }
         }

@@ -2,16 +2,17 @@
 //! connected, and the way every write takes.
 //!
 //! A write: writer lock → draft on the state → commit to the store → apply to the state →
-//! tell. The locks are taken in the order writer, state, registry. Writes block, so
+//! tell. The locks are taken in the order writer, network, state, registry. Writes block, so
 //! services make them from blocking threads, where a client that goes away cannot
 //! cut one in half.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::watch;
 
 use crate::{
     chassis::Registry,
+    network::Network,
     receipts::Receipts,
     state::{ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
     store::{LogLimits, Revision, Store, StoreError},
@@ -30,6 +31,7 @@ pub struct Controller {
     pub registry: Registry,
     /// Which chassis a revision concerns.
     pub receipts: Receipts,
+    network: Mutex<Network>,
 }
 
 /// Why a controller stops serving.
@@ -66,12 +68,18 @@ impl Controller {
             ending: watch::Sender::new(None),
             registry: Registry::default(),
             receipts: Receipts::new(revision),
+            network: Mutex::default(),
         }))
     }
 
     /// The state; hold it briefly and never across an await.
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The compiled network; blocks while it is compiled.
+    pub fn network(&self) -> MutexGuard<'_, Network> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells when the revision moves.

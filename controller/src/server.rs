@@ -22,7 +22,7 @@ use tonic::transport::{
 };
 
 use crate::{
-    chassis::Chassis, compile, controller::Controller, northbound::Northbound,
+    chassis::Chassis, controller::Controller, network, northbound::Northbound,
     resource::limits::MAX_MESSAGE_LEN,
 };
 
@@ -112,7 +112,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// The transport's.
 pub async fn serve(controller: Arc<Controller>, listener: Listener) -> Result<(), tonic::transport::Error> {
-    let compiler = tokio::spawn(compile::run(Arc::clone(&controller)));
+    let compiler = tokio::spawn(network::run(Arc::clone(&controller)));
     let router = router(&controller).await;
     let mut ending = controller.ending();
     let ended = async move { drop(ending.wait_for(Option::is_some).await) };

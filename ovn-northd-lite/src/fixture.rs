@@ -148,7 +148,7 @@ pub(crate) fn flows(sb: &Southbound, datapath: &str) -> String {
 
 /// As [`flows`], of the stages whose name contains a word.
 pub(crate) fn stages(sb: &Southbound, datapath: &str, word: &str) -> String {
-    let of_datapath = |flow: &&LogicalFlow| sb.datapaths[&flow.datapath].name == datapath;
+    let of_datapath = |flow: &&std::sync::Arc<LogicalFlow>| sb.datapaths[&flow.datapath].name == datapath;
     let mut flows: Vec<_> =
         sb.flows.values().filter(of_datapath).filter(|flow| flow.stage_name.contains(word)).collect();
     let order = |flow: &LogicalFlow| {

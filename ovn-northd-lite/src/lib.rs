@@ -21,9 +21,33 @@
 //! 2. `build`: one file per logical feature. The stages, in the order packets pass them,
 //!    are declared in `build/stage.rs`.
 //! 3. `lower`: tables, registers and tunnels. Its module text has the table of tables.
-//! 4. [`Compiler`]: the same as [`compile`], but only what a change reaches. A datapath
-//!    depends on itself, its links and the ACLs of its port groups, which bounds the
-//!    reach; members of sets reach no flow.
+//! 4. [`Compiler`]: the same as [`compile`], but only what a change reaches.
+//!
+//! # How a change stays small
+//! A network is compiled in units: a switch, each of its ports, each place where ACLs apply,
+//! each load balancer; a router, each of its routes, policies, translations, load balancers
+//! and neighbours. A feature is one function from what a unit shows it to flows
+//! (`build/feature.rs`), listed once in `build/switch/mod.rs` or `build/router/mod.rs`. The
+//! type of its argument is the list of its dependencies: it cannot see more, so a change of
+//! something else cannot concern it.
+//!
+//! What a feature must know of the whole datapath is in the datapath's traits
+//! (`build/traits.rs`), which are compared by value: while they stay the same, the other
+//! units of the datapath stay too. To add a feature:
+//!
+//! 1. Write `fn port(input: &SwitchPortInput, sink: &mut FlowSink)`, or for another kind of
+//!    unit, in a file of its own, and name it in the list of features. Its place there
+//!    decides which of two contradicting flows stays.
+//! 2. If it needs more than its input has, add that: what belongs to the unit to the input
+//!    (`build/topology.rs`), what is about the whole datapath to the traits. Small tables
+//!    that rarely change may be in the traits whole.
+//! 3. New objects of the model: say in [`Dirty`] that they changed, and in
+//!    `compiler/reach.rs` which units see them.
+//! 4. Let the random changes in `compiler/tests/changes.rs` change it. They find what step 3
+//!    has forgotten.
+//!
+//! Flows that several units ask for (two ports with one address) are kept once; when the
+//! first one to ask is gone, the next one takes its place. Members of sets reach no flow.
 //!
 //! # Invariants
 //! - Incremental equals full: after any change marked dirty, [`Compiler::southbound`] is
@@ -51,11 +75,13 @@ pub mod model;
 pub mod punt;
 pub mod southbound;
 mod view;
+mod views;
 
 pub use build::compile;
 pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
-pub use delta::{Removed, SetChange, SouthboundDelta, diff};
+pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
 pub use view::chassis_view;
+pub use views::Views;

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use flowtable::types::Priority;
@@ -21,8 +22,8 @@ pub struct Southbound {
     pub groups: BTreeMap<(DatapathKey, PortKey), MulticastGroup>,
     /// Hosts by their id.
     pub chassis: BTreeMap<String, ChassisRecord>,
-    /// Logical flows by their id.
-    pub flows: BTreeMap<u64, LogicalFlow>,
+    /// Logical flows by their id, which begins with the key of their datapath.
+    pub flows: BTreeMap<u64, Arc<LogicalFlow>>,
     /// Sets by the names flows have for them: of addresses and networks (`$web`), of ids of
     /// ports (`@db`).
     pub sets: BTreeMap<String, BTreeSet<String>>,
@@ -53,12 +54,12 @@ pub struct PortBinding {
 }
 
 /// A set of ports of one datapath.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MulticastGroup {
     /// Name in the match language, `_MC_flood`.
     pub name: String,
-    /// Ids of the ports, sorted.
-    pub ports: Vec<String>,
+    /// Ids of the ports.
+    pub ports: BTreeSet<String>,
 }
 
 /// A host.

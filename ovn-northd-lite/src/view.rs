@@ -1,4 +1,5 @@
-//! The part of the network that one chassis needs.
+//! The part of the network that one chassis needs, from scratch. [`crate::Views`] keeps it
+//! up to date.
 
 use std::collections::BTreeSet;
 

@@ -1,10 +1,12 @@
 //! Views and their differences as messages.
 
+use std::sync::Arc;
+
 use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
-    SetChange, SouthboundDelta, diff,
+    GroupChange, SetChange, SouthboundDelta, diff,
     key::{DatapathKey, PortKey},
-    southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding, Southbound},
+    southbound::{ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Southbound},
 };
 
 use crate::store::Revision;
@@ -69,12 +71,13 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
     }
 }
 
-fn multicast_group(((datapath, key), group): ((DatapathKey, PortKey), MulticastGroup)) -> pb::MulticastGroup {
+fn multicast_group(((datapath, key), group): ((DatapathKey, PortKey), GroupChange)) -> pb::MulticastGroup {
     pb::MulticastGroup {
         datapath: datapath.get(),
         key: u32::from(key.get()),
         name: group.name,
-        ports: group.ports,
+        ports: group.added.into_iter().collect(),
+        removed_ports: group.removed.into_iter().collect(),
     }
 }
 
@@ -82,7 +85,8 @@ fn chassis((name, record): (String, ChassisRecord)) -> pb::Chassis {
     pb::Chassis { name, encap_ip: record.encap_ip.to_string() }
 }
 
-fn logical_flow((id, flow): (u64, LogicalFlow)) -> pb::LogicalFlow {
+fn logical_flow((id, flow): (u64, Arc<LogicalFlow>)) -> pb::LogicalFlow {
+    let flow = Arc::unwrap_or_clone(flow);
     pb::LogicalFlow {
         id,
         datapath: flow.datapath.get(),

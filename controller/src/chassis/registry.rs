@@ -3,10 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use ovn_northd_lite::southbound::Southbound;
+use ovn_northd_lite::SouthboundDelta;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -15,13 +15,13 @@ use crate::{
     store::Revision,
 };
 
-/// What one chassis needs to know.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Revision that made it.
-    pub revision: Revision,
-    /// Its content.
-    pub southbound: Arc<Southbound>,
+/// What a chassis has not been told yet.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It needs the whole view.
+    Whole,
+    /// Changes up to a revision, which may be none.
+    Changes(Revision, Box<SouthboundDelta>),
 }
 
 /// Why a session is over.
@@ -32,6 +32,10 @@ pub(super) enum End {
     /// The controller did.
     Refused(Status),
 }
+
+/// Flows that changes may add and remove while they wait for a slow chassis; with more, it
+/// gets the whole view.
+const MAX_PENDING: usize = 100_000;
 
 /// All chassis that have been seen.
 #[derive(Debug, Default)]
@@ -54,7 +58,10 @@ struct Live {
     incarnation: u64,
     applied: Revision,
     errors: Vec<String>,
-    view: watch::Sender<Option<View>>,
+    /// Revision of the newest view.
+    view: watch::Sender<Option<Revision>>,
+    /// What the session has not sent yet; `None`: it has to begin with the whole view.
+    pending: Option<SouthboundDelta>,
 }
 
 #[derive(Debug)]
@@ -84,7 +91,7 @@ pub(super) struct Superseded;
 pub(super) struct Connected {
     pub(super) session: SessionId,
     pub(super) end: watch::Sender<Option<End>>,
-    pub(super) view: watch::Receiver<Option<View>>,
+    pub(super) view: watch::Receiver<Option<Revision>>,
 }
 
 impl Registry {
@@ -106,7 +113,7 @@ impl Registry {
     /// Revision of the newest view of a chassis.
     pub fn view_revision(&self, chassis: &str) -> Option<Revision> {
         let inner = self.inner();
-        inner.chassis.get(chassis)?.view.borrow().as_ref().map(|view| view.revision)
+        *inner.chassis.get(chassis)?.view.borrow()
     }
 
     /// The connected chassis that a port without a place goes to: the latest to claim it.
@@ -115,16 +122,47 @@ impl Registry {
         inner.claims.get(port).and_then(|claims| claims.last()).map(|claim| claim.chassis.clone())
     }
 
-    /// Hands a chassis its newest view.
-    pub fn publish(&self, chassis: &str, view: View) {
-        self.inner().live(chassis).view.send_replace(Some(view));
+    /// Has a chassis told of a change of its view.
+    pub(crate) fn publish(&self, chassis: &str, revision: Revision, delta: SouthboundDelta) {
+        let mut inner = self.inner();
+        let live = inner.live(chassis);
+        if let Some(pending) = &mut live.pending {
+            pending.merge(delta);
+            let n_flows = pending.flows.len() + pending.removed.flows.len();
+            if live.session.is_none() || n_flows > MAX_PENDING {
+                live.pending = None;
+            }
+        }
+        live.view.send_replace(Some(revision));
+    }
+
+    /// What is to be sent by a session.
+    pub(super) fn take(&self, chassis: &str, session: SessionId) -> Result<Option<News>, Superseded> {
+        let mut inner = self.inner();
+        let live = inner.current(chassis, session)?;
+        let Some(revision) = *live.view.borrow() else { return Ok(None) };
+        Ok(Some(match &mut live.pending {
+            None => News::Whole,
+            Some(pending) => News::Changes(revision, Box::new(std::mem::take(pending))),
+        }))
+    }
+
+    /// A session is about to send the whole view, and goes on with changes. The caller
+    /// holds the network, so that nothing is published meanwhile.
+    pub(super) fn begin(&self, chassis: &str, session: SessionId) -> Result<(), Superseded> {
+        let mut inner = self.inner();
+        inner.current(chassis, session)?.pending = Some(SouthboundDelta::default());
+        Ok(())
     }
 
     /// The chassis is not part of the network any more.
-    pub fn retract(&self, chassis: &str) {
+    pub(crate) fn retract(&self, chassis: &str) {
         let mut inner = self.inner();
-        match inner.chassis.get(chassis) {
-            Some(live) if live.session.is_some() => drop(live.view.send_replace(None)),
+        match inner.chassis.get_mut(chassis) {
+            Some(live) if live.session.is_some() => {
+                live.pending = None;
+                live.view.send_replace(None);
+            }
             Some(_) => drop(inner.chassis.remove(chassis)),
             None => {}
         }
@@ -148,6 +186,7 @@ impl Registry {
         }
         let end = watch::Sender::new(None);
         let view = live.view.subscribe();
+        live.pending = None;
         let old = live.session.replace(Session { id: session, end: end.clone(), claims: None });
         if let Some(old) = old {
             inner.drop_claims(chassis, &old);
@@ -242,6 +281,7 @@ impl Inner {
             applied: Revision::ZERO,
             errors: Vec::new(),
             view: watch::Sender::new(None),
+            pending: None,
         })
     }
 

@@ -1,8 +1,8 @@
 //! One stream of one chassis: a task reads what the chassis says, a pulled stream sends
 //! it the newest view.
 //!
-//! There is no queue towards a chassis. When the transport asks for the next message,
-//! the newest view is compared with the one sent last; what came in between is skipped.
+//! There is no queue towards a chassis: changes are merged until the transport asks for the
+//! next message. The first one is the whole view.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,13 +21,12 @@ use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use ovn_northd_lite::{diff, southbound::Southbound};
 use tokio::sync::{oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::{
     bindings, encode,
-    registry::{Connected, End, SessionId, Superseded, View},
+    registry::{Connected, End, News, SessionId, Superseded},
 };
 use crate::{
     controller::{Controller, Ending},
@@ -57,10 +56,13 @@ struct Inbound {
 
 /// The sending half.
 struct Outbound {
-    view: watch::Receiver<Option<View>>,
+    controller: Arc<Controller>,
+    chassis: String,
+    session: SessionId,
+    /// Revision of the newest view.
+    view: watch::Receiver<Option<Revision>>,
     end: watch::Receiver<Option<End>>,
     ending: watch::Receiver<Option<Ending>>,
-    last: Option<Arc<Southbound>>,
     /// Revision of the newest update sent.
     sent: Arc<AtomicU64>,
     /// Tells the reading half, by going away, that nobody takes updates any more.
@@ -109,10 +111,12 @@ async fn run(
     let (alive, gone) = oneshot::channel();
     let sent = Arc::new(AtomicU64::new(0));
     let outbound = Outbound {
+        controller: Arc::clone(&controller),
+        chassis: chassis.clone(),
+        session,
         view,
         end: end.subscribe(),
         ending: controller.ending(),
-        last: None,
         sent: Arc::clone(&sent),
         _alive: alive,
     };
@@ -277,10 +281,14 @@ impl Outbound {
     /// The next update; `None` when the chassis has closed the stream.
     async fn next(&mut self) -> Option<Result<pb::SyncResponse, Status>> {
         loop {
-            let newest = self.view.borrow_and_update().clone();
-            if let Some(update) = newest.and_then(|newest| self.update(newest)) {
-                self.sent.store(update.revision, Ordering::Release);
-                return Some(Ok(update));
+            self.view.borrow_and_update();
+            match self.update().await {
+                Ok(Some(update)) => {
+                    self.sent.store(update.revision, Ordering::Release);
+                    return Some(Ok(update));
+                }
+                Ok(None) => {}
+                Err(status) => return Some(Err(status)),
             }
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() {
@@ -297,14 +305,29 @@ impl Outbound {
         }
     }
 
-    /// What leads from the view sent last to this one; `None` when it is that one.
-    fn update(&mut self, view: View) -> Option<pb::SyncResponse> {
-        let update = match &self.last {
-            None => encode::full(view.revision, &view.southbound),
-            Some(last) if Arc::ptr_eq(last, &view.southbound) => return None,
-            Some(last) => encode::delta(view.revision, diff(last, &view.southbound)),
-        };
-        self.last = Some(view.southbound);
-        Some(update)
+    /// What is new for the chassis, if anything is. A session that is over has no news; why
+    /// it is over is told by its end.
+    async fn update(&self) -> Result<Option<pb::SyncResponse>, Status> {
+        Ok(match self.controller.registry.take(&self.chassis, self.session) {
+            Ok(Some(News::Whole)) => self.whole().await?,
+            Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() => {
+                Some(encode::delta(revision, *delta))
+            }
+            Ok(Some(News::Changes(..)) | None) | Err(Superseded) => None,
+        })
+    }
+
+    /// The whole view; may wait for the compiler.
+    async fn whole(&self) -> Result<Option<pb::SyncResponse>, Status> {
+        let (controller, chassis, session) =
+            (Arc::clone(&self.controller), self.chassis.clone(), self.session);
+        let whole = tokio::task::spawn_blocking(move || {
+            let network = controller.network();
+            controller.registry.begin(&chassis, session).ok()?;
+            let (revision, view) = network.view(&chassis);
+            drop(network);
+            Some(encode::full(revision, &view))
+        });
+        whole.await.map_err(|_| stopping())
     }
 }

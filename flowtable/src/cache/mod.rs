@@ -30,7 +30,7 @@ mod shape;
 mod signed;
 
 pub use megaflow::MegaflowDump;
-pub(crate) use megaflow::{Handle, Megaflows, Remembered, State, Words};
+pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered, State, Words};
 pub(crate) use signed::{N_LONG, TunnelWords, bits, tunnelled};
 
 /// A packet from a port that is not a tunnel can have this key.

@@ -13,19 +13,25 @@ pub(crate) struct Balanced<'a> {
     pub(crate) service: &'a Service,
 }
 
-/// All services of some load balancers.
-pub(crate) fn services<'a>(
-    balancers: impl Iterator<Item = (&'a str, &'a LoadBalancer)>,
-) -> impl Iterator<Item = Balanced<'a>> {
-    balancers.flat_map(|(id, balancer)| {
-        let object = format!("load-balancers/{id}");
+/// A load balancer with its id.
+#[derive(Clone, Copy)]
+pub(crate) struct NamedBalancer<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) balancer: &'a LoadBalancer,
+}
+
+impl<'a> NamedBalancer<'a> {
+    /// Its services.
+    pub(crate) fn services(self) -> impl Iterator<Item = Balanced<'a>> {
+        let object = format!("load-balancers/{}", self.id);
+        let Self { balancer, .. } = self;
         balancer.vips.iter().map(move |(vip, service)| Balanced {
             object: object.clone(),
             balancer,
             vip,
             service,
         })
-    })
+    }
 }
 
 impl Balanced<'_> {

@@ -1,29 +1,37 @@
-//! From the northbound model to the southbound one. One file per logical feature, each
-//! with `build(input, &mut FlowSink)`; the order of the stages is in [`stage`].
+//! From the northbound model to the southbound one. One file per logical feature; which
+//! there are, and in which order, is in [`switch`] and [`router`]. What a feature is, and
+//! how it says what it depends on, is in [`feature`]; the order of the stages is in
+//! [`stage`].
 //!
-//! A datapath's part depends on itself and on what it is linked to, and on nothing else:
-//! a switch on the router ports linked to it and the port groups that have ports of it, a router on the switches linked to it and
-//! on the router ports there.
+//! A network is compiled in units ([`unit`]): [`compile`] builds all of them and puts them
+//! together ([`whole`]), [`crate::Compiler`] those that a change reaches.
 
 pub(crate) mod address;
 mod balancer;
+pub(crate) mod feature;
+pub(crate) mod links;
 mod router;
 pub(crate) mod sets;
 mod sink;
 mod stage;
 mod switch;
 pub(crate) mod topology;
+pub(crate) mod traits;
+pub(crate) mod unit;
+pub(crate) mod whole;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     key::PortKey,
-    model::{Northbound, SwitchPortKind},
-    southbound::{ChassisRecord, Datapath, MulticastGroup, PortBinding, Southbound},
+    model::Northbound,
+    southbound::{ChassisRecord, Southbound},
 };
 
-use sink::FlowSink;
-use topology::{Links, PartId, RouterInput, SwitchInput};
+use feature::{build_router, build_switch};
+use links::Links;
+use topology::{RouterScope, SwitchScope};
+use traits::{RouterState, SwitchState};
 
 /// Name of the group of all ports of a switch.
 const FLOOD: &str = "_MC_flood";
@@ -44,99 +52,27 @@ const fn key(raw: u16) -> Option<PortKey> {
 /// Compiles a whole network. Pure and deterministic.
 pub fn compile(nb: &Northbound, chassis: &BTreeMap<String, ChassisRecord>) -> Southbound {
     let links = Links::of(nb);
-    let mut sb = Southbound { chassis: chassis.clone(), ..Southbound::default() };
-    for id in parts(nb) {
-        merge(&mut sb, compile_part(nb, &links, &id));
+    let mut units = Vec::new();
+    for (id, switch) in &nb.switches {
+        let state = SwitchState::of(nb, &links, id, switch);
+        let scope = SwitchScope::new(nb, &links, (id, switch), &state);
+        let items = scope.items().map(Arc::new);
+        units.extend(items.map(|item| (build_switch(&scope, &item), item)));
     }
-    sb
-}
-
-/// All parts of a network.
-pub(crate) fn parts(nb: &Northbound) -> impl Iterator<Item = PartId> {
-    let switches = nb.switches.keys().cloned().map(PartId::Switch);
-    let routers = nb.routers.keys().cloned().map(PartId::Router);
-    let sets = nb.address_sets.keys().cloned().map(PartId::AddressSet);
-    let groups = nb.port_groups.keys().cloned().map(PartId::PortGroup);
-    switches.chain(routers).chain(sets).chain(groups)
-}
-
-/// What one part contributes; nothing if it does not exist.
-pub(crate) fn compile_part(nb: &Northbound, links: &Links, id: &PartId) -> Southbound {
-    match id {
-        PartId::Switch(id) => match nb.switches.get(id) {
-            Some(switch) => compile_switch(&SwitchInput::new(nb, links, id, switch)),
-            None => Southbound::default(),
-        },
-        PartId::Router(id) => match nb.routers.get(id) {
-            Some(router) => compile_router(&RouterInput::new(nb, links, id, router)),
-            None => Southbound::default(),
-        },
-        PartId::AddressSet(id) => Southbound { sets: sets::of_addresses(nb, id), ..Southbound::default() },
-        PartId::PortGroup(id) => Southbound { sets: sets::of_group(nb, id), ..Southbound::default() },
+    for (id, router) in &nb.routers {
+        let state = RouterState::of(nb, id, router);
+        let scope = RouterScope::new(nb, &links, (id, router), &state);
+        let items = scope.items().map(Arc::new);
+        units.extend(items.map(|item| (build_router(&scope, &item), item)));
     }
-}
-
-/// Adds a part to the whole.
-pub(crate) fn merge(sb: &mut Southbound, part: Southbound) {
-    sb.datapaths.extend(part.datapaths);
-    sb.bindings.extend(part.bindings);
-    sb.groups.extend(part.groups);
-    sb.flows.extend(part.flows);
-    sb.sets.extend(part.sets);
-}
-
-fn compile_switch(input: &SwitchInput<'_>) -> Southbound {
-    let switch = input.switch;
-    let mut sb = Southbound::default();
-    let sets = sets::named(input);
-    sb.datapaths.insert(switch.key, Datapath { name: input.object.clone(), is_router: false, sets });
-    for (id, port) in &switch.ports {
-        let chassis = match &port.kind {
-            SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
-            SwitchPortKind::Router { .. } => {
-                input.links.get(id.as_str()).and_then(|side| side.router.chassis.clone())
-            }
-        };
-        let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
-        sb.bindings.insert(id.clone(), PortBinding { datapath: switch.key, key: port.key, peer, chassis });
+    let mut sb = whole::assemble(units);
+    sb.chassis = chassis.clone();
+    for id in nb.address_sets.keys() {
+        sb.sets.extend(sets::of_addresses(nb, id));
     }
-    for (key, name, ports) in groups(input) {
-        sb.groups.insert((switch.key, key), MulticastGroup { name: name.to_owned(), ports });
+    for id in nb.port_groups.keys() {
+        sb.sets.extend(sets::of_group(nb, id));
     }
-    let mut sink = FlowSink::new(switch.key);
-    switch::build(input, &mut sink);
-    sb.flows = sink.finish();
-    sb
-}
-
-/// The groups of a switch with their members, ports that are on.
-fn groups(input: &SwitchInput<'_>) -> Vec<(PortKey, &'static str, Vec<String>)> {
-    let enabled = || input.switch.ports.iter().filter(|(_, port)| port.enabled);
-    let all = enabled().map(|(id, _)| id.clone()).collect();
-    let unknown: Vec<_> = enabled()
-        .filter(|(_, port)| matches!(port.kind, SwitchPortKind::Workload { unknown: true, .. }))
-        .map(|(id, _)| id.clone())
-        .collect();
-    let unknown_key = UNKNOWN_KEY.filter(|_| !unknown.is_empty());
-    let flood = FLOOD_KEY.map(|key| (key, FLOOD, all));
-    flood.into_iter().chain(unknown_key.map(|key| (key, UNKNOWN, unknown))).collect()
-}
-
-fn compile_router(input: &RouterInput<'_>) -> Southbound {
-    let router = input.router;
-    let mut sb = Southbound::default();
-    sb.datapaths.insert(
-        router.key,
-        Datapath { name: input.object.clone(), is_router: true, sets: Default::default() },
-    );
-    for (id, port) in &router.ports {
-        let peer = input.links.get(id.as_str()).map(|side| side.port_id.to_owned());
-        let chassis = router.chassis.clone();
-        sb.bindings.insert(id.clone(), PortBinding { datapath: router.key, key: port.key, peer, chassis });
-    }
-    let mut sink = FlowSink::new(router.key);
-    router::build(input, &mut sink);
-    sb.flows = sink.finish();
     sb
 }
 

@@ -6,14 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::topology::SwitchInput;
-use crate::{
-    expr::sets_of,
-    model::{DefaultPolicy, Northbound, SwitchPortKind},
-};
+use crate::model::{Northbound, SwitchPort, SwitchPortKind};
 
 /// Endings of the address sets that a port group has.
-const FAMILIES: [(&str, bool); 2] = [("_ip4", true), ("_ip6", false)];
+pub(crate) const FAMILIES: [(&str, bool); 2] = [("_ip4", true), ("_ip6", false)];
 
 /// Sets with their members.
 type Sets = BTreeMap<String, BTreeSet<String>>;
@@ -33,11 +29,7 @@ pub(super) fn of_group(nb: &Northbound, id: &str) -> Sets {
         .ports
         .iter()
         .filter_map(|(port, switch)| nb.switches.get(switch)?.ports.get(port))
-        .filter_map(|port| match &port.kind {
-            SwitchPortKind::Workload { addresses, .. } => Some(addresses),
-            SwitchPortKind::Router { .. } => None,
-        })
-        .flat_map(|addresses| addresses.iter().flat_map(|address| address.ips.iter().copied()))
+        .flat_map(addresses)
         .collect();
     for (ending, is_v4) in FAMILIES {
         if !nb.address_sets.contains_key(&format!("{id}{ending}")) {
@@ -48,14 +40,16 @@ pub(super) fn of_group(nb: &Northbound, id: &str) -> Sets {
     sets
 }
 
+/// The addresses that a port brings into its groups.
+pub(crate) fn addresses(port: &SwitchPort) -> impl Iterator<Item = IpAddr> {
+    let addresses = match &port.kind {
+        SwitchPortKind::Workload { addresses, .. } => addresses.as_slice(),
+        SwitchPortKind::Router { .. } => &[],
+    };
+    addresses.iter().flat_map(|address| address.ips.iter().copied())
+}
+
 /// The port group that an address set of this name would be a part of.
 pub fn group_of(address_set: &str) -> Option<&str> {
     FAMILIES.iter().find_map(|(ending, _)| address_set.strip_suffix(ending))
-}
-
-/// The sets that the flows of a switch name.
-pub(super) fn named(input: &SwitchInput<'_>) -> BTreeSet<String> {
-    let in_acls = input.acls().flat_map(|(_, acl)| sets_of(&acl.matching));
-    let with_default = input.groups.iter().filter(|(_, group)| group.default_policy == DefaultPolicy::Drop);
-    in_acls.chain(with_default.map(|(id, _)| format!("@{id}"))).collect()
 }

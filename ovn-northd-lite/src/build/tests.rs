@@ -29,7 +29,7 @@ fn admission_drops_what_cannot_be_and_ports_that_are_off() {
     let sb = compiled(&nb);
     insta::assert_snapshot!(stages(&sb, "switches/web", "port_sec_l2"));
     let flood = sb.groups.values().find(|group| group.name == "_MC_flood").unwrap();
-    assert_eq!(flood.ports, ["a", "web-r"]);
+    assert!(flood.ports.iter().eq(["a", "web-r"]));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn frames_go_where_their_address_is() {
     let sb = compiled(&nb);
     assert!(stages(&sb, "switches/web", "l2_unknown").contains("outport = \"_MC_unknown\"; output;"));
     let unknown = sb.groups.values().find(|group| group.name == "_MC_unknown").unwrap();
-    assert_eq!(unknown.ports, ["b"]);
+    assert!(unknown.ports.iter().eq(["b"]));
 }
 
 #[test]

@@ -1,152 +1,51 @@
-//! Which switch port is attached to which router port, which switches have ports of which
-//! port group, and what of it each datapath's features see.
+//! What the features of a unit see: the unit's own object, what it is linked to, and the
+//! traits of its datapath.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::model::{
-    Acl, LoadBalancer, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPortKind,
+use super::{
+    balancer::NamedBalancer,
+    links::Links,
+    traits::{RouterState, SwitchState},
+    unit::{AclPlace, Item},
+};
+use crate::{
+    model::{
+        Acl, AclDirection, IpNetwork, LogicalRouter, LogicalSwitch, NatRule, Northbound, RouteMatch,
+        RouterPolicy, RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
+    },
+    southbound::PortBinding,
 };
 
-/// What is compiled as a whole, by its northbound place.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum PartId {
-    /// Id of a switch.
-    Switch(String),
-    /// Id of a router.
-    Router(String),
-    /// Id of an address set.
-    AddressSet(String),
-    /// Id of a port group.
-    PortGroup(String),
-}
-
-/// (datapath, port), both ids.
-type PortId = (String, String);
-
-/// The links between switches and routers. A router port is linked to one switch port:
-/// of several that ask for it the first one in order gets it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Links {
-    /// Router ports by switch and port.
-    by_switch: BTreeMap<String, BTreeMap<String, PortId>>,
-    /// Switch ports by router and port.
-    by_router: BTreeMap<String, BTreeMap<String, BTreeSet<PortId>>>,
-    /// Switches with ports of a port group.
-    by_group: BTreeMap<String, BTreeSet<String>>,
-    /// Port groups with ports of a switch.
-    groups: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl Links {
-    /// All links of a network.
-    pub(crate) fn of(nb: &Northbound) -> Self {
-        let mut links = Self::default();
-        for (id, switch) in &nb.switches {
-            links.set_switch(id, Some(switch));
-        }
-        for (id, group) in &nb.port_groups {
-            links.set_group(id, Some(group));
-        }
-        links
-    }
-
-    /// Replaces the switches of one port group.
-    pub(crate) fn set_group(&mut self, id: &str, group: Option<&PortGroup>) {
-        for switch in self.by_group.remove(id).unwrap_or_default() {
-            if let Some(groups) = self.groups.get_mut(&switch) {
-                groups.remove(id);
-                if groups.is_empty() {
-                    self.groups.remove(&switch);
-                }
-            }
-        }
-        for switch in group.map(PortGroup::switches).unwrap_or_default() {
-            self.by_group.entry(id.to_owned()).or_default().insert(switch.to_owned());
-            self.groups.entry(switch.to_owned()).or_default().insert(id.to_owned());
-        }
-    }
-
-    /// Switches that have ports of a port group.
-    pub(crate) fn switches_of_group(&self, group: &str) -> impl Iterator<Item = &String> {
-        self.by_group.get(group).into_iter().flatten()
-    }
-
-    /// Port groups that have ports of a switch.
-    pub(crate) fn groups_of(&self, switch: &str) -> impl Iterator<Item = &String> {
-        self.groups.get(switch).into_iter().flatten()
-    }
-
-    /// Replaces the links of one switch.
-    pub(crate) fn set_switch(&mut self, id: &str, switch: Option<&LogicalSwitch>) {
-        for (port, (router, router_port)) in self.by_switch.remove(id).unwrap_or_default() {
-            if let Some(ports) = self.by_router.get_mut(&router)
-                && let Some(ends) = ports.get_mut(&router_port)
-            {
-                ends.remove(&(id.to_owned(), port));
-                if ends.is_empty() {
-                    ports.remove(&router_port);
-                }
-                if ports.is_empty() {
-                    self.by_router.remove(&router);
-                }
-            }
-        }
-        for (port_id, port) in switch.iter().flat_map(|switch| &switch.ports) {
-            if let SwitchPortKind::Router { router, port } = &port.kind {
-                let ports = self.by_router.entry(router.clone()).or_default();
-                ports.entry(port.clone()).or_default().insert((id.to_owned(), port_id.clone()));
-                let ends = self.by_switch.entry(id.to_owned()).or_default();
-                ends.insert(port_id.clone(), (router.clone(), port.clone()));
-            }
-        }
-    }
-
-    /// Some router port is asked for by several switch ports.
-    pub(crate) fn are_contested(&self) -> bool {
-        self.by_router.values().flat_map(BTreeMap::values).any(|ends| ends.len() > 1)
-    }
-
-    /// Routers that ports of the switch ask for.
-    pub(crate) fn routers_of(&self, switch: &str) -> impl Iterator<Item = &str> {
-        self.by_switch.get(switch).into_iter().flatten().map(|(_, (router, _))| router.as_str())
-    }
-
-    /// Switches whose ports ask for a port of the router.
-    pub(crate) fn switches_of(&self, router: &str) -> impl Iterator<Item = &str> {
-        let ports = self.by_router.get(router).into_iter().flat_map(BTreeMap::values);
-        ports.flatten().map(|(switch, _)| switch.as_str())
-    }
-
-    /// The switch port a router port is linked to.
-    fn switch_port_of(&self, router: &str, port: &str) -> Option<&PortId> {
-        self.by_router.get(router)?.get(port)?.first()
-    }
-
-    /// The router's side of a switch port's link.
-    fn router_side<'a>(&'a self, nb: &'a Northbound, switch: &str, port: &str) -> Option<RouterSide<'a>> {
-        let (router_id, port_id) = self.by_switch.get(switch)?.get(port)?;
-        let linked = self.switch_port_of(router_id, port_id)?;
-        if linked.0 != switch || linked.1 != port {
-            return None;
-        }
-        let router = nb.routers.get(router_id)?;
-        Some(RouterSide { router_id, port_id, router, port: router.ports.get(port_id)? })
-    }
-}
+pub(crate) use super::traits::{RouterTraits, SwitchTraits};
 
 /// A router port, seen from a switch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouterSide<'a> {
     pub(crate) router_id: &'a str,
     pub(crate) port_id: &'a str,
-    pub(crate) router: &'a LogicalRouter,
     pub(crate) port: &'a RouterPort,
+    router: &'a LogicalRouter,
 }
 
-impl RouterSide<'_> {
+impl<'a> RouterSide<'a> {
+    pub(super) fn new(
+        router_id: &'a str,
+        router: &'a LogicalRouter,
+        port_id: &'a str,
+        port: &'a RouterPort,
+    ) -> Self {
+        Self { router_id, port_id, port, router }
+    }
+
     /// Neither the router nor its port is off.
     pub(crate) fn is_enabled(&self) -> bool {
         self.router.enabled && self.port.enabled
+    }
+
+    /// The only chassis that the router is on.
+    pub(crate) fn chassis(&self) -> Option<&'a String> {
+        self.router.chassis.as_ref()
     }
 
     /// Name of the router port.
@@ -155,110 +54,257 @@ impl RouterSide<'_> {
     }
 }
 
-/// A switch, seen from a router port that is linked to it.
-#[derive(Debug)]
-pub(crate) struct SwitchSide<'a> {
-    pub(crate) switch_id: &'a str,
-    pub(crate) port_id: &'a str,
-    pub(crate) switch: &'a LogicalSwitch,
-    /// Other router ports on the switch.
-    pub(crate) neighbours: Vec<RouterSide<'a>>,
-}
-
-/// What the features of a switch are built from.
-pub(crate) struct SwitchInput<'a> {
+/// A port of a switch.
+pub(crate) struct SwitchPortInput<'a> {
+    pub(crate) switch: &'a SwitchTraits,
+    pub(crate) id: &'a str,
+    pub(crate) port: &'a SwitchPort,
     /// Northbound name.
     pub(crate) object: String,
-    pub(crate) switch: &'a LogicalSwitch,
-    /// Linked router ports by switch port.
-    pub(crate) links: BTreeMap<&'a str, RouterSide<'a>>,
-    /// Port groups that have ports of it, by id.
-    pub(crate) groups: Vec<(&'a str, &'a PortGroup)>,
-    /// Load balancers of the switch and of the linked routers that are everywhere.
-    balancers: BTreeMap<&'a str, &'a LoadBalancer>,
+    /// The router port it is linked to.
+    pub(crate) side: Option<RouterSide<'a>>,
 }
 
-impl<'a> SwitchInput<'a> {
-    pub(crate) fn new(nb: &'a Northbound, links: &'a Links, id: &str, switch: &'a LogicalSwitch) -> Self {
-        let sides =
-            switch.ports.keys().filter_map(|port| Some((port.as_str(), links.router_side(nb, id, port)?)));
-        let groups = links.groups_of(id);
-        let links: BTreeMap<_, _> = sides.collect();
-        let routers = links.values().filter(|side| side.is_enabled() && side.router.chassis.is_none());
-        let ids = routers.flat_map(|side| &side.router.load_balancers).chain(&switch.load_balancers);
-        let balancers = named(nb, ids);
-        let groups = groups.filter_map(|id| Some((id.as_str(), nb.port_groups.get(id)?))).collect();
-        Self { object: format!("switches/{id}"), switch, links, groups, balancers }
-    }
-
-    /// ACLs of the switch and its port groups, with their names.
-    pub(crate) fn acls(&self) -> impl Iterator<Item = (String, &'a Acl)> {
-        let named = |of: String| move |(id, acl): (&String, &'a Acl)| (format!("{of}/acls/{id}"), acl);
-        let groups = self.groups.iter().map(|(id, group)| (format!("port-groups/{id}"), &group.acls));
-        let all = std::iter::once((self.object.clone(), &self.switch.acls)).chain(groups);
-        all.flat_map(move |(of, acls)| acls.iter().map(named(of)))
-    }
-
-    /// Load balancers for the switch's workloads.
-    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&'a str, &'a LoadBalancer)> {
-        self.balancers.iter().map(|(id, balancer)| (*id, *balancer))
-    }
-
-    /// Name of a port.
-    pub(crate) fn port_object(&self, port: &str) -> String {
-        format!("{}/ports/{port}", self.object)
-    }
-}
-
-/// What the features of a router are built from.
-pub(crate) struct RouterInput<'a> {
-    /// Northbound name.
-    pub(crate) object: String,
-    pub(crate) router: &'a LogicalRouter,
-    /// Linked switches by router port.
-    pub(crate) links: BTreeMap<&'a str, SwitchSide<'a>>,
-    balancers: BTreeMap<&'a str, &'a LoadBalancer>,
-}
-
-/// The load balancers with these ids.
-fn named<'a>(
-    nb: &'a Northbound,
-    ids: impl Iterator<Item = &'a String>,
-) -> BTreeMap<&'a str, &'a LoadBalancer> {
-    ids.filter_map(|id| Some((id.as_str(), nb.load_balancers.get(id)?))).collect()
-}
-
-impl<'a> RouterInput<'a> {
-    pub(crate) fn new(nb: &'a Northbound, links: &'a Links, id: &str, router: &'a LogicalRouter) -> Self {
-        let side = |port: &str| {
-            let (switch_id, port_id) = links.switch_port_of(id, port)?;
-            let switch = nb.switches.get(switch_id)?;
-            let others = switch.ports.keys().filter(|other| *other != port_id);
-            let neighbours = others.filter_map(|other| links.router_side(nb, switch_id, other)).collect();
-            Some(SwitchSide { switch_id, port_id, switch, neighbours })
+impl SwitchPortInput<'_> {
+    pub(super) fn binding(&self) -> PortBinding {
+        let chassis = match &self.port.kind {
+            SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
+            SwitchPortKind::Router { .. } => self.side.and_then(|side| side.chassis().cloned()),
         };
-        let sides = router.ports.keys().filter_map(|port| Some((port.as_str(), side(port)?)));
-        let balancers = named(nb, router.load_balancers.iter());
-        Self { object: format!("routers/{id}"), router, links: sides.collect(), balancers }
+        let peer = self.side.map(|side| side.port_id.to_owned());
+        PortBinding { datapath: self.switch.key, key: self.port.key, peer, chassis }
+    }
+}
+
+/// The ACLs of a switch and its port groups that apply to the same packets with the same
+/// precedence.
+pub(crate) struct AclInput<'a> {
+    pub(crate) switch: &'a SwitchTraits,
+    pub(crate) direction: AclDirection,
+    /// With their northbound names: those of the switch, then those of groups.
+    pub(crate) acls: Vec<(String, &'a Acl)>,
+}
+
+/// A load balancer of a switch's workloads: of the switch, or of a linked router that is
+/// everywhere.
+pub(crate) struct SwitchBalancerInput<'a> {
+    pub(crate) balancer: NamedBalancer<'a>,
+}
+
+/// A switch with what its units may see.
+pub(crate) struct SwitchScope<'a> {
+    pub(super) nb: &'a Northbound,
+    pub(super) links: &'a Links,
+    pub(super) id: &'a str,
+    pub(super) switch: &'a LogicalSwitch,
+    pub(super) traits: &'a SwitchTraits,
+    state: &'a SwitchState,
+}
+
+impl<'a> SwitchScope<'a> {
+    pub(crate) fn new(
+        nb: &'a Northbound,
+        links: &'a Links,
+        (id, switch): (&'a str, &'a LogicalSwitch),
+        state: &'a SwitchState,
+    ) -> Self {
+        Self { nb, links, id, switch, traits: &state.traits, state }
     }
 
-    /// The router's load balancers.
-    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&'a str, &'a LoadBalancer)> {
-        self.balancers.iter().map(|(id, balancer)| (*id, *balancer))
+    /// All units.
+    pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
+        let ports = self.switch.ports.keys().cloned().map(Item::Port);
+        let acls = self.state.acls.keys().cloned().map(Item::Acls);
+        let balancers = self.state.balancers.iter().cloned().map(Item::Balancer);
+        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(balancers)
     }
 
+    pub(super) fn port(&self, id: &'a str) -> Option<SwitchPortInput<'a>> {
+        let port = self.switch.ports.get(id)?;
+        let side = self.links.router_side(self.nb, self.id, id);
+        let object = format!("{}/ports/{id}", self.traits.object);
+        Some(SwitchPortInput { switch: self.traits, id, port, object, side })
+    }
+
+    pub(super) fn acls(&self, place: &AclPlace) -> Option<AclInput<'a>> {
+        let acls = self.state.acls.get(place)?.iter().filter_map(|(group, id)| match group {
+            None => Some((format!("{}/acls/{id}", self.traits.object), self.switch.acls.get(id)?)),
+            Some(group) => {
+                let acl = self.nb.port_groups.get(group)?.acls.get(id)?;
+                Some((format!("port-groups/{group}/acls/{id}"), acl))
+            }
+        });
+        Some(AclInput { switch: self.traits, direction: place.direction, acls: acls.collect() })
+    }
+
+    pub(super) fn balancer(&self, id: &'a str) -> Option<SwitchBalancerInput<'a>> {
+        self.state.balancers.get(id)?;
+        Some(SwitchBalancerInput { balancer: named(self.nb, id)? })
+    }
+}
+
+fn named<'a>(nb: &'a Northbound, id: &'a str) -> Option<NamedBalancer<'a>> {
+    Some(NamedBalancer { id, balancer: nb.load_balancers.get(id)? })
+}
+
+/// A router and its ports: what each of its features sees.
+#[derive(Clone, Copy)]
+pub(crate) struct RouterPorts<'a> {
+    pub(crate) router: &'a RouterTraits,
+    pub(crate) ports: &'a BTreeMap<String, RouterPort>,
+}
+
+impl<'a> RouterPorts<'a> {
     /// Name of a port.
     pub(crate) fn port_object(&self, port: &str) -> String {
-        format!("{}/ports/{port}", self.object)
+        format!("{}/ports/{port}", self.router.object)
     }
 
     /// Ports that are on, of a router that is.
-    pub(crate) fn enabled_ports(&self) -> impl Iterator<Item = (&'a str, &'a RouterPort)> {
-        let router = self.router;
-        router
-            .ports
-            .iter()
-            .filter(move |(_, port)| router.enabled && port.enabled)
-            .map(|(id, port)| (id.as_str(), port))
+    pub(crate) fn enabled_ports(&self) -> impl Iterator<Item = (&'a str, &'a RouterPort)> + use<'a> {
+        let is_enabled = self.router.enabled;
+        let ports = self.ports.iter().filter(move |(_, port)| is_enabled && port.enabled);
+        ports.map(|(id, port)| (id.as_str(), port))
+    }
+}
+
+/// The static routes to one prefix.
+pub(crate) struct RouteInput<'a> {
+    pub(crate) ports: RouterPorts<'a>,
+    pub(crate) by: RouteMatch,
+    /// Without host bits.
+    pub(crate) prefix: IpNetwork,
+    pub(crate) routes: &'a [StaticRoute],
+}
+
+/// A policy.
+pub(crate) struct PolicyInput<'a> {
+    pub(crate) ports: RouterPorts<'a>,
+    /// Northbound name.
+    pub(crate) object: String,
+    pub(crate) policy: &'a RouterPolicy,
+}
+
+/// An address translation.
+pub(crate) struct NatInput<'a> {
+    pub(crate) ports: RouterPorts<'a>,
+    /// Northbound name.
+    pub(crate) object: String,
+    pub(crate) rule: &'a NatRule,
+}
+
+/// A load balancer of a router.
+pub(crate) struct RouterBalancerInput<'a> {
+    pub(crate) ports: RouterPorts<'a>,
+    pub(crate) balancer: NamedBalancer<'a>,
+}
+
+/// A port of a switch that a port of the router, which is on, is linked to.
+pub(crate) struct NeighbourInput<'a> {
+    pub(crate) router_port_id: &'a str,
+    pub(crate) switch_id: &'a str,
+    pub(crate) port_id: &'a str,
+    pub(crate) port: &'a SwitchPort,
+    /// Another router's port that it is linked to.
+    pub(crate) side: Option<RouterSide<'a>>,
+}
+
+/// A router with what its units may see.
+pub(crate) struct RouterScope<'a> {
+    nb: &'a Northbound,
+    links: &'a Links,
+    id: &'a str,
+    router: &'a LogicalRouter,
+    pub(super) traits: &'a RouterTraits,
+    state: &'a RouterState,
+}
+
+impl<'a> RouterScope<'a> {
+    pub(crate) fn new(
+        nb: &'a Northbound,
+        links: &'a Links,
+        (id, router): (&'a str, &'a LogicalRouter),
+        state: &'a RouterState,
+    ) -> Self {
+        Self { nb, links, id, router, traits: &state.traits, state }
+    }
+
+    /// All units but neighbours.
+    pub(crate) fn own_items(&self) -> impl Iterator<Item = Item> {
+        let ports = self.router.ports.keys().cloned().map(Item::Port);
+        let routes = self.state.routes.keys().map(|(by, prefix)| Item::Route(*by, *prefix));
+        let policies = self.router.policies.keys().cloned().map(Item::Policy);
+        let nats = self.router.nats.keys().cloned().map(Item::Nat);
+        let balancers = self.state.balancers.iter().cloned().map(Item::Balancer);
+        let all = std::iter::once(Item::Datapath).chain(ports).chain(routes);
+        all.chain(policies).chain(nats).chain(balancers)
+    }
+
+    /// Everybody on the networks of a port.
+    pub(crate) fn neighbours_of(&self, port: &str) -> impl Iterator<Item = Item> {
+        let end = self.links.switch_port_of(self.id, port);
+        let switch = end.and_then(|(switch, end)| Some((self.nb.switches.get(switch)?, end)));
+        let port = port.to_owned();
+        switch.into_iter().flat_map(move |(switch, end)| {
+            let port = port.clone();
+            let others = switch.ports.keys().filter(move |other| *other != end);
+            others.map(move |other| Item::Neighbour(port.clone(), other.clone()))
+        })
+    }
+
+    /// All units.
+    pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
+        self.own_items().chain(self.neighbours())
+    }
+
+    /// Everybody on the networks of all ports.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = Item> {
+        self.router.ports.keys().flat_map(|port| self.neighbours_of(port))
+    }
+
+    pub(super) fn ports(&self) -> RouterPorts<'a> {
+        RouterPorts { router: self.traits, ports: &self.router.ports }
+    }
+
+    pub(super) fn binding(&self, id: &str) -> Option<PortBinding> {
+        let port = self.router.ports.get(id)?;
+        let end = self.links.switch_port_of(self.id, id);
+        let is_there =
+            |(switch, port): &&(String, String)| Some(self.nb.switches.get(switch)?.ports.contains_key(port));
+        let peer = end.filter(|end| is_there(end) == Some(true)).map(|(_, port)| port.clone());
+        let chassis = self.router.chassis.clone();
+        Some(PortBinding { datapath: self.router.key, key: port.key, peer, chassis })
+    }
+
+    pub(super) fn route(&self, by: RouteMatch, prefix: IpNetwork) -> Option<RouteInput<'a>> {
+        let routes = self.state.routes.get(&(by, prefix))?;
+        Some(RouteInput { ports: self.ports(), by, prefix, routes })
+    }
+
+    pub(super) fn policy(&self, id: &str) -> Option<PolicyInput<'a>> {
+        let policy = self.router.policies.get(id)?;
+        let object = format!("{}/policies/{id}", self.traits.object);
+        Some(PolicyInput { ports: self.ports(), object, policy })
+    }
+
+    pub(super) fn nat(&self, id: &str) -> Option<NatInput<'a>> {
+        let rule = self.router.nats.get(id)?;
+        Some(NatInput { ports: self.ports(), object: format!("{}/nats/{id}", self.traits.object), rule })
+    }
+
+    pub(super) fn balancer(&self, id: &'a str) -> Option<RouterBalancerInput<'a>> {
+        self.state.balancers.get(id)?;
+        Some(RouterBalancerInput { ports: self.ports(), balancer: named(self.nb, id)? })
+    }
+
+    pub(super) fn neighbour(&self, port: &'a str, switch_port: &str) -> Option<NeighbourInput<'a>> {
+        let router_port = self.router.ports.get(port)?;
+        let (switch_id, end) = self.links.switch_port_of(self.id, port)?;
+        let (port_id, other) = self.nb.switches.get(switch_id)?.ports.get_key_value(switch_port)?;
+        if !self.traits.enabled || !router_port.enabled || port_id == end {
+            return None;
+        }
+        let side = self.links.router_side(self.nb, switch_id, port_id);
+        Some(NeighbourInput { router_port_id: port, switch_id, port_id, port: other, side })
     }
 }

@@ -1,12 +1,14 @@
 //! Updates from the controller as typed values: checked here, once. An update that is
 //! wrong in any part is refused as a whole.
 
+use std::sync::Arc;
+
 use ferroflow_proto::chassis as pb;
 use flowtable::types::{Priority, RangeError};
 use ovn_northd_lite::{
-    SetChange, SouthboundDelta,
+    GroupChange, SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
-    southbound::{ChassisRecord, Datapath, LogicalFlow, MulticastGroup, Pipeline, PortBinding},
+    southbound::{ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding},
 };
 
 /// An update is not well-formed.
@@ -53,7 +55,8 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     }
     for group in update.multicast_groups {
         let key = (datapath_key(group.datapath, &group.name)?, port_key(group.key, &group.name)?);
-        delta.groups.insert(key, MulticastGroup { name: group.name, ports: group.ports });
+        let (added, removed) = (group.ports.into_iter().collect(), group.removed_ports.into_iter().collect());
+        delta.groups.insert(key, GroupChange { name: group.name, added, removed });
     }
     for chassis in update.chassis {
         let encap_ip = chassis.encap_ip.parse().map_err(|_| UpdateError::Address {
@@ -63,7 +66,7 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
         delta.chassis.insert(chassis.name, ChassisRecord { encap_ip });
     }
     for flow in update.logical_flows {
-        delta.flows.insert(flow.id, logical_flow(flow)?);
+        delta.flows.insert(flow.id, Arc::new(logical_flow(flow)?));
     }
     for change in update.set_changes {
         let (added, removed) = (change.added.into_iter().collect(), change.removed.into_iter().collect());

@@ -11,7 +11,7 @@ use ferroflow_proto::chassis::{
 pub(super) struct LastView {
     datapaths: BTreeMap<u32, Datapath>,
     bindings: BTreeMap<String, PortBinding>,
-    groups: BTreeMap<(u32, u32), MulticastGroup>,
+    groups: BTreeMap<(u32, u32), Group>,
     chassis: BTreeMap<String, Chassis>,
     flows: BTreeMap<u64, LogicalFlow>,
     sets: BTreeMap<String, BTreeSet<String>>,
@@ -49,8 +49,14 @@ impl LastView {
         }
         self.datapaths.extend(update.datapaths.into_iter().map(|datapath| (datapath.key, datapath)));
         self.bindings.extend(update.port_bindings.into_iter().map(|port| (port.name.clone(), port)));
-        self.groups
-            .extend(update.multicast_groups.into_iter().map(|group| ((group.datapath, group.key), group)));
+        for change in update.multicast_groups {
+            let group = self.groups.entry((change.datapath, change.key)).or_default();
+            group.name = change.name;
+            for port in &change.removed_ports {
+                group.ports.remove(port);
+            }
+            group.ports.extend(change.ports);
+        }
         self.chassis.extend(update.chassis.into_iter().map(|chassis| (chassis.name.clone(), chassis)));
         self.flows.extend(update.logical_flows.into_iter().map(|flow| (flow.id, flow)));
     }
@@ -62,12 +68,29 @@ impl LastView {
             full: true,
             datapaths: self.datapaths.values().cloned().collect(),
             port_bindings: self.bindings.values().cloned().collect(),
-            multicast_groups: self.groups.values().cloned().collect(),
+            multicast_groups: self.groups.iter().map(whole_group).collect(),
             chassis: self.chassis.values().cloned().collect(),
             logical_flows: self.flows.values().cloned().collect(),
             removed: None,
             set_changes: self.sets.iter().map(whole_set).collect(),
         }
+    }
+}
+
+/// A group by its name, with the ports in it.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Group {
+    name: String,
+    ports: BTreeSet<String>,
+}
+
+fn whole_group(((datapath, key), group): (&(u32, u32), &Group)) -> MulticastGroup {
+    MulticastGroup {
+        datapath: *datapath,
+        key: *key,
+        name: group.name.clone(),
+        ports: group.ports.iter().cloned().collect(),
+        removed_ports: Vec::new(),
     }
 }
 

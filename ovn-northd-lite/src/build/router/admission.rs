@@ -1,12 +1,12 @@
 //! Frames that are for the router.
 
 use crate::{
-    build::{sink::FlowSink, stage::RouterIn, topology::RouterInput},
+    build::{sink::FlowSink, stage::RouterIn, topology::RouterPorts},
     expr::lexer::quote,
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
+    let object = &input.router.object;
     let stage = RouterIn::Admission;
     sink.add(stage, 0, "1", "drop;", object, "The frame is for none of the router's ports.");
     if !input.router.enabled {
@@ -16,7 +16,7 @@ pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
     sink.add(stage, 100, "vlan.present", "drop;", object, "The network has no VLANs.");
     let why = "A group address cannot be a source (IEEE 802.3 §3.2.3).";
     sink.add(stage, 100, "eth.src[40]", "drop;", object, why);
-    for (id, port) in &input.router.ports {
+    for (id, port) in input.ports {
         let object = input.port_object(id);
         let inport = format!("inport == {}", quote(id));
         if !port.enabled {

@@ -6,36 +6,41 @@ use std::net::IpAddr;
 use flowtable::types::MacAddr;
 
 use crate::{
-    build::{address::of_router_port, sink::FlowSink, stage::RouterIn, topology::RouterInput},
+    build::{
+        address::of_router_port,
+        sink::FlowSink,
+        stage::RouterIn,
+        topology::{NeighbourInput, RouterPorts},
+    },
     expr::lexer::quote,
     model::SwitchPortKind,
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    ask(input, sink);
-    for (id, _) in input.enabled_ports() {
-        let Some(side) = input.links.get(id) else { continue };
-        for (port_id, port) in &side.switch.ports {
-            let SwitchPortKind::Workload { addresses, .. } = &port.kind else { continue };
-            let object = format!("switches/{}/ports/{port_id}", side.switch_id);
+/// A port of the switch behind a router's port.
+pub(super) fn neighbour(input: &NeighbourInput<'_>, sink: &mut FlowSink) {
+    match &input.port.kind {
+        SwitchPortKind::Workload { addresses, .. } => {
+            let object = format!("switches/{}/ports/{}", input.switch_id, input.port_id);
             for address in addresses {
                 for ip in &address.ips {
-                    add(sink, id, *ip, address.mac, &object, "The next hop is this workload.");
+                    let why = "The next hop is this workload.";
+                    add(sink, input.router_port_id, *ip, address.mac, &object, why);
                 }
             }
         }
-        for neighbour in side.neighbours.iter().filter(|neighbour| neighbour.is_enabled()) {
-            for network in of_router_port(neighbour.port) {
+        SwitchPortKind::Router { .. } => {
+            let Some(side) = input.side.as_ref().filter(|side| side.is_enabled()) else { return };
+            for network in of_router_port(side.port) {
                 let why = "The next hop is this router port.";
-                add(sink, id, network.addr, neighbour.port.mac, &neighbour.object(), why);
+                add(sink, input.router_port_id, network.addr, side.port.mac, &side.object(), why);
             }
         }
     }
 }
 
 /// What is known of others, and how to ask for the rest.
-fn ask(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
+    let object = &input.router.object;
     let (resolve, request) = (RouterIn::ArpResolve, RouterIn::ArpRequest);
     sink.add(resolve, 0, "1", "drop;", object, "Only IP packets have a next hop.");
     let why = "The next hop is no workload and no router; it may have been heard of.";

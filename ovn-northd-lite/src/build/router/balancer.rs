@@ -3,20 +3,22 @@
 //! work at the clients' ports, see the switch's `balancer`.
 
 use crate::build::{
-    balancer::services,
     sink::FlowSink,
     stage::{RouterIn, Stage},
-    topology::RouterInput,
+    topology::{RouterBalancerInput, RouterPorts},
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    let why = "Not for a load balancer.";
-    sink.add(RouterIn::Defrag, 0, "1", "next;", &input.object, why);
-    sink.add(RouterIn::Dnat, 0, "1", "next;", &input.object, "The destination is not translated.");
-    if input.router.chassis.is_none() {
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
+    let (object, why) = (&input.router.object, "Not for a load balancer.");
+    sink.add(RouterIn::Defrag, 0, "1", "next;", object, why);
+    sink.add(RouterIn::Dnat, 0, "1", "next;", object, "The destination is not translated.");
+}
+
+pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
+    if input.ports.router.chassis.is_none() {
         return;
     }
-    for service in services(input.balancers()) {
+    for service in input.balancer.services() {
         let object = &service.object;
         let why = "The packet is for an address of a load balancer.";
         sink.add(RouterIn::Defrag, 100, service.to_address(), "ct_dnat;", object, why);

@@ -10,7 +10,7 @@ use crate::{
         address::one_of,
         sink::FlowSink,
         stage::{RouterIn, Stage},
-        topology::RouterInput,
+        topology::RouterPorts,
     },
     expr::lexer::quote,
     model::{IpNetwork, RouterPort},
@@ -39,13 +39,13 @@ fn back(family: &str, icmp: &str, (kind, code): (u8, u8), source: Option<IpAddr>
 }
 
 /// Packets that may make no further hop.
-pub(super) fn expired(input: &RouterInput<'_>, sink: &mut FlowSink) {
+pub(super) fn expired(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let last = "ip.ttl == {0, 1}";
     let why = "The packet may make no further hop, and nobody is told.";
-    sink.add(RouterIn::IpInput, 30, last, "drop;", &input.object, why);
+    sink.add(RouterIn::IpInput, 30, last, "drop;", &input.router.object, why);
     for packets in SILENT.iter().chain(&GROUPS) {
         let matching = format!("({packets}) && {last}");
-        sink.add(RouterIn::IpInput, 33, matching, "drop;", &input.object, why);
+        sink.add(RouterIn::IpInput, 33, matching, "drop;", &input.router.object, why);
     }
     for (id, port) in input.enabled_ports() {
         let object = input.port_object(id);
@@ -87,18 +87,18 @@ pub(super) fn unreachable(
 
 /// Packets that no route leads on. The port they came by tells the source; those of the
 /// router itself came by none that could.
-pub(super) fn no_route(input: &RouterInput<'_>, sink: &mut FlowSink) {
+pub(super) fn no_route(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let why = "There is no route to the destination, and nobody is told.";
-    sink.add(RouterIn::IpRouting, 0, "1", "drop;", &input.object, why);
+    sink.add(RouterIn::IpRouting, 0, "1", "drop;", &input.router.object, why);
     for packets in SILENT {
-        sink.add(RouterIn::IpRouting, 2, packets, "drop;", &input.object, why);
+        sink.add(RouterIn::IpRouting, 2, packets, "drop;", &input.router.object, why);
     }
     let why = "There is no route to the destination; the source is told (RFC 1812 §5.2.7.1, RFC 4443 §3.1).";
     for (id, port) in input.enabled_ports() {
         for Family { family, icmp, kinds, source } in families(port) {
             let matching = format!("inport == {} && {family}", quote(id));
             let actions = back(family, icmp, kinds.no_route, Some(source));
-            sink.add(RouterIn::IpRouting, 1, matching, actions, &input.object, why);
+            sink.add(RouterIn::IpRouting, 1, matching, actions, &input.router.object, why);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::routing::is_link_local;
 use crate::{
-    build::{address::of_router_port, topology::RouterInput},
+    build::{address::of_router_port, topology::RouterPorts},
     expr::lexer::quote,
     model::{IpNetwork, RouterPort},
 };
@@ -22,7 +22,7 @@ pub(super) struct Hop<'a> {
 impl<'a> Hop<'a> {
     /// The hop to an address, if it can be reached: by the port that is asked for, or by the
     /// one with the longest prefix that has the address.
-    pub(super) fn to(input: &RouterInput<'a>, next: IpAddr, output_port: Option<&str>) -> Option<Self> {
+    pub(super) fn to(input: &RouterPorts<'a>, next: IpAddr, output_port: Option<&str>) -> Option<Self> {
         let same_family = |network: &IpNetwork| network.addr.is_ipv4() == next.is_ipv4();
         let candidates = input.enabled_ports().flat_map(|(port_id, port)| {
             let networks = of_router_port(port).into_iter().filter(same_family);

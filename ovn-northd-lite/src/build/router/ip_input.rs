@@ -10,17 +10,17 @@ use super::errors;
 use crate::{
     build::{
         address::{of_router_port, one_of, solicited_node},
-        balancer::{family, services},
+        balancer::family,
         sink::FlowSink,
         stage::RouterIn,
         switch::{arp_reply, nd_reply},
-        topology::RouterInput,
+        topology::{NatInput, RouterBalancerInput, RouterPorts},
     },
     expr::lexer::quote,
     model::{IpNetwork, RouterPort},
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     for (priority, matching, why) in [
         (
             100,
@@ -38,40 +38,46 @@ pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
         (82, "ip4.mcast || ip6.mcast", "The router does not forward multicast."),
         (50, "eth.bcast", "The router does not forward broadcasts."),
     ] {
-        sink.add(RouterIn::IpInput, priority, matching, "drop;", &input.object, why);
+        sink.add(RouterIn::IpInput, priority, matching, "drop;", &input.router.object, why);
     }
-    sink.add(RouterIn::IpInput, 0, "1", "next;", &input.object, "The packet is for somebody else.");
+    sink.add(RouterIn::IpInput, 0, "1", "next;", &input.router.object, "The packet is for somebody else.");
     errors::expired(input, sink);
-    let translated = translated(input);
+    let translated = &input.router.translated;
     for (id, port) in input.enabled_ports() {
         let object = input.port_object(id);
         questions(sink, &object, id, port);
         echo(sink, &object, port);
-        own_addresses(sink, &object, port, &translated);
-        errors::unreachable(sink, &object, port, &translated);
-        for (ip, object) in &translated {
-            let is_own = port.networks.iter().any(|network| network.addr == *ip);
-            if !is_own && port.networks.iter().any(|network| network.contains(*ip)) {
-                let network = port.networks.iter().find(|network| network.contains(*ip));
-                question(sink, object, id, port.mac, (*ip, network.map(IpNetwork::text)));
-            }
-        }
+        own_addresses(sink, &object, port, translated);
+        errors::unreachable(sink, &object, port, translated);
     }
     let why = "Nothing is translated that is sent to this address.";
-    for (ip, object) in &translated {
+    for (ip, object) in translated {
         let matching = format!("{}.dst == {ip}", family(*ip));
-        if input.enabled_ports().any(|(_, port)| port.networks.iter().any(|network| network.addr == *ip)) {
-            sink.add(RouterIn::IpRouting, 500, matching, "drop;", object, why);
-        }
+        sink.add(RouterIn::IpRouting, 500, matching, "drop;", object, why);
     }
 }
 
-/// Addresses that the router translates, with what for: packets to them go on.
-pub(super) fn translated(input: &RouterInput<'_>) -> BTreeMap<IpAddr, String> {
-    let object = |id: &String| format!("{}/nats/{id}", input.object);
-    let nats = input.router.nats.iter().map(|(id, rule)| (rule.external_ip, object(id)));
-    let services = services(input.balancers()).map(|service| (service.vip.ip, service.object));
-    services.chain(nats).collect()
+/// Questions for the address that a translation has outside.
+pub(super) fn nat(input: &NatInput<'_>, sink: &mut FlowSink) {
+    stand_in(&input.ports, input.rule.external_ip, &input.object, sink);
+}
+
+/// Questions for the addresses of services.
+pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
+    for service in input.balancer.services() {
+        stand_in(&input.ports, service.vip.ip, &service.object, sink);
+    }
+}
+
+/// The router answers for an address that is not its own, where it is in a port's network.
+fn stand_in(input: &RouterPorts<'_>, ip: IpAddr, object: &str, sink: &mut FlowSink) {
+    for (id, port) in input.enabled_ports() {
+        let is_own = port.networks.iter().any(|network| network.addr == ip);
+        let network = port.networks.iter().find(|network| network.contains(ip));
+        if let Some(network) = network.filter(|_| !is_own) {
+            question(sink, object, id, port.mac, (ip, Some(network.text())));
+        }
+    }
 }
 
 /// ARP requests and neighbour solicitations for the port's addresses.

@@ -13,17 +13,25 @@ mod neighbours;
 mod policy;
 mod routing;
 
-use super::{sink::FlowSink, topology::RouterInput};
+use super::feature::RouterFeature::{self, Balancer, Nat, Neighbour, Policy, Route, Router};
 
-/// All flows of a router.
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    admission::build(input, sink);
-    neighbours::build(input, sink);
-    ip_input::build(input, sink);
-    nat::build(input, sink);
-    balancer::build(input, sink);
-    routing::build(input, sink);
-    policy::build(input, sink);
-    arp_resolve::build(input, sink);
-    delivery::build(input, sink);
-}
+/// What makes the flows of a router. Of two flows for the same packets in the same place
+/// the one of the earlier feature stays.
+pub(super) const FEATURES: &[RouterFeature] = &[
+    Router(admission::router),
+    Router(neighbours::router),
+    Router(ip_input::router),
+    Nat(ip_input::nat),
+    Balancer(ip_input::balancer),
+    Router(nat::router),
+    Nat(nat::nat),
+    Router(balancer::router),
+    Balancer(balancer::balancer),
+    Router(routing::router),
+    Route(routing::route),
+    Router(policy::router),
+    Policy(policy::policy),
+    Router(arp_resolve::router),
+    Neighbour(arp_resolve::neighbour),
+    Router(delivery::router),
+];

@@ -11,37 +11,33 @@ use crate::{
         balancer::family,
         sink::FlowSink,
         stage::{RouterIn, RouterOut, Stage},
-        topology::RouterInput,
+        topology::{NatInput, RouterPorts},
     },
     expr::lexer::quote,
     model::{IpNetwork, NatKind, NatRule},
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    defaults(input, sink);
-    for (id, rule) in &input.router.nats {
-        if let Some(nat) = Nat::of(input, id, rule) {
-            nat.build(sink);
-        }
+pub(super) fn nat(input: &NatInput<'_>, sink: &mut FlowSink) {
+    if let Some(nat) = Nat::of(input) {
+        nat.build(sink);
     }
 }
 
-fn defaults(input: &RouterInput<'_>, sink: &mut FlowSink) {
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
+    let object = &input.router.object;
     for (stage, why) in [
         (Stage::from(RouterIn::UnSnat), "Not an answer to a translated source."),
         (RouterOut::UnDnat.into(), "Not an answer of a translated destination."),
         (RouterOut::Snat.into(), "The source is not translated."),
         (RouterOut::EgrLoop.into(), "The packet leaves the router."),
     ] {
-        sink.add(stage, 0, "1", "next;", &input.object, why);
+        sink.add(stage, 0, "1", "next;", object, why);
     }
-    let is_stateful = |rule: &NatRule| rule.kind != NatKind::Source && !rule.stateless;
-    let connects = input.balancers().next().is_some() || input.router.nats.values().any(is_stateful);
-    if input.router.chassis.is_some() && connects {
+    if input.router.chassis.is_some() && input.router.connects {
         let why = "Answers of translated destinations come from the address that was asked.";
-        sink.add(RouterOut::UnDnat, 50, "ip", "ct_dnat;", &input.object, why);
+        sink.add(RouterOut::UnDnat, 50, "ip", "ct_dnat;", object, why);
         let why = "Neighbours are found without translation.";
-        sink.add(RouterOut::UnDnat, 60, "nd || nd_rs || nd_ra", "next;", &input.object, why);
+        sink.add(RouterOut::UnDnat, 60, "nd || nd_rs || nd_ra", "next;", object, why);
     }
 }
 
@@ -60,13 +56,14 @@ struct Nat<'a> {
 }
 
 impl<'a> Nat<'a> {
-    fn of(input: &RouterInput<'a>, id: &str, rule: &'a NatRule) -> Option<Self> {
-        let is_pinned = input.router.chassis.is_some();
+    fn of(input: &NatInput<'a>) -> Option<Self> {
+        let rule = input.rule;
+        let is_pinned = input.ports.router.chassis.is_some();
         let needs_no_memory = rule.kind == NatKind::Both && rule.stateless;
         if !is_pinned && !needs_no_memory {
             return None;
         }
-        let outside = gateway_port(input, rule);
+        let outside = gateway_port(&input.ports, rule);
         // A router of one chassis has no inside and outside, but for rules that name a port.
         let bound = outside.as_ref().filter(|_| !is_pinned || rule.gateway_port.is_some());
         if bound.is_none() && (!is_pinned || rule.gateway_port.is_some()) {
@@ -76,7 +73,7 @@ impl<'a> Nat<'a> {
             bound.map_or_else(String::new, |(port, _)| format!("{direction} == {} && ", quote(port)))
         };
         Some(Self {
-            object: format!("{}/nats/{id}", input.object),
+            object: input.object.clone(),
             rule,
             family: family(rule.external_ip),
             from_outside: condition("inport"),
@@ -173,7 +170,7 @@ impl<'a> Nat<'a> {
 
 /// The port towards the outside, with its MAC address: the one that the rule names, or the
 /// one whose network has the address.
-fn gateway_port<'a>(input: &RouterInput<'a>, rule: &NatRule) -> Option<(&'a str, String)> {
+fn gateway_port<'a>(input: &RouterPorts<'a>, rule: &NatRule) -> Option<(&'a str, String)> {
     let is_it = |id: &str, networks: &[IpNetwork]| match &rule.gateway_port {
         Some(wanted) => wanted == id,
         None => networks.iter().any(|network| network.contains(rule.external_ip)),

@@ -2,13 +2,13 @@
 //! remembered, each host for itself.
 
 use crate::{
-    build::{address::of_router_port, sink::FlowSink, stage::RouterIn, topology::RouterInput},
+    build::{address::of_router_port, sink::FlowSink, stage::RouterIn, topology::RouterPorts},
     expr::lexer::quote,
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let (lookup, learn) = (RouterIn::LookupNeighbor, RouterIn::LearnNeighbor);
-    let object = &input.object;
+    let object = &input.router.object;
     sink.add(lookup, 0, "1", "reg9[2] = 1; next;", object, "Nobody's address is in it.");
     sink.add(learn, 100, "reg9[2] == 1", "next;", object, "There is nothing to learn.");
     let why = "The sender's address is new, or has moved.";

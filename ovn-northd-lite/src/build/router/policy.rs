@@ -3,24 +3,26 @@
 
 use super::hop::Hop;
 use crate::{
-    build::{balancer::family, sink::FlowSink, stage::RouterIn, topology::RouterInput},
+    build::{
+        balancer::family,
+        sink::FlowSink,
+        stage::RouterIn,
+        topology::{PolicyInput, RouterPorts},
+    },
     expr::check_match,
-    model::{PolicyAction, RouterPolicy},
+    model::PolicyAction,
 };
 
-pub(super) fn build(input: &RouterInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
+pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
+    let object = &input.router.object;
     sink.add(RouterIn::Policy, 0, "1", "reg8[0..15] = 0; next;", object, "No policy overrules the route.");
     let why = "No policy has several next hops for the packet.";
-    sink.add(RouterIn::PolicyEcmp, 150, "reg8[0..15] == 0", "next;", object, why);
+    sink.add(RouterIn::PolicyEcmp, 40_000, "reg8[0..15] == 0", "next;", object, why);
     sink.add(RouterIn::PolicyEcmp, 0, "1", "drop;", object, "The policy that chose is no more.");
-    for (number, (id, policy)) in (1..=u16::MAX).zip(&input.router.policies) {
-        let object = format!("{object}/policies/{id}");
-        add(input, sink, &object, (number, policy));
-    }
 }
 
-fn add(input: &RouterInput<'_>, sink: &mut FlowSink, object: &str, (number, policy): (u16, &RouterPolicy)) {
+pub(super) fn policy(input: &PolicyInput<'_>, sink: &mut FlowSink) {
+    let PolicyInput { ports, object, policy, .. } = input;
     let priority = policy.priority.get();
     let is_readable = check_match(&policy.matching).is_ok();
     let matching = format!("({})", policy.matching);
@@ -33,7 +35,7 @@ fn add(input: &RouterInput<'_>, sink: &mut FlowSink, object: &str, (number, poli
             sink.add(RouterIn::Policy, priority, matching, "drop;", object, "The policy drops it.");
         }
         PolicyAction::Reroute(hops) if is_readable => {
-            let hops: Vec<_> = hops.iter().filter_map(|ip| Hop::to(input, *ip, None)).collect();
+            let hops: Vec<_> = hops.iter().filter_map(|ip| Hop::to(ports, *ip, None)).collect();
             let Some(first) = hops.first() else {
                 let why = "No next hop of the policy can be reached by a port that is on.";
                 return sink.add(RouterIn::Policy, priority, matching, "drop;", object, why);
@@ -45,13 +47,13 @@ fn add(input: &RouterInput<'_>, sink: &mut FlowSink, object: &str, (number, poli
                 return sink.add(RouterIn::Policy, priority, matching, actions, object, why);
             }
             let choices: Vec<_> = (1..=hops.len()).map(|choice| choice.to_string()).collect();
-            let actions = format!("reg8[0..15] = {number}; reg8[16..31] = select({});", choices.join(", "));
-            sink.add(RouterIn::Policy, priority, matching, actions, object, why);
+            let actions = format!("reg8[0..15] = 1; reg8[16..31] = select({});", choices.join(", "));
+            sink.add(RouterIn::Policy, priority, matching.clone(), actions, object, why);
+            // With the same match at the same priority the same policy has chosen.
             for (choice, hop) in (1..).zip(&hops) {
-                let matching =
-                    format!("{} && reg8[0..15] == {number} && reg8[16..31] == {choice}", family(hop.source));
+                let matching = format!("{matching} && reg8[0..15] == 1 && reg8[16..31] == {choice}");
                 let why = "One of several next hops of the policy was chosen.";
-                sink.add(RouterIn::PolicyEcmp, 100, matching, hop.actions(), object, why);
+                sink.add(RouterIn::PolicyEcmp, priority, matching, hop.actions(), object, why);
             }
         }
         PolicyAction::Drop | PolicyAction::Reroute(_) => {

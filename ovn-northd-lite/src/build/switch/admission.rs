@@ -4,13 +4,13 @@ use crate::{
     build::{
         sink::FlowSink,
         stage::{SwitchIn, SwitchOut},
-        topology::SwitchInput,
+        topology::{SwitchPortInput, SwitchTraits},
     },
     expr::lexer::quote,
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
+    let object = &switch.object;
     sink.add(
         SwitchIn::PortSecL2,
         100,
@@ -28,12 +28,13 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
         "A group address cannot be a source (IEEE 802.3 §3.2.3).",
     );
     sink.add(SwitchIn::PortSecL2, 0, "1", "drop;", object, "The frame came from no port of the switch.");
-    for (id, port) in &input.switch.ports {
-        if !port.enabled {
-            let (object, id) = (input.port_object(id), quote(id));
-            let why = "The port is disabled.";
-            sink.add(SwitchIn::PortSecL2, 110, format!("inport == {id}"), "drop;", &object, why);
-            sink.add(SwitchOut::PortSecL2, 150, format!("outport == {id}"), "drop;", &object, why);
-        }
+}
+
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    if !input.port.enabled {
+        let (object, id) = (&input.object, quote(input.id));
+        let why = "The port is disabled.";
+        sink.add(SwitchIn::PortSecL2, 110, format!("inport == {id}"), "drop;", object, why);
+        sink.add(SwitchOut::PortSecL2, 150, format!("outport == {id}"), "drop;", object, why);
     }
 }

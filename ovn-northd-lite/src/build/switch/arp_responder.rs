@@ -10,22 +10,27 @@ use flowtable::types::MacAddr;
 
 use super::{arp_reply, nd_reply};
 use crate::{
-    build::{address::solicited_node, sink::FlowSink, stage::SwitchIn, topology::SwitchInput},
+    build::{
+        address::solicited_node,
+        sink::FlowSink,
+        stage::SwitchIn,
+        topology::{SwitchPortInput, SwitchTraits},
+    },
     expr::lexer::quote,
     model::SwitchPortKind,
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    sink.add(SwitchIn::ArpRsp, 0, "1", "next;", &input.object, "Not a question about a known address.");
-    for (id, port) in input.switch.ports.iter().filter(|(_, port)| port.enabled) {
-        let SwitchPortKind::Workload { addresses, unknown: false, .. } = &port.kind else { continue };
-        let object = input.port_object(id);
-        for address in addresses {
-            for ip in &address.ips {
-                match ip {
-                    IpAddr::V4(ip) => arp(sink, &object, id, address.mac, *ip),
-                    IpAddr::V6(ip) => nd(sink, &object, id, address.mac, *ip),
-                }
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
+    sink.add(SwitchIn::ArpRsp, 0, "1", "next;", &switch.object, "Not a question about a known address.");
+}
+
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    let SwitchPortKind::Workload { addresses, unknown: false, .. } = &input.port.kind else { return };
+    for address in addresses.iter().filter(|_| input.port.enabled) {
+        for ip in &address.ips {
+            match ip {
+                IpAddr::V4(ip) => arp(sink, &input.object, input.id, address.mac, *ip),
+                IpAddr::V6(ip) => nd(sink, &input.object, input.id, address.mac, *ip),
             }
         }
     }

@@ -12,24 +12,42 @@
 
 use crate::{
     build::{
-        balancer::{Balanced, family, services},
+        balancer::{Balanced, family},
         sink::FlowSink,
         stage::{Stage, SwitchIn, SwitchOut},
-        topology::SwitchInput,
+        topology::{SwitchBalancerInput, SwitchPortInput, SwitchTraits},
     },
     expr::lexer::quote,
     model::{Backend, SwitchPortKind},
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    defaults(input, sink);
-    if input.balancers().next().is_none() {
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
+    defaults(switch, sink);
+    if !switch.has_balancers {
         return;
     }
+    let object = &switch.object;
     let why = "A load balancer's answers come from its service's address.";
-    sink.add(SwitchOut::PreLb, 100, "ip", "reg0[2] = 1; next;", &input.object, why);
-    exempt(input, sink);
-    for service in services(input.balancers()) {
+    sink.add(SwitchOut::PreLb, 100, "ip", "reg0[2] = 1; next;", object, why);
+    let why = "Neighbours are found without a load balancer.";
+    let neighbours = "nd || nd_rs || nd_ra";
+    sink.add(SwitchIn::PreLb, 110, neighbours, "next;", object, why);
+    sink.add(SwitchOut::PreLb, 110, neighbours, "next;", object, why);
+}
+
+/// What routers send and get has been translated, or is yet to be.
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    if !input.switch.has_balancers || !matches!(input.port.kind, SwitchPortKind::Router { .. }) {
+        return;
+    }
+    let why = "A load balancer works at the client's port, not at a router's.";
+    let id = quote(input.id);
+    sink.add(SwitchIn::PreLb, 110, format!("inport == {id}"), "next;", &input.object, why);
+    sink.add(SwitchOut::PreLb, 110, format!("outport == {id}"), "next;", &input.object, why);
+}
+
+pub(super) fn balancer(input: &SwitchBalancerInput<'_>, sink: &mut FlowSink) {
+    for service in input.balancer.services() {
         pick_up(&service, sink);
         connect(&service, sink);
         for backend in service.service.backends.iter().filter(|_| service.vip.port.is_some()) {
@@ -38,8 +56,8 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
     }
 }
 
-fn defaults(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
+fn defaults(switch: &SwitchTraits, sink: &mut FlowSink) {
+    let object = &switch.object;
     for stage in [Stage::from(SwitchIn::PreLb), SwitchOut::PreLb.into()] {
         sink.add(stage, 0, "1", "next;", object, "Not for a load balancer.");
     }
@@ -55,24 +73,6 @@ fn defaults(input: &SwitchInput<'_>, sink: &mut FlowSink) {
     ] {
         sink.add(stage, 0, "1", "next;", object, why);
     }
-}
-
-/// What routers send and get has been translated, or is yet to be.
-fn exempt(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    for (id, port) in &input.switch.ports {
-        if !matches!(port.kind, SwitchPortKind::Router { .. }) {
-            continue;
-        }
-        let object = input.port_object(id);
-        let why = "A load balancer works at the client's port, not at a router's.";
-        let (inport, outport) = (format!("inport == {}", quote(id)), format!("outport == {}", quote(id)));
-        sink.add(SwitchIn::PreLb, 110, inport, "next;", &object, why);
-        sink.add(SwitchOut::PreLb, 110, outport, "next;", &object, why);
-    }
-    let why = "Neighbours are found without a load balancer.";
-    let neighbours = "nd || nd_rs || nd_ra";
-    sink.add(SwitchIn::PreLb, 110, neighbours, "next;", &input.object, why);
-    sink.add(SwitchOut::PreLb, 110, neighbours, "next;", &input.object, why);
 }
 
 /// Packets to the address are looked up among the connections: those that there are keep

@@ -4,45 +4,55 @@ use std::net::IpAddr;
 
 use crate::{
     build::{
-        FLOOD, UNKNOWN,
+        FLOOD, FLOOD_KEY, UNKNOWN, UNKNOWN_KEY,
         address::{of_router_port, one_of},
         sink::FlowSink,
         stage::SwitchIn,
-        topology::{RouterSide, SwitchInput},
+        topology::{RouterSide, SwitchPortInput, SwitchTraits},
     },
     expr::lexer::quote,
     model::SwitchPortKind,
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
-    let group = |name| format!("outport = {}; output;", quote(name));
-    sink.add(SwitchIn::L2Lkup, 70, "eth.mcast", group(FLOOD), object, "Group addresses are for all ports.");
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
+    let object = &switch.object;
+    let flood = format!("outport = {}; output;", quote(FLOOD));
+    sink.add(SwitchIn::L2Lkup, 70, "eth.mcast", flood, object, "Group addresses are for all ports.");
     sink.add(SwitchIn::L2Lkup, 0, "1", "next;", object, "Nobody is known to have the address.");
-    for (id, port) in &input.switch.ports {
-        let object = input.port_object(id);
-        let side = input.links.get(id.as_str()).filter(|_| port.enabled);
-        if let Some(side) = side.filter(|side| side.is_enabled()) {
-            router_questions(sink, &object, id, side);
-        }
-        let macs: Vec<_> = match &port.kind {
-            SwitchPortKind::Workload { addresses, .. } => {
-                addresses.iter().map(|address| address.mac).collect()
-            }
-            SwitchPortKind::Router { .. } => {
-                input.links.get(id.as_str()).map(|side| side.port.mac).into_iter().collect()
-            }
-        };
-        for mac in macs {
-            let (actions, why) = if port.enabled {
-                (format!("outport = {}; output;", quote(id)), "The port has the address.")
-            } else {
-                ("drop;".to_owned(), "The port that has the address is disabled.")
-            };
-            sink.add(SwitchIn::L2Lkup, 50, format!("eth.dst == {mac}"), actions, &object, why);
-        }
+    let (actions, why) = if switch.takes_unknown {
+        (format!("outport = {}; output;", quote(UNKNOWN)), "Some ports take frames to unknown addresses.")
+    } else {
+        ("drop;".to_owned(), "No port has the destination address, and none takes unknown ones.")
+    };
+    sink.add(SwitchIn::L2Unknown, 0, "1", actions, object, why);
+    if let Some(key) = FLOOD_KEY {
+        sink.group(key, FLOOD);
     }
-    unknown(input, sink);
+}
+
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    let SwitchPortInput { id, port, object, side, .. } = input;
+    if port.enabled {
+        if let Some(side) = side.as_ref().filter(|side| side.is_enabled()) {
+            router_questions(sink, object, id, side);
+        }
+        let is_unknown = matches!(port.kind, SwitchPortKind::Workload { unknown: true, .. });
+        let groups = FLOOD_KEY.map(|key| (key, FLOOD));
+        let groups = groups.into_iter().chain(UNKNOWN_KEY.filter(|_| is_unknown).map(|key| (key, UNKNOWN)));
+        groups.for_each(|(key, name)| sink.join(key, name, id));
+    }
+    let macs: Vec<_> = match &port.kind {
+        SwitchPortKind::Workload { addresses, .. } => addresses.iter().map(|address| address.mac).collect(),
+        SwitchPortKind::Router { .. } => side.iter().map(|side| side.port.mac).collect(),
+    };
+    for mac in macs {
+        let (actions, why) = if port.enabled {
+            (format!("outport = {}; output;", quote(id)), "The port has the address.")
+        } else {
+            ("drop;".to_owned(), "The port that has the address is disabled.")
+        };
+        sink.add(SwitchIn::L2Lkup, 50, format!("eth.dst == {mac}"), actions, object, why);
+    }
 }
 
 /// Questions about a router's addresses go to it alone.
@@ -63,15 +73,4 @@ fn router_questions(sink: &mut FlowSink, object: &str, id: &str, side: &RouterSi
         let matching = format!("nd_ns && nd.target == {}", one_of(&v6));
         sink.add(SwitchIn::L2Lkup, 80, matching, actions, object, why);
     }
-}
-
-/// Frames to addresses nobody is known to have.
-fn unknown(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    let takes = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Workload { unknown: true, .. });
-    let (actions, why) = if input.switch.ports.values().any(|port| port.enabled && takes(&port.kind)) {
-        (format!("outport = {}; output;", quote(UNKNOWN)), "Some ports take frames to unknown addresses.")
-    } else {
-        ("drop;".to_owned(), "No port has the destination address, and none takes unknown ones.")
-    };
-    sink.add(SwitchIn::L2Unknown, 0, "1", actions, &input.object, why);
 }

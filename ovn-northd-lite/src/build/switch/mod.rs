@@ -11,17 +11,26 @@ use std::net::Ipv6Addr;
 
 use flowtable::types::MacAddr;
 
-use super::{sink::FlowSink, topology::SwitchInput};
+use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Switch};
 
-/// All flows of a switch.
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    admission::build(input, sink);
-    port_security::build(input, sink);
-    acl::build(input, sink);
-    balancer::build(input, sink);
-    arp_responder::build(input, sink);
-    l2_lookup::build(input, sink);
-}
+/// What makes the flows of a switch. Of two flows for the same packets in the same place
+/// the one of the earlier feature stays.
+pub(super) const FEATURES: &[SwitchFeature] = &[
+    Switch(admission::switch),
+    Port(admission::port),
+    Switch(port_security::switch),
+    Port(port_security::port),
+    Switch(acl::switch),
+    Port(acl::port),
+    Acl(acl::acl),
+    Switch(balancer::switch),
+    Port(balancer::port),
+    Balancer(balancer::balancer),
+    Switch(arp_responder::switch),
+    Port(arp_responder::port),
+    Switch(l2_lookup::switch),
+    Port(l2_lookup::port),
+];
 
 /// The actions that turn an ARP request into its answer and send it back.
 pub(super) fn arp_reply(mac: MacAddr, sender: &str) -> String {

@@ -8,14 +8,14 @@ use crate::{
         address::{link_local, one_of},
         sink::FlowSink,
         stage::{SwitchIn, SwitchOut},
-        topology::SwitchInput,
+        topology::{SwitchPortInput, SwitchTraits},
     },
     expr::lexer::quote,
     model::{IpNetwork, PortSecurity, SwitchPortKind},
 };
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
-    let object = &input.object;
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
+    let object = &switch.object;
     let unchecked = "What no entry of port security speaks about passes.";
     sink.add(SwitchIn::PortSecIp, 0, "1", "next;", object, unchecked);
     sink.add(SwitchIn::PortSecNd, 0, "1", "next;", object, unchecked);
@@ -29,22 +29,26 @@ pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
         object,
         "Group addresses are for every port; the IP addresses were checked before.",
     );
-    for (id, port) in input.switch.ports.iter().filter(|(_, port)| port.enabled) {
-        let entries = match &port.kind {
-            SwitchPortKind::Workload { port_security, .. } => port_security.as_slice(),
-            SwitchPortKind::Router { .. } => &[],
-        };
-        let checked = Checked { object: input.port_object(id), port: quote(id), entries };
-        checked.l2(sink);
-        checked.ip_source(sink);
-        checked.nd_source(sink);
-        checked.ip_destination(sink);
+}
+
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    if !input.port.enabled {
+        return;
     }
+    let entries = match &input.port.kind {
+        SwitchPortKind::Workload { port_security, .. } => port_security.as_slice(),
+        SwitchPortKind::Router { .. } => &[],
+    };
+    let checked = Checked { object: &input.object, port: quote(input.id), entries };
+    checked.l2(sink);
+    checked.ip_source(sink);
+    checked.nd_source(sink);
+    checked.ip_destination(sink);
 }
 
 /// A port that is on, with its entries.
 struct Checked<'a> {
-    object: String,
+    object: &'a str,
     port: String,
     entries: &'a [PortSecurity],
 }
@@ -73,7 +77,7 @@ impl Checked<'_> {
 
     /// Source addresses of IP packets.
     fn ip_source(&self, sink: &mut FlowSink) {
-        let object = &self.object;
+        let object = self.object;
         let mut add = |priority, matching: String, actions: &str, why: &str| {
             sink.add(SwitchIn::PortSecIp, priority, matching, actions, object, why);
         };
@@ -103,7 +107,7 @@ impl Checked<'_> {
 
     /// Addresses that ARP and ND speak about.
     fn nd_source(&self, sink: &mut FlowSink) {
-        let object = &self.object;
+        let object = self.object;
         let mut add = |priority, matching: String, actions: &str, why: &str| {
             sink.add(SwitchIn::PortSecNd, priority, matching, actions, object, why);
         };
@@ -139,7 +143,7 @@ impl Checked<'_> {
 
     /// Destination addresses of IP packets.
     fn ip_destination(&self, sink: &mut FlowSink) {
-        let object = &self.object;
+        let object = self.object;
         let mut add = |priority, matching: String, actions: &str, why: &str| {
             sink.add(SwitchOut::PortSecIp, priority, matching, actions, object, why);
         };

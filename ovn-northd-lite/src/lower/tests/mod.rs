@@ -7,6 +7,8 @@ mod host;
 mod policy;
 mod translation;
 
+use std::sync::Arc;
+
 use flowtable::{
     field::Field,
     flow::{Match, Rule},
@@ -327,19 +329,19 @@ fn what_is_wrong_in_flows_never_widens() {
     let flow = |matching: &str, actions: &str| crate::southbound::LogicalFlow {
         matching: matching.to_owned(),
         actions: actions.to_owned(),
-        ..template.clone()
+        ..(*template).clone()
     };
-    view.flows.insert(1, flow("inport == \"gone\" && ip4", "next;"));
-    view.flows.insert(2, flow("arp", "outport = \"gone\"; output;"));
-    view.flows.insert(3, flow("tcp.dts == 1", "next;"));
-    view.flows.insert(4, flow("ip6", "nonsense;"));
+    view.flows.insert(1, Arc::new(flow("inport == \"gone\" && ip4", "next;")));
+    view.flows.insert(2, Arc::new(flow("arp", "outport = \"gone\"; output;")));
+    view.flows.insert(3, Arc::new(flow("tcp.dts == 1", "next;")));
+    view.flows.insert(4, Arc::new(flow("ip6", "nonsense;")));
     let mut far = flow("ip4", "next;");
     far.stage = 60;
-    view.flows.insert(5, far);
+    view.flows.insert(5, Arc::new(far));
     let mut unreadable = flow("tcp.dts == 1", "drop;");
     unreadable.priority = Priority::new(77).unwrap();
-    view.flows.insert(6, unreadable);
-    view.flows.insert(7, flow("udp.dst == 7 && ip4", "arp.op = 2; next;"));
+    view.flows.insert(6, Arc::new(unreadable));
+    view.flows.insert(7, Arc::new(flow("udp.dst == 7 && ip4", "arp.op = 2; next;")));
     let lowered = lower(&view, &LocalPorts { chassis: "h1".into(), ..LocalPorts::default() });
     let logical: Vec<_> = lowered.rules.iter().filter(|rule| rule.cookie != 0).collect();
     assert_eq!(logical.iter().map(|rule| rule.cookie).collect::<Vec<_>>(), [6, 7, 2, 4]);

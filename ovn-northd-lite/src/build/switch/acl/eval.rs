@@ -21,26 +21,23 @@ const HIGHEST: u16 = 65532;
 /// The verdict.
 const ALLOWED: &str = "reg8[16] = 1; next;";
 
-pub(super) fn build(policy: &Policy<'_>, sink: &mut FlowSink) {
-    let (stage, object) = (policy.stages.eval, &policy.input.object);
+pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
+    let (stage, object) = (policy.stages.eval, &policy.switch.object);
     sink.add(stage, 0, "1", "next;", object, "No ACL matches.");
     if !policy.is_in_force() {
         return;
     }
     let why = "Addresses are found whatever the ACLs say; port security checks who speaks for them.";
     sink.add(stage, HIGHEST, DISCOVERY, ALLOWED, object, why);
-    if policy.is_stateful {
+    if policy.is_stateful() {
         connections(policy, sink);
-    }
-    for (object, acl) in &policy.acls {
-        add(policy, object, acl, sink);
     }
 }
 
 /// What follows from the connection alone.
 fn connections(policy: &Policy<'_>, sink: &mut FlowSink) {
     let mut add = |matching: &str, actions: &str, why: &str| {
-        sink.add(policy.stages.eval, HIGHEST, matching, actions, &policy.input.object, why);
+        sink.add(policy.stages.eval, HIGHEST, matching, actions, &policy.switch.object, why);
     };
     add(
         "ct.inv || (ct.est && ct.rpl && ct_mark.blocked == 1)",
@@ -69,7 +66,7 @@ pub(super) fn readable(acl: &Acl) -> Option<String> {
     check_match(&acl.matching).ok().map(|()| format!("({})", acl.matching))
 }
 
-fn add(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
+pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
     let Some(matching) = readable(acl) else {
         if denies(acl.action) {
             let why = "The match of an ACL that denies cannot be read: everything is denied.";
@@ -78,7 +75,7 @@ fn add(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
         return;
     };
     let of_tier =
-        if policy.last_tier > 0 { format!("reg8[30..31] == {} && {matching}", acl.tier) } else { matching };
+        if policy.last_tier() > 0 { format!("reg8[30..31] == {} && {matching}", acl.tier) } else { matching };
     let mut flow = |state: &str, actions: &str, why: &str| {
         let matching = if state.is_empty() { of_tier.clone() } else { format!("{state} && {of_tier}") };
         // `drop;` goes alone: a line in the log and nothing else is a drop too.
@@ -88,7 +85,7 @@ fn add(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
         };
         sink.add(policy.stages.eval, priority(acl), matching, actions, object, why);
     };
-    match (acl.action, policy.is_stateful) {
+    match (acl.action, policy.is_stateful()) {
         (AclAction::Pass, _) => flow("", "next;", "The ACL leaves it to the next tier."),
         (AclAction::AllowStateless, _) => flow("", ALLOWED, "The ACL allows it without tracking."),
         (AclAction::Allow | AclAction::AllowRelated, false) => flow("", ALLOWED, "The ACL allows it."),

@@ -27,28 +27,55 @@ mod action;
 mod eval;
 mod track;
 
-use std::collections::BTreeSet;
-
 use crate::{
     build::{
         sink::FlowSink,
         stage::{Stage, SwitchIn, SwitchOut},
-        topology::SwitchInput,
+        topology::{AclInput, SwitchPortInput, SwitchTraits},
     },
     expr::lexer::quote,
-    model::{Acl, AclAction, AclDirection, DefaultPolicy, SwitchPortKind},
+    model::{AclAction, AclDirection, SwitchPortKind},
 };
 
 /// Packets that find addresses: they pass whatever the ACLs say.
 const DISCOVERY: &str = "arp || nd || nd_rs || nd_ra || mldv1 || mldv2";
 
-pub(super) fn build(input: &SwitchInput<'_>, sink: &mut FlowSink) {
+pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
     for stages in [Stages::FROM_LPORT, Stages::TO_LPORT] {
-        let policy = Policy::of(input, stages);
-        track::build(&policy, sink);
-        eval::build(&policy, sink);
-        action::build(&policy, sink);
+        let policy = Policy { switch, stages };
+        track::switch(&policy, sink);
+        eval::switch(&policy, sink);
+        action::switch(&policy, sink);
     }
+}
+
+/// The switch's ports to routers: connections cannot be tracked there, since requests and
+/// replies pass such a port on different hosts.
+pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    if !matches!(input.port.kind, SwitchPortKind::Router { .. }) {
+        return;
+    }
+    for stages in [Stages::FROM_LPORT, Stages::TO_LPORT] {
+        let policy = Policy { switch: input.switch, stages };
+        let port = format!("{} == {}", stages.port, quote(input.id));
+        track::router_port(&policy, &input.object, &port, sink);
+        action::router_port(&policy, &input.object, port, sink);
+    }
+}
+
+/// Of ACLs that contradict each other, one that denies counts, else the first one.
+pub(super) fn acl(input: &AclInput<'_>, sink: &mut FlowSink) {
+    let stages = match input.direction {
+        AclDirection::FromLport => Stages::FROM_LPORT,
+        AclDirection::ToLport => Stages::TO_LPORT,
+    };
+    let policy = Policy { switch: input.switch, stages };
+    let mut acls = input.acls.iter();
+    let Some((object, acl)) = acls.clone().find(|(_, acl)| denies(acl.action)).or_else(|| acls.next()) else {
+        return;
+    };
+    track::acl(&policy, object, acl, sink);
+    eval::acl(&policy, object, acl, sink);
 }
 
 /// The stages of one direction.
@@ -106,48 +133,24 @@ impl Stages {
 
 /// What applies to the packets of one direction.
 struct Policy<'a> {
-    input: &'a SwitchInput<'a>,
+    switch: &'a SwitchTraits,
     stages: Stages,
-    /// ACLs of the direction with their resource names, those that deny first.
-    acls: Vec<(String, &'a Acl)>,
-    /// Connections are tracked.
-    is_stateful: bool,
-    /// Highest tier of the direction.
-    last_tier: u8,
 }
 
-impl<'a> Policy<'a> {
-    fn of(input: &'a SwitchInput<'a>, stages: Stages) -> Self {
-        let all = || input.acls();
-        let is_related = |(_, acl): &(String, &Acl)| acl.action == AclAction::AllowRelated;
-        let is_stateful =
-            all().any(|acl| is_related(&acl)) || all().next().is_some() && input.balancers().next().is_some();
-        let mut acls: Vec<_> = all().filter(|(_, acl)| acl.direction == stages.direction).collect();
-        // Of two ACLs that contradict each other the one that denies comes first and stays.
-        acls.sort_by_key(|(_, acl)| !denies(acl.action));
-        let mut seen = BTreeSet::new();
-        acls.retain(|(_, acl)| seen.insert((acl.tier, acl.priority, acl.matching.as_str())));
-        let last_tier = acls.iter().map(|(_, acl)| acl.tier).max().unwrap_or(0);
-        Self { input, stages, acls, is_stateful, last_tier }
+impl Policy<'_> {
+    /// Connections are tracked.
+    fn is_stateful(&self) -> bool {
+        self.switch.is_stateful
+    }
+
+    /// Highest tier of the direction.
+    fn last_tier(&self) -> u8 {
+        self.switch.last_tier(self.stages.direction).unwrap_or(0)
     }
 
     /// Something may be denied.
     fn is_in_force(&self) -> bool {
-        !self.acls.is_empty() || self.drops_by_default()
-    }
-
-    /// Somebody's packets are dropped unless an ACL allows them.
-    fn drops_by_default(&self) -> bool {
-        let groups = self.input.groups.iter().map(|(_, group)| group.default_policy);
-        groups.chain([self.input.switch.default_policy]).any(|policy| policy == DefaultPolicy::Drop)
-    }
-
-    /// The switch's ports to routers: connections cannot be tracked there, since requests
-    /// and replies pass such a port on different hosts.
-    fn router_ports(&self) -> impl Iterator<Item = (String, String)> {
-        let is_router = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Router { .. });
-        let ports = self.input.switch.ports.iter().filter(move |(_, port)| is_router(&port.kind));
-        ports.map(|(id, _)| (self.input.port_object(id), format!("{} == {}", self.stages.port, quote(id))))
+        self.switch.last_tier(self.stages.direction).is_some() || self.switch.drops_by_default()
     }
 }
 

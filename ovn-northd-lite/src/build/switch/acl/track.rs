@@ -2,14 +2,17 @@
 //! ACLs, which connections it is to remember.
 
 use super::{DISCOVERY, Policy, eval};
-use crate::{build::sink::FlowSink, model::AclAction};
+use crate::{
+    build::sink::FlowSink,
+    model::{Acl, AclAction},
+};
 
-pub(super) fn build(policy: &Policy<'_>, sink: &mut FlowSink) {
-    let (stages, object) = (policy.stages, &policy.input.object);
+pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
+    let (stages, object) = (policy.stages, &policy.switch.object);
     sink.add(stages.pre_acl, 0, "1", "next;", object, "No ACL needs to know the connection.");
     sink.add(stages.hint, 0, "1", "next;", object, "Nothing is known of the connection.");
     sink.add(stages.stateful, 0, "1", "next;", object, "There is no connection to remember.");
-    if policy.is_stateful {
+    if policy.is_stateful() {
         ask(policy, sink);
         hints(policy, sink);
         remember(policy, sink);
@@ -17,28 +20,35 @@ pub(super) fn build(policy: &Policy<'_>, sink: &mut FlowSink) {
 }
 
 fn ask(policy: &Policy<'_>, sink: &mut FlowSink) {
-    let (stage, object) = (policy.stages.pre_acl, &policy.input.object);
+    let (stage, object) = (policy.stages.pre_acl, &policy.switch.object);
     let why = "Replies to what an ACL allows are told by their connection.";
     sink.add(stage, 100, "ip", "reg0[0] = 1; next;", object, why);
     let why = "Group addresses and discovery belong to no connection.";
     sink.add(stage, 110, format!("eth.mcast || {DISCOVERY}"), "next;", object, why);
-    for (object, port) in policy.router_ports() {
-        let why = "Requests and replies of a router's port may pass on different hosts.";
-        sink.add(stage, 110, format!("{port} && ip"), "next;", &object, why);
-    }
-    for (object, acl) in policy.acls.iter().filter(|(_, acl)| acl.action == AclAction::AllowStateless) {
-        if let Some(matching) = eval::readable(acl) {
-            let why = "The ACL allows it without tracking.";
-            sink.add(stage, eval::priority(acl), matching, "reg0[16] = 1; next;", object, why);
-        }
-    }
     let why = "The ACLs need to know the packet's connection.";
-    sink.add(policy.stages.pre_stateful, 100, "reg0[0] == 1 && ip", "ct_next;", &policy.input.object, why);
+    sink.add(policy.stages.pre_stateful, 100, "reg0[0] == 1 && ip", "ct_next;", &policy.switch.object, why);
+}
+
+pub(super) fn router_port(policy: &Policy<'_>, object: &str, port: &str, sink: &mut FlowSink) {
+    if policy.is_stateful() {
+        let why = "Requests and replies of a router's port may pass on different hosts.";
+        sink.add(policy.stages.pre_acl, 110, format!("{port} && ip"), "next;", object, why);
+    }
+}
+
+pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
+    if policy.is_stateful()
+        && acl.action == AclAction::AllowStateless
+        && let Some(matching) = eval::readable(acl)
+    {
+        let why = "The ACL allows it without tracking.";
+        sink.add(policy.stages.pre_acl, eval::priority(acl), matching, "reg0[16] = 1; next;", object, why);
+    }
 }
 
 fn hints(policy: &Policy<'_>, sink: &mut FlowSink) {
     let mut add = |priority, matching: &str, actions: &str, why: &str| {
-        sink.add(policy.stages.hint, priority, matching, actions, &policy.input.object, why);
+        sink.add(policy.stages.hint, priority, matching, actions, &policy.switch.object, why);
     };
     add(7, "ct.new && !ct.est", "reg0[7] = 1; reg0[9] = 1; next;", "A new connection.");
     add(
@@ -60,7 +70,7 @@ fn hints(policy: &Policy<'_>, sink: &mut FlowSink) {
 }
 
 fn remember(policy: &Policy<'_>, sink: &mut FlowSink) {
-    let (stage, object) = (policy.stages.stateful, &policy.input.object);
+    let (stage, object) = (policy.stages.stateful, &policy.switch.object);
     let why = "An allowed connection is remembered, and no longer blocked.";
     let mark = "ct_commit { ct_mark.blocked = 0; }; next;";
     sink.add(stage, 100, "reg0[1] == 1 && reg0[13] == 0 && ip", mark, object, why);

@@ -1,0 +1,219 @@
+//! Which switch port is attached to which router port, which switches have ports of which
+//! port group, and who uses which load balancer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::topology::RouterSide;
+use crate::model::{LogicalSwitch, Northbound, PortGroup, SwitchPort, SwitchPortKind};
+
+/// (datapath, port), both ids.
+pub(crate) type PortId = (String, String);
+
+/// Ends of links that may be other ones now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Relinked {
+    pub(crate) switch_ports: BTreeSet<PortId>,
+    pub(crate) router_ports: BTreeSet<PortId>,
+}
+
+impl Relinked {
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.switch_ports.extend(other.switch_ports);
+        self.router_ports.extend(other.router_ports);
+    }
+}
+
+/// The links between switches and routers. A router port is linked to one switch port:
+/// of several that ask for it the first one in order gets it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Links {
+    /// Router ports by switch and port.
+    by_switch: BTreeMap<String, BTreeMap<String, PortId>>,
+    /// Switch ports by router and port.
+    by_router: BTreeMap<String, BTreeMap<String, BTreeSet<PortId>>>,
+    /// Ports of port groups, with their switches.
+    members: BTreeMap<String, BTreeMap<String, String>>,
+    /// Port groups of each port.
+    groups_of_port: BTreeMap<String, BTreeSet<String>>,
+    /// Port groups with ports of a switch, and how many.
+    groups_of_switch: BTreeMap<String, BTreeMap<String, usize>>,
+}
+
+impl Links {
+    /// All links of a network.
+    pub(crate) fn of(nb: &Northbound) -> Self {
+        let mut links = Self::default();
+        for (id, switch) in &nb.switches {
+            links.set_switch(id, Some(switch));
+        }
+        for (id, group) in &nb.port_groups {
+            links.set_group(id, Some(group));
+        }
+        links
+    }
+
+    /// Replaces the links of a whole switch; what [`Links::set_port`] answers, for all.
+    pub(crate) fn set_switch(&mut self, id: &str, switch: Option<&LogicalSwitch>) -> Relinked {
+        let known = self.by_switch.get(id).into_iter().flat_map(BTreeMap::keys).cloned();
+        let routed = switch.iter().flat_map(|switch| &switch.ports);
+        let routed = routed.filter(|(_, port)| target(port).is_some()).map(|(id, _)| id.clone());
+        let ports: BTreeSet<_> = known.chain(routed).collect();
+        let port = |port: &String| switch.and_then(|switch| switch.ports.get(port));
+        let mut relinked = Relinked::default();
+        ports.iter().for_each(|port_id| relinked.extend(self.set_port(id, port_id, port(port_id))));
+        relinked
+    }
+
+    /// Replaces the link of a switch port.
+    pub(crate) fn set_port(&mut self, switch: &str, id: &str, port: Option<&SwitchPort>) -> Relinked {
+        let new = port.and_then(target);
+        let old = self.by_switch.get(switch).and_then(|ports| ports.get(id)).cloned();
+        if old == new {
+            return Relinked::default();
+        }
+        let mut touched = Relinked {
+            switch_ports: [(switch.to_owned(), id.to_owned())].into(),
+            router_ports: old.iter().chain(&new).cloned().collect(),
+        };
+        for (router, router_port) in old.iter().chain(&new) {
+            touched.switch_ports.extend(self.switch_port_of(router, router_port).cloned());
+        }
+        if let Some((router, router_port)) = &old {
+            self.unlink((switch, id), router, router_port);
+        }
+        if let Some((router, router_port)) = &new {
+            let ports = self.by_router.entry(router.clone()).or_default();
+            ports.entry(router_port.clone()).or_default().insert((switch.to_owned(), id.to_owned()));
+            let target = (router.clone(), router_port.clone());
+            self.by_switch.entry(switch.to_owned()).or_default().insert(id.to_owned(), target);
+        }
+        for (router, router_port) in old.iter().chain(&new) {
+            touched.switch_ports.extend(self.switch_port_of(router, router_port).cloned());
+        }
+        touched
+    }
+
+    fn unlink(&mut self, (switch, id): (&str, &str), router: &str, router_port: &str) {
+        if let Some(ports) = self.by_switch.get_mut(switch) {
+            ports.remove(id);
+            if ports.is_empty() {
+                self.by_switch.remove(switch);
+            }
+        }
+        let Some(ports) = self.by_router.get_mut(router) else { return };
+        if let Some(ends) = ports.get_mut(router_port) {
+            ends.remove(&(switch.to_owned(), id.to_owned()));
+            if ends.is_empty() {
+                ports.remove(router_port);
+            }
+        }
+        if ports.is_empty() {
+            self.by_router.remove(router);
+        }
+    }
+
+    /// Replaces the ports of a port group. Answers with the switches that have other ports
+    /// of it now.
+    pub(crate) fn set_group(&mut self, id: &str, group: Option<&PortGroup>) -> BTreeSet<String> {
+        let none = BTreeMap::new();
+        let new = group.map_or(&none, |group| &group.ports);
+        let old = self.members.remove(id).unwrap_or_default();
+        let mut switches = BTreeSet::new();
+        for (port, switch) in old.iter().filter(|(port, switch)| new.get(*port) != Some(switch)) {
+            switches.insert(switch.clone());
+            if let Some(groups) = self.groups_of_port.get_mut(port) {
+                groups.remove(id);
+                if groups.is_empty() {
+                    self.groups_of_port.remove(port);
+                }
+            }
+            if let Some(groups) = self.groups_of_switch.get_mut(switch) {
+                if groups.get(id).is_some_and(|n| *n <= 1) {
+                    groups.remove(id);
+                } else if let Some(n) = groups.get_mut(id) {
+                    *n -= 1;
+                }
+                if groups.is_empty() {
+                    self.groups_of_switch.remove(switch);
+                }
+            }
+        }
+        for (port, switch) in new.iter().filter(|(port, switch)| old.get(*port) != Some(switch)) {
+            switches.insert(switch.clone());
+            self.groups_of_port.entry(port.clone()).or_default().insert(id.to_owned());
+            *self.groups_of_switch.entry(switch.clone()).or_default().entry(id.to_owned()).or_default() += 1;
+        }
+        if !new.is_empty() {
+            self.members.insert(id.to_owned(), new.clone());
+        }
+        switches
+    }
+
+    /// Switches that have ports of a port group.
+    pub(crate) fn switches_of_group(&self, group: &str) -> BTreeSet<String> {
+        self.members.get(group).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// Port groups that have ports of a switch.
+    pub(crate) fn groups_of_switch(&self, switch: &str) -> impl Iterator<Item = &String> {
+        self.groups_of_switch.get(switch).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// Port groups that a port is in.
+    pub(crate) fn groups_of_port(&self, port: &str) -> impl Iterator<Item = &String> {
+        self.groups_of_port.get(port).into_iter().flatten()
+    }
+
+    /// Router ports that ports of the switch are linked to: (switch port, router, port).
+    pub(crate) fn of_switch(&self, switch: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+        let ports = self.by_switch.get(switch).into_iter().flatten();
+        let linked = ports.filter(move |(port, (router, router_port))| {
+            self.switch_port_of(router, router_port)
+                .is_some_and(|(of, linked)| of == switch && linked == *port)
+        });
+        linked.map(|(port, (router, router_port))| (port.as_str(), router.as_str(), router_port.as_str()))
+    }
+
+    /// Switch ports that a router's ports are linked to: (port, switch, switch port).
+    pub(crate) fn of_router(&self, router: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+        let ports = self.by_router.get(router).into_iter().flatten();
+        ports.filter_map(|(port, ends)| {
+            let (switch, switch_port) = ends.first()?;
+            Some((port.as_str(), switch.as_str(), switch_port.as_str()))
+        })
+    }
+
+    /// The switch port a router port is linked to.
+    pub(crate) fn switch_port_of(&self, router: &str, port: &str) -> Option<&PortId> {
+        self.by_router.get(router)?.get(port)?.first()
+    }
+
+    /// The router port a switch port asks for.
+    pub(crate) fn router_port_of(&self, switch: &str, port: &str) -> Option<&PortId> {
+        self.by_switch.get(switch)?.get(port)
+    }
+
+    /// The router's side of a switch port's link.
+    pub(crate) fn router_side<'a>(
+        &'a self,
+        nb: &'a Northbound,
+        switch: &str,
+        port: &str,
+    ) -> Option<RouterSide<'a>> {
+        let (router_id, port_id) = self.router_port_of(switch, port)?;
+        let linked = self.switch_port_of(router_id, port_id)?;
+        if linked.0 != switch || linked.1 != port {
+            return None;
+        }
+        let router = nb.routers.get(router_id)?;
+        Some(RouterSide::new(router_id, router, port_id, router.ports.get(port_id)?))
+    }
+}
+
+/// The router port that a switch port asks for.
+fn target(port: &SwitchPort) -> Option<PortId> {
+    match &port.kind {
+        SwitchPortKind::Router { router, port } => Some((router.clone(), port.clone())),
+        SwitchPortKind::Workload { .. } => None,
+    }
+}

@@ -1,0 +1,188 @@
+//! What units know of the whole switch or router: small, owned, and compared by value, so
+//! that a change which does not show here reaches no other unit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{address, balancer::NamedBalancer, links::Links, unit::AclPlace};
+use crate::{
+    key::DatapathKey,
+    model::{
+        Acl, AclAction, AclDirection, DefaultPolicy, IpNetwork, LogicalRouter, LogicalSwitch, NatKind,
+        Northbound, RouteMatch, StaticRoute, SwitchPortKind,
+    },
+};
+
+/// What all units of a switch may know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SwitchTraits {
+    /// Northbound name.
+    pub(crate) object: String,
+    /// Key of the datapath.
+    pub(crate) key: DatapathKey,
+    /// The switch's own default.
+    pub(crate) default_policy: DefaultPolicy,
+    /// Port groups that have ports of it, with their defaults.
+    pub(crate) groups: Vec<(String, DefaultPolicy)>,
+    /// ACLs have connections tracked.
+    pub(crate) is_stateful: bool,
+    /// Highest tier of each direction that has ACLs.
+    last_tiers: BTreeMap<AclDirection, u8>,
+    /// Its workloads use load balancers.
+    pub(crate) has_balancers: bool,
+    /// A port takes frames to addresses nobody has.
+    pub(crate) takes_unknown: bool,
+}
+
+impl SwitchTraits {
+    /// Highest tier of a direction; `None`: no ACLs.
+    pub(crate) fn last_tier(&self, direction: AclDirection) -> Option<u8> {
+        self.last_tiers.get(&direction).copied()
+    }
+
+    /// Somebody's packets are dropped unless an ACL allows them.
+    pub(crate) fn drops_by_default(&self) -> bool {
+        let groups = self.groups.iter().map(|(_, policy)| *policy);
+        groups.chain([self.default_policy]).any(|policy| policy == DefaultPolicy::Drop)
+    }
+}
+
+/// An ACL by its owner (`None`: the switch itself) and id.
+pub(crate) type AclName = (Option<String>, String);
+
+/// A switch's traits, and which units it has besides its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SwitchState {
+    pub(crate) traits: SwitchTraits,
+    /// ACLs by where they apply.
+    pub(crate) acls: BTreeMap<AclPlace, BTreeSet<AclName>>,
+    /// Ids of the load balancers of its workloads.
+    pub(crate) balancers: BTreeSet<String>,
+}
+
+impl SwitchState {
+    pub(crate) fn of(nb: &Northbound, links: &Links, id: &str, switch: &LogicalSwitch) -> Self {
+        let sides = links.of_switch(id).filter_map(|(port, ..)| links.router_side(nb, id, port));
+        // A router that is on one chassis translates by itself.
+        let routers = sides.filter(|side| side.is_enabled() && side.chassis().is_none());
+        let routers = routers.filter_map(|side| nb.routers.get(side.router_id));
+        let ids = routers.flat_map(|router| &router.load_balancers).chain(&switch.load_balancers);
+        let balancers: BTreeSet<_> = ids.filter(|id| nb.load_balancers.contains_key(*id)).cloned().collect();
+        let groups = links.groups_of_switch(id).filter_map(|id| Some((id, nb.port_groups.get(id)?)));
+        let groups: Vec<_> = groups.collect();
+        let own = switch.acls.iter().map(|(id, acl)| ((None, id.clone()), acl));
+        let of_groups = groups.iter().flat_map(|(group, content)| {
+            content.acls.iter().map(|(id, acl)| ((Some((*group).clone()), id.clone()), acl))
+        });
+        let mut acls: BTreeMap<AclPlace, BTreeSet<AclName>> = BTreeMap::new();
+        let mut last_tiers = BTreeMap::new();
+        let mut is_related = false;
+        for (name, acl) in own.chain(of_groups) {
+            is_related |= acl.action == AclAction::AllowRelated;
+            let tier = last_tiers.entry(acl.direction).or_default();
+            *tier = acl.tier.max(*tier);
+            acls.entry(place(acl)).or_default().insert(name);
+        }
+        let traits = SwitchTraits {
+            object: format!("switches/{id}"),
+            key: switch.key,
+            default_policy: switch.default_policy,
+            groups: groups.iter().map(|(id, group)| ((*id).clone(), group.default_policy)).collect(),
+            is_stateful: is_related || !acls.is_empty() && !balancers.is_empty(),
+            last_tiers,
+            has_balancers: !balancers.is_empty(),
+            takes_unknown: takes_unknown(switch),
+        };
+        Self { traits, acls, balancers }
+    }
+
+    /// The state when nothing but ports of workloads has changed.
+    pub(crate) fn with_ports_of(&self, switch: &LogicalSwitch) -> Self {
+        let mut state = self.clone();
+        state.traits.takes_unknown = takes_unknown(switch);
+        state
+    }
+}
+
+fn takes_unknown(switch: &LogicalSwitch) -> bool {
+    let takes = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Workload { unknown: true, .. });
+    switch.ports.values().any(|port| port.enabled && takes(&port.kind))
+}
+
+fn place(acl: &Acl) -> AclPlace {
+    AclPlace {
+        direction: acl.direction,
+        tier: acl.tier,
+        priority: acl.priority,
+        matching: acl.matching.clone(),
+    }
+}
+
+/// What all units of a router may know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RouterTraits {
+    /// Northbound name.
+    pub(crate) object: String,
+    /// Key of the datapath.
+    pub(crate) key: DatapathKey,
+    /// Drops everything when false.
+    pub(crate) enabled: bool,
+    /// Id of the only chassis it is on.
+    pub(crate) chassis: Option<String>,
+    /// It translates destinations by connections.
+    pub(crate) connects: bool,
+    /// Addresses of its own that stand for something else, with what for.
+    pub(crate) translated: BTreeMap<IpAddr, String>,
+}
+
+/// A router's traits, and which units it has besides its ports, policies, translations and
+/// neighbours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RouterState {
+    pub(crate) traits: RouterTraits,
+    /// Static routes by what they match.
+    pub(crate) routes: BTreeMap<(RouteMatch, IpNetwork), Vec<StaticRoute>>,
+    /// Ids of its load balancers.
+    pub(crate) balancers: BTreeSet<String>,
+}
+
+impl RouterState {
+    pub(crate) fn of(nb: &Northbound, id: &str, router: &LogicalRouter) -> Self {
+        let object = format!("routers/{id}");
+        let known = router.load_balancers.iter().filter_map(|id| Some((id, nb.load_balancers.get(id)?)));
+        let known: Vec<_> = known.collect();
+        let mut routes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for route in &router.static_routes {
+            let base = IpNetwork { addr: route.prefix.base(), ..route.prefix };
+            routes.entry((route.by, base)).or_default().push(route.clone());
+        }
+        let connects = |kind, stateless: bool| kind != NatKind::Source && !stateless;
+        let traits = RouterTraits {
+            key: router.key,
+            enabled: router.enabled,
+            chassis: router.chassis.clone(),
+            connects: !known.is_empty()
+                || router.nats.values().any(|rule| connects(rule.kind, rule.stateless)),
+            translated: translated(router, &object, &known),
+            object,
+        };
+        let balancers = known.iter().map(|(id, _)| (*id).clone()).collect();
+        Self { traits, routes, balancers }
+    }
+}
+
+/// Addresses of the router's own that it translates, with what for.
+fn translated(
+    router: &LogicalRouter,
+    object: &str,
+    balancers: &[(&String, &crate::model::LoadBalancer)],
+) -> BTreeMap<IpAddr, String> {
+    let enabled = router.ports.values().filter(|port| router.enabled && port.enabled);
+    let own: BTreeSet<_> = enabled.flat_map(address::of_router_port).map(|network| network.addr).collect();
+    let nats = router.nats.iter().map(|(id, rule)| (rule.external_ip, format!("{object}/nats/{id}")));
+    let services = balancers.iter().flat_map(|(id, balancer)| NamedBalancer { id, balancer }.services());
+    let services = services.map(|service| (service.vip.ip, service.object));
+    services.chain(nats).filter(|(ip, _)| own.contains(ip)).collect()
+}

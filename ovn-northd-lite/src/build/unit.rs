@@ -1,0 +1,100 @@
+//! The units that a network is compiled in, and what each contributes to the whole.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use flowtable::types::Priority;
+
+use crate::{
+    key::{DatapathKey, PortKey},
+    model::{AclDirection, IpNetwork, RouteMatch},
+    southbound::{LogicalFlow, PortBinding},
+};
+
+/// What units belong to, by its id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    Switch(Arc<str>),
+    Router(Arc<str>),
+}
+
+/// A unit of its owner.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Item {
+    /// The switch or router itself.
+    Datapath,
+    /// A port of it.
+    Port(String),
+    /// The ACLs that apply in one place.
+    Acls(AclPlace),
+    /// The static routes to one prefix, by its base.
+    Route(RouteMatch, IpNetwork),
+    /// A policy.
+    Policy(String),
+    /// An address translation.
+    Nat(String),
+    /// A load balancer.
+    Balancer(String),
+    /// (router port, switch port): somebody on a network of the router's.
+    Neighbour(String, String),
+}
+
+/// Which packets ACLs are for, and with which precedence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AclPlace {
+    pub(crate) direction: AclDirection,
+    pub(crate) tier: u8,
+    pub(crate) priority: Priority,
+    pub(crate) matching: String,
+}
+
+/// A unit.
+pub(crate) type UnitId = (Owner, Arc<Item>);
+
+/// What a unit contributes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// The datapath that all of it belongs to; `None`: there is no such unit.
+    pub(crate) key: Option<DatapathKey>,
+    /// Name of the datapath, and whether it is a router: from the unit that is the datapath.
+    pub(crate) datapath: Option<(String, bool)>,
+    pub(crate) bindings: Vec<(String, PortBinding)>,
+    /// Groups that there are, with their names.
+    pub(crate) groups: Vec<(PortKey, &'static str)>,
+    /// Ports in groups. A group with a port is there.
+    pub(crate) members: Vec<(PortKey, &'static str, String)>,
+    /// Flows, each with the rank of its feature.
+    pub(crate) flows: Vec<(u16, Arc<LogicalFlow>)>,
+    /// Names of sets that the flows speak of.
+    pub(crate) named_sets: BTreeSet<String>,
+}
+
+impl Output {
+    /// What a unit contributes that there is not.
+    pub(crate) const NONE: Self = Self {
+        key: None,
+        datapath: None,
+        bindings: Vec::new(),
+        groups: Vec::new(),
+        members: Vec::new(),
+        flows: Vec::new(),
+        named_sets: BTreeSet::new(),
+    };
+
+    /// Keeps those flows of the unit before that are the same, so that each is in memory
+    /// once.
+    pub(crate) fn share_flows(&mut self, before: &Self) {
+        for (_, flow) in &mut self.flows {
+            if let Some((_, same)) = before.flows.iter().find(|(_, old)| old == flow) {
+                *flow = Arc::clone(same);
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.datapath.is_none()
+            && self.bindings.is_empty()
+            && self.groups.is_empty()
+            && self.members.is_empty()
+            && self.flows.is_empty()
+    }
+}

@@ -1,0 +1,318 @@
+//! The whole, as units come and go: what each part of it comes from, and what of it
+//! differs from the southbound state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+};
+
+use crate::{
+    build::{
+        unit::{Item, Output},
+        whole::{self, Rank, place},
+    },
+    delta::{GroupChange, SouthboundDelta, diff_map},
+    key::{DatapathKey, PortKey},
+    southbound::{Datapath, LogicalFlow, MulticastGroup, PortBinding, Southbound},
+};
+
+/// A flow that a unit asks for.
+#[derive(Debug, Clone)]
+struct Candidate {
+    rank: Rank,
+    flow: Arc<LogicalFlow>,
+}
+
+/// Where flows meet that exclude each other: a datapath, and a hash of the place.
+type PlaceHash = (DatapathKey, u64);
+type GroupKey = (DatapathKey, PortKey);
+
+/// What units contribute, and what of it has been touched since the last [`Assembly::settle`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Assembly {
+    datapaths: BTreeMap<DatapathKey, DatapathParts>,
+    bindings: BTreeMap<String, PortBinding>,
+    groups: BTreeMap<GroupKey, GroupParts>,
+    flows: HashMap<PlaceHash, Vec<Candidate>>,
+    touched: Touched,
+}
+
+#[derive(Debug, Clone, Default)]
+struct DatapathParts {
+    datapath: Option<(String, bool)>,
+    /// Sets that flows name, and how many units have such flows.
+    sets: BTreeMap<String, usize>,
+    /// Two of its flows have the same hash.
+    collides: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct GroupParts {
+    /// From those that say so; `None`: nobody does.
+    name: Option<&'static str>,
+    n_declared: usize,
+    ports: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Touched {
+    datapaths: BTreeSet<DatapathKey>,
+    bindings: BTreeSet<String>,
+    /// Ports that were touched.
+    groups: BTreeMap<GroupKey, BTreeSet<String>>,
+    /// The flows that were in force.
+    flows: HashMap<PlaceHash, Vec<Arc<LogicalFlow>>>,
+}
+
+impl Assembly {
+    pub(super) fn remove(&mut self, item: &Arc<Item>, output: &Output) {
+        let Some(key) = output.key else { return };
+        let parts = self.datapaths.entry(key).or_default();
+        for set in &output.named_sets {
+            self.touched.datapaths.insert(key);
+            if let Some(n) = parts.sets.get_mut(set) {
+                *n -= 1;
+                if *n == 0 {
+                    parts.sets.remove(set);
+                }
+            }
+        }
+        if output.datapath.is_some() {
+            self.touched.datapaths.insert(key);
+            parts.datapath = None;
+        }
+        for (id, _) in &output.bindings {
+            self.bindings.remove(id);
+            self.touched.bindings.insert(id.clone());
+        }
+        for (group, _) in &output.groups {
+            self.group(key, *group).n_declared -= 1;
+        }
+        for (group, _, port) in &output.members {
+            self.group(key, *group).ports.remove(port);
+            self.touched.groups.entry((key, *group)).or_default().insert(port.clone());
+        }
+        for (_, flow) in &output.flows {
+            let place = self.touch(key, flow);
+            if let Entry::Occupied(mut slot) = self.flows.entry(place) {
+                slot.get_mut().retain(|candidate| candidate.rank.1 != *item);
+                if slot.get().is_empty() {
+                    slot.remove();
+                }
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, item: &Arc<Item>, output: &Output) {
+        let Some(key) = output.key else { return };
+        let parts = self.datapaths.entry(key).or_default();
+        for set in &output.named_sets {
+            self.touched.datapaths.insert(key);
+            *parts.sets.entry(set.clone()).or_default() += 1;
+        }
+        if output.datapath.is_some() {
+            self.touched.datapaths.insert(key);
+            parts.datapath.clone_from(&output.datapath);
+        }
+        for (id, binding) in &output.bindings {
+            self.bindings.insert(id.clone(), binding.clone());
+            self.touched.bindings.insert(id.clone());
+        }
+        for (group, name) in &output.groups {
+            let parts = self.group(key, *group);
+            parts.name = Some(name);
+            parts.n_declared += 1;
+        }
+        for (group, name, port) in &output.members {
+            let parts = self.group(key, *group);
+            parts.name = Some(name);
+            parts.ports.insert(port.clone());
+            self.touched.groups.entry((key, *group)).or_default().insert(port.clone());
+        }
+        for (n, (rank, flow)) in output.flows.iter().enumerate() {
+            let place = self.touch(key, flow);
+            let candidate = Candidate { rank: (*rank, Arc::clone(item), n), flow: Arc::clone(flow) };
+            let candidates = self.flows.entry(place).or_default();
+            let at = candidates.partition_point(|other| other.rank < candidate.rank);
+            candidates.insert(at, candidate);
+        }
+    }
+
+    fn group(&mut self, datapath: DatapathKey, group: PortKey) -> &mut GroupParts {
+        self.touched.groups.entry((datapath, group)).or_default();
+        self.groups.entry((datapath, group)).or_default()
+    }
+
+    /// Remembers what is in force in a flow's place.
+    fn touch(&mut self, datapath: DatapathKey, flow: &LogicalFlow) -> PlaceHash {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let place = (datapath, hasher.hash_one(place(flow)));
+        if let Entry::Vacant(slot) = self.touched.flows.entry(place) {
+            slot.insert(self.flows.get(&place).map_or_else(Vec::new, |candidates| in_force(candidates)));
+        }
+        place
+    }
+
+    /// Brings the southbound state up to what the units contribute now.
+    pub(super) fn settle(&mut self, sb: &mut Southbound) -> SouthboundDelta {
+        let touched = std::mem::take(&mut self.touched);
+        let mut delta = SouthboundDelta::default();
+        self.settle_bindings(touched.bindings, sb, &mut delta);
+        self.settle_groups(touched.groups, sb, &mut delta);
+        self.settle_flows(touched.flows, sb, &mut delta);
+        self.settle_datapaths(touched.datapaths, sb, &mut delta);
+        delta
+    }
+
+    fn settle_bindings(&self, ids: BTreeSet<String>, sb: &mut Southbound, delta: &mut SouthboundDelta) {
+        for id in ids {
+            match self.bindings.get(&id) {
+                Some(new) if sb.bindings.get(&id) != Some(new) => {
+                    sb.bindings.insert(id.clone(), new.clone());
+                    delta.bindings.insert(id, new.clone());
+                }
+                Some(_) => {}
+                None => {
+                    if sb.bindings.remove(&id).is_some() {
+                        delta.removed.bindings.insert(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle_groups(
+        &mut self,
+        touched: BTreeMap<GroupKey, BTreeSet<String>>,
+        sb: &mut Southbound,
+        delta: &mut SouthboundDelta,
+    ) {
+        for (key, ports) in touched {
+            let parts = self.groups.get(&key).filter(|parts| parts.n_declared > 0 || !parts.ports.is_empty());
+            let Some(parts) = parts else {
+                self.groups.remove(&key);
+                if sb.groups.remove(&key).is_some() {
+                    delta.removed.groups.insert(key);
+                }
+                continue;
+            };
+            let is_new = !sb.groups.contains_key(&key);
+            let name = parts.name.unwrap_or_default().to_owned();
+            let group = sb.groups.entry(key).or_insert_with(|| MulticastGroup { name, ..Default::default() });
+            let mut change = GroupChange { name: group.name.clone(), ..GroupChange::default() };
+            for port in ports {
+                if parts.ports.contains(&port) {
+                    if group.ports.insert(port.clone()) {
+                        change.added.insert(port);
+                    }
+                } else if group.ports.remove(&port) {
+                    change.removed.insert(port);
+                }
+            }
+            if is_new || !change.added.is_empty() || !change.removed.is_empty() {
+                delta.groups.insert(key, change);
+            }
+        }
+    }
+
+    fn settle_flows(
+        &mut self,
+        touched: HashMap<PlaceHash, Vec<Arc<LogicalFlow>>>,
+        sb: &mut Southbound,
+        delta: &mut SouthboundDelta,
+    ) {
+        let mut gone = BTreeMap::new();
+        let mut fresh = BTreeMap::new();
+        let mut colliding = BTreeSet::new();
+        for (place, before) in touched {
+            let now = self.flows.get(&place).map_or_else(Vec::new, |candidates| in_force(candidates));
+            let id = |flow: &Arc<LogicalFlow>| (whole::id(place.0, flow), Arc::clone(flow));
+            gone.extend(before.iter().filter(|flow| !now.contains(flow)).map(id));
+            for (id, flow) in now.iter().filter(|flow| !before.contains(flow)).map(id) {
+                if fresh.insert(id, flow).is_some() {
+                    colliding.insert(place.0);
+                }
+            }
+            if self.datapaths.get(&place.0).is_some_and(|parts| parts.collides) {
+                colliding.insert(place.0);
+            }
+        }
+        for (id, flow) in &fresh {
+            if sb.flows.contains_key(id) && !gone.contains_key(id) {
+                colliding.insert(flow.datapath);
+            }
+        }
+        for (id, flow) in gone {
+            if !colliding.contains(&flow.datapath) && !fresh.contains_key(&id) {
+                sb.flows.remove(&id);
+                delta.removed.flows.insert(id);
+            }
+        }
+        for (id, flow) in fresh {
+            if !colliding.contains(&flow.datapath) {
+                sb.flows.insert(id, Arc::clone(&flow));
+                delta.flows.insert(id, flow);
+            }
+        }
+        for datapath in colliding {
+            self.number_anew(datapath, sb, delta);
+        }
+    }
+
+    /// Two flows of the datapath have, or had, the same hash: which id each gets depends on
+    /// all of them.
+    fn number_anew(&mut self, datapath: DatapathKey, sb: &mut Southbound, delta: &mut SouthboundDelta) {
+        let of_datapath = self.flows.iter().filter(|((key, _), _)| *key == datapath);
+        let flows: Vec<_> = of_datapath.flat_map(|(_, candidates)| in_force(candidates)).collect();
+        let new = whole::number(datapath, flows.into_iter());
+        let old: BTreeMap<_, _> =
+            sb.flows.range(whole::ids(datapath)).map(|(id, flow)| (*id, Arc::clone(flow))).collect();
+        if let Some(parts) = self.datapaths.get_mut(&datapath) {
+            parts.collides = new.iter().any(|(id, flow)| *id != whole::id(datapath, flow));
+        }
+        let (changed, gone) = diff_map(&old, &new);
+        for id in &gone {
+            sb.flows.remove(id);
+        }
+        sb.flows.extend(changed.iter().map(|(id, flow)| (*id, Arc::clone(flow))));
+        delta.flows.extend(changed);
+        delta.removed.flows.extend(gone);
+    }
+
+    fn settle_datapaths(
+        &mut self,
+        touched: BTreeSet<DatapathKey>,
+        sb: &mut Southbound,
+        delta: &mut SouthboundDelta,
+    ) {
+        for key in touched {
+            let Some(parts) = self.datapaths.get(&key) else { continue };
+            let Some((name, is_router)) = parts.datapath.clone() else {
+                if sb.datapaths.remove(&key).is_some() {
+                    delta.removed.datapaths.insert(key);
+                }
+                if parts.sets.is_empty() {
+                    self.datapaths.remove(&key);
+                }
+                continue;
+            };
+            let new = Datapath { name, is_router, sets: parts.sets.keys().cloned().collect() };
+            if sb.datapaths.get(&key) != Some(&new) {
+                sb.datapaths.insert(key, new.clone());
+                delta.datapaths.insert(key, new);
+            }
+        }
+    }
+}
+
+/// Of the flows for the same packets the first one.
+fn in_force(candidates: &[Candidate]) -> Vec<Arc<LogicalFlow>> {
+    let mut first: Vec<Arc<LogicalFlow>> = Vec::with_capacity(1);
+    for candidate in candidates {
+        if !first.iter().any(|flow| place(flow) == place(&candidate.flow)) {
+            first.push(Arc::clone(&candidate.flow));
+        }
+    }
+    first
+}

@@ -1,0 +1,182 @@
+//! Incremental compilation: only what a change reaches is compiled again.
+//!
+//! [`reach`] says which units of the network can see a change, [`assembly`] keeps the
+//! whole together as units come and go, [`sets`] follows the members of sets.
+
+mod assembly;
+mod dirty;
+mod reach;
+mod sets;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub use self::dirty::Dirty;
+use self::{
+    assembly::Assembly,
+    reach::{Reach, References},
+    sets::SetTracker,
+};
+use crate::{
+    build::{
+        feature::{build_router, build_switch},
+        links::Links,
+        topology::{RouterScope, SwitchScope},
+        traits::{RouterState, SwitchState},
+        unit::{Item, Output, Owner, UnitId},
+    },
+    delta::{SouthboundDelta, diff_map},
+    model::Northbound,
+    southbound::{ChassisRecord, Southbound},
+};
+
+/// What a unit contributes that there is not.
+static NONE: Output = Output::NONE;
+
+/// Keeps the compiled network up to date.
+///
+/// # Invariants
+/// - After each [`Compiler::update`] with all that changed marked dirty,
+///   [`Compiler::southbound`] equals [`crate::compile`] of the same input.
+#[derive(Debug, Clone, Default)]
+pub struct Compiler {
+    links: Links,
+    references: Users,
+    switches: BTreeMap<String, SwitchState>,
+    routers: BTreeMap<String, RouterState>,
+    units: BTreeMap<UnitId, Output>,
+    assembly: Assembly,
+    sets: SetTracker,
+    sb: Southbound,
+}
+
+/// Switches and routers that name load balancers.
+#[derive(Debug, Clone, Default)]
+struct Users {
+    switches: References,
+    routers: References,
+}
+
+impl Compiler {
+    /// A compiler of the empty network.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The network as compiled last.
+    pub fn southbound(&self) -> &Southbound {
+        &self.sb
+    }
+
+    /// Compiles what changed and tells what is different now.
+    ///
+    /// # Cost
+    /// That of compiling the units that can see what is dirty, and of looking once at the
+    /// ports or ACLs of a switch that has a dirty one.
+    pub fn update(
+        &mut self,
+        nb: &Northbound,
+        chassis: &BTreeMap<String, ChassisRecord>,
+        dirty: &Dirty,
+    ) -> SouthboundDelta {
+        let reach = Reach::of(self, nb, dirty);
+        let units = self.units_in(nb, &reach);
+        let fresh = units.into_iter().map(|unit| (self.build(nb, &unit), unit));
+        let fresh: Vec<_> =
+            fresh.filter(|(new, unit)| self.units.get(unit).unwrap_or(&NONE) != new).collect();
+        // What goes, goes first: an id may have moved from one unit to another.
+        let old: Vec<_> = fresh.iter().map(|(_, unit)| self.units.remove(unit).unwrap_or_default()).collect();
+        for (old, (_, unit)) in old.iter().zip(&fresh) {
+            self.assembly.remove(&unit.1, old);
+        }
+        for (old, (mut new, unit)) in old.iter().zip(fresh) {
+            if !new.is_empty() {
+                new.share_flows(old);
+                self.assembly.insert(&unit.1, &new);
+                self.units.insert(unit, new);
+            }
+        }
+        let mut delta = self.assembly.settle(&mut self.sb);
+        self.sets.update(nb, dirty, &self.links, &mut self.sb, &mut delta);
+        if self.sb.chassis != *chassis {
+            (delta.chassis, delta.removed.chassis) = diff_map(&self.sb.chassis, chassis);
+            self.sb.chassis.clone_from(chassis);
+        }
+        delta
+    }
+
+    /// The units that are reached, those that there are no longer included.
+    fn units_in(&self, nb: &Northbound, reach: &Reach) -> BTreeSet<UnitId> {
+        let mut units = BTreeSet::new();
+        for (id, what) in &reach.switches {
+            let owner = Owner::Switch(id.as_str().into());
+            let mut add = |item: Item| {
+                units.insert((owner.clone(), Arc::new(item)));
+            };
+            what.items.iter().cloned().for_each(&mut add);
+            if what.all {
+                self.switch_scope(nb, id).iter().flat_map(SwitchScope::items).for_each(add);
+                units.extend(self.known(&owner, Item::Datapath).cloned());
+            }
+        }
+        for (id, what) in &reach.routers {
+            let owner = Owner::Router(id.as_str().into());
+            let scope = self.router_scope(nb, id);
+            let mut add = |item: Item| {
+                units.insert((owner.clone(), Arc::new(item)));
+            };
+            what.items.iter().cloned().for_each(&mut add);
+            if what.all || what.own {
+                scope.iter().flat_map(RouterScope::own_items).for_each(&mut add);
+            }
+            if what.all {
+                scope.iter().flat_map(RouterScope::neighbours).for_each(&mut add);
+            }
+            for port in &what.links {
+                scope.iter().flat_map(|scope| scope.neighbours_of(port)).for_each(&mut add);
+            }
+            let is_reached = |item: &Item| match item {
+                Item::Neighbour(port, _) => what.all || what.links.contains(port),
+                _ => what.all || what.own,
+            };
+            if what.all || what.own {
+                let known = self.known(&owner, Item::Datapath);
+                units.extend(known.filter(|(_, item)| is_reached(item)).cloned());
+            } else {
+                for port in &what.links {
+                    let known = self.known(&owner, Item::Neighbour(port.clone(), String::new()));
+                    units.extend(known.take_while(|(_, item)| is_reached(item)).cloned());
+                }
+            }
+        }
+        units
+    }
+
+    /// The units of an owner that there are, from an item on.
+    fn known<'a>(&'a self, owner: &'a Owner, first: Item) -> impl Iterator<Item = &'a UnitId> {
+        let units = self.units.range((owner.clone(), Arc::new(first))..);
+        units.map(|(unit, _)| unit).take_while(move |(of, _)| of == owner)
+    }
+
+    fn build(&self, nb: &Northbound, (owner, item): &UnitId) -> Output {
+        match owner {
+            Owner::Switch(id) => self.switch_scope(nb, id).map(|scope| build_switch(&scope, item)),
+            Owner::Router(id) => self.router_scope(nb, id).map(|scope| build_router(&scope, item)),
+        }
+        .unwrap_or_default()
+    }
+
+    fn switch_scope<'a>(&'a self, nb: &'a Northbound, id: &str) -> Option<SwitchScope<'a>> {
+        let (id, switch) = nb.switches.get_key_value(id)?;
+        Some(SwitchScope::new(nb, &self.links, (id, switch), self.switches.get(id)?))
+    }
+
+    fn router_scope<'a>(&'a self, nb: &'a Northbound, id: &str) -> Option<RouterScope<'a>> {
+        let (id, router) = nb.routers.get_key_value(id)?;
+        Some(RouterScope::new(nb, &self.links, (id, router), self.routers.get(id)?))
+    }
+}

@@ -1,0 +1,410 @@
+//! Random changes of everything that the northbound model has: after each of them what
+//! was compiled step by step is what is compiled at once.
+//!
+//! The network is small, so that changes meet. A change is four numbers, of which smaller
+//! ones say less.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    Views,
+    build::whole::{HASH_BITS, test_hash_bits},
+    chassis_view, compile, diff,
+    model::{
+        Acl, AclLog, Backend, DefaultPolicy, HashField, IpNetwork, LoadBalancer, LogicalRouter,
+        LogicalSwitch, NatKind, NatRule, NextHop, PolicyAction, Protocol, RouteMatch, RouteTarget,
+        RouterPolicy, Service, Severity, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+    },
+    southbound::ChassisRecord,
+};
+
+/// What, where, and how.
+type Change = (u8, u8, u8, u8);
+
+/// Changes in a row.
+const ROW: usize = 100;
+
+/// How many changes a run makes: few where each takes long.
+fn n_changes() -> usize {
+    let wanted = std::env::var("FERROFLOW_CHANGES").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(if cfg!(debug_assertions) { 200 } else { 100_000 })
+}
+
+/// A network that changes, with what is compiled of it.
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) nb: Northbound,
+    pub(super) hosts: BTreeMap<String, ChassisRecord>,
+    dirty: Dirty,
+}
+
+impl World {
+    /// Makes a change, and says what is dirty.
+    pub(super) fn change(&mut self, (what, i, j, k): Change) -> Dirty {
+        let (s, r) = (i % 3, i % 2);
+        match what % 20 {
+            0 => self.switch(s, j, k),
+            1 => self.switch_settings(s, j, k),
+            2..=5 => self.workload(s, j, k),
+            6 | 7 => self.link(s, j, k),
+            8 | 9 => self.switch_acl(s, j, k),
+            10 => self.router(r, j, k),
+            11 => self.router_settings(r, j, k),
+            12 | 13 => self.router_port(r, j, k),
+            14 => self.nat(r, j, k),
+            15 => self.policy(r, j, k),
+            16 => self.balancer(i, j, k),
+            17 => self.address_set(i, k),
+            18 => self.port_group(i, j, k),
+            _ if k % 5 == 0 => {
+                let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
+                match k % 3 {
+                    0 => drop(self.hosts.remove(&host(i))),
+                    _ => drop(self.hosts.insert(host(i), record)),
+                }
+            }
+            _ => self.group_acl(i, j, k),
+        }
+        std::mem::take(&mut self.dirty)
+    }
+
+    fn switch(&mut self, s: u8, j: u8, k: u8) {
+        let id = format!("s{s}");
+        match k % 4 {
+            0 => drop(self.nb.switches.remove(&id)),
+            1 => {
+                // The same switch with another key.
+                let switch = self.nb.switches.entry(id.clone()).or_insert_with(|| switch(1));
+                switch.key = crate::key::DatapathKey::new(1 + u32::from(s) + 10 * u32::from(j % 3)).unwrap();
+            }
+            _ => drop(self.switch_mut(s)),
+        }
+        self.dirty.switches.insert(id);
+    }
+
+    fn switch_mut(&mut self, s: u8) -> &mut LogicalSwitch {
+        let id = format!("s{s}");
+        if !self.nb.switches.contains_key(&id) {
+            self.dirty.switches.insert(id.clone());
+        }
+        self.nb.switches.entry(id).or_insert_with(|| switch(1 + u32::from(s)))
+    }
+
+    fn router_mut(&mut self, r: u8) -> &mut LogicalRouter {
+        let id = format!("r{r}");
+        if !self.nb.routers.contains_key(&id) {
+            self.dirty.routers.insert(id.clone());
+        }
+        self.nb.routers.entry(id).or_insert_with(|| router(100 + u32::from(r)))
+    }
+
+    fn switch_settings(&mut self, s: u8, j: u8, k: u8) {
+        let switch = self.switch_mut(s);
+        switch.default_policy = default_policy(j);
+        switch.load_balancers = balancers(k);
+        self.dirty.switch_settings.insert(format!("s{s}"));
+    }
+
+    fn workload(&mut self, s: u8, j: u8, k: u8) {
+        let id = format!("s{s}p{}", j % 3);
+        let switch = self.switch_mut(s);
+        if k % 8 == 0 {
+            switch.ports.remove(&id);
+        } else {
+            let ips = ["10.0.0.5", "10.1.0.5", "2001:db8::5", "10.0.1.6"];
+            let ips = ips.into_iter().enumerate().filter(|(n, _)| k >> n & 1 == 1);
+            let ips: Vec<_> = ips.map(|(_, ip)| ip).collect();
+            let mut port = workload(1 + u16::from(j % 3), k % 5, &ips, &host(k));
+            port.enabled = k % 7 != 0;
+            if k % 6 == 1 {
+                port = secured(port, k % 5, &["10.0.0.5/32", "2001:db8::/64"][..usize::from(j % 3)]);
+            }
+            if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, .. }, .. } = &mut port {
+                *unknown = k % 5 == 0;
+                *chassis = chassis.take().filter(|_| j % 4 != 0);
+            }
+            switch.ports.insert(id.clone(), port);
+        }
+        self.dirty.switch_ports.insert((format!("s{s}"), id));
+    }
+
+    /// A port to a router; some contend for the same end, or ask for none that there is.
+    fn link(&mut self, s: u8, j: u8, k: u8) {
+        let id = format!("s{s}l{}", j % 2);
+        let switch = self.switch_mut(s);
+        match k % 5 {
+            0 => drop(switch.ports.remove(&id)),
+            _ => {
+                let r = k % 2;
+                let mut port = to_router(20 + u16::from(j % 2), &format!("r{r}"), &format!("r{r}q{}", j % 4));
+                port.enabled = k % 9 != 0;
+                switch.ports.insert(id.clone(), port);
+            }
+        }
+        self.dirty.switch_ports.insert((format!("s{s}"), id));
+    }
+
+    fn switch_acl(&mut self, s: u8, j: u8, k: u8) {
+        let id = format!("a{}", j % 3);
+        let switch = self.switch_mut(s);
+        match k % 6 {
+            0 => drop(switch.acls.remove(&id)),
+            _ => drop(switch.acls.insert(id.clone(), an_acl(j, k))),
+        }
+        self.dirty.switch_acls.insert((format!("s{s}"), id));
+    }
+
+    fn router(&mut self, r: u8, j: u8, k: u8) {
+        let id = format!("r{r}");
+        match k % 4 {
+            0 => drop(self.nb.routers.remove(&id)),
+            1 => {
+                let key = crate::key::DatapathKey::new(100 + u32::from(r) + 10 * u32::from(j % 3)).unwrap();
+                self.router_mut(r).key = key;
+            }
+            _ => drop(self.router_mut(r)),
+        }
+        self.dirty.routers.insert(id);
+    }
+
+    fn router_settings(&mut self, r: u8, j: u8, k: u8) {
+        let router = self.router_mut(r);
+        match j % 4 {
+            0 => router.enabled = k % 3 != 0,
+            1 => router.chassis = (k % 2 == 0).then(|| host(k)),
+            2 => router.load_balancers = balancers(k),
+            _ if k % 7 == 0 => router.static_routes.clear(),
+            _ => router.static_routes.push(a_route(k)),
+        }
+        self.dirty.router_settings.insert(format!("r{r}"));
+    }
+
+    fn router_port(&mut self, r: u8, j: u8, k: u8) {
+        let id = format!("r{r}q{}", j % 4);
+        let router = self.router_mut(r);
+        if k % 7 == 0 {
+            router.ports.remove(&id);
+        } else {
+            let networks = [&["10.0.0.1/24"][..], &["10.1.0.1/24", "2001:db8::1/64"], &["10.0.1.1/24"]];
+            let mut port = router_port(1 + u16::from(j % 4), 0x80 | (k % 3), networks[usize::from(k % 3)]);
+            port.enabled = k % 5 != 0;
+            router.ports.insert(id.clone(), port);
+        }
+        self.dirty.router_ports.insert((format!("r{r}"), id));
+    }
+
+    fn nat(&mut self, r: u8, j: u8, k: u8) {
+        let id = format!("n{}", j % 3);
+        let router = self.router_mut(r);
+        if k % 5 == 0 {
+            router.nats.remove(&id);
+        } else {
+            let kind = [NatKind::Source, NatKind::Destination, NatKind::Both][usize::from(k % 3)];
+            let peers = |some: bool| if some { vec![network("198.51.100.0/24")] } else { Vec::new() };
+            let rule = NatRule {
+                kind,
+                external_ip: [10, j % 2, 0, if k % 4 == 0 { 1 } else { 200 }].into(),
+                logical_ip: network("10.1.0.5/32"),
+                external_ports: (k % 11 == 0).then_some((1000, 2000)),
+                gateway_port: (k % 13 == 0).then(|| format!("r{r}q0")),
+                stateless: k % 2 == 0,
+                allowed_external_ips: peers(k % 17 == 0),
+                exempted_external_ips: peers(k % 19 == 0),
+            };
+            router.nats.insert(id.clone(), rule);
+        }
+        self.dirty.nats.insert((format!("r{r}"), id));
+    }
+
+    fn policy(&mut self, r: u8, j: u8, k: u8) {
+        let id = format!("p{}", j % 3);
+        let router = self.router_mut(r);
+        if k % 5 == 0 {
+            router.policies.remove(&id);
+        } else {
+            let hops = |n: u8| (0..n).map(|hop| [10, hop, 0, 9].into()).collect();
+            let action = match k % 4 {
+                0 => PolicyAction::Allow,
+                1 => PolicyAction::Drop,
+                n => PolicyAction::Reroute(hops(n - 1)),
+            };
+            let matching = ["ip4", "ip4.src == 10.0.0.0/24", "tcp.dts == 1"][usize::from(k % 3)].to_owned();
+            let priority = flowtable::types::Priority::new((k % 4).into()).unwrap();
+            router.policies.insert(id.clone(), RouterPolicy { priority, matching, action });
+        }
+        self.dirty.policies.insert((format!("r{r}"), id));
+    }
+
+    fn balancer(&mut self, i: u8, j: u8, k: u8) {
+        let id = format!("lb{}", i % 3);
+        if k % 5 == 0 {
+            self.nb.load_balancers.remove(&id);
+        } else {
+            let backend =
+                |last: u8| Backend { ip: [10, 0, 0, last].into(), port: Some(8080), online: last % 4 != 3 };
+            let service = |n: u8| Service { backends: (0..n).map(|n| backend(4 + n)).collect() };
+            let vip = |last, port| Vip { ip: [10, 0, 0, last].into(), port };
+            let mut vips = vec![(vip(100 + j % 2, Some(80)), service(k % 3))];
+            if k % 3 == 0 {
+                // A router's own address, or a whole address.
+                vips.push((vip(if j % 2 == 0 { 1 } else { 9 }, None), service(1)));
+            }
+            let balancer = LoadBalancer {
+                protocol: [Protocol::Tcp, Protocol::Udp][usize::from(k % 2)],
+                vips: vips.into_iter().collect(),
+                reject: j % 2 == 0,
+                hash_fields: if k % 7 == 0 { vec![HashField::IpSrc] } else { Vec::new() },
+                ..LoadBalancer::default()
+            };
+            self.nb.load_balancers.insert(id.clone(), balancer);
+        }
+        self.dirty.load_balancers.insert(id);
+    }
+
+    /// Also one with the name of a group's addresses.
+    fn address_set(&mut self, i: u8, k: u8) {
+        let id = if i % 4 == 0 { format!("g{}_ip4", i % 2) } else { format!("as{}", i % 2) };
+        if k % 6 == 0 {
+            self.nb.address_sets.remove(&id);
+        } else {
+            let ip = |n: u8| SetMember::Ip(IpNetwork { addr: [10, 0, n, 0].into(), prefix_len: 24 });
+            let mut members: BTreeSet<_> = (0..k % 4).map(ip).collect();
+            if k % 3 == 0 {
+                members.insert(SetMember::Mac(mac(k)));
+            }
+            self.nb.address_sets.insert(id.clone(), members);
+        }
+        self.dirty.address_sets.insert(id);
+    }
+
+    fn port_group(&mut self, i: u8, j: u8, k: u8) {
+        let id = format!("g{}", i % 2);
+        if k % 9 == 0 {
+            self.nb.port_groups.remove(&id);
+        } else {
+            let group = self.nb.port_groups.entry(id.clone()).or_default();
+            let port = |n: u8| (format!("s{}p{}", n % 3, n / 3 % 3), format!("s{}", n % 3));
+            group.ports = (0..k % 4).map(|n| port(n.wrapping_add(j))).collect();
+            group.default_policy = default_policy(j / 4);
+        }
+        self.dirty.port_groups.insert(id);
+    }
+
+    fn group_acl(&mut self, i: u8, j: u8, k: u8) {
+        let id = format!("g{}", i % 2);
+        let Some(group) = self.nb.port_groups.get_mut(&id) else { return };
+        let acl = format!("x{}", j % 3);
+        match k % 6 {
+            0 => drop(group.acls.remove(&acl)),
+            _ => drop(group.acls.insert(acl.clone(), an_acl(j, k))),
+        }
+        self.dirty.group_acls.insert((id, acl));
+    }
+}
+
+fn host(n: u8) -> String {
+    format!("h{}", n % 3)
+}
+
+fn default_policy(n: u8) -> DefaultPolicy {
+    [DefaultPolicy::Allow, DefaultPolicy::Drop][usize::from(n % 2)]
+}
+
+fn balancers(k: u8) -> BTreeSet<String> {
+    (0..3).filter(|n| k >> n & 1 == 1).map(|n| format!("lb{n}")).collect()
+}
+
+fn an_acl(j: u8, k: u8) -> Acl {
+    let direction = [AclDirection::ToLport, AclDirection::FromLport][usize::from(k % 2)];
+    let actions = [
+        AclAction::Drop,
+        AclAction::Allow,
+        AclAction::AllowRelated,
+        AclAction::AllowStateless,
+        AclAction::Reject,
+        AclAction::Pass,
+    ];
+    let matching = [
+        "ip4",
+        "outport == @g0 && ip4.src == {$as0, $g0_ip4}",
+        "tcp.dst == 80..90",
+        "1000 <= tcp.dst <= 2000 && ip4.src != $as1",
+        "tcp.dts == 80",
+    ];
+    Acl {
+        tier: k / 64,
+        label: u32::from(k % 3),
+        log: (k % 5 == 0).then(|| AclLog { name: String::new(), severity: Severity::Info }),
+        ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
+    }
+}
+
+fn a_route(k: u8) -> StaticRoute {
+    let target = match k % 5 {
+        0 => RouteTarget::Discard,
+        n => RouteTarget::Via(NextHop {
+            ip: [10, n % 2, 0, 9].into(),
+            output_port: (k % 4 == 0).then(|| "r0q1".to_owned()),
+        }),
+    };
+    let by = if k % 3 == 0 { RouteMatch::Source } else { RouteMatch::Destination };
+    StaticRoute { prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)), by, target }
+}
+
+fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
+    let mut world = World::default();
+    let mut compiler = Compiler::new();
+    let mut before = Southbound::default();
+    let mut views = Views::default();
+    let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
+    for change in changes {
+        let dirty = world.change(change);
+        let delta = compiler.update(&world.nb, &world.hosts, &dirty);
+        let full = compile(&world.nb, &world.hosts);
+        prop_assert_eq!(compiler.southbound(), &full, "after {:?}, {:?}", change, dirty);
+        prop_assert_eq!(&delta, &diff(&before, &full), "after {:?}, {:?}", change, dirty);
+        let told = views.update(&full, &delta);
+        hosts.retain(|id, _| full.chassis.contains_key(id));
+        for id in full.chassis.keys() {
+            let host = hosts.entry(id.clone()).or_default();
+            let wanted = chassis_view(&full, id);
+            prop_assert!(
+                told.contains_key(id) == (*host != wanted),
+                "{} is told what it knows, or is not",
+                id
+            );
+            told.get(id).cloned().unwrap_or_default().apply(host);
+            prop_assert_eq!(&*host, &wanted, "{} after {:?}", id, change);
+            prop_assert_eq!(&views.of(&full, id), &wanted);
+        }
+        delta.apply(&mut before);
+        prop_assert!(before == full);
+        prop_assert!(compiler.update(&world.nb, &world.hosts, &dirty).is_empty());
+    }
+    Ok(())
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    proptest::collection::vec(any::<Change>(), ROW)
+}
+
+#[test]
+fn incremental_equals_full() {
+    let cases = u32::try_from(n_changes().div_ceil(ROW)).unwrap();
+    let config = ProptestConfig { cases, max_shrink_iters: 20_000, ..ProptestConfig::default() };
+    proptest!(config, |(changes in changes())| follow(changes)?);
+}
+
+/// With hashes so short that flows often have the same one.
+#[test]
+fn incremental_equals_full_when_ids_collide() {
+    let cases = u32::try_from(n_changes().div_ceil(ROW * 10)).unwrap();
+    let config = ProptestConfig { cases, max_shrink_iters: 20_000, ..ProptestConfig::default() };
+    proptest!(config, |(changes in changes())| {
+        test_hash_bits(11);
+        let followed = follow(changes);
+        test_hash_bits(HASH_BITS);
+        followed?;
+    });
+}

@@ -1,0 +1,83 @@
+//! Incremental against full.
+
+mod changes;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    SetChange, chassis_view, compile,
+    fixture::*,
+    model::{AclAction, AclDirection, PortGroup, SetMember},
+};
+
+#[test]
+fn a_new_member_is_sent_alone() {
+    let mut nb = small();
+    let member = |text: &str| SetMember::Ip(network(text));
+    nb.address_sets.insert("ops".into(), [member("10.0.0.0/8")].into());
+    let of_group =
+        acl(AclDirection::ToLport, 5, "outport == @g && ip4.src == {$ops, $g_ip4}", AclAction::AllowRelated);
+    let group = PortGroup {
+        ports: [("a".into(), "web".into())].into(),
+        acls: [("x".into(), of_group)].into(),
+        ..PortGroup::default()
+    };
+    nb.port_groups.insert("g".into(), group);
+    let mut compiler = Compiler::new();
+    let all = Dirty {
+        switches: nb.switches.keys().cloned().collect(),
+        routers: nb.routers.keys().cloned().collect(),
+        address_sets: ["ops".to_owned()].into(),
+        port_groups: ["g".to_owned()].into(),
+        ..Dirty::default()
+    };
+    compiler.update(&nb, &hosts(), &all);
+    assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+
+    nb.address_sets.get_mut("ops").unwrap().insert(member("192.0.2.1/32"));
+    let dirty = Dirty { address_sets: ["ops".to_owned()].into(), ..Dirty::default() };
+    let delta = compiler.update(&nb, &hosts(), &dirty);
+    let one = |added: &str| SetChange { added: [added.to_owned()].into(), ..SetChange::default() };
+    let sets = [("$ops".to_owned(), one("192.0.2.1"))].into();
+    assert_eq!(delta, SouthboundDelta { sets, ..SouthboundDelta::default() });
+
+    // Another port of the same switch: its flows stay.
+    nb.port_groups.get_mut("g").unwrap().ports.insert("b".into(), "web".into());
+    let dirty = Dirty { port_groups: ["g".to_owned()].into(), ..Dirty::default() };
+    let delta = compiler.update(&nb, &hosts(), &dirty);
+    assert_eq!(delta.sets.keys().collect::<Vec<_>>(), ["$g_ip4", "$g_ip6", "@g"]);
+    assert_eq!((delta.flows.len(), delta.datapaths.len()), (0, 0));
+    // The first one of another switch: the group's ACLs apply there now.
+    nb.port_groups.get_mut("g").unwrap().ports.insert("c".into(), "db".into());
+    let delta = compiler.update(&nb, &hosts(), &dirty);
+    assert!(delta.flows.values().all(|flow| flow.datapath.get() == 2) && !delta.flows.is_empty());
+    assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+    // Hosts are told of sets that their flows name.
+    let mut far = compiler.southbound().clone();
+    far.bindings.values_mut().for_each(|binding| binding.chassis = None);
+    assert!(chassis_view(&far, "h1").sets.is_empty());
+    assert_eq!(chassis_view(compiler.southbound(), "h1").sets.len(), 3);
+}
+
+#[test]
+fn what_is_not_reached_is_not_compiled_again() {
+    let mut nb = small();
+    let mut far = switch(9);
+    far.ports.insert("x".into(), workload(1, 0x55, &["10.5.0.5"], "h2"));
+    nb.switches.insert("far".into(), far);
+    let all = Dirty {
+        switches: nb.switches.keys().cloned().collect(),
+        routers: nb.routers.keys().cloned().collect(),
+        ..Dirty::default()
+    };
+    let mut compiler = Compiler::new();
+    compiler.update(&nb, &hosts(), &all);
+    nb.switches.get_mut("far").unwrap().ports.clear();
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap().mac = mac(0xee);
+    let dirty = Dirty { routers: ["r".to_owned()].into(), ..Dirty::default() };
+    let delta = compiler.update(&nb, &hosts(), &dirty);
+    assert!(compiler.southbound().bindings.contains_key("x"), "nobody said that `far` changed");
+    let touched: BTreeSet<_> = delta.flows.values().map(|flow| flow.datapath.get()).collect();
+    assert_eq!(touched, [1, 3].into(), "the switch knows the router's address");
+}

@@ -1,0 +1,399 @@
+//! What each chassis needs, kept up to date: a change of the network becomes a change for
+//! each chassis that it concerns, and nothing for the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    build::whole::ids,
+    delta::{GroupChange, SetChange, SouthboundDelta, diff_map},
+    key::{DatapathKey, PortKey},
+    southbound::{ChassisRecord, PortBinding, Southbound},
+};
+
+/// Who needs what.
+///
+/// # Invariants
+/// - A chassis that makes each change it is given has [`crate::chassis_view`] of the network.
+#[derive(Debug, Clone, Default)]
+pub struct Views {
+    datapaths: BTreeMap<DatapathKey, OfDatapath>,
+    /// As they were told last.
+    bindings: BTreeMap<String, PortBinding>,
+    /// How many ports of each datapath are on a chassis.
+    locals: BTreeMap<String, BTreeMap<DatapathKey, usize>>,
+    /// Datapaths whose flows name a set.
+    naming: BTreeMap<String, BTreeSet<DatapathKey>>,
+    views: BTreeMap<String, View>,
+}
+
+/// What there is of a datapath.
+#[derive(Debug, Clone, Default)]
+struct OfDatapath {
+    bindings: BTreeSet<String>,
+    /// Bindings with a peer.
+    patches: BTreeSet<String>,
+    /// Chassis that ports are on, and how many.
+    hosts: BTreeMap<String, usize>,
+    /// Sets that its flows name.
+    sets: BTreeSet<String>,
+    /// Chassis that need it.
+    users: BTreeSet<String>,
+}
+
+/// What a chassis has been told of.
+#[derive(Debug, Clone, Default)]
+struct View {
+    datapaths: BTreeSet<DatapathKey>,
+    hosts: BTreeMap<String, ChassisRecord>,
+    sets: BTreeSet<String>,
+}
+
+/// Whose view is to be looked at.
+#[derive(Default)]
+struct Concerned {
+    /// May need other datapaths.
+    reach: BTreeSet<String>,
+    /// May need to know other hosts.
+    hosts: BTreeSet<String>,
+    /// May need other sets, or other members of them.
+    sets: BTreeSet<String>,
+    /// Have a datapath that has changed.
+    content: BTreeSet<String>,
+}
+
+impl Views {
+    /// Follows a change of the network, which is `sb` now; what each chassis that it
+    /// concerns is to be told.
+    ///
+    /// # Cost
+    /// That of the change, for each of those chassis; where links change, also that of
+    /// finding what each chassis that has one of their ends reaches.
+    pub fn update(&mut self, sb: &Southbound, delta: &SouthboundDelta) -> BTreeMap<String, SouthboundDelta> {
+        let parts = self.parts(delta);
+        let mut concerned = Concerned::default();
+        self.follow_bindings(delta, &mut concerned);
+        self.follow_sets(delta, &mut concerned);
+        self.follow_hosts(sb, delta, &mut concerned);
+        for key in parts.keys() {
+            concerned.content.extend(self.users(*key).cloned());
+        }
+        let mut told = BTreeMap::new();
+        let Concerned { reach, hosts, sets, content } = &concerned;
+        let all: BTreeSet<_> = reach.iter().chain(hosts).chain(sets).chain(content).cloned().collect();
+        for id in all {
+            if !self.views.contains_key(&id) {
+                continue;
+            }
+            let mut change = SouthboundDelta::default();
+            let is_other = reach.contains(&id) && self.reach(sb, &id, &parts, &mut change);
+            if !is_other {
+                let kept = self.views.get(&id).into_iter().flat_map(|view| &view.datapaths);
+                merge_parts(&mut change, kept.filter_map(|key| parts.get(key)).cloned().collect());
+            }
+            if is_other || hosts.contains(&id) {
+                self.tell_hosts(sb, &id, &mut change);
+            }
+            if is_other || sets.contains(&id) {
+                self.tell_sets(sb, delta, &id, &mut change);
+            }
+            if !change.is_empty() {
+                told.insert(id, change);
+            }
+        }
+        told
+    }
+
+    /// The whole view of a chassis.
+    pub fn of(&self, sb: &Southbound, chassis: &str) -> Southbound {
+        let Some(view) = self.views.get(chassis) else { return Southbound::default() };
+        let mut whole = Southbound { chassis: view.hosts.clone(), ..Southbound::default() };
+        for key in &view.datapaths {
+            self.whole_datapath(sb, *key).apply(&mut whole);
+        }
+        let sets = view.sets.iter().filter_map(|name| Some((name.clone(), sb.sets.get(name)?.clone())));
+        whole.sets.extend(sets);
+        whole
+    }
+
+    fn users(&self, key: DatapathKey) -> impl Iterator<Item = &String> {
+        self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.users)
+    }
+
+    /// The change, by datapath.
+    fn parts(&self, delta: &SouthboundDelta) -> BTreeMap<DatapathKey, SouthboundDelta> {
+        let mut parts: BTreeMap<DatapathKey, SouthboundDelta> = BTreeMap::new();
+        for (key, datapath) in &delta.datapaths {
+            parts.entry(*key).or_default().datapaths.insert(*key, datapath.clone());
+        }
+        for key in &delta.removed.datapaths {
+            parts.entry(*key).or_default().removed.datapaths.insert(*key);
+        }
+        for (id, binding) in &delta.bindings {
+            parts.entry(binding.datapath).or_default().bindings.insert(id.clone(), binding.clone());
+        }
+        for id in delta.bindings.keys().chain(&delta.removed.bindings) {
+            let Some(old) = self.bindings.get(id) else { continue };
+            if delta.bindings.get(id).is_none_or(|new| new.datapath != old.datapath) {
+                parts.entry(old.datapath).or_default().removed.bindings.insert(id.clone());
+            }
+        }
+        for (key, group) in &delta.groups {
+            parts.entry(key.0).or_default().groups.insert(*key, group.clone());
+        }
+        for key in &delta.removed.groups {
+            parts.entry(key.0).or_default().removed.groups.insert(*key);
+        }
+        for (id, flow) in &delta.flows {
+            parts.entry(flow.datapath).or_default().flows.insert(*id, flow.clone());
+        }
+        for id in &delta.removed.flows {
+            let Some(key) = crate::build::whole::datapath_of(*id) else { continue };
+            parts.entry(key).or_default().removed.flows.insert(*id);
+        }
+        parts
+    }
+
+    fn follow_bindings(&mut self, delta: &SouthboundDelta, concerned: &mut Concerned) {
+        for id in delta.removed.bindings.iter().chain(delta.bindings.keys()) {
+            let old = self.bindings.remove(id);
+            let new = delta.bindings.get(id);
+            for (binding, is_new) in old.iter().map(|old| (old, false)).chain(new.map(|new| (new, true))) {
+                self.count(id, binding, is_new, concerned);
+            }
+            if let Some(new) = new {
+                self.bindings.insert(id.clone(), new.clone());
+            }
+        }
+    }
+
+    /// A binding comes or goes.
+    fn count(&mut self, id: &str, binding: &PortBinding, is_new: bool, concerned: &mut Concerned) {
+        let key = binding.datapath;
+        let datapath = self.datapaths.entry(key).or_default();
+        if binding.peer.is_some() {
+            concerned.reach.extend(datapath.users.iter().cloned());
+        }
+        let hosts_before = datapath.hosts.len();
+        if is_new {
+            datapath.bindings.insert(id.to_owned());
+            if binding.peer.is_some() {
+                datapath.patches.insert(id.to_owned());
+            }
+        } else {
+            datapath.bindings.remove(id);
+            datapath.patches.remove(id);
+        }
+        let Some(chassis) = &binding.chassis else { return };
+        step(&mut datapath.hosts, chassis.clone(), is_new);
+        if datapath.hosts.len() != hosts_before {
+            concerned.hosts.extend(datapath.users.iter().cloned());
+        }
+        let locals = self.locals.entry(chassis.clone()).or_default();
+        if step(locals, key, is_new) {
+            concerned.reach.insert(chassis.clone());
+        }
+        if locals.is_empty() {
+            self.locals.remove(chassis);
+        }
+    }
+
+    fn follow_sets(&mut self, delta: &SouthboundDelta, concerned: &mut Concerned) {
+        let removed = delta.removed.datapaths.iter().map(|key| (key, None));
+        let changed = delta.datapaths.iter().map(|(key, datapath)| (key, Some(&datapath.sets)));
+        for (key, sets) in removed.chain(changed) {
+            let new = sets.cloned().unwrap_or_default();
+            let datapath = self.datapaths.entry(*key).or_default();
+            for name in datapath.sets.difference(&new) {
+                if let Some(naming) = self.naming.get_mut(name) {
+                    naming.remove(key);
+                    if naming.is_empty() {
+                        self.naming.remove(name);
+                    }
+                }
+            }
+            for name in new.difference(&datapath.sets) {
+                self.naming.entry(name.clone()).or_default().insert(*key);
+            }
+            if datapath.sets != new {
+                concerned.sets.extend(datapath.users.iter().cloned());
+                datapath.sets = new;
+            }
+        }
+        for name in delta.sets.keys().chain(&delta.removed.sets) {
+            for key in self.naming.get(name).into_iter().flatten() {
+                concerned.sets.extend(self.users(*key).cloned());
+            }
+        }
+    }
+
+    fn follow_hosts(&mut self, sb: &Southbound, delta: &SouthboundDelta, concerned: &mut Concerned) {
+        for id in &delta.removed.chassis {
+            for key in self.views.remove(id).unwrap_or_default().datapaths {
+                if let Some(datapath) = self.datapaths.get_mut(&key) {
+                    datapath.users.remove(id);
+                }
+            }
+        }
+        for id in delta.chassis.keys().filter(|id| sb.chassis.contains_key(*id)) {
+            if !self.views.contains_key(id) {
+                self.views.insert(id.clone(), View::default());
+                concerned.reach.insert(id.clone());
+            }
+            concerned.hosts.insert(id.clone());
+        }
+        for id in delta.chassis.keys().chain(&delta.removed.chassis) {
+            for key in self.locals.get(id).into_iter().flat_map(BTreeMap::keys) {
+                concerned.hosts.extend(self.users(*key).cloned());
+            }
+        }
+    }
+
+    /// Finds the datapaths that a chassis needs; false when they are those it has.
+    fn reach(
+        &mut self,
+        sb: &Southbound,
+        chassis: &str,
+        parts: &BTreeMap<DatapathKey, SouthboundDelta>,
+        change: &mut SouthboundDelta,
+    ) -> bool {
+        let needed = self.needed(chassis);
+        let had = self.views.get(chassis).map(|view| view.datapaths.clone()).unwrap_or_default();
+        if needed == had {
+            return false;
+        }
+        let mut news = Vec::new();
+        for key in &had {
+            let part = parts.get(key).cloned().unwrap_or_default();
+            if needed.contains(key) {
+                news.push(part);
+            } else {
+                news.push(self.whole_datapath(sb, *key).undone());
+                // What has gone just now, it still has.
+                news.push(SouthboundDelta { removed: part.removed, ..SouthboundDelta::default() });
+            }
+        }
+        news.extend(needed.difference(&had).map(|key| self.whole_datapath(sb, *key)));
+        merge_parts(change, news);
+        for key in had.difference(&needed) {
+            if let Some(datapath) = self.datapaths.get_mut(key) {
+                datapath.users.remove(chassis);
+            }
+        }
+        for key in needed.difference(&had) {
+            self.datapaths.entry(*key).or_default().users.insert(chassis.to_owned());
+        }
+        if let Some(view) = self.views.get_mut(chassis) {
+            view.datapaths = needed;
+        }
+        true
+    }
+
+    /// The datapaths with a port on the chassis and those reachable through patches that
+    /// are there.
+    fn needed(&self, chassis: &str) -> BTreeSet<DatapathKey> {
+        let mut frontier: Vec<_> =
+            self.locals.get(chassis).into_iter().flat_map(BTreeMap::keys).copied().collect();
+        let mut needed = BTreeSet::new();
+        while let Some(key) = frontier.pop() {
+            if !needed.insert(key) {
+                continue;
+            }
+            let patches = self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.patches);
+            let here = patches
+                .filter_map(|id| self.bindings.get(id))
+                .filter(|binding| binding.chassis.as_deref().is_none_or(|pinned| pinned == chassis));
+            let peers = here.filter_map(|binding| self.bindings.get(binding.peer.as_ref()?));
+            frontier.extend(peers.map(|peer| peer.datapath));
+        }
+        needed
+    }
+
+    /// All of a datapath but its sets and hosts.
+    fn whole_datapath(&self, sb: &Southbound, key: DatapathKey) -> SouthboundDelta {
+        let mut whole = SouthboundDelta::default();
+        whole.datapaths.extend(sb.datapaths.get(&key).map(|datapath| (key, datapath.clone())));
+        let bindings = self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.bindings);
+        let bindings = bindings.filter_map(|id| Some((id.clone(), sb.bindings.get(id)?.clone())));
+        whole.bindings.extend(bindings);
+        let groups = PortKey::new(1)
+            .into_iter()
+            .flat_map(|first| sb.groups.range((key, first)..).take_while(|((of, _), _)| *of == key));
+        whole.groups.extend(groups.map(|(id, group)| {
+            let change = GroupChange {
+                name: group.name.clone(),
+                added: group.ports.clone(),
+                removed: BTreeSet::new(),
+            };
+            (*id, change)
+        }));
+        whole.flows.extend(sb.flows.range(ids(key)).map(|(id, flow)| (*id, flow.clone())));
+        whole
+    }
+
+    fn tell_hosts(&mut self, sb: &Southbound, chassis: &str, change: &mut SouthboundDelta) {
+        let Some(view) = self.views.get(chassis) else { return };
+        let datapaths = view.datapaths.iter().filter_map(|key| self.datapaths.get(key));
+        let ids = datapaths.flat_map(|datapath| datapath.hosts.keys()).map(String::as_str);
+        let hosts: BTreeMap<_, _> = ids
+            .chain([chassis])
+            .filter_map(|id| Some((id.to_owned(), sb.chassis.get(id)?.clone())))
+            .collect();
+        let (changed, removed) = diff_map(&view.hosts, &hosts);
+        change.chassis.extend(changed);
+        change.removed.chassis.extend(removed);
+        if let Some(view) = self.views.get_mut(chassis) {
+            view.hosts = hosts;
+        }
+    }
+
+    fn tell_sets(
+        &mut self,
+        sb: &Southbound,
+        delta: &SouthboundDelta,
+        chassis: &str,
+        change: &mut SouthboundDelta,
+    ) {
+        let Some(view) = self.views.get(chassis) else { return };
+        let datapaths = view.datapaths.iter().filter_map(|key| self.datapaths.get(key));
+        let names = datapaths.flat_map(|datapath| &datapath.sets);
+        let sets: BTreeSet<_> = names.filter(|name| sb.sets.contains_key(*name)).cloned().collect();
+        for name in &sets {
+            if !view.sets.contains(name) {
+                let added = sb.sets.get(name).cloned().unwrap_or_default();
+                change.sets.insert(name.clone(), SetChange { added, removed: BTreeSet::new() });
+            } else if let Some(members) = delta.sets.get(name) {
+                change.sets.insert(name.clone(), members.clone());
+            }
+        }
+        change.removed.sets.extend(view.sets.difference(&sets).cloned());
+        if let Some(view) = self.views.get_mut(chassis) {
+            view.sets = sets;
+        }
+    }
+}
+
+/// Merges the changes of several datapaths. What moves from one to another stays.
+fn merge_parts(change: &mut SouthboundDelta, mut parts: Vec<SouthboundDelta>) {
+    for part in &mut parts {
+        let removed = std::mem::take(&mut part.removed);
+        change.merge(SouthboundDelta { removed, ..SouthboundDelta::default() });
+    }
+    parts.into_iter().for_each(|part| change.merge(part));
+}
+
+/// Counts up or down; true when there was none before, or is none after.
+fn step<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K, up: bool) -> bool {
+    if up {
+        let n = counts.entry(key).or_default();
+        *n += 1;
+        return *n == 1;
+    }
+    match counts.get_mut(&key) {
+        Some(n) if *n > 1 => {
+            *n -= 1;
+            false
+        }
+        Some(_) => counts.remove(&key).is_some(),
+        None => false,
+    }
+}
