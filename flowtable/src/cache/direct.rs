@@ -166,8 +166,8 @@ impl Compared {
     #[inline]
     fn suits(&self, signature: &Signature) -> bool {
         let mut differing = 0;
-        for idx in 0..N_SIGNATURE_WORDS {
-            differing |= (signature.0[idx] & self.mask[idx]) ^ self.value[idx];
+        for ((word, mask), value) in signature.0.iter().zip(&self.mask).zip(&self.value) {
+            differing |= (word & mask) ^ value;
         }
         differing == 0
     }

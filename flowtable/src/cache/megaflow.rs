@@ -327,30 +327,36 @@ impl Megaflows {
         found
     }
 
-    /// Keeps a translation of a packet with this signature for all packets of its rule, where
-    /// masks have multiplied and it follows from the rule alone. Else gives it back.
-    pub(crate) fn install_direct<'a>(
+    /// A translation of a packet with this signature is to be kept for all packets of its rule:
+    /// masks have multiplied, and it follows from the rule alone.
+    pub(crate) fn takes_direct(
         &mut self,
         port: PortNo,
         (snapshot, signature): (&Snapshot, &Signature),
-        new: Remembered<'a>,
-    ) -> Result<Handle, Remembered<'a>> {
+        translation: &Translation,
+    ) -> bool {
         let n_shapes = self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len());
-        if n_shapes < MANY_SHAPES {
-            return Err(new);
-        }
-        let Some(by) = &mut self.by_signature else { return Err(new) };
+        let Some(by) = self.by_signature.as_mut().filter(|_| n_shapes >= MANY_SHAPES) else { return false };
         if by.direct.len() <= port_idx(port) {
             by.direct.resize_with(port_idx(port) + 1, Direct::default);
         }
         let old = by.direct[port_idx(port)].begin(snapshot);
-        let takes = by.direct[port_idx(port)].takes(signature, &new.translation);
-        for handle in old.into_iter().filter(|handle| self.is_present(*handle)).collect::<Vec<_>>() {
-            self.remove(handle.slot);
+        let takes = by.direct[port_idx(port)].takes(signature, translation);
+        for handle in old {
+            if self.is_present(handle) {
+                self.remove(handle.slot);
+            }
         }
-        if !takes {
-            return Err(new);
-        }
+        takes
+    }
+
+    /// Keeps such a translation.
+    pub(crate) fn install_direct(
+        &mut self,
+        port: PortNo,
+        signature: &Signature,
+        new: Remembered<'_>,
+    ) -> Handle {
         if self.n_entries >= self.capacity {
             self.make_room(port, new.now);
         }
@@ -378,7 +384,7 @@ impl Megaflows {
         if let Some(direct) = self.by_signature.as_mut().and_then(|by| by.direct.get_mut(port_idx(port))) {
             direct.enter(signature, handle);
         }
-        Ok(handle)
+        handle
     }
 
     /// Finds packets of a tunnel port by their signatures and what the tunnel said.

@@ -274,9 +274,9 @@ impl<const N: usize> Form<N> {
     #[inline]
     fn suits(&self, line: &Line<N>, words: &[u64; N]) -> bool {
         let mut differing = 0;
-        for idx in 0..N {
+        for (idx, ((word, mask), line)) in words.iter().zip(&self.mask.0).zip(&line.0).enumerate() {
             let tag = if idx == FORM_WORD { self.tag } else { 0 };
-            differing |= (words[idx] & self.mask.0[idx] | tag) ^ line.0[idx];
+            differing |= (word & mask | tag) ^ line;
         }
         differing == 0
     }

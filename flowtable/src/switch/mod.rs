@@ -299,18 +299,19 @@ impl Switch {
             return Err(Box::new(translation));
         }
         let from_tunnel = moment.is_uplink();
-        let mut new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
         if let Some(handle) = found {
             self.books.all.n_renewals += 1;
+            let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
             return Ok(self.megaflows.renew(handle, port, new));
         }
-        if self.lanes.has_signature[idx] && !from_tunnel {
-            let by = (moment.snapshot, &self.lanes.signatures[idx]);
-            match self.megaflows.install_direct(port, by, new) {
-                Ok(handle) => return Ok(handle),
-                Err(refused) => new = refused,
-            }
+        let signature = self.lanes.has_signature[idx].then(|| &self.lanes.signatures[idx]);
+        if let Some(signature) = signature.filter(|_| !from_tunnel)
+            && self.megaflows.takes_direct(port, (moment.snapshot, signature), &translation)
+        {
+            let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
+            return Ok(self.megaflows.install_direct(port, signature, new));
         }
+        let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
         Ok(self.megaflows.install(port, new))
     }
 
