@@ -8,23 +8,20 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    Secrets, bytes_of,
-    direct::Direct,
+    Secrets,
+    by_signature::BySignature,
+    bytes_of,
     index::Index,
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
-    signed::{self, Found, N_LONG, Signed, bits},
+    signed::{self, Signed},
 };
 use crate::{
     fdb::Dependencies,
     flow::Rule,
-    hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
-    parse::{N_SIGNATURE_WORDS, Signature},
+    parse::Signature,
     pipeline::{Tally, Translation},
     program::Program,
-    snapshot::Snapshot,
-    switch::MAX_BATCH,
-    tunnel::Arrival,
     types::{Epoch, PortNo, Timestamp},
 };
 
@@ -40,8 +37,6 @@ const SECOND_CHANCES: usize = 8;
 /// Entries that there is room for from the start, so that tables of usual sizes stay where
 /// they are; memory is only used once it is touched.
 const MAX_RESERVED: usize = 1 << 18;
-/// The masks of a port have multiplied.
-const MANY_SHAPES: usize = 4;
 /// In place of a shape: the entry is found by its rule.
 const NO_SHAPE: u8 = u8::MAX;
 /// No slot.
@@ -55,7 +50,7 @@ const N_INLINE: usize = 7;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Handle {
     pub(super) slot: u32,
-    generation: u32,
+    pub(super) generation: u32,
 }
 
 impl Handle {
@@ -76,7 +71,7 @@ pub(crate) struct Megaflow {
     n_packets: u64,
     n_bytes: u64,
     /// As in its [`SlotKey`].
-    generation: u32,
+    pub(super) generation: u32,
     /// Row of the drop table that its drops were last counted in.
     pub(crate) drop_row: u32,
     /// Signatures say all that the entry's mask looks at.
@@ -100,26 +95,17 @@ pub(crate) struct Megaflow {
 /// What a lookup compares: one cache line per slot, apart from the rest of the entry.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct SlotKey {
+pub(super) struct SlotKey {
     words: [u64; N_INLINE],
     /// Which entry has the slot; counts up with each that leaves.
     generation: u32,
     port: u16,
-    shape: u8,
+    pub(super) shape: u8,
     n_words: u8,
 }
 
 const _: () = assert!(size_of::<SlotKey>() == 64);
 const _: () = assert!(std::mem::offset_of!(Megaflow, rests_on) < 64);
-
-/// What tells a packet apart by its signature.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Words<'a> {
-    /// From a port.
-    Port(&'a Signature),
-    /// From a tunnel.
-    Tunnel(&'a Signature, &'a Arrival),
-}
 
 /// What has become of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +137,7 @@ impl Megaflow {
 
     /// What has become of it since an epoch.
     #[inline]
-    fn state(&self, epoch: Epoch) -> State {
+    pub(super) fn state(&self, epoch: Epoch) -> State {
         if self.epoch != epoch || !self.rests_on.hold() {
             State::Stale
         } else if self.is_alone {
@@ -206,8 +192,8 @@ pub struct MegaflowDump {
 
 /// What a port has in the table.
 #[derive(Debug)]
-struct PortEntries {
-    shapes: PortShapes,
+pub(super) struct PortEntries {
+    pub(super) shapes: PortShapes,
     first: u32,
     last: u32,
     n_entries: usize,
@@ -228,11 +214,11 @@ pub(crate) struct Megaflows {
     capacity: usize,
     index: Index,
     /// By slot, like `entries`.
-    keys: Vec<SlotKey>,
-    entries: Vec<Option<Megaflow>>,
+    pub(super) keys: Vec<SlotKey>,
+    pub(super) entries: Vec<Option<Megaflow>>,
     free: Vec<u32>,
     /// By port number.
-    ports: Vec<PortEntries>,
+    pub(super) ports: Vec<PortEntries>,
     n_ports_in_use: usize,
     n_entries: usize,
     n_evicted: u64,
@@ -240,15 +226,7 @@ pub(crate) struct Megaflows {
     swept: Timestamp,
     sweep_at: usize,
     /// The ways to entries of packets from ports and from tunnels that have signatures.
-    by_signature: Option<Box<BySignature>>,
-}
-
-#[derive(Debug)]
-struct BySignature {
-    /// By port number, where masks have multiplied.
-    direct: Vec<Direct>,
-    ports: Signed<N_SIGNATURE_WORDS>,
-    tunnels: Signed<N_LONG>,
+    pub(super) by_signature: Option<Box<BySignature>>,
 }
 
 impl Megaflows {
@@ -291,65 +269,6 @@ impl Megaflows {
         own.into_iter().chain(by_signature).collect()
     }
 
-    /// Packets are found by their signatures as well.
-    pub(crate) fn has_signatures(&self) -> bool {
-        self.by_signature.is_some()
-    }
-
-    /// Number of sessions.
-    pub(crate) fn n_sessions(&self) -> usize {
-        self.by_signature.as_ref().map_or(0, |by| by.ports.n_sessions() + by.tunnels.n_sessions())
-    }
-
-    /// Finds packets of a port by their signatures.
-    #[inline]
-    pub(crate) fn find_signed(
-        &mut self,
-        (port, epoch): (PortNo, Epoch),
-        select: u32,
-        signatures: &[Signature; MAX_BATCH],
-    ) -> Found {
-        let fetch = |slot: u32| fetch(&self.entries, slot);
-        let Some(by) = &mut self.by_signature else { return Found::default() };
-        let direct = by.direct.get_mut(port_idx(port)).filter(|direct| direct.is_on(epoch));
-        let Some(direct) = direct else {
-            return by.ports.find_all(port, select, |idx| &signatures[idx].0, fetch);
-        };
-        let mut slots = [0; MAX_BATCH];
-        let hits = direct.find_all(select, signatures, &mut slots);
-        let rest = select & !hits;
-        if rest == 0 {
-            return Found { slots, by_form: hits, by_session: 0 };
-        }
-        let mut found = by.ports.find_all(port, rest, |idx| &signatures[idx].0, fetch);
-        found.by_form |= hits;
-        bits(hits).for_each(|idx| found.slots[idx] = slots[idx]);
-        found
-    }
-
-    /// A translation of a packet with this signature is to be kept for all packets of its rule:
-    /// masks have multiplied, and it follows from the rule alone.
-    pub(crate) fn takes_direct(
-        &mut self,
-        port: PortNo,
-        (snapshot, signature): (&Snapshot, &Signature),
-        translation: &Translation,
-    ) -> bool {
-        let n_shapes = self.ports.get(port_idx(port)).map_or(0, |entries| entries.shapes.len());
-        let Some(by) = self.by_signature.as_mut().filter(|_| n_shapes >= MANY_SHAPES) else { return false };
-        if by.direct.len() <= port_idx(port) {
-            by.direct.resize_with(port_idx(port) + 1, Direct::default);
-        }
-        let old = by.direct[port_idx(port)].begin(snapshot);
-        let takes = by.direct[port_idx(port)].takes(signature, translation);
-        for handle in old {
-            if self.is_present(handle) {
-                self.remove(handle.slot);
-            }
-        }
-        takes
-    }
-
     /// Keeps such a translation.
     pub(crate) fn install_direct(
         &mut self,
@@ -385,41 +304,6 @@ impl Megaflows {
             direct.enter(signature, handle);
         }
         handle
-    }
-
-    /// Finds packets of a tunnel port by their signatures and what the tunnel said.
-    pub(crate) fn find_tunnelled(&mut self, port: PortNo, select: u32, words: &[[u64; N_LONG]]) -> Found {
-        let fetch = |slot: u32| fetch(&self.entries, slot);
-        let Some(by) = &mut self.by_signature else { return Found::default() };
-        by.tunnels.find_all(port, select, |idx| &words[idx], fetch)
-    }
-
-    /// Notes that packets like one with this signature, which the entry is for, can be found by
-    /// it.
-    pub(crate) fn enter(&mut self, handle: Handle, port: PortNo, words: Words<'_>) {
-        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
-        let is_signed = entry.is_some_and(|entry| entry.generation == handle.generation && entry.is_signed);
-        let Some(by) = self.by_signature.as_mut().filter(|_| is_signed) else { return };
-        let Some(place) = self.keys.get(handle.slot as usize) else { return };
-        let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
-        let Some(mask) = shapes.and_then(|shapes| shapes.get(place.shape)).map(Shape::mask) else { return };
-        match words {
-            Words::Port(signature) => {
-                by.ports.enter(port, handle.slot, &signature.0, signature.mask_for(&mask))
-            }
-            Words::Tunnel(signature, arrival) => {
-                let mask = signed::join(&signature.mask_for(&mask), &Arrival::mask_words(&mask));
-                by.tunnels.enter(port, handle.slot, &signed::tunnelled(signature, &arrival.words()), mask);
-            }
-        }
-    }
-
-    /// The entry in a slot that a lookup by signature has found, and what has become of it since
-    /// an epoch.
-    #[inline]
-    pub(crate) fn look_at(&self, slot: u32, epoch: Epoch) -> Option<(Handle, State)> {
-        let entry = self.entries.get(slot as usize)?.as_ref()?;
-        Some((Handle { slot, generation: entry.generation }, entry.state(epoch)))
     }
 
     pub(crate) fn is_disabled(&self) -> bool {
@@ -676,7 +560,7 @@ impl Megaflows {
         handle
     }
 
-    fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) {
         if self.entries.get(slot as usize).is_none_or(Option::is_none) {
             return;
         }
@@ -773,14 +657,6 @@ fn plain(program: &Program) -> PortNo {
     match &program.emits[..] {
         [emit] if emit.is_plain() && program.meters.is_empty() && !program.has_side_effects() => emit.port,
         _ => PortNo::UNSET,
-    }
-}
-
-/// Fetches what [`Megaflows::look_at`] looks at.
-#[inline]
-fn fetch(entries: &[Option<Megaflow>], slot: u32) {
-    if let Some(entry) = entries.get(slot as usize) {
-        prefetch(entry);
     }
 }
 

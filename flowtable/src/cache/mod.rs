@@ -22,6 +22,7 @@
 
 use std::ops::Range;
 
+mod by_signature;
 mod direct;
 mod index;
 mod megaflow;
@@ -29,8 +30,9 @@ mod session;
 mod shape;
 mod signed;
 
+pub(crate) use by_signature::Words;
 pub use megaflow::MegaflowDump;
-pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered, State, Words};
+pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered, State};
 pub(crate) use signed::{N_LONG, TunnelWords, bits, tunnelled};
 
 /// A packet from a port that is not a tunnel can have this key.
