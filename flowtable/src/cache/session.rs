@@ -141,7 +141,7 @@ mod tests {
 
     /// Hashes that share eight buckets.
     fn hash(n: u64) -> u64 {
-        n << 49 | n % 8
+        (n << 49) | (n % 8)
     }
 
     #[test]

@@ -403,7 +403,7 @@ fn where_a_port_has_many_masks_conversations_have_sessions() {
     }));
     let snapshot = snapshot(1, &rules);
     let host = |bits: u32| Host { ip: std::net::Ipv4Addr::from_bits(bits).into(), ..Host::v4(1) };
-    let frames: Vec<_> = (0..10).map(|n| build::udp(&Host::v4(1), &host(to(n) | n + 1), b"x")).collect();
+    let frames: Vec<_> = (0..10).map(|n| build::udp(&Host::v4(1), &host(to(n) | (n + 1)), b"x")).collect();
     let sent: Vec<_> = (0..10).map(|n| port(2 + n % 2)).zip(frames.iter().cloned()).collect();
     for _ in 0..4 {
         assert_eq!(send(&mut switch, &snapshot, 1, &frames).out, sent);
