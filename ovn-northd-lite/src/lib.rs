@@ -82,6 +82,8 @@ pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
-pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
+pub use lower::{
+    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, lower, neighbour_rules,
+};
 pub use view::chassis_view;
 pub use views::Views;

@@ -1,6 +1,6 @@
 //! `bench`: how fast it is, by itself and beside Open vSwitch.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 
 use crate::cargo::{cargo, root, show};
@@ -17,6 +17,21 @@ pub(crate) struct Bench {
     /// Instructions per packet of each workload by valgrind, compared with benches/instructions.txt.
     #[arg(long, conflicts_with = "vs_ovs")]
     instructions: bool,
+    /// Whole workers: how rates grow from one to two, and what measuring costs.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    scaling: bool,
+    /// Whole workers: how long packets are under way at a tenth of the full rate.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    latency: bool,
+    /// Whole workers: what an idle one costs, and how soon it is back at its full rate.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    idle: bool,
+    /// Whole workers: what is lost when the rules change under load.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    flush: bool,
+    /// Whole workers: what a port under attack does to another one.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    attack: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -24,9 +39,9 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", requires = "vs_ovs")]
     pairs: Option<usize>,
     /// Seconds of a turn.
-    #[arg(long, value_name = "S", requires = "vs_ovs")]
+    #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// Write table, JSON and chart into docs/performance/; or, of instructions, the limits.
+    /// Write table, JSON and chart into docs/performance/; of whole workers, JSON; of instructions, the limits.
     #[arg(long)]
     save: bool,
 }
@@ -39,11 +54,39 @@ impl Bench {
             packages::ensure(Purpose::Counting, true)?;
             return instructions::check(self.only.as_deref(), self.save, None);
         }
-        ensure!(
-            self.vs_ovs || !self.save,
-            "Criterion keeps its results itself: --save needs --vs-ovs or --instructions"
-        );
-        if self.vs_ovs { self.compare() } else { self.criterion() }
+        let kinds = self.kinds();
+        match () {
+            () if self.vs_ovs => self.compare(),
+            () if !kinds.is_empty() => self.workers(&kinds),
+            () => self.criterion(),
+        }
+    }
+
+    /// What is asked of whole workers.
+    fn kinds(&self) -> Vec<&'static str> {
+        let kinds = [
+            (self.scaling, "--scaling"),
+            (self.latency, "--latency"),
+            (self.idle, "--idle"),
+            (self.flush, "--flush"),
+            (self.attack, "--attack"),
+        ];
+        kinds.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| name).collect()
+    }
+
+    fn workers(self, kinds: &[&str]) -> Result<()> {
+        let mut command =
+            cargo(&["run", "--quiet", "--release", "--package", "benches", "--bin", "workers", "--"]);
+        command.args(kinds);
+        if let Some(seconds) = self.seconds {
+            command.args(["--seconds", &seconds.to_string()]);
+        }
+        if self.save {
+            let names: Vec<_> = kinds.iter().map(|kind| kind.trim_start_matches("--")).collect();
+            let file = format!("docs/performance/workers-{}.json", names.join("-"));
+            command.arg("--save").arg(root().join(file));
+        }
+        show(&mut command, None)
     }
 
     fn criterion(self) -> Result<()> {

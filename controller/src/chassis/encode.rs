@@ -18,7 +18,7 @@ pub(super) fn full(revision: Revision, view: &Southbound) -> pb::SyncResponse {
 }
 
 /// A change of the view.
-pub(super) fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
+pub fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
     let removed = delta.removed;
     pb::SyncResponse {
         revision: revision.get(),

@@ -105,8 +105,8 @@ impl Megaflows {
     }
 
     /// Notes that packets like one with this signature, which the entry is for, can be found by
-    /// it.
-    pub(crate) fn enter(&mut self, handle: Handle, port: PortNo, words: Words<'_>) {
+    /// it; `admits` says whether a session may be made for that.
+    pub(crate) fn enter(&mut self, handle: Handle, port: PortNo, (words, admits): (Words<'_>, bool)) {
         let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
         let is_signed = entry.is_some_and(|entry| entry.generation == handle.generation && entry.is_signed);
         let Some(by) = self.by_signature.as_mut().filter(|_| is_signed) else { return };
@@ -115,11 +115,16 @@ impl Megaflows {
         let Some(mask) = shapes.and_then(|shapes| shapes.get(place.shape)).map(Shape::mask) else { return };
         match words {
             Words::Port(signature) => {
-                by.ports.enter(port, handle.slot, &signature.0, signature.mask_for(&mask))
+                by.ports.enter(port, (handle.slot, admits), &signature.0, signature.mask_for(&mask))
             }
             Words::Tunnel(signature, arrival) => {
                 let mask = signed::join(&signature.mask_for(&mask), &Arrival::mask_words(&mask));
-                by.tunnels.enter(port, handle.slot, &signed::tunnelled(signature, &arrival.words()), mask);
+                by.tunnels.enter(
+                    port,
+                    (handle.slot, admits),
+                    &signed::tunnelled(signature, &arrival.words()),
+                    mask,
+                );
             }
         }
     }

@@ -39,6 +39,8 @@ const SECOND_CHANCES: usize = 8;
 const MAX_RESERVED: usize = 1 << 18;
 /// In place of a shape: the entry is found by its rule.
 const NO_SHAPE: u8 = u8::MAX;
+/// Entries that are told of or asked about at a time, while packets wait.
+const SLICE: usize = 128;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -67,13 +69,15 @@ pub(crate) struct Megaflow {
     /// Shared with other entries that do the same.
     pub(crate) program: Arc<Program>,
     pub(crate) epoch: Epoch,
-    last_used: Timestamp,
+    pub(super) last_used: Timestamp,
     n_packets: u64,
     n_bytes: u64,
     /// As in its [`SlotKey`].
     pub(super) generation: u32,
     /// Row of the drop table that its drops were last counted in.
     pub(crate) drop_row: u32,
+    /// Versions after its own that it is known to hold in as well.
+    n_later: u16,
     /// Signatures say all that the entry's mask looks at.
     pub(crate) is_signed: bool,
     /// See [`Program::is_alone`].
@@ -81,13 +85,13 @@ pub(crate) struct Megaflow {
     /// Where its packets leave as they came, if that is all; else [`PortNo::UNSET`].
     pub(crate) plain: PortNo,
     /// What must not have changed, besides the epoch.
-    rests_on: Dependencies,
+    pub(super) rests_on: Dependencies,
     /// Packets and bytes that the rules know of.
     pushed: (u64, u64),
-    rules: Vec<Arc<Rule>>,
-    tally: Tally,
+    pub(super) rules: Vec<Arc<Rule>>,
+    pub(super) tally: Tally,
     /// Masked words of the key beyond those in its [`SlotKey`].
-    more_words: Box<[u64]>,
+    pub(super) more_words: Box<[u64]>,
     hash: u32,
     queue: Links,
 }
@@ -96,12 +100,12 @@ pub(crate) struct Megaflow {
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct SlotKey {
-    words: [u64; N_INLINE],
+    pub(super) words: [u64; N_INLINE],
     /// Which entry has the slot; counts up with each that leaves.
     generation: u32,
-    port: u16,
+    pub(super) port: u16,
     pub(super) shape: u8,
-    n_words: u8,
+    pub(super) n_words: u8,
 }
 
 const _: () = assert!(size_of::<SlotKey>() == 64);
@@ -138,13 +142,26 @@ impl Megaflow {
     /// What has become of it since an epoch.
     #[inline]
     pub(super) fn state(&self, epoch: Epoch) -> State {
-        if self.epoch != epoch || !self.rests_on.hold() {
+        if !self.is_of(epoch) || !self.rests_on.hold() {
             State::Stale
         } else if self.is_alone {
             State::NeedsKey
         } else {
             State::Current
         }
+    }
+
+    /// It was made for this version, or holds in it all the same.
+    #[inline]
+    pub(super) fn is_of(&self, epoch: Epoch) -> bool {
+        epoch.get().wrapping_sub(self.epoch.get()) <= u64::from(self.n_later)
+    }
+
+    /// It holds in a later version as well, and in those between, which nobody uses any more.
+    pub(super) fn holds_until(&mut self, epoch: Epoch) {
+        // Of one that is too far away it is not.
+        let n_later = u16::try_from(epoch.get().wrapping_sub(self.epoch.get()));
+        self.n_later = n_later.unwrap_or(self.n_later);
     }
 
     /// Tells the rules what they do not know yet.
@@ -208,7 +225,7 @@ impl Default for PortEntries {
 /// The megaflows of a worker.
 #[derive(Debug)]
 pub(crate) struct Megaflows {
-    received: ReceivedBits,
+    pub(super) received: ReceivedBits,
     secrets: Secrets<N_WORDS>,
     next_salt: u64,
     capacity: usize,
@@ -222,6 +239,8 @@ pub(crate) struct Megaflows {
     n_ports_in_use: usize,
     n_entries: usize,
     n_evicted: u64,
+    /// Entries that a port may have.
+    max_of_port: usize,
     n_renewed: u64,
     swept: Timestamp,
     sweep_at: usize,
@@ -254,6 +273,7 @@ impl Megaflows {
             n_ports_in_use: 0,
             n_entries: 0,
             n_evicted: 0,
+            max_of_port: usize::MAX,
             n_renewed: 0,
             swept: Timestamp::default(),
             sweep_at: 0,
@@ -290,6 +310,7 @@ impl Megaflows {
             n_bytes: 0,
             generation: 0,
             drop_row: 0,
+            n_later: 0,
             is_signed: false,
             pushed: (0, 0),
             rules: new.translation.rules,
@@ -414,7 +435,7 @@ impl Megaflows {
         if self.ports.len() <= port_idx(port) {
             self.ports.resize_with(port_idx(port) + 1, PortEntries::default);
         }
-        if self.n_entries >= self.capacity {
+        if self.n_entries >= self.capacity || self.is_at_limit(port) {
             self.make_room(port, new.now);
         }
         let mask = self.fit(port, &new);
@@ -439,6 +460,7 @@ impl Megaflows {
             generation: 0,
             drop_row: 0,
             is_signed: signed::covers(&mask),
+            n_later: 0,
             pushed: (0, 0),
             rules: new.translation.rules,
             tally: new.translation.tally,
@@ -470,7 +492,7 @@ impl Megaflows {
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
             entry.rests_on = new.translation.rests_on;
-            entry.epoch = new.epoch;
+            (entry.epoch, entry.n_later) = (new.epoch, 0);
             return handle;
         }
         self.remove(handle.slot);
@@ -498,15 +520,28 @@ impl Megaflows {
         }
     }
 
-    /// Brings the counters of all rules up to date.
-    pub(crate) fn push_stats(&mut self) {
-        self.entries.iter_mut().flatten().for_each(Megaflow::push_stats);
+    /// Brings the counters of some rules up to date: those of the entries from a slot on. Answers
+    /// where to go on.
+    pub(crate) fn push_stats_from(&mut self, from: usize) -> Option<usize> {
+        let slots = self.entries.iter_mut().skip(from).take(SLICE);
+        slots.flatten().for_each(Megaflow::push_stats);
+        (from + SLICE < self.entries.len()).then_some(from + SLICE)
     }
 
-    /// All entries.
-    pub(crate) fn dump(&self) -> Vec<MegaflowDump> {
-        let slots = self.keys.iter().zip(&self.entries);
-        slots.filter_map(|(place, entry)| self.dump_one(place, entry.as_ref()?)).collect()
+    /// The entries from a slot on, as many as are told at a time, and where to go on.
+    pub(crate) fn dump_from(&self, from: usize) -> (Vec<MegaflowDump>, Option<usize>) {
+        let slots = self.keys.iter().zip(&self.entries).skip(from).take(SLICE);
+        let dumped = slots.filter_map(|(place, entry)| self.dump_one(place, entry.as_ref()?)).collect();
+        (dumped, (from + SLICE < self.entries.len()).then_some(from + SLICE))
+    }
+
+    /// Limits the entries of each port; 0: to none but the table's size.
+    pub(crate) fn limit_ports(&mut self, max: usize) {
+        self.max_of_port = if max == 0 { usize::MAX } else { max };
+    }
+
+    fn is_at_limit(&self, port: PortNo) -> bool {
+        self.ports.get(port_idx(port)).is_some_and(|entries| entries.n_entries >= self.max_of_port)
     }
 
     fn dump_one(&self, place: &SlotKey, entry: &Megaflow) -> Option<MegaflowDump> {
@@ -594,7 +629,7 @@ impl Megaflows {
     fn make_room(&mut self, port: PortNo, now: Timestamp) {
         let own = self.ports[port_idx(port)].n_entries;
         let n_ports = self.n_ports_in_use + usize::from(own == 0);
-        let victim = if own > 0 && own >= self.capacity / n_ports.max(1) {
+        let victim = if own > 0 && (own >= self.capacity / n_ports.max(1) || self.is_at_limit(port)) {
             port_idx(port)
         } else {
             let most = self.ports.iter().enumerate().max_by_key(|(_, entries)| entries.n_entries);

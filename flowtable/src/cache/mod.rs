@@ -22,6 +22,7 @@
 
 use std::ops::Range;
 
+mod ahead;
 mod by_signature;
 mod direct;
 mod index;

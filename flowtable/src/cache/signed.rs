@@ -220,9 +220,15 @@ impl<const N: usize> Signed<N> {
     }
 
     /// Enters a megaflow of this mask, which a packet with these words was found by; and
-    /// makes a session for the packet where that helps. `mask` is the megaflow's in terms of
+    /// makes a session for the packet where that helps and is admitted. `mask` is the megaflow's in terms of
     /// such packets.
-    pub(crate) fn enter(&mut self, port: PortNo, slot: u32, words: &[u64; N], mask: [u64; N]) {
+    pub(crate) fn enter(
+        &mut self,
+        port: PortNo,
+        (slot, admits): (u32, bool),
+        words: &[u64; N],
+        mask: [u64; N],
+    ) {
         if self.lines.get(slot as usize).is_none_or(|line| line.form().is_none()) {
             if self.ports.len() <= port.get() as usize {
                 self.ports.resize_with(port.get() as usize + 1, Forms::default);
@@ -235,7 +241,7 @@ impl<const N: usize> Signed<N> {
             }
             self.lines[slot as usize] = line;
         }
-        if self.ports.get(port.get() as usize).is_some_and(|forms| forms.order.len() > FEW_FORMS) {
+        if admits && self.ports.get(port.get() as usize).is_some_and(|forms| forms.order.len() > FEW_FORMS) {
             self.sessions.insert(self.secrets.hash(words), slot);
         }
     }

@@ -225,12 +225,14 @@ impl Switch {
         if !lanes.has_signature[idx] {
             return;
         }
+        let n = self.megaflows.n_sessions();
+        let admits = self.quotas.admit_session(lanes.ports[idx], (n, self.max_sessions), moment.now);
         let signature = &lanes.signatures[idx];
         let words = if moment.is_uplink() {
             Words::Tunnel(signature, &lanes.arrivals[idx])
         } else {
             Words::Port(signature)
         };
-        self.megaflows.enter(handle, lanes.ports[idx], words);
+        self.megaflows.enter(handle, lanes.ports[idx], (words, admits));
     }
 }

@@ -66,6 +66,11 @@ impl FrozenIds {
         self.last
     }
 
+    /// All of them by their numbers.
+    pub(super) fn by_number(&self) -> HashMap<u32, Arc<Frozen>> {
+        self.ids.iter().map(|(frozen, id)| (*id, Arc::clone(frozen))).collect()
+    }
+
     /// The frozen walk with this number.
     #[cfg(test)]
     pub(super) fn get(&self, id: u32) -> Option<&Arc<Frozen>> {
@@ -361,6 +366,9 @@ impl Switch {
         key: &FlowKey,
     ) -> Arc<Program> {
         self.books.all.n_recirculations += 1;
+        if let Some(reason) = self.refusal(moment, rider.packet.in_port, key) {
+            return Arc::new(Program::dropping(reason));
+        }
         let n_bytes = rider.packet.len() as u64;
         match self.resolve_frozen(moment, rider.packet.in_port, key, frozen) {
             Ok(handle) => match self.megaflows.get_mut(handle) {

@@ -26,16 +26,22 @@
 //!   and whose match cannot be read drops all of its stage at its priority.
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
+mod incremental;
 mod logical;
+mod memory;
 pub(crate) mod meters;
 mod neighbours;
+mod part;
 mod physical;
 mod rules;
 mod sets;
 mod tunnel;
 pub(crate) mod zones;
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use flowtable::{
     flow::Rule,
@@ -45,16 +51,16 @@ use flowtable::{
     types::{PortNo, TableId},
 };
 
+pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};
 
 use crate::{
+    delta::diff,
     expr::{self, Constant},
-    key::DatapathKey,
-    southbound::{PortBinding, Southbound},
+    key::{DatapathKey, PortKey},
+    southbound::{MulticastGroup, PortBinding, Southbound},
 };
-use rules::RuleSet;
-use sets::Sets;
-use zones::Zones;
+use memory::Memory;
 
 /// Which logical ports are on this chassis, and by which ports of the switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,25 +129,27 @@ const fn table(raw: u8) -> TableId {
 
 /// Lowers a chassis's view. Pure and deterministic.
 pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
-    let context = Context::new(view, local);
-    let mut rules = RuleSet::default();
-    physical::build(&context, &mut rules);
-    neighbours::build(&mut rules);
-    tunnel::build(&context, &mut rules);
-    let sets = Sets::new(&context);
-    logical::build(&context, &sets, &mut rules);
-    Lowered { sets: sets.finish(), ..rules.finish() }
+    let mut lowering = Lowering::default();
+    drop(lowering.update(diff(&Southbound::default(), view), local.clone()));
+    lowering.lowered()
 }
 
 /// What all parts look things up in.
 struct Context<'a> {
     view: &'a Southbound,
     local: &'a LocalPorts,
-    /// Bindings by datapath.
-    bindings: BTreeMap<DatapathKey, Vec<(&'a str, &'a PortBinding)>>,
-    /// Keys of ports and groups by datapath and name.
-    names: BTreeMap<DatapathKey, BTreeMap<&'a str, u16>>,
-    zones: Zones,
+    index: &'a Index,
+    memory: RefCell<&'a mut Memory>,
+}
+
+/// What is found by something else than its key.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    /// Ids of ports by datapath.
+    bindings: BTreeMap<DatapathKey, BTreeSet<String>>,
+    /// Logical ports that ports of the switch are for; of several the first one, by datapath
+    /// and id, gets it.
+    holders: BTreeMap<PortNo, BTreeSet<(DatapathKey, String)>>,
 }
 
 /// How a packet gets to a logical port from here.
@@ -160,22 +168,24 @@ enum Place<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn new(view: &'a Southbound, local: &'a LocalPorts) -> Self {
-        let mut bindings: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        let mut names: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for (id, binding) in &view.bindings {
-            bindings.entry(binding.datapath).or_default().push((id.as_str(), binding));
-            names.entry(binding.datapath).or_default().insert(id.as_str(), binding.key.get());
-        }
-        for ((datapath, key), group) in &view.groups {
-            names.entry(*datapath).or_default().insert(group.name.as_str(), key.get());
-        }
-        Self { view, local, bindings, names, zones: Zones::of(view) }
+    /// Ports of a datapath.
+    fn ports(&self, datapath: DatapathKey) -> impl Iterator<Item = (&'a str, &'a PortBinding)> + use<'a> {
+        let ids = self.index.bindings.get(&datapath).into_iter().flatten();
+        let view = self.view;
+        ids.filter_map(move |id| Some((id.as_str(), view.bindings.get(id)?)))
     }
 
-    /// Ports of a datapath.
-    fn ports(&self, datapath: DatapathKey) -> &[(&'a str, &'a PortBinding)] {
-        self.bindings.get(&datapath).map_or(&[], Vec::as_slice)
+    /// Groups of a datapath.
+    fn groups(&self, datapath: DatapathKey) -> impl Iterator<Item = (PortKey, &'a MulticastGroup)> + use<'a> {
+        let first = PortKey::new(1).ok().map(|key| (datapath, key));
+        let view = self.view;
+        let groups = first.into_iter().flat_map(move |first| view.groups.range(first..));
+        groups.take_while(move |((of, _), _)| *of == datapath).map(|((_, key), group)| (*key, group))
+    }
+
+    /// The logical port that a port of the switch is for.
+    fn holder(&self, port: PortNo) -> Option<&'a str> {
+        self.index.holders.get(&port)?.first().map(|(_, id)| id.as_str())
     }
 
     /// Members of a set.
@@ -189,7 +199,9 @@ impl<'a> Context<'a> {
 
     /// Key of a port or group.
     fn key(&self, datapath: DatapathKey, name: &str) -> Option<u16> {
-        self.names.get(&datapath)?.get(name).copied()
+        let group = self.groups(datapath).find(|(_, group)| group.name == name).map(|(key, _)| key);
+        let port = || self.view.bindings.get(name).filter(|binding| binding.datapath == datapath);
+        group.or_else(|| port().map(|binding| binding.key)).map(PortKey::get)
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {

@@ -1,8 +1,6 @@
 //! Between ports of the switch and logical ports: who sent, where it goes.
 
-use std::collections::BTreeMap;
-
-use flowtable::{field::Field, flow::Action, types::PortNo};
+use flowtable::{field::Field, flow::Action};
 
 use super::{
     ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS, LOG_TO_PHYS,
@@ -17,21 +15,18 @@ use crate::{
 /// Scratch registers of logical flows, 0 to 9.
 const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
 
-pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
-    defaults(rules);
-    let mut senders = BTreeMap::new();
-    for datapath in context.view.datapaths.keys() {
-        for (id, binding) in context.ports(*datapath) {
-            port(context, rules, &mut senders, id, binding);
-        }
+/// The ports and groups of a datapath.
+pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
+    for (id, binding) in context.ports(datapath) {
+        port(context, rules, id, binding);
     }
-    for ((datapath, key), group) in &context.view.groups {
-        local_group(context, rules, *datapath, key.get().into(), group);
+    for (key, group) in context.groups(datapath) {
+        local_group(context, rules, datapath, key.get().into(), group);
     }
 }
 
 /// What happens to packets no other rule of a table knows.
-fn defaults(rules: &mut RuleSet) {
+pub(super) fn defaults(rules: &mut RuleSet) {
     let mut add = |table, actions| rules.physical(table, 0, &[], actions, String::new());
     add(PHYS_TO_LOG, Vec::new());
     add(REMOTE_OUTPUT, vec![Action::GotoTable(LOCAL_OUTPUT)]);
@@ -47,27 +42,20 @@ fn defaults(rules: &mut RuleSet) {
 }
 
 /// The rules of one logical port.
-fn port<'a>(
-    context: &Context<'a>,
-    rules: &mut RuleSet,
-    senders: &mut BTreeMap<PortNo, &'a str>,
-    id: &'a str,
-    binding: &'a PortBinding,
-) {
+fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, binding: &'a PortBinding) {
     let (datapath, key) = (u128::from(binding.datapath.get()), u128::from(binding.key.get()));
     let object = context.port_object(id, binding);
     let to = [(Field::Metadata, datapath), (Field::Reg15, key)];
     let deliver = match context.place(id, binding) {
         Place::Here(port) => {
-            if let Some(other) = senders.insert(port, id) {
-                senders.insert(port, other);
+            if let Some(other) = context.holder(port).filter(|other| *other != id) {
                 rules.error(&object, format!("port {port} of the switch belongs to `{other}` already"));
                 rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
                 return;
             }
             let mut from = vec![set(Field::Metadata, datapath), set(Field::Reg14, key)];
-            from.push(context.zones.of_port(binding));
-            from.extend(context.zones.of_datapath(binding.datapath));
+            from.push(context.port_zone(id, binding));
+            from.extend(context.datapath_zones(binding.datapath));
             from.push(Action::GotoTable(LOG_INGRESS));
             let in_port = [(Field::InPort, port.get().into())];
             rules.physical(PHYS_TO_LOG, 100, &in_port, from, object.clone());
@@ -82,7 +70,7 @@ fn port<'a>(
             return;
         }
     };
-    rules.physical(LOCAL_OUTPUT, 100, &to, enter_egress(context, binding), object.clone());
+    rules.physical(LOCAL_OUTPUT, 100, &to, enter_egress(context, id, binding), object.clone());
     rules.physical(LOG_TO_PHYS, 100, &to, deliver, object.clone());
     let back = [
         (Field::Metadata, datapath, u128::MAX),
@@ -94,9 +82,9 @@ fn port<'a>(
 }
 
 /// Towards a port that is here: its zones, and on.
-fn enter_egress(context: &Context<'_>, binding: &PortBinding) -> Vec<Action> {
-    let mut actions = vec![context.zones.of_port(binding)];
-    actions.extend(context.zones.of_datapath(binding.datapath));
+fn enter_egress(context: &Context<'_>, id: &str, binding: &PortBinding) -> Vec<Action> {
+    let mut actions = vec![context.port_zone(id, binding)];
+    actions.extend(context.datapath_zones(binding.datapath));
     actions.push(Action::GotoTable(CHECK_LOOPBACK));
     actions
 }
@@ -108,8 +96,8 @@ fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<A
     let flags = Action::SetField { field: Field::Reg10, value: 0, mask: Field::Reg10.all_bits() & !kept };
     let mut actions = vec![Action::CtClear, flags, set(Field::InPort, 0)];
     actions.extend(SCRATCH.map(|field| set(field, 0)));
-    actions.push(context.zones.of_port(peer));
-    actions.extend(context.zones.of_datapath(peer.datapath));
+    actions.push(context.port_zone("", peer));
+    actions.extend(context.datapath_zones(peer.datapath));
     actions.extend([
         set(Field::Reg15, 0),
         set(Field::Metadata, peer.datapath.get().into()),
@@ -121,17 +109,17 @@ fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<A
 
 /// A group's members here. Patches that are everywhere are not among them: a packet
 /// passes them where it came from, and hosts it is copied to must not pass them again.
-fn local_group(
-    context: &Context<'_>,
+fn local_group<'a>(
+    context: &Context<'a>,
     rules: &mut RuleSet,
     datapath: DatapathKey,
     key: u128,
-    group: &MulticastGroup,
+    group: &'a MulticastGroup,
 ) {
     let members = members(context, datapath, group);
     let is_here = |place| matches!(place, Place::Here(_) | Place::Pinned(_));
     let here = members.iter().filter(|(id, binding)| is_here(context.place(id, binding)));
-    let actions = here.map(|(_, binding)| to_member(context, binding)).collect();
+    let actions = here.map(|(id, binding)| to_member(context, id, binding)).collect();
     let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
     rules.physical(LOCAL_OUTPUT, 100, &to, actions, context.datapath_object(datapath));
 }
@@ -147,9 +135,9 @@ pub(super) fn members<'a>(
 }
 
 /// A copy to one member of a group.
-pub(super) fn to_member(context: &Context<'_>, member: &PortBinding) -> Action {
-    let mut actions = vec![set(Field::Reg15, member.key.get().into()), context.zones.of_port(member)];
-    actions.extend(context.zones.of_datapath(member.datapath));
+pub(super) fn to_member(context: &Context<'_>, id: &str, member: &PortBinding) -> Action {
+    let mut actions = vec![set(Field::Reg15, member.key.get().into()), context.port_zone(id, member)];
+    actions.extend(context.datapath_zones(member.datapath));
     actions.push(resubmit(CHECK_LOOPBACK));
     Action::Clone(actions)
 }

@@ -36,7 +36,7 @@ use flowtable::{
     types::{Epoch, PortNo},
     underlay::{NextHop, TunnelPort, Underlay},
 };
-use ovn_northd_lite::southbound::Southbound;
+use ovn_northd_lite::{Lowering, diff, southbound::Southbound};
 use tokio::sync::watch;
 
 pub use departed::Departed;
@@ -132,7 +132,10 @@ pub struct Host {
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
     epoch: Epoch,
-    view: Southbound,
+    /// The network as it was sent, and what it became.
+    lowering: Lowering,
+    /// The tables are not what the network became: they refused it.
+    is_adrift: bool,
     neighbours: neighbours::Neighbours,
     last_view: LastView,
     /// `None`: nothing is kept.
@@ -165,6 +168,7 @@ impl Host {
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
+        let lowering = Lowering::with_zones(&state.zones().unwrap_or_default());
         let mut host = Self {
             identity,
             incarnation: since_epoch.as_nanos() as u64,
@@ -184,7 +188,8 @@ impl Host {
             underlay: Arc::default(),
             tables: Arc::default(),
             epoch: Epoch::ZERO,
-            view: Southbound::default(),
+            lowering,
+            is_adrift: false,
             neighbours: neighbours::Neighbours::default(),
             last_view: LastView::default(),
             journal,
@@ -252,13 +257,14 @@ impl Host {
     /// Makes the switch forward by an update.
     fn take_over(&mut self, update: SyncResponse) -> Result<(), UpdateError> {
         let (revision, is_full) = (update.revision, update.full);
-        let delta = decode(update)?;
+        let mut delta = decode(update)?;
         if is_full {
-            self.view = Southbound::default();
+            let mut whole = Southbound::default();
+            delta.apply(&mut whole);
+            delta = diff(self.lowering.view(), &whole);
         }
-        delta.apply(&mut self.view);
+        self.lower(delta);
         self.underlay_peers();
-        self.lower();
         self.applied_revision = revision;
         self.publish();
         Ok(())
@@ -351,7 +357,8 @@ impl Host {
     fn underlay_peers(&mut self) {
         let chassis = &self.identity.chassis;
         let peers: BTreeSet<_> = self
-            .view
+            .lowering
+            .view()
             .chassis
             .iter()
             .filter(|(name, _)| *name != chassis)

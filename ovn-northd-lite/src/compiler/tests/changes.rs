@@ -4,11 +4,12 @@
 //! The network is small, so that changes meet. A change is four numbers, of which smaller
 //! ones say less.
 
+use flowtable::{flow::Rule, table::Tables, types::PortNo};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Views,
+    LocalPorts, Lowering, Views,
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
@@ -24,6 +25,8 @@ type Change = (u8, u8, u8, u8);
 
 /// Changes in a row.
 const ROW: usize = 100;
+/// Each of so many is compared down to the tables.
+const LOWERED: usize = 9;
 
 /// How many changes a run makes: few where each takes long.
 fn n_changes() -> usize {
@@ -358,7 +361,9 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut before = Southbound::default();
     let mut views = Views::default();
     let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
-    for change in changes {
+    let mut lowering = Lowering::default();
+    let mut tables = Tables::default();
+    for (n, change) in changes.into_iter().enumerate() {
         let dirty = world.change(change);
         let delta = compiler.update(&world.nb, &world.hosts, &dirty);
         let full = compile(&world.nb, &world.hosts);
@@ -378,10 +383,55 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
             prop_assert_eq!(&*host, &wanted, "{} after {:?}", id, change);
             prop_assert_eq!(&views.of(&full, id), &wanted);
         }
+        if !full.chassis.contains_key("h1") {
+            lowering = Lowering::default();
+            tables = Tables::default();
+        } else if n % LOWERED == 0 || told.contains_key("h1") {
+            let news = diff(lowering.view(), &hosts["h1"]);
+            tables = tables.transact(lowering.update(news, local(&hosts["h1"], n)).changes()).unwrap();
+            prop_assert_eq!(lowering.view(), &hosts["h1"]);
+            if n % LOWERED == 0 {
+                same_as_at_once(&lowering, &tables, local(&hosts["h1"], n))?;
+            }
+        }
         delta.apply(&mut before);
         prop_assert!(before == full);
         prop_assert!(compiler.update(&world.nb, &world.hosts, &dirty).is_empty());
     }
+    Ok(())
+}
+
+/// The host's ports: most of those that are on it, and now and then one of them twice.
+fn local(view: &Southbound, n: usize) -> LocalPorts {
+    let here = view.bindings.iter().filter(|(_, binding)| binding.chassis.as_deref() == Some("h1"));
+    let here =
+        here.filter(|(_, binding)| binding.peer.is_none() && usize::from(binding.key.get()) % 5 != n / 7 % 5);
+    let number = |id: &str| 1 + id.bytes().map(u32::from).sum::<u32>() % 97 % (20 - n as u32 / 11 % 8);
+    let ports = here.map(|(id, _)| (id.clone(), PortNo::new(number(id)).unwrap()));
+    let tunnel = (n / 30 % 3 != 0).then(|| PortNo::new(500).unwrap());
+    LocalPorts { chassis: "h1".to_owned(), ports: ports.collect(), tunnel }
+}
+
+/// The rules, and what the tables have become change by change, are what they would be at
+/// once; all numbers are known before.
+fn same_as_at_once(lowering: &Lowering, tables: &Tables, local: LocalPorts) -> Result<(), TestCaseError> {
+    let mut fresh = lowering.emptied();
+    let all = fresh.update(diff(&Southbound::default(), lowering.view()), local);
+    let (step, once) = (lowering.lowered(), fresh.lowered());
+    prop_assert_eq!(step.rules.len(), once.rules.len());
+    for (a, b) in step.rules.iter().zip(&once.rules) {
+        let text = |rule: &Rule| {
+            format!("{:?}", (rule.table, rule.priority, &rule.matching, &rule.actions, &rule.origin))
+        };
+        prop_assert_eq!(text(a), text(b));
+    }
+    prop_assert_eq!((&step.groups, &step.sets, &step.errors), (&once.groups, &once.sets, &once.errors));
+    let at_once = Tables::default().transact(all.changes()).unwrap();
+    let text = |tables: &Tables| {
+        let rules: BTreeSet<_> = tables.rules().map(|rule| format!("{} {rule}", rule.table)).collect();
+        (rules, tables.sets().clone(), tables.groups().map(|group| (**group).clone()).collect::<Vec<_>>())
+    };
+    prop_assert_eq!(text(tables), text(&at_once));
     Ok(())
 }
 
