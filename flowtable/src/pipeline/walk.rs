@@ -152,6 +152,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Translation {
             program: Program { emits, meters, drop, effects, samples },
             mask: *self.key.mask(),
+            acts_on_headers: self.key.acts_on_headers(),
             rules: self.rules,
             tally: self.tally,
             rests_on,

@@ -82,6 +82,12 @@ impl Tables {
         self.lookup_as_set(key, |key| rules.lookup(&self.sets, key))
     }
 
+    /// The rules of a table in the order of precedence, where there are no more than `max`, and
+    /// none has a range or a set or is part of a conjunction.
+    pub(crate) fn few_rules(&self, table: TableId, max: usize) -> Option<Vec<&Arc<Rule>>> {
+        self.table(table).few_rules(max)
+    }
+
     /// The rule of just this table, priority and match.
     pub fn get(&self, table: TableId, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
         self.table(table).get(priority, matching)
