@@ -64,6 +64,16 @@ struct Decoded {
     oam: bool,
     /// Value of [`OVN_OPTION`].
     ovn: Option<[u8; 4]>,
+    policy: GroupPolicy,
+}
+
+/// Group policy of a VXLAN packet; none is all zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupPolicy {
+    /// 0x40: do not learn; 0x08: the policy has been applied.
+    pub flags: u8,
+    /// The sender's group.
+    pub id: u16,
 }
 
 /// What the outer headers of a packet said.
@@ -77,6 +87,7 @@ pub(crate) struct Arrival {
     vni: u32,
     /// Value of [`OVN_OPTION`].
     ovn: Option<[u8; 4]>,
+    policy: GroupPolicy,
 }
 
 /// Unwraps a packet that came in by an uplink and parses what was inside: afterwards the
@@ -160,6 +171,7 @@ pub(crate) fn unwrap_known<B: FrameBuf>(
             | flag(plain.dont_fragment, tun_flags::DONT_FRAGMENT),
         vni: decoded.vni,
         ovn: decoded.ovn,
+        policy: decoded.policy,
     })
 }
 
@@ -197,6 +209,7 @@ impl Arrival {
         flags: 0,
         vni: 0,
         ovn: None,
+        policy: GroupPolicy { flags: 0, id: 0 },
     };
 
     fn new(outer: &Outer, decoded: &Decoded) -> Self {
@@ -206,7 +219,8 @@ impl Arrival {
             | flag(outer.dont_fragment, tun_flags::DONT_FRAGMENT)
             | flag(outer.has_checksum(), tun_flags::CHECKSUM);
         let (src, dst) = (outer.src, outer.dst);
-        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni: decoded.vni, ovn: decoded.ovn }
+        let Decoded { vni, ovn, policy, .. } = *decoded;
+        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni, ovn, policy }
     }
 
     /// The inner packet may have to be marked, or refused, for congestion on the way.
@@ -231,6 +245,8 @@ impl Arrival {
         key.tun_ttl = self.ttl;
         key.tun_id.set(self.vni.into());
         key.tun_flags.set(self.flags);
+        key.tun_gbp_flags = self.policy.flags;
+        key.tun_gbp_id.set(self.policy.id);
         if let Some(value) = self.ovn {
             key.tun_metadata_present.set(OVN_OPTION.bit());
             let at = OVN_OPTION.idx * value.len();
@@ -275,6 +291,8 @@ pub struct TunnelSpec {
     /// [`tun_flags`]: `OAM` (Geneve) and `CHECKSUM` (IPv4; IPv6 always has one). The others
     /// are ignored: a tunnel always has a key and never lets others fragment.
     pub flags: u16,
+    /// What a VXLAN header shall say of the sender's group.
+    pub policy: GroupPolicy,
     /// Which of the Geneve option fields shall be sent. Those that have no option
     /// assigned ([`OVN_OPTION`] is the only one) have no form on the wire.
     pub tun_metadata_present: u64,
@@ -297,6 +315,7 @@ impl TunnelSpec {
             tos: key.tun_tos,
             ttl: key.tun_ttl,
             flags: key.tun_flags.get(),
+            policy: GroupPolicy { flags: key.tun_gbp_flags, id: key.tun_gbp_id.get() },
             tun_metadata_present: key.tun_metadata_present.get(),
             tun_metadata: key.tun_metadata,
         })
