@@ -5,11 +5,10 @@ use std::{collections::HashMap, ffi::OsString, path::Path};
 use ferroflow_proto::host::{AttachRequest, Endpoint, EndpointKey, EndpointRoute};
 use serde_json::json;
 use tonic::Code;
+use vswitch_shim::{Daemon, departed};
 
 use crate::{
     config::Config,
-    daemon::Daemon,
-    departed,
     environment::{Environment, Verb},
     error::{CniError, ErrorCode},
     ipam::Ipam,
@@ -197,7 +196,9 @@ impl<'a> Call<'a> {
         match detached {
             Ok(()) => {}
             Err(status) if status.code() == Code::Unavailable => {
-                departed::leave(self.socket(), &key)?;
+                departed::leave(self.socket(), &key).map_err(|error| {
+                    CniError::io("vswitchd does not answer, and what is to be taken away cannot be left beside its socket for later", &error)
+                })?;
             }
             Err(status) => return Err(CniError::daemon("the container cannot be detached", &status)),
         }

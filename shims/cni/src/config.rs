@@ -10,8 +10,6 @@ use crate::{
     result::{CniResult, Dns, Version},
 };
 
-/// Where vswitchd listens unless said otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/ferroflow/vswitchd.sock";
 /// Our own directories of logical names.
 const SWITCHES: &str = "switches/";
 
@@ -107,7 +105,7 @@ pub struct Attachment {
 }
 
 fn default_socket() -> String {
-    DEFAULT_SOCKET.to_owned()
+    vswitch_shim::DEFAULT_SOCKET.to_owned()
 }
 
 impl Config {

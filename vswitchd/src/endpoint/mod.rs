@@ -9,12 +9,14 @@
 //! - `link`: the pair of interfaces
 //! - `northbound`: the ports of logical switches
 //! - `departed`: what shims leave to do while this daemon is not there
+//! - `switches`: switches of runtimes' networks that name none
 
 mod departed;
 mod key;
 mod link;
 mod northbound;
 mod record;
+mod switches;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -52,7 +54,7 @@ const MIN_MTU: u32 = 1280;
 pub struct AttachWanted {
     /// Whose.
     pub key: EndpointKey,
-    /// Path of the namespace.
+    /// Path of the namespace; empty: the runtime moves the interface into one.
     pub netns: String,
     /// `switches/{id}`
     pub switch: String,
@@ -112,9 +114,9 @@ impl Endpoints {
         let northbound = self.northbound.as_ref().ok_or_else(no_network)?;
         let _making = self.collecting.read().await;
         let _gate = self.gate(&wanted.key).await;
-        let namespace = Namespace::open(&wanted.netns).map_err(refusal)?;
+        let namespace = namespace(&wanted.netns).map_err(refusal)?;
         let record = self.plan(&wanted).await?;
-        if let Some(present) = self.whole(&namespace, &record).await {
+        if let Some(present) = self.whole(namespace.as_ref(), &record).await {
             return Ok(present);
         }
         if self.get(&wanted.key).is_some() {
@@ -122,7 +124,7 @@ impl Endpoints {
         }
         self.put(record.clone())?;
         let labels = self.labels(&wanted);
-        match self.make(northbound, &namespace, record, labels).await {
+        match self.make(northbound, namespace.as_ref(), record, labels).await {
             Ok(record) => Ok(record),
             Err(status) => {
                 tracing::warn!(key = %wanted.key, %status, "an endpoint cannot be attached");
@@ -152,8 +154,8 @@ impl Endpoints {
         let _gate = self.gate(key).await;
         let record = self.get(key).filter(|record| record.stage == Stage::Attached);
         let record = record.ok_or_else(|| Status::not_found(format!("there is no {key}")))?;
-        let namespace = Namespace::open(netns).map_err(refusal)?;
-        link::check(&namespace, &wanted_link(&record)).await.map_err(refusal)?;
+        let namespace = namespace(netns).map_err(refusal)?;
+        link::check(namespace.as_ref(), &wanted_link(&record)).await.map_err(refusal)?;
         let interface = record.host_interface.clone();
         let trouble = self.host.with(move |host| {
             let port = host.workload_ports().find(|(name, _)| *name == interface);
@@ -230,11 +232,11 @@ impl Endpoints {
     /// Takes away what a crash left half-made, and what a restart of the machine left
     /// without its namespace.
     pub async fn settle(&self) {
-        let is_stale = |record: &Record| {
-            record.stage == Stage::Coming
-                || (record.stage == Stage::Attached && Namespace::open(&record.netns).is_err())
-        };
-        for key in self.keys(is_stale) {
+        for key in self.keys(|record| record.stage != Stage::Leaving) {
+            let Some(record) = self.get(&key) else { continue };
+            if record.stage == Stage::Attached && is_there(&record).await {
+                continue;
+            }
             tracing::info!(%key, "left by the last run without its container; taking it away");
             if let Err(status) = self.detach(&key).await {
                 tracing::error!(%key, %status, "cannot be taken away");
@@ -281,7 +283,7 @@ impl Endpoints {
     }
 
     /// The endpoint as planned, when it is there and whole.
-    async fn whole(&self, namespace: &Namespace, planned: &Record) -> Option<Record> {
+    async fn whole(&self, namespace: Option<&Namespace>, planned: &Record) -> Option<Record> {
         let present = self.get(&planned.key)?;
         let as_planned = Record { stage: Stage::Attached, host_mac: present.host_mac, ..planned.clone() };
         let is_whole = present == as_planned && link::check(namespace, &wanted_link(&present)).await.is_ok();
@@ -292,7 +294,7 @@ impl Endpoints {
     async fn make(
         &self,
         northbound: &Northbound,
-        namespace: &Namespace,
+        namespace: Option<&Namespace>,
         mut record: Record,
         labels: HashMap<String, String>,
     ) -> Result<Record, Status> {
@@ -329,7 +331,7 @@ impl Endpoints {
         removed.await.map_err(|error| Status::internal(error.to_string()))?;
         link::remove(&record.host_interface).await.map_err(refusal)?;
         let Some(northbound) = &self.northbound else { return Ok(()) };
-        match northbound.delete_port(&record.port_name()).await {
+        match northbound.delete(&record.port_name()).await {
             Ok(()) => self.remove(key),
             Err(status) => {
                 tracing::warn!(%key, %status, "the controller is told of its end later");
@@ -380,9 +382,24 @@ fn missing_switch(status: Status) -> Status {
     }
 }
 
+/// The namespace to make the container's end in, when there is one.
+fn namespace(path: &str) -> Result<Option<Namespace>, LinkError> {
+    if path.is_empty() { Ok(None) } else { Namespace::open(path).map(Some) }
+}
+
+/// What a record says can still be: its namespace, or the pair when its namespace is not
+/// known, have outlived the last run.
+async fn is_there(record: &Record) -> bool {
+    match namespace(&record.netns) {
+        Ok(Some(_)) => true,
+        Ok(None) => link::check(None, &wanted_link(record)).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
 fn wanted_link(record: &Record) -> Wanted {
     Wanted {
-        interface: record.key.interface.clone(),
+        interface: record.loose_interface().unwrap_or_else(|| record.key.interface.clone()),
         host_interface: record.host_interface.clone(),
         mac: record.mac,
         mtu: record.mtu,

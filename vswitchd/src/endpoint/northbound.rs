@@ -4,9 +4,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use ferroflow_proto::northbound::{
-    DeleteResourceRequest, GetReceiptRequest, GetResourceRequest, Kind, LogicalSwitchPort, Resource,
-    UpdateResourceRequest, WatchRequest, event, northbound_service_client::NorthboundServiceClient,
-    resource::Spec,
+    CreateResourceRequest, DeleteResourceRequest, GetReceiptRequest, GetResourceRequest, Kind, LogicalSwitch,
+    LogicalSwitchPort, Resource, UpdateResourceRequest, WatchRequest, event,
+    northbound_service_client::NorthboundServiceClient, resource::Spec,
 };
 use tonic::{
     Code, Request, Status,
@@ -61,11 +61,29 @@ impl Northbound {
         Ok(self.client.clone().update_resource(timed(request)).await?.into_inner().revision)
     }
 
-    /// Deletes a port; there may be none.
+    /// Makes a switch; one that is there is left as it is.
     ///
     /// # Errors
     /// UNAVAILABLE without a controller.
-    pub(super) async fn delete_port(&self, name: &str) -> Result<(), Status> {
+    pub(super) async fn make_switch(
+        &self,
+        name: String,
+        labels: HashMap<String, String>,
+    ) -> Result<(), Status> {
+        let spec = Some(Spec::LogicalSwitch(LogicalSwitch::default()));
+        let resource = Some(Resource { name, labels, spec, ..Resource::default() });
+        let request = CreateResourceRequest { resource, validate_only: false };
+        match self.client.clone().create_resource(timed(request)).await {
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            made => made.map(drop),
+        }
+    }
+
+    /// Deletes a port, or a switch with its ports; there may be none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn delete(&self, name: &str) -> Result<(), Status> {
         let request =
             DeleteResourceRequest { name: name.to_owned(), allow_missing: true, validate_only: false };
         match self.client.clone().delete_resource(timed(request)).await {

@@ -38,7 +38,7 @@ pub struct Record {
     pub key: EndpointKey,
     /// How far.
     pub stage: Stage,
-    /// Path of its namespace.
+    /// Path of its namespace; empty: the runtime moves it into one.
     pub netns: String,
     /// Its switch, `switches/{id}`.
     pub switch: String,
@@ -63,6 +63,11 @@ impl Record {
     pub fn port_name(&self) -> String {
         format!("{}/ports/{}", self.switch, port_id(&self.key))
     }
+
+    /// Name of the container's end on the host, when the runtime moves it.
+    pub fn loose_interface(&self) -> Option<String> {
+        self.netns.is_empty().then(|| format!("vd{:012x}", short_hash(&self.key)))
+    }
 }
 
 /// Id of an endpoint's switch port: readable, and nobody else's.
@@ -78,7 +83,12 @@ pub(super) fn port_id(key: &EndpointKey) -> String {
 
 /// Name of the host's end, as long as an interface's may be.
 pub(super) fn host_interface(key: &EndpointKey) -> String {
-    format!("vc{:012x}", key.stable_hash() & 0xffff_ffff_ffff)
+    format!("vc{:012x}", short_hash(key))
+}
+
+/// As much of a key's hash as names of interfaces have room for.
+fn short_hash(key: &EndpointKey) -> u64 {
+    key.stable_hash() & 0xffff_ffff_ffff
 }
 
 /// All endpoints of this host.

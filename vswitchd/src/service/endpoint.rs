@@ -82,6 +82,23 @@ impl EndpointService for EndpointServer {
         let trouble = self.endpoints.trouble(&request.into_inner().switch).await.unwrap_or_default();
         Ok(Response::new(pb::GetReadinessResponse { trouble }))
     }
+
+    async fn make_switch(
+        &self,
+        request: Request<pb::MakeSwitchRequest>,
+    ) -> Result<Response<pb::MakeSwitchResponse>, Status> {
+        let pb::MakeSwitchRequest { switch, labels } = request.into_inner();
+        self.endpoints.make_switch(switch_name(switch)?, labels).await?;
+        Ok(Response::new(pb::MakeSwitchResponse {}))
+    }
+
+    async fn remove_switch(
+        &self,
+        request: Request<pb::RemoveSwitchRequest>,
+    ) -> Result<Response<pb::RemoveSwitchResponse>, Status> {
+        self.endpoints.remove_switch(&switch_name(request.into_inner().switch)?).await?;
+        Ok(Response::new(pb::RemoveSwitchResponse {}))
+    }
 }
 
 fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
@@ -106,6 +123,14 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
         routes: routes.into_iter().map(route).collect::<Result<_, _>>()?,
         labels,
     })
+}
+
+/// The name of a switch and of nothing else, so that nothing else is removed.
+fn switch_name(name: String) -> Result<String, Status> {
+    match name.strip_prefix("switches/") {
+        Some(id) if !id.is_empty() && !id.contains('/') => Ok(name),
+        _ => Err(Status::invalid_argument(format!("switch `{}`: write switches/ID", name.escape_debug()))),
+    }
 }
 
 fn key(key: Option<pb::EndpointKey>) -> Result<EndpointKey, Status> {
@@ -141,6 +166,7 @@ fn endpoint(record: &Record) -> pb::Endpoint {
         mtu: record.mtu,
         routes: record.routes.iter().map(route).collect(),
         host_mac: record.host_mac.to_string(),
+        loose_interface: record.loose_interface().unwrap_or_default(),
     }
 }
 
