@@ -1,7 +1,7 @@
 //! Addresses: pools that Docker asks for, and who has what of them.
 //!
 //! When Docker starts it says again which pools and addresses it has. What it does not say
-//! again was lost in a crash: it is doubted from the start on ([`Driver::doubt_pools`]), and
+//! again was lost in a crash: it is doubted from the start on (`doubt_pools`), and
 //! may then be taken by who asks for it.
 
 use std::{net::IpAddr, time::Duration};
