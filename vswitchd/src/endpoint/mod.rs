@@ -8,15 +8,21 @@
 //! - `key`: what tells endpoints apart, and what they are given
 //! - `link`: the pair of interfaces
 //! - `northbound`: the ports of logical switches
+//! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
 //! - `departed`: what shims leave to do while this daemon is not there
+//! - `tending`: what is left to do, by a crash or by others that did not answer
 //! - `switches`: switches of runtimes' networks that name none
 
 mod departed;
+mod gateway;
 mod key;
 mod link;
+mod nat;
 mod northbound;
+mod published;
 mod record;
 mod switches;
+mod tending;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -33,6 +39,7 @@ use tonic::{Code, Status, transport::Endpoint};
 pub use departed::departed_dir;
 pub use key::{EndpointKey, Prefix, Route, TextError};
 pub use link::{LinkError, Namespace};
+pub use published::{Published, Transport};
 pub use record::{Record, Stage};
 
 use crate::host::{PortError, SharedHost};
@@ -68,6 +75,10 @@ pub struct AttachWanted {
     pub routes: Vec<Route>,
     /// For people and selectors.
     pub labels: HashMap<String, String>,
+    /// Addresses of the host on the switch, when it is to be the gateway.
+    pub host_addresses: Vec<Prefix>,
+    /// Ports of the host that lead to the container.
+    pub published: Vec<Published>,
 }
 
 /// The endpoints of this host.
@@ -78,6 +89,8 @@ pub struct Endpoints {
     departed: PathBuf,
     records: std::sync::Mutex<Records>,
     gates: [Mutex<()>; N_GATES],
+    /// Held, behind a gate, by who changes what the host does as a gateway.
+    gateways: Mutex<()>,
     /// Held by whoever makes endpoints, and alone by who collects garbage.
     collecting: RwLock<()>,
 }
@@ -101,6 +114,7 @@ impl Endpoints {
             departed,
             records: std::sync::Mutex::new(Records::open(state)?),
             gates: std::array::from_fn(|_| Mutex::new(())),
+            gateways: Mutex::new(()),
             collecting: RwLock::new(()),
         })
     }
@@ -120,15 +134,19 @@ impl Endpoints {
             return Ok(present);
         }
         if self.get(&wanted.key).is_some() {
-            self.take_away(&wanted.key).await?;
+            self.take_away_whole(&wanted.key).await?;
         }
-        self.put(record.clone())?;
-        let labels = self.labels(&wanted);
-        match self.make(northbound, namespace.as_ref(), record, labels).await {
+        self.put_coming(record.clone())?;
+        let labels = self.labels(&wanted.key, wanted.labels.clone());
+        let made = async {
+            self.open_gateway(northbound, &record).await?;
+            self.make(northbound, namespace.as_ref(), record, labels).await
+        };
+        match made.await {
             Ok(record) => Ok(record),
             Err(status) => {
                 tracing::warn!(key = %wanted.key, %status, "an endpoint cannot be attached");
-                self.take_away(&wanted.key).await?;
+                self.take_away_whole(&wanted.key).await?;
                 Err(status)
             }
         }
@@ -142,7 +160,7 @@ impl Endpoints {
     pub async fn detach(&self, key: &EndpointKey) -> Result<(), Status> {
         key.check().map_err(invalid)?;
         let _gate = self.gate(key).await;
-        self.take_away(key).await
+        self.take_away_whole(key).await
     }
 
     /// An endpoint is as it was made.
@@ -180,7 +198,10 @@ impl Endpoints {
         keep: &BTreeSet<(String, String)>,
     ) -> Result<Vec<EndpointKey>, Status> {
         let _alone = self.collecting.write().await;
-        let is_kept = |key: &EndpointKey| keep.contains(&(key.container.clone(), key.interface.clone()));
+        let is_kept = |key: &EndpointKey| {
+            // The host's own goes with the last of the others.
+            gateway::is_host(key) || keep.contains(&(key.container.clone(), key.interface.clone()))
+        };
         let stale = self.keys(|record| record.key.network == network && !is_kept(&record.key));
         let mut failed = None;
         let mut detached = Vec::new();
@@ -213,37 +234,6 @@ impl Endpoints {
         })
     }
 
-    /// Does what was left to do: by calls that were cut short, by a controller that was not
-    /// there, by shims while this daemon was not.
-    pub async fn tend(&self) {
-        for key in departed::take(&self.departed) {
-            if let Err(status) = self.detach(&key).await {
-                tracing::error!(%key, %status, "cannot be detached; trying again");
-                departed::put_back(&self.departed, &key);
-            }
-        }
-        for key in self.keys(|record| record.stage == Stage::Leaving) {
-            if let Err(status) = self.detach(&key).await {
-                tracing::debug!(%key, %status, "cannot be taken away yet");
-            }
-        }
-    }
-
-    /// Takes away what a crash left half-made, and what a restart of the machine left
-    /// without its namespace.
-    pub async fn settle(&self) {
-        for key in self.keys(|record| record.stage != Stage::Leaving) {
-            let Some(record) = self.get(&key) else { continue };
-            if record.stage == Stage::Attached && is_there(&record).await {
-                continue;
-            }
-            tracing::info!(%key, "left by the last run without its container; taking it away");
-            if let Err(status) = self.detach(&key).await {
-                tracing::error!(%key, %status, "cannot be taken away");
-            }
-        }
-    }
-
     /// What a request comes to.
     async fn plan(&self, wanted: &AttachWanted) -> Result<Record, Status> {
         let first = wanted.addresses.first().ok_or_else(|| {
@@ -264,6 +254,8 @@ impl Endpoints {
             mtu: self.mtu(wanted.mtu).await?,
             routes: wanted.routes.clone(),
             host_mac: MacAddr::ZERO,
+            host_addresses: wanted.host_addresses.clone(),
+            published: wanted.published.clone(),
         })
     }
 
@@ -300,8 +292,12 @@ impl Endpoints {
     ) -> Result<Record, Status> {
         let name = record.port_name();
         let ips: Vec<_> = record.addresses.iter().map(|prefix| prefix.address.to_string()).collect();
-        let port =
-            PortWanted { name: name.clone(), addresses: format!("{} {}", record.mac, ips.join(" ")), labels };
+        let port = PortWanted {
+            name: name.clone(),
+            addresses: format!("{} {}", record.mac, ips.join(" ")),
+            is_gateway: gateway::is_host(&record.key),
+            labels,
+        };
         let wanted = wanted_link(&record);
         let (revision, host_mac) = tokio::join!(northbound.make_port(port), link::make(namespace, &wanted));
         let (revision, host_mac) = (revision.map_err(missing_switch)?, host_mac.map_err(refusal)?);
@@ -316,7 +312,14 @@ impl Endpoints {
         Ok(record)
     }
 
-    /// Undoes them, whichever were done.
+    /// Takes an endpoint away, and what the host did for it.
+    async fn take_away_whole(&self, key: &EndpointKey) -> Result<(), Status> {
+        let Some(record) = self.get(key) else { return Ok(()) };
+        self.take_away(key).await?;
+        self.close_gateway(&record).await
+    }
+
+    /// Undoes the steps, whichever were done.
     async fn take_away(&self, key: &EndpointKey) -> Result<(), Status> {
         let Some(mut record) = self.get(key) else { return Ok(()) };
         if record.stage != Stage::Leaving {
@@ -340,10 +343,9 @@ impl Endpoints {
         }
     }
 
-    fn labels(&self, wanted: &AttachWanted) -> HashMap<String, String> {
-        let mut labels = wanted.labels.clone();
-        labels.insert("network".to_owned(), wanted.key.network.clone());
-        labels.insert("container".to_owned(), wanted.key.container.clone());
+    fn labels(&self, key: &EndpointKey, mut labels: HashMap<String, String>) -> HashMap<String, String> {
+        labels.insert("network".to_owned(), key.network.clone());
+        labels.insert("container".to_owned(), key.container.clone());
         labels.insert("host".to_owned(), self.chassis.clone());
         labels
     }
@@ -385,16 +387,6 @@ fn missing_switch(status: Status) -> Status {
 /// The namespace to make the container's end in, when there is one.
 fn namespace(path: &str) -> Result<Option<Namespace>, LinkError> {
     if path.is_empty() { Ok(None) } else { Namespace::open(path).map(Some) }
-}
-
-/// What a record says can still be: its namespace, or the pair when its namespace is not
-/// known, have outlived the last run.
-async fn is_there(record: &Record) -> bool {
-    match namespace(&record.netns) {
-        Ok(Some(_)) => true,
-        Ok(None) => link::check(None, &wanted_link(record)).await.is_ok(),
-        Err(_) => false,
-    }
 }
 
 fn wanted_link(record: &Record) -> Wanted {

@@ -26,6 +26,8 @@ pub(super) struct PortWanted {
     pub name: String,
     /// `MAC IP…`
     pub addresses: String,
+    /// Packets from elsewhere come by it, too.
+    pub is_gateway: bool,
     /// For people and selectors.
     pub labels: HashMap<String, String>,
 }
@@ -42,15 +44,15 @@ impl Northbound {
         Self { client: NorthboundServiceClient::new(controller.connect_lazy()) }
     }
 
-    /// Makes a port that may use just its own addresses, or takes over the one that an
+    /// Makes a port that may use just its own addresses, but for a gateway, or takes over the one that an
     /// interrupted attempt left. The revision is that of the change.
     ///
     /// # Errors
     /// NOT_FOUND without such a switch, UNAVAILABLE without a controller.
     pub(super) async fn make_port(&self, wanted: PortWanted) -> Result<u64, Status> {
-        let PortWanted { name, addresses, labels } = wanted;
+        let PortWanted { name, addresses, is_gateway, labels } = wanted;
         let port = LogicalSwitchPort {
-            port_security: vec![addresses.clone()],
+            port_security: if is_gateway { Vec::new() } else { vec![addresses.clone()] },
             addresses: vec![addresses],
             ..LogicalSwitchPort::default()
         };

@@ -11,7 +11,7 @@ use std::{
 use flowtable::types::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointKey, Prefix, Route};
+use super::{EndpointKey, Prefix, Published, Route};
 
 /// Longest id of a port, and of an interface.
 const MAX_PORT_LEN: usize = 63;
@@ -56,6 +56,12 @@ pub struct Record {
     /// MAC address of the host's end; zero until it is made.
     #[serde(with = "super::text")]
     pub host_mac: MacAddr,
+    /// Addresses of the host on the switch, when it is the gateway.
+    #[serde(default)]
+    pub host_addresses: Vec<Prefix>,
+    /// Ports of the host that lead here.
+    #[serde(default)]
+    pub published: Vec<Published>,
 }
 
 impl Record {
@@ -87,7 +93,7 @@ pub(super) fn host_interface(key: &EndpointKey) -> String {
 }
 
 /// As much of a key's hash as names of interfaces have room for.
-fn short_hash(key: &EndpointKey) -> u64 {
+pub(super) fn short_hash(key: &EndpointKey) -> u64 {
     key.stable_hash() & 0xffff_ffff_ffff
 }
 

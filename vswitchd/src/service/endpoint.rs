@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use ferroflow_proto::host::{self as pb, endpoint_service_server::EndpointService};
 use tonic::{Request, Response, Status};
 
-use crate::endpoint::{AttachWanted, EndpointKey, Endpoints, Prefix, Record, Route, TextError};
+use crate::endpoint::{AttachWanted, EndpointKey, Endpoints, Prefix, Published, Record, Route, TextError};
 
 /// Most addresses and routes of one endpoint.
 const MAX_ITEMS: usize = 64;
@@ -102,12 +102,25 @@ impl EndpointService for EndpointServer {
 }
 
 fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
-    let pb::AttachRequest { key: wanted, netns, switch, addresses, mac, mtu, routes, labels } = request;
-    if addresses.len() > MAX_ITEMS || routes.len() > MAX_ITEMS {
-        return Err(Status::invalid_argument(format!("at most {MAX_ITEMS} addresses and routes")));
+    let pb::AttachRequest {
+        key: wanted,
+        netns,
+        switch,
+        addresses,
+        mac,
+        mtu,
+        routes,
+        labels,
+        host_addresses,
+        published_ports,
+    } = request;
+    let lens = [addresses.len(), routes.len(), host_addresses.len(), published_ports.len()];
+    if lens.into_iter().any(|len| len > MAX_ITEMS) {
+        return Err(Status::invalid_argument(format!("at most {MAX_ITEMS} addresses, routes and ports")));
     }
-    let addresses =
-        addresses.iter().map(|text| text.parse()).collect::<Result<Vec<Prefix>, _>>().map_err(invalid)?;
+    let prefixes = |texts: &[String]| {
+        texts.iter().map(|text| text.parse()).collect::<Result<Vec<Prefix>, _>>().map_err(invalid)
+    };
     let mac = if mac.is_empty() {
         None
     } else {
@@ -117,11 +130,13 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
         key: key(wanted)?,
         netns,
         switch,
-        addresses,
+        addresses: prefixes(&addresses)?,
         mac,
         mtu: (mtu != 0).then_some(mtu),
         routes: routes.into_iter().map(route).collect::<Result<_, _>>()?,
         labels,
+        host_addresses: prefixes(&host_addresses)?,
+        published: published_ports.into_iter().map(published).collect::<Result<_, _>>()?,
     })
 }
 
@@ -150,7 +165,36 @@ fn route(route: pb::EndpointRoute) -> Result<Route, Status> {
     Ok(Route { destination, gateway })
 }
 
+fn published(port: pb::PublishedPort) -> Result<Published, Status> {
+    let number = |what: &str, number: u32| match u16::try_from(number) {
+        Ok(number) if number != 0 => Ok(number),
+        _ => Err(Status::invalid_argument(format!("{what} {number}: write 1 to 65535"))),
+    };
+    let host_ip = match port.host_ip.as_str() {
+        "" => None,
+        text => {
+            let ip: IpAddr = text.parse().map_err(|_| {
+                Status::invalid_argument(format!("host IP `{}`: write an IP address", text.escape_debug()))
+            })?;
+            // `0.0.0.0` and `::` are all of them, too.
+            Some(ip).filter(|ip| !ip.is_unspecified())
+        }
+    };
+    Ok(Published {
+        transport: port.protocol.parse().map_err(Status::invalid_argument)?,
+        host_ip,
+        host_port: number("host port", port.host_port)?,
+        port: number("port", port.port)?,
+    })
+}
+
 fn endpoint(record: &Record) -> pb::Endpoint {
+    let published = |port: &Published| pb::PublishedPort {
+        protocol: port.transport.text().to_owned(),
+        host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        host_port: port.host_port.into(),
+        port: port.port.into(),
+    };
     let route = |route: &Route| pb::EndpointRoute {
         destination: route.destination.to_string(),
         gateway: route.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
@@ -166,6 +210,7 @@ fn endpoint(record: &Record) -> pb::Endpoint {
         mtu: record.mtu,
         routes: record.routes.iter().map(route).collect(),
         host_mac: record.host_mac.to_string(),
+        published_ports: record.published.iter().map(published).collect(),
         loose_interface: record.loose_interface().unwrap_or_default(),
     }
 }
