@@ -6,13 +6,14 @@ use ovn_northd_lite::{
     Dirty,
     key::{DatapathKey, PortKey},
     model::{
-        Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort, SwitchPortKind,
+        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort,
+        SwitchPortKind,
     },
     southbound::ChassisRecord,
 };
 
 use crate::{
-    resource::{Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
+    resource::{self, Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
     state::{Change, Record},
 };
 
@@ -225,22 +226,32 @@ fn port_key(record: &Record) -> Option<PortKey> {
 
 fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
-        Attachment::Workload { addresses, unknown, port_security } => SwitchPortKind::Workload {
+        Attachment::Workload { addresses, unknown, port_security, access } => SwitchPortKind::Workload {
             addresses: addresses.clone(),
             unknown: *unknown,
             port_security: port_security.clone(),
             chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
+            access: match access {
+                resource::Access::Interface => Access::Interface,
+                resource::Access::Nested(parent, tag) => {
+                    Access::Nested { parent: parent.id().to_owned(), tag: *tag }
+                }
+                resource::Access::EachChassis => Access::EachChassis,
+            },
         },
         Attachment::Router(peer) => {
             SwitchPortKind::Router { router: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
+        }
+        Attachment::Network { network, tag, gateway } => {
+            SwitchPortKind::Network { network: network.clone(), tag: *tag, gateway: gateway.clone() }
         }
     };
     Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled })
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled })
+    let RouterPortSpec { mac, networks, enabled, gateway } = spec.clone();
+    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway })
 }
 
 #[cfg(test)]

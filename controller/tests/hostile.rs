@@ -100,6 +100,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         stateless,
                         allowed_external_ips: peers.0,
                         exempted_external_ips: peers.1,
+                        ..Default::default()
                     })
                 }
             ),

@@ -63,6 +63,7 @@ pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> Switc
             unknown: false,
             port_security: Vec::new(),
             chassis: Some(chassis.to_owned()),
+            access: Default::default(),
         },
         enabled: true,
     }
@@ -82,7 +83,7 @@ pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
 
 pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
     let networks = networks.iter().map(|text| network(text)).collect();
-    RouterPort { key: port_key(key), mac: mac(last), networks, enabled: true }
+    RouterPort { key: port_key(key), mac: mac(last), networks, enabled: true, gateway: Vec::new() }
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
@@ -114,6 +115,7 @@ pub(crate) fn nat(kind: NatKind, external: &str, logical: &str) -> NatRule {
         stateless: false,
         allowed_external_ips: Vec::new(),
         exempted_external_ips: Vec::new(),
+        distributed: None,
     }
 }
 

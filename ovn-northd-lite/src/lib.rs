@@ -58,8 +58,7 @@
 //!   controller sees to it; the match language depends on it.
 //!
 //! # What is not here yet
-//! VLANs, DHCP, DNS and gateways with failover. Each of these is refused with a clear
-//! error where it is named.
+//! DHCP and DNS. Each of these is refused with a clear error where it is named.
 #![forbid(unsafe_code)]
 
 pub mod actions;
@@ -82,6 +81,8 @@ pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
-pub use lower::{CONTINUATION, Learned, LocalPorts, LowerError, Lowered, lower, neighbour_rules};
+pub use lower::{
+    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, chassis_of, is_resident, lower, neighbour_rules,
+};
 pub use view::chassis_view;
 pub use views::Views;

@@ -14,6 +14,9 @@ pub const NEIGHBOUR_ADDRESS: Field = Field::Xxreg5;
 /// Register with the MAC address of a neighbour.
 pub const NEIGHBOUR_MAC: SubField = SubField { field: Field::Xreg8, start: 0, n_bits: 48 };
 
+/// UDP port of what chassis say of being alive (RFC 5881 §4).
+pub const BFD_UDP_PORT: u16 = 3784;
+
 /// What the responder is to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -37,6 +40,8 @@ pub enum Service {
     /// Tell the source that the packet is refused: [`Service::TcpReset`] or an ICMP error,
     /// from the packet's destination back to its source.
     Reject = 9,
+    /// Another chassis says that it lives (RFC 5880).
+    Bfd = 32,
 }
 
 impl Service {
@@ -51,6 +56,7 @@ impl Service {
         (Self::TcpReset, "tcp_reset"),
         (Self::DhcpV4, "put_dhcp_opts"),
         (Self::Reject, "reject"),
+        (Self::Bfd, "bfd"),
     ];
 
     /// Name in texts.

@@ -7,9 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use flowtable::types::Priority;
+use flowtable::types::{MacAddr, Priority, VlanId};
 
 use crate::key::{DatapathKey, PortKey};
+pub use crate::model::Candidate;
 
 /// The compiled network, or the part of it that one chassis needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +52,64 @@ pub struct PortBinding {
     pub peer: Option<String>,
     /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,
+    /// Without a chassis: those that may have it, the best first. Which one does, each host
+    /// sees for itself.
+    pub gateway: Vec<Candidate>,
+    /// Ids of ports that have a way through this patch on their own chassis, whoever is the
+    /// gateway.
+    pub open_for: BTreeSet<String>,
+    /// How packets get there.
+    pub wire: Wire,
+    /// Addresses that networks outside reach by this port, for its chassis to tell them.
+    pub announced: Vec<Announced>,
+}
+
+impl PortBinding {
+    /// A port with an interface, or a patch, that is nowhere yet.
+    pub fn new(datapath: DatapathKey, key: PortKey) -> Self {
+        let (gateway, open_for, wire, announced) = Default::default();
+        Self { datapath, key, peer: None, chassis: None, gateway, open_for, wire, announced }
+    }
+}
+
+/// How packets get to a port that is here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// By its own interface, or through its patch.
+    #[default]
+    Own,
+    /// By the interface that the chassis has to a network.
+    Network {
+        /// Name of the network.
+        name: String,
+        /// VLAN tag of its frames.
+        tag: Option<VlanId>,
+    },
+    /// To the gateway port of the same router, by a stage of ingress.
+    Redirect {
+        /// Number of the stage.
+        stage: u8,
+    },
+    /// By the interface of another port, with a VLAN tag.
+    Nested {
+        /// Id of that port.
+        parent: String,
+        /// The tag.
+        tag: VlanId,
+    },
+    /// By the interface that each chassis has for it, from that chassis alone.
+    EachChassis,
+}
+
+/// An address that is reached through the chassis that has a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Announced {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// IP address; `None`: told by RARP, without one.
+    pub ip: Option<IpAddr>,
+    /// Id of the port.
+    pub port: String,
 }
 
 /// A set of ports of one datapath.

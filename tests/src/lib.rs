@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod netns;
 pub mod privilege;
 pub mod probe;
+pub mod provider;
 pub mod random;
 pub mod scenario;
 pub mod stop;

@@ -299,4 +299,34 @@ mod tests {
         assert!(!takes(&["vswitchctl", "acl", "list"]));
         assert!(!takes(&["vswitchctl", "trace", "icmp"]));
     }
+
+    /// The words of a command as a shell would split them.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut is_quoted = false;
+        for c in command.chars() {
+            match c {
+                '"' => is_quoted = !is_quoted,
+                ' ' if !is_quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_command_for_people_who_come_from_ovn_is_one() {
+        let page = include_str!("../../docs/coming-from-ovn.md");
+        let mut n_commands = 0;
+        for line in page.lines().filter(|line| line.starts_with("| ")) {
+            let here = line.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            for command in here.split('`').filter(|text| text.starts_with("vswitchctl ")) {
+                if let Err(error) = Cli::try_parse_from(words(command)) {
+                    panic!("{command}: {error}");
+                }
+                n_commands += 1;
+            }
+        }
+        assert!(n_commands > 60, "only {n_commands} commands were found");
+    }
 }

@@ -51,5 +51,7 @@ pub const MAX_VIPS: usize = 4096;
 pub const MAX_BACKENDS: usize = 4096;
 /// Next hops of a policy.
 pub const MAX_NEXT_HOPS: usize = 64;
+/// Hosts that may be one gateway.
+pub const MAX_CANDIDATES: usize = 64;
 /// Networks that a translation names.
 pub const MAX_NAT_NETWORKS: usize = 128;

@@ -72,14 +72,15 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             copy_field!(path, to, from; default_policy, load_balancers; "tunnel_key")
         }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
-            copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled;
+            copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
+                network_name, tag, parent, gateway_chassis;
                 "tunnel_key", "chassis", "up")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
             copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers; "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
-            copy_field!(path, to, from; mac, networks, enabled; "tunnel_key")
+            copy_field!(path, to, from; mac, networks, enabled, gateway_chassis; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity;)
@@ -92,7 +93,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
-                stateless, allowed_external_ips, exempted_external_ips;)
+                stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port;)
         }
         (Wire::RouterPolicy(to), Wire::RouterPolicy(from)) => {
             copy_field!(path, to, from; priority, r#match, action, next_hops;)

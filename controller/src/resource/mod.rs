@@ -18,8 +18,8 @@ pub use self::{
     mask::merge,
     name::{Kind, Name, NameError, check_id},
     spec::{
-        Attachment, ChassisSpec, PortGroupSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec, SwitchSpec,
-        parse_spec, strip,
+        Access, Attachment, ChassisSpec, PortGroupSpec, RouterPortSpec, RouterSpec, Spec, SwitchPortSpec,
+        SwitchSpec, parse_spec, strip,
     },
 };
 

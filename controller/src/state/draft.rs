@@ -17,7 +17,7 @@ use super::{
     Binding, Change, Reason, Record, Refusal, State, encode_counter,
     index::{Address, addresses_of, is_port, peer_of, ports_of},
     keys::{self, Allocator},
-    nats, sets,
+    nats, nested, sets,
 };
 use crate::{
     resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
@@ -87,6 +87,16 @@ impl<'a> Draft<'a> {
     pub(super) fn untouched_below<'b>(&'b self, parent: &'b Name) -> impl Iterator<Item = &'b Record> {
         let below = self.state.below(parent).filter(|name| !self.touched.contains_key(*name));
         below.filter_map(|name| self.state.get(name).map(|record| &**record))
+    }
+
+    /// Resources that the draft has written.
+    pub(super) fn written(&self) -> impl Iterator<Item = &Record> {
+        self.touched.values().filter_map(|touched| touched.record.as_ref())
+    }
+
+    /// The draft writes or deletes it.
+    pub(super) fn touches(&self, name: &Name) -> bool {
+        self.touched.contains_key(name)
     }
 
     /// The resource as it is in the draft.
@@ -325,6 +335,7 @@ impl<'a> Draft<'a> {
             }
         }
         nats::check_put(self, record)?;
+        nested::check_put(self, record)?;
         let mut ports = ports_of(record).iter().enumerate();
         if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
             return Err(dangling(format!("ports[{i}]"), port.clone()));
@@ -334,12 +345,16 @@ impl<'a> Draft<'a> {
 
     /// Nobody may still refer to what is gone.
     fn check_deleted(&self, name: &Name) -> Result<(), Reason> {
+        if name.kind() == Kind::SwitchPort {
+            return nested::check_deleted(self, name);
+        }
         if matches!(name.kind(), Kind::AddressSet | Kind::PortGroup | Kind::LoadBalancer) {
             return sets::check_deleted(self, name);
         }
         if name.kind() != Kind::RouterPort {
             return Ok(());
         }
+        nats::check_deleted(self, name)?;
         let referenced = |by: &Name| Reason::Referenced { name: name.clone(), by: by.clone() };
         if let Some(by) = self.state.index.peers.get(name) {
             let still = self.get(by).and_then(peer_of) == Some(name);
@@ -405,7 +420,7 @@ impl<'a> Draft<'a> {
         let is_written = |touched: &&mut Touched| touched.operation.is_some();
         for touched in self.touched.values_mut().filter(is_written) {
             let Some(record) = touched.record.as_mut().filter(|record| unbound(record)) else { continue };
-            record.binding = claimant(record.name.id()).map(|chassis| Binding {
+            record.binding = claimant(record.claimed_as()).map(|chassis| Binding {
                 chassis,
                 up: false,
                 since: self.revision,

@@ -40,7 +40,9 @@ pub(crate) struct Continuation {
 /// Services with actions in braces.
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
-    found.filter(|service| !matches!(service, Service::LearnArp | Service::LearnNd | Service::DhcpV4))
+    found.filter(|service| {
+        !matches!(service, Service::LearnArp | Service::LearnNd | Service::DhcpV4 | Service::Bfd)
+    })
 }
 
 impl Answer {
@@ -89,7 +91,7 @@ impl Answer {
             }
             // Whatever it is, it is turned around already, and nothing of it is written.
             Service::Reject => vec![Vec::new()],
-            Service::LearnArp | Service::LearnNd | Service::DhcpV4 => Vec::new(),
+            Service::LearnArp | Service::LearnNd | Service::DhcpV4 | Service::Bfd => Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! same, none.
 
 use super::{
-    router,
+    gateway, router,
     sink::FlowSink,
     switch,
     topology::{
@@ -106,6 +106,8 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
         }
         Item::Port(id) => {
             let Some(binding) = scope.binding(id) else { return Output::default() };
+            let redirect = gateway::redirect(id, &binding);
+            redirect.into_iter().for_each(|(id, binding)| sink.binding(&id, binding));
             sink.binding(id, binding);
         }
         Item::Route(by, prefix) => {

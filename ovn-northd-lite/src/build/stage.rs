@@ -116,6 +116,8 @@ pipeline! {
     Policy = "lr_in_policy",
     /// One of several next hops of a policy.
     PolicyEcmp = "lr_in_policy_ecmp",
+    /// Packets that leave by a port whose gateway is another chassis.
+    GwRedirect = "lr_in_gw_redirect",
     /// MAC address of the next hop.
     ArpResolve = "lr_in_arp_resolve",
     /// Questions for MAC addresses that nobody knows.

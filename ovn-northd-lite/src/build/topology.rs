@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use super::{
     balancer::NamedBalancer,
+    gateway::{self, Floating},
     links::Links,
     traits::{RouterState, SwitchState},
     unit::{AclPlace, Item},
 };
 use crate::{
     model::{
-        Acl, AclDirection, IpNetwork, LogicalRouter, LogicalSwitch, NatRule, Northbound, RouteMatch,
-        RouterPolicy, RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
+        Acl, AclDirection, Candidate, IpNetwork, LogicalRouter, LogicalSwitch, NatRule, Northbound,
+        RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
     },
     southbound::PortBinding,
 };
@@ -48,6 +49,16 @@ impl<'a> RouterSide<'a> {
         self.router.chassis.as_ref()
     }
 
+    /// Hosts that may have the port.
+    pub(crate) fn gateway(&self) -> &'a [Candidate] {
+        if self.router.chassis.is_some() { &[] } else { &self.port.gateway }
+    }
+
+    /// What the router translates at the port, when that is on one host.
+    pub(crate) fn outside(&self) -> Vec<Floating> {
+        gateway::outside(self.router).remove(self.port_id).unwrap_or_default()
+    }
+
     /// Name of the router port.
     pub(crate) fn object(&self) -> String {
         format!("routers/{}/ports/{}", self.router_id, self.port_id)
@@ -67,12 +78,7 @@ pub(crate) struct SwitchPortInput<'a> {
 
 impl SwitchPortInput<'_> {
     pub(super) fn binding(&self) -> PortBinding {
-        let chassis = match &self.port.kind {
-            SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
-            SwitchPortKind::Router { .. } => self.side.and_then(|side| side.chassis().cloned()),
-        };
-        let peer = self.side.map(|side| side.port_id.to_owned());
-        PortBinding { datapath: self.switch.key, key: self.port.key, peer, chassis }
+        gateway::switch_binding(self)
     }
 }
 
@@ -158,6 +164,12 @@ impl<'a> RouterPorts<'a> {
     /// Name of a port.
     pub(crate) fn port_object(&self, port: &str) -> String {
         format!("{}/ports/{port}", self.router.object)
+    }
+
+    /// Ports that are on and have gateways, of a router that is everywhere.
+    pub(crate) fn gateway_ports(&self) -> impl Iterator<Item = (&'a str, &'a RouterPort)> {
+        let is_everywhere = self.router.chassis.is_none();
+        self.enabled_ports().filter(move |(_, port)| is_everywhere && !port.gateway.is_empty())
     }
 
     /// Ports that are on, of a router that is.
@@ -272,8 +284,7 @@ impl<'a> RouterScope<'a> {
         let is_there =
             |(switch, port): &&(String, String)| Some(self.nb.switches.get(switch)?.ports.contains_key(port));
         let peer = end.filter(|end| is_there(end) == Some(true)).map(|(_, port)| port.clone());
-        let chassis = self.router.chassis.clone();
-        Some(PortBinding { datapath: self.router.key, key: port.key, peer, chassis })
+        Some(PortBinding { peer, ..gateway::router_binding(self.router, id, port) })
     }
 
     pub(super) fn route(&self, by: RouteMatch, prefix: IpNetwork) -> Option<RouteInput<'a>> {

@@ -53,7 +53,7 @@ impl Expr {
 
     fn visit(&self, see: &mut dyn FnMut(SetName<'_>)) {
         match self {
-            Self::Bool(_) | Self::Test(_) => {}
+            Self::Bool(_) | Self::Test(_) | Self::Resident(_) => {}
             Self::Not(inner) => inner.visit(see),
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.visit(see)),
             Self::Compare { values, .. } => values.iter().filter_map(SetName::of).for_each(see),
@@ -70,7 +70,7 @@ impl Expr {
             parts.into_iter().map(|part| part.with_sets(sets)).collect::<Result<Vec<_>, _>>()
         };
         Ok(match self {
-            Self::Bool(_) | Self::Test(_) => self,
+            Self::Bool(_) | Self::Test(_) | Self::Resident(_) => self,
             Self::Not(inner) => Self::Not(Box::new(inner.with_sets(sets)?)),
             Self::And(parts) => Self::And(each(parts)?),
             Self::Or(parts) => Self::Or(each(parts)?),

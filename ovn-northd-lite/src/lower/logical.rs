@@ -55,7 +55,9 @@ fn lower(
     };
     let mut actions = lowered.actions;
     let sets = |name: expr::SetName<'_>| context.set(name);
+    let is_here = |port: &str| super::is_resident(context.view, context.local, port);
     let parsed = expr::parse(&flow.matching).and_then(|expr| expr.with_sets(&sets));
+    let parsed = parsed.map(|expr| expr.with_residents(&is_here));
     let matches = match parsed.and_then(|expr| expr.to_matches_by_clause(&ports)) {
         Ok(matches) => matches,
         Err(reason) if denies(&actions) => {
@@ -178,6 +180,11 @@ fn numbers<'a>(flows: impl Iterator<Item = (&'a u64, &'a Arc<LogicalFlow>)>) -> 
             (*id, number)
         })
         .collect()
+}
+
+/// Table of a stage of ingress, if it has one.
+pub(super) fn ingress_table(stage: u8) -> Option<TableId> {
+    stage_table(Pipeline::Ingress, stage)
 }
 
 /// Table of a stage, if it has one.

@@ -17,6 +17,8 @@ fn rate(service: Service) -> (u32, u32) {
         Service::Arp | Service::Solicitation | Service::LearnArp | Service::LearnNd => (500, 250),
         Service::Icmp4 | Service::Icmp6 | Service::TcpReset | Service::Reject => (200, 100),
         Service::DhcpV4 => (200, 200),
+        // Every 10 ms from a hundred chassis.
+        Service::Bfd => (10_000, 1_000),
     }
 }
 

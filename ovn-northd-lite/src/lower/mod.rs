@@ -26,6 +26,7 @@
 //!   and whose match cannot be read drops all of its stage at its priority.
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
+mod gateway;
 mod logical;
 pub(crate) mod meters;
 mod neighbours;
@@ -34,21 +35,22 @@ mod rules;
 mod tunnel;
 pub(crate) mod zones;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowtable::{
     flow::Rule,
     group::Group,
     meter::MeterConfig,
-    types::{PortNo, TableId},
+    types::{PortNo, TableId, VlanId},
 };
 
+pub use gateway::{chassis_of, is_resident};
 pub use neighbours::{Learned, neighbour_rules};
 
 use crate::{
     expr::{self, Constant},
     key::DatapathKey,
-    southbound::{PortBinding, Southbound},
+    southbound::{PortBinding, Southbound, Wire},
 };
 use rules::RuleSet;
 use zones::Zones;
@@ -62,6 +64,10 @@ pub struct LocalPorts {
     pub ports: BTreeMap<String, PortNo>,
     /// Port of the switch that leads into tunnels.
     pub tunnel: Option<PortNo>,
+    /// Ports of the switch by the network they lead to.
+    pub networks: BTreeMap<String, PortNo>,
+    /// Ids of chassis that do not live, as far as this one can see.
+    pub down: BTreeSet<String>,
 }
 
 /// What a view became.
@@ -107,7 +113,9 @@ const N_EGRESS_STAGES: u8 = SAVE_INPORT.get() - LOG_EGRESS.get();
 
 /// Flags in `reg10`, as in OVN.
 const ALLOW_LOOPBACK: u128 = 1;
+const LOCAL: u128 = 1 << 4;
 const FROM_TUNNEL: u128 = 1 << 16;
+const REDIRECTED: u128 = 1 << 26;
 
 const fn table(raw: u8) -> TableId {
     match TableId::new(raw) {
@@ -123,6 +131,7 @@ pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
     physical::build(&context, &mut rules);
     neighbours::build(&mut rules);
     tunnel::build(&context, &mut rules);
+    gateway::build(&context, &mut rules);
     logical::build(&context, &mut rules);
     rules.finish()
 }
@@ -135,6 +144,8 @@ struct Context<'a> {
     bindings: BTreeMap<DatapathKey, Vec<(&'a str, &'a PortBinding)>>,
     /// Keys of ports and groups by datapath and name.
     names: BTreeMap<DatapathKey, BTreeMap<&'a str, u16>>,
+    /// Networks outside that every host has, by datapath.
+    outside: BTreeMap<DatapathKey, &'a PortBinding>,
     zones: Zones,
 }
 
@@ -147,8 +158,16 @@ enum Place<'a> {
     Patch(&'a PortBinding),
     /// The same, of a router that is on this chassis alone.
     Pinned(&'a PortBinding),
+    /// By a port of this switch, in frames with this tag.
+    Tagged(PortNo, VlanId),
+    /// By a port of this switch that leads to a network, in frames with this tag or none.
+    Network(PortNo, Option<VlanId>),
+    /// Here, once it is routed again from this table on.
+    Again(TableId),
     /// On another chassis.
     Remote(&'a str),
+    /// On another chassis, by the network outside that this port leads to.
+    Outside(&'a PortBinding),
     /// Not now.
     Nowhere,
 }
@@ -164,7 +183,8 @@ impl<'a> Context<'a> {
         for ((datapath, key), group) in &view.groups {
             names.entry(*datapath).or_default().insert(group.name.as_str(), key.get());
         }
-        Self { view, local, bindings, names, zones: Zones::of(view) }
+        let outside = gateway::outside(view, local);
+        Self { view, local, bindings, names, outside, zones: Zones::of(view) }
     }
 
     /// Ports of a datapath.
@@ -187,20 +207,42 @@ impl<'a> Context<'a> {
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
-        let is_elsewhere = |chassis: &String| *chassis != self.local.chassis;
-        if let Some(peer) = &binding.peer
-            && !binding.chassis.as_ref().is_some_and(is_elsewhere)
-        {
-            let way = if binding.chassis.is_some() { Place::Pinned } else { Place::Patch };
+        let chassis = chassis_of(self.view, self.local, binding);
+        if let Some(elsewhere) = chassis.filter(|chassis| *chassis != self.local.chassis) {
+            return self.place_elsewhere(binding, elsewhere);
+        }
+        if let Some(peer) = &binding.peer {
+            let way = if chassis.is_some() { Place::Pinned } else { Place::Patch };
             return self.view.bindings.get(peer).map_or(Place::Nowhere, way);
         }
-        match &binding.chassis {
-            Some(chassis) if *chassis == self.local.chassis => {
-                self.local.ports.get(id).map_or(Place::Nowhere, |port| Place::Here(*port))
+        let own = |id: &str| self.local.ports.get(id).copied();
+        let place = match &binding.wire {
+            Wire::Own if chassis.is_none() => None,
+            Wire::Own | Wire::EachChassis => own(id).map(Place::Here),
+            Wire::Nested { parent, tag } => {
+                own(parent).filter(|_| chassis.is_some()).map(|port| Place::Tagged(port, *tag))
             }
-            Some(chassis) => Place::Remote(chassis),
-            None => Place::Nowhere,
+            Wire::Network { name, tag, .. } => {
+                self.local.networks.get(name).map(|port| Place::Network(*port, *tag))
+            }
+            Wire::Redirect { stage } => logical::ingress_table(*stage).map(Place::Again),
+        };
+        place.unwrap_or(Place::Nowhere)
+    }
+
+    /// The way to what another chassis has.
+    fn place_elsewhere(&self, binding: &'a PortBinding, chassis: &'a str) -> Place<'a> {
+        match (self.outside.get(&binding.datapath), &binding.wire) {
+            // A router's side of a gateway port: packets are sent to its gateway instead.
+            (_, Wire::Own) if binding.peer.is_some() && self.is_router(binding.datapath) => Place::Nowhere,
+            (_, Wire::EachChassis) => Place::Nowhere,
+            (Some(network), _) => Place::Outside(network),
+            (None, _) => Place::Remote(chassis),
         }
+    }
+
+    fn is_router(&self, datapath: DatapathKey) -> bool {
+        self.view.datapaths.get(&datapath).is_some_and(|datapath| datapath.is_router)
     }
 
     /// Northbound name of a datapath.

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use flowtable::{field::Field, flow::Action, types::PortNo};
+use flowtable::{
+    field::Field,
+    flow::Action,
+    types::{PortNo, VlanId},
+};
 
 use super::{
     ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS, LOG_TO_PHYS,
-    PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT,
+    PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT, gateway,
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
@@ -15,7 +19,7 @@ use crate::{
 };
 
 /// Scratch registers of logical flows, 0 to 9.
-const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
+pub(super) const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
 
 pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
     defaults(rules);
@@ -50,32 +54,46 @@ fn defaults(rules: &mut RuleSet) {
 fn port<'a>(
     context: &Context<'a>,
     rules: &mut RuleSet,
-    senders: &mut BTreeMap<PortNo, &'a str>,
+    senders: &mut Senders<'a>,
     id: &'a str,
     binding: &'a PortBinding,
 ) {
     let (datapath, key) = (u128::from(binding.datapath.get()), u128::from(binding.key.get()));
     let object = context.port_object(id, binding);
     let to = [(Field::Metadata, datapath), (Field::Reg15, key)];
+    let mut receive =
+        |rules: &mut RuleSet, port, tag: Tag| receive(context, rules, senders, (id, binding), (port, tag));
     let deliver = match context.place(id, binding) {
         Place::Here(port) => {
-            if let Some(other) = senders.insert(port, id) {
-                senders.insert(port, other);
-                rules.error(&object, format!("port {port} of the switch belongs to `{other}` already"));
-                rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
-                return;
+            if !receive(rules, port, Tag::Any) {
+                return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
             }
-            let mut from = vec![set(Field::Metadata, datapath), set(Field::Reg14, key)];
-            from.push(context.zones.of_port(binding));
-            from.extend(context.zones.of_datapath(binding.datapath));
-            from.push(Action::GotoTable(LOG_INGRESS));
-            let in_port = [(Field::InPort, port.get().into())];
-            rules.physical(PHYS_TO_LOG, 100, &in_port, from, object.clone());
             vec![Action::Output(port)]
+        }
+        Place::Tagged(port, tag) => {
+            if !receive(rules, port, Tag::One(tag)) {
+                return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
+            }
+            tagged(port, Some(tag))
+        }
+        Place::Network(port, tag) => {
+            if !receive(rules, port, tag.map_or(Tag::None, Tag::One)) {
+                return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
+            }
+            tagged(port, tag)
+        }
+        Place::Again(table) => {
+            let again = gateway::again(context, binding, table);
+            return rules.physical(LOCAL_OUTPUT, 100, &to, again, object);
         }
         Place::Patch(peer) => vec![Action::Clone(through_patch(context, peer, FROM_TUNNEL))],
         Place::Pinned(peer) => vec![Action::Clone(through_patch(context, peer, 0))],
         Place::Remote(_) => return,
+        Place::Outside(network) => {
+            let mut by_network = vec![set(Field::Reg15, network.key.get().into())];
+            by_network.extend(enter_egress(context, network));
+            return rules.physical(LOCAL_OUTPUT, 100, &to, by_network, object);
+        }
         Place::Nowhere => {
             // An explicit drop names the port, and not just the table.
             rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
@@ -93,8 +111,90 @@ fn port<'a>(
     rules.physical_masked(CHECK_LOOPBACK, 100, &back, Vec::new(), object);
 }
 
+/// Who sends by which port of the switch, with which tag.
+type Senders<'a> = BTreeMap<(PortNo, Tag), &'a str>;
+
+/// Tags of the frames of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tag {
+    /// Whatever they have.
+    Any,
+    /// None.
+    None,
+    /// This one.
+    One(VlanId),
+}
+
+/// The bit of a tag control field that says that there is a tag, and the bits of the VLAN.
+const PRESENT: u128 = 0x1000;
+const VID: u128 = 0xfff;
+/// The TPID of tags that are put on frames (IEEE 802.1Q).
+const TPID: u16 = 0x8100;
+
+/// What comes by a port of the switch is a logical port's. False when it is another's
+/// already.
+fn receive<'a>(
+    context: &Context<'a>,
+    rules: &mut RuleSet,
+    senders: &mut Senders<'a>,
+    (id, binding): (&'a str, &'a PortBinding),
+    (port, tag): (PortNo, Tag),
+) -> bool {
+    let object = context.port_object(id, binding);
+    if let Some(other) = senders.insert((port, tag), id) {
+        senders.insert((port, tag), other);
+        let frames = match tag {
+            Tag::Any | Tag::None => String::new(),
+            Tag::One(tag) => format!(" with VLAN {tag}"),
+        };
+        rules.error(&object, format!("port {port} of the switch{frames} belongs to `{other}` already"));
+        return false;
+    }
+    let in_port = (Field::InPort, port.get().into(), u128::MAX);
+    let (priority, tci, mut from) = match tag {
+        Tag::Any => (100, None, Vec::new()),
+        Tag::None => (110, Some((Field::VlanTci, 0, PRESENT | VID)), Vec::new()),
+        Tag::One(tag) => {
+            let tci = (Field::VlanTci, PRESENT | u128::from(tag.get()), PRESENT | VID);
+            // Workloads behind one interface may talk to each other.
+            (110, Some(tci), vec![Action::PopVlan, set(Field::InPort, 0)])
+        }
+    };
+    from.extend([
+        set(Field::Metadata, binding.datapath.get().into()),
+        set(Field::Reg14, binding.key.get().into()),
+    ]);
+    from.push(context.zones.of_port(binding));
+    from.extend(context.zones.of_datapath(binding.datapath));
+    from.push(Action::GotoTable(LOG_INGRESS));
+    let matching: Vec<_> = [in_port].into_iter().chain(tci).collect();
+    rules.physical_masked(PHYS_TO_LOG, priority, &matching, from, object);
+    true
+}
+
+/// Out of a port, with a tag.
+fn tagged(port: PortNo, tag: Option<VlanId>) -> Vec<Action> {
+    let push = |tag: VlanId| {
+        let value = PRESENT | u128::from(tag.get());
+        [Action::PushVlan(TPID), Action::SetField { field: Field::VlanTci, value, mask: PRESENT | VID }]
+    };
+    tag.into_iter().flat_map(push).chain([Action::Output(port)]).collect()
+}
+
+/// Out of a patch, into the peer's datapath.
+pub(super) fn patch(
+    context: &Context<'_>,
+    rules: &mut RuleSet,
+    binding: &PortBinding,
+    peer: &PortBinding,
+    object: String,
+) {
+    let to = [(Field::Metadata, binding.datapath.get().into()), (Field::Reg15, binding.key.get().into())];
+    rules.physical(LOG_TO_PHYS, 100, &to, vec![Action::Clone(through_patch(context, peer, 0))], object);
+}
+
 /// Towards a port that is here: its zones, and on.
-fn enter_egress(context: &Context<'_>, binding: &PortBinding) -> Vec<Action> {
+pub(super) fn enter_egress(context: &Context<'_>, binding: &PortBinding) -> Vec<Action> {
     let mut actions = vec![context.zones.of_port(binding)];
     actions.extend(context.zones.of_datapath(binding.datapath));
     actions.push(Action::GotoTable(CHECK_LOOPBACK));
@@ -129,7 +229,8 @@ fn local_group(
     group: &MulticastGroup,
 ) {
     let members = members(context, datapath, group);
-    let is_here = |place| matches!(place, Place::Here(_) | Place::Pinned(_));
+    let is_here =
+        |place| matches!(place, Place::Here(_) | Place::Tagged(..) | Place::Network(..) | Place::Pinned(_));
     let here = members.iter().filter(|(id, binding)| is_here(context.place(id, binding)));
     let actions = here.map(|(_, binding)| to_member(context, binding)).collect();
     let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];

@@ -91,7 +91,13 @@ fn remote_group(
                 chassis.insert(other);
             }
             Place::Patch(_) => actions.push(to_member(context, binding)),
-            Place::Here(_) | Place::Pinned(_) | Place::Nowhere => {}
+            Place::Here(_)
+            | Place::Tagged(..)
+            | Place::Network(..)
+            | Place::Pinned(_)
+            | Place::Again(_)
+            | Place::Outside(_)
+            | Place::Nowhere => {}
         }
     }
     let copies = chassis.into_iter().filter_map(|chassis| send(context, rules, datapath, key, chassis));

@@ -4,6 +4,7 @@
 
 mod acl;
 mod balancer;
+mod gateway;
 mod route;
 mod translation;
 
@@ -12,15 +13,16 @@ use std::{
     net::IpAddr,
 };
 
-use flowtable::types::MacAddr;
+use flowtable::types::{MacAddr, VlanId};
 
 use crate::key::{DatapathKey, PortKey};
 
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
+    gateway::{Access, Candidate},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
-    translation::{NatKind, NatRule},
+    translation::{Distributed, NatKind, NatRule},
 };
 
 /// The whole logical network. Maps are keyed by the id, the last segment of the
@@ -78,6 +80,8 @@ pub enum SwitchPortKind {
         port_security: Vec<PortSecurity>,
         /// Id of the chassis its interface is on.
         chassis: Option<String>,
+        /// How it is attached.
+        access: Access,
     },
     /// A router.
     Router {
@@ -86,6 +90,28 @@ pub enum SwitchPortKind {
         /// Id of the router's port.
         port: String,
     },
+    /// A network outside. It has the addresses that nobody is known to have.
+    Network {
+        /// Name by which hosts know their interface to it.
+        network: String,
+        /// VLAN tag of its frames; `None`: they have none.
+        tag: Option<VlanId>,
+        /// Hosts that may connect to it, the best first; of these one does. Empty: every
+        /// host has the network, and what it carries needs no tunnel.
+        gateway: Vec<Candidate>,
+    },
+}
+
+impl SwitchPortKind {
+    /// It takes frames to addresses that nobody is known to have.
+    pub(crate) fn takes_unknown(&self) -> bool {
+        matches!(self, Self::Workload { unknown: true, .. } | Self::Network { .. })
+    }
+
+    /// A network outside that every host has.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        matches!(self, Self::Network { gateway, .. } if gateway.is_empty())
+    }
 }
 
 /// A MAC address with its IP addresses.
@@ -149,4 +175,7 @@ pub struct RouterPort {
     pub networks: Vec<IpNetwork>,
     /// Neither sends nor receives when false.
     pub enabled: bool,
+    /// Hosts that may be the gateway, the best first: packets leave and enter by this port
+    /// on one of them. Empty: the port is wherever its router is.
+    pub gateway: Vec<Candidate>,
 }

@@ -197,7 +197,9 @@ impl Reader<'_> {
     fn linked(&mut self, name: &str, mut spec: SwitchPortSpec) -> Result<SwitchPortSpec, CtlError> {
         let Some(text) = &spec.router_port else {
             return match spec.kind {
-                PortType::Workload => Ok(spec),
+                PortType::Workload | PortType::Localnet | PortType::Localport | PortType::L2gateway => {
+                    Ok(spec)
+                }
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };

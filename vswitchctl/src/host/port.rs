@@ -43,6 +43,9 @@ pub struct Add {
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// The network outside that it leads to, as ports of type localnet and l2gateway name it
+    #[arg(long, value_name = "NAME", conflicts_with = "logical_port")]
+    network: Option<String>,
     /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
     #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
@@ -140,7 +143,12 @@ impl Add {
         let logical_port = self.logical_port.as_deref().map(logical_port_id).transpose()?.unwrap_or_default();
         let mut host = session.host().await?;
         let port_no = self.number.unwrap_or_default();
-        let request = session.request(AddPortRequest { interface: self.interface, logical_port, port_no });
+        let request = session.request(AddPortRequest {
+            interface: self.interface,
+            logical_port,
+            port_no,
+            network: self.network.unwrap_or_default(),
+        });
         let answer = host_answer(host.add_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
             return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
@@ -220,6 +228,8 @@ pub struct PortView {
     kind: String,
     role: String,
     logical_port: Option<String>,
+    /// Network outside that it leads to.
+    network: Option<String>,
     up: bool,
     mode: String,
     mtu: u32,
@@ -275,6 +285,7 @@ impl From<Port> for PortView {
             kind: port.kind,
             role: port.role,
             logical_port: Some(port.logical_port).filter(|id| !id.is_empty()),
+            network: Some(port.network).filter(|name| !name.is_empty()),
             up: port.up,
             mode: port.mode,
             mtu: port.mtu,
@@ -311,9 +322,10 @@ impl PortView {
 
     /// What became of a port that was added.
     pub(super) fn sentence(&self) -> String {
-        let purpose = match &self.logical_port {
-            Some(id) => format!(" for {id}"),
-            None => String::new(),
+        let purpose = match (&self.logical_port, &self.network) {
+            (Some(id), _) => format!(" for {id}"),
+            (None, Some(network)) => format!(" to the network {network}"),
+            (None, None) => String::new(),
         };
         format!("{} is port {}{purpose} ({})", self.name, self.port_no, self.mode)
     }
@@ -342,7 +354,10 @@ impl Tabular for PortView {
             self.port_no.to_string(),
             self.name.clone(),
             self.role.clone(),
-            self.logical_port.clone().unwrap_or_default(),
+            self.logical_port
+                .clone()
+                .or_else(|| Some(format!("({})", self.network.as_ref()?)))
+                .unwrap_or_default(),
             yes(self.up),
             if self.mode.is_empty() { self.kind.clone() } else { self.mode.clone() },
             self.mtu.to_string(),

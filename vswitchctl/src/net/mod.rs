@@ -13,6 +13,7 @@ pub mod change;
 pub mod chassis;
 pub mod command;
 pub mod export;
+pub mod gateway;
 pub mod labels;
 pub mod load_balancer;
 pub mod nat;

@@ -11,6 +11,7 @@ use crate::{
     name::Noun,
     net::{
         command::About,
+        gateway::{self, Candidate},
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
     output::yes,
@@ -25,6 +26,9 @@ pub struct NewRouterPort {
     /// Its address and prefix length, 10.0.0.1/24; may be repeated
     #[arg(long = "network", value_name = "ADDRESS/LEN", required = true)]
     networks: Vec<String>,
+    /// A host that may be the gateway, CHASSIS=PRIORITY; may be repeated
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
+    gateways: Vec<Candidate>,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -39,6 +43,12 @@ pub struct RouterPortChanges {
     /// Its addresses instead of those before, 10.0.0.1/24; may be repeated
     #[arg(long = "network", value_name = "ADDRESS/LEN")]
     networks: Vec<String>,
+    /// Hosts that may be the gateway, instead of those before; may be repeated
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
+    gateways: Vec<Candidate>,
+    /// It has no gateway: it is wherever its router is
+    #[arg(long, conflicts_with = "gateways")]
+    no_gateways: bool,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -61,6 +71,9 @@ pub struct RouterPortSpec {
     pub mac: String,
     /// Addresses with prefix length.
     pub networks: Vec<String>,
+    /// Hosts that may be the gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateway_chassis: Vec<Candidate>,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -89,6 +102,7 @@ impl Object for RouterPortSpec {
             labels: labels_of(resource),
             mac: port.mac.clone(),
             networks: port.networks.clone(),
+            gateway_chassis: gateway::read(&port.gateway_chassis),
             enabled: port.enabled.unwrap_or(true),
         };
         Ok((spec, TunnelKey { tunnel_key: port.tunnel_key }))
@@ -98,6 +112,7 @@ impl Object for RouterPortSpec {
         resource::Spec::LogicalRouterPort(LogicalRouterPort {
             mac: self.mac.clone(),
             networks: self.networks.clone(),
+            gateway_chassis: gateway::write(&self.gateway_chassis),
             enabled: (!self.enabled).then_some(false),
             ..Default::default()
         })
@@ -112,13 +127,15 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewRouterPort { mac, networks, disable } = new;
-        Ok(Self { labels, mac, networks, enabled: !disable })
+        let NewRouterPort { mac, networks, gateways, disable } = new;
+        Ok(Self { labels, mac, networks, gateway_chassis: gateways, enabled: !disable })
     }
 
     fn change(given: &RouterPortChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
         patch.set("mac", given.mac.as_ref(), |port| &mut port.mac);
         patch.list("networks", &given.networks, false, |port| &mut port.networks);
+        let gateways = &given.gateways;
+        patch.list("gateway_chassis", gateways, given.no_gateways, |port| &mut port.gateway_chassis);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         Ok(())
     }
@@ -132,6 +149,7 @@ impl Object for RouterPortSpec {
             ("mac", self.mac.clone()),
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
+            ("gateways", gateway::print(&self.gateway_chassis)),
             ("tunnel key", status.tunnel_key.to_string()),
         ]
     }

@@ -8,8 +8,10 @@ use flowtable::types::{Priority, RangeError};
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
-    southbound::{ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding},
+    southbound::{ChassisRecord, Datapath, LogicalFlow, Pipeline},
 };
+
+use super::binding::port_binding;
 
 /// An update is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,16 @@ pub enum UpdateError {
         what: String,
         /// What is allowed.
         source: RangeError,
+    },
+    /// A binding has something that cannot be.
+    #[error("port {port}: `{value}` cannot be its {what}")]
+    Binding {
+        /// The port.
+        port: String,
+        /// What of it.
+        what: &'static str,
+        /// What it has instead.
+        value: String,
     },
     /// A chassis has no usable address.
     #[error("chassis {name}: `{address}` is not an IP address")]
@@ -87,17 +99,6 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     Ok(delta)
 }
 
-fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBinding), UpdateError> {
-    let some = |text: String| (!text.is_empty()).then_some(text);
-    let typed = PortBinding {
-        datapath: datapath_key(binding.datapath, &binding.name)?,
-        key: port_key(binding.key, &binding.name)?,
-        peer: some(binding.peer),
-        chassis: some(binding.chassis),
-    };
-    Ok((binding.name, typed))
-}
-
 fn logical_flow(flow: pb::LogicalFlow) -> Result<LogicalFlow, UpdateError> {
     let what = || format!("logical flow {:#x}", flow.id);
     let out_of = |what_of, max| RangeError { what: what_of, value: u64::from(u32::MAX), min: 0, max };
@@ -120,11 +121,11 @@ fn logical_flow(flow: pb::LogicalFlow) -> Result<LogicalFlow, UpdateError> {
     })
 }
 
-fn datapath_key(raw: u32, what: &str) -> Result<DatapathKey, UpdateError> {
+pub(super) fn datapath_key(raw: u32, what: &str) -> Result<DatapathKey, UpdateError> {
     DatapathKey::new(raw).map_err(|source| UpdateError::Range { what: what.to_owned(), source })
 }
 
-fn port_key(raw: u32, what: &str) -> Result<PortKey, UpdateError> {
+pub(super) fn port_key(raw: u32, what: &str) -> Result<PortKey, UpdateError> {
     let range = RangeError { what: "port key", value: u64::from(raw), min: 1, max: 0xffff };
     u16::try_from(raw)
         .map_err(|_| range)

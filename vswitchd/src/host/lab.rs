@@ -168,7 +168,7 @@ impl Host {
         if let Some(lab) = &mut self.lab {
             lab.add(name, mtu);
         }
-        let added = self.attach_workload(name, port, "");
+        let added = self.attach_workload(name, port, ("", ""));
         if let (Err(_), Some(lab)) = (&added, &mut self.lab) {
             lab.remove(name);
         }

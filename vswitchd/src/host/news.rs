@@ -11,6 +11,7 @@ use flowtable::{
     table::{Commit, Removed},
     types::{PortNo, Timestamp},
 };
+use ovn_northd_lite::punt::{Request, Service};
 
 use super::{Event, Events, Host, Sent, lab::since};
 
@@ -101,7 +102,13 @@ impl Host {
         if !learned.is_empty() {
             self.learn(&learned, now);
         }
+        let mut has_changed = false;
         for (worker, packet_in) in packet_ins {
+            if self.is_liveness(&packet_in) {
+                let peers = &self.underlay.peers;
+                has_changed |= self.bfd.receive(&packet_in.bytes, |from| peers.contains(&from));
+                continue;
+            }
             self.answer(&packet_in);
             self.paused.add(worker, &packet_in);
             self.events.tell(now, Event::PacketIn { worker, packet_in });
@@ -109,6 +116,15 @@ impl Host {
         for sampled in samples {
             self.events.tell(now, Event::Sampled(sampled));
         }
+        if has_changed {
+            self.tend_gateways();
+        }
+    }
+
+    /// Another host says that it lives. Nobody else is told: it does so all the time.
+    fn is_liveness(&self, packet_in: &PacketIn) -> bool {
+        let request = Request::decode(&packet_in.punt.to.userdata);
+        !self.is_handmade && request.is_some_and(|request| request.service == Service::Bfd)
     }
 
     fn learn(&mut self, learned: &[Learned], now: Timestamp) {

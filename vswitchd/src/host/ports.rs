@@ -22,6 +22,8 @@ pub struct Port {
     pub port: PortNo,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// Network outside that it leads to; empty: none.
+    pub network: String,
     /// How it takes part in forwarding.
     pub settings: PortSettings,
     /// Why it is not attached; `None`: it is.
@@ -65,6 +67,21 @@ pub enum PortError {
         /// Where it is.
         interface: String,
     },
+    /// The network has another interface.
+    #[error(
+        "network {network} is at {interface} already; remove that first: vswitchctl port del {interface}"
+    )]
+    NetworkInUse {
+        /// The network.
+        network: String,
+        /// Where it is.
+        interface: String,
+    },
+    /// An interface is for one thing.
+    #[error(
+        "an interface is a workload's or leads to a network, not both; leave --logical-port or --network out"
+    )]
+    TwoPurposes,
     /// There is no such port.
     #[error("{0} is not attached; vswitchctl port list shows what is")]
     NotFound(String),
@@ -110,9 +127,12 @@ impl Host {
     pub fn add_port(
         &mut self,
         interface: &str,
-        logical_port: &str,
+        (logical_port, network): (&str, &str),
         number: Option<PortNo>,
     ) -> Result<PortNo, PortError> {
+        if !logical_port.is_empty() && !network.is_empty() {
+            return Err(PortError::TwoPurposes);
+        }
         if self.lab.is_some() {
             return Err(PortError::IsLab(interface.to_owned()));
         }
@@ -120,14 +140,16 @@ impl Host {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
-            return self.same_again(interface, present, logical_port, number);
+            return self.same_again(interface, present, (logical_port, network), number);
         }
-        if self.is_handmade && !logical_port.is_empty() {
-            return Err(PortError::NoNetwork(logical_port.to_owned()));
+        let purpose = if network.is_empty() { logical_port } else { network };
+        if self.is_handmade && !purpose.is_empty() {
+            return Err(PortError::NoNetwork(purpose.to_owned()));
         }
         self.check_unclaimed(logical_port)?;
+        self.check_unconnected(network)?;
         let port = self.choose_number(number)?;
-        self.attach_workload(interface, port, logical_port)
+        self.attach_workload(interface, port, (logical_port, network))
     }
 
     fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
@@ -142,16 +164,27 @@ impl Host {
         }
     }
 
+    fn check_unconnected(&self, network: &str) -> Result<(), PortError> {
+        let elsewhere = self.ports.iter().find(|(_, port)| !network.is_empty() && port.network == network);
+        match elsewhere {
+            Some((interface, _)) => {
+                Err(PortError::NetworkInUse { network: network.to_owned(), interface: interface.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Attaches what may be attached, and remembers it.
     pub(super) fn attach_workload(
         &mut self,
         name: &str,
         port: PortNo,
-        logical_port: &str,
+        (logical_port, network): (&str, &str),
     ) -> Result<PortNo, PortError> {
         self.dataplane.attach(self.workload_spec(port, name))?;
-        let (logical_port, settings) = (logical_port.to_owned(), PortSettings::default());
-        self.ports.insert(name.to_owned(), Port { port, logical_port, settings, trouble: None });
+        let (logical_port, network, settings) =
+            (logical_port.to_owned(), network.to_owned(), PortSettings::default());
+        self.ports.insert(name.to_owned(), Port { port, logical_port, network, settings, trouble: None });
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
             self.detach(port);
@@ -257,8 +290,8 @@ impl Host {
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
             }
-            let SavedPort { interface, logical_port, settings, .. } = saved;
-            self.ports.insert(interface, Port { port, logical_port, settings, trouble });
+            let SavedPort { interface, logical_port, network, settings, .. } = saved;
+            self.ports.insert(interface, Port { port, logical_port, network, settings, trouble });
         }
         self.ports_changed();
     }
@@ -267,16 +300,17 @@ impl Host {
         &self,
         interface: &str,
         present: &Port,
-        logical_port: &str,
+        (logical_port, network): (&str, &str),
         number: Option<PortNo>,
     ) -> Result<PortNo, PortError> {
         if number.is_some_and(|number| number != present.port) {
             return Err(PortError::Differs(interface.to_owned()));
         }
-        if present.logical_port == logical_port {
+        if (present.logical_port.as_str(), present.network.as_str()) == (logical_port, network) {
             return Ok(present.port);
         }
-        Err(PortError::Claimed { interface: interface.to_owned(), present: present.logical_port.clone() })
+        let purpose = if present.network.is_empty() { &present.logical_port } else { &present.network };
+        Err(PortError::Claimed { interface: interface.to_owned(), present: purpose.clone() })
     }
 
     /// This number if it is free; without one, the lowest that is.
@@ -305,6 +339,7 @@ impl Host {
                 port: port.port.get(),
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
+                network: port.network.clone(),
                 mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
                 settings: port.settings.clone(),
             })

@@ -88,7 +88,7 @@ impl Responder {
             Service::Icmp4 | Service::Icmp6 => icmp::error(&context),
             Service::TcpReset => reset::reset(&context),
             Service::Reject => reject::reject(&context),
-            Service::DhcpV4 => None,
+            Service::DhcpV4 | Service::Bfd => None,
         };
         made.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
     }

@@ -41,6 +41,7 @@ fn network() -> Northbound {
         unknown,
         port_security: Vec::new(),
         chassis: Some("h1".to_owned()),
+        access: Default::default(),
     };
     let to_router = |router: &str, port: &str| SwitchPortKind::Router {
         router: router.to_owned(),
@@ -67,7 +68,7 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            (id.to_owned(), RouterPort { key, mac: mac(last), networks, enabled: true })
+            (id.to_owned(), RouterPort { key, mac: mac(last), networks, enabled: true, gateway: Vec::new() })
         };
         let route = |(to, via): &(&str, &str)| StaticRoute {
             prefix: prefix(to),
@@ -145,7 +146,7 @@ impl Net {
         let number = |raw| PortNo::new(raw).unwrap();
         let sb = compile(nb, &BTreeMap::new());
         let ports = [("a".to_owned(), number(A)), ("c".to_owned(), number(C))].into();
-        let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, tunnel: None });
+        let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, ..LocalPorts::default() });
         assert_eq!(lowered.errors, []);
         let meters = lowered.meters.into_iter().map(|meter| Change::Meter(MeterChange::Add(meter)));
         let groups = lowered.groups.into_iter().map(|group| Change::Group(GroupChange::Add(group)));

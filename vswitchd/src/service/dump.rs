@@ -13,7 +13,7 @@ use flowtable::{
     types::PortNo,
 };
 
-use crate::host::{Departed, Host, Port, PortSettings, TUNNEL, TUNNEL_NAME};
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -29,7 +29,17 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         n_rules: snapshot.tables.len() as u64,
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
+        gateways: host.gateway_status().into_iter().map(gateway).collect(),
     }
+}
+
+fn gateway(status: GatewayStatus) -> pb::Gateway {
+    let candidates = status.candidates.into_iter().map(|(chassis, priority, state)| pb::GatewayCandidate {
+        chassis,
+        priority: priority.into(),
+        state: state.to_owned(),
+    });
+    pb::Gateway { port: status.port, active: status.active, candidates: candidates.collect() }
 }
 
 fn worker(status: &WorkerStatus) -> pb::Worker {
@@ -112,6 +122,7 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
     };
     pb::Port {
         logical_port: port.logical_port.clone(),
+        network: port.network.clone(),
         forwards: *forwards,
         floods: *floods,
         vlan: Some(vlan),

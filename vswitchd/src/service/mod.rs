@@ -49,13 +49,14 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port, port_no } = request.into_inner();
+        let pb::AddPortRequest { interface, logical_port, port_no, network } = request.into_inner();
         check_interface(&interface)?;
         check_logical_port(&logical_port)?;
+        check_network(&network)?;
         let number = port_number(port_no)?;
         self.host
             .with(move |host| {
-                let port = host.add_port(&interface, &logical_port, number).map_err(refusal)?;
+                let port = host.add_port(&interface, (&logical_port, &network), number).map_err(refusal)?;
                 let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
                 Ok(Response::new(pb::AddPortResponse { port }))
             })
@@ -192,6 +193,15 @@ fn check_interface(name: &str) -> Result<(), Status> {
     )))
 }
 
+/// Names of networks are as ids.
+fn check_network(name: &str) -> Result<(), Status> {
+    check_logical_port(name).map_err(|_| {
+        let reason =
+            format!("network `{}`: use at most {MAX_ID_LEN} of a-z A-Z 0-9 . _ -", name.escape_default());
+        Status::invalid_argument(reason)
+    })
+}
+
 fn check_logical_port(id: &str) -> Result<(), Status> {
     let is_well_formed = id.len() <= MAX_ID_LEN
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
@@ -209,13 +219,15 @@ fn refusal(error: PortError) -> Status {
         PortError::NotFound(_) => Code::NotFound,
         PortError::Claimed { .. }
         | PortError::LogicalInUse { .. }
+        | PortError::NetworkInUse { .. }
         | PortError::NumberInUse { .. }
         | PortError::Differs(_) => Code::AlreadyExists,
         PortError::Attach(_)
         | PortError::IsUplink(_)
         | PortError::EncapIp(_)
         | PortError::IsLab(_)
-        | PortError::NoNetwork(_) => Code::FailedPrecondition,
+        | PortError::NoNetwork(_)
+        | PortError::TwoPurposes => Code::FailedPrecondition,
         PortError::Vlan(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,

@@ -4,6 +4,7 @@
 mod acl;
 mod address_set;
 mod chassis;
+mod gateway;
 mod load_balancer;
 mod nat;
 mod port_group;
@@ -24,7 +25,7 @@ pub use self::{
     router::RouterSpec,
     router_port::RouterPortSpec,
     switch::SwitchSpec,
-    switch_port::{Attachment, SwitchPortSpec},
+    switch_port::{Access, Attachment, SwitchPortSpec},
 };
 use super::{FieldError, Kind, Name};
 

@@ -2,9 +2,9 @@
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::IpNetwork;
+use ovn_northd_lite::model::{Candidate, IpNetwork};
 
-use super::each;
+use super::{each, gateway::candidates};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -16,6 +16,8 @@ pub struct RouterPortSpec {
     pub networks: Vec<IpNetwork>,
     /// Sends and receives.
     pub enabled: bool,
+    /// Hosts that may be the gateway, the best first.
+    pub gateway: Vec<Candidate>,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -27,7 +29,8 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
             "a router port needs an address; write one like 10.0.0.1/24",
         ));
     }
-    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true) })
+    let gateway = candidates(&port.gateway_chassis)?;
+    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true), gateway })
 }
 
 /// The name of a router port.

@@ -5,6 +5,7 @@ mod admission;
 mod arp_responder;
 mod balancer;
 mod l2_lookup;
+mod network;
 mod port_security;
 
 use std::net::Ipv6Addr;
@@ -28,6 +29,7 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Balancer(balancer::balancer),
     Switch(arp_responder::switch),
     Port(arp_responder::port),
+    Port(network::port),
     Switch(l2_lookup::switch),
     Port(l2_lookup::port),
 ];

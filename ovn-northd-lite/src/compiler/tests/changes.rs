@@ -12,9 +12,10 @@ use crate::{
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
-        Acl, AclLog, Backend, DefaultPolicy, HashField, IpNetwork, LoadBalancer, LogicalRouter,
-        LogicalSwitch, NatKind, NatRule, NextHop, PolicyAction, Protocol, RouteMatch, RouteTarget,
-        RouterPolicy, Service, Severity, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+        Access, Acl, AclLog, Backend, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
+        LoadBalancer, LogicalRouter, LogicalSwitch, NatKind, NatRule, NextHop, PolicyAction, Protocol,
+        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort, SwitchPortKind,
+        Vip,
     },
     southbound::ChassisRecord,
 };
@@ -120,7 +121,21 @@ impl World {
             if k % 6 == 1 {
                 port = secured(port, k % 5, &["10.0.0.5/32", "2001:db8::/64"][..usize::from(j % 3)]);
             }
-            if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, .. }, .. } = &mut port {
+            let tag = flowtable::types::VlanId::new(u16::from(k % 9)).unwrap();
+            if k % 10 == 9 {
+                let candidates = [Candidate { chassis: host(j), priority: 1 }];
+                let gateway = candidates.into_iter().take(usize::from(j % 2)).collect();
+                let tag = Some(tag).filter(|_| j % 3 == 0);
+                port.kind = SwitchPortKind::Network { network: format!("n{}", k % 2), tag, gateway };
+            }
+            if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, access, .. }, .. } =
+                &mut port
+            {
+                *access = match k % 11 {
+                    3 => Access::Nested { parent: format!("s{s}p0"), tag },
+                    4 => Access::EachChassis,
+                    _ => Access::Interface,
+                };
                 *unknown = k % 5 == 0;
                 *chassis = chassis.take().filter(|_| j % 4 != 0);
             }
@@ -189,6 +204,11 @@ impl World {
             let networks = [&["10.0.0.1/24"][..], &["10.1.0.1/24", "2001:db8::1/64"], &["10.0.1.1/24"]];
             let mut port = router_port(1 + u16::from(j % 4), 0x80 | k % 3, networks[usize::from(k % 3)]);
             port.enabled = k % 5 != 0;
+            let candidates = [(host(k), k % 3), (host(k.wrapping_add(1)), k % 4)];
+            let candidates = candidates.into_iter().take(usize::from(k % 3));
+            let candidate =
+                |(chassis, priority): (String, u8)| Candidate { chassis, priority: priority.into() };
+            port.gateway = Candidate::ranked(candidates.map(candidate).collect());
             router.ports.insert(id.clone(), port);
         }
         self.dirty.router_ports.insert((format!("r{r}"), id));
@@ -211,6 +231,8 @@ impl World {
                 stateless: k % 2 == 0,
                 allowed_external_ips: peers(k % 17 == 0),
                 exempted_external_ips: peers(k % 19 == 0),
+                distributed: (k % 3 == 1)
+                    .then(|| Distributed { mac: mac(k), port: format!("s{}p{}", k % 2, j % 3) }),
             };
             router.nats.insert(id.clone(), rule);
         }

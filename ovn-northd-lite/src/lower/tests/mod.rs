@@ -3,6 +3,7 @@
 mod balancer;
 mod fabric;
 mod frame;
+mod gateway;
 mod host;
 mod policy;
 mod translation;
@@ -302,7 +303,7 @@ fn what_cannot_be_realised_is_told() {
     nb.switches.get_mut("web").unwrap().ports.insert("b".into(), b);
     let sb = compile(&nb, &hosts());
     let ports = [("a".to_owned(), PortNo::new(1).unwrap()), ("c".to_owned(), PortNo::new(1).unwrap())];
-    let local = LocalPorts { chassis: "h1".to_owned(), ports: ports.into(), tunnel: None };
+    let local = LocalPorts { chassis: "h1".to_owned(), ports: ports.into(), ..LocalPorts::default() };
     let lowered = lower(&chassis_view(&sb, "h1"), &local);
     let errors: Vec<_> = lowered.errors.iter().map(ToString::to_string).collect();
     assert_eq!(
