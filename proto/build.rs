@@ -5,14 +5,16 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
     "ferroflow/host/v1/conntrack.proto",
+    "ferroflow/host/v1/endpoint.proto",
     "ferroflow/host/v1/event.proto",
     "ferroflow/host/v1/host.proto",
     "ferroflow/host/v1/lab.proto",
     "ferroflow/host/v1/rules.proto",
+    "ferroflow/host/v1/worker.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

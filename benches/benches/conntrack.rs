@@ -15,7 +15,7 @@ use benches::{
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use flowtable::{
-    conntrack::{CELLS_PER_SLOT, Config, Conntrack, Slot, Storage},
+    conntrack::{Config, Conntrack, Storage},
     switch::{MAX_BATCH, SwitchConfig},
 };
 
@@ -49,7 +49,8 @@ fn established(criterion: &mut Criterion) {
     known(criterion, "conntrack/established-10k", 10_000, true);
     known(criterion, "conntrack/established-100k", 100_000, true);
     known(criterion, "conntrack/established-1M", 1_000_000, true);
-    println!("conntrack: {} bytes a connection", size_of::<Slot>() + CELLS_PER_SLOT * size_of::<u64>());
+    let n_slots = 1 << 20;
+    println!("conntrack: {} bytes a connection", Storage::on_heap(n_slots).n_bytes() / n_slots);
 }
 
 fn one_way(criterion: &mut Criterion) {

@@ -1,5 +1,6 @@
 //! What the packet benches share: rule sets ([`rules`]), frames and the loop that feeds
-//! them to a switch ([`traffic`]), and the measurement ([`measure`]).
+//! them to a switch ([`traffic`]), and the measurement ([`measure`]). Whole workers, with their
+//! loop and their sleep, are measured in [`workers`].
 //!
 //! `cargo bench -p benches` runs them. Each case prints a line of its own before
 //! Criterion's: packets per second, TSC cycles and heap allocations per packet. The
@@ -12,4 +13,5 @@ pub mod measure;
 pub mod peer;
 pub mod rules;
 pub mod traffic;
+pub mod workers;
 pub mod workload;

@@ -4,13 +4,28 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use flowtable::{switch::SwitchConfig, types::PortNo};
 
-use crate::{clock::Clock, port::memory::MemoryPort};
+use crate::{
+    balance::Balancing,
+    clock::Clock,
+    port::{frames::FramePort, memory::MemoryPort},
+};
 
 /// One worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkerConfig {
     /// Core it is tied to; `None` leaves the choice to the kernel.
     pub core: Option<usize>,
+}
+
+/// A receive queue belongs to a worker, whatever the load is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Name of its port.
+    pub port: String,
+    /// Its number in the port; `None`: all of them.
+    pub queue: Option<usize>,
+    /// The worker.
+    pub worker: usize,
 }
 
 /// The dataplane.
@@ -24,8 +39,8 @@ pub struct DataplaneConfig {
     pub idle_spin: Duration,
     /// Caches of each worker.
     pub switch: SwitchConfig,
-    /// Connections that all workers together track, of 128 bytes each; one of IPv6 takes
-    /// the place of two.
+    /// Connections that all workers together track, of 128 bytes each; one with a helper, or
+    /// of translated TCP over IPv6, takes the place of two.
     pub n_connections: usize,
     /// Frames of each worker, of 4 KiB. Must cover what all its ports hold at once: a
     /// batch, and what is under way to other workers.
@@ -34,6 +49,10 @@ pub struct DataplaneConfig {
     pub n_handover: usize,
     /// Where time comes from.
     pub clock: Clock,
+    /// Queues that are not moved by load.
+    pub pins: Vec<Pin>,
+    /// When queues are moved by load.
+    pub balancing: Balancing,
     /// What the hashes of the caches follow from; `None`: chance, so that nobody outside
     /// can foresee them.
     pub seed: Option<u64>,
@@ -50,6 +69,8 @@ impl Default for DataplaneConfig {
             n_frames: 4096,
             n_handover: 1024,
             clock: Clock::Machine,
+            pins: Vec::new(),
+            balancing: Balancing::default(),
             seed: None,
         }
     }
@@ -81,6 +102,8 @@ pub enum Device {
     },
     /// Queues in this process.
     Memory(MemoryPort),
+    /// Frames made and taken by code of the caller, in the worker's thread.
+    Frames(FramePort),
 }
 
 /// A port to attach.

@@ -1,7 +1,7 @@
 //! Moves packets: ports, buffers, poll-mode workers.
 //!
-//! A [`Dataplane`] is a set of workers, each a thread with its own ports, buffers and
-//! switch (`flowtable::switch::Switch`). A worker polls its ports; a burst of frames goes
+//! A [`Dataplane`] is a set of workers, each a thread with its own receive queues, buffers and
+//! switch (`flowtable::switch::Switch`). A worker polls its queues; a burst of frames goes
 //! through the switch, which hands each copy to the port it leaves by; one flush sends
 //! what has gathered. What decides about packets comes from outside as a snapshot
 //! ([`Dataplane::publish`]); this crate knows no rule, no tunnel and no controller.
@@ -10,12 +10,16 @@
 //! | file | what |
 //! |---|---|
 //! | `pmd/mod.rs` | the worker's loop: the packet's walk starts here |
+//! | `pmd/ingress.rs` | the receive queues of a worker, and whose turn it is |
 //! | `pmd/egress.rs` | where packets leave; ports of other workers |
+//! | `pmd/transit.rs` | how a queue gets from one worker to another |
+//! | `pmd/meter.rs` | where a worker's time goes |
+//! | `balance.rs` | which worker should have which queue |
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `controlled.rs` | packets for controllers and from them |
-//! | `handle.rs` | the owner's side: attach, detach, publish, counters |
+//! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
 //! # Threads and what they share
@@ -32,10 +36,12 @@
 
 #![deny(unsafe_code)]
 
+mod balance;
 mod clock;
 mod config;
 mod controlled;
 mod handle;
+mod load;
 mod pmd;
 #[allow(unsafe_code)]
 mod pool;
@@ -46,15 +52,21 @@ mod status;
 mod sys;
 
 pub use crate::{
+    balance::{Balancing, Move, Proposal, QueueId},
     clock::{Clock, VirtualClock},
-    config::{DataplaneConfig, Device, PortSpec, Steering, WorkerConfig},
+    config::{DataplaneConfig, Device, Pin, PortSpec, Steering, WorkerConfig},
     controlled::News,
-    handle::{Dataplane, DetachError, StartError},
+    handle::{AssignError, Dataplane, DetachError, Reading, StartError},
     pmd::SendError,
     port::{
         AttachError, BATCH, PortReport,
+        frames::{FramePort, FrameSink, FrameSource, Wake},
         memory::{InjectError, MemoryPort},
     },
-    status::{DetachedPort, PortCounts, PortStatus, TX_DROP_REASONS, WorkerStatus},
-    sys::{SysError, advise_huge_pages},
+    status::{DetachedPort, PortCounts, PortStatus, QueueStatus, TX_DROP_REASONS, WorkerPerf, WorkerStatus},
+    sys::{
+        SysError, advise_huge_pages,
+        thread::{cpu_time, n_preemptions},
+        tsc::now as cycles,
+    },
 };

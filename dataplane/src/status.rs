@@ -1,10 +1,13 @@
 //! What can be read of a running dataplane.
 
+use std::time::Duration;
+
 use flowtable::{
     stats::{DropCount, SwitchCounters},
     types::{MacAddr, PortNo},
 };
 
+use crate::balance::QueueId;
 pub use crate::port::metrics::TX_DROP_REASONS;
 
 /// Counters of a port since it was attached.
@@ -72,9 +75,9 @@ pub struct PortStatus {
     pub port: PortNo,
     /// Its name.
     pub name: String,
-    /// `afxdp` or `memory`.
+    /// `afxdp`, `memory` or `frames`.
     pub kind: &'static str,
-    /// `native-copy`, `generic-copy`, `native-zerocopy` or `memory`.
+    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory` or `frames`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
@@ -89,7 +92,7 @@ pub struct PortStatus {
 }
 
 /// A worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkerStatus {
     /// Its number, from 0.
     pub id: usize,
@@ -115,4 +118,64 @@ pub struct WorkerStatus {
     pub n_free_frames: usize,
     /// Times that a buffer was wanted and none was free.
     pub n_exhausted: u64,
+}
+
+/// A receive queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueStatus {
+    /// Which.
+    pub id: QueueId,
+    /// Worker that has it.
+    pub worker: usize,
+    /// It stays there.
+    pub pinned: bool,
+    /// Packets received since the port was attached.
+    pub n_packets: u64,
+    /// What a packet took, as sampled; `None`: none was.
+    pub cycles_per_packet: Option<f64>,
+}
+
+/// Where a worker's time goes, since its start or since that was last forgotten. Times are in
+/// cycles of the time stamp counter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerPerf {
+    /// Its number.
+    pub id: usize,
+    /// Core it is tied to.
+    pub core: Option<usize>,
+    /// When this was read, in cycles.
+    pub at: u64,
+    /// Cycles of a second.
+    pub hz: u64,
+    /// One busy round in so many is measured by stage; 0: none.
+    pub every: u32,
+    /// Cycles with packets, looking for some, asleep, and doing what commands asked for.
+    pub busy: u64,
+    /// Looking in vain.
+    pub idle: u64,
+    /// Asleep.
+    pub asleep: u64,
+    /// In jobs: what commands asked for.
+    pub jobs: u64,
+    /// The longest of them.
+    pub longest_job: u64,
+    /// Time that the thread had of a core since it started.
+    pub cpu_time: Duration,
+    /// Cycles of the measured rounds, by stage in the order of
+    /// [`Stage::ALL`](flowtable::switch::Stage::ALL).
+    pub stages: Vec<u64>,
+    /// Rounds measured.
+    pub n_sampled_rounds: u64,
+    /// Their packets.
+    pub n_sampled_packets: u64,
+    /// Batches by their number of packets, from 0.
+    pub batches: Vec<u64>,
+    /// Rounds over the queues.
+    pub n_polls: u64,
+    /// Those that found nothing.
+    pub n_idle_polls: u64,
+    /// Times it slept.
+    pub n_sleeps: u64,
+    /// What its switch did since the start.
+    pub counters: SwitchCounters,
 }

@@ -1,8 +1,9 @@
 //! Rules of a stranger for packets of another: whatever the tables take, the switch carries out, and
 //! forgets no packet.
 //!
-//! An input is some lines of rules, groups and meters, an empty line, and frames: each two bytes of
-//! length, in which the upper four bits are the port it comes in by.
+//! An input is some lines of rules, groups, meters, named sets (`set web type=port 80`), settings of tables
+//! (`settings table=1,miss=continue`) and of fragments (`frags drop`), an empty line, and frames: each two
+//! bytes of length, in which the upper four bits are the port it comes in by.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,9 +12,10 @@ use flowtable::{
     conntrack::{Config, Conntrack, Storage},
     key::{FlowKey, FlowMask, N_WORDS},
     packet::Packet,
+    port::PortTable,
     snapshot::Snapshot,
     switch::{Sink, Switch, SwitchConfig},
-    table::{Change, GroupChange, MeterChange, Tables},
+    table::{Change, GroupChange, MeterChange, SetChange, Tables},
     text,
     types::{Epoch, PortNo, Timestamp},
 };
@@ -53,19 +55,58 @@ pub fn rules(data: &[u8]) {
     carry_out(&snapshot(lines.lines().take(MAX_LINES)), frames.get(2..).unwrap_or_default());
 }
 
+/// A packet from a controller: a line of actions, an empty line, a frame.
+pub fn packet_out(data: &[u8]) {
+    static SNAPSHOT: LazyLock<Arc<Snapshot>> =
+        LazyLock::new(|| snapshot(TRACKED.iter().chain(SENT_OUT).copied()));
+    let end = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(data.len());
+    let (line, frame) = data.split_at(end);
+    let Ok(line) = std::str::from_utf8(line) else { return };
+    let Ok(actions) = text::parse_actions(line, &frames::world().ports) else { return };
+    let frame = frame.get(2..).unwrap_or_default();
+    let [mut switch, _] = switches();
+    let snapshot = with_own_stations(&SNAPSHOT);
+    for (n, port) in [PortNo::CONTROLLER, PortNo::ZERO, PortNo::LOCAL].into_iter().enumerate() {
+        let now = Timestamp::from_nanos(n as u64 * 1_000_000_000);
+        let mut sink = Bounded::default();
+        let packet = build::packet(frame, port);
+        let done = switch.packet_out(now, &snapshot, (port, actions.clone()), packet, &mut sink);
+        let n_held = switch.conntrack().map_or(0, |tracker| tracker.fragments_held().0);
+        assert!(done.is_err() || sink.n_in + n_held >= sink.n_made + 1, "a buffer went missing");
+    }
+}
+
+/// Where a packet from a controller may come to besides [`TRACKED`].
+const SENT_OUT: &[&str] = &[
+    "priority=0,actions=NORMAL",
+    "table=3,actions=learn(table=4,hard_timeout=9,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,4)",
+];
+
 /// Frames alone, through rules that track connections.
 pub fn tracked(data: &[u8]) {
     static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| snapshot(TRACKED.iter().copied()));
     carry_out(&SNAPSHOT, data);
 }
 
-fn carry_out(snapshot: &Arc<Snapshot>, mut frames: &[u8]) {
-    let mut switches = [64, 0].map(|n| {
+/// The same for a switch alone, which learns by itself where stations are.
+fn with_own_stations(snapshot: &Snapshot) -> Arc<Snapshot> {
+    let tables = Tables::clone(&snapshot.tables).with_fdb(Arc::default());
+    Arc::new(Snapshot { tables: Arc::new(tables), ..snapshot.clone() })
+}
+
+/// One with caches, one without.
+fn switches() -> [Switch; 2] {
+    [64, 0].map(|n| {
         let config = Config { seed: 1, ..Config::default() };
         let conntrack = Conntrack::new(config, Storage::on_heap(N_CONNECTIONS));
         Switch::with_seed(SwitchConfig { n_sessions: n, n_megaflows: n }, 1)
             .with_conntrack(Arc::new(conntrack))
-    });
+    })
+}
+
+fn carry_out(snapshot: &Arc<Snapshot>, mut frames: &[u8]) {
+    let mut switches = switches();
+    let snapshots = [(); 2].map(|()| with_own_stations(snapshot));
     for n in 0..MAX_FRAMES as u64 {
         let Some((&[high, low], rest)) = frames.split_first_chunk() else { break };
         let (port, len) = (u32::from(high >> 6) + 1, usize::from(high & 0xf) << 8 | usize::from(low));
@@ -74,7 +115,7 @@ fn carry_out(snapshot: &Arc<Snapshot>, mut frames: &[u8]) {
         let Ok(port) = PortNo::new(port) else { break };
         let now = Timestamp::from_nanos(n * 7_000_000_000);
         let mut sinks = [Bounded::default(), Bounded::default()];
-        for (switch, sink) in switches.iter_mut().zip(&mut sinks) {
+        for ((switch, snapshot), sink) in switches.iter_mut().zip(&snapshots).zip(&mut sinks) {
             let mut batch = vec![build::packet(frame, port)];
             switch.process(now, snapshot, port, &mut batch, sink);
             // Fragments are entered in the books when it is known what becomes of them.
@@ -99,17 +140,33 @@ fn carry_out(snapshot: &Arc<Snapshot>, mut frames: &[u8]) {
     }
 }
 
+fn read(line: &str, ports: &PortTable, tables: &Tables) -> Option<Change> {
+    if let Some(set) = line.strip_prefix("set ") {
+        return text::parse_set(set).ok().map(|set| Change::Set(SetChange::Add(set)));
+    }
+    if let Some(settings) = line.strip_prefix("settings ") {
+        let old = |table| tables.settings(table).clone();
+        let (table, settings) = text::parse_table_settings(settings, old).ok()?;
+        return Some(Change::Table(table, settings));
+    }
+    if let Some(mode) = line.strip_prefix("frags ") {
+        return text::parse_fragment_mode(mode).ok().map(Change::Fragments);
+    }
+    if line.starts_with("group_id") {
+        let group = text::parse_group(line, ports).ok();
+        return group.map(|group| Change::Group(GroupChange::Set(group)));
+    }
+    if line.starts_with("meter") {
+        return text::parse_meter(line).ok().map(|meter| Change::Meter(MeterChange::Set(meter)));
+    }
+    text::parse_flow(line, ports).ok().map(Change::Add)
+}
+
 fn snapshot<'a>(lines: impl Iterator<Item = &'a str>) -> Arc<Snapshot> {
     let world = frames::world();
     let mut tables = Tables::default();
     for line in lines {
-        let change = if line.starts_with("group_id") {
-            text::parse_group(line, &world.ports).ok().map(|group| Change::Group(GroupChange::Set(group)))
-        } else if line.starts_with("meter") {
-            text::parse_meter(line).ok().map(|meter| Change::Meter(MeterChange::Set(meter)))
-        } else {
-            text::parse_flow(line, &world.ports).ok().map(Change::Add)
-        };
+        let change = read(line, &world.ports, &tables);
         // What the tables do not take is not there.
         if let Some(changed) = change.and_then(|change| tables.transact(vec![change]).ok()) {
             tables = changed;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use flowtable::{
     port::{PortInfo, PortRole, PortTable},
-    table::{Change, GroupChange, MeterChange, Tables},
+    table::{Change, GroupChange, MeterChange, TableSettings, Tables},
     text::{self, ChangeKind},
     types::{MacAddr, PortNo},
 };
@@ -130,6 +130,20 @@ pub fn set(data: &[u8]) {
                 assert_eq!(text::parse_set(&printed).as_ref(), Ok(&set), "{printed}");
             }
             Err(error) => assert!(error.at <= line.len(), "{error}"),
+        }
+    });
+}
+
+/// Which connections, groups and meters are meant, and how tables and fragments are treated.
+pub fn filter(data: &[u8]) {
+    with_text(data, |line| {
+        let _ = text::parse_connection_filter(line);
+        let _ = text::parse_deleted_groups(line, &PORTS);
+        let _ = text::parse_deleted_meters(line);
+        let _ = text::parse_fragment_mode(line);
+        let _ = text::parse_ct_state(line);
+        if let Ok((table, settings)) = text::parse_table_settings(line, |_| TableSettings::default()) {
+            let _ = Tables::default().transact(vec![Change::Table(table, settings)]);
         }
     });
 }

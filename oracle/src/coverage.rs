@@ -27,7 +27,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Output "output": Action::Output(_) => Step::Output(_) | Step::InPort | Step::Flood | Step::Controller,
+    Output "output": Action::Output(_) => Step::Output(_) | Step::InPort | Step::Flood | Step::Normal | Step::Controller,
     OutputField "output:field": Action::OutputReg(_) => Step::OutputReg(_),
     OutputTruncated "output(max_len)": Action::OutputTruncated { .. } => Step::Truncated { .. },
     Enqueue "enqueue": Action::Enqueue { .. } => Step::Enqueue { .. },
@@ -61,7 +61,7 @@ kinds! {
     CtClear "ct_clear": Action::CtClear => Step::CtClear,
     Note "note": Action::Note(_) => Step::Note(_),
     CheckPktLarger "check_pkt_larger": Action::CheckPktLarger { .. } => Step::CheckPktLarger(..),
-    Learn "learn": Action::Learn(_) => Step::Learn,
+    Learn "learn": Action::Learn(_) => Step::Learn(_),
     FinTimeout "fin_timeout": Action::FinTimeout { .. } => Step::FinTimeout,
     Sample "sample": Action::Sample(_) => Step::Sample,
     ClearActions "clear_actions": Action::ClearActions => Step::ClearActions,
@@ -90,9 +90,10 @@ impl Met {
 
     /// The fields of a match.
     pub fn matching(&mut self, matching: &Matching) {
-        for term in &matching.terms {
-            if !self.fields.contains(&term.field) {
-                self.fields.push(term.field);
+        let members = matching.members.iter().map(|member| member.field);
+        for field in matching.terms.iter().map(|term| term.field).chain(members) {
+            if !self.fields.contains(&field) {
+                self.fields.push(field);
             }
         }
     }

@@ -240,6 +240,7 @@ impl State {
             Step::Output(port) => Some(u128::from(*port)),
             Step::InPort => Some(0xfff8),
             Step::Flood => Some(0xfffb),
+            Step::Normal => Some(0xfffa),
             Step::Controller => Some(0xfffd),
             _ => None,
         });

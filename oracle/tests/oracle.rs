@@ -1,10 +1,10 @@
 //! The switch agrees with the interpreter, and would be caught if it did not.
 
 use oracle::{
-    compare::{soak, soak_against},
+    compare::{notice, soak, soak_against},
     field::Field,
     rules::Features,
-    syntax::{Ct, GroupKind, Kind, Nat, Rules, Selection, Step, Zone, ones},
+    syntax::{Ct, GroupKind, Kind, Learn, Nat, Rules, Selection, Step, Values, Zone, ones},
 };
 
 /// Triples of this test; `cargo xtask soak` does more, and faster.
@@ -71,6 +71,21 @@ fn each_ct(rules: &mut Rules, change: impl Fn(&mut Ct)) {
     });
 }
 
+/// Changes ranges and sets of all rules.
+fn each_member(rules: &mut Rules, change: impl Fn(&mut Values)) {
+    let members = rules.flows.iter_mut().flat_map(|flow| &mut flow.matching.members);
+    members.for_each(|member| change(&mut member.values));
+}
+
+/// Changes what is learned.
+fn each_learn(rules: &mut Rules, change: impl Fn(&mut Learn)) {
+    each_step(rules, &|step| {
+        if let Step::Learn(learn) = step {
+            change(learn);
+        }
+    });
+}
+
 /// A fault, where it can show, and what it does to the rules that the switch gets.
 type Fault = (&'static str, Wanted, fn(&mut Rules));
 type Wanted = fn(&Features) -> bool;
@@ -86,6 +101,9 @@ const METERS: Wanted = |features| features.meters == Some(true);
 const CONJUNCTIONS: Wanted = |features| features.conjunctions;
 const TRACKING: Wanted = |features| features.tracking;
 const NAT: Wanted = |features| features.nat;
+const VALUES: Wanted = |features| features.values;
+const NORMAL: Wanted = |features| features.normal;
+const LESSONS: Wanted = |features| features.lessons;
 
 const FAULTS: &[Fault] = &[
     ("a TTL is not decremented", ANY, |rules| without(rules, |step| *step == Step::DecTtl)),
@@ -161,7 +179,7 @@ const FAULTS: &[Fault] = &[
             if let Step::Push(part) = step
                 && part.n_bits > 1
             {
-                part.n_bits -= 1;
+                (part.start, part.n_bits) = (part.start + 1, part.n_bits - 1);
             }
         });
     }),
@@ -287,6 +305,43 @@ const FAULTS: &[Fault] = &[
             }
         });
     }),
+    ("a range begins one too late", VALUES, |rules| {
+        each_member(rules, |values| {
+            if let Values::Range(first, last) = values
+                && *first < *last
+            {
+                *first += 1;
+            }
+        });
+    }),
+    ("a range ends one too early", VALUES, |rules| {
+        each_member(rules, |values| {
+            if let Values::Range(first, last) = values
+                && *first < *last
+            {
+                *last -= 1;
+            }
+        });
+    }),
+    ("a member of a set is forgotten", VALUES, |rules| {
+        for set in &mut rules.sets {
+            set.members.pop();
+        }
+    }),
+    ("a station is known to nobody", NORMAL, |rules| {
+        each_step(rules, &|step| {
+            if *step == Step::Normal {
+                *step = Step::Flood;
+            }
+        });
+    }),
+    ("nothing is learned", LESSONS, |rules| without(rules, |step| matches!(step, Step::Learn(_)))),
+    ("what is learned does less", LESSONS, |rules| {
+        each_learn(rules, |learn| drop(learn.specs.pop()));
+    }),
+    ("a limit on what is learned is one higher", LESSONS, |rules| {
+        each_learn(rules, |learn| learn.limit += u32::from(learn.limit > 0));
+    }),
     ("an option stays", ODDS, |rules| without(rules, |step| matches!(step, Step::DeleteField(_)))),
 ];
 
@@ -294,9 +349,9 @@ const FAULTS: &[Fault] = &[
 fn a_switch_with_a_fault_is_noticed() {
     let mut unnoticed = Vec::new();
     for (fault, wanted, spoil) in FAULTS {
-        match soak_against(1, N_TO_NOTICE, wanted, spoil, |_| {}) {
-            Ok(_) => unnoticed.push(fault),
-            Err(error) => {
+        match notice(1, N_TO_NOTICE, wanted, spoil) {
+            None => unnoticed.push(fault),
+            Some(error) => {
                 let error = format!("{error:#}");
                 assert!(
                     !error.contains(" needs "),

@@ -5,7 +5,8 @@
 //! binaries and talks to them through `vswitchctl`; it depends on none of the project's crates.
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
-//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), then the
+//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`cni`] and
+//! [`mod@podman`] (container runtimes), then the
 //! means: [`control`], [`daemon`], [`netns`], [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
@@ -15,12 +16,14 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
+pub mod cni;
 pub mod command;
 pub mod control;
 pub mod daemon;
 pub mod fabric;
 pub mod gateway;
 pub mod netns;
+pub mod podman;
 pub mod privilege;
 pub mod probe;
 pub mod provider;

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ferroflow_tests::daemon::Daemon;
 use ferroflow_tests::gateway::{Family, Gateway, on_gateway};
 use ferroflow_tests::netns::Netns;
@@ -161,4 +162,37 @@ fn a_policy_shortens_a_life(gateway: &Gateway, twin: &Netns) -> Result<()> {
         Ok(if n == 0 { Ok(()) } else { Err(format!("{n} connections")) })
     })?;
     one(gateway, "zone=11").map(drop)
+}
+
+/// The list of options in docs/correctness.md names tests that there are, where they are.
+#[test]
+fn every_option_has_the_tests_that_are_listed() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("docs/correctness.md"))?;
+    let (_, section) = page.split_once("## Connection tracking, option by option").context("no such list")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let quoted =
+        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| option"))
+        .map(|line| line.trim_matches('|').split(" | ").collect())
+        .collect();
+    ensure!(rows.len() > 20, "{} options", rows.len());
+    for row in rows {
+        let [option, tests, places] = row[..] else { bail!("three cells: {row:?}") };
+        let mut sources = String::new();
+        for place in quoted(places) {
+            let path = if place.starts_with("tests/") {
+                root.join(&place)
+            } else {
+                root.join("flowtable/src").join(&place)
+            };
+            sources += &std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        }
+        for test in quoted(tests) {
+            ensure!(sources.contains(&format!("fn {test}(")), "{option}: no test {test} in {places}");
+        }
+    }
+    Ok(())
 }

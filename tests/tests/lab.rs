@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -690,6 +692,90 @@ fn connections_can_be_seen_limited_and_forgotten() -> Result<()> {
         let said = lab.refusal(words)?;
         ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
     }
+    lab.check_conservation()
+}
+
+/// Somebody who watches, and the lines that he has read.
+struct Watcher {
+    monitor: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Watcher {
+    fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(find_program(&target_dir()?, "vswitchctl")?);
+        command.arg("--host").arg(format!("unix://{}", lab.socket().display())).args(args);
+        let mut monitor = command.stdout(Stdio::piped()).spawn()?;
+        let out = monitor.stdout.take().context("it has an output")?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Ok(Self { monitor, lines })
+    }
+
+    /// The first line about `what`.
+    fn line_about(&self, what: &str) -> Result<String> {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT).with_context(|| format!("nothing about {what}"))?;
+            if line.contains(what) {
+                return Ok(line);
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.monitor.kill();
+        let _ = self.monitor.wait();
+    }
+}
+
+#[test]
+fn connections_are_watched_as_they_come_and_go() -> Result<()> {
+    let lab = Lab::with_ports(2)?;
+    lab.text(&[
+        "flow",
+        "add",
+        "in_port=p1,udp,actions=ct(commit,zone=7,exec(set_field:0x15->ct_mark)),output:p2",
+        "in_port=p2,udp,actions=ct(zone=7,table=1)",
+        "table=1,ct_state=+est+rpl,actions=output:p1",
+        "in_port=p1,icmp,actions=ct(commit,zone=8),output:p2",
+    ])?;
+    let inject = |port: &str, flow: &str| lab.json(&["lab", "inject", port, "--flow", flow]);
+    let all = Watcher::start(&lab, &["-o", "json", "ct", "monitor", "zone=7"])?;
+    let gone = Watcher::start(&lab, &["ct", "monitor", "--only", "destroyed"])?;
+    // They watch as soon as they have seen something.
+    let (mut have_seen, start) = ([false, false], Instant::now());
+    while have_seen != [true, true] {
+        ensure!(start.elapsed() < LIMIT, "they see nothing: {have_seen:?}");
+        inject("p1", "udp,nw_src=10.0.0.99,nw_dst=10.0.9.1,udp_src=1,udp_dst=53")?;
+        lab.text(&["ct", "flush", "src=10.0.0.99"])?;
+        for (seen, watcher) in have_seen.iter_mut().zip([&all, &gone]) {
+            *seen |= watcher.lines.recv_timeout(Duration::from_millis(100)).is_ok();
+        }
+    }
+    inject("p1", "icmp,nw_src=10.0.0.8,nw_dst=10.0.9.1,icmp_type=8")?;
+    inject("p1", "udp,nw_src=10.0.0.1,nw_dst=10.0.9.1,udp_src=1,udp_dst=53")?;
+    for _ in 0..2 {
+        inject("p2", "udp,nw_src=10.0.9.1,nw_dst=10.0.0.1,udp_src=53,udp_dst=1")?;
+    }
+    ensure!(number(&lab.json(&["ct", "flush", "src=10.0.0.1"])?["n_removed"]) == 1);
+    for (event, state) in
+        [("new", "udp_first"), ("established", "udp_multiple"), ("destroyed", "udp_multiple")]
+    {
+        let line = all.line_about("\"10.0.0.1\"")?;
+        let told: Value = serde_json::from_str(&line)?;
+        ensure!(told["event"] == event && told["state"] == state && told["mark"] == 21, "{event}: {told}");
+        ensure!(told["original"]["src"] == "10.0.0.1" && told["zone"] == 7, "{told}");
+    }
+    let line = gone.line_about("10.0.0.1,")?;
+    ensure!(line.contains(" destroyed: udp,orig=(src=10.0.0.1,dst=10.0.9.1,sport=1,dport=53)"), "{line}");
+    ensure!(lab.refusal(&["ct", "monitor", "zoen=7"])?.contains("did you mean `zone`"));
+    ensure!(lab.refusal(&["ct", "monitor", "--only", "newest"])?.contains("established"));
     lab.check_conservation()
 }
 

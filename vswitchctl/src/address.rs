@@ -81,6 +81,14 @@ impl FromStr for Address {
 const WANTED: &str = "an address is http://HOST:PORT or unix:///PATH";
 
 impl Address {
+    /// Path of the socket, when it is one.
+    pub fn socket(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Tcp(_) => None,
+        }
+    }
+
     fn unix(path: &str) -> Result<Self, String> {
         if !path.starts_with('/') || path.len() < 2 {
             return Err("the path of a unix socket is absolute: unix:///PATH".into());

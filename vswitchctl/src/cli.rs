@@ -129,6 +129,11 @@ pub enum Command {
     Watch(net::watch::Watch),
     /// Host: who this switch is and how it fares
     Status(host::status::Status),
+    /// Host: where the workers' time goes
+    Perf(host::perf::Perf),
+    /// Host: workers, and which of them has which receive queue
+    #[command(subcommand)]
+    Worker(host::worker::Command),
     /// Host: interfaces attached to the switch
     #[command(subcommand)]
     Port(host::port::Command),
@@ -157,6 +162,12 @@ pub enum Command {
     /// Host: where stations are, as NORMAL has learned
     #[command(subcommand)]
     Fdb(host::fdb::Command),
+    /// Host: interfaces of containers
+    #[command(subcommand)]
+    Endpoint(host::endpoint::Command),
+    /// Host: put the CNI plugin where container runtimes look for it
+    #[command(subcommand)]
+    Cni(host::cni::Command),
     /// Host: print events as they happen: packets for controllers, rules that end, ports
     Monitor(host::monitor::Monitor),
     /// Host: carry out actions on a packet of your own
@@ -193,6 +204,7 @@ impl Command {
             Self::LoadBalancer(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
+            Self::Perf(_) | Self::Worker(_) => false,
             Self::Flow(_)
             | Self::Group(_)
             | Self::Meter(_)
@@ -202,6 +214,8 @@ impl Command {
             | Self::Set(_)
             | Self::Ct(_)
             | Self::Fdb(_)
+            | Self::Endpoint(_)
+            | Self::Cni(_)
             | Self::Monitor(_)
             | Self::PacketOut(_)
             | Self::Resume(_)
@@ -235,6 +249,8 @@ impl Command {
             Self::Receipt(command) => command.run(session).await,
             Self::Watch(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
+            Self::Perf(command) => command.run(session).await,
+            Self::Worker(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
             Self::Group(command) => command.run(session).await,
@@ -245,6 +261,8 @@ impl Command {
             Self::Set(command) => command.run(session).await,
             Self::Ct(command) => command.run(session).await,
             Self::Fdb(command) => command.run(session).await,
+            Self::Endpoint(command) => command.run(session).await,
+            Self::Cni(command) => command.run(session).await,
             Self::Monitor(command) => command.run(session).await,
             Self::PacketOut(command) => command.run(session).await,
             Self::Resume(command) => command.run(session).await,

@@ -4,9 +4,10 @@
 use std::io::Write;
 
 use ferroflow_proto::host::{
-    conntrack_service_client::ConntrackServiceClient, event_service_client::EventServiceClient,
-    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
-    rule_service_client::RuleServiceClient,
+    conntrack_service_client::ConntrackServiceClient, endpoint_service_client::EndpointServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    lab_service_client::LabServiceClient, rule_service_client::RuleServiceClient,
+    worker_service_client::WorkerServiceClient,
 };
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -66,6 +67,18 @@ impl<'a> Session<'a> {
     pub(crate) async fn events(&self) -> Result<EventServiceClient<Channel>, CtlError> {
         let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
         Ok(EventServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to the host's switch, for its containers' interfaces.
+    pub(crate) async fn endpoints(&self) -> Result<EndpointServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(EndpointServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    }
+
+    /// Connects to the host's switch, for its workers.
+    pub(crate) async fn workers(&self) -> Result<WorkerServiceClient<Channel>, CtlError> {
+        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
+        Ok(WorkerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
     }
 
     /// Connects to a switch that is a lab.

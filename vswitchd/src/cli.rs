@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dataplane::Pin;
 
 use crate::bfd::Timing;
 
@@ -75,9 +76,9 @@ pub struct RunOptions {
     /// What a standalone switch does at its first start, when it has no rules
     #[arg(long, value_enum, value_name = "MODE", default_value_t = FailMode::Secure, requires = "standalone")]
     pub fail_mode: FailMode,
-    /// Connections that can be tracked, for 128 bytes of memory each; one of IPv6 takes the
-    /// place of two.
-    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    /// Connections that can be tracked, for 128 bytes of memory each; one with a helper, or of
+    /// translated TCP over IPv6, takes the place of two.
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
     pub conntrack_max: u32,
     /// Core to run on; repeat it for several workers. None: one worker, wherever the
     /// kernel likes.
@@ -93,6 +94,14 @@ pub struct RunOptions {
     /// So many intervals without a word, and a host is taken for dead
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
     pub bfd_multiplier: u8,
+    /// Tie a receive queue to a worker: `eth1/0=1` the first queue of eth1, `eth1=1` all of
+    /// them, to the second worker; repeat it for others. The rest goes where there is least.
+    #[arg(long, value_name = "PORT[/QUEUE]=WORKER", value_parser = pin, conflicts_with = "virtual")]
+    pub pin: Vec<Pin>,
+    /// Move receive queues to other workers when one has been overloaded for a minute; see
+    /// `vswitchctl worker --help`.
+    #[arg(long, conflicts_with = "virtual")]
+    pub auto_balance: bool,
     /// What to log, for example `info` or `dataplane=debug`.
     #[arg(long, default_value = "info")]
     pub log: String,
@@ -124,6 +133,20 @@ impl RunOptions {
     }
 }
 
+/// Reads a pin.
+fn pin(text: &str) -> Result<Pin, String> {
+    let shape = || format!("{text:?}: write PORT=WORKER or PORT/QUEUE=WORKER, both numbers from 0");
+    let (place, worker) = text.rsplit_once('=').ok_or_else(shape)?;
+    let (port, queue) = match place.split_once('/') {
+        Some((port, queue)) => (port, Some(queue.parse().map_err(|_| shape())?)),
+        None => (place, None),
+    };
+    if port.is_empty() {
+        return Err(shape());
+    }
+    Ok(Pin { port: port.to_owned(), queue, worker: worker.parse().map_err(|_| shape())? })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -153,6 +176,16 @@ mod tests {
         let learning = parse(&["--standalone", "--fail-mode", "standalone"]).unwrap();
         assert_eq!(learning.fail_mode, FailMode::Standalone);
         assert_eq!(parse(&["--standalone"]).unwrap().state_dir(), Some(Path::new(STANDALONE_STATE_DIR)));
+    }
+
+    #[test]
+    fn pins_name_a_port_and_perhaps_a_queue() {
+        let of = |port: &str, queue, worker| Ok(Pin { port: port.to_owned(), queue, worker });
+        assert_eq!(pin("eth1=1"), of("eth1", None, 1));
+        assert_eq!(pin("eth1/3=0"), of("eth1", Some(3), 0));
+        for wrong in ["eth1", "=1", "/0=1", "eth1/=1", "eth1/x=1", "eth1=", "eth1=-1"] {
+            assert!(pin(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

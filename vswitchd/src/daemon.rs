@@ -3,7 +3,7 @@
 use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
+use dataplane::{Balancing, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use futures::FutureExt as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,14 +14,17 @@ use tonic::transport::Endpoint;
 use crate::{
     agent, bfd,
     cli::{FailMode, RunOptions},
+    endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
     host::{Host, Identity, Lab, Mode, SharedHost},
-    service::{self, Socket},
+    service::{self, EndpointServer, Socket},
     state::StateDir,
     underlay,
 };
 
 /// What makes a switch a learning one.
 const NORMAL_RULE: &str = "priority=0,actions=NORMAL";
+/// Folder of the state directory with the containers' interfaces.
+const ENDPOINTS_DIR: &str = "endpoints";
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How long what packets make may wait for more of it.
@@ -47,11 +50,13 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         },
         None => Mode::Network,
     };
-    let host = Host::start(identity, dataplane, state, mode)?;
+    let host = Host::start(identity.clone(), dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
     let claims = host.claims();
     let host = SharedHost::new(host);
+    let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
+    tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     if let Some(controller) = controller {
         tokio::spawn(agent::run(host.clone(), controller, claims));
     }
@@ -68,7 +73,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        served = service::serve(socket, host.clone(), ended) => served?,
+        served = service::serve(socket, host.clone(), EndpointServer::new(endpoints), ended) => served?,
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }
@@ -76,6 +81,28 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The containers' interfaces of the last run, which this one looks after.
+fn endpoints(
+    options: &RunOptions,
+    host: &SharedHost,
+    chassis: String,
+    controller: Option<&Endpoint>,
+) -> anyhow::Result<Endpoints> {
+    let state = options.state_dir().map(|dir| dir.join(ENDPOINTS_DIR));
+    let departed = departed_dir(&options.socket);
+    Endpoints::open(host.clone(), chassis, controller, state.as_deref(), departed)
+        .context("the endpoints of the last run cannot be read; --state-dir names another directory")
+}
+
+/// Does what was left to do about containers' interfaces, now and from time to time.
+async fn tend_endpoints(endpoints: Arc<Endpoints>) {
+    endpoints.settle().await;
+    loop {
+        endpoints.tend().await;
+        tokio::time::sleep(TEND_INTERVAL).await;
+    }
 }
 
 /// Takes what packets have made as soon as a worker tells of it.
@@ -104,6 +131,9 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
                 host.tend_ports();
                 host.tend_neighbours();
                 host.tend_gateways();
+                if let Err(error) = host.dataplane().tend_queues() {
+                    tracing::error!(%error, "a receive queue could not be moved");
+                }
                 host.dataplane().workers().into_iter().find(|worker| !worker.running)
             })
             .await;
@@ -139,7 +169,16 @@ fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> Datapl
     if workers.is_empty() {
         workers.push(WorkerConfig::default());
     }
-    DataplaneConfig { workers, busy: options.busy, n_connections, ..DataplaneConfig::default() }
+    let (pins, balancing) =
+        (options.pin.clone(), Balancing { auto: options.auto_balance, ..Balancing::default() });
+    DataplaneConfig {
+        workers,
+        busy: options.busy,
+        pins,
+        balancing,
+        n_connections,
+        ..DataplaneConfig::default()
+    }
 }
 
 fn identity(options: &RunOptions) -> anyhow::Result<Identity> {

@@ -8,8 +8,8 @@
 //! 3. [`agent`] acknowledges the revision, with what could not be realised.
 //!
 //! Beside it: [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
-//! outlives the process, [`responder`] answers packets of the logical network, [`service`]
-//! answers `vswitchctl`, [`doctor`] says what the host can do.
+//! outlives the process, [`responder`] answers packets of the logical network, [`endpoint`]
+//! makes containers' interfaces, [`service`] answers `vswitchctl` and the shims, [`doctor`] says what the host can do.
 //!
 //! # Threads and shared state
 //! The workers are the dataplane's; they see snapshots only. Everything else is tasks of
@@ -22,6 +22,7 @@ pub mod bfd;
 pub mod cli;
 pub mod daemon;
 pub mod doctor;
+pub mod endpoint;
 pub mod host;
 pub mod responder;
 pub mod service;

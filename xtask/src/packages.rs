@@ -62,6 +62,9 @@ const PEERS: &[Need] = &[
     Need { package: "vsftpd", evidence: Evidence::Command("vsftpd"), why: "FTP server" },
     Need { package: "tftpd-hpa", evidence: Evidence::Command("in.tftpd"), why: "TFTP server" },
     Need { package: "traceroute", evidence: Evidence::Command("traceroute"), why: "asks routers on the way" },
+    Need { package: "containernetworking-plugins", evidence: Evidence::File("/usr/lib/cni/host-local"), why: "gives containers addresses" },
+    Need { package: "podman", evidence: Evidence::Command("podman"), why: "runs containers on our networks" },
+    Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands" },
 ];
 
 /// Services that packages of ours bring along; nobody has asked for them to run.

@@ -25,6 +25,8 @@ enum Order {
 #[derive(Debug)]
 pub struct Generator {
     traffic: Traffic,
+    /// Number of the first flow.
+    base: u32,
     order: Order,
     x: u64,
     template: [u8; ROOM],
@@ -48,7 +50,13 @@ impl Generator {
         };
         let ip_sum = write_frame(&mut template[inner..], traffic.tcp);
         let order = Order::Random(0x2545_f491_4f6c_dd1d);
-        Self { traffic, order, x: 0, template, len: inner + FRAME_LEN, inner, ip_sum }
+        Self { traffic, base: 0, order, x: 0, template, len: inner + FRAME_LEN, inner, ip_sum }
+    }
+
+    /// The same with other flows: for generators that share none.
+    #[must_use]
+    pub fn from_flow(self, base: u32) -> Self {
+        Self { base, ..self }
     }
 
     /// From now on flows one after the other, from `start`.
@@ -110,7 +118,7 @@ impl Generator {
                 *x ^= *x >> 7;
                 *x ^= *x << 17;
                 self.x = *x;
-                (((*x >> 32) * u64::from(self.traffic.n_flows)) >> 32) as u32
+                self.base.wrapping_add((((*x >> 32) * u64::from(self.traffic.n_flows)) >> 32) as u32)
             }
             Order::Sequential(next) => {
                 let idx = *next;

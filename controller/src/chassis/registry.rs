@@ -21,7 +21,7 @@ pub(super) enum News {
     /// It needs the whole view.
     Whole,
     /// Changes up to a revision, which may be none.
-    Changes(Revision, SouthboundDelta),
+    Changes(Revision, Box<SouthboundDelta>),
 }
 
 /// Why a session is over.
@@ -143,7 +143,7 @@ impl Registry {
         let Some(revision) = *live.view.borrow() else { return Ok(None) };
         Ok(Some(match &mut live.pending {
             None => News::Whole,
-            Some(pending) => News::Changes(revision, std::mem::take(pending)),
+            Some(pending) => News::Changes(revision, Box::new(std::mem::take(pending))),
         }))
     }
 

@@ -305,26 +305,29 @@ impl Outbound {
         }
     }
 
-    /// What is new for the chassis, if anything is.
+    /// What is new for the chassis, if anything is. A session that is over has no news; why
+    /// it is over is told by its end.
     async fn update(&self) -> Result<Option<pb::SyncResponse>, Status> {
-        Ok(match self.controller.registry.take(&self.chassis, self.session).map_err(superseded)? {
-            Some(News::Whole) => Some(self.whole().await?),
-            Some(News::Changes(revision, delta)) if !delta.is_empty() => Some(encode::delta(revision, delta)),
-            Some(News::Changes(..)) | None => None,
+        Ok(match self.controller.registry.take(&self.chassis, self.session) {
+            Ok(Some(News::Whole)) => self.whole().await?,
+            Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() => {
+                Some(encode::delta(revision, *delta))
+            }
+            Ok(Some(News::Changes(..)) | None) | Err(Superseded) => None,
         })
     }
 
     /// The whole view; may wait for the compiler.
-    async fn whole(&self) -> Result<pb::SyncResponse, Status> {
+    async fn whole(&self) -> Result<Option<pb::SyncResponse>, Status> {
         let (controller, chassis, session) =
             (Arc::clone(&self.controller), self.chassis.clone(), self.session);
         let whole = tokio::task::spawn_blocking(move || {
             let network = controller.network();
-            controller.registry.begin(&chassis, session)?;
+            controller.registry.begin(&chassis, session).ok()?;
             let (revision, view) = network.view(&chassis);
             drop(network);
-            Ok(encode::full(revision, &view))
+            Some(encode::full(revision, &view))
         });
-        whole.await.map_err(|_| stopping())?.map_err(superseded)
+        whole.await.map_err(|_| stopping())
     }
 }

@@ -62,7 +62,7 @@ fn a_workload_port_has_typed_addresses() {
     let Spec::SwitchPort(spec) = parse_spec(&name("switches/s/ports/p"), Some(&wire)).unwrap() else {
         panic!("another kind");
     };
-    let Attachment::Workload { addresses, unknown, port_security } = spec.attachment else {
+    let Attachment::Workload { addresses, unknown, port_security, .. } = spec.attachment else {
         panic!("another attachment");
     };
     assert!(unknown && spec.enabled);

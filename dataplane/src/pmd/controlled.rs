@@ -69,7 +69,7 @@ impl Worker {
         frame: &[u8],
     ) -> Result<(), SendError> {
         let packet = self.packet_of(frame, in_port)?;
-        let (now, snapshot) = (self.fabric.now(), Arc::clone(self.snapshot.load()));
+        let (now, snapshot) = (self.fabric.now(), Arc::clone(&self.snapshot));
         let sent = self.switch.packet_out(now, &snapshot, (in_port, actions), packet, &mut self.egress);
         self.egress.flush();
         self.tell_news();
@@ -84,7 +84,7 @@ impl Worker {
         frame: &[u8],
     ) -> Result<(), SendError> {
         let packet = self.packet_of(frame, PortNo::CONTROLLER)?;
-        let (now, snapshot) = (self.fabric.now(), Arc::clone(self.snapshot.load()));
+        let (now, snapshot) = (self.fabric.now(), Arc::clone(&self.snapshot));
         let sent = self.switch.resume(now, &snapshot, (id, metadata), packet, &mut self.egress);
         self.egress.flush();
         self.tell_news();

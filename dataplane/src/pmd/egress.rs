@@ -1,17 +1,30 @@
-//! The ports of one worker and the way to those of others: the switch's sink.
+//! The ways out of one worker and the way to those of others: the switch's sink.
+//!
+//! A port may have several ways out (a queue of a network card is one); a worker that has one
+//! of them sends by that, the others hand their packets to a worker that has. Ways out stay
+//! where they are as long as the port is attached.
 
-use std::{collections::HashMap, os::fd::RawFd, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use flowtable::{drop::DropReason, offload, packet::Packet, stats::DropCount, switch::Sink, types::PortNo};
-
-use super::fabric::{Fabric, Handover, Seat};
-use crate::{
-    pool::{Frame, Pool},
-    port::{AttachedPort, Port},
-    sys::event::PollSet,
+use flowtable::{
+    drop::DropReason,
+    offload,
+    packet::Packet,
+    stats::DropCount,
+    switch::{Sink, Stage},
+    types::PortNo,
 };
 
-/// Where a port is.
+use super::{
+    fabric::{Fabric, Handover, Seat},
+    meter::{DEFAULT_EVERY, Meter},
+};
+use crate::{
+    pool::{Frame, Pool},
+    port::{AttachedOutlet, Outlet},
+};
+
+/// Where a port's way out is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Nowhere,
@@ -21,18 +34,18 @@ enum Route {
     Worker(usize),
 }
 
-/// Ports, buffers, and what was lost on the way out.
+/// Ways out, buffers, and what was lost on the way out.
 pub(crate) struct Egress {
-    ports: Vec<AttachedPort>,
+    outlets: Vec<AttachedOutlet>,
     /// By port number.
     routes: Vec<Route>,
     pool: Pool,
     fabric: Arc<Fabric>,
     seat: Arc<Seat>,
+    meter: Meter,
     /// Workers that got packets since the last flush.
     to_wake: Vec<usize>,
     drops: HashMap<(PortNo, DropReason), Lost>,
-    scratch_fds: Vec<RawFd>,
 }
 
 /// Copies lost on their way out, and their bytes.
@@ -45,23 +58,15 @@ struct Lost {
 impl Egress {
     pub(crate) fn new(pool: Pool, fabric: Arc<Fabric>, seat: Arc<Seat>) -> Self {
         Self {
-            ports: Vec::new(),
+            outlets: Vec::new(),
             routes: Vec::new(),
             pool,
+            meter: Meter::new(DEFAULT_EVERY),
             to_wake: Vec::with_capacity(fabric.seats().len()),
             fabric,
             seat,
             drops: HashMap::new(),
-            scratch_fds: Vec::new(),
         }
-    }
-
-    pub(crate) fn n_ports(&self) -> usize {
-        self.ports.len()
-    }
-
-    pub(crate) fn ports(&self) -> impl Iterator<Item = &AttachedPort> {
-        self.ports.iter()
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -72,11 +77,9 @@ impl Egress {
         &mut self.pool
     }
 
-    /// Receives from a port. `None`: there was nothing.
-    pub(crate) fn receive(&mut self, idx: usize, batch: &mut Vec<Packet<Frame>>) -> Option<PortNo> {
-        let attached = self.ports.get_mut(idx)?;
-        attached.receive(&mut self.pool, batch);
-        (!batch.is_empty()).then_some(attached.port)
+    #[inline(always)]
+    pub(crate) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
     }
 
     /// Sends what other workers have received for our ports.
@@ -97,7 +100,7 @@ impl Egress {
 
     /// Sends what the ports have taken, and wakes workers that got packets from us.
     pub(crate) fn flush(&mut self) {
-        for attached in &mut self.ports {
+        for attached in &mut self.outlets {
             let n_lost = attached.flush();
             if n_lost > 0 {
                 // The kernel does not tell which frames these were, nor their ports.
@@ -110,44 +113,24 @@ impl Egress {
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        self.ports.iter().any(|attached| attached.device.has_unsent())
+        self.outlets.iter().any(|attached| attached.device.has_unsent())
     }
 
-    /// Work has come that no file tells of.
+    /// Packets from other workers wait.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.seat.inbox.is_empty() || self.ports.iter().any(|attached| attached.device.has_pending())
+        !self.seat.inbox.is_empty()
     }
 
-    /// Adds the files of all ports, and which port each belongs to.
-    pub(crate) fn wait_for(&mut self, set: &mut PollSet, owners: &mut Vec<PortNo>) {
-        for attached in &self.ports {
-            self.scratch_fds.clear();
-            attached.device.wait_fds(&mut self.scratch_fds);
-            for fd in &self.scratch_fds {
-                set.add(*fd);
-                owners.push(attached.port);
-            }
-        }
+    pub(crate) fn attach(&mut self, outlet: AttachedOutlet) {
+        self.set_route(outlet.port, Route::Here(self.outlets.len()));
+        self.outlets.push(outlet);
     }
 
-    pub(crate) fn set_gone(&mut self, port: PortNo) {
-        if let Route::Here(idx) = self.route_of(port)
-            && let Some(attached) = self.ports.get_mut(idx)
-        {
-            attached.device.set_gone();
-        }
-    }
-
-    pub(crate) fn attach(&mut self, port: AttachedPort) {
-        self.set_route(port.port, Route::Here(self.ports.len()));
-        self.ports.push(port);
-    }
-
-    pub(crate) fn detach(&mut self, port: PortNo) -> Option<AttachedPort> {
+    pub(crate) fn detach(&mut self, port: PortNo) -> Option<AttachedOutlet> {
         let Route::Here(idx) = self.route_of(port) else { return None };
         self.set_route(port, Route::Nowhere);
-        let detached = self.ports.swap_remove(idx);
-        if let Some(moved) = self.ports.get(idx).map(|moved| moved.port) {
+        let detached = self.outlets.swap_remove(idx);
+        if let Some(moved) = self.outlets.get(idx).map(|moved| moved.port) {
             self.set_route(moved, Route::Here(idx));
         }
         Some(detached)
@@ -190,13 +173,14 @@ impl Egress {
         self.routes[idx] = route;
     }
 
-    /// Sends by a port of ours.
+    /// Sends by a way out of ours.
+    #[inline]
     fn send(&mut self, idx: usize, mut packet: Packet<Frame>) {
         // No port can send a partial checksum: neither AF_XDP by xsk-rs nor a queue.
         if packet.offload.csum_partial {
             offload::complete(&mut packet);
         }
-        match self.ports[idx].send(packet.bytes()) {
+        match self.outlets[idx].send(packet.bytes()) {
             Ok(()) => self.pool.put(packet.into_buf()),
             Err(reason) => self.lose(reason, packet),
         }
@@ -219,12 +203,15 @@ impl Egress {
 }
 
 impl Sink<Frame> for Egress {
+    #[inline]
     fn output(&mut self, port: PortNo, packet: Packet<Frame>) {
+        let stage = self.meter.enter(Stage::Transmit);
         match self.route_of(port) {
             Route::Here(idx) => self.send(idx, packet),
             Route::Worker(worker) => self.hand_over(worker, port, packet),
             Route::Nowhere => self.lose(DropReason::NoSuchPort, packet),
         }
+        self.meter.enter(stage);
     }
 
     fn copy(&mut self, packet: &Packet<Frame>) -> Option<Packet<Frame>> {
@@ -239,5 +226,10 @@ impl Sink<Frame> for Egress {
 
     fn release(&mut self, packet: Packet<Frame>) {
         self.pool.put(packet.into_buf());
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, stage: Stage) {
+        self.meter.enter(stage);
     }
 }

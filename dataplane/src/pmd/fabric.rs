@@ -4,19 +4,22 @@
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{Acquire, Release},
+            Ordering::{Acquire, Release, SeqCst},
+            fence,
         },
     },
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use crossbeam::{
     channel::{Receiver, Sender, bounded, unbounded},
-    queue::ArrayQueue,
+    queue::{ArrayQueue, SegQueue},
+    utils::CachePadded,
 };
 use flowtable::{
     conntrack::{self, Conntrack},
@@ -26,7 +29,12 @@ use flowtable::{
 };
 
 use super::Worker;
-use crate::{clock::Clock, config::DataplaneConfig, pool::Frame, sys::event::Waker};
+use crate::{
+    clock::Clock,
+    config::DataplaneConfig,
+    pool::Frame,
+    sys::{event::Waker, tsc},
+};
 
 /// Something a worker does between two batches.
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -44,9 +52,6 @@ pub(crate) struct Seat {
     pub(crate) waker: Arc<Waker>,
     /// Packets from other workers.
     pub(crate) inbox: ArrayQueue<Handover>,
-    pub(crate) n_polls: AtomicU64,
-    pub(crate) n_idle_polls: AtomicU64,
-    pub(crate) n_sleeps: AtomicU64,
     jobs: Sender<Job>,
     /// Version the worker has taken, plus one; zero: none yet.
     applied: AtomicU64,
@@ -65,9 +70,6 @@ impl Seat {
             core,
             waker: Arc::new(Waker::new()?),
             inbox: ArrayQueue::new(n_handover.max(1)),
-            n_polls: AtomicU64::new(0),
-            n_idle_polls: AtomicU64::new(0),
-            n_sleeps: AtomicU64::new(0),
             jobs,
             applied: AtomicU64::new(0),
         };
@@ -80,13 +82,21 @@ impl Seat {
         job: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Option<T> {
         let (answer, result) = bounded(1);
-        let job = Box::new(move |worker: &mut Worker| {
+        let job = move |worker: &mut Worker| {
             // Nobody listens any more: the result is dropped where it was made.
             let _ = answer.send(job(worker));
-        });
-        self.jobs.send(job).ok()?;
-        self.waker.wake();
+        };
+        if !self.post(job) {
+            return None;
+        }
         result.recv().ok()
+    }
+
+    /// Has the worker do something, some time. False: it has ended.
+    pub(crate) fn post(&self, job: impl FnOnce(&mut Worker) + Send + 'static) -> bool {
+        let sent = self.jobs.send(Box::new(job)).is_ok();
+        self.waker.wake();
+        sent
     }
 }
 
@@ -96,16 +106,22 @@ pub(crate) type Told = Box<dyn Fn() + Send + Sync>;
 /// What all workers see.
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    snapshot: ArcSwap<Snapshot>,
+    /// Counts up with each snapshot. Read by every worker in every round, so nothing that
+    /// changes is on its cache line.
+    n_published: CachePadded<AtomicU64>,
+    /// Snapshots that workers have given up: who made them takes them apart, which can take
+    /// long.
+    retired: SegQueue<Arc<Snapshot>>,
+    /// Threads that wait for a version to be taken.
+    waiting: ArcSwap<Vec<Thread>>,
     conntrack: Arc<Conntrack>,
     started: Instant,
+    started_tsc: u64,
     clock: Clock,
     stopping: AtomicBool,
     /// Told when something waits for the owner.
     on_news: OnceLock<Told>,
-    /// Held only to sleep on and to signal `applied`.
-    waiting: Mutex<()>,
-    applied: Condvar,
 }
 
 impl Fabric {
@@ -122,13 +138,15 @@ impl Fabric {
         let fabric = Self {
             conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,
-            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            n_published: CachePadded::new(AtomicU64::new(1)),
+            retired: SegQueue::new(),
+            waiting: ArcSwap::from_pointee(Vec::new()),
             started: Instant::now(),
+            started_tsc: tsc::now(),
             clock: config.clock.clone(),
             stopping: AtomicBool::new(false),
             on_news: OnceLock::new(),
-            waiting: Mutex::new(()),
-            applied: Condvar::new(),
         };
         Ok((fabric, receivers))
     }
@@ -137,8 +155,20 @@ impl Fabric {
         &self.seats
     }
 
-    pub(crate) fn snapshot(&self) -> &Arc<ArcSwap<Snapshot>> {
-        &self.snapshot
+    /// How many snapshots there were so far.
+    #[inline]
+    pub(crate) fn n_published(&self) -> u64 {
+        self.n_published.load(Acquire)
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Takes a snapshot from a worker that has another one.
+    pub(crate) fn retire(&self, old: Arc<Snapshot>) {
+        self.retired.push(old);
     }
 
     pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
@@ -170,10 +200,24 @@ impl Fabric {
         Timestamp::from_nanos(self.started.elapsed().as_nanos() as u64)
     }
 
+    /// Cycles of the time stamp counter in a second, the more exactly the longer we run.
+    pub(crate) fn tsc_hz(&self) -> u64 {
+        let elapsed = self.started.elapsed();
+        let cycles = tsc::now().saturating_sub(self.started_tsc);
+        (u128::from(cycles) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64
+    }
+
     /// Makes a version the newest.
     pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
         self.snapshot.store(snapshot);
+        self.n_published.fetch_add(1, Release);
         self.wake_all();
+        self.take_apart();
+    }
+
+    /// Takes apart the snapshots that no worker needs any more.
+    pub(crate) fn take_apart(&self) {
+        while self.retired.pop().is_some() {}
     }
 
     pub(crate) fn stop(&self) {
@@ -189,22 +233,38 @@ impl Fabric {
         self.seats.iter().for_each(|seat| seat.waker.wake());
     }
 
-    /// A worker has taken a version.
+    /// A worker has taken a version. It waits for nobody: who waits for it is woken.
     pub(crate) fn set_applied(&self, seat: &Seat, epoch: Epoch) {
         seat.applied.store(epoch.get().saturating_add(1), Release);
-        // Taking the lock keeps a waiter from missing this between its look and its sleep.
-        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        self.applied.notify_all();
+        fence(SeqCst);
+        self.waiting.load().iter().for_each(Thread::unpark);
     }
 
     /// Waits until each worker has taken this version or a later one.
     pub(crate) fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let me = thread::current();
+        self.waiting.rcu(|waiting| [&waiting[..], std::slice::from_ref(&me)].concat());
+        // Pairs with that of `set_applied`: either we see the version, or it sees us.
+        fence(SeqCst);
         let behind = || self.seats.iter().any(|seat| seat.applied.load(Acquire) <= epoch.get());
-        let guard = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_guard, result) = self
-            .applied
-            .wait_timeout_while(guard, timeout, |()| behind())
-            .unwrap_or_else(PoisonError::into_inner);
-        !result.timed_out()
+        let mut is_behind = behind();
+        while is_behind {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::park_timeout(left);
+            is_behind = behind();
+        }
+        self.waiting.rcu(|waiting| {
+            let mut waiting = waiting.to_vec();
+            if let Some(idx) = waiting.iter().position(|thread| thread.id() == me.id()) {
+                waiting.swap_remove(idx);
+            }
+            waiting
+        });
+        self.take_apart();
+        !is_behind
     }
 }

@@ -1,48 +1,52 @@
-//! The worker: a thread that polls its ports and switches what they receive.
+//! The worker: a thread that polls its receive queues and switches what they hold.
 //!
-//! [`Worker::poll_once`] is the packet's walk: a burst from a port, the switch, the
-//! ports it goes out by, one flush for all. Snapshot and clock are read once per batch.
-//! Everything else, attaching a port or reading a counter, is a *job*: a closure that
-//! runs between two batches, so a worker's state has one owner and no lock.
+//! [`Worker::poll_once`] is the packet's walk: a burst from a queue, the switch, the
+//! ports it goes out by, one flush for all. The clock is read once per batch, the snapshot is
+//! looked for once per round. Everything else, attaching a port or reading a counter, is a
+//! *job*: a closure that runs between two rounds, so a worker's state has one owner and no
+//! lock. After each job packets have their turn.
 //!
 //! With nothing to do for a while, the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
+//!
+//! Which worker has which queue is decided outside ([`crate::balance`]); `transit.rs` is how a
+//! queue gets from one to the other.
 
 mod controlled;
 mod egress;
 mod fabric;
+mod ingress;
+mod meter;
+mod transit;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use arc_swap::{ArcSwap, Cache};
 use crossbeam::channel::Receiver;
 use flowtable::{
     packet::Packet,
     snapshot::Snapshot,
-    stats::DropCount,
-    switch::Switch,
+    stats::{DropCount, PortCounters},
+    switch::{Stage, Switch},
     types::{Epoch, PortNo, Timestamp},
 };
 
 pub use self::controlled::SendError;
-use self::egress::Egress;
-pub(crate) use self::fabric::{Fabric, Job, Seat};
+use self::{egress::Egress, ingress::Ingress};
+pub(crate) use self::{
+    fabric::{Fabric, Job, Seat},
+    meter::Measured,
+};
 use crate::{
     config::DataplaneConfig,
     pool::{Frame, Pool},
     port::{
-        AttachedPort, BATCH, Port,
+        AttachedOutlet, AttachedQueue, BATCH, RxQueue,
         memory::{InjectError, MemoryPort},
     },
     sys::{
         advise_huge_pages,
         event::{PollSet, Readiness},
+        thread, tsc,
     },
 };
 
@@ -57,10 +61,13 @@ pub(crate) struct Worker {
     fabric: Arc<Fabric>,
     jobs: Receiver<Job>,
     switch: Switch,
+    ingress: Ingress,
     egress: Egress,
-    snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
-    /// Version last seen.
-    epoch: Option<Epoch>,
+    snapshot: Arc<Snapshot>,
+    /// How many snapshots had been published when this one was taken.
+    n_published: u64,
+    /// What the switch had counted under a port's number before the port had it.
+    bases: HashMap<PortNo, PortCounters>,
     batch: Vec<Packet<Frame>>,
     poll_set: PollSet,
     /// Port of each file in the poll set after the first.
@@ -68,11 +75,6 @@ pub(crate) struct Worker {
     busy: bool,
     idle_spin: Duration,
     idle_since: Option<Timestamp>,
-}
-
-/// Adds to a counter that only the calling thread writes.
-fn count(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
 /// A worker's switch, its tables on large pages where there are any.
@@ -96,13 +98,15 @@ impl Worker {
         let pool = Pool::new(config.n_frames);
         let conntrack = Arc::clone(fabric.conntrack());
         Self {
-            snapshot: Cache::new(Arc::clone(fabric.snapshot())),
+            snapshot: Arc::default(),
+            n_published: 0,
+            ingress: Ingress::default(),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
             fabric,
             seat,
             jobs,
             switch: new_switch(config).with_conntrack(conntrack),
-            epoch: None,
+            bases: HashMap::new(),
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
             poll_ports: Vec::new(),
@@ -115,40 +119,70 @@ impl Worker {
     /// Polls until the dataplane stops.
     pub(crate) fn run(mut self) {
         while !self.fabric.is_stopping() {
-            while let Ok(job) = self.jobs.try_recv() {
+            if let Ok(job) = self.jobs.try_recv() {
+                let began = tsc::now();
                 job(&mut self);
+                self.egress.meter().job_took(began);
             }
             let found = self.poll_once();
             self.rest(found);
         }
     }
 
-    /// One round over all ports. True if there was a packet.
+    /// One round over all queues. True if there was a packet.
     fn poll_once(&mut self) -> bool {
-        count(&self.seat.n_polls);
-        self.observe_epoch();
+        self.observe_snapshot();
+        let began = self.egress.meter().begin_round();
+        self.egress.meter().enter(Stage::Transmit);
         let mut found = self.egress.take_handovers();
-        for idx in 0..self.egress.n_ports() {
-            let Some(port) = self.egress.receive(idx, &mut self.batch) else { continue };
-            found = true;
-            let now = self.fabric.now();
-            let snapshot = self.snapshot.load();
-            self.switch.process(now, snapshot, port, &mut self.batch, &mut self.egress);
+        self.ingress.begin_round();
+        for idx in 0..self.ingress.len() {
+            found |= self.poll_queue(idx);
         }
+        self.egress.meter().enter(Stage::Transmit);
         self.egress.flush();
+        self.egress.meter().end_round(began, found);
         if found {
             self.tell_news();
         }
         found
     }
 
-    /// Tells whoever waits that this worker has the newest version.
-    fn observe_epoch(&mut self) {
-        let epoch = self.snapshot.load().epoch;
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
-            self.fabric.set_applied(&self.seat, epoch);
+    /// A queue's turn. True if there was a packet.
+    #[inline]
+    fn poll_queue(&mut self, idx: usize) -> bool {
+        self.egress.meter().enter(Stage::Receive);
+        let start = self.egress.meter().clock();
+        let Some(port) = self.ingress.receive(idx, self.egress.pool_mut(), &mut self.batch) else {
+            return false;
+        };
+        let (n_packets, work) = (self.batch.len(), self.switch.work());
+        self.egress.meter().batch(n_packets);
+        let now = self.fabric.now();
+        self.switch.process(now, &self.snapshot, port, &mut self.batch, &mut self.egress);
+        self.ingress.spent(idx, n_packets, self.switch.work() - work);
+        if self.egress.meter().is_on() {
+            let cycles = self.egress.meter().clock().saturating_sub(start);
+            self.ingress.took(idx, n_packets, cycles);
         }
+        true
+    }
+
+    /// Takes the newest snapshot, and tells whoever waits for that.
+    fn observe_snapshot(&mut self) {
+        let n_published = self.fabric.n_published();
+        if n_published == self.n_published {
+            return;
+        }
+        self.n_published = n_published;
+        let old = std::mem::replace(&mut self.snapshot, self.fabric.snapshot());
+        // Taking a large one apart takes long: not here.
+        self.fabric.retire(old);
+        self.fabric.set_applied(&self.seat, self.epoch());
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.snapshot.epoch
     }
 
     /// What to do between two rounds.
@@ -157,7 +191,6 @@ impl Worker {
             self.idle_since = None;
             return;
         }
-        count(&self.seat.n_idle_polls);
         if self.busy {
             std::hint::spin_loop();
             return;
@@ -176,19 +209,23 @@ impl Worker {
         self.poll_set.clear();
         self.poll_set.add(self.seat.waker.fd());
         self.poll_ports.clear();
-        self.egress.wait_for(&mut self.poll_set, &mut self.poll_ports);
+        for (port, fd) in self.ingress.wait_fds() {
+            self.poll_set.add(fd);
+            self.poll_ports.push(port);
+        }
         self.seat.waker.prepare();
         // Work that came before we said that we sleep wakes nobody.
         if !self.has_work() {
-            count(&self.seat.n_sleeps);
+            let began = tsc::now();
             self.poll_set.wait(if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP });
+            self.egress.meter().slept(began);
         }
         self.seat.waker.finish();
         for (readiness, port) in self.poll_set.results().skip(1).zip(&self.poll_ports) {
             // A deleted interface's socket is "ready" for ever: it must not be waited
             // for again.
             if readiness == Readiness::Broken {
-                self.egress.set_gone(*port);
+                self.ingress.set_gone(*port);
             }
         }
         self.idle_since = None;
@@ -197,24 +234,45 @@ impl Worker {
     fn has_work(&mut self) -> bool {
         !self.jobs.is_empty()
             || self.fabric.is_stopping()
-            || Some(self.snapshot.load().epoch) != self.epoch
+            || self.fabric.n_published() != self.n_published
             || self.egress.has_pending()
+            || self.ingress.has_pending()
     }
 
     // What jobs do.
 
-    /// Takes a port over.
-    pub(crate) fn attach(&mut self, mut port: AttachedPort) {
-        port.base = self.switch.port_counters(port.port);
-        self.egress.attach(port);
+    /// A port is there, whoever has its queues.
+    pub(crate) fn open_port(&mut self, port: PortNo) {
+        self.bases.insert(port, self.switch.port_counters(port));
     }
 
-    /// Gives a port up; its last frames are flushed. With it goes what was counted of it.
-    pub(crate) fn detach(&mut self, port: PortNo) -> Option<(AttachedPort, SwitchedPort)> {
+    /// Takes a way out.
+    pub(crate) fn take_outlet(&mut self, outlet: AttachedOutlet) {
+        self.egress.attach(outlet);
+    }
+
+    /// Takes a queue.
+    pub(crate) fn take_queue(&mut self, mut queue: AttachedQueue) {
+        queue.device.set_waker(&self.seat.waker);
+        self.ingress.add(queue);
+    }
+
+    /// Gives up the queues of a port.
+    pub(crate) fn drop_queues(&mut self, port: PortNo) -> Vec<AttachedQueue> {
+        let queues = self.ingress.take_all(port);
+        queues.iter().for_each(AttachedQueue::refresh);
+        queues
+    }
+
+    /// Gives up the way out by a port, whose last frames are flushed; with it goes what was
+    /// counted of the port.
+    pub(crate) fn close_port(&mut self, port: PortNo) -> (Option<AttachedOutlet>, SwitchedPort) {
+        self.egress.take_handovers();
         self.egress.flush();
-        let attached = self.egress.detach(port)?;
-        let counts = self.counts_of(&attached);
-        Some((attached, counts))
+        let outlet = self.egress.detach(port);
+        let counts = self.counts_of(port);
+        self.bases.remove(&port);
+        (outlet, counts)
     }
 
     /// Takes away the drops of packets from a port, of which nothing comes any more.
@@ -224,7 +282,7 @@ impl Worker {
         drops
     }
 
-    /// A port is on another worker, or on none.
+    /// A port's way out is on another worker, or on none.
     pub(crate) fn route(&mut self, port: PortNo, worker: Option<usize>) {
         self.egress.route(port, worker);
     }
@@ -234,17 +292,26 @@ impl Worker {
     pub(crate) fn inject(&mut self, memory: &MemoryPort, frames: &[Vec<u8>]) -> Result<(), InjectError> {
         for burst in frames.chunks(BATCH) {
             // Frames that others have put on the wire go first.
-            while memory.n_injected() > 0 && self.poll_once() {}
+            self.drain(memory);
             burst.iter().try_for_each(|frame| memory.inject(frame))?;
-            self.poll_once();
+            self.drain(memory);
         }
         Ok(())
     }
 
+    /// Polls until a memory port has nothing more, or there is no buffer for it.
+    fn drain(&mut self, memory: &MemoryPort) {
+        let mut n_vain = 0;
+        // A queue may be passed over in a round or two when others have packets.
+        while memory.n_injected() > 0 && n_vain < MAX_VAIN_ROUNDS {
+            n_vain = if self.poll_once() { 0 } else { n_vain + 1 };
+        }
+    }
+
     /// Lets what waits for its time take place.
     pub(crate) fn tick(&mut self) {
-        let (now, snapshot) = (self.fabric.now(), self.snapshot.load());
-        self.switch.process(now, snapshot, PortNo::ZERO, &mut self.batch, &mut self.egress);
+        let now = self.fabric.now();
+        self.switch.process(now, &self.snapshot, PortNo::ZERO, &mut self.batch, &mut self.egress);
         self.egress.flush();
     }
 
@@ -265,22 +332,59 @@ impl Worker {
         drops
     }
 
-    /// For each port: what was received, forwarded and dropped since it was attached,
-    /// and what the kernel dropped in front of it.
-    pub(crate) fn port_counts(&self) -> Vec<SwitchedPort> {
-        self.egress.ports().map(|attached| self.counts_of(attached)).collect()
+    /// What was measured, brought up to date.
+    pub(crate) fn measured(&mut self) -> (Measured, u32) {
+        let meter = self.egress.meter();
+        meter.catch_up();
+        (meter.total, meter.every())
     }
 
-    fn counts_of(&self, attached: &AttachedPort) -> SwitchedPort {
-        let now = self.switch.port_counters(attached.port);
+    /// Time that this thread had of a core.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        thread::cpu_time()
+    }
+
+    /// Measures one busy round in so many; forgets, if asked to, what was measured.
+    pub(crate) fn set_measuring(&mut self, every: Option<u32>, forget: bool) {
+        let meter = self.egress.meter();
+        if let Some(every) = every {
+            meter.set_every(every);
+        }
+        if forget {
+            meter.forget();
+        }
+    }
+
+    /// The queues of this worker.
+    pub(crate) fn queues(&self) -> Vec<HeldQueue> {
+        let held = |queue: &AttachedQueue| HeldQueue {
+            port: queue.port,
+            queue: queue.queue,
+            n_packets: queue.n_packets(),
+            cycles_per_packet: queue.load.cycles_per_packet(),
+        };
+        self.ingress.iter().map(held).collect()
+    }
+
+    /// What the packets received from each port have become here since it was attached.
+    pub(crate) fn port_counts(&self) -> Vec<SwitchedPort> {
+        self.ingress.iter().for_each(AttachedQueue::refresh);
+        self.bases.keys().map(|port| self.counts_of(*port)).collect()
+    }
+
+    fn counts_of(&self, port: PortNo) -> SwitchedPort {
+        let now = self.switch.port_counters(port);
+        let base = self.bases.get(&port).copied().unwrap_or_default();
         SwitchedPort {
-            port: attached.port,
-            n_forwarded: now.rx_forwarded.saturating_sub(attached.base.rx_forwarded),
-            n_dropped: now.rx_dropped.saturating_sub(attached.base.rx_dropped),
-            n_kernel_dropped: attached.device.kernel_dropped(),
+            port,
+            n_forwarded: now.rx_forwarded.saturating_sub(base.rx_forwarded),
+            n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped),
         }
     }
 }
+
+/// Rounds without a packet after which the rest of what was injected is left for later.
+const MAX_VAIN_ROUNDS: u32 = 256;
 
 /// What a worker knows of a port's received packets.
 #[derive(Debug, Clone, Copy)]
@@ -288,5 +392,21 @@ pub(crate) struct SwitchedPort {
     pub(crate) port: PortNo,
     pub(crate) n_forwarded: u64,
     pub(crate) n_dropped: u64,
-    pub(crate) n_kernel_dropped: u64,
+}
+
+impl std::ops::AddAssign for SwitchedPort {
+    fn add_assign(&mut self, other: Self) {
+        self.n_forwarded += other.n_forwarded;
+        self.n_dropped += other.n_dropped;
+    }
+}
+
+/// A queue, as its worker knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeldQueue {
+    pub(crate) port: PortNo,
+    pub(crate) queue: usize,
+    pub(crate) n_packets: u64,
+    /// As sampled; `None`: not yet.
+    pub(crate) cycles_per_packet: Option<f64>,
 }

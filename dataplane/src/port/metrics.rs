@@ -1,12 +1,12 @@
 //! What is counted about a port, of whatever kind.
 //!
-//! Written by the worker that owns the port, read by anybody: relaxed atomics, each
-//! right by itself. Conservation holds when the port is at rest:
+//! Written by the worker that has the queue or the way out, read by anybody: relaxed
+//! atomics, each right by itself. Whoever takes a queue over has seen what was counted before. Conservation holds when the port is at rest:
 //! `requests to send = tx_packets + Σ tx_dropped`.
 
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
 
 use flowtable::drop::DropReason;
@@ -18,18 +18,35 @@ const TAG_LEN: usize = 4;
 pub const TX_DROP_REASONS: [DropReason; 4] =
     [DropReason::TxRingFull, DropReason::TxError, DropReason::TooBig, DropReason::PortDown];
 
-/// Counters of one port since it was attached.
+/// What is counted of one receive queue, on cache lines of its own: another queue's worker
+/// writes next to it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct RxCounters {
+    n_packets: AtomicU64,
+    n_bytes: AtomicU64,
+    kernel_dropped: AtomicU64,
+}
+
+/// What is counted of one way out.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct TxCounters {
+    n_packets: AtomicU64,
+    n_bytes: AtomicU64,
+    /// Taken by the kernel, counted as sent, and dropped after all.
+    n_refused: AtomicU64,
+    dropped: [AtomicU64; TX_DROP_REASONS.len()],
+}
+
+/// What all that have to do with a port share: what it is, which hardly ever changes, and
+/// the counters of each queue and each way out, which only its owner writes.
+#[derive(Debug)]
 pub(crate) struct PortMetrics {
     mtu: AtomicU32,
     gone: AtomicBool,
-    rx_packets: AtomicU64,
-    rx_bytes: AtomicU64,
-    tx_packets: AtomicU64,
-    tx_bytes: AtomicU64,
-    /// Taken by the kernel, counted as sent, and dropped after all.
-    tx_refused: AtomicU64,
-    tx_dropped: [AtomicU64; TX_DROP_REASONS.len()],
+    rx: Box<[RxCounters]>,
+    tx: Box<[TxCounters]>,
 }
 
 /// The counters at one moment.
@@ -37,6 +54,7 @@ pub(crate) struct PortMetrics {
 pub(crate) struct PortCounts {
     pub(crate) rx_packets: u64,
     pub(crate) rx_bytes: u64,
+    pub(crate) rx_kernel_dropped: u64,
     pub(crate) tx_packets: u64,
     pub(crate) tx_bytes: u64,
     pub(crate) tx_dropped: [u64; TX_DROP_REASONS.len()],
@@ -48,9 +66,14 @@ fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl PortMetrics {
-    /// Counters of a port with this MTU.
-    pub(crate) fn new(mtu: u32) -> Self {
-        Self { mtu: AtomicU32::new(mtu), ..Self::default() }
+    /// Of a port with this MTU and so many receive queues and ways out.
+    pub(crate) fn new(mtu: u32, n_queues: usize, n_outlets: usize) -> Self {
+        Self {
+            mtu: AtomicU32::new(mtu),
+            gone: AtomicBool::new(false),
+            rx: (0..n_queues.max(1)).map(|_| RxCounters::default()).collect(),
+            tx: (0..n_outlets.max(1)).map(|_| TxCounters::default()).collect(),
+        }
     }
 
     /// Largest L3 packet.
@@ -68,8 +91,9 @@ impl PortMetrics {
         self.gone.load(Acquire)
     }
 
-    pub(crate) fn set_gone(&self) {
-        self.gone.store(true, Release);
+    /// Says so; true the first time.
+    pub(crate) fn set_gone(&self) -> bool {
+        !self.gone.swap(true, AcqRel)
     }
 
     /// The frame's payload is within the MTU. One VLAN tag is not payload (as the
@@ -80,42 +104,67 @@ impl PortMetrics {
         frame.len() <= self.mtu() as usize + headers
     }
 
-    pub(crate) fn received(&self, n_packets: u64, n_bytes: u64) {
-        add(&self.rx_packets, n_packets);
-        add(&self.rx_bytes, n_bytes);
+    pub(crate) fn rx(&self, queue: usize) -> &RxCounters {
+        &self.rx[queue.min(self.rx.len() - 1)]
     }
 
+    pub(crate) fn tx(&self, outlet: usize) -> &TxCounters {
+        &self.tx[outlet.min(self.tx.len() - 1)]
+    }
+
+    /// All counters.
+    pub(crate) fn read(&self) -> PortCounts {
+        let mut counts = PortCounts::default();
+        for rx in &self.rx {
+            counts.rx_packets += rx.n_packets.load(Relaxed);
+            counts.rx_bytes += rx.n_bytes.load(Relaxed);
+            counts.rx_kernel_dropped += rx.kernel_dropped.load(Relaxed);
+        }
+        for tx in &self.tx {
+            let refused = tx.n_refused.load(Relaxed);
+            counts.tx_packets += tx.n_packets.load(Relaxed).saturating_sub(refused);
+            counts.tx_bytes += tx.n_bytes.load(Relaxed);
+            counts.tx_dropped[1] += refused;
+            for (sum, dropped) in counts.tx_dropped.iter_mut().zip(&tx.dropped) {
+                *sum += dropped.load(Relaxed);
+            }
+        }
+        counts
+    }
+}
+
+impl RxCounters {
+    pub(crate) fn received(&self, n_packets: u64, n_bytes: u64) {
+        add(&self.n_packets, n_packets);
+        add(&self.n_bytes, n_bytes);
+    }
+
+    pub(crate) fn n_packets(&self) -> u64 {
+        self.n_packets.load(Relaxed)
+    }
+
+    /// What the kernel has dropped in front of the queue since it was opened.
+    pub(crate) fn set_kernel_dropped(&self, n_packets: u64) {
+        self.kernel_dropped.store(n_packets, Relaxed);
+    }
+}
+
+impl TxCounters {
     pub(crate) fn sent(&self, n_bytes: u64) {
-        add(&self.tx_packets, 1);
-        add(&self.tx_bytes, n_bytes);
+        add(&self.n_packets, 1);
+        add(&self.n_bytes, n_bytes);
     }
 
     /// Frames counted as sent that the kernel has dropped.
     pub(crate) fn refused(&self, n_packets: u64) {
-        add(&self.tx_refused, n_packets);
+        add(&self.n_refused, n_packets);
     }
 
     pub(crate) fn dropped(&self, reason: DropReason, n_packets: u64) {
         let idx = TX_DROP_REASONS.iter().position(|known| *known == reason);
         // A reason that is not of this list would be one the list has forgotten: it is
         // counted as an error of the port, never lost.
-        let counter = &self.tx_dropped[idx.unwrap_or(1)];
-        // Other workers count frames here that their queue to us had no room for.
-        counter.fetch_add(n_packets, Relaxed);
-    }
-
-    /// All counters.
-    pub(crate) fn read(&self) -> PortCounts {
-        let refused = self.tx_refused.load(Relaxed);
-        let mut tx_dropped = std::array::from_fn(|idx| self.tx_dropped[idx].load(Relaxed));
-        tx_dropped[1] += refused;
-        PortCounts {
-            rx_packets: self.rx_packets.load(Relaxed),
-            rx_bytes: self.rx_bytes.load(Relaxed),
-            tx_packets: self.tx_packets.load(Relaxed).saturating_sub(refused),
-            tx_bytes: self.tx_bytes.load(Relaxed),
-            tx_dropped,
-        }
+        add(&self.dropped[idx.unwrap_or(1)], n_packets);
     }
 }
 
@@ -125,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_mtu_counts_payload_and_one_tag_is_not_payload() {
-        let metrics = PortMetrics::new(100);
+        let metrics = PortMetrics::new(100, 1, 1);
         let frame = |len: usize, tpid: [u8; 2]| {
             let mut frame = vec![0; len];
             frame[12..14].copy_from_slice(&tpid);
@@ -145,12 +194,12 @@ mod tests {
 
     #[test]
     fn a_refused_frame_moves_from_sent_to_dropped() {
-        let metrics = PortMetrics::new(1500);
-        for _ in 0..3 {
-            metrics.sent(60);
+        let metrics = PortMetrics::new(1500, 1, 2);
+        for outlet in [0, 0, 1] {
+            metrics.tx(outlet).sent(60);
         }
-        metrics.dropped(DropReason::PortDown, 2);
-        metrics.refused(1);
+        metrics.tx(1).dropped(DropReason::PortDown, 2);
+        metrics.tx(0).refused(1);
         let counts = metrics.read();
         assert_eq!(counts.tx_packets, 2);
         assert_eq!(counts.tx_dropped, [0, 1, 0, 2]);

@@ -12,6 +12,7 @@ pub(crate) mod interface;
 mod pod;
 pub(crate) mod steer;
 pub(crate) mod thread;
+pub(crate) mod tsc;
 pub(crate) mod xsk;
 
 use std::io;

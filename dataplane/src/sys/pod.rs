@@ -18,3 +18,5 @@ pub(super) unsafe trait Zeroed: Sized {
 unsafe impl Zeroed for libc::ifreq {}
 // SAFETY: an array of integers.
 unsafe impl Zeroed for libc::cpu_set_t {}
+// SAFETY: integers, and structures of integers.
+unsafe impl Zeroed for libc::rusage {}

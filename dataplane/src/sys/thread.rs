@@ -1,6 +1,6 @@
-//! Where threads run and how much memory they may lock.
+//! Where threads run, how much of a core they had, and how much memory they may lock.
 
-use std::io;
+use std::{io, time::Duration};
 
 use super::pod::Zeroed;
 
@@ -15,6 +15,22 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     // SAFETY: the set is live and of the given length; 0 is the calling thread.
     let ret = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Time that the calling thread has been running, without what others took of its core.
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills a live structure. Every Linux has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// How often the kernel has taken the core away from the calling thread.
+pub fn n_preemptions() -> u64 {
+    let mut usage = libc::rusage::zeroed();
+    // SAFETY: fills a live structure.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+    usage.ru_nivcsw.unsigned_abs()
 }
 
 /// Lets the process lock as much memory as it likes, or else as much as it may: packet

@@ -1,10 +1,13 @@
-//! One AF_XDP socket with memory of its own: xsk-rs behind a face that is safe to use.
+//! One AF_XDP socket with memory of its own, in two halves, one to receive by and one to send by: xsk-rs
+//! behind a face that is safe to use.
 //!
 //! Frames are copied between the socket's memory (UMEM) and the caller's buffers. xsk-rs
 //! keeps the address of a descriptor to itself, so a packet whose start has moved, by
 //! pushing or pulling a tunnel header, could not be sent from where it is.
 //!
 //! # Invariants
+//! - The halves share no descriptor: the first half of the UMEM is for receiving, the other
+//!   for sending. So they may be in the hands of two threads.
 //! - A descriptor is in exactly one place: the fill ring, the rx ring, `unfilled`;
 //!   or `free`, `staged`, the tx ring, the completion ring. So the memory behind a
 //!   descriptor that we hold is touched by nobody else.
@@ -79,17 +82,24 @@ pub(crate) enum Flush {
     Gone,
 }
 
-/// One queue of an interface.
+/// The receiving half of one queue of an interface.
 #[derive(Debug)]
-pub(crate) struct XskSocket {
+pub(crate) struct XskRx {
     rx: RxQueue,
-    tx: TxQueue,
     fill: FillQueue,
-    completed: CompQueue,
     umem: Umem,
     scratch: Vec<FrameDesc>,
     /// Received and copied out, to go back to the fill ring.
     unfilled: Vec<FrameDesc>,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(crate) struct XskTx {
+    tx: TxQueue,
+    completed: CompQueue,
+    umem: Umem,
+    scratch: Vec<FrameDesc>,
     /// Free to send with.
     free: Vec<FrameDesc>,
     /// Written, not yet on the tx ring.
@@ -111,46 +121,38 @@ pub(crate) fn probe(what: &str) -> Result<(), SysError> {
     Ok(())
 }
 
-impl XskSocket {
-    /// Opens a socket for one queue, for frames of up to `frame_len` bytes. A queue that
-    /// is busy may become free until `deadline`.
-    pub(crate) fn open(
-        interface: &str,
-        queue: u32,
-        frame_len: u32,
-        transfer: Transfer,
-        deadline: Instant,
-    ) -> Result<Self, SysError> {
-        let fail = |call, source| SysError::new(interface, call, source);
-        let (umem, frames) =
-            create_umem(frame_len).map_err(|source| fail("setsockopt(XDP_UMEM_REG)", source))?;
-        close_sockets_on_exec();
-        let name = CString::new(interface).map_err(|source| fail("naming the interface", source.into()))?;
-        let (tx, rx, rings) = bind(&umem, &Interface::new(name), queue, transfer, deadline)
-            .map_err(|source| fail("bind(AF_XDP)", source))?;
-        let (mut fill, completed) = rings.ok_or_else(|| {
-            fail("bind(AF_XDP)", io::Error::other("the socket came without fill and completion ring"))
-        })?;
-        let (for_rx, for_tx) = frames.split_at(RING_LEN as usize);
-        // SAFETY: the frames are of this UMEM and are given to the kernel here only.
-        let n_filled = unsafe { fill.produce(for_rx) };
-        let socket = Self {
-            rx,
-            tx,
-            fill,
-            completed,
-            umem,
-            scratch: vec![FrameDesc::default(); BURST],
-            unfilled: for_rx[n_filled..].to_vec(),
-            free: for_tx.to_vec(),
-            staged: Vec::with_capacity(BURST),
-            unsent: false,
-            n_refused: 0,
-        };
-        socket.raise_tx_budget();
-        Ok(socket)
-    }
+/// Opens a socket for one queue, for frames of up to `frame_len` bytes. A queue that is busy
+/// may become free until `deadline`.
+pub(crate) fn open(
+    interface: &str,
+    queue: u32,
+    frame_len: u32,
+    transfer: Transfer,
+    deadline: Instant,
+) -> Result<(XskRx, XskTx), SysError> {
+    let fail = |call, source| SysError::new(interface, call, source);
+    let (umem, frames) = create_umem(frame_len).map_err(|source| fail("setsockopt(XDP_UMEM_REG)", source))?;
+    close_sockets_on_exec();
+    let name = CString::new(interface).map_err(|source| fail("naming the interface", source.into()))?;
+    let (tx, rx, rings) = bind(&umem, &Interface::new(name), queue, transfer, deadline)
+        .map_err(|source| fail("bind(AF_XDP)", source))?;
+    let (mut fill, completed) = rings.ok_or_else(|| {
+        fail("bind(AF_XDP)", io::Error::other("the socket came without fill and completion ring"))
+    })?;
+    let (for_rx, for_tx) = frames.split_at(RING_LEN as usize);
+    // SAFETY: the frames are of this UMEM and are given to the kernel here only.
+    let n_filled = unsafe { fill.produce(for_rx) };
+    let scratch = vec![FrameDesc::default(); BURST];
+    let unfilled = for_rx[n_filled..].to_vec();
+    let receiver = XskRx { rx, fill, umem: umem.clone(), scratch: scratch.clone(), unfilled };
+    let free = for_tx.to_vec();
+    let staged = Vec::with_capacity(BURST);
+    let sender = XskTx { tx, completed, umem, scratch, free, staged, unsent: false, n_refused: 0 };
+    sender.raise_tx_budget();
+    Ok((receiver, sender))
+}
 
+impl XskRx {
     /// For the socket map and for poll(2).
     pub(crate) fn fd(&self) -> RawFd {
         self.rx.fd().as_raw_fd()
@@ -195,6 +197,13 @@ impl XskSocket {
         }
     }
 
+    /// Frames that the kernel dropped because we were too slow, since the socket opened.
+    pub(crate) fn kernel_dropped(&self) -> u64 {
+        self.rx.fd().xdp_statistics().map_or(0, |stats| stats.rx_dropped() + stats.rx_ring_full())
+    }
+}
+
+impl XskTx {
     /// Copies a frame for the next flush.
     pub(crate) fn send(&mut self, frame: &[u8]) -> Result<(), SendError> {
         if self.free.is_empty() {
@@ -236,11 +245,6 @@ impl XskSocket {
         std::mem::take(&mut self.n_refused)
     }
 
-    /// Frames that the kernel dropped because we were too slow, since the socket opened.
-    pub(crate) fn kernel_dropped(&self) -> u64 {
-        self.rx.fd().xdp_statistics().map_or(0, |stats| stats.rx_dropped() + stats.rx_ring_full())
-    }
-
     /// Moves staged frames to the tx ring.
     fn stage(&mut self) {
         // SAFETY: the frames are of this UMEM, written and no longer referred to by us
@@ -275,7 +279,14 @@ impl XskSocket {
             }
             // SAFETY: sends nothing from us: no buffer, no address.
             let ret = unsafe {
-                libc::sendto(self.fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
+                libc::sendto(
+                    self.tx.fd().as_raw_fd(),
+                    std::ptr::null(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null(),
+                    0,
+                )
             };
             if ret >= 0 {
                 self.unsent = false;
@@ -301,7 +312,7 @@ impl XskSocket {
         // bursts per call, no more.
         unsafe {
             libc::setsockopt(
-                self.fd(),
+                self.tx.fd().as_raw_fd(),
                 libc::SOL_XDP,
                 XDP_MAX_TX_SKB_BUDGET,
                 std::ptr::from_ref(&budget).cast(),

@@ -49,6 +49,13 @@ pub(crate) struct Handle {
     generation: u32,
 }
 
+impl Handle {
+    /// A number that no other entry has at the time.
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
+}
+
 /// A translation and what it has carried. What a hit needs is in the first cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -199,6 +206,7 @@ pub(crate) struct Megaflows {
     n_ports_in_use: usize,
     n_entries: usize,
     n_evicted: u64,
+    n_renewed: u64,
     swept: Timestamp,
     sweep_at: usize,
 }
@@ -220,6 +228,7 @@ impl Megaflows {
             n_ports_in_use: 0,
             n_entries: 0,
             n_evicted: 0,
+            n_renewed: 0,
             swept: Timestamp::default(),
             sweep_at: 0,
         }
@@ -241,6 +250,11 @@ impl Megaflows {
     /// Entries that had to go to make room.
     pub(crate) fn n_evicted(&self) -> u64 {
         self.n_evicted
+    }
+
+    /// Counts entries that do something else than before.
+    pub(crate) fn n_renewed(&self) -> u64 {
+        self.n_renewed
     }
 
     /// The hash of a packet's key in the shape that its port's packets mostly have.
@@ -292,6 +306,20 @@ impl Megaflows {
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Megaflow> {
         let entry = self.entries.get_mut(handle.slot as usize)?.as_mut();
         entry.filter(|entry| entry.generation == handle.generation)
+    }
+
+    /// The entry, unless it is gone.
+    #[inline]
+    pub(crate) fn get(&self, handle: Handle) -> Option<&Megaflow> {
+        let entry = self.entries.get(handle.slot as usize)?.as_ref();
+        entry.filter(|entry| entry.generation == handle.generation)
+    }
+
+    /// Which bits an entry compares.
+    pub(crate) fn mask_of(&self, handle: Handle) -> Option<FlowMask> {
+        self.get(handle)?;
+        let place = self.keys.get(handle.slot as usize)?;
+        Some(self.ports.get(usize::from(place.port))?.shapes.get(place.shape)?.mask())
     }
 
     /// Fetches what [`Megaflows::state`] looks at.
@@ -378,6 +406,7 @@ impl Megaflows {
     /// the new one is for other packets than the old one, it gets an entry of its own
     /// and the old entry goes.
     pub(crate) fn renew(&mut self, handle: Handle, port: PortNo, new: Remembered<'_>) -> Handle {
+        self.n_renewed += 1;
         let mask = self.fit(port, &new);
         let id = self.keys.get(handle.slot as usize).map(|place| place.shape);
         let entry = self.entries.get_mut(handle.slot as usize).and_then(Option::as_mut);

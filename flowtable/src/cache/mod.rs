@@ -25,7 +25,7 @@ mod session;
 mod shape;
 
 pub use megaflow::MegaflowDump;
-pub(crate) use megaflow::{Handle, Megaflows, Remembered, State};
+pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered, State};
 pub(crate) use session::{PortSessions, Sessions, TunnelSessions, TunnelWords, tunnelled};
 
 /// A packet from a port that is not a tunnel can have this key.

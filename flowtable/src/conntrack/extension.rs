@@ -5,7 +5,7 @@ use super::{
     Conntrack, Tuple,
     alg::{SeqShift, expect::Expectation},
     kind,
-    slot::{HELPER_WORDS, Slot},
+    slot::{HELPER_WORDS, IDENTITY, Slot},
 };
 
 /// Where the next line of either side begins. Of a related connection: ports and protocol
@@ -17,8 +17,6 @@ const SHIFTS: usize = HELPER_WORDS[1];
 const PLACES: usize = HELPER_WORDS[2];
 /// The originator of the announcing connection announced it.
 const BY_ORIGINATOR: u64 = 1 << 40;
-/// Beside the kind of the slot, whose numbers are shifted: the lowest bit.
-const IDENTITY: usize = 3;
 
 impl Slot {
     /// Zero: not known.
@@ -52,6 +50,7 @@ impl Slot {
     pub(super) fn set_seq_shift(&self, shift: SeqShift) {
         self.set(SHIFTS, u64::from(shift.before as u32) << 32 | u64::from(shift.after as u32));
         self.set(PLACES, self.get(PLACES) & 0xffff_ffff | u64::from(shift.position) << 32);
+        // Beside the kind of the slot.
         self.set(IDENTITY, self.get(IDENTITY) & !1 | u64::from(shift.direction & 1));
     }
 
@@ -66,7 +65,7 @@ impl Slot {
 impl Conntrack {
     /// The second slot of a connection.
     pub(super) fn extension_of(&self, slot: &Slot) -> Option<&Slot> {
-        self.slots().get(slot.extension() as usize).filter(|_| kind::has_extension(slot.kind()))
+        self.slots().get(slot.extension() as usize).filter(|_| slot.has_extension())
     }
 
     /// The tuple that is shown as that of the connection's first packet: for a related

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Event, slot::Slot, timeout::State};
+use super::{Event, Watched, slot::Slot, timeout::State};
 
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;
@@ -79,7 +79,7 @@ pub(super) struct Ledger {
     is_running: bool,
     pub(super) random: u64,
     events: VecDeque<Event>,
-    pub(super) wants_events: bool,
+    pub(super) watched: Watched,
     pub(super) n_lost_events: u64,
 }
 
@@ -111,7 +111,7 @@ impl Ledger {
             is_running: false,
             random: seed | 1,
             events: VecDeque::new(),
-            wants_events: false,
+            watched: Watched::Nothing,
             n_lost_events: 0,
         }
     }
@@ -236,8 +236,8 @@ impl Ledger {
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(super) fn tell(&mut self, event: impl FnOnce() -> Event) {
-        if !self.wants_events {
+    pub(super) fn tell(&mut self, zone: u16, event: impl FnOnce() -> Event) {
+        if !self.watched.has(zone) {
             return;
         }
         if self.events.len() >= MAX_EVENTS {

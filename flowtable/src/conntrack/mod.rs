@@ -15,7 +15,11 @@
 //!
 //! Three things are not in storage, since they are about seconds: fragments that wait for
 //! the rest of their packet (`fragments`), connections that others have announced
-//! (`alg`), and events.
+//! (`alg`), and events. Another tracker on the same storage begins without them: what was
+//! announced before is an ordinary new connection, which rules decide about, until it is
+//! announced again; and a half whose other half came before is dropped when its time is
+//! over. A flush takes what its connections have announced along, and leaves fragments,
+//! which belong to no connection until they are whole.
 //!
 //! # How to use it
 //! | question | answer |
@@ -45,10 +49,14 @@ mod alg;
 #[cfg(test)]
 mod attack_tests;
 mod entry;
+#[cfg(test)]
+mod event_tests;
 mod extension;
 pub(crate) mod fragments;
 mod index;
 mod ledger;
+#[cfg(test)]
+mod memory_tests;
 mod nat;
 pub(crate) mod piece;
 mod rewrite;
@@ -61,18 +69,21 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod touch;
 mod track;
 mod tuple;
 mod view;
 #[cfg(test)]
 mod worker_tests;
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-pub(crate) use self::rewrite::rewrite_part;
 use self::{
     alg::expect::Expectations, fragments::Fragments, index::Index, ledger::Ledger, slot::kind,
     timeout::Policies,
@@ -81,14 +92,19 @@ pub use self::{
     alg::{Alg, expect::Expected},
     entry::{Connection, Filter, Talker},
     fragments::FragmentLimits,
+    index::{Bucket, SLOTS_PER_BUCKET},
     nat::{Nat, NatKind, NatOrder, NatRange},
     rewrite::rewrite,
-    slot::{CELLS_PER_SLOT, Slot},
+    slot::Slot,
     storage::{Storage, StorageError},
     tcp::Segment,
     timeout::{MAX_TIMEOUT, N_POLICIES, State},
     tuple::Tuple,
     view::{L4, View},
+};
+pub(crate) use self::{
+    rewrite::rewrite_part,
+    touch::{Touched, Untouched},
 };
 use crate::types::Timestamp;
 #[cfg(doc)]
@@ -189,8 +205,32 @@ pub struct Shift {
 pub enum Event {
     /// It was committed.
     Created(Connection),
+    /// Both sides have spoken: the handshake is over, where there is one.
+    Established(Connection),
     /// It expired, was flushed, evicted or replaced.
     Removed(Connection),
+}
+
+/// Connections whose events are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Watched {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those of some zones.
+    Zones(BTreeSet<u16>),
+    /// All.
+    All,
+}
+
+impl Watched {
+    fn has(&self, zone: u16) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Zones(zones) => zones.contains(&zone),
+            Self::All => true,
+        }
+    }
 }
 
 /// Declares the counters.
@@ -245,11 +285,12 @@ counters! {
 pub struct Conntrack {
     storage: Storage,
     secrets: [u64; 4],
-    version: AtomicU64,
     policies: Policies,
     check_sequence: AtomicBool,
     pick_up: AtomicBool,
     check_checksums: AtomicBool,
+    /// Somebody wants to know of some connections: saves a look behind the mutex.
+    is_watched: AtomicBool,
     ledger: Mutex<Ledger>,
     fragments: Mutex<Fragments>,
     /// Packets whose fragments wait: saves a look behind the mutex.
@@ -273,11 +314,11 @@ impl Conntrack {
         let tracker = Self {
             storage,
             secrets,
-            version: AtomicU64::new(0),
             policies: Policies::new(),
             check_sequence: AtomicBool::new(config.check_sequence),
             pick_up: AtomicBool::new(config.pick_up),
             check_checksums: AtomicBool::new(config.check_checksums),
+            is_watched: AtomicBool::new(false),
             ledger: Mutex::new(Ledger::new(seed ^ secrets[0])),
             fragments: Mutex::default(),
             n_gathering: AtomicUsize::new(0),
@@ -290,9 +331,7 @@ impl Conntrack {
     }
 
     fn tuple_of(&self, slot: &Slot, direction: usize) -> Tuple {
-        let is_ipv6 = slot.kind() & kind::IPV6 != 0;
-        let extension = self.slots().get(slot.extension() as usize).filter(|_| is_ipv6);
-        slot.tuple(direction, extension)
+        slot.tuple(direction, self.extension_of(slot))
     }
 
     fn slots(&self) -> &[Slot] {
@@ -300,7 +339,7 @@ impl Conntrack {
     }
 
     fn index(&self) -> Index<'_> {
-        Index { cells: self.storage.cells(), version: &self.version }
+        Index::new(self.storage.buckets(), self.slots().len())
     }
 
     fn fragments(&self) -> MutexGuard<'_, Fragments> {

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use super::{Conntrack, Event, timeout::State};
+use super::{Conntrack, Event, Watched, timeout::State};
 #[cfg(doc)]
 use super::{MAX_TIMEOUT, N_POLICIES, Stats};
 
@@ -58,13 +58,17 @@ impl Conntrack {
         self.ledger().limit = limit.unwrap_or(u32::MAX);
     }
 
-    /// Whether to keep events for [`Conntrack::fetch_events`].
-    pub fn set_events(&self, on: bool) {
-        self.ledger().wants_events = on;
+    /// Whose events to keep for [`Conntrack::fetch_events`].
+    pub fn set_events(&self, watched: Watched) {
+        let mut ledger = self.ledger();
+        self.is_watched.store(watched != Watched::Nothing, SeqCst);
+        ledger.watched = watched;
     }
 
-    /// What happened since the last call, up to a bound: [`Stats::n_lost_events`].
-    pub fn fetch_events(&self) -> Vec<Event> {
-        self.ledger().fetch_events()
+    /// What happened since the last call, oldest first, up to a bound, and how many events
+    /// have been lost to it so far: [`Stats::n_lost_events`].
+    pub fn fetch_events(&self) -> (Vec<Event>, u64) {
+        let mut ledger = self.ledger();
+        (ledger.fetch_events(), ledger.n_lost_events)
     }
 }

@@ -1,12 +1,13 @@
-//! A connection's place in storage: 96 bytes of plain words, addressed by index.
+//! A connection's place in storage: 112 bytes of plain words, addressed by index.
 //!
-//! With its share of the index (four cells of eight bytes) a connection costs 128
-//! bytes. An IPv6 connection takes a second slot for its four addresses in full; the
-//! first one then holds digests of them. The few connections that helpers are about have
-//! one too (`extension`).
+//! With its share of the index (a quarter of a bucket of 64 bytes) a connection costs 128
+//! bytes, over IPv4 and IPv6 alike: addresses are kept once, for those of the answers follow
+//! from them. Only two kinds of connections take a second slot (`extension`): those that
+//! helpers are about, and TCP and SCTP over IPv6 with a translated address. Other
+//! protocols have room for that address where TCP has its numbers.
 //!
 //! # Concurrency
-//! Words [`LIVE`] and behind (but the links) change under the slot's lock, a bit in
+//! Word [`LIVE`] and those of mark, label and protocol change under the slot's lock, a bit in
 //! [`LIVE`]. Identity and tuple words change under the ledger's mutex *and* the slot's
 //! lock; links under the mutex alone. Whoever finds a slot by the index takes its lock
 //! and then compares the tuple, so a slot that was given to another connection
@@ -17,36 +18,46 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use super::{tcp::Peer, timeout::State, tuple::Tuple};
+use super::{
+    index::{Bucket, SLOTS_PER_BUCKET},
+    tcp::Peer,
+    timeout::State,
+    tuple::Tuple,
+};
 use crate::hints::prefetch;
 
-/// Words of a slot.
-const N_WORDS: usize = 12;
+/// Words of a slot. What a packet of UDP over IPv4 reads are the first eight.
+const N_WORDS: usize = 14;
 /// Bytes that a connection may cost in all.
 const BUDGET: usize = 128;
-/// Index cells for each slot: two are used, so that chains stay short.
-pub const CELLS_PER_SLOT: usize = 4;
 
-const _: () = assert!(size_of::<Slot>() + CELLS_PER_SLOT * size_of::<AtomicU64>() <= BUDGET);
+const _: () = assert!(size_of::<Slot>() + size_of::<Bucket>() / SLOTS_PER_BUCKET <= BUDGET);
 
-/// Originator's source and destination address, IPv6 digested.
-const ADDRESSES: [usize; 2] = [0, 1];
+/// Lock, flags, policy, state, expiry.
+const LIVE: usize = 0;
+/// Zone, protocol, [`kind`] bits, input port, list.
+pub(super) const IDENTITY: usize = 1;
 /// Ports of both directions.
 const PORTS: usize = 2;
-/// Zone, protocol, [`kind`] bits, input port, list.
-const IDENTITY: usize = 3;
+/// IPv4: source and destination address of both directions. IPv6: the originator's address.
+const ADDRESSES: [usize; 2] = [3, 4];
 /// Mark and extension slot.
-const MARK: usize = 4;
+const MARK: usize = 5;
 /// Label, high half first.
-const LABEL: [usize; 2] = [5, 6];
-/// Lock, flags, policy, state, expiry.
-const LIVE: usize = 7;
-/// What the protocol knows of each side.
+const LABEL: [usize; 2] = [6, 7];
+/// What the protocol knows of each side; where it knows nothing, the translated address of
+/// an IPv6 connection.
 const PEERS: [usize; 2] = [8, 9];
 /// Windows of both sides.
 const WINDOWS: usize = 10;
 /// Next and previous slot of its list.
 const LINKS: usize = 11;
+/// IPv6: the responder's address.
+const RESPONDER: [usize; 2] = [12, 13];
+/// In an extension: source and destination of answers over IPv6.
+const ANSWERS: [[usize; 2]; 2] = [[3, 4], [5, 6]];
+/// Words of an extension that helpers use.
+pub(super) const HELPER_WORDS: [usize; 3] = [7, 8, 9];
 
 const LOCK: u64 = 1 << 63;
 /// The other side has answered.
@@ -58,7 +69,7 @@ const TOUCHED: u64 = 1 << 61;
 pub(super) mod kind {
     pub(crate) const USED: u8 = 1;
     pub(crate) const IPV6: u8 = 2;
-    /// Holds the addresses of another slot.
+    /// Second slot of a connection.
     pub(crate) const EXTENSION: u8 = 4;
     pub(crate) const SNAT: u8 = 8;
     pub(crate) const DNAT: u8 = 16;
@@ -67,15 +78,20 @@ pub(super) mod kind {
     pub(crate) const FTP: u8 = 64;
     pub(crate) const TFTP: u8 = 128;
 
-    /// A second slot belongs to such a connection.
-    pub(crate) fn has_extension(kind: u8) -> bool {
-        kind & (IPV6 | FTP | RELATED) != 0
+    /// A second slot belongs to such a connection of this protocol.
+    pub(crate) fn has_extension(kind: u8, proto: u8) -> bool {
+        use crate::wire::ip_proto::{SCTP, TCP};
+        let is_translated = kind & IPV6 != 0 && kind & (SNAT | DNAT) != 0;
+        kind & (FTP | RELATED) != 0 || is_translated && matches!(proto, TCP | SCTP)
     }
 }
 
 /// One slot. All zero: free.
+///
+/// A connection takes one; one that a helper is about takes two, and so does a TCP or SCTP
+/// connection over IPv6 that is translated.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub struct Slot([AtomicU64; N_WORDS]);
 
 /// The part of a slot that changes with packets.
@@ -131,6 +147,7 @@ impl Slot {
     #[inline]
     pub(super) fn prefetch(&self) {
         prefetch(&self.0[0]);
+        prefetch(&self.0[PEERS[0]]);
         prefetch(&self.0[N_WORDS - 1]);
     }
 
@@ -211,7 +228,7 @@ impl Slot {
         (self.get(MARK) >> 32) as u32
     }
 
-    /// Slot of the addresses in full, for IPv6.
+    /// The second slot, where there is one.
     pub(super) fn extension(&self) -> u32 {
         self.get(MARK) as u32
     }
@@ -259,12 +276,13 @@ impl Slot {
         self.set(PEERS[1], tags[1].into());
     }
 
-    /// Takes the slot for a connection. `extension` holds the addresses of IPv6.
+    /// The second slot belongs to the connection.
+    pub(super) fn has_extension(&self) -> bool {
+        kind::has_extension(self.kind(), self.proto())
+    }
+
+    /// Takes the slot for a connection, and `extension` if such a connection has one.
     pub(super) fn fill(&self, tuples: &[Tuple; 2], kind: u8, in_port: u16, extension: Option<(u32, &Self)>) {
-        for (word, tuple) in ADDRESSES.into_iter().zip(tuples) {
-            let (src, dst) = digests(tuple);
-            self.set(word, u64::from(src) << 32 | u64::from(dst));
-        }
         let [one, other] = tuples;
         let ports = [one.src_port, one.dst_port, other.src_port, other.dst_port];
         self.set(PORTS, ports.into_iter().fold(0, |word, port| word << 16 | u64::from(port)));
@@ -272,16 +290,37 @@ impl Slot {
         self.set(IDENTITY, identity | u64::from(kind) << 32 | u64::from(in_port) << 16);
         self.set(MARK, extension.map_or(0, |(idx, _)| idx.into()));
         [LABEL[0], LABEL[1], PEERS[0], PEERS[1], WINDOWS].into_iter().for_each(|word| self.set(word, 0));
-        if let Some((_, slot)) = extension {
-            let addresses = [one.src, one.dst, other.src, other.dst];
-            for (idx, address) in addresses.into_iter().enumerate() {
-                // The words around the identity are left alone.
-                slot.set(EXTENSION_WORDS[idx * 2], (address >> 64) as u64);
-                slot.set(EXTENSION_WORDS[idx * 2 + 1], address as u64);
-            }
+        let extension = extension.map(|(_, slot)| slot);
+        if let Some(slot) = extension {
             HELPER_WORDS.into_iter().for_each(|word| slot.set(word, 0));
             slot.set(IDENTITY, u64::from(kind::USED | kind::EXTENSION) << 32);
         }
+        if !one.ipv6 {
+            for (word, tuple) in ADDRESSES.into_iter().zip(tuples) {
+                self.set(word, u64::from(tuple.src as u32) << 32 | u64::from(tuple.dst as u32));
+            }
+            return;
+        }
+        self.set_long(ADDRESSES, one.src);
+        self.set_long(RESPONDER, one.dst);
+        match extension {
+            Some(slot) => {
+                slot.set_long(ANSWERS[0], other.src);
+                slot.set_long(ANSWERS[1], other.dst);
+            }
+            None if kind & kind::SNAT != 0 => self.set_long(PEERS, other.dst),
+            None if kind & kind::DNAT != 0 => self.set_long(PEERS, other.src),
+            None => {}
+        }
+    }
+
+    fn set_long(&self, words: [usize; 2], address: u128) {
+        self.set(words[0], (address >> 64) as u64);
+        self.set(words[1], address as u64);
+    }
+
+    fn get_long(&self, words: [usize; 2]) -> u128 {
+        u128::from(self.get(words[0])) << 64 | u128::from(self.get(words[1]))
     }
 
     /// Gives the slot back.
@@ -289,19 +328,10 @@ impl Slot {
         self.set(IDENTITY, 0);
     }
 
-    /// The tuple of a direction. For IPv6, `extension` is the second slot.
+    /// The tuple of a direction. `extension` is the second slot, where there is one.
     pub(super) fn tuple(&self, direction: usize, extension: Option<&Self>) -> Tuple {
-        let direction = direction & 1;
-        let addresses = self.get(ADDRESSES[direction]);
-        let ports = self.get(PORTS) >> (32 * (1 - direction));
-        let (mut src, mut dst) = (u128::from(addresses >> 32), u128::from(addresses as u32));
-        if let Some(slot) = extension {
-            let address = |at: usize| {
-                u128::from(slot.get(EXTENSION_WORDS[at])) << 64
-                    | u128::from(slot.get(EXTENSION_WORDS[at + 1]))
-            };
-            (src, dst) = (address(direction * 4), address(direction * 4 + 2));
-        }
+        let (src, dst) = self.addresses(direction, extension);
+        let ports = self.ports(direction);
         Tuple {
             zone: self.zone(),
             ipv6: self.kind() & kind::IPV6 != 0,
@@ -313,26 +343,55 @@ impl Slot {
         }
     }
 
-    /// The slot may hold this tuple in this direction: sure for IPv4.
-    pub(super) fn resembles(&self, direction: usize, tuple: &Tuple) -> bool {
-        let (src, dst) = digests(tuple);
-        let kind = self.kind();
-        self.get(ADDRESSES[direction & 1]) == (u64::from(src) << 32 | u64::from(dst))
-            && self.get(PORTS) >> (32 * (1 - (direction & 1))) as u32 & 0xffff_ffff
-                == u64::from(tuple.src_port) << 16 | u64::from(tuple.dst_port)
-            && self.zone() == tuple.zone
-            && self.proto() == tuple.proto
-            && kind & (kind::USED | kind::EXTENSION) == kind::USED
-            && (kind & kind::IPV6 != 0) == tuple.ipv6
+    /// Source and destination port of a direction.
+    fn ports(&self, direction: usize) -> u32 {
+        (self.get(PORTS) >> (32 * (1 - (direction & 1)))) as u32
     }
-}
 
-/// Words of an extension slot that hold addresses.
-const EXTENSION_WORDS: [usize; 8] = [0, 1, 2, 4, 5, 6, 8, 9];
-/// Those that helpers use: all but the identity and the addresses.
-pub(super) const HELPER_WORDS: [usize; 3] = [LIVE, WINDOWS, LINKS];
+    /// Source and destination address of a direction.
+    fn addresses(&self, direction: usize, extension: Option<&Self>) -> (u128, u128) {
+        let kind = self.kind();
+        if kind & kind::IPV6 == 0 {
+            let addresses = self.get(ADDRESSES[direction & 1]);
+            return (u128::from(addresses >> 32), u128::from(addresses as u32));
+        }
+        let (originator, responder) = (self.get_long(ADDRESSES), self.get_long(RESPONDER));
+        match (direction & 1, extension) {
+            (0, _) => (originator, responder),
+            (_, Some(slot)) => (slot.get_long(ANSWERS[0]), slot.get_long(ANSWERS[1])),
+            (_, None) if kind & kind::SNAT != 0 => (responder, self.get_long(PEERS)),
+            (_, None) if kind & kind::DNAT != 0 => (self.get_long(PEERS), originator),
+            (_, None) => (responder, originator),
+        }
+    }
 
-fn digests(tuple: &Tuple) -> (u32, u32) {
-    let digest = |address: u128| (address ^ address >> 32 ^ address >> 64 ^ address >> 96) as u32;
-    if tuple.ipv6 { (digest(tuple.src), digest(tuple.dst)) } else { (tuple.src as u32, tuple.dst as u32) }
+    /// The slot holds this tuple in this direction. `extension` is its second slot, where it
+    /// has one.
+    #[inline]
+    pub(super) fn holds<'a>(
+        &'a self,
+        direction: usize,
+        tuple: &Tuple,
+        extension: impl FnOnce(&'a Self) -> Option<&'a Self>,
+    ) -> bool {
+        let identity = self.get(IDENTITY);
+        let kind = (identity >> 32) as u8;
+        let wanted = kind::USED | if tuple.ipv6 { kind::IPV6 } else { 0 };
+        if kind & (kind::USED | kind::EXTENSION | kind::IPV6) != wanted
+            || identity >> 40 != u64::from(tuple.zone) << 8 | u64::from(tuple.proto)
+            || self.ports(direction) != u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port)
+        {
+            return false;
+        }
+        match tuple.ipv6 {
+            false => {
+                let addresses = u64::from(tuple.src as u32) << 32 | u64::from(tuple.dst as u32);
+                self.get(ADDRESSES[direction & 1]) == addresses
+            }
+            true => {
+                let extension = if direction & 1 == 0 { None } else { extension(self) };
+                self.addresses(direction, extension) == (tuple.src, tuple.dst)
+            }
+        }
+    }
 }

@@ -1,15 +1,18 @@
 //! The memory of a tracker, from wherever the caller has it.
 
-use std::{ops::Range, sync::atomic::AtomicU64};
+use std::ops::Range;
 
-use super::slot::{CELLS_PER_SLOT, Slot};
+use super::{
+    index::{Bucket, MAX_SLOTS, SLOTS_PER_BUCKET},
+    slot::Slot,
+};
 
-/// Slots and index cells. All zero is an empty tracker; slots with connections in them
-/// are taken over.
+/// Slots and index. All zero is an empty tracker; slots with connections in them are taken
+/// over.
 #[derive(Debug)]
 pub struct Storage {
     slots: Memory<Slot>,
-    cells: Memory<AtomicU64>,
+    buckets: Memory<Bucket>,
 }
 
 #[derive(Debug)]
@@ -34,20 +37,18 @@ pub enum StorageError {
     #[error("a tracker has 1 to {MAX_SLOTS} slots, not {0}")]
     NumberOfSlots(usize),
     /// The index does not fit the slots.
-    #[error("{n_slots} slots need {} index cells, not {n_cells}", .n_slots * CELLS_PER_SLOT)]
-    NumberOfCells {
+    #[error("{n_slots} slots need {} index buckets, not {n_buckets}", .n_slots.div_ceil(SLOTS_PER_BUCKET))]
+    NumberOfBuckets {
         /// Slots there are.
         n_slots: usize,
-        /// Cells there are.
-        n_cells: usize,
+        /// Buckets there are.
+        n_buckets: usize,
     },
 }
 
-/// An index cell has 31 bits for a slot's number.
-const MAX_SLOTS: usize = 1 << 30;
-
 impl Storage {
-    /// Memory of its own for this many IPv4 connections, or half as many of IPv6.
+    /// Memory of its own for this many connections; those that need two slots count twice
+    /// (see [`Slot`]).
     pub fn on_heap(n_slots: usize) -> Self {
         Self::on_heap_advised(n_slots, |_| {})
     }
@@ -65,30 +66,35 @@ impl Storage {
         let n_slots = n_slots.clamp(1, MAX_SLOTS);
         Self {
             slots: Memory::Owned(filled(n_slots, &advise)),
-            cells: Memory::Owned(filled(n_slots * CELLS_PER_SLOT, &advise)),
+            buckets: Memory::Owned(filled(n_slots.div_ceil(SLOTS_PER_BUCKET), &advise)),
         }
     }
 
     /// Memory that somebody else keeps, a file on huge pages for example. What the index
-    /// cells hold does not matter.
+    /// holds does not matter.
     ///
     /// # Errors
     /// The lengths do not fit each other.
-    pub fn lent(slots: &'static [Slot], cells: &'static [AtomicU64]) -> Result<Self, StorageError> {
+    pub fn lent(slots: &'static [Slot], buckets: &'static [Bucket]) -> Result<Self, StorageError> {
         if slots.is_empty() || slots.len() > MAX_SLOTS {
             return Err(StorageError::NumberOfSlots(slots.len()));
         }
-        if cells.len() != slots.len() * CELLS_PER_SLOT {
-            return Err(StorageError::NumberOfCells { n_slots: slots.len(), n_cells: cells.len() });
+        if buckets.len() != slots.len().div_ceil(SLOTS_PER_BUCKET) {
+            return Err(StorageError::NumberOfBuckets { n_slots: slots.len(), n_buckets: buckets.len() });
         }
-        Ok(Self { slots: Memory::Lent(slots), cells: Memory::Lent(cells) })
+        Ok(Self { slots: Memory::Lent(slots), buckets: Memory::Lent(buckets) })
+    }
+
+    /// Bytes of all of it.
+    pub fn n_bytes(&self) -> usize {
+        size_of_val(self.slots()) + size_of_val(self.buckets())
     }
 
     pub(super) fn slots(&self) -> &[Slot] {
         self.slots.get()
     }
 
-    pub(super) fn cells(&self) -> &[AtomicU64] {
-        self.cells.get()
+    pub(super) fn buckets(&self) -> &[Bucket] {
+        self.buckets.get()
     }
 }

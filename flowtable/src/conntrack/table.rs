@@ -13,12 +13,18 @@ use super::{
     track::{Begin, nat_bits, set_marks},
     tuple::Tuple,
 };
-use crate::{drop::DropReason, types::Timestamp};
+use crate::{drop::DropReason, types::Timestamp, wire::ip_proto};
 
 /// Connections in use that are passed over before a new one is refused.
 const MAX_PASSES: usize = 64;
 
 impl Live {
+    /// Both sides have spoken, and mean to go on.
+    pub(super) fn is_established(&self) -> bool {
+        let begins = matches!(self.state, State::TcpSynSent | State::TcpSynRecv | State::SctpInit);
+        self.has_replied && !begins && !self.state.is_over()
+    }
+
     /// Nothing is lost when it makes room: nobody has answered, the handshake was never
     /// finished, or it is over.
     fn may_go(&self) -> bool {
@@ -39,7 +45,7 @@ impl Conntrack {
         (new, expectation): (&Verdict, Option<&Expectation>),
     ) -> Result<Option<Verdict>, DropReason> {
         let mut ledger = self.ledger();
-        if self.find_settled(tuple, hash).is_some() {
+        if self.find(tuple, hash).is_some() {
             return Ok(None);
         }
         if is_beyond_limit(&ledger, request.zone, in_port) {
@@ -53,8 +59,9 @@ impl Conntrack {
                 (None, Some(alg)) => alg.kind_for(tuple.proto),
                 (None, None) => 0,
             };
-        let is_extended = kind::has_extension(kind);
-        let n_slots = if is_extended { 2 } else { 1 };
+        // What is not translated yet may be.
+        let may_be = if matches!(request.nat, Some(Nat::New(_))) { kind | kind::SNAT } else { kind };
+        let n_slots = if kind::has_extension(may_be, tuple.proto) { 2 } else { 1 };
         if !self.make_room(&mut ledger, now, n_slots) {
             self.counters.n_full.fetch_add(1, Relaxed);
             return Err(DropReason::CtFull);
@@ -64,7 +71,8 @@ impl Conntrack {
             self.counters.n_nat_exhausted.fetch_add(1, Relaxed);
             return Err(DropReason::CtNatExhausted);
         };
-        let slots = self.slots();
+        let (slots, kind) = (self.slots(), kind | nat_kind);
+        let is_extended = kind::has_extension(kind, tuple.proto);
         let (Some(idx), Some(second)) =
             (ledger.take(slots), if is_extended { ledger.take(slots).map(Some) } else { Some(None) })
         else {
@@ -74,7 +82,6 @@ impl Conntrack {
         };
         let Some(slot) = slots.get(idx as usize) else { return Err(DropReason::CtFull) };
         let extension = second.and_then(|second| Some((second, slots.get(second as usize)?)));
-        let kind = kind | nat_kind;
         let policy = request.policy.unwrap_or_else(|| self.policies.of_zone(tuple.zone));
         let expires = now.wrapping_add(self.policies.get(policy, begin.state));
         let mut guard = slot.lock();
@@ -85,9 +92,10 @@ impl Conntrack {
             second.set_master(expectation);
             self.counters.n_related.fetch_add(1, Relaxed);
         }
-        match begin.state {
-            State::SctpInit => slot.set_tags(begin.tags),
-            _ => slot.set_peers(&begin.peers),
+        match tuple.proto {
+            ip_proto::SCTP => slot.set_tags(begin.tags),
+            ip_proto::TCP => slot.set_peers(&begin.peers),
+            _ => {}
         }
         set_marks(slot, request);
         guard.live = Live { state: begin.state, policy, has_replied: false, was_touched: false, expires };
@@ -98,7 +106,7 @@ impl Conntrack {
         ledger.link(slots, idx, ledger::queue_of(begin.state));
         count(&mut ledger, slot, true);
         self.counters.n_created.fetch_add(1, Relaxed);
-        ledger.tell(|| Event::Created(self.describe(slot, now)));
+        ledger.tell(tuple.zone, || Event::Created(self.describe(slot, now)));
         let rewrite = (nat_kind != 0).then(|| Rewrite {
             outer: answers.reversed(),
             inner: None,
@@ -119,7 +127,7 @@ impl Conntrack {
         let plain = tuple.reversed();
         let mut stale = Vec::new();
         let mut is_free = |answers: &Tuple| {
-            match self.find_settled(answers, answers.hash(&self.secrets)) {
+            match self.find(answers, answers.hash(&self.secrets)) {
                 None => true,
                 // One whose time is over does not count, but must go first.
                 Some((idx, _))
@@ -196,15 +204,24 @@ impl Conntrack {
         ledger.link(self.slots(), idx, queue);
     }
 
+    /// Tells that both sides of a connection have spoken.
+    pub(super) fn tell_established(&self, now: u32, (idx, direction): (u32, usize), tuple: &Tuple) {
+        let mut ledger = self.ledger();
+        // It may be gone by now.
+        if let Some(slot) = self.slots().get(idx as usize).filter(|_| self.holds(idx, direction, tuple)) {
+            ledger.tell(tuple.zone, || Event::Established(self.describe(slot, now)));
+        }
+    }
+
     /// Takes a connection out of everything.
     pub(super) fn remove(&self, ledger: &mut Ledger, idx: u32, now: u32) {
         let slots = self.slots();
         let Some(slot) = slots.get(idx as usize).filter(|slot| slot.is_connection()) else { return };
         let guard = slot.lock();
-        ledger.tell(|| Event::Removed(self.describe_locked(slot, &guard.live, now)));
+        ledger.tell(slot.zone(), || Event::Removed(self.describe_locked(slot, &guard.live, now)));
         let tuples = [self.tuple_of(slot, 0), self.tuple_of(slot, 1)];
         let kind = slot.kind();
-        let extension = kind::has_extension(kind).then(|| slot.extension());
+        let extension = slot.has_extension().then(|| slot.extension());
         count(ledger, slot, false);
         ledger.unlink(slots, idx);
         slot.clear();
@@ -227,7 +244,7 @@ impl Conntrack {
     /// Removes the connection with this tuple, which the caller has found stale.
     pub(super) fn forget(&self, now: u32, tuple: &Tuple, hash: u32) {
         let mut ledger = self.ledger();
-        let Some((idx, _)) = self.find_settled(tuple, hash) else { return };
+        let Some((idx, _)) = self.find(tuple, hash) else { return };
         let expired = self.slots().get(idx as usize).is_some_and(|slot| slot.glance().is_over(now));
         self.remove(&mut ledger, idx, now);
         let counter = if expired { &self.counters.n_expired } else { &self.counters.n_removed };
@@ -304,7 +321,7 @@ impl Conntrack {
             if !slot.is_connection() {
                 continue;
             }
-            let second = kind::has_extension(slot.kind()).then(|| slot.extension() as usize);
+            let second = slot.has_extension().then(|| slot.extension() as usize);
             let is_extension = |at: usize| {
                 slots.get(at).is_some_and(|slot| slot.kind() == kind::USED | kind::EXTENSION) && !taken[at]
             };
@@ -317,9 +334,7 @@ impl Conntrack {
             };
             let hashes = tuples.map(|tuple| tuple.hash(&self.secrets));
             // Half-written: the process died on the way.
-            if self.find_settled(&tuples[0], hashes[0]).is_some()
-                || self.find_settled(&tuples[1], hashes[1]).is_some()
-            {
+            if self.find(&tuples[0], hashes[0]).is_some() || self.find(&tuples[1], hashes[1]).is_some() {
                 slot.clear();
                 continue;
             }

@@ -701,7 +701,7 @@ fn policies_change_how_long_states_are_kept() {
 #[test]
 fn flush_takes_just_what_was_meant() {
     let tracker = tracker(64);
-    tracker.set_events(true);
+    tracker.set_events(Watched::All);
     for n in 0..10 {
         let request =
             Request { zone: n % 2, mark: (n.into(), !0), label: (u128::from(n) << 64, !0), ..COMMIT };
@@ -715,7 +715,7 @@ fn flush_takes_just_what_was_meant() {
     assert_eq!(flush(Filter { zone: Some(1), ..Filter::default() }), 4);
     assert_eq!(tracker.dump(at(0), &Filter::default()).len(), 3);
     assert_eq!(tracker.stats().n_removed, 7);
-    let events = tracker.fetch_events();
+    let events = tracker.fetch_events().0;
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Created(_))).count(), 10);
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Removed(_))).count(), 7);
 }
@@ -723,12 +723,13 @@ fn flush_takes_just_what_was_meant() {
 #[test]
 fn a_new_tracker_goes_on_with_what_is_in_storage() {
     let slots: &'static [Slot] = Box::leak((0..32).map(|_| Slot::default()).collect());
-    let cells: &'static [AtomicU64] =
-        Box::leak((0..32 * CELLS_PER_SLOT).map(|_| AtomicU64::new(7)).collect());
+    let buckets: &'static [Bucket] = Box::leak((0..8).map(|_| Bucket::default()).collect());
     let start = |seed| {
         let config = Config { pick_up: false, seed, ..Config::default() };
-        Conntrack::new(config, Storage::lent(slots, cells).unwrap())
+        Conntrack::new(config, Storage::lent(slots, buckets).unwrap())
     };
+    // What is in the index does not matter.
+    index::Index::new(buckets, 32).insert(7 << 28, 5, 1);
     let old = start(1);
     establish(&old, 0, 1, 1);
     let six = |reply| {
@@ -751,7 +752,7 @@ fn a_new_tracker_goes_on_with_what_is_in_storage() {
         assert!(new.track(at(1), &COMMIT, &flow(1, port, L4::Udp)).is_ok(), "all 32 slots are there");
     }
     assert_eq!(new.stats().n_evicted, 0);
-    assert!(Storage::lent(slots, &cells[1..]).is_err() && Storage::lent(&[], &[]).is_err());
+    assert!(Storage::lent(slots, &buckets[1..]).is_err() && Storage::lent(&[], &[]).is_err());
 }
 
 /// Two workers, each with one direction of the same connections, while slots run short
@@ -796,5 +797,5 @@ fn workers_agree_about_connections_in_any_order() {
     assert_eq!(replies.len(), dump.len(), "no translation twice");
     assert_eq!(tracker.flush(at(0), &Filter::default()), dump.len() as u64);
     assert_eq!(tracker.stats().n_connections, 0);
-    assert!(tracker.storage.cells().iter().all(|cell| cell.load(Relaxed) == 0), "no cell is left behind");
+    assert!(tracker.index().is_empty(), "no cell is left behind");
 }

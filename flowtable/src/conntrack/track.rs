@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{
     Alg, Conntrack, L4, Request, Rewrite, Segment, Shift, Tuple, Verdict, View,
     alg::expect::Expectation,
-    index::Found,
     kind, millis, sctp,
     slot::{Guard, Slot},
     tcp,
@@ -17,6 +16,7 @@ use crate::{
     drop::DropReason,
     key::ct_state,
     packet::{FrameBuf, Packet},
+    parse::Signature,
     types::Timestamp,
 };
 
@@ -46,6 +46,12 @@ impl Conntrack {
         if self.check_checksums.load(Relaxed) { view.checked(packet) } else { view }
     }
 
+    /// The same of a packet whose signature was taken.
+    #[inline]
+    pub(crate) fn view_of_plain<B: FrameBuf>(&self, packet: &Packet<B>, signature: &Signature) -> View {
+        View::of_plain(packet, signature, self.check_checksums.load(Relaxed))
+    }
+
     /// The same of a packet in fragments: `first` is the one with its beginning, `payload`
     /// protocol and bytes of all that was cut into pieces.
     pub(crate) fn view_of_whole<B: FrameBuf>(&self, first: &Packet<B>, payload: (u8, &[u8])) -> View {
@@ -61,7 +67,7 @@ impl Conntrack {
     /// # Cost
     /// One index lookup and one slot; for a new connection, the mutex.
     pub fn track(&self, now: Timestamp, request: &Request, view: &View) -> Result<Verdict, DropReason> {
-        self.track_as((now, request.in_port), request, view, self.hash_of(request.zone, view))
+        self.track_as((now, request.in_port), request, view, (self.hash_of(request.zone, view), false))
     }
 
     /// The hash that a packet is looked up by; fetches what [`Conntrack::fetch`] reads.
@@ -72,21 +78,23 @@ impl Conntrack {
         hash
     }
 
-    /// Fetches the slot that is most likely the one of a hash.
+    /// Fetches the slot that is most likely the one of a hash; answers which, and in which
+    /// direction.
     #[inline]
-    pub(crate) fn fetch(&self, hash: u32) {
-        if let Some(slot) = self.index().first(hash).and_then(|idx| self.slots().get(idx as usize)) {
-            slot.prefetch();
-        }
+    pub(crate) fn fetch(&self, hash: u32) -> Option<(u32, usize)> {
+        let (idx, direction) = self.index().first(hash)?;
+        self.slots().get(idx as usize)?.prefetch();
+        Some((idx, direction))
     }
 
-    /// [`Conntrack::track`] for a packet from this port, whose hash is known.
+    /// [`Conntrack::track`] for a packet from this port, whose hash is known, and of which
+    /// [`Conntrack::touch`] may have said that it belongs to no connection.
     pub(crate) fn track_as(
         &self,
         (now, in_port): (Timestamp, u16),
         request: &Request,
         view: &View,
-        hash: u32,
+        (hash, is_unknown): (u32, bool),
     ) -> Result<Verdict, DropReason> {
         let now = millis(now);
         let tuple = Tuple { zone: request.zone, ..view.tuple };
@@ -95,7 +103,8 @@ impl Conntrack {
             L4::Error { about } => return Ok(self.related(now, request, &tuple, about)),
             L4::Tcp(_) | L4::Udp | L4::Icmp | L4::Sctp { .. } | L4::Other => {}
         }
-        if let Some((idx, direction, guard)) = self.lookup(&tuple, hash) {
+        let found = if is_unknown { None } else { self.lookup(&tuple, hash) };
+        if let Some((idx, direction, guard)) = found {
             match self.known(now, request, view, (idx, direction, guard)) {
                 Known::Verdict(verdict) => return Ok(verdict),
                 Known::Invalid => return Ok(self.invalid()),
@@ -198,6 +207,9 @@ impl Conntrack {
             alg: Alg::of(kind),
         };
         drop(guard);
+        if self.is_watched.load(Relaxed) && !before.is_established() && live.is_established() {
+            self.tell_established(now, (idx, direction), &view_tuple(view, request));
+        }
         // A shorter life needs another place in the order of going.
         if live.state != before.state && (live.state.is_over() || live.state == State::TcpFinWait) {
             self.move_on(idx, &view_tuple(view, request));
@@ -226,10 +238,10 @@ impl Conntrack {
                 slot.set_tags(tags);
                 return (fit, Shift::default());
             }
-            L4::Udp => live.state = if replied { State::UdpMultiple } else { State::UdpSingle },
-            L4::Icmp => live.state = if replied { State::IcmpReply } else { State::IcmpFirst },
-            L4::Other => live.state = if replied { State::OtherMultiple } else { State::OtherSingle },
-            L4::Error { .. } | L4::Invalid => return (tcp::Fit::Invalid, Shift::default()),
+            l4 => match without_numbers(l4, replied) {
+                Some(state) => live.state = state,
+                None => return (tcp::Fit::Invalid, Shift::default()),
+            },
         }
         (tcp::Fit::Valid, Shift::default())
     }
@@ -295,32 +307,39 @@ impl Conntrack {
     pub(super) fn lookup(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize, Guard<'_>)> {
         const MAX_RETRIES: usize = 4;
         for _ in 0..MAX_RETRIES {
-            match self.index().find(hash, |idx, direction| self.holds(idx, direction, tuple)) {
-                Found::Nothing => return None,
-                Found::Unsure => {}
-                Found::At(idx, direction) => {
-                    let guard = self.slots().get(idx as usize)?.lock();
-                    if self.holds(idx, direction, tuple) {
-                        return Some((idx, direction, guard));
-                    }
-                }
+            let (idx, direction) = self.find(tuple, hash)?;
+            let guard = self.slots().get(idx as usize)?.lock();
+            if self.holds(idx, direction, tuple) {
+                return Some((idx, direction, guard));
             }
         }
         let _ledger = self.ledger();
-        let (idx, direction) = self.find_settled(tuple, hash)?;
+        let (idx, direction) = self.find(tuple, hash)?;
         Some((idx, direction, self.slots().get(idx as usize)?.lock()))
     }
 
-    /// Looks for a tuple while nobody changes the index: the caller holds the mutex.
-    pub(super) fn find_settled(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize)> {
-        self.index().probe(hash, &mut |idx, direction| self.holds(idx, direction, tuple))
+    /// Where a tuple is: sure while nobody else holds the mutex.
+    pub(super) fn find(&self, tuple: &Tuple, hash: u32) -> Option<(u32, usize)> {
+        self.index().find(hash, |idx, direction| self.holds(idx, direction, tuple))
     }
 
     pub(super) fn holds(&self, idx: u32, direction: usize, tuple: &Tuple) -> bool {
-        self.slots().get(idx as usize).is_some_and(|slot| {
-            slot.resembles(direction, tuple) && (!tuple.ipv6 || self.tuple_of(slot, direction) == *tuple)
-        })
+        let slot = self.slots().get(idx as usize);
+        slot.is_some_and(|slot| slot.holds(direction, tuple, |slot| self.extension_of(slot)))
     }
+}
+
+/// The state of a connection of a protocol without numbers, after a packet.
+pub(super) fn without_numbers(l4: &L4, has_replied: bool) -> Option<State> {
+    Some(match (l4, has_replied) {
+        (L4::Udp, true) => State::UdpMultiple,
+        (L4::Udp, false) => State::UdpSingle,
+        (L4::Icmp, true) => State::IcmpReply,
+        (L4::Icmp, false) => State::IcmpFirst,
+        (L4::Other, true) => State::OtherMultiple,
+        (L4::Other, false) => State::OtherSingle,
+        (L4::Tcp(_) | L4::Sctp { .. } | L4::Error { .. } | L4::Invalid, _) => return None,
+    })
 }
 
 /// New bits of mark and label. The slot must be locked.

@@ -12,7 +12,7 @@ use crate::{
     headers::Headers,
     key::nw_frag,
     packet::{FrameBuf, Packet},
-    parse::{ipv4_fragment, ipv6::Chain},
+    parse::{Signature, ipv4_fragment, ipv6::Chain},
     wire::{Icmp, Ipv4, Ipv6, Sctp, Tcp, Udp, ethertype, ip_proto},
 };
 
@@ -98,6 +98,31 @@ impl View {
         Some(Self { tuple, l4 })
     }
 
+    /// Reads a packet with this signature: the same as the long way, without looking for
+    /// what is known of such packets. With `check`, wrong checksums are invalid.
+    #[inline]
+    pub(crate) fn of_plain<B: FrameBuf>(packet: &Packet<B>, signature: &Signature, check: bool) -> Self {
+        let (frame, layout) = (packet.bytes(), &packet.layout);
+        let (eth_type, proto) = signature.kind();
+        let ipv6 = eth_type == ethertype::IPV6;
+        let (src, dst) = if ipv6 {
+            signature.ipv6_addresses()
+        } else {
+            let (src, dst) = signature.ipv4_addresses();
+            (src.into(), dst.into())
+        };
+        let mut tuple = Tuple { zone: 0, ipv6, proto, src, dst, src_port: 0, dst_port: 0 };
+        let segment = frame.get(usize::from(layout.l4)..usize::from(layout.l3_end)).unwrap_or_default();
+        let l4 = transport(segment, &mut tuple);
+        let is_right = || {
+            let header = frame.get(usize::from(layout.l3)..).and_then(|ip| ip.first_chunk::<{ Ipv4::LEN }>());
+            (ipv6 || header.is_some_and(|header| checksum::of(header) == 0))
+                && (packet.offload.csum_partial || has_right_checksum(&tuple, segment))
+        };
+        let l4 = if check && !is_right() { L4::Invalid } else { l4 };
+        Self { tuple, l4 }
+    }
+
     /// Reads a packet that came in fragments: `first` is the frame with its beginning,
     /// `payload` all that was cut into pieces. With `check`, wrong checksums are invalid.
     pub(crate) fn of_whole<B: FrameBuf>(
@@ -180,6 +205,7 @@ fn ipv6(packet: &[u8], tuple: &mut Tuple) -> Option<usize> {
     (chain.frag & nw_frag::ANY == 0 && !chain.routed).then_some(Ipv6::LEN + chain.len)
 }
 
+#[inline]
 fn transport(segment: &[u8], tuple: &mut Tuple) -> L4 {
     match tuple.proto {
         ip_proto::TCP => tcp(segment, tuple),
@@ -274,4 +300,38 @@ pub(super) fn quotation(quoted: &[u8], is_ipv6: bool) -> Option<(Tuple, usize)> 
         _ => {}
     }
     Some((about, start))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{build, testing, types::PortNo};
+
+    proptest! {
+        /// What is read with the help of a signature is what is read without, also of frames that
+        /// are damaged or cut off.
+        #[test]
+        fn a_signature_spares_reading(
+            key in testing::frame_key(),
+            len in 0_usize..60,
+            cut in 14_usize..120,
+            damage in prop::option::of((0_usize..80, any::<u8>())),
+            check in any::<bool>(),
+        ) {
+            let mut frame = build::frame_from_key(&key, len);
+            if let Some((at, byte)) = damage && let Some(place) = frame.get_mut(at) {
+                *place = byte;
+            }
+            for frame in [&frame[..], &frame[..cut.min(frame.len())]] {
+                let mut packet = build::packet(frame, PortNo::ZERO);
+                let Some((signature, layout)) = Signature::of(frame, PortNo::ZERO) else { continue };
+                packet.layout = layout;
+                let long = View::read(&packet).unwrap();
+                let long = if check { long.checked(&packet) } else { long };
+                prop_assert_eq!(View::of_plain(&packet, &signature, check), long);
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Action, Rule};
 use crate::{
-    field::SubField,
+    field::{Field, SubField},
     types::{Priority, TableId},
 };
 
@@ -85,6 +85,13 @@ pub enum LearnSource {
     Field(SubField),
     /// From the learning rule, right-aligned.
     Value(u128),
+}
+
+impl SubField {
+    /// These bits can be learned from those: as many, or the 16 of a port number of Open vSwitch.
+    pub(crate) fn takes_learned(self, src: Self) -> bool {
+        src.n_bits == self.n_bits || self == Self::whole(Field::InPort) && src.n_bits == 16
+    }
 }
 
 /// A rule that a packet has made, on its way to the tables.

@@ -35,8 +35,9 @@ const CT_FIELDS: [Field; 11] = [
 impl<T: Tracer> Walk<'_, T> {
     /// Tracks the packet as it is now.
     ///
-    /// With a table, a copy goes on there and this walk goes on as it was. A translation
-    /// without a table changes what the actions behind see, so they wait for it.
+    /// With a table, a copy goes on there and this walk goes on; it no longer knows of a
+    /// connection (ovs-actions(7), `ct`). A translation without a table changes what the
+    /// actions behind see, so they wait for it.
     pub(super) fn ct(&mut self, ct: &Ct) -> Result<(), Abort> {
         self.see_payload()?;
         if !holds(&mut self.key, Prerequisites::Ip) {
@@ -56,6 +57,9 @@ impl<T: Tracer> Walk<'_, T> {
             (None, None) => None,
         };
         let is_rest = matches!(start, Some(Start::Rest { .. }));
+        if is_rest {
+            self.ct_clear();
+        }
         let next = start.map(|start| {
             let kept = (&self.stack[..], &self.action_set, self.queue);
             Arc::new(Frozen::new(&mut self.key, kept, start))
@@ -83,6 +87,7 @@ impl<T: Tracer> Walk<'_, T> {
         } else {
             self.emits.push(emit);
         }
+        self.ct_clear();
         Ok(())
     }
 

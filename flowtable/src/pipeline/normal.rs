@@ -108,7 +108,17 @@ impl<T: Tracer> Walk<'_, T> {
             || self.key.read(Field::ArpSpa) == self.key.read(Field::ArpTpa)
     }
 
+    /// Where a station is; what this packet itself has said of it is true for this packet.
     fn find_station(&mut self, vlan: VlanId, address: u128) -> Option<PortNo> {
+        let own = self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Station(station) if station.vlan == vlan && station.mac == mac(address) => {
+                Some(station.port)
+            }
+            _ => None,
+        });
+        if own.is_some() {
+            return own;
+        }
         let fdb = self.snapshot.tables.fdb();
         let (port, dependency) = fdb.lookup(vlan, mac(address));
         self.rests_on.add(fdb, dependency);

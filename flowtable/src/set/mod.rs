@@ -25,8 +25,9 @@ use std::{fmt, sync::Arc};
 pub(crate) use self::sets::FEW_SETS;
 pub use self::{kind::SetKind, named_set::NamedSet, range::ValueRange, sets::Sets};
 
-/// Characters of a set's name.
-pub const MAX_NAME_LEN: usize = 63;
+/// Characters of a set's name: room for the longest id of an object, and a word that says
+/// what of it the set holds.
+pub const MAX_NAME_LEN: usize = 79;
 /// Members of a set. Room for the longest lists of blocked addresses, and an end to what
 /// a request can make the switch keep.
 pub const MAX_MEMBERS: usize = 1 << 20;

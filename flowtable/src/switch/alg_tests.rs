@@ -1,7 +1,10 @@
 //! The helpers as rules see them: whole conversations through a firewall and through
 //! translations.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
@@ -9,7 +12,7 @@ use super::ct_tests::World;
 use crate::{
     build::{self, Host},
     checksum::{Sum, update},
-    conntrack::Filter,
+    conntrack::{Bucket, Config, Conntrack, Filter, Slot, Storage},
     drop::DropReason,
     testing::{assert_checksums, parsed},
     types::Timestamp,
@@ -104,8 +107,11 @@ struct Talk {
 
 impl Talk {
     fn new(rules: &[&str], ends: [Host; 2], seen: [Host; 2]) -> Self {
-        let mut talk =
-            Self { world: World::new(rules), ends, seen, next: [1000, u32::MAX - 20], awaited: [0; 2] };
+        Self::within(World::new(rules), ends, seen)
+    }
+
+    fn within(world: World, ends: [Host; 2], seen: [Host; 2]) -> Self {
+        let mut talk = Self { world, ends, seen, next: [1000, u32::MAX - 20], awaited: [0; 2] };
         talk.flags(0, SYN);
         talk.flags(1, SYN | ACK);
         talk.flags(0, ACK);
@@ -217,6 +223,31 @@ fn what_is_announced_is_related_and_nothing_else() {
         tracker.flush(Timestamp::from_nanos(talk.world.now), &Filter::default());
         assert_eq!((talk.n_expected(), talk.world.n_connections()), (0, 0));
     }
+}
+
+/// What is in storage goes on when another tracker takes it over; what somebody has announced
+/// is not there, and must be announced again.
+#[test]
+fn a_restart_keeps_conversations_and_forgets_what_they_announced() {
+    let slots: &'static [Slot] = Box::leak((0..32).map(|_| Slot::default()).collect());
+    let buckets: &'static [Bucket] = Box::leak((0..8).map(|_| Bucket::default()).collect());
+    let start = |seed, now| {
+        let config = Config { seed, ..Config::default() };
+        let tracker = Conntrack::new(config, Storage::lent(slots, buckets).unwrap());
+        let World { switch, .. } = World::new(FIREWALL);
+        World { switch: switch.with_conntrack(Arc::new(tracker)), now, ..World::new(FIREWALL) }
+    };
+    let [a, b] = hosts(false);
+    let mut talk = Talk::within(start(1, 0), [a, b], [b, a]);
+    talk.say(0, "EPSV\r\n");
+    talk.say(1, "229 Extended (|||1025|)\r\n");
+    assert_eq!((talk.n_expected(), talk.world.n_connections()), (1, 1));
+    talk.world = start(2, talk.world.now);
+    assert_eq!((talk.n_expected(), talk.world.n_connections()), (0, 1));
+    assert!(talk.open(0, at(a, 5000), at(b, 1025)).is_none(), "it is not related to anything");
+    talk.say(0, "EPSV\r\n");
+    talk.say(1, "229 Extended (|||1026|)\r\n");
+    assert!(talk.open(0, at(a, 5001), at(b, 1026)).is_some());
 }
 
 #[test]

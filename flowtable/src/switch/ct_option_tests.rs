@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use super::ct_tests::World;
 use crate::{
     build::{self, Host},
-    conntrack::{Config, Connection, Conntrack, Event, Filter, State, Storage},
+    checksum::{Sum, update},
+    conntrack::{Config, Connection, Conntrack, Event, Filter, State, Storage, Watched},
     drop::DropReason,
     key::ct_state,
     types::Timestamp,
@@ -204,7 +205,7 @@ fn limits_hold_by_zone_port_and_in_all() {
 #[test]
 fn flushes_and_events_name_what_goes() {
     let tracker = tracker();
-    tracker.set_events(true);
+    tracker.set_events(Watched::All);
     let rules = [
         "table=0,in_port=1,ip,actions=ct(commit,zone=1,exec(set_field:5->ct_mark,set_field:0x30->ct_label)),output:2",
         "table=0,in_port=3,ip,actions=ct(commit,zone=2),output:2",
@@ -222,7 +223,7 @@ fn flushes_and_events_name_what_goes() {
         let now = Timestamp::from_nanos(world.now);
         assert_eq!(tracker.flush(now, &filter), 1, "{filter:?}");
         assert_eq!(world.connections()[0].original.zone, 2);
-        let events = tracker.fetch_events();
+        let events = tracker.fetch_events().0;
         let [.., Event::Removed(gone)] = &events[..] else { panic!("{events:?}") };
         assert_eq!((gone.original.zone, gone.mark, gone.label, gone.in_port), (1, 5, 0x30, 1));
         let tuple = Filter { tuple: Some(world.connections()[0].reply), ..Filter::default() };
@@ -230,9 +231,9 @@ fn flushes_and_events_name_what_goes() {
         assert_eq!(world.n_connections(), 0);
         tracker.fetch_events();
     }
-    tracker.set_events(false);
+    tracker.set_events(Watched::Nothing);
     world.send(1, &build::udp(&a, &b, b""));
-    assert_eq!(tracker.fetch_events(), []);
+    assert_eq!(tracker.fetch_events(), (Vec::new(), 0));
 }
 
 /// A clone that goes on behind a translation does not execute the action set: that there
@@ -372,4 +373,58 @@ fn wrong_checksums_are_invalid_where_they_are_looked_at() {
         &mut sink,
     );
     assert_eq!(sink.out[0].0.get(), 3);
+}
+
+#[test]
+fn registers_metadata_and_what_the_frame_is_survive_a_pass() {
+    let mut world = World::new(&[
+        "table=0,ip,actions=load:0x11->reg0,load:0x1122334455667788->metadata,load:7->reg15,load:9->pkt_mark,ct(table=1,zone=1)",
+        "table=1,reg0=0x11,metadata=0x1122334455667788,reg15=7,pkt_mark=9,udp,nw_src=10.0.0.1,actions=load:1->reg0,ct(table=2,zone=2)",
+        "table=2,reg0=1,metadata=0x1122334455667788,reg15=7,reg1=0,ct_zone=2,udp,nw_dst=10.0.0.2,actions=output:2",
+    ]);
+    let (a, b) = ends();
+    let frame = build::udp(&a, &b, b"");
+    assert_eq!(world.send(1, &frame), [(2, frame)]);
+}
+
+/// Segments far outside of the window, where sequence numbers are looked at and where not.
+#[test]
+fn numbers_count_where_they_are_looked_at() {
+    let tracker = tracker();
+    let mut world = World::given(
+        &[
+            "table=0,tcp,actions=ct(table=1,zone=1)",
+            "table=1,priority=3,ct_state=+inv,tcp,actions=output:3",
+            "table=1,priority=2,ct_state=+new,tcp,actions=ct(commit,zone=1),output:2",
+            "table=1,priority=2,ct_state=+est,tcp,actions=output:2",
+        ],
+        &tracker,
+    );
+    let (a, b) = ends();
+    let mut port_of = |side: u32, flags, seq: u32, ack: u32| {
+        let (from, to) = if side == 1 { (&a, &b) } else { (&b, &a) };
+        let mut frame = build::tcp(from, to, flags, b"");
+        let change = Sum::ZERO.change(1, seq.into(), 2).change(0, ack.into(), 2);
+        let sum = update(u16::from_be_bytes([frame[50], frame[51]]), change);
+        frame[38..42].copy_from_slice(&seq.to_be_bytes());
+        frame[42..46].copy_from_slice(&ack.to_be_bytes());
+        frame[50..52].copy_from_slice(&sum.to_be_bytes());
+        world.send_once(side, &frame)[0].0
+    };
+    assert_eq!(port_of(1, 2, 1000, 0), 2);
+    assert_eq!(port_of(2, 0x12, 5000, 1001), 2);
+    for _ in 0..3 {
+        assert_eq!(port_of(1, 0x10, 1001, 5001), 2);
+    }
+    assert_eq!(port_of(1, 0x10, 0x4000_0000, 5001), 3, "outside of the window");
+    assert_eq!(port_of(1, 0x10, 1001, 0x4000_0000), 3, "acknowledges what was never sent");
+    tracker.set_check_sequence(false);
+    assert_eq!(port_of(1, 0x10, 0x4000_0000, 5001), 2);
+    tracker.set_check_sequence(true);
+    assert_eq!(port_of(1, 0x10, 0x4000_0000, 5001), 3);
+    assert_eq!(port_of(2, 0x10, 5001, 1001), 2, "nothing of it has changed the connection");
+    // The reset with the expected number ends it.
+    assert_eq!(port_of(2, 4, 5001, 0), 2);
+    let states: Vec<State> = world.connections().iter().map(|found| found.state).collect();
+    assert_eq!(states, [State::TcpClosed]);
 }

@@ -212,6 +212,20 @@ fn clearing_forgets_and_refusals_are_named() {
     assert_eq!(tracker.stats().n_limited, 3);
 }
 
+#[test]
+fn the_other_fork_knows_of_no_connection() {
+    for tracks in ["ct(commit,zone=4,table=3)", "ct(commit,zone=4)", "ct(commit,zone=4,nat(src=10.0.0.9))"] {
+        let mut world = World::new(&[
+            "table=0,ip,actions=ct(table=1)",
+            &format!("table=1,ip,ct_state=+trk,actions={tracks},resubmit(,2)"),
+            "table=2,priority=2,ct_state=+trk,actions=output:3",
+            "table=2,priority=1,ct_state=-trk,ct_zone=0,actions=output:2",
+        ]);
+        let sent = world.send(1, &build::udp(&Host::v4(1), &Host::v4(2), b""));
+        assert_eq!(sent.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [2], "{tracks}");
+    }
+}
+
 /// Both directions at different workers, which share the tracker.
 #[test]
 fn two_workers_share_connections() {

@@ -12,9 +12,10 @@ use proptest::prelude::*;
 use super::ct_tests::World;
 use crate::{
     build::{self, Host},
-    conntrack::{Config, Conntrack, FragmentLimits, Storage},
+    conntrack::{Config, Conntrack, Filter, FragmentLimits, Storage},
     drop::DropReason,
     testing::parsed,
+    types::Timestamp,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -311,4 +312,30 @@ fn workers_complete_each_others_packets() {
     let out = other.send_once(1, &pieces[1]);
     assert_eq!(out.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [2, 2]);
     assert_eq!(other.switch.counters().n_packets, 3);
+}
+
+/// A flush is about connections: halves belong to none yet, and make one when they are whole.
+/// They do not outlive their tracker; what came of them before is lost, as on a bad link.
+#[test]
+fn halves_outlive_a_flush_but_not_a_restart() {
+    let start = || {
+        let World { switch, snapshot, now } = World::new(BY_KIND);
+        let tracker = Arc::new(Conntrack::new(Config::default(), Storage::on_heap(64)));
+        World { switch: switch.with_conntrack(tracker), snapshot, now }
+    };
+    let pieces = build::fragments(&build::udp(&Host::v4(1), &Host::v4(2), &[1; 1000]), 9, 512);
+    let mut world = start();
+    assert_eq!(world.send_once(1, &pieces[0]), []);
+    let tracker = Arc::clone(world.switch.conntrack().unwrap());
+    tracker.flush(Timestamp::from_nanos(world.now), &Filter::default());
+    assert_eq!(tracker.fragments_held().0, 1);
+    assert_eq!(world.send_once(1, &pieces[1]).len(), 2);
+
+    assert_eq!(world.send_once(1, &pieces[0]), []);
+    let mut world = World { now: world.now, ..start() };
+    assert_eq!(world.send_once(1, &pieces[1]), [], "alone, it waits");
+    world.now += 40 * SECOND;
+    assert_eq!(world.send_once(1, &pieces[1]), []);
+    assert_eq!(world.drops(), [(DropReason::FragmentTimeout, 1)], "what waited has gone under its name");
+    assert_eq!(world.send_once(1, &pieces[0]).len(), 2, "and the next whole packet passes");
 }

@@ -5,7 +5,7 @@ use super::{Lanes, MAX_BATCH, Moment, Switch, flow_hash};
 use crate::{
     cache::{Handle, Megaflows, Sessions, State, tunnelled},
     drop::DropReason,
-    key::FlowKey,
+    key::{FlowKey, nw_frag},
     offload,
     packet::{FrameBuf, Packet},
     parse::{Signature, fill_key, parse},
@@ -53,6 +53,11 @@ impl Lanes {
         } else {
             flow_hash::flow_hash(self.key(idx))
         }
+    }
+
+    /// The packet is a fragment: those have no signature.
+    pub(super) fn is_fragment(&self, idx: usize) -> bool {
+        !self.has_signature[idx] && self.key(idx).nw_frag & nw_frag::ANY != 0
     }
 
     /// Fills in the key of a packet whose signature was taken, unless it is there already.

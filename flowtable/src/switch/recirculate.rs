@@ -4,7 +4,7 @@
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use super::{
-    Moment, Sink, Switch,
+    Moment, Sink, Stage, Switch,
     flow_hash::flow_hash,
     fragments::Whole,
     metered::Verdicts,
@@ -275,12 +275,15 @@ impl Switch {
         let tracked = if rider.depth >= MAX_PASSES || fate.n_passes > MAX_RECIRCULATIONS {
             Err(DropReason::RecircLimit)
         } else {
+            sink.enter(Stage::Track);
             self.pass(moment, (emit, n_levels), (pass, next), &mut rider, key)
         };
+        sink.enter(Stage::Megaflow);
         match tracked {
             Ok(()) => {
                 rider.depth += 1;
                 let program = self.next_program(moment, next, &rider, key);
+                sink.enter(Stage::Execute);
                 Some((rider, program))
             }
             Err(reason) => {

@@ -1,8 +1,8 @@
 //! Carrying programs out: copies, edits, the way to the sink, and the books.
 
-use std::{ops::Range, sync::Arc, vec};
+use std::{ops::Range, vec};
 
-use super::{Lanes, Lookup, Moment, Switch, books::Books, metered, punts::Punts, samples::Samples};
+use super::{Lanes, Lookup, Moment, Stage, Switch, books::Books, metered, punts::Punts, samples::Samples};
 use crate::{
     cache::Handle,
     drop::DropReason,
@@ -43,6 +43,9 @@ pub trait Sink<B> {
     }
     /// Takes back the buffer of a packet that goes nowhere.
     fn release(&mut self, packet: Packet<B>);
+    /// What follows, until it is told again, belongs to this stage: for a sink that measures.
+    #[inline(always)]
+    fn enter(&mut self, _stage: Stage) {}
 }
 
 /// Where a switch enters what becomes of packets, and where those go that do not leave by a
@@ -91,7 +94,10 @@ impl Switch {
                     if let Some(packet) = packets.as_slice().first() {
                         self.lanes.ensure_key(moment, idx, packet);
                     }
-                    match self.resolve(moment, idx) {
+                    sink.enter(Stage::Translate);
+                    let resolved = self.resolve(moment, idx);
+                    sink.enter(Stage::Execute);
+                    match resolved {
                         Ok(handle) => self.run_group(moment, handle, idx..n, &mut packets, sink),
                         Err(translation) => self.run_once(moment, &translation, idx, &mut packets, sink),
                     }
@@ -119,8 +125,10 @@ impl Switch {
         };
         let (is_alone, in_session) = (entry.is_alone, entry.in_session);
         let rest = &self.lanes.lookups[range.start + 1..range.end];
-        let more = rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count();
-        let n_group = if is_alone { 1 } else { 1 + more };
+        let n_group = match is_alone {
+            true => 1,
+            false => 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count(),
+        };
         let group = range.start..range.start + n_group;
         if in_session {
             group.clone().for_each(|idx| self.remember(moment, idx, handle));
@@ -132,13 +140,11 @@ impl Switch {
         let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };
         entry.count(moment.now, n_group as u64, n_bytes);
         if is_alone {
-            let program = Arc::clone(&entry.program);
-            let idx = group.start;
-            // The entry may have become such a one within the pass.
-            if let Some(packet) = packets.as_slice().first() {
-                self.lanes.ensure_key(moment, idx, packet);
+            for packet in packets.take(1) {
+                if let Some((packet, seen)) = self.hop_known(moment, handle, group.start, packet, sink) {
+                    self.carry_first(moment, (handle, seen), group.start, packet, sink);
+                }
             }
-            packets.take(1).for_each(|packet| self.carry_alone(moment, &program, idx, packet, sink));
             return 1;
         }
         let lanes = &*self.lanes;
@@ -180,7 +186,7 @@ impl Switch {
     }
 
     /// Carries out any program on one packet.
-    fn carry_alone<B: FrameBuf, S: Sink<B>>(
+    pub(super) fn carry_alone<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
         program: &Program,
@@ -189,7 +195,8 @@ impl Switch {
         sink: &mut S,
     ) {
         if program.is_tracked() {
-            return self.carry_through(moment, program, idx, packet, sink);
+            self.carry_tracked(moment, program, idx, packet, sink);
+            return sink.enter(Stage::Execute);
         }
         self.teach(moment, &program.effects, packet.in_port);
         let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };

@@ -355,8 +355,8 @@ fn learning_one_station_leaves_entries_of_others_alone() {
 fn a_batch_sees_what_its_first_packets_have_taught() {
     for config in SIZES {
         let mut bridge = Bridge::new(config, &["actions=NORMAL"]);
-        // To itself: unknown at first, then where it came from.
-        let sink = send(&mut bridge.switch, &bridge.snapshot, 1, &[udp(1, 1), udp(1, 1), udp(1, 1)]);
+        // The second one's destination is where both come from; so is the third one's, itself.
+        let sink = send(&mut bridge.switch, &bridge.snapshot, 1, &[udp(1, 2), udp(3, 1), udp(4, 4)]);
         assert_eq!(sink.out.iter().map(|(port, _)| port.get()).collect::<Vec<_>>(), [2, 3]);
     }
 }
@@ -539,6 +539,26 @@ fn samples_are_as_many_as_asked_for_and_look_as_they_should() {
 }
 
 #[test]
+fn an_input_port_is_learned_by_the_name_it_has_in_open_vswitch() {
+    for spec in ["NXM_OF_IN_PORT[]", "NXM_OF_IN_PORT[]=NXM_OF_IN_PORT[]", "in_port=in_port[]"] {
+        let learns = format!("actions=learn(table=10,{spec},output:NXM_OF_IN_PORT[])");
+        let mut bridge = Bridge::new(SIZES[1], &[&learns]);
+        bridge.send(3, &udp(1, 2));
+        bridge.learn();
+        assert_eq!(
+            bridge.rules(10),
+            ["cookie=0x0, table=10, priority=32768,in_port=3 actions=output:3"],
+            "{spec}"
+        );
+    }
+    let line = "actions=load:2->NXM_NX_REG1[],learn(table=10,in_port[]=NXM_NX_REG1[0..15],output:reg1[])";
+    let mut bridge = Bridge::new(SIZES[1], &[line]);
+    bridge.send(3, &udp(1, 2));
+    bridge.learn();
+    assert_eq!(bridge.rules(10), ["cookie=0x0, table=10, priority=32768,in_port=2 actions=output:2"]);
+}
+
+#[test]
 fn actions_without_meaning_are_refused() {
     let check = |line: &str| {
         let change = Change::Add(parse_flow(line, &PortTable::default()).unwrap());
@@ -549,6 +569,7 @@ fn actions_without_meaning_are_refused() {
         ("udp,actions=learn(nw_src[])", "`nw_src` needs"),
         ("udp,actions=learn(eth_type=0x800,udp_src[])", "`udp_src` needs"),
         ("actions=learn(eth_type[0..7])", "only be used whole"),
+        ("actions=learn(in_port[0..7])", "only be used whole"),
         ("udp,actions=learn(load:5->udp_dst[])", "`udp_dst` needs"),
         ("actions=learn(result_dst=tcp_dst[0])", "`tcp_dst` needs"),
         ("actions=fin_timeout(idle_timeout=1)", "`fin_timeout` needs"),

@@ -42,7 +42,7 @@ impl Checker<'_> {
 
     fn source(&self, dst: SubField, src: &LearnSource) -> Result<(), RuleError> {
         match src {
-            LearnSource::Field(sub) if sub.n_bits != dst.n_bits => {
+            LearnSource::Field(sub) if !dst.takes_learned(*sub) => {
                 Err(RuleError::LearnWidths { n_bits: sub.n_bits, dst })
             }
             LearnSource::Field(sub) => self.readable(*sub),

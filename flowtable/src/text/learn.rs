@@ -109,7 +109,7 @@ fn matched(name: Piece<'_>, form: Form<'_>, ports: &PortTable) -> Result<LearnSp
         let what = format!("`learn` has no `{}`, nor is there such a field", name.text);
         return Err(name.misspelt(what, known.chain(names::field_names())));
     }
-    let dst = names::sub_field(name)?;
+    let dst = wide(names::sub_field(name)?);
     let src = match form {
         Form::Bare => LearnSource::Field(dst),
         Form::Arguments(arguments) => return Err(arguments.error(format!("write {}=value", name.text))),
@@ -127,6 +127,15 @@ fn matched(name: Piece<'_>, form: Form<'_>, ports: &PortTable) -> Result<LearnSp
     Ok(LearnSpec::Match { dst, src })
 }
 
+/// The input port is matched whole; its name in Open vSwitch is that of its lower 16 bits.
+fn wide(sub: SubField) -> SubField {
+    if sub.field == Field::InPort && (sub.start, sub.n_bits) == (0, 16) {
+        SubField::whole(sub.field)
+    } else {
+        sub
+    }
+}
+
 fn is_number(text: Piece<'_>) -> bool {
     text.text.starts_with(|c: char| c.is_ascii_digit())
 }
@@ -137,7 +146,8 @@ fn number(text: Piece<'_>, dst: SubField) -> Result<LearnSource, TextError> {
 
 fn from_field(text: Piece<'_>, dst: SubField) -> Result<LearnSource, TextError> {
     let src = names::sub_field(text)?;
-    if src.n_bits != dst.n_bits {
+    let src = if dst == SubField::whole(Field::InPort) { wide(src) } else { src };
+    if !dst.takes_learned(src) {
         return Err(text.error(format!("cannot learn {} bits as {} bits", src.n_bits, dst.n_bits)));
     }
     Ok(LearnSource::Field(src))

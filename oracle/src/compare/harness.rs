@@ -9,10 +9,11 @@ use flowtable::{
     packet::{HEADROOM, Packet},
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
+    set::SetName,
     snapshot::Snapshot,
     switch::{PacketIn, Sink, Switch, SwitchConfig},
     table::{Change, GroupChange, MeterChange, Tables},
-    text,
+    text::{self, SetChangeKind},
     types::{Epoch, MacAddr, PortNo, Timestamp},
     underlay::{NextHop, TunnelPort, Underlay},
 };
@@ -81,20 +82,50 @@ impl Harness {
         Self { switch, tables: Tables::default(), snapshot: Arc::default() }
     }
 
-    /// Other rules, of which the switch reads the text.
+    /// Other rules, of which the switch reads the text. Sets stay, and get other members.
     ///
     /// # Errors
     /// It does not take them.
-    pub fn change(&mut self, epoch: u64, rules: &Rules, ports: &Ports) -> Result<()> {
+    pub fn change(&mut self, rules: &Rules, ports: &Ports) -> Result<()> {
         let table = port_table(ports)?;
         let mut changes = vec![Change::Clear, Change::Group(GroupChange::DeleteAll)];
+        let is_there = |name: &str| SetName::new(name).is_ok_and(|name| self.tables.set(&name).is_some());
+        for set in &rules.sets {
+            let kind = if is_there(set.name) { SetChangeKind::Replace } else { SetChangeKind::Add };
+            changes.push(Change::Set(text::parse_set_change(kind, &set.to_string())?));
+        }
         changes.extend(reading(rules, &table)?);
         let tables = std::mem::take(&mut self.tables).transact(changes).with_context(|| rules.to_string())?;
+        let (underlay, ports) = (Arc::new(underlay()?), Arc::new(table));
+        self.snapshot = Arc::new(Snapshot { underlay, ports, ..(*self.snapshot).clone() });
+        self.publish(tables)
+    }
+
+    fn publish(&mut self, tables: Tables) -> Result<()> {
         self.tables = tables.clone();
-        let (epoch, tables, ports) = (Epoch::new(epoch)?, Arc::new(tables), Arc::new(table));
-        let mut snapshot = Snapshot { epoch, tables, ports, ..Snapshot::default() };
-        snapshot.underlay = Arc::new(underlay()?);
-        self.snapshot = Arc::new(snapshot);
+        let (epoch, tables) = (Epoch::new(self.snapshot.epoch.get() + 1)?, Arc::new(tables));
+        self.snapshot = Arc::new(Snapshot { epoch, tables, ..(*self.snapshot).clone() });
+        Ok(())
+    }
+
+    /// What owners of tables do now and then: takes what packets have learned into the tables, and
+    /// forgets stations that are silent.
+    ///
+    /// # Errors
+    /// A learned rule is refused.
+    fn take_lessons(&mut self, now: Timestamp) -> Result<()> {
+        let learned = self.switch.take_learned();
+        if !learned.is_empty() {
+            let learning = self.tables.learn(&learned, now);
+            ensure!(learning.n_refused == 0, "a learned rule is refused: {:?}", learning.refusal);
+            if let Some(commit) = learning.commit {
+                self.publish(commit.tables)?;
+            }
+        }
+        if !self.tables.fdb().is_empty() {
+            self.switch.flush_stats();
+            self.tables.fdb().expire(now);
+        }
         Ok(())
     }
 
@@ -117,6 +148,7 @@ impl Harness {
         drops.retain(|_, n| *n != 0);
         let understood = |sent: Vec<(u32, Vec<u8>)>| sent.into_iter().map(understood).collect();
         let sent = sink.sent.into_iter().map(understood).collect::<Result<_>>()?;
+        self.take_lessons(now)?;
         Ok(Observed { sent, told: self.switch.take_packet_ins(), drops })
     }
 

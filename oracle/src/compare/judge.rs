@@ -33,12 +33,14 @@ pub struct Judge<'a> {
     memory: &'a mut Memory,
     /// Outcomes that stay as they are, by port and packet.
     known: BTreeMap<(u32, usize), Outcome>,
+    /// What packets had taught when they were found.
+    version: u64,
 }
 
 impl<'a> Judge<'a> {
     /// For one rule set.
     pub fn new(world: World<'a>, memory: &'a mut Memory) -> Self {
-        Self { world, memory, known: BTreeMap::new() }
+        Self { world, version: memory.version(), memory, known: BTreeMap::new() }
     }
 
     /// Compares a batch; false: nobody can foresee how it goes on.
@@ -49,6 +51,10 @@ impl<'a> Judge<'a> {
         let mut told = &observed.told[..];
         let mut reasons = Vec::new();
         for (packet, sent) in case.packets.iter().zip(&observed.sent) {
+            if self.version != self.memory.version() {
+                self.version = self.memory.version();
+                self.known.clear();
+            }
             let place = packet.number.map(|number| (case.port, number));
             let known = place.and_then(|place| self.known.get(&place));
             let outcome = match known {
@@ -79,6 +85,7 @@ impl<'a> Judge<'a> {
             bail!("{}\ncontrollers were told {more:?} as well", frames(case));
         }
         check_drops(&reasons, &observed.drops).map_err(|error| error.context(frames(case)))?;
+        self.memory.end_batch(self.world.rules, case.now);
         Ok(true)
     }
 
@@ -134,7 +141,7 @@ impl<'a> Judge<'a> {
             return Ok(Some(outcome));
         }
         // Several ways lead to the same frames; which one was taken decides what is remembered.
-        let is_pure = outcome.met.is_stateless();
+        let is_pure = outcome.met.is_stateless() && !outcome.is_teaching;
         for guess in &found[1..] {
             self.memory.forget_packet(&before);
             outcome.dropped.extend(interpreted(self.memory, guess).dropped);

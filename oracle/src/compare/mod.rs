@@ -110,6 +110,36 @@ pub fn soak_against(
     Ok(tally)
 }
 
+/// Looks for a difference between rules and what `spoil` makes of them, in worlds with the features that are
+/// wanted and with rules that it changes; in at most so many triples.
+pub fn notice(
+    seed: u64,
+    n_triples: u64,
+    wanted: &dyn Fn(&Features) -> bool,
+    spoil: &dyn Fn(&mut Rules),
+) -> Option<anyhow::Error> {
+    let mut tally = Tally::default();
+    for seed in seed.. {
+        if tally.n_triples >= n_triples {
+            break;
+        }
+        let mut rng = Rng::new(seed);
+        let repertoire = repertoire(&mut rng);
+        if !wanted(&repertoire.features) {
+            continue;
+        }
+        let sound = rules(&mut rng, &repertoire);
+        let mut spoilt = sound.clone();
+        spoil(&mut spoilt);
+        if spoilt != sound
+            && let Err(error) = world(seed, spoil, &mut tally)
+        {
+            return Some(error);
+        }
+    }
+    None
+}
+
 /// What a world may have.
 fn repertoire(rng: &mut Rng) -> Repertoire {
     let features = Features::random(rng);
@@ -146,7 +176,7 @@ fn world(seed: u64, spoil: &dyn Fn(&mut Rules), tally: &mut Tally) -> Result<()>
         let ports = ports(&down);
         let mut theirs = rules.clone();
         spoil(&mut theirs);
-        harness.change(epoch, &theirs, &ports)?;
+        harness.change(&theirs, &ports)?;
         tally.n_rule_sets += 1;
         let mut judge = Judge::new(World { rules: &rules, ports: &ports }, &mut memory);
         for _ in 0..PER_RULES / n_batch / 2 {
@@ -205,6 +235,7 @@ fn change(rng: &mut Rng, repertoire: &Repertoire, rules: &mut Rules) {
     rules
         .flows
         .extend(flows.filter(|flow| !taken.contains(&(flow.table, flow.priority)) && !refers(&flow.steps)));
+    rules.sets = fresh.sets;
     let buckets = fresh.groups.into_iter().flat_map(|group| group.buckets);
     for (group, bucket) in rules.groups.iter_mut().zip(buckets.filter(|bucket| !refers(&bucket.steps))) {
         group.buckets[0].steps = bucket.steps;

@@ -20,6 +20,7 @@ fn rank(step: &Step) -> Option<u8> {
         Step::Output(_)
         | Step::InPort
         | Step::Flood
+        | Step::Normal
         | Step::OutputReg(_)
         | Step::Truncated { .. }
         | Step::Enqueue { .. }

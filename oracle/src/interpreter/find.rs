@@ -7,7 +7,7 @@ use crate::{
     field::Field,
     frame::View,
     state::State,
-    syntax::{Flow, Matching, Step},
+    syntax::{Flow, Matching, NamedSet, Rules, Step, Values},
 };
 
 /// A packet as a lookup sees it.
@@ -18,19 +18,21 @@ struct Seen<'a> {
     /// Addresses and ports are those of the connection's first packet.
     ct: bool,
     conj_id: u32,
+    sets: &'a [NamedSet],
 }
 
 /// The rule for a packet: that of the highest priority that matches, be it by the clauses of a
 /// conjunction that leads to a rule; then, also a rule of the conjunction.
 pub(super) fn find<'a>(
-    flows: &'a [Flow],
+    rules: &'a Rules,
+    learned: &'a [Flow],
     table: u8,
     state: &State,
     in_port: Option<u32>,
     ct: bool,
 ) -> Option<(&'a Flow, Option<&'a Flow>)> {
     let is_tuple = ct && state.get(Field::CtNwProto) != 0;
-    let mut seen = Seen { state, view: state.view(), in_port, ct: is_tuple, conj_id: 0 };
+    let mut seen = Seen { state, view: state.view(), in_port, ct: is_tuple, conj_id: 0, sets: &[] };
     if is_tuple && let Ok(proto) = u8::try_from(state.get(Field::CtNwProto)) {
         if matches!(seen.view.eth_type, 0x0800 | 0x86dd) {
             seen.view.proto = proto;
@@ -38,7 +40,8 @@ pub(super) fn find<'a>(
             seen.ct = false;
         }
     }
-    let in_table = || flows.iter().filter(|flow| flow.table == table);
+    seen.sets = &rules.sets;
+    let in_table = || rules.flows.iter().chain(learned).filter(|flow| flow.table == table);
     let plain = best(in_table(), &seen);
     let above = plain.map_or(-1, |flow| i32::from(flow.priority));
     let mut clauses: BTreeMap<(u16, u32), (BTreeSet<u8>, BTreeSet<u8>)> = BTreeMap::new();
@@ -84,6 +87,13 @@ fn matches(matching: &Matching, seen: &Seen<'_>) -> bool {
         seen.view.eth_type == eth_type && proto.is_none_or(|proto| seen.view.proto == proto)
     });
     kind && matching.terms.iter().all(|term| (seen.value(term.field) ^ term.value) & term.mask == 0)
+        && matching.members.iter().all(|member| {
+            let value = seen.value(member.field);
+            match &member.values {
+                Values::Range(first, last) => (*first..=*last).contains(&value),
+                Values::Set(name) => seen.sets.iter().any(|set| set.name == *name && set.has(value)),
+            }
+        })
 }
 
 impl Seen<'_> {

@@ -1,10 +1,11 @@
 //! What outlives a packet: connections, the buckets of meters, and choices that nobody has to make in
 //! a given way, but always the same.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use super::lessons::Stations;
 use crate::{
-    syntax::{Band, Meter, Rules},
+    syntax::{Band, Flow, Meter, Rules},
     tracker::Tracker,
 };
 
@@ -22,13 +23,20 @@ pub struct Memory {
     fresh: Vec<(Question, usize)>,
     /// What to answer to them.
     guesses: Vec<usize>,
+    /// Rules that packets have made.
+    pub(super) learned: Arc<Vec<Flow>>,
+    /// Those that are there with the next batch, and their limits.
+    pub(super) lessons: Vec<(Flow, usize)>,
+    pub(super) stations: Stations,
+    /// Counts what changes what later packets meet: learned rules, stations.
+    pub(super) version: u64,
 }
 
 /// A moment to come back to.
 #[derive(Debug, Clone)]
 pub(super) struct Mark {
     tracker: usize,
-    meters: BTreeMap<u32, Vec<Bucket>>,
+    snapshot: Snapshot,
 }
 
 /// Tokens of a band.
@@ -71,6 +79,8 @@ impl Memory {
             meters.insert(meter.id, kept.unwrap_or_else(|| full().collect()));
         }
         self.meters = meters;
+        self.learned = Arc::default();
+        self.version += 1;
     }
 
     /// Another packet comes: what earlier ones did stays done.
@@ -81,23 +91,38 @@ impl Memory {
 
     /// A moment to come back to, within one packet.
     pub(super) fn mark(&self) -> Mark {
-        Mark { tracker: self.tracker.mark(), meters: self.meters.clone() }
+        Mark { tracker: self.tracker.mark(), snapshot: self.snapshot() }
     }
 
     pub(super) fn roll_back(&mut self, mark: Mark) {
         self.tracker.roll_back(mark.tracker);
-        self.meters = mark.meters;
+        self.restore(&mark.snapshot);
     }
 
     /// Takes the packet back altogether, so that it can be tried again with other guesses.
     pub fn forget_packet(&mut self, before: &Snapshot) {
         self.tracker.roll_back(0);
-        self.meters.clone_from(&before.0);
+        self.restore(before);
+    }
+
+    fn restore(&mut self, Snapshot { meters, lessons, stations }: &Snapshot) {
+        self.meters.clone_from(meters);
+        self.lessons.clone_from(lessons);
+        if self.stations != *stations {
+            self.stations.clone_from(stations);
+            self.version += 1;
+        }
+    }
+
+    /// Changes whenever what packets have taught does.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// What cannot be taken back step by step.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.meters.clone())
+        let (meters, lessons) = (self.meters.clone(), self.lessons.clone());
+        Snapshot { meters, lessons, stations: self.stations.clone() }
     }
 
     /// Answers of the next interpretation to questions that are new.
@@ -176,9 +201,13 @@ impl Memory {
     }
 }
 
-/// Meters before a packet.
+/// What there was before a packet.
 #[derive(Debug, Clone)]
-pub struct Snapshot(BTreeMap<u32, Vec<Bucket>>);
+pub struct Snapshot {
+    meters: BTreeMap<u32, Vec<Bucket>>,
+    lessons: Vec<(Flow, usize)>,
+    stations: Stations,
+}
 
 /// Packets, or bits of thousands.
 fn unit(meter: &Meter) -> u128 {

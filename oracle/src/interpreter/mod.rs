@@ -3,11 +3,12 @@
 //! frame is at that moment.
 //!
 //! `walk.rs` rules and actions · `find.rs` which rule · `ways.rs` groups, choices, meters ·
-//! `action_set.rs` · `output.rs` ports and controllers · `tracked.rs` `ct` · [`memory`] what is
+//! `action_set.rs` · `lessons.rs` `learn` and `NORMAL` · `output.rs` ports and controllers · `tracked.rs` `ct` · [`memory`] what is
 //! remembered from packet to packet.
 
 mod action_set;
 mod find;
+mod lessons;
 pub mod memory;
 mod output;
 mod tracked;
@@ -97,6 +98,8 @@ pub struct Outcome {
     pub whys: Vec<&'static str>,
     /// The same packet will have the same outcome.
     pub is_lasting: bool,
+    /// It has taught something.
+    pub is_teaching: bool,
     /// It depends on something that nobody can know: what follows cannot be foreseen either.
     pub is_lost: bool,
     /// Actions and fields that it met.

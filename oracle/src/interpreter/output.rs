@@ -20,11 +20,7 @@ impl Walk<'_> {
             0xfff7 | 0xffff => return Ok(()),
             0xfff8 => return self.output(self.state.get(Field::InPort), true),
             0xfffd => return self.tell_about(0, "action", None, &[]),
-            // `NORMAL`: who is where is not compared.
-            0xfffa => {
-                self.is_lost = true;
-                return Ok(());
-            }
+            0xfffa => return self.normal(),
             0xfff9 => {
                 self.end("unsupported");
                 return Ok(());

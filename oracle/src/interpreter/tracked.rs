@@ -23,8 +23,8 @@ impl Walk<'_> {
         ct.exec.iter().for_each(|step| self.met.step(step));
         let request = self.request(ct);
         match (ct.table, ct.nat) {
-            (Some(table), _) => self.fork(table, &request),
-            (None, Some(_)) => self.translated(&request),
+            (Some(table), _) => self.fork(table, &request)?,
+            (None, Some(_)) => self.translated(&request)?,
             (None, None) => {
                 self.pass.n_copies += 1;
                 if !self.state.metered
@@ -32,9 +32,15 @@ impl Walk<'_> {
                 {
                     self.whys.push(why);
                 }
-                Ok(())
             }
         }
+        self.ct_clear();
+        Ok(())
+    }
+
+    /// The packet knows of no connection any more. So it does behind `ct`, whose other fork has been told.
+    pub(super) fn ct_clear(&mut self) {
+        Field::CT.into_iter().for_each(|field| self.state.forget(field));
     }
 
     /// A copy goes on in a table, knowing its connection; the walk goes on as if nothing had been.
@@ -61,7 +67,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The packet is translated, and what follows sees it so. What it knew of its connection stays.
+    /// The packet is translated, and what follows sees it so.
     fn translated(&mut self, request: &Request) -> Way {
         self.n_ends += 1;
         self.pass.n_copies += 1;

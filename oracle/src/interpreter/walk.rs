@@ -1,5 +1,7 @@
 //! The walk through the tables, and what each action does.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use super::{
     Outcome, Sent, Told, World,
     memory::{Mark, Memory},
@@ -9,7 +11,7 @@ use crate::{
     field::Field,
     interpreter::find::find,
     state::{Author, State},
-    syntax::{Step, ones},
+    syntax::{Matching, Step, ones},
 };
 
 /// Lookups of one packet (ovs-actions(7), `resubmit`).
@@ -50,6 +52,10 @@ pub(super) struct Walk<'a> {
     /// The outcome depends on what is remembered.
     pub(super) is_stateful: bool,
     pub(super) is_lost: bool,
+    /// Later packets may meet something else because of it.
+    pub(super) is_teaching: bool,
+    /// What the packet has said of stations is true for the packet.
+    pub(super) own_stations: BTreeMap<(u128, u128), u128>,
     pub(super) author: Author,
     pub(super) met: Met,
     pub(super) pass: Pass,
@@ -106,6 +112,8 @@ impl<'a> Walk<'a> {
             n_unsendable: 0,
             is_stateful: false,
             is_lost: false,
+            is_teaching: false,
+            own_stations: BTreeMap::new(),
             author: Author { table: 0, cookie: u64::MAX, is_miss: false },
             met: Met::default(),
             pass,
@@ -133,9 +141,10 @@ impl<'a> Walk<'a> {
                 self.whys
             }
         };
-        let is_lasting = !self.is_stateful && self.memory.fresh().is_empty();
+        let is_lasting = !self.is_stateful && !self.is_teaching && self.memory.fresh().is_empty();
         let (sent, told) = (self.sent, self.told);
-        Outcome { sent, told, dropped, whys, is_lasting, is_lost: self.is_lost, met: self.met }
+        let (is_teaching, is_lost) = (self.is_teaching, self.is_lost);
+        Outcome { sent, told, dropped, whys, is_lasting, is_teaching, is_lost, met: self.met }
     }
 
     /// From a table to the end of the action set; answers why nothing of it has happened.
@@ -213,14 +222,15 @@ impl<'a> Walk<'a> {
         if self.pass.n_lookups > MAX_LOOKUPS || self.is_lost {
             return Err(self.abort("too-many-resubmits"));
         }
-        let found = find(&self.world.rules.flows, table, &self.state, in_port, ct);
+        let learned = Arc::clone(&self.memory.learned);
+        let found = find(self.world.rules, &learned, table, &self.state, in_port, ct);
         let Some((flow, part)) = found else {
             self.end("table-miss");
             return Ok(());
         };
         part.into_iter().flat_map(|part| &part.steps).for_each(|step| self.met.step(step));
         self.met.matching(&flow.matching);
-        let is_miss = flow.priority == 0 && flow.matching.kind.is_none() && flow.matching.terms.is_empty();
+        let is_miss = flow.priority == 0 && flow.matching == Matching::default();
         let author = Author { table, cookie: flow.cookie, is_miss };
         let caller = std::mem::replace(&mut self.author, author);
         let n_ends = self.n_ends;
@@ -262,6 +272,7 @@ impl<'a> Walk<'a> {
             }
             Step::InPort => self.output(self.state.get(Field::InPort), true)?,
             Step::Flood => self.flood()?,
+            Step::Normal => self.normal()?,
             Step::Truncated { port, max_len } => self.truncated((*port).into(), *max_len)?,
             Step::Enqueue { port, .. } => self.output((*port).into(), false)?,
             Step::Controller => self.output(0xfffd, false)?,
@@ -360,8 +371,9 @@ impl<'a> Walk<'a> {
             Step::Group(id) => self.group(*id, depth)?,
             Step::Meter(id) => self.meter(*id)?,
             Step::Ct(ct) => self.ct(ct)?,
-            Step::CtClear => Field::CT.into_iter().for_each(|field| self.state.forget(field)),
-            // `note`, `conjunction`; queues, which say how a port sends, not what; `learn`, `sample` and
+            Step::CtClear => self.ct_clear(),
+            Step::Learn(learn) => self.learn(learn)?,
+            // `note`, `conjunction`; queues, which say how a port sends, not what; `sample` and
             // `fin_timeout`, which leave the packet alone.
             _ => {}
         }
@@ -391,7 +403,7 @@ impl<'a> Walk<'a> {
         if self.state.labels.is_opaque { Err(self.abort("unsupported")) } else { Ok(()) }
     }
 
-    fn see(&self, field: Field) -> Way {
+    pub(super) fn see(&self, field: Field) -> Way {
         use crate::field::Needs;
         if matches!(field.needs(), Needs::Nothing | Needs::Vlan) { Ok(()) } else { self.see_payload() }
     }

@@ -168,7 +168,42 @@ impl Ovs {
         self.run("usr/bin/ovs-ofctl", &["-O", protocol, "add-flows", &bridge, &text(&flow_file)])?;
         self.call("revalidator/purge", &[])?;
         self.call("dpctl/flush-conntrack", &[])?;
+        self.call("fdb/flush", &["br0"])?;
         Ok(())
+    }
+
+    /// From now on its clock moves only by [`Ovs::pass`].
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn stop_time(&mut self) -> Result<()> {
+        self.call("time/stop", &[]).map(drop)
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn pass(&mut self, millis: u64) -> Result<()> {
+        self.call("time/warp", &[&millis.to_string()]).map(drop)
+    }
+
+    /// Empties its caches, so that what packets have taught is known. Entries that stay would teach again
+    /// whenever they are looked at, which may be later.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn settle(&mut self) -> Result<()> {
+        self.call("revalidator/purge", &[]).map(drop)
+    }
+
+    /// How rules see fragments: `normal`, `drop`, `nx-match`.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn set_fragments(&self, mode: &str) -> Result<()> {
+        let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
+        self.run("usr/bin/ovs-ofctl", &["set-frags", &bridge, mode]).map(drop)
     }
 
     /// Lets a frame come in, and answers what leaves, sorted. A frame that Open vSwitch

@@ -4,7 +4,7 @@ use super::{Context, Features};
 use crate::{
     field::Field,
     rng::Rng,
-    syntax::{Kind, Matching, Term, ones},
+    syntax::{Kind, Matching, Member, NamedSet, Term, Values, kind_of, ones},
 };
 
 const KINDS: &[Kind] = &[
@@ -54,7 +54,7 @@ pub(super) fn matching(rng: &mut Rng, features: &Features) -> Matching {
         if rng.one_in(3) {
             terms.push(value(rng, nd, true));
         }
-        return Matching { kind, terms };
+        return Matching { kind, terms, ..Matching::default() };
     }
     for _ in 0..rng.below(3) {
         let tracked = if features.tracking && !rng.one_in(3) { TRACKED } else { &[] };
@@ -74,8 +74,110 @@ pub(super) fn matching(rng: &mut Rng, features: &Features) -> Matching {
             terms.push(value(rng, field, true));
         }
     }
-    Matching { kind, terms }
+    let members = members(rng, features, context, &terms);
+    Matching { kind, terms, members }
 }
+
+/// Values by range or set for a field of which nothing else is said.
+fn members(rng: &mut Rng, features: &Features, context: Context, terms: &[Term]) -> Vec<Member> {
+    if !features.values || !rng.one_in(2) {
+        return Vec::new();
+    }
+    let is_free = |field: &Field| !terms.iter().any(|term| shares(term.field, *field));
+    let choice: Vec<Field> =
+        ORDERED.iter().copied().filter(|field| suits(*field, context)).filter(is_free).collect();
+    let first = rng.pick(&choice);
+    let mut fields = vec![first];
+    let second = rng.pick(&choice);
+    if rng.one_in(3) && !shares(first, second) {
+        fields.push(second);
+    }
+    fields.into_iter().map(|field| Member { field, values: values(rng, field) }).collect()
+}
+
+/// Registers overlap; so does what matches of a MAC address or an IP address with itself only.
+fn shares(one: Field, other: Field) -> bool {
+    let is_reg = |field: Field| matches!(field, Field::Reg(_) | Field::Xreg(_) | Field::Xxreg(_));
+    one == other || is_reg(one) && is_reg(other)
+}
+
+fn values(rng: &mut Rng, field: Field) -> Values {
+    let named = kind_of(field).and_then(|kind| SETS.iter().find(|(_, known, _)| *known == kind));
+    match named {
+        Some((name, ..)) if rng.one_in(2) => Values::Set(name),
+        _ => {
+            let (first, last) = range(rng, field);
+            Values::Range(first, last)
+        }
+    }
+}
+
+/// Some values that packets are likely to have, and some next to them.
+fn range(rng: &mut Rng, field: Field) -> (u128, u128) {
+    let (a, b) = (plain(rng, field), plain(rng, field));
+    let more = u128::from(rng.pick(&[0_u64, 0, 1, 3, 1000])).min(ones(field.n_bits()) - a.max(b));
+    (a.min(b), a.max(b) + more)
+}
+
+fn plain(rng: &mut Rng, field: Field) -> u128 {
+    value(rng, field, false).value
+}
+
+/// Names of sets, what they hold, and a field that has such values.
+const SETS: &[(&str, &str, Field)] = &[
+    ("hosts", "ipv4", Field::NwDst),
+    ("hosts6", "ipv6", Field::Ipv6Dst),
+    ("machines", "mac", Field::EthDst),
+    ("services", "port", Field::UdpDst),
+    ("few", "number", Field::NwTtl),
+];
+
+/// Named sets with some members; all there may be, so that rules can speak of each. Some are empty.
+pub(super) fn sets(rng: &mut Rng, features: &Features) -> Vec<NamedSet> {
+    if !features.values {
+        return Vec::new();
+    }
+    let one = |(name, kind, field): &(&'static str, &'static str, Field)| {
+        let mut members: Vec<_> = (0..rng.below(5)).map(|_| range(rng, *field)).collect();
+        members.sort_unstable();
+        members.dedup();
+        NamedSet { name, kind, field: *field, members }
+    };
+    SETS.iter().map(one).collect()
+}
+
+/// Fields whose values have an order.
+const ORDERED: &[Field] = &[
+    Field::InPort,
+    Field::EthDst,
+    Field::EthSrc,
+    Field::Reg(0),
+    Field::Reg(1),
+    Field::Metadata,
+    Field::Xreg(0),
+    Field::TunId,
+    Field::PktMark,
+    Field::NwSrc,
+    Field::NwSrc,
+    Field::NwDst,
+    Field::NwDst,
+    Field::Ipv6Src,
+    Field::Ipv6Dst,
+    Field::NwTtl,
+    Field::IpDscp,
+    Field::ArpSpa,
+    Field::ArpTpa,
+    Field::ArpSha,
+    Field::MplsLabel,
+    Field::MplsTtl,
+    Field::TcpSrc,
+    Field::TcpDst,
+    Field::TcpDst,
+    Field::UdpSrc,
+    Field::UdpDst,
+    Field::SctpDst,
+    Field::IcmpType,
+];
 
 /// The packets have the field, and the keyword has not said it already.
 fn suits(field: Field, context: Context) -> bool {
@@ -88,10 +190,12 @@ pub(super) fn clause(rng: &mut Rng, kind: Option<Kind>) -> Matching {
     let context = Context { kind, ..Context::default() };
     let fields = MATCHED.iter().copied().filter(|field| suits(*field, context));
     let field = rng.pick(&fields.collect::<Vec<_>>());
-    Matching { kind, terms: vec![value(rng, field, true)] }
+    Matching { kind, terms: vec![value(rng, field, true)], ..Matching::default() }
 }
 
 const MATCHED: &[Field] = &[
+    Field::InPort,
+    Field::InPort,
     Field::InPort,
     Field::EthDst,
     Field::EthSrc,

@@ -81,9 +81,35 @@ pub struct Features {
     pub conjunctions: bool,
     /// The stack, truncation, queues, notes, `exit`.
     pub odds: bool,
+    /// Ranges and named sets.
+    pub values: bool,
+    /// `NORMAL`.
+    pub normal: bool,
+    /// Rules that packets make.
+    pub lessons: bool,
 }
 
 impl Features {
+    /// None of them.
+    pub const NONE: Self = Self {
+        theme: None,
+        labels: false,
+        groups: false,
+        choices: false,
+        meters: None,
+        punts: false,
+        sets: false,
+        set_is_matched: false,
+        tracking: false,
+        tuples: false,
+        nat: false,
+        conjunctions: false,
+        odds: false,
+        values: false,
+        normal: false,
+        lessons: false,
+    };
+
     /// Some of them.
     pub fn random(rng: &mut Rng) -> Self {
         // These cost most: loops through the tracker, and all connections for each packet.
@@ -114,6 +140,9 @@ impl Features {
             nat: tracking && !rng.one_in(3),
             conjunctions: rng.one_in(3),
             odds: rng.one_in(2),
+            values: rng.one_in(3),
+            normal: rng.one_in(4),
+            lessons: rng.one_in(4),
         }
     }
 }
@@ -140,7 +169,7 @@ pub fn rules(rng: &mut Rng, repertoire: &Repertoire) -> Rules {
             flows.push(Flow { table, priority: 0, cookie, matching: Matching::default(), steps });
         }
     }
-    Rules { flows, groups, meters }
+    Rules { flows, groups, meters, sets: matching::sets(rng, &repertoire.features) }
 }
 
 /// Makes rules.
@@ -164,7 +193,7 @@ impl Maker<'_> {
     /// Most IP packets of table 0 are tracked first, and what is known of them decides.
     fn through_tracker(self, rng: &mut Rng, flows: &mut Vec<Flow>) {
         for (number, kind) in [Kind::Ip, Kind::Ipv6].into_iter().enumerate() {
-            let matching = Matching { kind: Some(kind), terms: Vec::new() };
+            let matching = Matching { kind: Some(kind), ..Matching::default() };
             let context = Context::of(&matching);
             // Between those of other rules.
             let classical = rng.one_in(2);
@@ -222,7 +251,7 @@ impl Maker<'_> {
             }
         }
         if !rng.one_in(6) {
-            let mut matching = Matching { kind, terms: Vec::new() };
+            let mut matching = Matching { kind, ..Matching::default() };
             matching.terms.push(Term::whole(Field::ConjId, id.into()));
             let steps = self.steps(rng, Context::of(&matching), table, 1);
             let priority = CONJUNCTIVE + 100 + number;

@@ -56,6 +56,12 @@ impl Maker<'_> {
             if matches!(steps.last(), Some(Step::CtClear)) && rng.one_in(2) {
                 steps.push(self.resubmit(rng, table, context));
             }
+            // What is learned is to be met, most often by later packets.
+            if let Some(Step::Learn(learn)) = steps.last()
+                && !rng.one_in(3)
+            {
+                steps.push(Step::Resubmit { port: None, table: learn.table, ct: false });
+            }
             // What is put on the stack is to be seen again.
             if matches!(steps.last(), Some(Step::Push(_))) && rng.one_in(2) {
                 let target = rng.pick(&[Field::Reg(0), Field::EthDst, Field::EthSrc]);
@@ -124,6 +130,10 @@ impl Maker<'_> {
             18 => self.tag(rng, context),
             19 if nesting > 0 => {
                 let mut inner = self.steps(rng, *context, table, 0);
+                if protocol.is_some() {
+                    // Open vSwitch has no meters in clones.
+                    inner.retain(|step| !matches!(step, Step::Meter(_)));
+                }
                 if inner.is_empty() {
                     inner.push(self.output(rng));
                 }

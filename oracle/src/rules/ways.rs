@@ -20,16 +20,18 @@ pub(super) fn groups(rng: &mut Rng, repertoire: &Repertoire) -> Vec<Group> {
 /// A few meters.
 pub(super) fn meters(rng: &mut Rng, repertoire: &Repertoire) -> Vec<Meter> {
     let Some(tight) = repertoire.features.meters else { return Vec::new() };
-    (1..=1 + rng.below(3) as u32).map(|id| meter(rng, id, tight)).collect()
+    // Open vSwitch's own datapath only drops.
+    let levels: &[u8] = if repertoire.protocol.is_some() { &[0] } else { &[0, 0, 1, 2] };
+    (1..=1 + rng.below(3) as u32).map(|id| meter(rng, id, tight, levels)).collect()
 }
 
-fn meter(rng: &mut Rng, id: u32, tight: bool) -> Meter {
+fn meter(rng: &mut Rng, id: u32, tight: bool, levels: &[u8]) -> Meter {
     let packets = rng.one_in(2);
     if !tight {
         return Meter { id, packets, bands: vec![Band { levels: 0, rate: 4_000_000_000, burst: 0 }] };
     }
     let band = |rng: &mut Rng| Band {
-        levels: rng.pick(&[0, 0, 1, 2]),
+        levels: rng.pick(levels),
         rate: rng.pick(&[1, 10, 100, 1000]),
         burst: rng.pick(&[1, 3, 20]),
     };
@@ -75,7 +77,9 @@ impl Maker<'_> {
         }
         let (mut watch_port, mut watch_group) = (None, None);
         if watches {
-            watch_port = Some(1 + rng.below(5) as u32);
+            // Open vSwitch's ports are all up; some are not there.
+            let n_watched = if self.repertoire.protocol.is_some() { 8 } else { 5 };
+            watch_port = Some(1 + rng.below(n_watched) as u32);
             if id < n_groups && rng.one_in(2) {
                 watch_group = Some(id + 1);
                 watch_port = watch_port.filter(|_| rng.one_in(2));
@@ -109,18 +113,25 @@ impl Maker<'_> {
             });
         }
         if !rng.one_in(5) {
-            steps.push(self.output(rng));
+            let output = self.output(rng);
+            // Open vSwitch has no ports by field in action sets.
+            let is_taken = self.repertoire.protocol.is_none() || !matches!(output, Step::OutputReg(_));
+            steps.push(if is_taken { output } else { Step::InPort });
         }
         match rng.below(10) {
             0 if self.n_groups > 0 => steps.push(Step::Group(1 + rng.below(self.n_groups) as u32)),
             1 if self.repertoire.features.punts => steps.push(self.punt(rng)),
-            2 if u64::from(table) + 1 < N_TABLES && !self.repertoire.features.tracking => {
+            // What is written in there Open vSwitch forgets.
+            2 if u64::from(table) + 1 < N_TABLES
+                && !self.repertoire.features.tracking
+                && self.repertoire.protocol.is_none() =>
+            {
                 steps.push(Step::Resubmit { port: None, table: N_TABLES as u8 - 1, ct: false });
             }
             _ => {}
         }
         if steps.is_empty() {
-            steps.push(self.output(rng));
+            steps.push(Step::Output(rng.pick(self.repertoire.ports)));
         }
         steps
     }

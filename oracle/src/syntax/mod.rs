@@ -1,15 +1,20 @@
 //! Rules as the oracle has them: plain trees, printed in the syntax of ovs-ofctl(8). The text is what
 //! the switch and Open vSwitch read; the interpreter takes the tree.
 //!
-//! Here: rules and their matches. [`Step`] what they do · [`Group`], [`Meter`].
+//! Here: rules and their matches. [`Step`] what they do · [`Learn`] rules that packets make · [`Member`]
+//! ranges and sets · [`Group`], [`Meter`].
 
+mod learn;
 mod step;
+mod values;
 mod way;
 
 use std::fmt;
 
 pub use self::{
+    learn::{Learn, Source, Spec},
     step::{Bundle, Ct, Hashed, Multipath, Nat, Step, Tell, Zone},
+    values::{Member, NamedSet, Values, kind_of},
     way::{Band, Bucket, Group, GroupKind, Meter, Selection},
 };
 use crate::field::{Field, Form};
@@ -23,6 +28,8 @@ pub struct Rules {
     pub groups: Vec<Group>,
     /// Meters.
     pub meters: Vec<Meter>,
+    /// Named sets.
+    pub sets: Vec<NamedSet>,
 }
 
 /// A rule.
@@ -48,6 +55,8 @@ pub struct Matching {
     pub kind: Option<Kind>,
     /// What else must hold.
     pub terms: Vec<Term>,
+    /// Values that fields may have, where masks cannot say it.
+    pub members: Vec<Member>,
 }
 
 /// Some bits of a field have given values.
@@ -136,6 +145,7 @@ impl Term {
 
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sets.iter().try_for_each(|set| writeln!(f, "set {set}"))?;
         self.meters.iter().try_for_each(|meter| writeln!(f, "{meter}"))?;
         self.groups.iter().try_for_each(|group| writeln!(f, "{group}"))?;
         self.flows.iter().try_for_each(|flow| writeln!(f, "{flow}"))
@@ -166,7 +176,7 @@ impl fmt::Display for Matching {
                 _ => masked(f, *field, *value, *mask)?,
             }
         }
-        Ok(())
+        self.members.iter().try_for_each(|member| write!(f, ",{member}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::{Part, Term, masked};
+use super::{Learn, Part, Term, masked};
 use crate::field::Field;
 
 /// An action.
@@ -17,6 +17,8 @@ pub enum Step {
     InPort,
     /// To all ports but the input port.
     Flood,
+    /// To where the station is, or everywhere.
+    Normal,
     /// To the port that some bits name.
     OutputReg(Part),
     /// To a port, the first bytes only.
@@ -120,8 +122,8 @@ pub enum Step {
     Note(Vec<u8>),
     /// Writes to a bit whether the frame is longer than so many bytes.
     CheckPktLarger(u16, Part),
-    /// Makes a rule in a table that no packet comes to.
-    Learn,
+    /// Makes a rule out of the packet.
+    Learn(Learn),
     /// Shortens the rule's life when a connection ends.
     FinTimeout,
     /// Tells collectors, sometimes.
@@ -278,6 +280,7 @@ impl fmt::Display for Step {
             Self::Output(port) => write!(f, "output:{port}"),
             Self::InPort => f.write_str("IN_PORT"),
             Self::Flood => f.write_str("FLOOD"),
+            Self::Normal => f.write_str("NORMAL"),
             Self::OutputReg(part) => write!(f, "output:{part}"),
             Self::Truncated { port, max_len } => write!(f, "output(port={port},max_len={max_len})"),
             Self::Enqueue { port, queue } => write!(f, "enqueue:{port}:{queue}"),
@@ -343,9 +346,7 @@ impl Step {
             Self::CheckPktLarger(len, Part { field, start, .. }) => {
                 write!(f, "check_pkt_larger({len})->{}[{start}]", field.name())
             }
-            Self::Learn => {
-                f.write_str("learn(table=9,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])")
-            }
+            Self::Learn(learn) => write!(f, "{learn}"),
             Self::FinTimeout => f.write_str("fin_timeout(idle_timeout=10)"),
             Self::Sample => f.write_str("sample(probability=100,collector_set_id=1)"),
             Self::ClearActions => f.write_str("clear_actions"),

@@ -7,7 +7,7 @@ use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     snapshot::Snapshot,
     switch::{Switch, SwitchConfig},
-    table::{Change, GroupChange, MeterChange, Tables},
+    table::{Change, FragmentMode, GroupChange, MeterChange, Tables},
     text,
     types::{Epoch, PortNo, Timestamp},
 };
@@ -40,6 +40,7 @@ pub(crate) fn ports() -> PortTable {
 pub(crate) struct Ours {
     switch: Switch,
     snapshot: Arc<Snapshot>,
+    now: Timestamp,
 }
 
 impl Ours {
@@ -74,14 +75,38 @@ impl Ours {
         };
         let tracker = Conntrack::new(Config::default(), Storage::on_heap(N_CONNECTIONS));
         let switch = Switch::with_seed(SwitchConfig::default(), 1).with_conntrack(Arc::new(tracker));
-        Self { switch, snapshot: Arc::new(snapshot) }
+        Self { switch, snapshot: Arc::new(snapshot), now: Timestamp::from_nanos(0) }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, millis: u64) {
+        self.now = Timestamp::from_nanos(self.now.nanos() + millis * 1_000_000);
+    }
+
+    /// How rules see fragments.
+    pub(crate) fn set_fragments(&mut self, mode: FragmentMode) {
+        let tables = (*self.snapshot.tables).clone().transact(vec![Change::Fragments(mode)]).unwrap();
+        self.publish(tables);
+    }
+
+    /// Takes what packets have learned into the tables.
+    pub(crate) fn settle(&mut self) {
+        let learning = self.snapshot.tables.learn(&self.switch.take_learned(), self.now);
+        if let Some(commit) = learning.commit {
+            self.publish(commit.tables);
+        }
+    }
+
+    fn publish(&mut self, tables: Tables) {
+        let epoch = Epoch::new(self.snapshot.epoch.get() + 1).unwrap();
+        self.snapshot = Arc::new(Snapshot { epoch, tables: Arc::new(tables), ..(*self.snapshot).clone() });
     }
 
     /// What leaves, sorted.
     pub(crate) fn send(&mut self, port: u32, frame: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let port = PortNo::new(port).unwrap();
         let (mut batch, mut sink) = (vec![numbered(frame, port, 0)], Collector { sent: vec![Vec::new()] });
-        self.switch.process(Timestamp::from_nanos(0), &self.snapshot, port, &mut batch, &mut sink);
+        self.switch.process(self.now, &self.snapshot, port, &mut batch, &mut sink);
         let mut sent = sink.sent.remove(0);
         sent.sort();
         sent
@@ -127,17 +152,23 @@ pub(crate) fn check(
 ) -> Vec<(u32, Vec<u8>)> {
     let (theirs, ours) = (ovs.send(*port, frame).unwrap(), ours.send(*port, frame));
     if theirs != ours {
-        let show = |sent: Vec<(u32, Vec<u8>)>| -> String {
-            sent.iter().map(|(port, frame)| format!("\n  {port} {}", hex(frame))).collect()
-        };
-        let trace = ovs.call("ofproto/trace", &["br0", &format!("in_port={port}"), &hex(frame)]);
-        panic!(
-            "port {port} {}\nOpen vSwitch sends{}\nwe send{}\n{rules}\n{}",
-            hex(frame),
-            show(theirs),
-            show(ours),
-            trace.unwrap_or_default()
-        );
+        differ(ovs, rules, &Arrival { port: *port, frame: frame.clone() }, [&theirs, &ours]);
     }
     theirs
+}
+
+/// Frames that left, and by which port.
+pub(crate) type Sent = Vec<(u32, Vec<u8>)>;
+
+/// Says what differs.
+pub(crate) fn differ(ovs: &mut Ovs, rules: &str, Arrival { port, frame }: &Arrival, sent: [&Sent; 2]) -> ! {
+    let [theirs, ours] = sent.map(|sent| -> String {
+        sent.iter().map(|(port, frame)| format!("\n  {port} {}", hex(frame))).collect()
+    });
+    let trace = ovs.call("ofproto/trace", &["br0", &format!("in_port={port}"), &hex(frame)]);
+    panic!(
+        "port {port} {}\nOpen vSwitch sends{theirs}\nwe send{ours}\n{rules}\n{}",
+        hex(frame),
+        trace.unwrap_or_default()
+    );
 }

@@ -3,7 +3,10 @@
 
 use std::fmt::{self, Display as _};
 
-use flowtable::field::SubField;
+use flowtable::{
+    field::{Field, SubField},
+    set::SetKind,
+};
 
 use super::{
     lexer::{Notation, print_number, quote},
@@ -106,6 +109,13 @@ impl Operand {
     /// Parts of it can be matched; else only the whole.
     pub(crate) fn is_maskable(&self) -> bool {
         self.place().is_some_and(|place| place.field.info().maskable)
+    }
+
+    /// The field that it is the whole of, and what sets for it hold.
+    pub(crate) fn set_kind(&self) -> Option<(Field, SetKind)> {
+        let place = self.place()?;
+        let is_whole = place.start == 0 && place.n_bits == place.field.info().n_bits;
+        SetKind::of(place.field).filter(|_| is_whole).map(|kind| (place.field, kind))
     }
 
     /// It is the name of a logical port.

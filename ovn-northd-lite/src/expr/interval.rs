@@ -59,9 +59,14 @@ impl IntervalSet {
         self.complement().union(&other.complement()).complement()
     }
 
-    /// As (value, mask) pairs, disjoint, in rising order.
-    pub(crate) fn masks(&self) -> Vec<(u128, u128)> {
-        self.parts.iter().flat_map(|(lo, hi)| prefixes(*lo, *hi, self.n_bits)).collect()
+    /// The intervals.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (u128, u128)> {
+        self.parts.iter().copied()
+    }
+
+    /// An interval as (value, mask) pairs, disjoint, in rising order.
+    pub(crate) fn masks_of(&self, (lo, hi): (u128, u128)) -> Vec<(u128, u128)> {
+        prefixes(lo, hi, self.n_bits)
     }
 
     /// The numbers one by one; `None` if there are more than `limit`.
@@ -100,6 +105,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl IntervalSet {
+        fn masks(&self) -> Vec<(u128, u128)> {
+            self.parts().flat_map(|part| self.masks_of(part)).collect()
+        }
+    }
 
     fn set(parts: &[(u8, u8)]) -> IntervalSet {
         IntervalSet::new(8, parts.iter().map(|(a, b)| (u128::from(*a), u128::from(*b))).collect())

@@ -24,8 +24,9 @@ mod spelling;
 pub(crate) mod symbols;
 
 pub use ast::{Constant, Expr, Operand, Relation};
+pub(crate) use interval::IntervalSet;
 pub use lexer::Notation;
-pub use normal::{MAX_MATCHES, Matches, Resolver};
+pub use normal::{MAX_MATCHES, Matches, Resolver, SetNamer};
 pub use parser::{constant, parse};
 pub use sets::{SetName, SetResolver};
 pub(crate) use spelling::nearest;

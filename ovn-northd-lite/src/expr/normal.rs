@@ -9,15 +9,17 @@
 use std::{cell::RefCell, collections::HashMap, ptr};
 
 use flowtable::{
-    field::SubField,
-    flow::Match,
+    field::{Field, SubField},
+    flow::{Match, Membership, Values},
     key::{FlowKey, FlowMask, low_bits},
+    set::{SetKind, SetName as NameOfSet, ValueRange},
 };
 
 use super::{
     ExprError,
     ast::{Constant, Expr, Operand, Relation},
     interval::IntervalSet,
+    sets::SetName,
     symbols::Kind,
 };
 
@@ -37,6 +39,9 @@ const MAX_ABSORB: usize = 256;
 
 /// Knows the keys of a datapath's ports and groups.
 pub type Resolver<'a> = &'a dyn Fn(&str) -> Option<u16>;
+/// Knows the switch's set with the members of a set that an expression names, of the kind
+/// that a field has; when the flag is set, with all values but those.
+pub type SetNamer<'a> = &'a dyn Fn(SetName<'_>, SetKind, bool) -> Option<NameOfSet>;
 
 impl Expr {
     /// The matches of which at least one holds exactly when the expression does. A port
@@ -45,20 +50,24 @@ impl Expr {
     /// # Errors
     /// What cannot be expressed: sets, and too many matches.
     pub fn to_matches(&self, ports: Resolver<'_>) -> Result<Vec<Match>, ExprError> {
-        let list = Normaliser { ports }.list(self, false)?;
+        let list = Normaliser { ports, sets: &|_, _, _| None }.list(self, false)?;
         Ok(list.iter().map(Conjunction::to_match).collect())
     }
 
     /// As [`Expr::to_matches`], but where several long lists have to hold at once they
-    /// stay lists: n + m matches and not n times m.
+    /// stay lists: n + m matches and not n times m. Sets stay sets.
     ///
     /// # Errors
-    /// As [`Expr::to_matches`], for each list.
-    pub fn to_matches_by_clause(&self, ports: Resolver<'_>) -> Result<Vec<Matches>, ExprError> {
-        let normaliser = Normaliser { ports };
+    /// As [`Expr::to_matches`], for each list; a set that there is not.
+    pub fn to_matches_by_clause(
+        &self,
+        ports: Resolver<'_>,
+        sets: SetNamer<'_>,
+    ) -> Result<Vec<Matches>, ExprError> {
+        let normaliser = Normaliser { ports, sets };
         match self {
             Self::Or(parts) => {
-                let parts = parts.iter().map(|part| part.to_matches_by_clause(ports));
+                let parts = parts.iter().map(|part| part.to_matches_by_clause(ports, sets));
                 Ok(parts.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
             }
             Self::And(_) => {
@@ -66,7 +75,10 @@ impl Expr {
                 flatten(self, &mut flat);
                 normaliser.clauses(&flat)
             }
-            _ => Ok(vec![Matches::Any(self.to_matches(ports)?)]),
+            _ => {
+                let list = normaliser.list(self, false)?;
+                Ok(vec![Matches::Any(list.iter().map(Conjunction::to_match).collect())])
+            }
         }
     }
 }
@@ -103,9 +115,14 @@ fn flatten<'a>(expr: &'a Expr, parts: &mut Vec<&'a Expr>) {
     }
 }
 
-/// Bits that must all have given values, as words of the key in rising order.
+/// Bits that must all have given values, as words of the key in rising order, and fields
+/// whose values must be in ranges and sets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-struct Conjunction(Vec<Word>);
+struct Conjunction {
+    words: Vec<Word>,
+    /// Rising, none twice.
+    memberships: Vec<Membership>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Word {
@@ -121,18 +138,29 @@ impl Conjunction {
         key.set(place.field, (value & mask) << place.start);
         bits.add(place.field, (mask & low_bits(place.n_bits)) << place.start);
         let words = bits.words().iter().zip(key.words()).enumerate();
-        Self(
-            words
-                .filter(|(_, (mask, _))| **mask != 0)
-                .map(|(idx, (mask, value))| Word { idx, mask: *mask, value: *value })
-                .collect(),
-        )
+        let words = words.filter(|(_, (mask, _))| **mask != 0).map(|(idx, (mask, value))| Word {
+            idx,
+            mask: *mask,
+            value: *value,
+        });
+        Self { words: words.collect(), memberships: Vec::new() }
+    }
+
+    /// A whole field has one of these values.
+    fn within(field: Field, values: Values) -> Self {
+        Self { words: Vec::new(), memberships: vec![Membership::new(field, values)] }
     }
 
     /// Both at once; `None` if they contradict each other.
     fn and(&self, other: &Self) -> Option<Self> {
-        let mut words: Vec<Word> = Vec::with_capacity(self.0.len() + other.0.len());
-        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut words: Vec<Word> = Vec::with_capacity(self.words.len() + other.words.len());
+        let (mut left, mut right) = (self.words.iter().peekable(), other.words.iter().peekable());
+        let mut memberships = self.memberships.clone();
+        for membership in &other.memberships {
+            if let Err(at) = memberships.binary_search(membership) {
+                memberships.insert(at, membership.clone());
+            }
+        }
         loop {
             let word = match (left.peek(), right.peek()) {
                 (Some(a), Some(b)) if a.idx == b.idx => {
@@ -147,7 +175,7 @@ impl Conjunction {
                 (Some(a), Some(b)) if a.idx > b.idx => *right.next()?,
                 (Some(_), _) => *left.next()?,
                 (None, Some(_)) => *right.next()?,
-                (None, None) => return Some(Self(words)),
+                (None, None) => return Some(Self { words, memberships }),
             };
             words.push(word);
         }
@@ -155,18 +183,23 @@ impl Conjunction {
 
     /// Whatever `other` holds for, this holds for too.
     fn implied_by(&self, other: &Self) -> bool {
-        self.0.iter().all(|a| {
-            other.0.iter().any(|b| b.idx == a.idx && a.mask & !b.mask == 0 && b.value & a.mask == a.value)
-        })
+        let bits = self.words.iter().all(|a| {
+            other.words.iter().any(|b| b.idx == a.idx && a.mask & !b.mask == 0 && b.value & a.mask == a.value)
+        });
+        bits && self.memberships.iter().all(|membership| other.memberships.contains(membership))
     }
 
     fn to_match(&self) -> Match {
         let (mut key, mut mask) = (FlowKey::zero(), FlowMask::empty());
-        for word in &self.0 {
+        for word in &self.words {
             key.words_mut()[word.idx] = word.value;
             mask.words_mut()[word.idx] = word.mask;
         }
-        Match::from_key(&key, &mask)
+        let bits = Match::from_key(&key, &mask);
+        self.memberships.iter().fold(bits, |matching, Membership { field, values }| match values {
+            Values::Range(range) => matching.with_range(*field, *range),
+            Values::Set(set) => matching.with_set(*field, set.clone()),
+        })
     }
 }
 
@@ -174,6 +207,7 @@ type List = Vec<Conjunction>;
 
 struct Normaliser<'a> {
     ports: Resolver<'a>,
+    sets: SetNamer<'a>,
 }
 
 impl Normaliser<'_> {
@@ -286,14 +320,25 @@ impl Normaliser<'_> {
                     list.extend(key.map(|key| Conjunction::of(place, key.into(), u128::MAX)));
                 }
                 (Constant::AddressSet(name), _) => {
-                    return Err(ExprError::new(0, format!("there is no address set `{name}`")));
+                    let set = self.set(field, SetName::Addresses(name), op == Relation::Ne)?;
+                    if op == Relation::Ne {
+                        list = and(&list, &vec![set])?;
+                    } else {
+                        list.push(set);
+                    }
                 }
-                (Constant::PortGroup(name), _) => {
-                    return Err(ExprError::new(0, format!("there is no port group `{name}`")));
-                }
+                (Constant::PortGroup(name), _) => list.push(self.set(field, SetName::Ports(name), false)?),
             }
         }
         self.with_needs(field, list)
+    }
+
+    /// The field's value is in a set, or is not.
+    fn set(&self, field: &Operand, name: SetName<'_>, negated: bool) -> Result<Conjunction, ExprError> {
+        let found =
+            field.set_kind().and_then(|(field, kind)| Some((field, (self.sets)(name, kind, negated)?)));
+        let (field, set) = found.ok_or_else(|| name.missing())?;
+        Ok(Conjunction::within(field, Values::Set(set)))
     }
 
     /// The list within the packets that have the field.
@@ -315,7 +360,7 @@ fn known(expr: &'static Expr) -> Result<List, ExprError> {
     if let Some(list) = found {
         return Ok(list);
     }
-    let list = Normaliser { ports: &|_| None }.list(expr, false)?;
+    let list = Normaliser { ports: &|_| None, sets: &|_, _, _| None }.list(expr, false)?;
     LISTS.with_borrow_mut(|lists| lists.insert(ptr::from_ref(expr), list.clone()));
     Ok(list)
 }
@@ -363,9 +408,18 @@ fn differing(place: SubField, value: u128, mask: u128) -> List {
 /// The set as conjunctions; a field that is one piece is matched value by value.
 fn masks_of(field: &Operand, set: &IntervalSet) -> Result<List, ExprError> {
     let Some(place) = field.place() else { return Err(no_field(field)) };
+    let whole = field.set_kind().map(|(field, _)| field);
     if field.is_maskable() {
-        let masks = set.masks().into_iter();
-        return Ok(masks.map(|(value, mask)| Conjunction::of(place, value, mask)).collect());
+        let parts = set.parts().flat_map(|(lo, hi)| match whole.zip(ValueRange::new(lo, hi)) {
+            Some((field, range)) if range.n_wild().is_none() => {
+                vec![Conjunction::within(field, Values::Range(range))]
+            }
+            _ => {
+                let masks = set.masks_of((lo, hi)).into_iter();
+                masks.map(|(value, mask)| Conjunction::of(place, value, mask)).collect()
+            }
+        });
+        return Ok(parts.collect());
     }
     let Some(values) = set.values(MAX_MATCHES) else {
         return Err(ExprError::new(

@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use flowtable::set::SetKind;
+
 use super::{
     ExprError,
     ast::{Constant, Expr, Operand},
@@ -32,6 +34,24 @@ impl fmt::Display for SetName<'_> {
 }
 
 impl<'a> SetName<'a> {
+    /// There is no such set.
+    pub(super) fn missing(self) -> ExprError {
+        let kind = match self {
+            Self::Addresses(_) => "address set",
+            Self::Ports(_) => "port group",
+        };
+        ExprError::new(0, format!("there is no {kind} `{self}`"))
+    }
+
+    /// A field can be matched with the switch's own set of that name.
+    fn suits(self, field: &Operand) -> bool {
+        match field.set_kind() {
+            Some((_, SetKind::Ipv4 | SetKind::Ipv6 | SetKind::Mac)) => matches!(self, Self::Addresses(_)),
+            Some((_, SetKind::Number)) => matches!(self, Self::Ports(_)) && field.is_port(),
+            Some((_, SetKind::Port)) | None => false,
+        }
+    }
+
     fn of(constant: &'a Constant) -> Option<Self> {
         match constant {
             Constant::AddressSet(name) => Some(Self::Addresses(name)),
@@ -66,20 +86,37 @@ impl Expr {
     /// # Errors
     /// A set that there is not.
     pub fn with_sets(self, sets: SetResolver<'_>) -> Result<Self, ExprError> {
+        self.inlined(sets, &|_, _| true)
+    }
+
+    /// As [`Expr::with_sets`], but only where the switch has no sets: for parts of fields, and
+    /// for addresses in registers.
+    ///
+    /// # Errors
+    /// A set that there is not.
+    pub fn with_odd_sets(self, sets: SetResolver<'_>) -> Result<Self, ExprError> {
+        self.inlined(sets, &|name, field| !name.suits(field))
+    }
+
+    fn inlined(
+        self,
+        sets: SetResolver<'_>,
+        chosen: &dyn Fn(SetName<'_>, &Operand) -> bool,
+    ) -> Result<Self, ExprError> {
         let each = |parts: Vec<Self>| {
-            parts.into_iter().map(|part| part.with_sets(sets)).collect::<Result<Vec<_>, _>>()
+            parts.into_iter().map(|part| part.inlined(sets, chosen)).collect::<Result<Vec<_>, _>>()
         };
         Ok(match self {
             Self::Bool(_) | Self::Test(_) | Self::Resident(_) => self,
-            Self::Not(inner) => Self::Not(Box::new(inner.with_sets(sets)?)),
+            Self::Not(inner) => Self::Not(Box::new(inner.inlined(sets, chosen)?)),
             Self::And(parts) => Self::And(each(parts)?),
             Self::Or(parts) => Self::Or(each(parts)?),
             Self::Compare { field, op, values } => {
                 let mut members = Vec::with_capacity(values.len());
                 for value in values {
                     match SetName::of(&value) {
-                        None => members.push(value),
-                        Some(name) => members.extend(resolve(name, &field, sets)?),
+                        Some(name) if chosen(name, &field) => members.extend(resolve(name, &field, sets)?),
+                        _ => members.push(value),
                     }
                 }
                 Self::Compare { field, op, values: members }
@@ -89,13 +126,7 @@ impl Expr {
 }
 
 fn resolve(name: SetName<'_>, field: &Operand, sets: SetResolver<'_>) -> Result<Vec<Constant>, ExprError> {
-    let mut members = sets(name).ok_or_else(|| {
-        let kind = match name {
-            SetName::Addresses(_) => "address set",
-            SetName::Ports(_) => "port group",
-        };
-        ExprError::new(0, format!("there is no {kind} `{name}`"))
-    })?;
+    let mut members = sets(name).ok_or_else(|| name.missing())?;
     members.retain(|member| match member {
         Constant::Number { notation, .. } => match notation {
             Notation::Mac => field.max_bits() == 48,

@@ -15,6 +15,7 @@ use super::{
     CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, N_EGRESS_STAGES, N_INGRESS_STAGES, REMOTE_OUTPUT,
     SAVE_INPORT,
     rules::{Head, RuleSet},
+    sets::Sets,
 };
 use crate::{
     actions,
@@ -23,11 +24,11 @@ use crate::{
     southbound::{LogicalFlow, Pipeline},
 };
 
-pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
+pub(super) fn build(context: &Context<'_>, sets: &Sets<'_>, rules: &mut RuleSet) {
     let numbers = numbers(context.view.flows.iter());
     for (id, flow) in &context.view.flows {
         let number = numbers.get(id).copied().unwrap_or(0);
-        if let Err(reason) = lower(context, rules, (*id, number), flow) {
+        if let Err(reason) = lower((context, sets), rules, (*id, number), flow) {
             let object = if flow.object.is_empty() { &flow.stage_name } else { &flow.object };
             rules.error(object, format!("{}: {reason}", flow.stage_name));
         }
@@ -39,7 +40,7 @@ pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
 /// drop. With one in the match there is no rule, unless the flow drops: then everything
 /// in the stage is dropped at its priority.
 fn lower(
-    context: &Context<'_>,
+    (context, sets): (&Context<'_>, &Sets<'_>),
     rules: &mut RuleSet,
     (id, number): (u64, u32),
     flow: &LogicalFlow,
@@ -54,11 +55,12 @@ fn lower(
         Err(reason) => (actions::Lowered::default(), Some(reason)),
     };
     let mut actions = lowered.actions;
-    let sets = |name: expr::SetName<'_>| context.set(name);
+    let members = |name: expr::SetName<'_>| context.set(name);
+    let named = |name: expr::SetName<'_>, kind, negated| sets.name(flow.datapath, name, kind, negated);
     let is_here = |port: &str| super::is_resident(context.view, context.local, port);
-    let parsed = expr::parse(&flow.matching).and_then(|expr| expr.with_sets(&sets));
-    let parsed = parsed.map(|expr| expr.with_residents(&is_here));
-    let matches = match parsed.and_then(|expr| expr.to_matches_by_clause(&ports)) {
+    let parsed = expr::parse(&flow.matching).map(|expr| expr.with_residents(&is_here));
+    let parsed = parsed.and_then(|expr| expr.with_odd_sets(&members));
+    let matches = match parsed.and_then(|expr| expr.to_matches_by_clause(&ports, &named)) {
         Ok(matches) => matches,
         Err(reason) if denies(&actions) => {
             error = Some(in_match(reason));

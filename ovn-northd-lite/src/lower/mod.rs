@@ -32,6 +32,7 @@ pub(crate) mod meters;
 mod neighbours;
 mod physical;
 mod rules;
+mod sets;
 mod tunnel;
 pub(crate) mod zones;
 
@@ -41,6 +42,7 @@ use flowtable::{
     flow::Rule,
     group::Group,
     meter::MeterConfig,
+    set::NamedSet,
     types::{PortNo, TableId, VlanId},
 };
 
@@ -53,6 +55,7 @@ use crate::{
     southbound::{PortBinding, Southbound, Wire},
 };
 use rules::RuleSet;
+use sets::Sets;
 use zones::Zones;
 
 /// Which logical ports are on this chassis, and by which ports of the switch.
@@ -75,6 +78,8 @@ pub struct LocalPorts {
 pub struct Lowered {
     /// Rules, in order of table, falling priority and match.
     pub rules: Vec<Rule>,
+    /// Sets that the rules name, in order of their names.
+    pub sets: Vec<NamedSet>,
     /// Groups that the rules name, in order of their numbers.
     pub groups: Vec<Group>,
     /// Meters that the rules name, in order of their numbers.
@@ -132,8 +137,9 @@ pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
     neighbours::build(&mut rules);
     tunnel::build(&context, &mut rules);
     gateway::build(&context, &mut rules);
-    logical::build(&context, &mut rules);
-    rules.finish()
+    let sets = Sets::new(&context);
+    logical::build(&context, &sets, &mut rules);
+    Lowered { sets: sets.finish(), ..rules.finish() }
 }
 
 /// What all parts look things up in.

@@ -131,6 +131,7 @@ impl RuleSet {
         let groups = self.groups.into_values().collect();
         Lowered {
             rules: self.rules.into_values().collect(),
+            sets: Vec::new(),
             groups,
             meters: meters::all(),
             errors: self.errors,

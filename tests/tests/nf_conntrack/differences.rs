@@ -55,6 +55,8 @@ const ROWS: &[Row] = &[
     Row { name: "The SYN-ACK once more, after the end", linux: "NREERER", ours: "NREEREI",
         packets: |pair, n| tcp(pair, n, &[&OPEN[..], &[(C, FIN | ACK, 1001, 5001, 0), (S, FIN | ACK, 5001, 1002, 0),
             (C, ACK, 1002, 5002, 0), (S, SYN | ACK, 5000, 1001, 0)]].concat()) },
+    Row { name: "A SYN-ACK within a connection, from outside of the window", linux: "NRER", ours: "NREI",
+        packets: |pair, n| tcp(pair, n, &[&OPEN[..], &[(S, SYN | ACK, 900_000, 1001, 0)]].concat()) },
     Row { name: "A connection picked up, and a segment far behind the first", linux: "NN", ours: "NI",
         packets: |pair, n| tcp(pair, n, &[(C, ACK, 0x5000_0000, 5001, 10), (C, ACK, 1001, 5001, 10)]) },
     Row { name: "A connection picked up whose only answer is a reset", linux: "NRN", ours: "NRE",

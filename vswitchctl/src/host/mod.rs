@@ -1,8 +1,10 @@
 //! Commands for the switch of one host, over its local socket, each in its file.
 
 pub mod bundle;
+pub mod cni;
 pub mod ct;
 pub mod drops;
+pub mod endpoint;
 pub mod fdb;
 pub mod flow;
 pub mod frame;
@@ -14,8 +16,10 @@ pub mod monitor;
 pub mod origin;
 pub mod packet_out;
 pub mod pcap;
+pub mod perf;
 pub mod port;
 pub mod set;
 pub mod status;
 pub mod table;
 pub mod trace;
+pub mod worker;

@@ -29,7 +29,7 @@ use std::{
 use dataplane::Dataplane;
 use ferroflow_proto::chassis::{Claims, Hello, SyncResponse};
 use flowtable::{
-    port::PortTable,
+    port::{PortRole, PortTable},
     program::TunnelKind,
     snapshot::Snapshot,
     stats::DropCount,
@@ -67,6 +67,11 @@ pub const TUNNEL: PortNo = number(2);
 pub const TUNNEL_NAME: &str = "geneve";
 /// UDP port of Geneve (RFC 8926 §3.3).
 pub const GENEVE_UDP_PORT: u16 = 6081;
+/// MTU where nothing says another (RFC 894).
+const ETHERNET_MTU: u32 = 1500;
+/// What Geneve adds to a packet over IPv4: the headers of IP, UDP and Geneve, an option of
+/// 8 bytes, and the inner Ethernet header (RFC 8926 §3).
+const TUNNEL_OVERHEAD: u32 = 20 + 8 + 8 + 8 + 14;
 /// How long the workers may take to forward by a new version.
 const APPLY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -309,6 +314,12 @@ impl Host {
             Arc::make_mut(&mut self.underlay).next_hops = next_hops;
             self.publish();
         }
+    }
+
+    /// Largest packet of a workload that reaches the other hosts whole.
+    pub fn workload_mtu(&self) -> u32 {
+        let uplink = self.port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
+        uplink.map_or(ETHERNET_MTU, |port| port.mtu.saturating_sub(TUNNEL_OVERHEAD))
     }
 
     /// What packets see now.

@@ -8,7 +8,8 @@ use std::{
 
 use flowtable::{
     flow::{Match, Rule},
-    table::{Change, GroupChange, MeterChange, Tables},
+    set::NamedSet,
+    table::{Change, GroupChange, MeterChange, SetChange, Tables},
     types::{Priority, TableId},
 };
 use ovn_northd_lite::{LocalPorts, Lowered, lower};
@@ -68,6 +69,9 @@ fn changes(tables: &Tables, wanted: &Lowered) -> Vec<Change> {
             changes.push(Change::Meter(MeterChange::Set(meter.clone())));
         }
     }
+    for set in &wanted.sets {
+        changes.extend(set_changes(tables, set));
+    }
     for group in &wanted.groups {
         let is_there = tables.group(group.id).is_some_and(|old| **old == *group);
         if !is_there {
@@ -75,6 +79,9 @@ fn changes(tables: &Tables, wanted: &Lowered) -> Vec<Change> {
         }
     }
     changes.extend(differences(tables, &wanted.rules));
+    let sets: HashSet<_> = wanted.sets.iter().map(NamedSet::name).collect();
+    let gone = tables.sets().iter().map(|set| set.name()).filter(|name| !sets.contains(name));
+    changes.extend(gone.map(|name| Change::Set(SetChange::Delete(name.clone()))));
     let groups: HashSet<_> = wanted.groups.iter().map(|group| group.id).collect();
     let gone = tables.groups().map(|group| group.id).filter(|id| !groups.contains(id));
     changes.extend(gone.map(|id| Change::Group(GroupChange::Delete(id))));
@@ -82,6 +89,24 @@ fn changes(tables: &Tables, wanted: &Lowered) -> Vec<Change> {
     let gone = tables.meters().map(|meter| meter.config().id).filter(|id| !meters.contains(id));
     changes.extend(gone.map(|id| Change::Meter(MeterChange::Delete(id))));
     changes
+}
+
+/// Changes that give a set its members: only those that differ are touched.
+fn set_changes(tables: &Tables, wanted: &NamedSet) -> Vec<Change> {
+    let (name, kind) = (wanted.name(), wanted.kind());
+    let Some(old) = tables.set(name) else {
+        return vec![Change::Set(SetChange::Add(wanted.clone()))];
+    };
+    let added: Vec<_> = wanted.members().filter(|member| !old.has_member(*member)).collect();
+    let removed: Vec<_> = old.members().filter(|member| !wanted.has_member(*member)).collect();
+    let mut changes = Vec::new();
+    if !added.is_empty() {
+        changes.push(SetChange::Insert { set: name.clone(), kind, members: added });
+    }
+    if !removed.is_empty() {
+        changes.push(SetChange::Remove { set: name.clone(), kind, members: removed });
+    }
+    changes.into_iter().map(Change::Set).collect()
 }
 
 /// Changes that turn the tables into these rules. Rules that stay keep their statistics.

@@ -13,7 +13,7 @@ use flowtable::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, events::port_name};
+use super::{Service, connection_events::ConnectionEventStream, events::port_name};
 use crate::host::{Host, TrackingChange, TrackingError};
 
 /// Connections of one message.
@@ -28,6 +28,21 @@ type Chunks = futures::stream::Iter<std::vec::IntoIter<Result<pb::DumpConnection
 #[tonic::async_trait]
 impl ConntrackService for Service {
     type DumpConnectionsStream = Chunks;
+    type MonitorConnectionsStream = ConnectionEventStream;
+
+    async fn monitor_connections(
+        &self,
+        request: Request<pb::MonitorConnectionsRequest>,
+    ) -> Result<Response<ConnectionEventStream>, Status> {
+        let request = request.into_inner();
+        let kinds: Vec<_> = request.kinds().collect();
+        if kinds.contains(&pb::ConnectionEventKind::Unspecified) {
+            return Err(Status::invalid_argument("an event is of no kind that this version knows"));
+        }
+        let filter = filter(&request.filter)?;
+        let tracker = self.host.with(|host| Arc::clone(host.dataplane().conntrack())).await;
+        Ok(Response::new(self.connection_events.watch(&tracker, &self.host, filter, kinds)))
+    }
 
     async fn dump_connections(
         &self,
@@ -122,7 +137,7 @@ fn filter(text: &str) -> Result<Filter, Status> {
     parse_connection_filter(text).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-fn connection(found: &conntrack::Connection) -> pb::Connection {
+pub(super) fn connection(found: &conntrack::Connection) -> pb::Connection {
     let tuple = |tuple: &conntrack::Tuple| pb::Tuple {
         proto: protocol_name(tuple),
         src: tuple.address(tuple.src).to_string(),

@@ -1,20 +1,25 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
+mod connection_events;
 mod conntrack;
 mod dump;
+mod endpoint;
 mod events;
 mod flows;
 mod lab;
 mod rules;
 mod socket;
 mod trace;
+mod workers;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ferroflow_proto::host::{self as pb, host_service_server::HostService};
 use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
+use connection_events::ConnectionEvents;
+pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::host::{Host, PortError, SharedHost, VlanMode};
@@ -27,12 +32,13 @@ const MAX_ID_LEN: usize = 63;
 /// The service.
 pub struct Service {
     host: SharedHost,
+    connection_events: Arc<ConnectionEvents>,
 }
 
 impl Service {
     /// Serves a host.
     pub fn new(host: SharedHost) -> Self {
-        Self { host }
+        Self { host, connection_events: Arc::default() }
     }
 }
 

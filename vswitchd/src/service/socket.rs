@@ -13,16 +13,17 @@ use std::{
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET,
     host::{
-        conntrack_service_server::ConntrackServiceServer, event_service_server::EventServiceServer,
-        host_service_server::HostServiceServer, lab_service_server::LabServiceServer,
-        rule_service_server::RuleServiceServer,
+        conntrack_service_server::ConntrackServiceServer, endpoint_service_server::EndpointServiceServer,
+        event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+        lab_service_server::LabServiceServer, rule_service_server::RuleServiceServer,
+        worker_service_server::WorkerServiceServer,
     },
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use super::Service;
+use super::{EndpointServer, Service};
 use crate::host::SharedHost;
 
 /// Largest request: a frame to trace, and room.
@@ -89,6 +90,7 @@ impl Socket {
 pub async fn serve(
     socket: Socket,
     host: SharedHost,
+    endpoints: EndpointServer,
     ended: impl Future<Output = ()> + Clone,
 ) -> Result<(), SocketError> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -106,6 +108,9 @@ pub async fn serve(
         ConntrackServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let events =
         EventServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
+    let endpoints = EndpointServiceServer::new(endpoints).max_decoding_message_size(MAX_REQUEST_LEN);
+    let workers =
+        WorkerServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
@@ -113,6 +118,8 @@ pub async fn serve(
         .add_service(rules)
         .add_service(conntrack)
         .add_service(events)
+        .add_service(endpoints)
+        .add_service(workers)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());

@@ -4,69 +4,71 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     config::Steering,
-    port::{AttachError, PortReport, metrics::PortMetrics},
+    port::{AnyOutlet, AnyQueue, AttachError, Opened, PortReport, metrics::PortMetrics},
     sys::{
         SysError,
         bpf::{AttachMode, Link, Program, SocketMap},
         interface::Interface,
         steer::MAX_UDP_PORTS,
-        xsk::{BIND_PATIENCE, MAX_FRAME_LEN, Transfer, XskSocket},
+        xsk::{self, BIND_PATIENCE, MAX_FRAME_LEN, Transfer, XskRx, XskTx},
     },
 };
 
 /// Ethernet header and one VLAN tag.
 const L2_LEN: u32 = 18;
 
-/// A host interface in our hands.
+/// What steers an interface's frames to us. Dropped before the sockets are, so that no frame
+/// is steered to a closed one.
 #[derive(Debug)]
-pub(crate) struct AfXdpPort {
-    /// First, so that it is dropped first: no frame is steered to a closed socket.
+pub(crate) struct AfXdpHold {
     _link: Link,
     _map: SocketMap,
-    pub(super) interface: String,
-    pub(super) sockets: Vec<XskSocket>,
+}
+
+/// One receive queue of an interface.
+#[derive(Debug)]
+pub(crate) struct AfXdpQueue {
+    pub(super) socket: XskRx,
     pub(super) metrics: Arc<PortMetrics>,
-    /// Queue to receive from first, so that each gets its turn.
-    pub(super) next_queue: usize,
+}
+
+/// The way out by one queue of an interface.
+#[derive(Debug)]
+pub(crate) struct AfXdpOutlet {
+    pub(super) interface: String,
+    pub(super) socket: XskTx,
+    pub(super) metrics: Arc<PortMetrics>,
     /// The last flush found the interface down.
     pub(super) down: bool,
-    pub(super) gone: bool,
 }
 
-/// What attaching an interface yields besides the port.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) port: AfXdpPort,
-    pub(crate) report: PortReport,
-    pub(crate) metrics: Arc<PortMetrics>,
-    pub(crate) ifindex: u32,
-}
-
-impl AfXdpPort {
-    /// Attaches to an interface of the calling thread's network namespace.
-    pub(crate) fn open(name: &str, steering: &Steering) -> Result<Opened, AttachError> {
-        let facts = Interface::lookup(name)?;
-        check(name, &facts, steering)?;
-        let map = SocketMap::new(name, facts.n_rx_queues)?;
-        let program = match steering {
-            Steering::All => Program::steer_all(name, &map)?,
-            Steering::Tunnel { local, udp_ports } => Program::steer_tunnel(name, &map, *local, udp_ports)?,
-        };
-        let (sockets, link, mode) = open_best(name, &facts, &map, &program)?;
-        let metrics = Arc::new(PortMetrics::new(facts.mtu));
-        let port = Self {
-            _link: link,
-            _map: map,
-            interface: name.to_owned(),
-            sockets,
-            metrics: Arc::clone(&metrics),
-            next_queue: 0,
-            down: false,
-            gone: false,
-        };
-        let report = PortReport { mode: mode.to_owned(), mac: facts.mac, mtu: facts.mtu };
-        Ok(Opened { port, report, metrics, ifindex: facts.ifindex })
+/// Attaches to an interface of the calling thread's network namespace.
+pub(crate) fn open(name: &str, steering: &Steering) -> Result<Opened, AttachError> {
+    let facts = Interface::lookup(name)?;
+    check(name, &facts, steering)?;
+    let map = SocketMap::new(name, facts.n_rx_queues)?;
+    let program = match steering {
+        Steering::All => Program::steer_all(name, &map)?,
+        Steering::Tunnel { local, udp_ports } => Program::steer_tunnel(name, &map, *local, udp_ports)?,
+    };
+    let (sockets, link, mode) = open_best(name, &facts, &map, &program)?;
+    let metrics = Arc::new(PortMetrics::new(facts.mtu, sockets.len(), sockets.len()));
+    let (mut queues, mut outlets) = (Vec::new(), Vec::new());
+    for (rx, tx) in sockets {
+        let queue = AfXdpQueue { socket: rx, metrics: Arc::clone(&metrics) };
+        queues.push(AnyQueue::AfXdp(Box::new(queue)));
+        let (interface, metrics) = (name.to_owned(), Arc::clone(&metrics));
+        outlets.push(AnyOutlet::AfXdp(Box::new(AfXdpOutlet { interface, socket: tx, metrics, down: false })));
     }
+    Ok(Opened {
+        kind: "afxdp",
+        report: PortReport { mode: mode.to_owned(), mac: facts.mac, mtu: facts.mtu },
+        metrics,
+        queues,
+        outlets,
+        hold: Some(AfXdpHold { _link: link, _map: map }),
+        interface: Some((name.to_owned(), facts.ifindex)),
+    })
 }
 
 fn check(name: &str, facts: &Interface, steering: &Steering) -> Result<(), AttachError> {
@@ -86,13 +88,16 @@ fn check(name: &str, facts: &Interface, steering: &Steering) -> Result<(), Attac
     }
 }
 
+/// Both directions of one queue.
+type Rings = (XskRx, XskTx);
+
 /// Tries the ways from the fastest to the one that always works.
 fn open_best(
     name: &str,
     facts: &Interface,
     map: &SocketMap,
     program: &Program,
-) -> Result<(Vec<XskSocket>, Link, &'static str), SysError> {
+) -> Result<(Vec<Rings>, Link, &'static str), SysError> {
     const WAYS: [(Transfer, AttachMode, &str); 3] = [
         (Transfer::ZeroCopy, AttachMode::Native, "native-zerocopy"),
         (Transfer::Copy, AttachMode::Native, "native-copy"),
@@ -132,13 +137,13 @@ impl Way {
         facts: &Interface,
         map: &SocketMap,
         program: &Program,
-    ) -> Result<(Vec<XskSocket>, Link), SysError> {
+    ) -> Result<(Vec<(XskRx, XskTx)>, Link), SysError> {
         let frame_len = facts.mtu + L2_LEN;
         let sockets = (0..facts.n_rx_queues)
-            .map(|queue| XskSocket::open(name, queue, frame_len, self.transfer, self.deadline))
+            .map(|queue| xsk::open(name, queue, frame_len, self.transfer, self.deadline))
             .collect::<Result<Vec<_>, _>>()?;
-        for (queue, socket) in (0..).zip(&sockets) {
-            map.insert(name, queue, socket.fd())?;
+        for (queue, (rx, _)) in (0..).zip(&sockets) {
+            map.insert(name, queue, rx.fd())?;
         }
         let link = Link::attach(name, facts.ifindex, program, self.attach)?;
         Ok((sockets, link))

@@ -7,4 +7,4 @@
 mod device;
 mod queue;
 
-pub(crate) use device::AfXdpPort;
+pub(crate) use device::{AfXdpHold, AfXdpOutlet, AfXdpQueue, open};

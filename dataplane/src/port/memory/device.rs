@@ -15,7 +15,11 @@ use crossbeam::{
 };
 use flowtable::{packet::HEADROOM, types::MacAddr};
 
-use crate::{pool::FRAME_LEN, sys::event::Waker};
+use crate::{
+    pool::FRAME_LEN,
+    port::{AnyOutlet, AnyQueue, Opened, PortReport, metrics::PortMetrics},
+    sys::event::Waker,
+};
 
 /// MTU of a memory port that was not given one.
 const DEFAULT_MTU: u32 = 1500;
@@ -43,16 +47,30 @@ pub enum InjectError {
 
 #[derive(Debug)]
 struct Shared {
-    to_switch: Sender<Vec<u8>>,
+    queues: Box<[Wire]>,
     from_switch: Receiver<Vec<u8>>,
-    /// The worker's ends, to be had by one attachment at a time.
-    device_rx: Receiver<Vec<u8>>,
+    /// The workers' end, to be had by one attachment at a time.
     device_tx: Sender<Vec<u8>>,
     spare: ArrayQueue<Vec<u8>>,
-    waker: ArcSwapOption<Waker>,
     attached: AtomicBool,
     mac: MacAddr,
     mtu: u32,
+}
+
+/// One receive queue, as the switch sees it.
+#[derive(Debug)]
+struct Wire {
+    to_switch: Sender<Vec<u8>>,
+    device_rx: Receiver<Vec<u8>>,
+    /// Of the worker that has it.
+    waker: ArcSwapOption<Waker>,
+}
+
+impl Wire {
+    fn new(capacity: usize) -> Self {
+        let (to_switch, device_rx) = bounded(capacity);
+        Self { to_switch, device_rx, waker: ArcSwapOption::empty() }
+    }
 }
 
 /// The outside of a memory port. Clones are the same port.
@@ -69,16 +87,23 @@ impl MemoryPort {
 
     /// A port with an address and an MTU.
     pub fn with(capacity: usize, mac: MacAddr, mtu: u32) -> Self {
+        Self::make(1, capacity, mac, mtu)
+    }
+
+    /// A port with several receive queues of this capacity, as a network card has them:
+    /// frames of one queue keep their order.
+    pub fn with_queues(n_queues: usize, capacity: usize) -> Self {
+        Self::make(n_queues.max(1), capacity, MacAddr::new([0x02, 0, 0, 0, 0, 0x01]), DEFAULT_MTU)
+    }
+
+    fn make(n_queues: usize, capacity: usize, mac: MacAddr, mtu: u32) -> Self {
         let capacity = capacity.max(1);
-        let (to_switch, device_rx) = bounded(capacity);
         let (device_tx, from_switch) = bounded(capacity);
         let shared = Shared {
-            to_switch,
+            queues: (0..n_queues).map(|_| Wire::new(capacity)).collect(),
             from_switch,
-            device_rx,
             device_tx,
-            spare: ArrayQueue::new(2 * capacity),
-            waker: ArcSwapOption::empty(),
+            spare: ArrayQueue::new((1 + n_queues) * capacity),
             attached: AtomicBool::new(false),
             mac,
             mtu,
@@ -92,16 +117,25 @@ impl MemoryPort {
     /// # Errors
     /// The queue is full, or the frame is too long.
     pub fn inject(&self, frame: &[u8]) -> Result<(), InjectError> {
+        self.inject_into(0, frame)
+    }
+
+    /// The same, into a queue; of a number that is not there, into the last one.
+    ///
+    /// # Errors
+    /// The queue is full, or the frame is too long.
+    pub fn inject_into(&self, queue: usize, frame: &[u8]) -> Result<(), InjectError> {
         self.check(frame)?;
+        let wire = &self.shared.queues[queue.min(self.shared.queues.len() - 1)];
         let mut buf = self.shared.spare.pop().unwrap_or_default();
         buf.clear();
         buf.extend_from_slice(frame);
-        let sent = self.shared.to_switch.try_send(buf);
+        let sent = wire.to_switch.try_send(buf);
         if let Err(error) = sent {
             self.recycle(error.into_inner());
             return Err(InjectError::Full);
         }
-        if let Some(waker) = &*self.shared.waker.load() {
+        if let Some(waker) = &*wire.waker.load() {
             waker.wake();
         }
         Ok(())
@@ -140,7 +174,7 @@ impl MemoryPort {
 
     /// Frames that the switch has not taken yet.
     pub fn n_injected(&self) -> usize {
-        self.shared.to_switch.len()
+        self.shared.queues.iter().map(|wire| wire.to_switch.len()).sum()
     }
 
     /// Its MAC address.
@@ -153,25 +187,36 @@ impl MemoryPort {
         self.shared.mtu
     }
 
-    /// The worker's side; `None` when there is one already.
-    pub(crate) fn attach(&self, waker: Arc<Waker>) -> Option<MemoryDevice> {
-        if self.shared.attached.swap(true, Ordering::AcqRel) {
-            return None;
-        }
-        self.shared.waker.store(Some(waker));
-        Some(MemoryDevice { port: self.clone() })
+    /// The workers' side; `None` when there is one already.
+    pub(crate) fn open(&self) -> Option<Opened> {
+        let attachment = Arc::new(Attachment::of(self)?);
+        let n_queues = self.shared.queues.len();
+        let queue = |queue| {
+            AnyQueue::Memory(MemoryQueue { wire: WireEnd { queue, attachment: Arc::clone(&attachment) } })
+        };
+        let outlet = |_| AnyOutlet::Memory(MemoryOutlet { attachment: Arc::clone(&attachment) });
+        Some(Opened {
+            kind: "memory",
+            report: PortReport { mode: "memory".to_owned(), mac: self.mac(), mtu: self.mtu() },
+            metrics: Arc::new(PortMetrics::new(self.mtu(), n_queues, n_queues)),
+            queues: (0..n_queues).map(queue).collect(),
+            outlets: (0..n_queues).map(outlet).collect(),
+            hold: None,
+            interface: None,
+        })
     }
 }
 
-/// The worker's side of a memory port.
+/// The port is in the hands of workers, as long as they have a part of it.
 #[derive(Debug)]
-pub(crate) struct MemoryDevice {
+pub(super) struct Attachment {
     port: MemoryPort,
 }
 
-impl MemoryDevice {
-    pub(super) fn wire_in(&self) -> &Receiver<Vec<u8>> {
-        &self.port.shared.device_rx
+impl Attachment {
+    fn of(port: &MemoryPort) -> Option<Self> {
+        let was_attached = port.shared.attached.swap(true, Ordering::AcqRel);
+        (!was_attached).then(|| Self { port: port.clone() })
     }
 
     pub(super) fn wire_out(&self) -> &Sender<Vec<u8>> {
@@ -187,9 +232,42 @@ impl MemoryDevice {
     }
 }
 
-impl Drop for MemoryDevice {
+impl Drop for Attachment {
     fn drop(&mut self) {
-        self.port.shared.waker.store(None);
+        self.port.shared.queues.iter().for_each(|wire| wire.waker.store(None));
         self.port.shared.attached.store(false, Ordering::Release);
     }
+}
+
+/// The switch's end of one queue.
+#[derive(Debug)]
+pub(super) struct WireEnd {
+    queue: usize,
+    attachment: Arc<Attachment>,
+}
+
+impl WireEnd {
+    pub(super) fn wire_in(&self) -> &Receiver<Vec<u8>> {
+        &self.attachment.port.shared.queues[self.queue].device_rx
+    }
+
+    pub(super) fn set_waker(&self, waker: &Arc<Waker>) {
+        self.attachment.port.shared.queues[self.queue].waker.store(Some(Arc::clone(waker)));
+    }
+
+    pub(super) fn recycle(&self, buf: Vec<u8>) {
+        self.attachment.recycle(buf);
+    }
+}
+
+/// One receive queue of a memory port.
+#[derive(Debug)]
+pub(crate) struct MemoryQueue {
+    pub(super) wire: WireEnd,
+}
+
+/// A way out of a memory port: all lead to the same queue.
+#[derive(Debug)]
+pub(crate) struct MemoryOutlet {
+    pub(super) attachment: Arc<Attachment>,
 }

@@ -1,6 +1,6 @@
 //! Frames in and out of a memory port.
 
-use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use flowtable::{
     drop::DropReason,
@@ -8,17 +8,18 @@ use flowtable::{
     types::PortNo,
 };
 
-use super::device::MemoryDevice;
+use super::device::{MemoryOutlet, MemoryQueue};
 use crate::{
     pool::{Frame, Pool},
-    port::{BATCH, Port},
+    port::{Outlet, RxQueue},
+    sys::event::Waker,
 };
 
-impl Port for MemoryDevice {
-    fn rx_burst(&mut self, port: PortNo, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
-        while batch.len() < BATCH && !self.wire_in().is_empty() {
+impl RxQueue for MemoryQueue {
+    fn rx_burst(&mut self, from: PortNo, max: usize, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
+        while batch.len() < max && !self.wire.wire_in().is_empty() {
             let Some(mut frame) = pool.get() else { return };
-            let Ok(buf) = self.wire_in().try_recv() else {
+            let Ok(buf) = self.wire.wire_in().try_recv() else {
                 pool.put(frame);
                 return;
             };
@@ -26,37 +27,31 @@ impl Port for MemoryDevice {
             let room = &mut frame.as_mut()[HEADROOM..];
             let len = buf.len().min(room.len());
             room[..len].copy_from_slice(&buf[..len]);
-            self.recycle(buf);
-            batch.push(Packet::new(frame, HEADROOM, len, port));
+            self.wire.recycle(buf);
+            batch.push(Packet::new(frame, HEADROOM, len, from));
         }
-    }
-
-    fn tx(&mut self, frame: &[u8]) -> Result<(), DropReason> {
-        if self.wire_out().is_full() {
-            return Err(DropReason::TxRingFull);
-        }
-        let mut buf = self.spare();
-        buf.clear();
-        buf.extend_from_slice(frame);
-        self.wire_out().try_send(buf).map_err(|error| {
-            self.recycle(error.into_inner());
-            DropReason::TxRingFull
-        })
-    }
-
-    fn flush(&mut self) -> u64 {
-        0
-    }
-
-    fn has_unsent(&self) -> bool {
-        false
     }
 
     fn has_pending(&self) -> bool {
-        !self.wire_in().is_empty()
+        !self.wire.wire_in().is_empty()
     }
 
-    fn wait_fds(&self, _fds: &mut Vec<RawFd>) {}
+    fn set_waker(&mut self, waker: &Arc<Waker>) {
+        self.wire.set_waker(waker);
+    }
+}
 
-    fn set_gone(&mut self) {}
+impl Outlet for MemoryOutlet {
+    fn tx(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        if self.attachment.wire_out().is_full() {
+            return Err(DropReason::TxRingFull);
+        }
+        let mut buf = self.attachment.spare();
+        buf.clear();
+        buf.extend_from_slice(frame);
+        self.attachment.wire_out().try_send(buf).map_err(|error| {
+            self.attachment.recycle(error.into_inner());
+            DropReason::TxRingFull
+        })
+    }
 }

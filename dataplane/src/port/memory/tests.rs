@@ -1,24 +1,22 @@
 //! Memory ports: bounded, and nothing lost unseen.
 
-use std::sync::Arc;
-
 use flowtable::{drop::DropReason, types::PortNo};
 
 use super::{device::MAX_FRAME_LEN, *};
 use crate::{
     pool::Pool,
-    port::{BATCH, Port},
-    sys::event::Waker,
+    port::{AnyOutlet, AnyQueue, BATCH, Outlet, RxQueue},
 };
 
-fn attach(port: &MemoryPort) -> Option<MemoryDevice> {
-    port.attach(Arc::new(Waker::new().unwrap()))
+fn attach(port: &MemoryPort) -> Option<(AnyQueue, AnyOutlet)> {
+    let mut opened = port.open()?;
+    Some((opened.queues.pop()?, opened.outlets.pop()?))
 }
 
 #[test]
 fn frames_pass_unchanged_in_order_and_bounded() {
     let port = MemoryPort::new(40);
-    let mut device = attach(&port).unwrap();
+    let (mut queue, mut outlet) = attach(&port).unwrap();
     let mut pool = Pool::new(100);
     for idx in 0..40_u8 {
         port.inject(&vec![idx; usize::from(idx) * 50]).unwrap();
@@ -26,16 +24,16 @@ fn frames_pass_unchanged_in_order_and_bounded() {
     assert_eq!(port.inject(&[0; 60]), Err(InjectError::Full));
 
     let mut batch = Vec::new();
-    device.rx_burst(PortNo::ZERO, &mut pool, &mut batch);
+    queue.rx_burst(PortNo::ZERO, BATCH, &mut pool, &mut batch);
     assert_eq!(batch.len(), BATCH);
     let mut rest = Vec::new();
-    device.rx_burst(PortNo::ZERO, &mut pool, &mut rest);
+    queue.rx_burst(PortNo::ZERO, BATCH, &mut pool, &mut rest);
     batch.append(&mut rest);
     for (idx, packet) in batch.iter().enumerate() {
         assert_eq!(packet.bytes(), vec![idx as u8; idx * 50]);
-        device.tx(packet.bytes()).unwrap();
+        outlet.tx(packet.bytes()).unwrap();
     }
-    assert_eq!(device.tx(&[0; 60]), Err(DropReason::TxRingFull));
+    assert_eq!(outlet.tx(&[0; 60]), Err(DropReason::TxRingFull));
     for idx in 0..40_usize {
         assert_eq!(port.receive().unwrap(), vec![idx as u8; idx * 50]);
     }
@@ -45,26 +43,28 @@ fn frames_pass_unchanged_in_order_and_bounded() {
 #[test]
 fn an_empty_pool_leaves_frames_on_the_wire() {
     let port = MemoryPort::new(8);
-    let mut device = attach(&port).unwrap();
+    let (mut queue, _outlet) = attach(&port).unwrap();
     let mut pool = Pool::new(2);
     for _ in 0..3 {
         port.inject(&[1; 60]).unwrap();
     }
     let mut batch = Vec::new();
-    device.rx_burst(PortNo::ZERO, &mut pool, &mut batch);
+    queue.rx_burst(PortNo::ZERO, BATCH, &mut pool, &mut batch);
     assert_eq!((batch.len(), pool.n_exhausted()), (2, 1));
-    assert!(device.has_pending());
+    assert!(queue.has_pending());
     batch.clear();
-    device.rx_burst(PortNo::ZERO, &mut pool, &mut batch);
+    queue.rx_burst(PortNo::ZERO, BATCH, &mut pool, &mut batch);
     assert_eq!(batch.len(), 1);
 }
 
 #[test]
 fn a_port_is_attached_once_at_a_time_and_long_frames_are_refused() {
     let port = MemoryPort::new(1);
-    let device = attach(&port).unwrap();
+    let (queue, outlet) = attach(&port).unwrap();
     assert!(attach(&port).is_none());
-    drop(device);
+    drop(queue);
+    assert!(attach(&port).is_none(), "a part of it is still held");
+    drop(outlet);
     assert!(attach(&port).is_some());
     assert!(port.inject(&[0; MAX_FRAME_LEN]).is_ok());
     assert!(matches!(port.inject(&[0; MAX_FRAME_LEN + 1]), Err(InjectError::TooLong { .. })));

@@ -202,7 +202,7 @@ impl World {
             router.ports.remove(&id);
         } else {
             let networks = [&["10.0.0.1/24"][..], &["10.1.0.1/24", "2001:db8::1/64"], &["10.0.1.1/24"]];
-            let mut port = router_port(1 + u16::from(j % 4), 0x80 | k % 3, networks[usize::from(k % 3)]);
+            let mut port = router_port(1 + u16::from(j % 4), 0x80 | (k % 3), networks[usize::from(k % 3)]);
             port.enabled = k % 5 != 0;
             let candidates = [(host(k), k % 3), (host(k.wrapping_add(1)), k % 4)];
             let candidates = candidates.into_iter().take(usize::from(k % 3));

@@ -15,8 +15,9 @@ use flowtable::{
     pipeline::{NoTrace, translate},
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
+    set::Sets,
     snapshot::Snapshot,
-    table::{Change, GroupChange, MeterChange, Tables},
+    table::{Change, GroupChange, MeterChange, SetChange, Tables},
     tunnel,
     types::{Epoch, MacAddr, PortNo, TableId},
     underlay::{NextHop, TunnelPort, Underlay},
@@ -59,6 +60,7 @@ impl Outcome {
 /// What rules mean, one action after the other.
 struct Walker<'a> {
     rules: &'a [Rule],
+    sets: &'a Sets,
     outcome: Outcome,
     n_lookups: usize,
 }
@@ -67,7 +69,10 @@ impl Walker<'_> {
     fn table(&mut self, table: TableId, key: &mut FlowKey) {
         self.n_lookups += 1;
         assert!(self.n_lookups < 1000, "a loop");
-        let candidates = self.rules.iter().filter(|rule| rule.table == table && rule.matching.matches(key));
+        let candidates = self
+            .rules
+            .iter()
+            .filter(|rule| rule.table == table && rule.matching.matches_with(key, self.sets));
         let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
             self.outcome.drops.push(format!("no rule in table {table}"));
             return;
@@ -141,7 +146,9 @@ impl Host {
     pub(super) fn with(lowered: Lowered, local: LocalPorts) -> Self {
         let meters = lowered.meters.iter().cloned().map(|meter| Change::Meter(MeterChange::Add(meter)));
         let groups = lowered.groups.iter().cloned().map(|group| Change::Group(GroupChange::Add(group)));
-        let changes = meters.chain(groups).chain(lowered.rules.iter().cloned().map(Change::Add)).collect();
+        let sets = lowered.sets.iter().cloned().map(|set| Change::Set(SetChange::Add(set)));
+        let changes =
+            meters.chain(groups).chain(sets).chain(lowered.rules.iter().cloned().map(Change::Add)).collect();
         let tables = Tables::default().transact(changes).unwrap();
         assert_eq!(tables.len(), lowered.rules.len(), "the tables take each rule, and as many as there are");
         let mut table = PortTable::default();
@@ -199,7 +206,12 @@ impl Host {
 
     /// A packet with its metadata, both ways.
     pub(super) fn receive(&self, key: FlowKey) -> Outcome {
-        let mut walker = Walker { rules: &self.lowered.rules, outcome: Outcome::default(), n_lookups: 0 };
+        let mut walker = Walker {
+            rules: &self.lowered.rules,
+            sets: self.snapshot.tables.sets(),
+            outcome: Outcome::default(),
+            n_lookups: 0,
+        };
         walker.table(PHYS_TO_LOG, &mut key.clone());
         let mut outcome = walker.outcome;
         outcome.tunnelled = self.check_bytes(&key, &outcome);

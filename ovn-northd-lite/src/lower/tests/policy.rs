@@ -456,8 +456,12 @@ fn run(seed: u64, n_worlds: usize, n_packets: usize) -> BTreeMap<&'static str, u
 
 #[test]
 fn random_packets_fare_as_the_contract_says() {
-    let seen = run(1, 40, 2500);
-    assert_eq!(seen["arrived"] + seen["dropped"], 100_000);
+    // What differs between worlds matters more than many packets through one of them: there
+    // are 54 different ones.
+    let (n_worlds, n_packets) = if cfg!(debug_assertions) { (40, 500) } else { (400, 1000) };
+    let seen = run(1, n_worlds, n_packets);
+    let n_all = n_worlds * n_packets;
+    assert_eq!(seen["arrived"] + seen["dropped"], n_all);
     // Nothing of it is rare.
-    assert!(seen.values().all(|n| *n > 10_000), "{seen:?}");
+    assert!(seen.values().all(|n| *n > n_all / 10), "{seen:?}");
 }

@@ -1,6 +1,7 @@
 //! `ct`: the connections that the switch tracks, and how. `dump` prints a line each, in the
 //! format of `ovs-appctl dpctl/dump-conntrack`.
 
+mod monitor;
 mod settings;
 mod stats;
 
@@ -26,6 +27,8 @@ pub enum Command {
     Dump(Dump),
     /// Forget connections; their packets begin new ones
     Flush(Flush),
+    /// Print connections as they begin, are established and go, a line each
+    Monitor(monitor::Monitor),
     /// Tell how full the tracker is, and what it has done
     Stats,
     /// List those who have begun most connections
@@ -95,6 +98,7 @@ impl Command {
                 Err(CtlError::Usage("say which connections to forget, or --all".into()))
             }
             Self::Flush(Flush { filter, .. }) => flush(session, filter.join(",")).await,
+            Self::Monitor(monitor) => monitor.run(session).await,
             Self::Stats => stats::show(session).await,
             Self::Top(arguments) => top(session, arguments).await,
             Self::Limit(command) => command.run(session).await,

@@ -1,0 +1,279 @@
+//! The dataplane as its owner sees it: ports come and go, versions of the rules are
+//! published, counters are read. Any thread may call.
+
+mod perf;
+mod ports;
+mod queues;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crossbeam::channel::{Receiver, bounded};
+use flowtable::{
+    cache::MegaflowDump,
+    conntrack::Conntrack,
+    snapshot::Snapshot,
+    stats::DropCount,
+    types::{Epoch, PortNo, Timestamp},
+};
+
+use self::ports::Registered;
+pub use self::queues::{AssignError, Reading};
+use crate::{
+    balance::Balancer,
+    config::{DataplaneConfig, Pin},
+    pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
+    port::memory::{InjectError, MemoryPort},
+    status::{PortStatus, WorkerStatus},
+    sys,
+};
+
+/// The dataplane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nobody to do the work.
+    #[error("no worker is configured; name at least one")]
+    NoWorker,
+    /// A worker's thread or event file could not be made.
+    #[error("worker {worker} could not start: {source}")]
+    Spawn {
+        /// Which worker.
+        worker: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A worker could not be tied to its core.
+    #[error("worker {worker} cannot run on core {core}: {source}; see `nproc` and `taskset -p $$`")]
+    Pin {
+        /// Which worker.
+        worker: usize,
+        /// The core it was to run on.
+        core: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A port could not be detached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DetachError {
+    /// There is none.
+    #[error("port {0} is not attached")]
+    NotAttached(PortNo),
+}
+
+/// A running dataplane. Dropping it stops the workers and detaches all ports.
+pub struct Dataplane {
+    fabric: Arc<Fabric>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held while ports come and go, one at a time.
+    admin: Mutex<()>,
+    ports: Mutex<BTreeMap<PortNo, Registered>>,
+    pins: Vec<Pin>,
+    balancer: Mutex<Balancer>,
+    /// What automatic balancing measures from.
+    last_reading: Mutex<Option<Reading>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Dataplane {
+    /// Starts the workers, without ports and with an empty snapshot.
+    ///
+    /// # Errors
+    /// There is no worker, or one could not start; then none runs.
+    pub fn start(config: DataplaneConfig) -> Result<Self, StartError> {
+        if config.workers.is_empty() {
+            return Err(StartError::NoWorker);
+        }
+        sys::thread::raise_memlock_limit();
+        let (fabric, receivers) =
+            Fabric::new(&config).map_err(|source| StartError::Spawn { worker: 0, source })?;
+        let mut dataplane = Self {
+            fabric: Arc::new(fabric),
+            threads: Vec::new(),
+            admin: Mutex::new(()),
+            ports: Mutex::default(),
+            pins: config.pins.clone(),
+            balancer: Mutex::new(Balancer::new(config.balancing)),
+            last_reading: Mutex::default(),
+        };
+        for (worker, jobs) in receivers.into_iter().enumerate() {
+            // On an error, dropping `dataplane` stops those that run already.
+            let seat = Arc::clone(&dataplane.fabric.seats()[worker]);
+            let thread = spawn(&config, Arc::clone(&dataplane.fabric), seat, jobs)?;
+            dataplane.threads.push(thread);
+        }
+        Ok(dataplane)
+    }
+
+    /// Switches frames as if a memory port had received them, and returns when that is
+    /// done: with one worker, what leaves by memory ports can be had from them then.
+    /// Their queues should hold it; what they cannot take is dropped.
+    ///
+    /// # Errors
+    /// The port is not attached, or a frame is too long; then none is switched.
+    pub fn inject(&self, port: PortNo, memory: &MemoryPort, frames: Vec<Vec<u8>>) -> Result<(), InjectError> {
+        frames.iter().try_for_each(|frame| memory.check(frame))?;
+        // Its first queue; held, so that the queue does not wander off meanwhile.
+        let _admin = lock(&self.admin);
+        let worker = lock(&self.ports).get(&port).and_then(Registered::first_worker);
+        let seat = worker.and_then(|worker| self.fabric.seats().get(worker));
+        let memory = memory.clone();
+        seat.and_then(|seat| seat.ask(move |worker| worker.inject(&memory, &frames)))
+            .unwrap_or(Err(InjectError::NotAttached))
+    }
+
+    /// Lets what waits for its time take place now: a virtual clock that was advanced
+    /// wakes nobody.
+    pub fn tick(&self) {
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(Worker::tick);
+        }
+    }
+
+    /// The connection tracker of all workers.
+    pub fn conntrack(&self) -> &Arc<Conntrack> {
+        self.fabric.conntrack()
+    }
+
+    /// The time that packets, caches and connections go by.
+    pub fn now(&self) -> Timestamp {
+        self.fabric.now()
+    }
+
+    /// Makes a snapshot the one that packets see; each worker takes it at its next batch.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.fabric.publish(snapshot);
+    }
+
+    /// Waits until every worker has taken this version or a later one; false when the
+    /// time is up.
+    pub fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {
+        self.fabric.wait_applied(epoch, timeout)
+    }
+
+    /// All ports in the order of their numbers. An interface's link state and MTU are
+    /// read anew, and the MTU holds for packets from then on.
+    pub fn ports(&self) -> Vec<PortStatus> {
+        let mut switched: BTreeMap<PortNo, SwitchedPort> = BTreeMap::new();
+        let counts = |seat: &Arc<Seat>| seat.ask(|worker| worker.port_counts());
+        for counts in self.fabric.seats().iter().filter_map(counts).flatten() {
+            switched.entry(counts.port).and_modify(|sum| *sum += counts).or_insert(counts);
+        }
+        // After the workers: then no packet is received that has not become something.
+        let registered = lock(&self.ports);
+        registered.iter().map(|(port, registered)| registered.status(*port, switched.get(port))).collect()
+    }
+
+    /// All workers.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        self.fabric.seats().iter().map(|seat| worker_status(seat)).collect()
+    }
+
+    /// The cached flows of all workers, each with its worker.
+    pub fn megaflows(&self) -> Vec<(usize, MegaflowDump)> {
+        let dump = |seat: &Arc<Seat>| {
+            let id = seat.id;
+            let dumped = seat.ask(|worker| worker.switch().megaflows()).unwrap_or_default();
+            dumped.into_iter().map(move |megaflow| (id, megaflow))
+        };
+        self.fabric.seats().iter().flat_map(dump).collect()
+    }
+
+    /// All drops since the start. `n_packets` counts received packets of which nothing
+    /// left, `n_copies` copies that were lost on their way out, after the switch had
+    /// forwarded them: `tx-ring-full`, `tx-error`, `too-big`, `port-down`, `no-such-port`.
+    /// Frames that the kernel took and then refused have input port 0: it does not tell
+    /// which frames they were.
+    pub fn drops(&self) -> Vec<DropCount> {
+        self.fabric.seats().iter().filter_map(|seat| seat.ask(|worker| worker.drops())).flatten().collect()
+    }
+
+    /// Brings the counters of the rules up to date with the caches of all workers.
+    pub fn flush_stats(&self) {
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(|worker| worker.switch().flush_stats());
+        }
+    }
+
+    pub(crate) fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Worker that has a port.
+    pub(crate) fn worker_of(&self, port: PortNo) -> Option<usize> {
+        lock(&self.ports).get(&port).and_then(Registered::first_worker)
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.fabric.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+/// Starts a worker's thread and waits until it runs where it should.
+fn spawn(
+    config: &DataplaneConfig,
+    fabric: Arc<Fabric>,
+    seat: Arc<Seat>,
+    jobs: Receiver<Job>,
+) -> Result<JoinHandle<()>, StartError> {
+    let (id, core, config) = (seat.id, seat.core, config.clone());
+    let (ready, started) = bounded(1);
+    let run = move || {
+        let pinned = core.map_or(Ok(()), sys::thread::pin);
+        let failed = pinned.is_err();
+        let _ = ready.send(pinned);
+        if !failed {
+            // Made here, so that its memory is near the core it runs on.
+            Worker::new(&config, fabric, seat, jobs).run();
+        }
+    };
+    let thread = thread::Builder::new()
+        .name(format!("pmd-{id}"))
+        .spawn(run)
+        .map_err(|source| StartError::Spawn { worker: id, source })?;
+    match (started.recv(), core) {
+        (Ok(Err(source)), Some(core)) => Err(StartError::Pin { worker: id, core, source }),
+        _ => Ok(thread),
+    }
+}
+
+fn worker_status(seat: &Seat) -> WorkerStatus {
+    let asked = seat.ask(|worker| {
+        let (measured, _) = worker.measured();
+        let (n_frames, n_free_frames, n_exhausted) = {
+            let pool = worker.pool();
+            (pool.n_frames(), pool.n_free(), pool.n_exhausted())
+        };
+        let switch = worker.switch();
+        WorkerStatus {
+            running: true,
+            n_polls: measured.n_polls,
+            n_idle_polls: measured.n_idle_polls,
+            n_sleeps: measured.n_sleeps,
+            counters: switch.counters(),
+            n_sessions: switch.n_sessions(),
+            n_megaflows: switch.n_megaflows(),
+            n_frames,
+            n_free_frames,
+            n_exhausted,
+            ..WorkerStatus::default()
+        }
+    });
+    WorkerStatus { id: seat.id, core: seat.core, ..asked.unwrap_or_default() }
+}

@@ -1,0 +1,237 @@
+//! Ports come and go: a device is opened, its queues and ways out go to workers.
+
+use std::sync::Arc;
+
+use flowtable::types::PortNo;
+
+use super::{Dataplane, lock};
+use crate::{
+    config::{Device, PortSpec},
+    handle::DetachError,
+    pmd::{Seat, SwitchedPort},
+    port::{
+        AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Opened, PortReport,
+        afxdp::{self, AfXdpHold},
+        metrics::PortMetrics,
+    },
+    status::{DetachedPort, PortCounts, PortStatus},
+    sys::interface::Interface,
+};
+
+/// What is known of an attached port outside its workers.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub(super) name: String,
+    kind: &'static str,
+    report: PortReport,
+    metrics: Arc<PortMetrics>,
+    /// Where each of its queues is.
+    pub(super) queues: Vec<Place>,
+    /// Ways out that no worker has: there are more of them than workers.
+    spare: Vec<AnyOutlet>,
+    /// Workers that have a way out.
+    outlets: Vec<usize>,
+    hold: Option<AfXdpHold>,
+    /// Name and number of the interface it stands on.
+    interface: Option<(String, u32)>,
+}
+
+/// Where a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) worker: usize,
+    /// It stays there.
+    pub(super) pinned: bool,
+}
+
+impl Dataplane {
+    /// Attaches a port and says what it turned out to be. Frames flow at once.
+    ///
+    /// # Errors
+    /// [`AttachError`] says what to do.
+    ///
+    /// # Concurrency
+    /// An interface is looked for in the calling thread's network namespace.
+    pub fn attach(&self, spec: PortSpec) -> Result<PortReport, AttachError> {
+        let _admin = lock(&self.admin);
+        let PortSpec { port, name, device } = spec;
+        // The host's own port is one like others, with a number of its own.
+        if !port.is_real() && port != PortNo::LOCAL {
+            return Err(AttachError::NotReal(port));
+        }
+        if lock(&self.ports).contains_key(&port) {
+            return Err(AttachError::InUse(port));
+        }
+        let opened = open(device)?;
+        let places = self.places(&name, opened.queues.len());
+        for (id, seat) in self.fabric.seats().iter().enumerate() {
+            seat.ask(move |worker| worker.open_port(port)).ok_or(AttachError::WorkerGone(id))?;
+        }
+        let Opened { kind, report, metrics, queues, outlets, hold, interface } = opened;
+        let home = places.first().map_or(0, |place| place.worker);
+        let (owners, spare) = self.give_outlets((port, home), outlets, &metrics)?;
+        for (idx, (device, place)) in queues.into_iter().zip(&places).enumerate() {
+            let queue = AttachedQueue::new(port, idx, device, Arc::clone(&metrics));
+            self.seat(place.worker)?
+                .ask(move |worker| worker.take_queue(queue))
+                .ok_or(AttachError::WorkerGone(place.worker))?;
+        }
+        tracing::info!(%port, name, mode = report.mode, n_queues = places.len(), worker = home, "port attached");
+        let answer = report.clone();
+        let (queues, outlets) = (places, owners);
+        let registered = Registered { name, kind, report, metrics, queues, spare, outlets, hold, interface };
+        lock(&self.ports).insert(port, registered);
+        Ok(answer)
+    }
+
+    /// Detaches a port; an interface is the host's again when this returns. What was
+    /// counted of it is the caller's from now on.
+    ///
+    /// # Errors
+    /// The port is not attached.
+    pub fn detach(&self, port: PortNo) -> Result<DetachedPort, DetachError> {
+        let _admin = lock(&self.admin);
+        let mut registered = lock(&self.ports).remove(&port).ok_or(DetachError::NotAttached(port))?;
+        // First, nothing more comes to the queues; closing an interface's sockets takes
+        // milliseconds: here, not on the workers.
+        drop(registered.hold.take());
+        let seats = self.fabric.seats();
+        let queues: Vec<_> =
+            seats.iter().filter_map(|seat| seat.ask(move |worker| worker.drop_queues(port))).collect();
+        self.route(port, &registered.outlets, None);
+        let closed: Vec<_> =
+            seats.iter().filter_map(|seat| seat.ask(move |worker| worker.close_port(port))).collect();
+        let switched = closed.iter().map(|(_, counts)| *counts).reduce(|mut sum, more| {
+            sum += more;
+            sum
+        });
+        registered.spare.clear();
+        drop((queues, closed));
+        let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.take_drops(port)).unwrap_or_default();
+        let drops = seats.iter().flat_map(drops).collect();
+        tracing::info!(%port, name = registered.name, "port detached");
+        Ok(DetachedPort { status: registered.status(port, switched.as_ref()), drops })
+    }
+
+    pub(super) fn seat(&self, worker: usize) -> Result<&Arc<Seat>, AttachError> {
+        self.fabric.seats().get(worker).ok_or(AttachError::WorkerGone(worker))
+    }
+
+    /// Workers for the queues of a new port: those it is tied to, else those that have the
+    /// fewest. How much each queue has to do shows later.
+    fn places(&self, name: &str, n_queues: usize) -> Vec<Place> {
+        let ports = lock(&self.ports);
+        let n_workers = self.fabric.seats().len();
+        let mut n_held = vec![0_usize; n_workers];
+        for place in ports.values().flat_map(|registered| &registered.queues) {
+            if let Some(n) = n_held.get_mut(place.worker) {
+                *n += 1;
+            }
+        }
+        let place = |queue| {
+            let is_for = |own: Option<usize>| own.is_none_or(|own| own == queue);
+            let pin = self.pins.iter().find(|pin| pin.port == name && is_for(pin.queue));
+            let pinned = pin.map(|pin| pin.worker).filter(|worker| *worker < n_workers);
+            let fewest = (0..n_workers).min_by_key(|worker| n_held[*worker]);
+            let worker = pinned.or(fewest).unwrap_or(0);
+            n_held[worker] += 1;
+            Place { worker, pinned: pinned.is_some() }
+        };
+        (0..n_queues).map(place).collect()
+    }
+
+    /// Gives ways out to workers, the first to the port's home; tells the others where they
+    /// are. Answers who has one, and those that are left over.
+    fn give_outlets(
+        &self,
+        (port, home): (PortNo, usize),
+        outlets: Vec<AnyOutlet>,
+        metrics: &Arc<PortMetrics>,
+    ) -> Result<(Vec<usize>, Vec<AnyOutlet>), AttachError> {
+        let n_workers = self.fabric.seats().len();
+        let mut outlets = outlets.into_iter();
+        let mut owners = Vec::new();
+        for (idx, device) in outlets.by_ref().take(n_workers).enumerate() {
+            let owner = (home + idx) % n_workers;
+            let outlet = AttachedOutlet { port, outlet: idx, device, metrics: Arc::clone(metrics) };
+            self.seat(owner)?
+                .ask(move |worker| worker.take_outlet(outlet))
+                .ok_or(AttachError::WorkerGone(owner))?;
+            owners.push(owner);
+        }
+        if let Some(first) = owners.first() {
+            self.route(port, &owners, Some(*first));
+        }
+        Ok((owners, outlets.collect()))
+    }
+
+    /// Tells all workers without a way out by a port of their own where there is one.
+    fn route(&self, port: PortNo, owners: &[usize], to: Option<usize>) {
+        for seat in self.fabric.seats().iter().filter(|seat| !owners.contains(&seat.id)) {
+            let _ = seat.ask(move |worker| worker.route(port, to));
+        }
+    }
+}
+
+/// Opens a port's device.
+fn open(device: Device) -> Result<Opened, AttachError> {
+    match device {
+        Device::AfXdp { interface, steering } => afxdp::open(&interface, &steering),
+        Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
+        Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
+    }
+}
+
+/// State of a port's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Up,
+    Down,
+    Gone,
+}
+
+impl Registered {
+    /// The worker that has the first queue, or else the first way out.
+    pub(super) fn first_worker(&self) -> Option<usize> {
+        let queue = self.queues.first().map(|place| place.worker);
+        queue.or_else(|| self.outlets.first().copied())
+    }
+
+    /// Looks at the link, and takes over a changed MTU on the way.
+    fn refresh(&self) -> Link {
+        let Some((name, ifindex)) = &self.interface else { return Link::Up };
+        match Interface::lookup(name) {
+            Ok(facts) if facts.ifindex == *ifindex && !self.metrics.is_gone() => {
+                self.metrics.set_mtu(facts.mtu);
+                if facts.running { Link::Up } else { Link::Down }
+            }
+            // Another interface may have taken the name.
+            Ok(_) | Err(_) => Link::Gone,
+        }
+    }
+
+    pub(super) fn status(&self, port: PortNo, switched: Option<&SwitchedPort>) -> PortStatus {
+        let link = self.refresh();
+        let counts = self.metrics.read();
+        PortStatus {
+            port,
+            kind: self.kind,
+            mode: self.report.mode.clone(),
+            mac: self.report.mac,
+            mtu: self.metrics.mtu(),
+            up: link == Link::Up,
+            gone: link == Link::Gone,
+            counters: PortCounts {
+                rx_packets: counts.rx_packets,
+                rx_bytes: counts.rx_bytes,
+                rx_forwarded: switched.map_or(0, |switched| switched.n_forwarded),
+                rx_dropped: switched.map_or(0, |switched| switched.n_dropped),
+                tx_packets: counts.tx_packets,
+                tx_bytes: counts.tx_bytes,
+                tx_dropped: counts.tx_dropped,
+                rx_kernel_dropped: counts.rx_kernel_dropped,
+            },
+            name: self.name.clone(),
+        }
+    }
+}

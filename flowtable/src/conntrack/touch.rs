@@ -1,0 +1,120 @@
+//! The short way of a packet to its connection: for most packets, which belong to one that
+//! is there, change nothing about it but its numbers and its time, and leave as they came.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    Conntrack, L4, Tuple, Verdict, View, kind, millis,
+    slot::{Guard, Live, Slot},
+    tcp,
+    track::without_numbers,
+};
+use crate::{key::ct_state, types::Timestamp};
+
+/// What such a packet has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// Bits of [`ct_state`].
+    pub(crate) state: u16,
+    pub(crate) mark: u32,
+    pub(crate) label: u128,
+    slot: u32,
+    direction: usize,
+}
+
+/// Why a packet was not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Untouched {
+    /// It belongs to no connection that is there.
+    Unknown,
+    /// It takes the long way.
+    Other,
+}
+
+impl Conntrack {
+    /// What [`Conntrack::track`] says of a packet that is looked up in a zone, and translated
+    /// if its connection is and this `translates`; or nothing is done. `likely` is what
+    /// [`Conntrack::fetch`] said.
+    ///
+    /// # Errors
+    /// The packet is none of those that this is for.
+    #[inline]
+    pub(crate) fn touch(
+        &self,
+        now: Timestamp,
+        (zone, translates): (u16, bool),
+        view: &View,
+        (hash, likely): (u32, Option<(u32, usize)>),
+    ) -> Result<Touched, Untouched> {
+        if matches!(view.l4, L4::Invalid | L4::Error { .. } | L4::Sctp { .. }) {
+            return Err(Untouched::Other);
+        }
+        let tuple = Tuple { zone, ..view.tuple };
+        let (idx, direction, slot, mut guard) = self.grasp(&tuple, hash, likely).ok_or(Untouched::Unknown)?;
+        let (kind, live, now) = (slot.kind(), guard.live, millis(now));
+        let translated = if translates { kind::SNAT | kind::DNAT } else { 0 };
+        if kind & (kind::FTP | kind::TFTP | kind::RELATED | translated) != 0 || live.is_over(now) {
+            return Err(Untouched::Other);
+        }
+        let has_replied = live.has_replied || direction == 1;
+        // The first answer is something to tell of.
+        if has_replied != live.has_replied {
+            return Err(Untouched::Other);
+        }
+        let state = match &view.l4 {
+            L4::Tcp(segment) => {
+                let mut tcp = tcp::Tcp { state: live.state, peers: slot.peers() };
+                let fit = tcp.step(direction, segment, self.check_sequence.load(Relaxed));
+                if fit != tcp::Fit::Valid || tcp.state != live.state {
+                    return Err(Untouched::Other);
+                }
+                slot.set_peers(&tcp.peers);
+                tcp.state
+            }
+            l4 => without_numbers(l4, has_replied).ok_or(Untouched::Other)?,
+        };
+        let expires = now.wrapping_add(self.policies.get(live.policy, state));
+        guard.live = Live { state, has_replied, was_touched: true, expires, ..live };
+        let established = if has_replied { ct_state::EST } else { ct_state::NEW };
+        let reply = if direction == 1 { ct_state::RPL } else { 0 };
+        let state = ct_state::TRK | established | reply;
+        Ok(Touched { state, mark: slot.mark(), label: slot.label(), slot: idx, direction })
+    }
+
+    /// The connection with this tuple, its slot locked: most often the likely one, which is
+    /// not looked at before.
+    #[inline]
+    fn grasp(
+        &self,
+        tuple: &Tuple,
+        hash: u32,
+        likely: Option<(u32, usize)>,
+    ) -> Option<(u32, usize, &Slot, Guard<'_>)> {
+        if let Some((idx, direction)) = likely
+            && let Some(slot) = self.slots().get(idx as usize)
+            && slot.is_connection()
+        {
+            let guard = slot.lock();
+            if slot.holds(direction, tuple, |slot| self.extension_of(slot)) {
+                return Some((idx, direction, slot, guard));
+            }
+        }
+        let (idx, direction, guard) = self.lookup(tuple, hash)?;
+        Some((idx, direction, self.slots().get(idx as usize)?, guard))
+    }
+
+    /// All that there is to say to a packet that was touched, unless its connection has gone
+    /// since.
+    pub(crate) fn verdict_of(&self, zone: u16, view: &View, touched: &Touched) -> Option<Verdict> {
+        let Touched { state, mark, label, slot, direction } = *touched;
+        let own = Tuple { zone, ..view.tuple };
+        let original = if direction == 0 {
+            own
+        } else {
+            let slot = self.slots().get(slot as usize)?;
+            let _guard = slot.lock();
+            self.holds(touched.slot, direction, &own).then(|| self.tuple_of(slot, 0))?
+        };
+        Some(Verdict { state, mark, label, original: Some(original), rewrite: None, alg: None })
+    }
+}

@@ -1,0 +1,322 @@
+//! Containers by the Container Network Interface: the plugin, called as a runtime does, and by podman.
+
+#![forbid(unsafe_code)]
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ferroflow_tests::cni::{self, Container, Runtime};
+use ferroflow_tests::fabric::{Fabric, HOSTS, WORKLOAD_MTU};
+use ferroflow_tests::podman::{IMAGE, Podman};
+use ferroflow_tests::{checks, command, random, scenario, stop};
+use serde_json::{Value, json};
+
+const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
+/// How long the daemons may take to tidy up.
+const TIDY_LIMIT: Duration = Duration::from_secs(20);
+
+fn ping(fabric: &Fabric, from: &Container, to: &str) -> Result<()> {
+    let to: Ipv4Addr = to.parse()?;
+    let result = fabric.plan().programs.probe.ping(&from.netns, to, 3, 56)?;
+    ensure!(result.n_received == 3, "{} got {} answers of 3 from {to}", from.id, result.n_received);
+    Ok(())
+}
+
+/// No trace of any container is left: on no host, in no namespace, in the network, in the pool of addresses.
+fn nothing_is_left(fabric: &Fabric, runtimes: &[Runtime]) -> Result<()> {
+    stop::wait_for("nothing is left of the containers", TIDY_LIMIT, || {
+        for (idx, runtime) in runtimes.iter().enumerate() {
+            let ends = cni::host_ends(fabric, idx)?;
+            if !ends.is_empty() {
+                return Ok(Err(format!("{} still has {ends:?}", HOSTS[idx].name)));
+            }
+            let taken = runtime.taken_addresses()?;
+            if !taken.is_empty() {
+                return Ok(Err(format!("{} still has the addresses {taken:?}", HOSTS[idx].name)));
+            }
+            let ports = fabric.host(idx).control.ports()?;
+            if let Some(port) = ports.iter().find(|port| port.name.starts_with("vc")) {
+                return Ok(Err(format!("{} still has the port {}", HOSTS[idx].name, port.name)));
+            }
+        }
+        let places = fabric.control.places()?;
+        match places.iter().find(|place| place.id.starts_with('c') && place.id.contains("-eth0-")) {
+            Some(place) => Ok(Err(format!("the network still has the port {}", place.id))),
+            None => Ok(Ok(())),
+        }
+    })
+}
+
+fn runtimes(fabric: &Fabric) -> Result<Vec<Runtime>> {
+    (0..HOSTS.len()).map(|idx| Runtime::on(fabric, idx)).collect()
+}
+
+#[test]
+fn containers_of_two_hosts_talk_and_leave_nothing_in_each_version() -> Result<()> {
+    scenario::on_fabric("containers_of_two_hosts_talk_and_leave_nothing_in_each_version", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+            in_version(fabric, &runtimes, version).context(version)?;
+        }
+        nothing_is_left(fabric, &runtimes)?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+fn in_version(fabric: &Fabric, runtimes: &[Runtime], version: &str) -> Result<()> {
+    let containers = [Container::create(fabric, "c1")?, Container::create(fabric, "c2")?];
+    let mut results = Vec::new();
+    for (runtime, container) in runtimes.iter().zip(&containers) {
+        let result = runtime.add(container, version)?;
+        check_result(&result, container, version)?;
+        results.push(result);
+    }
+    let other = cni::address(&results[1])?;
+    // ADD has answered, so packets pass: the first one, and to everybody.
+    ping(fabric, &containers[0], &other)?;
+    ping(fabric, &containers[0], "10.0.1.1")?;
+    ping(fabric, &containers[1], "10.0.2.11")?;
+    let inside = containers[0].netns.ip(&["-o", "link", "show", "dev", "eth0"])?;
+    ensure!(inside.contains(&format!("mtu {WORKLOAD_MTU}")), "{inside}");
+    for ((runtime, container), result) in runtimes.iter().zip(&containers).zip(&results) {
+        check_verbs(runtime, container, result, version)?;
+        runtime.del(&container.id, &container.path(), version)?;
+        ensure!(container.netns.ip(&["link", "show", "dev", "eth0"]).is_err(), "eth0 is still there");
+        // A runtime asks again, and without the namespace.
+        runtime.del(&container.id, "", version)?;
+    }
+    Ok(())
+}
+
+fn check_result(result: &Value, container: &Container, version: &str) -> Result<()> {
+    ensure!(result["cniVersion"] == version, "{result}");
+    let interfaces = result["interfaces"].as_array().context("no interfaces")?;
+    ensure!(interfaces.len() == 2 && interfaces[0].get("sandbox").is_none(), "{result}");
+    let container_end = json!({ "name": interfaces[1]["name"], "sandbox": interfaces[1]["sandbox"] });
+    ensure!(container_end == json!({ "name": "eth0", "sandbox": container.path() }), "{result}");
+    ensure!(result["ips"][0]["interface"] == 1, "{result}");
+    ensure!((result["ips"][0]["version"] == "4") == version.starts_with('0'), "{result}");
+    ensure!(result["routes"][0]["dst"] == "0.0.0.0/0", "{result}");
+    Ok(())
+}
+
+fn check_verbs(runtime: &Runtime, container: &Container, result: &Value, version: &str) -> Result<()> {
+    let mut config = runtime.config(version);
+    config["prevResult"] = result.clone();
+    let call = |verb: &str, config: &Value| runtime.call(verb, &container.id, &container.path(), config);
+    let checked = call("CHECK", &config)?;
+    if version == "0.3.1" {
+        ensure!(checked.is_err_and(|error| error["code"] == 1), "CHECK is newer than 0.3.1");
+    } else {
+        ensure!(checked == Ok(Value::Null), "CHECK: {checked:?}");
+        container.netns.ip(&["route", "del", "default"])?;
+        let checked = call("CHECK", &config)?;
+        ensure!(checked.is_err(), "CHECK does not see that the route is gone");
+    }
+    let status = call("STATUS", &config)?;
+    ensure!((version == "1.1.0") == status.is_ok(), "STATUS: {status:?}");
+    if version == "1.1.0" {
+        config["switch"] = "nowhere".into();
+        let status = call("STATUS", &config)?;
+        ensure!(status.as_ref().is_err_and(|error| error["code"] == 50), "STATUS: {status:?}");
+    }
+    let versions = call("VERSION", &json!({ "cniVersion": version }))?;
+    ensure!(versions.is_ok_and(|answer| answer["supportedVersions"][3] == "1.1.0"));
+    Ok(())
+}
+
+#[test]
+fn wrong_requests_are_refused_and_leave_nothing() -> Result<()> {
+    scenario::on_fabric("wrong_requests_are_refused_and_leave_nothing", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let runtime = &runtimes[0];
+        let container = Container::create(fabric, "c1")?;
+        let path = container.path();
+        let with = |field: &str, value: Value| {
+            let mut config = runtime.config("1.0.0");
+            config[field] = value;
+            config
+        };
+        let cases = [
+            ("another version", with("cniVersion", "2.0.0".into()), path.as_str(), 1),
+            ("no switch", with("switch", "".into()), &path, 7),
+            ("a switch that is not there", with("switch", "nowhere".into()), &path, 100),
+            ("no IPAM", with("ipam", Value::Null), &path, 7),
+            ("an IPAM that is not there", with("ipam", json!({ "type": "nobody" })), &path, 7),
+            ("an IPAM that is a path", with("ipam", json!({ "type": "../x" })), &path, 7),
+            ("too large an MTU", with("mtu", 9000.into()), &path, 7),
+            ("a namespace that is none", runtime.config("1.0.0"), "/etc/hostname", 3),
+            ("a namespace that is not there", runtime.config("1.0.0"), "/run/netns/nobody", 3),
+        ];
+        for (what, config, netns, code) in cases {
+            let answer = runtime.call("ADD", "c1", netns, &config)?;
+            let error = answer.err().with_context(|| format!("{what} is not refused"))?;
+            ensure!(error["code"] == code, "{what}: {error}");
+            ensure!(error["msg"].as_str().is_some_and(|text| !text.is_empty()), "{what}: {error}");
+        }
+        // An interface of that name is the container's own.
+        container.netns.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "other"])?;
+        let answer = runtime.call("ADD", "c1", &path, &runtime.config("1.0.0"))?;
+        ensure!(answer.is_err_and(|error| error.to_string().contains("has an interface eth0 already")));
+        container.netns.ip(&["link", "show", "dev", "eth0"])?;
+        nothing_is_left(fabric, &runtimes)
+    })
+}
+
+#[test]
+fn a_daemon_that_is_not_there_stops_no_container() -> Result<()> {
+    scenario::on_fabric("a_daemon_that_is_not_there_stops_no_container", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let [kept, ended] = [Container::create(fabric, "c1")?, Container::create(fabric, "c2")?];
+        runtimes[0].add(&kept, "1.0.0")?;
+        runtimes[0].add(&ended, "1.0.0")?;
+        fabric.switch(0).context("vswitchd runs")?.kill()?;
+        let late = Container::create(fabric, "c3")?;
+        let refused = runtimes[0].call("ADD", "c3", &late.path(), &runtimes[0].config("1.0.0"))?;
+        ensure!(refused.as_ref().is_err_and(|error| error["code"] == 11), "{refused:?}");
+        runtimes[0].del("c2", &ended.path(), "1.0.0")?;
+        fabric.start_switch(0)?;
+        fabric.wait_converged()?;
+        // The one that went meanwhile is gone, the other has its network as before.
+        stop::wait_for("one container is left", TIDY_LIMIT, || {
+            let ends = cni::host_ends(fabric, 0)?;
+            Ok(if ends.len() == 1 { Ok(()) } else { Err(format!("{ends:?}")) })
+        })?;
+        stop::wait_for("the other one has its network", TIDY_LIMIT, || {
+            Ok(ping(fabric, &kept, "10.0.1.12").map_err(|error| format!("{error:#}")))
+        })?;
+        runtimes[0].del("c1", &kept.path(), "1.0.0")?;
+        nothing_is_left(fabric, &runtimes)?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn a_controller_that_is_not_there_is_told_later() -> Result<()> {
+    scenario::on_fabric("a_controller_that_is_not_there_is_told_later", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let [ended, late] = [Container::create(fabric, "c1")?, Container::create(fabric, "c2")?];
+        runtimes[0].add(&ended, "1.0.0")?;
+        fabric.controller().context("the controller runs")?.kill()?;
+        let refused = runtimes[0].call("ADD", "c2", &late.path(), &runtimes[0].config("1.0.0"))?;
+        ensure!(refused.as_ref().is_err_and(|error| error["code"] == 11), "{refused:?}");
+        ensure!(late.netns.ip(&["link", "show", "dev", "eth0"]).is_err(), "half an attachment is left");
+        runtimes[0].del("c1", &ended.path(), "1.0.0")?;
+        fabric.start_controller()?;
+        fabric.wait_converged()?;
+        nothing_is_left(fabric, &runtimes)
+    })
+}
+
+#[test]
+fn many_come_and_go_at_once_and_a_kill_leaves_nothing() -> Result<()> {
+    const N_CONTAINERS: usize = 24;
+    scenario::on_fabric("many_come_and_go_at_once_and_a_kill_leaves_nothing", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let runtime = &runtimes[0];
+        let mut containers = Vec::new();
+        for idx in 0..N_CONTAINERS {
+            containers.push(Container::create(fabric, &format!("c{idx}"))?);
+        }
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let adding: Vec<_> = containers
+                .iter()
+                .map(|container| scope.spawn(|| runtime.add(container, "1.1.0").map(drop)))
+                .collect();
+            adding.into_iter().try_for_each(|thread| thread.join().expect("the thread ends"))
+        })?;
+        println!("{N_CONTAINERS} containers attached in {:.1} s", start.elapsed().as_secs_f64());
+        for container in &containers {
+            ping(fabric, container, "10.0.1.12")?;
+        }
+        collect_garbage(fabric, runtime, &containers)?;
+        killed_at_any_time(fabric, runtime, &containers[N_CONTAINERS / 2..])?;
+        for container in &containers {
+            runtime.del(&container.id, &container.path(), "1.1.0")?;
+        }
+        nothing_is_left(fabric, &runtimes)?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+/// GC takes away what the runtime does not name.
+fn collect_garbage(fabric: &Fabric, runtime: &Runtime, containers: &[Container]) -> Result<()> {
+    let (kept, stale) = containers.split_at(containers.len() / 2);
+    let mut config = runtime.config("1.1.0");
+    config["cni.dev/valid-attachments"] =
+        kept.iter().map(|container| json!({ "containerID": container.id, "ifname": "eth0" })).collect();
+    let answer = runtime.call("GC", "", "", &config)?;
+    ensure!(answer == Ok(Value::Null), "{answer:?}");
+    ensure!(cni::host_ends(fabric, 0)?.len() == kept.len(), "GC left other interfaces than it was told to");
+    for container in stale {
+        ensure!(
+            container.netns.ip(&["link", "show", "dev", "eth0"]).is_err(),
+            "{} is still attached",
+            container.id
+        );
+        runtime.del(&container.id, &container.path(), "1.1.0")?;
+    }
+    ping(fabric, &kept[0], "10.0.1.12")
+}
+
+/// Plugin and daemon are killed while containers come and go; a DEL afterwards always succeeds.
+fn killed_at_any_time(fabric: &mut Fabric, runtime: &Runtime, containers: &[Container]) -> Result<()> {
+    let mut random = random::Random::new(7);
+    for container in containers {
+        let mut command =
+            runtime.command("ADD", &container.id, &container.path(), &runtime.config("1.1.0"))?;
+        // Killed at its limit, with its children.
+        let limit = Duration::from_millis(random.below(60));
+        let cut_short = command::run(&mut command, limit);
+        if random.chance(1, 4) {
+            fabric.switch(0).context("vswitchd runs")?.kill()?;
+            runtime.del(&container.id, &container.path(), "1.1.0")?;
+            fabric.start_switch(0)?;
+        }
+        drop(cut_short);
+    }
+    fabric.wait_converged()
+}
+
+#[test]
+fn podman_runs_containers_on_our_network() -> Result<()> {
+    scenario::on_fabric("podman_runs_containers_on_our_network", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let podman = Podman::prepare(fabric, &runtimes[0], 0)?;
+        let addresses = podman.run(&[
+            "run",
+            "--rm",
+            "--network",
+            "pods",
+            IMAGE,
+            "ip",
+            "-4",
+            "-o",
+            "address",
+            "show",
+            "eth0",
+        ])?;
+        ensure!(addresses.contains("inet 10.0.1.1"), "{addresses}");
+        // Across hosts, and to the other network by its router.
+        for to in ["10.0.1.12", "10.0.2.12"] {
+            podman.run(&["run", "--rm", "--network", "pods", IMAGE, "ping", "-c", "2", "-W", "5", to])?;
+        }
+        podman.run(&["run", "-d", "--name", "server", "--network", "pods", IMAGE, "sleep", "60"])?;
+        let address =
+            podman.run(&["inspect", "-f", "{{.NetworkSettings.Networks.pods.IPAddress}}", "server"])?;
+        let address: Ipv4Addr = address.trim().parse().with_context(|| format!("`{address}`"))?;
+        let from = fabric.workload("web-2")?;
+        let result = fabric.plan().programs.probe.ping(&from.netns, address, 3, 56)?;
+        ensure!(
+            result.n_received == 3,
+            "web-2 got {} answers of 3 from podman's container",
+            result.n_received
+        );
+        podman.run(&["rm", "-f", "-t", "0", "server"])?;
+        drop(podman);
+        nothing_is_left(fabric, &runtimes)?;
+        checks::conservation(fabric).map(drop)
+    })
+}
