@@ -116,7 +116,7 @@ async fn ports_come_and_go() {
     );
     assert_eq!(
         host.asked(),
-        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0 }"
+        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0, network: \"\" }"
     );
     let list = place.run(&["port", "list"]).await;
     assert!(list.lines().next().unwrap().starts_with("PORT  NAME        ROLE"), "{list}");
