@@ -43,6 +43,9 @@ impl Model {
         dirty.address_sets.extend(old.network.address_sets.into_keys());
         dirty.port_groups.extend(old.network.port_groups.into_keys());
         dirty.load_balancers.extend(old.network.load_balancers.into_keys());
+        dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
+        dirty.names.extend(old.network.names.into_keys());
+        dirty.limits.extend(old.network.limits.into_keys());
         for record in records {
             self.put(record, &mut dirty);
         }
@@ -62,7 +65,16 @@ impl Model {
         let key = DatapathKey::new(record.key);
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
-        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
+        let Northbound {
+            switches,
+            routers,
+            address_sets,
+            port_groups,
+            load_balancers,
+            dhcp_options,
+            names,
+            limits,
+        } = &mut self.network;
         let is_changed = match &record.spec {
             Spec::Switch(spec) => match key {
                 Ok(key) => {
@@ -70,7 +82,8 @@ impl Model {
                     let switch = switches.entry(id.clone()).or_insert_with(|| new_switch(key));
                     switch.key = key;
                     let is_changed = replace(&mut switch.default_policy, spec.default_policy)
-                        | replace(&mut switch.load_balancers, spec.load_balancers.clone());
+                        | replace(&mut switch.load_balancers, spec.load_balancers.clone())
+                        | replace(&mut switch.services, spec.services.clone());
                     if is_changed {
                         dirty.switch_settings.insert(id);
                     }
@@ -86,7 +99,8 @@ impl Model {
                     let is_changed = replace(&mut router.enabled, spec.enabled)
                         | replace(&mut router.static_routes, spec.static_routes.clone())
                         | replace(&mut router.chassis, spec.chassis.clone())
-                        | replace(&mut router.load_balancers, spec.load_balancers.clone());
+                        | replace(&mut router.load_balancers, spec.load_balancers.clone())
+                        | replace(&mut router.limits, spec.limits.clone());
                     if is_changed {
                         dirty.router_settings.insert(id);
                     }
@@ -115,6 +129,9 @@ impl Model {
             Spec::RouterPolicy(policy) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.policies, id, policy.clone()))
             }
+            Spec::DhcpOptions(options) => insert(dhcp_options, id, options.clone()),
+            Spec::Names(records) => insert(names, id, records.clone()),
+            Spec::Limits(bounds) => insert(limits, id, bounds.clone()),
             Spec::AddressSet(members) => insert(address_sets, id, members.clone()),
             Spec::PortGroup(spec) => {
                 let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
@@ -136,7 +153,16 @@ impl Model {
         let parent = name.parent();
         let parent = parent.as_ref().map_or("", Name::id);
         let of_group = name.parent().is_some_and(|parent| parent.kind() == Kind::PortGroup);
-        let Northbound { switches, routers, address_sets, port_groups, load_balancers } = &mut self.network;
+        let Northbound {
+            switches,
+            routers,
+            address_sets,
+            port_groups,
+            load_balancers,
+            dhcp_options,
+            names,
+            limits,
+        } = &mut self.network;
         match name.kind() {
             Kind::Acl if of_group => {
                 drop(port_groups.get_mut(parent).and_then(|group| group.acls.remove(id)));
@@ -149,6 +175,9 @@ impl Model {
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
+            Kind::DhcpOptions => drop(dhcp_options.remove(id)),
+            Kind::Names => drop(names.remove(id)),
+            Kind::Limits => drop(limits.remove(id)),
             Kind::Nat => drop(routers.get_mut(parent).and_then(|router| router.nats.remove(id))),
             Kind::RouterPolicy => drop(routers.get_mut(parent).and_then(|router| router.policies.remove(id))),
             Kind::Chassis => drop(self.chassis.remove(id)),
@@ -187,6 +216,9 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::AddressSet => drop(dirty.address_sets.insert(id)),
         Kind::PortGroup => drop(dirty.port_groups.insert(id)),
         Kind::LoadBalancer => drop(dirty.load_balancers.insert(id)),
+        Kind::DhcpOptions => drop(dirty.dhcp_options.insert(id)),
+        Kind::Names => drop(dirty.names.insert(id)),
+        Kind::Limits => drop(dirty.limits.insert(id)),
         Kind::Chassis => {}
     }
 }
@@ -198,6 +230,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         acls: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
+        services: Default::default(),
     }
 }
 
@@ -211,6 +244,7 @@ fn new_router(key: DatapathKey) -> LogicalRouter {
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: BTreeSet::new(),
+        limits: None,
     }
 }
 
@@ -226,19 +260,21 @@ fn port_key(record: &Record) -> Option<PortKey> {
 
 fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
-        Attachment::Workload { addresses, unknown, port_security, access } => SwitchPortKind::Workload {
-            addresses: addresses.clone(),
-            unknown: *unknown,
-            port_security: port_security.clone(),
-            chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
-            access: match access {
-                resource::Access::Interface => Access::Interface,
-                resource::Access::Nested(parent, tag) => {
-                    Access::Nested { parent: parent.id().to_owned(), tag: *tag }
-                }
-                resource::Access::EachChassis => Access::EachChassis,
-            },
-        },
+        Attachment::Workload { addresses, unknown, port_security, access, dynamic: _ } => {
+            SwitchPortKind::Workload {
+                addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
+                unknown: *unknown,
+                port_security: port_security.clone(),
+                chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
+                access: match access {
+                    resource::Access::Interface => Access::Interface,
+                    resource::Access::Nested(parent, tag) => {
+                        Access::Nested { parent: parent.id().to_owned(), tag: *tag }
+                    }
+                    resource::Access::EachChassis => Access::EachChassis,
+                },
+            }
+        }
         Attachment::Router(peer) => {
             SwitchPortKind::Router { router: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
         }
@@ -246,12 +282,13 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
             SwitchPortKind::Network { network: network.clone(), tag: *tag, gateway: gateway.clone() }
         }
     };
-    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled })
+    let services = spec.services.clone();
+    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services })
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, gateway } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway })
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement } = spec.clone();
+    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement })
 }
 
 #[cfg(test)]
@@ -358,6 +395,25 @@ mod tests {
                 ..Default::default()
             })
         };
+        let dhcp = |server: &str| {
+            let options = [("server_id".to_owned(), server.to_owned())].into();
+            Wire::DhcpOptions(pb::DhcpOptions { cidr: "10.0.0.0/24".to_owned(), options })
+        };
+        let names = |last: u8| {
+            let addresses = vec![format!("10.0.0.{last}")];
+            let records = vec![pb::NameRecord { name: "a.example".to_owned(), addresses }];
+            Wire::Names(pb::Names { records, ttl: 0 })
+        };
+        let limits = |rate| {
+            let limits = vec![pb::ControlPlaneLimit { class: "dns".to_owned(), rate, burst: 0 }];
+            Wire::ControlPlaneLimits(pb::ControlPlaneLimits { limits })
+        };
+        let served = Wire::LogicalSwitch(pb::LogicalSwitch {
+            dhcpv4_options: "dhcp-options/d".to_owned(),
+            names: vec!["names/n".to_owned()],
+            control_plane_limits: "control-plane-limits/l".to_owned(),
+            ..Default::default()
+        });
         use Step::{Bind, Delete, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
@@ -394,6 +450,16 @@ mod tests {
             Delete("load-balancers/lb"),
             Delete("routers/r/nats/n"),
             Delete("routers/r/policies/p"),
+            Write("dhcp-options/d", dhcp("10.0.0.1")),
+            Write("dhcp-options/d", dhcp("10.0.0.2")),
+            Delete("dhcp-options/d"),
+            Write("names/n", names(5)),
+            Write("names/n", names(6)),
+            Delete("names/n"),
+            Write("control-plane-limits/l", limits(5)),
+            Write("control-plane-limits/l", limits(6)),
+            Delete("control-plane-limits/l"),
+            Write("switches/s", served.clone()),
             Write("switches/s/acls/x", acl(1)),
             Write("switches/s/acls/x", acl(2)),
             Delete("switches/s"),

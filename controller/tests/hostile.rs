@@ -44,6 +44,12 @@ fn text() -> impl Strategy<Value = String> {
             "routers/r/ports/p",
             "ip4 && tcp.dst == 80",
             "inport == \"a\"",
+            "dynamic",
+            "10.0.0.9..10.0.0.20",
+            "10.0.0.0/24",
+            "dhcp-options/x",
+            "names/x",
+            "server_id",
         ])
         .prop_map(str::to_owned),
         "\\PC{0,16}",
@@ -68,11 +74,36 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
     prop::option::weighted(
         0.95,
         prop_oneof![
-            (any::<u32>(), small.clone(), texts()).prop_map(
-                |(tunnel_key, default_policy, load_balancers)| {
-                    Spec::LogicalSwitch(nb::LogicalSwitch { tunnel_key, default_policy, load_balancers })
+            (any::<u32>(), small.clone(), texts(), (texts(), text(), text())).prop_map(
+                |(tunnel_key, default_policy, load_balancers, (names, dhcpv4_options, subnet))| {
+                    let management = nb::AddressManagement {
+                        mac_prefix: dhcpv4_options.clone(),
+                        ipv6_prefix: subnet.clone(),
+                        exclude_ips: names.clone(),
+                        subnet,
+                    };
+                    Spec::LogicalSwitch(nb::LogicalSwitch {
+                        tunnel_key,
+                        default_policy,
+                        load_balancers,
+                        address_management: (default_policy > 0).then_some(management),
+                        names,
+                        dhcpv4_options,
+                        ..Default::default()
+                    })
                 }
             ),
+            (text(), prop::collection::hash_map(text(), text(), 0..4))
+                .prop_map(|(cidr, options)| Spec::DhcpOptions(nb::DhcpOptions { cidr, options })),
+            (prop::collection::vec((text(), texts()), 0..3), any::<u32>()).prop_map(|(records, ttl)| {
+                let record = |(name, addresses)| nb::NameRecord { name, addresses };
+                Spec::Names(nb::Names { records: records.into_iter().map(record).collect(), ttl })
+            }),
+            prop::collection::vec((text(), 0..3u32, any::<u32>()), 0..3).prop_map(|limits| {
+                let limit = |(class, rate, burst)| nb::ControlPlaneLimit { class, rate, burst };
+                let limits = limits.into_iter().map(limit).collect();
+                Spec::ControlPlaneLimits(nb::ControlPlaneLimits { limits })
+            }),
             (small.clone(), prop::collection::vec((text(), texts()), 0..3), any::<bool>()).prop_map(
                 |(protocol, vips, reject)| {
                     let backend = |address| nb::Backend { address, offline: reject };
@@ -135,9 +166,26 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     })
                 }
             ),
-            (text(), texts()).prop_map(|(mac, networks)| {
-                Spec::LogicalRouterPort(nb::LogicalRouterPort { mac, networks, ..Default::default() })
-            }),
+            (text(), texts(), (small.clone(), any::<u32>(), texts(), any::<bool>())).prop_map(
+                |(mac, networks, (address_mode, number, rdnss, periodic))| {
+                    let ra = nb::RouterAdvertisement {
+                        address_mode,
+                        mtu: number % 3000,
+                        dnssl: rdnss.clone(),
+                        rdnss,
+                        periodic,
+                        min_interval: number % 700,
+                        max_interval: number % 2000,
+                        ..Default::default()
+                    };
+                    Spec::LogicalRouterPort(nb::LogicalRouterPort {
+                        mac,
+                        networks,
+                        router_advertisement: (number % 2 == 0).then_some(ra),
+                        ..Default::default()
+                    })
+                }
+            ),
             ((small, -1..8i32), (0..40_000u32, 0..6u32, any::<u32>()), (text(), text())).prop_map(
                 |((direction, action), (priority, tier, label), (r#match, log_name))| {
                     let (log, severity) = (label % 2 == 0, action);

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use flowtable::{switch::SwitchConfig, types::PortNo};
+use flowtable::{quota::Quota, switch::SwitchConfig, types::PortNo};
 
 use crate::{
     balance::Balancing,
@@ -51,6 +51,8 @@ pub struct DataplaneConfig {
     pub clock: Clock,
     /// Queues that are not moved by load.
     pub pins: Vec<Pin>,
+    /// What each port may take of what all share.
+    pub quota: Quota,
     /// When queues are moved by load.
     pub balancing: Balancing,
     /// What the hashes of the caches follow from; `None`: chance, so that nobody outside
@@ -70,6 +72,7 @@ impl Default for DataplaneConfig {
             n_handover: 1024,
             clock: Clock::Machine,
             pins: Vec::new(),
+            quota: Quota::default(),
             balancing: Balancing::default(),
             seed: None,
         }

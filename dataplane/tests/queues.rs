@@ -16,7 +16,7 @@ use std::{
 use common::*;
 use dataplane::{
     AssignError, Balancing, Dataplane, DataplaneConfig, Device, FramePort, FrameSink, FrameSource,
-    MemoryPort, Pin, PortSpec, QueueId, Wake, WorkerConfig,
+    MemoryPort, Pin, PortSpec, Proposal, QueueId, Wake, WorkerConfig,
 };
 use flowtable::{
     build::{Host, udp},
@@ -50,7 +50,7 @@ fn flow_and_number(frame: &[u8]) -> (u8, u64) {
 }
 
 /// Feeds queues, a flow for each, until told to stop; answers how many frames each got.
-fn feed(memory: &MemoryPort, n_queues: usize, stop: &AtomicBool) -> Vec<u64> {
+fn feed(memory: &MemoryPort, n_queues: usize, stop: &AtomicBool, n_taken: &AtomicU64) -> Vec<u64> {
     let mut numbers = vec![0; n_queues];
     while !stop.load(Ordering::Relaxed) {
         for (queue, number) in numbers.iter_mut().enumerate() {
@@ -61,7 +61,8 @@ fn feed(memory: &MemoryPort, n_queues: usize, stop: &AtomicBool) -> Vec<u64> {
                 *number += 1;
             }
         }
-        if memory.n_injected() > 400 * n_queues {
+        // No more under way than the queues behind the switch can hold, whoever is slow.
+        while numbers.iter().sum::<u64>() > n_taken.load(Ordering::Relaxed) + 4000 {
             thread::yield_now();
         }
     }
@@ -87,9 +88,9 @@ fn queues_wander_under_load_without_loss_and_in_order() {
     attach_memory(&dataplane, 1, &a);
     attach_memory(&dataplane, 2, &b);
     publish(&dataplane, snapshot(1, &[1, 2], vec![rule(1, &[2])]));
-    let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (stop, done, n_taken) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let (sent, got) = thread::scope(|scope| {
-        let feeder = scope.spawn(|| feed(&a, N_QUEUES, &stop));
+        let feeder = scope.spawn(|| feed(&a, N_QUEUES, &stop, &n_taken));
         let taker = scope.spawn(|| {
             let mut next = vec![0; N_QUEUES];
             // Once it is known that nothing more comes, the rest is taken.
@@ -97,6 +98,7 @@ fn queues_wander_under_load_without_loss_and_in_order() {
                 match b.receive_within(Duration::from_millis(100)) {
                     Some(frame) => {
                         take_in_order(&b, &mut next, &frame);
+                        n_taken.fetch_add(1, Ordering::Relaxed);
                         b.recycle(frame);
                     }
                     None if done.load(Ordering::Relaxed) => return next,
@@ -223,9 +225,14 @@ fn an_overloaded_worker_gives_a_queue_away() {
     publish(&dataplane, snapshot(1, &[1, 2], Vec::new()));
     dataplane.assign(id(1, 1), 0).unwrap();
     // Tied to worker 0, it stays there.
-    let reading = dataplane.reading();
-    thread::sleep(Duration::from_millis(100));
-    let proposal = dataplane.rebalance(&reading, true).unwrap();
+    dataplane.set_measuring(Some(4), true);
+    let mut proposal = Proposal::default();
+    eventually("both queues had their turns", || {
+        let reading = dataplane.reading();
+        thread::sleep(Duration::from_millis(100));
+        proposal = dataplane.rebalance(&reading, true).unwrap();
+        !proposal.moves.is_empty()
+    });
     assert!(proposal.before[0] > 0.5 && proposal.before[1] < 0.2, "{proposal:?}");
     assert_eq!(proposal.moves.len(), 1, "the other one can go: {proposal:?}");
     assert_eq!((proposal.moves[0].id, proposal.moves[0].to), (id(1, 0), 1));
@@ -261,7 +268,7 @@ fn what_workers_measure_adds_up() {
     let before = dataplane.perf().remove(0);
     eventually("there was traffic", || dataplane.perf()[0].n_sampled_packets > 50_000);
     on.store(false, Ordering::Relaxed);
-    thread::sleep(Duration::from_millis(50));
+    eventually("it sleeps", || dataplane.perf()[0].asleep > 0);
     let after = dataplane.perf().remove(0);
     assert_eq!(taken.0.load(Ordering::Relaxed), 0, "nothing goes back to where it came from");
     let n_packets = after.counters.n_packets - before.counters.n_packets;

@@ -48,6 +48,7 @@ drop_reasons! {
     TooManyOutputs = "too-many-outputs", "Rules made more copies of the packet than the limit.";
     TooManyEffects = "too-many-effects", "Rules made the packet change more rules and stations than the limit.";
     StackOverflow = "stack-overflow", "Rules pushed more on the packet's stack than the limit.";
+    MissQuota = "miss-quota", "The port has sent more packets of flows that nobody knew yet than its quota lets through.";
     PuntQueueFull = "punt-queue-full", "The queue of packets for the controller was full, or the port's share of it.";
     TunnelUnknownPeer = "tunnel-unknown-peer", "A tunnelled packet came from a host that is not a configured peer.";
     TunnelMalformed = "tunnel-malformed", "A tunnelled packet has a wrong outer or tunnel header, or an unknown critical option.";

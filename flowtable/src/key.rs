@@ -321,12 +321,16 @@ pub struct Tracked {
     original: FlowKey,
     mask: FlowMask,
     written: FlowMask,
+    /// Fields whose prerequisites are recorded, a bit for each: until writes are undone, since
+    /// what was written then was not recorded.
+    recorded: [u64; Field::ALL.len().div_ceil(64)],
 }
 
 impl Tracked {
     /// Starts to track a packet's key.
     pub fn new(key: FlowKey) -> Self {
-        Self { key, original: key, mask: FlowMask::empty(), written: FlowMask::empty() }
+        let (mask, written) = (FlowMask::empty(), FlowMask::empty());
+        Self { key, original: key, mask, written, recorded: Default::default() }
     }
 
     /// The whole field as it is now; un-wildcards it.
@@ -376,6 +380,7 @@ impl Tracked {
     pub fn restore(&mut self, saved: &Self) {
         self.key = saved.key;
         self.written = saved.written;
+        self.recorded = Default::default();
     }
 
     /// Shows `search` the field's value and un-wildcards as many of its leading bits as
@@ -417,6 +422,12 @@ impl Tracked {
             return;
         }
         self.mask.add(field, fresh);
+        let (word, bit) = (field as usize / 64, 1 << (field as usize % 64));
+        let known = self.recorded[word];
+        self.recorded[word] |= bit;
+        if known & bit != 0 {
+            return;
+        }
         for prerequisite in info.prerequisites.fields() {
             self.record(*prerequisite, low_bits(prerequisite.info().n_bits));
         }
@@ -428,13 +439,32 @@ pub const fn low_bits(n: u32) -> u128 {
     if n >= 128 { u128::MAX } else { (1 << n) - 1 }
 }
 
+/// A number in network byte order. Those of usual lengths are read at once.
+#[inline]
 pub(crate) fn load(bytes: &[u8]) -> u128 {
-    bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte))
+    match (bytes.len(), bytes.first_chunk(), bytes.first_chunk(), bytes.first_chunk()) {
+        (2, Some(bytes), ..) => u16::from_be_bytes(*bytes).into(),
+        (4, _, Some(bytes), _) => u32::from_be_bytes(*bytes).into(),
+        (8, _, _, Some(bytes)) => u64::from_be_bytes(*bytes).into(),
+        _ => match bytes.try_into() {
+            Ok(bytes) => u128::from_be_bytes(bytes),
+            Err(_) => bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte)),
+        },
+    }
 }
 
+#[inline]
 fn store(bytes: &mut [u8], mut value: u128) {
-    for byte in bytes.iter_mut().rev() {
-        *byte = value as u8;
-        value >>= 8;
+    match bytes.len() {
+        2 => bytes.copy_from_slice(&(value as u16).to_be_bytes()),
+        4 => bytes.copy_from_slice(&(value as u32).to_be_bytes()),
+        8 => bytes.copy_from_slice(&(value as u64).to_be_bytes()),
+        16 => bytes.copy_from_slice(&value.to_be_bytes()),
+        _ => {
+            for byte in bytes.iter_mut().rev() {
+                *byte = value as u8;
+                value >>= 8;
+            }
+        }
     }
 }

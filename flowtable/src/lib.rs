@@ -80,6 +80,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod port;
 pub mod program;
+pub mod quota;
 pub mod set;
 pub mod snapshot;
 pub mod stats;

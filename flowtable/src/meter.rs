@@ -14,12 +14,14 @@ use std::sync::{
 
 use crate::{
     flow::RuleStats,
-    types::{MeterId, Timestamp},
+    types::{MeterId, PortNo, Timestamp},
 };
 
 /// Steps of a band's clock in a nanosecond: a 64-byte packet at 100 Gbit/s is 327 of
 /// them, and 64 bits of them are nine years.
 const STEPS_PER_NS: u128 = 64;
+/// Input ports with a bucket of their own; beyond, some share one.
+const N_PORTS: usize = 1024;
 
 /// What a meter is for, as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,9 @@ pub struct MeterConfig {
     pub stats: bool,
     /// Its bands; none lets everything pass.
     pub bands: Vec<BandConfig>,
+    /// Packets of one input port have at most one part in so many of each band, so that no
+    /// port starves the others; 0: as much as there is.
+    pub port_share: u32,
 }
 
 /// What the rates of a meter count.
@@ -92,6 +97,8 @@ pub struct Meter {
 struct BandState {
     /// When the bucket is full again, in steps.
     full_at: AtomicU64,
+    /// The same of each input port, by the end of its number; empty: ports share.
+    ports: Box<[AtomicU64]>,
     /// Packets the band was applied to.
     stats: RuleStats,
 }
@@ -99,13 +106,25 @@ struct BandState {
 impl Meter {
     /// A meter whose buckets are full. Bands that `old` has just so go on as they are.
     pub(crate) fn new(config: MeterConfig, old: Option<&Self>, now: Timestamp) -> Self {
-        let same_unit = old.filter(|old| old.config.unit == config.unit);
+        let same_unit =
+            old.filter(|old| old.config.unit == config.unit && old.config.port_share == config.port_share);
+        let n_ports = if config.port_share == 0 { 0 } else { N_PORTS };
+        let fresh = || {
+            Arc::new(BandState {
+                ports: (0..n_ports).map(|_| AtomicU64::default()).collect(),
+                ..BandState::default()
+            })
+        };
         let kept = |idx: usize, band: &BandConfig| {
             let old = same_unit?;
             (old.config.bands.get(idx) == Some(band)).then(|| old.bands.get(idx).cloned())?
         };
-        let bands =
-            config.bands.iter().enumerate().map(|(idx, band)| kept(idx, band).unwrap_or_default()).collect();
+        let bands = config
+            .bands
+            .iter()
+            .enumerate()
+            .map(|(idx, band)| kept(idx, band).unwrap_or_else(fresh))
+            .collect();
         Self {
             bands,
             stats: old.map_or_else(Arc::default, |old| Arc::clone(&old.stats)),
@@ -136,11 +155,11 @@ impl Meter {
 
     /// Measures a packet. Of the bands whose rate it exceeds, the one of the highest rate
     /// is applied (OpenFlow 1.5 §5.8.1); the others take it as one that fits.
-    pub fn measure(&self, now: Timestamp, n_bytes: u64) -> Verdict {
+    pub fn measure(&self, now: Timestamp, in_port: PortNo, n_bytes: u64) -> Verdict {
         self.stats.add(1, n_bytes);
         let mut exceeded: Option<(&BandConfig, &BandState)> = None;
         for (band, state) in self.config.bands.iter().zip(&self.bands) {
-            let fits = state.take(band, self.config.unit, now, n_bytes);
+            let fits = state.fits(band, &self.config, (now, in_port), n_bytes);
             if !fits && exceeded.is_none_or(|(highest, _)| band.rate > highest.rate) {
                 exceeded = Some((band, state));
             }
@@ -155,24 +174,40 @@ impl Meter {
 }
 
 impl BandState {
-    /// Takes a packet's tokens, if they are there.
-    fn take(&self, band: &BandConfig, unit: MeterUnit, now: Timestamp, n_bytes: u64) -> bool {
-        // Both in units that a packet has a whole number of: packets or bits.
-        let (size, scale) = match unit {
-            MeterUnit::Kbps => (n_bytes.saturating_mul(8), 1000),
-            MeterUnit::Pktps => (1, 1),
-        };
-        let rate = u128::from(band.rate.max(1)) * scale;
-        let burst = if band.burst_size == 0 { rate } else { u128::from(band.burst_size) * scale };
-        let steps = |units: u128| units * (1_000_000_000 * STEPS_PER_NS) / rate;
-        let (size, burst) = (steps(size.into()), steps(burst));
-        let now = u128::from(now.nanos()) * STEPS_PER_NS;
-        let take = |full_at: u64| {
-            let later = u128::from(full_at).max(now) + size;
-            (later - now <= burst).then(|| u64::try_from(later).unwrap_or(u64::MAX))
-        };
-        self.full_at.fetch_update(Relaxed, Relaxed, take).is_ok()
+    /// Takes a packet's tokens of its port and of all, if they are there. What a port has
+    /// too much of costs the others nothing.
+    fn fits(
+        &self,
+        band: &BandConfig,
+        config: &MeterConfig,
+        (now, in_port): (Timestamp, PortNo),
+        n_bytes: u64,
+    ) -> bool {
+        let own = self.ports.get(in_port.get() as usize % N_PORTS);
+        let part = |whole: u32| if whole == 0 { 0 } else { (whole / config.port_share.max(1)).max(1) };
+        let share = BandConfig { rate: part(band.rate), burst_size: part(band.burst_size), ..*band };
+        own.is_none_or(|own| take(own, &share, config.unit, now, n_bytes))
+            && take(&self.full_at, band, config.unit, now, n_bytes)
     }
+}
+
+/// Takes a packet's tokens from a bucket, if they are there.
+fn take(full_at: &AtomicU64, band: &BandConfig, unit: MeterUnit, now: Timestamp, n_bytes: u64) -> bool {
+    // Both in units that a packet has a whole number of: packets or bits.
+    let (size, scale) = match unit {
+        MeterUnit::Kbps => (n_bytes.saturating_mul(8), 1000),
+        MeterUnit::Pktps => (1, 1),
+    };
+    let rate = u128::from(band.rate.max(1)) * scale;
+    let burst = if band.burst_size == 0 { rate } else { u128::from(band.burst_size) * scale };
+    let steps = |units: u128| units * (1_000_000_000 * STEPS_PER_NS) / rate;
+    let (size, burst) = (steps(size.into()), steps(burst));
+    let now = u128::from(now.nanos()) * STEPS_PER_NS;
+    let take = |full_at: u64| {
+        let later = u128::from(full_at).max(now) + size;
+        (later - now <= burst).then(|| u64::try_from(later).unwrap_or(u64::MAX))
+    };
+    full_at.fetch_update(Relaxed, Relaxed, take).is_ok()
 }
 
 /// DSCP after raising its drop precedence: AFx1 to AFx2 to AFx3.
@@ -190,16 +225,44 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const PORT: PortNo = PortNo::CONTROLLER;
+
+    #[test]
+    fn a_port_has_its_part_and_leaves_the_rest_to_others() {
+        let id = MeterId::new(1).unwrap();
+        let bands = vec![BandConfig { kind: BandKind::Drop, rate: 100, burst_size: 40 }];
+        let config =
+            MeterConfig { id, unit: MeterUnit::Pktps, burst: true, stats: true, bands, port_share: 4 };
+        let meter = Meter::new(config, None, Timestamp::default());
+        let n_passed = |port: u32, from: u64, step: u64, n: u64| {
+            let port = PortNo::new(port).unwrap();
+            let passes =
+                |idx| meter.measure(Timestamp::from_nanos(from + idx * step), port, 64) == Verdict::Pass;
+            (0..n).filter(|idx| passes(*idx)).count()
+        };
+        // A flood gets a quarter; whoever comes later finds the rest.
+        assert_eq!(n_passed(1, 0, 0, 1000), 10);
+        assert_eq!([2, 3, 4, 5].map(|port| n_passed(port, 0, 0, 11)), [10, 10, 10, 0]);
+        // Port 1 goes on for ten seconds at a hundred times its part; port 2 sends 20 a second.
+        let flood = n_passed(1, SECOND, SECOND / 2500, 25_000);
+        assert!((250..=260).contains(&flood), "{flood}");
+        assert_eq!(n_passed(2, 11 * SECOND, SECOND / 20, 100), 100);
+    }
 
     fn meter(unit: MeterUnit, bands: &[(BandKind, u32, u32)]) -> Meter {
         let bands =
             bands.iter().map(|&(kind, rate, burst_size)| BandConfig { kind, rate, burst_size }).collect();
         let id = MeterId::new(1).unwrap();
-        Meter::new(MeterConfig { id, unit, burst: true, stats: true, bands }, None, Timestamp::default())
+        Meter::new(
+            MeterConfig { id, unit, burst: true, stats: true, bands, port_share: 0 },
+            None,
+            Timestamp::default(),
+        )
     }
 
     fn n_passed(meter: &Meter, from: u64, step: u64, n: u64, len: u64) -> u64 {
-        let passes = |idx| meter.measure(Timestamp::from_nanos(from + idx * step), len) == Verdict::Pass;
+        let passes =
+            |idx| meter.measure(Timestamp::from_nanos(from + idx * step), PORT, len) == Verdict::Pass;
         (0..n).map(|idx| u64::from(passes(idx))).sum()
     }
 
@@ -231,7 +294,7 @@ mod tests {
     fn the_band_of_the_highest_exceeded_rate_is_applied() {
         let bands = [(BandKind::DscpRemark(1), 10, 2), (BandKind::Drop, 10_000, 4)];
         let meter = meter(MeterUnit::Pktps, &bands);
-        let verdicts: Vec<_> = (0..6).map(|_| meter.measure(Timestamp::default(), 1)).collect();
+        let verdicts: Vec<_> = (0..6).map(|_| meter.measure(Timestamp::default(), PORT, 1)).collect();
         use Verdict::{Drop, Pass, Remark};
         assert_eq!(verdicts, [Pass, Pass, Remark(1), Remark(1), Drop, Drop]);
         assert_eq!(meter.band_stats(), [(2, 2), (2, 2)]);
@@ -267,8 +330,8 @@ mod tests {
         let meter =
             meter(MeterUnit::Kbps, &[(BandKind::Drop, u32::MAX, u32::MAX), (BandKind::Drop, 1, u32::MAX)]);
         for now in [0, u64::MAX / 64, u64::MAX] {
-            meter.measure(Timestamp::from_nanos(now), u64::MAX);
-            meter.measure(Timestamp::from_nanos(now), 1);
+            meter.measure(Timestamp::from_nanos(now), PORT, u64::MAX);
+            meter.measure(Timestamp::from_nanos(now), PORT, 1);
         }
     }
 

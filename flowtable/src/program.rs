@@ -36,6 +36,13 @@ pub struct Program {
     pub samples: Vec<SampleStep>,
 }
 
+impl Program {
+    /// Drops.
+    pub(crate) fn dropping(reason: DropReason) -> Self {
+        Self { drop: Some(DropCause { reason, rule: None }), ..Self::default() }
+    }
+}
+
 /// What a packet changes besides itself. A program has effects only as long as they are
 /// news: once they are done it is translated again, and what is left to do for each packet
 /// is counting.

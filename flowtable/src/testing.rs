@@ -13,6 +13,11 @@ use crate::{
     wire::{ethertype, ip_proto, nd},
 };
 
+/// Rules, groups and meters of a file of `testdata/tables/`.
+pub(crate) fn rules_of(file: &str) -> Vec<&str> {
+    file.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '>'])).collect()
+}
+
 /// Parses a frame that is known to have an Ethernet header.
 pub(crate) fn parsed(frame: &[u8]) -> (Packet<Vec<u8>>, FlowKey) {
     let mut packet = crate::build::packet(frame, PortNo::ZERO);

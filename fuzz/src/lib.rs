@@ -5,13 +5,15 @@
 //! of the corpus.
 //!
 //! [`frames`] what comes from wires and guests · [`texts`] what people and controllers write · [`rules`]
-//! both at once · [`files`] what lies on disks · [`messages`] what comes by gRPC.
+//! both at once · [`files`] what lies on disks · [`messages`] what comes by gRPC ·
+//! [`served`] what workloads ask hosts for.
 #![forbid(unsafe_code)]
 
 pub mod files;
 pub mod frames;
 pub mod messages;
 pub mod rules;
+pub mod served;
 pub mod texts;
 
 /// A function under fuzzing.
@@ -48,4 +50,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("nb_name", messages::nb_name),
     ("nb_transaction", messages::nb_transaction),
     ("chassis_update", messages::chassis_update),
+    ("served", served::served),
 ];

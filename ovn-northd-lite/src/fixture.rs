@@ -9,11 +9,12 @@ use std::{
 use flowtable::types::{MacAddr, Priority};
 
 use crate::{
+    dhcp::OptionV4,
     key::{DatapathKey, PortKey},
     model::{
-        Acl, AclAction, AclDirection, Backend, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch,
-        NatKind, NatRule, Northbound, PortAddresses, PortSecurity, RouterPort, Service, SwitchPort,
-        SwitchPortKind, Vip,
+        Acl, AclAction, AclDirection, AddressMode, Backend, DhcpOptions, DhcpV4, IpNetwork, LoadBalancer,
+        LogicalRouter, LogicalSwitch, NatKind, NatRule, Northbound, PortAddresses, PortSecurity, Preference,
+        RouterAdvertisement, RouterPort, Service, SwitchPort, SwitchPortKind, Vip,
     },
     southbound::{ChassisRecord, LogicalFlow, Pipeline, Southbound},
 };
@@ -38,6 +39,7 @@ pub(crate) fn switch(key: u32) -> LogicalSwitch {
         acls: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
+        services: Default::default(),
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn router(key: u32) -> LogicalRouter {
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
+        limits: None,
     }
 }
 
@@ -66,6 +69,7 @@ pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> Switc
             access: Default::default(),
         },
         enabled: true,
+        services: Default::default(),
     }
 }
 
@@ -78,12 +82,13 @@ pub(crate) fn secured(mut port: SwitchPort, last: u8, ips: &[&str]) -> SwitchPor
 
 pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
     let kind = SwitchPortKind::Router { router: router.to_owned(), port: port.to_owned() };
-    SwitchPort { key: port_key(key), kind, enabled: true }
+    SwitchPort { key: port_key(key), kind, enabled: true, services: Default::default() }
 }
 
 pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
     let networks = networks.iter().map(|text| network(text)).collect();
-    RouterPort { key: port_key(key), mac: mac(last), networks, enabled: true, gateway: Vec::new() }
+    let (gateway, advertisement) = Default::default();
+    RouterPort { key: port_key(key), mac: mac(last), networks, enabled: true, gateway, advertisement }
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
@@ -116,6 +121,35 @@ pub(crate) fn nat(kind: NatKind, external: &str, logical: &str) -> NatRule {
         allowed_external_ips: Vec::new(),
         exempted_external_ips: Vec::new(),
         distributed: None,
+    }
+}
+
+/// DHCP for a network, by 10.0.0.1.
+pub(crate) fn dhcp_v4(text: &str) -> DhcpOptions {
+    let options = [("server_id", "10.0.0.1"), ("router", "10.0.0.1"), ("lease_time", "3600")];
+    let options = options.map(|(name, text)| {
+        let option = OptionV4::named(name).unwrap();
+        (option, option.parse(text).unwrap())
+    });
+    DhcpOptions::V4(DhcpV4 {
+        network: network(text),
+        server_ip: [10, 0, 0, 1].into(),
+        server_mac: mac(0xdd),
+        options: options.into(),
+    })
+}
+
+/// An advertisement with something of everything.
+pub(crate) fn advertisement() -> RouterAdvertisement {
+    RouterAdvertisement {
+        mode: AddressMode::Stateful,
+        mtu: Some(1442),
+        rdnss: vec!["2001:db8::53".parse().unwrap(), "2001:db8::54".parse().unwrap()],
+        dnssl: vec!["a.example".to_owned(), "b.example".to_owned()],
+        routes: vec![(network("2001:db8:7::/48"), Preference::Low)],
+        preference: Preference::High,
+        lifetime: 600,
+        interval: Some((200, 600)),
     }
 }
 

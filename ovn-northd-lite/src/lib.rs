@@ -58,31 +58,36 @@
 //!   controller sees to it; the match language depends on it.
 //!
 //! # What is not here yet
-//! DHCP and DNS. Each of these is refused with a clear error where it is named.
+//! What a flow, port or file may not name is refused with a clear error where it is named.
 #![forbid(unsafe_code)]
 
 pub mod actions;
+mod advertisement;
 mod build;
 mod compiler;
 mod delta;
+pub mod dhcp;
 pub mod expr;
 #[cfg(test)]
 mod fixture;
 pub mod key;
 mod lower;
 pub mod model;
+pub mod names;
 pub mod punt;
 pub mod southbound;
 mod view;
 mod views;
 
+pub use advertisement::Advertised;
 pub use build::compile;
 pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
-    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, chassis_of, is_resident, lower, neighbour_rules,
+    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of, is_resident,
+    lower, neighbour_rules, sent_by_router,
 };
 pub use view::chassis_view;
 pub use views::Views;

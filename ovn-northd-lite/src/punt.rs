@@ -7,6 +7,8 @@ use crate::model::Severity;
 
 /// Register that has the continuation's number when a packet comes to its table.
 pub const CONTINUATION_REGISTER: Field = Field::Reg31;
+/// Bit that is set when a packet comes to its continuation as the answer to what it was.
+pub const ANSWERED: SubField = SubField { field: Field::Reg30, start: 0, n_bits: 1 };
 /// Register with the port of a neighbour, for those to be learned.
 pub const NEIGHBOUR_PORT: Field = Field::Reg18;
 /// Register with the address of a neighbour.
@@ -40,6 +42,12 @@ pub enum Service {
     /// Tell the source that the packet is refused: [`Service::TcpReset`] or an ICMP error,
     /// from the packet's destination back to its source.
     Reject = 9,
+    /// Answer a DHCPv6 request.
+    DhcpV6 = 10,
+    /// Answer a question for a name.
+    Dns = 11,
+    /// Answer a router solicitation.
+    Advertise = 12,
     /// Another chassis says that it lives (RFC 5880).
     Bfd = 32,
 }
@@ -56,8 +64,37 @@ impl Service {
         (Self::TcpReset, "tcp_reset"),
         (Self::DhcpV4, "put_dhcp_opts"),
         (Self::Reject, "reject"),
+        (Self::DhcpV6, "put_dhcpv6_opts"),
+        (Self::Dns, "dns_lookup"),
+        (Self::Advertise, "put_nd_ra_opts"),
         (Self::Bfd, "bfd"),
     ];
+
+    /// Names of the services in bounds on them (OVN's, of Copp).
+    pub const CLASSES: &[(Self, &'static str)] = &[
+        (Self::LearnArp, "arp"),
+        (Self::Arp, "arp-resolve"),
+        (Self::DhcpV4, "dhcpv4-opts"),
+        (Self::DhcpV6, "dhcpv6-opts"),
+        (Self::Dns, "dns"),
+        (Self::Icmp4, "icmp4-error"),
+        (Self::Icmp6, "icmp6-error"),
+        (Self::LearnNd, "nd-na"),
+        (Self::Solicitation, "nd-ns-resolve"),
+        (Self::Advertise, "nd-ra-opts"),
+        (Self::Reject, "reject"),
+        (Self::TcpReset, "tcp-reset"),
+    ];
+
+    /// The user data has more than the request.
+    fn has_payload(self) -> bool {
+        matches!(self, Self::DhcpV4 | Self::DhcpV6 | Self::Dns | Self::Advertise)
+    }
+
+    /// Name in bounds.
+    pub fn class(self) -> &'static str {
+        Self::CLASSES.iter().find(|(service, _)| *service == self).map_or("", |(_, name)| name)
+    }
 
     /// Name in texts.
     pub fn name(self) -> &'static str {
@@ -92,9 +129,18 @@ impl Request {
 
     /// From bytes; `None` when they are not for the responder.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let [FORMAT, service, table, a, b, c, d]: [u8; LEN] = bytes.try_into().ok()? else { return None };
+        let (head, payload) = bytes.split_first_chunk::<LEN>()?;
+        let [FORMAT, service, table, a, b, c, d] = *head else { return None };
         let (service, _) = Service::ALL.iter().find(|(known, _)| *known as u8 == service)?;
+        if !payload.is_empty() && !service.has_payload() {
+            return None;
+        }
         Some(Self { service: *service, continuation: u32::from_be_bytes([a, b, c, d]), table })
+    }
+
+    /// What follows the request in its user data.
+    pub fn payload(bytes: &[u8]) -> &[u8] {
+        bytes.get(LEN..).unwrap_or_default()
     }
 }
 
@@ -194,7 +240,11 @@ mod tests {
             for len in 0..bytes.len() {
                 assert_eq!(Request::decode(&bytes[..len]), None);
             }
-            assert_eq!(Request::decode(&[bytes, vec![0]].concat()), None);
+            let longer = [bytes, vec![0]].concat();
+            assert_eq!(Request::decode(&longer), service.has_payload().then_some(request));
+            assert_eq!(Request::payload(&longer), [0]);
+            // What hosts tell each other has no bound that a user sets.
+            assert_eq!(service.class().is_empty(), *service == Service::Bfd);
         }
         assert_eq!(Request::decode(&[1, 99, 0, 0, 0, 0, 0]), None);
         assert_eq!(Request::decode(&[2, 1, 0, 0, 0, 0, 0]), None);

@@ -9,8 +9,11 @@ use std::{
 
 use flowtable::types::{MacAddr, Priority, VlanId};
 
-use crate::key::{DatapathKey, PortKey};
 pub use crate::model::Candidate;
+use crate::{
+    key::{DatapathKey, PortKey},
+    model::Limits,
+};
 
 /// The compiled network, or the part of it that one chassis needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub struct Southbound {
     /// Logical flows by their id, which begins with the key of their datapath.
     pub flows: BTreeMap<u64, Arc<LogicalFlow>>,
     /// Sets by the names flows have for them: of addresses and networks (`$web`), of ids of
-    /// ports (`@db`).
+    /// ports (`@db`); and name records (`#zone`), which no flow but the host's responder reads.
     pub sets: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -37,8 +40,10 @@ pub struct Datapath {
     pub name: String,
     /// A router.
     pub is_router: bool,
-    /// Names of the sets that its flows speak of.
+    /// Names of the sets that its flows speak of, and of the names its workloads see.
     pub sets: BTreeSet<String>,
+    /// Bounds on what it asks hosts for, where they are not the usual ones.
+    pub limits: Limits,
 }
 
 /// A logical port and where it is.
@@ -52,6 +57,8 @@ pub struct PortBinding {
     pub peer: Option<String>,
     /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,
+    /// What a router's port says unasked.
+    pub advertises: Option<Advertises>,
     /// Without a chassis: those that may have it, the best first. Which one does, each host
     /// sees for itself.
     pub gateway: Vec<Candidate>,
@@ -68,8 +75,20 @@ impl PortBinding {
     /// A port with an interface, or a patch, that is nowhere yet.
     pub fn new(datapath: DatapathKey, key: PortKey) -> Self {
         let (gateway, open_for, wire, announced) = Default::default();
-        Self { datapath, key, peer: None, chassis: None, gateway, open_for, wire, announced }
+        let (peer, chassis, advertises) = (None, None, None);
+        Self { datapath, key, peer, chassis, advertises, gateway, open_for, wire, announced }
     }
+}
+
+/// Router advertisements that nobody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertises {
+    /// The router port's MAC address.
+    pub mac: MacAddr,
+    /// The ICMPv6 message, without its checksum.
+    pub message: Vec<u8>,
+    /// Least and most seconds between two.
+    pub interval: (u16, u16),
 }
 
 /// How packets get to a port that is here.

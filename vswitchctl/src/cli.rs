@@ -116,6 +116,15 @@ pub enum Command {
     /// Switch ports that matches refer to as @NAME, with ACLs of their own
     #[command(subcommand)]
     PortGroup(net::command::Command<net::port_group::PortGroupSpec>),
+    /// What DHCP clients are told
+    #[command(subcommand)]
+    DhcpOptions(net::command::Command<net::dhcp_options::DhcpOptionsSpec>),
+    /// Names that workloads can resolve
+    #[command(subcommand)]
+    Names(net::command::Command<net::names::NamesSpec>),
+    /// Bounds on what packets ask hosts for
+    #[command(subcommand)]
+    ControlPlaneLimits(net::command::Command<net::limits::LimitsSpec>),
     /// Hosts that run vswitchd
     #[command(subcommand)]
     Chassis(net::chassis::Command),
@@ -202,6 +211,9 @@ impl Command {
             Self::Nat(command) => command.writes(),
             Self::RouterPolicy(command) => command.writes(),
             Self::LoadBalancer(command) => command.writes(),
+            Self::DhcpOptions(command) => command.writes(),
+            Self::Names(command) => command.writes(),
+            Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
             Self::Perf(_) | Self::Worker(_) => false,
@@ -243,6 +255,9 @@ impl Command {
             Self::Nat(command) => command.run(session).await,
             Self::RouterPolicy(command) => command.run(session).await,
             Self::LoadBalancer(command) => command.run(session).await,
+            Self::DhcpOptions(command) => command.run(session).await,
+            Self::Names(command) => command.run(session).await,
+            Self::ControlPlaneLimits(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,

@@ -72,6 +72,12 @@ macro_rules! nouns {
 nouns! {
     /// Load balancer.
     LoadBalancer: LoadBalancer, [], "load-balancers", "load balancer", "load-balancer", "Addresses that stand for backends";
+    /// What DHCP clients are told.
+    DhcpOptions: DhcpOptions, [], "dhcp-options", "DHCP options", "dhcp-options", "What DHCP clients are told";
+    /// Names with their addresses.
+    Names: Names, [], "names", "list of names", "names", "Names that workloads can resolve";
+    /// Bounds on what packets ask hosts for.
+    Limits: ControlPlaneLimits, [], "control-plane-limits", "limits", "control-plane-limits", "Bounds on what packets ask hosts for";
     /// Logical switch.
     Switch: LogicalSwitch, [], "switches", "switch", "switch", "Logical switches";
     /// Logical router.
@@ -153,6 +159,19 @@ impl Noun {
                 is_parent && is_id(parent) && *collection == self.collection() && is_id(id)
             }
             _ => false,
+        }
+    }
+
+    /// Full name of what `text` names, of a kind that is below nothing; empty stays empty.
+    ///
+    /// # Errors
+    /// As [`Self::refer`].
+    pub fn full(self, text: &str) -> Result<String, CtlError> {
+        if text.is_empty() {
+            return Ok(String::new());
+        }
+        match self.refer(text)? {
+            Reference::Full(name) | Reference::Id(name) => Ok(name),
         }
     }
 

@@ -98,6 +98,17 @@ pub struct RunOptions {
     /// them, to the second worker; repeat it for others. The rest goes where there is least.
     #[arg(long, value_name = "PORT[/QUEUE]=WORKER", value_parser = pin, conflicts_with = "virtual")]
     pub pin: Vec<Pin>,
+    /// First packets of flows in a second that each port may send to each worker; more are
+    /// dropped as `miss-quota`. 0: no limit.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub port_misses: u32,
+    /// Megaflows that each port may have on each worker. 0: as there is room.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub port_megaflows: u32,
+    /// New sessions in a second that each port may make on each worker while sessions are
+    /// nearly full. 0: no limit.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub port_sessions: u32,
     /// Move receive queues to other workers when one has been overloaded for a minute; see
     /// `vswitchctl worker --help`.
     #[arg(long, conflicts_with = "virtual")]

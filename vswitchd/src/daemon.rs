@@ -4,6 +4,7 @@ use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use dataplane::{Balancing, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
+use flowtable::quota::Quota;
 use futures::FutureExt as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -161,21 +162,25 @@ const LAB_SEED: u64 = 0;
 
 fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> DataplaneConfig {
     let n_connections = options.conntrack_max as usize;
+    let quota = Quota {
+        misses_per_second: options.port_misses,
+        max_megaflows: options.port_megaflows,
+        sessions_per_second: options.port_sessions,
+    };
     if let Some(clock) = clock {
         let (clock, seed) = (Clock::Virtual(clock), Some(LAB_SEED));
-        return DataplaneConfig { clock, seed, n_connections, ..DataplaneConfig::default() };
+        return DataplaneConfig { clock, seed, n_connections, quota, ..DataplaneConfig::default() };
     }
     let mut workers: Vec<_> = options.core.iter().map(|core| WorkerConfig { core: Some(*core) }).collect();
     if workers.is_empty() {
         workers.push(WorkerConfig::default());
     }
-    let (pins, balancing) =
-        (options.pin.clone(), Balancing { auto: options.auto_balance, ..Balancing::default() });
     DataplaneConfig {
         workers,
         busy: options.busy,
-        pins,
-        balancing,
+        pins: options.pin.clone(),
+        balancing: Balancing { auto: options.auto_balance, ..Balancing::default() },
+        quota,
         n_connections,
         ..DataplaneConfig::default()
     }

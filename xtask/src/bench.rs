@@ -13,6 +13,24 @@ pub(crate) struct Bench {
     /// Debian's Open vSwitch with DPDK and our switch in turn on one core, with the same rules and packets.
     #[arg(long)]
     vs_ovs: bool,
+    /// Whole workers: how rates grow from one to two, and what measuring costs.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    scaling: bool,
+    /// Whole workers: how long packets are under way at a tenth of the full rate.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    latency: bool,
+    /// Whole workers: what an idle one costs, and how soon it is back at its full rate.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    idle: bool,
+    /// Whole workers: what is lost when the rules change under load.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    flush: bool,
+    /// Whole workers: what a port under attack does to another one.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    attack: bool,
+    /// What a change of a large network costs the controller: time on the processor, and bytes to hosts.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    compile: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -20,10 +38,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", requires = "vs_ovs")]
     pairs: Option<usize>,
     /// Seconds of a turn.
-    #[arg(long, value_name = "S", requires = "vs_ovs")]
+    #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// Write table, JSON and chart into docs/performance/.
-    #[arg(long, requires = "vs_ovs")]
+    /// Write table, JSON and chart into docs/performance/; of whole workers, JSON.
+    #[arg(long)]
     save: bool,
 }
 
@@ -31,7 +49,48 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
-        if self.vs_ovs { self.compare() } else { self.criterion() }
+        let kinds = self.kinds();
+        match () {
+            () if self.compile => self.changes(),
+            () if self.vs_ovs => self.compare(),
+            () if !kinds.is_empty() => self.workers(&kinds),
+            () => self.criterion(),
+        }
+    }
+
+    fn changes(self) -> Result<()> {
+        let mut command = cargo(&["bench", "--package", "controller", "--bench", "compile", "--"]);
+        if self.save {
+            command.arg("--save").arg(root().join("docs/performance"));
+        }
+        show(&mut command, None)
+    }
+
+    /// What is asked of whole workers.
+    fn kinds(&self) -> Vec<&'static str> {
+        let kinds = [
+            (self.scaling, "--scaling"),
+            (self.latency, "--latency"),
+            (self.idle, "--idle"),
+            (self.flush, "--flush"),
+            (self.attack, "--attack"),
+        ];
+        kinds.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| name).collect()
+    }
+
+    fn workers(self, kinds: &[&str]) -> Result<()> {
+        let mut command =
+            cargo(&["run", "--quiet", "--release", "--package", "benches", "--bin", "workers", "--"]);
+        command.args(kinds);
+        if let Some(seconds) = self.seconds {
+            command.args(["--seconds", &seconds.to_string()]);
+        }
+        if self.save {
+            let names: Vec<_> = kinds.iter().map(|kind| kind.trim_start_matches("--")).collect();
+            let file = format!("docs/performance/workers-{}.json", names.join("-"));
+            command.arg("--save").arg(root().join(file));
+        }
+        show(&mut command, None)
     }
 
     fn criterion(self) -> Result<()> {

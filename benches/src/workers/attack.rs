@@ -59,7 +59,7 @@ fn measure(id: &str, duration: Duration) -> Result<(String, Value)> {
         let clean = told.histograms.lock().map(|histograms| histograms[0].clone()).unwrap_or_default();
         let (sent, lost) = (told.n_sent.load(Relaxed), told.n_lost.load(Relaxed));
         let micros = |part| clean.quantile(part) as f64 / hz * 1e6;
-        (sent, lost, told.n_lost_disturbed.load(Relaxed), micros(0.5), micros(0.99))
+        (sent, lost, micros(0.5), micros(0.99))
     };
     let calm = window(false);
     let before = plant.dataplane.workers();
@@ -73,15 +73,14 @@ fn measure(id: &str, duration: Duration) -> Result<(String, Value)> {
     valve.set(false);
     let share = attacked.0 as f64 / (attacked.0 + attacked.1).max(1) as f64 * 100.0;
     let line = format!(
-        "attack {id:<4} {}: the victim has {share:.2} % of {:.2} Mpps ({} lost, {} disturbed); p50 {:.1} us, calm {:.1}; p99 {:.1} us, calm {:.1}; {n_misses} first packets",
+        "attack {id:<4} {}: the victim has {share:.2} % of {:.2} Mpps ({} lost); p50 {:.1} us, calm {:.1}; p99 {:.1} us, calm {:.1}; {n_misses} first packets",
         attack.title,
         full / 4.0 / 1e6,
         attacked.1,
         attacked.2,
+        calm.2,
         attacked.3,
         calm.3,
-        attacked.4,
-        calm.4,
     );
     let value = json!({
         "id": "attack",
@@ -90,8 +89,7 @@ fn measure(id: &str, duration: Duration) -> Result<(String, Value)> {
         "victim_mpps": full / 4.0 / 1e6,
         "victim_percent": share,
         "lost": attacked.1,
-        "lost_disturbed": attacked.2,
-        "us": { "p50": attacked.3, "p99": attacked.4, "calm_p50": calm.3, "calm_p99": calm.4 },
+        "us": { "p50": attacked.2, "p99": attacked.3, "calm_p50": calm.2, "calm_p99": calm.3 },
         "n_first_packets": n_misses,
     });
     Ok((line, value))

@@ -26,7 +26,7 @@ pub fn full_rate(workload: &Workload, config: DataplaneConfig) -> Result<f64> {
     let source: Box<dyn FrameSource> = Box::new(Endless::new(workload, 0));
     let sink: Box<dyn FrameSink> = Box::new(Counter::default());
     let plant = Plant::start(workload, config, vec![source], vec![sink])?;
-    thread::sleep(Duration::from_secs_f64(workload.warm_up.min(1.0)));
+    plant.warm()?;
     Ok(plant.observe(Duration::from_millis(500)).iter().map(Observed::pps).sum())
 }
 
@@ -59,9 +59,9 @@ fn measure(id: &str, duration: Duration) -> Result<(String, Value)> {
     let workload = find(id).context("the workload is in the list")?;
     let config = DataplaneConfig { workers: workers(1), ..DataplaneConfig::default() };
     let full = full_rate(workload, config.clone())?;
-    let (_plant, told, hz) = paced(workload, config)?;
+    let (plant, told, hz) = paced(workload, config)?;
     told.set_interval((hz / (full / 10.0)) as u64);
-    thread::sleep(Duration::from_secs_f64(workload.warm_up.min(2.0)));
+    plant.warm()?;
     told.begin();
     thread::sleep(duration);
     let [clean, disturbed] = told.histograms.lock().map(|histograms| histograms.clone()).unwrap_or_default();

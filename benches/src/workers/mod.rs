@@ -22,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -199,6 +199,28 @@ impl Plant {
         self.dataplane.publish(snapshot);
         ensure!(self.dataplane.wait_applied(epoch, PATIENCE), "the workers did not take the rules");
         Ok(())
+    }
+
+    /// Waits until hardly a packet is of a flow that nobody knows.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn warm(&self) -> Result<()> {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        let counts = || {
+            let counters = self.dataplane.perf().into_iter().map(|worker| worker.counters);
+            counters.fold((0, 0), |sum, one| (sum.0 + one.n_packets, sum.1 + one.n_misses))
+        };
+        loop {
+            let before = counts();
+            std::thread::sleep(Duration::from_millis(250));
+            let after = counts();
+            let (n_packets, n_misses) = (after.0 - before.0, after.1 - before.1);
+            if n_packets > 10_000 && n_misses * 1000 < n_packets {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{n_misses} of {n_packets} packets are still unknown");
+        }
     }
 
     /// What each worker did, and how long it ran, while `wait` passed.

@@ -1,6 +1,7 @@
 //! A source with a schedule: frames are due at even intervals, as from a wire, and wait in a ring
 //! of limited length. Each carries the time when it was due; the sink tells how long ago that
-//! was.
+//! was. While the kernel runs something else on the core, the schedule stands still: what is
+//! measured is the worker, not what it shares its core with.
 
 use std::sync::{
     Arc, Mutex,
@@ -19,8 +20,6 @@ use crate::workload::Workload;
 pub const RING_LEN: u64 = 2048;
 /// Where a frame carries its time: in the payload, which nothing looks at.
 const STAMP: usize = 44;
-/// Set in the stamp of a frame that was due while the kernel ran something else.
-const DISTURBED: u64 = 1 << 63;
 /// Bits of a bucket's number within a power of two.
 const SUB_BITS: u32 = 5;
 /// Buckets of a histogram.
@@ -37,9 +36,8 @@ pub struct Told {
     pub is_counting: AtomicBool,
     /// Frames that found the ring full.
     pub n_lost: AtomicU64,
-    /// Frames that were due while the kernel ran something else, and would have been lost by
-    /// that.
-    pub n_lost_disturbed: AtomicU64,
+    /// How often the kernel ran something else.
+    pub n_pauses: AtomicU64,
     /// Frames handed to the worker.
     pub n_sent: AtomicU64,
     /// The longest that the worker was away by itself, in cycles.
@@ -56,7 +54,7 @@ impl Told {
             suspicious,
             is_counting: AtomicBool::new(false),
             n_lost: AtomicU64::new(0),
-            n_lost_disturbed: AtomicU64::new(0),
+            n_pauses: AtomicU64::new(0),
             n_sent: AtomicU64::new(0),
             longest_gap: AtomicU64::new(0),
             histograms: Mutex::default(),
@@ -70,7 +68,7 @@ impl Told {
 
     /// Forgets what was counted, and counts from now on.
     pub fn begin(&self) {
-        for counter in [&self.n_lost, &self.n_lost_disturbed, &self.n_sent, &self.longest_gap] {
+        for counter in [&self.n_lost, &self.n_pauses, &self.n_sent, &self.longest_gap] {
             counter.store(0, Relaxed);
         }
         if let Ok(mut histograms) = self.histograms.lock() {
@@ -88,8 +86,6 @@ pub struct Paced {
     next_due: u64,
     polled: u64,
     n_preemptions: u64,
-    /// Frames due before this were so while the kernel ran something else.
-    disturbed_until: u64,
 }
 
 impl Paced {
@@ -102,7 +98,6 @@ impl Paced {
             next_due: 0,
             polled: 0,
             n_preemptions: 0,
-            disturbed_until: 0,
         }
     }
 
@@ -115,23 +110,22 @@ impl Paced {
         }
         let n_preemptions = n_preemptions();
         if n_preemptions != std::mem::replace(&mut self.n_preemptions, n_preemptions) {
-            self.disturbed_until = now;
+            self.told.n_pauses.fetch_add(1, Relaxed);
+            self.next_due += if self.polled != 0 { gap } else { 0 };
         } else if self.polled != 0 {
             self.told.longest_gap.fetch_max(gap, Relaxed);
         }
-        self.polled = cycles();
+        self.polled = now;
     }
 
     /// Drops what the ring has no room for.
     fn overflow(&mut self, now: u64) {
-        let n_waiting = (now - self.next_due) / self.interval;
+        let n_waiting = now.saturating_sub(self.next_due) / self.interval;
         if n_waiting <= RING_LEN {
             return;
         }
         let n_lost = n_waiting - RING_LEN;
-        let is_disturbed = self.next_due < self.disturbed_until;
-        let counter = if is_disturbed { &self.told.n_lost_disturbed } else { &self.told.n_lost };
-        counter.store(counter.load(Relaxed) + n_lost, Relaxed);
+        self.told.n_lost.store(self.told.n_lost.load(Relaxed) + n_lost, Relaxed);
         self.next_due += n_lost * self.interval;
     }
 }
@@ -152,8 +146,7 @@ impl FrameSource for Paced {
         }
         self.overflow(now);
         let len = self.frames.next(room)?;
-        let flag = if self.next_due < self.disturbed_until { DISTURBED } else { 0 };
-        room.get_mut(STAMP..STAMP + 8)?.copy_from_slice(&(self.next_due | flag).to_le_bytes());
+        room.get_mut(STAMP..STAMP + 8)?.copy_from_slice(&self.next_due.to_le_bytes());
         self.next_due += interval;
         self.told.n_sent.store(self.told.n_sent.load(Relaxed) + 1, Relaxed);
         Some(len)
@@ -170,6 +163,8 @@ pub struct Timed {
     own: [Histogram; 2],
     n: u64,
     n_preemptions: u64,
+    /// When the kernel was asked last.
+    asked: u64,
     /// Frames due before this were under way while the kernel ran something else.
     disturbed_until: u64,
 }
@@ -177,7 +172,7 @@ pub struct Timed {
 impl Timed {
     /// Tells what it sees.
     pub fn new(told: Arc<Told>) -> Self {
-        Self { told, own: Default::default(), n: 0, n_preemptions: 0, disturbed_until: 0 }
+        Self { told, own: Default::default(), n: 0, n_preemptions: 0, asked: 0, disturbed_until: 0 }
     }
 }
 
@@ -186,11 +181,13 @@ impl FrameSink for Timed {
         let Some(stamp) = frame.get(STAMP..STAMP + 8).and_then(|bytes| bytes.try_into().ok()) else {
             return true;
         };
-        let stamp = u64::from_le_bytes(stamp);
-        let (now, due) = (cycles(), stamp & !DISTURBED);
+        let (now, due) = (cycles(), u64::from_le_bytes(stamp));
         let latency = now.saturating_sub(due);
         self.n += 1;
-        if latency >= self.told.suspicious || self.n.is_multiple_of(256) {
+        // Asking takes as long as some packets do: not for each of them.
+        let is_due = now.saturating_sub(self.asked) >= self.told.suspicious;
+        if is_due && (latency >= self.told.suspicious || self.n.is_multiple_of(256)) {
+            self.asked = now;
             let n_preemptions = n_preemptions();
             if std::mem::replace(&mut self.n_preemptions, n_preemptions) != n_preemptions {
                 self.disturbed_until = now;
@@ -199,7 +196,7 @@ impl FrameSink for Timed {
         if !self.told.is_counting.load(Relaxed) {
             return true;
         }
-        let is_disturbed = stamp & DISTURBED != 0 || due < self.disturbed_until;
+        let is_disturbed = due < self.disturbed_until;
         self.own[usize::from(is_disturbed)].add(latency);
         // Now and then, so that the lock costs nothing.
         if self.n.is_multiple_of(1 << 12)

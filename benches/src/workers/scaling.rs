@@ -82,7 +82,7 @@ fn scale(id: &str, goal: f64, n_rounds: usize, duration: Duration) -> Result<(St
     Ok((line, value))
 }
 
-/// What measuring costs: rates with a round in 128 measured, and with none, in turn.
+/// What measuring costs: rates with a round in 256 measured, and with none, in turn.
 ///
 /// # Errors
 /// When the plant cannot start.
@@ -94,8 +94,8 @@ pub fn measuring(n_rounds: usize, duration: Duration) -> Result<(String, Value)>
         plant.dataplane.set_measuring(Some(every), false);
         sum_pps(&plant.observe(duration))
     };
-    let ratios: Vec<f64> = (0..4 * n_rounds).map(|_| rate(0) / rate(128)).collect();
+    let ratios: Vec<f64> = (0..4 * n_rounds).map(|_| rate(0) / rate(256)).collect();
     let cost = (median(&ratios) - 1.0) * 100.0;
-    let line = format!("perf      measuring one round of 128 costs {cost:.2} % of the rate");
+    let line = format!("perf      measuring one round of 256 costs {cost:.2} % of the rate");
     Ok((line, json!({ "id": "perf", "goal_percent": 1.0, "cost_percent": cost, "off_to_on": ratios })))
 }

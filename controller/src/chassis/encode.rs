@@ -6,6 +6,8 @@ use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta, diff,
     key::{DatapathKey, PortKey},
+    model::Rate,
+    punt::Service,
     southbound::{
         Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Southbound, Wire,
     },
@@ -20,7 +22,7 @@ pub(super) fn full(revision: Revision, view: &Southbound) -> pb::SyncResponse {
 }
 
 /// A change of the view.
-pub(super) fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
+pub fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
     let removed = delta.removed;
     pb::SyncResponse {
         revision: revision.get(),
@@ -55,7 +57,12 @@ fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
         name: datapath.name,
         router: datapath.is_router,
         sets: datapath.sets.into_iter().collect(),
+        limits: datapath.limits.into_iter().map(limit).collect(),
     }
+}
+
+fn limit((service, rate): (Service, Rate)) -> pb::Limit {
+    pb::Limit { class: service.class().to_owned(), rate: rate.pps, burst: rate.burst }
 }
 
 fn set_change((name, change): (String, SetChange)) -> pb::SetChange {
@@ -74,6 +81,12 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         open_for: binding.open_for.into_iter().collect(),
         announced: binding.announced.into_iter().map(announced).collect(),
         wire: wire(binding.wire),
+        advertises: binding.advertises.map(|advertises| pb::Advertises {
+            mac: advertises.mac.octets().to_vec(),
+            message: advertises.message,
+            min_interval: advertises.interval.0.into(),
+            max_interval: advertises.interval.1.into(),
+        }),
     }
 }
 

@@ -15,7 +15,7 @@ use ferroflow_proto::chassis::{self as pb, chassis_service_server::ChassisServic
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::registry::Registry;
+pub use self::{encode::delta as encode_change, registry::Registry};
 use crate::controller::Controller;
 
 /// The service.

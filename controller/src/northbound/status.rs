@@ -23,7 +23,7 @@ impl From<Refusal> for Status {
             | Reason::Referenced { .. }
             | Reason::Connected(_)
             | Reason::Precondition { .. } => Code::FailedPrecondition,
-            Reason::KeysExhausted { .. } => Code::ResourceExhausted,
+            Reason::KeysExhausted { .. } | Reason::AddressesExhausted { .. } => Code::ResourceExhausted,
             Reason::Store(_) => Code::Internal,
             Reason::Moved { .. } | Reason::Stopping => Code::Unavailable,
         };

@@ -102,7 +102,7 @@ fn base_of(network: IpNetwork) -> IpAddr {
 }
 
 /// `MAC [IP…]`.
-pub(super) fn parse_port_addresses(text: &str) -> Result<PortAddresses, String> {
+pub(crate) fn parse_port_addresses(text: &str) -> Result<PortAddresses, String> {
     let (mac, words) = split_entry(text)?;
     let ips = words.into_iter().map(parse_ip).collect::<Result<_, _>>()?;
     Ok(PortAddresses { mac, ips })

@@ -53,5 +53,15 @@ pub const MAX_BACKENDS: usize = 4096;
 pub const MAX_NEXT_HOPS: usize = 64;
 /// Hosts that may be one gateway.
 pub const MAX_CANDIDATES: usize = 64;
+/// Ranges of addresses that a switch does not give.
+pub const MAX_EXCLUDED: usize = 1024;
+/// Records of a list of names.
+pub const MAX_NAMES: usize = 65_536;
+/// Addresses of a name: as many as an answer has room for.
+pub const MAX_NAME_ADDRESSES: usize = 16;
+/// Lists of names that a switch has.
+pub const MAX_NAME_LISTS: usize = 64;
+/// Resolvers, domains, routes of a router advertisement, which is one packet.
+pub const MAX_RA_ENTRIES: usize = 8;
 /// Networks that a translation names.
 pub const MAX_NAT_NETWORKS: usize = 128;

@@ -69,18 +69,20 @@ fn unknown(kind: Kind, path: &str, fields: &[&str]) -> FieldError {
 fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'static str]> {
     match (to, from) {
         (Wire::LogicalSwitch(to), Wire::LogicalSwitch(from)) => {
-            copy_field!(path, to, from; default_policy, load_balancers; "tunnel_key")
+            copy_field!(path, to, from; default_policy, load_balancers, address_management, dhcpv4_options,
+                dhcpv6_options, names, control_plane_limits; "tunnel_key")
         }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
-                network_name, tag, parent, gateway_chassis;
-                "tunnel_key", "chassis", "up")
+                network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname;
+                "tunnel_key", "chassis", "up", "dynamic_addresses")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
-            copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers; "tunnel_key")
+            copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits;
+                "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
-            copy_field!(path, to, from; mac, networks, enabled, gateway_chassis; "tunnel_key")
+            copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity;)
@@ -98,6 +100,11 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         (Wire::RouterPolicy(to), Wire::RouterPolicy(from)) => {
             copy_field!(path, to, from; priority, r#match, action, next_hops;)
         }
+        (Wire::DhcpOptions(to), Wire::DhcpOptions(from)) => copy_field!(path, to, from; cidr, options;),
+        (Wire::Names(to), Wire::Names(from)) => copy_field!(path, to, from; records, ttl;),
+        (Wire::ControlPlaneLimits(to), Wire::ControlPlaneLimits(from)) => {
+            copy_field!(path, to, from; limits;)
+        }
         (Wire::AddressSet(to), Wire::AddressSet(from)) => copy_field!(path, to, from; addresses;),
         (Wire::PortGroup(to), Wire::PortGroup(from)) => {
             copy_field!(path, to, from; ports, default_policy;)
@@ -113,7 +120,10 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::PortGroup(_)
             | Wire::LoadBalancer(_)
             | Wire::Nat(_)
-            | Wire::RouterPolicy(_),
+            | Wire::RouterPolicy(_)
+            | Wire::DhcpOptions(_)
+            | Wire::Names(_)
+            | Wire::ControlPlaneLimits(_),
             _,
         ) => return Ok(false),
     }

@@ -72,6 +72,12 @@ kinds! {
     AddressSet AddressSet ["address-sets"] "address_set";
     /// Switch ports with a name.
     PortGroup PortGroup ["port-groups"] "port_group";
+    /// What DHCP clients are told.
+    DhcpOptions DhcpOptions ["dhcp-options"] "dhcp_options";
+    /// Names with their addresses.
+    Names Names ["names"] "names";
+    /// Bounds on what packets ask hosts for.
+    Limits ControlPlaneLimits ["control-plane-limits"] "control_plane_limits";
     /// An ACL of a switch or port group.
     Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
 }

@@ -75,7 +75,10 @@ fn a_workload_port_has_typed_addresses() {
 fn each_refusal_names_the_field_and_the_value() {
     let at = "switches/s/ports/p";
     for (wire, field, value) in [
-        (port(&["0a:00:00:00:00:01", "dynamic"], &[]), "addresses[1]", "`dynamic`"),
+        (port(&["dynamic", "0a:00:00:00:00:01 dynamic"], &[]), "addresses", "more than one"),
+        (port(&["dynamic 10.0.0.5 10.0.0.6"], &[]), "addresses[0]", "several addresses of a family"),
+        (port(&["10.0.0.5 dynamic"], &[]), "addresses[0]", "`10.0.0.5`"),
+        (port(&["0a:00:00:00:00:01 10.0.0.5 dynamic"], &[]), "addresses[0]", "is no entry"),
         (port(&[""], &[]), "addresses[0]", "``"),
         (port(&["01:00:00:00:00:01"], &[]), "addresses[0]", "01:00:00:00:00:01"),
         (port(&["0a:00:00:00:00:01 10.0.0.256"], &[]), "addresses[0]", "10.0.0.256"),

@@ -11,13 +11,13 @@ use std::{
 };
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{RouteTarget, StaticRoute};
+use ovn_northd_lite::model::{PortAddresses, RouteTarget, StaticRoute};
 
 use super::{
-    Binding, Change, Reason, Record, Refusal, State, encode_counter,
+    Binding, Change, Reason, Record, Refusal, State, addresses, encode_counter,
     index::{Address, addresses_of, is_port, peer_of, ports_of},
     keys::{self, Allocator},
-    nats, nested, sets,
+    nats, nested, services, sets,
 };
 use crate::{
     resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
@@ -89,14 +89,27 @@ impl<'a> Draft<'a> {
         below.filter_map(|name| self.state.get(name).map(|record| &**record))
     }
 
-    /// Resources that the draft has written.
-    pub(super) fn written(&self) -> impl Iterator<Item = &Record> {
-        self.touched.values().filter_map(|touched| touched.record.as_ref())
+    /// Resources that the draft writes, with the operations that do.
+    pub(super) fn written(&self) -> impl Iterator<Item = (&Record, Option<usize>)> {
+        self.touched.values().filter_map(|touched| Some((touched.record.as_ref()?, touched.operation)))
     }
 
     /// The draft writes or deletes it.
     pub(super) fn touches(&self, name: &Name) -> bool {
         self.touched.contains_key(name)
+    }
+
+    /// Names of what the draft deletes or makes anew.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = &Name> {
+        let gone = self.touched.iter().filter(|(_, touched)| touched.record.is_none() || touched.is_new);
+        gone.map(|(name, _)| name)
+    }
+
+    /// Writes the addresses that were chosen for a port.
+    pub(super) fn set_chosen(&mut self, port: &Name, chosen: Option<PortAddresses>, by: Option<usize>) {
+        let Some(present) = self.get(port).filter(|record| record.chosen != chosen) else { return };
+        let record = Record { chosen, ..present.clone() };
+        self.touch(by, port.clone(), Some(record), false);
     }
 
     /// The resource as it is in the draft.
@@ -242,6 +255,7 @@ impl<'a> Draft<'a> {
             spec,
             key: 0,
             binding: None,
+            chosen: None,
         };
         if operation.is_some() {
             self.results.push(name.clone());
@@ -274,9 +288,11 @@ impl<'a> Draft<'a> {
             };
             verdict.map_err(|reason| Refusal { operation: touched.operation, reason })?;
         }
+        let cursors = addresses::choose(&mut self)?;
         self.check_unique()?;
         self.bind_claimed(claimant);
-        let counters = self.allocate_keys()?;
+        let mut counters = self.allocate_keys()?;
+        counters.extend(cursors);
         Ok(self.into_prepared(counters))
     }
 
@@ -336,6 +352,7 @@ impl<'a> Draft<'a> {
         }
         nats::check_put(self, record)?;
         nested::check_put(self, record)?;
+        services::check_put(self, record)?;
         let mut ports = ports_of(record).iter().enumerate();
         if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
             return Err(dangling(format!("ports[{i}]"), port.clone()));
@@ -346,13 +363,10 @@ impl<'a> Draft<'a> {
     /// Nobody may still refer to what is gone.
     fn check_deleted(&self, name: &Name) -> Result<(), Reason> {
         if name.kind() == Kind::SwitchPort {
-            return nested::check_deleted(self, name);
-        }
-        if matches!(name.kind(), Kind::AddressSet | Kind::PortGroup | Kind::LoadBalancer) {
-            return sets::check_deleted(self, name);
+            nested::check_deleted(self, name)?;
         }
         if name.kind() != Kind::RouterPort {
-            return Ok(());
+            return sets::check_deleted(self, name);
         }
         nats::check_deleted(self, name)?;
         let referenced = |by: &Name| Reason::Referenced { name: name.clone(), by: by.clone() };

@@ -43,6 +43,8 @@ pub(super) struct Index {
     pub(super) mentions: HashMap<String, BTreeSet<Name>>,
     /// Id of a switch port → the ports of workloads behind its interface.
     pub(super) nested: HashMap<String, BTreeSet<Name>>,
+    /// Switch → its ports to routers.
+    pub(super) to_routers: HashMap<Name, BTreeSet<Name>>,
     /// Switch port → the port groups it is in.
     pub(super) groups: HashMap<Name, BTreeSet<Name>>,
 }
@@ -55,6 +57,9 @@ impl Index {
         }
         if let Some(peer) = peer_of(record) {
             self.peers.insert(peer.clone(), name.clone());
+            if let Some(switch) = name.parent() {
+                self.to_routers.entry(switch).or_default().insert(name.clone());
+            }
         }
         if let Some(scope) = keys::scope(name) {
             self.keys.entry(scope).or_default().insert(record.key);
@@ -85,6 +90,12 @@ impl Index {
         }
         if let Some(peer) = peer_of(record) {
             self.peers.remove(peer);
+            if let Some(switch) = name.parent() {
+                remove_from(&mut self.to_routers, switch.as_str(), |ports| {
+                    ports.remove(name);
+                    ports.is_empty()
+                });
+            }
         }
         if let Some(scope) = keys::scope(name) {
             remove_from(&mut self.keys, scope.as_str(), |keys| {
@@ -152,13 +163,27 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
     }
 }
 
-/// The sets that the match of this ACL names, and the load balancers that this switch or
-/// router does, by their whole names.
+/// The sets that the match of this ACL names, and what this switch, port or router does, by
+/// whole names.
 pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
-    let whole = |ids: &BTreeSet<String>| ids.iter().map(|id| format!("load-balancers/{id}")).collect();
+    let balancers = |ids: &BTreeSet<String>| -> BTreeSet<String> {
+        ids.iter().map(|id| format!("load-balancers/{id}")).collect()
+    };
+    let limits = |id: &Option<String>| id.as_ref().map(|id| format!("control-plane-limits/{id}"));
+    let dhcp = |ids: &[Option<String>; 2]| -> Vec<String> {
+        ids.iter().flatten().map(|id| format!("dhcp-options/{id}")).collect()
+    };
     match &record.spec {
-        Spec::Switch(switch) => whole(&switch.load_balancers),
-        Spec::Router(router) => whole(&router.load_balancers),
+        Spec::Switch(switch) => {
+            let services = &switch.services;
+            let names = services.names.iter().map(|id| format!("names/{id}"));
+            let named = names.chain(dhcp(&services.dhcp)).chain(limits(&services.limits));
+            balancers(&switch.load_balancers).into_iter().chain(named).collect()
+        }
+        Spec::SwitchPort(port) => dhcp(&port.services.dhcp).into_iter().collect(),
+        Spec::Router(router) => {
+            balancers(&router.load_balancers).into_iter().chain(limits(&router.limits)).collect()
+        }
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
         _ => BTreeSet::new(),
     }
@@ -176,7 +201,7 @@ pub(super) fn ports_of(record: &Record) -> &[Name] {
 pub(super) fn addresses_of(record: &Record) -> BTreeSet<Address> {
     let Spec::SwitchPort(port) = &record.spec else { return BTreeSet::new() };
     let Attachment::Workload { addresses, .. } = &port.attachment else { return BTreeSet::new() };
-    let each = addresses.iter().flat_map(|entry| {
+    let each = addresses.iter().chain(&record.chosen).flat_map(|entry| {
         let ips = entry.ips.iter().copied().map(Address::Ip);
         std::iter::once(Address::Mac(entry.mac)).chain(ips)
     });

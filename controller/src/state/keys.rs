@@ -27,7 +27,10 @@ pub(super) fn scope(name: &Name) -> Option<String> {
         | Kind::PortGroup
         | Kind::LoadBalancer
         | Kind::Nat
-        | Kind::RouterPolicy => None,
+        | Kind::RouterPolicy
+        | Kind::DhcpOptions
+        | Kind::Names
+        | Kind::Limits => None,
     }
 }
 
@@ -42,7 +45,10 @@ pub(super) fn is_valid(name: &Name, key: u32) -> bool {
         | Kind::PortGroup
         | Kind::LoadBalancer
         | Kind::Nat
-        | Kind::RouterPolicy => key == 0,
+        | Kind::RouterPolicy
+        | Kind::DhcpOptions
+        | Kind::Names
+        | Kind::Limits => key == 0,
     }
 }
 

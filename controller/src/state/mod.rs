@@ -5,6 +5,7 @@
 //! [`Draft`] is prepared from it, committed to the store, then applied. Read `draft.rs`
 //! for the rules, `record.rs` for what one resource is.
 
+mod addresses;
 mod draft;
 mod index;
 mod keys;
@@ -12,9 +13,12 @@ mod nats;
 mod nested;
 mod record;
 mod refusal;
+mod services;
 mod sets;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_services;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

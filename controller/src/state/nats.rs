@@ -47,7 +47,10 @@ fn check_router(draft: &Draft<'_>, router: &Name) -> Result<(), Reason> {
 
 /// Some port of the router has gateways.
 fn has_gateway(draft: &Draft<'_>, router: &Name) -> bool {
-    let written = draft.written().filter(|record| record.name.parent().as_ref() == Some(router));
+    let written = draft
+        .written()
+        .map(|(record, _)| record)
+        .filter(|record| record.name.parent().as_ref() == Some(router));
     let mut all = draft.untouched_below(router).chain(written);
     all.any(|record| matches!(&record.spec, Spec::RouterPort(port) if !port.gateway.is_empty()))
 }

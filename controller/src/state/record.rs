@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use ovn_northd_lite::model::PortAddresses;
 use prost::Message;
 
 use super::keys;
 use crate::{
-    resource::{Access, Attachment, Name, Spec, SwitchPortSpec, parse_spec},
+    resource::{Access, Attachment, Name, Spec, SwitchPortSpec, parse_port_addresses, parse_spec},
     store::Revision,
 };
 
@@ -31,6 +32,8 @@ pub struct Record {
     pub key: u32,
     /// Where a workload's port is.
     pub binding: Option<Binding>,
+    /// What was chosen for its `dynamic` entry.
+    pub chosen: Option<PortAddresses>,
 }
 
 /// Where a workload's port is.
@@ -61,6 +64,8 @@ struct Stored {
     key: u32,
     #[prost(message, optional, tag = "3")]
     binding: Option<StoredBinding>,
+    #[prost(string, tag = "4")]
+    chosen: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -102,7 +107,10 @@ impl Record {
 
     /// The users' and the controller's part are the same; revisions may differ.
     pub(super) fn same_content(&self, other: &Self) -> bool {
-        self.labels == other.labels && self.wire == other.wire && self.binding == other.binding
+        self.labels == other.labels
+            && self.wire == other.wire
+            && self.binding == other.binding
+            && self.chosen == other.chosen
     }
 
     /// The resource as the API shows it.
@@ -118,13 +126,17 @@ impl Record {
                     port.chassis = format!("chassis/{}", binding.chassis);
                     port.up = binding.up;
                 }
+                port.dynamic_addresses = self.chosen.as_ref().map(text_of).unwrap_or_default();
             }
             Wire::Acl(_)
             | Wire::AddressSet(_)
             | Wire::PortGroup(_)
             | Wire::LoadBalancer(_)
             | Wire::Nat(_)
-            | Wire::RouterPolicy(_) => {}
+            | Wire::RouterPolicy(_)
+            | Wire::DhcpOptions(_)
+            | Wire::Names(_)
+            | Wire::ControlPlaneLimits(_) => {}
             Wire::Chassis(chassis) => {
                 let status = status(self.name.id());
                 chassis.connected = status.connected;
@@ -150,7 +162,9 @@ impl Record {
             up: binding.up,
             since: binding.since.get(),
         });
-        Stored { resource: Some(self.with_spec(self.wire.clone())), key: self.key, binding }.encode_to_vec()
+        let chosen = self.chosen.as_ref().map(text_of).unwrap_or_default();
+        let resource = Some(self.with_spec(self.wire.clone()));
+        Stored { resource, key: self.key, binding, chosen }.encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -163,6 +177,8 @@ impl Record {
             up: binding.up,
             since: Revision::new(binding.since),
         });
+        let chosen = Some(stored.chosen.as_str()).filter(|text| !text.is_empty());
+        let chosen = chosen.map(parse_port_addresses).transpose()?;
         if !keys::is_valid(&name, stored.key) {
             return Err(format!("its tunnel key is {}", stored.key));
         }
@@ -175,6 +191,13 @@ impl Record {
             spec,
             key: stored.key,
             binding,
+            chosen,
         })
     }
+}
+
+/// `MAC [IP…]`.
+fn text_of(chosen: &PortAddresses) -> String {
+    let ips = chosen.ips.iter().map(ToString::to_string);
+    std::iter::once(chosen.mac.to_string()).chain(ips).collect::<Vec<_>>().join(" ")
 }

@@ -137,6 +137,18 @@ pub enum Reason {
         /// How many keys there are.
         max: u32,
     },
+    /// No address is left.
+    #[error(
+        "{name}: {switch} has no address left in {network}; delete ports, exclude less, or widen the subnet"
+    )]
+    AddressesExhausted {
+        /// The port without an address.
+        name: Name,
+        /// The switch.
+        switch: Name,
+        /// Where addresses are given from.
+        network: String,
+    },
     /// A precondition says nothing.
     #[error("precondition {0} has no condition; set `exists` or `update_revision`")]
     EmptyPrecondition(usize),

@@ -1,18 +1,17 @@
-//! Address sets, port groups and load balancers among the other resources: an ACL names
-//! only sets that there are, a switch or router only load balancers that there are, and
-//! what is named stays.
+//! What is named by others: an ACL names only sets that there are, a switch, port or router
+//! only load balancers, DHCP options, names and limits that there are, and what is named
+//! stays.
 
 use ferroflow_proto::northbound::resource::Spec as Wire;
 
 use super::{Draft, Reason, Record, index};
 use crate::resource::{Kind, Name, Spec};
 
-/// The sets and load balancers that a resource names are there.
+/// The sets, load balancers and so on that a resource names are there.
 pub(super) fn check_put(draft: &Draft<'_>, record: &Record) -> Result<(), Reason> {
     for set in index::sets_of(record) {
-        let field = if set.contains('/') { "load_balancers" } else { "match" };
-        let (name, field) = (record.name.clone(), field.to_owned());
         let target = target_of(&set)?;
+        let (name, field) = (record.name.clone(), field_of(&set, target.kind()).to_owned());
         if !exists(draft, &set)? {
             return Err(Reason::Dangling { name, field, target });
         }
@@ -24,7 +23,7 @@ pub(super) fn check_put(draft: &Draft<'_>, record: &Record) -> Result<(), Reason
 pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason> {
     let id = name.id();
     let texts = match name.kind() {
-        Kind::LoadBalancer => vec![name.to_string()],
+        Kind::LoadBalancer | Kind::DhcpOptions | Kind::Names | Kind::Limits => vec![name.to_string()],
         Kind::AddressSet => vec![format!("${id}")],
         Kind::PortGroup => vec![format!("@{id}"), format!("${id}_ip4"), format!("${id}_ip6")],
         _ => Vec::new(),
@@ -37,6 +36,17 @@ pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason
         }
     }
     Ok(())
+}
+
+/// The field that a resource is named in.
+fn field_of(set: &str, kind: Kind) -> &'static str {
+    match kind {
+        _ if !set.contains('/') => "match",
+        Kind::DhcpOptions => "dhcp_options",
+        Kind::Names => "names",
+        Kind::Limits => "control_plane_limits",
+        _ => "load_balancers",
+    }
 }
 
 /// What a set's name in a match refers to first.

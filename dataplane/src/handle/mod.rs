@@ -17,6 +17,7 @@ use crossbeam::channel::{Receiver, bounded};
 use flowtable::{
     cache::MegaflowDump,
     conntrack::Conntrack,
+    quota::{Quota, QuotaCounters},
     snapshot::Snapshot,
     stats::DropCount,
     types::{Epoch, PortNo, Timestamp},
@@ -180,12 +181,18 @@ impl Dataplane {
 
     /// The cached flows of all workers, each with its worker.
     pub fn megaflows(&self) -> Vec<(usize, MegaflowDump)> {
-        let dump = |seat: &Arc<Seat>| {
-            let id = seat.id;
-            let dumped = seat.ask(|worker| worker.switch().megaflows()).unwrap_or_default();
-            dumped.into_iter().map(move |megaflow| (id, megaflow))
-        };
-        self.fabric.seats().iter().flat_map(dump).collect()
+        // Some at a time: packets have their turn in between.
+        let mut all = Vec::new();
+        for seat in self.fabric.seats() {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let dumped = seat.ask(move |worker| worker.switch().megaflows_from(from));
+                let (some, then) = dumped.unwrap_or_default();
+                all.extend(some.into_iter().map(|megaflow| (seat.id, megaflow)));
+                next = then;
+            }
+        }
+        all
     }
 
     /// All drops since the start. `n_packets` counts received packets of which nothing
@@ -200,8 +207,32 @@ impl Dataplane {
     /// Brings the counters of the rules up to date with the caches of all workers.
     pub fn flush_stats(&self) {
         for seat in self.fabric.seats() {
-            let _ = seat.ask(|worker| worker.switch().flush_stats());
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = seat.ask(move |worker| worker.switch().flush_stats_from(from)).flatten();
+            }
         }
+    }
+
+    /// Limits what each port may take of what all share, on each worker.
+    pub fn set_quota(&self, quota: Quota) {
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(move |worker| worker.switch().set_quota(quota));
+        }
+    }
+
+    /// What each port may take, and what was refused to ports.
+    pub fn quota(&self) -> (Quota, QuotaCounters) {
+        let asked = self.fabric.seats().iter().filter_map(|seat| {
+            seat.ask(|worker| (worker.switch().quota(), worker.switch().quota_counters()))
+        });
+        asked.fold(Default::default(), |(_, sum): (Quota, QuotaCounters), (quota, refused)| {
+            let sum = QuotaCounters {
+                n_misses: sum.n_misses + refused.n_misses,
+                n_sessions: sum.n_sessions + refused.n_sessions,
+            };
+            (quota, sum)
+        })
     }
 
     pub(crate) fn fabric(&self) -> &Fabric {

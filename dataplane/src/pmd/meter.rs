@@ -11,7 +11,7 @@ use flowtable::switch::Stage;
 use crate::{port::BATCH, sys::tsc};
 
 /// Busy rounds from one measured to the next, on average.
-pub(crate) const DEFAULT_EVERY: u32 = 128;
+pub(crate) const DEFAULT_EVERY: u32 = 256;
 
 /// Number of stages.
 const N_STAGES: usize = Stage::ALL.len();

@@ -18,6 +18,7 @@ mod fabric;
 mod ingress;
 mod meter;
 mod transit;
+mod version;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -27,11 +28,11 @@ use flowtable::{
     snapshot::Snapshot,
     stats::{DropCount, PortCounters},
     switch::{Stage, Switch},
-    types::{Epoch, PortNo, Timestamp},
+    types::{PortNo, Timestamp},
 };
 
 pub use self::controlled::SendError;
-use self::{egress::Egress, ingress::Ingress};
+use self::{egress::Egress, ingress::Ingress, version::Coming};
 pub(crate) use self::{
     fabric::{Fabric, Job, Seat},
     meter::Measured,
@@ -64,7 +65,9 @@ pub(crate) struct Worker {
     ingress: Ingress,
     egress: Egress,
     snapshot: Arc<Snapshot>,
-    /// How many snapshots had been published when this one was taken.
+    /// The next version, while the caches are made ready for it.
+    coming: Option<Coming>,
+    /// How many snapshots had been published when the newest was taken.
     n_published: u64,
     /// What the switch had counted under a port's number before the port had it.
     bases: HashMap<PortNo, PortCounters>,
@@ -84,6 +87,8 @@ fn new_switch(config: &DataplaneConfig) -> Switch {
         None => Switch::new(config.switch),
     };
     switch.memory().into_iter().for_each(advise_huge_pages);
+    let mut switch = switch;
+    switch.set_quota(config.quota);
     switch
 }
 
@@ -99,6 +104,7 @@ impl Worker {
         let conntrack = Arc::clone(fabric.conntrack());
         Self {
             snapshot: Arc::default(),
+            coming: None,
             n_published: 0,
             ingress: Ingress::default(),
             egress: Egress::new(pool, Arc::clone(&fabric), Arc::clone(&seat)),
@@ -131,30 +137,35 @@ impl Worker {
 
     /// One round over all queues. True if there was a packet.
     fn poll_once(&mut self) -> bool {
-        self.observe_snapshot();
+        self.observe_version();
         let began = self.egress.meter().begin_round();
         self.egress.meter().enter(Stage::Transmit);
         let mut found = self.egress.take_handovers();
         self.ingress.begin_round();
+        let mut most = 0;
         for idx in 0..self.ingress.len() {
-            found |= self.poll_queue(idx);
+            most = most.max(self.poll_queue(idx));
         }
+        found |= most > 0;
         self.egress.meter().enter(Stage::Transmit);
         self.egress.flush();
         self.egress.meter().end_round(began, found);
+        if self.coming.is_some() {
+            self.make_ready(most);
+        }
         if found {
             self.tell_news();
         }
         found
     }
 
-    /// A queue's turn. True if there was a packet.
+    /// A queue's turn; answers how many packets there were.
     #[inline]
-    fn poll_queue(&mut self, idx: usize) -> bool {
+    fn poll_queue(&mut self, idx: usize) -> usize {
         self.egress.meter().enter(Stage::Receive);
         let start = self.egress.meter().clock();
         let Some(port) = self.ingress.receive(idx, self.egress.pool_mut(), &mut self.batch) else {
-            return false;
+            return 0;
         };
         let (n_packets, work) = (self.batch.len(), self.switch.work());
         self.egress.meter().batch(n_packets);
@@ -165,24 +176,7 @@ impl Worker {
             let cycles = self.egress.meter().clock().saturating_sub(start);
             self.ingress.took(idx, n_packets, cycles);
         }
-        true
-    }
-
-    /// Takes the newest snapshot, and tells whoever waits for that.
-    fn observe_snapshot(&mut self) {
-        let n_published = self.fabric.n_published();
-        if n_published == self.n_published {
-            return;
-        }
-        self.n_published = n_published;
-        let old = std::mem::replace(&mut self.snapshot, self.fabric.snapshot());
-        // Taking a large one apart takes long: not here.
-        self.fabric.retire(old);
-        self.fabric.set_applied(&self.seat, self.epoch());
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.snapshot.epoch
+        n_packets
     }
 
     /// What to do between two rounds.
@@ -235,6 +229,7 @@ impl Worker {
         !self.jobs.is_empty()
             || self.fabric.is_stopping()
             || self.fabric.n_published() != self.n_published
+            || self.coming.is_some()
             || self.egress.has_pending()
             || self.ingress.has_pending()
     }

@@ -35,6 +35,8 @@ const SECOND_CHANCES: usize = 8;
 /// Entries that there is room for from the start, so that tables of usual sizes stay where
 /// they are; memory is only used once it is touched.
 const MAX_RESERVED: usize = 1 << 18;
+/// Entries that are told of or asked about at a time, while packets wait.
+const SLICE: usize = 128;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -63,25 +65,27 @@ pub(crate) struct Megaflow {
     /// Shared with other entries that do the same.
     pub(crate) program: Arc<Program>,
     pub(crate) epoch: Epoch,
-    last_used: Timestamp,
+    pub(super) last_used: Timestamp,
     n_packets: u64,
     n_bytes: u64,
     /// As in its [`SlotKey`].
     generation: u32,
     /// Row of the drop table that its drops were last counted in.
     pub(crate) drop_row: u32,
+    /// Versions after its own that it is known to hold in as well.
+    n_later: u32,
     /// A session may lead here: it compares all that the entry's mask does.
     pub(crate) in_session: bool,
     /// See [`Program::is_alone`].
     pub(crate) is_alone: bool,
     /// What must not have changed, besides the epoch.
-    rests_on: Dependencies,
+    pub(super) rests_on: Dependencies,
     /// Packets and bytes that the rules know of.
     pushed: (u64, u64),
-    rules: Vec<Arc<Rule>>,
-    tally: Tally,
+    pub(super) rules: Vec<Arc<Rule>>,
+    pub(super) tally: Tally,
     /// Masked words of the key beyond those in its [`SlotKey`].
-    more_words: Box<[u64]>,
+    pub(super) more_words: Box<[u64]>,
     hash: u32,
     queue: Links,
 }
@@ -89,13 +93,13 @@ pub(crate) struct Megaflow {
 /// What a lookup compares: one cache line per slot, apart from the rest of the entry.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct SlotKey {
-    words: [u64; N_INLINE],
+pub(super) struct SlotKey {
+    pub(super) words: [u64; N_INLINE],
     /// Which entry has the slot; counts up with each that leaves.
     generation: u32,
-    port: u16,
-    shape: u8,
-    n_words: u8,
+    pub(super) port: u16,
+    pub(super) shape: u8,
+    pub(super) n_words: u8,
 }
 
 const _: () = assert!(size_of::<SlotKey>() == 64);
@@ -129,6 +133,19 @@ impl Megaflow {
         self.last_used = now;
         self.n_packets += n_packets;
         self.n_bytes += n_bytes;
+    }
+
+    /// It was made for this version, or holds in it all the same.
+    #[inline]
+    pub(super) fn is_of(&self, epoch: Epoch) -> bool {
+        epoch.get().wrapping_sub(self.epoch.get()) <= u64::from(self.n_later)
+    }
+
+    /// It holds in a later version as well, and in those between, which nobody uses any more.
+    pub(super) fn holds_until(&mut self, epoch: Epoch) {
+        // Of one that is too far away it is not.
+        let n_later = u32::try_from(epoch.get().wrapping_sub(self.epoch.get()));
+        self.n_later = n_later.unwrap_or(self.n_later);
     }
 
     /// Tells the rules what they do not know yet.
@@ -176,8 +193,8 @@ pub struct MegaflowDump {
 
 /// What a port has in the table.
 #[derive(Debug)]
-struct PortEntries {
-    shapes: PortShapes,
+pub(super) struct PortEntries {
+    pub(super) shapes: PortShapes,
     first: u32,
     last: u32,
     n_entries: usize,
@@ -192,20 +209,22 @@ impl Default for PortEntries {
 /// The megaflows of a worker.
 #[derive(Debug)]
 pub(crate) struct Megaflows {
-    received: ReceivedBits,
+    pub(super) received: ReceivedBits,
     secrets: Secrets<N_WORDS>,
     next_salt: u64,
     capacity: usize,
     index: Index,
     /// By slot, like `entries`.
-    keys: Vec<SlotKey>,
-    entries: Vec<Option<Megaflow>>,
+    pub(super) keys: Vec<SlotKey>,
+    pub(super) entries: Vec<Option<Megaflow>>,
     free: Vec<u32>,
     /// By port number.
-    ports: Vec<PortEntries>,
+    pub(super) ports: Vec<PortEntries>,
     n_ports_in_use: usize,
     n_entries: usize,
     n_evicted: u64,
+    /// Entries that a port may have.
+    max_of_port: usize,
     n_renewed: u64,
     swept: Timestamp,
     sweep_at: usize,
@@ -228,6 +247,7 @@ impl Megaflows {
             n_ports_in_use: 0,
             n_entries: 0,
             n_evicted: 0,
+            max_of_port: usize::MAX,
             n_renewed: 0,
             swept: Timestamp::default(),
             sweep_at: 0,
@@ -336,7 +356,7 @@ impl Megaflows {
         let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
         match entry.filter(|entry| entry.generation == handle.generation) {
             None => State::Gone,
-            Some(entry) if entry.epoch != epoch || !entry.rests_on.hold() => State::Stale,
+            Some(entry) if !entry.is_of(epoch) || !entry.rests_on.hold() => State::Stale,
             Some(entry) if entry.is_alone => State::NeedsKey,
             Some(_) => State::Current,
         }
@@ -367,7 +387,7 @@ impl Megaflows {
         if self.ports.len() <= port_idx(port) {
             self.ports.resize_with(port_idx(port) + 1, PortEntries::default);
         }
-        if self.n_entries >= self.capacity {
+        if self.n_entries >= self.capacity || self.is_at_limit(port) {
             self.make_room(port, new.now);
         }
         let mask = self.fit(port, &new);
@@ -390,6 +410,7 @@ impl Megaflows {
             n_bytes: 0,
             generation: 0,
             drop_row: 0,
+            n_later: 0,
             in_session: session::covers(&mask),
             pushed: (0, 0),
             rules: new.translation.rules,
@@ -421,7 +442,7 @@ impl Megaflows {
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
             entry.rests_on = new.translation.rests_on;
-            entry.epoch = new.epoch;
+            (entry.epoch, entry.n_later) = (new.epoch, 0);
             return handle;
         }
         self.remove(handle.slot);
@@ -449,15 +470,28 @@ impl Megaflows {
         }
     }
 
-    /// Brings the counters of all rules up to date.
-    pub(crate) fn push_stats(&mut self) {
-        self.entries.iter_mut().flatten().for_each(Megaflow::push_stats);
+    /// Brings the counters of some rules up to date: those of the entries from a slot on. Answers
+    /// where to go on.
+    pub(crate) fn push_stats_from(&mut self, from: usize) -> Option<usize> {
+        let slots = self.entries.iter_mut().skip(from).take(SLICE);
+        slots.flatten().for_each(Megaflow::push_stats);
+        (from + SLICE < self.entries.len()).then_some(from + SLICE)
     }
 
-    /// All entries.
-    pub(crate) fn dump(&self) -> Vec<MegaflowDump> {
-        let slots = self.keys.iter().zip(&self.entries);
-        slots.filter_map(|(place, entry)| self.dump_one(place, entry.as_ref()?)).collect()
+    /// The entries from a slot on, as many as are told at a time, and where to go on.
+    pub(crate) fn dump_from(&self, from: usize) -> (Vec<MegaflowDump>, Option<usize>) {
+        let slots = self.keys.iter().zip(&self.entries).skip(from).take(SLICE);
+        let dumped = slots.filter_map(|(place, entry)| self.dump_one(place, entry.as_ref()?)).collect();
+        (dumped, (from + SLICE < self.entries.len()).then_some(from + SLICE))
+    }
+
+    /// Limits the entries of each port; 0: to none but the table's size.
+    pub(crate) fn limit_ports(&mut self, max: usize) {
+        self.max_of_port = if max == 0 { usize::MAX } else { max };
+    }
+
+    fn is_at_limit(&self, port: PortNo) -> bool {
+        self.ports.get(port_idx(port)).is_some_and(|entries| entries.n_entries >= self.max_of_port)
     }
 
     fn dump_one(&self, place: &SlotKey, entry: &Megaflow) -> Option<MegaflowDump> {
@@ -533,7 +567,7 @@ impl Megaflows {
     fn make_room(&mut self, port: PortNo, now: Timestamp) {
         let own = self.ports[port_idx(port)].n_entries;
         let n_ports = self.n_ports_in_use + usize::from(own == 0);
-        let victim = if own > 0 && own >= self.capacity / n_ports.max(1) {
+        let victim = if own > 0 && (own >= self.capacity / n_ports.max(1) || self.is_at_limit(port)) {
             port_idx(port)
         } else {
             let most = self.ports.iter().enumerate().max_by_key(|(_, entries)| entries.n_entries);

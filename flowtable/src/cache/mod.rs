@@ -19,6 +19,7 @@
 
 use std::ops::Range;
 
+mod ahead;
 mod index;
 mod megaflow;
 mod session;

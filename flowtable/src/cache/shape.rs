@@ -63,16 +63,8 @@ impl Shape {
 
     /// The program, or the shape's last one if that does the same.
     pub(crate) fn share(&mut self, program: Program) -> Arc<Program> {
-        let cause = |program: &Program| {
-            let cause = program.drop.as_ref();
-            cause.map(|cause| (cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
-        };
         if let Some(last) = &self.program
-            && last.emits == program.emits
-            && last.meters == program.meters
-            && last.effects == program.effects
-            && last.samples == program.samples
-            && cause(last) == cause(&program)
+            && do_the_same(last, &program)
         {
             return Arc::clone(last);
         }
@@ -95,6 +87,19 @@ impl Shape {
         }
         key
     }
+}
+
+/// Two programs do the same, for the same cause.
+pub(super) fn do_the_same(one: &Program, other: &Program) -> bool {
+    let cause = |program: &Program| {
+        let cause = program.drop.as_ref();
+        cause.map(|cause| (cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))
+    };
+    one.emits == other.emits
+        && one.meters == other.meters
+        && one.effects == other.effects
+        && one.samples == other.samples
+        && cause(one) == cause(other)
 }
 
 /// The shapes of one port.

@@ -1,9 +1,7 @@
 //! The rules of one table that share a mask, and the fields of which they name ranges or
 //! sets.
 
-use std::{cmp::Ordering, collections::BTreeMap, hash::Hasher, sync::Arc};
-
-use rapidhash::quality::RapidHasher;
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use super::{
     branch::SetSearch,
@@ -32,6 +30,8 @@ pub(super) const PREFIX_FIELDS: [(Field, usize); 6] = [
 /// Seed of the hashes. Fixed: keys of these maps come from rules, which the operator
 /// writes; packets are only looked up.
 const HASH_SEED: u64 = 0x6665_7272_6f66_6c6f;
+/// An odd number without a pattern.
+const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Bits of each key word that belong to each stage.
 static STAGE_MASKS: [[u64; N_WORDS]; N_STAGES] = stage_masks();
@@ -62,6 +62,17 @@ const fn stage_masks() -> [[u64; N_WORDS]; N_STAGES] {
         offset += 1;
     }
     masks
+}
+
+/// The hash of some words. Rules that have the same are told apart by all of their words.
+struct StageHash(u64);
+
+impl StageHash {
+    #[inline]
+    fn write(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word) * u128::from(HASH_FACTOR);
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
 }
 
 /// Some bits of a word of the key.
@@ -222,7 +233,7 @@ impl Subtable {
 
     /// The rules that alone can match.
     fn bucket(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Bucket> {
-        let mut hasher = RapidHasher::new(HASH_SEED);
+        let mut hasher = StageHash(HASH_SEED);
         let mut start = 0;
         for (stage, end) in self.ends.into_iter().enumerate() {
             if start == end && end != self.staged.len() {
@@ -232,15 +243,15 @@ impl Subtable {
                 return None;
             }
             for word in &self.staged[start..end] {
-                hasher.write_u64(key.read_word(usize::from(word.idx), word.mask));
+                hasher.write(key.read_word(usize::from(word.idx), word.mask));
             }
             start = end;
             if end == self.staged.len() {
                 break;
             }
-            self.indices.get(stage)?.get(hasher.finish())?;
+            self.indices.get(stage)?.get(hasher.0)?;
         }
-        self.rules.get(hasher.finish())
+        self.rules.get(hasher.0)
     }
 
     /// Stages that examine something and are not the last to: that one needs no index,
@@ -261,15 +272,15 @@ impl Subtable {
 
     /// Hash of a match's words up to each stage; the last one is of all.
     fn hashes(&self, matching: &Match) -> [u64; N_STAGES] {
-        let mut hasher = RapidHasher::new(HASH_SEED);
+        let mut hasher = StageHash(HASH_SEED);
         let mut start = 0;
         self.ends.map(|end| {
             for word in &self.staged[start..end] {
                 let value = matching.words().binary_search_by_key(&word.idx, |word| word.idx);
-                hasher.write_u64(value.map_or(0, |idx| matching.words()[idx].value & word.mask));
+                hasher.write(value.map_or(0, |idx| matching.words()[idx].value & word.mask));
             }
             start = end;
-            hasher.finish()
+            hasher.0
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     flow::{Action, Learn, LearnSource, LearnSpec, Learned, Match, Origin, Rule, RuleFlags, RuleLife},
     key::low_bits,
     program::Effect,
-    types::PortNo,
+    types::{PortNo, Priority, TableId},
 };
 
 /// Flags of segments that end a connection: FIN and RST (RFC 9293 §3.1).
@@ -41,7 +41,11 @@ impl<T: Tracer> Walk<'_, T> {
         }
         match known {
             _ if !fits => self.note(format_args!("not learned: {limit} rules are the limit")),
-            Some(rule) if rule.actions == draft.actions && rule.cookie == cookie => {
+            Some(rule)
+                if rule.actions == draft.actions
+                    && rule.cookie == cookie
+                    && !self.has_learned(table, priority, &draft.matching) =>
+            {
                 self.note(format_args!("learned already: {rule}"));
                 self.tally.renewed.push(Arc::clone(&rule.stats));
             }
@@ -52,6 +56,17 @@ impl<T: Tracer> Walk<'_, T> {
             }
         }
         Ok(())
+    }
+
+    /// The packet has made this rule do something else already: of its lessons the last one stays.
+    fn has_learned(&self, table: TableId, priority: Priority, matching: &Match) -> bool {
+        self.effects.iter().any(|effect| match effect {
+            Effect::Learn(learned) => {
+                (learned.rule.table, learned.rule.priority) == (table, priority)
+                    && learned.rule.matching == *matching
+            }
+            Effect::Station(_) => false,
+        })
     }
 
     /// Match and actions of the rule; `None`: the packet lacks a header that is needed.

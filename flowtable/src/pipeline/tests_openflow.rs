@@ -9,6 +9,7 @@ use crate::{
     field::Field,
     port::PortTable,
     table::{Change, GroupChange, MeterChange, MissPolicy, TableSettings, Tables},
+    testing::rules_of,
     text::{parse_flow, parse_group, parse_key, parse_meter},
 };
 
@@ -44,11 +45,7 @@ fn reason(translation: &Translation) -> DropReason {
 
 #[test]
 fn the_action_set_is_executed_at_the_end_in_its_own_order() {
-    let set = walk(&[
-        "table=0,tcp,actions=output:3,write_actions(output:2,dec_ttl),goto_table:1",
-        "table=1,tcp,actions=set_field:5->nw_ttl,write_actions(set_field:02:00:00:00:00:09->dl_dst),goto_table:2",
-        "table=2,actions=write_actions(push_vlan:0x8100)",
-    ]);
+    let set = walk(&rules_of(include_str!("../../testdata/tables/action-set-order.flows")));
     assert_eq!(ports(&set), [3, 2]);
     let emit = &set.program.emits[1];
     assert_eq!(emit.vlan_pushes.len(), 1);

@@ -11,7 +11,7 @@ use crate::{
     pipeline::random::{port, snapshot},
     port::PortTable,
     snapshot::Snapshot,
-    testing::{assert_checksums, parsed},
+    testing::{assert_checksums, parsed, rules_of},
     text::{parse_flow, print_program},
     types::Timestamp,
 };
@@ -70,18 +70,11 @@ impl World {
 }
 
 /// Port 1 may begin conversations with port 2, not the other way around.
-const FIREWALL: &[&str] = &[
-    "table=0,priority=2,ip,actions=ct(table=1,zone=7)",
-    "table=0,priority=1,actions=NORMAL",
-    "table=1,priority=3,in_port=1,ct_state=+trk+new,ip,actions=ct(commit,zone=7,exec(set_field:5->ct_mark)),output:2",
-    "table=1,priority=3,in_port=1,ct_state=+trk+est,ct_mark=5,actions=output:2",
-    "table=1,priority=3,in_port=2,ct_state=+trk+est+rpl,ct_mark=5,ct_zone=7,actions=output:1",
-    "table=1,priority=1,actions=drop",
-];
+const FIREWALL: &str = include_str!("../../testdata/tables/firewall.flows");
 
 #[test]
 fn a_stateful_firewall_lets_answers_in_and_nothing_else() {
-    let mut world = World::new(FIREWALL);
+    let mut world = World::new(&rules_of(FIREWALL));
     let (a, b) = (Host::v4(1), Host::v4(2));
     let (there, back) = (build::udp(&a, &b, b"x"), build::udp(&b, &a, b"y"));
     assert_eq!(world.send(2, &back), [], "nobody has asked");
@@ -231,9 +224,9 @@ fn the_other_fork_knows_of_no_connection() {
 fn two_workers_share_connections() {
     let tracker = Arc::new(Conntrack::new(Config::default(), Storage::on_heap(64)));
     let [mut one, mut other] = [(); 2].map(|()| {
-        let world = World::new(FIREWALL);
+        let world = World::new(&rules_of(FIREWALL));
         let switch = world.switch.with_conntrack(Arc::clone(&tracker));
-        World { switch, ..World::new(FIREWALL) }
+        World { switch, ..World::new(&rules_of(FIREWALL)) }
     });
     let (a, b) = (Host::v4(1), Host::v4(2));
     let syn = build::tcp(&a, &b, 2, b"");

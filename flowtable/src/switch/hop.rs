@@ -146,7 +146,10 @@ impl Switch {
             return Some((packet, Seen::Nothing));
         };
         let view = &self.lanes.views[idx];
-        let touched = match tracker.touch(moment.now, (zone, translates), view, (hash, likely)) {
+        sink.enter(Stage::Track);
+        let touched = tracker.touch(moment.now, (zone, translates), view, (hash, likely));
+        sink.enter(Stage::Execute);
+        let touched = match touched {
             Ok(touched) => touched,
             Err(Untouched::Unknown) => return Some((packet, Seen::Unknown)),
             Err(Untouched::Other) => return Some((packet, Seen::Nothing)),

@@ -206,6 +206,10 @@ impl Switch {
         if !lanes.has_signature[idx] || !matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
             return;
         }
+        let n = if moment.is_uplink() { self.tunnel_sessions.len() } else { self.port_sessions.len() };
+        if !self.quotas.admit_session(lanes.ports[idx], (n, self.max_sessions), moment.now) {
+            return;
+        }
         if moment.is_uplink() {
             let words = tunnelled(&lanes.signatures[idx], &lanes.arrivals[idx].words());
             self.tunnel_sessions.insert(lanes.hashes[idx], &words, handle);

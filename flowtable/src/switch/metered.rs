@@ -8,7 +8,7 @@ use crate::{
     packet::{FrameBuf, Packet},
     pipeline::MAX_METERS,
     program::{MeterStep, Program},
-    types::Timestamp,
+    types::{PortNo, Timestamp},
 };
 
 /// What the meters of a program say of one packet.
@@ -16,11 +16,11 @@ pub(super) struct Verdicts([Verdict; MAX_METERS]);
 
 impl Verdicts {
     /// Shows the packet to each meter that it comes to.
-    pub(super) fn measure(steps: &[MeterStep], now: Timestamp, n_bytes: u64) -> Self {
+    pub(super) fn measure(steps: &[MeterStep], now: Timestamp, (in_port, n_bytes): (PortNo, u64)) -> Self {
         let mut verdicts = Self([Verdict::Pass; MAX_METERS]);
         let mut idx = 0;
         while let (Some(step), Some(verdict)) = (steps.get(idx), verdicts.0.get_mut(idx)) {
-            *verdict = step.meter.measure(now, n_bytes);
+            *verdict = step.meter.measure(now, in_port, n_bytes);
             idx += if *verdict == Verdict::Drop { 1 + step.n_within } else { 1 };
         }
         verdicts
@@ -57,7 +57,7 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
     sink: &mut S,
 ) -> usize {
     let steps = &program.meters[..];
-    let verdicts = Verdicts::measure(steps, sender.now, packet.len() as u64);
+    let verdicts = Verdicts::measure(steps, sender.now, (packet.in_port, packet.len() as u64));
     ends.samples.show(&program.samples, &packet, |step| verdicts.passes(step));
     let Ends { books, punts, .. } = ends;
     if let (true, Some(cause)) = (program.emits.is_empty(), &program.drop) {

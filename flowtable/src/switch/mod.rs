@@ -10,6 +10,7 @@
 //! Where to read on: `lookup.rs` finds entries; `run.rs` carries a program out; [`crate::cache`] remembers;
 //! [`crate::pipeline`] translates; [`crate::stats`] says what is counted.
 
+mod ahead;
 #[cfg(test)]
 mod alg_tests;
 mod books;
@@ -31,6 +32,7 @@ mod lookup;
 mod metered;
 mod passes;
 mod punts;
+mod quotas;
 mod recirculate;
 mod rider;
 mod run;
@@ -39,6 +41,8 @@ mod stage;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_ahead;
+#[cfg(test)]
 mod tests_injected;
 #[cfg(test)]
 mod tests_learning;
@@ -46,6 +50,8 @@ mod tests_learning;
 mod tests_openflow;
 #[cfg(test)]
 mod tests_sets;
+#[cfg(test)]
+mod tests_tables;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -54,7 +60,7 @@ use std::{
 };
 
 use self::{
-    books::Books, hop::Hop, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts,
+    ahead::Ahead, books::Books, hop::Hop, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts,
     recirculate::FrozenIds, samples::Samples,
 };
 pub use self::{
@@ -76,6 +82,7 @@ use crate::{
     parse::Signature,
     pipeline::{self, NoTrace, Translation},
     port::PortRole,
+    quota::Quotas,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters, SwitchCounters},
     tunnel::Arrival,
@@ -122,6 +129,10 @@ pub struct Switch {
     lessons: Lessons,
     samples: Samples,
     frozen_ids: FrozenIds,
+    quotas: Quotas,
+    /// Room for sessions of a kind.
+    max_sessions: usize,
+    ahead: Option<Ahead>,
     passes: Passes,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
@@ -217,6 +228,9 @@ impl Switch {
             lessons: Lessons::default(),
             samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
+            quotas: Quotas::default(),
+            max_sessions: n_sessions.next_power_of_two(),
+            ahead: None,
             passes: Passes::new(),
             conntrack: None,
             seed,
@@ -312,7 +326,16 @@ impl Switch {
 
     /// Brings the counters of the rules up to date with what the caches have carried.
     pub fn flush_stats(&mut self) {
-        self.megaflows.push_stats();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.flush_stats_from(from);
+        }
+    }
+
+    /// The same for some of the entries, from a place on; answers where to go on, so that packets
+    /// can have their turn meanwhile.
+    pub fn flush_stats_from(&mut self, from: usize) -> Option<usize> {
+        self.megaflows.push_stats_from(from)
     }
 
     /// Takes the packets that rules have sent to controllers, oldest first. What is not
@@ -328,7 +351,18 @@ impl Switch {
 
     /// The megaflows, with what they have carried.
     pub fn megaflows(&self) -> Vec<MegaflowDump> {
-        self.megaflows.dump()
+        let (mut all, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let (some, then) = self.megaflows_from(from);
+            all.extend(some);
+            next = then;
+        }
+        all
+    }
+
+    /// Some of them, from a place on; answers where to go on.
+    pub fn megaflows_from(&self, from: usize) -> (Vec<MegaflowDump>, Option<usize>) {
+        self.megaflows.dump_from(from)
     }
 
     /// Number of megaflows.

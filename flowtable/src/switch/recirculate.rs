@@ -66,6 +66,11 @@ impl FrozenIds {
         self.last
     }
 
+    /// All of them by their numbers.
+    pub(super) fn by_number(&self) -> HashMap<u32, Arc<Frozen>> {
+        self.ids.iter().map(|(frozen, id)| (*id, Arc::clone(frozen))).collect()
+    }
+
     /// The frozen walk with this number.
     #[cfg(test)]
     pub(super) fn get(&self, id: u32) -> Option<&Arc<Frozen>> {
@@ -182,7 +187,8 @@ impl Switch {
         let Rider { packet, depth, mut view, whole, translated } = rider;
         self.teach(moment, &program.effects, packet.in_port);
         let steps = &program.meters[..];
-        let verdicts = (!steps.is_empty()).then(|| Verdicts::measure(steps, moment.now, packet.len() as u64));
+        let verdicts = (!steps.is_empty())
+            .then(|| Verdicts::measure(steps, moment.now, (packet.in_port, packet.len() as u64)));
         let n_levels = |idx| verdicts.as_ref().map_or(Ok(0), |verdicts| verdicts.of(steps, idx));
         let passes = |step| verdicts.as_ref().is_none_or(|verdicts| verdicts.passes(step));
         self.samples.show(&program.samples, &packet, passes);
@@ -361,6 +367,9 @@ impl Switch {
         key: &FlowKey,
     ) -> Arc<Program> {
         self.books.all.n_recirculations += 1;
+        if let Some(reason) = self.refusal(moment, rider.packet.in_port, key) {
+            return Arc::new(Program::dropping(reason));
+        }
         let n_bytes = rider.packet.len() as u64;
         match self.resolve_frozen(moment, rider.packet.in_port, key, frozen) {
             Ok(handle) => match self.megaflows.get_mut(handle) {

@@ -94,6 +94,14 @@ impl Switch {
                     if let Some(packet) = packets.as_slice().first() {
                         self.lanes.ensure_key(moment, idx, packet);
                     }
+                    let (port, key) = (self.lanes.ports[idx], *self.lanes.key(idx));
+                    if let Some(reason) = self.refusal(moment, port, &key) {
+                        packets.by_ref().take(1).for_each(|packet| sink.release(packet));
+                        self.books.received(1, self.lanes.lens[idx]);
+                        self.books.dropped(0, reason, None, self.lanes.lens[idx]);
+                        idx += 1;
+                        continue;
+                    }
                     sink.enter(Stage::Translate);
                     let resolved = self.resolve(moment, idx);
                     sink.enter(Stage::Execute);

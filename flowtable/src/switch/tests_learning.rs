@@ -11,6 +11,7 @@ use crate::{
     pipeline::random::{self, port},
     port::{Bridging, PortTable, VlanMode},
     table::{Change, Filter, Learning, RemovedReason, Tables},
+    testing::rules_of,
     text::{parse_actions, parse_filter, parse_flow, print_flow_with_stats},
     types::{Epoch, MacAddr, VlanId},
 };
@@ -88,16 +89,12 @@ fn tcp(src: u8, dst: u8, flags: u16) -> Vec<u8> {
 }
 
 /// A learning switch as the manuals have it.
-const MAC_LEARNING: [&str; 3] = [
-    "table=0,actions=learn(table=10,hard_timeout=10,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,10)",
-    "table=10,priority=0,actions=FLOOD",
-    "table=10,priority=7,dl_dst=02:ff:ff:ff:ff:ff,actions=drop",
-];
+const MAC_LEARNING: &str = include_str!("../../testdata/tables/mac-learning.flows");
 
 #[test]
 fn a_learned_rule_takes_effect_with_its_commit() {
     for config in SIZES {
-        let mut bridge = Bridge::new(config, &MAC_LEARNING);
+        let mut bridge = Bridge::new(config, &rules_of(MAC_LEARNING));
         assert_eq!(bridge.send(1, &udp(1, 2)), [2, 3]);
         assert_eq!(bridge.send(1, &udp(1, 2)), [2, 3], "not committed yet");
         let learning = bridge.learn();
@@ -123,7 +120,7 @@ fn a_learned_rule_takes_effect_with_its_commit() {
 #[test]
 fn packets_in_the_cache_keep_what_they_learned() {
     for config in SIZES {
-        let mut bridge = Bridge::new(config, &MAC_LEARNING);
+        let mut bridge = Bridge::new(config, &rules_of(MAC_LEARNING));
         bridge.send(1, &udp(1, 2));
         bridge.learn();
         for _ in 0..5 {
@@ -292,7 +289,7 @@ fn the_queue_of_learned_rules_is_bounded_and_each_port_has_its_share() {
 
 #[test]
 fn a_rule_that_may_not_be_is_refused_and_counted() {
-    let mut bridge = Bridge::new(SIZES[1], &MAC_LEARNING);
+    let mut bridge = Bridge::new(SIZES[1], &rules_of(MAC_LEARNING));
     let full = crate::table::TableSettings { max_rules: Some(2), ..Default::default() };
     let tables = bridge.snapshot.tables.transact(vec![Change::Table(random::table(10), full)]).unwrap();
     bridge.publish(tables);

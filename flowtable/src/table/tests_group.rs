@@ -5,7 +5,7 @@ use crate::{
     meter::MeterConfig,
     port::PortTable,
     text::{parse_flow, parse_group, parse_meter},
-    types::{BucketId, GroupId, MeterId, Timestamp},
+    types::{BucketId, GroupId, MeterId, PortNo, Timestamp},
 };
 
 fn id(raw: u32) -> GroupId {
@@ -177,7 +177,7 @@ fn meters_come_and_go_with_their_rules() {
     let tables = with(vec![Change::Meter(MeterChange::Add(meter(text))), flow("actions=meter:1,output:1")]);
     let meter_1 = MeterId::new(1).unwrap();
     assert_eq!(tables.n_rules_of_meter(meter_1), 1);
-    tables.meter(meter_1).unwrap().measure(Timestamp::default(), 100);
+    tables.meter(meter_1).unwrap().measure(Timestamp::default(), PortNo::CONTROLLER, 100);
     let same = tables.transact(vec![Change::Meter(MeterChange::Modify(meter(text)))]).unwrap();
     assert_eq!(same.meter(meter_1).unwrap().stats(), (1, 100));
     assert_eq!(same, tables);

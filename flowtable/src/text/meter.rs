@@ -38,7 +38,7 @@ pub fn parse_meter(text: &str) -> Result<MeterConfig, TextError> {
     let Some(id) = reader.id else { return Err(Piece::whole("").error("a meter needs `meter=number`")) };
     let unit = reader.unit.unwrap_or_default();
     let bands = reader.bands.iter().map(|band| band.finish(reader.burst)).collect::<Result<_, _>>()?;
-    Ok(MeterConfig { id, unit, burst: reader.burst, stats: reader.stats, bands })
+    Ok(MeterConfig { id, unit, burst: reader.burst, stats: reader.stats, bands, port_share: 0 })
 }
 
 /// Reads which meters to delete: `meter=1`; `all`, `meter=all` or nothing are all of them.

@@ -92,6 +92,10 @@ fn print_set(field: Field, value: u128, mask: u128) -> String {
     let is_part = field == Field::NwTos || !field.info().maskable && mask != field.all_bits();
     match SubField::new(field, start, mask.count_ones()) {
         Some(sub) if is_part && sub.bits() == mask => format!("load:{:#x}->{sub}", value >> start),
-        _ => format!("set_field:{}->{field}", value::print(field, value, mask)),
+        _ => {
+            // What is matched as `dl_vlan_pcp` Open vSwitch sets by its name in OpenFlow only.
+            let name = if field == Field::VlanPcp { "vlan_pcp".to_owned() } else { field.to_string() };
+            format!("set_field:{}->{name}", value::print(field, value, mask))
+        }
     }
 }

@@ -366,7 +366,7 @@ fn meter() -> impl Strategy<Value = MeterConfig> {
                 bands.iter_mut().for_each(|band| band.burst_size = 0);
             }
             let unit = if is_kbps { MeterUnit::Kbps } else { MeterUnit::Pktps };
-            MeterConfig { id: MeterId::new(id).unwrap(), unit, burst, stats, bands }
+            MeterConfig { id: MeterId::new(id).unwrap(), unit, burst, stats, bands, port_share: 0 }
         },
     )
 }

@@ -110,8 +110,11 @@ impl Walk<'_> {
         if let Some(part) = learn.result {
             self.state.write_part(part, fits.into());
         }
-        if fits && !self.memory.learned.contains(&flow) {
+        // Of the lessons of a packet the last one stays.
+        let own = (self.pass.id, table, priority, flow.matching.clone());
+        if fits && (!self.memory.learned.contains(&flow) || self.own_lessons.contains(&own)) {
             self.memory.queue(flow, limit);
+            self.own_lessons.push(own);
         }
         Ok(())
     }

@@ -56,6 +56,8 @@ pub(super) struct Walk<'a> {
     pub(super) is_teaching: bool,
     /// What the packet has said of stations is true for the packet.
     pub(super) own_stations: BTreeMap<(u128, u128), u128>,
+    /// Pass, table, priority and match of the rules that the packet has made.
+    pub(super) own_lessons: Vec<(usize, u8, u16, Matching)>,
     pub(super) author: Author,
     pub(super) met: Met,
     pub(super) pass: Pass,
@@ -114,6 +116,7 @@ impl<'a> Walk<'a> {
             is_lost: false,
             is_teaching: false,
             own_stations: BTreeMap::new(),
+            own_lessons: Vec::new(),
             author: Author { table: 0, cookie: u64::MAX, is_miss: false },
             met: Met::default(),
             pass,

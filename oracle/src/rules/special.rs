@@ -128,7 +128,7 @@ impl Maker<'_> {
         let parts: Vec<Part> = parts.into_iter().filter(|part| context.meets(part.field.needs())).collect();
         let port = rng.pick(self.repertoire.ports);
         let any = self.repertoire.protocol.is_none();
-        if context.meets(Needs::Tcp) && rng.one_in(8) {
+        if any && context.meets(Needs::Tcp) && rng.one_in(8) {
             return Some(Step::FinTimeout);
         }
         Some(match rng.below(16) {

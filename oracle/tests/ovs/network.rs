@@ -72,7 +72,12 @@ fn workload(number: u8) -> SwitchPort {
         },
         chassis: Some("h1".to_owned()),
     };
-    SwitchPort { key: PortKey::new(number.into()).unwrap(), kind, enabled: true }
+    SwitchPort {
+        key: PortKey::new(number.into()).unwrap(),
+        kind,
+        enabled: true,
+        services: Default::default(),
+    }
 }
 
 fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
@@ -86,7 +91,9 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         let mut ports: BTreeMap<_, _> =
             workloads.map(|number| (format!("w{number}"), workload(number))).collect();
         let kind = SwitchPortKind::Router { router: "r".to_owned(), port: format!("r-{id}") };
-        ports.insert(format!("{id}-r"), SwitchPort { key: PortKey::new(9).unwrap(), kind, enabled: true });
+        let port =
+            SwitchPort { key: PortKey::new(9).unwrap(), kind, enabled: true, services: Default::default() };
+        ports.insert(format!("{id}-r"), port);
         let acls = acls.iter().enumerate().map(|(idx, acl)| (format!("acl-{idx}"), acl.clone()));
         let switch = LogicalSwitch {
             key: DatapathKey::new(key).unwrap(),
@@ -94,6 +101,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
             acls: acls.collect(),
             default_policy,
             load_balancers: Default::default(),
+            services: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
     }
@@ -102,6 +110,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         mac: mac(last),
         networks: networks.map(prefix).to_vec(),
         enabled: true,
+        advertisement: None,
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),
@@ -116,6 +125,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         policies: Default::default(),
         nats: Default::default(),
         load_balancers: Default::default(),
+        limits: None,
     };
     nb.routers.insert("r".to_owned(), router);
     nb
@@ -156,9 +166,11 @@ fn adapted(line: String) -> Option<String> {
 fn rules(nb: &Northbound) -> String {
     let sb = compile(nb, &BTreeMap::new());
     let ports = PORTS.iter().map(|port| (format!("w{port}"), PortNo::new(*port).unwrap())).collect();
-    let Lowered { rules, groups, meters, errors } =
-        lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, tunnel: None });
+    let Lowered { rules, sets, groups, meters, errors } =
+        lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, ..LocalPorts::default() });
     assert_eq!(errors, []);
+    // Open vSwitch has no named sets; this network has no address sets or port groups.
+    assert_eq!(sets, []);
     let mut lines: Vec<String> = groups.iter().rev().map(text::print_group).collect();
     lines.extend(meters.iter().map(text::print_meter));
     let n_all = rules.len();

@@ -137,6 +137,12 @@ impl<'a> Pair<'a> {
         Self { ovs, ours, rules: lines.to_owned() }
     }
 
+    /// Both know what packets have taught.
+    pub(crate) fn settle(&mut self) {
+        self.ovs.settle().unwrap();
+        self.ours.settle();
+    }
+
     /// Both do the same with one packet; what that is.
     pub(crate) fn send(&mut self, arrival: &Arrival) -> Vec<(u32, Vec<u8>)> {
         check(self.ovs, &mut self.ours, &self.rules, arrival)

@@ -1,5 +1,8 @@
-//! Tables as people write them.
+//! Tables as people write them, and those of our own tests: files that `flowtable` tests as well.
 
+use std::{fs, path::Path};
+
+use flowtable::{build, text};
 use oracle::{
     frame,
     interpreter::Outcome,
@@ -10,28 +13,40 @@ use oracle::{
     traffic::{Arrival, arrival},
 };
 
-use super::{PORTS, pair::Pair, random::comparable};
+use super::{
+    PORTS,
+    pair::{Pair, ports},
+    random::comparable,
+};
 
-/// Tables as people write them: a switch with VLANs, a router, a filter.
-const TABLES: &[&str] = &[
-    "table=0,priority=10,vlan_tci=0x0/0x1000,in_port=1,actions=push_vlan:0x8100,set_field:0x1064->vlan_vid,resubmit(,1)\n\
-     table=0,priority=5,dl_vlan=100,actions=resubmit(,1)\n\
-     table=1,priority=10,dl_vlan=100,dl_dst=02:00:00:00:00:02,actions=pop_vlan,output:2\n\
-     table=1,priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=FLOOD\n\
-     table=1,priority=0,actions=output:3\n",
-    "table=0,priority=10,ip,nw_dst=10.0.0.0/30,actions=dec_ttl,set_field:1->reg0,resubmit(,2)\n\
-     table=0,priority=20,ip,nw_dst=10.0.0.2,actions=dec_ttl,set_field:2->reg0,resubmit(,2)\n\
-     table=0,priority=9,ipv6,ipv6_dst=fd00::4/126,actions=dec_ttl,set_field:3->reg0,goto_table:2\n\
-     table=2,priority=1,reg0=1,actions=set_field:02:00:00:00:00:09->dl_src,output:1,IN_PORT\n\
-     table=2,priority=1,reg0=2,actions=move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],output:4\n\
-     table=2,priority=1,ipv6,reg0=3,actions=clone(set_field:fd00::1->ipv6_src,output:5),output:2\n",
-    "table=0,priority=30,tcp,tcp_dst=0x2/0xfffe,tcp_flags=+syn-ack,actions=drop\n\
-     table=0,priority=20,tcp,nw_src=10.0.0.0/29,actions=set_field:3->tcp_dst,output:2\n\
-     table=0,priority=20,udp6,udp_src=1,actions=set_field:11->ip_dscp,output:3\n\
-     table=0,priority=20,icmp6,icmp_type=135,icmp_code=0,nd_target=fd00::1/fd00::3,actions=FLOOD\n\
-     table=0,priority=10,arp,arp_op=1,actions=set_field:2->arp_op,move:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],IN_PORT\n\
-     table=0,priority=0,actions=output:4,output:5\n",
-];
+/// Bytes of payload of the packets that the files describe.
+const PAYLOAD_LEN: usize = 8;
+/// Random packets besides for each file whose tables neither learn nor look into stacks that may be cut off.
+const N_RANDOM: usize = 150;
+
+/// The files of `flowtable/testdata/tables/`, whose README says what is in them.
+fn files() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../flowtable/testdata/tables");
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "flows"))
+        .map(|path| {
+            (path.file_stem().unwrap().to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// A packet that a line describes, and the ports that it leaves by.
+fn case(line: &str) -> (Arrival, Vec<u32>) {
+    let (packet, sent) = line.split_once(" =>").unwrap();
+    let (port, flow) = packet.trim().split_once(' ').unwrap();
+    let key = text::parse_key(flow, &ports()).unwrap_or_else(|error| panic!("{flow}: {error}"));
+    let frame = build::frame_from_key(&key, PAYLOAD_LEN);
+    let sent = sent.split_whitespace().map(|port| port.parse().unwrap()).collect();
+    (Arrival { port: port.parse().unwrap(), frame }, sent)
+}
 
 #[test]
 fn tables_that_people_write_do_the_same_in_open_vswitch() {
@@ -40,15 +55,35 @@ fn tables_that_people_write_do_the_same_in_open_vswitch() {
     };
     let mut ovs = Ovs::start(package, PORTS).unwrap();
     let mut rng = Rng::new(7);
-    for flows in TABLES {
-        let arrivals: Vec<Arrival> = (0..400).map(|_| arrival(&mut rng)).filter(sound).collect();
-        let mut pair = Pair::new(&mut ovs, Protocol::OpenFlow13, flows);
+    let (mut n_files, mut n_packets) = (0, 0);
+    for (name, file) in files() {
+        let lines = file.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '>']));
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        let mut pair = Pair::new(&mut ovs, Protocol::OpenFlow15, &lines);
+        for line in file.lines().filter_map(|line| line.strip_prefix('>')) {
+            let (arrival, leaves) = case(line);
+            let sent: Vec<u32> = pair.send(&arrival).iter().map(|(port, _)| *port).collect();
+            assert_eq!(sent, leaves, "{name}: {line}");
+            pair.settle();
+            n_packets += 1;
+        }
+        n_files += 1;
+        if ["ct(", "NORMAL", "learn(", "mpls"].iter().any(|word| lines.contains(word)) {
+            continue;
+        }
+        // A third tag is what neither can match, and only one makes.
+        let is_full = |arrival: &Arrival| frame::view(&arrival.frame).is_some_and(|view| view.tags.len() > 1);
+        let arrivals = (0..N_RANDOM).map(|_| arrival(&mut rng)).filter(sound);
+        let arrivals: Vec<Arrival> =
+            arrivals.filter(|arrival| !(lines.contains("push_vlan") && is_full(arrival))).collect();
         // Also when they have seen it before.
         for arrival in arrivals.iter().chain(&arrivals) {
             pair.send(arrival);
         }
-        assert!(arrivals.len() > 100, "only {} packets", arrivals.len());
+        n_packets += 2 * arrivals.len();
     }
+    eprintln!("{n_files} tables, {n_packets} packets");
+    assert!(n_files >= 10 && n_packets > 1000, "{n_files} tables, {n_packets} packets");
 }
 
 /// No fragments, and nothing of which docs/differences-from-ovs.md speaks.

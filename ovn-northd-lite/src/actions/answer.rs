@@ -16,7 +16,7 @@ use super::{
     print,
 };
 use crate::{
-    lower::{CONTINUATION, meters},
+    lower::CONTINUATION,
     punt::{Request, Service},
 };
 
@@ -41,7 +41,8 @@ pub(crate) struct Continuation {
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
     found.filter(|service| {
-        !matches!(service, Service::LearnArp | Service::LearnNd | Service::DhcpV4 | Service::Bfd)
+        use Service::{Advertise, Bfd, DhcpV4, DhcpV6, Dns, LearnArp, LearnNd};
+        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | Bfd)
     })
 }
 
@@ -67,7 +68,7 @@ impl Answer {
         }
         let (continuation, table) = (flow.number, flow.table.get());
         let userdata = Request { service: self.service, continuation, table }.encode();
-        out.actions.push(Action::Meter(meters::of(self.service)));
+        out.actions.push(Action::Meter((flow.meter)(self.service)));
         out.actions.push(Action::Controller(Box::new(ToController { userdata, ..ToController::default() })));
         Ok(())
     }
@@ -91,7 +92,13 @@ impl Answer {
             }
             // Whatever it is, it is turned around already, and nothing of it is written.
             Service::Reject => vec![Vec::new()],
-            Service::LearnArp | Service::LearnNd | Service::DhcpV4 | Service::Bfd => Vec::new(),
+            Service::LearnArp
+            | Service::LearnNd
+            | Service::DhcpV4
+            | Service::DhcpV6
+            | Service::Dns
+            | Service::Advertise
+            | Service::Bfd => Vec::new(),
         }
     }
 }

@@ -4,13 +4,14 @@ use flowtable::{
     field::{Field, SubField},
     flow::{Action, CtZone},
     group::Group,
-    types::TableId,
+    types::{MeterId, TableId},
 };
 
 use super::{Statement, answer::Continuation};
 use crate::{
     expr::{Constant, Operand, Resolver},
     lower::zones,
+    punt::Service,
     southbound::Pipeline,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Flow<'a> {
     pub(crate) is_router: bool,
     /// Number that no other flow here has: of its group, and of its continuation.
     pub(crate) number: u32,
+    /// Meter of packets that the flow sends to the host's responder.
+    pub(crate) meter: &'a dyn Fn(Service) -> MeterId,
 }
 
 /// What statements become.
@@ -109,6 +112,9 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             Statement::Select(select) => select.lower(flow, out)?,
             Statement::Neighbour(neighbour) => neighbour.lower(flow, out)?,
             Statement::Answer(answer) => answer.lower(flow, out)?,
+            Statement::Serve(serve) => {
+                return serve.lower(statements.get(idx + 1..).unwrap_or_default(), flow, out);
+            }
         }
     }
     Ok(())

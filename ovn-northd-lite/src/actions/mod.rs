@@ -9,6 +9,7 @@ mod log;
 mod lower;
 mod neighbour;
 mod parser;
+mod serve;
 mod translate;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use self::{
     connection::Connection,
     log::Log,
     neighbour::Neighbour,
+    serve::Serve,
     translate::Translate,
 };
 pub(crate) use lower::{Flow, Lowered, lower};
@@ -80,6 +82,8 @@ pub enum Statement {
     Neighbour(Neighbour),
     /// `icmp4 { … };`, `arp { … };`, `reject { … };`
     Answer(Answer),
+    /// `field = put_dhcp_opts(…);`, `field = dns_lookup();`
+    Serve(Serve),
 }
 
 impl fmt::Display for Statement {
@@ -111,6 +115,7 @@ impl fmt::Display for Statement {
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),
             Self::Answer(answer) => answer.fmt(f),
+            Self::Serve(serve) => serve.fmt(f),
         }
     }
 }

@@ -12,7 +12,7 @@ use flowtable::{
 use super::lower::{Flow, Lowered, place, resubmit};
 use crate::{
     expr::{ExprError, Operand, parser::Parser},
-    lower::{GET_NEIGHBOUR, LOOKUP_NEIGHBOUR, meters},
+    lower::{GET_NEIGHBOUR, LOOKUP_NEIGHBOUR},
     punt::{NEIGHBOUR_ADDRESS as ADDRESS, NEIGHBOUR_MAC as MAC, NEIGHBOUR_PORT as PORT, Request, Service},
 };
 
@@ -81,7 +81,7 @@ impl Neighbour {
                 let mut saved = Lowered::default();
                 load(&mut saved, port, ip)?;
                 saved.actions.push(Action::Move { src: place(&mac)?, dst: MAC });
-                saved.actions.push(Action::Meter(meters::of(service)));
+                saved.actions.push(Action::Meter((flow.meter)(service)));
                 let punt = ToController { userdata, ..ToController::default() };
                 saved.actions.push(Action::Controller(Box::new(punt)));
                 out.actions.push(Action::Clone(saved.actions));

@@ -3,7 +3,8 @@
 use flowtable::conntrack::NatKind;
 
 use super::{
-    Answer, Balance, Connection, Log, Neighbour, Select, Statement, Translate, answer, lower::MAX_NESTING,
+    Answer, Balance, Connection, Log, Neighbour, Select, Serve, Statement, Translate, answer,
+    lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -202,6 +203,10 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
                 "select" => Select::parse(parser, dst).map(Statement::Select),
                 _ => Neighbour::lookup(parser, dst).map(Statement::Neighbour),
             };
+        }
+        if let Some((_, service)) = serve::FUNCTIONS.iter().find(|(known, _)| *known == name) {
+            parser.take();
+            return Serve::parse(parser, dst, *service).map(Statement::Serve);
         }
         let src = parser.operand()?;
         check_sizes(position, dst, src)?;

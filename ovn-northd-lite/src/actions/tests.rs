@@ -3,7 +3,7 @@
 use flowtable::{
     field::{Field, SubField},
     flow::Action,
-    types::TableId,
+    types::{MeterId, TableId},
 };
 use proptest::prelude::*;
 
@@ -24,6 +24,7 @@ fn lowered(text: &str) -> Result<Vec<Action>, String> {
             output: table(54),
             is_router: true,
             number: 9,
+            meter: &|_| MeterId::new(5).unwrap(),
         },
     )
     .map(|lowered| lowered.actions)
@@ -144,6 +145,10 @@ fn any_statement() -> impl Strategy<Value = String> {
         "clone { ct_clear; inport = outport; next(pipeline=ingress, table=0); };",
         "icmp4 { icmp4.type = 11; icmp4.code = 0; next; };",
         "tcp_reset { output; };",
+        "reg0[3] = put_dhcp_opts(offerip = 10.0.0.5, netmask = 255.255.255.0, router = {10.0.0.1, 10.0.0.2}, hostname = \"a \\\"b\", lease_time = 60, domain_search_list = \"a.b,c\", classless_static_route = {10.9.0.0/16, 10.0.0.1});",
+        "reg0[3] = put_dhcpv6_opts(ia_addr = 2001:db8::5, server_id = 0a:00:00:00:00:01, dns_server = 2001:db8::53);",
+        "reg0[4] = dns_lookup();",
+        "reg0[5] = put_nd_ra_opts(addr_mode = \"slaac\", prefix = 2001:db8::/64, slla = 0a:00:00:00:00:01, router_preference = \"LOW\", lifetime = 0);",
     ];
     prop_oneof![
         proptest::sample::select(plain).prop_map(str::to_owned),

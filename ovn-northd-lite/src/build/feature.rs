@@ -59,7 +59,7 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
     let mut sink = FlowSink::new(scope.traits.key);
     match item {
         Item::Datapath => {
-            sink.datapath(&scope.traits.object, false);
+            sink.datapath(&scope.traits.object, false, scope.traits.limits.clone());
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Switch(build) = feature else { return };
                 build(scope.traits, sink);
@@ -98,7 +98,7 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
     let ports = scope.ports();
     match item {
         Item::Datapath => {
-            sink.datapath(&scope.traits.object, true);
+            sink.datapath(&scope.traits.object, true, scope.traits.limits.clone());
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Router(build) = feature else { return };
                 build(&ports, sink);

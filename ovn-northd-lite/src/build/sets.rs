@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::model::{Northbound, SwitchPort, SwitchPortKind};
+use crate::{
+    model::{Northbound, SwitchPort, SwitchPortKind},
+    names,
+};
 
 /// Endings of the address sets that a port group has.
 pub(crate) const FAMILIES: [(&str, bool); 2] = [("_ip4", true), ("_ip6", false)];
@@ -47,6 +50,11 @@ pub(crate) fn addresses(port: &SwitchPort) -> impl Iterator<Item = IpAddr> {
         SwitchPortKind::Router { .. } | SwitchPortKind::Network { .. } => &[],
     };
     addresses.iter().flat_map(|address| address.ips.iter().copied())
+}
+
+/// Name records, if there are such.
+pub(super) fn of_names(nb: &Northbound, id: &str) -> Sets {
+    nb.names.get(id).map(|names| (names::set_of(id), names::members(names))).into_iter().collect()
 }
 
 /// The port group that an address set of this name would be a part of.

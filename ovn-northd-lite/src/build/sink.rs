@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use flowtable::types::Priority;
 
-use super::{stage::Stage, unit::Output};
+use super::{
+    stage::Stage,
+    unit::{DatapathHead, Output},
+};
 use crate::{
     expr::sets_of,
     key::{DatapathKey, PortKey},
+    model::Limits,
+    names,
     southbound::{LogicalFlow, PortBinding},
 };
 
@@ -73,8 +78,13 @@ impl FlowSink {
         self.output.members.push((key, name, port.to_owned()));
     }
 
-    pub(super) fn datapath(&mut self, name: &str, is_router: bool) {
-        self.output.datapath = Some((name.to_owned(), is_router));
+    /// The datapath's workloads see these names.
+    pub(crate) fn names(&mut self, id: &str) {
+        self.output.named_sets.insert(names::set_of(id));
+    }
+
+    pub(super) fn datapath(&mut self, name: &str, is_router: bool, limits: Limits) {
+        self.output.datapath = Some(DatapathHead { name: name.to_owned(), is_router, limits });
     }
 
     pub(super) fn binding(&mut self, id: &str, binding: PortBinding) {

@@ -62,6 +62,14 @@ pipeline! {
     Stateful = "ls_in_stateful",
     /// Answers to ARP and ND for known addresses.
     ArpRsp = "ls_in_arp_rsp",
+    /// Questions of DHCP clients.
+    DhcpOptions = "ls_in_dhcp_options",
+    /// Answers to them.
+    DhcpResponse = "ls_in_dhcp_response",
+    /// Questions for names.
+    DnsLookup = "ls_in_dns_lookup",
+    /// Answers to them.
+    DnsResponse = "ls_in_dns_response",
     /// Output port by destination MAC address.
     L2Lkup = "ls_in_l2_lkup",
     /// Destinations nobody is known to have.
@@ -108,6 +116,10 @@ pipeline! {
     Defrag = "lr_in_defrag",
     /// New connections to translated destinations.
     Dnat = "lr_in_dnat",
+    /// Hosts that ask for routers.
+    NdRaOptions = "lr_in_nd_ra_options",
+    /// Answers to them.
+    NdRaResponse = "lr_in_nd_ra_response",
     /// Longest prefix: output port and next hop.
     IpRouting = "lr_in_ip_routing",
     /// One of several next hops of a route.

@@ -1,12 +1,16 @@
 //! What each feature makes of a small network, and what holds for all flows.
 
 use crate::{
-    actions, compile, expr,
+    SetChange, SouthboundDelta, actions, compile,
+    dhcp::OptionV6,
+    diff, expr,
     fixture::*,
     model::{
-        Acl, AclAction, AclDirection, AclLog, DefaultPolicy, NextHop, Northbound, PortGroup, RouteMatch,
-        RouteTarget, SetMember, Severity, StaticRoute, SwitchPortKind,
+        Acl, AclAction, AclDirection, AclLog, DefaultPolicy, DhcpOptions, DhcpV6, Names, NextHop, Northbound,
+        PortGroup, PortServices, Rate, RouteMatch, RouteTarget, SetMember, Severity, StaticRoute,
+        SwitchPortKind,
     },
+    punt::Service,
     southbound::Southbound,
 };
 
@@ -171,4 +175,48 @@ fn a_router_port_is_linked_to_one_switch_port() {
     assert_eq!(sb.bindings["thief"].peer.as_deref(), Some("r-web"));
     assert_eq!(sb.bindings["web-r"].peer, None);
     assert_eq!(sb.bindings["dangling"].peer, None);
+}
+
+#[test]
+fn hosts_answer_for_the_network() {
+    let mut nb = small();
+    nb.dhcp_options.insert("four".into(), dhcp_v4("10.0.0.0/24"));
+    let options = [("dns_server", "2001:db8::53"), ("domain_search", "a.example,b.example")];
+    let options = options.map(|(name, text)| {
+        let option = OptionV6::named(name).unwrap();
+        (option, option.parse(text).unwrap())
+    });
+    let six = DhcpV6 {
+        network: network("2001:db8::/64"),
+        server_mac: mac(0xdd),
+        is_stateless: false,
+        options: options.into(),
+    };
+    nb.dhcp_options.insert("six".into(), DhcpOptions::V6(six));
+    let names = Names { records: [("a.example".to_owned(), [[10, 0, 0, 5].into()].into())].into(), ttl: 60 };
+    nb.names.insert("zone".into(), names);
+    nb.limits.insert("tight".into(), [(Service::Dns, Rate { pps: 5, burst: 9 })].into());
+    let web = nb.switches.get_mut("web").unwrap();
+    web.services.dhcp = [Some("four".into()), None];
+    web.services.names.insert("zone".into());
+    web.services.limits = Some("tight".into());
+    let a = web.ports.get_mut("a").unwrap();
+    a.services = PortServices { dhcp: [None, Some("six".into())], hostname: Some("web-a".into()) };
+    let r_web = nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap();
+    r_web.advertisement = Some(advertisement());
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "dhcp"));
+    insta::assert_snapshot!(stages(&sb, "switches/web", "dns"));
+    insta::assert_snapshot!(stages(&sb, "routers/r", "nd_ra"));
+    assert_eq!(sb.sets["#zone"], ["a.example 60 10.0.0.5".to_owned()].into());
+    let web = sb.datapaths.values().find(|datapath| datapath.name == "switches/web").unwrap();
+    assert!(web.sets.contains("#zone") && web.limits.contains_key(&Service::Dns));
+    assert_eq!(sb.bindings["r-web"].advertises.as_ref().unwrap().interval, (200, 600));
+    assert_eq!(sb.bindings.values().filter(|binding| binding.advertises.is_some()).count(), 1);
+    // A name more is one member, and nothing else.
+    nb.names.get_mut("zone").unwrap().records.insert("b".to_owned(), [[10, 0, 0, 6].into()].into());
+    let delta = diff(&sb, &compiled(&nb));
+    let change = SetChange { added: ["b 60 10.0.0.6".to_owned()].into(), ..SetChange::default() };
+    let sets = [("#zone".to_owned(), change)].into();
+    assert_eq!(delta, SouthboundDelta { sets, ..SouthboundDelta::default() });
 }

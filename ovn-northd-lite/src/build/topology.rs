@@ -7,13 +7,14 @@ use super::{
     balancer::NamedBalancer,
     gateway::{self, Floating},
     links::Links,
+    router::unasked,
     traits::{RouterState, SwitchState},
     unit::{AclPlace, Item},
 };
 use crate::{
     model::{
-        Acl, AclDirection, Candidate, IpNetwork, LogicalRouter, LogicalSwitch, NatRule, Northbound,
-        RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
+        Acl, AclDirection, Candidate, DhcpOptions, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
+        Northbound, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
     },
     southbound::PortBinding,
 };
@@ -74,6 +75,8 @@ pub(crate) struct SwitchPortInput<'a> {
     pub(crate) object: String,
     /// The router port it is linked to.
     pub(crate) side: Option<RouterSide<'a>>,
+    /// What its DHCP clients are told, with the ids of that: its own, or the switch's.
+    pub(crate) dhcp: Vec<(&'a str, &'a DhcpOptions)>,
 }
 
 impl SwitchPortInput<'_> {
@@ -129,7 +132,13 @@ impl<'a> SwitchScope<'a> {
         let port = self.switch.ports.get(id)?;
         let side = self.links.router_side(self.nb, self.id, id);
         let object = format!("{}/ports/{id}", self.traits.object);
-        Some(SwitchPortInput { switch: self.traits, id, port, object, side })
+        let families = port.services.dhcp.iter().zip(&self.traits.dhcp);
+        let dhcp = families.filter_map(|(own, common)| match own {
+            Some(id) => self.nb.dhcp_options.get_key_value(id),
+            None => common.as_ref().map(|(id, options)| (id, options)),
+        });
+        let dhcp = dhcp.map(|(id, options)| (id.as_str(), options)).collect();
+        Some(SwitchPortInput { switch: self.traits, id, port, object, side, dhcp })
     }
 
     pub(super) fn acls(&self, place: &AclPlace) -> Option<AclInput<'a>> {
@@ -284,7 +293,8 @@ impl<'a> RouterScope<'a> {
         let is_there =
             |(switch, port): &&(String, String)| Some(self.nb.switches.get(switch)?.ports.contains_key(port));
         let peer = end.filter(|end| is_there(end) == Some(true)).map(|(_, port)| port.clone());
-        Some(PortBinding { peer, ..gateway::router_binding(self.router, id, port) })
+        let advertises = unasked(self.router.enabled, port);
+        Some(PortBinding { peer, advertises, ..gateway::router_binding(self.router, id, port) })
     }
 
     pub(super) fn route(&self, by: RouteMatch, prefix: IpNetwork) -> Option<RouteInput<'a>> {

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     key::DatapathKey,
     model::{
-        Acl, AclAction, AclDirection, DefaultPolicy, IpNetwork, LogicalRouter, LogicalSwitch, NatKind,
-        Northbound, RouteMatch, StaticRoute, SwitchPortKind,
+        Acl, AclAction, AclDirection, DefaultPolicy, DhcpOptions, IpNetwork, Limits, LogicalRouter,
+        LogicalSwitch, NatKind, Northbound, RouteMatch, StaticRoute, SwitchPortKind,
     },
 };
 
@@ -44,6 +44,12 @@ pub(crate) struct SwitchTraits {
     pub(crate) networks: Vec<String>,
     /// It has a port to a network outside.
     pub(crate) has_network: bool,
+    /// What DHCP clients are told, where their ports say nothing else: IPv4, IPv6.
+    pub(crate) dhcp: [Option<(String, DhcpOptions)>; 2],
+    /// Ids of the names that its workloads see.
+    pub(crate) names: BTreeSet<String>,
+    /// Bounds on what it asks hosts for.
+    pub(crate) limits: Limits,
 }
 
 impl SwitchTraits {
@@ -106,6 +112,9 @@ impl SwitchState {
             takes_unknown: takes_unknown(switch),
             networks: networks(switch),
             has_network: has_network(switch),
+            dhcp: switch.services.dhcp.clone().map(|id| dhcp(nb, id.as_ref())),
+            names: switch.services.names.clone(),
+            limits: limits(nb, switch.services.limits.as_ref()),
         };
         Self { traits, acls, balancers }
     }
@@ -118,6 +127,16 @@ impl SwitchState {
         state.traits.has_network = has_network(switch);
         state
     }
+}
+
+/// The options of an id with it, if there are such.
+pub(super) fn dhcp(nb: &Northbound, id: Option<&String>) -> Option<(String, DhcpOptions)> {
+    let (id, options) = nb.dhcp_options.get_key_value(id?)?;
+    Some((id.clone(), options.clone()))
+}
+
+fn limits(nb: &Northbound, id: Option<&String>) -> Limits {
+    id.and_then(|id| nb.limits.get(id)).cloned().unwrap_or_default()
 }
 
 fn takes_unknown(switch: &LogicalSwitch) -> bool {
@@ -160,6 +179,8 @@ pub(crate) struct RouterTraits {
     pub(crate) translated: BTreeMap<IpAddr, String>,
     /// What it translates at ports that are on one host, by port.
     pub(crate) outside: BTreeMap<String, Vec<Floating>>,
+    /// Bounds on what it asks hosts for.
+    pub(crate) limits: Limits,
 }
 
 /// A router's traits, and which units it has besides its ports, policies, translations and
@@ -192,6 +213,7 @@ impl RouterState {
                 || router.nats.values().any(|rule| connects(rule.kind, rule.stateless)),
             translated: translated(router, &object, &known),
             outside: gateway::outside(router),
+            limits: limits(nb, router.limits.as_ref()),
             object,
         };
         let balancers = known.iter().map(|(id, _)| (*id).clone()).collect();

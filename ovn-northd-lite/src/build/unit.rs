@@ -6,8 +6,8 @@ use flowtable::types::Priority;
 
 use crate::{
     key::{DatapathKey, PortKey},
-    model::{AclDirection, IpNetwork, RouteMatch},
-    southbound::{LogicalFlow, PortBinding},
+    model::{AclDirection, IpNetwork, Limits, RouteMatch},
+    southbound::{Datapath, LogicalFlow, PortBinding},
 };
 
 /// What units belong to, by its id.
@@ -50,13 +50,28 @@ pub(crate) struct AclPlace {
 /// A unit.
 pub(crate) type UnitId = (Owner, Arc<Item>);
 
+/// A datapath without its sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DatapathHead {
+    pub(crate) name: String,
+    pub(crate) is_router: bool,
+    pub(crate) limits: Limits,
+}
+
+impl DatapathHead {
+    pub(crate) fn with_sets(self, sets: BTreeSet<String>) -> Datapath {
+        let Self { name, is_router, limits } = self;
+        Datapath { name, is_router, sets, limits }
+    }
+}
+
 /// What a unit contributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     /// The datapath that all of it belongs to; `None`: there is no such unit.
     pub(crate) key: Option<DatapathKey>,
-    /// Name of the datapath, and whether it is a router: from the unit that is the datapath.
-    pub(crate) datapath: Option<(String, bool)>,
+    /// The datapath, but for its sets: from the unit that is it.
+    pub(crate) datapath: Option<DatapathHead>,
     pub(crate) bindings: Vec<(String, PortBinding)>,
     /// Groups that there are, with their names.
     pub(crate) groups: Vec<(PortKey, &'static str)>,
@@ -64,7 +79,7 @@ pub(crate) struct Output {
     pub(crate) members: Vec<(PortKey, &'static str, String)>,
     /// Flows, each with the rank of its feature.
     pub(crate) flows: Vec<(u16, Arc<LogicalFlow>)>,
-    /// Names of sets that the flows speak of.
+    /// Names of sets that the flows speak of, and of the names that workloads see.
     pub(crate) named_sets: BTreeSet<String>,
 }
 

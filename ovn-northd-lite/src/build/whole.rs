@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 use super::unit::{Item, Output};
 use crate::{
     key::DatapathKey,
-    southbound::{Datapath, LogicalFlow, Pipeline, Southbound},
+    southbound::{LogicalFlow, Pipeline, Southbound},
 };
 
 /// Bits of an id below the datapath's key.
@@ -24,8 +24,8 @@ pub(super) fn assemble(units: Vec<(Output, Arc<Item>)>) -> Southbound {
     let mut named = BTreeMap::new();
     for (output, item) in units {
         let Some(key) = output.key else { continue };
-        if let Some((name, is_router)) = output.datapath {
-            sb.datapaths.insert(key, Datapath { name, is_router, sets: Default::default() });
+        if let Some(head) = output.datapath {
+            sb.datapaths.insert(key, head.with_sets(Default::default()));
         }
         sb.bindings.extend(output.bindings);
         for (group, name) in output.groups {

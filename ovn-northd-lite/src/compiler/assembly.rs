@@ -9,12 +9,12 @@ use std::{
 
 use crate::{
     build::{
-        unit::{Item, Output},
+        unit::{DatapathHead, Item, Output},
         whole::{self, Rank, place},
     },
     delta::{GroupChange, SouthboundDelta, diff_map},
     key::{DatapathKey, PortKey},
-    southbound::{Datapath, LogicalFlow, MulticastGroup, PortBinding, Southbound},
+    southbound::{LogicalFlow, MulticastGroup, PortBinding, Southbound},
 };
 
 /// A flow that a unit asks for.
@@ -40,7 +40,7 @@ pub(super) struct Assembly {
 
 #[derive(Debug, Clone, Default)]
 struct DatapathParts {
-    datapath: Option<(String, bool)>,
+    datapath: Option<DatapathHead>,
     /// Sets that flows name, and how many units have such flows.
     sets: BTreeMap<String, usize>,
     /// Two of its flows have the same hash.
@@ -288,7 +288,7 @@ impl Assembly {
     ) {
         for key in touched {
             let Some(parts) = self.datapaths.get(&key) else { continue };
-            let Some((name, is_router)) = parts.datapath.clone() else {
+            let Some(head) = parts.datapath.clone() else {
                 if sb.datapaths.remove(&key).is_some() {
                     delta.removed.datapaths.insert(key);
                 }
@@ -297,7 +297,7 @@ impl Assembly {
                 }
                 continue;
             };
-            let new = Datapath { name, is_router, sets: parts.sets.keys().cloned().collect() };
+            let new = head.with_sets(parts.sets.keys().cloned().collect());
             if sb.datapaths.get(&key) != Some(&new) {
                 sb.datapaths.insert(key, new.clone());
                 delta.datapaths.insert(key, new);

@@ -26,6 +26,12 @@ pub struct Dirty {
     pub nats: BTreeSet<(String, String)>,
     /// Load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// What DHCP clients are told.
+    pub dhcp_options: BTreeSet<String>,
+    /// Names with their addresses.
+    pub names: BTreeSet<String>,
+    /// Bounds on what hosts are asked for.
+    pub limits: BTreeSet<String>,
     /// Address sets.
     pub address_sets: BTreeSet<String>,
     /// Port groups with their ACLs.

@@ -38,6 +38,8 @@ pub(super) struct RouterReach {
     pub(super) all: bool,
     /// All its units but neighbours.
     pub(super) own: bool,
+    /// Its state is to be made anew, whatever else is reached.
+    rechecks: bool,
     balancers: BTreeSet<String>,
     /// Ports, all of whose neighbours are reached.
     pub(super) links: BTreeSet<String>,
@@ -52,6 +54,7 @@ impl Reach {
         reach.mark_routers(compiler, nb, dirty);
         reach.mark_groups(compiler, nb, dirty);
         reach.mark_balancers(compiler, dirty);
+        reach.mark_services(nb, dirty);
         reach.compare_routers(compiler, nb);
         reach.compare_switches(compiler, nb);
         reach
@@ -124,7 +127,7 @@ impl Reach {
         for id in dirty.routers.iter().chain(&dirty.router_settings) {
             let names = nb.routers.get(id).map(|router| &router.load_balancers);
             compiler.references.routers.set(id, names.cloned().unwrap_or_default());
-            self.router(id);
+            self.router(id).rechecks = true;
         }
         for (id, port) in &dirty.router_ports {
             let reach = self.router(id);
@@ -192,6 +195,28 @@ impl Reach {
         }
     }
 
+    /// Who uses DHCP options or bounds that are dirty. They have few users, or are all of
+    /// these users' business: nobody keeps count.
+    fn mark_services(&mut self, nb: &Northbound, dirty: &Dirty) {
+        if dirty.dhcp_options.is_empty() && dirty.limits.is_empty() {
+            return;
+        }
+        let is_dhcp =
+            |ids: &[Option<String>; 2]| ids.iter().flatten().any(|id| dirty.dhcp_options.contains(id));
+        let is_limit = |id: &Option<String>| id.as_ref().is_some_and(|id| dirty.limits.contains(id));
+        for (id, switch) in &nb.switches {
+            if is_dhcp(&switch.services.dhcp) || is_limit(&switch.services.limits) {
+                self.switch(id).rechecks = true;
+            }
+            for (port, _) in switch.ports.iter().filter(|(_, port)| is_dhcp(&port.services.dhcp)) {
+                self.switch(id).items.insert(Item::Port(port.clone()));
+            }
+        }
+        for (id, _) in nb.routers.iter().filter(|(_, router)| is_limit(&router.limits)) {
+            self.router(id).rechecks = true;
+        }
+    }
+
     /// Makes the states of routers anew; where they differ, more is reached.
     fn compare_routers(&mut self, compiler: &mut Compiler, nb: &Northbound) {
         let ids: Vec<_> = self.routers.keys().cloned().collect();
@@ -199,6 +224,7 @@ impl Reach {
             let reach = self.router(&id);
             let is_by_neighbours = !reach.all
                 && !reach.own
+                && !reach.rechecks
                 && reach.balancers.is_empty()
                 && !reach.items.is_empty()
                 && reach.items.iter().all(|item| matches!(item, Item::Neighbour(..)));

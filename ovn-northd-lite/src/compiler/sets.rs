@@ -13,7 +13,8 @@ use crate::{
         sets::{FAMILIES, addresses, group_of},
     },
     delta::{SetChange, SouthboundDelta},
-    model::{IpNetwork, Northbound, PortGroup, SetMember},
+    model::{IpNetwork, Names, Northbound, PortGroup, SetMember},
+    names,
     southbound::Southbound,
 };
 
@@ -60,6 +61,9 @@ impl SetTracker {
         }
         for name in names {
             self.tell_addresses(nb, &name, sb, delta);
+        }
+        for id in &dirty.names {
+            tell_names(id, nb.names.get(id), sb, delta);
         }
     }
 
@@ -174,6 +178,23 @@ fn tell_ports(id: &str, new: Option<&PortGroup>, sb: &mut Southbound, delta: &mu
     let (is_new, old) = (old.is_none(), old.unwrap_or(&none));
     let added = new.ports.keys().filter(|port| !old.contains(*port)).cloned().collect();
     let removed = old.iter().filter(|port| !new.ports.contains_key(*port)).cloned().collect();
+    tell(full, is_new, SetChange { added, removed }, sb, delta);
+}
+
+/// Tells how a list of names differs.
+fn tell_names(id: &str, new: Option<&Names>, sb: &mut Southbound, delta: &mut SouthboundDelta) {
+    let full = names::set_of(id);
+    let Some(new) = new.map(names::members) else {
+        if sb.sets.remove(&full).is_some() {
+            delta.removed.sets.insert(full);
+        }
+        return;
+    };
+    let none = BTreeSet::new();
+    let old = sb.sets.get(&full);
+    let (is_new, old) = (old.is_none(), old.unwrap_or(&none));
+    let added = new.difference(old).cloned().collect();
+    let removed = old.difference(&new).cloned().collect();
     tell(full, is_new, SetChange { added, removed }, sb, delta);
 }
 

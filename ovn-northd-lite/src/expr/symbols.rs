@@ -39,6 +39,7 @@ static SYMBOLS: &[Symbol] = &[
     part("flags.loopback", Field::Reg10, 0, 1, ""),
     part("flags.local", Field::Reg10, 4, 1, ""),
     part("flags.from_tunnel", Field::Reg10, 16, 1, ""),
+    part("flags.from_ctrl", Field::Reg10, 19, 1, ""),
     part("flags.redirected", Field::Reg10, 26, 1, ""),
     number("reg0", Field::Reg0, 32, ""),
     number("reg1", Field::Reg1, 32, ""),

@@ -3,17 +3,17 @@
 //! floating addresses that are on their workloads' chassis, ports that each chassis has
 //! for itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowtable::{
     field::Field,
     flow::{Action, ToController},
-    types::TableId,
+    types::{PortNo, TableId},
 };
 
 use super::{
-    CHECK_LOOPBACK, Context, LOCAL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place, REDIRECTED, REMOTE_OUTPUT,
-    meters,
+    CHECK_LOOPBACK, Context, Index, Interface, LOCAL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place,
+    REDIRECTED, REMOTE_OUTPUT, Tag, meters,
     physical::{SCRATCH, enter_egress},
     rules::{RuleSet, resubmit, set},
 };
@@ -47,32 +47,101 @@ pub fn is_resident(view: &Southbound, local: &LocalPorts, port: &str) -> bool {
     }
 }
 
-/// Of each datapath the port to a network outside that every host has: one that this
-/// chassis has an interface to, if there is one.
-pub(super) fn outside<'a>(
-    view: &'a Southbound,
+/// The port of the switch that a port without a peer has frames by, if it is here.
+pub(super) fn interface(
+    view: &Southbound,
     local: &LocalPorts,
-) -> BTreeMap<DatapathKey, &'a PortBinding> {
-    let mut found: BTreeMap<DatapathKey, (bool, &PortBinding)> = BTreeMap::new();
-    for binding in view.bindings.values().filter(|binding| binding.gateway.is_empty()) {
-        let Wire::Network { name, .. } = &binding.wire else { continue };
-        let is_here = local.networks.contains_key(name);
-        let known = found.entry(binding.datapath).or_insert((is_here, binding));
-        if is_here && !known.0 {
-            *known = (true, binding);
-        }
+    id: &str,
+    binding: &PortBinding,
+) -> Option<Interface> {
+    let chassis = chassis_of(view, local, binding);
+    if binding.peer.is_some() || chassis.is_some_and(|chassis| chassis != local.chassis) {
+        return None;
     }
-    found.into_iter().map(|(datapath, (_, binding))| (datapath, binding)).collect()
+    let own = |id: &str| local.ports.get(id).copied();
+    match &binding.wire {
+        Wire::Own | Wire::Nested { .. } if chassis.is_none() => None,
+        Wire::Own | Wire::EachChassis => Some((own(id)?, Tag::Any)),
+        Wire::Nested { parent, tag } => Some((own(parent)?, Tag::One(*tag))),
+        Wire::Network { name, tag } => Some((*local.networks.get(name)?, tag.map_or(Tag::None, Tag::One))),
+        Wire::Redirect { .. } => None,
+    }
 }
 
-pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
-    liveness(context, rules);
-    let flag = [(Field::Reg10, LOCAL, LOCAL)];
-    let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
-    if context.view.bindings.values().any(|binding| !binding.open_for.is_empty()) {
+impl Index {
+    /// A binding comes, or goes.
+    pub(super) fn follow(&mut self, id: &str, binding: &PortBinding, is_new: bool) {
+        let put =
+            |ids: &mut BTreeSet<String>| if is_new { ids.insert(id.to_owned()) } else { ids.remove(id) };
+        put(self.bindings.entry(binding.datapath).or_default());
+        if binding.wire != Wire::Own {
+            put(&mut self.wired);
+        }
+        if !binding.open_for.is_empty() {
+            put(&mut self.open);
+        }
+        if binding.gateway.is_empty() || !is_new {
+            self.shared.remove(id);
+        } else {
+            self.shared.insert(id.to_owned(), None);
+        }
+    }
+
+    /// Finds out anew who has what several chassis may have, and the ports to networks outside
+    /// that every host has: of several one that this chassis has an interface to. The datapaths
+    /// of which that is other than before.
+    pub(super) fn elect(&mut self, view: &Southbound, local: &LocalPorts) -> BTreeSet<DatapathKey> {
+        let mut changed = BTreeSet::new();
+        for (id, known) in &mut self.shared {
+            let Some(binding) = view.bindings.get(id) else { continue };
+            let now = chassis_of(view, local, binding);
+            if known.as_deref() != now {
+                *known = now.map(str::to_owned);
+                changed.insert(binding.datapath);
+            }
+        }
+        let mut outside: BTreeMap<DatapathKey, (bool, &String)> = BTreeMap::new();
+        for (id, binding) in self.wired.iter().filter_map(|id| view.bindings.get_key_value(id)) {
+            let Wire::Network { name, .. } = &binding.wire else { continue };
+            if !binding.gateway.is_empty() {
+                continue;
+            }
+            let is_here = local.networks.contains_key(name);
+            let known = outside.entry(binding.datapath).or_insert((is_here, id));
+            if is_here && !known.0 {
+                *known = (true, id);
+            }
+        }
+        let outside: BTreeMap<_, _> = outside.into_iter().map(|(key, (_, id))| (key, id.clone())).collect();
+        let keys = self.outside.keys().chain(outside.keys());
+        changed.extend(keys.filter(|key| self.outside.get(key) != outside.get(key)));
+        self.outside = outside;
+        changed
+    }
+}
+
+/// Ports that what a datapath becomes depends on being here, besides those that its flows
+/// name, and whether they are.
+pub(super) fn asked(context: &Context<'_>, datapath: DatapathKey) -> BTreeMap<String, bool> {
+    let ids = context.ports(datapath).flat_map(|(_, binding)| &binding.open_for);
+    ids.map(|id| (id.clone(), is_resident(context.view, context.local, id))).collect()
+}
+
+/// What belongs to no datapath.
+pub(super) fn common((index, local): (&Index, &LocalPorts), rules: &mut RuleSet) {
+    if let Some(tunnel) = local.tunnel.filter(|_| !index.shared.is_empty()) {
+        liveness(tunnel, rules);
+    }
+    if !index.open.is_empty() {
+        let flag = [(Field::Reg10, LOCAL, LOCAL)];
+        let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
         rules.physical_masked(REMOTE_OUTPUT, 210, &flag, stay, String::new());
     }
-    for (id, binding) in &context.view.bindings {
+}
+
+/// A datapath's ports that are not wherever their workload is.
+pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
+    for (id, binding) in context.ports(datapath) {
         match &binding.wire {
             Wire::Own if !binding.open_for.is_empty() => open(context, rules, id, binding),
             Wire::EachChassis => keep_here(context, rules, id, binding),
@@ -83,11 +152,7 @@ pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
 }
 
 /// Other chassis say that they live, within tunnels and outside of all datapaths (RFC 5881).
-fn liveness(context: &Context<'_>, rules: &mut RuleSet) {
-    let Some(tunnel) = context.local.tunnel else { return };
-    if context.view.bindings.values().all(|binding| binding.gateway.is_empty()) {
-        return;
-    }
+fn liveness(tunnel: PortNo, rules: &mut RuleSet) {
     let matching = [
         (Field::InPort, tunnel.get().into()),
         (Field::TunId, 0),
@@ -97,28 +162,32 @@ fn liveness(context: &Context<'_>, rules: &mut RuleSet) {
     ];
     let userdata = Request { service: Service::Bfd, continuation: 0, table: 0 }.encode();
     let tell = Action::Controller(Box::new(ToController { userdata, ..ToController::default() }));
-    let actions = vec![Action::Meter(meters::of(Service::Bfd)), tell];
+    let actions = vec![Action::Meter(meters::shared(Service::Bfd)), tell];
     rules.physical(PHYS_TO_LOG, 200, &matching, actions, String::new());
 }
 
 /// Routes a packet again that another chassis has sent to the gateway here. It is not of
 /// that chassis's tunnel any more: it had to come here.
-pub(super) fn again(context: &Context<'_>, binding: &PortBinding, table: TableId) -> Vec<Action> {
+pub(super) fn again(
+    context: &Context<'_>,
+    (id, binding): (&str, &PortBinding),
+    table: TableId,
+) -> Vec<Action> {
     let flags = Action::SetField { field: Field::Reg10, value: REDIRECTED, mask: Field::Reg10.all_bits() };
     let mut actions = vec![Action::CtClear, flags, set(Field::InPort, 0)];
     actions.extend(SCRATCH.map(|field| set(field, 0)));
     let arrived_for = u128::from(binding.key.get()) << ARRIVED_FOR_SHIFT;
     let mask = 0xffff << ARRIVED_FOR_SHIFT;
     actions.push(Action::SetField { field: Field::Reg9, value: arrived_for, mask });
-    actions.push(context.zones.of_port(binding));
-    actions.extend(context.zones.of_datapath(binding.datapath));
+    actions.push(context.port_zone(id, binding));
+    actions.extend(context.datapath_zones(binding.datapath));
     actions.push(resubmit(table));
     actions
 }
 
 /// A patch that some workload's packets take on the workload's own chassis, while the
 /// gateway is another.
-fn open(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &PortBinding) {
+fn open<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
     let is_elsewhere = !matches!(context.place(id, binding), Place::Pinned(_) | Place::Patch(_));
     let peer = binding.peer.as_ref().and_then(|peer| context.view.bindings.get(peer));
     let mut needed = binding.open_for.iter();
@@ -131,7 +200,7 @@ fn open(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &PortBind
             (Field::Reg15, key, u128::MAX),
             (Field::Reg10, LOCAL, LOCAL),
         ];
-        let way = enter_egress(context, binding);
+        let way = enter_egress(context, id, binding);
         rules.physical_masked(LOCAL_OUTPUT, 110, &to, way, object.clone());
         super::physical::patch(context, rules, binding, peer, object);
     }
@@ -160,9 +229,9 @@ fn missing(context: &Context<'_>, rules: &mut RuleSet, (id, port): (&str, &PortB
     let is_gateway_here = |(id, binding): &(&str, &PortBinding)| {
         !binding.gateway.is_empty() && is_resident(context.view, context.local, id)
     };
-    let ports = context.ports(port.datapath);
+    let mut ports = context.ports(port.datapath);
     let is_needed = if port.gateway.is_empty() {
-        ports.iter().any(|port| is_workload_here(port) || is_gateway_here(port))
+        ports.any(|port| is_workload_here(&port) || is_gateway_here(&port))
     } else {
         is_gateway_here(&(id, port))
     };

@@ -1,95 +1,242 @@
 //! Logical flows: a rule for each match that a flow's expression needs.
 
 use std::{
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use flowtable::{
     field::Field,
-    flow::{Action, Match, Origin},
-    types::{Priority, TableId},
+    flow::{Action, Match, Origin, Rule},
+    group::Group,
+    set::SetName,
+    types::{MeterId, Priority, TableId},
 };
 
 use super::{
-    CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, N_EGRESS_STAGES, N_INGRESS_STAGES, REMOTE_OUTPUT,
-    SAVE_INPORT,
-    rules::{Head, RuleSet},
-    sets::Sets,
+    CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES, N_INGRESS_STAGES,
+    REMOTE_OUTPUT, SAVE_INPORT, is_resident, memory::FlowPlace, meters, rules::Head, sets::SetSource,
 };
 use crate::{
     actions,
     expr::{self, Matches},
-    key::{DatapathKey, hash32},
+    key::DatapathKey,
+    punt::Service,
     southbound::{LogicalFlow, Pipeline},
 };
 
-pub(super) fn build(context: &Context<'_>, sets: &Sets<'_>, rules: &mut RuleSet) {
-    let numbers = numbers(context.view.flows.iter());
-    for (id, flow) in &context.view.flows {
-        let number = numbers.get(id).copied().unwrap_or(0);
-        if let Err(reason) = lower((context, sets), rules, (*id, number), flow) {
+/// What one flow becomes.
+#[derive(Debug, Clone)]
+pub(super) struct FlowRules {
+    flow: Arc<LogicalFlow>,
+    /// Names of ports and groups that it was asked for, with the keys they had.
+    names: Vec<(String, Option<u16>)>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) groups: Vec<Group>,
+    pub(super) errors: Vec<LowerError>,
+    /// What its number belongs to, if it has one.
+    pub(super) place: Option<FlowPlace>,
+    pub(super) n_conjunctions: usize,
+    /// The switch's sets that its rules name.
+    pub(super) sets: BTreeMap<SetName, SetSource>,
+    /// Other sets: their members are in the rules.
+    odd_sets: BTreeSet<String>,
+    /// It names a set that there was not.
+    misses_set: bool,
+    /// Meters of what it asks the host's responder for.
+    meters: Vec<(Service, MeterId)>,
+    /// Ports of which it asks whether they are on this chassis, and whether they are.
+    pub(super) residents: BTreeMap<String, bool>,
+}
+
+impl FlowRules {
+    pub(super) fn of(context: &Context<'_>, id: u64, flow: &Arc<LogicalFlow>) -> Self {
+        let mut lowered = Self {
+            flow: Arc::clone(flow),
+            names: Vec::new(),
+            rules: Vec::new(),
+            groups: Vec::new(),
+            errors: Vec::new(),
+            place: None,
+            n_conjunctions: 0,
+            sets: BTreeMap::new(),
+            odd_sets: BTreeSet::new(),
+            misses_set: false,
+            meters: Vec::new(),
+            residents: BTreeMap::new(),
+        };
+        if let Err(reason) = lowered.lower(context, id, flow) {
             let object = if flow.object.is_empty() { &flow.stage_name } else { &flow.object };
-            rules.error(object, format!("{}: {reason}", flow.stage_name));
+            lowered.error(object.clone(), format!("{}: {reason}", flow.stage_name));
+        }
+        lowered
+    }
+
+    /// The flow is the same, and what it names means the same.
+    pub(super) fn is_still(&self, context: &Context<'_>, flow: &Arc<LogicalFlow>) -> bool {
+        (Arc::ptr_eq(&self.flow, flow) || self.flow == *flow)
+            && self.odd_sets.is_empty()
+            && !self.misses_set
+            && self.names.iter().all(|(name, key)| context.key(flow.datapath, name) == *key)
+            && self.sets.values().all(|source| context.view.sets.contains_key(&source.set))
+            && self.meters.iter().all(|(service, id)| meter(context, flow.datapath, *service) == *id)
+            && self
+                .residents
+                .iter()
+                .all(|(id, is_here)| is_resident(context.view, context.local, id) == *is_here)
+    }
+
+    pub(super) fn has_odd_set(&self, name: &str) -> bool {
+        self.odd_sets.contains(name)
+    }
+
+    fn error(&mut self, object: String, reason: String) {
+        self.errors.push(LowerError { object, reason });
+    }
+
+    /// # Errors
+    /// Says what about the flow cannot be realised. With an error in the actions its rules
+    /// drop. With one in the match there is no rule, unless the flow drops: then everything
+    /// in the stage is dropped at its priority.
+    fn lower(&mut self, context: &Context<'_>, id: u64, flow: &LogicalFlow) -> Result<(), String> {
+        let table = stage_table(flow.pipeline, flow.stage)
+            .ok_or_else(|| format!("there is no table for stage {}", flow.stage))?;
+        let names = RefCell::new(BTreeMap::new());
+        let ports = |name: &str| {
+            let key = context.key(flow.datapath, name);
+            names.borrow_mut().insert(name.to_owned(), key);
+            key
+        };
+        let in_match = |error: expr::ExprError| format!("match `{}`: {error}", flow.matching);
+        let is_router = context.view.datapaths.get(&flow.datapath).is_some_and(|datapath| datapath.is_router);
+        let mut number = 0;
+        if flow.actions.contains(['(', '{']) {
+            let (place, given) = context.memory.borrow_mut().of_flow(flow);
+            (self.place, number) = (Some(place), given);
+        }
+        let asked = RefCell::new(Vec::new());
+        let meter = |service: Service| {
+            let id = meter(context, flow.datapath, service);
+            asked.borrow_mut().push((service, id));
+            id
+        };
+        let (lowered, mut error) = match actions_of(flow, (table, number, is_router), &ports, &meter) {
+            Ok(lowered) => (lowered, None),
+            Err(reason) => (actions::Lowered::default(), Some(reason)),
+        };
+        self.meters = asked.into_inner();
+        let mut actions = lowered.actions;
+        let matches = self.matches(context, flow, &ports);
+        self.names = names.into_inner().into_iter().collect();
+        let matches = match matches {
+            Ok(matches) => matches,
+            Err(reason) if denies(&actions) => {
+                error = Some(in_match(reason));
+                actions.clear();
+                vec![Matches::Any(vec![Match::any()])]
+            }
+            Err(reason) => return Err(in_match(reason)),
+        };
+        let origin = Arc::new(Origin {
+            logical_flow: id,
+            stage: flow.stage_name.clone(),
+            object: flow.object.clone(),
+        });
+        if matches.iter().any(|matches| !matches.is_empty()) {
+            self.groups = lowered.groups;
+            for continuation in lowered.continuations {
+                let head = Head {
+                    table: CONTINUATION,
+                    priority: flow.priority,
+                    matching: continuation.matching.with(Field::Metadata, flow.datapath.get().into()),
+                    cookie: id,
+                    origin: Arc::clone(&origin),
+                };
+                self.add(head, continuation.actions);
+            }
+        }
+        let place = Place { table, priority: flow.priority, datapath: flow.datapath, cookie: id, origin };
+        self.n_conjunctions = matches.len();
+        for (idx, matches) in matches.into_iter().enumerate() {
+            self.add_matches(context, &place, matches, (&actions, idx));
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// What the flow matches. Sets stay sets where the switch has such.
+    fn matches(
+        &mut self,
+        context: &Context<'_>,
+        flow: &LogicalFlow,
+        ports: expr::Resolver<'_>,
+    ) -> Result<Vec<Matches>, expr::ExprError> {
+        let (odd, misses) = (RefCell::new(BTreeSet::new()), Cell::new(false));
+        let sets = RefCell::new(BTreeMap::new());
+        let members = |name: expr::SetName<'_>| {
+            odd.borrow_mut().insert(name.to_string());
+            context.set(name)
+        };
+        let named = |name: expr::SetName<'_>, kind, negated| {
+            let source = SetSource::of(flow.datapath, name, kind, negated);
+            let Some((name, source)) = source.filter(|(_, source)| source.is_sound(context)) else {
+                misses.set(true);
+                return None;
+            };
+            sets.borrow_mut().insert(name.clone(), source);
+            Some(name)
+        };
+        let residents = RefCell::new(BTreeMap::new());
+        let is_here = |port: &str| {
+            let is_here = is_resident(context.view, context.local, port);
+            residents.borrow_mut().insert(port.to_owned(), is_here);
+            is_here
+        };
+        let parsed = expr::parse(&flow.matching).map(|expr| expr.with_residents(&is_here));
+        let parsed = parsed.and_then(|expr| expr.with_odd_sets(&members));
+        let matches = parsed.and_then(|expr| expr.to_matches_by_clause(ports, &named));
+        (self.odd_sets, self.misses_set, self.sets) = (odd.into_inner(), misses.get(), sets.into_inner());
+        self.residents = residents.into_inner();
+        matches
+    }
+
+    fn add(&mut self, head: Head, actions: Vec<Action>) {
+        let (rule, error) = head.rule(actions);
+        self.rules.push(rule);
+        self.errors.extend(error);
+    }
+
+    /// Adds the rules for some matches of the flow, those with number `idx`.
+    fn add_matches(
+        &mut self,
+        context: &Context<'_>,
+        place: &Place,
+        matches: Matches,
+        (actions, idx): (&[Action], usize),
+    ) {
+        match matches {
+            Matches::Any(list) => {
+                list.into_iter().for_each(|matching| self.add(place.head(matching), actions.to_vec()));
+            }
+            Matches::All { clauses, .. } if clauses.iter().any(Vec::is_empty) => {}
+            Matches::All { clauses, common } => {
+                let id = context.memory.borrow_mut().of_conjunction(place.cookie, idx);
+                let n_clauses = clauses.len() as u8;
+                for (list, clause) in clauses.into_iter().zip(1..) {
+                    for matching in list {
+                        let part = Action::Conjunction { id, clause, n_clauses };
+                        self.add(place.head(matching), vec![part]);
+                    }
+                }
+                self.add(place.head(common.with(Field::ConjId, id.into())), actions.to_vec());
+            }
         }
     }
 }
 
-/// # Errors
-/// Says what about the flow cannot be realised. With an error in the actions its rules
-/// drop. With one in the match there is no rule, unless the flow drops: then everything
-/// in the stage is dropped at its priority.
-fn lower(
-    (context, sets): (&Context<'_>, &Sets<'_>),
-    rules: &mut RuleSet,
-    (id, number): (u64, u32),
-    flow: &LogicalFlow,
-) -> Result<(), String> {
-    let table = stage_table(flow.pipeline, flow.stage)
-        .ok_or_else(|| format!("there is no table for stage {}", flow.stage))?;
-    let ports = |name: &str| context.key(flow.datapath, name);
-    let in_match = |error: expr::ExprError| format!("match `{}`: {error}", flow.matching);
-    let is_router = context.view.datapaths.get(&flow.datapath).is_some_and(|datapath| datapath.is_router);
-    let (lowered, mut error) = match actions_of(flow, (table, number, is_router), &ports) {
-        Ok(lowered) => (lowered, None),
-        Err(reason) => (actions::Lowered::default(), Some(reason)),
-    };
-    let mut actions = lowered.actions;
-    let members = |name: expr::SetName<'_>| context.set(name);
-    let named = |name: expr::SetName<'_>, kind, negated| sets.name(flow.datapath, name, kind, negated);
-    let is_here = |port: &str| super::is_resident(context.view, context.local, port);
-    let parsed = expr::parse(&flow.matching).map(|expr| expr.with_residents(&is_here));
-    let parsed = parsed.and_then(|expr| expr.with_odd_sets(&members));
-    let matches = match parsed.and_then(|expr| expr.to_matches_by_clause(&ports, &named)) {
-        Ok(matches) => matches,
-        Err(reason) if denies(&actions) => {
-            error = Some(in_match(reason));
-            actions.clear();
-            vec![Matches::Any(vec![Match::any()])]
-        }
-        Err(reason) => return Err(in_match(reason)),
-    };
-    let origin =
-        Arc::new(Origin { logical_flow: id, stage: flow.stage_name.clone(), object: flow.object.clone() });
-    let can_match = matches.iter().any(|matches| !matches.is_empty());
-    if can_match {
-        lowered.groups.into_iter().for_each(|group| rules.group(group));
-        for continuation in lowered.continuations {
-            let head = Head {
-                table: CONTINUATION,
-                priority: flow.priority,
-                matching: continuation.matching.with(Field::Metadata, flow.datapath.get().into()),
-                cookie: id,
-                origin: Arc::clone(&origin),
-            };
-            rules.add(head, continuation.actions);
-        }
-    }
-    let place = Place { table, priority: flow.priority, datapath: flow.datapath, cookie: id, origin };
-    for (idx, matches) in matches.into_iter().enumerate() {
-        place.add(rules, matches, &actions, idx);
-    }
-    error.map_or(Ok(()), Err)
+/// The meter of a service for a datapath's packets.
+fn meter(context: &Context<'_>, datapath: DatapathKey, service: Service) -> MeterId {
+    meters::of(datapath, context.view.datapaths.get(&datapath), service)
 }
 
 /// A packet ends here: nothing is done with it, or only its connection is marked and its
@@ -113,27 +260,6 @@ struct Place {
 }
 
 impl Place {
-    /// Adds the rules for some matches of the flow, those with number `idx`.
-    fn add(&self, rules: &mut RuleSet, matches: Matches, actions: &[Action], idx: usize) {
-        match matches {
-            Matches::Any(list) => {
-                list.into_iter().for_each(|matching| rules.add(self.head(matching), actions.to_vec()));
-            }
-            Matches::All { clauses, .. } if clauses.iter().any(Vec::is_empty) => {}
-            Matches::All { clauses, common } => {
-                let id = rules.conjunction(self.cookie, idx);
-                let n_clauses = clauses.len() as u8;
-                for (list, clause) in clauses.into_iter().zip(1..) {
-                    for matching in list {
-                        let part = Action::Conjunction { id, clause, n_clauses };
-                        rules.add(self.head(matching), vec![part]);
-                    }
-                }
-                rules.add(self.head(common.with(Field::ConjId, id.into())), actions.to_vec());
-            }
-        }
-    }
-
     fn head(&self, matching: Match) -> Head {
         Head {
             table: self.table,
@@ -149,6 +275,7 @@ fn actions_of(
     flow: &LogicalFlow,
     (table, number, is_router): (TableId, u32, bool),
     ports: expr::Resolver<'_>,
+    meter: &dyn Fn(Service) -> MeterId,
 ) -> Result<actions::Lowered, String> {
     let in_actions = |reason: String| format!("actions `{}`: {reason}", flow.actions);
     let statements = actions::parse(&flow.actions).map_err(|error| in_actions(error.to_string()))?;
@@ -159,29 +286,8 @@ fn actions_of(
         Pipeline::Ingress => REMOTE_OUTPUT,
         Pipeline::Egress => SAVE_INPORT,
     };
-    let flow = actions::Flow { ports, table, stage: &stage, output, is_router, number };
+    let flow = actions::Flow { ports, table, stage: &stage, output, is_router, number, meter };
     actions::lower(&statements, &flow).map_err(in_actions)
-}
-
-/// A number for each flow that has a group or has packets made: it depends on the flow's
-/// place and match alone, so that a group stays the same one while its members change.
-fn numbers<'a>(flows: impl Iterator<Item = (&'a u64, &'a Arc<LogicalFlow>)>) -> BTreeMap<u64, u32> {
-    let mut taken = BTreeSet::new();
-    let needs_one = |flow: &LogicalFlow| flow.actions.contains(['(', '{']);
-    flows
-        .filter(|(_, flow)| needs_one(flow))
-        .map(|(id, flow)| {
-            let place =
-                [flow.datapath.get(), flow.pipeline as u32, flow.stage.into(), flow.priority.get().into()];
-            let place = place.iter().flat_map(|number| number.to_be_bytes());
-            let bytes: Vec<_> = place.chain(flow.matching.bytes()).collect();
-            let mut number = hash32(&bytes) >> 1;
-            while number == 0 || !taken.insert(number) {
-                number = (number + 1) & 0x7fff_ffff;
-            }
-            (*id, number)
-        })
-        .collect()
 }
 
 /// Table of a stage of ingress, if it has one.

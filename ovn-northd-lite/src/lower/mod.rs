@@ -27,16 +27,22 @@
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
 mod gateway;
+mod incremental;
 mod logical;
+mod memory;
 pub(crate) mod meters;
 mod neighbours;
+mod part;
 mod physical;
 mod rules;
 mod sets;
 mod tunnel;
 pub(crate) mod zones;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use flowtable::{
     flow::Rule,
@@ -47,16 +53,17 @@ use flowtable::{
 };
 
 pub use gateway::{chassis_of, is_resident};
+pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};
+pub use physical::sent_by_router;
 
 use crate::{
+    delta::diff,
     expr::{self, Constant},
-    key::DatapathKey,
-    southbound::{PortBinding, Southbound, Wire},
+    key::{DatapathKey, PortKey},
+    southbound::{MulticastGroup, PortBinding, Southbound, Wire},
 };
-use rules::RuleSet;
-use sets::Sets;
-use zones::Zones;
+use memory::Memory;
 
 /// Which logical ports are on this chassis, and by which ports of the switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,71 +138,89 @@ const fn table(raw: u8) -> TableId {
 
 /// Lowers a chassis's view. Pure and deterministic.
 pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
-    let context = Context::new(view, local);
-    let mut rules = RuleSet::default();
-    physical::build(&context, &mut rules);
-    neighbours::build(&mut rules);
-    tunnel::build(&context, &mut rules);
-    gateway::build(&context, &mut rules);
-    let sets = Sets::new(&context);
-    logical::build(&context, &sets, &mut rules);
-    Lowered { sets: sets.finish(), ..rules.finish() }
+    let mut lowering = Lowering::default();
+    drop(lowering.update(diff(&Southbound::default(), view), local.clone()));
+    lowering.lowered()
 }
 
 /// What all parts look things up in.
 struct Context<'a> {
     view: &'a Southbound,
     local: &'a LocalPorts,
-    /// Bindings by datapath.
-    bindings: BTreeMap<DatapathKey, Vec<(&'a str, &'a PortBinding)>>,
-    /// Keys of ports and groups by datapath and name.
-    names: BTreeMap<DatapathKey, BTreeMap<&'a str, u16>>,
-    /// Networks outside that every host has, by datapath.
-    outside: BTreeMap<DatapathKey, &'a PortBinding>,
-    zones: Zones,
+    index: &'a Index,
+    memory: RefCell<&'a mut Memory>,
+}
+
+/// What is found by something else than its key.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    /// Ids of ports by datapath.
+    bindings: BTreeMap<DatapathKey, BTreeSet<String>>,
+    /// Logical ports that frames of ports of the switch are for; of several the first one, by
+    /// datapath and id, gets them.
+    holders: BTreeMap<Interface, BTreeSet<(DatapathKey, String)>>,
+    /// Ids of ports that have no interface of their own.
+    wired: BTreeSet<String>,
+    /// Ids of ports that several chassis may have, with the one that has it now.
+    shared: BTreeMap<String, Option<String>>,
+    /// Ids of patches that some workloads take on their own chassis.
+    open: BTreeSet<String>,
+    /// Of datapaths the port to a network outside that every host has.
+    outside: BTreeMap<DatapathKey, String>,
+}
+
+/// Frames of a port of the switch, by their tag.
+type Interface = (PortNo, Tag);
+
+/// Tags of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tag {
+    /// Whatever they have.
+    Any,
+    /// None.
+    None,
+    /// This one.
+    One(VlanId),
 }
 
 /// How a packet gets to a logical port from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place<'a> {
-    /// By a port of this switch.
-    Here(PortNo),
+    /// By a port of this switch, in frames with this tag.
+    Here(Interface),
     /// Through a patch, to the peer.
     Patch(&'a PortBinding),
     /// The same, of a router that is on this chassis alone.
     Pinned(&'a PortBinding),
-    /// By a port of this switch, in frames with this tag.
-    Tagged(PortNo, VlanId),
-    /// By a port of this switch that leads to a network, in frames with this tag or none.
-    Network(PortNo, Option<VlanId>),
     /// Here, once it is routed again from this table on.
     Again(TableId),
     /// On another chassis.
     Remote(&'a str),
     /// On another chassis, by the network outside that this port leads to.
-    Outside(&'a PortBinding),
+    Outside(&'a str, &'a PortBinding),
     /// Not now.
     Nowhere,
 }
 
 impl<'a> Context<'a> {
-    fn new(view: &'a Southbound, local: &'a LocalPorts) -> Self {
-        let mut bindings: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        let mut names: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for (id, binding) in &view.bindings {
-            bindings.entry(binding.datapath).or_default().push((id.as_str(), binding));
-            names.entry(binding.datapath).or_default().insert(id.as_str(), binding.key.get());
-        }
-        for ((datapath, key), group) in &view.groups {
-            names.entry(*datapath).or_default().insert(group.name.as_str(), key.get());
-        }
-        let outside = gateway::outside(view, local);
-        Self { view, local, bindings, names, outside, zones: Zones::of(view) }
+    /// Ports of a datapath.
+    fn ports(&self, datapath: DatapathKey) -> impl Iterator<Item = (&'a str, &'a PortBinding)> + use<'a> {
+        let ids = self.index.bindings.get(&datapath).into_iter().flatten();
+        let view = self.view;
+        ids.filter_map(move |id| Some((id.as_str(), view.bindings.get(id)?)))
     }
 
-    /// Ports of a datapath.
-    fn ports(&self, datapath: DatapathKey) -> &[(&'a str, &'a PortBinding)] {
-        self.bindings.get(&datapath).map_or(&[], Vec::as_slice)
+    /// Groups of a datapath.
+    fn groups(&self, datapath: DatapathKey) -> impl Iterator<Item = (PortKey, &'a MulticastGroup)> + use<'a> {
+        let first = PortKey::new(1).ok().map(|key| (datapath, key));
+        let view = self.view;
+        let groups = first.into_iter().flat_map(move |first| view.groups.range(first..));
+        groups.take_while(move |((of, _), _)| *of == datapath).map(|((_, key), group)| (*key, group))
+    }
+
+    /// The logical port that frames of a port of the switch are for.
+    fn holder(&self, interface: Interface) -> Option<&'a str> {
+        self.index.holders.get(&interface)?.first().map(|(_, id)| id.as_str())
     }
 
     /// Members of a set.
@@ -209,7 +234,9 @@ impl<'a> Context<'a> {
 
     /// Key of a port or group.
     fn key(&self, datapath: DatapathKey, name: &str) -> Option<u16> {
-        self.names.get(&datapath)?.get(name).copied()
+        let group = self.groups(datapath).find(|(_, group)| group.name == name).map(|(key, _)| key);
+        let port = || self.view.bindings.get(name).filter(|binding| binding.datapath == datapath);
+        group.or_else(|| port().map(|binding| binding.key)).map(PortKey::get)
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
@@ -221,28 +248,21 @@ impl<'a> Context<'a> {
             let way = if chassis.is_some() { Place::Pinned } else { Place::Patch };
             return self.view.bindings.get(peer).map_or(Place::Nowhere, way);
         }
-        let own = |id: &str| self.local.ports.get(id).copied();
         let place = match &binding.wire {
-            Wire::Own if chassis.is_none() => None,
-            Wire::Own | Wire::EachChassis => own(id).map(Place::Here),
-            Wire::Nested { parent, tag } => {
-                own(parent).filter(|_| chassis.is_some()).map(|port| Place::Tagged(port, *tag))
-            }
-            Wire::Network { name, tag, .. } => {
-                self.local.networks.get(name).map(|port| Place::Network(*port, *tag))
-            }
             Wire::Redirect { stage } => logical::ingress_table(*stage).map(Place::Again),
+            _ => gateway::interface(self.view, self.local, id, binding).map(Place::Here),
         };
         place.unwrap_or(Place::Nowhere)
     }
 
     /// The way to what another chassis has.
     fn place_elsewhere(&self, binding: &'a PortBinding, chassis: &'a str) -> Place<'a> {
-        match (self.outside.get(&binding.datapath), &binding.wire) {
+        let outside = self.index.outside.get(&binding.datapath);
+        match (outside.and_then(|id| self.view.bindings.get_key_value(id)), &binding.wire) {
             // A router's side of a gateway port: packets are sent to its gateway instead.
             (_, Wire::Own) if binding.peer.is_some() && self.is_router(binding.datapath) => Place::Nowhere,
             (_, Wire::EachChassis) => Place::Nowhere,
-            (Some(network), _) => Place::Outside(network),
+            (Some((id, network)), _) => Place::Outside(id, network),
             (None, _) => Place::Remote(chassis),
         }
     }

@@ -1,41 +1,32 @@
 //! Between ports of the switch and logical ports: who sent, where it goes.
 
-use std::collections::BTreeMap;
-
-use flowtable::{
-    field::Field,
-    flow::Action,
-    types::{PortNo, VlanId},
-};
+use flowtable::{field::Field, flow::Action, types::VlanId};
 
 use super::{
-    ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS, LOG_TO_PHYS,
-    PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT, gateway,
+    ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, Interface, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS,
+    LOG_TO_PHYS, PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT, Tag, gateway,
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
-    key::DatapathKey,
+    key::{DatapathKey, PortKey},
     southbound::{MulticastGroup, PortBinding},
 };
 
 /// Scratch registers of logical flows, 0 to 9.
 pub(super) const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
 
-pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
-    defaults(rules);
-    let mut senders = BTreeMap::new();
-    for datapath in context.view.datapaths.keys() {
-        for (id, binding) in context.ports(*datapath) {
-            port(context, rules, &mut senders, id, binding);
-        }
+/// The ports and groups of a datapath.
+pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
+    for (id, binding) in context.ports(datapath) {
+        port(context, rules, id, binding);
     }
-    for ((datapath, key), group) in &context.view.groups {
-        local_group(context, rules, *datapath, key.get().into(), group);
+    for (key, group) in context.groups(datapath) {
+        local_group(context, rules, datapath, key.get().into(), group);
     }
 }
 
 /// What happens to packets no other rule of a table knows.
-fn defaults(rules: &mut RuleSet) {
+pub(super) fn defaults(rules: &mut RuleSet) {
     let mut add = |table, actions| rules.physical(table, 0, &[], actions, String::new());
     add(PHYS_TO_LOG, Vec::new());
     add(REMOTE_OUTPUT, vec![Action::GotoTable(LOCAL_OUTPUT)]);
@@ -51,47 +42,27 @@ fn defaults(rules: &mut RuleSet) {
 }
 
 /// The rules of one logical port.
-fn port<'a>(
-    context: &Context<'a>,
-    rules: &mut RuleSet,
-    senders: &mut Senders<'a>,
-    id: &'a str,
-    binding: &'a PortBinding,
-) {
+fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, binding: &'a PortBinding) {
     let (datapath, key) = (u128::from(binding.datapath.get()), u128::from(binding.key.get()));
     let object = context.port_object(id, binding);
     let to = [(Field::Metadata, datapath), (Field::Reg15, key)];
-    let mut receive =
-        |rules: &mut RuleSet, port, tag: Tag| receive(context, rules, senders, (id, binding), (port, tag));
     let deliver = match context.place(id, binding) {
-        Place::Here(port) => {
-            if !receive(rules, port, Tag::Any) {
+        Place::Here(interface) => {
+            if !receive(context, rules, (id, binding), interface) {
                 return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
             }
-            vec![Action::Output(port)]
-        }
-        Place::Tagged(port, tag) => {
-            if !receive(rules, port, Tag::One(tag)) {
-                return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
-            }
-            tagged(port, Some(tag))
-        }
-        Place::Network(port, tag) => {
-            if !receive(rules, port, tag.map_or(Tag::None, Tag::One)) {
-                return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
-            }
-            tagged(port, tag)
+            tagged(interface)
         }
         Place::Again(table) => {
-            let again = gateway::again(context, binding, table);
+            let again = gateway::again(context, (id, binding), table);
             return rules.physical(LOCAL_OUTPUT, 100, &to, again, object);
         }
         Place::Patch(peer) => vec![Action::Clone(through_patch(context, peer, FROM_TUNNEL))],
         Place::Pinned(peer) => vec![Action::Clone(through_patch(context, peer, 0))],
         Place::Remote(_) => return,
-        Place::Outside(network) => {
+        Place::Outside(id, network) => {
             let mut by_network = vec![set(Field::Reg15, network.key.get().into())];
-            by_network.extend(enter_egress(context, network));
+            by_network.extend(enter_egress(context, id, network));
             return rules.physical(LOCAL_OUTPUT, 100, &to, by_network, object);
         }
         Place::Nowhere => {
@@ -100,7 +71,7 @@ fn port<'a>(
             return;
         }
     };
-    rules.physical(LOCAL_OUTPUT, 100, &to, enter_egress(context, binding), object.clone());
+    rules.physical(LOCAL_OUTPUT, 100, &to, enter_egress(context, id, binding), object.clone());
     rules.physical(LOG_TO_PHYS, 100, &to, deliver, object.clone());
     let back = [
         (Field::Metadata, datapath, u128::MAX),
@@ -111,20 +82,6 @@ fn port<'a>(
     rules.physical_masked(CHECK_LOOPBACK, 100, &back, Vec::new(), object);
 }
 
-/// Who sends by which port of the switch, with which tag.
-type Senders<'a> = BTreeMap<(PortNo, Tag), &'a str>;
-
-/// Tags of the frames of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Tag {
-    /// Whatever they have.
-    Any,
-    /// None.
-    None,
-    /// This one.
-    One(VlanId),
-}
-
 /// The bit of a tag control field that says that there is a tag, and the bits of the VLAN.
 const PRESENT: u128 = 0x1000;
 const VID: u128 = 0xfff;
@@ -133,16 +90,14 @@ const TPID: u16 = 0x8100;
 
 /// What comes by a port of the switch is a logical port's. False when it is another's
 /// already.
-fn receive<'a>(
-    context: &Context<'a>,
+fn receive(
+    context: &Context<'_>,
     rules: &mut RuleSet,
-    senders: &mut Senders<'a>,
-    (id, binding): (&'a str, &'a PortBinding),
-    (port, tag): (PortNo, Tag),
+    (id, binding): (&str, &PortBinding),
+    (port, tag): Interface,
 ) -> bool {
     let object = context.port_object(id, binding);
-    if let Some(other) = senders.insert((port, tag), id) {
-        senders.insert((port, tag), other);
+    if let Some(other) = context.holder((port, tag)).filter(|other| *other != id) {
         let frames = match tag {
             Tag::Any | Tag::None => String::new(),
             Tag::One(tag) => format!(" with VLAN {tag}"),
@@ -164,8 +119,8 @@ fn receive<'a>(
         set(Field::Metadata, binding.datapath.get().into()),
         set(Field::Reg14, binding.key.get().into()),
     ]);
-    from.push(context.zones.of_port(binding));
-    from.extend(context.zones.of_datapath(binding.datapath));
+    from.push(context.port_zone(id, binding));
+    from.extend(context.datapath_zones(binding.datapath));
     from.push(Action::GotoTable(LOG_INGRESS));
     let matching: Vec<_> = [in_port].into_iter().chain(tci).collect();
     rules.physical_masked(PHYS_TO_LOG, priority, &matching, from, object);
@@ -173,7 +128,11 @@ fn receive<'a>(
 }
 
 /// Out of a port, with a tag.
-fn tagged(port: PortNo, tag: Option<VlanId>) -> Vec<Action> {
+fn tagged((port, tag): Interface) -> Vec<Action> {
+    let tag = match tag {
+        Tag::Any | Tag::None => None,
+        Tag::One(tag) => Some(tag),
+    };
     let push = |tag: VlanId| {
         let value = PRESENT | u128::from(tag.get());
         [Action::PushVlan(TPID), Action::SetField { field: Field::VlanTci, value, mask: PRESENT | VID }]
@@ -194,9 +153,9 @@ pub(super) fn patch(
 }
 
 /// Towards a port that is here: its zones, and on.
-pub(super) fn enter_egress(context: &Context<'_>, binding: &PortBinding) -> Vec<Action> {
-    let mut actions = vec![context.zones.of_port(binding)];
-    actions.extend(context.zones.of_datapath(binding.datapath));
+pub(super) fn enter_egress(context: &Context<'_>, id: &str, binding: &PortBinding) -> Vec<Action> {
+    let mut actions = vec![context.port_zone(id, binding)];
+    actions.extend(context.datapath_zones(binding.datapath));
     actions.push(Action::GotoTable(CHECK_LOOPBACK));
     actions
 }
@@ -208,8 +167,8 @@ fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<A
     let flags = Action::SetField { field: Field::Reg10, value: 0, mask: Field::Reg10.all_bits() & !kept };
     let mut actions = vec![Action::CtClear, flags, set(Field::InPort, 0)];
     actions.extend(SCRATCH.map(|field| set(field, 0)));
-    actions.push(context.zones.of_port(peer));
-    actions.extend(context.zones.of_datapath(peer.datapath));
+    actions.push(context.port_zone("", peer));
+    actions.extend(context.datapath_zones(peer.datapath));
     actions.extend([
         set(Field::Reg15, 0),
         set(Field::Metadata, peer.datapath.get().into()),
@@ -219,20 +178,31 @@ fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<A
     actions
 }
 
+/// What becomes of a packet that a router makes by itself, out of one of its ports. One of a
+/// router that is everywhere stays on this host: every other one makes its own.
+pub fn sent_by_router(datapath: DatapathKey, port: PortKey, is_pinned: bool) -> Vec<Action> {
+    let flags = if is_pinned { 0 } else { FROM_TUNNEL };
+    vec![
+        set(Field::Metadata, datapath.get().into()),
+        set(Field::Reg15, port.get().into()),
+        set(Field::Reg10, flags),
+        resubmit(LOG_TO_PHYS),
+    ]
+}
+
 /// A group's members here. Patches that are everywhere are not among them: a packet
 /// passes them where it came from, and hosts it is copied to must not pass them again.
-fn local_group(
-    context: &Context<'_>,
+fn local_group<'a>(
+    context: &Context<'a>,
     rules: &mut RuleSet,
     datapath: DatapathKey,
     key: u128,
-    group: &MulticastGroup,
+    group: &'a MulticastGroup,
 ) {
     let members = members(context, datapath, group);
-    let is_here =
-        |place| matches!(place, Place::Here(_) | Place::Tagged(..) | Place::Network(..) | Place::Pinned(_));
+    let is_here = |place| matches!(place, Place::Here(_) | Place::Pinned(_));
     let here = members.iter().filter(|(id, binding)| is_here(context.place(id, binding)));
-    let actions = here.map(|(_, binding)| to_member(context, binding)).collect();
+    let actions = here.map(|(id, binding)| to_member(context, id, binding)).collect();
     let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
     rules.physical(LOCAL_OUTPUT, 100, &to, actions, context.datapath_object(datapath));
 }
@@ -248,9 +218,9 @@ pub(super) fn members<'a>(
 }
 
 /// A copy to one member of a group.
-pub(super) fn to_member(context: &Context<'_>, member: &PortBinding) -> Action {
-    let mut actions = vec![set(Field::Reg15, member.key.get().into()), context.zones.of_port(member)];
-    actions.extend(context.zones.of_datapath(member.datapath));
+pub(super) fn to_member(context: &Context<'_>, id: &str, member: &PortBinding) -> Action {
+    let mut actions = vec![set(Field::Reg15, member.key.get().into()), context.port_zone(id, member)];
+    actions.extend(context.datapath_zones(member.datapath));
     actions.push(resubmit(CHECK_LOOPBACK));
     Action::Clone(actions)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
 };
 
@@ -15,15 +15,17 @@ use flowtable::{
     types::{GroupId, Priority, TableId},
 };
 
-use super::{LowerError, Lowered, meters};
-use crate::key::hash32;
+use super::{
+    LowerError,
+    logical::FlowRules,
+    part::{Part, RuleKey},
+};
 
 /// Rules under construction.
 #[derive(Default)]
 pub(super) struct RuleSet {
-    rules: BTreeMap<(TableId, Reverse<Priority>, Match), Rule>,
+    rules: BTreeMap<RuleKey, Rule>,
     groups: BTreeMap<GroupId, Group>,
-    conjunctions: BTreeSet<u32>,
     errors: Vec<LowerError>,
 }
 
@@ -36,28 +38,33 @@ pub(super) struct Head {
     pub(super) origin: Arc<Origin>,
 }
 
+impl Head {
+    /// The rule with these actions. One that the tables would refuse, and the whole
+    /// transaction with it, drops instead.
+    pub(super) fn rule(self, actions: Vec<Action>) -> (Rule, Option<LowerError>) {
+        let Self { table, priority, matching, cookie, origin } = self;
+        let (life, stats) = (Default::default(), Arc::default());
+        let mut rule = Rule { table, priority, matching, actions, cookie, origin, life, stats };
+        let Err(reason) = check_rule(&rule) else { return (rule, None) };
+        let object = if rule.origin.object.is_empty() { &rule.origin.stage } else { &rule.origin.object };
+        let error = LowerError { object: object.clone(), reason: format!("{}: {reason}", rule.origin.stage) };
+        rule.actions.clear();
+        (rule, Some(error))
+    }
+}
+
 impl RuleSet {
+    /// Adds what a flow became.
+    pub(super) fn extend(&mut self, flow: &FlowRules) {
+        flow.rules.iter().cloned().for_each(|rule| self.add_rule(rule));
+        self.groups.extend(flow.groups.iter().map(|group| (group.id, group.clone())));
+        self.errors.extend(flow.errors.iter().cloned());
+    }
+
     /// Adds a rule. Two with the same table, priority and match may come from different
-    /// objects: one that drops wins, else the one that came first. A rule that the tables
-    /// would refuse, and the whole transaction with it, drops instead.
-    pub(super) fn add(&mut self, head: Head, actions: Vec<Action>) {
-        let Head { table, priority, matching, cookie, origin } = head;
-        let place = (table, Reverse(priority), matching.clone());
-        let mut rule = Rule {
-            table,
-            priority,
-            matching,
-            actions,
-            cookie,
-            origin,
-            life: Default::default(),
-            stats: Arc::default(),
-        };
-        if let Err(reason) = check_rule(&rule) {
-            let object = if rule.origin.object.is_empty() { &rule.origin.stage } else { &rule.origin.object };
-            self.error(object.clone(), format!("{}: {reason}", rule.origin.stage));
-            rule.actions.clear();
-        }
+    /// objects: one that drops wins, else the one that came first.
+    fn add_rule(&mut self, rule: Rule) {
+        let place = (rule.table, Reverse(rule.priority), rule.matching.clone());
         match self.rules.entry(place) {
             Entry::Vacant(slot) => {
                 slot.insert(rule);
@@ -73,13 +80,10 @@ impl RuleSet {
         }
     }
 
-    /// A number for a conjunction of a flow: nobody else's, and the same each time.
-    pub(super) fn conjunction(&mut self, cookie: u64, idx: usize) -> u32 {
-        let mut id = hash32(&[cookie.to_be_bytes(), idx.to_be_bytes()].concat());
-        while id == 0 || !self.conjunctions.insert(id) {
-            id = id.wrapping_add(1);
-        }
-        id
+    fn add(&mut self, head: Head, actions: Vec<Action>) {
+        let (rule, error) = head.rule(actions);
+        self.errors.extend(error);
+        self.add_rule(rule);
     }
 
     /// Adds a rule that is no logical flow's; fields are matched whole.
@@ -116,26 +120,12 @@ impl RuleSet {
         self.add(Head { table, priority, matching, cookie: 0, origin: Arc::new(origin) }, actions);
     }
 
-    /// Adds a group; its number is nobody else's.
-    pub(super) fn group(&mut self, group: Group) {
-        self.groups.insert(group.id, group);
-    }
-
     pub(super) fn error(&mut self, object: impl Into<String>, reason: impl Into<String>) {
         self.errors.push(LowerError { object: object.into(), reason: reason.into() });
     }
 
-    pub(super) fn finish(mut self) -> Lowered {
-        self.errors.sort();
-        self.errors.dedup();
-        let groups = self.groups.into_values().collect();
-        Lowered {
-            rules: self.rules.into_values().collect(),
-            sets: Vec::new(),
-            groups,
-            meters: meters::all(),
-            errors: self.errors,
-        }
+    pub(super) fn finish(self) -> Part {
+        Part { rules: self.rules, groups: self.groups, errors: self.errors, ..Part::default() }
     }
 }
 

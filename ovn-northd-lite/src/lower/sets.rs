@@ -5,8 +5,6 @@
 //!
 //! A new member is a new member of the switch's set: no rule changes.
 
-use std::{cell::RefCell, collections::BTreeMap};
-
 use flowtable::set::{NamedSet, SetKind, SetName, ValueRange};
 
 use super::Context;
@@ -15,80 +13,79 @@ use crate::{
     key::DatapathKey,
 };
 
-/// Sets that flows ask for, as they do.
-pub(super) struct Sets<'a> {
-    context: &'a Context<'a>,
-    used: RefCell<BTreeMap<SetName, NamedSet>>,
+/// Where the members of a set of the switch come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SetSource {
+    /// As flows name it, `$web`.
+    pub(super) set: String,
+    kind: SetKind,
+    negated: bool,
+    /// Of a set of ports: whose ports.
+    pub(super) datapath: Option<DatapathKey>,
 }
 
-impl<'a> Sets<'a> {
-    pub(super) fn new(context: &'a Context<'a>) -> Self {
-        Self { context, used: RefCell::default() }
-    }
-
-    /// The name of the set, which is there from now on; `None`: there can be none.
-    pub(super) fn name(
-        &self,
+impl SetSource {
+    /// The set that a flow needs, with its name; `None`: there can be none.
+    pub(super) fn of(
         datapath: DatapathKey,
         set: expr::SetName<'_>,
         kind: SetKind,
         negated: bool,
-    ) -> Option<SetName> {
+    ) -> Option<(SetName, Self)> {
         let (not, text) = (if negated { "not-" } else { "" }, set.to_string());
         let id = text.get(1..)?;
-        let name = match set {
-            expr::SetName::Addresses(_) => SetName::new(&format!("{not}{}.{id}", word(kind)?)),
-            expr::SetName::Ports(_) => SetName::new(&format!("{not}ports.{datapath}.{id}")),
+        let (name, datapath) = match set {
+            expr::SetName::Addresses(_) => (format!("{not}{}.{id}", word(kind)?), None),
+            expr::SetName::Ports(_) => (format!("{not}ports.{datapath}.{id}"), Some(datapath)),
         };
-        let name = name.ok()?;
-        if !self.used.borrow().contains_key(&name) {
-            let members = match set {
-                expr::SetName::Addresses(_) => self.addresses(set, kind)?,
-                expr::SetName::Ports(_) => self.ports(datapath, set)?,
-            };
-            let n_bits = if kind == SetKind::Number { 32 } else { kind.n_bits() };
-            let all = IntervalSet::new(n_bits, members.clone());
-            let members = if negated { all.complement().parts().collect() } else { members };
-            let mut filled = NamedSet::new(name.clone(), kind);
-            for range in members.into_iter().filter_map(|(lo, hi)| ValueRange::new(lo, hi)) {
-                filled.insert(range);
-            }
-            self.used.borrow_mut().insert(name.clone(), filled);
-        }
-        Some(name)
+        Some((SetName::new(&name).ok()?, Self { set: text, kind, negated, datapath }))
     }
 
-    /// Members of one kind.
-    fn addresses(&self, set: expr::SetName<'_>, kind: SetKind) -> Option<Vec<(u128, u128)>> {
+    /// There is such a set, and all its members are prefixes: with one that is not, it would
+    /// be another set.
+    pub(super) fn is_sound(&self, context: &Context<'_>) -> bool {
+        self.members(context).is_some()
+    }
+
+    /// The set as it is now.
+    pub(super) fn fill(&self, context: &Context<'_>, name: &SetName) -> NamedSet {
+        let members = self.members(context).unwrap_or_default();
+        let n_bits = if self.kind == SetKind::Number { 32 } else { self.kind.n_bits() };
+        let members = if self.negated {
+            IntervalSet::new(n_bits, members).complement().parts().collect()
+        } else {
+            members
+        };
+        let mut filled = NamedSet::new(name.clone(), self.kind);
+        for range in members.into_iter().filter_map(|(lo, hi)| ValueRange::new(lo, hi)) {
+            filled.insert(range);
+        }
+        filled
+    }
+
+    fn members(&self, context: &Context<'_>) -> Option<Vec<(u128, u128)>> {
+        let texts = context.view.sets.get(&self.set)?;
+        if let Some(datapath) = self.datapath {
+            let keys = texts.iter().filter_map(|id| context.key(datapath, id));
+            return Some(keys.map(|key| (key.into(), key.into())).collect());
+        }
         let of_kind = |constant: &Constant| match constant {
             Constant::Number { notation, .. } => match notation {
-                Notation::Ipv4 => kind == SetKind::Ipv4,
-                Notation::Ipv6 => kind == SetKind::Ipv6,
-                Notation::Mac => kind == SetKind::Mac,
+                Notation::Ipv4 => self.kind == SetKind::Ipv4,
+                Notation::Ipv6 => self.kind == SetKind::Ipv6,
+                Notation::Mac => self.kind == SetKind::Mac,
                 Notation::Decimal | Notation::Hex => true,
             },
             Constant::Port(_) | Constant::AddressSet(_) | Constant::PortGroup(_) => false,
         };
         let range = |constant: Constant| match constant {
             Constant::Number { value, mask, .. } => {
-                IntervalSet::masked(kind.n_bits(), value, mask.unwrap_or(u128::MAX))
+                let n_bits = self.kind.n_bits();
+                IntervalSet::masked(n_bits, value, mask.unwrap_or(u128::MAX))
             }
             Constant::Port(_) | Constant::AddressSet(_) | Constant::PortGroup(_) => None,
         };
-        // One member that is no range, and there is no such set: it would be another one.
-        self.context.set(set)?.into_iter().filter(of_kind).map(range).collect()
-    }
-
-    /// Keys of the members that are ports of the datapath.
-    fn ports(&self, datapath: DatapathKey, set: expr::SetName<'_>) -> Option<Vec<(u128, u128)>> {
-        let ids = self.context.view.sets.get(&set.to_string())?;
-        let keys = ids.iter().filter_map(|id| self.context.key(datapath, id));
-        Some(keys.map(|key| (key.into(), key.into())).collect())
-    }
-
-    /// The sets, in the order of their names.
-    pub(super) fn finish(self) -> Vec<NamedSet> {
-        self.used.into_inner().into_values().collect()
+        texts.iter().filter_map(|text| expr::constant(text)).filter(of_kind).map(range).collect()
     }
 }
 

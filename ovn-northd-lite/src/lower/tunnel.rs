@@ -29,20 +29,23 @@ const OPTION_INPORT: SubField = SubField { field: Field::TunMetadata0, start: 16
 const INPORT: SubField = SubField { field: Field::Reg14, start: 0, n_bits: 15 };
 const OUTPORT: SubField = SubField { field: Field::Reg15, start: 0, n_bits: 16 };
 
-pub(super) fn build(context: &Context<'_>, rules: &mut RuleSet) {
+/// What came by a tunnel never leaves by one.
+pub(super) fn defaults(rules: &mut RuleSet) {
     let flag = [(Field::Reg10, FROM_TUNNEL, FROM_TUNNEL)];
     let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
     rules.physical_masked(REMOTE_OUTPUT, 200, &flag, stay, String::new());
-    for datapath in context.view.datapaths.keys() {
-        if let Some(tunnel) = context.local.tunnel {
-            receive(context, rules, *datapath, tunnel);
-        }
-        for (id, binding) in context.ports(*datapath) {
-            remote_port(context, rules, id, binding);
-        }
+}
+
+/// A datapath's ports and groups on other chassis.
+pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
+    if let Some(tunnel) = context.local.tunnel {
+        receive(context, rules, datapath, tunnel);
     }
-    for ((datapath, key), group) in &context.view.groups {
-        remote_group(context, rules, *datapath, key.get().into(), group);
+    for (id, binding) in context.ports(datapath) {
+        remote_port(context, rules, id, binding);
+    }
+    for (key, group) in context.groups(datapath) {
+        remote_group(context, rules, datapath, key.get().into(), group);
     }
 }
 
@@ -63,7 +66,7 @@ fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, tu
 }
 
 /// A port on another chassis.
-fn remote_port(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &PortBinding) {
+fn remote_port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
     let Place::Remote(chassis) = context.place(id, binding) else { return };
     let object = context.port_object(id, binding);
     let (datapath, key) = (binding.datapath, u128::from(binding.key.get()));
@@ -76,12 +79,12 @@ fn remote_port(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &P
 
 /// A group: one copy for each other chassis with members, one through each patch, and
 /// then the members here.
-fn remote_group(
-    context: &Context<'_>,
+fn remote_group<'a>(
+    context: &Context<'a>,
     rules: &mut RuleSet,
     datapath: DatapathKey,
     key: u128,
-    group: &MulticastGroup,
+    group: &'a MulticastGroup,
 ) {
     let mut chassis = BTreeSet::new();
     let mut actions = Vec::new();
@@ -90,14 +93,8 @@ fn remote_group(
             Place::Remote(other) => {
                 chassis.insert(other);
             }
-            Place::Patch(_) => actions.push(to_member(context, binding)),
-            Place::Here(_)
-            | Place::Tagged(..)
-            | Place::Network(..)
-            | Place::Pinned(_)
-            | Place::Again(_)
-            | Place::Outside(_)
-            | Place::Nowhere => {}
+            Place::Patch(_) => actions.push(to_member(context, id, binding)),
+            Place::Here(_) | Place::Pinned(_) | Place::Again(_) | Place::Outside(..) | Place::Nowhere => {}
         }
     }
     let copies = chassis.into_iter().filter_map(|chassis| send(context, rules, datapath, key, chassis));

@@ -1,19 +1,18 @@
 //! Name spaces of tracked connections, and the registers that say which one a packet is
-//! in. The numbers mean something on one chassis only.
-//!
-//! A zone's number is a hash of what it is for, so that it is the same after each
-//! restart; of two with the same hash the later one by key takes the next free number.
+//! in. The numbers mean something on one chassis only; they are kept when it starts again
+//! (see [`crate::Lowering::zones`]), so that its connections are still whose they were.
 
-use std::collections::BTreeMap;
+use std::{fmt, str::FromStr};
 
 use flowtable::{
     field::{Field, SubField},
     flow::{Action, CtZone},
 };
 
+use super::{Context, gateway};
 use crate::{
     key::{DatapathKey, PortKey, hash32},
-    southbound::{PortBinding, Southbound},
+    southbound::PortBinding,
 };
 
 /// Register with the zone of the port a packet is from, or for.
@@ -30,50 +29,41 @@ pub(crate) const fn from_register(register: Field) -> CtZone {
 
 /// What has a zone of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
+pub(super) enum Owner {
     Dnat(DatapathKey),
     Snat(DatapathKey),
     Port(DatapathKey, PortKey),
 }
 
-/// The zones of a chassis's view.
-pub(super) struct Zones(BTreeMap<Owner, u16>);
-
-impl Zones {
-    pub(super) fn of(view: &Southbound) -> Self {
-        let datapaths = view.datapaths.keys().flat_map(|key| [Owner::Dnat(*key), Owner::Snat(*key)]);
-        let workloads = view.bindings.values().filter(|binding| binding.peer.is_none());
-        let ports = workloads.map(|binding| Owner::Port(binding.datapath, binding.key));
-        let mut owners: Vec<_> = datapaths.chain(ports).collect();
-        owners.sort_unstable();
-        let mut taken = BTreeMap::new();
-        let mut zones = BTreeMap::new();
-        for owner in owners {
-            // Zone 0 is everybody's.
-            let mut zone = owner.hash().max(1);
-            while taken.contains_key(&zone) && taken.len() < usize::from(u16::MAX) {
-                zone = zone.wrapping_add(1).max(1);
-            }
-            taken.insert(zone, owner);
-            zones.insert(owner, zone);
-        }
-        Self(zones)
-    }
-
-    /// A packet comes from a port, or goes to one.
-    pub(super) fn of_port(&self, binding: &PortBinding) -> Action {
-        let zone = self.0.get(&Owner::Port(binding.datapath, binding.key));
-        set(PORT, zone.copied().unwrap_or(0))
+impl Context<'_> {
+    /// A packet comes from a port, or goes to one. Only workloads that are here have zones.
+    pub(super) fn port_zone(&self, id: &str, binding: &PortBinding) -> Action {
+        let is_here = binding.peer.is_none()
+            && (self.local.ports.contains_key(id)
+                || gateway::interface(self.view, self.local, id, binding).is_some());
+        let owner = Owner::Port(binding.datapath, binding.key);
+        set(PORT, if is_here { self.zone(owner) } else { 0 })
     }
 
     /// A packet enters a datapath.
-    pub(super) fn of_datapath(&self, datapath: DatapathKey) -> [Action; 2] {
-        let zone = |owner| self.0.get(&owner).copied().unwrap_or(0);
-        [set(DNAT, zone(Owner::Dnat(datapath))), set(SNAT, zone(Owner::Snat(datapath)))]
+    pub(super) fn datapath_zones(&self, datapath: DatapathKey) -> [Action; 2] {
+        [set(DNAT, self.zone(Owner::Dnat(datapath))), set(SNAT, self.zone(Owner::Snat(datapath)))]
+    }
+
+    fn zone(&self, owner: Owner) -> u16 {
+        // Zone 0 is everybody's.
+        let zone = self.memory.borrow_mut().zones.get(&owner, owner.hash().into());
+        zone.and_then(|zone| u16::try_from(zone).ok()).unwrap_or(0)
     }
 }
 
 impl Owner {
+    pub(super) fn datapath(self) -> DatapathKey {
+        match self {
+            Self::Dnat(datapath) | Self::Snat(datapath) | Self::Port(datapath, _) => datapath,
+        }
+    }
+
     fn hash(self) -> u16 {
         let (kind, datapath, port) = match self {
             Self::Dnat(datapath) => (0, datapath, 0),
@@ -84,6 +74,33 @@ impl Owner {
         let [d, e] = port.to_be_bytes();
         let hash = hash32(&[kind, a, b, c, d, e]);
         (hash ^ hash >> 16) as u16
+    }
+}
+
+/// As in the list of zones that outlives the process.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dnat(datapath) => write!(f, "dnat {datapath}"),
+            Self::Snat(datapath) => write!(f, "snat {datapath}"),
+            Self::Port(datapath, port) => write!(f, "port {datapath} {port}"),
+        }
+    }
+}
+
+impl FromStr for Owner {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let words: Vec<_> = text.split(' ').collect();
+        let datapath = |text: &str| text.parse().ok().and_then(|raw| DatapathKey::new(raw).ok()).ok_or(());
+        let port = |text: &str| text.parse().ok().and_then(|raw| PortKey::new(raw).ok()).ok_or(());
+        match words[..] {
+            ["dnat", of] => Ok(Self::Dnat(datapath(of)?)),
+            ["snat", of] => Ok(Self::Snat(datapath(of)?)),
+            ["port", of, key] => Ok(Self::Port(datapath(of)?, port(key)?)),
+            _ => Err(()),
+        }
     }
 }
 

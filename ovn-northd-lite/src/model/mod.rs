@@ -6,6 +6,7 @@ mod acl;
 mod balancer;
 mod gateway;
 mod route;
+mod services;
 mod translation;
 
 use std::{
@@ -22,6 +23,10 @@ pub use self::{
     balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
     gateway::{Access, Candidate},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
+    services::{
+        AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
+        RouterAdvertisement, SwitchServices,
+    },
     translation::{Distributed, NatKind, NatRule},
 };
 
@@ -39,6 +44,12 @@ pub struct Northbound {
     pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
     /// Port groups.
     pub port_groups: BTreeMap<String, PortGroup>,
+    /// What DHCP clients are told, for ports and switches to name.
+    pub dhcp_options: BTreeMap<String, DhcpOptions>,
+    /// Names and their addresses, for switches to name.
+    pub names: BTreeMap<String, Names>,
+    /// Bounds on what hosts are asked for, for switches and routers to name.
+    pub limits: BTreeMap<String, Limits>,
 }
 
 /// An L2 network.
@@ -54,6 +65,8 @@ pub struct LogicalSwitch {
     pub default_policy: DefaultPolicy,
     /// Ids of the load balancers its workloads use.
     pub load_balancers: BTreeSet<String>,
+    /// What hosts answer for it.
+    pub services: SwitchServices,
 }
 
 /// A port of a switch.
@@ -65,6 +78,8 @@ pub struct SwitchPort {
     pub kind: SwitchPortKind,
     /// Neither sends nor receives when false.
     pub enabled: bool,
+    /// What hosts answer for it.
+    pub services: PortServices,
 }
 
 /// What is attached to a switch port.
@@ -162,6 +177,8 @@ pub struct LogicalRouter {
     pub nats: BTreeMap<String, NatRule>,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Id of the bounds on what it asks hosts for.
+    pub limits: Option<String>,
 }
 
 /// An interface of a router.
@@ -178,4 +195,6 @@ pub struct RouterPort {
     /// Hosts that may be the gateway, the best first: packets leave and enter by this port
     /// on one of them. Empty: the port is wherever its router is.
     pub gateway: Vec<Candidate>,
+    /// What hosts on its network are told of it.
+    pub advertisement: Option<RouterAdvertisement>,
 }

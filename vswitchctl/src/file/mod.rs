@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Labels,
     net::{
-        acl::AclSpec, address_set::AddressSetSpec, load_balancer::LoadBalancerSpec, nat::NatSpec,
-        object::enabled, policy::Policy, router::Route, router_policy::RouterPolicySpec,
+        acl::AclSpec, address_management::AddressManagement, address_set::AddressSetSpec,
+        dhcp_options::DhcpOptionsSpec, limits::LimitsSpec, load_balancer::LoadBalancerSpec, names::NamesSpec,
+        nat::NatSpec, object::enabled, policy::Policy, router::Route, router_policy::RouterPolicySpec,
         router_port::RouterPortSpec, switch_port::SwitchPortSpec,
     },
 };
@@ -56,6 +57,15 @@ pub struct Document {
     /// Load balancers by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub load_balancers: Section<LoadBalancerSpec>,
+    /// What DHCP clients are told, by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub dhcp_options: Section<DhcpOptionsSpec>,
+    /// Lists of names by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub names: Section<NamesSpec>,
+    /// Bounds on what packets ask hosts for, by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub control_plane_limits: Section<LimitsSpec>,
 }
 
 /// A switch with what is below it.
@@ -71,6 +81,21 @@ pub struct SwitchDoc {
     /// Load balancers that its workloads use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<String>,
+    /// What it gives its ports addresses from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_management: Option<AddressManagement>,
+    /// DHCP options of its workloads.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dhcpv4_options: String,
+    /// DHCPv6 options of its workloads.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dhcpv6_options: String,
+    /// Lists of names that its workloads can resolve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Bounds on what its packets ask hosts for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub control_plane_limits: String,
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<SwitchPortSpec>,
@@ -119,6 +144,9 @@ pub struct RouterDoc {
     /// Load balancers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<String>,
+    /// Bounds on what its packets ask hosts for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub control_plane_limits: String,
     /// Address translations by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub nats: Section<NatSpec>,
@@ -136,6 +164,7 @@ impl Default for RouterDoc {
             ports: Section::new(),
             chassis: String::new(),
             load_balancers: Vec::new(),
+            control_plane_limits: String::new(),
             nats: Section::new(),
             policies: Section::new(),
         }

@@ -12,7 +12,10 @@ use crate::{
     net::{
         acl::AclSpec,
         address_set::AddressSetSpec,
+        dhcp_options::DhcpOptionsSpec,
+        limits::LimitsSpec,
         load_balancer::{LoadBalancerSpec, full_names},
+        names::NamesSpec,
         nat::NatSpec,
         object::Object,
         port_group::PortGroupSpec,
@@ -116,6 +119,15 @@ impl Reader<'_> {
         for (id, balancer) in document.load_balancers {
             self.put(Noun::LoadBalancer.top(&id), &balancer, &common)?;
         }
+        for (id, dhcp) in document.dhcp_options {
+            self.put(Noun::DhcpOptions.top(&id), &dhcp, &common)?;
+        }
+        for (id, names) in document.names {
+            self.put(Noun::Names.top(&id), &names, &common)?;
+        }
+        for (id, limits) in document.control_plane_limits {
+            self.put(Noun::Limits.top(&id), &limits, &common)?;
+        }
         for (id, group) in document.port_groups {
             self.group(&common, &id, group)?;
         }
@@ -154,10 +166,19 @@ impl Reader<'_> {
     }
 
     fn switch(&mut self, common: &Labels, id: &str, switch: SwitchDoc) -> Result<(), CtlError> {
-        let SwitchDoc { labels, default_policy, load_balancers, .. } = switch;
         let name = Noun::Switch.top(id);
-        let load_balancers = full_names(&load_balancers).map_err(|error| self.mistake(&name, &error))?;
-        self.put(name, &SwitchSpec { labels, default_policy, load_balancers }, common)?;
+        let spec = SwitchSpec {
+            labels: switch.labels,
+            default_policy: switch.default_policy,
+            load_balancers: switch.load_balancers,
+            address_management: switch.address_management,
+            dhcpv4_options: switch.dhcpv4_options,
+            dhcpv6_options: switch.dhcpv6_options,
+            names: switch.names,
+            control_plane_limits: switch.control_plane_limits,
+        };
+        let spec = spec.named().map_err(|error| self.mistake(&name, &error))?;
+        self.put(name, &spec, common)?;
         for (port, spec) in switch.ports {
             let name = Noun::SwitchPort.below(id, &port);
             let spec = self.linked(&name, spec)?;
@@ -176,8 +197,11 @@ impl Reader<'_> {
         let chassis = full_chassis(&router.chassis).map_err(|error| self.mistake(&name, &error))?;
         let load_balancers = full_names(&router.load_balancers);
         let load_balancers = load_balancers.map_err(|error| self.mistake(&name, &error))?;
+        let limits = Noun::Limits.full(&router.control_plane_limits);
+        let control_plane_limits = limits.map_err(|error| self.mistake(&name, &error))?;
         let RouterDoc { labels, enabled, .. } = router;
-        let spec = RouterSpec { labels, static_routes, enabled, chassis, load_balancers };
+        let spec =
+            RouterSpec { labels, static_routes, enabled, chassis, load_balancers, control_plane_limits };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
             let name = Noun::Nat.below(id, &nat);
@@ -195,6 +219,9 @@ impl Reader<'_> {
 
     /// The switch port with its router port, which may be just an id, named in full.
     fn linked(&mut self, name: &str, mut spec: SwitchPortSpec) -> Result<SwitchPortSpec, CtlError> {
+        for text in [&mut spec.dhcpv4_options, &mut spec.dhcpv6_options] {
+            *text = Noun::DhcpOptions.full(text).map_err(|error| self.mistake(name, &error))?;
+        }
         let Some(text) = &spec.router_port else {
             return match spec.kind {
                 PortType::Workload | PortType::Localnet | PortType::Localport | PortType::L2gateway => {
@@ -246,14 +273,13 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
         let (id, parent) = (short(&resource.name).to_owned(), parent_id(&resource.name).to_owned());
         match Noun::of(&resource.name) {
             Some(Noun::Switch) => {
-                let SwitchSpec { labels, default_policy, load_balancers } = SwitchSpec::read(resource)?.0;
-                let switch = document.switches.entry(id).or_default();
-                (switch.labels, switch.default_policy) = (labels, default_policy);
-                switch.load_balancers = shorts(&load_balancers);
+                fill_switch(document.switches.entry(id).or_default(), SwitchSpec::read(resource)?.0);
             }
             Some(Noun::SwitchPort) => {
                 let mut port = SwitchPortSpec::read(resource)?.0;
                 port.router_port = port.router_port.as_deref().map(|name| short(name).to_owned());
+                port.dhcpv4_options = short(&port.dhcpv4_options).to_owned();
+                port.dhcpv6_options = short(&port.dhcpv6_options).to_owned();
                 document.switches.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Acl) => {
@@ -275,6 +301,15 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
             }
             Some(Noun::LoadBalancer) => {
                 document.load_balancers.insert(id, LoadBalancerSpec::read(resource)?.0);
+            }
+            Some(Noun::DhcpOptions) => {
+                document.dhcp_options.insert(id, DhcpOptionsSpec::read(resource)?.0);
+            }
+            Some(Noun::Names) => {
+                document.names.insert(id, NamesSpec::read(resource)?.0);
+            }
+            Some(Noun::Limits) => {
+                document.control_plane_limits.insert(id, LimitsSpec::read(resource)?.0);
             }
             Some(Noun::Nat) => {
                 let mut nat = NatSpec::read(resource)?.0;
@@ -302,6 +337,17 @@ fn shorts(names: &[String]) -> Vec<String> {
     names.iter().map(|name| short(name).to_owned()).collect()
 }
 
+fn fill_switch(doc: &mut SwitchDoc, spec: SwitchSpec) {
+    doc.labels = spec.labels;
+    doc.default_policy = spec.default_policy;
+    doc.load_balancers = shorts(&spec.load_balancers);
+    doc.address_management = spec.address_management;
+    doc.dhcpv4_options = short(&spec.dhcpv4_options).to_owned();
+    doc.dhcpv6_options = short(&spec.dhcpv6_options).to_owned();
+    doc.names = shorts(&spec.names);
+    doc.control_plane_limits = short(&spec.control_plane_limits).to_owned();
+}
+
 fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     let named = |route: Route| Route {
         output_port: route.output_port.as_deref().map(|name| short(name).to_owned()),
@@ -311,6 +357,7 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.enabled = spec.enabled;
     doc.chassis = short(&spec.chassis).to_owned();
     doc.load_balancers = shorts(&spec.load_balancers);
+    doc.control_plane_limits = short(&spec.control_plane_limits).to_owned();
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -360,8 +407,14 @@ switches:
   a: {labels: {x: 1}}
   b:
     load_balancers: [lb]
+    address_management: {subnet: 10.0.0.0/24, exclude_ips: [10.0.0.9], ipv6_prefix: '2001:db8::/64'}
+    dhcpv4_options: d4
+    dhcpv6_options: d6
+    names: [zone]
+    control_plane_limits: tight
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
+      b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
       b2: {router_port: r1-b, labels: {y: ''}}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
@@ -374,6 +427,13 @@ load_balancers:
     protocol: udp
     hash_fields: [ip-src]
     reject: true
+dhcp_options:
+  d4: {cidr: 10.0.0.0/24, options: {server_id: 10.0.0.1, router: 10.0.0.1}}
+  d6: {cidr: '2001:db8::/64'}
+names:
+  zone: {records: {b3.example: [10.0.0.7, '2001:db8::7']}, ttl: 60}
+control_plane_limits:
+  tight: {limits: {dns: {rate: 10}, arp: {rate: 5, burst: 20}}}
 address_sets:
   web: {addresses: [10.0.0.0/8, '2001:db8::5'], labels: {x: 1}}
   none: {}
@@ -399,12 +459,15 @@ routers:
     policies:
       p: {priority: 5, match: ip4, action: reroute, next_hops: [10.0.0.8, 10.0.0.9]}
     ports:
-      r1-b: {mac: '0a:00:00:00:01:01', networks: [10.0.0.1/24, '2001:db8::1/64']}
+      r1-b:
+        mac: '0a:00:00:00:01:01'
+        networks: [10.0.0.1/24, '2001:db8::1/64']
+        router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
 ";
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 16);
+        assert_eq!(first.len(), 21);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -17,7 +17,7 @@ use crate::{
 
 /// Where the workers' time goes: cycles by stage, sizes of batches, what answered packets.
 ///
-/// Cycles are those of the time stamp counter. Stages are measured in one round of 128, which
+/// Cycles are those of the time stamp counter. Stages are measured in one round of 256, which
 /// costs less than a hundredth of the rate; `--every` changes that.
 #[derive(Debug, Args)]
 pub struct Perf {

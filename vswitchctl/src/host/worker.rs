@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use ferroflow_proto::host::{
     AssignQueueRequest, Balancing, ListQueuesRequest, Queue, QueueMove, RebalanceRequest, RebalanceResponse,
-    SetBalancingRequest,
+    SetBalancingRequest, SetQuotaRequest,
 };
 use serde::Serialize;
 
 use crate::{
     error::CtlError,
-    output::{Table, Tabular, yes},
+    output::{Table, Tabular, write_fields, yes},
     session::{Session, host_answer},
 };
 
@@ -28,6 +28,8 @@ pub enum Command {
     Rebalance(Rebalance),
     /// Say when queues are moved without being told to
     Balancing(SetBalancing),
+    /// Limit what each port may take of what all ports share; tell what was refused
+    Quota(SetQuota),
 }
 
 /// A queue and its worker.
@@ -74,6 +76,20 @@ pub struct SetBalancing {
     improvement: Option<u32>,
 }
 
+/// What each port may take, on each worker; what is not given stays as it is, 0 is no limit.
+#[derive(Debug, Args)]
+pub struct SetQuota {
+    /// First packets of flows in a second; more are dropped as `miss-quota`
+    #[arg(long, value_name = "N")]
+    misses: Option<u32>,
+    /// Megaflows; one more takes the place of another of the same port
+    #[arg(long, value_name = "N")]
+    megaflows: Option<u32>,
+    /// New sessions in a second while sessions are nearly full
+    #[arg(long, value_name = "N")]
+    sessions: Option<u32>,
+}
+
 fn yes_or_no(text: &str) -> Result<bool, String> {
     match text {
         "yes" => Ok(true),
@@ -102,6 +118,7 @@ impl Command {
             Self::Unassign(Unassign { queue }) => assign(session, &queue, None).await,
             Self::Rebalance(rebalance) => rebalance.run(session).await,
             Self::Balancing(balancing) => balancing.run(session).await,
+            Self::Quota(quota) => quota.run(session).await,
         }
     }
 }
@@ -285,6 +302,57 @@ impl SetBalancing {
         };
         let answer = host_answer(workers.set_balancing(session.request(request)).await)?;
         let view = answer.balancing.map(BalancingView::from).unwrap_or_default();
+        session.print(&view, |out| view.write(out))
+    }
+}
+
+/// What is shown of quotas.
+#[derive(Debug, Serialize)]
+struct QuotaView {
+    misses_per_second: u32,
+    max_megaflows: u32,
+    sessions_per_second: u32,
+    n_misses_refused: u64,
+    n_sessions_refused: u64,
+}
+
+impl QuotaView {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let limit = |limit: u32, unit: &str| match limit {
+            0 => "no limit".to_owned(),
+            limit => format!("{limit}{unit}"),
+        };
+        write_fields(
+            out,
+            &[
+                ("first packets", limit(self.misses_per_second, " a second of each port")),
+                ("megaflows", limit(self.max_megaflows, " of each port")),
+                ("new sessions", limit(self.sessions_per_second, " a second of each port")),
+                (
+                    "refused",
+                    format!("{} first packets, {} sessions", self.n_misses_refused, self.n_sessions_refused),
+                ),
+            ],
+        )
+    }
+}
+
+impl SetQuota {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut workers = session.workers().await?;
+        let request = SetQuotaRequest {
+            misses_per_second: self.misses,
+            max_megaflows: self.megaflows,
+            sessions_per_second: self.sessions,
+        };
+        let answer = host_answer(workers.set_quota(session.request(request)).await)?;
+        let view = QuotaView {
+            misses_per_second: answer.misses_per_second,
+            max_megaflows: answer.max_megaflows,
+            sessions_per_second: answer.sessions_per_second,
+            n_misses_refused: answer.n_misses_refused,
+            n_sessions_refused: answer.n_sessions_refused,
+        };
         session.print(&view, |out| view.write(out))
     }
 }

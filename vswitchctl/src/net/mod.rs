@@ -7,15 +7,20 @@
 //! in `cli.rs`, and its place in the documents of `file/`.
 
 pub mod acl;
+pub mod address_management;
 pub mod address_set;
+pub mod advertisement;
 pub mod apply;
 pub mod change;
 pub mod chassis;
 pub mod command;
+pub mod dhcp_options;
 pub mod export;
 pub mod gateway;
 pub mod labels;
+pub mod limits;
 pub mod load_balancer;
+pub mod names;
 pub mod nat;
 pub mod object;
 pub mod policy;
@@ -43,6 +48,9 @@ macro_rules! by_noun {
             LoadBalancer: load_balancer::LoadBalancerSpec,
             Nat: nat::NatSpec,
             RouterPolicy: router_policy::RouterPolicySpec,
+            DhcpOptions: dhcp_options::DhcpOptionsSpec,
+            Names: names::NamesSpec,
+            Limits: limits::LimitsSpec,
         )
     };
     (@ $noun:expr, $object:ident, $do:expr, $other:expr; $($variant:ident: $module:ident::$spec:ident,)*) => {

@@ -237,6 +237,17 @@ impl<S> Patch<'_, S> {
         }
     }
 
+    /// Changes a field in place when something about it is given.
+    pub fn change(&mut self, field: &'static str, is_given: bool, change: impl FnOnce(&mut S)) {
+        if !is_given {
+            return;
+        }
+        self.mask.push(field);
+        if let Some(spec) = &mut self.spec {
+            change(spec);
+        }
+    }
+
     /// Turns something on or off when either is wanted.
     pub fn switch(
         &mut self,

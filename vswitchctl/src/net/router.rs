@@ -31,6 +31,9 @@ pub struct NewRouter {
     /// A load balancer of it; may be repeated
     #[arg(long = "load-balancer", value_name = "NAME")]
     load_balancers: Vec<String>,
+    /// Bounds on what its packets ask hosts for
+    #[arg(long, value_name = "NAME")]
+    limits: Option<String>,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
@@ -57,6 +60,9 @@ pub struct RouterChanges {
     /// No load balancers
     #[arg(long, conflicts_with = "load_balancers")]
     no_load_balancers: bool,
+    /// Bounds on what its packets ask hosts for; "" for the usual ones
+    #[arg(long, value_name = "NAME")]
+    limits: Option<String>,
     /// Let it forward
     #[arg(long)]
     enable: bool,
@@ -178,6 +184,9 @@ pub struct RouterSpec {
     /// Load balancers.
     #[serde(default)]
     pub load_balancers: Vec<String>,
+    /// Bounds on what its packets ask hosts for.
+    #[serde(default)]
+    pub control_plane_limits: String,
 }
 
 impl Object for RouterSpec {
@@ -211,6 +220,7 @@ impl Object for RouterSpec {
             enabled: router.enabled.unwrap_or(true),
             chassis: router.chassis.clone(),
             load_balancers: router.load_balancers.clone(),
+            control_plane_limits: router.control_plane_limits.clone(),
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -228,6 +238,7 @@ impl Object for RouterSpec {
             static_routes: self.static_routes.iter().map(route).collect(),
             chassis: self.chassis.clone(),
             load_balancers: self.load_balancers.clone(),
+            control_plane_limits: self.control_plane_limits.clone(),
             ..Default::default()
         })
     }
@@ -244,7 +255,9 @@ impl Object for RouterSpec {
         let static_routes = placed(&new.routes, short(name))?;
         let chassis = full_chassis(new.chassis.as_deref().unwrap_or_default())?;
         let load_balancers = full_names(&new.load_balancers)?;
-        Ok(Self { labels, static_routes, enabled: !new.disable, chassis, load_balancers })
+        let control_plane_limits = Noun::Limits.full(new.limits.as_deref().unwrap_or_default())?;
+        let enabled = !new.disable;
+        Ok(Self { labels, static_routes, enabled, chassis, load_balancers, control_plane_limits })
     }
 
     fn change(given: &RouterChanges, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -255,6 +268,8 @@ impl Object for RouterSpec {
         patch.set("chassis", chassis.as_ref(), |router| &mut router.chassis);
         let names = full_names(&given.load_balancers)?;
         patch.list("load_balancers", &names, given.no_load_balancers, |router| &mut router.load_balancers);
+        let limits = given.limits.as_ref().map(|text| Noun::Limits.full(text)).transpose()?;
+        patch.set("control_plane_limits", limits.as_ref(), |router| &mut router.control_plane_limits);
         patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
         Ok(())
     }
@@ -271,7 +286,9 @@ impl Object for RouterSpec {
             ("tunnel key", status.tunnel_key.to_string()),
         ];
         let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
-        own.into_iter().chain(routes).chain(balancers).collect()
+        let limits = Some(&self.control_plane_limits).filter(|name| !name.is_empty());
+        let limits = limits.map(|name| ("limits", short(name).to_owned()));
+        own.into_iter().chain(routes).chain(balancers).chain(limits).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     file::section,
     name::Noun,
     net::{
+        advertisement::{Advertisement, AdvertisementOptions},
         command::About,
         gateway::{self, Candidate},
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
@@ -32,6 +33,8 @@ pub struct NewRouterPort {
     /// Make it disabled
     #[arg(long)]
     disable: bool,
+    #[command(flatten)]
+    advertisement: AdvertisementOptions,
 }
 
 /// Changes of a port.
@@ -55,6 +58,11 @@ pub struct RouterPortChanges {
     /// Let it neither send nor receive
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
+    #[command(flatten)]
+    advertisement: AdvertisementOptions,
+    /// Tell hosts nothing of the router
+    #[arg(long, conflicts_with = "mode")]
+    no_ra: bool,
 }
 
 impl Options for NewRouterPort {}
@@ -77,6 +85,9 @@ pub struct RouterPortSpec {
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// What it says of itself.
+    #[serde(default)]
+    pub router_advertisement: Option<Advertisement>,
 }
 
 impl Object for RouterPortSpec {
@@ -104,6 +115,11 @@ impl Object for RouterPortSpec {
             networks: port.networks.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
             enabled: port.enabled.unwrap_or(true),
+            router_advertisement: port
+                .router_advertisement
+                .as_ref()
+                .map(|ra| Advertisement::read(resource, ra))
+                .transpose()?,
         };
         Ok((spec, TunnelKey { tunnel_key: port.tunnel_key }))
     }
@@ -114,6 +130,7 @@ impl Object for RouterPortSpec {
             networks: self.networks.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
             enabled: (!self.enabled).then_some(false),
+            router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             ..Default::default()
         })
     }
@@ -127,8 +144,11 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewRouterPort { mac, networks, gateways, disable } = new;
-        Ok(Self { labels, mac, networks, gateway_chassis: gateways, enabled: !disable })
+        let NewRouterPort { mac, networks, gateways, disable, advertisement } = new;
+        let mut router_advertisement = None;
+        advertisement.apply(&mut router_advertisement);
+        let enabled = !disable;
+        Ok(Self { labels, mac, networks, gateway_chassis: gateways, enabled, router_advertisement })
     }
 
     fn change(given: &RouterPortChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -137,6 +157,13 @@ impl Object for RouterPortSpec {
         let gateways = &given.gateways;
         patch.list("gateway_chassis", gateways, given.no_gateways, |port| &mut port.gateway_chassis);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
+        let is_given = given.advertisement.is_given() || given.no_ra;
+        patch.change("router_advertisement", is_given, |port| {
+            if given.no_ra {
+                port.router_advertisement = None;
+            }
+            given.advertisement.apply(&mut port.router_advertisement);
+        });
         Ok(())
     }
 
@@ -145,12 +172,14 @@ impl Object for RouterPortSpec {
     }
 
     fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
-        vec![
+        let mut fields = vec![
             ("mac", self.mac.clone()),
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
             ("gateways", gateway::print(&self.gateway_chassis)),
             ("tunnel key", status.tunnel_key.to_string()),
-        ]
+        ];
+        fields.extend(self.router_advertisement.iter().flat_map(Advertisement::fields));
+        fields
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     file::section,
     name::Noun,
     net::{
+        address_management::{AddressManagement, AddressOptions},
         command::About,
         load_balancer::full_names,
         object::{Object, Options, Patch, TunnelKey, labels_of, wrong_kind},
@@ -30,6 +31,26 @@ pub struct SwitchOptions {
     /// No load balancers
     #[arg(long, conflicts_with = "load_balancers")]
     no_load_balancers: bool,
+    #[command(flatten)]
+    addresses: AddressOptions,
+    /// Give no addresses
+    #[arg(long, conflicts_with_all = ["subnet", "exclude_ips", "ipv6_prefix", "mac_prefix"])]
+    no_address_management: bool,
+    /// DHCP options for its workloads' DHCPv4; "" for none
+    #[arg(long, value_name = "NAME")]
+    dhcpv4: Option<String>,
+    /// DHCP options for its workloads' DHCPv6; "" for none
+    #[arg(long, value_name = "NAME")]
+    dhcpv6: Option<String>,
+    /// A list of names that its workloads can resolve, instead of those before; may be repeated
+    #[arg(long = "names", value_name = "NAME")]
+    names: Vec<String>,
+    /// No names
+    #[arg(long, conflicts_with = "names")]
+    no_names: bool,
+    /// Bounds on what its packets ask hosts for; "" for the usual ones
+    #[arg(long, value_name = "NAME")]
+    limits: Option<String>,
 }
 
 impl Options for SwitchOptions {}
@@ -47,6 +68,38 @@ pub struct SwitchSpec {
     /// Load balancers that its workloads use.
     #[serde(default)]
     pub load_balancers: Vec<String>,
+    /// What it gives its ports addresses from.
+    #[serde(default)]
+    pub address_management: Option<AddressManagement>,
+    /// DHCP options of its workloads.
+    #[serde(default)]
+    pub dhcpv4_options: String,
+    /// DHCPv6 options of its workloads.
+    #[serde(default)]
+    pub dhcpv6_options: String,
+    /// Lists of names that its workloads can resolve.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Bounds on what its packets ask hosts for.
+    #[serde(default)]
+    pub control_plane_limits: String,
+}
+
+impl SwitchSpec {
+    /// With everything that it names named in full.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when something can be no name.
+    pub fn named(self) -> Result<Self, CtlError> {
+        Ok(Self {
+            load_balancers: full_names(&self.load_balancers)?,
+            dhcpv4_options: Noun::DhcpOptions.full(&self.dhcpv4_options)?,
+            dhcpv6_options: Noun::DhcpOptions.full(&self.dhcpv6_options)?,
+            names: self.names.iter().map(|text| Noun::Names.full(text)).collect::<Result<_, _>>()?,
+            control_plane_limits: Noun::Limits.full(&self.control_plane_limits)?,
+            ..self
+        })
+    }
 }
 
 impl Object for SwitchSpec {
@@ -68,15 +121,30 @@ impl Object for SwitchSpec {
             return Err(wrong_kind(resource, Self::NOUN));
         };
         let default_policy = Policy::read(resource, switch.default_policy)?;
-        let load_balancers = switch.load_balancers.clone();
-        let spec = Self { labels: labels_of(resource), default_policy, load_balancers };
+        let spec = Self {
+            labels: labels_of(resource),
+            default_policy,
+            load_balancers: switch.load_balancers.clone(),
+            address_management: switch.address_management.as_ref().map(AddressManagement::read),
+            dhcpv4_options: switch.dhcpv4_options.clone(),
+            dhcpv6_options: switch.dhcpv6_options.clone(),
+            names: switch.names.clone(),
+            control_plane_limits: switch.control_plane_limits.clone(),
+        };
         Ok((spec, TunnelKey { tunnel_key: switch.tunnel_key }))
     }
 
     fn spec(&self) -> resource::Spec {
-        let default_policy = self.default_policy.write();
-        let load_balancers = self.load_balancers.clone();
-        resource::Spec::LogicalSwitch(LogicalSwitch { default_policy, load_balancers, ..Default::default() })
+        resource::Spec::LogicalSwitch(LogicalSwitch {
+            default_policy: self.default_policy.write(),
+            load_balancers: self.load_balancers.clone(),
+            address_management: self.address_management.as_ref().map(AddressManagement::write),
+            dhcpv4_options: self.dhcpv4_options.clone(),
+            dhcpv6_options: self.dhcpv6_options.clone(),
+            names: self.names.clone(),
+            control_plane_limits: self.control_plane_limits.clone(),
+            ..Default::default()
+        })
     }
 
     fn labels(&self) -> &Labels {
@@ -88,14 +156,41 @@ impl Object for SwitchSpec {
     }
 
     fn make(new: SwitchOptions, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let load_balancers = full_names(&new.load_balancers)?;
-        Ok(Self { labels, default_policy: new.default_policy.unwrap_or_default(), load_balancers })
+        let mut address_management = None;
+        new.addresses.apply(&mut address_management);
+        Self {
+            labels,
+            default_policy: new.default_policy.unwrap_or_default(),
+            load_balancers: new.load_balancers,
+            address_management,
+            dhcpv4_options: new.dhcpv4.unwrap_or_default(),
+            dhcpv6_options: new.dhcpv6.unwrap_or_default(),
+            names: new.names,
+            control_plane_limits: new.limits.unwrap_or_default(),
+        }
+        .named()
     }
 
     fn change(given: &SwitchOptions, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
         patch.set("default_policy", given.default_policy.as_ref(), |switch| &mut switch.default_policy);
         let names = full_names(&given.load_balancers)?;
         patch.list("load_balancers", &names, given.no_load_balancers, |switch| &mut switch.load_balancers);
+        let is_given = given.addresses.is_given() || given.no_address_management;
+        patch.change("address_management", is_given, |switch| {
+            if given.no_address_management {
+                switch.address_management = None;
+            }
+            given.addresses.apply(&mut switch.address_management);
+        });
+        let full = |noun: Noun, text: &Option<String>| text.as_ref().map(|text| noun.full(text)).transpose();
+        let (dhcpv4, dhcpv6) =
+            (full(Noun::DhcpOptions, &given.dhcpv4)?, full(Noun::DhcpOptions, &given.dhcpv6)?);
+        patch.set("dhcpv4_options", dhcpv4.as_ref(), |switch| &mut switch.dhcpv4_options);
+        patch.set("dhcpv6_options", dhcpv6.as_ref(), |switch| &mut switch.dhcpv6_options);
+        let names = given.names.iter().map(|text| Noun::Names.full(text)).collect::<Result<_, _>>()?;
+        patch.list("names", &names, given.no_names, |switch| &mut switch.names);
+        let limits = full(Noun::Limits, &given.limits)?;
+        patch.set("control_plane_limits", limits.as_ref(), |switch| &mut switch.control_plane_limits);
         Ok(())
     }
 
@@ -107,6 +202,16 @@ impl Object for SwitchSpec {
         let default = ("default", self.default_policy.word().into());
         let key = ("tunnel key", status.tunnel_key.to_string());
         let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
-        [default, key].into_iter().chain(balancers).collect()
+        let mut fields: Vec<_> = [default, key].into_iter().chain(balancers).collect();
+        fields.extend(self.address_management.iter().flat_map(AddressManagement::fields));
+        for (title, name) in [
+            ("DHCPv4", &self.dhcpv4_options),
+            ("DHCPv6", &self.dhcpv6_options),
+            ("limits", &self.control_plane_limits),
+        ] {
+            fields.extend((!name.is_empty()).then(|| (title, short(name).to_owned())));
+        }
+        fields.extend(self.names.iter().map(|name| ("names", short(name).to_owned())));
+        fields
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 /// Options of a new port.
 #[derive(Debug, Args)]
 pub struct NewSwitchPort {
-    /// What the workload has: "MAC [IP…]" or "unknown"; may be repeated
+    /// What the workload has: "MAC [IP…]", "dynamic" or "unknown"; may be repeated
     #[arg(long = "address", value_name = "ADDRESSES", conflicts_with = "router_port")]
     addresses: Vec<String>,
     /// What the workload may use as a source: "MAC [IP[/LEN]…]"; may be repeated
@@ -37,6 +37,30 @@ pub struct NewSwitchPort {
     /// Make it disabled
     #[arg(long)]
     disable: bool,
+    #[command(flatten)]
+    services: ServiceOptions,
+}
+
+/// What hosts answer for a port.
+#[derive(Debug, Args)]
+pub struct ServiceOptions {
+    /// DHCP options for the workload, instead of the switch's; "" for those
+    #[arg(long, value_name = "NAME")]
+    dhcpv4: Option<String>,
+    /// DHCPv6 options for the workload, instead of the switch's; "" for those
+    #[arg(long, value_name = "NAME")]
+    dhcpv6: Option<String>,
+    /// The name that DHCP tells the workload; "" for none
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+}
+
+impl ServiceOptions {
+    /// Named in full: DHCPv4, DHCPv6.
+    fn dhcp(&self) -> Result<[Option<String>; 2], CtlError> {
+        let full = |text: &Option<String>| text.as_ref().map(|text| Noun::DhcpOptions.full(text)).transpose();
+        Ok([full(&self.dhcpv4)?, full(&self.dhcpv6)?])
+    }
 }
 
 /// What is attached that is neither a router nor has an interface of its own.
@@ -59,7 +83,7 @@ pub struct Outside {
 /// Changes of a port.
 #[derive(Debug, Args)]
 pub struct SwitchPortChanges {
-    /// What the workload has instead of before: "MAC [IP…]" or "unknown"; may be repeated
+    /// What the workload has instead of before: "MAC [IP…]", "dynamic" or "unknown"; may be repeated
     #[arg(long = "address", value_name = "ADDRESSES")]
     addresses: Vec<String>,
     /// The workload has no addresses
@@ -85,6 +109,8 @@ pub struct SwitchPortChanges {
     /// Let it neither send nor receive
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
+    #[command(flatten)]
+    services: ServiceOptions,
 }
 
 impl Options for NewSwitchPort {
@@ -158,6 +184,15 @@ pub struct SwitchPortSpec {
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// DHCP options of the workload.
+    #[serde(default)]
+    pub dhcpv4_options: String,
+    /// DHCPv6 options of the workload.
+    #[serde(default)]
+    pub dhcpv6_options: String,
+    /// The name that DHCP tells it.
+    #[serde(default)]
+    pub hostname: String,
 }
 
 fn is_zero(tag: &u32) -> bool {
@@ -170,6 +205,8 @@ pub struct SwitchPortStatus {
     tunnel_key: u32,
     chassis: Option<String>,
     up: bool,
+    /// What was chosen for a `dynamic` entry.
+    dynamic_addresses: Option<String>,
 }
 
 impl Object for SwitchPortSpec {
@@ -211,9 +248,16 @@ impl Object for SwitchPortSpec {
             parent: port.parent.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
             enabled: port.enabled.unwrap_or(true),
+            dhcpv4_options: port.dhcpv4_options.clone(),
+            dhcpv6_options: port.dhcpv6_options.clone(),
+            hostname: port.hostname.clone(),
         };
-        let status =
-            SwitchPortStatus { tunnel_key: port.tunnel_key, chassis: given(&port.chassis), up: port.up };
+        let status = SwitchPortStatus {
+            tunnel_key: port.tunnel_key,
+            chassis: given(&port.chassis),
+            up: port.up,
+            dynamic_addresses: given(&port.dynamic_addresses),
+        };
         Ok((spec, status))
     }
 
@@ -235,6 +279,9 @@ impl Object for SwitchPortSpec {
             parent: self.parent.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
             enabled: (!self.enabled).then_some(false),
+            dhcpv4_options: self.dhcpv4_options.clone(),
+            dhcpv6_options: self.dhcpv6_options.clone(),
+            hostname: self.hostname.clone(),
             ..Default::default()
         })
     }
@@ -248,13 +295,15 @@ impl Object for SwitchPortSpec {
     }
 
     fn make(new: NewSwitchPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable } = new;
+        let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable, services } =
+            new;
         let kind = match (&outside.network, localport) {
             (Some(_), _) => outside.kind(),
             (None, true) => PortType::Localport,
             (None, false) => PortType::linked_to(router_port.as_deref()),
         };
         let Outside { network, gateways, parent, tag } = outside;
+        let [dhcpv4, dhcpv6] = services.dhcp()?;
         Ok(Self {
             labels,
             kind,
@@ -266,6 +315,9 @@ impl Object for SwitchPortSpec {
             parent: parent.unwrap_or_default(),
             gateway_chassis: gateways,
             enabled: !disable,
+            dhcpv4_options: dhcpv4.unwrap_or_default(),
+            dhcpv6_options: dhcpv6.unwrap_or_default(),
+            hostname: services.hostname.unwrap_or_default(),
         })
     }
 
@@ -287,6 +339,10 @@ impl Object for SwitchPortSpec {
         patch.set("parent", parent.as_ref(), |port| &mut port.parent);
         patch.set("tag", tag.as_ref(), |port| &mut port.tag);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
+        let [dhcpv4, dhcpv6] = given.services.dhcp()?;
+        patch.set("dhcpv4_options", dhcpv4.as_ref(), |port| &mut port.dhcpv4_options);
+        patch.set("dhcpv6_options", dhcpv6.as_ref(), |port| &mut port.dhcpv6_options);
+        patch.set("hostname", given.services.hostname.as_ref(), |port| &mut port.hostname);
         Ok(())
     }
 
@@ -295,13 +351,13 @@ impl Object for SwitchPortSpec {
             status.tunnel_key.to_string(),
             self.state(status).into(),
             status.chassis.as_deref().map(short).unwrap_or_default().into(),
-            self.attached(),
+            self.attached(status),
         ]
     }
 
     fn fields(&self, status: &SwitchPortStatus) -> Vec<(&'static str, String)> {
-        vec![
-            ("addresses", self.attached()),
+        let mut fields = vec![
+            ("addresses", self.attached(status)),
             ("port security", self.port_security.join(", ")),
             ("enabled", yes(self.enabled)),
             ("network", self.network.clone()),
@@ -311,7 +367,15 @@ impl Object for SwitchPortSpec {
             ("tunnel key", status.tunnel_key.to_string()),
             ("chassis", status.chassis.clone().unwrap_or_default()),
             ("up", yes(status.up)),
-        ]
+        ];
+        for (title, text) in [
+            ("DHCPv4", short(&self.dhcpv4_options)),
+            ("DHCPv6", short(&self.dhcpv6_options)),
+            ("hostname", self.hostname.as_str()),
+        ] {
+            fields.extend((!text.is_empty()).then(|| (title, text.to_owned())));
+        }
+        fields
     }
 }
 
@@ -328,12 +392,13 @@ impl SwitchPortSpec {
         }
     }
 
-    fn attached(&self) -> String {
+    fn attached(&self, status: &SwitchPortStatus) -> String {
         let tag = if self.tag == 0 { String::new() } else { format!(" VLAN {}", self.tag) };
-        match (&self.router_port, self.kind) {
-            (Some(name), _) => format!("router port {}", short(name)),
-            (None, PortType::Localnet | PortType::L2gateway) => format!("network {}{tag}", self.network),
-            (None, _) => self.addresses.join(", "),
+        match (&self.router_port, self.kind, &status.dynamic_addresses) {
+            (Some(name), _, _) => format!("router port {}", short(name)),
+            (None, PortType::Localnet | PortType::L2gateway, _) => format!("network {}{tag}", self.network),
+            (None, _, None) => self.addresses.join(", "),
+            (None, _, Some(chosen)) => format!("{} ({chosen})", self.addresses.join(", ")),
         }
     }
 }

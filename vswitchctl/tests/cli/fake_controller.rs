@@ -80,6 +80,9 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::PortGroup(_)) => Kind::PortGroup,
         Some(Spec::LoadBalancer(_)) => Kind::LoadBalancer,
         Some(Spec::Nat(_)) => Kind::Nat,
+        Some(Spec::DhcpOptions(_)) => Kind::DhcpOptions,
+        Some(Spec::Names(_)) => Kind::Names,
+        Some(Spec::ControlPlaneLimits(_)) => Kind::ControlPlaneLimits,
         Some(Spec::RouterPolicy(_)) => Kind::RouterPolicy,
         None => Kind::Unspecified,
     }

@@ -4,7 +4,7 @@ use ferroflow_proto::chassis::{self as pb, port_binding::Wire as Encoded};
 use flowtable::types::VlanId;
 use ovn_northd_lite::southbound::{Announced, Candidate, PortBinding, Wire};
 
-use super::decode::{UpdateError, datapath_key, port_key};
+use super::decode::{UpdateError, advertises, datapath_key, port_key};
 
 /// A binding with its id.
 ///
@@ -22,6 +22,7 @@ pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBind
         key: port_key(binding.key, &name)?,
         peer: some(binding.peer),
         chassis: some(binding.chassis),
+        advertises: binding.advertises.and_then(advertises),
         gateway: binding.gateway.into_iter().map(candidate).collect::<Result<_, _>>()?,
         open_for: binding.open_for.into_iter().collect(),
         announced: binding

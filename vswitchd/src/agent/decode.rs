@@ -4,14 +4,19 @@
 use std::sync::Arc;
 
 use ferroflow_proto::chassis as pb;
-use flowtable::types::{Priority, RangeError};
+use flowtable::types::{MacAddr, Priority, RangeError};
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
-    southbound::{ChassisRecord, Datapath, LogicalFlow, Pipeline},
+    model::Rate,
+    punt::Service,
+    southbound::{Advertises, ChassisRecord, Datapath, LogicalFlow, Pipeline},
 };
 
 use super::binding::port_binding;
+
+/// Longest router advertisement: what the least MTU leaves.
+const MAX_ADVERTISEMENT_LEN: usize = 1240;
 
 /// An update is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +63,7 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
                 name: datapath.name,
                 is_router: datapath.router,
                 sets: datapath.sets.into_iter().collect(),
+                limits: datapath.limits.into_iter().filter_map(limit).collect(),
             },
         );
     }
@@ -97,6 +103,21 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     delta.removed.flows.extend(removed.logical_flows);
     delta.removed.sets.extend(removed.sets);
     Ok(delta)
+}
+
+/// A bound; one of a class that this version does not know bounds nothing here.
+fn limit(limit: pb::Limit) -> Option<(Service, Rate)> {
+    let (service, _) = Service::CLASSES.iter().find(|(_, class)| *class == limit.class)?;
+    Some((*service, Rate { pps: limit.rate.max(1), burst: limit.burst }))
+}
+
+/// Advertisements that make sense.
+pub(super) fn advertises(wire: pb::Advertises) -> Option<Advertises> {
+    let mac = MacAddr::new(wire.mac.try_into().ok()?);
+    let of = |raw: u32| u16::try_from(raw).ok();
+    let interval = (of(wire.min_interval)?.max(1), of(wire.max_interval)?);
+    let is_sound = interval.0 <= interval.1 && wire.message.len() <= MAX_ADVERTISEMENT_LEN;
+    is_sound.then_some(Advertises { mac, message: wire.message, interval })
 }
 
 fn logical_flow(flow: pb::LogicalFlow) -> Result<LogicalFlow, UpdateError> {
@@ -140,7 +161,7 @@ mod tests {
     #[test]
     fn a_wrong_part_refuses_the_whole_update() {
         let datapath =
-            |key| pb::Datapath { key, name: "switches/web".to_owned(), router: false, sets: Vec::new() };
+            |key| pb::Datapath { key, name: "switches/web".to_owned(), router: false, ..Default::default() };
         let good = pb::SyncResponse { datapaths: vec![datapath(1)], ..Default::default() };
         assert_eq!(decode(good).unwrap().datapaths.len(), 1);
         let wrong = pb::SyncResponse { datapaths: vec![datapath(1), datapath(0)], ..Default::default() };

@@ -14,7 +14,7 @@ use flowtable::{
     types::{MacAddr, PortNo, Timestamp, VlanId},
 };
 use ovn_northd_lite::{
-    chassis_of, is_resident,
+    SouthboundDelta, chassis_of, is_resident,
     southbound::{PortBinding, Wire},
 };
 
@@ -72,21 +72,30 @@ impl Host {
                 "other hosts that may be gateways"
             );
             self.gateways.down = down;
-            self.lower();
+            self.lower(SouthboundDelta::default());
             self.publish();
+            self.advertise();
         }
         self.announce();
     }
 
-    /// Watches the hosts that the network names as gateways.
+    /// Watches the hosts that the network names as gateways, and forwards by what is known of
+    /// them; the caller publishes it.
     pub(super) fn watch_gateways(&mut self) {
         let chassis = &self.identity.chassis;
-        let candidates = self.view.bindings.values().flat_map(|binding| &binding.gateway);
+        let candidates = self.lowering.view().bindings.values().flat_map(|binding| &binding.gateway);
         let ids: BTreeSet<_> = candidates.map(|candidate| &candidate.chassis).collect();
         let others = ids.into_iter().filter(|id| *id != chassis);
-        let peers = others.filter_map(|id| self.view.chassis.get(id)).map(|record| record.encap_ip).collect();
+        let peers = others
+            .filter_map(|id| self.lowering.view().chassis.get(id))
+            .map(|record| record.encap_ip)
+            .collect();
         self.bfd.want(&peers);
-        self.gateways.down = self.dead();
+        let down = self.dead();
+        if down != self.gateways.down {
+            self.gateways.down = down;
+            self.lower(SouthboundDelta::default());
+        }
     }
 
     /// Everything that several hosts may have, as this one sees it.
@@ -96,11 +105,11 @@ impl Host {
             let is_patch = binding.peer.is_some();
             !binding.gateway.is_empty() && !is_patch
         };
-        let shared = self.view.bindings.iter().filter(is_shared);
+        let shared = self.lowering.view().bindings.iter().filter(is_shared);
         shared
             .map(|(id, binding)| GatewayStatus {
                 port: id.strip_prefix("cr:").unwrap_or(id).to_owned(),
-                active: chassis_of(&self.view, &local, binding).unwrap_or_default().to_owned(),
+                active: chassis_of(self.lowering.view(), &local, binding).unwrap_or_default().to_owned(),
                 candidates: binding
                     .gateway
                     .iter()
@@ -118,16 +127,16 @@ impl Host {
         if chassis == self.identity.chassis {
             return "self";
         }
-        let Some(record) = self.view.chassis.get(chassis) else { return "unknown" };
+        let Some(record) = self.lowering.view().chassis.get(chassis) else { return "unknown" };
         self.bfd.state(record.encap_ip).map_or("unknown", |state| state.name())
     }
 
     /// Candidates that do not live.
     fn dead(&self) -> BTreeSet<String> {
-        let candidates = self.view.bindings.values().flat_map(|binding| &binding.gateway);
+        let candidates = self.lowering.view().bindings.values().flat_map(|binding| &binding.gateway);
         let ids: BTreeSet<_> = candidates.map(|candidate| &candidate.chassis).collect();
         let is_dead = |id: &&String| {
-            let record = self.view.chassis.get(*id).filter(|_| **id != self.identity.chassis);
+            let record = self.lowering.view().chassis.get(*id).filter(|_| **id != self.identity.chassis);
             record.is_some_and(|record| !self.bfd.is_alive(record.encap_ip))
         };
         ids.into_iter().filter(is_dead).cloned().collect()
@@ -157,16 +166,17 @@ impl Host {
     fn presences(&self) -> BTreeSet<Presence> {
         let local = self.local_ports();
         let mut found = BTreeSet::new();
-        for (id, network) in &self.view.bindings {
+        for (id, network) in &self.lowering.view().bindings {
             let Wire::Network { name, tag } = &network.wire else { continue };
             let is_everywhere = network.gateway.is_empty();
-            let is_here = is_everywhere || is_resident(&self.view, &local, id);
+            let is_here = is_everywhere || is_resident(self.lowering.view(), &local, id);
             let Some(port) = local.networks.get(name).filter(|_| is_here) else { continue };
-            let on_switch = self.view.bindings.values().filter(|port| port.datapath == network.datapath);
+            let on_switch =
+                self.lowering.view().bindings.values().filter(|port| port.datapath == network.datapath);
             // By an l2gateway the network reaches all of the switch.
             let own = on_switch
                 .flat_map(|port| &port.announced)
-                .filter(|one| !is_everywhere || is_resident(&self.view, &local, &one.port));
+                .filter(|one| !is_everywhere || is_resident(self.lowering.view(), &local, &one.port));
             found.extend(own.map(|one| Presence { port: *port, tag: *tag, mac: one.mac, ip: one.ip }));
         }
         found

@@ -15,6 +15,7 @@ mod news;
 mod port_settings;
 mod ports;
 mod rules;
+mod services;
 mod tracking;
 mod view;
 mod written;
@@ -37,7 +38,7 @@ use flowtable::{
     types::{Epoch, PortNo},
     underlay::{NextHop, TunnelPort, Underlay},
 };
-use ovn_northd_lite::southbound::Southbound;
+use ovn_northd_lite::{Lowering, diff, southbound::Southbound};
 use tokio::sync::watch;
 
 pub use departed::Departed;
@@ -139,7 +140,10 @@ pub struct Host {
     underlay: Arc<Underlay>,
     tables: Arc<Tables>,
     epoch: Epoch,
-    view: Southbound,
+    /// The network as it was sent, and what it became.
+    lowering: Lowering,
+    /// The tables are not what the network became: they refused it.
+    is_adrift: bool,
     neighbours: neighbours::Neighbours,
     last_view: LastView,
     /// `None`: nothing is kept.
@@ -176,6 +180,7 @@ impl Host {
         let incarnation = since_epoch.as_nanos() as u64;
         let tunnel_ip = identity.endpoint.as_ref().map(|(_, ip)| *ip);
         let bfd = Bfd::new(tunnel_ip, identity.liveness, incarnation, Arc::clone(&dataplane));
+        let lowering = Lowering::with_zones(&state.zones().unwrap_or_default());
         let mut host = Self {
             identity,
             incarnation,
@@ -197,7 +202,8 @@ impl Host {
             underlay: Arc::default(),
             tables: Arc::default(),
             epoch: Epoch::ZERO,
-            view: Southbound::default(),
+            lowering,
+            is_adrift: false,
             neighbours: neighbours::Neighbours::default(),
             last_view: LastView::default(),
             journal,
@@ -265,16 +271,19 @@ impl Host {
     /// Makes the switch forward by an update.
     fn take_over(&mut self, update: SyncResponse) -> Result<(), UpdateError> {
         let (revision, is_full) = (update.revision, update.full);
-        let delta = decode(update)?;
+        let mut delta = decode(update)?;
         if is_full {
-            self.view = Southbound::default();
+            let mut whole = Southbound::default();
+            delta.apply(&mut whole);
+            delta = diff(self.lowering.view(), &whole);
         }
-        delta.apply(&mut self.view);
+        let touched = services::Touched::of(&delta, is_full);
+        self.lower(delta);
         self.underlay_peers();
         self.watch_gateways();
-        self.lower();
         self.applied_revision = revision;
         self.publish();
+        self.brief_responder(touched);
         self.announce();
         Ok(())
     }
@@ -366,7 +375,8 @@ impl Host {
     fn underlay_peers(&mut self) {
         let chassis = &self.identity.chassis;
         let peers: BTreeSet<_> = self
-            .view
+            .lowering
+            .view()
             .chassis
             .iter()
             .filter(|(name, _)| *name != chassis)

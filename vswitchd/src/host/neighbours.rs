@@ -27,12 +27,13 @@ impl Neighbours {
         })
     }
 
-    /// Keeps those that pass.
-    pub(super) fn retain(&mut self, keep: impl Fn(&Learned) -> bool) {
+    /// Keeps those that pass, and answers with the others.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Learned) -> bool) -> Vec<Learned> {
         let gone: Vec<_> = self.iter().filter(|neighbour| !keep(neighbour)).collect();
-        for neighbour in gone {
+        for neighbour in &gone {
             self.0.remove(&(neighbour.datapath, neighbour.port, neighbour.ip));
         }
+        gone
     }
 
     /// The rules of all.
@@ -82,7 +83,7 @@ impl Host {
 
     fn learn_neighbour(&mut self, learned: Learned) -> Vec<Change> {
         let mut changes = self.forget_neighbour(learned);
-        if self.view.datapaths.contains_key(&learned.datapath) {
+        if self.lowering.view().datapaths.contains_key(&learned.datapath) {
             self.neighbours.0.insert((learned.datapath, learned.port, learned.ip), learned.mac);
             changes.extend(neighbour_rules(&learned).map(Change::Add));
         }
@@ -94,12 +95,15 @@ impl Host {
         let Some(mac) = self.neighbours.0.remove(&(learned.datapath, learned.port, learned.ip)) else {
             return Vec::new();
         };
-        let rules = neighbour_rules(&Learned { mac, ..learned });
-        let delete = |rule: Rule| Change::DeleteStrict {
-            table: rule.table,
-            priority: rule.priority,
-            matching: rule.matching,
-        };
-        rules.map(delete).into()
+        without(&Learned { mac, ..learned }).into()
     }
+}
+
+/// The changes that take a neighbour's rules away.
+pub(super) fn without(learned: &Learned) -> [Change; 2] {
+    neighbour_rules(learned).map(|Rule { table, priority, matching, .. }| Change::DeleteStrict {
+        table,
+        priority,
+        matching,
+    })
 }

@@ -8,6 +8,7 @@ use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     types::PortNo,
 };
+use ovn_northd_lite::SouthboundDelta;
 
 use super::{Event, GENEVE_UDP_PORT, Host, PortChange, PortEvent, PortSettings, TUNNEL, TUNNEL_NAME, UPLINK};
 use crate::state::{SavedPort, StateError};
@@ -352,7 +353,7 @@ impl Host {
         let statuses = self.dataplane.ports();
         let table = Arc::new(self.table_of(&statuses));
         let before = std::mem::replace(&mut self.port_table, table);
-        self.lower();
+        self.lower(SouthboundDelta::default());
         self.publish();
         self.tell_ports(&before);
         let claims = self.ports.values().filter(|port| !port.logical_port.is_empty()).map(|port| Claim {

@@ -1,5 +1,5 @@
-//! From the view to the tables: lower it, compare with what is there, change that in one
-//! transaction.
+//! From the network to the tables: what a change of it becomes is one transaction. When the
+//! tables are not what they should be, they are compared as a whole and put right.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,36 +12,58 @@ use flowtable::{
     table::{Change, GroupChange, MeterChange, SetChange, Tables},
     types::{Priority, TableId},
 };
-use ovn_northd_lite::{LocalPorts, Lowered, lower};
+use ovn_northd_lite::{LocalPorts, Lowered, SouthboundDelta};
 
-use super::{Host, TUNNEL};
+use super::{Host, TUNNEL, neighbours};
 
 type RuleKey<'a> = (TableId, Priority, &'a Match);
 
 impl Host {
-    /// Brings the tables up to the view, unless rules are written by hand here; the caller
-    /// publishes them.
-    pub(super) fn lower(&mut self) {
+    /// Follows a change of the network, or of the ports alone, with the tables, unless rules
+    /// are written by hand here; the caller publishes them.
+    pub(super) fn lower(&mut self, delta: SouthboundDelta) {
         if self.is_handmade {
             return;
         }
-        let mut lowered = lower(&self.view, &self.local_ports());
-        self.errors = lowered.errors.iter().map(ToString::to_string).collect();
-        let datapaths = &self.view.datapaths;
-        self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
-        lowered.rules.extend(self.neighbours.rules());
-        self.transact(changes(&self.tables, &lowered));
+        let before = self.lowering.zones();
+        let news = self.lowering.update(delta, self.local_ports());
+        self.errors = self.lowering.errors().iter().map(ToString::to_string).collect();
+        let zones = self.lowering.zones();
+        if zones != before {
+            // Before packets see them: connections must be found again after a restart.
+            if let Err(error) = self.state.save_zones(&zones) {
+                tracing::error!(%error, "the zones of connections would not outlive this process");
+            }
+        }
+        let datapaths = &self.lowering.view().datapaths;
+        let gone = self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
+        if self.is_adrift || self.tables.is_empty() {
+            return self.realign();
+        }
+        let gone = gone.iter().flat_map(neighbours::without);
+        self.is_adrift = !self.transact(news.changes().into_iter().chain(gone).collect());
     }
 
-    /// Changes the tables as a whole.
-    pub(super) fn transact(&mut self, changes: Vec<Change>) {
+    /// Makes the tables what the network became, whatever they are.
+    fn realign(&mut self) {
+        let mut lowered = self.lowering.lowered();
+        lowered.rules.extend(self.neighbours.rules());
+        self.is_adrift = !self.transact(changes(&self.tables, &lowered));
+    }
+
+    /// Changes the tables as a whole; false when they refuse it.
+    pub(super) fn transact(&mut self, changes: Vec<Change>) -> bool {
         match self.tables.transact(changes) {
-            Ok(tables) => self.tables = Arc::new(tables),
+            Ok(tables) => {
+                self.tables = Arc::new(tables);
+                true
+            }
             Err(error) => {
                 // A rule that the tables refuse is a bug of the compiler. The old rules
                 // stay as a whole; the receipt says that the change is not in force.
                 tracing::error!(%error, "the rules are refused as a whole");
                 self.errors.push(format!("the rules are refused as a whole: {error}"));
+                false
             }
         }
     }

@@ -11,7 +11,11 @@
 //! (`host/neighbours.rs`).
 
 mod acl_log;
+mod advertise;
 mod arp;
+mod dhcp4;
+mod dhcp6;
+mod dns;
 mod icmp;
 mod neighbours;
 mod packet;
@@ -19,6 +23,7 @@ mod reject;
 mod reset;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod waiting;
 
 use flowtable::{
@@ -29,11 +34,13 @@ use flowtable::{
 use ovn_northd_lite::{
     Learned,
     punt::{Request, Service},
+    southbound::Southbound,
 };
 
-use self::{neighbours::Neighbours, packet::Context, waiting::Waiting};
+use self::{advertise::Schedule, dns::Names, neighbours::Neighbours, packet::Context, waiting::Waiting};
 
 pub use acl_log::Line;
+pub use advertise::{Advertiser, Advertisers};
 
 /// A packet for a worker's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +73,24 @@ pub enum Effect {
     Log(Line),
 }
 
+/// What becomes of a packet that asks for something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reply {
+    /// It goes on as it came.
+    Pass,
+    /// Nothing more happens.
+    Silent,
+    /// This frame goes on in its place.
+    Made(Vec<u8>),
+}
+
 /// All services with what they remember.
 #[derive(Debug, Default)]
 pub struct Responder {
     neighbours: Neighbours,
     waiting: Waiting,
+    names: Names,
+    schedule: Schedule,
 }
 
 impl Responder {
@@ -88,15 +108,31 @@ impl Responder {
             Service::Icmp4 | Service::Icmp6 => icmp::error(&context),
             Service::TcpReset => reset::reset(&context),
             Service::Reject => reject::reject(&context),
-            Service::DhcpV4 | Service::Bfd => None,
+            Service::Bfd => None,
+            Service::DhcpV4 => return context.replied(dhcp4::answer(&context)),
+            Service::DhcpV6 => return context.replied(dhcp6::answer(&context)),
+            Service::Dns => return context.replied(self.names.answer(&context)),
+            Service::Advertise => return context.replied(advertise::answer(&context)),
         };
         made.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
     }
 
-    /// Lets what waits too long and what is too old go.
+    /// Takes over the names of a view.
+    pub fn set_names(&mut self, view: &Southbound) {
+        self.names = Names::of(view);
+    }
+
+    /// Takes over which router ports advertise unasked.
+    pub fn set_advertisers(&mut self, now: Timestamp, advertisers: Advertisers) {
+        self.schedule.set(now, advertisers);
+    }
+
+    /// Lets what waits too long and what is too old go; says what it is time to say.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let given_up = self.waiting.expire(now).into_iter().map(give_up);
-        given_up.chain(self.neighbours.expire(now).into_iter().map(Effect::Forget)).collect()
+        let forgotten = self.neighbours.expire(now).into_iter().map(Effect::Forget);
+        let said = self.schedule.due(now).into_iter().map(Effect::Send);
+        given_up.chain(forgotten).chain(said).collect()
     }
 
     /// Asks for a neighbour, unless that was done a moment ago; the packet waits.

@@ -12,10 +12,12 @@ use flowtable::{
 use ovn_northd_lite::{
     CONTINUATION, Learned,
     key::{DatapathKey, PortKey},
-    punt::{CONTINUATION_REGISTER, NEIGHBOUR_ADDRESS, NEIGHBOUR_MAC, NEIGHBOUR_PORT, Request, Service},
+    punt::{
+        ANSWERED, CONTINUATION_REGISTER, NEIGHBOUR_ADDRESS, NEIGHBOUR_MAC, NEIGHBOUR_PORT, Request, Service,
+    },
 };
 
-use super::{PacketOut, resubmit, waiting::Wanted};
+use super::{Effect, PacketOut, Reply, resubmit, waiting::Wanted};
 
 /// Length of an Ethernet header.
 pub(super) const ETH: usize = 14;
@@ -57,7 +59,8 @@ impl<'a> Context<'a> {
         self.packet_in.punt.metadata.get(field).0
     }
 
-    fn datapath(&self) -> Option<DatapathKey> {
+    /// The datapath it is in.
+    pub(super) fn datapath(&self) -> Option<DatapathKey> {
         DatapathKey::new(u32::try_from(self.value(Field::Metadata)).ok()?).ok()
     }
 
@@ -93,6 +96,24 @@ impl<'a> Context<'a> {
         actions.push(Action::SetField { field, value: number, mask: field.all_bits() });
         actions.push(resubmit(CONTINUATION));
         PacketOut { in_port: self.packet_in.in_port, actions, frame }
+    }
+
+    /// What the service was told with the packet.
+    pub(super) fn service_data(&self) -> &'a [u8] {
+        Request::payload(&self.packet_in.punt.to.userdata)
+    }
+
+    /// The packet goes on where it stopped, or its answer does.
+    pub(super) fn replied(&self, reply: Reply) -> Vec<Effect> {
+        let (frame, is_answer) = match reply {
+            Reply::Silent => return Vec::new(),
+            Reply::Pass => (self.frame().to_vec(), 0),
+            Reply::Made(frame) => (frame, 1),
+        };
+        let mut packet = self.continued(frame);
+        let answered = Action::SetField { field: ANSWERED.field, value: is_answer, mask: ANSWERED.bits() };
+        packet.actions.insert(0, answered);
+        vec![Effect::Send(packet)]
     }
 
     /// The packet itself, to the neighbour it has waited for.

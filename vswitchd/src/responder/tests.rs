@@ -1,5 +1,7 @@
 //! A host's switch and its responder together: what workloads see.
 
+mod services;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use flowtable::{
@@ -32,7 +34,12 @@ use super::*;
 /// and `r2` between them, joined by a switch. `c`'s port takes frames to anybody.
 fn network() -> Northbound {
     let mut nb = Northbound::default();
-    let port = |key, kind| SwitchPort { key: PortKey::new(key).unwrap(), kind, enabled: true };
+    let port = |key, kind| SwitchPort {
+        key: PortKey::new(key).unwrap(),
+        kind,
+        enabled: true,
+        services: Default::default(),
+    };
     let workload = |last: u8, ips: &[&str], unknown| SwitchPortKind::Workload {
         addresses: vec![PortAddresses {
             mac: mac(last),
@@ -55,6 +62,7 @@ fn network() -> Northbound {
             acls: Default::default(),
             default_policy: Default::default(),
             load_balancers: Default::default(),
+            services: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
     };
@@ -68,7 +76,9 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            (id.to_owned(), RouterPort { key, mac: mac(last), networks, enabled: true, gateway: Vec::new() })
+            let (gateway, advertisement) = Default::default();
+            let port = RouterPort { key, mac: mac(last), networks, enabled: true, gateway, advertisement };
+            (id.to_owned(), port)
         };
         let route = |(to, via): &(&str, &str)| StaticRoute {
             prefix: prefix(to),
@@ -84,6 +94,7 @@ fn network() -> Northbound {
             policies: Default::default(),
             nats: Default::default(),
             load_balancers: Default::default(),
+            limits: None,
         };
         nb.routers.insert(id.to_owned(), router);
     };
@@ -169,10 +180,12 @@ impl Net {
             ports: Arc::new(table),
             underlay: Arc::default(),
         };
+        let mut responder = Responder::default();
+        responder.set_names(&sb);
         Self {
             switch: Switch::with_seed(SwitchConfig::default(), 1),
             snapshot: Arc::new(snapshot),
-            responder: Responder::default(),
+            responder,
             lines: Vec::new(),
             given_up: (0, 0),
             now: Timestamp::from_nanos(1_000_000_000),
@@ -476,7 +489,7 @@ fn errors_are_bounded_in_rate() {
     let mut sink = Collect::default();
     net.switch.process(net.now, &net.snapshot, port, &mut batch, &mut sink);
     net.settle(&mut sink);
-    assert_eq!(sink.0.len(), 100, "the burst, and no more");
+    assert_eq!(sink.0.len(), 25, "a port's part of the burst, and no more");
 }
 
 #[test]

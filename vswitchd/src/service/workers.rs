@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dataplane::{AssignError, Balancing, QueueId, QueueStatus, WorkerPerf};
 use ferroflow_proto::host::{self as pb, worker_service_server::WorkerService};
-use flowtable::switch::Stage;
+use flowtable::{quota::Quota, switch::Stage};
 use tonic::{Request, Response, Status};
 
 use super::Service;
@@ -86,6 +86,33 @@ impl WorkerService for Service {
             })
         });
         Ok(Response::new(answer.await?))
+    }
+
+    async fn set_quota(
+        &self,
+        request: Request<pb::SetQuotaRequest>,
+    ) -> Result<Response<pb::SetQuotaResponse>, Status> {
+        let change = request.into_inner();
+        let answer = self.host.with(move |host| {
+            let (old, _) = host.dataplane().quota();
+            let new = Quota {
+                misses_per_second: change.misses_per_second.unwrap_or(old.misses_per_second),
+                max_megaflows: change.max_megaflows.unwrap_or(old.max_megaflows),
+                sessions_per_second: change.sessions_per_second.unwrap_or(old.sessions_per_second),
+            };
+            if new != old {
+                host.dataplane().set_quota(new);
+            }
+            host.dataplane().quota()
+        });
+        let (quota, refused) = answer.await;
+        Ok(Response::new(pb::SetQuotaResponse {
+            misses_per_second: quota.misses_per_second,
+            max_megaflows: quota.max_megaflows,
+            sessions_per_second: quota.sessions_per_second,
+            n_misses_refused: refused.n_misses,
+            n_sessions_refused: refused.n_sessions,
+        }))
     }
 
     async fn set_balancing(

@@ -19,6 +19,7 @@ const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
 const RULES: &str = "rules.txt";
 const TRACKING: &str = "conntrack.json";
+const ZONES: &str = "zones.txt";
 
 pub use journal::{ViewJournal, journal_records};
 
@@ -124,6 +125,19 @@ impl StateDir {
     /// The file system's.
     pub fn save_tracking(&self, settings: &TrackingSettings) -> Result<(), StateError> {
         self.replace(TRACKING, serde_json::to_vec_pretty(settings).map_err(io::Error::other))
+    }
+
+    /// The zones that connections were tracked in, a line each.
+    pub fn zones(&self) -> Option<String> {
+        self.read(ZONES, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    }
+
+    /// Saves the zones that connections are tracked in.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_zones(&self, zones: &str) -> Result<(), StateError> {
+        self.replace(ZONES, Ok(zones.as_bytes().to_vec()))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {

@@ -2,13 +2,18 @@
 //! write (keys, bindings) is cut off here.
 
 mod acl;
+mod address_management;
 mod address_set;
 mod chassis;
+mod dhcp_options;
 mod gateway;
+mod limits;
 mod load_balancer;
+mod names;
 mod nat;
 mod port_group;
 mod router;
+mod router_advertisement;
 mod router_policy;
 mod router_port;
 mod switch;
@@ -17,17 +22,20 @@ mod switch_port;
 use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
-use ovn_northd_lite::model::{Acl, DefaultPolicy, LoadBalancer, NatRule, RouterPolicy, SetMember};
+use ovn_northd_lite::model::{
+    Acl, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, RouterPolicy, SetMember,
+};
 
 pub use self::{
+    address_management::AddressManagement,
     chassis::ChassisSpec,
     port_group::PortGroupSpec,
     router::RouterSpec,
     router_port::RouterPortSpec,
     switch::SwitchSpec,
-    switch_port::{Access, Attachment, SwitchPortSpec},
+    switch_port::{Access, Attachment, Dynamic, SwitchPortSpec},
 };
-use super::{FieldError, Kind, Name};
+use super::{FieldError, Kind, Name, Shown};
 
 /// What a resource is, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +62,12 @@ pub enum Spec {
     AddressSet(BTreeSet<SetMember>),
     /// A port group.
     PortGroup(PortGroupSpec),
+    /// What DHCP clients are told.
+    DhcpOptions(DhcpOptions),
+    /// Names with their addresses.
+    Names(Names),
+    /// Bounds on what packets ask hosts for.
+    Limits(Limits),
 }
 
 /// Parses the spec of a resource with this name.
@@ -81,6 +95,11 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         }
         (Kind::AddressSet, Some(Wire::AddressSet(set))) => address_set::parse(set).map(Spec::AddressSet),
         (Kind::PortGroup, Some(Wire::PortGroup(group))) => port_group::parse(group).map(Spec::PortGroup),
+        (Kind::DhcpOptions, Some(Wire::DhcpOptions(dhcp))) => {
+            dhcp_options::parse(dhcp).map(Spec::DhcpOptions)
+        }
+        (Kind::Names, Some(Wire::Names(names))) => names::parse(names).map(Spec::Names),
+        (Kind::Limits, Some(Wire::ControlPlaneLimits(bounds))) => limits::parse(bounds).map(Spec::Limits),
         (kind, found) => {
             let found = found.map_or("none", |wire| kind_of(wire).spec_field());
             let reason = format!("{name} needs `{}`, not {found}", kind.spec_field());
@@ -102,6 +121,9 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::RouterPolicy(_) => Kind::RouterPolicy,
         Wire::AddressSet(_) => Kind::AddressSet,
         Wire::PortGroup(_) => Kind::PortGroup,
+        Wire::DhcpOptions(_) => Kind::DhcpOptions,
+        Wire::Names(_) => Kind::Names,
+        Wire::ControlPlaneLimits(_) => Kind::Limits,
     }
 }
 
@@ -113,6 +135,7 @@ pub fn strip(wire: &mut Wire) {
             port.tunnel_key = 0;
             port.chassis.clear();
             port.up = false;
+            port.dynamic_addresses.clear();
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
         Wire::LogicalRouterPort(port) => port.tunnel_key = 0,
@@ -121,11 +144,25 @@ pub fn strip(wire: &mut Wire) {
         | Wire::PortGroup(_)
         | Wire::LoadBalancer(_)
         | Wire::Nat(_)
-        | Wire::RouterPolicy(_) => {}
+        | Wire::RouterPolicy(_)
+        | Wire::DhcpOptions(_)
+        | Wire::Names(_)
+        | Wire::ControlPlaneLimits(_) => {}
         Wire::Chassis(chassis) => {
             chassis.connected = false;
             chassis.applied_revision = 0;
         }
+    }
+}
+
+/// Id of the resource that a field names; none if it is empty.
+fn reference(field: &str, kind: Kind, text: &str) -> Result<Option<String>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Name::parse(text) {
+        Ok(name) if name.kind() == kind => Ok(Some(name.id().to_owned())),
+        _ => Err(FieldError::new(field, format!("{} is not the name of one; write {kind}", Shown(text)))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, StaticRoute};
 
-use super::{check_count, load_balancer::load_balancers, router_port::router_port_name};
+use super::{check_count, load_balancer::load_balancers, reference, router_port::router_port_name};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A router.
@@ -19,6 +19,8 @@ pub struct RouterSpec {
     pub chassis: Option<String>,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Id of the bounds on what it asks hosts for.
+    pub limits: Option<String>,
 }
 
 pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpec, FieldError> {
@@ -31,6 +33,7 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
         static_routes,
         chassis: chassis(&router.chassis)?,
         load_balancers: load_balancers(&router.load_balancers)?,
+        limits: reference("control_plane_limits", Kind::Limits, &router.control_plane_limits)?,
     })
 }
 

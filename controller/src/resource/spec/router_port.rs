@@ -2,9 +2,9 @@
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::{Candidate, IpNetwork};
+use ovn_northd_lite::model::{Candidate, IpNetwork, RouterAdvertisement};
 
-use super::{each, gateway::candidates};
+use super::{each, gateway::candidates, router_advertisement};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -18,6 +18,8 @@ pub struct RouterPortSpec {
     pub enabled: bool,
     /// Hosts that may be the gateway, the best first.
     pub gateway: Vec<Candidate>,
+    /// What hosts on its networks are told.
+    pub advertisement: Option<RouterAdvertisement>,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -30,7 +32,14 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
         ));
     }
     let gateway = candidates(&port.gateway_chassis)?;
-    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true), gateway })
+    let has_v6 = networks.iter().any(|network| network.addr.is_ipv6());
+    if port.router_advertisement.is_some() && !has_v6 {
+        let reason = "there is no IPv6 network to advertise; add one to `networks`";
+        return Err(FieldError::new("router_advertisement", reason));
+    }
+    let advertisement = port.router_advertisement.as_ref().map(router_advertisement::parse).transpose()?;
+    let enabled = port.enabled.unwrap_or(true);
+    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement })
 }
 
 /// The name of a router port.

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::DefaultPolicy;
+use ovn_northd_lite::model::{DefaultPolicy, SwitchServices};
 
-use super::{default_policy, load_balancer::load_balancers};
-use crate::resource::FieldError;
+use super::{
+    AddressManagement, address_management, check_count, default_policy, load_balancer::load_balancers,
+    reference,
+};
+use crate::resource::{FieldError, Kind, limits};
 
 /// A switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +18,35 @@ pub struct SwitchSpec {
     pub default_policy: DefaultPolicy,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// What it gives its ports addresses from.
+    pub address_management: Option<AddressManagement>,
+    /// What hosts answer for it.
+    pub services: SwitchServices,
 }
 
 pub(super) fn parse(switch: &pb::LogicalSwitch) -> Result<SwitchSpec, FieldError> {
     Ok(SwitchSpec {
         default_policy: default_policy(switch.default_policy)?,
         load_balancers: load_balancers(&switch.load_balancers)?,
+        address_management: switch.address_management.as_ref().map(address_management::parse).transpose()?,
+        services: services(switch)?,
+    })
+}
+
+fn services(switch: &pb::LogicalSwitch) -> Result<SwitchServices, FieldError> {
+    check_count("names", switch.names.len(), limits::MAX_NAME_LISTS)?;
+    let names = switch.names.iter().enumerate();
+    let names = names.map(|(i, text)| {
+        let field = format!("names[{i}]");
+        let missing = || FieldError::new(field.as_str(), "it is empty; write names/{id}");
+        reference(&field, Kind::Names, text)?.ok_or_else(missing)
+    });
+    Ok(SwitchServices {
+        dhcp: [
+            reference("dhcpv4_options", Kind::DhcpOptions, &switch.dhcpv4_options)?,
+            reference("dhcpv6_options", Kind::DhcpOptions, &switch.dhcpv6_options)?,
+        ],
+        names: names.collect::<Result<_, _>>()?,
+        limits: reference("control_plane_limits", Kind::Limits, &switch.control_plane_limits)?,
     })
 }

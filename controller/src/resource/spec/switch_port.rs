@@ -1,10 +1,15 @@
 //! Ports of switches.
 
-use ferroflow_proto::northbound as pb;
-use flowtable::types::VlanId;
-use ovn_northd_lite::model::{Candidate, PortAddresses, PortSecurity};
+use std::net::IpAddr;
 
-use super::{each, gateway, router_port::router_port_name};
+use ferroflow_proto::northbound as pb;
+use flowtable::types::{MacAddr, VlanId};
+use ovn_northd_lite::{
+    dhcp::domain,
+    model::{Candidate, PortAddresses, PortSecurity, PortServices},
+};
+
+use super::{each, gateway, reference, router_port::router_port_name};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a switch.
@@ -14,6 +19,17 @@ pub struct SwitchPortSpec {
     pub attachment: Attachment,
     /// Sends and receives.
     pub enabled: bool,
+    /// What hosts answer for it.
+    pub services: PortServices,
+}
+
+/// Addresses that the switch is to choose: those that are not given here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// MAC address.
+    pub mac: Option<MacAddr>,
+    /// IP addresses, one of a family at most.
+    pub ips: Vec<IpAddr>,
 }
 
 /// What is attached to a switch port.
@@ -29,6 +45,8 @@ pub enum Attachment {
         port_security: Vec<PortSecurity>,
         /// How it is attached.
         access: Access,
+        /// What the switch is to choose.
+        dynamic: Option<Dynamic>,
     },
     /// The router port of this name.
     Router(Name),
@@ -82,7 +100,7 @@ pub(super) fn parse(port: &pb::LogicalSwitchPort) -> Result<SwitchPortSpec, Fiel
             return Err(FieldError::new("type", format!("{} is not a type of switch port", port.r#type)));
         }
     };
-    Ok(SwitchPortSpec { attachment, enabled: port.enabled.unwrap_or(true) })
+    Ok(SwitchPortSpec { attachment, enabled: port.enabled.unwrap_or(true), services: services(port)? })
 }
 
 /// Refuses fields that say nothing about a port of this type.
@@ -112,8 +130,17 @@ fn workload(
 ) -> Result<Attachment, FieldError> {
     let unknown = port.addresses.iter().any(|entry| entry == "unknown");
     let addresses = each("addresses", &port.addresses, limits::MAX_ADDRESS_ENTRIES, |entry| {
-        if entry == "unknown" { Ok(None) } else { address::parse_port_addresses(entry).map(Some) }
+        let is_fixed = entry != "unknown" && !is_dynamic(entry);
+        is_fixed.then(|| address::parse_port_addresses(entry)).transpose()
     })?;
+    let dynamic = each("addresses", &port.addresses, limits::MAX_ADDRESS_ENTRIES, |entry| {
+        is_dynamic(entry).then(|| parse_dynamic(entry)).transpose()
+    })?;
+    let mut dynamic = dynamic.into_iter().flatten();
+    let first = dynamic.next();
+    if dynamic.next().is_some() {
+        return Err(FieldError::new("addresses", "there is more than one `dynamic` entry; keep one"));
+    }
     let port_security = each(
         "port_security",
         &port.port_security,
@@ -122,7 +149,7 @@ fn workload(
     )?;
     let access = access(port, kind)?;
     let addresses = addresses.into_iter().flatten().collect();
-    Ok(Attachment::Workload { addresses, unknown, port_security, access })
+    Ok(Attachment::Workload { addresses, unknown, port_security, access, dynamic: first })
 }
 
 fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> Result<Access, FieldError> {
@@ -148,4 +175,43 @@ fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> 
 fn network(port: &pb::LogicalSwitchPort, gateway: Vec<Candidate>) -> Result<Attachment, FieldError> {
     let network = gateway::network(&port.network_name)?;
     Ok(Attachment::Network { network, tag: gateway::tag(port.tag)?, gateway })
+}
+
+fn is_dynamic(entry: &str) -> bool {
+    entry.split_ascii_whitespace().any(|word| word == "dynamic")
+}
+
+/// `dynamic`, `MAC dynamic`, `dynamic IP…`, `MAC dynamic IP…`.
+fn parse_dynamic(entry: &str) -> Result<Dynamic, String> {
+    let words: Vec<&str> = entry.split_ascii_whitespace().collect();
+    let (mac, ips) = match words.as_slice() {
+        ["dynamic", ips @ ..] => (None, ips),
+        [mac, "dynamic", ips @ ..] => (Some(address::parse_mac(mac)?), ips),
+        _ => {
+            return Err(format!(
+                "{} is no entry; write dynamic, with a MAC address before it and IP addresses behind it if they are given",
+                Shown(entry)
+            ));
+        }
+    };
+    let ips = ips.iter().map(|ip| address::parse_ip(ip)).collect::<Result<Vec<_>, _>>()?;
+    let n_of = |is_v4: bool| ips.iter().filter(|ip| ip.is_ipv4() == is_v4).count();
+    if n_of(true) > 1 || n_of(false) > 1 {
+        return Err(format!("{} has several addresses of a family; write one", Shown(entry)));
+    }
+    Ok(Dynamic { mac, ips })
+}
+
+fn services(port: &pb::LogicalSwitchPort) -> Result<PortServices, FieldError> {
+    let hostname = Some(port.hostname.clone()).filter(|name| !name.is_empty());
+    if let Some(name) = hostname.as_ref().filter(|name| domain(name).is_none()) {
+        return Err(FieldError::new("hostname", format!("{} is not the name of a host", Shown(name))));
+    }
+    Ok(PortServices {
+        dhcp: [
+            reference("dhcpv4_options", Kind::DhcpOptions, &port.dhcpv4_options)?,
+            reference("dhcpv6_options", Kind::DhcpOptions, &port.dhcpv6_options)?,
+        ],
+        hostname,
+    })
 }

@@ -2,6 +2,7 @@
 //! `xxreg0`, the address of the output port in `reg5` or `xxreg1`, as in OVN.
 
 mod admission;
+mod advertisement;
 mod arp_resolve;
 mod balancer;
 mod delivery;
@@ -13,6 +14,8 @@ mod nat;
 mod neighbours;
 mod policy;
 mod routing;
+
+pub(super) use advertisement::unasked;
 
 use super::feature::RouterFeature::{self, Balancer, Nat, Neighbour, Policy, Route, Router};
 
@@ -28,6 +31,7 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Nat(nat::nat),
     Router(balancer::router),
     Balancer(balancer::balancer),
+    Router(advertisement::router),
     Router(routing::router),
     Route(routing::route),
     Router(policy::router),

@@ -4,6 +4,8 @@ mod acl;
 mod admission;
 mod arp_responder;
 mod balancer;
+mod dhcp;
+mod dns;
 mod l2_lookup;
 mod network;
 mod port_security;
@@ -29,6 +31,10 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Balancer(balancer::balancer),
     Switch(arp_responder::switch),
     Port(arp_responder::port),
+    Switch(dhcp::switch),
+    Port(dhcp::port),
+    Switch(dns::switch),
+    Port(dns::port),
     Port(network::port),
     Switch(l2_lookup::switch),
     Port(l2_lookup::port),

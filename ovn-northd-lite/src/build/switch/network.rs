@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
-    let SwitchPortInput { switch, id, port, object, side } = input;
+    let SwitchPortInput { switch, id, port, object, side, .. } = input;
     if !port.enabled {
         return;
     }

@@ -4,20 +4,22 @@
 //! The network is small, so that changes meet. A change is four numbers, of which smaller
 //! ones say less.
 
+use flowtable::{flow::Rule, table::Tables, types::PortNo};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Views,
+    LocalPorts, Lowering, Views,
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
         Access, Acl, AclLog, Backend, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
-        LoadBalancer, LogicalRouter, LogicalSwitch, NatKind, NatRule, NextHop, PolicyAction, Protocol,
-        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort, SwitchPortKind,
-        Vip,
+        LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop, PolicyAction, Protocol,
+        Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort,
+        SwitchPortKind, Vip,
     },
-    southbound::ChassisRecord,
+    punt,
+    southbound::{ChassisRecord, PortBinding, Wire},
 };
 
 /// What, where, and how.
@@ -25,6 +27,8 @@ type Change = (u8, u8, u8, u8);
 
 /// Changes in a row.
 const ROW: usize = 100;
+/// Each of so many is compared down to the tables.
+const LOWERED: usize = 9;
 
 /// How many changes a run makes: few where each takes long.
 fn n_changes() -> usize {
@@ -44,7 +48,7 @@ impl World {
     /// Makes a change, and says what is dirty.
     pub(super) fn change(&mut self, (what, i, j, k): Change) -> Dirty {
         let (s, r) = (i % 3, i % 2);
-        match what % 20 {
+        match what % 21 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -58,7 +62,8 @@ impl World {
             16 => self.balancer(i, j, k),
             17 => self.address_set(i, k),
             18 => self.port_group(i, j, k),
-            _ if k % 5 == 0 => {
+            20 => self.services(i, j, k),
+            _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
                 match k % 3 {
                     0 => drop(self.hosts.remove(&host(i))),
@@ -100,6 +105,63 @@ impl World {
         self.nb.routers.entry(id).or_insert_with(|| router(100 + u32::from(r)))
     }
 
+    /// DHCP options, names or bounds change, or who uses them.
+    fn services(&mut self, i: u8, j: u8, k: u8) {
+        let id = format!("x{}", j % 2);
+        match i % 4 {
+            0 => {
+                match k % 4 {
+                    0 => drop(self.nb.dhcp_options.remove(&id)),
+                    _ => drop(
+                        self.nb.dhcp_options.insert(id.clone(), dhcp_v4(&format!("10.{}.0.0/16", k % 2))),
+                    ),
+                }
+                self.dirty.dhcp_options.insert(id);
+            }
+            1 => {
+                let records = (0..k % 3).map(|n| (format!("n{n}"), [[10, 0, 0, n].into()].into()));
+                let names = Names { records: records.collect(), ttl: k.into() };
+                match k % 4 {
+                    0 => drop(self.nb.names.remove(&id)),
+                    _ => drop(self.nb.names.insert(id.clone(), names)),
+                }
+                self.dirty.names.insert(id);
+            }
+            2 => {
+                let rate = Rate { pps: 1 + u32::from(k), burst: 5 };
+                match k % 4 {
+                    0 => drop(self.nb.limits.remove(&id)),
+                    _ => drop(self.nb.limits.insert(id.clone(), [(punt::Service::Dns, rate)].into())),
+                }
+                self.dirty.limits.insert(id);
+            }
+            _ => self.served(j, k, &id),
+        }
+    }
+
+    fn served(&mut self, j: u8, k: u8, id: &str) {
+        let some = |n: u8| (k >> n & 1 == 1).then(|| id.to_owned());
+        let (s, r) = (j % 3, j % 2);
+        let switch = self.switch_mut(s);
+        switch.services.dhcp[0] = some(0);
+        switch.services.limits = some(1);
+        switch.services.names = some(2).into_iter().collect();
+        let port = switch.ports.iter_mut().next().map(|(port, there)| {
+            there.services.dhcp[0] = some(3);
+            port.clone()
+        });
+        self.dirty.switch_ports.extend(port.map(|port| (format!("s{s}"), port)));
+        self.dirty.switch_settings.insert(format!("s{s}"));
+        let router = self.router_mut(r);
+        router.limits = some(4);
+        let port = router.ports.iter_mut().next().map(|(port, there)| {
+            there.advertisement = some(5).map(|_| advertisement());
+            port.clone()
+        });
+        self.dirty.router_ports.extend(port.map(|port| (format!("r{r}"), port)));
+        self.dirty.router_settings.insert(format!("r{r}"));
+    }
+
     fn switch_settings(&mut self, s: u8, j: u8, k: u8) {
         let switch = self.switch_mut(s);
         switch.default_policy = default_policy(j);
@@ -110,14 +172,14 @@ impl World {
     fn workload(&mut self, s: u8, j: u8, k: u8) {
         let id = format!("s{s}p{}", j % 3);
         let switch = self.switch_mut(s);
-        if k % 8 == 0 {
+        if k.is_multiple_of(8) {
             switch.ports.remove(&id);
         } else {
             let ips = ["10.0.0.5", "10.1.0.5", "2001:db8::5", "10.0.1.6"];
             let ips = ips.into_iter().enumerate().filter(|(n, _)| k >> n & 1 == 1);
             let ips: Vec<_> = ips.map(|(_, ip)| ip).collect();
             let mut port = workload(1 + u16::from(j % 3), k % 5, &ips, &host(k));
-            port.enabled = k % 7 != 0;
+            port.enabled = !k.is_multiple_of(7);
             if k % 6 == 1 {
                 port = secured(port, k % 5, &["10.0.0.5/32", "2001:db8::/64"][..usize::from(j % 3)]);
             }
@@ -125,7 +187,7 @@ impl World {
             if k % 10 == 9 {
                 let candidates = [Candidate { chassis: host(j), priority: 1 }];
                 let gateway = candidates.into_iter().take(usize::from(j % 2)).collect();
-                let tag = Some(tag).filter(|_| j % 3 == 0);
+                let tag = Some(tag).filter(|_| j.is_multiple_of(3));
                 port.kind = SwitchPortKind::Network { network: format!("n{}", k % 2), tag, gateway };
             }
             if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, access, .. }, .. } =
@@ -136,8 +198,8 @@ impl World {
                     4 => Access::EachChassis,
                     _ => Access::Interface,
                 };
-                *unknown = k % 5 == 0;
-                *chassis = chassis.take().filter(|_| j % 4 != 0);
+                *unknown = k.is_multiple_of(5);
+                *chassis = chassis.take().filter(|_| !j.is_multiple_of(4));
             }
             switch.ports.insert(id.clone(), port);
         }
@@ -153,7 +215,7 @@ impl World {
             _ => {
                 let r = k % 2;
                 let mut port = to_router(20 + u16::from(j % 2), &format!("r{r}"), &format!("r{r}q{}", j % 4));
-                port.enabled = k % 9 != 0;
+                port.enabled = !k.is_multiple_of(9);
                 switch.ports.insert(id.clone(), port);
             }
         }
@@ -186,10 +248,10 @@ impl World {
     fn router_settings(&mut self, r: u8, j: u8, k: u8) {
         let router = self.router_mut(r);
         match j % 4 {
-            0 => router.enabled = k % 3 != 0,
-            1 => router.chassis = (k % 2 == 0).then(|| host(k)),
+            0 => router.enabled = !k.is_multiple_of(3),
+            1 => router.chassis = (k.is_multiple_of(2)).then(|| host(k)),
             2 => router.load_balancers = balancers(k),
-            _ if k % 7 == 0 => router.static_routes.clear(),
+            _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
         }
         self.dirty.router_settings.insert(format!("r{r}"));
@@ -198,12 +260,12 @@ impl World {
     fn router_port(&mut self, r: u8, j: u8, k: u8) {
         let id = format!("r{r}q{}", j % 4);
         let router = self.router_mut(r);
-        if k % 7 == 0 {
+        if k.is_multiple_of(7) {
             router.ports.remove(&id);
         } else {
             let networks = [&["10.0.0.1/24"][..], &["10.1.0.1/24", "2001:db8::1/64"], &["10.0.1.1/24"]];
             let mut port = router_port(1 + u16::from(j % 4), 0x80 | (k % 3), networks[usize::from(k % 3)]);
-            port.enabled = k % 5 != 0;
+            port.enabled = !k.is_multiple_of(5);
             let candidates = [(host(k), k % 3), (host(k.wrapping_add(1)), k % 4)];
             let candidates = candidates.into_iter().take(usize::from(k % 3));
             let candidate =
@@ -217,20 +279,20 @@ impl World {
     fn nat(&mut self, r: u8, j: u8, k: u8) {
         let id = format!("n{}", j % 3);
         let router = self.router_mut(r);
-        if k % 5 == 0 {
+        if k.is_multiple_of(5) {
             router.nats.remove(&id);
         } else {
             let kind = [NatKind::Source, NatKind::Destination, NatKind::Both][usize::from(k % 3)];
             let peers = |some: bool| if some { vec![network("198.51.100.0/24")] } else { Vec::new() };
             let rule = NatRule {
                 kind,
-                external_ip: [10, j % 2, 0, if k % 4 == 0 { 1 } else { 200 }].into(),
+                external_ip: [10, j % 2, 0, if k.is_multiple_of(4) { 1 } else { 200 }].into(),
                 logical_ip: network("10.1.0.5/32"),
-                external_ports: (k % 11 == 0).then_some((1000, 2000)),
-                gateway_port: (k % 13 == 0).then(|| format!("r{r}q0")),
-                stateless: k % 2 == 0,
-                allowed_external_ips: peers(k % 17 == 0),
-                exempted_external_ips: peers(k % 19 == 0),
+                external_ports: (k.is_multiple_of(11)).then_some((1000, 2000)),
+                gateway_port: (k.is_multiple_of(13)).then(|| format!("r{r}q0")),
+                stateless: k.is_multiple_of(2),
+                allowed_external_ips: peers(k.is_multiple_of(17)),
+                exempted_external_ips: peers(k.is_multiple_of(19)),
                 distributed: (k % 3 == 1)
                     .then(|| Distributed { mac: mac(k), port: format!("s{}p{}", k % 2, j % 3) }),
             };
@@ -242,7 +304,7 @@ impl World {
     fn policy(&mut self, r: u8, j: u8, k: u8) {
         let id = format!("p{}", j % 3);
         let router = self.router_mut(r);
-        if k % 5 == 0 {
+        if k.is_multiple_of(5) {
             router.policies.remove(&id);
         } else {
             let hops = |n: u8| (0..n).map(|hop| [10, hop, 0, 9].into()).collect();
@@ -260,7 +322,7 @@ impl World {
 
     fn balancer(&mut self, i: u8, j: u8, k: u8) {
         let id = format!("lb{}", i % 3);
-        if k % 5 == 0 {
+        if k.is_multiple_of(5) {
             self.nb.load_balancers.remove(&id);
         } else {
             let backend =
@@ -268,16 +330,15 @@ impl World {
             let service = |n: u8| Service { backends: (0..n).map(|n| backend(4 + n)).collect() };
             let vip = |last, port| Vip { ip: [10, 0, 0, last].into(), port };
             let mut vips = vec![(vip(100 + j % 2, Some(80)), service(k % 3))];
-            if k % 3 == 0 {
+            if k.is_multiple_of(3) {
                 // A router's own address, or a whole address.
-                vips.push((vip(if j % 2 == 0 { 1 } else { 9 }, None), service(1)));
+                vips.push((vip(if j.is_multiple_of(2) { 1 } else { 9 }, None), service(1)));
             }
             let balancer = LoadBalancer {
                 protocol: [Protocol::Tcp, Protocol::Udp][usize::from(k % 2)],
                 vips: vips.into_iter().collect(),
-                reject: j % 2 == 0,
-                hash_fields: if k % 7 == 0 { vec![HashField::IpSrc] } else { Vec::new() },
-                ..LoadBalancer::default()
+                reject: j.is_multiple_of(2),
+                hash_fields: if k.is_multiple_of(7) { vec![HashField::IpSrc] } else { Vec::new() },
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
@@ -286,13 +347,13 @@ impl World {
 
     /// Also one with the name of a group's addresses.
     fn address_set(&mut self, i: u8, k: u8) {
-        let id = if i % 4 == 0 { format!("g{}_ip4", i % 2) } else { format!("as{}", i % 2) };
-        if k % 6 == 0 {
+        let id = if i.is_multiple_of(4) { format!("g{}_ip4", i % 2) } else { format!("as{}", i % 2) };
+        if k.is_multiple_of(6) {
             self.nb.address_sets.remove(&id);
         } else {
             let ip = |n: u8| SetMember::Ip(IpNetwork { addr: [10, 0, n, 0].into(), prefix_len: 24 });
             let mut members: BTreeSet<_> = (0..k % 4).map(ip).collect();
-            if k % 3 == 0 {
+            if k.is_multiple_of(3) {
                 members.insert(SetMember::Mac(mac(k)));
             }
             self.nb.address_sets.insert(id.clone(), members);
@@ -302,7 +363,7 @@ impl World {
 
     fn port_group(&mut self, i: u8, j: u8, k: u8) {
         let id = format!("g{}", i % 2);
-        if k % 9 == 0 {
+        if k.is_multiple_of(9) {
             self.nb.port_groups.remove(&id);
         } else {
             let group = self.nb.port_groups.entry(id.clone()).or_default();
@@ -357,7 +418,7 @@ fn an_acl(j: u8, k: u8) -> Acl {
     Acl {
         tier: k / 64,
         label: u32::from(k % 3),
-        log: (k % 5 == 0).then(|| AclLog { name: String::new(), severity: Severity::Info }),
+        log: (k.is_multiple_of(5)).then(|| AclLog { name: String::new(), severity: Severity::Info }),
         ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
     }
 }
@@ -367,10 +428,10 @@ fn a_route(k: u8) -> StaticRoute {
         0 => RouteTarget::Discard,
         n => RouteTarget::Via(NextHop {
             ip: [10, n % 2, 0, 9].into(),
-            output_port: (k % 4 == 0).then(|| "r0q1".to_owned()),
+            output_port: (k.is_multiple_of(4)).then(|| "r0q1".to_owned()),
         }),
     };
-    let by = if k % 3 == 0 { RouteMatch::Source } else { RouteMatch::Destination };
+    let by = if k.is_multiple_of(3) { RouteMatch::Source } else { RouteMatch::Destination };
     StaticRoute { prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)), by, target }
 }
 
@@ -380,7 +441,9 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut before = Southbound::default();
     let mut views = Views::default();
     let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
-    for change in changes {
+    let mut lowering = Lowering::default();
+    let mut tables = Tables::default();
+    for (n, change) in changes.into_iter().enumerate() {
         let dirty = world.change(change);
         let delta = compiler.update(&world.nb, &world.hosts, &dirty);
         let full = compile(&world.nb, &world.hosts);
@@ -400,10 +463,67 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
             prop_assert_eq!(&*host, &wanted, "{} after {:?}", id, change);
             prop_assert_eq!(&views.of(&full, id), &wanted);
         }
+        if !full.chassis.contains_key("h1") {
+            lowering = Lowering::default();
+            tables = Tables::default();
+        } else if n.is_multiple_of(LOWERED) || told.contains_key("h1") {
+            let news = diff(lowering.view(), &hosts["h1"]);
+            tables = tables.transact(lowering.update(news, local(&hosts["h1"], n)).changes()).unwrap();
+            prop_assert_eq!(lowering.view(), &hosts["h1"]);
+            if n.is_multiple_of(LOWERED) {
+                same_as_at_once(&lowering, &tables, local(&hosts["h1"], n))?;
+            }
+        }
         delta.apply(&mut before);
         prop_assert!(before == full);
         prop_assert!(compiler.update(&world.nb, &world.hosts, &dirty).is_empty());
     }
+    Ok(())
+}
+
+/// The host's ports: most of those that are on it, and now and then one of them twice.
+fn local(view: &Southbound, n: usize) -> LocalPorts {
+    let is_here =
+        |binding: &PortBinding| binding.chassis.as_deref() == Some("h1") || binding.wire == Wire::EachChassis;
+    let here = view.bindings.iter().filter(|(_, binding)| is_here(binding));
+    let here =
+        here.filter(|(_, binding)| binding.peer.is_none() && usize::from(binding.key.get()) % 5 != n / 7 % 5);
+    let number = |id: &str| 1 + id.bytes().map(u32::from).sum::<u32>() % 97 % (20 - n as u32 / 11 % 8);
+    let ports = here.map(|(id, _)| (id.clone(), PortNo::new(number(id)).unwrap()));
+    let tunnel = (!(n / 30).is_multiple_of(3)).then(|| PortNo::new(500).unwrap());
+    let networks = (0..2).filter(|network| !(n / 9 + network).is_multiple_of(3));
+    let networks = networks.map(|network| (format!("n{network}"), PortNo::new(600).unwrap()));
+    let down = (0..3).filter(|other| (n / 5 + other).is_multiple_of(3)).map(|other| format!("h{other}"));
+    let down = down.collect();
+    LocalPorts {
+        chassis: "h1".to_owned(),
+        ports: ports.collect(),
+        tunnel,
+        networks: networks.collect(),
+        down,
+    }
+}
+
+/// The rules, and what the tables have become change by change, are what they would be at
+/// once; all numbers are known before.
+fn same_as_at_once(lowering: &Lowering, tables: &Tables, local: LocalPorts) -> Result<(), TestCaseError> {
+    let mut fresh = lowering.emptied();
+    let all = fresh.update(diff(&Southbound::default(), lowering.view()), local);
+    let (step, once) = (lowering.lowered(), fresh.lowered());
+    prop_assert_eq!(step.rules.len(), once.rules.len());
+    for (a, b) in step.rules.iter().zip(&once.rules) {
+        let text = |rule: &Rule| {
+            format!("{:?}", (rule.table, rule.priority, &rule.matching, &rule.actions, &rule.origin))
+        };
+        prop_assert_eq!(text(a), text(b));
+    }
+    prop_assert_eq!((&step.groups, &step.sets, &step.errors), (&once.groups, &once.sets, &once.errors));
+    let at_once = Tables::default().transact(all.changes()).unwrap();
+    let text = |tables: &Tables| {
+        let rules: BTreeSet<_> = tables.rules().map(|rule| format!("{} {rule}", rule.table)).collect();
+        (rules, tables.sets().clone(), tables.groups().map(|group| (**group).clone()).collect::<Vec<_>>())
+    };
+    prop_assert_eq!(text(tables), text(&at_once));
     Ok(())
 }
 

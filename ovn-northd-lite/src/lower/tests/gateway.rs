@@ -35,7 +35,7 @@ fn candidates(list: &[(&str, u16)]) -> Vec<Candidate> {
 fn network(key: u16, tag: Option<u16>) -> SwitchPort {
     let tag = tag.map(|tag| VlanId::new(tag).unwrap());
     let kind = SwitchPortKind::Network { network: "net".to_owned(), tag, gateway: Vec::new() };
-    SwitchPort { key: port_key(key), kind, enabled: true }
+    SwitchPort { key: port_key(key), kind, enabled: true, services: Default::default() }
 }
 
 /// `small`, with the router's port `r-ext` on a switch with a network outside.

@@ -327,25 +327,26 @@ fn what_is_wrong_in_flows_never_widens() {
     let mut view = chassis_view(&sb, "h1");
     let template = view.flows.values().next().unwrap().clone();
     view.flows.clear();
+    let id = |n: u64| u64::from(template.datapath.get()) << 40 | n;
     let flow = |matching: &str, actions: &str| crate::southbound::LogicalFlow {
         matching: matching.to_owned(),
         actions: actions.to_owned(),
         ..(*template).clone()
     };
-    view.flows.insert(1, Arc::new(flow("inport == \"gone\" && ip4", "next;")));
-    view.flows.insert(2, Arc::new(flow("arp", "outport = \"gone\"; output;")));
-    view.flows.insert(3, Arc::new(flow("tcp.dts == 1", "next;")));
-    view.flows.insert(4, Arc::new(flow("ip6", "nonsense;")));
+    view.flows.insert(id(1), Arc::new(flow("inport == \"gone\" && ip4", "next;")));
+    view.flows.insert(id(2), Arc::new(flow("arp", "outport = \"gone\"; output;")));
+    view.flows.insert(id(3), Arc::new(flow("tcp.dts == 1", "next;")));
+    view.flows.insert(id(4), Arc::new(flow("ip6", "nonsense;")));
     let mut far = flow("ip4", "next;");
     far.stage = 60;
-    view.flows.insert(5, Arc::new(far));
+    view.flows.insert(id(5), Arc::new(far));
     let mut unreadable = flow("tcp.dts == 1", "drop;");
     unreadable.priority = Priority::new(77).unwrap();
-    view.flows.insert(6, Arc::new(unreadable));
-    view.flows.insert(7, Arc::new(flow("udp.dst == 7 && ip4", "arp.op = 2; next;")));
+    view.flows.insert(id(6), Arc::new(unreadable));
+    view.flows.insert(id(7), Arc::new(flow("udp.dst == 7 && ip4", "arp.op = 2; next;")));
     let lowered = lower(&view, &LocalPorts { chassis: "h1".into(), ..LocalPorts::default() });
     let logical: Vec<_> = lowered.rules.iter().filter(|rule| rule.cookie != 0).collect();
-    assert_eq!(logical.iter().map(|rule| rule.cookie).collect::<Vec<_>>(), [6, 7, 2, 4]);
+    assert_eq!(logical.iter().map(|rule| rule.cookie).collect::<Vec<_>>(), [6, 7, 2, 4].map(id));
     assert_eq!(logical[0].matching, Match::any().with(Field::Metadata, template.datapath.get().into()));
     assert!(logical.iter().all(|rule| rule.actions.is_empty()));
     assert_eq!(

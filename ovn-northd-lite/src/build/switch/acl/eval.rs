@@ -29,6 +29,10 @@ pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
     }
     let why = "Addresses are found whatever the ACLs say; port security checks who speaks for them.";
     sink.add(stage, HIGHEST, DISCOVERY, ALLOWED, object, why);
+    if policy.stages.direction == AclDirection::ToLport {
+        let why = "The host's answer to a question that the ACLs have let pass.";
+        sink.add(stage, HIGHEST + 1, "flags.from_ctrl == 1", ALLOWED, object, why);
+    }
     if policy.is_stateful() {
         connections(policy, sink);
     }

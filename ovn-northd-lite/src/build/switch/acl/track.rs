@@ -4,7 +4,7 @@
 use super::{DISCOVERY, Policy, eval};
 use crate::{
     build::sink::FlowSink,
-    model::{Acl, AclAction},
+    model::{Acl, AclAction, AclDirection},
 };
 
 pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
@@ -25,6 +25,10 @@ fn ask(policy: &Policy<'_>, sink: &mut FlowSink) {
     sink.add(stage, 100, "ip", "reg0[0] = 1; next;", object, why);
     let why = "Group addresses and discovery belong to no connection.";
     sink.add(stage, 110, format!("eth.mcast || {DISCOVERY}"), "next;", object, why);
+    if policy.stages.direction == AclDirection::ToLport {
+        let why = "Answers of the host belong to no connection.";
+        sink.add(stage, 120, "flags.from_ctrl == 1", "next;", object, why);
+    }
     let why = "The ACLs need to know the packet's connection.";
     sink.add(policy.stages.pre_stateful, 100, "reg0[0] == 1 && ip", "ct_next;", &policy.switch.object, why);
 }

@@ -1,0 +1,130 @@
+//! Numbers that this chassis gives out: each to one, and the same one as long as it needs
+//! it, whatever comes and goes beside it.
+//!
+//! A number begins as a hash, so that a chassis that has forgotten everything mostly gives
+//! the same ones again; where that is taken, it is the next free one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowtable::types::Priority;
+
+use super::zones::Owner;
+use crate::{
+    key::{DatapathKey, hash32},
+    southbound::{LogicalFlow, Pipeline},
+};
+
+/// Given numbers from 1 to a last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbers<K> {
+    given: BTreeMap<K, u32>,
+    taken: BTreeSet<u32>,
+    last: u32,
+}
+
+impl<K: Ord + Clone> Numbers<K> {
+    fn up_to(last: u32) -> Self {
+        Self { given: BTreeMap::new(), taken: BTreeSet::new(), last }
+    }
+
+    /// The number of a key, from `home` on if it has none; `None`: all are taken.
+    pub(super) fn get(&mut self, key: &K, home: u32) -> Option<u32> {
+        if let Some(number) = self.given.get(key) {
+            return Some(*number);
+        }
+        if self.taken.len() as u64 >= u64::from(self.last) {
+            return None;
+        }
+        let mut number = home % self.last + 1;
+        while !self.taken.insert(number) {
+            number = number % self.last + 1;
+        }
+        self.given.insert(key.clone(), number);
+        Some(number)
+    }
+
+    /// Gives a key the number that it had before, if nobody has it.
+    pub(super) fn restore(&mut self, key: K, number: u32) {
+        let is_free = number > 0 && number <= self.last && !self.given.contains_key(&key);
+        if is_free && self.taken.insert(number) {
+            self.given.insert(key, number);
+        }
+    }
+
+    /// The key needs no number any more.
+    pub(super) fn release(&mut self, key: &K) {
+        if let Some(number) = self.given.remove(key) {
+            self.taken.remove(&number);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u32)> {
+        self.given.iter().map(|(key, number)| (key, *number))
+    }
+}
+
+/// Where a flow is and what it matches: what its group and its continuations belong to.
+pub(super) type FlowPlace = (DatapathKey, Pipeline, u8, Priority, String);
+
+/// All numbers of a chassis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Zones of tracked connections.
+    pub(super) zones: Numbers<Owner>,
+    /// Of flows that have groups or continuations.
+    pub(super) flows: Numbers<FlowPlace>,
+    /// Conjunctions of flows: (id, which).
+    pub(super) conjunctions: Numbers<(u64, usize)>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            zones: Numbers::up_to(u16::MAX.into()),
+            flows: Numbers::up_to(0x7fff_ffff),
+            conjunctions: Numbers::up_to(u32::MAX),
+        }
+    }
+}
+
+impl Memory {
+    /// The number of a flow.
+    pub(super) fn of_flow(&mut self, flow: &LogicalFlow) -> (FlowPlace, u32) {
+        let matching = flow.matching.clone();
+        let place = (flow.datapath, flow.pipeline, flow.stage, flow.priority, matching);
+        let numbers =
+            [flow.datapath.get(), flow.pipeline as u32, flow.stage.into(), flow.priority.get().into()];
+        let bytes = numbers.iter().flat_map(|number| number.to_be_bytes());
+        let bytes: Vec<_> = bytes.chain(flow.matching.bytes()).collect();
+        let number = self.flows.get(&place, hash32(&bytes) >> 1).unwrap_or(0);
+        (place, number)
+    }
+
+    /// The number of a conjunction of a flow.
+    pub(super) fn of_conjunction(&mut self, id: u64, idx: usize) -> u32 {
+        let home = hash32(&[id.to_be_bytes(), idx.to_be_bytes()].concat());
+        self.conjunctions.get(&(id, idx), home).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_own_number_and_keeps_it() {
+        let mut numbers = Numbers::up_to(5);
+        // All want the same one.
+        let given: Vec<_> = (0..5).map(|key| numbers.get(&key, 3).unwrap()).collect();
+        assert_eq!(given, [4, 5, 1, 2, 3]);
+        assert_eq!(numbers.get(&9, 3), None, "there are no more");
+        numbers.release(&1);
+        assert_eq!(numbers.get(&0, 0), Some(4), "others come and go");
+        assert_eq!(numbers.get(&9, 3), Some(5));
+        let mut again = Numbers::up_to(5);
+        numbers.iter().for_each(|(key, number)| again.restore(*key, number));
+        assert_eq!(again, numbers);
+        again.restore(77, 4);
+        assert_eq!(again, numbers, "it is somebody else's");
+    }
+}
