@@ -201,5 +201,6 @@ pub fn snapshot_with(rules: Vec<Rule>, kind: TunnelKind, local: Ipv4Addr, remote
         tables: Arc::new(tables),
         ports: Arc::new(ports),
         underlay: Arc::new(underlay),
+        ..Snapshot::default()
     })
 }

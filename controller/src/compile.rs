@@ -307,6 +307,7 @@ mod tests {
 
     /// One step of a network's life.
     #[derive(Debug, Clone)]
+    #[expect(clippy::large_enum_variant, reason = "a handful of them, in a test")]
     enum Step {
         Write(&'static str, Wire),
         Delete(&'static str),

@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use flowtable::types::{PortNo, Timestamp};
+use flowtable::types::Timestamp;
+
+use crate::config::PortId;
 
 /// Least part of the variance that a step must take away: loads are measured, not known.
 const MIN_STEP: f64 = 0.01;
@@ -18,7 +20,7 @@ const MIN_SHARE: f64 = 0.005;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId {
     /// Its port.
-    pub port: PortNo,
+    pub port: PortId,
     /// Its number in the port.
     pub queue: usize,
 }
@@ -186,12 +188,14 @@ fn variance(loads: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use flowtable::types::PortNo;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn load(n: u32, worker: usize, pinned: bool, share: f64) -> Load {
-        Load { id: QueueId { port: PortNo::new(n).unwrap(), queue: 0 }, worker, pinned, share }
+        Load { id: QueueId { port: PortNo::new(n).unwrap().into(), queue: 0 }, worker, pinned, share }
     }
 
     fn apply(loads: &mut [Load], proposal: &Proposal) {

@@ -1,8 +1,12 @@
 //! What a dataplane and its ports are made of.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
-use flowtable::{quota::Quota, switch::SwitchConfig, types::PortNo};
+use flowtable::{
+    quota::Quota,
+    switch::SwitchConfig,
+    types::{BridgeId, PortNo},
+};
 
 use crate::{
     balance::Balancing,
@@ -93,6 +97,38 @@ pub enum Steering {
     },
 }
 
+/// A port among those of all bridges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId {
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its number there.
+    pub port: PortNo,
+}
+
+impl PortId {
+    /// A port of a bridge.
+    pub const fn new(bridge: BridgeId, port: PortNo) -> Self {
+        Self { bridge, port }
+    }
+}
+
+/// Of the one bridge that a dataplane begins with.
+impl From<PortNo> for PortId {
+    fn from(port: PortNo) -> Self {
+        Self { bridge: BridgeId::FIRST, port }
+    }
+}
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bridge {
+            BridgeId::FIRST => self.port.fmt(f),
+            bridge => write!(f, "{} of bridge {bridge}", self.port),
+        }
+    }
+}
+
 /// What a port stands on.
 #[derive(Debug, Clone)]
 pub enum Device {
@@ -107,13 +143,16 @@ pub enum Device {
     Memory(MemoryPort),
     /// Frames made and taken by code of the caller, in the worker's thread.
     Frames(FramePort),
+    /// Nothing: it is one end of a link to another bridge, once it has a peer
+    /// ([`Dataplane::link`](crate::Dataplane::link)).
+    Patch,
 }
 
 /// A port to attach.
 #[derive(Debug, Clone)]
 pub struct PortSpec {
-    /// Its number in rules.
-    pub port: PortNo,
+    /// Its bridge, and its number in rules.
+    pub port: PortId,
     /// Its name in commands.
     pub name: String,
     /// What it stands on.

@@ -4,20 +4,24 @@ use flowtable::{
     flow::{Action, Learned, Match},
     stats::PortCounters,
     switch::{ContinuationId, PacketIn, Sampled},
-    types::PortNo,
+    types::BridgeId,
 };
 
-use crate::{handle::Dataplane, pmd::SendError};
+use crate::{
+    config::PortId,
+    handle::Dataplane,
+    pmd::{SendError, sum},
+};
 
 /// What has waited at the workers for the owner.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Packets for controllers, each with its worker, which alone can resume it.
-    pub packet_ins: Vec<(usize, PacketIn)>,
-    /// Rules that packets have made.
-    pub learned: Vec<Learned>,
-    /// Packets for collectors.
-    pub samples: Vec<Sampled>,
+    /// Packets for controllers, each with its bridge, and its worker, which alone can resume it.
+    pub packet_ins: Vec<(BridgeId, usize, PacketIn)>,
+    /// Rules that packets have made, each with its bridge.
+    pub learned: Vec<(BridgeId, Learned)>,
+    /// Packets for collectors, each with its bridge.
+    pub samples: Vec<(BridgeId, Sampled)>,
 }
 
 impl Dataplane {
@@ -33,7 +37,8 @@ impl Dataplane {
         let mut news = News::default();
         for seat in self.fabric().seats() {
             let Some(fresh) = seat.ask(|worker| worker.take_news()) else { continue };
-            news.packet_ins.extend(fresh.packet_ins.into_iter().map(|packet_in| (seat.id, packet_in)));
+            let packet_ins = fresh.packet_ins.into_iter();
+            news.packet_ins.extend(packet_ins.map(|(bridge, packet_in)| (bridge, seat.id, packet_in)));
             news.learned.extend(fresh.learned);
             news.samples.extend(fresh.samples);
         }
@@ -45,37 +50,38 @@ impl Dataplane {
     ///
     /// # Errors
     /// Says why nothing was sent.
-    pub fn packet_out(&self, in_port: PortNo, actions: Vec<Action>, frame: Vec<u8>) -> Result<(), SendError> {
+    pub fn packet_out(
+        &self,
+        in_port: impl Into<PortId>,
+        actions: Vec<Action>,
+        frame: Vec<u8>,
+    ) -> Result<(), SendError> {
+        let in_port = in_port.into();
         let worker = self.worker_of(in_port).unwrap_or_default();
         let seat = self.fabric().seats().get(worker).ok_or(SendError::NoWorker(worker))?;
         seat.ask(move |worker| worker.packet_out(in_port, actions, &frame))
             .unwrap_or(Err(SendError::NoWorker(worker)))
     }
 
-    /// Goes on with a packet that waits at a worker for its controller.
+    /// Goes on with a packet of a bridge that waits at a worker for its controller.
     ///
     /// # Errors
     /// Says why it does not go on.
     pub fn resume(
         &self,
-        worker: usize,
+        (bridge, worker): (BridgeId, usize),
         id: ContinuationId,
         metadata: Match,
         frame: Vec<u8>,
     ) -> Result<(), SendError> {
         let seat = self.fabric().seats().get(worker).ok_or(SendError::NoWorker(worker))?;
-        seat.ask(move |worker| worker.resume(id, &metadata, &frame))
+        seat.ask(move |worker| worker.resume((bridge, id), &metadata, &frame))
             .unwrap_or(Err(SendError::NoWorker(worker)))
     }
 
     /// What became of packets from controllers.
     pub fn sent_counters(&self) -> PortCounters {
         let asked = self.fabric().seats().iter().filter_map(|seat| seat.ask(|worker| worker.sent_counters()));
-        asked.fold(PortCounters::default(), |sum, one| PortCounters {
-            rx_packets: sum.rx_packets + one.rx_packets,
-            rx_bytes: sum.rx_bytes + one.rx_bytes,
-            rx_forwarded: sum.rx_forwarded + one.rx_forwarded,
-            rx_dropped: sum.rx_dropped + one.rx_dropped,
-        })
+        asked.fold(PortCounters::default(), sum)
     }
 }

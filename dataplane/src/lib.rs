@@ -1,7 +1,8 @@
 //! Moves packets: ports, buffers, poll-mode workers.
 //!
-//! A [`Dataplane`] is a set of workers, each a thread with its own receive queues, buffers and
-//! switch (`flowtable::switch::Switch`). A worker polls its queues; a burst of frames goes
+//! A [`Dataplane`] is a set of workers, each a thread with its own receive queues, buffers and,
+//! for each bridge, a switch (`flowtable::switch::Switch`). A worker polls its queues; a burst of
+//! frames goes
 //! through the switch, which hands each copy to the port it leaves by; one flush sends
 //! what has gathered. What decides about packets comes from outside as a snapshot
 //! ([`Dataplane::publish`]); this crate knows no rule, no tunnel and no controller.
@@ -18,6 +19,7 @@
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
+//! | `bridges.rs` | several bridges, and links between them |
 //! | `controlled.rs` | packets for controllers and from them |
 //! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
@@ -37,6 +39,7 @@
 #![deny(unsafe_code)]
 
 mod balance;
+mod bridges;
 mod clock;
 mod config;
 mod controlled;
@@ -54,7 +57,7 @@ mod sys;
 pub use crate::{
     balance::{Balancing, Move, Proposal, QueueId},
     clock::{Clock, VirtualClock},
-    config::{DataplaneConfig, Device, Pin, PortSpec, Steering, WorkerConfig},
+    config::{DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig},
     controlled::News,
     handle::{AssignError, Dataplane, DetachError, Reading, StartError},
     pmd::SendError,

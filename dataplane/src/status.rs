@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flowtable::{
     stats::{DropCount, SwitchCounters},
-    types::{MacAddr, PortNo},
+    types::{BridgeId, MacAddr, PortNo},
 };
 
 use crate::balance::QueueId;
@@ -71,19 +71,22 @@ pub struct DetachedPort {
 /// A port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortStatus {
-    /// Its number.
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its number there.
     pub port: PortNo,
     /// Its name.
     pub name: String,
-    /// `afxdp`, `memory` or `frames`.
+    /// `afxdp`, `memory`, `frames` or `patch`.
     pub kind: &'static str,
-    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory` or `frames`.
+    /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory`, `frames` or
+    /// `patch`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
     /// Largest L3 packet it takes.
     pub mtu: u32,
-    /// It has a link.
+    /// It has a link; of one end of a link to another bridge: it has a peer.
     pub up: bool,
     /// Its interface does not exist any more; one of the same name may. Detach it.
     pub gone: bool,

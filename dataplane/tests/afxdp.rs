@@ -29,7 +29,7 @@ const CHILD_INTERFACE: &str = "DATAPLANE_TEST_CHILD_INTERFACE";
 
 fn spec(number: u32, interface: &str, steering: Steering) -> PortSpec {
     PortSpec {
-        port: port(number),
+        port: port(number).into(),
         name: interface.to_owned(),
         device: Device::AfXdp { interface: interface.to_owned(), steering },
     }

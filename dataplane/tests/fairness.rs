@@ -37,7 +37,8 @@ fn rules(lines: &[&str]) -> Vec<Rule> {
 fn attach(dataplane: &Dataplane, number: u32, source: impl FrameSource + 'static) -> Passed {
     let passed = Passed::default();
     let frames = FramePort::new(vec![Box::new(source)], vec![Box::new(passed.clone())]);
-    let spec = PortSpec { port: port(number), name: format!("p{number}"), device: Device::Frames(frames) };
+    let spec =
+        PortSpec { port: port(number).into(), name: format!("p{number}"), device: Device::Frames(frames) };
     dataplane.attach(spec).unwrap();
     passed
 }

@@ -249,7 +249,7 @@ fn ports_come_and_go_under_traffic() {
             attach_memory(&dataplane, 3, &c);
             assert!(matches!(
                 dataplane.attach(PortSpec {
-                    port: port(3),
+                    port: port(3).into(),
                     name: "again".to_owned(),
                     device: Device::Memory(MemoryPort::new(1))
                 }),
@@ -260,7 +260,7 @@ fn ports_come_and_go_under_traffic() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert_eq!(dataplane.detach(port(3)).unwrap_err(), DetachError::NotAttached(port(3)));
+    assert_eq!(dataplane.detach(port(3)).unwrap_err(), DetachError::NotAttached(port(3).into()));
     eventually("the rest is through", || a.n_injected() == 0 && b.n_injected() == 0);
     // Drops of port 3 stay in the table: they are complete since the start.
     eventually("buffers are home", || {

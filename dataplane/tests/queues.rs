@@ -36,7 +36,7 @@ fn start_with(n_workers: usize, change: impl FnOnce(DataplaneConfig) -> Dataplan
 }
 
 fn id(number: u32, queue: usize) -> QueueId {
-    QueueId { port: port(number), queue }
+    QueueId { port: port(number).into(), queue }
 }
 
 /// A frame of a flow, with its number in the flow.
@@ -212,7 +212,8 @@ fn flood(dataplane: &Dataplane, number: u32, n_queues: usize, on: &Arc<AtomicBoo
     let taken = Count::default();
     let sinks = (0..n_queues).map(|_| Box::new(taken.clone()) as Box<dyn FrameSink>).collect();
     let frames = FramePort::new((0..n_queues).map(source).collect(), sinks);
-    let spec = PortSpec { port: port(number), name: format!("f{number}"), device: Device::Frames(frames) };
+    let spec =
+        PortSpec { port: port(number).into(), name: format!("f{number}"), device: Device::Frames(frames) };
     assert_eq!(dataplane.attach(spec).unwrap().mode, "frames");
     taken
 }

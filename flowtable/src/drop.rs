@@ -37,7 +37,7 @@ drop_reasons! {
     PortDown = "port-down", "The output port is down.";
     SamePort = "same-port", "The output port is the port the packet came in by.";
     TtlExpired = "ttl-expired", "The TTL or hop limit ran out.";
-    DepthExceeded = "depth-exceeded", "Rules resubmitted or cloned deeper than the limit: they may be a loop.";
+    DepthExceeded = "depth-exceeded", "Rules resubmitted or cloned, or links led from bridge to bridge, more often than the limit: they may be a loop.";
     TooManyResubmits = "too-many-resubmits", "Rules resubmitted more often than the limit: they may be a loop.";
     TooManyMeters = "too-many-meters", "Rules sent the packet through more meters than the limit.";
     ActionSetFull = "action-set-full", "Rules wrote more actions into the action set than the limit.";
@@ -71,6 +71,8 @@ drop_reasons! {
     RecircLimit = "recirculation-limit", "The packet was recirculated more often than the limit: rules may be a loop.";
     ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f, and some of vendors), and NORMAL does not forward those.";
     NeighbourUnknown = "neighbour-unknown", "The next hop did not say its MAC address in time, or too many packets waited for it.";
+    PortClosed = "port-closed", "The input port takes no packets: it is set so, or disabled.";
+    PortProtected = "port-protected", "Both ports are protected, and NORMAL sends nothing from one such port to another.";
     NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }

@@ -291,6 +291,11 @@ impl FlowMask {
         self.0.words().iter().zip(other.0.words()).all(|(mine, theirs)| theirs & !mine == 0)
     }
 
+    /// The mask, field by field.
+    pub(crate) fn fields(&self) -> &FlowKey {
+        &self.0
+    }
+
     /// The mask as words, in memory order.
     pub fn words(&self) -> &[u64; N_WORDS] {
         self.0.words()
@@ -321,6 +326,8 @@ pub struct Tracked {
     original: FlowKey,
     mask: FlowMask,
     written: FlowMask,
+    /// Actions have looked at headers: what they did does not follow from the rules alone.
+    acts_on_headers: bool,
     /// Fields whose prerequisites are recorded, a bit for each: until writes are undone, since
     /// what was written then was not recorded.
     recorded: [u64; Field::ALL.len().div_ceil(64)],
@@ -330,7 +337,7 @@ impl Tracked {
     /// Starts to track a packet's key.
     pub fn new(key: FlowKey) -> Self {
         let (mask, written) = (FlowMask::empty(), FlowMask::empty());
-        Self { key, original: key, mask, written, recorded: Default::default() }
+        Self { key, original: key, mask, written, acts_on_headers: false, recorded: Default::default() }
     }
 
     /// The whole field as it is now; un-wildcards it.
@@ -389,8 +396,15 @@ impl Tracked {
     /// [`Tracked::read_word`], prerequisites are the caller's.
     pub fn read_prefix(&mut self, field: Field, search: impl FnOnce(u128) -> u32) {
         let n_bits = search(self.key.get(field)).min(field.info().n_bits);
+        self.acts_on_headers |= field == Field::FrameLen;
         let bits = field.all_bits() & !low_bits(field.info().n_bits - n_bits);
         self.mask.add(field, bits & !self.written.get(field));
+    }
+
+    /// Some field that differs between fresh packets of a port and an IP version was read other
+    /// than by a search for rules.
+    pub(crate) fn acts_on_headers(&self) -> bool {
+        self.acts_on_headers
     }
 
     /// What mattered so far.
@@ -422,6 +436,7 @@ impl Tracked {
             return;
         }
         self.mask.add(field, fresh);
+        self.acts_on_headers |= is_header(field);
         let (word, bit) = (field as usize / 64, 1 << (field as usize % 64));
         let known = self.recorded[word];
         self.recorded[word] |= bit;
@@ -432,6 +447,12 @@ impl Tracked {
             self.record(*prerequisite, low_bits(prerequisite.info().n_bits));
         }
     }
+}
+
+/// Packets of one port and one IP version, fresh and unfragmented, can differ in it.
+fn is_header(field: Field) -> bool {
+    let headers = std::mem::offset_of!(FlowKey, eth_dst)..std::mem::offset_of!(FlowKey, ct_mark);
+    headers.contains(&field.info().offset) && !matches!(field, Field::EthType | Field::NwFrag)
 }
 
 /// The lowest `n` bits set.

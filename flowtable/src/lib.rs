@@ -7,8 +7,8 @@
 //! 2. [`switch`]: a batch arrives; everything below happens in passes over it.
 //! 3. [`parse`]: bytes to a [`key::FlowKey`]; [`tunnel`] takes the outer headers of what came
 //!    by an uplink off first, [`offload`] notices checksums that nobody has computed yet.
-//! 4. [`cache`]: the sessions, by the frame's signature; then the megaflows, by the masked
-//!    key. Only what no session knows is parsed into a whole key.
+//! 4. [`cache`]: the megaflows, by the frame's signature; then by the masked key. Only what is
+//!    not found by its signature is parsed into a whole key.
 //! 5. [`pipeline`], for what no cache knows: the key walks through the [`table`]s of the
 //!    [`snapshot`], each searched by a [`classifier`], and what the rules' actions
 //!    ([`flow`]) do becomes a [`program`].

@@ -38,11 +38,15 @@ pub fn detect_partial<B: FrameBuf>(packet: &mut Packet<B>) {
 ///
 /// # Cost
 /// Reads the whole L4 segment.
+#[inline]
 pub fn complete<B: FrameBuf>(packet: &mut Packet<B>) {
-    let offload = std::mem::take(&mut packet.offload);
-    if !offload.csum_partial {
-        return;
+    if packet.offload.csum_partial {
+        compute(packet);
     }
+}
+
+fn compute<B: FrameBuf>(packet: &mut Packet<B>) {
+    let offload = std::mem::take(&mut packet.offload);
     let udp = packet.layout.l4_proto == ip_proto::UDP;
     let end = usize::from(packet.layout.l3_end);
     let Some(segment) = packet.bytes_mut().get_mut(usize::from(offload.csum_start)..end) else { return };

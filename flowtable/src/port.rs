@@ -47,7 +47,7 @@ pub enum VlanMode {
     NativeUntagged(VlanId),
 }
 
-/// How a port takes part in bridging by `NORMAL`, `FLOOD` and `ALL`.
+/// How a port takes part in forwarding, as its owner has set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridging {
     /// Tags.
@@ -56,15 +56,31 @@ pub struct Bridging {
     pub trunks: Option<BTreeSet<VlanId>>,
     /// It gets flooded frames.
     pub floods: bool,
+    /// It takes packets; otherwise they are dropped before the tables.
+    pub receives: bool,
+    /// Its packets go to controllers when a table has no rule for them and says so.
+    pub packet_ins: bool,
+    /// `NORMAL` sends nothing from one protected port to another.
+    pub protected: bool,
 }
 
 impl Default for Bridging {
     fn default() -> Self {
-        Self { mode: VlanMode::Trunk, trunks: None, floods: true }
+        Self::USUAL
     }
 }
 
 impl Bridging {
+    /// A trunk that takes, sends and floods everything.
+    const USUAL: Self = Self {
+        mode: VlanMode::Trunk,
+        trunks: None,
+        floods: true,
+        receives: true,
+        packet_ins: true,
+        protected: false,
+    };
+
     /// The VLAN that a received frame with this id in its tag is in; 0: no tag, or none of
     /// importance. `None`: the port does not take it.
     pub fn vlan_in(&self, vid: VlanId) -> Option<VlanId> {
@@ -101,6 +117,8 @@ pub struct PortTable {
     ports: BTreeMap<PortNo, PortInfo>,
     /// Where it is not the default.
     bridging: BTreeMap<PortNo, Bridging>,
+    /// Ports that take no packets.
+    n_closed: usize,
 }
 
 impl PortTable {
@@ -109,24 +127,32 @@ impl PortTable {
         self.ports.insert(port, info);
     }
 
-    /// Says how a port takes part in bridging.
+    /// Says how a port takes part in forwarding.
     pub fn set_bridging(&mut self, port: PortNo, bridging: Bridging) {
-        if bridging == Bridging::default() {
-            self.bridging.remove(&port);
+        let closes = usize::from(!bridging.receives);
+        let old = if bridging == Bridging::default() {
+            self.bridging.remove(&port)
         } else {
-            self.bridging.insert(port, bridging);
-        }
+            self.bridging.insert(port, bridging)
+        };
+        self.n_closed += closes;
+        self.n_closed -= usize::from(old.is_some_and(|old| !old.receives));
     }
 
-    /// How a port takes part in bridging.
+    /// Some port takes no packets.
+    pub(crate) fn has_closed(&self) -> bool {
+        self.n_closed > 0
+    }
+
+    /// How a port takes part in forwarding.
     pub fn bridging(&self, port: PortNo) -> &Bridging {
-        static USUAL: Bridging = Bridging { mode: VlanMode::Trunk, trunks: None, floods: true };
+        static USUAL: Bridging = Bridging::USUAL;
         self.bridging.get(&port).unwrap_or(&USUAL)
     }
 
     /// Takes a port away.
     pub fn remove(&mut self, port: PortNo) -> Option<PortInfo> {
-        self.bridging.remove(&port);
+        self.set_bridging(port, Bridging::default());
         self.ports.remove(&port)
     }
 

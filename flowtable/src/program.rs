@@ -194,6 +194,17 @@ impl Emit {
             && self.extras.is_none()
     }
 
+    /// All that happens to the frame is that it gets a tunnel's header.
+    pub(crate) fn only_tunnel(&self) -> Option<&Arc<TunnelHeader>> {
+        let header = self.tunnel.as_ref()?;
+        let rest = self.n_vlan_pops == 0
+            && self.vlan_pushes.is_empty()
+            && self.edits.is_empty()
+            && self.extras.is_none()
+            && self.ct.is_none();
+        rest.then_some(header)
+    }
+
     /// Something becomes of the copy: it leaves, or goes on behind the tracker.
     pub fn leaves(&self) -> bool {
         self.ct.as_ref().is_none_or(|ct| ct.next.is_some())

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::{port::PortTable, table::Tables, types::Epoch, underlay::Underlay};
+use crate::{
+    port::PortTable,
+    table::Tables,
+    types::{BridgeId, Epoch},
+    underlay::Underlay,
+};
 
 /// One version of everything that decides about packets. Workers take it once per
 /// batch; a commit publishes the next one as a whole.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// Whose it is.
+    pub bridge: BridgeId,
     /// Version; each published snapshot has a larger one.
     pub epoch: Epoch,
     /// The flow tables.

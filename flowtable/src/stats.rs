@@ -47,6 +47,22 @@ pub struct SwitchCounters {
     pub n_injected: u64,
 }
 
+impl std::ops::AddAssign for SwitchCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.n_packets += other.n_packets;
+        self.n_session_hits += other.n_session_hits;
+        self.n_megaflow_hits += other.n_megaflow_hits;
+        self.n_misses += other.n_misses;
+        self.n_renewals += other.n_renewals;
+        self.n_evictions += other.n_evictions;
+        self.n_forwarded += other.n_forwarded;
+        self.n_dropped += other.n_dropped;
+        self.n_failed_copies += other.n_failed_copies;
+        self.n_recirculations += other.n_recirculations;
+        self.n_injected += other.n_injected;
+    }
+}
+
 /// What became of the packets received from a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PortCounters {

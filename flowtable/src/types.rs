@@ -126,6 +126,11 @@ number! {
     MeterId(u32), "meter", 1, 0xffff_0000
 }
 number! {
+    /// A bridge: one of the switches that a host has, each with ports, tables and stations
+    /// of its own.
+    BridgeId(u16), "bridge", 0, 63
+}
+number! {
     /// Version of the rule set. A commit makes the next one visible as a whole.
     Epoch(u64), "epoch", 0, u64::MAX
 }
@@ -152,6 +157,19 @@ impl Priority {
     pub const MIN: Self = Self(0);
     /// Priority of rules that name none.
     pub const DEFAULT: Self = Self(0x8000);
+}
+
+impl Default for BridgeId {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl BridgeId {
+    /// The bridge of a host that has just one.
+    pub const FIRST: Self = Self(0);
+    /// Number of ids.
+    pub const COUNT: usize = 64;
 }
 
 impl Default for Epoch {

@@ -337,7 +337,7 @@ const FAULTS: &[Fault] = &[
     }),
     ("nothing is learned", LESSONS, |rules| without(rules, |step| matches!(step, Step::Learn(_)))),
     ("what is learned does less", LESSONS, |rules| {
-        each_learn(rules, |learn| drop(learn.specs.pop()));
+        each_learn(rules, |learn| _ = learn.specs.pop());
     }),
     ("a limit on what is learned is one higher", LESSONS, |rules| {
         each_learn(rules, |learn| learn.limit += u32::from(learn.limit > 0));

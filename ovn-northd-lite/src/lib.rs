@@ -56,9 +56,6 @@
 //!   matches nothing, and an unknown output drops.
 //! - Names are unique: the ids of all switch and router ports share one name space. The
 //!   controller sees to it; the match language depends on it.
-//!
-//! # What is not here yet
-//! What a flow, port or file may not name is refused with a clear error where it is named.
 #![forbid(unsafe_code)]
 
 pub mod actions;

@@ -128,6 +128,17 @@ impl Lab {
                 .sum();
             ensure!(count("rx_packets") == count("rx_forwarded") + count("rx_dropped"), "{port}");
             ensure!(count("rx_dropped") == named, "{port} {drops}");
+            if let Some(peer) = port["peer"].as_str() {
+                // Both ends of a link count the same, once it has both.
+                let other = list(&ports).iter().find(|other| other["name"] == peer && other["peer"] == name);
+                if let Some(other) = other {
+                    ensure!(
+                        count("tx_packets") == number(&other["counters"]["rx_packets"]),
+                        "{port} {other}"
+                    );
+                }
+                continue;
+            }
             let sent = self.json(&["lab", "output", name])?;
             ensure!(count("tx_packets") == number(&sent["next"]), "{port} {}", sent["next"]);
         }
@@ -1191,6 +1202,201 @@ fn is_as_shown(said: &str, page: &str) -> bool {
         None => said == page,
     };
     said.lines().count() == page.lines().count() && said.lines().zip(page.lines()).all(is_line)
+}
+
+/// Two bridges with a link between them: `p1` on `br0`, `q1` on `br1`.
+fn linked() -> Result<Lab> {
+    let lab = Lab::with_ports(1)?;
+    for words in [
+        "bridge add br1",
+        "lab port add br1 q1 --number 1",
+        "port add br0 to-br1 --peer to-br0 --number 9",
+        "port add br1 to-br0 --peer to-br1 --number 9",
+    ] {
+        lab.text(&words.split(' ').collect::<Vec<_>>())?;
+    }
+    Ok(lab)
+}
+
+#[test]
+fn bridges_are_switches_of_their_own_with_links_between_them() -> Result<()> {
+    let lab = linked()?;
+    // Each has its own tables, groups, meters and sets, though their numbers are the same.
+    lab.text(&[
+        "flow",
+        "add",
+        "br0",
+        "ip,in_port=p1,actions=mod_nw_tos:32,output:9",
+        "in_port=9,actions=p1",
+    ])?;
+    lab.text(&["group", "add", "br1", "group_id=1,type=all,bucket=output:q1,bucket=output:q1"])?;
+    lab.text(&[
+        "flow",
+        "add",
+        "br1",
+        "in_port=9,udp,nw_tos=32,actions=group:1",
+        "in_port=1,actions=output:9",
+    ])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(number(&answer["n_forwarded"]) == 1 && frames(&answer, "q1").len() == 2, "{answer}");
+    let back = lab.json(&["lab", "inject", "br1", "1", UDP])?;
+    ensure!(frames(&back, "p1") == [UDP], "{back}");
+    let stats = lab.json(&["group", "stats", "br1", "1"])?;
+    ensure!(number(&list(&stats)[0]["n_packets"]) == 1, "{stats}");
+    ensure!(list(&lab.json(&["group", "dump", "br0"])?).is_empty());
+    ensure!(list(&lab.json(&["megaflow", "dump", "br1"])?).len() == 2);
+
+    // A trace goes on in the other bridge, with the packet as it gets there.
+    let traced = lab.json(&["trace", "--in-port", "p1", "udp,nw_dst=10.0.0.2"])?;
+    let hop = &list(&traced["hops"])[0];
+    ensure!(hop["bridge"] == "br1" && hop["in_port"] == "to-br0" && hop["from"] == "to-br1", "{traced}");
+    ensure!(hop["steps"][0]["match"] == "udp,in_port=9,nw_tos=32", "{traced}");
+    ensure!(traced["verdict"] == "forwarded", "{traced}");
+    let traced = lab.json(&["trace", "--in-port", "p1", "tcp,nw_dst=10.0.0.2"])?;
+    ensure!(
+        traced["verdict"] == "dropped" && traced["hops"][0]["drop"]["reason"] == "table-miss",
+        "{traced}"
+    );
+
+    // What is dropped there is counted there.
+    let answer = lab.json(&["lab", "inject", "p1", "--flow", "tcp,nw_dst=10.0.0.2"])?;
+    let drop = &list(&answer["drops"])[0];
+    ensure!(
+        drop["bridge"] == "br1" && drop["port"] == "to-br0" && drop["reason"] == "table-miss",
+        "{answer}"
+    );
+    let said = lab.refusal(&["flow", "dump"])?;
+    ensure!(said.contains("several bridges, br0, br1"), "{said}");
+    let said = lab.refusal(&["bridge", "add", "tcp"])?;
+    ensure!(said.contains("word of rules"), "{said}");
+    lab.check_conservation()?;
+
+    // A link with one end leads nowhere, and says so.
+    lab.text(&["port", "del", "to-br0"])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(list(&answer["drops"])[0]["reason"] == "port-down", "{answer}");
+    lab.text(&["bridge", "del", "br1"])?;
+    ensure!(list(&lab.json(&["port", "list"])?).len() == 2, "its ports have gone with it");
+    ensure!(lab.text(&["flow", "dump"])?.lines().count() == 2, "there is only one again");
+    lab.check_conservation()
+}
+
+#[test]
+fn links_can_form_a_circle_and_the_packet_ends_under_a_name() -> Result<()> {
+    let lab = linked()?;
+    lab.text(&["port", "add", "br0", "a2", "--peer", "b2"])?;
+    lab.text(&["port", "add", "br1", "b2", "--peer", "a2"])?;
+    for bridge in ["br0", "br1"] {
+        lab.text(&["flow", "add", bridge, "actions=flood"])?;
+    }
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(number(&answer["n_forwarded"]) == 1 && !frames(&answer, "q1").is_empty(), "{answer}");
+    let reasons: Vec<_> = list(&answer["drops"]).iter().map(|drop| drop["reason"].as_str()).collect();
+    ensure!(reasons.contains(&Some("depth-exceeded")), "{answer}");
+    let traced = lab.json(&["trace", "--in-port", "p1", "udp,nw_dst=10.0.0.2"])?;
+    ensure!(number(&traced["n_omitted_hops"]) > 0, "{traced}");
+    lab.check_conservation()
+}
+
+#[test]
+fn bridges_and_their_rules_outlive_a_crash_at_any_moment() -> Result<()> {
+    let start = ["--virtual", "--socket", "lab.sock", "--log", "warn", "--state-dir", "state"];
+    let mut lab = Lab::new()?;
+    lab.start(&start)?;
+    lab.text(&["bridge", "add", "br1", "--fail-mode", "standalone"])?;
+    lab.text(&["lab", "port", "add", "br1", "q1", "--number", "4"])?;
+    lab.text(&["port", "add", "br0", "up", "--peer", "down"])?;
+    lab.text(&["port", "add", "br1", "down", "--peer", "up"])?;
+    lab.text(&["fdb", "add", "q1", "0", "0a:00:00:00:00:07"])?;
+    lab.text(&["flow", "add", "br0", "priority=1,actions=up"])?;
+    lab.text(&["flow", "add", "br1", "priority=7,ip,actions=output:4"])?;
+    lab.text(&["flow", "del", "br1", "ip"])?;
+    lab.text(&["flow", "add", "br1", "priority=8,arp,actions=output:4"])?;
+    let rules = |lab: &Lab, bridge: &str| lab.text(&["flow", "dump", bridge]);
+    let (first, second) = (rules(&lab, "br0")?, rules(&lab, "br1")?);
+    ensure!(
+        second.contains("NORMAL") && second.contains("arp") && !second.contains("priority=7"),
+        "{second}"
+    );
+
+    // The last change was being written when the process was killed.
+    let journal = lab.dir.join("state/rules-br1.journal");
+    let crash = |lab: &mut Lab| -> Result<()> {
+        if let Some(mut daemon) = lab.daemon.take() {
+            daemon.kill()?;
+            daemon.wait()?;
+        }
+        Ok(())
+    };
+    crash(&mut lab)?;
+    let whole = fs::read(&journal)?;
+    for n_lost in [0, 1, 30] {
+        fs::write(&journal, &whole[..whole.len() - n_lost])?;
+        lab.start(&start)?;
+        ensure!(rules(&lab, "br0")? == first);
+        let seen = rules(&lab, "br1")?;
+        ensure!(seen.contains("arp") == (n_lost == 0) && seen.contains("NORMAL"), "{n_lost}: {seen}");
+        let stations = lab.json(&["fdb", "dump", "br1"])?;
+        ensure!(list(&stations)[0]["mac"] == "0a:00:00:00:00:07", "{stations}");
+        let bridges = lab.json(&["bridge", "list"])?;
+        ensure!(list(&bridges)[1]["fail_mode"] == "standalone", "{bridges}");
+        // What is written after that stays, too.
+        lab.text(&["flow", "add", "br1", "priority=9,ipv6,actions=drop"])?;
+        crash(&mut lab)?;
+        lab.start(&start)?;
+        ensure!(rules(&lab, "br1")?.contains("ipv6"), "{n_lost}");
+        let answer = lab.json(&["lab", "inject", "q1", UDP])?;
+        ensure!(number(&answer["n_forwarded"]) == 1, "the link is there again: {answer}");
+        crash(&mut lab)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_switch_tells_about_itself_and_its_ports_have_flags() -> Result<()> {
+    let lab = Lab::with_ports(3)?;
+    ensure!(lab.text(&["log"])? == "warn\n" && lab.text(&["log", "info,dataplane=debug"])?.contains("debug"));
+    let said = lab.refusal(&["log", "a=b=c"])?;
+    ensure!(said.contains("a=b=c") && lab.text(&["log"])?.contains("debug"), "{said}");
+    let parsed = lab.text(&["parse-frame", UDP, "0a00"])?;
+    ensure!(parsed.starts_with("udp,") && parsed.contains("tp_dst=4001"), "{parsed}");
+    ensure!(parsed.lines().nth(1).is_some_and(|line| line.starts_with("malformed")), "{parsed}");
+    let features = lab.json(&["group", "features"])?;
+    ensure!(list(&features["types"]).len() == 4 && number(&features["max_buckets"]) > 0, "{features}");
+    ensure!(list(&lab.json(&["meter", "features"])?["bands"]).len() == 2);
+
+    lab.text(&["flow", "add", "priority=0,actions=NORMAL"])?;
+    let outputs = |answer: &Value| list(&answer["outputs"]).len();
+    ensure!(outputs(&lab.json(&["lab", "inject", "p1", UDP])?) == 2);
+    lab.text(&["port", "mod", "p1", "--protect", "on"])?;
+    lab.text(&["port", "mod", "p2", "--protect", "on"])?;
+    ensure!(frames(&lab.json(&["lab", "inject", "p1", UDP])?, "p2").is_empty());
+    lab.text(&["fdb", "add", "p2", "0", "0a:00:00:00:00:02"])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(list(&answer["drops"])[0]["reason"] == "port-protected", "{answer}");
+    lab.text(&["port", "mod", "p1", "--protect", "off", "--receive", "off"])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(list(&answer["drops"])[0]["reason"] == "port-closed", "{answer}");
+    lab.text(&["port", "mod", "p1", "--receive", "on"])?;
+    ensure!(frames(&lab.json(&["lab", "inject", "p1", UDP])?, "p2") == [UDP], "a static station is found");
+    lab.text(&["port", "mod", "p2", "--enable", "off"])?;
+    let answer = lab.json(&["lab", "inject", "p1", UDP])?;
+    ensure!(list(&answer["drops"])[0]["reason"] == "port-down", "{answer}");
+
+    lab.text(&["flow", "del", "--all"])?;
+    lab.text(&["table", "set", "0", "--miss", "controller"])?;
+    lab.text(&["lab", "inject", "p3", UDP])?;
+    lab.text(&["port", "mod", "p3", "--packet-in", "off"])?;
+    let answer = lab.json(&["lab", "inject", "p3", UDP])?;
+    ensure!(list(&answer["drops"])[0]["reason"] == "table-miss", "{answer}");
+    let told = lab.text(&["monitor", "--kept", "--only", "packet-in"])?;
+    ensure!(told.lines().count() == 1, "{told}");
+    let counts = lab.json(&["coverage"])?;
+    let of = |name: &str| {
+        list(&counts).iter().find(|count| count["name"] == name).map(|count| number(&count["n"]))
+    };
+    ensure!(of("packets") == Some(8) && of("misses") > Some(0) && of("stations") > Some(0), "{counts}");
+    lab.check_conservation()
 }
 
 #[test]

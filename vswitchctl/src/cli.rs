@@ -46,6 +46,10 @@ pub struct Global {
         value_name = "ADDRESS"
     )]
     pub host: Address,
+    /// Which of the host's bridges, where it has several; it may also be the first word behind
+    /// the command, as with ovs-ofctl: flow dump br0
+    #[arg(long, global = true, env = "VSWITCH_BRIDGE", value_name = "NAME")]
+    pub bridge: Option<String>,
     /// How to print the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -138,6 +142,9 @@ pub enum Command {
     Watch(net::watch::Watch),
     /// Host: who this switch is and how it fares
     Status(host::status::Status),
+    /// Host: bridges, which are switches with ports and rules of their own
+    #[command(subcommand)]
+    Bridge(host::bridge::Command),
     /// Host: where the workers' time goes
     Perf(host::perf::Perf),
     /// Host: workers, and which of them has which receive queue
@@ -188,6 +195,12 @@ pub enum Command {
     Megaflow(host::megaflow::Command),
     /// Host: dropped packets, each with its reason and the object that caused it
     Drops(host::drops::Drops),
+    /// Host: how often what happened to packets, and what is in memory
+    Coverage(host::coverage::Coverage),
+    /// Host: tell what rules see of a frame
+    ParseFrame(host::parse_frame::ParseFrame),
+    /// Host: tell or change what the daemon logs
+    Log(host::log::Log),
     /// Host: walk one packet through the tables without sending it
     Trace(host::trace::Trace),
     /// Lab: drive a switch without interfaces, to learn with and to test
@@ -216,7 +229,7 @@ impl Command {
             Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
-            Self::Perf(_) | Self::Worker(_) => false,
+            Self::Perf(_) | Self::Worker(_) | Self::Bridge(_) => false,
             Self::Flow(_)
             | Self::Group(_)
             | Self::Meter(_)
@@ -233,6 +246,9 @@ impl Command {
             | Self::Resume(_)
             | Self::Megaflow(_)
             | Self::Drops(_)
+            | Self::Coverage(_)
+            | Self::ParseFrame(_)
+            | Self::Log(_)
             | Self::Trace(_)
             | Self::Lab(_)
             | Self::Completions(_) => false,
@@ -264,6 +280,7 @@ impl Command {
             Self::Receipt(command) => command.run(session).await,
             Self::Watch(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
+            Self::Bridge(command) => command.run(session).await,
             Self::Perf(command) => command.run(session).await,
             Self::Worker(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
@@ -283,6 +300,9 @@ impl Command {
             Self::Resume(command) => command.run(session).await,
             Self::Megaflow(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
+            Self::Coverage(command) => command.run(session).await,
+            Self::ParseFrame(command) => command.run(session).await,
+            Self::Log(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,
             Self::Lab(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),

@@ -8,6 +8,7 @@
 //! Read in this order: [`cli`] (the list of commands), [`session`] (what every
 //! command is given), then any noun, `net/switch_port.rs` for one. What commands share:
 //!
+//! - [`bridge_word`]: a bridge that is named as `ovs-ofctl` does, by the first word
 //! - [`name`]: the words for the objects, and how a name that was typed becomes a resource name
 //! - [`client`]: the controller's API, with paging, deadlines and errors done
 //! - `net/object.rs`: add, set, list, show and delete, the same for each object
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod bridge_word;
 pub mod cli;
 pub mod client;
 pub mod error;

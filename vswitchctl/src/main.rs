@@ -8,15 +8,18 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser as _;
-use vswitchctl::{Cli, CtlError, run};
+use vswitchctl::{CtlError, bridge_word, run};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
     let mut out = io::BufWriter::new(io::stdout());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli, &mut out)),
+        Ok(runtime) => runtime.block_on(async {
+            let args = std::env::args_os().collect();
+            // Help and version are answers, too.
+            let cli = bridge_word::parse(args).await.unwrap_or_else(|error| error.exit());
+            run(cli, &mut out).await
+        }),
         Err(error) => Err(CtlError::Output(error)),
     };
     match result.and(out.flush().map_err(CtlError::Output)) {

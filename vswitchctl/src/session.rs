@@ -45,46 +45,14 @@ impl<'a> Session<'a> {
         Ok(Northbound::new(channel, timeout))
     }
 
-    /// Connects to the host's switch.
-    pub(crate) async fn host(&self) -> Result<HostServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(HostServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    /// The way to the host's switch.
+    async fn host_channel(&self) -> Result<Channel, CtlError> {
+        self.global.host.connect(Daemon::Host, self.global.timeout()).await
     }
 
-    /// Connects to the host's switch, for its rules, groups and meters.
-    pub(crate) async fn rules(&self) -> Result<RuleServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(RuleServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
-    }
-
-    /// Connects to the host's switch, for the connections it tracks.
-    pub(crate) async fn conntrack(&self) -> Result<ConntrackServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(ConntrackServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
-    }
-
-    /// Connects to the host's switch, for what it tells of by itself.
-    pub(crate) async fn events(&self) -> Result<EventServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(EventServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
-    }
-
-    /// Connects to the host's switch, for its containers' interfaces.
-    pub(crate) async fn endpoints(&self) -> Result<EndpointServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(EndpointServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
-    }
-
-    /// Connects to the host's switch, for its workers.
-    pub(crate) async fn workers(&self) -> Result<WorkerServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(WorkerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
-    }
-
-    /// Connects to a switch that is a lab.
-    pub(crate) async fn lab(&self) -> Result<LabServiceClient<Channel>, CtlError> {
-        let channel = self.global.host.connect(Daemon::Host, self.global.timeout()).await?;
-        Ok(LabServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX))
+    /// The bridge that was named; empty: the only one.
+    pub(crate) fn bridge(&self) -> String {
+        self.global.bridge.clone().unwrap_or_default()
     }
 
     /// A request to the host's switch with the deadline of this session.
@@ -137,6 +105,35 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+/// Declares connections to the services of the host's switch.
+macro_rules! host_clients {
+    ($($(#[$doc:meta])* $name:ident: $client:ident;)*) => {
+        impl Session<'_> {
+            $($(#[$doc])*
+            pub(crate) async fn $name(&self) -> Result<$client<Channel>, CtlError> {
+                Ok($client::new(self.host_channel().await?).max_decoding_message_size(ANSWER_MAX))
+            })*
+        }
+    };
+}
+
+host_clients! {
+    /// Connects to the host's switch.
+    host: HostServiceClient;
+    /// Connects to the host's switch, for its rules, groups and meters.
+    rules: RuleServiceClient;
+    /// Connects to the host's switch, for the connections it tracks.
+    conntrack: ConntrackServiceClient;
+    /// Connects to the host's switch, for what it tells of by itself.
+    events: EventServiceClient;
+    /// Connects to the host's switch, for its containers' interfaces.
+    endpoints: EndpointServiceClient;
+    /// Connects to the host's switch, for its workers.
+    workers: WorkerServiceClient;
+    /// Connects to a switch that is a lab.
+    lab: LabServiceClient;
 }
 
 /// The answer of a host's switch, or the error in words.

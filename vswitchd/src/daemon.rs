@@ -14,16 +14,15 @@ use tonic::transport::Endpoint;
 
 use crate::{
     agent, bfd,
-    cli::{FailMode, RunOptions},
+    cli::{self, RunOptions},
     endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
-    host::{Host, Identity, Lab, Mode, SharedHost},
-    service::{self, EndpointServer, Socket},
+    host::{FailMode, Host, Identity, Lab, Mode, SharedHost},
+    log::LogControl,
+    service::{self, EndpointServer, Service, Socket},
     state::StateDir,
     underlay,
 };
 
-/// What makes a switch a learning one.
-const NORMAL_RULE: &str = "priority=0,actions=NORMAL";
 /// Folder of the state directory with the containers' interfaces.
 const ENDPOINTS_DIR: &str = "endpoints";
 /// How often ports are looked after.
@@ -35,7 +34,7 @@ const SETTLE: Duration = Duration::from_millis(1);
 ///
 /// # Errors
 /// What keeps it from starting, and what to do.
-pub async fn run(options: RunOptions) -> anyhow::Result<()> {
+pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let controller = options.controller.as_deref().map(endpoint).transpose()?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
@@ -47,7 +46,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mode = match clock {
         Some(clock) => Mode::Lab(Lab::new(clock)),
         None if options.standalone => Mode::Standalone {
-            first_rule: (options.fail_mode == FailMode::Standalone).then_some(NORMAL_RULE),
+            fail_mode: match options.fail_mode {
+                cli::FailMode::Secure => FailMode::Secure,
+                cli::FailMode::Standalone => FailMode::Standalone,
+            },
         },
         None => Mode::Network,
     };
@@ -74,7 +76,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        served = service::serve(socket, host.clone(), EndpointServer::new(endpoints), ended) => served?,
+        served = service::serve(socket, Service::new(host.clone(), log), EndpointServer::new(endpoints), ended) => served?,
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }

@@ -5,10 +5,9 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 use vswitchd::{
     cli::{Cli, Command},
-    daemon, doctor,
+    daemon, doctor, log,
 };
 
 #[tokio::main]
@@ -28,12 +27,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         print!("{report}");
         return Ok(if report.can_run() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let log = &cli.run.log;
-    let filter = EnvFilter::try_new(log).with_context(|| format!("--log {log}"))?;
+    let filter = &cli.run.log;
     // Colours are for people: not in a journal or a file.
     let is_seen = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_seen).with_writer(std::io::stderr).init();
-    daemon::run(cli.run).await?;
+    let control = log::start(filter, is_seen).with_context(|| format!("--log {filter}"))?;
+    daemon::run(cli.run, control).await?;
     Ok(ExitCode::SUCCESS)
 }
 

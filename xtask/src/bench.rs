@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::cargo::{cargo, root, show};
+use crate::instructions;
 use crate::packages::{self, Purpose};
 use crate::progress::Progress;
 
@@ -13,6 +14,9 @@ pub(crate) struct Bench {
     /// Debian's Open vSwitch with DPDK and our switch in turn on one core, with the same rules and packets.
     #[arg(long)]
     vs_ovs: bool,
+    /// Instructions per packet of each workload by valgrind, compared with benches/instructions.txt.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    instructions: bool,
     /// Whole workers: how rates grow from one to two, and what measuring costs.
     #[arg(long, conflicts_with = "vs_ovs")]
     scaling: bool,
@@ -40,7 +44,7 @@ pub(crate) struct Bench {
     /// Seconds of a turn.
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// Write table, JSON and chart into docs/performance/; of whole workers, JSON.
+    /// Write table, JSON and chart into docs/performance/; of whole workers, JSON; of instructions, the limits.
     #[arg(long)]
     save: bool,
 }
@@ -49,6 +53,10 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
+        if self.instructions {
+            packages::ensure(Purpose::Counting, true)?;
+            return instructions::check(self.only.as_deref(), self.save, None);
+        }
         let kinds = self.kinds();
         match () {
             () if self.compile => self.changes(),

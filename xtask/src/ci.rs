@@ -8,9 +8,9 @@ use clap::Args;
 use crate::cargo::{cargo, show};
 use crate::packages::{self, Purpose};
 use crate::progress::Progress;
-use crate::{deny, test, tidy};
+use crate::{deny, instructions, test, tidy};
 
-/// Everything a change has to pass: fmt, tidy, deny, clippy, doc, test. The quick ones come first.
+/// Everything a change has to pass: fmt, tidy, deny, clippy, doc, instructions, test. The quick ones come first.
 #[derive(Debug, Args)]
 pub(crate) struct Ci {
     /// Fail when it takes longer than this many minutes.
@@ -39,6 +39,10 @@ impl Ci {
         step("doc", &mut || {
             let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
             show(doc.env("RUSTDOCFLAGS", "-D warnings"), deadline)
+        })?;
+        step("instructions", &mut || {
+            packages::ensure(Purpose::Counting, true)?;
+            instructions::check(None, false, deadline)
         })?;
         step("test", &mut || test::run(self.unprivileged, deadline))?;
         progress.step("everything passes");

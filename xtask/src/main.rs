@@ -11,6 +11,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod deny;
+mod instructions;
 mod packages;
 mod progress;
 mod soak;

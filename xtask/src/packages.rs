@@ -72,6 +72,12 @@ const PEERS: &[Need] = &[
     Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands" },
 ];
 
+/// What counts instructions.
+#[rustfmt::skip]
+const COUNTING: &[Need] = &[
+    Need { package: "valgrind", evidence: Evidence::Command("valgrind"), why: "counts the instructions of a packet" },
+];
+
 /// Services that packages of ours bring along; nobody has asked for them to run.
 const SERVICES: &[(&str, &str)] = &[("vsftpd", "vsftpd.service"), ("tftpd-hpa", "tftpd-hpa.service")];
 /// Debian asks this before it starts a service.
@@ -84,6 +90,8 @@ pub(crate) enum Purpose {
     Build,
     /// Show networks in namespaces.
     Demo,
+    /// Count instructions.
+    Counting,
     /// Run every test.
     Test,
 }
@@ -97,6 +105,7 @@ pub(crate) fn ensure(purpose: Purpose, install: bool) -> Result<()> {
     let lists: &[&[Need]] = match purpose {
         Purpose::Build => &[BUILD],
         Purpose::Demo => &[BUILD, NETWORK],
+        Purpose::Counting => &[BUILD, COUNTING],
         Purpose::Test => &[BUILD, NETWORK, PEERS],
     };
     let needs: Vec<Need> = lists.concat();

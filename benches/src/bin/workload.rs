@@ -25,6 +25,10 @@ struct Cli {
     /// Generator and sink alone.
     #[arg(long)]
     harness: bool,
+    /// Neither time nor rate: this many batches to warm up and as many that count, the same in every run, for
+    /// valgrind.
+    #[arg(long, num_args = 2, value_names = ["WARM", "COUNTED"])]
+    rehearse: Option<Vec<u32>>,
     /// Measure for as many seconds as each line of standard input says.
     #[arg(long)]
     serve: bool,
@@ -34,6 +38,10 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     let workload = list::find(&cli.id).with_context(|| format!("there is no workload {}", cli.id))?;
     let mut rig = Rig::new(workload)?;
+    if let Some([n_warm, n_counted]) = cli.rehearse.as_deref() {
+        println!("{}", rig.rehearse(*n_warm, *n_counted));
+        return Ok(());
+    }
     if !cli.harness {
         rig.warm_up();
     }

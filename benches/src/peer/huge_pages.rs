@@ -5,6 +5,8 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+/// Times that the kernel is asked.
+const N_TRIES: usize = 20;
 
 /// So many huge pages more than before, until this is dropped.
 #[derive(Debug)]
@@ -20,8 +22,15 @@ impl HugePages {
     pub fn reserve(n: u64) -> Result<Self> {
         let before = count()?;
         let lent = Self { before };
-        fs::write(COUNT, (before + n).to_string()).with_context(|| format!("cannot write {COUNT}"))?;
-        let now = count()?;
+        let mut now = before;
+        // The kernel makes room as it goes, and stops where that takes long: it is asked again.
+        for _ in 0..N_TRIES {
+            fs::write(COUNT, (before + n).to_string()).with_context(|| format!("cannot write {COUNT}"))?;
+            now = count()?;
+            if now >= before + n {
+                break;
+            }
+        }
         ensure!(now >= before + n, "no room for {n} huge pages: {} came", now - before.min(now));
         Ok(lent)
     }

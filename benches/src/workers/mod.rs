@@ -186,7 +186,7 @@ impl Plant {
         sinks: Vec<Box<dyn FrameSink>>,
     ) -> Result<()> {
         let device = Device::Frames(FramePort::new(sources, sinks));
-        self.dataplane.attach(PortSpec { port: port(number), name: format!("p{number}"), device })?;
+        self.dataplane.attach(PortSpec { port: port(number).into(), name: format!("p{number}"), device })?;
         Ok(())
     }
 

@@ -92,6 +92,27 @@ pub const WORKLOADS: &[Workload] = &[
         ..BASE
     },
     Workload {
+        id: "P5d",
+        title: "10k ACL rules, headers never seen before",
+        traffic: Traffic::plain(u32::MAX),
+        rules: texts::access_list,
+        warm_up: 4.0,
+        settings: AS_INSTALLED,
+        goal: goal(10.0, 20.0),
+        ..BASE
+    },
+    Workload {
+        id: "P8",
+        title: "one-way UDP, 50k connections",
+        traffic: Traffic::plain(50_000),
+        rules: texts::stateful,
+        n_connections: 50_000,
+        settings: WITHOUT_EMC,
+        warm_up: 4.0,
+        goal: goal(1.0, 4.0),
+        ..BASE
+    },
+    Workload {
         id: "P6a",
         title: "10k established connections",
         traffic: Traffic::both_ways(10_000),
@@ -207,7 +228,7 @@ mod tests {
             chosen(&prefixes).iter().map(|workload| workload.id).collect()
         };
         assert_eq!(ids(&["P1"]), ["P1"]);
-        assert_eq!(ids(&["P5", "P2"]), ["P2", "P5a", "P5b", "P5c"]);
+        assert_eq!(ids(&["P5", "P2"]), ["P2", "P5a", "P5b", "P5c", "P5d"]);
         assert_eq!(ids(&["P10g"]), ["P10ge", "P10gd"]);
         assert_eq!(ids(&[]).len(), WORKLOADS.len());
         assert_eq!(ids(&["P99"]).len(), 0);

@@ -46,6 +46,34 @@ pub fn twenty_masks() -> Vec<String> {
     rules
 }
 
+/// An access list of ten thousand rules in the manner of ClassBench: pairs of prefixes of nine
+/// kinds, with and without ports. About every other packet of [`super::Shape::Plain`] is let
+/// through by some of them; which one differs from packet to packet.
+pub fn access_list() -> Vec<String> {
+    const LENS: [(u32, u32); 9] =
+        [(32, 32), (24, 32), (32, 24), (24, 24), (20, 24), (16, 32), (16, 24), (28, 16), (18, 18)];
+    let mut rules = vec!["priority=1,actions=drop".to_owned()];
+    rules.extend((0..10_000_u32).map(|n| {
+        let spread = n.wrapping_mul(0x9e37_79b9);
+        let (src_len, dst_len) = LENS[n as usize % LENS.len()];
+        let network = |base: u32, bits: u32, len: u32| {
+            std::net::Ipv4Addr::from_bits((base | bits & 0xffff) & u32::MAX << (32 - len))
+        };
+        let (src, dst) = (network(0x0a01_0000, spread, src_len), network(0x0a02_0000, spread >> 16, dst_len));
+        let ports = match n / 9 % 3 {
+            0 => String::new(),
+            1 => format!(",tp_dst={}", spread >> 7 & 1023),
+            _ => format!(",tp_dst={:#x}/0xffe0", spread >> 7 & 0x3e0),
+        };
+        let actions = if n % 2 == 0 { "output:2" } else { "drop" };
+        let priority = 30_000 - n;
+        format!(
+            "priority={priority},udp,nw_src={src}/{src_len},nw_dst={dst}/{dst_len}{ports},actions={actions}"
+        )
+    }));
+    rules
+}
+
 /// One table; the 5-tuple is looked at whole.
 pub fn exact() -> Vec<String> {
     vec![format!("table=0,priority=10,udp,in_port=1,actions={LOOK_AT_ALL},output:2")]

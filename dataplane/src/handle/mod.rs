@@ -20,14 +20,14 @@ use flowtable::{
     quota::{Quota, QuotaCounters},
     snapshot::Snapshot,
     stats::DropCount,
-    types::{Epoch, PortNo, Timestamp},
+    types::{BridgeId, Epoch, Timestamp},
 };
 
-use self::ports::Registered;
+pub(crate) use self::ports::Registered;
 pub use self::queues::{AssignError, Reading};
 use crate::{
     balance::Balancer,
-    config::{DataplaneConfig, Pin},
+    config::{DataplaneConfig, Pin, PortId},
     pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
     port::memory::{InjectError, MemoryPort},
     status::{PortStatus, WorkerStatus},
@@ -65,23 +65,23 @@ pub enum StartError {
 pub enum DetachError {
     /// There is none.
     #[error("port {0} is not attached")]
-    NotAttached(PortNo),
+    NotAttached(PortId),
 }
 
 /// A running dataplane. Dropping it stops the workers and detaches all ports.
 pub struct Dataplane {
-    fabric: Arc<Fabric>,
+    pub(crate) fabric: Arc<Fabric>,
     threads: Vec<JoinHandle<()>>,
     /// Held while ports come and go, one at a time.
-    admin: Mutex<()>,
-    ports: Mutex<BTreeMap<PortNo, Registered>>,
+    pub(crate) admin: Mutex<()>,
+    pub(crate) ports: Mutex<BTreeMap<PortId, Registered>>,
     pins: Vec<Pin>,
     balancer: Mutex<Balancer>,
     /// What automatic balancing measures from.
     last_reading: Mutex<Option<Reading>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -121,7 +121,13 @@ impl Dataplane {
     ///
     /// # Errors
     /// The port is not attached, or a frame is too long; then none is switched.
-    pub fn inject(&self, port: PortNo, memory: &MemoryPort, frames: Vec<Vec<u8>>) -> Result<(), InjectError> {
+    pub fn inject(
+        &self,
+        port: impl Into<PortId>,
+        memory: &MemoryPort,
+        frames: Vec<Vec<u8>>,
+    ) -> Result<(), InjectError> {
+        let port = port.into();
         frames.iter().try_for_each(|frame| memory.check(frame))?;
         // Its first queue; held, so that the queue does not wander off meanwhile.
         let _admin = lock(&self.admin);
@@ -150,21 +156,22 @@ impl Dataplane {
         self.fabric.now()
     }
 
-    /// Makes a snapshot the one that packets see; each worker takes it at its next batch.
+    /// Makes a snapshot the one that packets of its bridge see; each worker takes it at its
+    /// next batch.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.fabric.publish(snapshot);
+        self.fabric.publish(&snapshot);
     }
 
     /// Waits until every worker has taken this version or a later one; false when the
-    /// time is up.
+    /// time is up. Versions of several bridges are numbered together.
     pub fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {
         self.fabric.wait_applied(epoch, timeout)
     }
 
-    /// All ports in the order of their numbers. An interface's link state and MTU are
+    /// All ports in the order of their bridges and numbers. An interface's link state and MTU are
     /// read anew, and the MTU holds for packets from then on.
     pub fn ports(&self) -> Vec<PortStatus> {
-        let mut switched: BTreeMap<PortNo, SwitchedPort> = BTreeMap::new();
+        let mut switched: BTreeMap<PortId, SwitchedPort> = BTreeMap::new();
         let counts = |seat: &Arc<Seat>| seat.ask(|worker| worker.port_counts());
         for counts in self.fabric.seats().iter().filter_map(counts).flatten() {
             switched.entry(counts.port).and_modify(|sum| *sum += counts).or_insert(counts);
@@ -181,13 +188,19 @@ impl Dataplane {
 
     /// The cached flows of all workers, each with its worker.
     pub fn megaflows(&self) -> Vec<(usize, MegaflowDump)> {
+        self.fabric.bridges().into_iter().flat_map(|bridge| self.megaflows_of(bridge)).collect()
+    }
+
+    /// Those of a bridge.
+    pub fn megaflows_of(&self, bridge: BridgeId) -> Vec<(usize, MegaflowDump)> {
         // Some at a time: packets have their turn in between.
         let mut all = Vec::new();
         for seat in self.fabric.seats() {
             let mut next = Some(0);
             while let Some(from) = next {
-                let dumped = seat.ask(move |worker| worker.switch().megaflows_from(from));
-                let (some, then) = dumped.unwrap_or_default();
+                let dumped =
+                    seat.ask(move |worker| worker.switch(bridge).map(|switch| switch.megaflows_from(from)));
+                let (some, then) = dumped.flatten().unwrap_or_default();
                 all.extend(some.into_iter().map(|megaflow| (seat.id, megaflow)));
                 next = then;
             }
@@ -197,41 +210,47 @@ impl Dataplane {
 
     /// All drops since the start. `n_packets` counts received packets of which nothing
     /// left, `n_copies` copies that were lost on their way out, after the switch had
-    /// forwarded them: `tx-ring-full`, `tx-error`, `too-big`, `port-down`, `no-such-port`.
+    /// forwarded them: `tx-ring-full`, `tx-error`, `too-big`, `port-down`, `no-such-port`,
+    /// and between bridges.
     /// Frames that the kernel took and then refused have input port 0: it does not tell
     /// which frames they were.
     pub fn drops(&self) -> Vec<DropCount> {
-        self.fabric.seats().iter().filter_map(|seat| seat.ask(|worker| worker.drops())).flatten().collect()
+        self.fabric.bridges().into_iter().flat_map(|bridge| self.drops_of(bridge)).collect()
+    }
+
+    /// Those of a bridge.
+    pub fn drops_of(&self, bridge: BridgeId) -> Vec<DropCount> {
+        let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.drops(bridge)).unwrap_or_default();
+        self.fabric.seats().iter().flat_map(drops).collect()
     }
 
     /// Brings the counters of the rules up to date with the caches of all workers.
     pub fn flush_stats(&self) {
         for seat in self.fabric.seats() {
-            let mut next = Some(0);
-            while let Some(from) = next {
-                next = seat.ask(move |worker| worker.switch().flush_stats_from(from)).flatten();
+            for bridge in self.fabric.bridges() {
+                let mut next = Some(0);
+                while let Some(from) = next {
+                    let flushed = seat
+                        .ask(move |worker| worker.switch(bridge).map(|switch| switch.flush_stats_from(from)));
+                    next = flushed.flatten().flatten();
+                }
             }
         }
     }
 
-    /// Limits what each port may take of what all share, on each worker.
+    /// Limits what each port may take of what all share, on each worker and in each bridge,
+    /// those that are added later included.
     pub fn set_quota(&self, quota: Quota) {
         for seat in self.fabric.seats() {
-            let _ = seat.ask(move |worker| worker.switch().set_quota(quota));
+            let _ = seat.ask(move |worker| worker.set_quota(quota));
         }
     }
 
     /// What each port may take, and what was refused to ports.
     pub fn quota(&self) -> (Quota, QuotaCounters) {
-        let asked = self.fabric.seats().iter().filter_map(|seat| {
-            seat.ask(|worker| (worker.switch().quota(), worker.switch().quota_counters()))
-        });
+        let asked = self.fabric.seats().iter().filter_map(|seat| seat.ask(|worker| worker.quota()));
         asked.fold(Default::default(), |(_, sum): (Quota, QuotaCounters), (quota, refused)| {
-            let sum = QuotaCounters {
-                n_misses: sum.n_misses + refused.n_misses,
-                n_sessions: sum.n_sessions + refused.n_sessions,
-            };
-            (quota, sum)
+            (quota, add(sum, refused))
         })
     }
 
@@ -240,7 +259,7 @@ impl Dataplane {
     }
 
     /// Worker that has a port.
-    pub(crate) fn worker_of(&self, port: PortNo) -> Option<usize> {
+    pub(crate) fn worker_of(&self, port: PortId) -> Option<usize> {
         lock(&self.ports).get(&port).and_then(Registered::first_worker)
     }
 }
@@ -291,15 +310,18 @@ fn worker_status(seat: &Seat) -> WorkerStatus {
             let pool = worker.pool();
             (pool.n_frames(), pool.n_free(), pool.n_exhausted())
         };
-        let switch = worker.switch();
+        let counters = worker.counters();
+        let (n_sessions, n_megaflows) = worker
+            .switches()
+            .fold((0, 0), |sum, switch| (sum.0 + switch.n_sessions(), sum.1 + switch.n_megaflows()));
         WorkerStatus {
             running: true,
             n_polls: measured.n_polls,
             n_idle_polls: measured.n_idle_polls,
             n_sleeps: measured.n_sleeps,
-            counters: switch.counters(),
-            n_sessions: switch.n_sessions(),
-            n_megaflows: switch.n_megaflows(),
+            counters,
+            n_sessions,
+            n_megaflows,
             n_frames,
             n_free_frames,
             n_exhausted,
@@ -307,4 +329,9 @@ fn worker_status(seat: &Seat) -> WorkerStatus {
         }
     });
     WorkerStatus { id: seat.id, core: seat.core, ..asked.unwrap_or_default() }
+}
+
+/// Both together.
+pub(crate) fn add(a: QuotaCounters, b: QuotaCounters) -> QuotaCounters {
+    QuotaCounters { n_misses: a.n_misses + b.n_misses, n_sessions: a.n_sessions + b.n_sessions }
 }

@@ -32,7 +32,7 @@ impl Dataplane {
                     n_polls: measured.n_polls,
                     n_idle_polls: measured.n_idle_polls,
                     n_sleeps: measured.n_sleeps,
-                    counters: worker.switch().counters(),
+                    counters: worker.counters(),
                 }
             })
         };

@@ -6,7 +6,8 @@ use flowtable::types::PortNo;
 
 use super::{Dataplane, lock};
 use crate::{
-    config::{Device, PortSpec},
+    bridges::patch,
+    config::{Device, PortId, PortSpec},
     handle::DetachError,
     pmd::{Seat, SwitchedPort},
     port::{
@@ -20,7 +21,7 @@ use crate::{
 
 /// What is known of an attached port outside its workers.
 #[derive(Debug)]
-pub(super) struct Registered {
+pub(crate) struct Registered {
     pub(super) name: String,
     kind: &'static str,
     report: PortReport,
@@ -32,6 +33,8 @@ pub(super) struct Registered {
     /// Workers that have a way out.
     outlets: Vec<usize>,
     hold: Option<AfXdpHold>,
+    /// Of one end of a link, which is on every worker: the other end, once there is one.
+    pub(crate) link: Option<Option<PortId>>,
     /// Name and number of the interface it stands on.
     interface: Option<(String, u32)>,
 }
@@ -56,18 +59,25 @@ impl Dataplane {
         let _admin = lock(&self.admin);
         let PortSpec { port, name, device } = spec;
         // The host's own port is one like others, with a number of its own.
-        if !port.is_real() && port != PortNo::LOCAL {
-            return Err(AttachError::NotReal(port));
+        if !port.port.is_real() && port.port != PortNo::LOCAL {
+            return Err(AttachError::NotReal(port.port));
+        }
+        if !self.fabric.has(port.bridge) {
+            return Err(AttachError::NoBridge(port.bridge));
         }
         if lock(&self.ports).contains_key(&port) {
             return Err(AttachError::InUse(port));
         }
-        let opened = open(device)?;
+        let is_link = matches!(device, Device::Patch);
+        let opened = open(device, self.fabric.seats().len())?;
         let places = self.places(&name, opened.queues.len());
         for (id, seat) in self.fabric.seats().iter().enumerate() {
             seat.ask(move |worker| worker.open_port(port)).ok_or(AttachError::WorkerGone(id))?;
         }
         let Opened { kind, report, metrics, queues, outlets, hold, interface } = opened;
+        if is_link {
+            self.add_patch(port, &metrics)?;
+        }
         let home = places.first().map_or(0, |place| place.worker);
         let (owners, spare) = self.give_outlets((port, home), outlets, &metrics)?;
         for (idx, (device, place)) in queues.into_iter().zip(&places).enumerate() {
@@ -79,7 +89,9 @@ impl Dataplane {
         tracing::info!(%port, name, mode = report.mode, n_queues = places.len(), worker = home, "port attached");
         let answer = report.clone();
         let (queues, outlets) = (places, owners);
-        let registered = Registered { name, kind, report, metrics, queues, spare, outlets, hold, interface };
+        let link = is_link.then_some(None);
+        let registered =
+            Registered { name, kind, report, metrics, queues, spare, outlets, hold, link, interface };
         lock(&self.ports).insert(port, registered);
         Ok(answer)
     }
@@ -89,7 +101,8 @@ impl Dataplane {
     ///
     /// # Errors
     /// The port is not attached.
-    pub fn detach(&self, port: PortNo) -> Result<DetachedPort, DetachError> {
+    pub fn detach(&self, port: impl Into<PortId>) -> Result<DetachedPort, DetachError> {
+        let port = port.into();
         let _admin = lock(&self.admin);
         let mut registered = lock(&self.ports).remove(&port).ok_or(DetachError::NotAttached(port))?;
         // First, nothing more comes to the queues; closing an interface's sockets takes
@@ -98,7 +111,9 @@ impl Dataplane {
         let seats = self.fabric.seats();
         let queues: Vec<_> =
             seats.iter().filter_map(|seat| seat.ask(move |worker| worker.drop_queues(port))).collect();
-        self.route(port, &registered.outlets, None);
+        if registered.link.is_none() {
+            self.route(port, &registered.outlets, None);
+        }
         let closed: Vec<_> =
             seats.iter().filter_map(|seat| seat.ask(move |worker| worker.close_port(port))).collect();
         let switched = closed.iter().map(|(_, counts)| *counts).reduce(|mut sum, more| {
@@ -144,7 +159,7 @@ impl Dataplane {
     /// are. Answers who has one, and those that are left over.
     fn give_outlets(
         &self,
-        (port, home): (PortNo, usize),
+        (port, home): (PortId, usize),
         outlets: Vec<AnyOutlet>,
         metrics: &Arc<PortMetrics>,
     ) -> Result<(Vec<usize>, Vec<AnyOutlet>), AttachError> {
@@ -166,7 +181,7 @@ impl Dataplane {
     }
 
     /// Tells all workers without a way out by a port of their own where there is one.
-    fn route(&self, port: PortNo, owners: &[usize], to: Option<usize>) {
+    fn route(&self, port: PortId, owners: &[usize], to: Option<usize>) {
         for seat in self.fabric.seats().iter().filter(|seat| !owners.contains(&seat.id)) {
             let _ = seat.ask(move |worker| worker.route(port, to));
         }
@@ -174,8 +189,9 @@ impl Dataplane {
 }
 
 /// Opens a port's device.
-fn open(device: Device) -> Result<Opened, AttachError> {
+fn open(device: Device, n_workers: usize) -> Result<Opened, AttachError> {
     match device {
+        Device::Patch => Ok(patch(n_workers)),
         Device::AfXdp { interface, steering } => afxdp::open(&interface, &steering),
         Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
         Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
@@ -199,7 +215,9 @@ impl Registered {
 
     /// Looks at the link, and takes over a changed MTU on the way.
     fn refresh(&self) -> Link {
-        let Some((name, ifindex)) = &self.interface else { return Link::Up };
+        let Some((name, ifindex)) = &self.interface else {
+            return if self.link == Some(None) { Link::Down } else { Link::Up };
+        };
         match Interface::lookup(name) {
             Ok(facts) if facts.ifindex == *ifindex && !self.metrics.is_gone() => {
                 self.metrics.set_mtu(facts.mtu);
@@ -210,11 +228,12 @@ impl Registered {
         }
     }
 
-    pub(super) fn status(&self, port: PortNo, switched: Option<&SwitchedPort>) -> PortStatus {
+    pub(super) fn status(&self, id: PortId, switched: Option<&SwitchedPort>) -> PortStatus {
         let link = self.refresh();
         let counts = self.metrics.read();
         PortStatus {
-            port,
+            bridge: id.bridge,
+            port: id.port,
             kind: self.kind,
             mode: self.report.mode.clone(),
             mac: self.report.mac,

@@ -7,11 +7,12 @@ use std::{
 };
 
 use crossbeam::channel::bounded;
-use flowtable::types::{PortNo, Timestamp};
+use flowtable::types::Timestamp;
 
 use super::{Dataplane, lock};
 use crate::{
     balance::{Balancing, Load, Move, Proposal, QueueId, propose},
+    config::PortId,
     pmd::Seat,
     status::QueueStatus,
 };
@@ -202,7 +203,7 @@ impl Dataplane {
         if to >= seats.len() {
             return Err(AssignError::NoWorker { worker: to, n_workers: seats.len() });
         }
-        let place = |port: PortNo| lock(&self.ports).get(&port)?.queues.get(id.queue).copied();
+        let place = |port: PortId| lock(&self.ports).get(&port)?.queues.get(id.queue).copied();
         let place = place(id.port).ok_or(AssignError::NoQueue(id))?;
         let seat = seats.get(place.worker).ok_or(AssignError::NoQueue(id))?;
         if place.worker == to {

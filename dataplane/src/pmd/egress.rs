@@ -12,14 +12,16 @@ use flowtable::{
     packet::Packet,
     stats::DropCount,
     switch::{Sink, Stage},
-    types::PortNo,
+    types::{BridgeId, PortNo},
 };
 
 use super::{
     fabric::{Fabric, Handover, Seat},
     meter::{DEFAULT_EVERY, Meter},
+    patch::{Crossing, PatchEnd, Patches},
 };
 use crate::{
+    config::PortId,
     pool::{Frame, Pool},
     port::{AttachedOutlet, Outlet},
 };
@@ -32,20 +34,25 @@ enum Route {
     Here(usize),
     /// On this worker.
     Worker(usize),
+    /// One end of a link to another bridge, at this index: as such, it is on every worker.
+    Patch(usize),
 }
 
 /// Ways out, buffers, and what was lost on the way out.
 pub(crate) struct Egress {
     outlets: Vec<AttachedOutlet>,
-    /// By port number.
-    routes: Vec<Route>,
+    patches: Patches,
+    /// By bridge and port number.
+    routes: Vec<Vec<Route>>,
+    /// Bridge whose switch sends now.
+    bridge: BridgeId,
     pool: Pool,
     fabric: Arc<Fabric>,
     seat: Arc<Seat>,
     meter: Meter,
     /// Workers that got packets since the last flush.
     to_wake: Vec<usize>,
-    drops: HashMap<(PortNo, DropReason), Lost>,
+    drops: HashMap<(PortId, DropReason), Lost>,
 }
 
 /// Copies lost on their way out, and their bytes.
@@ -59,7 +66,9 @@ impl Egress {
     pub(crate) fn new(pool: Pool, fabric: Arc<Fabric>, seat: Arc<Seat>) -> Self {
         Self {
             outlets: Vec::new(),
+            patches: Patches::default(),
             routes: Vec::new(),
+            bridge: BridgeId::FIRST,
             pool,
             meter: Meter::new(DEFAULT_EVERY),
             to_wake: Vec::with_capacity(fabric.seats().len()),
@@ -67,6 +76,12 @@ impl Egress {
             seat,
             drops: HashMap::new(),
         }
+    }
+
+    /// The sink of the switch of a bridge.
+    pub(crate) fn of(&mut self, bridge: BridgeId) -> &mut Self {
+        self.bridge = bridge;
+        self
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -89,10 +104,13 @@ impl Egress {
         for _ in 0..self.seat.inbox.len() {
             let Some(Handover { port, packet }) = self.seat.inbox.pop() else { break };
             found = true;
+            self.bridge = port.bridge;
             match self.route_of(port) {
                 Route::Here(idx) => self.send(idx, packet),
                 // It has moved or gone meanwhile; packets do not travel twice.
-                Route::Nowhere | Route::Worker(_) => self.lose(DropReason::NoSuchPort, packet),
+                Route::Nowhere | Route::Worker(_) | Route::Patch(_) => {
+                    self.lose(DropReason::NoSuchPort, packet);
+                }
             }
         }
         found
@@ -104,7 +122,8 @@ impl Egress {
             let n_lost = attached.flush();
             if n_lost > 0 {
                 // The kernel does not tell which frames these were, nor their ports.
-                self.drops.entry((PortNo::ZERO, DropReason::TxError)).or_default().n_copies += n_lost;
+                let port = PortId::new(attached.port.bridge, PortNo::ZERO);
+                self.drops.entry((port, DropReason::TxError)).or_default().n_copies += n_lost;
             }
         }
         for worker in self.to_wake.drain(..) {
@@ -126,7 +145,29 @@ impl Egress {
         self.outlets.push(outlet);
     }
 
-    pub(crate) fn detach(&mut self, port: PortNo) -> Option<AttachedOutlet> {
+    /// Adds one end of a link.
+    pub(crate) fn add_patch(&mut self, end: PatchEnd) {
+        let port = end.port;
+        let idx = self.patches.add(end);
+        self.set_route(port, Route::Patch(idx));
+    }
+
+    /// Says what the other end of a link is.
+    pub(crate) fn link(&mut self, port: PortId, peer: Option<PortId>) {
+        if let Route::Patch(idx) = self.route_of(port)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            end.peer = peer;
+        }
+    }
+
+    pub(crate) fn remove_patch(&mut self, port: PortId) -> Option<PatchEnd> {
+        let Route::Patch(idx) = self.route_of(port) else { return None };
+        self.set_route(port, Route::Nowhere);
+        self.patches.remove(idx)
+    }
+
+    pub(crate) fn detach(&mut self, port: PortId) -> Option<AttachedOutlet> {
         let Route::Here(idx) = self.route_of(port) else { return None };
         self.set_route(port, Route::Nowhere);
         let detached = self.outlets.swap_remove(idx);
@@ -136,15 +177,16 @@ impl Egress {
         Some(detached)
     }
 
-    pub(crate) fn route(&mut self, port: PortNo, worker: Option<usize>) {
+    pub(crate) fn route(&mut self, port: PortId, worker: Option<usize>) {
         self.set_route(port, worker.map_or(Route::Nowhere, Route::Worker));
     }
 
-    /// Copies lost after the switch had handed them over, by the port their packet came
-    /// in by.
-    pub(crate) fn drops(&self) -> impl Iterator<Item = DropCount> {
-        self.drops.iter().map(|((in_port, reason), lost)| DropCount {
-            in_port: *in_port,
+    /// Copies lost after the switch of a bridge had handed them over, by the port their packet
+    /// came in by.
+    pub(crate) fn drops(&self, bridge: BridgeId) -> impl Iterator<Item = DropCount> {
+        let of_bridge = self.drops.iter().filter(move |((port, _), _)| port.bridge == bridge);
+        of_bridge.map(|((in_port, reason), lost)| DropCount {
+            in_port: in_port.port,
             reason: *reason,
             rule: None,
             meter: None,
@@ -155,22 +197,79 @@ impl Egress {
     }
 
     /// Takes away what was lost of packets from a port.
-    pub(crate) fn take_drops(&mut self, in_port: PortNo) -> Vec<DropCount> {
-        let taken = self.drops().filter(|row| row.in_port == in_port).collect();
+    pub(crate) fn take_drops(&mut self, in_port: PortId) -> Vec<DropCount> {
+        let taken = self.drops(in_port.bridge).filter(|row| row.in_port == in_port.port).collect();
         self.drops.retain(|(port, _), _| *port != in_port);
         taken
     }
 
-    fn route_of(&self, port: PortNo) -> Route {
-        self.routes.get(port.get() as usize).copied().unwrap_or(Route::Nowhere)
+    fn route_of(&self, port: PortId) -> Route {
+        let routes = self.routes.get(usize::from(port.bridge.get()));
+        routes.and_then(|routes| routes.get(port.port.get() as usize)).copied().unwrap_or(Route::Nowhere)
     }
 
-    fn set_route(&mut self, port: PortNo, route: Route) {
-        let idx = port.get() as usize;
-        if idx >= self.routes.len() {
-            self.routes.resize(idx + 1, Route::Nowhere);
+    fn set_route(&mut self, port: PortId, route: Route) {
+        let (bridge, idx) = (usize::from(port.bridge.get()), port.port.get() as usize);
+        if bridge >= self.routes.len() {
+            self.routes.resize(bridge + 1, Vec::new());
         }
-        self.routes[idx] = route;
+        let routes = &mut self.routes[bridge];
+        if idx >= routes.len() {
+            routes.resize(idx + 1, Route::Nowhere);
+        }
+        routes[idx] = route;
+    }
+
+    /// Takes a packet that leaves by one end of a link: it goes on when the switch is done
+    /// with its batch.
+    fn cross(&mut self, idx: usize, packet: Packet<Frame>) {
+        if let Err((reason, packet)) = self.patches.take(idx, packet) {
+            self.lose(reason, packet);
+        }
+    }
+
+    /// Hands over what is between two bridges, oldest first, for an empty list.
+    pub(crate) fn swap_crossings(&mut self, list: &mut Vec<Crossing>) {
+        self.patches.swap(list);
+    }
+
+    /// Packets are between two bridges.
+    pub(crate) fn has_crossings(&self) -> bool {
+        self.patches.has_crossings()
+    }
+
+    /// Has packets of one link arrive, and counts them at both of its ends.
+    pub(crate) fn arrive(&mut self, (from, to): (PortId, PortId), batch: &[Packet<Frame>]) {
+        let n_bytes = |packet: &Packet<Frame>| packet.len() as u64;
+        if let Route::Patch(idx) = self.route_of(from)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            batch.iter().for_each(|packet| end.metrics.tx(end.lane).sent(n_bytes(packet)));
+        }
+        if let Route::Patch(idx) = self.route_of(to)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            end.metrics.rx(end.lane).received(batch.len() as u64, batch.iter().map(n_bytes).sum());
+        }
+    }
+
+    /// Packets that have crossed too many links, or whose bridge is gone, go no further.
+    pub(crate) fn lose_crossing(&mut self, reason: DropReason, crossing: Crossing) {
+        if let Route::Patch(idx) = self.route_of(crossing.from)
+            && let Some(end) = self.patches.end_mut(idx)
+        {
+            end.metrics.tx(end.lane).dropped(DropReason::PortDown, 1);
+        }
+        self.bridge = crossing.from.bridge;
+        self.lose(reason, crossing.packet);
+    }
+
+    /// Packets that no switch is there for.
+    pub(crate) fn discard(&mut self, bridge: BridgeId, batch: &mut Vec<Packet<Frame>>) {
+        self.bridge = bridge;
+        for packet in batch.drain(..) {
+            self.lose(DropReason::NoSuchPort, packet);
+        }
     }
 
     /// Sends by a way out of ours.
@@ -186,7 +285,7 @@ impl Egress {
         }
     }
 
-    fn hand_over(&mut self, worker: usize, port: PortNo, packet: Packet<Frame>) {
+    fn hand_over(&mut self, worker: usize, port: PortId, packet: Packet<Frame>) {
         match self.fabric.seats()[worker].inbox.push(Handover { port, packet }) {
             Ok(()) if self.to_wake.contains(&worker) => {}
             Ok(()) => self.to_wake.push(worker),
@@ -195,7 +294,8 @@ impl Egress {
     }
 
     fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
-        let lost = self.drops.entry((packet.in_port, reason)).or_default();
+        let in_port = PortId::new(self.bridge, packet.in_port);
+        let lost = self.drops.entry((in_port, reason)).or_default();
         lost.n_copies += 1;
         lost.n_bytes += packet.len() as u64;
         self.pool.put(packet.into_buf());
@@ -206,9 +306,11 @@ impl Sink<Frame> for Egress {
     #[inline]
     fn output(&mut self, port: PortNo, packet: Packet<Frame>) {
         let stage = self.meter.enter(Stage::Transmit);
+        let port = PortId::new(self.bridge, port);
         match self.route_of(port) {
             Route::Here(idx) => self.send(idx, packet),
             Route::Worker(worker) => self.hand_over(worker, port, packet),
+            Route::Patch(idx) => self.cross(idx, packet),
             Route::Nowhere => self.lose(DropReason::NoSuchPort, packet),
         }
         self.meter.enter(stage);

@@ -25,13 +25,13 @@ use flowtable::{
     conntrack::{self, Conntrack},
     packet::Packet,
     snapshot::Snapshot,
-    types::{Epoch, PortNo, Timestamp},
+    types::{BridgeId, Epoch, Timestamp},
 };
 
 use super::Worker;
 use crate::{
     clock::Clock,
-    config::DataplaneConfig,
+    config::{DataplaneConfig, PortId},
     pool::Frame,
     sys::{event::Waker, tsc},
 };
@@ -41,7 +41,7 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// A packet for a port of another worker.
 pub(crate) struct Handover {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     pub(crate) packet: Packet<Frame>,
 }
 
@@ -103,16 +103,55 @@ impl Seat {
 /// Somebody who is told by a worker.
 pub(crate) type Told = Box<dyn Fn() + Send + Sync>;
 
+/// What packets see: a snapshot for each bridge.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    /// Of the snapshot that came last.
+    pub(crate) epoch: Epoch,
+    /// By bridge.
+    snapshots: Vec<Option<Arc<Snapshot>>>,
+}
+
+impl Plan {
+    /// What packets of a bridge see, if there is one.
+    pub(crate) fn of(&self, bridge: BridgeId) -> Option<&Arc<Snapshot>> {
+        self.snapshots.get(usize::from(bridge.get()))?.as_ref()
+    }
+
+    fn bridges(&self) -> Vec<BridgeId> {
+        self.snapshots.iter().flatten().map(|snapshot| snapshot.bridge).collect()
+    }
+
+    /// The same with another snapshot of a bridge.
+    fn with(&self, snapshot: &Arc<Snapshot>) -> Self {
+        let (mut plan, idx) = (self.clone(), usize::from(snapshot.bridge.get()));
+        if idx >= plan.snapshots.len() {
+            plan.snapshots.resize(idx + 1, None);
+        }
+        plan.snapshots[idx] = Some(Arc::clone(snapshot));
+        plan.epoch = snapshot.epoch;
+        plan
+    }
+
+    fn without(&self, bridge: BridgeId) -> Self {
+        let mut plan = self.clone();
+        if let Some(snapshot) = plan.snapshots.get_mut(usize::from(bridge.get())) {
+            *snapshot = None;
+        }
+        plan
+    }
+}
+
 /// What all workers see.
 pub(crate) struct Fabric {
     seats: Vec<Arc<Seat>>,
-    snapshot: ArcSwap<Snapshot>,
+    plan: ArcSwap<Plan>,
     /// Counts up with each snapshot. Read by every worker in every round, so nothing that
     /// changes is on its cache line.
     n_published: CachePadded<AtomicU64>,
     /// Snapshots that workers have given up: who made them takes them apart, which can take
     /// long.
-    retired: SegQueue<Arc<Snapshot>>,
+    retired: SegQueue<Arc<Plan>>,
     /// Threads that wait for a version to be taken.
     waiting: ArcSwap<Vec<Thread>>,
     conntrack: Arc<Conntrack>,
@@ -138,7 +177,7 @@ impl Fabric {
         let fabric = Self {
             conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,
-            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            plan: ArcSwap::from_pointee(Plan::default().with(&Arc::default())),
             n_published: CachePadded::new(AtomicU64::new(1)),
             retired: SegQueue::new(),
             waiting: ArcSwap::from_pointee(Vec::new()),
@@ -161,13 +200,13 @@ impl Fabric {
         self.n_published.load(Acquire)
     }
 
-    /// The newest snapshot.
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+    /// The newest snapshots.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
     }
 
-    /// Takes a snapshot from a worker that has another one.
-    pub(crate) fn retire(&self, old: Arc<Snapshot>) {
+    /// Takes snapshots from a worker that has others.
+    pub(crate) fn retire(&self, old: Arc<Plan>) {
         self.retired.push(old);
     }
 
@@ -207,9 +246,37 @@ impl Fabric {
         (u128::from(cycles) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64
     }
 
-    /// Makes a version the newest.
-    pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.store(snapshot);
+    /// Bridges that there are.
+    pub(crate) fn bridges(&self) -> Vec<BridgeId> {
+        self.plan.load().bridges()
+    }
+
+    /// A bridge is there.
+    pub(crate) fn has(&self, bridge: BridgeId) -> bool {
+        self.plan.load().of(bridge).is_some()
+    }
+
+    /// A bridge is there from now on, with an empty snapshot.
+    pub(crate) fn reserve(&self, bridge: BridgeId) {
+        if !self.has(bridge) {
+            let snapshot = Arc::new(Snapshot { bridge, ..Snapshot::default() });
+            self.change(|plan| Plan { epoch: plan.epoch, ..plan.with(&snapshot) });
+        }
+    }
+
+    /// A bridge is not there any more.
+    pub(crate) fn forget(&self, bridge: BridgeId) {
+        self.change(|plan| plan.without(bridge));
+    }
+
+    /// Makes a version of a bridge the newest.
+    pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
+        self.change(|plan| plan.with(snapshot));
+    }
+
+    fn change(&self, change: impl Fn(&Plan) -> Plan) {
+        // What was there may be the last of its kind: it is taken apart here.
+        drop(self.plan.rcu(|plan| change(plan)));
         self.n_published.fetch_add(1, Release);
         self.wake_all();
         self.take_apart();

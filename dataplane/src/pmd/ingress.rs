@@ -7,9 +7,10 @@
 
 use std::os::fd::RawFd;
 
-use flowtable::{packet::Packet, types::PortNo};
+use flowtable::packet::Packet;
 
 use crate::{
+    config::PortId,
     pool::{Frame, Pool},
     port::{AttachedQueue, BATCH, RxQueue},
 };
@@ -46,13 +47,13 @@ impl Ingress {
     }
 
     /// Gives a queue up.
-    pub(crate) fn take(&mut self, port: PortNo, queue: usize) -> Option<AttachedQueue> {
+    pub(crate) fn take(&mut self, port: PortId, queue: usize) -> Option<AttachedQueue> {
         let idx = self.queues.iter().position(|own| own.port == port && own.queue == queue)?;
         Some(self.queues.remove(idx))
     }
 
     /// Gives all queues of a port up.
-    pub(crate) fn take_all(&mut self, port: PortNo) -> Vec<AttachedQueue> {
+    pub(crate) fn take_all(&mut self, port: PortId) -> Vec<AttachedQueue> {
         self.queues.extract_if(.., |own| own.port == port).collect()
     }
 
@@ -70,7 +71,7 @@ impl Ingress {
         idx: usize,
         pool: &mut Pool,
         batch: &mut Vec<Packet<Frame>>,
-    ) -> Option<PortNo> {
+    ) -> Option<PortId> {
         let queue = self.queues.get_mut(idx)?;
         let was_active = queue.active_in == self.round.wrapping_sub(1);
         let max = if self.n_active > usize::from(was_active) { queue.turn()? } else { BATCH };
@@ -104,11 +105,11 @@ impl Ingress {
     }
 
     /// The files of all queues, with their ports.
-    pub(crate) fn wait_fds(&self) -> impl Iterator<Item = (PortNo, RawFd)> {
+    pub(crate) fn wait_fds(&self) -> impl Iterator<Item = (PortId, RawFd)> {
         self.queues.iter().filter_map(|queue| Some((queue.port, queue.device.wait_fd()?)))
     }
 
-    pub(crate) fn set_gone(&self, port: PortNo) {
+    pub(crate) fn set_gone(&self, port: PortId) {
         if let Some(queue) = self.queues.iter().find(|queue| queue.port == port)
             && queue.metrics.set_gone()
         {

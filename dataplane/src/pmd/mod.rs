@@ -1,8 +1,9 @@
 //! The worker: a thread that polls its receive queues and switches what they hold.
 //!
-//! [`Worker::poll_once`] is the packet's walk: a burst from a queue, the switch, the
-//! ports it goes out by, one flush for all. The clock is read once per batch, the snapshot is
-//! looked for once per round. Everything else, attaching a port or reading a counter, is a
+//! [`Worker::poll_once`] is the packet's walk: a burst from a queue, the switch of its bridge,
+//! the ports it goes out by, one flush for all. What leaves by a link to another bridge goes
+//! on in that one's switch before the next burst ([`patch`]). The clock is read once per batch,
+//! the snapshots are looked for once per round. Everything else, attaching a port or reading a counter, is a
 //! *job*: a closure that runs between two rounds, so a worker's state has one owner and no
 //! lock. After each job packets have their turn.
 //!
@@ -17,6 +18,7 @@ mod egress;
 mod fabric;
 mod ingress;
 mod meter;
+mod patch;
 mod transit;
 mod version;
 
@@ -24,21 +26,31 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crossbeam::channel::Receiver;
 use flowtable::{
+    drop::DropReason,
     packet::Packet,
-    snapshot::Snapshot,
-    stats::{DropCount, PortCounters},
+    quota::{Quota, QuotaCounters},
+    stats::{DropCount, PortCounters, SwitchCounters},
     switch::{Stage, Switch},
-    types::{PortNo, Timestamp},
+    types::{BridgeId, PortNo, Timestamp},
 };
 
 pub use self::controlled::SendError;
-use self::{egress::Egress, ingress::Ingress, version::Coming};
 pub(crate) use self::{
+    controlled::sum,
     fabric::{Fabric, Job, Seat},
     meter::Measured,
+    patch::PatchEnd,
+};
+use self::{
+    egress::Egress,
+    fabric::Plan,
+    ingress::Ingress,
+    patch::{Crossing, MAX_CROSSINGS},
+    version::Coming,
 };
 use crate::{
-    config::DataplaneConfig,
+    config::{DataplaneConfig, PortId},
+    handle::add,
     pool::{Frame, Pool},
     port::{
         AttachedOutlet, AttachedQueue, BATCH, RxQueue,
@@ -61,22 +73,24 @@ pub(crate) struct Worker {
     seat: Arc<Seat>,
     fabric: Arc<Fabric>,
     jobs: Receiver<Job>,
-    switch: Switch,
+    /// By bridge.
+    switches: Vec<Option<Switch>>,
+    config: DataplaneConfig,
     ingress: Ingress,
     egress: Egress,
-    snapshot: Arc<Snapshot>,
-    /// The next version, while the caches are made ready for it.
+    plan: Arc<Plan>,
+    /// The next versions, while the caches are made ready for them.
     coming: Option<Coming>,
     /// How many snapshots had been published when the newest was taken.
     n_published: u64,
+    /// What is taken from one bridge to another, between two calls empty.
+    crossings: Vec<Crossing>,
     /// What the switch had counted under a port's number before the port had it.
-    bases: HashMap<PortNo, PortCounters>,
+    bases: HashMap<PortId, PortCounters>,
     batch: Vec<Packet<Frame>>,
     poll_set: PollSet,
     /// Port of each file in the poll set after the first.
-    poll_ports: Vec<PortNo>,
-    busy: bool,
-    idle_spin: Duration,
+    poll_ports: Vec<PortId>,
     idle_since: Option<Timestamp>,
 }
 
@@ -101,9 +115,8 @@ impl Worker {
         jobs: Receiver<Job>,
     ) -> Self {
         let pool = Pool::new(config.n_frames);
-        let conntrack = Arc::clone(fabric.conntrack());
-        Self {
-            snapshot: Arc::default(),
+        let mut worker = Self {
+            plan: Arc::default(),
             coming: None,
             n_published: 0,
             ingress: Ingress::default(),
@@ -111,15 +124,17 @@ impl Worker {
             fabric,
             seat,
             jobs,
-            switch: new_switch(config).with_conntrack(conntrack),
+            switches: Vec::new(),
+            config: config.clone(),
+            crossings: Vec::new(),
             bases: HashMap::new(),
             batch: Vec::with_capacity(BATCH),
             poll_set: PollSet::default(),
             poll_ports: Vec::new(),
-            busy: config.busy,
-            idle_spin: config.idle_spin,
             idle_since: None,
-        }
+        };
+        worker.add_bridge(BridgeId::FIRST);
+        worker
     }
 
     /// Polls until the dataplane stops.
@@ -167,16 +182,69 @@ impl Worker {
         let Some(port) = self.ingress.receive(idx, self.egress.pool_mut(), &mut self.batch) else {
             return 0;
         };
-        let (n_packets, work) = (self.batch.len(), self.switch.work());
+        let n_packets = self.batch.len();
         self.egress.meter().batch(n_packets);
-        let now = self.fabric.now();
-        self.switch.process(now, &self.snapshot, port, &mut self.batch, &mut self.egress);
-        self.ingress.spent(idx, n_packets, self.switch.work() - work);
+        let work = self.switch_batch(port) + self.cross();
+        self.ingress.spent(idx, n_packets, work);
         if self.egress.meter().is_on() {
             let cycles = self.egress.meter().clock().saturating_sub(start);
             self.ingress.took(idx, n_packets, cycles);
         }
         n_packets
+    }
+
+    /// Has the packets of the batch, all from this port, switched by its bridge; answers how
+    /// much work that was.
+    #[inline]
+    fn switch_batch(&mut self, port: PortId) -> u64 {
+        let (bridge, egress, batch) = (port.bridge, &mut self.egress, &mut self.batch);
+        let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
+        let (Some(switch), Some(snapshot)) = (switch, self.plan.of(bridge)) else {
+            // Ports go before their bridge, so nothing comes in for one that is gone.
+            egress.discard(bridge, batch);
+            return 0;
+        };
+        let work = switch.work();
+        switch.process(self.fabric.now(), snapshot, port.port, batch, egress.of(bridge));
+        switch.work() - work
+    }
+
+    /// Takes what has left by links into the bridges on their other side, and what leaves
+    /// those by links further on, in the order in which it has left; answers how much work
+    /// that was.
+    #[inline]
+    fn cross(&mut self) -> u64 {
+        if self.egress.has_crossings() { self.cross_links() } else { 0 }
+    }
+
+    fn cross_links(&mut self) -> u64 {
+        let mut work = 0;
+        let mut list = std::mem::take(&mut self.crossings);
+        for _ in 0..MAX_CROSSINGS {
+            self.egress.swap_crossings(&mut list);
+            let mut rest = list.drain(..).peekable();
+            while let Some(Crossing { from, to, packet }) = rest.next() {
+                self.batch.push(packet);
+                while self.batch.len() < BATCH
+                    && let Some(next) = rest.next_if(|next| (next.from, next.to) == (from, to))
+                {
+                    self.batch.push(next.packet);
+                }
+                self.egress.arrive((from, to), &self.batch);
+                work += self.switch_batch(to);
+            }
+            drop(rest);
+            if !self.egress.has_crossings() {
+                self.crossings = list;
+                return work;
+            }
+        }
+        self.egress.swap_crossings(&mut list);
+        for crossing in list.drain(..) {
+            self.egress.lose_crossing(DropReason::DepthExceeded, crossing);
+        }
+        self.crossings = list;
+        work
     }
 
     /// What to do between two rounds.
@@ -185,13 +253,13 @@ impl Worker {
             self.idle_since = None;
             return;
         }
-        if self.busy {
+        if self.config.busy {
             std::hint::spin_loop();
             return;
         }
         let now = self.fabric.uptime();
         let since = *self.idle_since.get_or_insert(now);
-        if now.since(since) < self.idle_spin {
+        if now.since(since) < self.config.idle_spin {
             std::hint::spin_loop();
             return;
         }
@@ -236,9 +304,39 @@ impl Worker {
 
     // What jobs do.
 
+    /// Makes the switch of a bridge, unless there is one.
+    pub(crate) fn add_bridge(&mut self, bridge: BridgeId) {
+        let idx = usize::from(bridge.get());
+        for _ in self.switches.len()..=idx {
+            self.switches.push(None);
+        }
+        if self.switches[idx].is_none() {
+            let conntrack = Arc::clone(self.fabric.conntrack());
+            self.switches[idx] = Some(new_switch(&self.config).with_conntrack(conntrack));
+        }
+    }
+
+    /// Forgets the switch of a bridge that has no ports any more.
+    pub(crate) fn remove_bridge(&mut self, bridge: BridgeId) {
+        if let Some(switch) = self.switches.get_mut(usize::from(bridge.get())) {
+            *switch = None;
+        }
+    }
+
     /// A port is there, whoever has its queues.
-    pub(crate) fn open_port(&mut self, port: PortNo) {
-        self.bases.insert(port, self.switch.port_counters(port));
+    pub(crate) fn open_port(&mut self, port: PortId) {
+        self.bases.insert(port, self.counted(port));
+    }
+
+    /// Takes one end of a link over.
+    pub(crate) fn add_patch(&mut self, end: PatchEnd) {
+        self.open_port(end.port);
+        self.egress.add_patch(end);
+    }
+
+    /// Says what the other end of a link is.
+    pub(crate) fn link(&mut self, port: PortId, peer: Option<PortId>) {
+        self.egress.link(port, peer);
     }
 
     /// Takes a way out.
@@ -253,7 +351,7 @@ impl Worker {
     }
 
     /// Gives up the queues of a port.
-    pub(crate) fn drop_queues(&mut self, port: PortNo) -> Vec<AttachedQueue> {
+    pub(crate) fn drop_queues(&mut self, port: PortId) -> Vec<AttachedQueue> {
         let queues = self.ingress.take_all(port);
         queues.iter().for_each(AttachedQueue::refresh);
         queues
@@ -261,24 +359,25 @@ impl Worker {
 
     /// Gives up the way out by a port, whose last frames are flushed; with it goes what was
     /// counted of the port.
-    pub(crate) fn close_port(&mut self, port: PortNo) -> (Option<AttachedOutlet>, SwitchedPort) {
+    pub(crate) fn close_port(&mut self, port: PortId) -> (Option<AttachedOutlet>, SwitchedPort) {
         self.egress.take_handovers();
         self.egress.flush();
         let outlet = self.egress.detach(port);
+        self.egress.remove_patch(port);
         let counts = self.counts_of(port);
         self.bases.remove(&port);
         (outlet, counts)
     }
 
     /// Takes away the drops of packets from a port, of which nothing comes any more.
-    pub(crate) fn take_drops(&mut self, port: PortNo) -> Vec<DropCount> {
-        let mut drops = self.switch.take_drops(port);
+    pub(crate) fn take_drops(&mut self, port: PortId) -> Vec<DropCount> {
+        let mut drops = self.switch(port.bridge).map_or_else(Vec::new, |switch| switch.take_drops(port.port));
         drops.extend(self.egress.take_drops(port));
         drops
     }
 
     /// A port's way out is on another worker, or on none.
-    pub(crate) fn route(&mut self, port: PortNo, worker: Option<usize>) {
+    pub(crate) fn route(&mut self, port: PortId, worker: Option<usize>) {
         self.egress.route(port, worker);
     }
 
@@ -305,14 +404,47 @@ impl Worker {
 
     /// Lets what waits for its time take place.
     pub(crate) fn tick(&mut self) {
-        let now = self.fabric.now();
-        self.switch.process(now, &self.snapshot, PortNo::ZERO, &mut self.batch, &mut self.egress);
+        for bridge in self.bridges() {
+            self.switch_batch(PortId::new(bridge, PortNo::ZERO));
+        }
+        self.cross();
         self.egress.flush();
     }
 
-    /// The switch, to look at.
-    pub(crate) fn switch(&mut self) -> &mut Switch {
-        &mut self.switch
+    /// Bridges that there are.
+    pub(crate) fn bridges(&self) -> Vec<BridgeId> {
+        let ids = (0..).map_while(|raw| BridgeId::new(raw).ok()).zip(&self.switches);
+        ids.filter(|(_, switch)| switch.is_some()).map(|(id, _)| id).collect()
+    }
+
+    /// The switch of a bridge, to look at.
+    pub(crate) fn switch(&mut self, bridge: BridgeId) -> Option<&mut Switch> {
+        self.switches.get_mut(usize::from(bridge.get()))?.as_mut()
+    }
+
+    /// The switches of all bridges.
+    pub(crate) fn switches(&mut self) -> impl Iterator<Item = &mut Switch> {
+        self.switches.iter_mut().flatten()
+    }
+
+    /// What all switches did.
+    pub(crate) fn counters(&self) -> SwitchCounters {
+        let mut sum = SwitchCounters::default();
+        self.switches.iter().flatten().for_each(|switch| sum += switch.counters());
+        sum
+    }
+
+    /// Limits what each port may take, in bridges that there are and will be.
+    pub(crate) fn set_quota(&mut self, quota: Quota) {
+        self.config.quota = quota;
+        self.switches().for_each(|switch| switch.set_quota(quota));
+    }
+
+    /// What each port may take, and what was refused to ports of all bridges.
+    pub(crate) fn quota(&mut self) -> (Quota, QuotaCounters) {
+        let refused = self.switches().map(|switch| switch.quota_counters());
+        let refused = refused.fold(QuotaCounters::default(), add);
+        (self.config.quota, refused)
     }
 
     /// The packet buffers.
@@ -320,10 +452,10 @@ impl Worker {
         self.egress.pool()
     }
 
-    /// Drops of packets (by the switch) and of copies (by ports).
-    pub(crate) fn drops(&self) -> Vec<DropCount> {
-        let mut drops = self.switch.drops();
-        drops.extend(self.egress.drops());
+    /// Drops of packets (by the switch of a bridge) and of copies (by its ports).
+    pub(crate) fn drops(&mut self, bridge: BridgeId) -> Vec<DropCount> {
+        let mut drops = self.switch(bridge).map_or_else(Vec::new, |switch| switch.drops());
+        drops.extend(self.egress.drops(bridge));
         drops
     }
 
@@ -367,14 +499,20 @@ impl Worker {
         self.bases.keys().map(|port| self.counts_of(*port)).collect()
     }
 
-    fn counts_of(&self, port: PortNo) -> SwitchedPort {
-        let now = self.switch.port_counters(port);
+    fn counts_of(&self, port: PortId) -> SwitchedPort {
+        let now = self.counted(port);
         let base = self.bases.get(&port).copied().unwrap_or_default();
         SwitchedPort {
             port,
             n_forwarded: now.rx_forwarded.saturating_sub(base.rx_forwarded),
             n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped),
         }
+    }
+
+    /// What the switch has counted under a port's number.
+    fn counted(&self, port: PortId) -> PortCounters {
+        let switch = self.switches.get(usize::from(port.bridge.get())).and_then(Option::as_ref);
+        switch.map_or_else(PortCounters::default, |switch| switch.port_counters(port.port))
     }
 }
 
@@ -384,7 +522,7 @@ const MAX_VAIN_ROUNDS: u32 = 256;
 /// What a worker knows of a port's received packets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SwitchedPort {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     pub(crate) n_forwarded: u64,
     pub(crate) n_dropped: u64,
 }
@@ -399,7 +537,7 @@ impl std::ops::AddAssign for SwitchedPort {
 /// A queue, as its worker knows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeldQueue {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     pub(crate) queue: usize,
     pub(crate) n_packets: u64,
     /// As sampled; `None`: not yet.

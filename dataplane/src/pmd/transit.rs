@@ -15,10 +15,9 @@ use std::{
 };
 
 use crossbeam::channel::Sender;
-use flowtable::types::PortNo;
 
 use super::{Fabric, Worker};
-use crate::port::AttachedQueue;
+use crate::{config::PortId, port::AttachedQueue};
 
 /// How long a port that does not get rid of its frames may hold a queue up. Beyond that, the
 /// order of packets to that port alone may suffer.
@@ -40,7 +39,7 @@ pub(crate) struct Transit {
 impl Worker {
     /// Gives a queue to another worker, some time soon; `done` is told then. False: it is not
     /// here.
-    pub(crate) fn send_queue(&mut self, (port, queue): (PortNo, usize), to: usize, done: Sender<()>) -> bool {
+    pub(crate) fn send_queue(&mut self, (port, queue): (PortId, usize), to: usize, done: Sender<()>) -> bool {
         let Some(queue) = self.ingress.take(port, queue) else { return false };
         self.egress.flush();
         let seats = self.fabric.seats();

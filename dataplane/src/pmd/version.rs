@@ -10,9 +10,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use flowtable::{snapshot::Snapshot, types::Timestamp};
+use flowtable::types::{BridgeId, Timestamp};
 
-use super::Worker;
+use super::{Worker, fabric::Plan};
 use crate::port::BATCH;
 
 /// Entries that are translated again without further ado: it takes less than a millisecond.
@@ -29,7 +29,7 @@ const MORE: usize = 16;
 
 /// A version that is about to come into force.
 pub(super) struct Coming {
-    snapshot: Arc<Snapshot>,
+    plan: Arc<Plan>,
     since: Timestamp,
     /// There was time to look at entries.
     has_begun: bool,
@@ -43,17 +43,30 @@ impl Worker {
             return;
         }
         self.n_published = n_published;
-        let snapshot = self.fabric.snapshot();
-        if self.switch.n_megaflows() <= FEW {
-            return self.take_version(snapshot);
+        let plan = self.fabric.plan();
+        let changed = self.changed(&plan);
+        let count = |id| self.switch(id).map_or(0, |switch| switch.n_megaflows());
+        let n_megaflows: usize = changed.into_iter().map(count).sum();
+        if n_megaflows <= FEW {
+            return self.take_version(plan);
         }
         // The newest takes the place of one that waits, and has no more time for that.
         let now = self.fabric.uptime();
         let (since, has_begun) =
             self.coming.as_ref().map_or((now, false), |coming| (coming.since, coming.has_begun));
-        if let Some(passed_over) = self.coming.replace(Coming { snapshot, since, has_begun }) {
-            self.fabric.retire(passed_over.snapshot);
+        if let Some(passed_over) = self.coming.replace(Coming { plan, since, has_begun }) {
+            self.fabric.retire(passed_over.plan);
         }
+    }
+
+    /// Bridges whose packets will see another version.
+    fn changed(&self, plan: &Plan) -> Vec<BridgeId> {
+        let is_other = |id: &BridgeId| match (self.plan.of(*id), plan.of(*id)) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
+            (None, None) => false,
+            _ => true,
+        };
+        self.bridges().into_iter().filter(is_other).collect()
     }
 
     /// Has the caches made ready a little more, after a round whose longest batch was of so many
@@ -67,24 +80,36 @@ impl Worker {
             _ => SOME,
         };
         coming.has_begun |= n_slots > 0;
-        let (now, epoch) = (self.fabric.now(), self.snapshot.epoch);
-        let is_ready = n_slots > 0 && self.switch.look_at_entries(now, epoch, &coming.snapshot, n_slots);
+        let is_ready = n_slots > 0 && self.look_at(&coming.plan, n_slots);
         let is_late = waited >= PATIENCE || !coming.has_begun && waited >= NO_MOMENT;
         if is_ready || is_late {
-            self.take_version(coming.snapshot);
+            self.take_version(coming.plan);
         } else {
             self.coming = Some(coming);
         }
     }
 
+    /// Has the caches of all bridges that change made ready a little more; true when they are.
+    fn look_at(&mut self, plan: &Plan, n_slots: usize) -> bool {
+        let (now, current) = (self.fabric.now(), Arc::clone(&self.plan));
+        let mut is_ready = true;
+        for id in self.changed(plan) {
+            let (Some(old), Some(new)) = (current.of(id), plan.of(id)) else { continue };
+            if let Some(switch) = self.switch(id) {
+                is_ready &= switch.look_at_entries(now, old.epoch, new, n_slots);
+            }
+        }
+        is_ready
+    }
+
     /// Has packets see a version, and tells whoever waits for that.
-    fn take_version(&mut self, snapshot: Arc<Snapshot>) {
-        let epoch = snapshot.epoch;
-        let old = std::mem::replace(&mut self.snapshot, snapshot);
+    fn take_version(&mut self, plan: Arc<Plan>) {
+        let epoch = plan.epoch;
+        let old = std::mem::replace(&mut self.plan, plan);
         // Taking a large one apart takes long: not here.
         self.fabric.retire(old);
         if let Some(passed_over) = self.coming.take() {
-            self.fabric.retire(passed_over.snapshot);
+            self.fabric.retire(passed_over.plan);
         }
         self.fabric.set_applied(&self.seat, epoch);
     }

@@ -16,7 +16,7 @@ use std::{os::fd::RawFd, sync::Arc};
 use flowtable::{
     drop::DropReason,
     packet::Packet,
-    types::{MacAddr, PortNo},
+    types::{BridgeId, MacAddr, PortNo},
 };
 
 use self::{
@@ -26,6 +26,7 @@ use self::{
     metrics::PortMetrics,
 };
 use crate::{
+    config::PortId,
     load::QueueLoad,
     pool::{Frame, Pool},
     sys::{SysError, event::Waker},
@@ -42,7 +43,10 @@ pub enum AttachError {
     NotReal(PortNo),
     /// The number is taken.
     #[error("port {0} is attached already; detach it first")]
-    InUse(PortNo),
+    InUse(PortId),
+    /// The bridge is not there.
+    #[error("bridge {0} is not there; add it first")]
+    NoBridge(BridgeId),
     /// The port is attached under another number, or its parts have been used up.
     #[error("this memory port is attached already; make another one")]
     MemoryInUse,
@@ -211,7 +215,7 @@ pub(crate) struct Opened {
 /// A receive queue in the hands of a worker.
 #[derive(Debug)]
 pub(crate) struct AttachedQueue {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     /// Number among those of its port.
     pub(crate) queue: usize,
     pub(crate) device: AnyQueue,
@@ -226,7 +230,7 @@ pub(crate) struct AttachedQueue {
 }
 
 impl AttachedQueue {
-    pub(crate) fn new(port: PortNo, queue: usize, device: AnyQueue, metrics: Arc<PortMetrics>) -> Self {
+    pub(crate) fn new(port: PortId, queue: usize, device: AnyQueue, metrics: Arc<PortMetrics>) -> Self {
         let load = QueueLoad::default();
         Self { port, queue, device, metrics, load, debt: 0, work_per_packet: 1, active_in: 0 }
     }
@@ -234,7 +238,7 @@ impl AttachedQueue {
     /// Receives up to a batch and counts it.
     #[inline]
     pub(crate) fn receive(&mut self, max: usize, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
-        self.device.rx_burst(self.port, max, pool, batch);
+        self.device.rx_burst(self.port.port, max, pool, batch);
         if !batch.is_empty() {
             let n_bytes = batch.iter().map(|packet| packet.len() as u64).sum();
             self.metrics.rx(self.queue).received(batch.len() as u64, n_bytes);
@@ -255,7 +259,7 @@ impl AttachedQueue {
 /// A way out in the hands of a worker.
 #[derive(Debug)]
 pub(crate) struct AttachedOutlet {
-    pub(crate) port: PortNo,
+    pub(crate) port: PortId,
     /// Number among those of its port.
     pub(crate) outlet: usize,
     pub(crate) device: AnyOutlet,

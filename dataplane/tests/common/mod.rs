@@ -66,8 +66,11 @@ pub fn publish(dataplane: &Dataplane, snapshot: Arc<Snapshot>) {
 }
 
 pub fn attach_memory(dataplane: &Dataplane, number: u32, memory: &MemoryPort) {
-    let spec =
-        PortSpec { port: port(number), name: format!("p{number}"), device: Device::Memory(memory.clone()) };
+    let spec = PortSpec {
+        port: port(number).into(),
+        name: format!("p{number}"),
+        device: Device::Memory(memory.clone()),
+    };
     assert_eq!(dataplane.attach(spec).unwrap().mode, "memory");
 }
 

@@ -8,16 +8,18 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    Secrets, bytes_of,
+    Secrets,
+    by_signature::BySignature,
+    bytes_of,
     index::Index,
-    session,
     shape::{PortShapes, ReceivedBits, Shape, port_idx},
+    signed::{self, Signed},
 };
 use crate::{
     fdb::Dependencies,
     flow::Rule,
-    hints::prefetch,
     key::{FlowKey, FlowMask, N_WORDS},
+    parse::Signature,
     pipeline::{Tally, Translation},
     program::Program,
     types::{Epoch, PortNo, Timestamp},
@@ -35,6 +37,8 @@ const SECOND_CHANCES: usize = 8;
 /// Entries that there is room for from the start, so that tables of usual sizes stay where
 /// they are; memory is only used once it is touched.
 const MAX_RESERVED: usize = 1 << 18;
+/// In place of a shape: the entry is found by its rule.
+const NO_SHAPE: u8 = u8::MAX;
 /// Entries that are told of or asked about at a time, while packets wait.
 const SLICE: usize = 128;
 /// No slot.
@@ -47,8 +51,8 @@ const N_INLINE: usize = 7;
 /// Where an entry is; of no use once the entry is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Handle {
-    slot: u32,
-    generation: u32,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
 }
 
 impl Handle {
@@ -69,15 +73,17 @@ pub(crate) struct Megaflow {
     n_packets: u64,
     n_bytes: u64,
     /// As in its [`SlotKey`].
-    generation: u32,
+    pub(super) generation: u32,
     /// Row of the drop table that its drops were last counted in.
     pub(crate) drop_row: u32,
     /// Versions after its own that it is known to hold in as well.
-    n_later: u32,
-    /// A session may lead here: it compares all that the entry's mask does.
-    pub(crate) in_session: bool,
+    n_later: u16,
+    /// Signatures say all that the entry's mask looks at.
+    pub(crate) is_signed: bool,
     /// See [`Program::is_alone`].
     pub(crate) is_alone: bool,
+    /// Where its packets leave as they came, if that is all; else [`PortNo::UNSET`].
+    pub(crate) plain: PortNo,
     /// What must not have changed, besides the epoch.
     pub(super) rests_on: Dependencies,
     /// Packets and bytes that the rules know of.
@@ -114,8 +120,6 @@ pub(crate) enum State {
     NeedsKey,
     /// It is of another epoch, or rests on something that has changed.
     Stale,
-    /// It is gone.
-    Gone,
 }
 
 /// An entry's place in its port's queue.
@@ -135,6 +139,18 @@ impl Megaflow {
         self.n_bytes += n_bytes;
     }
 
+    /// What has become of it since an epoch.
+    #[inline]
+    pub(super) fn state(&self, epoch: Epoch) -> State {
+        if !self.is_of(epoch) || !self.rests_on.hold() {
+            State::Stale
+        } else if self.is_alone {
+            State::NeedsKey
+        } else {
+            State::Current
+        }
+    }
+
     /// It was made for this version, or holds in it all the same.
     #[inline]
     pub(super) fn is_of(&self, epoch: Epoch) -> bool {
@@ -144,7 +160,7 @@ impl Megaflow {
     /// It holds in a later version as well, and in those between, which nobody uses any more.
     pub(super) fn holds_until(&mut self, epoch: Epoch) {
         // Of one that is too far away it is not.
-        let n_later = u32::try_from(epoch.get().wrapping_sub(self.epoch.get()));
+        let n_later = u16::try_from(epoch.get().wrapping_sub(self.epoch.get()));
         self.n_later = n_later.unwrap_or(self.n_later);
     }
 
@@ -228,13 +244,23 @@ pub(crate) struct Megaflows {
     n_renewed: u64,
     swept: Timestamp,
     sweep_at: usize,
+    /// The ways to entries of packets from ports and from tunnels that have signatures.
+    pub(super) by_signature: Option<Box<BySignature>>,
 }
 
 impl Megaflows {
-    /// A table for `capacity` entries; 0: none.
-    pub(crate) fn new(capacity: usize, seed: u64) -> Self {
+    /// A table for `capacity` entries; 0: none. Packets are found by their signatures as well,
+    /// with so many sessions, unless that is 0.
+    pub(crate) fn new(capacity: usize, n_sessions: usize, seed: u64) -> Self {
         let capacity = capacity.min(1 << 30);
+        let reserved = capacity.min(MAX_RESERVED);
+        let by_signature = (capacity > 0 && n_sessions > 0).then(|| {
+            let ports = Signed::new((capacity, reserved), n_sessions, seed);
+            let tunnels = Signed::new((capacity, reserved), n_sessions, seed);
+            Box::new(BySignature { direct: Vec::new(), ports, tunnels })
+        });
         Self {
+            by_signature,
             received: ReceivedBits::new(),
             secrets: Secrets::new(seed),
             next_salt: seed,
@@ -255,8 +281,50 @@ impl Megaflows {
     }
 
     /// The memory of the table's large parts.
-    pub(crate) fn memory(&self) -> [Range<*const u8>; 3] {
-        [bytes_of(&self.keys), bytes_of(&self.entries), self.index.memory()]
+    pub(crate) fn memory(&self) -> Vec<Range<*const u8>> {
+        let by_signature = self.by_signature.iter();
+        let by_signature =
+            by_signature.flat_map(|by| by.ports.memory().into_iter().chain(by.tunnels.memory()));
+        let own = [bytes_of(&self.keys), bytes_of(&self.entries), self.index.memory()];
+        own.into_iter().chain(by_signature).collect()
+    }
+
+    /// Keeps such a translation.
+    pub(crate) fn install_direct(
+        &mut self,
+        port: PortNo,
+        signature: &Signature,
+        new: Remembered<'_>,
+    ) -> Handle {
+        if self.n_entries >= self.capacity {
+            self.make_room(port, new.now);
+        }
+        let program = Arc::new(new.translation.program);
+        let entry = Megaflow {
+            is_alone: program.is_alone(),
+            plain: plain(&program),
+            program,
+            epoch: new.epoch,
+            last_used: new.now,
+            n_packets: 0,
+            n_bytes: 0,
+            generation: 0,
+            drop_row: 0,
+            n_later: 0,
+            is_signed: false,
+            pushed: (0, 0),
+            rules: new.translation.rules,
+            tally: new.translation.tally,
+            rests_on: new.translation.rests_on,
+            more_words: Box::default(),
+            hash: 0,
+            queue: Links { before: NIL, after: NIL, joined: new.now },
+        };
+        let handle = self.place(port, NO_SHAPE, &[], entry);
+        if let Some(direct) = self.by_signature.as_mut().and_then(|by| by.direct.get_mut(port_idx(port))) {
+            direct.enter(signature, handle);
+        }
+        handle
     }
 
     pub(crate) fn is_disabled(&self) -> bool {
@@ -342,37 +410,17 @@ impl Megaflows {
         Some(self.ports.get(usize::from(place.port))?.shapes.get(place.shape)?.mask())
     }
 
-    /// Fetches what [`Megaflows::state`] looks at.
-    #[inline]
-    pub(crate) fn prefetch(&self, handle: Handle) {
-        if let Some(entry) = self.entries.get(handle.slot as usize) {
-            prefetch(entry);
-        }
-    }
-
-    /// What has become of an entry since an epoch.
-    #[inline]
-    pub(crate) fn state(&self, handle: Handle, epoch: Epoch) -> State {
-        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
-        match entry.filter(|entry| entry.generation == handle.generation) {
-            None => State::Gone,
-            Some(entry) if !entry.is_of(epoch) || !entry.rests_on.hold() => State::Stale,
-            Some(entry) if entry.is_alone => State::NeedsKey,
-            Some(_) => State::Current,
-        }
-    }
-
     /// The entry is there, of this epoch, and rests on nothing that has changed.
     #[inline]
     pub(crate) fn is_current(&self, handle: Handle, epoch: Epoch) -> bool {
-        matches!(self.state(handle, epoch), State::Current | State::NeedsKey)
+        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.generation == handle.generation && entry.state(epoch) != State::Stale)
     }
 
-    /// The entry is there, and rests on nothing that has changed, of whatever epoch it is.
+    /// The entry if it is there and rests on nothing that has changed, of whatever epoch it is.
     #[inline]
-    pub(crate) fn holds(&self, handle: Handle) -> bool {
-        let entry = self.entries.get(handle.slot as usize).and_then(Option::as_ref);
-        entry.is_some_and(|entry| entry.generation == handle.generation && entry.rests_on.hold())
+    pub(crate) fn get_holding(&mut self, handle: Handle) -> Option<&mut Megaflow> {
+        self.get_mut(handle).filter(|entry| entry.rests_on.hold())
     }
 
     /// The entry is there, of whatever epoch.
@@ -403,6 +451,7 @@ impl Megaflows {
         };
         let entry = Megaflow {
             is_alone: program.is_alone(),
+            plain: plain(&program),
             program,
             epoch: new.epoch,
             last_used: new.now,
@@ -410,8 +459,8 @@ impl Megaflows {
             n_bytes: 0,
             generation: 0,
             drop_row: 0,
+            is_signed: signed::covers(&mask),
             n_later: 0,
-            in_session: session::covers(&mask),
             pushed: (0, 0),
             rules: new.translation.rules,
             tally: new.translation.tally,
@@ -439,6 +488,7 @@ impl Megaflows {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
             entry.is_alone = entry.program.is_alone();
+            entry.plain = plain(&entry.program);
             entry.rules = new.translation.rules;
             entry.tally = new.translation.tally;
             entry.rests_on = new.translation.rests_on;
@@ -534,7 +584,9 @@ impl Megaflows {
         let handle = Handle { slot, generation: place.generation };
         entry.generation = place.generation;
         self.entries[slot as usize] = Some(entry);
-        self.index.insert(hash, slot);
+        if shape != NO_SHAPE {
+            self.index.insert(hash, slot);
+        }
         self.n_entries += 1;
         let entries = &mut self.ports[port_idx(port)];
         self.n_ports_in_use += usize::from(entries.n_entries == 0);
@@ -543,7 +595,7 @@ impl Megaflows {
         handle
     }
 
-    fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) {
         if self.entries.get(slot as usize).is_none_or(Option::is_none) {
             return;
         }
@@ -553,7 +605,17 @@ impl Megaflows {
         let place = &mut self.keys[slot as usize];
         place.generation = place.generation.wrapping_add(1);
         let (port, shape) = (usize::from(place.port), place.shape);
-        self.index.remove(entry.hash, slot);
+        if let Some(by) = self.by_signature.as_mut().filter(|_| entry.is_signed)
+            && let Ok(port) = PortNo::new(place.port.into())
+        {
+            by.ports.forget(port, slot);
+            by.tunnels.forget(port, slot);
+        }
+        if shape != NO_SHAPE {
+            self.index.remove(entry.hash, slot);
+        } else if let Some(direct) = self.by_signature.as_mut().and_then(|by| by.direct.get_mut(port)) {
+            direct.forget(Handle { slot, generation: entry.generation });
+        }
         self.free.push(slot);
         self.n_entries -= 1;
         let entries = &mut self.ports[port];
@@ -622,6 +684,14 @@ impl Megaflows {
 
     fn port_of(&self, slot: u32) -> Option<usize> {
         self.keys.get(slot as usize).map(|place| usize::from(place.port))
+    }
+}
+
+/// See [`Megaflow::plain`].
+fn plain(program: &Program) -> PortNo {
+    match &program.emits[..] {
+        [emit] if emit.is_plain() && program.meters.is_empty() && !program.has_side_effects() => emit.port,
+        _ => PortNo::UNSET,
     }
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Two levels. A *megaflow* (`megaflow.rs`) holds a translation for all packets that
 //! agree in its masked bits; megaflows with the same mask form a *shape*
-//! (`shape.rs`), and a lookup probes each shape of the packet's port. A *session*
-//! (`session.rs`) is a shortcut to a megaflow for one signature, so that a packet of a
-//! known conversation costs one probe however many shapes there are, and is not even
-//! parsed in full.
+//! (`shape.rs`), and a lookup probes each shape of the packet's port. Most packets need not
+//! be parsed in full for that: what their signature says is all that most masks look at, and
+//! `signed.rs` finds their megaflows by it. Where a port has many masks, a *session*
+//! (`session.rs`) leads from a signature to its megaflow, so that a packet of a known
+//! conversation costs one probe however many shapes there are. Where masks multiply and rules
+//! are few, the rules themselves are compared (`direct.rs`).
 //!
 //! Why reuse is sound: a translation is right for every packet that agrees in its
 //! mask (the law of [`crate::pipeline`]); a lookup compares exactly those bits; masks
-//! are only ever widened; and a session is only made for a megaflow whose mask lies
-//! within the bits that sessions compare. Megaflows may overlap: entries of one epoch
+//! are only ever widened; a megaflow is only found by signature when its mask lies within the
+//! bits that signatures say; and a session is a guess, which the megaflow's own words
+//! confirm. Megaflows may overlap: entries of one epoch
 //! then agree, and entries of another are translated again before use.
 //!
 //! Everything is bounded: entries, shapes per port, sessions. When the entries run
@@ -20,14 +23,18 @@
 use std::ops::Range;
 
 mod ahead;
+mod by_signature;
+mod direct;
 mod index;
 mod megaflow;
 mod session;
 mod shape;
+mod signed;
 
+pub(crate) use by_signature::Words;
 pub use megaflow::MegaflowDump;
 pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered, State};
-pub(crate) use session::{PortSessions, Sessions, TunnelSessions, TunnelWords, tunnelled};
+pub(crate) use signed::{N_LONG, TunnelWords, bits, tunnelled};
 
 /// A packet from a port that is not a tunnel can have this key.
 #[cfg(test)]

@@ -1,92 +1,60 @@
-//! Sessions: signatures to megaflows, in a fixed table of small buckets.
+//! Sessions: where packets of a known conversation find their megaflow at once, however many
+//! shapes their port has.
 //!
-//! A packet from a port is looked up by its [`Signature`] alone, one cache line that is
-//! read straight from the frame; one from a tunnel by that and [`TunnelWords`]. What is
-//! left out (TCP flags, flow labels, most of the outer header) would split one conversation
-//! over many entries.
+//! A session is six bytes, part of a hash and a slot: what it leads to is compared with the
+//! packet anyway ([`super::signed`]), so that it need not know more, and cannot be wrong in a
+//! way that matters. A million of them are less than 8 MiB.
 //!
-//! A lookup touches two lines: the bucket's tags and handles, and the words of the session
-//! whose tag agrees.
+//! The table begins small and doubles when it is half full, until it is as large as it may
+//! become: what few conversations use stays together, and so in the cache. What was in it is
+//! forgotten then; the conversations make themselves known again.
 
-use std::{mem::offset_of, ops::Range};
+use std::ops::Range;
 
-use super::{Handle, Secrets, bytes_of, fold};
-use crate::{
-    hints::prefetch,
-    key::{FlowKey, FlowMask, N_WORDS},
-    parse::{N_SIGNATURE_WORDS, Signature},
-};
+use zerocopy::{FromBytes, FromZeros};
 
-/// Words that sessions of packets from tunnels compare besides the signature, as in
-/// [`TUNNEL_WORDS`].
-pub(crate) type TunnelWords = [u64; TUNNEL_WORDS.len()];
-
-/// Their places in a key: tunnel key, outer IPv4 addresses, which Geneve option fields
-/// there are, and the first two of them.
-pub(crate) const TUNNEL_WORDS: [usize; 4] = [
-    offset_of!(FlowKey, tun_id) / 8,
-    offset_of!(FlowKey, tun_src) / 8,
-    offset_of!(FlowKey, tun_metadata_present) / 8,
-    offset_of!(FlowKey, tun_metadata) / 8,
-];
-
-/// Sessions of packets from ports.
-pub(crate) type PortSessions = Sessions<N_SIGNATURE_WORDS>;
-/// Sessions of packets from tunnels.
-pub(crate) type TunnelSessions = Sessions<{ N_SIGNATURE_WORDS + TUNNEL_WORDS.len() }>;
+use super::bytes_of;
+use crate::hints::prefetch;
 
 /// Sessions of a bucket.
-const WAYS: usize = 4;
+const WAYS: usize = 10;
+/// Buckets at first.
+const MIN_BUCKETS: usize = 64;
 
 /// How rarely a new session replaces another.
 const REPLACE_ONE_IN: u64 = 16;
 
-/// What is known of the sessions of a bucket: one cache line.
-#[derive(Debug, Clone, Copy, Default)]
+/// Sessions whose hashes are alike: one cache line.
+#[derive(Debug, Clone, Copy, FromBytes)]
 #[repr(C, align(64))]
 struct Bucket {
     /// Part of the hash of each; 0: free.
-    tags: [u32; WAYS],
-    handles: [Handle; WAYS],
-    /// Lookup count of the table when each was last used, to choose a victim.
-    last_used: [u32; WAYS],
+    tags: [u16; WAYS],
+    slots: [u32; WAYS],
+    spare: u32,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// What a session compares.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Words<const N: usize>([u64; N]);
-
-const _: () = assert!(size_of::<Words<N_SIGNATURE_WORDS>>() == 64);
-
-/// The sessions of a worker, of N words each.
+/// Slots of megaflows by the hashes of packets.
 #[derive(Debug)]
-pub(crate) struct Sessions<const N: usize> {
-    secrets: Secrets<N>,
+pub(crate) struct Sessions {
     buckets: Vec<Bucket>,
-    /// By bucket and way.
-    words: Vec<Words<N>>,
+    /// Of the buckets in use.
+    mask: usize,
     n_used: usize,
-    n_lookups: u64,
+    n_inserts: u64,
 }
 
-impl<const N: usize> Sessions<N> {
-    /// A table for `capacity` sessions, rounded up to a power of two; 0: none.
-    pub(crate) fn new(capacity: usize, seed: u64) -> Self {
-        let n_buckets = if capacity == 0 { 0 } else { capacity.div_ceil(WAYS).next_power_of_two() };
-        Self {
-            secrets: Secrets::new(seed),
-            buckets: vec![Bucket::default(); n_buckets],
-            words: vec![Words([0; N]); n_buckets * WAYS],
-            n_used: 0,
-            n_lookups: 0,
-        }
-    }
-
-    pub(crate) fn is_disabled(&self) -> bool {
-        self.buckets.is_empty()
+impl Sessions {
+    /// A table for `capacity` sessions, rounded up to a power of two. Its memory is taken when
+    /// it is first used.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let n_buckets = capacity.div_ceil(WAYS).next_power_of_two();
+        // Without memory there are no sessions.
+        let buckets = Bucket::new_vec_zeroed(n_buckets).unwrap_or_default();
+        let mask = buckets.len().min(MIN_BUCKETS).saturating_sub(1);
+        Self { buckets, mask, n_used: 0, n_inserts: 0 }
     }
 
     /// Sessions in use.
@@ -95,105 +63,125 @@ impl<const N: usize> Sessions<N> {
     }
 
     /// The memory of the table.
-    pub(crate) fn memory(&self) -> [Range<*const u8>; 2] {
-        [bytes_of(&self.buckets), bytes_of(&self.words)]
+    pub(crate) fn memory(&self) -> Range<*const u8> {
+        bytes_of(&self.buckets)
     }
 
-    /// The hash of what a session compares.
-    #[inline]
-    pub(crate) fn hash(&self, words: &[u64; N]) -> u64 {
-        let mut sum = 0_u64;
-        for (pair, secrets) in words.chunks_exact(2).zip(self.secrets.0.chunks_exact(2)) {
-            sum = sum.wrapping_add(fold(pair[0] ^ secrets[0], pair[1] ^ secrets[1]));
-        }
-        fold(sum, self.secrets.0[0] | 1)
-    }
-
-    /// Fetches what [`Sessions::candidate`] looks at.
+    /// Fetches what [`Sessions::find`] looks at.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
-        prefetch(&self.buckets[self.place(hash).0]);
+        if let Some(bucket) = self.buckets.get(self.bucket_idx(hash)) {
+            prefetch(bucket);
+        }
     }
 
-    /// Where the session with this hash is most likely, and if it can be there at all. Without
-    /// branches: which way it is nobody can predict, and a wrong guess would have to wait for
-    /// the memory.
+    /// Where the session with this hash leads. Without branches on the way to it: which of a
+    /// bucket it is nobody can predict, and a wrong guess would have to wait for the memory.
     #[inline]
-    pub(crate) fn candidate(&self, hash: u64) -> (usize, bool) {
-        let (at, tag) = self.place(hash);
-        let tags = &self.buckets[at].tags;
-        let agreeing = (0..WAYS).fold(0, |bits, way| bits | u32::from(tags[way] == tag) << way);
-        let place = at * WAYS + agreeing.trailing_zeros() as usize % WAYS;
-        prefetch(&self.words[place]);
-        (place, agreeing != 0)
+    pub(crate) fn find(&self, hash: u64) -> Option<u32> {
+        let bucket = self.buckets.get(self.bucket_idx(hash))?;
+        let agreeing = agreeing(&bucket.tags, tag(hash));
+        let slot = bucket.slots[agreeing.trailing_zeros() as usize % WAYS];
+        (agreeing != 0).then_some(slot)
     }
 
-    /// The candidate has these words.
-    #[inline]
-    pub(crate) fn is_for(&self, candidate: usize, words: &[u64; N]) -> bool {
-        let differing = self.words[candidate].0.iter().zip(words).fold(0, |sum, (a, b)| sum | (a ^ b));
-        differing == 0
-    }
-
-    /// The megaflow of the candidate, which is used now.
-    #[inline]
-    pub(crate) fn hit(&mut self, candidate: usize) -> Handle {
-        self.n_lookups += 1;
-        let bucket = &mut self.buckets[candidate / WAYS];
-        bucket.last_used[candidate % WAYS] = self.n_lookups as u32;
-        bucket.handles[candidate % WAYS]
-    }
-
-    /// Makes or changes the session with these words. In a full bucket the least recently
-    /// used one makes way, but only now and then: traffic of more conversations than there
-    /// is room for shall not spend its time on pushing each other out.
-    pub(crate) fn insert(&mut self, hash: u64, words: &[u64; N], handle: Handle) {
-        self.n_lookups += 1;
-        let now = self.n_lookups as u32;
-        let (at, tag) = self.place(hash);
-        let (bucket, places) = (&mut self.buckets[at], &mut self.words[at * WAYS..][..WAYS]);
+    /// Makes or changes the session with this hash. In a full bucket another one makes way, but
+    /// only now and then: traffic of more conversations than there is room for shall not spend
+    /// its time on pushing each other out, and a scan shall not push out what is in use.
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
+        self.n_inserts += 1;
+        if self.n_used * 2 > (self.mask + 1) * WAYS && self.mask + 1 < self.buckets.len() {
+            self.buckets[..=self.mask].fill(Bucket::new_zeroed());
+            (self.mask, self.n_used) = (self.mask * 2 + 1, 0);
+        }
+        let (at, tag) = (self.bucket_idx(hash), tag(hash));
+        let Some(bucket) = self.buckets.get_mut(at) else { return };
         // Two sessions of one tag in a bucket would hide one another.
         let same_tag = bucket.tags.iter().position(|other| *other == tag);
         let way = match same_tag.or_else(|| bucket.tags.iter().position(|tag| *tag == 0)) {
             Some(way) => way,
-            None if !self.n_lookups.is_multiple_of(REPLACE_ONE_IN) => return,
-            None => (0..WAYS).max_by_key(|way| now.wrapping_sub(bucket.last_used[*way])).unwrap_or(0),
+            None if !self.n_inserts.is_multiple_of(REPLACE_ONE_IN) => return,
+            None => (self.n_inserts / REPLACE_ONE_IN) as usize % WAYS,
         };
         self.n_used += usize::from(bucket.tags[way] == 0);
-        (bucket.tags[way], bucket.handles[way], bucket.last_used[way]) = (tag, handle, now);
-        places[way] = Words(*words);
+        (bucket.tags[way], bucket.slots[way]) = (tag, slot);
     }
 
-    /// Forgets a session: its megaflow is gone.
-    pub(crate) fn forget(&mut self, candidate: usize) {
-        if let Some(bucket) = self.buckets.get_mut(candidate / WAYS) {
-            self.n_used -= usize::from(bucket.tags[candidate % WAYS] != 0);
-            bucket.tags[candidate % WAYS] = 0;
+    /// Forgets the session with this hash: it leads nowhere any more.
+    pub(crate) fn forget(&mut self, hash: u64) {
+        let at = self.bucket_idx(hash);
+        let Some(bucket) = self.buckets.get_mut(at) else { return };
+        for other in bucket.tags.iter_mut().filter(|other| **other == tag(hash)) {
+            *other = 0;
+            self.n_used -= 1;
         }
     }
 
-    /// Bucket and tag of a hash.
     #[inline]
-    fn place(&self, hash: u64) -> (usize, u32) {
-        (hash as usize & (self.buckets.len() - 1), (hash >> 32) as u32 | 1)
+    fn bucket_idx(&self, hash: u64) -> usize {
+        hash as usize & self.mask
     }
 }
 
-/// Sessions compare all bits of this mask that a received packet can have.
-pub(super) fn covers(mask: &FlowMask) -> bool {
-    let outer = offset_of!(FlowKey, tun_tos) / 8..offset_of!(FlowKey, metadata) / 8;
-    let options = offset_of!(FlowKey, tun_metadata_present) / 8..N_WORDS;
-    let left_out = |idx: &usize| mask.words()[*idx] != 0 && !TUNNEL_WORDS.contains(idx);
-    Signature::covers(mask) && !outer.chain(options).any(|idx| left_out(&idx))
+/// A bit for each way whose tag is this one.
+#[inline]
+fn agreeing(tags: &[u16; WAYS], tag: u16) -> u32 {
+    (0..WAYS).fold(0, |bits, way| bits | u32::from(tags[way] == tag) << way)
 }
 
-/// All that a session of a packet from a tunnel compares.
-pub(crate) fn tunnelled(
-    signature: &Signature,
-    tunnel: &TunnelWords,
-) -> [u64; N_SIGNATURE_WORDS + TUNNEL_WORDS.len()] {
-    std::array::from_fn(|idx| match signature.0.get(idx) {
-        Some(word) => *word,
-        None => tunnel[idx - N_SIGNATURE_WORDS],
-    })
+/// The part of a hash that a session keeps; never 0.
+#[inline]
+fn tag(hash: u64) -> u16 {
+    (hash >> 48) as u16 | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hashes that share eight buckets.
+    fn hash(n: u64) -> u64 {
+        (n << 49) | (n % 8)
+    }
+
+    #[test]
+    fn sessions_are_found_replaced_and_forgotten() {
+        let mut sessions = Sessions::new(80);
+        (1..=32).for_each(|n| sessions.insert(hash(n), n as u32));
+        assert_eq!(sessions.len(), 32);
+        assert!((1..=32).all(|n| sessions.find(hash(n)) == Some(n as u32)));
+        sessions.insert(hash(5), 50);
+        sessions.forget(hash(6));
+        sessions.forget(hash(6));
+        assert_eq!((sessions.len(), sessions.find(hash(5)), sessions.find(hash(6))), (31, Some(50), None));
+    }
+
+    #[test]
+    fn a_scan_leaves_most_of_a_full_table() {
+        let mut sessions = Sessions::new(80);
+        (1..=80).for_each(|n| sessions.insert(hash(n), n as u32));
+        (1000..1064).for_each(|n| sessions.insert(hash(n), n as u32));
+        let n_left = (1..=80).filter(|n| sessions.find(hash(*n)).is_some()).count();
+        assert_eq!((sessions.len(), n_left), (80, 76));
+    }
+
+    #[test]
+    fn a_table_grows_to_its_capacity_and_not_beyond() {
+        let mut sessions = Sessions::new(10_000);
+        let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..2 {
+            (0..100_000).for_each(|n| sessions.insert(spread(n), n as u32));
+        }
+        assert_eq!(sessions.mask + 1, sessions.buckets.len());
+        assert!(sessions.len() > 9_000 && sessions.len() <= sessions.buckets.len() * WAYS);
+        assert!((0..100_000).all(|n| sessions.find(spread(n)).is_none_or(|slot| u64::from(slot) < 100_000)));
+    }
+
+    #[test]
+    fn a_table_for_none_has_room_for_a_bucket() {
+        let mut sessions = Sessions::new(0);
+        assert_eq!(sessions.find(7), None);
+        sessions.insert(7, 1);
+        assert_eq!(sessions.find(7), Some(1));
+    }
 }

@@ -121,6 +121,11 @@ impl PortShapes {
         self.shapes.get_mut(usize::from(id))?.as_mut()
     }
 
+    /// Number of shapes.
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// The shapes in the order to probe.
     pub(crate) fn probes(&self) -> impl Iterator<Item = (u8, &Shape)> {
         self.order.iter().filter_map(|id| Some((*id, self.get(*id)?)))

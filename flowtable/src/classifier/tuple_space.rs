@@ -9,6 +9,7 @@ use super::{
     branch::SetSearch,
     bucket::Goal,
     conjunction::complete,
+    match_order,
     prefix_trie::{Answer, PrefixTrie},
     subtable::{PREFIX_FIELDS, Subtable},
 };
@@ -50,6 +51,19 @@ impl TupleSpace {
     /// Number of distinct masks: the most probes a lookup can need.
     pub fn n_subtables(&self) -> usize {
         self.subtables.len() + self.parts.as_ref().map_or(0, |parts| parts.n_subtables())
+    }
+
+    /// All rules in the order of precedence, where they are few and plain.
+    pub(crate) fn few_rules(&self, max: usize) -> Option<Vec<&Arc<Rule>>> {
+        if self.parts.is_some() || self.n_rules > max {
+            return None;
+        }
+        let mut rules: Vec<_> = self.rules().collect();
+        let order = |a: &&Arc<Rule>, b: &&Arc<Rule>| {
+            b.priority.cmp(&a.priority).then_with(|| match_order(&a.matching, &b.matching))
+        };
+        rules.sort_by(order);
+        rules.iter().all(|rule| rule.matching.memberships().is_empty()).then_some(rules)
     }
 
     fn position(&self, matching: &Match) -> Option<usize> {

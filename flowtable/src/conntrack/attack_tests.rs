@@ -13,6 +13,7 @@ use crate::{
     build::{self, Host},
     key::ct_state,
     testing::parsed,
+    types::BridgeId,
 };
 
 /// A minute.
@@ -179,7 +180,7 @@ fn halves_of_packets() {
     for n in 0..DURATION * 100 {
         let now = Timestamp::from_nanos(n * 10_000_000);
         assert!(matches!(tracker.gather(now, held(9, n, 0, 9)), Offered::Kept));
-        let lost = tracker.lost_fragments(now);
+        let lost = tracker.lost_fragments(now, BridgeId::FIRST);
         assert!(lost.iter().all(|(_, held)| held.port.get() == 9), "the attacker's own");
         n_lost += lost.len() as u64;
         assert!(tracker.fragments_held().1 <= limits.memory / 2);
@@ -194,7 +195,7 @@ fn halves_of_packets() {
     let (n_held, _) = tracker.fragments_held();
     assert_eq!(n_lost + n_held as u64, DURATION * 100, "each is accounted for");
     let end = Timestamp::from_nanos((DURATION + 60) * 1_000_000_000);
-    assert_eq!(tracker.lost_fragments(end).len(), n_held);
+    assert_eq!(tracker.lost_fragments(end, BridgeId::FIRST).len(), n_held);
     assert_eq!(tracker.fragments_held(), (0, 0));
     assert_eq!(limits.timeout, Duration::from_secs(30));
 }

@@ -23,7 +23,7 @@ use crate::{
     drop::DropReason,
     key::FlowKey,
     packet::{Layout, Packet},
-    types::{PortNo, Timestamp},
+    types::{BridgeId, PortNo, Timestamp},
 };
 
 /// Fragments of a packet: the largest packet over links of 552 bytes has 124.
@@ -306,16 +306,18 @@ impl Conntrack {
         offered
     }
 
-    /// The fragments that were dropped since the last call: to be called after
+    /// The fragments of a bridge that were dropped since the last call: to be called after
     /// [`Conntrack::gather`], and now and then for those whose time is over.
-    pub(crate) fn lost_fragments(&self, now: Timestamp) -> Vec<(DropReason, Held)> {
+    pub(crate) fn lost_fragments(&self, now: Timestamp, bridge: BridgeId) -> Vec<(DropReason, Held)> {
         if self.n_gathering.load(Relaxed) == 0 {
             return Vec::new();
         }
         let mut fragments = self.fragments();
         fragments.expire(now);
-        let lost = std::mem::take(&mut fragments.lost);
-        self.n_gathering.store(fragments.packets.len(), Relaxed);
+        let all = std::mem::take(&mut fragments.lost);
+        let (lost, others) = all.into_iter().partition(|(_, held)| held.piece.of.bridge == bridge);
+        fragments.lost = others;
+        self.n_gathering.store(fragments.packets.len() + fragments.lost.len(), Relaxed);
         lost
     }
 

@@ -8,6 +8,7 @@ use crate::{
     drop::DropReason,
     packet::{FrameBuf, Packet},
     parse::{self, ipv6::Chain},
+    types::BridgeId,
     wire::{Ipv4, Ipv6, Ipv6Fragment, ethertype, ip_proto, ipv4_fragment},
 };
 
@@ -16,9 +17,11 @@ const MAX_PAYLOAD: u32 = 65_535;
 /// Offsets are in units of so many bytes.
 const UNIT: u32 = 8;
 
-/// What the fragments of a packet have in common, within a zone.
+/// What the fragments of a packet have in common, within a bridge and a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PacketId {
+    /// Its ports are those of this bridge.
+    pub(crate) bridge: BridgeId,
     pub(crate) zone: u16,
     ipv6: bool,
     /// For IPv4; later fragments of IPv6 do not know it.
@@ -99,6 +102,7 @@ fn ipv4(packet: &[u8], zone: u16) -> Option<Piece> {
     let (start, end) = parse::ipv4_bounds(ip, packet.len())?;
     let bits = ip.fragment.get();
     let of = PacketId {
+        bridge: BridgeId::FIRST,
         zone,
         ipv6: false,
         proto: ip.proto,
@@ -119,8 +123,15 @@ fn ipv6(packet: &[u8], zone: u16) -> Option<Piece> {
     let (ip, rest) = Ipv6::ref_from_prefix(packet).ok()?;
     let at = Chain::walk(ip.next, rest).fragment_at?;
     let (header, payload) = Ipv6Fragment::ref_from_prefix(rest.get(at..)?).ok()?;
-    let of =
-        PacketId { zone, ipv6: true, proto: 0, src: ip.src.get(), dst: ip.dst.get(), id: header.id.get() };
+    let of = PacketId {
+        bridge: BridgeId::FIRST,
+        zone,
+        ipv6: true,
+        proto: 0,
+        src: ip.src.get(),
+        dst: ip.dst.get(),
+        id: header.id.get(),
+    };
     let bits = header.offset.get();
     Some(Piece {
         of,

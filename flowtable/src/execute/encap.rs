@@ -16,74 +16,121 @@ use crate::{
 /// First source port: the dynamic range's upper half (RFC 7348 §5, RFC 8926 §3.3).
 const FIRST_PORT: u16 = 0x8000;
 
+/// Bytes of the outer headers over IPv4 without options.
+const SHORT: usize = 50;
+/// The same with [`crate::tunnel::OVN_OPTION`].
+const LONG: usize = 58;
+
 /// Pushes `header` and fills in lengths, UDP source port, ECN and checksums.
 ///
 /// The UDP checksum is computed where the prebuilt header has anything but zero in its
 /// place, see [`crate::tunnel::build_header`].
-pub(super) fn encapsulate<B: FrameBuf>(
+pub(crate) fn encapsulate<B: FrameBuf>(
     packet: &mut Packet<B>,
     header: &TunnelHeader,
     flow_hash: u32,
 ) -> Result<(), DropReason> {
     let ecn = Headers::of(packet.bytes(), &packet.layout).ecn(packet.bytes());
+    encapsulate_marked(packet, header, (ecn, flow_hash))
+}
+
+/// The same of a packet whose congestion bits are known.
+#[inline(always)]
+pub(crate) fn encapsulate_marked<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    header: &TunnelHeader,
+    (ecn, flow_hash): (Option<u8>, u32),
+) -> Result<(), DropReason> {
     if !packet.push_front(header.bytes.len()) {
         return Err(DropReason::NoHeadroom);
     }
     let frame = packet.bytes_mut();
-    let (front, _) = frame.split_at_mut_checked(header.bytes.len()).ok_or(DropReason::NoHeadroom)?;
-    front.copy_from_slice(&header.bytes);
     let l3_end = u16::try_from(frame.len()).map_err(|_| DropReason::TooBig)?;
+    put(frame, &header.bytes)?;
     let ip = frame.get_mut(Ethernet::LEN..).ok_or(DropReason::Unsupported)?;
-    let (ip_len, pseudo) = match header.remote {
-        IpAddr::V4(_) => (Ipv4::LEN, fill_ipv4(ip, ecn)),
-        IpAddr::V6(_) => (Ipv6::LEN, fill_ipv6(ip, ecn)),
-    };
-    let udp = ip.get_mut(ip_len..).ok_or(DropReason::Unsupported)?;
-    fill_udp(udp, pseudo.ok_or(DropReason::Unsupported)?, flow_hash).ok_or(DropReason::Unsupported)?;
+    let ip_len = match header.remote {
+        IpAddr::V4(_) => fill_ipv4(ip, ecn, flow_hash),
+        IpAddr::V6(_) => fill_ipv6(ip, ecn, flow_hash),
+    }
+    .ok_or(DropReason::Unsupported)?;
     let l3 = Ethernet::LEN as u16;
     packet.layout = Layout { l3, l4: l3 + ip_len as u16, l3_end, l4_proto: ip_proto::UDP };
     packet.offload = Offload::default();
     Ok(())
 }
 
-/// Length, ECN and checksum of the IPv4 header. The identification stays 0: the packet
-/// must not be fragmented, so nobody looks at it (RFC 6864 §4.1).
-fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>) -> Option<Sum> {
+/// Writes the prebuilt header; one of the usual lengths is copied in a few moves.
+#[inline]
+fn put(frame: &mut [u8], header: &[u8]) -> Result<(), DropReason> {
+    if let (Ok(header), Some(front)) = (<&[u8; SHORT]>::try_from(header), frame.first_chunk_mut::<SHORT>()) {
+        *front = *header;
+    } else if let (Ok(header), Some(front)) =
+        (<&[u8; LONG]>::try_from(header), frame.first_chunk_mut::<LONG>())
+    {
+        *front = *header;
+    } else {
+        let (front, _) = frame.split_at_mut_checked(header.len()).ok_or(DropReason::NoHeadroom)?;
+        front.copy_from_slice(header);
+    }
+    Ok(())
+}
+
+/// Length, ECN and checksum of the IPv4 header, then UDP; answers the length of the former. The
+/// identification stays 0: the packet must not be fragmented, so nobody looks at it
+/// (RFC 6864 §4.1).
+#[inline]
+fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32) -> Option<usize> {
     let len = packet.len();
     let (ip, rest) = Ipv4::mut_from_prefix(packet).ok()?;
     ip.total_len.set(len as u16);
-    ip.tos = outer_tos(ip.tos, ecn);
-    ip.checksum.set(0);
-    let pseudo = pseudo_ipv4(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len());
-    let checksum = crate::checksum::of(packet.get(..Ipv4::LEN)?);
-    let (ip, _) = Ipv4::mut_from_prefix(packet).ok()?;
-    ip.checksum.set(checksum);
-    Some(pseudo)
+    let tos = outer_tos(ip.tos, ecn);
+    // RFC 1624 §3, equation 3: the length was 0.
+    let sum = u32::from(!ip.checksum.get()) + u32::from(!u16::from(ip.tos)) + u32::from(tos) + len as u32;
+    ip.tos = tos;
+    ip.checksum.set(!fold(sum));
+    if fill_udp(rest, flow_hash)? {
+        let pseudo = pseudo_ipv4(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len());
+        finish_udp(rest, pseudo)?;
+    }
+    Some(Ipv4::LEN)
 }
 
-fn fill_ipv6(packet: &mut [u8], ecn: Option<u8>) -> Option<Sum> {
+fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+fn fill_ipv6(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32) -> Option<usize> {
     let (ip, rest) = Ipv6::mut_from_prefix(packet).ok()?;
     ip.payload_len.set(rest.len() as u16);
     let flow = ip.flow.get();
     let tos = outer_tos((flow >> 20) as u8, ecn);
     ip.flow.set(flow & !0x0ff0_0000 | u32::from(tos) << 20);
-    Some(pseudo_ipv6(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len()))
+    if fill_udp(rest, flow_hash)? {
+        finish_udp(rest, pseudo_ipv6(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len()))?;
+    }
+    Some(Ipv6::LEN)
 }
 
-fn fill_udp(datagram: &mut [u8], pseudo: Sum, flow_hash: u32) -> Option<()> {
+/// Port and length; answers whether there shall be a checksum.
+#[inline]
+fn fill_udp(datagram: &mut [u8], flow_hash: u32) -> Option<bool> {
     let len = datagram.len();
     let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
     udp.src.set(FIRST_PORT | (flow_hash ^ flow_hash >> 16) as u16);
     udp.len.set(len as u16);
-    if udp.checksum.get() != 0 {
-        udp.checksum.set(0);
-        let checksum = match pseudo.bytes(datagram).checksum() {
-            0 => u16::MAX,
-            checksum => checksum,
-        };
-        let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
-        udp.checksum.set(checksum);
-    }
+    Some(udp.checksum.get() != 0)
+}
+
+fn finish_udp(datagram: &mut [u8], pseudo: Sum) -> Option<()> {
+    let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
+    udp.checksum.set(0);
+    let checksum = match pseudo.bytes(datagram).checksum() {
+        0 => u16::MAX,
+        checksum => checksum,
+    };
+    let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
+    udp.checksum.set(checksum);
     Some(())
 }
 

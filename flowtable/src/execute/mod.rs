@@ -15,6 +15,7 @@ mod tags;
 mod tests;
 
 pub(crate) use edit::edit_fields;
+pub(crate) use encap::{encapsulate, encapsulate_marked};
 
 use crate::{
     drop::DropReason,

@@ -17,6 +17,11 @@ impl Dependencies {
         }
     }
 
+    /// Nothing was looked into.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Nothing has changed in what was looked into.
     #[inline]
     pub(crate) fn hold(&self) -> bool {

@@ -72,6 +72,12 @@ impl RuleFlags {
         Self(self.0 | other.0)
     }
 
+    /// Those of these flags that are not among others.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     /// All of these flags are set.
     pub const fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0

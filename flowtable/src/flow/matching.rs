@@ -59,6 +59,18 @@ impl Match {
         let mask = mask & field.all_bits();
         key.set(field, key.get(field) & !mask | value & mask);
         bits.add(field, mask);
+        if field == Field::NwFrag {
+            // What is no fragment is no later one, and a later one is a fragment: one way to
+            // say so, which has a name.
+            match (key.get(field), bits.get(field)) {
+                (0, 1) => bits.add(field, 2),
+                (2, 2) => {
+                    key.set(field, 3);
+                    bits.add(field, 1);
+                }
+                _ => {}
+            }
+        }
         Self { memberships: self.memberships, ..Self::from_key(&key, &bits) }
     }
 

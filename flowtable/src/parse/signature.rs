@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, network_endian::U32};
 use super::{TAG_PRESENT, ipv4, ipv6, is_tag};
 use crate::{
     field::Field,
-    key::FlowMask,
+    key::{FlowKey, FlowMask},
     packet::Layout,
     types::PortNo,
     wire::{Ethernet, Icmp, Ipv4, Ipv6, Tag, Tcp, Udp, ethertype, ip_proto, ipv4_fragment},
@@ -20,6 +20,23 @@ use crate::{
 
 /// Words of a signature.
 pub(crate) const N_WORDS: usize = 8;
+
+/// Fields that a signature says, beside the addresses of its IP version. Ports are named once:
+/// those of all protocols share their places in a key.
+const SAID: [Field; 12] = [
+    Field::InPort,
+    Field::EthDst,
+    Field::EthSrc,
+    Field::VlanTpid,
+    Field::VlanTci,
+    Field::NwProto,
+    Field::NwTos,
+    Field::NwTtl,
+    Field::UdpSrc,
+    Field::UdpDst,
+    Field::IcmpType,
+    Field::IcmpCode,
+];
 
 /// What tells the conversations of a port apart, in this order: MAC addresses, outer tag,
 /// input port, protocol, TOS, TTL, IP version, L4 ports (or ICMP type and code), IP addresses.
@@ -41,11 +58,64 @@ struct L3 {
 impl Signature {
     /// The signature of a frame from a port, and where its headers are. Nothing for the
     /// frames that take the long way ([`super::parse`]).
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn of(frame: &[u8], in_port: PortNo) -> Option<(Self, Layout)> {
+        let mut signature = Self::default();
+        let layout = signature.take(frame, in_port)?;
+        Some((signature, layout))
+    }
+
+    /// Becomes the signature of a frame from a port; answers where its headers are. Nothing for
+    /// the frames that take the long way ([`super::parse`]).
+    #[inline]
+    pub(crate) fn take(&mut self, frame: &[u8], in_port: PortNo) -> Option<Layout> {
         if frame.len() > usize::from(u16::MAX) {
             return None;
         }
+        match self.take_plain(frame, in_port) {
+            None => self.take_any(frame, in_port),
+            layout => layout,
+        }
+    }
+
+    /// Of the most ordinary frames: TCP or UDP over IPv4, without a tag. Everything is at a fixed
+    /// place, so that one comparison of lengths is enough.
+    #[inline]
+    fn take_plain(&mut self, frame: &[u8], in_port: PortNo) -> Option<Layout> {
+        const L4: usize = Ethernet::LEN + Ipv4::LEN;
+        const PLAIN: u16 = u16::from_be_bytes([8, 0]);
+        const FRAGMENT: u16 = ipv4_fragment::OFFSET | ipv4_fragment::MORE;
+        let head: &[u8; L4 + Tcp::LEN] = frame.first_chunk()?;
+        let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (total_len, proto) = (usize::from(half(16)), head[23]);
+        let header_len = if proto == ip_proto::TCP { usize::from(head[L4 + 12] >> 4) * 4 } else { Udp::LEN };
+        let is_plain = half(12) == PLAIN
+            && head[14] == 0x45
+            && half(20) & FRAGMENT == 0
+            && (proto == ip_proto::UDP || proto == ip_proto::TCP && header_len >= Tcp::LEN)
+            && total_len >= Ipv4::LEN + header_len
+            && total_len <= frame.len() - Ethernet::LEN;
+        if !is_plain {
+            return None;
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *head;
+        let what = u32::from_ne_bytes([proto, head[15], head[22], 4]);
+        self.0 = [
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from(u32::from_ne_bytes([i, j, k, l])) << 32,
+            u64::from(in_port.get()) << 32 | u64::from(what),
+            u64::from(word(L4)),
+            u64::from(word(26)),
+            0,
+            u64::from(word(30)),
+            0,
+        ];
+        let l3_end = (Ethernet::LEN + total_len) as u16;
+        Some(Layout { l3: Ethernet::LEN as u16, l4: L4 as u16, l3_end, l4_proto: proto })
+    }
+
+    fn take_any(&mut self, frame: &[u8], in_port: PortNo) -> Option<Layout> {
         let macs: &[u8; 16] = frame.first_chunk()?;
         let (mut eth_type, mut l3, mut tag) = (u16::from_be_bytes([macs[12], macs[13]]), Ethernet::LEN, 0);
         if is_tag(eth_type) {
@@ -65,7 +135,7 @@ impl Signature {
         let [a, b, c, d, e, f, g, h, rest @ ..] = *macs;
         let what = u32::from_ne_bytes([ip.proto, ip.tos, ip.ttl, ip.version]);
         let [src, src_low, dst, dst_low] = ip.addresses;
-        let words = [
+        self.0 = [
             word([a, b, c, d, e, f, g, h]),
             u64::from(u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]])) << 32 | u64::from(tag),
             u64::from(in_port.get()) << 32 | u64::from(what),
@@ -75,13 +145,12 @@ impl Signature {
             dst,
             dst_low,
         ];
-        let layout = Layout {
+        Some(Layout {
             l3: l3 as u16,
             l4: (l3 + ip.start) as u16,
             l3_end: (l3 + ip.end) as u16,
             l4_proto: ip.proto,
-        };
-        Some((Self(words), layout))
+        })
     }
 
     /// Frames with the same signature agree in all bits of this mask that received frames
@@ -91,10 +160,81 @@ impl Signature {
         left_out.iter().all(|field| mask.get(*field) == 0)
     }
 
+    /// The bits of signatures that a mask which they cover looks at: frames whose signatures
+    /// agree with this one in them have keys that agree in the mask.
+    pub(crate) fn mask_for(&self, mask: &FlowMask) -> [u64; N_WORDS] {
+        let fields = mask.fields();
+        let mut words = Self::words_of(fields, self.is_ipv4());
+        // Which port always; which version, for the addresses of the other one are zero in the
+        // key, and elsewhere in its words.
+        words[2] |= u64::from(u32::MAX) << 32;
+        let addresses = [fields.ipv6_src.get(), fields.ipv6_dst.get()];
+        let v4_addresses = fields.nw_src.get() | fields.nw_dst.get();
+        if fields.eth_type.get() != 0 || v4_addresses != 0 || addresses != [0; 2] {
+            words[2] |= u64::from(u32::from_ne_bytes([0, 0, 0, u8::MAX]));
+        }
+        words
+    }
+
+    /// The fields of a key, or the bits of a mask, in the places of a signature of that IP
+    /// version; the version itself is left out.
+    pub(crate) fn words_of(fields: &FlowKey, is_ipv4: bool) -> [u64; N_WORDS] {
+        let (src, dst) = (fields.ipv6_src.get(), fields.ipv6_dst.get());
+        let [src, src_low, dst, dst_low] = if is_ipv4 {
+            [fields.nw_src.get().into(), 0, fields.nw_dst.get().into(), 0]
+        } else {
+            [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64]
+        };
+        let what = u32::from_ne_bytes([fields.nw_proto, fields.nw_tos, fields.nw_ttl, 0]);
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&fields.eth_dst);
+        macs[6..].copy_from_slice(&fields.eth_src);
+        let [a, b, c, d, e, f, g, h, rest @ ..] = macs;
+        let tag = u32::from(fields.vlan_tpid.get()) << 16 | u32::from(fields.vlan_tci.get());
+        [
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from(u32::from_ne_bytes(rest)) << 32 | u64::from(tag),
+            u64::from(fields.in_port.get()) << 32 | u64::from(what),
+            u64::from(fields.tp_src.get()) << 16 | u64::from(fields.tp_dst.get()),
+            src,
+            src_low,
+            dst,
+            dst_low,
+        ]
+    }
+
+    /// A packet of that IP version, fresh from a port and with a signature, can have this value
+    /// under this mask, as far as that does not depend on what its signature says.
+    pub(crate) fn can_match(mask: &FlowMask, value: &FlowKey, is_ipv4: bool) -> bool {
+        let addresses = if is_ipv4 { [Field::NwSrc, Field::NwDst] } else { [Field::Ipv6Src, Field::Ipv6Dst] };
+        let mut said = FlowMask::empty();
+        for field in SAID.iter().chain(&addresses) {
+            said.add(*field, field.all_bits());
+        }
+        let mut fixed = FlowKey::zero();
+        fixed.eth_type.set(if is_ipv4 { ethertype::IPV4 } else { ethertype::IPV6 });
+        let words = mask.words().iter().zip(said.words()).zip(value.words().iter().zip(fixed.words()));
+        words.into_iter().all(|((mask, said), (value, fixed))| (value ^ fixed) & mask & !said == 0)
+    }
+
+    /// It is of an IPv4 packet.
+    #[inline]
+    pub(crate) fn is_ipv4(&self) -> bool {
+        let [_, _, _, version] = (self.0[2] as u32).to_ne_bytes();
+        version == 4
+    }
+
     /// EtherType and protocol, as the hash of a conversation takes them.
     pub(crate) fn kind(&self) -> (u16, u8) {
         let [proto, _, _, version] = (self.0[2] as u32).to_ne_bytes();
         (if version == 4 { ethertype::IPV4 } else { ethertype::IPV6 }, proto)
+    }
+
+    /// The congestion bits of the IP header (RFC 3168 §5).
+    #[inline]
+    pub(crate) fn ecn(&self) -> u8 {
+        let [_, tos, _, _] = (self.0[2] as u32).to_ne_bytes();
+        tos & 3
     }
 
     /// Source and destination of IPv4.
@@ -167,7 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{build, key::FlowKey, testing};
+    use crate::{build, testing};
 
     /// The key that all frames with a signature have.
     fn key_of(signature: &Signature) -> FlowKey {
@@ -222,6 +362,47 @@ mod tests {
             if frame.len() >= Ethernet::LEN {
                 check(&frame)?;
                 check(&frame[..cut.clamp(Ethernet::LEN, frame.len())])?;
+            }
+        }
+    }
+
+    proptest! {
+        /// What agrees in a mask's bits of signatures agrees in the mask.
+        #[test]
+        fn masks_in_terms_of_signatures_see_as_much(
+            (mut a, other) in (testing::frame_key(), testing::frame_key()),
+            changed in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            looked_at in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>()), 0..6),
+            is_ip: bool,
+        ) {
+            let fields = [
+                Field::EthSrc, Field::EthDst, Field::VlanTci, Field::EthType, Field::NwSrc, Field::NwDst,
+                Field::Ipv6Src, Field::Ipv6Dst, Field::NwProto, Field::NwTos, Field::NwTtl, Field::UdpSrc,
+                Field::UdpDst, Field::InPort,
+            ];
+            if is_ip {
+                a.eth_type.set(0x0800);
+                a.nw_proto = 17;
+                a.nw_frag = 0;
+            }
+            let mut b = a;
+            for field in changed.iter().map(|idx| *idx.get(&fields)) {
+                b.set(field, other.get(field));
+            }
+            let mut mask = FlowMask::empty();
+            for (idx, bits) in &looked_at {
+                mask.add(*idx.get(&fields), *bits);
+            }
+            let signed = |key: &FlowKey| {
+                let (packet, key) = testing::parsed(&build::frame_from_key(key, 0));
+                Some((Signature::of(packet.bytes(), packet.in_port)?.0, key))
+            };
+            if let (Some((one, a)), Some((two, b))) = (signed(&a), signed(&b)) {
+                let agree = one.mask_for(&mask).iter().zip(one.0.iter().zip(two.0)).all(|(mask, (a, b))| (a ^ b) & mask == 0);
+                let same = mask.words().iter().zip(a.words().iter().zip(b.words())).all(|(mask, (a, b))| (a ^ b) & mask == 0);
+                prop_assert!(same || !agree);
+                // Nothing else is looked at but the version, for the sake of addresses.
+                prop_assert!(agree || !same || one.kind().0 != two.kind().0 || a.in_port != b.in_port);
             }
         }
     }

@@ -107,6 +107,16 @@ pub struct Translation {
     pub tally: Tally,
     /// What it rests on besides the snapshot's epoch.
     pub(crate) rests_on: Dependencies,
+    /// Actions have looked at headers.
+    acts_on_headers: bool,
+}
+
+impl Translation {
+    /// Any other fresh packet of the same port and IP version that takes its walk over the same
+    /// rules is translated to the same.
+    pub(crate) fn follows_from_rules(&self) -> bool {
+        !self.acts_on_headers && self.rests_on.is_empty() && self.program.effects.is_empty()
+    }
 }
 
 /// Whoever wants to know the steps of a walk.

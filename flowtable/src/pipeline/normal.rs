@@ -62,6 +62,11 @@ impl<T: Tracer> Walk<'_, T> {
                 self.end(DropReason::SamePort);
                 Ok(())
             }
+            Some(port) if self.is_protected(in_port) && self.is_protected(port) => {
+                self.note(format_args!("port {port} is protected as this one is"));
+                self.end(DropReason::PortProtected);
+                Ok(())
+            }
             Some(port) => self.send_in_vlan(vlan, port),
             None => {
                 self.note(format_args!("nobody knows where {} is: to all ports in VLAN {vlan}", mac(dst)));
@@ -125,11 +130,25 @@ impl<T: Tracer> Walk<'_, T> {
         port
     }
 
+    fn is_protected(&self, port: PortNo) -> bool {
+        self.snapshot.ports.bridging(port).protected
+    }
+
+    /// The packet's port takes none.
+    pub(super) fn is_from_closed_port(&mut self) -> bool {
+        let ports = &self.snapshot.ports;
+        ports.has_closed()
+            && PortNo::new(self.key.read(Field::InPort) as u32)
+                .is_ok_and(|port| !ports.bridging(port).receives)
+    }
+
     fn flood_in_vlan(&mut self, vlan: VlanId, in_port: PortNo) -> Result<(), Abort> {
         let ports = &self.snapshot.ports;
+        let is_protected = self.is_protected(in_port);
         for (port, info) in ports.iter() {
             let bridging = ports.bridging(port);
-            let takes = info.up && info.role == PortRole::Workload && bridging.floods;
+            let may = bridging.floods && !(is_protected && bridging.protected);
+            let takes = info.up && info.role == PortRole::Workload && may;
             if takes && port != in_port && bridging.vid_out(vlan).is_some() {
                 self.send_in_vlan(vlan, port)?;
             }

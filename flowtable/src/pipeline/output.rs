@@ -15,8 +15,8 @@ use crate::{
     flow::ToController,
     key::TUN_METADATA_LEN,
     port::PortRole,
-    program::TunnelHeader,
-    tunnel::{self, OVN_OPTION, TunnelSpec, tun_flags},
+    program::{TunnelHeader, TunnelKind},
+    tunnel::{self, GroupPolicy, OVN_OPTION, TunnelSpec, tun_flags},
     types::{PortNo, TableId, Vni},
     underlay::TunnelPort,
 };
@@ -140,7 +140,7 @@ impl<T: Tracer> Walk<'_, T> {
         let hop = self.snapshot.underlay.next_hops.get(&remote).ok_or(DropReason::TunnelNoRoute)?;
         self.usable(hop.port)?;
         let header = self
-            .tunnel_spec(remote)
+            .tunnel_spec(remote, tunnel.kind)
             .and_then(|spec| tunnel::build_header(&spec, tunnel, hop))
             .ok_or(DropReason::TunnelNoRoute)?;
         self.note(format_args!("tunnel to {remote}, network {}", header.vni));
@@ -158,7 +158,7 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// What the outer header shall say. Reads only what has a form on the wire.
-    fn tunnel_spec(&mut self, remote: IpAddr) -> Option<TunnelSpec> {
+    fn tunnel_spec(&mut self, remote: IpAddr, kind: TunnelKind) -> Option<TunnelSpec> {
         let present = self.key.read_bits(Field::TunMetadataPresent, OVN_OPTION.bit().into()) as u64;
         let mut tun_metadata = [0; TUN_METADATA_LEN];
         if present != 0 {
@@ -166,12 +166,20 @@ impl<T: Tracer> Walk<'_, T> {
             let value = (self.key.read(field) as u32).to_be_bytes();
             tun_metadata.get_mut(at..at + 4)?.copy_from_slice(&value);
         }
+        let policy = match kind {
+            TunnelKind::Geneve => GroupPolicy::default(),
+            TunnelKind::Vxlan => GroupPolicy {
+                flags: self.key.read(Field::TunGbpFlags) as u8,
+                id: self.key.read(Field::TunGbpId) as u16,
+            },
+        };
         Some(TunnelSpec {
             vni: Vni::new(u32::try_from(self.key.read(Field::TunId)).ok()?).ok()?,
             remote,
             tos: self.key.read(Field::TunTos) as u8,
             ttl: self.key.read(Field::TunTtl) as u8,
             flags: self.key.read_bits(Field::TunFlags, SENT_FLAGS.into()) as u16,
+            policy,
             tun_metadata_present: present,
             tun_metadata,
         })

@@ -53,6 +53,12 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Sends the packet to the controller because a table has no rule for it.
     pub(super) fn punt_miss(&mut self, table: TableId) -> Result<(), Abort> {
+        let in_port = PortNo::new(self.key.read(Field::InPort) as u32);
+        if in_port.is_ok_and(|port| !self.snapshot.ports.bridging(port).packet_ins) {
+            self.note(format_args!("the port's packets do not go to controllers for want of a rule"));
+            self.end(DropReason::TableMiss);
+            return Ok(());
+        }
         let to = ToController { reason: PuntReason::NoMatch, ..ToController::default() };
         self.punt_as(to, table, NO_COOKIE)
     }

@@ -74,7 +74,10 @@ pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
     let vlan = |raw| VlanId::new(raw).unwrap();
     ports.set_bridging(port(2), Bridging { mode: VlanMode::Access(vlan(100)), ..Bridging::default() });
     let trunks = Some([vlan(0), vlan(200)].into());
-    ports.set_bridging(port(3), Bridging { mode: VlanMode::NativeUntagged(vlan(100)), trunks, floods: true });
+    ports.set_bridging(
+        port(3),
+        Bridging { mode: VlanMode::NativeUntagged(vlan(100)), trunks, ..Bridging::default() },
+    );
     for (raw, vlan_id, mac) in [(1, 0, 1), (2, 100, 2)] {
         let (vlan, mac) = (vlan(vlan_id), MacAddr::new([2, 0, 0, 0, 0, mac]));
         let station = Station { vlan, mac, port: port(raw), is_announced: false };
@@ -98,6 +101,7 @@ pub(crate) fn snapshot(epoch: u64, rules: &[Rule]) -> Arc<Snapshot> {
         tables: Arc::new(tables),
         ports: Arc::new(ports),
         underlay: Arc::new(underlay),
+        ..Snapshot::default()
     })
 }
 

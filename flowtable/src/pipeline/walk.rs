@@ -152,6 +152,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Translation {
             program: Program { emits, meters, drop, effects, samples },
             mask: *self.key.mask(),
+            acts_on_headers: self.key.acts_on_headers(),
             rules: self.rules,
             tally: self.tally,
             rests_on,
@@ -220,6 +221,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// action set is executed at the end.
     fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
         let Some(frozen) = frozen else {
+            if self.is_from_closed_port() {
+                self.end(DropReason::PortClosed);
+                return Ok(false);
+            }
             if self.snapshot.tables.drops(&mut self.key) {
                 self.end(DropReason::Fragment);
                 return Ok(false);

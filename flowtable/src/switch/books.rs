@@ -25,6 +25,26 @@ pub(super) struct Books {
     is_injected: bool,
 }
 
+/// Packets of a pass that left as they came, to be entered together.
+#[derive(Debug, Default)]
+pub(super) struct PlainTotals {
+    n_packets: u64,
+    n_bytes: u64,
+    n_sessions: u64,
+}
+
+impl PlainTotals {
+    /// Some that were found the same way.
+    #[inline]
+    pub(super) fn add(&mut self, lookup: Lookup, n_packets: u64, n_bytes: u64) {
+        self.n_packets += n_packets;
+        self.n_bytes += n_bytes;
+        if matches!(lookup, Lookup::Session(_)) {
+            self.n_sessions += n_packets;
+        }
+    }
+}
+
 impl Books {
     pub(super) fn new() -> Self {
         Self {
@@ -72,11 +92,19 @@ impl Books {
         port.rx_bytes += n_bytes;
     }
 
+    /// Packets that were found and left as they came.
+    pub(super) fn plain(&mut self, totals: &PlainTotals) {
+        self.received(totals.n_packets, totals.n_bytes);
+        self.forwarded(totals.n_packets);
+        self.all.n_session_hits += totals.n_sessions;
+        self.all.n_megaflow_hits += totals.n_packets - totals.n_sessions;
+    }
+
     /// How a packet that got to the tables was found.
     pub(super) fn found(&mut self, lookup: Lookup) {
         match lookup {
             Lookup::Session(_) => self.all.n_session_hits += 1,
-            Lookup::Megaflow(_) => self.all.n_megaflow_hits += 1,
+            Lookup::Signed(_) | Lookup::Megaflow(_) => self.all.n_megaflow_hits += 1,
             Lookup::Unknown => self.all.n_misses += 1,
             Lookup::Dropped(_) => {}
         }

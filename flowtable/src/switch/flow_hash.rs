@@ -25,6 +25,7 @@ pub(super) fn flow_hash(key: &FlowKey) -> u32 {
 }
 
 /// The same of a packet that has a signature.
+#[inline]
 pub(super) fn flow_hash_of_signature(signature: &Signature) -> u32 {
     let (eth_type, proto) = signature.kind();
     let hash = start(eth_type, proto);

@@ -77,7 +77,8 @@ impl Switch {
         let received = (moment.in_port, self.lanes.lens[idx]);
         match Piece::read(&packet, zone) {
             Err(reason) => self.refuse(moment, reason, received),
-            Ok(piece) => {
+            Ok(mut piece) => {
+                piece.of.bridge = moment.snapshot.bridge;
                 let held = Held {
                     frame: packet.bytes().into(),
                     layout: packet.layout,
@@ -100,7 +101,7 @@ impl Switch {
     /// Enters fragments that nobody waits for any longer.
     pub(super) fn enter_lost_fragments(&mut self, moment: &Moment<'_>) {
         let Some(tracker) = &self.conntrack else { return };
-        for (reason, held) in tracker.lost_fragments(moment.now) {
+        for (reason, held) in tracker.lost_fragments(moment.now, moment.snapshot.bridge) {
             self.refuse(moment, reason, held.received);
         }
     }

@@ -1,15 +1,15 @@
-//! The passes that find the packets of a batch in the caches: signatures, sessions, then
-//! keys and megaflows for what is left.
+//! The passes that find the packets of a batch in the caches: signatures and what is found by
+//! them, then keys and megaflows for what is left.
 
 use super::{Lanes, MAX_BATCH, Moment, Switch, flow_hash};
 use crate::{
-    cache::{Handle, Megaflows, Sessions, State, tunnelled},
+    cache::{Handle, State, Words, bits, tunnelled},
     drop::DropReason,
     key::{FlowKey, nw_frag},
     offload,
     packet::{FrameBuf, Packet},
-    parse::{Signature, fill_key, parse},
-    tunnel,
+    parse::{fill_key, parse},
+    tunnel::{self, KnownPeers},
 };
 
 /// How far the lookup of a packet has come.
@@ -21,14 +21,16 @@ pub(super) enum Lookup {
     Unknown,
     /// Found by its session.
     Session(Handle),
-    /// Found by its megaflow.
+    /// Its megaflow was found by its signature.
+    Signed(Handle),
+    /// Its megaflow was found by its key.
     Megaflow(Handle),
 }
 
 impl Lookup {
     pub(super) fn handle(self) -> Option<Handle> {
         match self {
-            Self::Session(handle) | Self::Megaflow(handle) => Some(handle),
+            Self::Session(handle) | Self::Signed(handle) | Self::Megaflow(handle) => Some(handle),
             Self::Dropped(_) | Self::Unknown => None,
         }
     }
@@ -78,10 +80,9 @@ impl Lanes {
 
     /// Takes a packet's signature, or else parses it.
     fn take_in<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
-        match Signature::of(packet.bytes(), packet.in_port) {
-            Some((signature, layout)) => {
+        match self.signatures[idx].take(packet.bytes(), packet.in_port) {
+            Some(layout) => {
                 packet.layout = layout;
-                self.signatures[idx] = signature;
                 self.has_signature[idx] = true;
                 Ok(())
             }
@@ -99,18 +100,18 @@ impl Lanes {
     /// The same for a packet from an uplink, which loses its tunnel header.
     fn unwrap<B: FrameBuf>(
         &mut self,
-        moment: &Moment<'_>,
+        (moment, peers): (&Moment<'_>, &mut KnownPeers),
         (idx, by_signature): (usize, bool),
         packet: &mut Packet<B>,
     ) -> Result<(), DropReason> {
-        let arrival = tunnel::unwrap(packet, &moment.snapshot.underlay)?;
+        let arrival = tunnel::unwrap_known(packet, &moment.snapshot.underlay, peers)?;
         self.arrivals[idx] = arrival;
         if by_signature
             && !arrival.marks_congestion()
-            && let Some((signature, layout)) = Signature::of(packet.bytes(), packet.in_port)
+            && let Some(layout) = self.signatures[idx].take(packet.bytes(), packet.in_port)
         {
             packet.layout = layout;
-            self.signatures[idx] = signature;
+            self.long[idx] = tunnelled(&self.signatures[idx], &arrival.words());
             self.has_signature[idx] = true;
             return Ok(());
         }
@@ -125,13 +126,13 @@ impl Switch {
     /// First pass: what tells each packet's conversation from others.
     pub(super) fn receive_all<B: FrameBuf>(&mut self, moment: &Moment<'_>, packets: &mut [Packet<B>]) {
         let lanes = &mut *self.lanes;
-        let by_signature = !self.port_sessions.is_disabled();
+        let by_signature = self.megaflows.has_signatures();
         for (idx, packet) in packets.iter_mut().enumerate() {
             packet.in_port = moment.in_port;
             lanes.lens[idx] = packet.len() as u64;
             (lanes.has_key[idx], lanes.has_signature[idx]) = (false, false);
             let received = if moment.is_uplink() {
-                lanes.unwrap(moment, (idx, by_signature), packet)
+                lanes.unwrap((moment, &mut self.known_peers), (idx, by_signature), packet)
             } else if by_signature {
                 lanes.take_in(idx, packet)
             } else {
@@ -146,16 +147,34 @@ impl Switch {
         }
     }
 
-    /// Second pass: exact lookup of what has a signature.
-    pub(super) fn find_sessions(&mut self, moment: &Moment<'_>, n: usize) {
-        let (lanes, megaflows) = (&mut *self.lanes, &self.megaflows);
-        if moment.is_uplink() {
-            let words =
-                |lanes: &Lanes, idx: usize| tunnelled(&lanes.signatures[idx], &lanes.arrivals[idx].words());
-            find_among(&mut self.tunnel_sessions, (lanes, megaflows), (moment, n), words);
-        } else {
-            let words = |lanes: &Lanes, idx: usize| lanes.signatures[idx].0;
-            find_among(&mut self.port_sessions, (lanes, megaflows), (moment, n), words);
+    /// Second pass: what has a signature is looked up by it. Packets of one port at a time;
+    /// only those of an uplink can be of several, one for each tunnel.
+    pub(super) fn find_signed(&mut self, moment: &Moment<'_>, n: usize) {
+        let lanes = &mut *self.lanes;
+        let mut pending =
+            lanes.has_signature[..n].iter().rev().fold(0_u32, |set, has| set << 1 | u32::from(*has));
+        while let Some(first) = bits(pending).next() {
+            let port = lanes.ports[first];
+            let mut select = pending;
+            let found = if moment.is_uplink() {
+                select =
+                    bits(pending).filter(|idx| lanes.ports[*idx] == port).fold(0, |set, idx| set | 1 << idx);
+                self.megaflows.find_tunnelled(port, select, &lanes.long)
+            } else {
+                self.megaflows.find_signed((port, moment.snapshot.epoch), select, &lanes.signatures)
+            };
+            pending &= !select;
+            for idx in bits(found.by_form | found.by_session) {
+                let Some((handle, state)) = self.megaflows.look_at(found.slots[idx], moment.snapshot.epoch)
+                else {
+                    continue;
+                };
+                let is_session = found.by_session >> idx & 1 != 0;
+                lanes.lookups[idx] =
+                    if is_session { Lookup::Session(handle) } else { Lookup::Signed(handle) };
+                lanes.current[idx] = state != State::Stale;
+                lanes.needs_key[idx] = state == State::NeedsKey;
+            }
         }
     }
 
@@ -200,64 +219,20 @@ impl Switch {
         }
     }
 
-    /// Makes a session for a packet that was found by its megaflow.
+    /// Packets like this one, which was found by its key, shall be found by their signature.
     pub(super) fn remember(&mut self, moment: &Moment<'_>, idx: usize, handle: Handle) {
         let lanes = &*self.lanes;
-        if !lanes.has_signature[idx] || !matches!(lanes.lookups[idx], Lookup::Megaflow(_)) {
+        if !lanes.has_signature[idx] {
             return;
         }
-        let n = if moment.is_uplink() { self.tunnel_sessions.len() } else { self.port_sessions.len() };
-        if !self.quotas.admit_session(lanes.ports[idx], (n, self.max_sessions), moment.now) {
-            return;
-        }
-        if moment.is_uplink() {
-            let words = tunnelled(&lanes.signatures[idx], &lanes.arrivals[idx].words());
-            self.tunnel_sessions.insert(lanes.hashes[idx], &words, handle);
+        let n = self.megaflows.n_sessions();
+        let admits = self.quotas.admit_session(lanes.ports[idx], (n, self.max_sessions), moment.now);
+        let signature = &lanes.signatures[idx];
+        let words = if moment.is_uplink() {
+            Words::Tunnel(signature, &lanes.arrivals[idx])
         } else {
-            self.port_sessions.insert(lanes.hashes[idx], &lanes.signatures[idx].0, handle);
-        }
-    }
-}
-
-/// Looks packets up by what their sessions compare, in steps of one memory access each.
-#[inline]
-fn find_among<const N: usize>(
-    sessions: &mut Sessions<N>,
-    (lanes, megaflows): (&mut Lanes, &Megaflows),
-    (moment, n): (&Moment<'_>, usize),
-    words: impl Fn(&Lanes, usize) -> [u64; N],
-) {
-    if sessions.is_disabled() {
-        return;
-    }
-    for idx in 0..n {
-        if lanes.has_signature[idx] {
-            lanes.hashes[idx] = sessions.hash(&words(lanes, idx));
-            sessions.prefetch(lanes.hashes[idx]);
-        }
-    }
-    let mut candidates = [(0, false); MAX_BATCH];
-    for (idx, candidate) in candidates.iter_mut().enumerate().take(n) {
-        let (place, tag_agrees) = sessions.candidate(lanes.hashes[idx]);
-        *candidate = (place, tag_agrees & lanes.has_signature[idx]);
-    }
-    let mut handles = [None; MAX_BATCH];
-    for (idx, (place, tag_agrees)) in candidates.into_iter().enumerate().take(n) {
-        if tag_agrees && sessions.is_for(place, &words(lanes, idx)) {
-            let handle = sessions.hit(place);
-            megaflows.prefetch(handle);
-            handles[idx] = Some(handle);
-        }
-    }
-    for (idx, handle) in handles.into_iter().enumerate().take(n) {
-        let Some(handle) = handle else { continue };
-        let state = megaflows.state(handle, moment.snapshot.epoch);
-        if state == State::Gone {
-            sessions.forget(candidates[idx].0);
-            continue;
-        }
-        lanes.lookups[idx] = Lookup::Session(handle);
-        lanes.current[idx] = state == State::Current || state == State::NeedsKey;
-        lanes.needs_key[idx] = state == State::NeedsKey;
+            Words::Port(signature)
+        };
+        self.megaflows.enter(handle, lanes.ports[idx], (words, admits));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Switch::process`] works in passes over at most [`MAX_BATCH`] packets, so that each
 //! pass is a straight loop whose memory accesses do not wait for each other: take all
-//! signatures, look all up in the sessions, parse the rest in full and look that up in the
+//! signatures, look all up by them, parse the rest in full and look that up in the
 //! megaflows; then, in the order of arrival, translate what is still unknown and carry out
 //! each packet's program. Neighbours with the same entry are carried out and counted as one
 //! group. Packets are never reordered: what a port sends in leaves in that order.
@@ -43,6 +43,8 @@ mod tests;
 #[cfg(test)]
 mod tests_ahead;
 #[cfg(test)]
+mod tests_direct;
+#[cfg(test)]
 mod tests_injected;
 #[cfg(test)]
 mod tests_learning;
@@ -75,7 +77,7 @@ pub use self::{
     stage::Stage,
 };
 use crate::{
-    cache::{Handle, MegaflowDump, Megaflows, PortSessions, Remembered, TunnelSessions},
+    cache::{Handle, MegaflowDump, Megaflows, N_LONG, Remembered},
     conntrack::{Conntrack, View},
     key::FlowKey,
     packet::{FrameBuf, Packet},
@@ -85,7 +87,7 @@ use crate::{
     quota::Quotas,
     snapshot::Snapshot,
     stats::{DropCount, PortCounters, SwitchCounters},
-    tunnel::Arrival,
+    tunnel::{Arrival, KnownPeers},
     types::{PortNo, Timestamp},
 };
 
@@ -100,7 +102,8 @@ pub const PASS_WORK: u64 = 5;
 /// Sizes of a switch's caches; 0 switches a cache off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SwitchConfig {
-    /// Sessions, of 80 bytes each; as many again, of 144 bytes, of packets from tunnels.
+    /// Sessions, of 6 bytes each; as many again of packets from tunnels. Memory is only taken as
+    /// it is used. 0 also switches off that packets are found without being parsed in full.
     pub n_sessions: usize,
     /// Megaflows. Without them there are no sessions either.
     pub n_megaflows: usize,
@@ -108,7 +111,7 @@ pub struct SwitchConfig {
 
 impl Default for SwitchConfig {
     fn default() -> Self {
-        Self { n_sessions: 1 << 16, n_megaflows: 1 << 16 }
+        Self { n_sessions: 1 << 20, n_megaflows: 1 << 16 }
     }
 }
 
@@ -121,14 +124,13 @@ impl Default for SwitchConfig {
 ///   on the sizes of the caches or on how packets are cut into batches.
 pub struct Switch {
     megaflows: Megaflows,
-    port_sessions: PortSessions,
-    tunnel_sessions: TunnelSessions,
     lanes: Box<Lanes>,
     books: Books,
     punts: Punts,
     lessons: Lessons,
     samples: Samples,
     frozen_ids: FrozenIds,
+    known_peers: KnownPeers,
     quotas: Quotas,
     /// Room for sessions of a kind.
     max_sessions: usize,
@@ -142,8 +144,8 @@ pub struct Switch {
 struct Lanes {
     signatures: [Signature; MAX_BATCH],
     has_signature: [bool; MAX_BATCH],
-    /// Hash of what a session compares, of packets that have a signature.
-    hashes: [u64; MAX_BATCH],
+    /// Signature and tunnel, of packets from an uplink.
+    long: [[u64; N_LONG]; MAX_BATCH],
     /// What the tunnel header said, of packets from an uplink.
     arrivals: [Arrival; MAX_BATCH],
     keys: [FlowKey; MAX_BATCH],
@@ -202,15 +204,12 @@ impl Switch {
     /// A switch whose hashes follow from `seed`: which entries collide is then the same in
     /// every run.
     pub fn with_seed(config: SwitchConfig, seed: u64) -> Self {
-        let n_sessions = if config.n_megaflows == 0 { 0 } else { config.n_sessions };
         Self {
-            megaflows: Megaflows::new(config.n_megaflows, seed),
-            port_sessions: PortSessions::new(n_sessions, seed),
-            tunnel_sessions: TunnelSessions::new(n_sessions, seed),
+            megaflows: Megaflows::new(config.n_megaflows, config.n_sessions, seed),
             lanes: Box::new(Lanes {
                 signatures: [Signature::default(); MAX_BATCH],
                 has_signature: [false; MAX_BATCH],
-                hashes: [0; MAX_BATCH],
+                long: [[0; N_LONG]; MAX_BATCH],
                 arrivals: [Arrival::NONE; MAX_BATCH],
                 keys: [FlowKey::zero(); MAX_BATCH],
                 has_key: [false; MAX_BATCH],
@@ -228,8 +227,9 @@ impl Switch {
             lessons: Lessons::default(),
             samples: Samples::new(seed),
             frozen_ids: FrozenIds::default(),
+            known_peers: KnownPeers::default(),
             quotas: Quotas::default(),
-            max_sessions: n_sessions.next_power_of_two(),
+            max_sessions: config.n_sessions.max(1).next_power_of_two(),
             ahead: None,
             passes: Passes::new(),
             conntrack: None,
@@ -252,8 +252,7 @@ impl Switch {
     /// The memory of the caches' large tables, for whoever can have it backed by large pages
     /// before it is used.
     pub fn memory(&self) -> Vec<Range<*const u8>> {
-        let sessions = self.port_sessions.memory().into_iter().chain(self.tunnel_sessions.memory());
-        sessions.chain(self.megaflows.memory()).collect()
+        self.megaflows.memory()
     }
 
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
@@ -278,7 +277,7 @@ impl Switch {
             sink.enter(Stage::Parse);
             self.receive_all(&moment, &mut batch[..n]);
             sink.enter(Stage::Session);
-            self.find_sessions(&moment, n);
+            self.find_signed(&moment, n);
             self.spare_keys(n);
             sink.enter(Stage::Parse);
             self.parse_rest(&moment, &batch[..n]);
@@ -314,14 +313,20 @@ impl Switch {
             return Err(Box::new(translation));
         }
         let from_tunnel = moment.is_uplink();
+        if let Some(handle) = found {
+            self.books.all.n_renewals += 1;
+            let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
+            return Ok(self.megaflows.renew(handle, port, new));
+        }
+        let signature = self.lanes.has_signature[idx].then(|| &self.lanes.signatures[idx]);
+        if let Some(signature) = signature.filter(|_| !from_tunnel)
+            && self.megaflows.takes_direct(port, (moment.snapshot, signature), &translation)
+        {
+            let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
+            return Ok(self.megaflows.install_direct(port, signature, new));
+        }
         let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };
-        Ok(match found {
-            Some(handle) => {
-                self.books.all.n_renewals += 1;
-                self.megaflows.renew(handle, port, new)
-            }
-            None => self.megaflows.install(port, new),
-        })
+        Ok(self.megaflows.install(port, new))
     }
 
     /// Brings the counters of the rules up to date with what the caches have carried.
@@ -372,7 +377,7 @@ impl Switch {
 
     /// Number of sessions.
     pub fn n_sessions(&self) -> usize {
-        self.port_sessions.len() + self.tunnel_sessions.len()
+        self.megaflows.n_sessions()
     }
 
     /// Takes the drops of a port out of those of the switch, for a port that goes: its

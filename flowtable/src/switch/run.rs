@@ -2,7 +2,14 @@
 
 use std::{ops::Range, vec};
 
-use super::{Lanes, Lookup, Moment, Stage, Switch, books::Books, metered, punts::Punts, samples::Samples};
+use super::{
+    Lanes, Lookup, Moment, Stage, Switch,
+    books::{Books, PlainTotals},
+    flow_hash::flow_hash_of_signature,
+    metered,
+    punts::Punts,
+    samples::Samples,
+};
 use crate::{
     cache::Handle,
     drop::DropReason,
@@ -11,7 +18,7 @@ use crate::{
     offload,
     packet::{FrameBuf, Packet},
     pipeline::{self, NoTrace, Translation},
-    program::{Emit, Program},
+    program::{Emit, Program, TunnelHeader},
     types::{PortNo, Timestamp},
 };
 
@@ -76,12 +83,26 @@ impl Switch {
         sink: &mut S,
     ) {
         let mut idx = 0;
+        let mut plain = PlainTotals::default();
         while idx < n {
-            idx += match self.lanes.lookups[idx] {
-                Lookup::Session(handle) | Lookup::Megaflow(handle)
-                    if self.lanes.current[idx] && self.megaflows.holds(handle) =>
+            let lookup = self.lanes.lookups[idx];
+            idx += match lookup {
+                Lookup::Session(handle) | Lookup::Signed(handle) | Lookup::Megaflow(handle)
+                    if self.lanes.current[idx]
+                        && let Some(entry) = self.megaflows.get_holding(handle) =>
                 {
-                    self.run_group(moment, handle, idx..n, &mut packets, sink)
+                    if entry.plain == PortNo::UNSET || matches!(lookup, Lookup::Megaflow(_)) {
+                        self.run_group(moment, handle, idx..n, &mut packets, sink)
+                    } else {
+                        let same = self.lanes.lookups[idx..n].iter().take_while(|other| **other == lookup);
+                        let n_group = same.count();
+                        let n_bytes = self.lanes.lens[idx..idx + n_group].iter().sum();
+                        entry.count(moment.now, n_group as u64, n_bytes);
+                        plain.add(lookup, n_group as u64, n_bytes);
+                        let port = entry.plain;
+                        packets.by_ref().take(n_group).for_each(|packet| sink.output(port, packet));
+                        n_group
+                    }
                 }
                 Lookup::Dropped(reason) => {
                     packets.by_ref().take(1).for_each(|packet| sink.release(packet));
@@ -112,6 +133,7 @@ impl Switch {
                 }
             };
         }
+        self.books.plain(&plain);
     }
 
     /// Runs the packet at the start of the range and those after it that have the same
@@ -131,18 +153,19 @@ impl Switch {
             self.frozen_ids.number(&mut translation.program);
             return self.run_once(moment, &translation, range.start, packets, sink);
         };
-        let (is_alone, in_session) = (entry.is_alone, entry.in_session);
+        let (is_alone, is_signed) = (entry.is_alone, entry.is_signed);
         let rest = &self.lanes.lookups[range.start + 1..range.end];
         let n_group = match is_alone {
             true => 1,
             false => 1 + rest.iter().take_while(|lookup| lookup.handle() == Some(handle)).count(),
         };
         let group = range.start..range.start + n_group;
-        if in_session {
-            group.clone().for_each(|idx| self.remember(moment, idx, handle));
-        }
         for idx in group.clone() {
-            self.books.found(self.lanes.lookups[idx]);
+            let lookup = self.lanes.lookups[idx];
+            if is_signed && matches!(lookup, Lookup::Megaflow(_)) {
+                self.remember(moment, idx, handle);
+            }
+            self.books.found(lookup);
         }
         let n_bytes = self.lanes.lens[group.clone()].iter().sum();
         let Some(entry) = self.megaflows.get_mut(handle) else { return n_group };
@@ -228,6 +251,9 @@ fn send_group<B: FrameBuf, S: Sink<B>>(
         packets.take(n_group).for_each(|packet| sink.output(emit.port, packet));
         return books.forwarded(n_group as u64);
     }
+    if let Some(header) = emit.only_tunnel() {
+        return encapsulate_group((header, emit.port), (lanes, group), packets, books, sink);
+    }
     let mut n_sent = 0;
     for (idx, packet) in group.zip(packets.take(n_group)) {
         let hash = if emit.tunnel.is_some() { lanes.flow_hash(idx) } else { 0 };
@@ -235,6 +261,39 @@ fn send_group<B: FrameBuf, S: Sink<B>>(
         match send(packet, emit, (sender, 0), punts, sink) {
             Ok(()) => n_sent += 1,
             Err(reason) => {
+                books.dropped(0, reason, None, lanes.lens[idx]);
+            }
+        }
+    }
+    books.forwarded(n_sent);
+}
+
+/// Sends packets into a tunnel as they came.
+fn encapsulate_group<B: FrameBuf, S: Sink<B>>(
+    (header, port): (&TunnelHeader, PortNo),
+    (lanes, group): (&Lanes, Range<usize>),
+    packets: &mut vec::Drain<'_, Packet<B>>,
+    books: &mut Books,
+    sink: &mut S,
+) {
+    let mut n_sent = 0;
+    let n_group = group.len();
+    for (idx, mut packet) in group.zip(packets.take(n_group)) {
+        offload::complete(&mut packet);
+        let done = if lanes.has_signature[idx] {
+            let signature = &lanes.signatures[idx];
+            let hash = flow_hash_of_signature(signature);
+            execute::encapsulate_marked(&mut packet, header, (Some(signature.ecn()), hash))
+        } else {
+            execute::encapsulate(&mut packet, header, lanes.flow_hash(idx))
+        };
+        match done {
+            Ok(()) => {
+                n_sent += 1;
+                sink.output(port, packet);
+            }
+            Err(reason) => {
+                sink.release(packet);
                 books.dropped(0, reason, None, lanes.lens[idx]);
             }
         }

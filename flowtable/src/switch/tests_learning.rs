@@ -403,7 +403,8 @@ fn vlans_are_kept_apart_and_tagged_as_ports_want() {
     ports.set_bridging(port(1), Bridging { mode: VlanMode::Access(vlan(10)), ..Bridging::default() });
     ports
         .set_bridging(port(2), Bridging { trunks: Some([vlan(10), vlan(20)].into()), ..Bridging::default() });
-    let native = Bridging { mode: VlanMode::NativeUntagged(vlan(10)), trunks: Some([].into()), floods: true };
+    let native =
+        Bridging { mode: VlanMode::NativeUntagged(vlan(10)), trunks: Some([].into()), ..Bridging::default() };
     ports.set_bridging(port(3), native);
     let untagged = udp(1, 2);
     let tagged = |vid: u16| {

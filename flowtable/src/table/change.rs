@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Tables,
     check::check_rule,
+    edits::RuleEdit,
     error::RuleError,
     group_change::GroupChange,
     learn::{LearnerKey, Learners},
@@ -118,6 +119,8 @@ pub struct Commit {
     pub tables: Tables,
     /// Rules that are gone and wanted that to be told, in the order they went.
     pub removed: Vec<Removed>,
+    /// What was done to the rules, in order.
+    pub edits: Vec<RuleEdit>,
 }
 
 impl Tables {
@@ -162,16 +165,17 @@ pub(super) struct Transaction {
     /// Learners that may be gone.
     pub(super) orphaned: Vec<LearnerKey>,
     removed: Vec<Removed>,
+    edits: Vec<RuleEdit>,
 }
 
 impl Transaction {
     pub(super) fn new(tables: &Tables, now: Timestamp) -> Self {
-        Self { next: tables.clone(), now, orphaned: Vec::new(), removed: Vec::new() }
+        Self { next: tables.clone(), now, orphaned: Vec::new(), removed: Vec::new(), edits: Vec::new() }
     }
 
     pub(super) fn finish(mut self) -> Commit {
         self.next.trim();
-        Commit { tables: self.next, removed: self.removed }
+        Commit { tables: self.next, removed: self.removed, edits: self.edits }
     }
 
     fn apply(&mut self, change: Change) -> Result<(), Refusal> {
@@ -209,6 +213,7 @@ impl Transaction {
                 self.next.learners = Learners::default();
                 self.orphaned.clear();
                 self.next.n_mortal = 0;
+                self.edits.push(RuleEdit::Cleared);
             }
             Change::Group(change) => self.change_group(change)?,
             Change::Meter(change) => self.change_meter(change)?,
@@ -250,6 +255,7 @@ impl Transaction {
         let old = self.next.table_mut(rule.table).insert(Arc::clone(&rule));
         self.next.n_mortal -= usize::from(old.as_ref().is_some_and(|old| old.is_mortal()));
         self.enrol(&rule, old.as_deref());
+        self.edits.push(RuleEdit::Put(rule));
         Ok(())
     }
 
@@ -260,6 +266,7 @@ impl Transaction {
         };
         self.next.n_mortal -= usize::from(rule.is_mortal());
         self.dismiss(&rule);
+        self.edits.push(RuleEdit::Taken(Arc::clone(&rule)));
         if rule.life.flags.has(RuleFlags::SEND_FLOW_REM) {
             self.removed.push(Removed { rule, reason, at: self.now });
         }

@@ -7,6 +7,7 @@
 mod change;
 mod check;
 mod check_learn;
+mod edits;
 mod error;
 mod group_change;
 mod learn;
@@ -26,6 +27,7 @@ use std::{
 pub use change::{Change, Commit, Filter, TransactionError};
 pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
+pub use edits::RuleEdit;
 pub use error::RuleError;
 pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};
 pub use learn::Learning;
@@ -78,6 +80,12 @@ impl Tables {
     pub fn lookup(&self, table: TableId, key: &mut Tracked) -> Option<&Arc<Rule>> {
         let rules = self.tables.get(usize::from(table.get()))?;
         self.lookup_as_set(key, |key| rules.lookup(&self.sets, key))
+    }
+
+    /// The rules of a table in the order of precedence, where there are no more than `max`, and
+    /// none has a range or a set or is part of a conjunction.
+    pub(crate) fn few_rules(&self, table: TableId, max: usize) -> Option<Vec<&Arc<Rule>>> {
+        self.table(table).few_rules(max)
     }
 
     /// The rule of just this table, priority and match.

@@ -62,7 +62,11 @@ pub fn parse_table_settings(
 fn item(settings: &mut TableSettings, name: Piece<'_>, form: Form<'_>) -> Result<(), TextError> {
     match name.text {
         "name" => {
-            let text = form.any(name)?;
+            let text = match form {
+                // No name any more.
+                Form::Value(text) => text,
+                form => form.any(name)?,
+            };
             let is_well_formed = text.text.len() <= MAX_NAME_LEN
                 && text.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
             if !is_well_formed {
@@ -124,6 +128,7 @@ mod tests {
         let text = "table=3,name=acl.1,miss=continue,max_rules=7,overflow=evict";
         assert_eq!(print_table_settings(table, &settings), text);
         assert_eq!(read(text).unwrap(), (table, settings));
+        assert_eq!(read("table=3,name=,max_rules=7").unwrap().1.name, "");
         assert_eq!(read("table=3,max_rules=any").unwrap().1, TableSettings::default());
     }
 

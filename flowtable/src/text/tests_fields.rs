@@ -64,6 +64,9 @@ const FIELDS: &[&str] = &[
     "ip,nw_ttl=1",
     "ip,ip_frag=first",
     "ipv6,nw_frag=not_later",
+    "ip,nw_frag=yes",
+    "ip,nw_frag=later",
+    "ip,nw_frag=no",
     "ip,nw_tos=32",
     "ip,ip_dscp=8",
     "ipv6,nw_ecn=3",
@@ -157,5 +160,26 @@ fn fields_without_their_packets_and_parts_of_whole_fields_are_refused() {
     ] {
         let error = parse_match(text, &PortTable::default()).unwrap_err().to_string();
         assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+/// Names and masks of Open vSwitch (`ovs-fields(7)`, "IP Fragment"); two of them mean the same
+/// as another one, since a later fragment is a fragment.
+#[test]
+fn fragments_have_the_names_of_open_vswitch() {
+    let ports = PortTable::default();
+    for (text, name) in [
+        ("0x0/0x1", "no"),
+        ("0/3", "no"),
+        ("0x0", "no"),
+        ("0x1/0x1", "yes"),
+        ("0x1/0x3", "first"),
+        ("0x3", "later"),
+        ("0x2/0x2", "later"),
+        ("0x0/0x2", "not_later"),
+    ] {
+        let matching = parse_match(&format!("ip,nw_frag={text}"), &ports).unwrap();
+        assert_eq!(matching.to_string(), format!("ip,nw_frag={name}"), "{text}");
+        assert_eq!(parse_match(&matching.to_string(), &ports), Ok(matching), "{text}");
     }
 }

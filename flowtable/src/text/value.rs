@@ -42,7 +42,6 @@ const TUN_FLAGS: Flags = &[("oam", 1), ("df", 2), ("csum", 4), ("key", 8)];
 /// Name, bits, mask.
 const FRAG: &[(&str, u128, u128)] =
     &[("no", 0, 3), ("yes", 1, 1), ("first", 1, 3), ("later", 3, 3), ("not_later", 0, 2)];
-
 /// A decimal number, or a hexadecimal one with `0x`.
 pub(super) fn number(text: Piece<'_>) -> Result<u128, TextError> {
     let text = text.trim();

@@ -11,7 +11,16 @@ mod why;
 use std::sync::Arc;
 
 use crate::{
-    drop::DropReason, flow::Rule, key::FlowKey, pipeline::Translation, snapshot::Snapshot, types::TableId,
+    build,
+    drop::DropReason,
+    execute,
+    flow::Rule,
+    key::FlowKey,
+    parse::parse,
+    pipeline::Translation,
+    program::Emit,
+    snapshot::Snapshot,
+    types::{PortNo, TableId},
 };
 
 /// One thing that happened on the walk.
@@ -105,6 +114,21 @@ pub fn trace(snapshot: &Snapshot, key: &FlowKey) -> Trace {
 /// Traces a packet with this key.
 pub fn trace_with(snapshot: &Snapshot, key: &FlowKey, options: &TraceOptions) -> Trace {
     passes::trace(snapshot, key, options)
+}
+
+/// The key of the copy that an emit makes of a packet, where it comes in next: at a port of
+/// another bridge.
+///
+/// # Errors
+/// Why it does not get there.
+pub fn arriving(key: &FlowKey, emit: &Emit, in_port: PortNo) -> Result<FlowKey, DropReason> {
+    let mut packet = build::packet(&build::frame_from_key(key, 0), in_port);
+    parse(&mut packet, &mut FlowKey::zero())?;
+    execute::apply(&mut packet, emit, 0)?;
+    let mut arrived = FlowKey::zero();
+    parse(&mut packet, &mut arrived)?;
+    arrived.set_frame_len(packet.len());
+    Ok(arrived)
 }
 
 #[cfg(test)]

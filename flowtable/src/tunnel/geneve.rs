@@ -5,7 +5,7 @@ use zerocopy::{
     network_endian::{U16, U32},
 };
 
-use super::{Decoded, TunnelSpec, tun_flags};
+use super::{Decoded, GroupPolicy, TunnelSpec, tun_flags};
 use crate::wire::ethertype;
 
 /// An option that has a `tun_metadata` field of its own.
@@ -86,6 +86,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Decoded> {
         vni: header.vni.get() >> 8,
         oam: header.flags & FLAG_OAM != 0,
         ovn,
+        policy: GroupPolicy::default(),
     })
 }
 

@@ -8,24 +8,31 @@
 mod ecn;
 mod geneve;
 mod outer;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod vxlan;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use zerocopy::IntoBytes;
 
 pub use geneve::{GeneveOption, OVN_OPTION};
 
-use self::outer::Outer;
+pub(crate) use plain::KnownPeers;
+
+use self::{outer::Outer, plain::Plain};
 use crate::{
     cache::TunnelWords,
+    checksum,
     drop::DropReason,
     execute::edit_fields,
     field::Field,
     headers::Headers,
-    key::{FlowKey, TUN_METADATA_LEN},
+    key::{FlowKey, FlowMask, TUN_METADATA_LEN},
     packet::{FrameBuf, Packet},
     parse::parse,
     program::{FieldEdit, TunnelHeader, TunnelKind},
@@ -57,6 +64,16 @@ struct Decoded {
     oam: bool,
     /// Value of [`OVN_OPTION`].
     ovn: Option<[u8; 4]>,
+    policy: GroupPolicy,
+}
+
+/// Group policy of a VXLAN packet; none is all zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupPolicy {
+    /// 0x40: do not learn; 0x08: the policy has been applied.
+    pub flags: u8,
+    /// The sender's group.
+    pub id: u16,
 }
 
 /// What the outer headers of a packet said.
@@ -70,6 +87,7 @@ pub(crate) struct Arrival {
     vni: u32,
     /// Value of [`OVN_OPTION`].
     ovn: Option<[u8; 4]>,
+    policy: GroupPolicy,
 }
 
 /// Unwraps a packet that came in by an uplink and parses what was inside: afterwards the
@@ -120,6 +138,43 @@ pub(crate) fn unwrap<B: FrameBuf>(
     Ok(Arrival::new(&outer, &decoded))
 }
 
+/// As [`unwrap`], quickly for packets from peers that were heard before.
+#[inline]
+pub(crate) fn unwrap_known<B: FrameBuf>(
+    packet: &mut Packet<B>,
+    underlay: &Arc<Underlay>,
+    peers: &mut KnownPeers,
+) -> Result<Arrival, DropReason> {
+    let frame = packet.bytes();
+    let Some(plain) = Plain::decode(frame) else { return unwrap(packet, underlay) };
+    let Some((port, kind)) = peers.tunnel(&plain, underlay) else { return unwrap(packet, underlay) };
+    let payload = frame.get(Plain::PAYLOAD..plain.end).unwrap_or_default();
+    let decoded = match kind {
+        TunnelKind::Geneve => geneve::decode(payload),
+        TunnelKind::Vxlan => vxlan::decode(payload),
+    };
+    let decoded = decoded.ok_or(DropReason::TunnelMalformed)?;
+    let inner_len = payload.len() - decoded.len;
+    if !packet.pull_front(Plain::PAYLOAD + decoded.len) {
+        return Err(DropReason::TunnelMalformed);
+    }
+    packet.truncate(inner_len);
+    packet.in_port = port;
+    let flag = |set, flag| if set { flag } else { 0 };
+    Ok(Arrival {
+        src: IpAddr::V4(plain.src),
+        dst: IpAddr::V4(plain.dst),
+        tos: plain.tos,
+        ttl: plain.ttl,
+        flags: tun_flags::KEY
+            | flag(decoded.oam, tun_flags::OAM)
+            | flag(plain.dont_fragment, tun_flags::DONT_FRAGMENT),
+        vni: decoded.vni,
+        ovn: decoded.ovn,
+        policy: decoded.policy,
+    })
+}
+
 /// The second half of [`receive`]: parses what was inside.
 pub(crate) fn parse_inner<B: FrameBuf>(
     packet: &mut Packet<B>,
@@ -154,6 +209,7 @@ impl Arrival {
         flags: 0,
         vni: 0,
         ovn: None,
+        policy: GroupPolicy { flags: 0, id: 0 },
     };
 
     fn new(outer: &Outer, decoded: &Decoded) -> Self {
@@ -163,7 +219,8 @@ impl Arrival {
             | flag(outer.dont_fragment, tun_flags::DONT_FRAGMENT)
             | flag(outer.has_checksum(), tun_flags::CHECKSUM);
         let (src, dst) = (outer.src, outer.dst);
-        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni: decoded.vni, ovn: decoded.ovn }
+        let Decoded { vni, ovn, policy, .. } = *decoded;
+        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni, ovn, policy }
     }
 
     /// The inner packet may have to be marked, or refused, for congestion on the way.
@@ -188,6 +245,8 @@ impl Arrival {
         key.tun_ttl = self.ttl;
         key.tun_id.set(self.vni.into());
         key.tun_flags.set(self.flags);
+        key.tun_gbp_flags = self.policy.flags;
+        key.tun_gbp_id.set(self.policy.id);
         if let Some(value) = self.ovn {
             key.tun_metadata_present.set(OVN_OPTION.bit());
             let at = OVN_OPTION.idx * value.len();
@@ -197,7 +256,17 @@ impl Arrival {
         }
     }
 
-    /// What sessions compare of it.
+    /// The bits of [`Arrival::words`] that a mask looks at.
+    pub(crate) fn mask_words(mask: &FlowMask) -> TunnelWords {
+        let fields = mask.fields();
+        let outer = u64::from(fields.tun_src.get()) << 32 | u64::from(fields.tun_dst.get());
+        let at = OVN_OPTION.idx * OVN_OPTION.len;
+        let ovn = fields.tun_metadata[at..].first_chunk().map_or(0, |bits| u32::from_ne_bytes(*bits));
+        let present = u64::from(fields.tun_metadata_present.get() & OVN_OPTION.bit() != 0);
+        [fields.tun_id.get(), outer, present, ovn.into()]
+    }
+
+    /// What is compared of it where packets are found by their signatures.
     pub(crate) fn words(&self) -> TunnelWords {
         let outer = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()),
@@ -222,6 +291,8 @@ pub struct TunnelSpec {
     /// [`tun_flags`]: `OAM` (Geneve) and `CHECKSUM` (IPv4; IPv6 always has one). The others
     /// are ignored: a tunnel always has a key and never lets others fragment.
     pub flags: u16,
+    /// What a VXLAN header shall say of the sender's group.
+    pub policy: GroupPolicy,
     /// Which of the Geneve option fields shall be sent. Those that have no option
     /// assigned ([`OVN_OPTION`] is the only one) have no form on the wire.
     pub tun_metadata_present: u64,
@@ -244,6 +315,7 @@ impl TunnelSpec {
             tos: key.tun_tos,
             ttl: key.tun_ttl,
             flags: key.tun_flags.get(),
+            policy: GroupPolicy { flags: key.tun_gbp_flags, id: key.tun_gbp_id.get() },
             tun_metadata_present: key.tun_metadata_present.get(),
             tun_metadata: key.tun_metadata,
         })
@@ -251,14 +323,15 @@ impl TunnelSpec {
 }
 
 /// Builds the outer header for packets to `spec.remote` by `tunnel`, complete but for
-/// what depends on the packet: lengths, UDP source port, ECN, checksums. A UDP checksum
+/// what depends on the packet: lengths, UDP source port, ECN, checksums. The IPv4 checksum is
+/// that of a packet of length 0, so that what the packet adds is added to it. A UDP checksum
 /// that shall be computed has 0xffff in its place. Nothing when the peer's address is not
 /// of the same family as ours.
 pub fn build_header(spec: &TunnelSpec, tunnel: &TunnelPort, hop: &NextHop) -> Option<TunnelHeader> {
     let ttl = if spec.ttl == 0 { DEFAULT_TTL } else { spec.ttl };
-    let (eth_type, ip, checksum) = match (tunnel.local, spec.remote) {
+    let (eth_type, ip, has_checksum) = match (tunnel.local, spec.remote) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            let ip = Ipv4 {
+            let mut ip = Ipv4 {
                 version_ihl: 0x45,
                 tos: spec.tos,
                 total_len: 0.into(),
@@ -270,6 +343,7 @@ pub fn build_header(spec: &TunnelSpec, tunnel: &TunnelPort, hop: &NextHop) -> Op
                 src: src.to_bits().into(),
                 dst: dst.to_bits().into(),
             };
+            ip.checksum.set(checksum::of(ip.as_bytes()));
             (ethertype::IPV4, ip.as_bytes().to_vec(), spec.flags & tun_flags::CHECKSUM != 0)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
@@ -291,7 +365,7 @@ pub fn build_header(spec: &TunnelSpec, tunnel: &TunnelPort, hop: &NextHop) -> Op
         src: 0.into(),
         dst: tunnel.udp_port.into(),
         len: 0.into(),
-        checksum: if checksum { 0xffff } else { 0 }.into(),
+        checksum: if has_checksum { 0xffff } else { 0 }.into(),
     };
     let mut bytes = [ethernet.as_bytes(), &ip, udp.as_bytes()].concat();
     match tunnel.kind {

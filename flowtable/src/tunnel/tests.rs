@@ -62,6 +62,7 @@ impl Pair {
             tos: 0xb8,
             ttl: 0,
             flags,
+            policy: GroupPolicy { flags: 0x48, id: 0x1234 },
             tun_metadata_present: OVN_OPTION.bit(),
             tun_metadata,
         }
@@ -149,7 +150,9 @@ proptest! {
                 }
                 _ => unreachable!(),
             }
-            if pair.kind == TunnelKind::Geneve {
+            if pair.kind == TunnelKind::Vxlan {
+                (expected.tun_gbp_flags, expected.tun_gbp_id) = (0x48, 0x1234.into());
+            } else {
                 expected.tun_metadata_present.set(1);
                 expected.tun_metadata[..4].copy_from_slice(&[0, 5, 0, 9]);
             }
@@ -324,7 +327,16 @@ fn tunnel_headers_are_checked() {
                 assert_eq!(changed(2, 0x08), Err(DropReason::TunnelMalformed), "not Ethernet");
                 assert_eq!(changed(1, 0x80), Ok((0xabcdef, tun_flags::OAM)));
             }
-            TunnelKind::Vxlan => assert_eq!(changed(0, 0), Err(DropReason::TunnelMalformed), "no identifier"),
+            TunnelKind::Vxlan => {
+                assert_eq!(changed(0, 0), Err(DropReason::TunnelMalformed), "no identifier");
+                assert_eq!(changed(0, 0x08), Ok((0xabcdef, 0)));
+                let mut bytes = outer.bytes().to_vec();
+                // The flag that says so is off: what follows is reserved.
+                bytes[at] = 0x08;
+                pair.resum(&mut bytes);
+                let (_, key) = pair.unwrap(&bytes).unwrap();
+                assert_eq!((key.tun_gbp_flags, key.tun_gbp_id.get()), (0, 0));
+            }
         }
     }
 }

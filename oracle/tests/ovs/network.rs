@@ -62,6 +62,7 @@ fn workload(number: u8) -> SwitchPort {
     let secured =
         addresses(number).map(|ip| prefix(&format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 })));
     let kind = SwitchPortKind::Workload {
+        access: Default::default(),
         addresses: if number == PROMISCUOUS { Vec::new() } else { vec![known] },
         unknown: number == PROMISCUOUS,
         // Only some are bound to their addresses.
@@ -106,6 +107,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         nb.switches.insert(id.to_owned(), switch);
     }
     let port = |key, last, networks: [&str; 2]| RouterPort {
+        gateway: Vec::new(),
         key: PortKey::new(key).unwrap(),
         mac: mac(last),
         networks: networks.map(prefix).to_vec(),

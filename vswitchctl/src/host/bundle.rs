@@ -133,7 +133,7 @@ pub(super) async fn change(
     mut bundle: Bundle,
     replace: bool,
 ) -> Result<(), CtlError> {
-    let request = session.request(bundle.take_request(replace));
+    let request = session.request(bundle.take_request(session, replace));
     let mut rules = session.rules().await?;
     let answer = host_answer(rules.change_rules(request).await).map_err(|error| bundle.about_place(error))?;
     let view = ChangeView {
@@ -190,8 +190,8 @@ impl Bundle {
     }
 
     /// The request; the places stay, for errors about them.
-    pub(super) fn take_request(&mut self, replace: bool) -> ChangeRulesRequest {
-        ChangeRulesRequest { changes: std::mem::take(&mut self.changes), replace }
+    pub(super) fn take_request(&mut self, session: &Session<'_>, replace: bool) -> ChangeRulesRequest {
+        ChangeRulesRequest { changes: std::mem::take(&mut self.changes), replace, bridge: session.bridge() }
     }
 
     fn add_lines(&mut self, file: &str, text: &str, unsaid: Unsaid) {

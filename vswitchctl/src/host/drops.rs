@@ -26,7 +26,9 @@ impl Drops {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut host = session.host().await?;
-        let answer = host_answer(host.list_drops(session.request(ListDropsRequest {})).await)?;
+        let answer = host_answer(
+            host.list_drops(session.request(ListDropsRequest { bridge: session.bridge() })).await,
+        )?;
         let asked = |drop: &DropView| {
             self.port.as_ref().is_none_or(|port| *port == drop.port)
                 && self.reason.as_ref().is_none_or(|reason| *reason == drop.reason)
@@ -42,6 +44,7 @@ impl Drops {
 /// What is shown of drops with the same cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct DropView {
+    bridge: String,
     port: String,
     /// Name of the reason.
     pub(super) reason: String,
@@ -58,6 +61,7 @@ pub struct DropView {
 impl From<Drop> for DropView {
     fn from(drop: Drop) -> Self {
         Self {
+            bridge: drop.bridge,
             port: drop.port,
             reason: drop.reason,
             description: drop.description,
@@ -72,7 +76,8 @@ impl From<Drop> for DropView {
 impl DropView {
     /// It has the same cause.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        (&self.port, &self.reason, &self.origin) == (&other.port, &other.reason, &other.origin)
+        let same_place = (&self.bridge, &self.port) == (&other.bridge, &other.port);
+        same_place && (&self.reason, &self.origin) == (&other.reason, &other.origin)
     }
 
     /// Adds what is counted.

@@ -1,12 +1,14 @@
 //! `fdb`: where stations are, as the port NORMAL has learned.
 
 use clap::{Args, Subcommand};
-use ferroflow_proto::host::{DumpStationsRequest, DumpStationsResponse, FlushStationsRequest, Station};
+use ferroflow_proto::host::{
+    DumpStationsRequest, DumpStationsResponse, FlushStationsRequest, SetStationRequest, Station,
+};
 use serde::Serialize;
 
 use crate::{
     error::CtlError,
-    output::{Table, Tabular},
+    output::{Table, Tabular, printable},
     session::{Session, host_answer},
 };
 
@@ -17,8 +19,21 @@ pub enum Command {
     Dump,
     /// Tell how many there are and have been
     Stats,
+    /// Say where a station is, whatever packets say
+    Add(Add),
     /// Forget stations
     Flush(Flush),
+}
+
+/// A station whose place is known.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The port it is at, by name or number
+    port: String,
+    /// Its VLAN; 0: none
+    vlan: u32,
+    /// Its address
+    mac: String,
 }
 
 /// Stations to forget; nothing chooses all.
@@ -33,6 +48,9 @@ pub struct Flush {
     /// Only that with this address
     #[arg(long, default_value = "", hide_default_value = true)]
     mac: String,
+    /// Also those that were added by hand
+    #[arg(long)]
+    r#static: bool,
 }
 
 impl Command {
@@ -41,6 +59,7 @@ impl Command {
         match self {
             Self::Dump => dump(session).await,
             Self::Stats => stats(session).await,
+            Self::Add(add) => add.run(session).await,
             Self::Flush(flush) => flush.run(session).await,
         }
     }
@@ -48,7 +67,7 @@ impl Command {
 
 async fn get(session: &Session<'_>) -> Result<DumpStationsResponse, CtlError> {
     let mut events = session.events().await?;
-    host_answer(events.dump_stations(session.request(DumpStationsRequest {})).await)
+    host_answer(events.dump_stations(session.request(DumpStationsRequest { bridge: session.bridge() })).await)
 }
 
 async fn dump(session: &mut Session<'_>) -> Result<(), CtlError> {
@@ -80,10 +99,38 @@ async fn stats(session: &mut Session<'_>) -> Result<(), CtlError> {
     })
 }
 
+impl Add {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let Self { port, vlan, mac } = self;
+        let mut events = session.events().await?;
+        let view = AddView { port: port.clone(), vlan, mac: mac.clone() };
+        let request = SetStationRequest { bridge: session.bridge(), port, vlan, mac };
+        host_answer(events.set_station(session.request(request)).await)?;
+        session.print(&view, |out| {
+            let line = format!("{} is at port {} in VLAN {}", view.mac, view.port, view.vlan);
+            writeln!(out, "{}", printable(&line))
+        })
+    }
+}
+
+/// What is shown of a station that was added.
+#[derive(Debug, Serialize)]
+struct AddView {
+    port: String,
+    vlan: u32,
+    mac: String,
+}
+
 impl Flush {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut events = session.events().await?;
-        let request = FlushStationsRequest { port: self.port, vlan: self.vlan, mac: self.mac };
+        let request = FlushStationsRequest {
+            port: self.port,
+            vlan: self.vlan,
+            mac: self.mac,
+            bridge: session.bridge(),
+            with_static: self.r#static,
+        };
         let answer = host_answer(events.flush_stations(session.request(request)).await)?;
         let view = FlushView { n_removed: answer.n_removed };
         session.print(&view, |out| writeln!(out, "{} stations forgotten", view.n_removed))

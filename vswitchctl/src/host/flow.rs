@@ -113,7 +113,12 @@ impl Command {
 async fn get(session: &Session<'_>, choice: Dump) -> Result<Vec<Flow>, CtlError> {
     let mut host = session.host().await?;
     let filter = choice.filter.join(",");
-    let request = session.request(DumpFlowsRequest { table: None, filter, strict: choice.strict });
+    let request = session.request(DumpFlowsRequest {
+        table: None,
+        filter,
+        strict: choice.strict,
+        bridge: session.bridge(),
+    });
     Ok(host_answer(host.dump_flows(request).await)?.flows)
 }
 
@@ -145,7 +150,7 @@ struct SumView {
 
 async fn diff(session: &mut Session<'_>, flows: &[String]) -> Result<(), CtlError> {
     let mut bundle = Bundle::read(flows, Unsaid { subject: Subject::Flow, kind: Kind::FlowAdd })?;
-    let request = bundle.take_request(true);
+    let request = bundle.take_request(session, true);
     let mut rules = session.rules().await?;
     let answer = host_answer(rules.compare_rules(session.request(request)).await)
         .map_err(|error| bundle.about_place(error))?;

@@ -6,7 +6,11 @@ use clap::{Args, Subcommand};
 use ferroflow_proto::host::{BucketCounters, DumpGroupsRequest, Group, rule_change::Kind};
 use serde::Serialize;
 
-use super::bundle::{self, Bundle, Subject, Unsaid};
+use super::{
+    bundle::Subject,
+    features,
+    item::{self, Which},
+};
 use crate::{
     error::CtlError,
     output::{duration, printable},
@@ -20,6 +24,8 @@ pub enum Command {
     Dump(Which),
     /// List the groups with their packets, those of each bucket, and who leads to them
     Stats(Which),
+    /// Tell what groups there can be
+    Features,
     /// By hand: add groups
     Add(Groups),
     /// By hand: give groups another content; buckets whose number stays keep their counters
@@ -30,14 +36,6 @@ pub enum Command {
     InsertBuckets(Groups),
     /// By hand: take buckets out of a group: group_id=1,command_bucket_id=7
     RemoveBuckets(Groups),
-}
-
-/// Groups to list.
-#[derive(Debug, Args)]
-pub struct Which {
-    /// Only this one
-    #[arg(value_name = "ID")]
-    id: Option<u32>,
 }
 
 /// Groups.
@@ -77,6 +75,7 @@ impl Command {
         match self {
             Self::Dump(Which { id }) => dump(session, id, GroupView::write).await,
             Self::Stats(Which { id }) => dump(session, id, GroupView::write_stats).await,
+            Self::Features => features::groups(session).await,
             Self::Add(Groups { groups }) => change(session, &groups, Kind::GroupAdd).await,
             Self::Mod(Mod { groups, may_create }) => {
                 let kind = if may_create { Kind::GroupAddOrModify } else { Kind::GroupModify };
@@ -89,14 +88,7 @@ impl Command {
                 change(session, &groups, Kind::GroupRemoveBuckets).await
             }
             Self::Del(Del { groups, all }) => {
-                if groups.is_empty() && !all {
-                    return Err(CtlError::Usage("say which groups to delete, or --all".into()));
-                }
-                let named = |group: &String| match group.parse::<u32>() {
-                    Ok(id) => format!("group_id={id}"),
-                    Err(_) => group.clone(),
-                };
-                let groups = if all { vec!["all".to_owned()] } else { groups.iter().map(named).collect() };
+                let groups = item::chosen(groups, all, "groups", "group_id")?;
                 change(session, &groups, Kind::GroupDelete).await
             }
         }
@@ -109,14 +101,15 @@ async fn dump(
     write: fn(&GroupView, &mut dyn Write) -> io::Result<()>,
 ) -> Result<(), CtlError> {
     let mut rules = session.rules().await?;
-    let answer = host_answer(rules.dump_groups(session.request(DumpGroupsRequest { group_id })).await)?;
+    let answer = host_answer(
+        rules.dump_groups(session.request(DumpGroupsRequest { group_id, bridge: session.bridge() })).await,
+    )?;
     let groups: Vec<GroupView> = answer.groups.into_iter().map(GroupView::from).collect();
-    session.print(&groups, |out| groups.iter().try_for_each(|group| write(group, out)))
+    item::print(session, &groups, write)
 }
 
 async fn change(session: &mut Session<'_>, groups: &[String], kind: Kind) -> Result<(), CtlError> {
-    let bundle = Bundle::read(groups, Unsaid { subject: Subject::Group, kind })?;
-    bundle::change(session, bundle, false).await
+    item::change(session, groups, (Subject::Group, kind)).await
 }
 
 /// What is shown of a group.

@@ -144,6 +144,7 @@ impl AddPort {
             name: self.name,
             port_no: self.number.unwrap_or_default(),
             mtu: self.mtu.unwrap_or_default(),
+            bridge: session.bridge(),
         });
         let answer = host_answer(lab.add_lab_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
@@ -174,7 +175,7 @@ impl Inject {
         let mut view = InjectView::default();
         for packets in chunks(given) {
             view.n_packets += packets.len() as u64;
-            let request = InjectRequest { port: self.port.clone(), packets };
+            let request = InjectRequest { port: self.port.clone(), packets, bridge: session.bridge() };
             view.add(host_answer(lab.inject(session.request(request)).await)?);
         }
         session.print(&view, |out| view.write(out))
@@ -262,7 +263,7 @@ impl FrameView {
 impl Output {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut lab = session.lab().await?;
-        let request = ReadOutputRequest { port: self.port, from: self.follow_from };
+        let request = ReadOutputRequest { port: self.port, from: self.follow_from, bridge: session.bridge() };
         let answer = host_answer(lab.read_output(session.request(request)).await)?;
         let (next, n_forgotten) = (answer.next, answer.n_forgotten);
         let mut view = OutputView { n_frames: answer.frames.len(), next, n_forgotten, frames: Vec::new() };

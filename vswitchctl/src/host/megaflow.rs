@@ -33,7 +33,9 @@ impl Command {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let Self::Dump(Dump { origins }) = self;
         let mut host = session.host().await?;
-        let answer = host_answer(host.dump_megaflows(session.request(DumpMegaflowsRequest {})).await)?;
+        let answer = host_answer(
+            host.dump_megaflows(session.request(DumpMegaflowsRequest { bridge: session.bridge() })).await,
+        )?;
         let entries: Vec<MegaflowView> = answer.megaflows.into_iter().map(MegaflowView::from).collect();
         session.print(&entries, |out| entries.iter().try_for_each(|entry| entry.write(out, origins)))
     }
@@ -42,6 +44,7 @@ impl Command {
 /// What is shown of a cache entry.
 #[derive(Debug, Serialize)]
 pub struct MegaflowView {
+    bridge: String,
     worker: u32,
     /// In the syntax of `ovs-dpctl`.
     #[serde(rename = "match")]
@@ -57,6 +60,7 @@ pub struct MegaflowView {
 impl From<Megaflow> for MegaflowView {
     fn from(entry: Megaflow) -> Self {
         Self {
+            bridge: entry.bridge,
             worker: entry.worker,
             matching: entry.r#match,
             actions: entry.actions,

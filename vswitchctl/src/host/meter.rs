@@ -6,7 +6,11 @@ use clap::{Args, Subcommand};
 use ferroflow_proto::host::{BandCounters, DumpMetersRequest, Meter, rule_change::Kind};
 use serde::Serialize;
 
-use super::bundle::{self, Bundle, Subject, Unsaid};
+use super::{
+    bundle::Subject,
+    features,
+    item::{self, Which},
+};
 use crate::{
     error::CtlError,
     output::{duration, printable},
@@ -20,20 +24,14 @@ pub enum Command {
     Dump(Which),
     /// List the meters with their packets, those of each band, and how many rules use them
     Stats(Which),
+    /// Tell what meters there can be
+    Features,
     /// By hand: add meters
     Add(Meters),
     /// By hand: give meters another content; bands that stay the same go on as they are
     Mod(Meters),
     /// By hand: delete meters, and the rules that use them
     Del(Del),
-}
-
-/// Meters to list.
-#[derive(Debug, Args)]
-pub struct Which {
-    /// Only this one
-    #[arg(value_name = "ID")]
-    id: Option<u32>,
 }
 
 /// Meters.
@@ -62,17 +60,11 @@ impl Command {
         match self {
             Self::Dump(Which { id }) => dump(session, id, MeterView::write).await,
             Self::Stats(Which { id }) => dump(session, id, MeterView::write_stats).await,
+            Self::Features => features::meters(session).await,
             Self::Add(Meters { meters }) => change(session, &meters, Kind::MeterAdd).await,
             Self::Mod(Meters { meters }) => change(session, &meters, Kind::MeterModify).await,
             Self::Del(Del { meters, all }) => {
-                if meters.is_empty() && !all {
-                    return Err(CtlError::Usage("say which meters to delete, or --all".into()));
-                }
-                let named = |meter: &String| match meter.parse::<u32>() {
-                    Ok(id) => format!("meter={id}"),
-                    Err(_) => meter.clone(),
-                };
-                let meters = if all { vec!["all".to_owned()] } else { meters.iter().map(named).collect() };
+                let meters = item::chosen(meters, all, "meters", "meter")?;
                 change(session, &meters, Kind::MeterDelete).await
             }
         }
@@ -85,14 +77,15 @@ async fn dump(
     write: fn(&MeterView, &mut dyn Write) -> io::Result<()>,
 ) -> Result<(), CtlError> {
     let mut rules = session.rules().await?;
-    let answer = host_answer(rules.dump_meters(session.request(DumpMetersRequest { meter_id })).await)?;
+    let answer = host_answer(
+        rules.dump_meters(session.request(DumpMetersRequest { meter_id, bridge: session.bridge() })).await,
+    )?;
     let meters: Vec<MeterView> = answer.meters.into_iter().map(MeterView::from).collect();
-    session.print(&meters, |out| meters.iter().try_for_each(|meter| write(meter, out)))
+    item::print(session, &meters, write)
 }
 
 async fn change(session: &mut Session<'_>, meters: &[String], kind: Kind) -> Result<(), CtlError> {
-    let bundle = Bundle::read(meters, Unsaid { subject: Subject::Meter, kind })?;
-    bundle::change(session, bundle, false).await
+    item::change(session, meters, (Subject::Meter, kind)).await
 }
 
 /// What is shown of a meter.

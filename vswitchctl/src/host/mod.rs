@@ -1,20 +1,26 @@
 //! Commands for the switch of one host, over its local socket, each in its file.
 
+pub mod bridge;
 pub mod bundle;
 pub mod cni;
+pub mod coverage;
 pub mod ct;
 pub mod drops;
 pub mod endpoint;
 pub mod fdb;
+pub mod features;
 pub mod flow;
 pub mod frame;
 pub mod group;
+pub mod item;
 pub mod lab;
+pub mod log;
 pub mod megaflow;
 pub mod meter;
 pub mod monitor;
 pub mod origin;
 pub mod packet_out;
+pub mod parse_frame;
 pub mod pcap;
 pub mod perf;
 pub mod port;

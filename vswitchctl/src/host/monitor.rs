@@ -74,6 +74,7 @@ impl Monitor {
             from: self.follow_from.or(self.kept.then_some(0)),
             kept_only: self.kept,
             kinds: self.only.iter().map(|kind| kind.message().into()).collect(),
+            bridge: session.bridge(),
         });
         let mut stream = host_answer(events.monitor(request).await)?;
         let mut n_printed = 0;
@@ -96,6 +97,8 @@ struct EventView {
     index: u64,
     /// Nanoseconds.
     time: u64,
+    /// Where; empty: in no bridge in particular.
+    bridge: String,
     #[serde(flatten)]
     happened: HappenedView,
 }
@@ -181,7 +184,7 @@ impl EventView {
             Happened::Sample(found) => HappenedView::Sample(SampleView::from(found)),
             Happened::NLost(n_lost) => HappenedView::Lost { n_lost },
         };
-        Ok(Self { index: event.index, time: event.time, happened })
+        Ok(Self { index: event.index, time: event.time, bridge: event.bridge, happened })
     }
 
     fn write(&self, out: &mut dyn Write, verbose: bool) -> io::Result<()> {
@@ -192,7 +195,8 @@ impl EventView {
             HappenedView::Sample(found) => (found.line(), Some(&found.frame)),
             HappenedView::Lost { n_lost } => return writeln!(out, "{n_lost} events lost: read too slowly"),
         };
-        writeln!(out, "{} {}", duration(self.time), printable(&line))?;
+        let bridge = if self.bridge.is_empty() { String::new() } else { format!("{} ", self.bridge) };
+        writeln!(out, "{} {}", duration(self.time), printable(&(bridge + &line)))?;
         match frame {
             Some(frame) if verbose => writeln!(out, "  {frame}"),
             _ => Ok(()),

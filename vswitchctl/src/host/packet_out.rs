@@ -56,7 +56,12 @@ impl PacketOut {
         };
         let packet = Some(InjectedPacket { packet: Some(packet) });
         let mut events = session.events().await?;
-        let request = SendPacketRequest { in_port: self.in_port, actions: self.actions, packet };
+        let request = SendPacketRequest {
+            in_port: self.in_port,
+            actions: self.actions,
+            packet,
+            bridge: session.bridge(),
+        };
         let answer = host_answer(events.send_packet(session.request(request)).await)?;
         print(session, answer)
     }

@@ -19,7 +19,8 @@ use crate::{
 pub enum Command {
     /// List ports with their counters
     List(List),
-    /// Attach an interface; adding it again changes nothing
+    /// Attach an interface, or add one end of a link to another bridge; adding it again
+    /// changes nothing
     Add(Add),
     /// Change how a port takes part in forwarding
     Mod(Mod),
@@ -40,6 +41,10 @@ pub struct List {
 pub struct Add {
     /// Name of the interface
     interface: String,
+    /// Not an interface, but one end of a link to another bridge: the name of its other end,
+    /// which names this one
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["logical_port", "network"])]
+    peer: Option<String>,
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
@@ -56,9 +61,21 @@ pub struct Add {
 pub struct Mod {
     /// Its name
     name: String,
+    /// Whether it takes part at all
+    #[arg(long, value_enum)]
+    enable: Option<Switched>,
+    /// Whether it takes packets
+    #[arg(long, value_enum)]
+    receive: Option<Switched>,
     /// Whether packets may leave by it
     #[arg(long, value_enum)]
     forward: Option<Switched>,
+    /// Whether its packets go to controllers when a table has no rule for them and says so
+    #[arg(long, value_enum)]
+    packet_in: Option<Switched>,
+    /// Whether NORMAL sends nothing from it to other such ports
+    #[arg(long, value_enum)]
+    protect: Option<Switched>,
     /// Whether it gets flooded packets
     #[arg(long, value_enum)]
     flood: Option<Switched>,
@@ -131,7 +148,7 @@ impl Command {
 impl List {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut host = session.host().await?;
-        let request = ListPortsRequest { removed: self.removed };
+        let request = ListPortsRequest { removed: self.removed, bridge: session.bridge() };
         let answer = host_answer(host.list_ports(session.request(request)).await)?;
         let ports: Vec<PortView> = answer.ports.into_iter().map(PortView::from).collect();
         session.print_rows(&ports)
@@ -148,6 +165,8 @@ impl Add {
             logical_port,
             port_no,
             network: self.network.unwrap_or_default(),
+            bridge: session.bridge(),
+            peer: self.peer.unwrap_or_default(),
         });
         let answer = host_answer(host.add_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
@@ -159,8 +178,10 @@ impl Add {
 
 impl Mod {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        if self.forward.is_none() && self.flood.is_none() && self.vlan_mode.is_none() {
-            return Err(CtlError::Usage("say what: --forward, --flood or --vlan-mode".into()));
+        let switched = [self.enable, self.receive, self.forward, self.packet_in, self.protect, self.flood];
+        if switched.iter().all(Option::is_none) && self.vlan_mode.is_none() {
+            let all = "--enable, --receive, --forward, --packet-in, --protect, --flood or --vlan-mode";
+            return Err(CtlError::Usage(format!("say what: {all}")));
         }
         let is_on = |switched: Switched| switched == Switched::On;
         let vlan = self.vlan_mode.map(|mode| PortVlan {
@@ -172,6 +193,10 @@ impl Mod {
             interface: self.name,
             forwards: self.forward.map(is_on),
             floods: self.flood.map(is_on),
+            receives: self.receive.map(is_on),
+            enabled: self.enable.map(is_on),
+            packet_ins: self.packet_in.map(is_on),
+            protected: self.protect.map(is_on),
             vlan,
         };
         let mut host = session.host().await?;
@@ -223,6 +248,7 @@ pub(super) struct Detached {
 /// What is shown of a port.
 #[derive(Debug, Serialize)]
 pub struct PortView {
+    bridge: String,
     port_no: u32,
     name: String,
     kind: String,
@@ -233,6 +259,16 @@ pub struct PortView {
     up: bool,
     mode: String,
     mtu: u32,
+    /// Name of the other end of its link.
+    peer: Option<String>,
+    /// It takes part at all.
+    enabled: bool,
+    /// It takes packets.
+    receives: bool,
+    /// Its packets go to controllers for want of a rule.
+    packet_ins: bool,
+    /// NORMAL sends nothing from it to other such ports.
+    protected: bool,
     /// Packets may leave by it.
     forwards: bool,
     /// It gets flooded packets.
@@ -280,6 +316,12 @@ impl From<PortCounters> for CountersView {
 impl From<Port> for PortView {
     fn from(port: Port) -> Self {
         Self {
+            bridge: port.bridge,
+            peer: Some(port.peer).filter(|peer| !peer.is_empty()),
+            enabled: port.enabled,
+            receives: port.receives,
+            packet_ins: port.packet_ins,
+            protected: port.protected,
             port_no: port.port_no,
             name: port.name,
             kind: port.kind,
@@ -311,6 +353,15 @@ impl PortView {
             state(self.forwards),
             state(self.floods)
         );
+        let unusual = [
+            ("enable off", !self.enabled),
+            ("receive off", !self.receives),
+            ("packet-in off", !self.packet_ins),
+            ("protect on", self.protected),
+        ];
+        for (what, _) in unusual.iter().filter(|(_, is)| *is) {
+            text += &format!(", {what}");
+        }
         if *tag != 0 {
             text += &format!(", tag {tag}");
         }
@@ -322,10 +373,11 @@ impl PortView {
 
     /// What became of a port that was added.
     pub(super) fn sentence(&self) -> String {
-        let purpose = match (&self.logical_port, &self.network) {
-            (Some(id), _) => format!(" for {id}"),
-            (None, Some(network)) => format!(" to the network {network}"),
-            (None, None) => String::new(),
+        let purpose = match (&self.logical_port, &self.network, &self.peer) {
+            (Some(id), _, _) => format!(" for {id}"),
+            (None, Some(network), _) => format!(" to the network {network}"),
+            (None, None, Some(peer)) => format!(" of {}, linked to {peer}", self.bridge),
+            (None, None, None) => String::new(),
         };
         format!("{} is port {}{purpose} ({})", self.name, self.port_no, self.mode)
     }
@@ -333,6 +385,7 @@ impl PortView {
 
 impl Tabular for PortView {
     const HEADINGS: &'static [&'static str] = &[
+        "BRIDGE",
         "PORT",
         "NAME",
         "ROLE",
@@ -351,6 +404,7 @@ impl Tabular for PortView {
     fn cells(&self) -> Vec<String> {
         let counters = &self.counters;
         vec![
+            self.bridge.clone(),
             self.port_no.to_string(),
             self.name.clone(),
             self.role.clone(),

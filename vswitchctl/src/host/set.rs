@@ -59,7 +59,9 @@ impl Command {
 
 async fn list(session: &mut Session<'_>, name: String) -> Result<(), CtlError> {
     let mut rules = session.rules().await?;
-    let answer = host_answer(rules.list_sets(session.request(ListSetsRequest { name })).await)?;
+    let answer = host_answer(
+        rules.list_sets(session.request(ListSetsRequest { name, bridge: session.bridge() })).await,
+    )?;
     let sets: Vec<SetView> = answer.sets.into_iter().map(SetView::from).collect();
     session.print(&sets, |out| {
         sets.iter().try_for_each(|set| {

@@ -88,7 +88,7 @@ impl Command {
 
 async fn get(session: &Session<'_>) -> Result<ListTablesResponse, CtlError> {
     let mut rules = session.rules().await?;
-    host_answer(rules.list_tables(session.request(ListTablesRequest {})).await)
+    host_answer(rules.list_tables(session.request(ListTablesRequest { bridge: session.bridge() })).await)
 }
 
 impl Set {

@@ -7,7 +7,9 @@ use std::{
 };
 
 use clap::Args;
-use ferroflow_proto::host::{TracePass, TraceRequest, TraceResponse, TraceStep, trace_request::Packet};
+use ferroflow_proto::host::{
+    TraceHop, TracePass, TraceRequest, TraceResponse, TraceStep, trace_request::Packet,
+};
 use serde::Serialize;
 
 use super::{
@@ -84,7 +86,8 @@ async fn trace_all(
     let mut views = Vec::with_capacity(packets.len());
     for packet in packets {
         let (in_port, ct_next) = (in_port.clone(), ct_next.clone());
-        let request = TraceRequest { packet: Some(packet), in_port, why, ct_next };
+        let bridge = session.bridge();
+        let request = TraceRequest { packet: Some(packet), in_port, why, ct_next, bridge };
         views.push(TraceView::from(host_answer(host.trace(session.request(request)).await)?));
     }
     Ok(views)
@@ -98,6 +101,24 @@ struct TraceView {
     drop: Option<DropView>,
     megaflow: Option<MegaflowView>,
     /// What came back from the connection tracker.
+    passes: Vec<PassView>,
+    n_omitted_passes: u64,
+    /// Bridge that it came in by.
+    bridge: String,
+    /// What became of copies in other bridges.
+    hops: Vec<HopView>,
+    n_omitted_hops: u64,
+}
+
+/// What is shown of a walk through another bridge.
+#[derive(Debug, Serialize)]
+struct HopView {
+    bridge: String,
+    in_port: String,
+    from: String,
+    steps: Vec<StepView>,
+    drop: Option<DropView>,
+    megaflow: Option<MegaflowView>,
     passes: Vec<PassView>,
     n_omitted_passes: u64,
 }
@@ -154,8 +175,45 @@ impl From<TraceResponse> for TraceView {
             megaflow: trace.megaflow.map(MegaflowView::from),
             passes: trace.passes.into_iter().map(PassView::from).collect(),
             n_omitted_passes: trace.n_omitted_passes,
+            bridge: trace.bridge,
+            hops: trace.hops.into_iter().map(HopView::from).collect(),
+            n_omitted_hops: trace.n_omitted_hops,
         }
     }
+}
+
+impl From<TraceHop> for HopView {
+    fn from(hop: TraceHop) -> Self {
+        Self {
+            bridge: hop.bridge,
+            in_port: hop.in_port,
+            from: hop.from,
+            steps: hop.steps.into_iter().map(StepView::from).collect(),
+            drop: hop.drop.map(DropView::from),
+            megaflow: hop.megaflow.map(MegaflowView::from),
+            passes: hop.passes.into_iter().map(PassView::from).collect(),
+            n_omitted_passes: hop.n_omitted_passes,
+        }
+    }
+}
+
+impl HopView {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let line = format!("bridge {}: in by {}, from {}", self.bridge, self.in_port, self.from);
+        writeln!(out, "\n{}", printable(&line))?;
+        self.steps.iter().try_for_each(|step| step.write(out))?;
+        write_end(out, self.drop.as_ref(), self.megaflow.as_ref())?;
+        write_passes(out, &self.passes, self.n_omitted_passes)
+    }
+}
+
+/// What came back from the connection tracker.
+fn write_passes(out: &mut dyn Write, passes: &[PassView], n_omitted: u64) -> io::Result<()> {
+    passes.iter().try_for_each(|pass| pass.write(out))?;
+    if n_omitted > 0 {
+        writeln!(out, "\n{n_omitted} more passes are not traced")?;
+    }
+    Ok(())
 }
 
 impl From<TracePass> for PassView {
@@ -247,14 +305,15 @@ impl StepView {
 impl TraceView {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         self.steps.iter().try_for_each(|step| step.write(out))?;
-        if self.passes.is_empty() {
+        if self.passes.is_empty() && self.hops.is_empty() {
             writeln!(out, "\nverdict: {}", printable(&self.verdict))?;
             return write_end(out, self.drop.as_ref(), self.megaflow.as_ref());
         }
         write_end(out, self.drop.as_ref(), self.megaflow.as_ref())?;
-        self.passes.iter().try_for_each(|pass| pass.write(out))?;
-        if self.n_omitted_passes > 0 {
-            writeln!(out, "\n{} more passes are not traced", self.n_omitted_passes)?;
+        write_passes(out, &self.passes, self.n_omitted_passes)?;
+        self.hops.iter().try_for_each(|hop| hop.write(out))?;
+        if self.n_omitted_hops > 0 {
+            writeln!(out, "\n{} more links are not traced", self.n_omitted_hops)?;
         }
         writeln!(out, "\nverdict: {}", printable(&self.verdict))
     }

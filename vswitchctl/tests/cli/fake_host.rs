@@ -3,10 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use ferroflow_proto::host::{
-    AddPortRequest, AddPortResponse, Drop, DumpFlowsRequest, DumpFlowsResponse, DumpMegaflowsRequest,
-    DumpMegaflowsResponse, Flow, GetStatusRequest, GetStatusResponse, ListDropsRequest, ListDropsResponse,
-    ListPortsRequest, ListPortsResponse, Megaflow, ModifyPortRequest, Origin, Port, PortCounters,
-    RemovePortRequest, RemovePortResponse, TraceRequest, TraceResponse, TraceStep, Worker,
+    AddBridgeRequest, AddBridgeResponse, AddPortRequest, AddPortResponse, Bridge, DescribeFramesRequest,
+    DescribeFramesResponse, Drop, DumpFlowsRequest, DumpFlowsResponse, DumpMegaflowsRequest,
+    DumpMegaflowsResponse, Flow, GetStatusRequest, GetStatusResponse, ListBridgesRequest,
+    ListBridgesResponse, ListDropsRequest, ListDropsResponse, ListPortsRequest, ListPortsResponse, Megaflow,
+    ModifyPortRequest, Origin, Port, PortCounters, RemoveBridgeRequest, RemoveBridgeResponse,
+    RemovePortRequest, RemovePortResponse, SetLogRequest, SetLogResponse, TraceRequest, TraceResponse,
+    TraceStep, Worker,
     host_service_server::{HostService, HostServiceServer},
 };
 use tonic::{Request, Response, Status, transport::Server};
@@ -56,7 +59,8 @@ fn port(name: &str, logical_port: &str) -> Port {
         counters: Some(PortCounters { rx_packets: 9, rx_forwarded: 7, rx_dropped: 2, ..Default::default() }),
         forwards: true,
         floods: true,
-        vlan: None,
+        bridge: "br0".into(),
+        ..Port::default()
     }
 }
 
@@ -68,7 +72,7 @@ fn acl_drop(n_packets: u64) -> Drop {
         origin: origin(0x1f, "ls_out_acl_eval", "switches/db/acls/no-telnet"),
         n_packets,
         n_bytes: 60 * n_packets,
-        n_copies: 0,
+        ..Drop::default()
     }
 }
 
@@ -102,6 +106,39 @@ impl HostService for FakeHost {
             errors: vec!["switches/db/acls/x: reject needs conntrack".into()],
             ..Default::default()
         }))
+    }
+
+    async fn list_bridges(
+        &self,
+        _: Request<ListBridgesRequest>,
+    ) -> Result<Response<ListBridgesResponse>, Status> {
+        let bridge =
+            |name: &str| Bridge { name: name.into(), fail_mode: "secure".into(), ..Default::default() };
+        Ok(Response::new(ListBridgesResponse { bridges: vec![bridge("br0"), bridge("br1")] }))
+    }
+
+    async fn add_bridge(
+        &self,
+        request: Request<AddBridgeRequest>,
+    ) -> Result<Response<AddBridgeResponse>, Status> {
+        self.modify_bridge(request).await
+    }
+
+    async fn modify_bridge(
+        &self,
+        request: Request<AddBridgeRequest>,
+    ) -> Result<Response<AddBridgeResponse>, Status> {
+        let AddBridgeRequest { name, fail_mode } = request.into_inner();
+        Ok(Response::new(AddBridgeResponse {
+            bridge: Some(Bridge { name, fail_mode, ..Default::default() }),
+        }))
+    }
+
+    async fn remove_bridge(
+        &self,
+        _: Request<RemoveBridgeRequest>,
+    ) -> Result<Response<RemoveBridgeResponse>, Status> {
+        Ok(Response::new(RemoveBridgeResponse {}))
     }
 
     async fn add_port(&self, request: Request<AddPortRequest>) -> Result<Response<AddPortResponse>, Status> {
@@ -167,6 +204,7 @@ impl HostService for FakeHost {
             n_bytes: 490,
             epoch: 5,
             origins: origin(7, "ls_in_l2_lkup", "switches/web/ports/web-2").into_iter().collect(),
+            ..Default::default()
         };
         Ok(Response::new(DumpMegaflowsResponse { megaflows: vec![entry] }))
     }
@@ -174,6 +212,21 @@ impl HostService for FakeHost {
     async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {
         let spoofed = Drop { reason: "port-security".into(), n_packets: 40, ..acl_drop(1) };
         Ok(Response::new(ListDropsResponse { drops: vec![acl_drop(3), spoofed] }))
+    }
+
+    async fn describe_frames(
+        &self,
+        request: Request<DescribeFramesRequest>,
+    ) -> Result<Response<DescribeFramesResponse>, Status> {
+        let described = |frame: Vec<u8>| if frame.len() < 3 { String::new() } else { "arp,arp_op=1".into() };
+        let flows = request.into_inner().frames.into_iter().map(described).collect();
+        Ok(Response::new(DescribeFramesResponse { flows }))
+    }
+
+    async fn set_log(&self, request: Request<SetLogRequest>) -> Result<Response<SetLogResponse>, Status> {
+        let asked = request.into_inner().filter;
+        let filter = if asked.is_empty() { "info".to_owned() } else { asked };
+        Ok(Response::new(SetLogResponse { filter }))
     }
 
     async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceResponse>, Status> {

@@ -30,7 +30,7 @@ megaflow: in_port(2),tcp(dst=23)
     );
     assert_eq!(
         host.asked(),
-        "TraceRequest { in_port: \"web-1\", why: false, ct_next: [], packet: Some(Flow(\"tcp,tp_dst=23\")) }"
+        "TraceRequest { in_port: \"web-1\", why: false, ct_next: [], bridge: \"\", packet: Some(Flow(\"tcp,tp_dst=23\")) }"
     );
 }
 
@@ -46,7 +46,7 @@ async fn a_trace_of_bytes_in_json() {
     assert_eq!(trace["steps"][1]["priority"], Value::Null);
     assert_eq!(
         host.asked(),
-        "TraceRequest { in_port: \"\", why: false, ct_next: [], packet: Some(Frame([10, 0, 1])) }"
+        "TraceRequest { in_port: \"\", why: false, ct_next: [], bridge: \"\", packet: Some(Frame([10, 0, 1])) }"
     );
 }
 
@@ -89,9 +89,12 @@ cookie=0x1f, table=44, n_packets=3, n_bytes=180, priority=2000,tcp,reg15=0x1,met
 cookie=0x0, table=64, n_packets=0, n_bytes=0, priority=0 actions=resubmit(,65)
 "
     );
-    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"table=44\", strict: false }");
+    assert_eq!(
+        host.asked(),
+        "DumpFlowsRequest { table: None, filter: \"table=44\", strict: false, bridge: \"\" }"
+    );
     place.run(&["flow", "dump"]).await;
-    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"\", strict: false }");
+    assert_eq!(host.asked(), "DumpFlowsRequest { table: None, filter: \"\", strict: false, bridge: \"\" }");
 }
 
 #[tokio::test]
@@ -116,12 +119,12 @@ async fn ports_come_and_go() {
     );
     assert_eq!(
         host.asked(),
-        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0, network: \"\" }"
+        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0, bridge: \"\", peer: \"\", network: \"\" }"
     );
     let list = place.run(&["port", "list"]).await;
-    assert!(list.lines().next().unwrap().starts_with("PORT  NAME        ROLE"), "{list}");
+    assert!(list.lines().next().unwrap().starts_with("BRIDGE  PORT  NAME        ROLE"), "{list}");
     assert!(
-        list.contains("2     veth-web-1  workload  web-1         yes  generic-copy  1500  9   7"),
+        list.contains("br0     2     veth-web-1  workload  web-1         yes  generic-copy  1500  9   7"),
         "{list}"
     );
     assert_eq!(place.run(&["port", "del", "veth-web-1", "--if-exists"]).await, "veth-web-1 detached\n");
@@ -138,4 +141,35 @@ async fn the_status_says_what_is_wrong() {
     assert!(text.ends_with("\nnot realised:\n  switches/db/acls/x: reject needs conntrack\n"), "{text}");
     let status: Value = serde_json::from_str(&place.run(&["status", "-o", "json"]).await).unwrap();
     assert_eq!(status["workers"][0]["n_idle_polls"], 4);
+}
+
+#[tokio::test]
+async fn bridges_are_named_by_an_option_and_listed() {
+    let place = Place::new();
+    let host = FakeHost::start(&place);
+    assert_eq!(
+        place.run(&["bridge", "list"]).await,
+        "\
+NAME  FAIL-MODE  RULES  STATIONS  PORTS
+br0   secure     0      0         -
+br1   secure     0      0         -
+"
+    );
+    assert_eq!(
+        place.run(&["bridge", "add", "br2", "--fail-mode", "standalone"]).await,
+        "br2: fail mode standalone, 0 rules\n"
+    );
+    assert_eq!(place.run(&["bridge", "del", "br1"]).await, "br1 removed\n");
+    assert!(place.run(&["bridge", "show", "br1"]).await.starts_with("name:"));
+    assert!(place.fail(&["bridge", "show"]).await.to_string().contains("br0, br1"));
+    place.run(&["--bridge", "br1", "flow", "dump", "ip"]).await;
+    assert_eq!(
+        host.asked(),
+        "DumpFlowsRequest { table: None, filter: \"ip\", strict: false, bridge: \"br1\" }"
+    );
+    place.run(&["port", "add", "to-br0", "--bridge", "br1", "--peer", "to-br1"]).await;
+    assert_eq!(
+        host.asked(),
+        "AddPortRequest { interface: \"to-br0\", logical_port: \"\", port_no: 0, bridge: \"br1\", peer: \"to-br1\" }"
+    );
 }

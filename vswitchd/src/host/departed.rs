@@ -2,8 +2,12 @@
 //! ports have received still is what was forwarded and dropped. Counters go by the name;
 //! an interface that comes back goes on with its own.
 
-use dataplane::{DetachedPort, PortCounts};
-use flowtable::{drop::DropReason, stats::DropCount, types::PortNo};
+use dataplane::{DetachedPort, PortCounts, PortId};
+use flowtable::{
+    drop::DropReason,
+    stats::DropCount,
+    types::{BridgeId, PortNo},
+};
 
 use super::Host;
 
@@ -14,13 +18,16 @@ const MAX_ROWS: usize = 256;
 /// Name of all that are too many.
 const OTHERS: &str = "(others)";
 
+/// A row of drops, and the bridge that the packets came in by.
+pub type Row = (BridgeId, DropCount);
+
 /// A port that is gone.
 #[derive(Debug, Clone)]
 pub struct Departed {
     /// Its name.
     pub name: String,
-    /// Its last number; it may be another's now.
-    pub port: PortNo,
+    /// Its last number, in its bridge; it may be another's now.
+    pub port: PortId,
     /// What it counted.
     pub counts: PortCounts,
     /// Why its packets were dropped.
@@ -37,9 +44,9 @@ impl Graveyard {
         let earlier = self.0.iter().position(|known| known.name == status.name);
         let mut departed = match earlier {
             Some(idx) => self.0.remove(idx),
-            None => Departed::nothing(status.name, status.port),
+            None => Departed::nothing(status.name, PortId::new(status.bridge, status.port)),
         };
-        departed.port = status.port;
+        departed.port = PortId::new(status.bridge, status.port);
         departed.take(status.counters, drops, MAX_ROWS);
         self.0.push(departed);
         while self.0.len() > MAX_NAMES {
@@ -49,7 +56,7 @@ impl Graveyard {
 
     fn add_up_oldest(&mut self) {
         let others = self.0.iter().position(|known| known.name == OTHERS).map(|idx| self.0.remove(idx));
-        let mut others = others.unwrap_or_else(|| Departed::nothing(OTHERS.to_owned(), PortNo::ZERO));
+        let mut others = others.unwrap_or_else(|| Departed::nothing(OTHERS.to_owned(), PortNo::ZERO.into()));
         let oldest = self.0.remove(0);
         others.take(oldest.counts, oldest.drops, 0);
         self.0.push(others);
@@ -57,7 +64,7 @@ impl Graveyard {
 }
 
 impl Departed {
-    fn nothing(name: String, port: PortNo) -> Self {
+    fn nothing(name: String, port: PortId) -> Self {
         Self { name, port, counts: PortCounts::default(), drops: Vec::new() }
     }
 
@@ -106,18 +113,24 @@ impl Host {
     }
 
     /// Drops of all ports that are there, and of packets that the responder gave up.
-    pub fn drops(&self) -> Vec<DropCount> {
-        let mut drops = self.dataplane.drops();
-        drops.extend(self.given_up.iter().cloned());
+    pub fn drops(&self) -> Vec<Row> {
+        let mut drops = self.dataplane_drops();
+        drops.extend(self.given_up.iter().map(|row| (BridgeId::FIRST, row.clone())));
         drops
     }
 
+    /// Those by the dataplane.
+    pub(super) fn dataplane_drops(&self) -> Vec<Row> {
+        let of = |id: BridgeId| self.dataplane.drops_of(id).into_iter().map(move |row| (id, row));
+        self.bridges.iter().flat_map(|bridge| of(bridge.id)).collect()
+    }
+
     /// Detaches a port, and keeps what it counted.
-    pub(super) fn detach(&mut self, port: PortNo) {
+    pub(super) fn detach(&mut self, port: PortId) {
         // The only error: it is not attached.
         if let Ok(mut detached) = self.dataplane.detach(port) {
-            let (of_port, others) =
-                std::mem::take(&mut self.given_up).into_iter().partition(|row| row.in_port == port);
+            let is_of_port = |row: &DropCount| PortId::from(row.in_port) == port;
+            let (of_port, others) = std::mem::take(&mut self.given_up).into_iter().partition(is_of_port);
             self.given_up = others;
             detached.drops.extend::<Vec<_>>(of_port);
             self.departed.add(detached);
@@ -167,6 +180,7 @@ mod tests {
             n_copies: 0,
         };
         let status = PortStatus {
+            bridge: BridgeId::FIRST,
             port,
             name: name.to_owned(),
             kind: "memory",
@@ -188,7 +202,7 @@ mod tests {
         graveyard.add(detached("a", 7, 4));
         let [b, a] = &graveyard.0[..] else { panic!("{graveyard:?}") };
         assert_eq!((b.name.as_str(), b.counts.rx_packets), ("b", 5));
-        assert_eq!((a.port.get(), a.counts.rx_packets, a.drops.len()), (7, 7, 1));
+        assert_eq!((a.port.port.get(), a.counts.rx_packets, a.drops.len()), (7, 7, 1));
         assert_eq!(a.drops[0].n_packets, 7);
     }
 

@@ -10,7 +10,7 @@ use std::{
 use flowtable::{
     switch::{PacketIn, Sampled},
     table::Removed,
-    types::{PortNo, Timestamp},
+    types::{BridgeId, PortNo, Timestamp},
 };
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ const KEPT_LEN: usize = 16 << 20;
 pub enum Event {
     /// A rule has sent a packet to a controller.
     PacketIn {
+        /// Bridge that it is in.
+        bridge: BridgeId,
         /// Worker that has switched it.
         worker: usize,
         /// The packet, and why.
@@ -96,6 +98,8 @@ pub struct Told {
     pub index: u64,
     /// When, by the switch's clock.
     pub time: Timestamp,
+    /// In which bridge; empty: in none in particular.
+    pub bridge: String,
     /// What.
     pub event: Event,
 }
@@ -133,9 +137,14 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds an event.
+    /// Adds an event that is of no bridge in particular.
     pub fn tell(&self, time: Timestamp, event: Event) {
-        let next = self.kept().add(time, event);
+        self.tell_of("", time, event);
+    }
+
+    /// Adds an event of a bridge.
+    pub fn tell_of(&self, bridge: &str, time: Timestamp, event: Event) {
+        let next = self.kept().add(bridge, time, event);
         self.next.send_replace(next);
     }
 
@@ -161,9 +170,9 @@ impl Events {
 }
 
 impl Kept {
-    fn add(&mut self, time: Timestamp, event: Event) -> u64 {
+    fn add(&mut self, bridge: &str, time: Timestamp, event: Event) -> u64 {
         self.frames_len += event.frame_len();
-        self.events.push_back(Arc::new(Told { index: self.next, time, event }));
+        self.events.push_back(Arc::new(Told { index: self.next, time, bridge: bridge.to_owned(), event }));
         while self.events.len() > KEPT || self.frames_len > KEPT_LEN {
             let Some(gone) = self.events.pop_front() else { break };
             self.frames_len -= gone.event.frame_len();

@@ -11,7 +11,7 @@ use std::{
 use flowtable::{
     field::Field,
     flow::Action,
-    types::{MacAddr, PortNo, Timestamp, VlanId},
+    types::{BridgeId, MacAddr, PortNo, Timestamp, VlanId},
 };
 use ovn_northd_lite::{
     SouthboundDelta, chassis_of, is_resident,
@@ -73,7 +73,7 @@ impl Host {
             );
             self.gateways.down = down;
             self.lower(SouthboundDelta::default());
-            self.publish();
+            self.publish(BridgeId::FIRST);
             self.advertise();
         }
         self.announce();

@@ -10,14 +10,10 @@ use flowtable::{
     flow::Rule,
     table::{Change, TransactionError},
     text::{TextError, print_flow},
-    types::Epoch,
+    types::{BridgeId, Epoch},
 };
 
-use super::{
-    Host, Verb, WrittenChange,
-    rules::differences,
-    written::{parse, print_tables, saved_line},
-};
+use super::{Bridge, Host, Verb, WrittenChange, rules::differences, written::parse};
 use crate::state::StateError;
 
 /// A change by hand failed; then nothing has changed.
@@ -28,6 +24,9 @@ pub enum ChangeError {
         "this vswitchd makes its rules from the logical network, and by nothing else; rules are written by hand with vswitchd --standalone, or, without interfaces, vswitchd --virtual"
     )]
     NotByHand,
+    /// The bridge is gone.
+    #[error("the bridge is not there any more")]
+    NoBridge,
     /// A change is not understood.
     #[error("change {}: {error}", .index + 1)]
     Text {
@@ -51,42 +50,48 @@ pub enum ChangeError {
 }
 
 impl Host {
-    /// Changes rules, groups and meters in one transaction: all of it or nothing. With
-    /// `replace` the rules that are there go first, but one that stays the same keeps its
-    /// statistics.
+    /// Changes rules, groups and meters of a bridge in one transaction: all of it or nothing.
+    /// With `replace` the rules that are there go first, but one that stays the same keeps
+    /// its statistics.
     ///
     /// # Errors
     /// Names the first change that is wrong, and why.
-    pub fn change_rules(&mut self, written: &[WrittenChange], replace: bool) -> Result<Epoch, ChangeError> {
+    pub fn change_rules(
+        &mut self,
+        id: BridgeId,
+        written: &[WrittenChange],
+        replace: bool,
+    ) -> Result<Epoch, ChangeError> {
         if !self.is_handmade {
             return Err(ChangeError::NotByHand);
         }
         let now = self.dataplane.now();
         self.expire_rules();
+        let bridge = self.bridge_of(id).ok_or(ChangeError::NoBridge)?;
+        let tables = &bridge.tables;
         let commit = if replace {
-            let wanted = self.instead(written)?;
-            self.tables.commit(differences(&self.tables, &wanted), now)?
+            let wanted = self.instead(bridge, written)?;
+            tables.commit(differences(tables, &wanted), now)?
         } else {
-            let changes = parse(written, &self.port_table, &self.tables)?;
+            let changes = parse(written, &bridge.port_table, tables)?;
             let counted = |error: TransactionError| TransactionError { change: error.change + 1, ..error };
-            self.tables.commit(changes, now).map_err(counted)?
+            tables.commit(changes, now).map_err(counted)?
         };
-        self.state.save_rules(&print_tables(&commit.tables))?;
-        self.is_unsaved = false;
-        self.take_tables(commit);
+        self.save_commit(id, &commit)?;
+        self.take_tables(id, commit);
         Ok(self.epoch)
     }
 
     /// The rules there are when these changes take place and nothing was there before.
-    fn instead(&self, written: &[WrittenChange]) -> Result<Vec<Rule>, ChangeError> {
+    fn instead(&self, bridge: &Bridge, written: &[WrittenChange]) -> Result<Vec<Rule>, ChangeError> {
         let is_rule = |change: &WrittenChange| matches!(change.verb, Verb::Flow(_));
         if let Some(index) = written.iter().position(|change| !is_rule(change)) {
             return Err(ChangeError::NotARule { index });
         }
-        let changes = parse(written, &self.port_table, &self.tables)?;
+        let changes = parse(written, &bridge.port_table, &bridge.tables)?;
         // The first change, so that the others are counted from 1, as the caller does.
         let changes = [Change::Clear].into_iter().chain(changes).collect();
-        let wanted = self.tables.commit(changes, self.dataplane.now())?.tables;
+        let wanted = bridge.tables.commit(changes, self.dataplane.now())?.tables;
         Ok(wanted.rules().map(|rule| (**rule).clone()).collect())
     }
 
@@ -97,10 +102,11 @@ impl Host {
     /// Names the first change that is wrong, and why.
     pub fn compare_rules(
         &self,
+        bridge: &Bridge,
         written: &[WrittenChange],
     ) -> Result<(Vec<String>, Vec<String>), ChangeError> {
-        let wanted = self.instead(written)?;
-        let present: BTreeSet<_> = self.tables.rules().map(|rule| print_flow(rule)).collect();
+        let wanted = self.instead(bridge, written)?;
+        let present: BTreeSet<_> = bridge.tables.rules().map(|rule| print_flow(rule)).collect();
         let wanted: BTreeSet<_> = wanted.iter().map(print_flow).collect();
         let only =
             |here: &BTreeSet<String>, there: &BTreeSet<String>| here.difference(there).cloned().collect();
@@ -111,38 +117,25 @@ impl Host {
     pub fn tend_rules(&mut self) {
         self.expire_rules();
         self.tend_stations();
-        if self.is_unsaved && self.is_handmade {
-            match self.state.save_rules(&print_tables(&self.tables)) {
-                Ok(()) => self.is_unsaved = false,
-                Err(error) => {
-                    tracing::error!(%error, "rules that have expired would be back after a restart");
-                }
-            }
-        }
+        self.save_unsaved();
     }
 
     /// Takes out the rules whose time has come.
     pub(super) fn expire_rules(&mut self) {
-        if !self.is_handmade || self.tables.next_expiry().is_none() {
+        let mortal = |bridge: &&Bridge| bridge.tables.next_expiry().is_some();
+        let mortal: Vec<_> = self.bridges.iter().filter(mortal).map(|bridge| bridge.id).collect();
+        if !self.is_handmade || mortal.is_empty() {
             return;
         }
         // When a rule was last used is what the caches have told.
         self.dataplane.flush_stats();
-        if let Some(commit) = self.tables.expire(self.dataplane.now()) {
-            self.is_unsaved = true;
-            self.take_tables(commit);
-        }
-    }
-
-    /// Takes the rules of the last run; rules that this version does not understand are
-    /// told of, and then there are none.
-    /// Where there were none ever, there is the first one.
-    pub(super) fn restore_rules(&mut self, first_rule: Option<&str>) {
-        let Some(text) = self.state.rules().or_else(|| first_rule.map(str::to_owned)) else { return };
-        let lines: Vec<_> = text.lines().map(saved_line).collect();
-        if let Err(error) = self.change_rules(&lines, false) {
-            tracing::error!(%error, "the rules of the last run are not taken");
-            self.errors.push(format!("the rules of the last run are not taken: {error}"));
+        let now = self.dataplane.now();
+        for id in mortal {
+            let expired = self.bridge_of(id).and_then(|bridge| bridge.tables.expire(now));
+            if let Some(commit) = expired {
+                self.note_commit(id, &commit);
+                self.take_tables(id, commit);
+            }
         }
     }
 }

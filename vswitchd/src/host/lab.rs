@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{InjectError, MemoryPort, VirtualClock};
+use dataplane::{InjectError, MemoryPort, PortId, VirtualClock};
 use flowtable::{
     stats::DropCount,
-    types::{MacAddr, PortNo, Timestamp},
+    types::{BridgeId, MacAddr, PortNo, Timestamp},
 };
 
-use super::{Host, PortError};
+use super::{BridgeError, Host, PortError, Row, ports::NewPort};
 
 /// MTU of a port that was not given one.
 const DEFAULT_MTU: u32 = 1500;
@@ -64,7 +64,7 @@ pub struct Injected {
     /// How many did not.
     pub n_dropped: u64,
     /// Why, and copies that were lost.
-    pub drops: Vec<DropCount>,
+    pub drops: Vec<Row>,
     /// What has left.
     pub sent: Vec<Sent>,
 }
@@ -80,6 +80,19 @@ pub enum LabError {
     /// There is no such port.
     #[error("port `{0}`: there is none of this name or number; vswitchctl port list shows those there are")]
     NoPort(String),
+    /// Ports of several bridges have the number.
+    #[error(
+        "port {0}: each bridge has its own numbers; use the port's name, or name the bridge with --bridge"
+    )]
+    WhichBridge(String),
+    /// The bridge is not there.
+    #[error("{0}")]
+    Bridge(#[from] BridgeError),
+    /// It is one end of a link.
+    #[error(
+        "port {0} is one end of a link to another bridge; nothing is on its wire but what that bridge sends"
+    )]
+    IsPatch(String),
     /// A frame was not taken.
     #[error("{0}")]
     Inject(#[from] InjectError),
@@ -153,57 +166,73 @@ impl Host {
     /// [`LabError`] says what to do; then nothing has changed.
     pub fn add_lab_port(
         &mut self,
+        bridge: BridgeId,
         name: &str,
         number: Option<PortNo>,
         mtu: Option<u32>,
     ) -> Result<PortNo, LabError> {
         let known_mtu = self.lab()?.mtu(name);
         if let Some(present) = self.ports.get(name) {
-            if number.is_some_and(|number| number != present.port) || mtu != known_mtu {
+            let is_other = present.bridge != bridge || present.peer.is_some() || mtu != known_mtu;
+            if is_other || number.is_some_and(|number| number != present.port) {
                 return Err(PortError::Differs(name.to_owned()).into());
             }
             return Ok(present.port);
         }
-        let port = self.choose_number(number)?;
+        let port = self.choose_number(bridge, number)?;
         if let Some(lab) = &mut self.lab {
             lab.add(name, mtu);
         }
-        let added = self.attach_workload(name, port, ("", ""));
+        let added =
+            self.attach_workload(name, NewPort { id: PortId::new(bridge, port), ..NewPort::default() });
         if let (Err(_), Some(lab)) = (&added, &mut self.lab) {
             lab.remove(name);
         }
         Ok(added?)
     }
 
-    /// The lab's port that a name or number means.
+    /// The lab's port that a name means, or a number in this bridge; without a bridge, in the
+    /// only one that has it.
     ///
     /// # Errors
     /// There is none, or no lab.
-    pub fn lab_port(&self, text: &str) -> Result<(String, PortNo), LabError> {
+    pub fn lab_port(&self, text: &str, bridge: Option<BridgeId>) -> Result<(String, PortId), LabError> {
         self.lab()?;
-        let by_name = self.ports.get_key_value(text);
+        if let Some((name, port)) = self.ports.get_key_value(text) {
+            return Ok((name.clone(), port.id()));
+        }
         let number = text.parse().ok().and_then(|raw| PortNo::new(raw).ok());
-        let by_number = || self.ports.iter().find(|(_, port)| Some(port.port) == number);
-        let found = by_name.or_else(by_number).map(|(name, port)| (name.clone(), port.port));
-        found.ok_or_else(|| LabError::NoPort(text.to_owned()))
+        let mut found = self.ports.iter().filter(|(_, port)| {
+            Some(port.port) == number && bridge.is_none_or(|bridge| bridge == port.bridge)
+        });
+        match (found.next(), found.next()) {
+            (Some((name, port)), None) => Ok((name.clone(), port.id())),
+            (Some(_), Some(_)) => Err(LabError::WhichBridge(text.to_owned())),
+            (None, _) => Err(LabError::NoPort(text.to_owned())),
+        }
     }
 
     /// Has a port receive frames, and tells what became of them.
     ///
     /// # Errors
     /// There is no such port, or a frame is too long; then none is switched.
-    pub fn inject(&mut self, port: &str, frames: Vec<Vec<u8>>) -> Result<Injected, LabError> {
-        let (name, port) = self.lab_port(port)?;
+    pub fn inject(
+        &mut self,
+        (name, port): (String, PortId),
+        frames: Vec<Vec<u8>>,
+    ) -> Result<Injected, LabError> {
         self.expire_rules();
         let lab = self.lab.as_ref().ok_or(LabError::NotALab)?;
-        let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::NoPort(name.clone()))?;
+        let memory = lab.memory(&name).cloned().ok_or_else(|| LabError::IsPatch(name.clone()))?;
         frames.iter().try_for_each(|frame| memory.check(frame))?;
-        let books = |dataplane: &dataplane::Dataplane| {
-            let status = dataplane.ports().into_iter().find(|status| status.port == port);
+        let books = |host: &Self| {
+            let statuses = host.dataplane.ports();
+            let status =
+                statuses.into_iter().find(|status| (status.bridge, status.port) == (port.bridge, port.port));
             let counters = status.map(|status| status.counters).unwrap_or_default();
-            (counters.rx_forwarded, counters.rx_dropped, dataplane.drops())
+            (counters.rx_forwarded, counters.rx_dropped, host.dataplane_drops())
         };
-        let (n_forwarded, n_dropped, drops) = books(&self.dataplane);
+        let (n_forwarded, n_dropped, drops) = books(self);
         let mut injected = Injected::default();
         for frame in frames {
             self.dataplane.inject(port, &memory, vec![frame])?;
@@ -211,7 +240,7 @@ impl Host {
             // What a frame has made holds for the next one.
             self.take_news();
         }
-        let after = books(&self.dataplane);
+        let after = books(self);
         injected.n_forwarded = after.0 - n_forwarded;
         injected.n_dropped = after.1 - n_dropped;
         injected.drops = since(&drops, after.2);
@@ -223,11 +252,10 @@ impl Host {
     ///
     /// # Errors
     /// There is no such port.
-    pub fn sent(&mut self, port: &str, from: u64) -> Result<(Vec<Sent>, u64, u64), LabError> {
-        let (name, _) = self.lab_port(port)?;
+    pub fn sent(&mut self, name: String, from: u64) -> Result<(Vec<Sent>, u64, u64), LabError> {
         let lab = self.lab.as_mut().ok_or(LabError::NotALab)?;
         lab.collect();
-        let wire = lab.wires.get(&name).ok_or(LabError::NoPort(name))?;
+        let wire = lab.wires.get(&name).ok_or(LabError::IsPatch(name))?;
         let first = wire.n_sent - wire.sent.len() as u64;
         let sent = wire.sent.iter().filter(|sent| sent.index >= from).cloned().collect();
         Ok((sent, wire.n_sent.max(from), first.saturating_sub(from)))
@@ -257,29 +285,33 @@ impl Host {
 }
 
 /// What has been dropped since.
-pub(super) fn since(before: &[DropCount], after: Vec<DropCount>) -> Vec<DropCount> {
-    let cause = |row: &DropCount| {
+pub(super) fn since(before: &[Row], after: Vec<Row>) -> Vec<Row> {
+    let cause = |(bridge, row): &Row| {
         let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats) as usize);
-        (row.in_port, row.reason, rule, row.meter)
+        (*bridge, row.in_port, row.reason, rule, row.meter)
     };
     // Each worker may have a row of the same cause.
-    let mut sums: BTreeMap<_, DropCount> = BTreeMap::new();
+    let mut sums: BTreeMap<_, Row> = BTreeMap::new();
     for row in after {
+        let id = cause(&row);
+        let (bridge, row) = row;
         let (n_packets, n_bytes, n_copies) = (row.n_packets, row.n_bytes, row.n_copies);
-        let sum =
-            sums.entry(cause(&row)).or_insert(DropCount { n_packets: 0, n_bytes: 0, n_copies: 0, ..row });
+        let (_, sum) =
+            sums.entry(id).or_insert((bridge, DropCount { n_packets: 0, n_bytes: 0, n_copies: 0, ..row }));
         sum.n_packets += n_packets;
         sum.n_bytes += n_bytes;
         sum.n_copies += n_copies;
     }
-    for old in before {
-        if let Some(row) = sums.get_mut(&cause(old)) {
-            row.n_packets = row.n_packets.saturating_sub(old.n_packets);
-            row.n_bytes = row.n_bytes.saturating_sub(old.n_bytes);
-            row.n_copies = row.n_copies.saturating_sub(old.n_copies);
+    for row in before {
+        if let Some((_, now)) = sums.get_mut(&cause(row)) {
+            let (_, old) = row;
+            now.n_packets = now.n_packets.saturating_sub(old.n_packets);
+            now.n_bytes = now.n_bytes.saturating_sub(old.n_bytes);
+            now.n_copies = now.n_copies.saturating_sub(old.n_copies);
         }
     }
-    let mut fresh: Vec<_> = sums.into_values().filter(|row| row.n_packets + row.n_copies > 0).collect();
-    fresh.sort_by_key(|row| (row.in_port, row.reason.name()));
+    let is_news = |(_, row): &Row| row.n_packets + row.n_copies > 0;
+    let mut fresh: Vec<_> = sums.into_values().filter(is_news).collect();
+    fresh.sort_by_key(|(bridge, row)| (*bridge, row.in_port, row.reason.name()));
     fresh
 }

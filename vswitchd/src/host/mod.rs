@@ -5,16 +5,20 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod bridge;
 mod departed;
 mod events;
 mod gateways;
 mod handmade;
 mod lab;
+mod links;
 mod neighbours;
 mod news;
 mod port_settings;
+mod port_table;
 mod ports;
 mod rules;
+mod saving;
 mod services;
 mod tracking;
 mod view;
@@ -30,18 +34,18 @@ use std::{
 use dataplane::Dataplane;
 use ferroflow_proto::chassis::{Claims, Hello, SyncResponse};
 use flowtable::{
-    port::{PortRole, PortTable},
+    port::PortRole,
     program::TunnelKind,
     snapshot::Snapshot,
     stats::DropCount,
-    table::Tables,
-    types::{Epoch, PortNo},
+    types::{BridgeId, Epoch, PortNo},
     underlay::{NextHop, TunnelPort, Underlay},
 };
 use ovn_northd_lite::{Lowering, diff, southbound::Southbound};
 use tokio::sync::watch;
 
-pub use departed::Departed;
+pub use bridge::{Bridge, BridgeError, FIRST_NAME, FailMode, SavedBridge};
+pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
@@ -105,8 +109,8 @@ pub enum Mode {
     Network,
     /// Interfaces; rules are written by hand.
     Standalone {
-        /// The rule it begins with when it has never had any.
-        first_rule: Option<&'static str>,
+        /// How the bridge fails that it begins with.
+        fail_mode: FailMode,
     },
     /// Queues of frames; rules are written by hand.
     Lab(Lab),
@@ -124,9 +128,9 @@ pub struct Host {
     lab: Option<Lab>,
     /// Rules are written by hand, not made from a controller's network.
     is_handmade: bool,
-    /// The rules have changed by themselves since they were saved.
-    is_unsaved: bool,
-    /// Ports that are to be there, by interface.
+    /// At least one, in the order in which they were added.
+    bridges: Vec<Bridge>,
+    /// Ports of all bridges that are to be there, by interface.
     ports: BTreeMap<String, Port>,
     /// How connections are tracked.
     tracking: TrackingSettings,
@@ -136,9 +140,8 @@ pub struct Host {
     /// Packets that the responder gave up.
     given_up: Vec<DropCount>,
     departed: departed::Graveyard,
-    port_table: Arc<PortTable>,
     underlay: Arc<Underlay>,
-    tables: Arc<Tables>,
+    /// Of the snapshot that was published last, of whichever bridge.
     epoch: Epoch,
     /// The network as it was sent, and what it became.
     lowering: Lowering,
@@ -169,10 +172,10 @@ impl Host {
         state: StateDir,
         mode: Mode,
     ) -> Result<Self, PortError> {
-        let (is_handmade, lab, first_rule) = match mode {
-            Mode::Network => (false, None, None),
-            Mode::Standalone { first_rule } => (true, None, first_rule),
-            Mode::Lab(lab) => (true, Some(lab), None),
+        let (is_handmade, lab, fail_mode) = match mode {
+            Mode::Network => (false, None, FailMode::Secure),
+            Mode::Standalone { fail_mode } => (true, None, fail_mode),
+            Mode::Lab(lab) => (true, Some(lab), FailMode::Secure),
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
@@ -190,7 +193,7 @@ impl Host {
             state,
             lab,
             is_handmade,
-            is_unsaved: false,
+            bridges: Vec::new(),
             ports: BTreeMap::new(),
             tracking: TrackingSettings::default(),
             events: Arc::default(),
@@ -198,9 +201,7 @@ impl Host {
             responder: Responder::default(),
             given_up: Vec::new(),
             departed: departed::Graveyard::default(),
-            port_table: Arc::default(),
             underlay: Arc::default(),
-            tables: Arc::default(),
             epoch: Epoch::ZERO,
             lowering,
             is_adrift: false,
@@ -214,11 +215,12 @@ impl Host {
             claims: watch::Sender::new(Claims::default()),
             peers: watch::Sender::default(),
         };
+        host.restore_bridges(fail_mode);
         host.attach_uplink()?;
         host.restore_ports();
         host.restore_tracking();
         if host.is_handmade {
-            host.restore_rules(first_rule);
+            host.restore_rules();
         } else {
             host.restore_view();
         }
@@ -282,7 +284,7 @@ impl Host {
         self.underlay_peers();
         self.watch_gateways();
         self.applied_revision = revision;
-        self.publish();
+        self.publish(BridgeId::FIRST);
         self.brief_responder(touched);
         self.announce();
         Ok(())
@@ -321,24 +323,24 @@ impl Host {
             let known: Vec<_> = next_hops.keys().map(ToString::to_string).collect();
             tracing::info!(known = known.join(" "), "next hops of tunnel peers");
             Arc::make_mut(&mut self.underlay).next_hops = next_hops;
-            self.publish();
+            self.publish(BridgeId::FIRST);
         }
     }
 
     /// Largest packet of a workload that reaches the other hosts whole.
     pub fn workload_mtu(&self) -> u32 {
-        let uplink = self.port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
+        let uplink = self.first().port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
         uplink.map_or(ETHERNET_MTU, |port| port.mtu.saturating_sub(TUNNEL_OVERHEAD))
     }
 
-    /// What packets see now.
+    /// What packets of the first bridge see now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            epoch: self.epoch,
-            tables: Arc::clone(&self.tables),
-            ports: Arc::clone(&self.port_table),
-            underlay: Arc::clone(&self.underlay),
-        }
+        self.snapshot_of(self.first())
+    }
+
+    /// Version of the last change of any bridge.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The dataplane, for its counters and dumps.
@@ -361,11 +363,17 @@ impl Host {
         self.errors.iter().cloned().chain(unreachable).chain(self.port_errors()).chain(unsaved).collect()
     }
 
-    /// Makes the present tables, ports and underlay what packets see, and waits until the
-    /// workers do.
-    fn publish(&mut self) {
-        self.epoch = self.epoch.next();
-        self.dataplane.publish(Arc::new(self.snapshot()));
+    /// Makes the present tables, ports and underlay of a bridge what packets see, and waits
+    /// until the workers do.
+    fn publish(&mut self, bridge: BridgeId) {
+        let epoch = self.epoch.next();
+        let Some(bridge) = self.bridge_mut(bridge) else { return };
+        bridge.epoch = epoch;
+        let id = bridge.id;
+        self.epoch = epoch;
+        if let Some(bridge) = self.bridge_of(id) {
+            self.dataplane.publish(Arc::new(self.snapshot_of(bridge)));
+        }
         if !self.dataplane.wait_applied(self.epoch, APPLY_LIMIT) {
             tracing::error!(epoch = %self.epoch, "a worker does not take the new rules");
         }

@@ -3,7 +3,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use flowtable::{flow::Rule, switch::PacketIn, table::Change, types::MacAddr};
+use flowtable::{
+    flow::Rule,
+    switch::PacketIn,
+    table::Change,
+    types::{BridgeId, MacAddr},
+};
 use ovn_northd_lite::{
     Learned,
     key::{DatapathKey, PortKey},
@@ -72,7 +77,7 @@ impl Host {
         // What is learned comes before the packets that waited for it.
         if !changes.is_empty() {
             self.transact(changes);
-            self.publish();
+            self.publish(BridgeId::FIRST);
         }
         for packet in packets {
             if let Err(error) = self.dataplane.packet_out(packet.in_port, packet.actions, packet.frame) {

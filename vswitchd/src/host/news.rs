@@ -1,23 +1,27 @@
 //! What packets make: packets for controllers, learned rules, samples, stations. They are
 //! taken from the workers as soon as these tell of them; here they become events, and rules.
 
-use std::{collections::VecDeque, sync::Arc};
+use ovn_northd_lite::punt::{Request, Service};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use dataplane::{News, SendError};
+use dataplane::{News, PortId, SendError};
 use flowtable::{
     flow::{Action, Learned, Match},
-    stats::DropCount,
     switch::{ContinuationId, MAX_CONTINUATIONS, PacketIn},
     table::{Commit, Removed},
-    types::{PortNo, Timestamp},
+    types::{BridgeId, Timestamp},
 };
-use ovn_northd_lite::punt::{Request, Service};
 
-use super::{Event, Events, Host, Sent, lab::since};
+use super::{Event, Events, Host, Row, Sent, lab::since};
 
 /// A packet that waits for its controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PausedId {
+    /// Bridge that it is in.
+    pub bridge: BridgeId,
     /// Worker that has it.
     pub worker: usize,
     /// As which.
@@ -26,6 +30,9 @@ pub struct PausedId {
 
 impl std::fmt::Display for PausedId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.bridge != BridgeId::FIRST {
+            write!(f, "{}/", self.bridge)?;
+        }
         write!(f, "{}:{:#x}", self.worker, self.id.get())
     }
 }
@@ -35,9 +42,11 @@ impl std::str::FromStr for PausedId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let read = || {
-            let (worker, id) = text.split_once(":0x")?;
+            let (bridge, rest) = text.split_once('/').unwrap_or(("0", text));
+            let bridge = BridgeId::new(bridge.parse().ok()?).ok()?;
+            let (worker, id) = rest.split_once(":0x")?;
             let id = u64::from_str_radix(id, 16).ok()?;
-            Some(Self { worker: worker.parse().ok()?, id: ContinuationId::new(id) })
+            Some(Self { bridge, worker: worker.parse().ok()?, id: ContinuationId::new(id) })
         };
         read().ok_or_else(|| ResumeError::NotAnId(text.to_owned()))
     }
@@ -62,14 +71,14 @@ pub enum ResumeError {
 pub(super) struct Paused(VecDeque<(PausedId, Vec<u8>)>);
 
 impl Paused {
-    fn add(&mut self, worker: usize, packet_in: &PacketIn) {
+    fn add(&mut self, (bridge, worker): (BridgeId, usize), packet_in: &PacketIn) {
         let Some(id) = packet_in.continuation.filter(|_| packet_in.bytes.len() == packet_in.n_bytes) else {
             return;
         };
         if self.0.len() == MAX_CONTINUATIONS {
             self.0.pop_front();
         }
-        self.0.push_back((PausedId { worker, id }, packet_in.bytes.clone()));
+        self.0.push_back((PausedId { bridge, worker, id }, packet_in.bytes.clone()));
     }
 
     fn take(&mut self, id: PausedId) -> Option<Vec<u8>> {
@@ -84,7 +93,7 @@ pub struct SentPacket {
     /// Something left.
     pub forwarded: bool,
     /// What did not.
-    pub drops: Vec<DropCount>,
+    pub drops: Vec<Row>,
     /// In a lab: what left.
     pub sent: Vec<Sent>,
 }
@@ -99,22 +108,27 @@ impl Host {
     pub fn take_news(&mut self) {
         let News { packet_ins, learned, samples } = self.dataplane.take_news();
         let now = self.dataplane.now();
-        if !learned.is_empty() {
-            self.learn(&learned, now);
+        let mut by_bridge: BTreeMap<BridgeId, Vec<Learned>> = BTreeMap::new();
+        for (bridge, one) in learned {
+            by_bridge.entry(bridge).or_default().push(one);
+        }
+        for (bridge, learned) in by_bridge {
+            self.learn(bridge, &learned, now);
         }
         let mut has_changed = false;
-        for (worker, packet_in) in packet_ins {
+        for (bridge, worker, packet_in) in packet_ins {
             if self.is_liveness(&packet_in) {
                 let peers = &self.underlay.peers;
                 has_changed |= self.bfd.receive(&packet_in.bytes, |from| peers.contains(&from));
                 continue;
             }
             self.answer(&packet_in);
-            self.paused.add(worker, &packet_in);
-            self.events.tell(now, Event::PacketIn { worker, packet_in });
+            self.paused.add((bridge, worker), &packet_in);
+            let name = self.bridge_name(bridge);
+            self.events.tell_of(name, now, Event::PacketIn { bridge, worker, packet_in });
         }
-        for sampled in samples {
-            self.events.tell(now, Event::Sampled(sampled));
+        for (bridge, sampled) in samples {
+            self.events.tell_of(self.bridge_name(bridge), now, Event::Sampled(sampled));
         }
         if has_changed {
             self.tend_gateways();
@@ -127,21 +141,24 @@ impl Host {
         !self.is_handmade && request.is_some_and(|request| request.service == Service::Bfd)
     }
 
-    fn learn(&mut self, learned: &[Learned], now: Timestamp) {
-        let learning = self.tables.learn(learned, now);
+    fn learn(&mut self, id: BridgeId, learned: &[Learned], now: Timestamp) {
+        let Some(bridge) = self.bridge_of(id) else { return };
+        let learning = bridge.tables.learn(learned, now);
         if let Some(reason) = learning.refusal {
             tracing::warn!(n = learning.n_refused, %reason, "rules that packets have made are refused");
         }
         if let Some(commit) = learning.commit {
-            self.is_unsaved = true;
-            self.take_tables(commit);
+            self.note_commit(id, &commit);
+            self.take_tables(id, commit);
         }
     }
 
-    /// Makes a new version of the tables what packets see, and tells which rules are gone.
-    pub(super) fn take_tables(&mut self, commit: Commit) {
-        self.tables = Arc::new(commit.tables);
-        self.publish();
+    /// Makes a new version of a bridge's tables what packets see, and tells which rules are
+    /// gone.
+    pub(super) fn take_tables(&mut self, id: BridgeId, commit: Commit) {
+        let Some(bridge) = self.bridge_mut(id) else { return };
+        bridge.tables = Arc::new(commit.tables);
+        self.publish(id);
         if commit.removed.is_empty() {
             return;
         }
@@ -150,17 +167,17 @@ impl Host {
         for removed in commit.removed {
             let Removed { rule, at, .. } = &removed;
             let (stats, at) = (rule.stats.get(), *at);
-            self.events.tell(at, Event::Removed { removed, stats });
+            self.events.tell_of(self.bridge_name(id), at, Event::Removed { removed, stats });
         }
     }
 
-    /// Carries out actions on a packet, as if it had come in by a port.
+    /// Carries out actions on a packet, as if it had come in by a port of a bridge.
     ///
     /// # Errors
     /// Says why nothing was sent.
     pub fn send_packet(
         &mut self,
-        in_port: PortNo,
+        in_port: PortId,
         actions: Vec<Action>,
         frame: Vec<u8>,
     ) -> Result<SentPacket, SendError> {
@@ -179,7 +196,8 @@ impl Host {
     ) -> Result<SentPacket, ResumeError> {
         let known = self.paused.take(id);
         let frame = frame.or(known).ok_or(ResumeError::FrameUnknown(id))?;
-        let sent = self.sending(move |host| host.dataplane.resume(id.worker, id.id, metadata, frame));
+        let sent =
+            self.sending(move |host| host.dataplane.resume((id.bridge, id.worker), id.id, metadata, frame));
         Ok(sent?)
     }
 
@@ -188,12 +206,12 @@ impl Host {
         send: impl FnOnce(&mut Self) -> Result<(), SendError>,
     ) -> Result<SentPacket, SendError> {
         self.expire_rules();
-        let before = (self.dataplane.sent_counters().rx_forwarded, self.dataplane.drops());
+        let before = (self.dataplane.sent_counters().rx_forwarded, self.dataplane_drops());
         send(self)?;
         let forwarded = self.dataplane.sent_counters().rx_forwarded > before.0;
-        let mut drops = since(&before.1, self.dataplane.drops());
-        // Others may have dropped something meanwhile.
-        drops.retain(|drop| !drop.in_port.is_real());
+        let mut drops = since(&before.1, self.dataplane_drops());
+        // Others may have dropped something meanwhile; in a lab nobody has.
+        drops.retain(|(_, drop)| self.lab.is_some() || !drop.in_port.is_real());
         let sent = self.lab.as_mut().map(super::Lab::collect).unwrap_or_default();
         self.take_news();
         Ok(SentPacket { forwarded, drops, sent })
@@ -201,12 +219,16 @@ impl Host {
 
     /// Forgets stations that were silent for too long.
     pub(super) fn tend_stations(&mut self) {
-        let fdb = self.tables.fdb();
-        if fdb.is_empty() {
+        let known = self.bridges.iter().map(|bridge| bridge.tables.fdb()).filter(|fdb| !fdb.is_empty());
+        let known: Vec<_> = known.collect();
+        if known.is_empty() {
             return;
         }
         self.dataplane.flush_stats();
-        fdb.expire(self.dataplane.now());
+        let now = self.dataplane.now();
+        for fdb in known {
+            fdb.expire(now);
+        }
     }
 }
 
@@ -216,10 +238,13 @@ mod tests {
 
     #[test]
     fn ids_read_as_they_print() {
-        let id = PausedId { worker: 3, id: ContinuationId::new(0x7_0000_00ab) };
+        let id = PausedId { bridge: BridgeId::FIRST, worker: 3, id: ContinuationId::new(0x7_0000_00ab) };
         assert_eq!(id.to_string(), "3:0x7000000ab");
         assert_eq!(id.to_string().parse::<PausedId>().unwrap(), id);
-        for text in ["", "3", "3:7", "x:0x1", "3:0x", "3:0x10000000000000000"] {
+        let elsewhere = PausedId { bridge: BridgeId::new(5).unwrap(), ..id };
+        assert_eq!(elsewhere.to_string(), "5/3:0x7000000ab");
+        assert_eq!(elsewhere.to_string().parse::<PausedId>().unwrap(), elsewhere);
+        for text in ["", "3", "3:7", "x:0x1", "3:0x", "3:0x10000000000000000", "64/3:0x1", "/3:0x1"] {
             assert!(text.parse::<PausedId>().is_err(), "{text:?} was taken");
         }
     }

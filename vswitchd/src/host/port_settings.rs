@@ -15,8 +15,16 @@ use super::{Host, PortError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PortSettings {
+    /// It takes part at all.
+    pub enabled: bool,
+    /// It takes packets.
+    pub receives: bool,
     /// Packets may leave by it.
     pub forwards: bool,
+    /// Its packets go to controllers when a table has no rule for them and says so.
+    pub packet_ins: bool,
+    /// `NORMAL` sends nothing from it to another such port.
+    pub protected: bool,
     /// It gets flooded packets.
     pub floods: bool,
     /// Tags.
@@ -63,11 +71,26 @@ impl Mode {
 
 impl Default for PortSettings {
     fn default() -> Self {
-        Self { forwards: true, floods: true, mode: Mode::Trunk, tag: 0, trunks: BTreeSet::new() }
+        Self {
+            enabled: true,
+            receives: true,
+            forwards: true,
+            packet_ins: true,
+            protected: false,
+            floods: true,
+            mode: Mode::Trunk,
+            tag: 0,
+            trunks: BTreeSet::new(),
+        }
     }
 }
 
 impl PortSettings {
+    /// Packets may leave by it, if its interface is up.
+    pub(super) fn sends(&self) -> bool {
+        self.enabled && self.forwards
+    }
+
     /// As the pipeline wants it. `None`: a VLAN that there cannot be.
     pub(super) fn bridging(&self) -> Option<Bridging> {
         let tag = VlanId::new(self.tag).ok()?;
@@ -80,7 +103,14 @@ impl PortSettings {
         let trunks = self.trunks.iter().map(|vlan| VlanId::new(*vlan).ok());
         let trunks = trunks.collect::<Option<BTreeSet<_>>>()?;
         let trunks = (!trunks.is_empty()).then_some(trunks);
-        Some(Bridging { mode, trunks, floods: self.floods })
+        Some(Bridging {
+            mode,
+            trunks,
+            floods: self.floods,
+            receives: self.enabled && self.receives,
+            packet_ins: self.packet_ins,
+            protected: self.protected,
+        })
     }
 
     fn check(&self) -> Result<(), PortError> {

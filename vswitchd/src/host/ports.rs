@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use dataplane::{AttachError, Device, PortSpec, PortStatus, Steering};
-use ferroflow_proto::chassis::{Claim, Claims};
-use flowtable::{
-    port::{PortInfo, PortRole, PortTable},
-    types::PortNo,
-};
-use ovn_northd_lite::SouthboundDelta;
+use dataplane::{AttachError, Device, PortId, PortSpec, Steering};
+use flowtable::types::{BridgeId, PortNo};
 
-use super::{Event, GENEVE_UDP_PORT, Host, PortChange, PortEvent, PortSettings, TUNNEL, TUNNEL_NAME, UPLINK};
+use super::{Bridge, FIRST_NAME, GENEVE_UDP_PORT, Host, PortSettings, UPLINK};
 use crate::state::{SavedPort, StateError};
 
 /// First number of a workload's port.
@@ -19,8 +14,12 @@ const FIRST_WORKLOAD: u32 = 3;
 /// A workload's port that is to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Its number.
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its number there.
     pub port: PortNo,
+    /// Name of the other end, when it is one end of a link to another bridge.
+    pub peer: Option<String>,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
     /// Network outside that it leads to; empty: none.
@@ -31,7 +30,31 @@ pub struct Port {
     pub trouble: Option<String>,
 }
 
+/// A port that is to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NewPort {
+    /// Its bridge and number.
+    pub(super) id: PortId,
+    /// The other end, when it is one end of a link.
+    pub(super) peer: Option<String>,
+    /// Switch port it is for; empty: none.
+    pub(super) logical_port: String,
+    /// Network outside that it leads to; empty: none.
+    pub(super) network: String,
+}
+
+impl Default for NewPort {
+    fn default() -> Self {
+        Self { id: PortNo::ZERO.into(), peer: None, logical_port: String::new(), network: String::new() }
+    }
+}
+
 impl Port {
+    /// It among the ports of all bridges.
+    pub fn id(&self) -> PortId {
+        PortId::new(self.bridge, self.port)
+    }
+
     /// Frames flow.
     pub fn is_attached(&self) -> bool {
         self.trouble.is_none()
@@ -101,8 +124,18 @@ pub enum PortError {
     #[error("this switch has no network, so it knows no switch port `{0}`; leave --logical-port out")]
     NoNetwork(String),
     /// The port is there, but another one.
-    #[error("{0} is there with another number or MTU; remove it first: vswitchctl port del {0}")]
+    #[error(
+        "{0} is there with another bridge, number, peer or MTU; remove it first: vswitchctl port del {0}"
+    )]
     Differs(String),
+    /// A link to itself.
+    #[error("{0} cannot be its own other end; a link has two ports, each the other's --peer")]
+    OwnPeer(String),
+    /// A host of a network has one bridge.
+    #[error(
+        "this switch forwards for a logical network, by one bridge; links are between bridges of rules written by hand"
+    )]
+    NoLinks,
     /// VLANs that cannot be.
     #[error("{0}")]
     Vlan(String),
@@ -120,17 +153,18 @@ impl Host {
         self.ports.iter().map(|(interface, port)| (interface.as_str(), port))
     }
 
-    /// Attaches an interface and claims a logical port for it. The same again changes
-    /// nothing.
+    /// Attaches an interface to a bridge and claims a logical port for it. The same again
+    /// changes nothing.
     ///
     /// # Errors
     /// [`PortError`] says what to do; then nothing has changed.
     pub fn add_port(
         &mut self,
+        bridge: BridgeId,
         interface: &str,
         (logical_port, network): (&str, &str),
         number: Option<PortNo>,
-    ) -> Result<PortNo, PortError> {
+    ) -> Result<PortId, PortError> {
         if !logical_port.is_empty() && !network.is_empty() {
             return Err(PortError::TwoPurposes);
         }
@@ -141,7 +175,7 @@ impl Host {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
-            return self.same_again(interface, present, (logical_port, network), number);
+            return self.same_again(interface, present, (bridge, number, None), (logical_port, network));
         }
         let purpose = if network.is_empty() { logical_port } else { network };
         if self.is_handmade && !purpose.is_empty() {
@@ -149,8 +183,10 @@ impl Host {
         }
         self.check_unclaimed(logical_port)?;
         self.check_unconnected(network)?;
-        let port = self.choose_number(number)?;
-        self.attach_workload(interface, port, (logical_port, network))
+        let id = PortId::new(bridge, self.choose_number(bridge, number)?);
+        let (logical_port, network) = (logical_port.to_owned(), network.to_owned());
+        self.attach_workload(interface, NewPort { id, peer: None, logical_port, network })?;
+        Ok(id)
     }
 
     fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
@@ -176,21 +212,19 @@ impl Host {
     }
 
     /// Attaches what may be attached, and remembers it.
-    pub(super) fn attach_workload(
-        &mut self,
-        name: &str,
-        port: PortNo,
-        (logical_port, network): (&str, &str),
-    ) -> Result<PortNo, PortError> {
-        self.dataplane.attach(self.workload_spec(port, name))?;
-        let (logical_port, network, settings) =
-            (logical_port.to_owned(), network.to_owned(), PortSettings::default());
-        self.ports.insert(name.to_owned(), Port { port, logical_port, network, settings, trouble: None });
+    pub(super) fn attach_workload(&mut self, name: &str, new: NewPort) -> Result<PortNo, PortError> {
+        let NewPort { id, peer, logical_port, network } = new;
+        let (bridge, port) = (id.bridge, id.port);
+        self.dataplane.attach(self.workload_spec(id, name, peer.is_some()))?;
+        let settings = PortSettings::default();
+        let added = Port { bridge, port, peer, logical_port, network, settings, trouble: None };
+        self.ports.insert(name.to_owned(), added);
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
-            self.detach(port);
+            self.detach(id);
             return Err(error.into());
         }
+        self.link_ports();
         self.ports_changed();
         Ok(port)
     }
@@ -209,11 +243,12 @@ impl Host {
             return Err(error.into());
         }
         if port.is_attached() {
-            self.detach(port.port);
+            self.detach(port.id());
         }
         if let Some(lab) = &mut self.lab {
             lab.remove(interface);
         }
+        self.link_ports();
         self.ports_changed();
         Ok(())
     }
@@ -224,7 +259,7 @@ impl Host {
         let mut changed = self.let_go();
         for (interface, port) in &mut self.ports {
             if !port.is_attached() {
-                match self.dataplane.attach(interface_spec(port.port, interface)) {
+                match self.dataplane.attach(interface_spec(port.id(), interface)) {
                     Ok(_) => {
                         tracing::info!(interface, port = %port.port, "the interface is back");
                         port.trouble = None;
@@ -234,7 +269,9 @@ impl Host {
                 }
             }
         }
-        if changed || *self.port_table != self.table_of(&self.dataplane.ports()) {
+        let statuses = self.dataplane.ports();
+        let differs = |bridge: &Bridge| *bridge.port_table != self.table_of(bridge.id, &statuses);
+        if changed || self.bridges.iter().any(differs) {
             self.ports_changed();
         }
     }
@@ -244,14 +281,14 @@ impl Host {
         let gone: Vec<_> = self.dataplane.ports().into_iter().filter(|status| status.gone).collect();
         let mut changed = false;
         for status in gone {
-            let Some((interface, port)) = self.ports.iter_mut().find(|(_, port)| port.port == status.port)
-            else {
+            let id = PortId::new(status.bridge, status.port);
+            let Some((interface, port)) = self.ports.iter_mut().find(|(_, port)| port.id() == id) else {
                 continue;
             };
             if port.is_attached() {
                 tracing::warn!(interface, port = %port.port, "the interface is gone; waiting for it");
                 port.trouble = Some(format!("{interface}: the interface is gone"));
-                self.detach(status.port);
+                self.detach(id);
                 changed = true;
             }
         }
@@ -268,7 +305,7 @@ impl Host {
         let std::net::IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
         let steering = Steering::Tunnel { local, udp_ports: vec![GENEVE_UDP_PORT] };
         self.dataplane.attach(PortSpec {
-            port: UPLINK,
+            port: UPLINK.into(),
             name: interface.clone(),
             device: Device::AfXdp { interface, steering },
         })?;
@@ -279,56 +316,67 @@ impl Host {
 
     pub(super) fn restore_ports(&mut self) {
         for saved in self.state.ports() {
-            let Ok(port) = PortNo::new(saved.port) else {
-                tracing::warn!(?saved, "a saved port has an impossible number and is left out");
+            let name = if saved.bridge.is_empty() { FIRST_NAME } else { &saved.bridge };
+            let bridge = self.bridges.iter().find(|bridge| bridge.name == name).map(|bridge| bridge.id);
+            let (Ok(port), Some(bridge)) = (PortNo::new(saved.port), bridge) else {
+                tracing::warn!(?saved, "a saved port has an impossible number or bridge and is left out");
                 continue;
             };
-            if let Some(lab) = &mut self.lab {
+            let is_patch = saved.peer.is_some();
+            if let Some(lab) = self.lab.as_mut().filter(|_| !is_patch) {
                 lab.add(&saved.interface, saved.mtu);
             }
-            let attached = self.dataplane.attach(self.workload_spec(port, &saved.interface));
-            let trouble = attached.err().map(|error| error.to_string());
+            let spec = self.workload_spec(PortId::new(bridge, port), &saved.interface, is_patch);
+            let trouble = self.dataplane.attach(spec).err().map(|error| error.to_string());
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
             }
-            let SavedPort { interface, logical_port, network, settings, .. } = saved;
-            self.ports.insert(interface, Port { port, logical_port, network, settings, trouble });
+            let SavedPort { interface, logical_port, network, settings, peer, .. } = saved;
+            let restored = Port { bridge, port, peer, logical_port, network, settings, trouble };
+            self.ports.insert(interface, restored);
         }
+        self.link_ports();
         self.ports_changed();
     }
 
-    fn same_again(
+    pub(super) fn same_again(
         &self,
-        interface: &str,
+        name: &str,
         present: &Port,
+        (bridge, number, peer): (BridgeId, Option<PortNo>, Option<&str>),
         (logical_port, network): (&str, &str),
-        number: Option<PortNo>,
-    ) -> Result<PortNo, PortError> {
-        if number.is_some_and(|number| number != present.port) {
-            return Err(PortError::Differs(interface.to_owned()));
+    ) -> Result<PortId, PortError> {
+        let is_other = present.bridge != bridge || present.peer.as_deref() != peer;
+        if is_other || number.is_some_and(|number| number != present.port) {
+            return Err(PortError::Differs(name.to_owned()));
         }
         if (present.logical_port.as_str(), present.network.as_str()) == (logical_port, network) {
-            return Ok(present.port);
+            return Ok(present.id());
         }
         let purpose = if present.network.is_empty() { &present.logical_port } else { &present.network };
-        Err(PortError::Claimed { interface: interface.to_owned(), present: purpose.clone() })
+        Err(PortError::Claimed { interface: name.to_owned(), present: purpose.clone() })
     }
 
-    /// This number if it is free; without one, the lowest that is.
-    pub(super) fn choose_number(&self, wanted: Option<PortNo>) -> Result<PortNo, PortError> {
+    /// This number if it is free in the bridge; without one, the lowest that is.
+    pub(super) fn choose_number(
+        &self,
+        bridge: BridgeId,
+        wanted: Option<PortNo>,
+    ) -> Result<PortNo, PortError> {
         // Without a network there is neither uplink nor tunnel.
         let first = if self.is_handmade { 1 } else { FIRST_WORKLOAD };
+        let owner =
+            |number: PortNo| self.ports.iter().find(|(_, port)| port.id() == PortId::new(bridge, number));
         if let Some(port) = wanted {
-            let owner = self.ports.iter().find(|(_, present)| present.port == port);
             let reserved = (port.get() < first).then_some("the uplink's or the tunnel's");
-            return match owner.map(|(name, _)| name.as_str()).or(reserved) {
+            return match owner(port).map(|(name, _)| name.as_str()).or(reserved) {
                 Some(name) => Err(PortError::NumberInUse { port, name: name.to_owned() }),
                 None => Ok(port),
             };
         }
         (first..=PortNo::MAX_REAL)
             .filter_map(|raw| PortNo::new(raw).ok())
-            .find(|number| self.ports.values().all(|port| port.port != *number))
+            .find(|number| owner(*number).is_none())
             .ok_or(PortError::Full)
     }
 
@@ -337,7 +385,9 @@ impl Host {
             .ports
             .iter()
             .map(|(interface, port)| SavedPort {
+                bridge: self.bridge_name(port.bridge).to_owned(),
                 port: port.port.get(),
+                peer: port.peer.clone(),
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
                 network: port.network.clone(),
@@ -348,81 +398,18 @@ impl Host {
         self.state.save_ports(&saved)
     }
 
-    /// Makes changed ports visible to packets and to the controller.
-    pub(super) fn ports_changed(&mut self) {
-        let statuses = self.dataplane.ports();
-        let table = Arc::new(self.table_of(&statuses));
-        let before = std::mem::replace(&mut self.port_table, table);
-        self.lower(SouthboundDelta::default());
-        self.publish();
-        self.tell_ports(&before);
-        let claims = self.ports.values().filter(|port| !port.logical_port.is_empty()).map(|port| Claim {
-            logical_port: port.logical_port.clone(),
-            up: port.is_attached() && statuses.iter().any(|status| status.port == port.port && status.up),
-        });
-        let claims = Claims { claims: claims.collect() };
-        self.claims.send_if_modified(|sent| {
-            let differs = *sent != claims;
-            *sent = claims;
-            differs
-        });
-    }
-
-    /// Tells how the ports have changed.
-    fn tell_ports(&self, before: &PortTable) {
-        let tell = |what, port: PortNo, PortInfo { name, up, mtu, .. }: &PortInfo| {
-            let event = PortEvent { what, port, name: name.clone(), up: *up, mtu: *mtu };
-            self.events.tell(self.dataplane.now(), Event::Port(event));
-        };
-        for (port, info) in before.iter().filter(|(port, _)| self.port_table.get(*port).is_none()) {
-            tell(PortChange::Removed, port, info);
+    fn workload_spec(&self, port: PortId, name: &str, is_patch: bool) -> PortSpec {
+        if is_patch {
+            return PortSpec { port, name: name.to_owned(), device: Device::Patch };
         }
-        for (port, info) in self.port_table.iter() {
-            match before.get(port) {
-                None => tell(PortChange::Added, port, info),
-                Some(old) if old != info => tell(PortChange::Modified, port, info),
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn workload_spec(&self, port: PortNo, name: &str) -> PortSpec {
         match self.lab.as_ref().and_then(|lab| lab.memory(name)) {
             Some(memory) => PortSpec { port, name: name.to_owned(), device: Device::Memory(memory.clone()) },
             None => interface_spec(port, name),
         }
     }
-
-    fn table_of(&self, statuses: &[PortStatus]) -> PortTable {
-        let mut table = PortTable::default();
-        for status in statuses {
-            let is_uplink = self.uplink() == Some(&status.name);
-            let role = if is_uplink { PortRole::Uplink } else { PortRole::Workload };
-            let settings = self.ports.get(&status.name).map(|port| &port.settings);
-            if let Some(bridging) = settings.and_then(PortSettings::bridging) {
-                table.set_bridging(status.port, bridging);
-            }
-            let info = PortInfo {
-                name: status.name.clone(),
-                role,
-                up: status.up && settings.is_none_or(|settings| settings.forwards),
-                mtu: status.mtu,
-                partial_checksums: status.kind == "afxdp",
-            };
-            table.insert(status.port, info);
-        }
-        if let Some(uplink) = table.get(UPLINK).filter(|port| port.role == PortRole::Uplink).cloned() {
-            let name = TUNNEL_NAME.to_owned();
-            table.insert(
-                TUNNEL,
-                PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink },
-            );
-        }
-        table
-    }
 }
 
-fn interface_spec(port: PortNo, interface: &str) -> PortSpec {
+fn interface_spec(port: PortId, interface: &str) -> PortSpec {
     PortSpec {
         port,
         name: interface.to_owned(),

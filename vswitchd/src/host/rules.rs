@@ -37,7 +37,7 @@ impl Host {
         }
         let datapaths = &self.lowering.view().datapaths;
         let gone = self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
-        if self.is_adrift || self.tables.is_empty() {
+        if self.is_adrift || self.first().tables.is_empty() {
             return self.realign();
         }
         let gone = gone.iter().flat_map(neighbours::without);
@@ -48,14 +48,14 @@ impl Host {
     fn realign(&mut self) {
         let mut lowered = self.lowering.lowered();
         lowered.rules.extend(self.neighbours.rules());
-        self.is_adrift = !self.transact(changes(&self.tables, &lowered));
+        self.is_adrift = !self.transact(changes(&self.first().tables, &lowered));
     }
 
     /// Changes the tables as a whole; false when they refuse it.
     pub(super) fn transact(&mut self, changes: Vec<Change>) -> bool {
-        match self.tables.transact(changes) {
+        match self.first().tables.transact(changes) {
             Ok(tables) => {
-                self.tables = Arc::new(tables);
+                self.first_mut().tables = Arc::new(tables);
                 true
             }
             Err(error) => {

@@ -1,9 +1,12 @@
 //! Changes as they are written, and the tables as a text of such changes.
 
+use std::sync::Arc;
+
 use flowtable::{
+    flow::{Rule, RuleFlags, RuleLife},
     group::Group,
     port::PortTable,
-    table::{Change, FragmentMode, GroupChange, MeterChange, TableSettings, Tables},
+    table::{Change, FragmentMode, GroupChange, MeterChange, RuleEdit, TableSettings, Tables},
     text::{
         ChangeKind, SetChangeKind, TextError, parse_change, parse_deleted_groups, parse_deleted_meters,
         parse_fragment_mode, parse_group, parse_inserted_buckets, parse_meter, parse_removed_buckets,
@@ -38,6 +41,8 @@ pub enum Verb {
     AddMeter,
     /// Another content for a meter.
     ModifyMeter,
+    /// A meter, whether it is there or not.
+    SetMeter,
     /// No such meter, or none at all.
     DeleteMeter,
     /// How a table is run.
@@ -56,11 +61,17 @@ pub struct WrittenChange {
 }
 
 /// The lines of a saved text, by their first word.
-const SAVED: [(&str, Verb); 6] = [
+const SAVED: [(&str, Verb); 12] = [
     ("flow", Verb::Flow(ChangeKind::Add)),
-    ("group", Verb::AddGroup),
-    ("meter", Verb::AddMeter),
+    ("flow-gone", Verb::Flow(ChangeKind::DeleteStrict)),
+    ("flows-gone", Verb::Flow(ChangeKind::Delete)),
+    ("group", Verb::SetGroup),
+    ("group-gone", Verb::DeleteGroup),
+    ("meter", Verb::SetMeter),
+    ("meter-gone", Verb::DeleteMeter),
     ("set", Verb::Set(SetChangeKind::Add)),
+    ("set-now", Verb::Set(SetChangeKind::Replace)),
+    ("set-gone", Verb::Set(SetChangeKind::Delete)),
     ("table", Verb::Table),
     ("frags", Verb::Fragments),
 ];
@@ -69,16 +80,114 @@ const SAVED: [(&str, Verb); 6] = [
 pub(super) fn print_tables(tables: &Tables) -> String {
     let fragments = (tables.fragments() != FragmentMode::default())
         .then(|| format!("frags {}\n", tables.fragments().name()));
-    let all = (0..=u8::MAX).filter_map(|raw| TableId::new(raw).ok());
     let usual = TableSettings::default();
-    let settings = all.filter(|table| *tables.settings(*table) != usual);
+    let settings = Tables::ids().filter(|table| *tables.settings(*table) != usual);
     let settings =
         settings.map(|table| format!("table {}\n", print_table_settings(table, tables.settings(table))));
     let sets = tables.sets().iter().map(|set| format!("set {}\n", print_set(set)));
     let meters = tables.meters().map(|meter| format!("meter {}\n", print_meter(meter.config())));
     let groups = tables.groups_bottom_up().into_iter().map(|group| format!("group {}\n", print_group(group)));
-    let rules = tables.rules().map(|rule| format!("flow {}\n", print_flow(rule)));
+    let rules = tables.rules().map(|rule| put(rule));
     fragments.into_iter().chain(settings).chain(sets).chain(meters).chain(groups).chain(rules).collect()
+}
+
+/// What turns the text of a version of the tables into that of the next: what is referred to
+/// comes before what refers to it, and goes after it. `None`: only the whole does.
+pub(super) fn print_change(old: &Tables, new: &Tables, edits: &[RuleEdit]) -> Option<String> {
+    let is_same = old.shares_all_but_rules(new);
+    let rest = if is_same { Rest::default() } else { Rest::print(old, new)? };
+    let mut text = rest.before;
+    for edit in edits {
+        match edit {
+            RuleEdit::Put(rule) => text += &put(rule),
+            RuleEdit::Taken(rule) => text += &format!("flow-gone {}\n", print_strict(rule)),
+            RuleEdit::Cleared => text += "flows-gone \n",
+        }
+    }
+    Some(text + &rest.behind)
+}
+
+/// Changes of all but the rules: those that come before the rules' and those behind.
+#[derive(Debug, Default)]
+struct Rest {
+    before: String,
+    behind: String,
+}
+
+impl Rest {
+    fn print(old: &Tables, new: &Tables) -> Option<Self> {
+        let mut rest = Self::default();
+        if old.fragments() != new.fragments() {
+            rest.before += &format!("frags {}\n", new.fragments().name());
+        }
+        rest.settings(old, new);
+        for set in new.sets().iter() {
+            match old.sets().get(set.name()) {
+                Some(known) if Arc::ptr_eq(known, set) || known == set => {}
+                // It was another one, whose rules are gone, too.
+                Some(known) if known.kind() != set.kind() => return None,
+                Some(_) => rest.before += &format!("set-now {}\n", print_set(set)),
+                None => rest.before += &format!("set {}\n", print_set(set)),
+            }
+        }
+        rest.meters_and_groups(old, new);
+        let gone = old.sets().iter().filter(|set| new.sets().get(set.name()).is_none());
+        rest.behind.extend(gone.map(|set| format!("set-gone {}\n", set.name())));
+        Some(rest)
+    }
+
+    fn settings(&mut self, old: &Tables, new: &Tables) {
+        let changed = || Tables::ids().filter(|table| old.settings(*table) != new.settings(*table));
+        // Another table may have the name now.
+        for table in changed().filter(|table| old.settings(*table).name != new.settings(*table).name) {
+            self.before += &format!("table table={table},name=\n");
+        }
+        for table in changed() {
+            let TableSettings { name, miss, max_rules, overflow } = new.settings(table);
+            let max = max_rules.map_or_else(|| "any".to_owned(), |max| max.to_string());
+            let (miss, overflow) = (miss.name(), overflow.name());
+            let line =
+                format!("table table={table},name={name},miss={miss},max_rules={max},overflow={overflow}\n");
+            // Rules that there is no room for go by lines of their own, before there is none.
+            let shrinks =
+                max_rules.is_some_and(|is| old.settings(table).max_rules.is_none_or(|was| is < was));
+            if shrinks { self.behind += &line } else { self.before += &line }
+        }
+    }
+
+    fn meters_and_groups(&mut self, old: &Tables, new: &Tables) {
+        for meter in new.meters() {
+            if old.meter(meter.config().id).is_none_or(|known| known.config() != meter.config()) {
+                self.before += &format!("meter {}\n", print_meter(meter.config()));
+            }
+        }
+        for group in new.groups_bottom_up() {
+            if old.group(group.id).is_none_or(|known| !Arc::ptr_eq(known, group) && known != group) {
+                self.before += &format!("group {}\n", print_group(group));
+            }
+        }
+        let gone = old.groups().filter(|group| new.group(group.id).is_none());
+        self.behind.extend(gone.map(|group| format!("group-gone group_id={}\n", group.id)));
+        let gone = old.meters().map(|meter| meter.config().id).filter(|id| new.meter(*id).is_none());
+        self.behind.extend(gone.map(|id| format!("meter-gone meter={id}\n")));
+    }
+}
+
+/// A rule that is there: whether it overlaps was asked when it came, and is not asked again.
+fn put(rule: &Rule) -> String {
+    let overlap = RuleFlags::CHECK_OVERLAP;
+    if !rule.life.flags.has(overlap) {
+        return format!("flow {}\n", print_flow(rule));
+    }
+    let life = RuleLife { flags: rule.life.flags.without(overlap), ..rule.life };
+    format!("flow {}\n", print_flow(&Rule { life, ..rule.clone() }))
+}
+
+/// The one rule of this table, priority and match.
+fn print_strict(rule: &Rule) -> String {
+    let (table, priority, matching) = (rule.table, rule.priority, rule.matching.to_string());
+    let comma = if matching.is_empty() { "" } else { "," };
+    format!("table={table},priority={priority}{comma}{matching}")
 }
 
 /// A line of a saved text.
@@ -124,6 +233,7 @@ fn parse_one(
         Verb::RemoveBuckets => Change::Group(parse_removed_buckets(text, ports)?),
         Verb::AddMeter => Change::Meter(MeterChange::Add(parse_meter(text)?)),
         Verb::ModifyMeter => Change::Meter(MeterChange::Modify(parse_meter(text)?)),
+        Verb::SetMeter => Change::Meter(MeterChange::Set(parse_meter(text)?)),
         Verb::DeleteMeter => Change::Meter(parse_deleted_meters(text)?),
         Verb::Table => {
             let (table, settings) = parse_table_settings(text, settings)?;
@@ -166,6 +276,9 @@ fn settings_then(table: TableId, tables: &Tables, changes: &[Change]) -> TableSe
 
 #[cfg(test)]
 mod tests {
+    use flowtable::types::Timestamp;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn written(lines: &[(Verb, &str)]) -> Vec<WrittenChange> {
@@ -197,6 +310,78 @@ mod tests {
         assert_eq!(again, tables, "{text}");
         assert_eq!(print_tables(&again), text);
         assert!(text.contains("table table=2,name=last,miss=controller,max_rules=9"), "{text}");
+    }
+
+    /// Changes that may be refused, of everything that there can be, on few names.
+    fn wish() -> impl Strategy<Value = (Verb, String)> {
+        let flow = |kind| Verb::Flow(kind);
+        prop_oneof![
+            (0..3_u8, 0..3_u8, 0..4_u8).prop_map(move |(table, priority, actions)| {
+                let actions = ["drop", "output:1", "group:1", "meter:1,output:2"][usize::from(actions)];
+                let matching = ["", "tcp,", "nw_src=$hosts,ip,"][usize::from(priority)];
+                let flags = if actions == "drop" { "check_overlap,importance=3," } else { "" };
+                (
+                    flow(ChangeKind::Add),
+                    format!("table={table},priority={priority},{flags}{matching}actions={actions}"),
+                )
+            }),
+            (0..3_u8).prop_map(move |table| (flow(ChangeKind::Delete), format!("table={table},tcp"))),
+            Just((flow(ChangeKind::Delete), String::new())),
+            (0..3_u8).prop_map(move |table| {
+                (flow(ChangeKind::Modify), format!("table={table},actions=output:7"))
+            }),
+            (1..4_u8, 1..4_u8).prop_map(|(id, next)| {
+                (Verb::SetGroup, format!("group_id={id},type=all,bucket=actions=group:{next}"))
+            }),
+            (1..4_u8)
+                .prop_map(|id| (Verb::SetGroup, format!("group_id={id},type=all,bucket=actions=output:1"))),
+            (1..4_u8).prop_map(|id| (Verb::DeleteGroup, format!("group_id={id}"))),
+            (1..3_u8, 1..9_u8).prop_map(|(id, rate)| {
+                (Verb::SetMeter, format!("meter={id},kbps,bands=type=drop,rate={rate}"))
+            }),
+            (1..3_u8).prop_map(|id| (Verb::DeleteMeter, format!("meter={id}"))),
+            Just((Verb::Set(SetChangeKind::Add), "hosts type=ipv4 10.0.0.1".to_owned())),
+            Just((Verb::Set(SetChangeKind::Insert), "hosts 10.0.0.9".to_owned())),
+            Just((Verb::Set(SetChangeKind::Delete), "hosts".to_owned())),
+            Just((Verb::Set(SetChangeKind::Add), "hosts type=port 80".to_owned())),
+            (0..3_u8, 0..3_u8, 0..2_u8).prop_map(|(table, max, name)| {
+                let max = ["any", "1", "2"][usize::from(max)];
+                let name = ["", "acl"][usize::from(name)];
+                (Verb::Table, format!("table={table},name={name},max_rules={max},overflow=evict"))
+            }),
+            Just((Verb::Fragments, "nx-match".to_owned())),
+        ]
+    }
+
+    proptest! {
+        /// What is in a journal leads to what was there: whole, then change by change, or
+        /// whole at any time.
+        #[test]
+        fn a_journal_leads_to_the_tables_that_it_is_of(
+            transactions in prop::collection::vec(prop::collection::vec(wish(), 1..5), 1..12)
+        ) {
+            let ports = PortTable::default();
+            let read = |text: &str, tables: &Tables| {
+                let lines: Vec<_> = text.lines().map(saved_line).collect();
+                let changes = parse(&lines, &ports, tables).unwrap();
+                tables.transact(changes).map_err(|error| format!("{error}: {text}")).unwrap()
+            };
+            let (mut tables, mut replayed) = (Tables::default(), Tables::default());
+            for wishes in transactions {
+                let wishes: Vec<_> =
+                    wishes.into_iter().map(|(verb, text)| WrittenChange { verb, text }).collect();
+                let Ok(changes) = parse(&wishes, &ports, &tables) else { continue };
+                let Ok(commit) = tables.commit(changes, Timestamp::default()) else { continue };
+                replayed = match print_change(&tables, &commit.tables, &commit.edits) {
+                    Some(text) => read(&text, &replayed),
+                    None => read(&print_tables(&commit.tables), &Tables::default()),
+                };
+                tables = commit.tables;
+                prop_assert_eq!(print_tables(&replayed), print_tables(&tables));
+                let whole = read(&print_tables(&tables), &Tables::default());
+                prop_assert_eq!(print_tables(&whole), print_tables(&tables));
+            }
+        }
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Net {
             epoch: Epoch::ZERO.next(),
             tables: Arc::new(tables),
             ports: Arc::new(table),
-            underlay: Arc::default(),
+            ..Snapshot::default()
         };
         let mut responder = Responder::default();
         responder.set_names(&sb);

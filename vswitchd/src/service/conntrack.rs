@@ -1,7 +1,7 @@
 //! The tracked connections: dump, flush, who has most, settings. What reads all of them
 //! does so beside the host, which others may use meanwhile.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ferroflow_proto::host::{
     self as pb, conntrack_service_server::ConntrackService, conntrack_setting::Setting,
@@ -9,11 +9,11 @@ use ferroflow_proto::host::{
 use flowtable::{
     conntrack::{self, Conntrack, Filter, N_POLICIES, State},
     text::{parse_connection_filter, print_connection, protocol_name},
-    types::{PortNo, Timestamp},
+    types::Timestamp,
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, connection_events::ConnectionEventStream, events::port_name};
+use super::{Service, connection_events::ConnectionEventStream};
 use crate::host::{Host, TrackingChange, TrackingError};
 
 /// Connections of one message.
@@ -81,7 +81,7 @@ impl ConntrackService for Service {
         let most =
             move |tracker: &Conntrack, now| (tracker.top_talkers(now, max), tracker.top_ports(now, max));
         let (talkers, ports) = self.beside(most).await?;
-        let names = self.host.with(|host| host.snapshot().ports).await;
+        let names = self.host.with(|host| names_by_number(host)).await;
         let talkers = talkers.into_iter().map(|talker| pb::Talker {
             zone: talker.zone.into(),
             address: talker.who.to_string(),
@@ -91,7 +91,7 @@ impl ConntrackService for Service {
         let ports = ports.into_iter().map(|talker| pb::PortTalker {
             zone: talker.zone.into(),
             port: talker.who.into(),
-            name: PortNo::new(talker.who.into()).map_or(String::new(), |port| port_name(&names, port)),
+            name: names.get(&talker.who.into()).cloned().unwrap_or_default(),
             n_connections: talker.n_connections,
             n_unreplied: talker.n_unreplied,
         });
@@ -118,6 +118,16 @@ impl ConntrackService for Service {
             })
             .await
     }
+}
+
+/// Names of the ports whose numbers are in one bridge only: the tracker serves all bridges.
+fn names_by_number(host: &Host) -> BTreeMap<u32, String> {
+    let mut names: BTreeMap<u32, Option<String>> = BTreeMap::new();
+    for (port, info) in host.bridges().iter().flat_map(|bridge| bridge.ports().iter()) {
+        let only = names.entry(port.get()).or_insert_with(|| Some(String::new()));
+        *only = only.take().filter(String::is_empty).map(|_| info.name.clone());
+    }
+    names.into_iter().filter_map(|(port, name)| name.map(|name| (port, name))).collect()
 }
 
 impl Service {

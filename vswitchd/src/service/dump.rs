@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::{PortCounts, PortStatus, WorkerStatus};
+use dataplane::{PortCounts, PortId, PortStatus, WorkerStatus};
 use ferroflow_proto::host as pb;
 use flowtable::{
     cache::MegaflowDump,
@@ -10,14 +10,13 @@ use flowtable::{
     port::PortRole,
     stats::DropCount,
     text::{print_megaflow_match, print_program},
-    types::PortNo,
+    types::{BridgeId, PortNo},
 };
 
-use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, TUNNEL, TUNNEL_NAME};
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
-    let snapshot = host.snapshot();
     pb::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         chassis: identity.chassis.clone(),
@@ -25,8 +24,8 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         controller_connected: host.is_connected(),
         controller: identity.controller.clone().unwrap_or_default(),
         applied_revision: host.applied_revision(),
-        epoch: snapshot.epoch.get(),
-        n_rules: snapshot.tables.len() as u64,
+        epoch: host.epoch().get(),
+        n_rules: host.bridges().iter().map(|bridge| bridge.tables().len() as u64).sum(),
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
         gateways: host.gateway_status().into_iter().map(gateway).collect(),
@@ -56,36 +55,36 @@ fn worker(status: &WorkerStatus) -> pb::Worker {
         n_misses: counters.n_misses,
         n_sessions: status.n_sessions as u64,
         n_megaflows: status.n_megaflows as u64,
+        n_renewals: counters.n_renewals,
+        n_evictions: counters.n_evictions,
+        n_forwarded: counters.n_forwarded,
+        n_dropped: counters.n_dropped,
+        n_failed_copies: counters.n_failed_copies,
+        n_recirculations: counters.n_recirculations,
+        n_injected: counters.n_injected,
+        n_frames: status.n_frames as u64,
+        n_free_frames: status.n_free_frames as u64,
+        n_exhausted: status.n_exhausted,
     }
 }
 
 /// All ports: attached ones with their counters, the tunnel, and those waited for.
 pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
-    let (statuses, snapshot) = (host.dataplane().ports(), host.snapshot());
-    let logical: BTreeMap<_, _> =
-        host.workload_ports().map(|(interface, port)| (port.port, (interface, port))).collect();
-    let mut ports: Vec<_> = statuses
+    let known: BTreeMap<_, _> = host.workload_ports().map(|(name, port)| (port.id(), (name, port))).collect();
+    let mut ports: Vec<_> = host
+        .dataplane()
+        .ports()
         .iter()
         .map(|status| {
-            let port = logical.get(&status.port).map(|(_, port)| *port);
-            let is_uplink = host.uplink() == Some(&status.name);
-            // Link and MTU as packets meet them.
-            let seen = snapshot.ports.get(status.port);
-            let up = match port {
-                Some(port) if !port.settings.forwards => status.up,
-                Some(_) | None => seen.is_some_and(|seen| seen.up),
-            };
-            let mut counts = host.counted_before(&status.name);
-            counts += status.counters;
-            let mtu = seen.map_or(status.mtu, |seen| seen.mtu);
-            let message =
-                pb::Port { up, mtu, counters: Some(counters(&counts)), ..attached(status, is_uplink) };
-            port.map_or(message.clone(), |port| with_settings(message, port))
+            let id = PortId::new(status.bridge, status.port);
+            attached(host, status, known.get(&id).map(|(_, port)| *port))
         })
         .collect();
+    let snapshot = host.snapshot();
     let tunnel = snapshot.ports.get(TUNNEL).filter(|port| port.role == PortRole::Tunnel);
     if let Some(tunnel) = tunnel {
         ports.push(pb::Port {
+            bridge: host.bridge_name(BridgeId::FIRST).to_owned(),
             port_no: TUNNEL.get(),
             name: TUNNEL_NAME.to_owned(),
             kind: "geneve".to_owned(),
@@ -95,26 +94,56 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
             ..pb::Port::default()
         });
     }
-    let waiting =
-        logical.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(number, (interface, port))| {
-            let message = pb::Port {
-                port_no: number.get(),
-                name: (*interface).to_owned(),
-                kind: "afxdp".to_owned(),
-                role: "workload".to_owned(),
-                counters: Some(counters(&host.counted_before(interface))),
-                ..pb::Port::default()
-            };
-            with_settings(message, port)
-        });
+    let waiting = known.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(id, (interface, port))| {
+        let message = pb::Port {
+            bridge: host.bridge_name(id.bridge).to_owned(),
+            port_no: id.port.get(),
+            name: (*interface).to_owned(),
+            kind: "afxdp".to_owned(),
+            role: "workload".to_owned(),
+            counters: Some(counters(&host.counted_before(interface))),
+            ..pb::Port::default()
+        };
+        with_settings(message, port)
+    });
     ports.extend(waiting);
-    ports.sort_by_key(|port| port.port_no);
+    ports.sort_by(|a, b| (&a.bridge, a.port_no).cmp(&(&b.bridge, b.port_no)));
     ports
+}
+
+/// A port that is there, with link and MTU as packets meet them.
+fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
+    let is_uplink = host.uplink() == Some(&status.name);
+    let seen = host.bridge_of(status.bridge).and_then(|bridge| bridge.ports().get(status.port));
+    let up = match port {
+        Some(port) if !port.settings.forwards => status.up && port.settings.enabled,
+        Some(_) | None => seen.is_some_and(|seen| seen.up),
+    };
+    let mut counts = host.counted_before(&status.name);
+    counts += status.counters;
+    let message = pb::Port {
+        bridge: host.bridge_name(status.bridge).to_owned(),
+        port_no: status.port.get(),
+        name: status.name.clone(),
+        kind: status.kind.to_owned(),
+        role: if is_uplink { "uplink" } else { "workload" }.to_owned(),
+        mode: status.mode.clone(),
+        forwards: true,
+        receives: true,
+        enabled: true,
+        packet_ins: true,
+        up,
+        mtu: seen.map_or(status.mtu, |seen| seen.mtu),
+        counters: Some(counters(&counts)),
+        ..pb::Port::default()
+    };
+    port.map_or(message.clone(), |port| with_settings(message, port))
 }
 
 /// What was set for the port.
 fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
-    let PortSettings { forwards, floods, mode, tag, trunks } = &port.settings;
+    let PortSettings { enabled, receives, forwards, packet_ins, protected, floods, mode, tag, trunks } =
+        &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),
         tag: (*tag).into(),
@@ -122,6 +151,11 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
     };
     pb::Port {
         logical_port: port.logical_port.clone(),
+        peer: port.peer.clone().unwrap_or_default(),
+        enabled: *enabled,
+        receives: *receives,
+        packet_ins: *packet_ins,
+        protected: *protected,
         network: port.network.clone(),
         forwards: *forwards,
         floods: *floods,
@@ -130,24 +164,13 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
     }
 }
 
-fn attached(status: &PortStatus, is_uplink: bool) -> pb::Port {
-    pb::Port {
-        port_no: status.port.get(),
-        name: status.name.clone(),
-        kind: status.kind.to_owned(),
-        role: if is_uplink { "uplink" } else { "workload" }.to_owned(),
-        mode: status.mode.clone(),
-        forwards: true,
-        ..pb::Port::default()
-    }
-}
-
 /// Ports that are gone, and not waited for.
 pub(super) fn removed_ports(host: &Host) -> Vec<pb::Port> {
     let is_there = |name: &str| host.workload_ports().any(|(interface, _)| interface == name);
     let removed = host.departed().iter().filter(|departed| !is_there(&departed.name));
     let message = |departed: &Departed| pb::Port {
-        port_no: departed.port.get(),
+        bridge: host.bridge_name(departed.port.bridge).to_owned(),
+        port_no: departed.port.port.get(),
         name: departed.name.clone(),
         role: "removed".to_owned(),
         counters: Some(counters(&departed.counts)),
@@ -177,13 +200,18 @@ pub(super) fn origin(origin: &Origin) -> pb::Origin {
     }
 }
 
-pub(super) fn megaflows(host: &Host) -> Vec<pb::Megaflow> {
-    let dumped = host.dataplane().megaflows();
-    dumped.iter().map(|(worker, entry)| megaflow(*worker, entry)).collect()
+pub(super) fn megaflows(host: &Host, bridges: &[BridgeId]) -> Vec<pb::Megaflow> {
+    let of = |id: &BridgeId| {
+        let (name, dumped) = (host.bridge_name(*id), host.dataplane().megaflows_of(*id));
+        let message = move |(worker, entry): (usize, MegaflowDump)| megaflow(name, worker, &entry);
+        dumped.into_iter().map(message)
+    };
+    bridges.iter().flat_map(of).collect()
 }
 
-fn megaflow(worker: usize, entry: &MegaflowDump) -> pb::Megaflow {
+fn megaflow(bridge: &str, worker: usize, entry: &MegaflowDump) -> pb::Megaflow {
     pb::Megaflow {
+        bridge: bridge.to_owned(),
         worker: worker as u32,
         r#match: print_megaflow_match(&entry.key, &entry.mask),
         actions: print_program(&entry.program),
@@ -194,18 +222,22 @@ fn megaflow(worker: usize, entry: &MegaflowDump) -> pb::Megaflow {
     }
 }
 
-/// All drops, those of ports that are gone included: one row for a port, a reason and an
-/// object.
-pub(super) fn drops(host: &Host) -> Vec<pb::Drop> {
-    let present = drops_of(host, &host.drops());
-    let departed = host.departed().iter().flat_map(|departed| {
-        let message = |row: &DropCount| drop_message(departed.name.clone(), row);
+/// All drops in these bridges, those of ports that are gone included: one row for a port, a
+/// reason and an object.
+pub(super) fn drops(host: &Host, bridges: &[BridgeId]) -> Vec<pb::Drop> {
+    let is_asked = |id: BridgeId| bridges.contains(&id);
+    let rows: Vec<_> = host.drops().into_iter().filter(|(id, _)| is_asked(*id)).collect();
+    let present = drops_of(host, &rows);
+    let departed = host.departed().iter().filter(|departed| is_asked(departed.port.bridge));
+    let departed = departed.flat_map(|departed| {
+        let message = |row: &DropCount| drop_message(host, departed.port.bridge, departed.name.clone(), row);
         departed.drops.iter().filter(|row| is_counted(row)).map(message)
     });
     let mut rows: BTreeMap<_, pb::Drop> = BTreeMap::new();
     for row in present.into_iter().chain(departed) {
         let origin = row.origin.clone().unwrap_or_default();
-        let cause = (row.port.clone(), row.reason.clone(), origin.logical_flow, origin.stage, origin.object);
+        let port = (row.bridge.clone(), row.port.clone());
+        let cause = (port, row.reason.clone(), origin.logical_flow, origin.stage, origin.object);
         match rows.get_mut(&cause) {
             Some(same) => {
                 same.n_packets += row.n_packets;
@@ -218,27 +250,32 @@ pub(super) fn drops(host: &Host) -> Vec<pb::Drop> {
     rows.into_values().collect()
 }
 
-pub(super) fn drops_of(host: &Host, rows: &[DropCount]) -> Vec<pb::Drop> {
-    let snapshot = host.snapshot();
-    let name = |row: &DropCount| match snapshot.ports.get(row.in_port) {
-        Some(info) => info.name.clone(),
-        None if row.in_port.is_real() => {
-            // What came in last, before its port went.
-            let departed = host.departed().iter().rev().find(|departed| departed.port == row.in_port);
-            departed.map_or_else(|| row.in_port.to_string(), |departed| departed.name.clone())
+pub(super) fn drops_of(host: &Host, rows: &[Row]) -> Vec<pb::Drop> {
+    let name = |id: BridgeId, row: &DropCount| {
+        let known = host.bridge_of(id).and_then(|bridge| bridge.ports().get(row.in_port));
+        match known {
+            Some(info) => info.name.clone(),
+            None if row.in_port.is_real() => {
+                // What came in last, before its port went.
+                let port = PortId::new(id, row.in_port);
+                let departed = host.departed().iter().rev().find(|departed| departed.port == port);
+                departed.map_or_else(|| row.in_port.to_string(), |departed| departed.name.clone())
+            }
+            None if row.in_port == PortNo::CONTROLLER => "CONTROLLER".to_owned(),
+            None => String::new(),
         }
-        None if row.in_port == PortNo::CONTROLLER => "CONTROLLER".to_owned(),
-        None => String::new(),
     };
-    rows.iter().filter(|row| is_counted(row)).map(|row| drop_message(name(row), row)).collect()
+    let counted = rows.iter().filter(|(_, row)| is_counted(row));
+    counted.map(|(id, row)| drop_message(host, *id, name(*id, row), row)).collect()
 }
 
 fn is_counted(row: &DropCount) -> bool {
     row.n_packets + row.n_copies > 0
 }
 
-fn drop_message(port: String, row: &DropCount) -> pb::Drop {
+fn drop_message(host: &Host, bridge: BridgeId, port: String, row: &DropCount) -> pb::Drop {
     pb::Drop {
+        bridge: host.bridge_name(bridge).to_owned(),
         port,
         reason: row.reason.name().to_owned(),
         description: row.reason.describe().to_owned(),

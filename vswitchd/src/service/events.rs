@@ -1,7 +1,8 @@
 //! Events as they happen, packets from controllers, and where stations are.
 
-use std::pin::Pin;
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
+use dataplane::PortId;
 use ferroflow_proto::host::{
     self as pb, EventKind, event::Event as Happened, event_service_server::EventService,
 };
@@ -13,14 +14,16 @@ use flowtable::{
     switch::{PacketIn, Sampled},
     table::Removed,
     text::{parse_actions, parse_match, print_actions, print_headers},
-    types::{MacAddr, PortNo, Timestamp, VlanId},
+    types::{BridgeId, MacAddr, PortNo, Timestamp, VlanId},
 };
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, dump, lab};
-use crate::host::{Event, Events, Host, PausedId, PortEvent, ResumeError, SentPacket, SharedHost, Told};
+use super::{Service, bridges, dump, lab};
+use crate::host::{
+    Bridge, Event, Events, Host, PausedId, PortEvent, ResumeError, SentPacket, SharedHost, Told,
+};
 
 /// Events that are read at a time, and that wait to be sent to one reader.
 const CHUNK: usize = 64;
@@ -37,10 +40,18 @@ impl EventService for Service {
         if kinds.contains(&EventKind::Unspecified) {
             return Err(Status::invalid_argument("an event is of no kind that this version knows"));
         }
-        let events = self.host.with(|host| std::sync::Arc::clone(host.events())).await;
+        let bridge = request.bridge.clone();
+        let begin = move |host: &mut Host| {
+            if !bridge.is_empty() {
+                host.bridge(&bridge).map_err(bridges::refusal)?;
+            }
+            Ok::<_, Status>(Arc::clone(host.events()))
+        };
+        let events = self.host.with(begin).await?;
         let (sender, receiver) = mpsc::channel(CHUNK);
         let from = request.from.unwrap_or_else(|| *events.count().borrow());
-        let monitor = Monitor { host: self.host.clone(), events, kinds, kept_only: request.kept_only };
+        let pb::MonitorRequest { bridge, kept_only, .. } = request;
+        let monitor = Monitor { host: self.host.clone(), events, kinds, bridge, kept_only };
         tokio::spawn(monitor.run(from, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -63,9 +74,22 @@ impl EventService for Service {
 
     async fn dump_stations(
         &self,
-        _request: Request<pb::DumpStationsRequest>,
+        request: Request<pb::DumpStationsRequest>,
     ) -> Result<Response<pb::DumpStationsResponse>, Status> {
-        Ok(Response::new(self.host.with(|host| stations(host)).await))
+        let bridge = request.into_inner().bridge;
+        let dump = move |host: &mut Host| {
+            let bridge = host.bridge(&bridge).map_err(bridges::refusal)?;
+            Ok::<_, Status>(stations(host, bridge))
+        };
+        self.host.with(dump).await.map(Response::new)
+    }
+
+    async fn set_station(
+        &self,
+        request: Request<pb::SetStationRequest>,
+    ) -> Result<Response<pb::SetStationResponse>, Status> {
+        let request = request.into_inner();
+        self.host.with(move |host| set_station(host, &request)).await.map(Response::new)
     }
 
     async fn flush_stations(
@@ -75,8 +99,10 @@ impl EventService for Service {
         let request = request.into_inner();
         self.host
             .with(move |host| {
-                let filter = station_filter(host, &request)?;
-                let n_removed = host.snapshot().tables.fdb().flush(&filter) as u64;
+                let bridge = host.bridge(&request.bridge).map_err(bridges::refusal)?;
+                let filter = station_filter(bridge, &request)?;
+                let n_removed = bridge.tables().fdb().flush(&filter) as u64;
+                host.stations_changed().map_err(|error| Status::internal(error.to_string()))?;
                 Ok(Response::new(pb::FlushStationsResponse { n_removed }))
             })
             .await
@@ -86,8 +112,10 @@ impl EventService for Service {
 /// Somebody who reads events.
 struct Monitor {
     host: SharedHost,
-    events: std::sync::Arc<Events>,
+    events: Arc<Events>,
     kinds: Vec<EventKind>,
+    /// Only of this one; empty: of all.
+    bridge: String,
     kept_only: bool,
 }
 
@@ -105,9 +133,11 @@ impl Monitor {
                 }
             }
             from = read.next;
-            let ports = self.host.with(|host| host.snapshot().ports).await;
-            for told in read.events.iter().filter(|told| self.wants(&told.event)) {
-                if sender.send(Ok(message(told, &ports))).await.is_err() {
+            let ports = self.host.with(|host| all_ports(host)).await;
+            let nowhere = PortTable::default();
+            for told in read.events.iter().filter(|told| self.wants(told)) {
+                let ports = ports.get(&told.bridge).map_or(&nowhere, |ports| &**ports);
+                if sender.send(Ok(message(told, ports))).await.is_err() {
                     return;
                 }
             }
@@ -124,20 +154,28 @@ impl Monitor {
         }
     }
 
-    fn wants(&self, event: &Event) -> bool {
-        let kind = match event {
+    fn wants(&self, told: &Told) -> bool {
+        let is_here = self.bridge.is_empty() || told.bridge.is_empty() || told.bridge == self.bridge;
+        let kind = match &told.event {
             Event::PacketIn { .. } => EventKind::PacketIn,
             Event::Removed { .. } => EventKind::FlowRemoved,
             Event::Port(_) => EventKind::Port,
             Event::Sampled(_) => EventKind::Sample,
         };
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+        is_here && (self.kinds.is_empty() || self.kinds.contains(&kind))
     }
+}
+
+/// The ports of all bridges, by the bridges' names.
+fn all_ports(host: &Host) -> BTreeMap<String, Arc<PortTable>> {
+    host.bridges().iter().map(|bridge| (bridge.name().to_owned(), Arc::clone(bridge.ports()))).collect()
 }
 
 fn message(told: &Told, ports: &PortTable) -> pb::Event {
     let event = match &told.event {
-        Event::PacketIn { worker, packet_in: found } => Happened::PacketIn(packet_in(*worker, found, ports)),
+        Event::PacketIn { bridge, worker, packet_in: found } => {
+            Happened::PacketIn(packet_in((*bridge, *worker), found, ports))
+        }
         Event::Removed { removed, stats } => Happened::FlowRemoved(flow_removed(removed, *stats)),
         Event::Port(PortEvent { what, port, name, up, mtu }) => Happened::Port(pb::PortEvent {
             what: what.name().to_owned(),
@@ -148,12 +186,12 @@ fn message(told: &Told, ports: &PortTable) -> pb::Event {
         }),
         Event::Sampled(sampled) => Happened::Sample(sample(sampled, ports)),
     };
-    pb::Event { index: told.index, time: told.time.nanos(), event: Some(event) }
+    pb::Event { index: told.index, time: told.time.nanos(), bridge: told.bridge.clone(), event: Some(event) }
 }
 
-fn packet_in(worker: usize, found: &PacketIn, ports: &PortTable) -> pb::PacketIn {
+fn packet_in((bridge, worker): (BridgeId, usize), found: &PacketIn, ports: &PortTable) -> pb::PacketIn {
     let punt = &found.punt;
-    let id = found.continuation.map(|id| PausedId { worker, id }.to_string());
+    let id = found.continuation.map(|id| PausedId { bridge, worker, id }.to_string());
     pb::PacketIn {
         reason: punt.to.reason.name().to_owned(),
         table: punt.table.get().into(),
@@ -205,7 +243,7 @@ pub(super) fn port_name(ports: &PortTable, port: PortNo) -> String {
 }
 
 /// The headers of a frame as a flow; what cannot be read is left out.
-fn headers_of(bytes: &[u8], in_port: PortNo) -> String {
+pub(super) fn headers_of(bytes: &[u8], in_port: PortNo) -> String {
     let mut key = FlowKey::zero();
     let mut packet = flowtable::build::packet(bytes, in_port);
     match flowtable::parse::parse(&mut packet, &mut key) {
@@ -219,7 +257,8 @@ fn headers_of(bytes: &[u8], in_port: PortNo) -> String {
 }
 
 fn send_packet(host: &mut Host, request: pb::SendPacketRequest) -> Result<pb::SendPacketResponse, Status> {
-    let ports = host.snapshot().ports;
+    let bridge = bridges::of_port(host, &request.bridge, &request.in_port)?;
+    let (bridge, ports) = (bridge.id(), Arc::clone(bridge.ports()));
     let wrong =
         |what: &str, error: &dyn std::fmt::Display| Status::invalid_argument(format!("{what}: {error}"));
     let in_port = match request.in_port.as_str() {
@@ -231,7 +270,7 @@ fn send_packet(host: &mut Host, request: pb::SendPacketRequest) -> Result<pb::Se
     let frame = lab::frame_given(packet, in_port, &ports, 1)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let sent = host
-        .send_packet(in_port, actions, frame)
+        .send_packet(PortId::new(bridge, in_port), actions, frame)
         .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
     Ok(answer(host, sent))
 }
@@ -247,8 +286,11 @@ fn resume(host: &mut Host, request: pb::ResumePacketRequest) -> Result<pb::SendP
     let id: PausedId = request.id.parse().map_err(refusal)?;
     let metadata = match request.metadata.as_str() {
         "" => Match::any(),
-        text => parse_match(text, &host.snapshot().ports)
-            .map_err(|error| Status::invalid_argument(format!("the metadata: {error}")))?,
+        text => parse_match(
+            text,
+            host.bridge_of(id.bridge).map_or(&PortTable::default(), |bridge| bridge.ports()),
+        )
+        .map_err(|error| Status::invalid_argument(format!("the metadata: {error}")))?,
     };
     let sent = host.resume(id, metadata, request.frame).map_err(refusal)?;
     Ok(answer(host, sent))
@@ -271,13 +313,12 @@ fn find_port(ports: &PortTable, text: &str) -> Result<PortNo, Status> {
     })
 }
 
-fn stations(host: &Host) -> pb::DumpStationsResponse {
+fn stations(host: &Host, bridge: &Bridge) -> pb::DumpStationsResponse {
     host.dataplane().flush_stats();
-    let (snapshot, now) = (host.snapshot(), host.dataplane().now());
-    let fdb = snapshot.tables.fdb();
+    let (fdb, now) = (bridge.tables().fdb(), host.dataplane().now());
     let (config, counters) = (fdb.config(), fdb.counters());
     pb::DumpStationsResponse {
-        stations: fdb.dump().iter().map(|entry| station(entry, &snapshot.ports, now)).collect(),
+        stations: fdb.dump().iter().map(|entry| station(entry, bridge.ports(), now)).collect(),
         max: config.max_entries as u64,
         max_age_ns: config.max_age.as_nanos() as u64,
         n_learned: counters.n_learned,
@@ -298,24 +339,34 @@ fn station(entry: &FdbEntry, ports: &PortTable, now: Timestamp) -> pb::Station {
     }
 }
 
-fn station_filter(host: &Host, request: &pb::FlushStationsRequest) -> Result<FdbFilter, Status> {
+fn set_station(host: &mut Host, request: &pb::SetStationRequest) -> Result<pb::SetStationResponse, Status> {
+    let bridge = bridges::of_port(host, &request.bridge, &request.port)?;
+    let port = find_port(bridge.ports(), &request.port)?;
+    let station = (vlan(request.vlan)?, mac(&request.mac)?);
+    let id = bridge.id();
+    let set = host.set_station(id, station, port);
+    set.map(|()| pb::SetStationResponse {}).map_err(|error| Status::internal(error.to_string()))
+}
+
+fn station_filter(bridge: &Bridge, request: &pb::FlushStationsRequest) -> Result<FdbFilter, Status> {
     let port = match request.port.as_str() {
         "" => None,
-        name => Some(find_port(&host.snapshot().ports, name)?),
+        name => Some(find_port(bridge.ports(), name)?),
     };
-    let vlan = request.vlan.map(|raw| {
-        u16::try_from(raw)
-            .ok()
-            .and_then(|raw| VlanId::new(raw).ok())
-            .ok_or_else(|| Status::invalid_argument(format!("VLAN {raw}: VLANs are 0 to 4095")))
-    });
-    let mac = (!request.mac.is_empty()).then(|| {
-        request.mac.parse::<MacAddr>().map_err(|_| {
-            Status::invalid_argument(format!(
-                "`{}` is not a MAC address, like 0a:00:00:00:00:01",
-                request.mac
-            ))
-        })
-    });
-    Ok(FdbFilter { port, vlan: vlan.transpose()?, mac: mac.transpose()?, ..FdbFilter::default() })
+    let mac = (!request.mac.is_empty()).then(|| mac(&request.mac)).transpose()?;
+    let vlan = request.vlan.map(vlan).transpose()?;
+    Ok(FdbFilter { port, vlan, mac, with_static: request.with_static })
+}
+
+fn vlan(raw: u32) -> Result<VlanId, Status> {
+    let vlan = u16::try_from(raw).ok().and_then(|raw| VlanId::new(raw).ok());
+    vlan.ok_or_else(|| Status::invalid_argument(format!("VLAN {raw}: VLANs are 0 to 4095")))
+}
+
+fn mac(text: &str) -> Result<MacAddr, Status> {
+    let wrong = |_| {
+        let text = text.escape_debug();
+        Status::invalid_argument(format!("`{text}` is not a MAC address, like 0a:00:00:00:00:01"))
+    };
+    text.parse().map_err(wrong)
 }

@@ -9,22 +9,22 @@ use flowtable::{
 };
 use tonic::Status;
 
-use super::dump;
+use super::{bridges, dump};
 use crate::host::Host;
 
 /// Rules that are asked for.
 pub(super) fn dump(host: &Host, request: &pb::DumpFlowsRequest) -> Result<Vec<pb::Flow>, Status> {
     let table = request.table.map(table_id).transpose()?;
-    let snapshot = host.snapshot();
+    let bridge = host.bridge(&request.bridge).map_err(bridges::refusal)?;
     let wrong = |error: TextError| Status::invalid_argument(error.to_string());
     let choice = if request.strict {
-        let change = parse_change(ChangeKind::DeleteStrict, &request.filter, &snapshot.ports);
+        let change = parse_change(ChangeKind::DeleteStrict, &request.filter, bridge.ports());
         Choice::Just(change.map_err(wrong)?)
     } else {
-        Choice::Within(parse_filter(&request.filter, &snapshot.ports).map_err(wrong)?)
+        Choice::Within(parse_filter(&request.filter, bridge.ports()).map_err(wrong)?)
     };
     host.dataplane().flush_stats();
-    let (tables, now) = (&snapshot.tables, host.dataplane().now());
+    let (tables, now) = (bridge.tables(), host.dataplane().now());
     let wanted = |rule: &Rule| table.is_none_or(|table| table == rule.table) && choice.is(rule);
     Ok(tables.rules().filter(|rule| wanted(rule)).map(|rule| flow(rule, now)).collect())
 }

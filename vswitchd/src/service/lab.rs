@@ -1,7 +1,7 @@
 //! The lab's service: ports, frames and clock of a host that is a lab. Any other host
 //! refuses.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ferroflow_proto::host::{self as pb, injected_packet::Packet as Given, lab_service_server::LabService};
 use flowtable::{
@@ -11,11 +11,11 @@ use flowtable::{
     parse::parse,
     port::PortTable,
     text::{TextError, parse_key},
-    types::PortNo,
+    types::{BridgeId, PortNo},
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, check_interface, dump, port_number, refusal};
+use super::{Service, bridges, check_interface, dump, port_number, refusal};
 use crate::host::{Host, LabError, Sent};
 
 /// Largest MTU of a port: no frame of the lab is longer.
@@ -43,7 +43,7 @@ impl LabService for Service {
         &self,
         request: Request<pb::AddLabPortRequest>,
     ) -> Result<Response<pb::AddLabPortResponse>, Status> {
-        let pb::AddLabPortRequest { name, port_no, mtu } = request.into_inner();
+        let pb::AddLabPortRequest { name, port_no, mtu, bridge } = request.into_inner();
         check_interface(&name)?;
         let number = port_number(port_no)?;
         if mtu > MAX_MTU {
@@ -52,8 +52,9 @@ impl LabService for Service {
         let mtu = (mtu > 0).then_some(mtu);
         self.host
             .with(move |host| {
-                let port = host.add_lab_port(&name, number, mtu).map_err(lab_refusal)?;
-                let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
+                let bridge = host.bridge(&bridge).map_err(bridges::refusal)?.id();
+                host.add_lab_port(bridge, &name, number, mtu).map_err(lab_refusal)?;
+                let port = dump::ports(host).into_iter().find(|found| found.name == name);
                 Ok(Response::new(pb::AddLabPortResponse { port }))
             })
             .await
@@ -76,9 +77,12 @@ impl LabService for Service {
         &self,
         request: Request<pb::ReadOutputRequest>,
     ) -> Result<Response<pb::ReadOutputResponse>, Status> {
-        let pb::ReadOutputRequest { port, from } = request.into_inner();
-        let (sent, next, n_forgotten) =
-            self.host.with(move |host| host.sent(&port, from)).await.map_err(lab_refusal)?;
+        let pb::ReadOutputRequest { port, from, bridge } = request.into_inner();
+        let read = move |host: &mut Host| {
+            let (name, _) = host.lab_port(&port, named(host, &bridge)?)?;
+            host.sent(name, from)
+        };
+        let (sent, next, n_forgotten) = self.host.with(read).await.map_err(lab_refusal)?;
         let frames = sent.into_iter().map(output).collect();
         Ok(Response::new(pb::ReadOutputResponse { frames, next, n_forgotten }))
     }
@@ -96,19 +100,25 @@ impl LabService for Service {
 }
 
 fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectResponse, PacketError> {
-    let (_, in_port) = host.lab_port(&request.port)?;
-    let ports = host.snapshot().ports;
+    let (name, port) = host.lab_port(&request.port, named(host, &request.bridge)?)?;
+    let ports = host.bridge_of(port.bridge).map(|bridge| Arc::clone(bridge.ports())).unwrap_or_default();
+    let in_port = port.port;
     let mut frames = Vec::with_capacity(request.packets.len());
     for (index, packet) in request.packets.into_iter().enumerate() {
         frames.push(frame_given(packet, in_port, &ports, index + 1)?);
     }
-    let injected = host.inject(&request.port, frames)?;
+    let injected = host.inject((name, port), frames)?;
     Ok(pb::InjectResponse {
         n_forwarded: injected.n_forwarded,
         n_dropped: injected.n_dropped,
         drops: dump::drops_of(host, &injected.drops),
         outputs: injected.sent.into_iter().map(output).collect(),
     })
+}
+
+/// The bridge of this name, if one is named.
+fn named(host: &Host, bridge: &str) -> Result<Option<BridgeId>, LabError> {
+    if bridge.is_empty() { Ok(None) } else { Ok(Some(host.bridge(bridge)?.id())) }
 }
 
 /// The frame that is given or described.
@@ -149,9 +159,10 @@ pub(super) fn output(sent: Sent) -> pb::OutputFrame {
 fn lab_refusal(error: LabError) -> Status {
     let code = match error {
         LabError::Port(error) => return refusal(error),
-        LabError::NotALab => Code::FailedPrecondition,
+        LabError::Bridge(error) => return bridges::refusal(error),
+        LabError::NotALab | LabError::IsPatch(_) => Code::FailedPrecondition,
         LabError::NoPort(_) => Code::NotFound,
-        LabError::Inject(_) => Code::InvalidArgument,
+        LabError::Inject(_) | LabError::WhichBridge(_) => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())
 }

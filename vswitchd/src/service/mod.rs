@@ -1,18 +1,23 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
+mod bridges;
 mod connection_events;
 mod conntrack;
 mod dump;
 mod endpoint;
 mod events;
 mod flows;
+mod hops;
 mod lab;
 mod rules;
 mod socket;
 mod trace;
 mod workers;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ferroflow_proto::host::{self as pb, host_service_server::HostService};
 use flowtable::types::PortNo;
@@ -22,7 +27,10 @@ use connection_events::ConnectionEvents;
 pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
-use crate::host::{Host, PortError, SharedHost, VlanMode};
+use crate::{
+    host::{Host, PortError, SharedHost, VlanMode},
+    log::LogControl,
+};
 
 /// Longest interface name (IFNAMSIZ without its final zero).
 const MAX_INTERFACE_LEN: usize = 15;
@@ -30,15 +38,17 @@ const MAX_INTERFACE_LEN: usize = 15;
 const MAX_ID_LEN: usize = 63;
 
 /// The service.
+#[derive(Clone)]
 pub struct Service {
     host: SharedHost,
+    log: Arc<Mutex<LogControl>>,
     connection_events: Arc<ConnectionEvents>,
 }
 
 impl Service {
     /// Serves a host.
-    pub fn new(host: SharedHost) -> Self {
-        Self { host, connection_events: Arc::default() }
+    pub fn new(host: SharedHost, log: LogControl) -> Self {
+        Self { host, connection_events: Arc::default(), log: Arc::new(Mutex::new(log)) }
     }
 }
 
@@ -51,19 +61,59 @@ impl HostService for Service {
         Ok(Response::new(self.host.with(|host| dump::status(host)).await))
     }
 
+    async fn list_bridges(
+        &self,
+        _request: Request<pb::ListBridgesRequest>,
+    ) -> Result<Response<pb::ListBridgesResponse>, Status> {
+        Ok(Response::new(self.host.with(|host| bridges::list(host)).await))
+    }
+
+    async fn add_bridge(
+        &self,
+        request: Request<pb::AddBridgeRequest>,
+    ) -> Result<Response<pb::AddBridgeResponse>, Status> {
+        let request = request.into_inner();
+        self.host.with(move |host| bridges::add(host, &request)).await.map(Response::new)
+    }
+
+    async fn modify_bridge(
+        &self,
+        request: Request<pb::AddBridgeRequest>,
+    ) -> Result<Response<pb::AddBridgeResponse>, Status> {
+        let request = request.into_inner();
+        self.host.with(move |host| bridges::modify(host, &request)).await.map(Response::new)
+    }
+
+    async fn remove_bridge(
+        &self,
+        request: Request<pb::RemoveBridgeRequest>,
+    ) -> Result<Response<pb::RemoveBridgeResponse>, Status> {
+        let request = request.into_inner();
+        self.host.with(move |host| bridges::remove(host, &request)).await.map(Response::new)
+    }
+
     async fn add_port(
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port, port_no, network } = request.into_inner();
+        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, network } =
+            request.into_inner();
         check_interface(&interface)?;
+        if !peer.is_empty() {
+            check_interface(&peer)?;
+        }
         check_logical_port(&logical_port)?;
         check_network(&network)?;
         let number = port_number(port_no)?;
         self.host
             .with(move |host| {
-                let port = host.add_port(&interface, (&logical_port, &network), number).map_err(refusal)?;
-                let port = dump::ports(host).into_iter().find(|found| found.port_no == port.get());
+                let bridge = host.bridge(&bridge).map_err(bridges::refusal)?.id();
+                let added = match peer.as_str() {
+                    "" => host.add_port(bridge, &interface, (&logical_port, &network), number),
+                    peer => host.add_patch(bridge, &interface, peer, number),
+                };
+                added.map_err(refusal)?;
+                let port = dump::ports(host).into_iter().find(|found| found.name == interface);
                 Ok(Response::new(pb::AddPortResponse { port }))
             })
             .await
@@ -73,19 +123,23 @@ impl HostService for Service {
         &self,
         request: Request<pb::ModifyPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::ModifyPortRequest { interface, forwards, floods, vlan } = request.into_inner();
-        let vlan = vlan.map(port_vlan).transpose()?;
+        let request = request.into_inner();
+        let vlan = request.vlan.map(port_vlan).transpose()?;
         self.host
             .with(move |host| {
-                let modified = host.modify_port(&interface, |settings| {
-                    settings.forwards = forwards.unwrap_or(settings.forwards);
-                    settings.floods = floods.unwrap_or(settings.floods);
+                let modified = host.modify_port(&request.interface, |settings| {
+                    settings.forwards = request.forwards.unwrap_or(settings.forwards);
+                    settings.floods = request.floods.unwrap_or(settings.floods);
+                    settings.receives = request.receives.unwrap_or(settings.receives);
+                    settings.enabled = request.enabled.unwrap_or(settings.enabled);
+                    settings.packet_ins = request.packet_ins.unwrap_or(settings.packet_ins);
+                    settings.protected = request.protected.unwrap_or(settings.protected);
                     if let Some((mode, tag, trunks)) = vlan {
                         (settings.mode, settings.tag, settings.trunks) = (mode, tag, trunks);
                     }
                 });
                 modified.map_err(refusal)?;
-                let port = dump::ports(host).into_iter().find(|found| found.name == interface);
+                let port = dump::ports(host).into_iter().find(|found| found.name == request.interface);
                 Ok(Response::new(pb::AddPortResponse { port }))
             })
             .await
@@ -110,17 +164,21 @@ impl HostService for Service {
         &self,
         request: Request<pb::ListPortsRequest>,
     ) -> Result<Response<pb::ListPortsResponse>, Status> {
-        let also_removed = request.into_inner().removed;
+        let pb::ListPortsRequest { removed: also_removed, bridge } = request.into_inner();
         let list = move |host: &mut Host| {
+            if !bridge.is_empty() {
+                host.bridge(&bridge).map_err(bridges::refusal)?;
+            }
             // What is told is what packets meet from now on.
             host.tend_ports();
             let mut ports = dump::ports(host);
             if also_removed {
                 ports.extend(dump::removed_ports(host));
             }
-            ports
+            ports.retain(|port| bridge.is_empty() || port.bridge == bridge);
+            Ok::<_, Status>(ports)
         };
-        let ports = self.host.with(list).await;
+        let ports = self.host.with(list).await?;
         Ok(Response::new(pb::ListPortsResponse { ports }))
     }
 
@@ -135,17 +193,21 @@ impl HostService for Service {
 
     async fn dump_megaflows(
         &self,
-        _request: Request<pb::DumpMegaflowsRequest>,
+        request: Request<pb::DumpMegaflowsRequest>,
     ) -> Result<Response<pb::DumpMegaflowsResponse>, Status> {
-        let megaflows = self.host.with(|host| dump::megaflows(host)).await;
+        let bridge = request.into_inner().bridge;
+        let dump = move |host: &mut Host| bridges::some(host, &bridge).map(|ids| dump::megaflows(host, &ids));
+        let megaflows = self.host.with(dump).await?;
         Ok(Response::new(pb::DumpMegaflowsResponse { megaflows }))
     }
 
     async fn list_drops(
         &self,
-        _request: Request<pb::ListDropsRequest>,
+        request: Request<pb::ListDropsRequest>,
     ) -> Result<Response<pb::ListDropsResponse>, Status> {
-        let drops = self.host.with(|host| dump::drops(host)).await;
+        let bridge = request.into_inner().bridge;
+        let list = move |host: &mut Host| bridges::some(host, &bridge).map(|ids| dump::drops(host, &ids));
+        let drops = self.host.with(list).await?;
         Ok(Response::new(pb::ListDropsResponse { drops }))
     }
 
@@ -153,6 +215,27 @@ impl HostService for Service {
         let request = request.into_inner();
         let traced = self.host.with(move |host| trace::trace(host, request)).await;
         traced.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    async fn describe_frames(
+        &self,
+        request: Request<pb::DescribeFramesRequest>,
+    ) -> Result<Response<pb::DescribeFramesResponse>, Status> {
+        let frames = request.into_inner().frames;
+        let flows = frames.iter().map(|frame| events::headers_of(frame, PortNo::ZERO)).collect();
+        Ok(Response::new(pb::DescribeFramesResponse { flows }))
+    }
+
+    async fn set_log(
+        &self,
+        request: Request<pb::SetLogRequest>,
+    ) -> Result<Response<pb::SetLogResponse>, Status> {
+        let filter = request.into_inner().filter;
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if !filter.is_empty() {
+            log.set(&filter).map_err(|reason| Status::invalid_argument(format!("`{filter}`: {reason}")))?;
+        }
+        Ok(Response::new(pb::SetLogResponse { filter: log.filter().to_owned() }))
     }
 }
 
@@ -232,9 +315,10 @@ fn refusal(error: PortError) -> Status {
         | PortError::IsUplink(_)
         | PortError::EncapIp(_)
         | PortError::IsLab(_)
+        | PortError::NoLinks
         | PortError::NoNetwork(_)
         | PortError::TwoPurposes => Code::FailedPrecondition,
-        PortError::Vlan(_) => Code::InvalidArgument,
+        PortError::Vlan(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,
     };

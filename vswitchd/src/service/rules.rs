@@ -1,19 +1,27 @@
 //! Changes of rules, groups and meters by hand, and what there is of them.
 
+use std::sync::Arc;
+
 use ferroflow_proto::host::{self as pb, rule_change::Kind, rule_service_server::RuleService};
 use flowtable::{
     flow::RuleStats,
     group::Group,
     meter::Meter,
+    pipeline::MAX_METERS,
     set::NamedSet,
-    table::{TableSettings, Tables},
+    table::{MAX_BANDS, MAX_BUCKETS, MAX_GROUP_CHAIN, TableSettings, Tables},
     text::{ChangeKind, SetChangeKind, print_group, print_member, print_meter},
     types::{GroupId, MeterId, TableId, Timestamp},
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::Service;
-use crate::host::{ChangeError, Verb, WrittenChange};
+use super::{Service, bridges};
+use crate::host::{ChangeError, Host, Verb, WrittenChange};
+
+/// Largest number of a group (OpenFlow 1.5 §6.7).
+const MAX_GROUP: u32 = 0xffff_ff00;
+/// Largest number of a meter (OpenFlow 1.5 §6.8).
+const MAX_METER: u32 = 0xffff_0000;
 
 #[tonic::async_trait]
 impl RuleService for Service {
@@ -21,13 +29,15 @@ impl RuleService for Service {
         &self,
         request: Request<pb::ChangeRulesRequest>,
     ) -> Result<Response<pb::ChangeRulesResponse>, Status> {
-        let pb::ChangeRulesRequest { changes, replace } = request.into_inner();
+        let pb::ChangeRulesRequest { changes, replace, bridge } = request.into_inner();
         let changes = changes.into_iter().enumerate().map(|(index, change)| written(index, change));
         let changes = changes.collect::<Result<Vec<_>, _>>()?;
         self.host
             .with(move |host| {
-                let epoch = host.change_rules(&changes, replace).map_err(|error| change_refusal(&error))?;
-                let tables = host.snapshot().tables;
+                let id = host.bridge(&bridge).map_err(bridges::refusal)?.id();
+                let changed = host.change_rules(id, &changes, replace);
+                let epoch = changed.map_err(|error| change_refusal(&error))?;
+                let tables = host.bridge(&bridge).map_err(bridges::refusal)?.tables();
                 Ok(Response::new(pb::ChangeRulesResponse {
                     n_rules: tables.len() as u64,
                     epoch: epoch.get(),
@@ -42,19 +52,22 @@ impl RuleService for Service {
         &self,
         request: Request<pb::ChangeRulesRequest>,
     ) -> Result<Response<pb::CompareRulesResponse>, Status> {
-        let changes = request.into_inner().changes;
+        let pb::ChangeRulesRequest { changes, bridge, .. } = request.into_inner();
         let changes = changes.into_iter().enumerate().map(|(index, change)| written(index, change));
         let changes = changes.collect::<Result<Vec<_>, _>>()?;
-        let compared = self.host.with(move |host| host.compare_rules(&changes)).await;
-        let (gone, fresh) = compared.map_err(|error| change_refusal(&error))?;
+        let compare = move |host: &mut Host| {
+            let bridge = host.bridge(&bridge).map_err(bridges::refusal)?;
+            host.compare_rules(bridge, &changes).map_err(|error| change_refusal(&error))
+        };
+        let (gone, fresh) = self.host.with(compare).await?;
         Ok(Response::new(pb::CompareRulesResponse { gone, fresh }))
     }
 
     async fn list_tables(
         &self,
-        _request: Request<pb::ListTablesRequest>,
+        request: Request<pb::ListTablesRequest>,
     ) -> Result<Response<pb::ListTablesResponse>, Status> {
-        let (tables, _) = self.tables_with_stats().await;
+        let (tables, _) = self.tables_with_stats(request.into_inner().bridge).await?;
         let all = (0..=u8::MAX).filter_map(|raw| TableId::new(raw).ok());
         let listed = all.filter_map(|id| table(&tables, id)).collect();
         let fragments = tables.fragments().name().to_owned();
@@ -65,8 +78,8 @@ impl RuleService for Service {
         &self,
         request: Request<pb::ListSetsRequest>,
     ) -> Result<Response<pb::ListSetsResponse>, Status> {
-        let wanted = request.into_inner().name;
-        let tables = self.host.with(|host| host.snapshot().tables).await;
+        let pb::ListSetsRequest { name: wanted, bridge } = request.into_inner();
+        let (tables, _) = self.tables_with_stats(bridge).await?;
         let sets: Vec<_> = tables
             .sets()
             .iter()
@@ -83,8 +96,9 @@ impl RuleService for Service {
         &self,
         request: Request<pb::DumpGroupsRequest>,
     ) -> Result<Response<pb::DumpGroupsResponse>, Status> {
-        let wanted = request.into_inner().group_id.map(group_id).transpose()?;
-        let (tables, now) = self.tables_with_stats().await;
+        let pb::DumpGroupsRequest { group_id: wanted, bridge } = request.into_inner();
+        let wanted = wanted.map(group_id).transpose()?;
+        let (tables, now) = self.tables_with_stats(bridge).await?;
         let groups = match wanted {
             Some(id) => vec![tables.group(id).ok_or_else(|| missing("group", id))?],
             None => tables.groups().collect(),
@@ -97,8 +111,9 @@ impl RuleService for Service {
         &self,
         request: Request<pb::DumpMetersRequest>,
     ) -> Result<Response<pb::DumpMetersResponse>, Status> {
-        let wanted = request.into_inner().meter_id.map(meter_id).transpose()?;
-        let (tables, now) = self.tables_with_stats().await;
+        let pb::DumpMetersRequest { meter_id: wanted, bridge } = request.into_inner();
+        let wanted = wanted.map(meter_id).transpose()?;
+        let (tables, now) = self.tables_with_stats(bridge).await?;
         let meters = match wanted {
             Some(id) => vec![tables.meter(id).ok_or_else(|| missing("meter", id))?],
             None => tables.meters().collect(),
@@ -106,15 +121,44 @@ impl RuleService for Service {
         let meters = meters.into_iter().map(|found| meter(&tables, found, now)).collect();
         Ok(Response::new(pb::DumpMetersResponse { meters }))
     }
+
+    async fn get_features(
+        &self,
+        _request: Request<pb::GetFeaturesRequest>,
+    ) -> Result<Response<pb::GetFeaturesResponse>, Status> {
+        Ok(Response::new(features()))
+    }
+}
+
+/// What groups and meters there can be.
+fn features() -> pb::GetFeaturesResponse {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let groups = pb::GroupFeatures {
+        types: words(&["all", "select", "indirect", "ff"]),
+        selection_methods: words(&["dp_hash", "hash"]),
+        capabilities: words(&["select_weight", "select_liveness", "chaining", "chaining_checks"]),
+        max_group: MAX_GROUP.into(),
+        max_buckets: MAX_BUCKETS as u64,
+        max_chain: MAX_GROUP_CHAIN as u64,
+    };
+    let meters = pb::MeterFeatures {
+        bands: words(&["drop", "dscp_remark"]),
+        capabilities: words(&["kbps", "pktps", "burst", "stats"]),
+        max_meter: MAX_METER.into(),
+        max_bands: MAX_BANDS as u64,
+        max_per_packet: MAX_METERS as u64,
+    };
+    pb::GetFeaturesResponse { groups: Some(groups), meters: Some(meters) }
 }
 
 impl Service {
-    /// The tables, their statistics brought up to date, and when.
-    pub(super) async fn tables_with_stats(&self) -> (std::sync::Arc<Tables>, Timestamp) {
+    /// The tables of a bridge, their statistics brought up to date, and when.
+    async fn tables_with_stats(&self, bridge: String) -> Result<(Arc<Tables>, Timestamp), Status> {
         self.host
-            .with(|host| {
+            .with(move |host| {
                 host.dataplane().flush_stats();
-                (host.snapshot().tables, host.dataplane().now())
+                let tables = Arc::clone(host.bridge(&bridge).map_err(bridges::refusal)?.tables());
+                Ok((tables, host.dataplane().now()))
             })
             .await
     }
@@ -224,7 +268,7 @@ fn missing(word: &str, id: impl std::fmt::Display) -> Status {
 
 pub(super) fn change_refusal(error: &ChangeError) -> Status {
     let code = match error {
-        ChangeError::NotByHand => Code::FailedPrecondition,
+        ChangeError::NotByHand | ChangeError::NoBridge => Code::FailedPrecondition,
         ChangeError::Text { .. } | ChangeError::NotARule { .. } | ChangeError::Refused(_) => {
             Code::InvalidArgument
         }

@@ -24,7 +24,6 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use super::{EndpointServer, Service};
-use crate::host::SharedHost;
 
 /// Largest request: a frame to trace, and room.
 const MAX_REQUEST_LEN: usize = 128 * 1024;
@@ -89,7 +88,7 @@ impl Socket {
 /// The transport's.
 pub async fn serve(
     socket: Socket,
-    host: SharedHost,
+    service: Service,
     endpoints: EndpointServer,
     ended: impl Future<Output = ()> + Clone,
 ) -> Result<(), SocketError> {
@@ -100,18 +99,13 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the descriptors are compiled in");
-    let lab =
-        LabServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
-    let rules =
-        RuleServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
-    let conntrack =
-        ConntrackServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
-    let events =
-        EventServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
+    let lab = LabServiceServer::new(service.clone()).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
+    let rules = RuleServiceServer::new(service.clone()).max_decoding_message_size(MAX_BULK_REQUEST_LEN);
+    let conntrack = ConntrackServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
+    let events = EventServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let endpoints = EndpointServiceServer::new(endpoints).max_decoding_message_size(MAX_REQUEST_LEN);
-    let workers =
-        WorkerServiceServer::new(Service::new(host.clone())).max_decoding_message_size(MAX_REQUEST_LEN);
-    let service = HostServiceServer::new(Service::new(host)).max_decoding_message_size(MAX_REQUEST_LEN);
+    let workers = WorkerServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
+    let service = HostServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
         .add_service(service)
         .add_service(lab)

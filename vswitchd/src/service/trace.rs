@@ -17,10 +17,10 @@ use flowtable::{
     },
     trace::{Step, StepEvent, Trace, TraceOptions, TracedPass, trace_with},
     tunnel,
-    types::PortNo,
+    types::{BridgeId, PortNo},
 };
 
-use super::dump::origin;
+use super::{bridges, dump::origin, hops};
 use crate::host::Host;
 
 /// Longest frame that is traced.
@@ -33,6 +33,8 @@ pub(super) enum TraceError {
     NoPacket,
     #[error("{0}")]
     Flow(#[from] TextError),
+    #[error("{0}")]
+    Bridge(String),
     #[error(
         "in_port `{0}`: no port, interface or switch port of this host has this name; vswitchctl port list shows them"
     )]
@@ -45,12 +47,17 @@ pub(super) enum TraceError {
     TooLong(usize),
 }
 
-/// Traces a packet.
+/// Traces a packet, through all bridges that it comes to.
 pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceResponse, TraceError> {
-    let snapshot = host.snapshot();
+    let bridge = bridges::of_port(host, &request.bridge, &request.in_port)
+        .map_err(|status| TraceError::Bridge(status.message().to_owned()))?;
+    let snapshot = host.snapshot_of(bridge);
     let in_port = match request.in_port.as_str() {
         "" => None,
-        name => Some(find_port(host, &snapshot, name).ok_or_else(|| TraceError::NoPort(name.to_owned()))?),
+        name => Some(
+            find_port(host, bridge.id(), &snapshot, name)
+                .ok_or_else(|| TraceError::NoPort(name.to_owned()))?,
+        ),
     };
     let ct_next = request.ct_next.iter().enumerate().map(|(idx, text)| {
         parse_ct_state(text).map_err(|error| TraceError::CtNext { index: idx + 1, error })
@@ -62,20 +69,33 @@ pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceR
             key_of_frame(bytes, in_port.ok_or(TraceError::PortMissing)?, &snapshot)?
         }
     };
+    let seen = Seen { bridge: bridge.name(), snapshot: &snapshot };
     Ok(match parsed {
         Ok(key) => {
             let traced = trace_with(&snapshot, &key, &options);
-            answer(&snapshot, &key, traced)
+            let hops = hops::follow(host, (bridge.id(), &key, &traced), &options);
+            let leaves = hops::leaves(host, bridge.id(), &traced) || hops.leaves;
+            pb::TraceResponse {
+                hops: hops.hops,
+                n_omitted_hops: hops.n_omitted,
+                ..answer(&seen, &key, (traced, leaves))
+            }
         }
-        Err(reason) => refused(&snapshot, in_port, reason),
+        Err(reason) => refused(&seen, in_port, reason),
     })
 }
 
-fn find_port(host: &Host, snapshot: &Snapshot, name: &str) -> Option<PortNo> {
-    let by_logical =
-        || host.workload_ports().find(|(_, port)| port.logical_port == name).map(|(_, port)| port.port);
+fn find_port(host: &Host, bridge: BridgeId, snapshot: &Snapshot, name: &str) -> Option<PortNo> {
+    let mut ports = host.workload_ports().filter(|(_, port)| port.bridge == bridge);
+    let by_logical = || ports.find(|(_, port)| port.logical_port == name).map(|(_, port)| port.port);
     let by_number = || PortNo::new(name.parse().ok()?).ok();
     snapshot.ports.by_name(name).or_else(by_logical).or_else(by_number)
+}
+
+/// What a packet sees, and by which name that goes.
+pub(super) struct Seen<'a> {
+    pub(super) bridge: &'a str,
+    pub(super) snapshot: &'a Snapshot,
 }
 
 fn key_of_flow(text: &str, in_port: Option<PortNo>, snapshot: &Snapshot) -> Result<FlowKey, TraceError> {
@@ -107,20 +127,36 @@ fn key_of_frame(
     Ok(parsed.map(|()| key))
 }
 
-fn answer(snapshot: &Snapshot, key: &FlowKey, traced: Trace) -> pb::TraceResponse {
-    let verdict = if traced.leaves() { "forwarded" } else { "dropped" }.to_owned();
+fn answer(seen: &Seen<'_>, key: &FlowKey, (traced, leaves): (Trace, bool)) -> pb::TraceResponse {
+    let pb::TraceHop { bridge, steps, drop, megaflow, passes, n_omitted_passes, .. } = hop(seen, key, traced);
+    let verdict = if leaves { "forwarded" } else { "dropped" }.to_owned();
     pb::TraceResponse {
         verdict,
-        drop: cause(snapshot, key, &traced.translation),
-        megaflow: Some(megaflow(snapshot, key, &traced.translation)),
-        passes: traced.passes.into_iter().map(|pass| later(snapshot, key, pass)).collect(),
+        drop,
+        megaflow,
+        passes,
+        n_omitted_passes,
+        steps,
+        bridge,
+        ..pb::TraceResponse::default()
+    }
+}
+
+/// What one bridge makes of a packet.
+pub(super) fn hop(seen: &Seen<'_>, key: &FlowKey, traced: Trace) -> pb::TraceHop {
+    pb::TraceHop {
+        bridge: seen.bridge.to_owned(),
+        drop: cause(seen, key, &traced.translation),
+        megaflow: Some(megaflow(seen, key, &traced.translation)),
+        passes: traced.passes.into_iter().map(|pass| later(seen, key, pass)).collect(),
         n_omitted_passes: traced.n_omitted_passes as u64,
         steps: traced.steps.into_iter().map(step).collect(),
+        ..pb::TraceHop::default()
     }
 }
 
 /// A pass after the first.
-fn later(snapshot: &Snapshot, first: &FlowKey, pass: TracedPass) -> pb::TracePass {
+fn later(seen: &Seen<'_>, first: &FlowKey, pass: TracedPass) -> pb::TracePass {
     let message = pb::TracePass {
         recirc_id: pass.recirc_id,
         ct_state: pass.assumed.map(print_ct_state).unwrap_or_default(),
@@ -129,49 +165,52 @@ fn later(snapshot: &Snapshot, first: &FlowKey, pass: TracedPass) -> pb::TracePas
     };
     match pass.outcome {
         Ok(passed) => pb::TracePass {
-            drop: cause(snapshot, &passed.key, &passed.translation),
-            megaflow: Some(megaflow(snapshot, &passed.key, &passed.translation)),
+            drop: cause(seen, &passed.key, &passed.translation),
+            megaflow: Some(megaflow(seen, &passed.key, &passed.translation)),
             steps: passed.steps.into_iter().map(step).collect(),
             ..message
         },
         Err(reason) => {
             let in_port = PortNo::new(first.in_port.get()).ok();
-            pb::TracePass { drop: Some(drop_of(snapshot, in_port, reason)), ..message }
+            pb::TracePass { drop: Some(drop_of(seen, in_port, reason)), ..message }
         }
     }
 }
 
 /// Why nothing leaves.
-fn cause(snapshot: &Snapshot, key: &FlowKey, translation: &Translation) -> Option<pb::Drop> {
+fn cause(seen: &Seen<'_>, key: &FlowKey, translation: &Translation) -> Option<pb::Drop> {
     let dropped = translation.program.drop.as_ref().filter(|_| translation.program.emits.is_empty());
     dropped.map(|cause| pb::Drop {
         origin: cause.rule.as_ref().map(|rule| origin(&rule.origin)),
-        ..drop_of(snapshot, PortNo::new(key.in_port.get()).ok(), cause.reason)
+        ..drop_of(seen, PortNo::new(key.in_port.get()).ok(), cause.reason)
     })
 }
 
 /// The cache entry that such a packet makes.
-fn megaflow(snapshot: &Snapshot, key: &FlowKey, translation: &Translation) -> pb::Megaflow {
+fn megaflow(seen: &Seen<'_>, key: &FlowKey, translation: &Translation) -> pb::Megaflow {
     pb::Megaflow {
         r#match: print_megaflow_match(key, &translation.mask),
         actions: print_program(&translation.program),
-        epoch: snapshot.epoch.get(),
+        epoch: seen.snapshot.epoch.get(),
+        bridge: seen.bridge.to_owned(),
         origins: translation.rules.iter().map(|rule| origin(&rule.origin)).collect(),
         ..pb::Megaflow::default()
     }
 }
 
-fn refused(snapshot: &Snapshot, in_port: Option<PortNo>, reason: DropReason) -> pb::TraceResponse {
+fn refused(seen: &Seen<'_>, in_port: Option<PortNo>, reason: DropReason) -> pb::TraceResponse {
     pb::TraceResponse {
+        bridge: seen.bridge.to_owned(),
         verdict: "dropped".to_owned(),
-        drop: Some(drop_of(snapshot, in_port, reason)),
+        drop: Some(drop_of(seen, in_port, reason)),
         ..pb::TraceResponse::default()
     }
 }
 
-fn drop_of(snapshot: &Snapshot, in_port: Option<PortNo>, reason: DropReason) -> pb::Drop {
-    let name = in_port.and_then(|port| snapshot.ports.get(port)).map(|info| info.name.clone());
+pub(super) fn drop_of(seen: &Seen<'_>, in_port: Option<PortNo>, reason: DropReason) -> pb::Drop {
+    let name = in_port.and_then(|port| seen.snapshot.ports.get(port)).map(|info| info.name.clone());
     pb::Drop {
+        bridge: seen.bridge.to_owned(),
         port: name.unwrap_or_default(),
         reason: reason.name().to_owned(),
         description: reason.describe().to_owned(),

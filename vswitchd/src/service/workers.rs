@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataplane::{AssignError, Balancing, QueueId, QueueStatus, WorkerPerf};
+use dataplane::{AssignError, Balancing, PortId, QueueId, QueueStatus, WorkerPerf};
 use ferroflow_proto::host::{self as pb, worker_service_server::WorkerService};
 use flowtable::{quota::Quota, switch::Stage};
 use tonic::{Request, Response, Status};
@@ -154,12 +154,16 @@ fn assign(host: &Host, request: &pb::AssignQueueRequest) -> Result<(), Status> {
         return Err(Status::not_found(format!("there is no port `{name}`; see `vswitchctl worker list`")));
     };
     let is_meant = |queue: &QueueStatus| {
-        queue.id.port == status.port && request.queue.is_none_or(|own| own as usize == queue.id.queue)
+        queue.id.port == PortId::new(status.bridge, status.port)
+            && request.queue.is_none_or(|own| own as usize == queue.id.queue)
     };
     let ids: Vec<_> = dataplane.queues().into_iter().filter(is_meant).map(|queue| queue.id).collect();
     if ids.is_empty() {
         let queue = request.queue.unwrap_or_default() as usize;
-        return Err(refusal(AssignError::NoQueue(QueueId { port: status.port, queue })));
+        return Err(refusal(AssignError::NoQueue(QueueId {
+            port: PortId::new(status.bridge, status.port),
+            queue,
+        })));
     }
     ids.into_iter()
         .try_for_each(|id| match request.worker {
@@ -177,7 +181,8 @@ fn refusal(error: AssignError) -> Status {
 }
 
 fn name_of(host: &Host, id: QueueId) -> String {
-    let info = host.snapshot().ports.get(id.port).map(|info| info.name.clone());
+    let ports = host.bridge_of(id.port.bridge).map(|bridge| bridge.ports());
+    let info = ports.and_then(|ports| ports.get(id.port.port)).map(|info| info.name.clone());
     info.unwrap_or_else(|| id.port.to_string())
 }
 

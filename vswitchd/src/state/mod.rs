@@ -3,9 +3,11 @@
 //! without) a controller.
 //!
 //! The list of ports is replaced as a whole by a rename; the network is a journal of
-//! updates, see `journal.rs`. What cannot be read is set aside or cut off and told of.
+//! updates (`journal.rs`), and so are rules written by hand (`rule_journal.rs`). What cannot be read is set aside or cut off and told of.
 
 mod journal;
+mod records;
+mod rule_journal;
 
 use std::{
     fs,
@@ -17,20 +19,29 @@ use serde::{Deserialize, Serialize};
 
 const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
+const BRIDGES: &str = "bridges.json";
+/// Rules of the first bridge, as earlier versions have saved them.
 const RULES: &str = "rules.txt";
 const TRACKING: &str = "conntrack.json";
 const ZONES: &str = "zones.txt";
 
 pub use journal::{ViewJournal, journal_records};
+pub use rule_journal::RuleJournal;
 
-use crate::host::{PortSettings, TrackingSettings};
+use crate::host::{FIRST_NAME, PortSettings, SavedBridge, TrackingSettings};
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedPort {
+    /// Name of its bridge; empty: the first one.
+    #[serde(default)]
+    pub bridge: String,
     /// Its number, kept so that dumps and counters stay comparable.
     pub port: u32,
+    /// Of one end of a link: name of the other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// Host interface.
     pub interface: String,
     /// Switch port it is for; empty: none.
@@ -101,17 +112,43 @@ impl StateDir {
         self.dir.as_ref().map(|dir| ViewJournal::new(dir.join(VIEW)))
     }
 
-    /// The rules, groups and meters that were written by hand in the last run, a line each.
-    pub fn rules(&self) -> Option<String> {
-        self.read(RULES, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
+    /// The bridges of the last run, each with its number.
+    pub fn bridges(&self) -> Vec<(u16, SavedBridge)> {
+        self.read(BRIDGES, |bytes| serde_json::from_slice(bytes).map_err(|error| error.to_string()))
+            .unwrap_or_default()
     }
 
-    /// Saves the rules, groups and meters that are written by hand.
+    /// Saves the bridges.
     ///
     /// # Errors
     /// The file system's.
-    pub fn save_rules(&self, rules: &str) -> Result<(), StateError> {
-        self.replace(RULES, Ok(rules.as_bytes().to_vec()))
+    pub fn save_bridges(&self, bridges: &[(u16, SavedBridge)]) -> Result<(), StateError> {
+        self.replace(BRIDGES, serde_json::to_vec_pretty(bridges).map_err(io::Error::other))
+    }
+
+    /// The journal of a bridge's rules that are written by hand, and what it has of the last
+    /// run: all as they were at some time, and each change since. `None`: nothing is kept.
+    pub fn rules(&self, bridge: &str) -> Option<(RuleJournal, Vec<String>)> {
+        let dir = self.dir.as_ref()?;
+        let (journal, mut texts) = RuleJournal::open(dir.join(rules_of(bridge)));
+        if texts.is_empty() && bridge == FIRST_NAME {
+            texts.extend(
+                self.read(RULES, |bytes| {
+                    String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())
+                }),
+            );
+        }
+        Some((journal, texts))
+    }
+
+    /// Forgets the rules of a bridge that is gone.
+    pub fn forget_rules(&self, bridge: &str) {
+        let Some(dir) = &self.dir else { return };
+        // There may have been none.
+        let _ = fs::remove_file(dir.join(rules_of(bridge)));
+        if bridge == FIRST_NAME {
+            let _ = fs::remove_file(dir.join(RULES));
+        }
     }
 
     /// How connections were tracked in the last run.
@@ -170,12 +207,19 @@ impl StateDir {
     }
 }
 
+/// File of a bridge's rules.
+fn rules_of(bridge: &str) -> String {
+    format!("rules-{bridge}.journal")
+}
+
 /// Replaces a file as a whole, durably.
 fn replace(fresh: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(fresh, path)
+    fs::rename(fresh, path)?;
+    // The name is as durable as the bytes.
+    path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]
@@ -188,6 +232,8 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         assert!(state.ports().is_empty());
         let port = SavedPort {
+            bridge: "br0".to_owned(),
+            peer: None,
             port: 3,
             interface: "veth0".to_owned(),
             logical_port: "web-1".to_owned(),
@@ -206,7 +252,6 @@ mod tests {
     #[test]
     fn without_a_directory_nothing_is_kept() {
         let state = StateDir::none();
-        state.save_rules("actions=drop").unwrap();
-        assert!(state.rules().is_none() && state.ports().is_empty());
+        assert!(state.rules("br0").is_none() && state.ports().is_empty());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use flowtable::types::PortNo;
+
 use super::*;
 use crate::port::{AnyQueue, RxQueue, frames::FramePort, frames::FrameSource, metrics::PortMetrics};
 
@@ -35,7 +37,7 @@ impl FrameSource for Silent {
 fn queue(port: u32, source: Box<dyn FrameSource>) -> AttachedQueue {
     let device: AnyQueue = FramePort::new(vec![source], Vec::new()).open().unwrap().queues.remove(0);
     assert!(device.wait_fd().is_none());
-    AttachedQueue::new(PortNo::new(port).unwrap(), 0, device, Arc::new(PortMetrics::new(1500, 1, 1)))
+    AttachedQueue::new(PortNo::new(port).unwrap().into(), 0, device, Arc::new(PortMetrics::new(1500, 1, 1)))
 }
 
 /// Polls for some rounds; answers packets and work of each queue. `costs`: of a packet.

@@ -170,6 +170,7 @@ impl Host {
             tables: Arc::new(tables),
             ports: Arc::new(table),
             underlay: Arc::new(underlay(&local.chassis)),
+            ..Snapshot::default()
         };
         Self { lowered, ports, snapshot }
     }

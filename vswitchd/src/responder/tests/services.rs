@@ -498,8 +498,11 @@ fn to_resolver(message: &[u8]) -> Vec<u8> {
     build::udp(&end(5, "10.0.0.5", 40_000), &end(9, "10.0.0.9", 53), message)
 }
 
-/// The answer: its flags, and the data of its records with their types.
-fn resolve(net: &mut Net, frame: &[u8]) -> Result<(u16, Vec<(u16, Vec<u8>)>), &'static str> {
+/// A record: its type and its data.
+type NameRecord = (u16, Vec<u8>);
+
+/// The answer: its flags, and its records.
+fn resolve(net: &mut Net, frame: &[u8]) -> Result<(u16, Vec<NameRecord>), &'static str> {
     let sent = net.send(A, frame);
     match &sent[..] {
         [(C, passed)] => {
