@@ -8,7 +8,7 @@
 //!
 //! Machines have other work. Rates are by the time that the kernel gave the thread; a packet
 //! that was under way while the kernel ran something else is counted apart, as *disturbed*:
-//! [`Watch`] notices that.
+//! `Watch` notices that.
 
 pub mod attack;
 pub mod flush;

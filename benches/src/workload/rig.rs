@@ -216,7 +216,7 @@ impl Rig {
     }
 
     /// Does the same in every run, for whoever counts instructions or allocations: so many batches to warm up,
-    /// then so many that count, in [`Rig::counted`]. Answers the packets of the latter.
+    /// then so many that count, in `Rig::counted`. Answers the packets of the latter.
     pub fn rehearse(&mut self, n_warm: u32, n_counted: u32) -> u64 {
         if let Clock::Real(_) = self.clock {
             self.clock = Clock::Virtual(Timestamp::from_nanos(0));

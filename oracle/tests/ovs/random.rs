@@ -264,8 +264,8 @@ fn adapt(features: &Features, is_first_half: bool, steps: &mut Vec<Step>) {
         };
         steps.retain(|step| !is_left_out(step));
     }
-    // The action set is executed within clones as well.
-    steps.retain(|step| !(features.sets && matches!(step, Step::Clone(_))));
+    // The action set is executed within clones as well; a choice by hash within one ends the walk.
+    steps.retain(|step| !((features.sets || features.choices) && matches!(step, Step::Clone(_))));
     // A clone that exits ends the walk with it.
     let is_exiting = |step: &Step| match step {
         Step::Exit => is_first_half,

@@ -3,7 +3,7 @@
 //! how it says what it depends on, is in [`feature`]; the order of the stages is in
 //! [`stage`].
 //!
-//! A network is compiled in units ([`unit`]): [`compile`] builds all of them and puts them
+//! A network is compiled in units ([`mod@unit`]): [`compile`] builds all of them and puts them
 //! together ([`whole`]), [`crate::Compiler`] those that a change reaches.
 
 pub(crate) mod address;

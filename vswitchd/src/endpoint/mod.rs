@@ -1,14 +1,14 @@
 //! Endpoints: interfaces of containers, made and taken away for container shims.
 //!
-//! Each step is written down before it is done ([`record`]), and taking away is the same
+//! Each step is written down before it is done (`record`), and taking away is the same
 //! whatever was done: so a crash, a call given up or a namespace that went first leave
 //! nothing behind. One endpoint is worked on by one call at a time; different ones side by
 //! side.
 //!
-//! - [`key`]: what tells endpoints apart, and what they are given
-//! - [`link`]: the pair of interfaces
-//! - [`northbound`]: the ports of logical switches
-//! - [`departed`]: what shims leave to do while this daemon is not there
+//! - `key`: what tells endpoints apart, and what they are given
+//! - `link`: the pair of interfaces
+//! - `northbound`: the ports of logical switches
+//! - `departed`: what shims leave to do while this daemon is not there
 
 mod departed;
 mod key;
