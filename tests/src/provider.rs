@@ -223,10 +223,10 @@ impl Provider {
     /// # Errors
     /// When a port's sum is wrong.
     pub fn check_conservation(&self) -> Result<()> {
-        let running = self.hosts.iter().filter(|host| host.daemon.is_some());
-        running
-            .map(|host| host.control.check_conservation().map(drop).with_context(|| host.name.clone()))
-            .collect()
+        for host in self.hosts.iter().filter(|host| host.daemon.is_some()) {
+            host.control.check_conservation().with_context(|| host.name.clone())?;
+        }
+        Ok(())
     }
 
     /// The last lines of every daemon's log.

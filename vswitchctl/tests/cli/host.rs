@@ -170,6 +170,6 @@ br1   secure     0      0         -
     place.run(&["port", "add", "to-br0", "--bridge", "br1", "--peer", "to-br1"]).await;
     assert_eq!(
         host.asked(),
-        "AddPortRequest { interface: \"to-br0\", logical_port: \"\", port_no: 0, bridge: \"br1\", peer: \"to-br1\" }"
+        "AddPortRequest { interface: \"to-br0\", logical_port: \"\", port_no: 0, bridge: \"br1\", peer: \"to-br1\", network: \"\" }"
     );
 }
