@@ -302,6 +302,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
             ports,
             acls,
             default_policy: DefaultPolicy::Allow,
+            qos_rules: BTreeMap::new(),
             load_balancers: Default::default(),
             services: Default::default(),
         };

@@ -122,6 +122,9 @@ impl Model {
                 }
                 _ => switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.acls, id, acl.clone())),
             },
+            Spec::QosRule(rule) => {
+                switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.qos_rules, id, rule.clone()))
+            }
             Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
@@ -172,6 +175,7 @@ impl Model {
             Kind::Switch => drop(switches.remove(id)),
             Kind::SwitchPort => drop(switches.get_mut(parent).and_then(|switch| switch.ports.remove(id))),
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
+            Kind::QosRule => drop(switches.get_mut(parent).and_then(|switch| switch.qos_rules.remove(id))),
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
@@ -209,6 +213,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::SwitchPort => drop(dirty.switch_ports.insert(in_parent(id))),
         Kind::Acl if is_of_group => drop(dirty.group_acls.insert(in_parent(id))),
         Kind::Acl => drop(dirty.switch_acls.insert(in_parent(id))),
+        Kind::QosRule => drop(dirty.qos_rules.insert(in_parent(id))),
         Kind::Router => drop(dirty.routers.insert(id)),
         Kind::RouterPort => drop(dirty.router_ports.insert(in_parent(id))),
         Kind::RouterPolicy => drop(dirty.policies.insert(in_parent(id))),
@@ -228,6 +233,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         key,
         ports: BTreeMap::new(),
         acls: BTreeMap::new(),
+        qos_rules: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
         services: Default::default(),

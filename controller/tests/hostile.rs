@@ -140,6 +140,10 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     Spec::RouterPolicy(nb::RouterPolicy { priority, r#match, action, next_hops })
                 }
             ),
+            (small.clone(), 0..40_000u32, text(), proptest::option::of(0..80u32), any::<[u32; 2]>())
+                .prop_map(|(direction, priority, r#match, dscp, [rate_kbps, burst_kbit])| {
+                    Spec::QosRule(nb::QosRule { direction, priority, r#match, dscp, rate_kbps, burst_kbit })
+                },),
             texts().prop_map(|addresses| Spec::AddressSet(nb::AddressSet { addresses })),
             (texts(), small.clone()).prop_map(|(ports, default_policy)| {
                 Spec::PortGroup(nb::PortGroup { ports, default_policy })
@@ -199,6 +203,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         log,
                         log_name,
                         severity,
+                        log_rate: label % 3,
+                        log_burst: label % 5,
                     })
                 }
             ),

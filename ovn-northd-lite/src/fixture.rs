@@ -38,6 +38,7 @@ pub(crate) fn switch(key: u32) -> LogicalSwitch {
         ports: BTreeMap::new(),
         acls: BTreeMap::new(),
         default_policy: Default::default(),
+        qos_rules: BTreeMap::new(),
         load_balancers: Default::default(),
         services: Default::default(),
     }

@@ -114,6 +114,9 @@ pub enum Command {
     /// Access rules of logical switches and port groups
     #[command(subcommand)]
     Acl(net::command::Command<net::acl::AclSpec>),
+    /// Marks and rates of what logical switches forward
+    #[command(subcommand)]
+    QosRule(net::command::Command<net::qos_rule::QosRuleSpec>),
     /// Addresses that matches refer to as $NAME
     #[command(subcommand)]
     AddressSet(net::command::Command<net::address_set::AddressSetSpec>),
@@ -219,6 +222,7 @@ impl Command {
             Self::Router(command) => command.writes(),
             Self::RouterPort(command) => command.writes(),
             Self::Acl(command) => command.writes(),
+            Self::QosRule(command) => command.writes(),
             Self::AddressSet(command) => command.writes(),
             Self::PortGroup(command) => command.writes(),
             Self::Nat(command) => command.writes(),
@@ -266,6 +270,7 @@ impl Command {
             Self::Router(command) => command.run(session).await,
             Self::RouterPort(command) => command.run(session).await,
             Self::Acl(command) => command.run(session).await,
+            Self::QosRule(command) => command.run(session).await,
             Self::AddressSet(command) => command.run(session).await,
             Self::PortGroup(command) => command.run(session).await,
             Self::Nat(command) => command.run(session).await,

@@ -85,7 +85,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
-            copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity;)
+            copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,
+                log_rate, log_burst;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
@@ -105,6 +106,9 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         (Wire::ControlPlaneLimits(to), Wire::ControlPlaneLimits(from)) => {
             copy_field!(path, to, from; limits;)
         }
+        (Wire::QosRule(to), Wire::QosRule(from)) => {
+            copy_field!(path, to, from; direction, priority, r#match, dscp, rate_kbps, burst_kbit;)
+        }
         (Wire::AddressSet(to), Wire::AddressSet(from)) => copy_field!(path, to, from; addresses;),
         (Wire::PortGroup(to), Wire::PortGroup(from)) => {
             copy_field!(path, to, from; ports, default_policy;)
@@ -123,7 +127,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)
             | Wire::Names(_)
-            | Wire::ControlPlaneLimits(_),
+            | Wire::ControlPlaneLimits(_)
+            | Wire::QosRule(_),
             _,
         ) => return Ok(false),
     }

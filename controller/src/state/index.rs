@@ -163,7 +163,7 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
     }
 }
 
-/// The sets that the match of this ACL names, and what this switch, port or router does, by
+/// The sets that the match of this ACL or rule names, and what this switch, port or router does, by
 /// whole names.
 pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
     let balancers = |ids: &BTreeSet<String>| -> BTreeSet<String> {
@@ -185,6 +185,7 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
             balancers(&router.load_balancers).into_iter().chain(limits(&router.limits)).collect()
         }
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
+        Spec::QosRule(rule) => ovn_northd_lite::sets_of(&rule.matching),
         _ => BTreeSet::new(),
     }
 }

@@ -136,7 +136,8 @@ impl Record {
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)
             | Wire::Names(_)
-            | Wire::ControlPlaneLimits(_) => {}
+            | Wire::ControlPlaneLimits(_)
+            | Wire::QosRule(_) => {}
             Wire::Chassis(chassis) => {
                 let status = status(self.name.id());
                 chassis.connected = status.connected;

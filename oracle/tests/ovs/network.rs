@@ -101,6 +101,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
             ports,
             acls: acls.collect(),
             default_policy,
+            qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
         };

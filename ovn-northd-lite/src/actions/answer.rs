@@ -58,13 +58,12 @@ impl Answer {
             let forget = Action::SetField { field: Field::InPort, value: 0, mask: Field::InPort.all_bits() };
             continued.actions.insert(0, forget);
         }
-        out.continuations.extend(continued.continuations);
-        out.groups.extend(continued.groups);
+        let actions = out.absorb(continued)?;
         for protocol in self.packets() {
             let matching =
                 protocol.iter().fold(Match::any(), |matching, (field, value)| matching.with(*field, *value));
             let matching = matching.with(NUMBER, flow.number.into());
-            out.continuations.push(Continuation { matching, actions: continued.actions.clone() });
+            out.continuations.push(Continuation { matching, actions: actions.clone() });
         }
         let (continuation, table) = (flow.number, flow.table.get());
         let userdata = Request { service: self.service, continuation, table }.encode();

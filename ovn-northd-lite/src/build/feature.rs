@@ -15,8 +15,8 @@ use super::{
     sink::FlowSink,
     switch,
     topology::{
-        AclInput, NatInput, NeighbourInput, PolicyInput, RouteInput, RouterBalancerInput, RouterPorts,
-        RouterScope, SwitchBalancerInput, SwitchPortInput, SwitchScope, SwitchTraits,
+        AclInput, NatInput, NeighbourInput, PolicyInput, QosInput, RouteInput, RouterBalancerInput,
+        RouterPorts, RouterScope, SwitchBalancerInput, SwitchPortInput, SwitchScope, SwitchTraits,
     },
     unit::{Item, Output},
 };
@@ -33,6 +33,8 @@ pub(crate) enum SwitchFeature {
     Port(for<'a> fn(&SwitchPortInput<'a>, &mut FlowSink)),
     /// For the ACLs with the same match and precedence.
     Acl(for<'a> fn(&AclInput<'a>, &mut FlowSink)),
+    /// For each rule about quality of service.
+    Qos(for<'a> fn(&QosInput<'a>, &mut FlowSink)),
     /// For each load balancer that its workloads use.
     Balancer(for<'a> fn(&SwitchBalancerInput<'a>, &mut FlowSink)),
 }
@@ -77,6 +79,13 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
             let Some(input) = scope.acls(place) else { return Output::default() };
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Acl(build) = feature else { return };
+                build(&input, sink);
+            });
+        }
+        Item::Qos(id) => {
+            let Some(input) = scope.qos(id) else { return Output::default() };
+            each(switch::FEATURES, &mut sink, |feature, sink| {
+                let SwitchFeature::Qos(build) = feature else { return };
                 build(&input, sink);
             });
         }
@@ -145,7 +154,7 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
                 build(&input, sink);
             });
         }
-        Item::Acls(_) => {}
+        Item::Acls(_) | Item::Qos(_) => {}
     }
     sink.finish()
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{
         Acl, AclDirection, Candidate, DhcpOptions, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
-        Northbound, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
+        Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
     },
     southbound::PortBinding,
 };
@@ -94,6 +94,13 @@ pub(crate) struct AclInput<'a> {
     pub(crate) acls: Vec<(String, &'a Acl)>,
 }
 
+/// A rule of a switch about quality of service.
+pub(crate) struct QosInput<'a> {
+    /// Northbound name.
+    pub(crate) object: String,
+    pub(crate) rule: &'a QosRule,
+}
+
 /// A load balancer of a switch's workloads: of the switch, or of a linked router that is
 /// everywhere.
 pub(crate) struct SwitchBalancerInput<'a> {
@@ -124,8 +131,9 @@ impl<'a> SwitchScope<'a> {
     pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
         let ports = self.switch.ports.keys().cloned().map(Item::Port);
         let acls = self.state.acls.keys().cloned().map(Item::Acls);
+        let qos = self.switch.qos_rules.keys().cloned().map(Item::Qos);
         let balancers = self.state.balancers.iter().cloned().map(Item::Balancer);
-        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(balancers)
+        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(qos).chain(balancers)
     }
 
     pub(super) fn port(&self, id: &'a str) -> Option<SwitchPortInput<'a>> {
@@ -150,6 +158,11 @@ impl<'a> SwitchScope<'a> {
             }
         });
         Some(AclInput { switch: self.traits, direction: place.direction, acls: acls.collect() })
+    }
+
+    pub(super) fn qos(&self, id: &str) -> Option<QosInput<'a>> {
+        let object = format!("{}/qos-rules/{id}", self.traits.object);
+        Some(QosInput { object, rule: self.switch.qos_rules.get(id)? })
     }
 
     pub(super) fn balancer(&self, id: &'a str) -> Option<SwitchBalancerInput<'a>> {

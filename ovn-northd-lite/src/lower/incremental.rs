@@ -106,11 +106,13 @@ impl Lowering {
         let parts = || self.parts.values().chain([&self.common]);
         let rules: BTreeMap<_, _> = parts().flat_map(|part| &part.rules).collect();
         let groups: BTreeMap<_, _> = parts().flat_map(|part| &part.groups).collect();
+        let mut meters = meters::all(&self.view);
+        meters.extend(parts().flat_map(|part| &part.meters).map(|(id, meter)| (*id, meter.clone())));
         Lowered {
             rules: rules.into_values().cloned().collect(),
             sets: self.sets.values().filter_map(|(.., set)| set.clone()).collect(),
             groups: groups.into_values().cloned().collect(),
-            meters: meters::all(&self.view).into_values().collect(),
+            meters: meters.into_values().collect(),
             errors: self.errors().into_iter().cloned().collect(),
         }
     }
@@ -340,6 +342,7 @@ impl LoweredDelta {
         let set = |set: NamedSet| Change::Set(SetChange::Replace(set));
         // A number that one flow has let go, another may have been given.
         let given: BTreeSet<_> = self.groups.iter().map(|group| group.id).collect();
+        let metered: BTreeSet<_> = self.meters.iter().map(|meter| meter.id).collect();
         let mut changes = Vec::new();
         for (is_new, filled) in self.sets {
             changes.push(if is_new { Change::Set(SetChange::Add(filled)) } else { set(filled) });
@@ -353,7 +356,8 @@ impl LoweredDelta {
         let gone = self.gone_groups.into_iter().filter(|id| !given.contains(id));
         changes.extend(gone.map(|id| Change::Group(GroupChange::Delete(id))));
         changes.extend(self.gone_sets.into_iter().map(|name| Change::Set(SetChange::Delete(name))));
-        changes.extend(self.gone_meters.into_iter().map(|id| Change::Meter(MeterChange::Delete(id))));
+        let gone = self.gone_meters.into_iter().filter(|id| !metered.contains(id));
+        changes.extend(gone.map(|id| Change::Meter(MeterChange::Delete(id))));
         changes
     }
 
@@ -380,5 +384,8 @@ impl LoweredDelta {
         self.groups.extend(changed.map(|(_, group)| group.clone()));
         let gone = old.groups.keys().filter(|id| !new.groups.contains_key(id));
         self.gone_groups.extend(gone);
+        let changed = new.meters.iter().filter(|(id, meter)| old.meters.get(id) != Some(meter));
+        self.meters.extend(changed.map(|(_, meter)| meter.clone()));
+        self.gone_meters.extend(old.meters.keys().filter(|id| !new.meters.contains_key(id)));
     }
 }

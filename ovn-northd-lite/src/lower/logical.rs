@@ -10,6 +10,7 @@ use flowtable::{
     field::Field,
     flow::{Action, Match, Origin, Rule},
     group::Group,
+    meter::MeterConfig,
     set::SetName,
     types::{MeterId, Priority, TableId},
 };
@@ -34,6 +35,8 @@ pub(super) struct FlowRules {
     names: Vec<(String, Option<u16>)>,
     pub(super) rules: Vec<Rule>,
     pub(super) groups: Vec<Group>,
+    /// The meter that it has for itself.
+    pub(super) meter: Option<MeterConfig>,
     pub(super) errors: Vec<LowerError>,
     /// What its number belongs to, if it has one.
     pub(super) place: Option<FlowPlace>,
@@ -57,6 +60,7 @@ impl FlowRules {
             names: Vec::new(),
             rules: Vec::new(),
             groups: Vec::new(),
+            meter: None,
             errors: Vec::new(),
             place: None,
             n_conjunctions: 0,
@@ -144,7 +148,7 @@ impl FlowRules {
             object: flow.object.clone(),
         });
         if matches.iter().any(|matches| !matches.is_empty()) {
-            self.groups = lowered.groups;
+            (self.groups, self.meter) = (lowered.groups, lowered.meter);
             for continuation in lowered.continuations {
                 let head = Head {
                     table: CONTINUATION,

@@ -68,7 +68,21 @@ pub(crate) const LOG: MeterId = match MeterId::new(BASE + 0x1000) {
 /// Packets per second that are logged, and how many may come at once.
 const LOG_RATE: Rate = Rate { pps: 100, burst: 50 };
 
-/// All of them.
+/// Number before the meter of the first flow that has one for itself: the flow's number follows.
+const BASE_OF_FLOWS: u32 = 0x8000_0000;
+
+/// The meter that a flow has for itself: units per second, and how many may come at once.
+///
+/// # Errors
+/// The flow has no number.
+pub(crate) fn of_flow(number: u32, unit: MeterUnit, rate: (u32, u32)) -> Result<MeterConfig, String> {
+    let id = BASE_OF_FLOWS.checked_add(number).filter(|_| number > 0).and_then(|id| MeterId::new(id).ok());
+    let id = id.ok_or("no meter is left for the flow")?;
+    let bands = vec![BandConfig { kind: BandKind::Drop, rate: rate.0, burst_size: rate.1 }];
+    Ok(MeterConfig { id, unit, burst: true, stats: true, bands, port_share: 0 })
+}
+
+/// All that no flow has for itself.
 pub(super) fn all(view: &Southbound) -> BTreeMap<MeterId, MeterConfig> {
     let services = Service::ALL.iter().map(|(service, _)| meter(shared(*service), rate(*service)));
     let services = services.chain([meter(LOG, LOG_RATE)]).map(|meter| (meter.id, meter));

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowtable::{
     flow::{Match, Rule},
     group::Group,
+    meter::MeterConfig,
     set::SetName,
-    types::{GroupId, Priority, TableId},
+    types::{GroupId, MeterId, Priority, TableId},
 };
 
 use super::{
@@ -23,6 +24,8 @@ pub(super) type RuleKey = (TableId, std::cmp::Reverse<Priority>, Match);
 pub(super) struct Part {
     pub(super) rules: BTreeMap<RuleKey, Rule>,
     pub(super) groups: BTreeMap<GroupId, Group>,
+    /// Meters that its flows have for themselves.
+    pub(super) meters: BTreeMap<MeterId, MeterConfig>,
     pub(super) errors: Vec<LowerError>,
     /// Sets that its rules name.
     pub(super) sets: BTreeMap<SetName, SetSource>,

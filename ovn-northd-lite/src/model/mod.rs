@@ -5,6 +5,7 @@
 mod acl;
 mod balancer;
 mod gateway;
+mod qos;
 mod route;
 mod services;
 mod translation;
@@ -22,6 +23,7 @@ pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
     gateway::{Access, Candidate},
+    qos::{Bandwidth, QosRule},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
     services::{
         AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
@@ -63,6 +65,8 @@ pub struct LogicalSwitch {
     pub acls: BTreeMap<String, Acl>,
     /// What becomes of packets that no ACL decides about.
     pub default_policy: DefaultPolicy,
+    /// Its rules about quality of service.
+    pub qos_rules: BTreeMap<String, QosRule>,
     /// Ids of the load balancers its workloads use.
     pub load_balancers: BTreeSet<String>,
     /// What hosts answer for it.

@@ -25,6 +25,7 @@ pub mod nat;
 pub mod object;
 pub mod policy;
 pub mod port_group;
+pub mod qos_rule;
 pub mod receipt;
 pub mod router;
 pub mod router_policy;
@@ -51,6 +52,7 @@ macro_rules! by_noun {
             DhcpOptions: dhcp_options::DhcpOptionsSpec,
             Names: names::NamesSpec,
             Limits: limits::LimitsSpec,
+            QosRule: qos_rule::QosRuleSpec,
         )
     };
     (@ $noun:expr, $object:ident, $do:expr, $other:expr; $($variant:ident: $module:ident::$spec:ident,)*) => {

@@ -61,6 +61,7 @@ fn network() -> Northbound {
             ports: ports.collect(),
             acls: Default::default(),
             default_policy: Default::default(),
+            qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
         };
@@ -548,7 +549,7 @@ fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
     let mut nb = network();
     let far = nb.switches.get_mut("far").unwrap();
     for (priority, (id, direction, matching, action)) in (10..).zip(acls) {
-        let log = Some(AclLog { name: String::new(), severity: Severity::Notice });
+        let log = Some(AclLog { name: String::new(), severity: Severity::Notice, rate: None });
         let acl = Acl {
             direction: *direction,
             tier: 0,

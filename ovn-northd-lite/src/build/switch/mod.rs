@@ -9,12 +9,13 @@ mod dns;
 mod l2_lookup;
 mod network;
 mod port_security;
+mod qos;
 
 use std::net::Ipv6Addr;
 
 use flowtable::types::MacAddr;
 
-use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Switch};
+use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Qos, Switch};
 
 /// What makes the flows of a switch. Of two flows for the same packets in the same place
 /// the one of the earlier feature stays.
@@ -26,6 +27,8 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Switch(acl::switch),
     Port(acl::port),
     Acl(acl::acl),
+    Switch(qos::switch),
+    Qos(qos::rule),
     Switch(balancer::switch),
     Port(balancer::port),
     Balancer(balancer::balancer),

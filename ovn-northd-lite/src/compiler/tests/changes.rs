@@ -17,9 +17,9 @@ use crate::{
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
-        Access, Acl, AclLog, Backend, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
+        Access, Acl, AclLog, Backend, Bandwidth, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
         LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop, PolicyAction, Protocol,
-        Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort,
+        QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort,
         SwitchPortKind, Vip,
     },
     punt,
@@ -52,7 +52,7 @@ impl World {
     /// Makes a change, and says what is dirty.
     pub(super) fn change(&mut self, (what, i, j, k): Change) -> Dirty {
         let (s, r) = (i % 3, i % 2);
-        match what % 21 {
+        match what % 22 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -67,6 +67,7 @@ impl World {
             17 => self.address_set(i, k),
             18 => self.port_group(i, j, k),
             20 => self.services(i, j, k),
+            21 => self.qos_rule(s, j, k),
             _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
                 match k % 3 {
@@ -234,6 +235,24 @@ impl World {
             _ => drop(switch.acls.insert(id.clone(), an_acl(j, k))),
         }
         self.dirty.switch_acls.insert((format!("s{s}"), id));
+    }
+
+    fn qos_rule(&mut self, s: u8, j: u8, k: u8) {
+        let id = format!("q{}", j % 3);
+        let switch = self.switch_mut(s);
+        let matching = ["ip4", "inport == @g0 && ip4.src == $as0", "tcp.dts == 80"][usize::from(j / 3 % 3)];
+        let rule = QosRule {
+            direction: [AclDirection::ToLport, AclDirection::FromLport][usize::from(k % 2)],
+            priority: flowtable::types::Priority::new((j % 2).into()).unwrap(),
+            matching: matching.to_owned(),
+            dscp: (k.is_multiple_of(3)).then_some(k % 64),
+            bandwidth: (k % 4 > 0).then(|| Bandwidth { kbps: u32::from(k), burst_kbit: 1 + u32::from(j) }),
+        };
+        match k % 6 {
+            0 => drop(switch.qos_rules.remove(&id)),
+            _ => drop(switch.qos_rules.insert(id.clone(), rule)),
+        }
+        self.dirty.qos_rules.insert((format!("s{s}"), id));
     }
 
     fn router(&mut self, r: u8, j: u8, k: u8) {
@@ -422,7 +441,11 @@ fn an_acl(j: u8, k: u8) -> Acl {
     Acl {
         tier: k / 64,
         label: u32::from(k % 3),
-        log: (k.is_multiple_of(5)).then(|| AclLog { name: String::new(), severity: Severity::Info }),
+        log: (k.is_multiple_of(5)).then(|| AclLog {
+            name: String::new(),
+            severity: Severity::Info,
+            rate: (k.is_multiple_of(2)).then_some(Rate { pps: 1 + u32::from(k % 3), burst: 9 }),
+        }),
         ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
     }
 }
@@ -529,10 +552,13 @@ fn same_as_at_once(lowering: &Lowering, tables: &Tables, local: LocalPorts) -> R
         prop_assert_eq!(text(a), text(b));
     }
     prop_assert_eq!((&step.groups, &step.sets, &step.errors), (&once.groups, &once.sets, &once.errors));
+    prop_assert_eq!(&step.meters, &once.meters);
     let at_once = bare().transact(all.changes()).unwrap();
     let text = |tables: &Tables| {
         let rules: BTreeSet<_> = tables.rules().map(|rule| format!("{} {rule}", rule.table)).collect();
-        (rules, tables.sets().clone(), tables.groups().map(|group| (**group).clone()).collect::<Vec<_>>())
+        let groups: Vec<_> = tables.groups().map(|group| (**group).clone()).collect();
+        let meters: Vec<_> = tables.meters().map(|meter| meter.config().clone()).collect();
+        (rules, tables.sets().clone(), groups, meters)
     };
     prop_assert_eq!(text(tables), text(&at_once));
     Ok(())

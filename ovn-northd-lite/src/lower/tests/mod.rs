@@ -6,6 +6,7 @@ mod frame;
 mod gateway;
 mod host;
 mod policy;
+mod qos;
 mod translation;
 
 use std::sync::Arc;
