@@ -293,6 +293,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 enabled: true,
                 gateway: Vec::new(),
                 advertisement: None,
+                static_macs: BTreeMap::new(),
             },
         );
         let key = DatapathKey::new(id + 1).expect("small");

@@ -293,8 +293,8 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, gateway, advertisement } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement })
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs } = spec.clone();
+    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement, static_macs })
 }
 
 #[cfg(test)]

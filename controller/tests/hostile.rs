@@ -172,6 +172,12 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             ),
             (text(), texts(), (small.clone(), any::<u32>(), texts(), any::<bool>())).prop_map(
                 |(mac, networks, (address_mode, number, rdnss, periodic))| {
+                    let bind = |ip: &String| nb::StaticMacBinding {
+                        ip: ip.clone(),
+                        mac: mac.clone(),
+                        override_dynamic: periodic,
+                    };
+                    let bound = rdnss.iter().map(bind).collect();
                     let ra = nb::RouterAdvertisement {
                         address_mode,
                         mtu: number % 3000,
@@ -186,6 +192,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         mac,
                         networks,
                         router_advertisement: (number % 2 == 0).then_some(ra),
+                        static_mac_bindings: bound,
                         ..Default::default()
                     })
                 }

@@ -63,5 +63,7 @@ pub const MAX_NAME_ADDRESSES: usize = 16;
 pub const MAX_NAME_LISTS: usize = 64;
 /// Resolvers, domains, routes of a router advertisement, which is one packet.
 pub const MAX_RA_ENTRIES: usize = 8;
+/// MAC addresses that a router port is told.
+pub const MAX_STATIC_MACS: usize = 1024;
 /// Networks that a translation names.
 pub const MAX_NAT_NETWORKS: usize = 128;

@@ -94,6 +94,32 @@ fn each_refusal_names_the_field_and_the_value() {
 }
 
 #[test]
+fn a_router_port_is_told_of_each_neighbour_once() {
+    let at = "routers/r/ports/p";
+    let port = |bound: &[(&str, &str)]| {
+        let bind = |(ip, mac): &(&str, &str)| pb::StaticMacBinding {
+            ip: (*ip).into(),
+            mac: (*mac).into(),
+            override_dynamic: true,
+        };
+        Wire::LogicalRouterPort(pb::LogicalRouterPort {
+            mac: "0a:00:00:00:00:01".into(),
+            networks: vec!["10.0.0.1/24".into()],
+            static_mac_bindings: bound.iter().map(bind).collect(),
+            ..Default::default()
+        })
+    };
+    let (one, two) = (("10.0.0.9", "0a:00:00:00:00:09"), ("2001:db8::9", "0a:00:00:00:00:09"));
+    let Ok(Spec::RouterPort(spec)) = parse_spec(&name(at), Some(&port(&[one, two]))) else {
+        panic!("refused")
+    };
+    assert!(spec.static_macs.len() == 2 && spec.static_macs.values().all(|bound| bound.overrides));
+    assert!(refused(at, &port(&[one, one])).contains("static_mac_bindings[1].ip"));
+    assert!(refused(at, &port(&[("10.0.0.0/24", one.1)])).contains("static_mac_bindings[0].ip"));
+    assert!(refused(at, &port(&[(one.0, "01:00:00:00:00:09")])).contains("static_mac_bindings[0].mac"));
+}
+
+#[test]
 fn routers_refuse_what_could_not_route() {
     let router = |prefix: &str, next_hop: &str, output_port: &str| {
         Wire::LogicalRouter(pb::LogicalRouter {

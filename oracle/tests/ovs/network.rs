@@ -114,6 +114,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         networks: networks.map(prefix).to_vec(),
         enabled: true,
         advertisement: None,
+        static_macs: Default::default(),
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),

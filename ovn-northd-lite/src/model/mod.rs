@@ -201,4 +201,15 @@ pub struct RouterPort {
     pub gateway: Vec<Candidate>,
     /// What hosts on its network are told of it.
     pub advertisement: Option<RouterAdvertisement>,
+    /// Who has which address on its networks, without being asked.
+    pub static_macs: BTreeMap<IpAddr, StaticMac>,
+}
+
+/// Somebody on a network of a router port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticMac {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// Whatever hosts hear of the address.
+    pub overrides: bool,
 }

@@ -30,6 +30,7 @@ pub mod receipt;
 pub mod router;
 pub mod router_policy;
 pub mod router_port;
+pub mod static_mac;
 pub mod switch;
 pub mod switch_port;
 pub mod watch;

@@ -77,8 +77,16 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            let (gateway, advertisement) = Default::default();
-            let port = RouterPort { key, mac: mac(last), networks, enabled: true, gateway, advertisement };
+            let (gateway, advertisement, static_macs) = Default::default();
+            let port = RouterPort {
+                key,
+                mac: mac(last),
+                networks,
+                enabled: true,
+                gateway,
+                advertisement,
+                static_macs,
+            };
             (id.to_owned(), port)
         };
         let route = |(to, via): &(&str, &str)| StaticRoute {

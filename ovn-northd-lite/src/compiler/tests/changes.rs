@@ -19,8 +19,8 @@ use crate::{
     model::{
         Access, Acl, AclLog, Backend, Bandwidth, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
         LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop, PolicyAction, Protocol,
-        QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort,
-        SwitchPortKind, Vip,
+        QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticMac, StaticRoute,
+        SwitchPort, SwitchPortKind, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -246,7 +246,8 @@ impl World {
             priority: flowtable::types::Priority::new((j % 2).into()).unwrap(),
             matching: matching.to_owned(),
             dscp: (k.is_multiple_of(3)).then_some(k % 64),
-            bandwidth: (k % 4 > 0).then(|| Bandwidth { kbps: u32::from(k), burst_kbit: 1 + u32::from(j) }),
+            bandwidth: (!k.is_multiple_of(4))
+                .then(|| Bandwidth { kbps: u32::from(k), burst_kbit: 1 + u32::from(j) }),
         };
         match k % 6 {
             0 => drop(switch.qos_rules.remove(&id)),
@@ -294,6 +295,8 @@ impl World {
             let candidate =
                 |(chassis, priority): (String, u8)| Candidate { chassis, priority: priority.into() };
             port.gateway = Candidate::ranked(candidates.map(candidate).collect());
+            let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
+            port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
             router.ports.insert(id.clone(), port);
         }
         self.dirty.router_ports.insert((format!("r{r}"), id));

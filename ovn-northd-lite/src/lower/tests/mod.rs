@@ -22,7 +22,7 @@ use crate::{
     chassis_view, compile,
     fixture::*,
     lower::*,
-    model::{AclAction, AclDirection},
+    model::{AclAction, AclDirection, StaticMac, SwitchPortKind},
 };
 use host::{Host, TUNNEL};
 
@@ -229,6 +229,29 @@ fn a_packet_may_go_back_to_its_port_through_the_router() {
     // On the switch alone it may not.
     let outcome = h1.send("a", echo((0x05, "10.0.0.5"), (0x05, "10.0.0.50")));
     assert_eq!(outcome.drops, ["check_loopback switches/web/ports/a"]);
+}
+
+#[test]
+fn the_router_knows_whom_it_is_told_of() {
+    let mut nb = small();
+    let db = nb.switches.get_mut("db").unwrap();
+    if let SwitchPortKind::Workload { unknown, .. } = &mut db.ports.get_mut("c").unwrap().kind {
+        *unknown = true;
+    }
+    let told = [("10.0.1.77", 0x77, false), ("10.0.1.78", 0x78, true), ("10.0.1.5", 0x79, true)];
+    let told =
+        told.map(|(ip, last, overrides)| (ip.parse().unwrap(), StaticMac { mac: mac(last), overrides }));
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-db").unwrap().static_macs.extend(told);
+    let h1 = Host::new(&nb, "h1");
+    // The last one is a workload's, whom the network knows better.
+    for (target, last) in [("10.0.1.77", 0x77), ("10.0.1.78", 0x78), ("10.0.1.5", 0x15)] {
+        let outcome = h1.send("a", echo((0x05, "10.0.0.5"), (0xf0, target)));
+        let here = outcome.out.iter().find(|(port, _)| *port == h1.port("c"));
+        let (_, key) = here.unwrap_or_else(|| panic!("{target}: {:?}", outcome.drops));
+        check(key, &[(Field::EthDst, hw(last)), (Field::EthSrc, hw(0xf1)), (Field::NwTtl, 63)]);
+    }
+    let asked = h1.send("a", echo((0x05, "10.0.0.5"), (0xf0, "10.0.1.79")));
+    assert!(asked.out.iter().all(|(port, _)| *port == PortNo::CONTROLLER.get()), "{:?}", asked.out);
 }
 
 #[test]
