@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -398,6 +398,56 @@ fn apart(fabric: &Fabric, runtime: &Runtime, third: &Container, server: &Contain
     let deleted = runtime.call("DEL", &third.id, &third.path(), &config)?;
     ensure!(deleted.is_ok(), "{deleted:?}");
     Ok(())
+}
+
+/// Bits per second of a transfer.
+fn rate(fabric: &Fabric, from: &Netns, (to, address): (&Netns, Ipv4Addr)) -> Result<f64> {
+    const LEN: u64 = 2 << 20;
+    let probe = &fabric.plan().programs.probe;
+    let to = (to, SocketAddrV4::new(address, 9000));
+    let (_, received) = probe.transfer(from, to, LEN, Duration::from_secs(60))?;
+    ensure!(received.len == LEN, "{} bytes arrived", received.len);
+    Ok(LEN as f64 * 8.0 / received.took.as_secs_f64())
+}
+
+#[test]
+fn a_container_sends_and_receives_no_more_than_it_may() -> Result<()> {
+    const LIMIT_BPS: f64 = 8e6;
+    scenario::on_fabric("a_container_sends_and_receives_no_more_than_it_may", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let container = Container::create(fabric, "c1")?;
+        let other = fabric.workload("web-1")?;
+        let with = |bandwidth: Value| {
+            let mut config = runtimes[0].config("1.0.0");
+            config["runtimeConfig"] = json!({ "bandwidth": bandwidth });
+            config
+        };
+        // As containerd writes it, as others do, and not at all.
+        for (bandwidth, is_slow) in [
+            (json!({ "IngressRate": 8_000_000, "IngressBurst": 400_000, "EgressRate": 0 }), [true, false]),
+            (json!({ "egressRate": 8_000_000, "egressBurst": 400_000 }), [false, true]),
+            (Value::Null, [false, false]),
+        ] {
+            let answer = runtimes[0].call("ADD", "c1", &container.path(), &with(bandwidth.clone()))?;
+            let result = answer.map_err(|error| anyhow::anyhow!("{error}"))?;
+            let inside = (&container.netns, cni::address(&result)?.parse()?);
+            let outside = (&other.netns, other.plan.address);
+            let rates = [rate(fabric, outside.0, inside)?, rate(fabric, inside.0, outside)?];
+            for (rate, is_slow) in rates.into_iter().zip(is_slow) {
+                ensure!(
+                    (rate < LIMIT_BPS * 1.5) == is_slow,
+                    "{bandwidth}: received, sent at {rates:?} bit/s"
+                );
+            }
+            runtimes[0].del("c1", &container.path(), "1.0.0")?;
+        }
+        let answer = runtimes[0].call("ADD", "c1", &container.path(), &with(json!({ "ingressRate": 1 })))?;
+        ensure!(answer.as_ref().is_err_and(|error| error["code"] == 7), "{answer:?}");
+        let rules = fabric.control.json(&["qos-rule", "list"])?.to_string();
+        ensure!(!rules.contains("c1-eth0"), "{rules}");
+        nothing_is_left(fabric, &runtimes)?;
+        checks::account(fabric)
+    })
 }
 
 #[test]

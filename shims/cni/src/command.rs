@@ -159,6 +159,7 @@ impl<'a> Call<'a> {
                 Some((label.to_owned(), self.environment.argument(argument)?.to_owned()))
             })
             .collect();
+        let [receive_limit, send_limit] = self.config.limits();
         AttachRequest {
             key: Some(key),
             netns,
@@ -168,6 +169,8 @@ impl<'a> Call<'a> {
             mtu: self.config.mtu,
             routes: given.routes.iter().map(|route| endpoint_route(route, &given.ips)).collect(),
             labels,
+            receive_limit,
+            send_limit,
             ..AttachRequest::default()
         }
     }

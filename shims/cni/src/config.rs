@@ -1,7 +1,7 @@
 //! What the runtime says by the configuration on stdin. Fields that are not named here are
 //! other plugins' and left alone.
 
-use ferroflow_proto::host::PublishedPort;
+use ferroflow_proto::host::{PublishedPort, RateLimit};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -102,6 +102,28 @@ pub struct RuntimeConfig {
     /// Ports of the host.
     #[serde(rename = "portMappings", alias = "PortMappings")]
     pub port_mappings: Option<Vec<PortMapping>>,
+    /// Bounds on what passes.
+    #[serde(alias = "Bandwidth")]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// Bounds, seen from the container: ingress is what it receives. Bits, and bits per second;
+/// 0: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// Rate of what it receives.
+    #[serde(alias = "IngressRate")]
+    pub ingress_rate: u64,
+    /// How much of that at once.
+    #[serde(alias = "IngressBurst")]
+    pub ingress_burst: u64,
+    /// Rate of what it sends.
+    #[serde(alias = "EgressRate")]
+    pub egress_rate: u64,
+    /// How much of that at once.
+    #[serde(alias = "EgressBurst")]
+    pub egress_burst: u64,
 }
 
 /// Resolver settings as runtimes have them.
@@ -204,6 +226,13 @@ impl Config {
             .unwrap_or_else(|| ipam.clone())
     }
 
+    /// Bounds on what the container receives, and on what it sends.
+    pub fn limits(&self) -> [Option<RateLimit>; 2] {
+        let asked = self.runtime_config.as_ref().and_then(|config| config.bandwidth).unwrap_or_default();
+        [(asked.ingress_rate, asked.ingress_burst), (asked.egress_rate, asked.egress_burst)]
+            .map(|(rate_bps, burst_bits)| (rate_bps != 0).then_some(RateLimit { rate_bps, burst_bits }))
+    }
+
     /// Ports of the host that are to lead to the container.
     ///
     /// # Errors
@@ -261,6 +290,8 @@ mod tests {
         let dns = config.dns(&Dns::default());
         assert_eq!(dns.nameservers, ["10.0.0.53"]);
         assert!(dns.search.is_empty());
+        let received = RateLimit { rate_bps: 10_000_000, burst_bits: 0 };
+        assert_eq!(config.limits(), [Some(received), None]);
         assert_eq!(config.switch().unwrap(), "switches/web");
     }
 

@@ -135,7 +135,7 @@ impl Install {
             "type": PLUGIN,
             "switch": self.switch,
             "socket": socket,
-            "capabilities": { "mac": true, "dns": true },
+            "capabilities": { "mac": true, "dns": true, "bandwidth": true },
             "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
         });
         if self.host_gateway {

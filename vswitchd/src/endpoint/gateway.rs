@@ -5,7 +5,7 @@ use flowtable::types::MacAddr;
 use tonic::Status;
 
 use super::{
-    EndpointKey, Endpoints, Namespace, Record, Stage, mac_of,
+    EndpointKey, Endpoints, Limits, Namespace, Record, Stage, mac_of,
     nat::{self, Gateway, Target},
     northbound::Northbound,
     record, refusal, unsaved,
@@ -49,6 +49,7 @@ impl Endpoints {
             host_mac: MacAddr::ZERO,
             host_addresses: Vec::new(),
             published: Vec::new(),
+            limits: Limits::default(),
             key: key.clone(),
             ..record.clone()
         };

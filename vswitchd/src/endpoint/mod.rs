@@ -9,6 +9,7 @@
 //! - `link`: the pair of interfaces
 //! - `northbound`: the ports of logical switches
 //! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
+//! - `limits`: bounds on what they send and receive
 //! - `departed`: what shims leave to do while this daemon is not there
 //! - `tending`: what is left to do, by a crash or by others that did not answer
 //! - `switches`: switches of runtimes' networks that name none
@@ -16,6 +17,7 @@
 mod departed;
 mod gateway;
 mod key;
+mod limits;
 mod link;
 mod nat;
 mod northbound;
@@ -38,6 +40,7 @@ use tonic::{Code, Status, transport::Endpoint};
 
 pub use departed::departed_dir;
 pub use key::{EndpointKey, Prefix, Route, TextError};
+pub use limits::{Limit, Limits};
 pub use link::{LinkError, Namespace};
 pub use published::{Published, Transport};
 pub use record::{Record, Stage};
@@ -79,6 +82,8 @@ pub struct AttachWanted {
     pub host_addresses: Vec<Prefix>,
     /// Ports of the host that lead to the container.
     pub published: Vec<Published>,
+    /// Bounds on what passes.
+    pub limits: Limits,
 }
 
 /// The endpoints of this host.
@@ -256,6 +261,7 @@ impl Endpoints {
             host_mac: MacAddr::ZERO,
             host_addresses: wanted.host_addresses.clone(),
             published: wanted.published.clone(),
+            limits: wanted.limits,
         })
     }
 
@@ -297,6 +303,7 @@ impl Endpoints {
             addresses: format!("{} {}", record.mac, ips.join(" ")),
             is_gateway: gateway::is_host(&record.key),
             labels,
+            rules: record.limits.rules(&record.switch, &record::port_id(&record.key)),
         };
         let wanted = wanted_link(&record);
         let (revision, host_mac) = tokio::join!(northbound.make_port(port), link::make(namespace, &wanted));
@@ -334,7 +341,7 @@ impl Endpoints {
         removed.await.map_err(|error| Status::internal(error.to_string()))?;
         link::remove(&record.host_interface).await.map_err(refusal)?;
         let Some(northbound) = &self.northbound else { return Ok(()) };
-        match northbound.delete(&record.port_name()).await {
+        match northbound.delete(record.resources()).await {
             Ok(()) => self.remove(key),
             Err(status) => {
                 tracing::warn!(%key, %status, "the controller is told of its end later");

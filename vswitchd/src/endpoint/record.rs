@@ -11,7 +11,7 @@ use std::{
 use flowtable::types::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointKey, Prefix, Published, Route};
+use super::{EndpointKey, Limits, Prefix, Published, Route, limits};
 
 /// Longest id of a port, and of an interface.
 const MAX_PORT_LEN: usize = 63;
@@ -62,12 +62,22 @@ pub struct Record {
     /// Ports of the host that lead here.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// Bounds on what passes.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 impl Record {
     /// Name of its port.
     pub fn port_name(&self) -> String {
         format!("{}/ports/{}", self.switch, port_id(&self.key))
+    }
+
+    /// Names of what the network has for it, its port first.
+    pub(super) fn resources(&self) -> Vec<String> {
+        let rules = limits::rule_names(&self.switch, &port_id(&self.key));
+        let rules = rules.into_iter().filter(|_| self.limits.is_any());
+        [self.port_name()].into_iter().chain(rules).collect()
     }
 
     /// Name of the container's end on the host, when the runtime moves it.

@@ -22,6 +22,6 @@ impl Endpoints {
     /// # Errors
     /// UNAVAILABLE without a controller.
     pub async fn remove_switch(&self, name: &str) -> Result<(), Status> {
-        self.northbound.as_ref().ok_or_else(no_network)?.delete(name).await
+        self.northbound.as_ref().ok_or_else(no_network)?.delete([name.to_owned()]).await
     }
 }

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use ferroflow_proto::host::{self as pb, endpoint_service_server::EndpointService};
 use tonic::{Request, Response, Status};
 
-use crate::endpoint::{AttachWanted, EndpointKey, Endpoints, Prefix, Published, Record, Route, TextError};
+use crate::endpoint::{
+    AttachWanted, EndpointKey, Endpoints, Limit, Limits, Prefix, Published, Record, Route, TextError,
+};
 
 /// Most addresses and routes of one endpoint.
 const MAX_ITEMS: usize = 64;
@@ -113,6 +115,8 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
         labels,
         host_addresses,
         published_ports,
+        receive_limit,
+        send_limit,
     } = request;
     let lens = [addresses.len(), routes.len(), host_addresses.len(), published_ports.len()];
     if lens.into_iter().any(|len| len > MAX_ITEMS) {
@@ -137,6 +141,10 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
         labels,
         host_addresses: prefixes(&host_addresses)?,
         published: published_ports.into_iter().map(published).collect::<Result<_, _>>()?,
+        limits: Limits {
+            receive: receive_limit.map(limit).transpose()?,
+            send: send_limit.map(limit).transpose()?,
+        },
     })
 }
 
@@ -163,6 +171,10 @@ fn route(route: pb::EndpointRoute) -> Result<Route, Status> {
         })?),
     };
     Ok(Route { destination, gateway })
+}
+
+fn limit(limit: pb::RateLimit) -> Result<Limit, Status> {
+    Limit::new(limit.rate_bps, limit.burst_bits).map_err(Status::invalid_argument)
 }
 
 fn published(port: pb::PublishedPort) -> Result<Published, Status> {
