@@ -10,6 +10,7 @@ mod departed;
 mod events;
 mod gateways;
 mod handmade;
+mod held;
 mod lab;
 mod links;
 mod neighbours;
@@ -157,6 +158,8 @@ pub struct Host {
     errors: Vec<String>,
     connected: bool,
     claims: watch::Sender<Claims>,
+    /// Logical ports that are claimed for interfaces to come.
+    held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
@@ -213,6 +216,7 @@ impl Host {
             errors: Vec::new(),
             connected: false,
             claims: watch::Sender::new(Claims::default()),
+            held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };
         host.restore_bridges(fail_mode);
