@@ -122,7 +122,8 @@ impl Runtime {
         config
     }
 
-    fn addresses_dir(&self) -> PathBuf {
+    /// Where host-local keeps what it gives.
+    pub fn addresses_dir(&self) -> PathBuf {
         self.dir.join("addresses")
     }
 

@@ -15,28 +15,30 @@ use ferroflow_tests::{checks, command, scenario, stop};
 use serde_json::{Value, json};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
-/// Containers that are there.
-const N_PRESENT: usize = 500;
+/// Containers that are there. Without optimisation one takes many times as long.
+const N_PRESENT: usize = if cfg!(debug_assertions) { 60 } else { 500 };
 /// Containers that come one after the other, and how often.
-const N_COMING: usize = 100;
+const N_COMING: usize = if cfg!(debug_assertions) { 20 } else { 200 };
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How many come at once.
-const N_AT_ONCE: usize = 64;
+const N_AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 64 };
 /// Attachments and detachments with kills.
-const N_CYCLES: usize = 500;
+const N_CYCLES: usize = if cfg!(debug_assertions) { 100 } else { 500 };
 const N_WORKERS: usize = 16;
 /// Kills of vswitchd among them.
-const N_KILLS: usize = 6;
+const N_KILLS: usize = if cfg!(debug_assertions) { 3 } else { 10 };
 /// How long the daemons may take to tidy up.
 const TIDY_LIMIT: Duration = Duration::from_secs(60);
 /// No container waits longer than this, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The network's configuration, with more addresses than a host of the fabric has otherwise.
-fn config(runtime: &Runtime) -> Value {
+fn config(runtime: &Runtime, ipam: &str) -> Value {
     let mut config = runtime.config("1.0.0");
-    config["ipam"]["ranges"] = json!([[{ "subnet": "10.5.0.0/16" }]]);
-    config["ipam"]["routes"] = json!([]);
+    config["ipam"] = json!({ "type": ipam, "ranges": [[{ "subnet": "10.5.0.0/16" }]], "routes": [] });
+    if ipam == "host-local" {
+        config["ipam"]["dataDir"] = json!(runtime.addresses_dir());
+    }
     config
 }
 
@@ -73,11 +75,19 @@ fn at_once<T: Sync>(items: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Resul
 
 /// No trace of any container is left.
 fn nothing_is_left(fabric: &Fabric, runtime: &Runtime) -> Result<()> {
+    fabric.host(0).control.text(&["endpoint", "release"])?;
     stop::wait_for("nothing is left of the containers", TIDY_LIMIT, || {
         let ends = cni::host_ends(fabric, 0)?;
         let taken = runtime.taken_addresses()?;
         let ports = fabric.control.places()?;
-        let n_ports = ports.iter().filter(|place| place.id.contains("-eth0-")).count();
+        let endpoints = fabric.host(0).control.json(&["endpoint", "list"])?.to_string();
+        if endpoints.contains("\"container\"") {
+            return Ok(Err(format!("endpoints: {endpoints}")));
+        }
+        let n_ports = ports
+            .iter()
+            .filter(|place| place.id.contains("-eth0-") || place.id.starts_with("lease-"))
+            .count();
         let n_left = ends.len() + taken.len() + n_ports;
         let left = format!("{} interfaces, {} addresses, {n_ports} ports", ends.len(), taken.len());
         Ok(if n_left == 0 { Ok(()) } else { Err(left) })
@@ -88,7 +98,7 @@ fn nothing_is_left(fabric: &Fabric, runtime: &Runtime) -> Result<()> {
 fn a_container_comes_soon_when_hundreds_are_there() -> Result<()> {
     scenario::on_fabric("a_container_comes_soon_when_hundreds_are_there", PROBE, |fabric| {
         let runtime = Runtime::on(fabric, 0)?;
-        let config = config(&runtime);
+        let config = config(&runtime, "ferroflow");
         let create = |idx| Container::create(fabric, &format!("c{idx}"));
         let present = (0..N_PRESENT).map(create).collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
@@ -157,47 +167,55 @@ fn one_after_the_other(
 
 #[test]
 fn kills_at_any_time_leave_nothing() -> Result<()> {
-    scenario::on_fabric("kills_at_any_time_leave_nothing", PROBE, |fabric| {
-        let runtime = Runtime::on(fabric, 0)?;
-        let config = config(&runtime);
-        let containers = (0..N_WORKERS)
-            .map(|idx| Container::create(fabric, &format!("c{idx}")))
-            .collect::<Result<Vec<_>>>()?;
-        let n_done = AtomicUsize::new(0);
-        let worked: Result<()> = std::thread::scope(|scope| {
-            let (runtime, config, n_done) = (&runtime, &config, &n_done);
-            let workers: Vec<_> = containers
-                .iter()
-                .zip(0..)
-                .map(|(container, seed)| {
-                    scope.spawn(move || {
-                        let mut random = Random::new(seed);
-                        while n_done.fetch_add(1, Ordering::Relaxed) < N_CYCLES {
-                            cycle(runtime, container, config, &mut random)?;
-                        }
-                        anyhow::Ok(())
-                    })
+    scenario::on_fabric("kills_at_any_time_leave_nothing", PROBE, |fabric| killed(fabric, "host-local"))
+}
+
+#[test]
+fn kills_at_any_time_leave_nothing_leased() -> Result<()> {
+    scenario::on_fabric("kills_at_any_time_leave_nothing_leased", PROBE, |fabric| killed(fabric, "ferroflow"))
+}
+
+/// Containers come and go while plugin and daemon are killed.
+fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
+    let runtime = Runtime::on(fabric, 0)?;
+    let config = config(&runtime, ipam);
+    let containers = (0..N_WORKERS)
+        .map(|idx| Container::create(fabric, &format!("c{idx}")))
+        .collect::<Result<Vec<_>>>()?;
+    let n_done = AtomicUsize::new(0);
+    let worked: Result<()> = std::thread::scope(|scope| {
+        let (runtime, config, n_done) = (&runtime, &config, &n_done);
+        let workers: Vec<_> = containers
+            .iter()
+            .zip(0..)
+            .map(|(container, seed)| {
+                scope.spawn(move || {
+                    let mut random = Random::new(seed);
+                    while n_done.fetch_add(1, Ordering::Relaxed) < N_CYCLES {
+                        cycle(runtime, container, config, &mut random)?;
+                    }
+                    anyhow::Ok(())
                 })
-                .collect();
-            for kill in 1..=N_KILLS {
-                let is_time = || n_done.load(Ordering::Relaxed) >= N_CYCLES * kill / (N_KILLS + 1);
-                while !is_time() && workers.iter().any(|worker| !worker.is_finished()) {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                fabric.switch(0).context("vswitchd runs")?.kill()?;
-                std::thread::sleep(Duration::from_millis(200));
-                fabric.start_switch(0)?;
+            })
+            .collect();
+        for kill in 1..=N_KILLS {
+            let is_time = || n_done.load(Ordering::Relaxed) >= N_CYCLES * kill / (N_KILLS + 1);
+            while !is_time() && workers.iter().any(|worker| !worker.is_finished()) {
+                std::thread::sleep(Duration::from_millis(10));
             }
-            workers.into_iter().try_for_each(|worker| worker.join().expect("the thread ends"))
-        });
-        worked?;
-        fabric.wait_converged()?;
-        for container in &containers {
-            del(&runtime, &container.id, &config)?;
+            fabric.switch(0).context("vswitchd runs")?.kill()?;
+            std::thread::sleep(Duration::from_millis(200));
+            fabric.start_switch(0)?;
         }
-        nothing_is_left(fabric, &runtime)?;
-        checks::account(fabric)
-    })
+        workers.into_iter().try_for_each(|worker| worker.join().expect("the thread ends"))
+    });
+    worked?;
+    fabric.wait_converged()?;
+    for container in &containers {
+        del(&runtime, &container.id, &config)?;
+    }
+    nothing_is_left(fabric, &runtime)?;
+    checks::account(fabric)
 }
 
 /// ADD, perhaps killed, and DEL, perhaps killed and then asked again, as a runtime does.

@@ -8,7 +8,7 @@ use ferroflow_proto::host::{
     endpoint_service_client::EndpointServiceClient,
 };
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     transport::{self, Channel},
 };
 
@@ -109,10 +109,11 @@ impl Daemon {
 /// An answer that is none: the connection was cut, and whether the daemon has done it nobody
 /// knows.
 fn lost(status: Status) -> Status {
-    match std::error::Error::source(&status) {
-        Some(_) => Status::unavailable(format!("vswitchd has gone away meanwhile ({})", status.message())),
-        None => status,
+    let is_ours = std::error::Error::source(&status).is_some();
+    if is_ours && status.code() == Code::Unknown {
+        return Status::unavailable(format!("vswitchd has gone away meanwhile ({})", status.message()));
     }
+    status
 }
 
 fn timed<T>(message: T) -> Request<T> {

@@ -8,6 +8,7 @@
 //! - `key`: what tells endpoints apart, and what they are given
 //! - `link`: the pair of interfaces
 //! - `lease`: addresses that were leased ahead of time
+//! - `plan`: what a shim asks for, and what it comes to
 //! - `northbound`: the ports of logical switches
 //! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
 //! - `limits`: bounds on what they send and receive
@@ -25,6 +26,7 @@ mod limits;
 mod link;
 mod nat;
 mod northbound;
+mod plan;
 mod published;
 mod record;
 mod switches;
@@ -33,12 +35,12 @@ mod tending;
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    net::IpAddr,
     path::{Path, PathBuf},
+    sync::atomic::AtomicUsize,
     time::Duration,
 };
 
-use flowtable::types::{BridgeId, MacAddr};
+use flowtable::types::BridgeId;
 use tokio::sync::{Mutex, MutexGuard, RwLock};
 use tonic::{Code, Status, transport::Endpoint};
 
@@ -47,14 +49,16 @@ pub use key::{EndpointKey, Prefix, Route, TextError};
 pub use lease::Ranges;
 pub use limits::{Limit, Limits};
 pub use link::{LinkError, Namespace};
+pub use plan::AttachWanted;
 pub use published::{Published, Transport};
 pub use record::{Leased, Record, Stage};
 
 use crate::host::{PortError, SharedHost};
 use kept::Files;
-use lease::Slot;
+use lease::{Pool, Slot};
 use link::Wanted;
 use northbound::{Northbound, PortWanted};
+use plan::mac_of;
 
 /// Calls that may work side by side; more wait for one another.
 const N_GATES: usize = 64;
@@ -64,37 +68,6 @@ const UP_LIMIT: Duration = Duration::from_secs(10);
 pub const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Where leased addresses are kept, beside the endpoints.
 const LEASES_DIR: &str = "leases";
-/// Least MTU of IPv6 (RFC 8200 §5).
-const MIN_MTU: u32 = 1280;
-
-/// What a shim asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttachWanted {
-    /// Whose.
-    pub key: EndpointKey,
-    /// Path of the namespace; empty: the runtime moves the interface into one.
-    pub netns: String,
-    /// `switches/{id}`
-    pub switch: String,
-    /// Addresses.
-    pub addresses: Vec<Prefix>,
-    /// MAC address; `None`: made from the first address.
-    pub mac: Option<MacAddr>,
-    /// MTU; `None`: what a tunnel carries.
-    pub mtu: Option<u32>,
-    /// Routes.
-    pub routes: Vec<Route>,
-    /// For people and selectors.
-    pub labels: HashMap<String, String>,
-    /// Addresses of the host on the switch, when it is to be the gateway.
-    pub host_addresses: Vec<Prefix>,
-    /// Ports of the host that lead to the container.
-    pub published: Vec<Published>,
-    /// Bounds on what passes.
-    pub limits: Limits,
-    /// Where to choose addresses from; those above are to be among them.
-    pub lease: Option<Ranges>,
-}
 
 /// The endpoints of this host.
 pub struct Endpoints {
@@ -105,10 +78,12 @@ pub struct Endpoints {
     records: std::sync::Mutex<Files<Record>>,
     /// Locked behind `records`, where both are.
     slots: std::sync::Mutex<Files<Slot>>,
-    /// Where leased addresses come from: switch and ranges, by their number.
-    pools: Mutex<HashMap<String, (String, Ranges)>>,
+    /// Where leased addresses come from, by their number.
+    pools: Mutex<HashMap<String, Pool>>,
     /// Held by who leases and gives back.
     leasing: Mutex<()>,
+    /// Containers that wait for leased addresses.
+    waiting: AtomicUsize,
     gates: [Mutex<()>; N_GATES],
     /// Held, behind a gate, by who changes what the host does as a gateway.
     gateways: Mutex<()>,
@@ -137,6 +112,7 @@ impl Endpoints {
             slots: std::sync::Mutex::new(Files::open(state.map(|dir| dir.join(LEASES_DIR)).as_deref())?),
             pools: Mutex::new(HashMap::new()),
             leasing: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
             gates: std::array::from_fn(|_| Mutex::new(())),
             gateways: Mutex::new(()),
             collecting: RwLock::new(()),
@@ -267,58 +243,6 @@ impl Endpoints {
             Code::NotFound => format!("there is no {switch}; make it with: vswitchctl switch add"),
             _ => format!("the controller does not answer: {}", status.message()),
         })
-    }
-
-    /// What a request comes to that names its addresses.
-    async fn plan_named(&self, wanted: &AttachWanted) -> Result<Record, Status> {
-        let first = wanted.addresses.first().ok_or_else(|| {
-            Status::invalid_argument("no address was given; name an IPAM plugin with `ipam`")
-        })?;
-        let mac = wanted.mac.unwrap_or_else(|| mac_of(first.address));
-        self.plan(wanted, wanted.addresses.clone(), mac).await
-    }
-
-    /// What a request comes to, with these addresses.
-    async fn plan(
-        &self,
-        wanted: &AttachWanted,
-        addresses: Vec<Prefix>,
-        mac: MacAddr,
-    ) -> Result<Record, Status> {
-        if let Some(mac) = wanted.mac.filter(|mac| mac.is_multicast() || *mac == MacAddr::ZERO) {
-            return Err(Status::invalid_argument(format!("{mac} is not the MAC address of an interface")));
-        }
-        Ok(Record {
-            key: wanted.key.clone(),
-            stage: Stage::Coming,
-            netns: wanted.netns.clone(),
-            switch: wanted.switch.clone(),
-            host_interface: record::host_interface(&wanted.key),
-            addresses,
-            mac,
-            mtu: self.mtu(wanted.mtu).await?,
-            routes: wanted.routes.clone(),
-            host_mac: MacAddr::ZERO,
-            host_addresses: wanted.host_addresses.clone(),
-            published: wanted.published.clone(),
-            limits: wanted.limits,
-            lease: None,
-        })
-    }
-
-    /// The MTU asked for if a tunnel carries it; without one, what it carries.
-    async fn mtu(&self, wanted: Option<u32>) -> Result<u32, Status> {
-        let max = self.host.with(|host| host.workload_mtu()).await;
-        let mtu = wanted.unwrap_or(max);
-        if mtu > max {
-            return Err(Status::invalid_argument(format!(
-                "MTU {mtu}: tunnels of this host carry {max}; leave it out, or raise the uplink's"
-            )));
-        }
-        if mtu < MIN_MTU {
-            return Err(Status::invalid_argument(format!("MTU {mtu}: it is at least {MIN_MTU}")));
-        }
-        Ok(mtu)
     }
 
     /// The endpoint as planned, when it is there and whole.
@@ -475,20 +399,6 @@ fn wanted_link(record: &Record) -> Wanted {
         mtu: record.mtu,
         addresses: record.addresses.clone(),
         routes: record.routes.clone(),
-    }
-}
-
-/// A locally administered MAC address (IEEE 802 §8.4) that tells the IP address it is made of.
-fn mac_of(address: IpAddr) -> MacAddr {
-    match address {
-        IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            MacAddr::new([0x0a, 0x58, a, b, c, d])
-        }
-        IpAddr::V6(ip) => {
-            let [.., a, b, c, d] = ip.octets();
-            MacAddr::new([0x0a, 0x59, a, b, c, d])
-        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use flowtable::types::MacAddr;
 use tonic::{Code, Status};
 
-use super::{Choice, REST, Ranges, Slot, choose, now};
+use super::{Choice, Pool, REST, Ranges, Slot, choose, now};
 use crate::endpoint::{
     AttachWanted, Endpoints, Leased, Record, Route, UP_LIMIT, gateway,
     key::stable_hash,
@@ -18,6 +20,8 @@ use crate::endpoint::{
 
 /// Ports that are leased at once: those of a block of places.
 const BLOCK: u64 = 16;
+/// Most that are leased at once, however many containers wait.
+const MAX_AT_ONCE: usize = 128;
 /// Fewer free ones, and more are leased.
 const LOW: usize = 8;
 /// More free ones, and some are given back.
@@ -68,12 +72,17 @@ impl Endpoints {
             ));
         }
         let pool = ranges.pool(&wanted.switch);
-        self.pools.lock().await.insert(pool.clone(), (wanted.switch.clone(), ranges.clone()));
+        self.pools.lock().await.entry(pool.clone()).or_insert_with(|| Pool {
+            switch: wanted.switch.clone(),
+            ranges: ranges.clone(),
+            try_again: Duration::ZERO,
+        });
         let choice = Choice {
             addresses: wanted.addresses.iter().map(|prefix| prefix.address).collect(),
             mac: wanted.mac,
         };
         let place = named_place(ranges, &choice)?;
+        let _waiting = Waiting::new(&self.waiting);
         let planned = self.plan(wanted, Vec::new(), MacAddr::ZERO).await?;
         for _ in 0..MAX_TRIES {
             if let Some(record) = self.take_slot(wanted, &planned, &pool, &choice)? {
@@ -225,8 +234,8 @@ impl Endpoints {
             .collect()
     }
 
-    /// The free places of the next block that has any. Each host begins somewhere else, so
-    /// that they seldom want the same.
+    /// The free places of the next block that has any, and of more when many containers wait.
+    /// Each host begins somewhere else, so that they seldom want the same.
     fn next_block(&self, switch: &str, ranges: &Ranges, taken: &BTreeSet<IpAddr>) -> Vec<Slot> {
         let n_places = ranges.n_places();
         let n_blocks = n_places.div_ceil(BLOCK);
@@ -234,14 +243,20 @@ impl Endpoints {
             return Vec::new();
         }
         let begin = stable_hash(self.chassis.bytes()) % n_blocks;
+        let n_wanted = self.waiting.load(Ordering::Relaxed).clamp(1, MAX_AT_ONCE);
         // As many are full as taken addresses can fill, and those of gateways.
-        let n_full = (taken.len() as u64 + n_places.min(BLOCK)).min(n_blocks);
-        (0..n_full.max(1))
-            .map(|idx| (begin + idx) % n_blocks)
-            .map(|block| block * BLOCK..n_places.min((block + 1) * BLOCK))
-            .map(|places| self.block(switch, ranges, places, taken))
-            .find(|slots| !slots.is_empty())
-            .unwrap_or_default()
+        let n_full = (taken.len() as u64 + n_places.min(BLOCK)).min(n_blocks).max(1);
+        let n_blocks_wanted = n_wanted.div_ceil(BLOCK as usize) as u64;
+        let mut slots = Vec::new();
+        for idx in 0..n_blocks.min(n_full + n_blocks_wanted) {
+            let block = (begin + idx) % n_blocks;
+            let places = block * BLOCK..n_places.min((block + 1) * BLOCK);
+            slots.extend(self.block(switch, ranges, places, taken));
+            if slots.len() >= n_wanted {
+                break;
+            }
+        }
+        slots
     }
 
     fn n_free(&self, pool: &str, only_rested: bool) -> usize {
@@ -305,15 +320,34 @@ impl Endpoints {
             }
         }
         let pools = self.pools.lock().await.clone();
-        for (pool, (switch, ranges)) in pools {
-            let n_free = self.n_free(&pool, true);
-            if n_free > 0 && n_free < LOW && self.n_free(&pool, false) < HIGH {
-                self.lease(northbound, &switch, &ranges, Wish::More).await?;
+        for (id, Pool { switch, ranges, try_again }) in pools {
+            let n_free = self.n_free(&id, true);
+            if n_free < LOW && self.n_free(&id, false) < HIGH && now() >= try_again {
+                self.lease_ahead(northbound, &id, &switch, &ranges).await?;
             } else if n_free > HIGH {
-                self.give_back(northbound, |slot| slot.pool == pool, n_free - HIGH).await?;
+                self.give_back(northbound, |slot| slot.pool == id, n_free - HIGH).await?;
             }
         }
         Ok(())
+    }
+
+    /// Leases a block before it is needed; when there is none, not again at once.
+    async fn lease_ahead(
+        &self,
+        northbound: &Northbound,
+        pool: &str,
+        switch: &str,
+        ranges: &Ranges,
+    ) -> Result<(), Status> {
+        match self.lease(northbound, switch, ranges, Wish::More).await {
+            Err(status) if matches!(status.code(), Code::ResourceExhausted | Code::NotFound) => {
+                if let Some(pool) = self.pools.lock().await.get_mut(pool) {
+                    pool.try_again = now() + REST;
+                }
+                Ok(())
+            }
+            leased => leased,
+        }
     }
 
     /// Finds out what became of ports whose making was cut short.
@@ -381,6 +415,22 @@ impl Endpoints {
         let host = self.host.clone();
         tokio::spawn(async move { host.with(move |host| host.let_go_of(&ids)).await });
         Ok(())
+    }
+}
+
+/// A container that waits for its addresses.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(n_waiting: &'a AtomicUsize) -> Self {
+        n_waiting.fetch_add(1, Ordering::Relaxed);
+        Self(n_waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

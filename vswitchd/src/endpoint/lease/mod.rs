@@ -32,6 +32,15 @@ pub use ranges::Ranges;
 /// How long an address rests: until no host sends to its old owner any more.
 pub(super) const REST: Duration = Duration::from_secs(30);
 
+/// Where addresses are leased from.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    switch: String,
+    ranges: Ranges,
+    /// All are taken; not to be tried again before, since 1970.
+    try_again: Duration,
+}
+
 /// A leased port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
