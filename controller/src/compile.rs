@@ -125,7 +125,9 @@ impl Model {
             Spec::QosRule(rule) => {
                 switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.qos_rules, id, rule.clone()))
             }
-            Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
+            Spec::LoadBalancer(_) => {
+                record.balancer().is_some_and(|balancer| insert(load_balancers, id, balancer))
+            }
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
             }
@@ -381,7 +383,8 @@ mod tests {
         });
         let balanced = Wire::LogicalSwitch(pb::LogicalSwitch { load_balancers: lb(), ..Default::default() });
         let balancer = |last: u8| {
-            let backend = pb::Backend { address: format!("10.0.0.{last}:80"), offline: false };
+            let backend =
+                pb::Backend { address: format!("10.0.0.{last}:80"), offline: false, ..Default::default() };
             let vip = pb::Vip { address: "192.0.2.1:80".to_owned(), backends: vec![backend] };
             Wire::LoadBalancer(pb::LoadBalancer { vips: vec![vip], ..Default::default() })
         };

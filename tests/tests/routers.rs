@@ -246,3 +246,65 @@ fn a_router_port_is_told_who_has_an_address() -> Result<()> {
         checks::conservation(fabric).map(drop)
     })
 }
+
+#[test]
+fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
+    scenario::on_fabric("backends_that_do_not_serve_get_no_connections", PROBE, |fabric| {
+        // A policy that lets nobody else in, nor backends out, is no hindrance to their hosts.
+        fabric.control.configure(&format!(
+            "acl add db clients --direction to-lport --priority 10 --match 'ip4.src == 10.0.1.0/24' --action allow-related
+             switch set db --default drop
+             load-balancer add lb --vip {SERVICE}=10.0.2.11:8080,10.0.2.12:8080 --reject --check 1/1/2/2 \
+                 --probe 10.0.2.11=db-1@10.0.2.250 --probe 10.0.2.12=db-2@10.0.2.251
+             router set r1 --load-balancer lb"
+        ))?;
+        let health = |wanted: [&str; 2]| {
+            stop::wait_for(&format!("backends to be {wanted:?}"), Duration::from_secs(15), || {
+                let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
+                let lines = ["10.0.2.11:8080", "10.0.2.12:8080"].iter().zip(wanted);
+                let is_it = |(backend, state): (&&str, &str)| shown.contains(&format!("{backend} {state}\n"));
+                Ok(if lines.clone().all(|(backend, state)| is_it((backend, state))) {
+                    Ok(())
+                } else {
+                    Err(shown)
+                })
+            })
+        };
+        // What is to serve is in force when the controller knows of it a moment later.
+        let served_by = |wanted: &[&str]| {
+            stop::wait_for(&format!("{wanted:?} to serve"), Duration::from_secs(15), || {
+                let answers = ask(fabric, "web-1", SERVICE, 20);
+                let names: Vec<_> =
+                    answers.iter().flat_map(BTreeMap::keys).map(|name| name.as_str()).collect();
+                let expected: Vec<_> = wanted.iter().map(|name| format!("{name} 10.0.1.11")).collect();
+                Ok(if names == expected { Ok(()) } else { Err(format!("{answers:?}")) })
+            })
+        };
+        health(["offline", "offline"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "nobody serves");
+        let mut servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        health(["online", "online"])?;
+        served_by(&["db-1", "db-2"])?;
+        // One dies: its host finds out, and new connections from either host go to the other.
+        servers.remove(0).kill()?;
+        health(["offline", "online"])?;
+        served_by(&["db-2"])?;
+        // It comes back, also without a controller for a while.
+        fabric.controller().context("no controller")?.kill()?;
+        servers.push(server(
+            fabric,
+            &fabric.workload("db-1")?.netns,
+            fabric.workload("db-1")?.tcp(8080),
+            "db-1",
+        )?);
+        fabric.start_controller()?;
+        health(["online", "online"])?;
+        served_by(&["db-1", "db-2"])?;
+        // What nobody checks is as it was written.
+        fabric.control.configure("load-balancer set lb --no-check")?;
+        let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
+        ensure!(!shown.contains("8080 online"), "{shown}");
+        served_by(&["db-1", "db-2"])?;
+        checks::conservation(fabric).map(drop)
+    })
+}

@@ -316,7 +316,7 @@ proptest! {
 #[test]
 fn load_balancers_and_translations_refuse_what_cannot_work() {
     let balancer = |vip: &str, backends: &[&str]| {
-        let backend = |address: &&str| pb::Backend { address: (*address).to_owned(), offline: false };
+        let backend = |address: &&str| pb::Backend { address: (*address).to_owned(), ..Default::default() };
         let backends = backends.iter().map(backend).collect();
         let vips = vec![pb::Vip { address: vip.to_owned(), backends }];
         Wire::LoadBalancer(pb::LoadBalancer { vips, ..Default::default() })

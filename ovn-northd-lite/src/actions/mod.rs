@@ -4,6 +4,7 @@
 
 mod answer;
 mod balance;
+mod check;
 mod connection;
 mod log;
 mod lower;
@@ -18,6 +19,7 @@ use std::fmt;
 pub use self::{
     answer::Answer,
     balance::{Balance, Select},
+    check::Check,
     connection::Connection,
     log::Log,
     meter::SetMeter,
@@ -78,6 +80,8 @@ pub enum Statement {
     Log(Log),
     /// `set_meter(…);`
     Meter(SetMeter),
+    /// `handle_svc_check(inport);`
+    Check(Check),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
@@ -116,6 +120,7 @@ impl fmt::Display for Statement {
             Self::Connection(connection) => connection.fmt(f),
             Self::Log(log) => log.fmt(f),
             Self::Meter(meter) => meter.fmt(f),
+            Self::Check(check) => check.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

@@ -3,8 +3,8 @@
 use flowtable::conntrack::NatKind;
 
 use super::{
-    Answer, Balance, Connection, Log, Neighbour, Select, Serve, SetMeter, Statement, Translate, answer,
-    lower::MAX_NESTING, serve,
+    Answer, Balance, Check, Connection, Log, Neighbour, Select, Serve, SetMeter, Statement, Translate,
+    answer, lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -41,6 +41,7 @@ const VERBS: &[&str] = &[
     "reject",
     "log",
     "set_meter",
+    "handle_svc_check",
 ];
 
 /// Parses an action list.
@@ -110,6 +111,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_next" => Ok(Statement::Connection(Connection::Next)),
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
+        "handle_svc_check" => Check::parse(parser).map(Statement::Check),
         "set_meter" => SetMeter::parse(parser).map(Statement::Meter),
         "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),
         "ct_snat" => Translate::parse(parser, NatKind::Source).map(Statement::Translate),

@@ -55,7 +55,7 @@ use flowtable::{
 pub use gateway::{chassis_of, is_resident};
 pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};
-pub use physical::sent_by_router;
+pub use physical::{sent_by_router, sent_to_workload};
 
 use crate::{
     delta::diff,

@@ -32,7 +32,7 @@ use std::{
 };
 
 use dataplane::Dataplane;
-use ferroflow_proto::chassis::{Claims, Hello, SyncResponse};
+use ferroflow_proto::chassis::{Claims, Health, Hello, SyncResponse};
 use flowtable::{
     port::PortRole,
     program::TunnelKind,
@@ -157,6 +157,7 @@ pub struct Host {
     errors: Vec<String>,
     connected: bool,
     claims: watch::Sender<Claims>,
+    health: watch::Sender<Health>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
@@ -213,6 +214,7 @@ impl Host {
             errors: Vec::new(),
             connected: false,
             claims: watch::Sender::new(Claims::default()),
+            health: watch::Sender::new(Health::default()),
             peers: watch::Sender::default(),
         };
         host.restore_bridges(fail_mode);
@@ -246,6 +248,11 @@ impl Host {
     /// Logical ports on this host, as they change.
     pub fn claims(&self) -> watch::Receiver<Claims> {
         self.claims.subscribe()
+    }
+
+    /// Tells which backends serve, as they change.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     /// A stream to the controller is up, or not.
