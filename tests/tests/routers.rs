@@ -247,6 +247,27 @@ fn a_router_port_is_told_who_has_an_address() -> Result<()> {
     })
 }
 
+/// Waits until the controller knows this of the two servers.
+fn health(fabric: &Fabric, wanted: [&str; 2]) -> Result<()> {
+    stop::wait_for(&format!("backends to be {wanted:?}"), Duration::from_secs(15), || {
+        let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
+        let mut lines = ["10.0.2.11:8080", "10.0.2.12:8080"].iter().zip(wanted);
+        let is_it = lines.all(|(backend, state)| shown.contains(&format!("{backend} {state}\n")));
+        Ok(if is_it { Ok(()) } else { Err(shown) })
+    })
+}
+
+/// Waits until just these servers get new connections: hosts are told a moment after the controller knows.
+fn served_by(fabric: &Fabric, wanted: &[&str]) -> Result<()> {
+    let expected: Vec<_> = wanted.iter().map(|name| format!("{name} 10.0.1.11")).collect();
+    stop::wait_for(&format!("{wanted:?} to serve"), Duration::from_secs(15), || {
+        Ok(match ask(fabric, "web-1", SERVICE, 20) {
+            Ok(answers) if answers.keys().eq(&expected) => Ok(()),
+            answers => Err(format!("{answers:?}")),
+        })
+    })
+}
+
 #[test]
 fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
     scenario::on_fabric("backends_that_do_not_serve_get_no_connections", PROBE, |fabric| {
@@ -258,37 +279,15 @@ fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
                  --probe 10.0.2.11=db-1@10.0.2.250 --probe 10.0.2.12=db-2@10.0.2.251
              router set r1 --load-balancer lb"
         ))?;
-        let health = |wanted: [&str; 2]| {
-            stop::wait_for(&format!("backends to be {wanted:?}"), Duration::from_secs(15), || {
-                let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
-                let lines = ["10.0.2.11:8080", "10.0.2.12:8080"].iter().zip(wanted);
-                let is_it = |(backend, state): (&&str, &str)| shown.contains(&format!("{backend} {state}\n"));
-                Ok(if lines.clone().all(|(backend, state)| is_it((backend, state))) {
-                    Ok(())
-                } else {
-                    Err(shown)
-                })
-            })
-        };
-        // What is to serve is in force when the controller knows of it a moment later.
-        let served_by = |wanted: &[&str]| {
-            stop::wait_for(&format!("{wanted:?} to serve"), Duration::from_secs(15), || {
-                let answers = ask(fabric, "web-1", SERVICE, 20);
-                let names: Vec<_> =
-                    answers.iter().flat_map(BTreeMap::keys).map(|name| name.as_str()).collect();
-                let expected: Vec<_> = wanted.iter().map(|name| format!("{name} 10.0.1.11")).collect();
-                Ok(if names == expected { Ok(()) } else { Err(format!("{answers:?}")) })
-            })
-        };
-        health(["offline", "offline"])?;
+        health(fabric, ["offline", "offline"])?;
         ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "nobody serves");
         let mut servers = servers(fabric, &["db-1", "db-2"], 8080)?;
-        health(["online", "online"])?;
-        served_by(&["db-1", "db-2"])?;
+        health(fabric, ["online", "online"])?;
+        served_by(fabric, &["db-1", "db-2"])?;
         // One dies: its host finds out, and new connections from either host go to the other.
         servers.remove(0).kill()?;
-        health(["offline", "online"])?;
-        served_by(&["db-2"])?;
+        health(fabric, ["offline", "online"])?;
+        served_by(fabric, &["db-2"])?;
         // It comes back, also without a controller for a while.
         fabric.controller().context("no controller")?.kill()?;
         servers.push(server(
@@ -298,13 +297,13 @@ fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
             "db-1",
         )?);
         fabric.start_controller()?;
-        health(["online", "online"])?;
-        served_by(&["db-1", "db-2"])?;
+        health(fabric, ["online", "online"])?;
+        served_by(fabric, &["db-1", "db-2"])?;
         // What nobody checks is as it was written.
         fabric.control.configure("load-balancer set lb --no-check")?;
         let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
         ensure!(!shown.contains("8080 online"), "{shown}");
-        served_by(&["db-1", "db-2"])?;
+        served_by(fabric, &["db-1", "db-2"])?;
         checks::conservation(fabric).map(drop)
     })
 }
