@@ -4,12 +4,11 @@ use std::{collections::HashMap, ffi::OsString, path::Path};
 
 use ferroflow_proto::host::{AttachRequest, Endpoint, EndpointKey, EndpointRoute};
 use serde_json::json;
-use tonic::Code;
+use tonic::{Code, Status};
+use vswitch_shim::{Daemon, departed};
 
 use crate::{
-    config::Config,
-    daemon::Daemon,
-    departed,
+    config::{Config, Gateway},
     environment::{Environment, Verb},
     error::{CniError, ErrorCode},
     ipam::Ipam,
@@ -120,6 +119,7 @@ impl<'a> Call<'a> {
         const WHAT: &str = "the container cannot be attached";
         let (key, switch) = (self.key()?, self.config.switch()?);
         let netns = self.environment.required("CNI_NETNS")?.to_owned();
+        let published_ports = self.config.published()?;
         // Before an address is taken: who cannot attach needs none.
         let mut daemon = self.daemon(WHAT).await?;
         let ipam = self.ipam()?.ok_or_else(|| {
@@ -130,7 +130,14 @@ impl<'a> Call<'a> {
             )
         })?;
         let given = ipam.add(self.version).await?;
-        let attached = daemon.attach(self.wanted(key, switch, netns, &given)).await;
+        let host_addresses = self.host_addresses(&given);
+        let attached = match host_addresses {
+            Ok(host_addresses) => {
+                let wanted = self.wanted(key, switch, netns, &given);
+                daemon.attach(AttachRequest { host_addresses, published_ports, ..wanted }).await
+            }
+            Err(status) => Err(status),
+        };
         match attached {
             Ok(endpoint) => {
                 let result = self.result(&endpoint, &given).in_version(self.version);
@@ -152,6 +159,7 @@ impl<'a> Call<'a> {
                 Some((label.to_owned(), self.environment.argument(argument)?.to_owned()))
             })
             .collect();
+        let [receive_limit, send_limit] = self.config.limits();
         AttachRequest {
             key: Some(key),
             netns,
@@ -161,7 +169,31 @@ impl<'a> Call<'a> {
             mtu: self.config.mtu,
             routes: given.routes.iter().map(|route| endpoint_route(route, &given.ips)).collect(),
             labels,
+            receive_limit,
+            send_limit,
+            ..AttachRequest::default()
         }
+    }
+
+    /// The gateways' addresses, when the host is to have them.
+    fn host_addresses(&self, given: &CniResult) -> Result<Vec<String>, Status> {
+        if self.config.gateway == Gateway::Router {
+            return Ok(Vec::new());
+        }
+        given
+            .ips
+            .iter()
+            .map(|ip| {
+                let gateway = ip.gateway.as_ref().filter(|gateway| !gateway.is_empty()).ok_or_else(|| {
+                    Status::invalid_argument(format!(
+                        "the host is to be the gateway, but IPAM names none for {}; say it, as in \"gateway\" of a range",
+                        ip.address
+                    ))
+                })?;
+                let len = ip.address.split_once('/').map_or("", |(_, len)| len);
+                Ok(format!("{gateway}/{len}"))
+            })
+            .collect()
     }
 
     fn result(&self, endpoint: &Endpoint, given: &CniResult) -> CniResult {
@@ -197,7 +229,9 @@ impl<'a> Call<'a> {
         match detached {
             Ok(()) => {}
             Err(status) if status.code() == Code::Unavailable => {
-                departed::leave(self.socket(), &key)?;
+                departed::leave(self.socket(), &key).map_err(|error| {
+                    CniError::io("vswitchd does not answer, and what is to be taken away cannot be left beside its socket for later", &error)
+                })?;
             }
             Err(status) => return Err(CniError::daemon("the container cannot be detached", &status)),
         }

@@ -1,6 +1,7 @@
 //! What the runtime says by the configuration on stdin. Fields that are not named here are
 //! other plugins' and left alone.
 
+use ferroflow_proto::host::{PublishedPort, RateLimit};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,8 +11,6 @@ use crate::{
     result::{CniResult, Dns, Version},
 };
 
-/// Where vswitchd listens unless said otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/ferroflow/vswitchd.sock";
 /// Our own directories of logical names.
 const SWITCHES: &str = "switches/";
 
@@ -36,6 +35,9 @@ pub struct Config {
     pub mtu: u32,
     /// Who gives addresses.
     pub ipam: Option<Ipam>,
+    /// Who has the gateways' addresses.
+    #[serde(default)]
+    pub gateway: Gateway,
     /// Resolver settings for the containers.
     pub dns: Option<Dns>,
     /// What earlier plugins, or an earlier ADD, answered.
@@ -57,6 +59,36 @@ pub struct Ipam {
     pub kind: String,
 }
 
+/// Who has the addresses of the containers' gateways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// A router of the logical network, if anybody.
+    #[default]
+    Router,
+    /// The host: what leaves goes by its kernel, which translates it.
+    Host,
+}
+
+/// A port of the host that leads to the container. Runtimes write all keys, some of them
+/// with nothing to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortMapping {
+    /// Port of the host; 0: none.
+    #[serde(alias = "HostPort")]
+    pub host_port: u32,
+    /// Port of the container.
+    #[serde(alias = "ContainerPort")]
+    pub container_port: u32,
+    /// `tcp` if it is empty.
+    #[serde(alias = "Protocol")]
+    pub protocol: String,
+    /// Address of the host; empty: all.
+    #[serde(rename = "hostIP", alias = "hostIp", alias = "HostIP")]
+    pub host_ip: String,
+}
+
 /// What the runtime asks for one container. containerd writes some keys with capitals, and
 /// Go's reader does not mind.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -67,6 +99,31 @@ pub struct RuntimeConfig {
     /// Resolver settings.
     #[serde(alias = "Dns", alias = "DNS")]
     pub dns: Option<RuntimeDns>,
+    /// Ports of the host.
+    #[serde(rename = "portMappings", alias = "PortMappings")]
+    pub port_mappings: Option<Vec<PortMapping>>,
+    /// Bounds on what passes.
+    #[serde(alias = "Bandwidth")]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// Bounds, seen from the container: ingress is what it receives. Bits, and bits per second;
+/// 0: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// Rate of what it receives.
+    #[serde(alias = "IngressRate")]
+    pub ingress_rate: u64,
+    /// How much of that at once.
+    #[serde(alias = "IngressBurst")]
+    pub ingress_burst: u64,
+    /// Rate of what it sends.
+    #[serde(alias = "EgressRate")]
+    pub egress_rate: u64,
+    /// How much of that at once.
+    #[serde(alias = "EgressBurst")]
+    pub egress_burst: u64,
 }
 
 /// Resolver settings as runtimes have them.
@@ -107,7 +164,7 @@ pub struct Attachment {
 }
 
 fn default_socket() -> String {
-    DEFAULT_SOCKET.to_owned()
+    vswitch_shim::DEFAULT_SOCKET.to_owned()
 }
 
 impl Config {
@@ -169,6 +226,45 @@ impl Config {
             .unwrap_or_else(|| ipam.clone())
     }
 
+    /// Bounds on what the container receives, and on what it sends.
+    pub fn limits(&self) -> [Option<RateLimit>; 2] {
+        let asked = self.runtime_config.as_ref().and_then(|config| config.bandwidth).unwrap_or_default();
+        [(asked.ingress_rate, asked.ingress_burst), (asked.egress_rate, asked.egress_burst)]
+            .map(|(rate_bps, burst_bits)| (rate_bps != 0).then_some(RateLimit { rate_bps, burst_bits }))
+    }
+
+    /// Ports of the host that are to lead to the container.
+    ///
+    /// # Errors
+    /// There are some, but the host is not the gateway.
+    pub fn published(&self) -> Result<Vec<PublishedPort>, CniError> {
+        let mappings = self.runtime_config.as_ref().and_then(|config| config.port_mappings.as_deref());
+        let published: Vec<_> = mappings
+            .unwrap_or_default()
+            .iter()
+            // Kubernetes says so of ports that are only named.
+            .filter(|mapping| mapping.host_port != 0)
+            .map(|mapping| PublishedPort {
+                protocol: if mapping.protocol.is_empty() {
+                    "tcp".to_owned()
+                } else {
+                    mapping.protocol.clone()
+                },
+                host_ip: mapping.host_ip.clone(),
+                host_port: mapping.host_port,
+                port: mapping.container_port,
+            })
+            .collect();
+        if published.is_empty() || self.gateway == Gateway::Host {
+            return Ok(published);
+        }
+        Err(CniError::new(
+            ErrorCode::InvalidConfig,
+            "ports of the host cannot lead to this network",
+            "its containers' packets leave by a router; publish there, or have the host be the gateway with \"gateway\": \"host\"",
+        ))
+    }
+
     /// What an earlier ADD answered.
     ///
     /// # Errors
@@ -194,7 +290,28 @@ mod tests {
         let dns = config.dns(&Dns::default());
         assert_eq!(dns.nameservers, ["10.0.0.53"]);
         assert!(dns.search.is_empty());
+        let received = RateLimit { rate_bps: 10_000_000, burst_bits: 0 };
+        assert_eq!(config.limits(), [Some(received), None]);
         assert_eq!(config.switch().unwrap(), "switches/web");
+    }
+
+    #[test]
+    fn ports_are_published_where_the_host_is_the_gateway() {
+        let ports = r#""runtimeConfig":{"portMappings":[
+            {"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""},
+            {"hostPort":0,"containerPort":81},
+            {"HostPort":53,"ContainerPort":54,"Protocol":"udp","HostIP":"192.0.2.1"}]}"#;
+        let config = |gateway: &str| Config::read(format!("{{{gateway}{ports}}}").as_bytes());
+        let published = config(r#""gateway":"host","#).unwrap().published().unwrap();
+        let texts: Vec<_> = published
+            .iter()
+            .map(|p| format!("{}/{}:{}->{}", p.protocol, p.host_ip, p.host_port, p.port))
+            .collect();
+        assert_eq!(texts, ["tcp/:8080->80", "udp/192.0.2.1:53->54"]);
+        assert_eq!(config("").unwrap().published().unwrap_err().code, 7);
+        assert_eq!(config(r#""gateway":"left","#).unwrap_err().code, 6);
+        let none = Config::read(br#"{"runtimeConfig":{"portMappings":null}}"#).unwrap();
+        assert_eq!(none.published(), Ok(vec![]));
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub struct Install {
     /// Router of the containers, one for IPv4 and one for IPv6; without one they have no default route
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
+    /// This host has the gateways' addresses: what leaves goes by its kernel, and ports of the
+    /// host can lead to containers
+    #[arg(long, requires = "gateway")]
+    host_gateway: bool,
     /// The plugin's program; without it, the one beside vswitchctl
     #[arg(long, value_name = "PATH")]
     plugin: Option<PathBuf>,
@@ -127,18 +131,23 @@ impl Install {
             .iter()
             .map(|gateway| json!({ "dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" } }))
             .collect();
+        let mut plugin = json!({
+            "type": PLUGIN,
+            "switch": self.switch,
+            "socket": socket,
+            "capabilities": { "mac": true, "dns": true, "bandwidth": true },
+            "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
+        });
+        if self.host_gateway {
+            plugin["gateway"] = json!("host");
+            plugin["capabilities"]["portMappings"] = json!(true);
+        }
         json!({
             // The first is for runtimes that know no second.
             "cniVersion": "1.0.0",
             "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
             "name": self.dirs.name,
-            "plugins": [{
-                "type": PLUGIN,
-                "switch": self.switch,
-                "socket": socket,
-                "capabilities": { "mac": true, "dns": true },
-                "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
-            }],
+            "plugins": [plugin],
         })
     }
 
@@ -250,9 +259,14 @@ mod tests {
                 range("fd00::/64=fd00::100-fd00::1ff").unwrap(),
             ],
             gateway: vec!["fd00::1".parse().unwrap(), "10.0.1.1".parse().unwrap()],
+            host_gateway: false,
             plugin: None,
         };
         let network = install.network(Path::new("/run/x.sock"));
+        assert!(network["plugins"][0].get("gateway").is_none());
+        let by_host = Install { host_gateway: true, ..install }.network(Path::new("/run/x.sock"));
+        assert_eq!(by_host["plugins"][0]["gateway"], "host");
+        assert_eq!(by_host["plugins"][0]["capabilities"]["portMappings"], true);
         let ipam = &network["plugins"][0]["ipam"];
         assert_eq!(ipam["ranges"][0][0]["gateway"], "10.0.1.1");
         assert_eq!(ipam["ranges"][1][0]["gateway"], "fd00::1");

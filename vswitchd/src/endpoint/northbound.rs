@@ -4,9 +4,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use ferroflow_proto::northbound::{
-    DeleteResourceRequest, GetReceiptRequest, GetResourceRequest, Kind, LogicalSwitchPort, Resource,
-    UpdateResourceRequest, WatchRequest, event, northbound_service_client::NorthboundServiceClient,
-    resource::Spec,
+    CreateResourceRequest, Delete, GetReceiptRequest, GetResourceRequest, Kind, LogicalSwitch,
+    LogicalSwitchPort, Operation, Resource, TransactRequest, Update, WatchRequest, event,
+    northbound_service_client::NorthboundServiceClient, operation::Op, resource::Spec,
 };
 use tonic::{
     Code, Request, Status,
@@ -20,14 +20,18 @@ const CALL: Duration = Duration::from_secs(5);
 const OTHERS: Duration = Duration::from_secs(1);
 
 /// A port to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct PortWanted {
     /// `switches/{id}/ports/{id}`
     pub name: String,
     /// `MAC IP…`
     pub addresses: String,
+    /// Packets from elsewhere come by it, too.
+    pub is_gateway: bool,
     /// For people and selectors.
     pub labels: HashMap<String, String>,
+    /// Rules of the switch that go with it.
+    pub rules: Vec<Resource>,
 }
 
 /// The controller.
@@ -42,33 +46,57 @@ impl Northbound {
         Self { client: NorthboundServiceClient::new(controller.connect_lazy()) }
     }
 
-    /// Makes a port that may use just its own addresses, or takes over the one that an
+    /// Makes a port that may use just its own addresses, but for a gateway, or takes over the one that an
     /// interrupted attempt left. The revision is that of the change.
     ///
     /// # Errors
     /// NOT_FOUND without such a switch, UNAVAILABLE without a controller.
     pub(super) async fn make_port(&self, wanted: PortWanted) -> Result<u64, Status> {
-        let PortWanted { name, addresses, labels } = wanted;
+        let PortWanted { name, addresses, is_gateway, labels, rules } = wanted;
         let port = LogicalSwitchPort {
-            port_security: vec![addresses.clone()],
+            port_security: if is_gateway { Vec::new() } else { vec![addresses.clone()] },
             addresses: vec![addresses],
             ..LogicalSwitchPort::default()
         };
-        let spec = Some(Spec::LogicalSwitchPort(port));
-        let resource = Some(Resource { name, labels, spec, ..Resource::default() });
-        let request =
-            UpdateResourceRequest { resource, allow_missing: true, ..UpdateResourceRequest::default() };
-        Ok(self.client.clone().update_resource(timed(request)).await?.into_inner().revision)
+        let port =
+            Resource { name, labels, spec: Some(Spec::LogicalSwitchPort(port)), ..Resource::default() };
+        let put = |resource| {
+            let update = Update { resource: Some(resource), allow_missing: true, ..Update::default() };
+            Operation { op: Some(Op::Update(update)) }
+        };
+        self.transact([port].into_iter().chain(rules).map(put).collect()).await
     }
 
-    /// Deletes a port; there may be none.
+    async fn transact(&self, operations: Vec<Operation>) -> Result<u64, Status> {
+        let request = TransactRequest { operations, ..TransactRequest::default() };
+        Ok(self.client.clone().transact(timed(request)).await?.into_inner().revision)
+    }
+
+    /// Makes a switch; one that is there is left as it is.
     ///
     /// # Errors
     /// UNAVAILABLE without a controller.
-    pub(super) async fn delete_port(&self, name: &str) -> Result<(), Status> {
-        let request =
-            DeleteResourceRequest { name: name.to_owned(), allow_missing: true, validate_only: false };
-        match self.client.clone().delete_resource(timed(request)).await {
+    pub(super) async fn make_switch(
+        &self,
+        name: String,
+        labels: HashMap<String, String>,
+    ) -> Result<(), Status> {
+        let spec = Some(Spec::LogicalSwitch(LogicalSwitch::default()));
+        let resource = Some(Resource { name, labels, spec, ..Resource::default() });
+        let request = CreateResourceRequest { resource, validate_only: false };
+        match self.client.clone().create_resource(timed(request)).await {
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            made => made.map(drop),
+        }
+    }
+
+    /// Deletes ports, rules, or switches with all that is theirs; there may be none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn delete(&self, names: impl IntoIterator<Item = String>) -> Result<(), Status> {
+        let delete = |name| Operation { op: Some(Op::Delete(Delete { name, allow_missing: true })) };
+        match self.transact(names.into_iter().map(delete).collect()).await {
             // Its switch went before it.
             Err(status) if status.code() == Code::NotFound => Ok(()),
             deleted => deleted.map(drop),

@@ -11,7 +11,7 @@ use std::{
 use flowtable::types::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointKey, Prefix, Route};
+use super::{EndpointKey, Limits, Prefix, Published, Route, limits};
 
 /// Longest id of a port, and of an interface.
 const MAX_PORT_LEN: usize = 63;
@@ -38,7 +38,7 @@ pub struct Record {
     pub key: EndpointKey,
     /// How far.
     pub stage: Stage,
-    /// Path of its namespace.
+    /// Path of its namespace; empty: the runtime moves it into one.
     pub netns: String,
     /// Its switch, `switches/{id}`.
     pub switch: String,
@@ -56,12 +56,33 @@ pub struct Record {
     /// MAC address of the host's end; zero until it is made.
     #[serde(with = "super::text")]
     pub host_mac: MacAddr,
+    /// Addresses of the host on the switch, when it is the gateway.
+    #[serde(default)]
+    pub host_addresses: Vec<Prefix>,
+    /// Ports of the host that lead here.
+    #[serde(default)]
+    pub published: Vec<Published>,
+    /// Bounds on what passes.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 impl Record {
     /// Name of its port.
     pub fn port_name(&self) -> String {
         format!("{}/ports/{}", self.switch, port_id(&self.key))
+    }
+
+    /// Names of what the network has for it, its port first.
+    pub(super) fn resources(&self) -> Vec<String> {
+        let rules = limits::rule_names(&self.switch, &port_id(&self.key));
+        let rules = rules.into_iter().filter(|_| self.limits.is_any());
+        [self.port_name()].into_iter().chain(rules).collect()
+    }
+
+    /// Name of the container's end on the host, when the runtime moves it.
+    pub fn loose_interface(&self) -> Option<String> {
+        self.netns.is_empty().then(|| format!("vd{:012x}", short_hash(&self.key)))
     }
 }
 
@@ -78,7 +99,12 @@ pub(super) fn port_id(key: &EndpointKey) -> String {
 
 /// Name of the host's end, as long as an interface's may be.
 pub(super) fn host_interface(key: &EndpointKey) -> String {
-    format!("vc{:012x}", key.stable_hash() & 0xffff_ffff_ffff)
+    format!("vc{:012x}", short_hash(key))
+}
+
+/// As much of a key's hash as names of interfaces have room for.
+pub(super) fn short_hash(key: &EndpointKey) -> u64 {
+    key.stable_hash() & 0xffff_ffff_ffff
 }
 
 /// All endpoints of this host.

@@ -1,10 +1,11 @@
 //! The host's daemon, behind its socket.
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use ferroflow_proto::host::{
     AttachRequest, CheckEndpointRequest, DetachRequest, Endpoint, EndpointKey, GetReadinessRequest,
-    KeepEndpointsRequest, endpoint_service_client::EndpointServiceClient,
+    KeepEndpointsRequest, MakeSwitchRequest, RemoveSwitchRequest,
+    endpoint_service_client::EndpointServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -84,6 +85,24 @@ impl Daemon {
     pub async fn trouble(&mut self, switch: &str) -> Result<String, Status> {
         let request = GetReadinessRequest { switch: switch.to_owned() };
         Ok(self.client.get_readiness(timed(request)).await?.into_inner().trouble)
+    }
+
+    /// Makes a switch; one that is there is left as it is.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn make_switch(&mut self, switch: &str, labels: HashMap<String, String>) -> Result<(), Status> {
+        let request = MakeSwitchRequest { switch: switch.to_owned(), labels };
+        self.client.make_switch(timed(request)).await.map(drop)
+    }
+
+    /// Removes a switch; there may be none.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn remove_switch(&mut self, switch: &str) -> Result<(), Status> {
+        let request = RemoveSwitchRequest { switch: switch.to_owned() };
+        self.client.remove_switch(timed(request)).await.map(drop)
     }
 }
 

@@ -9,8 +9,6 @@ use std::{
 use ferroflow_proto::host::EndpointKey;
 use serde_json::json;
 
-use crate::error::CniError;
-
 /// What the directory's name has more than that of the socket.
 const SUFFIX: &str = ".departed";
 
@@ -18,15 +16,7 @@ const SUFFIX: &str = ".departed";
 ///
 /// # Errors
 /// The file cannot be written: then the runtime has to try again.
-pub fn leave(socket: &Path, key: &EndpointKey) -> Result<PathBuf, CniError> {
-    write(socket, key).map_err(|error| {
-        let message =
-            "vswitchd does not answer, and what is to be taken away cannot be left beside its socket for later";
-        CniError::io(message, &error)
-    })
-}
-
-fn write(socket: &Path, key: &EndpointKey) -> io::Result<PathBuf> {
+pub fn leave(socket: &Path, key: &EndpointKey) -> io::Result<PathBuf> {
     let EndpointKey { network, container, interface } = key;
     let mut dir = socket.as_os_str().to_owned();
     dir.push(SUFFIX);
