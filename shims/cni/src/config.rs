@@ -1,16 +1,18 @@
 //! What the runtime says by the configuration on stdin. Fields that are not named here are
 //! other plugins' and left alone.
 
-use ferroflow_proto::host::{PublishedPort, RateLimit};
+use ferroflow_proto::host::{AddressRange, Lease, PublishedPort, RangeSet, RateLimit};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     environment::Environment,
     error::{CniError, ErrorCode},
-    result::{CniResult, Dns, Version},
+    result::{CniResult, Dns, Route, Version},
 };
 
+/// `ipam.type` of addresses that the host leases.
+const OWN_IPAM: &str = "ferroflow";
 /// Our own directories of logical names.
 const SWITCHES: &str = "switches/";
 
@@ -51,12 +53,54 @@ pub struct Config {
     pub valid_attachments: Option<Vec<Attachment>>,
 }
 
-/// The IPAM plugin; the rest of it is the plugin's own.
+/// The IPAM plugin; the rest of it is the plugin's own, or ours.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Ipam {
     /// Its name.
     #[serde(rename = "type", default)]
     pub kind: String,
+    /// Ranges, as host-local has them.
+    #[serde(default)]
+    ranges: Option<Vec<Vec<Range>>>,
+    /// Routes of the containers.
+    #[serde(default, deserialize_with = "nullable")]
+    pub routes: Vec<Route>,
+}
+
+/// A part of a subnet.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Range {
+    subnet: String,
+    range_start: String,
+    range_end: String,
+    gateway: String,
+}
+
+impl Ipam {
+    /// The host leases addresses, and no other program is called.
+    pub fn is_own(&self) -> bool {
+        self.kind == OWN_IPAM
+    }
+
+    /// What the host is to lease from.
+    pub fn lease(&self) -> Lease {
+        let range = |range: &Range| {
+            let Range { subnet, range_start, range_end, gateway } = range.clone();
+            AddressRange { subnet, first: range_start, last: range_end, gateway }
+        };
+        let set = |set: &Vec<Range>| RangeSet { ranges: set.iter().map(range).collect() };
+        Lease { sets: self.ranges.iter().flatten().map(set).collect() }
+    }
+}
+
+/// `null` is nothing.
+fn nullable<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Who has the addresses of the containers' gateways.
@@ -102,6 +146,9 @@ pub struct RuntimeConfig {
     /// Ports of the host.
     #[serde(rename = "portMappings", alias = "PortMappings")]
     pub port_mappings: Option<Vec<PortMapping>>,
+    /// Addresses.
+    #[serde(alias = "Ips", alias = "IPs")]
+    pub ips: Option<Vec<String>>,
     /// Bounds on what passes.
     #[serde(alias = "Bandwidth")]
     pub bandwidth: Option<Bandwidth>,
@@ -150,6 +197,8 @@ pub struct Arguments {
 pub struct CniArguments {
     /// MAC address.
     pub mac: Option<String>,
+    /// Addresses.
+    pub ips: Option<Vec<String>>,
 }
 
 /// One interface of a container.
@@ -210,6 +259,40 @@ impl Config {
         let by_args = || self.args.as_ref()?.cni.as_ref()?.mac.clone();
         let by_environment = || environment.argument("MAC").map(str::to_owned);
         by_runtime.or_else(by_args).or_else(by_environment).filter(|mac| !mac.is_empty())
+    }
+
+    /// Refuses a network that says nothing of addresses.
+    ///
+    /// # Errors
+    /// It has no IPAM.
+    pub fn check_ipam(&self) -> Result<(), CniError> {
+        match &self.ipam {
+            Some(ipam) if !ipam.kind.is_empty() => Ok(()),
+            _ => Err(CniError::new(
+                ErrorCode::InvalidConfig,
+                "the network has no IPAM plugin",
+                "say who gives addresses, as in \"ipam\": {\"type\": \"ferroflow\", \"ranges\": …}",
+            )),
+        }
+    }
+
+    /// The addresses asked for, by whoever has most to say; each once, without the length of
+    /// its prefix, for which the ranges are there.
+    pub fn addresses(&self, environment: &Environment) -> Vec<String> {
+        let by_runtime = self.runtime_config.as_ref().and_then(|config| config.ips.clone());
+        let by_args = || self.args.as_ref()?.cni.as_ref()?.ips.clone();
+        let by_environment = || Some(environment.argument("IP")?.split(',').map(str::to_owned).collect());
+        let is_any = |ips: &Vec<String>| !ips.is_empty();
+        let asked = by_runtime.filter(is_any).or_else(|| by_args().filter(is_any)).or_else(by_environment);
+        let mut addresses: Vec<String> = Vec::new();
+        for text in asked.unwrap_or_default() {
+            let address = text.split('/').next().unwrap_or_default().trim().to_owned();
+            // podman says the same twice.
+            if !address.is_empty() && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
     }
 
     /// Resolver settings: the runtime's, else the configuration's, else those of IPAM.
@@ -293,6 +376,29 @@ mod tests {
         let received = RateLimit { rate_bps: 10_000_000, burst_bits: 0 };
         assert_eq!(config.limits(), [Some(received), None]);
         assert_eq!(config.switch().unwrap(), "switches/web");
+    }
+
+    #[test]
+    fn addresses_are_asked_for_once_each_by_whoever_has_most_to_say() {
+        let env = Environment::read([("CNI_ARGS".into(), "IP=10.0.0.7,fd00::7".into())]).unwrap();
+        let addresses = |text: &str| Config::read(text.as_bytes()).unwrap().addresses(&env);
+        assert_eq!(addresses("{}"), ["10.0.0.7", "fd00::7"]);
+        assert_eq!(addresses(r#"{"args":{"cni":{"ips":["10.0.0.8/24"]}}}"#), ["10.0.0.8"]);
+        assert_eq!(addresses(r#"{"runtimeConfig":{"ips":["10.0.0.9","10.0.0.9"]}}"#), ["10.0.0.9"]);
+        assert_eq!(addresses(r#"{"runtimeConfig":{"ips":[]}}"#), ["10.0.0.7", "fd00::7"]);
+    }
+
+    #[test]
+    fn own_ranges_are_written_as_those_of_host_local() {
+        let config = Config::read(
+            br#"{"ipam":{"type":"ferroflow","ranges":[[{"subnet":"10.0.1.0/24","rangeStart":"10.0.1.9",
+                "gateway":"10.0.1.1"}],[{"subnet":"fd00::/64"}]],"routes":null}}"#,
+        )
+        .unwrap();
+        let ipam = config.ipam.unwrap();
+        assert!(ipam.is_own() && ipam.routes.is_empty());
+        let lease = ipam.lease();
+        assert_eq!((lease.sets.len(), lease.sets[0].ranges[0].first.as_str()), (2, "10.0.1.9"));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use address_pool::Network;
 use ferroflow_proto::host::{AttachRequest, EndpointKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tonic::Code;
 use vswitch_shim::{Daemon, departed};
 
 use crate::{
@@ -221,17 +220,8 @@ impl Driver {
 
     async fn remove_endpoint(&self, network: &str, endpoint: &str) -> Result<(), Refusal> {
         let key = key(network, endpoint);
-        let detached = match Daemon::connect(&self.vswitchd).await {
-            Ok(mut daemon) => daemon.detach(key.clone()).await,
-            Err(status) => Err(status),
-        };
-        match detached {
-            Ok(()) => {}
-            Err(status) if status.code() == Code::Unavailable => {
-                departed::leave(&self.vswitchd, &key).map(drop)?;
-            }
-            Err(status) => return Err(Refusal::daemon("the container cannot be detached", &status)),
-        }
+        let ended = departed::end(&self.vswitchd, &key).await;
+        ended.map_err(|error| Refusal::new(format!("the container cannot be detached: {error}")))?;
         self.endpoints.borrow_mut().remove(endpoint)?;
         Ok(())
     }

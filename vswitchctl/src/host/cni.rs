@@ -53,7 +53,8 @@ pub struct Install {
     /// Logical switch that the containers are attached to
     #[arg(long, value_name = "SWITCH")]
     switch: String,
-    /// Addresses of this host's containers: SUBNET=FIRST-LAST, a range no other host has
+    /// Addresses of containers: SUBNET=FIRST-LAST, the same on all hosts: each leases some of
+    /// them for itself. With --host-gateway, a range no other host has
     #[arg(long, value_name = "SUBNET=FIRST-LAST", required = true, value_parser = range)]
     range: Vec<Range>,
     /// Router of the containers, one for IPv4 and one for IPv6; without one they have no default route
@@ -135,10 +136,12 @@ impl Install {
             "type": PLUGIN,
             "switch": self.switch,
             "socket": socket,
-            "capabilities": { "mac": true, "dns": true, "bandwidth": true },
-            "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
+            "capabilities": { "mac": true, "ips": true, "dns": true, "bandwidth": true },
+            "ipam": { "type": "ferroflow", "ranges": ranges, "routes": routes },
         });
         if self.host_gateway {
+            // The host's own address is not one that is leased.
+            plugin["ipam"]["type"] = json!("host-local");
             plugin["gateway"] = json!("host");
             plugin["capabilities"]["portMappings"] = json!(true);
         }
@@ -177,6 +180,7 @@ impl Dirs {
                 "the network is gone, but {n_left} containers are attached and need the plugin to end; end them (vswitchctl endpoint list) and do this again"
             )));
         }
+        endpoint::release(session).await?;
         let plugin = self.bin_dir.join(PLUGIN);
         let had_plugin = remove(&plugin)?;
         let removed = [(had_plugin, plugin), (had_network, network)];

@@ -5,7 +5,9 @@ use flowtable::types::MacAddr;
 use tonic::Status;
 
 use super::{
-    EndpointKey, Endpoints, Limits, Namespace, Record, Stage, mac_of,
+    EndpointKey, Endpoints, Limits, Namespace, Record, Stage,
+    kept::Files,
+    mac_of,
     nat::{self, Gateway, Target},
     northbound::Northbound,
     record, refusal, unsaved,
@@ -50,6 +52,7 @@ impl Endpoints {
             host_addresses: Vec::new(),
             published: Vec::new(),
             limits: Limits::default(),
+            lease: None,
             key: key.clone(),
             ..record.clone()
         };
@@ -102,25 +105,12 @@ impl Endpoints {
     }
 
     /// Writes down what is about to be made, if its ports of the host lead nowhere else.
-    pub(super) fn put_coming(&self, wanted: Record) -> Result<(), Status> {
-        if !wanted.published.is_empty() && wanted.host_addresses.is_empty() {
-            return Err(Status::invalid_argument(
-                "ports can be published only where the host is the gateway (\"gateway\": \"host\")",
-            ));
-        }
+    pub(super) fn put_coming(&self, wanted: Record) -> Result<Record, Status> {
         // One lock for both: two that ask at once do not both get it.
         let mut records = self.records();
-        for other in records.iter().filter(|other| other.key != wanted.key && other.stage != Stage::Leaving) {
-            for published in &wanted.published {
-                if other.published.iter().any(|theirs| theirs.collides(published)) {
-                    return Err(Status::failed_precondition(format!(
-                        "port {published} of the host leads to {} already",
-                        other.key
-                    )));
-                }
-            }
-        }
-        records.put(wanted).map_err(unsaved)
+        check_published(&records, &wanted)?;
+        records.put(wanted.clone()).map_err(unsaved)?;
+        Ok(wanted)
     }
 
     /// Containers of a network that are there or coming.
@@ -157,4 +147,24 @@ impl Endpoints {
         gateways.iter().try_for_each(nat::allow_forwarding).map_err(refused)?;
         nat::apply(&gateways, &targets).await.map_err(refused)
     }
+}
+
+/// A port of the host leads to one container.
+pub(super) fn check_published(records: &Files<Record>, wanted: &Record) -> Result<(), Status> {
+    if !wanted.published.is_empty() && wanted.host_addresses.is_empty() {
+        return Err(Status::invalid_argument(
+            "ports can be published only where the host is the gateway (\"gateway\": \"host\")",
+        ));
+    }
+    for other in records.iter().filter(|other| other.key != wanted.key && other.stage != Stage::Leaving) {
+        for published in &wanted.published {
+            if other.published.iter().any(|theirs| theirs.collides(published)) {
+                return Err(Status::failed_precondition(format!(
+                    "port {published} of the host leads to {} already",
+                    other.key
+                )));
+            }
+        }
+    }
+    Ok(())
 }

@@ -7,16 +7,20 @@
 //!
 //! - `key`: what tells endpoints apart, and what they are given
 //! - `link`: the pair of interfaces
+//! - `lease`: addresses that were leased ahead of time
 //! - `northbound`: the ports of logical switches
 //! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
 //! - `limits`: bounds on what they send and receive
+//! - `kept`: values that outlive the process
 //! - `departed`: what shims leave to do while this daemon is not there
 //! - `tending`: what is left to do, by a crash or by others that did not answer
 //! - `switches`: switches of runtimes' networks that name none
 
 mod departed;
 mod gateway;
+mod kept;
 mod key;
+mod lease;
 mod limits;
 mod link;
 mod nat;
@@ -40,15 +44,17 @@ use tonic::{Code, Status, transport::Endpoint};
 
 pub use departed::departed_dir;
 pub use key::{EndpointKey, Prefix, Route, TextError};
+pub use lease::Ranges;
 pub use limits::{Limit, Limits};
 pub use link::{LinkError, Namespace};
 pub use published::{Published, Transport};
-pub use record::{Record, Stage};
+pub use record::{Leased, Record, Stage};
 
 use crate::host::{PortError, SharedHost};
+use kept::Files;
+use lease::Slot;
 use link::Wanted;
 use northbound::{Northbound, PortWanted};
-use record::Records;
 
 /// Calls that may work side by side; more wait for one another.
 const N_GATES: usize = 64;
@@ -56,6 +62,8 @@ const N_GATES: usize = 64;
 const UP_LIMIT: Duration = Duration::from_secs(10);
 /// How often what is left to do is tried again.
 pub const TEND_INTERVAL: Duration = Duration::from_secs(1);
+/// Where leased addresses are kept, beside the endpoints.
+const LEASES_DIR: &str = "leases";
 /// Least MTU of IPv6 (RFC 8200 §5).
 const MIN_MTU: u32 = 1280;
 
@@ -84,6 +92,8 @@ pub struct AttachWanted {
     pub published: Vec<Published>,
     /// Bounds on what passes.
     pub limits: Limits,
+    /// Where to choose addresses from; those above are to be among them.
+    pub lease: Option<Ranges>,
 }
 
 /// The endpoints of this host.
@@ -92,7 +102,13 @@ pub struct Endpoints {
     chassis: String,
     northbound: Option<Northbound>,
     departed: PathBuf,
-    records: std::sync::Mutex<Records>,
+    records: std::sync::Mutex<Files<Record>>,
+    /// Locked behind `records`, where both are.
+    slots: std::sync::Mutex<Files<Slot>>,
+    /// Where leased addresses come from: switch and ranges, by their number.
+    pools: Mutex<HashMap<String, (String, Ranges)>>,
+    /// Held by who leases and gives back.
+    leasing: Mutex<()>,
     gates: [Mutex<()>; N_GATES],
     /// Held, behind a gate, by who changes what the host does as a gateway.
     gateways: Mutex<()>,
@@ -117,7 +133,10 @@ impl Endpoints {
             chassis,
             northbound: controller.map(Northbound::new),
             departed,
-            records: std::sync::Mutex::new(Records::open(state)?),
+            records: std::sync::Mutex::new(Files::open(state)?),
+            slots: std::sync::Mutex::new(Files::open(state.map(|dir| dir.join(LEASES_DIR)).as_deref())?),
+            pools: Mutex::new(HashMap::new()),
+            leasing: Mutex::new(()),
             gates: std::array::from_fn(|_| Mutex::new(())),
             gateways: Mutex::new(()),
             collecting: RwLock::new(()),
@@ -134,14 +153,25 @@ impl Endpoints {
         let _making = self.collecting.read().await;
         let _gate = self.gate(&wanted.key).await;
         let namespace = namespace(&wanted.netns).map_err(refusal)?;
-        let record = self.plan(&wanted).await?;
-        if let Some(present) = self.whole(namespace.as_ref(), &record).await {
+        let planned = match &wanted.lease {
+            Some(_) => self.leased_before(&wanted).await?,
+            None => Some(self.plan_named(&wanted).await?),
+        };
+        if let Some(planned) = &planned
+            && let Some(present) = self.whole(namespace.as_ref(), planned).await
+        {
             return Ok(present);
         }
         if self.get(&wanted.key).is_some() {
             self.take_away_whole(&wanted.key).await?;
         }
-        self.put_coming(record.clone())?;
+        let record = match (&wanted.lease, planned) {
+            (None, Some(planned)) => self.put_coming(planned)?,
+            (lease, _) => {
+                let ranges = lease.as_ref().ok_or_else(|| Status::internal("no addresses"))?;
+                self.reserve(northbound, &wanted, ranges).await?
+            }
+        };
         let labels = self.labels(&wanted.key, wanted.labels.clone());
         let made = async {
             self.open_gateway(northbound, &record).await?;
@@ -239,13 +269,23 @@ impl Endpoints {
         })
     }
 
-    /// What a request comes to.
-    async fn plan(&self, wanted: &AttachWanted) -> Result<Record, Status> {
+    /// What a request comes to that names its addresses.
+    async fn plan_named(&self, wanted: &AttachWanted) -> Result<Record, Status> {
         let first = wanted.addresses.first().ok_or_else(|| {
             Status::invalid_argument("no address was given; name an IPAM plugin with `ipam`")
         })?;
         let mac = wanted.mac.unwrap_or_else(|| mac_of(first.address));
-        if mac.is_multicast() || mac == MacAddr::ZERO {
+        self.plan(wanted, wanted.addresses.clone(), mac).await
+    }
+
+    /// What a request comes to, with these addresses.
+    async fn plan(
+        &self,
+        wanted: &AttachWanted,
+        addresses: Vec<Prefix>,
+        mac: MacAddr,
+    ) -> Result<Record, Status> {
+        if let Some(mac) = wanted.mac.filter(|mac| mac.is_multicast() || *mac == MacAddr::ZERO) {
             return Err(Status::invalid_argument(format!("{mac} is not the MAC address of an interface")));
         }
         Ok(Record {
@@ -254,7 +294,7 @@ impl Endpoints {
             netns: wanted.netns.clone(),
             switch: wanted.switch.clone(),
             host_interface: record::host_interface(&wanted.key),
-            addresses: wanted.addresses.clone(),
+            addresses,
             mac,
             mtu: self.mtu(wanted.mtu).await?,
             routes: wanted.routes.clone(),
@@ -262,6 +302,7 @@ impl Endpoints {
             host_addresses: wanted.host_addresses.clone(),
             published: wanted.published.clone(),
             limits: wanted.limits,
+            lease: None,
         })
     }
 
@@ -297,26 +338,43 @@ impl Endpoints {
         labels: HashMap<String, String>,
     ) -> Result<Record, Status> {
         let name = record.port_name();
-        let ips: Vec<_> = record.addresses.iter().map(|prefix| prefix.address.to_string()).collect();
-        let port = PortWanted {
-            name: name.clone(),
-            addresses: format!("{} {}", record.mac, ips.join(" ")),
-            is_gateway: gateway::is_host(&record.key),
-            labels,
-            rules: record.limits.rules(&record.switch, &record::port_id(&record.key)),
-        };
         let wanted = wanted_link(&record);
-        let (revision, host_mac) = tokio::join!(northbound.make_port(port), link::make(namespace, &wanted));
+        let network = self.make_in_network(northbound, &record, labels);
+        let (revision, host_mac) = tokio::join!(network, link::make(namespace, &wanted));
         let (revision, host_mac) = (revision.map_err(missing_switch)?, host_mac.map_err(refusal)?);
-        let (interface, logical_port) = (record.host_interface.clone(), record::port_id(&record.key));
+        let (interface, logical_port) = (record.host_interface.clone(), record.port_id());
         let attached = self.host.with(move |host| {
             host.add_port(BridgeId::FIRST, &interface, (&logical_port, ""), None).map(drop)
         });
         attached.await.map_err(|error| Status::failed_precondition(error.to_string()))?;
-        northbound.wait_up(&record.switch, &name, revision, UP_LIMIT).await?;
+        if let Some(revision) = revision {
+            northbound.wait_up(&record.switch, &name, revision, UP_LIMIT).await?;
+        }
         (record.host_mac, record.stage) = (host_mac, Stage::Attached);
         self.put(record.clone())?;
         Ok(record)
+    }
+
+    /// Makes what the network has for an endpoint. A leased port is there, and all know of it.
+    async fn make_in_network(
+        &self,
+        northbound: &Northbound,
+        record: &Record,
+        labels: HashMap<String, String>,
+    ) -> Result<Option<u64>, Status> {
+        let rules = record.limits.rules(&record.switch, &record.port_id());
+        if record.lease.is_some() {
+            return if rules.is_empty() { Ok(None) } else { northbound.put(rules).await.map(|_| None) };
+        }
+        let ips: Vec<_> = record.addresses.iter().map(|prefix| prefix.address.to_string()).collect();
+        let port = PortWanted {
+            name: record.port_name(),
+            addresses: format!("{} {}", record.mac, ips.join(" ")),
+            is_gateway: gateway::is_host(&record.key),
+            labels,
+            rules,
+        };
+        northbound.make_port(port).await.map(Some)
     }
 
     /// Takes an endpoint away, and what the host did for it.
@@ -341,8 +399,17 @@ impl Endpoints {
         removed.await.map_err(|error| Status::internal(error.to_string()))?;
         link::remove(&record.host_interface).await.map_err(refusal)?;
         let Some(northbound) = &self.northbound else { return Ok(()) };
-        match northbound.delete(record.resources()).await {
-            Ok(()) => self.remove(key),
+        let resources = record.resources();
+        if let (Some(lease), true) = (&record.lease, resources.is_empty()) {
+            // Nobody has to be told.
+            self.rest(&lease.port)?;
+            return self.remove(key);
+        }
+        match northbound.delete(resources).await {
+            Ok(()) => {
+                record.lease.iter().try_for_each(|lease| self.rest(&lease.port))?;
+                self.remove(key)
+            }
             Err(status) => {
                 tracing::warn!(%key, %status, "the controller is told of its end later");
                 Ok(())
@@ -362,8 +429,12 @@ impl Endpoints {
         self.gates[(key.stable_hash() % N_GATES as u64) as usize].lock().await
     }
 
-    fn records(&self) -> std::sync::MutexGuard<'_, Records> {
+    fn records(&self) -> std::sync::MutexGuard<'_, Files<Record>> {
         self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Files<Slot>> {
+        self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn keys(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<EndpointKey> {

@@ -20,11 +20,13 @@ impl Endpoints {
                 tracing::debug!(%key, %status, "cannot be taken away yet");
             }
         }
+        self.tend_leases().await;
     }
 
     /// Takes away what a crash left half-made, and what a restart of the machine left
     /// without its namespace.
     pub async fn settle(&self) {
+        self.settle_leases().await;
         for key in self.keys(|record| record.stage != Stage::Leaving) {
             let Some(record) = self.get(&key) else { continue };
             if record.stage == Stage::Attached && is_there(&record).await {

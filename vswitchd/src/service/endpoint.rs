@@ -6,7 +6,7 @@ use ferroflow_proto::host::{self as pb, endpoint_service_server::EndpointService
 use tonic::{Request, Response, Status};
 
 use crate::endpoint::{
-    AttachWanted, EndpointKey, Endpoints, Limit, Limits, Prefix, Published, Record, Route, TextError,
+    AttachWanted, EndpointKey, Endpoints, Limit, Limits, Prefix, Published, Ranges, Record, Route, TextError,
 };
 
 /// Most addresses and routes of one endpoint.
@@ -101,6 +101,15 @@ impl EndpointService for EndpointServer {
         self.endpoints.remove_switch(&switch_name(request.into_inner().switch)?).await?;
         Ok(Response::new(pb::RemoveSwitchResponse {}))
     }
+
+    async fn release_addresses(
+        &self,
+        _request: Request<pb::ReleaseAddressesRequest>,
+    ) -> Result<Response<pb::ReleaseAddressesResponse>, Status> {
+        let released = self.endpoints.release_addresses().await?;
+        let addresses = released.iter().map(ToString::to_string).collect();
+        Ok(Response::new(pb::ReleaseAddressesResponse { addresses }))
+    }
 }
 
 fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
@@ -117,6 +126,7 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
         published_ports,
         receive_limit,
         send_limit,
+        lease,
     } = request;
     let lens = [addresses.len(), routes.len(), host_addresses.len(), published_ports.len()];
     if lens.into_iter().any(|len| len > MAX_ITEMS) {
@@ -145,6 +155,7 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
             receive: receive_limit.map(limit).transpose()?,
             send: send_limit.map(limit).transpose()?,
         },
+        lease: lease.map(|lease| Ranges::read(&lease)).transpose().map_err(Status::invalid_argument)?,
     })
 }
 
@@ -209,7 +220,7 @@ fn endpoint(record: &Record) -> pb::Endpoint {
     };
     let route = |route: &Route| pb::EndpointRoute {
         destination: route.destination.to_string(),
-        gateway: route.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        gateway: text_of(&route.gateway),
     };
     pb::Endpoint {
         key: Some(pb_key(&record.key)),
@@ -222,9 +233,14 @@ fn endpoint(record: &Record) -> pb::Endpoint {
         mtu: record.mtu,
         routes: record.routes.iter().map(route).collect(),
         host_mac: record.host_mac.to_string(),
+        gateways: record.lease.iter().flat_map(|lease| &lease.gateways).map(text_of).collect(),
         published_ports: record.published.iter().map(published).collect(),
         loose_interface: record.loose_interface().unwrap_or_default(),
     }
+}
+
+fn text_of(address: &Option<IpAddr>) -> String {
+    address.map(|address| address.to_string()).unwrap_or_default()
 }
 
 fn pb_key(key: &EndpointKey) -> pb::EndpointKey {
