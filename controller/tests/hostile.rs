@@ -126,6 +126,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         reject,
                         health_check: (protocol > 0).then_some(check),
                         probe_points: points,
+                        affinity_timeout: 40_000 * protocol.unsigned_abs(),
                     })
                 }
             ),

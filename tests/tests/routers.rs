@@ -307,3 +307,45 @@ fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
         checks::conservation(fabric).map(drop)
     })
 }
+
+#[test]
+fn a_client_that_comes_back_in_time_keeps_its_backend() -> Result<()> {
+    scenario::on_fabric("a_client_that_comes_back_in_time_keeps_its_backend", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        fabric.control.configure(&format!(
+            "load-balancer add lb --vip {SERVICE}=10.0.2.11:8080,10.0.2.12:8080 --affinity 2
+             router set r1 --load-balancer lb"
+        ))?;
+        let server_of = |from: &str| -> Result<String> {
+            // One after the other: each comes back well within the time.
+            let answers = ask(fabric, from, SERVICE, 12)?;
+            let mut names = answers.into_keys();
+            let name = names.next().context("no answer")?;
+            ensure!(names.next().is_none(), "{from} has had more than {name}");
+            Ok(name.split(' ').next().unwrap_or_default().to_owned())
+        };
+        server_of("web-2")?;
+        let first = server_of("web-1")?;
+        // When it stays away for longer, it is spread like anybody.
+        let mut n_tries = 0;
+        loop {
+            thread::sleep(Duration::from_secs(4));
+            if server_of("web-1")? != first {
+                break;
+            }
+            n_tries += 1;
+            ensure!(n_tries < 12, "it always gets {first}");
+        }
+        // A backend that gets no new connections gets none of its clients either.
+        fabric.control.configure("load-balancer set lb --affinity 600")?;
+        let kept = server_of("web-1")?;
+        ensure!(server_of("web-1")? == kept, "it had {kept}");
+        let (vips, other) = match kept.as_str() {
+            "db-1" => ("-10.0.2.11:8080,10.0.2.12:8080", "db-2"),
+            _ => ("10.0.2.11:8080,-10.0.2.12:8080", "db-1"),
+        };
+        fabric.control.configure(&format!("load-balancer set lb --vip {SERVICE}={vips}"))?;
+        ensure!(server_of("web-1")? == other, "{kept} is offline");
+        checks::conservation(fabric).map(drop)
+    })
+}

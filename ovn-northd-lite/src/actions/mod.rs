@@ -2,6 +2,7 @@
 //! column `actions`, as far as the compiler uses it. Text → statements ([`parse`]) →
 //! actions of the switch (`lower`).
 
+mod affinity;
 mod answer;
 mod balance;
 mod check;
@@ -17,6 +18,7 @@ mod translate;
 use std::fmt;
 
 pub use self::{
+    affinity::{CheckAffinity, CommitAffinity},
     answer::Answer,
     balance::{Balance, Select},
     check::Check,
@@ -82,6 +84,10 @@ pub enum Statement {
     Meter(SetMeter),
     /// `handle_svc_check(inport);`
     Check(Check),
+    /// `reg9[6] = chk_lb_aff();`
+    CheckAffinity(CheckAffinity),
+    /// `commit_lb_aff(…);`
+    CommitAffinity(CommitAffinity),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
@@ -121,6 +127,8 @@ impl fmt::Display for Statement {
             Self::Log(log) => log.fmt(f),
             Self::Meter(meter) => meter.fmt(f),
             Self::Check(check) => check.fmt(f),
+            Self::CheckAffinity(check) => check.fmt(f),
+            Self::CommitAffinity(commit) => commit.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

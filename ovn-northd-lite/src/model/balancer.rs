@@ -15,6 +15,9 @@ pub struct LoadBalancer {
     pub hash_fields: Vec<HashField>,
     /// Clients of a service without backends are told, instead of waiting in vain.
     pub reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; `None`: it gets
+    /// any.
+    pub affinity: Option<u16>,
     /// How backends are asked whether they serve.
     pub health_check: Option<HealthCheck>,
     /// Where backends are asked, by their address. Others are not.

@@ -457,6 +457,7 @@ load_balancers:
     protocol: udp
     hash_fields: [ip-src]
     reject: true
+    affinity_timeout: 60
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
 dhcp_options:

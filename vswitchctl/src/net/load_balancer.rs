@@ -34,6 +34,9 @@ pub struct NewLoadBalancer {
     /// Tell clients of a service without backends
     #[arg(long)]
     reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; 0: it gets any
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    affinity: u16,
     /// Ask backends whether they serve: seconds between questions and for an answer, and how many
     /// answers or failures in a row count, 5/20/3/3
     #[arg(long, value_name = "INTERVAL/TIMEOUT/SUCCESSES/FAILURES")]
@@ -67,6 +70,9 @@ pub struct LoadBalancerChanges {
     /// Drop what clients of a service without backends send
     #[arg(long, conflicts_with = "reject")]
     no_reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; 0: it gets any
+    #[arg(long, value_name = "SECONDS")]
+    affinity: Option<u16>,
     /// Ask backends whether they serve: seconds between questions and for an answer, and how many
     /// answers or failures in a row count, 5/20/3/3
     #[arg(long, value_name = "INTERVAL/TIMEOUT/SUCCESSES/FAILURES")]
@@ -258,6 +264,9 @@ pub struct LoadBalancerSpec {
     /// Clients of a service without backends are told.
     #[serde(default)]
     pub reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; 0: it gets any.
+    #[serde(default)]
+    pub affinity_timeout: u32,
     /// How backends are asked whether they serve.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,
@@ -327,6 +336,7 @@ impl Object for LoadBalancerSpec {
             protocol: Protocol::read(resource, balancer.protocol)?,
             hash_fields: fields.collect::<Result<_, _>>()?,
             reject: balancer.reject,
+            affinity_timeout: balancer.affinity_timeout,
             health_check: balancer.health_check.as_ref().map(HealthCheck::read),
             probe_points: balancer.probe_points.iter().map(ProbePoint::read).collect(),
         };
@@ -339,6 +349,7 @@ impl Object for LoadBalancerSpec {
             vips: self.vips.iter().map(Vip::write).collect(),
             hash_fields: self.hash_fields.iter().map(|field| field.write()).collect(),
             reject: self.reject,
+            affinity_timeout: self.affinity_timeout,
             health_check: self.health_check.as_ref().map(HealthCheck::write),
             probe_points: self.probe_points.iter().map(ProbePoint::write).collect(),
         })
@@ -353,8 +364,18 @@ impl Object for LoadBalancerSpec {
     }
 
     fn make(new: NewLoadBalancer, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewLoadBalancer { vips, protocol, hash_fields, reject, check, probes } = new;
-        Ok(Self { labels, vips, protocol, hash_fields, reject, health_check: check, probe_points: probes })
+        let NewLoadBalancer { vips, protocol, hash_fields, reject, affinity, check, probes } = new;
+        let affinity_timeout = affinity.into();
+        Ok(Self {
+            labels,
+            vips,
+            protocol,
+            hash_fields,
+            reject,
+            affinity_timeout,
+            health_check: check,
+            probe_points: probes,
+        })
     }
 
     fn change(given: &LoadBalancerChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -362,6 +383,8 @@ impl Object for LoadBalancerSpec {
         patch.set("protocol", given.protocol.as_ref(), |balancer| &mut balancer.protocol);
         patch.list("hash_fields", &given.hash_fields, given.no_hash, |balancer| &mut balancer.hash_fields);
         patch.switch("reject", (given.reject, given.no_reject), |balancer| &mut balancer.reject);
+        let affinity = given.affinity.map(u32::from);
+        patch.set("affinity_timeout", affinity.as_ref(), |balancer| &mut balancer.affinity_timeout);
         let check = (given.check.is_some() || given.no_check).then_some(given.check);
         patch.set("health_check", check.as_ref(), |balancer| &mut balancer.health_check);
         let probes = &given.probes;
@@ -376,10 +399,15 @@ impl Object for LoadBalancerSpec {
 
     fn fields(&self, status: &Known) -> Vec<(&'static str, String)> {
         let hash: Vec<_> = self.hash_fields.iter().map(|field| field.word()).collect();
+        let affinity = match self.affinity_timeout {
+            0 => String::new(),
+            seconds => format!("{seconds} s"),
+        };
         let own = [
             ("protocol", self.protocol.word().to_owned()),
             ("hash", hash.join(" ")),
             ("reject", yes(self.reject)),
+            ("affinity", affinity),
         ];
         let check = self.health_check.map(|check| ("check", check.to_string()));
         let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));

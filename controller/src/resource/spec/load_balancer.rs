@@ -37,6 +37,7 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         protocol: protocol(balancer.protocol)?,
         hash_fields: balancer.hash_fields.iter().map(|field| hash_field(*field)).collect::<Result<_, _>>()?,
         reject: balancer.reject,
+        affinity: affinity(balancer.affinity_timeout)?,
         health_check: balancer
             .health_check
             .as_ref()
@@ -44,6 +45,13 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
             .transpose()?,
         probe_points: probe_points(&balancer.probe_points)?,
     })
+}
+
+fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {
+    let timeout = u16::try_from(timeout).map_err(|_| {
+        FieldError::new("affinity_timeout", format!("{timeout} is out of range; use up to {}", u16::MAX))
+    })?;
+    Ok(Some(timeout).filter(|timeout| *timeout > 0))
 }
 
 fn health_check(balancer: &pb::LoadBalancer, check: &pb::HealthCheck) -> Result<HealthCheck, FieldError> {

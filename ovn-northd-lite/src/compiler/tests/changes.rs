@@ -370,6 +370,7 @@ impl World {
                 vips: vips.into_iter().collect(),
                 reject: j.is_multiple_of(2),
                 hash_fields: if k.is_multiple_of(7) { vec![HashField::IpSrc] } else { Vec::new() },
+                affinity: (k.is_multiple_of(3)).then_some(1 + u16::from(j)),
                 health_check: (!k.is_multiple_of(4)).then_some(HealthCheck {
                     interval: u16::from(j),
                     timeout: 1,
