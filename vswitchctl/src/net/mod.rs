@@ -17,6 +17,7 @@ pub mod command;
 pub mod dhcp_options;
 pub mod export;
 pub mod gateway;
+pub mod health_check;
 pub mod labels;
 pub mod limits;
 pub mod load_balancer;
