@@ -139,6 +139,25 @@ pub enum Device {
         /// What to take from it.
         steering: Steering,
     },
+    /// A host interface whose packets come and go uncut, with checksums left to others: for the
+    /// host's end of a veth pair. The interface is the switch's.
+    Packet {
+        /// Its name.
+        interface: String,
+    },
+    /// A TAP device, made if it is not there, whose packets come and go uncut as well. It may
+    /// be moved to another network namespace.
+    Tap {
+        /// Its name.
+        interface: String,
+    },
+    /// A workload's host interface, attached the way that suits it: a TAP device as such, the
+    /// host's end of a veth pair as [`Device::Packet`] where the kernel can keep it from the host
+    /// (Linux 6.6), all others by AF_XDP. The interface is the switch's.
+    Workload {
+        /// Its name.
+        interface: String,
+    },
     /// Queues in this process.
     Memory(MemoryPort),
     /// Frames made and taken by code of the caller, in the worker's thread.

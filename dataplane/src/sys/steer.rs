@@ -13,6 +13,9 @@ pub(crate) const XDP_PASS: i32 = 2;
 /// Most UDP ports a program can compare with.
 pub(crate) const MAX_UDP_PORTS: usize = 64;
 
+/// The host's stack does not get the packet.
+const TC_ACT_SHOT: i32 = 2;
+
 const HELPER_REDIRECT_MAP: i32 = 51;
 /// Offsets in `struct xdp_md`.
 const MD_DATA: i16 = 0;
@@ -26,6 +29,14 @@ const IP_PROTO: i16 = 23;
 const IP_DST: i16 = 30;
 const UDP_DST: i16 = 36;
 const UDP_END: i32 = 42;
+
+/// Nothing for the host's stack.
+pub(super) fn shut() -> Option<Vec<Insn>> {
+    let mut asm = Assembler::default();
+    asm.set(Reg::R0, TC_ACT_SHOT);
+    asm.exit();
+    asm.finish()
+}
 
 /// Every frame to the socket of its queue.
 pub(super) fn all(map_fd: i32) -> Option<Vec<Insn>> {

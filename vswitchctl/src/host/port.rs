@@ -48,9 +48,36 @@ pub struct Add {
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// How the interface is attached
+    #[arg(long, value_enum, default_value_t = Kind::Auto, conflicts_with = "peer")]
+    kind: Kind,
     /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
     #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
+}
+
+/// How an interface is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// The way that suits the interface
+    Auto,
+    /// By AF_XDP: for small packets by the million
+    Afxdp,
+    /// By a packet socket: TCP crosses in pieces of 64 KiB
+    Packet,
+    /// A TAP device, made if it is not there: as `packet`, and faster
+    Tap,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Afxdp => "afxdp",
+            Self::Packet => "packet",
+            Self::Tap => "tap",
+        }
+    }
 }
 
 /// How a port is to take part in forwarding; what is not said stays.
@@ -158,7 +185,8 @@ impl Add {
         let mut host = session.host().await?;
         let port_no = self.number.unwrap_or_default();
         let (bridge, peer) = (session.bridge(), self.peer.unwrap_or_default());
-        let request = AddPortRequest { interface: self.interface, logical_port, port_no, bridge, peer };
+        let kind = self.kind.name().to_owned();
+        let request = AddPortRequest { interface: self.interface, logical_port, port_no, bridge, peer, kind };
         let request = session.request(request);
         let answer = host_answer(host.add_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {

@@ -28,7 +28,7 @@ pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::{
-    host::{Host, PortError, SharedHost, VlanMode},
+    host::{Host, PortError, PortKind, SharedHost, VlanMode},
     log::LogControl,
 };
 
@@ -96,7 +96,11 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer } = request.into_inner();
+        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, kind } =
+            request.into_inner();
+        let kind = PortKind::by_name(&kind).ok_or_else(|| {
+            Status::invalid_argument(format!("no such kind of port: {kind}; auto, afxdp, packet and tap are"))
+        })?;
         check_interface(&interface)?;
         if !peer.is_empty() {
             check_interface(&peer)?;
@@ -107,7 +111,7 @@ impl HostService for Service {
             .with(move |host| {
                 let bridge = host.bridge(&bridge).map_err(bridges::refusal)?.id();
                 let added = match peer.as_str() {
-                    "" => host.add_port(bridge, &interface, &logical_port, number),
+                    "" => host.add_port_by(bridge, (&interface, kind), &logical_port, number),
                     peer => host.add_patch(bridge, &interface, peer, number),
                 };
                 added.map_err(refusal)?;

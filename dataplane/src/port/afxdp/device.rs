@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     config::Steering,
-    port::{AnyOutlet, AnyQueue, AttachError, Opened, PortReport, metrics::PortMetrics},
+    port::{AnyOutlet, AnyQueue, AttachError, Hold, OnInterface, Opened, PortReport, metrics::PortMetrics},
     sys::{
         SysError,
         bpf::{AttachMode, Link, Program, SocketMap},
@@ -66,8 +66,8 @@ pub(crate) fn open(name: &str, steering: &Steering) -> Result<Opened, AttachErro
         metrics,
         queues,
         outlets,
-        hold: Some(AfXdpHold { _link: link, _map: map }),
-        interface: Some((name.to_owned(), facts.ifindex)),
+        hold: Some(Hold::AfXdp { _hold: AfXdpHold { _link: link, _map: map } }),
+        interface: Some(OnInterface { name: name.to_owned(), ifindex: facts.ifindex, wanders: false }),
     })
 }
 

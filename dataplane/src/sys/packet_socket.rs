@@ -1,0 +1,71 @@
+//! Packet sockets (packet(7)): all frames of an interface, large ones uncut.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use super::{
+    SysError,
+    vnet::{FileKind, VnetFile},
+};
+
+const PACKET_AUXDATA: libc::c_int = 8;
+const PACKET_VNET_HDR: libc::c_int = 15;
+const PACKET_QDISC_BYPASS: libc::c_int = 20;
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+/// Memory for frames that wait for us, and for those that wait for the interface: some
+/// hundred large ones. By default there is room for three.
+const QUEUE_BYTES: libc::c_int = 16 << 20;
+
+/// Opens a socket for an interface. It receives from then on.
+pub(crate) fn open(name: &str, ifindex: u32) -> Result<VnetFile, SysError> {
+    // Protocol 0: nothing comes before it is bound.
+    // SAFETY: has no preconditions.
+    let fd = unsafe {
+        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
+    };
+    if fd < 0 {
+        return Err(SysError::last(name, "socket(AF_PACKET)"));
+    }
+    // SAFETY: the kernel has just handed out this descriptor to us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    for (option, call) in [
+        (PACKET_VNET_HDR, "setsockopt(PACKET_VNET_HDR)"),
+        (PACKET_AUXDATA, "setsockopt(PACKET_AUXDATA)"),
+        (PACKET_IGNORE_OUTGOING, "setsockopt(PACKET_IGNORE_OUTGOING)"),
+    ] {
+        set(&fd, libc::SOL_PACKET, option, 1).map_err(|source| SysError::new(name, call, source))?;
+    }
+    // A kernel without it is slower, no more.
+    let _ = set(&fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+    for (forced, option) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        // The first wants a capability of the host's; the second is bounded by a sysctl.
+        if set(&fd, libc::SOL_SOCKET, forced, QUEUE_BYTES).is_err() {
+            let _ = set(&fd, libc::SOL_SOCKET, option, QUEUE_BYTES);
+        }
+    }
+    bind(&fd, ifindex).map_err(|source| SysError::new(name, "bind(AF_PACKET)", source))?;
+    Ok(VnetFile::new(fd, FileKind::Socket))
+}
+
+fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: passes a live integer.
+    let ret =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn bind(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
+    // SAFETY: zero bytes are a valid value of this structure.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = ifindex.cast_signed();
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: passes a live structure of the length told.
+    let ret = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
