@@ -27,8 +27,8 @@ const STRIDE: usize = FRAME_LEN + 64;
 /// Longest packet that the switch takes, one to be cut included: what a
 /// [`flowtable::packet::Layout`] can address, less what a tunnel puts in front.
 pub(crate) const MAX_PACKET_LEN: usize = u16::MAX as usize - HEADROOM;
-/// Bytes of a large frame.
-const LARGE_FRAME_LEN: usize = 1 << 16;
+/// Bytes of a large frame: the longest IP packet, what is in front of it, and headroom.
+const LARGE_FRAME_LEN: usize = (1 << 16) + 512;
 /// Large frames of a worker: two batches, and as many under way to other workers. Memory that
 /// is never used is never there.
 const N_LARGE: usize = 128;

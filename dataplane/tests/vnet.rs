@@ -29,7 +29,7 @@ enum By {
 fn device(by: By, interface: &str) -> Device {
     let interface = interface.to_owned();
     match by {
-        By::Socket => Device::Packet { interface },
+        By::Socket => Device::Packet { interface, steering: Steering::All },
         By::Tap => Device::Tap { interface },
         By::AfXdp => Device::AfXdp { interface, steering: Steering::All },
     }

@@ -193,7 +193,8 @@ fn open(device: Device, n_workers: usize) -> Result<Opened, AttachError> {
         Device::Patch => Ok(patch(n_workers)),
         Device::AfXdp { interface, steering } => afxdp::open(&interface, &steering),
         Device::Workload { interface } => open_workload(&interface),
-        Device::Packet { interface } => vnet::open_socket(&interface),
+        Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering),
+        Device::Uplink { interface, steering } => open_uplink(&interface, &steering),
         Device::Tap { interface } => vnet::open_tap(&interface),
         Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
         Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
@@ -204,12 +205,21 @@ fn open(device: Device, n_workers: usize) -> Result<Opened, AttachError> {
 fn open_workload(name: &str) -> Result<Opened, AttachError> {
     match Interface::driver(name)?.as_str() {
         "tun" => vnet::open_tap(name),
-        "veth" => vnet::open_socket(name).or_else(|error| {
+        "veth" => vnet::open_socket(name, &Steering::All).or_else(|error| {
             let opened = afxdp::open(name, &Steering::All)?;
             tracing::info!(interface = name, %error, "large packets cannot cross whole here; attached by AF_XDP");
             Ok(opened)
         }),
         _ => afxdp::open(name, &Steering::All),
+    }
+}
+
+/// Opens the interface to other hosts. A veth's peer would have to cut all that it sends as
+/// long as an XDP program is attached.
+fn open_uplink(name: &str, steering: &Steering) -> Result<Opened, AttachError> {
+    match Interface::driver(name)?.as_str() {
+        "veth" => vnet::open_socket(name, steering),
+        _ => afxdp::open(name, steering),
     }
 }
 

@@ -172,11 +172,6 @@ impl Program {
         Self::load(interface, Hook::Xdp, steer::tunnel(map.fd.as_raw_fd(), local, udp_ports))
     }
 
-    /// Nothing for the host's stack.
-    fn shut(interface: &str) -> Result<Self, SysError> {
-        Self::load(interface, Hook::Ingress, steer::shut())
-    }
-
     fn load(interface: &str, hook: Hook, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
         const CALL: &str = "bpf(BPF_PROG_LOAD)";
         let insns = insns.ok_or_else(|| {
@@ -254,10 +249,14 @@ impl Link {
         Self::create((interface, ifindex), program, (ATTACH_TYPE_XDP, flags), call)
     }
 
-    /// Keeps what an interface receives from the host's stack; packet sockets get it all the
-    /// same. Since Linux 6.6.
-    pub(crate) fn shut(interface: &str, ifindex: u32) -> Result<Self, SysError> {
-        let program = Program::shut(interface)?;
+    /// Keeps from the host's stack what an interface receives, or of that what is tunnelled to
+    /// an address; packet sockets get it all the same. Since Linux 6.6.
+    pub(crate) fn shut(
+        interface: &str,
+        ifindex: u32,
+        tunnel: Option<(Ipv4Addr, &[u16])>,
+    ) -> Result<Self, SysError> {
+        let program = Program::load(interface, Hook::Ingress, steer::shut(tunnel))?;
         let how = (ATTACH_TYPE_TCX_INGRESS, 0);
         Self::create((interface, ifindex), &program, how, "bpf(BPF_LINK_CREATE, tcx)")
     }

@@ -74,6 +74,14 @@ fn advice(interface: &str, call: &str, errno: Option<i32>) -> String {
         Some(libc::ENOENT) if call.contains("/dev/net/tun") => {
             "the kernel has no TAP devices; load the module with `modprobe tun`".to_owned()
         }
+        Some(libc::EADDRINUSE) if call.contains("tunnel") => {
+            "another program, or a tunnel device of the kernel, has the tunnel's UDP port; see `ss -lun` and \
+             `ip -d link`"
+                .to_owned()
+        }
+        Some(libc::EADDRNOTAVAIL) if call.contains("tunnel") => {
+            "the tunnel endpoint's address is none of this host; see `ip addr`".to_owned()
+        }
         Some(libc::EBUSY) => {
             "another AF_XDP socket is bound to this queue; stop the process that holds it".to_owned()
         }

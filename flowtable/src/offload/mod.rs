@@ -9,14 +9,20 @@
 //! checksum happens to equal its pseudo header's sum, completing it yields that same value
 //! again.
 //!
-//! [`Segments`] cuts.
+//! [`Segments`] cuts. [`Datagrams`] and [`Train`] are for tunnels, whose packets can come and
+//! go many at a time.
 
 mod check;
+mod datagrams;
 mod segments;
 #[cfg(test)]
 mod tests;
 
-pub use self::{check::check, segments::Segments};
+pub use self::{
+    check::check,
+    datagrams::{Datagrams, Taken, Train, Written, drop_outer_checksum, train_offload},
+    segments::Segments,
+};
 
 use crate::{
     crc32c,

@@ -286,3 +286,131 @@ fn a_partial_sctp_checksum_is_computed() {
     assert_eq!(check(&mut packet), Ok(()));
     assert_eq!(packet.bytes(), frame);
 }
+
+/// A tunnelled packet that is to be cut, and the datagrams' payload bytes.
+fn encapsulated(ipv6: bool, vxlan: bool, len: usize, segment_len: u16) -> (Packet<Vec<u8>>, Underlay) {
+    let (emit, underlay) = tunnelled(vxlan, false, false);
+    let mut packet = large(GsoKind::Tcp, ipv6, len, segment_len);
+    let l4 = usize::from(packet.layout.l4);
+    // Nothing that would keep segments apart.
+    packet.bytes_mut()[l4 + 13] = 0x18;
+    execute::apply(&mut packet, &emit, 7).unwrap();
+    (packet, underlay)
+}
+
+fn trains(packet: &Packet<Vec<u8>>) -> Vec<(Vec<u8>, Written)> {
+    let mut train = Train::of(packet).unwrap();
+    let (mut room, mut all) = (vec![0xa5; 1 << 17], Vec::new());
+    while let Some(written) = train.write_next(&mut room) {
+        all.push((room[..written.len].to_vec(), written));
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// What a device makes of a train is what would have been sent frame by frame.
+    #[test]
+    fn a_train_taken_apart_is_the_pieces(ipv6: bool, vxlan: bool, len in 3000_usize..63_000, segment_len in 500_u16..1400) {
+        let (packet, _) = encapsulated(ipv6, vxlan, len, segment_len);
+        let expected = cut(&packet);
+        let mut found = Vec::new();
+        for (frame, written) in trains(&packet) {
+            let (offload, layout) = train_offload(&written);
+            let n = frame.len();
+            let mut train = Packet::new(frame, 0, n, PortNo::ZERO);
+            (train.offload, train.layout) = (offload, layout);
+            prop_assert_eq!(check(&mut train), Ok(()));
+            let datagrams = if written.n_datagrams > 1 {
+                cut(&train)
+            } else {
+                complete(&mut train);
+                vec![train.bytes().to_vec()]
+            };
+            prop_assert_eq!(datagrams.len() as u64, written.n_datagrams);
+            found.extend(datagrams);
+        }
+        for datagram in &mut found {
+            assert_checksums(datagram);
+            drop_outer_checksum(datagram);
+        }
+        prop_assert_eq!(found.len(), expected.len());
+        for (datagram, piece) in found.iter().zip(&expected) {
+            // The device gives each an identification of its own, and a checksum for it.
+            prop_assert_eq!(&datagram[..18], &piece[..18]);
+            prop_assert_eq!(&datagram[26..], &piece[26..]);
+        }
+    }
+
+    /// A train that is received is the packet it was made of, and cut again it is the same pieces.
+    #[test]
+    fn a_received_train_is_one_packet_again(ipv6: bool, vxlan: bool, len in 3000_usize..60_000, segment_len in 500_u16..1400) {
+        let (packet, underlay) = encapsulated(ipv6, vxlan, len, segment_len);
+        let mut payloads = Vec::new();
+        for (frame, written) in trains(&packet) {
+            let each = written.each.map_or(frame.len(), |each| each.get().into());
+            let mut datagrams = Datagrams::of(&frame, each, 0).unwrap();
+            let mut room = vec![0; HEADROOM + (1 << 16)];
+            let taken = datagrams.write_next(&mut room[HEADROOM..]).unwrap();
+            prop_assert_eq!((datagrams.longest(), datagrams.write_next(&mut [0; 100])), (0, None));
+            let mut arrived = Packet::new(room, HEADROOM, taken.len, PortNo::ZERO);
+            arrived.offload = taken.offload;
+            let mut key = FlowKey::zero();
+            prop_assert_eq!(tunnel::receive(&mut arrived, &mut key, &underlay), Ok(()));
+            if !arrived.offload.is_none() {
+                prop_assert_eq!(check(&mut arrived), Ok(()));
+            }
+            let pieces = if arrived.offload.gso.is_some() { cut(&arrived) } else { vec![arrived.bytes().to_vec()] };
+            prop_assert_eq!(pieces.len() as u64, written.n_datagrams);
+            for piece in pieces {
+                assert_checksums(&piece);
+                let (seen, _) = parsed(&piece);
+                payloads.extend_from_slice(&piece[usize::from(seen.layout.l4) + 20..]);
+            }
+        }
+        prop_assert_eq!(payloads, payload(len));
+    }
+
+    /// Whatever is wrong with a datagram, it is not lost and not mixed with others: each comes
+    /// out as it went in.
+    #[test]
+    fn damaged_datagrams_stay_by_themselves(
+        n in 2_usize..8, damage in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4), cut_at: Option<usize>,
+    ) {
+        let (packet, _) = encapsulated(false, false, n * 600, 600);
+        let (mut frame, written) = trains(&packet).remove(0);
+        let each = usize::from(written.each.unwrap().get());
+        for (at, byte) in damage {
+            let at = 42 + at % (frame.len() - 42);
+            frame[at] = byte;
+        }
+        if let Some(cut_at) = cut_at {
+            frame.truncate(cut_at % frame.len());
+        }
+        let Some(mut datagrams) = Datagrams::of(&frame, each, 0) else { return Ok(()) };
+        let mut expected = frame[42..].chunks(each).map(<[u8]>::to_vec).collect::<std::collections::VecDeque<_>>();
+        let mut room = vec![0; 1 << 16];
+        while datagrams.longest() > 0 {
+            let taken = datagrams.write_next(&mut room).unwrap();
+            let mut packet = Packet::new(room[..taken.len].to_vec(), 0, taken.len, PortNo::ZERO);
+            packet.offload = taken.offload;
+            if taken.offload.is_none() {
+                prop_assert_eq!(&packet.bytes()[42..], &expected.pop_front().unwrap()[..]);
+                continue;
+            }
+            parse(&mut packet, &mut FlowKey::zero()).unwrap();
+            for mut piece in cut(&packet) {
+                let mut original = expected.pop_front().unwrap();
+                // PSH is on the last of several alone.
+                for bytes in [&mut piece[42..], &mut original[..]] {
+                    prop_assert_eq!(bytes[16 + 34 + 12] >> 4, 5);
+                    bytes[16 + 14 + 4..16 + 14 + 6].fill(0);
+                    bytes[16 + 14 + 10..16 + 14 + 12].fill(0);
+                }
+                prop_assert_eq!(&piece[42..], &original[..]);
+            }
+        }
+        prop_assert!(expected.is_empty());
+    }
+}

@@ -38,7 +38,7 @@ impl PortKind {
         match self {
             Self::Auto => Device::Workload { interface },
             Self::AfXdp => Device::AfXdp { interface, steering: Steering::All },
-            Self::Packet => Device::Packet { interface },
+            Self::Packet => Device::Packet { interface, steering: Steering::All },
             Self::Tap => Device::Tap { interface },
         }
     }

@@ -294,7 +294,7 @@ impl Host {
         self.dataplane.attach(PortSpec {
             port: UPLINK.into(),
             name: interface.clone(),
-            device: Device::AfXdp { interface, steering },
+            device: Device::Uplink { interface, steering },
         })?;
         Arc::make_mut(&mut self.underlay).tunnels = vec![Self::tunnel_port(ip)];
         self.ports_changed();

@@ -9,7 +9,6 @@ use crate::{
         SysError,
         bpf::{AttachMode, Link, Program, SocketMap},
         interface::Interface,
-        steer::MAX_UDP_PORTS,
         xsk::{self, BIND_PATIENCE, MAX_FRAME_LEN, Transfer, XskRx, XskTx},
     },
 };
@@ -76,16 +75,7 @@ fn check(name: &str, facts: &Interface, steering: &Steering) -> Result<(), Attac
     if facts.mtu > max {
         return Err(AttachError::MtuTooBig { interface: name.to_owned(), mtu: facts.mtu, max });
     }
-    match steering {
-        Steering::Tunnel { udp_ports, .. } if udp_ports.len() > MAX_UDP_PORTS => {
-            Err(AttachError::TooManyUdpPorts {
-                interface: name.to_owned(),
-                n: udp_ports.len(),
-                max: MAX_UDP_PORTS,
-            })
-        }
-        Steering::Tunnel { .. } | Steering::All => Ok(()),
-    }
+    steering.tunnel(name).map(drop)
 }
 
 /// Both directions of one queue.
