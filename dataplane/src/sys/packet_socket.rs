@@ -1,4 +1,7 @@
 //! Packet sockets (packet(7)): all frames of an interface, large ones uncut.
+//!
+//! What is sent takes the way of the host's own packets. The shorter one (`PACKET_QDISC_BYPASS`)
+//! drops large packets that the interface cannot cut, as that of a peer with an XDP program.
 
 use std::{
     io,
@@ -13,7 +16,6 @@ use super::{
 
 const PACKET_AUXDATA: libc::c_int = 8;
 const PACKET_VNET_HDR: libc::c_int = 15;
-const PACKET_QDISC_BYPASS: libc::c_int = 20;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 const UDP_GRO: libc::c_int = 104;
 /// Of a classic filter.
@@ -46,8 +48,6 @@ pub(crate) fn open(
     ] {
         set(&fd, libc::SOL_PACKET, option, 1).map_err(|source| SysError::new(name, call, source))?;
     }
-    // A kernel without it is slower, no more.
-    let _ = set(&fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1);
     for (forced, option) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
         // The first wants a capability of the host's; the second is bounded by a sysctl.

@@ -118,6 +118,11 @@ impl Pod {
         self.probe_command("", task).status().unwrap().success()
     }
 
+    /// Starts a task whose output is wanted.
+    pub fn spawn_probe(&self, task: &str) -> Child {
+        self.probe_command("", task).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
     /// The same on one core.
     pub fn probe_on(&self, core: usize, task: &str) -> bool {
         self.probe_command(&format!("taskset -c {core}"), task).status().unwrap().success()
