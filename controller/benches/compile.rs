@@ -236,6 +236,7 @@ fn a_port(switch: u32, port: u32, n_hosts: u32) -> SwitchPort {
         unknown: false,
         port_security: vec![PortSecurity { mac: mac(n), ips: vec![IpNetwork { addr: ip, prefix_len: 32 }] }],
         chassis: Some(host((tenant * 10 + (port + within) % HOSTS) % n_hosts)),
+        access: Default::default(),
     };
     SwitchPort {
         key: PortKey::new(port as u16 + 2).expect("small"),
@@ -285,7 +286,15 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
         let key = PortKey::new(within as u16 + 1).expect("small");
         router.ports.insert(
             end,
-            RouterPort { key, mac: mac(0xf000_0000 | id), networks, enabled: true, advertisement: None },
+            RouterPort {
+                key,
+                mac: mac(0xf000_0000 | id),
+                networks,
+                enabled: true,
+                gateway: Vec::new(),
+                advertisement: None,
+                static_macs: BTreeMap::new(),
+            },
         );
         let key = DatapathKey::new(id + 1).expect("small");
         let acls = (0..10).map(|n| (format!("acl{n}"), an_acl(tenant + n, 1000 + n))).collect();
@@ -294,6 +303,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
             ports,
             acls,
             default_policy: DefaultPolicy::Allow,
+            qos_rules: BTreeMap::new(),
             load_balancers: Default::default(),
             services: Default::default(),
         };

@@ -6,13 +6,14 @@ use ovn_northd_lite::{
     Dirty,
     key::{DatapathKey, PortKey},
     model::{
-        Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort, SwitchPortKind,
+        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort,
+        SwitchPortKind,
     },
     southbound::ChassisRecord,
 };
 
 use crate::{
-    resource::{Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
+    resource::{self, Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
     state::{Change, Record},
 };
 
@@ -121,7 +122,12 @@ impl Model {
                 }
                 _ => switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.acls, id, acl.clone())),
             },
-            Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
+            Spec::QosRule(rule) => {
+                switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.qos_rules, id, rule.clone()))
+            }
+            Spec::LoadBalancer(_) => {
+                record.balancer().is_some_and(|balancer| insert(load_balancers, id, balancer))
+            }
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
             }
@@ -171,6 +177,7 @@ impl Model {
             Kind::Switch => drop(switches.remove(id)),
             Kind::SwitchPort => drop(switches.get_mut(parent).and_then(|switch| switch.ports.remove(id))),
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
+            Kind::QosRule => drop(switches.get_mut(parent).and_then(|switch| switch.qos_rules.remove(id))),
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
@@ -208,6 +215,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::SwitchPort => drop(dirty.switch_ports.insert(in_parent(id))),
         Kind::Acl if is_of_group => drop(dirty.group_acls.insert(in_parent(id))),
         Kind::Acl => drop(dirty.switch_acls.insert(in_parent(id))),
+        Kind::QosRule => drop(dirty.qos_rules.insert(in_parent(id))),
         Kind::Router => drop(dirty.routers.insert(id)),
         Kind::RouterPort => drop(dirty.router_ports.insert(in_parent(id))),
         Kind::RouterPolicy => drop(dirty.policies.insert(in_parent(id))),
@@ -227,6 +235,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         key,
         ports: BTreeMap::new(),
         acls: BTreeMap::new(),
+        qos_rules: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
         services: Default::default(),
@@ -259,14 +268,26 @@ fn port_key(record: &Record) -> Option<PortKey> {
 
 fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
-        Attachment::Workload { addresses, unknown, port_security, dynamic: _ } => SwitchPortKind::Workload {
-            addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
-            unknown: *unknown,
-            port_security: port_security.clone(),
-            chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
-        },
+        Attachment::Workload { addresses, unknown, port_security, access, dynamic: _ } => {
+            SwitchPortKind::Workload {
+                addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
+                unknown: *unknown,
+                port_security: port_security.clone(),
+                chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
+                access: match access {
+                    resource::Access::Interface => Access::Interface,
+                    resource::Access::Nested(parent, tag) => {
+                        Access::Nested { parent: parent.id().to_owned(), tag: *tag }
+                    }
+                    resource::Access::EachChassis => Access::EachChassis,
+                },
+            }
+        }
         Attachment::Router(peer) => {
             SwitchPortKind::Router { router: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
+        }
+        Attachment::Network { network, tag, gateway } => {
+            SwitchPortKind::Network { network: network.clone(), tag: *tag, gateway: gateway.clone() }
         }
     };
     let services = spec.services.clone();
@@ -274,8 +295,8 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, advertisement } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, advertisement })
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs } = spec.clone();
+    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement, static_macs })
 }
 
 #[cfg(test)]
@@ -300,6 +321,8 @@ mod tests {
         Delete(&'static str),
         Bind(&'static str, Option<&'static str>),
         Register(&'static str, u8),
+        /// All backends that are checked.
+        Health(bool),
     }
 
     fn switch_port(octet: u8, router_port: &str) -> Wire {
@@ -362,9 +385,28 @@ mod tests {
         });
         let balanced = Wire::LogicalSwitch(pb::LogicalSwitch { load_balancers: lb(), ..Default::default() });
         let balancer = |last: u8| {
-            let backend = pb::Backend { address: format!("10.0.0.{last}:80"), offline: false };
+            let backend =
+                pb::Backend { address: format!("10.0.0.{last}:80"), offline: false, ..Default::default() };
             let vip = pb::Vip { address: "192.0.2.1:80".to_owned(), backends: vec![backend] };
             Wire::LoadBalancer(pb::LoadBalancer { vips: vec![vip], ..Default::default() })
+        };
+        let checked = |last: u8| {
+            let Wire::LoadBalancer(mut checked) = balancer(last) else { panic!("no load balancer") };
+            checked.health_check = Some(pb::HealthCheck::default());
+            checked.probe_points.push(pb::ProbePoint {
+                backend_ip: format!("10.0.0.{last}"),
+                logical_port: "switches/s/ports/a".to_owned(),
+                source_ip: "10.0.0.250".to_owned(),
+            });
+            Wire::LoadBalancer(checked)
+        };
+        let qos = |dscp| {
+            Wire::QosRule(pb::QosRule {
+                direction: pb::acl::Direction::FromLport.into(),
+                r#match: "ip4".to_owned(),
+                dscp: Some(dscp),
+                ..Default::default()
+            })
         };
         let nat = |last: u8| {
             Wire::Nat(pb::Nat {
@@ -402,7 +444,7 @@ mod tests {
             control_plane_limits: "control-plane-limits/l".to_owned(),
             ..Default::default()
         });
-        use Step::{Bind, Delete, Register, Write};
+        use Step::{Bind, Delete, Health, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
             Write("address-sets/set", set(&["10.0.0.1", "10.9.0.0/16"])),
@@ -430,6 +472,13 @@ mod tests {
             Write("routers/r/ports/t", router_port("0a:00:00:00:01:02", "10.0.1.254/24")),
             Write("load-balancers/lb", balancer(5)),
             Write("load-balancers/lb", balancer(6)),
+            Write("load-balancers/lb", checked(5)),
+            Write("load-balancers/lb", checked(6)),
+            Health(true),
+            Health(false),
+            Write("switches/s/qos-rules/q", qos(1)),
+            Write("switches/s/qos-rules/q", qos(2)),
+            Delete("switches/s/qos-rules/q"),
             Write("routers/r/nats/n", nat(7)),
             Write("routers/r/nats/n", nat(8)),
             Write("routers/r/policies/p", policy(9)),
@@ -478,6 +527,11 @@ mod tests {
                     let name = Name::parse(port).unwrap();
                     let known = chassis.filter(|id| draft.get(&Name::chassis(id).unwrap()).is_some());
                     draft.bind(&name, known.map(|chassis| (chassis, true)));
+                }
+                Step::Health(online) => {
+                    let name = Name::parse("load-balancers/lb").unwrap();
+                    let checked = draft.get(&name).map(Record::checked).unwrap_or_default();
+                    draft.set_health(&name, checked.into_keys().map(|backend| (backend, online)).collect());
                 }
                 Step::Register(id, octet) => {
                     let encap_ip = format!("192.0.2.{octet}");

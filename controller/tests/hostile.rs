@@ -106,17 +106,27 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             }),
             (small.clone(), prop::collection::vec((text(), texts()), 0..3), any::<bool>()).prop_map(
                 |(protocol, vips, reject)| {
-                    let backend = |address| nb::Backend { address, offline: reject };
+                    let backend = |address| nb::Backend { address, offline: reject, health: 1 };
                     let vip = |(address, backends): (String, Vec<String>)| nb::Vip {
                         address,
                         backends: backends.into_iter().map(backend).collect(),
                     };
+                    let check = nb::HealthCheck { interval: 4000 * u32::from(reject), ..Default::default() };
+                    let point = |(backend_ip, ports): &(String, Vec<String>)| nb::ProbePoint {
+                        backend_ip: backend_ip.clone(),
+                        logical_port: ports.first().cloned().unwrap_or_default(),
+                        source_ip: "10.0.0.254".to_owned(),
+                    };
+                    let points = vips.iter().map(point).collect();
                     let vips = vips.into_iter().map(vip).collect();
                     Spec::LoadBalancer(nb::LoadBalancer {
                         protocol,
                         vips,
                         hash_fields: vec![protocol],
                         reject,
+                        health_check: (protocol > 0).then_some(check),
+                        probe_points: points,
+                        affinity_timeout: 40_000 * protocol.unsigned_abs(),
                     })
                 }
             ),
@@ -131,6 +141,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         stateless,
                         allowed_external_ips: peers.0,
                         exempted_external_ips: peers.1,
+                        ..Default::default()
                     })
                 }
             ),
@@ -139,6 +150,10 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     Spec::RouterPolicy(nb::RouterPolicy { priority, r#match, action, next_hops })
                 }
             ),
+            (small.clone(), 0..40_000u32, text(), proptest::option::of(0..80u32), any::<[u32; 2]>())
+                .prop_map(|(direction, priority, r#match, dscp, [rate_kbps, burst_kbit])| {
+                    Spec::QosRule(nb::QosRule { direction, priority, r#match, dscp, rate_kbps, burst_kbit })
+                },),
             texts().prop_map(|addresses| Spec::AddressSet(nb::AddressSet { addresses })),
             (texts(), small.clone()).prop_map(|(ports, default_policy)| {
                 Spec::PortGroup(nb::PortGroup { ports, default_policy })
@@ -167,6 +182,12 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             ),
             (text(), texts(), (small.clone(), any::<u32>(), texts(), any::<bool>())).prop_map(
                 |(mac, networks, (address_mode, number, rdnss, periodic))| {
+                    let bind = |ip: &String| nb::StaticMacBinding {
+                        ip: ip.clone(),
+                        mac: mac.clone(),
+                        override_dynamic: periodic,
+                    };
+                    let bound = rdnss.iter().map(bind).collect();
                     let ra = nb::RouterAdvertisement {
                         address_mode,
                         mtu: number % 3000,
@@ -181,6 +202,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         mac,
                         networks,
                         router_advertisement: (number % 2 == 0).then_some(ra),
+                        static_mac_bindings: bound,
                         ..Default::default()
                     })
                 }
@@ -198,6 +220,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         log,
                         log_name,
                         severity,
+                        log_rate: label % 3,
+                        log_burst: label % 5,
                     })
                 }
             ),

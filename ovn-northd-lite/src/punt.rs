@@ -1,7 +1,10 @@
 //! What a rule tells the host's responder about a packet it sends there: the user data of
 //! `controller` actions.
 
-use flowtable::field::{Field, SubField};
+use flowtable::{
+    field::{Field, SubField},
+    types::MacAddr,
+};
 
 use crate::model::Severity;
 
@@ -15,6 +18,12 @@ pub const NEIGHBOUR_PORT: Field = Field::Reg18;
 pub const NEIGHBOUR_ADDRESS: Field = Field::Xxreg5;
 /// Register with the MAC address of a neighbour.
 pub const NEIGHBOUR_MAC: SubField = SubField { field: Field::Xreg8, start: 0, n_bits: 48 };
+
+/// MAC address that backends are asked from whether they serve.
+pub const MONITOR_MAC: MacAddr = MacAddr::new([0x0e, 0x5e, 0xf0, 0, 0, 1]);
+
+/// UDP port of what chassis say of being alive (RFC 5881 §4).
+pub const BFD_UDP_PORT: u16 = 3784;
 
 /// What the responder is to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +54,10 @@ pub enum Service {
     Dns = 11,
     /// Answer a router solicitation.
     Advertise = 12,
+    /// Take note of what a backend answers to a health check.
+    HealthCheck = 13,
+    /// Another chassis says that it lives (RFC 5880).
+    Bfd = 32,
 }
 
 impl Service {
@@ -62,6 +75,8 @@ impl Service {
         (Self::DhcpV6, "put_dhcpv6_opts"),
         (Self::Dns, "dns_lookup"),
         (Self::Advertise, "put_nd_ra_opts"),
+        (Self::HealthCheck, "handle_svc_check"),
+        (Self::Bfd, "bfd"),
     ];
 
     /// Names of the services in bounds on them (OVN's, of Copp).
@@ -77,6 +92,7 @@ impl Service {
         (Self::Solicitation, "nd-ns-resolve"),
         (Self::Advertise, "nd-ra-opts"),
         (Self::Reject, "reject"),
+        (Self::HealthCheck, "svc-monitor"),
         (Self::TcpReset, "tcp-reset"),
     ];
 
@@ -237,7 +253,8 @@ mod tests {
             let longer = [bytes, vec![0]].concat();
             assert_eq!(Request::decode(&longer), service.has_payload().then_some(request));
             assert_eq!(Request::payload(&longer), [0]);
-            assert!(!service.class().is_empty());
+            // What hosts tell each other has no bound that a user sets.
+            assert_eq!(service.class().is_empty(), *service == Service::Bfd);
         }
         assert_eq!(Request::decode(&[1, 99, 0, 0, 0, 0, 0]), None);
         assert_eq!(Request::decode(&[2, 1, 0, 0, 0, 0, 0]), None);

@@ -13,7 +13,7 @@ use tokio::{
 use tonic::transport::Endpoint;
 
 use crate::{
-    agent,
+    agent, bfd,
     cli::{self, RunOptions},
     endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
     host::{FailMode, Host, Identity, Lab, Mode, SharedHost},
@@ -56,16 +56,18 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let host = Host::start(identity.clone(), dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
-    let claims = host.claims();
+    let (claims, health) = (host.claims(), host.health());
     let host = SharedHost::new(host);
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     if let Some(controller) = controller {
-        tokio::spawn(agent::run(host.clone(), controller, claims));
+        tokio::spawn(agent::run(host.clone(), controller, (claims, health)));
     }
     let underlay = tokio::spawn(underlay::run(host.clone()));
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
     tokio::spawn(news(host.clone()));
+    tokio::spawn(bfd::run(host.clone()));
+    let bfd = host.with(|host| host.bfd()).await;
     let failed_underlay = async move {
         match underlay.await {
             Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
@@ -78,6 +80,8 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }
+    // Others need not wait until they miss this host.
+    tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -129,6 +133,7 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
                 host.tend_rules();
                 host.tend_ports();
                 host.tend_neighbours();
+                host.tend_gateways();
                 if let Err(error) = host.dataplane().tend_queues() {
                     tracing::error!(%error, "a receive queue could not be moved");
                 }
@@ -187,7 +192,8 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let chassis = options.chassis.clone().unwrap_or_else(|| hostname.clone());
     anyhow::ensure!(!chassis.is_empty(), "this host has no hostname; give it an id with --chassis");
-    Ok(Identity { chassis, hostname, endpoint: options.endpoint(), controller: options.controller.clone() })
+    let (endpoint, controller) = (options.endpoint(), options.controller.clone());
+    Ok(Identity { chassis, hostname, endpoint, controller, liveness: options.liveness() })
 }
 
 fn endpoint(url: &str) -> anyhow::Result<Endpoint> {

@@ -31,6 +31,8 @@ pub const MAX_HOSTNAME_LEN: usize = 255;
 pub const MAX_MASK_PATHS: usize = 64;
 /// Ports one chassis can claim: as many as a switch has port numbers for.
 pub const MAX_CLAIMS: usize = 65_536;
+/// Backends whose health one chassis can tell of.
+pub const MAX_HEALTH: usize = 65_536;
 /// Errors of one acknowledgement that are kept, and bytes of each.
 pub const MAX_ACK_ERRORS: usize = 100;
 /// Characters of one such error.
@@ -51,6 +53,8 @@ pub const MAX_VIPS: usize = 4096;
 pub const MAX_BACKENDS: usize = 4096;
 /// Next hops of a policy.
 pub const MAX_NEXT_HOPS: usize = 64;
+/// Hosts that may be one gateway.
+pub const MAX_CANDIDATES: usize = 64;
 /// Ranges of addresses that a switch does not give.
 pub const MAX_EXCLUDED: usize = 1024;
 /// Records of a list of names.
@@ -61,5 +65,7 @@ pub const MAX_NAME_ADDRESSES: usize = 16;
 pub const MAX_NAME_LISTS: usize = 64;
 /// Resolvers, domains, routes of a router advertisement, which is one packet.
 pub const MAX_RA_ENTRIES: usize = 8;
+/// MAC addresses that a router port is told.
+pub const MAX_STATIC_MACS: usize = 1024;
 /// Networks that a translation names.
 pub const MAX_NAT_NETWORKS: usize = 128;

@@ -13,14 +13,14 @@ mod tests;
 
 use std::fmt;
 
-pub(crate) use self::address::parse_port_addresses;
+pub(crate) use self::{address::parse_port_addresses, spec::backend_key};
 pub use self::{
     labels::check_labels,
     mask::merge,
     name::{Kind, Name, NameError, check_id},
     spec::{
-        AddressManagement, Attachment, ChassisSpec, Dynamic, PortGroupSpec, RouterPortSpec, RouterSpec, Spec,
-        SwitchPortSpec, SwitchSpec, parse_spec, strip,
+        Access, AddressManagement, Attachment, ChassisSpec, Dynamic, PortGroupSpec, RouterPortSpec,
+        RouterSpec, Spec, SwitchPortSpec, SwitchSpec, parse_spec, strip,
     },
 };
 

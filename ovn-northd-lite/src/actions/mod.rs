@@ -2,11 +2,14 @@
 //! column `actions`, as far as the compiler uses it. Text → statements ([`parse`]) →
 //! actions of the switch (`lower`).
 
+mod affinity;
 mod answer;
 mod balance;
+mod check;
 mod connection;
 mod log;
 mod lower;
+mod meter;
 mod neighbour;
 mod parser;
 mod serve;
@@ -15,10 +18,13 @@ mod translate;
 use std::fmt;
 
 pub use self::{
+    affinity::{CheckAffinity, CommitAffinity},
     answer::Answer,
     balance::{Balance, Select},
+    check::Check,
     connection::Connection,
     log::Log,
+    meter::SetMeter,
     neighbour::Neighbour,
     serve::Serve,
     translate::Translate,
@@ -74,6 +80,14 @@ pub enum Statement {
     Connection(Connection),
     /// `log(…);`
     Log(Log),
+    /// `set_meter(…);`
+    Meter(SetMeter),
+    /// `handle_svc_check(inport);`
+    Check(Check),
+    /// `reg9[6] = chk_lb_aff();`
+    CheckAffinity(CheckAffinity),
+    /// `commit_lb_aff(…);`
+    CommitAffinity(CommitAffinity),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
@@ -111,6 +125,10 @@ impl fmt::Display for Statement {
             Self::Translate(translate) => translate.fmt(f),
             Self::Connection(connection) => connection.fmt(f),
             Self::Log(log) => log.fmt(f),
+            Self::Meter(meter) => meter.fmt(f),
+            Self::Check(check) => check.fmt(f),
+            Self::CheckAffinity(check) => check.fmt(f),
+            Self::CommitAffinity(commit) => commit.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

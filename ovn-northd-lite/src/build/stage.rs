@@ -52,8 +52,14 @@ pipeline! {
     AclEval = "ls_in_acl_eval",
     /// What they decided: on, the next tier, or the default.
     AclAction = "ls_in_acl_action",
+    /// Marks and rates.
+    Qos = "ls_in_qos",
+    /// Clients that had a backend before.
+    LbAffCheck = "ls_in_lb_aff_check",
     /// New connections to services get a backend.
     Lb = "ls_in_lb",
+    /// Backends that clients shall come back to.
+    LbAffLearn = "ls_in_lb_aff_learn",
     /// Sources of clients that are their own backend.
     NatHairpin = "ls_in_nat_hairpin",
     /// Clients that are their own backend.
@@ -91,6 +97,8 @@ pipeline! {
     AclEval = "ls_out_acl_eval",
     /// What they decided: on, the next tier, or the default.
     AclAction = "ls_out_acl_action",
+    /// Marks and rates.
+    Qos = "ls_out_qos",
     /// Connections that were allowed are remembered.
     Stateful = "ls_out_stateful",
     /// Destination IP addresses.
@@ -114,8 +122,12 @@ pipeline! {
     UnSnat = "lr_in_unsnat",
     /// What is known of connections to translated destinations.
     Defrag = "lr_in_defrag",
+    /// Clients that had a backend before.
+    LbAffCheck = "lr_in_lb_aff_check",
     /// New connections to translated destinations.
     Dnat = "lr_in_dnat",
+    /// Backends that clients shall come back to.
+    LbAffLearn = "lr_in_lb_aff_learn",
     /// Hosts that ask for routers.
     NdRaOptions = "lr_in_nd_ra_options",
     /// Answers to them.
@@ -128,6 +140,8 @@ pipeline! {
     Policy = "lr_in_policy",
     /// One of several next hops of a policy.
     PolicyEcmp = "lr_in_policy_ecmp",
+    /// Packets that leave by a port whose gateway is another chassis.
+    GwRedirect = "lr_in_gw_redirect",
     /// MAC address of the next hop.
     ArpResolve = "lr_in_arp_resolve",
     /// Questions for MAC addresses that nobody knows.

@@ -19,6 +19,7 @@ use crate::{
         nat::NatSpec,
         object::Object,
         port_group::PortGroupSpec,
+        qos_rule::QosRuleSpec,
         router::{Route, RouterSpec, full_chassis},
         router_policy::RouterPolicySpec,
         router_port::RouterPortSpec,
@@ -64,6 +65,11 @@ impl Objects {
                 Spec::PortGroup(group) => {
                     let ids = group.ports.iter_mut().filter(|port| **port == referred.1);
                     ids.for_each(|port| port.clone_from(name));
+                }
+                Spec::LoadBalancer(balancer) => {
+                    let points = balancer.probe_points.iter_mut();
+                    let named = points.filter(|point| point.logical_port == referred.1);
+                    named.for_each(|point| point.logical_port.clone_from(name));
                 }
                 _ => {}
             }
@@ -117,7 +123,9 @@ impl Reader<'_> {
             self.put(Noun::AddressSet.top(&id), &set, &common)?;
         }
         for (id, balancer) in document.load_balancers {
-            self.put(Noun::LoadBalancer.top(&id), &balancer, &common)?;
+            let name = Noun::LoadBalancer.top(&id);
+            let balancer = self.probing(&name, balancer)?;
+            self.put(name, &balancer, &common)?;
         }
         for (id, dhcp) in document.dhcp_options {
             self.put(Noun::DhcpOptions.top(&id), &dhcp, &common)?;
@@ -132,6 +140,18 @@ impl Reader<'_> {
             self.group(&common, &id, group)?;
         }
         Ok(())
+    }
+
+    /// The load balancer with the ports that it probes named in full.
+    fn probing(&mut self, name: &str, mut balancer: LoadBalancerSpec) -> Result<LoadBalancerSpec, CtlError> {
+        for point in &mut balancer.probe_points {
+            let (port, is_known) = self.named(name, Noun::SwitchPort, &point.port)?;
+            if !is_known {
+                self.objects.unresolved.push((name.to_owned(), (Noun::SwitchPort, port.clone())));
+            }
+            point.port = port;
+        }
+        Ok(balancer)
     }
 
     fn group(&mut self, common: &Labels, id: &str, group: PortGroupDoc) -> Result<(), CtlError> {
@@ -187,6 +207,9 @@ impl Reader<'_> {
         for (acl, spec) in switch.acls {
             self.put(Noun::Acl.below(id, &acl), &spec, common)?;
         }
+        for (rule, spec) in switch.qos_rules {
+            self.put(Noun::QosRule.below(id, &rule), &spec, common)?;
+        }
         Ok(())
     }
 
@@ -224,7 +247,9 @@ impl Reader<'_> {
         }
         let Some(text) = &spec.router_port else {
             return match spec.kind {
-                PortType::Workload => Ok(spec),
+                PortType::Workload | PortType::Localnet | PortType::Localport | PortType::L2gateway => {
+                    Ok(spec)
+                }
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };
@@ -287,6 +312,10 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                     false => &mut document.switches.entry(parent).or_default().acls,
                 };
                 acls.insert(id, acl);
+            }
+            Some(Noun::QosRule) => {
+                let rule = QosRuleSpec::read(resource)?.0;
+                document.switches.entry(parent).or_default().qos_rules.insert(id, rule);
             }
             Some(Noun::AddressSet) => {
                 document.address_sets.insert(id, AddressSetSpec::read(resource)?.0);
@@ -416,7 +445,10 @@ switches:
       b2: {router_port: r1-b, labels: {y: ''}}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
-      log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert}
+      log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
+    qos_rules:
+      q: {direction: from-lport, priority: 9, match: ip4, dscp: 46, rate_kbps: 8000, burst_kbit: 80}
+      z: {direction: to-lport, priority: 9, match: ip4, dscp: 0}
     default_policy: drop
 load_balancers:
   lb:
@@ -425,6 +457,9 @@ load_balancers:
     protocol: udp
     hash_fields: [ip-src]
     reject: true
+    affinity_timeout: 60
+    health_check: 1/2/3/4
+    probe_points: ['10.0.0.5=b1@10.0.0.254']
 dhcp_options:
   d4: {cidr: 10.0.0.0/24, options: {server_id: 10.0.0.1, router: 10.0.0.1}}
   d6: {cidr: '2001:db8::/64'}
@@ -460,12 +495,13 @@ routers:
       r1-b:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
+        static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
 ";
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 21);
+        assert_eq!(first.len(), 23);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -8,7 +8,9 @@
 mod bridge;
 mod departed;
 mod events;
+mod gateways;
 mod handmade;
+mod held;
 mod lab;
 mod links;
 mod neighbours;
@@ -32,7 +34,7 @@ use std::{
 };
 
 use dataplane::Dataplane;
-use ferroflow_proto::chassis::{Claims, Hello, SyncResponse};
+use ferroflow_proto::chassis::{Claims, Health, Hello, SyncResponse};
 use flowtable::{
     port::PortRole,
     program::TunnelKind,
@@ -47,6 +49,7 @@ use tokio::sync::watch;
 pub use bridge::{Bridge, BridgeError, FIRST_NAME, FailMode, SavedBridge};
 pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
+pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
 pub use news::{PausedId, ResumeError, SentPacket};
@@ -58,6 +61,7 @@ pub use written::{Verb, WrittenChange};
 
 use crate::{
     agent::{UpdateError, decode},
+    bfd::{Bfd, Timing},
     responder::Responder,
     state::{StateDir, StateError, ViewJournal},
 };
@@ -97,6 +101,8 @@ pub struct Identity {
     pub endpoint: Option<(String, IpAddr)>,
     /// URL of the controller.
     pub controller: Option<String>,
+    /// How it finds out whether other hosts live.
+    pub liveness: Timing,
 }
 
 /// Where a host's ports and rules come from.
@@ -117,7 +123,9 @@ pub enum Mode {
 pub struct Host {
     identity: Identity,
     incarnation: u64,
-    dataplane: Dataplane,
+    dataplane: Arc<Dataplane>,
+    bfd: Arc<Bfd>,
+    gateways: gateways::Gateways,
     state: StateDir,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
@@ -152,6 +160,9 @@ pub struct Host {
     errors: Vec<String>,
     connected: bool,
     claims: watch::Sender<Claims>,
+    health: watch::Sender<Health>,
+    /// Logical ports that are claimed for interfaces to come.
+    held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
@@ -174,11 +185,17 @@ impl Host {
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
+        let dataplane = Arc::new(dataplane);
+        let incarnation = since_epoch.as_nanos() as u64;
+        let tunnel_ip = identity.endpoint.as_ref().map(|(_, ip)| *ip);
+        let bfd = Bfd::new(tunnel_ip, identity.liveness, incarnation, Arc::clone(&dataplane));
         let lowering = Lowering::with_zones(&state.zones().unwrap_or_default());
         let mut host = Self {
             identity,
-            incarnation: since_epoch.as_nanos() as u64,
+            incarnation,
             dataplane,
+            bfd: Arc::new(bfd),
+            gateways: gateways::Gateways::default(),
             state,
             lab,
             is_handmade,
@@ -202,6 +219,8 @@ impl Host {
             errors: Vec::new(),
             connected: false,
             claims: watch::Sender::new(Claims::default()),
+            health: watch::Sender::new(Health::default()),
+            held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };
         host.restore_bridges(fail_mode);
@@ -235,6 +254,11 @@ impl Host {
     /// Logical ports on this host, as they change.
     pub fn claims(&self) -> watch::Receiver<Claims> {
         self.claims.subscribe()
+    }
+
+    /// Tells which backends serve, as they change.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     /// A stream to the controller is up, or not.
@@ -271,9 +295,11 @@ impl Host {
         let touched = services::Touched::of(&delta, is_full);
         self.lower(delta);
         self.underlay_peers();
+        self.watch_gateways();
         self.applied_revision = revision;
         self.publish(BridgeId::FIRST);
         self.brief_responder(touched);
+        self.announce();
         Ok(())
     }
 

@@ -1,10 +1,11 @@
-//! What the responder has to know of the network beforehand: names, and which routers
-//! advertise unasked.
+//! What the responder has to know of the network beforehand: names, which routers advertise
+//! unasked, and which workloads are asked whether they serve.
 
-use ovn_northd_lite::{SouthboundDelta, names::is_set};
+use ferroflow_proto::chassis;
+use ovn_northd_lite::{SouthboundDelta, chassis_of, names::is_set, southbound::PortBinding};
 
 use super::Host;
-use crate::responder::{Advertiser, Advertisers};
+use crate::responder::{Advertiser, Advertisers, Asked, Health};
 
 /// Which of it an update touches.
 #[derive(Debug, Clone, Copy)]
@@ -33,19 +34,49 @@ impl Host {
             self.responder.set_names(self.lowering.view());
         }
         if touched.bindings {
-            let advertisers = self.advertisers();
-            self.responder.set_advertisers(self.dataplane.now(), advertisers);
+            self.advertise();
+            let asked = self.asked();
+            self.responder.set_checks(self.dataplane.now(), asked);
         }
     }
 
-    /// Router ports that advertise from here: those of routers that are everywhere, and of
-    /// those that are on this host.
+    /// What the workloads of this host are asked.
+    fn asked(&self) -> Vec<Asked> {
+        let is_here = |binding: &&PortBinding| binding.chassis.as_ref() == Some(&self.identity.chassis);
+        let here = self.lowering.view().bindings.values().filter(is_here);
+        let asked = here.flat_map(|PortBinding { datapath, key, probes, .. }| {
+            probes.iter().map(|probe| Asked { datapath: *datapath, port: *key, probe: probe.clone() })
+        });
+        asked.collect()
+    }
+
+    /// Tells the controller which backends serve.
+    pub(super) fn tell_health(&mut self, known: Vec<Health>) {
+        let backend = |Health { balancer, vip, backend, online }| chassis::BackendHealth {
+            load_balancer: balancer,
+            vip,
+            backend,
+            online,
+        };
+        self.health.send_replace(chassis::Health { backends: known.into_iter().map(backend).collect() });
+    }
+
+    /// Tells the responder which routers advertise from here.
+    pub(super) fn advertise(&mut self) {
+        let advertisers = self.advertisers();
+        self.responder.set_advertisers(self.dataplane.now(), advertisers);
+    }
+
+    /// Router ports that advertise from here: those that are everywhere, and those that this
+    /// host has.
     fn advertisers(&self) -> Advertisers {
         let mut advertisers = Advertisers::new();
-        for binding in self.lowering.view().bindings.values().filter(|binding| binding.peer.is_some()) {
-            let is_elsewhere = binding.chassis.as_ref().is_some_and(|id| *id != self.identity.chassis);
+        let (view, local) = (self.lowering.view(), self.local_ports());
+        for binding in view.bindings.values().filter(|binding| binding.peer.is_some()) {
+            let chassis = chassis_of(view, &local, binding);
+            let is_elsewhere = chassis.is_some_and(|id| id != self.identity.chassis);
             if let (Some(says), false) = (&binding.advertises, is_elsewhere) {
-                let advertiser = Advertiser { says: says.clone(), is_pinned: binding.chassis.is_some() };
+                let advertiser = Advertiser { says: says.clone(), is_pinned: chassis.is_some() };
                 advertisers.insert((binding.datapath, binding.key), advertiser);
             }
         }

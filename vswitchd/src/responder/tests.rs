@@ -1,5 +1,6 @@
 //! A host's switch and its responder together: what workloads see.
 
+mod checks;
 mod services;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -48,6 +49,7 @@ fn network() -> Northbound {
         unknown,
         port_security: Vec::new(),
         chassis: Some("h1".to_owned()),
+        access: Default::default(),
     };
     let to_router = |router: &str, port: &str| SwitchPortKind::Router {
         router: router.to_owned(),
@@ -60,6 +62,7 @@ fn network() -> Northbound {
             ports: ports.collect(),
             acls: Default::default(),
             default_policy: Default::default(),
+            qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
         };
@@ -75,7 +78,17 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            (id.to_owned(), RouterPort { key, mac: mac(last), networks, enabled: true, advertisement: None })
+            let (gateway, advertisement, static_macs) = Default::default();
+            let port = RouterPort {
+                key,
+                mac: mac(last),
+                networks,
+                enabled: true,
+                gateway,
+                advertisement,
+                static_macs,
+            };
+            (id.to_owned(), port)
         };
         let route = |(to, via): &(&str, &str)| StaticRoute {
             prefix: prefix(to),
@@ -122,6 +135,8 @@ struct Net {
     snapshot: Arc<Snapshot>,
     responder: Responder,
     lines: Vec<Line>,
+    /// What is known of backends.
+    health: Vec<Health>,
     /// Packets that were given up, and their bytes.
     given_up: (usize, usize),
     now: Timestamp,
@@ -154,7 +169,7 @@ impl Net {
         let number = |raw| PortNo::new(raw).unwrap();
         let sb = compile(nb, &BTreeMap::new());
         let ports = [("a".to_owned(), number(A)), ("c".to_owned(), number(C))].into();
-        let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, tunnel: None });
+        let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, ..LocalPorts::default() });
         assert_eq!(lowered.errors, []);
         let meters = lowered.meters.into_iter().map(|meter| Change::Meter(MeterChange::Add(meter)));
         let groups = lowered.groups.into_iter().map(|group| Change::Group(GroupChange::Add(group)));
@@ -184,6 +199,7 @@ impl Net {
             snapshot: Arc::new(snapshot),
             responder,
             lines: Vec::new(),
+            health: Vec::new(),
             given_up: (0, 0),
             now: Timestamp::from_nanos(1_000_000_000),
             n_sent: 0,
@@ -224,6 +240,7 @@ impl Net {
     fn apply(&mut self, effects: Vec<Effect>, sink: &mut Collect) {
         for effect in effects {
             match effect {
+                Effect::Health(known) => self.health = known,
                 Effect::Learn(learned) => self.change(neighbour_rules(&learned).map(Change::Add)),
                 Effect::Forget(learned) => {
                     self.change(neighbour_rules(&learned).map(|rule| Change::DeleteStrict {
@@ -545,7 +562,7 @@ fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
     let mut nb = network();
     let far = nb.switches.get_mut("far").unwrap();
     for (priority, (id, direction, matching, action)) in (10..).zip(acls) {
-        let log = Some(AclLog { name: String::new(), severity: Severity::Notice });
+        let log = Some(AclLog { name: String::new(), severity: Severity::Notice, rate: None });
         let acl = Acl {
             direction: *direction,
             tier: 0,

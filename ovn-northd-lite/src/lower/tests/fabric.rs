@@ -14,10 +14,11 @@ use flowtable::{
     snapshot::Snapshot,
     stats::DropCount,
     switch::{PacketIn, Sink, Switch, SwitchConfig},
+    table::Commit,
     types::{PortNo, Timestamp},
 };
 
-use super::host::{Host, UPLINK};
+use super::host::{Host, OUTSIDE, UPLINK};
 use crate::{model::Northbound, punt::Request};
 
 /// A frame that left by a port.
@@ -33,6 +34,15 @@ struct Chassis {
     snapshot: Arc<Snapshot>,
     switch: Switch,
     n_received: u64,
+}
+
+impl Chassis {
+    /// Other tables are in force.
+    fn take(&mut self, commit: Commit) {
+        let snapshot = Arc::make_mut(&mut self.snapshot);
+        snapshot.tables = Arc::new(commit.tables);
+        snapshot.epoch = snapshot.epoch.next();
+    }
 }
 
 #[derive(Default)]
@@ -54,8 +64,13 @@ impl Sink<Vec<u8>> for Collect {
 
 impl Fabric {
     pub(super) fn new(nb: &Northbound) -> Self {
+        Self::with_dead(nb, &[])
+    }
+
+    /// The same, while some chassis are taken for dead by the others.
+    pub(super) fn with_dead(nb: &Northbound, dead: &[&str]) -> Self {
         let chassis = ["h1", "h2"].map(|id| {
-            let host = Host::new(nb, id);
+            let host = Host::with_dead(nb, id, dead);
             let snapshot = Arc::new(host.snapshot.clone());
             let switch = Switch::with_seed(SwitchConfig::default(), 7);
             (id, Chassis { host, snapshot, switch, n_received: 0 })
@@ -80,12 +95,22 @@ impl Fabric {
         self.receive(id, port, frame)
     }
 
+    /// The network outside delivers a frame to a host.
+    pub(super) fn deliver(&mut self, id: &'static str, frame: &[u8]) -> Vec<Sent> {
+        self.now += 1_000_000;
+        self.receive(id, PortNo::new(OUTSIDE).unwrap(), frame)
+    }
+
     fn receive(&mut self, id: &'static str, port: PortNo, frame: &[u8]) -> Vec<Sent> {
         let chassis = self.chassis.get_mut(id).unwrap();
         let (mut batch, mut sink) = (vec![packet(frame, port)], Collect::default());
         chassis.n_received += 1;
         let now = Timestamp::from_nanos(self.now);
         chassis.switch.process(now, &chassis.snapshot, port, &mut batch, &mut sink);
+        let learned = chassis.switch.take_learned();
+        if let Some(commit) = chassis.snapshot.tables.learn(&learned, now).commit {
+            chassis.take(commit);
+        }
         let mut sent = Vec::new();
         for (port, frame) in sink.0 {
             if port.get() == UPLINK {
@@ -96,6 +121,22 @@ impl Fabric {
             }
         }
         sent
+    }
+
+    /// Time goes on; learned rules whose time has come go.
+    pub(super) fn pass(&mut self, seconds: u64) {
+        self.now += seconds * 1_000_000_000;
+        for chassis in self.chassis.values_mut() {
+            chassis.switch.flush_stats();
+            if let Some(commit) = chassis.snapshot.tables.expire(Timestamp::from_nanos(self.now)) {
+                chassis.take(commit);
+            }
+        }
+    }
+
+    /// Frames that a host has received.
+    pub(super) fn n_received(&self, id: &str) -> u64 {
+        self.chassis[id].n_received
     }
 
     /// What the hosts' responders are asked.
