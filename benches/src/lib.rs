@@ -13,5 +13,6 @@ pub mod measure;
 pub mod peer;
 pub mod rules;
 pub mod traffic;
+pub mod veth;
 pub mod workers;
 pub mod workload;

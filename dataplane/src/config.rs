@@ -11,7 +11,8 @@ use flowtable::{
 use crate::{
     balance::Balancing,
     clock::Clock,
-    port::{frames::FramePort, memory::MemoryPort},
+    port::{AttachError, frames::FramePort, memory::MemoryPort},
+    sys::steer::MAX_UDP_PORTS,
 };
 
 /// One worker.
@@ -83,7 +84,7 @@ impl Default for DataplaneConfig {
     }
 }
 
-/// Which received frames an AF_XDP port takes from the host.
+/// Which received frames a port takes from the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Steering {
     /// All: the interface is the switch's.
@@ -95,6 +96,20 @@ pub enum Steering {
         /// UDP ports of the tunnels.
         udp_ports: Vec<u16>,
     },
+}
+
+impl Steering {
+    /// Address and UDP ports of tunnelled packets, when only those are taken.
+    pub(crate) fn tunnel(&self, interface: &str) -> Result<Option<(Ipv4Addr, &[u16])>, AttachError> {
+        match self {
+            Self::All => Ok(None),
+            Self::Tunnel { udp_ports, .. } if udp_ports.len() > MAX_UDP_PORTS => {
+                let interface = interface.to_owned();
+                Err(AttachError::TooManyUdpPorts { interface, n: udp_ports.len(), max: MAX_UDP_PORTS })
+            }
+            Self::Tunnel { local, udp_ports } => Ok(Some((*local, udp_ports))),
+        }
+    }
 }
 
 /// A port among those of all bridges.
@@ -138,6 +153,35 @@ pub enum Device {
         interface: String,
         /// What to take from it.
         steering: Steering,
+    },
+    /// A host interface whose packets come and go uncut, with checksums left to others: for the
+    /// host's end of a veth pair. What is not taken from it is the host's.
+    Packet {
+        /// Its name.
+        interface: String,
+        /// What to take from it.
+        steering: Steering,
+    },
+    /// The interface to other hosts, which stays the host's: by a packet socket when it is the
+    /// end of a veth pair, otherwise by AF_XDP.
+    Uplink {
+        /// Its name.
+        interface: String,
+        /// What to take from it.
+        steering: Steering,
+    },
+    /// A TAP device, made if it is not there, whose packets come and go uncut as well. It may
+    /// be moved to another network namespace.
+    Tap {
+        /// Its name.
+        interface: String,
+    },
+    /// A workload's host interface, attached the way that suits it: a TAP device as such, the
+    /// host's end of a veth pair as [`Device::Packet`] where the kernel can keep it from the host
+    /// (Linux 6.6), all others by AF_XDP. The interface is the switch's.
+    Workload {
+        /// Its name.
+        interface: String,
     },
     /// Queues in this process.
     Memory(MemoryPort),

@@ -17,6 +17,7 @@
 //! | `pmd/meter.rs` | where a worker's time goes |
 //! | `balance.rs` | which worker should have which queue |
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
+//! | `port/afxdp/`, `port/vnet/` | host interfaces: frames by AF_XDP, uncut packets by TAP and packet sockets |
 //! | `pool.rs` | buffers |
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `bridges.rs` | several bridges, and links between them |

@@ -4,7 +4,9 @@
 //! block in tests); the switch only needs it as bytes. Headroom in front of the frame
 //! lets a tunnel header be pushed without moving the payload.
 
-use crate::types::PortNo;
+use std::num::NonZeroU16;
+
+use crate::{types::PortNo, wire::Udp};
 
 /// Free bytes in front of a received frame: outer Ethernet, VLAN, IPv6, UDP and Geneve
 /// with 60 bytes of options fit (14 + 4 + 40 + 8 + 8 + 60 = 134).
@@ -26,6 +28,39 @@ pub struct Offload {
     pub csum_start: u16,
     /// Place of the checksum, from `csum_start`.
     pub csum_offset: u16,
+    /// The frame stands for several, which are to be cut from it.
+    pub gso: Option<Gso>,
+}
+
+impl Offload {
+    /// There is nothing to do.
+    #[inline]
+    pub fn is_none(&self) -> bool {
+        !self.csum_partial && self.gso.is_none()
+    }
+}
+
+/// How a frame that is longer than a wire takes (generic segmentation offload) is cut: each
+/// piece has the headers, with lengths, numbers and checksums of its own, and a part of the
+/// payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gso {
+    /// What the payload is of.
+    pub kind: GsoKind,
+    /// Bytes of payload in each piece but the last. Never zero.
+    pub segment_len: NonZeroU16,
+    /// Where the headers are, when others have been put in front of them since; those are
+    /// part of each piece too. All zero: where the packet's layout says.
+    pub inner: Layout,
+}
+
+/// What is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GsoKind {
+    /// A TCP segment into segments.
+    Tcp,
+    /// UDP datagrams of one length, one after the other behind one header, into datagrams.
+    Udp,
 }
 
 /// Where the parser found the headers, from the frame's start. Zero: absent.
@@ -90,6 +125,32 @@ impl<B: FrameBuf> Packet<B> {
     /// Length of the frame.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// The headers that are repeated when the frame is cut.
+    pub fn cut_layout(&self) -> Layout {
+        match self.offload.gso {
+            Some(gso) if gso.inner.l3 != 0 => gso.inner,
+            _ => self.layout,
+        }
+    }
+
+    /// Length of the longest frame that is sent of it: its own, unless it is to be cut.
+    #[inline]
+    pub fn wire_len(&self) -> usize {
+        match self.offload.gso {
+            None => self.len(),
+            Some(gso) => (self.cut_header_len(&gso) + usize::from(gso.segment_len.get())).min(self.len()),
+        }
+    }
+
+    /// Bytes in front of the payload that is cut.
+    pub(crate) fn cut_header_len(&self, gso: &Gso) -> usize {
+        let l4 = usize::from(self.cut_layout().l4);
+        match gso.kind {
+            GsoKind::Udp => l4 + Udp::LEN,
+            GsoKind::Tcp => l4 + self.bytes().get(l4 + 12).map_or(0, |byte| usize::from(byte >> 4) * 4),
+        }
     }
 
     /// A frame without bytes.

@@ -32,6 +32,10 @@ pub(crate) struct Bench {
     /// Whole workers: what a port under attack does to another one.
     #[arg(long, conflicts_with = "vs_ovs")]
     attack: bool,
+    /// Containers on veth pairs, on one host and on two: TCP and pings by our daemons, and by the kernel's
+    /// bridge and VXLAN device, in turn.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    veth: bool,
     /// What a change of a large network costs the controller: time on the processor, and bytes to hosts.
     #[arg(long, conflicts_with = "vs_ovs")]
     compile: bool,
@@ -52,7 +56,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
-        packages::ensure(if self.vs_ovs { Purpose::Demo } else { Purpose::Build }, true)?;
+        packages::ensure(if self.vs_ovs || self.veth { Purpose::Demo } else { Purpose::Build }, true)?;
         if self.instructions {
             packages::ensure(Purpose::Counting, true)?;
             return instructions::check(self.only.as_deref(), self.save, None);
@@ -60,6 +64,7 @@ impl Bench {
         let kinds = self.kinds();
         match () {
             () if self.compile => self.changes(),
+            () if self.veth => self.containers(),
             () if self.vs_ovs => self.compare(),
             () if !kinds.is_empty() => self.workers(&kinds),
             () => self.criterion(),
@@ -70,6 +75,24 @@ impl Bench {
         let mut command = cargo(&["bench", "--package", "controller", "--bench", "compile", "--"]);
         if self.save {
             command.arg("--save").arg(root().join("docs/performance"));
+        }
+        show(&mut command, None)
+    }
+
+    fn containers(self) -> Result<()> {
+        packages::ensure(Purpose::Streams, true)?;
+        let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "controller"];
+        show(cargo(&["build", "--release"]).args(daemons).args(["--package", "benches", "--bins"]), None)?;
+        let mut command =
+            cargo(&["run", "--quiet", "--release", "--package", "benches", "--bin", "veth", "--"]);
+        if let Some(only) = self.only {
+            command.args(["--only", &only]);
+        }
+        if let Some(seconds) = self.seconds {
+            command.args(["--seconds", &seconds.to_string()]);
+        }
+        if self.save {
+            command.arg("--save").arg(root().join("docs/performance/veth.json"));
         }
         show(&mut command, None)
     }

@@ -74,6 +74,13 @@ const PEERS: &[Need] = &[
     Need { package: "containerd", evidence: Evidence::Command("containerd"), why: "holds Docker's containers" },
 ];
 
+/// What sends and receives streams.
+#[rustfmt::skip]
+const STREAMS: &[Need] = &[
+    Need { package: "iperf3", evidence: Evidence::Command("iperf3"), why: "sends and receives streams of TCP" },
+    Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "times echo requests" },
+];
+
 /// What counts instructions.
 #[rustfmt::skip]
 const COUNTING: &[Need] = &[
@@ -100,6 +107,8 @@ pub(crate) enum Purpose {
     Demo,
     /// Count instructions.
     Counting,
+    /// Measuring streams.
+    Streams,
     /// Run every test.
     Test,
 }
@@ -114,6 +123,7 @@ pub(crate) fn ensure(purpose: Purpose, install: bool) -> Result<()> {
         Purpose::Build => &[BUILD],
         Purpose::Demo => &[BUILD, NETWORK],
         Purpose::Counting => &[BUILD, COUNTING],
+        Purpose::Streams => &[BUILD, NETWORK, STREAMS],
         Purpose::Test => &[BUILD, NETWORK, PEERS],
     };
     let needs: Vec<Need> = lists.concat();

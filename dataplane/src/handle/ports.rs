@@ -7,13 +7,12 @@ use flowtable::types::PortNo;
 use super::{Dataplane, lock};
 use crate::{
     bridges::patch,
-    config::{Device, PortId, PortSpec},
+    config::{Device, PortId, PortSpec, Steering},
     handle::DetachError,
     pmd::{Seat, SwitchedPort},
     port::{
-        AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Opened, PortReport,
-        afxdp::{self, AfXdpHold},
-        metrics::PortMetrics,
+        AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Hold, OnInterface, Opened, PortReport, afxdp,
+        metrics::PortMetrics, vnet,
     },
     status::{DetachedPort, PortCounts, PortStatus},
     sys::interface::Interface,
@@ -32,11 +31,11 @@ pub(crate) struct Registered {
     spare: Vec<AnyOutlet>,
     /// Workers that have a way out.
     outlets: Vec<usize>,
-    hold: Option<AfXdpHold>,
+    hold: Option<Hold>,
     /// Of one end of a link, which is on every worker: the other end, once there is one.
     pub(crate) link: Option<Option<PortId>>,
-    /// Name and number of the interface it stands on.
-    interface: Option<(String, u32)>,
+    /// The interface it stands on.
+    interface: Option<OnInterface>,
 }
 
 /// Where a queue is.
@@ -193,8 +192,34 @@ fn open(device: Device, n_workers: usize) -> Result<Opened, AttachError> {
     match device {
         Device::Patch => Ok(patch(n_workers)),
         Device::AfXdp { interface, steering } => afxdp::open(&interface, &steering),
+        Device::Workload { interface } => open_workload(&interface),
+        Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering),
+        Device::Uplink { interface, steering } => open_uplink(&interface, &steering),
+        Device::Tap { interface } => vnet::open_tap(&interface),
         Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
         Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
+    }
+}
+
+/// Opens an interface the way that suits it.
+fn open_workload(name: &str) -> Result<Opened, AttachError> {
+    match Interface::driver(name)?.as_str() {
+        "tun" => vnet::open_tap(name),
+        "veth" => vnet::open_socket(name, &Steering::All).or_else(|error| {
+            let opened = afxdp::open(name, &Steering::All)?;
+            tracing::info!(interface = name, %error, "large packets cannot cross whole here; attached by AF_XDP");
+            Ok(opened)
+        }),
+        _ => afxdp::open(name, &Steering::All),
+    }
+}
+
+/// Opens the interface to other hosts. A veth's peer would have to cut all that it sends as
+/// long as an XDP program is attached.
+fn open_uplink(name: &str, steering: &Steering) -> Result<Opened, AttachError> {
+    match Interface::driver(name)?.as_str() {
+        "veth" => vnet::open_socket(name, steering),
+        _ => afxdp::open(name, steering),
     }
 }
 
@@ -215,7 +240,7 @@ impl Registered {
 
     /// Looks at the link, and takes over a changed MTU on the way.
     fn refresh(&self) -> Link {
-        let Some((name, ifindex)) = &self.interface else {
+        let Some(OnInterface { name, ifindex, wanders }) = &self.interface else {
             return if self.link == Some(None) { Link::Down } else { Link::Up };
         };
         match Interface::lookup(name) {
@@ -223,6 +248,7 @@ impl Registered {
                 self.metrics.set_mtu(facts.mtu);
                 if facts.running { Link::Up } else { Link::Down }
             }
+            _ if *wanders && !self.metrics.is_gone() => Link::Up,
             // Another interface may have taken the name.
             Ok(_) | Err(_) => Link::Gone,
         }

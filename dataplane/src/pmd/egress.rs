@@ -8,7 +8,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use flowtable::{
     drop::DropReason,
-    offload,
     packet::Packet,
     stats::DropCount,
     switch::{Sink, Stage},
@@ -22,8 +21,8 @@ use super::{
 };
 use crate::{
     config::PortId,
-    pool::{Frame, Pool},
-    port::{AttachedOutlet, Outlet},
+    pool::{FRAME_LEN, Frame, Pool},
+    port::{AttachedOutlet, Loss, Outlet},
 };
 
 /// Where a port's way out is.
@@ -53,6 +52,8 @@ pub(crate) struct Egress {
     /// Workers that got packets since the last flush.
     to_wake: Vec<usize>,
     drops: HashMap<(PortId, DropReason), Lost>,
+    /// Where frames are cut from larger packets.
+    room: Box<[u8]>,
 }
 
 /// Copies lost on their way out, and their bytes.
@@ -75,6 +76,7 @@ impl Egress {
             fabric,
             seat,
             drops: HashMap::new(),
+            room: vec![0; FRAME_LEN].into(),
         }
     }
 
@@ -275,13 +277,9 @@ impl Egress {
     /// Sends by a way out of ours.
     #[inline]
     fn send(&mut self, idx: usize, mut packet: Packet<Frame>) {
-        // No port can send a partial checksum: neither AF_XDP by xsk-rs nor a queue.
-        if packet.offload.csum_partial {
-            offload::complete(&mut packet);
-        }
-        match self.outlets[idx].send(packet.bytes()) {
+        match self.outlets[idx].send(&mut packet, &mut self.room) {
             Ok(()) => self.pool.put(packet.into_buf()),
-            Err(reason) => self.lose(reason, packet),
+            Err(Loss { reason, n_frames }) => self.lose_frames((reason, n_frames), packet),
         }
     }
 
@@ -294,9 +292,13 @@ impl Egress {
     }
 
     fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
+        self.lose_frames((reason, 1), packet);
+    }
+
+    fn lose_frames(&mut self, (reason, n_frames): (DropReason, u64), packet: Packet<Frame>) {
         let in_port = PortId::new(self.bridge, packet.in_port);
         let lost = self.drops.entry((in_port, reason)).or_default();
-        lost.n_copies += 1;
+        lost.n_copies += n_frames;
         lost.n_bytes += packet.len() as u64;
         self.pool.put(packet.into_buf());
     }
@@ -317,8 +319,8 @@ impl Sink<Frame> for Egress {
     }
 
     fn copy(&mut self, packet: &Packet<Frame>) -> Option<Packet<Frame>> {
-        let mut frame = self.pool.get()?;
         let (start, len) = (packet.start(), packet.len());
+        let mut frame = self.pool.get_for(start + len)?;
         frame.as_mut().get_mut(start..start + len)?.copy_from_slice(packet.bytes());
         let mut copy = Packet::new(frame, start, len, packet.in_port);
         copy.layout = packet.layout;

@@ -4,6 +4,9 @@
 //! cost more (first packets, which are translated) gets shorter turns, and one that has taken
 //! more than a turn's work waits until it has made up for it, as long as others have packets.
 //! So a port under attack, or attacking, is slowed down in its own queue, and no other.
+//!
+//! Queues that are files are asked in one call which of them have something (`ReadySet`): an
+//! idle one costs the others nothing.
 
 use std::os::fd::RawFd;
 
@@ -13,6 +16,7 @@ use crate::{
     config::PortId,
     pool::{Frame, Pool},
     port::{AttachedQueue, BATCH, RxQueue},
+    sys::event::{Readiness, ReadySet},
 };
 
 /// What a queue has each round for nothing, in packets whose entries are known: a batch of
@@ -31,6 +35,10 @@ pub(crate) struct Ingress {
     /// Queues that had packets in the last round.
     n_active: usize,
     n_active_now: usize,
+    /// The files of queues that are asked first.
+    ready_set: Option<ReadySet>,
+    /// Which queue has which of these files, by the file's number.
+    by_fd: Vec<Option<usize>>,
 }
 
 impl Ingress {
@@ -42,19 +50,56 @@ impl Ingress {
         self.queues.iter()
     }
 
-    pub(crate) fn add(&mut self, queue: AttachedQueue) {
+    pub(crate) fn add(&mut self, mut queue: AttachedQueue) {
+        if queue.is_dear && self.ready_set.is_none() {
+            self.ready_set = ReadySet::new().ok();
+        }
+        // What cannot be asked is looked at each time.
+        let fd = queue.device.wait_fd().filter(|_| queue.is_dear);
+        queue.is_dear = fd.zip(self.ready_set.as_ref()).is_some_and(|(fd, set)| set.add(fd));
+        queue.is_ready = true;
         self.queues.push(queue);
+        self.index();
+    }
+
+    /// Notes which queue has which file.
+    fn index(&mut self) {
+        self.by_fd.clear();
+        for (idx, queue) in self.queues.iter().enumerate().filter(|(_, queue)| queue.is_dear) {
+            let Some(fd) = queue.device.wait_fd().and_then(|fd| usize::try_from(fd).ok()) else { continue };
+            if fd >= self.by_fd.len() {
+                self.by_fd.resize(fd + 1, None);
+            }
+            self.by_fd[fd] = Some(idx);
+        }
+    }
+
+    /// Queues leave: their files are not asked for any more.
+    fn forget_files(&mut self, queues: &mut [AttachedQueue]) {
+        for queue in queues {
+            if let Some((fd, set)) =
+                queue.device.wait_fd().zip(self.ready_set.as_ref()).filter(|_| queue.is_dear)
+            {
+                set.remove(fd);
+            }
+            queue.is_dear = queue.device.is_dear();
+        }
+        self.index();
     }
 
     /// Gives a queue up.
     pub(crate) fn take(&mut self, port: PortId, queue: usize) -> Option<AttachedQueue> {
         let idx = self.queues.iter().position(|own| own.port == port && own.queue == queue)?;
-        Some(self.queues.remove(idx))
+        let mut queue = self.queues.remove(idx);
+        self.forget_files(std::slice::from_mut(&mut queue));
+        Some(queue)
     }
 
     /// Gives all queues of a port up.
     pub(crate) fn take_all(&mut self, port: PortId) -> Vec<AttachedQueue> {
-        self.queues.extract_if(.., |own| own.port == port).collect()
+        let mut queues: Vec<_> = self.queues.extract_if(.., |own| own.port == port).collect();
+        self.forget_files(&mut queues);
+        queues
     }
 
     /// A round over the queues begins.
@@ -62,6 +107,14 @@ impl Ingress {
     pub(crate) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
         self.n_active = std::mem::take(&mut self.n_active_now);
+        if let Some(set) = &mut self.ready_set {
+            for (fd, readiness) in set.ready() {
+                let idx = usize::try_from(fd).ok().and_then(|fd| self.by_fd.get(fd).copied().flatten());
+                let Some(queue) = idx.and_then(|idx| self.queues.get_mut(idx)) else { continue };
+                // One that is broken says how when it is looked at.
+                queue.is_ready |= readiness != Readiness::Idle;
+            }
+        }
     }
 
     /// Receives what a queue's turn is worth. `None`: nothing, or it is not its turn.
@@ -73,9 +126,20 @@ impl Ingress {
         batch: &mut Vec<Packet<Frame>>,
     ) -> Option<PortId> {
         let queue = self.queues.get_mut(idx)?;
+        if queue.is_dear && !queue.is_ready {
+            return None;
+        }
+        if queue.is_dear && queue.metrics.is_gone() {
+            // Its file is "ready" for ever.
+            queue.is_ready = false;
+            queue.device.wait_fd().zip(self.ready_set.as_ref()).inspect(|(fd, set)| set.remove(*fd));
+            return None;
+        }
         let was_active = queue.active_in == self.round.wrapping_sub(1);
         let max = if self.n_active > usize::from(was_active) { queue.turn()? } else { BATCH };
         queue.receive(max, pool, batch);
+        // The next one is asked for again, unless there are sure to be more.
+        queue.is_ready = batch.len() >= max;
         if batch.is_empty() {
             return None;
         }
@@ -101,12 +165,18 @@ impl Ingress {
 
     /// Work has come that no file tells of.
     pub(crate) fn has_pending(&self) -> bool {
-        self.queues.iter().any(|queue| queue.device.has_pending())
+        self.queues.iter().any(|queue| queue.device.has_pending() || queue.is_dear && queue.is_ready)
     }
 
-    /// The files of all queues, with their ports.
+    /// The files of all queues but those in the ready set, with their ports.
     pub(crate) fn wait_fds(&self) -> impl Iterator<Item = (PortId, RawFd)> {
-        self.queues.iter().filter_map(|queue| Some((queue.port, queue.device.wait_fd()?)))
+        let queues = self.queues.iter().filter(|queue| !queue.is_dear);
+        queues.filter_map(|queue| Some((queue.port, queue.device.wait_fd()?)))
+    }
+
+    /// A file that is readable when one of the queues in the ready set has something.
+    pub(crate) fn ready_fd(&self) -> Option<RawFd> {
+        self.ready_set.as_ref().map(ReadySet::fd)
     }
 
     pub(crate) fn set_gone(&self, port: PortId) {

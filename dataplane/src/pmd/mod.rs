@@ -275,6 +275,10 @@ impl Worker {
             self.poll_set.add(fd);
             self.poll_ports.push(port);
         }
+        // Behind those with a port: whichever it is, the next round finds out.
+        if let Some(fd) = self.ingress.ready_fd() {
+            self.poll_set.add(fd);
+        }
         self.seat.waker.prepare();
         // Work that came before we said that we sleep wakes nobody.
         if !self.has_work() {

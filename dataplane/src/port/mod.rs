@@ -10,11 +10,13 @@ pub(crate) mod afxdp;
 pub(crate) mod frames;
 pub(crate) mod memory;
 pub(crate) mod metrics;
+pub(crate) mod vnet;
 
 use std::{os::fd::RawFd, sync::Arc};
 
 use flowtable::{
     drop::DropReason,
+    offload::{self, Segments},
     packet::Packet,
     types::{BridgeId, MacAddr, PortNo},
 };
@@ -24,6 +26,7 @@ use self::{
     frames::{FrameOutlet, FrameQueue},
     memory::{MemoryOutlet, MemoryQueue},
     metrics::PortMetrics,
+    vnet::{VnetHold, VnetOutlet, VnetQueue},
 };
 use crate::{
     config::PortId,
@@ -84,7 +87,8 @@ pub enum AttachError {
 /// What a port is, found out when it was attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortReport {
-    /// `native-copy`, `generic-copy`, `native-zerocopy` or `memory`.
+    /// How frames get in and out: `native-zerocopy`, `native-copy` or `generic-copy` by AF_XDP,
+    /// `tap-vnet`, `packet-vnet`, or `memory`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
@@ -106,6 +110,11 @@ pub(crate) trait RxQueue {
         None
     }
 
+    /// Looking for frames is a system call: it is better to ask first whether there are any.
+    fn is_dear(&self) -> bool {
+        false
+    }
+
     /// Another worker has it from now on, to be woken by this.
     fn set_waker(&mut self, _waker: &Arc<Waker>) {}
 
@@ -122,6 +131,12 @@ pub(crate) trait Outlet {
     /// # Errors
     /// Why it was dropped.
     fn tx(&mut self, frame: &[u8]) -> Result<(), DropReason>;
+
+    /// Takes a packet with what is left to do on it, if it can hand that on; otherwise it must
+    /// be done before.
+    fn tx_undone(&mut self, _packet: &Packet<Frame>) -> Option<Result<(), DropReason>> {
+        None
+    }
 
     /// Sends what `tx` has taken. Returns how many of those frames were lost after all.
     fn flush(&mut self) -> u64 {
@@ -140,6 +155,7 @@ pub(crate) enum AnyQueue {
     AfXdp(Box<AfXdpQueue>),
     Memory(MemoryQueue),
     Frames(FrameQueue),
+    Vnet(VnetQueue),
 }
 
 /// A way out of any kind.
@@ -148,6 +164,7 @@ pub(crate) enum AnyOutlet {
     AfXdp(Box<AfXdpOutlet>),
     Memory(MemoryOutlet),
     Frames(FrameOutlet),
+    Vnet(VnetOutlet),
 }
 
 /// Calls a method of whichever kind it is.
@@ -157,6 +174,7 @@ macro_rules! dispatch {
             $kinds::AfXdp($inner) => $call,
             $kinds::Memory($inner) => $call,
             $kinds::Frames($inner) => $call,
+            $kinds::Vnet($inner) => $call,
         }
     };
 }
@@ -175,6 +193,10 @@ impl RxQueue for AnyQueue {
         dispatch!(Self, self, inner => inner.wait_fd())
     }
 
+    fn is_dear(&self) -> bool {
+        dispatch!(Self, self, inner => inner.is_dear())
+    }
+
     fn set_waker(&mut self, waker: &Arc<Waker>) {
         dispatch!(Self, self, inner => inner.set_waker(waker));
     }
@@ -188,6 +210,10 @@ impl Outlet for AnyOutlet {
     #[inline]
     fn tx(&mut self, frame: &[u8]) -> Result<(), DropReason> {
         dispatch!(Self, self, inner => inner.tx(frame))
+    }
+
+    fn tx_undone(&mut self, packet: &Packet<Frame>) -> Option<Result<(), DropReason>> {
+        dispatch!(Self, self, inner => inner.tx_undone(packet))
     }
 
     fn flush(&mut self) -> u64 {
@@ -207,9 +233,27 @@ pub(crate) struct Opened {
     pub(crate) queues: Vec<AnyQueue>,
     pub(crate) outlets: Vec<AnyOutlet>,
     /// What keeps an interface ours, until it is dropped.
-    pub(crate) hold: Option<AfXdpHold>,
-    /// Name and number of the interface it stands on.
-    pub(crate) interface: Option<(String, u32)>,
+    pub(crate) hold: Option<Hold>,
+    /// The interface it stands on.
+    pub(crate) interface: Option<OnInterface>,
+}
+
+/// What keeps an interface ours, until it is dropped.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    /// Its frames are steered to our sockets.
+    AfXdp { _hold: AfXdpHold },
+    /// Its frames are kept from the host.
+    Vnet { _hold: VnetHold },
+}
+
+/// The interface that a port stands on.
+#[derive(Debug)]
+pub(crate) struct OnInterface {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    /// It may go to another network namespace, and the port with it.
+    pub(crate) wanders: bool,
 }
 
 /// A receive queue in the hands of a worker.
@@ -227,12 +271,27 @@ pub(crate) struct AttachedQueue {
     pub(crate) work_per_packet: u32,
     /// The last round of its worker in which it had packets.
     pub(crate) active_in: u32,
+    /// It is asked whether it has frames before they are looked for.
+    pub(crate) is_dear: bool,
+    /// It has said that it has.
+    pub(crate) is_ready: bool,
 }
 
 impl AttachedQueue {
     pub(crate) fn new(port: PortId, queue: usize, device: AnyQueue, metrics: Arc<PortMetrics>) -> Self {
-        let load = QueueLoad::default();
-        Self { port, queue, device, metrics, load, debt: 0, work_per_packet: 1, active_in: 0 }
+        let is_dear = device.is_dear();
+        Self {
+            port,
+            queue,
+            device,
+            metrics,
+            load: QueueLoad::default(),
+            debt: 0,
+            work_per_packet: 1,
+            active_in: 0,
+            is_dear,
+            is_ready: true,
+        }
     }
 
     /// Receives up to a batch and counts it.
@@ -266,18 +325,66 @@ pub(crate) struct AttachedOutlet {
     pub(crate) metrics: Arc<PortMetrics>,
 }
 
+/// What was lost of a packet that was to be sent: more than one frame may have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(crate) reason: DropReason,
+    pub(crate) n_frames: u64,
+}
+
 impl AttachedOutlet {
-    /// Sends one frame, or says why not; counts either.
+    /// Sends one packet, or says why not; counts either. What is left to do on it is handed on
+    /// where the port can, and done here where it cannot; `room` is to do it in.
     #[inline]
-    pub(crate) fn send(&mut self, frame: &[u8]) -> Result<(), DropReason> {
-        let fits = self.metrics.fits(frame);
-        let result = if fits { self.device.tx(frame) } else { Err(DropReason::TooBig) };
+    pub(crate) fn send(&mut self, packet: &mut Packet<Frame>, room: &mut [u8]) -> Result<(), Loss> {
+        if !self.metrics.fits(packet.bytes(), packet.wire_len()) {
+            return self.count(packet.len(), Err(DropReason::TooBig));
+        }
+        if !packet.offload.is_none() {
+            return self.send_undone(packet, room);
+        }
+        let result = self.device.tx(packet.bytes());
+        self.count(packet.len(), result)
+    }
+
+    fn send_undone(&mut self, packet: &mut Packet<Frame>, room: &mut [u8]) -> Result<(), Loss> {
+        if let Some(result) = self.device.tx_undone(packet) {
+            return self.count(packet.len(), result);
+        }
+        if let Some(segments) = Segments::of(packet) {
+            return self.send_cut(segments, room);
+        }
+        offload::complete(packet);
+        let result = self.device.tx(packet.bytes());
+        self.count(packet.len(), result)
+    }
+
+    fn send_cut(&mut self, mut segments: Segments<'_>, room: &mut [u8]) -> Result<(), Loss> {
+        let mut loss: Option<Loss> = None;
+        while let Some(len) = segments.write_next(room) {
+            let result = self.device.tx(&room[..len]);
+            if let Err(more) = self.count(len, result) {
+                let n_frames = loss.map_or(0, |loss| loss.n_frames) + 1;
+                loss = Some(Loss { n_frames, ..more });
+            }
+        }
+        let n_frames = segments.n_left() as u64;
+        if n_frames > 0 {
+            // They have no room: longer than a frame of any port.
+            self.metrics.tx(self.outlet).dropped(DropReason::TooBig, n_frames);
+            loss = Some(Loss { reason: DropReason::TooBig, n_frames });
+        }
+        loss.map_or(Ok(()), Err)
+    }
+
+    #[inline]
+    fn count(&self, len: usize, result: Result<(), DropReason>) -> Result<(), Loss> {
         let counters = self.metrics.tx(self.outlet);
         match result {
-            Ok(()) => counters.sent(frame.len() as u64),
+            Ok(()) => counters.sent(len as u64),
             Err(reason) => counters.dropped(reason, 1),
         }
-        result
+        result.map_err(|reason| Loss { reason, n_frames: 1 })
     }
 
     /// Flushes; returns how many frames the kernel took and then refused.

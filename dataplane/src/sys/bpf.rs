@@ -17,8 +17,8 @@ const CMD_MAP_UPDATE: libc::c_long = 2;
 const CMD_PROG_LOAD: libc::c_long = 5;
 const CMD_LINK_CREATE: libc::c_long = 28;
 const MAP_TYPE_XSKMAP: u32 = 17;
-const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
+const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const LICENSE: &CStr = c"Apache-2.0";
@@ -139,7 +139,17 @@ impl SocketMap {
     }
 }
 
-/// A loaded steering program.
+/// Where a program runs, as the kernel numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Hook {
+    /// When the driver has received a frame.
+    Xdp = 6,
+    /// Before the host's stack gets a packet; packet sockets have seen it by then.
+    Ingress = 3,
+}
+
+/// A loaded program.
 #[derive(Debug)]
 pub(crate) struct Program {
     fd: OwnedFd,
@@ -148,7 +158,7 @@ pub(crate) struct Program {
 impl Program {
     /// Every frame to the map's sockets.
     pub(crate) fn steer_all(interface: &str, map: &SocketMap) -> Result<Self, SysError> {
-        Self::load(interface, steer::all(map.fd.as_raw_fd()))
+        Self::load(interface, Hook::Xdp, steer::all(map.fd.as_raw_fd()))
     }
 
     /// Only frames tunnelled to `local`.
@@ -159,21 +169,21 @@ impl Program {
         udp_ports: &[u16],
     ) -> Result<Self, SysError> {
         let udp_ports = &udp_ports[..udp_ports.len().min(steer::MAX_UDP_PORTS)];
-        Self::load(interface, steer::tunnel(map.fd.as_raw_fd(), local, udp_ports))
+        Self::load(interface, Hook::Xdp, steer::tunnel(map.fd.as_raw_fd(), local, udp_ports))
     }
 
-    fn load(interface: &str, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
+    fn load(interface: &str, hook: Hook, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
         const CALL: &str = "bpf(BPF_PROG_LOAD)";
         let insns = insns.ok_or_else(|| {
             SysError::new(interface, CALL, io::Error::other("the steering program was not assembled"))
         })?;
-        match load(&insns, &mut []) {
+        match load(hook, &insns, &mut []) {
             Ok(fd) => Ok(Self { fd: owned(fd) }),
             Err(source) => {
                 let mut log = vec![0; VERIFIER_LOG_LEN];
                 // The second try is only for the verifier's words; should it succeed,
                 // it is as good as the first.
-                if let Ok(fd) = load(&insns, &mut log) {
+                if let Ok(fd) = load(hook, &insns, &mut log) {
                     return Ok(Self { fd: owned(fd) });
                 }
                 let mut error = SysError::new(interface, CALL, source);
@@ -189,9 +199,9 @@ impl Program {
 }
 
 /// Loads a program; with room for a log, asks for it.
-fn load(insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
+fn load(hook: Hook, insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
     let mut attr = ProgLoad {
-        prog_type: PROG_TYPE_XDP,
+        prog_type: hook as u32,
         insn_cnt: insns.len() as u32,
         insns: insns.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
@@ -202,7 +212,7 @@ fn load(insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
         prog_flags: 0,
         prog_name: name(b"ferroflow_steer"),
         prog_ifindex: 0,
-        expected_attach_type: ATTACH_TYPE_XDP,
+        expected_attach_type: if hook == Hook::Xdp { ATTACH_TYPE_XDP } else { ATTACH_TYPE_TCX_INGRESS },
     };
     // SAFETY: the layout is that of BPF_PROG_LOAD; instructions, licence and log are
     // live and as long as their fields say.
@@ -236,12 +246,29 @@ impl Link {
             AttachMode::Native => (XDP_FLAGS_DRV_MODE, "bpf(BPF_LINK_CREATE, native)"),
             AttachMode::Generic => (XDP_FLAGS_SKB_MODE, "bpf(BPF_LINK_CREATE, generic)"),
         };
-        let mut attr = LinkCreate {
-            prog_fd: program.fd.as_raw_fd().cast_unsigned(),
-            target_ifindex: ifindex,
-            attach_type: ATTACH_TYPE_XDP,
-            flags,
-        };
+        Self::create((interface, ifindex), program, (ATTACH_TYPE_XDP, flags), call)
+    }
+
+    /// Keeps from the host's stack what an interface receives, or of that what is tunnelled to
+    /// an address; packet sockets get it all the same. Since Linux 6.6.
+    pub(crate) fn shut(
+        interface: &str,
+        ifindex: u32,
+        tunnel: Option<(Ipv4Addr, &[u16])>,
+    ) -> Result<Self, SysError> {
+        let program = Program::load(interface, Hook::Ingress, steer::shut(tunnel))?;
+        let how = (ATTACH_TYPE_TCX_INGRESS, 0);
+        Self::create((interface, ifindex), &program, how, "bpf(BPF_LINK_CREATE, tcx)")
+    }
+
+    fn create(
+        (interface, ifindex): (&str, u32),
+        program: &Program,
+        (attach_type, flags): (u32, u32),
+        call: &'static str,
+    ) -> Result<Self, SysError> {
+        let prog_fd = program.fd.as_raw_fd().cast_unsigned();
+        let mut attr = LinkCreate { prog_fd, target_ifindex: ifindex, attach_type, flags };
         // SAFETY: the layout is that of BPF_LINK_CREATE; it holds no pointers.
         let fd = unsafe { bpf(CMD_LINK_CREATE, &mut attr) }
             .map_err(|source| SysError::new(interface, call, source))?;

@@ -113,11 +113,80 @@ impl PollSet {
     }
 }
 
+/// Many files of which few are readable: what is readable is found in one call.
+#[derive(Debug)]
+pub(crate) struct ReadySet {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl ReadySet {
+    /// Without files.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: has no preconditions.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just handed out this descriptor to us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; 64] })
+    }
+
+    /// Readable when one of the files is.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Adds a file. False: the kernel refuses.
+    pub(crate) fn add(&self, fd: RawFd) -> bool {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+        // SAFETY: reads a live structure.
+        unsafe { libc::epoll_ctl(self.fd(), libc::EPOLL_CTL_ADD, fd, &mut event) == 0 }
+    }
+
+    /// Takes a file away.
+    pub(crate) fn remove(&self, fd: RawFd) {
+        // SAFETY: takes no structure. A file that is not there is an error and no more.
+        unsafe { libc::epoll_ctl(self.fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+    }
+
+    /// The files that are readable, or broken, now.
+    pub(crate) fn ready(&mut self) -> impl Iterator<Item = (RawFd, Readiness)> {
+        let n_events = self.events.len() as libc::c_int;
+        // SAFETY: fills in at most as many live structures as told; does not wait.
+        let n = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), n_events, 0) };
+        let n = usize::try_from(n).unwrap_or(0);
+        self.events.iter().take(n).map(|event| {
+            let broken = event.events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
+            (event.u64 as RawFd, if broken { Readiness::Broken } else { Readiness::Readable })
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, thread, time::Instant};
 
     use super::*;
+
+    #[test]
+    fn a_set_tells_which_of_its_files_are_readable() {
+        let wakers: Vec<Waker> = (0..3).map(|_| Waker::new().unwrap()).collect();
+        let mut set = ReadySet::new().unwrap();
+        assert!(wakers.iter().all(|waker| set.add(waker.fd())));
+        assert_eq!(set.ready().count(), 0);
+        for waker in &wakers[1..] {
+            waker.prepare();
+            waker.wake();
+        }
+        set.remove(wakers[2].fd());
+        assert_eq!(set.ready().collect::<Vec<_>>(), [(wakers[1].fd(), Readiness::Readable)]);
+        let mut sleeper = PollSet::default();
+        sleeper.add(set.fd());
+        sleeper.wait(Duration::from_secs(10));
+        assert_eq!(sleeper.results().next(), Some(Readiness::Readable));
+    }
 
     #[test]
     fn a_sleeper_is_woken_and_an_awake_thread_costs_no_call() {

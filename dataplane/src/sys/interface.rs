@@ -10,6 +10,7 @@ use flowtable::types::MacAddr;
 
 use super::{SysError, pod::Zeroed};
 
+const ETHTOOL_GDRVINFO: u32 = 3;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
@@ -67,6 +68,15 @@ impl Interface {
     }
 }
 
+impl Interface {
+    /// Name of an interface's driver, as `ethtool -i` shows it; empty when it does not tell.
+    pub(crate) fn driver(name: &str) -> Result<String, SysError> {
+        let query = Query::new(name)?;
+        query.ask(libc::SIOCGIFINDEX as libc::c_ulong, "ioctl(SIOCGIFINDEX)")?;
+        Ok(query.driver())
+    }
+}
+
 struct Query<'a> {
     name: &'a str,
     socket: OwnedFd,
@@ -98,6 +108,19 @@ impl<'a> Query<'a> {
         // SAFETY: these requests read the name from and write to a live `ifreq`.
         let ret = unsafe { libc::ioctl(self.socket.as_raw_fd(), code as _, &mut request) };
         if ret == 0 { Ok(request) } else { Err(SysError::last(self.name, call)) }
+    }
+
+    fn driver(&self) -> String {
+        // `struct ethtool_drvinfo`: the command, then names of 32 bytes each.
+        let mut info = [0_u32; 49];
+        info[0] = ETHTOOL_GDRVINFO;
+        let mut request = self.request;
+        request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
+        // SAFETY: both structures are live; the command fills 196 bytes.
+        let ret = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL as _, &mut request) };
+        let bytes = info[1..9].iter().flat_map(|word| word.to_ne_bytes());
+        let name = bytes.take_while(|byte| *byte != 0).map(char::from);
+        if ret == 0 { name.collect() } else { String::new() }
     }
 
     /// Receive queues; one where the driver does not tell.

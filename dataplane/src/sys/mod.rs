@@ -9,10 +9,13 @@ pub(crate) mod bpf;
 pub(crate) mod event;
 mod huge_page;
 pub(crate) mod interface;
+pub(crate) mod packet_socket;
 mod pod;
 pub(crate) mod steer;
+pub(crate) mod tap;
 pub(crate) mod thread;
 pub(crate) mod tsc;
+pub(crate) mod vnet;
 pub(crate) mod xsk;
 
 use std::io;
@@ -62,6 +65,23 @@ fn advice(interface: &str, call: &str, errno: Option<i32>) -> String {
             "another XDP program is attached; remove it with `ip link set dev {interface} xdp off`, \
              or stop the process that holds it (`bpftool link`)"
         ),
+        Some(libc::EBUSY) if call.contains("TUNSETIFF") => {
+            "another process holds this TAP device; stop it, or use another name".to_owned()
+        }
+        Some(libc::EINVAL) if call.contains("TUNSETIFF") => format!(
+            "{interface} is there and is no TAP device, or the name is none for an interface; use another name"
+        ),
+        Some(libc::ENOENT) if call.contains("/dev/net/tun") => {
+            "the kernel has no TAP devices; load the module with `modprobe tun`".to_owned()
+        }
+        Some(libc::EADDRINUSE) if call.contains("tunnel") => {
+            "another program, or a tunnel device of the kernel, has the tunnel's UDP port; see `ss -lun` and \
+             `ip -d link`"
+                .to_owned()
+        }
+        Some(libc::EADDRNOTAVAIL) if call.contains("tunnel") => {
+            "the tunnel endpoint's address is none of this host; see `ip addr`".to_owned()
+        }
         Some(libc::EBUSY) => {
             "another AF_XDP socket is bound to this queue; stop the process that holds it".to_owned()
         }

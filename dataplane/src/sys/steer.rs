@@ -13,11 +13,19 @@ pub(crate) const XDP_PASS: i32 = 2;
 /// Most UDP ports a program can compare with.
 pub(crate) const MAX_UDP_PORTS: usize = 64;
 
+/// The host's stack does not get the packet.
+const TC_ACT_SHOT: i32 = 2;
+/// Whoever else is attached decides.
+const TCX_NEXT: i32 = -1;
+
 const HELPER_REDIRECT_MAP: i32 = 51;
 /// Offsets in `struct xdp_md`.
 const MD_DATA: i16 = 0;
 const MD_DATA_END: i16 = 4;
 const MD_RX_QUEUE: i16 = 16;
+/// Offsets in `struct __sk_buff`.
+const SKB_DATA: i16 = 76;
+const SKB_DATA_END: i16 = 80;
 /// Offsets in an untagged frame with an IPv4 header without options.
 const ETH_TYPE: i16 = 12;
 const IP_VERSION_IHL: i16 = 14;
@@ -26,6 +34,23 @@ const IP_PROTO: i16 = 23;
 const IP_DST: i16 = 30;
 const UDP_DST: i16 = 36;
 const UDP_END: i32 = 42;
+
+/// Keeps frames from the host's stack: those tunnelled to an address, or all.
+pub(super) fn shut(tunnel: Option<(Ipv4Addr, &[u16])>) -> Option<Vec<Insn>> {
+    let mut asm = Assembler::default();
+    if let Some((local, udp_ports)) = tunnel.filter(|(_, udp_ports)| !udp_ports.is_empty()) {
+        let (pass, take) = (asm.label(), asm.label());
+        asm.copy(Reg::R6, Reg::R1);
+        select(&mut asm, (SKB_DATA, SKB_DATA_END), (local, udp_ports), (pass, take));
+        asm.place(pass);
+        asm.set(Reg::R0, TCX_NEXT);
+        asm.exit();
+        asm.place(take);
+    }
+    asm.set(Reg::R0, TC_ACT_SHOT);
+    asm.exit();
+    asm.finish()
+}
 
 /// Every frame to the socket of its queue.
 pub(super) fn all(map_fd: i32) -> Option<Vec<Insn>> {
@@ -47,29 +72,76 @@ pub(super) fn tunnel(map_fd: i32, local: Ipv4Addr, udp_ports: &[u16]) -> Option<
         return asm.finish();
     }
     asm.copy(Reg::R6, Reg::R1);
-    asm.load(Width::Word, Reg::R2, Reg::R6, MD_DATA);
-    asm.load(Width::Word, Reg::R3, Reg::R6, MD_DATA_END);
-    asm.copy(Reg::R4, Reg::R2);
-    asm.add(Reg::R4, UDP_END);
-    asm.jump_if_greater(Reg::R4, Reg::R3, pass);
-    require(&mut asm, Width::Half, ETH_TYPE, be16(0x0800), pass);
-    require(&mut asm, Width::Byte, IP_VERSION_IHL, 0x45, pass);
-    asm.load(Width::Half, Reg::R5, Reg::R2, IP_FRAGMENT);
-    // "More fragments" and the offset; "don't fragment" may be set.
-    asm.and(Reg::R5, be16(0x3fff).cast_signed());
-    asm.jump_if_not(Reg::R5, 0, pass);
-    require(&mut asm, Width::Byte, IP_PROTO, 17, pass);
-    require(&mut asm, Width::Word, IP_DST, u32::from_ne_bytes(local.octets()), pass);
-    asm.load(Width::Half, Reg::R5, Reg::R2, UDP_DST);
-    for port in udp_ports {
-        asm.jump_if(Reg::R5, be16(*port), take);
-    }
+    select(&mut asm, (MD_DATA, MD_DATA_END), (local, udp_ports), (pass, take));
     asm.place(pass);
     asm.set(Reg::R0, XDP_PASS);
     asm.exit();
     asm.place(take);
     redirect(&mut asm, map_fd);
     asm.finish()
+}
+
+/// Jumps to `take` for a tunnelled frame, and to `pass`, or over the end, for another one. The
+/// context is in R6; the offsets are those of the frame's start and end in it.
+fn select(
+    asm: &mut Assembler,
+    (data, data_end): (i16, i16),
+    (local, udp_ports): (Ipv4Addr, &[u16]),
+    (pass, take): (Label, Label),
+) {
+    asm.load(Width::Word, Reg::R2, Reg::R6, data);
+    asm.load(Width::Word, Reg::R3, Reg::R6, data_end);
+    asm.copy(Reg::R4, Reg::R2);
+    asm.add(Reg::R4, UDP_END);
+    asm.jump_if_greater(Reg::R4, Reg::R3, pass);
+    require(asm, Width::Half, ETH_TYPE, be16(0x0800), pass);
+    require(asm, Width::Byte, IP_VERSION_IHL, 0x45, pass);
+    asm.load(Width::Half, Reg::R5, Reg::R2, IP_FRAGMENT);
+    // "More fragments" and the offset; "don't fragment" may be set.
+    asm.and(Reg::R5, be16(0x3fff).cast_signed());
+    asm.jump_if_not(Reg::R5, 0, pass);
+    require(asm, Width::Byte, IP_PROTO, 17, pass);
+    require(asm, Width::Word, IP_DST, u32::from_ne_bytes(local.octets()), pass);
+    asm.load(Width::Half, Reg::R5, Reg::R2, UDP_DST);
+    for port in udp_ports {
+        asm.jump_if(Reg::R5, be16(*port), take);
+    }
+}
+
+/// A classic filter (`struct sock_filter`: code, jumps if true and false, operand) that takes
+/// the same frames.
+pub(super) fn socket_filter(local: Ipv4Addr, udp_ports: &[u16]) -> Vec<libc::sock_filter> {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF: u16 = 0x15;
+    const JUMP_IF_ANY: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    let insn = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let n_ports = udp_ports.len().min(MAX_UDP_PORTS) as u8;
+    let require = |load, at: i16, value| [insn(load, 0, 0, at as u32), insn(JUMP_IF, 0, u8::MAX, value)];
+    let mut program = Vec::new();
+    program.extend(require(LOAD_HALF, ETH_TYPE, 0x0800));
+    program.extend(require(LOAD_BYTE, IP_VERSION_IHL, 0x45));
+    program.extend([insn(LOAD_HALF, 0, 0, IP_FRAGMENT as u32), insn(JUMP_IF_ANY, u8::MAX, 0, 0x3fff)]);
+    program.extend(require(LOAD_BYTE, IP_PROTO, 17));
+    program.extend(require(LOAD_WORD, IP_DST, local.to_bits()));
+    program.push(insn(LOAD_HALF, 0, 0, UDP_DST as u32));
+    for (idx, port) in (0..n_ports).zip(udp_ports) {
+        program.push(insn(JUMP_IF, n_ports - idx, 0, (*port).into()));
+    }
+    program.push(insn(RETURN, 0, 0, 0));
+    let refuse = program.len() - 1;
+    program.push(insn(RETURN, 0, 0, u32::MAX));
+    // All of them are less than 256 instructions ahead.
+    for (idx, insn) in program.iter_mut().enumerate() {
+        for jump in [&mut insn.jt, &mut insn.jf] {
+            if *jump == u8::MAX {
+                *jump = (refuse - idx - 1) as u8;
+            }
+        }
+    }
+    program
 }
 
 /// Jumps to `otherwise` unless a field of the frame (in R2) has a value.

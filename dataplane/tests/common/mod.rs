@@ -58,6 +58,18 @@ pub fn snapshot(epoch: u64, ports: &[u32], rules: Vec<Rule>) -> Arc<Snapshot> {
     })
 }
 
+/// The same, with what each port says of partial checksums: nothing, though they may be, or all.
+pub fn with_silent(snapshot: Arc<Snapshot>, silent: &[(u32, bool)]) -> Arc<Snapshot> {
+    let mut snapshot = Arc::unwrap_or_clone(snapshot);
+    let ports = Arc::make_mut(&mut snapshot.ports);
+    for (number, is_silent) in silent {
+        let mut info = ports.get(port(*number)).unwrap().clone();
+        info.partial_checksums = *is_silent;
+        ports.insert(port(*number), info);
+    }
+    Arc::new(snapshot)
+}
+
 /// Publishes and waits until all workers have it.
 pub fn publish(dataplane: &Dataplane, snapshot: Arc<Snapshot>) {
     let epoch = snapshot.epoch;

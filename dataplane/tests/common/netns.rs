@@ -56,29 +56,56 @@ impl Pod {
 
     /// A pod whose host end has several queues.
     pub fn with_queues(n: u8, n_queues: u32) -> Self {
-        let unique = format!("{}{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut pod = Self {
-            server: None,
-            netns: format!("ffdp-{unique}"),
-            host_if: format!("fd{unique}"),
-            address: format!("10.77.0.{n}"),
-        };
-        let Self { netns, host_if, address, .. } = &pod;
-        run(&format!("ip netns add {netns}"));
+        let pod = Self::bare(n);
+        let Self { netns, host_if, .. } = &pod;
         run(&format!(
             "ip link add {host_if} numrxqueues {n_queues} numtxqueues {n_queues} type veth \
              peer name eth0 numrxqueues {n_queues} numtxqueues {n_queues} netns {netns}"
         ));
         // Router solicitations and the like would disturb the counts.
         run(&format!("sysctl -qw net.ipv6.conf.{host_if}.disable_ipv6=1"));
-        pod.exec("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
-        pod.exec(&format!("ip addr add {address}/24 dev eth0"));
-        pod.exec("ip link set eth0 up");
-        pod.exec("ip link set lo up");
         run(&format!("ip link set {host_if} up"));
-        pod.server = Some(pod.probe_command("", "echo").spawn().unwrap());
-        pod.await_server();
+        pod.furnished()
+    }
+
+    /// A pod whose `eth0` is made by `make`, under the name that is `host_if`, and moved inside.
+    pub fn around(n: u8, make: impl FnOnce(&str)) -> Self {
+        let pod = Self::bare(n);
+        let Self { netns, host_if, .. } = &pod;
+        make(host_if);
+        run(&format!("ip link set {host_if} netns {netns} name eth0"));
+        pod.furnished()
+    }
+
+    fn bare(n: u8) -> Self {
+        let unique = format!("{}{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let pod = Self {
+            server: None,
+            netns: format!("ffdp-{unique}"),
+            host_if: format!("fd{unique}"),
+            address: format!("10.77.0.{n}"),
+        };
+        run(&format!("ip netns add {}", pod.netns));
         pod
+    }
+
+    fn furnished(mut self) -> Self {
+        self.exec("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        self.exec(&format!("ip addr add {}/24 dev eth0", self.address));
+        self.exec("ip link set eth0 up");
+        self.exec("ip link set lo up");
+        self.server = Some(self.probe_command("", "echo").spawn().unwrap());
+        self.await_server();
+        self
+    }
+
+    /// A counter of the pod's stack, as in `/proc/net/snmp`: `Tcp InCsumErrors`.
+    pub fn counter(&self, group: &str, name: &str) -> u64 {
+        let text = self.exec("cat /proc/net/snmp");
+        let mut lines = text.lines().filter(|line| line.starts_with(&format!("{group}:")));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let idx = names.split_whitespace().position(|word| word == name).unwrap();
+        values.split_whitespace().nth(idx).unwrap().parse().unwrap()
     }
 
     /// Runs a command inside that must succeed.
@@ -89,6 +116,11 @@ impl Pod {
     /// Runs a task of the probe inside; true if it went well.
     pub fn probe(&self, task: &str) -> bool {
         self.probe_command("", task).status().unwrap().success()
+    }
+
+    /// Starts a task whose output is wanted.
+    pub fn spawn_probe(&self, task: &str) -> Child {
+        self.probe_command("", task).stdout(Stdio::piped()).spawn().unwrap()
     }
 
     /// The same on one core.

@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What the process is to do, in words; set in the processes that tests start.
@@ -27,6 +27,7 @@ pub fn main() {
         "echo" => echo(),
         "ask" => ask(words[1], number(2), number(3)),
         "stream" => stream(words[1], number(2)),
+        "gap" => gap(words[1], number(2)),
         "flows" => flows(words[1], number(2)),
         "send" => send(words[1], &words[2..]),
         other => panic!("{other}: no such task"),
@@ -65,6 +66,25 @@ fn ask(address: &str, n: usize, len: usize) {
         let len = socket.recv(&mut buf).unwrap_or_else(|error| panic!("question {idx}: {error}"));
         assert_eq!(buf[..len], question);
     }
+}
+
+/// Asks every few milliseconds, for `millis` of them, and prints the longest time without an
+/// answer.
+fn gap(address: &str, millis: usize) {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+    socket.connect((address, ECHO_PORT)).unwrap();
+    let began = Instant::now();
+    let (mut last, mut longest) = (None, Duration::ZERO);
+    while began.elapsed() < Duration::from_millis(millis as u64) {
+        let _ = socket.send(b"there?");
+        if socket.recv(&mut [0; 64]).is_ok() {
+            longest = longest.max(last.map_or(Duration::ZERO, |last: Instant| last.elapsed()));
+            last = Some(Instant::now());
+        }
+    }
+    let last = last.expect("there is an answer");
+    println!("longest gap {}", longest.max(last.elapsed()).as_millis());
 }
 
 /// Sends `len` bytes by TCP and has them sent back.

@@ -8,7 +8,8 @@ use crate::{
     checksum::{Sum, pseudo_ipv4, pseudo_ipv6},
     drop::DropReason,
     headers::Headers,
-    packet::{FrameBuf, Layout, Offload, Packet},
+    offload,
+    packet::{FrameBuf, Gso, Layout, Offload, Packet},
     program::TunnelHeader,
     wire::{Ethernet, Ipv4, Ipv6, Udp, ip_proto},
 };
@@ -41,6 +42,11 @@ pub(crate) fn encapsulate_marked<B: FrameBuf>(
     header: &TunnelHeader,
     (ecn, flow_hash): (Option<u8>, u32),
 ) -> Result<(), DropReason> {
+    let gso = packet.offload.gso;
+    if gso.is_none() {
+        offload::complete(packet);
+    }
+    let inner = packet.cut_layout();
     if !packet.push_front(header.bytes.len()) {
         return Err(DropReason::NoHeadroom);
     }
@@ -48,15 +54,27 @@ pub(crate) fn encapsulate_marked<B: FrameBuf>(
     let l3_end = u16::try_from(frame.len()).map_err(|_| DropReason::TooBig)?;
     put(frame, &header.bytes)?;
     let ip = frame.get_mut(Ethernet::LEN..).ok_or(DropReason::Unsupported)?;
+    // Each piece of a packet that is to be cut has a UDP checksum of its own.
+    let with_checksum = gso.is_none();
     let ip_len = match header.remote {
-        IpAddr::V4(_) => fill_ipv4(ip, ecn, flow_hash),
-        IpAddr::V6(_) => fill_ipv6(ip, ecn, flow_hash),
+        IpAddr::V4(_) => fill_ipv4(ip, ecn, flow_hash, with_checksum),
+        IpAddr::V6(_) => fill_ipv6(ip, ecn, flow_hash, with_checksum),
     }
     .ok_or(DropReason::Unsupported)?;
     let l3 = Ethernet::LEN as u16;
     packet.layout = Layout { l3, l4: l3 + ip_len as u16, l3_end, l4_proto: ip_proto::UDP };
-    packet.offload = Offload::default();
+    match gso {
+        None => packet.offload = Offload::default(),
+        Some(gso) => keep_cut(packet, gso, (inner, header.bytes.len() as u16)),
+    }
     Ok(())
+}
+
+/// Remembers where the headers are that were in front until now.
+fn keep_cut<B: FrameBuf>(packet: &mut Packet<B>, gso: Gso, (inner, by): (Layout, u16)) {
+    let inner = Layout { l3: inner.l3 + by, l4: inner.l4 + by, l3_end: inner.l3_end + by, ..inner };
+    packet.offload.csum_start = inner.l4;
+    packet.offload.gso = Some(Gso { inner, ..gso });
 }
 
 /// Writes the prebuilt header; one of the usual lengths is copied in a few moves.
@@ -79,7 +97,7 @@ fn put(frame: &mut [u8], header: &[u8]) -> Result<(), DropReason> {
 /// identification stays 0: the packet must not be fragmented, so nobody looks at it
 /// (RFC 6864 §4.1).
 #[inline]
-fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32) -> Option<usize> {
+fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32, with_checksum: bool) -> Option<usize> {
     let len = packet.len();
     let (ip, rest) = Ipv4::mut_from_prefix(packet).ok()?;
     ip.total_len.set(len as u16);
@@ -88,7 +106,7 @@ fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32) -> Option<usize
     let sum = u32::from(!ip.checksum.get()) + u32::from(!u16::from(ip.tos)) + u32::from(tos) + len as u32;
     ip.tos = tos;
     ip.checksum.set(!fold(sum));
-    if fill_udp(rest, flow_hash)? {
+    if fill_udp(rest, flow_hash)? && with_checksum {
         let pseudo = pseudo_ipv4(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len());
         finish_udp(rest, pseudo)?;
     }
@@ -100,13 +118,13 @@ fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-fn fill_ipv6(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32) -> Option<usize> {
+fn fill_ipv6(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32, with_checksum: bool) -> Option<usize> {
     let (ip, rest) = Ipv6::mut_from_prefix(packet).ok()?;
     ip.payload_len.set(rest.len() as u16);
     let flow = ip.flow.get();
     let tos = outer_tos((flow >> 20) as u8, ecn);
     ip.flow.set(flow & !0x0ff0_0000 | u32::from(tos) << 20);
-    if fill_udp(rest, flow_hash)? {
+    if fill_udp(rest, flow_hash)? && with_checksum {
         finish_udp(rest, pseudo_ipv6(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len()))?;
     }
     Some(Ipv6::LEN)

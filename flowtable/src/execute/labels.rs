@@ -4,7 +4,7 @@ use crate::{
     drop::DropReason,
     key::FlowKey,
     offload,
-    packet::{FrameBuf, Packet},
+    packet::{FrameBuf, Gso, Layout, Packet},
     parse::parse_frame,
     program::LabelEdit,
 };
@@ -13,9 +13,13 @@ use crate::{
 const ENTRY_LEN: usize = 4;
 
 /// Removes and pushes labels. A partial checksum is completed first: whoever sends the
-/// packet would not find it below labels.
+/// packet would not find it below labels. A packet that is to be cut stays whole, as below a
+/// tunnel header.
 pub(super) fn relabel<B: FrameBuf>(packet: &mut Packet<B>, edit: &LabelEdit) -> Result<(), DropReason> {
-    offload::complete(packet);
+    let (gso, inner) = (packet.offload.gso, packet.cut_layout());
+    if gso.is_none() {
+        offload::complete(packet);
+    }
     let front_len = usize::from(packet.layout.l3);
     let pop_len = usize::from(edit.n_pops) * ENTRY_LEN;
     let push_len = edit.pushes.len() * ENTRY_LEN;
@@ -43,7 +47,16 @@ pub(super) fn relabel<B: FrameBuf>(packet: &mut Packet<B>, edit: &LabelEdit) -> 
     for (place, entry) in places.iter_mut().zip(edit.pushes.iter().rev()) {
         *place = entry.to_be_bytes();
     }
-    look_again(packet)
+    look_again(packet)?;
+    if let Some(gso) = gso {
+        let moved = |at: u16| (usize::from(at) + push_len).saturating_sub(pop_len) as u16;
+        let inner = Layout { l3: moved(inner.l3), l4: moved(inner.l4), l3_end: moved(inner.l3_end), ..inner };
+        // Below labels nothing is found by looking.
+        let is_hidden = packet.layout.l4 == 0;
+        packet.offload.csum_start = inner.l4;
+        packet.offload.gso = Some(Gso { inner: if is_hidden { inner } else { Layout::default() }, ..gso });
+    }
+    Ok(())
 }
 
 /// Cuts the frame; a checksum of the whole packet is completed while the packet is whole.

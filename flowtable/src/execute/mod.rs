@@ -19,7 +19,6 @@ pub(crate) use encap::{encapsulate, encapsulate_marked};
 
 use crate::{
     drop::DropReason,
-    offload,
     packet::{FrameBuf, Packet},
     program::Emit,
 };
@@ -30,7 +29,8 @@ use crate::{
 ///
 /// Checksums change incrementally: one that was wrong stays wrong by the same amount. A
 /// partial checksum ([`crate::packet::Offload`]) is kept partial, and is completed before
-/// a tunnel header goes in front.
+/// a tunnel header goes in front. A packet that is to be cut stays whole, tunnel header and
+/// all: each piece gets one ([`crate::offload::Segments`]).
 ///
 /// # Errors
 /// - [`DropReason::NoHeadroom`]: no room for tags or tunnel header.
@@ -68,7 +68,6 @@ pub(crate) fn apply_remarked<B: FrameBuf>(
         }
     }
     if let Some(header) = &emit.tunnel {
-        offload::complete(packet);
         encap::encapsulate(packet, header, flow_hash)?;
     }
     Ok(())

@@ -45,10 +45,12 @@ fn n_tags(frame: &[u8]) -> usize {
 
 fn move_layout<B: FrameBuf>(packet: &mut Packet<B>, n_pushes: usize, n_pops: usize) {
     let (more, less) = ((n_pushes * Tag::LEN) as u16, (n_pops * Tag::LEN) as u16);
-    let layout = &mut packet.layout;
-    for offset in [&mut layout.l3, &mut layout.l4, &mut layout.l3_end] {
-        if *offset != 0 {
-            *offset = offset.saturating_add(more).saturating_sub(less);
+    let inner = packet.offload.gso.as_mut().map(|gso| &mut gso.inner);
+    for layout in inner.into_iter().chain([&mut packet.layout]) {
+        for offset in [&mut layout.l3, &mut layout.l4, &mut layout.l3_end] {
+            if *offset != 0 {
+                *offset = offset.saturating_add(more).saturating_sub(less);
+            }
         }
     }
     if packet.offload.csum_partial {

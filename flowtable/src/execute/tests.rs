@@ -11,6 +11,7 @@ use crate::{
     checksum::{pseudo_ipv4, pseudo_ipv6},
     field::Field,
     key::{FlowKey, nw_frag},
+    offload,
     program::{Extras, FieldEdit, LabelEdit, TunnelHeader, TunnelKind, VlanTag},
     testing::{assert_checksums, frame_key, parsed},
     types::{PortNo, Vni},

@@ -74,7 +74,7 @@ impl Lanes {
         if moment.is_uplink() {
             self.arrivals[idx].describe(key);
         }
-        key.set_frame_len(packet.len());
+        key.set_frame_len(packet.wire_len());
         self.has_key[idx] = true;
     }
 
@@ -93,7 +93,7 @@ impl Lanes {
     fn parse<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
         self.has_key[idx] = true;
         parse(packet, &mut self.keys[idx])?;
-        self.keys[idx].set_frame_len(packet.len());
+        self.keys[idx].set_frame_len(packet.wire_len());
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl Lanes {
         }
         self.has_key[idx] = true;
         tunnel::parse_inner(packet, &mut self.keys[idx], &arrival)?;
-        self.keys[idx].set_frame_len(packet.len());
+        self.keys[idx].set_frame_len(packet.wire_len());
         Ok(())
     }
 }
@@ -138,9 +138,14 @@ impl Switch {
             } else {
                 lanes.parse(idx, packet)
             };
-            if moment.partial_checksums && !moment.is_uplink() && received.is_ok() {
-                offload::detect_partial(packet);
-            }
+            let received = match received {
+                Ok(()) if !packet.offload.is_none() => offload::check(packet),
+                Ok(()) if moment.partial_checksums && !moment.is_uplink() => {
+                    offload::detect_partial(packet);
+                    Ok(())
+                }
+                received => received,
+            };
             lanes.ports[idx] = packet.in_port;
             (lanes.current[idx], lanes.needs_key[idx]) = (false, false);
             lanes.lookups[idx] = received.map_or_else(Lookup::Dropped, |()| Lookup::Unknown);

@@ -60,7 +60,7 @@ impl<B: FrameBuf> Rider<B> {
         if is_changed {
             let mut frame = FlowKey::zero();
             parse(&mut self.packet, &mut frame)?;
-            frame.set_frame_len(self.packet.len());
+            frame.set_frame_len(self.packet.wire_len());
             next.take_frame(key, &frame);
         }
         next.restore(key);

@@ -279,7 +279,6 @@ fn encapsulate_group<B: FrameBuf, S: Sink<B>>(
     let mut n_sent = 0;
     let n_group = group.len();
     for (idx, mut packet) in group.zip(packets.take(n_group)) {
-        offload::complete(&mut packet);
         let done = if lanes.has_signature[idx] {
             let signature = &lanes.signatures[idx];
             let hash = flow_hash_of_signature(signature);

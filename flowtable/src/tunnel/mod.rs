@@ -33,7 +33,7 @@ use crate::{
     field::Field,
     headers::Headers,
     key::{FlowKey, FlowMask, TUN_METADATA_LEN},
-    packet::{FrameBuf, Packet},
+    packet::{FrameBuf, Gso, Layout, Offload, Packet},
     parse::parse,
     program::{FieldEdit, TunnelHeader, TunnelKind},
     types::Vni,
@@ -130,12 +130,31 @@ pub(crate) fn unwrap<B: FrameBuf>(
     }
     .ok_or(DropReason::TunnelMalformed)?;
     let inner_len = payload.len() - decoded.len;
-    if !packet.pull_front(outer.payload_at + decoded.len) {
+    if !pull_outer(packet, outer.payload_at + decoded.len) {
         return Err(DropReason::TunnelMalformed);
     }
     packet.truncate(inner_len);
     packet.in_port = tunnel.port;
     Ok(Arrival::new(&outer, &decoded))
+}
+
+/// Takes the outer headers off. What is left to do on the packet is on what was inside; anything
+/// else has been done by who received it.
+#[inline]
+fn pull_outer<B: FrameBuf>(packet: &mut Packet<B>, len: usize) -> bool {
+    let is_pulled = packet.pull_front(len);
+    if !packet.offload.is_none() {
+        let inner = packet.offload.gso.filter(|gso| usize::from(gso.inner.l3) >= len);
+        packet.offload = match inner {
+            None => Offload::default(),
+            Some(gso) => Offload {
+                csum_start: packet.offload.csum_start.saturating_sub(len as u16),
+                gso: Some(Gso { inner: Layout::default(), ..gso }),
+                ..packet.offload
+            },
+        };
+    }
+    is_pulled
 }
 
 /// As [`unwrap`], quickly for packets from peers that were heard before.
@@ -155,7 +174,7 @@ pub(crate) fn unwrap_known<B: FrameBuf>(
     };
     let decoded = decoded.ok_or(DropReason::TunnelMalformed)?;
     let inner_len = payload.len() - decoded.len;
-    if !packet.pull_front(Plain::PAYLOAD + decoded.len) {
+    if !pull_outer(packet, Plain::PAYLOAD + decoded.len) {
         return Err(DropReason::TunnelMalformed);
     }
     packet.truncate(inner_len);

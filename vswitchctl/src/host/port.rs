@@ -48,12 +48,39 @@ pub struct Add {
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// How the interface is attached
+    #[arg(long, value_enum, default_value_t = Kind::Auto, conflicts_with = "peer")]
+    kind: Kind,
     /// The network outside that it leads to, as ports of type localnet and l2gateway name it
     #[arg(long, value_name = "NAME", conflicts_with = "logical_port")]
     network: Option<String>,
     /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
     #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
+}
+
+/// How an interface is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// The way that suits the interface
+    Auto,
+    /// By AF_XDP: for small packets by the million
+    Afxdp,
+    /// By a packet socket: TCP crosses in pieces of 64 KiB
+    Packet,
+    /// A TAP device, made if it is not there: as `packet`, and faster
+    Tap,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Afxdp => "afxdp",
+            Self::Packet => "packet",
+            Self::Tap => "tap",
+        }
+    }
 }
 
 /// How a port is to take part in forwarding; what is not said stays.
@@ -164,6 +191,7 @@ impl Add {
             interface: self.interface,
             logical_port,
             port_no,
+            kind: self.kind.name().to_owned(),
             network: self.network.unwrap_or_default(),
             bridge: session.bridge(),
             peer: self.peer.unwrap_or_default(),

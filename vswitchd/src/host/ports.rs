@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dataplane::{AttachError, Device, PortId, PortSpec, Steering};
 use flowtable::types::{BridgeId, PortNo};
 
-use super::{Bridge, FIRST_NAME, GENEVE_UDP_PORT, Host, PortSettings, UPLINK};
+use super::{Bridge, FIRST_NAME, GENEVE_UDP_PORT, Host, PortKind, PortSettings, UPLINK};
 use crate::state::{SavedPort, StateError};
 
 /// First number of a workload's port.
@@ -22,6 +22,8 @@ pub struct Port {
     pub peer: Option<String>,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// How its interface is attached.
+    pub kind: PortKind,
     /// Network outside that it leads to; empty: none.
     pub network: String,
     /// How it takes part in forwarding.
@@ -39,13 +41,21 @@ pub(super) struct NewPort {
     pub(super) peer: Option<String>,
     /// Switch port it is for; empty: none.
     pub(super) logical_port: String,
+    /// How its interface is attached.
+    pub(super) kind: PortKind,
     /// Network outside that it leads to; empty: none.
     pub(super) network: String,
 }
 
 impl Default for NewPort {
     fn default() -> Self {
-        Self { id: PortNo::ZERO.into(), peer: None, logical_port: String::new(), network: String::new() }
+        Self {
+            id: PortNo::ZERO.into(),
+            peer: None,
+            logical_port: String::new(),
+            kind: PortKind::Auto,
+            network: String::new(),
+        }
     }
 }
 
@@ -125,7 +135,7 @@ pub enum PortError {
     NoNetwork(String),
     /// The port is there, but another one.
     #[error(
-        "{0} is there with another bridge, number, peer or MTU; remove it first: vswitchctl port del {0}"
+        "{0} is there with another bridge, number, kind, peer or MTU; remove it first: vswitchctl port del {0}"
     )]
     Differs(String),
     /// A link to itself.
@@ -165,6 +175,20 @@ impl Host {
         (logical_port, network): (&str, &str),
         number: Option<PortNo>,
     ) -> Result<PortId, PortError> {
+        self.add_port_by(bridge, (interface, PortKind::Auto), (logical_port, network), number)
+    }
+
+    /// The same, attached this way.
+    ///
+    /// # Errors
+    /// As for [`Host::add_port`].
+    pub fn add_port_by(
+        &mut self,
+        bridge: BridgeId,
+        (interface, kind): (&str, PortKind),
+        (logical_port, network): (&str, &str),
+        number: Option<PortNo>,
+    ) -> Result<PortId, PortError> {
         if !logical_port.is_empty() && !network.is_empty() {
             return Err(PortError::TwoPurposes);
         }
@@ -175,6 +199,9 @@ impl Host {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
+            if present.kind != kind {
+                return Err(PortError::Differs(interface.to_owned()));
+            }
             return self.same_again(interface, present, (bridge, number, None), (logical_port, network));
         }
         let purpose = if network.is_empty() { logical_port } else { network };
@@ -185,7 +212,7 @@ impl Host {
         self.check_unconnected(network)?;
         let id = PortId::new(bridge, self.choose_number(bridge, number)?);
         let (logical_port, network) = (logical_port.to_owned(), network.to_owned());
-        self.attach_workload(interface, NewPort { id, peer: None, logical_port, network })?;
+        self.attach_workload(interface, NewPort { id, peer: None, logical_port, network, kind })?;
         Ok(id)
     }
 
@@ -213,11 +240,11 @@ impl Host {
 
     /// Attaches what may be attached, and remembers it.
     pub(super) fn attach_workload(&mut self, name: &str, new: NewPort) -> Result<PortNo, PortError> {
-        let NewPort { id, peer, logical_port, network } = new;
+        let NewPort { id, peer, logical_port, network, kind } = new;
         let (bridge, port) = (id.bridge, id.port);
-        self.dataplane.attach(self.workload_spec(id, name, peer.is_some()))?;
+        self.dataplane.attach(self.workload_spec(id, (name, kind), peer.is_some()))?;
         let settings = PortSettings::default();
-        let added = Port { bridge, port, peer, logical_port, network, settings, trouble: None };
+        let added = Port { bridge, port, peer, logical_port, network, kind, settings, trouble: None };
         self.ports.insert(name.to_owned(), added);
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
@@ -259,7 +286,7 @@ impl Host {
         let mut changed = self.let_go();
         for (interface, port) in &mut self.ports {
             if !port.is_attached() {
-                match self.dataplane.attach(interface_spec(port.id(), interface)) {
+                match self.dataplane.attach(interface_spec(port.id(), interface, port.kind)) {
                     Ok(_) => {
                         tracing::info!(interface, port = %port.port, "the interface is back");
                         port.trouble = None;
@@ -307,7 +334,7 @@ impl Host {
         self.dataplane.attach(PortSpec {
             port: UPLINK.into(),
             name: interface.clone(),
-            device: Device::AfXdp { interface, steering },
+            device: Device::Uplink { interface, steering },
         })?;
         Arc::make_mut(&mut self.underlay).tunnels = vec![Self::tunnel_port(ip)];
         self.ports_changed();
@@ -326,13 +353,14 @@ impl Host {
             if let Some(lab) = self.lab.as_mut().filter(|_| !is_patch) {
                 lab.add(&saved.interface, saved.mtu);
             }
-            let spec = self.workload_spec(PortId::new(bridge, port), &saved.interface, is_patch);
+            let spec =
+                self.workload_spec(PortId::new(bridge, port), (&saved.interface, saved.kind), is_patch);
             let trouble = self.dataplane.attach(spec).err().map(|error| error.to_string());
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
             }
-            let SavedPort { interface, logical_port, network, settings, peer, .. } = saved;
-            let restored = Port { bridge, port, peer, logical_port, network, settings, trouble };
+            let SavedPort { interface, logical_port, network, kind, settings, peer, .. } = saved;
+            let restored = Port { bridge, port, peer, logical_port, network, kind, settings, trouble };
             self.ports.insert(interface, restored);
         }
         self.link_ports();
@@ -390,6 +418,7 @@ impl Host {
                 peer: port.peer.clone(),
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
+                kind: port.kind,
                 network: port.network.clone(),
                 mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
                 settings: port.settings.clone(),
@@ -398,21 +427,17 @@ impl Host {
         self.state.save_ports(&saved)
     }
 
-    fn workload_spec(&self, port: PortId, name: &str, is_patch: bool) -> PortSpec {
+    fn workload_spec(&self, port: PortId, (name, kind): (&str, PortKind), is_patch: bool) -> PortSpec {
         if is_patch {
             return PortSpec { port, name: name.to_owned(), device: Device::Patch };
         }
         match self.lab.as_ref().and_then(|lab| lab.memory(name)) {
             Some(memory) => PortSpec { port, name: name.to_owned(), device: Device::Memory(memory.clone()) },
-            None => interface_spec(port, name),
+            None => interface_spec(port, name, kind),
         }
     }
 }
 
-fn interface_spec(port: PortId, interface: &str) -> PortSpec {
-    PortSpec {
-        port,
-        name: interface.to_owned(),
-        device: Device::AfXdp { interface: interface.to_owned(), steering: Steering::All },
-    }
+fn interface_spec(port: PortId, interface: &str, kind: PortKind) -> PortSpec {
+    PortSpec { port, name: interface.to_owned(), device: kind.device(interface) }
 }

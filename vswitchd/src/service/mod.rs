@@ -28,7 +28,7 @@ pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::{
-    host::{Host, PortError, SharedHost, VlanMode},
+    host::{Host, PortError, PortKind, SharedHost, VlanMode},
     log::LogControl,
 };
 
@@ -96,8 +96,11 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, network } =
+        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, kind, network } =
             request.into_inner();
+        let kind = PortKind::by_name(&kind).ok_or_else(|| {
+            Status::invalid_argument(format!("no such kind of port: {kind}; auto, afxdp, packet and tap are"))
+        })?;
         check_interface(&interface)?;
         if !peer.is_empty() {
             check_interface(&peer)?;
@@ -109,7 +112,10 @@ impl HostService for Service {
             .with(move |host| {
                 let bridge = host.bridge(&bridge).map_err(bridges::refusal)?.id();
                 let added = match peer.as_str() {
-                    "" => host.add_port(bridge, &interface, (&logical_port, &network), number),
+                    "" => {
+                        let purpose = (logical_port.as_str(), network.as_str());
+                        host.add_port_by(bridge, (&interface, kind), purpose, number)
+                    }
                     peer => host.add_patch(bridge, &interface, peer, number),
                 };
                 added.map_err(refusal)?;

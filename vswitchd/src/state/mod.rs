@@ -28,7 +28,7 @@ const ZONES: &str = "zones.txt";
 pub use journal::{ViewJournal, journal_records};
 pub use rule_journal::RuleJournal;
 
-use crate::host::{FIRST_NAME, PortSettings, SavedBridge, TrackingSettings};
+use crate::host::{FIRST_NAME, PortKind, PortSettings, SavedBridge, TrackingSettings};
 
 /// A port to attach again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct SavedPort {
     /// Of a lab's port: its MTU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// How its interface is attached.
+    #[serde(default, skip_serializing_if = "PortKind::is_auto")]
+    pub kind: PortKind,
     /// How it takes part in forwarding.
     #[serde(default)]
     pub settings: PortSettings,
@@ -239,6 +242,7 @@ mod tests {
             logical_port: "web-1".to_owned(),
             network: String::new(),
             mtu: None,
+            kind: PortKind::Tap,
             settings: PortSettings::default(),
         };
         state.save_ports(std::slice::from_ref(&port)).unwrap();

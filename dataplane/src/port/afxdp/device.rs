@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     config::Steering,
-    port::{AnyOutlet, AnyQueue, AttachError, Opened, PortReport, metrics::PortMetrics},
+    port::{AnyOutlet, AnyQueue, AttachError, Hold, OnInterface, Opened, PortReport, metrics::PortMetrics},
     sys::{
         SysError,
         bpf::{AttachMode, Link, Program, SocketMap},
         interface::Interface,
-        steer::MAX_UDP_PORTS,
         xsk::{self, BIND_PATIENCE, MAX_FRAME_LEN, Transfer, XskRx, XskTx},
     },
 };
@@ -66,8 +65,8 @@ pub(crate) fn open(name: &str, steering: &Steering) -> Result<Opened, AttachErro
         metrics,
         queues,
         outlets,
-        hold: Some(AfXdpHold { _link: link, _map: map }),
-        interface: Some((name.to_owned(), facts.ifindex)),
+        hold: Some(Hold::AfXdp { _hold: AfXdpHold { _link: link, _map: map } }),
+        interface: Some(OnInterface { name: name.to_owned(), ifindex: facts.ifindex, wanders: false }),
     })
 }
 
@@ -76,16 +75,7 @@ fn check(name: &str, facts: &Interface, steering: &Steering) -> Result<(), Attac
     if facts.mtu > max {
         return Err(AttachError::MtuTooBig { interface: name.to_owned(), mtu: facts.mtu, max });
     }
-    match steering {
-        Steering::Tunnel { udp_ports, .. } if udp_ports.len() > MAX_UDP_PORTS => {
-            Err(AttachError::TooManyUdpPorts {
-                interface: name.to_owned(),
-                n: udp_ports.len(),
-                max: MAX_UDP_PORTS,
-            })
-        }
-        Steering::Tunnel { .. } | Steering::All => Ok(()),
-    }
+    steering.tunnel(name).map(drop)
 }
 
 /// Both directions of one queue.

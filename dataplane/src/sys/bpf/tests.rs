@@ -168,6 +168,6 @@ fn a_refused_program_brings_the_verifiers_words() {
     }
     let mut asm = super::super::asm::Assembler::default();
     asm.exit();
-    let error = Program::load("test", asm.finish()).unwrap_err().to_string();
+    let error = Program::load("test", Hook::Xdp, asm.finish()).unwrap_err().to_string();
     assert!(error.contains("verifier:") && error.contains("R0"), "{error}");
 }

@@ -1,9 +1,28 @@
-//! Partial checksums. A veth hands over frames whose L4 checksum nobody has computed:
-//! the field holds the folded sum of the pseudo header, and nothing says so. This module
-//! finds such frames and completes them.
+//! Work on a frame that its sender left to a device: checksums, and cutting into frames of the
+//! wire's size. It travels with the packet as [`Offload`] and is done here, in software, where
+//! a port cannot.
 //!
-//! Finding is a guess that cannot do harm: when a frame's whole checksum happens to
-//! equal its pseudo header's sum, completing it yields that same value again.
+//! Ports with a record for each frame (TAP, packet sockets) say what is left to do; [`check`]
+//! holds that against the headers. Others hand over frames whose L4 checksum nobody has
+//! computed, and nothing says so: the field holds the folded sum of the pseudo header.
+//! [`detect_partial`] finds those. That is a guess that cannot do harm: when a frame's whole
+//! checksum happens to equal its pseudo header's sum, completing it yields that same value
+//! again.
+//!
+//! [`Segments`] cuts. [`Datagrams`] and [`Train`] are for tunnels, whose packets can come and
+//! go many at a time.
+
+mod check;
+mod datagrams;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    check::check,
+    datagrams::{Datagrams, Taken, Train, Written, drop_outer_checksum, train_offload},
+    segments::Segments,
+};
 
 use crate::{
     crc32c,
@@ -31,10 +50,12 @@ pub fn detect_partial<B: FrameBuf>(packet: &mut Packet<B>) {
     if u16::from_be_bytes([high, low]) != pseudo.fold() || headers.is_fragment(frame) {
         return;
     }
-    packet.offload = Offload { csum_partial: true, csum_start: packet.layout.l4, csum_offset: offset as u16 };
+    packet.offload =
+        Offload { csum_partial: true, csum_start: packet.layout.l4, csum_offset: offset as u16, gso: None };
 }
 
-/// Completes a partial checksum in software; does nothing to other packets.
+/// Completes a partial checksum in software; does nothing to other packets. One that was to be
+/// cut is a whole packet then, if a large one.
 ///
 /// # Cost
 /// Reads the whole L4 segment.
@@ -46,9 +67,10 @@ pub fn complete<B: FrameBuf>(packet: &mut Packet<B>) {
 }
 
 fn compute<B: FrameBuf>(packet: &mut Packet<B>) {
+    let layout = packet.cut_layout();
     let offload = std::mem::take(&mut packet.offload);
-    let udp = packet.layout.l4_proto == ip_proto::UDP;
-    let end = usize::from(packet.layout.l3_end);
+    let udp = layout.l4_proto == ip_proto::UDP;
+    let end = usize::from(layout.l3_end);
     let Some(segment) = packet.bytes_mut().get_mut(usize::from(offload.csum_start)..end) else { return };
     let checksum = match crate::checksum::of(segment) {
         // Zero would mean "none" (RFC 768).

@@ -1,0 +1,117 @@
+//! Packet sockets (packet(7)): all frames of an interface, large ones uncut.
+//!
+//! What is sent takes the way of the host's own packets. The shorter one (`PACKET_QDISC_BYPASS`)
+//! drops large packets that the interface cannot cut, as that of a peer with an XDP program.
+
+use std::{
+    io,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use super::{
+    SysError, steer,
+    vnet::{FileKind, VnetFile},
+};
+
+const PACKET_AUXDATA: libc::c_int = 8;
+const PACKET_VNET_HDR: libc::c_int = 15;
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+const UDP_GRO: libc::c_int = 104;
+/// Of a classic filter.
+const RETURN: u16 = 0x06;
+/// Memory for frames that wait for us, and for those that wait for the interface: some
+/// hundred large ones. By default there is room for three.
+const QUEUE_BYTES: libc::c_int = 16 << 20;
+
+/// Opens a socket for an interface, for all that comes in or what is tunnelled to an address.
+/// It receives from then on.
+pub(crate) fn open(
+    name: &str,
+    ifindex: u32,
+    tunnel: Option<(Ipv4Addr, &[u16])>,
+) -> Result<VnetFile, SysError> {
+    // Protocol 0: nothing comes before it is bound.
+    // SAFETY: has no preconditions.
+    let fd = unsafe {
+        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
+    };
+    if fd < 0 {
+        return Err(SysError::last(name, "socket(AF_PACKET)"));
+    }
+    // SAFETY: the kernel has just handed out this descriptor to us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    for (option, call) in [
+        (PACKET_VNET_HDR, "setsockopt(PACKET_VNET_HDR)"),
+        (PACKET_AUXDATA, "setsockopt(PACKET_AUXDATA)"),
+        (PACKET_IGNORE_OUTGOING, "setsockopt(PACKET_IGNORE_OUTGOING)"),
+    ] {
+        set(&fd, libc::SOL_PACKET, option, 1).map_err(|source| SysError::new(name, call, source))?;
+    }
+    for (forced, option) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        // The first wants a capability of the host's; the second is bounded by a sysctl.
+        if set(&fd, libc::SOL_SOCKET, forced, QUEUE_BYTES).is_err() {
+            let _ = set(&fd, libc::SOL_SOCKET, option, QUEUE_BYTES);
+        }
+    }
+    if let Some((local, udp_ports)) = tunnel {
+        filter(&fd, &mut steer::socket_filter(local, udp_ports))
+            .map_err(|source| SysError::new(name, "setsockopt(SO_ATTACH_FILTER)", source))?;
+    }
+    bind(&fd, ifindex).map_err(|source| SysError::new(name, "bind(AF_PACKET)", source))?;
+    Ok(VnetFile::new(fd, FileKind::Socket))
+}
+
+fn filter(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let len = size_of_val(&program) as libc::socklen_t;
+    let value = std::ptr::from_ref(&program).cast();
+    // SAFETY: passes a live structure that points at as many live instructions as it says.
+    let ret =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, value, len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// UDP ports of the host that are a tunnel's. The sockets take nothing; they keep the host from
+/// answering that nobody is there, keep others from these ports, and have the kernel put
+/// datagrams that belong together into one packet.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    _sockets: Vec<UdpSocket>,
+}
+
+/// Reserves ports of an address.
+pub(crate) fn reserve(name: &str, local: Ipv4Addr, udp_ports: &[u16]) -> Result<Reserved, SysError> {
+    let reserve = |port: &u16| {
+        let socket =
+            UdpSocket::bind((local, *port)).map_err(|source| SysError::new(name, "bind(tunnel)", source))?;
+        let fd = OwnedFd::from(socket);
+        filter(&fd, &mut [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }])
+            .map_err(|source| SysError::new(name, "setsockopt(SO_ATTACH_FILTER)", source))?;
+        // A kernel without it delivers them one by one.
+        let _ = set(&fd, libc::SOL_UDP, UDP_GRO, 1);
+        Ok(UdpSocket::from(fd))
+    };
+    Ok(Reserved { _sockets: udp_ports.iter().map(reserve).collect::<Result<_, _>>()? })
+}
+
+fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: passes a live integer.
+    let ret =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn bind(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
+    // SAFETY: zero bytes are a valid value of this structure.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = ifindex.cast_signed();
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: passes a live structure of the length told.
+    let ret = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

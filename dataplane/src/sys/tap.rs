@@ -1,0 +1,61 @@
+//! TAP devices: interfaces whose other end is a file.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+};
+
+use super::{
+    SysError,
+    pod::Zeroed,
+    vnet::{FileKind, RECORD_LEN, VnetFile},
+};
+
+const DEVICE: &str = "/dev/net/tun";
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+/// What the interface's host may leave to us: checksums; TCP over IPv4, over IPv6, with ECN.
+const LEFT_TO_US: libc::c_ulong = 0x1 | 0x2 | 0x4 | 0x8;
+/// UDP over IPv4 and IPv6, since Linux 6.2.
+const UDP_TOO: libc::c_ulong = 0x20 | 0x40;
+
+/// Makes a TAP device of this name in the calling thread's network namespace, or takes one
+/// over that is there and that nobody holds. One that was made goes with the file.
+pub(crate) fn open(name: &str) -> Result<VnetFile, SysError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(DEVICE)
+        .map_err(|source| SysError::new(name, "open(/dev/net/tun)", source))?;
+    let fd = OwnedFd::from(file);
+    let mut request = libc::ifreq::zeroed();
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        let source = io::Error::from_raw_os_error(libc::EINVAL);
+        return Err(SysError::new(name, "ioctl(TUNSETIFF)", source));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    // SAFETY: reads a live `ifreq` with the name and the flags.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF as _, &request) } < 0 {
+        return Err(SysError::last(name, "ioctl(TUNSETIFF)"));
+    }
+    let record_len = RECORD_LEN as libc::c_int;
+    // SAFETY: reads a live integer.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETVNETHDRSZ as _, &record_len) } < 0 {
+        return Err(SysError::last(name, "ioctl(TUNSETVNETHDRSZ)"));
+    }
+    // SAFETY: this request takes a number.
+    let leave = |what: libc::c_ulong| unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETOFFLOAD as _, what) };
+    if leave(LEFT_TO_US | UDP_TOO) < 0 && leave(LEFT_TO_US) < 0 {
+        return Err(SysError::last(name, "ioctl(TUNSETOFFLOAD)"));
+    }
+    Ok(VnetFile::new(fd, FileKind::Tap))
+}
