@@ -10,6 +10,7 @@ mod departed;
 mod events;
 mod gateways;
 mod handmade;
+mod held;
 mod lab;
 mod links;
 mod neighbours;
@@ -158,6 +159,8 @@ pub struct Host {
     connected: bool,
     claims: watch::Sender<Claims>,
     health: watch::Sender<Health>,
+    /// Logical ports that are claimed for interfaces to come.
+    held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
@@ -215,6 +218,7 @@ impl Host {
             connected: false,
             claims: watch::Sender::new(Claims::default()),
             health: watch::Sender::new(Health::default()),
+            held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };
         host.restore_bridges(fail_mode);
