@@ -1,8 +1,7 @@
 //! Docker with directories of its own, whose networks are ours.
 //!
-//! It runs in a mount namespace that lasts as long as its guard, so that what it mounts goes with it, and a
-//! Docker that is started again finds what the one before had. Docker looks for drivers in one folder of the
-//! machine: there, this one sees only its own.
+//! Docker looks for drivers in one folder of the machine: there, this one sees only its own. A Docker that is
+//! started again finds what the one before had mounted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +12,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command::{self, Finished};
+use crate::containerd::{self, hold_mounts, inside};
 use crate::daemon::{Daemon, Life, find_program};
 use crate::fabric::{Fabric, HOSTS};
-use crate::netns::Netns;
 use crate::{image, say, scenario, stop};
 
 /// The image that containers are made of.
@@ -56,7 +55,7 @@ impl Docker {
         let mut docker = Self {
             dockerd: None,
             driver: None,
-            _containerd: start_containerd(netns, &holder, &dir)?,
+            _containerd: containerd::start(netns, &holder, &dir)?,
             holder,
             netns: netns.name().to_owned(),
             host_name,
@@ -253,55 +252,6 @@ impl Drop for Docker {
             say(&format!("Docker's containers cannot be removed: {error:#}"));
         }
     }
-}
-
-/// Starts what holds a mount namespace, in which Docker's folders of this machine are this Docker's own.
-fn hold_mounts(netns: &Netns, dir: &Path) -> Result<Daemon> {
-    for dir in ["/run/docker", "/run/containerd"] {
-        fs::create_dir_all(dir)?;
-    }
-    let ready = dir.join("mounted");
-    let script = "mount -t tmpfs tmpfs /run/docker && mount -t tmpfs tmpfs /run/containerd && \
-                  mkdir /run/docker/plugins && mount --bind \"$0/plugins\" /run/docker/plugins && \
-                  touch \"$0/mounted\" && exec setpriv --pdeathsig KILL sleep infinity";
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/run/netns/{}", netns.name()));
-    command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script]).arg(dir);
-    let mut holder = Daemon::spawn(command, "the holder of mounts".to_owned(), &dir.join("holder.log"))?;
-    stop::wait_for("a mount namespace is made", START_LIMIT, || {
-        holder.check()?;
-        Ok(if ready.exists() { Ok(()) } else { Err("not yet".to_owned()) })
-    })?;
-    Ok(holder)
-}
-
-/// Starts the daemon that holds containers while there is no Docker.
-fn start_containerd(netns: &Netns, holder: &Daemon, dir: &Path) -> Result<Daemon> {
-    let shown = dir.display();
-    let config = format!(
-        "version = 2\nroot = \"{shown}/containerd\"\nstate = \"{shown}/containerd-state\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{shown}/containerd.sock\"\n",
-    );
-    let file = dir.join("containerd.toml");
-    fs::write(&file, config)?;
-    let mut command = inside(netns.name(), holder, "containerd");
-    command.arg("--config").arg(&file);
-    let mut daemon = Daemon::spawn(command, "containerd".to_owned(), &dir.join("containerd.log"))?;
-    stop::wait_for("containerd listens", START_LIMIT, || {
-        daemon.check()?;
-        let connected = std::os::unix::net::UnixStream::connect(dir.join("containerd.sock"));
-        Ok(connected.map(drop).map_err(|error| error.to_string()))
-    })?;
-    Ok(daemon)
-}
-
-/// A daemon in Docker's namespaces. Not by `ip netns exec`: that hides the cgroups.
-fn inside(netns: &str, holder: &Daemon, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid()));
-    command.arg(format!("--net=/run/netns/{netns}"));
-    command.args(["setpriv", "--pdeathsig", "KILL", "--", program]);
-    command
 }
 
 fn path(path: &Path) -> Result<&str> {

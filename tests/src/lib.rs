@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
 //! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`cni`],
-//! [`mod@podman`] and [`docker`] (container runtimes, their containers made of an [`image`]), then the
+//! [`mod@podman`], [`containerd`] and [`docker`] (container runtimes, their containers made of an [`image`]), then the
 //! means: [`control`], [`daemon`], [`netns`], [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
@@ -18,6 +18,7 @@
 pub mod checks;
 pub mod cni;
 pub mod command;
+pub mod containerd;
 pub mod control;
 pub mod daemon;
 pub mod docker;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use ferroflow_tests::cni::{self, Container, Runtime};
 use ferroflow_tests::command;
+use ferroflow_tests::containerd::Containerd;
 use ferroflow_tests::fabric::{Fabric, HOSTS};
 use ferroflow_tests::{checks, scenario, stop};
 use serde_json::{Value, json};
@@ -155,6 +156,30 @@ fn nothing_is_left(fabric: &Fabric) -> Result<()> {
         left.iter().filter(|place| place.id.starts_with("lease-")).map(|place| &place.id).collect();
     ensure!(left.is_empty(), "the network still has {left:?}");
     Ok(())
+}
+
+#[test]
+fn containerd_runs_containers_on_what_was_installed() -> Result<()> {
+    scenario::on_fabric("containerd_runs_containers_on_what_was_installed", PROBE, |fabric| {
+        let containerd = Containerd::start(fabric, 0)?;
+        let range = "10.0.1.0/24=10.0.1.100-10.0.1.199";
+        containerd.cni(&["install", "--switch", "web", "--range", range, "--gateway", "10.0.1.1"])?;
+        let installed = containerd.installed()?;
+        ensure!(installed.lines().count() == 2, "{installed}");
+        let address = containerd.run("c1", &["ip", "-4", "-o", "address", "show", "eth0"])?;
+        ensure!(address.contains("inet 10.0.1.1"), "{address}");
+        // On this host, across hosts, and by the router.
+        for (id, to) in [("c2", "10.0.1.11"), ("c3", "10.0.1.12"), ("c4", "10.0.2.12")] {
+            containerd.run(id, &["ping", "-c", "2", "-W", "5", to])?;
+        }
+        containerd.cni(&["uninstall"])?;
+        let installed = containerd.installed()?;
+        ensure!(installed.is_empty(), "still installed: {installed}");
+        ensure!(containerd.run("c5", &["true"]).is_err(), "a container has a network that was taken away");
+        drop(containerd);
+        nothing_is_left(fabric)?;
+        checks::account(fabric)
+    })
 }
 
 #[test]

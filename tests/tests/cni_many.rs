@@ -75,8 +75,9 @@ fn at_once<T: Sync>(items: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Resul
 
 /// No trace of any container is left.
 fn nothing_is_left(fabric: &Fabric, runtime: &Runtime) -> Result<()> {
-    fabric.host(0).control.text(&["endpoint", "release"])?;
     stop::wait_for("nothing is left of the containers", TIDY_LIMIT, || {
+        // Of containers that end only now, too.
+        fabric.host(0).control.text(&["endpoint", "release"])?;
         let ends = cni::host_ends(fabric, 0)?;
         let taken = runtime.taken_addresses()?;
         let ports = fabric.control.places()?;

@@ -304,6 +304,11 @@ impl Endpoints {
         let untold: Vec<_> =
             self.slots().iter().filter(|slot| slot.is_made && !slot.is_told).cloned().collect();
         for slot in untold {
+            // Not while it is given back: telling would make it again.
+            let _alone = self.leasing.lock().await;
+            if self.slots().get(&slot.id) != Some(&slot) {
+                continue;
+            }
             match northbound.make_port(wanted_port(&slot)).await {
                 Ok(_) => {}
                 // Its switch is gone, and it with it.
