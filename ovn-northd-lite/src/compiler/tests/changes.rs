@@ -2,7 +2,8 @@
 //! was compiled step by step is what is compiled at once.
 //!
 //! The network is small, so that changes meet. A change is four numbers, of which smaller
-//! ones say less.
+//! ones say less. Now and then several are compiled together, as revisions are that come
+//! while the compiler is busy.
 
 use flowtable::{
     flow::Rule,
@@ -29,12 +30,16 @@ use crate::{
 type Change = (u8, u8, u8, u8);
 
 /// Changes in a row.
-const ROW: usize = 100;
-/// Each of so many is compared down to the tables.
+const ROW: usize = 120;
+/// Each of so many steps is compared down to the tables.
 const LOWERED: usize = 9;
+/// Of so many changes the last two are one step, the others one each.
+const TOGETHER: usize = 6;
+/// Steps in a row.
+const STEPS: usize = ROW / TOGETHER * (TOGETHER - 1);
 
-/// How many changes a run makes: few where each takes long.
-fn n_changes() -> usize {
+/// How many steps a run makes, each of which is compared: few where that takes long.
+fn n_steps() -> usize {
     let wanted = std::env::var("FERROFLOW_CHANGES").ok().and_then(|text| text.parse().ok());
     wanted.unwrap_or(if cfg!(debug_assertions) { 2_000 } else { 100_000 })
 }
@@ -48,8 +53,13 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Makes a change, and says what is dirty.
-    pub(super) fn change(&mut self, (what, i, j, k): Change) -> Dirty {
+    /// Makes these changes, and says what is dirty.
+    pub(super) fn step(&mut self, changes: &[Change]) -> Dirty {
+        changes.iter().for_each(|change| self.change(*change));
+        std::mem::take(&mut self.dirty)
+    }
+
+    fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
         match what % 21 {
             0 => self.switch(s, j, k),
@@ -75,7 +85,6 @@ impl World {
             }
             _ => self.group_acl(i, j, k),
         }
-        std::mem::take(&mut self.dirty)
     }
 
     fn switch(&mut self, s: u8, j: u8, k: u8) {
@@ -432,8 +441,8 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
     let mut lowering = Lowering::default();
     let mut tables = bare();
-    for (n, change) in changes.into_iter().enumerate() {
-        let dirty = world.change(change);
+    for (n, change) in steps(&changes).enumerate() {
+        let dirty = world.step(change);
         let delta = compiler.update(&world.nb, &world.hosts, &dirty);
         let full = compile(&world.nb, &world.hosts);
         prop_assert_eq!(compiler.southbound(), &full, "after {:?}, {:?}", change, dirty);
@@ -504,26 +513,40 @@ fn same_as_at_once(lowering: &Lowering, tables: &Tables, local: LocalPorts) -> R
     Ok(())
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
-    proptest::collection::vec(any::<Change>(), ROW)
+fn steps(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    changes.chunks(TOGETHER).flat_map(|some| {
+        let (single, together) = some.split_at(some.len().min(TOGETHER - 2));
+        single.chunks(1).chain([together]).filter(|step| !step.is_empty())
+    })
+}
+
+/// Makes that many steps, in rows that each processor takes its share of.
+fn follow_many(n_steps: usize, follow: fn(Vec<Change>) -> Result<(), TestCaseError>) {
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cases = u32::try_from(n_steps.div_ceil(STEPS * n_threads)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..n_threads {
+            scope.spawn(|| {
+                let config = ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() };
+                let changes = proptest::collection::vec(any::<Change>(), ROW);
+                proptest!(config, |(changes in changes)| follow(changes)?);
+            });
+        }
+    });
 }
 
 #[test]
 fn incremental_equals_full() {
-    let cases = u32::try_from(n_changes().div_ceil(ROW)).unwrap();
-    let config = ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() };
-    proptest!(config, |(changes in changes())| follow(changes)?);
+    follow_many(n_steps(), follow);
 }
 
 /// With hashes so short that flows often have the same one.
 #[test]
 fn incremental_equals_full_when_ids_collide() {
-    let cases = u32::try_from(n_changes().div_ceil(ROW * 10)).unwrap();
-    let config = ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() };
-    proptest!(config, |(changes in changes())| {
+    follow_many(n_steps().div_ceil(10), |changes| {
         test_hash_bits(11);
         let followed = follow(changes);
         test_hash_bits(HASH_BITS);
-        followed?;
+        followed
     });
 }
