@@ -39,7 +39,7 @@ pub async fn run(controller: Arc<Controller>) {
 fn follow(controller: &Controller) {
     // Held until all is told: who asks for a whole view then gets no change twice.
     let mut network = controller.network();
-    let (revision, told) = network.step(&controller.state());
+    let (revision, told) = network.step(&controller.state(), |id| controller.registry.listens(id));
     for id in network.gone() {
         controller.registry.retract(&id);
     }
@@ -49,6 +49,9 @@ fn follow(controller: &Controller) {
     }
     controller.receipts.compiled(revision, affected);
 }
+
+/// What chassis are to be told.
+pub(crate) type Told = BTreeMap<String, Option<SouthboundDelta>>;
 
 /// The compiled network.
 #[derive(Default)]
@@ -65,8 +68,8 @@ pub struct Network {
 
 impl Network {
     /// Compiles what has changed since the last step; for each chassis that it concerns,
-    /// the change of its view.
-    pub(crate) fn step(&mut self, state: &State) -> (Revision, BTreeMap<String, SouthboundDelta>) {
+    /// the change of its view, or `None` when it does not listen.
+    pub(crate) fn step(&mut self, state: &State, listens: impl Fn(&str) -> bool) -> (Revision, Told) {
         let dirty = match self.revision.map(|revision| state.changes_since(revision)) {
             Some(Ok(revised)) => {
                 let mut dirty = Dirty::default();
@@ -84,7 +87,7 @@ impl Network {
             self.gone.insert(id.clone());
         }
         self.chassis.extend(delta.chassis.keys().cloned());
-        let told = self.views.update(self.compiler.southbound(), &delta);
+        let told = self.views.update(self.compiler.southbound(), &delta, listens);
         self.revision = Some(revision);
         (revision, told)
     }

@@ -87,8 +87,8 @@ pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
-    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, lower, neighbour_rules,
-    sent_by_router,
+    Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, lower,
+    neighbour_rules, sent_by_router,
 };
 pub use view::chassis_view;
 pub use views::Views;

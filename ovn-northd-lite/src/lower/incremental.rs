@@ -34,15 +34,15 @@ use crate::{
 ///   the view, but for the numbers that were given out before.
 #[derive(Debug, Clone, Default)]
 pub struct Lowering {
-    view: Southbound,
+    pub(super) view: Southbound,
     local: LocalPorts,
     index: Index,
     memory: Memory,
     /// What belongs to no datapath; empty before the first update.
-    common: Part,
-    parts: BTreeMap<DatapathKey, Part>,
+    pub(super) common: Part,
+    pub(super) parts: BTreeMap<DatapathKey, Part>,
     /// Where its members are from, how many parts name it, and what it holds.
-    sets: BTreeMap<SetName, (SetSource, usize, Option<NamedSet>)>,
+    pub(super) sets: BTreeMap<SetName, (SetSource, usize, Option<NamedSet>)>,
 }
 
 /// How the rules of a chassis differ.

@@ -26,6 +26,7 @@
 //!   and whose match cannot be read drops all of its stage at its priority.
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
+mod audit;
 mod incremental;
 mod logical;
 mod memory;
@@ -51,6 +52,7 @@ use flowtable::{
     types::{PortNo, TableId},
 };
 
+pub use audit::{Audit, Drift};
 pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};
 pub use physical::sent_by_router;

@@ -29,6 +29,7 @@ struct StatusView {
     n_rules: u64,
     workers: Vec<WorkerView>,
     errors: Vec<String>,
+    n_repairs: u64,
 }
 
 /// What is shown of a worker.
@@ -70,6 +71,7 @@ impl From<GetStatusResponse> for StatusView {
             n_rules: status.n_rules,
             workers: status.workers.into_iter().map(WorkerView::from).collect(),
             errors: status.errors,
+            n_repairs: status.n_repairs,
         }
     }
 }
@@ -143,6 +145,9 @@ impl StatusView {
         if !self.workers.is_empty() {
             writeln!(out)?;
             Table::of(&self.workers).write(out)?;
+        }
+        if self.n_repairs > 0 {
+            writeln!(out, "\nrepaired {} times: the log says what had drifted", self.n_repairs)?;
         }
         if !self.errors.is_empty() {
             writeln!(out, "\nnot realised:")?;

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    LocalPorts, Lowering, Views,
+    Audit, LocalPorts, Lowering, Views,
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
@@ -437,7 +437,7 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut world = World::default();
     let mut compiler = Compiler::new();
     let mut before = Southbound::default();
-    let mut views = Views::default();
+    let (mut views, mut unheard) = (Views::default(), Views::default());
     let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
     let mut lowering = Lowering::default();
     let mut tables = bare();
@@ -447,7 +447,12 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
         let full = compile(&world.nb, &world.hosts);
         prop_assert_eq!(compiler.southbound(), &full, "after {:?}, {:?}", change, dirty);
         prop_assert_eq!(&delta, &diff(&before, &full), "after {:?}, {:?}", change, dirty);
-        let told = views.update(&full, &delta);
+        let told = views.update(&full, &delta, |_| true);
+        let silent = unheard.update(&full, &delta, |id| id == "h2");
+        prop_assert!(told.keys().eq(silent.keys()), "{:?} {:?}", told.keys(), silent.keys());
+        prop_assert!(silent.iter().all(|(id, change)| change.is_none() || told[id] == *change));
+        prop_assert!(silent.get("h2").is_none_or(Option::is_some));
+        let told: BTreeMap<_, _> = told.into_iter().filter_map(|(id, change)| Some((id, change?))).collect();
         hosts.retain(|id, _| full.chassis.contains_key(id));
         for id in full.chassis.keys() {
             let host = hosts.entry(id.clone()).or_default();
@@ -468,6 +473,7 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
             let news = diff(lowering.view(), &hosts["h1"]);
             tables = tables.transact(lowering.update(news, local(&hosts["h1"], n)).changes()).unwrap();
             prop_assert_eq!(lowering.view(), &hosts["h1"]);
+            prop_assert_eq!(lowering.audit(&mut Audit::default(), &tables, 0, usize::MAX), Ok(()));
             if n.is_multiple_of(LOWERED) {
                 same_as_at_once(&lowering, &tables, local(&hosts["h1"], n))?;
             }
