@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use ovn_northd_lite::{Compiler, Dirty, SouthboundDelta, Views, southbound::Southbound};
+use ovn_northd_lite::{
+    Compiler, Dirty, SouthboundDelta, Views,
+    explain::{Case, ExplainError, Question},
+    southbound::Southbound,
+};
 
 use crate::{
     compile::Model,
@@ -103,6 +107,12 @@ impl Network {
     pub(crate) fn view(&self, chassis: &str) -> (Revision, Southbound) {
         let view = self.views.of(self.compiler.southbound(), chassis);
         (self.revision.unwrap_or(Revision::ZERO), view)
+    }
+
+    /// All that it takes to answer a question about the network, and its revision.
+    pub(crate) fn case(&self, question: Question) -> (Revision, Result<Case, ExplainError>) {
+        let case = Case::new(&self.model.network, self.compiler.southbound(), question);
+        (self.revision.unwrap_or(Revision::ZERO), case)
     }
 
     #[cfg(test)]

@@ -22,6 +22,7 @@
 //!    are declared in `build/stage.rs`.
 //! 3. `lower`: tables, registers and tunnels. Its module text has the table of tables.
 //! 4. [`Compiler`]: the same as [`compile`], but only what a change reaches.
+//! 5. [`explain`]: what all of it means for two workloads.
 //!
 //! # How a change stays small
 //! A network is compiled in units: a switch, each of its ports, each place where ACLs apply,
@@ -68,6 +69,7 @@ mod build;
 mod compiler;
 mod delta;
 pub mod dhcp;
+pub mod explain;
 pub mod expr;
 #[cfg(test)]
 mod fixture;
