@@ -179,7 +179,7 @@ fn measure(n_tenants: u32) -> Value {
     let n_switches = n_tenants * SWITCHES;
     let n_hosts = n_tenants * 10;
     let switch_of = move |n: u32| n * 7919 % n_switches;
-    let kinds = vec![
+    let kinds = [
         world.kind("add a port", |nb, n| {
             let (id, port) = (switch_of(n), PORTS + n);
             let added = a_port(id, port, n_hosts);
@@ -262,6 +262,7 @@ fn a_port(switch: u32, port: u32, n_hosts: u32) -> SwitchPort {
         unknown: false,
         port_security: vec![PortSecurity { mac: mac(n), ips: vec![IpNetwork { addr: ip, prefix_len: 32 }] }],
         chassis: Some(host((tenant * 10 + (port + within) % HOSTS) % n_hosts)),
+        access: Default::default(),
     };
     SwitchPort {
         key: PortKey::new(port as u16 + 2).expect("small"),
@@ -311,7 +312,15 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
         let key = PortKey::new(within as u16 + 1).expect("small");
         router.ports.insert(
             end,
-            RouterPort { key, mac: mac(0xf000_0000 | id), networks, enabled: true, advertisement: None },
+            RouterPort {
+                key,
+                mac: mac(0xf000_0000 | id),
+                networks,
+                enabled: true,
+                gateway: Vec::new(),
+                advertisement: None,
+                static_macs: BTreeMap::new(),
+            },
         );
         let key = DatapathKey::new(id + 1).expect("small");
         let acls = (0..10).map(|n| (format!("acl{n}"), an_acl(tenant, n, 1000 + n))).collect();
@@ -320,6 +329,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
             ports,
             acls,
             default_policy: DefaultPolicy::Allow,
+            qos_rules: BTreeMap::new(),
             load_balancers: Default::default(),
             services: Default::default(),
         };

@@ -6,13 +6,14 @@ use ovn_northd_lite::{
     Dirty,
     key::{DatapathKey, PortKey},
     model::{
-        Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort, SwitchPortKind,
+        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort,
+        SwitchPortKind,
     },
     southbound::ChassisRecord,
 };
 
 use crate::{
-    resource::{Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
+    resource::{self, Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
     state::{Change, Record},
 };
 
@@ -121,6 +122,9 @@ impl Model {
                 }
                 _ => switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.acls, id, acl.clone())),
             },
+            Spec::QosRule(rule) => {
+                switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.qos_rules, id, rule.clone()))
+            }
             Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
@@ -171,6 +175,7 @@ impl Model {
             Kind::Switch => drop(switches.remove(id)),
             Kind::SwitchPort => drop(switches.get_mut(parent).and_then(|switch| switch.ports.remove(id))),
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
+            Kind::QosRule => drop(switches.get_mut(parent).and_then(|switch| switch.qos_rules.remove(id))),
             Kind::Router => drop(routers.remove(id)),
             Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
@@ -208,6 +213,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::SwitchPort => drop(dirty.switch_ports.insert(in_parent(id))),
         Kind::Acl if is_of_group => drop(dirty.group_acls.insert(in_parent(id))),
         Kind::Acl => drop(dirty.switch_acls.insert(in_parent(id))),
+        Kind::QosRule => drop(dirty.qos_rules.insert(in_parent(id))),
         Kind::Router => drop(dirty.routers.insert(id)),
         Kind::RouterPort => drop(dirty.router_ports.insert(in_parent(id))),
         Kind::RouterPolicy => drop(dirty.policies.insert(in_parent(id))),
@@ -227,6 +233,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         key,
         ports: BTreeMap::new(),
         acls: BTreeMap::new(),
+        qos_rules: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
         services: Default::default(),
@@ -259,14 +266,26 @@ fn port_key(record: &Record) -> Option<PortKey> {
 
 fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
-        Attachment::Workload { addresses, unknown, port_security, dynamic: _ } => SwitchPortKind::Workload {
-            addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
-            unknown: *unknown,
-            port_security: port_security.clone(),
-            chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
-        },
+        Attachment::Workload { addresses, unknown, port_security, access, dynamic: _ } => {
+            SwitchPortKind::Workload {
+                addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
+                unknown: *unknown,
+                port_security: port_security.clone(),
+                chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
+                access: match access {
+                    resource::Access::Interface => Access::Interface,
+                    resource::Access::Nested(parent, tag) => {
+                        Access::Nested { parent: parent.id().to_owned(), tag: *tag }
+                    }
+                    resource::Access::EachChassis => Access::EachChassis,
+                },
+            }
+        }
         Attachment::Router(peer) => {
             SwitchPortKind::Router { router: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
+        }
+        Attachment::Network { network, tag, gateway } => {
+            SwitchPortKind::Network { network: network.clone(), tag: *tag, gateway: gateway.clone() }
         }
     };
     let services = spec.services.clone();
@@ -274,8 +293,8 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, advertisement } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, advertisement })
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs } = spec.clone();
+    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement, static_macs })
 }
 
 #[cfg(test)]

@@ -131,6 +131,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         stateless,
                         allowed_external_ips: peers.0,
                         exempted_external_ips: peers.1,
+                        ..Default::default()
                     })
                 }
             ),
@@ -139,6 +140,10 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     Spec::RouterPolicy(nb::RouterPolicy { priority, r#match, action, next_hops })
                 }
             ),
+            (small.clone(), 0..40_000u32, text(), proptest::option::of(0..80u32), any::<[u32; 2]>())
+                .prop_map(|(direction, priority, r#match, dscp, [rate_kbps, burst_kbit])| {
+                    Spec::QosRule(nb::QosRule { direction, priority, r#match, dscp, rate_kbps, burst_kbit })
+                },),
             texts().prop_map(|addresses| Spec::AddressSet(nb::AddressSet { addresses })),
             (texts(), small.clone()).prop_map(|(ports, default_policy)| {
                 Spec::PortGroup(nb::PortGroup { ports, default_policy })
@@ -167,6 +172,12 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             ),
             (text(), texts(), (small.clone(), any::<u32>(), texts(), any::<bool>())).prop_map(
                 |(mac, networks, (address_mode, number, rdnss, periodic))| {
+                    let bind = |ip: &String| nb::StaticMacBinding {
+                        ip: ip.clone(),
+                        mac: mac.clone(),
+                        override_dynamic: periodic,
+                    };
+                    let bound = rdnss.iter().map(bind).collect();
                     let ra = nb::RouterAdvertisement {
                         address_mode,
                         mtu: number % 3000,
@@ -181,6 +192,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         mac,
                         networks,
                         router_advertisement: (number % 2 == 0).then_some(ra),
+                        static_mac_bindings: bound,
                         ..Default::default()
                     })
                 }
@@ -198,6 +210,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         log,
                         log_name,
                         severity,
+                        log_rate: label % 3,
+                        log_burst: label % 5,
                     })
                 }
             ),

@@ -401,6 +401,12 @@ impl Tracked {
         self.mask.add(field, bits & !self.written.get(field));
     }
 
+    /// What was done is due to what a field was that differs between fresh packets of a port and
+    /// an IP version, whoever read it.
+    pub(crate) fn has_acted_on_headers(&mut self) {
+        self.acts_on_headers = true;
+    }
+
     /// Some field that differs between fresh packets of a port and an IP version was read other
     /// than by a search for rules.
     pub(crate) fn acts_on_headers(&self) -> bool {

@@ -210,6 +210,12 @@ impl Timestamp {
         Self(self.0.saturating_add(secs as u64 * 1_000_000_000))
     }
 
+    /// The moment so much later.
+    #[must_use]
+    pub fn after(self, time: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// Time since an earlier moment; zero when it is not earlier.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -51,6 +51,7 @@ pub fn chassis_update(data: &[u8]) {
             .filter_map(|(name, port)| Some((name.clone(), flowtable::types::PortNo::new(port).ok()?)))
             .collect(),
         tunnel: flowtable::types::PortNo::new(100).ok(),
+        ..ovn_northd_lite::LocalPorts::default()
     };
     let lowered = ovn_northd_lite::lower(&view, &local);
     let changes = lowered.rules.into_iter().map(flowtable::table::Change::Add).collect();

@@ -38,6 +38,7 @@ pub(crate) fn switch(key: u32) -> LogicalSwitch {
         ports: BTreeMap::new(),
         acls: BTreeMap::new(),
         default_policy: Default::default(),
+        qos_rules: BTreeMap::new(),
         load_balancers: Default::default(),
         services: Default::default(),
     }
@@ -66,6 +67,7 @@ pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> Switc
             unknown: false,
             port_security: Vec::new(),
             chassis: Some(chassis.to_owned()),
+            access: Default::default(),
         },
         enabled: true,
         services: Default::default(),
@@ -86,7 +88,9 @@ pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
 
 pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
     let networks = networks.iter().map(|text| network(text)).collect();
-    RouterPort { key: port_key(key), mac: mac(last), networks, enabled: true, advertisement: None }
+    let (gateway, advertisement, static_macs) = Default::default();
+    let (key, mac) = (port_key(key), mac(last));
+    RouterPort { key, mac, networks, enabled: true, gateway, advertisement, static_macs }
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
@@ -118,6 +122,7 @@ pub(crate) fn nat(kind: NatKind, external: &str, logical: &str) -> NatRule {
         stateless: false,
         allowed_external_ips: Vec::new(),
         exempted_external_ips: Vec::new(),
+        distributed: None,
     }
 }
 

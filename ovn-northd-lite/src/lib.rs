@@ -57,10 +57,6 @@
 //!   matches nothing, and an unknown output drops.
 //! - Names are unique: the ids of all switch and router ports share one name space. The
 //!   controller sees to it; the match language depends on it.
-//!
-//! # What is not here yet
-//! VLANs and gateways with failover. Each of these is refused with a clear error where it
-//! is named.
 #![forbid(unsafe_code)]
 
 pub mod actions;
@@ -89,8 +85,8 @@ pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
-    Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, lower,
-    neighbour_rules, sent_by_router,
+    Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of,
+    is_resident, lower, neighbour_rules, sent_by_router,
 };
 pub use view::chassis_view;
 pub use views::Views;

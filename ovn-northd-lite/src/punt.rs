@@ -16,6 +16,9 @@ pub const NEIGHBOUR_ADDRESS: Field = Field::Xxreg5;
 /// Register with the MAC address of a neighbour.
 pub const NEIGHBOUR_MAC: SubField = SubField { field: Field::Xreg8, start: 0, n_bits: 48 };
 
+/// UDP port of what chassis say of being alive (RFC 5881 §4).
+pub const BFD_UDP_PORT: u16 = 3784;
+
 /// What the responder is to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -45,6 +48,8 @@ pub enum Service {
     Dns = 11,
     /// Answer a router solicitation.
     Advertise = 12,
+    /// Another chassis says that it lives (RFC 5880).
+    Bfd = 32,
 }
 
 impl Service {
@@ -62,6 +67,7 @@ impl Service {
         (Self::DhcpV6, "put_dhcpv6_opts"),
         (Self::Dns, "dns_lookup"),
         (Self::Advertise, "put_nd_ra_opts"),
+        (Self::Bfd, "bfd"),
     ];
 
     /// Names of the services in bounds on them (OVN's, of Copp).
@@ -237,7 +243,8 @@ mod tests {
             let longer = [bytes, vec![0]].concat();
             assert_eq!(Request::decode(&longer), service.has_payload().then_some(request));
             assert_eq!(Request::payload(&longer), [0]);
-            assert!(!service.class().is_empty());
+            // What hosts tell each other has no bound that a user sets.
+            assert_eq!(service.class().is_empty(), *service == Service::Bfd);
         }
         assert_eq!(Request::decode(&[1, 99, 0, 0, 0, 0, 0]), None);
         assert_eq!(Request::decode(&[2, 1, 0, 0, 0, 0, 0]), None);

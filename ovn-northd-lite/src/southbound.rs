@@ -7,8 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use flowtable::types::{MacAddr, Priority};
+use flowtable::types::{MacAddr, Priority, VlanId};
 
+pub use crate::model::Candidate;
 use crate::{
     key::{DatapathKey, PortKey},
     model::Limits,
@@ -58,6 +59,25 @@ pub struct PortBinding {
     pub chassis: Option<String>,
     /// What a router's port says unasked.
     pub advertises: Option<Advertises>,
+    /// Without a chassis: those that may have it, the best first. Which one does, each host
+    /// sees for itself.
+    pub gateway: Vec<Candidate>,
+    /// Ids of ports that have a way through this patch on their own chassis, whoever is the
+    /// gateway.
+    pub open_for: BTreeSet<String>,
+    /// How packets get there.
+    pub wire: Wire,
+    /// Addresses that networks outside reach by this port, for its chassis to tell them.
+    pub announced: Vec<Announced>,
+}
+
+impl PortBinding {
+    /// A port with an interface, or a patch, that is nowhere yet.
+    pub fn new(datapath: DatapathKey, key: PortKey) -> Self {
+        let (gateway, open_for, wire, announced) = Default::default();
+        let (peer, chassis, advertises) = (None, None, None);
+        Self { datapath, key, peer, chassis, advertises, gateway, open_for, wire, announced }
+    }
 }
 
 /// Router advertisements that nobody asks for.
@@ -69,6 +89,46 @@ pub struct Advertises {
     pub message: Vec<u8>,
     /// Least and most seconds between two.
     pub interval: (u16, u16),
+}
+
+/// How packets get to a port that is here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// By its own interface, or through its patch.
+    #[default]
+    Own,
+    /// By the interface that the chassis has to a network.
+    Network {
+        /// Name of the network.
+        name: String,
+        /// VLAN tag of its frames.
+        tag: Option<VlanId>,
+    },
+    /// To the gateway port of the same router, by a stage of ingress.
+    Redirect {
+        /// Number of the stage.
+        stage: u8,
+    },
+    /// By the interface of another port, with a VLAN tag.
+    Nested {
+        /// Id of that port.
+        parent: String,
+        /// The tag.
+        tag: VlanId,
+    },
+    /// By the interface that each chassis has for it, from that chassis alone.
+    EachChassis,
+}
+
+/// An address that is reached through the chassis that has a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Announced {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// IP address; `None`: told by RARP, without one.
+    pub ip: Option<IpAddr>,
+    /// Id of the port.
+    pub port: String,
 }
 
 /// A set of ports of one datapath.

@@ -25,19 +25,37 @@ pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
     let named: BTreeSet<_> = view.datapaths.values().flat_map(|datapath| &datapath.sets).collect();
     let sets = sb.sets.iter().filter(|(name, _)| named.contains(name));
     view.sets = sets.map(|(name, members)| (name.clone(), members.clone())).collect();
-    let hosts: BTreeSet<_> =
-        view.bindings.values().filter_map(|binding| binding.chassis.as_deref()).collect();
+    let hosts: BTreeSet<_> = view.bindings.values().flat_map(hosts_of).collect();
     let hosts = sb.chassis.iter().filter(|(id, _)| *id == chassis || hosts.contains(id.as_str()));
     view.chassis.extend(hosts.map(|(id, host)| (id.clone(), host.clone())));
     view
 }
 
+/// Hosts that have a port, or may.
+pub(crate) fn hosts_of(binding: &PortBinding) -> impl Iterator<Item = &str> {
+    let candidates = binding.gateway.iter().map(|candidate| candidate.chassis.as_str());
+    binding.chassis.as_deref().into_iter().chain(candidates)
+}
+
+/// Packets on a chassis may take a patch.
+pub(crate) fn is_way<'a>(
+    patch: &PortBinding,
+    chassis: &str,
+    find: &dyn Fn(&str) -> Option<&'a PortBinding>,
+) -> bool {
+    let mut hosts = hosts_of(patch).peekable();
+    let is_on_it =
+        |port: &String| find(port).is_some_and(|binding| binding.chassis.as_deref() == Some(chassis));
+    hosts.peek().is_none() || hosts.any(|id| id == chassis) || patch.open_for.iter().any(is_on_it)
+}
+
 fn needed_datapaths(sb: &Southbound, chassis: &str) -> BTreeSet<DatapathKey> {
-    let local = sb.bindings.values().filter(|binding| binding.chassis.as_deref() == Some(chassis));
+    // A gateway has to be ready before it is needed.
+    let local = sb.bindings.values().filter(|binding| hosts_of(binding).any(|id| id == chassis));
     let mut frontier: Vec<_> = local.map(|binding| binding.datapath).collect();
     let mut edges: Vec<(DatapathKey, DatapathKey)> = Vec::new();
-    let is_here = |binding: &PortBinding| binding.chassis.as_deref().is_none_or(|id| id == chassis);
-    for binding in sb.bindings.values().filter(|binding| is_here(binding)) {
+    let find = |id: &str| sb.bindings.get(id);
+    for binding in sb.bindings.values().filter(|binding| is_way(binding, chassis, &find)) {
         let peer = binding.peer.as_ref().and_then(|peer| sb.bindings.get(peer));
         edges.extend(peer.map(|peer| (binding.datapath, peer.datapath)));
     }

@@ -8,6 +8,7 @@ use crate::{
     delta::{GroupChange, SetChange, SouthboundDelta, diff_map},
     key::{DatapathKey, PortKey},
     southbound::{ChassisRecord, MulticastGroup, PortBinding, Southbound},
+    view::{hosts_of, is_way},
 };
 
 /// Who needs what.
@@ -21,6 +22,8 @@ pub struct Views {
     bindings: BTreeMap<String, PortBinding>,
     /// How many ports of each datapath are on a chassis.
     locals: BTreeMap<String, BTreeMap<DatapathKey, usize>>,
+    /// Ports that have a way through some patch on their own chassis, and how many.
+    opening: BTreeMap<String, usize>,
     /// Datapaths whose flows name a set.
     naming: BTreeMap<String, BTreeSet<DatapathKey>>,
     views: BTreeMap<String, View>,
@@ -221,17 +224,25 @@ impl Views {
             datapath.bindings.remove(id);
             datapath.patches.remove(id);
         }
-        let Some(chassis) = &binding.chassis else { return };
-        step(&mut datapath.hosts, chassis.clone(), is_new);
+        for port in &binding.open_for {
+            step(&mut self.opening, port.clone(), is_new);
+        }
+        if self.opening.contains_key(id) {
+            concerned.reach.extend(binding.chassis.clone());
+        }
+        let hosts = hosts_of(binding).map(str::to_owned);
+        for chassis in hosts.collect::<BTreeSet<_>>() {
+            step(&mut datapath.hosts, chassis.clone(), is_new);
+            let locals = self.locals.entry(chassis.clone()).or_default();
+            if step(locals, key, is_new) {
+                concerned.reach.insert(chassis.clone());
+            }
+            if locals.is_empty() {
+                self.locals.remove(&chassis);
+            }
+        }
         if datapath.hosts.len() != hosts_before {
             concerned.hosts.extend(datapath.users.iter().cloned());
-        }
-        let locals = self.locals.entry(chassis.clone()).or_default();
-        if step(locals, key, is_new) {
-            concerned.reach.insert(chassis.clone());
-        }
-        if locals.is_empty() {
-            self.locals.remove(chassis);
         }
     }
 
@@ -357,9 +368,9 @@ impl Views {
                 continue;
             }
             let patches = self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.patches);
-            let here = patches
-                .filter_map(|id| self.bindings.get(id))
-                .filter(|binding| binding.chassis.as_deref().is_none_or(|pinned| pinned == chassis));
+            let find = |id: &str| self.bindings.get(id);
+            let here =
+                patches.filter_map(|id| self.bindings.get(id)).filter(|patch| is_way(patch, chassis, &find));
             let peers = here.filter_map(|binding| self.bindings.get(binding.peer.as_ref()?));
             frontier.extend(peers.map(|peer| peer.datapath));
         }

@@ -162,6 +162,25 @@ impl Control {
         Ok(())
     }
 
+    /// Runs commands, one a line, which may go on in the next after a backslash; single quotes keep spaces.
+    /// The last one waits until it is in force.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub fn configure(&self, lines: &str) -> Result<()> {
+        let lines = lines.replace("\\\n", " ");
+        let lines: Vec<&str> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        for (i, line) in lines.iter().enumerate() {
+            let mut words = split(line);
+            if i + 1 == lines.len() {
+                words.push("--wait".to_owned());
+            }
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            self.text(&words).with_context(|| (*line).to_owned())?;
+        }
+        Ok(())
+    }
+
     /// Attaches an interface for a logical port.
     ///
     /// # Errors
@@ -239,6 +258,18 @@ impl Control {
         command.args(&self.flags).args(words);
         command
     }
+}
+
+/// Words of a line; single quotes keep spaces.
+fn split(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (i, part) in line.split('\'').enumerate() {
+        match i % 2 {
+            0 => words.extend(part.split_whitespace().map(str::to_owned)),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    words
 }
 
 /// What is wrong with a port's account. The drops were read after the counters, so they may have grown.

@@ -26,6 +26,7 @@ pub mod netns;
 pub mod podman;
 pub mod privilege;
 pub mod probe;
+pub mod provider;
 pub mod random;
 pub mod scenario;
 pub mod stop;

@@ -192,3 +192,59 @@ fn a_traceroute_passes_two_routers() -> Result<()> {
         checks::conservation(fabric).map(drop)
     })
 }
+
+#[test]
+fn a_router_port_is_told_who_has_an_address() -> Result<()> {
+    scenario::on_fabric("a_router_port_is_told_who_has_an_address", PROBE, |fabric| {
+        // Two who have another address on the network, one on each host, and do not answer ARP questions.
+        for (workload, address) in [("db-1", "10.0.2.77/24"), ("db-2", "10.0.2.78/24")] {
+            let netns = &fabric.workload(workload)?.netns;
+            netns.ip(&["addr", "add", address, "dev", "eth0"])?;
+            let gateway_mac = fabric.workload(workload)?.plan.gateway_mac;
+            netns.ip(&[
+                "neigh",
+                "replace",
+                "10.0.2.1",
+                "lladdr",
+                gateway_mac,
+                "dev",
+                "eth0",
+                "nud",
+                "permanent",
+            ])?;
+            netns.ip(&["link", "set", "dev", "eth0", "arp", "off"])?;
+        }
+        fabric.control.configure(
+            "switch-port set db-1 --address '0a:00:00:00:02:0b 10.0.2.11' --address unknown --no-port-security
+             switch-port set db-2 --address '0a:00:00:00:02:0c 10.0.2.12' --address unknown --no-port-security",
+        )?;
+        let probe = &fabric.plan().programs.probe;
+        let answers = |to: [u8; 4], n: u64| -> Result<u64> {
+            Ok(probe.ping(&fabric.workload("web-1")?.netns, to.into(), n, 56)?.n_received)
+        };
+        let (near, far) = ([10, 0, 2, 77], [10, 0, 2, 78]);
+        ensure!(answers(near, 1)? + answers(far, 1)? == 0, "somebody answers for them");
+        let (near_mac, far_mac) = ("0a:00:00:00:02:0b", "0a:00:00:00:02:0c");
+        let told = |near: &str, far: &str| {
+            let line =
+                format!("router-port set r1-db --static-mac 10.0.2.77={near} --static-mac 10.0.2.78={far}");
+            fabric.control.configure(&line)
+        };
+        told(near_mac, &format!("{far_mac},override"))?;
+        ensure!(answers(near, 5)? == 5, "the one on this host");
+        ensure!(answers(far, 5)? == 5, "the one on the other host");
+        // They are heard of; what is heard goes before what is told, unless that overrides it.
+        for workload in ["db-1", "db-2"] {
+            let netns = &fabric.workload(workload)?.netns;
+            netns.ip(&["link", "set", "dev", "eth0", "arp", "on"])?;
+        }
+        fabric.control.configure("router-port set r1-db --no-static-macs")?;
+        ensure!(answers(near, 3)? == 3 && answers(far, 3)? == 3, "asked for, they answer");
+        told("0a:00:00:00:0b:ad", "0a:00:00:00:0b:ad")?;
+        ensure!(answers(near, 3)? == 3 && answers(far, 3)? == 3, "what is heard goes before what is told");
+        told("0a:00:00:00:0b:ad", "0a:00:00:00:0b:ad,override")?;
+        ensure!(answers(near, 3)? == 3, "what is heard goes before what is told");
+        ensure!(answers(far, 1)? == 0, "what is told goes before what is heard");
+        checks::conservation(fabric).map(drop)
+    })
+}

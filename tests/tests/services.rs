@@ -40,30 +40,9 @@ fn has(name: &str, programs: &[&str]) -> bool {
     missing.is_none()
 }
 
-/// Runs commands of `vswitchctl`, one a line; the last waits until it is in force.
+/// Changes the network; the last command waits until it is in force.
 fn configure(fabric: &Fabric, lines: &str) -> Result<()> {
-    let lines: Vec<&str> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    for (i, line) in lines.iter().enumerate() {
-        let mut words = split(line);
-        if i + 1 == lines.len() {
-            words.push("--wait".to_owned());
-        }
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        fabric.control.text(&words).with_context(|| (*line).to_owned())?;
-    }
-    Ok(())
-}
-
-/// Words of a line; single quotes keep spaces.
-fn split(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (i, part) in line.split('\'').enumerate() {
-        match i % 2 {
-            0 => words.extend(part.split_whitespace().map(str::to_owned)),
-            _ => words.push(part.to_owned()),
-        }
-    }
-    words
+    fabric.control.configure(lines)
 }
 
 /// The script that clients call instead of changing this machine: it notes what it was told.
@@ -128,10 +107,6 @@ const DHCP: &str = "
     switch set web --dhcpv4 web4
 ";
 
-fn unfold(lines: &str) -> String {
-    lines.replace("\\\n", " ")
-}
-
 #[test]
 fn three_dhcp_clients_get_the_same() -> Result<()> {
     let name = "three_dhcp_clients_get_the_same";
@@ -139,7 +114,7 @@ fn three_dhcp_clients_get_the_same() -> Result<()> {
         return Ok(());
     }
     scenario::on_fabric(name, PROBE, |fabric| {
-        configure(fabric, &unfold(DHCP))?;
+        configure(fabric, DHCP)?;
         // Each host serves its own: the network's DHCP works without the controller.
         fabric.controller().context("no controller")?.kill()?;
         for (workload, address, hostname) in [("web-1", "10.0.1.11", "web-one"), ("web-2", "10.0.1.12", "")] {
@@ -291,8 +266,7 @@ fn dhcpv6_with_and_without_state() -> Result<()> {
     scenario::on_fabric(name, PROBE, |fabric| {
         configure(
             fabric,
-            &unfold(
-                "
+            "
             dhcp-options add web6 --cidr 2001:db8:1::/64 --option dns_server=2001:db8:1::53 \
                 --option domain_search=shop.example,example --option lease_time=3600
             switch-port set web-1 --address '0a:00:00:00:01:0b 10.0.1.11 2001:db8:1::11' --no-port-security
@@ -300,7 +274,6 @@ fn dhcpv6_with_and_without_state() -> Result<()> {
                 --port-security '0a:00:00:00:01:0c 10.0.1.12 2001:db8:1::12'
             switch set web --dhcpv6 web6
         ",
-            ),
         )?;
         for (workload, address) in [("web-1", "2001:db8:1::11"), ("web-2", "2001:db8:1::12")] {
             let netns = &fabric.workload(workload)?.netns;
@@ -338,13 +311,13 @@ fn a_switch_gives_addresses_on_two_hosts() -> Result<()> {
     scenario::on_fabric(name, PROBE, |fabric| {
         configure(
             fabric,
-            &unfold(&format!(
+            &format!(
                 "{DHCP}
             switch set web --subnet 10.0.1.0/24 --exclude 10.0.1.2..10.0.1.199
             switch-port set web-1 --address '0a:00:00:00:01:0b dynamic' --no-port-security
             switch-port set web-2 --address '0a:00:00:00:01:0c dynamic' --no-port-security
         "
-            )),
+            ),
         )?;
         let mut addresses = Vec::new();
         for workload in ["web-1", "web-2"] {
@@ -454,15 +427,13 @@ fn the_kernel_makes_addresses_and_routes_of_advertisements() -> Result<()> {
     scenario::on_fabric("the_kernel_makes_addresses_and_routes_of_advertisements", PROBE, |fabric| {
         configure(
             fabric,
-            &unfold(
-                "
+            "
             switch set web --subnet 10.0.1.0/24 --ipv6-prefix 2001:db8:1::/64
             switch-port set web-1 --address '0a:00:00:00:01:0b dynamic 10.0.1.11' --no-port-security
             switch-port set web-2 --address '0a:00:00:00:01:0c dynamic 10.0.1.12' --no-port-security
             router-port set r1-web --network 10.0.1.1/24 --network 2001:db8:1::1/64 --ra slaac --ra-mtu 1380 \
                 --ra-route 2001:db8:77::/48=high --ra-preference low --ra-lifetime 600
         ",
-            ),
         )?;
         let addresses =
             [("web-1", "2001:db8:1:0:800:ff:fe00:10b"), ("web-2", "2001:db8:1:0:800:ff:fe00:10c")];
@@ -516,14 +487,12 @@ fn a_flood_leaves_the_neighbours_dhcp_alone() -> Result<()> {
     scenario::on_fabric(name, PROBE, |fabric| {
         configure(
             fabric,
-            &unfold(
-                "
+            "
             dhcp-options add web4 --cidr 10.0.1.0/24 --option server_id=10.0.1.1
             dhcp-options add db4 --cidr 10.0.2.0/24 --option server_id=10.0.2.1
             switch set db --dhcpv4 db4
             switch set web --dhcpv4 web4
         ",
-            ),
         )?;
         // Both on the first host, which is the one that answers.
         let flood = discover([0x0a, 0, 0, 0, 2, 0x0b]);

@@ -114,6 +114,9 @@ pub enum Command {
     /// Access rules of logical switches and port groups
     #[command(subcommand)]
     Acl(net::command::Command<net::acl::AclSpec>),
+    /// Marks and rates of what logical switches forward
+    #[command(subcommand)]
+    QosRule(net::command::Command<net::qos_rule::QosRuleSpec>),
     /// Addresses that matches refer to as $NAME
     #[command(subcommand)]
     AddressSet(net::command::Command<net::address_set::AddressSetSpec>),
@@ -223,6 +226,7 @@ impl Command {
             Self::Router(command) => command.writes(),
             Self::RouterPort(command) => command.writes(),
             Self::Acl(command) => command.writes(),
+            Self::QosRule(command) => command.writes(),
             Self::AddressSet(command) => command.writes(),
             Self::PortGroup(command) => command.writes(),
             Self::Nat(command) => command.writes(),
@@ -276,6 +280,7 @@ impl Command {
             Self::Router(command) => command.run(session).await,
             Self::RouterPort(command) => command.run(session).await,
             Self::Acl(command) => command.run(session).await,
+            Self::QosRule(command) => command.run(session).await,
             Self::AddressSet(command) => command.run(session).await,
             Self::PortGroup(command) => command.run(session).await,
             Self::Nat(command) => command.run(session).await,
@@ -363,5 +368,35 @@ mod tests {
         assert!(takes(&["vswitchctl", "receipt", "7"]));
         assert!(!takes(&["vswitchctl", "acl", "list"]));
         assert!(!takes(&["vswitchctl", "trace", "icmp"]));
+    }
+
+    /// The words of a command as a shell would split them.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut is_quoted = false;
+        for c in command.chars() {
+            match c {
+                '"' => is_quoted = !is_quoted,
+                ' ' if !is_quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_command_for_people_who_come_from_ovn_is_one() {
+        let page = include_str!("../../docs/coming-from-ovn.md");
+        let mut n_commands = 0;
+        for line in page.lines().filter(|line| line.starts_with("| ")) {
+            let here = line.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            for command in here.split('`').filter(|text| text.starts_with("vswitchctl ")) {
+                if let Err(error) = Cli::try_parse_from(words(command)) {
+                    panic!("{command}: {error}");
+                }
+                n_commands += 1;
+            }
+        }
+        assert!(n_commands > 60, "only {n_commands} commands were found");
     }
 }

@@ -96,6 +96,8 @@ nouns! {
     PortGroup: PortGroup, [], "port-groups", "port group", "port-group", "Switch ports with a name";
     /// Access rule.
     Acl: Acl, [Switch | PortGroup], "acls", "ACL", "acl", "Access rules";
+    /// Rule about quality of service.
+    QosRule: QosRule, [Switch], "qos-rules", "QoS rule", "qos-rule", "Marks and rates of packets";
     /// Host.
     Chassis: Chassis, [], "chassis", "chassis", "chassis", "Hosts";
 }

@@ -3,10 +3,13 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::Pin;
+
+use crate::bfd::Timing;
 
 /// The host daemon of Ferroflow: forwards packets, and realises its part of the logical
 /// network.
@@ -84,6 +87,13 @@ pub struct RunOptions {
     /// Never sleep: for cores that have nothing else to do.
     #[arg(long)]
     pub busy: bool,
+    /// How often this host and others that may be gateways tell each other that they live,
+    /// in milliseconds; between two hosts the longer one holds
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(20..=60_000))]
+    pub bfd_interval: u32,
+    /// So many intervals without a word, and a host is taken for dead
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub bfd_multiplier: u8,
     /// Tie a receive queue to a worker: `eth1/0=1` the first queue of eth1, `eth1=1` all of
     /// them, to the second worker; repeat it for others. The rest goes where there is least.
     #[arg(long, value_name = "PORT[/QUEUE]=WORKER", value_parser = pin, conflicts_with = "virtual")]
@@ -121,6 +131,11 @@ impl RunOptions {
             None if self.standalone => Some(Path::new(STANDALONE_STATE_DIR)),
             None => (!self.r#virtual).then_some(Path::new(STATE_DIR)),
         }
+    }
+
+    /// How this host finds out whether others live.
+    pub fn liveness(&self) -> Timing {
+        Timing { interval: Duration::from_millis(self.bfd_interval.into()), multiplier: self.bfd_multiplier }
     }
 
     /// The tunnel endpoint, when this host has one.

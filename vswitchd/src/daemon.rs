@@ -13,7 +13,7 @@ use tokio::{
 use tonic::transport::Endpoint;
 
 use crate::{
-    agent,
+    agent, bfd,
     cli::{self, RunOptions},
     endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
@@ -67,6 +67,8 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
     tokio::spawn(news(host.clone()));
     tokio::spawn(audit(host.clone()));
+    tokio::spawn(bfd::run(host.clone()));
+    let bfd = host.with(|host| host.bfd()).await;
     let failed_underlay = async move {
         match underlay.await {
             Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
@@ -79,6 +81,8 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }
+    // Others need not wait until they miss this host.
+    tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -140,6 +144,7 @@ async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
                 host.tend_rules();
                 host.tend_ports();
                 host.tend_neighbours();
+                host.tend_gateways();
                 if let Err(error) = host.dataplane().tend_queues() {
                     tracing::error!(%error, "a receive queue could not be moved");
                 }
@@ -198,7 +203,8 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let chassis = options.chassis.clone().unwrap_or_else(|| hostname.clone());
     anyhow::ensure!(!chassis.is_empty(), "this host has no hostname; give it an id with --chassis");
-    Ok(Identity { chassis, hostname, endpoint: options.endpoint(), controller: options.controller.clone() })
+    let (endpoint, controller) = (options.endpoint(), options.controller.clone());
+    Ok(Identity { chassis, hostname, endpoint, controller, liveness: options.liveness() })
 }
 
 fn endpoint(url: &str) -> anyhow::Result<Endpoint> {

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod bfd;
 pub mod cli;
 pub mod daemon;
 pub mod doctor;

@@ -28,11 +28,12 @@ pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<Str
 
 fn moves(controller: &Controller, state: &State, chassis: &str, ports: &BTreeSet<String>) -> Vec<Move> {
     let bound = state.bound_to(chassis).filter_map(|name| state.get(name));
-    let named = ports.iter().filter_map(|port| state.port(port));
+    let nested = ports.iter().flat_map(|port| state.nested_in(port)).filter_map(|name| state.get(name));
+    let named = ports.iter().filter_map(|port| state.port(port)).chain(nested);
     let mut moves = Vec::new();
     for record in named.chain(bound).filter(|record| record.is_workload()) {
         let present = record.binding.as_ref();
-        let place = controller.registry.place(record.name.id(), present);
+        let place = controller.registry.place(record.claimed_as(), present);
         let is_same = match (present, &place) {
             (Some(present), Some((chassis, up))) => present.chassis == *chassis && present.up == *up,
             (None, None) => true,

@@ -8,7 +8,9 @@ use ovn_northd_lite::{
     key::{DatapathKey, PortKey},
     model::Rate,
     punt::Service,
-    southbound::{ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Southbound},
+    southbound::{
+        Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Southbound, Wire,
+    },
 };
 
 use crate::store::Revision;
@@ -75,6 +77,10 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         key: u32::from(binding.key.get()),
         peer: binding.peer.unwrap_or_default(),
         chassis: binding.chassis.unwrap_or_default(),
+        gateway: binding.gateway.into_iter().map(candidate).collect(),
+        open_for: binding.open_for.into_iter().collect(),
+        announced: binding.announced.into_iter().map(announced).collect(),
+        wire: wire(binding.wire),
         advertises: binding.advertises.map(|advertises| pb::Advertises {
             mac: advertises.mac.octets().to_vec(),
             message: advertises.message,
@@ -82,6 +88,27 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
             max_interval: advertises.interval.1.into(),
         }),
     }
+}
+
+fn candidate(candidate: Candidate) -> pb::Candidate {
+    pb::Candidate { chassis: candidate.chassis, priority: candidate.priority.into() }
+}
+
+fn announced(Announced { mac, ip, port }: Announced) -> pb::Announced {
+    pb::Announced { mac: mac.to_string(), ip: ip.map(|ip| ip.to_string()).unwrap_or_default(), port }
+}
+
+fn wire(wire: Wire) -> Option<pb::port_binding::Wire> {
+    use pb::port_binding::Wire as Encoded;
+    Some(match wire {
+        Wire::Own => return None,
+        Wire::Network { name, tag } => {
+            Encoded::Network(pb::NetworkWire { name, tag: tag.map_or(0, |tag| tag.get().into()) })
+        }
+        Wire::Redirect { stage } => Encoded::RedirectStage(stage.into()),
+        Wire::Nested { parent, tag } => Encoded::Nested(pb::NestedWire { parent, tag: tag.get().into() }),
+        Wire::EachChassis => Encoded::EachChassis(true),
+    })
 }
 
 fn multicast_group(((datapath, key), group): ((DatapathKey, PortKey), GroupChange)) -> pb::MulticastGroup {

@@ -51,6 +51,8 @@ pub const MAX_VIPS: usize = 4096;
 pub const MAX_BACKENDS: usize = 4096;
 /// Next hops of a policy.
 pub const MAX_NEXT_HOPS: usize = 64;
+/// Hosts that may be one gateway.
+pub const MAX_CANDIDATES: usize = 64;
 /// Ranges of addresses that a switch does not give.
 pub const MAX_EXCLUDED: usize = 1024;
 /// Records of a list of names.
@@ -61,5 +63,7 @@ pub const MAX_NAME_ADDRESSES: usize = 16;
 pub const MAX_NAME_LISTS: usize = 64;
 /// Resolvers, domains, routes of a router advertisement, which is one packet.
 pub const MAX_RA_ENTRIES: usize = 8;
+/// MAC addresses that a router port is told.
+pub const MAX_STATIC_MACS: usize = 1024;
 /// Networks that a translation names.
 pub const MAX_NAT_NETWORKS: usize = 128;

@@ -73,18 +73,21 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 dhcpv6_options, names, control_plane_limits; "tunnel_key")
         }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
-            copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled, dhcpv4_options,
-                dhcpv6_options, hostname; "tunnel_key", "chassis", "up", "dynamic_addresses")
+            copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
+                network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname;
+                "tunnel_key", "chassis", "up", "dynamic_addresses")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
             copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits;
                 "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
-            copy_field!(path, to, from; mac, networks, enabled, router_advertisement; "tunnel_key")
+            copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
+                static_mac_bindings; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
-            copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity;)
+            copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,
+                log_rate, log_burst;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
@@ -94,7 +97,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
-                stateless, allowed_external_ips, exempted_external_ips;)
+                stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port;)
         }
         (Wire::RouterPolicy(to), Wire::RouterPolicy(from)) => {
             copy_field!(path, to, from; priority, r#match, action, next_hops;)
@@ -103,6 +106,9 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         (Wire::Names(to), Wire::Names(from)) => copy_field!(path, to, from; records, ttl;),
         (Wire::ControlPlaneLimits(to), Wire::ControlPlaneLimits(from)) => {
             copy_field!(path, to, from; limits;)
+        }
+        (Wire::QosRule(to), Wire::QosRule(from)) => {
+            copy_field!(path, to, from; direction, priority, r#match, dscp, rate_kbps, burst_kbit;)
         }
         (Wire::AddressSet(to), Wire::AddressSet(from)) => copy_field!(path, to, from; addresses;),
         (Wire::PortGroup(to), Wire::PortGroup(from)) => {
@@ -122,7 +128,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)
             | Wire::Names(_)
-            | Wire::ControlPlaneLimits(_),
+            | Wire::ControlPlaneLimits(_)
+            | Wire::QosRule(_),
             _,
         ) => return Ok(false),
     }

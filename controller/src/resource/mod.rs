@@ -19,8 +19,8 @@ pub use self::{
     mask::merge,
     name::{Kind, Name, NameError, check_id},
     spec::{
-        AddressManagement, Attachment, ChassisSpec, Dynamic, PortGroupSpec, RouterPortSpec, RouterSpec, Spec,
-        SwitchPortSpec, SwitchSpec, parse_spec, strip,
+        Access, AddressManagement, Attachment, ChassisSpec, Dynamic, PortGroupSpec, RouterPortSpec,
+        RouterSpec, Spec, SwitchPortSpec, SwitchSpec, parse_spec, strip,
     },
 };
 

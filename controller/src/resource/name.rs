@@ -78,6 +78,8 @@ kinds! {
     Names Names ["names"] "names";
     /// Bounds on what packets ask hosts for.
     Limits ControlPlaneLimits ["control-plane-limits"] "control_plane_limits";
+    /// A rule of a switch about quality of service.
+    QosRule QosRule ["switches", "qos-rules"] "qos_rule";
     /// An ACL of a switch or port group.
     Acl Acl ["switches", "acls"] | ["port-groups", "acls"] "acl";
 }

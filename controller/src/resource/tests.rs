@@ -94,6 +94,32 @@ fn each_refusal_names_the_field_and_the_value() {
 }
 
 #[test]
+fn a_router_port_is_told_of_each_neighbour_once() {
+    let at = "routers/r/ports/p";
+    let port = |bound: &[(&str, &str)]| {
+        let bind = |(ip, mac): &(&str, &str)| pb::StaticMacBinding {
+            ip: (*ip).into(),
+            mac: (*mac).into(),
+            override_dynamic: true,
+        };
+        Wire::LogicalRouterPort(pb::LogicalRouterPort {
+            mac: "0a:00:00:00:00:01".into(),
+            networks: vec!["10.0.0.1/24".into()],
+            static_mac_bindings: bound.iter().map(bind).collect(),
+            ..Default::default()
+        })
+    };
+    let (one, two) = (("10.0.0.9", "0a:00:00:00:00:09"), ("2001:db8::9", "0a:00:00:00:00:09"));
+    let Ok(Spec::RouterPort(spec)) = parse_spec(&name(at), Some(&port(&[one, two]))) else {
+        panic!("refused")
+    };
+    assert!(spec.static_macs.len() == 2 && spec.static_macs.values().all(|bound| bound.overrides));
+    assert!(refused(at, &port(&[one, one])).contains("static_mac_bindings[1].ip"));
+    assert!(refused(at, &port(&[("10.0.0.0/24", one.1)])).contains("static_mac_bindings[0].ip"));
+    assert!(refused(at, &port(&[(one.0, "01:00:00:00:00:09")])).contains("static_mac_bindings[0].mac"));
+}
+
+#[test]
 fn routers_refuse_what_could_not_route() {
     let router = |prefix: &str, next_hop: &str, output_port: &str| {
         Wire::LogicalRouter(pb::LogicalRouter {
@@ -137,6 +163,35 @@ fn acl(action: pb::acl::Action, priority: u32) -> Wire {
         action: action.into(),
         ..Default::default()
     })
+}
+
+#[test]
+fn rules_about_quality_of_service_do_something() {
+    let at = "switches/s/qos-rules/q";
+    let good = || pb::QosRule {
+        direction: pb::acl::Direction::ToLport.into(),
+        priority: 32_767,
+        r#match: "ip4".into(),
+        dscp: Some(0),
+        rate_kbps: 8,
+        burst_kbit: 0,
+    };
+    let Ok(Spec::QosRule(rule)) = parse_spec(&name(at), Some(&Wire::QosRule(good()))) else {
+        panic!("refused")
+    };
+    let burst = rule.bandwidth.map(|bandwidth| bandwidth.burst_kbit);
+    assert_eq!((rule.dscp, burst), (Some(0), Some(8)), "as much as in a second");
+    let refused = |change: fn(&mut pb::QosRule)| {
+        let mut rule = good();
+        change(&mut rule);
+        refused(at, &Wire::QosRule(rule))
+    };
+    assert!(refused(|rule| rule.dscp = Some(64)).contains("`dscp`: 64 is not a code point"));
+    assert!(refused(|rule| (rule.dscp, rule.rate_kbps) = (None, 0)).contains("the rule does nothing"));
+    assert!(refused(|rule| (rule.rate_kbps, rule.burst_kbit) = (0, 5)).contains("`burst_kbit`"));
+    assert!(refused(|rule| rule.priority = 32_768).contains("`priority`"));
+    assert!(refused(|rule| rule.direction = 0).contains("`direction`"));
+    assert!(refused(|rule| rule.r#match = "tcp.dts == 1".into()).contains("`match`"));
 }
 
 #[test]
@@ -209,7 +264,7 @@ fn an_acl_is_below_a_switch_or_a_port_group() {
     assert_eq!(name("switches/s/acls/x").parent(), Some(name("switches/s")));
     assert_eq!(Kind::Acl.to_string(), "switches/{id}/acls/{id} or port-groups/{id}/acls/{id}");
     assert_eq!(Kind::PortGroup.child_kinds().collect::<Vec<_>>(), [Kind::Acl]);
-    assert_eq!(Kind::Switch.child_kinds().collect::<Vec<_>>(), [Kind::SwitchPort, Kind::Acl]);
+    assert_eq!(Kind::Switch.child_kinds().collect::<Vec<_>>(), [Kind::SwitchPort, Kind::QosRule, Kind::Acl]);
     assert!(Name::parse("address-sets/a/acls/x").is_err());
 }
 
@@ -227,7 +282,9 @@ fn masks_change_what_they_name_and_nothing_else() {
     assert_eq!(merged(&["labels"], None).unwrap(), (acl(pb::acl::Action::Drop, 1), HashMap::new()));
     let reason = merged(&["prio"], Some(&new)).unwrap_err().to_string();
     assert!(
-        reason.contains("direction, priority, match, action, tier, label, log, log_name, severity, labels"),
+        reason.contains(
+            "priority, match, action, tier, label, log, log_name, severity, log_rate, log_burst, labels"
+        ),
         "{reason}"
     );
     assert!(merged(&["match"], Some(&Wire::LogicalSwitch(Default::default()))).is_err());

@@ -17,7 +17,7 @@ use super::{
     Binding, Change, Reason, Record, Refusal, State, addresses, encode_counter,
     index::{Address, addresses_of, is_port, peer_of, ports_of},
     keys::{self, Allocator},
-    nats, services, sets,
+    nats, nested, services, sets,
 };
 use crate::{
     resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
@@ -94,7 +94,7 @@ impl<'a> Draft<'a> {
         self.touched.values().filter_map(|touched| Some((touched.record.as_ref()?, touched.operation)))
     }
 
-    /// Names that the draft touches.
+    /// The draft writes or deletes it.
     pub(super) fn touches(&self, name: &Name) -> bool {
         self.touched.contains_key(name)
     }
@@ -351,6 +351,7 @@ impl<'a> Draft<'a> {
             }
         }
         nats::check_put(self, record)?;
+        nested::check_put(self, record)?;
         services::check_put(self, record)?;
         let mut ports = ports_of(record).iter().enumerate();
         if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
@@ -361,9 +362,13 @@ impl<'a> Draft<'a> {
 
     /// Nobody may still refer to what is gone.
     fn check_deleted(&self, name: &Name) -> Result<(), Reason> {
+        if name.kind() == Kind::SwitchPort {
+            nested::check_deleted(self, name)?;
+        }
         if name.kind() != Kind::RouterPort {
             return sets::check_deleted(self, name);
         }
+        nats::check_deleted(self, name)?;
         let referenced = |by: &Name| Reason::Referenced { name: name.clone(), by: by.clone() };
         if let Some(by) = self.state.index.peers.get(name) {
             let still = self.get(by).and_then(peer_of) == Some(name);
@@ -429,7 +434,7 @@ impl<'a> Draft<'a> {
         let is_written = |touched: &&mut Touched| touched.operation.is_some();
         for touched in self.touched.values_mut().filter(is_written) {
             let Some(record) = touched.record.as_mut().filter(|record| unbound(record)) else { continue };
-            record.binding = claimant(record.name.id()).map(|chassis| Binding {
+            record.binding = claimant(record.claimed_as()).map(|chassis| Binding {
                 chassis,
                 up: false,
                 since: self.revision,

@@ -41,6 +41,8 @@ pub(super) struct Index {
     pub(super) bound: HashMap<String, BTreeSet<Name>>,
     /// Name of a set in matches, or of a load balancer → who names it.
     pub(super) mentions: HashMap<String, BTreeSet<Name>>,
+    /// Id of a switch port → the ports of workloads behind its interface.
+    pub(super) nested: HashMap<String, BTreeSet<Name>>,
     /// Switch → its ports to routers.
     pub(super) to_routers: HashMap<Name, BTreeSet<Name>>,
     /// Switch port → the port groups it is in.
@@ -64,6 +66,9 @@ impl Index {
         }
         if let Some(binding) = &record.binding {
             self.bound.entry(binding.chassis.clone()).or_default().insert(name.clone());
+        }
+        if let Some(parent) = record.parent_port() {
+            self.nested.entry(parent.id().to_owned()).or_default().insert(name.clone());
         }
         for set in sets_of(record) {
             self.mentions.entry(set).or_default().insert(name.clone());
@@ -100,6 +105,12 @@ impl Index {
         }
         if let Some(binding) = &record.binding {
             remove_from(&mut self.bound, binding.chassis.as_str(), |ports| {
+                ports.remove(name);
+                ports.is_empty()
+            });
+        }
+        if let Some(parent) = record.parent_port() {
+            remove_from(&mut self.nested, parent.id(), |ports| {
                 ports.remove(name);
                 ports.is_empty()
             });
@@ -146,13 +157,13 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
     match &record.spec {
         Spec::SwitchPort(port) => match &port.attachment {
             Attachment::Router(peer) => Some(peer),
-            Attachment::Workload { .. } => None,
+            Attachment::Workload { .. } | Attachment::Network { .. } => None,
         },
         _ => None,
     }
 }
 
-/// The sets that the match of this ACL names, and what this switch, port or router does, by
+/// The sets that the match of this ACL or rule names, and what this switch, port or router does, by
 /// whole names.
 pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
     let balancers = |ids: &BTreeSet<String>| -> BTreeSet<String> {
@@ -174,6 +185,7 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
             balancers(&router.load_balancers).into_iter().chain(limits(&router.limits)).collect()
         }
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
+        Spec::QosRule(rule) => ovn_northd_lite::sets_of(&rule.matching),
         _ => BTreeSet::new(),
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn scope(name: &Name) -> Option<String> {
         | Kind::RouterPolicy
         | Kind::DhcpOptions
         | Kind::Names
-        | Kind::Limits => None,
+        | Kind::Limits
+        | Kind::QosRule => None,
     }
 }
 
@@ -48,7 +49,8 @@ pub(super) fn is_valid(name: &Name, key: u32) -> bool {
         | Kind::RouterPolicy
         | Kind::DhcpOptions
         | Kind::Names
-        | Kind::Limits => key == 0,
+        | Kind::Limits
+        | Kind::QosRule => key == 0,
     }
 }
 

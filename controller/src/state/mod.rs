@@ -10,6 +10,7 @@ mod draft;
 mod index;
 mod keys;
 mod nats;
+mod nested;
 mod record;
 mod refusal;
 mod services;
@@ -154,6 +155,11 @@ impl State {
     /// The chassis with this id.
     pub fn chassis(&self, id: &str) -> Option<&Arc<Record>> {
         Name::chassis(id).ok().and_then(|name| self.get(&name))
+    }
+
+    /// Names of the ports of workloads behind a port's interface.
+    pub fn nested_in(&self, port: &str) -> impl Iterator<Item = &Name> {
+        self.index.nested.get(port).into_iter().flatten()
     }
 
     /// Names of the ports bound to a chassis.

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::keys;
 use crate::{
-    resource::{Attachment, Name, Spec, parse_port_addresses, parse_spec},
+    resource::{Access, Attachment, Name, Spec, SwitchPortSpec, parse_port_addresses, parse_spec},
     store::Revision,
 };
 
@@ -81,7 +81,28 @@ struct StoredBinding {
 impl Record {
     /// It is a port that a workload can be behind.
     pub fn is_workload(&self) -> bool {
-        matches!(&self.spec, Spec::SwitchPort(port) if matches!(port.attachment, Attachment::Workload { .. }))
+        let Spec::SwitchPort(port) = &self.spec else { return false };
+        match &port.attachment {
+            // Of such a port each chassis has one.
+            Attachment::Workload { access, .. } => *access != Access::EachChassis,
+            Attachment::Router(_) | Attachment::Network { .. } => false,
+        }
+    }
+
+    /// The port behind whose interface the workload is.
+    pub fn parent_port(&self) -> Option<&Name> {
+        match &self.spec {
+            Spec::SwitchPort(SwitchPortSpec {
+                attachment: Attachment::Workload { access: Access::Nested(parent, _), .. },
+                ..
+            }) => Some(parent),
+            _ => None,
+        }
+    }
+
+    /// Id of the port that a chassis claims when this port is there.
+    pub fn claimed_as(&self) -> &str {
+        self.parent_port().unwrap_or(&self.name).id()
     }
 
     /// The users' and the controller's part are the same; revisions may differ.
@@ -115,7 +136,8 @@ impl Record {
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)
             | Wire::Names(_)
-            | Wire::ControlPlaneLimits(_) => {}
+            | Wire::ControlPlaneLimits(_)
+            | Wire::QosRule(_) => {}
             Wire::Chassis(chassis) => {
                 let status = status(self.name.id());
                 chassis.connected = status.connected;

@@ -213,6 +213,8 @@ impl Signature {
         }
         let mut fixed = FlowKey::zero();
         fixed.eth_type.set(if is_ipv4 { ethertype::IPV4 } else { ethertype::IPV6 });
+        // As walks begin: no output is in the action set.
+        fixed.actset_output.set(PortNo::UNSET.get());
         let words = mask.words().iter().zip(said.words()).zip(value.words().iter().zip(fixed.words()));
         words.into_iter().all(|((mask, said), (value, fixed))| (value ^ fixed) & mask & !said == 0)
     }

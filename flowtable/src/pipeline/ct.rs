@@ -101,7 +101,7 @@ impl<T: Tracer> Walk<'_, T> {
     fn request(&mut self, ct: &Ct) -> Result<Request, Abort> {
         let zone = match ct.zone {
             CtZone::Literal(zone) => zone,
-            CtZone::Field(sub) => self.key.read_sub(sub) as u16,
+            CtZone::Field(sub) => self.read(sub)? as u16,
         };
         // What `exec` writes stays with the connection, not with the packet.
         let saved = self.key.clone();

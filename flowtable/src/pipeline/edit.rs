@@ -128,13 +128,15 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Looks at the key without recording it. That is sound: what a bit was before counts
     /// only where it was read, so the edit depends on the mask alone.
-    fn add_edits(&self, edits: &mut Vec<FieldEdit>, fields: &[Field]) {
+    fn add_edits(&mut self, edits: &mut Vec<FieldEdit>, fields: &[Field]) {
         for &field in fields {
             let written = self.key.written().get(field) & frame_bits(field);
             let (value, before) = (self.key.peek().get(field), self.key.original().get(field));
             let known_same = !(value ^ before) & self.key.mask().get(field);
             if written & !known_same != 0 {
                 edits.push(FieldEdit { field, value: value & written, mask: written });
+            } else if written != 0 {
+                self.key.has_acted_on_headers();
             }
         }
     }

@@ -62,7 +62,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Sends the packet to the port that a sub-field names.
     pub(super) fn output_reg(&mut self, sub: SubField) -> Result<(), Abort> {
-        let number = self.key.read_sub(sub);
+        let number = self.read(sub)?;
         match u32::try_from(number).ok().and_then(|raw| PortNo::new(raw).ok()) {
             Some(port) => self.output(port),
             None => {

@@ -481,6 +481,24 @@ fn labels_are_relative_to_those_received() {
 }
 
 #[test]
+fn what_is_behind_labels_of_the_walk_reads_as_nothing() {
+    let sub = |field| SubField::new(field, 0, 3).unwrap();
+    let tcp = || Match::any().with(Field::EthType, 0x0800).with(Field::NwProto, 6);
+    let key = FlowKey { nw_dst: 0x0a00_0003.into(), ..tcp_key() };
+    let pushed = vec![Action::Push(sub(Field::NwDst)), Action::Pop(sub(Field::Reg0))];
+    let pushed = [pushed, vec![Action::OutputReg(sub(Field::Reg0))]].concat();
+    for use_it in [pushed, vec![Action::OutputReg(sub(Field::NwDst))]] {
+        for (labels, expected) in [(vec![], vec![3]), (vec![Action::PushMpls(0x8847)], vec![])] {
+            let rules = [
+                rule(0, 1, tcp(), [vec![to(1)], use_it.clone()].concat()),
+                rule(1, 1, Match::any(), labels.clone()),
+            ];
+            assert_eq!(ports(&run(&rules, &key)), expected, "{use_it:?} {labels:?}");
+        }
+    }
+}
+
+#[test]
 fn bundles_choose_members_that_are_up() {
     use crate::flow::{Bundle, BundleAlgorithm, HashFields};
     let bundle = |algorithm, members: &[u32]| {

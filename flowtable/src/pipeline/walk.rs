@@ -384,8 +384,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if self.stack.len() >= MAX_STACK {
             return Err(Abort(DropReason::StackOverflow));
         }
-        self.see_header(sub.field.info().prerequisites)?;
-        let value = self.key.read_sub(sub);
+        let value = self.read(sub)?;
         self.stack.push(value);
         Ok(())
     }

@@ -54,6 +54,14 @@ impl<T: Tracer> Walk<'_, T> {
         self.set(dst.field, value << dst.start, dst.bits())
     }
 
+    /// Part of a field; 0 where the packet lacks the header. What is in the key of one that labels
+    /// were put in front of is not the packet's any more.
+    pub(super) fn read(&mut self, sub: SubField) -> Result<u128, Abort> {
+        self.see_header(sub.field.info().prerequisites)?;
+        let is_there = holds(&mut self.key, sub.field.info().prerequisites);
+        Ok(if is_there { self.key.read_sub(sub) } else { 0 })
+    }
+
     /// Takes one from the TTL or hop limit. False: it has run out.
     pub(super) fn dec_ttl(&mut self) -> Result<bool, Abort> {
         self.see_payload()?;

@@ -195,10 +195,6 @@ impl<'a> Moment<'a> {
     }
 }
 
-/// Packets are compared with rules where masks multiply. Off: the independent interpreter has found
-/// packets that it forwards otherwise than the tables say.
-const COMPARES_RULES: bool = cfg!(test);
-
 impl Switch {
     /// A switch with empty caches, whose hashes nobody outside can foresee.
     pub fn new(config: SwitchConfig) -> Self {
@@ -324,7 +320,6 @@ impl Switch {
         }
         let signature = self.lanes.has_signature[idx].then(|| &self.lanes.signatures[idx]);
         if let Some(signature) = signature.filter(|_| !from_tunnel)
-            && COMPARES_RULES
             && self.megaflows.takes_direct(port, (moment.snapshot, signature), &translation)
         {
             let new = Remembered { key, from_tunnel, translation, epoch, now: moment.now };

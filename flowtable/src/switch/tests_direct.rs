@@ -78,6 +78,39 @@ fn rules_that_change_are_compared_anew() {
     }
 }
 
+/// The first packet of a rule may have already what the rule sets; the others have not.
+#[test]
+fn what_a_rule_sets_is_set_in_all_its_packets() {
+    let set = |value| Action::SetField { field: Field::NwDst, value, mask: Field::NwDst.all_bits() };
+    let mut rules = three_allowed();
+    rules[3].actions = vec![set(u128::from(HOST ^ 1)), Action::Output(port(3))];
+    let snapshot = snapshot(1, &rules);
+    let mut frames: Vec<_> = (0..2_000).map(near).collect();
+    // Masks have multiplied; then each first packet is one with that address.
+    frames.insert(1_000, build::tcp(&host(1, 1000), &host(HOST ^ 1, 7), 2, b""));
+    for from in [0, 999, 1_000] {
+        let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+        let order = [&frames[from..], &frames[..from]].concat();
+        let expected = send(&mut Switch::with_seed(NO_CACHES, 1), &snapshot, 1, &order).out;
+        assert_eq!(send(&mut switch, &snapshot, 1, &order).out, expected, "from {from}");
+    }
+}
+
+/// Fields that all fresh packets have alike are not zero in all of them.
+#[test]
+fn a_rule_that_wants_an_empty_action_set_is_compared() {
+    let mut rules = three_allowed();
+    let unset = u128::from(PortNo::UNSET.get());
+    let wanted = ip().with(Field::NwProto, 6).with(Field::ActsetOutput, unset);
+    rules.push(rule(0, 5, wanted, vec![Action::Output(port(3))]));
+    let snapshot = snapshot(1, &rules);
+    let frames: Vec<_> = (0..2_000).map(near).collect();
+    let expected = send(&mut Switch::with_seed(NO_CACHES, 1), &snapshot, 1, &frames).out;
+    let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
+    assert_eq!(send(&mut switch, &snapshot, 1, &frames).out, expected);
+    assert!(switch.counters().n_misses < 50, "rules are not compared");
+}
+
 /// The victim keeps all that the caches know of it, so that its packets cost what they did
 /// before: what an attacker on another port makes of masks, entries and sessions is its own.
 #[test]

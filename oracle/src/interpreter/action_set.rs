@@ -95,7 +95,7 @@ impl Walk<'_> {
             self.author = *author;
             let n_ends = self.n_ends;
             let steps: Vec<Step> = set.iter().map(|(step, _)| step.clone()).collect();
-            if let Err(stop @ Stop::Abort(..)) = self.list(&steps, 0) {
+            if let Err(stop @ (Stop::Abort(..) | Stop::Behind | Stop::Over)) = self.list(&steps, 0) {
                 return Err(stop);
             }
             if self.n_ends == n_ends && !self.has_way_out() {

@@ -21,6 +21,15 @@ const HOLD: u64 = 5_000_000_000;
 const GROUP: u128 = 1 << 40;
 const BROADCAST: u128 = 0xffff_ffff_ffff;
 
+/// A packet of a station.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sighting {
+    /// VLAN and address.
+    place: (u128, u128),
+    port: u128,
+    is_announced: bool,
+}
+
 /// What is known of a station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Station {
@@ -69,7 +78,7 @@ impl Memory {
     }
 
     /// Of two rules that differ only in what they do, the later one stays.
-    fn queue(&mut self, flow: Flow, limit: usize) {
+    pub(super) fn queue(&mut self, flow: Flow, limit: usize) {
         let is_same = |(old, _): &&mut (Flow, usize)| {
             (old.table, old.priority) == (flow.table, flow.priority) && old.matching == flow.matching
         };
@@ -79,7 +88,8 @@ impl Memory {
         }
     }
 
-    fn see_station(&mut self, now: u64, place: (u128, u128), port: u128, is_announced: bool) {
+    pub(super) fn see_station(&mut self, now: u64, sighting: &Sighting) {
+        let Sighting { place, port, is_announced } = *sighting;
         let old = self.stations.get(&place).copied();
         let is_held = |old: Station| old.announced.is_some_and(|at| now - at < HOLD);
         if old.is_some_and(|old| old.port != port && is_held(old) && !is_announced) {
@@ -112,7 +122,11 @@ impl Walk<'_> {
         }
         // Of the lessons of a packet the last one stays.
         let own = (self.pass.id, table, priority, flow.matching.clone());
+        if self.rehearsal().is_some() {
+            return Ok(());
+        }
         if fits && (!self.memory.learned.contains(&flow) || self.own_lessons.contains(&own)) {
+            self.rehearse(|rehearsal| rehearsal.lessons.push((flow.clone(), limit)));
             self.memory.queue(flow, limit);
             self.own_lessons.push(own);
         }
@@ -162,17 +176,31 @@ impl Walk<'_> {
             return Ok(());
         }
         let vlan = self.state.get(Field::VlanTci) & 0xfff;
+        if let Some(rehearsal) = self.rehearsal() {
+            let answer = rehearsal.answers.get(self.pass.n_answers).copied().flatten();
+            self.pass.n_answers += 1;
+            return self.forward(dst, answer);
+        }
         let src = self.state.get(Field::EthSrc);
         let is_workload = u32::try_from(in_port)
             .is_ok_and(|port| matches!(self.world.ports.get(&port), Some(Port::Workload { .. })));
         if is_workload && src & GROUP == 0 && src != 0 {
             let is_announced =
                 dst == BROADCAST && !self.state.labels.is_opaque && is_gratuitous_arp(&self.state);
-            self.memory.see_station(self.now, (vlan, src), in_port, is_announced);
-            self.own_stations.insert((vlan, src), in_port);
+            let sighting = Sighting { place: (vlan, src), port: in_port, is_announced };
+            self.memory.see_station(self.now, &sighting);
+            self.rehearse(|rehearsal| rehearsal.sightings.push(sighting));
+            self.own_stations.insert((self.pass.id, vlan, src), in_port);
         }
-        let own = self.own_stations.get(&(vlan, dst)).copied();
+        let own = self.own_stations.get(&(self.pass.id, vlan, dst)).copied();
         let known = own.or_else(|| Some(self.memory.stations.get(&(vlan, dst))?.port));
+        self.rehearse(|rehearsal| rehearsal.answers.push(known));
+        self.forward(dst, known)
+    }
+
+    /// To where the destination is, or everywhere.
+    fn forward(&mut self, dst: u128, known: Option<u128>) -> Way {
+        let in_port = self.state.get(Field::InPort);
         match known.filter(|_| dst & GROUP == 0) {
             Some(port) if port == in_port => {
                 self.end("same-port");

@@ -130,6 +130,11 @@ impl Memory {
         self.guesses = guesses;
     }
 
+    /// A walk that is done again asks anew.
+    pub(super) fn forget_questions(&mut self) {
+        self.fresh.clear();
+    }
+
     /// Questions of the last packet that were new, with the numbers of possible answers.
     pub fn fresh(&self) -> &[(Question, usize)] {
         &self.fresh

@@ -3,21 +3,22 @@
 //! frame is at that moment.
 //!
 //! `walk.rs` rules and actions · `find.rs` which rule · `ways.rs` groups, choices, meters ·
-//! `action_set.rs` · `lessons.rs` `learn` and `NORMAL` · `output.rs` ports and controllers · `tracked.rs` `ct` · [`memory`] what is
-//! remembered from packet to packet.
+//! `action_set.rs` · `lessons.rs` `learn` and `NORMAL` · `rehearsal.rs` when they are taught · `output.rs` ports and
+//! controllers · `tracked.rs` `ct` · [`memory`] what is remembered from packet to packet.
 
 mod action_set;
 mod find;
 mod lessons;
 pub mod memory;
 mod output;
+mod rehearsal;
 mod tracked;
 mod walk;
 mod ways;
 
 use std::collections::BTreeMap;
 
-use self::walk::Walk;
+use self::walk::{Course, Walk};
 use crate::{coverage::Met, frame, interpreter::memory::Memory, syntax::Rules};
 
 /// A port that the interpreter can send to.
@@ -121,7 +122,21 @@ pub fn interpret(world: World<'_>, memory: &mut Memory, now: u64, in_port: u32, 
     if frame::view(frame).is_none() {
         return Outcome { dropped: vec!["malformed"], is_lasting: true, ..Outcome::default() };
     }
-    Walk::new(world, memory, now, in_port, frame).run()
+    let start = memory.mark();
+    let mut rehearsals = match Walk::new(world, memory, now, in_port, frame).run() {
+        Course::Over(outcome) => return outcome,
+        Course::Again(rehearsals) => {
+            memory.forget_questions();
+            rehearsals
+        }
+    };
+    loop {
+        memory.roll_back(start.clone());
+        match Walk::new(world, memory, now, in_port, frame).with_rehearsals(rehearsals).run() {
+            Course::Over(outcome) => return outcome,
+            Course::Again(more) => rehearsals = more,
+        }
+    }
 }
 
 /// The same with nothing remembered.

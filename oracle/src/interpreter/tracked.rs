@@ -1,6 +1,6 @@
 //! `ct` (ovs-actions(7)): through the connection tracker, and on from there.
 
-use super::walk::{Pass, Walk, Way};
+use super::walk::{Pass, Stop, Walk, Way};
 use crate::{
     field::{Field, Needs},
     state::{State, Translated},
@@ -27,7 +27,8 @@ impl Walk<'_> {
             (None, Some(_)) => self.translated(&request)?,
             (None, None) => {
                 self.pass.n_copies += 1;
-                if !self.state.metered
+                if !self.is_rehearsing()
+                    && !self.state.metered
                     && let Err(why) = self.track(&request)
                 {
                     self.whys.push(why);
@@ -47,7 +48,7 @@ impl Walk<'_> {
     fn fork(&mut self, table: u8, request: &Request) -> Way {
         self.n_ends += 1;
         self.pass.n_copies += 1;
-        if !self.may_pass() {
+        if self.is_rehearsing() || !self.may_pass() {
             return Ok(());
         }
         let (state, author) = (self.state.clone(), self.author);
@@ -64,13 +65,16 @@ impl Walk<'_> {
             Err(why) => self.whys.push(why),
         }
         (self.state, self.author) = (state, author);
-        Ok(())
+        if self.stage.is_over { Err(Stop::Over) } else { Ok(()) }
     }
 
     /// The packet is translated, and what follows sees it so.
     fn translated(&mut self, request: &Request) -> Way {
         self.n_ends += 1;
         self.pass.n_copies += 1;
+        if self.is_rehearsing() {
+            return Err(Stop::Behind);
+        }
         let may_pass = self.may_pass();
         self.new_pass();
         self.depth += 1;
@@ -85,6 +89,7 @@ impl Walk<'_> {
         self.rewrite(request.zone, &verdict);
         self.pass.len = self.state.bytes.len();
         self.pass.before = self.before();
+        self.open_pass();
         Ok(())
     }
 
@@ -113,7 +118,8 @@ impl Walk<'_> {
     fn new_pass(&mut self) -> Pass {
         self.passes += 1;
         let (len, before) = (self.state.bytes.len(), self.before());
-        let pass = Pass { id: self.passes, n_lookups: 0, n_copies: 0, n_meters: 0, len, before };
+        let pass =
+            Pass { id: self.passes, n_lookups: 0, n_copies: 0, n_meters: 0, n_answers: 0, len, before };
         std::mem::replace(&mut self.pass, pass)
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Outcome, Sent, Told, World,
     memory::{Mark, Memory},
+    rehearsal::{Rehearsal, Stage},
 };
 use crate::{
     coverage::Met,
@@ -31,9 +32,21 @@ pub(super) enum Stop {
     Exit,
     /// A limit was hit in this pass: nothing of the pass has happened.
     Abort(usize, &'static str),
+    /// What follows is of a later pass, which is not rehearsed with this one.
+    Behind,
+    /// A rehearsal is done.
+    Over,
 }
 
 pub(super) type Way = Result<(), Stop>;
+
+/// How a walk has ended.
+pub(super) enum Course {
+    /// With this.
+    Over(Outcome),
+    /// Too early: there has to be another one, which follows these rehearsals.
+    Again(BTreeMap<usize, Rehearsal>),
+}
 
 /// One packet's walk.
 pub(super) struct Walk<'a> {
@@ -54,10 +67,11 @@ pub(super) struct Walk<'a> {
     pub(super) is_lost: bool,
     /// Later packets may meet something else because of it.
     pub(super) is_teaching: bool,
-    /// What the packet has said of stations is true for the packet.
-    pub(super) own_stations: BTreeMap<(u128, u128), u128>,
+    /// What the packet has said of stations in a pass is true for the packet: pass, VLAN and address.
+    pub(super) own_stations: BTreeMap<(usize, u128, u128), u128>,
     /// Pass, table, priority and match of the rules that the packet has made.
     pub(super) own_lessons: Vec<(usize, u8, u16, Matching)>,
+    pub(super) stage: Stage,
     pub(super) author: Author,
     pub(super) met: Met,
     pub(super) pass: Pass,
@@ -76,6 +90,8 @@ pub(super) struct Pass {
     pub(super) n_lookups: usize,
     pub(super) n_copies: usize,
     pub(super) n_meters: usize,
+    /// Times that it has asked for a station.
+    pub(super) n_answers: usize,
     /// Bytes of the packet at its beginning.
     pub(super) len: usize,
     /// To undo it.
@@ -101,7 +117,8 @@ impl<'a> Walk<'a> {
         frame: &[u8],
     ) -> Self {
         let before = Before { memory: memory.mark(), n_sent: 0, n_told: 0, n_unsendable: 0, n_passes: 0 };
-        let pass = Pass { id: 0, n_lookups: 0, n_copies: 0, n_meters: 0, len: frame.len(), before };
+        let pass =
+            Pass { id: 0, n_lookups: 0, n_copies: 0, n_meters: 0, n_answers: 0, len: frame.len(), before };
         Self {
             world,
             memory,
@@ -117,6 +134,7 @@ impl<'a> Walk<'a> {
             is_teaching: false,
             own_stations: BTreeMap::new(),
             own_lessons: Vec::new(),
+            stage: Stage::default(),
             author: Author { table: 0, cookie: u64::MAX, is_miss: false },
             met: Met::default(),
             pass,
@@ -127,8 +145,18 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) fn run(mut self) -> Outcome {
+    /// The same, with what is known of its passes.
+    pub(super) fn with_rehearsals(mut self, rehearsals: BTreeMap<usize, Rehearsal>) -> Self {
+        self.stage.done = Some(rehearsals);
+        self
+    }
+
+    pub(super) fn run(mut self) -> Course {
         let aborted = self.whole_pass(0);
+        let is_first = self.stage.done.is_none();
+        if !self.is_lost && (self.stage.is_over || is_first && self.is_teaching && self.passes > 0) {
+            return Course::Again(self.stage.done.unwrap_or_default());
+        }
         let nothing = self.sent.is_empty() && self.told.is_empty();
         let unsendable = self.n_unsendable > 0 && aborted.is_none();
         let last = aborted.or(unsendable.then_some("unsupported")).or(self.whys.last().copied());
@@ -147,25 +175,29 @@ impl<'a> Walk<'a> {
         let is_lasting = !self.is_stateful && !self.is_teaching && self.memory.fresh().is_empty();
         let (sent, told) = (self.sent, self.told);
         let (is_teaching, is_lost) = (self.is_teaching, self.is_lost);
-        Outcome { sent, told, dropped, whys, is_lasting, is_teaching, is_lost, met: self.met }
+        Course::Over(Outcome { sent, told, dropped, whys, is_lasting, is_teaching, is_lost, met: self.met })
     }
 
     /// From a table to the end of the action set; answers why nothing of it has happened.
     pub(super) fn whole_pass(&mut self, table: u8) -> Option<&'static str> {
         let id = self.pass.id;
         let before = self.pass.before.clone();
+        self.open_pass();
         let result = self.scoped(|walk| match walk.look_up(table, None, 0, false) {
             Ok(()) | Err(Stop::Exit) => walk.execute_action_sets(),
             abort => abort,
         });
-        match result {
+        let aborted = match result {
             Err(Stop::Abort(pass, why)) if pass == id => {
                 self.roll_back(before);
                 self.whys.push(why);
                 Some(why)
             }
             _ => None,
-        }
+        };
+        // Whoever goes on asks for himself whether there is a way.
+        let _is_over = self.close_pass(id, aborted.is_some());
+        aborted
     }
 
     /// What begins a new pass in here, behind a translation, ends here. A limit that is hit in a later
@@ -184,9 +216,9 @@ impl<'a> Walk<'a> {
             Err(Stop::Abort(pass, why)) if pass == inside.id => {
                 self.roll_back(inside.before);
                 self.whys.push(why);
-                Ok(())
+                self.close_pass(inside.id, true)
             }
-            result => result,
+            result => self.close_pass(inside.id, false).and(result),
         }
     }
 
@@ -268,10 +300,11 @@ impl<'a> Walk<'a> {
 
     fn act(&mut self, step: &Step, depth: usize) -> Way {
         match step {
-            Step::Output(port) => self.output((*port).into(), false)?,
+            Step::Output(port) => self.output_or_begin_again((*port).into(), depth)?,
             Step::OutputReg(part) => {
+                self.see(part.field)?;
                 let port = self.state.read(*part);
-                self.output(port, false)?;
+                self.output_or_begin_again(port, depth)?;
             }
             Step::InPort => self.output(self.state.get(Field::InPort), true)?,
             Step::Flood => self.flood()?,
@@ -292,14 +325,10 @@ impl<'a> Walk<'a> {
                 }
             }
             Step::Resubmit { port, table, ct } => {
-                let depth = depth + usize::from(*table <= self.author.table);
                 if *ct {
                     self.see_payload()?;
                 }
-                if depth > MAX_DEPTH {
-                    return Err(self.abort("depth-exceeded"));
-                }
-                self.look_up(*table, *port, depth, *ct)?;
+                self.resubmit((*table, *port, *ct), depth)?;
             }
             Step::Clone(steps) => {
                 if depth + 1 > MAX_DEPTH {
@@ -313,12 +342,25 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    fn resubmit(&mut self, (table, port, ct): (u8, Option<u32>, bool), depth: usize) -> Way {
+        let depth = depth + usize::from(table <= self.author.table);
+        if depth > MAX_DEPTH {
+            return Err(self.abort("depth-exceeded"));
+        }
+        self.look_up(table, port, depth, ct)
+    }
+
+    /// Sends to a port; to that which stands for the tables (`OFPP_TABLE`), from the first one on.
+    fn output_or_begin_again(&mut self, port: u128, depth: usize) -> Way {
+        if port == 0xfff9 { self.resubmit((0, None, false), depth) } else { self.output(port, false) }
+    }
+
     /// Does actions on a copy: what they change is undone afterwards.
     pub(super) fn copy(&mut self, steps: &[Step], depth: usize) -> Way {
         let saved = self.state.clone();
         let result = self.scoped(|walk| walk.list(steps, depth));
         self.state = saved;
-        if let Err(Stop::Exit) = result { Ok(()) } else { result }
+        if let Err(Stop::Exit | Stop::Behind) = result { Ok(()) } else { result }
     }
 
     /// Actions that change the packet, or what travels with it.

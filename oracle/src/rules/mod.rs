@@ -141,9 +141,8 @@ impl Features {
             conjunctions: rng.one_in(3),
             odds: rng.one_in(2),
             values: rng.one_in(3),
-            // Packets that are tracked and teach differ in about one rule set of 500; not found out yet.
-            normal: rng.one_in(4) && !tracking,
-            lessons: rng.one_in(4) && !tracking,
+            normal: rng.one_in(4),
+            lessons: rng.one_in(4),
         }
     }
 }

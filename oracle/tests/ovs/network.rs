@@ -62,6 +62,7 @@ fn workload(number: u8) -> SwitchPort {
     let secured =
         addresses(number).map(|ip| prefix(&format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 })));
     let kind = SwitchPortKind::Workload {
+        access: Default::default(),
         addresses: if number == PROMISCUOUS { Vec::new() } else { vec![known] },
         unknown: number == PROMISCUOUS,
         // Only some are bound to their addresses.
@@ -100,17 +101,20 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
             ports,
             acls: acls.collect(),
             default_policy,
+            qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
     }
     let port = |key, last, networks: [&str; 2]| RouterPort {
+        gateway: Vec::new(),
         key: PortKey::new(key).unwrap(),
         mac: mac(last),
         networks: networks.map(prefix).to_vec(),
         enabled: true,
         advertisement: None,
+        static_macs: Default::default(),
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),
@@ -167,7 +171,7 @@ fn rules(nb: &Northbound) -> String {
     let sb = compile(nb, &BTreeMap::new());
     let ports = PORTS.iter().map(|port| (format!("w{port}"), PortNo::new(*port).unwrap())).collect();
     let Lowered { rules, sets, groups, meters, errors } =
-        lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, tunnel: None });
+        lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, ..LocalPorts::default() });
     assert_eq!(errors, []);
     // Open vSwitch has no named sets; this network has no address sets or port groups.
     assert_eq!(sets, []);

@@ -41,8 +41,8 @@ pub(crate) struct Continuation {
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
     found.filter(|service| {
-        use Service::{Advertise, DhcpV4, DhcpV6, Dns, LearnArp, LearnNd};
-        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise)
+        use Service::{Advertise, Bfd, DhcpV4, DhcpV6, Dns, LearnArp, LearnNd};
+        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | Bfd)
     })
 }
 
@@ -58,13 +58,12 @@ impl Answer {
             let forget = Action::SetField { field: Field::InPort, value: 0, mask: Field::InPort.all_bits() };
             continued.actions.insert(0, forget);
         }
-        out.continuations.extend(continued.continuations);
-        out.groups.extend(continued.groups);
+        let actions = out.absorb(continued)?;
         for protocol in self.packets() {
             let matching =
                 protocol.iter().fold(Match::any(), |matching, (field, value)| matching.with(*field, *value));
             let matching = matching.with(NUMBER, flow.number.into());
-            out.continuations.push(Continuation { matching, actions: continued.actions.clone() });
+            out.continuations.push(Continuation { matching, actions: actions.clone() });
         }
         let (continuation, table) = (flow.number, flow.table.get());
         let userdata = Request { service: self.service, continuation, table }.encode();
@@ -97,7 +96,8 @@ impl Answer {
             | Service::DhcpV4
             | Service::DhcpV6
             | Service::Dns
-            | Service::Advertise => Vec::new(),
+            | Service::Advertise
+            | Service::Bfd => Vec::new(),
         }
     }
 }

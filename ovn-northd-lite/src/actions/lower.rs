@@ -4,6 +4,7 @@ use flowtable::{
     field::{Field, SubField},
     flow::{Action, CtZone},
     group::Group,
+    meter::MeterConfig,
     types::{MeterId, TableId},
 };
 
@@ -47,8 +48,35 @@ pub(crate) struct Lowered {
     pub(crate) actions: Vec<Action>,
     /// Groups that the actions name.
     pub(crate) groups: Vec<Group>,
+    /// The meter that the flow has for itself.
+    pub(crate) meter: Option<MeterConfig>,
     /// Rules for packets that the responder makes.
     pub(crate) continuations: Vec<Continuation>,
+}
+
+impl Lowered {
+    /// Takes in what a part of the list became, but for its actions.
+    ///
+    /// # Errors
+    /// Both want a meter.
+    pub(super) fn absorb(&mut self, part: Self) -> Result<Vec<Action>, String> {
+        self.groups.extend(part.groups);
+        self.continuations.extend(part.continuations);
+        part.meter.map_or(Ok(()), |meter| self.meter(meter).map(drop))?;
+        Ok(part.actions)
+    }
+
+    /// The flow has this meter for itself.
+    ///
+    /// # Errors
+    /// It has one.
+    pub(super) fn meter(&mut self, meter: MeterConfig) -> Result<MeterId, String> {
+        let id = meter.id;
+        match self.meter.replace(meter) {
+            None => Ok(id),
+            Some(_) => Err("one flow can have one meter".to_owned()),
+        }
+    }
 }
 
 impl Flow<'_> {
@@ -100,14 +128,14 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             Statement::Clone(inner) => {
                 let mut copy = Lowered::default();
                 list(inner, &Flow { table: LAST, ..*flow }, &mut copy)?;
-                out.actions.push(Action::Clone(copy.actions));
-                out.groups.extend(copy.groups);
-                out.continuations.extend(copy.continuations);
+                let copy = out.absorb(copy)?;
+                out.actions.push(Action::Clone(copy));
             }
             Statement::CtClear => out.actions.push(Action::CtClear),
             Statement::Translate(translate) => translate.lower(flow, out)?,
             Statement::Connection(connection) => connection.lower(flow, out)?,
-            Statement::Log(log) => log.lower(out),
+            Statement::Log(log) => log.lower(flow, out)?,
+            Statement::Meter(meter) => meter.lower(flow, out)?,
             Statement::Balance(balance) => balance.lower(flow, out)?,
             Statement::Select(select) => select.lower(flow, out)?,
             Statement::Neighbour(neighbour) => neighbour.lower(flow, out)?,

@@ -7,6 +7,7 @@ mod balance;
 mod connection;
 mod log;
 mod lower;
+mod meter;
 mod neighbour;
 mod parser;
 mod serve;
@@ -19,6 +20,7 @@ pub use self::{
     balance::{Balance, Select},
     connection::Connection,
     log::Log,
+    meter::SetMeter,
     neighbour::Neighbour,
     serve::Serve,
     translate::Translate,
@@ -74,6 +76,8 @@ pub enum Statement {
     Connection(Connection),
     /// `log(…);`
     Log(Log),
+    /// `set_meter(…);`
+    Meter(SetMeter),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
@@ -111,6 +115,7 @@ impl fmt::Display for Statement {
             Self::Translate(translate) => translate.fmt(f),
             Self::Connection(connection) => connection.fmt(f),
             Self::Log(log) => log.fmt(f),
+            Self::Meter(meter) => meter.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

@@ -3,7 +3,7 @@
 use flowtable::conntrack::NatKind;
 
 use super::{
-    Answer, Balance, Connection, Log, Neighbour, Select, Serve, Statement, Translate, answer,
+    Answer, Balance, Connection, Log, Neighbour, Select, Serve, SetMeter, Statement, Translate, answer,
     lower::MAX_NESTING, serve,
 };
 use crate::{
@@ -40,6 +40,7 @@ const VERBS: &[&str] = &[
     "tcp_reset",
     "reject",
     "log",
+    "set_meter",
 ];
 
 /// Parses an action list.
@@ -109,6 +110,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_next" => Ok(Statement::Connection(Connection::Next)),
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
+        "set_meter" => SetMeter::parse(parser).map(Statement::Meter),
         "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),
         "ct_snat" => Translate::parse(parser, NatKind::Source).map(Statement::Translate),
         "ct_lb_mark" => Balance::parse(parser).map(Statement::Balance),

@@ -111,9 +111,9 @@ impl Serve {
         if !continued.continuations.is_empty() {
             return Err("one flow can ask the host once".to_owned());
         }
-        out.groups.extend(continued.groups);
+        let actions = out.absorb(continued)?;
         let matching = Match::any().with(NUMBER, flow.number.into());
-        out.continuations.push(Continuation { matching, actions: continued.actions });
+        out.continuations.push(Continuation { matching, actions });
         let request = Request { service: self.service(), continuation: flow.number, table: flow.table.get() };
         let userdata = [request.encode(), self.payload()?].concat();
         out.actions.push(Action::Meter((flow.meter)(self.service())));

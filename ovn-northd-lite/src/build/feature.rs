@@ -11,12 +11,12 @@
 //! same, none.
 
 use super::{
-    router,
+    gateway, router,
     sink::FlowSink,
     switch,
     topology::{
-        AclInput, NatInput, NeighbourInput, PolicyInput, RouteInput, RouterBalancerInput, RouterPorts,
-        RouterScope, SwitchBalancerInput, SwitchPortInput, SwitchScope, SwitchTraits,
+        AclInput, NatInput, NeighbourInput, PolicyInput, QosInput, RouteInput, RouterBalancerInput,
+        RouterPorts, RouterScope, SwitchBalancerInput, SwitchPortInput, SwitchScope, SwitchTraits,
     },
     unit::{Item, Output},
 };
@@ -33,6 +33,8 @@ pub(crate) enum SwitchFeature {
     Port(for<'a> fn(&SwitchPortInput<'a>, &mut FlowSink)),
     /// For the ACLs with the same match and precedence.
     Acl(for<'a> fn(&AclInput<'a>, &mut FlowSink)),
+    /// For each rule about quality of service.
+    Qos(for<'a> fn(&QosInput<'a>, &mut FlowSink)),
     /// For each load balancer that its workloads use.
     Balancer(for<'a> fn(&SwitchBalancerInput<'a>, &mut FlowSink)),
 }
@@ -80,6 +82,13 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
                 build(&input, sink);
             });
         }
+        Item::Qos(id) => {
+            let Some(input) = scope.qos(id) else { return Output::default() };
+            each(switch::FEATURES, &mut sink, |feature, sink| {
+                let SwitchFeature::Qos(build) = feature else { return };
+                build(&input, sink);
+            });
+        }
         Item::Balancer(id) => {
             let Some(input) = scope.balancer(id) else { return Output::default() };
             each(switch::FEATURES, &mut sink, |feature, sink| {
@@ -106,6 +115,8 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
         }
         Item::Port(id) => {
             let Some(binding) = scope.binding(id) else { return Output::default() };
+            let redirect = gateway::redirect(id, &binding);
+            redirect.into_iter().for_each(|(id, binding)| sink.binding(&id, binding));
             sink.binding(id, binding);
         }
         Item::Route(by, prefix) => {
@@ -143,7 +154,7 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
                 build(&input, sink);
             });
         }
-        Item::Acls(_) => {}
+        Item::Acls(_) | Item::Qos(_) => {}
     }
     sink.finish()
 }

@@ -214,6 +214,6 @@ impl Links {
 fn target(port: &SwitchPort) -> Option<PortId> {
     match &port.kind {
         SwitchPortKind::Router { router, port } => Some((router.clone(), port.clone())),
-        SwitchPortKind::Workload { .. } => None,
+        SwitchPortKind::Workload { .. } | SwitchPortKind::Network { .. } => None,
     }
 }

@@ -9,6 +9,7 @@
 pub(crate) mod address;
 mod balancer;
 pub(crate) mod feature;
+pub(crate) mod gateway;
 pub(crate) mod links;
 mod router;
 pub(crate) mod sets;

@@ -52,6 +52,8 @@ pipeline! {
     AclEval = "ls_in_acl_eval",
     /// What they decided: on, the next tier, or the default.
     AclAction = "ls_in_acl_action",
+    /// Marks and rates.
+    Qos = "ls_in_qos",
     /// New connections to services get a backend.
     Lb = "ls_in_lb",
     /// Sources of clients that are their own backend.
@@ -91,6 +93,8 @@ pipeline! {
     AclEval = "ls_out_acl_eval",
     /// What they decided: on, the next tier, or the default.
     AclAction = "ls_out_acl_action",
+    /// Marks and rates.
+    Qos = "ls_out_qos",
     /// Connections that were allowed are remembered.
     Stateful = "ls_out_stateful",
     /// Destination IP addresses.
@@ -128,6 +132,8 @@ pipeline! {
     Policy = "lr_in_policy",
     /// One of several next hops of a policy.
     PolicyEcmp = "lr_in_policy_ecmp",
+    /// Packets that leave by a port whose gateway is another chassis.
+    GwRedirect = "lr_in_gw_redirect",
     /// MAC address of the next hop.
     ArpResolve = "lr_in_arp_resolve",
     /// Questions for MAC addresses that nobody knows.

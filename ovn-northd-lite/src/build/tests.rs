@@ -6,9 +6,9 @@ use crate::{
     diff, expr,
     fixture::*,
     model::{
-        Acl, AclAction, AclDirection, AclLog, DefaultPolicy, DhcpOptions, DhcpV6, Names, NextHop, Northbound,
-        PortGroup, PortServices, Rate, RouteMatch, RouteTarget, SetMember, Severity, StaticRoute,
-        SwitchPortKind,
+        Acl, AclAction, AclDirection, AclLog, Bandwidth, DefaultPolicy, DhcpOptions, DhcpV6, Names, NextHop,
+        Northbound, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget, SetMember, Severity,
+        StaticRoute, SwitchPortKind,
     },
     punt::Service,
     southbound::Southbound,
@@ -74,7 +74,7 @@ fn tiers_groups_logs_and_defaults() {
     let web = nb.switches.get_mut("web").unwrap();
     web.default_policy = DefaultPolicy::Drop;
     let (from, to) = (AclDirection::FromLport, AclDirection::ToLport);
-    let log = |name: &str| Some(AclLog { name: name.to_owned(), severity: Severity::Alert });
+    let log = |name: &str| Some(AclLog { name: name.to_owned(), severity: Severity::Alert, rate: None });
     let own = [
         ("pass", Acl { tier: 0, log: log(""), ..acl(from, 7, "inport == \"a\"", AclAction::Pass) }),
         ("drop", Acl { tier: 2, log: log("no \"web\""), ..acl(from, 7, "tcp.dst == 80", AclAction::Drop) }),
@@ -100,6 +100,38 @@ fn tiers_groups_logs_and_defaults() {
     );
     // The other switch has nothing of it.
     assert!(!stages(&sb, "switches/db", "acl").contains("reg"));
+}
+
+#[test]
+fn quality_of_service_marks_and_bounds_what_passes() {
+    let mut nb = small();
+    let rule = |direction, priority, matching: &str, dscp, bandwidth: Option<(u32, u32)>| QosRule {
+        direction,
+        priority: flowtable::types::Priority::new(priority).unwrap(),
+        matching: matching.to_owned(),
+        dscp,
+        bandwidth: bandwidth.map(|(kbps, burst_kbit)| Bandwidth { kbps, burst_kbit }),
+    };
+    let (from, to) = (AclDirection::FromLport, AclDirection::ToLport);
+    let rules = [
+        ("both", rule(from, 32767, "(inport == \"a\" && udp) || arp", Some(46), Some((8000, 800)))),
+        ("mark", rule(to, 0, "1", Some(0), None)),
+        ("broken", rule(to, 7, "tcp.dts == 1", Some(1), Some((1, 1)))),
+        ("rate", rule(to, 5, "arp", None, Some((1, u32::MAX)))),
+    ];
+    let web = nb.switches.get_mut("web").unwrap();
+    web.qos_rules.extend(rules.map(|(id, rule)| (id.to_owned(), rule)));
+    let log = AclLog { name: "x".into(), severity: Severity::Info, rate: Some(Rate { pps: 3, burst: 9 }) };
+    web.acls.insert("log".into(), Acl { log: Some(log), ..acl(to, 1, "ip4", AclAction::Drop) });
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "qos"));
+    assert!(stages(&sb, "switches/web", "acl_eval").contains("name=\"x\", rate=3, burst=9);"));
+    for wrong in
+        ["set_meter(0);", "set_meter(1, 0);", "set_meter();", "set_meter(4294967296);", "log(rate=0);"]
+    {
+        assert!(actions::parse(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(actions::print(&actions::parse("set_meter(5);").unwrap()), "set_meter(5, 5);");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     balancer::NamedBalancer,
+    gateway::{self, Floating},
     links::Links,
     router::unasked,
     traits::{RouterState, SwitchState},
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        Acl, AclDirection, DhcpOptions, IpNetwork, LogicalRouter, LogicalSwitch, NatRule, Northbound,
-        RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
+        Acl, AclDirection, Candidate, DhcpOptions, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
+        Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
     },
     southbound::PortBinding,
 };
@@ -49,6 +50,16 @@ impl<'a> RouterSide<'a> {
         self.router.chassis.as_ref()
     }
 
+    /// Hosts that may have the port.
+    pub(crate) fn gateway(&self) -> &'a [Candidate] {
+        if self.router.chassis.is_some() { &[] } else { &self.port.gateway }
+    }
+
+    /// What the router translates at the port, when that is on one host.
+    pub(crate) fn outside(&self) -> Vec<Floating> {
+        gateway::outside(self.router).remove(self.port_id).unwrap_or_default()
+    }
+
     /// Name of the router port.
     pub(crate) fn object(&self) -> String {
         format!("routers/{}/ports/{}", self.router_id, self.port_id)
@@ -70,12 +81,7 @@ pub(crate) struct SwitchPortInput<'a> {
 
 impl SwitchPortInput<'_> {
     pub(super) fn binding(&self) -> PortBinding {
-        let chassis = match &self.port.kind {
-            SwitchPortKind::Workload { chassis, .. } => chassis.clone(),
-            SwitchPortKind::Router { .. } => self.side.and_then(|side| side.chassis().cloned()),
-        };
-        let peer = self.side.map(|side| side.port_id.to_owned());
-        PortBinding { datapath: self.switch.key, key: self.port.key, peer, chassis, advertises: None }
+        gateway::switch_binding(self)
     }
 }
 
@@ -86,6 +92,13 @@ pub(crate) struct AclInput<'a> {
     pub(crate) direction: AclDirection,
     /// With their northbound names: those of the switch, then those of groups.
     pub(crate) acls: Vec<(String, &'a Acl)>,
+}
+
+/// A rule of a switch about quality of service.
+pub(crate) struct QosInput<'a> {
+    /// Northbound name.
+    pub(crate) object: String,
+    pub(crate) rule: &'a QosRule,
 }
 
 /// A load balancer of a switch's workloads: of the switch, or of a linked router that is
@@ -118,8 +131,9 @@ impl<'a> SwitchScope<'a> {
     pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
         let ports = self.switch.ports.keys().cloned().map(Item::Port);
         let acls = self.state.acls.keys().cloned().map(Item::Acls);
+        let qos = self.switch.qos_rules.keys().cloned().map(Item::Qos);
         let balancers = self.state.balancers.iter().cloned().map(Item::Balancer);
-        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(balancers)
+        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(qos).chain(balancers)
     }
 
     pub(super) fn port(&self, id: &'a str) -> Option<SwitchPortInput<'a>> {
@@ -146,6 +160,11 @@ impl<'a> SwitchScope<'a> {
         Some(AclInput { switch: self.traits, direction: place.direction, acls: acls.collect() })
     }
 
+    pub(super) fn qos(&self, id: &str) -> Option<QosInput<'a>> {
+        let object = format!("{}/qos-rules/{id}", self.traits.object);
+        Some(QosInput { object, rule: self.switch.qos_rules.get(id)? })
+    }
+
     pub(super) fn balancer(&self, id: &'a str) -> Option<SwitchBalancerInput<'a>> {
         self.state.balancers.get(id)?;
         Some(SwitchBalancerInput { balancer: named(self.nb, id)? })
@@ -167,6 +186,12 @@ impl<'a> RouterPorts<'a> {
     /// Name of a port.
     pub(crate) fn port_object(&self, port: &str) -> String {
         format!("{}/ports/{port}", self.router.object)
+    }
+
+    /// Ports that are on and have gateways, of a router that is everywhere.
+    pub(crate) fn gateway_ports(&self) -> impl Iterator<Item = (&'a str, &'a RouterPort)> {
+        let is_everywhere = self.router.chassis.is_none();
+        self.enabled_ports().filter(move |(_, port)| is_everywhere && !port.gateway.is_empty())
     }
 
     /// Ports that are on, of a router that is.
@@ -281,9 +306,8 @@ impl<'a> RouterScope<'a> {
         let is_there =
             |(switch, port): &&(String, String)| Some(self.nb.switches.get(switch)?.ports.contains_key(port));
         let peer = end.filter(|end| is_there(end) == Some(true)).map(|(_, port)| port.clone());
-        let chassis = self.router.chassis.clone();
         let advertises = unasked(self.router.enabled, port);
-        Some(PortBinding { datapath: self.router.key, key: port.key, peer, chassis, advertises })
+        Some(PortBinding { peer, advertises, ..gateway::router_binding(self.router, id, port) })
     }
 
     pub(super) fn route(&self, by: RouteMatch, prefix: IpNetwork) -> Option<RouteInput<'a>> {

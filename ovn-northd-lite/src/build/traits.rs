@@ -6,7 +6,13 @@ use std::{
     net::IpAddr,
 };
 
-use super::{address, balancer::NamedBalancer, links::Links, unit::AclPlace};
+use super::{
+    address,
+    balancer::NamedBalancer,
+    gateway::{self, Floating},
+    links::Links,
+    unit::AclPlace,
+};
 use crate::{
     key::DatapathKey,
     model::{
@@ -34,6 +40,10 @@ pub(crate) struct SwitchTraits {
     pub(crate) has_balancers: bool,
     /// A port takes frames to addresses nobody has.
     pub(crate) takes_unknown: bool,
+    /// Ids of its ports to networks outside that every host has.
+    pub(crate) networks: Vec<String>,
+    /// It has a port to a network outside.
+    pub(crate) has_network: bool,
     /// What DHCP clients are told, where their ports say nothing else: IPv4, IPv6.
     pub(crate) dhcp: [Option<(String, DhcpOptions)>; 2],
     /// Ids of the names that its workloads see.
@@ -100,6 +110,8 @@ impl SwitchState {
             last_tiers,
             has_balancers: !balancers.is_empty(),
             takes_unknown: takes_unknown(switch),
+            networks: networks(switch),
+            has_network: has_network(switch),
             dhcp: switch.services.dhcp.clone().map(|id| dhcp(nb, id.as_ref())),
             names: switch.services.names.clone(),
             limits: limits(nb, switch.services.limits.as_ref()),
@@ -111,6 +123,8 @@ impl SwitchState {
     pub(crate) fn with_ports_of(&self, switch: &LogicalSwitch) -> Self {
         let mut state = self.clone();
         state.traits.takes_unknown = takes_unknown(switch);
+        state.traits.networks = networks(switch);
+        state.traits.has_network = has_network(switch);
         state
     }
 }
@@ -126,8 +140,17 @@ fn limits(nb: &Northbound, id: Option<&String>) -> Limits {
 }
 
 fn takes_unknown(switch: &LogicalSwitch) -> bool {
-    let takes = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Workload { unknown: true, .. });
-    switch.ports.values().any(|port| port.enabled && takes(&port.kind))
+    switch.ports.values().any(|port| port.enabled && port.kind.takes_unknown())
+}
+
+fn networks(switch: &LogicalSwitch) -> Vec<String> {
+    let ports = switch.ports.iter().filter(|(_, port)| port.enabled && port.kind.is_everywhere());
+    ports.map(|(id, _)| id.clone()).collect()
+}
+
+fn has_network(switch: &LogicalSwitch) -> bool {
+    let leads_out = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Network { .. });
+    switch.ports.values().any(|port| port.enabled && leads_out(&port.kind))
 }
 
 fn place(acl: &Acl) -> AclPlace {
@@ -154,6 +177,8 @@ pub(crate) struct RouterTraits {
     pub(crate) connects: bool,
     /// Addresses of its own that stand for something else, with what for.
     pub(crate) translated: BTreeMap<IpAddr, String>,
+    /// What it translates at ports that are on one host, by port.
+    pub(crate) outside: BTreeMap<String, Vec<Floating>>,
     /// Bounds on what it asks hosts for.
     pub(crate) limits: Limits,
 }
@@ -187,6 +212,7 @@ impl RouterState {
             connects: !known.is_empty()
                 || router.nats.values().any(|rule| connects(rule.kind, rule.stateless)),
             translated: translated(router, &object, &known),
+            outside: gateway::outside(router),
             limits: limits(nb, router.limits.as_ref()),
             object,
         };

@@ -26,6 +26,8 @@ pub(crate) enum Item {
     Port(String),
     /// The ACLs that apply in one place.
     Acls(AclPlace),
+    /// A rule about quality of service.
+    Qos(String),
     /// The static routes to one prefix, by its base.
     Route(RouteMatch, IpNetwork),
     /// A policy.

@@ -14,6 +14,8 @@ pub struct Dirty {
     pub switch_ports: BTreeSet<(String, String)>,
     /// (switch, ACL)
     pub switch_acls: BTreeSet<(String, String)>,
+    /// (switch, rule about quality of service)
+    pub qos_rules: BTreeSet<(String, String)>,
     /// Routers with all that is theirs.
     pub routers: BTreeSet<String>,
     /// Routers and their static routes, but nothing that has an id within them.

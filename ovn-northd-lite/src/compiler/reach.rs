@@ -94,6 +94,9 @@ impl Reach {
             reach.rechecks = true;
             reach.acls.insert((None, acl.clone()));
         }
+        for (id, rule) in &dirty.qos_rules {
+            self.switch(id).items.insert(Item::Qos(rule.clone()));
+        }
         self.relinked(compiler, &relinked);
     }
 

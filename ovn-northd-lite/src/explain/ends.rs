@@ -18,6 +18,8 @@ const EPHEMERAL: u16 = 49_152;
 /// Flags of TCP's first two packets (RFC 9293 §3.1).
 const SYN: u16 = 0x02;
 const SYN_ACK: u16 = 0x12;
+/// What comes after a first segment, which [`build::tcp`] numbers 1.
+const NEXT: u8 = 2;
 /// Protocols and types (RFC 792, RFC 4443 §4).
 const TCP: u128 = 6;
 const UDP: u128 = 17;
@@ -90,7 +92,7 @@ pub(super) fn reply(frame: &[u8]) -> Option<Vec<u8>> {
     let me = Host { mac: mac(Field::EthDst), ip: destination, port: port(Field::TcpDst) };
     let peer = Host { mac: mac(Field::EthSrc), ip: source, port: port(Field::TcpSrc) };
     match (key.get(Field::NwProto), key.get(Field::IcmpType)) {
-        (TCP, _) => Some(build::tcp(&me, &peer, SYN_ACK, &[])),
+        (TCP, _) => acknowledging(build::tcp(&me, &peer, SYN_ACK, &[])),
         (UDP, _) => Some(build::udp(&me, &peer, b"!")),
         (_, ECHO | ECHO_V6) => {
             let (id, seq) = echo_numbers(frame)?;
@@ -100,13 +102,27 @@ pub(super) fn reply(frame: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// A segment that acknowledges 0, as the answer to a first one. The checksum follows (RFC 1624 §3).
+fn acknowledging(mut frame: Vec<u8>) -> Option<Vec<u8>> {
+    let l4 = l4_of(&frame)?;
+    let header: &mut [u8; 20] = frame.get_mut(l4..)?.first_chunk_mut()?;
+    header[11] = NEXT;
+    let sum = u32::from(!u16::from_be_bytes([header[16], header[17]])) + u32::from(NEXT);
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    [header[16], header[17]] = checksum.to_be_bytes();
+    Some(frame)
+}
+
 /// Identifier and sequence number of an echo request.
 fn echo_numbers(frame: &[u8]) -> Option<(u16, u16)> {
+    let [_, _, _, _, a, b, c, d] = *frame.get(l4_of(frame)?..)?.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+fn l4_of(frame: &[u8]) -> Option<usize> {
     let mut packet = build::packet(frame, PortNo::ZERO);
     parse(&mut packet, &mut FlowKey::zero()).ok()?;
-    let header = frame.get(usize::from(packet.layout.l4)..)?;
-    let [_, _, _, _, a, b, c, d] = *header.first_chunk()?;
-    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    Some(packet.layout.l4.into())
 }
 
 /// Source and destination.
@@ -132,7 +148,9 @@ fn find<'a>(
 fn addresses_of<'a>(id: &str, port: &'a SwitchPort) -> Result<&'a [PortAddresses], ExplainError> {
     match &port.kind {
         SwitchPortKind::Workload { addresses, .. } => Ok(addresses),
-        SwitchPortKind::Router { .. } => Err(ExplainError::NotAWorkload(id.to_owned())),
+        SwitchPortKind::Router { .. } | SwitchPortKind::Network { .. } => {
+            Err(ExplainError::NotAWorkload(id.to_owned()))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use flowtable::{
     build,
+    conntrack::{Config, Conntrack, Storage},
     flow::Rule,
     packet::Packet,
     port::{PortInfo, PortRole, PortTable},
@@ -30,6 +31,9 @@ use crate::{
 const HERE: &str = "(here)";
 /// Largest packet of any workload: sizes are no subject here.
 const MTU: u32 = 65_535;
+/// Passes of one packet, and connections of both, at most.
+const N_PASSES: usize = 1 << 10;
+const N_CONNECTIONS: usize = 1 << 10;
 
 /// Ports of the switch by logical port.
 pub(super) type Ports = BTreeMap<String, PortNo>;
@@ -69,13 +73,13 @@ pub(super) struct Imagined {
     snapshot: Arc<Snapshot>,
     ports: Ports,
     /// Keeps the connections of the first packet for the answer.
-    switch: Switch,
+    connections: Arc<Conntrack>,
 }
 
 impl Imagined {
     /// A host with these ports and this view, which has them [`HERE`].
     pub(super) fn new(view: Southbound, ports: Ports) -> Result<Self, ExplainError> {
-        let local = LocalPorts { chassis: HERE.to_owned(), ports: ports.clone(), tunnel: None };
+        let local = LocalPorts { chassis: HERE.to_owned(), ports: ports.clone(), ..LocalPorts::default() };
         let lowered = lower(&view, &local);
         let meters = lowered.meters.into_iter().map(|meter| Change::Meter(MeterChange::Add(meter)));
         let sets = lowered.sets.into_iter().map(|set| Change::Set(SetChange::Add(set)));
@@ -96,26 +100,25 @@ impl Imagined {
             ports: Arc::new(table),
             ..Snapshot::default()
         };
-        Ok(Self { view, snapshot: Arc::new(snapshot), ports, switch: switch() })
+        let config = Config { seed: 0, ..Config::default() };
+        let connections = Conntrack::new(config, Storage::on_heap(N_CONNECTIONS));
+        Ok(Self { view, snapshot: Arc::new(snapshot), ports, connections: Arc::new(connections) })
     }
 
     /// Lets a frame of a workload in.
-    pub(super) fn pass(&mut self, from: &str, frame: &[u8]) -> Passage {
+    pub(super) fn pass(&self, from: &str, frame: &[u8]) -> Passage {
         let Some(port) = self.ports.get(from).copied() else { return Passage::default() };
         // New caches show what this packet alone has met; connections go on.
-        let mut fresh = switch();
-        if let Some(connections) = self.switch.conntrack() {
-            fresh = fresh.with_conntrack(Arc::clone(connections));
-        }
-        self.switch = fresh;
+        let caches = SwitchConfig { n_sessions: 0, n_megaflows: N_PASSES };
+        let mut switch = Switch::with_seed(caches, 0).with_conntrack(Arc::clone(&self.connections));
         let mut left = Left::default();
         let mut batch = vec![build::packet(frame, port)];
-        self.switch.process(Timestamp::default(), &self.snapshot, port, &mut batch, &mut left);
-        let asked = self.switch.take_packet_ins();
+        switch.process(Timestamp::default(), &self.snapshot, port, &mut batch, &mut left);
+        let asked = switch.take_packet_ins();
         let mut asked = asked.iter().filter_map(|asked| Request::decode(&asked.punt.to.userdata));
         let host = asked.next().map(|request| request.service.name());
-        let drop = self.switch.drops().into_iter().next();
-        let mut steps = self.steps();
+        let drop = switch.drops().into_iter().next();
+        let mut steps = self.steps(&switch);
         let cause = drop.as_ref().and_then(|drop| drop.rule.as_ref());
         if let Some(step) = cause.and_then(|rule| self.step(rule))
             && steps.last() != Some(&step)
@@ -132,8 +135,8 @@ impl Imagined {
     }
 
     /// Steps of all passes in their order: later ones have larger numbers.
-    fn steps(&self) -> Vec<Step> {
-        let mut passes = self.switch.megaflows();
+    fn steps(&self, switch: &Switch) -> Vec<Step> {
+        let mut passes = switch.megaflows();
         passes.sort_by_key(|pass| pass.key.recirc_id.get());
         let rules = passes.iter().flat_map(|pass| &pass.rules);
         rules.filter_map(|rule| self.step(rule)).collect()
@@ -152,10 +155,6 @@ impl Imagined {
             why: flow.why.clone(),
         })
     }
-}
-
-fn switch() -> Switch {
-    Switch::with_seed(SwitchConfig { n_sessions: 0, n_megaflows: 1 << 10 }, 0)
 }
 
 /// All that can be reached from these ports, with them, and no other workload, on this host.
@@ -178,6 +177,8 @@ pub(super) fn view(sb: &Southbound, ports: &Ports) -> Southbound {
         let is_here = ports.contains_key(id) || binding.peer.is_some() && binding.chassis.is_some();
         let mut binding = binding.clone();
         binding.chassis = is_here.then(|| HERE.to_owned());
+        binding.gateway.truncate(1);
+        binding.gateway.iter_mut().for_each(|candidate| candidate.chassis = HERE.to_owned());
         view.bindings.insert(id.clone(), binding);
     }
     for key in &needed {

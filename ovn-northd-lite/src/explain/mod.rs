@@ -101,8 +101,8 @@ pub enum ExplainError {
     /// A name is not that of a switch port.
     #[error("`{0}`: no switch has a port of this name")]
     NoPort(String),
-    /// It leads to a router.
-    #[error("`{0}` leads to a router; name ports of workloads")]
+    /// It leads to a router or to a network outside.
+    #[error("`{0}` leads to a router or a network outside; name ports of workloads")]
     NotAWorkload(String),
     /// Its addresses are not known.
     #[error("`{0}` has no IP address that the network knows; give it one")]
@@ -160,7 +160,7 @@ impl Case {
     /// That of lowering the switches and routers that can be reached.
     pub fn explain(self) -> Result<Explanation, ExplainError> {
         let Self { question: Question { from, to, speech, .. }, ends, ports, view } = self;
-        let mut imagined = Imagined::new(view, ports)?;
+        let imagined = Imagined::new(view, ports)?;
         let first = ends.first_frame(speech);
         let (there, arrived) = way(imagined.pass(&from, &first), &to, &first);
         let back = arrived.and_then(|frame| reply(&frame)).map(|answer| {

@@ -35,6 +35,8 @@ pub enum Expr {
         /// Right side: one constant, or several as a set.
         values: Vec<Constant>,
     },
+    /// `is_chassis_resident("port")`: the port is on the chassis that asks.
+    Resident(String),
 }
 
 /// A name, or some of its bits.
@@ -172,6 +174,7 @@ impl fmt::Display for Expr {
             Self::And(parts) => print_joined(f, parts, " && "),
             Self::Or(parts) => print_joined(f, parts, " || "),
             Self::Test(operand) => operand.fmt(f),
+            Self::Resident(port) => write!(f, "is_chassis_resident({})", quote(port)),
             Self::Compare { field, op, values } => {
                 write!(f, "{field} {} ", op.text())?;
                 match values.as_slice() {

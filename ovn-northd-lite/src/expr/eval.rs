@@ -9,7 +9,8 @@ use super::{
 };
 
 impl Expr {
-    /// The expression holds for a key. Sets, whose members are not in it, hold for none.
+    /// The expression holds for a key. Sets, whose members are not in it, hold for none,
+    /// and no port is on the chassis.
     pub fn eval(&self, key: &FlowKey, ports: Resolver<'_>) -> bool {
         self.eval_as(key, ports, false)
     }
@@ -24,6 +25,7 @@ impl Expr {
         };
         match self {
             Self::Bool(value) => *value != negated,
+            Self::Resident(_) => negated,
             Self::Not(inner) => inner.eval_as(key, ports, !negated),
             Self::And(list) => parts(list, !negated),
             Self::Or(list) => parts(list, negated),

@@ -18,6 +18,7 @@ mod interval;
 pub(crate) mod lexer;
 mod normal;
 pub(crate) mod parser;
+mod residence;
 mod sets;
 mod spelling;
 pub(crate) mod symbols;

@@ -215,6 +215,8 @@ impl Normaliser<'_> {
         match expr {
             Expr::Bool(value) if *value != negated => Ok(vec![Conjunction::default()]),
             Expr::Bool(_) => Ok(Vec::new()),
+            Expr::Resident(_) if negated => Ok(vec![Conjunction::default()]),
+            Expr::Resident(_) => Ok(Vec::new()),
             Expr::Not(inner) => self.list(inner, !negated),
             Expr::And(parts) => self.joined(parts, negated, !negated),
             Expr::Or(parts) => self.joined(parts, negated, negated),
@@ -436,7 +438,7 @@ fn interval_of(expr: &Expr, negated: bool) -> Option<(Operand, IntervalSet)> {
     match expr {
         Expr::Compare { field, op, values } => Some((*field, intervals(field, *op, values, negated)?)),
         Expr::Not(inner) => interval_of(inner, !negated),
-        Expr::Bool(_) | Expr::And(_) | Expr::Or(_) | Expr::Test(_) => None,
+        Expr::Bool(_) | Expr::And(_) | Expr::Or(_) | Expr::Test(_) | Expr::Resident(_) => None,
     }
 }
 

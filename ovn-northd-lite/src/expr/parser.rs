@@ -111,9 +111,7 @@ impl Parser {
         }
         let position = self.position();
         match self.peek() {
-            Token::Name(name) if name == "is_chassis_resident" => {
-                Err(self.error("is_chassis_resident() is for gateway ports, not supported yet"))
-            }
+            Token::Name(name) if name == "is_chassis_resident" => self.resident(),
             Token::Name(_) => {
                 let field = self.operand()?;
                 match self.relation() {
@@ -127,6 +125,18 @@ impl Parser {
             Token::End => Err(self.error("the expression is incomplete")),
             _ => self.constant_first(negated),
         }
+    }
+
+    /// `is_chassis_resident("port")`
+    fn resident(&mut self) -> Result<Expr, ExprError> {
+        self.take();
+        self.expect_mark("(")?;
+        let position = self.position();
+        let Token::Text(port) = self.take() else {
+            return Err(ExprError::new(position, "expected the name of a port in quotes"));
+        };
+        self.expect_mark(")")?;
+        Ok(Expr::Resident(port))
     }
 
     /// `constant op field`, and the range `constant op field op constant`.

@@ -73,7 +73,7 @@ impl Expr {
 
     fn visit(&self, see: &mut dyn FnMut(SetName<'_>)) {
         match self {
-            Self::Bool(_) | Self::Test(_) => {}
+            Self::Bool(_) | Self::Test(_) | Self::Resident(_) => {}
             Self::Not(inner) => inner.visit(see),
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.visit(see)),
             Self::Compare { values, .. } => values.iter().filter_map(SetName::of).for_each(see),
@@ -107,7 +107,7 @@ impl Expr {
             parts.into_iter().map(|part| part.inlined(sets, chosen)).collect::<Result<Vec<_>, _>>()
         };
         Ok(match self {
-            Self::Bool(_) | Self::Test(_) => self,
+            Self::Bool(_) | Self::Test(_) | Self::Resident(_) => self,
             Self::Not(inner) => Self::Not(Box::new(inner.inlined(sets, chosen)?)),
             Self::And(parts) => Self::And(each(parts)?),
             Self::Or(parts) => Self::Or(each(parts)?),

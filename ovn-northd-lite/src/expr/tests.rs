@@ -73,10 +73,7 @@ fn errors_tell_place_reason_and_remedy() {
         ),
         ("ip.proto == 6/0x7", "column 1: `ip.proto` can only be compared as a whole, without a mask"),
         ("ip.proto[0]", "column 10: `ip.proto` can only be used as a whole"),
-        (
-            "is_chassis_resident(\"a\")",
-            "column 1: is_chassis_resident() is for gateway ports, not supported yet",
-        ),
+        ("is_chassis_resident(a)", "column 21: expected the name of a port in quotes"),
     ] {
         assert_eq!(check_match(text).unwrap_err().to_string(), wanted, "{text}");
     }

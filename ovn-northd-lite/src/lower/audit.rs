@@ -11,7 +11,6 @@ use flowtable::{flow::Rule, table::Tables};
 
 use super::{
     incremental::Lowering,
-    meters,
     part::{Part, RuleKey},
 };
 use crate::key::DatapathKey;
@@ -112,8 +111,7 @@ impl Lowering {
         if let Some(set) = tables.sets().iter().find(|set| !self.sets.contains_key(set.name())) {
             return wrong(format!("set {}", set.name()));
         }
-        let meters = meters::all(&self.view);
-        if !tables.meters().map(|meter| meter.config()).eq(&meters) {
+        if !tables.meters().map(|meter| meter.config()).eq(self.meters().values()) {
             return wrong("the meters".to_owned());
         }
         Ok(())

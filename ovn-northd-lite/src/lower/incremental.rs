@@ -13,18 +13,18 @@ use flowtable::{
     meter::MeterConfig,
     set::{NamedSet, SetName},
     table::{Change, GroupChange, MeterChange, SetChange},
-    types::{GroupId, MeterId, PortNo},
+    types::{GroupId, MeterId},
 };
 
 use super::{
-    Context, Index, LocalPorts, LowerError, Lowered, memory::Memory, meters, part::Part, sets::SetSource,
-    zones::Owner,
+    Context, Index, Interface, LocalPorts, LowerError, Lowered, gateway, memory::Memory, meters, part::Part,
+    sets::SetSource, zones::Owner,
 };
 use crate::{
     build::whole::datapath_of,
     delta::SouthboundDelta,
     key::DatapathKey,
-    southbound::{PortBinding, Southbound},
+    southbound::{PortBinding, Southbound, Wire},
 };
 
 /// A chassis's view and what it became.
@@ -110,9 +110,17 @@ impl Lowering {
             rules: rules.into_values().cloned().collect(),
             sets: self.sets.values().filter_map(|(.., set)| set.clone()).collect(),
             groups: groups.into_values().cloned().collect(),
-            meters: meters::all(&self.view),
+            meters: self.meters().into_values().collect(),
             errors: self.errors().into_iter().cloned().collect(),
         }
+    }
+
+    /// All meters.
+    pub(super) fn meters(&self) -> BTreeMap<MeterId, MeterConfig> {
+        let mut meters = meters::all(&self.view);
+        let of_flows = self.parts.values().chain([&self.common]).flat_map(|part| &part.meters);
+        meters.extend(of_flows.map(|(id, meter)| (*id, meter.clone())));
+        meters
     }
 
     /// Follows a change of the view and of the ports.
@@ -124,17 +132,19 @@ impl Lowering {
         let mut touched = self.touched_by(&delta, &local);
         self.follow_bindings(&delta);
         let sets: BTreeSet<_> = delta.sets.keys().chain(&delta.removed.sets).cloned().collect();
+        let is_first = self.common.rules.is_empty();
         let old_meters = meters::own(&self.view);
         delta.apply(&mut self.view);
         self.local = local;
+        touched.extend(self.index.elect(&self.view, &self.local));
         touched.extend(self.follow_holders());
+        touched.extend(self.follow_residents());
         let mut change = LoweredDelta::default();
-        change.meters(&old_meters, &meters::own(&self.view));
-        if self.common.rules.is_empty() {
-            let common = Part::common();
-            change.part(&Part::default(), &common);
-            self.common = common;
-        }
+        let meters = if is_first { meters::all(&self.view) } else { meters::own(&self.view) };
+        change.meters(&old_meters, &meters);
+        let common = Part::common(&self.index, &self.local);
+        change.part(&self.common, &common);
+        self.common = common;
         for key in &touched {
             self.lower_again(*key, &mut change);
         }
@@ -155,6 +165,7 @@ impl Lowering {
                 touched.extend(self.view.bindings.get(id).map(|binding| binding.datapath));
             }
         }
+        touched.extend(self.rewired(local));
         touched.extend(delta.datapaths.keys().chain(&delta.removed.datapaths));
         touched.extend(delta.groups.keys().chain(&delta.removed.groups).map(|(key, _)| *key));
         touched.extend(delta.flows.keys().chain(&delta.removed.flows).filter_map(|id| datapath_of(*id)));
@@ -169,8 +180,10 @@ impl Lowering {
         }
         let hosts: BTreeSet<_> = delta.chassis.keys().chain(&delta.removed.chassis).collect();
         if !hosts.is_empty() {
-            let is_there =
-                |binding: &&PortBinding| binding.chassis.as_ref().is_some_and(|id| hosts.contains(id));
+            let is_there = |binding: &&PortBinding| {
+                let candidates = binding.gateway.iter().map(|candidate| &candidate.chassis);
+                binding.chassis.iter().chain(candidates).any(|id| hosts.contains(id))
+            };
             touched.extend(self.view.bindings.values().filter(is_there).map(|binding| binding.datapath));
         }
         let is_other = |name: &String| {
@@ -188,15 +201,26 @@ impl Lowering {
         touched
     }
 
+    /// Datapaths of ports that have frames by another one's interface, or by one to a network,
+    /// that is other than before.
+    fn rewired(&self, local: &LocalPorts) -> BTreeSet<DatapathKey> {
+        let is_other = |binding: &&PortBinding| match &binding.wire {
+            Wire::Nested { parent, .. } => self.local.ports.get(parent) != local.ports.get(parent),
+            Wire::Network { name, .. } => self.local.networks.get(name) != local.networks.get(name),
+            Wire::Own | Wire::Redirect { .. } | Wire::EachChassis => false,
+        };
+        let wired = self.index.wired.iter().filter_map(|id| self.view.bindings.get(id));
+        wired.filter(is_other).map(|binding| binding.datapath).collect()
+    }
+
     fn follow_bindings(&mut self, delta: &SouthboundDelta) {
         for id in delta.bindings.keys().chain(&delta.removed.bindings) {
-            let old = self.view.bindings.get(id);
-            if let Some(ids) = old.and_then(|old| self.index.bindings.get_mut(&old.datapath)) {
-                ids.remove(id);
+            if let Some(old) = self.view.bindings.get(id) {
+                self.index.follow(id, old, false);
             }
         }
         for (id, binding) in &delta.bindings {
-            self.index.bindings.entry(binding.datapath).or_default().insert(id.clone());
+            self.index.follow(id, binding, true);
         }
         self.index.bindings.retain(|_, ids| !ids.is_empty());
     }
@@ -204,14 +228,11 @@ impl Lowering {
     /// Finds out anew which logical ports the ports of the switch are for; where several
     /// contend, their datapaths.
     fn follow_holders(&mut self) -> BTreeSet<DatapathKey> {
-        let mut holders: BTreeMap<PortNo, BTreeSet<(DatapathKey, String)>> = BTreeMap::new();
-        for (id, port) in &self.local.ports {
-            let binding = self.view.bindings.get(id);
-            let is_here = |binding: &&PortBinding| {
-                binding.peer.is_none() && binding.chassis.as_ref() == Some(&self.local.chassis)
-            };
-            if let Some(binding) = binding.filter(is_here) {
-                holders.entry(*port).or_default().insert((binding.datapath, id.clone()));
+        let mut holders: BTreeMap<Interface, BTreeSet<(DatapathKey, String)>> = BTreeMap::new();
+        for id in self.local.ports.keys().chain(&self.index.wired).collect::<BTreeSet<_>>() {
+            let Some(binding) = self.view.bindings.get(id) else { continue };
+            if let Some(interface) = gateway::interface(&self.view, &self.local, id, binding) {
+                holders.entry(interface).or_default().insert((binding.datapath, id.clone()));
             }
         }
         let old = std::mem::replace(&mut self.index.holders, holders);
@@ -220,6 +241,14 @@ impl Lowering {
         let contended = contended.filter(|port| old.get(port) != new.get(port));
         let ids = contended.flat_map(|port| [old.get(port), new.get(port)]).flatten().flatten();
         ids.map(|(datapath, _)| *datapath).collect()
+    }
+
+    /// Datapaths that depend on a port that has come to this chassis or has left it.
+    fn follow_residents(&self) -> BTreeSet<DatapathKey> {
+        let has_moved =
+            |(id, was_here): (&String, &bool)| gateway::is_resident(&self.view, &self.local, id) != *was_here;
+        let parts = self.parts.iter().filter(|(_, part)| part.residents.iter().any(has_moved));
+        parts.map(|(key, _)| *key).collect()
     }
 
     fn lower_again(&mut self, key: DatapathKey, change: &mut LoweredDelta) {
@@ -262,7 +291,9 @@ impl Lowering {
                 let binding = view.bindings.get(id);
                 binding.is_some_and(|binding| {
                     binding.key == *port
-                        && (binding.chassis.as_ref() == Some(&local.chassis) || local.ports.contains_key(id))
+                        && (binding.chassis.as_ref() == Some(&local.chassis)
+                            || local.ports.contains_key(id)
+                            || matches!(binding.wire, Wire::Network { .. }))
                 })
             }),
         };
@@ -317,6 +348,7 @@ impl LoweredDelta {
         let set = |set: NamedSet| Change::Set(SetChange::Replace(set));
         // A number that one flow has let go, another may have been given.
         let given: BTreeSet<_> = self.groups.iter().map(|group| group.id).collect();
+        let metered: BTreeSet<_> = self.meters.iter().map(|meter| meter.id).collect();
         let mut changes = Vec::new();
         for (is_new, filled) in self.sets {
             changes.push(if is_new { Change::Set(SetChange::Add(filled)) } else { set(filled) });
@@ -330,7 +362,8 @@ impl LoweredDelta {
         let gone = self.gone_groups.into_iter().filter(|id| !given.contains(id));
         changes.extend(gone.map(|id| Change::Group(GroupChange::Delete(id))));
         changes.extend(self.gone_sets.into_iter().map(|name| Change::Set(SetChange::Delete(name))));
-        changes.extend(self.gone_meters.into_iter().map(|id| Change::Meter(MeterChange::Delete(id))));
+        let gone = self.gone_meters.into_iter().filter(|id| !metered.contains(id));
+        changes.extend(gone.map(|id| Change::Meter(MeterChange::Delete(id))));
         changes
     }
 
@@ -357,5 +390,8 @@ impl LoweredDelta {
         self.groups.extend(changed.map(|(_, group)| group.clone()));
         let gone = old.groups.keys().filter(|id| !new.groups.contains_key(id));
         self.gone_groups.extend(gone);
+        let changed = new.meters.iter().filter(|(id, meter)| old.meters.get(id) != Some(meter));
+        self.meters.extend(changed.map(|(_, meter)| meter.clone()));
+        self.gone_meters.extend(old.meters.keys().filter(|id| !new.meters.contains_key(id)));
     }
 }

@@ -10,13 +10,14 @@ use flowtable::{
     field::Field,
     flow::{Action, Match, Origin, Rule},
     group::Group,
+    meter::MeterConfig,
     set::SetName,
     types::{MeterId, Priority, TableId},
 };
 
 use super::{
     CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES, N_INGRESS_STAGES,
-    REMOTE_OUTPUT, SAVE_INPORT, memory::FlowPlace, meters, rules::Head, sets::SetSource,
+    REMOTE_OUTPUT, SAVE_INPORT, is_resident, memory::FlowPlace, meters, rules::Head, sets::SetSource,
 };
 use crate::{
     actions,
@@ -34,6 +35,8 @@ pub(super) struct FlowRules {
     names: Vec<(String, Option<u16>)>,
     pub(super) rules: Vec<Rule>,
     pub(super) groups: Vec<Group>,
+    /// The meter that it has for itself.
+    pub(super) meter: Option<MeterConfig>,
     pub(super) errors: Vec<LowerError>,
     /// What its number belongs to, if it has one.
     pub(super) place: Option<FlowPlace>,
@@ -46,6 +49,8 @@ pub(super) struct FlowRules {
     misses_set: bool,
     /// Meters of what it asks the host's responder for.
     meters: Vec<(Service, MeterId)>,
+    /// Ports of which it asks whether they are on this chassis, and whether they are.
+    pub(super) residents: BTreeMap<String, bool>,
 }
 
 impl FlowRules {
@@ -55,6 +60,7 @@ impl FlowRules {
             names: Vec::new(),
             rules: Vec::new(),
             groups: Vec::new(),
+            meter: None,
             errors: Vec::new(),
             place: None,
             n_conjunctions: 0,
@@ -62,6 +68,7 @@ impl FlowRules {
             odd_sets: BTreeSet::new(),
             misses_set: false,
             meters: Vec::new(),
+            residents: BTreeMap::new(),
         };
         if let Err(reason) = lowered.lower(context, id, flow) {
             let object = if flow.object.is_empty() { &flow.stage_name } else { &flow.object };
@@ -78,6 +85,10 @@ impl FlowRules {
             && self.names.iter().all(|(name, key)| context.key(flow.datapath, name) == *key)
             && self.sets.values().all(|source| context.view.sets.contains_key(&source.set))
             && self.meters.iter().all(|(service, id)| meter(context, flow.datapath, *service) == *id)
+            && self
+                .residents
+                .iter()
+                .all(|(id, is_here)| is_resident(context.view, context.local, id) == *is_here)
     }
 
     pub(super) fn has_odd_set(&self, name: &str) -> bool {
@@ -137,7 +148,7 @@ impl FlowRules {
             object: flow.object.clone(),
         });
         if matches.iter().any(|matches| !matches.is_empty()) {
-            self.groups = lowered.groups;
+            (self.groups, self.meter) = (lowered.groups, lowered.meter);
             for continuation in lowered.continuations {
                 let head = Head {
                     table: CONTINUATION,
@@ -179,9 +190,17 @@ impl FlowRules {
             sets.borrow_mut().insert(name.clone(), source);
             Some(name)
         };
-        let parsed = expr::parse(&flow.matching).and_then(|expr| expr.with_odd_sets(&members));
+        let residents = RefCell::new(BTreeMap::new());
+        let is_here = |port: &str| {
+            let is_here = is_resident(context.view, context.local, port);
+            residents.borrow_mut().insert(port.to_owned(), is_here);
+            is_here
+        };
+        let parsed = expr::parse(&flow.matching).map(|expr| expr.with_residents(&is_here));
+        let parsed = parsed.and_then(|expr| expr.with_odd_sets(&members));
         let matches = parsed.and_then(|expr| expr.to_matches_by_clause(ports, &named));
         (self.odd_sets, self.misses_set, self.sets) = (odd.into_inner(), misses.get(), sets.into_inner());
+        self.residents = residents.into_inner();
         matches
     }
 
@@ -273,6 +292,11 @@ fn actions_of(
     };
     let flow = actions::Flow { ports, table, stage: &stage, output, is_router, number, meter };
     actions::lower(&statements, &flow).map_err(in_actions)
+}
+
+/// Table of a stage of ingress, if it has one.
+pub(super) fn ingress_table(stage: u8) -> Option<TableId> {
+    stage_table(Pipeline::Ingress, stage)
 }
 
 /// Table of a stage, if it has one.

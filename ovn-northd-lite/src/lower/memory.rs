@@ -81,7 +81,8 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             zones: Numbers::up_to(u16::MAX.into()),
-            flows: Numbers::up_to(0x7fff_ffff),
+            // As many as there are meters behind those of datapaths.
+            flows: Numbers::up_to(0x7fff_0000),
             conjunctions: Numbers::up_to(u32::MAX),
         }
     }

@@ -34,6 +34,8 @@ fn rate(service: Service) -> Rate {
         Service::DhcpV4 | Service::DhcpV6 | Service::Advertise => (200, 200),
         // Beyond it, names that the network does not know are not resolved either.
         Service::Dns => (2000, 1000),
+        // Every 10 ms from a hundred chassis.
+        Service::Bfd => (10_000, 1_000),
     };
     Rate { pps, burst }
 }
@@ -41,8 +43,12 @@ fn rate(service: Service) -> Rate {
 /// The meter of a service for a datapath's packets.
 pub(crate) fn of(key: DatapathKey, datapath: Option<&Datapath>, service: Service) -> MeterId {
     let is_own = datapath.is_some_and(|datapath| datapath.limits.contains_key(&service));
-    let number = if is_own { of_datapath(key, service) } else { BASE + service as u32 };
-    MeterId::new(number).unwrap_or(FIRST)
+    if is_own { MeterId::new(of_datapath(key, service)).unwrap_or(FIRST) } else { shared(service) }
+}
+
+/// The meter of a service for everything that has no other.
+pub(super) fn shared(service: Service) -> MeterId {
+    MeterId::new(BASE + service as u32).unwrap_or(FIRST)
 }
 
 fn of_datapath(key: DatapathKey, service: Service) -> u32 {
@@ -62,11 +68,25 @@ pub(crate) const LOG: MeterId = match MeterId::new(BASE + 0x1000) {
 /// Packets per second that are logged, and how many may come at once.
 const LOG_RATE: Rate = Rate { pps: 100, burst: 50 };
 
-/// All of them.
-pub(super) fn all(view: &Southbound) -> Vec<MeterConfig> {
-    let number = |service: Service| MeterId::new(BASE + service as u32).unwrap_or(FIRST);
-    let services = Service::ALL.iter().map(|(service, _)| meter(number(*service), rate(*service)));
-    services.chain([meter(LOG, LOG_RATE)]).chain(own(view).into_values()).collect()
+/// Number before the meter of the first flow that has one for itself: the flow's number follows.
+const BASE_OF_FLOWS: u32 = 0x8000_0000;
+
+/// The meter that a flow has for itself: units per second, and how many may come at once.
+///
+/// # Errors
+/// The flow has no number.
+pub(crate) fn of_flow(number: u32, unit: MeterUnit, rate: (u32, u32)) -> Result<MeterConfig, String> {
+    let id = BASE_OF_FLOWS.checked_add(number).filter(|_| number > 0).and_then(|id| MeterId::new(id).ok());
+    let id = id.ok_or("no meter is left for the flow")?;
+    let bands = vec![BandConfig { kind: BandKind::Drop, rate: rate.0, burst_size: rate.1 }];
+    Ok(MeterConfig { id, unit, burst: true, stats: true, bands, port_share: 0 })
+}
+
+/// All that no flow has for itself.
+pub(super) fn all(view: &Southbound) -> BTreeMap<MeterId, MeterConfig> {
+    let services = Service::ALL.iter().map(|(service, _)| meter(shared(*service), rate(*service)));
+    let services = services.chain([meter(LOG, LOG_RATE)]).map(|meter| (meter.id, meter));
+    services.chain(own(view)).collect()
 }
 
 /// Those of datapaths with bounds of their own.

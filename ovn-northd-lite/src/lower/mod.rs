@@ -27,6 +27,7 @@
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
 mod audit;
+mod gateway;
 mod incremental;
 mod logical;
 mod memory;
@@ -49,10 +50,11 @@ use flowtable::{
     group::Group,
     meter::MeterConfig,
     set::NamedSet,
-    types::{PortNo, TableId},
+    types::{PortNo, TableId, VlanId},
 };
 
 pub use audit::{Audit, Drift};
+pub use gateway::{chassis_of, is_resident};
 pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};
 pub use physical::sent_by_router;
@@ -61,7 +63,7 @@ use crate::{
     delta::diff,
     expr::{self, Constant},
     key::{DatapathKey, PortKey},
-    southbound::{MulticastGroup, PortBinding, Southbound},
+    southbound::{MulticastGroup, PortBinding, Southbound, Wire},
 };
 use memory::Memory;
 
@@ -74,6 +76,10 @@ pub struct LocalPorts {
     pub ports: BTreeMap<String, PortNo>,
     /// Port of the switch that leads into tunnels.
     pub tunnel: Option<PortNo>,
+    /// Ports of the switch by the network they lead to.
+    pub networks: BTreeMap<String, PortNo>,
+    /// Ids of chassis that do not live, as far as this one can see.
+    pub down: BTreeSet<String>,
 }
 
 /// What a view became.
@@ -121,7 +127,9 @@ const N_EGRESS_STAGES: u8 = SAVE_INPORT.get() - LOG_EGRESS.get();
 
 /// Flags in `reg10`, as in OVN.
 const ALLOW_LOOPBACK: u128 = 1;
+const LOCAL: u128 = 1 << 4;
 const FROM_TUNNEL: u128 = 1 << 16;
+const REDIRECTED: u128 = 1 << 26;
 
 const fn table(raw: u8) -> TableId {
     match TableId::new(raw) {
@@ -150,22 +158,48 @@ struct Context<'a> {
 struct Index {
     /// Ids of ports by datapath.
     bindings: BTreeMap<DatapathKey, BTreeSet<String>>,
-    /// Logical ports that ports of the switch are for; of several the first one, by datapath
-    /// and id, gets it.
-    holders: BTreeMap<PortNo, BTreeSet<(DatapathKey, String)>>,
+    /// Logical ports that frames of ports of the switch are for; of several the first one, by
+    /// datapath and id, gets them.
+    holders: BTreeMap<Interface, BTreeSet<(DatapathKey, String)>>,
+    /// Ids of ports that have no interface of their own.
+    wired: BTreeSet<String>,
+    /// Ids of ports that several chassis may have, with the one that has it now.
+    shared: BTreeMap<String, Option<String>>,
+    /// Ids of patches that some workloads take on their own chassis.
+    open: BTreeSet<String>,
+    /// Of datapaths the port to a network outside that every host has.
+    outside: BTreeMap<DatapathKey, String>,
+}
+
+/// Frames of a port of the switch, by their tag.
+type Interface = (PortNo, Tag);
+
+/// Tags of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tag {
+    /// Whatever they have.
+    Any,
+    /// None.
+    None,
+    /// This one.
+    One(VlanId),
 }
 
 /// How a packet gets to a logical port from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place<'a> {
-    /// By a port of this switch.
-    Here(PortNo),
+    /// By a port of this switch, in frames with this tag.
+    Here(Interface),
     /// Through a patch, to the peer.
     Patch(&'a PortBinding),
     /// The same, of a router that is on this chassis alone.
     Pinned(&'a PortBinding),
+    /// Here, once it is routed again from this table on.
+    Again(TableId),
     /// On another chassis.
     Remote(&'a str),
+    /// On another chassis, by the network outside that this port leads to.
+    Outside(&'a str, &'a PortBinding),
     /// Not now.
     Nowhere,
 }
@@ -186,9 +220,9 @@ impl<'a> Context<'a> {
         groups.take_while(move |((of, _), _)| *of == datapath).map(|((_, key), group)| (*key, group))
     }
 
-    /// The logical port that a port of the switch is for.
-    fn holder(&self, port: PortNo) -> Option<&'a str> {
-        self.index.holders.get(&port)?.first().map(|(_, id)| id.as_str())
+    /// The logical port that frames of a port of the switch are for.
+    fn holder(&self, interface: Interface) -> Option<&'a str> {
+        self.index.holders.get(&interface)?.first().map(|(_, id)| id.as_str())
     }
 
     /// Members of a set.
@@ -208,20 +242,35 @@ impl<'a> Context<'a> {
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
-        let is_elsewhere = |chassis: &String| *chassis != self.local.chassis;
-        if let Some(peer) = &binding.peer
-            && !binding.chassis.as_ref().is_some_and(is_elsewhere)
-        {
-            let way = if binding.chassis.is_some() { Place::Pinned } else { Place::Patch };
+        let chassis = chassis_of(self.view, self.local, binding);
+        if let Some(elsewhere) = chassis.filter(|chassis| *chassis != self.local.chassis) {
+            return self.place_elsewhere(binding, elsewhere);
+        }
+        if let Some(peer) = &binding.peer {
+            let way = if chassis.is_some() { Place::Pinned } else { Place::Patch };
             return self.view.bindings.get(peer).map_or(Place::Nowhere, way);
         }
-        match &binding.chassis {
-            Some(chassis) if *chassis == self.local.chassis => {
-                self.local.ports.get(id).map_or(Place::Nowhere, |port| Place::Here(*port))
-            }
-            Some(chassis) => Place::Remote(chassis),
-            None => Place::Nowhere,
+        let place = match &binding.wire {
+            Wire::Redirect { stage } => logical::ingress_table(*stage).map(Place::Again),
+            _ => gateway::interface(self.view, self.local, id, binding).map(Place::Here),
+        };
+        place.unwrap_or(Place::Nowhere)
+    }
+
+    /// The way to what another chassis has.
+    fn place_elsewhere(&self, binding: &'a PortBinding, chassis: &'a str) -> Place<'a> {
+        let outside = self.index.outside.get(&binding.datapath);
+        match (outside.and_then(|id| self.view.bindings.get_key_value(id)), &binding.wire) {
+            // A router's side of a gateway port: packets are sent to its gateway instead.
+            (_, Wire::Own) if binding.peer.is_some() && self.is_router(binding.datapath) => Place::Nowhere,
+            (_, Wire::EachChassis) => Place::Nowhere,
+            (Some((id, network)), _) => Place::Outside(id, network),
+            (None, _) => Place::Remote(chassis),
         }
+    }
+
+    fn is_router(&self, datapath: DatapathKey) -> bool {
+        self.view.datapaths.get(&datapath).is_some_and(|datapath| datapath.is_router)
     }
 
     /// Northbound name of a datapath.

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowtable::{
     flow::{Match, Rule},
     group::Group,
+    meter::MeterConfig,
     set::SetName,
-    types::{GroupId, Priority, TableId},
+    types::{GroupId, MeterId, Priority, TableId},
 };
 
 use super::{
-    Context, LowerError, logical::FlowRules, memory::FlowPlace, neighbours, physical, rules::RuleSet,
-    sets::SetSource, tunnel,
+    Context, Index, LocalPorts, LowerError, gateway, logical::FlowRules, memory::FlowPlace, neighbours,
+    physical, rules::RuleSet, sets::SetSource, tunnel,
 };
 use crate::{build::whole::ids, key::DatapathKey};
 
@@ -23,20 +24,25 @@ pub(super) type RuleKey = (TableId, std::cmp::Reverse<Priority>, Match);
 pub(super) struct Part {
     pub(super) rules: BTreeMap<RuleKey, Rule>,
     pub(super) groups: BTreeMap<GroupId, Group>,
+    /// Meters that its flows have for themselves.
+    pub(super) meters: BTreeMap<MeterId, MeterConfig>,
     pub(super) errors: Vec<LowerError>,
     /// Sets that its rules name.
     pub(super) sets: BTreeMap<SetName, SetSource>,
     /// Its flows, as they were lowered.
     pub(super) flows: BTreeMap<u64, FlowRules>,
+    /// Ports that it depends on being on this chassis, and whether they are.
+    pub(super) residents: BTreeMap<String, bool>,
 }
 
 impl Part {
     /// What belongs to no datapath.
-    pub(super) fn common() -> Self {
+    pub(super) fn common(index: &Index, local: &LocalPorts) -> Self {
         let mut rules = RuleSet::default();
         physical::defaults(&mut rules);
         neighbours::build(&mut rules);
         tunnel::defaults(&mut rules);
+        gateway::common((index, local), &mut rules);
         rules.finish()
     }
 
@@ -45,6 +51,8 @@ impl Part {
         let mut rules = RuleSet::default();
         physical::build(context, datapath, &mut rules);
         tunnel::build(context, datapath, &mut rules);
+        gateway::build(context, datapath, &mut rules);
+        let mut residents = gateway::asked(context, datapath);
         let mut flows = BTreeMap::new();
         let mut sets = BTreeMap::new();
         for (id, flow) in context.view.flows.range(ids(datapath)) {
@@ -52,10 +60,11 @@ impl Part {
             let lowered = old.unwrap_or_else(|| FlowRules::of(context, *id, flow));
             rules.extend(&lowered);
             sets.extend(lowered.sets.clone());
+            residents.extend(lowered.residents.clone());
             flows.insert(*id, lowered);
         }
         let lowered = rules.finish();
-        Self { flows, sets, ..lowered }
+        Self { flows, sets, residents, ..lowered }
     }
 
     /// The members of a set are in its rules.

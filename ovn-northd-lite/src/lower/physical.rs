@@ -1,10 +1,10 @@
 //! Between ports of the switch and logical ports: who sent, where it goes.
 
-use flowtable::{field::Field, flow::Action};
+use flowtable::{field::Field, flow::Action, types::VlanId};
 
 use super::{
-    ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS, LOG_TO_PHYS,
-    PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT,
+    ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, Interface, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS,
+    LOG_TO_PHYS, PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT, Tag, gateway,
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Scratch registers of logical flows, 0 to 9.
-const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
+pub(super) const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
 
 /// The ports and groups of a datapath.
 pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
@@ -47,23 +47,24 @@ fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, binding: &'
     let object = context.port_object(id, binding);
     let to = [(Field::Metadata, datapath), (Field::Reg15, key)];
     let deliver = match context.place(id, binding) {
-        Place::Here(port) => {
-            if let Some(other) = context.holder(port).filter(|other| *other != id) {
-                rules.error(&object, format!("port {port} of the switch belongs to `{other}` already"));
-                rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
-                return;
+        Place::Here(interface) => {
+            if !receive(context, rules, (id, binding), interface) {
+                return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
             }
-            let mut from = vec![set(Field::Metadata, datapath), set(Field::Reg14, key)];
-            from.push(context.port_zone(id, binding));
-            from.extend(context.datapath_zones(binding.datapath));
-            from.push(Action::GotoTable(LOG_INGRESS));
-            let in_port = [(Field::InPort, port.get().into())];
-            rules.physical(PHYS_TO_LOG, 100, &in_port, from, object.clone());
-            vec![Action::Output(port)]
+            tagged(interface)
+        }
+        Place::Again(table) => {
+            let again = gateway::again(context, (id, binding), table);
+            return rules.physical(LOCAL_OUTPUT, 100, &to, again, object);
         }
         Place::Patch(peer) => vec![Action::Clone(through_patch(context, peer, FROM_TUNNEL))],
         Place::Pinned(peer) => vec![Action::Clone(through_patch(context, peer, 0))],
         Place::Remote(_) => return,
+        Place::Outside(id, network) => {
+            let mut by_network = vec![set(Field::Reg15, network.key.get().into())];
+            by_network.extend(enter_egress(context, id, network));
+            return rules.physical(LOCAL_OUTPUT, 100, &to, by_network, object);
+        }
         Place::Nowhere => {
             // An explicit drop names the port, and not just the table.
             rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
@@ -81,8 +82,78 @@ fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, binding: &'
     rules.physical_masked(CHECK_LOOPBACK, 100, &back, Vec::new(), object);
 }
 
+/// The bit of a tag control field that says that there is a tag, and the bits of the VLAN.
+const PRESENT: u128 = 0x1000;
+const VID: u128 = 0xfff;
+/// The TPID of tags that are put on frames (IEEE 802.1Q).
+const TPID: u16 = 0x8100;
+
+/// What comes by a port of the switch is a logical port's. False when it is another's
+/// already.
+fn receive(
+    context: &Context<'_>,
+    rules: &mut RuleSet,
+    (id, binding): (&str, &PortBinding),
+    (port, tag): Interface,
+) -> bool {
+    let object = context.port_object(id, binding);
+    if let Some(other) = context.holder((port, tag)).filter(|other| *other != id) {
+        let frames = match tag {
+            Tag::Any | Tag::None => String::new(),
+            Tag::One(tag) => format!(" with VLAN {tag}"),
+        };
+        rules.error(&object, format!("port {port} of the switch{frames} belongs to `{other}` already"));
+        return false;
+    }
+    let in_port = (Field::InPort, port.get().into(), u128::MAX);
+    let (priority, tci, mut from) = match tag {
+        Tag::Any => (100, None, Vec::new()),
+        Tag::None => (110, Some((Field::VlanTci, 0, PRESENT | VID)), Vec::new()),
+        Tag::One(tag) => {
+            let tci = (Field::VlanTci, PRESENT | u128::from(tag.get()), PRESENT | VID);
+            // Workloads behind one interface may talk to each other.
+            (110, Some(tci), vec![Action::PopVlan, set(Field::InPort, 0)])
+        }
+    };
+    from.extend([
+        set(Field::Metadata, binding.datapath.get().into()),
+        set(Field::Reg14, binding.key.get().into()),
+    ]);
+    from.push(context.port_zone(id, binding));
+    from.extend(context.datapath_zones(binding.datapath));
+    from.push(Action::GotoTable(LOG_INGRESS));
+    let matching: Vec<_> = [in_port].into_iter().chain(tci).collect();
+    rules.physical_masked(PHYS_TO_LOG, priority, &matching, from, object);
+    true
+}
+
+/// Out of a port, with a tag.
+fn tagged((port, tag): Interface) -> Vec<Action> {
+    let tag = match tag {
+        Tag::Any | Tag::None => None,
+        Tag::One(tag) => Some(tag),
+    };
+    let push = |tag: VlanId| {
+        let value = PRESENT | u128::from(tag.get());
+        [Action::PushVlan(TPID), Action::SetField { field: Field::VlanTci, value, mask: PRESENT | VID }]
+    };
+    tag.into_iter().flat_map(push).chain([Action::Output(port)]).collect()
+}
+
+/// Out of a patch, into the peer's datapath.
+pub(super) fn patch(
+    context: &Context<'_>,
+    rules: &mut RuleSet,
+    binding: &PortBinding,
+    peer: &PortBinding,
+    object: String,
+) {
+    let to = [(Field::Metadata, binding.datapath.get().into()), (Field::Reg15, binding.key.get().into())];
+    rules.physical(LOG_TO_PHYS, 100, &to, vec![Action::Clone(through_patch(context, peer, 0))], object);
+}
+
 /// Towards a port that is here: its zones, and on.
-fn enter_egress(context: &Context<'_>, id: &str, binding: &PortBinding) -> Vec<Action> {
+pub(super) fn enter_egress(context: &Context<'_>, id: &str, binding: &PortBinding) -> Vec<Action> {
     let mut actions = vec![context.port_zone(id, binding)];
     actions.extend(context.datapath_zones(binding.datapath));
     actions.push(Action::GotoTable(CHECK_LOOPBACK));

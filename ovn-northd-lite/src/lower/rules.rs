@@ -11,8 +11,9 @@ use flowtable::{
     flow::{Action, Match, Origin, Rule},
     group::Group,
     key::{FlowKey, FlowMask},
+    meter::MeterConfig,
     table::check_rule,
-    types::{GroupId, Priority, TableId},
+    types::{GroupId, MeterId, Priority, TableId},
 };
 
 use super::{
@@ -26,6 +27,7 @@ use super::{
 pub(super) struct RuleSet {
     rules: BTreeMap<RuleKey, Rule>,
     groups: BTreeMap<GroupId, Group>,
+    meters: BTreeMap<MeterId, MeterConfig>,
     errors: Vec<LowerError>,
 }
 
@@ -58,6 +60,7 @@ impl RuleSet {
     pub(super) fn extend(&mut self, flow: &FlowRules) {
         flow.rules.iter().cloned().for_each(|rule| self.add_rule(rule));
         self.groups.extend(flow.groups.iter().map(|group| (group.id, group.clone())));
+        self.meters.extend(flow.meter.iter().map(|meter| (meter.id, meter.clone())));
         self.errors.extend(flow.errors.iter().cloned());
     }
 
@@ -125,7 +128,8 @@ impl RuleSet {
     }
 
     pub(super) fn finish(self) -> Part {
-        Part { rules: self.rules, groups: self.groups, errors: self.errors, ..Part::default() }
+        let Self { rules, groups, meters, errors } = self;
+        Part { rules, groups, meters, errors, ..Part::default() }
     }
 }
 

@@ -94,7 +94,7 @@ fn remote_group<'a>(
                 chassis.insert(other);
             }
             Place::Patch(_) => actions.push(to_member(context, id, binding)),
-            Place::Here(_) | Place::Pinned(_) | Place::Nowhere => {}
+            Place::Here(_) | Place::Pinned(_) | Place::Again(_) | Place::Outside(..) | Place::Nowhere => {}
         }
     }
     let copies = chassis.into_iter().filter_map(|chassis| send(context, rules, datapath, key, chassis));

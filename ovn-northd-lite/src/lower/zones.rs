@@ -9,7 +9,7 @@ use flowtable::{
     flow::{Action, CtZone},
 };
 
-use super::Context;
+use super::{Context, gateway};
 use crate::{
     key::{DatapathKey, PortKey, hash32},
     southbound::PortBinding,
@@ -38,7 +38,9 @@ pub(super) enum Owner {
 impl Context<'_> {
     /// A packet comes from a port, or goes to one. Only workloads that are here have zones.
     pub(super) fn port_zone(&self, id: &str, binding: &PortBinding) -> Action {
-        let is_here = binding.peer.is_none() && self.local.ports.contains_key(id);
+        let is_here = binding.peer.is_none()
+            && (self.local.ports.contains_key(id)
+                || gateway::interface(self.view, self.local, id, binding).is_some());
         let owner = Owner::Port(binding.datapath, binding.key);
         set(PORT, if is_here { self.zone(owner) } else { 0 })
     }

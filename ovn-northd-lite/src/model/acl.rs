@@ -7,7 +7,7 @@ use std::{
 
 use flowtable::types::{MacAddr, Priority};
 
-use super::IpNetwork;
+use super::{IpNetwork, Rate};
 
 /// An access rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct AclLog {
     pub name: String,
     /// How much it matters.
     pub severity: Severity,
+    /// How many lines a host writes; `None`: its part of what all ACLs may.
+    pub rate: Option<Rate>,
 }
 
 /// How much a logged packet matters.

@@ -4,6 +4,8 @@
 
 mod acl;
 mod balancer;
+mod gateway;
+mod qos;
 mod route;
 mod services;
 mod translation;
@@ -13,19 +15,21 @@ use std::{
     net::IpAddr,
 };
 
-use flowtable::types::MacAddr;
+use flowtable::types::{MacAddr, VlanId};
 
 use crate::key::{DatapathKey, PortKey};
 
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
+    gateway::{Access, Candidate},
+    qos::{Bandwidth, QosRule},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
     services::{
         AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
         RouterAdvertisement, SwitchServices,
     },
-    translation::{NatKind, NatRule},
+    translation::{Distributed, NatKind, NatRule},
 };
 
 /// The whole logical network. Maps are keyed by the id, the last segment of the
@@ -61,6 +65,8 @@ pub struct LogicalSwitch {
     pub acls: BTreeMap<String, Acl>,
     /// What becomes of packets that no ACL decides about.
     pub default_policy: DefaultPolicy,
+    /// Its rules about quality of service.
+    pub qos_rules: BTreeMap<String, QosRule>,
     /// Ids of the load balancers its workloads use.
     pub load_balancers: BTreeSet<String>,
     /// What hosts answer for it.
@@ -93,6 +99,8 @@ pub enum SwitchPortKind {
         port_security: Vec<PortSecurity>,
         /// Id of the chassis its interface is on.
         chassis: Option<String>,
+        /// How it is attached.
+        access: Access,
     },
     /// A router.
     Router {
@@ -101,6 +109,28 @@ pub enum SwitchPortKind {
         /// Id of the router's port.
         port: String,
     },
+    /// A network outside. It has the addresses that nobody is known to have.
+    Network {
+        /// Name by which hosts know their interface to it.
+        network: String,
+        /// VLAN tag of its frames; `None`: they have none.
+        tag: Option<VlanId>,
+        /// Hosts that may connect to it, the best first; of these one does. Empty: every
+        /// host has the network, and what it carries needs no tunnel.
+        gateway: Vec<Candidate>,
+    },
+}
+
+impl SwitchPortKind {
+    /// It takes frames to addresses that nobody is known to have.
+    pub(crate) fn takes_unknown(&self) -> bool {
+        matches!(self, Self::Workload { unknown: true, .. } | Self::Network { .. })
+    }
+
+    /// A network outside that every host has.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        matches!(self, Self::Network { gateway, .. } if gateway.is_empty())
+    }
 }
 
 /// A MAC address with its IP addresses.
@@ -166,6 +196,20 @@ pub struct RouterPort {
     pub networks: Vec<IpNetwork>,
     /// Neither sends nor receives when false.
     pub enabled: bool,
+    /// Hosts that may be the gateway, the best first: packets leave and enter by this port
+    /// on one of them. Empty: the port is wherever its router is.
+    pub gateway: Vec<Candidate>,
     /// What hosts on its network are told of it.
     pub advertisement: Option<RouterAdvertisement>,
+    /// Who has which address on its networks, without being asked.
+    pub static_macs: BTreeMap<IpAddr, StaticMac>,
+}
+
+/// Somebody on a network of a router port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticMac {
+    /// MAC address.
+    pub mac: MacAddr,
+    /// Whatever hosts hear of the address.
+    pub overrides: bool,
 }

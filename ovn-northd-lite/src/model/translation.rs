@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use flowtable::types::MacAddr;
+
 use super::IpNetwork;
 
 /// A translation between addresses inside and outside.
@@ -24,6 +26,18 @@ pub struct NatRule {
     pub allowed_external_ips: Vec<IpNetwork>,
     /// Do not translate for peers outside with these addresses.
     pub exempted_external_ips: Vec<IpNetwork>,
+    /// Done on the workload's own host instead of the gateway. Only for `Both`, at a gateway
+    /// port.
+    pub distributed: Option<Distributed>,
+}
+
+/// A floating address that is where its workload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distributed {
+    /// MAC address that it has outside.
+    pub mac: MacAddr,
+    /// Id of the workload's port.
+    pub port: String,
 }
 
 /// Which addresses a translation changes.

@@ -29,8 +29,8 @@ use crate::{
     net::{
         acl::AclSpec, address_management::AddressManagement, address_set::AddressSetSpec,
         dhcp_options::DhcpOptionsSpec, limits::LimitsSpec, load_balancer::LoadBalancerSpec, names::NamesSpec,
-        nat::NatSpec, object::enabled, policy::Policy, router::Route, router_policy::RouterPolicySpec,
-        router_port::RouterPortSpec, switch_port::SwitchPortSpec,
+        nat::NatSpec, object::enabled, policy::Policy, qos_rule::QosRuleSpec, router::Route,
+        router_policy::RouterPolicySpec, router_port::RouterPortSpec, switch_port::SwitchPortSpec,
     },
 };
 use section::Section;
@@ -102,6 +102,9 @@ pub struct SwitchDoc {
     /// ACLs by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub acls: Section<AclSpec>,
+    /// Rules about quality of service by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub qos_rules: Section<QosRuleSpec>,
 }
 
 /// A port group with its ACLs.

@@ -19,6 +19,7 @@ use crate::{
         nat::NatSpec,
         object::Object,
         port_group::PortGroupSpec,
+        qos_rule::QosRuleSpec,
         router::{Route, RouterSpec, full_chassis},
         router_policy::RouterPolicySpec,
         router_port::RouterPortSpec,
@@ -187,6 +188,9 @@ impl Reader<'_> {
         for (acl, spec) in switch.acls {
             self.put(Noun::Acl.below(id, &acl), &spec, common)?;
         }
+        for (rule, spec) in switch.qos_rules {
+            self.put(Noun::QosRule.below(id, &rule), &spec, common)?;
+        }
         Ok(())
     }
 
@@ -224,7 +228,9 @@ impl Reader<'_> {
         }
         let Some(text) = &spec.router_port else {
             return match spec.kind {
-                PortType::Workload => Ok(spec),
+                PortType::Workload | PortType::Localnet | PortType::Localport | PortType::L2gateway => {
+                    Ok(spec)
+                }
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };
@@ -287,6 +293,10 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                     false => &mut document.switches.entry(parent).or_default().acls,
                 };
                 acls.insert(id, acl);
+            }
+            Some(Noun::QosRule) => {
+                let rule = QosRuleSpec::read(resource)?.0;
+                document.switches.entry(parent).or_default().qos_rules.insert(id, rule);
             }
             Some(Noun::AddressSet) => {
                 document.address_sets.insert(id, AddressSetSpec::read(resource)?.0);
@@ -416,7 +426,10 @@ switches:
       b2: {router_port: r1-b, labels: {y: ''}}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
-      log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert}
+      log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
+    qos_rules:
+      q: {direction: from-lport, priority: 9, match: ip4, dscp: 46, rate_kbps: 8000, burst_kbit: 80}
+      z: {direction: to-lport, priority: 9, match: ip4, dscp: 0}
     default_policy: drop
 load_balancers:
   lb:
@@ -460,12 +473,13 @@ routers:
       r1-b:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
+        static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
 ";
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 21);
+        assert_eq!(first.len(), 23);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -43,11 +43,14 @@ pub struct Add {
     interface: String,
     /// Not an interface, but one end of a link to another bridge: the name of its other end,
     /// which names this one
-    #[arg(long, value_name = "PORT", conflicts_with = "logical_port")]
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["logical_port", "network"])]
     peer: Option<String>,
     /// The switch port it is for
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// The network outside that it leads to, as ports of type localnet and l2gateway name it
+    #[arg(long, value_name = "NAME", conflicts_with = "logical_port")]
+    network: Option<String>,
     /// Its number in rules, or LOCAL for the host's own; the lowest that is free by default
     #[arg(long, value_name = "N", value_parser = parse_number)]
     number: Option<u32>,
@@ -157,9 +160,14 @@ impl Add {
         let logical_port = self.logical_port.as_deref().map(logical_port_id).transpose()?.unwrap_or_default();
         let mut host = session.host().await?;
         let port_no = self.number.unwrap_or_default();
-        let (bridge, peer) = (session.bridge(), self.peer.unwrap_or_default());
-        let request = AddPortRequest { interface: self.interface, logical_port, port_no, bridge, peer };
-        let request = session.request(request);
+        let request = session.request(AddPortRequest {
+            interface: self.interface,
+            logical_port,
+            port_no,
+            network: self.network.unwrap_or_default(),
+            bridge: session.bridge(),
+            peer: self.peer.unwrap_or_default(),
+        });
         let answer = host_answer(host.add_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
             return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
@@ -246,6 +254,8 @@ pub struct PortView {
     kind: String,
     role: String,
     logical_port: Option<String>,
+    /// Network outside that it leads to.
+    network: Option<String>,
     up: bool,
     mode: String,
     mtu: u32,
@@ -317,6 +327,7 @@ impl From<Port> for PortView {
             kind: port.kind,
             role: port.role,
             logical_port: Some(port.logical_port).filter(|id| !id.is_empty()),
+            network: Some(port.network).filter(|name| !name.is_empty()),
             up: port.up,
             mode: port.mode,
             mtu: port.mtu,
@@ -362,10 +373,11 @@ impl PortView {
 
     /// What became of a port that was added.
     pub(super) fn sentence(&self) -> String {
-        let purpose = match (&self.logical_port, &self.peer) {
-            (Some(id), _) => format!(" for {id}"),
-            (None, Some(peer)) => format!(" of {}, linked to {peer}", self.bridge),
-            (None, None) => String::new(),
+        let purpose = match (&self.logical_port, &self.network, &self.peer) {
+            (Some(id), _, _) => format!(" for {id}"),
+            (None, Some(network), _) => format!(" to the network {network}"),
+            (None, None, Some(peer)) => format!(" of {}, linked to {peer}", self.bridge),
+            (None, None, None) => String::new(),
         };
         format!("{} is port {}{purpose} ({})", self.name, self.port_no, self.mode)
     }
@@ -396,7 +408,10 @@ impl Tabular for PortView {
             self.port_no.to_string(),
             self.name.clone(),
             self.role.clone(),
-            self.logical_port.clone().unwrap_or_default(),
+            self.logical_port
+                .clone()
+                .or_else(|| Some(format!("({})", self.network.as_ref()?)))
+                .unwrap_or_default(),
             yes(self.up),
             if self.mode.is_empty() { self.kind.clone() } else { self.mode.clone() },
             self.mtu.to_string(),

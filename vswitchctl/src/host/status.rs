@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use ferroflow_proto::host::{GetStatusRequest, GetStatusResponse, Worker};
+use ferroflow_proto::host::{Gateway, GatewayCandidate, GetStatusRequest, GetStatusResponse, Worker};
 use serde::Serialize;
 
 use crate::{
@@ -28,8 +28,46 @@ struct StatusView {
     epoch: u64,
     n_rules: u64,
     workers: Vec<WorkerView>,
+    gateways: Vec<GatewayView>,
     errors: Vec<String>,
     n_repairs: u64,
+}
+
+/// What is shown of something that one of several hosts has.
+#[derive(Debug, Serialize)]
+struct GatewayView {
+    port: String,
+    active: String,
+    candidates: Vec<CandidateView>,
+}
+
+/// What is shown of a host that may be a gateway.
+#[derive(Debug, Serialize)]
+struct CandidateView {
+    chassis: String,
+    priority: u32,
+    state: String,
+}
+
+impl From<Gateway> for GatewayView {
+    fn from(gateway: Gateway) -> Self {
+        let candidate =
+            |GatewayCandidate { chassis, priority, state }| CandidateView { chassis, priority, state };
+        let candidates = gateway.candidates.into_iter().map(candidate).collect();
+        Self { port: gateway.port, active: gateway.active, candidates }
+    }
+}
+
+impl Tabular for GatewayView {
+    const HEADINGS: &'static [&'static str] = &["GATEWAY", "ACTIVE", "CANDIDATES"];
+
+    fn cells(&self) -> Vec<String> {
+        let one = |CandidateView { chassis, priority, state }: &CandidateView| {
+            format!("{chassis}={priority} {state}")
+        };
+        let candidates: Vec<_> = self.candidates.iter().map(one).collect();
+        vec![self.port.clone(), self.active.clone(), candidates.join(", ")]
+    }
 }
 
 /// What is shown of a worker.
@@ -70,6 +108,7 @@ impl From<GetStatusResponse> for StatusView {
             epoch: status.epoch,
             n_rules: status.n_rules,
             workers: status.workers.into_iter().map(WorkerView::from).collect(),
+            gateways: status.gateways.into_iter().map(GatewayView::from).collect(),
             errors: status.errors,
             n_repairs: status.n_repairs,
         }
@@ -148,6 +187,10 @@ impl StatusView {
         }
         if self.n_repairs > 0 {
             writeln!(out, "\nrepaired {} times: the log says what had drifted", self.n_repairs)?;
+        }
+        if !self.gateways.is_empty() {
+            writeln!(out)?;
+            Table::of(&self.gateways).write(out)?;
         }
         if !self.errors.is_empty() {
             writeln!(out, "\nnot realised:")?;

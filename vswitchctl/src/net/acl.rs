@@ -13,6 +13,7 @@ use crate::{
     name::Noun,
     net::{
         command::About,
+        limits::Rate,
         object::{NoStatus, Object, Options, Patch, View, labels_of, unknown_value, wrong_kind},
     },
     output::parent_id,
@@ -48,6 +49,9 @@ pub struct NewAcl {
     /// How much what is logged matters
     #[arg(long, value_enum, default_value = "info")]
     severity: Severity,
+    /// Lines a second that a host writes of it, and how many at once
+    #[arg(long, value_name = "RATE/BURST")]
+    log_rate: Option<Rate>,
 }
 
 /// Changes of an ACL.
@@ -83,6 +87,12 @@ pub struct AclChanges {
     /// How much what is logged matters
     #[arg(long, value_enum)]
     severity: Option<Severity>,
+    /// Lines a second that a host writes of it, and how many at once
+    #[arg(long, value_name = "RATE/BURST")]
+    log_rate: Option<Rate>,
+    /// Its part of what all ACLs may write
+    #[arg(long, conflicts_with = "log_rate")]
+    no_log_rate: bool,
 }
 
 impl Options for NewAcl {}
@@ -117,14 +127,14 @@ pub enum Action {
 }
 
 impl Direction {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::FromLport => "from-lport",
             Self::ToLport => "to-lport",
         }
     }
 
-    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+    pub(super) fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
         match acl::Direction::try_from(value) {
             Ok(acl::Direction::FromLport) => Ok(Self::FromLport),
             Ok(acl::Direction::ToLport) => Ok(Self::ToLport),
@@ -132,7 +142,7 @@ impl Direction {
         }
     }
 
-    fn write(self) -> acl::Direction {
+    pub(super) fn write(self) -> acl::Direction {
         match self {
             Self::FromLport => acl::Direction::FromLport,
             Self::ToLport => acl::Direction::ToLport,
@@ -257,6 +267,18 @@ pub struct AclSpec {
     /// How much they matter.
     #[serde(default)]
     pub severity: Severity,
+    /// Lines a second; 0: its part of what all ACLs may write.
+    #[serde(default)]
+    pub log_rate: u32,
+    /// Lines at once; 0: as many as in a second.
+    #[serde(default)]
+    pub log_burst: u32,
+}
+
+impl AclSpec {
+    fn set_log_rate(&mut self, rate: Option<Rate>) {
+        (self.log_rate, self.log_burst) = rate.map_or((0, 0), Rate::parts);
+    }
 }
 
 impl Object for AclSpec {
@@ -289,6 +311,8 @@ impl Object for AclSpec {
             log: acl.log,
             log_name: acl.log_name.clone(),
             severity: Severity::read(resource, acl.severity)?,
+            log_rate: acl.log_rate,
+            log_burst: acl.log_burst,
         };
         Ok((spec, NoStatus {}))
     }
@@ -304,6 +328,8 @@ impl Object for AclSpec {
             log: self.log,
             log_name: self.log_name.clone(),
             severity: self.severity.write().into(),
+            log_rate: self.log_rate,
+            log_burst: self.log_burst,
         })
     }
 
@@ -317,8 +343,8 @@ impl Object for AclSpec {
 
     fn make(new: NewAcl, labels: Labels, _name: &str) -> Result<Self, CtlError> {
         let NewAcl { direction, priority, matching, action, .. } = new;
-        let NewAcl { tier, label_number, log, log_name, severity, .. } = new;
-        Ok(Self {
+        let NewAcl { tier, label_number, log, log_name, severity, log_rate, .. } = new;
+        let mut acl = Self {
             labels,
             direction,
             priority,
@@ -329,7 +355,11 @@ impl Object for AclSpec {
             log,
             log_name,
             severity,
-        })
+            log_rate: 0,
+            log_burst: 0,
+        };
+        acl.set_log_rate(log_rate);
+        Ok(acl)
     }
 
     fn change(given: &AclChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -342,6 +372,10 @@ impl Object for AclSpec {
         patch.switch("log", (given.log, given.no_log), |acl| &mut acl.log);
         patch.set("log_name", given.log_name.as_ref(), |acl| &mut acl.log_name);
         patch.set("severity", given.severity.as_ref(), |acl| &mut acl.severity);
+        let is_given = given.log_rate.is_some() || given.no_log_rate;
+        for field in ["log_rate", "log_burst"] {
+            patch.change(field, is_given, |acl| acl.set_log_rate(given.log_rate));
+        }
         Ok(())
     }
 
@@ -361,6 +395,7 @@ impl Object for AclSpec {
             (true, true) => self.severity.word().into(),
             (true, false) => format!("{} as {}", self.severity.word(), self.log_name),
         };
+        let log_rate = if self.log_rate == 0 { String::new() } else { self.log_rate.to_string() };
         let label = if self.label_number == 0 { String::new() } else { self.label_number.to_string() };
         vec![
             ("direction", self.direction.word().into()),
@@ -370,6 +405,7 @@ impl Object for AclSpec {
             ("action", self.action.word().into()),
             ("label number", label),
             ("log", log),
+            ("log rate", log_rate),
         ]
     }
 

@@ -75,15 +75,24 @@ fn difference(before: Option<&Resource>, after: Option<&Resource>) -> Option<Dif
     (change != Change::Unchanged).then(|| Difference { name, change, fields: fields.collect() })
 }
 
-/// What users set, as files have it.
+/// What users set, as files have it; what is empty is left out.
 fn fields_of(resource: &Resource) -> Map<String, Value> {
     let Some(noun) = Noun::of(&resource.name) else { return Map::new() };
     let value = by_noun!(noun, S => {
         <S as Object>::read(resource).ok().and_then(|(spec, _)| serde_json::to_value(spec).ok())
     }, else => None);
+    let Some(Value::Object(mut fields)) = value else { return Map::new() };
+    fields.retain(|_, value| !is_empty(value));
+    fields
+}
+
+fn is_empty(value: &Value) -> bool {
     match value {
-        Some(Value::Object(fields)) => fields,
-        _ => Map::new(),
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -129,8 +138,11 @@ mod tests {
             "~ switches/a/ports/b\n    - addresses: [\"unknown\"]\n    + addresses: [\"0a:00:00:00:00:01\"]\n"
         );
         let created = difference(None, Some(&port("unknown", false))).unwrap();
-        assert_eq!((created.change, created.fields.len()), (Change::Created, 1));
+        assert_eq!(created.change, Change::Created);
+        let fields: Vec<_> = created.fields.iter().map(|field| field.field.as_str()).collect();
+        assert!(fields.contains(&"addresses") && !fields.contains(&"labels"), "{fields:?}");
         let gone = difference(Some(&port("unknown", false)), None).unwrap();
-        assert_eq!((gone.change, gone.fields[0].after.clone()), (Change::Deleted, None));
+        assert_eq!(gone.change, Change::Deleted);
+        assert!(gone.fields.iter().all(|field| field.after.is_none() && field.before.is_some()));
     }
 }

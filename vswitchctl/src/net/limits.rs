@@ -54,6 +54,13 @@ pub struct Rate {
     burst: u32,
 }
 
+impl Rate {
+    /// Packets per second, and how many may come at once; 0: as many as in a second.
+    pub(super) fn parts(self) -> (u32, u32) {
+        (self.rate, self.burst)
+    }
+}
+
 impl FromStr for Rate {
     type Err = String;
 

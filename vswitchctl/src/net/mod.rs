@@ -18,6 +18,7 @@ pub mod dhcp_options;
 pub mod diff;
 pub mod explain;
 pub mod export;
+pub mod gateway;
 pub mod labels;
 pub mod limits;
 pub mod load_balancer;
@@ -26,10 +27,12 @@ pub mod nat;
 pub mod object;
 pub mod policy;
 pub mod port_group;
+pub mod qos_rule;
 pub mod receipt;
 pub mod router;
 pub mod router_policy;
 pub mod router_port;
+pub mod static_mac;
 pub mod switch;
 pub mod switch_port;
 pub mod watch;
@@ -52,6 +55,7 @@ macro_rules! by_noun {
             DhcpOptions: dhcp_options::DhcpOptionsSpec,
             Names: names::NamesSpec,
             Limits: limits::LimitsSpec,
+            QosRule: qos_rule::QosRuleSpec,
         )
     };
     (@ $noun:expr, $object:ident, $do:expr, $other:expr; $($variant:ident: $module:ident::$spec:ident,)*) => {

@@ -72,10 +72,25 @@ pub struct NatOptions {
     /// Not for peers outside with this address or network; may be repeated
     #[arg(long = "exempt", value_name = "NETWORK")]
     exempted: Vec<String>,
+    /// MAC address outside of a floating address that is on its workload's host
+    #[arg(long, value_name = "MAC")]
+    external_mac: Option<String>,
+    /// Port of that workload
+    #[arg(long, value_name = "PORT")]
+    logical_port: Option<String>,
 }
 
-impl Options for NewNat {}
-impl Options for NatChanges {}
+impl Options for NewNat {
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        self.rest.logical_port.iter_mut().map(|text| (Noun::SwitchPort, text)).collect()
+    }
+}
+
+impl Options for NatChanges {
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        self.rest.logical_port.iter_mut().map(|text| (Noun::SwitchPort, text)).collect()
+    }
+}
 
 /// Which addresses a translation changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -145,6 +160,12 @@ pub struct NatSpec {
     /// Networks outside that it is not for.
     #[serde(default)]
     pub exempted: Vec<String>,
+    /// MAC address outside of a floating address that is on its workload's host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub external_mac: String,
+    /// Full name of that workload's port.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub logical_port: String,
 }
 
 impl NatSpec {
@@ -196,6 +217,8 @@ impl Object for NatSpec {
             stateless: nat.stateless,
             allowed: nat.allowed_external_ips.clone(),
             exempted: nat.exempted_external_ips.clone(),
+            external_mac: nat.external_mac.clone(),
+            logical_port: nat.logical_port.clone(),
         };
         Ok((spec, NoStatus {}))
     }
@@ -210,6 +233,8 @@ impl Object for NatSpec {
             stateless: self.stateless,
             allowed_external_ips: self.allowed.clone(),
             exempted_external_ips: self.exempted.clone(),
+            external_mac: self.external_mac.clone(),
+            logical_port: self.logical_port.clone(),
         })
     }
 
@@ -222,7 +247,7 @@ impl Object for NatSpec {
     }
 
     fn make(new: NewNat, labels: Labels, name: &str) -> Result<Self, CtlError> {
-        let NatOptions { ports, gateway_port, allowed, exempted } = new.rest;
+        let NatOptions { ports, gateway_port, allowed, exempted, external_mac, logical_port } = new.rest;
         let spec = Self {
             labels,
             kind: new.kind,
@@ -233,6 +258,8 @@ impl Object for NatSpec {
             stateless: new.stateless,
             allowed,
             exempted,
+            external_mac: external_mac.unwrap_or_default(),
+            logical_port: logical_port.unwrap_or_default(),
         };
         spec.placed(parent_id(name))
     }
@@ -247,6 +274,8 @@ impl Object for NatSpec {
         patch.set("gateway_port", gateway_port.as_ref(), |nat| &mut nat.gateway_port);
         patch.list("allowed_external_ips", &given.rest.allowed, false, |nat| &mut nat.allowed);
         patch.list("exempted_external_ips", &given.rest.exempted, false, |nat| &mut nat.exempted);
+        patch.set("external_mac", given.rest.external_mac.as_ref(), |nat| &mut nat.external_mac);
+        patch.set("logical_port", given.rest.logical_port.as_ref(), |nat| &mut nat.logical_port);
         patch.switch("stateless", (given.stateless, given.stateful), |nat| &mut nat.stateless);
         Ok(())
     }
@@ -265,6 +294,8 @@ impl Object for NatSpec {
             ("stateless", yes(self.stateless)),
             ("allowed", self.allowed.join(" ")),
             ("exempted", self.exempted.join(" ")),
+            ("external MAC", self.external_mac.clone()),
+            ("logical port", self.logical_port.clone()),
         ]
     }
 }

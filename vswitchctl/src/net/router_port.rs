@@ -12,7 +12,9 @@ use crate::{
     net::{
         advertisement::{Advertisement, AdvertisementOptions},
         command::About,
+        gateway::{self, Candidate},
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
+        static_mac::{self, StaticMac},
     },
     output::yes,
 };
@@ -26,6 +28,13 @@ pub struct NewRouterPort {
     /// Its address and prefix length, 10.0.0.1/24; may be repeated
     #[arg(long = "network", value_name = "ADDRESS/LEN", required = true)]
     networks: Vec<String>,
+    /// A host that may be the gateway, CHASSIS=PRIORITY; may be repeated
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
+    gateways: Vec<Candidate>,
+    /// Who has an address without being asked, IP=MAC, or IP=MAC,override to go before what is
+    /// heard; may be repeated
+    #[arg(long = "static-mac", value_name = "IP=MAC")]
+    static_macs: Vec<StaticMac>,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -42,6 +51,18 @@ pub struct RouterPortChanges {
     /// Its addresses instead of those before, 10.0.0.1/24; may be repeated
     #[arg(long = "network", value_name = "ADDRESS/LEN")]
     networks: Vec<String>,
+    /// Hosts that may be the gateway, instead of those before; may be repeated
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
+    gateways: Vec<Candidate>,
+    /// It has no gateway: it is wherever its router is
+    #[arg(long, conflicts_with = "gateways")]
+    no_gateways: bool,
+    /// Who has which address, instead of those before, IP=MAC or IP=MAC,override; may be repeated
+    #[arg(long = "static-mac", value_name = "IP=MAC")]
+    static_macs: Vec<StaticMac>,
+    /// Nobody's MAC address is given
+    #[arg(long, conflicts_with = "static_macs")]
+    no_static_macs: bool,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -69,6 +90,12 @@ pub struct RouterPortSpec {
     pub mac: String,
     /// Addresses with prefix length.
     pub networks: Vec<String>,
+    /// Hosts that may be the gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateway_chassis: Vec<Candidate>,
+    /// Who has which address on its networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub static_mac_bindings: Vec<StaticMac>,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -100,6 +127,8 @@ impl Object for RouterPortSpec {
             labels: labels_of(resource),
             mac: port.mac.clone(),
             networks: port.networks.clone(),
+            gateway_chassis: gateway::read(&port.gateway_chassis),
+            static_mac_bindings: static_mac::read(&port.static_mac_bindings),
             enabled: port.enabled.unwrap_or(true),
             router_advertisement: port
                 .router_advertisement
@@ -114,6 +143,8 @@ impl Object for RouterPortSpec {
         resource::Spec::LogicalRouterPort(LogicalRouterPort {
             mac: self.mac.clone(),
             networks: self.networks.clone(),
+            gateway_chassis: gateway::write(&self.gateway_chassis),
+            static_mac_bindings: static_mac::write(&self.static_mac_bindings),
             enabled: (!self.enabled).then_some(false),
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             ..Default::default()
@@ -129,15 +160,28 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewRouterPort { mac, networks, disable, advertisement } = new;
+        let NewRouterPort { mac, networks, gateways, static_macs, disable, advertisement } = new;
         let mut router_advertisement = None;
         advertisement.apply(&mut router_advertisement);
-        Ok(Self { labels, mac, networks, enabled: !disable, router_advertisement })
+        let enabled = !disable;
+        Ok(Self {
+            labels,
+            mac,
+            networks,
+            gateway_chassis: gateways,
+            static_mac_bindings: static_macs,
+            enabled,
+            router_advertisement,
+        })
     }
 
     fn change(given: &RouterPortChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
         patch.set("mac", given.mac.as_ref(), |port| &mut port.mac);
         patch.list("networks", &given.networks, false, |port| &mut port.networks);
+        let gateways = &given.gateways;
+        patch.list("gateway_chassis", gateways, given.no_gateways, |port| &mut port.gateway_chassis);
+        let macs = &given.static_macs;
+        patch.list("static_mac_bindings", macs, given.no_static_macs, |port| &mut port.static_mac_bindings);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let is_given = given.advertisement.is_given() || given.no_ra;
         patch.change("router_advertisement", is_given, |port| {
@@ -158,6 +202,8 @@ impl Object for RouterPortSpec {
             ("mac", self.mac.clone()),
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
+            ("gateways", gateway::print(&self.gateway_chassis)),
+            ("static macs", static_mac::print(&self.static_mac_bindings)),
             ("tunnel key", status.tunnel_key.to_string()),
         ];
         fields.extend(self.router_advertisement.iter().flat_map(Advertisement::fields));

@@ -11,6 +11,7 @@ use crate::{
     name::Noun,
     net::{
         command::About,
+        gateway::{self, Candidate},
         object::{Object, Options, Patch, enabled, labels_of, unknown_value, wrong_kind},
     },
     output::{short, yes},
@@ -28,6 +29,11 @@ pub struct NewSwitchPort {
     /// Link the switch to this router port instead of a workload
     #[arg(long)]
     router_port: Option<String>,
+    #[command(flatten)]
+    outside: Outside,
+    /// Each host may have an interface for it, which serves that host alone
+    #[arg(long, conflicts_with_all = ["router_port", "network", "parent"])]
+    localport: bool,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -57,6 +63,23 @@ impl ServiceOptions {
     }
 }
 
+/// What is attached that is neither a router nor has an interface of its own.
+#[derive(Debug, Args)]
+pub struct Outside {
+    /// Connect the switch to this network, by the interface that hosts have to it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["router_port", "addresses", "port_security"])]
+    network: Option<String>,
+    /// Only one of these hosts connects to it: CHASSIS=PRIORITY; may be repeated
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY", requires = "network")]
+    gateways: Vec<Candidate>,
+    /// The workload is behind the interface of this port, as a container in a machine; with --tag
+    #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
+    parent: Option<String>,
+    /// VLAN tag of the frames, 1 to 4094
+    #[arg(long, value_name = "VLAN", value_parser = clap::value_parser!(u32).range(1..=4094))]
+    tag: Option<u32>,
+}
+
 /// Changes of a port.
 #[derive(Debug, Args)]
 pub struct SwitchPortChanges {
@@ -78,6 +101,8 @@ pub struct SwitchPortChanges {
     /// Attach a workload to it, no longer a router
     #[arg(long, conflicts_with = "router_port")]
     no_router_port: bool,
+    #[command(flatten)]
+    outside: Outside,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -90,13 +115,15 @@ pub struct SwitchPortChanges {
 
 impl Options for NewSwitchPort {
     fn references(&mut self) -> Vec<(Noun, &mut String)> {
-        self.router_port.iter_mut().map(|text| (Noun::RouterPort, text)).collect()
+        let router_port = self.router_port.iter_mut().map(|text| (Noun::RouterPort, text));
+        router_port.chain(self.outside.parent.iter_mut().map(|text| (Noun::SwitchPort, text))).collect()
     }
 }
 
 impl Options for SwitchPortChanges {
     fn references(&mut self) -> Vec<(Noun, &mut String)> {
-        self.router_port.iter_mut().map(|text| (Noun::RouterPort, text)).collect()
+        let router_port = self.router_port.iter_mut().map(|text| (Noun::RouterPort, text));
+        router_port.chain(self.outside.parent.iter_mut().map(|text| (Noun::SwitchPort, text))).collect()
     }
 }
 
@@ -109,6 +136,12 @@ pub enum PortType {
     Workload,
     /// A router.
     Router,
+    /// A network outside that every host has.
+    Localnet,
+    /// A workload's interface that each host may have for itself.
+    Localport,
+    /// A network outside that one of some hosts connects to.
+    L2gateway,
 }
 
 impl PortType {
@@ -136,6 +169,18 @@ pub struct SwitchPortSpec {
     /// The router's side of the link.
     #[serde(default)]
     pub router_port: Option<String>,
+    /// Network outside.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
+    /// VLAN tag; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tag: u32,
+    /// Full name of the port behind whose interface the workload is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    /// Hosts that may connect to the network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateway_chassis: Vec<Candidate>,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -148,6 +193,10 @@ pub struct SwitchPortSpec {
     /// The name that DHCP tells it.
     #[serde(default)]
     pub hostname: String,
+}
+
+fn is_zero(tag: &u32) -> bool {
+    *tag == 0
 }
 
 /// What the controller says of a switch port.
@@ -182,6 +231,9 @@ impl Object for SwitchPortSpec {
         let kind = match Type::try_from(port.r#type) {
             Ok(Type::Unspecified) => PortType::Workload,
             Ok(Type::Router) => PortType::Router,
+            Ok(Type::Localnet) => PortType::Localnet,
+            Ok(Type::Localport) => PortType::Localport,
+            Ok(Type::L2gateway) => PortType::L2gateway,
             Err(_) => return Err(unknown_value(resource, "type", port.r#type)),
         };
         let given = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
@@ -191,6 +243,10 @@ impl Object for SwitchPortSpec {
             addresses: port.addresses.clone(),
             port_security: port.port_security.clone(),
             router_port: given(&port.router_port),
+            network: port.network_name.clone(),
+            tag: port.tag,
+            parent: port.parent.clone(),
+            gateway_chassis: gateway::read(&port.gateway_chassis),
             enabled: port.enabled.unwrap_or(true),
             dhcpv4_options: port.dhcpv4_options.clone(),
             dhcpv6_options: port.dhcpv6_options.clone(),
@@ -209,12 +265,19 @@ impl Object for SwitchPortSpec {
         let kind = match self.kind {
             PortType::Workload => Type::Unspecified,
             PortType::Router => Type::Router,
+            PortType::Localnet => Type::Localnet,
+            PortType::Localport => Type::Localport,
+            PortType::L2gateway => Type::L2gateway,
         };
         resource::Spec::LogicalSwitchPort(LogicalSwitchPort {
             r#type: kind.into(),
             addresses: self.addresses.clone(),
             port_security: self.port_security.clone(),
             router_port: self.router_port.clone().unwrap_or_default(),
+            network_name: self.network.clone(),
+            tag: self.tag,
+            parent: self.parent.clone(),
+            gateway_chassis: gateway::write(&self.gateway_chassis),
             enabled: (!self.enabled).then_some(false),
             dhcpv4_options: self.dhcpv4_options.clone(),
             dhcpv6_options: self.dhcpv6_options.clone(),
@@ -232,14 +295,25 @@ impl Object for SwitchPortSpec {
     }
 
     fn make(new: NewSwitchPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewSwitchPort { addresses, port_security, router_port, disable, services } = new;
+        let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable, services } =
+            new;
+        let kind = match (&outside.network, localport) {
+            (Some(_), _) => outside.kind(),
+            (None, true) => PortType::Localport,
+            (None, false) => PortType::linked_to(router_port.as_deref()),
+        };
+        let Outside { network, gateways, parent, tag } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
         Ok(Self {
             labels,
-            kind: PortType::linked_to(router_port.as_deref()),
+            kind,
             addresses,
             port_security,
             router_port,
+            network: network.unwrap_or_default(),
+            tag: tag.unwrap_or_default(),
+            parent: parent.unwrap_or_default(),
+            gateway_chassis: gateways,
             enabled: !disable,
             dhcpv4_options: dhcpv4.unwrap_or_default(),
             dhcpv6_options: dhcpv6.unwrap_or_default(),
@@ -256,6 +330,14 @@ impl Object for SwitchPortSpec {
             patch.set("type", Some(&kind), |port| &mut port.kind);
             patch.set("router_port", Some(&given.router_port), |port| &mut port.router_port);
         }
+        let Outside { network, gateways, parent, tag } = &given.outside;
+        if network.is_some() {
+            patch.set("type", Some(&given.outside.kind()), |port| &mut port.kind);
+        }
+        patch.set("network_name", network.as_ref(), |port| &mut port.network);
+        patch.list("gateway_chassis", gateways, false, |port| &mut port.gateway_chassis);
+        patch.set("parent", parent.as_ref(), |port| &mut port.parent);
+        patch.set("tag", tag.as_ref(), |port| &mut port.tag);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let [dhcpv4, dhcpv6] = given.services.dhcp()?;
         patch.set("dhcpv4_options", dhcpv4.as_ref(), |port| &mut port.dhcpv4_options);
@@ -278,6 +360,10 @@ impl Object for SwitchPortSpec {
             ("addresses", self.attached(status)),
             ("port security", self.port_security.join(", ")),
             ("enabled", yes(self.enabled)),
+            ("network", self.network.clone()),
+            ("tag", if self.tag == 0 { String::new() } else { self.tag.to_string() }),
+            ("parent", self.parent.clone()),
+            ("gateways", gateway::print(&self.gateway_chassis)),
             ("tunnel key", status.tunnel_key.to_string()),
             ("chassis", status.chassis.clone().unwrap_or_default()),
             ("up", yes(status.up)),
@@ -298,16 +384,28 @@ impl SwitchPortSpec {
         match (self.enabled, self.kind, status.up) {
             (false, _, _) => "disabled",
             (true, PortType::Router, _) => "router",
+            (true, PortType::Localnet, _) => "localnet",
+            (true, PortType::Localport, _) => "localport",
+            (true, PortType::L2gateway, _) => "l2gateway",
             (true, PortType::Workload, true) => "up",
             (true, PortType::Workload, false) => "down",
         }
     }
 
     fn attached(&self, status: &SwitchPortStatus) -> String {
-        match (&self.router_port, &status.dynamic_addresses) {
-            (Some(name), _) => format!("router port {}", short(name)),
-            (None, None) => self.addresses.join(", "),
-            (None, Some(chosen)) => format!("{} ({chosen})", self.addresses.join(", ")),
+        let tag = if self.tag == 0 { String::new() } else { format!(" VLAN {}", self.tag) };
+        match (&self.router_port, self.kind, &status.dynamic_addresses) {
+            (Some(name), _, _) => format!("router port {}", short(name)),
+            (None, PortType::Localnet | PortType::L2gateway, _) => format!("network {}{tag}", self.network),
+            (None, _, None) => self.addresses.join(", "),
+            (None, _, Some(chosen)) => format!("{} ({chosen})", self.addresses.join(", ")),
         }
+    }
+}
+
+impl Outside {
+    /// Type of a port to a network.
+    fn kind(&self) -> PortType {
+        if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
     }
 }

@@ -84,6 +84,7 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::Names(_)) => Kind::Names,
         Some(Spec::ControlPlaneLimits(_)) => Kind::ControlPlaneLimits,
         Some(Spec::RouterPolicy(_)) => Kind::RouterPolicy,
+        Some(Spec::QosRule(_)) => Kind::QosRule,
         None => Kind::Unspecified,
     }
 }

@@ -52,6 +52,7 @@ fn port(name: &str, logical_port: &str) -> Port {
         kind: "afxdp".into(),
         role: "workload".into(),
         logical_port: logical_port.into(),
+        network: String::new(),
         up: true,
         mode: "generic-copy".into(),
         mtu: 1500,

@@ -10,8 +10,10 @@ use ovn_northd_lite::{
     key::{DatapathKey, PortKey},
     model::Rate,
     punt::Service,
-    southbound::{Advertises, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding},
+    southbound::{Advertises, ChassisRecord, Datapath, LogicalFlow, Pipeline},
 };
+
+use super::binding::port_binding;
 
 /// Longest router advertisement: what the least MTU leaves.
 const MAX_ADVERTISEMENT_LEN: usize = 1240;
@@ -26,6 +28,16 @@ pub enum UpdateError {
         what: String,
         /// What is allowed.
         source: RangeError,
+    },
+    /// A binding has something that cannot be.
+    #[error("port {port}: `{value}` cannot be its {what}")]
+    Binding {
+        /// The port.
+        port: String,
+        /// What of it.
+        what: &'static str,
+        /// What it has instead.
+        value: String,
     },
     /// A chassis has no usable address.
     #[error("chassis {name}: `{address}` is not an IP address")]
@@ -93,18 +105,6 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
     Ok(delta)
 }
 
-fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBinding), UpdateError> {
-    let some = |text: String| (!text.is_empty()).then_some(text);
-    let typed = PortBinding {
-        datapath: datapath_key(binding.datapath, &binding.name)?,
-        key: port_key(binding.key, &binding.name)?,
-        peer: some(binding.peer),
-        chassis: some(binding.chassis),
-        advertises: binding.advertises.and_then(advertises),
-    };
-    Ok((binding.name, typed))
-}
-
 /// A bound; one of a class that this version does not know bounds nothing here.
 fn limit(limit: pb::Limit) -> Option<(Service, Rate)> {
     let (service, _) = Service::CLASSES.iter().find(|(_, class)| *class == limit.class)?;
@@ -112,7 +112,7 @@ fn limit(limit: pb::Limit) -> Option<(Service, Rate)> {
 }
 
 /// Advertisements that make sense.
-fn advertises(wire: pb::Advertises) -> Option<Advertises> {
+pub(super) fn advertises(wire: pb::Advertises) -> Option<Advertises> {
     let mac = MacAddr::new(wire.mac.try_into().ok()?);
     let of = |raw: u32| u16::try_from(raw).ok();
     let interval = (of(wire.min_interval)?.max(1), of(wire.max_interval)?);
@@ -142,11 +142,11 @@ fn logical_flow(flow: pb::LogicalFlow) -> Result<LogicalFlow, UpdateError> {
     })
 }
 
-fn datapath_key(raw: u32, what: &str) -> Result<DatapathKey, UpdateError> {
+pub(super) fn datapath_key(raw: u32, what: &str) -> Result<DatapathKey, UpdateError> {
     DatapathKey::new(raw).map_err(|source| UpdateError::Range { what: what.to_owned(), source })
 }
 
-fn port_key(raw: u32, what: &str) -> Result<PortKey, UpdateError> {
+pub(super) fn port_key(raw: u32, what: &str) -> Result<PortKey, UpdateError> {
     let range = RangeError { what: "port key", value: u64::from(raw), min: 1, max: 0xffff };
     u16::try_from(raw)
         .map_err(|_| range)

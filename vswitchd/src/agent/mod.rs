@@ -4,6 +4,7 @@
 //! Without a controller nothing is lost: the host goes on with the last network it was
 //! sent, and the agent tries again, a little later each time.
 
+mod binding;
 mod decode;
 
 use std::time::Duration;

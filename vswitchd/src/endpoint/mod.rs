@@ -304,9 +304,9 @@ impl Endpoints {
         let (revision, host_mac) = tokio::join!(northbound.make_port(port), link::make(namespace, &wanted));
         let (revision, host_mac) = (revision.map_err(missing_switch)?, host_mac.map_err(refusal)?);
         let (interface, logical_port) = (record.host_interface.clone(), record::port_id(&record.key));
-        let attached = self
-            .host
-            .with(move |host| host.add_port(BridgeId::FIRST, &interface, &logical_port, None).map(drop));
+        let attached = self.host.with(move |host| {
+            host.add_port(BridgeId::FIRST, &interface, (&logical_port, ""), None).map(drop)
+        });
         attached.await.map_err(|error| Status::failed_precondition(error.to_string()))?;
         northbound.wait_up(&record.switch, &name, revision, UP_LIMIT).await?;
         (record.host_mac, record.stage) = (host_mac, Stage::Attached);

@@ -91,6 +91,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        bfd::Timing,
         host::{Identity, Mode},
         state::StateDir,
     };
@@ -108,6 +109,7 @@ mod tests {
                 unknown: false,
                 port_security: Vec::new(),
                 chassis: Some("h1".to_owned()),
+                access: Default::default(),
             };
             let key = PortKey::new(n).unwrap();
             (format!("w{n}"), SwitchPort { key, kind, enabled: true, services: Default::default() })
@@ -116,6 +118,7 @@ mod tests {
             key: DatapathKey::new(1).unwrap(),
             ports: (1..=n).map(port).collect(),
             acls: BTreeMap::new(),
+            qos_rules: BTreeMap::new(),
             default_policy: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
@@ -132,6 +135,7 @@ mod tests {
             hostname: "h1".to_owned(),
             endpoint: None,
             controller: None,
+            liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
         };
         let dataplane = Dataplane::start(DataplaneConfig::default()).unwrap();
         let mut host = Host::start(identity, dataplane, StateDir::none(), Mode::Network).unwrap();

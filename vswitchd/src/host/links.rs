@@ -25,7 +25,7 @@ impl Host {
             return Err(PortError::OwnPeer(name.to_owned()));
         }
         if let Some(present) = self.ports.get(name) {
-            return self.same_again(name, present, (bridge, number, Some(peer)), "");
+            return self.same_again(name, present, (bridge, number, Some(peer)), ("", ""));
         }
         let id = PortId::new(bridge, self.choose_number(bridge, number)?);
         self.attach_workload(name, NewPort { id, peer: Some(peer.to_owned()), ..NewPort::default() })?;

@@ -9,6 +9,7 @@ mod audit;
 mod bridge;
 mod departed;
 mod events;
+mod gateways;
 mod handmade;
 mod lab;
 mod links;
@@ -48,6 +49,7 @@ pub use audit::AUDIT_INTERVAL;
 pub use bridge::{Bridge, BridgeError, FIRST_NAME, FailMode, SavedBridge};
 pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
+pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
 pub use news::{PausedId, ResumeError, SentPacket};
@@ -58,6 +60,7 @@ pub use written::{Verb, WrittenChange};
 
 use crate::{
     agent::{UpdateError, decode},
+    bfd::{Bfd, Timing},
     responder::Responder,
     state::{StateDir, StateError, ViewJournal},
 };
@@ -97,6 +100,8 @@ pub struct Identity {
     pub endpoint: Option<(String, IpAddr)>,
     /// URL of the controller.
     pub controller: Option<String>,
+    /// How it finds out whether other hosts live.
+    pub liveness: Timing,
 }
 
 /// Where a host's ports and rules come from.
@@ -117,7 +122,9 @@ pub enum Mode {
 pub struct Host {
     identity: Identity,
     incarnation: u64,
-    dataplane: Dataplane,
+    dataplane: Arc<Dataplane>,
+    bfd: Arc<Bfd>,
+    gateways: gateways::Gateways,
     state: StateDir,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
@@ -175,11 +182,17 @@ impl Host {
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
+        let dataplane = Arc::new(dataplane);
+        let incarnation = since_epoch.as_nanos() as u64;
+        let tunnel_ip = identity.endpoint.as_ref().map(|(_, ip)| *ip);
+        let bfd = Bfd::new(tunnel_ip, identity.liveness, incarnation, Arc::clone(&dataplane));
         let lowering = Lowering::with_zones(&state.zones().unwrap_or_default());
         let mut host = Self {
             identity,
-            incarnation: since_epoch.as_nanos() as u64,
+            incarnation,
             dataplane,
+            bfd: Arc::new(bfd),
+            gateways: gateways::Gateways::default(),
             state,
             lab,
             is_handmade,
@@ -273,9 +286,11 @@ impl Host {
         let touched = services::Touched::of(&delta, is_full);
         self.lower(delta);
         self.underlay_peers();
+        self.watch_gateways();
         self.applied_revision = revision;
         self.publish(BridgeId::FIRST);
         self.brief_responder(touched);
+        self.announce();
         Ok(())
     }
 

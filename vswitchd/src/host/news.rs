@@ -1,6 +1,7 @@
 //! What packets make: packets for controllers, learned rules, samples, stations. They are
 //! taken from the workers as soon as these tell of them; here they become events, and rules.
 
+use ovn_northd_lite::punt::{Request, Service};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -114,7 +115,13 @@ impl Host {
         for (bridge, learned) in by_bridge {
             self.learn(bridge, &learned, now);
         }
+        let mut has_changed = false;
         for (bridge, worker, packet_in) in packet_ins {
+            if self.is_liveness(&packet_in) {
+                let peers = &self.underlay.peers;
+                has_changed |= self.bfd.receive(&packet_in.bytes, |from| peers.contains(&from));
+                continue;
+            }
             self.answer(&packet_in);
             self.paused.add((bridge, worker), &packet_in);
             let name = self.bridge_name(bridge);
@@ -123,6 +130,15 @@ impl Host {
         for (bridge, sampled) in samples {
             self.events.tell_of(self.bridge_name(bridge), now, Event::Sampled(sampled));
         }
+        if has_changed {
+            self.tend_gateways();
+        }
+    }
+
+    /// Another host says that it lives. Nobody else is told: it does so all the time.
+    fn is_liveness(&self, packet_in: &PacketIn) -> bool {
+        let request = Request::decode(&packet_in.punt.to.userdata);
+        !self.is_handmade && request.is_some_and(|request| request.service == Service::Bfd)
     }
 
     fn learn(&mut self, id: BridgeId, learned: &[Learned], now: Timestamp) {

@@ -22,6 +22,8 @@ pub struct Port {
     pub peer: Option<String>,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// Network outside that it leads to; empty: none.
+    pub network: String,
     /// How it takes part in forwarding.
     pub settings: PortSettings,
     /// Why it is not attached; `None`: it is.
@@ -37,11 +39,13 @@ pub(super) struct NewPort {
     pub(super) peer: Option<String>,
     /// Switch port it is for; empty: none.
     pub(super) logical_port: String,
+    /// Network outside that it leads to; empty: none.
+    pub(super) network: String,
 }
 
 impl Default for NewPort {
     fn default() -> Self {
-        Self { id: PortNo::ZERO.into(), peer: None, logical_port: String::new() }
+        Self { id: PortNo::ZERO.into(), peer: None, logical_port: String::new(), network: String::new() }
     }
 }
 
@@ -87,6 +91,21 @@ pub enum PortError {
         /// Where it is.
         interface: String,
     },
+    /// The network has another interface.
+    #[error(
+        "network {network} is at {interface} already; remove that first: vswitchctl port del {interface}"
+    )]
+    NetworkInUse {
+        /// The network.
+        network: String,
+        /// Where it is.
+        interface: String,
+    },
+    /// An interface is for one thing.
+    #[error(
+        "an interface is a workload's or leads to a network, not both; leave --logical-port or --network out"
+    )]
+    TwoPurposes,
     /// There is no such port.
     #[error("{0} is not attached; vswitchctl port list shows what is")]
     NotFound(String),
@@ -143,9 +162,12 @@ impl Host {
         &mut self,
         bridge: BridgeId,
         interface: &str,
-        logical_port: &str,
+        (logical_port, network): (&str, &str),
         number: Option<PortNo>,
     ) -> Result<PortId, PortError> {
+        if !logical_port.is_empty() && !network.is_empty() {
+            return Err(PortError::TwoPurposes);
+        }
         if self.lab.is_some() {
             return Err(PortError::IsLab(interface.to_owned()));
         }
@@ -153,14 +175,17 @@ impl Host {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
-            return self.same_again(interface, present, (bridge, number, None), logical_port);
+            return self.same_again(interface, present, (bridge, number, None), (logical_port, network));
         }
-        if self.is_handmade && !logical_port.is_empty() {
-            return Err(PortError::NoNetwork(logical_port.to_owned()));
+        let purpose = if network.is_empty() { logical_port } else { network };
+        if self.is_handmade && !purpose.is_empty() {
+            return Err(PortError::NoNetwork(purpose.to_owned()));
         }
         self.check_unclaimed(logical_port)?;
+        self.check_unconnected(network)?;
         let id = PortId::new(bridge, self.choose_number(bridge, number)?);
-        self.attach_workload(interface, NewPort { id, peer: None, logical_port: logical_port.to_owned() })?;
+        let (logical_port, network) = (logical_port.to_owned(), network.to_owned());
+        self.attach_workload(interface, NewPort { id, peer: None, logical_port, network })?;
         Ok(id)
     }
 
@@ -176,13 +201,23 @@ impl Host {
         }
     }
 
+    fn check_unconnected(&self, network: &str) -> Result<(), PortError> {
+        let elsewhere = self.ports.iter().find(|(_, port)| !network.is_empty() && port.network == network);
+        match elsewhere {
+            Some((interface, _)) => {
+                Err(PortError::NetworkInUse { network: network.to_owned(), interface: interface.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Attaches what may be attached, and remembers it.
     pub(super) fn attach_workload(&mut self, name: &str, new: NewPort) -> Result<PortNo, PortError> {
-        let NewPort { id, peer, logical_port } = new;
+        let NewPort { id, peer, logical_port, network } = new;
         let (bridge, port) = (id.bridge, id.port);
         self.dataplane.attach(self.workload_spec(id, name, peer.is_some()))?;
         let settings = PortSettings::default();
-        let added = Port { bridge, port, peer, logical_port, settings, trouble: None };
+        let added = Port { bridge, port, peer, logical_port, network, settings, trouble: None };
         self.ports.insert(name.to_owned(), added);
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
@@ -296,8 +331,9 @@ impl Host {
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
             }
-            let SavedPort { interface, logical_port, settings, peer, .. } = saved;
-            self.ports.insert(interface, Port { bridge, port, peer, logical_port, settings, trouble });
+            let SavedPort { interface, logical_port, network, settings, peer, .. } = saved;
+            let restored = Port { bridge, port, peer, logical_port, network, settings, trouble };
+            self.ports.insert(interface, restored);
         }
         self.link_ports();
         self.ports_changed();
@@ -308,16 +344,17 @@ impl Host {
         name: &str,
         present: &Port,
         (bridge, number, peer): (BridgeId, Option<PortNo>, Option<&str>),
-        logical_port: &str,
+        (logical_port, network): (&str, &str),
     ) -> Result<PortId, PortError> {
         let is_other = present.bridge != bridge || present.peer.as_deref() != peer;
         if is_other || number.is_some_and(|number| number != present.port) {
             return Err(PortError::Differs(name.to_owned()));
         }
-        if present.logical_port == logical_port {
+        if (present.logical_port.as_str(), present.network.as_str()) == (logical_port, network) {
             return Ok(present.id());
         }
-        Err(PortError::Claimed { interface: name.to_owned(), present: present.logical_port.clone() })
+        let purpose = if present.network.is_empty() { &present.logical_port } else { &present.network };
+        Err(PortError::Claimed { interface: name.to_owned(), present: purpose.clone() })
     }
 
     /// This number if it is free in the bridge; without one, the lowest that is.
@@ -353,6 +390,7 @@ impl Host {
                 peer: port.peer.clone(),
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
+                network: port.network.clone(),
                 mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
                 settings: port.settings.clone(),
             })

@@ -68,11 +68,15 @@ impl Host {
         }
     }
 
-    fn local_ports(&self) -> LocalPorts {
-        let attached = self.ports.values().filter(|port| port.is_attached() && !port.logical_port.is_empty());
+    pub(super) fn local_ports(&self) -> LocalPorts {
+        let attached = || self.ports.values().filter(|port| port.is_attached());
+        let named = attached().filter(|port| !port.logical_port.is_empty());
+        let networks = attached().filter(|port| !port.network.is_empty());
         LocalPorts {
             chassis: self.identity.chassis.clone(),
-            ports: attached.map(|port| (port.logical_port.clone(), port.port)).collect(),
+            ports: named.map(|port| (port.logical_port.clone(), port.port)).collect(),
+            networks: networks.map(|port| (port.network.clone(), port.port)).collect(),
+            down: self.gateways.down.clone(),
             tunnel: self.identity.endpoint.is_some().then_some(TUNNEL),
         }
     }

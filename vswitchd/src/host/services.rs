@@ -1,7 +1,7 @@
 //! What the responder has to know of the network beforehand: names, and which routers
 //! advertise unasked.
 
-use ovn_northd_lite::{SouthboundDelta, names::is_set};
+use ovn_northd_lite::{SouthboundDelta, chassis_of, names::is_set};
 
 use super::Host;
 use crate::responder::{Advertiser, Advertisers};
@@ -33,19 +33,26 @@ impl Host {
             self.responder.set_names(self.lowering.view());
         }
         if touched.bindings {
-            let advertisers = self.advertisers();
-            self.responder.set_advertisers(self.dataplane.now(), advertisers);
+            self.advertise();
         }
     }
 
-    /// Router ports that advertise from here: those of routers that are everywhere, and of
-    /// those that are on this host.
+    /// Tells the responder which routers advertise from here.
+    pub(super) fn advertise(&mut self) {
+        let advertisers = self.advertisers();
+        self.responder.set_advertisers(self.dataplane.now(), advertisers);
+    }
+
+    /// Router ports that advertise from here: those that are everywhere, and those that this
+    /// host has.
     fn advertisers(&self) -> Advertisers {
         let mut advertisers = Advertisers::new();
-        for binding in self.lowering.view().bindings.values().filter(|binding| binding.peer.is_some()) {
-            let is_elsewhere = binding.chassis.as_ref().is_some_and(|id| *id != self.identity.chassis);
+        let (view, local) = (self.lowering.view(), self.local_ports());
+        for binding in view.bindings.values().filter(|binding| binding.peer.is_some()) {
+            let chassis = chassis_of(view, &local, binding);
+            let is_elsewhere = chassis.is_some_and(|id| id != self.identity.chassis);
             if let (Some(says), false) = (&binding.advertises, is_elsewhere) {
-                let advertiser = Advertiser { says: says.clone(), is_pinned: binding.chassis.is_some() };
+                let advertiser = Advertiser { says: says.clone(), is_pinned: chassis.is_some() };
                 advertisers.insert((binding.datapath, binding.key), advertiser);
             }
         }

@@ -108,6 +108,7 @@ impl Responder {
             Service::Icmp4 | Service::Icmp6 => icmp::error(&context),
             Service::TcpReset => reset::reset(&context),
             Service::Reject => reject::reject(&context),
+            Service::Bfd => None,
             Service::DhcpV4 => return context.replied(dhcp4::answer(&context)),
             Service::DhcpV6 => return context.replied(dhcp6::answer(&context)),
             Service::Dns => return context.replied(self.names.answer(&context)),

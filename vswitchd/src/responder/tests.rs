@@ -48,6 +48,7 @@ fn network() -> Northbound {
         unknown,
         port_security: Vec::new(),
         chassis: Some("h1".to_owned()),
+        access: Default::default(),
     };
     let to_router = |router: &str, port: &str| SwitchPortKind::Router {
         router: router.to_owned(),
@@ -60,6 +61,7 @@ fn network() -> Northbound {
             ports: ports.collect(),
             acls: Default::default(),
             default_policy: Default::default(),
+            qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
         };
@@ -75,7 +77,17 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            (id.to_owned(), RouterPort { key, mac: mac(last), networks, enabled: true, advertisement: None })
+            let (gateway, advertisement, static_macs) = Default::default();
+            let port = RouterPort {
+                key,
+                mac: mac(last),
+                networks,
+                enabled: true,
+                gateway,
+                advertisement,
+                static_macs,
+            };
+            (id.to_owned(), port)
         };
         let route = |(to, via): &(&str, &str)| StaticRoute {
             prefix: prefix(to),
@@ -154,7 +166,7 @@ impl Net {
         let number = |raw| PortNo::new(raw).unwrap();
         let sb = compile(nb, &BTreeMap::new());
         let ports = [("a".to_owned(), number(A)), ("c".to_owned(), number(C))].into();
-        let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, tunnel: None });
+        let lowered = lower(&sb, &LocalPorts { chassis: "h1".to_owned(), ports, ..LocalPorts::default() });
         assert_eq!(lowered.errors, []);
         let meters = lowered.meters.into_iter().map(|meter| Change::Meter(MeterChange::Add(meter)));
         let groups = lowered.groups.into_iter().map(|group| Change::Group(GroupChange::Add(group)));
@@ -545,7 +557,7 @@ fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
     let mut nb = network();
     let far = nb.switches.get_mut("far").unwrap();
     for (priority, (id, direction, matching, action)) in (10..).zip(acls) {
-        let log = Some(AclLog { name: String::new(), severity: Severity::Notice });
+        let log = Some(AclLog { name: String::new(), severity: Severity::Notice, rate: None });
         let acl = Acl {
             direction: *direction,
             tier: 0,

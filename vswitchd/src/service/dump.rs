@@ -13,7 +13,7 @@ use flowtable::{
     types::{BridgeId, PortNo},
 };
 
-use crate::host::{Departed, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -29,7 +29,17 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
         n_repairs: host.n_repairs(),
+        gateways: host.gateway_status().into_iter().map(gateway).collect(),
     }
+}
+
+fn gateway(status: GatewayStatus) -> pb::Gateway {
+    let candidates = status.candidates.into_iter().map(|(chassis, priority, state)| pb::GatewayCandidate {
+        chassis,
+        priority: priority.into(),
+        state: state.to_owned(),
+    });
+    pb::Gateway { port: status.port, active: status.active, candidates: candidates.collect() }
 }
 
 fn worker(status: &WorkerStatus) -> pb::Worker {
@@ -147,6 +157,7 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
         receives: *receives,
         packet_ins: *packet_ins,
         protected: *protected,
+        network: port.network.clone(),
         forwards: *forwards,
         floods: *floods,
         vlan: Some(vlan),

@@ -96,18 +96,20 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer } = request.into_inner();
+        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, network } =
+            request.into_inner();
         check_interface(&interface)?;
         if !peer.is_empty() {
             check_interface(&peer)?;
         }
         check_logical_port(&logical_port)?;
+        check_network(&network)?;
         let number = port_number(port_no)?;
         self.host
             .with(move |host| {
                 let bridge = host.bridge(&bridge).map_err(bridges::refusal)?.id();
                 let added = match peer.as_str() {
-                    "" => host.add_port(bridge, &interface, &logical_port, number),
+                    "" => host.add_port(bridge, &interface, (&logical_port, &network), number),
                     peer => host.add_patch(bridge, &interface, peer, number),
                 };
                 added.map_err(refusal)?;
@@ -280,6 +282,15 @@ fn check_interface(name: &str) -> Result<(), Status> {
     )))
 }
 
+/// Names of networks are as ids.
+fn check_network(name: &str) -> Result<(), Status> {
+    check_logical_port(name).map_err(|_| {
+        let reason =
+            format!("network `{}`: use at most {MAX_ID_LEN} of a-z A-Z 0-9 . _ -", name.escape_default());
+        Status::invalid_argument(reason)
+    })
+}
+
 fn check_logical_port(id: &str) -> Result<(), Status> {
     let is_well_formed = id.len() <= MAX_ID_LEN
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
@@ -297,6 +308,7 @@ fn refusal(error: PortError) -> Status {
         PortError::NotFound(_) => Code::NotFound,
         PortError::Claimed { .. }
         | PortError::LogicalInUse { .. }
+        | PortError::NetworkInUse { .. }
         | PortError::NumberInUse { .. }
         | PortError::Differs(_) => Code::AlreadyExists,
         PortError::Attach(_)
@@ -304,7 +316,8 @@ fn refusal(error: PortError) -> Status {
         | PortError::EncapIp(_)
         | PortError::IsLab(_)
         | PortError::NoLinks
-        | PortError::NoNetwork(_) => Code::FailedPrecondition,
+        | PortError::NoNetwork(_)
+        | PortError::TwoPurposes => Code::FailedPrecondition,
         PortError::Vlan(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,

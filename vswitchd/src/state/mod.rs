@@ -46,6 +46,9 @@ pub struct SavedPort {
     pub interface: String,
     /// Switch port it is for; empty: none.
     pub logical_port: String,
+    /// Network outside that it leads to; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
     /// Of a lab's port: its MTU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -234,6 +237,7 @@ mod tests {
             port: 3,
             interface: "veth0".to_owned(),
             logical_port: "web-1".to_owned(),
+            network: String::new(),
             mtu: None,
             settings: PortSettings::default(),
         };

@@ -2,7 +2,7 @@
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::Priority;
-use ovn_northd_lite::model::{Acl, AclAction, AclDirection, AclLog, Severity};
+use ovn_northd_lite::model::{Acl, AclAction, AclDirection, AclLog, Rate, Severity};
 
 use crate::{
     compile::check_match,
@@ -15,15 +15,8 @@ const MAX_ACL_PRIORITY: u32 = 32_767;
 const MAX_TIER: u8 = 3;
 
 pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
-    use pb::acl::{Action, Direction};
-    let direction = match Direction::try_from(acl.direction) {
-        Ok(Direction::FromLport) => AclDirection::FromLport,
-        Ok(Direction::ToLport) => AclDirection::ToLport,
-        Ok(Direction::Unspecified) | Err(_) => {
-            let reason = format!("{} is not a direction; say from-lport or to-lport", acl.direction);
-            return Err(FieldError::new("direction", reason));
-        }
-    };
+    use pb::acl::Action;
+    let direction = direction(acl.direction)?;
     let action = match Action::try_from(acl.action) {
         Ok(Action::Allow) => AclAction::Allow,
         Ok(Action::AllowRelated) => AclAction::AllowRelated,
@@ -42,23 +35,40 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
     let tier = u8::try_from(acl.tier).ok().filter(|tier| *tier <= MAX_TIER).ok_or_else(|| {
         FieldError::new("tier", format!("{} is out of range; use 0 to {MAX_TIER}", acl.tier))
     })?;
-    let priority = u16::try_from(acl.priority)
-        .ok()
-        .filter(|_| acl.priority <= MAX_ACL_PRIORITY)
-        .and_then(|raw| Priority::new(raw).ok())
-        .ok_or_else(|| {
-            let reason = format!("{} is out of range; use 0 to {MAX_ACL_PRIORITY}", acl.priority);
-            FieldError::new("priority", reason)
-        })?;
-    let wrong_match = |reason| FieldError::new("match", reason);
-    if acl.r#match.len() > limits::MAX_MATCH_LEN {
-        let reason = format!("{} bytes are too long; keep to {}", acl.r#match.len(), limits::MAX_MATCH_LEN);
-        return Err(wrong_match(reason));
-    }
-    check_match(&acl.r#match).map_err(wrong_match)?;
+    let priority = priority(acl.priority)?;
+    let matching = matching(&acl.r#match)?;
     check_label(acl.label, action)?;
-    let matching = acl.r#match.clone();
     Ok(Acl { direction, tier, priority, matching, action, label: acl.label, log: log(acl)? })
+}
+
+pub(super) fn direction(raw: i32) -> Result<AclDirection, FieldError> {
+    use pb::acl::Direction;
+    match Direction::try_from(raw) {
+        Ok(Direction::FromLport) => Ok(AclDirection::FromLport),
+        Ok(Direction::ToLport) => Ok(AclDirection::ToLport),
+        Ok(Direction::Unspecified) | Err(_) => {
+            let reason = format!("{raw} is not a direction; say from-lport or to-lport");
+            Err(FieldError::new("direction", reason))
+        }
+    }
+}
+
+pub(super) fn priority(raw: u32) -> Result<Priority, FieldError> {
+    let priority = u16::try_from(raw).ok().filter(|_| raw <= MAX_ACL_PRIORITY);
+    priority.and_then(|raw| Priority::new(raw).ok()).ok_or_else(|| {
+        FieldError::new("priority", format!("{raw} is out of range; use 0 to {MAX_ACL_PRIORITY}"))
+    })
+}
+
+/// A match that can be read.
+pub(super) fn matching(text: &str) -> Result<String, FieldError> {
+    let wrong = |reason| FieldError::new("match", reason);
+    if text.len() > limits::MAX_MATCH_LEN {
+        let reason = format!("{} bytes are too long; keep to {}", text.len(), limits::MAX_MATCH_LEN);
+        return Err(wrong(reason));
+    }
+    check_match(text).map_err(wrong)?;
+    Ok(text.to_owned())
 }
 
 fn check_label(label: u32, action: AclAction) -> Result<(), FieldError> {
@@ -85,11 +95,16 @@ fn log(acl: &pb::Acl) -> Result<Option<AclLog>, FieldError> {
             return Err(FieldError::new("severity", reason));
         }
     };
+    let rate = match (acl.log_rate, acl.log_burst) {
+        (0, 0) => None,
+        (0, _) => return Err(FieldError::new("log_burst", "a burst goes with a rate; set log_rate, too")),
+        (pps, burst) => Some(Rate { pps, burst: if burst == 0 { pps } else { burst } }),
+    };
     let name = &acl.log_name;
     if name.len() > limits::MAX_LOG_NAME_LEN || name.chars().any(char::is_control) {
         let reason =
             format!("{} is no name for a log; use up to {} bytes", Shown(name), limits::MAX_LOG_NAME_LEN);
         return Err(FieldError::new("log_name", reason));
     }
-    Ok(acl.log.then(|| AclLog { name: name.clone(), severity }))
+    Ok(acl.log.then(|| AclLog { name: name.clone(), severity, rate }))
 }

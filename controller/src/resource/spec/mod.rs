@@ -6,11 +6,13 @@ mod address_management;
 mod address_set;
 mod chassis;
 mod dhcp_options;
+mod gateway;
 mod limits;
 mod load_balancer;
 mod names;
 mod nat;
 mod port_group;
+mod qos_rule;
 mod router;
 mod router_advertisement;
 mod router_policy;
@@ -22,7 +24,7 @@ use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
 use ovn_northd_lite::model::{
-    Acl, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, RouterPolicy, SetMember,
+    Acl, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, QosRule, RouterPolicy, SetMember,
 };
 
 pub use self::{
@@ -32,7 +34,7 @@ pub use self::{
     router::RouterSpec,
     router_port::RouterPortSpec,
     switch::SwitchSpec,
-    switch_port::{Attachment, Dynamic, SwitchPortSpec},
+    switch_port::{Access, Attachment, Dynamic, SwitchPortSpec},
 };
 use super::{FieldError, Kind, Name, Shown};
 
@@ -67,6 +69,8 @@ pub enum Spec {
     Names(Names),
     /// Bounds on what packets ask hosts for.
     Limits(Limits),
+    /// A rule about quality of service.
+    QosRule(QosRule),
 }
 
 /// Parses the spec of a resource with this name.
@@ -99,6 +103,7 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         }
         (Kind::Names, Some(Wire::Names(names))) => names::parse(names).map(Spec::Names),
         (Kind::Limits, Some(Wire::ControlPlaneLimits(bounds))) => limits::parse(bounds).map(Spec::Limits),
+        (Kind::QosRule, Some(Wire::QosRule(rule))) => qos_rule::parse(rule).map(Spec::QosRule),
         (kind, found) => {
             let found = found.map_or("none", |wire| kind_of(wire).spec_field());
             let reason = format!("{name} needs `{}`, not {found}", kind.spec_field());
@@ -123,6 +128,7 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::DhcpOptions(_) => Kind::DhcpOptions,
         Wire::Names(_) => Kind::Names,
         Wire::ControlPlaneLimits(_) => Kind::Limits,
+        Wire::QosRule(_) => Kind::QosRule,
     }
 }
 
@@ -146,7 +152,8 @@ pub fn strip(wire: &mut Wire) {
         | Wire::RouterPolicy(_)
         | Wire::DhcpOptions(_)
         | Wire::Names(_)
-        | Wire::ControlPlaneLimits(_) => {}
+        | Wire::ControlPlaneLimits(_)
+        | Wire::QosRule(_) => {}
         Wire::Chassis(chassis) => {
             chassis.connected = false;
             chassis.applied_revision = 0;

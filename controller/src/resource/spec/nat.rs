@@ -1,10 +1,10 @@
 //! Address translation.
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{IpNetwork, NatKind, NatRule};
+use ovn_northd_lite::model::{Distributed, IpNetwork, NatKind, NatRule};
 
 use super::{each, router_port::router_port_name};
-use crate::resource::{FieldError, Name, Shown, address, limits};
+use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
     let kind = kind(nat.r#type)?;
@@ -40,7 +40,34 @@ pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
         stateless: nat.stateless,
         allowed_external_ips: networks("allowed_external_ips", &nat.allowed_external_ips)?,
         exempted_external_ips: networks("exempted_external_ips", &nat.exempted_external_ips)?,
+        distributed: distributed(kind, nat)?,
     })
+}
+
+/// A floating address on its workload's host.
+fn distributed(kind: NatKind, nat: &pb::Nat) -> Result<Option<Distributed>, FieldError> {
+    let wrong = |field, reason: String| Err(FieldError::new(field, reason));
+    match (nat.external_mac.as_str(), nat.logical_port.as_str()) {
+        ("", "") => return Ok(None),
+        ("", _) | (_, "") => {
+            return wrong("external_mac", "it goes with logical_port; set both or none".to_owned());
+        }
+        _ => {}
+    }
+    if kind != NatKind::Both || nat.stateless {
+        return wrong("external_mac", "only a dnat_and_snat of connections has one; leave it out".to_owned());
+    }
+    let mac =
+        address::parse_mac(&nat.external_mac).map_err(|reason| FieldError::new("external_mac", reason))?;
+    match Name::parse(&nat.logical_port) {
+        Ok(port) if port.kind() == Kind::SwitchPort => {
+            Ok(Some(Distributed { mac, port: port.id().to_owned() }))
+        }
+        _ => {
+            let port = Shown(&nat.logical_port);
+            wrong("logical_port", format!("{port} does not name a switch port; write {}", Kind::SwitchPort))
+        }
+    }
 }
 
 fn kind(raw: i32) -> Result<NatKind, FieldError> {

@@ -37,7 +37,8 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
     })
 }
 
-fn chassis(text: &str) -> Result<Option<String>, FieldError> {
+/// Id of the chassis of this name; none for the empty text.
+pub(super) fn chassis(text: &str) -> Result<Option<String>, FieldError> {
     match Name::parse(text) {
         _ if text.is_empty() => Ok(None),
         Ok(name) if name.kind() == Kind::Chassis => Ok(Some(name.id().to_owned())),

@@ -6,11 +6,8 @@ use ferroflow_proto::northbound as pb;
 use flowtable::types::Priority;
 use ovn_northd_lite::model::{PolicyAction, RouterPolicy};
 
-use super::each;
-use crate::{
-    compile::check_match,
-    resource::{FieldError, address, limits},
-};
+use super::{acl::matching, each};
+use crate::resource::{FieldError, address, limits};
 
 /// Highest priority of a policy, as in OVN.
 const MAX_PRIORITY: u32 = 32_767;
@@ -22,13 +19,8 @@ pub(super) fn parse(policy: &pb::RouterPolicy) -> Result<RouterPolicy, FieldErro
         let reason = format!("{} is out of range; use 1 to {MAX_PRIORITY}", policy.priority);
         FieldError::new("priority", reason)
     })?;
-    if policy.r#match.len() > limits::MAX_MATCH_LEN {
-        let reason =
-            format!("{} bytes are too long; keep to {}", policy.r#match.len(), limits::MAX_MATCH_LEN);
-        return Err(FieldError::new("match", reason));
-    }
-    check_match(&policy.r#match).map_err(|reason| FieldError::new("match", reason))?;
-    Ok(RouterPolicy { priority, matching: policy.r#match.clone(), action: action(policy)? })
+    let matching = matching(&policy.r#match)?;
+    Ok(RouterPolicy { priority, matching, action: action(policy)? })
 }
 
 fn action(policy: &pb::RouterPolicy) -> Result<PolicyAction, FieldError> {

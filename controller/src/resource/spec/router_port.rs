@@ -1,10 +1,12 @@
 //! Ports of routers.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::{IpNetwork, RouterAdvertisement};
+use ovn_northd_lite::model::{Candidate, IpNetwork, RouterAdvertisement, StaticMac};
 
-use super::{each, router_advertisement};
+use super::{check_count, each, gateway::candidates, router_advertisement};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -16,8 +18,12 @@ pub struct RouterPortSpec {
     pub networks: Vec<IpNetwork>,
     /// Sends and receives.
     pub enabled: bool,
+    /// Hosts that may be the gateway, the best first.
+    pub gateway: Vec<Candidate>,
     /// What hosts on its networks are told.
     pub advertisement: Option<RouterAdvertisement>,
+    /// Who has which address on its networks.
+    pub static_macs: BTreeMap<IpAddr, StaticMac>,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -29,13 +35,31 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
             "a router port needs an address; write one like 10.0.0.1/24",
         ));
     }
+    let gateway = candidates(&port.gateway_chassis)?;
     let has_v6 = networks.iter().any(|network| network.addr.is_ipv6());
     if port.router_advertisement.is_some() && !has_v6 {
         let reason = "there is no IPv6 network to advertise; add one to `networks`";
         return Err(FieldError::new("router_advertisement", reason));
     }
     let advertisement = port.router_advertisement.as_ref().map(router_advertisement::parse).transpose()?;
-    Ok(RouterPortSpec { mac, networks, enabled: port.enabled.unwrap_or(true), advertisement })
+    let enabled = port.enabled.unwrap_or(true);
+    let static_macs = static_macs(&port.static_mac_bindings)?;
+    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs })
+}
+
+fn static_macs(bindings: &[pb::StaticMacBinding]) -> Result<BTreeMap<IpAddr, StaticMac>, FieldError> {
+    check_count("static_mac_bindings", bindings.len(), limits::MAX_STATIC_MACS)?;
+    let mut found = BTreeMap::new();
+    for (i, binding) in bindings.iter().enumerate() {
+        let wrong =
+            |field: &str, reason| FieldError::new(format!("static_mac_bindings[{i}].{field}"), reason);
+        let ip = address::parse_ip(&binding.ip).map_err(|reason| wrong("ip", reason))?;
+        let mac = address::parse_mac(&binding.mac).map_err(|reason| wrong("mac", reason))?;
+        if found.insert(ip, StaticMac { mac, overrides: binding.override_dynamic }).is_some() {
+            return Err(wrong("ip", format!("{ip} is there twice; keep one")));
+        }
+    }
+    Ok(found)
 }
 
 /// The name of a router port.

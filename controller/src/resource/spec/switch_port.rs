@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use ferroflow_proto::northbound as pb;
-use flowtable::types::MacAddr;
+use flowtable::types::{MacAddr, VlanId};
 use ovn_northd_lite::{
     dhcp::domain,
-    model::{PortAddresses, PortSecurity, PortServices},
+    model::{Candidate, PortAddresses, PortSecurity, PortServices},
 };
 
-use super::{each, reference, router_port::router_port_name};
+use super::{each, gateway, reference, router_port::router_port_name};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a switch.
@@ -43,18 +43,59 @@ pub enum Attachment {
         unknown: bool,
         /// Source addresses it may use; empty: any.
         port_security: Vec<PortSecurity>,
+        /// How it is attached.
+        access: Access,
         /// What the switch is to choose.
         dynamic: Option<Dynamic>,
     },
     /// The router port of this name.
     Router(Name),
+    /// A network outside.
+    Network {
+        /// Its name.
+        network: String,
+        /// VLAN tag of its frames.
+        tag: Option<VlanId>,
+        /// Hosts that may connect to it; empty: all.
+        gateway: Vec<Candidate>,
+    },
+}
+
+/// How a workload is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// By an interface of its own.
+    Interface,
+    /// Behind the interface of the port of this name, with a VLAN tag.
+    Nested(Name, VlanId),
+    /// By an interface on each chassis that has one.
+    EachChassis,
 }
 
 pub(super) fn parse(port: &pb::LogicalSwitchPort) -> Result<SwitchPortSpec, FieldError> {
     use pb::logical_switch_port::Type;
     let attachment = match Type::try_from(port.r#type) {
-        Ok(Type::Unspecified) => workload(port)?,
-        Ok(Type::Router) => Attachment::Router(router_side(port)?),
+        Ok(kind @ (Type::Unspecified | Type::Localport)) => {
+            only(port, &["addresses", "port_security", "parent", "tag"])?;
+            workload(port, kind)?
+        }
+        Ok(Type::Router) => {
+            only(port, &["router_port"])?;
+            Attachment::Router(router_port_name("router_port", &port.router_port)?)
+        }
+        Ok(Type::Localnet) => {
+            only(port, &["network_name", "tag"])?;
+            network(port, Vec::new())?
+        }
+        Ok(Type::L2gateway) => {
+            only(port, &["network_name", "tag", "gateway_chassis"])?;
+            let gateway = gateway::candidates(&port.gateway_chassis)?;
+            if gateway.is_empty() {
+                let reason = "an l2gateway is on one of some hosts; name them, or make it a localnet";
+                return Err(FieldError::new("gateway_chassis", reason));
+            }
+            network(port, gateway)?
+        }
         Err(_) => {
             return Err(FieldError::new("type", format!("{} is not a type of switch port", port.r#type)));
         }
@@ -62,14 +103,31 @@ pub(super) fn parse(port: &pb::LogicalSwitchPort) -> Result<SwitchPortSpec, Fiel
     Ok(SwitchPortSpec { attachment, enabled: port.enabled.unwrap_or(true), services: services(port)? })
 }
 
-fn workload(port: &pb::LogicalSwitchPort) -> Result<Attachment, FieldError> {
-    if !port.router_port.is_empty() {
-        let reason = format!(
-            "{} makes sense only for type router; set the type or clear this field",
-            Shown(&port.router_port)
-        );
-        return Err(FieldError::new("router_port", reason));
+/// Refuses fields that say nothing about a port of this type.
+fn only(port: &pb::LogicalSwitchPort, fields: &[&str]) -> Result<(), FieldError> {
+    let given = [
+        ("addresses", !port.addresses.is_empty()),
+        ("port_security", !port.port_security.is_empty()),
+        ("router_port", !port.router_port.is_empty()),
+        ("network_name", !port.network_name.is_empty()),
+        ("tag", port.tag != 0),
+        ("parent", !port.parent.is_empty()),
+        ("gateway_chassis", !port.gateway_chassis.is_empty()),
+    ];
+    let odd = given.into_iter().find(|(field, is_given)| *is_given && !fields.contains(field));
+    match odd {
+        None => Ok(()),
+        Some((field, _)) => {
+            let reason = "it means nothing for a port of this type; clear it, or set another type";
+            Err(FieldError::new(field, reason))
+        }
     }
+}
+
+fn workload(
+    port: &pb::LogicalSwitchPort,
+    kind: pb::logical_switch_port::Type,
+) -> Result<Attachment, FieldError> {
     let unknown = port.addresses.iter().any(|entry| entry == "unknown");
     let addresses = each("addresses", &port.addresses, limits::MAX_ADDRESS_ENTRIES, |entry| {
         let is_fixed = entry != "unknown" && !is_dynamic(entry);
@@ -89,18 +147,34 @@ fn workload(port: &pb::LogicalSwitchPort) -> Result<Attachment, FieldError> {
         limits::MAX_ADDRESS_ENTRIES,
         address::parse_port_security,
     )?;
+    let access = access(port, kind)?;
     let addresses = addresses.into_iter().flatten().collect();
-    Ok(Attachment::Workload { addresses, unknown, port_security, dynamic: first })
+    Ok(Attachment::Workload { addresses, unknown, port_security, access, dynamic: first })
 }
 
-fn router_side(port: &pb::LogicalSwitchPort) -> Result<Name, FieldError> {
-    for (field, list) in [("addresses", &port.addresses), ("port_security", &port.port_security)] {
-        if !list.is_empty() {
-            let reason = "a port of type router takes the addresses of its router port; leave this empty";
-            return Err(FieldError::new(field, reason));
+fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> Result<Access, FieldError> {
+    let is_localport = kind == pb::logical_switch_port::Type::Localport;
+    match (port.parent.as_str(), gateway::tag(port.tag)?) {
+        ("", None) if is_localport => Ok(Access::EachChassis),
+        ("", None) => Ok(Access::Interface),
+        (parent, Some(tag)) if !parent.is_empty() && !is_localport => match Name::parse(parent) {
+            Ok(name) if name.kind() == Kind::SwitchPort => Ok(Access::Nested(name, tag)),
+            _ => {
+                let reason =
+                    format!("{} does not name a switch port; write {}", Shown(parent), Kind::SwitchPort);
+                Err(FieldError::new("parent", reason))
+            }
+        },
+        _ => {
+            let reason = "a workload behind another one has a parent and a tag, others have neither";
+            Err(FieldError::new("tag", reason))
         }
     }
-    router_port_name("router_port", &port.router_port)
+}
+
+fn network(port: &pb::LogicalSwitchPort, gateway: Vec<Candidate>) -> Result<Attachment, FieldError> {
+    let network = gateway::network(&port.network_name)?;
+    Ok(Attachment::Network { network, tag: gateway::tag(port.tag)?, gateway })
 }
 
 fn is_dynamic(entry: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The next hop's MAC address: those of all workloads and router ports on the switch
-//! behind the output port are known. Of others the router asks, while their packets wait.
+//! behind the output port are known, and so is what the port is told. Of others the router
+//! asks, while their packets wait.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use crate::{
         topology::{NeighbourInput, RouterPorts},
     },
     expr::lexer::quote,
-    model::SwitchPortKind,
+    model::{StaticMac, SwitchPortKind},
 };
 
 /// A port of the switch behind a router's port.
@@ -35,6 +36,7 @@ pub(super) fn neighbour(input: &NeighbourInput<'_>, sink: &mut FlowSink) {
                 add(sink, input.router_port_id, network.addr, side.port.mac, &side.object(), why);
             }
         }
+        SwitchPortKind::Network { .. } => {}
     }
 }
 
@@ -52,10 +54,28 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let arp = "arp { eth.dst = ff:ff:ff:ff:ff:ff; arp.op = 1; arp.spa = reg5; arp.tpa = reg0; output; };";
     sink.add(request, 100, format!("{nobody} && ip4"), arp, object, why);
     sink.add(request, 100, format!("{nobody} && ip6"), "nd_ns { output; };", object, why);
+    for (id, port) in input.enabled_ports() {
+        let object = input.port_object(id);
+        for (ip, StaticMac { mac, overrides }) in &port.static_macs {
+            let (matching, actions) = (to(id, *ip), format!("eth.dst = {mac}; output;"));
+            if *overrides {
+                let why = "The next hop's MAC address is given, whatever is heard of it.";
+                sink.add(resolve, 50, matching, actions, &object, why);
+            } else {
+                let why = "Nothing is heard of the next hop; its MAC address is given.";
+                sink.add(request, 110, format!("{nobody} && {matching}"), actions, &object, why);
+            }
+        }
+    }
 }
 
 fn add(sink: &mut FlowSink, port: &str, ip: IpAddr, mac: MacAddr, object: &str, why: &str) {
+    let actions = format!("eth.dst = {mac}; output;");
+    sink.add(RouterIn::ArpResolve, 100, to(port, ip), actions, object, why);
+}
+
+/// Packets to a next hop by a port.
+fn to(port: &str, ip: IpAddr) -> String {
     let (family, field) = if ip.is_ipv4() { ("ip4", "reg0") } else { ("ip6", "xxreg0") };
-    let matching = format!("outport == {} && {family} && {field} == {ip}", quote(port));
-    sink.add(RouterIn::ArpResolve, 100, matching, format!("eth.dst = {mac}; output;"), object, why);
+    format!("outport == {} && {family} && {field} == {ip}", quote(port))
 }

@@ -59,7 +59,10 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
 
 /// Questions for the address that a translation has outside.
 pub(super) fn nat(input: &NatInput<'_>, sink: &mut FlowSink) {
-    stand_in(&input.ports, input.rule.external_ip, &input.object, sink);
+    // Who has a distributed one answers for it.
+    if input.rule.distributed.is_none() {
+        stand_in(&input.ports, input.rule.external_ip, &input.object, sink);
+    }
 }
 
 /// Questions for the addresses of services.

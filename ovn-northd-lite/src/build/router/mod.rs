@@ -7,6 +7,7 @@ mod arp_resolve;
 mod balancer;
 mod delivery;
 mod errors;
+mod gateway;
 mod hop;
 mod ip_input;
 mod nat;
@@ -35,6 +36,7 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Route(routing::route),
     Router(policy::router),
     Policy(policy::policy),
+    Router(gateway::router),
     Router(arp_resolve::router),
     Neighbour(arp_resolve::neighbour),
     Router(delivery::router),

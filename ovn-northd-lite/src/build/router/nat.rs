@@ -1,7 +1,9 @@
 //! Address translation. On a router of one chassis all kinds, by connections: destinations
 //! in the router's one zone, sources in its other, so that both can happen to one
-//! connection. On a router that is everywhere only what needs no memory: a floating
-//! address rewritten as it passes, at any host and in both directions alike.
+//! connection. So does a router that is everywhere at a gateway port, on the host that is
+//! the gateway; a distributed floating address has the host of its workload instead.
+//! Elsewhere such a router does only what needs no memory: a floating address rewritten
+//! as it passes, at any host and in both directions alike.
 //!
 //! A packet that leaves towards an address which the same router translates is turned
 //! around at the port's end (`egr_loop`), as if the network there had sent it back.
@@ -9,12 +11,13 @@
 use crate::{
     build::{
         balancer::family,
+        gateway,
         sink::FlowSink,
         stage::{RouterIn, RouterOut, Stage},
         topology::{NatInput, RouterPorts},
     },
     expr::lexer::quote,
-    model::{IpNetwork, NatKind, NatRule},
+    model::{Distributed, IpNetwork, NatKind, NatRule},
 };
 
 pub(super) fn nat(input: &NatInput<'_>, sink: &mut FlowSink) {
@@ -33,9 +36,16 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     ] {
         sink.add(stage, 0, "1", "next;", object, why);
     }
-    if input.router.chassis.is_some() && input.router.connects {
+    if !input.router.connects {
+        return;
+    }
+    let places = match &input.router.chassis {
+        Some(_) => vec!["ip".to_owned()],
+        None => input.gateway_ports().map(|(id, _)| format!("outport == {} && ip", quote(id))).collect(),
+    };
+    for place in places {
         let why = "Answers of translated destinations come from the address that was asked.";
-        sink.add(RouterOut::UnDnat, 50, "ip", "ct_dnat;", object, why);
+        sink.add(RouterOut::UnDnat, 50, place, "ct_dnat;", object, why);
         let why = "Neighbours are found without translation.";
         sink.add(RouterOut::UnDnat, 60, "nd || nd_rs || nd_ra", "next;", object, why);
     }
@@ -53,6 +63,8 @@ struct Nat<'a> {
     to_outside: String,
     /// Port that has the address outside.
     outside: Option<(&'a str, String)>,
+    /// Done on the workload's own host.
+    distributed: Option<&'a Distributed>,
 }
 
 impl<'a> Nat<'a> {
@@ -60,17 +72,24 @@ impl<'a> Nat<'a> {
         let rule = input.rule;
         let is_pinned = input.ports.router.chassis.is_some();
         let needs_no_memory = rule.kind == NatKind::Both && rule.stateless;
-        if !is_pinned && !needs_no_memory {
+        let outside = gateway_port(&input.ports, rule);
+        let at = |port: &str| input.ports.gateway_ports().any(|(id, _)| id == port);
+        let is_gateway = outside.as_ref().is_some_and(|(port, _)| at(port));
+        if !is_pinned && !is_gateway && !needs_no_memory {
             return None;
         }
-        let outside = gateway_port(&input.ports, rule);
+        let distributed = rule.distributed.as_ref().filter(|_| is_gateway);
         // A router of one chassis has no inside and outside, but for rules that name a port.
         let bound = outside.as_ref().filter(|_| !is_pinned || rule.gateway_port.is_some());
         if bound.is_none() && (!is_pinned || rule.gateway_port.is_some()) {
             return None;
         }
+        let resident = distributed
+            .map(|own| format!("is_chassis_resident({}) && ", quote(&own.port)))
+            .unwrap_or_default();
         let condition = |direction: &str| {
-            bound.map_or_else(String::new, |(port, _)| format!("{direction} == {} && ", quote(port)))
+            bound
+                .map_or_else(String::new, |(port, _)| format!("{direction} == {} && {resident}", quote(port)))
         };
         Some(Self {
             object: input.object.clone(),
@@ -79,13 +98,17 @@ impl<'a> Nat<'a> {
             from_outside: condition("inport"),
             to_outside: condition("outport"),
             outside,
+            distributed,
         })
     }
 
     fn build(&self, sink: &mut FlowSink) {
         if self.rule.kind != NatKind::Source {
             self.destination(sink);
-            self.turn_around(sink);
+            match self.distributed {
+                Some(own) => self.at_home(own, sink),
+                None => self.turn_around(sink),
+            }
         }
         if self.rule.kind != NatKind::Destination {
             self.source(sink);
@@ -151,6 +174,26 @@ impl<'a> Nat<'a> {
         sink.add(stage, priority, matching, actions, object, why);
     }
 
+    /// The workload's host takes the packets from outside, and lets out what it sends there,
+    /// without the gateway.
+    fn at_home(&self, own: &Distributed, sink: &mut FlowSink) {
+        let Some((port, _)) = &self.outside else { return };
+        let Self { rule, family, object, from_outside, to_outside, .. } = self;
+        let (mac, ip, inside) = (own.mac, rule.external_ip, rule.logical_ip.text());
+        let why = "The floating address is on this host.";
+        let matching = format!("{from_outside}eth.dst == {mac}");
+        sink.add(RouterIn::Admission, 50, matching, "next;", object, why);
+        let source = if ip.is_ipv4() { "reg5" } else { "xxreg1" };
+        let matching = format!("{to_outside}{family}.src == {inside}");
+        let actions = format!("eth.src = {mac}; {source} = {ip}; flags.local = 1; next;");
+        let why = "The workload's floating address is on this host: it needs no gateway.";
+        sink.add(RouterIn::GwRedirect, 300, matching, actions, object, why);
+        let next_hop = if ip.is_ipv4() { "ip4 && reg0" } else { "ip6 && xxreg0" };
+        let matching = format!("outport == {} && {next_hop} == {ip}", quote(port));
+        let why = "The floating address is on its workload's host.";
+        sink.add(RouterIn::ArpResolve, 150, matching, format!("eth.dst = {mac}; output;"), object, why);
+    }
+
     fn turn_around(&self, sink: &mut FlowSink) {
         let Some((port, mac)) = &self.outside else { return };
         let (ip, outport) = (self.rule.external_ip, format!("outport == {}", quote(port)));
@@ -168,14 +211,9 @@ impl<'a> Nat<'a> {
     }
 }
 
-/// The port towards the outside, with its MAC address: the one that the rule names, or the
-/// one whose network has the address.
-fn gateway_port<'a>(input: &RouterPorts<'a>, rule: &NatRule) -> Option<(&'a str, String)> {
-    let is_it = |id: &str, networks: &[IpNetwork]| match &rule.gateway_port {
-        Some(wanted) => wanted == id,
-        None => networks.iter().any(|network| network.contains(rule.external_ip)),
-    };
-    let mut ports = input.enabled_ports();
-    let (id, port) = ports.find(|(id, port)| is_it(id, &port.networks))?;
+/// The port towards the outside, with its MAC address.
+fn gateway_port<'a>(input: &RouterPorts<'a>, rule: &'a NatRule) -> Option<(&'a str, String)> {
+    let wanted = gateway::port_of(input.ports, rule)?;
+    let (id, port) = input.enabled_ports().find(|(id, _)| *id == wanted)?;
     Some((id, port.mac.to_string()))
 }

@@ -1,7 +1,7 @@
 //! Policies: they overrule the routes. A packet that a policy sends elsewhere keeps what
 //! its route did to it, but for next hop and output port.
 
-use super::hop::Hop;
+use super::{gateway, hop::Hop};
 use crate::{
     build::{
         balancer::family,
@@ -13,11 +13,14 @@ use crate::{
     model::PolicyAction,
 };
 
+/// Priority above that of policies.
+const KEPT: u16 = 32_767;
+
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let object = &input.router.object;
     sink.add(RouterIn::Policy, 0, "1", "reg8[0..15] = 0; next;", object, "No policy overrules the route.");
     let why = "No policy has several next hops for the packet.";
-    sink.add(RouterIn::PolicyEcmp, 40_000, "reg8[0..15] == 0", "next;", object, why);
+    sink.add(RouterIn::PolicyEcmp, 65_535, "reg8[0..15] == 0", "next;", object, why);
     sink.add(RouterIn::PolicyEcmp, 0, "1", "drop;", object, "The policy that chose is no more.");
 }
 
@@ -53,7 +56,12 @@ pub(super) fn policy(input: &PolicyInput<'_>, sink: &mut FlowSink) {
             for (choice, hop) in (1..).zip(&hops) {
                 let matching = format!("{matching} && reg8[0..15] == 1 && reg8[16..31] == {choice}");
                 let why = "One of several next hops of the policy was chosen.";
-                sink.add(RouterIn::PolicyEcmp, priority, matching, hop.actions(), object, why);
+                sink.add(RouterIn::PolicyEcmp, priority, matching.clone(), hop.actions(), object, why);
+                for (arrived, hop) in gateway::kept(ports, &hops, choice) {
+                    let why = "The host that sent the packet to this gateway has chosen among the next hops.";
+                    let matching = format!("{arrived} && {matching}");
+                    sink.add(RouterIn::PolicyEcmp, priority + KEPT, matching, hop.actions(), object, why);
+                }
             }
         }
         PolicyAction::Drop | PolicyAction::Reroute(_) => {

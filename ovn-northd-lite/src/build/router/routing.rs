@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use super::{errors, hop::Hop};
+use super::{errors, gateway, hop::Hop};
 use crate::{
     build::{
         address::of_router_port,
@@ -49,7 +49,7 @@ fn connected(input: &RouterPorts<'_>, sink: &mut FlowSink) {
             }
             let hop = Hop { next: None, source: network.addr, port_id: id, port };
             let why = "The destination is in the port's own network.";
-            let actions = format!("ip.ttl--; reg8[0..15] = 0; {}", hop.actions());
+            let actions = format!("{} reg8[0..15] = 0; {}", gateway::hop_count(input), hop.actions());
             sink.add(RouterIn::IpRouting, priority(&network, CONNECTED), matching, actions, &object, why);
         }
     }
@@ -74,18 +74,24 @@ pub(super) fn route(input: &RouteInput<'_>, sink: &mut FlowSink) {
         }
         [hop] => {
             let why = "A static route leads to the destination.";
-            add(format!("ip.ttl--; reg8[0..15] = 0; {}", hop.actions()), why);
+            add(format!("{} reg8[0..15] = 0; {}", gateway::hop_count(&input.ports), hop.actions()), why);
         }
         hops => {
             let choices: Vec<_> = (1..=hops.len()).map(|choice| choice.to_string()).collect();
             let why = "Several static routes share the packets to the destination.";
             let choose = format!("reg8[16..31] = select({});", choices.join(", "));
-            add(format!("ip.ttl--; flags.loopback = 1; reg8[0..15] = 1; {choose}"), why);
+            let count = gateway::hop_count(&input.ports);
+            add(format!("{count} flags.loopback = 1; reg8[0..15] = 1; {choose}"), why);
             // The same match at the same priority: the route that has chosen.
             for (choice, hop) in (1..).zip(hops) {
                 let matching = format!("{matching} && reg8[0..15] == 1 && reg8[16..31] == {choice}");
                 let why = "One of several static routes was chosen.";
-                sink.add(RouterIn::IpRoutingEcmp, priority, matching, hop.actions(), object, why);
+                sink.add(RouterIn::IpRoutingEcmp, priority, matching.clone(), hop.actions(), object, why);
+                for (arrived, hop) in gateway::kept(&input.ports, hops, choice) {
+                    let why = "The host that sent the packet to this gateway has chosen among the routes.";
+                    let matching = format!("{arrived} && {matching}");
+                    sink.add(RouterIn::IpRoutingEcmp, priority + 500, matching, hop.actions(), object, why);
+                }
             }
         }
     }

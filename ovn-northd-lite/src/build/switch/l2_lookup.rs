@@ -36,7 +36,7 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
         if let Some(side) = side.as_ref().filter(|side| side.is_enabled()) {
             router_questions(sink, object, id, side);
         }
-        let is_unknown = matches!(port.kind, SwitchPortKind::Workload { unknown: true, .. });
+        let is_unknown = port.kind.takes_unknown();
         let groups = FLOOD_KEY.map(|key| (key, FLOOD));
         let groups = groups.into_iter().chain(UNKNOWN_KEY.filter(|_| is_unknown).map(|key| (key, UNKNOWN)));
         groups.for_each(|(key, name)| sink.join(key, name, id));
@@ -44,6 +44,7 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
     let macs: Vec<_> = match &port.kind {
         SwitchPortKind::Workload { addresses, .. } => addresses.iter().map(|address| address.mac).collect(),
         SwitchPortKind::Router { .. } => side.iter().map(|side| side.port.mac).collect(),
+        SwitchPortKind::Network { .. } => Vec::new(),
     };
     for mac in macs {
         let (actions, why) = if port.enabled {

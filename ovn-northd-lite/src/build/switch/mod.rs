@@ -7,13 +7,15 @@ mod balancer;
 mod dhcp;
 mod dns;
 mod l2_lookup;
+mod network;
 mod port_security;
+mod qos;
 
 use std::net::Ipv6Addr;
 
 use flowtable::types::MacAddr;
 
-use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Switch};
+use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Qos, Switch};
 
 /// What makes the flows of a switch. Of two flows for the same packets in the same place
 /// the one of the earlier feature stays.
@@ -25,6 +27,8 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Switch(acl::switch),
     Port(acl::port),
     Acl(acl::acl),
+    Switch(qos::switch),
+    Qos(qos::rule),
     Switch(balancer::switch),
     Port(balancer::port),
     Balancer(balancer::balancer),
@@ -34,6 +38,7 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Port(dhcp::port),
     Switch(dns::switch),
     Port(dns::port),
+    Port(network::port),
     Switch(l2_lookup::switch),
     Port(l2_lookup::port),
 ];

@@ -18,12 +18,13 @@ use crate::{
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
-        Acl, AclLog, Backend, DefaultPolicy, HashField, IpNetwork, LoadBalancer, LogicalRouter,
-        LogicalSwitch, Names, NatKind, NatRule, NextHop, PolicyAction, Protocol, Rate, RouteMatch,
-        RouteTarget, RouterPolicy, Service, Severity, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+        Access, Acl, AclLog, Backend, Bandwidth, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
+        LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop, PolicyAction, Protocol,
+        QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticMac, StaticRoute,
+        SwitchPort, SwitchPortKind, Vip,
     },
     punt,
-    southbound::ChassisRecord,
+    southbound::{ChassisRecord, PortBinding, Wire},
 };
 
 /// What, where, and how.
@@ -61,7 +62,7 @@ impl World {
 
     fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
-        match what % 21 {
+        match what % 22 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -76,6 +77,7 @@ impl World {
             17 => self.address_set(i, k),
             18 => self.port_group(i, j, k),
             20 => self.services(i, j, k),
+            21 => self.qos_rule(s, j, k),
             _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
                 match k % 3 {
@@ -195,7 +197,21 @@ impl World {
             if k % 6 == 1 {
                 port = secured(port, k % 5, &["10.0.0.5/32", "2001:db8::/64"][..usize::from(j % 3)]);
             }
-            if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, .. }, .. } = &mut port {
+            let tag = flowtable::types::VlanId::new(u16::from(k % 9)).unwrap();
+            if k % 10 == 9 {
+                let candidates = [Candidate { chassis: host(j), priority: 1 }];
+                let gateway = candidates.into_iter().take(usize::from(j % 2)).collect();
+                let tag = Some(tag).filter(|_| j.is_multiple_of(3));
+                port.kind = SwitchPortKind::Network { network: format!("n{}", k % 2), tag, gateway };
+            }
+            if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, access, .. }, .. } =
+                &mut port
+            {
+                *access = match k % 11 {
+                    3 => Access::Nested { parent: format!("s{s}p0"), tag },
+                    4 => Access::EachChassis,
+                    _ => Access::Interface,
+                };
                 *unknown = k.is_multiple_of(5);
                 *chassis = chassis.take().filter(|_| !j.is_multiple_of(4));
             }
@@ -228,6 +244,25 @@ impl World {
             _ => drop(switch.acls.insert(id.clone(), an_acl(j, k))),
         }
         self.dirty.switch_acls.insert((format!("s{s}"), id));
+    }
+
+    fn qos_rule(&mut self, s: u8, j: u8, k: u8) {
+        let id = format!("q{}", j % 3);
+        let switch = self.switch_mut(s);
+        let matching = ["ip4", "inport == @g0 && ip4.src == $as0", "tcp.dts == 80"][usize::from(j / 3 % 3)];
+        let rule = QosRule {
+            direction: [AclDirection::ToLport, AclDirection::FromLport][usize::from(k % 2)],
+            priority: flowtable::types::Priority::new((j % 2).into()).unwrap(),
+            matching: matching.to_owned(),
+            dscp: (k.is_multiple_of(3)).then_some(k % 64),
+            bandwidth: (!k.is_multiple_of(4))
+                .then(|| Bandwidth { kbps: u32::from(k), burst_kbit: 1 + u32::from(j) }),
+        };
+        match k % 6 {
+            0 => drop(switch.qos_rules.remove(&id)),
+            _ => drop(switch.qos_rules.insert(id.clone(), rule)),
+        }
+        self.dirty.qos_rules.insert((format!("s{s}"), id));
     }
 
     fn router(&mut self, r: u8, j: u8, k: u8) {
@@ -264,6 +299,13 @@ impl World {
             let networks = [&["10.0.0.1/24"][..], &["10.1.0.1/24", "2001:db8::1/64"], &["10.0.1.1/24"]];
             let mut port = router_port(1 + u16::from(j % 4), 0x80 | (k % 3), networks[usize::from(k % 3)]);
             port.enabled = !k.is_multiple_of(5);
+            let candidates = [(host(k), k % 3), (host(k.wrapping_add(1)), k % 4)];
+            let candidates = candidates.into_iter().take(usize::from(k % 3));
+            let candidate =
+                |(chassis, priority): (String, u8)| Candidate { chassis, priority: priority.into() };
+            port.gateway = Candidate::ranked(candidates.map(candidate).collect());
+            let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
+            port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
             router.ports.insert(id.clone(), port);
         }
         self.dirty.router_ports.insert((format!("r{r}"), id));
@@ -286,6 +328,8 @@ impl World {
                 stateless: k.is_multiple_of(2),
                 allowed_external_ips: peers(k.is_multiple_of(17)),
                 exempted_external_ips: peers(k.is_multiple_of(19)),
+                distributed: (k % 3 == 1)
+                    .then(|| Distributed { mac: mac(k), port: format!("s{}p{}", k % 2, j % 3) }),
             };
             router.nats.insert(id.clone(), rule);
         }
@@ -409,7 +453,11 @@ fn an_acl(j: u8, k: u8) -> Acl {
     Acl {
         tier: k / 64,
         label: u32::from(k % 3),
-        log: (k.is_multiple_of(5)).then(|| AclLog { name: String::new(), severity: Severity::Info }),
+        log: (k.is_multiple_of(5)).then(|| AclLog {
+            name: String::new(),
+            severity: Severity::Info,
+            rate: (k.is_multiple_of(2)).then_some(Rate { pps: 1 + u32::from(k % 3), burst: 9 }),
+        }),
         ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
     }
 }
@@ -487,13 +535,25 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
 
 /// The host's ports: most of those that are on it, and now and then one of them twice.
 fn local(view: &Southbound, n: usize) -> LocalPorts {
-    let here = view.bindings.iter().filter(|(_, binding)| binding.chassis.as_deref() == Some("h1"));
+    let is_here =
+        |binding: &PortBinding| binding.chassis.as_deref() == Some("h1") || binding.wire == Wire::EachChassis;
+    let here = view.bindings.iter().filter(|(_, binding)| is_here(binding));
     let here =
         here.filter(|(_, binding)| binding.peer.is_none() && usize::from(binding.key.get()) % 5 != n / 7 % 5);
     let number = |id: &str| 1 + id.bytes().map(u32::from).sum::<u32>() % 97 % (20 - n as u32 / 11 % 8);
     let ports = here.map(|(id, _)| (id.clone(), PortNo::new(number(id)).unwrap()));
     let tunnel = (!(n / 30).is_multiple_of(3)).then(|| PortNo::new(500).unwrap());
-    LocalPorts { chassis: "h1".to_owned(), ports: ports.collect(), tunnel }
+    let networks = (0..2).filter(|network| !(n / 9 + network).is_multiple_of(3));
+    let networks = networks.map(|network| (format!("n{network}"), PortNo::new(600).unwrap()));
+    let down = (0..3).filter(|other| (n / 5 + other).is_multiple_of(3)).map(|other| format!("h{other}"));
+    let down = down.collect();
+    LocalPorts {
+        chassis: "h1".to_owned(),
+        ports: ports.collect(),
+        tunnel,
+        networks: networks.collect(),
+        down,
+    }
 }
 
 /// The rules, and what the tables have become change by change, are what they would be at
@@ -510,10 +570,13 @@ fn same_as_at_once(lowering: &Lowering, tables: &Tables, local: LocalPorts) -> R
         prop_assert_eq!(text(a), text(b));
     }
     prop_assert_eq!((&step.groups, &step.sets, &step.errors), (&once.groups, &once.sets, &once.errors));
+    prop_assert_eq!(&step.meters, &once.meters);
     let at_once = bare().transact(all.changes()).unwrap();
     let text = |tables: &Tables| {
         let rules: BTreeSet<_> = tables.rules().map(|rule| format!("{} {rule}", rule.table)).collect();
-        (rules, tables.sets().clone(), tables.groups().map(|group| (**group).clone()).collect::<Vec<_>>())
+        let groups: Vec<_> = tables.groups().map(|group| (**group).clone()).collect();
+        let meters: Vec<_> = tables.meters().map(|meter| meter.config().clone()).collect();
+        (rules, tables.sets().clone(), groups, meters)
     };
     prop_assert_eq!(text(tables), text(&at_once));
     Ok(())

@@ -17,7 +17,7 @@ use flowtable::{
     types::{PortNo, Timestamp},
 };
 
-use super::host::{Host, UPLINK};
+use super::host::{Host, OUTSIDE, UPLINK};
 use crate::{model::Northbound, punt::Request};
 
 /// A frame that left by a port.
@@ -54,8 +54,13 @@ impl Sink<Vec<u8>> for Collect {
 
 impl Fabric {
     pub(super) fn new(nb: &Northbound) -> Self {
+        Self::with_dead(nb, &[])
+    }
+
+    /// The same, while some chassis are taken for dead by the others.
+    pub(super) fn with_dead(nb: &Northbound, dead: &[&str]) -> Self {
         let chassis = ["h1", "h2"].map(|id| {
-            let host = Host::new(nb, id);
+            let host = Host::with_dead(nb, id, dead);
             let snapshot = Arc::new(host.snapshot.clone());
             let switch = Switch::with_seed(SwitchConfig::default(), 7);
             (id, Chassis { host, snapshot, switch, n_received: 0 })
@@ -80,6 +85,12 @@ impl Fabric {
         self.receive(id, port, frame)
     }
 
+    /// The network outside delivers a frame to a host.
+    pub(super) fn deliver(&mut self, id: &'static str, frame: &[u8]) -> Vec<Sent> {
+        self.now += 1_000_000;
+        self.receive(id, PortNo::new(OUTSIDE).unwrap(), frame)
+    }
+
     fn receive(&mut self, id: &'static str, port: PortNo, frame: &[u8]) -> Vec<Sent> {
         let chassis = self.chassis.get_mut(id).unwrap();
         let (mut batch, mut sink) = (vec![packet(frame, port)], Collect::default());
@@ -96,6 +107,11 @@ impl Fabric {
             }
         }
         sent
+    }
+
+    /// Frames that a host has received.
+    pub(super) fn n_received(&self, id: &str) -> u64 {
+        self.chassis[id].n_received
     }
 
     /// What the hosts' responders are asked.

@@ -43,7 +43,8 @@ fn echo(frame: &mut Vec<u8>, key: &FlowKey) {
     icmp.extend(b"sixteen bytes...");
     let sum = checksum::of(&icmp).to_be_bytes();
     icmp[2..4].copy_from_slice(&sum);
-    let mut ip = vec![0x45, 0];
+    let mut ip = vec![0x45];
+    put(&mut ip, key, Field::NwTos, 1);
     ip.extend((20 + icmp.len() as u16).to_be_bytes());
     ip.extend([0x77, 0x77, 0x40, 0]);
     put(&mut ip, key, Field::NwTtl, 1);

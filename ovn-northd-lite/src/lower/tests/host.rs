@@ -29,10 +29,13 @@ use crate::{
     fixture::hosts,
     lower::{LocalPorts, Lowered, PHYS_TO_LOG, lower},
     model::Northbound,
+    southbound::Wire,
 };
 
 /// Port that leads into tunnels.
 pub(super) const TUNNEL: u32 = 100;
+/// Port that leads to a network outside.
+pub(super) const OUTSIDE: u32 = 98;
 /// Port they leave by.
 pub(super) const UPLINK: u32 = 99;
 
@@ -118,11 +121,22 @@ pub(super) struct Host {
 impl Host {
     /// With a port for each workload that is bound to it.
     pub(super) fn new(nb: &Northbound, chassis: &str) -> Self {
+        Self::with_dead(nb, chassis, &[])
+    }
+
+    /// The same, while some chassis are dead.
+    pub(super) fn with_dead(nb: &Northbound, chassis: &str, dead: &[&str]) -> Self {
         let sb = compile(nb, &hosts());
         let here = sb.bindings.iter().filter(|(_, binding)| binding.chassis.as_deref() == Some(chassis));
         let ports = here.zip(1..).map(|((id, _), port)| (id.clone(), PortNo::new(port).unwrap())).collect();
         let tunnel = Some(PortNo::new(TUNNEL).unwrap());
-        let local = LocalPorts { chassis: chassis.to_owned(), ports, tunnel };
+        let outside = sb.bindings.values().filter_map(|binding| match &binding.wire {
+            Wire::Network { name, .. } => Some((name.clone(), PortNo::new(OUTSIDE).unwrap())),
+            _ => None,
+        });
+        let networks = outside.collect();
+        let down = dead.iter().map(|id| (*id).to_owned()).collect();
+        let local = LocalPorts { chassis: chassis.to_owned(), ports, tunnel, networks, down };
         let host = Self::with(lower(&chassis_view(&sb, chassis), &local), local);
         assert_eq!(host.lowered.errors, []);
         host
@@ -145,7 +159,8 @@ impl Host {
             mtu: 1500,
             partial_checksums: false,
         };
-        for (id, port) in &local.ports {
+        let ports: BTreeMap<_, _> = local.ports.into_iter().chain(local.networks).collect();
+        for (id, port) in &ports {
             table.insert(*port, info(id, PortRole::Workload));
         }
         table.insert(PortNo::new(UPLINK).unwrap(), info("uplink", PortRole::Uplink));
@@ -157,7 +172,7 @@ impl Host {
             underlay: Arc::new(underlay(&local.chassis)),
             ..Snapshot::default()
         };
-        Self { lowered, ports: local.ports, snapshot }
+        Self { lowered, ports, snapshot }
     }
 
     /// A workload is here.

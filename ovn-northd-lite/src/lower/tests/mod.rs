@@ -3,8 +3,10 @@
 mod balancer;
 mod fabric;
 mod frame;
+mod gateway;
 mod host;
 mod policy;
+mod qos;
 mod translation;
 
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::{
     chassis_view, compile,
     fixture::*,
     lower::*,
-    model::{AclAction, AclDirection},
+    model::{AclAction, AclDirection, StaticMac, SwitchPortKind},
 };
 use host::{Host, TUNNEL};
 
@@ -230,6 +232,29 @@ fn a_packet_may_go_back_to_its_port_through_the_router() {
 }
 
 #[test]
+fn the_router_knows_whom_it_is_told_of() {
+    let mut nb = small();
+    let db = nb.switches.get_mut("db").unwrap();
+    if let SwitchPortKind::Workload { unknown, .. } = &mut db.ports.get_mut("c").unwrap().kind {
+        *unknown = true;
+    }
+    let told = [("10.0.1.77", 0x77, false), ("10.0.1.78", 0x78, true), ("10.0.1.5", 0x79, true)];
+    let told =
+        told.map(|(ip, last, overrides)| (ip.parse().unwrap(), StaticMac { mac: mac(last), overrides }));
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-db").unwrap().static_macs.extend(told);
+    let h1 = Host::new(&nb, "h1");
+    // The last one is a workload's, whom the network knows better.
+    for (target, last) in [("10.0.1.77", 0x77), ("10.0.1.78", 0x78), ("10.0.1.5", 0x15)] {
+        let outcome = h1.send("a", echo((0x05, "10.0.0.5"), (0xf0, target)));
+        let here = outcome.out.iter().find(|(port, _)| *port == h1.port("c"));
+        let (_, key) = here.unwrap_or_else(|| panic!("{target}: {:?}", outcome.drops));
+        check(key, &[(Field::EthDst, hw(last)), (Field::EthSrc, hw(0xf1)), (Field::NwTtl, 63)]);
+    }
+    let asked = h1.send("a", echo((0x05, "10.0.0.5"), (0xf0, "10.0.1.79")));
+    assert!(asked.out.iter().all(|(port, _)| *port == PortNo::CONTROLLER.get()), "{:?}", asked.out);
+}
+
+#[test]
 fn drops_name_the_object() {
     let mut nb = small();
     let web = nb.switches.get_mut("web").unwrap();
@@ -302,7 +327,7 @@ fn what_cannot_be_realised_is_told() {
     nb.switches.get_mut("web").unwrap().ports.insert("b".into(), b);
     let sb = compile(&nb, &hosts());
     let ports = [("a".to_owned(), PortNo::new(1).unwrap()), ("c".to_owned(), PortNo::new(1).unwrap())];
-    let local = LocalPorts { chassis: "h1".to_owned(), ports: ports.into(), tunnel: None };
+    let local = LocalPorts { chassis: "h1".to_owned(), ports: ports.into(), ..LocalPorts::default() };
     let lowered = lower(&chassis_view(&sb, "h1"), &local);
     let errors: Vec<_> = lowered.errors.iter().map(ToString::to_string).collect();
     assert_eq!(

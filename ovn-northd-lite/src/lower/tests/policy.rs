@@ -152,7 +152,11 @@ impl World {
                 _ => AclAction::Drop,
             };
             let matching = Matching::any(random, direction);
-            let log = random.one_in(5).then(|| AclLog { name: String::new(), severity: Severity::Warning });
+            let log = random.one_in(5).then(|| AclLog {
+                name: String::new(),
+                severity: Severity::Warning,
+                rate: None,
+            });
             let label = if action == AclAction::AllowRelated { random.below(3) as u32 } else { 0 };
             let priority = Priority::new(priority).unwrap();
             let text = matching.text(direction);

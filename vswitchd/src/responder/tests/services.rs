@@ -25,6 +25,7 @@ fn served() -> Northbound {
     }
     nb.routers.remove("r2");
     let port = |last: u8, ips: &[&str]| SwitchPortKind::Workload {
+        access: Default::default(),
         addresses: vec![PortAddresses {
             mac: mac(last),
             ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),

@@ -150,5 +150,6 @@ fn log(object: &str, acl: &Acl) -> String {
         AclAction::Pass => Verdict::Pass,
     };
     let name = if log.name.is_empty() { object.to_owned() } else { log.name.clone() };
-    Log(LogEntry { verdict, severity: log.severity, name }).to_string()
+    let entry = LogEntry { verdict, severity: log.severity, name };
+    Log { entry, rate: log.rate }.to_string()
 }

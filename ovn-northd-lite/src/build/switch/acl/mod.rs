@@ -52,7 +52,7 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 /// The switch's ports to routers: connections cannot be tracked there, since requests and
 /// replies pass such a port on different hosts.
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
-    if !matches!(input.port.kind, SwitchPortKind::Router { .. }) {
+    if matches!(input.port.kind, SwitchPortKind::Workload { .. }) {
         return;
     }
     for stages in [Stages::FROM_LPORT, Stages::TO_LPORT] {

@@ -1,0 +1,245 @@
+//! Who has what several chassis may have: the best of the candidates that live, as far as
+//! this chassis can see. And what follows from that: packets for a gateway that is here,
+//! floating addresses that are on their workloads' chassis, ports that each chassis has
+//! for itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowtable::{
+    field::Field,
+    flow::{Action, ToController},
+    types::{PortNo, TableId},
+};
+
+use super::{
+    CHECK_LOOPBACK, Context, Index, Interface, LOCAL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place,
+    REDIRECTED, REMOTE_OUTPUT, Tag, meters,
+    physical::{SCRATCH, enter_egress},
+    rules::{RuleSet, resubmit, set},
+};
+use crate::{
+    key::DatapathKey,
+    punt::{BFD_UDP_PORT, Request, Service},
+    southbound::{PortBinding, Southbound, Wire},
+};
+
+/// Bits of `reg9` that have the key of the gateway a packet was sent to.
+const ARRIVED_FOR_SHIFT: u32 = 16;
+
+/// Id of the chassis that has a port now: the one it is bound to, or the best candidate
+/// that lives. When none seems to, the best one is tried.
+pub fn chassis_of<'a>(view: &Southbound, local: &LocalPorts, binding: &'a PortBinding) -> Option<&'a str> {
+    if binding.chassis.is_some() {
+        return binding.chassis.as_deref();
+    }
+    let is_known = |id: &str| id == local.chassis || view.chassis.contains_key(id);
+    let known =
+        || binding.gateway.iter().map(|candidate| candidate.chassis.as_str()).filter(|id| is_known(id));
+    known().find(|id| *id == local.chassis || !local.down.contains(*id)).or_else(|| known().next())
+}
+
+/// A port is on this chassis.
+pub fn is_resident(view: &Southbound, local: &LocalPorts, port: &str) -> bool {
+    let Some(binding) = view.bindings.get(port) else { return false };
+    match binding.wire {
+        Wire::EachChassis => local.ports.contains_key(port),
+        _ => chassis_of(view, local, binding) == Some(local.chassis.as_str()),
+    }
+}
+
+/// The port of the switch that a port without a peer has frames by, if it is here.
+pub(super) fn interface(
+    view: &Southbound,
+    local: &LocalPorts,
+    id: &str,
+    binding: &PortBinding,
+) -> Option<Interface> {
+    let chassis = chassis_of(view, local, binding);
+    if binding.peer.is_some() || chassis.is_some_and(|chassis| chassis != local.chassis) {
+        return None;
+    }
+    let own = |id: &str| local.ports.get(id).copied();
+    match &binding.wire {
+        Wire::Own | Wire::Nested { .. } if chassis.is_none() => None,
+        Wire::Own | Wire::EachChassis => Some((own(id)?, Tag::Any)),
+        Wire::Nested { parent, tag } => Some((own(parent)?, Tag::One(*tag))),
+        Wire::Network { name, tag } => Some((*local.networks.get(name)?, tag.map_or(Tag::None, Tag::One))),
+        Wire::Redirect { .. } => None,
+    }
+}
+
+impl Index {
+    /// A binding comes, or goes.
+    pub(super) fn follow(&mut self, id: &str, binding: &PortBinding, is_new: bool) {
+        let put =
+            |ids: &mut BTreeSet<String>| if is_new { ids.insert(id.to_owned()) } else { ids.remove(id) };
+        put(self.bindings.entry(binding.datapath).or_default());
+        if binding.wire != Wire::Own {
+            put(&mut self.wired);
+        }
+        if !binding.open_for.is_empty() {
+            put(&mut self.open);
+        }
+        if binding.gateway.is_empty() || !is_new {
+            self.shared.remove(id);
+        } else {
+            self.shared.insert(id.to_owned(), None);
+        }
+    }
+
+    /// Finds out anew who has what several chassis may have, and the ports to networks outside
+    /// that every host has: of several one that this chassis has an interface to. The datapaths
+    /// of which that is other than before.
+    pub(super) fn elect(&mut self, view: &Southbound, local: &LocalPorts) -> BTreeSet<DatapathKey> {
+        let mut changed = BTreeSet::new();
+        for (id, known) in &mut self.shared {
+            let Some(binding) = view.bindings.get(id) else { continue };
+            let now = chassis_of(view, local, binding);
+            if known.as_deref() != now {
+                *known = now.map(str::to_owned);
+                changed.insert(binding.datapath);
+            }
+        }
+        let mut outside: BTreeMap<DatapathKey, (bool, &String)> = BTreeMap::new();
+        for (id, binding) in self.wired.iter().filter_map(|id| view.bindings.get_key_value(id)) {
+            let Wire::Network { name, .. } = &binding.wire else { continue };
+            if !binding.gateway.is_empty() {
+                continue;
+            }
+            let is_here = local.networks.contains_key(name);
+            let known = outside.entry(binding.datapath).or_insert((is_here, id));
+            if is_here && !known.0 {
+                *known = (true, id);
+            }
+        }
+        let outside: BTreeMap<_, _> = outside.into_iter().map(|(key, (_, id))| (key, id.clone())).collect();
+        let keys = self.outside.keys().chain(outside.keys());
+        changed.extend(keys.filter(|key| self.outside.get(key) != outside.get(key)));
+        self.outside = outside;
+        changed
+    }
+}
+
+/// Ports that what a datapath becomes depends on being here, besides those that its flows
+/// name, and whether they are.
+pub(super) fn asked(context: &Context<'_>, datapath: DatapathKey) -> BTreeMap<String, bool> {
+    let ids = context.ports(datapath).flat_map(|(_, binding)| &binding.open_for);
+    ids.map(|id| (id.clone(), is_resident(context.view, context.local, id))).collect()
+}
+
+/// What belongs to no datapath.
+pub(super) fn common((index, local): (&Index, &LocalPorts), rules: &mut RuleSet) {
+    if let Some(tunnel) = local.tunnel.filter(|_| !index.shared.is_empty()) {
+        liveness(tunnel, rules);
+    }
+    if !index.open.is_empty() {
+        let flag = [(Field::Reg10, LOCAL, LOCAL)];
+        let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
+        rules.physical_masked(REMOTE_OUTPUT, 210, &flag, stay, String::new());
+    }
+}
+
+/// A datapath's ports that are not wherever their workload is.
+pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
+    for (id, binding) in context.ports(datapath) {
+        match &binding.wire {
+            Wire::Own if !binding.open_for.is_empty() => open(context, rules, id, binding),
+            Wire::EachChassis => keep_here(context, rules, id, binding),
+            Wire::Network { name, .. } => missing(context, rules, (id, binding), name),
+            _ => {}
+        }
+    }
+}
+
+/// Other chassis say that they live, within tunnels and outside of all datapaths (RFC 5881).
+fn liveness(tunnel: PortNo, rules: &mut RuleSet) {
+    let matching = [
+        (Field::InPort, tunnel.get().into()),
+        (Field::TunId, 0),
+        (Field::EthType, 0x800),
+        (Field::NwProto, 17),
+        (Field::UdpDst, BFD_UDP_PORT.into()),
+    ];
+    let userdata = Request { service: Service::Bfd, continuation: 0, table: 0 }.encode();
+    let tell = Action::Controller(Box::new(ToController { userdata, ..ToController::default() }));
+    let actions = vec![Action::Meter(meters::shared(Service::Bfd)), tell];
+    rules.physical(PHYS_TO_LOG, 200, &matching, actions, String::new());
+}
+
+/// Routes a packet again that another chassis has sent to the gateway here. It is not of
+/// that chassis's tunnel any more: it had to come here.
+pub(super) fn again(
+    context: &Context<'_>,
+    (id, binding): (&str, &PortBinding),
+    table: TableId,
+) -> Vec<Action> {
+    let flags = Action::SetField { field: Field::Reg10, value: REDIRECTED, mask: Field::Reg10.all_bits() };
+    let mut actions = vec![Action::CtClear, flags, set(Field::InPort, 0)];
+    actions.extend(SCRATCH.map(|field| set(field, 0)));
+    let arrived_for = u128::from(binding.key.get()) << ARRIVED_FOR_SHIFT;
+    let mask = 0xffff << ARRIVED_FOR_SHIFT;
+    actions.push(Action::SetField { field: Field::Reg9, value: arrived_for, mask });
+    actions.push(context.port_zone(id, binding));
+    actions.extend(context.datapath_zones(binding.datapath));
+    actions.push(resubmit(table));
+    actions
+}
+
+/// A patch that some workload's packets take on the workload's own chassis, while the
+/// gateway is another.
+fn open<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
+    let is_elsewhere = !matches!(context.place(id, binding), Place::Pinned(_) | Place::Patch(_));
+    let peer = binding.peer.as_ref().and_then(|peer| context.view.bindings.get(peer));
+    let mut needed = binding.open_for.iter();
+    let is_needed = needed.any(|port| is_resident(context.view, context.local, port));
+    if let Some(peer) = peer.filter(|_| is_elsewhere && is_needed) {
+        let object = context.port_object(id, binding);
+        let (datapath, key) = (u128::from(binding.datapath.get()), u128::from(binding.key.get()));
+        let to = [
+            (Field::Metadata, datapath, u128::MAX),
+            (Field::Reg15, key, u128::MAX),
+            (Field::Reg10, LOCAL, LOCAL),
+        ];
+        let way = enter_egress(context, id, binding);
+        rules.physical_masked(LOCAL_OUTPUT, 110, &to, way, object.clone());
+        super::physical::patch(context, rules, binding, peer, object);
+    }
+}
+
+/// What a port sends that each chassis has for itself does not leave the chassis.
+fn keep_here(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &PortBinding) {
+    let object = context.port_object(id, binding);
+    let from = [(Field::Metadata, binding.datapath.get().into()), (Field::Reg14, binding.key.get().into())];
+    let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
+    rules.physical(REMOTE_OUTPUT, 150, &from, stay, object.clone());
+    for (_, other) in context.ports(binding.datapath) {
+        if matches!(other.wire, Wire::Network { .. }) {
+            let [datapath, sender] = from;
+            let way = [datapath, sender, (Field::Reg15, other.key.get().into())];
+            rules.physical(CHECK_LOOPBACK, 120, &way, Vec::new(), object.clone());
+        }
+    }
+}
+
+/// A workload that is here needs the network of its switch to be here, too.
+fn missing(context: &Context<'_>, rules: &mut RuleSet, (id, port): (&str, &PortBinding), network: &str) {
+    let is_workload_here = |(_, binding): &(&str, &PortBinding)| {
+        binding.peer.is_none() && binding.chassis.as_deref() == Some(context.local.chassis.as_str())
+    };
+    let is_gateway_here = |(id, binding): &(&str, &PortBinding)| {
+        !binding.gateway.is_empty() && is_resident(context.view, context.local, id)
+    };
+    let mut ports = context.ports(port.datapath);
+    let is_needed = if port.gateway.is_empty() {
+        ports.any(|port| is_workload_here(&port) || is_gateway_here(&port))
+    } else {
+        is_gateway_here(&(id, port))
+    };
+    if is_needed && !context.local.networks.contains_key(network) {
+        let reason = format!(
+            "this host has no interface to the network `{network}`; attach one: \
+             vswitchctl port add INTERFACE --network {network}"
+        );
+        rules.error(context.port_object(id, port), reason);
+    }
+}

@@ -1,0 +1,55 @@
+//! Where a network meets what is outside: hosts that may be a gateway, and how ports are
+//! attached that are no plain interface.
+
+use flowtable::types::VlanId;
+
+/// A host that may be a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Candidate {
+    /// How much it is preferred to others; the highest is.
+    pub priority: u16,
+    /// Id of the chassis.
+    pub chassis: String,
+}
+
+impl Candidate {
+    /// The best first, each chassis once.
+    pub fn ranked(mut list: Vec<Self>) -> Vec<Self> {
+        list.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.chassis.cmp(&b.chassis)));
+        let mut seen = std::collections::BTreeSet::new();
+        list.retain(|candidate| seen.insert(candidate.chassis.clone()));
+        list
+    }
+}
+
+/// How a workload is attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Access {
+    /// By an interface of its own on one chassis.
+    #[default]
+    Interface,
+    /// Behind the interface of another workload, in frames with a VLAN tag.
+    Nested {
+        /// Id of that workload's port.
+        parent: String,
+        /// The tag.
+        tag: VlanId,
+    },
+    /// By an interface of its own on each chassis that has one, which serves that chassis
+    /// alone.
+    EachChassis,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_candidate_is_first_and_nobody_stands_twice() {
+        let candidate = |chassis: &str, priority| Candidate { chassis: chassis.to_owned(), priority };
+        let list = vec![candidate("b", 5), candidate("c", 9), candidate("a", 5), candidate("b", 1)];
+        let ids: Vec<_> =
+            Candidate::ranked(list).into_iter().map(|one| (one.chassis, one.priority)).collect();
+        assert_eq!(ids, [("c".to_owned(), 9), ("a".to_owned(), 5), ("b".to_owned(), 5)]);
+    }
+}

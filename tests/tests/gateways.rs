@@ -1,0 +1,225 @@
+//! Where networks meet the outside: a switch in a provider's VLAN, gateways that fail and come back, floating
+//! addresses on their workloads' hosts, containers behind one interface.
+
+#![forbid(unsafe_code)]
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ferroflow_tests::netns::{End, Netns};
+use ferroflow_tests::provider::{self, OUTSIDE, Provider, ping};
+use ferroflow_tests::{netns, say, scenario, stop};
+
+const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
+
+/// Runs a scenario on so many hosts.
+fn on_hosts(name: &str, n_hosts: usize, run: impl FnOnce(&mut Provider) -> Result<()>) -> Result<()> {
+    if let Some(program) = provider::missing_program() {
+        say(&format!("SKIPPED {name}: there is no `{program}`; apt-get install iputils-ping ethtool"));
+        return Ok(());
+    }
+    scenario::run(name, |prefix| {
+        let mut provider = Provider::start(scenario::plan(prefix, PROBE)?, n_hosts)?;
+        run(&mut provider).with_context(|| provider.logs(30))
+    })
+}
+
+/// Waits until somebody is answered, however many packets that takes.
+fn reach(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    stop::wait_for(&format!("{to} answers {}", from.name()), Duration::from_secs(20), || {
+        Ok(match ping(from, to, 1)? {
+            (0, _) => Err("no answer".to_owned()),
+            _ => Ok(()),
+        })
+    })
+}
+
+/// Every packet is answered, and once.
+fn reach_cleanly(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    reach(from, to)?;
+    let (once, twice) = ping(from, to, 20)?;
+    ensure!((once, twice) == (20, 0), "{} to {to}: {once} of 20 answers, {twice} twice", from.name());
+    Ok(())
+}
+
+#[test]
+fn a_switch_in_a_providers_network() -> Result<()> {
+    on_hosts("a_switch_in_a_providers_network", 2, |net| {
+        net.configure(&[
+            "switch add pub",
+            "switch-port add pub pub-net --network provider --tag 100",
+            "switch-port add pub a --address 0a:00:00:00:09:0a,10.99.0.10",
+            "switch-port add pub b --address 0a:00:00:00:09:0b,10.99.0.11",
+            "switch-port add pub c --address unknown",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:09:0a", "10.99.0.10/24"), None)?;
+        let b = net.workload(1, "b", ("0a:00:00:00:09:0b", "10.99.0.11/24"), None)?;
+        let c = net.workload(1, "c", ("0a:00:00:00:09:0c", "10.99.0.12/24"), None)?;
+        net.wait_converged()?;
+        let [at_a, at_b, at_c] = [10, 11, 12].map(|last| Ipv4Addr::new(10, 99, 0, last));
+        // Hosts reach each other by the VLAN, and the outside reaches all.
+        for (from, to) in
+            [(a, at_b), (b, at_a), (a, at_c), (c, at_a), (a, OUTSIDE), (b, OUTSIDE), (c, OUTSIDE)]
+        {
+            reach_cleanly(net.netns(from), to)?;
+        }
+        for to in [at_a, at_b, at_c] {
+            reach_cleanly(&net.outside, to)?;
+        }
+        // Full-size frames: there is no tunnel in between.
+        let mut full = net.netns(a).command("ping");
+        full.args(["-n", "-c", "3", "-i", "0.1", "-W", "2", "-M", "do", "-s", "1472", "10.99.0.11"]);
+        let text = ferroflow_tests::command::output(&mut full, Duration::from_secs(20))?;
+        ensure!(text.contains(" 0% packet loss"), "{text}");
+        let tunnelled = net.host(0).control.ports()?.into_iter().find(|port| port.name == "geneve");
+        ensure!(
+            tunnelled.is_none_or(|port| port.tx_packets == 0),
+            "frames of the VLAN went through a tunnel"
+        );
+        net.check_conservation()
+    })
+}
+
+/// A router with a gateway port in the provider's network; `h1` is preferred to `h2`.
+fn with_gateway(net: &mut Provider) -> Result<usize> {
+    net.configure(&[
+        "switch add in",
+        "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
+        "switch add pub",
+        "switch-port add pub pub-net --network provider --tag 100",
+        "router add r",
+        "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+        "switch-port add in in-r --router-port r-in",
+        "router-port add r r-out --mac 0a:00:00:00:02:01 --network 10.99.0.1/24 --gateway h1=20 --gateway h2=10",
+        "switch-port add pub pub-r --router-port r-out",
+        "nat add r hide --type snat --external 10.99.0.1 --logical 10.0.1.0/24",
+        "nat add r float --type dnat-and-snat --external 10.99.0.50 --logical 10.0.1.10",
+    ])?;
+    let vm = net.workload(2, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+    net.wait_converged()?;
+    Ok(vm)
+}
+
+/// Who has the gateway port, as a host sees it.
+fn gateway_of(net: &Provider, host: usize) -> Result<String> {
+    let text = net.host(host).control.text(&["status", "-o", "json"])?;
+    let status: serde_json::Value = serde_json::from_str(&text)?;
+    let active = status["gateways"].as_array().and_then(|list| list.first()?["active"].as_str());
+    Ok(active.unwrap_or_default().to_owned())
+}
+
+/// Pings once every 50 ms until told to stop: the longest time without an answer, and when it began.
+fn outage(net: &Netns, to: Ipv4Addr, lasts: Duration) -> Result<Duration> {
+    let (start, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    while start.elapsed() < lasts {
+        let mut command = net.command("ping");
+        command.args(["-n", "-c", "1", "-W", "1", &to.to_string()]);
+        let finished = ferroflow_tests::command::run_regardless(&mut command, Duration::from_secs(5))?;
+        if finished.status.success() {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(longest.max(last.elapsed()))
+}
+
+#[test]
+fn a_gateway_fails_over_and_comes_back() -> Result<()> {
+    on_hosts("a_gateway_fails_over_and_comes_back", 3, |net| {
+        let vm = with_gateway(net)?;
+        let floating = Ipv4Addr::new(10, 99, 0, 50);
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        reach_cleanly(&net.outside, floating)?;
+        for host in 0..3 {
+            ensure!(gateway_of(net, host)? == "h1", "host {host}: {}", gateway_of(net, host)?);
+        }
+        // Those who could be the gateway see each other, and so does who needs one.
+        let sees = |host: usize, text: &str| -> Result<()> {
+            stop::wait_for("sessions", Duration::from_secs(10), || {
+                let status = net.host(host).control.text(&["status"])?;
+                Ok(if status.contains(text) { Ok(()) } else { Err(status) })
+            })
+        };
+        sees(2, "h1=20 up, h2=10 up")?;
+        sees(1, "h1=20 up, h2=10 self")?;
+        // The gateway dies.
+        net.kill_switch(0)?;
+        let inside = outage(net.netns(vm), OUTSIDE, Duration::from_secs(4))?;
+        ensure!(inside < Duration::from_secs(3), "from inside: nothing for {inside:?}");
+        let outside = outage(&net.outside, floating, Duration::from_secs(1))?;
+        ensure!(outside < Duration::from_millis(1500), "from outside: nothing for {outside:?}");
+        for host in 1..3 {
+            ensure!(gateway_of(net, host)? == "h2", "host {host}: {}", gateway_of(net, host)?);
+        }
+        reach_cleanly(&net.outside, floating)?;
+        // It comes back, and is preferred again.
+        net.start_switch(0)?;
+        let inside = outage(net.netns(vm), OUTSIDE, Duration::from_secs(6))?;
+        ensure!(inside < Duration::from_secs(3), "when it came back: nothing for {inside:?}");
+        stop::wait_for("the first gateway is back", Duration::from_secs(10), || {
+            let seen = [0, 1, 2].map(|host| gateway_of(net, host).unwrap_or_default());
+            Ok(if seen.iter().all(|active| active == "h1") { Ok(()) } else { Err(format!("{seen:?}")) })
+        })?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        reach_cleanly(&net.outside, floating)?;
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_floating_address_on_its_workloads_host() -> Result<()> {
+    on_hosts("a_floating_address_on_its_workloads_host", 3, |net| {
+        let vm = with_gateway(net)?;
+        net.configure(&["nat set r/float --external-mac 0a:00:00:00:02:50 --logical-port vm --wait"])?;
+        let floating = Ipv4Addr::new(10, 99, 0, 50);
+        reach_cleanly(&net.outside, floating)?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        let neighbours = net.outside.ip(&["neigh", "show", "10.99.0.50"])?;
+        ensure!(neighbours.contains("0a:00:00:00:02:50"), "{neighbours}");
+        // It needs no gateway at all.
+        net.kill_switch(0)?;
+        net.kill_switch(1)?;
+        thread::sleep(Duration::from_secs(2));
+        reach_cleanly(&net.outside, floating)?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn containers_behind_one_interface() -> Result<()> {
+    on_hosts("containers_behind_one_interface", 2, |net| {
+        net.configure(&[
+            "switch add machines",
+            "switch-port add machines vm --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch add containers",
+            "switch-port add containers c1 --address 0a:00:00:00:03:01,10.0.3.1 --parent vm --tag 31",
+            "switch-port add containers c2 --address 0a:00:00:00:03:02,10.0.3.2 --parent vm --tag 32",
+            "switch-port add containers far --address 0a:00:00:00:03:03,10.0.3.3",
+        ])?;
+        let vm = net.workload(0, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), None)?;
+        let far = net.workload(1, "far", ("0a:00:00:00:03:03", "10.0.3.3/24"), None)?;
+        for (name, mac, address) in
+            [("c1", "0a:00:00:00:03:01", "10.0.3.1/24"), ("c2", "0a:00:00:00:03:02", "10.0.3.2/24")]
+        {
+            let inner = Netns::create(&format!("{}-{name}", net.plan().prefix))?;
+            let container = End { netns: &inner, name: "eth0", mac: Some(mac), address: Some(address) };
+            netns::link(container, End::new(net.netns(vm), name), 1400)?;
+            net.adopt(inner);
+        }
+        net.tag_in(vm, &[("c1", "31"), ("c2", "32")])?;
+        net.wait_converged()?;
+        let [at_1, at_2, at_far] = [1, 2, 3].map(|last| Ipv4Addr::new(10, 0, 3, last));
+        let (c1, c2) = (net.named("c1")?, net.named("c2")?);
+        reach_cleanly(c1, at_2)?;
+        reach_cleanly(c2, at_1)?;
+        reach_cleanly(c1, at_far)?;
+        reach_cleanly(net.netns(far), at_2)?;
+        let place = net.control.places()?.into_iter().find(|place| place.id == "c1").context("no c1")?;
+        ensure!((place.chassis.as_str(), place.up) == ("h1", true), "{place:?}");
+        net.check_conservation()
+    })
+}

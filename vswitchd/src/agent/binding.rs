@@ -1,0 +1,70 @@
+//! Bindings of ports, from the controller's words.
+
+use ferroflow_proto::chassis::{self as pb, port_binding::Wire as Encoded};
+use flowtable::types::VlanId;
+use ovn_northd_lite::southbound::{Announced, Candidate, PortBinding, Wire};
+
+use super::decode::{UpdateError, advertises, datapath_key, port_key};
+
+/// A binding with its id.
+///
+/// # Errors
+/// Names what is wrong.
+pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBinding), UpdateError> {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let name = binding.name;
+    let candidate = |candidate: pb::Candidate| match u16::try_from(candidate.priority) {
+        Ok(priority) => Ok(Candidate { chassis: candidate.chassis, priority }),
+        Err(_) => Err(wrong(&name, "priority", candidate.priority.to_string())),
+    };
+    let typed = PortBinding {
+        datapath: datapath_key(binding.datapath, &name)?,
+        key: port_key(binding.key, &name)?,
+        peer: some(binding.peer),
+        chassis: some(binding.chassis),
+        advertises: binding.advertises.and_then(advertises),
+        gateway: binding.gateway.into_iter().map(candidate).collect::<Result<_, _>>()?,
+        open_for: binding.open_for.into_iter().collect(),
+        announced: binding
+            .announced
+            .into_iter()
+            .map(|one| announced(&name, one))
+            .collect::<Result<_, _>>()?,
+        wire: binding.wire.map_or(Ok(Wire::Own), |encoded| wire(&name, encoded))?,
+    };
+    Ok((name, typed))
+}
+
+fn wire(port: &str, wire: Encoded) -> Result<Wire, UpdateError> {
+    Ok(match wire {
+        Encoded::Network(pb::NetworkWire { name, tag }) => {
+            let tag = if tag == 0 { None } else { Some(vlan(port, tag)?) };
+            Wire::Network { name, tag }
+        }
+        Encoded::RedirectStage(stage) => {
+            let stage = u8::try_from(stage).map_err(|_| wrong(port, "redirect_stage", stage.to_string()))?;
+            Wire::Redirect { stage }
+        }
+        Encoded::Nested(pb::NestedWire { parent, tag }) => Wire::Nested { parent, tag: vlan(port, tag)? },
+        Encoded::EachChassis(true) => Wire::EachChassis,
+        Encoded::EachChassis(false) => Wire::Own,
+    })
+}
+
+fn announced(port: &str, announced: pb::Announced) -> Result<Announced, UpdateError> {
+    let ip = match announced.ip.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| wrong(port, "announced ip", text.to_owned()))?),
+    };
+    let mac = announced.mac.parse().map_err(|_| wrong(port, "announced mac", announced.mac.clone()))?;
+    Ok(Announced { mac, ip, port: announced.port })
+}
+
+fn vlan(port: &str, tag: u32) -> Result<VlanId, UpdateError> {
+    let id = u16::try_from(tag).ok().and_then(|tag| VlanId::new(tag).ok());
+    id.ok_or_else(|| wrong(port, "VLAN tag", tag.to_string()))
+}
+
+fn wrong(port: &str, what: &'static str, value: String) -> UpdateError {
+    UpdateError::Binding { port: port.to_owned(), what, value }
+}

@@ -1,0 +1,212 @@
+//! Which of the hosts that may be gateways live: a session of bidirectional forwarding
+//! detection (RFC 5880) with each, within the tunnel to it, so that what is told is whether
+//! packets would get there. It begins where a host needs to know; the other side answers
+//! any of its tunnel peers.
+//!
+//! Packets are sent by a task of their own, past the host's lock: however long this host
+//! takes over a change of its rules, it stays alive for others. What comes in is read with
+//! the lock held, and a session ends only after everything that had arrived was read.
+
+mod packet;
+mod session;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use dataplane::Dataplane;
+use flowtable::{
+    field::Field,
+    flow::Action,
+    types::{PortNo, Timestamp},
+};
+use tokio::sync::Notify;
+
+use self::packet::ControlPacket;
+pub use self::{
+    packet::State,
+    session::{Session, Timing},
+};
+use crate::host::{SharedHost, TUNNEL};
+
+/// Longest sleep.
+const IDLE: Duration = Duration::from_secs(1);
+/// Shortest, for whatever the other hosts ask for.
+const SHORTEST: Duration = Duration::from_millis(5);
+
+/// All sessions of this host.
+pub struct Bfd {
+    local: Option<Ipv4Addr>,
+    timing: Timing,
+    dataplane: Arc<Dataplane>,
+    sessions: Mutex<Sessions>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    of: BTreeMap<Ipv4Addr, Session>,
+    /// State of the numbers for jitter and sessions (xorshift).
+    noise: u32,
+}
+
+impl Bfd {
+    /// No sessions yet. Without an address for tunnels there will be none.
+    pub fn new(local: Option<IpAddr>, timing: Timing, seed: u64, dataplane: Arc<Dataplane>) -> Self {
+        let local = local.and_then(|ip| match ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        let sessions = Sessions { noise: (seed ^ seed >> 32) as u32 | 1, ..Sessions::default() };
+        Self { local, timing, dataplane, sessions: Mutex::new(sessions), changed: Notify::new() }
+    }
+
+    /// Wants sessions with these hosts, and with no others.
+    pub fn want(&self, peers: &BTreeSet<IpAddr>) {
+        let now = self.dataplane.now();
+        let mut sessions = self.sessions();
+        for session in sessions.of.values_mut() {
+            session.is_wanted = false;
+        }
+        for peer in peers {
+            let IpAddr::V4(peer) = peer else { continue };
+            sessions.entry(self.timing, now, *peer).is_wanted = true;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Takes in what a tunnel peer has said; true when it may have changed who lives.
+    pub fn receive(&self, frame: &[u8], is_peer: impl Fn(IpAddr) -> bool) -> bool {
+        let (Some(local), Some((from, packet))) = (self.local, ControlPacket::of_frame(frame)) else {
+            return false;
+        };
+        if !is_peer(from.into()) {
+            return false;
+        }
+        let now = self.dataplane.now();
+        let (answer, has_changed) = {
+            let mut sessions = self.sessions();
+            let session = sessions.entry(self.timing, now, from);
+            let before = session.state();
+            let answer = session.receive(now, &packet);
+            (answer, session.state() != before)
+        };
+        if let Some(answer) = answer {
+            self.send(local, from, &answer);
+        }
+        if has_changed {
+            self.changed.notify_one();
+        }
+        has_changed
+    }
+
+    /// Ends the sessions of hosts that are silent.
+    pub fn expire(&self) {
+        let now = self.dataplane.now();
+        let mut sessions = self.sessions();
+        for (peer, session) in &mut sessions.of {
+            if session.expire(now) {
+                tracing::warn!(%peer, "the host is silent; it is taken for dead");
+            }
+        }
+        sessions.of.retain(|_, session| !session.is_over(now));
+    }
+
+    /// The host with this tunnel address lives, as far as is known.
+    pub fn is_alive(&self, peer: IpAddr) -> bool {
+        let now = self.dataplane.now();
+        let IpAddr::V4(peer) = peer else { return true };
+        self.sessions().of.get(&peer).is_none_or(|session| session.is_alive(now))
+    }
+
+    /// State of the session with a host.
+    pub fn state(&self, peer: IpAddr) -> Option<State> {
+        let IpAddr::V4(peer) = peer else { return None };
+        self.sessions().of.get(&peer).map(Session::state)
+    }
+
+    /// Tells all others that this host ends.
+    pub fn end(&self) {
+        let Some(local) = self.local else { return };
+        let now = self.dataplane.now();
+        let last: Vec<_> =
+            self.sessions().of.iter_mut().map(|(peer, session)| (*peer, session.end(now))).collect();
+        for (peer, packet) in last {
+            self.send(local, peer, &packet);
+        }
+    }
+
+    /// Sends what is due: when to be back, and whether some host has been silent too long.
+    fn tick(&self) -> (Duration, bool) {
+        let Some(local) = self.local else { return (IDLE, false) };
+        let now = self.dataplane.now();
+        let (mut due, mut wakes, mut is_late) = (Vec::new(), now.after(IDLE), false);
+        {
+            let mut sessions = self.sessions();
+            let Sessions { of, noise } = &mut *sessions;
+            for (peer, session) in of {
+                if let Some(packet) = session.tick(now, next(noise) as u8) {
+                    due.push((*peer, packet));
+                }
+                wakes = wakes.min(session.wakes());
+                is_late |= session.clone().expire(now) || session.is_over(now);
+            }
+        }
+        for (peer, packet) in due {
+            self.send(local, peer, &packet);
+        }
+        (wakes.since(now).max(SHORTEST), is_late)
+    }
+
+    fn send(&self, local: Ipv4Addr, peer: Ipv4Addr, packet: &ControlPacket) {
+        let set = |field: Field, value: u128| Action::SetField { field, value, mask: field.all_bits() };
+        let actions =
+            vec![set(Field::TunId, 0), set(Field::TunDst, u32::from(peer).into()), Action::Output(TUNNEL)];
+        let frame = packet.frame(local, peer);
+        if let Err(error) = self.dataplane.packet_out(PortNo::CONTROLLER, actions, frame) {
+            tracing::debug!(%error, %peer, "a packet that says that this host lives is not sent");
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    fn entry(&mut self, timing: Timing, now: Timestamp, peer: Ipv4Addr) -> &mut Session {
+        let mine = next(&mut self.noise);
+        self.of.entry(peer).or_insert_with(|| Session::new(timing, now, mine, false))
+    }
+}
+
+fn next(noise: &mut u32) -> u32 {
+    *noise ^= *noise << 13;
+    *noise ^= *noise >> 17;
+    *noise ^= *noise << 5;
+    *noise
+}
+
+/// Keeps the sessions going until the task is dropped.
+pub async fn run(host: SharedHost) {
+    let bfd = host.with(|host| host.bfd()).await;
+    loop {
+        let ticking = Arc::clone(&bfd);
+        let Ok((pause, is_late)) = tokio::task::spawn_blocking(move || ticking.tick()).await else { return };
+        if is_late {
+            host.with(|host| {
+                // What has arrived meanwhile counts.
+                host.take_news();
+                host.tend_gateways();
+            })
+            .await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = bfd.changed.notified() => {}
+        }
+    }
+}
