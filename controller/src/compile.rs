@@ -555,7 +555,7 @@ mod tests {
             let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
             for batch in batches {
                 batch.into_iter().for_each(|step| run(&controller, step));
-                let (_, told) = network.step(&controller.state());
+                let (_, told) = network.step(&controller.state(), |_| true);
 
                 let mut fresh = Model::default();
                 fresh.rebuild(controller.state().iter().map(|record| &**record));
@@ -566,7 +566,7 @@ mod tests {
                     let host = hosts.entry(id.clone()).or_default();
                     let wanted = chassis_view(&southbound, id);
                     prop_assert_eq!(told.contains_key(id), *host != wanted, "{} is told what it knows", id);
-                    told.get(id).cloned().unwrap_or_default().apply(host);
+                    told.get(id).cloned().flatten().unwrap_or_default().apply(host);
                     prop_assert_eq!(&*host, &wanted);
                     prop_assert_eq!(&network.view(id).1, &wanted);
                 }

@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use ovn_northd_lite::{Compiler, Dirty, SouthboundDelta, Views, southbound::Southbound};
+use ovn_northd_lite::{
+    Compiler, Dirty, SouthboundDelta, Views,
+    explain::{Case, ExplainError, Question},
+    southbound::Southbound,
+};
 
 use crate::{
     compile::Model,
@@ -39,7 +43,7 @@ pub async fn run(controller: Arc<Controller>) {
 fn follow(controller: &Controller) {
     // Held until all is told: who asks for a whole view then gets no change twice.
     let mut network = controller.network();
-    let (revision, told) = network.step(&controller.state());
+    let (revision, told) = network.step(&controller.state(), |id| controller.registry.listens(id));
     for id in network.gone() {
         controller.registry.retract(&id);
     }
@@ -49,6 +53,9 @@ fn follow(controller: &Controller) {
     }
     controller.receipts.compiled(revision, affected);
 }
+
+/// What chassis are to be told.
+pub(crate) type Told = BTreeMap<String, Option<SouthboundDelta>>;
 
 /// The compiled network.
 #[derive(Default)]
@@ -65,8 +72,8 @@ pub struct Network {
 
 impl Network {
     /// Compiles what has changed since the last step; for each chassis that it concerns,
-    /// the change of its view.
-    pub(crate) fn step(&mut self, state: &State) -> (Revision, BTreeMap<String, SouthboundDelta>) {
+    /// the change of its view, or `None` when it does not listen.
+    pub(crate) fn step(&mut self, state: &State, listens: impl Fn(&str) -> bool) -> (Revision, Told) {
         let dirty = match self.revision.map(|revision| state.changes_since(revision)) {
             Some(Ok(revised)) => {
                 let mut dirty = Dirty::default();
@@ -84,7 +91,7 @@ impl Network {
             self.gone.insert(id.clone());
         }
         self.chassis.extend(delta.chassis.keys().cloned());
-        let told = self.views.update(self.compiler.southbound(), &delta);
+        let told = self.views.update(self.compiler.southbound(), &delta, listens);
         self.revision = Some(revision);
         (revision, told)
     }
@@ -100,6 +107,12 @@ impl Network {
     pub(crate) fn view(&self, chassis: &str) -> (Revision, Southbound) {
         let view = self.views.of(self.compiler.southbound(), chassis);
         (self.revision.unwrap_or(Revision::ZERO), view)
+    }
+
+    /// All that it takes to answer a question about the network, and its revision.
+    pub(crate) fn case(&self, question: Question) -> (Revision, Result<Case, ExplainError>) {
+        let case = Case::new(&self.model.network, self.compiler.southbound(), question);
+        (self.revision.unwrap_or(Revision::ZERO), case)
     }
 
     #[cfg(test)]

@@ -22,6 +22,7 @@
 //!    are declared in `build/stage.rs`.
 //! 3. `lower`: tables, registers and tunnels. Its module text has the table of tables.
 //! 4. [`Compiler`]: the same as [`compile`], but only what a change reaches.
+//! 5. [`explain`]: what all of it means for two workloads.
 //!
 //! # How a change stays small
 //! A network is compiled in units: a switch, each of its ports, each place where ACLs apply,
@@ -64,6 +65,7 @@ mod build;
 mod compiler;
 mod delta;
 pub mod dhcp;
+pub mod explain;
 pub mod expr;
 #[cfg(test)]
 mod fixture;
@@ -83,8 +85,8 @@ pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
-    CONTINUATION, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of, is_resident,
-    lower, neighbour_rules, sent_by_router, sent_to_workload,
+    Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of,
+    is_resident, lower, neighbour_rules, sent_by_router, sent_to_workload,
 };
 pub use view::chassis_view;
 pub use views::Views;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    build::whole::ids,
+    build::whole::ids as ids_of,
     delta::{GroupChange, SetChange, SouthboundDelta, diff_map},
     key::{DatapathKey, PortKey},
-    southbound::{ChassisRecord, PortBinding, Southbound},
+    southbound::{ChassisRecord, MulticastGroup, PortBinding, Southbound},
     view::{hosts_of, is_way},
 };
 
@@ -58,21 +58,29 @@ struct Concerned {
     reach: BTreeSet<String>,
     /// May need to know other hosts.
     hosts: BTreeSet<String>,
-    /// May need other sets, or other members of them.
+    /// May need other sets.
     sets: BTreeSet<String>,
+    /// Have sets with other members.
+    members: BTreeMap<String, BTreeSet<String>>,
     /// Have a datapath that has changed.
     content: BTreeSet<String>,
 }
 
 impl Views {
     /// Follows a change of the network, which is `sb` now; what each chassis that it
-    /// concerns is to be told.
+    /// concerns is to be told, `None` for those that do not listen. Nobody begins to listen
+    /// meanwhile.
     ///
     /// # Cost
-    /// That of the change, for each of those chassis; where links change, also that of
-    /// finding what each chassis that has one of their ends reaches.
-    pub fn update(&mut self, sb: &Southbound, delta: &SouthboundDelta) -> BTreeMap<String, SouthboundDelta> {
-        let parts = self.parts(delta);
+    /// That of the change, for each of those chassis that listen; where links change, also
+    /// that of finding what each chassis that has one of their ends reaches.
+    pub fn update(
+        &mut self,
+        sb: &Southbound,
+        delta: &SouthboundDelta,
+        listens: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, Option<SouthboundDelta>> {
+        let parts = self.parts(delta, &listens);
         let mut concerned = Concerned::default();
         self.follow_bindings(delta, &mut concerned);
         self.follow_sets(delta, &mut concerned);
@@ -81,15 +89,16 @@ impl Views {
             concerned.content.extend(self.users(*key).cloned());
         }
         let mut told = BTreeMap::new();
-        let Concerned { reach, hosts, sets, content } = &concerned;
-        let all: BTreeSet<_> = reach.iter().chain(hosts).chain(sets).chain(content).cloned().collect();
-        for id in all {
+        let Concerned { reach, hosts, sets, members, content } = &concerned;
+        let all = reach.iter().chain(hosts).chain(sets).chain(members.keys()).chain(content);
+        for id in all.cloned().collect::<BTreeSet<_>>() {
             if !self.views.contains_key(&id) {
                 continue;
             }
+            let listens = listens(&id);
             let mut change = SouthboundDelta::default();
-            let is_other = reach.contains(&id) && self.reach(sb, &id, &parts, &mut change);
-            if !is_other {
+            let is_other = reach.contains(&id) && self.reach(sb, &id, &parts, listens.then_some(&mut change));
+            if !is_other && listens {
                 let kept = self.views.get(&id).into_iter().flat_map(|view| &view.datapaths);
                 merge_parts(&mut change, kept.filter_map(|key| parts.get(key)).cloned().collect());
             }
@@ -98,9 +107,15 @@ impl Views {
             }
             if is_other || sets.contains(&id) {
                 self.tell_sets(sb, delta, &id, &mut change);
+            } else if let Some(names) = members.get(&id) {
+                let changed = names.iter().filter_map(|name| delta.sets.get_key_value(name.as_str()));
+                change.sets.extend(changed.map(|(name, members)| (name.clone(), members.clone())));
             }
-            if !change.is_empty() {
-                told.insert(id, change);
+            let differs = is_other || content.contains(&id) || !change.is_empty();
+            if listens && !change.is_empty() {
+                told.insert(id, Some(change));
+            } else if !listens && differs {
+                told.insert(id, None);
             }
         }
         told
@@ -109,51 +124,74 @@ impl Views {
     /// The whole view of a chassis.
     pub fn of(&self, sb: &Southbound, chassis: &str) -> Southbound {
         let Some(view) = self.views.get(chassis) else { return Southbound::default() };
-        let mut whole = Southbound { chassis: view.hosts.clone(), ..Southbound::default() };
-        for key in &view.datapaths {
-            self.whole_datapath(sb, *key).apply(&mut whole);
+        let keys = || view.datapaths.iter();
+        let ids = keys().filter_map(|key| self.datapaths.get(key)).flat_map(|datapath| &datapath.bindings);
+        Southbound {
+            datapaths: keys().filter_map(|key| Some((*key, sb.datapaths.get(key)?.clone()))).collect(),
+            bindings: ids.filter_map(|id| Some((id.clone(), sb.bindings.get(id)?.clone()))).collect(),
+            groups: keys().flat_map(|key| groups(sb, *key)).map(|(id, group)| (*id, group.clone())).collect(),
+            chassis: view.hosts.clone(),
+            // In the order of the datapaths, so that they need no sorting.
+            flows: keys()
+                .flat_map(|key| sb.flows.range(ids_of(*key)))
+                .map(|(id, flow)| (*id, flow.clone()))
+                .collect(),
+            sets: view
+                .sets
+                .iter()
+                .filter_map(|name| Some((name.clone(), sb.sets.get(name)?.clone())))
+                .collect(),
         }
-        let sets = view.sets.iter().filter_map(|name| Some((name.clone(), sb.sets.get(name)?.clone())));
-        whole.sets.extend(sets);
-        whole
     }
 
     fn users(&self, key: DatapathKey) -> impl Iterator<Item = &String> {
         self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.users)
     }
 
-    /// The change, by datapath.
-    fn parts(&self, delta: &SouthboundDelta) -> BTreeMap<DatapathKey, SouthboundDelta> {
-        let mut parts: BTreeMap<DatapathKey, SouthboundDelta> = BTreeMap::new();
+    /// The change, by datapath; what nobody listens to has no content.
+    fn parts(
+        &self,
+        delta: &SouthboundDelta,
+        listens: &dyn Fn(&str) -> bool,
+    ) -> BTreeMap<DatapathKey, SouthboundDelta> {
+        let mut parts = Parts { views: self, listens, parts: BTreeMap::new() };
         for (key, datapath) in &delta.datapaths {
-            parts.entry(*key).or_default().datapaths.insert(*key, datapath.clone());
+            parts.add(*key, |part| drop(part.datapaths.insert(*key, datapath.clone())));
         }
         for key in &delta.removed.datapaths {
-            parts.entry(*key).or_default().removed.datapaths.insert(*key);
+            parts.add(*key, |part| {
+                part.removed.datapaths.insert(*key);
+            });
         }
         for (id, binding) in &delta.bindings {
-            parts.entry(binding.datapath).or_default().bindings.insert(id.clone(), binding.clone());
+            parts.add(binding.datapath, |part| drop(part.bindings.insert(id.clone(), binding.clone())));
         }
         for id in delta.bindings.keys().chain(&delta.removed.bindings) {
             let Some(old) = self.bindings.get(id) else { continue };
             if delta.bindings.get(id).is_none_or(|new| new.datapath != old.datapath) {
-                parts.entry(old.datapath).or_default().removed.bindings.insert(id.clone());
+                parts.add(old.datapath, |part| {
+                    part.removed.bindings.insert(id.clone());
+                });
             }
         }
         for (key, group) in &delta.groups {
-            parts.entry(key.0).or_default().groups.insert(*key, group.clone());
+            parts.add(key.0, |part| drop(part.groups.insert(*key, group.clone())));
         }
         for key in &delta.removed.groups {
-            parts.entry(key.0).or_default().removed.groups.insert(*key);
+            parts.add(key.0, |part| {
+                part.removed.groups.insert(*key);
+            });
         }
         for (id, flow) in &delta.flows {
-            parts.entry(flow.datapath).or_default().flows.insert(*id, flow.clone());
+            parts.add(flow.datapath, |part| drop(part.flows.insert(*id, flow.clone())));
         }
         for id in &delta.removed.flows {
             let Some(key) = crate::build::whole::datapath_of(*id) else { continue };
-            parts.entry(key).or_default().removed.flows.insert(*id);
+            parts.add(key, |part| {
+                part.removed.flows.insert(*id);
+            });
         }
-        parts
+        parts.parts.into_iter().map(|(key, part)| (key, part.unwrap_or_default())).collect()
     }
 
     fn follow_bindings(&mut self, delta: &SouthboundDelta, concerned: &mut Concerned) {
@@ -232,7 +270,14 @@ impl Views {
         }
         for name in delta.sets.keys().chain(&delta.removed.sets) {
             for key in self.naming.get(name).into_iter().flatten() {
-                concerned.sets.extend(self.users(*key).cloned());
+                for user in self.users(*key) {
+                    let had = self.views.get(user).is_some_and(|view| view.sets.contains(name));
+                    if had && !delta.removed.sets.contains(name) {
+                        concerned.members.entry(user.clone()).or_default().insert(name.clone());
+                    } else {
+                        concerned.sets.insert(user.clone());
+                    }
+                }
             }
         }
     }
@@ -265,26 +310,16 @@ impl Views {
         sb: &Southbound,
         chassis: &str,
         parts: &BTreeMap<DatapathKey, SouthboundDelta>,
-        change: &mut SouthboundDelta,
+        change: Option<&mut SouthboundDelta>,
     ) -> bool {
         let needed = self.needed(chassis);
         let had = self.views.get(chassis).map(|view| view.datapaths.clone()).unwrap_or_default();
         if needed == had {
             return false;
         }
-        let mut news = Vec::new();
-        for key in &had {
-            let part = parts.get(key).cloned().unwrap_or_default();
-            if needed.contains(key) {
-                news.push(part);
-            } else {
-                news.push(self.whole_datapath(sb, *key).undone());
-                // What has gone just now, it still has.
-                news.push(SouthboundDelta { removed: part.removed, ..SouthboundDelta::default() });
-            }
+        if let Some(change) = change {
+            self.tell_datapaths(sb, (&had, &needed), parts, change);
         }
-        news.extend(needed.difference(&had).map(|key| self.whole_datapath(sb, *key)));
-        merge_parts(change, news);
         for key in had.difference(&needed) {
             if let Some(datapath) = self.datapaths.get_mut(key) {
                 datapath.users.remove(chassis);
@@ -297,6 +332,29 @@ impl Views {
             view.datapaths = needed;
         }
         true
+    }
+
+    /// What it is to a chassis that it needs other datapaths than it had.
+    fn tell_datapaths(
+        &self,
+        sb: &Southbound,
+        (had, needed): (&BTreeSet<DatapathKey>, &BTreeSet<DatapathKey>),
+        parts: &BTreeMap<DatapathKey, SouthboundDelta>,
+        change: &mut SouthboundDelta,
+    ) {
+        let mut news = Vec::new();
+        for key in had {
+            let part = parts.get(key).cloned().unwrap_or_default();
+            if needed.contains(key) {
+                news.push(part);
+            } else {
+                news.push(self.whole_datapath(sb, *key).undone());
+                // What has gone just now, it still has.
+                news.push(SouthboundDelta { removed: part.removed, ..SouthboundDelta::default() });
+            }
+        }
+        news.extend(needed.difference(had).map(|key| self.whole_datapath(sb, *key)));
+        merge_parts(change, news);
     }
 
     /// The datapaths with a port on the chassis and those reachable through patches that
@@ -326,10 +384,7 @@ impl Views {
         let bindings = self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.bindings);
         let bindings = bindings.filter_map(|id| Some((id.clone(), sb.bindings.get(id)?.clone())));
         whole.bindings.extend(bindings);
-        let groups = PortKey::new(1)
-            .into_iter()
-            .flat_map(|first| sb.groups.range((key, first)..).take_while(|((of, _), _)| *of == key));
-        whole.groups.extend(groups.map(|(id, group)| {
+        whole.groups.extend(groups(sb, key).map(|(id, group)| {
             let change = GroupChange {
                 name: group.name.clone(),
                 added: group.ports.clone(),
@@ -337,7 +392,7 @@ impl Views {
             };
             (*id, change)
         }));
-        whole.flows.extend(sb.flows.range(ids(key)).map(|(id, flow)| (*id, flow.clone())));
+        whole.flows.extend(sb.flows.range(ids_of(key)).map(|(id, flow)| (*id, flow.clone())));
         whole
     }
 
@@ -380,6 +435,32 @@ impl Views {
         if let Some(view) = self.views.get_mut(chassis) {
             view.sets = sets;
         }
+    }
+}
+
+/// The groups of a datapath.
+fn groups(
+    sb: &Southbound,
+    key: DatapathKey,
+) -> impl Iterator<Item = (&(DatapathKey, PortKey), &MulticastGroup)> {
+    let all = PortKey::new(1).into_iter().flat_map(move |first| sb.groups.range((key, first)..));
+    all.take_while(move |((of, _), _)| *of == key)
+}
+
+/// A change while it is divided by datapath; `None`: nobody who has the datapath listens.
+struct Parts<'a> {
+    views: &'a Views,
+    listens: &'a dyn Fn(&str) -> bool,
+    parts: BTreeMap<DatapathKey, Option<SouthboundDelta>>,
+}
+
+impl Parts<'_> {
+    fn add(&mut self, key: DatapathKey, add: impl FnOnce(&mut SouthboundDelta)) {
+        let part = self.parts.entry(key).or_insert_with(|| {
+            let is_heard = self.views.users(key).any(|user| (self.listens)(user));
+            is_heard.then(SouthboundDelta::default)
+        });
+        part.as_mut().map(add);
     }
 }
 

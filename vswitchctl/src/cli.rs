@@ -137,6 +137,10 @@ pub enum Command {
     Chassis(net::chassis::Command),
     /// Make the logical network look as a file says
     Apply(net::apply::Apply),
+    /// Tell what `apply` would change, field by field
+    Diff(net::diff::Diff),
+    /// Tell why two workloads can or cannot talk
+    Explain(net::explain::Explain),
     /// Print the logical network as a file that `apply` takes
     Export(net::export::Export),
     /// Tell how far a revision has been applied on the hosts
@@ -232,7 +236,13 @@ impl Command {
             Self::Names(command) => command.writes(),
             Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
-            Self::Chassis(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) | Self::Port(_) => false,
+            Self::Chassis(_)
+            | Self::Diff(_)
+            | Self::Explain(_)
+            | Self::Export(_)
+            | Self::Watch(_)
+            | Self::Status(_)
+            | Self::Port(_) => false,
             Self::Perf(_) | Self::Worker(_) | Self::Bridge(_) => false,
             Self::Flow(_)
             | Self::Group(_)
@@ -281,6 +291,8 @@ impl Command {
             Self::ControlPlaneLimits(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
+            Self::Diff(command) => command.run(session).await,
+            Self::Explain(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,
             Self::Receipt(command) => command.run(session).await,
             Self::Watch(command) => command.run(session).await,

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ferroflow_proto::northbound::{
-    GetReceiptRequest, GetReceiptResponse, GetResourceRequest, ListResourcesRequest, Operation, Resource,
-    TransactRequest, TransactResponse, WatchRequest, WatchResponse, event::Event,
-    northbound_service_client::NorthboundServiceClient, operation::Op,
+    ExplainRequest, ExplainResponse, GetReceiptRequest, GetReceiptResponse, GetResourceRequest,
+    ListResourcesRequest, Operation, Resource, TransactRequest, TransactResponse, WatchRequest,
+    WatchResponse, event::Event, northbound_service_client::NorthboundServiceClient, operation::Op,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
@@ -173,6 +173,15 @@ impl Northbound {
     /// Those of the call.
     pub async fn watch(&mut self, request: WatchRequest) -> Result<Streaming<WatchResponse>, CtlError> {
         said(self.inner.watch(Request::new(request)).await)
+    }
+
+    /// Why two workloads can or cannot talk.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn explain(&mut self, request: ExplainRequest) -> Result<ExplainResponse, CtlError> {
+        let request = self.request(request);
+        said(self.inner.explain(request).await)
     }
 
     /// How far a revision has been applied; with `wait`, when it has been or that long

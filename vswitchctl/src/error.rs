@@ -88,8 +88,16 @@ pub enum CtlError {
         reason: String,
     },
     /// What was compared is not the same.
-    #[error("{0} rules differ")]
-    Differs(usize),
+    #[error("{n} {what} differ")]
+    Differs {
+        /// How many.
+        n: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// Two workloads cannot talk.
+    #[error("they cannot talk")]
+    CannotTalk,
     /// The daemon said something this version does not understand.
     #[error("{daemon} sent {what}, which this vswitchctl does not know")]
     Newer {
@@ -157,7 +165,7 @@ impl CtlError {
                 Some(format!("see vswitchctl receipt {revision}; wait longer with --wait=SECONDS"))
             }
             Self::Newer { .. } => Some("use the vswitchctl of the daemon's version".into()),
-            Self::File { .. } | Self::Differs(_) | Self::Output(_) => None,
+            Self::File { .. } | Self::Differs { .. } | Self::CannotTalk | Self::Output(_) => None,
         }
     }
 

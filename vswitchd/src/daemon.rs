@@ -16,7 +16,7 @@ use crate::{
     agent, bfd,
     cli::{self, RunOptions},
     endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
-    host::{FailMode, Host, Identity, Lab, Mode, SharedHost},
+    host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
     service::{self, EndpointServer, Service, Socket},
     state::StateDir,
@@ -66,6 +66,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let underlay = tokio::spawn(underlay::run(host.clone()));
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
     tokio::spawn(news(host.clone()));
+    tokio::spawn(audit(host.clone()));
     tokio::spawn(bfd::run(host.clone()));
     let bfd = host.with(|host| host.bfd()).await;
     let failed_underlay = async move {
@@ -118,6 +119,16 @@ async fn news(host: SharedHost) {
         told.notified().await;
         // What comes right behind is taken at once.
         tokio::time::sleep(SETTLE).await;
+    }
+}
+
+/// Compares what packets see with what it should be.
+async fn audit(host: SharedHost) {
+    let mut tick = tokio::time::interval(AUDIT_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        host.with(Host::audit).await;
     }
 }
 

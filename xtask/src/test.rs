@@ -49,6 +49,8 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
     show(&mut tests, deadline)?;
     progress.step("comparing the switch with the oracle");
     soak::run(soak::PER_RUN, None, deadline)?;
+    progress.step("comparing what is compiled change by change with what is compiled at once");
+    soak::changes(soak::CHANGES_PER_RUN, deadline)?;
     progress.step("replaying the fuzzing corpus at full speed");
     show(&mut cargo(&["test", "--quiet", "--profile", "soak", "--package", "ferroflow-fuzz"]), deadline)?;
     progress.step(if skips {

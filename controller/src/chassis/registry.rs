@@ -122,11 +122,19 @@ impl Registry {
         inner.claims.get(port).and_then(|claims| claims.last()).map(|claim| claim.chassis.clone())
     }
 
-    /// Has a chassis told of a change of its view.
-    pub(crate) fn publish(&self, chassis: &str, revision: Revision, delta: SouthboundDelta) {
+    /// Whether a chassis has the view as it was, so that changes of it are of use.
+    pub(crate) fn listens(&self, chassis: &str) -> bool {
+        self.inner().chassis.get(chassis).is_some_and(|live| live.pending.is_some())
+    }
+
+    /// Has a chassis told of a change of its view; without the change, of the whole.
+    pub(crate) fn publish(&self, chassis: &str, revision: Revision, delta: Option<SouthboundDelta>) {
         let mut inner = self.inner();
         let live = inner.live(chassis);
-        if let Some(pending) = &mut live.pending {
+        if delta.is_none() {
+            live.pending = None;
+        }
+        if let Some((pending, delta)) = live.pending.as_mut().zip(delta) {
             pending.merge(delta);
             let n_flows = pending.flows.len() + pending.removed.flows.len();
             if live.session.is_none() || n_flows > MAX_PENDING {

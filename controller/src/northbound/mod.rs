@@ -1,8 +1,9 @@
 //! The northbound gRPC service: translates between messages and the controller.
 //!
 //! `transact.rs` writes, `list.rs` reads pages, `watch.rs` streams, `receipt.rs` tells how
-//! far a change has got, `status.rs` turns refusals into gRPC codes.
+//! far a change has got, `explain.rs` tells what the network does, `status.rs` turns refusals into gRPC codes.
 
+mod explain;
 mod list;
 mod receipt;
 mod status;
@@ -134,5 +135,12 @@ impl NorthboundService for Northbound {
         request: Request<pb::GetReceiptRequest>,
     ) -> Result<Response<pb::GetReceiptResponse>, Status> {
         receipt::get(&self.controller, request).await.map(Response::new)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        explain::explain(&self.controller, request.into_inner()).await.map(Response::new)
     }
 }

@@ -162,6 +162,11 @@ impl Dataplane {
         self.fabric.publish(&snapshot);
     }
 
+    /// What packets of a bridge see now.
+    pub fn snapshot(&self, bridge: BridgeId) -> Option<Arc<Snapshot>> {
+        self.fabric.snapshot(bridge)
+    }
+
     /// Waits until every worker has taken this version or a later one; false when the
     /// time is up. Versions of several bridges are numbered together.
     pub fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {

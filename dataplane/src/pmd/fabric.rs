@@ -256,6 +256,11 @@ impl Fabric {
         self.plan.load().of(bridge).is_some()
     }
 
+    /// The newest version of a bridge.
+    pub(crate) fn snapshot(&self, bridge: BridgeId) -> Option<Arc<Snapshot>> {
+        self.plan.load().of(bridge).cloned()
+    }
+
     /// A bridge is there from now on, with an empty snapshot.
     pub(crate) fn reserve(&self, bridge: BridgeId) {
         if !self.has(bridge) {

@@ -2,30 +2,27 @@
 //! anything, without privileges, with dummy ports. What it sends is read from the capture files that its
 //! dummy ports write.
 //!
-//! [`package`] gets the programs · [`unixctl`] talks to the daemon · [`pcap`] reads captures.
+//! [`package`] gets the programs · [`processes`] runs them · [`unixctl`] talks to the daemon · [`pcap`] reads
+//! captures · [`ovn`] the same of OVN, without hosts.
 
+pub mod ovn;
 pub mod package;
 pub mod pcap;
+mod processes;
 pub mod unixctl;
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs::File, io::Write, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::{package::Package, pcap::Capture, unixctl::Unixctl};
+use self::{
+    package::Package,
+    pcap::Capture,
+    processes::{Processes, START_LIMIT, text},
+    unixctl::Unixctl,
+};
 use crate::compare::hex;
 
-/// The daemons start in a third of a second; this is for a machine that is busy.
-const START_LIMIT: Duration = Duration::from_secs(20);
 /// How often a frame may be lost before that is no accident.
 const MAX_LOSSES: usize = 20;
 
@@ -60,11 +57,9 @@ impl Protocol {
 /// A running Open vSwitch with one bridge. It ends, and its folder goes, with this value.
 #[derive(Debug)]
 pub struct Ovs {
-    package: Package,
-    folder: PathBuf,
+    processes: Processes,
     captures: BTreeMap<u32, Capture>,
     unixctl: Option<Unixctl>,
-    children: Vec<Child>,
 }
 
 impl Ovs {
@@ -73,32 +68,15 @@ impl Ovs {
     /// # Errors
     /// When a daemon does not start.
     pub fn start(package: Package, ports: &[u32]) -> Result<Self> {
-        static N_STARTED: AtomicU32 = AtomicU32::new(0);
-        let name = format!("ff-ovs-{}-{}", std::process::id(), N_STARTED.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut ovs =
-            Self { package, folder, captures: BTreeMap::new(), unixctl: None, children: Vec::new() };
+        let processes = Processes::new(package, "ff-ovs")?;
+        let mut ovs = Self { processes, captures: BTreeMap::new(), unixctl: None };
         ovs.start_daemons()?;
         ovs.make_bridge(ports)?;
         Ok(ovs)
     }
 
     fn start_daemons(&mut self) -> Result<()> {
-        let schema = self.package.file("usr/share/openvswitch/vswitch.ovsschema");
-        let database = self.path("conf.db");
-        self.run("usr/bin/ovsdb-tool", &["create", &text(&database), &text(&schema)])?;
-        let remote = format!("--remote=punix:{}", text(&self.path("db.sock")));
-        let control = format!("--unixctl={}", text(&self.path("db.ctl")));
-        self.daemon("usr/sbin/ovsdb-server", &[&remote, &control, &text(&database)])?;
-        self.wait_for("db.sock")?;
-        self.run("usr/bin/ovs-vsctl", &[&self.database(), "--no-wait", "init"])?;
-        let control = format!("--unixctl={}", text(&self.path("vswitchd.ctl")));
-        let database = format!("unix:{}", text(&self.path("db.sock")));
-        // Dummy devices take the place of the system's: nothing of the host is touched.
-        let words = ["--enable-dummy=override", "--disable-system", &control, &database];
-        self.daemon("usr/lib/openvswitch-switch/ovs-vswitchd", &words)?;
-        self.wait_for("vswitchd.ctl")?;
+        self.processes.open_vswitch()?;
         self.unixctl = Some(Unixctl::connect(&self.path("vswitchd.ctl"))?);
         Ok(())
     }
@@ -125,7 +103,7 @@ impl Ovs {
         self.run("usr/bin/ovs-ofctl", &["set-frags", &bridge, "nx-match"])?;
         for port in ports {
             let name = format!("p{port}.pcap");
-            self.wait_for(&name)?;
+            self.processes.wait_for(&name)?;
             self.captures.insert(*port, Capture::open(&self.path(&name))?);
         }
         Ok(())
@@ -133,7 +111,7 @@ impl Ovs {
 
     /// The release.
     pub fn version(&self) -> &str {
-        self.package.version()
+        self.processes.package.version()
     }
 
     /// Replaces all rules, and forgets what was cached for the old ones and all connections.
@@ -259,16 +237,11 @@ impl Ovs {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.processes.path(name)
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for name in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
-            command.env(name, &self.folder);
-        }
-        command.env("LD_LIBRARY_PATH", self.package.libraries()).stdin(Stdio::null());
-        command
+    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
+        self.processes.run(program, words)
     }
 
     /// The rules as ovs-ofctl(8) dumps them, with what decorates them.
@@ -301,61 +274,4 @@ impl Ovs {
         let bridge = format!("unix:{}", text(&self.path("br0.mgmt")));
         self.run("usr/bin/ovs-ofctl", &["-O", "OpenFlow15", what, &bridge])
     }
-
-    /// What a program prints.
-    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
-        let program = text(&self.package.file(program));
-        let output =
-            self.command(&program).args(words).output().with_context(|| format!("cannot run {program}"))?;
-        if !output.status.success() {
-            bail!("{program} {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Starts a daemon that ends with this process even if that is killed.
-    fn daemon(&mut self, program: &str, words: &[&str]) -> Result<()> {
-        let log = File::create(self.path(&format!("{}.log", self.children.len())))?;
-        let program = text(&self.package.file(program));
-        let child = self
-            .command("setpriv")
-            .args(["--pdeathsig", "KILL", &program])
-            .args(words)
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {program} by setpriv, of util-linux"))?;
-        self.children.push(child);
-        Ok(())
-    }
-
-    fn wait_for(&mut self, name: &str) -> Result<()> {
-        let (path, start) = (self.path(name), Instant::now());
-        while !path.exists() {
-            ensure!(start.elapsed() < START_LIMIT, "{} does not come", path.display());
-            for (idx, child) in self.children.iter_mut().enumerate() {
-                if let Some(status) = child.try_wait()? {
-                    let log = fs::read_to_string(self.folder.join(format!("{idx}.log")))?;
-                    bail!("an Open vSwitch daemon ended, {status}: {}", log.trim());
-                }
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Ovs {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
-            // One that has ended already is what is wanted.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

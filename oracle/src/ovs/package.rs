@@ -1,4 +1,4 @@
-//! Debian's Open vSwitch, downloaded and unpacked into a folder of the user's cache. Nothing is installed.
+//! Debian's Open vSwitch and OVN, downloaded and unpacked into a folder of the user's cache. Nothing is installed.
 
 use std::{
     env, fs,
@@ -19,12 +19,38 @@ const PACKAGES: &[&str] = &[
     "libcap-ng0",
     "libnuma1",
 ];
+/// What OVN has besides.
+const OVN_PACKAGES: &[&str] = &["ovn-common", "ovn-central", "ovn-host"];
 /// Set to `1` where no package mirror can be reached.
 pub const OFFLINE: &str = "FERROFLOW_OFFLINE";
 /// Set to `1` by whoever accepts that tests are skipped for lack of rights.
 pub const UNPRIVILEGED: &str = "FERROFLOW_UNPRIVILEGED";
 
-/// An unpacked Open vSwitch.
+/// Whose programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Open vSwitch.
+    Ovs,
+    /// Open vSwitch and OVN.
+    Ovn,
+}
+
+impl Names {
+    /// Folder in the cache.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Ovs => "openvswitch",
+            Self::Ovn => "ovn",
+        }
+    }
+
+    fn packages(self) -> Vec<&'static str> {
+        let besides = if self == Self::Ovn { OVN_PACKAGES } else { &[] };
+        [PACKAGES, besides].concat()
+    }
+}
+
+/// An unpacked Open vSwitch, maybe with OVN.
 #[derive(Debug, Clone)]
 pub struct Package {
     root: PathBuf,
@@ -32,17 +58,25 @@ pub struct Package {
 }
 
 impl Package {
-    /// Finds it in the cache, or gets it.
+    /// Finds Open vSwitch in the cache, or gets it.
     ///
     /// # Errors
     /// When it cannot be downloaded or does not run here.
     pub fn get() -> Result<Self> {
+        Self::get_of(Names::Ovs)
+    }
+
+    /// Finds programs in the cache, or gets them.
+    ///
+    /// # Errors
+    /// When they cannot be downloaded or do not run here.
+    pub fn get_of(names: Names) -> Result<Self> {
         let cache = cache()?;
-        let root = cache.join("openvswitch");
+        let root = cache.join(names.folder());
         if !root.is_dir() {
-            let fresh = cache.join(format!("openvswitch.{}", std::process::id()));
+            let fresh = cache.join(format!("{}.{}", names.folder(), std::process::id()));
             fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
-            let got = download(&fresh);
+            let got = download(names, &fresh);
             if got.is_ok() && !root.is_dir() {
                 // Another process may have been faster; one is as good as the other.
                 let _ = fs::rename(&fresh, &root);
@@ -58,17 +92,25 @@ impl Package {
     /// # Errors
     /// When it cannot be had and nobody has said that this is all right.
     pub fn get_or_skip(test: &str) -> Result<Option<Self>> {
+        Self::get_or_skip_of(Names::Ovs, test)
+    }
+
+    /// The same of others.
+    ///
+    /// # Errors
+    /// When they cannot be had and nobody has said that this is all right.
+    pub fn get_or_skip_of(names: Names, test: &str) -> Result<Option<Self>> {
         let allowed = [OFFLINE, UNPRIVILEGED]
             .into_iter()
             .find(|name| env::var_os(name).is_some_and(|value| value == "1"));
-        match (Self::get(), allowed) {
+        match (Self::get_of(names), allowed) {
             (Ok(package), _) => Ok(Some(package)),
             (Err(error), Some(name)) => {
                 eprintln!("SKIPPED {test}: {error:#}, and {name}=1 is set");
                 Ok(None)
             }
             (Err(error), None) => Err(error.context(format!(
-                "{test} needs Debian's Open vSwitch; set {OFFLINE}=1 to skip it where there is no mirror"
+                "{test} needs Debian's Open vSwitch or OVN; set {OFFLINE}=1 to skip it where there is no mirror"
             ))),
         }
     }
@@ -127,9 +169,9 @@ pub fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
-fn download(folder: &Path) -> Result<()> {
+fn download(names: Names, folder: &Path) -> Result<()> {
     let mut words = vec!["download"];
-    words.extend(PACKAGES);
+    words.extend(names.packages());
     if let Err(error) = run("apt-get", &words, folder) {
         // A fresh image has no lists of packages, an old one names versions that are gone.
         run("apt-get", &["update"], folder).context(format!("{error:#}"))?;

@@ -34,15 +34,15 @@ use crate::{
 ///   the view, but for the numbers that were given out before.
 #[derive(Debug, Clone, Default)]
 pub struct Lowering {
-    view: Southbound,
+    pub(super) view: Southbound,
     local: LocalPorts,
     index: Index,
     memory: Memory,
     /// What belongs to no datapath; empty before the first update.
-    common: Part,
-    parts: BTreeMap<DatapathKey, Part>,
+    pub(super) common: Part,
+    pub(super) parts: BTreeMap<DatapathKey, Part>,
     /// Where its members are from, how many parts name it, and what it holds.
-    sets: BTreeMap<SetName, (SetSource, usize, Option<NamedSet>)>,
+    pub(super) sets: BTreeMap<SetName, (SetSource, usize, Option<NamedSet>)>,
 }
 
 /// How the rules of a chassis differ.
@@ -106,15 +106,21 @@ impl Lowering {
         let parts = || self.parts.values().chain([&self.common]);
         let rules: BTreeMap<_, _> = parts().flat_map(|part| &part.rules).collect();
         let groups: BTreeMap<_, _> = parts().flat_map(|part| &part.groups).collect();
-        let mut meters = meters::all(&self.view);
-        meters.extend(parts().flat_map(|part| &part.meters).map(|(id, meter)| (*id, meter.clone())));
         Lowered {
             rules: rules.into_values().cloned().collect(),
             sets: self.sets.values().filter_map(|(.., set)| set.clone()).collect(),
             groups: groups.into_values().cloned().collect(),
-            meters: meters.into_values().collect(),
+            meters: self.meters().into_values().collect(),
             errors: self.errors().into_iter().cloned().collect(),
         }
+    }
+
+    /// All meters.
+    pub(super) fn meters(&self) -> BTreeMap<MeterId, MeterConfig> {
+        let mut meters = meters::all(&self.view);
+        let of_flows = self.parts.values().chain([&self.common]).flat_map(|part| &part.meters);
+        meters.extend(of_flows.map(|(id, meter)| (*id, meter.clone())));
+        meters
     }
 
     /// Follows a change of the view and of the ports.

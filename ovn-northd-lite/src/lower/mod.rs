@@ -27,6 +27,7 @@
 //!   and whose match cannot be read drops all of its stage at its priority.
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
+mod audit;
 mod gateway;
 mod incremental;
 mod logical;
@@ -53,6 +54,7 @@ use flowtable::{
     types::{PortNo, TableId, VlanId},
 };
 
+pub use audit::{Audit, Drift};
 pub use gateway::{chassis_of, is_resident};
 pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};

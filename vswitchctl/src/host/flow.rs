@@ -161,7 +161,7 @@ async fn diff(session: &mut Session<'_>, flows: &[String]) -> Result<(), CtlErro
     })?;
     match view.gone.len() + view.fresh.len() {
         0 => Ok(()),
-        n => Err(CtlError::Differs(n)),
+        n => Err(CtlError::Differs { n, what: "rules" }),
     }
 }
 

@@ -30,6 +30,7 @@ struct StatusView {
     workers: Vec<WorkerView>,
     gateways: Vec<GatewayView>,
     errors: Vec<String>,
+    n_repairs: u64,
 }
 
 /// What is shown of something that one of several hosts has.
@@ -109,6 +110,7 @@ impl From<GetStatusResponse> for StatusView {
             workers: status.workers.into_iter().map(WorkerView::from).collect(),
             gateways: status.gateways.into_iter().map(GatewayView::from).collect(),
             errors: status.errors,
+            n_repairs: status.n_repairs,
         }
     }
 }
@@ -182,6 +184,9 @@ impl StatusView {
         if !self.workers.is_empty() {
             writeln!(out)?;
             Table::of(&self.workers).write(out)?;
+        }
+        if self.n_repairs > 0 {
+            writeln!(out, "\nrepaired {} times: the log says what had drifted", self.n_repairs)?;
         }
         if !self.gateways.is_empty() {
             writeln!(out)?;

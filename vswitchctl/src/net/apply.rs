@@ -32,12 +32,19 @@ use crate::{
 /// or changed, the rest is left alone.
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// The file, or - for the standard input
-    #[arg(short, long, value_name = "FILE")]
-    file: String,
+    #[command(flatten)]
+    wish: Wish,
     /// Check everything and tell what would change, but change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What the logical network is to look like.
+#[derive(Debug, Args)]
+pub struct Wish {
+    /// The file, or - for the standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: String,
     /// Also delete what has the labels of --selector and is not in the file
     #[arg(long, requires = "selector")]
     prune: bool,
@@ -45,33 +52,64 @@ pub struct Apply {
     selector: Selector,
 }
 
+/// What a file changes.
+#[derive(Debug)]
+pub struct Changing {
+    /// Revision of the change; that of the store when nothing had to change.
+    pub revision: u64,
+    /// Objects of the file and around them, as they were.
+    pub before: BTreeMap<String, Resource>,
+    /// Objects of the file, as they are.
+    pub after: Vec<Resource>,
+    /// Objects that go, as they were.
+    pub pruned: Vec<Resource>,
+}
+
 impl Apply {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut nb = session.controller().await?;
+        let Some(changing) = self.wish.make(&mut nb, self.dry_run).await? else {
+            return self.nothing(session);
+        };
+        let outcome = Outcome {
+            revision: changing.revision,
+            dry_run: self.dry_run,
+            changes: changes(&changing.before, &changing.after, &changing.pruned),
+            receipt: None,
+        };
+        outcome.finish(session, &mut nb).await
+    }
+
+    fn nothing(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let outcome = Outcome { revision: 0, dry_run: self.dry_run, changes: Vec::new(), receipt: None };
+        session.print(&outcome, |out| writeln!(out, "nothing to do: {} has no objects", self.wish.file))
+    }
+}
+
+impl Wish {
+    /// Makes it so, or only checks that it could be; nothing when the file has no objects.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or why the controller refuses it.
+    pub async fn make(&self, nb: &mut Northbound, dry_run: bool) -> Result<Option<Changing>, CtlError> {
         let selector = self.selector.labels();
         if !self.prune && !selector.is_empty() {
             return Err(CtlError::Usage("--selector says what --prune may delete; give both".into()));
         }
         let mut objects = Objects::of(&self.file, parse(&self.file, &self.read()?)?)?;
-        let mut nb = session.controller().await?;
-        resolve(&mut nb, &mut objects).await?;
-        let pruned = if self.prune { prunable(&mut nb, &objects, &selector).await? } else { Vec::new() };
+        resolve(nb, &mut objects).await?;
+        let pruned = if self.prune { prunable(nb, &objects, &selector).await? } else { Vec::new() };
         let wanted = objects.into_ordered();
         if self.prune {
             self.check_labels(&wanted, &selector)?;
         }
         if wanted.is_empty() && pruned.is_empty() {
-            return self.nothing(session);
+            return Ok(None);
         }
-        let before = present(&mut nb, &wanted).await?;
-        let answer = nb.transact(transaction(&wanted, &pruned, self.dry_run)).await?;
-        let outcome = Outcome {
-            revision: answer.revision,
-            dry_run: self.dry_run,
-            changes: changes(&before, &answer.resources, &pruned),
-            receipt: None,
-        };
-        outcome.finish(session, &mut nb).await
+        let before = present(nb, &wanted).await?;
+        let answer = nb.transact(transaction(&wanted, &pruned, dry_run)).await?;
+        Ok(Some(Changing { revision: answer.revision, before, after: answer.resources, pruned }))
     }
 
     fn read(&self) -> Result<String, CtlError> {
@@ -101,11 +139,6 @@ impl Apply {
             stray.name
         );
         Err(CtlError::File { file: self.file.clone(), line: None, reason })
-    }
-
-    fn nothing(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let outcome = Outcome { revision: 0, dry_run: self.dry_run, changes: Vec::new(), receipt: None };
-        session.print(&outcome, |out| writeln!(out, "nothing to do: {} has no objects", self.file))
     }
 }
 

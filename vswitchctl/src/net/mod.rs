@@ -15,6 +15,8 @@ pub mod change;
 pub mod chassis;
 pub mod command;
 pub mod dhcp_options;
+pub mod diff;
+pub mod explain;
 pub mod export;
 pub mod gateway;
 pub mod health_check;

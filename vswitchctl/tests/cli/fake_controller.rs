@@ -8,10 +8,10 @@ use std::{
 
 use ferroflow_proto::northbound::{
     ChassisReceipt, CreateResourceRequest, CreateResourceResponse, DeleteResourceRequest,
-    DeleteResourceResponse, Event, GetReceiptRequest, GetReceiptResponse, GetResourceRequest,
-    GetResourceResponse, Kind, ListResourcesRequest, ListResourcesResponse, Resource, TransactRequest,
-    TransactResponse, Update, UpdateResourceRequest, UpdateResourceResponse, WatchRequest, WatchResponse,
-    event,
+    DeleteResourceResponse, Event, ExplainRequest, ExplainResponse, ExplainedStep, ExplainedWay,
+    GetReceiptRequest, GetReceiptResponse, GetResourceRequest, GetResourceResponse, Kind,
+    ListResourcesRequest, ListResourcesResponse, Resource, TransactRequest, TransactResponse, Update,
+    UpdateResourceRequest, UpdateResourceResponse, WatchRequest, WatchResponse, event,
     northbound_service_server::{NorthboundService, NorthboundServiceServer},
     operation::Op,
     precondition::Condition,
@@ -264,6 +264,16 @@ impl NorthboundService for FakeController {
             let complete = chassis.iter().all(|chassis| chassis.applied);
             Ok(Response::new(GetReceiptResponse { revision, complete, chassis }))
         })
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let ExplainRequest { from, port, .. } = request.into_inner();
+        let step = ExplainedStep { object: "switches/db/acls/no-telnet".into(), ..Default::default() };
+        let way = ExplainedWay { source: from, outcome: "arrives".into(), ..Default::default() };
+        let refused = ExplainedWay { outcome: "dropped".into(), steps: vec![step], ..way.clone() };
+        let can_talk = port != 23;
+        let there = Some(if can_talk { way } else { refused });
+        Ok(Response::new(ExplainResponse { revision: 1, can_talk, there, back: None }))
     }
 
     type WatchStream = Iter<std::vec::IntoIter<Result<WatchResponse, Status>>>;

@@ -54,6 +54,33 @@ async fn a_dry_run_tells_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_diff_tells_fields_and_changes_nothing() {
+    let place = Place::new();
+    let controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    assert_eq!(place.run(&["diff", "-f", EXAMPLE]).await, "");
+    let text = std::fs::read_to_string(EXAMPLE).unwrap().replace("priority: 1000", "priority: 900");
+    let file = place.write("net.yaml", &text);
+    let (text, error) = place.try_run(&["diff", "-f", &file]).await;
+    assert_eq!(text, "~ switches/db/acls/no-telnet\n    - priority: 1000\n    + priority: 900\n");
+    assert!(matches!(error, Err(CtlError::Differs { n: 1, .. })));
+    assert_eq!(controller.change(|state| state.revision), 1);
+}
+
+#[tokio::test]
+async fn an_explanation_names_the_object_and_its_exit_code_says_no() {
+    let place = Place::new();
+    let _controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    let text = place.run(&["explain", "web-1", "db-1", "--proto", "tcp", "--port", "80"]).await;
+    assert!(text.ends_with("  arrives\nthey can talk, by revision 1\n"), "{text}");
+    assert!(text.starts_with("web-1 (switches/web/ports/web-1) to db-1 ():\n"), "{text}");
+    let (text, error) = place.try_run(&["explain", "web-1", "db-1", "--proto", "tcp", "--port", "23"]).await;
+    assert!(text.contains("dropped by switches/db/acls/no-telnet"), "{text}");
+    assert!(matches!(error, Err(CtlError::CannotTalk)));
+}
+
+#[tokio::test]
 async fn an_export_applies_to_the_same_network() {
     let place = Place::new();
     let controller = FakeController::start(&place);
@@ -350,8 +377,8 @@ async fn a_watch_prints_what_there_is_and_says_how_to_go_on() {
         text,
         "\
 1 put switches/db default_policy=\"allow\" tunnel_key=0
-1 put switches/db/acls/no-telnet action=\"drop\" direction=\"to-lport\" label_number=0 log=false log_burst=0 \
-log_rate=0 match=\"outport == \\\"db-1\\\" && tcp.dst == 23\" priority=1000 severity=\"info\" tier=0
+1 put switches/db/acls/no-telnet action=\"drop\" direction=\"to-lport\" label_number=0 log=false log_burst=0 log_rate=0 \
+match=\"outport == \\\"db-1\\\" && tcp.dst == 23\" priority=1000 severity=\"info\" tier=0
 1 put switches/web default_policy=\"allow\" tunnel_key=0
 "
     );

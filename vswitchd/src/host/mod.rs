@@ -5,6 +5,7 @@
 //! [`Host`] is plain and single-threaded; [`SharedHost`] lends it to the agent, the local
 //! service and the housekeeping, one at a time.
 
+mod audit;
 mod bridge;
 mod departed;
 mod events;
@@ -46,6 +47,7 @@ use flowtable::{
 use ovn_northd_lite::{Lowering, diff, southbound::Southbound};
 use tokio::sync::watch;
 
+pub use audit::AUDIT_INTERVAL;
 pub use bridge::{Bridge, BridgeError, FIRST_NAME, FailMode, SavedBridge};
 pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
@@ -150,6 +152,7 @@ pub struct Host {
     lowering: Lowering,
     /// The tables are not what the network became: they refused it.
     is_adrift: bool,
+    audits: audit::Audits,
     neighbours: neighbours::Neighbours,
     last_view: LastView,
     /// `None`: nothing is kept.
@@ -211,6 +214,7 @@ impl Host {
             epoch: Epoch::ZERO,
             lowering,
             is_adrift: false,
+            audits: audit::Audits::default(),
             neighbours: neighbours::Neighbours::default(),
             last_view: LastView::default(),
             journal,

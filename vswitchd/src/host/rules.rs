@@ -45,7 +45,7 @@ impl Host {
     }
 
     /// Makes the tables what the network became, whatever they are.
-    fn realign(&mut self) {
+    pub(super) fn realign(&mut self) {
         let mut lowered = self.lowering.lowered();
         lowered.rules.extend(self.neighbours.rules());
         self.is_adrift = !self.transact(changes(&self.first().tables, &lowered));

@@ -28,6 +28,7 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         n_rules: host.bridges().iter().map(|bridge| bridge.tables().len() as u64).sum(),
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
+        n_repairs: host.n_repairs(),
         gateways: host.gateway_status().into_iter().map(gateway).collect(),
     }
 }

@@ -2,7 +2,8 @@
 //! was compiled step by step is what is compiled at once.
 //!
 //! The network is small, so that changes meet. A change is four numbers, of which smaller
-//! ones say less.
+//! ones say less. Now and then several are compiled together, as revisions are that come
+//! while the compiler is busy.
 
 use flowtable::{
     flow::Rule,
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    LocalPorts, Lowering, Views,
+    Audit, LocalPorts, Lowering, Views,
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
@@ -30,12 +31,16 @@ use crate::{
 type Change = (u8, u8, u8, u8);
 
 /// Changes in a row.
-const ROW: usize = 100;
-/// Each of so many is compared down to the tables.
+const ROW: usize = 120;
+/// Each of so many steps is compared down to the tables.
 const LOWERED: usize = 9;
+/// Of so many changes the last two are one step, the others one each.
+const TOGETHER: usize = 6;
+/// Steps in a row.
+const STEPS: usize = ROW / TOGETHER * (TOGETHER - 1);
 
-/// How many changes a run makes: few where each takes long.
-fn n_changes() -> usize {
+/// How many steps a run makes, each of which is compared: few where that takes long.
+fn n_steps() -> usize {
     let wanted = std::env::var("FERROFLOW_CHANGES").ok().and_then(|text| text.parse().ok());
     wanted.unwrap_or(if cfg!(debug_assertions) { 2_000 } else { 100_000 })
 }
@@ -49,8 +54,13 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Makes a change, and says what is dirty.
-    pub(super) fn change(&mut self, (what, i, j, k): Change) -> Dirty {
+    /// Makes these changes, and says what is dirty.
+    pub(super) fn step(&mut self, changes: &[Change]) -> Dirty {
+        changes.iter().for_each(|change| self.change(*change));
+        std::mem::take(&mut self.dirty)
+    }
+
+    fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
         match what % 22 {
             0 => self.switch(s, j, k),
@@ -77,7 +87,6 @@ impl World {
             }
             _ => self.group_acl(i, j, k),
         }
-        std::mem::take(&mut self.dirty)
     }
 
     fn switch(&mut self, s: u8, j: u8, k: u8) {
@@ -489,17 +498,22 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut world = World::default();
     let mut compiler = Compiler::new();
     let mut before = Southbound::default();
-    let mut views = Views::default();
+    let (mut views, mut unheard) = (Views::default(), Views::default());
     let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
     let mut lowering = Lowering::default();
     let mut tables = bare();
-    for (n, change) in changes.into_iter().enumerate() {
-        let dirty = world.change(change);
+    for (n, change) in steps(&changes).enumerate() {
+        let dirty = world.step(change);
         let delta = compiler.update(&world.nb, &world.hosts, &dirty);
         let full = compile(&world.nb, &world.hosts);
         prop_assert_eq!(compiler.southbound(), &full, "after {:?}, {:?}", change, dirty);
         prop_assert_eq!(&delta, &diff(&before, &full), "after {:?}, {:?}", change, dirty);
-        let told = views.update(&full, &delta);
+        let told = views.update(&full, &delta, |_| true);
+        let silent = unheard.update(&full, &delta, |id| id == "h2");
+        prop_assert!(told.keys().eq(silent.keys()), "{:?} {:?}", told.keys(), silent.keys());
+        prop_assert!(silent.iter().all(|(id, change)| change.is_none() || told[id] == *change));
+        prop_assert!(silent.get("h2").is_none_or(Option::is_some));
+        let told: BTreeMap<_, _> = told.into_iter().filter_map(|(id, change)| Some((id, change?))).collect();
         hosts.retain(|id, _| full.chassis.contains_key(id));
         for id in full.chassis.keys() {
             let host = hosts.entry(id.clone()).or_default();
@@ -520,6 +534,7 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
             let news = diff(lowering.view(), &hosts["h1"]);
             tables = tables.transact(lowering.update(news, local(&hosts["h1"], n)).changes()).unwrap();
             prop_assert_eq!(lowering.view(), &hosts["h1"]);
+            prop_assert_eq!(lowering.audit(&mut Audit::default(), &tables, 0, usize::MAX), Ok(()));
             if n.is_multiple_of(LOWERED) {
                 same_as_at_once(&lowering, &tables, local(&hosts["h1"], n))?;
             }
@@ -580,26 +595,40 @@ fn same_as_at_once(lowering: &Lowering, tables: &Tables, local: LocalPorts) -> R
     Ok(())
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
-    proptest::collection::vec(any::<Change>(), ROW)
+fn steps(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    changes.chunks(TOGETHER).flat_map(|some| {
+        let (single, together) = some.split_at(some.len().min(TOGETHER - 2));
+        single.chunks(1).chain([together]).filter(|step| !step.is_empty())
+    })
+}
+
+/// Makes that many steps, in rows that each processor takes its share of.
+fn follow_many(n_steps: usize, follow: fn(Vec<Change>) -> Result<(), TestCaseError>) {
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cases = u32::try_from(n_steps.div_ceil(STEPS * n_threads)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..n_threads {
+            scope.spawn(|| {
+                let config = ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() };
+                let changes = proptest::collection::vec(any::<Change>(), ROW);
+                proptest!(config, |(changes in changes)| follow(changes)?);
+            });
+        }
+    });
 }
 
 #[test]
 fn incremental_equals_full() {
-    let cases = u32::try_from(n_changes().div_ceil(ROW)).unwrap();
-    let config = ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() };
-    proptest!(config, |(changes in changes())| follow(changes)?);
+    follow_many(n_steps(), follow);
 }
 
 /// With hashes so short that flows often have the same one.
 #[test]
 fn incremental_equals_full_when_ids_collide() {
-    let cases = u32::try_from(n_changes().div_ceil(ROW * 10)).unwrap();
-    let config = ProptestConfig { cases, max_shrink_iters: 2_000, ..ProptestConfig::default() };
-    proptest!(config, |(changes in changes())| {
+    follow_many(n_steps().div_ceil(10), |changes| {
         test_hash_bits(11);
         let followed = follow(changes);
         test_hash_bits(HASH_BITS);
-        followed?;
+        followed
     });
 }

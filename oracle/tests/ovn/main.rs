@@ -1,0 +1,116 @@
+//! Random logical networks and packets through Debian's ovn-trace(8) and through ours: the same ports get
+//! them, the same packets are refused, the same make a router ask for a neighbour. What is known to differ
+//! is listed in docs/differences-from-ovn.md, and only that is left out.
+//!
+//! `world.rs` random networks, in the words of both · `packet.rs` random packets · `ours.rs` our answer ·
+//! `theirs.rs` OVN's.
+
+#![allow(clippy::unwrap_used)]
+
+mod ours;
+mod packet;
+mod theirs;
+mod world;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
+
+use oracle::{
+    ovs::{
+        ovn::Ovn,
+        package::{Names, Package},
+    },
+    rng::Rng,
+};
+
+use self::{ours::Ours, packet::Probe, world::World};
+
+/// Packets for each network.
+const N_PROBES: usize = 25;
+/// No more networks are begun after this; `FERROFLOW_SECONDS` is for those who want more.
+const LIMIT: Duration = Duration::from_secs(45);
+/// Networks that are compared at least, however slow the machine is.
+const N_WORLDS: usize = 5;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verdict {
+    /// Ports that it leaves by.
+    ports: BTreeSet<String>,
+    /// Its sender is told that it is refused or does not get there.
+    is_refused: bool,
+    /// A router asks who has the next hop's address.
+    asks: bool,
+}
+
+impl Verdict {
+    /// What is compared. Who asks floods a question, which is of the host's making here; who refuses answers,
+    /// likewise.
+    fn settled(mut self, sender: &str) -> Self {
+        if self.asks {
+            self.ports.clear();
+        } else if self.is_refused {
+            self.ports.remove(sender);
+        }
+        self
+    }
+}
+
+#[test]
+fn random_networks_do_the_same_in_ovn() {
+    let Some(package) = Package::get_or_skip_of(Names::Ovn, "comparing with OVN").unwrap() else { return };
+    let ovn = Ovn::start(package).unwrap();
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let limit = number("FERROFLOW_SECONDS").map_or(LIMIT, Duration::from_secs);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let first = number("FERROFLOW_SEED").unwrap_or(now.as_nanos() as u64 >> 10);
+    let start = Instant::now();
+    let (mut n_worlds, mut tally) = (0, Tally::default());
+    while n_worlds < N_WORLDS || start.elapsed() < limit {
+        let seed = first.wrapping_add(n_worlds as u64);
+        compare(&ovn, seed, &mut tally);
+        n_worlds += 1;
+        if number("FERROFLOW_SEED").is_some() && number("FERROFLOW_SECONDS").is_none() {
+            break;
+        }
+    }
+    eprintln!("OVN {}: {n_worlds} networks, {tally:?}", ovn.version().unwrap());
+    if n_worlds >= N_WORLDS {
+        let Tally { n_delivered, n_dropped, n_refused, .. } = tally;
+        assert!(n_delivered.min(n_dropped) > 10 && n_refused > 0, "one-sided: {tally:?}");
+    }
+}
+
+/// What the packets met.
+#[derive(Debug, Default)]
+struct Tally {
+    n_delivered: usize,
+    n_dropped: usize,
+    n_refused: usize,
+    n_asked: usize,
+}
+
+fn compare(ovn: &Ovn, seed: u64, tally: &mut Tally) {
+    let mut rng = Rng::new(seed);
+    let world = World::random(&mut rng);
+    theirs::set(ovn, &world);
+    let ours = Ours::new(&world);
+    for _ in 0..N_PROBES {
+        let probe = Probe::random(&world, &mut rng);
+        let sender = world.ports[probe.from].id();
+        let (text, theirs) = theirs::trace(ovn, &world, &probe);
+        let (theirs, mine) = (theirs.settled(&sender), ours.trace(&probe).settled(&sender));
+        assert!(
+            theirs == mine,
+            "FERROFLOW_SEED={seed}: {probe:?}\nOVN: {theirs:?}\nours: {mine:?}\n{text}\n{}\n{}",
+            theirs::commands(&world).join("\n"),
+            ours.steps(&probe)
+        );
+        tally.n_refused += usize::from(mine.is_refused);
+        tally.n_asked += usize::from(mine.asks);
+        tally.n_delivered += usize::from(!mine.ports.is_empty());
+        tally.n_dropped += usize::from(mine.ports.is_empty() && !mine.is_refused && !mine.asks);
+    }
+}
