@@ -112,7 +112,9 @@ pub fn frame(data: &[u8]) {
 /// A frame from the underlay.
 pub fn tunnel(data: &[u8]) {
     let mut packet = build::packet(data, port(9));
-    if tunnel::receive(&mut packet, &mut FlowKey::zero(), &SNAPSHOT.underlay).is_ok() {
+    if tunnel::receive(&mut packet, &mut FlowKey::zero(), (&SNAPSHOT.underlay, SNAPSHOT.tables.options()))
+        .is_ok()
+    {
         assert!(packet.len() < data.len(), "a header came off");
     }
     switched(data, 9);

@@ -924,7 +924,7 @@ fn rules_are_chosen_summed_and_compared() -> Result<()> {
 }
 
 #[test]
-fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
+fn tables_sets_fragments_options_and_ports_have_settings_that_last() -> Result<()> {
     let mut lab = Lab::new()?;
     let args = ["--virtual", "--socket", "lab.sock", "--state-dir", "state", "--log", "warn"];
     lab.start(&args)?;
@@ -934,6 +934,9 @@ fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
     lab.text(&["table", "set", "1", "--name", "hosts", "--max-rules", "1", "--miss", "continue"])?;
     lab.text(&["set", "add", "servers", "type=ipv4", "10.0.0.1,10.0.9.0/24"])?;
     lab.text(&["frags", "nx-match"])?;
+    let options = "{class=0xffff,type=0x1,len=4}->tun_metadata1,{class=0xffff,type=0x2}->tun_metadata9";
+    lab.text(&["tlv-map", "add", options])?;
+    lab.text(&["tlv-map", "del", "{class=0xffff,type=0x1}"])?;
     lab.text(&[
         "bundle",
         "flow add ip,actions=resubmit(,1)",
@@ -970,7 +973,7 @@ fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
         lab.text(&["port", "mod", "p1", "--vlan-mode", "native-untagged", "--tag", "5", "--trunks", "6,7"])?;
     ensure!(set.trim() == "p1: forward on, flood on, vlan-mode native-untagged, tag 5, trunks 6,7", "{set}");
 
-    let state = |lab: &Lab| -> Result<[String; 5]> {
+    let state = |lab: &Lab| -> Result<[String; 6]> {
         let ports = lab.json(&["port", "list"])?;
         let ports = list(&ports)
             .iter()
@@ -978,6 +981,7 @@ fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
         Ok([
             lab.text(&["set", "list"])?,
             lab.text(&["frags"])?,
+            lab.text(&["tlv-map", "list"])?,
             lab.json(&["table", "list"])?[1]["name"].to_string(),
             lab.json(&["table", "list"])?[1]["max_rules"].to_string(),
             ports.collect(),
@@ -988,12 +992,24 @@ fn tables_sets_fragments_and_ports_have_settings_that_last() -> Result<()> {
         before[0].trim() == "servers type=ipv4 10.0.0.1,10.0.9.0/24" && before[1].trim() == "nx-match",
         "{before:?}"
     );
+    ensure!(
+        before[2].lines().collect::<Vec<_>>()
+            == [
+                "{class=0x102,type=0x80,len=4}->tun_metadata0",
+                "{class=0xffff,type=0x2,len=4}->tun_metadata9"
+            ],
+        "{before:?}"
+    );
     lab.check_conservation()?;
     lab.stop()?;
     lab.start(&args)?;
     ensure!(state(&lab)? == before, "{:?} instead of {before:?}", state(&lab)?);
 
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 14] = [
+        (&["tlv-map", "add", "{class=1,typ=2,len=4}->tun_metadata1"], "did you mean `type`"),
+        (&["tlv-map", "add", "{class=1,type=2,len=8}->tun_metadata1"], "room for 4 bytes"),
+        (&["tlv-map", "add", "{class=1,type=2,len=4}->tun_metadata9"], "belongs to another"),
+        (&["tlv-map", "del", "{class=0x102,type=0x80}"], "logical networks need"),
         (&["port", "mod", "p1"], "--flood"),
         (&["table", "set", "1"], "--max-rules"),
         (&["table", "set", "255", "--miss", "drop"], "255"),

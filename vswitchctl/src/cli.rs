@@ -176,6 +176,9 @@ pub enum Command {
     Table(host::table::Command),
     /// Host: how rules see IP fragments
     Frags(host::table::Frags),
+    /// Host: Geneve options that rules see as tun_metadata fields
+    #[command(subcommand)]
+    TlvMap(host::tlv_map::Command),
     /// Host: named sets of addresses and ports
     #[command(subcommand)]
     Set(host::set::Command),
@@ -250,6 +253,7 @@ impl Command {
             | Self::Bundle(_)
             | Self::Table(_)
             | Self::Frags(_)
+            | Self::TlvMap(_)
             | Self::Set(_)
             | Self::Ct(_)
             | Self::Fdb(_)
@@ -307,6 +311,7 @@ impl Command {
             Self::Bundle(command) => command.run(session).await,
             Self::Table(command) => command.run(session).await,
             Self::Frags(command) => command.run(session).await,
+            Self::TlvMap(command) => command.run(session).await,
             Self::Set(command) => command.run(session).await,
             Self::Ct(command) => command.run(session).await,
             Self::Fdb(command) => command.run(session).await,

@@ -16,7 +16,7 @@ use crate::{
     key::TUN_METADATA_LEN,
     port::PortRole,
     program::{TunnelHeader, TunnelKind},
-    tunnel::{self, GroupPolicy, OVN_OPTION, TunnelSpec, tun_flags},
+    tunnel::{self, GroupPolicy, TunnelSpec, tun_flags},
     types::{PortNo, TableId, Vni},
     underlay::TunnelPort,
 };
@@ -141,7 +141,7 @@ impl<T: Tracer> Walk<'_, T> {
         self.usable(hop.port)?;
         let header = self
             .tunnel_spec(remote, tunnel.kind)
-            .and_then(|spec| tunnel::build_header(&spec, tunnel, hop))
+            .and_then(|spec| tunnel::build_header((&spec, self.snapshot.tables.options()), tunnel, hop))
             .ok_or(DropReason::TunnelNoRoute)?;
         self.note(format_args!("tunnel to {remote}, network {}", header.vni));
         Ok((hop.port, Some(Arc::new(header))))
@@ -159,12 +159,13 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// What the outer header shall say. Reads only what has a form on the wire.
     fn tunnel_spec(&mut self, remote: IpAddr, kind: TunnelKind) -> Option<TunnelSpec> {
-        let present = self.key.read_bits(Field::TunMetadataPresent, OVN_OPTION.bit().into()) as u64;
+        let options = self.snapshot.tables.options();
+        let known = if kind == TunnelKind::Geneve { options.bits() } else { 0 };
+        let present = self.key.read_bits(Field::TunMetadataPresent, known.into()) as u64;
         let mut tun_metadata = [0; TUN_METADATA_LEN];
-        if present != 0 {
-            let (field, at) = (Field::tun_metadata(OVN_OPTION.idx)?, OVN_OPTION.idx * 4);
-            let value = (self.key.read(field) as u32).to_be_bytes();
-            tun_metadata.get_mut(at..at + 4)?.copy_from_slice(&value);
+        for option in options.iter().filter(|option| present & option.bit() != 0) {
+            let value = (self.key.read(Field::tun_metadata(option.idx)?) as u32).to_be_bytes();
+            *tun_metadata.as_chunks_mut().0.get_mut(option.idx)? = value;
         }
         let policy = match kind {
             TunnelKind::Geneve => GroupPolicy::default(),

@@ -104,7 +104,11 @@ impl Lanes {
         (idx, by_signature): (usize, bool),
         packet: &mut Packet<B>,
     ) -> Result<(), DropReason> {
-        let arrival = tunnel::unwrap_known(packet, &moment.snapshot.underlay, peers)?;
+        let arrival = tunnel::unwrap_known(
+            packet,
+            (&moment.snapshot.underlay, moment.snapshot.tables.options()),
+            peers,
+        )?;
         self.arrivals[idx] = arrival;
         if by_signature
             && !arrival.marks_congestion()

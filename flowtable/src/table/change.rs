@@ -18,6 +18,7 @@ use super::{
 use crate::{
     classifier::Classifier,
     flow::{Action, Match, Rule, RuleFlags, RuleLife},
+    tunnel::OptionChange,
     types::{GroupId, PortNo, Priority, TableId, Timestamp},
 };
 
@@ -69,6 +70,8 @@ pub enum Change {
     Table(TableId, TableSettings),
     /// Changes how all tables see IP fragments.
     Fragments(FragmentMode),
+    /// Changes which Geneve options have fields.
+    Option(OptionChange),
 }
 
 /// Chooses rules. The default one chooses all.
@@ -220,6 +223,7 @@ impl Transaction {
             Change::Set(change) => self.change_set(change)?,
             Change::Table(table, settings) => self.change_table(table, settings)?,
             Change::Fragments(mode) => self.next.fragments = mode,
+            Change::Option(change) => self.change_options(change)?,
         }
         self.take_learned();
         Ok(())

@@ -19,7 +19,7 @@ pub enum RuleEdit {
 }
 
 impl Tables {
-    /// Groups, meters, sets, settings and the handling of fragments are those of another
+    /// Groups, meters, sets, settings, Geneve options and the handling of fragments are those of another
     /// version of the same tables. A false `false` is possible.
     ///
     /// # Cost
@@ -30,6 +30,7 @@ impl Tables {
             && Arc::ptr_eq(&self.sets, &other.sets)
             && Arc::ptr_eq(&self.settings, &other.settings)
             && self.fragments == other.fragments
+            && Arc::ptr_eq(&self.options, &other.options)
     }
 
     /// The number of every table that there can be.

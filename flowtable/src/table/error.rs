@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     field::{Field, Prerequisites, SubField},
+    tunnel::OptionError,
     types::{MeterId, PortNo, TableId},
 };
 
@@ -163,6 +164,9 @@ pub enum RuleError {
     /// Something about a named set.
     #[error(transparent)]
     Set(#[from] SetError),
+    /// Something about a Geneve option.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// A field has no order, or the range is none of its.
     #[error("`{field}` cannot be matched by a range or set, or the range is beyond its {} bits", .field.info().n_bits)]
     WrongValues {

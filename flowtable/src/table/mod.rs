@@ -45,6 +45,7 @@ use crate::{
     flow::{Match, Rule},
     key::Tracked,
     set::Sets,
+    tunnel::OptionMap,
     types::{Priority, TableId},
 };
 
@@ -65,6 +66,7 @@ pub struct Tables {
     /// Those that are not the default ones.
     settings: Arc<BTreeMap<TableId, TableSettings>>,
     fragments: FragmentMode,
+    options: Arc<OptionMap>,
     /// Shared by all versions.
     stats: Arc<TableStats>,
     /// Stations of `NORMAL`, shared by all versions.
@@ -181,6 +183,7 @@ impl PartialEq for Tables {
             && self.meters().map(|meter| meter.config()).eq(other.meters().map(|meter| meter.config()))
             && self.settings == other.settings
             && self.fragments == other.fragments
+            && self.options == other.options
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     field::Field,
     flow::Rule,
     key::{Tracked, nw_frag},
+    tunnel::{OptionChange, OptionMap},
     types::TableId,
 };
 
@@ -85,6 +86,11 @@ impl Tables {
         self.fragments
     }
 
+    /// Which Geneve options have fields.
+    pub fn options(&self) -> &OptionMap {
+        &self.options
+    }
+
     /// The packet is dropped before the first table, being a fragment; un-wildcards what
     /// tells.
     pub(crate) fn drops(&self, key: &mut Tracked) -> bool {
@@ -114,6 +120,15 @@ fn is_fragment(key: &mut Tracked) -> bool {
 }
 
 impl Transaction {
+    pub(super) fn change_options(&mut self, change: OptionChange) -> Result<(), Refusal> {
+        let what = match change {
+            OptionChange::Map(option) => option.to_string(),
+            OptionChange::Unmap { class, kind } => format!("{{class={class:#x},type={kind:#x}}}"),
+        };
+        let changed = Arc::make_mut(&mut self.next.options).change(change);
+        changed.map_err(|error| Refusal { what, reason: error.into() })
+    }
+
     pub(super) fn change_table(&mut self, table: TableId, settings: TableSettings) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal { what: format!("table={table}"), reason });
         let same_name = self.next.settings.iter().find(|(_, other)| other.name == settings.name);

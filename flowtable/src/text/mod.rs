@@ -23,6 +23,7 @@ mod matching;
 mod membership;
 mod meter;
 mod names;
+mod option;
 mod packet_in;
 mod print;
 mod set;
@@ -41,6 +42,7 @@ pub use group::{
     parse_deleted_groups, parse_group, parse_inserted_buckets, parse_removed_buckets, print_group,
 };
 pub use meter::{parse_deleted_meters, parse_meter, print_meter};
+pub use option::{parse_mapped_option, parse_unmapped_option};
 pub use packet_in::print_packet_in;
 pub use set::{SetChangeKind, parse_set, parse_set_change, print_member, print_set};
 pub(crate) use suggest::nearest;
@@ -357,6 +359,10 @@ fn cookie(text: Piece<'_>) -> Result<(u64, u64), TextError> {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_datapath;
+#[cfg(test)]
 mod tests_fields;
 #[cfg(test)]
 mod tests_membership;
+#[cfg(test)]
+mod tests_round_trip;

@@ -7,6 +7,7 @@
 
 mod ecn;
 mod geneve;
+mod option_map;
 mod outer;
 mod plain;
 #[cfg(test)]
@@ -20,11 +21,11 @@ use std::{
 
 use zerocopy::IntoBytes;
 
-pub use geneve::{GeneveOption, OVN_OPTION};
+pub use option_map::{GeneveOption, MAX_OPTIONS, OVN_OPTION, OptionChange, OptionError, OptionMap};
 
 pub(crate) use plain::KnownPeers;
 
-use self::{outer::Outer, plain::Plain};
+use self::{option_map::Options, outer::Outer, plain::Plain};
 use crate::{
     cache::TunnelWords,
     checksum,
@@ -62,8 +63,7 @@ struct Decoded {
     len: usize,
     vni: u32,
     oam: bool,
-    /// Value of [`OVN_OPTION`].
-    ovn: Option<[u8; 4]>,
+    options: Options,
     policy: GroupPolicy,
 }
 
@@ -85,8 +85,7 @@ pub(crate) struct Arrival {
     ttl: u8,
     flags: u16,
     vni: u32,
-    /// Value of [`OVN_OPTION`].
-    ovn: Option<[u8; 4]>,
+    options: Options,
     policy: GroupPolicy,
 }
 
@@ -106,16 +105,16 @@ pub(crate) struct Arrival {
 pub fn receive<B: FrameBuf>(
     packet: &mut Packet<B>,
     key: &mut FlowKey,
-    underlay: &Underlay,
+    network: (&Underlay, &OptionMap),
 ) -> Result<(), DropReason> {
-    let arrival = unwrap(packet, underlay)?;
+    let arrival = unwrap(packet, network)?;
     parse_inner(packet, key, &arrival)
 }
 
 /// The first half of [`receive`]: takes the outer headers off.
 pub(crate) fn unwrap<B: FrameBuf>(
     packet: &mut Packet<B>,
-    underlay: &Underlay,
+    (underlay, options): (&Underlay, &OptionMap),
 ) -> Result<Arrival, DropReason> {
     let frame = packet.bytes();
     let outer = Outer::decode(frame)?;
@@ -125,7 +124,7 @@ pub(crate) fn unwrap<B: FrameBuf>(
     }
     let payload = outer.payload(frame, tunnel.kind)?;
     let decoded = match tunnel.kind {
-        TunnelKind::Geneve => geneve::decode(payload),
+        TunnelKind::Geneve => geneve::decode(payload, options),
         TunnelKind::Vxlan => vxlan::decode(payload),
     }
     .ok_or(DropReason::TunnelMalformed)?;
@@ -161,15 +160,17 @@ fn pull_outer<B: FrameBuf>(packet: &mut Packet<B>, len: usize) -> bool {
 #[inline]
 pub(crate) fn unwrap_known<B: FrameBuf>(
     packet: &mut Packet<B>,
-    underlay: &Arc<Underlay>,
+    (underlay, options): (&Arc<Underlay>, &OptionMap),
     peers: &mut KnownPeers,
 ) -> Result<Arrival, DropReason> {
     let frame = packet.bytes();
-    let Some(plain) = Plain::decode(frame) else { return unwrap(packet, underlay) };
-    let Some((port, kind)) = peers.tunnel(&plain, underlay) else { return unwrap(packet, underlay) };
+    let Some(plain) = Plain::decode(frame) else { return unwrap(packet, (underlay, options)) };
+    let Some((port, kind)) = peers.tunnel(&plain, underlay) else {
+        return unwrap(packet, (underlay, options));
+    };
     let payload = frame.get(Plain::PAYLOAD..plain.end).unwrap_or_default();
     let decoded = match kind {
-        TunnelKind::Geneve => geneve::decode(payload),
+        TunnelKind::Geneve => geneve::decode(payload, options),
         TunnelKind::Vxlan => vxlan::decode(payload),
     };
     let decoded = decoded.ok_or(DropReason::TunnelMalformed)?;
@@ -189,7 +190,7 @@ pub(crate) fn unwrap_known<B: FrameBuf>(
             | flag(decoded.oam, tun_flags::OAM)
             | flag(plain.dont_fragment, tun_flags::DONT_FRAGMENT),
         vni: decoded.vni,
-        ovn: decoded.ovn,
+        options: decoded.options,
         policy: decoded.policy,
     })
 }
@@ -227,7 +228,7 @@ impl Arrival {
         ttl: 0,
         flags: 0,
         vni: 0,
-        ovn: None,
+        options: Options::NONE,
         policy: GroupPolicy { flags: 0, id: 0 },
     };
 
@@ -238,8 +239,8 @@ impl Arrival {
             | flag(outer.dont_fragment, tun_flags::DONT_FRAGMENT)
             | flag(outer.has_checksum(), tun_flags::CHECKSUM);
         let (src, dst) = (outer.src, outer.dst);
-        let Decoded { vni, ovn, policy, .. } = *decoded;
-        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni, ovn, policy }
+        let Decoded { vni, options, policy, .. } = *decoded;
+        Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni, options, policy }
     }
 
     /// The inner packet may have to be marked, or refused, for congestion on the way.
@@ -266,11 +267,11 @@ impl Arrival {
         key.tun_flags.set(self.flags);
         key.tun_gbp_flags = self.policy.flags;
         key.tun_gbp_id.set(self.policy.id);
-        if let Some(value) = self.ovn {
-            key.tun_metadata_present.set(OVN_OPTION.bit());
-            let at = OVN_OPTION.idx * value.len();
-            if let Some(place) = key.tun_metadata.get_mut(at..at + value.len()) {
-                place.copy_from_slice(&value);
+        key.tun_metadata_present.set(self.options.bits());
+        let (fields, _) = key.tun_metadata.as_chunks_mut();
+        for (idx, value) in self.options.iter() {
+            if let Some(field) = fields.get_mut(idx) {
+                *field = value;
             }
         }
     }
@@ -279,10 +280,8 @@ impl Arrival {
     pub(crate) fn mask_words(mask: &FlowMask) -> TunnelWords {
         let fields = mask.fields();
         let outer = u64::from(fields.tun_src.get()) << 32 | u64::from(fields.tun_dst.get());
-        let at = OVN_OPTION.idx * OVN_OPTION.len;
-        let ovn = fields.tun_metadata[at..].first_chunk().map_or(0, |bits| u32::from_ne_bytes(*bits));
-        let present = u64::from(fields.tun_metadata_present.get() & OVN_OPTION.bit() != 0);
-        [fields.tun_id.get(), outer, present, ovn.into()]
+        let first = fields.tun_metadata.first_chunk().map_or(0, |bits| u64::from_ne_bytes(*bits));
+        [fields.tun_id.get(), outer, fields.tun_metadata_present.get(), first]
     }
 
     /// What is compared of it where packets are found by their signatures.
@@ -291,8 +290,14 @@ impl Arrival {
             (IpAddr::V4(src), IpAddr::V4(dst)) => u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()),
             _ => 0,
         };
-        let ovn = self.ovn.map_or(0, u32::from_ne_bytes);
-        [self.vni.into(), outer, self.ovn.is_some().into(), ovn.into()]
+        let mut first = [[0; 4]; 2];
+        for (idx, value) in self.options.iter() {
+            if let Some(field) = first.get_mut(idx) {
+                *field = value;
+            }
+        }
+        let first = u64::from_ne_bytes(first.concat().try_into().unwrap_or_default());
+        [self.vni.into(), outer, self.options.bits(), first]
     }
 }
 
@@ -312,8 +317,8 @@ pub struct TunnelSpec {
     pub flags: u16,
     /// What a VXLAN header shall say of the sender's group.
     pub policy: GroupPolicy,
-    /// Which of the Geneve option fields shall be sent. Those that have no option
-    /// assigned ([`OVN_OPTION`] is the only one) have no form on the wire.
+    /// Which of the Geneve option fields shall be sent. Those of no option have no form on the
+    /// wire.
     pub tun_metadata_present: u64,
     /// Values of the Geneve option fields.
     pub tun_metadata: [u8; TUN_METADATA_LEN],
@@ -346,7 +351,11 @@ impl TunnelSpec {
 /// that of a packet of length 0, so that what the packet adds is added to it. A UDP checksum
 /// that shall be computed has 0xffff in its place. Nothing when the peer's address is not
 /// of the same family as ours.
-pub fn build_header(spec: &TunnelSpec, tunnel: &TunnelPort, hop: &NextHop) -> Option<TunnelHeader> {
+pub fn build_header(
+    (spec, options): (&TunnelSpec, &OptionMap),
+    tunnel: &TunnelPort,
+    hop: &NextHop,
+) -> Option<TunnelHeader> {
     let ttl = if spec.ttl == 0 { DEFAULT_TTL } else { spec.ttl };
     let (eth_type, ip, has_checksum) = match (tunnel.local, spec.remote) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -388,7 +397,7 @@ pub fn build_header(spec: &TunnelSpec, tunnel: &TunnelPort, hop: &NextHop) -> Op
     };
     let mut bytes = [ethernet.as_bytes(), &ip, udp.as_bytes()].concat();
     match tunnel.kind {
-        TunnelKind::Geneve => geneve::encode(spec, &mut bytes),
+        TunnelKind::Geneve => geneve::encode(spec, options, &mut bytes),
         TunnelKind::Vxlan => vxlan::encode(spec, &mut bytes),
     }
     Some(TunnelHeader {

@@ -24,11 +24,15 @@ struct Pair {
     from: Host,
     to: Host,
     kind: TunnelKind,
+    options: OptionMap,
 }
 
 impl Pair {
     fn all() -> Vec<Self> {
-        let pair = |host: fn(u8) -> Host, kind| Self { from: host(1), to: host(2), kind };
+        let pair = |host: fn(u8) -> Host, kind| {
+            let options = OptionMap::default();
+            Self { from: host(1), to: host(2), kind, options }
+        };
         [TunnelKind::Geneve, TunnelKind::Vxlan]
             .into_iter()
             .flat_map(|kind| [pair(Host::v4, kind), pair(Host::v6, kind)])
@@ -75,7 +79,8 @@ impl Pair {
 
     fn wrap_packet(&self, mut packet: Packet<Vec<u8>>, flags: u16, flow_hash: u32) -> Packet<Vec<u8>> {
         let hop = NextHop { port: PortNo::ZERO, src_mac: self.from.mac, dst_mac: self.to.mac };
-        let header = build_header(&self.spec(flags), &self.port(self.from.ip), &hop).unwrap();
+        let header =
+            build_header((&self.spec(flags), &self.options), &self.port(self.from.ip), &hop).unwrap();
         let emit = Emit {
             n_vlan_pops: 0,
             vlan_pushes: Vec::new(),
@@ -93,7 +98,7 @@ impl Pair {
     fn unwrap(&self, outer: &[u8]) -> Result<(Packet<Vec<u8>>, FlowKey), DropReason> {
         let mut packet = build::packet(outer, PortNo::new(1).unwrap());
         let mut key = FlowKey::zero();
-        receive(&mut packet, &mut key, &self.underlay())?;
+        receive(&mut packet, &mut key, (&self.underlay(), &self.options))?;
         Ok((packet, key))
     }
 
@@ -208,7 +213,7 @@ fn strangers_and_other_traffic_have_a_name_each() {
         let wrapped = pair.wrap(&frame, 0, 1);
         let receive = |underlay: &Underlay, bytes: &[u8]| {
             let mut packet = build::packet(bytes, PortNo::ZERO);
-            receive(&mut packet, &mut FlowKey::zero(), underlay).err()
+            receive(&mut packet, &mut FlowKey::zero(), (underlay, &pair.options)).err()
         };
         let ours = pair.underlay();
         assert_eq!(receive(&ours, wrapped.bytes()), None);
@@ -266,8 +271,13 @@ fn a_partial_outer_checksum_of_a_local_sender_is_accepted() {
     }
 }
 
-/// A Geneve packet with these options instead of ours.
+/// A Geneve packet with these options instead of ours, received.
 fn with_options(pair: &Pair, options: &[u8]) -> Result<(Packet<Vec<u8>>, FlowKey), DropReason> {
+    let packet = with_options_packet(pair, options);
+    pair.unwrap(packet.bytes())
+}
+
+fn with_options_packet(pair: &Pair, options: &[u8]) -> Packet<Vec<u8>> {
     let outer = pair.wrap(&build::udp(&Host::v4(3), &Host::v4(4), b"abc"), 0, 1);
     let at = pair.header_len();
     let mut bytes = outer.bytes().to_vec();
@@ -280,7 +290,59 @@ fn with_options(pair: &Pair, options: &[u8]) -> Result<(Packet<Vec<u8>>, FlowKey
         bytes[len_at..len_at + 2].copy_from_slice(&len.to_be_bytes());
     }
     pair.resum(&mut bytes);
-    pair.unwrap(&bytes)
+    build::packet(&bytes, PortNo::new(1).unwrap())
+}
+
+/// A pair that knows two options more, in fields 1 and 9.
+fn with_more_options() -> Pair {
+    let mut pair = Pair::all().remove(0);
+    for (class, kind, idx) in [(0x0103, 0x81, 9), (0x0103, 0x02, 1)] {
+        let option = GeneveOption { class, kind, len: 4, idx };
+        pair.options.change(OptionChange::Map(option)).unwrap();
+    }
+    pair
+}
+
+#[test]
+fn options_that_have_fields_are_read_and_written() {
+    let pair = with_more_options();
+    let all = [
+        [0x01, 0x02, 0x80, 1, 0, 1, 0, 2],
+        [0x01, 0x03, 0x81, 1, 9, 9, 9, 9],
+        [0x01, 0x03, 0x02, 1, 1, 1, 1, 1],
+    ];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let (_, key) = with_options(&pair, &order.map(|idx| all[idx]).concat()).unwrap();
+        assert_eq!(key.tun_metadata_present.get(), 1 << 9 | 1 << 1 | 1);
+        assert_eq!(key.tun_metadata[..8], [0, 1, 0, 2, 1, 1, 1, 1]);
+        assert_eq!(key.tun_metadata[36..40], [9; 4]);
+        // What is found by signatures is told apart by the first two fields.
+        let arrival = {
+            let mut packet = with_options_packet(&pair, &order.map(|idx| all[idx]).concat());
+            unwrap(&mut packet, (&pair.underlay(), &pair.options)).unwrap()
+        };
+        let mut mask = FlowMask::empty();
+        mask.add(Field::TunMetadataPresent, u64::MAX.into());
+        mask.add(Field::tun_metadata(1).unwrap(), u32::MAX.into());
+        let words = arrival.words();
+        let [_, _, present, first] = Arrival::mask_words(&mask);
+        assert_eq!(words[2] & present, key.tun_metadata_present.get());
+        assert_eq!((words[3] & first).to_ne_bytes(), [0, 0, 0, 0, 1, 1, 1, 1]);
+    }
+    let twice = with_options(&pair, &[all[1], all[1]].concat());
+    assert_eq!(twice.err(), Some(DropReason::TunnelMalformed));
+    // Without the map the critical one is refused.
+    assert_eq!(with_options(&Pair::all()[0], &all[1]).err(), Some(DropReason::TunnelMalformed));
+    // What is written reads back.
+    let mut spec = pair.spec(0);
+    spec.tun_metadata_present = 1 << 9 | 1 << 1 | 1 << 5;
+    spec.tun_metadata[4..8].fill(7);
+    spec.tun_metadata[36..40].fill(8);
+    let hop = NextHop { port: PortNo::ZERO, src_mac: pair.from.mac, dst_mac: pair.to.mac };
+    let header = build_header((&spec, &pair.options), &pair.port(pair.from.ip), &hop).unwrap();
+    let geneve = &header.bytes[pair.header_len()..];
+    assert_eq!(geneve[..2], [4, 0x40], "two options, one of them critical");
+    assert_eq!(geneve[8..], [1, 3, 0x02, 1, 7, 7, 7, 7, 1, 3, 0x81, 1, 8, 8, 8, 8]);
 }
 
 #[test]
@@ -414,8 +476,8 @@ fn headers_need_a_family_and_a_key() {
     let [v4, v6] = [Host::v4(1).ip, Host::v6(1).ip];
     let pair = &Pair::all()[0];
     let spec = |remote| TunnelSpec { remote, ..pair.spec(0) };
-    assert!(build_header(&spec(v6), &pair.port(v4), &hop).is_none());
-    assert!(build_header(&spec(v4), &pair.port(v6), &hop).is_none());
+    assert!(build_header((&spec(v6), &pair.options), &pair.port(v4), &hop).is_none());
+    assert!(build_header((&spec(v4), &pair.options), &pair.port(v6), &hop).is_none());
 
     let mut key = FlowKey::zero();
     assert_eq!(TunnelSpec::from_key(&key), None);
@@ -433,7 +495,7 @@ fn packets_beyond_65535_bytes_are_too_big() {
     frame.resize(65_520, 0);
     let (mut packet, _) = parsed(&frame);
     let hop = NextHop { port: PortNo::ZERO, src_mac: MacAddr::ZERO, dst_mac: MacAddr::ZERO };
-    let header = build_header(&pair.spec(0), &pair.port(pair.from.ip), &hop).unwrap();
+    let header = build_header((&pair.spec(0), &pair.options), &pair.port(pair.from.ip), &hop).unwrap();
     let emit = Emit {
         n_vlan_pops: 0,
         vlan_pushes: Vec::new(),

@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, network_endian::U32};
 
-use super::{Decoded, GroupPolicy, TunnelSpec};
+use super::{Decoded, GroupPolicy, TunnelSpec, option_map::Options};
 
 const LEN: usize = 8;
 /// The network identifier is valid.
@@ -26,7 +26,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Decoded> {
     });
     let policy = policy.unwrap_or_default();
     let valid = flags & VNI_PRESENT != 0;
-    valid.then_some(Decoded { len: LEN, vni: vni.get() >> 8, oam: false, ovn: None, policy })
+    valid.then_some(Decoded { len: LEN, vni: vni.get() >> 8, oam: false, options: Options::NONE, policy })
 }
 
 /// Appends the header. VXLAN has no options: `spec`'s stay behind.

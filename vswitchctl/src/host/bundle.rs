@@ -30,16 +30,18 @@ pub(super) enum Subject {
     Set,
     Table,
     Fragments,
+    Option,
 }
 
 impl Subject {
-    const WORDS: [(&str, Self); 6] = [
+    const WORDS: [(&str, Self); 7] = [
         ("flow", Self::Flow),
         ("group", Self::Group),
         ("meter", Self::Meter),
         ("set", Self::Set),
         ("table", Self::Table),
         ("frags", Self::Fragments),
+        ("tlv-map", Self::Option),
     ];
 
     /// What a line may start with.
@@ -81,6 +83,9 @@ impl Subject {
             ],
             Self::Table => &[("set", Kind::Table)],
             Self::Fragments => &[("set", Kind::Fragments)],
+            Self::Option => {
+                &[("add", Kind::OptionMap), ("delete", Kind::OptionUnmap), ("del", Kind::OptionUnmap)]
+            }
         }
     }
 }
@@ -110,6 +115,7 @@ A change starts with its subject and verb:
   set   add, replace, insert, remove, delete
   table set: table set table=3,name=acl,miss=continue,max_rules=100,overflow=evict
   frags set: frags set nx-match
+  tlv-map add, delete: tlv-map add {class=0xffff,type=0x80,len=4}->tun_metadata1
 Without them it is a rule to add. All changes come into force at once, or none does.";
 
 impl BundleCommand {

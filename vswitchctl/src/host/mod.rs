@@ -27,5 +27,6 @@ pub mod port;
 pub mod set;
 pub mod status;
 pub mod table;
+pub mod tlv_map;
 pub mod trace;
 pub mod worker;

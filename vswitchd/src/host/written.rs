@@ -9,10 +9,11 @@ use flowtable::{
     table::{Change, FragmentMode, GroupChange, MeterChange, RuleEdit, TableSettings, Tables},
     text::{
         ChangeKind, SetChangeKind, TextError, parse_change, parse_deleted_groups, parse_deleted_meters,
-        parse_fragment_mode, parse_group, parse_inserted_buckets, parse_meter, parse_removed_buckets,
-        parse_set_change, parse_table_settings, print_flow, print_group, print_meter, print_set,
-        print_table_settings,
+        parse_fragment_mode, parse_group, parse_inserted_buckets, parse_mapped_option, parse_meter,
+        parse_removed_buckets, parse_set_change, parse_table_settings, parse_unmapped_option, print_flow,
+        print_group, print_meter, print_set, print_table_settings,
     },
+    tunnel::OptionMap,
     types::{GroupId, TableId},
 };
 
@@ -49,6 +50,10 @@ pub enum Verb {
     Table,
     /// How rules see fragments.
     Fragments,
+    /// A field for a Geneve option.
+    MapOption,
+    /// No field for it any more.
+    UnmapOption,
 }
 
 /// A change as it was written.
@@ -61,7 +66,7 @@ pub struct WrittenChange {
 }
 
 /// The lines of a saved text, by their first word.
-const SAVED: [(&str, Verb); 12] = [
+const SAVED: [(&str, Verb); 14] = [
     ("flow", Verb::Flow(ChangeKind::Add)),
     ("flow-gone", Verb::Flow(ChangeKind::DeleteStrict)),
     ("flows-gone", Verb::Flow(ChangeKind::Delete)),
@@ -74,12 +79,17 @@ const SAVED: [(&str, Verb); 12] = [
     ("set-gone", Verb::Set(SetChangeKind::Delete)),
     ("table", Verb::Table),
     ("frags", Verb::Fragments),
+    ("option", Verb::MapOption),
+    ("option-gone", Verb::UnmapOption),
 ];
 
 /// What is referred to comes before what refers to it, a line each.
 pub(super) fn print_tables(tables: &Tables) -> String {
     let fragments = (tables.fragments() != FragmentMode::default())
         .then(|| format!("frags {}\n", tables.fragments().name()));
+    let usual = OptionMap::default();
+    let options = tables.options().iter().filter(|option| !usual.iter().any(|usual| usual == *option));
+    let options = options.map(|option| format!("option {option}\n"));
     let usual = TableSettings::default();
     let settings = Tables::ids().filter(|table| *tables.settings(*table) != usual);
     let settings =
@@ -88,7 +98,8 @@ pub(super) fn print_tables(tables: &Tables) -> String {
     let meters = tables.meters().map(|meter| format!("meter {}\n", print_meter(meter.config())));
     let groups = tables.groups_bottom_up().into_iter().map(|group| format!("group {}\n", print_group(group)));
     let rules = tables.rules().map(|rule| put(rule));
-    fragments.into_iter().chain(settings).chain(sets).chain(meters).chain(groups).chain(rules).collect()
+    let first = fragments.into_iter().chain(options).chain(settings);
+    first.chain(sets).chain(meters).chain(groups).chain(rules).collect()
 }
 
 /// What turns the text of a version of the tables into that of the next: what is referred to
@@ -120,6 +131,7 @@ impl Rest {
         if old.fragments() != new.fragments() {
             rest.before += &format!("frags {}\n", new.fragments().name());
         }
+        rest.options(old, new);
         rest.settings(old, new);
         for set in new.sets().iter() {
             match old.sets().get(set.name()) {
@@ -134,6 +146,17 @@ impl Rest {
         let gone = old.sets().iter().filter(|set| new.sets().get(set.name()).is_none());
         rest.behind.extend(gone.map(|set| format!("set-gone {}\n", set.name())));
         Some(rest)
+    }
+
+    fn options(&mut self, old: &Tables, new: &Tables) {
+        let is_in = |tables: &Tables, option| tables.options().iter().any(|known| known == option);
+        // Those that go make room for those that come.
+        for option in old.options().iter().filter(|option| !is_in(new, *option)) {
+            self.before += &format!("option-gone {option}\n");
+        }
+        for option in new.options().iter().filter(|option| !is_in(old, *option)) {
+            self.before += &format!("option {option}\n");
+        }
     }
 
     fn settings(&mut self, old: &Tables, new: &Tables) {
@@ -240,6 +263,8 @@ fn parse_one(
             Change::Table(table, settings)
         }
         Verb::Fragments => Change::Fragments(parse_fragment_mode(text)?),
+        Verb::MapOption => Change::Option(parse_mapped_option(text)?),
+        Verb::UnmapOption => Change::Option(parse_unmapped_option(text)?),
     })
 }
 
@@ -298,6 +323,7 @@ mod tests {
             (Verb::Table, "table=2,name=last,max_rules=9"),
             (Verb::Table, "table=2,miss=controller"),
             (Verb::Fragments, "nx-match"),
+            (Verb::MapOption, "{class=0xffff,type=0x1,len=4}->tun_metadata9"),
             (Verb::Flow(ChangeKind::Add), "table=2,priority=7,ip,idle_timeout=9,actions=meter:3,group:1"),
         ];
         let ports = PortTable::default();
@@ -350,6 +376,10 @@ mod tests {
                 (Verb::Table, format!("table={table},name={name},max_rules={max},overflow=evict"))
             }),
             Just((Verb::Fragments, "nx-match".to_owned())),
+            (1..4_u8, 1..4_u8).prop_map(|(kind, idx)| {
+                (Verb::MapOption, format!("{{class=1,type={kind},len=4}}->tun_metadata{idx}"))
+            }),
+            (1..4_u8).prop_map(|kind| (Verb::UnmapOption, format!("{{class=1,type={kind}}}"))),
         ]
     }
 

@@ -71,7 +71,8 @@ impl RuleService for Service {
         let all = (0..=u8::MAX).filter_map(|raw| TableId::new(raw).ok());
         let listed = all.filter_map(|id| table(&tables, id)).collect();
         let fragments = tables.fragments().name().to_owned();
-        Ok(Response::new(pb::ListTablesResponse { tables: listed, fragments }))
+        let options = tables.options().iter().map(|option| option.to_string()).collect();
+        Ok(Response::new(pb::ListTablesResponse { tables: listed, fragments, options }))
     }
 
     async fn list_sets(
@@ -246,6 +247,8 @@ fn written(index: usize, change: pb::RuleChange) -> Result<WrittenChange, Status
         Kind::SetDelete => Verb::Set(SetChangeKind::Delete),
         Kind::Table => Verb::Table,
         Kind::Fragments => Verb::Fragments,
+        Kind::OptionMap => Verb::MapOption,
+        Kind::OptionUnmap => Verb::UnmapOption,
         Kind::Unspecified => {
             let message = format!("change {}: it is of no kind that this version knows", index + 1);
             return Err(Status::invalid_argument(message));

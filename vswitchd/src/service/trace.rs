@@ -120,7 +120,7 @@ fn key_of_frame(
     let mut key = FlowKey::zero();
     let is_uplink = snapshot.ports.get(in_port).is_some_and(|port| port.role == PortRole::Uplink);
     let parsed = if is_uplink {
-        tunnel::receive(&mut packet, &mut key, &snapshot.underlay)
+        tunnel::receive(&mut packet, &mut key, (&snapshot.underlay, snapshot.tables.options()))
     } else {
         parse(&mut packet, &mut key).map(|()| offload::detect_partial(&mut packet))
     };

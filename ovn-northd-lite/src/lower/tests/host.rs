@@ -199,7 +199,8 @@ impl Host {
     pub(super) fn deliver(&self, bytes: &[u8]) -> Outcome {
         let mut packet = packet(bytes, UPLINK);
         let mut key = FlowKey::zero();
-        tunnel::receive(&mut packet, &mut key, &self.snapshot.underlay).unwrap();
+        let network = (&*self.snapshot.underlay, self.snapshot.tables.options());
+        tunnel::receive(&mut packet, &mut key, network).unwrap();
         assert_eq!(key.get(Field::InPort), u128::from(TUNNEL));
         assert_eq!(packet.bytes(), frame(&key));
         self.receive(key)

@@ -4,9 +4,20 @@
 //! every mask. A port's entries queue up in the order they were made; the one to go
 //! when room is needed is the first in the queue that was not used since it joined
 //! (least recently used, as seen from a queue that hits need not touch).
+//!
+//! Here: the table. `entry.rs` one entry · `room.rs` who goes · `report.rs` what they have carried.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+mod entry;
+mod report;
+mod room;
 
+use std::{ops::Range, sync::Arc};
+
+pub use entry::MegaflowDump;
+pub(in crate::cache) use entry::SlotKey;
+pub(crate) use entry::{Handle, Megaflow, Remembered, State};
+
+use self::entry::{Links, N_INLINE};
 use super::{
     Secrets,
     by_signature::BySignature,
@@ -16,196 +27,19 @@ use super::{
     signed::{self, Signed},
 };
 use crate::{
-    fdb::Dependencies,
-    flow::Rule,
     key::{FlowKey, FlowMask, N_WORDS},
     parse::Signature,
-    pipeline::{Tally, Translation},
     program::Program,
     types::{Epoch, PortNo, Timestamp},
 };
 
-/// An entry that carried nothing for this long is forgotten, and with it perhaps the
-/// last of its shape.
-pub(crate) const MAX_IDLE: Duration = Duration::from_secs(10);
-/// Entries that are looked at for idleness at a time: a full table takes a second or so.
-const SWEEP_LEN: usize = 64;
-/// Time between two looks.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(1);
-/// Entries in use that are put back before one is evicted all the same.
-const SECOND_CHANCES: usize = 8;
 /// Entries that there is room for from the start, so that tables of usual sizes stay where
 /// they are; memory is only used once it is touched.
 const MAX_RESERVED: usize = 1 << 18;
 /// In place of a shape: the entry is found by its rule.
 const NO_SHAPE: u8 = u8::MAX;
-/// Entries that are told of or asked about at a time, while packets wait.
-const SLICE: usize = 128;
 /// No slot.
 const NIL: u32 = u32::MAX;
-
-/// Words of a key that are kept beside an entry's slot number: enough for the masks of
-/// usual rule sets, and one cache line.
-const N_INLINE: usize = 7;
-
-/// Where an entry is; of no use once the entry is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Handle {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-}
-
-impl Handle {
-    /// A number that no other entry has at the time.
-    pub(crate) fn slot(self) -> u32 {
-        self.slot
-    }
-}
-
-/// A translation and what it has carried. What a hit needs is in the first cache line.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Megaflow {
-    /// Shared with other entries that do the same.
-    pub(crate) program: Arc<Program>,
-    pub(crate) epoch: Epoch,
-    pub(super) last_used: Timestamp,
-    n_packets: u64,
-    n_bytes: u64,
-    /// As in its [`SlotKey`].
-    pub(super) generation: u32,
-    /// Row of the drop table that its drops were last counted in.
-    pub(crate) drop_row: u32,
-    /// Versions after its own that it is known to hold in as well.
-    n_later: u16,
-    /// Signatures say all that the entry's mask looks at.
-    pub(crate) is_signed: bool,
-    /// See [`Program::is_alone`].
-    pub(crate) is_alone: bool,
-    /// Where its packets leave as they came, if that is all; else [`PortNo::UNSET`].
-    pub(crate) plain: PortNo,
-    /// What must not have changed, besides the epoch.
-    pub(super) rests_on: Dependencies,
-    /// Packets and bytes that the rules know of.
-    pushed: (u64, u64),
-    pub(super) rules: Vec<Arc<Rule>>,
-    pub(super) tally: Tally,
-    /// Masked words of the key beyond those in its [`SlotKey`].
-    pub(super) more_words: Box<[u64]>,
-    hash: u32,
-    queue: Links,
-}
-
-/// What a lookup compares: one cache line per slot, apart from the rest of the entry.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct SlotKey {
-    pub(super) words: [u64; N_INLINE],
-    /// Which entry has the slot; counts up with each that leaves.
-    generation: u32,
-    pub(super) port: u16,
-    pub(super) shape: u8,
-    pub(super) n_words: u8,
-}
-
-const _: () = assert!(size_of::<SlotKey>() == 64);
-const _: () = assert!(std::mem::offset_of!(Megaflow, rests_on) < 64);
-
-/// What has become of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It holds.
-    Current,
-    /// It holds, but its program needs the packet's key.
-    NeedsKey,
-    /// It is of another epoch, or rests on something that has changed.
-    Stale,
-}
-
-/// An entry's place in its port's queue.
-#[derive(Debug, Clone, Copy)]
-struct Links {
-    before: u32,
-    after: u32,
-    /// When it joined at the end.
-    joined: Timestamp,
-}
-
-impl Megaflow {
-    /// Counts packets that the entry carried.
-    pub(crate) fn count(&mut self, now: Timestamp, n_packets: u64, n_bytes: u64) {
-        self.last_used = now;
-        self.n_packets += n_packets;
-        self.n_bytes += n_bytes;
-    }
-
-    /// What has become of it since an epoch.
-    #[inline]
-    pub(super) fn state(&self, epoch: Epoch) -> State {
-        if !self.is_of(epoch) || !self.rests_on.hold() {
-            State::Stale
-        } else if self.is_alone {
-            State::NeedsKey
-        } else {
-            State::Current
-        }
-    }
-
-    /// It was made for this version, or holds in it all the same.
-    #[inline]
-    pub(super) fn is_of(&self, epoch: Epoch) -> bool {
-        epoch.get().wrapping_sub(self.epoch.get()) <= u64::from(self.n_later)
-    }
-
-    /// It holds in a later version as well, and in those between, which nobody uses any more.
-    pub(super) fn holds_until(&mut self, epoch: Epoch) {
-        // Of one that is too far away it is not.
-        let n_later = u16::try_from(epoch.get().wrapping_sub(self.epoch.get()));
-        self.n_later = n_later.unwrap_or(self.n_later);
-    }
-
-    /// Tells the rules what they do not know yet.
-    fn push_stats(&mut self) {
-        let (n_packets, n_bytes) = (self.n_packets - self.pushed.0, self.n_bytes - self.pushed.1);
-        if n_packets > 0 {
-            self.tally.credit(&self.rules, n_packets, n_bytes, self.last_used);
-            self.pushed = (self.n_packets, self.n_bytes);
-        }
-    }
-}
-
-/// A translation for packets like the one with this key.
-pub(crate) struct Remembered<'a> {
-    pub(crate) key: &'a FlowKey,
-    pub(crate) from_tunnel: bool,
-    pub(crate) translation: Translation,
-    pub(crate) epoch: Epoch,
-    pub(crate) now: Timestamp,
-}
-
-/// One entry, for commands.
-#[derive(Debug, Clone)]
-pub struct MegaflowDump {
-    /// The masked bits of its packets.
-    pub key: FlowKey,
-    /// Which bits are compared.
-    pub mask: FlowMask,
-    /// What is done with its packets.
-    pub program: Program,
-    /// The rules that made it, in the order of the walk.
-    pub rules: Vec<Arc<Rule>>,
-    /// Packets carried.
-    pub n_packets: u64,
-    /// Their bytes.
-    pub n_bytes: u64,
-    /// Version of the rules it was made from.
-    pub epoch: Epoch,
-    /// When it last carried a packet.
-    pub last_used: Timestamp,
-    /// A station that it forwards to or learned has moved or gone since: it is translated
-    /// again before it is used.
-    pub is_stale: bool,
-}
 
 /// What a port has in the table.
 #[derive(Debug)]
@@ -503,63 +337,6 @@ impl Megaflows {
         }
     }
 
-    /// Forgets some of the idle entries, when it is time to look for them, and tells the
-    /// rules of the others what they do not know yet.
-    pub(crate) fn sweep(&mut self, now: Timestamp) {
-        if self.entries.is_empty() || now.since(self.swept) < SWEEP_INTERVAL {
-            return;
-        }
-        self.swept = now;
-        for _ in 0..SWEEP_LEN.min(self.entries.len()) {
-            self.sweep_at = (self.sweep_at + 1) % self.entries.len();
-            let Some(entry) = &mut self.entries[self.sweep_at] else { continue };
-            entry.push_stats();
-            if now.since(entry.last_used) >= MAX_IDLE {
-                self.remove(self.sweep_at as u32);
-            }
-        }
-    }
-
-    /// Brings the counters of some rules up to date: those of the entries from a slot on. Answers
-    /// where to go on.
-    pub(crate) fn push_stats_from(&mut self, from: usize) -> Option<usize> {
-        let slots = self.entries.iter_mut().skip(from).take(SLICE);
-        slots.flatten().for_each(Megaflow::push_stats);
-        (from + SLICE < self.entries.len()).then_some(from + SLICE)
-    }
-
-    /// The entries from a slot on, as many as are told at a time, and where to go on.
-    pub(crate) fn dump_from(&self, from: usize) -> (Vec<MegaflowDump>, Option<usize>) {
-        let slots = self.keys.iter().zip(&self.entries).skip(from).take(SLICE);
-        let dumped = slots.filter_map(|(place, entry)| self.dump_one(place, entry.as_ref()?)).collect();
-        (dumped, (from + SLICE < self.entries.len()).then_some(from + SLICE))
-    }
-
-    /// Limits the entries of each port; 0: to none but the table's size.
-    pub(crate) fn limit_ports(&mut self, max: usize) {
-        self.max_of_port = if max == 0 { usize::MAX } else { max };
-    }
-
-    fn is_at_limit(&self, port: PortNo) -> bool {
-        self.ports.get(port_idx(port)).is_some_and(|entries| entries.n_entries >= self.max_of_port)
-    }
-
-    fn dump_one(&self, place: &SlotKey, entry: &Megaflow) -> Option<MegaflowDump> {
-        let shape = self.ports.get(usize::from(place.port))?.shapes.get(place.shape)?;
-        let inline = place.words.iter().take(usize::from(place.n_words));
-        Some(MegaflowDump {
-            key: shape.expand(inline.chain(&entry.more_words)),
-            mask: shape.mask(),
-            program: (*entry.program).clone(),
-            rules: entry.rules.clone(),
-            n_packets: entry.n_packets,
-            n_bytes: entry.n_bytes,
-            epoch: entry.epoch,
-            last_used: entry.last_used,
-            is_stale: !entry.rests_on.hold(),
-        })
-    }
-
     /// The mask to keep a translation under.
     fn fit(&self, port: PortNo, new: &Remembered<'_>) -> FlowMask {
         let received = self.received.of(new.from_tunnel, new.key.recirc_id.get() != 0);
@@ -622,68 +399,6 @@ impl Megaflows {
         entries.shapes.release(shape);
         entries.n_entries -= 1;
         self.n_ports_in_use -= usize::from(entries.n_entries == 0);
-    }
-
-    /// Evicts an entry: one of `port`'s own if it has its share or more, else one of
-    /// the port that has most.
-    fn make_room(&mut self, port: PortNo, now: Timestamp) {
-        let own = self.ports[port_idx(port)].n_entries;
-        let n_ports = self.n_ports_in_use + usize::from(own == 0);
-        let victim = if own > 0 && (own >= self.capacity / n_ports.max(1) || self.is_at_limit(port)) {
-            port_idx(port)
-        } else {
-            let most = self.ports.iter().enumerate().max_by_key(|(_, entries)| entries.n_entries);
-            most.map_or(0, |(idx, _)| idx)
-        };
-        for _ in 0..SECOND_CHANCES {
-            let first = self.ports[victim].first;
-            let Some(Some(entry)) = self.entries.get(first as usize) else { break };
-            if entry.last_used <= entry.queue.joined {
-                break;
-            }
-            self.dequeue(first);
-            if let Some(links) = self.links(first) {
-                links.joined = now;
-            }
-            self.enqueue(first);
-        }
-        self.remove(self.ports[victim].first);
-        self.n_evicted += 1;
-    }
-
-    fn links(&mut self, slot: u32) -> Option<&mut Links> {
-        self.entries.get_mut(slot as usize)?.as_mut().map(|entry| &mut entry.queue)
-    }
-
-    /// Puts an entry at the end of its port's queue.
-    fn enqueue(&mut self, slot: u32) {
-        let Some(port) = self.port_of(slot) else { return };
-        let last = std::mem::replace(&mut self.ports[port].last, slot);
-        if let Some(links) = self.links(slot) {
-            (links.before, links.after) = (last, NIL);
-        }
-        match self.links(last) {
-            Some(links) => links.after = slot,
-            None => self.ports[port].first = slot,
-        }
-    }
-
-    /// Takes an entry out of its port's queue.
-    fn dequeue(&mut self, slot: u32) {
-        let Some(port) = self.port_of(slot) else { return };
-        let Some(Links { before, after, .. }) = self.links(slot).copied() else { return };
-        match self.links(before) {
-            Some(links) => links.after = after,
-            None => self.ports[port].first = after,
-        }
-        match self.links(after) {
-            Some(links) => links.before = before,
-            None => self.ports[port].last = before,
-        }
-    }
-
-    fn port_of(&self, slot: u32) -> Option<usize> {
-        self.keys.get(slot as usize).map(|place| usize::from(place.port))
     }
 }
 
