@@ -14,7 +14,7 @@ use crate::{
     parse::parse,
     program::{Emit, LabelEdit, TunnelKind, VlanTag},
     testing::{assert_checksums, parsed},
-    tunnel::{self, TunnelSpec, tun_flags},
+    tunnel::{self, OptionMap, TunnelSpec, tun_flags},
     types::{MacAddr, PortNo, Vni},
     underlay::{NextHop, TunnelPort, Underlay},
 };
@@ -136,7 +136,7 @@ proptest! {
         let pieces = cut(&whole);
         prop_assert_eq!(&pieces, &expected);
         let mut arrived = build::packet(&pieces[0], PortNo::ZERO);
-        prop_assert_eq!(tunnel::receive(&mut arrived, &mut FlowKey::zero(), &underlay), Ok(()));
+        prop_assert_eq!(tunnel::receive(&mut arrived, &mut FlowKey::zero(), (&underlay, &OptionMap::default())), Ok(()));
         assert_checksums(arrived.bytes());
     }
 
@@ -186,7 +186,7 @@ fn tunnelled(vxlan: bool, ipv6: bool, checksum: bool) -> (Emit, Underlay) {
         tun_metadata_present: tunnel::OVN_OPTION.bit(),
         tun_metadata: [0; crate::key::TUN_METADATA_LEN],
     };
-    let header = tunnel::build_header(&spec, &tunnel, &hop).unwrap();
+    let header = tunnel::build_header((&spec, &OptionMap::default()), &tunnel, &hop).unwrap();
     let emit = Emit { port: hop.port, tunnel: Some(Arc::new(header)), ..plain() };
     // At the other end it is the other way around.
     let there = TunnelPort { local: remote.ip, ..tunnel };
@@ -357,7 +357,7 @@ proptest! {
             let mut arrived = Packet::new(room, HEADROOM, taken.len, PortNo::ZERO);
             arrived.offload = taken.offload;
             let mut key = FlowKey::zero();
-            prop_assert_eq!(tunnel::receive(&mut arrived, &mut key, &underlay), Ok(()));
+            prop_assert_eq!(tunnel::receive(&mut arrived, &mut key, (&underlay, &OptionMap::default())), Ok(()));
             if !arrived.offload.is_none() {
                 prop_assert_eq!(check(&mut arrived), Ok(()));
             }
