@@ -125,7 +125,9 @@ impl Model {
             Spec::QosRule(rule) => {
                 switches.get_mut(parent).is_some_and(|switch| insert(&mut switch.qos_rules, id, rule.clone()))
             }
-            Spec::LoadBalancer(balancer) => insert(load_balancers, id, balancer.clone()),
+            Spec::LoadBalancer(_) => {
+                record.balancer().is_some_and(|balancer| insert(load_balancers, id, balancer))
+            }
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
             }
@@ -319,6 +321,8 @@ mod tests {
         Delete(&'static str),
         Bind(&'static str, Option<&'static str>),
         Register(&'static str, u8),
+        /// All backends that are checked.
+        Health(bool),
     }
 
     fn switch_port(octet: u8, router_port: &str) -> Wire {
@@ -381,9 +385,28 @@ mod tests {
         });
         let balanced = Wire::LogicalSwitch(pb::LogicalSwitch { load_balancers: lb(), ..Default::default() });
         let balancer = |last: u8| {
-            let backend = pb::Backend { address: format!("10.0.0.{last}:80"), offline: false };
+            let backend =
+                pb::Backend { address: format!("10.0.0.{last}:80"), offline: false, ..Default::default() };
             let vip = pb::Vip { address: "192.0.2.1:80".to_owned(), backends: vec![backend] };
             Wire::LoadBalancer(pb::LoadBalancer { vips: vec![vip], ..Default::default() })
+        };
+        let checked = |last: u8| {
+            let Wire::LoadBalancer(mut checked) = balancer(last) else { panic!("no load balancer") };
+            checked.health_check = Some(pb::HealthCheck::default());
+            checked.probe_points.push(pb::ProbePoint {
+                backend_ip: format!("10.0.0.{last}"),
+                logical_port: "switches/s/ports/a".to_owned(),
+                source_ip: "10.0.0.250".to_owned(),
+            });
+            Wire::LoadBalancer(checked)
+        };
+        let qos = |dscp| {
+            Wire::QosRule(pb::QosRule {
+                direction: pb::acl::Direction::FromLport.into(),
+                r#match: "ip4".to_owned(),
+                dscp: Some(dscp),
+                ..Default::default()
+            })
         };
         let nat = |last: u8| {
             Wire::Nat(pb::Nat {
@@ -421,7 +444,7 @@ mod tests {
             control_plane_limits: "control-plane-limits/l".to_owned(),
             ..Default::default()
         });
-        use Step::{Bind, Delete, Register, Write};
+        use Step::{Bind, Delete, Health, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
             Write("address-sets/set", set(&["10.0.0.1", "10.9.0.0/16"])),
@@ -449,6 +472,13 @@ mod tests {
             Write("routers/r/ports/t", router_port("0a:00:00:00:01:02", "10.0.1.254/24")),
             Write("load-balancers/lb", balancer(5)),
             Write("load-balancers/lb", balancer(6)),
+            Write("load-balancers/lb", checked(5)),
+            Write("load-balancers/lb", checked(6)),
+            Health(true),
+            Health(false),
+            Write("switches/s/qos-rules/q", qos(1)),
+            Write("switches/s/qos-rules/q", qos(2)),
+            Delete("switches/s/qos-rules/q"),
             Write("routers/r/nats/n", nat(7)),
             Write("routers/r/nats/n", nat(8)),
             Write("routers/r/policies/p", policy(9)),
@@ -497,6 +527,11 @@ mod tests {
                     let name = Name::parse(port).unwrap();
                     let known = chassis.filter(|id| draft.get(&Name::chassis(id).unwrap()).is_some());
                     draft.bind(&name, known.map(|chassis| (chassis, true)));
+                }
+                Step::Health(online) => {
+                    let name = Name::parse("load-balancers/lb").unwrap();
+                    let checked = draft.get(&name).map(Record::checked).unwrap_or_default();
+                    draft.set_health(&name, checked.into_keys().map(|backend| (backend, online)).collect());
                 }
                 Step::Register(id, octet) => {
                     let encap_ip = format!("192.0.2.{octet}");

@@ -271,3 +271,81 @@ async fn a_slow_chassis_is_sent_the_newest_view_only() {
     assert_eq!(have, all);
     world.stop().await;
 }
+
+/// Backends of a load balancer with what is known of them.
+fn health(resource: &nb::Resource) -> Vec<i32> {
+    let Some(nb::resource::Spec::LoadBalancer(balancer)) = &resource.spec else { return Vec::new() };
+    balancer.vips.iter().flat_map(|vip| &vip.backends).map(|backend| backend.health).collect()
+}
+
+#[tokio::test]
+async fn a_chassis_says_which_of_its_own_backends_serve() {
+    let world = World::on_disk(TempDir::new().unwrap(), LogLimits::default()).await;
+    one_switch(&world, &["a", "b"]).await;
+    let backend = |address: &str| nb::Backend { address: address.to_owned(), ..Default::default() };
+    let point = |ip: &str, port: &str| nb::ProbePoint {
+        backend_ip: ip.to_owned(),
+        logical_port: format!("switches/s/ports/{port}"),
+        source_ip: "10.0.0.250".to_owned(),
+    };
+    let vip = nb::Vip {
+        address: "192.0.2.10:80".to_owned(),
+        backends: vec![backend("10.0.0.1:8080"), backend("10.0.0.2:8080")],
+    };
+    let balancer = nb::LoadBalancer {
+        vips: vec![vip],
+        health_check: Some(nb::HealthCheck { interval: 7, ..Default::default() }),
+        probe_points: vec![point("10.0.0.1", "a"), point("10.0.0.2", "b")],
+        ..Default::default()
+    };
+    let lb = "load-balancers/lb";
+    let spec = nb::resource::Spec::LoadBalancer(balancer.clone());
+    world.transact(vec![create(resource(lb, spec))]).await;
+    let (mut host, first) = world.chassis("h1", 1, &["a"]).await;
+    let probes_of = |update: &ch::SyncResponse| {
+        let bound = update.port_bindings.iter().find(|binding| binding.chassis == "h1")?;
+        Some(bound.probes.iter().map(|probe| (probe.backend_ip.clone(), probe.interval)).collect::<Vec<_>>())
+    };
+    let mut probes = probes_of(&first);
+    host.ack(first.revision, &[]).await;
+    while probes.is_none() {
+        let update = host.update().await;
+        host.ack(update.revision, &[]).await;
+        probes = probes_of(&update);
+    }
+    assert_eq!(probes, Some(vec![("10.0.0.1".to_owned(), 7)]));
+    let before = world.get(lb).await;
+    assert_eq!(health(&before), [0, 0]);
+    // Of another's backend, of another service, of no load balancer: none of its business.
+    let says = |balancer: &str, vip: &str, backend: &str| ch::BackendHealth {
+        load_balancer: balancer.to_owned(),
+        vip: vip.to_owned(),
+        backend: backend.to_owned(),
+        online: true,
+    };
+    let backends = vec![
+        says("lb", "192.0.2.10:80", "10.0.0.2:8080"),
+        says("lb", "192.0.2.11:80", "10.0.0.1:8080"),
+        says("none", "192.0.2.10:80", "10.0.0.1:8080"),
+        says("lb/x", "", ""),
+        says("lb", "192.0.2.10:80", "10.0.0.1:8080"),
+    ];
+    host.requests.send(request(Message::Health(ch::Health { backends }))).await.unwrap();
+    let mut watch = world.watch(0, "").await;
+    let known = |event: &nb::Event| match &event.event {
+        Some(nb::event::Event::Put(resource)) if resource.name == lb => health(resource)[0] == 1,
+        _ => false,
+    };
+    while !soon(watch.message()).await.unwrap().unwrap().events.iter().any(known) {}
+    let after = world.get(lb).await;
+    assert_eq!((health(&after), after.update_revision), (vec![1, 0], before.update_revision));
+    drop((host, watch));
+    // It outlives a restart, and goes with what it is of.
+    let world = World::on_disk(world.stop().await, LogLimits::default()).await;
+    assert_eq!(health(&world.get(lb).await), [1, 0]);
+    let spec = nb::resource::Spec::LoadBalancer(nb::LoadBalancer { health_check: None, ..balancer });
+    let update = nb::Update { resource: Some(resource(lb, spec)), ..Default::default() };
+    world.transact(vec![nb::Operation { op: Some(nb::operation::Op::Update(update)) }]).await;
+    assert_eq!(health(&world.get(lb).await), [0, 0]);
+    world.stop().await;
+}

@@ -106,17 +106,27 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             }),
             (small.clone(), prop::collection::vec((text(), texts()), 0..3), any::<bool>()).prop_map(
                 |(protocol, vips, reject)| {
-                    let backend = |address| nb::Backend { address, offline: reject };
+                    let backend = |address| nb::Backend { address, offline: reject, health: 1 };
                     let vip = |(address, backends): (String, Vec<String>)| nb::Vip {
                         address,
                         backends: backends.into_iter().map(backend).collect(),
                     };
+                    let check = nb::HealthCheck { interval: 4000 * u32::from(reject), ..Default::default() };
+                    let point = |(backend_ip, ports): &(String, Vec<String>)| nb::ProbePoint {
+                        backend_ip: backend_ip.clone(),
+                        logical_port: ports.first().cloned().unwrap_or_default(),
+                        source_ip: "10.0.0.254".to_owned(),
+                    };
+                    let points = vips.iter().map(point).collect();
                     let vips = vips.into_iter().map(vip).collect();
                     Spec::LoadBalancer(nb::LoadBalancer {
                         protocol,
                         vips,
                         hash_fields: vec![protocol],
                         reject,
+                        health_check: (protocol > 0).then_some(check),
+                        probe_points: points,
+                        affinity_timeout: 40_000 * protocol.unsigned_abs(),
                     })
                 }
             ),

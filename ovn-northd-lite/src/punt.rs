@@ -1,7 +1,10 @@
 //! What a rule tells the host's responder about a packet it sends there: the user data of
 //! `controller` actions.
 
-use flowtable::field::{Field, SubField};
+use flowtable::{
+    field::{Field, SubField},
+    types::MacAddr,
+};
 
 use crate::model::Severity;
 
@@ -15,6 +18,9 @@ pub const NEIGHBOUR_PORT: Field = Field::Reg18;
 pub const NEIGHBOUR_ADDRESS: Field = Field::Xxreg5;
 /// Register with the MAC address of a neighbour.
 pub const NEIGHBOUR_MAC: SubField = SubField { field: Field::Xreg8, start: 0, n_bits: 48 };
+
+/// MAC address that backends are asked from whether they serve.
+pub const MONITOR_MAC: MacAddr = MacAddr::new([0x0e, 0x5e, 0xf0, 0, 0, 1]);
 
 /// UDP port of what chassis say of being alive (RFC 5881 §4).
 pub const BFD_UDP_PORT: u16 = 3784;
@@ -48,6 +54,8 @@ pub enum Service {
     Dns = 11,
     /// Answer a router solicitation.
     Advertise = 12,
+    /// Take note of what a backend answers to a health check.
+    HealthCheck = 13,
     /// Another chassis says that it lives (RFC 5880).
     Bfd = 32,
 }
@@ -67,6 +75,7 @@ impl Service {
         (Self::DhcpV6, "put_dhcpv6_opts"),
         (Self::Dns, "dns_lookup"),
         (Self::Advertise, "put_nd_ra_opts"),
+        (Self::HealthCheck, "handle_svc_check"),
         (Self::Bfd, "bfd"),
     ];
 
@@ -83,6 +92,7 @@ impl Service {
         (Self::Solicitation, "nd-ns-resolve"),
         (Self::Advertise, "nd-ra-opts"),
         (Self::Reject, "reject"),
+        (Self::HealthCheck, "svc-monitor"),
         (Self::TcpReset, "tcp-reset"),
     ];
 

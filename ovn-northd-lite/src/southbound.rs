@@ -9,7 +9,7 @@ use std::{
 
 use flowtable::types::{MacAddr, Priority, VlanId};
 
-pub use crate::model::Candidate;
+pub use crate::model::{Candidate, HealthCheck, Protocol, Vip};
 use crate::{
     key::{DatapathKey, PortKey},
     model::Limits,
@@ -69,14 +69,35 @@ pub struct PortBinding {
     pub wire: Wire,
     /// Addresses that networks outside reach by this port, for its chassis to tell them.
     pub announced: Vec<Announced>,
+    /// What its chassis asks the workload, to see whether it serves.
+    pub probes: Vec<Probe>,
+}
+
+/// A question to a backend of a load balancer whether it serves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probe {
+    /// Id of the load balancer.
+    pub balancer: String,
+    /// The service.
+    pub vip: Vip,
+    /// Address and port of the backend.
+    pub backend: (IpAddr, u16),
+    /// Protocol that it serves by.
+    pub protocol: Protocol,
+    /// MAC address of the backend.
+    pub mac: MacAddr,
+    /// Address that it is asked from.
+    pub source: IpAddr,
+    /// How often, and what is made of the answers.
+    pub check: HealthCheck,
 }
 
 impl PortBinding {
     /// A port with an interface, or a patch, that is nowhere yet.
     pub fn new(datapath: DatapathKey, key: PortKey) -> Self {
         let (gateway, open_for, wire, announced) = Default::default();
-        let (peer, chassis, advertises) = (None, None, None);
-        Self { datapath, key, peer, chassis, advertises, gateway, open_for, wire, announced }
+        let (peer, chassis, advertises, probes) = (None, None, None, Vec::new());
+        Self { datapath, key, peer, chassis, advertises, gateway, open_for, wire, announced, probes }
     }
 }
 

@@ -197,6 +197,17 @@ fn trace_agrees(fabric: &Fabric) -> Result<String> {
     Ok(format!("port {POSTGRES}: forwarded; port {TELNET}: dropped by {}", forbidden.object))
 }
 
+/// As [`conservation`], where not every host has had packets: each gets some first.
+///
+/// # Errors
+/// When web-1 and web-2 do not talk, or a packet is unaccounted for.
+pub fn account(fabric: &Fabric) -> Result<()> {
+    let [from, to] = ["web-1", "web-2"].map(|name| fabric.workload(name));
+    let result = fabric.plan().programs.probe.ping(&from?.netns, to?.plan.address, 3, 56)?;
+    ensure!(result.n_received == 3, "web-1 got {} answers of 3 from web-2", result.n_received);
+    conservation(fabric).map(drop)
+}
+
 /// On every host, each port's received packets were forwarded or dropped with a reason, and the reasons add up.
 ///
 /// # Errors

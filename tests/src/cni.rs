@@ -33,7 +33,8 @@ pub struct Runtime {
     socket: PathBuf,
     dir: PathBuf,
     plugin: PathBuf,
-    range: (String, String),
+    host_idx: usize,
+    is_gateway: bool,
 }
 
 /// A container: a namespace and an id.
@@ -70,10 +71,14 @@ impl Runtime {
         let name = HOSTS[host_idx].name;
         let dir = fabric.plan().dir.join(format!("{name}-runtime"));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let first = FIRST_HOST_ADDRESS + host_idx * RANGE_LEN;
-        let range = (format!("10.0.1.{first}"), format!("10.0.1.{}", first + RANGE_LEN - 1));
         let socket = fabric.plan().dir.join(format!("{name}.sock"));
-        Ok(Self { socket, dir, plugin: find_program(&scenario::target_dir()?, "vswitch-cni")?, range })
+        let plugin = find_program(&scenario::target_dir()?, "vswitch-cni")?;
+        Ok(Self { socket, dir, plugin, host_idx, is_gateway: false })
+    }
+
+    /// The host is the containers' gateway, for IPv4 and IPv6.
+    pub fn with_host_as_gateway(self) -> Self {
+        Self { is_gateway: true, ..self }
     }
 
     /// Where the plugin is.
@@ -83,8 +88,14 @@ impl Runtime {
 
     /// The network's configuration in a version of the specification.
     pub fn config(&self, version: &str) -> Value {
-        let (first, last) = &self.range;
-        json!({
+        let first = FIRST_HOST_ADDRESS + self.host_idx * RANGE_LEN;
+        let last = first + RANGE_LEN - 1;
+        let gateway = if self.is_gateway { format!("10.0.1.{first}") } else { "10.0.1.1".to_owned() };
+        let v4 = json!({
+            "subnet": "10.0.1.0/24",
+            "rangeStart": format!("10.0.1.{first}"), "rangeEnd": format!("10.0.1.{last}"), "gateway": gateway,
+        });
+        let mut config = json!({
             "cniVersion": version,
             "name": "pods",
             "type": "vswitch-cni",
@@ -93,10 +104,22 @@ impl Runtime {
             "ipam": {
                 "type": "host-local",
                 "dataDir": self.addresses_dir(),
-                "ranges": [[{"subnet": "10.0.1.0/24", "rangeStart": first, "rangeEnd": last, "gateway": "10.0.1.1"}]],
+                "ranges": [[v4]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
-        })
+        });
+        if self.is_gateway {
+            config["gateway"] = "host".into();
+            config["capabilities"] = json!({ "portMappings": true });
+            let v6 = json!({
+                "subnet": "fd01::/64",
+                "rangeStart": format!("fd01::{first}"), "rangeEnd": format!("fd01::{last}"),
+                "gateway": format!("fd01::{first}"),
+            });
+            config["ipam"]["ranges"] = json!([[config["ipam"]["ranges"][0][0]], [v6]]);
+            config["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        }
+        config
     }
 
     fn addresses_dir(&self) -> PathBuf {
@@ -111,7 +134,7 @@ impl Runtime {
         let Ok(entries) = fs::read_dir(self.addresses_dir().join("pods")) else { return Ok(Vec::new()) };
         let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let names: Result<Vec<String>> = names.collect();
-        Ok(names?.into_iter().filter(|name| name.starts_with("10.")).collect())
+        Ok(names?.into_iter().filter(|name| name.starts_with("10.") || name.starts_with("fd")).collect())
     }
 
     /// Calls the plugin for a container's `eth0`.
@@ -185,5 +208,7 @@ pub fn address(result: &Value) -> Result<String> {
 pub fn host_ends(fabric: &Fabric, host_idx: usize) -> Result<Vec<String>> {
     let links = fabric.host_netns(host_idx).ip(&["-o", "link", "show", "type", "veth"])?;
     let names = links.lines().filter_map(|line| line.split(": ").nth(1));
-    Ok(names.filter(|name| name.starts_with("vc")).map(str::to_owned).collect())
+    // Either end of a gateway is on the host; the name has its peer's behind it.
+    let names = names.filter(|name| name.starts_with("vc") || name.starts_with("vh"));
+    Ok(names.map(str::to_owned).collect())
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -40,9 +40,6 @@ impl Daemon {
     /// # Errors
     /// When the log cannot be opened or the program cannot be started.
     pub fn start(netns: &Netns, program: &Path, args: &[&str], log: &Path, life: Life) -> Result<Self> {
-        let name = program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let file = File::options().create(true).append(true).open(log);
-        let file = file.with_context(|| format!("cannot open {}", log.display()))?;
         let mut command = match life {
             Life::WithParent => {
                 let mut command = netns.command("setpriv");
@@ -51,7 +48,19 @@ impl Daemon {
             }
             Life::OnItsOwn => netns.command(program),
         };
-        command.args(args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        command.args(args);
+        let name = program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Self::spawn(command, name, log)
+    }
+
+    /// Starts a command that is a daemon, or ends by becoming one; its output is appended to the file `log`.
+    ///
+    /// # Errors
+    /// When the log cannot be opened or the program cannot be started.
+    pub fn spawn(mut command: Command, name: String, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot open {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot run {}", describe(&command)))?;
         Ok(Self { name, child, log: log.to_owned(), keep: false })
     }

@@ -5,8 +5,8 @@
 //! binaries and talks to them through `vswitchctl`; it depends on none of the project's crates.
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
-//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`cni`] and
-//! [`mod@podman`] (container runtimes), then the
+//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`cni`],
+//! [`mod@podman`] and [`docker`] (container runtimes, their containers made of an [`image`]), then the
 //! means: [`control`], [`daemon`], [`netns`], [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
@@ -20,8 +20,10 @@ pub mod cni;
 pub mod command;
 pub mod control;
 pub mod daemon;
+pub mod docker;
 pub mod fabric;
 pub mod gateway;
+pub mod image;
 pub mod netns;
 pub mod podman;
 pub mod privilege;

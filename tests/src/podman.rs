@@ -1,21 +1,19 @@
 //! podman with directories of its own, whose network is ours.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::cni::Runtime;
-use crate::command;
 use crate::fabric::Fabric;
+use crate::{command, image};
 
-/// The image that containers are made of: busybox, and what it is linked with.
+/// The image that containers are made of.
 pub const IMAGE: &str = "localhost/busybox:local";
-/// The image's program.
-const BUSYBOX: &str = "/bin/busybox";
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -77,30 +75,9 @@ impl Podman {
     }
 
     fn import(&self) -> Result<()> {
-        let root = self.dir.join("image");
-        let libraries = command::output(Command::new("ldd").arg(BUSYBOX), command::SHORT)?;
-        let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-        for file in libraries.chain([BUSYBOX]) {
-            copy(Path::new(file), &root)?;
-        }
-        let bin = root.join("bin");
-        fs::create_dir_all(&bin)?;
-        for applet in ["sh", "ip", "ping", "sleep", "nc"] {
-            std::os::unix::fs::symlink(BUSYBOX, bin.join(applet))?;
-        }
-        let tar = self.dir.join("image.tar");
-        command::output(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."), LIMIT)?;
-        let tar = tar.to_str().context("the folder's name is not UTF-8")?;
-        self.run(&["import", "-q", "-c", "ENV PATH=/bin", tar, IMAGE]).map(drop)
+        let tar = image::tar(&self.dir)?;
+        self.run(&["import", "-q", "-c", "ENV PATH=/bin", &tar, IMAGE]).map(drop)
     }
-}
-
-fn copy(file: &Path, root: &Path) -> Result<()> {
-    let Ok(inside) = file.strip_prefix("/") else { bail!("{} is not absolute", file.display()) };
-    let to = root.join(inside);
-    fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
-    fs::copy(file, &to).with_context(|| format!("cannot copy {}", file.display()))?;
-    Ok(())
 }
 
 impl Drop for Podman {

@@ -2,12 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::Ipv4Addr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::cni::{self, Container, Runtime};
+use ferroflow_tests::daemon::{Daemon, Life};
 use ferroflow_tests::fabric::{Fabric, HOSTS, WORKLOAD_MTU};
+use ferroflow_tests::netns::Netns;
 use ferroflow_tests::podman::{IMAGE, Podman};
 use ferroflow_tests::{checks, command, random, scenario, stop};
 use serde_json::{Value, json};
@@ -35,13 +39,18 @@ fn nothing_is_left(fabric: &Fabric, runtimes: &[Runtime]) -> Result<()> {
             if !taken.is_empty() {
                 return Ok(Err(format!("{} still has the addresses {taken:?}", HOSTS[idx].name)));
             }
+            let mut nft = fabric.host_netns(idx).command("nft");
+            let tables = command::output(nft.args(["list", "tables"]), command::SHORT)?;
+            if tables.contains("ferroflow") {
+                return Ok(Err(format!("{} still has {tables}", HOSTS[idx].name)));
+            }
             let ports = fabric.host(idx).control.ports()?;
             if let Some(port) = ports.iter().find(|port| port.name.starts_with("vc")) {
                 return Ok(Err(format!("{} still has the port {}", HOSTS[idx].name, port.name)));
             }
         }
         let places = fabric.control.places()?;
-        match places.iter().find(|place| place.id.starts_with('c') && place.id.contains("-eth0-")) {
+        match places.iter().find(|place| place.id.contains("-eth0-") || place.id.contains("-vh")) {
             Some(place) => Ok(Err(format!("the network still has the port {}", place.id))),
             None => Ok(Ok(())),
         }
@@ -60,7 +69,7 @@ fn containers_of_two_hosts_talk_and_leave_nothing_in_each_version() -> Result<()
             in_version(fabric, &runtimes, version).context(version)?;
         }
         nothing_is_left(fabric, &runtimes)?;
-        checks::conservation(fabric).map(drop)
+        checks::account(fabric)
     })
 }
 
@@ -188,7 +197,7 @@ fn a_daemon_that_is_not_there_stops_no_container() -> Result<()> {
         })?;
         runtimes[0].del("c1", &kept.path(), "1.0.0")?;
         nothing_is_left(fabric, &runtimes)?;
-        checks::conservation(fabric).map(drop)
+        checks::account(fabric)
     })
 }
 
@@ -237,7 +246,7 @@ fn many_come_and_go_at_once_and_a_kill_leaves_nothing() -> Result<()> {
             runtime.del(&container.id, &container.path(), "1.1.0")?;
         }
         nothing_is_left(fabric, &runtimes)?;
-        checks::conservation(fabric).map(drop)
+        checks::account(fabric)
     })
 }
 
@@ -280,6 +289,206 @@ fn killed_at_any_time(fabric: &mut Fabric, runtime: &Runtime, containers: &[Cont
     fabric.wait_converged()
 }
 
+/// What the server in a container says.
+const PAGE: &str = "it works";
+/// Where it listens.
+const SERVER_PORT: &str = "8080";
+
+/// Starts a server in a container.
+fn serve(fabric: &Fabric, container: &Container) -> Result<Daemon> {
+    let dir = fabric.plan().dir.join("www");
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("index.html"), PAGE)?;
+    let args = ["httpd", "-f", "-p", SERVER_PORT, "-h", dir.to_str().context("not UTF-8")?];
+    let log = fabric.plan().dir.join("httpd.log");
+    Daemon::start(&container.netns, Path::new("/bin/busybox"), &args, &log, Life::WithParent)
+}
+
+/// The server answers by this address.
+fn page(from: &Netns, address: &str) -> Result<()> {
+    let mut curl = from.command("curl");
+    curl.args(["-sS", "--max-time", "5", "--retry", "3", "--retry-connrefused"]);
+    let got = command::output(curl.arg(format!("http://{address}/")), Duration::from_secs(20))?;
+    ensure!(got == PAGE, "{address} from {}: {got}", from.name());
+    Ok(())
+}
+
+/// All ways to the server, and out.
+fn published(fabric: &Fabric, server: &Container, client: &Container) -> Result<()> {
+    let (inside, outside) = (fabric.host_netns(0), fabric.host_netns(1));
+    for from in [inside, outside, &client.netns, &server.netns] {
+        for address in ["172.31.0.1:18080", "[fd99::1]:18080"] {
+            page(from, address)?;
+        }
+    }
+    page(inside, "127.0.0.1:18080")?;
+    // Not where it was not asked for.
+    let mut curl = outside.command("curl");
+    let got = command::run(curl.args(["-s", "--max-time", "1", "http://172.31.0.1:18081/"]), command::SHORT)?;
+    ensure!(!got.status.success(), "port 18081 is open to others than the host itself");
+    page(inside, "127.0.0.1:18081")?;
+    for (to, word) in [("172.31.0.2", "-4"), ("fd99::2", "-6")] {
+        let mut ping = client.netns.command("ping");
+        command::output(ping.args([word, "-c", "2", "-W", "5", to]), Duration::from_secs(20))?;
+    }
+    ping(fabric, client, "10.0.1.12")
+}
+
+#[test]
+fn ports_of_the_host_lead_to_containers() -> Result<()> {
+    scenario::on_fabric("ports_of_the_host_lead_to_containers", PROBE, |fabric| {
+        let runtimes: Vec<_> = runtimes(fabric)?.into_iter().map(Runtime::with_host_as_gateway).collect();
+        for (idx, address) in ["fd99::1/64", "fd99::2/64"].into_iter().enumerate() {
+            fabric.host_netns(idx).ip(&["address", "add", address, "dev", "underlay", "nodad"])?;
+        }
+        let [server, client, third] = ["c1", "c2", "c3"].map(|id| Container::create(fabric, id));
+        let (server, client, third) = (server?, client?, third?);
+        let mut config = runtimes[0].config("1.0.0");
+        config["runtimeConfig"] = json!({ "portMappings": [
+            { "hostPort": 18080, "containerPort": 8080, "protocol": "tcp", "hostIP": "" },
+            { "hostPort": 18081, "containerPort": 8080, "protocol": "tcp", "hostIP": "127.0.0.1" },
+        ]});
+        let add = |container: &Container, config: &Value| {
+            runtimes[0].call("ADD", &container.id, &container.path(), config)
+        };
+        let added = add(&server, &config)?;
+        ensure!(added.is_ok(), "{added:?}");
+        runtimes[0].add(&client, "1.0.0")?;
+        let _httpd = serve(fabric, &server)?;
+        published(fabric, &server, &client)?;
+        // A port leads to one container; a router's network has none.
+        let refused = add(&third, &config)?;
+        ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains("leads to")), "{refused:?}");
+        config["gateway"] = "router".into();
+        let refused = add(&third, &config)?;
+        ensure!(refused.as_ref().is_err_and(|error| error["code"] == 7), "{refused:?}");
+        apart(fabric, &runtimes[0], &third, &server)?;
+        fabric.switch(0).context("vswitchd runs")?.kill()?;
+        fabric.start_switch(0)?;
+        fabric.wait_converged()?;
+        published(fabric, &server, &client).context("after a restart of vswitchd")?;
+        runtimes[0].del("c1", &server.path(), "1.0.0")?;
+        let mut curl = fabric.host_netns(1).command("curl");
+        let got =
+            command::run(curl.args(["-s", "--max-time", "1", "http://172.31.0.1:18080/"]), command::SHORT)?;
+        ensure!(!got.status.success(), "port 18080 is still open");
+        ping(fabric, &client, "172.31.0.2")?;
+        runtimes[0].del("c2", "", "1.0.0")?;
+        nothing_is_left(fabric, &runtimes)?;
+        checks::account(fabric)
+    })
+}
+
+/// Another network whose gateway is the same host is not a way to this one.
+fn apart(fabric: &Fabric, runtime: &Runtime, third: &Container, server: &Container) -> Result<()> {
+    let mut config = runtime.config("1.0.0");
+    config["name"] = "others".into();
+    config["switch"] = "db".into();
+    config["ipam"]["ranges"] =
+        json!([[{ "subnet": "10.0.2.0/24", "rangeStart": "10.0.2.100", "gateway": "10.0.2.100" }]]);
+    config["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }]);
+    let added = runtime.call("ADD", &third.id, &third.path(), &config)?;
+    ensure!(added.is_ok(), "{added:?}");
+    let inside = server.netns.ip(&["-4", "-o", "address", "show", "dev", "eth0"])?;
+    let address =
+        inside.split_whitespace().find_map(|word| word.strip_suffix("/24")).context("no address")?;
+    let result = fabric.plan().programs.probe.ping(&third.netns, address.parse()?, 2, 56)?;
+    ensure!(result.n_received == 0, "a container of another network reaches {address} through the host");
+    page(&third.netns, "172.31.0.1:18080")?;
+    let deleted = runtime.call("DEL", &third.id, &third.path(), &config)?;
+    ensure!(deleted.is_ok(), "{deleted:?}");
+    Ok(())
+}
+
+/// Bits per second of a transfer.
+fn rate(fabric: &Fabric, from: &Netns, (to, address): (&Netns, Ipv4Addr)) -> Result<f64> {
+    const LEN: u64 = 2 << 20;
+    let probe = &fabric.plan().programs.probe;
+    let to = (to, SocketAddrV4::new(address, 9000));
+    let (_, received) = probe.transfer(from, to, LEN, Duration::from_secs(60))?;
+    ensure!(received.len == LEN, "{} bytes arrived", received.len);
+    Ok(LEN as f64 * 8.0 / received.took.as_secs_f64())
+}
+
+#[test]
+fn a_container_sends_and_receives_no_more_than_it_may() -> Result<()> {
+    const LIMIT_BPS: f64 = 8e6;
+    scenario::on_fabric("a_container_sends_and_receives_no_more_than_it_may", PROBE, |fabric| {
+        let runtimes = runtimes(fabric)?;
+        let container = Container::create(fabric, "c1")?;
+        let other = fabric.workload("web-1")?;
+        let with = |bandwidth: Value| {
+            let mut config = runtimes[0].config("1.0.0");
+            config["runtimeConfig"] = json!({ "bandwidth": bandwidth });
+            config
+        };
+        // As containerd writes it, as others do, and not at all.
+        for (bandwidth, is_slow) in [
+            (json!({ "IngressRate": 8_000_000, "IngressBurst": 400_000, "EgressRate": 0 }), [true, false]),
+            (json!({ "egressRate": 8_000_000, "egressBurst": 400_000 }), [false, true]),
+            (Value::Null, [false, false]),
+        ] {
+            let answer = runtimes[0].call("ADD", "c1", &container.path(), &with(bandwidth.clone()))?;
+            let result = answer.map_err(|error| anyhow::anyhow!("{error}"))?;
+            let inside = (&container.netns, cni::address(&result)?.parse()?);
+            let outside = (&other.netns, other.plan.address);
+            let rates = [rate(fabric, outside.0, inside)?, rate(fabric, inside.0, outside)?];
+            for (rate, is_slow) in rates.into_iter().zip(is_slow) {
+                ensure!(
+                    (rate < LIMIT_BPS * 1.5) == is_slow,
+                    "{bandwidth}: received, sent at {rates:?} bit/s"
+                );
+            }
+            runtimes[0].del("c1", &container.path(), "1.0.0")?;
+        }
+        let answer = runtimes[0].call("ADD", "c1", &container.path(), &with(json!({ "ingressRate": 1 })))?;
+        ensure!(answer.as_ref().is_err_and(|error| error["code"] == 7), "{answer:?}");
+        let rules = fabric.control.json(&["qos-rule", "list"])?.to_string();
+        ensure!(!rules.contains("c1-eth0"), "{rules}");
+        nothing_is_left(fabric, &runtimes)?;
+        checks::account(fabric)
+    })
+}
+
+#[test]
+fn podman_publishes_ports() -> Result<()> {
+    scenario::on_fabric("podman_publishes_ports", PROBE, |fabric| {
+        let runtimes: Vec<_> = runtimes(fabric)?.into_iter().map(Runtime::with_host_as_gateway).collect();
+        let podman = Podman::prepare(fabric, &runtimes[0], 0)?;
+        let words = ["run", "-d", "--name", "server", "--network", "pods", "-p", "18082:80", IMAGE];
+        podman.run(&[&words[..], &["httpd", "-f", "-h", "/www"]].concat())?;
+        let mut curl = fabric.host_netns(1).command("curl");
+        curl.args([
+            "-sS",
+            "--max-time",
+            "5",
+            "--retry",
+            "3",
+            "--retry-connrefused",
+            "http://172.31.0.1:18082/",
+        ]);
+        let got = command::output(&mut curl, Duration::from_secs(20))?;
+        ensure!(got.trim() == PAGE, "{got}");
+        podman.run(&[
+            "run",
+            "--rm",
+            "--network",
+            "pods",
+            IMAGE,
+            "ping",
+            "-c",
+            "2",
+            "-W",
+            "5",
+            "172.31.0.2",
+        ])?;
+        podman.run(&["rm", "-f", "-t", "0", "server"])?;
+        drop(podman);
+        nothing_is_left(fabric, &runtimes)?;
+        checks::account(fabric)
+    })
+}
+
 #[test]
 fn podman_runs_containers_on_our_network() -> Result<()> {
     scenario::on_fabric("podman_runs_containers_on_our_network", PROBE, |fabric| {
@@ -317,6 +526,6 @@ fn podman_runs_containers_on_our_network() -> Result<()> {
         podman.run(&["rm", "-f", "-t", "0", "server"])?;
         drop(podman);
         nothing_is_left(fabric, &runtimes)?;
-        checks::conservation(fabric).map(drop)
+        checks::account(fabric)
     })
 }

@@ -32,17 +32,16 @@ fn has_nft(name: &str) -> bool {
 /// Counts what a workload's kernel receives and matches `rule`; nothing more happens to it.
 fn count(netns: &Netns, rule: &str) -> Result<()> {
     let rules = format!(
-        "table ip count {{\n chain all {{ type filter hook prerouting priority -300; }}\n}}\n\
-         add rule ip count all {rule} counter drop\n"
+        "table ip tally {{ chain seen {{ type filter hook prerouting priority -300; {rule} counter drop; }}; }}"
     );
     command::output(netns.command("nft").arg(rules), SHORT).map(drop)
 }
 
 /// How many it has counted since it was asked last.
 fn counted(netns: &Netns) -> Result<u64> {
-    let text = command::output(netns.command("nft").args(["list", "table", "ip", "count"]), SHORT)?;
+    let text = command::output(netns.command("nft").args(["list", "table", "ip", "tally"]), SHORT)?;
     let n = text.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
-    command::output(netns.command("nft").args(["delete", "table", "ip", "count"]), SHORT)?;
+    command::output(netns.command("nft").args(["delete", "table", "ip", "tally"]), SHORT)?;
     n.and_then(|n| n.parse().ok()).with_context(|| format!("no counter in {text}"))
 }
 

@@ -212,7 +212,7 @@ fn a_router_port_is_told_who_has_an_address() -> Result<()> {
                 "nud",
                 "permanent",
             ])?;
-            netns.ip(&["link", "set", "dev", "eth0", "arp", "off"])?;
+            netns.set_sysctls(&[("net.ipv4.conf.eth0.arp_ignore", "8")])?;
         }
         fabric.control.configure(
             "switch-port set db-1 --address '0a:00:00:00:02:0b 10.0.2.11' --address unknown --no-port-security
@@ -233,18 +233,119 @@ fn a_router_port_is_told_who_has_an_address() -> Result<()> {
         told(near_mac, &format!("{far_mac},override"))?;
         ensure!(answers(near, 5)? == 5, "the one on this host");
         ensure!(answers(far, 5)? == 5, "the one on the other host");
-        // They are heard of; what is heard goes before what is told, unless that overrides it.
-        for workload in ["db-1", "db-2"] {
-            let netns = &fabric.workload(workload)?.netns;
-            netns.ip(&["link", "set", "dev", "eth0", "arp", "on"])?;
-        }
+        // The one on this host is heard of; that goes before what is told, unless what is told overrides it.
+        fabric.workload("db-1")?.netns.set_sysctls(&[("net.ipv4.conf.eth0.arp_ignore", "0")])?;
         fabric.control.configure("router-port set r1-db --no-static-macs")?;
-        ensure!(answers(near, 3)? == 3 && answers(far, 3)? == 3, "asked for, they answer");
-        told("0a:00:00:00:0b:ad", "0a:00:00:00:0b:ad")?;
-        ensure!(answers(near, 3)? == 3 && answers(far, 3)? == 3, "what is heard goes before what is told");
-        told("0a:00:00:00:0b:ad", "0a:00:00:00:0b:ad,override")?;
+        ensure!(answers(near, 3)? == 3, "asked for, it answers");
+        let nobody = "0a:00:00:00:0b:ad";
+        told(nobody, far_mac)?;
         ensure!(answers(near, 3)? == 3, "what is heard goes before what is told");
-        ensure!(answers(far, 1)? == 0, "what is told goes before what is heard");
+        told(&format!("{nobody},override"), far_mac)?;
+        ensure!(answers(near, 1)? == 0, "what is told goes before what is heard");
+        ensure!(answers(far, 3)? == 3, "nobody has heard of the other one");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+/// Waits until the controller knows this of the two servers.
+fn health(fabric: &Fabric, wanted: [&str; 2]) -> Result<()> {
+    stop::wait_for(&format!("backends to be {wanted:?}"), Duration::from_secs(15), || {
+        let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
+        let mut lines = ["10.0.2.11:8080", "10.0.2.12:8080"].iter().zip(wanted);
+        let is_it = lines.all(|(backend, state)| shown.contains(&format!("{backend} {state}\n")));
+        Ok(if is_it { Ok(()) } else { Err(shown) })
+    })
+}
+
+/// Waits until just these servers get new connections: hosts are told a moment after the controller knows.
+fn served_by(fabric: &Fabric, wanted: &[&str]) -> Result<()> {
+    let expected: Vec<_> = wanted.iter().map(|name| format!("{name} 10.0.1.11")).collect();
+    stop::wait_for(&format!("{wanted:?} to serve"), Duration::from_secs(15), || {
+        Ok(match ask(fabric, "web-1", SERVICE, 20) {
+            Ok(answers) if answers.keys().eq(&expected) => Ok(()),
+            answers => Err(format!("{answers:?}")),
+        })
+    })
+}
+
+#[test]
+fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
+    scenario::on_fabric("backends_that_do_not_serve_get_no_connections", PROBE, |fabric| {
+        // A policy that lets nobody else in, nor backends out, is no hindrance to their hosts.
+        fabric.control.configure(&format!(
+            "acl add db clients --direction to-lport --priority 10 --match 'ip4.src == 10.0.1.0/24' --action allow-related
+             switch set db --default drop
+             load-balancer add lb --vip {SERVICE}=10.0.2.11:8080,10.0.2.12:8080 --reject --check 1/1/2/2 \
+                 --probe 10.0.2.11=db-1@10.0.2.250 --probe 10.0.2.12=db-2@10.0.2.251
+             router set r1 --load-balancer lb"
+        ))?;
+        health(fabric, ["offline", "offline"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "nobody serves");
+        let mut servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        health(fabric, ["online", "online"])?;
+        served_by(fabric, &["db-1", "db-2"])?;
+        // One dies: its host finds out, and new connections from either host go to the other.
+        servers.remove(0).kill()?;
+        health(fabric, ["offline", "online"])?;
+        served_by(fabric, &["db-2"])?;
+        // It comes back, also without a controller for a while.
+        fabric.controller().context("no controller")?.kill()?;
+        servers.push(server(
+            fabric,
+            &fabric.workload("db-1")?.netns,
+            fabric.workload("db-1")?.tcp(8080),
+            "db-1",
+        )?);
+        fabric.start_controller()?;
+        health(fabric, ["online", "online"])?;
+        served_by(fabric, &["db-1", "db-2"])?;
+        // What nobody checks is as it was written.
+        fabric.control.configure("load-balancer set lb --no-check")?;
+        let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
+        ensure!(!shown.contains("8080 online"), "{shown}");
+        served_by(fabric, &["db-1", "db-2"])?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn a_client_that_comes_back_in_time_keeps_its_backend() -> Result<()> {
+    scenario::on_fabric("a_client_that_comes_back_in_time_keeps_its_backend", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        fabric.control.configure(&format!(
+            "load-balancer add lb --vip {SERVICE}=10.0.2.11:8080,10.0.2.12:8080 --affinity 2
+             router set r1 --load-balancer lb"
+        ))?;
+        let server_of = |from: &str| -> Result<String> {
+            // One after the other: each comes back well within the time.
+            let answers = ask(fabric, from, SERVICE, 12)?;
+            let mut names = answers.into_keys();
+            let name = names.next().context("no answer")?;
+            ensure!(names.next().is_none(), "{from} has had more than {name}");
+            Ok(name.split(' ').next().unwrap_or_default().to_owned())
+        };
+        server_of("web-2")?;
+        let first = server_of("web-1")?;
+        // When it stays away for longer, it is spread like anybody.
+        let mut n_tries = 0;
+        loop {
+            thread::sleep(Duration::from_secs(4));
+            if server_of("web-1")? != first {
+                break;
+            }
+            n_tries += 1;
+            ensure!(n_tries < 12, "it always gets {first}");
+        }
+        // A backend that gets no new connections gets none of its clients either.
+        fabric.control.configure("load-balancer set lb --affinity 600")?;
+        let kept = server_of("web-1")?;
+        ensure!(server_of("web-1")? == kept, "it had {kept}");
+        let (vips, other) = match kept.as_str() {
+            "db-1" => ("-10.0.2.11:8080,10.0.2.12:8080", "db-2"),
+            _ => ("10.0.2.11:8080,-10.0.2.12:8080", "db-1"),
+        };
+        fabric.control.configure(&format!("load-balancer set lb --vip {SERVICE}={vips}"))?;
+        ensure!(server_of("web-1")? == other, "{kept} is offline");
         checks::conservation(fabric).map(drop)
     })
 }

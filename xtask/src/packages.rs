@@ -69,7 +69,9 @@ const PEERS: &[Need] = &[
     Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "echo requests by IPv6" },
     Need { package: "containernetworking-plugins", evidence: Evidence::File("/usr/lib/cni/host-local"), why: "gives containers addresses" },
     Need { package: "podman", evidence: Evidence::Command("podman"), why: "runs containers on our networks" },
-    Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands" },
+    Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands, and Docker's" },
+    Need { package: "docker.io", evidence: Evidence::Command("dockerd"), why: "runs containers on our networks" },
+    Need { package: "containerd", evidence: Evidence::Command("containerd"), why: "holds Docker's containers" },
 ];
 
 /// What counts instructions.
@@ -79,7 +81,13 @@ const COUNTING: &[Need] = &[
 ];
 
 /// Services that packages of ours bring along; nobody has asked for them to run.
-const SERVICES: &[(&str, &str)] = &[("vsftpd", "vsftpd.service"), ("tftpd-hpa", "tftpd-hpa.service")];
+const SERVICES: &[(&str, &str)] = &[
+    ("vsftpd", "vsftpd.service"),
+    ("tftpd-hpa", "tftpd-hpa.service"),
+    ("docker.io", "docker.service"),
+    ("docker.io", "docker.socket"),
+    ("containerd", "containerd.service"),
+];
 /// Debian asks this before it starts a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 

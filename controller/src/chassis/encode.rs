@@ -9,7 +9,8 @@ use ovn_northd_lite::{
     model::Rate,
     punt::Service,
     southbound::{
-        Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Southbound, Wire,
+        Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Probe, Southbound,
+        Wire,
     },
 };
 
@@ -81,12 +82,30 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         open_for: binding.open_for.into_iter().collect(),
         announced: binding.announced.into_iter().map(announced).collect(),
         wire: wire(binding.wire),
+        probes: binding.probes.into_iter().map(probe).collect(),
         advertises: binding.advertises.map(|advertises| pb::Advertises {
             mac: advertises.mac.octets().to_vec(),
             message: advertises.message,
             min_interval: advertises.interval.0.into(),
             max_interval: advertises.interval.1.into(),
         }),
+    }
+}
+
+fn probe(probe: Probe) -> pb::Probe {
+    pb::Probe {
+        load_balancer: probe.balancer,
+        vip_ip: probe.vip.ip.to_string(),
+        vip_port: probe.vip.port.unwrap_or(0).into(),
+        backend_ip: probe.backend.0.to_string(),
+        backend_port: probe.backend.1.into(),
+        mac: probe.mac.to_string(),
+        protocol: probe.protocol.name().to_owned(),
+        source: probe.source.to_string(),
+        interval: probe.check.interval.into(),
+        timeout: probe.check.timeout.into(),
+        n_successes: probe.check.n_successes.into(),
+        n_failures: probe.check.n_failures.into(),
     }
 }
 

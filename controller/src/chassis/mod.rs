@@ -2,10 +2,11 @@
 //! controller sends each what it needs.
 //!
 //! `registry.rs` knows who is connected, `bindings.rs` decides which chassis a port is on,
-//! `session.rs` is one stream, `encode.rs` turns views into messages.
+//! `health.rs` takes note of which backends serve, `session.rs` is one stream, `encode.rs` turns views into messages.
 
 mod bindings;
 mod encode;
+mod health;
 mod registry;
 mod session;
 

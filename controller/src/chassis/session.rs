@@ -25,14 +25,14 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    bindings, encode,
+    bindings, encode, health,
     registry::{Connected, End, News, SessionId, Superseded},
 };
 use crate::{
     controller::{Controller, Ending},
     resource::{
         Name, check_id,
-        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS},
+        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS, MAX_HEALTH},
         parse_spec,
     },
     state::{Reason, Refusal},
@@ -192,10 +192,11 @@ impl Inbound {
         match request.message {
             Some(Message::Claims(claims)) => self.claim(claims).await,
             Some(Message::Ack(ack)) => self.ack(ack).await,
+            Some(Message::Health(said)) => self.health(said).await,
             Some(Message::Hello(_)) => {
                 Err(Status::invalid_argument("`hello` comes once; open another stream to say it again"))
             }
-            None => Err(Status::invalid_argument("a message is `claims` or `ack`; set one")),
+            None => Err(Status::invalid_argument("a message is `claims`, `ack` or `health`; set one")),
         }
     }
 
@@ -223,6 +224,14 @@ impl Inbound {
             Ok(())
         })
         .await
+    }
+
+    async fn health(&self, said: pb::Health) -> Result<(), Status> {
+        if said.backends.len() > MAX_HEALTH {
+            let message = format!("{} backends are too many; keep to {MAX_HEALTH}", said.backends.len());
+            return Err(Status::invalid_argument(message));
+        }
+        self.blocking(move |controller, chassis| health::settle(controller, chassis, &said.backends)).await
     }
 
     async fn ack(&self, ack: pb::Ack) -> Result<(), Status> {

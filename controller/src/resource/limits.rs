@@ -31,6 +31,8 @@ pub const MAX_HOSTNAME_LEN: usize = 255;
 pub const MAX_MASK_PATHS: usize = 64;
 /// Ports one chassis can claim: as many as a switch has port numbers for.
 pub const MAX_CLAIMS: usize = 65_536;
+/// Backends whose health one chassis can tell of.
+pub const MAX_HEALTH: usize = 65_536;
 /// Errors of one acknowledgement that are kept, and bytes of each.
 pub const MAX_ACK_ERRORS: usize = 100;
 /// Characters of one such error.

@@ -93,7 +93,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
         }
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
-            copy_field!(path, to, from; protocol, vips, hash_fields, reject;)
+            copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,
+                affinity_timeout;)
         }
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,

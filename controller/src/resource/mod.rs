@@ -13,7 +13,7 @@ mod tests;
 
 use std::fmt;
 
-pub(crate) use self::address::parse_port_addresses;
+pub(crate) use self::{address::parse_port_addresses, spec::backend_key};
 pub use self::{
     labels::check_labels,
     mask::merge,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use ovn_northd_lite::model::HealthCheck;
 use proptest::prelude::*;
 
 use super::*;
@@ -316,7 +317,7 @@ proptest! {
 #[test]
 fn load_balancers_and_translations_refuse_what_cannot_work() {
     let balancer = |vip: &str, backends: &[&str]| {
-        let backend = |address: &&str| pb::Backend { address: (*address).to_owned(), offline: false };
+        let backend = |address: &&str| pb::Backend { address: (*address).to_owned(), ..Default::default() };
         let backends = backends.iter().map(backend).collect();
         let vips = vec![pb::Vip { address: vip.to_owned(), backends }];
         Wire::LoadBalancer(pb::LoadBalancer { vips, ..Default::default() })
@@ -338,6 +339,35 @@ fn load_balancers_and_translations_refuse_what_cannot_work() {
         ("here", "10.0.0.5:80", "192.0.2.10:80"),
     ] {
         assert!(refused(lb, &balancer(vip, &[backends])).contains(wanted), "{vip} {backends}");
+    }
+    let checked = |protocol, interval, (ip, port, source): (&str, &str, &str)| {
+        let point = pb::ProbePoint {
+            backend_ip: ip.to_owned(),
+            logical_port: port.to_owned(),
+            source_ip: source.to_owned(),
+        };
+        Wire::LoadBalancer(pb::LoadBalancer {
+            protocol,
+            health_check: Some(pb::HealthCheck { interval, ..Default::default() }),
+            probe_points: vec![point],
+            ..Default::default()
+        })
+    };
+    let good = ("10.0.0.5", "switches/s/ports/p", "10.0.0.250");
+    let Ok(Spec::LoadBalancer(spec)) = parse_spec(&name(lb), Some(&checked(0, 0, good))) else {
+        panic!("refused")
+    };
+    let usual = HealthCheck { interval: 5, timeout: 20, n_successes: 3, n_failures: 3 };
+    assert_eq!(spec.health_check, Some(usual));
+    for (protocol, interval, point, wanted) in [
+        (2, 0, good, "`health_check`"),
+        (0, 3601, good, "`health_check.interval`"),
+        (0, 0, ("here", good.1, good.2), "`probe_points[0].backend_ip`"),
+        (0, 0, (good.0, "p", good.2), "`probe_points[0].logical_port`"),
+        (0, 0, (good.0, good.1, good.0), "`probe_points[0].source_ip`"),
+        (0, 0, (good.0, good.1, "2001:db8::1"), "`probe_points[0].source_ip`"),
+    ] {
+        assert!(refused(lb, &checked(protocol, interval, point)).contains(wanted), "{point:?}");
     }
     let nat = |kind: pb::nat::Type, external: &str, logical: &str, ports: &str| {
         Wire::Nat(pb::Nat {

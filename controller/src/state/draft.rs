@@ -14,7 +14,7 @@ use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::model::{PortAddresses, RouteTarget, StaticRoute};
 
 use super::{
-    Binding, Change, Reason, Record, Refusal, State, addresses, encode_counter,
+    Binding, Change, Known, Reason, Record, Refusal, State, addresses, encode_counter,
     index::{Address, addresses_of, is_port, peer_of, ports_of},
     keys::{self, Allocator},
     nats, nested, services, sets,
@@ -170,6 +170,8 @@ impl<'a> Draft<'a> {
         if !record.is_workload() {
             record.binding = None;
         }
+        let checked = record.checked();
+        record.health.retain(|backend, _| checked.contains_key(backend));
         record.update_revision = self.revision;
         self.results.push(name.clone());
         self.touch(Some(operation), name, Some(record), false);
@@ -236,6 +238,14 @@ impl<'a> Draft<'a> {
         self.touch(None, name.clone(), Some(record), false);
     }
 
+    /// Takes note of which backends of a load balancer serve.
+    pub fn set_health(&mut self, balancer: &Name, known: Known) {
+        let Some(present) = self.get(balancer) else { return };
+        let mut record = present.clone();
+        record.health.extend(known);
+        self.touch(None, balancer.clone(), Some(record), false);
+    }
+
     fn insert(
         &mut self,
         operation: Option<usize>,
@@ -256,6 +266,7 @@ impl<'a> Draft<'a> {
             key: 0,
             binding: None,
             chosen: None,
+            health: Known::new(),
         };
         if operation.is_some() {
             self.results.push(name.clone());

@@ -28,7 +28,7 @@ use std::{
 
 pub use self::{
     draft::{Draft, Prepared},
-    record::{Binding, ChassisStatus, Record},
+    record::{Binding, ChassisStatus, Known, Record},
     refusal::{Reason, Refusal},
 };
 use self::{index::Index, keys::COUNTERS};

@@ -1,14 +1,16 @@
 //! A resource as the controller holds it, and as the store keeps it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
-use ovn_northd_lite::model::PortAddresses;
+use ovn_northd_lite::model::{LoadBalancer, PortAddresses};
 use prost::Message;
 
 use super::keys;
 use crate::{
-    resource::{Access, Attachment, Name, Spec, SwitchPortSpec, parse_port_addresses, parse_spec},
+    resource::{
+        Access, Attachment, Name, Spec, SwitchPortSpec, backend_key, parse_port_addresses, parse_spec,
+    },
     store::Revision,
 };
 
@@ -34,7 +36,12 @@ pub struct Record {
     pub binding: Option<Binding>,
     /// What was chosen for its `dynamic` entry.
     pub chosen: Option<PortAddresses>,
+    /// Which backends of a load balancer serve, of those that are asked.
+    pub health: Known,
 }
+
+/// Whether backends serve, by service and backend.
+pub type Known = BTreeMap<(String, String), bool>;
 
 /// Where a workload's port is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +73,18 @@ struct Stored {
     binding: Option<StoredBinding>,
     #[prost(string, tag = "4")]
     chosen: String,
+    #[prost(message, repeated, tag = "5")]
+    health: Vec<StoredHealth>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredHealth {
+    #[prost(string, tag = "1")]
+    vip: String,
+    #[prost(string, tag = "2")]
+    backend: String,
+    #[prost(bool, tag = "3")]
+    online: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -105,12 +124,40 @@ impl Record {
         self.parent_port().unwrap_or(&self.name).id()
     }
 
+    /// The backends of a load balancer that are asked whether they serve, with the ids of
+    /// their ports.
+    pub fn checked(&self) -> BTreeMap<(String, String), String> {
+        let Spec::LoadBalancer(balancer) = &self.spec else { return BTreeMap::new() };
+        let services = balancer.vips.iter();
+        let backends = services.flat_map(|(vip, service)| service.backends.iter().map(move |one| (vip, one)));
+        let checked = backends.filter_map(|(vip, backend)| {
+            let (point, _) = balancer.probed(backend)?;
+            Some(((vip.to_string(), backend.to_string()), point.port.clone()))
+        });
+        checked.collect()
+    }
+
+    /// A load balancer as it is for new connections: what is asked and does not say that it
+    /// serves is offline.
+    pub fn balancer(&self) -> Option<LoadBalancer> {
+        let Spec::LoadBalancer(balancer) = &self.spec else { return None };
+        let mut known = balancer.clone();
+        for (vip, service) in &mut known.vips {
+            for backend in service.backends.iter_mut().filter(|backend| balancer.probed(backend).is_some()) {
+                let key = (vip.to_string(), backend.to_string());
+                backend.online &= self.health.get(&key) == Some(&true);
+            }
+        }
+        Some(known)
+    }
+
     /// The users' and the controller's part are the same; revisions may differ.
     pub(super) fn same_content(&self, other: &Self) -> bool {
         self.labels == other.labels
             && self.wire == other.wire
             && self.binding == other.binding
             && self.chosen == other.chosen
+            && self.health == other.health
     }
 
     /// The resource as the API shows it.
@@ -131,13 +178,25 @@ impl Record {
             Wire::Acl(_)
             | Wire::AddressSet(_)
             | Wire::PortGroup(_)
-            | Wire::LoadBalancer(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)
             | Wire::Names(_)
             | Wire::ControlPlaneLimits(_)
             | Wire::QosRule(_) => {}
+            Wire::LoadBalancer(balancer) => {
+                for vip in balancer.vips.iter_mut().filter(|_| !self.health.is_empty()) {
+                    for backend in &mut vip.backends {
+                        let key = backend_key(&vip.address, &backend.address);
+                        backend.health = match key.and_then(|key| self.health.get(&key)) {
+                            None => pb::backend::Health::Unspecified,
+                            Some(true) => pb::backend::Health::Online,
+                            Some(false) => pb::backend::Health::Offline,
+                        }
+                        .into();
+                    }
+                }
+            }
             Wire::Chassis(chassis) => {
                 let status = status(self.name.id());
                 chassis.connected = status.connected;
@@ -165,7 +224,12 @@ impl Record {
         });
         let chosen = self.chosen.as_ref().map(text_of).unwrap_or_default();
         let resource = Some(self.with_spec(self.wire.clone()));
-        Stored { resource, key: self.key, binding, chosen }.encode_to_vec()
+        let health = self.health.iter().map(|((vip, backend), online)| StoredHealth {
+            vip: vip.clone(),
+            backend: backend.clone(),
+            online: *online,
+        });
+        Stored { resource, key: self.key, binding, chosen, health: health.collect() }.encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -180,6 +244,7 @@ impl Record {
         });
         let chosen = Some(stored.chosen.as_str()).filter(|text| !text.is_empty());
         let chosen = chosen.map(parse_port_addresses).transpose()?;
+        let health = stored.health.into_iter().map(|known| ((known.vip, known.backend), known.online));
         if !keys::is_valid(&name, stored.key) {
             return Err(format!("its tunnel key is {}", stored.key));
         }
@@ -193,6 +258,7 @@ impl Record {
             key: stored.key,
             binding,
             chosen,
+            health: health.collect(),
         })
     }
 }

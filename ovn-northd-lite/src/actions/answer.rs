@@ -41,8 +41,8 @@ pub(crate) struct Continuation {
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
     found.filter(|service| {
-        use Service::{Advertise, Bfd, DhcpV4, DhcpV6, Dns, LearnArp, LearnNd};
-        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | Bfd)
+        use Service::{Advertise, Bfd, DhcpV4, DhcpV6, Dns, HealthCheck, LearnArp, LearnNd};
+        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | HealthCheck | Bfd)
     })
 }
 
@@ -97,6 +97,7 @@ impl Answer {
             | Service::DhcpV6
             | Service::Dns
             | Service::Advertise
+            | Service::HealthCheck
             | Service::Bfd => Vec::new(),
         }
     }

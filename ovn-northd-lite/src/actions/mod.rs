@@ -2,8 +2,10 @@
 //! column `actions`, as far as the compiler uses it. Text → statements ([`parse`]) →
 //! actions of the switch (`lower`).
 
+mod affinity;
 mod answer;
 mod balance;
+mod check;
 mod connection;
 mod log;
 mod lower;
@@ -16,8 +18,10 @@ mod translate;
 use std::fmt;
 
 pub use self::{
+    affinity::{CheckAffinity, CommitAffinity},
     answer::Answer,
     balance::{Balance, Select},
+    check::Check,
     connection::Connection,
     log::Log,
     meter::SetMeter,
@@ -78,6 +82,12 @@ pub enum Statement {
     Log(Log),
     /// `set_meter(…);`
     Meter(SetMeter),
+    /// `handle_svc_check(inport);`
+    Check(Check),
+    /// `reg9[6] = chk_lb_aff();`
+    CheckAffinity(CheckAffinity),
+    /// `commit_lb_aff(…);`
+    CommitAffinity(CommitAffinity),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
@@ -116,6 +126,9 @@ impl fmt::Display for Statement {
             Self::Connection(connection) => connection.fmt(f),
             Self::Log(log) => log.fmt(f),
             Self::Meter(meter) => meter.fmt(f),
+            Self::Check(check) => check.fmt(f),
+            Self::CheckAffinity(check) => check.fmt(f),
+            Self::CommitAffinity(commit) => commit.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

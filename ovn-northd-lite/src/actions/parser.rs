@@ -3,8 +3,8 @@
 use flowtable::conntrack::NatKind;
 
 use super::{
-    Answer, Balance, Connection, Log, Neighbour, Select, Serve, SetMeter, Statement, Translate, answer,
-    lower::MAX_NESTING, serve,
+    Answer, Balance, Check, CheckAffinity, CommitAffinity, Connection, Log, Neighbour, Select, Serve,
+    SetMeter, Statement, Translate, answer, lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -41,6 +41,8 @@ const VERBS: &[&str] = &[
     "reject",
     "log",
     "set_meter",
+    "handle_svc_check",
+    "commit_lb_aff",
 ];
 
 /// Parses an action list.
@@ -110,6 +112,8 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_next" => Ok(Statement::Connection(Connection::Next)),
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
+        "commit_lb_aff" => CommitAffinity::parse(parser).map(Statement::CommitAffinity),
+        "handle_svc_check" => Check::parse(parser).map(Statement::Check),
         "set_meter" => SetMeter::parse(parser).map(Statement::Meter),
         "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),
         "ct_snat" => Translate::parse(parser, NatKind::Source).map(Statement::Translate),
@@ -199,10 +203,11 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
     parser.expect_mark("=")?;
     let position = parser.position();
     if let Token::Name(name) = parser.peek().clone() {
-        if let "select" | "lookup_arp" | "lookup_nd" = name.as_str() {
+        if let "select" | "lookup_arp" | "lookup_nd" | "chk_lb_aff" = name.as_str() {
             parser.take();
             return match name.as_str() {
                 "select" => Select::parse(parser, dst).map(Statement::Select),
+                "chk_lb_aff" => CheckAffinity::parse(parser, dst).map(Statement::CheckAffinity),
                 _ => Neighbour::lookup(parser, dst).map(Statement::Neighbour),
             };
         }

@@ -3,7 +3,11 @@
 
 use std::net::IpAddr;
 
-use crate::model::{LoadBalancer, Protocol, Service, Vip};
+use super::{sink::FlowSink, stage::Stage};
+use crate::{
+    actions::CommitAffinity,
+    model::{LoadBalancer, Protocol, Service, Vip},
+};
 
 /// A service of a load balancer.
 pub(crate) struct Balanced<'a> {
@@ -11,6 +15,14 @@ pub(crate) struct Balanced<'a> {
     pub(crate) balancer: &'a LoadBalancer,
     pub(crate) vip: &'a Vip,
     pub(crate) service: &'a Service,
+}
+
+/// Stages that have to do with clients that come back.
+#[derive(Clone, Copy)]
+pub(crate) struct Affinity {
+    pub(crate) check: Stage,
+    pub(crate) connect: Stage,
+    pub(crate) learn: Stage,
 }
 
 /// A load balancer with its id.
@@ -78,6 +90,41 @@ impl Balanced<'_> {
         }
         let why = "The service has no backend that is online.";
         if self.balancer.reject { (reject(self.family()), why) } else { ("drop;".to_owned(), why) }
+    }
+
+    /// Clients that come back get the backend they had, as long as it is online.
+    pub(crate) fn keep_clients(&self, sink: &mut FlowSink, stages: Affinity) {
+        let Some(timeout) = self.balancer.affinity else { return };
+        let (object, new) = (&self.object, format!("ct.new && {}", self.to_service()));
+        let (family, address) = (self.family(), if self.vip.ip.is_ipv4() { "reg4" } else { "xxreg1" });
+        let port_field = self.vip.port.map(|_| format!("{}.dst", self.protocol()));
+        let keep = port_field.as_ref().map(|field| format!("reg1[16..31] = {field}; ")).unwrap_or_default();
+        let actions = format!("{address} = {family}.dst; {keep}reg9[6] = chk_lb_aff(); next;");
+        let why = "A client of the service may have had a backend a moment ago.";
+        sink.add(stages.check, 100, new.clone(), actions, object, why);
+        let meant = match self.vip.port {
+            Some(port) => format!("{address} == {} && reg1[16..31] == {port}", self.vip.ip),
+            None => format!("{address} == {}", self.vip.ip),
+        };
+        for backend in self.service.online() {
+            let port = |field: &str| {
+                let equals = backend.port.map(|port| format!(" && {field} == {port}"));
+                equals.unwrap_or_default()
+            };
+            let why = "The client gets the backend that it had a moment ago.";
+            let matching =
+                format!("reg9[6] == 1 && {address} == {}{} && {new}", backend.ip, port("reg1[0..15]"));
+            let actions = format!("ct_lb_mark(backends=\"{backend}\");");
+            sink.add(stages.connect, self.priority() + 30, matching, actions, object, why);
+            let why = "The client shall come back to the backend that it has got.";
+            let translated = port(port_field.as_deref().unwrap_or_default());
+            let matching =
+                format!("reg9[6] == 0 && ct.new && {meant} && {family}.dst == {}{translated}", backend.ip);
+            let backend = Vip { ip: backend.ip, port: backend.port };
+            let commit =
+                CommitAffinity { vip: *self.vip, backend, protocol: self.balancer.protocol, timeout };
+            sink.add(stages.learn, 100, matching, format!("{commit} next;"), object, why);
+        }
     }
 
     /// The service's connections can be reset.

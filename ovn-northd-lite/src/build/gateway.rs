@@ -115,7 +115,8 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                 let no_ip = address.ips.is_empty().then_some(None);
                 announced.extend(address.ips.iter().copied().map(Some).chain(no_ip).map(one));
             }
-            PortBinding { chassis, wire, announced, ..binding }
+            let probes = input.probes.clone();
+            PortBinding { chassis, wire, announced, probes, ..binding }
         }
         SwitchPortKind::Router { .. } => match side {
             Some(side) => {

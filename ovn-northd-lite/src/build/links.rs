@@ -1,10 +1,10 @@
 //! Which switch port is attached to which router port, which switches have ports of which
-//! port group, and who uses which load balancer.
+//! port group, and which load balancers have backends behind a port that they check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::topology::RouterSide;
-use crate::model::{LogicalSwitch, Northbound, PortGroup, SwitchPort, SwitchPortKind};
+use crate::model::{LoadBalancer, LogicalSwitch, Northbound, PortGroup, SwitchPort, SwitchPortKind};
 
 /// (datapath, port), both ids.
 pub(crate) type PortId = (String, String);
@@ -37,6 +37,10 @@ pub(crate) struct Links {
     groups_of_port: BTreeMap<String, BTreeSet<String>>,
     /// Port groups with ports of a switch, and how many.
     groups_of_switch: BTreeMap<String, BTreeMap<String, usize>>,
+    /// Ports whose workloads each load balancer checks.
+    probed: BTreeMap<String, BTreeSet<PortId>>,
+    /// Load balancers that check the workload of each port.
+    probed_by: BTreeMap<PortId, BTreeSet<String>>,
 }
 
 impl Links {
@@ -48,6 +52,9 @@ impl Links {
         }
         for (id, group) in &nb.port_groups {
             links.set_group(id, Some(group));
+        }
+        for (id, balancer) in &nb.load_balancers {
+            links.set_balancer(id, Some(balancer));
         }
         links
     }
@@ -147,6 +154,36 @@ impl Links {
             self.members.insert(id.to_owned(), new.clone());
         }
         switches
+    }
+
+    /// Replaces what a load balancer checks. Answers with the ports that it checks now, or
+    /// has checked before.
+    pub(crate) fn set_balancer(&mut self, id: &str, balancer: Option<&LoadBalancer>) -> BTreeSet<PortId> {
+        let checking = balancer.filter(|balancer| balancer.health_check.is_some());
+        let points = checking.into_iter().flat_map(|balancer| balancer.probe_points.values());
+        let new: BTreeSet<PortId> = points.map(|point| (point.switch.clone(), point.port.clone())).collect();
+        let old = self.probed.remove(id).unwrap_or_default();
+        for port in old.difference(&new) {
+            if let Some(by) = self.probed_by.get_mut(port) {
+                by.remove(id);
+                if by.is_empty() {
+                    self.probed_by.remove(port);
+                }
+            }
+        }
+        for port in new.difference(&old) {
+            self.probed_by.entry(port.clone()).or_default().insert(id.to_owned());
+        }
+        let touched = old.union(&new).cloned().collect();
+        if !new.is_empty() {
+            self.probed.insert(id.to_owned(), new);
+        }
+        touched
+    }
+
+    /// Load balancers that check the workload of a port.
+    pub(crate) fn probed_by(&self, switch: &str, port: &str) -> impl Iterator<Item = &String> {
+        self.probed_by.get(&(switch.to_owned(), port.to_owned())).into_iter().flatten()
     }
 
     /// Switches that have ports of a port group.

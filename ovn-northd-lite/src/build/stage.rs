@@ -54,8 +54,12 @@ pipeline! {
     AclAction = "ls_in_acl_action",
     /// Marks and rates.
     Qos = "ls_in_qos",
+    /// Clients that had a backend before.
+    LbAffCheck = "ls_in_lb_aff_check",
     /// New connections to services get a backend.
     Lb = "ls_in_lb",
+    /// Backends that clients shall come back to.
+    LbAffLearn = "ls_in_lb_aff_learn",
     /// Sources of clients that are their own backend.
     NatHairpin = "ls_in_nat_hairpin",
     /// Clients that are their own backend.
@@ -118,8 +122,12 @@ pipeline! {
     UnSnat = "lr_in_unsnat",
     /// What is known of connections to translated destinations.
     Defrag = "lr_in_defrag",
+    /// Clients that had a backend before.
+    LbAffCheck = "lr_in_lb_aff_check",
     /// New connections to translated destinations.
     Dnat = "lr_in_dnat",
+    /// Backends that clients shall come back to.
+    LbAffLearn = "lr_in_lb_aff_learn",
     /// Hosts that ask for routers.
     NdRaOptions = "lr_in_nd_ra_options",
     /// Answers to them.

@@ -14,9 +14,9 @@ use super::{
 use crate::{
     model::{
         Acl, AclDirection, Candidate, DhcpOptions, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
-        Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
+        Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
     },
-    southbound::PortBinding,
+    southbound::{PortBinding, Probe},
 };
 
 pub(crate) use super::traits::{RouterTraits, SwitchTraits};
@@ -77,6 +77,8 @@ pub(crate) struct SwitchPortInput<'a> {
     pub(crate) side: Option<RouterSide<'a>>,
     /// What its DHCP clients are told, with the ids of that: its own, or the switch's.
     pub(crate) dhcp: Vec<(&'a str, &'a DhcpOptions)>,
+    /// What its chassis asks the workload, to see whether it serves.
+    pub(crate) probes: Vec<Probe>,
 }
 
 impl SwitchPortInput<'_> {
@@ -146,7 +148,44 @@ impl<'a> SwitchScope<'a> {
             None => common.as_ref().map(|(id, options)| (id, options)),
         });
         let dhcp = dhcp.map(|(id, options)| (id.as_str(), options)).collect();
-        Some(SwitchPortInput { switch: self.traits, id, port, object, side, dhcp })
+        let probes = self.probes(id, port);
+        Some(SwitchPortInput { switch: self.traits, id, port, object, side, dhcp, probes })
+    }
+
+    /// What load balancers ask the workload of a port.
+    fn probes(&self, id: &str, port: &SwitchPort) -> Vec<Probe> {
+        let SwitchPortKind::Workload { addresses, .. } = &port.kind else { return Vec::new() };
+        let known = |id| named(self.nb, id);
+        let mut probes = Vec::new();
+        for NamedBalancer { id: balancer, balancer: content } in
+            self.links.probed_by(self.id, id).filter_map(|id| known(id))
+        {
+            let backends = content
+                .vips
+                .iter()
+                .flat_map(|(vip, service)| service.backends.iter().map(move |backend| (*vip, backend)));
+            for (vip, backend) in backends {
+                let Some((point, check)) = content.probed(backend) else { continue };
+                let owner = addresses.iter().find(|address| address.ips.contains(&backend.ip));
+                let mac = owner.or(addresses.first()).map(|address| address.mac);
+                if let (Some(mac), Some(number), true) =
+                    (mac, backend.port, (&*point.switch, &*point.port) == (self.id, id))
+                {
+                    probes.push(Probe {
+                        balancer: balancer.to_owned(),
+                        vip,
+                        backend: (backend.ip, number),
+                        protocol: content.protocol,
+                        mac,
+                        source: point.source,
+                        check,
+                    });
+                }
+            }
+        }
+        probes.sort();
+        probes.dedup();
+        probes
     }
 
     pub(super) fn acls(&self, place: &AclPlace) -> Option<AclInput<'a>> {

@@ -53,7 +53,7 @@ impl Reach {
         reach.mark_switches(compiler, nb, dirty);
         reach.mark_routers(compiler, nb, dirty);
         reach.mark_groups(compiler, nb, dirty);
-        reach.mark_balancers(compiler, dirty);
+        reach.mark_balancers(compiler, nb, dirty);
         reach.mark_services(nb, dirty);
         reach.compare_routers(compiler, nb);
         reach.compare_switches(compiler, nb);
@@ -180,8 +180,11 @@ impl Reach {
         }
     }
 
-    fn mark_balancers(&mut self, compiler: &Compiler, dirty: &Dirty) {
+    fn mark_balancers(&mut self, compiler: &mut Compiler, nb: &Northbound, dirty: &Dirty) {
         for id in &dirty.load_balancers {
+            for (switch, port) in compiler.links.set_balancer(id, nb.load_balancers.get(id)) {
+                self.switch(&switch).items.insert(Item::Port(port));
+            }
             for switch in compiler.references.switches.of(id) {
                 let reach = self.switch(switch);
                 reach.rechecks = true;

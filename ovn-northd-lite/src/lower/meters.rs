@@ -32,6 +32,8 @@ fn rate(service: Service) -> Rate {
         Service::Arp | Service::Solicitation | Service::LearnArp | Service::LearnNd => (500, 250),
         Service::Icmp4 | Service::Icmp6 | Service::TcpReset | Service::Reject => (200, 100),
         Service::DhcpV4 | Service::DhcpV6 | Service::Advertise => (200, 200),
+        // A host asks as often as its backends together want to be asked.
+        Service::HealthCheck => (2000, 1000),
         // Beyond it, names that the network does not know are not resolved either.
         Service::Dns => (2000, 1000),
         // Every 10 ms from a hundred chassis.

@@ -13,6 +13,7 @@
 //! | 89 | out of a port, or through a patch into the next datapath's ingress |
 //! | 90 | MAC address of a neighbour, or none |
 //! | 91 | whether a neighbour is known with just this MAC address |
+//! | 102 | backends that clients of load balancers had, learned |
 //!
 //! Numbers are OVN's. `metadata` is the datapath's key, `reg14` and `reg15` those of the
 //! logical input and output port, `reg10` the flags. Only a patch leads backwards, within
@@ -57,7 +58,7 @@ pub use audit::{Audit, Drift};
 pub use gateway::{chassis_of, is_resident};
 pub use incremental::{LoweredDelta, Lowering};
 pub use neighbours::{Learned, neighbour_rules};
-pub use physical::sent_by_router;
+pub use physical::{sent_by_router, sent_to_workload};
 
 use crate::{
     delta::diff,
@@ -120,6 +121,7 @@ const SAVE_INPORT: TableId = table(88);
 const LOG_TO_PHYS: TableId = table(89);
 pub(crate) const GET_NEIGHBOUR: TableId = table(90);
 pub(crate) const LOOKUP_NEIGHBOUR: TableId = table(91);
+pub(crate) const LB_AFFINITY: TableId = table(102);
 
 /// Stages that fit between the tables above.
 const N_INGRESS_STAGES: u8 = REMOTE_OUTPUT.get() - LOG_INGRESS.get();

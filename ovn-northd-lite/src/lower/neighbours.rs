@@ -9,7 +9,7 @@ use flowtable::{
 };
 
 use super::{
-    GET_NEIGHBOUR, LOOKUP_NEIGHBOUR,
+    GET_NEIGHBOUR, LB_AFFINITY, LOOKUP_NEIGHBOUR,
     rules::{RuleSet, set},
 };
 use crate::{
@@ -35,7 +35,9 @@ pub struct Learned {
 pub(super) fn build(rules: &mut RuleSet) {
     rules.physical(GET_NEIGHBOUR, 0, &[], vec![set(Field::EthDst, 0)], String::new());
     let unknown = Action::SetField { field: KNOWN.field, value: 0, mask: KNOWN.bits() };
-    rules.physical(LOOKUP_NEIGHBOUR, 0, &[], vec![unknown], String::new());
+    rules.physical(LOOKUP_NEIGHBOUR, 0, &[], vec![unknown.clone()], String::new());
+    // So that there is an end to the packets that clients of load balancers are looked up for.
+    rules.physical(LB_AFFINITY, 0, &[], vec![unknown], String::new());
 }
 
 /// The rules of one neighbour.

@@ -181,7 +181,15 @@ fn through_patch(context: &Context<'_>, peer: &PortBinding, kept: u128) -> Vec<A
 /// What becomes of a packet that a router makes by itself, out of one of its ports. One of a
 /// router that is everywhere stays on this host: every other one makes its own.
 pub fn sent_by_router(datapath: DatapathKey, port: PortKey, is_pinned: bool) -> Vec<Action> {
-    let flags = if is_pinned { 0 } else { FROM_TUNNEL };
+    out_of(datapath, port, if is_pinned { 0 } else { FROM_TUNNEL })
+}
+
+/// What becomes of a packet that the host makes for a workload of its own.
+pub fn sent_to_workload(datapath: DatapathKey, port: PortKey) -> Vec<Action> {
+    out_of(datapath, port, 0)
+}
+
+fn out_of(datapath: DatapathKey, port: PortKey, flags: u128) -> Vec<Action> {
     vec![
         set(Field::Metadata, datapath.get().into()),
         set(Field::Reg15, port.get().into()),

@@ -155,6 +155,7 @@ fn stage_name(table: TableId) -> &'static str {
         super::LOG_TO_PHYS => "log_to_phys",
         super::GET_NEIGHBOUR => "get_neighbour",
         super::LOOKUP_NEIGHBOUR => "lookup_neighbour",
+        super::LB_AFFINITY => "lb_affinity",
         _ => "",
     }
 }

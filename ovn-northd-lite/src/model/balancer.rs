@@ -15,10 +15,41 @@ pub struct LoadBalancer {
     pub hash_fields: Vec<HashField>,
     /// Clients of a service without backends are told, instead of waiting in vain.
     pub reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; `None`: it gets
+    /// any.
+    pub affinity: Option<u16>,
+    /// How backends are asked whether they serve.
+    pub health_check: Option<HealthCheck>,
+    /// Where backends are asked, by their address. Others are not.
+    pub probe_points: BTreeMap<IpAddr, ProbePoint>,
+}
+
+/// How backends are asked whether they serve: by their own hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HealthCheck {
+    /// Seconds between two questions.
+    pub interval: u16,
+    /// Seconds that an answer may take.
+    pub timeout: u16,
+    /// So many in a row that are answered bring a backend online.
+    pub n_successes: u16,
+    /// So many in a row that are not take it offline.
+    pub n_failures: u16,
+}
+
+/// Where a backend is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbePoint {
+    /// Id of the switch of its port.
+    pub switch: String,
+    /// Id of its port.
+    pub port: String,
+    /// Address that it is asked from. Nobody else has it.
+    pub source: IpAddr,
 }
 
 /// Transport protocols that have ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Protocol {
     /// TCP.
     #[default]
@@ -70,6 +101,9 @@ pub enum HashField {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Name in the match language.
     pub const fn name(self) -> &'static str {
         match self {
@@ -92,6 +126,14 @@ impl HashField {
             Self::TpSrc => "tp_src",
             Self::TpDst => "tp_dst",
         }
+    }
+}
+
+impl LoadBalancer {
+    /// Where a backend is asked whether it serves, and how; `None`: it is not asked.
+    pub fn probed(&self, backend: &Backend) -> Option<(&ProbePoint, HealthCheck)> {
+        backend.port?;
+        Some((self.probe_points.get(&backend.ip)?, self.health_check?))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::key::{DatapathKey, PortKey};
 
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
-    balancer::{Backend, HashField, LoadBalancer, Protocol, Service, Vip},
+    balancer::{Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Service, Vip},
     gateway::{Access, Candidate},
     qos::{Bandwidth, QosRule},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},

@@ -4,17 +4,22 @@ use std::{collections::HashMap, ffi::OsString, path::Path};
 
 use ferroflow_proto::host::{AttachRequest, Endpoint, EndpointKey, EndpointRoute};
 use serde_json::json;
-use tonic::Code;
+use tonic::Status;
+use vswitch_shim::{
+    Daemon,
+    departed::{self, EndError},
+};
 
 use crate::{
-    config::Config,
-    daemon::Daemon,
-    departed,
+    config::{self, Config, Gateway},
     environment::{Environment, Verb},
     error::{CniError, ErrorCode},
     ipam::Ipam,
     result::{CniResult, Interface, Ip, Route, Version},
 };
+
+/// What went wrong with ADD.
+const CANNOT_ATTACH: &str = "the container cannot be attached";
 
 /// What goes to stdout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +100,9 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// The IPAM plugin; `None`: addresses are leased by the host.
     fn ipam(&self) -> Result<Option<Ipam<'_>>, CniError> {
-        let ipam = self.config.ipam.as_ref().filter(|ipam| !ipam.kind.is_empty());
+        let ipam = self.config.ipam.as_ref().filter(|ipam| !ipam.is_own() && !ipam.kind.is_empty());
         ipam.map(|ipam| Ipam::find(&ipam.kind, self.environment, self.raw)).transpose()
     }
 
@@ -117,34 +123,83 @@ impl<'a> Call<'a> {
     }
 
     async fn add(&self) -> Result<Answer, CniError> {
-        const WHAT: &str = "the container cannot be attached";
         let (key, switch) = (self.key()?, self.config.switch()?);
         let netns = self.environment.required("CNI_NETNS")?.to_owned();
+        let published_ports = self.config.published()?;
         // Before an address is taken: who cannot attach needs none.
-        let mut daemon = self.daemon(WHAT).await?;
-        let ipam = self.ipam()?.ok_or_else(|| {
-            CniError::new(
-                ErrorCode::InvalidConfig,
-                "the network has no IPAM plugin",
-                "name who gives addresses, as in \"ipam\": {\"type\": \"host-local\", …}",
-            )
-        })?;
+        let mut daemon = self.daemon(CANNOT_ATTACH).await?;
+        self.config.check_ipam()?;
+        let wanted = AttachRequest { published_ports, ..self.wanted(key, switch, netns) };
+        let (endpoint, given) = match self.ipam()? {
+            Some(ipam) => self.add_given(&mut daemon, &ipam, wanted).await?,
+            None => self.add_leased(&mut daemon, wanted).await?,
+        };
+        let result = self.result(&endpoint, &given).in_version(self.version);
+        Ok(Answer::Json(to_json(&result)?))
+    }
+
+    /// Attaches with addresses that another plugin gives.
+    async fn add_given(
+        &self,
+        daemon: &mut Daemon,
+        ipam: &Ipam<'_>,
+        wanted: AttachRequest,
+    ) -> Result<(Endpoint, CniResult), CniError> {
         let given = ipam.add(self.version).await?;
-        let attached = daemon.attach(self.wanted(key, switch, netns, &given)).await;
-        match attached {
-            Ok(endpoint) => {
-                let result = self.result(&endpoint, &given).in_version(self.version);
-                Ok(Answer::Json(to_json(&result)?))
+        let attached = match self.host_addresses(&given) {
+            Ok(host_addresses) => {
+                let wanted = AttachRequest {
+                    addresses: given.ips.iter().map(|ip| ip.address.clone()).collect(),
+                    routes: given.routes.iter().map(|route| endpoint_route(route, &given.ips)).collect(),
+                    host_addresses,
+                    ..wanted
+                };
+                daemon.attach(wanted).await
             }
+            Err(status) => Err(status),
+        };
+        match attached {
+            Ok(endpoint) => Ok((endpoint, given)),
             Err(status) => {
                 // The address goes back; what is wrong with that matters less than why.
                 let _ = ipam.del(self.version).await;
-                Err(CniError::daemon(WHAT, &status))
+                Err(CniError::daemon(CANNOT_ATTACH, &status))
             }
         }
     }
 
-    fn wanted(&self, key: EndpointKey, switch: String, netns: String, given: &CniResult) -> AttachRequest {
+    /// Attaches with addresses that the host has leased.
+    async fn add_leased(
+        &self,
+        daemon: &mut Daemon,
+        wanted: AttachRequest,
+    ) -> Result<(Endpoint, CniResult), CniError> {
+        if self.config.gateway == Gateway::Host {
+            return Err(CniError::new(
+                ErrorCode::InvalidConfig,
+                "the host cannot be the gateway with leased addresses",
+                "each host needs a gateway's address of its own: name its ranges with an IPAM plugin, as host-local",
+            ));
+        }
+        let ipam = self.config.ipam.as_ref();
+        let routes = ipam.map(|ipam| ipam.routes.clone()).unwrap_or_default();
+        let wanted = AttachRequest {
+            addresses: self.config.addresses(self.environment).iter().map(with_len).collect(),
+            routes: routes.iter().map(|route| endpoint_route(route, &[])).collect(),
+            lease: Some(ipam.map(config::Ipam::lease).unwrap_or_default()),
+            ..wanted
+        };
+        let attached = daemon.attach(wanted).await;
+        let endpoint = attached.map_err(|status| CniError::daemon(CANNOT_ATTACH, &status))?;
+        let gateways =
+            endpoint.gateways.iter().map(|gateway| Some(gateway.clone()).filter(|g| !g.is_empty()));
+        let ips = endpoint.addresses.iter().zip(gateways);
+        let ips =
+            ips.map(|(address, gateway)| Ip { address: address.clone(), gateway, ..Ip::default() }).collect();
+        Ok((endpoint, CniResult { ips, routes, ..CniResult::default() }))
+    }
+
+    fn wanted(&self, key: EndpointKey, switch: String, netns: String) -> AttachRequest {
         let labels = [("K8S_POD_NAMESPACE", "namespace"), ("K8S_POD_NAME", "pod")];
         let labels: HashMap<_, _> = labels
             .into_iter()
@@ -152,16 +207,39 @@ impl<'a> Call<'a> {
                 Some((label.to_owned(), self.environment.argument(argument)?.to_owned()))
             })
             .collect();
+        let [receive_limit, send_limit] = self.config.limits();
         AttachRequest {
             key: Some(key),
             netns,
             switch,
-            addresses: given.ips.iter().map(|ip| ip.address.clone()).collect(),
             mac: self.config.mac(self.environment).unwrap_or_default(),
             mtu: self.config.mtu,
-            routes: given.routes.iter().map(|route| endpoint_route(route, &given.ips)).collect(),
             labels,
+            receive_limit,
+            send_limit,
+            ..AttachRequest::default()
         }
+    }
+
+    /// The gateways' addresses, when the host is to have them.
+    fn host_addresses(&self, given: &CniResult) -> Result<Vec<String>, Status> {
+        if self.config.gateway == Gateway::Router {
+            return Ok(Vec::new());
+        }
+        given
+            .ips
+            .iter()
+            .map(|ip| {
+                let gateway = ip.gateway.as_ref().filter(|gateway| !gateway.is_empty()).ok_or_else(|| {
+                    Status::invalid_argument(format!(
+                        "the host is to be the gateway, but IPAM names none for {}; say it, as in \"gateway\" of a range",
+                        ip.address
+                    ))
+                })?;
+                let len = ip.address.split_once('/').map_or("", |(_, len)| len);
+                Ok(format!("{gateway}/{len}"))
+            })
+            .collect()
     }
 
     fn result(&self, endpoint: &Endpoint, given: &CniResult) -> CniResult {
@@ -190,17 +268,10 @@ impl<'a> Call<'a> {
 
     async fn del(&self) -> Result<Answer, CniError> {
         let key = self.key()?;
-        let detached = match Daemon::connect(self.socket()).await {
-            Ok(mut daemon) => daemon.detach(key.clone()).await,
-            Err(status) => Err(status),
-        };
-        match detached {
-            Ok(()) => {}
-            Err(status) if status.code() == Code::Unavailable => {
-                departed::leave(self.socket(), &key)?;
-            }
-            Err(status) => return Err(CniError::daemon("the container cannot be detached", &status)),
-        }
+        departed::end(self.socket(), &key).await.map_err(|error| match error {
+            EndError::Refused(status) => CniError::daemon("the container cannot be detached", &status),
+            EndError::Unwritten(_) => CniError::new(ErrorCode::Io, "the container cannot be detached", error),
+        })?;
         // After the interface: nobody else may have the address while it is in use.
         if let Some(ipam) = self.ipam()? {
             ipam.del(self.version).await?;
@@ -273,6 +344,11 @@ impl<'a> Call<'a> {
         }
         Ok(Answer::Nothing)
     }
+}
+
+/// An address as the daemon reads it; how long its network's prefix is the ranges say.
+fn with_len(address: &String) -> String {
+    format!("{address}/{}", if address.contains(':') { 128 } else { 32 })
 }
 
 /// A route for the daemon: one without a router goes by that of the first address of its

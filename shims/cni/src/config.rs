@@ -1,17 +1,18 @@
 //! What the runtime says by the configuration on stdin. Fields that are not named here are
 //! other plugins' and left alone.
 
+use ferroflow_proto::host::{AddressRange, Lease, PublishedPort, RangeSet, RateLimit};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     environment::Environment,
     error::{CniError, ErrorCode},
-    result::{CniResult, Dns, Version},
+    result::{CniResult, Dns, Route, Version},
 };
 
-/// Where vswitchd listens unless said otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/ferroflow/vswitchd.sock";
+/// `ipam.type` of addresses that the host leases.
+const OWN_IPAM: &str = "ferroflow";
 /// Our own directories of logical names.
 const SWITCHES: &str = "switches/";
 
@@ -36,6 +37,9 @@ pub struct Config {
     pub mtu: u32,
     /// Who gives addresses.
     pub ipam: Option<Ipam>,
+    /// Who has the gateways' addresses.
+    #[serde(default)]
+    pub gateway: Gateway,
     /// Resolver settings for the containers.
     pub dns: Option<Dns>,
     /// What earlier plugins, or an earlier ADD, answered.
@@ -49,12 +53,84 @@ pub struct Config {
     pub valid_attachments: Option<Vec<Attachment>>,
 }
 
-/// The IPAM plugin; the rest of it is the plugin's own.
+/// The IPAM plugin; the rest of it is the plugin's own, or ours.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Ipam {
     /// Its name.
     #[serde(rename = "type", default)]
     pub kind: String,
+    /// Ranges, as host-local has them.
+    #[serde(default)]
+    ranges: Option<Vec<Vec<Range>>>,
+    /// Routes of the containers.
+    #[serde(default, deserialize_with = "nullable")]
+    pub routes: Vec<Route>,
+}
+
+/// A part of a subnet.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Range {
+    subnet: String,
+    range_start: String,
+    range_end: String,
+    gateway: String,
+}
+
+impl Ipam {
+    /// The host leases addresses, and no other program is called.
+    pub fn is_own(&self) -> bool {
+        self.kind == OWN_IPAM
+    }
+
+    /// What the host is to lease from.
+    pub fn lease(&self) -> Lease {
+        let range = |range: &Range| {
+            let Range { subnet, range_start, range_end, gateway } = range.clone();
+            AddressRange { subnet, first: range_start, last: range_end, gateway }
+        };
+        let set = |set: &Vec<Range>| RangeSet { ranges: set.iter().map(range).collect() };
+        Lease { sets: self.ranges.iter().flatten().map(set).collect() }
+    }
+}
+
+/// `null` is nothing.
+fn nullable<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Who has the addresses of the containers' gateways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// A router of the logical network, if anybody.
+    #[default]
+    Router,
+    /// The host: what leaves goes by its kernel, which translates it.
+    Host,
+}
+
+/// A port of the host that leads to the container. Runtimes write all keys, some of them
+/// with nothing to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortMapping {
+    /// Port of the host; 0: none.
+    #[serde(alias = "HostPort")]
+    pub host_port: u32,
+    /// Port of the container.
+    #[serde(alias = "ContainerPort")]
+    pub container_port: u32,
+    /// `tcp` if it is empty.
+    #[serde(alias = "Protocol")]
+    pub protocol: String,
+    /// Address of the host; empty: all.
+    #[serde(rename = "hostIP", alias = "hostIp", alias = "HostIP")]
+    pub host_ip: String,
 }
 
 /// What the runtime asks for one container. containerd writes some keys with capitals, and
@@ -67,6 +143,34 @@ pub struct RuntimeConfig {
     /// Resolver settings.
     #[serde(alias = "Dns", alias = "DNS")]
     pub dns: Option<RuntimeDns>,
+    /// Ports of the host.
+    #[serde(rename = "portMappings", alias = "PortMappings")]
+    pub port_mappings: Option<Vec<PortMapping>>,
+    /// Addresses.
+    #[serde(alias = "Ips", alias = "IPs")]
+    pub ips: Option<Vec<String>>,
+    /// Bounds on what passes.
+    #[serde(alias = "Bandwidth")]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// Bounds, seen from the container: ingress is what it receives. Bits, and bits per second;
+/// 0: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// Rate of what it receives.
+    #[serde(alias = "IngressRate")]
+    pub ingress_rate: u64,
+    /// How much of that at once.
+    #[serde(alias = "IngressBurst")]
+    pub ingress_burst: u64,
+    /// Rate of what it sends.
+    #[serde(alias = "EgressRate")]
+    pub egress_rate: u64,
+    /// How much of that at once.
+    #[serde(alias = "EgressBurst")]
+    pub egress_burst: u64,
 }
 
 /// Resolver settings as runtimes have them.
@@ -93,6 +197,8 @@ pub struct Arguments {
 pub struct CniArguments {
     /// MAC address.
     pub mac: Option<String>,
+    /// Addresses.
+    pub ips: Option<Vec<String>>,
 }
 
 /// One interface of a container.
@@ -107,7 +213,7 @@ pub struct Attachment {
 }
 
 fn default_socket() -> String {
-    DEFAULT_SOCKET.to_owned()
+    vswitch_shim::DEFAULT_SOCKET.to_owned()
 }
 
 impl Config {
@@ -155,6 +261,40 @@ impl Config {
         by_runtime.or_else(by_args).or_else(by_environment).filter(|mac| !mac.is_empty())
     }
 
+    /// Refuses a network that says nothing of addresses.
+    ///
+    /// # Errors
+    /// It has no IPAM.
+    pub fn check_ipam(&self) -> Result<(), CniError> {
+        match &self.ipam {
+            Some(ipam) if !ipam.kind.is_empty() => Ok(()),
+            _ => Err(CniError::new(
+                ErrorCode::InvalidConfig,
+                "the network has no IPAM plugin",
+                "say who gives addresses, as in \"ipam\": {\"type\": \"ferroflow\", \"ranges\": …}",
+            )),
+        }
+    }
+
+    /// The addresses asked for, by whoever has most to say; each once, without the length of
+    /// its prefix, for which the ranges are there.
+    pub fn addresses(&self, environment: &Environment) -> Vec<String> {
+        let by_runtime = self.runtime_config.as_ref().and_then(|config| config.ips.clone());
+        let by_args = || self.args.as_ref()?.cni.as_ref()?.ips.clone();
+        let by_environment = || Some(environment.argument("IP")?.split(',').map(str::to_owned).collect());
+        let is_any = |ips: &Vec<String>| !ips.is_empty();
+        let asked = by_runtime.filter(is_any).or_else(|| by_args().filter(is_any)).or_else(by_environment);
+        let mut addresses: Vec<String> = Vec::new();
+        for text in asked.unwrap_or_default() {
+            let address = text.split('/').next().unwrap_or_default().trim().to_owned();
+            // podman says the same twice.
+            if !address.is_empty() && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
     /// Resolver settings: the runtime's, else the configuration's, else those of IPAM.
     pub fn dns(&self, ipam: &Dns) -> Dns {
         let by_runtime = self.runtime_config.as_ref().and_then(|config| config.dns.clone()).map(|dns| Dns {
@@ -167,6 +307,45 @@ impl Config {
             .filter(|dns| !dns.is_empty())
             .or_else(|| self.dns.clone().filter(|dns| !dns.is_empty()))
             .unwrap_or_else(|| ipam.clone())
+    }
+
+    /// Bounds on what the container receives, and on what it sends.
+    pub fn limits(&self) -> [Option<RateLimit>; 2] {
+        let asked = self.runtime_config.as_ref().and_then(|config| config.bandwidth).unwrap_or_default();
+        [(asked.ingress_rate, asked.ingress_burst), (asked.egress_rate, asked.egress_burst)]
+            .map(|(rate_bps, burst_bits)| (rate_bps != 0).then_some(RateLimit { rate_bps, burst_bits }))
+    }
+
+    /// Ports of the host that are to lead to the container.
+    ///
+    /// # Errors
+    /// There are some, but the host is not the gateway.
+    pub fn published(&self) -> Result<Vec<PublishedPort>, CniError> {
+        let mappings = self.runtime_config.as_ref().and_then(|config| config.port_mappings.as_deref());
+        let published: Vec<_> = mappings
+            .unwrap_or_default()
+            .iter()
+            // Kubernetes says so of ports that are only named.
+            .filter(|mapping| mapping.host_port != 0)
+            .map(|mapping| PublishedPort {
+                protocol: if mapping.protocol.is_empty() {
+                    "tcp".to_owned()
+                } else {
+                    mapping.protocol.clone()
+                },
+                host_ip: mapping.host_ip.clone(),
+                host_port: mapping.host_port,
+                port: mapping.container_port,
+            })
+            .collect();
+        if published.is_empty() || self.gateway == Gateway::Host {
+            return Ok(published);
+        }
+        Err(CniError::new(
+            ErrorCode::InvalidConfig,
+            "ports of the host cannot lead to this network",
+            "its containers' packets leave by a router; publish there, or have the host be the gateway with \"gateway\": \"host\"",
+        ))
     }
 
     /// What an earlier ADD answered.
@@ -194,7 +373,51 @@ mod tests {
         let dns = config.dns(&Dns::default());
         assert_eq!(dns.nameservers, ["10.0.0.53"]);
         assert!(dns.search.is_empty());
+        let received = RateLimit { rate_bps: 10_000_000, burst_bits: 0 };
+        assert_eq!(config.limits(), [Some(received), None]);
         assert_eq!(config.switch().unwrap(), "switches/web");
+    }
+
+    #[test]
+    fn addresses_are_asked_for_once_each_by_whoever_has_most_to_say() {
+        let env = Environment::read([("CNI_ARGS".into(), "IP=10.0.0.7,fd00::7".into())]).unwrap();
+        let addresses = |text: &str| Config::read(text.as_bytes()).unwrap().addresses(&env);
+        assert_eq!(addresses("{}"), ["10.0.0.7", "fd00::7"]);
+        assert_eq!(addresses(r#"{"args":{"cni":{"ips":["10.0.0.8/24"]}}}"#), ["10.0.0.8"]);
+        assert_eq!(addresses(r#"{"runtimeConfig":{"ips":["10.0.0.9","10.0.0.9"]}}"#), ["10.0.0.9"]);
+        assert_eq!(addresses(r#"{"runtimeConfig":{"ips":[]}}"#), ["10.0.0.7", "fd00::7"]);
+    }
+
+    #[test]
+    fn own_ranges_are_written_as_those_of_host_local() {
+        let config = Config::read(
+            br#"{"ipam":{"type":"ferroflow","ranges":[[{"subnet":"10.0.1.0/24","rangeStart":"10.0.1.9",
+                "gateway":"10.0.1.1"}],[{"subnet":"fd00::/64"}]],"routes":null}}"#,
+        )
+        .unwrap();
+        let ipam = config.ipam.unwrap();
+        assert!(ipam.is_own() && ipam.routes.is_empty());
+        let lease = ipam.lease();
+        assert_eq!((lease.sets.len(), lease.sets[0].ranges[0].first.as_str()), (2, "10.0.1.9"));
+    }
+
+    #[test]
+    fn ports_are_published_where_the_host_is_the_gateway() {
+        let ports = r#""runtimeConfig":{"portMappings":[
+            {"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""},
+            {"hostPort":0,"containerPort":81},
+            {"HostPort":53,"ContainerPort":54,"Protocol":"udp","HostIP":"192.0.2.1"}]}"#;
+        let config = |gateway: &str| Config::read(format!("{{{gateway}{ports}}}").as_bytes());
+        let published = config(r#""gateway":"host","#).unwrap().published().unwrap();
+        let texts: Vec<_> = published
+            .iter()
+            .map(|p| format!("{}/{}:{}->{}", p.protocol, p.host_ip, p.host_port, p.port))
+            .collect();
+        assert_eq!(texts, ["tcp/:8080->80", "udp/192.0.2.1:53->54"]);
+        assert_eq!(config("").unwrap().published().unwrap_err().code, 7);
+        assert_eq!(config(r#""gateway":"left","#).unwrap_err().code, 6);
+        let none = Config::read(br#"{"runtimeConfig":{"portMappings":null}}"#).unwrap();
+        assert_eq!(none.published(), Ok(vec![]));
     }
 
     #[test]

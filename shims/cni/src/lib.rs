@@ -4,14 +4,12 @@
 //!
 //! The plugin itself is thin. It reads what the runtime says ([`environment`], [`config`]),
 //! asks an IPAM plugin for addresses ([`ipam`]), and has the host's daemon do the work
-//! ([`daemon`]); [`command`] puts these in order, [`result`] and [`error`] are the answers.
+//! ([`vswitch_shim`]); [`command`] puts these in order, [`result`] and [`error`] are the answers.
 
 #![forbid(unsafe_code)]
 
 pub mod command;
 pub mod config;
-pub mod daemon;
-pub mod departed;
 pub mod environment;
 pub mod error;
 pub mod ipam;

@@ -66,6 +66,11 @@ impl Objects {
                     let ids = group.ports.iter_mut().filter(|port| **port == referred.1);
                     ids.for_each(|port| port.clone_from(name));
                 }
+                Spec::LoadBalancer(balancer) => {
+                    let points = balancer.probe_points.iter_mut();
+                    let named = points.filter(|point| point.logical_port == referred.1);
+                    named.for_each(|point| point.logical_port.clone_from(name));
+                }
                 _ => {}
             }
         }
@@ -118,7 +123,9 @@ impl Reader<'_> {
             self.put(Noun::AddressSet.top(&id), &set, &common)?;
         }
         for (id, balancer) in document.load_balancers {
-            self.put(Noun::LoadBalancer.top(&id), &balancer, &common)?;
+            let name = Noun::LoadBalancer.top(&id);
+            let balancer = self.probing(&name, balancer)?;
+            self.put(name, &balancer, &common)?;
         }
         for (id, dhcp) in document.dhcp_options {
             self.put(Noun::DhcpOptions.top(&id), &dhcp, &common)?;
@@ -133,6 +140,18 @@ impl Reader<'_> {
             self.group(&common, &id, group)?;
         }
         Ok(())
+    }
+
+    /// The load balancer with the ports that it probes named in full.
+    fn probing(&mut self, name: &str, mut balancer: LoadBalancerSpec) -> Result<LoadBalancerSpec, CtlError> {
+        for point in &mut balancer.probe_points {
+            let (port, is_known) = self.named(name, Noun::SwitchPort, &point.port)?;
+            if !is_known {
+                self.objects.unresolved.push((name.to_owned(), (Noun::SwitchPort, port.clone())));
+            }
+            point.port = port;
+        }
+        Ok(balancer)
     }
 
     fn group(&mut self, common: &Labels, id: &str, group: PortGroupDoc) -> Result<(), CtlError> {
@@ -438,6 +457,9 @@ load_balancers:
     protocol: udp
     hash_fields: [ip-src]
     reject: true
+    affinity_timeout: 60
+    health_check: 1/2/3/4
+    probe_points: ['10.0.0.5=b1@10.0.0.254']
 dhcp_options:
   d4: {cidr: 10.0.0.0/24, options: {server_id: 10.0.0.1, router: 10.0.0.1}}
   d6: {cidr: '2001:db8::/64'}

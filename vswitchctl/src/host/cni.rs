@@ -53,12 +53,17 @@ pub struct Install {
     /// Logical switch that the containers are attached to
     #[arg(long, value_name = "SWITCH")]
     switch: String,
-    /// Addresses of this host's containers: SUBNET=FIRST-LAST, a range no other host has
+    /// Addresses of containers: SUBNET=FIRST-LAST, the same on all hosts: each leases some of
+    /// them for itself. With --host-gateway, a range no other host has
     #[arg(long, value_name = "SUBNET=FIRST-LAST", required = true, value_parser = range)]
     range: Vec<Range>,
     /// Router of the containers, one for IPv4 and one for IPv6; without one they have no default route
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
+    /// This host has the gateways' addresses: what leaves goes by its kernel, and ports of the
+    /// host can lead to containers
+    #[arg(long, requires = "gateway")]
+    host_gateway: bool,
     /// The plugin's program; without it, the one beside vswitchctl
     #[arg(long, value_name = "PATH")]
     plugin: Option<PathBuf>,
@@ -127,18 +132,25 @@ impl Install {
             .iter()
             .map(|gateway| json!({ "dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" } }))
             .collect();
+        let mut plugin = json!({
+            "type": PLUGIN,
+            "switch": self.switch,
+            "socket": socket,
+            "capabilities": { "mac": true, "ips": true, "dns": true, "bandwidth": true },
+            "ipam": { "type": "ferroflow", "ranges": ranges, "routes": routes },
+        });
+        if self.host_gateway {
+            // The host's own address is not one that is leased.
+            plugin["ipam"]["type"] = json!("host-local");
+            plugin["gateway"] = json!("host");
+            plugin["capabilities"]["portMappings"] = json!(true);
+        }
         json!({
             // The first is for runtimes that know no second.
             "cniVersion": "1.0.0",
             "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
             "name": self.dirs.name,
-            "plugins": [{
-                "type": PLUGIN,
-                "switch": self.switch,
-                "socket": socket,
-                "capabilities": { "mac": true, "dns": true },
-                "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
-            }],
+            "plugins": [plugin],
         })
     }
 
@@ -168,6 +180,7 @@ impl Dirs {
                 "the network is gone, but {n_left} containers are attached and need the plugin to end; end them (vswitchctl endpoint list) and do this again"
             )));
         }
+        endpoint::release(session).await?;
         let plugin = self.bin_dir.join(PLUGIN);
         let had_plugin = remove(&plugin)?;
         let removed = [(had_plugin, plugin), (had_network, network)];
@@ -250,9 +263,14 @@ mod tests {
                 range("fd00::/64=fd00::100-fd00::1ff").unwrap(),
             ],
             gateway: vec!["fd00::1".parse().unwrap(), "10.0.1.1".parse().unwrap()],
+            host_gateway: false,
             plugin: None,
         };
         let network = install.network(Path::new("/run/x.sock"));
+        assert!(network["plugins"][0].get("gateway").is_none());
+        let by_host = Install { host_gateway: true, ..install }.network(Path::new("/run/x.sock"));
+        assert_eq!(by_host["plugins"][0]["gateway"], "host");
+        assert_eq!(by_host["plugins"][0]["capabilities"]["portMappings"], true);
         let ipam = &network["plugins"][0]["ipam"];
         assert_eq!(ipam["ranges"][0][0]["gateway"], "10.0.1.1");
         assert_eq!(ipam["ranges"][1][0]["gateway"], "fd00::1");

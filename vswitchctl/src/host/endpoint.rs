@@ -1,7 +1,7 @@
 //! `endpoint`: containers' interfaces, as shims had them made.
 
 use clap::Subcommand;
-use ferroflow_proto::host::{Endpoint, ListEndpointsRequest};
+use ferroflow_proto::host::{Endpoint, ListEndpointsRequest, ReleaseAddressesRequest};
 use serde::Serialize;
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
 pub enum Command {
     /// List them
     List,
+    /// Give leased addresses back that no container has
+    Release,
 }
 
 impl Command {
@@ -28,8 +30,21 @@ impl Command {
                 let rows: Vec<_> = list(session).await?.into_iter().map(EndpointView::from).collect();
                 session.print_rows(&rows)
             }
+            Self::Release => {
+                let released = release(session).await?;
+                session.print(&released, |out| {
+                    released.iter().try_for_each(|address| writeln!(out, "gave back {address}"))
+                })
+            }
         }
     }
+}
+
+/// Has the host give back what it leases and does not use.
+pub(crate) async fn release(session: &Session<'_>) -> Result<Vec<String>, CtlError> {
+    let mut client = session.endpoints().await?;
+    let request = session.request(ReleaseAddressesRequest {});
+    Ok(host_answer(client.release_addresses(request).await)?.addresses)
 }
 
 /// The endpoints of the host.

@@ -13,7 +13,8 @@ use crate::{
     name::{Noun, Reference},
     net::{
         command::About,
-        object::{NoStatus, Object, Options, Patch, labels_of, unknown_value, wrong_kind},
+        health_check::{HealthCheck, ProbePoint},
+        object::{Object, Options, Patch, labels_of, unknown_value, wrong_kind},
     },
     output::yes,
 };
@@ -33,6 +34,16 @@ pub struct NewLoadBalancer {
     /// Tell clients of a service without backends
     #[arg(long)]
     reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; 0: it gets any
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    affinity: u16,
+    /// Ask backends whether they serve: seconds between questions and for an answer, and how many
+    /// answers or failures in a row count, 5/20/3/3
+    #[arg(long, value_name = "INTERVAL/TIMEOUT/SUCCESSES/FAILURES")]
+    check: Option<HealthCheck>,
+    /// A backend to ask, its port, and an address to ask from that nobody has; may be repeated
+    #[arg(long = "probe", value_name = "BACKEND=PORT@SOURCE")]
+    probes: Vec<ProbePoint>,
 }
 
 /// Changes of a load balancer.
@@ -59,10 +70,35 @@ pub struct LoadBalancerChanges {
     /// Drop what clients of a service without backends send
     #[arg(long, conflicts_with = "reject")]
     no_reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; 0: it gets any
+    #[arg(long, value_name = "SECONDS")]
+    affinity: Option<u16>,
+    /// Ask backends whether they serve: seconds between questions and for an answer, and how many
+    /// answers or failures in a row count, 5/20/3/3
+    #[arg(long, value_name = "INTERVAL/TIMEOUT/SUCCESSES/FAILURES")]
+    check: Option<HealthCheck>,
+    /// Ask nobody
+    #[arg(long, conflicts_with = "check")]
+    no_check: bool,
+    /// The backends to ask instead of those before, BACKEND=PORT@SOURCE; may be repeated
+    #[arg(long = "probe", value_name = "BACKEND=PORT@SOURCE")]
+    probes: Vec<ProbePoint>,
+    /// No backend is to be asked
+    #[arg(long, conflicts_with = "probes")]
+    no_probes: bool,
 }
 
-impl Options for NewLoadBalancer {}
-impl Options for LoadBalancerChanges {}
+impl Options for NewLoadBalancer {
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        self.probes.iter_mut().map(|probe| (Noun::SwitchPort, &mut probe.port)).collect()
+    }
+}
+
+impl Options for LoadBalancerChanges {
+    fn references(&mut self) -> Vec<(Noun, &mut String)> {
+        self.probes.iter_mut().map(|probe| (Noun::SwitchPort, &mut probe.port)).collect()
+    }
+}
 
 /// Transport protocols.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -124,7 +160,8 @@ impl Vip {
     fn write(&self) -> pb::Vip {
         let backend = |text: &String| {
             let offline = text.starts_with('-');
-            pb::Backend { address: text.trim_start_matches('-').to_owned(), offline }
+            let address = text.trim_start_matches('-').to_owned();
+            pb::Backend { address, offline, ..Default::default() }
         };
         pb::Vip { address: self.address.clone(), backends: self.backends.iter().map(backend).collect() }
     }
@@ -227,6 +264,51 @@ pub struct LoadBalancerSpec {
     /// Clients of a service without backends are told.
     #[serde(default)]
     pub reject: bool,
+    /// Seconds within which a client that comes back gets the backend it had; 0: it gets any.
+    #[serde(default)]
+    pub affinity_timeout: u32,
+    /// How backends are asked whether they serve.
+    #[serde(default)]
+    pub health_check: Option<HealthCheck>,
+    /// Where they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probe_points: Vec<ProbePoint>,
+}
+
+/// What hosts have found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Known {
+    /// Backends that were asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<BackendHealth>,
+}
+
+/// Whether a backend serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackendHealth {
+    vip: String,
+    backend: String,
+    online: bool,
+}
+
+impl Known {
+    fn read(resource: &Resource, balancer: &LoadBalancer) -> Result<Self, CtlError> {
+        use pb::backend::Health;
+        let mut health = Vec::new();
+        for vip in &balancer.vips {
+            for backend in &vip.backends {
+                let online = match Health::try_from(backend.health) {
+                    Ok(Health::Unspecified) => continue,
+                    Ok(Health::Online) => true,
+                    Ok(Health::Offline) => false,
+                    Err(_) => return Err(unknown_value(resource, "health", backend.health)),
+                };
+                let (vip, backend) = (vip.address.clone(), backend.address.clone());
+                health.push(BackendHealth { vip, backend, online });
+            }
+        }
+        Ok(Self { health })
+    }
 }
 
 impl Object for LoadBalancerSpec {
@@ -241,9 +323,9 @@ impl Object for LoadBalancerSpec {
     const HEADINGS: &'static [&'static str] = &["LOAD BALANCER", "PROTOCOL", "VIPS", "BACKENDS", "LABELS"];
     type New = NewLoadBalancer;
     type Changes = LoadBalancerChanges;
-    type Status = NoStatus;
+    type Status = Known;
 
-    fn read(resource: &Resource) -> Result<(Self, NoStatus), CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, Known), CtlError> {
         let Some(resource::Spec::LoadBalancer(balancer)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
@@ -254,8 +336,11 @@ impl Object for LoadBalancerSpec {
             protocol: Protocol::read(resource, balancer.protocol)?,
             hash_fields: fields.collect::<Result<_, _>>()?,
             reject: balancer.reject,
+            affinity_timeout: balancer.affinity_timeout,
+            health_check: balancer.health_check.as_ref().map(HealthCheck::read),
+            probe_points: balancer.probe_points.iter().map(ProbePoint::read).collect(),
         };
-        Ok((spec, NoStatus {}))
+        Ok((spec, Known::read(resource, balancer)?))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -264,6 +349,9 @@ impl Object for LoadBalancerSpec {
             vips: self.vips.iter().map(Vip::write).collect(),
             hash_fields: self.hash_fields.iter().map(|field| field.write()).collect(),
             reject: self.reject,
+            affinity_timeout: self.affinity_timeout,
+            health_check: self.health_check.as_ref().map(HealthCheck::write),
+            probe_points: self.probe_points.iter().map(ProbePoint::write).collect(),
         })
     }
 
@@ -276,8 +364,18 @@ impl Object for LoadBalancerSpec {
     }
 
     fn make(new: NewLoadBalancer, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewLoadBalancer { vips, protocol, hash_fields, reject } = new;
-        Ok(Self { labels, vips, protocol, hash_fields, reject })
+        let NewLoadBalancer { vips, protocol, hash_fields, reject, affinity, check, probes } = new;
+        let affinity_timeout = affinity.into();
+        Ok(Self {
+            labels,
+            vips,
+            protocol,
+            hash_fields,
+            reject,
+            affinity_timeout,
+            health_check: check,
+            probe_points: probes,
+        })
     }
 
     fn change(given: &LoadBalancerChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -285,22 +383,39 @@ impl Object for LoadBalancerSpec {
         patch.set("protocol", given.protocol.as_ref(), |balancer| &mut balancer.protocol);
         patch.list("hash_fields", &given.hash_fields, given.no_hash, |balancer| &mut balancer.hash_fields);
         patch.switch("reject", (given.reject, given.no_reject), |balancer| &mut balancer.reject);
+        let affinity = given.affinity.map(u32::from);
+        patch.set("affinity_timeout", affinity.as_ref(), |balancer| &mut balancer.affinity_timeout);
+        let check = (given.check.is_some() || given.no_check).then_some(given.check);
+        patch.set("health_check", check.as_ref(), |balancer| &mut balancer.health_check);
+        let probes = &given.probes;
+        patch.list("probe_points", probes, given.no_probes, |balancer| &mut balancer.probe_points);
         Ok(())
     }
 
-    fn cells(&self, _status: &NoStatus) -> Vec<String> {
+    fn cells(&self, _status: &Known) -> Vec<String> {
         let n_backends: usize = self.vips.iter().map(|vip| vip.backends.len()).sum();
         vec![self.protocol.word().into(), self.vips.len().to_string(), n_backends.to_string()]
     }
 
-    fn fields(&self, _status: &NoStatus) -> Vec<(&'static str, String)> {
+    fn fields(&self, status: &Known) -> Vec<(&'static str, String)> {
         let hash: Vec<_> = self.hash_fields.iter().map(|field| field.word()).collect();
+        let affinity = match self.affinity_timeout {
+            0 => String::new(),
+            seconds => format!("{seconds} s"),
+        };
         let own = [
             ("protocol", self.protocol.word().to_owned()),
             ("hash", hash.join(" ")),
             ("reject", yes(self.reject)),
+            ("affinity", affinity),
         ];
-        own.into_iter().chain(self.vips.iter().map(|vip| ("vip", vip.text()))).collect()
+        let check = self.health_check.map(|check| ("check", check.to_string()));
+        let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));
+        let health = status.health.iter().map(|BackendHealth { vip, backend, online }| {
+            ("health", format!("{vip} {backend} {}", if *online { "online" } else { "offline" }))
+        });
+        let vips = self.vips.iter().map(|vip| ("vip", vip.text()));
+        own.into_iter().chain(vips).chain(check).chain(probes).chain(health).collect()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod diff;
 pub mod explain;
 pub mod export;
 pub mod gateway;
+pub mod health_check;
 pub mod labels;
 pub mod limits;
 pub mod load_balancer;

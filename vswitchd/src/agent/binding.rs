@@ -2,7 +2,9 @@
 
 use ferroflow_proto::chassis::{self as pb, port_binding::Wire as Encoded};
 use flowtable::types::VlanId;
-use ovn_northd_lite::southbound::{Announced, Candidate, PortBinding, Wire};
+use ovn_northd_lite::southbound::{
+    Announced, Candidate, HealthCheck, PortBinding, Probe, Protocol, Vip, Wire,
+};
 
 use super::decode::{UpdateError, advertises, datapath_key, port_key};
 
@@ -30,6 +32,7 @@ pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBind
             .into_iter()
             .map(|one| announced(&name, one))
             .collect::<Result<_, _>>()?,
+        probes: binding.probes.into_iter().map(|one| probe(&name, one)).collect::<Result<_, _>>()?,
         wire: binding.wire.map_or(Ok(Wire::Own), |encoded| wire(&name, encoded))?,
     };
     Ok((name, typed))
@@ -58,6 +61,29 @@ fn announced(port: &str, announced: pb::Announced) -> Result<Announced, UpdateEr
     };
     let mac = announced.mac.parse().map_err(|_| wrong(port, "announced mac", announced.mac.clone()))?;
     Ok(Announced { mac, ip, port: announced.port })
+}
+
+fn probe(port: &str, wire: pb::Probe) -> Result<Probe, UpdateError> {
+    let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.name() == wire.protocol);
+    let short = |what, n: u32| u16::try_from(n).map_err(|_| wrong(port, what, n.to_string()));
+    let address = |what, text: &str| text.parse().map_err(|_| wrong(port, what, text.to_owned()));
+    let (ip, number) =
+        (address("probed address", &wire.backend_ip)?, short("probed port", wire.backend_port)?);
+    let vip_port = Some(short("port of a service", wire.vip_port)?).filter(|port| *port > 0);
+    Ok(Probe {
+        protocol: protocol.ok_or_else(|| wrong(port, "protocol of a probe", wire.protocol.clone()))?,
+        vip: Vip { ip: address("address of a service", &wire.vip_ip)?, port: vip_port },
+        backend: (ip, number),
+        mac: wire.mac.parse().map_err(|_| wrong(port, "probed MAC address", wire.mac.clone()))?,
+        source: address("source of a probe", &wire.source)?,
+        check: HealthCheck {
+            interval: short("interval of a probe", wire.interval)?,
+            timeout: short("timeout of a probe", wire.timeout)?,
+            n_successes: short("number of successes", wire.n_successes)?,
+            n_failures: short("number of failures", wire.n_failures)?,
+        },
+        balancer: wire.load_balancer,
+    })
 }
 
 fn vlan(port: &str, tag: u32) -> Result<VlanId, UpdateError> {

@@ -10,7 +10,7 @@ mod decode;
 use std::time::Duration;
 
 use ferroflow_proto::chassis::{
-    Ack, Claims, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
+    Ack, Claims, Health, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
     sync_request::Message,
 };
 use tokio::sync::{mpsc, watch};
@@ -44,8 +44,11 @@ enum StreamError {
     Ended,
 }
 
+/// What a host says by itself: the ports that are on it, and which backends serve.
+pub type Said = (watch::Receiver<Claims>, watch::Receiver<Health>);
+
 /// Runs until the task is dropped.
-pub async fn run(host: SharedHost, controller: Endpoint, claims: watch::Receiver<Claims>) {
+pub async fn run(host: SharedHost, controller: Endpoint, said: Said) {
     let controller = controller
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
@@ -55,7 +58,7 @@ pub async fn run(host: SharedHost, controller: Endpoint, claims: watch::Receiver
     let mut told = String::new();
     loop {
         let mut had_update = false;
-        let Err(error) = session(&host, &controller, claims.clone(), &mut had_update).await;
+        let Err(error) = session(&host, &controller, said.clone(), &mut had_update).await;
         host.with(|host| host.set_connected(false)).await;
         if had_update {
             pause = FIRST_PAUSE;
@@ -89,7 +92,7 @@ fn describe(error: &StreamError) -> String {
 async fn session(
     host: &SharedHost,
     controller: &Endpoint,
-    claims: watch::Receiver<Claims>,
+    (claims, health): Said,
     had_update: &mut bool,
 ) -> Result<std::convert::Infallible, StreamError> {
     let channel: Channel = controller.connect().await?;
@@ -99,6 +102,7 @@ async fn session(
     queue(&sender, Message::Hello(hello)).await?;
     let claiming = tokio::spawn(send_claims(sender.clone(), claims));
     let _claiming = AbortOnDrop(claiming);
+    let _telling = AbortOnDrop(tokio::spawn(send_health(sender.clone(), health)));
     let mut updates = client.sync(ReceiverStream::new(receiver)).await?.into_inner();
     while let Some(update) = updates.message().await? {
         if !*had_update {
@@ -127,6 +131,19 @@ async fn send_claims(sender: mpsc::Sender<SyncRequest>, mut claims: watch::Recei
     while claims.changed().await.is_ok() {
         let now = claims.borrow_and_update().clone();
         if queue(&sender, Message::Claims(now)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends which backends serve, if any are asked, and again whenever that changes.
+async fn send_health(sender: mpsc::Sender<SyncRequest>, mut health: watch::Receiver<Health>) {
+    if !health.borrow().backends.is_empty() {
+        health.mark_changed();
+    }
+    while health.changed().await.is_ok() {
+        let now = health.borrow_and_update().clone();
+        if queue(&sender, Message::Health(now)).await.is_err() {
             return;
         }
     }

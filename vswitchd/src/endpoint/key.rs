@@ -66,15 +66,18 @@ impl EndpointKey {
         Err(wrong("interface", interface, "it is 1 to 15 characters without spaces, / and :"))
     }
 
-    /// A number for this key, the same in each version: names on the host are made of it
-    /// (FNV-1a, 64 bits).
+    /// A number for this key, the same in each version: names on the host are made of it.
     pub fn stable_hash(&self) -> u64 {
         let Self { network, container, interface } = self;
-        let bytes = network.bytes().chain([0]).chain(container.bytes()).chain([0]).chain(interface.bytes());
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        stable_hash(network.bytes().chain([0]).chain(container.bytes()).chain([0]).chain(interface.bytes()))
     }
+}
+
+/// FNV-1a, 64 bits: the same in each version and on each host.
+pub(super) fn stable_hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 impl fmt::Display for EndpointKey {

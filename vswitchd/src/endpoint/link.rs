@@ -2,6 +2,8 @@
 //! container's network namespace, made there at once so that nothing is to be moved, and
 //! renamed, half-way.
 //!
+//! A runtime that moves and furnishes the container's end itself gets it beside the host's.
+//!
 //! Work in a namespace is done on a thread of its own (setns(2)), with a netlink socket of
 //! that namespace; the thread ends with the work.
 
@@ -139,18 +141,25 @@ fn enter(namespace: &File) -> io::Result<tokio::runtime::Runtime> {
 }
 
 /// Makes the pair and all that belongs to the container's end. The host's end is up.
+/// Without a namespace the container's end stays on the host, bare, for others to move.
 /// On failure nothing is left.
 ///
 /// # Errors
 /// See [`LinkError`].
-pub(super) async fn make(namespace: &Namespace, wanted: &Wanted) -> Result<MacAddr, LinkError> {
+pub(super) async fn make(namespace: Option<&Namespace>, wanted: &Wanted) -> Result<MacAddr, LinkError> {
     let (connection, host, _) = new_connection().map_err(LinkError::Thread)?;
     let _connection = AbortOnDrop(tokio::spawn(connection));
     add_pair(&host, namespace, wanted).await?;
     let made = async {
-        let mac = raise_host_end(&host, wanted).await?;
-        let inner = wanted.clone();
-        namespace.with(async move |handle| furnish(&handle, &inner).await).await?;
+        let mac = raise_bare(&host, &wanted.host_interface).await?;
+        match namespace {
+            Some(namespace) => {
+                let inner = wanted.clone();
+                namespace.with(async move |handle| furnish(&handle, &inner).await).await?;
+            }
+            // Up, so that packets pass as soon as it is moved.
+            None => drop(raise_bare(&host, &wanted.interface).await?),
+        }
         Ok(mac)
     };
     let made = made.await;
@@ -175,27 +184,30 @@ pub(super) async fn remove(host_interface: &str) -> Result<(), LinkError> {
     }
 }
 
-/// Both ends are as they were made.
+/// Both ends are as they were made; without a namespace, the host's is there.
 ///
 /// # Errors
 /// What is not.
-pub(super) async fn check(namespace: &Namespace, wanted: &Wanted) -> Result<(), LinkError> {
+pub(super) async fn check(namespace: Option<&Namespace>, wanted: &Wanted) -> Result<(), LinkError> {
     let (connection, host, _) = new_connection().map_err(LinkError::Thread)?;
     let _connection = AbortOnDrop(tokio::spawn(connection));
     if find(&host, &wanted.host_interface).await?.is_none() {
         return Err(LinkError::Gone(wanted.host_interface.clone()));
     }
+    let Some(namespace) = namespace else { return Ok(()) };
     let wanted = wanted.clone();
     namespace.with(async move |handle| compare(&handle, &wanted).await).await
 }
 
-async fn add_pair(host: &Handle, namespace: &Namespace, wanted: &Wanted) -> Result<(), LinkError> {
-    let inside = LinkMessageBuilder::<LinkUnspec>::new()
+async fn add_pair(host: &Handle, namespace: Option<&Namespace>, wanted: &Wanted) -> Result<(), LinkError> {
+    let mut inside = LinkMessageBuilder::<LinkUnspec>::new()
         .name(wanted.interface.clone())
         .mtu(wanted.mtu)
-        .address(wanted.mac.octets().to_vec())
-        .setns_by_fd(namespace.0.as_raw_fd())
-        .build();
+        .address(wanted.mac.octets().to_vec());
+    if let Some(namespace) = namespace {
+        inside = inside.setns_by_fd(namespace.0.as_raw_fd());
+    }
+    let inside = inside.build();
     let pair = LinkVeth::new(&wanted.host_interface, &wanted.interface)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
         .mtu(wanted.mtu)
@@ -208,13 +220,12 @@ async fn add_pair(host: &Handle, namespace: &Namespace, wanted: &Wanted) -> Resu
     }
 }
 
-/// Sets the host's end up, without addresses of its own: it only carries the container's
-/// packets.
-async fn raise_host_end(host: &Handle, wanted: &Wanted) -> Result<MacAddr, LinkError> {
-    let name = &wanted.host_interface;
+/// Sets an end on the host up, without addresses of the host: it only carries the
+/// container's packets. Answers its MAC address.
+async fn raise_bare(host: &Handle, name: &str) -> Result<MacAddr, LinkError> {
     // Without IPv6 in the kernel there is nothing to switch off.
     let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
-    let link = find(host, name).await?.ok_or_else(|| LinkError::Gone(name.clone()))?;
+    let link = find(host, name).await?.ok_or_else(|| LinkError::Gone(name.to_owned()))?;
     let up = LinkUnspec::new_with_index(link.header.index).up().build();
     host.link().set(up).execute().await.tried(|| format!("set {name} up"))?;
     mac_of(&link).ok_or_else(|| LinkError::Differs(format!("{name} has no MAC address")))

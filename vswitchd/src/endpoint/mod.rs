@@ -7,14 +7,28 @@
 //!
 //! - `key`: what tells endpoints apart, and what they are given
 //! - `link`: the pair of interfaces
+//! - `lease`: addresses that were leased ahead of time
 //! - `northbound`: the ports of logical switches
+//! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
+//! - `limits`: bounds on what they send and receive
+//! - `kept`: values that outlive the process
 //! - `departed`: what shims leave to do while this daemon is not there
+//! - `tending`: what is left to do, by a crash or by others that did not answer
+//! - `switches`: switches of runtimes' networks that name none
 
 mod departed;
+mod gateway;
+mod kept;
 mod key;
+mod lease;
+mod limits;
 mod link;
+mod nat;
 mod northbound;
+mod published;
 mod record;
+mod switches;
+mod tending;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,13 +44,17 @@ use tonic::{Code, Status, transport::Endpoint};
 
 pub use departed::departed_dir;
 pub use key::{EndpointKey, Prefix, Route, TextError};
+pub use lease::Ranges;
+pub use limits::{Limit, Limits};
 pub use link::{LinkError, Namespace};
-pub use record::{Record, Stage};
+pub use published::{Published, Transport};
+pub use record::{Leased, Record, Stage};
 
 use crate::host::{PortError, SharedHost};
+use kept::Files;
+use lease::Slot;
 use link::Wanted;
 use northbound::{Northbound, PortWanted};
-use record::Records;
 
 /// Calls that may work side by side; more wait for one another.
 const N_GATES: usize = 64;
@@ -44,6 +62,8 @@ const N_GATES: usize = 64;
 const UP_LIMIT: Duration = Duration::from_secs(10);
 /// How often what is left to do is tried again.
 pub const TEND_INTERVAL: Duration = Duration::from_secs(1);
+/// Where leased addresses are kept, beside the endpoints.
+const LEASES_DIR: &str = "leases";
 /// Least MTU of IPv6 (RFC 8200 §5).
 const MIN_MTU: u32 = 1280;
 
@@ -52,7 +72,7 @@ const MIN_MTU: u32 = 1280;
 pub struct AttachWanted {
     /// Whose.
     pub key: EndpointKey,
-    /// Path of the namespace.
+    /// Path of the namespace; empty: the runtime moves the interface into one.
     pub netns: String,
     /// `switches/{id}`
     pub switch: String,
@@ -66,6 +86,14 @@ pub struct AttachWanted {
     pub routes: Vec<Route>,
     /// For people and selectors.
     pub labels: HashMap<String, String>,
+    /// Addresses of the host on the switch, when it is to be the gateway.
+    pub host_addresses: Vec<Prefix>,
+    /// Ports of the host that lead to the container.
+    pub published: Vec<Published>,
+    /// Bounds on what passes.
+    pub limits: Limits,
+    /// Where to choose addresses from; those above are to be among them.
+    pub lease: Option<Ranges>,
 }
 
 /// The endpoints of this host.
@@ -74,8 +102,16 @@ pub struct Endpoints {
     chassis: String,
     northbound: Option<Northbound>,
     departed: PathBuf,
-    records: std::sync::Mutex<Records>,
+    records: std::sync::Mutex<Files<Record>>,
+    /// Locked behind `records`, where both are.
+    slots: std::sync::Mutex<Files<Slot>>,
+    /// Where leased addresses come from: switch and ranges, by their number.
+    pools: Mutex<HashMap<String, (String, Ranges)>>,
+    /// Held by who leases and gives back.
+    leasing: Mutex<()>,
     gates: [Mutex<()>; N_GATES],
+    /// Held, behind a gate, by who changes what the host does as a gateway.
+    gateways: Mutex<()>,
     /// Held by whoever makes endpoints, and alone by who collects garbage.
     collecting: RwLock<()>,
 }
@@ -97,8 +133,12 @@ impl Endpoints {
             chassis,
             northbound: controller.map(Northbound::new),
             departed,
-            records: std::sync::Mutex::new(Records::open(state)?),
+            records: std::sync::Mutex::new(Files::open(state)?),
+            slots: std::sync::Mutex::new(Files::open(state.map(|dir| dir.join(LEASES_DIR)).as_deref())?),
+            pools: Mutex::new(HashMap::new()),
+            leasing: Mutex::new(()),
             gates: std::array::from_fn(|_| Mutex::new(())),
+            gateways: Mutex::new(()),
             collecting: RwLock::new(()),
         })
     }
@@ -112,21 +152,36 @@ impl Endpoints {
         let northbound = self.northbound.as_ref().ok_or_else(no_network)?;
         let _making = self.collecting.read().await;
         let _gate = self.gate(&wanted.key).await;
-        let namespace = Namespace::open(&wanted.netns).map_err(refusal)?;
-        let record = self.plan(&wanted).await?;
-        if let Some(present) = self.whole(&namespace, &record).await {
+        let namespace = namespace(&wanted.netns).map_err(refusal)?;
+        let planned = match &wanted.lease {
+            Some(_) => self.leased_before(&wanted).await?,
+            None => Some(self.plan_named(&wanted).await?),
+        };
+        if let Some(planned) = &planned
+            && let Some(present) = self.whole(namespace.as_ref(), planned).await
+        {
             return Ok(present);
         }
         if self.get(&wanted.key).is_some() {
-            self.take_away(&wanted.key).await?;
+            self.take_away_whole(&wanted.key).await?;
         }
-        self.put(record.clone())?;
-        let labels = self.labels(&wanted);
-        match self.make(northbound, &namespace, record, labels).await {
+        let record = match (&wanted.lease, planned) {
+            (None, Some(planned)) => self.put_coming(planned)?,
+            (lease, _) => {
+                let ranges = lease.as_ref().ok_or_else(|| Status::internal("no addresses"))?;
+                self.reserve(northbound, &wanted, ranges).await?
+            }
+        };
+        let labels = self.labels(&wanted.key, wanted.labels.clone());
+        let made = async {
+            self.open_gateway(northbound, &record).await?;
+            self.make(northbound, namespace.as_ref(), record, labels).await
+        };
+        match made.await {
             Ok(record) => Ok(record),
             Err(status) => {
                 tracing::warn!(key = %wanted.key, %status, "an endpoint cannot be attached");
-                self.take_away(&wanted.key).await?;
+                self.take_away_whole(&wanted.key).await?;
                 Err(status)
             }
         }
@@ -140,7 +195,7 @@ impl Endpoints {
     pub async fn detach(&self, key: &EndpointKey) -> Result<(), Status> {
         key.check().map_err(invalid)?;
         let _gate = self.gate(key).await;
-        self.take_away(key).await
+        self.take_away_whole(key).await
     }
 
     /// An endpoint is as it was made.
@@ -152,8 +207,8 @@ impl Endpoints {
         let _gate = self.gate(key).await;
         let record = self.get(key).filter(|record| record.stage == Stage::Attached);
         let record = record.ok_or_else(|| Status::not_found(format!("there is no {key}")))?;
-        let namespace = Namespace::open(netns).map_err(refusal)?;
-        link::check(&namespace, &wanted_link(&record)).await.map_err(refusal)?;
+        let namespace = namespace(netns).map_err(refusal)?;
+        link::check(namespace.as_ref(), &wanted_link(&record)).await.map_err(refusal)?;
         let interface = record.host_interface.clone();
         let trouble = self.host.with(move |host| {
             let port = host.workload_ports().find(|(name, _)| *name == interface);
@@ -178,7 +233,10 @@ impl Endpoints {
         keep: &BTreeSet<(String, String)>,
     ) -> Result<Vec<EndpointKey>, Status> {
         let _alone = self.collecting.write().await;
-        let is_kept = |key: &EndpointKey| keep.contains(&(key.container.clone(), key.interface.clone()));
+        let is_kept = |key: &EndpointKey| {
+            // The host's own goes with the last of the others.
+            gateway::is_host(key) || keep.contains(&(key.container.clone(), key.interface.clone()))
+        };
         let stale = self.keys(|record| record.key.network == network && !is_kept(&record.key));
         let mut failed = None;
         let mut detached = Vec::new();
@@ -211,44 +269,23 @@ impl Endpoints {
         })
     }
 
-    /// Does what was left to do: by calls that were cut short, by a controller that was not
-    /// there, by shims while this daemon was not.
-    pub async fn tend(&self) {
-        for key in departed::take(&self.departed) {
-            if let Err(status) = self.detach(&key).await {
-                tracing::error!(%key, %status, "cannot be detached; trying again");
-                departed::put_back(&self.departed, &key);
-            }
-        }
-        for key in self.keys(|record| record.stage == Stage::Leaving) {
-            if let Err(status) = self.detach(&key).await {
-                tracing::debug!(%key, %status, "cannot be taken away yet");
-            }
-        }
-    }
-
-    /// Takes away what a crash left half-made, and what a restart of the machine left
-    /// without its namespace.
-    pub async fn settle(&self) {
-        let is_stale = |record: &Record| {
-            record.stage == Stage::Coming
-                || (record.stage == Stage::Attached && Namespace::open(&record.netns).is_err())
-        };
-        for key in self.keys(is_stale) {
-            tracing::info!(%key, "left by the last run without its container; taking it away");
-            if let Err(status) = self.detach(&key).await {
-                tracing::error!(%key, %status, "cannot be taken away");
-            }
-        }
-    }
-
-    /// What a request comes to.
-    async fn plan(&self, wanted: &AttachWanted) -> Result<Record, Status> {
+    /// What a request comes to that names its addresses.
+    async fn plan_named(&self, wanted: &AttachWanted) -> Result<Record, Status> {
         let first = wanted.addresses.first().ok_or_else(|| {
             Status::invalid_argument("no address was given; name an IPAM plugin with `ipam`")
         })?;
         let mac = wanted.mac.unwrap_or_else(|| mac_of(first.address));
-        if mac.is_multicast() || mac == MacAddr::ZERO {
+        self.plan(wanted, wanted.addresses.clone(), mac).await
+    }
+
+    /// What a request comes to, with these addresses.
+    async fn plan(
+        &self,
+        wanted: &AttachWanted,
+        addresses: Vec<Prefix>,
+        mac: MacAddr,
+    ) -> Result<Record, Status> {
+        if let Some(mac) = wanted.mac.filter(|mac| mac.is_multicast() || *mac == MacAddr::ZERO) {
             return Err(Status::invalid_argument(format!("{mac} is not the MAC address of an interface")));
         }
         Ok(Record {
@@ -257,11 +294,15 @@ impl Endpoints {
             netns: wanted.netns.clone(),
             switch: wanted.switch.clone(),
             host_interface: record::host_interface(&wanted.key),
-            addresses: wanted.addresses.clone(),
+            addresses,
             mac,
             mtu: self.mtu(wanted.mtu).await?,
             routes: wanted.routes.clone(),
             host_mac: MacAddr::ZERO,
+            host_addresses: wanted.host_addresses.clone(),
+            published: wanted.published.clone(),
+            limits: wanted.limits,
+            lease: None,
         })
     }
 
@@ -281,7 +322,7 @@ impl Endpoints {
     }
 
     /// The endpoint as planned, when it is there and whole.
-    async fn whole(&self, namespace: &Namespace, planned: &Record) -> Option<Record> {
+    async fn whole(&self, namespace: Option<&Namespace>, planned: &Record) -> Option<Record> {
         let present = self.get(&planned.key)?;
         let as_planned = Record { stage: Stage::Attached, host_mac: present.host_mac, ..planned.clone() };
         let is_whole = present == as_planned && link::check(namespace, &wanted_link(&present)).await.is_ok();
@@ -292,29 +333,58 @@ impl Endpoints {
     async fn make(
         &self,
         northbound: &Northbound,
-        namespace: &Namespace,
+        namespace: Option<&Namespace>,
         mut record: Record,
         labels: HashMap<String, String>,
     ) -> Result<Record, Status> {
         let name = record.port_name();
-        let ips: Vec<_> = record.addresses.iter().map(|prefix| prefix.address.to_string()).collect();
-        let port =
-            PortWanted { name: name.clone(), addresses: format!("{} {}", record.mac, ips.join(" ")), labels };
         let wanted = wanted_link(&record);
-        let (revision, host_mac) = tokio::join!(northbound.make_port(port), link::make(namespace, &wanted));
+        let network = self.make_in_network(northbound, &record, labels);
+        let (revision, host_mac) = tokio::join!(network, link::make(namespace, &wanted));
         let (revision, host_mac) = (revision.map_err(missing_switch)?, host_mac.map_err(refusal)?);
-        let (interface, logical_port) = (record.host_interface.clone(), record::port_id(&record.key));
+        let (interface, logical_port) = (record.host_interface.clone(), record.port_id());
         let attached = self.host.with(move |host| {
             host.add_port(BridgeId::FIRST, &interface, (&logical_port, ""), None).map(drop)
         });
         attached.await.map_err(|error| Status::failed_precondition(error.to_string()))?;
-        northbound.wait_up(&record.switch, &name, revision, UP_LIMIT).await?;
+        if let Some(revision) = revision {
+            northbound.wait_up(&record.switch, &name, revision, UP_LIMIT).await?;
+        }
         (record.host_mac, record.stage) = (host_mac, Stage::Attached);
         self.put(record.clone())?;
         Ok(record)
     }
 
-    /// Undoes them, whichever were done.
+    /// Makes what the network has for an endpoint. A leased port is there, and all know of it.
+    async fn make_in_network(
+        &self,
+        northbound: &Northbound,
+        record: &Record,
+        labels: HashMap<String, String>,
+    ) -> Result<Option<u64>, Status> {
+        let rules = record.limits.rules(&record.switch, &record.port_id());
+        if record.lease.is_some() {
+            return if rules.is_empty() { Ok(None) } else { northbound.put(rules).await.map(|_| None) };
+        }
+        let ips: Vec<_> = record.addresses.iter().map(|prefix| prefix.address.to_string()).collect();
+        let port = PortWanted {
+            name: record.port_name(),
+            addresses: format!("{} {}", record.mac, ips.join(" ")),
+            is_gateway: gateway::is_host(&record.key),
+            labels,
+            rules,
+        };
+        northbound.make_port(port).await.map(Some)
+    }
+
+    /// Takes an endpoint away, and what the host did for it.
+    async fn take_away_whole(&self, key: &EndpointKey) -> Result<(), Status> {
+        let Some(record) = self.get(key) else { return Ok(()) };
+        self.take_away(key).await?;
+        self.close_gateway(&record).await
+    }
+
+    /// Undoes the steps, whichever were done.
     async fn take_away(&self, key: &EndpointKey) -> Result<(), Status> {
         let Some(mut record) = self.get(key) else { return Ok(()) };
         if record.stage != Stage::Leaving {
@@ -329,8 +399,17 @@ impl Endpoints {
         removed.await.map_err(|error| Status::internal(error.to_string()))?;
         link::remove(&record.host_interface).await.map_err(refusal)?;
         let Some(northbound) = &self.northbound else { return Ok(()) };
-        match northbound.delete_port(&record.port_name()).await {
-            Ok(()) => self.remove(key),
+        let resources = record.resources();
+        if let (Some(lease), true) = (&record.lease, resources.is_empty()) {
+            // Nobody has to be told.
+            self.rest(&lease.port)?;
+            return self.remove(key);
+        }
+        match northbound.delete(resources).await {
+            Ok(()) => {
+                record.lease.iter().try_for_each(|lease| self.rest(&lease.port))?;
+                self.remove(key)
+            }
             Err(status) => {
                 tracing::warn!(%key, %status, "the controller is told of its end later");
                 Ok(())
@@ -338,10 +417,9 @@ impl Endpoints {
         }
     }
 
-    fn labels(&self, wanted: &AttachWanted) -> HashMap<String, String> {
-        let mut labels = wanted.labels.clone();
-        labels.insert("network".to_owned(), wanted.key.network.clone());
-        labels.insert("container".to_owned(), wanted.key.container.clone());
+    fn labels(&self, key: &EndpointKey, mut labels: HashMap<String, String>) -> HashMap<String, String> {
+        labels.insert("network".to_owned(), key.network.clone());
+        labels.insert("container".to_owned(), key.container.clone());
         labels.insert("host".to_owned(), self.chassis.clone());
         labels
     }
@@ -351,8 +429,12 @@ impl Endpoints {
         self.gates[(key.stable_hash() % N_GATES as u64) as usize].lock().await
     }
 
-    fn records(&self) -> std::sync::MutexGuard<'_, Records> {
+    fn records(&self) -> std::sync::MutexGuard<'_, Files<Record>> {
         self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Files<Slot>> {
+        self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn keys(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<EndpointKey> {
@@ -380,9 +462,14 @@ fn missing_switch(status: Status) -> Status {
     }
 }
 
+/// The namespace to make the container's end in, when there is one.
+fn namespace(path: &str) -> Result<Option<Namespace>, LinkError> {
+    if path.is_empty() { Ok(None) } else { Namespace::open(path).map(Some) }
+}
+
 fn wanted_link(record: &Record) -> Wanted {
     Wanted {
-        interface: record.key.interface.clone(),
+        interface: record.loose_interface().unwrap_or_else(|| record.key.interface.clone()),
         host_interface: record.host_interface.clone(),
         mac: record.mac,
         mtu: record.mtu,

@@ -1,12 +1,16 @@
 //! What the host asks of the network's controller for its endpoints: ports of logical
 //! switches, made and deleted with them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
 
 use ferroflow_proto::northbound::{
-    DeleteResourceRequest, GetReceiptRequest, GetResourceRequest, Kind, LogicalSwitchPort, Resource,
-    UpdateResourceRequest, WatchRequest, event, northbound_service_client::NorthboundServiceClient,
-    resource::Spec,
+    Create, CreateResourceRequest, Delete, GetReceiptRequest, GetResourceRequest, Kind, ListResourcesRequest,
+    LogicalSwitch, LogicalSwitchPort, Operation, Resource, TransactRequest, Update, WatchRequest,
+    event::Event, northbound_service_client::NorthboundServiceClient, operation::Op, resource::Spec,
 };
 use tonic::{
     Code, Request, Status,
@@ -20,14 +24,18 @@ const CALL: Duration = Duration::from_secs(5);
 const OTHERS: Duration = Duration::from_secs(1);
 
 /// A port to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct PortWanted {
     /// `switches/{id}/ports/{id}`
     pub name: String,
     /// `MAC IP…`
     pub addresses: String,
+    /// Packets from elsewhere come by it, too.
+    pub is_gateway: bool,
     /// For people and selectors.
     pub labels: HashMap<String, String>,
+    /// Rules of the switch that go with it.
+    pub rules: Vec<Resource>,
 }
 
 /// The controller.
@@ -42,33 +50,169 @@ impl Northbound {
         Self { client: NorthboundServiceClient::new(controller.connect_lazy()) }
     }
 
-    /// Makes a port that may use just its own addresses, or takes over the one that an
+    /// Makes a port that may use just its own addresses, but for a gateway, or takes over the one that an
     /// interrupted attempt left. The revision is that of the change.
     ///
     /// # Errors
     /// NOT_FOUND without such a switch, UNAVAILABLE without a controller.
     pub(super) async fn make_port(&self, wanted: PortWanted) -> Result<u64, Status> {
-        let PortWanted { name, addresses, labels } = wanted;
-        let port = LogicalSwitchPort {
-            port_security: vec![addresses.clone()],
-            addresses: vec![addresses],
-            ..LogicalSwitchPort::default()
-        };
-        let spec = Some(Spec::LogicalSwitchPort(port));
-        let resource = Some(Resource { name, labels, spec, ..Resource::default() });
-        let request =
-            UpdateResourceRequest { resource, allow_missing: true, ..UpdateResourceRequest::default() };
-        Ok(self.client.clone().update_resource(timed(request)).await?.into_inner().revision)
+        let rules = wanted.rules.clone();
+        self.put([port(wanted)].into_iter().chain(rules)).await
     }
 
-    /// Deletes a port; there may be none.
+    /// Makes resources what they are to be, all or none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller, or why not.
+    pub(super) async fn put(&self, resources: impl IntoIterator<Item = Resource>) -> Result<u64, Status> {
+        let put = |resource| {
+            let update = Update { resource: Some(resource), allow_missing: true, ..Update::default() };
+            Operation { op: Some(Op::Update(update)) }
+        };
+        self.transact(resources.into_iter().map(put).collect()).await
+    }
+
+    /// Makes ports that nobody has made, all or none.
+    ///
+    /// # Errors
+    /// ALREADY_EXISTS when somebody has made one of them.
+    pub(super) async fn create_ports(&self, wanted: impl Iterator<Item = PortWanted>) -> Result<u64, Status> {
+        let create = |wanted| {
+            let create = Create { resource: Some(port(wanted)) };
+            Operation { op: Some(Op::Create(create)) }
+        };
+        self.transact(wanted.map(create).collect()).await
+    }
+
+    /// All addresses that ports of a switch have, those of its routers among them.
     ///
     /// # Errors
     /// UNAVAILABLE without a controller.
-    pub(super) async fn delete_port(&self, name: &str) -> Result<(), Status> {
-        let request =
-            DeleteResourceRequest { name: name.to_owned(), allow_missing: true, validate_only: false };
-        match self.client.clone().delete_resource(timed(request)).await {
+    pub(super) async fn addresses(&self, switch: &str) -> Result<BTreeSet<IpAddr>, Status> {
+        let mut addresses = BTreeSet::new();
+        let mut page_token = String::new();
+        loop {
+            let request = ListResourcesRequest {
+                kind: Kind::LogicalSwitchPort.into(),
+                parent: switch.to_owned(),
+                page_token,
+                ..ListResourcesRequest::default()
+            };
+            let page = self.client.clone().list_resources(timed(request)).await?.into_inner();
+            for resource in page.resources {
+                let Some(Spec::LogicalSwitchPort(port)) = resource.spec else { continue };
+                let texts = port.addresses.iter().chain([&port.dynamic_addresses]);
+                addresses.extend(
+                    texts
+                        .flat_map(|text| text.split_whitespace())
+                        .filter_map(|word| word.parse::<IpAddr>().ok()),
+                );
+                if !port.router_port.is_empty() {
+                    addresses.extend(self.router_addresses(&port.router_port).await?);
+                }
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(addresses);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    async fn router_addresses(&self, port: &str) -> Result<Vec<IpAddr>, Status> {
+        let request = GetResourceRequest { name: port.to_owned() };
+        let found = self.client.clone().get_resource(timed(request)).await?.into_inner().resource;
+        let Some(Spec::LogicalRouterPort(port)) = found.and_then(|resource| resource.spec) else {
+            return Ok(Vec::new());
+        };
+        let addresses = port.networks.iter().filter_map(|network| network.split('/').next()?.parse().ok());
+        Ok(addresses.collect())
+    }
+
+    /// A label of a resource; `None`: it has none, or is not there.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn label(&self, name: &str, label: &str) -> Result<Option<String>, Status> {
+        let request = GetResourceRequest { name: name.to_owned() };
+        match self.client.clone().get_resource(timed(request)).await {
+            Ok(found) => {
+                Ok(found.into_inner().resource.and_then(|mut resource| resource.labels.remove(label)))
+            }
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Waits until ports made at `revision` are bound to a chassis, and other hosts know.
+    ///
+    /// # Errors
+    /// DEADLINE_EXCEEDED: they are not within `limit`.
+    pub(super) async fn wait_bound(
+        &self,
+        switch: &str,
+        ids: &BTreeSet<String>,
+        chassis: &str,
+        revision: u64,
+        limit: Duration,
+    ) -> Result<(), Status> {
+        let chassis = format!("chassis/{chassis}");
+        let mut missing: BTreeSet<_> = ids.iter().map(|id| format!("{switch}/ports/{id}")).collect();
+        let is_last = |event: &Event| {
+            let resource = match event {
+                Event::Deleted(name) if missing.contains(name) => return Err(deleted(name)),
+                Event::Deleted(_) => return Ok(false),
+                Event::Put(resource) => resource,
+            };
+            if matches!(&resource.spec, Some(Spec::LogicalSwitchPort(port)) if port.chassis == chassis) {
+                missing.remove(&resource.name);
+            }
+            Ok(missing.is_empty())
+        };
+        let bound = tokio::time::timeout(limit, self.see(switch, revision, is_last)).await;
+        let revision = bound.map_err(|_| {
+            Status::deadline_exceeded("leased ports were not bound to this host; see: vswitchctl status")
+        })??;
+        self.wait_for_others(revision).await;
+        Ok(())
+    }
+
+    async fn wait_for_others(&self, revision: u64) {
+        let mut client = self.client.clone();
+        let receipt = client.get_receipt(GetReceiptRequest { revision, wait: true });
+        // Who is late learns of it later; the container need not wait.
+        let _ = tokio::time::timeout(OTHERS, receipt).await;
+    }
+
+    async fn transact(&self, operations: Vec<Operation>) -> Result<u64, Status> {
+        let request = TransactRequest { operations, ..TransactRequest::default() };
+        Ok(self.client.clone().transact(timed(request)).await?.into_inner().revision)
+    }
+
+    /// Makes a switch; one that is there is left as it is.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn make_switch(
+        &self,
+        name: String,
+        labels: HashMap<String, String>,
+    ) -> Result<(), Status> {
+        let spec = Some(Spec::LogicalSwitch(LogicalSwitch::default()));
+        let resource = Some(Resource { name, labels, spec, ..Resource::default() });
+        let request = CreateResourceRequest { resource, validate_only: false };
+        match self.client.clone().create_resource(timed(request)).await {
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            made => made.map(drop),
+        }
+    }
+
+    /// Deletes ports, rules, or switches with all that is theirs; there may be none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn delete(&self, names: impl IntoIterator<Item = String>) -> Result<(), Status> {
+        let delete = |name| Operation { op: Some(Op::Delete(Delete { name, allow_missing: true })) };
+        match self.transact(names.into_iter().map(delete).collect()).await {
             // Its switch went before it.
             Err(status) if status.code() == Code::NotFound => Ok(()),
             deleted => deleted.map(drop),
@@ -95,20 +239,27 @@ impl Northbound {
         revision: u64,
         limit: Duration,
     ) -> Result<(), Status> {
-        let up = tokio::time::timeout(limit, self.see_up(switch, port, revision)).await;
+        let is_ours = |event: &Event| match event {
+            Event::Put(resource) => Ok(resource.name == port && is_up(resource)),
+            Event::Deleted(name) if name == port => Err(deleted(port)),
+            Event::Deleted(_) => Ok(false),
+        };
+        let up = tokio::time::timeout(limit, self.see(switch, revision, is_ours)).await;
         let revision = up.map_err(|_| {
             let limit = limit.as_secs();
             Status::deadline_exceeded(format!("{port} was not up within {limit} s; see: vswitchctl status"))
         })??;
-        let mut client = self.client.clone();
-        let receipt = client.get_receipt(GetReceiptRequest { revision, wait: true });
-        // Who is late learns of it later; the container need not wait.
-        let _ = tokio::time::timeout(OTHERS, receipt).await;
+        self.wait_for_others(revision).await;
         Ok(())
     }
 
-    /// The revision in which the port came up.
-    async fn see_up(&self, switch: &str, port: &str, revision: u64) -> Result<u64, Status> {
+    /// The revision with the first change of a switch's ports that is looked for.
+    async fn see(
+        &self,
+        switch: &str,
+        revision: u64,
+        mut is_it: impl FnMut(&Event) -> Result<bool, Status>,
+    ) -> Result<u64, Status> {
         let request = WatchRequest {
             kinds: vec![Kind::LogicalSwitchPort.into()],
             parent: switch.to_owned(),
@@ -116,20 +267,29 @@ impl Northbound {
         };
         let mut changes = self.client.clone().watch(request).await?.into_inner();
         while let Some(change) = changes.message().await? {
-            for event in change.events {
-                match event.event {
-                    Some(event::Event::Put(resource)) if resource.name == port && is_up(&resource) => {
-                        return Ok(change.revision);
-                    }
-                    Some(event::Event::Deleted(name)) if name == port => {
-                        return Err(Status::aborted(format!("{port} was deleted by somebody else")));
-                    }
-                    _ => {}
+            for event in change.events.iter().filter_map(|event| event.event.as_ref()) {
+                if is_it(event)? {
+                    return Ok(change.revision);
                 }
             }
         }
         Err(Status::unavailable("the controller ended the watch"))
     }
+}
+
+fn deleted(port: &str) -> Status {
+    Status::aborted(format!("{port} was deleted by somebody else"))
+}
+
+/// A port as the network has it.
+fn port(wanted: PortWanted) -> Resource {
+    let PortWanted { name, addresses, is_gateway, labels, rules: _ } = wanted;
+    let port = LogicalSwitchPort {
+        port_security: if is_gateway { Vec::new() } else { vec![addresses.clone()] },
+        addresses: vec![addresses],
+        ..LogicalSwitchPort::default()
+    };
+    Resource { name, labels, spec: Some(Spec::LogicalSwitchPort(port)), ..Resource::default() }
 }
 
 fn is_up(resource: &Resource) -> bool {

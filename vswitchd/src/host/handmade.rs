@@ -120,11 +120,12 @@ impl Host {
         self.save_unsaved();
     }
 
-    /// Takes out the rules whose time has come.
+    /// Takes out the rules whose time has come: by hand such are written and learned, in a
+    /// controller's network only learned.
     pub(super) fn expire_rules(&mut self) {
         let mortal = |bridge: &&Bridge| bridge.tables.next_expiry().is_some();
         let mortal: Vec<_> = self.bridges.iter().filter(mortal).map(|bridge| bridge.id).collect();
-        if !self.is_handmade || mortal.is_empty() {
+        if mortal.is_empty() {
             return;
         }
         // When a rule was last used is what the caches have told.

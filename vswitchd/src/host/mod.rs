@@ -11,6 +11,7 @@ mod departed;
 mod events;
 mod gateways;
 mod handmade;
+mod held;
 mod lab;
 mod links;
 mod neighbours;
@@ -33,7 +34,7 @@ use std::{
 };
 
 use dataplane::Dataplane;
-use ferroflow_proto::chassis::{Claims, Hello, SyncResponse};
+use ferroflow_proto::chassis::{Claims, Health, Hello, SyncResponse};
 use flowtable::{
     port::PortRole,
     program::TunnelKind,
@@ -160,6 +161,9 @@ pub struct Host {
     errors: Vec<String>,
     connected: bool,
     claims: watch::Sender<Claims>,
+    health: watch::Sender<Health>,
+    /// Logical ports that are claimed for interfaces to come.
+    held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
@@ -217,6 +221,8 @@ impl Host {
             errors: Vec::new(),
             connected: false,
             claims: watch::Sender::new(Claims::default()),
+            health: watch::Sender::new(Health::default()),
+            held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };
         host.restore_bridges(fail_mode);
@@ -250,6 +256,11 @@ impl Host {
     /// Logical ports on this host, as they change.
     pub fn claims(&self) -> watch::Receiver<Claims> {
         self.claims.subscribe()
+    }
+
+    /// Tells which backends serve, as they change.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     /// A stream to the controller is up, or not.

@@ -72,6 +72,7 @@ impl Host {
                 Effect::Send(packet) => packets.push(packet),
                 Effect::GiveUp { in_port, n_bytes } => self.give_up(in_port, n_bytes),
                 Effect::Log(line) => line.write(),
+                Effect::Health(known) => self.tell_health(known),
             }
         }
         // What is learned comes before the packets that waited for it.

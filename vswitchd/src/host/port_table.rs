@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use dataplane::PortStatus;
-use ferroflow_proto::chassis::{Claim, Claims};
 use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     types::{BridgeId, PortNo},
@@ -31,16 +30,7 @@ impl Host {
                 self.tell_ports(id, &before);
             }
         }
-        let claims = self.ports.values().filter(|port| !port.logical_port.is_empty()).map(|port| Claim {
-            logical_port: port.logical_port.clone(),
-            up: port.is_attached() && statuses.iter().any(|status| status.port == port.port && status.up),
-        });
-        let claims = Claims { claims: claims.collect() };
-        self.claims.send_if_modified(|sent| {
-            let differs = *sent != claims;
-            *sent = claims;
-            differs
-        });
+        self.tell_claims(&statuses);
     }
 
     /// Tells how the ports of a bridge have changed.

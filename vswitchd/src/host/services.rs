@@ -1,10 +1,11 @@
-//! What the responder has to know of the network beforehand: names, and which routers
-//! advertise unasked.
+//! What the responder has to know of the network beforehand: names, which routers advertise
+//! unasked, and which workloads are asked whether they serve.
 
-use ovn_northd_lite::{SouthboundDelta, chassis_of, names::is_set};
+use ferroflow_proto::chassis;
+use ovn_northd_lite::{SouthboundDelta, chassis_of, names::is_set, southbound::PortBinding};
 
 use super::Host;
-use crate::responder::{Advertiser, Advertisers};
+use crate::responder::{Advertiser, Advertisers, Asked, Health};
 
 /// Which of it an update touches.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +35,30 @@ impl Host {
         }
         if touched.bindings {
             self.advertise();
+            let asked = self.asked();
+            self.responder.set_checks(self.dataplane.now(), asked);
         }
+    }
+
+    /// What the workloads of this host are asked.
+    fn asked(&self) -> Vec<Asked> {
+        let is_here = |binding: &&PortBinding| binding.chassis.as_ref() == Some(&self.identity.chassis);
+        let here = self.lowering.view().bindings.values().filter(is_here);
+        let asked = here.flat_map(|PortBinding { datapath, key, probes, .. }| {
+            probes.iter().map(|probe| Asked { datapath: *datapath, port: *key, probe: probe.clone() })
+        });
+        asked.collect()
+    }
+
+    /// Tells the controller which backends serve.
+    pub(super) fn tell_health(&mut self, known: Vec<Health>) {
+        let backend = |Health { balancer, vip, backend, online }| chassis::BackendHealth {
+            load_balancer: balancer,
+            vip,
+            backend,
+            online,
+        };
+        self.health.send_replace(chassis::Health { backends: known.into_iter().map(backend).collect() });
     }
 
     /// Tells the responder which routers advertise from here.

@@ -13,6 +13,7 @@
 mod acl_log;
 mod advertise;
 mod arp;
+mod checks;
 mod dhcp4;
 mod dhcp6;
 mod dns;
@@ -37,10 +38,14 @@ use ovn_northd_lite::{
     southbound::Southbound,
 };
 
-use self::{advertise::Schedule, dns::Names, neighbours::Neighbours, packet::Context, waiting::Waiting};
+use self::{
+    advertise::Schedule, checks::Checks, dns::Names, neighbours::Neighbours, packet::Context,
+    waiting::Waiting,
+};
 
 pub use acl_log::Line;
 pub use advertise::{Advertiser, Advertisers};
+pub use checks::{Asked, Health};
 
 /// A packet for a worker's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +76,8 @@ pub enum Effect {
     },
     /// An ACL has something to say.
     Log(Line),
+    /// Whether backends serve, all that is known.
+    Health(Vec<Health>),
 }
 
 /// What becomes of a packet that asks for something.
@@ -91,6 +98,7 @@ pub struct Responder {
     waiting: Waiting,
     names: Names,
     schedule: Schedule,
+    checks: Checks,
 }
 
 impl Responder {
@@ -108,6 +116,7 @@ impl Responder {
             Service::Icmp4 | Service::Icmp6 => icmp::error(&context),
             Service::TcpReset => reset::reset(&context),
             Service::Reject => reject::reject(&context),
+            Service::HealthCheck => return self.hear(&context),
             Service::Bfd => None,
             Service::DhcpV4 => return context.replied(dhcp4::answer(&context)),
             Service::DhcpV6 => return context.replied(dhcp6::answer(&context)),
@@ -127,12 +136,25 @@ impl Responder {
         self.schedule.set(now, advertisers);
     }
 
+    /// Takes over which workloads are asked whether they serve.
+    pub fn set_checks(&mut self, now: Timestamp, asked: Vec<Asked>) {
+        self.checks.set(now, asked);
+    }
+
     /// Lets what waits too long and what is too old go; says what it is time to say.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let given_up = self.waiting.expire(now).into_iter().map(give_up);
         let forgotten = self.neighbours.expire(now).into_iter().map(Effect::Forget);
         let said = self.schedule.due(now).into_iter().map(Effect::Send);
-        given_up.chain(forgotten).chain(said).collect()
+        let asked = self.checks.due(now).into_iter().map(Effect::Send);
+        let known = self.checks.news().map(Effect::Health);
+        given_up.chain(forgotten).chain(said).chain(asked).chain(known).collect()
+    }
+
+    /// Takes a backend's answer, and what follows from it.
+    fn hear(&mut self, context: &Context<'_>) -> Vec<Effect> {
+        let said = self.checks.hear(context).into_iter().map(Effect::Send);
+        said.chain(self.checks.news().map(Effect::Health)).collect()
     }
 
     /// Asks for a neighbour, unless that was done a moment ago; the packet waits.

@@ -1,5 +1,6 @@
 //! A host's switch and its responder together: what workloads see.
 
+mod checks;
 mod services;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -134,6 +135,8 @@ struct Net {
     snapshot: Arc<Snapshot>,
     responder: Responder,
     lines: Vec<Line>,
+    /// What is known of backends.
+    health: Vec<Health>,
     /// Packets that were given up, and their bytes.
     given_up: (usize, usize),
     now: Timestamp,
@@ -196,6 +199,7 @@ impl Net {
             snapshot: Arc::new(snapshot),
             responder,
             lines: Vec::new(),
+            health: Vec::new(),
             given_up: (0, 0),
             now: Timestamp::from_nanos(1_000_000_000),
             n_sent: 0,
@@ -236,6 +240,7 @@ impl Net {
     fn apply(&mut self, effects: Vec<Effect>, sink: &mut Collect) {
         for effect in effects {
             match effect {
+                Effect::Health(known) => self.health = known,
                 Effect::Learn(learned) => self.change(neighbour_rules(&learned).map(Change::Add)),
                 Effect::Forget(learned) => {
                     self.change(neighbour_rules(&learned).map(|rule| Change::DeleteStrict {

@@ -30,9 +30,16 @@ const PROMISES: &[Promise] = &[
     Promise { name: "ovn-northd-lite", ours: &["flowtable"], never: IO },
     // Of flowtable the controller takes the vocabulary in which the compiler's models are written.
     Promise { name: "controller", ours: &["ferroflow-proto", "ovn-northd-lite", "flowtable"], never: &["xsk-rs"] },
-    Promise { name: "vswitchd", ours: &["ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
+    Promise { name: "vswitchd", ours: &["address-pool", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
     Promise { name: "vswitchctl", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
-    Promise { name: "vswitch-cni", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
+    Promise { name: "address-pool", ours: &[], never: IO },
+    Promise { name: "vswitch-shim", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
+    Promise { name: "vswitch-cni", ours: &["ferroflow-proto", "vswitch-shim"], never: &["redb", "xsk-rs"] },
+    Promise {
+        name: "vswitch-libnetwork",
+        ours: &["address-pool", "ferroflow-proto", "vswitch-shim"],
+        never: &["redb", "xsk-rs"],
+    },
     // Beside Open vSwitch it needs what the oracle knows of that, and the harness for processes.
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite", "oracle", "ferroflow-tests"], never: NETWORK_API },
     // The oracle sees the switch from outside: its text, its frames.

@@ -6,10 +6,17 @@ use std::{
 };
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{Backend, HashField, LoadBalancer, Protocol, Service, Vip};
+use ovn_northd_lite::model::{
+    Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Service, Vip,
+};
 
 use super::{check_count, each};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
+
+/// Most seconds between two questions to a backend, or for an answer.
+const MAX_CHECK_TIME: u16 = 3600;
+/// Most answers in a row that may be asked for.
+const MAX_CHECK_COUNT: u16 = 1000;
 
 pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldError> {
     check_count("vips", balancer.vips.len(), limits::MAX_VIPS)?;
@@ -30,7 +37,73 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         protocol: protocol(balancer.protocol)?,
         hash_fields: balancer.hash_fields.iter().map(|field| hash_field(*field)).collect::<Result<_, _>>()?,
         reject: balancer.reject,
+        affinity: affinity(balancer.affinity_timeout)?,
+        health_check: balancer
+            .health_check
+            .as_ref()
+            .map(|check| health_check(balancer, check))
+            .transpose()?,
+        probe_points: probe_points(&balancer.probe_points)?,
     })
+}
+
+fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {
+    let timeout = u16::try_from(timeout).map_err(|_| {
+        FieldError::new("affinity_timeout", format!("{timeout} is out of range; use up to {}", u16::MAX))
+    })?;
+    Ok(Some(timeout).filter(|timeout| *timeout > 0))
+}
+
+fn health_check(balancer: &pb::LoadBalancer, check: &pb::HealthCheck) -> Result<HealthCheck, FieldError> {
+    let wrong = |field: &str, reason: String| FieldError::new(format!("health_check{field}"), reason);
+    if protocol(balancer.protocol)? == Protocol::Sctp {
+        return Err(wrong("", "backends are asked by tcp and udp; leave it out".to_owned()));
+    }
+    let bounded = |field, value: u32, usual: u16, most: u16| match u16::try_from(value) {
+        Ok(0) => Ok(usual),
+        Ok(value) if value <= most => Ok(value),
+        Ok(_) | Err(_) => Err(wrong(field, format!("{value} is out of range; use up to {most}"))),
+    };
+    Ok(HealthCheck {
+        interval: bounded(".interval", check.interval, 5, MAX_CHECK_TIME)?,
+        timeout: bounded(".timeout", check.timeout, 20, MAX_CHECK_TIME)?,
+        n_successes: bounded(".success_count", check.success_count, 3, MAX_CHECK_COUNT)?,
+        n_failures: bounded(".failure_count", check.failure_count, 3, MAX_CHECK_COUNT)?,
+    })
+}
+
+fn probe_points(points: &[pb::ProbePoint]) -> Result<BTreeMap<IpAddr, ProbePoint>, FieldError> {
+    check_count("probe_points", points.len(), limits::MAX_BACKENDS)?;
+    let mut found = BTreeMap::new();
+    for (i, point) in points.iter().enumerate() {
+        let wrong = |field: &str, reason| FieldError::new(format!("probe_points[{i}].{field}"), reason);
+        let ip = address::parse_ip(&point.backend_ip).map_err(|reason| wrong("backend_ip", reason))?;
+        let source = address::parse_ip(&point.source_ip).map_err(|reason| wrong("source_ip", reason))?;
+        if source.is_ipv4() != ip.is_ipv4() || source == ip {
+            let reason = format!("{source} cannot ask {ip}; use another address of the backend's network");
+            return Err(wrong("source_ip", reason));
+        }
+        let port = Name::parse(&point.logical_port).ok().filter(|name| name.kind() == Kind::SwitchPort);
+        let Some((switch, port)) = port.and_then(|port| Some((port.parent()?.id().to_owned(), port))) else {
+            let port = Shown(&point.logical_port);
+            let reason = format!("{port} does not name a switch port; write {}", Kind::SwitchPort);
+            return Err(wrong("logical_port", reason));
+        };
+        let point = ProbePoint { switch, port: port.id().to_owned(), source };
+        if found.insert(ip, point).is_some() {
+            return Err(wrong("backend_ip", format!("{ip} is there twice; keep one")));
+        }
+    }
+    Ok(found)
+}
+
+/// A backend of a service, as it is written everywhere; `None`: these are no addresses.
+pub(crate) fn backend_key(vip: &str, backend: &str) -> Option<(String, String)> {
+    let text = |text| {
+        let (ip, port) = endpoint(text).ok()?;
+        Some(Vip { ip, port }.to_string())
+    };
+    Some((text(vip)?, text(backend)?))
 }
 
 fn service(path: &str, vip: (IpAddr, Option<u16>), backends: &[pb::Backend]) -> Result<Service, FieldError> {

@@ -27,6 +27,7 @@ use ovn_northd_lite::model::{
     Acl, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, QosRule, RouterPolicy, SetMember,
 };
 
+pub(crate) use self::load_balancer::backend_key;
 pub use self::{
     address_management::AddressManagement,
     chassis::ChassisSpec,
@@ -147,13 +148,16 @@ pub fn strip(wire: &mut Wire) {
         Wire::Acl(_)
         | Wire::AddressSet(_)
         | Wire::PortGroup(_)
-        | Wire::LoadBalancer(_)
         | Wire::Nat(_)
         | Wire::RouterPolicy(_)
         | Wire::DhcpOptions(_)
         | Wire::Names(_)
         | Wire::ControlPlaneLimits(_)
         | Wire::QosRule(_) => {}
+        Wire::LoadBalancer(balancer) => {
+            let backends = balancer.vips.iter_mut().flat_map(|vip| &mut vip.backends);
+            backends.for_each(|backend| backend.health = 0);
+        }
         Wire::Chassis(chassis) => {
             chassis.connected = false;
             chassis.applied_revision = 0;

@@ -3,6 +3,7 @@
 //! work at the clients' ports, see the switch's `balancer`.
 
 use crate::build::{
+    balancer::Affinity,
     sink::FlowSink,
     stage::{RouterIn, Stage},
     topology::{RouterBalancerInput, RouterPorts},
@@ -11,6 +12,8 @@ use crate::build::{
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let (object, why) = (&input.router.object, "Not for a load balancer.");
     sink.add(RouterIn::Defrag, 0, "1", "next;", object, why);
+    sink.add(RouterIn::LbAffCheck, 0, "1", "next;", object, "The client has no backend to come back to.");
+    sink.add(RouterIn::LbAffLearn, 0, "1", "next;", object, "There is no backend to come back to.");
     sink.add(RouterIn::Dnat, 0, "1", "next;", object, "The destination is not translated.");
 }
 
@@ -36,5 +39,7 @@ pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
         });
         let matching = format!("ct.new && {}", service.to_service());
         sink.add(RouterIn::Dnat, service.priority(), matching, actions, object, why);
+        let (check, connect) = (RouterIn::LbAffCheck.into(), RouterIn::Dnat.into());
+        service.keep_clients(sink, Affinity { check, connect, learn: RouterIn::LbAffLearn.into() });
     }
 }

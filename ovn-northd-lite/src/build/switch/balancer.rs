@@ -12,7 +12,7 @@
 
 use crate::{
     build::{
-        balancer::{Balanced, family},
+        balancer::{Affinity, Balanced, family},
         sink::FlowSink,
         stage::{Stage, SwitchIn, SwitchOut},
         topology::{SwitchBalancerInput, SwitchPortInput, SwitchTraits},
@@ -67,7 +67,9 @@ fn defaults(switch: &SwitchTraits, sink: &mut FlowSink) {
         sink.add(stage, 110, "reg0[2] && ip", "ct_lb_mark;", object, why);
     }
     for (stage, why) in [
+        (SwitchIn::LbAffCheck, "The client has no backend to come back to."),
         (SwitchIn::Lb, "Not a new connection to a service."),
+        (SwitchIn::LbAffLearn, "There is no backend to come back to."),
         (SwitchIn::NatHairpin, "The client is not its own backend."),
         (SwitchIn::Hairpin, "The client is not its own backend."),
     ] {
@@ -86,6 +88,8 @@ fn connect(service: &Balanced<'_>, sink: &mut FlowSink) {
     let (actions, why) = service.actions(|family| reject(service, family));
     let matching = format!("ct.new && {}", service.to_service());
     sink.add(SwitchIn::Lb, service.priority(), matching, actions, &service.object, why);
+    let (check, connect) = (SwitchIn::LbAffCheck.into(), SwitchIn::Lb.into());
+    service.keep_clients(sink, Affinity { check, connect, learn: SwitchIn::LbAffLearn.into() });
 }
 
 /// The client is told at once, by a packet that comes from the service.

@@ -6,6 +6,7 @@ mod arp_responder;
 mod balancer;
 mod dhcp;
 mod dns;
+mod health;
 mod l2_lookup;
 mod network;
 mod port_security;
@@ -22,6 +23,7 @@ use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Qos, Switch};
 pub(super) const FEATURES: &[SwitchFeature] = &[
     Switch(admission::switch),
     Port(admission::port),
+    Port(health::port),
     Switch(port_security::switch),
     Port(port_security::port),
     Switch(acl::switch),

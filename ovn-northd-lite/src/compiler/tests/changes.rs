@@ -18,10 +18,10 @@ use crate::{
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
-        Access, Acl, AclLog, Backend, Bandwidth, Candidate, DefaultPolicy, Distributed, HashField, IpNetwork,
-        LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop, PolicyAction, Protocol,
-        QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service, Severity, StaticMac, StaticRoute,
-        SwitchPort, SwitchPortKind, Vip,
+        Access, Acl, AclLog, Backend, Bandwidth, Candidate, DefaultPolicy, Distributed, HashField,
+        HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop,
+        PolicyAction, ProbePoint, Protocol, QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service,
+        Severity, StaticMac, StaticRoute, SwitchPort, SwitchPortKind, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -363,6 +363,11 @@ impl World {
             let backend =
                 |last: u8| Backend { ip: [10, 0, 0, last].into(), port: Some(8080), online: last % 4 != 3 };
             let service = |n: u8| Service { backends: (0..n).map(|n| backend(4 + n)).collect() };
+            let point = |n: u8| {
+                let port = format!("s{}p{}", n % 3, j % 3);
+                let source = [10, 0, 0, 250 + j % 2].into();
+                ([10, 0, 0, 4 + n].into(), ProbePoint { switch: format!("s{}", n % 3), port, source })
+            };
             let vip = |last, port| Vip { ip: [10, 0, 0, last].into(), port };
             let mut vips = vec![(vip(100 + j % 2, Some(80)), service(k % 3))];
             if k.is_multiple_of(3) {
@@ -374,6 +379,14 @@ impl World {
                 vips: vips.into_iter().collect(),
                 reject: j.is_multiple_of(2),
                 hash_fields: if k.is_multiple_of(7) { vec![HashField::IpSrc] } else { Vec::new() },
+                affinity: (k.is_multiple_of(3)).then_some(1 + u16::from(j)),
+                health_check: (!k.is_multiple_of(4)).then_some(HealthCheck {
+                    interval: u16::from(j),
+                    timeout: 1,
+                    n_successes: 2,
+                    n_failures: 3,
+                }),
+                probe_points: (0..k % 3).map(point).collect(),
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }

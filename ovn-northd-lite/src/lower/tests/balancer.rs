@@ -115,6 +115,50 @@ fn affinity_keeps_a_client_at_one_backend() {
 }
 
 #[test]
+fn a_client_that_comes_back_in_time_gets_the_backend_it_had() {
+    let mut lb = balancer("192.0.2.10:80", &["10.0.0.5:8080", "10.0.0.6:8080"]);
+    lb.affinity = Some(60);
+    let mut fabric = Fabric::new(&served(lb));
+    let mut seen = std::collections::BTreeSet::new();
+    let mut port = 2000;
+    for _ in 0..20 {
+        let first = connect(&mut fabric, port, "192.0.2.10");
+        for _ in 0..5 {
+            port += 1;
+            // Each time it comes back the time begins anew.
+            fabric.pass(40);
+            assert_eq!(connect(&mut fabric, port, "192.0.2.10"), first);
+        }
+        seen.insert(first);
+        port += 1;
+        fabric.pass(61);
+    }
+    assert_eq!(seen.len(), 2, "who comes later is spread like anybody");
+    fabric.check_conservation();
+    assert_eq!(fabric.drops().len(), 0, "{:?}", fabric.drops());
+}
+
+#[test]
+fn affinity_of_every_kind_of_service_is_taken_by_the_tables() {
+    let kinds = [
+        ("192.0.2.10", "10.0.0.5"),
+        ("192.0.2.10:80", "10.0.0.5:80"),
+        ("2001:db8:ffff::1", "2001:db8::6"),
+        ("[2001:db8:ffff::1]:80", "[2001:db8::6]:80"),
+    ];
+    for ((vip, backend), protocol) in kinds.iter().flat_map(|kind| Protocol::ALL.map(|p| (*kind, p))) {
+        let lb = LoadBalancer { affinity: Some(1), protocol, ..balancer(vip, &[backend]) };
+        let mut nb = served(lb);
+        nb.routers.get_mut("r").unwrap().chassis = Some("h1".into());
+        nb.routers.get_mut("r").unwrap().load_balancers.insert("lb".into());
+        let host = super::host::Host::new(&nb, "h1");
+        assert_eq!(host.lowered.errors, [], "{vip} {protocol:?}");
+        let checks = host.lowered.rules.iter().filter(|rule| rule.origin.stage.ends_with("lb_aff_check"));
+        assert!(checks.filter(|rule| rule.origin.object == "load-balancers/lb").count() >= 2);
+    }
+}
+
+#[test]
 fn a_whole_address_is_balanced_whatever_the_protocol() {
     let mut fabric = Fabric::new(&served(balancer("192.0.2.10", &["10.0.0.5"])));
     let (client, service) = (end(0x15, "10.0.1.5", 2000), end(0xf1, "192.0.2.10", 53));

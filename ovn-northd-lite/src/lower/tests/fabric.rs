@@ -14,6 +14,7 @@ use flowtable::{
     snapshot::Snapshot,
     stats::DropCount,
     switch::{PacketIn, Sink, Switch, SwitchConfig},
+    table::Commit,
     types::{PortNo, Timestamp},
 };
 
@@ -33,6 +34,15 @@ struct Chassis {
     snapshot: Arc<Snapshot>,
     switch: Switch,
     n_received: u64,
+}
+
+impl Chassis {
+    /// Other tables are in force.
+    fn take(&mut self, commit: Commit) {
+        let snapshot = Arc::make_mut(&mut self.snapshot);
+        snapshot.tables = Arc::new(commit.tables);
+        snapshot.epoch = snapshot.epoch.next();
+    }
 }
 
 #[derive(Default)]
@@ -97,6 +107,10 @@ impl Fabric {
         chassis.n_received += 1;
         let now = Timestamp::from_nanos(self.now);
         chassis.switch.process(now, &chassis.snapshot, port, &mut batch, &mut sink);
+        let learned = chassis.switch.take_learned();
+        if let Some(commit) = chassis.snapshot.tables.learn(&learned, now).commit {
+            chassis.take(commit);
+        }
         let mut sent = Vec::new();
         for (port, frame) in sink.0 {
             if port.get() == UPLINK {
@@ -107,6 +121,17 @@ impl Fabric {
             }
         }
         sent
+    }
+
+    /// Time goes on; learned rules whose time has come go.
+    pub(super) fn pass(&mut self, seconds: u64) {
+        self.now += seconds * 1_000_000_000;
+        for chassis in self.chassis.values_mut() {
+            chassis.switch.flush_stats();
+            if let Some(commit) = chassis.snapshot.tables.expire(Timestamp::from_nanos(self.now)) {
+                chassis.take(commit);
+            }
+        }
     }
 
     /// Frames that a host has received.

@@ -8,25 +8,51 @@ use std::{
 
 use ferroflow_proto::host::EndpointKey;
 use serde_json::json;
+use tonic::{Code, Status};
 
-use crate::error::CniError;
+use crate::Daemon;
 
 /// What the directory's name has more than that of the socket.
 const SUFFIX: &str = ".departed";
+
+/// A container's end cannot even be left for later.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// The daemon refuses.
+    #[error("{}", .0.message())]
+    Refused(Status),
+    /// It does not answer, and the file cannot be written.
+    #[error("vswitchd does not answer, and what is to be taken away cannot be left beside its socket: {0}")]
+    Unwritten(#[from] io::Error),
+}
+
+/// Has the daemon take an endpoint away, now or, when it does not answer, later.
+///
+/// # Errors
+/// Then the runtime has to try again.
+pub async fn end(socket: &Path, key: &EndpointKey) -> Result<(), EndError> {
+    let detached = match Daemon::connect(socket).await {
+        Ok(mut daemon) => daemon.detach(key.clone()).await,
+        Err(status) => Err(status),
+    };
+    match detached {
+        Ok(()) => Ok(()),
+        // One that takes too long goes on with it; to be sure it is asked again.
+        Err(status)
+            if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) =>
+        {
+            leave(socket, key)?;
+            Ok(())
+        }
+        Err(status) => Err(EndError::Refused(status)),
+    }
+}
 
 /// Leaves a key; the same again changes nothing.
 ///
 /// # Errors
 /// The file cannot be written: then the runtime has to try again.
-pub fn leave(socket: &Path, key: &EndpointKey) -> Result<PathBuf, CniError> {
-    write(socket, key).map_err(|error| {
-        let message =
-            "vswitchd does not answer, and what is to be taken away cannot be left beside its socket for later";
-        CniError::io(message, &error)
-    })
-}
-
-fn write(socket: &Path, key: &EndpointKey) -> io::Result<PathBuf> {
+fn leave(socket: &Path, key: &EndpointKey) -> io::Result<PathBuf> {
     let EndpointKey { network, container, interface } = key;
     let mut dir = socket.as_os_str().to_owned();
     dir.push(SUFFIX);

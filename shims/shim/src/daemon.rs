@@ -1,10 +1,11 @@
 //! The host's daemon, behind its socket.
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use ferroflow_proto::host::{
     AttachRequest, CheckEndpointRequest, DetachRequest, Endpoint, EndpointKey, GetReadinessRequest,
-    KeepEndpointsRequest, endpoint_service_client::EndpointServiceClient,
+    KeepEndpointsRequest, MakeSwitchRequest, RemoveSwitchRequest,
+    endpoint_service_client::EndpointServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -47,7 +48,7 @@ impl Daemon {
     /// # Errors
     /// The daemon's.
     pub async fn attach(&mut self, wanted: AttachRequest) -> Result<Endpoint, Status> {
-        let answer = self.client.attach(timed(wanted)).await?.into_inner();
+        let answer = self.client.attach(timed(wanted)).await.map_err(lost)?.into_inner();
         answer.endpoint.ok_or_else(|| Status::internal("vswitchd answers without an endpoint"))
     }
 
@@ -56,7 +57,7 @@ impl Daemon {
     /// # Errors
     /// The daemon's.
     pub async fn detach(&mut self, key: EndpointKey) -> Result<(), Status> {
-        self.client.detach(timed(DetachRequest { key: Some(key) })).await.map(drop)
+        self.client.detach(timed(DetachRequest { key: Some(key) })).await.map_err(lost).map(drop)
     }
 
     /// It is as it was made.
@@ -65,7 +66,7 @@ impl Daemon {
     /// What is different.
     pub async fn check(&mut self, key: EndpointKey, netns: &str) -> Result<(), Status> {
         let request = CheckEndpointRequest { key: Some(key), netns: netns.to_owned() };
-        self.client.check_endpoint(timed(request)).await.map(drop)
+        self.client.check_endpoint(timed(request)).await.map_err(lost).map(drop)
     }
 
     /// Takes all of a network away but these.
@@ -74,7 +75,7 @@ impl Daemon {
     /// The daemon's.
     pub async fn keep(&mut self, network: &str, keep: Vec<EndpointKey>) -> Result<(), Status> {
         let request = KeepEndpointsRequest { network: network.to_owned(), keep };
-        self.client.keep_endpoints(timed(request)).await.map(drop)
+        self.client.keep_endpoints(timed(request)).await.map_err(lost).map(drop)
     }
 
     /// Why nothing can be attached; empty: it can.
@@ -83,7 +84,34 @@ impl Daemon {
     /// The daemon's.
     pub async fn trouble(&mut self, switch: &str) -> Result<String, Status> {
         let request = GetReadinessRequest { switch: switch.to_owned() };
-        Ok(self.client.get_readiness(timed(request)).await?.into_inner().trouble)
+        Ok(self.client.get_readiness(timed(request)).await.map_err(lost)?.into_inner().trouble)
+    }
+
+    /// Makes a switch; one that is there is left as it is.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn make_switch(&mut self, switch: &str, labels: HashMap<String, String>) -> Result<(), Status> {
+        let request = MakeSwitchRequest { switch: switch.to_owned(), labels };
+        self.client.make_switch(timed(request)).await.map_err(lost).map(drop)
+    }
+
+    /// Removes a switch; there may be none.
+    ///
+    /// # Errors
+    /// The daemon's.
+    pub async fn remove_switch(&mut self, switch: &str) -> Result<(), Status> {
+        let request = RemoveSwitchRequest { switch: switch.to_owned() };
+        self.client.remove_switch(timed(request)).await.map_err(lost).map(drop)
+    }
+}
+
+/// An answer that is none: the connection was cut, and whether the daemon has done it nobody
+/// knows.
+fn lost(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(_) => Status::unavailable(format!("vswitchd has gone away meanwhile ({})", status.message())),
+        None => status,
     }
 }
 
