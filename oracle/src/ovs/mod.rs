@@ -2,7 +2,7 @@
 //! anything, without privileges, with dummy ports. What it sends is read from the capture files that its
 //! dummy ports write.
 //!
-//! [`package`] gets the programs · [`processes`] runs them · [`unixctl`] talks to the daemon · [`pcap`] reads
+//! [`package`] gets the programs · `processes.rs` runs them · [`unixctl`] talks to the daemon · [`pcap`] reads
 //! captures · [`ovn`] the same of OVN, without hosts.
 
 pub mod ovn;

@@ -1,3 +1,5 @@
+//! Small networks, and what is said about who can talk to whom in them.
+
 use std::collections::BTreeMap;
 
 use super::*;

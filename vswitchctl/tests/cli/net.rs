@@ -377,8 +377,8 @@ async fn a_watch_prints_what_there_is_and_says_how_to_go_on() {
         text,
         "\
 1 put switches/db default_policy=\"allow\" tunnel_key=0
-1 put switches/db/acls/no-telnet action=\"drop\" direction=\"to-lport\" label_number=0 log=false log_burst=0 log_rate=0 \
-match=\"outport == \\\"db-1\\\" && tcp.dst == 23\" priority=1000 severity=\"info\" tier=0
+1 put switches/db/acls/no-telnet action=\"drop\" direction=\"to-lport\" label_number=0 log=false log_burst=0 \
+log_rate=0 match=\"outport == \\\"db-1\\\" && tcp.dst == 23\" priority=1000 severity=\"info\" tier=0
 1 put switches/web default_policy=\"allow\" tunnel_key=0
 "
     );
