@@ -2,7 +2,7 @@
 //! wire's size. It travels with the packet as [`Offload`] and is done here, in software, where
 //! a port cannot.
 //!
-//! Ports with a record for each frame (TAP, packet sockets) say what is left to do; [`check`]
+//! Ports with a record for each frame (TAP, packet sockets) say what is left to do; [`check()`]
 //! holds that against the headers. Others hand over frames whose L4 checksum nobody has
 //! computed, and nothing says so: the field holds the folded sum of the pseudo header.
 //! [`detect_partial`] finds those. That is a guess that cannot do harm: when a frame's whole
