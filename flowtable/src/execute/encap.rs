@@ -42,11 +42,7 @@ pub(crate) fn encapsulate_marked<B: FrameBuf>(
     header: &TunnelHeader,
     (ecn, flow_hash): (Option<u8>, u32),
 ) -> Result<(), DropReason> {
-    let gso = packet.offload.gso;
-    if gso.is_none() {
-        offload::complete(packet);
-    }
-    let inner = packet.cut_layout();
+    let cut = if packet.offload.is_none() { None } else { before_header(packet) };
     if !packet.push_front(header.bytes.len()) {
         return Err(DropReason::NoHeadroom);
     }
@@ -55,7 +51,7 @@ pub(crate) fn encapsulate_marked<B: FrameBuf>(
     put(frame, &header.bytes)?;
     let ip = frame.get_mut(Ethernet::LEN..).ok_or(DropReason::Unsupported)?;
     // Each piece of a packet that is to be cut has a UDP checksum of its own.
-    let with_checksum = gso.is_none();
+    let with_checksum = cut.is_none();
     let ip_len = match header.remote {
         IpAddr::V4(_) => fill_ipv4(ip, ecn, flow_hash, with_checksum),
         IpAddr::V6(_) => fill_ipv6(ip, ecn, flow_hash, with_checksum),
@@ -63,11 +59,24 @@ pub(crate) fn encapsulate_marked<B: FrameBuf>(
     .ok_or(DropReason::Unsupported)?;
     let l3 = Ethernet::LEN as u16;
     packet.layout = Layout { l3, l4: l3 + ip_len as u16, l3_end, l4_proto: ip_proto::UDP };
-    match gso {
-        None => packet.offload = Offload::default(),
-        Some(gso) => keep_cut(packet, gso, (inner, header.bytes.len() as u16)),
+    if let Some((gso, inner)) = cut {
+        keep_cut(packet, gso, (inner, header.bytes.len() as u16));
     }
     Ok(())
+}
+
+/// Completes a checksum that is not to be found below a tunnel header; of a packet that is to be
+/// cut, answers how, and where its headers are.
+#[cold]
+fn before_header<B: FrameBuf>(packet: &mut Packet<B>) -> Option<(Gso, Layout)> {
+    match packet.offload.gso {
+        Some(gso) => Some((gso, packet.cut_layout())),
+        None => {
+            offload::complete(packet);
+            packet.offload = Offload::default();
+            None
+        }
+    }
 }
 
 /// Remembers where the headers are that were in front until now.

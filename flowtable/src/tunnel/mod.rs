@@ -269,11 +269,7 @@ impl Arrival {
         key.tun_gbp_id.set(self.policy.id);
         key.tun_metadata_present.set(self.options.bits());
         let (fields, _) = key.tun_metadata.as_chunks_mut();
-        for (idx, value) in self.options.iter() {
-            if let Some(field) = fields.get_mut(idx) {
-                *field = value;
-            }
-        }
+        self.options.describe(fields);
     }
 
     /// The bits of [`Arrival::words`] that a mask looks at.
@@ -290,14 +286,7 @@ impl Arrival {
             (IpAddr::V4(src), IpAddr::V4(dst)) => u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()),
             _ => 0,
         };
-        let mut first = [[0; 4]; 2];
-        for (idx, value) in self.options.iter() {
-            if let Some(field) = first.get_mut(idx) {
-                *field = value;
-            }
-        }
-        let first = u64::from_ne_bytes(first.concat().try_into().unwrap_or_default());
-        [self.vni.into(), outer, self.options.bits(), first]
+        [self.vni.into(), outer, self.options.bits(), self.options.first_fields()]
     }
 }
 

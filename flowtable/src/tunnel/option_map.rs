@@ -160,38 +160,77 @@ impl OptionMap {
     }
 }
 
-/// Options of a packet.
+/// Fields that hold the options of nearly all packets: they are kept as a key has them.
+const N_FIRST: usize = 2;
+
+/// Options of a packet, by field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Options {
-    n: usize,
-    /// Fields and their values, in the order of the packet.
-    all: [(u8, [u8; VALUE_LEN]); MAX_OPTIONS],
+    /// Bits of the fields, as in `tun_metadata_present`.
+    present: u64,
+    first: [[u8; VALUE_LEN]; N_FIRST],
+    /// Values of the other fields that are present, in their order.
+    more: [[u8; VALUE_LEN]; MAX_OPTIONS - 1],
 }
 
 impl Options {
-    pub(super) const NONE: Self = Self { n: 0, all: [(0, [0; VALUE_LEN]); MAX_OPTIONS] };
+    pub(super) const NONE: Self =
+        Self { present: 0, first: [[0; VALUE_LEN]; N_FIRST], more: [[0; VALUE_LEN]; MAX_OPTIONS - 1] };
 
-    /// Nothing when there is one for that field already.
+    /// Nothing when there is one for that field already, or the value is of another length.
+    #[inline]
     pub(super) fn insert(&mut self, option: GeneveOption, value: &[u8]) -> Option<()> {
         let value = value.try_into().ok()?;
-        if self.iter().any(|(idx, _)| idx == option.idx) {
+        if self.present & option.bit() != 0 {
             return None;
         }
-        *self.all.get_mut(self.n)? = (option.idx as u8, value);
-        self.n += 1;
+        match self.first.get_mut(option.idx) {
+            Some(field) => *field = value,
+            None => self.insert_more(option, value)?,
+        }
+        self.present |= option.bit();
         Some(())
     }
 
-    /// Fields and their values.
-    #[inline]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, [u8; VALUE_LEN])> {
-        self.all.iter().take(self.n).map(|(idx, value)| (usize::from(*idx), *value))
+    #[cold]
+    fn insert_more(&mut self, option: GeneveOption, value: [u8; VALUE_LEN]) -> Option<()> {
+        let before = self.present >> N_FIRST << N_FIRST & (option.bit() - 1);
+        let behind = self.more.get_mut(before.count_ones() as usize..)?;
+        behind.rotate_right(1);
+        *behind.first_mut()? = value;
+        Some(())
     }
 
     /// Bits of the fields in `tun_metadata_present`.
     #[inline]
     pub(super) fn bits(&self) -> u64 {
-        self.iter().fold(0, |bits, (idx, _)| bits | 1 << idx)
+        self.present
+    }
+
+    /// The first two fields, as a key has them.
+    #[inline]
+    pub(super) fn first_fields(&self) -> u64 {
+        let [[a, b, c, d], [e, f, g, h]] = self.first;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Writes all fields that are present.
+    pub(super) fn describe(&self, fields: &mut [[u8; VALUE_LEN]]) {
+        for (idx, (field, value)) in fields.iter_mut().zip(&self.first).enumerate() {
+            if self.present & 1 << idx != 0 {
+                *field = *value;
+            }
+        }
+        let mut more = self.more.iter();
+        for (idx, field) in fields.iter_mut().enumerate().skip(N_FIRST) {
+            if self.present >> idx == 0 {
+                break;
+            }
+            if let Some(value) = Some(()).filter(|()| self.present & 1 << idx != 0).and_then(|()| more.next())
+            {
+                *field = *value;
+            }
+        }
     }
 }
 
@@ -232,11 +271,25 @@ mod tests {
     }
 
     #[test]
-    fn an_option_comes_once() {
-        let mut options = Options::NONE;
-        assert_eq!(options.insert(option(1, 1, 3), &[1, 2, 3, 4]), Some(()));
-        assert_eq!(options.insert(option(1, 1, 3), &[1, 2, 3, 4]), None);
-        assert_eq!(options.insert(option(1, 1, 4), &[1, 2, 3]), None, "too short");
-        assert_eq!((options.bits(), options.iter().count()), (0b1000, 1));
+    fn options_are_by_field_whatever_their_order() {
+        let all = [(63, 1), (0, 2), (7, 3), (1, 4), (9, 5), (2, 6), (40, 7), (8, 8)];
+        for turn in 0..all.len() {
+            let mut options = Options::NONE;
+            let mut order = all;
+            order.rotate_left(turn);
+            for (idx, value) in order {
+                assert_eq!(options.insert(option(1, idx as u8, idx), &[value; 4]), Some(()));
+                assert_eq!(options.insert(option(1, idx as u8, idx), &[value; 4]), None, "twice");
+            }
+            let mut fields = [[0; 4]; 64];
+            options.describe(&mut fields);
+            for (idx, field) in fields.iter().enumerate() {
+                let value = all.iter().find(|(known, _)| *known == idx).map_or(0, |(_, value)| *value);
+                assert_eq!(*field, [value; 4], "{idx}");
+                assert_eq!(options.bits() >> idx & 1 != 0, value != 0);
+            }
+            assert_eq!(options.first_fields().to_ne_bytes(), [2, 2, 2, 2, 4, 4, 4, 4]);
+        }
+        assert_eq!(Options::NONE.insert(option(1, 1, 4), &[1, 2, 3]), None, "too short");
     }
 }

@@ -12,6 +12,8 @@ pub use self::{
     value::{Kind, Value, domain},
 };
 
+use crate::expr::nearest;
+
 /// Longest options of an offer: what fits into a packet of the least MTU, with headers.
 const MAX_OPTIONS_LEN: usize = 1024;
 
@@ -40,6 +42,20 @@ pub enum OptionError {
         /// Their length.
         len: usize,
     },
+}
+
+/// Number of the option of a name, of a table.
+fn number_of<C: Copy>(name: &str, table: &[(&'static str, C, Kind)]) -> Result<C, OptionError> {
+    let found = table.iter().find(|(known, ..)| *known == name);
+    found.map(|(_, code, _)| *code).ok_or_else(|| OptionError::Unknown {
+        name: name.escape_debug().take(40).collect(),
+        near: nearest(name, table.iter().map(|(known, ..)| *known)),
+    })
+}
+
+/// Name of the option of a number; empty: there is none.
+fn name_of<C: PartialEq>(code: C, table: &[(&'static str, C, Kind)]) -> &'static str {
+    table.iter().find(|(_, known, _)| *known == code).map_or("", |(name, ..)| name)
 }
 
 fn did_you_mean(near: &Option<&'static str>) -> String {

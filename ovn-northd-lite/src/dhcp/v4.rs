@@ -7,7 +7,6 @@ use super::{
     Kind, MAX_OPTIONS_LEN, OptionError, Value,
     value::Kind::{Address, Addresses, Byte, Domains, Flag, Routes, Short, Text, Word},
 };
-use crate::expr::nearest;
 
 /// An option of DHCPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,16 +85,12 @@ impl OptionV4 {
     /// # Errors
     /// [`OptionError::Unknown`].
     pub fn named(name: &str) -> Result<Self, OptionError> {
-        let found = TABLE.iter().find(|(known, ..)| *known == name);
-        found.map(|(_, code, _)| Self(*code)).ok_or_else(|| OptionError::Unknown {
-            name: name.escape_debug().take(40).collect(),
-            near: nearest(name, TABLE.iter().map(|(known, ..)| *known)),
-        })
+        super::number_of(name, TABLE).map(Self)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        TABLE.iter().find(|(_, code, _)| *code == self.0).map_or("", |(name, ..)| name)
+        super::name_of(self.0, TABLE)
     }
 
     /// Its number.

@@ -12,7 +12,6 @@ use super::{
         v6_at,
     },
 };
-use crate::expr::nearest;
 
 /// An option of DHCPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,16 +48,12 @@ impl OptionV6 {
     /// # Errors
     /// [`OptionError::Unknown`].
     pub fn named(name: &str) -> Result<Self, OptionError> {
-        let found = TABLE.iter().find(|(known, ..)| *known == name);
-        found.map(|(_, code, _)| Self(*code)).ok_or_else(|| OptionError::Unknown {
-            name: name.escape_debug().take(40).collect(),
-            near: nearest(name, TABLE.iter().map(|(known, ..)| *known)),
-        })
+        super::number_of(name, TABLE).map(Self)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        TABLE.iter().find(|(_, code, _)| *code == self.0).map_or("", |(name, ..)| name)
+        super::name_of(self.0, TABLE)
     }
 
     /// Reads a value of the option.

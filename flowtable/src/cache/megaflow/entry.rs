@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::NIL;
 use crate::{
     fdb::Dependencies,
     flow::Rule,
@@ -99,6 +100,34 @@ pub(super) struct Links {
 }
 
 impl Megaflow {
+    /// A fresh entry, not yet in the table; packets find it neither by words nor by signatures.
+    pub(super) fn new(
+        program: Arc<Program>,
+        (epoch, now): (Epoch, Timestamp),
+        (rules, tally, rests_on): (Vec<Arc<Rule>>, Tally, Dependencies),
+    ) -> Self {
+        Self {
+            is_alone: program.is_alone(),
+            plain: plain(&program),
+            program,
+            epoch,
+            last_used: now,
+            n_packets: 0,
+            n_bytes: 0,
+            generation: 0,
+            drop_row: 0,
+            n_later: 0,
+            is_signed: false,
+            rests_on,
+            pushed: (0, 0),
+            rules,
+            tally,
+            more_words: Box::default(),
+            hash: 0,
+            queue: Links { before: NIL, after: NIL, joined: now },
+        }
+    }
+
     /// Counts packets that the entry carried.
     pub(crate) fn count(&mut self, now: Timestamp, n_packets: u64, n_bytes: u64) {
         self.last_used = now;
@@ -138,6 +167,14 @@ impl Megaflow {
             self.tally.credit(&self.rules, n_packets, n_bytes, self.last_used);
             self.pushed = (self.n_packets, self.n_bytes);
         }
+    }
+}
+
+/// See [`Megaflow::plain`].
+pub(super) fn plain(program: &Program) -> PortNo {
+    match &program.emits[..] {
+        [emit] if emit.is_plain() && program.meters.is_empty() && !program.has_side_effects() => emit.port,
+        _ => PortNo::UNSET,
     }
 }
 

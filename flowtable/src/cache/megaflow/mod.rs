@@ -17,7 +17,7 @@ pub use entry::MegaflowDump;
 pub(in crate::cache) use entry::SlotKey;
 pub(crate) use entry::{Handle, Megaflow, Remembered, State};
 
-use self::entry::{Links, N_INLINE};
+use self::entry::{N_INLINE, plain};
 use super::{
     Secrets,
     by_signature::BySignature,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     key::{FlowKey, FlowMask, N_WORDS},
     parse::Signature,
-    program::Program,
+    pipeline::Translation,
     types::{Epoch, PortNo, Timestamp},
 };
 
@@ -133,27 +133,8 @@ impl Megaflows {
         if self.n_entries >= self.capacity {
             self.make_room(port, new.now);
         }
-        let program = Arc::new(new.translation.program);
-        let entry = Megaflow {
-            is_alone: program.is_alone(),
-            plain: plain(&program),
-            program,
-            epoch: new.epoch,
-            last_used: new.now,
-            n_packets: 0,
-            n_bytes: 0,
-            generation: 0,
-            drop_row: 0,
-            n_later: 0,
-            is_signed: false,
-            pushed: (0, 0),
-            rules: new.translation.rules,
-            tally: new.translation.tally,
-            rests_on: new.translation.rests_on,
-            more_words: Box::default(),
-            hash: 0,
-            queue: Links { before: NIL, after: NIL, joined: new.now },
-        };
+        let Translation { program, rules, tally, rests_on, .. } = new.translation;
+        let entry = Megaflow::new(Arc::new(program), (new.epoch, new.now), (rules, tally, rests_on));
         let handle = self.place(port, NO_SHAPE, &[], entry);
         if let Some(direct) = self.by_signature.as_mut().and_then(|by| by.direct.get_mut(port_idx(port))) {
             direct.enter(signature, handle);
@@ -275,33 +256,20 @@ impl Megaflows {
         let mask = self.fit(port, &new);
         let shapes = &mut self.ports[port_idx(port)].shapes;
         let id = shapes.take(&mask, &mut self.next_salt);
+        let Translation { program, rules, tally, rests_on, .. } = new.translation;
         let (words, hash, program) = match shapes.get_mut(id) {
             Some(shape) => (
                 shape.words_of(new.key).collect(),
                 shape.hash(new.key, &self.secrets) as u32,
-                shape.share(new.translation.program),
+                shape.share(program),
             ),
-            None => (Vec::new(), 0, Arc::new(new.translation.program)),
+            None => (Vec::new(), 0, Arc::new(program)),
         };
         let entry = Megaflow {
-            is_alone: program.is_alone(),
-            plain: plain(&program),
-            program,
-            epoch: new.epoch,
-            last_used: new.now,
-            n_packets: 0,
-            n_bytes: 0,
-            generation: 0,
-            drop_row: 0,
             is_signed: signed::covers(&mask),
-            n_later: 0,
-            pushed: (0, 0),
-            rules: new.translation.rules,
-            tally: new.translation.tally,
-            rests_on: new.translation.rests_on,
             more_words: words.get(N_INLINE..).unwrap_or_default().into(),
             hash,
-            queue: Links { before: NIL, after: NIL, joined: new.now },
+            ..Megaflow::new(program, (new.epoch, new.now), (rules, tally, rests_on))
         };
         self.place(port, id, &words, entry)
     }
@@ -399,14 +367,6 @@ impl Megaflows {
         entries.shapes.release(shape);
         entries.n_entries -= 1;
         self.n_ports_in_use -= usize::from(entries.n_entries == 0);
-    }
-}
-
-/// See [`Megaflow::plain`].
-fn plain(program: &Program) -> PortNo {
-    match &program.emits[..] {
-        [emit] if emit.is_plain() && program.meters.is_empty() && !program.has_side_effects() => emit.port,
-        _ => PortNo::UNSET,
     }
 }
 

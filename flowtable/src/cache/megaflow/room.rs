@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Links, Megaflows, NIL};
+use super::{Megaflows, NIL, entry::Links};
 use crate::{
     cache::shape::port_idx,
     types::{PortNo, Timestamp},
