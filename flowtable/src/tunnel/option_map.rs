@@ -290,6 +290,7 @@ mod tests {
             }
             assert_eq!(options.first_fields().to_ne_bytes(), [2, 2, 2, 2, 4, 4, 4, 4]);
         }
-        assert_eq!(Options::NONE.insert(option(1, 1, 4), &[1, 2, 3]), None, "too short");
+        let mut options = Options::NONE;
+        assert_eq!(options.insert(option(1, 1, 4), &[1, 2, 3]), None, "too short");
     }
 }
