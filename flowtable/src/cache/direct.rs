@@ -50,8 +50,9 @@ enum Outcome {
 /// A rule, or the end of the table, in terms of signatures.
 #[derive(Debug)]
 struct Compared {
-    mask: [u64; N_SIGNATURE_WORDS],
-    value: [u64; N_SIGNATURE_WORDS],
+    /// Words of a signature that the rule looks at: which, under what mask, and what must be there.
+    words: [(usize, u64, u64); N_SIGNATURE_WORDS],
+    n_words: usize,
     rule: Option<Arc<Rule>>,
     outcome: Outcome,
 }
@@ -163,13 +164,29 @@ impl Direct {
 }
 
 impl Compared {
+    fn new(
+        mask: &[u64; N_SIGNATURE_WORDS],
+        value: &[u64; N_SIGNATURE_WORDS],
+        rule: Option<Arc<Rule>>,
+    ) -> Self {
+        let all = mask.iter().zip(value).enumerate().map(|(idx, (mask, value))| (idx, *mask, *value));
+        let used = all.filter(|(_, mask, _)| *mask != 0);
+        let (mut words, mut n_words) = ([(0, 0, 0); N_SIGNATURE_WORDS], 0);
+        for (place, word) in words.iter_mut().zip(used) {
+            *place = word;
+            n_words += 1;
+        }
+        Self { words, n_words, rule, outcome: Outcome::Unknown }
+    }
+
     #[inline]
     fn suits(&self, signature: &Signature) -> bool {
-        let mut differing = 0;
-        for ((word, mask), value) in signature.0.iter().zip(&self.mask).zip(&self.value) {
-            differing |= (word & mask) ^ value;
-        }
-        differing == 0
+        // No early end: which word differs first nobody can foresee, how many there are the
+        // processor can.
+        let differing = |sum, (idx, mask, value): &(usize, u64, u64)| {
+            sum | (signature.0[idx % N_SIGNATURE_WORDS] & mask) ^ value
+        };
+        self.words[..self.n_words].iter().fold(0, differing) == 0
     }
 }
 
@@ -189,10 +206,10 @@ fn list(snapshot: &Snapshot, is_ipv4: bool) -> Option<Vec<Compared>> {
         if Signature::can_match(&mask, &value, is_ipv4) {
             let (mask, value) =
                 (Signature::words_of(mask.fields(), is_ipv4), Signature::words_of(&value, is_ipv4));
-            list.push(Compared { mask, value, rule: Some(Arc::clone(rule)), outcome: Outcome::Unknown });
+            list.push(Compared::new(&mask, &value, Some(Arc::clone(rule))));
         }
     }
     let all = [0; N_SIGNATURE_WORDS];
-    list.push(Compared { mask: all, value: all, rule: None, outcome: Outcome::Unknown });
+    list.push(Compared::new(&all, &all, None));
     (list.len() <= MAX_COMPARED).then_some(list)
 }
