@@ -1,6 +1,6 @@
 //! What the switch remembers of past translations.
 //!
-//! Two levels. A *megaflow* (`megaflow.rs`) holds a translation for all packets that
+//! Two levels. A *megaflow* (`megaflow/`) holds a translation for all packets that
 //! agree in its masked bits; megaflows with the same mask form a *shape*
 //! (`shape.rs`), and a lookup probes each shape of the packet's port. Most packets need not
 //! be parsed in full for that: what their signature says is all that most masks look at, and
