@@ -6,6 +6,7 @@ use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     table::{Change, GroupChange, MeterChange, TableSettings, Tables},
     text::{self, ChangeKind},
+    tunnel::OptionChange,
     types::{MacAddr, PortNo},
 };
 use ovn_northd_lite::{actions, expr};
@@ -134,7 +135,8 @@ pub fn set(data: &[u8]) {
     });
 }
 
-/// Which connections, groups and meters are meant, and how tables and fragments are treated.
+/// Which connections, groups, meters and Geneve options are meant, and how tables and fragments are
+/// treated.
 pub fn filter(data: &[u8]) {
     with_text(data, |line| {
         let _ = text::parse_connection_filter(line);
@@ -144,6 +146,13 @@ pub fn filter(data: &[u8]) {
         let _ = text::parse_ct_state(line);
         if let Ok((table, settings)) = text::parse_table_settings(line, |_| TableSettings::default()) {
             let _ = Tables::default().transact(vec![Change::Table(table, settings)]);
+        }
+        let _ = text::parse_unmapped_option(line);
+        if let Ok(change) = text::parse_mapped_option(line) {
+            if let OptionChange::Map(option) = change {
+                assert_eq!(text::parse_mapped_option(&option.to_string()), Ok(change));
+            }
+            let _ = Tables::default().transact(vec![Change::Option(change)]);
         }
     });
 }
