@@ -74,7 +74,7 @@ impl Echo {
         let server = UdpSocket::bind((LOCAL, probe::ECHO_PORT)).unwrap();
         let socket = server.try_clone().unwrap();
         let answer = move || {
-            let mut buf = [0; 2048];
+            let mut buf = [0; 65536];
             while let Ok((len @ 1.., peer)) = server.recv_from(&mut buf) {
                 let _ = server.send_to(&buf[..len], peer);
             }

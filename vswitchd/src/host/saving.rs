@@ -124,7 +124,10 @@ impl Host {
         let (mut journal, texts) = state.rules(&bridge.name).unzip();
         let texts = texts.unwrap_or_default();
         let (tables, replayed) = replay(bridge, &texts, now);
-        bridge.tables = std::sync::Arc::new(tables);
+        // Tables of no texts are those that packets see already.
+        if !texts.is_empty() {
+            bridge.tables = std::sync::Arc::new(tables);
+        }
         if let Err(error) = replayed {
             tracing::error!(bridge = bridge.name, %error, "rules of the last run are not taken");
             self.errors.push(format!("rules of the last run are not taken: {error}"));
