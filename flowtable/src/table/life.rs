@@ -59,6 +59,11 @@ pub struct Removed {
 }
 
 impl Tables {
+    /// Number of rules that may go by a timeout.
+    pub fn n_mortal(&self) -> usize {
+        self.n_mortal
+    }
+
     /// The tables without the rules whose time has come; `None` when there are none. The
     /// fast path does not visit rules, so when a rule was last used is what the switches
     /// have told: call [`Switch::flush_stats`](crate::switch::Switch::flush_stats) of each

@@ -80,7 +80,7 @@ mod tests {
     use flowtable::{
         flow::Action,
         table::{Change, Tables},
-        types::{MacAddr, PortNo},
+        types::{MacAddr, PortNo, Priority},
     };
     use ovn_northd_lite::{
         chassis_view, compile, diff,
@@ -188,6 +188,20 @@ mod tests {
         assert!(*seen(&host).tables == *whole);
         host.audit();
         assert_eq!(host.n_repairs(), 2, "once is enough");
+    }
+
+    #[test]
+    fn what_packets_have_taught_is_left_alone() {
+        let mut host = host();
+        let whole = Arc::clone(&host.first().tables);
+        let mut learned = (**whole.rules().next().unwrap()).clone();
+        (learned.priority, learned.life.idle_timeout) = (Priority::new(7).unwrap(), 4);
+        let with_learned = Arc::new(whole.transact(vec![Change::Add(learned)]).unwrap());
+        host.first_mut().tables = Arc::clone(&with_learned);
+        host.publish(BridgeId::FIRST);
+        host.audit();
+        assert_eq!(host.n_repairs(), 0);
+        assert!(*seen(&host).tables == *with_learned);
     }
 
     #[test]

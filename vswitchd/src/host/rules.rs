@@ -100,7 +100,8 @@ fn changes(tables: &Tables, wanted: &Lowered) -> Vec<Change> {
             changes.push(Change::Group(GroupChange::Set(group.clone())));
         }
     }
-    changes.extend(differences(tables, &wanted.rules));
+    let differing = differences(tables, &wanted.rules).into_iter();
+    changes.extend(differing.filter(|change| !is_of_learned(tables, change)));
     let sets: HashSet<_> = wanted.sets.iter().map(NamedSet::name).collect();
     let gone = tables.sets().iter().map(|set| set.name()).filter(|name| !sets.contains(name));
     changes.extend(gone.map(|name| Change::Set(SetChange::Delete(name.clone()))));
@@ -111,6 +112,12 @@ fn changes(tables: &Tables, wanted: &Lowered) -> Vec<Change> {
     let gone = tables.meters().map(|meter| meter.config().id).filter(|id| !meters.contains(id));
     changes.extend(gone.map(|id| Change::Meter(MeterChange::Delete(id))));
     changes
+}
+
+/// It deletes a rule that packets have made, which goes by its timeout.
+fn is_of_learned(tables: &Tables, change: &Change) -> bool {
+    let Change::DeleteStrict { table, priority, matching } = change else { return false };
+    tables.get(*table, *priority, matching).is_some_and(|rule| rule.is_mortal())
 }
 
 /// Changes that give a set its members: only those that differ are touched.

@@ -1,6 +1,6 @@
 //! Changes as they are written, and the tables as a text of such changes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use flowtable::{
     flow::{Rule, RuleFlags, RuleLife},
@@ -107,15 +107,28 @@ pub(super) fn print_tables(tables: &Tables) -> String {
 pub(super) fn print_change(old: &Tables, new: &Tables, edits: &[RuleEdit]) -> Option<String> {
     let is_same = old.shares_all_but_rules(new);
     let rest = if is_same { Rest::default() } else { Rest::print(old, new)? };
-    let mut text = rest.before;
-    for edit in edits {
+    Some(rest.before + &print_edits(edits) + &rest.behind)
+}
+
+/// The last edit of each rule: one before it may refer to what is not there any more. Rules go
+/// first, so that there is room for the others.
+fn print_edits(edits: &[RuleEdit]) -> String {
+    let cleared = edits.iter().rposition(|edit| matches!(edit, RuleEdit::Cleared));
+    let edits = &edits[cleared.map_or(0, |at| at + 1)..];
+    let mut known = HashSet::new();
+    let (mut gone, mut fresh) = (Vec::new(), Vec::new());
+    for edit in edits.iter().rev() {
+        let (RuleEdit::Put(rule) | RuleEdit::Taken(rule)) = edit else { continue };
+        if !known.insert((rule.table, rule.priority, &rule.matching)) {
+            continue;
+        }
         match edit {
-            RuleEdit::Put(rule) => text += &put(rule),
-            RuleEdit::Taken(rule) => text += &format!("flow-gone {}\n", print_strict(rule)),
-            RuleEdit::Cleared => text += "flows-gone \n",
+            RuleEdit::Put(_) => fresh.push(put(rule)),
+            _ => gone.push(format!("flow-gone {}\n", print_strict(rule))),
         }
     }
-    Some(text + &rest.behind)
+    let cleared = cleared.map(|_| "flows-gone \n".to_owned());
+    cleared.into_iter().chain(gone.into_iter().rev()).chain(fresh.into_iter().rev()).collect()
 }
 
 /// Changes of all but the rules: those that come before the rules' and those behind.
@@ -308,6 +321,24 @@ mod tests {
 
     fn written(lines: &[(Verb, &str)]) -> Vec<WrittenChange> {
         lines.iter().map(|(verb, text)| WrittenChange { verb: *verb, text: (*text).to_owned() }).collect()
+    }
+
+    #[test]
+    fn a_rule_that_came_and_went_within_a_change_is_not_told_with_its_meter() {
+        let lines = [
+            (Verb::AddMeter, "meter=1,kbps,bands=type=drop,rate=1"),
+            (Verb::Flow(ChangeKind::Add), "priority=1,tcp,actions=meter:1,output:2"),
+            (Verb::Flow(ChangeKind::Add), "priority=2,tcp,actions=output:2"),
+            (Verb::DeleteMeter, "meter=1"),
+        ];
+        let old = Tables::default();
+        let changes = parse(&written(&lines), &PortTable::default(), &old).unwrap();
+        let commit = old.commit(changes, Timestamp::default()).unwrap();
+        let text = print_change(&old, &commit.tables, &commit.edits).unwrap();
+        let lines: Vec<_> = text.lines().map(saved_line).collect();
+        let again = old.transact(parse(&lines, &PortTable::default(), &old).unwrap()).unwrap();
+        assert_eq!(again, commit.tables, "{text}");
+        assert_eq!(again.len(), 1);
     }
 
     #[test]
