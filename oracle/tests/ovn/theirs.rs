@@ -119,12 +119,42 @@ pub(crate) fn trace(ovn: &Ovn, world: &World, probe: &Probe) -> (String, Verdict
     );
     let state = if probe.is_established { "est" } else { "new" };
     let text = ovn.trace(SWITCHES[port.switch], &packet, state).unwrap();
-    let outputs = text.split("output(\"").skip(1).filter_map(|rest| rest.split('"').next());
-    let says = |word: &str| text.lines().any(|line| line.trim_start().starts_with(word));
+    let (steps, made) = steps(&text);
+    let made_any = |words: &[&str]| made.iter().any(|word| words.contains(word));
+    let outputs = steps.iter().filter_map(|step| step.strip_prefix("output(\"")?.split('"').next());
     let verdict = Verdict {
         ports: outputs.map(str::to_owned).collect(),
-        is_refused: ["tcp_reset", "icmp4 {", "icmp4;", "icmp6 {", "icmp6;"].into_iter().any(says),
-        asks: says("arp {") || says("nd_ns {"),
+        is_refused: made_any(&ANSWERS),
+        asks: made_any(&QUESTIONS),
     };
     (text, verdict)
+}
+
+/// Packets that OVN makes of the one that is traced.
+const ANSWERS: [&str; 3] = ["tcp_reset", "icmp4", "icmp6"];
+const QUESTIONS: [&str; 2] = ["arp", "nd_ns"];
+
+/// The steps of the packet itself, and the words that make another of it. What becomes of the other stands in
+/// a block further in: its way is not compared, and ovn-trace takes it for the first packet there.
+fn steps(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut steps, mut made) = (Vec::new(), Vec::new());
+    let mut block_at = None;
+    for line in text.lines() {
+        let step = line.trim_start();
+        let depth = line.len() - step.len();
+        if let Some(at) = block_at {
+            if depth > at || step.is_empty() {
+                continue;
+            }
+            block_at = None;
+        }
+        match step.split_once([' ', ';']) {
+            Some((word, rest)) if ANSWERS.contains(&word) || QUESTIONS.contains(&word) => {
+                made.push(word);
+                block_at = (rest == "{").then_some(depth);
+            }
+            _ => steps.push(step),
+        }
+    }
+    (steps, made)
 }
