@@ -295,8 +295,17 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement, static_macs })
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu } = spec.clone();
+    Some(RouterPort {
+        key: port_key(record)?,
+        mac,
+        networks,
+        enabled,
+        gateway,
+        advertisement,
+        static_macs,
+        mtu,
+    })
 }
 
 #[cfg(test)]

@@ -203,6 +203,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         networks,
                         router_advertisement: (number % 2 == 0).then_some(ra),
                         static_mac_bindings: bound,
+                        gateway_mtu: number % 70_000,
                         ..Default::default()
                     })
                 }

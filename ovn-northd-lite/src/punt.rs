@@ -96,9 +96,9 @@ impl Service {
         (Self::TcpReset, "tcp-reset"),
     ];
 
-    /// The user data has more than the request.
+    /// The user data may have more than the request.
     fn has_payload(self) -> bool {
-        matches!(self, Self::DhcpV4 | Self::DhcpV6 | Self::Dns | Self::Advertise)
+        matches!(self, Self::DhcpV4 | Self::DhcpV6 | Self::Dns | Self::Advertise | Self::Icmp4 | Self::Icmp6)
     }
 
     /// Name in bounds.

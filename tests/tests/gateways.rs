@@ -223,3 +223,42 @@ fn containers_behind_one_interface() -> Result<()> {
         net.check_conservation()
     })
 }
+
+#[test]
+fn who_sends_too_much_at_once_to_the_outside_is_told() -> Result<()> {
+    on_hosts("who_sends_too_much_at_once_to_the_outside_is_told", 3, |net| {
+        // The workload is on a host that is not the gateway.
+        let vm = with_gateway(net)?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        let ping = |len: u32| -> Result<String> {
+            let mut command = net.netns(vm).command("ping");
+            let len = (len - 28).to_string();
+            command.args([
+                "-n",
+                "-c",
+                "3",
+                "-i",
+                "0.2",
+                "-W",
+                "2",
+                "-M",
+                "do",
+                "-s",
+                &len,
+                &OUTSIDE.to_string(),
+            ]);
+            Ok(ferroflow_tests::command::run_regardless(&mut command, Duration::from_secs(20))?.stdout)
+        };
+        let text = ping(1400)?;
+        ensure!(text.contains(" 0% packet loss"), "there is no bound yet: {text}");
+        net.configure(&["router-port set r-out --gateway-mtu 1300 --wait"])?;
+        let text = ping(1400)?;
+        ensure!(text.contains("Frag needed and DF set (mtu = 1300)"), "{text}");
+        let text = ping(1300)?;
+        ensure!(text.contains(" 0% packet loss"), "what fits: {text}");
+        // The kernel has taken note.
+        let route = net.netns(vm).ip(&["route", "get", &OUTSIDE.to_string()])?;
+        ensure!(route.contains("mtu 1300"), "{route}");
+        net.check_conservation()
+    })
+}

@@ -83,7 +83,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
-                static_mac_bindings; "tunnel_key")
+                static_mac_bindings, gateway_mtu; "tunnel_key")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,

@@ -7,6 +7,7 @@ mod answer;
 mod balance;
 mod check;
 mod connection;
+mod length;
 mod log;
 mod lower;
 mod meter;
@@ -23,6 +24,7 @@ pub use self::{
     balance::{Balance, Select},
     check::Check,
     connection::Connection,
+    length::CheckLength,
     log::Log,
     meter::SetMeter,
     neighbour::Neighbour,
@@ -84,6 +86,8 @@ pub enum Statement {
     Meter(SetMeter),
     /// `handle_svc_check(inport);`
     Check(Check),
+    /// `field = check_pkt_larger(1414);`
+    CheckLength(CheckLength),
     /// `reg9[6] = chk_lb_aff();`
     CheckAffinity(CheckAffinity),
     /// `commit_lb_aff(…);`
@@ -127,6 +131,7 @@ impl fmt::Display for Statement {
             Self::Log(log) => log.fmt(f),
             Self::Meter(meter) => meter.fmt(f),
             Self::Check(check) => check.fmt(f),
+            Self::CheckLength(check) => check.fmt(f),
             Self::CheckAffinity(check) => check.fmt(f),
             Self::CommitAffinity(commit) => commit.fmt(f),
             Self::Balance(balance) => balance.fmt(f),

@@ -140,6 +140,10 @@ pipeline! {
     Policy = "lr_in_policy",
     /// One of several next hops of a policy.
     PolicyEcmp = "lr_in_policy_ecmp",
+    /// Whether packets fit into the network that they leave to.
+    ChkPktLen = "lr_in_chk_pkt_len",
+    /// Those that do not.
+    LargerPkts = "lr_in_larger_pkts",
     /// Packets that leave by a port whose gateway is another chassis.
     GwRedirect = "lr_in_gw_redirect",
     /// MAC address of the next hop.

@@ -203,6 +203,8 @@ pub struct RouterPort {
     pub advertisement: Option<RouterAdvertisement>,
     /// Who has which address on its networks, without being asked.
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
+    /// Length of the largest IP packet that leaves by it; `None`: any.
+    pub mtu: Option<u16>,
 }
 
 /// Somebody on a network of a router port.

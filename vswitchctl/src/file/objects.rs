@@ -495,6 +495,7 @@ routers:
       r1-b:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
+        gateway_mtu: 1400
         static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
 ";

@@ -35,6 +35,9 @@ pub struct NewRouterPort {
     /// heard; may be repeated
     #[arg(long = "static-mac", value_name = "IP=MAC")]
     static_macs: Vec<StaticMac>,
+    /// Length of the largest packet that leaves by it; 0: any
+    #[arg(long, value_name = "MTU", default_value_t = 0)]
+    gateway_mtu: u32,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -63,6 +66,9 @@ pub struct RouterPortChanges {
     /// Nobody's MAC address is given
     #[arg(long, conflicts_with = "static_macs")]
     no_static_macs: bool,
+    /// Length of the largest packet that leaves by it; 0: any
+    #[arg(long, value_name = "MTU")]
+    gateway_mtu: Option<u32>,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -96,6 +102,9 @@ pub struct RouterPortSpec {
     /// Who has which address on its networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub static_mac_bindings: Vec<StaticMac>,
+    /// Length of the largest packet that leaves by it; 0: any.
+    #[serde(default)]
+    pub gateway_mtu: u32,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -129,6 +138,7 @@ impl Object for RouterPortSpec {
             networks: port.networks.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
             static_mac_bindings: static_mac::read(&port.static_mac_bindings),
+            gateway_mtu: port.gateway_mtu,
             enabled: port.enabled.unwrap_or(true),
             router_advertisement: port
                 .router_advertisement
@@ -145,6 +155,7 @@ impl Object for RouterPortSpec {
             networks: self.networks.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
             static_mac_bindings: static_mac::write(&self.static_mac_bindings),
+            gateway_mtu: self.gateway_mtu,
             enabled: (!self.enabled).then_some(false),
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             ..Default::default()
@@ -160,7 +171,8 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewRouterPort { mac, networks, gateways, static_macs, disable, advertisement } = new;
+        let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
+        let NewRouterPort { disable, advertisement, .. } = new;
         let mut router_advertisement = None;
         advertisement.apply(&mut router_advertisement);
         let enabled = !disable;
@@ -170,6 +182,7 @@ impl Object for RouterPortSpec {
             networks,
             gateway_chassis: gateways,
             static_mac_bindings: static_macs,
+            gateway_mtu,
             enabled,
             router_advertisement,
         })
@@ -182,6 +195,7 @@ impl Object for RouterPortSpec {
         patch.list("gateway_chassis", gateways, given.no_gateways, |port| &mut port.gateway_chassis);
         let macs = &given.static_macs;
         patch.list("static_mac_bindings", macs, given.no_static_macs, |port| &mut port.static_mac_bindings);
+        patch.set("gateway_mtu", given.gateway_mtu.as_ref(), |port| &mut port.gateway_mtu);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let is_given = given.advertisement.is_given() || given.no_ra;
         patch.change("router_advertisement", is_given, |port| {
@@ -198,11 +212,13 @@ impl Object for RouterPortSpec {
     }
 
     fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
+        let mtu = if self.gateway_mtu == 0 { String::new() } else { self.gateway_mtu.to_string() };
         let mut fields = vec![
             ("mac", self.mac.clone()),
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
             ("gateways", gateway::print(&self.gateway_chassis)),
+            ("gateway mtu", mtu),
             ("static macs", static_mac::print(&self.static_mac_bindings)),
             ("tunnel key", status.tunnel_key.to_string()),
         ];

@@ -36,6 +36,7 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Route(routing::route),
     Router(policy::router),
     Policy(policy::policy),
+    Router(errors::too_large),
     Router(gateway::router),
     Router(arp_resolve::router),
     Neighbour(arp_resolve::neighbour),

@@ -305,6 +305,7 @@ impl World {
                 |(chassis, priority): (String, u8)| Candidate { chassis, priority: priority.into() };
             port.gateway = Candidate::ranked(candidates.map(candidate).collect());
             let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
+            port.mtu = (k.is_multiple_of(4)).then_some(1300 + u16::from(j));
             port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
             router.ports.insert(id.clone(), port);
         }
