@@ -68,6 +68,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             output_port,
             discard,
             by_source,
+            ecmp_symmetric_reply: by_source,
         },
     );
     let small = -1..4i32;

@@ -235,6 +235,7 @@ fn a_router(
             Some(hop) => RouteTarget::Via(NextHop { ip: hop.parse().unwrap(), output_port: None }),
             None => RouteTarget::Discard,
         },
+        symmetric: false,
     });
     LogicalRouter {
         key: DatapathKey::new(20 + router as u32).unwrap(),

@@ -85,7 +85,8 @@ impl Flow<'_> {
         (self.stage)(None, None).ok_or_else(|| "there is no next stage".to_owned())
     }
 
-    /// Zone where a load balancer's connections are: a router's own, or that of the port.
+    /// Zone of connections whose sources are not translated: a router's own, or that of the
+    /// port.
     pub(super) fn balance_zone(&self) -> CtZone {
         zones::from_register(if self.is_router { zones::DNAT } else { zones::PORT })
     }

@@ -46,7 +46,7 @@ pub(super) fn redirect(id: &str, port: &PortBinding) -> Option<(String, PortBind
         return None;
     }
     let key = redirect_key(port.key)?;
-    let wire = Wire::Redirect { stage: Stage::from(RouterIn::IpRouting).number };
+    let wire = Wire::Redirect { stage: Stage::from(RouterIn::Defrag).number };
     let gateway = port.gateway.clone();
     Some((redirect_name(id), PortBinding { gateway, wire, ..PortBinding::new(port.datapath, key) }))
 }

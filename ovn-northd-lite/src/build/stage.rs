@@ -128,6 +128,8 @@ pipeline! {
     Dnat = "lr_in_dnat",
     /// Backends that clients shall come back to.
     LbAffLearn = "lr_in_lb_aff_learn",
+    /// Connections whose answers go back the way that they came.
+    EcmpStateful = "lr_in_ecmp_stateful",
     /// Hosts that ask for routers.
     NdRaOptions = "lr_in_nd_ra_options",
     /// Answers to them.
@@ -146,6 +148,8 @@ pipeline! {
     LargerPkts = "lr_in_larger_pkts",
     /// Packets that leave by a port whose gateway is another chassis.
     GwRedirect = "lr_in_gw_redirect",
+    /// Connections that leave by a port whose answers go back the way that they came.
+    EcmpStatefulEgr = "lr_in_ecmp_stateful_egr",
     /// MAC address of the next hop.
     ArpResolve = "lr_in_arp_resolve",
     /// Questions for MAC addresses that nobody knows.

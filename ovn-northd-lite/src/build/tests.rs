@@ -169,6 +169,7 @@ fn a_router_answers_routes_and_resolves() {
             ip: next_hop.parse().unwrap(),
             output_port: output_port.map(str::to_owned),
         }),
+        symmetric: false,
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),
@@ -179,6 +180,59 @@ fn a_router_answers_routes_and_resolves() {
         route("2001:db8:8::/48", "2001:db8::6", Some("gone")),
     ];
     insta::assert_snapshot!(flows(&compiled(&nb), "routers/r"));
+}
+
+#[test]
+fn what_is_too_large_is_told() {
+    let mut nb = small();
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-db").unwrap().mtu = Some(1400);
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(
+        ["chk_pkt_len", "larger_pkts"].map(|word| stages(&sb, "routers/r", word)).concat()
+    );
+}
+
+#[test]
+fn answers_go_back_the_way_their_connections_came() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    let by_source = |by, prefix: &str, next_hop: &str| StaticRoute {
+        prefix: network(prefix),
+        by,
+        target: RouteTarget::Via(NextHop { ip: next_hop.parse().unwrap(), output_port: None }),
+        symmetric: next_hop.ends_with('6'),
+    };
+    r.chassis = Some("h1".into());
+    r.static_routes = vec![
+        by_source(RouteMatch::Destination, "0.0.0.0/0", "10.0.0.5"),
+        by_source(RouteMatch::Destination, "0.0.0.0/0", "10.0.0.6"),
+        by_source(RouteMatch::Source, "10.9.0.0/16", "10.0.1.6"),
+        by_source(RouteMatch::Destination, "10.8.0.0/16", "10.0.1.5"),
+    ];
+    let of = |sb: &Southbound| {
+        let ours = sb.flows.values().filter(|flow| {
+            flow.stage_name.contains("ecmp_stateful") || flow.why.contains(" way that the connection came")
+        });
+        let text = |flow: &std::sync::Arc<crate::southbound::LogicalFlow>| {
+            let priority = flow.priority.get();
+            format!(
+                "{:02} {} {priority} {}\n    {}",
+                flow.stage, flow.stage_name, flow.matching, flow.actions
+            )
+        };
+        let mut texts: Vec<_> = ours.map(text).collect();
+        texts.sort();
+        texts.join("\n")
+    };
+    insta::assert_snapshot!(of(&compiled(&nb)));
+    // A router that is everywhere remembers no connections but at its gateways.
+    nb.routers.get_mut("r").unwrap().chassis = None;
+    assert!(!of(&compiled(&nb)).contains("ct_commit"));
+    let port = nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap();
+    port.gateway = vec![crate::model::Candidate { priority: 1, chassis: "h2".into() }];
+    let text = of(&compiled(&nb));
+    assert_eq!(text.matches("ct_commit").count(), 2, "{text}");
+    assert!(text.contains("&& is_chassis_resident(\"cr:r-web\")"), "{text}");
 }
 
 #[test]

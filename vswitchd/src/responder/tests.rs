@@ -95,6 +95,7 @@ fn network() -> Northbound {
             prefix: prefix(to),
             by: RouteMatch::Destination,
             target: RouteTarget::Via(NextHop { ip: via.parse().unwrap(), output_port: None }),
+            symmetric: false,
         };
         let router = LogicalRouter {
             key: DatapathKey::new(key).unwrap(),

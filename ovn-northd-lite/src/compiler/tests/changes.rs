@@ -485,7 +485,12 @@ fn a_route(k: u8) -> StaticRoute {
         }),
     };
     let by = if k.is_multiple_of(3) { RouteMatch::Source } else { RouteMatch::Destination };
-    StaticRoute { prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)), by, target }
+    StaticRoute {
+        prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)),
+        by,
+        target,
+        symmetric: k.is_multiple_of(3),
+    }
 }
 
 /// Tables with what a host begins with: the meters that all networks share.
