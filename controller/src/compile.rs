@@ -46,6 +46,7 @@ impl Model {
         dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
+        dirty.heard.extend(old.network.heard.into_keys());
         for record in records {
             self.put(record, &mut dirty);
         }
@@ -74,6 +75,7 @@ impl Model {
             dhcp_options,
             names,
             limits,
+            heard,
         } = &mut self.network;
         let is_changed = match &record.spec {
             Spec::Switch(spec) => match key {
@@ -112,10 +114,18 @@ impl Model {
                 .get_mut(parent)
                 .zip(switch_port(record, spec))
                 .is_some_and(|(switch, port)| insert(&mut switch.ports, id, port)),
-            Spec::RouterPort(spec) => routers
-                .get_mut(parent)
-                .zip(router_port(record, spec))
-                .is_some_and(|(router, port)| insert(&mut router.ports, id, port)),
+            Spec::RouterPort(spec) => {
+                let news: BTreeMap<_, _> = record.heard.iter().map(|(ip, heard)| (*ip, heard.mac)).collect();
+                let is_news = match news.is_empty() {
+                    true => heard.remove(&id).is_some(),
+                    false => insert(heard, id.clone(), news),
+                };
+                if is_news {
+                    dirty.heard.insert(id.clone());
+                }
+                let router = routers.get_mut(parent).zip(router_port(record, spec));
+                router.is_some_and(|(router, port)| insert(&mut router.ports, id, port))
+            }
             Spec::Acl(acl) => match name.parent().map(|parent| parent.kind()) {
                 Some(Kind::PortGroup) => {
                     port_groups.get_mut(parent).is_some_and(|group| insert(&mut group.acls, id, acl.clone()))
@@ -167,6 +177,7 @@ impl Model {
             dhcp_options,
             names,
             limits,
+            heard,
         } = &mut self.network;
         match name.kind() {
             Kind::Acl if of_group => {
@@ -179,7 +190,12 @@ impl Model {
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
             Kind::QosRule => drop(switches.get_mut(parent).and_then(|switch| switch.qos_rules.remove(id))),
             Kind::Router => drop(routers.remove(id)),
-            Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
+            Kind::RouterPort => {
+                if heard.remove(id).is_some() {
+                    dirty.heard.insert(id.to_owned());
+                }
+                drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id)));
+            }
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
             Kind::DhcpOptions => drop(dhcp_options.remove(id)),
             Kind::Names => drop(names.remove(id)),
@@ -319,6 +335,7 @@ mod tests {
     use crate::{
         controller::Controller,
         network::Network,
+        state,
         store::{LogLimits, MemoryStore},
     };
 
@@ -332,6 +349,8 @@ mod tests {
         Register(&'static str, u8),
         /// All backends that are checked.
         Health(bool),
+        /// A host hears of so many neighbours of a router port.
+        Heard(&'static str, u8),
     }
 
     fn switch_port(octet: u8, router_port: &str) -> Wire {
@@ -453,7 +472,7 @@ mod tests {
             control_plane_limits: "control-plane-limits/l".to_owned(),
             ..Default::default()
         });
-        use Step::{Bind, Delete, Health, Register, Write};
+        use Step::{Bind, Delete, Health, Heard, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
             Write("address-sets/set", set(&["10.0.0.1", "10.9.0.0/16"])),
@@ -485,6 +504,9 @@ mod tests {
             Write("load-balancers/lb", checked(6)),
             Health(true),
             Health(false),
+            Heard("routers/r/ports/s", 0),
+            Heard("routers/r/ports/s", 2),
+            Heard("routers/r/ports/t", 3),
             Write("switches/s/qos-rules/q", qos(1)),
             Write("switches/s/qos-rules/q", qos(2)),
             Delete("switches/s/qos-rules/q"),
@@ -541,6 +563,17 @@ mod tests {
                     let name = Name::parse("load-balancers/lb").unwrap();
                     let checked = draft.get(&name).map(Record::checked).unwrap_or_default();
                     draft.set_health(&name, checked.into_keys().map(|backend| (backend, online)).collect());
+                }
+                Step::Heard(port, n) => {
+                    let heard = |last| {
+                        let chassis = format!("h{}", last % 2 + 1);
+                        state::Heard {
+                            mac: flowtable::types::MacAddr::new([0x0a, 0, 0, 0, n, last]),
+                            chassis,
+                        }
+                    };
+                    let all = (0..4).map(|last| ([10, 0, 0, last].into(), (last < n).then(|| heard(last))));
+                    draft.set_heard(&Name::parse(port).unwrap(), all.collect());
                 }
                 Step::Register(id, octet) => {
                     let encap_ip = format!("192.0.2.{octet}");

@@ -1,4 +1,5 @@
-//! What logical networks do where they meet others, with real packets: answers that go back the way they came.
+//! What logical networks do where they meet others, with real packets: answers that go back the way they came,
+//! neighbours behind other hosts.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::daemon::{Daemon, Life};
 use ferroflow_tests::probe::Outcome;
-use ferroflow_tests::provider::{Provider, on_hosts, reach_cleanly};
+use ferroflow_tests::provider::{Provider, on_hosts, ping, reach_cleanly};
 use ferroflow_tests::{command, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
@@ -87,6 +88,60 @@ fn answers_go_back_the_way_their_connections_came() -> Result<()> {
         ensure!(connections.contains("198.51.100.9"), "{connections}");
         // What the workload itself begins is spread, and works.
         reach_cleanly(net.netns(vm), Ipv4Addr::new(10, 99, 0, 3))?;
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_neighbour_behind_another_host_is_known_to_all() -> Result<()> {
+    on_hosts(("a_neighbour_behind_another_host_is_known_to_all", PROBE), 3, |net| {
+        net.configure(&[
+            "switch add in",
+            "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch-port add in vm2 --address 0a:00:00:00:01:0b,10.0.1.11",
+            "switch add far",
+            "switch-port add far x --address unknown",
+            "switch-port add far y --address unknown",
+            "router add r",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-far --mac 0a:00:00:00:02:01 --network 10.0.2.1/24",
+            "switch-port add far far-r --router-port r-far",
+        ])?;
+        let vm = net.workload(0, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        let vm2 = net.workload(2, "vm2", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        // Nobody has told the network their addresses.
+        let x = net.workload(1, "x", ("0a:00:00:00:02:0a", "10.0.2.10/24"), Some("10.0.2.1"))?;
+        let y = net.workload(2, "y", ("0a:00:00:00:02:0b", "10.0.2.11/24"), Some("10.0.2.1"))?;
+        net.wait_converged()?;
+        let neighbour = Ipv4Addr::new(10, 0, 2, 10);
+        // The answer to the question comes to the neighbour's own host; the first packet waits for it.
+        let (n, _) = ping(net.netns(vm), neighbour, 1)?;
+        ensure!(n == 1, "the first packet was lost");
+        reach_cleanly(net.netns(vm), neighbour)?;
+        reach_cleanly(net.netns(vm2), neighbour)?;
+        let shown = net.control.text(&["router-port", "show", "r-far"])?;
+        ensure!(shown.contains("10.0.2.10 0a:00:00:00:02:0a, heard by h2"), "{shown}");
+        for host in 0..3 {
+            let rules = net.host(host).control.text(&["flow", "dump", "table=90"])?;
+            ensure!(rules.contains("0a:00:00:00:02:0a"), "host {host}: {rules}");
+        }
+        // The address moves to another station on another host: it says so itself.
+        net.netns(x).ip(&["addr", "del", "10.0.2.10/24", "dev", "eth0"])?;
+        net.netns(y).ip(&["addr", "add", "10.0.2.10/24", "dev", "eth0"])?;
+        reach_cleanly(net.netns(y), Ipv4Addr::new(10, 0, 2, 1))?;
+        net.netns(y).ip(&["neigh", "flush", "all"])?;
+        let mut ask = net.netns(y).command("ping");
+        ask.args(["-n", "-c", "3", "-i", "0.3", "-W", "2", "-I", "10.0.2.10", "10.0.2.1"]);
+        let answers = command::run_regardless(&mut ask, Duration::from_secs(10))?;
+        ensure!(answers.stdout.contains("bytes from"), "{}", answers.stdout);
+        reach_cleanly(net.netns(vm), neighbour)?;
+        let shown = net.control.text(&["router-port", "show", "r-far"])?;
+        ensure!(shown.contains("10.0.2.10 0a:00:00:00:02:0b, heard by h3"), "{shown}");
+        // What hosts were told outlives them, and their controller.
+        net.kill_switch(0)?;
+        net.start_switch(0)?;
+        reach_cleanly(net.netns(vm), neighbour)?;
         net.check_conservation()
     })
 }

@@ -1,8 +1,12 @@
 //! A resource as the controller holds it, and as the store keeps it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use flowtable::types::MacAddr;
 use ovn_northd_lite::model::{LoadBalancer, PortAddresses};
 use prost::Message;
 
@@ -38,6 +42,17 @@ pub struct Record {
     pub chosen: Option<PortAddresses>,
     /// Which backends of a load balancer serve, of those that are asked.
     pub health: Known,
+    /// Who hosts have heard of on the networks of a router port.
+    pub heard: BTreeMap<IpAddr, Heard>,
+}
+
+/// A neighbour that a host has heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Id of the chassis that says so.
+    pub chassis: String,
 }
 
 /// Whether backends serve, by service and backend.
@@ -75,6 +90,8 @@ struct Stored {
     chosen: String,
     #[prost(message, repeated, tag = "5")]
     health: Vec<StoredHealth>,
+    #[prost(message, repeated, tag = "6")]
+    heard: Vec<pb::Neighbour>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -158,6 +175,7 @@ impl Record {
             && self.binding == other.binding
             && self.chosen == other.chosen
             && self.health == other.health
+            && self.heard == other.heard
     }
 
     /// The resource as the API shows it.
@@ -166,7 +184,10 @@ impl Record {
         match &mut spec {
             Wire::LogicalSwitch(switch) => switch.tunnel_key = self.key,
             Wire::LogicalRouter(router) => router.tunnel_key = self.key,
-            Wire::LogicalRouterPort(port) => port.tunnel_key = self.key,
+            Wire::LogicalRouterPort(port) => {
+                port.tunnel_key = self.key;
+                port.neighbours = self.neighbours().collect();
+            }
             Wire::LogicalSwitchPort(port) => {
                 port.tunnel_key = self.key;
                 if let Some(binding) = &self.binding {
@@ -206,6 +227,14 @@ impl Record {
         self.with_spec(spec)
     }
 
+    fn neighbours(&self) -> impl Iterator<Item = pb::Neighbour> {
+        self.heard.iter().map(|(ip, heard)| pb::Neighbour {
+            ip: ip.to_string(),
+            mac: heard.mac.to_string(),
+            chassis: format!("chassis/{}", heard.chassis),
+        })
+    }
+
     fn with_spec(&self, spec: Wire) -> pb::Resource {
         pb::Resource {
             name: self.name.to_string(),
@@ -229,7 +258,8 @@ impl Record {
             backend: backend.clone(),
             online: *online,
         });
-        Stored { resource, key: self.key, binding, chosen, health: health.collect() }.encode_to_vec()
+        let heard = self.neighbours().collect();
+        Stored { resource, key: self.key, binding, chosen, health: health.collect(), heard }.encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -245,6 +275,8 @@ impl Record {
         let chosen = Some(stored.chosen.as_str()).filter(|text| !text.is_empty());
         let chosen = chosen.map(parse_port_addresses).transpose()?;
         let health = stored.health.into_iter().map(|known| ((known.vip, known.backend), known.online));
+        let heard = stored.heard.iter().map(heard).collect::<Option<_>>();
+        let heard = heard.ok_or("one of its neighbours is none")?;
         if !keys::is_valid(&name, stored.key) {
             return Err(format!("its tunnel key is {}", stored.key));
         }
@@ -259,8 +291,15 @@ impl Record {
             binding,
             chosen,
             health: health.collect(),
+            heard,
         })
     }
+}
+
+/// A neighbour as it is kept.
+fn heard(stored: &pb::Neighbour) -> Option<(IpAddr, Heard)> {
+    let chassis = stored.chassis.strip_prefix("chassis/")?.to_owned();
+    Some((stored.ip.parse().ok()?, Heard { mac: stored.mac.parse().ok()?, chassis }))
 }
 
 /// `MAC [IP…]`.

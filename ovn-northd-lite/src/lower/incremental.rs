@@ -23,7 +23,7 @@ use super::{
 use crate::{
     build::whole::datapath_of,
     delta::SouthboundDelta,
-    key::DatapathKey,
+    key::{DatapathKey, PortKey},
     southbound::{PortBinding, Southbound, Wire},
 };
 
@@ -88,6 +88,13 @@ impl Lowering {
     /// The view.
     pub fn view(&self) -> &Southbound {
         &self.view
+    }
+
+    /// The port that has a key in its datapath.
+    pub fn port(&self, datapath: DatapathKey, key: PortKey) -> Option<(&str, &PortBinding)> {
+        let ids = self.index.bindings.get(&datapath)?;
+        let mut ports = ids.iter().filter_map(|id| Some((id.as_str(), self.view.bindings.get(id)?)));
+        ports.find(|(_, binding)| binding.key == key)
     }
 
     /// The same numbers, and nothing else.

@@ -52,6 +52,8 @@ pub struct Northbound {
     pub names: BTreeMap<String, Names>,
     /// Bounds on what hosts are asked for, for switches and routers to name.
     pub limits: BTreeMap<String, Limits>,
+    /// Who hosts have heard of on the networks of router ports, by the port.
+    pub heard: BTreeMap<String, BTreeMap<IpAddr, MacAddr>>,
 }
 
 /// An L2 network.

@@ -1,7 +1,7 @@
 //! `router-port`: interfaces of routers.
 
 use clap::Args;
-use ferroflow_proto::northbound::{LogicalRouterPort, Resource, resource};
+use ferroflow_proto::northbound::{LogicalRouterPort, Neighbour, Resource, resource};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
         advertisement::{Advertisement, AdvertisementOptions},
         command::About,
         gateway::{self, Candidate},
-        object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
+        object::{Object, Options, Patch, enabled, labels_of, wrong_kind},
         static_mac::{self, StaticMac},
     },
-    output::yes,
+    output::{short, yes},
 };
 
 /// Options of a new port.
@@ -103,7 +103,7 @@ pub struct RouterPortSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub static_mac_bindings: Vec<StaticMac>,
     /// Length of the largest packet that leaves by it; 0: any.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_any")]
     pub gateway_mtu: u32,
     /// It sends and receives.
     #[serde(default = "enabled")]
@@ -111,6 +111,31 @@ pub struct RouterPortSpec {
     /// What it says of itself.
     #[serde(default)]
     pub router_advertisement: Option<Advertisement>,
+}
+
+/// No length is said.
+fn is_any(mtu: &u32) -> bool {
+    *mtu == 0
+}
+
+/// What the controller says of a router port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouterPortStatus {
+    /// The key that it has in tunnels.
+    pub tunnel_key: u32,
+    /// Who hosts have heard of on its networks.
+    pub neighbours: Vec<HeardOf>,
+}
+
+/// A neighbour that a host has heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeardOf {
+    /// Address.
+    pub ip: String,
+    /// MAC address.
+    pub mac: String,
+    /// The host.
+    pub chassis: String,
 }
 
 impl Object for RouterPortSpec {
@@ -126,9 +151,9 @@ impl Object for RouterPortSpec {
         &["ROUTER", "PORT", "KEY", "ENABLED", "MAC", "NETWORKS", "LABELS"];
     type New = NewRouterPort;
     type Changes = RouterPortChanges;
-    type Status = TunnelKey;
+    type Status = RouterPortStatus;
 
-    fn read(resource: &Resource) -> Result<(Self, TunnelKey), CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, RouterPortStatus), CtlError> {
         let Some(resource::Spec::LogicalRouterPort(port)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
@@ -146,7 +171,13 @@ impl Object for RouterPortSpec {
                 .map(|ra| Advertisement::read(resource, ra))
                 .transpose()?,
         };
-        Ok((spec, TunnelKey { tunnel_key: port.tunnel_key }))
+        let neighbour = |one: &Neighbour| HeardOf {
+            ip: one.ip.clone(),
+            mac: one.mac.clone(),
+            chassis: one.chassis.clone(),
+        };
+        let neighbours = port.neighbours.iter().map(neighbour).collect();
+        Ok((spec, RouterPortStatus { tunnel_key: port.tunnel_key, neighbours }))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -207,11 +238,11 @@ impl Object for RouterPortSpec {
         Ok(())
     }
 
-    fn cells(&self, status: &TunnelKey) -> Vec<String> {
+    fn cells(&self, status: &RouterPortStatus) -> Vec<String> {
         vec![status.tunnel_key.to_string(), yes(self.enabled), self.mac.clone(), self.networks.join(", ")]
     }
 
-    fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
+    fn fields(&self, status: &RouterPortStatus) -> Vec<(&'static str, String)> {
         let mtu = if self.gateway_mtu == 0 { String::new() } else { self.gateway_mtu.to_string() };
         let mut fields = vec![
             ("mac", self.mac.clone()),
@@ -223,6 +254,10 @@ impl Object for RouterPortSpec {
             ("tunnel key", status.tunnel_key.to_string()),
         ];
         fields.extend(self.router_advertisement.iter().flat_map(Advertisement::fields));
+        let neighbour = |HeardOf { ip, mac, chassis }: &HeardOf| {
+            ("neighbour", format!("{ip} {mac}, heard by {}", short(chassis)))
+        };
+        fields.extend(status.neighbours.iter().map(neighbour));
         fields
     }
 }

@@ -126,6 +126,30 @@ impl Responder {
         made.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
     }
 
+    /// Other hosts have heard of a neighbour. Packets that wait for it go.
+    pub fn hear_of(&mut self, now: Timestamp, learned: Learned) -> Vec<Effect> {
+        let mut effects = self.neighbours.hear_of(now, learned);
+        let released = self.waiting.take(&learned.into(), learned.mac);
+        effects.extend(released.into_iter().map(Effect::Send));
+        effects
+    }
+
+    /// Other hosts have not heard of a neighbour for too long.
+    pub fn unhear(&mut self, learned: Learned) -> Option<Effect> {
+        self.neighbours.unhear(learned)
+    }
+
+    /// A neighbour's router is not on this host any more.
+    pub fn drop_neighbour(&mut self, learned: Learned) {
+        self.neighbours.drop(learned);
+    }
+
+    /// Neighbours that this host has heard of by itself since the last call, and (`false`) those
+    /// that it has not for too long.
+    pub fn take_heard(&mut self) -> Vec<(Learned, bool)> {
+        self.neighbours.take_news()
+    }
+
     /// Takes over the names of a view.
     pub fn set_names(&mut self, view: &Southbound) {
         self.names = Names::of(view);

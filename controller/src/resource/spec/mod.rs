@@ -144,7 +144,10 @@ pub fn strip(wire: &mut Wire) {
             port.dynamic_addresses.clear();
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
-        Wire::LogicalRouterPort(port) => port.tunnel_key = 0,
+        Wire::LogicalRouterPort(port) => {
+            port.tunnel_key = 0;
+            port.neighbours.clear();
+        }
         Wire::Acl(_)
         | Wire::AddressSet(_)
         | Wire::PortGroup(_)

@@ -62,7 +62,7 @@ impl World {
 
     fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
-        match what % 22 {
+        match what % 23 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -78,6 +78,7 @@ impl World {
             18 => self.port_group(i, j, k),
             20 => self.services(i, j, k),
             21 => self.qos_rule(s, j, k),
+            22 => self.heard(r, j, k),
             _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
                 match k % 3 {
@@ -276,6 +277,16 @@ impl World {
             _ => drop(self.router_mut(r)),
         }
         self.dirty.routers.insert(id);
+    }
+
+    fn heard(&mut self, r: u8, j: u8, k: u8) {
+        let port = format!("r{r}q{}", j % 4);
+        let heard: BTreeMap<_, _> = (0..k % 4).map(|n| ([10, 0, k % 3, n].into(), mac(k / 16))).collect();
+        match k % 5 {
+            0 => drop(self.nb.heard.remove(&port)),
+            _ => drop(self.nb.heard.insert(port.clone(), heard)),
+        }
+        self.dirty.heard.insert(port);
     }
 
     fn router_settings(&mut self, r: u8, j: u8, k: u8) {
