@@ -6,8 +6,8 @@ use ovn_northd_lite::{
     Dirty,
     key::{DatapathKey, PortKey},
     model::{
-        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort,
-        SwitchPortKind,
+        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortAddresses, PortGroup, RouterPort,
+        SwitchPort, SwitchPortKind,
     },
     southbound::ChassisRecord,
 };
@@ -286,7 +286,12 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
         Attachment::Workload { addresses, unknown, port_security, access, dynamic: _ } => {
             SwitchPortKind::Workload {
-                addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
+                addresses: addresses
+                    .iter()
+                    .chain(&record.chosen)
+                    .cloned()
+                    .chain(held(record, access))
+                    .collect(),
                 unknown: *unknown,
                 port_security: port_security.clone(),
                 chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
@@ -296,6 +301,11 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
                         Access::Nested { parent: parent.id().to_owned(), tag: *tag }
                     }
                     resource::Access::EachChassis => Access::EachChassis,
+                    resource::Access::External(candidates) => Access::External(candidates.clone()),
+                    resource::Access::Virtual(ip, parents) => Access::Virtual {
+                        ip: *ip,
+                        parents: parents.iter().map(|parent| parent.id().to_owned()).collect(),
+                    },
                 },
             }
         }
@@ -308,6 +318,12 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     };
     let services = spec.services.clone();
     Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services })
+}
+
+/// The address of a virtual port, with the MAC address of who has it.
+fn held(record: &Record, access: &resource::Access) -> Option<PortAddresses> {
+    let resource::Access::Virtual(ip, _) = access else { return None };
+    Some(PortAddresses { mac: record.holder.as_ref()?.mac, ips: vec![*ip] })
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {

@@ -1,5 +1,5 @@
 //! What logical networks do where they meet others, with real packets: answers that go back the way they came,
-//! neighbours behind other hosts.
+//! neighbours behind other hosts, addresses that move, workloads in the network outside.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::daemon::{Daemon, Life};
 use ferroflow_tests::probe::Outcome;
-use ferroflow_tests::provider::{Provider, on_hosts, ping, reach_cleanly};
+use ferroflow_tests::provider::{OUTSIDE, Provider, on_hosts, ping, reach_cleanly};
 use ferroflow_tests::{command, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
@@ -142,6 +142,114 @@ fn a_neighbour_behind_another_host_is_known_to_all() -> Result<()> {
         net.kill_switch(0)?;
         net.start_switch(0)?;
         reach_cleanly(net.netns(vm), neighbour)?;
+        net.check_conservation()
+    })
+}
+
+/// Says unasked who has an address.
+fn say(net: &Provider, from: usize, address: &str) -> Result<()> {
+    let mut command = net.netns(from).command("busybox");
+    command.args(["arping", "-U", "-c", "2", "-I", "eth0", "-s", address, address]);
+    command::run_regardless(&mut command, Duration::from_secs(10)).map(drop)
+}
+
+#[test]
+fn an_address_is_with_whoever_said_so_last() -> Result<()> {
+    let name = "an_address_is_with_whoever_said_so_last";
+    if !has_busybox(name) {
+        return Ok(());
+    }
+    on_hosts((name, PROBE), 3, |net| {
+        net.configure(&[
+            "switch add in",
+            "switch-port add in a --address 0a:00:00:00:01:0a,10.0.1.10 --port-security 0a:00:00:00:01:0a,10.0.1.10,10.0.1.100",
+            "switch-port add in b --address 0a:00:00:00:01:0b,10.0.1.11 --port-security 0a:00:00:00:01:0b,10.0.1.11,10.0.1.100",
+            "switch-port add in thief --address 0a:00:00:00:01:0c,10.0.1.12",
+            "switch-port add in vip --virtual-ip 10.0.1.100 --virtual-parent a --virtual-parent b",
+            "switch add out",
+            "switch-port add out c --address 0a:00:00:00:02:0c,10.0.2.12",
+            "router add r",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-out --mac 0a:00:00:00:02:01 --network 10.0.2.1/24",
+            "switch-port add out out-r --router-port r-out",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        let b = net.workload(1, "b", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        let thief = net.workload(1, "thief", ("0a:00:00:00:01:0c", "10.0.1.12/24"), Some("10.0.1.1"))?;
+        let c = net.workload(2, "c", ("0a:00:00:00:02:0c", "10.0.2.12/24"), Some("10.0.2.1"))?;
+        net.wait_converged()?;
+        let vip = Ipv4Addr::new(10, 0, 1, 100);
+        let shows = |text: &str| {
+            stop::wait_for(text, Duration::from_secs(10), || {
+                let shown = net.control.text(&["switch-port", "show", "vip"])?;
+                Ok(if shown.contains(text) { Ok(()) } else { Err(shown) })
+            })
+        };
+        for (from, to, parent, host) in [(b, a, "a", "h1"), (a, b, "b", "h2"), (b, a, "a", "h1")] {
+            let _ = net.netns(from).ip(&["addr", "del", "10.0.1.100/32", "dev", "eth0"]);
+            net.netns(to).ip(&["addr", "add", "10.0.1.100/32", "dev", "eth0"])?;
+            say(net, to, "10.0.1.100")?;
+            shows(&format!("10.0.1.100 at {parent}"))?;
+            shows(&format!("chassis/{host}"))?;
+            reach_cleanly(net.netns(c), vip)?;
+        }
+        // Nobody else can take it.
+        net.netns(thief).ip(&["addr", "add", "10.0.1.100/32", "dev", "eth0"])?;
+        say(net, thief, "10.0.1.100")?;
+        reach_cleanly(net.netns(c), vip)?;
+        shows("10.0.1.100 at a")?;
+        net.check_conservation()
+    })
+}
+
+fn has_busybox(name: &str) -> bool {
+    let is_there = ferroflow_tests::daemon::has_command("busybox");
+    if !is_there {
+        ferroflow_tests::say(&format!("SKIPPED {name}: there is no `busybox`; apt-get install busybox"));
+    }
+    is_there
+}
+
+#[test]
+fn a_workload_in_the_network_outside_is_served_by_one_host() -> Result<()> {
+    let name = "a_workload_in_the_network_outside_is_served_by_one_host";
+    if !has_busybox(name) {
+        return Ok(());
+    }
+    on_hosts((name, PROBE), 3, |net| {
+        net.configure(&[
+            "dhcp-options add pub4 --cidr 10.99.0.0/24 --option server_id=10.99.0.254 --option router=10.99.0.1",
+            "switch add pub --dhcpv4 pub4",
+            "switch-port add pub pub-net --network provider --tag 100",
+            "switch-port add pub a --address 0a:00:00:00:09:0a,10.99.0.10",
+            "switch-port add pub metal --address 0a:00:00:00:09:77,10.99.0.77 --external --gateway h1=20 --gateway h2=10",
+        ])?;
+        net.outside.ip(&["link", "set", "dev", "eth0", "address", "0a:00:00:00:09:77"])?;
+        let a = net.workload(2, "a", ("0a:00:00:00:09:0a", "10.99.0.10/24"), None)?;
+        net.wait_converged()?;
+        // Of three hosts that hear the question one answers.
+        let lease = |net: &Provider| -> Result<String> {
+            let mut client = net.outside.command("busybox");
+            client.args(["udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "5", "-T", "1", "-s", "/bin/true"]);
+            let finished = command::run_regardless(&mut client, Duration::from_secs(20))?;
+            Ok(finished.stdout + &finished.stderr)
+        };
+        let text = lease(net)?;
+        ensure!(text.contains("10.99.0.77"), "{text}");
+        reach_cleanly(&net.outside, Ipv4Addr::new(10, 99, 0, 10))?;
+        reach_cleanly(net.netns(a), OUTSIDE)?;
+        let answered = |net: &Provider, host: usize| -> Result<bool> {
+            let rules = net.host(host).control.text(&["flow", "dump"])?;
+            Ok(rules.contains("switches/pub/ports/metal") && rules.contains("dl_src=0a:00:00:00:09:77"))
+        };
+        ensure!(answered(net, 0)? && !answered(net, 1)? && !answered(net, 2)?, "more hosts than one answer");
+        net.kill_switch(0)?;
+        stop::wait_for("the next host answers", Duration::from_secs(20), || {
+            Ok(if answered(net, 1)? { Ok(()) } else { Err("it does not".to_owned()) })
+        })?;
+        let text = lease(net)?;
+        ensure!(text.contains("10.99.0.77"), "after the first host's end: {text}");
         net.check_conservation()
     })
 }

@@ -56,7 +56,13 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let host = Host::start(identity.clone(), dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
-    let said = agent::Said { claims: host.claims(), health: host.health(), heard: host.heard() };
+    let said = agent::Said {
+        claims: host.claims(),
+        health: host.health(),
+        heard: host.heard(),
+        holders: host.holders(),
+        told: Default::default(),
+    };
     let host = SharedHost::new(host);
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));

@@ -25,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    bindings, encode, health, neighbours,
+    bindings, encode, health, holders, neighbours,
     registry::{Connected, End, News, SessionId, Superseded},
 };
 use crate::{
@@ -194,11 +194,12 @@ impl Inbound {
             Some(Message::Ack(ack)) => self.ack(ack).await,
             Some(Message::Health(said)) => self.health(said).await,
             Some(Message::Neighbours(said)) => self.neighbours(said).await,
+            Some(Message::Holders(said)) => self.holders(said).await,
             Some(Message::Hello(_)) => {
                 Err(Status::invalid_argument("`hello` comes once; open another stream to say it again"))
             }
             None => Err(Status::invalid_argument(
-                "a message is `claims`, `ack`, `health` or `neighbours`; set one",
+                "a message is `claims`, `ack`, `health`, `neighbours` or `holders`; set one",
             )),
         }
     }
@@ -235,6 +236,14 @@ impl Inbound {
             return Err(Status::invalid_argument(message));
         }
         self.blocking(move |controller, chassis| health::settle(controller, chassis, &said.backends)).await
+    }
+
+    async fn holders(&self, said: pb::Holders) -> Result<(), Status> {
+        if said.holders.len() > MAX_CLAIMS {
+            let message = format!("{} holders are too many; keep to {MAX_CLAIMS}", said.holders.len());
+            return Err(Status::invalid_argument(message));
+        }
+        self.blocking(move |controller, chassis| holders::settle(controller, chassis, &said)).await
     }
 
     async fn neighbours(&self, said: pb::Neighbours) -> Result<(), Status> {

@@ -57,6 +57,8 @@ pub const MAX_VIPS: usize = 4096;
 pub const MAX_BACKENDS: usize = 4096;
 /// Next hops of a policy.
 pub const MAX_NEXT_HOPS: usize = 64;
+/// Ports that may have the address of a virtual one.
+pub const MAX_VIRTUAL_PARENTS: usize = 64;
 /// Hosts that may be one gateway.
 pub const MAX_CANDIDATES: usize = 64;
 /// Ranges of addresses that a switch does not give.

@@ -167,6 +167,7 @@ impl<'a> Draft<'a> {
             record.spec = parse_spec(&name, Some(&record.wire)).map_err(field)?;
         }
         check_labels(&record.labels).map_err(field)?;
+        record.holder = record.parent_port().is_some().then_some(record.holder).flatten();
         if !record.is_workload() {
             record.binding = None;
         }
@@ -246,6 +247,7 @@ impl<'a> Draft<'a> {
             chosen: None,
             health: Known::new(),
             heard: BTreeMap::new(),
+            holder: None,
         };
         if operation.is_some() {
             self.results.push(name.clone());

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::{Binding, Draft, Heard, Known, Record};
+use super::{Binding, Draft, Heard, Holder, Known, Record};
 use crate::resource::{Kind, Name};
 
 impl Draft<'_> {
@@ -27,6 +27,15 @@ impl Draft<'_> {
         let mut record = present.clone();
         record.health.extend(known);
         self.touch(None, balancer.clone(), Some(record), false);
+    }
+
+    /// A virtual port's address is this workload's from now on, and so is the port.
+    pub fn set_holder(&mut self, port: &Name, holder: Holder) {
+        let Some(present) = self.get(port) else { return };
+        let record = Record { holder: Some(holder), ..present.clone() };
+        let place = record.parent_port().and_then(|parent| self.get(parent)?.binding.clone());
+        self.touch(None, port.clone(), Some(record), false);
+        self.bind(port, place.as_ref().map(|place| (place.chassis.as_str(), place.up)));
     }
 
     /// Takes note of whom hosts have heard of on the networks of a router port, or of whom

@@ -29,7 +29,7 @@ use std::{
 
 pub use self::{
     draft::{Draft, Prepared},
-    record::{Binding, ChassisStatus, Heard, Known, Record},
+    record::{Binding, ChassisStatus, Heard, Holder, Known, Record},
     refusal::{Reason, Refusal},
 };
 use self::{index::Index, keys::COUNTERS};

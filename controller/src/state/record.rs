@@ -44,6 +44,17 @@ pub struct Record {
     pub health: Known,
     /// Who hosts have heard of on the networks of a router port.
     pub heard: BTreeMap<IpAddr, Heard>,
+    /// Who has the address of a virtual port.
+    pub holder: Option<Holder>,
+}
+
+/// A workload that has the address of a virtual port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Id of its port.
+    pub parent: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
 }
 
 /// A neighbour that a host has heard of.
@@ -92,6 +103,16 @@ struct Stored {
     health: Vec<StoredHealth>,
     #[prost(message, repeated, tag = "6")]
     heard: Vec<pb::Neighbour>,
+    #[prost(message, optional, tag = "7")]
+    holder: Option<StoredHolder>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredHolder {
+    #[prost(string, tag = "1")]
+    parent: String,
+    #[prost(string, tag = "2")]
+    mac: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -119,19 +140,30 @@ impl Record {
     pub fn is_workload(&self) -> bool {
         let Spec::SwitchPort(port) = &self.spec else { return false };
         match &port.attachment {
-            // Of such a port each chassis has one.
-            Attachment::Workload { access, .. } => *access != Access::EachChassis,
+            Attachment::Workload { access, .. } => match access {
+                Access::Interface | Access::Nested(..) => true,
+                // Of the one each chassis has one, the other is where no chassis is.
+                Access::EachChassis | Access::External(_) => false,
+                Access::Virtual(..) => self.holder.is_some(),
+            },
             Attachment::Router(_) | Attachment::Network { .. } => false,
         }
     }
 
-    /// The port behind whose interface the workload is.
+    /// The port behind whose interface the workload is, or that has its address.
     pub fn parent_port(&self) -> Option<&Name> {
         match &self.spec {
             Spec::SwitchPort(SwitchPortSpec {
                 attachment: Attachment::Workload { access: Access::Nested(parent, _), .. },
                 ..
             }) => Some(parent),
+            Spec::SwitchPort(SwitchPortSpec {
+                attachment: Attachment::Workload { access: Access::Virtual(_, parents), .. },
+                ..
+            }) => {
+                let holder = self.holder.as_ref()?;
+                parents.iter().find(|parent| parent.id() == holder.parent)
+            }
             _ => None,
         }
     }
@@ -176,6 +208,7 @@ impl Record {
             && self.chosen == other.chosen
             && self.health == other.health
             && self.heard == other.heard
+            && self.holder == other.holder
     }
 
     /// The resource as the API shows it.
@@ -194,6 +227,11 @@ impl Record {
                     port.chassis = format!("chassis/{}", binding.chassis);
                     port.up = binding.up;
                 }
+                port.virtual_parent = self
+                    .parent_port()
+                    .filter(|_| self.holder.is_some())
+                    .map(Name::to_string)
+                    .unwrap_or_default();
                 port.dynamic_addresses = self.chosen.as_ref().map(text_of).unwrap_or_default();
             }
             Wire::Acl(_)
@@ -259,7 +297,12 @@ impl Record {
             online: *online,
         });
         let heard = self.neighbours().collect();
-        Stored { resource, key: self.key, binding, chosen, health: health.collect(), heard }.encode_to_vec()
+        let holder = self
+            .holder
+            .as_ref()
+            .map(|holder| StoredHolder { parent: holder.parent.clone(), mac: holder.mac.to_string() });
+        Stored { resource, key: self.key, binding, chosen, health: health.collect(), heard, holder }
+            .encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -277,6 +320,11 @@ impl Record {
         let health = stored.health.into_iter().map(|known| ((known.vip, known.backend), known.online));
         let heard = stored.heard.iter().map(heard).collect::<Option<_>>();
         let heard = heard.ok_or("one of its neighbours is none")?;
+        let holder = stored.holder.map(|StoredHolder { parent, mac }| {
+            let mac = mac.parse().map_err(|_| format!("`{mac}` is not the MAC address of its holder"))?;
+            Ok::<_, String>(Holder { parent, mac })
+        });
+        let holder = holder.transpose()?;
         if !keys::is_valid(&name, stored.key) {
             return Err(format!("its tunnel key is {}", stored.key));
         }
@@ -292,6 +340,7 @@ impl Record {
             chosen,
             health: health.collect(),
             heard,
+            holder,
         })
     }
 }

@@ -44,8 +44,11 @@ pub(crate) struct Continuation {
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
     found.filter(|service| {
-        use Service::{Advertise, Bfd, DhcpV4, DhcpV6, Dns, HealthCheck, LearnArp, LearnNd};
-        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | HealthCheck | Bfd)
+        use Service::{Advertise, Bfd, BindVirtual, DhcpV4, DhcpV6, Dns, HealthCheck, LearnArp, LearnNd};
+        !matches!(
+            service,
+            LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | HealthCheck | BindVirtual | Bfd
+        )
     })
 }
 
@@ -117,6 +120,7 @@ impl Answer {
             | Service::Dns
             | Service::Advertise
             | Service::HealthCheck
+            | Service::BindVirtual
             | Service::Bfd => Vec::new(),
         }
     }

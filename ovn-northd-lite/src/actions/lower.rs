@@ -138,6 +138,7 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             Statement::Log(log) => log.lower(flow, out)?,
             Statement::Meter(meter) => meter.lower(flow, out)?,
             Statement::Check(check) => check.lower(flow, out),
+            Statement::Bind(bind) => bind.lower(flow, out)?,
             Statement::CheckLength(check) => check.lower(out)?,
             Statement::CheckAffinity(check) => check.lower(out),
             Statement::CommitAffinity(commit) => commit.lower(flow, out),

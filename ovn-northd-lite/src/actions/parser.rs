@@ -3,8 +3,8 @@
 use flowtable::conntrack::NatKind;
 
 use super::{
-    Answer, Balance, Check, CheckAffinity, CheckLength, CommitAffinity, Connection, Log, Neighbour, Select,
-    Serve, SetMeter, Statement, Translate, answer, lower::MAX_NESTING, serve,
+    Answer, Balance, Bind, Check, CheckAffinity, CheckLength, CommitAffinity, Connection, Log, Neighbour,
+    Select, Serve, SetMeter, Statement, Translate, answer, lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -42,6 +42,7 @@ const VERBS: &[&str] = &[
     "log",
     "set_meter",
     "handle_svc_check",
+    "bind_vport",
     "commit_lb_aff",
 ];
 
@@ -114,6 +115,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
         "commit_lb_aff" => CommitAffinity::parse(parser).map(Statement::CommitAffinity),
+        "bind_vport" => Bind::parse(parser).map(Statement::Bind),
         "handle_svc_check" => Check::parse(parser).map(Statement::Check),
         "set_meter" => SetMeter::parse(parser).map(Statement::Meter),
         "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),

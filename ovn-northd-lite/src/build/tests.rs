@@ -6,12 +6,12 @@ use crate::{
     diff, expr,
     fixture::*,
     model::{
-        Acl, AclAction, AclDirection, AclLog, Bandwidth, DefaultPolicy, DhcpOptions, DhcpV6, Names, NextHop,
-        Northbound, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget, SetMember, Severity,
-        StaticRoute, SwitchPortKind,
+        Access, Acl, AclAction, AclDirection, AclLog, Bandwidth, Candidate, DefaultPolicy, DhcpOptions,
+        DhcpV6, Names, NextHop, Northbound, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget,
+        SetMember, Severity, StaticRoute, SwitchPortKind,
     },
     punt::Service,
-    southbound::Southbound,
+    southbound::{Southbound, Wire},
 };
 
 fn compiled(nb: &Northbound) -> Southbound {
@@ -183,6 +183,43 @@ fn a_router_answers_routes_and_resolves() {
 }
 
 #[test]
+fn addresses_that_move_and_workloads_outside() {
+    let mut nb = small();
+    nb.dhcp_options.insert("four".into(), dhcp_v4("10.0.0.0/24"));
+    let web = nb.switches.get_mut("web").unwrap();
+    web.services.dhcp = [Some("four".into()), None];
+    let network = SwitchPortKind::Network { network: "n".into(), tag: None, gateway: Vec::new() };
+    web.ports.insert("net".into(), crate::model::SwitchPort { kind: network, ..workload(7, 7, &[], "h1") });
+    let attached = |key, last, ips: &[&str], how: Access| {
+        let mut port = workload(key, last, ips, "h1");
+        let SwitchPortKind::Workload { access, .. } = &mut port.kind else { panic!("no workload") };
+        *access = how;
+        port
+    };
+    let candidates = vec![Candidate { priority: 2, chassis: "h2".into() }];
+    let metal = attached(8, 0x77, &["10.0.0.77"], Access::External(candidates.clone()));
+    web.ports.insert("metal".into(), metal);
+    let parents = vec!["a".to_owned(), "b".to_owned()];
+    let vip = attached(9, 0x05, &["10.0.0.100"], Access::Virtual { ip: [10, 0, 0, 100].into(), parents });
+    web.ports.insert("vip".into(), vip);
+    let sb = compiled(&nb);
+    let of = |object: &str| {
+        let ours = sb.flows.values().filter(|flow| flow.object == format!("switches/web/ports/{object}"));
+        let mut texts: Vec<_> = ours
+            .map(|flow| {
+                format!("{} {} {}\n    {}", flow.stage_name, flow.priority.get(), flow.matching, flow.actions)
+            })
+            .collect();
+        texts.sort();
+        texts.join("\n")
+    };
+    insta::assert_snapshot!(format!("{}\n\n{}", of("metal"), of("vip")));
+    assert_eq!((&sb.bindings["metal"].wire, &sb.bindings["metal"].gateway), (&Wire::External, &candidates));
+    assert_eq!(sb.bindings["metal"].announced, []);
+    assert!(sb.groups.values().all(|group| !group.ports.contains("vip") && !group.ports.contains("metal")));
+}
+
+#[test]
 fn what_is_too_large_is_told() {
     let mut nb = small();
     nb.routers.get_mut("r").unwrap().ports.get_mut("r-db").unwrap().mtu = Some(1400);
@@ -229,7 +266,7 @@ fn answers_go_back_the_way_their_connections_came() {
     nb.routers.get_mut("r").unwrap().chassis = None;
     assert!(!of(&compiled(&nb)).contains("ct_commit"));
     let port = nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap();
-    port.gateway = vec![crate::model::Candidate { priority: 1, chassis: "h2".into() }];
+    port.gateway = vec![Candidate { priority: 1, chassis: "h2".into() }];
     let text = of(&compiled(&nb));
     assert_eq!(text.matches("ct_commit").count(), 2, "{text}");
     assert!(text.contains("&& is_chassis_resident(\"cr:r-web\")"), "{text}");

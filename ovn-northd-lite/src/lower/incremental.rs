@@ -214,7 +214,7 @@ impl Lowering {
         let is_other = |binding: &&PortBinding| match &binding.wire {
             Wire::Nested { parent, .. } => self.local.ports.get(parent) != local.ports.get(parent),
             Wire::Network { name, .. } => self.local.networks.get(name) != local.networks.get(name),
-            Wire::Own | Wire::Redirect { .. } | Wire::EachChassis => false,
+            Wire::Own | Wire::Redirect { .. } | Wire::EachChassis | Wire::External => false,
         };
         let wired = self.index.wired.iter().filter_map(|id| self.view.bindings.get(id));
         wired.filter(is_other).map(|binding| binding.datapath).collect()

@@ -247,9 +247,12 @@ impl Reader<'_> {
         }
         let Some(text) = &spec.router_port else {
             return match spec.kind {
-                PortType::Workload | PortType::Localnet | PortType::Localport | PortType::L2gateway => {
-                    Ok(spec)
-                }
+                PortType::Workload
+                | PortType::Localnet
+                | PortType::Localport
+                | PortType::L2gateway
+                | PortType::External
+                | PortType::Virtual => Ok(spec),
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };

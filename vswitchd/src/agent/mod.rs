@@ -6,9 +6,13 @@
 
 mod binding;
 mod decode;
+mod holders;
 mod neighbours;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use ferroflow_proto::chassis::{
     Ack, Claims, Health, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
@@ -20,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use decode::{UpdateError, decode};
 
-use crate::host::{Heard, SharedHost};
+use crate::host::{Heard, Holders, SharedHost};
 
 /// First and longest pause between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -54,6 +58,10 @@ pub struct Said {
     pub health: watch::Receiver<Health>,
     /// Neighbours of routers that it has heard of.
     pub heard: watch::Receiver<Arc<Heard>>,
+    /// Who has the addresses of virtual ports.
+    pub holders: watch::Receiver<Arc<Holders>>,
+    /// Number of the last word about those that was told to a controller.
+    pub told: Arc<AtomicU64>,
 }
 
 /// Runs until the task is dropped.
@@ -112,6 +120,7 @@ async fn session(
     let claiming = tokio::spawn(send_claims(sender.clone(), said.claims));
     let _claiming = AbortOnDrop(claiming);
     let _telling = AbortOnDrop(tokio::spawn(send_health(sender.clone(), said.health)));
+    let _holding = AbortOnDrop(tokio::spawn(holders::send(sender.clone(), said.holders, said.told)));
     let _sharing = AbortOnDrop(tokio::spawn(neighbours::send(sender.clone(), said.heard)));
     let mut updates = client.sync(ReceiverStream::new(receiver)).await?.into_inner();
     while let Some(update) = updates.message().await? {

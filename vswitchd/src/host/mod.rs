@@ -54,7 +54,7 @@ pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, Sent};
-pub use neighbours::Heard;
+pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use port_kind::PortKind;
 pub use port_settings::{Mode as VlanMode, PortSettings};
@@ -166,6 +166,7 @@ pub struct Host {
     claims: watch::Sender<Claims>,
     health: watch::Sender<Health>,
     heard: watch::Sender<Arc<neighbours::Heard>>,
+    holders: watch::Sender<Arc<neighbours::Holders>>,
     /// Logical ports that are claimed for interfaces to come.
     held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
@@ -227,6 +228,7 @@ impl Host {
             claims: watch::Sender::new(Claims::default()),
             health: watch::Sender::new(Health::default()),
             heard: watch::Sender::default(),
+            holders: watch::Sender::default(),
             held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };

@@ -19,10 +19,14 @@ use ovn_northd_lite::{
 use tokio::sync::watch;
 
 use super::Host;
-use crate::responder::Effect;
+use crate::responder::{Effect, Hold};
 
 /// Neighbours that a host has heard of: router port by key and id, address, MAC address.
 pub type Heard = BTreeMap<(DatapathKey, PortKey, IpAddr), (String, MacAddr)>;
+
+/// Who has the address of a virtual port, by the id of that: a number that rises with each
+/// word, id of the workload's port, MAC address.
+pub type Holders = BTreeMap<String, (u64, String, MacAddr)>;
 
 /// What an update says of neighbours that other hosts have heard of.
 #[derive(Debug, Default)]
@@ -137,6 +141,23 @@ impl Host {
         });
     }
 
+    /// Who has the addresses of virtual ports, as workloads of this host have said.
+    pub fn holders(&self) -> watch::Receiver<Arc<Holders>> {
+        self.holders.subscribe()
+    }
+
+    /// Has the controller told who has the address of a virtual port.
+    fn tell_holder(&mut self, hold: &Hold) {
+        let id = |key| self.lowering.port(hold.datapath, key).map(|(id, _)| id.to_owned());
+        let Some((port, parent)) = id(hold.port).zip(id(hold.parent)) else { return };
+        self.holders.send_modify(|holders| {
+            let holders = Arc::make_mut(holders);
+            // What came last is told last, also when it is what was told before.
+            let number = 1 + holders.values().map(|(number, ..)| *number).max().unwrap_or(0);
+            holders.insert(port, (number, parent, hold.mac));
+        });
+    }
+
     /// Lets go what has waited too long for a neighbour, and who was heard of long ago.
     pub fn tend_neighbours(&mut self) {
         let effects = self.responder.tick(self.dataplane.now());
@@ -153,6 +174,7 @@ impl Host {
                 Effect::GiveUp { in_port, n_bytes } => self.give_up(in_port, n_bytes),
                 Effect::Log(line) => line.write(),
                 Effect::Health(known) => self.tell_health(known),
+                Effect::Hold(hold) => self.tell_holder(&hold),
             }
         }
         // What is learned comes before the packets that waited for it.

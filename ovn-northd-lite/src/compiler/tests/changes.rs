@@ -211,6 +211,8 @@ impl World {
                 *access = match k % 11 {
                     3 => Access::Nested { parent: format!("s{s}p0"), tag },
                     4 => Access::EachChassis,
+                    5 => Access::External(vec![Candidate { chassis: host(j), priority: u16::from(j) }]),
+                    6 => Access::Virtual { ip: [10, 0, 0, 7].into(), parents: vec![format!("s{s}p0")] },
                     _ => Access::Interface,
                 };
                 *unknown = k.is_multiple_of(5);
