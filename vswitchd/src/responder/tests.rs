@@ -243,6 +243,7 @@ impl Net {
         for effect in effects {
             match effect {
                 Effect::Health(known) => self.health = known,
+                Effect::Hold(hold) => panic!("there are no virtual ports: {hold:?}"),
                 Effect::Learn(learned) => self.change(neighbour_rules(&learned).map(Change::Add)),
                 Effect::Forget(learned) => {
                     self.change(neighbour_rules(&learned).map(|rule| Change::DeleteStrict {
