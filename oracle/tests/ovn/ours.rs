@@ -220,6 +220,7 @@ fn a_router(
             gateway: Vec::new(),
             advertisement: None,
             static_macs: BTreeMap::new(),
+            mtu: None,
         };
         let id = format!("r{router}-{on}");
         let kind = SwitchPortKind::Router { router: format!("r{router}"), port: id.clone() };
