@@ -22,7 +22,7 @@ use crate::{
 /// Options of a new router.
 #[derive(Debug, Args)]
 pub struct NewRouter {
-    /// A static route, "PREFIX via ADDRESS [dev PORT] [symmetric]"; may be repeated
+    /// A static route, "PREFIX via ADDRESS [dev PORT]", "symmetric" at its end if answers are to be; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// Chassis that the whole router is on; without, it is on every host
@@ -42,7 +42,7 @@ pub struct NewRouter {
 /// Changes of a router.
 #[derive(Debug, Args)]
 pub struct RouterChanges {
-    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT] [symmetric]"; may be repeated
+    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT]", "symmetric" at its end if answers are to be; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// No static routes
