@@ -56,12 +56,18 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let host = Host::start(identity.clone(), dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
-    let (claims, health) = (host.claims(), host.health());
+    let said = agent::Said {
+        claims: host.claims(),
+        health: host.health(),
+        heard: host.heard(),
+        holders: host.holders(),
+        told: Default::default(),
+    };
     let host = SharedHost::new(host);
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     if let Some(controller) = controller {
-        tokio::spawn(agent::run(host.clone(), controller, (claims, health)));
+        tokio::spawn(agent::run(host.clone(), controller, said));
     }
     let underlay = tokio::spawn(underlay::run(host.clone()));
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
