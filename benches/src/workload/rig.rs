@@ -302,7 +302,8 @@ mod tests {
             assert_eq!(counters.n_packets, 200 * MAX_BATCH as u64, "{}", workload.id);
             let n_sent = rig.pool.n_sent;
             assert_eq!(n_sent, counters.n_forwarded, "{}", workload.id);
-            if !["P4", "P5d"].contains(&workload.id) {
+            // Some drop what they do not allow; where there is a backend, answers that come before they are asked for.
+            if !["P4", "P5d", "P11"].contains(&workload.id) {
                 assert_eq!(counters.n_dropped, 0, "{}: {:?}", workload.id, rig.switch.drops());
             }
             let len = match workload.way {
