@@ -12,6 +12,7 @@
 //! - `northbound`: the ports of logical switches
 //! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
 //! - `limits`: bounds on what they send and receive
+//! - `names`: names by which others find them
 //! - `kept`: values that outlive the process
 //! - `departed`: what shims leave to do while this daemon is not there
 //! - `tending`: what is left to do, by a crash or by others that did not answer
@@ -24,6 +25,7 @@ mod key;
 mod lease;
 mod limits;
 mod link;
+mod names;
 mod nat;
 mod northbound;
 mod plan;
@@ -68,6 +70,8 @@ const UP_LIMIT: Duration = Duration::from_secs(10);
 pub const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Where leased addresses are kept, beside the endpoints.
 const LEASES_DIR: &str = "leases";
+/// Where names are kept that the network was told, beside the endpoints.
+const NAMES_DIR: &str = "names";
 
 /// The endpoints of this host.
 pub struct Endpoints {
@@ -78,6 +82,10 @@ pub struct Endpoints {
     records: std::sync::Mutex<Files<Record>>,
     /// Locked behind `records`, where both are.
     slots: std::sync::Mutex<Files<Slot>>,
+    /// Names that the network knows of this host's containers.
+    lists: std::sync::Mutex<Files<names::List>>,
+    /// Held by who tells names.
+    naming: Mutex<()>,
     /// Where leased addresses come from, by their number.
     pools: Mutex<HashMap<String, Pool>>,
     /// Held by who leases and gives back.
@@ -103,13 +111,16 @@ impl Endpoints {
         state: Option<&Path>,
         departed: PathBuf,
     ) -> io::Result<Self> {
+        let beside = |name: &str| state.map(|dir| dir.join(name));
         Ok(Self {
             host,
             chassis,
             northbound: controller.map(Northbound::new),
             departed,
             records: std::sync::Mutex::new(Files::open(state)?),
-            slots: std::sync::Mutex::new(Files::open(state.map(|dir| dir.join(LEASES_DIR)).as_deref())?),
+            slots: std::sync::Mutex::new(Files::open(beside(LEASES_DIR).as_deref())?),
+            lists: std::sync::Mutex::new(Files::open(beside(NAMES_DIR).as_deref())?),
+            naming: Mutex::new(()),
             pools: Mutex::new(HashMap::new()),
             leasing: Mutex::new(()),
             waiting: AtomicUsize::new(0),
@@ -150,11 +161,14 @@ impl Endpoints {
         };
         let labels = self.labels(&wanted.key, wanted.labels.clone());
         let made = async {
-            self.open_gateway(northbound, &record).await?;
+            let record = self.open_gateway(northbound, &wanted, record).await?;
             self.make(northbound, namespace.as_ref(), record, labels).await
         };
         match made.await {
-            Ok(record) => Ok(record),
+            Ok(record) => {
+                self.name(&record).await;
+                Ok(record)
+            }
             Err(status) => {
                 tracing::warn!(key = %wanted.key, %status, "an endpoint cannot be attached");
                 self.take_away_whole(&wanted.key).await?;
