@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
 //! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`cni`],
-//! [`mod@podman`], [`containerd`], [`cri`] and [`docker`] (container runtimes, their containers made of an [`image`]),
+//! [`mod@podman`], [`containerd`] and [`docker`] (container runtimes, their containers made of an [`image`]),
 //! [`libnetwork`] (what Docker says to its driver), then the means: [`control`], [`daemon`], [`netns`], [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
@@ -20,7 +20,6 @@ pub mod cni;
 pub mod command;
 pub mod containerd;
 pub mod control;
-pub mod cri;
 pub mod daemon;
 pub mod docker;
 pub mod fabric;

@@ -21,7 +21,7 @@ const N_PRESENT: usize = if cfg!(debug_assertions) { 60 } else { 500 };
 const N_COMING: usize = if cfg!(debug_assertions) { 20 } else { 200 };
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How many come at once.
-const N_AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 64 };
+const N_AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 500 };
 /// Attachments and detachments with kills.
 const N_CYCLES: usize = if cfg!(debug_assertions) { 100 } else { 500 };
 const N_WORKERS: usize = 16;

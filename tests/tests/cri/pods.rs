@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ferroflow_tests::containerd::{Containerd, IMAGE};
+use ferroflow_tests::{say, stop};
 use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::containerd::{Containerd, IMAGE};
-use crate::{say, stop};
-
-/// What the interface is made of; `tests/proto` has what there is to say of it.
+/// What the interface is made of; `proto/` has what there is to say of it.
 #[allow(missing_docs, unreachable_pub)]
 mod api {
     tonic::include_proto!("runtime.v1");
 }
 
 use api::runtime_service_client::RuntimeServiceClient;
-pub use api::{DnsConfig, PodSandboxConfig, PortMapping};
+pub(crate) use api::{DnsConfig, PodSandboxConfig, PortMapping};
 
 /// How long a call may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,7 +25,7 @@ const READY_LIMIT: Duration = Duration::from_secs(40);
 
 /// A runtime's pods; dropping it ends them.
 #[derive(Debug)]
-pub struct Pods {
+pub(crate) struct Pods {
     runtime: Runtime,
     client: RuntimeServiceClient<Channel>,
     sandboxes: Vec<String>,
@@ -34,15 +33,15 @@ pub struct Pods {
 
 /// A pod with one container.
 #[derive(Debug, Clone)]
-pub struct Pod {
+pub(crate) struct Pod {
     /// Its addresses, the first one first.
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     sandbox: String,
     container: String,
 }
 
 /// A pod's description, of which the rest may be filled in.
-pub fn description(name: &str, namespace: &str) -> PodSandboxConfig {
+pub(crate) fn description(name: &str, namespace: &str) -> PodSandboxConfig {
     let metadata = api::PodSandboxMetadata {
         name: name.to_owned(),
         uid: format!("{namespace}-{name}"),
@@ -57,7 +56,7 @@ impl Pods {
     ///
     /// # Errors
     /// When it is not ready in time.
-    pub fn of(containerd: &Containerd) -> Result<Self> {
+    pub(crate) fn of(containerd: &Containerd) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let endpoint = Endpoint::from_shared(format!("unix://{}", containerd.socket().display()))?;
         let channel = {
@@ -73,7 +72,7 @@ impl Pods {
     ///
     /// # Errors
     /// When it does not in time.
-    pub fn wait_ready(&self) -> Result<()> {
+    pub(crate) fn wait_ready(&self) -> Result<()> {
         stop::wait_for("the runtime can run pods", READY_LIMIT, || {
             let mut client = self.client.clone();
             let status = self.runtime.block_on(async { client.status(api::StatusRequest {}).await });
@@ -93,7 +92,7 @@ impl Pods {
     ///
     /// # Errors
     /// When the runtime refuses; whatever was made of it is ended with the others.
-    pub fn run(&mut self, description: &PodSandboxConfig, words: &[&str]) -> Result<Pod> {
+    pub(crate) fn run(&mut self, description: &PodSandboxConfig, words: &[&str]) -> Result<Pod> {
         let request = api::RunPodSandboxRequest { config: Some(description.clone()) };
         let made = self.call(async |client| client.run_pod_sandbox(request).await)?;
         let sandbox = made.pod_sandbox_id;
@@ -122,7 +121,7 @@ impl Pods {
     ///
     /// # Errors
     /// When it fails.
-    pub fn exec(&self, pod: &Pod, words: &[&str]) -> Result<String> {
+    pub(crate) fn exec(&self, pod: &Pod, words: &[&str]) -> Result<String> {
         let request = api::ExecSyncRequest {
             container_id: pod.container.clone(),
             cmd: words.iter().map(|word| (*word).to_owned()).collect(),
@@ -139,7 +138,7 @@ impl Pods {
     ///
     /// # Errors
     /// When the runtime refuses.
-    pub fn remove(&mut self, pod: &Pod) -> Result<()> {
+    pub(crate) fn remove(&mut self, pod: &Pod) -> Result<()> {
         self.remove_sandbox(&pod.sandbox)?;
         self.sandboxes.retain(|sandbox| *sandbox != pod.sandbox);
         Ok(())

@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod pods;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::containerd::Containerd;
-use ferroflow_tests::cri::{DnsConfig, Pod, Pods, PortMapping, description};
 use ferroflow_tests::fabric::{Fabric, HOSTS};
 use ferroflow_tests::{checks, cni, command, scenario, stop};
+use pods::{DnsConfig, Pod, Pods, PortMapping, description};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 /// How long the daemons may take to tidy up.
