@@ -228,13 +228,14 @@ impl PrefixSearch<'_> {
     /// No rule with a prefix of this length of the field can match; un-wildcards what
     /// proves it. Where one can, nothing is recorded: the caller goes on to examine the
     /// prefix itself.
-    pub(super) fn exclude(&mut self, idx: usize, len: u32, key: &mut Tracked) -> bool {
+    pub(super) fn exclude(&mut self, idx: u8, len: u8, key: &mut Tracked) -> bool {
+        let idx = usize::from(idx);
         let (field, _) = PREFIX_FIELDS[idx];
         let (trie, answer) = (&self.tries[idx], &mut self.answers[idx]);
         let mut excluded = false;
         key.read_prefix(field, |value| {
             let answer = answer.get_or_insert_with(|| trie.lookup(value << (128 - field.info().n_bits)));
-            let proof = answer.excludes(len);
+            let proof = answer.excludes(len.into());
             excluded = proof.is_some();
             proof.unwrap_or(0)
         });
