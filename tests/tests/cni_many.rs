@@ -25,8 +25,8 @@ const N_AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 500 };
 /// Attachments and detachments with kills.
 const N_CYCLES: usize = if cfg!(debug_assertions) { 100 } else { 500 };
 const N_WORKERS: usize = 16;
-/// Kills of vswitchd and of the controller among them.
-const N_KILLS: usize = if cfg!(debug_assertions) { 4 } else { 12 };
+/// So often vswitchd or the controller is killed among them.
+const CYCLES_PER_KILL: usize = 25;
 /// How long the daemons may take to tidy up.
 const TIDY_LIMIT: Duration = Duration::from_secs(60);
 /// No container waits longer than this, on however slow a machine.
@@ -185,6 +185,7 @@ fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
         .map(|idx| Container::create(fabric, &format!("c{idx}")))
         .collect::<Result<Vec<_>>>()?;
     let n_cycles = scenario::cycles(N_CYCLES)?;
+    let n_kills = n_cycles / CYCLES_PER_KILL;
     let n_done = AtomicUsize::new(0);
     let worked: Result<()> = std::thread::scope(|scope| {
         let (runtime, config, n_done) = (&runtime, &config, &n_done);
@@ -201,8 +202,8 @@ fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
                 })
             })
             .collect();
-        for kill in 1..=N_KILLS {
-            let is_time = || n_done.load(Ordering::Relaxed) >= n_cycles * kill / (N_KILLS + 1);
+        for kill in 1..=n_kills {
+            let is_time = || n_done.load(Ordering::Relaxed) >= n_cycles * kill / (n_kills + 1);
             while !is_time() && workers.iter().any(|worker| !worker.is_finished()) {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -220,7 +221,7 @@ fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
     drop(containers);
     let holders = netns::holders(&inodes)?;
     ensure!(holders.is_empty(), "namespaces of containers are still held: {holders:?}");
-    println!("{n_cycles} cycles, {N_KILLS} kills of daemons, {ipam}: {:.1} s", start.elapsed().as_secs_f64());
+    println!("{n_cycles} cycles, {n_kills} kills of daemons, {ipam}: {:.1} s", start.elapsed().as_secs_f64());
     checks::account(fabric)
 }
 

@@ -19,8 +19,8 @@ const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 /// Attachments and detachments with kills.
 const N_CYCLES: usize = if cfg!(debug_assertions) { 100 } else { 500 };
 const N_WORKERS: usize = 8;
-/// Kills among them: of the driver, of vswitchd, of the controller, in turn.
-const N_KILLS: usize = if cfg!(debug_assertions) { 9 } else { 30 };
+/// So often something is killed among them: the driver, vswitchd, the controller, in turn.
+const CYCLES_PER_KILL: usize = 12;
 /// Docker's id of the network.
 const NETWORK: &str = "5c3f0e8a1b2d4c6f5c3f0e8a1b2d4c6f5c3f0e8a1b2d4c6f5c3f0e8a1b2d4c6f";
 /// How long the daemons may take to tidy up.
@@ -128,6 +128,7 @@ fn kills_at_any_time_leave_nothing_of_dockers_containers() -> Result<()> {
         let network = json!({ "NetworkID": NETWORK, "Options": {}, "IPv4Data": [{ "Pool": "10.77.0.0/16" }], "IPv6Data": [] });
         must(&dir, "NetworkDriver.CreateNetwork", &network)?;
         let n_cycles = scenario::cycles(N_CYCLES)?;
+        let n_kills = n_cycles / CYCLES_PER_KILL;
         let n_done = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let (dir, pool, n_done) = (&dir, &pool, &n_done);
@@ -146,8 +147,8 @@ fn kills_at_any_time_leave_nothing_of_dockers_containers() -> Result<()> {
                 })
                 .collect();
             let mut random = Random::new(77);
-            for kill in 1..=N_KILLS {
-                let is_time = || n_done.load(Ordering::Relaxed) >= n_cycles * kill / (N_KILLS + 1);
+            for kill in 1..=n_kills {
+                let is_time = || n_done.load(Ordering::Relaxed) >= n_cycles * kill / (n_kills + 1);
                 while !is_time() && workers.iter().any(|worker| !worker.is_finished()) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -158,11 +159,11 @@ fn kills_at_any_time_leave_nothing_of_dockers_containers() -> Result<()> {
         fabric.wait_converged()?;
         all_are_known(fabric, &dir)?;
         let left = kept(&dir)?.iter().filter(|name| name.starts_with("endpoints/")).count();
-        ensure!(left <= N_KILLS * N_WORKERS, "{left} endpoints are left, more than kills can have cut short");
+        ensure!(left <= n_kills * N_WORKERS, "{left} endpoints are left, more than kills can have cut short");
         must(&dir, "IpamDriver.ReleasePool", &json!({ "PoolID": pool }))?;
         must(&dir, "NetworkDriver.DeleteNetwork", &json!({ "NetworkID": NETWORK }))?;
         nothing_is_left(fabric, &dir)?;
-        println!("{n_cycles} cycles, {N_KILLS} kills, libnetwork: {:.1} s", begin.elapsed().as_secs_f64());
+        println!("{n_cycles} cycles, {n_kills} kills, libnetwork: {:.1} s", begin.elapsed().as_secs_f64());
         checks::account(fabric)
     })
 }
