@@ -226,6 +226,7 @@ impl Subtable {
     /// Offers the rules that match and are wanted. Examines stage by stage and stops at
     /// the first that no rule can satisfy, so that later stages stay wild; ranges and sets
     /// come last.
+    #[inline]
     pub(super) fn search<'a>(
         &'a self,
         key: &mut Tracked,
@@ -239,6 +240,7 @@ impl Subtable {
     }
 
     /// The rules that alone can match.
+    #[inline]
     fn bucket(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Bucket> {
         let mut hasher = StageHash(HASH_SEED);
         let mut is_known = true;
