@@ -1,6 +1,6 @@
 //! Ports come and go: by command, by a restart, and when their interface does.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use dataplane::{AttachError, Device, PortId, PortSpec, Steering};
 use flowtable::types::{BridgeId, PortNo};
@@ -421,10 +421,10 @@ impl Host {
                 None => Ok(port),
             };
         }
-        (first..=PortNo::MAX_REAL)
-            .filter_map(|raw| PortNo::new(raw).ok())
-            .find(|number| owner(*number).is_none())
-            .ok_or(PortError::Full)
+        let of_bridge = self.ports.values().filter(|port| port.bridge == bridge);
+        let taken: BTreeSet<_> = of_bridge.map(|port| port.port.get()).collect();
+        let free = (first..=PortNo::MAX_REAL).find(|raw| !taken.contains(raw));
+        free.and_then(|raw| PortNo::new(raw).ok()).ok_or(PortError::Full)
     }
 
     pub(super) fn save_ports(&self) -> Result<(), StateError> {

@@ -3,7 +3,7 @@
 
 use flowtable::types::BridgeId;
 
-use super::{Host, PortError, port_kind::PortKind, ports::Wanted};
+use super::{Host, PortError, PortKind, ports::Wanted};
 
 impl Host {
     /// Attaches interfaces, each for a logical port. The same again changes nothing.
