@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::command::{self, describe};
 use crate::daemon::find_program;
-use crate::fabric::{Fabric, HOSTS};
+use crate::fabric::{Fabric, HOSTS, Plan};
 use crate::netns::Netns;
 use crate::scenario;
 
@@ -52,7 +52,15 @@ impl Container {
     /// # Errors
     /// When the namespace cannot be made.
     pub fn create(fabric: &Fabric, id: &str) -> Result<Self> {
-        let netns = Netns::create(&format!("{}-{id}", fabric.plan().prefix))?;
+        Self::with_prefix(&fabric.plan().prefix, id)
+    }
+
+    /// Makes one whose namespace has a name that begins so.
+    ///
+    /// # Errors
+    /// When the namespace cannot be made.
+    pub fn with_prefix(prefix: &str, id: &str) -> Result<Self> {
+        let netns = Netns::create(&format!("{prefix}-{id}"))?;
         Ok(Self { id: id.to_owned(), netns })
     }
 
@@ -68,10 +76,17 @@ impl Runtime {
     /// # Errors
     /// When the plugin was not built, or there is no folder for its state.
     pub fn on(fabric: &Fabric, host_idx: usize) -> Result<Self> {
-        let name = HOSTS[host_idx].name;
-        let dir = fabric.plan().dir.join(format!("{name}-runtime"));
+        Self::of_host(fabric.plan(), HOSTS[host_idx].name, host_idx)
+    }
+
+    /// The runtime of a host that has this name, and is one of several.
+    ///
+    /// # Errors
+    /// As [`Self::on`].
+    pub fn of_host(plan: &Plan, name: &str, host_idx: usize) -> Result<Self> {
+        let dir = plan.dir.join(format!("{name}-runtime"));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let socket = fabric.plan().dir.join(format!("{name}.sock"));
+        let socket = plan.dir.join(format!("{name}.sock"));
         let plugin = find_program(&scenario::target_dir()?, "vswitch-cni")?;
         Ok(Self { socket, dir, plugin, host_idx, is_gateway: false })
     }
@@ -120,6 +135,44 @@ impl Runtime {
             config["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
         }
         config
+    }
+
+    /// A network of a switch, with addresses of one range that hosts lease, and a router if there is one.
+    pub fn leased(&self, name: &str, switch: &str, (subnet, range): (&str, &str), router: &str) -> Value {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let mut config = self.config("1.0.0");
+        config["name"] = name.into();
+        config["switch"] = switch.into();
+        let mut range = json!({ "subnet": subnet, "rangeStart": first, "rangeEnd": last });
+        let mut routes = json!([]);
+        if !router.is_empty() {
+            range["gateway"] = router.into();
+            routes = json!([{ "dst": "0.0.0.0/0" }]);
+        }
+        config["ipam"] = json!({ "type": "ferroflow", "ranges": [[range]], "routes": routes });
+        config
+    }
+
+    /// ADD in a network, which has to succeed. Gives the address.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn attach(&self, container: &Container, network: &Value) -> Result<String> {
+        match self.call("ADD", &container.id, &container.path(), network)? {
+            Ok(result) => address(&result),
+            Err(error) => bail!("ADD of {} failed: {error}", container.id),
+        }
+    }
+
+    /// DEL in a network, which has to succeed.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn detach(&self, container: &Container, network: &Value) -> Result<()> {
+        match self.call("DEL", &container.id, "", network)? {
+            Ok(_) => Ok(()),
+            Err(error) => bail!("DEL of {} failed: {error}", container.id),
+        }
     }
 
     /// Where host-local keeps what it gives.

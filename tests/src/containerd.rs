@@ -20,10 +20,38 @@ const START_LIMIT: Duration = Duration::from_secs(40);
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The image that pods and their containers are made of.
+pub const IMAGE: &str = "localhost/busybox:local";
+/// What pods need of containerd where it may not do everything.
+const CRI: &str = r#"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/busybox:local"
+  restrict_oom_score_adj = true
+  disable_hugetlb_controller = true
+  tolerate_missing_hugetlb_controller = true
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+    max_conf_num = 1
+"#;
+
+/// Who sees what is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mounts {
+    /// Nobody else.
+    Own,
+    /// Nobody else, but for network namespaces, which are everybody's: Kubernetes' runtimes make them.
+    SharedNetns,
+}
+
 /// containerd on a host of a fabric.
 #[derive(Debug)]
 pub struct Containerd {
-    _containerd: Daemon,
+    containerd: Option<Daemon>,
+    has_cri: bool,
     holder: Daemon,
     netns: String,
     control: PathBuf,
@@ -37,20 +65,68 @@ impl Containerd {
     /// # Errors
     /// When it does not start.
     pub fn start(fabric: &Fabric, host_idx: usize) -> Result<Self> {
+        Self::start_as(fabric, host_idx, false)
+    }
+
+    /// Starts it as Kubernetes does, with an image for pods.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_for_pods(fabric: &Fabric, host_idx: usize) -> Result<Self> {
+        let containerd = Self::start_as(fabric, host_idx, true)?;
+        let archive = image::archive(&containerd.dir, IMAGE)?;
+        let mut import = containerd.ctr(&["--namespace=k8s.io", "images", "import", "--snapshotter=native"]);
+        command::output(import.arg(archive), LIMIT)?;
+        // Kubernetes installs it, and containerd calls it for each pod.
+        let mut install = containerd.inside("install");
+        command::output(install.args(["-D", "/usr/lib/cni/loopback", "/opt/cni/bin/loopback"]), LIMIT)?;
+        Ok(containerd)
+    }
+
+    fn start_as(fabric: &Fabric, host_idx: usize, has_cri: bool) -> Result<Self> {
         let name = HOSTS[host_idx].name;
         let dir = fabric.plan().dir.join(format!("{name}-containerd"));
         fs::create_dir_all(&dir)?;
         let netns = fabric.host_netns(host_idx);
-        let holder = hold_mounts(netns, &dir)?;
+        let mounts = if has_cri { Mounts::SharedNetns } else { Mounts::Own };
+        let holder = hold_mounts(netns, &dir, mounts)?;
         image::tar(&dir)?;
+        let extra = if has_cri { CRI } else { NO_CRI };
         Ok(Self {
-            _containerd: start(netns, &holder, &dir)?,
+            containerd: Some(start(netns.name(), &holder, &dir, extra)?),
+            has_cri,
             holder,
             netns: netns.name().to_owned(),
             control: fabric.plan().programs.control.clone(),
             host_socket: fabric.plan().dir.join(format!("{name}.sock")),
             dir,
         })
+    }
+
+    /// Kills it, as a crash would, and starts it again; its containers go on meanwhile.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        if let Some(mut containerd) = self.containerd.take() {
+            containerd.kill()?;
+        }
+        let extra = if self.has_cri { CRI } else { NO_CRI };
+        self.containerd = Some(start(&self.netns, &self.holder, &self.dir, extra)?);
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("containerd.sock")
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read(self.dir.join("containerd.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// `vswitchctl cni` with these words: into containerd's own folders.
@@ -76,10 +152,14 @@ impl Containerd {
     /// # Errors
     /// When it fails.
     pub fn run(&self, id: &str, words: &[&str]) -> Result<String> {
-        let mut command = self.inside("ctr");
-        command.arg(format!("--address={}/containerd.sock", self.dir.display()));
-        command.args(["run", "--rm", "--cni", "--rootfs", "--env", "PATH=/bin"]);
+        let mut command = self.ctr(&["run", "--rm", "--cni", "--rootfs", "--env", "PATH=/bin"]);
         command::output(command.arg(self.dir.join("image")).arg(id).args(words), LIMIT)
+    }
+
+    fn ctr(&self, words: &[&str]) -> Command {
+        let mut command = self.inside("ctr");
+        command.arg(format!("--address={}", self.socket().display())).args(words);
+        command
     }
 
     fn inside(&self, program: &str) -> Command {
@@ -89,19 +169,26 @@ impl Containerd {
 
 /// Starts what holds a mount namespace, in which the runtimes' folders of this machine are their
 /// own.
-pub(crate) fn hold_mounts(netns: &Netns, dir: &Path) -> Result<Daemon> {
+pub(crate) fn hold_mounts(netns: &Netns, dir: &Path, mounts: Mounts) -> Result<Daemon> {
     for dir in ["/run/docker", "/run/containerd", "/etc/cni"] {
         fs::create_dir_all(dir)?;
     }
     fs::create_dir_all(dir.join("plugins"))?;
     let ready = dir.join("mounted");
-    let script = "mount -t tmpfs tmpfs /run/docker && mount -t tmpfs tmpfs /run/containerd && \
+    let script = "if [ \"$1\" = unchanged ]; then mount --make-private / && \
+                  { ! mountpoint -q /run || mount --make-private /run; }; fi && \
+                  mount -t tmpfs tmpfs /run/docker && mount -t tmpfs tmpfs /run/containerd && \
                   mount -t tmpfs tmpfs /etc/cni && mount -t tmpfs tmpfs /opt && \
                   mkdir /run/docker/plugins && mount --bind \"$0/plugins\" /run/docker/plugins && \
                   touch \"$0/mounted\" && exec setpriv --pdeathsig KILL sleep infinity";
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", netns.name()));
-    command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script]).arg(dir);
+    let propagation = match mounts {
+        Mounts::Own => "private",
+        Mounts::SharedNetns => "unchanged",
+    };
+    command.args(["unshare", "--mount", "--propagation", propagation, "sh", "-c", script]);
+    command.arg(dir).arg(propagation);
     let mut holder = Daemon::spawn(command, "the holder of mounts".to_owned(), &dir.join("holder.log"))?;
     stop::wait_for("a mount namespace is made", START_LIMIT, || {
         holder.check()?;
@@ -110,16 +197,20 @@ pub(crate) fn hold_mounts(netns: &Netns, dir: &Path) -> Result<Daemon> {
     Ok(holder)
 }
 
+/// What containerd is told when nobody asks it for pods.
+pub(crate) const NO_CRI: &str = "[plugins]\n";
+
 /// Starts the daemon that holds containers, for Docker and others.
-pub(crate) fn start(netns: &Netns, holder: &Daemon, dir: &Path) -> Result<Daemon> {
+pub(crate) fn start(netns: &str, holder: &Daemon, dir: &Path, extra: &str) -> Result<Daemon> {
     let shown = dir.display();
+    let disabled = if extra == NO_CRI { "\"io.containerd.grpc.v1.cri\"" } else { "" };
     let config = format!(
         "version = 2\nroot = \"{shown}/containerd\"\nstate = \"{shown}/containerd-state\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{shown}/containerd.sock\"\n",
+         disabled_plugins = [{disabled}]\n[grpc]\naddress = \"{shown}/containerd.sock\"\n{extra}",
     );
     let file = dir.join("containerd.toml");
     fs::write(&file, config)?;
-    let mut command = inside(netns.name(), holder, "containerd");
+    let mut command = inside(netns, holder, "containerd");
     command.arg("--config").arg(&file);
     let mut daemon = Daemon::spawn(command, "containerd".to_owned(), &dir.join("containerd.log"))?;
     stop::wait_for("containerd listens", START_LIMIT, || {

@@ -12,15 +12,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command::{self, Finished};
-use crate::containerd::{self, hold_mounts, inside};
-use crate::daemon::{Daemon, Life, find_program};
+use crate::containerd::{self, Mounts, hold_mounts, inside};
+use crate::daemon::Daemon;
 use crate::fabric::{Fabric, HOSTS};
-use crate::{image, say, scenario, stop};
+pub use crate::libnetwork::DRIVER;
+use crate::{image, libnetwork, say, stop};
 
 /// The image that containers are made of.
 pub const IMAGE: &str = "busybox:local";
-/// Name of our driver.
-pub const DRIVER: &str = "ferroflow";
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long a daemon may take to answer.
@@ -36,7 +35,6 @@ pub struct Docker {
     holder: Daemon,
     netns: String,
     host_name: &'static str,
-    socket: PathBuf,
     dir: PathBuf,
     live_restore: bool,
 }
@@ -51,15 +49,14 @@ impl Docker {
         let dir = fabric.plan().dir.join(format!("{host_name}-docker"));
         fs::create_dir_all(dir.join("plugins"))?;
         let netns = fabric.host_netns(host_idx);
-        let holder = hold_mounts(netns, &dir)?;
+        let holder = hold_mounts(netns, &dir, Mounts::Own)?;
         let mut docker = Self {
             dockerd: None,
             driver: None,
-            _containerd: containerd::start(netns, &holder, &dir)?,
+            _containerd: containerd::start(netns.name(), &holder, &dir, containerd::NO_CRI)?,
             holder,
             netns: netns.name().to_owned(),
             host_name,
-            socket: fabric.plan().dir.join(format!("{host_name}.sock")),
             dir,
             live_restore,
         };
@@ -75,30 +72,7 @@ impl Docker {
     /// # Errors
     /// When it does not.
     pub fn start_driver(&mut self, fabric: &Fabric) -> Result<()> {
-        let program = find_program(&scenario::target_dir()?, "vswitch-libnetwork")?;
-        let socket = self.dir.join("plugins").join(format!("{DRIVER}.sock"));
-        let args = [
-            "--socket",
-            path(&socket)?,
-            "--vswitchd",
-            path(&self.socket)?,
-            "--state-dir",
-            path(&self.dir.join("driver"))?,
-            "--log",
-            "vswitch_libnetwork=debug",
-        ]
-        .map(str::to_owned);
-        let args: Vec<_> = args.iter().map(String::as_str).collect();
-        let netns = fabric.hosts().iter().position(|host| host.plan.name == self.host_name);
-        let netns = fabric.host_netns(netns.context("the host is in the fabric")?);
-        let log = self.dir.join("driver.log");
-        let mut driver = Daemon::start(netns, &program, &args, &log, Life::WithParent)?;
-        stop::wait_for("the driver listens", START_LIMIT, || {
-            driver.check()?;
-            let connected = std::os::unix::net::UnixStream::connect(&socket);
-            Ok(connected.map(drop).map_err(|error| error.to_string()))
-        })?;
-        self.driver = Some(driver);
+        self.driver = Some(libnetwork::start(fabric, self.host_name, &self.dir)?);
         Ok(())
     }
 
@@ -213,13 +187,7 @@ impl Docker {
     /// # Errors
     /// When it cannot be read.
     pub fn kept(&self) -> Result<Vec<String>> {
-        let mut kept = Vec::new();
-        for part in ["networks", "endpoints", "pools"] {
-            for entry in fs::read_dir(self.dir.join("driver").join(part))? {
-                kept.push(format!("{part}/{}", entry?.file_name().to_string_lossy()));
-            }
-        }
-        Ok(kept)
+        libnetwork::kept(&self.dir)
     }
 
     /// The end of a daemon's log.

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -41,6 +42,15 @@ impl Netns {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the kernel tells it by.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn inode(&self) -> Result<u64> {
+        let path = Path::new(NETNS_DIR).join(&self.name);
+        Ok(fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.ino())
     }
 
     /// `ip` inside the namespace.
@@ -117,6 +127,28 @@ pub fn remove(name: &str) -> Result<()> {
     let finished = command::run_regardless(Command::new("ip").args(["netns", "del", name]), SHORT)?;
     anyhow::ensure!(finished.status.success(), "{}", command::complaint(&finished));
     Ok(())
+}
+
+/// Who still has a namespace of these, by their inodes, open, or lives in it.
+///
+/// # Errors
+/// When processes cannot be listed.
+pub fn holders(inodes: &[u64]) -> Result<Vec<String>> {
+    let wanted: Vec<_> = inodes.iter().map(|inode| format!("net:[{inode}]")).collect();
+    let is_wanted = |path: &Path| {
+        fs::read_link(path)
+            .is_ok_and(|target| wanted.iter().any(|wanted| target.as_os_str() == wanted.as_str()))
+    };
+    let mut holders = Vec::new();
+    for process in fs::read_dir("/proc")? {
+        let process = process?.path();
+        // Who ends meanwhile has nothing.
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|file| file.path());
+        let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+        let places = files.chain(threads.map(|thread| thread.path().join("ns/net")));
+        holders.extend(places.filter(|path| is_wanted(path)).map(|path| path.display().to_string()));
+    }
+    Ok(holders)
 }
 
 /// Names of the namespaces on this machine that start with `prefix`.

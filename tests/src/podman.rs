@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cni::Runtime;
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, HOSTS};
 use crate::{command, image};
 
 /// The image that containers are made of.
@@ -30,11 +30,23 @@ impl Podman {
     /// # Errors
     /// When it refuses.
     pub fn prepare(fabric: &Fabric, runtime: &Runtime, host_idx: usize) -> Result<Self> {
-        let dir = fabric.plan().dir.join("podman");
+        Self::with_network(fabric, runtime, host_idx, runtime.config("1.0.0"))
+    }
+
+    /// Gives it a network of ours and an image.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn with_network(
+        fabric: &Fabric,
+        runtime: &Runtime,
+        host_idx: usize,
+        mut plugin: Value,
+    ) -> Result<Self> {
+        let dir = fabric.plan().dir.join(format!("{}-podman", HOSTS[host_idx].name));
         let podman = Self { netns: fabric.host_netns(host_idx).name().to_owned(), dir };
         let networks = podman.dir.join("networks");
         fs::create_dir_all(&networks)?;
-        let mut plugin = runtime.config("1.0.0");
         let name = plugin["name"].take();
         if let Some(fields) = plugin.as_object_mut() {
             fields.remove("name");

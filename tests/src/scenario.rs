@@ -47,6 +47,20 @@ pub fn on_fabric(name: &str, probe: &str, scenario: impl FnOnce(&mut Fabric) -> 
     })
 }
 
+/// Set to a number by who wants scenarios with many cycles to have so many.
+const CYCLES: &str = "FERROFLOW_CYCLES";
+
+/// How many cycles a scenario has, unless somebody wants another number.
+///
+/// # Errors
+/// When what is set is no number.
+pub fn cycles(usual: usize) -> Result<usize> {
+    match std::env::var(CYCLES) {
+        Ok(text) => text.parse().with_context(|| format!("{CYCLES}={text}: write a number")),
+        Err(_) => Ok(usual),
+    }
+}
+
 /// A plan with the programs beside the running test.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Containers by the Container Network Interface: the plugin, called as a runtime does, and by podman.
+//! Containers by the Container Network Interface: the plugin, called as a runtime does.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,6 @@ use ferroflow_tests::cni::{self, Container, Runtime};
 use ferroflow_tests::daemon::{Daemon, Life};
 use ferroflow_tests::fabric::{Fabric, HOSTS, WORKLOAD_MTU};
 use ferroflow_tests::netns::Netns;
-use ferroflow_tests::podman::{IMAGE, Podman};
 use ferroflow_tests::{checks, command, random, scenario, stop};
 use serde_json::{Value, json};
 
@@ -445,86 +444,6 @@ fn a_container_sends_and_receives_no_more_than_it_may() -> Result<()> {
         ensure!(answer.as_ref().is_err_and(|error| error["code"] == 7), "{answer:?}");
         let rules = fabric.control.json(&["qos-rule", "list"])?.to_string();
         ensure!(!rules.contains("c1-eth0"), "{rules}");
-        nothing_is_left(fabric, &runtimes)?;
-        checks::account(fabric)
-    })
-}
-
-#[test]
-fn podman_publishes_ports() -> Result<()> {
-    scenario::on_fabric("podman_publishes_ports", PROBE, |fabric| {
-        let runtimes: Vec<_> = runtimes(fabric)?.into_iter().map(Runtime::with_host_as_gateway).collect();
-        let podman = Podman::prepare(fabric, &runtimes[0], 0)?;
-        let words = ["run", "-d", "--name", "server", "--network", "pods", "-p", "18082:80", IMAGE];
-        podman.run(&[&words[..], &["httpd", "-f", "-h", "/www"]].concat())?;
-        let mut curl = fabric.host_netns(1).command("curl");
-        curl.args([
-            "-sS",
-            "--max-time",
-            "5",
-            "--retry",
-            "3",
-            "--retry-connrefused",
-            "http://172.31.0.1:18082/",
-        ]);
-        let got = command::output(&mut curl, Duration::from_secs(20))?;
-        ensure!(got.trim() == PAGE, "{got}");
-        podman.run(&[
-            "run",
-            "--rm",
-            "--network",
-            "pods",
-            IMAGE,
-            "ping",
-            "-c",
-            "2",
-            "-W",
-            "5",
-            "172.31.0.2",
-        ])?;
-        podman.run(&["rm", "-f", "-t", "0", "server"])?;
-        drop(podman);
-        nothing_is_left(fabric, &runtimes)?;
-        checks::account(fabric)
-    })
-}
-
-#[test]
-fn podman_runs_containers_on_our_network() -> Result<()> {
-    scenario::on_fabric("podman_runs_containers_on_our_network", PROBE, |fabric| {
-        let runtimes = runtimes(fabric)?;
-        let podman = Podman::prepare(fabric, &runtimes[0], 0)?;
-        let addresses = podman.run(&[
-            "run",
-            "--rm",
-            "--network",
-            "pods",
-            IMAGE,
-            "ip",
-            "-4",
-            "-o",
-            "address",
-            "show",
-            "eth0",
-        ])?;
-        ensure!(addresses.contains("inet 10.0.1.1"), "{addresses}");
-        // Across hosts, and to the other network by its router.
-        for to in ["10.0.1.12", "10.0.2.12"] {
-            podman.run(&["run", "--rm", "--network", "pods", IMAGE, "ping", "-c", "2", "-W", "5", to])?;
-        }
-        podman.run(&["run", "-d", "--name", "server", "--network", "pods", IMAGE, "sleep", "60"])?;
-        let address =
-            podman.run(&["inspect", "-f", "{{.NetworkSettings.Networks.pods.IPAddress}}", "server"])?;
-        let address: Ipv4Addr = address.trim().parse().with_context(|| format!("`{address}`"))?;
-        let from = fabric.workload("web-2")?;
-        let result = fabric.plan().programs.probe.ping(&from.netns, address, 3, 56)?;
-        ensure!(
-            result.n_received == 3,
-            "web-2 got {} answers of 3 from podman's container",
-            result.n_received
-        );
-        podman.run(&["rm", "-f", "-t", "0", "server"])?;
-        drop(podman);
         nothing_is_left(fabric, &runtimes)?;
         checks::account(fabric)
     })

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ferroflow_tests::cni::{self, Container, Runtime};
 use ferroflow_tests::fabric::Fabric;
 use ferroflow_tests::random::Random;
-use ferroflow_tests::{checks, command, scenario, stop};
+use ferroflow_tests::{checks, command, netns, scenario, stop};
 use serde_json::{Value, json};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
@@ -21,12 +21,12 @@ const N_PRESENT: usize = if cfg!(debug_assertions) { 60 } else { 500 };
 const N_COMING: usize = if cfg!(debug_assertions) { 20 } else { 200 };
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How many come at once.
-const N_AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 64 };
+const N_AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 500 };
 /// Attachments and detachments with kills.
 const N_CYCLES: usize = if cfg!(debug_assertions) { 100 } else { 500 };
 const N_WORKERS: usize = 16;
-/// Kills of vswitchd among them.
-const N_KILLS: usize = if cfg!(debug_assertions) { 3 } else { 10 };
+/// So often vswitchd or the controller is killed among them.
+const CYCLES_PER_KILL: usize = 25;
 /// How long the daemons may take to tidy up.
 const TIDY_LIMIT: Duration = Duration::from_secs(60);
 /// No container waits longer than this, on however slow a machine.
@@ -178,11 +178,14 @@ fn kills_at_any_time_leave_nothing_leased() -> Result<()> {
 
 /// Containers come and go while plugin and daemon are killed.
 fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
+    let start = Instant::now();
     let runtime = Runtime::on(fabric, 0)?;
     let config = config(&runtime, ipam);
     let containers = (0..N_WORKERS)
         .map(|idx| Container::create(fabric, &format!("c{idx}")))
         .collect::<Result<Vec<_>>>()?;
+    let n_cycles = scenario::cycles(N_CYCLES)?;
+    let n_kills = n_cycles / CYCLES_PER_KILL;
     let n_done = AtomicUsize::new(0);
     let worked: Result<()> = std::thread::scope(|scope| {
         let (runtime, config, n_done) = (&runtime, &config, &n_done);
@@ -192,21 +195,19 @@ fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
             .map(|(container, seed)| {
                 scope.spawn(move || {
                     let mut random = Random::new(seed);
-                    while n_done.fetch_add(1, Ordering::Relaxed) < N_CYCLES {
+                    while n_done.fetch_add(1, Ordering::Relaxed) < n_cycles {
                         cycle(runtime, container, config, &mut random)?;
                     }
                     anyhow::Ok(())
                 })
             })
             .collect();
-        for kill in 1..=N_KILLS {
-            let is_time = || n_done.load(Ordering::Relaxed) >= N_CYCLES * kill / (N_KILLS + 1);
+        for kill in 1..=n_kills {
+            let is_time = || n_done.load(Ordering::Relaxed) >= n_cycles * kill / (n_kills + 1);
             while !is_time() && workers.iter().any(|worker| !worker.is_finished()) {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            fabric.switch(0).context("vswitchd runs")?.kill()?;
-            std::thread::sleep(Duration::from_millis(200));
-            fabric.start_switch(0)?;
+            kill_one(fabric, kill % 3 == 0)?;
         }
         workers.into_iter().try_for_each(|worker| worker.join().expect("the thread ends"))
     });
@@ -216,7 +217,25 @@ fn killed(fabric: &mut Fabric, ipam: &str) -> Result<()> {
         del(&runtime, &container.id, &config)?;
     }
     nothing_is_left(fabric, &runtime)?;
+    let inodes = containers.iter().map(|container| container.netns.inode()).collect::<Result<Vec<_>>>()?;
+    drop(containers);
+    let holders = netns::holders(&inodes)?;
+    ensure!(holders.is_empty(), "namespaces of containers are still held: {holders:?}");
+    println!("{n_cycles} cycles, {n_kills} kills of daemons, {ipam}: {:.1} s", start.elapsed().as_secs_f64());
     checks::account(fabric)
+}
+
+/// A daemon dies, and is started again a little later.
+fn kill_one(fabric: &mut Fabric, is_controller: bool) -> Result<()> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    if is_controller {
+        fabric.controller().context("the controller runs")?.kill()?;
+        std::thread::sleep(PAUSE);
+        return fabric.start_controller();
+    }
+    fabric.switch(0).context("vswitchd runs")?.kill()?;
+    std::thread::sleep(PAUSE);
+    fabric.start_switch(0)
 }
 
 /// ADD, perhaps killed, and DEL, perhaps killed and then asked again, as a runtime does.

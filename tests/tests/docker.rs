@@ -154,6 +154,14 @@ fn published_ports(fabric: &Fabric, docker: &Docker) -> Result<()> {
     page(fabric, 0, "127.0.0.1:18080")?;
     page(fabric, 0, &published)?;
     page(fabric, 1, &published)?;
+    // By IPv6 too: Docker's proxy takes it from there.
+    for (idx, address) in ["fd99::1/64", "fd99::2/64"].into_iter().enumerate() {
+        fabric.host_netns(idx).ip(&["address", "add", address, "dev", "underlay", "nodad"])?;
+    }
+    for host_idx in [0, 1] {
+        page(fabric, host_idx, "[fd99::1]:18080").context("by IPv6")?;
+    }
+    page(fabric, 0, "[::1]:18080").context("by IPv6")?;
     for (from, to) in [("red-1", "server:80"), ("red-1", &published), ("server", &published)] {
         let got = docker.exec(from, &["wget", "-q", "-O", "-", &format!("http://{to}/")])?;
         ensure!(got.trim() == PAGE, "{to} from {from}: {got}");

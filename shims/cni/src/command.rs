@@ -174,19 +174,13 @@ impl<'a> Call<'a> {
         daemon: &mut Daemon,
         wanted: AttachRequest,
     ) -> Result<(Endpoint, CniResult), CniError> {
-        if self.config.gateway == Gateway::Host {
-            return Err(CniError::new(
-                ErrorCode::InvalidConfig,
-                "the host cannot be the gateway with leased addresses",
-                "each host needs a gateway's address of its own: name its ranges with an IPAM plugin, as host-local",
-            ));
-        }
         let ipam = self.config.ipam.as_ref();
         let routes = ipam.map(|ipam| ipam.routes.clone()).unwrap_or_default();
         let wanted = AttachRequest {
             addresses: self.config.addresses(self.environment).iter().map(with_len).collect(),
             routes: routes.iter().map(|route| endpoint_route(route, &[])).collect(),
             lease: Some(ipam.map(config::Ipam::lease).unwrap_or_default()),
+            host_gateway: self.config.gateway == Gateway::Host,
             ..wanted
         };
         let attached = daemon.attach(wanted).await;
@@ -215,6 +209,7 @@ impl<'a> Call<'a> {
             mac: self.config.mac(self.environment).unwrap_or_default(),
             mtu: self.config.mtu,
             labels,
+            names: self.config.names(self.environment),
             receive_limit,
             send_limit,
             ..AttachRequest::default()

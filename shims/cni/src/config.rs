@@ -1,9 +1,12 @@
 //! What the runtime says by the configuration on stdin. Fields that are not named here are
 //! other plugins' and left alone.
 
+use std::collections::HashMap;
+
 use ferroflow_proto::host::{AddressRange, Lease, PublishedPort, RangeSet, RateLimit};
 use serde::Deserialize;
 use serde_json::Value;
+use vswitch_shim::is_name;
 
 use crate::{
     environment::Environment,
@@ -40,6 +43,9 @@ pub struct Config {
     /// Who has the gateways' addresses.
     #[serde(default)]
     pub gateway: Gateway,
+    /// The switch's workloads find containers by their names.
+    #[serde(default)]
+    pub names: bool,
     /// Resolver settings for the containers.
     pub dns: Option<Dns>,
     /// What earlier plugins, or an earlier ADD, answered.
@@ -152,6 +158,9 @@ pub struct RuntimeConfig {
     /// Bounds on what passes.
     #[serde(alias = "Bandwidth")]
     pub bandwidth: Option<Bandwidth>,
+    /// Further names of the container, by network.
+    #[serde(alias = "Aliases")]
+    pub aliases: Option<HashMap<String, Option<Vec<String>>>>,
 }
 
 /// Bounds, seen from the container: ingress is what it receives. Bits, and bits per second;
@@ -295,6 +304,23 @@ impl Config {
         addresses
     }
 
+    /// Names by which others are to find the container: its own, with the namespace that makes
+    /// it the only one, and those that the runtime adds for this network.
+    pub fn names(&self, environment: &Environment) -> Vec<String> {
+        if !self.names {
+            return Vec::new();
+        }
+        let namespace = environment.argument("K8S_POD_NAMESPACE").filter(|namespace| !namespace.is_empty());
+        let own = environment.argument("K8S_POD_NAME").map(|pod| match namespace {
+            Some(namespace) => format!("{pod}.{namespace}"),
+            None => pod.to_owned(),
+        });
+        let aliases = self.runtime_config.as_ref().and_then(|config| config.aliases.as_ref());
+        let aliases = aliases.and_then(|aliases| aliases.get(&self.name)).cloned().flatten();
+        // What no resolver asks for is no name.
+        own.into_iter().chain(aliases.unwrap_or_default()).filter(|name| is_name(name)).collect()
+    }
+
     /// Resolver settings: the runtime's, else the configuration's, else those of IPAM.
     pub fn dns(&self, ipam: &Dns) -> Dns {
         let by_runtime = self.runtime_config.as_ref().and_then(|config| config.dns.clone()).map(|dns| Dns {
@@ -386,6 +412,20 @@ mod tests {
         assert_eq!(addresses(r#"{"args":{"cni":{"ips":["10.0.0.8/24"]}}}"#), ["10.0.0.8"]);
         assert_eq!(addresses(r#"{"runtimeConfig":{"ips":["10.0.0.9","10.0.0.9"]}}"#), ["10.0.0.9"]);
         assert_eq!(addresses(r#"{"runtimeConfig":{"ips":[]}}"#), ["10.0.0.7", "fd00::7"]);
+    }
+
+    #[test]
+    fn names_are_the_containers_own_and_those_of_its_network() {
+        let names = |args: &str, is_on: bool| {
+            let env = Environment::read([("CNI_ARGS".into(), args.into())]).unwrap();
+            let text = r#"{"name":"n","names":ON,"runtimeConfig":{"aliases":{"n":["www","a b"],"m":["x"],"o":null}}}"#;
+            let text = text.replace("ON", &is_on.to_string());
+            Config::read(text.as_bytes()).unwrap().names(&env)
+        };
+        assert_eq!(names("K8S_POD_NAME=server", true), ["server", "www"]);
+        assert_eq!(names("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0", true), ["web-0.shop", "www"]);
+        assert_eq!(names("", true), ["www"]);
+        assert!(names("K8S_POD_NAME=server", false).is_empty());
     }
 
     #[test]

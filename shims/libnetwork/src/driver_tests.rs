@@ -129,6 +129,32 @@ async fn the_end_needs_nobody_and_the_beginning_says_who_is_missing() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_given_again_ends_what_had_it_unseen() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = driver(&dir, &[]);
+    let network = |id: &str| {
+        let record = json!({ "switch": "switches/x", "is_made": true, "mtu": 0, "way_out": "host", "gateways": [], "routes": [], "is_leaving": false });
+        driver.networks.borrow_mut().put(id, serde_json::from_value(record).unwrap()).unwrap();
+    };
+    let endpoint = |network: &str, id: &str, address: &str, is_joined: bool| {
+        let record = json!({ "network": network, "interface": "", "addresses": [address], "mac": "", "port": "", "since": { "secs": 0, "nanos": 0 }, "is_joined": is_joined });
+        driver.endpoints.borrow_mut().put(id, serde_json::from_value(record).unwrap()).unwrap();
+    };
+    network("n1");
+    endpoint("n1", "lost", "10.0.0.5", false);
+    endpoint("n1", "other", "10.0.0.6", false);
+    endpoint("n1", "joined", "10.0.0.5", true);
+    endpoint("n2", "elsewhere", "10.0.0.5", false);
+    driver.replace_lost("n1", "new", &["10.0.0.5".parse().unwrap()]).await.unwrap();
+    let left: Vec<_> = driver.endpoints.borrow().iter().map(|(id, _)| id.to_owned()).collect();
+    assert_eq!(left, ["elsewhere", "joined", "other"]);
+    // One that was never whole is not joined.
+    let join = json!({ "NetworkID": "n1", "EndpointID": "other" });
+    assert!(ask(&driver, "NetworkDriver.Join", join).await.unwrap_err().text.contains("no endpoint"));
+    assert!(!driver.endpoints.borrow().get("other").unwrap().is_joined);
+}
+
+#[tokio::test]
 async fn hostile_questions_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let driver = driver(&dir, &[]);

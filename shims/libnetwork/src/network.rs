@@ -58,7 +58,7 @@ pub struct EndpointRecord {
     /// When it came to be as it is.
     since: Duration,
     /// It is in a container.
-    is_joined: bool,
+    pub(crate) is_joined: bool,
 }
 
 impl Driver {
@@ -162,10 +162,9 @@ impl Driver {
         let network = self.network(&call.network)?;
         let Interface { address, address_ipv6, mac } = call.interface;
         let addresses: Vec<_> = [address, address_ipv6].into_iter().filter(|text| !text.is_empty()).collect();
-        let key = key(&call.network, &call.endpoint);
         let labels = HashMap::from([("runtime".to_owned(), "docker".to_owned())]);
         let wanted = AttachRequest {
-            key: Some(key.clone()),
+            key: Some(key(&call.network, &call.endpoint)),
             switch: network.switch,
             addresses: addresses.clone(),
             mac: mac.clone(),
@@ -174,25 +173,59 @@ impl Driver {
             ..AttachRequest::default()
         };
         let mut daemon = self.daemon(WHAT).await?;
-        let attached = daemon.attach(wanted).await.map_err(|status| Refusal::daemon(WHAT, &status))?;
-        let record = EndpointRecord {
-            network: call.network,
-            interface: attached.loose_interface,
+        let coming = EndpointRecord {
+            network: call.network.clone(),
+            interface: String::new(),
             addresses: addresses.iter().filter_map(|text| address_of(text)).collect(),
-            mac: attached.mac.clone(),
-            port: attached.port,
+            mac: String::new(),
+            port: String::new(),
             since: now(),
             is_joined: false,
         };
-        let saved = self.endpoints.borrow_mut().put(&call.endpoint, record);
-        if let Err(error) = saved {
-            // The first reason matters more than what is wrong with taking it away.
-            let _ = daemon.detach(key).await;
-            return Err(error.into());
-        }
+        self.replace_lost(&call.network, &call.endpoint, &coming.addresses).await?;
+        // Before it is made: what is known is taken away again.
+        self.endpoints.borrow_mut().put(&call.endpoint, coming.clone())?;
+        let attached = match daemon.attach(wanted).await {
+            Ok(attached) => attached,
+            Err(status) => {
+                // Docker asks for no end of what has not begun.
+                self.remove_endpoint(&call.network, &call.endpoint).await?;
+                return Err(Refusal::daemon(WHAT, &status));
+            }
+        };
+        let record = EndpointRecord {
+            interface: attached.loose_interface,
+            mac: attached.mac.clone(),
+            port: attached.port,
+            ..coming
+        };
+        self.endpoints.borrow_mut().put(&call.endpoint, record)?;
         // What the question has said, the answer must not.
         let chosen = if mac.is_empty() { json!({ "MacAddress": attached.mac }) } else { json!({}) };
         Ok(json!({ "Interface": chosen }))
+    }
+
+    /// Takes away what has an address that Docker gives to another now: what it asked for
+    /// when an answer got lost.
+    pub(crate) async fn replace_lost(
+        &self,
+        network: &str,
+        by: &str,
+        addresses: &[IpAddr],
+    ) -> Result<(), Refusal> {
+        let lost: Vec<_> = {
+            let endpoints = self.endpoints.borrow();
+            let is_lost = |id: &str, record: &EndpointRecord| {
+                let has_one = record.addresses.iter().any(|address| addresses.contains(address));
+                id != by && record.network == network && !record.is_joined && has_one
+            };
+            let lost = endpoints.iter().filter(|(id, record)| is_lost(id, record));
+            lost.map(|(id, _)| id.to_owned()).collect()
+        };
+        for endpoint in lost {
+            self.remove_endpoint(network, &endpoint).await?;
+        }
+        Ok(())
     }
 
     /// What `docker inspect` is to know.
@@ -230,9 +263,11 @@ impl Driver {
     pub(crate) fn join(&self, call: &EndpointCall) -> Result<Value, Refusal> {
         let network = self.network(&call.network)?;
         let joined = self.endpoints.borrow_mut().change(&call.endpoint, |endpoint| {
-            endpoint.is_joined = true;
+            endpoint.is_joined = !endpoint.interface.is_empty();
             endpoint.interface.clone()
         })?;
+        // One without an interface was never whole.
+        let joined = joined.filter(|interface| !interface.is_empty());
         let interface =
             joined.ok_or_else(|| Refusal::new(format!("there is no endpoint {}", shown(&call.endpoint))))?;
         let gateway = |is_v4: bool| {

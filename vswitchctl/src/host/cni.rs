@@ -1,6 +1,7 @@
 //! `cni`: puts the plugin where container runtimes look for it, and takes it away again.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -54,16 +55,19 @@ pub struct Install {
     #[arg(long, value_name = "SWITCH")]
     switch: String,
     /// Addresses of containers: SUBNET=FIRST-LAST, the same on all hosts: each leases some of
-    /// them for itself. With --host-gateway, a range no other host has
+    /// them for itself. With --host-gateway and --gateway, a range no other host has
     #[arg(long, value_name = "SUBNET=FIRST-LAST", required = true, value_parser = range)]
     range: Vec<Range>,
     /// Router of the containers, one for IPv4 and one for IPv6; without one they have no default route
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
-    /// This host has the gateways' addresses: what leaves goes by its kernel, and ports of the
-    /// host can lead to containers
-    #[arg(long, requires = "gateway")]
+    /// This host is the gateway: what leaves goes by its kernel, and ports of the host can lead
+    /// to containers. It has the addresses of --gateway; without, it leases some
+    #[arg(long)]
     host_gateway: bool,
+    /// Workloads of the switch find containers by their names
+    #[arg(long)]
+    names: bool,
     /// The plugin's program; without it, the one beside vswitchctl
     #[arg(long, value_name = "PATH")]
     plugin: Option<PathBuf>,
@@ -127,10 +131,13 @@ impl Install {
 
     fn network(&self, socket: &Path) -> Value {
         let ranges: Vec<_> = self.range.iter().map(|range| self.ipam_range(range)).collect();
-        let routes: Vec<_> = self
-            .gateway
-            .iter()
-            .map(|gateway| json!({ "dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" } }))
+        let is_leased = self.host_gateway && self.gateway.is_empty();
+        let by_range = self.range.iter().map(|range| range.first).filter(|_| is_leased);
+        let families: BTreeSet<_> =
+            self.gateway.iter().copied().chain(by_range).map(|address| address.is_ipv6()).collect();
+        let routes: Vec<_> = families
+            .into_iter()
+            .map(|is_v6| json!({ "dst": if is_v6 { "::/0" } else { "0.0.0.0/0" } }))
             .collect();
         let mut plugin = json!({
             "type": PLUGIN,
@@ -139,9 +146,15 @@ impl Install {
             "capabilities": { "mac": true, "ips": true, "dns": true, "bandwidth": true },
             "ipam": { "type": "ferroflow", "ranges": ranges, "routes": routes },
         });
+        if self.names {
+            plugin["names"] = json!(true);
+            plugin["capabilities"]["aliases"] = json!(true);
+        }
         if self.host_gateway {
-            // The host's own address is not one that is leased.
-            plugin["ipam"]["type"] = json!("host-local");
+            if !is_leased {
+                // An address that is named is not one that is leased.
+                plugin["ipam"]["type"] = json!("host-local");
+            }
             plugin["gateway"] = json!("host");
             plugin["capabilities"]["portMappings"] = json!(true);
         }
@@ -264,16 +277,28 @@ mod tests {
             ],
             gateway: vec!["fd00::1".parse().unwrap(), "10.0.1.1".parse().unwrap()],
             host_gateway: false,
+            names: false,
             plugin: None,
         };
         let network = install.network(Path::new("/run/x.sock"));
         assert!(network["plugins"][0].get("gateway").is_none());
-        let by_host = Install { host_gateway: true, ..install }.network(Path::new("/run/x.sock"));
+        let install = Install { host_gateway: true, ..install };
+        let by_host = install.network(Path::new("/run/x.sock"));
         assert_eq!(by_host["plugins"][0]["gateway"], "host");
         assert_eq!(by_host["plugins"][0]["capabilities"]["portMappings"], true);
         let ipam = &network["plugins"][0]["ipam"];
         assert_eq!(ipam["ranges"][0][0]["gateway"], "10.0.1.1");
         assert_eq!(ipam["ranges"][1][0]["gateway"], "fd00::1");
-        assert_eq!(ipam["routes"], json!([{ "dst": "::/0" }, { "dst": "0.0.0.0/0" }]));
+        assert_eq!(ipam["routes"], json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]));
+        assert_eq!(
+            (&ipam["type"], &by_host["plugins"][0]["ipam"]["type"]),
+            (&json!("ferroflow"), &json!("host-local"))
+        );
+        let leased =
+            Install { gateway: vec![], host_gateway: true, names: true, ..install }.network(Path::new("/x"));
+        let plugin = &leased["plugins"][0];
+        assert_eq!((&plugin["gateway"], &plugin["names"]), (&json!("host"), &json!(true)));
+        assert_eq!(plugin["ipam"]["type"], "ferroflow");
+        assert_eq!(plugin["ipam"]["routes"], ipam["routes"]);
     }
 }

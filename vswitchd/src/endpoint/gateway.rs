@@ -5,9 +5,9 @@ use flowtable::types::MacAddr;
 use tonic::Status;
 
 use super::{
-    EndpointKey, Endpoints, Limits, Namespace, Record, Stage,
+    AttachWanted, EndpointKey, Endpoints, Limits, Namespace, Prefix, Record, Stage,
     kept::Files,
-    mac_of,
+    lease, mac_of,
     nat::{self, Gateway, Target},
     northbound::Northbound,
     record, refusal, unsaved,
@@ -19,7 +19,7 @@ const HOST: &str = ".host";
 const OWN: &str = "/proc/self/ns/net";
 
 /// Key of the host's endpoint in a network.
-fn host_key(network: &str) -> EndpointKey {
+pub(super) fn host_key(network: &str) -> EndpointKey {
     let key = |interface: String| EndpointKey {
         network: network.to_owned(),
         container: HOST.to_owned(),
@@ -29,6 +29,27 @@ fn host_key(network: &str) -> EndpointKey {
     key(format!("{}{hash:012x}", nat::GATEWAYS))
 }
 
+/// The host's endpoint, with the addresses that a container's request gives it.
+fn host_record(key: &EndpointKey, record: &Record) -> Option<Record> {
+    let first = record.host_addresses.first()?;
+    Some(Record {
+        key: key.clone(),
+        stage: Stage::Coming,
+        netns: OWN.to_owned(),
+        host_interface: record::host_interface(key),
+        addresses: record.host_addresses.clone(),
+        mac: mac_of(first.address),
+        routes: Vec::new(),
+        host_mac: MacAddr::ZERO,
+        host_addresses: Vec::new(),
+        published: Vec::new(),
+        limits: Limits::default(),
+        lease: None,
+        names: [].into(),
+        ..record.clone()
+    })
+}
+
 /// It is the host's own.
 pub(super) fn is_host(key: &EndpointKey) -> bool {
     key.container == HOST
@@ -36,54 +57,117 @@ pub(super) fn is_host(key: &EndpointKey) -> bool {
 
 impl Endpoints {
     /// Makes the host the gateway of a container that is about to be made, and leads the
-    /// ports of the host to it.
-    pub(super) async fn open_gateway(&self, northbound: &Northbound, record: &Record) -> Result<(), Status> {
-        let Some(first) = record.host_addresses.first() else { return Ok(()) };
+    /// ports of the host to it. Answers the container, with its gateway.
+    pub(super) async fn open_gateway(
+        &self,
+        northbound: &Northbound,
+        wanted: &AttachWanted,
+        record: Record,
+    ) -> Result<Record, Status> {
+        if !record.is_by_host() {
+            return Ok(record);
+        }
         let _changing = self.gateways.lock().await;
-        let key = host_key(&record.key.network);
-        let host = Record {
-            stage: Stage::Coming,
-            netns: OWN.to_owned(),
-            host_interface: record::host_interface(&key),
-            addresses: record.host_addresses.clone(),
-            mac: mac_of(first.address),
-            routes: Vec::new(),
-            host_mac: MacAddr::ZERO,
-            host_addresses: Vec::new(),
-            published: Vec::new(),
-            limits: Limits::default(),
-            lease: None,
-            key: key.clone(),
-            ..record.clone()
+        let host = self.gateway_of(northbound, wanted, &record).await?;
+        let record = if record.is_gateway_leased {
+            let record = lease::by_host(record, &wanted.routes, &host);
+            self.put(record.clone())?;
+            record
+        } else {
+            record
         };
+        self.translate().await?;
+        Ok(record)
+    }
+
+    /// The host's endpoint in a container's network: the one that is there, or a new one.
+    async fn gateway_of(
+        &self,
+        northbound: &Northbound,
+        wanted: &AttachWanted,
+        record: &Record,
+    ) -> Result<Record, Status> {
+        let key = host_key(&record.key.network);
         let namespace = Namespace::open(OWN).map_err(refusal)?;
-        if self.whole(Some(&namespace), &host).await.is_none() {
-            let is_other = |other: &Record| other.host_addresses != record.host_addresses;
-            if self.get(&key).is_some() && self.of_network(&key.network).any(|other| is_other(&other)) {
-                return Err(Status::failed_precondition(format!(
-                    "containers of network {} have another gateway on this host; end them first",
-                    key.network
-                )));
-            }
-            self.take_away(&key).await?;
-            self.put(host.clone())?;
-            let labels = self.labels(&key, [].into());
-            if let Err(status) = self.make(northbound, Some(&namespace), host, labels).await {
+        let present = self.get(&key);
+        let planned = if record.is_gateway_leased {
+            present.clone().filter(|present| present.lease.is_some())
+        } else {
+            host_record(&key, record)
+        };
+        if let Some(planned) = &planned
+            && let Some(whole) = self.whole(Some(&namespace), planned).await
+        {
+            return Ok(whole);
+        }
+        let is_other = |other: &Record| {
+            let is_leased = other.is_gateway_leased;
+            is_leased != record.is_gateway_leased
+                || !is_leased && other.host_addresses != record.host_addresses
+        };
+        if present.is_some() && self.of_network(&key.network).any(|other| is_other(&other)) {
+            return Err(Status::failed_precondition(format!(
+                "containers of network {} have another gateway on this host; end them first",
+                key.network
+            )));
+        }
+        self.take_away(&key).await?;
+        let made = async {
+            let host = if record.is_gateway_leased {
+                // What containers have routes to stays the same.
+                let addresses = planned.map(|planned| planned.addresses).unwrap_or_default();
+                self.reserve_gateway(northbound, wanted, &key, addresses).await?
+            } else {
+                let host = planned.ok_or_else(|| Status::internal("a gateway without addresses"))?;
+                self.put(host.clone())?;
+                host
+            };
+            self.make(northbound, Some(&namespace), host, self.labels(&key, [].into())).await
+        };
+        match made.await {
+            Ok(host) => Ok(host),
+            Err(status) => {
                 self.take_away(&key).await?;
-                return Err(status);
+                Err(status)
             }
         }
-        self.translate().await
+    }
+
+    /// Writes the host's endpoint down, with addresses that the host leases for it.
+    async fn reserve_gateway(
+        &self,
+        northbound: &Northbound,
+        wanted: &AttachWanted,
+        key: &EndpointKey,
+        addresses: Vec<Prefix>,
+    ) -> Result<Record, Status> {
+        let ranges = wanted.lease.as_ref().ok_or_else(|| Status::internal("no addresses"))?;
+        let host = AttachWanted {
+            key: key.clone(),
+            netns: OWN.to_owned(),
+            addresses,
+            mac: None,
+            routes: Vec::new(),
+            labels: [].into(),
+            published: Vec::new(),
+            limits: Limits::default(),
+            is_gateway_leased: false,
+            names: [].into(),
+            ..wanted.clone()
+        };
+        let record = self.reserve(northbound, &host, ranges).await?;
+        self.open_port(northbound, &record).await?;
+        Ok(record)
     }
 
     /// Ends what the host did for a container that is gone.
     pub(super) async fn close_gateway(&self, record: &Record) -> Result<(), Status> {
-        if record.host_addresses.is_empty() {
+        if !record.is_by_host() {
             return Ok(());
         }
         let _changing = self.gateways.lock().await;
         let network = &record.key.network;
-        let is_needed = self.of_network(network).any(|other| !other.host_addresses.is_empty());
+        let is_needed = self.of_network(network).any(|other| other.is_by_host());
         if !is_needed {
             self.take_away(&host_key(network)).await?;
         }
@@ -151,7 +235,7 @@ impl Endpoints {
 
 /// A port of the host leads to one container.
 pub(super) fn check_published(records: &Files<Record>, wanted: &Record) -> Result<(), Status> {
-    if !wanted.published.is_empty() && wanted.host_addresses.is_empty() {
+    if !wanted.published.is_empty() && !wanted.is_by_host() {
         return Err(Status::invalid_argument(
             "ports can be published only where the host is the gateway (\"gateway\": \"host\")",
         ));

@@ -12,10 +12,12 @@
 //! - `northbound`: the ports of logical switches
 //! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
 //! - `limits`: bounds on what they send and receive
+//! - `names`: names by which others find them
 //! - `kept`: values that outlive the process
 //! - `departed`: what shims leave to do while this daemon is not there
 //! - `tending`: what is left to do, by a crash or by others that did not answer
 //! - `switches`: switches of runtimes' networks that name none
+//! - `together`: what many ask of the switch at a time
 
 mod departed;
 mod gateway;
@@ -24,6 +26,7 @@ mod key;
 mod lease;
 mod limits;
 mod link;
+mod names;
 mod nat;
 mod northbound;
 mod plan;
@@ -31,6 +34,7 @@ mod published;
 mod record;
 mod switches;
 mod tending;
+mod together;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -40,7 +44,6 @@ use std::{
     time::Duration,
 };
 
-use flowtable::types::BridgeId;
 use tokio::sync::{Mutex, MutexGuard, RwLock};
 use tonic::{Code, Status, transport::Endpoint};
 
@@ -53,12 +56,13 @@ pub use plan::AttachWanted;
 pub use published::{Published, Transport};
 pub use record::{Leased, Record, Stage};
 
-use crate::host::{PortError, SharedHost};
+use crate::host::{Host, PortError, SharedHost};
 use kept::Files;
 use lease::{Pool, Slot};
 use link::Wanted;
 use northbound::{Northbound, PortWanted};
 use plan::mac_of;
+use together::Together;
 
 /// Calls that may work side by side; more wait for one another.
 const N_GATES: usize = 64;
@@ -68,6 +72,8 @@ const UP_LIMIT: Duration = Duration::from_secs(10);
 pub const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Where leased addresses are kept, beside the endpoints.
 const LEASES_DIR: &str = "leases";
+/// Where names are kept that the network was told, beside the endpoints.
+const NAMES_DIR: &str = "names";
 
 /// The endpoints of this host.
 pub struct Endpoints {
@@ -78,6 +84,10 @@ pub struct Endpoints {
     records: std::sync::Mutex<Files<Record>>,
     /// Locked behind `records`, where both are.
     slots: std::sync::Mutex<Files<Slot>>,
+    /// Names that the network knows of this host's containers.
+    lists: std::sync::Mutex<Files<names::List>>,
+    /// Held by who tells names.
+    naming: Mutex<()>,
     /// Where leased addresses come from, by their number.
     pools: Mutex<HashMap<String, Pool>>,
     /// Held by who leases and gives back.
@@ -85,6 +95,9 @@ pub struct Endpoints {
     /// Containers that wait for leased addresses.
     waiting: AtomicUsize,
     gates: [Mutex<()>; N_GATES],
+    /// Interfaces with their ports, and interfaces, that are to be attached and detached.
+    attaching: Together<(String, String), Result<(), PortError>>,
+    detaching: Together<String, Result<(), PortError>>,
     /// Held, behind a gate, by who changes what the host does as a gateway.
     gateways: Mutex<()>,
     /// Held by whoever makes endpoints, and alone by who collects garbage.
@@ -103,17 +116,22 @@ impl Endpoints {
         state: Option<&Path>,
         departed: PathBuf,
     ) -> io::Result<Self> {
+        let beside = |name: &str| state.map(|dir| dir.join(name));
         Ok(Self {
             host,
             chassis,
             northbound: controller.map(Northbound::new),
             departed,
             records: std::sync::Mutex::new(Files::open(state)?),
-            slots: std::sync::Mutex::new(Files::open(state.map(|dir| dir.join(LEASES_DIR)).as_deref())?),
+            slots: std::sync::Mutex::new(Files::open(beside(LEASES_DIR).as_deref())?),
+            lists: std::sync::Mutex::new(Files::open(beside(NAMES_DIR).as_deref())?),
+            naming: Mutex::new(()),
             pools: Mutex::new(HashMap::new()),
             leasing: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             gates: std::array::from_fn(|_| Mutex::new(())),
+            attaching: Together::default(),
+            detaching: Together::default(),
             gateways: Mutex::new(()),
             collecting: RwLock::new(()),
         })
@@ -150,11 +168,14 @@ impl Endpoints {
         };
         let labels = self.labels(&wanted.key, wanted.labels.clone());
         let made = async {
-            self.open_gateway(northbound, &record).await?;
+            let record = self.open_gateway(northbound, &wanted, record).await?;
             self.make(northbound, namespace.as_ref(), record, labels).await
         };
         match made.await {
-            Ok(record) => Ok(record),
+            Ok(record) => {
+                self.name(&record).await;
+                Ok(record)
+            }
             Err(status) => {
                 tracing::warn!(key = %wanted.key, %status, "an endpoint cannot be attached");
                 self.take_away_whole(&wanted.key).await?;
@@ -266,11 +287,9 @@ impl Endpoints {
         let network = self.make_in_network(northbound, &record, labels);
         let (revision, host_mac) = tokio::join!(network, link::make(namespace, &wanted));
         let (revision, host_mac) = (revision.map_err(missing_switch)?, host_mac.map_err(refusal)?);
-        let (interface, logical_port) = (record.host_interface.clone(), record.port_id());
-        let attached = self.host.with(move |host| {
-            host.add_port(BridgeId::FIRST, &interface, (&logical_port, ""), None).map(drop)
-        });
-        attached.await.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let port = (record.host_interface.clone(), record.port_id());
+        let attached = self.attaching.ask(&self.host, port, Host::add_workloads).await;
+        attached.ok_or_else(unanswered)?.map_err(|error| Status::failed_precondition(error.to_string()))?;
         if let Some(revision) = revision {
             northbound.wait_up(&record.switch, &name, revision, UP_LIMIT).await?;
         }
@@ -315,12 +334,11 @@ impl Endpoints {
             record.stage = Stage::Leaving;
             self.put(record.clone())?;
         }
-        let interface = record.host_interface.clone();
-        let removed = self.host.with(move |host| match host.remove_port(&interface) {
-            Err(PortError::NotFound(_)) => Ok(()),
-            removed => removed,
-        });
-        removed.await.map_err(|error| Status::internal(error.to_string()))?;
+        let removing = self.detaching.ask(&self.host, record.host_interface.clone(), Host::remove_workloads);
+        match removing.await.ok_or_else(unanswered)? {
+            Ok(()) | Err(PortError::NotFound(_)) => {}
+            Err(error) => return Err(Status::internal(error.to_string())),
+        }
         link::remove(&record.host_interface).await.map_err(refusal)?;
         let Some(northbound) = &self.northbound else { return Ok(()) };
         let resources = record.resources();
@@ -408,6 +426,10 @@ fn invalid(error: TextError) -> Status {
 
 fn unsaved(error: io::Error) -> Status {
     Status::internal(format!("the state directory cannot be written: {error}"))
+}
+
+fn unanswered() -> Status {
+    Status::internal("the switch has not answered")
 }
 
 fn no_network() -> Status {

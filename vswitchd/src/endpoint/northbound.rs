@@ -9,8 +9,9 @@ use std::{
 
 use ferroflow_proto::northbound::{
     Create, CreateResourceRequest, Delete, GetReceiptRequest, GetResourceRequest, Kind, ListResourcesRequest,
-    LogicalSwitch, LogicalSwitchPort, Operation, Resource, TransactRequest, Update, WatchRequest,
-    event::Event, northbound_service_client::NorthboundServiceClient, operation::Op, resource::Spec,
+    LogicalSwitch, LogicalSwitchPort, Operation, Precondition, Resource, TransactRequest, Update,
+    WatchRequest, event::Event, northbound_service_client::NorthboundServiceClient, operation::Op,
+    precondition::Condition, resource::Spec,
 };
 use tonic::{
     Code, Request, Status,
@@ -22,6 +23,9 @@ const CALL: Duration = Duration::from_secs(5);
 /// How long other hosts may take to learn of a port before its container starts anyway: one
 /// that does not answer must not keep this one from starting.
 const OTHERS: Duration = Duration::from_secs(1);
+
+/// How often others may change a switch while it is being changed.
+const MAX_TRIES: usize = 8;
 
 /// A port to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,10 +69,6 @@ impl Northbound {
     /// # Errors
     /// UNAVAILABLE without a controller, or why not.
     pub(super) async fn put(&self, resources: impl IntoIterator<Item = Resource>) -> Result<u64, Status> {
-        let put = |resource| {
-            let update = Update { resource: Some(resource), allow_missing: true, ..Update::default() };
-            Operation { op: Some(Op::Update(update)) }
-        };
         self.transact(resources.into_iter().map(put).collect()).await
     }
 
@@ -176,7 +176,7 @@ impl Northbound {
         Ok(())
     }
 
-    async fn wait_for_others(&self, revision: u64) {
+    pub(super) async fn wait_for_others(&self, revision: u64) {
         let mut client = self.client.clone();
         let receipt = client.get_receipt(GetReceiptRequest { revision, wait: true });
         // Who is late learns of it later; the container need not wait.
@@ -184,7 +184,16 @@ impl Northbound {
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<u64, Status> {
-        let request = TransactRequest { operations, ..TransactRequest::default() };
+        self.transact_if(operations, Vec::new()).await
+    }
+
+    /// Does it all if the conditions hold, else nothing.
+    async fn transact_if(
+        &self,
+        operations: Vec<Operation>,
+        preconditions: Vec<Precondition>,
+    ) -> Result<u64, Status> {
+        let request = TransactRequest { operations, preconditions, validate_only: false };
         Ok(self.client.clone().transact(timed(request)).await?.into_inner().revision)
     }
 
@@ -211,11 +220,73 @@ impl Northbound {
     /// # Errors
     /// UNAVAILABLE without a controller.
     pub(super) async fn delete(&self, names: impl IntoIterator<Item = String>) -> Result<(), Status> {
-        let delete = |name| Operation { op: Some(Op::Delete(Delete { name, allow_missing: true })) };
         match self.transact(names.into_iter().map(delete).collect()).await {
             // Its switch went before it.
             Err(status) if status.code() == Code::NotFound => Ok(()),
             deleted => deleted.map(drop),
+        }
+    }
+
+    /// Makes a list of names what it is to be, and known to the workloads of a switch.
+    ///
+    /// # Errors
+    /// NOT_FOUND without such a switch, UNAVAILABLE without a controller.
+    pub(super) async fn put_names(&self, switch: &str, names: Resource) -> Result<u64, Status> {
+        let name = names.name.clone();
+        let put = put(names);
+        self.change_switch(switch, |known| {
+            let add = !known.contains(&name);
+            let known = add.then(|| known.into_iter().chain([name.clone()]).collect());
+            (vec![put.clone()], known, Vec::new())
+        })
+        .await
+    }
+
+    /// Deletes a list of names; there may be none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn forget_names(&self, switch: &str, name: String) -> Result<(), Status> {
+        let forgotten = self
+            .change_switch(switch, |known| {
+                let is_known = known.contains(&name);
+                let known = is_known.then(|| known.into_iter().filter(|other| *other != name).collect());
+                (Vec::new(), known, vec![delete(name.clone())])
+            })
+            .await;
+        match forgotten {
+            Err(status) if status.code() == Code::NotFound => self.delete([name.clone()]).await,
+            forgotten => forgotten.map(drop),
+        }
+    }
+
+    /// Changes which names a switch knows, between other changes, however many change it at
+    /// the same time.
+    async fn change_switch(
+        &self,
+        switch: &str,
+        change: impl Fn(Vec<String>) -> (Vec<Operation>, Option<Vec<String>>, Vec<Operation>),
+    ) -> Result<u64, Status> {
+        let mut tries_left = MAX_TRIES;
+        loop {
+            let request = GetResourceRequest { name: switch.to_owned() };
+            let found = self.client.clone().get_resource(timed(request)).await?.into_inner().resource;
+            let Some(Resource { update_revision, spec: Some(Spec::LogicalSwitch(spec)), .. }) = found else {
+                return Err(Status::internal(format!("{switch} is no switch")));
+            };
+            let (mut operations, known, after) = change(spec.names.clone());
+            let mut preconditions = Vec::new();
+            if let Some(names) = known {
+                let condition = Some(Condition::UpdateRevision(update_revision));
+                preconditions.push(Precondition { name: switch.to_owned(), condition });
+                operations.push(update_names(switch, LogicalSwitch { names, ..spec }));
+            }
+            operations.extend(after);
+            match self.transact_if(operations, preconditions).await {
+                // Somebody else has changed it meanwhile.
+                Err(status) if is_outrun(&status) && tries_left > 0 => tries_left -= 1,
+                done => return done,
+            }
         }
     }
 
@@ -275,6 +346,28 @@ impl Northbound {
         }
         Err(Status::unavailable("the controller ended the watch"))
     }
+}
+
+fn put(resource: Resource) -> Operation {
+    let update = Update { resource: Some(resource), allow_missing: true, ..Update::default() };
+    Operation { op: Some(Op::Update(update)) }
+}
+
+fn delete(name: String) -> Operation {
+    Operation { op: Some(Op::Delete(Delete { name, allow_missing: true })) }
+}
+
+fn update_names(name: &str, spec: LogicalSwitch) -> Operation {
+    let resource =
+        Resource { name: name.to_owned(), spec: Some(Spec::LogicalSwitch(spec)), ..Resource::default() };
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["names".to_owned()] });
+    let update = Update { resource: Some(resource), update_mask, allow_missing: false };
+    Operation { op: Some(Op::Update(update)) }
+}
+
+/// A condition did not hold.
+fn is_outrun(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::Aborted)
 }
 
 fn deleted(port: &str) -> Status {

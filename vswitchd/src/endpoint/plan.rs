@@ -1,6 +1,9 @@
 //! What a shim asks for, and what it comes to.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use flowtable::types::MacAddr;
 use tonic::Status;
@@ -37,6 +40,10 @@ pub struct AttachWanted {
     pub limits: Limits,
     /// Where to choose addresses from; those above are to be among them.
     pub lease: Option<Ranges>,
+    /// With that: the host is the gateway, with addresses that it leases.
+    pub is_gateway_leased: bool,
+    /// Names by which others find the container.
+    pub names: BTreeSet<String>,
 }
 
 impl Endpoints {
@@ -74,6 +81,8 @@ impl Endpoints {
             published: wanted.published.clone(),
             limits: wanted.limits,
             lease: None,
+            is_gateway_leased: wanted.is_gateway_leased,
+            names: wanted.names.clone(),
         })
     }
 

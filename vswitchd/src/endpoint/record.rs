@@ -1,7 +1,7 @@
 //! Endpoints as they are kept on disk: written before anything is made and removed after
 //! everything is gone, so that whatever a crash leaves behind is known.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use flowtable::types::MacAddr;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,12 @@ pub struct Record {
     /// The leased port that it has.
     #[serde(default)]
     pub lease: Option<Leased>,
+    /// The host is its gateway, with addresses that it leases for itself.
+    #[serde(default)]
+    pub is_gateway_leased: bool,
+    /// Names by which others find it.
+    #[serde(default)]
+    pub names: BTreeSet<String>,
 }
 
 /// A leased port, whose addresses an endpoint has.
@@ -71,7 +77,7 @@ pub struct Record {
 pub struct Leased {
     /// Id of the port.
     pub port: String,
-    /// Gateways of the addresses' ranges.
+    /// Gateways of the addresses: of their ranges, or the host.
     pub gateways: Vec<Option<IpAddr>>,
 }
 
@@ -79,6 +85,11 @@ impl Record {
     /// Name of its port.
     pub fn port_name(&self) -> String {
         format!("{}/ports/{}", self.switch, self.port_id())
+    }
+
+    /// The host is its gateway.
+    pub(super) fn is_by_host(&self) -> bool {
+        self.is_gateway_leased || !self.host_addresses.is_empty()
     }
 
     /// Id of its port: a leased one, or its own.

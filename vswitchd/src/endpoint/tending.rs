@@ -21,6 +21,7 @@ impl Endpoints {
             }
         }
         self.tend_leases().await;
+        self.tend_names().await;
     }
 
     /// Takes away what a crash left half-made, and what a restart of the machine left

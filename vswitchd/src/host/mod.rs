@@ -25,6 +25,7 @@ mod saving;
 mod services;
 mod tracking;
 mod view;
+mod workloads;
 mod written;
 
 use std::{

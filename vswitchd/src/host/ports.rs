@@ -1,6 +1,6 @@
 //! Ports come and go: by command, by a restart, and when their interface does.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use dataplane::{AttachError, Device, PortId, PortSpec, Steering};
 use flowtable::types::{BridgeId, PortNo};
@@ -45,6 +45,15 @@ pub(super) struct NewPort {
     pub(super) kind: PortKind,
     /// Network outside that it leads to; empty: none.
     pub(super) network: String,
+}
+
+/// What a request for a port comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// It is there, as it is to be.
+    Present(PortId),
+    /// It is to be added.
+    New(NewPort),
 }
 
 impl Default for NewPort {
@@ -163,32 +172,35 @@ impl Host {
         self.ports.iter().map(|(interface, port)| (interface.as_str(), port))
     }
 
-    /// Attaches an interface to a bridge and claims a logical port for it. The same again
-    /// changes nothing.
+    /// Attaches an interface this way. The same again changes nothing.
     ///
     /// # Errors
     /// [`PortError`] says what to do; then nothing has changed.
-    pub fn add_port(
-        &mut self,
-        bridge: BridgeId,
-        interface: &str,
-        (logical_port, network): (&str, &str),
-        number: Option<PortNo>,
-    ) -> Result<PortId, PortError> {
-        self.add_port_by(bridge, (interface, PortKind::Auto), (logical_port, network), number)
-    }
-
-    /// The same, attached this way.
-    ///
-    /// # Errors
-    /// As for [`Host::add_port`].
     pub fn add_port_by(
         &mut self,
         bridge: BridgeId,
         (interface, kind): (&str, PortKind),
-        (logical_port, network): (&str, &str),
+        purpose: (&str, &str),
         number: Option<PortNo>,
     ) -> Result<PortId, PortError> {
+        match self.new_port(bridge, (interface, kind), purpose, number)? {
+            Wanted::Present(id) => Ok(id),
+            Wanted::New(new) => {
+                let id = new.id;
+                self.attach_workload(interface, new)?;
+                Ok(id)
+            }
+        }
+    }
+
+    /// What a request for a port comes to.
+    pub(super) fn new_port(
+        &self,
+        bridge: BridgeId,
+        (interface, kind): (&str, PortKind),
+        (logical_port, network): (&str, &str),
+        number: Option<PortNo>,
+    ) -> Result<Wanted, PortError> {
         if !logical_port.is_empty() && !network.is_empty() {
             return Err(PortError::TwoPurposes);
         }
@@ -202,7 +214,8 @@ impl Host {
             if present.kind != kind {
                 return Err(PortError::Differs(interface.to_owned()));
             }
-            return self.same_again(interface, present, (bridge, number, None), (logical_port, network));
+            let same = self.same_again(interface, present, (bridge, number, None), (logical_port, network));
+            return same.map(Wanted::Present);
         }
         let purpose = if network.is_empty() { logical_port } else { network };
         if self.is_handmade && !purpose.is_empty() {
@@ -212,8 +225,7 @@ impl Host {
         self.check_unconnected(network)?;
         let id = PortId::new(bridge, self.choose_number(bridge, number)?);
         let (logical_port, network) = (logical_port.to_owned(), network.to_owned());
-        self.attach_workload(interface, NewPort { id, peer: None, logical_port, network, kind })?;
-        Ok(id)
+        Ok(Wanted::New(NewPort { id, peer: None, logical_port, network, kind }))
     }
 
     fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
@@ -238,14 +250,21 @@ impl Host {
         }
     }
 
-    /// Attaches what may be attached, and remembers it.
-    pub(super) fn attach_workload(&mut self, name: &str, new: NewPort) -> Result<PortNo, PortError> {
+    /// Attaches what may be attached, and does nothing else about it.
+    pub(super) fn attach_alone(&mut self, name: &str, new: NewPort) -> Result<(), PortError> {
         let NewPort { id, peer, logical_port, network, kind } = new;
         let (bridge, port) = (id.bridge, id.port);
         self.dataplane.attach(self.workload_spec(id, (name, kind), peer.is_some()))?;
         let settings = PortSettings::default();
         let added = Port { bridge, port, peer, logical_port, network, kind, settings, trouble: None };
         self.ports.insert(name.to_owned(), added);
+        Ok(())
+    }
+
+    /// Attaches what may be attached, and remembers it.
+    pub(super) fn attach_workload(&mut self, name: &str, new: NewPort) -> Result<PortNo, PortError> {
+        let id = new.id;
+        self.attach_alone(name, new)?;
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);
             self.detach(id);
@@ -253,7 +272,7 @@ impl Host {
         }
         self.link_ports();
         self.ports_changed();
-        Ok(port)
+        Ok(id.port)
     }
 
     /// Detaches an interface.
@@ -402,10 +421,10 @@ impl Host {
                 None => Ok(port),
             };
         }
-        (first..=PortNo::MAX_REAL)
-            .filter_map(|raw| PortNo::new(raw).ok())
-            .find(|number| owner(*number).is_none())
-            .ok_or(PortError::Full)
+        let of_bridge = self.ports.values().filter(|port| port.bridge == bridge);
+        let taken: BTreeSet<_> = of_bridge.map(|port| port.port.get()).collect();
+        let free = (first..=PortNo::MAX_REAL).find(|raw| !taken.contains(raw));
+        free.and_then(|raw| PortNo::new(raw).ok()).ok_or(PortError::Full)
     }
 
     pub(super) fn save_ports(&self) -> Result<(), StateError> {

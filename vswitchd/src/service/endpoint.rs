@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ferroflow_proto::host::{self as pb, endpoint_service_server::EndpointService};
+use ovn_northd_lite::dhcp::domain;
 use tonic::{Request, Response, Status};
 
 use crate::endpoint::{
@@ -127,10 +128,14 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
         receive_limit,
         send_limit,
         lease,
+        host_gateway,
+        names,
     } = request;
-    let lens = [addresses.len(), routes.len(), host_addresses.len(), published_ports.len()];
+    let lens = [addresses.len(), routes.len(), host_addresses.len(), published_ports.len(), names.len()];
     if lens.into_iter().any(|len| len > MAX_ITEMS) {
-        return Err(Status::invalid_argument(format!("at most {MAX_ITEMS} addresses, routes and ports")));
+        return Err(Status::invalid_argument(format!(
+            "at most {MAX_ITEMS} addresses, routes, ports and names"
+        )));
     }
     let prefixes = |texts: &[String]| {
         texts.iter().map(|text| text.parse()).collect::<Result<Vec<Prefix>, _>>().map_err(invalid)
@@ -156,7 +161,20 @@ fn attach_wanted(request: pb::AttachRequest) -> Result<AttachWanted, Status> {
             send: send_limit.map(limit).transpose()?,
         },
         lease: lease.map(|lease| Ranges::read(&lease)).transpose().map_err(Status::invalid_argument)?,
+        is_gateway_leased: host_gateway,
+        names: names.iter().map(|text| name(text)).collect::<Result<_, _>>()?,
     })
+}
+
+/// A name of a container, as names are kept.
+fn name(text: &str) -> Result<String, Status> {
+    match domain(text) {
+        Some(_) => Ok(text.trim_end_matches('.').to_ascii_lowercase()),
+        None => Err(Status::invalid_argument(format!(
+            "name `{}`: its parts have 1 to 63 letters, digits, - or _",
+            text.escape_debug()
+        ))),
+    }
 }
 
 /// The name of a switch and of nothing else, so that nothing else is removed.

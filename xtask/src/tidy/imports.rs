@@ -40,6 +40,11 @@ const PROMISES: &[Promise] = &[
         ours: &["address-pool", "ferroflow-proto", "vswitch-shim"],
         never: &["redb", "xsk-rs"],
     },
+    Promise {
+        name: "vswitch-netavark",
+        ours: &["address-pool", "ferroflow-proto", "vswitch-shim"],
+        never: &["redb", "xsk-rs"],
+    },
     // Beside Open vSwitch it needs what the oracle knows of that, and the harness for processes.
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite", "oracle", "ferroflow-tests"], never: NETWORK_API },
     // The oracle sees the switch from outside: its text, its frames.

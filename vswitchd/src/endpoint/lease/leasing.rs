@@ -10,9 +10,12 @@ use std::{
 use flowtable::types::MacAddr;
 use tonic::{Code, Status};
 
-use super::{Choice, Pool, REST, Ranges, Slot, choose, now};
+use super::{
+    Choice, Pool, REST, Ranges, Slot, choose, now,
+    routes::{by_host, routes},
+};
 use crate::endpoint::{
-    AttachWanted, Endpoints, Leased, Record, Route, UP_LIMIT, gateway,
+    AttachWanted, Endpoints, Leased, Record, UP_LIMIT, gateway,
     key::stable_hash,
     northbound::{Northbound, PortWanted},
     unsaved,
@@ -56,7 +59,12 @@ impl Endpoints {
         };
         let planned = self.plan(wanted, record.addresses.clone(), record.mac).await?;
         let routes = routes(&wanted.routes, &record, &lease);
-        Ok(Some(Record { routes, lease: Some(lease), ..planned }))
+        let planned = Record { routes, lease: Some(lease), ..planned };
+        let host = self.get(&gateway::host_key(&wanted.key.network)).filter(|_| wanted.is_gateway_leased);
+        Ok(Some(match host {
+            Some(host) => by_host(planned, &wanted.routes, &host),
+            None => planned,
+        }))
     }
 
     /// Writes an endpoint down that is about to be made, with addresses that nobody has.
@@ -68,7 +76,7 @@ impl Endpoints {
     ) -> Result<Record, Status> {
         if !wanted.host_addresses.is_empty() {
             return Err(Status::invalid_argument(
-                "the host is to be the gateway, which has an address of its own on each host: name this host's ranges, with host-local",
+                "where addresses are leased, the host leases those of the gateway too; do not name them",
             ));
         }
         let pool = ranges.pool(&wanted.switch);
@@ -143,12 +151,29 @@ impl Endpoints {
         Ok(record)
     }
 
+    /// Lets the host, which is a gateway, send what comes from elsewhere by its port.
+    pub(in crate::endpoint) async fn open_port(
+        &self,
+        northbound: &Northbound,
+        record: &Record,
+    ) -> Result<(), Status> {
+        let slot = self.slots().get(&record.port_id()).cloned();
+        let slot = slot.ok_or_else(|| Status::internal(format!("{} is not leased", record.port_id())))?;
+        let slot = Slot { is_gateway: true, is_told: false, ..slot };
+        self.slots().put(slot.clone()).map_err(unsaved)?;
+        let revision = northbound.make_port(wanted_port(&slot)).await?;
+        self.slots().put(Slot { is_told: true, ..slot }).map_err(unsaved)?;
+        northbound.wait_for_others(revision).await;
+        Ok(())
+    }
+
     /// A container has ended: its slot rests.
     pub(in crate::endpoint) fn rest(&self, port: &str) -> Result<(), Status> {
         let mut slots = self.slots();
         let Some(slot) = slots.get(&port.to_owned()).cloned() else { return Ok(()) };
         let labels = self.free_labels();
-        slots.put(Slot { rests_until: now() + REST, labels, is_told: false, ..slot }).map_err(unsaved)
+        let rested = Slot { rests_until: now() + REST, labels, is_told: false, is_gateway: false, ..slot };
+        slots.put(rested).map_err(unsaved)
     }
 
     fn free_labels(&self) -> HashMap<String, String> {
@@ -460,21 +485,8 @@ fn wanted_port(slot: &Slot) -> PortWanted {
     PortWanted {
         name: slot.port_name(),
         addresses: slot.port_addresses(),
-        is_gateway: false,
+        is_gateway: slot.is_gateway,
         labels: slot.labels.clone(),
         rules: Vec::new(),
     }
-}
-
-/// Routes, those without a gateway by that of the range of their family.
-fn routes(wanted: &[Route], record: &Record, lease: &Leased) -> Vec<Route> {
-    let gateway = |is_v4: bool| {
-        let of_family = record.addresses.iter().zip(&lease.gateways);
-        of_family.filter(|(prefix, _)| prefix.address.is_ipv4() == is_v4).find_map(|(_, gateway)| *gateway)
-    };
-    let by_gateway = |route: &Route| Route {
-        gateway: route.gateway.or_else(|| gateway(route.destination.address.is_ipv4())),
-        ..route.clone()
-    };
-    wanted.iter().map(by_gateway).collect()
 }

@@ -7,9 +7,11 @@
 //!
 //! - `ranges`: which addresses there are
 //! - `leasing`: getting them from the network, and giving them back
+//! - `routes`: their gateways
 
 mod leasing;
 mod ranges;
+mod routes;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,6 +30,7 @@ use super::{
 };
 use ranges::Place;
 pub use ranges::Ranges;
+pub(super) use routes::by_host;
 
 /// How long an address rests: until no host sends to its old owner any more.
 pub(super) const REST: Duration = Duration::from_secs(30);
@@ -64,8 +67,11 @@ pub(super) struct Slot {
     pub rests_until: Duration,
     /// Labels that its port is to have.
     pub labels: HashMap<String, String>,
-    /// The port has them.
+    /// The port is as this says.
     pub is_told: bool,
+    /// The host has it, as a gateway.
+    #[serde(default)]
+    pub is_gateway: bool,
 }
 
 impl Slot {
@@ -85,6 +91,7 @@ impl Slot {
             rests_until: Duration::ZERO,
             labels,
             is_told: true,
+            is_gateway: false,
         })
     }
 
