@@ -1,11 +1,27 @@
 //! The command line as a whole: the options every command takes, and the list of
 //! commands. A command's own options are in its file.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::{address::Address, error::CtlError, host, net, output::Format, session::Session};
+use crate::{
+    address::{Address, HostAddress},
+    error::CtlError,
+    host, net,
+    output::Format,
+    session::Session,
+};
+
+/// Where daemons are when nothing is said.
+const CONTROLLER: &str = "http://127.0.0.1:6641";
+const HOST: &str = "/run/ferroflow/vswitchd.sock";
+/// A lab's controller among its hosts.
+const CONTROLLER_NAME: &str = "controller";
 
 /// Operates a Ferroflow network and the switches of its hosts.
 #[derive(Debug, Parser)]
@@ -28,24 +44,17 @@ Exit codes: 0 done, 1 not done, 2 wrong usage.";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the controller is: http://HOST:PORT or unix:///PATH
-    #[arg(
-        long,
-        global = true,
-        env = "VSWITCH_CONTROLLER",
-        default_value = "http://127.0.0.1:6641",
-        value_name = "ADDRESS"
-    )]
-    pub controller: Address,
-    /// Where the host's switch is, for all commands about a host or a lab
-    #[arg(
-        long,
-        global = true,
-        env = "VSWITCH_HOST",
-        default_value = "unix:///run/ferroflow/vswitchd.sock",
-        value_name = "ADDRESS"
-    )]
-    pub host: Address,
+    /// Where the controller is: http://HOST:PORT or unix:///PATH [default: http://127.0.0.1:6641]
+    #[arg(long, global = true, env = "VSWITCH_CONTROLLER", value_name = "ADDRESS")]
+    pub controller: Option<Address>,
+    /// Where the host's switch is, for all commands about a host or a lab; with --lab also the
+    /// name of one of its hosts [default: unix:///run/ferroflow/vswitchd.sock]
+    #[arg(long, global = true, env = "VSWITCH_HOST", value_name = "ADDRESS")]
+    pub host: Option<HostAddress>,
+    /// Directory of a lab of several hosts (vswitchctl lab start), whose controller and hosts
+    /// are meant
+    #[arg(long, global = true, env = "VSWITCH_LAB", value_name = "DIR")]
+    pub lab: Option<PathBuf>,
     /// Which of the host's bridges, where it has several; it may also be the first word behind
     /// the command, as with ovs-ofctl: flow dump br0
     #[arg(long, global = true, env = "VSWITCH_BRIDGE", value_name = "NAME")]
@@ -53,7 +62,8 @@ pub struct Global {
     /// How to print the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// After a change, wait until all affected hosts have applied it (30 s if no number is given)
+    /// After a change, or after attaching a switch port, wait until all affected hosts have applied
+    /// it (30 s if no number is given)
     #[arg(
         long,
         global = true,
@@ -76,6 +86,37 @@ pub struct Global {
 }
 
 impl Global {
+    /// Where the controller is.
+    ///
+    /// # Errors
+    /// The lab's directory cannot be told.
+    pub fn controller(&self) -> Result<Address, CtlError> {
+        match (&self.controller, &self.lab) {
+            (Some(address), _) => Ok(address.clone()),
+            (None, Some(lab)) => Address::in_lab(lab, CONTROLLER_NAME),
+            (None, None) => Ok(Address::Tcp(CONTROLLER.to_owned())),
+        }
+    }
+
+    /// Where the host's switch is.
+    ///
+    /// # Errors
+    /// It is not said which host of a lab is meant, or of which lab.
+    pub fn host(&self) -> Result<Address, CtlError> {
+        match (&self.host, &self.lab) {
+            (Some(HostAddress::At(address)), _) => Ok(address.clone()),
+            (Some(HostAddress::Named(name)), Some(lab)) => Address::in_lab(lab, name),
+            (Some(HostAddress::Named(name)), None) => Err(CtlError::Usage(format!(
+                "{name} is the name of a lab's host: say with --lab or VSWITCH_LAB which lab, or give an address, unix:///PATH"
+            ))),
+            (None, Some(lab)) => Err(CtlError::Usage(format!(
+                "which host of the lab? name it with --host: {}",
+                lab_hosts(lab).join(", ")
+            ))),
+            (None, None) => Ok(Address::Unix(HOST.into())),
+        }
+    }
+
     /// Deadline of one call.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
@@ -85,6 +126,16 @@ impl Global {
     pub fn wait(&self) -> Option<Duration> {
         self.wait.map(|seconds| Duration::from_secs(seconds.into()))
     }
+}
+
+/// Names of the hosts that have sockets in a lab's directory.
+fn lab_hosts(lab: &Path) -> Vec<String> {
+    let entries = fs::read_dir(lab).into_iter().flatten().flatten();
+    let sockets =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".sock")?.to_owned()));
+    let mut names: Vec<_> = sockets.filter(|name| name != CONTROLLER_NAME).collect();
+    names.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    names
 }
 
 /// The commands.
@@ -244,8 +295,9 @@ impl Command {
             | Self::Explain(_)
             | Self::Export(_)
             | Self::Watch(_)
-            | Self::Status(_)
-            | Self::Port(_) => false,
+            | Self::Status(_) => false,
+            Self::Port(command) => command.takes_wait(),
+            Self::Lab(command) => command.takes_wait(),
             Self::Perf(_) | Self::Worker(_) | Self::Bridge(_) => false,
             Self::Flow(_)
             | Self::Group(_)
@@ -268,7 +320,6 @@ impl Command {
             | Self::ParseFrame(_)
             | Self::Log(_)
             | Self::Trace(_)
-            | Self::Lab(_)
             | Self::Completions(_) => false,
         }
     }
@@ -355,6 +406,22 @@ mod tests {
     #[test]
     fn the_declaration_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_host_of_a_lab_goes_by_its_name() {
+        let global = |args: &[&str]| {
+            Cli::try_parse_from([&["vswitchctl"], args, &["status"]].concat()).map(|cli| cli.global)
+        };
+        let lab = global(&["--lab", "/x", "--host", "h2"]).unwrap();
+        assert_eq!(lab.host().unwrap(), Address::Unix("/x/h2.sock".into()));
+        assert_eq!(lab.controller().unwrap(), Address::Unix("/x/controller.sock".into()));
+        assert!(global(&["--host", "h2"]).unwrap().host().is_err());
+        assert!(global(&["--lab", "/x"]).unwrap().host().unwrap_err().to_string().contains("which host"));
+        let plain = global(&[]).unwrap();
+        assert_eq!(plain.host().unwrap(), Address::Unix(HOST.into()));
+        assert_eq!(plain.controller().unwrap(), Address::Tcp(CONTROLLER.into()));
+        assert!(global(&["--host", "h/2"]).is_err());
     }
 
     #[test]

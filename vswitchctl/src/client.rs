@@ -118,6 +118,17 @@ impl Northbound {
         }
     }
 
+    /// Revision of the network.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn revision(&mut self) -> Result<u64, CtlError> {
+        let kind = Noun::Chassis.kind().into();
+        let request =
+            self.request(ListResourcesRequest { kind, page_size: 1, ..ListResourcesRequest::default() });
+        Ok(said(self.inner.list_resources(request).await)?.revision)
+    }
+
     /// Finds the full name of what was typed as `text`.
     ///
     /// # Errors

@@ -65,9 +65,9 @@ pub struct RunOptions {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// A lab: a switch without interfaces, whose ports are queues of frames, whose clock
-    /// obeys, and whose rules can be written by hand. Needs no privilege; see
-    /// `vswitchctl lab --help`.
-    #[arg(long, conflicts_with_all = ["uplink", "controller", "core", "busy"])]
+    /// obeys, and whose rules are written by hand, unless there is a controller. Needs no
+    /// privilege; see `vswitchctl lab --help`.
+    #[arg(long, conflicts_with_all = ["uplink", "core", "busy"])]
     pub r#virtual: bool,
     /// A switch of interfaces without a controller: its rules are written by hand, with
     /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.

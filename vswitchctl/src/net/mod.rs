@@ -11,6 +11,7 @@ pub mod address_management;
 pub mod address_set;
 pub mod advertisement;
 pub mod apply;
+pub(crate) mod binding;
 pub mod change;
 pub mod chassis;
 pub mod command;

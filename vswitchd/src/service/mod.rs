@@ -24,11 +24,13 @@ use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
 use connection_events::ConnectionEvents;
+pub(crate) use dump::drops_of;
 pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
 
 use crate::{
     host::{Host, PortError, PortKind, SharedHost, VlanMode},
+    lab::Fabric,
     log::LogControl,
 };
 
@@ -43,12 +45,19 @@ pub struct Service {
     host: SharedHost,
     log: Arc<Mutex<LogControl>>,
     connection_events: Arc<ConnectionEvents>,
+    fabric: Arc<Fabric>,
 }
 
 impl Service {
-    /// Serves a host.
-    pub fn new(host: SharedHost, log: LogControl) -> Self {
-        Self { host, connection_events: Arc::default(), log: Arc::new(Mutex::new(log)) }
+    /// Serves a host. The log is the process's.
+    pub fn new(host: SharedHost, log: Arc<Mutex<LogControl>>) -> Self {
+        Self { host, connection_events: Arc::default(), log, fabric: Arc::default() }
+    }
+
+    /// The same, one of several hosts of a lab.
+    #[must_use]
+    pub fn among(self, fabric: Arc<Fabric>) -> Self {
+        Self { fabric, ..self }
     }
 }
 
