@@ -40,6 +40,7 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// # Errors
 /// What keeps it from starting, and what to do.
 pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
+    options.check().map_err(anyhow::Error::msg)?;
     let controller = options.controller.as_deref().map(endpoint).transpose()?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
@@ -67,7 +68,10 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     keep(&host, controller.map(|controller| (controller, (claims, health))));
-    let underlay = tokio::spawn(underlay::run(host.clone()));
+    let is_real = !options.r#virtual;
+    let followed = host.clone();
+    let underlay = async move { if is_real { underlay::run(followed).await } else { Ok(()) } };
+    let underlay = tokio::spawn(underlay);
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
     let bfd = host.with(|host| host.bfd()).await;
     let failed_underlay = async move {
