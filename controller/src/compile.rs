@@ -46,6 +46,7 @@ impl Model {
         dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
+        dirty.chassis.extend(old.chassis.into_keys());
         for record in records {
             self.put(record, &mut dirty);
         }
@@ -142,10 +143,7 @@ impl Model {
                 let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
                 insert(port_groups, id, port_group(spec, acls))
             }
-            Spec::Chassis(spec) => {
-                self.chassis.insert(id, ChassisRecord { encap_ip: spec.encap_ip });
-                false
-            }
+            Spec::Chassis(spec) => insert(&mut self.chassis, id, ChassisRecord { encap_ip: spec.encap_ip }),
         };
         if is_changed {
             mark(name, dirty);
@@ -226,7 +224,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::DhcpOptions => drop(dirty.dhcp_options.insert(id)),
         Kind::Names => drop(dirty.names.insert(id)),
         Kind::Limits => drop(dirty.limits.insert(id)),
-        Kind::Chassis => {}
+        Kind::Chassis => drop(dirty.chassis.insert(id)),
     }
 }
 

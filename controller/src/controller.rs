@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::{
-    chassis::Registry,
+    chassis::{Assistants, Registry},
     network::Network,
     receipts::Receipts,
     state::{ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
@@ -31,6 +31,8 @@ pub struct Controller {
     pub registry: Registry,
     /// Which chassis a revision concerns.
     pub receipts: Receipts,
+    /// Who can be asked what.
+    pub assistants: Assistants,
     network: Mutex<Network>,
 }
 
@@ -68,6 +70,7 @@ impl Controller {
             ending: watch::Sender::new(None),
             registry: Registry::default(),
             receipts: Receipts::new(revision),
+            assistants: Assistants::default(),
             network: Mutex::default(),
         }))
     }

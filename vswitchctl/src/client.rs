@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferroflow_proto::northbound::{
     ExplainRequest, ExplainResponse, GetReceiptRequest, GetReceiptResponse, GetResourceRequest,
-    ListResourcesRequest, Operation, Resource, TransactRequest, TransactResponse, WatchRequest,
-    WatchResponse, event::Event, northbound_service_client::NorthboundServiceClient, operation::Op,
+    ListResourcesRequest, Operation, Resource, TracePacketRequest, TracePacketResponse, TransactRequest,
+    TransactResponse, WatchRequest, WatchResponse, event::Event,
+    northbound_service_client::NorthboundServiceClient, operation::Op,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
@@ -193,6 +194,18 @@ impl Northbound {
     pub async fn explain(&mut self, request: ExplainRequest) -> Result<ExplainResponse, CtlError> {
         let request = self.request(request);
         said(self.inner.explain(request).await)
+    }
+
+    /// Has a packet traced through the hosts that it comes to.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn trace_packet(
+        &mut self,
+        request: TracePacketRequest,
+    ) -> Result<TracePacketResponse, CtlError> {
+        let request = self.request(request);
+        said(self.inner.trace_packet(request).await)
     }
 
     /// How far a revision has been applied; with `wait`, when it has been or that long

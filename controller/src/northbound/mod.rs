@@ -1,12 +1,14 @@
 //! The northbound gRPC service: translates between messages and the controller.
 //!
 //! `transact.rs` writes, `list.rs` reads pages, `watch.rs` streams, `receipt.rs` tells how
-//! far a change has got, `explain.rs` tells what the network does, `status.rs` turns refusals into gRPC codes.
+//! far a change has got, `explain.rs` tells what the network does, `trace.rs` what hosts do,
+//! `status.rs` turns refusals into gRPC codes.
 
 mod explain;
 mod list;
 mod receipt;
 mod status;
+mod trace;
 mod transact;
 mod watch;
 
@@ -142,5 +144,12 @@ impl NorthboundService for Northbound {
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         explain::explain(&self.controller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn trace_packet(
+        &self,
+        request: Request<pb::TracePacketRequest>,
+    ) -> Result<Response<pb::TracePacketResponse>, Status> {
+        trace::trace(&self.controller, request.into_inner()).await.map(Response::new)
     }
 }

@@ -4,6 +4,7 @@
 //! Without a controller nothing is lost: the host goes on with the last network it was
 //! sent, and the agent tries again, a little later each time.
 
+mod assist;
 mod binding;
 mod decode;
 
@@ -96,6 +97,7 @@ async fn session(
     had_update: &mut bool,
 ) -> Result<std::convert::Infallible, StreamError> {
     let channel: Channel = controller.connect().await?;
+    let _assisting = AbortOnDrop(tokio::spawn(assist::run(host.clone(), channel.clone())));
     let mut client = ChassisServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LEN);
     let (sender, receiver) = mpsc::channel(QUEUE);
     let hello = host.with(|host| host.hello()).await;

@@ -3,6 +3,7 @@
 mod bridges;
 mod connection_events;
 mod conntrack;
+mod destinations;
 mod dump;
 mod endpoint;
 mod events;
@@ -27,6 +28,7 @@ use connection_events::ConnectionEvents;
 pub(crate) use dump::drops_of;
 pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
+pub(crate) use trace::trace;
 
 use crate::{
     host::{Host, PortError, PortKind, SharedHost, VlanMode},
