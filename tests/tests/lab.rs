@@ -1544,6 +1544,17 @@ fn hosts_of_a_lab_forward_as_their_controller_says() -> Result<()> {
     let answer = network.json(&["--host", "h2", "lab", "inject", "underlay", &forged])?;
     ensure!(number(&answer["n_dropped"]) == 1, "{answer}");
 
+    // A trace goes the same ways, from host to host.
+    let flow = TO_DB.replace("udp", "tcp");
+    let traced = network.json(&["trace", "--from", "web-1", &flow])?;
+    let hosts = list(&traced["hosts"]);
+    ensure!(hosts.len() == 2 && hosts[1]["chassis"] == "h2" && hosts[1]["from"] == "h1", "{traced}");
+    ensure!(hosts[1]["trace"]["outputs"][0]["logical_port"] == "db-1", "{traced}");
+    let traced = network.json(&["trace", "--from", "web-1", &flow.replace("tp_dst=53", "tp_dst=23")])?;
+    let far = &traced["hosts"][1]["trace"];
+    ensure!(far["drop"]["origin"]["object"] == "switches/db/acls/no-telnet", "{traced}");
+    ensure!(traced["verdict"] == "dropped", "{traced}");
+
     // A change of the network holds as soon as the command that waits for it returns.
     network.text(&["acl", "del", "db/no-telnet", "--wait"])?;
     let answer =

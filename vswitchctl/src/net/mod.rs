@@ -17,6 +17,7 @@ pub mod chassis;
 pub mod command;
 pub mod dhcp_options;
 pub mod diff;
+pub mod effect;
 pub mod explain;
 pub mod export;
 pub mod gateway;
