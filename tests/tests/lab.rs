@@ -1597,3 +1597,31 @@ fn hosts_of_a_lab_share_a_clock_and_physical_networks() -> Result<()> {
     ensure!(network.text(&["--host", "h1", "lab", "output", "underlay"])?.is_empty(), "it was tunnelled");
     Ok(())
 }
+
+#[test]
+fn a_trace_goes_through_a_tunnel_and_the_translation_of_a_gateway() -> Result<()> {
+    let network = Network::example(2)?;
+    for words in [
+        "switch add pub",
+        "switch-port add pub pub-net --network provider",
+        "router-port add r1 r1-out --mac 0a:00:00:00:02:02 --network 203.0.113.1/24 --gateway h2=20 \
+         --static-mac 203.0.113.254=0a:00:00:00:09:fe",
+        "switch-port add pub pub-r1 --router-port r1-out",
+        "nat add r1 hide --type snat --external 203.0.113.1 --logical 10.0.0.0/16",
+        "--host h2 lab port add eth1 --network provider",
+    ] {
+        network.text(&words.split_whitespace().collect::<Vec<_>>())?;
+    }
+    network.text(&["router", "set", "r1", "--route", "0.0.0.0/0 via 203.0.113.254", "--wait"])?;
+    let flow = TO_DB.replace("10.0.2.11", "198.51.100.7");
+    let answer = network.inject("h1", "web-1", &flow)?;
+    ensure!(places(&answer) == [("h2", "eth1")], "{answer}");
+    // The source is the gateway's.
+    let frame = answer["outputs"][0]["frame"].as_str().unwrap_or_default();
+    ensure!(frame.contains("cb007101c6336407"), "{frame}");
+    let traced = network.json(&["trace", "--from", "web-1", &flow])?;
+    let hosts = list(&traced["hosts"]);
+    ensure!(hosts.len() == 2 && hosts[1]["trace"]["outputs"][0]["port"] == "eth1", "{traced}");
+    ensure!(hosts[1]["trace"].to_string().contains("203.0.113.1"), "{traced}");
+    Ok(())
+}

@@ -471,4 +471,34 @@ mod tests {
         }
         assert!(n_commands > 60, "only {n_commands} commands were found");
     }
+
+    /// Commands of ovn-nbctl(8) and ovn-sbctl(8) 23.03, but for those of the command line itself.
+    const OVN_COMMANDS: &str = "acl-add acl-del acl-list add clear copp-add copp-del copp-list create \
+        del-connection del-ssl destroy dhcp-options-create dhcp-options-del dhcp-options-get-options \
+        dhcp-options-list dhcp-options-set-options find fwd-group-add fwd-group-del fwd-group-list get \
+        get-connection get-ssl ha-chassis-group-add ha-chassis-group-add-chassis ha-chassis-group-del \
+        ha-chassis-group-list ha-chassis-group-remove-chassis init lb-add lb-del lb-list list lr-add lr-copp-add \
+        lr-del lr-lb-add lr-lb-del lr-lb-list lr-list lr-nat-add lr-nat-del lr-nat-list lr-policy-add \
+        lr-policy-del lr-policy-list lr-route-add lr-route-del lr-route-list lrp-add lrp-del \
+        lrp-del-gateway-chassis lrp-get-enabled lrp-get-gateway-chassis lrp-get-redirect-type lrp-list \
+        lrp-set-enabled lrp-set-gateway-chassis lrp-set-options lrp-set-redirect-type ls-add ls-copp-add ls-del \
+        ls-lb-add ls-lb-del ls-lb-list ls-list lsp-add lsp-attach-mirror lsp-del lsp-detach-mirror \
+        lsp-get-addresses lsp-get-dhcpv4-options lsp-get-dhcpv6-options lsp-get-enabled lsp-get-ls \
+        lsp-get-options lsp-get-parent lsp-get-port-security lsp-get-tag lsp-get-type lsp-get-up lsp-list \
+        lsp-set-addresses lsp-set-dhcpv4-options lsp-set-dhcpv6-options lsp-set-enabled lsp-set-options \
+        lsp-set-port-security lsp-set-type meter-add meter-del meter-list mirror-add mirror-del mirror-list \
+        pg-add pg-del pg-set-ports qos-add qos-del qos-list remove set set-connection set-ssl show \
+        static-mac-binding-add static-mac-binding-del static-mac-binding-list sync wait-until chassis-add \
+        chassis-del count-flows dump-flows lflow-list lsp-bind lsp-unbind";
+
+    #[test]
+    fn every_command_of_ovn_has_its_place() {
+        let page = include_str!("../../docs/coming-from-ovn.md");
+        let there = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let told: Vec<_> = there.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        for command in OVN_COMMANDS.split_whitespace() {
+            let is_told = told.iter().any(|text| text.split_whitespace().next() == Some(command));
+            assert!(is_told, "{command} is not in docs/coming-from-ovn.md");
+        }
+    }
 }
