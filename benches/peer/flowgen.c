@@ -10,7 +10,8 @@
  *   order=1   one after the other instead          max=N    end after so many packets
  *   shape=0   10.1/16 to 10.2/16                    shape=1  one of 20 masks x 500 networks
  *   shape=2   all bits random
- *   bidir=1   half of the packets are answers      tcp=1    TCP (ACK) instead of UDP
+ *   bidir=1   half of the packets are answers      backend=N  address that these come from
+ *   tcp=1     TCP (ACK) instead of UDP
  *   encap=1   in VXLAN     encap=2  in Geneve      vni=N
  *   norx=1    only a sink
  */
@@ -29,10 +30,10 @@
 #define ROOM 128
 
 struct settings {
-	uint64_t flows, start, order, max, shape, bidir, tcp, encap, vni, norx;
+	uint64_t flows, start, order, max, shape, bidir, backend, tcp, encap, vni, norx;
 };
 
-static const char *const names[] = {"flows", "start", "order", "max", "shape", "bidir", "tcp", "encap",
+static const char *const names[] = {"flows", "start", "order", "max", "shape", "bidir", "backend", "tcp", "encap",
 	"vni", "norx", NULL};
 
 struct device;
@@ -112,7 +113,7 @@ static inline void write_frame(struct device *device, struct queue *queue, uint8
 	if (settings->bidir && (queue->x & 1)) {
 		uint32_t address = src;
 		uint16_t port = src_port;
-		src = dst;
+		src = settings->backend ? settings->backend : dst;
 		dst = address;
 		src_port = dst_port;
 		dst_port = port;
@@ -358,7 +359,7 @@ static int read_number(const char *name __rte_unused, const char *text, void *pl
 static int read_settings(const char *text, struct settings *settings)
 {
 	uint64_t *places[] = {&settings->flows, &settings->start, &settings->order, &settings->max,
-		&settings->shape, &settings->bidir, &settings->tcp, &settings->encap, &settings->vni,
+		&settings->shape, &settings->bidir, &settings->backend, &settings->tcp, &settings->encap, &settings->vni,
 		&settings->norx};
 	struct rte_kvargs *list = rte_kvargs_parse(text, names);
 	int i;

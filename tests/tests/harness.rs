@@ -87,6 +87,8 @@ fn nothing_stays_behind() -> Result<()> {
     scenario::run("nothing_stays_behind", |prefix| {
         let log = scenario::dir(prefix).with_extension("log");
         let start = |netns: &Netns| {
+            // What an earlier one has said is not this one's.
+            std::fs::write(&log, "")?;
             let words = ["-c", "trap '' TERM; echo up; exec sleep 1000"];
             let daemon = Daemon::start(netns, Path::new("/bin/sh"), &words, &log, Life::WithParent)?;
             stop::wait_for("the daemon is deaf", Duration::from_secs(5), || {

@@ -1,6 +1,7 @@
 //! A workload on Open vSwitch: ports, rules, settings, measurements.
 
 use std::{
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
@@ -216,9 +217,10 @@ fn arguments(workload: &Workload) -> String {
         Way::Ports | Way::Encap(_) => 0,
     };
     format!(
-        "flows={},shape={shape},bidir={},tcp={},encap={encap},vni={VNI}",
+        "flows={},shape={shape},bidir={},backend={},tcp={},encap={encap},vni={VNI}",
         traffic.n_flows,
         u8::from(traffic.both_ways),
+        traffic.backend.map_or(0, Ipv4Addr::to_bits),
         u8::from(traffic.tcp)
     )
 }

@@ -1,6 +1,8 @@
 //! Our side's generator: the twin of `peer/flowgen.c`, step by step, so that both switches
 //! get the same packets at the same cost. Change both or none.
 
+use std::net::Ipv4Addr;
+
 use flowtable::{checksum, program::TunnelKind};
 
 use super::{LOCAL, REMOTE, Shape, Traffic, VNI, Way};
@@ -96,7 +98,7 @@ impl Generator {
             }
         }
         if self.traffic.both_ways && self.x & 1 == 1 {
-            (src, dst) = (dst, src);
+            (src, dst) = (self.traffic.backend.map_or(dst, Ipv4Addr::to_bits), src);
             (src_port, dst_port) = (dst_port, src_port);
         }
         inner[26..30].copy_from_slice(&src.to_be_bytes());
@@ -183,6 +185,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::workload::BACKEND;
 
     fn frames(traffic: Traffic, way: Way, n: usize) -> Vec<Vec<u8>> {
         let mut generator = Generator::new(traffic, way);
@@ -198,7 +201,8 @@ mod tests {
     fn headers_are_right_in_every_shape() {
         let masks = Traffic { shape: Shape::Masks, ..Traffic::plain(1000) };
         let random = Traffic { shape: Shape::Random, tcp: true, ..Traffic::plain(u32::MAX) };
-        for traffic in [Traffic::plain(1000), Traffic::both_ways(1000), masks, random] {
+        let served = Traffic { backend: Some(BACKEND), ..Traffic::both_ways(1000) };
+        for traffic in [Traffic::plain(1000), Traffic::both_ways(1000), served, masks, random] {
             for frame in frames(traffic, Way::Ports, 1000) {
                 assert_eq!(frame.len(), 60);
                 assert_eq!(checksum::of(&frame[14..34]), 0, "{frame:02x?}");

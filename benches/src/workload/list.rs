@@ -3,7 +3,7 @@
 use flowtable::program::TunnelKind;
 
 use super::{
-    DPCLS, EMC_DEFAULT, Goal, Measured, SETTINGS, SMC, Setting, Shape, Traffic, Way, Workload, texts,
+    BACKEND, DPCLS, EMC_DEFAULT, Goal, Measured, SETTINGS, SMC, Setting, Shape, Traffic, Way, Workload, texts,
 };
 
 /// Where flows are seen once, caches of flows have nothing to give.
@@ -169,6 +169,18 @@ pub const WORKLOADS: &[Workload] = &[
     tunnelled("P10d", "VXLAN decap, 10k flows", Way::Decap(TunnelKind::Vxlan), goal(3.0, 5.0)),
     tunnelled("P10ge", "Geneve encap, 10k flows", Way::Encap(TunnelKind::Geneve), goal(2.0, 3.0)),
     tunnelled("P10gd", "Geneve decap, 10k flows", Way::Decap(TunnelKind::Geneve), goal(3.0, 5.0)),
+    Workload {
+        id: "P11",
+        title: "a pod's way: tracked, balanced, filtered, Geneve; 10k connections",
+        traffic: Traffic { backend: Some(BACKEND), ..Traffic::both_ways(10_000) },
+        rules: texts::pod,
+        way: Way::Encap(TunnelKind::Geneve),
+        n_connections: 10_000,
+        settings: WITHOUT_EMC,
+        warm_up: 4.0,
+        goal: goal(4.0, 6.0),
+        ..BASE
+    },
     Workload {
         id: "P12a",
         title: "first packets, 1 table",

@@ -20,6 +20,8 @@ use flowtable::program::TunnelKind;
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 2);
 /// The other host.
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
+/// Who serves those that a load balancer translates.
+pub const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// Key of tunnelled packets.
 pub const VNI: u32 = 100;
 
@@ -44,6 +46,8 @@ pub struct Traffic {
     pub shape: Shape,
     /// Half of the packets are answers.
     pub both_ways: bool,
+    /// Answers come from here, though packets went to other addresses: they were translated.
+    pub backend: Option<Ipv4Addr>,
     /// TCP segments (ACK) instead of UDP.
     pub tcp: bool,
 }
@@ -51,7 +55,7 @@ pub struct Traffic {
 impl Traffic {
     /// UDP one way, between plain addresses.
     pub const fn plain(n_flows: u32) -> Self {
-        Self { n_flows, shape: Shape::Plain, both_ways: false, tcp: false }
+        Self { n_flows, shape: Shape::Plain, both_ways: false, backend: None, tcp: false }
     }
 
     /// UDP both ways.

@@ -1,6 +1,6 @@
 //! The rules of the workloads, in the syntax of ovs-ofctl(8): one text for both switches.
 
-use super::{REMOTE, VNI};
+use super::{BACKEND, REMOTE, VNI};
 
 /// Copies the whole 5-tuple, so that each flow is an entry of its own.
 const LOOK_AT_ALL: &str = "move:NXM_OF_IP_SRC[]->NXM_NX_REG1[],move:NXM_OF_IP_DST[]->NXM_NX_REG2[],\
@@ -126,6 +126,29 @@ pub fn stateful() -> Vec<String> {
         "table=1,priority=10,ip,in_port=1,ct_state=+trk+est,actions=output:2",
         "table=1,priority=1,actions=drop",
     ])
+}
+
+/// What a pod's packets meet on their way to a service on another host: connections of a load balancer, a policy
+/// for each direction, the tunnel.
+pub fn pod() -> Vec<String> {
+    let mut rules = lines([
+        "table=0,priority=10,ip,in_port=1,ct_state=-trk,actions=ct(zone=1,nat,table=1)",
+        "table=1,priority=20,ip,ct_state=+trk+est,actions=resubmit(,2)",
+        "table=1,priority=1,actions=drop",
+        "table=2,priority=30,ip,ct_state=+rpl+est,actions=resubmit(,3)",
+        "table=2,priority=1,actions=drop",
+    ]);
+    rules.extend([
+        format!(
+            "table=1,priority=30,udp,ct_state=+trk+new,nw_src=10.1.0.0/16,nw_dst=10.2.0.0/16,\
+             actions=ct(commit,zone=1,nat(dst={BACKEND}),table=2)"
+        ),
+        format!(
+            "table=2,priority=20,udp,nw_src=10.1.0.0/16,nw_dst={BACKEND},tp_dst=0/0xfc00,actions=resubmit(,3)"
+        ),
+        format!("table=3,actions=set_field:{VNI}->tun_id,set_field:{REMOTE}->tun_dst,output:4"),
+    ]);
+    rules
 }
 
 /// Everything goes into the tunnel.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{
     Megaflows,
-    shape::{ReceivedBits, do_the_same, port_idx},
+    shape::{do_the_same, port_idx},
 };
 use crate::{
     key::FlowKey,
@@ -63,8 +63,8 @@ impl Megaflows {
         };
         let port = PortNo::new(place.port.into()).map_or(0, port_idx);
         let shape = self.ports.get(port).and_then(|entries| entries.shapes.get(place.shape));
-        let mask = ReceivedBits::clean(&new.mask, self.received.of(from_tunnel, recirculated));
-        let is_same = shape.is_some_and(|shape| shape.mask().covers(&mask))
+        let mask = self.received.of(from_tunnel, recirculated).part_of(&new.mask);
+        let is_same = shape.is_some_and(|shape| shape.words().covers(&mask))
             && do_the_same(&entry.program, &new.program)
             && entry.rules.len() == new.rules.len()
             && entry.rules.iter().zip(&new.rules).all(|(old, new)| Arc::ptr_eq(old, new))

@@ -39,8 +39,7 @@ pub(crate) use signed::{N_LONG, TunnelWords, bits, tunnelled};
 /// A packet from a port that is not a tunnel can have this key.
 #[cfg(test)]
 pub(crate) fn can_be_received(key: &crate::key::FlowKey) -> bool {
-    let bits = shape::ReceivedBits::new();
-    key.words().iter().zip(bits.of(false, false).words()).all(|(word, received)| word & !received == 0)
+    shape::ReceivedBits::new().of(false, false).has_all_of(key)
 }
 
 /// Where a table is in memory, with the room it has to grow.

@@ -2,7 +2,7 @@
 
 use std::{mem::offset_of, sync::Arc};
 
-use super::{Secrets, fold};
+use super::{Secrets, fold, signed};
 use crate::{
     field::Field,
     key::{FlowKey, FlowMask, N_WORDS},
@@ -18,12 +18,51 @@ pub(crate) const MAX_SHAPES: usize = 16;
 /// Lookups after which a port's shapes are sorted by their hits.
 const SORT_AFTER: u32 = 1024;
 
-/// One mask, as the words that have a bit.
+/// A mask, as the words that have a bit: index and bits, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MaskWords(Box<[(u8, u64)]>);
+
+impl MaskWords {
+    fn of(mask: &FlowMask) -> Self {
+        let words = mask.words().iter().enumerate().filter(|(_, word)| **word != 0);
+        Self(words.map(|(idx, word)| (idx as u8, *word)).collect())
+    }
+
+    /// What of another mask is in this one: of a translation's, what tells received packets apart.
+    pub(crate) fn part_of(&self, mask: &FlowMask) -> Self {
+        let part = self.0.iter().map(|(idx, bits)| (*idx, bits & mask.words()[usize::from(*idx)]));
+        Self(part.filter(|(_, word)| *word != 0).collect())
+    }
+
+    fn expand(&self) -> FlowMask {
+        let mut mask = FlowMask::empty();
+        for (idx, word) in &self.0 {
+            mask.words_mut()[usize::from(*idx)] = *word;
+        }
+        mask
+    }
+
+    /// No other bit of the key is set.
+    #[cfg(test)]
+    pub(super) fn has_all_of(&self, key: &FlowKey) -> bool {
+        let mask = self.expand();
+        key.words().iter().zip(mask.words()).all(|(word, mask)| word & !mask == 0)
+    }
+
+    /// Everything that matters in `other` matters here.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let mut mine = self.0.iter();
+        other.0.iter().all(|(idx, theirs)| mine.any(|(at, bits)| at == idx && theirs & !bits == 0))
+    }
+}
+
+/// One mask of a port's megaflows.
 #[derive(Debug)]
 pub(crate) struct Shape {
-    /// (index, mask) of words.
-    words: Box<[(u8, u64)]>,
+    words: MaskWords,
     n_bits: u32,
+    /// Signatures say all that the mask looks at.
+    pub(crate) is_signed: bool,
     pub(crate) n_entries: u32,
     n_hits: u32,
     /// Makes equal words of different shapes differ in their hash.
@@ -33,28 +72,22 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    fn new(mask: &FlowMask, salt: u64) -> Self {
-        let words: Box<[_]> = mask
-            .words()
-            .iter()
-            .enumerate()
-            .filter(|(_, word)| **word != 0)
-            .map(|(idx, word)| (idx as u8, *word))
-            .collect();
-        let n_bits = words.iter().map(|(_, word)| word.count_ones()).sum();
-        Self { words, n_bits, n_entries: 0, n_hits: 0, salt, program: None }
+    fn new(words: &MaskWords, salt: u64) -> Self {
+        let n_bits = words.0.iter().map(|(_, word)| word.count_ones()).sum();
+        let is_signed = signed::covers(&words.expand());
+        Self { words: words.clone(), n_bits, is_signed, n_entries: 0, n_hits: 0, salt, program: None }
     }
 
     /// The masked words of a key.
     pub(crate) fn words_of<'a>(&'a self, key: &'a FlowKey) -> impl Iterator<Item = u64> + 'a {
-        self.words.iter().map(|(idx, mask)| key.words()[usize::from(*idx)] & mask)
+        self.words.0.iter().map(|(idx, mask)| key.words()[usize::from(*idx)] & mask)
     }
 
     /// The hash of a key's masked words.
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey, secrets: &Secrets<N_WORDS>) -> u64 {
         let words = key.words();
-        let sum = self.words.iter().zip(&secrets.0).fold(self.salt, |sum, ((idx, mask), secret)| {
+        let sum = self.words.0.iter().zip(&secrets.0).fold(self.salt, |sum, ((idx, mask), secret)| {
             let word = words[usize::from(*idx)] & mask;
             sum.wrapping_add(fold(word ^ secret, secret.rotate_left(32) ^ word.rotate_left(29)))
         });
@@ -72,17 +105,22 @@ impl Shape {
     }
 
     pub(crate) fn mask(&self) -> FlowMask {
-        let mut mask = FlowMask::empty();
-        for (idx, word) in &self.words {
-            mask.words_mut()[usize::from(*idx)] = *word;
-        }
-        mask
+        self.words.expand()
+    }
+
+    /// The same, as words.
+    pub(crate) fn words(&self) -> &MaskWords {
+        &self.words
+    }
+
+    fn is_of(&self, mask: &MaskWords) -> bool {
+        self.words == *mask
     }
 
     /// The key that has these masked words.
     pub(crate) fn expand<'a>(&self, masked: impl Iterator<Item = &'a u64>) -> FlowKey {
         let mut key = FlowKey::zero();
-        for ((idx, _), value) in self.words.iter().zip(masked) {
+        for ((idx, _), value) in self.words.0.iter().zip(masked) {
             key.words_mut()[usize::from(*idx)] = *value;
         }
         key
@@ -155,22 +193,19 @@ impl PortShapes {
 
     /// The mask under which an entry with this mask is kept: this one while there is
     /// room, else the narrowest present one that covers it, else everything.
-    pub(crate) fn fit(&self, mask: &FlowMask, everything: &FlowMask) -> FlowMask {
-        let present = |shape: &&Shape| shape.mask() == *mask;
-        let n_masks = self.probes().filter(|(_, shape)| shape.mask() != *everything).count();
-        if n_masks < MAX_SHAPES || self.probes().any(|(_, shape)| present(&shape)) {
-            return *mask;
+    pub(crate) fn fit(&self, mask: MaskWords, everything: &MaskWords) -> MaskWords {
+        let n_masks = self.probes().filter(|(_, shape)| !shape.is_of(everything)).count();
+        if n_masks < MAX_SHAPES || self.probes().any(|(_, shape)| shape.is_of(&mask)) {
+            return mask;
         }
-        self.probes()
-            .map(|(_, shape)| (shape.n_bits, shape.mask()))
-            .filter(|(_, wider)| wider.covers(mask))
-            .min_by_key(|(n_bits, _)| *n_bits)
-            .map_or(*everything, |(_, wider)| wider)
+        let wider = self.probes().filter(|(_, shape)| shape.words.covers(&mask));
+        let narrowest = wider.min_by_key(|(_, shape)| shape.n_bits);
+        narrowest.map_or(everything, |(_, shape)| &shape.words).clone()
     }
 
     /// The shape with this mask, made if there is none; it counts one more entry.
-    pub(crate) fn take(&mut self, mask: &FlowMask, next_salt: &mut u64) -> u8 {
-        let found = self.probes().find(|(_, shape)| shape.mask() == *mask).map(|(id, _)| id);
+    pub(crate) fn take(&mut self, mask: &MaskWords, next_salt: &mut u64) -> u8 {
+        let found = self.probes().find(|(_, shape)| shape.is_of(mask)).map(|(id, _)| id);
         let id = found.unwrap_or_else(|| {
             *next_salt = next_salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let shape = Some(Shape::new(mask, *next_salt));
@@ -204,10 +239,10 @@ impl PortShapes {
 /// key that the parser makes, so that comparing them would tell nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct ReceivedBits {
-    packet: FlowMask,
-    with_tunnel: FlowMask,
+    packet: MaskWords,
+    with_tunnel: MaskWords,
     /// Of packets that come back from the connection tracker.
-    recirculated: FlowMask,
+    recirculated: MaskWords,
 }
 
 impl ReceivedBits {
@@ -230,27 +265,20 @@ impl ReceivedBits {
         }
         with_tunnel.union(&packet);
         recirculated.union(&with_tunnel);
+        let [packet, with_tunnel, recirculated] =
+            [packet, with_tunnel, recirculated].map(|mask| MaskWords::of(&mask));
         Self { packet, with_tunnel, recirculated }
     }
 
     /// Of packets that came in by a port: only those from tunnels have tunnel fields. Of
     /// one that comes back from the tracker, all but the scratch fields, for which its
     /// recirculation stands.
-    pub(crate) fn of(&self, from_tunnel: bool, recirculated: bool) -> &FlowMask {
+    pub(crate) fn of(&self, from_tunnel: bool, recirculated: bool) -> &MaskWords {
         match (from_tunnel, recirculated) {
             (_, true) => &self.recirculated,
             (true, false) => &self.with_tunnel,
             (false, false) => &self.packet,
         }
-    }
-
-    /// What of a translation's mask tells received packets apart.
-    pub(crate) fn clean(mask: &FlowMask, received: &FlowMask) -> FlowMask {
-        let mut mask = *mask;
-        for (word, received) in mask.words_mut().iter_mut().zip(received.words()) {
-            *word &= received;
-        }
-        mask
     }
 }
 

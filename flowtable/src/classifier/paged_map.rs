@@ -6,6 +6,29 @@ use std::sync::Arc;
 /// Average entries of a page at which the number of pages doubles.
 const PAGE_FILL: usize = 8;
 
+/// Entries, and a bit for each of 64 kinds of hashes that are among them: most lookups find nothing,
+/// and these are spared a look at the entries.
+#[derive(Debug, Clone)]
+struct Page<V> {
+    kinds: u64,
+    entries: Arc<Vec<(u64, V)>>,
+}
+
+impl<V> Page<V> {
+    fn new(entries: Vec<(u64, V)>) -> Self {
+        Self { kinds: kinds(&entries), entries: Arc::new(entries) }
+    }
+}
+
+fn kinds<V>(entries: &[(u64, V)]) -> u64 {
+    entries.iter().fold(0, |kinds, (hash, _)| kinds | kind(*hash))
+}
+
+/// By the leading bits, which no page is found by.
+fn kind(hash: u64) -> u64 {
+    1 << (hash >> 58)
+}
+
 /// From hashes to values. The hash is the key; the caller tells collisions apart.
 ///
 /// # Cost
@@ -13,7 +36,7 @@ const PAGE_FILL: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) struct PagedMap<V> {
     /// A power of two of them, or none.
-    pages: Vec<Arc<Vec<(u64, V)>>>,
+    pages: Vec<Page<V>>,
     len: usize,
 }
 
@@ -25,10 +48,11 @@ impl<V> Default for PagedMap<V> {
 
 impl<V: Clone + Default> PagedMap<V> {
     /// The value of a hash.
+    #[inline]
     pub(super) fn get(&self, hash: u64) -> Option<&V> {
         // Without pages the index is out of range and the answer is "none".
-        let page = self.pages.get(self.page_idx(hash))?;
-        page.iter().find(|(h, _)| *h == hash).map(|(_, value)| value)
+        let page = self.pages.get(self.page_idx(hash)).filter(|page| page.kinds & kind(hash) != 0)?;
+        page.entries.iter().find(|(h, _)| *h == hash).map(|(_, value)| value)
     }
 
     /// Changes the value of a hash, a default one if it is new; removes it where
@@ -38,15 +62,18 @@ impl<V: Clone + Default> PagedMap<V> {
             self.grow();
         }
         let page_idx = self.page_idx(hash);
-        let page = Arc::make_mut(&mut self.pages[page_idx]);
-        let idx = page.iter().position(|(h, _)| *h == hash).unwrap_or_else(|| {
-            page.push((hash, V::default()));
+        let page = &mut self.pages[page_idx];
+        let entries = Arc::make_mut(&mut page.entries);
+        let idx = entries.iter().position(|(h, _)| *h == hash).unwrap_or_else(|| {
+            entries.push((hash, V::default()));
+            page.kinds |= kind(hash);
             self.len += 1;
-            page.len() - 1
+            entries.len() - 1
         });
-        let (keep, answer) = change(&mut page[idx].1);
+        let (keep, answer) = change(&mut entries[idx].1);
         if !keep {
-            page.swap_remove(idx);
+            entries.swap_remove(idx);
+            page.kinds = kinds(entries);
             self.len -= 1;
         }
         answer
@@ -54,7 +81,7 @@ impl<V: Clone + Default> PagedMap<V> {
 
     /// All values, in no particular order.
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.pages.iter().flat_map(|page| page.iter().map(|(_, value)| value))
+        self.pages.iter().flat_map(|page| page.entries.iter().map(|(_, value)| value))
     }
 
     fn page_idx(&self, hash: u64) -> usize {
@@ -65,11 +92,11 @@ impl<V: Clone + Default> PagedMap<V> {
         let n_pages = (self.pages.len() * 2).max(1);
         let mut pages = vec![Vec::new(); n_pages];
         for page in std::mem::take(&mut self.pages) {
-            for (hash, value) in Arc::unwrap_or_clone(page) {
+            for (hash, value) in Arc::unwrap_or_clone(page.entries) {
                 pages[hash as usize & (n_pages - 1)].push((hash, value));
             }
         }
-        self.pages = pages.into_iter().map(Arc::new).collect();
+        self.pages = pages.into_iter().map(Page::new).collect();
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct PrefixTrie {
 }
 
 /// What the trie says about a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Answer {
     /// Bit `n - 1`: a prefix of length `n` is one of the value's.
     lens: u128,

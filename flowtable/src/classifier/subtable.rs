@@ -82,25 +82,34 @@ struct MaskWord {
     mask: u64,
 }
 
+/// A part of a lookup: words that are examined together.
+#[derive(Debug, Clone)]
+struct Stage {
+    words: Box<[MaskWord]>,
+    /// Prefixes in these words: which of [`PREFIX_FIELDS`], and how long.
+    prefixes: Box<[(u8, u8)]>,
+    /// The rules by hash of all words so far, counted. Of the last stage it is empty: the rules
+    /// themselves are that index.
+    n_rules: PagedMap<u32>,
+}
+
 /// Rules with the same mask, found by hash in up to four stages; of those with the same
 /// masked bits, by the ranges and sets that they name.
 ///
 /// # Invariants
-/// - `indices[k]` counts, for each hash of the words up to stage `k`, the rules that
-///   have it; a rule can only match where each stage's hash is known.
+/// - A stage but the last counts the rules of each hash of the words up to it; a rule can only
+///   match where each stage's hash is known.
+/// - Each stage has a word.
 #[derive(Debug, Clone)]
 pub(super) struct Subtable {
     /// The mask in order of the key, which is its identity and its rank.
     mask: Box<[MaskWord]>,
     /// The fields of which matches name ranges or sets, in order: a part of the identity.
     fields: Box<[Field]>,
-    /// The mask in order of the stages.
-    staged: Box<[MaskWord]>,
-    /// Where each stage ends in `staged`.
-    ends: [usize; N_STAGES],
+    /// The mask in the order that it is examined.
+    stages: Box<[Stage]>,
     /// For each of [`PREFIX_FIELDS`]: the prefix length, 0 where the mask is none.
     prefix_lens: [u32; PREFIX_FIELDS.len()],
-    indices: [PagedMap<u32>; N_STAGES - 1],
     rules: PagedMap<Bucket>,
     priorities: BTreeMap<Priority, usize>,
     max_priority: Priority,
@@ -111,20 +120,17 @@ impl Subtable {
     pub(super) fn new(matching: &Match) -> Self {
         let mask: Box<[_]> =
             matching.words().iter().map(|word| MaskWord { idx: word.idx, mask: word.mask }).collect();
-        let mut staged = Vec::with_capacity(mask.len());
-        let mut ends = [0; N_STAGES];
-        for (stage, end) in STAGE_MASKS.iter().zip(&mut ends) {
-            let part = |word: &MaskWord| MaskWord { mask: word.mask & stage[usize::from(word.idx)], ..*word };
-            staged.extend(mask.iter().map(part).filter(|word| word.mask != 0));
-            *end = staged.len();
-        }
+        let prefix_lens = PREFIX_FIELDS.map(|(field, _)| prefix_len(matching, field));
+        let stage = |at: usize| Stage {
+            words: words_of(&mask, &STAGE_MASKS[at]).collect(),
+            prefixes: prefixes_of(&prefix_lens, at).collect(),
+            n_rules: PagedMap::default(),
+        };
         Self {
-            prefix_lens: PREFIX_FIELDS.map(|(field, _)| prefix_len(matching, field)),
+            stages: (0..N_STAGES).map(stage).filter(|stage| !stage.words.is_empty()).collect(),
+            prefix_lens,
             mask,
             fields: fields_of(matching).collect(),
-            staged: staged.into(),
-            ends,
-            indices: Default::default(),
             rules: PagedMap::default(),
             priorities: BTreeMap::new(),
             max_priority: Priority::MIN,
@@ -170,18 +176,18 @@ impl Subtable {
 
     /// The rule of this priority and match.
     pub(super) fn get(&self, priority: Priority, matching: &Match) -> Option<&Arc<Rule>> {
-        let [.., hash] = self.hashes(matching);
-        self.rules.get(hash)?.get(priority, matching, matching.memberships())
+        self.rules.get(self.hash(matching, |_, _| ()))?.get(priority, matching, matching.memberships())
     }
 
     /// Adds a rule that suits; gives back the one it replaces.
     pub(super) fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
-        let [early @ .., full] = self.hashes(&rule.matching);
         let priority = rule.priority;
+        let mut hashes = [0; N_STAGES];
+        let full = self.hash(&rule.matching, |stage, hash| hashes[stage] = hash);
         let replaced = self.rules.update(full, |bucket| (true, bucket.insert(rule, 0)));
         if replaced.is_none() {
-            for stage in self.indexed_stages() {
-                self.indices[stage].update(early[stage], |n_rules| {
+            for (stage, hash) in early(&mut self.stages).zip(hashes) {
+                stage.n_rules.update(hash, |n_rules| {
                     *n_rules += 1;
                     (true, ())
                 });
@@ -195,13 +201,14 @@ impl Subtable {
     /// Takes the rule of this priority and match out.
     pub(super) fn remove(&mut self, priority: Priority, matching: &Match) -> Option<Arc<Rule>> {
         self.get(priority, matching)?;
-        let [early @ .., full] = self.hashes(matching);
+        let mut hashes = [0; N_STAGES];
+        let full = self.hash(matching, |stage, hash| hashes[stage] = hash);
         let removed = self.rules.update(full, |bucket| {
             let removed = bucket.remove(priority, matching, 0);
             (!bucket.is_empty(), removed)
         });
-        for stage in self.indexed_stages() {
-            self.indices[stage].update(early[stage], |n_rules| {
+        for (stage, hash) in early(&mut self.stages).zip(hashes) {
+            stage.n_rules.update(hash, |n_rules| {
                 *n_rules = n_rules.saturating_sub(1);
                 (*n_rules > 0, ())
             });
@@ -219,6 +226,7 @@ impl Subtable {
     /// Offers the rules that match and are wanted. Examines stage by stage and stops at
     /// the first that no rule can satisfy, so that later stages stay wild; ranges and sets
     /// come last.
+    #[inline]
     pub(super) fn search<'a>(
         &'a self,
         key: &mut Tracked,
@@ -232,57 +240,53 @@ impl Subtable {
     }
 
     /// The rules that alone can match.
+    #[inline]
     fn bucket(&self, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> Option<&Bucket> {
         let mut hasher = StageHash(HASH_SEED);
-        let mut start = 0;
-        for (stage, end) in self.ends.into_iter().enumerate() {
-            if start == end && end != self.staged.len() {
-                continue;
-            }
-            if self.excluded_by_prefix(stage, key, prefixes) {
+        let mut is_known = true;
+        for stage in &self.stages {
+            if !is_known || stage.prefixes.iter().any(|(idx, len)| prefixes.exclude(*idx, *len, key)) {
                 return None;
             }
-            for word in &self.staged[start..end] {
+            for word in &stage.words {
                 hasher.write(key.read_word(usize::from(word.idx), word.mask));
             }
-            start = end;
-            if end == self.staged.len() {
-                break;
-            }
-            self.indices.get(stage)?.get(hasher.0)?;
+            is_known = stage.n_rules.get(hasher.0).is_some();
         }
         self.rules.get(hasher.0)
     }
 
-    /// Stages that examine something and are not the last to: that one needs no index,
-    /// the rules themselves are one.
-    fn indexed_stages(&self) -> impl Iterator<Item = usize> + use<> {
-        let (ends, last) = (self.ends, self.staged.len());
-        (0..N_STAGES - 1).filter(move |stage| {
-            let start = stage.checked_sub(1).map_or(0, |before| ends[before]);
-            ends[*stage] != start && ends[*stage] != last
-        })
-    }
-
-    fn excluded_by_prefix(&self, stage: usize, key: &mut Tracked, prefixes: &mut PrefixSearch<'_>) -> bool {
-        let lens = self.prefix_lens.iter().zip(PREFIX_FIELDS).enumerate();
-        lens.filter(|(_, (len, (_, at)))| **len > 0 && *at == stage)
-            .any(|(idx, (len, _))| prefixes.exclude(idx, *len, key))
-    }
-
-    /// Hash of a match's words up to each stage; the last one is of all.
-    fn hashes(&self, matching: &Match) -> [u64; N_STAGES] {
+    /// Hash of a match's words; shows those of the words up to the end of each stage.
+    fn hash(&self, matching: &Match, mut show: impl FnMut(usize, u64)) -> u64 {
         let mut hasher = StageHash(HASH_SEED);
-        let mut start = 0;
-        self.ends.map(|end| {
-            for word in &self.staged[start..end] {
+        for (idx, stage) in self.stages.iter().enumerate() {
+            for word in &stage.words {
                 let value = matching.words().binary_search_by_key(&word.idx, |word| word.idx);
                 hasher.write(value.map_or(0, |idx| matching.words()[idx].value & word.mask));
             }
-            start = end;
-            hasher.0
-        })
+            show(idx, hasher.0);
+        }
+        hasher.0
     }
+}
+
+/// The stages with an index: all but the last.
+fn early(stages: &mut [Stage]) -> impl Iterator<Item = &mut Stage> {
+    let n = stages.len().saturating_sub(1);
+    stages.iter_mut().take(n)
+}
+
+/// What of a mask a stage examines.
+fn words_of(mask: &[MaskWord], stage: &[u64; N_WORDS]) -> impl Iterator<Item = MaskWord> {
+    let part = |word: &MaskWord| MaskWord { mask: word.mask & stage[usize::from(word.idx)], ..*word };
+    mask.iter().map(part).filter(|word| word.mask != 0)
+}
+
+/// The prefixes that a stage examines.
+fn prefixes_of(lens: &[u32; PREFIX_FIELDS.len()], at: usize) -> impl Iterator<Item = (u8, u8)> {
+    let lens = lens.iter().zip(PREFIX_FIELDS).enumerate();
+    let here = lens.filter(move |(_, (len, (_, stage)))| **len > 0 && *stage == at);
+    here.map(|(idx, (len, _))| (idx as u8, *len as u8))
 }
 
 /// Length of the prefix that a match requires of a field; 0 where its mask is none.

@@ -14,6 +14,7 @@ use super::{
     subtable::{PREFIX_FIELDS, Subtable},
 };
 use crate::{
+    field::Field,
     flow::{Match, Rule},
     key::Tracked,
     set::Sets,
@@ -135,7 +136,7 @@ impl TupleSpace {
         key: &mut Tracked,
         above: Option<Priority>,
     ) -> Vec<&'a Arc<Rule>> {
-        let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
+        let mut prefixes = PrefixSearch::new(&self.tries);
         let mut sets = SetSearch::new(sets);
         let mut goal = Goal::All { above, found: Vec::new() };
         for subtable in &self.subtables {
@@ -190,7 +191,7 @@ impl TupleSpace {
 
     fn lookup_plain<'a>(&'a self, sets: &'a Sets, key: &mut Tracked) -> Option<&'a Arc<Rule>> {
         let mut sets = SetSearch::new(sets);
-        let mut prefixes = PrefixSearch { tries: &self.tries, answers: [None; PREFIX_FIELDS.len()] };
+        let mut prefixes = PrefixSearch::new(&self.tries);
         let mut best: Option<(&Arc<Rule>, &Subtable)> = None;
         for subtable in &self.subtables {
             if let Some((rule, from)) = best {
@@ -221,23 +222,46 @@ impl TupleSpace {
 /// The tries during one lookup; each is searched at most once.
 pub(super) struct PrefixSearch<'a> {
     tries: &'a [PrefixTrie],
-    answers: [Option<Answer>; PREFIX_FIELDS.len()],
+    found: [Option<Found>; PREFIX_FIELDS.len()],
 }
 
-impl PrefixSearch<'_> {
+/// What a trie has answered.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    answer: Answer,
+    /// Leading bits of the field that are recorded.
+    n_recorded: u32,
+}
+
+impl<'a> PrefixSearch<'a> {
+    fn new(tries: &'a [PrefixTrie]) -> Self {
+        Self { tries, found: [None; PREFIX_FIELDS.len()] }
+    }
+
     /// No rule with a prefix of this length of the field can match; un-wildcards what
     /// proves it. Where one can, nothing is recorded: the caller goes on to examine the
     /// prefix itself.
-    pub(super) fn exclude(&mut self, idx: usize, len: u32, key: &mut Tracked) -> bool {
+    #[inline]
+    pub(super) fn exclude(&mut self, idx: u8, len: u8, key: &mut Tracked) -> bool {
+        let idx = usize::from(idx);
         let (field, _) = PREFIX_FIELDS[idx];
-        let (trie, answer) = (&self.tries[idx], &mut self.answers[idx]);
-        let mut excluded = false;
-        key.read_prefix(field, |value| {
-            let answer = answer.get_or_insert_with(|| trie.lookup(value << (128 - field.info().n_bits)));
-            let proof = answer.excludes(len);
-            excluded = proof.is_some();
-            proof.unwrap_or(0)
-        });
-        excluded
+        let trie = &self.tries[idx];
+        let found = self.found[idx].get_or_insert_with(|| search(trie, field, key));
+        let Some(proof) = found.answer.excludes(len.into()) else { return false };
+        if proof > found.n_recorded {
+            key.read_prefix(field, |_| proof);
+            found.n_recorded = proof;
+        }
+        true
     }
+}
+
+/// Searches for the value of a field; what the answer is used for is recorded then.
+fn search(trie: &PrefixTrie, field: Field, key: &mut Tracked) -> Found {
+    let mut answer = Answer::default();
+    key.read_prefix(field, |value| {
+        answer = trie.lookup(value << (128 - field.info().n_bits));
+        0
+    });
+    Found { answer, n_recorded: 0 }
 }

@@ -4,7 +4,7 @@
 use super::{Membership, Values};
 use crate::{
     field::{Field, Prerequisites},
-    key::{FlowKey, FlowMask, N_WORDS, load, low_bits},
+    key::{FlowKey, FlowMask, N_WORDS, field_in, low_bits},
     set::{SetName, Sets, ValueRange},
 };
 
@@ -128,19 +128,9 @@ impl Match {
 
     /// The bits required of a field: (value, mask).
     pub fn get(&self, field: Field) -> (u128, u128) {
-        let info = field.info();
-        // A field spans at most three words.
-        let (first, start) = (info.offset / 8, info.offset % 8);
-        let (mut value, mut mask) = ([0; 24], [0; 24]);
-        for word in &self.words {
-            let Some(place) = usize::from(word.idx).checked_sub(first).filter(|place| *place < 3) else {
-                continue;
-            };
-            value[place * 8..][..8].copy_from_slice(&word.value.to_ne_bytes());
-            mask[place * 8..][..8].copy_from_slice(&word.mask.to_ne_bytes());
-        }
-        let part = |bytes: &[u8; 24]| load(&bytes[start..start + info.len]) >> info.shift & field.all_bits();
-        (part(&value), part(&mask))
+        let word = |idx: usize| self.words.iter().find(|word| usize::from(word.idx) == idx);
+        let value = field_in(field, |idx| word(idx).map_or(0, |word| word.value));
+        (value, field_in(field, |idx| word(idx).map_or(0, |word| word.mask)))
     }
 
     /// Every packet that matches this also matches `other`: it requires the same or more.

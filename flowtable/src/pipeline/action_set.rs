@@ -38,6 +38,13 @@ impl<'a> List<'a> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Rule(actions) => actions.len() == 0,
+            Self::Set(actions) => actions.len() == 0,
+        }
+    }
+
     /// What is left.
     pub(super) fn rest(&self) -> Vec<Action> {
         match self {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What counts the packets of a walk besides its rules.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tally {
     /// Groups and buckets, in the order of the walk.
     pub groups: Vec<Arc<RuleStats>>,
@@ -40,6 +40,19 @@ pub struct Finished {
 }
 
 impl Tally {
+    /// Counts nothing yet.
+    pub(super) fn of(tables: &Arc<TableStats>) -> Self {
+        Self {
+            groups: Vec::new(),
+            misses: Vec::new(),
+            tables: Arc::clone(tables),
+            renewed: Vec::new(),
+            finished: Vec::new(),
+            stations: Vec::new(),
+            fdb: None,
+        }
+    }
+
     /// Counts packets that took the walk over these rules, the last one at `used`.
     pub(crate) fn credit(&self, rules: &[Arc<Rule>], n_packets: u64, n_bytes: u64, used: Timestamp) {
         for rule in rules {

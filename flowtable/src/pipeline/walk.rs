@@ -32,6 +32,9 @@ const FIRST_TABLE: TableId = match TableId::new(0) {
     Err(_) => unreachable!(),
 };
 
+/// Rules that a walk passes without asking for more memory.
+const USUAL_RULES: usize = 8;
+
 /// The walk cannot go on, and what it has emitted so far must not leave either.
 pub(super) struct Abort(pub(super) DropReason);
 
@@ -107,6 +110,13 @@ impl<'a> Frame<'a> {
     }
 }
 
+impl Frame<'_> {
+    /// Nothing is left to do, nor to undo.
+    fn is_done(&self) -> bool {
+        self.actions.is_empty() && self.buckets.len() == 0 && self.goto.is_none() && self.undo.is_none()
+    }
+}
+
 impl<'a, T: Tracer> Walk<'a, T> {
     pub(super) fn new(snapshot: &'a Snapshot, key: &FlowKey, tracer: &'a mut T) -> Self {
         Self {
@@ -124,9 +134,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
             reason: PuntReason::Action,
             action_set: Vec::new(),
             frames: Vec::new(),
-            tally: Tally { tables: Arc::clone(snapshot.tables.stats()), ..Tally::default() },
+            tally: Tally::of(snapshot.tables.stats()),
             tracer,
-            rules: Vec::new(),
+            rules: Vec::with_capacity(USUAL_RULES),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
             n_lookups: 0,
@@ -201,6 +211,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.tracer.lookup(nesting, table, found);
             if let Some(rule) = found {
                 self.rules.push(Arc::clone(rule));
+                // What has nothing left to do ends with what comes last: the same end.
+                if self.frames.last().is_some_and(Frame::is_done) {
+                    self.frames.pop();
+                }
                 let actions = List::Rule(rule.actions.iter());
                 self.frames.push(Frame { actions, depth, nesting, ..Frame::of(rule, self.n_ends) });
                 return Ok(());

@@ -23,8 +23,8 @@ use super::{
     by_signature::BySignature,
     bytes_of,
     index::Index,
-    shape::{PortShapes, ReceivedBits, Shape, port_idx},
-    signed::{self, Signed},
+    shape::{MaskWords, PortShapes, ReceivedBits, Shape, port_idx},
+    signed::Signed,
 };
 use crate::{
     key::{FlowKey, FlowMask, N_WORDS},
@@ -257,16 +257,17 @@ impl Megaflows {
         let shapes = &mut self.ports[port_idx(port)].shapes;
         let id = shapes.take(&mask, &mut self.next_salt);
         let Translation { program, rules, tally, rests_on, .. } = new.translation;
-        let (words, hash, program) = match shapes.get_mut(id) {
+        let (words, hash, is_signed, program) = match shapes.get_mut(id) {
             Some(shape) => (
                 shape.words_of(new.key).collect(),
                 shape.hash(new.key, &self.secrets) as u32,
+                shape.is_signed,
                 shape.share(program),
             ),
-            None => (Vec::new(), 0, Arc::new(program)),
+            None => (Vec::new(), 0, false, Arc::new(program)),
         };
         let entry = Megaflow {
-            is_signed: signed::covers(&mask),
+            is_signed,
             more_words: words.get(N_INLINE..).unwrap_or_default().into(),
             hash,
             ..Megaflow::new(program, (new.epoch, new.now), (rules, tally, rests_on))
@@ -285,7 +286,7 @@ impl Megaflows {
         let shapes = self.ports.get_mut(port_idx(port)).map(|entries| &mut entries.shapes);
         let shape = id.and_then(|id| shapes.and_then(|shapes| shapes.get_mut(id)));
         if let (Some(entry), Some(shape)) = (entry, shape)
-            && shape.mask() == mask
+            && *shape.words() == mask
         {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
@@ -306,11 +307,13 @@ impl Megaflows {
     }
 
     /// The mask to keep a translation under.
-    fn fit(&self, port: PortNo, new: &Remembered<'_>) -> FlowMask {
+    fn fit(&self, port: PortNo, new: &Remembered<'_>) -> MaskWords {
         let received = self.received.of(new.from_tunnel, new.key.recirc_id.get() != 0);
-        let mask = ReceivedBits::clean(&new.translation.mask, received);
-        let shapes = self.ports.get(port_idx(port)).map(|entries| &entries.shapes);
-        shapes.map_or(mask, |shapes| shapes.fit(&mask, received))
+        let mask = received.part_of(&new.translation.mask);
+        match self.ports.get(port_idx(port)) {
+            Some(entries) => entries.shapes.fit(mask, received),
+            None => mask,
+        }
     }
 
     fn place(&mut self, port: PortNo, shape: u8, words: &[u64], mut entry: Megaflow) -> Handle {
