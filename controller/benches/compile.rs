@@ -321,6 +321,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 gateway: Vec::new(),
                 advertisement: None,
                 static_macs: BTreeMap::new(),
+                mtu: None,
             },
         );
         let key = DatapathKey::new(id + 1).expect("small");

@@ -6,8 +6,8 @@ use ovn_northd_lite::{
     Dirty,
     key::{DatapathKey, PortKey},
     model::{
-        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortGroup, RouterPort, SwitchPort,
-        SwitchPortKind,
+        Access, Acl, LogicalRouter, LogicalSwitch, Northbound, PortAddresses, PortGroup, RouterPort,
+        SwitchPort, SwitchPortKind,
     },
     southbound::ChassisRecord,
 };
@@ -47,6 +47,7 @@ impl Model {
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
         dirty.chassis.extend(old.chassis.into_keys());
+        dirty.heard.extend(old.network.heard.into_keys());
         for record in records {
             self.put(record, &mut dirty);
         }
@@ -75,6 +76,7 @@ impl Model {
             dhcp_options,
             names,
             limits,
+            heard,
         } = &mut self.network;
         let is_changed = match &record.spec {
             Spec::Switch(spec) => match key {
@@ -113,10 +115,18 @@ impl Model {
                 .get_mut(parent)
                 .zip(switch_port(record, spec))
                 .is_some_and(|(switch, port)| insert(&mut switch.ports, id, port)),
-            Spec::RouterPort(spec) => routers
-                .get_mut(parent)
-                .zip(router_port(record, spec))
-                .is_some_and(|(router, port)| insert(&mut router.ports, id, port)),
+            Spec::RouterPort(spec) => {
+                let news: BTreeMap<_, _> = record.heard.iter().map(|(ip, heard)| (*ip, heard.mac)).collect();
+                let is_news = match news.is_empty() {
+                    true => heard.remove(&id).is_some(),
+                    false => insert(heard, id.clone(), news),
+                };
+                if is_news {
+                    dirty.heard.insert(id.clone());
+                }
+                let router = routers.get_mut(parent).zip(router_port(record, spec));
+                router.is_some_and(|(router, port)| insert(&mut router.ports, id, port))
+            }
             Spec::Acl(acl) => match name.parent().map(|parent| parent.kind()) {
                 Some(Kind::PortGroup) => {
                     port_groups.get_mut(parent).is_some_and(|group| insert(&mut group.acls, id, acl.clone()))
@@ -165,6 +175,7 @@ impl Model {
             dhcp_options,
             names,
             limits,
+            heard,
         } = &mut self.network;
         match name.kind() {
             Kind::Acl if of_group => {
@@ -177,7 +188,12 @@ impl Model {
             Kind::Acl => drop(switches.get_mut(parent).and_then(|switch| switch.acls.remove(id))),
             Kind::QosRule => drop(switches.get_mut(parent).and_then(|switch| switch.qos_rules.remove(id))),
             Kind::Router => drop(routers.remove(id)),
-            Kind::RouterPort => drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id))),
+            Kind::RouterPort => {
+                if heard.remove(id).is_some() {
+                    dirty.heard.insert(id.to_owned());
+                }
+                drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id)));
+            }
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
             Kind::DhcpOptions => drop(dhcp_options.remove(id)),
             Kind::Names => drop(names.remove(id)),
@@ -268,7 +284,12 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     let kind = match &spec.attachment {
         Attachment::Workload { addresses, unknown, port_security, access, dynamic: _ } => {
             SwitchPortKind::Workload {
-                addresses: addresses.iter().chain(&record.chosen).cloned().collect(),
+                addresses: addresses
+                    .iter()
+                    .chain(&record.chosen)
+                    .cloned()
+                    .chain(held(record, access))
+                    .collect(),
                 unknown: *unknown,
                 port_security: port_security.clone(),
                 chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
@@ -278,6 +299,11 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
                         Access::Nested { parent: parent.id().to_owned(), tag: *tag }
                     }
                     resource::Access::EachChassis => Access::EachChassis,
+                    resource::Access::External(candidates) => Access::External(candidates.clone()),
+                    resource::Access::Virtual(ip, parents) => Access::Virtual {
+                        ip: *ip,
+                        parents: parents.iter().map(|parent| parent.id().to_owned()).collect(),
+                    },
                 },
             }
         }
@@ -292,9 +318,24 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services })
 }
 
+/// The address of a virtual port, with the MAC address of who has it.
+fn held(record: &Record, access: &resource::Access) -> Option<PortAddresses> {
+    let resource::Access::Virtual(ip, _) = access else { return None };
+    Some(PortAddresses { mac: record.holder.as_ref()?.mac, ips: vec![*ip] })
+}
+
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs } = spec.clone();
-    Some(RouterPort { key: port_key(record)?, mac, networks, enabled, gateway, advertisement, static_macs })
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu } = spec.clone();
+    Some(RouterPort {
+        key: port_key(record)?,
+        mac,
+        networks,
+        enabled,
+        gateway,
+        advertisement,
+        static_macs,
+        mtu,
+    })
 }
 
 #[cfg(test)]
@@ -308,6 +349,7 @@ mod tests {
     use crate::{
         controller::{Controller, Written},
         network::Network,
+        state,
         store::{LogLimits, MemoryStore},
     };
 
@@ -321,6 +363,8 @@ mod tests {
         Register(&'static str, u8),
         /// All backends that are checked.
         Health(bool),
+        /// A host hears of so many neighbours of a router port.
+        Heard(&'static str, u8),
     }
 
     fn switch_port(octet: u8, router_port: &str) -> Wire {
@@ -442,7 +486,7 @@ mod tests {
             control_plane_limits: "control-plane-limits/l".to_owned(),
             ..Default::default()
         });
-        use Step::{Bind, Delete, Health, Register, Write};
+        use Step::{Bind, Delete, Health, Heard, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
             Write("address-sets/set", set(&["10.0.0.1", "10.9.0.0/16"])),
@@ -474,6 +518,9 @@ mod tests {
             Write("load-balancers/lb", checked(6)),
             Health(true),
             Health(false),
+            Heard("routers/r/ports/s", 0),
+            Heard("routers/r/ports/s", 2),
+            Heard("routers/r/ports/t", 3),
             Write("switches/s/qos-rules/q", qos(1)),
             Write("switches/s/qos-rules/q", qos(2)),
             Delete("switches/s/qos-rules/q"),
@@ -530,6 +577,17 @@ mod tests {
                     let name = Name::parse("load-balancers/lb").unwrap();
                     let checked = draft.get(&name).map(Record::checked).unwrap_or_default();
                     draft.set_health(&name, checked.into_keys().map(|backend| (backend, online)).collect());
+                }
+                Step::Heard(port, n) => {
+                    let heard = |last| {
+                        let chassis = format!("h{}", last % 2 + 1);
+                        state::Heard {
+                            mac: flowtable::types::MacAddr::new([0x0a, 0, 0, 0, n, last]),
+                            chassis,
+                        }
+                    };
+                    let all = (0..4).map(|last| ([10, 0, 0, last].into(), (last < n).then(|| heard(last))));
+                    draft.set_heard(&Name::parse(port).unwrap(), all.collect());
                 }
                 Step::Register(id, octet) => {
                     let encap_ip = format!("192.0.2.{octet}");

@@ -68,6 +68,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             output_port,
             discard,
             by_source,
+            ecmp_symmetric_reply: by_source,
         },
     );
     let small = -1..4i32;
@@ -203,6 +204,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         networks,
                         router_advertisement: (number % 2 == 0).then_some(ra),
                         static_mac_bindings: bound,
+                        gateway_mtu: number % 70_000,
                         ..Default::default()
                     })
                 }

@@ -88,9 +88,9 @@ pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
 
 pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
     let networks = networks.iter().map(|text| network(text)).collect();
-    let (gateway, advertisement, static_macs) = Default::default();
+    let (gateway, advertisement, static_macs, mtu) = Default::default();
     let (key, mac) = (port_key(key), mac(last));
-    RouterPort { key, mac, networks, enabled: true, gateway, advertisement, static_macs }
+    RouterPort { key, mac, networks, enabled: true, gateway, advertisement, static_macs, mtu }
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {

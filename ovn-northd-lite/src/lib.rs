@@ -69,6 +69,7 @@ pub mod explain;
 pub mod expr;
 #[cfg(test)]
 mod fixture;
+pub mod heard;
 pub mod key;
 mod lower;
 pub mod model;

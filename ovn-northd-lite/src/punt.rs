@@ -56,6 +56,8 @@ pub enum Service {
     Advertise = 12,
     /// Take note of what a backend answers to a health check.
     HealthCheck = 13,
+    /// Take note of who has the address of a virtual port.
+    BindVirtual = 14,
     /// Another chassis says that it lives (RFC 5880).
     Bfd = 32,
 }
@@ -76,6 +78,7 @@ impl Service {
         (Self::Dns, "dns_lookup"),
         (Self::Advertise, "put_nd_ra_opts"),
         (Self::HealthCheck, "handle_svc_check"),
+        (Self::BindVirtual, "bind_vport"),
         (Self::Bfd, "bfd"),
     ];
 
@@ -83,6 +86,7 @@ impl Service {
     pub const CLASSES: &[(Self, &'static str)] = &[
         (Self::LearnArp, "arp"),
         (Self::Arp, "arp-resolve"),
+        (Self::BindVirtual, "bind-vport"),
         (Self::DhcpV4, "dhcpv4-opts"),
         (Self::DhcpV6, "dhcpv6-opts"),
         (Self::Dns, "dns"),
@@ -96,9 +100,10 @@ impl Service {
         (Self::TcpReset, "tcp-reset"),
     ];
 
-    /// The user data has more than the request.
+    /// The user data may have more than the request.
     fn has_payload(self) -> bool {
-        matches!(self, Self::DhcpV4 | Self::DhcpV6 | Self::Dns | Self::Advertise)
+        use Service::{Advertise, BindVirtual, DhcpV4, DhcpV6, Dns, Icmp4, Icmp6};
+        matches!(self, DhcpV4 | DhcpV6 | Dns | Advertise | Icmp4 | Icmp6 | BindVirtual)
     }
 
     /// Name in bounds.

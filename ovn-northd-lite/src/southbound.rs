@@ -139,6 +139,8 @@ pub enum Wire {
     },
     /// By the interface that each chassis has for it, from that chassis alone.
     EachChassis,
+    /// By the network outside that its datapath is connected to.
+    External,
 }
 
 /// An address that is reached through the chassis that has a port.

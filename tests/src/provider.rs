@@ -21,7 +21,7 @@ use crate::control::Control;
 use crate::daemon::Daemon;
 use crate::fabric::{Plan, UNDERLAY_MTU, WORKLOAD_MTU};
 use crate::netns::{self, End, Netns};
-use crate::scenario::Dir;
+use crate::scenario::{self, Dir};
 use crate::stop;
 
 /// VLAN of the provider's network.
@@ -175,6 +175,30 @@ impl Provider {
         Ok(self.workloads.len() - 1)
     }
 
+    /// A router `r` with a gateway port `r-out` in the provider's network, `h1` preferred to `h2`, and on the
+    /// third host a workload `vm` behind it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn with_gateway(&mut self) -> Result<usize> {
+        self.configure(&[
+            "switch add in",
+            "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch add pub",
+            "switch-port add pub pub-net --network provider --tag 100",
+            "router add r",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-out --mac 0a:00:00:00:02:01 --network 10.99.0.1/24 --gateway h1=20 --gateway h2=10",
+            "switch-port add pub pub-r --router-port r-out",
+            "nat add r hide --type snat --external 10.99.0.1 --logical 10.0.1.0/24",
+            "nat add r float --type dnat-and-snat --external 10.99.0.50 --logical 10.0.1.10",
+        ])?;
+        let vm = self.workload(2, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        self.wait_converged()?;
+        Ok(vm)
+    }
+
     /// Where a workload lives.
     pub fn netns(&self, workload: usize) -> &Netns {
         &self.workloads[workload]
@@ -293,6 +317,49 @@ impl Provider {
         self.access.push(daemon);
         Ok(())
     }
+}
+
+/// Runs a scenario, with its name and probe, on so many hosts.
+///
+/// # Errors
+/// When it fails, with the end of the daemons' logs.
+pub fn on_hosts(
+    (name, probe): (&str, &str),
+    n_hosts: usize,
+    run: impl FnOnce(&mut Provider) -> Result<()>,
+) -> Result<()> {
+    if let Some(program) = missing_program() {
+        crate::say(&format!("SKIPPED {name}: there is no `{program}`; apt-get install iputils-ping ethtool"));
+        return Ok(());
+    }
+    scenario::run(name, |prefix| {
+        let mut provider = Provider::start(scenario::plan(prefix, probe)?, n_hosts)?;
+        run(&mut provider).with_context(|| provider.logs(30))
+    })
+}
+
+/// Waits until somebody is answered, however many packets that takes.
+///
+/// # Errors
+/// When that takes too long.
+pub fn reach(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    stop::wait_for(&format!("{to} answers {}", from.name()), Duration::from_secs(20), || {
+        Ok(match ping(from, to, 1)? {
+            (0, _) => Err("no answer".to_owned()),
+            _ => Ok(()),
+        })
+    })
+}
+
+/// Every packet is answered, and once.
+///
+/// # Errors
+/// When one is not.
+pub fn reach_cleanly(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    reach(from, to)?;
+    let (once, twice) = ping(from, to, 20)?;
+    ensure!((once, twice) == (20, 0), "{} to {to}: {once} of 20 answers, {twice} twice", from.name());
+    Ok(())
 }
 
 /// `ping` as a user runs it: how many answers came, and how many came twice.

@@ -9,39 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::netns::{End, Netns};
-use ferroflow_tests::provider::{self, OUTSIDE, Provider, ping};
-use ferroflow_tests::{netns, say, scenario, stop};
+use ferroflow_tests::provider::{self, OUTSIDE, Provider, reach_cleanly};
+use ferroflow_tests::{netns, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 
 /// Runs a scenario on so many hosts.
 fn on_hosts(name: &str, n_hosts: usize, run: impl FnOnce(&mut Provider) -> Result<()>) -> Result<()> {
-    if let Some(program) = provider::missing_program() {
-        say(&format!("SKIPPED {name}: there is no `{program}`; apt-get install iputils-ping ethtool"));
-        return Ok(());
-    }
-    scenario::run(name, |prefix| {
-        let mut provider = Provider::start(scenario::plan(prefix, PROBE)?, n_hosts)?;
-        run(&mut provider).with_context(|| provider.logs(30))
-    })
-}
-
-/// Waits until somebody is answered, however many packets that takes.
-fn reach(from: &Netns, to: Ipv4Addr) -> Result<()> {
-    stop::wait_for(&format!("{to} answers {}", from.name()), Duration::from_secs(20), || {
-        Ok(match ping(from, to, 1)? {
-            (0, _) => Err("no answer".to_owned()),
-            _ => Ok(()),
-        })
-    })
-}
-
-/// Every packet is answered, and once.
-fn reach_cleanly(from: &Netns, to: Ipv4Addr) -> Result<()> {
-    reach(from, to)?;
-    let (once, twice) = ping(from, to, 20)?;
-    ensure!((once, twice) == (20, 0), "{} to {to}: {once} of 20 answers, {twice} twice", from.name());
-    Ok(())
+    provider::on_hosts((name, PROBE), n_hosts, run)
 }
 
 #[test]
@@ -82,26 +57,6 @@ fn a_switch_in_a_providers_network() -> Result<()> {
     })
 }
 
-/// A router with a gateway port in the provider's network; `h1` is preferred to `h2`.
-fn with_gateway(net: &mut Provider) -> Result<usize> {
-    net.configure(&[
-        "switch add in",
-        "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
-        "switch add pub",
-        "switch-port add pub pub-net --network provider --tag 100",
-        "router add r",
-        "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
-        "switch-port add in in-r --router-port r-in",
-        "router-port add r r-out --mac 0a:00:00:00:02:01 --network 10.99.0.1/24 --gateway h1=20 --gateway h2=10",
-        "switch-port add pub pub-r --router-port r-out",
-        "nat add r hide --type snat --external 10.99.0.1 --logical 10.0.1.0/24",
-        "nat add r float --type dnat-and-snat --external 10.99.0.50 --logical 10.0.1.10",
-    ])?;
-    let vm = net.workload(2, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
-    net.wait_converged()?;
-    Ok(vm)
-}
-
 /// Who has the gateway port, as a host sees it.
 fn gateway_of(net: &Provider, host: usize) -> Result<String> {
     let text = net.host(host).control.text(&["status", "-o", "json"])?;
@@ -129,7 +84,7 @@ fn outage(net: &Netns, to: Ipv4Addr, lasts: Duration) -> Result<Duration> {
 #[test]
 fn a_gateway_fails_over_and_comes_back() -> Result<()> {
     on_hosts("a_gateway_fails_over_and_comes_back", 3, |net| {
-        let vm = with_gateway(net)?;
+        let vm = net.with_gateway()?;
         let floating = Ipv4Addr::new(10, 99, 0, 50);
         reach_cleanly(net.netns(vm), OUTSIDE)?;
         reach_cleanly(&net.outside, floating)?;
@@ -172,7 +127,7 @@ fn a_gateway_fails_over_and_comes_back() -> Result<()> {
 #[test]
 fn a_floating_address_on_its_workloads_host() -> Result<()> {
     on_hosts("a_floating_address_on_its_workloads_host", 3, |net| {
-        let vm = with_gateway(net)?;
+        let vm = net.with_gateway()?;
         net.configure(&["nat set r/float --external-mac 0a:00:00:00:02:50 --logical-port vm --wait"])?;
         let floating = Ipv4Addr::new(10, 99, 0, 50);
         reach_cleanly(&net.outside, floating)?;
@@ -220,6 +175,32 @@ fn containers_behind_one_interface() -> Result<()> {
         reach_cleanly(net.netns(far), at_2)?;
         let place = net.control.places()?.into_iter().find(|place| place.id == "c1").context("no c1")?;
         ensure!((place.chassis.as_str(), place.up) == ("h1", true), "{place:?}");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn who_sends_too_much_at_once_to_the_outside_is_told() -> Result<()> {
+    on_hosts("who_sends_too_much_at_once_to_the_outside_is_told", 3, |net| {
+        // The workload is on a host that is not the gateway.
+        let vm = net.with_gateway()?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        let ping = |len: u32| -> Result<String> {
+            let (len, to) = ((len - 28).to_string(), OUTSIDE.to_string());
+            let mut command = net.netns(vm).command("ping");
+            command.args(["-n", "-c", "3", "-i", "0.2", "-W", "2", "-M", "do", "-s", &len, &to]);
+            Ok(ferroflow_tests::command::run_regardless(&mut command, Duration::from_secs(20))?.stdout)
+        };
+        let text = ping(1400)?;
+        ensure!(text.contains(" 0% packet loss"), "there is no bound yet: {text}");
+        net.configure(&["router-port set r-out --gateway-mtu 1300 --wait"])?;
+        let text = ping(1400)?;
+        ensure!(text.contains("Frag needed and DF set (mtu = 1300)"), "{text}");
+        let text = ping(1300)?;
+        ensure!(text.contains(" 0% packet loss"), "what fits: {text}");
+        // The kernel has taken note.
+        let route = net.netns(vm).ip(&["route", "get", &OUTSIDE.to_string()])?;
+        ensure!(route.contains("mtu 1300"), "{route}");
         net.check_conservation()
     })
 }

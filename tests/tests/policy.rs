@@ -45,6 +45,31 @@ fn a_policy_is_for_connections_and_who_began_them() -> Result<()> {
 }
 
 #[test]
+fn tiers_decide_one_after_the_other() -> Result<()> {
+    scenario::on_fabric("tiers_decide_one_after_the_other", PROBE, |fabric| {
+        fabric.control.configure(&format!(
+            "acl add db known --direction to-lport --priority 10 --match 'ip4.src == 10.0.1.11' --action pass
+             acl add db others --direction to-lport --priority 5 --match 'ip4.dst == 10.0.2.0/24' --action drop
+             acl add db service --direction to-lport --tier 1 --priority 10 --match 'tcp.dst == {ALLOWED}' --action allow-related
+             acl add db no-tcp --direction to-lport --tier 1 --priority 9 --match '!tcp && ip4.dst == 10.0.2.0/24' --action reject
+             acl add db plain --direction to-lport --tier 1 --priority 8 --match '!(tcp.dst == {REFUSED}) && ip4.dst == 10.0.2.0/24' --action drop"
+        ))?;
+        // The first tier leaves it to the second, which allows, refuses what is not TCP, and has no more to say.
+        connects(fabric, "web-1", ("db-1", ALLOWED), Outcome::Connected)?;
+        connects(fabric, "web-1", ("db-2", ALLOWED), Outcome::Connected)?;
+        connects(fabric, "web-1", ("db-2", REFUSED), Outcome::Connected)?;
+        connects(fabric, "web-1", ("db-1", 7777), Outcome::Silent)?;
+        ensure!(checks::ping(fabric, "web-1", "db-1", 56).is_err(), "a ping is not TCP");
+        ensure!(fabric.host(0).control.dropped_by("switches/db/acls/plain")? > 0, "no drop names the ACL");
+        // What the first tier drops, no other is asked about.
+        connects(fabric, "web-2", ("db-1", ALLOWED), Outcome::Silent)?;
+        fabric.control.configure("acl set db/others --action pass")?;
+        connects(fabric, "web-2", ("db-1", ALLOWED), Outcome::Connected)?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
 fn a_connection_ends_when_what_allowed_it_goes() -> Result<()> {
     const N: u64 = 100;
     const INTERVAL: Duration = Duration::from_millis(100);

@@ -155,6 +155,92 @@ fn workloads_reach_the_outside_and_are_reached() -> Result<()> {
 }
 
 #[test]
+fn sources_are_hidden_from_some_peers_behind_some_ports() -> Result<()> {
+    scenario::on_fabric("sources_are_hidden_from_some_peers_behind_some_ports", PROBE, |fabric| {
+        let outside = outside(fabric)?;
+        outside.ip(&["route", "add", "10.0.0.0/16", "via", "203.0.113.1"])?;
+        outside.ip(&["addr", "add", "203.0.113.10/24", "dev", "eth0"])?;
+        let at = |last| SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, last), 8080);
+        let _servers = [server(fabric, &outside, at(9), "nine")?, server(fabric, &outside, at(10), "ten")?];
+        stop::wait_for("web-1 reaches the outside", Duration::from_secs(15), || {
+            Ok(ask(fabric, "web-1", at(9), 1).map(drop).map_err(|error| format!("{error:#}")))
+        })?;
+        let seen = |last| -> Result<String> {
+            let answers = ask(fabric, "web-1", at(last), 2)?;
+            ensure!(answers.len() == 1, "{answers:?}");
+            Ok(answers.into_keys().next().unwrap_or_default())
+        };
+        fabric.control.configure("nat set r1/out --ports 40000-40009")?;
+        ensure!(seen(9)? == "nine 203.0.113.1" && seen(10)? == "ten 203.0.113.1", "hidden from both");
+        // The tracker says which ports were chosen.
+        let dump = fabric.host(0).control.text(&["ct", "dump"])?;
+        let is_chosen = |line: &&str| line.contains("dst=203.0.113.10,") && line.contains("dst=203.0.113.1,");
+        let chosen: Vec<_> = dump.lines().filter(is_chosen).collect();
+        ensure!(!chosen.is_empty(), "{dump}");
+        ensure!(chosen.iter().all(|line| line.contains("sport=8080,dport=4000")), "{chosen:?}");
+        fabric.control.configure("nat set r1/out --exempt 203.0.113.10")?;
+        ensure!(seen(9)? == "nine 203.0.113.1" && seen(10)? == "ten 10.0.1.11", "hidden from the first");
+        fabric.control.configure(
+            "nat del r1/out
+             nat add r1 out --type snat --external 203.0.113.1 --logical 10.0.0.0/16 --allow 203.0.113.10",
+        )?;
+        ensure!(seen(9)? == "nine 10.0.1.11" && seen(10)? == "ten 203.0.113.1", "hidden from the second");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn policies_and_discards_overrule_the_way() -> Result<()> {
+    scenario::on_fabric("policies_and_discards_overrule_the_way", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        let db = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, last), 8080);
+        let probe = &fabric.plan().programs.probe;
+        let connects = |from: &str, last| -> Result<bool> {
+            let netns = &fabric.workload(from)?.netns;
+            let outcome = probe.connect(netns, db(last), Duration::from_millis(1500))?;
+            Ok(outcome == ferroflow_tests::probe::Outcome::Connected)
+        };
+        fabric.control.configure(
+            "router-policy add r1 shut --priority 10 --match 'ip4.dst == 10.0.2.11 && tcp' --action drop
+             router-policy add r1 open --priority 20 --match 'ip4.src == 10.0.1.12' --action allow",
+        )?;
+        ensure!(!connects("web-1", 11)?, "the policy drops it");
+        ensure!(connects("web-1", 12)? && connects("web-2", 11)?, "the policy is for others");
+        ensure!(
+            fabric.host(0).control.dropped_by("routers/r1/policies/shut")? > 0,
+            "no drop names the policy"
+        );
+        // Another way: to a next hop that is not the destination, which forwards it.
+        let detour = fabric.workload("db-1")?;
+        detour.netns.set_sysctls(&[
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv4.conf.all.send_redirects", "0"),
+            ("net.ipv4.conf.eth0.send_redirects", "0"),
+        ])?;
+        fabric.control.configure(
+            "router-policy del r1/shut
+             router-policy del r1/open
+             switch-port set db-1 --no-port-security
+             router-policy add r1 detour --priority 10 --match 'ip4.dst == 10.0.2.12' --action reroute --next-hop 10.0.2.11",
+        )?;
+        let forwarded = || -> Result<u64> {
+            let text =
+                command::output(detour.netns.command("cat").arg("/proc/net/snmp"), Duration::from_secs(5))?;
+            let values =
+                text.lines().filter(|line| line.starts_with("Ip: ")).nth(1).context("no counters")?;
+            Ok(values.split(' ').nth(6).context("no counter")?.parse()?)
+        };
+        let before = forwarded()?;
+        ensure!(connects("web-1", 12)?, "by the detour");
+        ensure!(forwarded()? > before, "the next hop has forwarded nothing");
+        fabric.control.configure("router-policy del r1/detour")?;
+        fabric.control.text(&["router", "set", "r1", "--route", "10.0.2.12/32 discard", "--wait"])?;
+        ensure!(!connects("web-1", 12)? && connects("web-1", 11)?, "the route discards it");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
 fn a_traceroute_passes_two_routers() -> Result<()> {
     if !has_command("traceroute") {
         say("SKIPPED a_traceroute_passes_two_routers: there is no `traceroute`; apt-get install traceroute");

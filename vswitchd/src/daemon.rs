@@ -63,11 +63,11 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let host = Host::start(identity.clone(), dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
-    let (claims, health) = (host.claims(), host.health());
+    let said = agent::Said::of(&host);
     let host = SharedHost::new(host);
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
-    keep(&host, controller.map(|controller| (controller, (claims, health))));
+    keep(&host, controller.map(|controller| (controller, said)));
     let is_real = !options.r#virtual;
     let followed = host.clone();
     let underlay = async move { if is_real { underlay::run(followed).await } else { Ok(()) } };

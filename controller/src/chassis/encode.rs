@@ -127,6 +127,7 @@ fn wire(wire: Wire) -> Option<pb::port_binding::Wire> {
         Wire::Redirect { stage } => Encoded::RedirectStage(stage.into()),
         Wire::Nested { parent, tag } => Encoded::Nested(pb::NestedWire { parent, tag: tag.get().into() }),
         Wire::EachChassis => Encoded::EachChassis(true),
+        Wire::External => Encoded::External(true),
     })
 }
 

@@ -2,13 +2,16 @@
 //! controller sends each what it needs.
 //!
 //! `registry.rs` knows who is connected, `bindings.rs` decides which chassis a port is on,
-//! `health.rs` takes note of which backends serve, `session.rs` is one stream, `encode.rs` turns views into messages, `assist.rs`
-//! asks chassis what somebody else wants to know.
+//! `health.rs` takes note of which backends serve, `neighbours.rs` of whom hosts have heard,
+//! `holders.rs` of who has the addresses of virtual ports, `session.rs` is one stream, `encode.rs` turns views into messages.
+//! `assist.rs` asks chassis what somebody else wants to know.
 
 mod assist;
 mod bindings;
 mod encode;
 mod health;
+mod holders;
+mod neighbours;
 mod registry;
 mod session;
 

@@ -25,14 +25,14 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    bindings, encode, health,
+    bindings, encode, health, holders, neighbours,
     registry::{Connected, End, News, SessionId, Superseded},
 };
 use crate::{
     controller::{Controller, Ending},
     resource::{
         Name, check_id,
-        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS, MAX_HEALTH},
+        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS, MAX_HEALTH, MAX_NEIGHBOURS},
         parse_spec,
     },
     state::{Reason, Refusal},
@@ -193,10 +193,14 @@ impl Inbound {
             Some(Message::Claims(claims)) => self.claim(claims).await,
             Some(Message::Ack(ack)) => self.ack(ack).await,
             Some(Message::Health(said)) => self.health(said).await,
+            Some(Message::Neighbours(said)) => self.neighbours(said).await,
+            Some(Message::Holders(said)) => self.holders(said).await,
             Some(Message::Hello(_)) => {
                 Err(Status::invalid_argument("`hello` comes once; open another stream to say it again"))
             }
-            None => Err(Status::invalid_argument("a message is `claims`, `ack` or `health`; set one")),
+            None => Err(Status::invalid_argument(
+                "a message is `claims`, `ack`, `health`, `neighbours` or `holders`; set one",
+            )),
         }
     }
 
@@ -232,6 +236,23 @@ impl Inbound {
             return Err(Status::invalid_argument(message));
         }
         self.blocking(move |controller, chassis| health::settle(controller, chassis, &said.backends)).await
+    }
+
+    async fn holders(&self, said: pb::Holders) -> Result<(), Status> {
+        if said.holders.len() > MAX_CLAIMS {
+            let message = format!("{} holders are too many; keep to {MAX_CLAIMS}", said.holders.len());
+            return Err(Status::invalid_argument(message));
+        }
+        self.blocking(move |controller, chassis| holders::settle(controller, chassis, &said)).await
+    }
+
+    async fn neighbours(&self, said: pb::Neighbours) -> Result<(), Status> {
+        let n_said = said.heard.len() + said.gone.len();
+        if n_said > MAX_NEIGHBOURS {
+            let message = format!("{n_said} neighbours are too many; keep to {MAX_NEIGHBOURS}");
+            return Err(Status::invalid_argument(message));
+        }
+        self.blocking(move |controller, chassis| neighbours::settle(controller, chassis, &said)).await
     }
 
     async fn ack(&self, ack: pb::Ack) -> Result<(), Status> {

@@ -33,6 +33,10 @@ pub const MAX_MASK_PATHS: usize = 64;
 pub const MAX_CLAIMS: usize = 65_536;
 /// Backends whose health one chassis can tell of.
 pub const MAX_HEALTH: usize = 65_536;
+/// Neighbours that one chassis can tell of at once: twice what it can have heard of.
+pub const MAX_NEIGHBOURS: usize = 32_768;
+/// Neighbours of a router port that hosts are told of.
+pub const MAX_HEARD: usize = 1024;
 /// Errors of one acknowledgement that are kept, and bytes of each.
 pub const MAX_ACK_ERRORS: usize = 100;
 /// Characters of one such error.
@@ -53,6 +57,8 @@ pub const MAX_VIPS: usize = 4096;
 pub const MAX_BACKENDS: usize = 4096;
 /// Next hops of a policy.
 pub const MAX_NEXT_HOPS: usize = 64;
+/// Ports that may have the address of a virtual one.
+pub const MAX_VIRTUAL_PARENTS: usize = 64;
 /// Hosts that may be one gateway.
 pub const MAX_CANDIDATES: usize = 64;
 /// Ranges of addresses that a switch does not give.

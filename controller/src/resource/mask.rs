@@ -74,8 +74,9 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
-                network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname;
-                "tunnel_key", "chassis", "up", "dynamic_addresses")
+                network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname,
+                virtual_ip, virtual_parents;
+                "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
             copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits;
@@ -83,7 +84,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
-                static_mac_bindings; "tunnel_key")
+                static_mac_bindings, gateway_mtu; "tunnel_key", "neighbours")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,

@@ -115,6 +115,17 @@ fn a_router_port_is_told_of_each_neighbour_once() {
         panic!("refused")
     };
     assert!(spec.static_macs.len() == 2 && spec.static_macs.values().all(|bound| bound.overrides));
+    let mtu = |gateway_mtu, networks: &[&str]| {
+        let Wire::LogicalRouterPort(mut port) = port(&[]) else { panic!("no port") };
+        port.networks.extend(networks.iter().map(|text| (*text).to_owned()));
+        Wire::LogicalRouterPort(pb::LogicalRouterPort { gateway_mtu, ..port })
+    };
+    for (value, networks) in [(0, &[][..]), (576, &[]), (1280, &["2001:db8::1/64"]), (65_000, &[])] {
+        assert!(parse_spec(&name(at), Some(&mtu(value, networks))).is_ok(), "{value}");
+    }
+    for (value, networks) in [(575, &[][..]), (1279, &["2001:db8::1/64"]), (65_001, &[]), (65_536, &[])] {
+        assert!(refused(at, &mtu(value, networks)).contains("`gateway_mtu`"), "{value}");
+    }
     assert!(refused(at, &port(&[one, one])).contains("static_mac_bindings[1].ip"));
     assert!(refused(at, &port(&[("10.0.0.0/24", one.1)])).contains("static_mac_bindings[0].ip"));
     assert!(refused(at, &port(&[(one.0, "01:00:00:00:00:09")])).contains("static_mac_bindings[0].mac"));

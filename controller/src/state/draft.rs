@@ -26,15 +26,15 @@ use crate::{
 
 /// Changes on top of a [`State`].
 pub struct Draft<'a> {
-    state: &'a State,
-    revision: Revision,
-    touched: BTreeMap<Name, Touched>,
+    pub(super) state: &'a State,
+    pub(super) revision: Revision,
+    pub(super) touched: BTreeMap<Name, Touched>,
     results: Vec<Name>,
 }
 
-struct Touched {
+pub(super) struct Touched {
     /// The resource after the change; `None`: deleted.
-    record: Option<Record>,
+    pub(super) record: Option<Record>,
     /// The operation that touched it last.
     operation: Option<usize>,
     /// It is not the resource the state has under this name.
@@ -167,6 +167,7 @@ impl<'a> Draft<'a> {
             record.spec = parse_spec(&name, Some(&record.wire)).map_err(field)?;
         }
         check_labels(&record.labels).map_err(field)?;
+        record.holder = record.parent_port().is_some().then_some(record.holder).flatten();
         if !record.is_workload() {
             record.binding = None;
         }
@@ -224,28 +225,6 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Binds a workload's port to a chassis, or frees it. Does nothing to what is not such
-    /// a port.
-    pub fn bind(&mut self, name: &Name, to: Option<(&str, bool)>) {
-        let Some(present) = self.get(name).filter(|record| record.is_workload()) else { return };
-        let since = |chassis: &str| match &present.binding {
-            Some(binding) if binding.chassis == chassis => binding.since,
-            Some(_) | None => self.revision,
-        };
-        let binding =
-            to.map(|(chassis, up)| Binding { chassis: chassis.to_owned(), up, since: since(chassis) });
-        let record = Record { binding, ..present.clone() };
-        self.touch(None, name.clone(), Some(record), false);
-    }
-
-    /// Takes note of which backends of a load balancer serve.
-    pub fn set_health(&mut self, balancer: &Name, known: Known) {
-        let Some(present) = self.get(balancer) else { return };
-        let mut record = present.clone();
-        record.health.extend(known);
-        self.touch(None, balancer.clone(), Some(record), false);
-    }
-
     fn insert(
         &mut self,
         operation: Option<usize>,
@@ -267,6 +246,8 @@ impl<'a> Draft<'a> {
             binding: None,
             chosen: None,
             health: Known::new(),
+            heard: BTreeMap::new(),
+            holder: None,
         };
         if operation.is_some() {
             self.results.push(name.clone());
@@ -275,7 +256,13 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn touch(&mut self, operation: Option<usize>, name: Name, record: Option<Record>, is_new: bool) {
+    pub(super) fn touch(
+        &mut self,
+        operation: Option<usize>,
+        name: Name,
+        record: Option<Record>,
+        is_new: bool,
+    ) {
         let earlier = self.touched.get(&name);
         let operation = operation.or(earlier.and_then(|touched| touched.operation));
         let was_new = earlier.is_some_and(|touched| touched.is_new);
@@ -290,7 +277,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// [`Refusal`] names the operation.
     pub fn finish(mut self, claimant: impl Fn(&str) -> Option<String>) -> Result<Prepared, Refusal> {
-        self.unbind_from_deleted_chassis();
+        self.leave_deleted_chassis();
         self.leave_groups();
         for (name, touched) in &self.touched {
             let verdict = match &touched.record {
@@ -305,26 +292,6 @@ impl<'a> Draft<'a> {
         let mut counters = self.allocate_keys()?;
         counters.extend(cursors);
         Ok(self.into_prepared(counters))
-    }
-
-    fn unbind_from_deleted_chassis(&mut self) {
-        let deleted = self
-            .touched
-            .iter()
-            .filter(|(name, touched)| name.kind() == Kind::Chassis && touched.record.is_none());
-        let deleted: Vec<String> = deleted.map(|(name, _)| name.id().to_owned()).collect();
-        for chassis in deleted {
-            let ports: Vec<Name> = self.state.bound_to(&chassis).cloned().collect();
-            for port in ports {
-                let is_bound = self
-                    .get(&port)
-                    .and_then(|record| record.binding.as_ref())
-                    .is_some_and(|binding| binding.chassis == chassis);
-                if is_bound {
-                    self.bind(&port, None);
-                }
-            }
-        }
     }
 
     /// A switch port that is deleted is no longer in its groups.

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod draft;
+mod hosts;
 mod index;
 mod keys;
 mod nats;
@@ -28,7 +29,7 @@ use std::{
 
 pub use self::{
     draft::{Draft, Prepared},
-    record::{Binding, ChassisStatus, Known, Record},
+    record::{Binding, ChassisStatus, Heard, Holder, Known, Record},
     refusal::{Reason, Refusal},
 };
 use self::{index::Index, keys::COUNTERS};

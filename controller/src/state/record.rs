@@ -1,8 +1,12 @@
 //! A resource as the controller holds it, and as the store keeps it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
+use flowtable::types::MacAddr;
 use ovn_northd_lite::model::{LoadBalancer, PortAddresses};
 use prost::Message;
 
@@ -38,6 +42,28 @@ pub struct Record {
     pub chosen: Option<PortAddresses>,
     /// Which backends of a load balancer serve, of those that are asked.
     pub health: Known,
+    /// Who hosts have heard of on the networks of a router port.
+    pub heard: BTreeMap<IpAddr, Heard>,
+    /// Who has the address of a virtual port.
+    pub holder: Option<Holder>,
+}
+
+/// A workload that has the address of a virtual port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Id of its port.
+    pub parent: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
+}
+
+/// A neighbour that a host has heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Id of the chassis that says so.
+    pub chassis: String,
 }
 
 /// Whether backends serve, by service and backend.
@@ -75,6 +101,18 @@ struct Stored {
     chosen: String,
     #[prost(message, repeated, tag = "5")]
     health: Vec<StoredHealth>,
+    #[prost(message, repeated, tag = "6")]
+    heard: Vec<pb::Neighbour>,
+    #[prost(message, optional, tag = "7")]
+    holder: Option<StoredHolder>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredHolder {
+    #[prost(string, tag = "1")]
+    parent: String,
+    #[prost(string, tag = "2")]
+    mac: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -102,19 +140,30 @@ impl Record {
     pub fn is_workload(&self) -> bool {
         let Spec::SwitchPort(port) = &self.spec else { return false };
         match &port.attachment {
-            // Of such a port each chassis has one.
-            Attachment::Workload { access, .. } => *access != Access::EachChassis,
+            Attachment::Workload { access, .. } => match access {
+                Access::Interface | Access::Nested(..) => true,
+                // Of the one each chassis has one, the other is where no chassis is.
+                Access::EachChassis | Access::External(_) => false,
+                Access::Virtual(..) => self.holder.is_some(),
+            },
             Attachment::Router(_) | Attachment::Network { .. } => false,
         }
     }
 
-    /// The port behind whose interface the workload is.
+    /// The port behind whose interface the workload is, or that has its address.
     pub fn parent_port(&self) -> Option<&Name> {
         match &self.spec {
             Spec::SwitchPort(SwitchPortSpec {
                 attachment: Attachment::Workload { access: Access::Nested(parent, _), .. },
                 ..
             }) => Some(parent),
+            Spec::SwitchPort(SwitchPortSpec {
+                attachment: Attachment::Workload { access: Access::Virtual(_, parents), .. },
+                ..
+            }) => {
+                let holder = self.holder.as_ref()?;
+                parents.iter().find(|parent| parent.id() == holder.parent)
+            }
             _ => None,
         }
     }
@@ -158,6 +207,8 @@ impl Record {
             && self.binding == other.binding
             && self.chosen == other.chosen
             && self.health == other.health
+            && self.heard == other.heard
+            && self.holder == other.holder
     }
 
     /// The resource as the API shows it.
@@ -166,13 +217,21 @@ impl Record {
         match &mut spec {
             Wire::LogicalSwitch(switch) => switch.tunnel_key = self.key,
             Wire::LogicalRouter(router) => router.tunnel_key = self.key,
-            Wire::LogicalRouterPort(port) => port.tunnel_key = self.key,
+            Wire::LogicalRouterPort(port) => {
+                port.tunnel_key = self.key;
+                port.neighbours = self.neighbours().collect();
+            }
             Wire::LogicalSwitchPort(port) => {
                 port.tunnel_key = self.key;
                 if let Some(binding) = &self.binding {
                     port.chassis = format!("chassis/{}", binding.chassis);
                     port.up = binding.up;
                 }
+                port.virtual_parent = self
+                    .parent_port()
+                    .filter(|_| self.holder.is_some())
+                    .map(Name::to_string)
+                    .unwrap_or_default();
                 port.dynamic_addresses = self.chosen.as_ref().map(text_of).unwrap_or_default();
             }
             Wire::Acl(_)
@@ -206,6 +265,14 @@ impl Record {
         self.with_spec(spec)
     }
 
+    fn neighbours(&self) -> impl Iterator<Item = pb::Neighbour> {
+        self.heard.iter().map(|(ip, heard)| pb::Neighbour {
+            ip: ip.to_string(),
+            mac: heard.mac.to_string(),
+            chassis: format!("chassis/{}", heard.chassis),
+        })
+    }
+
     fn with_spec(&self, spec: Wire) -> pb::Resource {
         pb::Resource {
             name: self.name.to_string(),
@@ -229,7 +296,13 @@ impl Record {
             backend: backend.clone(),
             online: *online,
         });
-        Stored { resource, key: self.key, binding, chosen, health: health.collect() }.encode_to_vec()
+        let heard = self.neighbours().collect();
+        let holder = self
+            .holder
+            .as_ref()
+            .map(|holder| StoredHolder { parent: holder.parent.clone(), mac: holder.mac.to_string() });
+        Stored { resource, key: self.key, binding, chosen, health: health.collect(), heard, holder }
+            .encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -245,6 +318,13 @@ impl Record {
         let chosen = Some(stored.chosen.as_str()).filter(|text| !text.is_empty());
         let chosen = chosen.map(parse_port_addresses).transpose()?;
         let health = stored.health.into_iter().map(|known| ((known.vip, known.backend), known.online));
+        let heard = stored.heard.iter().map(heard).collect::<Option<_>>();
+        let heard = heard.ok_or("one of its neighbours is none")?;
+        let holder = stored.holder.map(|StoredHolder { parent, mac }| {
+            let mac = mac.parse().map_err(|_| format!("`{mac}` is not the MAC address of its holder"))?;
+            Ok::<_, String>(Holder { parent, mac })
+        });
+        let holder = holder.transpose()?;
         if !keys::is_valid(&name, stored.key) {
             return Err(format!("its tunnel key is {}", stored.key));
         }
@@ -259,8 +339,16 @@ impl Record {
             binding,
             chosen,
             health: health.collect(),
+            heard,
+            holder,
         })
     }
+}
+
+/// A neighbour as it is kept.
+fn heard(stored: &pb::Neighbour) -> Option<(IpAddr, Heard)> {
+    let chassis = stored.chassis.strip_prefix("chassis/")?.to_owned();
+    Some((stored.ip.parse().ok()?, Heard { mac: stored.mac.parse().ok()?, chassis }))
 }
 
 /// `MAC [IP…]`.

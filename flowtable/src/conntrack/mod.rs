@@ -104,7 +104,7 @@ pub use self::{
 };
 pub(crate) use self::{
     rewrite::rewrite_part,
-    touch::{Touched, Untouched},
+    touch::{Place, Touched, Untouched},
 };
 use crate::types::Timestamp;
 #[cfg(doc)]

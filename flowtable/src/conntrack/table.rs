@@ -101,8 +101,10 @@ impl Conntrack {
         guard.live = Live { state: begin.state, policy, has_replied: false, was_touched: false, expires };
         let (mark, label) = (slot.mark(), slot.label());
         drop(guard);
-        self.index().insert(hash, idx, 0);
-        self.index().insert(answers.hash(&self.secrets), idx, 1);
+        for (direction, tuple) in told_apart(&[*tuple, answers]) {
+            let hash = if direction == 0 { hash } else { tuple.hash(&self.secrets) };
+            self.index().insert(hash, idx, direction);
+        }
         ledger.link(slots, idx, ledger::queue_of(begin.state));
         count(&mut ledger, slot, true);
         self.counters.n_created.fetch_add(1, Relaxed);
@@ -226,7 +228,7 @@ impl Conntrack {
         ledger.unlink(slots, idx);
         slot.clear();
         drop(guard);
-        for (direction, tuple) in tuples.iter().enumerate() {
+        for (direction, tuple) in told_apart(&tuples) {
             self.index().remove(tuple.hash(&self.secrets), idx, direction);
         }
         ledger.give(slots, idx);
@@ -342,8 +344,8 @@ impl Conntrack {
             if let Some(second) = second {
                 taken[second] = true;
             }
-            for (direction, hash) in hashes.into_iter().enumerate() {
-                self.index().insert(hash, idx as u32, direction);
+            for (direction, _) in told_apart(&tuples) {
+                self.index().insert(hashes[direction], idx as u32, direction);
             }
             let live = slot.glance();
             let list =
@@ -356,6 +358,13 @@ impl Conntrack {
             ledger.give(slots, idx as u32);
         }
     }
+}
+
+/// The directions that packets can be told apart by. Where somebody speaks to itself by the same port, what it
+/// says and what it answers look the same, and all of it is the first.
+fn told_apart(tuples: &[Tuple; 2]) -> impl Iterator<Item = (usize, &Tuple)> {
+    let n = if tuples[0] == tuples[1] { 1 } else { 2 };
+    tuples.iter().enumerate().take(n)
 }
 
 fn is_beyond_limit(ledger: &Ledger, zone: u16, in_port: u16) -> bool {

@@ -22,6 +22,14 @@ pub(crate) struct Touched {
     direction: usize,
 }
 
+/// Where the connection of a packet is, and whether it translates the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    slot: u32,
+    direction: u8,
+    translates: bool,
+}
+
 /// Why a packet was not touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Untouched {
@@ -50,10 +58,68 @@ impl Conntrack {
             return Err(Untouched::Other);
         }
         let tuple = Tuple { zone, ..view.tuple };
-        let (idx, direction, slot, mut guard) = self.grasp(&tuple, hash, likely).ok_or(Untouched::Unknown)?;
-        let (kind, live, now) = (slot.kind(), guard.live, millis(now));
-        let translated = if translates { kind::SNAT | kind::DNAT } else { 0 };
-        if kind & (kind::FTP | kind::TFTP | kind::RELATED | translated) != 0 || live.is_over(now) {
+        let (idx, direction, slot, guard) = self.grasp(&tuple, hash, likely).ok_or(Untouched::Unknown)?;
+        if translates && slot.kind() & (kind::SNAT | kind::DNAT) != 0 {
+            return Err(Untouched::Other);
+        }
+        self.advance((idx, direction, slot, guard), now, &view.l4)
+    }
+
+    /// The same for a packet whose connection should be at this place, and translates such packets so that
+    /// they become `leaves_as`, or not at all. The zone is in the tuples.
+    #[inline]
+    pub(crate) fn touch_at(
+        &self,
+        now: Timestamp,
+        view: &View,
+        place: &Place,
+        leaves_as: &Tuple,
+    ) -> Option<Touched> {
+        let Place { slot: idx, direction, .. } = *place;
+        let slot = self.slots().get(idx as usize)?;
+        let guard = slot.is_connection().then(|| slot.lock())?;
+        let is_it = self.is_at(slot, place, &view.tuple, leaves_as);
+        let touched = is_it.then(|| self.advance((idx, usize::from(direction), slot, guard), now, &view.l4));
+        touched?.ok()
+    }
+
+    /// The place of the connection of packets with this tuple, if it translates them so that they become
+    /// `leaves_as`, or not at all.
+    pub(crate) fn locate(&self, tuple: &Tuple, leaves_as: &Tuple) -> Option<Place> {
+        let (idx, direction, _guard) = self.lookup(tuple, tuple.hash(&self.secrets))?;
+        let slot = self.slots().get(idx as usize)?;
+        let translates = slot.kind() & (kind::SNAT | kind::DNAT) != 0;
+        let place = Place { slot: idx, direction: direction as u8, translates };
+        self.is_at(slot, &place, tuple, leaves_as).then_some(place)
+    }
+
+    /// Fetches what is at a place.
+    #[inline]
+    pub(crate) fn fetch_place(&self, place: &Place) {
+        if let Some(slot) = self.slots().get(place.slot as usize) {
+            slot.prefetch();
+        }
+    }
+
+    /// Both directions are those of the connection. The slot must be locked.
+    fn is_at(&self, slot: &Slot, place: &Place, tuple: &Tuple, leaves_as: &Tuple) -> bool {
+        let holds = |direction, tuple: &Tuple| slot.holds(direction, tuple, |slot| self.extension_of(slot));
+        let direction = usize::from(place.direction);
+        let answered = if place.translates { leaves_as } else { tuple };
+        (slot.kind() & (kind::SNAT | kind::DNAT) != 0) == place.translates
+            && holds(direction, tuple)
+            && holds(1 - direction, &answered.reversed())
+    }
+
+    #[inline]
+    fn advance(
+        &self,
+        (idx, direction, slot, mut guard): (u32, usize, &Slot, Guard<'_>),
+        now: Timestamp,
+        l4: &L4,
+    ) -> Result<Touched, Untouched> {
+        let (live, now) = (guard.live, millis(now));
+        if slot.kind() & (kind::FTP | kind::TFTP | kind::RELATED) != 0 || live.is_over(now) {
             return Err(Untouched::Other);
         }
         let has_replied = live.has_replied || direction == 1;
@@ -61,7 +127,7 @@ impl Conntrack {
         if has_replied != live.has_replied {
             return Err(Untouched::Other);
         }
-        let state = match &view.l4 {
+        let state = match l4 {
             L4::Tcp(segment) => {
                 let mut tcp = tcp::Tcp { state: live.state, peers: slot.peers() };
                 let fit = tcp.step(direction, segment, self.check_sequence.load(Relaxed));

@@ -62,6 +62,8 @@ pub(super) struct Hop {
     hash: u32,
     /// Where its connection most likely is.
     likely: Option<(u32, usize)>,
+    /// It may be on a journey: hash and place are not known yet.
+    has_journeys: bool,
 }
 
 /// What the tracker has said of a packet.
@@ -78,7 +80,14 @@ pub(super) enum Seen {
 fn hop_of(entry: &Megaflow) -> Option<Hop> {
     let (_, pass, _) = if entry.is_alone { only_pass(&entry.program)? } else { return None };
     let Request { zone, nat, commit, .. } = pass.request;
-    Some(Hop { zone, translates: nat.is_some(), only_looks: !commit, hash: 0, likely: None })
+    Some(Hop {
+        zone,
+        translates: nat.is_some(),
+        only_looks: !commit,
+        hash: 0,
+        likely: None,
+        has_journeys: entry.has_journeys && !commit,
+    })
 }
 
 impl Switch {
@@ -119,11 +128,20 @@ impl Switch {
                 false if lanes.is_fragment(idx) => continue,
                 false => tracker.view(packet),
             };
+            if hop.has_journeys && lanes.has_signature[idx] {
+                self.journeys.fetch(&lanes.signatures[idx]);
+                lanes.hops[idx] = Some(hop);
+                continue;
+            }
             let hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
-            lanes.hops[idx] = Some(Hop { hash, ..hop });
+            lanes.hops[idx] = Some(Hop { hash, has_journeys: false, ..hop });
         }
-        for hop in lanes.hops[..packets.len()].iter_mut().flatten() {
-            hop.likely = tracker.fetch(hop.hash);
+        for idx in 0..packets.len() {
+            match &mut self.lanes.hops[idx] {
+                Some(Hop { has_journeys: true, .. }) => self.fetch_journey(idx),
+                Some(hop) => hop.likely = tracker.fetch(hop.hash),
+                None => {}
+            }
         }
     }
 
@@ -139,6 +157,17 @@ impl Switch {
         sink: &mut S,
     ) -> Option<(Packet<B>, Seen)> {
         let is_unchanged = self.lanes.n_renewed == self.megaflows.n_renewed();
+        let mut packet = packet;
+        if let Some(Hop { has_journeys: true, zone, .. }) = self.lanes.hops[idx] {
+            if is_unchanged {
+                packet = self.ride_journey(moment, from, idx, packet, sink)?;
+            }
+            let hash =
+                self.conntrack.as_deref().map_or(0, |tracker| tracker.hash_of(zone, &self.lanes.views[idx]));
+            if let Some(hop) = &mut self.lanes.hops[idx] {
+                (hop.hash, hop.has_journeys) = (hash, false);
+            }
+        }
         let hop = self.lanes.hops[idx].filter(|hop| hop.only_looks && is_unchanged);
         let (Some(tracker), Some(Hop { zone, translates, hash, likely, .. })) =
             (self.conntrack.as_deref(), hop)
@@ -196,7 +225,11 @@ impl Switch {
         match (self.lanes.hops[idx], only_pass(&program)) {
             (Some(hop), Some((_, pass, next))) => {
                 self.books.received(1, self.lanes.lens[idx]);
+                if hop.only_looks {
+                    self.record(idx, from, &program);
+                }
                 self.hop(moment, (&program, pass, next), (idx, hop), (from, seen), packet, sink);
+                self.keep_record(moment.is_uplink());
             }
             _ => self.carry_alone(moment, &program, idx, packet, sink),
         }
@@ -248,6 +281,9 @@ impl Switch {
                 return;
             }
         };
+        if let Some(recording) = &mut self.journeys.recording {
+            recording.track(&pass.request, &view, &verdict);
+        }
         if verdict.rewrite.is_some() || verdict.alg.is_some() {
             return self.hop_changed(moment, (pass, next), (idx, &verdict, view), packet, sink);
         }
@@ -270,9 +306,21 @@ impl Switch {
         self.books.all.n_recirculations += 1;
         entry.count(moment.now, 1, n_bytes);
         let second = Arc::clone(&entry.program);
+        if let Some(recording) = &mut self.journeys.recording {
+            recording.enter(to, &second);
+        }
         let end = plain_end(&second);
         if let Some(touched) = touched {
             self.learn_way((from, program), (to, &second), end.map(|end| (pass, end)), &touched);
+        }
+        if let Some(recording) = &mut self.journeys.recording {
+            // Where this is all, `passes` does without a journey, if it can.
+            let way = touched.map(|touched| self.passes.find(from, program, &touched));
+            match (end, way) {
+                (Some((None, emit)), Some(Way::Long)) => recording.leave(emit, *self.lanes.key(idx), 0),
+                (Some(_), _) => recording.give_up(),
+                (None, _) => {}
+            }
         }
         let Some((note, emit)) = end else {
             let (mut fate, mut key) = (Fate { n_passes: 1, ..Fate::default() }, *self.lanes.key(idx));

@@ -5,6 +5,7 @@ use proptest::{prelude::*, sample::select};
 
 use super::{
     SwitchConfig,
+    ct_tests::World,
     tests::{Event, NO_CACHES, observe},
 };
 use crate::{
@@ -129,6 +130,18 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         };
         steps.into_iter().flat_map(event).collect()
     })
+}
+
+#[test]
+fn who_speaks_to_itself_by_the_same_port_is_not_answered() {
+    let mut world = World::new(&[
+        "table=0,priority=1,udp,actions=ct(table=1,zone=1)",
+        "table=1,priority=2,udp,ct_state=+rpl+trk,actions=output:3",
+        "table=1,priority=1,udp,actions=ct(commit,zone=1),output:2",
+    ]);
+    let frame = build::udp(&Host::v4(1), &Host::v4(1), b"hello, me");
+    (0..20).for_each(|_| assert_eq!(world.send(1, &frame), [(2, frame.clone())]));
+    assert_eq!(world.n_connections(), 1);
 }
 
 proptest! {

@@ -27,6 +27,7 @@ mod hop;
 #[cfg(test)]
 mod hop_tests;
 mod injected;
+mod journeys;
 mod lessons;
 mod lookup;
 mod metered;
@@ -62,8 +63,8 @@ use std::{
 };
 
 use self::{
-    ahead::Ahead, books::Books, hop::Hop, lessons::Lessons, lookup::Lookup, passes::Passes, punts::Punts,
-    recirculate::FrozenIds, samples::Samples,
+    ahead::Ahead, books::Books, hop::Hop, journeys::Journeys, lessons::Lessons, lookup::Lookup,
+    passes::Passes, punts::Punts, recirculate::FrozenIds, samples::Samples,
 };
 pub use self::{
     continuations::{
@@ -93,6 +94,9 @@ use crate::{
 
 /// Packets of one pass.
 pub const MAX_BATCH: usize = 32;
+
+/// Journeys of a worker, at most: of 128 bytes, and what they do.
+const MAX_JOURNEYS: usize = 1 << 17;
 
 /// What a translation costs, in packets whose entries are known (4 700 cycles to 100).
 pub const TRANSLATION_WORK: u64 = 40;
@@ -136,6 +140,7 @@ pub struct Switch {
     max_sessions: usize,
     ahead: Option<Ahead>,
     passes: Passes,
+    journeys: Journeys,
     conntrack: Option<Arc<Conntrack>>,
     seed: u64,
 }
@@ -232,6 +237,7 @@ impl Switch {
             max_sessions: config.n_sessions.max(1).next_power_of_two(),
             ahead: None,
             passes: Passes::new(),
+            journeys: Journeys::new(config.n_sessions.min(MAX_JOURNEYS), seed),
             conntrack: None,
             seed,
         }

@@ -270,6 +270,9 @@ impl Switch {
     ) -> Again<B> {
         let Some((pass, next)) = emit.ct.as_ref().and_then(|pass| Some((pass, pass.next.as_ref()?))) else {
             let hash = if emit.tunnel.is_some() { flow_hash(key) } else { 0 };
+            if let Some(recording) = &mut self.journeys.recording {
+                recording.leave(emit, *key, hash);
+            }
             let sender = Sender { key: Some(key), hash, now: moment.now };
             match send(rider.packet, emit, (sender, n_levels), &mut self.punts, sink) {
                 Ok(()) => fate.sent = true,
@@ -325,6 +328,10 @@ impl Switch {
         let tracker = self.tracker();
         let seen = (moment.now, &request, before.as_ref().unwrap_or(&view));
         let verdict = track(tracker, seen, rider.whole.as_ref())?;
+        if let Some(recording) = &mut self.journeys.recording {
+            recording.track(&request, seen.2, &verdict);
+        }
+        let tracker = self.tracker();
         if before.is_none() {
             is_changed |= rider.translate(tracker, seen, &verdict)?;
         }
@@ -375,6 +382,9 @@ impl Switch {
             Ok(handle) => match self.megaflows.get_mut(handle) {
                 Some(entry) => {
                     entry.count(moment.now, 1, n_bytes);
+                    if let Some(recording) = &mut self.journeys.recording {
+                        recording.enter(handle, &entry.program);
+                    }
                     Arc::clone(&entry.program)
                 }
                 // Resolving has just found it; should that ever be wrong, do without.
@@ -454,7 +464,7 @@ fn overlaid(mut view: View, edits: &[FieldEdit]) -> View {
 }
 
 /// The tuple of a packet after edits.
-fn overlay(tuple: &mut Tuple, edits: &[FieldEdit]) {
+pub(super) fn overlay(tuple: &mut Tuple, edits: &[FieldEdit]) {
     let is_icmp = tuple.is_icmp();
     for FieldEdit { field, value, mask } in edits {
         let (value, mask) = (*value, *mask);

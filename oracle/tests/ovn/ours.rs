@@ -220,6 +220,7 @@ fn a_router(
             gateway: Vec::new(),
             advertisement: None,
             static_macs: BTreeMap::new(),
+            mtu: None,
         };
         let id = format!("r{router}-{on}");
         let kind = SwitchPortKind::Router { router: format!("r{router}"), port: id.clone() };
@@ -235,6 +236,7 @@ fn a_router(
             Some(hop) => RouteTarget::Via(NextHop { ip: hop.parse().unwrap(), output_port: None }),
             None => RouteTarget::Discard,
         },
+        symmetric: false,
     });
     LogicalRouter {
         key: DatapathKey::new(20 + router as u32).unwrap(),

@@ -115,6 +115,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         enabled: true,
         advertisement: None,
         static_macs: Default::default(),
+        mtu: None,
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),

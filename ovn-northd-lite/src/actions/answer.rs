@@ -11,11 +11,12 @@ use flowtable::{
 };
 
 use super::{
-    Statement,
+    Statement, length,
     lower::{Flow, Lowered, list},
     print,
 };
 use crate::{
+    expr::{ExprError, lexer::Token, parser::Parser},
     lower::CONTINUATION,
     punt::{Request, Service},
 };
@@ -27,6 +28,8 @@ pub(super) const NUMBER: Field = crate::punt::CONTINUATION_REGISTER;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub(super) service: Service,
+    /// MTU that an ICMP error tells of.
+    pub(super) mtu: Option<u16>,
     pub(super) inner: Vec<Statement>,
 }
 
@@ -41,12 +44,30 @@ pub(crate) struct Continuation {
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
     found.filter(|service| {
-        use Service::{Advertise, Bfd, DhcpV4, DhcpV6, Dns, HealthCheck, LearnArp, LearnNd};
-        !matches!(service, LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | HealthCheck | Bfd)
+        use Service::{Advertise, Bfd, BindVirtual, DhcpV4, DhcpV6, Dns, HealthCheck, LearnArp, LearnNd};
+        !matches!(
+            service,
+            LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | HealthCheck | BindVirtual | Bfd
+        )
     })
 }
 
 impl Answer {
+    /// `(mtu=1400)`, behind `icmp4` and `icmp6`, if it is there.
+    pub(super) fn mtu(parser: &mut Parser, service: Service) -> Result<Option<u16>, ExprError> {
+        if !matches!(service, Service::Icmp4 | Service::Icmp6) || !parser.take_mark("(") {
+            return Ok(None);
+        }
+        match parser.take() {
+            Token::Name(name) if name == "mtu" => {}
+            other => return Err(parser.error(format!("expected `mtu=`, not {}", other.describe()))),
+        }
+        parser.expect_mark("=")?;
+        let mtu = length::short(parser)?;
+        parser.expect_mark(")")?;
+        Ok(Some(mtu))
+    }
+
     /// # Errors
     /// What the inner actions name does not exist.
     pub(super) fn lower(&self, flow: &Flow<'_>, out: &mut Lowered) -> Result<(), String> {
@@ -66,7 +87,8 @@ impl Answer {
             out.continuations.push(Continuation { matching, actions: actions.clone() });
         }
         let (continuation, table) = (flow.number, flow.table.get());
-        let userdata = Request { service: self.service, continuation, table }.encode();
+        let mut userdata = Request { service: self.service, continuation, table }.encode();
+        userdata.extend(self.mtu.iter().flat_map(|mtu| mtu.to_be_bytes()));
         out.actions.push(Action::Meter((flow.meter)(self.service)));
         out.actions.push(Action::Controller(Box::new(ToController { userdata, ..ToController::default() })));
         Ok(())
@@ -98,6 +120,7 @@ impl Answer {
             | Service::Dns
             | Service::Advertise
             | Service::HealthCheck
+            | Service::BindVirtual
             | Service::Bfd => Vec::new(),
         }
     }
@@ -105,6 +128,7 @@ impl Answer {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {{ {} }};", self.service.name(), print(&self.inner))
+        let mtu = self.mtu.map(|mtu| format!("(mtu={mtu})")).unwrap_or_default();
+        write!(f, "{}{mtu} {{ {} }};", self.service.name(), print(&self.inner))
     }
 }

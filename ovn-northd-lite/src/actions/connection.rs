@@ -1,5 +1,6 @@
 //! Tracking: `ct_next;` asks what is known of the packet's connection in its port's zone,
-//! `ct_commit { … };` has it remembered there, with marks.
+//! or in its router's for translated destinations; `ct_commit { … };` has it remembered
+//! there, with marks.
 
 use std::fmt;
 
@@ -10,10 +11,7 @@ use super::{
     lower::{Flow, Lowered, list},
     print,
 };
-use crate::{
-    expr::{ExprError, symbols::Kind},
-    lower::zones,
-};
+use crate::expr::{ExprError, symbols::Kind};
 
 /// A pass through the tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +47,7 @@ impl Connection {
     /// # Errors
     /// There is no next stage.
     pub(super) fn lower(&self, flow: &Flow<'_>, out: &mut Lowered) -> Result<(), String> {
-        let zone = zones::from_register(zones::PORT);
+        let zone = flow.balance_zone();
         let ct = match self {
             Self::Next => Ct { table: Some(flow.next()?), zone, ..Ct::default() },
             Self::Commit(inner) => {

@@ -85,7 +85,8 @@ impl Flow<'_> {
         (self.stage)(None, None).ok_or_else(|| "there is no next stage".to_owned())
     }
 
-    /// Zone where a load balancer's connections are: a router's own, or that of the port.
+    /// Zone of connections whose sources are not translated: a router's own, or that of the
+    /// port.
     pub(super) fn balance_zone(&self) -> CtZone {
         zones::from_register(if self.is_router { zones::DNAT } else { zones::PORT })
     }
@@ -137,6 +138,8 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             Statement::Log(log) => log.lower(flow, out)?,
             Statement::Meter(meter) => meter.lower(flow, out)?,
             Statement::Check(check) => check.lower(flow, out),
+            Statement::Bind(bind) => bind.lower(flow, out)?,
+            Statement::CheckLength(check) => check.lower(out)?,
             Statement::CheckAffinity(check) => check.lower(out),
             Statement::CommitAffinity(commit) => commit.lower(flow, out),
             Statement::Balance(balance) => balance.lower(flow, out)?,

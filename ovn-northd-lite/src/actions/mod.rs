@@ -5,8 +5,10 @@
 mod affinity;
 mod answer;
 mod balance;
+mod bind;
 mod check;
 mod connection;
+mod length;
 mod log;
 mod lower;
 mod meter;
@@ -21,8 +23,10 @@ pub use self::{
     affinity::{CheckAffinity, CommitAffinity},
     answer::Answer,
     balance::{Balance, Select},
+    bind::Bind,
     check::Check,
     connection::Connection,
+    length::CheckLength,
     log::Log,
     meter::SetMeter,
     neighbour::Neighbour,
@@ -84,6 +88,10 @@ pub enum Statement {
     Meter(SetMeter),
     /// `handle_svc_check(inport);`
     Check(Check),
+    /// `bind_vport("vip", inport);`
+    Bind(Bind),
+    /// `field = check_pkt_larger(1414);`
+    CheckLength(CheckLength),
     /// `reg9[6] = chk_lb_aff();`
     CheckAffinity(CheckAffinity),
     /// `commit_lb_aff(…);`
@@ -127,6 +135,8 @@ impl fmt::Display for Statement {
             Self::Log(log) => log.fmt(f),
             Self::Meter(meter) => meter.fmt(f),
             Self::Check(check) => check.fmt(f),
+            Self::Bind(bind) => bind.fmt(f),
+            Self::CheckLength(check) => check.fmt(f),
             Self::CheckAffinity(check) => check.fmt(f),
             Self::CommitAffinity(commit) => commit.fmt(f),
             Self::Balance(balance) => balance.fmt(f),

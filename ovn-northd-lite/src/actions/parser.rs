@@ -3,8 +3,8 @@
 use flowtable::conntrack::NatKind;
 
 use super::{
-    Answer, Balance, Check, CheckAffinity, CommitAffinity, Connection, Log, Neighbour, Select, Serve,
-    SetMeter, Statement, Translate, answer, lower::MAX_NESTING, serve,
+    Answer, Balance, Bind, Check, CheckAffinity, CheckLength, CommitAffinity, Connection, Log, Neighbour,
+    Select, Serve, SetMeter, Statement, Translate, answer, lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -42,6 +42,7 @@ const VERBS: &[&str] = &[
     "log",
     "set_meter",
     "handle_svc_check",
+    "bind_vport",
     "commit_lb_aff",
 ];
 
@@ -102,7 +103,8 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
     let position = parser.position();
     parser.take();
     if let Some(service) = answer::service(&name) {
-        return Ok(Statement::Answer(Answer { service, inner: braces(parser, depth)? }));
+        let mtu = Answer::mtu(parser, service)?;
+        return Ok(Statement::Answer(Answer { service, mtu, inner: braces(parser, depth)? }));
     }
     match name.as_str() {
         "output" => Ok(Statement::Output),
@@ -113,6 +115,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
         "commit_lb_aff" => CommitAffinity::parse(parser).map(Statement::CommitAffinity),
+        "bind_vport" => Bind::parse(parser).map(Statement::Bind),
         "handle_svc_check" => Check::parse(parser).map(Statement::Check),
         "set_meter" => SetMeter::parse(parser).map(Statement::Meter),
         "ct_dnat" => Translate::parse(parser, NatKind::Destination).map(Statement::Translate),
@@ -203,10 +206,11 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
     parser.expect_mark("=")?;
     let position = parser.position();
     if let Token::Name(name) = parser.peek().clone() {
-        if let "select" | "lookup_arp" | "lookup_nd" | "chk_lb_aff" = name.as_str() {
+        if let "select" | "lookup_arp" | "lookup_nd" | "chk_lb_aff" | "check_pkt_larger" = name.as_str() {
             parser.take();
             return match name.as_str() {
                 "select" => Select::parse(parser, dst).map(Statement::Select),
+                "check_pkt_larger" => CheckLength::parse(parser, dst).map(Statement::CheckLength),
                 "chk_lb_aff" => CheckAffinity::parse(parser, dst).map(Statement::CheckAffinity),
                 _ => Neighbour::lookup(parser, dst).map(Statement::Neighbour),
             };

@@ -117,6 +117,10 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
             let Some(binding) = scope.binding(id) else { return Output::default() };
             let redirect = gateway::redirect(id, &binding);
             redirect.into_iter().for_each(|(id, binding)| sink.binding(&id, binding));
+            // The only host that a router is on has nobody to tell.
+            if binding.chassis.is_none() {
+                sink.heard(id);
+            }
             sink.binding(id, binding);
         }
         Item::Route(by, prefix) => {

@@ -46,7 +46,7 @@ pub(super) fn redirect(id: &str, port: &PortBinding) -> Option<(String, PortBind
         return None;
     }
     let key = redirect_key(port.key)?;
-    let wire = Wire::Redirect { stage: Stage::from(RouterIn::IpRouting).number };
+    let wire = Wire::Redirect { stage: Stage::from(RouterIn::Defrag).number };
     let gateway = port.gateway.clone();
     Some((redirect_name(id), PortBinding { gateway, wire, ..PortBinding::new(port.datapath, key) }))
 }
@@ -106,17 +106,26 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                 Access::Interface => Wire::Own,
                 Access::Nested { parent, tag } => Wire::Nested { parent: parent.clone(), tag: *tag },
                 Access::EachChassis => Wire::EachChassis,
+                Access::External(_) => Wire::External,
+                Access::Virtual { .. } => Wire::Own,
+            };
+            let gateway = match access {
+                Access::External(candidates) => candidates.clone(),
+                _ => Vec::new(),
             };
             // Each chassis that has it has it for itself.
-            let chassis = chassis.clone().filter(|_| wire != Wire::EachChassis);
+            let is_somewhere = !matches!(wire, Wire::EachChassis | Wire::External);
+            let chassis = chassis.clone().filter(|_| is_somewhere);
             let mut announced = Vec::new();
-            for address in addresses.iter().filter(|_| switch.has_network && port.enabled) {
+            // Who is in the network outside speaks for itself there.
+            let is_told = switch.has_network && port.enabled && wire != Wire::External;
+            for address in addresses.iter().filter(|_| is_told) {
                 let one = |ip| Announced { mac: address.mac, ip, port: (*id).to_owned() };
                 let no_ip = address.ips.is_empty().then_some(None);
                 announced.extend(address.ips.iter().copied().map(Some).chain(no_ip).map(one));
             }
             let probes = input.probes.clone();
-            PortBinding { chassis, wire, announced, probes, ..binding }
+            PortBinding { chassis, gateway, wire, announced, probes, ..binding }
         }
         SwitchPortKind::Router { .. } => match side {
             Some(side) => {

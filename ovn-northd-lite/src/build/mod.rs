@@ -74,6 +74,9 @@ pub fn compile(nb: &Northbound, chassis: &BTreeMap<String, ChassisRecord>) -> So
     for id in nb.port_groups.keys() {
         sb.sets.extend(sets::of_group(nb, id));
     }
+    for id in nb.heard.keys() {
+        sb.sets.extend(sets::of_heard(nb, id));
+    }
     for id in nb.names.keys() {
         sb.sets.extend(sets::of_names(nb, id));
     }

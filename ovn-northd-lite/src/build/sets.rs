@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    heard,
     model::{Northbound, SwitchPort, SwitchPortKind},
     names,
 };
@@ -55,6 +56,11 @@ pub(crate) fn addresses(port: &SwitchPort) -> impl Iterator<Item = IpAddr> {
 /// Name records, if there are such.
 pub(super) fn of_names(nb: &Northbound, id: &str) -> Sets {
     nb.names.get(id).map(|names| (names::set_of(id), names::members(names))).into_iter().collect()
+}
+
+/// Neighbours of a router port, if hosts have heard of any.
+pub(super) fn of_heard(nb: &Northbound, port: &str) -> Sets {
+    nb.heard.get(port).map(|heard| (heard::set_of(port), heard::members(heard))).into_iter().collect()
 }
 
 /// The port group that an address set of this name would be a part of.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     expr::sets_of,
+    heard,
     key::{DatapathKey, PortKey},
     model::Limits,
     names,
@@ -81,6 +82,11 @@ impl FlowSink {
     /// The datapath's workloads see these names.
     pub(crate) fn names(&mut self, id: &str) {
         self.output.named_sets.insert(names::set_of(id));
+    }
+
+    /// Hosts are told who others have heard of behind a port.
+    pub(super) fn heard(&mut self, port: &str) {
+        self.output.named_sets.insert(heard::set_of(port));
     }
 
     pub(super) fn datapath(&mut self, name: &str, is_router: bool, limits: Limits) {

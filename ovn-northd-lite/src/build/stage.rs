@@ -128,6 +128,8 @@ pipeline! {
     Dnat = "lr_in_dnat",
     /// Backends that clients shall come back to.
     LbAffLearn = "lr_in_lb_aff_learn",
+    /// Connections whose answers go back the way that they came.
+    EcmpStateful = "lr_in_ecmp_stateful",
     /// Hosts that ask for routers.
     NdRaOptions = "lr_in_nd_ra_options",
     /// Answers to them.
@@ -140,8 +142,14 @@ pipeline! {
     Policy = "lr_in_policy",
     /// One of several next hops of a policy.
     PolicyEcmp = "lr_in_policy_ecmp",
+    /// Whether packets fit into the network that they leave to.
+    ChkPktLen = "lr_in_chk_pkt_len",
+    /// Those that do not.
+    LargerPkts = "lr_in_larger_pkts",
     /// Packets that leave by a port whose gateway is another chassis.
     GwRedirect = "lr_in_gw_redirect",
+    /// Connections that leave by a port whose answers go back the way that they came.
+    EcmpStatefulEgr = "lr_in_ecmp_stateful_egr",
     /// MAC address of the next hop.
     ArpResolve = "lr_in_arp_resolve",
     /// Questions for MAC addresses that nobody knows.

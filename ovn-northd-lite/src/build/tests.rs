@@ -6,12 +6,12 @@ use crate::{
     diff, expr,
     fixture::*,
     model::{
-        Acl, AclAction, AclDirection, AclLog, Bandwidth, DefaultPolicy, DhcpOptions, DhcpV6, Names, NextHop,
-        Northbound, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget, SetMember, Severity,
-        StaticRoute, SwitchPortKind,
+        Access, Acl, AclAction, AclDirection, AclLog, Bandwidth, Candidate, DefaultPolicy, DhcpOptions,
+        DhcpV6, Names, NextHop, Northbound, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget,
+        SetMember, Severity, StaticRoute, SwitchPortKind,
     },
     punt::Service,
-    southbound::Southbound,
+    southbound::{Southbound, Wire},
 };
 
 fn compiled(nb: &Northbound) -> Southbound {
@@ -169,6 +169,7 @@ fn a_router_answers_routes_and_resolves() {
             ip: next_hop.parse().unwrap(),
             output_port: output_port.map(str::to_owned),
         }),
+        symmetric: false,
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),
@@ -179,6 +180,96 @@ fn a_router_answers_routes_and_resolves() {
         route("2001:db8:8::/48", "2001:db8::6", Some("gone")),
     ];
     insta::assert_snapshot!(flows(&compiled(&nb), "routers/r"));
+}
+
+#[test]
+fn addresses_that_move_and_workloads_outside() {
+    let mut nb = small();
+    nb.dhcp_options.insert("four".into(), dhcp_v4("10.0.0.0/24"));
+    let web = nb.switches.get_mut("web").unwrap();
+    web.services.dhcp = [Some("four".into()), None];
+    let network = SwitchPortKind::Network { network: "n".into(), tag: None, gateway: Vec::new() };
+    web.ports.insert("net".into(), crate::model::SwitchPort { kind: network, ..workload(7, 7, &[], "h1") });
+    let attached = |key, last, ips: &[&str], how: Access| {
+        let mut port = workload(key, last, ips, "h1");
+        let SwitchPortKind::Workload { access, .. } = &mut port.kind else { panic!("no workload") };
+        *access = how;
+        port
+    };
+    let candidates = vec![Candidate { priority: 2, chassis: "h2".into() }];
+    let metal = attached(8, 0x77, &["10.0.0.77"], Access::External(candidates.clone()));
+    web.ports.insert("metal".into(), metal);
+    let parents = vec!["a".to_owned(), "b".to_owned()];
+    let vip = attached(9, 0x05, &["10.0.0.100"], Access::Virtual { ip: [10, 0, 0, 100].into(), parents });
+    web.ports.insert("vip".into(), vip);
+    let sb = compiled(&nb);
+    let of = |object: &str| {
+        let ours = sb.flows.values().filter(|flow| flow.object == format!("switches/web/ports/{object}"));
+        let mut texts: Vec<_> = ours
+            .map(|flow| {
+                format!("{} {} {}\n    {}", flow.stage_name, flow.priority.get(), flow.matching, flow.actions)
+            })
+            .collect();
+        texts.sort();
+        texts.join("\n")
+    };
+    insta::assert_snapshot!(format!("{}\n\n{}", of("metal"), of("vip")));
+    assert_eq!((&sb.bindings["metal"].wire, &sb.bindings["metal"].gateway), (&Wire::External, &candidates));
+    assert_eq!(sb.bindings["metal"].announced, []);
+    assert!(sb.groups.values().all(|group| !group.ports.contains("vip") && !group.ports.contains("metal")));
+}
+
+#[test]
+fn what_is_too_large_is_told() {
+    let mut nb = small();
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-db").unwrap().mtu = Some(1400);
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(
+        ["chk_pkt_len", "larger_pkts"].map(|word| stages(&sb, "routers/r", word)).concat()
+    );
+}
+
+#[test]
+fn answers_go_back_the_way_their_connections_came() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    let by_source = |by, prefix: &str, next_hop: &str| StaticRoute {
+        prefix: network(prefix),
+        by,
+        target: RouteTarget::Via(NextHop { ip: next_hop.parse().unwrap(), output_port: None }),
+        symmetric: next_hop.ends_with('6'),
+    };
+    r.chassis = Some("h1".into());
+    r.static_routes = vec![
+        by_source(RouteMatch::Destination, "0.0.0.0/0", "10.0.0.5"),
+        by_source(RouteMatch::Destination, "0.0.0.0/0", "10.0.0.6"),
+        by_source(RouteMatch::Source, "10.9.0.0/16", "10.0.1.6"),
+        by_source(RouteMatch::Destination, "10.8.0.0/16", "10.0.1.5"),
+    ];
+    let of = |sb: &Southbound| {
+        let ours = sb.flows.values().filter(|flow| {
+            flow.stage_name.contains("ecmp_stateful") || flow.why.contains(" way that the connection came")
+        });
+        let text = |flow: &std::sync::Arc<crate::southbound::LogicalFlow>| {
+            let priority = flow.priority.get();
+            format!(
+                "{:02} {} {priority} {}\n    {}",
+                flow.stage, flow.stage_name, flow.matching, flow.actions
+            )
+        };
+        let mut texts: Vec<_> = ours.map(text).collect();
+        texts.sort();
+        texts.join("\n")
+    };
+    insta::assert_snapshot!(of(&compiled(&nb)));
+    // A router that is everywhere remembers no connections but at its gateways.
+    nb.routers.get_mut("r").unwrap().chassis = None;
+    assert!(!of(&compiled(&nb)).contains("ct_commit"));
+    let port = nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap();
+    port.gateway = vec![Candidate { priority: 1, chassis: "h2".into() }];
+    let text = of(&compiled(&nb));
+    assert_eq!(text.matches("ct_commit").count(), 2, "{text}");
+    assert!(text.contains("&& is_chassis_resident(\"cr:r-web\")"), "{text}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Dirty {
     pub dhcp_options: BTreeSet<String>,
     /// Names with their addresses.
     pub names: BTreeSet<String>,
+    /// Router ports whose neighbours hosts have heard of.
+    pub heard: BTreeSet<String>,
     /// Bounds on what hosts are asked for.
     pub limits: BTreeSet<String>,
     /// Address sets.

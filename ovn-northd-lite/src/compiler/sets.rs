@@ -13,7 +13,8 @@ use crate::{
         sets::{FAMILIES, addresses, group_of},
     },
     delta::{SetChange, SouthboundDelta},
-    model::{IpNetwork, Names, Northbound, PortGroup, SetMember},
+    heard,
+    model::{IpNetwork, Northbound, PortGroup, SetMember},
     names,
     southbound::Southbound,
 };
@@ -63,7 +64,10 @@ impl SetTracker {
             self.tell_addresses(nb, &name, sb, delta);
         }
         for id in &dirty.names {
-            tell_names(id, nb.names.get(id), sb, delta);
+            tell_texts(names::set_of(id), nb.names.get(id).map(names::members), sb, delta);
+        }
+        for port in &dirty.heard {
+            tell_texts(heard::set_of(port), nb.heard.get(port).map(heard::members), sb, delta);
         }
     }
 
@@ -181,10 +185,9 @@ fn tell_ports(id: &str, new: Option<&PortGroup>, sb: &mut Southbound, delta: &mu
     tell(full, is_new, SetChange { added, removed }, sb, delta);
 }
 
-/// Tells how a list of names differs.
-fn tell_names(id: &str, new: Option<&Names>, sb: &mut Southbound, delta: &mut SouthboundDelta) {
-    let full = names::set_of(id);
-    let Some(new) = new.map(names::members) else {
+/// Tells how a set of names or neighbours differs.
+fn tell_texts(full: String, new: Option<BTreeSet<String>>, sb: &mut Southbound, delta: &mut SouthboundDelta) {
+    let Some(new) = new else {
         if sb.sets.remove(&full).is_some() {
             delta.removed.sets.insert(full);
         }

@@ -89,6 +89,7 @@ fn a_refusal_and_a_missing_route_have_names() {
         prefix: network("10.0.1.5/32"),
         by: RouteMatch::Destination,
         target: RouteTarget::Discard,
+        symmetric: false,
     };
     nb.routers.get_mut("r").unwrap().static_routes.push(discard);
     let lost = ask(&nb, "a", "c", Speech::Udp(9));

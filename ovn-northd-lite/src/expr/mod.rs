@@ -3,9 +3,9 @@
 //! (`parser`, `ast`) → matches of the switch (`normal`). `eval` says what an
 //! expression means; the rest must agree with it.
 //!
-//! Fields that can only be matched as a whole (`ip.proto`, `ip.ttl`) may be negated and
-//! compared by order, unlike in OVN: they are matched value by value, as far as
-//! [`MAX_MATCHES`] allows. It does not for `eth.type`, so `!ip4` is refused as in OVN.
+//! Fields that can only be matched as a whole (`eth.type`, `ip.proto`, `ip.ttl`) may be
+//! negated and compared by order, unlike in OVN, and so may predicates like `tcp`: what is
+//! not one value is a range of the others.
 
 use std::{
     cell::RefCell,

@@ -34,6 +34,8 @@ const MAX_PRODUCT: usize = 16;
 const MAX_SHORT: usize = 2;
 /// Most ways to combine two lists that are worth trying: many contradict each other.
 const MAX_COMBINATIONS: usize = 16 * MAX_MATCHES;
+/// From so many values in a row on they are a range.
+const MAX_FEW: u128 = 4;
 /// Longest list that is searched for matches that others make superfluous.
 const MAX_ABSORB: usize = 256;
 
@@ -155,12 +157,7 @@ impl Conjunction {
     fn and(&self, other: &Self) -> Option<Self> {
         let mut words: Vec<Word> = Vec::with_capacity(self.words.len() + other.words.len());
         let (mut left, mut right) = (self.words.iter().peekable(), other.words.iter().peekable());
-        let mut memberships = self.memberships.clone();
-        for membership in &other.memberships {
-            if let Err(at) = memberships.binary_search(membership) {
-                memberships.insert(at, membership.clone());
-            }
-        }
+        let memberships = joined(&self.memberships, &other.memberships)?;
         loop {
             let word = match (left.peek(), right.peek()) {
                 (Some(a), Some(b)) if a.idx == b.idx => {
@@ -175,10 +172,37 @@ impl Conjunction {
                 (Some(a), Some(b)) if a.idx > b.idx => *right.next()?,
                 (Some(_), _) => *left.next()?,
                 (None, Some(_)) => *right.next()?,
-                (None, None) => return Some(Self { words, memberships }),
+                (None, None) => return Self { words, memberships }.settled(),
             };
             words.push(word);
         }
+    }
+
+    /// Without ranges of fields whose value is given; `None` if it is in none of them.
+    fn settled(mut self) -> Option<Self> {
+        let given = |field: Field| {
+            let mut mask = FlowMask::empty();
+            mask.add(field, field.all_bits());
+            let mut bits = mask.words().iter().enumerate().filter(|(_, mask)| **mask != 0);
+            let is_given = |(idx, mask): (usize, &u64)| {
+                self.words.iter().any(|word| word.idx == idx && mask & !word.mask == 0)
+            };
+            bits.all(is_given).then(|| {
+                let mut key = FlowKey::zero();
+                self.words.iter().for_each(|word| key.words_mut()[word.idx] = word.value);
+                key.get(field)
+            })
+        };
+        let mut open = Vec::with_capacity(self.memberships.len());
+        for membership in &self.memberships {
+            match (&membership.values, given(membership.field)) {
+                (Values::Range(range), Some(value)) if range.contains(value) => {}
+                (Values::Range(_), Some(_)) => return None,
+                _ => open.push(membership.clone()),
+            }
+        }
+        self.memberships = open;
+        Some(self)
     }
 
     /// Whatever `other` holds for, this holds for too.
@@ -201,6 +225,30 @@ impl Conjunction {
             Values::Set(set) => matching.with_set(*field, set.clone()),
         })
     }
+}
+
+/// All of both; ranges of one field become one. `None` if they have nothing in common.
+fn joined(a: &[Membership], b: &[Membership]) -> Option<Vec<Membership>> {
+    let mut all = a.to_vec();
+    for membership in b {
+        let Values::Range(range) = membership.values else {
+            all.push(membership.clone());
+            continue;
+        };
+        let same = all.iter_mut().find_map(|known| match &mut known.values {
+            Values::Range(other) if known.field == membership.field => Some(other),
+            _ => None,
+        });
+        match same {
+            Some(other) => {
+                *other = ValueRange::new(other.first().max(range.first()), other.last().min(range.last()))?
+            }
+            None => all.push(membership.clone()),
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
 }
 
 type List = Vec<Conjunction>;
@@ -405,10 +453,13 @@ fn differing(place: SubField, value: u128, mask: u128) -> List {
         .collect()
 }
 
-/// The set as conjunctions; a field that is one piece is matched value by value.
+/// The set as conjunctions.
 fn masks_of(field: &Operand, set: &IntervalSet) -> Result<List, ExprError> {
     let Some(place) = field.place() else { return Err(no_field(field)) };
     let whole = field.set_kind().map(|(field, _)| field);
+    if let Some(field) = whole.filter(|_| !field.is_maskable()) {
+        return Ok(set.parts().flat_map(|(lo, hi)| pieces(field, place, (lo, hi))).collect());
+    }
     if field.is_maskable() {
         let parts = set.parts().flat_map(|(lo, hi)| match whole.zip(ValueRange::new(lo, hi)) {
             Some((field, range)) if range.n_wild().is_none() => {
@@ -431,6 +482,15 @@ fn masks_of(field: &Operand, set: &IntervalSet) -> Result<List, ExprError> {
         ));
     };
     Ok(values.into_iter().map(|value| Conjunction::of(place, value, u128::MAX)).collect())
+}
+
+/// Numbers of a field that only matches as a whole: a few of them one by one, more as a
+/// range.
+fn pieces(field: Field, place: SubField, (lo, hi): (u128, u128)) -> List {
+    match ValueRange::new(lo, hi) {
+        Some(range) if hi - lo >= MAX_FEW => vec![Conjunction::within(field, Values::Range(range))],
+        _ => (lo..=hi).map(|value| Conjunction::of(place, value, u128::MAX)).collect(),
+    }
 }
 
 /// A comparison of a number as the numbers it holds for.

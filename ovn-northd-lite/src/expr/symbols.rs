@@ -138,7 +138,9 @@ static SYMBOLS: &[Symbol] = &[
     number("ct_mark", Field::CtMark, 32, ""),
     part("ct_mark.blocked", Field::CtMark, 0, 1, ""),
     part("ct_mark.natted", Field::CtMark, 1, 1, ""),
+    part("ct_mark.ecmp_reply_port", Field::CtMark, 16, 16, ""),
     number("ct_label", Field::CtLabel, 128, ""),
+    part("ct_label.ecmp_reply_eth", Field::CtLabel, 32, 48, ""),
     part("ct_label.label", Field::CtLabel, 96, 32, ""),
     number("ct_state", Field::CtState, 16, ""),
 ];

@@ -64,7 +64,7 @@ pub(super) fn interface(
         Wire::Own | Wire::EachChassis => Some((own(id)?, Tag::Any)),
         Wire::Nested { parent, tag } => Some((own(parent)?, Tag::One(*tag))),
         Wire::Network { name, tag } => Some((*local.networks.get(name)?, tag.map_or(Tag::None, Tag::One))),
-        Wire::Redirect { .. } => None,
+        Wire::Redirect { .. } | Wire::External => None,
     }
 }
 

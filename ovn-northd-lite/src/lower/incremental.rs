@@ -23,7 +23,7 @@ use super::{
 use crate::{
     build::whole::datapath_of,
     delta::SouthboundDelta,
-    key::DatapathKey,
+    key::{DatapathKey, PortKey},
     southbound::{PortBinding, Southbound, Wire},
 };
 
@@ -88,6 +88,13 @@ impl Lowering {
     /// The view.
     pub fn view(&self) -> &Southbound {
         &self.view
+    }
+
+    /// The port that has a key in its datapath.
+    pub fn port(&self, datapath: DatapathKey, key: PortKey) -> Option<(&str, &PortBinding)> {
+        let ids = self.index.bindings.get(&datapath)?;
+        let mut ports = ids.iter().filter_map(|id| Some((id.as_str(), self.view.bindings.get(id)?)));
+        ports.find(|(_, binding)| binding.key == key)
     }
 
     /// The same numbers, and nothing else.
@@ -207,7 +214,7 @@ impl Lowering {
         let is_other = |binding: &&PortBinding| match &binding.wire {
             Wire::Nested { parent, .. } => self.local.ports.get(parent) != local.ports.get(parent),
             Wire::Network { name, .. } => self.local.networks.get(name) != local.networks.get(name),
-            Wire::Own | Wire::Redirect { .. } | Wire::EachChassis => false,
+            Wire::Own | Wire::Redirect { .. } | Wire::EachChassis | Wire::External => false,
         };
         let wired = self.index.wired.iter().filter_map(|id| self.view.bindings.get(id));
         wired.filter(is_other).map(|binding| binding.datapath).collect()

@@ -30,6 +30,7 @@ const PORT_SHARE: u32 = 4;
 fn rate(service: Service) -> Rate {
     let (pps, burst) = match service {
         Service::Arp | Service::Solicitation | Service::LearnArp | Service::LearnNd => (500, 250),
+        Service::BindVirtual => (200, 100),
         Service::Icmp4 | Service::Icmp6 | Service::TcpReset | Service::Reject => (200, 100),
         Service::DhcpV4 | Service::DhcpV6 | Service::Advertise => (200, 200),
         // A host asks as often as its backends together want to be asked.

@@ -244,6 +244,11 @@ impl<'a> Context<'a> {
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
+        if binding.wire == Wire::External {
+            let network = self.index.outside.get(&binding.datapath);
+            let network = network.and_then(|id| self.view.bindings.get_key_value(id));
+            return network.map_or(Place::Nowhere, |(id, network)| Place::Outside(id, network));
+        }
         let chassis = chassis_of(self.view, self.local, binding);
         if let Some(elsewhere) = chassis.filter(|chassis| *chassis != self.local.chassis) {
             return self.place_elsewhere(binding, elsewhere);

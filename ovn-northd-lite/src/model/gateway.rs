@@ -1,6 +1,8 @@
 //! Where a network meets what is outside: hosts that may be a gateway, and how ports are
 //! attached that are no plain interface.
 
+use std::net::IpAddr;
+
 use flowtable::types::VlanId;
 
 /// A host that may be a gateway.
@@ -38,6 +40,24 @@ pub enum Access {
     /// By an interface of its own on each chassis that has one, which serves that chassis
     /// alone.
     EachChassis,
+    /// By the network outside that its switch is connected to. One of these hosts, the best
+    /// first, answers it for the switch.
+    External(Vec<Candidate>),
+    /// It is an address that one of some workloads of the switch has at a time: whoever said so
+    /// last, with that workload's MAC address.
+    Virtual {
+        /// The address.
+        ip: IpAddr,
+        /// Ids of the ports of those workloads.
+        parents: Vec<String>,
+    },
+}
+
+impl Access {
+    /// Frames are sent to the port itself.
+    pub(crate) fn has_frames(&self) -> bool {
+        !matches!(self, Self::Virtual { .. })
+    }
 }
 
 #[cfg(test)]

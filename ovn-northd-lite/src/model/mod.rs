@@ -52,6 +52,8 @@ pub struct Northbound {
     pub names: BTreeMap<String, Names>,
     /// Bounds on what hosts are asked for, for switches and routers to name.
     pub limits: BTreeMap<String, Limits>,
+    /// Who hosts have heard of on the networks of router ports, by the port.
+    pub heard: BTreeMap<String, BTreeMap<IpAddr, MacAddr>>,
 }
 
 /// An L2 network.
@@ -203,6 +205,8 @@ pub struct RouterPort {
     pub advertisement: Option<RouterAdvertisement>,
     /// Who has which address on its networks, without being asked.
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
+    /// Length of the largest IP packet that leaves by it; `None`: any.
+    pub mtu: Option<u16>,
 }
 
 /// Somebody on a network of a router port.

@@ -15,6 +15,9 @@ pub struct StaticRoute {
     pub by: RouteMatch,
     /// What becomes of them.
     pub target: RouteTarget,
+    /// Answers to connections that come by a port of the routes to this prefix leave by that
+    /// port, to whoever brought them.
+    pub symmetric: bool,
 }
 
 /// Which address a route goes by.

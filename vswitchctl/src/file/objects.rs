@@ -247,9 +247,12 @@ impl Reader<'_> {
         }
         let Some(text) = &spec.router_port else {
             return match spec.kind {
-                PortType::Workload | PortType::Localnet | PortType::Localport | PortType::L2gateway => {
-                    Ok(spec)
-                }
+                PortType::Workload
+                | PortType::Localnet
+                | PortType::Localport
+                | PortType::L2gateway
+                | PortType::External
+                | PortType::Virtual => Ok(spec),
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };
@@ -495,6 +498,7 @@ routers:
       r1-b:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
+        gateway_mtu: 1400
         static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
 ";

@@ -22,7 +22,7 @@ use crate::{
 /// Options of a new router.
 #[derive(Debug, Args)]
 pub struct NewRouter {
-    /// A static route, "PREFIX via ADDRESS [dev PORT]"; may be repeated
+    /// A static route, "PREFIX via ADDRESS [dev PORT]", "symmetric" at its end if answers are to be; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// Chassis that the whole router is on; without, it is on every host
@@ -42,7 +42,7 @@ pub struct NewRouter {
 /// Changes of a router.
 #[derive(Debug, Args)]
 pub struct RouterChanges {
-    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT]"; may be repeated
+    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT]", "symmetric" at its end if answers are to be; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// No static routes
@@ -111,6 +111,9 @@ pub struct Route {
     /// The prefix is that of the source.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_source: bool,
+    /// Answers leave the way that their connections came.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ecmp_symmetric_reply: bool,
 }
 
 impl Route {
@@ -135,10 +138,9 @@ impl Route {
             return format!("{from}{} discard", self.prefix);
         }
         let via = format!("{from}{} via {}", self.prefix, self.next_hop);
-        match &self.output_port {
-            Some(port) => format!("{via} dev {}", short(port)),
-            None => via,
-        }
+        let dev = self.output_port.as_ref().map(|port| format!(" dev {}", short(port))).unwrap_or_default();
+        let symmetric = if self.ecmp_symmetric_reply { " symmetric" } else { "" };
+        format!("{via}{dev}{symmetric}")
     }
 }
 
@@ -151,17 +153,23 @@ impl FromStr for Route {
             ["from", words @ ..] => (true, words),
             words => (false, words),
         };
+        let (ecmp_symmetric_reply, words) = match words {
+            [words @ .., "symmetric"] if words.contains(&"via") => (true, words),
+            words => (false, words),
+        };
         let (prefix, next_hop, port, discard) = match words {
             [prefix, "discard"] => (*prefix, "", None, true),
             [prefix, "via", next_hop] => (*prefix, *next_hop, None, false),
             [prefix, "via", next_hop, "dev", port] => (*prefix, *next_hop, Some((*port).to_owned()), false),
             _ => {
                 return Err(
-                    "a route is \"[from] PREFIX via ADDRESS [dev PORT]\" or \"[from] PREFIX discard\"".into(),
+                    "a route is \"[from] PREFIX via ADDRESS [dev PORT] [symmetric]\" or \"[from] PREFIX discard\""
+                        .into(),
                 );
             }
         };
-        Ok(Self { prefix: prefix.into(), next_hop: next_hop.into(), output_port: port, discard, by_source })
+        let (prefix, next_hop) = (prefix.into(), next_hop.into());
+        Ok(Self { prefix, next_hop, output_port: port, discard, by_source, ecmp_symmetric_reply })
     }
 }
 
@@ -213,6 +221,7 @@ impl Object for RouterSpec {
             output_port: Some(route.output_port.clone()).filter(|name| !name.is_empty()),
             discard: route.discard,
             by_source: route.by_source,
+            ecmp_symmetric_reply: route.ecmp_symmetric_reply,
         };
         let spec = Self {
             labels: labels_of(resource),
@@ -232,6 +241,7 @@ impl Object for RouterSpec {
             output_port: route.output_port.clone().unwrap_or_default(),
             discard: route.discard,
             by_source: route.by_source,
+            ecmp_symmetric_reply: route.ecmp_symmetric_reply,
         };
         resource::Spec::LogicalRouter(LogicalRouter {
             enabled: (!self.enabled).then_some(false),
@@ -303,6 +313,8 @@ mod tests {
             "::/0 via fe80::1 dev r1-web",
             "10.2.0.0/16 discard",
             "from 10.3.0.0/16 via 10.0.1.1",
+            "0.0.0.0/0 via 10.0.1.1 symmetric",
+            "0.0.0.0/0 via 10.0.1.1 dev r1-out symmetric",
         ] {
             assert_eq!(text.parse::<Route>().unwrap().text(), text);
         }

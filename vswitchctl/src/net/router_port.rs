@@ -1,7 +1,7 @@
 //! `router-port`: interfaces of routers.
 
 use clap::Args;
-use ferroflow_proto::northbound::{LogicalRouterPort, Resource, resource};
+use ferroflow_proto::northbound::{LogicalRouterPort, Neighbour, Resource, resource};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
         advertisement::{Advertisement, AdvertisementOptions},
         command::About,
         gateway::{self, Candidate},
-        object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
+        object::{Object, Options, Patch, enabled, labels_of, wrong_kind},
         static_mac::{self, StaticMac},
     },
-    output::yes,
+    output::{short, yes},
 };
 
 /// Options of a new port.
@@ -35,6 +35,9 @@ pub struct NewRouterPort {
     /// heard; may be repeated
     #[arg(long = "static-mac", value_name = "IP=MAC")]
     static_macs: Vec<StaticMac>,
+    /// Length of the largest packet that leaves by it; 0: any
+    #[arg(long, value_name = "MTU", default_value_t = 0)]
+    gateway_mtu: u32,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -63,6 +66,9 @@ pub struct RouterPortChanges {
     /// Nobody's MAC address is given
     #[arg(long, conflicts_with = "static_macs")]
     no_static_macs: bool,
+    /// Length of the largest packet that leaves by it; 0: any
+    #[arg(long, value_name = "MTU")]
+    gateway_mtu: Option<u32>,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -96,12 +102,40 @@ pub struct RouterPortSpec {
     /// Who has which address on its networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub static_mac_bindings: Vec<StaticMac>,
+    /// Length of the largest packet that leaves by it; 0: any.
+    #[serde(default, skip_serializing_if = "is_any")]
+    pub gateway_mtu: u32,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
     /// What it says of itself.
     #[serde(default)]
     pub router_advertisement: Option<Advertisement>,
+}
+
+/// No length is said.
+fn is_any(mtu: &u32) -> bool {
+    *mtu == 0
+}
+
+/// What the controller says of a router port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouterPortStatus {
+    /// The key that it has in tunnels.
+    pub tunnel_key: u32,
+    /// Who hosts have heard of on its networks.
+    pub neighbours: Vec<HeardOf>,
+}
+
+/// A neighbour that a host has heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeardOf {
+    /// Address.
+    pub ip: String,
+    /// MAC address.
+    pub mac: String,
+    /// The host.
+    pub chassis: String,
 }
 
 impl Object for RouterPortSpec {
@@ -117,9 +151,9 @@ impl Object for RouterPortSpec {
         &["ROUTER", "PORT", "KEY", "ENABLED", "MAC", "NETWORKS", "LABELS"];
     type New = NewRouterPort;
     type Changes = RouterPortChanges;
-    type Status = TunnelKey;
+    type Status = RouterPortStatus;
 
-    fn read(resource: &Resource) -> Result<(Self, TunnelKey), CtlError> {
+    fn read(resource: &Resource) -> Result<(Self, RouterPortStatus), CtlError> {
         let Some(resource::Spec::LogicalRouterPort(port)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
@@ -129,6 +163,7 @@ impl Object for RouterPortSpec {
             networks: port.networks.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
             static_mac_bindings: static_mac::read(&port.static_mac_bindings),
+            gateway_mtu: port.gateway_mtu,
             enabled: port.enabled.unwrap_or(true),
             router_advertisement: port
                 .router_advertisement
@@ -136,7 +171,13 @@ impl Object for RouterPortSpec {
                 .map(|ra| Advertisement::read(resource, ra))
                 .transpose()?,
         };
-        Ok((spec, TunnelKey { tunnel_key: port.tunnel_key }))
+        let neighbour = |one: &Neighbour| HeardOf {
+            ip: one.ip.clone(),
+            mac: one.mac.clone(),
+            chassis: one.chassis.clone(),
+        };
+        let neighbours = port.neighbours.iter().map(neighbour).collect();
+        Ok((spec, RouterPortStatus { tunnel_key: port.tunnel_key, neighbours }))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -145,6 +186,7 @@ impl Object for RouterPortSpec {
             networks: self.networks.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
             static_mac_bindings: static_mac::write(&self.static_mac_bindings),
+            gateway_mtu: self.gateway_mtu,
             enabled: (!self.enabled).then_some(false),
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             ..Default::default()
@@ -160,7 +202,8 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewRouterPort { mac, networks, gateways, static_macs, disable, advertisement } = new;
+        let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
+        let NewRouterPort { disable, advertisement, .. } = new;
         let mut router_advertisement = None;
         advertisement.apply(&mut router_advertisement);
         let enabled = !disable;
@@ -170,6 +213,7 @@ impl Object for RouterPortSpec {
             networks,
             gateway_chassis: gateways,
             static_mac_bindings: static_macs,
+            gateway_mtu,
             enabled,
             router_advertisement,
         })
@@ -182,6 +226,7 @@ impl Object for RouterPortSpec {
         patch.list("gateway_chassis", gateways, given.no_gateways, |port| &mut port.gateway_chassis);
         let macs = &given.static_macs;
         patch.list("static_mac_bindings", macs, given.no_static_macs, |port| &mut port.static_mac_bindings);
+        patch.set("gateway_mtu", given.gateway_mtu.as_ref(), |port| &mut port.gateway_mtu);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let is_given = given.advertisement.is_given() || given.no_ra;
         patch.change("router_advertisement", is_given, |port| {
@@ -193,20 +238,26 @@ impl Object for RouterPortSpec {
         Ok(())
     }
 
-    fn cells(&self, status: &TunnelKey) -> Vec<String> {
+    fn cells(&self, status: &RouterPortStatus) -> Vec<String> {
         vec![status.tunnel_key.to_string(), yes(self.enabled), self.mac.clone(), self.networks.join(", ")]
     }
 
-    fn fields(&self, status: &TunnelKey) -> Vec<(&'static str, String)> {
+    fn fields(&self, status: &RouterPortStatus) -> Vec<(&'static str, String)> {
+        let mtu = if self.gateway_mtu == 0 { String::new() } else { self.gateway_mtu.to_string() };
         let mut fields = vec![
             ("mac", self.mac.clone()),
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
             ("gateways", gateway::print(&self.gateway_chassis)),
+            ("gateway mtu", mtu),
             ("static macs", static_mac::print(&self.static_mac_bindings)),
             ("tunnel key", status.tunnel_key.to_string()),
         ];
         fields.extend(self.router_advertisement.iter().flat_map(Advertisement::fields));
+        let neighbour = |HeardOf { ip, mac, chassis }: &HeardOf| {
+            ("neighbour", format!("{ip} {mac}, heard by {}", short(chassis)))
+        };
+        fields.extend(status.neighbours.iter().map(neighbour));
         fields
     }
 }

@@ -70,8 +70,19 @@ pub struct Outside {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["router_port", "addresses", "port_security"])]
     network: Option<String>,
     /// Only one of these hosts connects to it: CHASSIS=PRIORITY; may be repeated
-    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY", requires = "network")]
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
     gateways: Vec<Candidate>,
+    /// The workload is in the network outside that the switch is connected to; one of the hosts
+    /// named by --gateway answers it
+    #[arg(long, requires = "gateways", conflicts_with_all = ["router_port", "network", "parent"])]
+    external: bool,
+    /// It is this address, which one of the ports named by --virtual-parent has at a time
+    #[arg(long, value_name = "IP", requires = "virtual_parents",
+          conflicts_with_all = ["router_port", "network", "parent", "external", "addresses", "port_security"])]
+    virtual_ip: Option<String>,
+    /// A port that may have the address; may be repeated
+    #[arg(long = "virtual-parent", value_name = "PORT")]
+    virtual_parents: Vec<String>,
     /// The workload is behind the interface of this port, as a container in a machine; with --tag
     #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
     parent: Option<String>,
@@ -116,14 +127,14 @@ pub struct SwitchPortChanges {
 impl Options for NewSwitchPort {
     fn references(&mut self) -> Vec<(Noun, &mut String)> {
         let router_port = self.router_port.iter_mut().map(|text| (Noun::RouterPort, text));
-        router_port.chain(self.outside.parent.iter_mut().map(|text| (Noun::SwitchPort, text))).collect()
+        router_port.chain(self.outside.references()).collect()
     }
 }
 
 impl Options for SwitchPortChanges {
     fn references(&mut self) -> Vec<(Noun, &mut String)> {
         let router_port = self.router_port.iter_mut().map(|text| (Noun::RouterPort, text));
-        router_port.chain(self.outside.parent.iter_mut().map(|text| (Noun::SwitchPort, text))).collect()
+        router_port.chain(self.outside.references()).collect()
     }
 }
 
@@ -142,6 +153,10 @@ pub enum PortType {
     Localport,
     /// A network outside that one of some hosts connects to.
     L2gateway,
+    /// A workload in the network outside.
+    External,
+    /// An address that one of some workloads has.
+    Virtual,
 }
 
 impl PortType {
@@ -181,6 +196,12 @@ pub struct SwitchPortSpec {
     /// Hosts that may connect to the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway_chassis: Vec<Candidate>,
+    /// Address of a virtual port.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub virtual_ip: String,
+    /// Full names of the ports that may have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_parents: Vec<String>,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -207,6 +228,8 @@ pub struct SwitchPortStatus {
     up: bool,
     /// What was chosen for a `dynamic` entry.
     dynamic_addresses: Option<String>,
+    /// Who has the address of a virtual port.
+    virtual_parent: Option<String>,
 }
 
 impl Object for SwitchPortSpec {
@@ -234,6 +257,8 @@ impl Object for SwitchPortSpec {
             Ok(Type::Localnet) => PortType::Localnet,
             Ok(Type::Localport) => PortType::Localport,
             Ok(Type::L2gateway) => PortType::L2gateway,
+            Ok(Type::External) => PortType::External,
+            Ok(Type::Virtual) => PortType::Virtual,
             Err(_) => return Err(unknown_value(resource, "type", port.r#type)),
         };
         let given = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
@@ -247,6 +272,8 @@ impl Object for SwitchPortSpec {
             tag: port.tag,
             parent: port.parent.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
+            virtual_ip: port.virtual_ip.clone(),
+            virtual_parents: port.virtual_parents.clone(),
             enabled: port.enabled.unwrap_or(true),
             dhcpv4_options: port.dhcpv4_options.clone(),
             dhcpv6_options: port.dhcpv6_options.clone(),
@@ -257,6 +284,7 @@ impl Object for SwitchPortSpec {
             chassis: given(&port.chassis),
             up: port.up,
             dynamic_addresses: given(&port.dynamic_addresses),
+            virtual_parent: given(&port.virtual_parent),
         };
         Ok((spec, status))
     }
@@ -268,6 +296,8 @@ impl Object for SwitchPortSpec {
             PortType::Localnet => Type::Localnet,
             PortType::Localport => Type::Localport,
             PortType::L2gateway => Type::L2gateway,
+            PortType::External => Type::External,
+            PortType::Virtual => Type::Virtual,
         };
         resource::Spec::LogicalSwitchPort(LogicalSwitchPort {
             r#type: kind.into(),
@@ -278,6 +308,8 @@ impl Object for SwitchPortSpec {
             tag: self.tag,
             parent: self.parent.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
+            virtual_ip: self.virtual_ip.clone(),
+            virtual_parents: self.virtual_parents.clone(),
             enabled: (!self.enabled).then_some(false),
             dhcpv4_options: self.dhcpv4_options.clone(),
             dhcpv6_options: self.dhcpv6_options.clone(),
@@ -298,11 +330,12 @@ impl Object for SwitchPortSpec {
         let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable, services } =
             new;
         let kind = match (&outside.network, localport) {
+            _ if outside.is_own_kind() => outside.kind(),
             (Some(_), _) => outside.kind(),
             (None, true) => PortType::Localport,
             (None, false) => PortType::linked_to(router_port.as_deref()),
         };
-        let Outside { network, gateways, parent, tag } = outside;
+        let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, .. } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
         Ok(Self {
             labels,
@@ -314,6 +347,8 @@ impl Object for SwitchPortSpec {
             tag: tag.unwrap_or_default(),
             parent: parent.unwrap_or_default(),
             gateway_chassis: gateways,
+            virtual_ip: virtual_ip.unwrap_or_default(),
+            virtual_parents,
             enabled: !disable,
             dhcpv4_options: dhcpv4.unwrap_or_default(),
             dhcpv6_options: dhcpv6.unwrap_or_default(),
@@ -330,12 +365,14 @@ impl Object for SwitchPortSpec {
             patch.set("type", Some(&kind), |port| &mut port.kind);
             patch.set("router_port", Some(&given.router_port), |port| &mut port.router_port);
         }
-        let Outside { network, gateways, parent, tag } = &given.outside;
-        if network.is_some() {
+        let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, .. } = &given.outside;
+        if network.is_some() || given.outside.is_own_kind() {
             patch.set("type", Some(&given.outside.kind()), |port| &mut port.kind);
         }
         patch.set("network_name", network.as_ref(), |port| &mut port.network);
         patch.list("gateway_chassis", gateways, false, |port| &mut port.gateway_chassis);
+        patch.set("virtual_ip", virtual_ip.as_ref(), |port| &mut port.virtual_ip);
+        patch.list("virtual_parents", virtual_parents, false, |port| &mut port.virtual_parents);
         patch.set("parent", parent.as_ref(), |port| &mut port.parent);
         patch.set("tag", tag.as_ref(), |port| &mut port.tag);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
@@ -387,6 +424,9 @@ impl SwitchPortSpec {
             (true, PortType::Localnet, _) => "localnet",
             (true, PortType::Localport, _) => "localport",
             (true, PortType::L2gateway, _) => "l2gateway",
+            (true, PortType::External, _) => "external",
+            (true, PortType::Virtual, true) => "up",
+            (true, PortType::Virtual, false) => "virtual",
             (true, PortType::Workload, true) => "up",
             (true, PortType::Workload, false) => "down",
         }
@@ -397,6 +437,10 @@ impl SwitchPortSpec {
         match (&self.router_port, self.kind, &status.dynamic_addresses) {
             (Some(name), _, _) => format!("router port {}", short(name)),
             (None, PortType::Localnet | PortType::L2gateway, _) => format!("network {}{tag}", self.network),
+            (None, PortType::Virtual, _) => match &status.virtual_parent {
+                Some(parent) => format!("{} at {}", self.virtual_ip, short(parent)),
+                None => self.virtual_ip.clone(),
+            },
             (None, _, None) => self.addresses.join(", "),
             (None, _, Some(chosen)) => format!("{} ({chosen})", self.addresses.join(", ")),
         }
@@ -404,8 +448,25 @@ impl SwitchPortSpec {
 }
 
 impl Outside {
-    /// Type of a port to a network.
+    /// The port is neither a workload with an interface nor to a network.
+    fn is_own_kind(&self) -> bool {
+        self.external || self.virtual_ip.is_some()
+    }
+
+    /// Ports that it names.
+    fn references(&mut self) -> impl Iterator<Item = (Noun, &mut String)> {
+        let ports = self.parent.iter_mut().chain(&mut self.virtual_parents);
+        ports.map(|text| (Noun::SwitchPort, text))
+    }
+
+    /// Type of a port to a network, or of one of its own kind.
     fn kind(&self) -> PortType {
+        if self.external {
+            return PortType::External;
+        }
+        if self.virtual_ip.is_some() {
+            return PortType::Virtual;
+        }
         if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
     }
 }

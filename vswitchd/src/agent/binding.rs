@@ -50,7 +50,8 @@ fn wire(port: &str, wire: Encoded) -> Result<Wire, UpdateError> {
         }
         Encoded::Nested(pb::NestedWire { parent, tag }) => Wire::Nested { parent, tag: vlan(port, tag)? },
         Encoded::EachChassis(true) => Wire::EachChassis,
-        Encoded::EachChassis(false) => Wire::Own,
+        Encoded::External(true) => Wire::External,
+        Encoded::EachChassis(false) | Encoded::External(false) => Wire::Own,
     })
 }
 

@@ -7,8 +7,13 @@
 mod assist;
 mod binding;
 mod decode;
+mod holders;
+mod neighbours;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use ferroflow_proto::chassis::{
     Ack, Claims, Health, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
@@ -20,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use decode::{UpdateError, decode};
 
-use crate::host::SharedHost;
+use crate::host::{Heard, Holders, Host, SharedHost};
 
 /// First and longest pause between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -45,8 +50,33 @@ enum StreamError {
     Ended,
 }
 
-/// What a host says by itself: the ports that are on it, and which backends serve.
-pub type Said = (watch::Receiver<Claims>, watch::Receiver<Health>);
+/// What a host says by itself.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The ports that are on it.
+    pub claims: watch::Receiver<Claims>,
+    /// Which backends serve.
+    pub health: watch::Receiver<Health>,
+    /// Neighbours of routers that it has heard of.
+    pub heard: watch::Receiver<Arc<Heard>>,
+    /// Who has the addresses of virtual ports.
+    pub holders: watch::Receiver<Arc<Holders>>,
+    /// Number of the last word about those that was told to a controller.
+    pub told: Arc<AtomicU64>,
+}
+
+impl Said {
+    /// What a host says from now on.
+    pub fn of(host: &Host) -> Self {
+        Self {
+            claims: host.claims(),
+            health: host.health(),
+            heard: host.heard(),
+            holders: host.holders(),
+            told: Default::default(),
+        }
+    }
+}
 
 /// Runs until the task is dropped.
 pub async fn run(host: SharedHost, controller: Endpoint, said: Said) {
@@ -93,7 +123,7 @@ fn describe(error: &StreamError) -> String {
 async fn session(
     host: &SharedHost,
     controller: &Endpoint,
-    (claims, health): Said,
+    said: Said,
     had_update: &mut bool,
 ) -> Result<std::convert::Infallible, StreamError> {
     let channel: Channel = controller.connect().await?;
@@ -102,9 +132,11 @@ async fn session(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let hello = host.with(|host| host.hello()).await;
     queue(&sender, Message::Hello(hello)).await?;
-    let claiming = tokio::spawn(send_claims(sender.clone(), claims));
+    let claiming = tokio::spawn(send_claims(sender.clone(), said.claims));
     let _claiming = AbortOnDrop(claiming);
-    let _telling = AbortOnDrop(tokio::spawn(send_health(sender.clone(), health)));
+    let _telling = AbortOnDrop(tokio::spawn(send_health(sender.clone(), said.health)));
+    let _holding = AbortOnDrop(tokio::spawn(holders::send(sender.clone(), said.holders, said.told)));
+    let _sharing = AbortOnDrop(tokio::spawn(neighbours::send(sender.clone(), said.heard)));
     let mut updates = client.sync(ReceiverStream::new(receiver)).await?.into_inner();
     while let Some(update) = updates.message().await? {
         if !*had_update {

@@ -55,6 +55,7 @@ pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
 pub use lab::{Injected, Lab, LabError, NewLabPort, Outgoing, Sent, Way};
 pub(crate) use lab::{LAB_UPLINK, since};
+pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use port_kind::PortKind;
 pub use port_settings::{Mode as VlanMode, PortSettings};
@@ -167,6 +168,8 @@ pub struct Host {
     connected: bool,
     claims: watch::Sender<Claims>,
     health: watch::Sender<Health>,
+    heard: watch::Sender<Arc<neighbours::Heard>>,
+    holders: watch::Sender<Arc<neighbours::Holders>>,
     /// Logical ports that are claimed for interfaces to come.
     held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
@@ -228,6 +231,8 @@ impl Host {
             connected: false,
             claims: watch::Sender::new(Claims::default()),
             health: watch::Sender::new(Health::default()),
+            heard: watch::Sender::default(),
+            holders: watch::Sender::default(),
             held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };
@@ -301,12 +306,14 @@ impl Host {
             delta = diff(self.lowering.view(), &whole);
         }
         let touched = services::Touched::of(&delta, is_full);
+        let hearsay = neighbours::Hearsay::of(&delta, self.lowering.view());
         self.lower(delta);
         self.underlay_peers();
         self.watch_gateways();
         self.applied_revision = revision;
         self.publish(BridgeId::FIRST);
         self.brief_responder(touched);
+        self.take_hearsay(hearsay);
         self.announce();
         Ok(())
     }

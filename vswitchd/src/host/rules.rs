@@ -37,6 +37,7 @@ impl Host {
         }
         let datapaths = &self.lowering.view().datapaths;
         let gone = self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
+        gone.iter().for_each(|neighbour| self.responder.drop_neighbour(*neighbour));
         if self.is_adrift || self.first().tables.is_empty() {
             return self.realign();
         }

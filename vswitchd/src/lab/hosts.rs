@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Fabric;
 use crate::{
+    agent,
     bfd::Timing,
     daemon::{self, LAB_SEED},
     endpoint::{Endpoints, departed_dir},
@@ -80,7 +81,7 @@ pub async fn run(
         };
         let mode = Mode::LabNetwork(Lab::among_others(clock.clone()));
         let host = Host::start(identity, Dataplane::start(config)?, StateDir::none(), mode)?;
-        let said = (host.claims(), host.health());
+        let said = agent::Said::of(&host);
         let host = SharedHost::new(host);
         fabric.join(&chassis, ip, host.clone());
         let url = daemon::endpoint(&controller)?;

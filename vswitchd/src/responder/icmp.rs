@@ -43,7 +43,7 @@ fn error_v4(context: &Context<'_>, kind: (u8, u8)) -> Option<Vec<u8>> {
     let total_len = u16::from_be_bytes(packet.get(2..4)?.try_into().ok()?);
     let quoted = packet.get(..usize::from(total_len).min(packet.len()).min(MAX_V4 - IPV4 - ICMP))?;
     let addresses = packet.get(12..20)?;
-    let icmp = message(kind, quoted);
+    let icmp = message(context, kind, quoted);
     let sum = checksum::of(&icmp);
     let mut ip = vec![0x45, TOS];
     ip.extend(u16::try_from(IPV4 + icmp.len()).ok()?.to_be_bytes());
@@ -62,7 +62,7 @@ fn error_v6(context: &Context<'_>, kind: (u8, u8)) -> Option<Vec<u8>> {
     let addresses = packet.get(8..40)?;
     let (src, dst) = addresses.split_at_checked(16)?;
     let number = |bytes: &[u8]| Some(u128::from_be_bytes(bytes.try_into().ok()?));
-    let icmp = message(kind, quoted);
+    let icmp = message(context, kind, quoted);
     let pseudo = checksum::pseudo_ipv6(number(src)?, number(dst)?, 58, icmp.len());
     let sum = pseudo.bytes(&icmp).checksum();
     let mut ip = vec![0x60 | TOS >> 4, 0, 0, 0];
@@ -72,8 +72,11 @@ fn error_v6(context: &Context<'_>, kind: (u8, u8)) -> Option<Vec<u8>> {
     framed(context, 0x86dd, &ip, icmp, sum)
 }
 
-fn message((kind, code): (u8, u8), quoted: &[u8]) -> Vec<u8> {
-    let mut icmp = vec![kind, code, 0, 0, 0, 0, 0, 0];
+/// The message; the flow may have an MTU to tell, which both families have at its end.
+fn message(context: &Context<'_>, (kind, code): (u8, u8), quoted: &[u8]) -> Vec<u8> {
+    let mtu = <[u8; 2]>::try_from(context.service_data()).unwrap_or_default();
+    let mut icmp = vec![kind, code, 0, 0, 0, 0];
+    icmp.extend(mtu);
     icmp.extend(quoted);
     icmp
 }

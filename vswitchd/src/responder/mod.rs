@@ -30,10 +30,11 @@ mod waiting;
 use flowtable::{
     flow::Action,
     switch::PacketIn,
-    types::{PortNo, TableId, Timestamp},
+    types::{MacAddr, PortNo, TableId, Timestamp},
 };
 use ovn_northd_lite::{
     Learned,
+    key::{DatapathKey, PortKey},
     punt::{Request, Service},
     southbound::Southbound,
 };
@@ -78,6 +79,21 @@ pub enum Effect {
     Log(Line),
     /// Whether backends serve, all that is known.
     Health(Vec<Health>),
+    /// A workload has the address of a virtual port.
+    Hold(Hold),
+}
+
+/// A workload that says that it has the address of a virtual port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The switch.
+    pub datapath: DatapathKey,
+    /// The virtual port.
+    pub port: PortKey,
+    /// The workload's port.
+    pub parent: PortKey,
+    /// The workload's MAC address.
+    pub mac: MacAddr,
 }
 
 /// What becomes of a packet that asks for something.
@@ -117,6 +133,7 @@ impl Responder {
             Service::TcpReset => reset::reset(&context),
             Service::Reject => reject::reject(&context),
             Service::HealthCheck => return self.hear(&context),
+            Service::BindVirtual => return context.hold().map(Effect::Hold).into_iter().collect(),
             Service::Bfd => None,
             Service::DhcpV4 => return context.replied(dhcp4::answer(&context)),
             Service::DhcpV6 => return context.replied(dhcp6::answer(&context)),
@@ -124,6 +141,30 @@ impl Responder {
             Service::Advertise => return context.replied(advertise::answer(&context)),
         };
         made.map(|frame| vec![Effect::Send(context.continued(frame))]).unwrap_or_default()
+    }
+
+    /// Other hosts have heard of a neighbour. Packets that wait for it go.
+    pub fn hear_of(&mut self, now: Timestamp, learned: Learned) -> Vec<Effect> {
+        let mut effects = self.neighbours.hear_of(now, learned);
+        let released = self.waiting.take(&learned.into(), learned.mac);
+        effects.extend(released.into_iter().map(Effect::Send));
+        effects
+    }
+
+    /// Other hosts have not heard of a neighbour for too long.
+    pub fn unhear(&mut self, learned: Learned) -> Option<Effect> {
+        self.neighbours.unhear(learned)
+    }
+
+    /// A neighbour's router is not on this host any more.
+    pub fn drop_neighbour(&mut self, learned: Learned) {
+        self.neighbours.drop(learned);
+    }
+
+    /// Neighbours that this host has heard of by itself since the last call, and (`false`) those
+    /// that it has not for too long.
+    pub fn take_heard(&mut self) -> Vec<(Learned, bool)> {
+        self.neighbours.take_news()
     }
 
     /// Takes over the names of a view.

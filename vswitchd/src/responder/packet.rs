@@ -17,7 +17,7 @@ use ovn_northd_lite::{
     },
 };
 
-use super::{Effect, PacketOut, Reply, resubmit, waiting::Wanted};
+use super::{Effect, Hold, PacketOut, Reply, resubmit, waiting::Wanted};
 
 /// Length of an Ethernet header.
 pub(super) const ETH: usize = 14;
@@ -86,6 +86,14 @@ impl<'a> Context<'a> {
         let is_somebody = mac.octets().iter().any(|byte| *byte != 0) && mac.octets()[0] & 1 == 0;
         let port = PortKey::new(u16::try_from(self.value(NEIGHBOUR_PORT)).ok()?).ok()?;
         (is_somebody && !ip.is_unspecified()).then_some(Learned { datapath: self.datapath()?, port, ip, mac })
+    }
+
+    /// Who has the address of a virtual port, as a packet says.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        let key = <[u8; 2]>::try_from(self.service_data()).ok().map(u16::from_be_bytes)?;
+        let parent = PortKey::new(u16::try_from(self.value(Field::Reg14)).ok()?).ok()?;
+        let (port, mac) = (PortKey::new(key).ok()?, MacAddr::new(self.source()?));
+        Some(Hold { datapath: self.datapath()?, port, parent, mac })
     }
 
     /// A packet that was made for this one: it goes where the flow says.

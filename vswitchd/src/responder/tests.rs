@@ -78,7 +78,7 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            let (gateway, advertisement, static_macs) = Default::default();
+            let (gateway, advertisement, static_macs, mtu) = Default::default();
             let port = RouterPort {
                 key,
                 mac: mac(last),
@@ -87,6 +87,7 @@ fn network() -> Northbound {
                 gateway,
                 advertisement,
                 static_macs,
+                mtu,
             };
             (id.to_owned(), port)
         };
@@ -94,6 +95,7 @@ fn network() -> Northbound {
             prefix: prefix(to),
             by: RouteMatch::Destination,
             target: RouteTarget::Via(NextHop { ip: via.parse().unwrap(), output_port: None }),
+            symmetric: false,
         };
         let router = LogicalRouter {
             key: DatapathKey::new(key).unwrap(),
@@ -241,6 +243,7 @@ impl Net {
         for effect in effects {
             match effect {
                 Effect::Health(known) => self.health = known,
+                Effect::Hold(hold) => panic!("there are no virtual ports: {hold:?}"),
                 Effect::Learn(learned) => self.change(neighbour_rules(&learned).map(Change::Add)),
                 Effect::Forget(learned) => {
                     self.change(neighbour_rules(&learned).map(|rule| Change::DeleteStrict {
@@ -608,4 +611,42 @@ fn a_rejected_packet_has_an_answer_and_a_line_in_the_log() {
     assert_eq!((first.acl.as_str(), first.verdict.name()), ("switches/far/acls/no-web", "reject"));
     assert_eq!((second.acl.as_str(), second.severity), ("switches/far/acls/no-dns", Severity::Notice));
     assert!(second.packet.contains("nw_dst=10.0.0.5") && second.packet.contains("53"), "{}", second.packet);
+}
+
+#[test]
+fn who_sends_too_much_at_once_is_told_how_much_may_be_sent() {
+    let mut nb = network();
+    nb.routers.get_mut("r1").unwrap().ports.get_mut("r1-join").unwrap().mtu = Some(1300);
+    let mut net = Net::of(&nb);
+    let datagram = |from: &str, to: &str, len: usize| {
+        let headers = if from.contains(':') { 48 } else { 28 };
+        build::udp(&end(5, from, 4000), &end(0xf1, to, 53), &vec![0; len - headers])
+    };
+    for (from, to) in [("10.0.0.5", "10.0.9.5"), ("2001:db8::5", "2001:db8:9::5")] {
+        // As large as may be it goes on: its next hop is asked for.
+        let sent = net.send(A, &datagram(from, to, 1300));
+        assert!(!sent.is_empty() && sent.iter().all(|(port, _)| *port == C), "{sent:?}");
+        let sent = net.send(A, &datagram(from, to, 1301));
+        let [(A, error)] = &sent[..] else { panic!("{sent:?} {:?}", net.switch.drops()) };
+        check_sums(error);
+        let seen = key(error);
+        let (fields, wanted, mtu) = if from.contains(':') {
+            let fields = [Field::Ipv6Src, Field::Ipv6Dst, Field::Icmpv6Type, Field::Icmpv6Code];
+            (fields, [v6("2001:db8::1"), v6(from), 2, 0], 58)
+        } else {
+            let fields = [Field::NwSrc, Field::NwDst, Field::IcmpType, Field::IcmpCode];
+            (fields, [v4("10.0.0.1"), v4(from), 3, 4], 38)
+        };
+        assert_eq!(fields.map(|field| seen.get(field)), wanted);
+        assert_eq!(error[mtu..mtu + 4], [0, 0, 0x05, 0x14], "RFC 1191 §4, RFC 4443 §3.2");
+    }
+    // Nobody is told about a later fragment.
+    let mut silent = datagram("10.0.0.5", "10.0.9.5", 1301);
+    silent[21] = 1;
+    silent[24..26].fill(0);
+    let sum = flowtable::checksum::of(&silent[14..34]).to_be_bytes();
+    silent[24..26].copy_from_slice(&sum);
+    assert_eq!(net.send(A, &silent), []);
+    let dropped = net.switch.drops().into_iter().filter_map(|drop| drop.rule);
+    assert!(dropped.into_iter().any(|rule| rule.origin.object == "routers/r1/ports/r1-join"));
 }

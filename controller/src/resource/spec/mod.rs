@@ -82,7 +82,7 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
     match (name.kind(), wire) {
         (Kind::Switch, Some(Wire::LogicalSwitch(switch))) => switch::parse(switch).map(Spec::Switch),
         (Kind::SwitchPort, Some(Wire::LogicalSwitchPort(port))) => {
-            switch_port::parse(port).map(Spec::SwitchPort)
+            switch_port::parse(name, port).map(Spec::SwitchPort)
         }
         (Kind::Router, Some(Wire::LogicalRouter(router))) => router::parse(name, router).map(Spec::Router),
         (Kind::RouterPort, Some(Wire::LogicalRouterPort(port))) => {
@@ -142,9 +142,13 @@ pub fn strip(wire: &mut Wire) {
             port.chassis.clear();
             port.up = false;
             port.dynamic_addresses.clear();
+            port.virtual_parent.clear();
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
-        Wire::LogicalRouterPort(port) => port.tunnel_key = 0,
+        Wire::LogicalRouterPort(port) => {
+            port.tunnel_key = 0;
+            port.neighbours.clear();
+        }
         Wire::Acl(_)
         | Wire::AddressSet(_)
         | Wire::PortGroup(_)

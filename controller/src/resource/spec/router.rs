@@ -54,13 +54,11 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     let prefix = address::parse_prefix(&route.prefix).map_err(|reason| field("prefix", reason))?;
     let by = if route.by_source { RouteMatch::Source } else { RouteMatch::Destination };
     if route.discard {
-        if !route.next_hop.is_empty() || !route.output_port.is_empty() {
-            return Err(field(
-                "discard",
-                "what is dropped has no next hop and no port; leave them out".to_owned(),
-            ));
+        if !route.next_hop.is_empty() || !route.output_port.is_empty() || route.ecmp_symmetric_reply {
+            let reason = "what is dropped has no next hop, no port and no answer; leave them out";
+            return Err(field("discard", reason.to_owned()));
         }
-        return Ok(StaticRoute { prefix, by, target: RouteTarget::Discard });
+        return Ok(StaticRoute { prefix, by, target: RouteTarget::Discard, symmetric: false });
     }
     let next_hop = address::parse_ip(&route.next_hop).map_err(|reason| field("next_hop", reason))?;
     if prefix.addr.is_ipv4() != next_hop.is_ipv4() {
@@ -77,5 +75,5 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
         Some(port.id().to_owned())
     };
     let target = RouteTarget::Via(NextHop { ip: next_hop, output_port });
-    Ok(StaticRoute { prefix, by, target })
+    Ok(StaticRoute { prefix, by, target, symmetric: route.ecmp_symmetric_reply })
 }

@@ -24,6 +24,8 @@ pub struct RouterPortSpec {
     pub advertisement: Option<RouterAdvertisement>,
     /// Who has which address on its networks.
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
+    /// Length of the largest packet that leaves by it.
+    pub mtu: Option<u16>,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -44,7 +46,26 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
     let advertisement = port.router_advertisement.as_ref().map(router_advertisement::parse).transpose()?;
     let enabled = port.enabled.unwrap_or(true);
     let static_macs = static_macs(&port.static_mac_bindings)?;
-    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs })
+    let mtu = mtu(port.gateway_mtu, has_v6)?;
+    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu })
+}
+
+/// Least MTU of IPv4 hosts (RFC 791 §3.1) and of IPv6 (RFC 8200 §5), and the most that
+/// leaves room for headers.
+const MIN_MTU: u16 = 576;
+const MIN_MTU_V6: u16 = 1280;
+const MAX_MTU: u16 = 65_000;
+
+fn mtu(mtu: u32, has_v6: bool) -> Result<Option<u16>, FieldError> {
+    let least = if has_v6 { MIN_MTU_V6 } else { MIN_MTU };
+    match u16::try_from(mtu) {
+        Ok(0) => Ok(None),
+        Ok(mtu) if (least..=MAX_MTU).contains(&mtu) => Ok(Some(mtu)),
+        Ok(_) | Err(_) => {
+            let reason = format!("{mtu} is out of range; use {least} to {MAX_MTU}, or 0 for none");
+            Err(FieldError::new("gateway_mtu", reason))
+        }
+    }
 }
 
 fn static_macs(bindings: &[pb::StaticMacBinding]) -> Result<BTreeMap<IpAddr, StaticMac>, FieldError> {

@@ -70,14 +70,26 @@ pub enum Access {
     Nested(Name, VlanId),
     /// By an interface on each chassis that has one.
     EachChassis,
+    /// By the network outside; one of these hosts answers.
+    External(Vec<Candidate>),
+    /// It is an address that one of the workloads at the ports of these names has at a time.
+    Virtual(IpAddr, Vec<Name>),
 }
 
-pub(super) fn parse(port: &pb::LogicalSwitchPort) -> Result<SwitchPortSpec, FieldError> {
+pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchPortSpec, FieldError> {
     use pb::logical_switch_port::Type;
     let attachment = match Type::try_from(port.r#type) {
         Ok(kind @ (Type::Unspecified | Type::Localport)) => {
             only(port, &["addresses", "port_security", "parent", "tag"])?;
             workload(port, kind)?
+        }
+        Ok(Type::External) => {
+            only(port, &["addresses", "gateway_chassis"])?;
+            external(port)?
+        }
+        Ok(Type::Virtual) => {
+            only(port, &["virtual_ip", "virtual_parents"])?;
+            virtual_port(name, port)?
         }
         Ok(Type::Router) => {
             only(port, &["router_port"])?;
@@ -113,6 +125,8 @@ fn only(port: &pb::LogicalSwitchPort, fields: &[&str]) -> Result<(), FieldError>
         ("tag", port.tag != 0),
         ("parent", !port.parent.is_empty()),
         ("gateway_chassis", !port.gateway_chassis.is_empty()),
+        ("virtual_ip", !port.virtual_ip.is_empty()),
+        ("virtual_parents", !port.virtual_parents.is_empty()),
     ];
     let odd = given.into_iter().find(|(field, is_given)| *is_given && !fields.contains(field));
     match odd {
@@ -170,6 +184,36 @@ fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> 
             Err(FieldError::new("tag", reason))
         }
     }
+}
+
+/// A workload in the network outside.
+fn external(port: &pb::LogicalSwitchPort) -> Result<Attachment, FieldError> {
+    let addresses =
+        each("addresses", &port.addresses, limits::MAX_ADDRESS_ENTRIES, address::parse_port_addresses)?;
+    let candidates = gateway::candidates(&port.gateway_chassis)?;
+    if candidates.is_empty() {
+        let reason = "one of some hosts answers for an external port; name them";
+        return Err(FieldError::new("gateway_chassis", reason));
+    }
+    let (unknown, port_security, dynamic) = (false, Vec::new(), None);
+    let access = Access::External(candidates);
+    Ok(Attachment::Workload { addresses, unknown, port_security, access, dynamic })
+}
+
+/// An address that moves.
+fn virtual_port(name: &Name, port: &pb::LogicalSwitchPort) -> Result<Attachment, FieldError> {
+    let ip = address::parse_ip(&port.virtual_ip).map_err(|reason| FieldError::new("virtual_ip", reason))?;
+    let parent = |text: &str| match Name::parse(text) {
+        Ok(parent) if parent.kind() == Kind::SwitchPort && parent.parent() == name.parent() => Ok(parent),
+        _ => Err(format!("{} is not a port of the same switch; name one that is", Shown(text))),
+    };
+    let parents = each("virtual_parents", &port.virtual_parents, limits::MAX_VIRTUAL_PARENTS, parent)?;
+    if parents.is_empty() {
+        return Err(FieldError::new("virtual_parents", "one of some ports has the address; name them"));
+    }
+    let (addresses, unknown, port_security, dynamic) = (Vec::new(), false, Vec::new(), None);
+    let access = Access::Virtual(ip, parents);
+    Ok(Attachment::Workload { addresses, unknown, port_security, access, dynamic })
 }
 
 fn network(port: &pb::LogicalSwitchPort, gateway: Vec<Candidate>) -> Result<Attachment, FieldError> {

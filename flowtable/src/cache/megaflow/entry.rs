@@ -54,6 +54,8 @@ pub(crate) struct Megaflow {
     pub(crate) plain: PortNo,
     /// What must not have changed, besides the epoch.
     pub(in crate::cache) rests_on: Dependencies,
+    /// Packets of it are on journeys.
+    pub(crate) has_journeys: bool,
     /// Packets and bytes that the rules know of.
     pub(super) pushed: (u64, u64),
     pub(in crate::cache) rules: Vec<Arc<Rule>>,
@@ -118,6 +120,7 @@ impl Megaflow {
             drop_row: 0,
             n_later: 0,
             is_signed: false,
+            has_journeys: false,
             rests_on,
             pushed: (0, 0),
             rules,

@@ -26,14 +26,19 @@ const GROUPS: [&str; 2] = ["ip4 && (ip4.mcast || ip4.dst == 255.255.255.255)", "
 
 /// The error's packet, from `source`, back to where the packet came from. It is routed
 /// like any other.
-fn back(family: &str, icmp: &str, (kind, code): (u8, u8), source: Option<IpAddr>) -> String {
+fn back(family: &str, icmp: &str, kind: (u8, u8), source: Option<IpAddr>) -> String {
+    telling(family, icmp, "", kind, source)
+}
+
+/// The same, with something that the error tells besides.
+fn telling(family: &str, icmp: &str, what: &str, (kind, code): (u8, u8), source: Option<IpAddr>) -> String {
     let addresses = match source {
         Some(source) => format!("{family}.dst = {family}.src; {family}.src = {source};"),
         None => format!("{family}.dst <-> {family}.src;"),
     };
     let stage = Stage::from(RouterIn::IpRouting).number;
     format!(
-        "{icmp} {{ eth.dst <-> eth.src; {icmp}.type = {kind}; {icmp}.code = {code}; {addresses} ip.ttl = 255; \
+        "{icmp}{what} {{ eth.dst <-> eth.src; {icmp}.type = {kind}; {icmp}.code = {code}; {addresses} ip.ttl = 255; \
          flags.loopback = 1; next(pipeline=ingress, table={stage}); }};"
     )
 }
@@ -103,16 +108,51 @@ pub(super) fn no_route(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     }
 }
 
+/// Length of an Ethernet header: logical networks have no tags.
+const ETH: u16 = 14;
+
+/// Packets that are too large for the network behind the port that they leave by. Whoever
+/// sent them is told how large they may be (RFC 1191, RFC 4443 §3.2).
+pub(super) fn too_large(input: &RouterPorts<'_>, sink: &mut FlowSink) {
+    let object = &input.router.object;
+    let why = "The port that the packet leaves by has no MTU of its own.";
+    sink.add(RouterIn::ChkPktLen, 0, "1", "next;", object, why);
+    sink.add(RouterIn::LargerPkts, 0, "1", "next;", object, "The packet is not too large.");
+    for (id, port) in input.enabled_ports() {
+        let Some(mtu) = port.mtu else { continue };
+        let (object, outport) = (input.port_object(id), format!("outport == {}", quote(id)));
+        let why = "What leaves by the port must not be larger than its MTU.";
+        let check = format!("reg9[1] = check_pkt_larger({}); next;", mtu.saturating_add(ETH));
+        sink.add(RouterIn::ChkPktLen, 50, format!("{outport} && ip"), check, &object, why);
+        let larger = format!("{outport} && reg9[1] == 1");
+        let why = "The packet is larger than the port's MTU, and nobody is told.";
+        sink.add(RouterIn::LargerPkts, 50, format!("{larger} && ip"), "drop;", &object, why);
+        for packets in SILENT {
+            let matching = format!("({packets}) && {larger}");
+            sink.add(RouterIn::LargerPkts, 110, matching, "drop;", &object, why);
+        }
+        let why = "The packet is larger than the port's MTU; its source is told (RFC 1191, RFC 4443 §3.2).";
+        for (from, other) in input.enabled_ports() {
+            for Family { family, icmp, kinds, source } in families(other) {
+                let matching = format!("inport == {} && {family} && {larger}", quote(from));
+                let actions = telling(family, icmp, &format!("(mtu={mtu})"), kinds.too_large, Some(source));
+                sink.add(RouterIn::LargerPkts, 100, matching, actions, &object, why);
+            }
+        }
+    }
+}
+
 /// Types and codes of one family.
 struct Kinds {
     expired: (u8, u8),
     no_route: (u8, u8),
     port: (u8, u8),
+    too_large: (u8, u8),
 }
 
 /// RFC 792; RFC 4443 §3.
-const V4: Kinds = Kinds { expired: (11, 0), no_route: (3, 0), port: (3, 3) };
-const V6: Kinds = Kinds { expired: (3, 0), no_route: (1, 0), port: (1, 4) };
+const V4: Kinds = Kinds { expired: (11, 0), no_route: (3, 0), port: (3, 3), too_large: (3, 4) };
+const V6: Kinds = Kinds { expired: (3, 0), no_route: (1, 0), port: (1, 4), too_large: (2, 0) };
 
 /// A family that a port has an address of.
 struct Family {

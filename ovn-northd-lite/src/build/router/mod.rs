@@ -14,6 +14,7 @@ mod nat;
 mod neighbours;
 mod policy;
 mod routing;
+mod symmetric;
 
 pub(super) use advertisement::unasked;
 
@@ -34,8 +35,11 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Router(advertisement::router),
     Router(routing::router),
     Route(routing::route),
+    Router(symmetric::router),
+    Route(symmetric::route),
     Router(policy::router),
     Policy(policy::policy),
+    Router(errors::too_large),
     Router(gateway::router),
     Router(arp_resolve::router),
     Neighbour(arp_resolve::neighbour),

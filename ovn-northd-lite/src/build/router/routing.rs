@@ -66,7 +66,7 @@ pub(super) fn route(input: &RouteInput<'_>, sink: &mut FlowSink) {
     if input.routes.iter().any(|route| route.target == RouteTarget::Discard) {
         return add("drop;".to_owned(), "A static route says that the packet is to be dropped.");
     }
-    let hops: Vec<_> = input.routes.iter().filter_map(|route| hop(input, route)).collect();
+    let hops = hops(input);
     match hops.as_slice() {
         [] => {
             let why = "The static route's next hop cannot be reached by a port that is on.";
@@ -95,6 +95,11 @@ pub(super) fn route(input: &RouteInput<'_>, sink: &mut FlowSink) {
             }
         }
     }
+}
+
+/// Where the routes lead, of those that can be followed.
+pub(super) fn hops<'a>(input: &RouteInput<'a>) -> Vec<Hop<'a>> {
+    input.routes.iter().filter_map(|route| hop(input, route)).collect()
 }
 
 fn hop<'a>(input: &RouteInput<'a>, route: &StaticRoute) -> Option<Hop<'a>> {

@@ -25,8 +25,8 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 }
 
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
-    let SwitchPortKind::Workload { addresses, unknown: false, .. } = &input.port.kind else { return };
-    for address in addresses.iter().filter(|_| input.port.enabled) {
+    let SwitchPortKind::Workload { addresses, unknown: false, access, .. } = &input.port.kind else { return };
+    for address in addresses.iter().filter(|_| input.port.enabled && access.has_frames()) {
         for ip in &address.ips {
             match ip {
                 IpAddr::V4(ip) => arp(sink, &input.object, input.id, address.mac, *ip),

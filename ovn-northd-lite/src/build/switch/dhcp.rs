@@ -1,12 +1,13 @@
 //! DHCP for workloads: the host that a workload is on answers for the network, with what
 //! the port's options say, or the switch's. A client is served for its own MAC address and
-//! its first address in the options' network.
+//! its first address in the options' network. One that is in the network outside is served
+//! by the host that has its port, by what comes from there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
     build::{
-        address::link_local,
+        address::{link_local, one_of},
         sink::FlowSink,
         stage::SwitchIn,
         switch::arp_reply,
@@ -14,7 +15,7 @@ use crate::{
     },
     dhcp::{OptionV4, Value},
     expr::lexer::quote,
-    model::{DhcpOptions, DhcpV4, DhcpV6, IpNetwork, PortAddresses, PortServices, SwitchPortKind},
+    model::{Access, DhcpOptions, DhcpV4, DhcpV6, IpNetwork, PortAddresses, PortServices, SwitchPortKind},
 };
 
 pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
@@ -24,10 +25,21 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 }
 
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
-    let SwitchPortInput { id, port, object, dhcp, .. } = input;
-    let SwitchPortKind::Workload { addresses, .. } = &port.kind else { return };
-    for address in addresses.iter().filter(|_| port.enabled) {
-        let client = Client { object, id, address, services: &port.services };
+    let SwitchPortInput { switch, id, port, object, dhcp, .. } = input;
+    let SwitchPortKind::Workload { addresses, access, .. } = &port.kind else { return };
+    let place = match access {
+        Access::External(_) => {
+            let networks: Vec<_> = switch.networks.iter().map(|network| quote(network)).collect();
+            if networks.is_empty() {
+                return;
+            }
+            format!("inport == {} && is_chassis_resident({})", one_of(&networks), quote(id))
+        }
+        _ => format!("inport == {}", quote(id)),
+    };
+    for address in addresses.iter().filter(|_| port.enabled && access.has_frames()) {
+        let is_external = matches!(access, Access::External(_));
+        let client = Client { object, place: &place, is_external, address, services: &port.services };
         for (options_id, options) in dhcp {
             match options {
                 DhcpOptions::V4(options) => client.v4(options_id, options, sink),
@@ -40,7 +52,9 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
 /// A workload with one of its MAC addresses.
 struct Client<'a> {
     object: &'a str,
-    id: &'a str,
+    /// Packets from where it is, on the host that answers it.
+    place: &'a str,
+    is_external: bool,
     address: &'a PortAddresses,
     services: &'a PortServices,
 }
@@ -51,7 +65,13 @@ impl Client<'_> {
     }
 
     fn from(&self) -> String {
-        format!("inport == {} && eth.src == {}", quote(self.id), self.address.mac)
+        format!("{} && eth.src == {}", self.place, self.address.mac)
+    }
+
+    /// Who is told where the server is. In a network outside that is this client alone: the
+    /// address may be somebody's there.
+    fn asks(&self) -> String {
+        if self.is_external { self.from() } else { self.place.to_owned() }
     }
 
     fn v4(&self, options_id: &str, dhcp: &DhcpV4, sink: &mut FlowSink) {
@@ -78,8 +98,7 @@ impl Client<'_> {
         sink.add(SwitchIn::DhcpResponse, 100, matching, actions, self.object, ANSWERED);
         // Clients renew by unicast: where no router has the server's address, which is asked
         // before, nobody else says where it is.
-        let matching =
-            format!("inport == {} && arp.op == 1 && arp.tpa == {server} && eth.bcast", quote(self.id));
+        let matching = format!("{} && arp.op == 1 && arp.tpa == {server} && eth.bcast", self.asks());
         let reply = arp_reply(mac, &format!("arp.tpa = arp.spa; arp.spa = {server};"));
         let why = "The address is that of the network's DHCP.";
         sink.add(SwitchIn::L2Lkup, 75, matching, reply, self.object, why);

@@ -11,7 +11,7 @@ use crate::{
         topology::{RouterSide, SwitchPortInput, SwitchTraits},
     },
     expr::lexer::quote,
-    model::SwitchPortKind,
+    model::{Access, SwitchPortKind},
 };
 
 pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
@@ -32,6 +32,11 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
     let SwitchPortInput { id, port, object, side, .. } = input;
+    // Frames for everybody reach others by the network outside, or by whose address they have.
+    let has_own_way = !matches!(
+        port.kind,
+        SwitchPortKind::Workload { access: Access::External(_) | Access::Virtual { .. }, .. }
+    );
     if port.enabled {
         if let Some(side) = side.as_ref().filter(|side| side.is_enabled()) {
             router_questions(sink, object, id, side);
@@ -39,10 +44,13 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
         let is_unknown = port.kind.takes_unknown();
         let groups = FLOOD_KEY.map(|key| (key, FLOOD));
         let groups = groups.into_iter().chain(UNKNOWN_KEY.filter(|_| is_unknown).map(|key| (key, UNKNOWN)));
-        groups.for_each(|(key, name)| sink.join(key, name, id));
+        groups.filter(|_| has_own_way).for_each(|(key, name)| sink.join(key, name, id));
     }
     let macs: Vec<_> = match &port.kind {
-        SwitchPortKind::Workload { addresses, .. } => addresses.iter().map(|address| address.mac).collect(),
+        SwitchPortKind::Workload { addresses, access, .. } => {
+            let own = addresses.iter().filter(|_| access.has_frames());
+            own.map(|address| address.mac).collect()
+        }
         SwitchPortKind::Router { .. } => side.iter().map(|side| side.port.mac).collect(),
         SwitchPortKind::Network { .. } => Vec::new(),
     };

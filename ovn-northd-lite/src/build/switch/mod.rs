@@ -11,6 +11,7 @@ mod l2_lookup;
 mod network;
 mod port_security;
 mod qos;
+mod virtual_port;
 
 use std::net::Ipv6Addr;
 
@@ -35,6 +36,7 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Port(balancer::port),
     Balancer(balancer::balancer),
     Switch(arp_responder::switch),
+    Port(virtual_port::port),
     Port(arp_responder::port),
     Switch(dhcp::switch),
     Port(dhcp::port),

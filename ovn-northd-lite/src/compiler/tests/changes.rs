@@ -62,7 +62,7 @@ impl World {
 
     fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
-        match what % 22 {
+        match what % 23 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -78,6 +78,7 @@ impl World {
             18 => self.port_group(i, j, k),
             20 => self.services(i, j, k),
             21 => self.qos_rule(s, j, k),
+            22 => self.heard(r, j, k),
             _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
                 self.dirty.chassis.insert(host(i));
@@ -211,6 +212,8 @@ impl World {
                 *access = match k % 11 {
                     3 => Access::Nested { parent: format!("s{s}p0"), tag },
                     4 => Access::EachChassis,
+                    5 => Access::External(vec![Candidate { chassis: host(j), priority: u16::from(j) }]),
+                    6 => Access::Virtual { ip: [10, 0, 0, 7].into(), parents: vec![format!("s{s}p0")] },
                     _ => Access::Interface,
                 };
                 *unknown = k.is_multiple_of(5);
@@ -279,6 +282,16 @@ impl World {
         self.dirty.routers.insert(id);
     }
 
+    fn heard(&mut self, r: u8, j: u8, k: u8) {
+        let port = format!("r{r}q{}", j % 4);
+        let heard: BTreeMap<_, _> = (0..k % 4).map(|n| ([10, 0, k % 3, n].into(), mac(k / 16))).collect();
+        match k % 5 {
+            0 => drop(self.nb.heard.remove(&port)),
+            _ => drop(self.nb.heard.insert(port.clone(), heard)),
+        }
+        self.dirty.heard.insert(port);
+    }
+
     fn router_settings(&mut self, r: u8, j: u8, k: u8) {
         let router = self.router_mut(r);
         match j % 4 {
@@ -306,6 +319,7 @@ impl World {
                 |(chassis, priority): (String, u8)| Candidate { chassis, priority: priority.into() };
             port.gateway = Candidate::ranked(candidates.map(candidate).collect());
             let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
+            port.mtu = (k.is_multiple_of(4)).then_some(1300 + u16::from(j));
             port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
             router.ports.insert(id.clone(), port);
         }
@@ -485,7 +499,12 @@ fn a_route(k: u8) -> StaticRoute {
         }),
     };
     let by = if k.is_multiple_of(3) { RouteMatch::Source } else { RouteMatch::Destination };
-    StaticRoute { prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)), by, target }
+    StaticRoute {
+        prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)),
+        by,
+        target,
+        symmetric: k.is_multiple_of(3),
+    }
 }
 
 /// Tables with what a host begins with: the meters that all networks share.

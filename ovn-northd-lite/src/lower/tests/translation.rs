@@ -194,7 +194,7 @@ fn route(prefix: &str, next: Option<&str>) -> StaticRoute {
     let target = next.map_or(RouteTarget::Discard, |ip| {
         RouteTarget::Via(NextHop { ip: ip.parse().unwrap(), output_port: None })
     });
-    StaticRoute { prefix: network(prefix), by: RouteMatch::Destination, target }
+    StaticRoute { prefix: network(prefix), by: RouteMatch::Destination, target, symmetric: false }
 }
 
 #[test]
@@ -221,6 +221,60 @@ fn routes_share_discard_and_go_by_source() {
     // No route for the destination, one for the source.
     let (to, _) = udp(&mut fabric, "a", (end(0x05, "10.0.0.5", 1), end(0xf0, "8.8.8.8", 53)));
     assert_eq!(to, "d");
+    fabric.check_conservation();
+}
+
+/// A connection that comes from a network behind two stations of the router's.
+#[test]
+fn answers_go_back_to_whoever_brought_their_connections() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    r.chassis = Some("h1".into());
+    r.static_routes = ["10.0.0.5", "10.0.0.6"]
+        .map(|hop| StaticRoute { symmetric: true, ..route("192.0.2.0/24", Some(hop)) })
+        .into();
+    r.nats.insert("float".into(), nat(NatKind::Both, "10.0.0.200", "10.0.1.5/32"));
+    r.policies.insert(
+        "elsewhere".into(),
+        RouterPolicy {
+            priority: flowtable::types::Priority::new(9).unwrap(),
+            matching: "udp.src == 54".to_owned(),
+            action: PolicyAction::Reroute(vec!["10.0.1.6".parse().unwrap()]),
+        },
+    );
+    let mut fabric = Fabric::new(&nb);
+    let client = |last, port| end(last, "192.0.2.7", port);
+    let servers = [("d", 0x16, "10.0.1.6", "10.0.1.6"), ("c", 0x15, "10.0.1.5", "10.0.0.200")];
+    for (n, (server, mac_of, inside, address)) in (0..32).flat_map(|n| servers.map(|one| (n, one))) {
+        let port = if n < 16 { 53 } else { 54 };
+        // Now by one station, now by the other: whichever brought the last packet.
+        for (station, last) in [("a", 0x05), ("b", 0x06), ("b", 0x06), ("a", 0x05)] {
+            let from = client(last, 1000 + n);
+            let sent = fabric.send(station, &build::udp(&from, &end(0xf0, address, port), b"x"));
+            let [(to, _)] = &sent[..] else { panic!("{sent:?} {:?}", fabric.drops()) };
+            assert_eq!(to, server);
+            let back = build::udp(&end(mac_of, inside, port), &Host { mac: mac(0xf1), ..from }, b"y");
+            let sent = fabric.send(server, &back);
+            let [(to, frame)] = &sent[..] else { panic!("{sent:?} {:?}", fabric.drops()) };
+            assert_eq!(to, station, "{n} {address}");
+            let seen = fields(frame, &[Field::EthDst, Field::NwSrc, Field::NwTtl]);
+            assert_eq!(seen, [hw(last), ip(address), 63]);
+        }
+    }
+    // What goes out is spread, and stays where it was sent, whoever answers.
+    let mut chosen = std::collections::BTreeMap::new();
+    for n in 0..32 {
+        let (inside, outside) = (end(0x15, "10.0.1.5", 3000 + n), end(0xf1, "192.0.2.7", 80));
+        let to = |fabric: &mut Fabric| fabric.send("c", &build::udp(&inside, &outside, b"x"))[0].0.clone();
+        let first = to(&mut fabric);
+        let (other, last) = if first == "a" { ("b", 0x06) } else { ("a", 0x05) };
+        let answer = build::udp(&client(last, 80), &end(0xf0, "10.0.0.200", 3000 + n), b"y");
+        let sent = fabric.send(other, &answer);
+        assert_eq!(sent[0].0, "c", "{:?}", fabric.drops());
+        assert_eq!(to(&mut fabric), first);
+        *chosen.entry(first).or_insert(0) += 1;
+    }
+    assert!(chosen.len() == 2 && chosen.values().all(|n| *n > 4), "{chosen:?}");
     fabric.check_conservation();
 }
 

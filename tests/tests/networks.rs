@@ -1,0 +1,255 @@
+//! What logical networks do where they meet others, with real packets: answers that go back the way they came,
+//! neighbours behind other hosts, addresses that move, workloads in the network outside.
+
+#![forbid(unsafe_code)]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ferroflow_tests::daemon::{Daemon, Life};
+use ferroflow_tests::probe::Outcome;
+use ferroflow_tests::provider::{OUTSIDE, Provider, on_hosts, ping, reach_cleanly};
+use ferroflow_tests::{command, stop};
+
+const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
+
+/// A server in a workload that says its name.
+fn greeter(net: &Provider, workload: usize, at: SocketAddrV4) -> Result<Daemon> {
+    let probe = &net.plan().programs.probe;
+    let (netns, address) = (net.netns(workload), at.to_string());
+    let words: Vec<&str> = probe.words.iter().map(String::as_str).collect();
+    let words = [words.as_slice(), &["tcp-greet", &address, "server"]].concat();
+    let log = net.plan().dir.join("server.log");
+    let mut daemon = Daemon::start(netns, &probe.program, &words, &log, Life::WithParent)?;
+    stop::wait_for("the server listens", Duration::from_secs(5), || {
+        daemon.check()?;
+        Ok(probe.ask_servers(netns, at, 1).map(drop).map_err(|error| format!("{error:#}")))
+    })?;
+    Ok(daemon)
+}
+
+/// Two stations of the provider's network, each with the same address behind it.
+fn stations(net: &mut Provider) -> Result<[usize; 2]> {
+    let mut made = Vec::new();
+    for (host, name, last) in [(0, "isp1", 2), (1, "isp2", 3)] {
+        let (mac, address) = (format!("0a:00:00:00:07:0{last}"), format!("10.99.0.{last}"));
+        net.configure(&[&format!("switch-port add pub {name} --address {mac},{address}")])?;
+        let station = net.workload(host, name, (&mac, &format!("{address}/24")), None)?;
+        net.netns(station).ip(&["addr", "add", "198.51.100.9/32", "dev", "lo"])?;
+        net.netns(station).ip(&["route", "add", "10.0.1.0/24", "via", "10.99.0.1", "src", "198.51.100.9"])?;
+        // Routers answer questions from their own network; and no connection shall have another's ports.
+        let settings = format!(
+            "echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce; \
+             echo {last}0000 {last}9999 >/proc/sys/net/ipv4/ip_local_port_range"
+        );
+        let mut set = net.netns(station).command("sh");
+        command::output(set.args(["-c", &settings]), Duration::from_secs(5))?;
+        made.push(station);
+    }
+    made.try_into().ok().context("two stations")
+}
+
+/// How many of 16 connections a station gets to a server.
+fn connections(net: &Provider, from: usize, to: SocketAddrV4) -> Result<usize> {
+    let probe = &net.plan().programs.probe;
+    let outcomes = (0..16).map(|_| probe.connect(net.netns(from), to, Duration::from_millis(700)));
+    let outcomes = outcomes.collect::<Result<Vec<_>>>()?;
+    Ok(outcomes.into_iter().filter(|outcome| *outcome == Outcome::Connected).count())
+}
+
+#[test]
+fn answers_go_back_the_way_their_connections_came() -> Result<()> {
+    on_hosts(("answers_go_back_the_way_their_connections_came", PROBE), 3, |net| {
+        let vm = net.with_gateway()?;
+        let stations = stations(net)?;
+        net.configure(&["nat del r/hide", "nat del r/float"])?;
+        let routes = |symmetric: &str| {
+            let [a, b] = ["10.99.0.2", "10.99.0.3"].map(|hop| format!("0.0.0.0/0,via,{hop}{symmetric}"));
+            net.configure(&[&format!("router set r --route {a} --route {b} --wait")])
+        };
+        routes("")?;
+        net.wait_converged()?;
+        let server = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 10), 8080);
+        let _server = greeter(net, vm, server)?;
+        reach_cleanly(net.netns(vm), Ipv4Addr::new(10, 99, 0, 2))?;
+        // Both stations have the same client: without memory some answers go to the wrong one.
+        let n = stations.map(|station| connections(net, station, server));
+        let [a, b] = n;
+        let n_right = a? + b?;
+        ensure!((1..32).contains(&n_right), "{n_right} of 32 connections by chance");
+        routes(",symmetric")?;
+        for station in stations {
+            let n_right = connections(net, station, server)?;
+            ensure!(n_right == 16, "{n_right} of 16 connections of station {station}");
+        }
+        // The gateway remembers it: the workload is on another host.
+        let connections = net.host(0).control.text(&["ct", "dump"])?;
+        ensure!(connections.contains("198.51.100.9"), "{connections}");
+        // What the workload itself begins is spread, and works.
+        reach_cleanly(net.netns(vm), Ipv4Addr::new(10, 99, 0, 3))?;
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_neighbour_behind_another_host_is_known_to_all() -> Result<()> {
+    on_hosts(("a_neighbour_behind_another_host_is_known_to_all", PROBE), 3, |net| {
+        net.configure(&[
+            "switch add in",
+            "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch-port add in vm2 --address 0a:00:00:00:01:0b,10.0.1.11",
+            "switch add far",
+            "switch-port add far x --address unknown",
+            "switch-port add far y --address unknown",
+            "router add r",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-far --mac 0a:00:00:00:02:01 --network 10.0.2.1/24",
+            "switch-port add far far-r --router-port r-far",
+        ])?;
+        let vm = net.workload(0, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        let vm2 = net.workload(2, "vm2", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        // Nobody has told the network their addresses.
+        let x = net.workload(1, "x", ("0a:00:00:00:02:0a", "10.0.2.10/24"), Some("10.0.2.1"))?;
+        let y = net.workload(2, "y", ("0a:00:00:00:02:0b", "10.0.2.11/24"), Some("10.0.2.1"))?;
+        net.wait_converged()?;
+        let neighbour = Ipv4Addr::new(10, 0, 2, 10);
+        // The answer to the question comes to the neighbour's own host; the first packet waits for it.
+        let (n, _) = ping(net.netns(vm), neighbour, 1)?;
+        ensure!(n == 1, "the first packet was lost");
+        reach_cleanly(net.netns(vm), neighbour)?;
+        reach_cleanly(net.netns(vm2), neighbour)?;
+        let shown = net.control.text(&["router-port", "show", "r-far"])?;
+        ensure!(shown.contains("10.0.2.10 0a:00:00:00:02:0a, heard by h2"), "{shown}");
+        for host in 0..3 {
+            let rules = net.host(host).control.text(&["flow", "dump", "table=90"])?;
+            ensure!(rules.contains("0a:00:00:00:02:0a"), "host {host}: {rules}");
+        }
+        // The address moves to another station on another host: it says so itself.
+        net.netns(x).ip(&["addr", "del", "10.0.2.10/24", "dev", "eth0"])?;
+        net.netns(y).ip(&["addr", "add", "10.0.2.10/24", "dev", "eth0"])?;
+        reach_cleanly(net.netns(y), Ipv4Addr::new(10, 0, 2, 1))?;
+        net.netns(y).ip(&["neigh", "flush", "all"])?;
+        let mut ask = net.netns(y).command("ping");
+        ask.args(["-n", "-c", "3", "-i", "0.3", "-W", "2", "-I", "10.0.2.10", "10.0.2.1"]);
+        let answers = command::run_regardless(&mut ask, Duration::from_secs(10))?;
+        ensure!(answers.stdout.contains("bytes from"), "{}", answers.stdout);
+        reach_cleanly(net.netns(vm), neighbour)?;
+        let shown = net.control.text(&["router-port", "show", "r-far"])?;
+        ensure!(shown.contains("10.0.2.10 0a:00:00:00:02:0b, heard by h3"), "{shown}");
+        // What hosts were told outlives them, and their controller.
+        net.kill_switch(0)?;
+        net.start_switch(0)?;
+        reach_cleanly(net.netns(vm), neighbour)?;
+        net.check_conservation()
+    })
+}
+
+/// Says unasked who has an address.
+fn say(net: &Provider, from: usize, address: &str) -> Result<()> {
+    let mut command = net.netns(from).command("busybox");
+    command.args(["arping", "-U", "-c", "2", "-I", "eth0", "-s", address, address]);
+    command::run_regardless(&mut command, Duration::from_secs(10)).map(drop)
+}
+
+#[test]
+fn an_address_is_with_whoever_said_so_last() -> Result<()> {
+    let name = "an_address_is_with_whoever_said_so_last";
+    if !has_busybox(name) {
+        return Ok(());
+    }
+    on_hosts((name, PROBE), 3, |net| {
+        net.configure(&[
+            "switch add in",
+            "switch-port add in a --address 0a:00:00:00:01:0a,10.0.1.10 --port-security 0a:00:00:00:01:0a,10.0.1.10,10.0.1.100",
+            "switch-port add in b --address 0a:00:00:00:01:0b,10.0.1.11 --port-security 0a:00:00:00:01:0b,10.0.1.11,10.0.1.100",
+            "switch-port add in thief --address 0a:00:00:00:01:0c,10.0.1.12",
+            "switch-port add in vip --virtual-ip 10.0.1.100 --virtual-parent a --virtual-parent b",
+            "switch add out",
+            "switch-port add out c --address 0a:00:00:00:02:0c,10.0.2.12",
+            "router add r",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-out --mac 0a:00:00:00:02:01 --network 10.0.2.1/24",
+            "switch-port add out out-r --router-port r-out",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        let b = net.workload(1, "b", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        let thief = net.workload(1, "thief", ("0a:00:00:00:01:0c", "10.0.1.12/24"), Some("10.0.1.1"))?;
+        let c = net.workload(2, "c", ("0a:00:00:00:02:0c", "10.0.2.12/24"), Some("10.0.2.1"))?;
+        net.wait_converged()?;
+        let vip = Ipv4Addr::new(10, 0, 1, 100);
+        let shows = |text: &str| {
+            stop::wait_for(text, Duration::from_secs(10), || {
+                let shown = net.control.text(&["switch-port", "show", "vip"])?;
+                Ok(if shown.contains(text) { Ok(()) } else { Err(shown) })
+            })
+        };
+        for (from, to, parent, host) in [(b, a, "a", "h1"), (a, b, "b", "h2"), (b, a, "a", "h1")] {
+            let _ = net.netns(from).ip(&["addr", "del", "10.0.1.100/32", "dev", "eth0"]);
+            net.netns(to).ip(&["addr", "add", "10.0.1.100/32", "dev", "eth0"])?;
+            say(net, to, "10.0.1.100")?;
+            shows(&format!("10.0.1.100 at {parent}"))?;
+            shows(&format!("chassis/{host}"))?;
+            reach_cleanly(net.netns(c), vip)?;
+        }
+        // Nobody else can take it.
+        net.netns(thief).ip(&["addr", "add", "10.0.1.100/32", "dev", "eth0"])?;
+        say(net, thief, "10.0.1.100")?;
+        reach_cleanly(net.netns(c), vip)?;
+        shows("10.0.1.100 at a")?;
+        net.check_conservation()
+    })
+}
+
+fn has_busybox(name: &str) -> bool {
+    let is_there = ferroflow_tests::daemon::has_command("busybox");
+    if !is_there {
+        ferroflow_tests::say(&format!("SKIPPED {name}: there is no `busybox`; apt-get install busybox"));
+    }
+    is_there
+}
+
+#[test]
+fn a_workload_in_the_network_outside_is_served_by_one_host() -> Result<()> {
+    let name = "a_workload_in_the_network_outside_is_served_by_one_host";
+    if !has_busybox(name) {
+        return Ok(());
+    }
+    on_hosts((name, PROBE), 3, |net| {
+        net.configure(&[
+            "dhcp-options add pub4 --cidr 10.99.0.0/24 --option server_id=10.99.0.254 --option router=10.99.0.1",
+            "switch add pub --dhcpv4 pub4",
+            "switch-port add pub pub-net --network provider --tag 100",
+            "switch-port add pub a --address 0a:00:00:00:09:0a,10.99.0.10",
+            "switch-port add pub metal --address 0a:00:00:00:09:77,10.99.0.77 --external --gateway h1=20 --gateway h2=10",
+        ])?;
+        net.outside.ip(&["link", "set", "dev", "eth0", "address", "0a:00:00:00:09:77"])?;
+        let a = net.workload(2, "a", ("0a:00:00:00:09:0a", "10.99.0.10/24"), None)?;
+        net.wait_converged()?;
+        // Of three hosts that hear the question one answers.
+        let lease = |net: &Provider| -> Result<String> {
+            let mut client = net.outside.command("busybox");
+            client.args(["udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "5", "-T", "1", "-s", "/bin/true"]);
+            let finished = command::run_regardless(&mut client, Duration::from_secs(20))?;
+            Ok(finished.stdout + &finished.stderr)
+        };
+        let text = lease(net)?;
+        ensure!(text.contains("10.99.0.77"), "{text}");
+        reach_cleanly(&net.outside, Ipv4Addr::new(10, 99, 0, 10))?;
+        reach_cleanly(net.netns(a), OUTSIDE)?;
+        let answered = |net: &Provider, host: usize| -> Result<bool> {
+            let rules = net.host(host).control.text(&["flow", "dump"])?;
+            Ok(rules.contains("switches/pub/ports/metal") && rules.contains("dl_src=0a:00:00:00:09:77"))
+        };
+        ensure!(answered(net, 0)? && !answered(net, 1)? && !answered(net, 2)?, "more hosts than one answer");
+        net.kill_switch(0)?;
+        stop::wait_for("the next host answers", Duration::from_secs(20), || {
+            Ok(if answered(net, 1)? { Ok(()) } else { Err("it does not".to_owned()) })
+        })?;
+        let text = lease(net)?;
+        ensure!(text.contains("10.99.0.77"), "after the first host's end: {text}");
+        net.check_conservation()
+    })
+}
