@@ -1,6 +1,6 @@
 //! What the packet benches share: rule sets ([`rules`]), frames and the loop that feeds
 //! them to a switch ([`traffic`]), and the measurement ([`measure`]). Whole workers, with their
-//! loop and their sleep, are measured in [`workers`].
+//! loop and their sleep, are measured in [`workers`]; controllers with a host in [`network`].
 //!
 //! `cargo bench -p benches` runs them. Each case prints a line of its own before
 //! Criterion's: packets per second, TSC cycles and heap allocations per packet. The
@@ -10,6 +10,7 @@
 pub mod compare;
 pub mod floods;
 pub mod measure;
+pub mod network;
 pub mod peer;
 pub mod rules;
 pub mod traffic;

@@ -166,6 +166,7 @@ fn measure(n_tenants: u32) -> Value {
     dirty.routers.extend(nb.routers.keys().cloned());
     dirty.address_sets.extend(nb.address_sets.keys().cloned());
     dirty.port_groups.extend(nb.port_groups.keys().cloned());
+    dirty.chassis.extend(hosts.keys().cloned());
     let mut world = World { nb, hosts, compiler: Compiler::new(), views: Views::default() };
     let before = now_ns();
     let delta = world.compiler.update(&world.nb, &world.hosts, &dirty);

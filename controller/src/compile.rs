@@ -46,6 +46,7 @@ impl Model {
         dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
+        dirty.chassis.extend(old.chassis.into_keys());
         dirty.heard.extend(old.network.heard.into_keys());
         for record in records {
             self.put(record, &mut dirty);
@@ -152,10 +153,7 @@ impl Model {
                 let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
                 insert(port_groups, id, port_group(spec, acls))
             }
-            Spec::Chassis(spec) => {
-                self.chassis.insert(id, ChassisRecord { encap_ip: spec.encap_ip });
-                false
-            }
+            Spec::Chassis(spec) => insert(&mut self.chassis, id, ChassisRecord { encap_ip: spec.encap_ip }),
         };
         if is_changed {
             mark(name, dirty);
@@ -242,7 +240,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::DhcpOptions => drop(dirty.dhcp_options.insert(id)),
         Kind::Names => drop(dirty.names.insert(id)),
         Kind::Limits => drop(dirty.limits.insert(id)),
-        Kind::Chassis => {}
+        Kind::Chassis => drop(dirty.chassis.insert(id)),
     }
 }
 
@@ -349,7 +347,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        controller::Controller,
+        controller::{Controller, Written},
         network::Network,
         state,
         store::{LogLimits, MemoryStore},
@@ -560,9 +558,9 @@ mod tests {
         ])
     }
 
-    fn run(controller: &Controller, step: Step) {
+    fn run(controller: &Controller, step: Step, validate_only: bool) -> Option<Written> {
         // Many steps make no sense in the present network; then nothing happens.
-        let _ = controller.write(false, |draft| {
+        let written = controller.write(validate_only, |draft| {
             match step {
                 Step::Write(name, spec) => {
                     let resource =
@@ -599,20 +597,33 @@ mod tests {
             }
             Ok(())
         });
+        written.ok()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn step_by_step_is_the_same_as_all_at_once(
-            batches in prop::collection::vec(prop::collection::vec(step(), 1..4), 1..24)
+            batches in prop::collection::vec((step(), prop::collection::vec(step(), 1..4)), 1..24)
         ) {
             let store = Box::new(MemoryStore::default());
             let controller = Controller::open(store, LogLimits::default()).unwrap();
             let mut network = Network::default();
             let mut hosts: BTreeMap<String, Southbound> = BTreeMap::new();
-            for batch in batches {
-                batch.into_iter().for_each(|step| run(&controller, step));
+            for (tried, batch) in batches {
+                // What is only tried leaves nothing behind.
+                if let Some(Written { revision, would_change, .. }) = run(&controller, tried, true) {
+                    let before = network.southbound().clone();
+                    let rehearsal = network.rehearse(revision, &would_change, &[]);
+                    prop_assert_eq!(network.southbound(), &before);
+                    let gone = rehearsal.into_iter().flat_map(|rehearsal| rehearsal.removed);
+                    for (id, flow) in gone {
+                        prop_assert_eq!(before.flows.get(&id), Some(&flow));
+                    }
+                }
+                for step in batch {
+                    run(&controller, step, false);
+                }
                 let (_, told) = network.step(&controller.state(), |_| true);
 
                 let mut fresh = Model::default();

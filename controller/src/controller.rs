@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::{
-    chassis::Registry,
+    chassis::{Assistants, Registry},
     network::Network,
     receipts::Receipts,
-    state::{ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
+    state::{Change, ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
     store::{LogLimits, Revision, Store, StoreError},
 };
 
@@ -31,6 +31,8 @@ pub struct Controller {
     pub registry: Registry,
     /// Which chassis a revision concerns.
     pub receipts: Receipts,
+    /// Who can be asked what.
+    pub assistants: Assistants,
     network: Mutex<Network>,
 }
 
@@ -50,6 +52,8 @@ pub struct Written {
     pub revision: Revision,
     /// The resources that creates and updates asked for.
     pub results: Vec<Arc<Record>>,
+    /// What was only validated.
+    pub would_change: Vec<Change>,
 }
 
 impl Controller {
@@ -68,6 +72,7 @@ impl Controller {
             ending: watch::Sender::new(None),
             registry: Registry::default(),
             receipts: Receipts::new(revision),
+            assistants: Assistants::default(),
             network: Mutex::default(),
         }))
     }
@@ -106,7 +111,8 @@ impl Controller {
         self.registry.status(chassis)
     }
 
-    /// Makes a write: `work` fills the draft. With `validate_only` nothing changes.
+    /// Makes a write: `work` fills the draft. With `validate_only` nothing changes, and what would is
+    /// in the answer.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was changed, except that after [`Reason::Store`] nobody knows
@@ -131,7 +137,7 @@ impl Controller {
         };
         let results = prepared.results.clone();
         if prepared.changes.is_empty() || validate_only {
-            return Ok(Written { revision: based_on, results });
+            return Ok(Written { revision: based_on, results, would_change: prepared.changes });
         }
         if let Err(error) = self.store.commit(prepared.txn(based_on)) {
             *failed = true;
@@ -139,7 +145,7 @@ impl Controller {
         }
         let revision = prepared.revision;
         self.publish(prepared);
-        Ok(Written { revision, results })
+        Ok(Written { revision, results, would_change: Vec::new() })
     }
 
     fn publish(&self, prepared: Prepared) {

@@ -8,14 +8,16 @@ use std::{
 
 use ovn_northd_lite::{
     Compiler, Dirty, SouthboundDelta, Views,
-    explain::{Case, ExplainError, Question},
-    southbound::Southbound,
+    explain::{Case, Cases, ExplainError, Question},
+    key::DatapathKey,
+    model::Northbound,
+    southbound::{LogicalFlow, Southbound},
 };
 
 use crate::{
     compile::Model,
     controller::{Controller, Ending},
-    state::State,
+    state::{Change, State},
     store::Revision,
 };
 
@@ -40,7 +42,7 @@ pub async fn run(controller: Arc<Controller>) {
 }
 
 /// Compiles what is new and tells the chassis.
-fn follow(controller: &Controller) {
+pub(crate) fn follow(controller: &Controller) {
     // Held until all is told: who asks for a whole view then gets no change twice.
     let mut network = controller.network();
     let (revision, told) = network.step(&controller.state(), |id| controller.registry.listens(id));
@@ -56,6 +58,20 @@ fn follow(controller: &Controller) {
 
 /// What chassis are to be told.
 pub(crate) type Told = BTreeMap<String, Option<SouthboundDelta>>;
+
+/// What changes would do.
+pub(crate) struct Rehearsal {
+    /// Flows that would be there, and that would not be there any more.
+    pub(crate) added: BTreeMap<u64, Arc<LogicalFlow>>,
+    pub(crate) removed: BTreeMap<u64, Arc<LogicalFlow>>,
+    /// Of the datapaths of these.
+    pub(crate) names: BTreeMap<DatapathKey, String>,
+    /// Hosts that have something of it.
+    pub(crate) chassis: BTreeSet<String>,
+    /// Questions, to be answered without the network.
+    pub(crate) before: Cases,
+    pub(crate) after: Cases,
+}
 
 /// The compiled network.
 #[derive(Default)]
@@ -113,6 +129,54 @@ impl Network {
     pub(crate) fn case(&self, question: Question) -> (Revision, Result<Case, ExplainError>) {
         let case = Case::new(&self.model.network, self.compiler.southbound(), question);
         (self.revision.unwrap_or(Revision::ZERO), case)
+    }
+
+    /// What changes would do to the network; it is as before when this returns. Nothing when they
+    /// are not those of the next revision.
+    ///
+    /// # Cost
+    /// That of compiling them twice, and of copying what the questions are about.
+    pub(crate) fn rehearse(
+        &mut self,
+        based_on: Revision,
+        changes: &[Change],
+        questions: &[Question],
+    ) -> Option<Rehearsal> {
+        if self.revision != Some(based_on) {
+            return None;
+        }
+        let before = Cases::new(&self.model.network, self.compiler.southbound(), questions.to_vec());
+        let there = self.compile(changes.iter().cloned());
+        let after = Cases::new(&self.model.network, self.compiler.southbound(), questions.to_vec());
+        let undone = |Change { name, before, after }: Change| Change { name, before: after, after: before };
+        let back = self.compile(changes.iter().cloned().map(undone));
+        let sb = self.compiler.southbound();
+        let names = there.flows.values().chain(back.flows.values()).map(|flow| flow.datapath);
+        let names = names.filter_map(|key| {
+            let datapath = sb.datapaths.get(&key).or_else(|| there.datapaths.get(&key))?;
+            Some((key, datapath.name.clone()))
+        });
+        let names = names.collect();
+        let chassis = self.views.concerned_by(&there);
+        // What comes back is what had gone.
+        let (added, removed) = (there.flows, back.flows);
+        Some(Rehearsal { added, removed, names, chassis, before, after })
+    }
+
+    fn compile(&mut self, changes: impl Iterator<Item = Change>) -> SouthboundDelta {
+        let mut dirty = Dirty::default();
+        changes.for_each(|change| self.model.apply(&change, &mut dirty));
+        self.compiler.update(&self.model.network, &self.model.chassis, &dirty)
+    }
+
+    /// The network as compiled last.
+    pub(crate) fn northbound(&self) -> &Northbound {
+        &self.model.network
+    }
+
+    #[cfg(test)]
+    pub(crate) fn southbound(&self) -> &Southbound {
+        self.compiler.southbound()
     }
 
     #[cfg(test)]

@@ -88,6 +88,7 @@ async fn preconditions_and_dry_runs() {
             operations: vec![create(switch("switches/b"))],
             preconditions: vec![precondition],
             validate_only,
+            conversations: Vec::new(),
         };
         let mut client = world.client();
         async move { client.transact(request).await }
@@ -273,4 +274,79 @@ async fn large_answers_come_in_parts_that_clients_can_take() {
     let page = world.client().list_resources(request).await.unwrap().into_inner();
     assert!(!page.next_page_token.is_empty());
     world.stop().await;
+}
+
+/// Two workloads on a switch.
+async fn with_two_workloads(world: &World) {
+    let port = |octet: u8| nb::Resource {
+        name: format!("switches/a/ports/p{octet}"),
+        spec: Some(Spec::LogicalSwitchPort(nb::LogicalSwitchPort {
+            addresses: vec![format!("0a:00:00:00:00:{octet:02x} 10.0.0.{octet}")],
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    world.transact(vec![create(switch("switches/a")), create(port(1)), create(port(2))]).await;
+}
+
+#[tokio::test]
+async fn what_a_change_would_do_is_told_and_not_done() {
+    let world = World::new().await;
+    with_two_workloads(&world).await;
+    let acl = |priority, action: nb::acl::Action| nb::Resource {
+        name: "switches/a/acls/no".into(),
+        spec: Some(Spec::Acl(nb::Acl {
+            direction: nb::acl::Direction::ToLport.into(),
+            priority,
+            r#match: "outport == \"p2\" && tcp.dst == 23".into(),
+            action: action.into(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let run = |resource, validate_only| {
+        let operations = vec![create(resource)];
+        let request = nb::TransactRequest { operations, validate_only, ..Default::default() };
+        let mut client = world.client();
+        async move { client.transact(request).await.unwrap().into_inner() }
+    };
+    let answer = run(acl(7, nb::acl::Action::Drop), true).await;
+    let effect = answer.effect.unwrap();
+    assert!(effect.n_conversations >= 4 && effect.n_added_flows > 0, "{effect:?}");
+    let [change] = &effect.reachability[..] else { panic!("{:?}", effect.reachability) };
+    let conversation = change.conversation.clone().unwrap();
+    assert_eq!((conversation.from.as_str(), conversation.to.as_str()), ("p1", "p2"));
+    assert_eq!((conversation.protocol.as_str(), conversation.port), ("tcp", 23));
+    assert_eq!((change.could_talk, change.can_talk), (true, false));
+    assert_eq!(change.after, "dropped by switches/a/acls/no");
+    let is_of_acl =
+        |flow: &nb::FlowChange| flow.flow.as_ref().is_some_and(|flow| flow.object.ends_with("/no"));
+    assert!(effect.flows.iter().any(|flow| flow.added && is_of_acl(flow)), "{:?}", effect.flows);
+
+    // Nothing was done: the same again has the same effect, and a change that is made tells none.
+    assert_eq!(run(acl(7, nb::acl::Action::Drop), true).await.effect, Some(effect));
+    let answer = run(acl(7, nb::acl::Action::Allow), true).await;
+    assert_eq!(answer.effect.unwrap().reachability, []);
+    assert_eq!(run(acl(7, nb::acl::Action::Drop), false).await.effect, None);
+    // What is asked for is looked at as well.
+    let asked = nb::ExplainRequest {
+        from: "switches/a/ports/p2".into(),
+        to: "switches/a/ports/p1".into(),
+        protocol: "udp".into(),
+        port: 53,
+        ..Default::default()
+    };
+    let delete = nb::Delete { name: "switches/a/ports/p1".into(), allow_missing: false };
+    let request = nb::TransactRequest {
+        operations: vec![nb::Operation { op: Some(nb::operation::Op::Delete(delete)) }],
+        validate_only: true,
+        conversations: vec![asked.clone()],
+        ..Default::default()
+    };
+    let effect = world.client().transact(request).await.unwrap().into_inner().effect.unwrap();
+    let lost = effect.reachability.iter().find(|change| {
+        let conversation = change.conversation.clone().unwrap_or_default();
+        (conversation.from.as_str(), conversation.port) == ("p2", 53)
+    });
+    assert!(lost.is_some_and(|lost| lost.could_talk && !lost.can_talk), "{:?}", effect.reachability);
 }

@@ -144,6 +144,21 @@ impl Views {
         }
     }
 
+    /// Chassis that have something of what a change touches.
+    pub fn concerned_by(&self, delta: &SouthboundDelta) -> BTreeSet<String> {
+        let SouthboundDelta { datapaths, bindings, groups, flows, sets, removed, .. } = delta;
+        let mut keys: BTreeSet<_> = datapaths.keys().chain(&removed.datapaths).copied().collect();
+        keys.extend(bindings.values().map(|binding| binding.datapath));
+        let gone = removed.bindings.iter().filter_map(|id| self.bindings.get(id));
+        keys.extend(gone.map(|binding| binding.datapath));
+        keys.extend(groups.keys().chain(&removed.groups).map(|(key, _)| *key));
+        keys.extend(flows.values().map(|flow| flow.datapath));
+        keys.extend(removed.flows.iter().filter_map(|id| crate::build::whole::datapath_of(*id)));
+        let named = sets.keys().chain(&removed.sets).filter_map(|name| self.naming.get(name));
+        keys.extend(named.flatten());
+        keys.into_iter().flat_map(|key| self.users(key)).cloned().collect()
+    }
+
     fn users(&self, key: DatapathKey) -> impl Iterator<Item = &String> {
         self.datapaths.get(&key).into_iter().flat_map(|datapath| &datapath.users)
     }

@@ -9,23 +9,32 @@
 
 #![forbid(unsafe_code)]
 
-/// The logical-network northbound API.
-#[allow(missing_docs, clippy::all)]
-pub mod northbound {
-    tonic::include_proto!("ferroflow.northbound.v1");
+/// Packages as the `.proto` files name them: that is how they refer to each other.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+mod packages {
+    pub mod northbound {
+        pub mod v1 {
+            tonic::include_proto!("ferroflow.northbound.v1");
+        }
+    }
+    pub mod chassis {
+        pub mod v1 {
+            tonic::include_proto!("ferroflow.chassis.v1");
+        }
+    }
+    pub mod host {
+        pub mod v1 {
+            tonic::include_proto!("ferroflow.host.v1");
+        }
+    }
 }
 
 /// The stream between a controller and a host.
-#[allow(missing_docs, clippy::all)]
-pub mod chassis {
-    tonic::include_proto!("ferroflow.chassis.v1");
-}
-
+pub use packages::chassis::v1 as chassis;
 /// The API of one host's daemon.
-#[allow(missing_docs, clippy::all)]
-pub mod host {
-    tonic::include_proto!("ferroflow.host.v1");
-}
+pub use packages::host::v1 as host;
+/// The logical-network northbound API.
+pub use packages::northbound::v1 as northbound;
 
 /// Encoded `FileDescriptorSet` of all packages, for the reflection service.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ferroflow.bin"));

@@ -1,6 +1,12 @@
 //! Where a daemon listens, and connecting to it.
 
-use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    error::Error as _,
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -78,11 +84,44 @@ impl FromStr for Address {
     }
 }
 
+/// Where a host is: at an address, or the host of this name in a lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostAddress {
+    /// Its address.
+    At(Address),
+    /// Its name.
+    Named(String),
+}
+
+impl FromStr for HostAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_name = !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+            && !text.starts_with('.');
+        if is_name { Ok(Self::Named(text.to_owned())) } else { text.parse().map(Self::At) }
+    }
+}
+
 const WANTED: &str = "an address is http://HOST:PORT or unix:///PATH";
 
 impl Address {
+    /// Where a daemon of a lab is.
+    ///
+    /// # Errors
+    /// The lab's directory cannot be told.
+    pub fn in_lab(lab: &Path, name: &str) -> Result<Self, CtlError> {
+        let lab = std::path::absolute(lab).map_err(|error| CtlError::File {
+            file: lab.display().to_string(),
+            line: None,
+            reason: error.to_string(),
+        })?;
+        Ok(Self::Unix(lab.join(format!("{name}.sock"))))
+    }
+
     /// Path of the socket, when it is one.
-    pub fn socket(&self) -> Option<&std::path::Path> {
+    pub fn socket(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) => Some(path),
             Self::Tcp(_) => None,

@@ -1,11 +1,27 @@
 //! The command line as a whole: the options every command takes, and the list of
 //! commands. A command's own options are in its file.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::{address::Address, error::CtlError, host, net, output::Format, session::Session};
+use crate::{
+    address::{Address, HostAddress},
+    error::CtlError,
+    host, net,
+    output::Format,
+    session::Session,
+};
+
+/// Where daemons are when nothing is said.
+const CONTROLLER: &str = "http://127.0.0.1:6641";
+const HOST: &str = "/run/ferroflow/vswitchd.sock";
+/// A lab's controller among its hosts.
+const CONTROLLER_NAME: &str = "controller";
 
 /// Operates a Ferroflow network and the switches of its hosts.
 #[derive(Debug, Parser)]
@@ -28,24 +44,17 @@ Exit codes: 0 done, 1 not done, 2 wrong usage.";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the controller is: http://HOST:PORT or unix:///PATH
-    #[arg(
-        long,
-        global = true,
-        env = "VSWITCH_CONTROLLER",
-        default_value = "http://127.0.0.1:6641",
-        value_name = "ADDRESS"
-    )]
-    pub controller: Address,
-    /// Where the host's switch is, for all commands about a host or a lab
-    #[arg(
-        long,
-        global = true,
-        env = "VSWITCH_HOST",
-        default_value = "unix:///run/ferroflow/vswitchd.sock",
-        value_name = "ADDRESS"
-    )]
-    pub host: Address,
+    /// Where the controller is: http://HOST:PORT or unix:///PATH [default: http://127.0.0.1:6641]
+    #[arg(long, global = true, env = "VSWITCH_CONTROLLER", value_name = "ADDRESS")]
+    pub controller: Option<Address>,
+    /// Where the host's switch is, for all commands about a host or a lab; with --lab also the
+    /// name of one of its hosts [default: unix:///run/ferroflow/vswitchd.sock]
+    #[arg(long, global = true, env = "VSWITCH_HOST", value_name = "ADDRESS")]
+    pub host: Option<HostAddress>,
+    /// Directory of a lab of several hosts (vswitchctl lab start), whose controller and hosts
+    /// are meant
+    #[arg(long, global = true, env = "VSWITCH_LAB", value_name = "DIR")]
+    pub lab: Option<PathBuf>,
     /// Which of the host's bridges, where it has several; it may also be the first word behind
     /// the command, as with ovs-ofctl: flow dump br0
     #[arg(long, global = true, env = "VSWITCH_BRIDGE", value_name = "NAME")]
@@ -53,7 +62,8 @@ pub struct Global {
     /// How to print the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// After a change, wait until all affected hosts have applied it (30 s if no number is given)
+    /// After a change, or after attaching a switch port, wait until all affected hosts have applied
+    /// it (30 s if no number is given)
     #[arg(
         long,
         global = true,
@@ -76,6 +86,37 @@ pub struct Global {
 }
 
 impl Global {
+    /// Where the controller is.
+    ///
+    /// # Errors
+    /// The lab's directory cannot be told.
+    pub fn controller(&self) -> Result<Address, CtlError> {
+        match (&self.controller, &self.lab) {
+            (Some(address), _) => Ok(address.clone()),
+            (None, Some(lab)) => Address::in_lab(lab, CONTROLLER_NAME),
+            (None, None) => Ok(Address::Tcp(CONTROLLER.to_owned())),
+        }
+    }
+
+    /// Where the host's switch is.
+    ///
+    /// # Errors
+    /// It is not said which host of a lab is meant, or of which lab.
+    pub fn host(&self) -> Result<Address, CtlError> {
+        match (&self.host, &self.lab) {
+            (Some(HostAddress::At(address)), _) => Ok(address.clone()),
+            (Some(HostAddress::Named(name)), Some(lab)) => Address::in_lab(lab, name),
+            (Some(HostAddress::Named(name)), None) => Err(CtlError::Usage(format!(
+                "{name} is the name of a lab's host: say with --lab or VSWITCH_LAB which lab, or give an address, unix:///PATH"
+            ))),
+            (None, Some(lab)) => Err(CtlError::Usage(format!(
+                "which host of the lab? name it with --host: {}",
+                lab_hosts(lab).join(", ")
+            ))),
+            (None, None) => Ok(Address::Unix(HOST.into())),
+        }
+    }
+
     /// Deadline of one call.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
@@ -85,6 +126,16 @@ impl Global {
     pub fn wait(&self) -> Option<Duration> {
         self.wait.map(|seconds| Duration::from_secs(seconds.into()))
     }
+}
+
+/// Names of the hosts that have sockets in a lab's directory.
+fn lab_hosts(lab: &Path) -> Vec<String> {
+    let entries = fs::read_dir(lab).into_iter().flatten().flatten();
+    let sockets =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".sock")?.to_owned()));
+    let mut names: Vec<_> = sockets.filter(|name| name != CONTROLLER_NAME).collect();
+    names.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    names
 }
 
 /// The commands.
@@ -244,8 +295,9 @@ impl Command {
             | Self::Explain(_)
             | Self::Export(_)
             | Self::Watch(_)
-            | Self::Status(_)
-            | Self::Port(_) => false,
+            | Self::Status(_) => false,
+            Self::Port(command) => command.takes_wait(),
+            Self::Lab(command) => command.takes_wait(),
             Self::Perf(_) | Self::Worker(_) | Self::Bridge(_) => false,
             Self::Flow(_)
             | Self::Group(_)
@@ -268,7 +320,6 @@ impl Command {
             | Self::ParseFrame(_)
             | Self::Log(_)
             | Self::Trace(_)
-            | Self::Lab(_)
             | Self::Completions(_) => false,
         }
     }
@@ -358,6 +409,22 @@ mod tests {
     }
 
     #[test]
+    fn a_host_of_a_lab_goes_by_its_name() {
+        let global = |args: &[&str]| {
+            Cli::try_parse_from([&["vswitchctl"], args, &["status"]].concat()).map(|cli| cli.global)
+        };
+        let lab = global(&["--lab", "/x", "--host", "h2"]).unwrap();
+        assert_eq!(lab.host().unwrap(), Address::Unix("/x/h2.sock".into()));
+        assert_eq!(lab.controller().unwrap(), Address::Unix("/x/controller.sock".into()));
+        assert!(global(&["--host", "h2"]).unwrap().host().is_err());
+        assert!(global(&["--lab", "/x"]).unwrap().host().unwrap_err().to_string().contains("which host"));
+        let plain = global(&[]).unwrap();
+        assert_eq!(plain.host().unwrap(), Address::Unix(HOST.into()));
+        assert_eq!(plain.controller().unwrap(), Address::Tcp(CONTROLLER.into()));
+        assert!(global(&["--host", "h/2"]).is_err());
+    }
+
+    #[test]
     fn wait_takes_its_number_only_with_an_equals_sign() {
         let wait = |args: &[&str]| Cli::try_parse_from(args).map(|cli| cli.global.wait);
         assert_eq!(wait(&["vswitchctl", "switch", "add", "web"]).unwrap(), None);
@@ -403,5 +470,35 @@ mod tests {
             }
         }
         assert!(n_commands > 60, "only {n_commands} commands were found");
+    }
+
+    /// Commands of ovn-nbctl(8) and ovn-sbctl(8) 23.03, but for those of the command line itself.
+    const OVN_COMMANDS: &str = "acl-add acl-del acl-list add clear copp-add copp-del copp-list create \
+        del-connection del-ssl destroy dhcp-options-create dhcp-options-del dhcp-options-get-options \
+        dhcp-options-list dhcp-options-set-options find fwd-group-add fwd-group-del fwd-group-list get \
+        get-connection get-ssl ha-chassis-group-add ha-chassis-group-add-chassis ha-chassis-group-del \
+        ha-chassis-group-list ha-chassis-group-remove-chassis init lb-add lb-del lb-list list lr-add lr-copp-add \
+        lr-del lr-lb-add lr-lb-del lr-lb-list lr-list lr-nat-add lr-nat-del lr-nat-list lr-policy-add \
+        lr-policy-del lr-policy-list lr-route-add lr-route-del lr-route-list lrp-add lrp-del \
+        lrp-del-gateway-chassis lrp-get-enabled lrp-get-gateway-chassis lrp-get-redirect-type lrp-list \
+        lrp-set-enabled lrp-set-gateway-chassis lrp-set-options lrp-set-redirect-type ls-add ls-copp-add ls-del \
+        ls-lb-add ls-lb-del ls-lb-list ls-list lsp-add lsp-attach-mirror lsp-del lsp-detach-mirror \
+        lsp-get-addresses lsp-get-dhcpv4-options lsp-get-dhcpv6-options lsp-get-enabled lsp-get-ls \
+        lsp-get-options lsp-get-parent lsp-get-port-security lsp-get-tag lsp-get-type lsp-get-up lsp-list \
+        lsp-set-addresses lsp-set-dhcpv4-options lsp-set-dhcpv6-options lsp-set-enabled lsp-set-options \
+        lsp-set-port-security lsp-set-type meter-add meter-del meter-list mirror-add mirror-del mirror-list \
+        pg-add pg-del pg-set-ports qos-add qos-del qos-list remove set set-connection set-ssl show \
+        static-mac-binding-add static-mac-binding-del static-mac-binding-list sync wait-until chassis-add \
+        chassis-del count-flows dump-flows lflow-list lsp-bind lsp-unbind";
+
+    #[test]
+    fn every_command_of_ovn_has_its_place() {
+        let page = include_str!("../../docs/coming-from-ovn.md");
+        let there = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let told: Vec<_> = there.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        for command in OVN_COMMANDS.split_whitespace() {
+            let is_told = told.iter().any(|text| text.split_whitespace().next() == Some(command));
+            assert!(is_told, "{command} is not in docs/coming-from-ovn.md");
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferroflow_proto::northbound::{
     ExplainRequest, ExplainResponse, GetReceiptRequest, GetReceiptResponse, GetResourceRequest,
-    ListResourcesRequest, Operation, Resource, TransactRequest, TransactResponse, WatchRequest,
-    WatchResponse, event::Event, northbound_service_client::NorthboundServiceClient, operation::Op,
+    ListResourcesRequest, Operation, Resource, TracePacketRequest, TracePacketResponse, TransactRequest,
+    TransactResponse, WatchRequest, WatchResponse, event::Event,
+    northbound_service_client::NorthboundServiceClient, operation::Op,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
@@ -118,6 +119,17 @@ impl Northbound {
         }
     }
 
+    /// Revision of the network.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn revision(&mut self) -> Result<u64, CtlError> {
+        let kind = Noun::Chassis.kind().into();
+        let request =
+            self.request(ListResourcesRequest { kind, page_size: 1, ..ListResourcesRequest::default() });
+        Ok(said(self.inner.list_resources(request).await)?.revision)
+    }
+
     /// Finds the full name of what was typed as `text`.
     ///
     /// # Errors
@@ -182,6 +194,18 @@ impl Northbound {
     pub async fn explain(&mut self, request: ExplainRequest) -> Result<ExplainResponse, CtlError> {
         let request = self.request(request);
         said(self.inner.explain(request).await)
+    }
+
+    /// Has a packet traced through the hosts that it comes to.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn trace_packet(
+        &mut self,
+        request: TracePacketRequest,
+    ) -> Result<TracePacketResponse, CtlError> {
+        let request = self.request(request);
+        said(self.inner.trace_packet(request).await)
     }
 
     /// How far a revision has been applied; with `wait`, when it has been or that long

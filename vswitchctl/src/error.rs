@@ -87,6 +87,14 @@ pub enum CtlError {
         /// Which hosts, and why.
         reason: String,
     },
+    /// A switch port is not where it was attached.
+    #[error("the port is attached, but switch port {port} is not up on {chassis}")]
+    NotUp {
+        /// Its id.
+        port: String,
+        /// The host.
+        chassis: String,
+    },
     /// What was compared is not the same.
     #[error("{n} {what} differ")]
     Differs {
@@ -163,6 +171,9 @@ impl CtlError {
             Self::Ambiguous { .. } => Some("give one of these full names".into()),
             Self::Pending { revision, .. } => {
                 Some(format!("see vswitchctl receipt {revision}; wait longer with --wait=SECONDS"))
+            }
+            Self::NotUp { port, .. } => {
+                Some(format!("see vswitchctl switch-port show {port}; wait longer with --wait=SECONDS"))
             }
             Self::Newer { .. } => Some("use the vswitchctl of the daemon's version".into()),
             Self::File { .. } | Self::Differs { .. } | Self::CannotTalk | Self::Output(_) => None,

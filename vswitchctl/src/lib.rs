@@ -46,7 +46,9 @@ pub use session::Session;
 pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), CtlError> {
     let Cli { global, command } = cli;
     if global.wait.is_some() && !command.takes_wait() {
-        return Err(CtlError::Usage("--wait is for commands that change the logical network".into()));
+        let what =
+            "--wait is for commands that change the logical network, and for ports with --logical-port";
+        return Err(CtlError::Usage(what.into()));
     }
     command.run(&mut Session::new(global, out)).await
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::Pin;
 
-use crate::bfd::Timing;
+use crate::{bfd::Timing, host::LAB_UPLINK};
 
 /// The host daemon of Ferroflow: forwards packets, and realises its part of the logical
 /// network.
@@ -46,8 +46,9 @@ pub struct RunOptions {
     /// Id of this host among all hosts; its hostname by default.
     #[arg(long)]
     pub chassis: Option<String>,
-    /// Address that other hosts send tunnelled packets to; it must be on the uplink.
-    #[arg(long, value_name = "IP", requires = "uplink")]
+    /// Address that other hosts send tunnelled packets to; it must be on the uplink. Of a lab with a
+    /// controller any, for it has an uplink that leads nowhere.
+    #[arg(long, value_name = "IP")]
     pub encap_ip: Option<Ipv4Addr>,
     /// Interface that carries tunnelled packets. The host keeps all its other traffic.
     #[arg(long, value_name = "INTERFACE", requires = "encap_ip")]
@@ -65,9 +66,9 @@ pub struct RunOptions {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// A lab: a switch without interfaces, whose ports are queues of frames, whose clock
-    /// obeys, and whose rules can be written by hand. Needs no privilege; see
-    /// `vswitchctl lab --help`.
-    #[arg(long, conflicts_with_all = ["uplink", "controller", "core", "busy"])]
+    /// obeys, and whose rules are written by hand, unless there is a controller. Needs no
+    /// privilege; see `vswitchctl lab --help`.
+    #[arg(long, conflicts_with_all = ["uplink", "core", "busy"])]
     pub r#virtual: bool,
     /// A switch of interfaces without a controller: its rules are written by hand, with
     /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.
@@ -124,6 +125,20 @@ const STATE_DIR: &str = "/var/lib/ferroflow/vswitchd";
 const STANDALONE_STATE_DIR: &str = "/var/lib/ferroflow/standalone";
 
 impl RunOptions {
+    /// What goes together.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let has_network = self.controller.is_some();
+        match (self.r#virtual, self.encap_ip.is_some()) {
+            (false, true) if self.uplink.is_none() => Err("--encap-ip needs its --uplink"),
+            (true, true) if !has_network => Err("--virtual takes --encap-ip only with a --controller"),
+            (true, false) if has_network => Err("--virtual with a --controller needs an --encap-ip"),
+            _ => Ok(()),
+        }
+    }
+
     /// Directory for what must outlive the process, if anything must.
     pub fn state_dir(&self) -> Option<&Path> {
         match &self.state_dir {
@@ -140,7 +155,8 @@ impl RunOptions {
 
     /// The tunnel endpoint, when this host has one.
     pub fn endpoint(&self) -> Option<(String, IpAddr)> {
-        Some((self.uplink.clone()?, IpAddr::V4(self.encap_ip?)))
+        let uplink = if self.r#virtual { Some(LAB_UPLINK.to_owned()) } else { self.uplink.clone() };
+        Some((uplink?, IpAddr::V4(self.encap_ip?)))
     }
 }
 
@@ -202,6 +218,12 @@ mod tests {
     #[test]
     fn an_uplink_needs_its_address() {
         assert!(Cli::try_parse_from(["vswitchd", "--uplink", "eth0"]).is_err());
+        let parse = |words: &[&str]| Cli::try_parse_from([&["vswitchd"], words].concat()).unwrap().run;
+        assert!(parse(&["--encap-ip", "192.0.2.1"]).check().is_err());
+        assert!(parse(&["--virtual", "--controller", "http://c:1"]).check().is_err());
+        assert!(parse(&["--virtual", "--encap-ip", "192.0.2.1"]).check().is_err());
+        let lab = parse(&["--virtual", "--controller", "http://c:1", "--encap-ip", "192.0.2.1"]);
+        assert!(lab.check().is_ok() && lab.endpoint().is_some());
         assert!(Cli::try_parse_from(["vswitchd", "--uplink", "eth0", "--encap-ip", "192.0.2.1"]).is_ok());
     }
 }

@@ -1,6 +1,11 @@
 //! Wires the parts together and runs them until the process is told to stop.
 
-use std::{fs, future::Future, sync::Arc, time::Duration};
+use std::{
+    fs,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use dataplane::{Balancing, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
@@ -35,6 +40,7 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// # Errors
 /// What keeps it from starting, and what to do.
 pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
+    options.check().map_err(anyhow::Error::msg)?;
     let controller = options.controller.as_deref().map(endpoint).transpose()?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
@@ -44,6 +50,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let clock = options.r#virtual.then(VirtualClock::new);
     let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
     let mode = match clock {
+        Some(clock) if controller.is_some() => Mode::LabNetwork(Lab::new(clock)),
         Some(clock) => Mode::Lab(Lab::new(clock)),
         None if options.standalone => Mode::Standalone {
             fail_mode: match options.fail_mode {
@@ -56,24 +63,16 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let host = Host::start(identity.clone(), dataplane, state, mode)?;
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
-    let said = agent::Said {
-        claims: host.claims(),
-        health: host.health(),
-        heard: host.heard(),
-        holders: host.holders(),
-        told: Default::default(),
-    };
+    let said = agent::Said::of(&host);
     let host = SharedHost::new(host);
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
-    if let Some(controller) = controller {
-        tokio::spawn(agent::run(host.clone(), controller, said));
-    }
-    let underlay = tokio::spawn(underlay::run(host.clone()));
+    keep(&host, controller.map(|controller| (controller, said)));
+    let is_real = !options.r#virtual;
+    let followed = host.clone();
+    let underlay = async move { if is_real { underlay::run(followed).await } else { Ok(()) } };
+    let underlay = tokio::spawn(underlay);
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
-    tokio::spawn(news(host.clone()));
-    tokio::spawn(audit(host.clone()));
-    tokio::spawn(bfd::run(host.clone()));
     let bfd = host.with(|host| host.bfd()).await;
     let failed_underlay = async move {
         match underlay.await {
@@ -83,7 +82,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        served = service::serve(socket, Service::new(host.clone(), log), EndpointServer::new(endpoints), ended) => served?,
+        served = service::serve(socket, Service::new(host.clone(), Arc::new(Mutex::new(log))), EndpointServer::new(endpoints), ended) => served?,
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }
@@ -104,6 +103,17 @@ fn endpoints(
     let departed = departed_dir(&options.socket);
     Endpoints::open(host.clone(), chassis, controller, state.as_deref(), departed)
         .context("the endpoints of the last run cannot be read; --state-dir names another directory")
+}
+
+/// Starts what keeps a host going, whatever its ports are: the stream to its controller, if it
+/// has one, and what packets, other hosts and time bring.
+pub(crate) fn keep(host: &SharedHost, controller: Option<(Endpoint, agent::Said)>) {
+    if let Some((controller, said)) = controller {
+        tokio::spawn(agent::run(host.clone(), controller, said));
+    }
+    tokio::spawn(news(host.clone()));
+    tokio::spawn(audit(host.clone()));
+    tokio::spawn(bfd::run(host.clone()));
 }
 
 /// Does what was left to do about containers' interfaces, now and from time to time.
@@ -140,7 +150,7 @@ async fn audit(host: SharedHost) {
 
 /// Looks after ports and workers; ends only when a worker has, which is a bug: a new
 /// process forwards again, this one would not.
-async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
+pub(crate) async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -177,7 +187,7 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// Seed of a lab's hashes: each run is like the other.
-const LAB_SEED: u64 = 0;
+pub(crate) const LAB_SEED: u64 = 0;
 
 fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> DataplaneConfig {
     let n_connections = options.conntrack_max as usize;
@@ -213,7 +223,8 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
     Ok(Identity { chassis, hostname, endpoint, controller, liveness: options.liveness() })
 }
 
-fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+/// Where a controller is.
+pub(crate) fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     let is_known = url.starts_with("http://") || url.starts_with("unix:///");
     anyhow::ensure!(is_known, "--controller {url}: write http://ADDRESS:PORT or unix:///PATH");
     Endpoint::from_shared(url.to_owned()).with_context(|| format!("--controller {url}"))

@@ -10,7 +10,8 @@
 //! Beside it: [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
 //! outlives the process, [`responder`] answers packets of the logical network, [`endpoint`]
 //! makes containers' interfaces, [`service`] answers `vswitchctl` and the shims, [`log`]
-//! changes what is logged, [`doctor`] says what the host can do.
+//! changes what is logged, [`doctor`] says what the host can do, [`lab`] is what is between
+//! several hosts that are not real.
 //!
 //! # Threads and shared state
 //! The workers are the dataplane's; they see snapshots only. Everything else is tasks of
@@ -25,6 +26,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod endpoint;
 pub mod host;
+pub mod lab;
 pub mod log;
 pub mod responder;
 pub mod service;

@@ -36,14 +36,15 @@ pub(crate) struct Bench {
     /// bridge and VXLAN device, in turn.
     #[arg(long, conflicts_with = "vs_ovs")]
     veth: bool,
-    /// What a change of a large network costs the controller: time on the processor, and bytes to hosts.
+    /// What a change of a large network costs the controller: time on the processor, and bytes to hosts. Then
+    /// Debian's OVN and our daemons by turns, from a stored network to the rules of a host.
     #[arg(long, conflicts_with = "vs_ovs")]
     compile: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
-    /// Turns of each side.
-    #[arg(long, value_name = "N", requires = "vs_ovs")]
+    /// Turns of each side, of comparisons.
+    #[arg(long, value_name = "N")]
     pairs: Option<usize>,
     /// Seconds of a turn.
     #[arg(long, value_name = "S")]
@@ -75,6 +76,17 @@ impl Bench {
         let mut command = cargo(&["bench", "--package", "controller", "--bench", "compile", "--"]);
         if self.save {
             command.arg("--save").arg(root().join("docs/performance"));
+        }
+        show(&mut command, None)?;
+        let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "controller"];
+        show(cargo(&["build", "--release"]).args(daemons).args(["--package", "benches", "--bins"]), None)?;
+        let mut command =
+            cargo(&["run", "--quiet", "--release", "--package", "benches", "--bin", "vs-ovn", "--"]);
+        if let Some(turns) = self.pairs {
+            command.args(["--turns", &turns.to_string()]);
+        }
+        if self.save {
+            command.arg("--save").arg(root().join("docs/performance/vs-ovn.json"));
         }
         show(&mut command, None)
     }

@@ -4,7 +4,9 @@
 //! `registry.rs` knows who is connected, `bindings.rs` decides which chassis a port is on,
 //! `health.rs` takes note of which backends serve, `neighbours.rs` of whom hosts have heard,
 //! `holders.rs` of who has the addresses of virtual ports, `session.rs` is one stream, `encode.rs` turns views into messages.
+//! `assist.rs` asks chassis what somebody else wants to know.
 
+mod assist;
 mod bindings;
 mod encode;
 mod health;
@@ -19,7 +21,11 @@ use ferroflow_proto::chassis::{self as pb, chassis_service_server::ChassisServic
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::{encode::delta as encode_change, registry::Registry};
+pub use self::{
+    assist::{AskError, Assistants},
+    encode::delta as encode_change,
+    registry::Registry,
+};
 use crate::controller::Controller;
 
 /// The service.
@@ -44,5 +50,14 @@ impl ChassisService for Chassis {
         request: Request<Streaming<pb::SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         session::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
+    }
+
+    type AssistStream = BoxStream<'static, Result<pb::AssistResponse, Status>>;
+
+    async fn assist(
+        &self,
+        request: Request<Streaming<pb::AssistRequest>>,
+    ) -> Result<Response<Self::AssistStream>, Status> {
+        assist::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
     }
 }

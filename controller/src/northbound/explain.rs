@@ -29,7 +29,7 @@ pub(super) async fn explain(
     explained.map_err(|error| Status::failed_precondition(error.to_string()))
 }
 
-fn question(request: &pb::ExplainRequest) -> Result<Question, Status> {
+pub(super) fn question(request: &pb::ExplainRequest) -> Result<Question, Status> {
     let port = |text: &str| {
         let name = Name::parse(text).map_err(|error| Refusal::from(Reason::from(error)))?;
         if name.kind() != Kind::SwitchPort {

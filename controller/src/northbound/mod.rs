@@ -1,12 +1,15 @@
 //! The northbound gRPC service: translates between messages and the controller.
 //!
 //! `transact.rs` writes, `list.rs` reads pages, `watch.rs` streams, `receipt.rs` tells how
-//! far a change has got, `explain.rs` tells what the network does, `status.rs` turns refusals into gRPC codes.
+//! far a change has got, `explain.rs` tells what the network does, `trace.rs` what hosts do, `effect.rs` what a change would do,
+//! `status.rs` turns refusals into gRPC codes.
 
+mod effect;
 mod explain;
 mod list;
 mod receipt;
 mod status;
+mod trace;
 mod transact;
 mod watch;
 
@@ -67,9 +70,15 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::TransactRequest>,
     ) -> Result<Response<pb::TransactResponse>, Status> {
-        let written = self.write(request.into_inner()).await?;
+        let mut request = request.into_inner();
+        let asked = effect::questions(&std::mem::take(&mut request.conversations))?;
+        let written = self.write(request).await?;
         let resources = written.results.iter().map(|record| self.to_wire(record)).collect();
-        Ok(Response::new(pb::TransactResponse { revision: written.revision.get(), resources }))
+        let revision = written.revision.get();
+        let controller = Arc::clone(&self.controller);
+        let effect = tokio::task::spawn_blocking(move || effect::effect(&controller, &written, asked));
+        let effect = effect.await.map_err(|_| Refusal::from(Reason::Stopping))?;
+        Ok(Response::new(pb::TransactResponse { revision, resources, effect }))
     }
 
     async fn get_resource(
@@ -142,5 +151,12 @@ impl NorthboundService for Northbound {
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         explain::explain(&self.controller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn trace_packet(
+        &self,
+        request: Request<pb::TracePacketRequest>,
+    ) -> Result<Response<pb::TracePacketResponse>, Status> {
+        trace::trace(&self.controller, request.into_inner()).await.map(Response::new)
     }
 }

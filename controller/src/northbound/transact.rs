@@ -13,7 +13,7 @@ use crate::{
 
 /// Applies a transaction, or tells why not.
 pub(super) fn transact(controller: &Controller, request: pb::TransactRequest) -> Result<Written, Refusal> {
-    let pb::TransactRequest { operations, preconditions, validate_only } = request;
+    let pb::TransactRequest { operations, preconditions, validate_only, .. } = request;
     check_count("operations", operations.len(), MAX_OPERATIONS)?;
     check_count("preconditions", preconditions.len(), MAX_PRECONDITIONS)?;
     controller.write(validate_only, |draft| {

@@ -16,6 +16,7 @@ use crate::{
     execute,
     flow::Rule,
     key::FlowKey,
+    packet::Packet,
     parse::parse,
     pipeline::Translation,
     program::Emit,
@@ -122,13 +123,27 @@ pub fn trace_with(snapshot: &Snapshot, key: &FlowKey, options: &TraceOptions) ->
 /// # Errors
 /// Why it does not get there.
 pub fn arriving(key: &FlowKey, emit: &Emit, in_port: PortNo) -> Result<FlowKey, DropReason> {
-    let mut packet = build::packet(&build::frame_from_key(key, 0), in_port);
-    parse(&mut packet, &mut FlowKey::zero())?;
-    execute::apply(&mut packet, emit, 0)?;
+    let mut packet = copy(key, emit, in_port)?;
     let mut arrived = FlowKey::zero();
     parse(&mut packet, &mut arrived)?;
     arrived.set_frame_len(packet.len());
     Ok(arrived)
+}
+
+/// The frame that an emit makes of the shortest packet with a key: of one that is tunnelled, as it
+/// is on the underlay.
+///
+/// # Errors
+/// Why it does not leave.
+pub fn leaving(key: &FlowKey, emit: &Emit) -> Result<Vec<u8>, DropReason> {
+    Ok(copy(key, emit, PortNo::ZERO)?.bytes().to_vec())
+}
+
+fn copy(key: &FlowKey, emit: &Emit, in_port: PortNo) -> Result<Packet<Vec<u8>>, DropReason> {
+    let mut packet = build::packet(&build::frame_from_key(key, 0), in_port);
+    parse(&mut packet, &mut FlowKey::zero())?;
+    execute::apply(&mut packet, emit, 0)?;
+    Ok(packet)
 }
 
 #[cfg(test)]

@@ -11,11 +11,15 @@ use super::{
 
 /// Lookups of connections that a packet meets on its way, at most.
 const MAX_LOOKUPS: usize = 12;
+/// Socket of the daemon that does what ovn-nbctl(8) says.
+const NBCTL_CONTROL: &str = "nbctl.ctl";
 
 /// A running OVN. It ends, and its folder goes, with this value.
 #[derive(Debug)]
 pub struct Ovn {
     processes: Processes,
+    /// A daemon does what [`Ovn::nbctl`] says.
+    keeps_nbctl: bool,
 }
 
 impl Ovn {
@@ -44,7 +48,7 @@ impl Ovn {
             processes.daemon("usr/sbin/ovsdb-server", &[&remote, &control, &database])?;
             processes.wait_for(&format!("{name}.sock"))?;
         }
-        let ovn = Self { processes };
+        let ovn = Self { processes, keeps_nbctl: false };
         ovn.nbctl(&["init"])?;
         Ok(ovn)
     }
@@ -60,28 +64,83 @@ impl Ovn {
         self.processes.wait_for("northd.ctl")
     }
 
-    /// Starts Open vSwitch with dummy devices and ovn-controller, with a workload.
+    /// Starts Open vSwitch with dummy devices, a host with a workload that nobody controls yet.
     ///
     /// # Errors
     /// When a daemon does not start.
-    pub fn start_host(&mut self, chassis: &str, workload: &str) -> Result<()> {
+    pub fn start_switch(&mut self, chassis: &str, workload: &str) -> Result<()> {
         self.processes.open_vswitch()?;
-        let database = self.socket("--db", "db");
         let remote = format!("external_ids:ovn-remote=unix:{}", text(&self.processes.path("sb.sock")));
         let id = format!("external_ids:system-id={chassis}");
-        let port = format!("external_ids:iface-id={workload}");
         let words = [
-            &[&database, "set", "Open_vSwitch", ".", &id, &remote][..],
+            &["set", "Open_vSwitch", ".", &id, &remote][..],
             &["external_ids:ovn-encap-type=geneve", "external_ids:ovn-encap-ip=127.0.0.1"],
             &["external_ids:ovn-monitor-all=true", "external_ids:ovn-bridge-datapath-type=dummy"],
             &["--", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath-type=dummy"],
-            &["fail-mode=secure", "--", "add-port", "br-int", "v0", "--", "set", "interface", "v0"],
-            &["type=dummy", &port],
+            &["fail-mode=secure"],
         ];
-        self.processes.run("usr/bin/ovs-vsctl", &words.concat())?;
+        self.vsctl(&words.concat())?;
+        self.add_workload(workload)
+    }
+
+    /// Starts ovn-controller for the host.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_controller(&mut self) -> Result<()> {
         let database = format!("unix:{}", text(&self.processes.path("db.sock")));
         let control = format!("--unixctl={}", text(&self.processes.path("controller.ctl")));
         self.processes.daemon("usr/bin/ovn-controller", &[&control, &database])
+    }
+
+    /// Gives the host an interface for a switch port.
+    ///
+    /// # Errors
+    /// When Open vSwitch refuses.
+    pub fn add_workload(&self, port: &str) -> Result<()> {
+        let interface = format!("v-{port}");
+        let id = format!("external_ids:iface-id={port}");
+        let words =
+            ["add-port", "br-int", &interface, "--", "set", "interface", &interface, "type=dummy", &id];
+        self.vsctl(&words)
+    }
+
+    /// A switch port is up.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn is_up(&self, port: &str) -> Result<bool> {
+        Ok(self.nbctl(&["--if-exists", "get", "Logical_Switch_Port", port, "up"])?.trim() == "true")
+    }
+
+    /// Has a daemon keep a copy of the database for the calls of [`Ovn::nbctl`] that come.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn keep_nbctl(&mut self) -> Result<()> {
+        let (database, control) = (self.socket("--db", "nb"), self.nbctl_control());
+        // It goes into the background by itself, so it has to be told to end.
+        let words = [&database, &format!("--unixctl={control}"), "--no-chdir", "--detach"];
+        self.processes.run("usr/bin/ovn-nbctl", &words)?;
+        self.keeps_nbctl = true;
+        Ok(())
+    }
+
+    fn end_nbctl(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.keeps_nbctl) {
+            let control = self.nbctl_control();
+            self.processes.run("usr/bin/ovs-appctl", &["-t", &control, "exit"])?;
+        }
+        Ok(())
+    }
+
+    fn nbctl_control(&self) -> String {
+        text(&self.processes.path(NBCTL_CONTROL))
+    }
+
+    fn vsctl(&self, words: &[&str]) -> Result<()> {
+        let database = self.socket("--db", "db");
+        self.processes.run("usr/bin/ovs-vsctl", &[&[database.as_str()], words].concat()).map(drop)
     }
 
     /// Waits until the host has all that was said.
@@ -133,8 +192,10 @@ impl Ovn {
     /// # Errors
     /// When it refuses.
     pub fn nbctl(&self, words: &[&str]) -> Result<String> {
+        let control = self.nbctl_control();
         let database = self.socket("--db", "nb");
-        self.processes.run("usr/bin/ovn-nbctl", &[&[database.as_str(), "--timeout=400"], words].concat())
+        let way = if self.keeps_nbctl { vec!["-u", &control] } else { vec![database.as_str()] };
+        self.processes.run("usr/bin/ovn-nbctl", &[&way[..], &["--timeout=400"], words].concat())
     }
 
     /// Waits until northd has compiled all that was said.
@@ -160,5 +221,13 @@ impl Ovn {
 
     fn socket(&self, option: &str, name: &str) -> String {
         format!("{option}=unix:{}", text(&self.processes.path(&format!("{name}.sock"))))
+    }
+}
+
+impl Drop for Ovn {
+    fn drop(&mut self) {
+        if let Err(error) = self.end_nbctl() {
+            eprintln!("ovn-nbctl may have stayed: {error:#}");
+        }
     }
 }

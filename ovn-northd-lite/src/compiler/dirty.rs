@@ -42,4 +42,6 @@ pub struct Dirty {
     pub port_groups: BTreeSet<String>,
     /// (port group, ACL)
     pub group_acls: BTreeSet<(String, String)>,
+    /// Hosts.
+    pub chassis: BTreeSet<String>,
 }

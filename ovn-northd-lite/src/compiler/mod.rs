@@ -29,7 +29,7 @@ use crate::{
         traits::{RouterState, SwitchState},
         unit::{Item, Output, Owner, UnitId},
     },
-    delta::{SouthboundDelta, diff_map},
+    delta::SouthboundDelta,
     model::Northbound,
     southbound::{ChassisRecord, Southbound},
 };
@@ -102,11 +102,30 @@ impl Compiler {
         }
         let mut delta = self.assembly.settle(&mut self.sb);
         self.sets.update(nb, dirty, &self.links, &mut self.sb, &mut delta);
-        if self.sb.chassis != *chassis {
-            (delta.chassis, delta.removed.chassis) = diff_map(&self.sb.chassis, chassis);
-            self.sb.chassis.clone_from(chassis);
-        }
+        self.follow_hosts(chassis, dirty, &mut delta);
         delta
+    }
+
+    fn follow_hosts(
+        &mut self,
+        chassis: &BTreeMap<String, ChassisRecord>,
+        dirty: &Dirty,
+        delta: &mut SouthboundDelta,
+    ) {
+        for id in &dirty.chassis {
+            match chassis.get(id) {
+                Some(new) if self.sb.chassis.get(id) != Some(new) => {
+                    self.sb.chassis.insert(id.clone(), new.clone());
+                    delta.chassis.insert(id.clone(), new.clone());
+                }
+                Some(_) => {}
+                None => {
+                    if self.sb.chassis.remove(id).is_some() {
+                        delta.removed.chassis.insert(id.clone());
+                    }
+                }
+            }
+        }
     }
 
     /// The units that are reached, those that there are no longer included.

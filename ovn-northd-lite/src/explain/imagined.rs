@@ -100,9 +100,12 @@ impl Imagined {
             ports: Arc::new(table),
             ..Snapshot::default()
         };
-        let config = Config { seed: 0, ..Config::default() };
-        let connections = Conntrack::new(config, Storage::on_heap(N_CONNECTIONS));
-        Ok(Self { view, snapshot: Arc::new(snapshot), ports, connections: Arc::new(connections) })
+        Ok(Self { view, snapshot: Arc::new(snapshot), ports, connections: tracker() })
+    }
+
+    /// Forgets all connections.
+    pub(super) fn forget(&mut self) {
+        self.connections = tracker();
     }
 
     /// Lets a frame of a workload in.
@@ -155,6 +158,11 @@ impl Imagined {
             why: flow.why.clone(),
         })
     }
+}
+
+fn tracker() -> Arc<Conntrack> {
+    let config = Config { seed: 0, ..Config::default() };
+    Arc::new(Conntrack::new(config, Storage::on_heap(N_CONNECTIONS)))
 }
 
 /// All that can be reached from these ports, with them, and no other workload, on this host.

@@ -11,7 +11,7 @@ mod imagined;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use flowtable::{build, key::FlowKey, types::PortNo};
 
@@ -130,13 +130,48 @@ pub enum ExplainError {
     Refused(String),
 }
 
-/// A question with all that it takes to answer it.
-pub struct Case {
-    question: Question,
-    ends: Ends,
+/// Questions about one network, with all that it takes to answer them.
+pub struct Cases {
+    cases: Vec<(Question, Result<Ends, ExplainError>)>,
     ports: Ports,
     view: Southbound,
 }
+
+impl Cases {
+    /// Takes what is needed from the network and what it was compiled to.
+    pub fn new(nb: &Northbound, sb: &Southbound, questions: Vec<Question>) -> Self {
+        let with_ends = |question: Question| (Ends::of(nb, &question), question);
+        let cases: Vec<_> = questions.into_iter().map(with_ends).map(|(ends, of)| (of, ends)).collect();
+        let asked = cases.iter().filter(|(_, ends)| ends.is_ok());
+        let ids: BTreeSet<_> = asked.flat_map(|(question, _)| [&question.from, &question.to]).collect();
+        let numbered = ids.into_iter().cloned().zip(1..);
+        let ports = numbered.filter_map(|(id, n)| Some((id, PortNo::new(n).ok()?))).collect();
+        let view = imagined::view(sb, &ports);
+        Self { cases, ports, view }
+    }
+
+    /// Answers all of them, each as if it were the only one.
+    ///
+    /// # Cost
+    /// That of lowering the switches and routers that can be reached, once.
+    pub fn explain(self) -> Vec<Result<Explanation, ExplainError>> {
+        let Self { cases, ports, view } = self;
+        if ports.is_empty() {
+            return cases.into_iter().filter_map(|(_, ends)| Some(Err(ends.err()?))).collect();
+        }
+        let mut imagined = Imagined::new(view, ports);
+        let one = |(question, ends): (Question, Result<Ends, ExplainError>)| {
+            let ends = ends?;
+            let imagined = imagined.as_mut().map_err(|error| error.clone())?;
+            imagined.forget();
+            Ok(explain(imagined, &ends, &question))
+        };
+        cases.into_iter().map(one).collect()
+    }
+}
+
+/// A question with all that it takes to answer it.
+pub struct Case(Cases);
 
 impl Case {
     /// Takes what is needed from the network and what it was compiled to.
@@ -144,11 +179,9 @@ impl Case {
     /// # Errors
     /// [`ExplainError`]: the question makes no sense.
     pub fn new(nb: &Northbound, sb: &Southbound, question: Question) -> Result<Self, ExplainError> {
-        let ends = Ends::of(nb, &question)?;
-        let ids = [&question.from, &question.to].into_iter().cloned();
-        let ports = ids.zip(1..).filter_map(|(id, n)| Some((id, PortNo::new(n).ok()?))).collect();
-        let view = imagined::view(sb, &ports);
-        Ok(Self { question, ends, ports, view })
+        // Before the network is looked at.
+        Ends::of(nb, &question)?;
+        Ok(Self(Cases::new(nb, sb, vec![question])))
     }
 
     /// Answers the question.
@@ -159,16 +192,20 @@ impl Case {
     /// # Cost
     /// That of lowering the switches and routers that can be reached.
     pub fn explain(self) -> Result<Explanation, ExplainError> {
-        let Self { question: Question { from, to, speech, .. }, ends, ports, view } = self;
-        let imagined = Imagined::new(view, ports)?;
-        let first = ends.first_frame(speech);
-        let (there, arrived) = way(imagined.pass(&from, &first), &to, &first);
-        let back = arrived.and_then(|frame| reply(&frame)).map(|answer| {
-            let passage = imagined.pass(&to, &answer);
-            way(passage, &from, &answer).0
-        });
-        Ok(Explanation { there, back })
+        let none = || Err(ExplainError::Refused("there is no answer".to_owned()));
+        self.0.explain().pop().unwrap_or_else(none)
     }
+}
+
+fn explain(imagined: &Imagined, ends: &Ends, question: &Question) -> Explanation {
+    let Question { from, to, speech, .. } = question;
+    let first = ends.first_frame(*speech);
+    let (there, arrived) = way(imagined.pass(from, &first), to, &first);
+    let back = arrived.and_then(|frame| reply(&frame)).map(|answer| {
+        let passage = imagined.pass(to, &answer);
+        way(passage, from, &answer).0
+    });
+    Explanation { there, back }
 }
 
 /// One direction, and the frame as it came to the other one.

@@ -120,7 +120,8 @@ impl Install {
         replace(&installed, &bytes, 0o755)?;
         // Last, and whole: a runtime that sees the network can use it.
         let network = self.dirs.conf_dir.join(CONF);
-        let socket = session.global.host.socket().ok_or_else(|| {
+        let address = session.global.host()?;
+        let socket = address.socket().ok_or_else(|| {
             CtlError::Usage("--host has to be the unix socket that the plugin is to use".to_owned())
         })?;
         let text = serde_json::to_vec_pretty(&self.network(socket)).map_err(io::Error::from)?;

@@ -44,6 +44,9 @@ impl Drops {
 /// What is shown of drops with the same cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct DropView {
+    /// The host that dropped them; empty: the one that was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    chassis: String,
     bridge: String,
     port: String,
     /// Name of the reason.
@@ -61,6 +64,7 @@ pub struct DropView {
 impl From<Drop> for DropView {
     fn from(drop: Drop) -> Self {
         Self {
+            chassis: drop.chassis,
             bridge: drop.bridge,
             port: drop.port,
             reason: drop.reason,
@@ -76,7 +80,8 @@ impl From<Drop> for DropView {
 impl DropView {
     /// It has the same cause.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let same_place = (&self.bridge, &self.port) == (&other.bridge, &other.port);
+        let place = |drop: &Self| (drop.chassis.clone(), drop.bridge.clone(), drop.port.clone());
+        let same_place = place(self) == place(other);
         same_place && (&self.reason, &self.origin) == (&other.reason, &other.origin)
     }
 
@@ -97,7 +102,8 @@ impl DropView {
         };
         let origin = self.origin.as_ref().map(OriginView::text).filter(|text| !text.is_empty());
         let by = origin.map(|text| format!(" By {text}")).unwrap_or_default();
-        format!("{many} {reason}: {description}{by}")
+        let at = if self.chassis.is_empty() { String::new() } else { format!("at {}: ", self.chassis) };
+        format!("{at}{many} {reason}: {description}{by}")
     }
 }
 

@@ -1,9 +1,13 @@
 //! `lab`: drives a switch without interfaces, `vswitchd --virtual`: its ports, the frames
-//! on their wires, its clock. Its rules are written with `flow`.
+//! on their wires, its clock. Its rules are written with `flow`. `lab start` becomes a
+//! controller with such hosts, whose rules are made from its network.
 
 use std::{
+    env,
     io::{self, Write},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
+    process,
 };
 
 use clap::{Args, Subcommand};
@@ -22,6 +26,7 @@ use super::{
 use crate::{
     address::Daemon,
     error::CtlError,
+    net::binding::wait_until_up,
     output::printable,
     session::{Session, host_answer},
 };
@@ -29,10 +34,15 @@ use crate::{
 /// Bytes of frames in one request.
 const CHUNK_LEN: usize = 256 << 10;
 const NANOS: u64 = 1_000_000_000;
+/// The program with a controller and hosts.
+const PROGRAM: &str = "vswitch-lab";
 
-/// A switch without interfaces (vswitchd --virtual), to learn with and to test.
+/// A switch without interfaces (vswitchd --virtual), or a network of them (lab start), to
+/// learn with and to test.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a controller and hosts without interfaces, in this process, until it is stopped
+    Start(Start),
     /// Ports, which are queues of frames
     #[command(subcommand)]
     Port(PortCommand),
@@ -43,6 +53,20 @@ pub enum Command {
     /// The switch's clock
     #[command(subcommand)]
     Clock(ClockCommand),
+}
+
+/// A lab of several hosts.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Directory for the sockets; export it as VSWITCH_LAB for other commands
+    #[arg(long, value_name = "DIR", default_value = "lab")]
+    dir: PathBuf,
+    /// How many hosts; their names are h1, h2 and so on
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    hosts: u32,
+    /// What it logs
+    #[arg(long, default_value = "warn")]
+    log: String,
 }
 
 /// Ports of a lab.
@@ -65,6 +89,12 @@ pub struct AddPort {
     /// Largest L3 packet that may leave by it, in bytes [default: 1500]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
     mtu: Option<u32>,
+    /// The switch port that it is for
+    #[arg(long, value_name = "ID", conflicts_with = "network")]
+    logical_port: Option<String>,
+    /// The physical network that it leads to; all hosts' ports of the same one are on one wire
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
 }
 
 /// A port to remove.
@@ -125,9 +155,15 @@ pub enum ClockCommand {
 }
 
 impl Command {
+    /// Whether `--wait` means something to it.
+    pub fn takes_wait(&self) -> bool {
+        matches!(self, Self::Port(PortCommand::Add(add)) if add.logical_port.is_some())
+    }
+
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
+            Self::Start(start) => start.run(),
             Self::Port(PortCommand::Add(add)) => add.run(session).await,
             Self::Port(PortCommand::Del(del)) => del.run(session).await,
             Self::Inject(inject) => inject.run(session).await,
@@ -137,20 +173,36 @@ impl Command {
     }
 }
 
+impl Start {
+    /// Becomes the program beside this one, or else the one in the path.
+    fn run(self) -> Result<(), CtlError> {
+        let beside = env::current_exe().ok().map(|program| program.with_file_name(PROGRAM));
+        let program = beside.filter(|path| path.exists()).unwrap_or_else(|| PROGRAM.into());
+        let mut command = process::Command::new(&program);
+        command.arg("--dir").arg(self.dir).args(["--hosts", &self.hosts.to_string(), "--log", &self.log]);
+        let error = command.exec();
+        Err(CtlError::File { file: program.display().to_string(), line: None, reason: error.to_string() })
+    }
+}
+
 impl AddPort {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut lab = session.lab().await?;
+        let logical_port = self.logical_port.unwrap_or_default();
         let request = session.request(AddLabPortRequest {
             name: self.name,
             port_no: self.number.unwrap_or_default(),
             mtu: self.mtu.unwrap_or_default(),
             bridge: session.bridge(),
+            logical_port: logical_port.clone(),
+            network: self.network.unwrap_or_default(),
         });
         let answer = host_answer(lab.add_lab_port(request).await)?;
         let Some(port) = answer.port.map(PortView::from) else {
             return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
         };
-        session.print(&port, |out| writeln!(out, "{}", printable(&port.sentence())))
+        session.print(&port, |out| writeln!(out, "{}", printable(&port.sentence())))?;
+        if logical_port.is_empty() { Ok(()) } else { wait_until_up(session, &logical_port).await }
     }
 }
 
@@ -239,6 +291,9 @@ impl InjectView {
 /// What is shown of a frame that has left.
 #[derive(Debug, Serialize)]
 pub(super) struct FrameView {
+    /// The host it left; empty: the one that was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    chassis: String,
     port: String,
     index: u64,
     /// Nanoseconds.
@@ -249,13 +304,17 @@ pub(super) struct FrameView {
 
 impl From<OutputFrame> for FrameView {
     fn from(sent: OutputFrame) -> Self {
-        Self { port: sent.port, index: sent.index, time: sent.time, frame: hex(&sent.frame) }
+        let OutputFrame { port, index, time, frame, chassis } = sent;
+        Self { chassis, port, index, time, frame: hex(&frame) }
     }
 }
 
 impl FrameView {
     /// Its port and its bytes.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        if !self.chassis.is_empty() {
+            write!(out, "{} ", printable(&self.chassis))?;
+        }
         writeln!(out, "{} {}", printable(&self.port), self.frame)
     }
 }

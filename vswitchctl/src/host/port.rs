@@ -10,6 +10,7 @@ use crate::{
     address::Daemon,
     error::CtlError,
     name::{Noun, Reference},
+    net::binding::wait_until_up,
     output::{Tabular, printable, short, yes},
     session::{Session, host_answer},
 };
@@ -161,6 +162,11 @@ pub struct Del {
 }
 
 impl Command {
+    /// Whether `--wait` means something to it.
+    pub fn takes_wait(&self) -> bool {
+        matches!(self, Self::Add(add) if add.logical_port.is_some())
+    }
+
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
@@ -189,7 +195,7 @@ impl Add {
         let port_no = self.number.unwrap_or_default();
         let request = session.request(AddPortRequest {
             interface: self.interface,
-            logical_port,
+            logical_port: logical_port.clone(),
             port_no,
             kind: self.kind.name().to_owned(),
             network: self.network.unwrap_or_default(),
@@ -200,7 +206,8 @@ impl Add {
         let Some(port) = answer.port.map(PortView::from) else {
             return Err(CtlError::Newer { daemon: Daemon::Host, what: "an answer without its port".into() });
         };
-        session.print(&port, |out| writeln!(out, "{}", printable(&port.sentence())))
+        session.print(&port, |out| writeln!(out, "{}", printable(&port.sentence())))?;
+        if logical_port.is_empty() { Ok(()) } else { wait_until_up(session, &logical_port).await }
     }
 }
 

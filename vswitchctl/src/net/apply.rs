@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use ferroflow_proto::northbound::{
-    Delete, Operation, Precondition, Resource, TransactRequest, Update, operation::Op,
+    Delete, Operation, Precondition, Resource, TransactRequest, TransactResponse, Update, operation::Op,
     precondition::Condition,
 };
 
@@ -22,6 +22,7 @@ use crate::{
     name::Noun,
     net::{
         change::{Change, Changed, Outcome},
+        effect::EffectView,
         labels::Selector,
         object::labels_of,
     },
@@ -63,6 +64,8 @@ pub struct Changing {
     pub after: Vec<Resource>,
     /// Objects that go, as they were.
     pub pruned: Vec<Resource>,
+    /// What it would do, where it was only checked.
+    pub effect: Option<EffectView>,
 }
 
 impl Apply {
@@ -77,12 +80,14 @@ impl Apply {
             dry_run: self.dry_run,
             changes: changes(&changing.before, &changing.after, &changing.pruned),
             receipt: None,
+            effect: changing.effect,
         };
         outcome.finish(session, &mut nb).await
     }
 
     fn nothing(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let outcome = Outcome { revision: 0, dry_run: self.dry_run, changes: Vec::new(), receipt: None };
+        let dry_run = self.dry_run;
+        let outcome = Outcome { revision: 0, dry_run, changes: Vec::new(), receipt: None, effect: None };
         session.print(&outcome, |out| writeln!(out, "nothing to do: {} has no objects", self.wish.file))
     }
 }
@@ -109,7 +114,8 @@ impl Wish {
         }
         let before = present(nb, &wanted).await?;
         let answer = nb.transact(transaction(&wanted, &pruned, dry_run)).await?;
-        Ok(Some(Changing { revision: answer.revision, before, after: answer.resources, pruned }))
+        let TransactResponse { revision, resources: after, effect } = answer;
+        Ok(Some(Changing { revision, before, after, pruned, effect: effect.map(EffectView::from) }))
     }
 
     fn read(&self) -> Result<String, CtlError> {
@@ -235,6 +241,7 @@ fn transaction(wanted: &[Resource], pruned: &[Resource], validate_only: bool) ->
         operations: operations.map(|op| Operation { op: Some(op) }).collect(),
         preconditions: pruned.iter().map(as_found).collect(),
         validate_only,
+        conversations: Vec::new(),
     }
 }
 

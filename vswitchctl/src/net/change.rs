@@ -10,7 +10,7 @@ use crate::{
     client::Northbound,
     error::CtlError,
     name::Noun,
-    net::{by_noun, object::Object, receipt::ReceiptView},
+    net::{by_noun, effect::EffectView, object::Object, receipt::ReceiptView},
     output::printable,
     session::Session,
 };
@@ -88,13 +88,16 @@ pub struct Outcome {
     /// How far the hosts have applied it, when waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ReceiptView>,
+    /// What it would do, of a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<EffectView>,
 }
 
 impl Outcome {
     /// A change of one object.
     pub fn of(name: impl Into<String>, change: Change, revision: u64) -> Self {
         let changes = vec![Changed { name: name.into(), change }];
-        Self { revision, dry_run: false, changes, receipt: None }
+        Self { revision, dry_run: false, changes, receipt: None, effect: None }
     }
 
     /// Waits for the hosts if asked to, and prints everything.
@@ -120,6 +123,9 @@ impl Outcome {
         }
         if self.changes.len() != 1 {
             writeln!(out, "{}", self.summary())?;
+        }
+        if let Some(effect) = &self.effect {
+            effect.write(out)?;
         }
         match &self.receipt {
             Some(receipt) => receipt.write(out),

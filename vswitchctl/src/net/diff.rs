@@ -48,13 +48,17 @@ impl Diff {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let mut nb = session.controller().await?;
-        let mut differences = Vec::new();
+        let (mut differences, mut effect) = (Vec::new(), None);
         if let Some(changing) = self.wish.make(&mut nb, true).await? {
             let put = changing.after.iter().map(|after| (changing.before.get(&after.name), Some(after)));
             let gone = changing.pruned.iter().map(|before| (Some(before), None));
             differences.extend(put.chain(gone).filter_map(|(before, after)| difference(before, after)));
+            effect = changing.effect;
         }
-        session.print(&differences, |out| differences.iter().try_for_each(|one| one.write(out)))?;
+        session.print(&differences, |out| {
+            differences.iter().try_for_each(|one| one.write(out))?;
+            effect.map_or(Ok(()), |effect| effect.write(out))
+        })?;
         match differences.len() {
             0 => Ok(()),
             n => Err(CtlError::Differs { n, what: "objects" }),

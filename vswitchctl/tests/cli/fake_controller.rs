@@ -6,12 +6,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ferroflow_proto::host::{TraceResponse, TraceStep, TracedOutput};
 use ferroflow_proto::northbound::{
     ChassisReceipt, CreateResourceRequest, CreateResourceResponse, DeleteResourceRequest,
     DeleteResourceResponse, Event, ExplainRequest, ExplainResponse, ExplainedStep, ExplainedWay,
     GetReceiptRequest, GetReceiptResponse, GetResourceRequest, GetResourceResponse, Kind,
-    ListResourcesRequest, ListResourcesResponse, Resource, TransactRequest, TransactResponse, Update,
-    UpdateResourceRequest, UpdateResourceResponse, WatchRequest, WatchResponse, event,
+    ListResourcesRequest, ListResourcesResponse, Resource, TracePacketRequest, TracePacketResponse,
+    TracedHost, TransactRequest, TransactResponse, Update, UpdateResourceRequest, UpdateResourceResponse,
+    WatchRequest, WatchResponse, event,
     northbound_service_server::{NorthboundService, NorthboundServiceServer},
     operation::Op,
     precondition::Condition,
@@ -183,7 +185,7 @@ impl State {
         if self.resources == before {
             self.revision -= 1;
         }
-        Ok(TransactResponse { revision: self.revision, resources })
+        Ok(TransactResponse { revision: self.revision, resources, effect: None })
     }
 }
 
@@ -274,6 +276,28 @@ impl NorthboundService for FakeController {
         let can_talk = port != 23;
         let there = Some(if can_talk { way } else { refused });
         Ok(Response::new(ExplainResponse { revision: 1, can_talk, there, back: None }))
+    }
+
+    async fn trace_packet(
+        &self,
+        request: Request<TracePacketRequest>,
+    ) -> Result<Response<TracePacketResponse>, Status> {
+        let request = request.into_inner();
+        let output = TracedOutput { port: "veth7".into(), logical_port: "db-1".into() };
+        let far = TraceResponse { outputs: vec![output], verdict: "forwarded".into(), ..Default::default() };
+        let note = TraceStep { note: request.port, ..Default::default() };
+        let near = TraceResponse { steps: vec![note], verdict: "forwarded".into(), ..Default::default() };
+        let host = |chassis: &str, from: &str| TracedHost {
+            chassis: chassis.to_owned(),
+            from: from.to_owned(),
+            ..TracedHost::default()
+        };
+        let hosts = vec![
+            TracedHost { trace: Some(near), ..host("chassis/h1", "") },
+            TracedHost { trace: Some(far), ..host("chassis/h2", "chassis/h1") },
+            TracedHost { error: "it is not connected".into(), ..host("chassis/h3", "chassis/h1") },
+        ];
+        Ok(Response::new(TracePacketResponse { hosts, n_omitted: 0 }))
     }
 
     type WatchStream = Iter<std::vec::IntoIter<Result<WatchResponse, Status>>>;

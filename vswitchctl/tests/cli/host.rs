@@ -30,7 +30,7 @@ megaflow: in_port(2),tcp(dst=23)
     );
     assert_eq!(
         host.asked(),
-        "TraceRequest { in_port: \"web-1\", why: false, ct_next: [], bridge: \"\", packet: Some(Flow(\"tcp,tp_dst=23\")) }"
+        "TraceRequest { in_port: \"web-1\", why: false, ct_next: [], bridge: \"\", from_underlay: false, packet: Some(Flow(\"tcp,tp_dst=23\")) }"
     );
 }
 
@@ -46,7 +46,7 @@ async fn a_trace_of_bytes_in_json() {
     assert_eq!(trace["steps"][1]["priority"], Value::Null);
     assert_eq!(
         host.asked(),
-        "TraceRequest { in_port: \"\", why: false, ct_next: [], bridge: \"\", packet: Some(Frame([10, 0, 1])) }"
+        "TraceRequest { in_port: \"\", why: false, ct_next: [], bridge: \"\", from_underlay: false, packet: Some(Frame([10, 0, 1])) }"
     );
 }
 

@@ -81,6 +81,19 @@ async fn an_explanation_names_the_object_and_its_exit_code_says_no() {
 }
 
 #[tokio::test]
+async fn a_trace_goes_on_at_other_hosts() {
+    let place = Place::new();
+    let _controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    let text = place.run(&["trace", "--from", "web-1", "tcp,nw_dst=10.0.2.11"]).await;
+    let wanted = "host h1\nswitches/web/ports/web-1\n\nverdict: forwarded\n\n\
+                  host h2: in by the tunnel from h1\n\nverdict: forwarded\n\n\
+                  host h3: in by the tunnel from h1\n  not traced: it is not connected\n\n\
+                  in all: forwarded, by db-1 on h2\n";
+    assert_eq!(text, wanted);
+}
+
+#[tokio::test]
 async fn an_export_applies_to_the_same_network() {
     let place = Place::new();
     let controller = FakeController::start(&place);

@@ -4,6 +4,7 @@
 //! Without a controller nothing is lost: the host goes on with the last network it was
 //! sent, and the agent tries again, a little later each time.
 
+mod assist;
 mod binding;
 mod decode;
 mod holders;
@@ -24,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use decode::{UpdateError, decode};
 
-use crate::host::{Heard, Holders, SharedHost};
+use crate::host::{Heard, Holders, Host, SharedHost};
 
 /// First and longest pause between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -62,6 +63,19 @@ pub struct Said {
     pub holders: watch::Receiver<Arc<Holders>>,
     /// Number of the last word about those that was told to a controller.
     pub told: Arc<AtomicU64>,
+}
+
+impl Said {
+    /// What a host says from now on.
+    pub fn of(host: &Host) -> Self {
+        Self {
+            claims: host.claims(),
+            health: host.health(),
+            heard: host.heard(),
+            holders: host.holders(),
+            told: Default::default(),
+        }
+    }
 }
 
 /// Runs until the task is dropped.
@@ -113,6 +127,7 @@ async fn session(
     had_update: &mut bool,
 ) -> Result<std::convert::Infallible, StreamError> {
     let channel: Channel = controller.connect().await?;
+    let _assisting = AbortOnDrop(tokio::spawn(assist::run(host.clone(), channel.clone())));
     let mut client = ChassisServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LEN);
     let (sender, receiver) = mpsc::channel(QUEUE);
     let hello = host.with(|host| host.hello()).await;

@@ -122,6 +122,11 @@ impl Bfd {
         self.sessions().of.get(&peer).is_none_or(|session| session.is_alive(now))
     }
 
+    /// There are sessions with other hosts.
+    pub fn has_sessions(&self) -> bool {
+        !self.sessions().of.is_empty()
+    }
+
     /// State of the session with a host.
     pub fn state(&self, peer: IpAddr) -> Option<State> {
         let IpAddr::V4(peer) = peer else { return None };
@@ -140,7 +145,7 @@ impl Bfd {
     }
 
     /// Sends what is due: when to be back, and whether some host has been silent too long.
-    fn tick(&self) -> (Duration, bool) {
+    pub fn tick(&self) -> (Duration, bool) {
         let Some(local) = self.local else { return (IDLE, false) };
         let now = self.dataplane.now();
         let (mut due, mut wakes, mut is_late) = (Vec::new(), now.after(IDLE), false);

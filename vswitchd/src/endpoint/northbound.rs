@@ -193,7 +193,7 @@ impl Northbound {
         operations: Vec<Operation>,
         preconditions: Vec<Precondition>,
     ) -> Result<u64, Status> {
-        let request = TransactRequest { operations, preconditions, validate_only: false };
+        let request = TransactRequest { operations, preconditions, ..TransactRequest::default() };
         Ok(self.client.clone().transact(timed(request)).await?.into_inner().revision)
     }
 

@@ -120,7 +120,7 @@ impl Host {
     }
 
     /// Those by the dataplane.
-    pub(super) fn dataplane_drops(&self) -> Vec<Row> {
+    pub(crate) fn dataplane_drops(&self) -> Vec<Row> {
         let of = |id: BridgeId| self.dataplane.drops_of(id).into_iter().map(move |row| (id, row));
         self.bridges.iter().flat_map(|bridge| of(bridge.id)).collect()
     }

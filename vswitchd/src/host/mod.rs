@@ -54,7 +54,8 @@ pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
-pub use lab::{Injected, Lab, LabError, Sent};
+pub use lab::{Injected, Lab, LabError, NewLabPort, Outgoing, Sent, Way};
+pub(crate) use lab::{LAB_UPLINK, since};
 pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use port_kind::PortKind;
@@ -121,6 +122,8 @@ pub enum Mode {
     },
     /// Queues of frames; rules are written by hand.
     Lab(Lab),
+    /// Queues of frames; rules are made from the network that a controller sends.
+    LabNetwork(Lab),
 }
 
 /// The host's switch.
@@ -189,6 +192,7 @@ impl Host {
             Mode::Network => (false, None, FailMode::Secure),
             Mode::Standalone { fail_mode } => (true, None, fail_mode),
             Mode::Lab(lab) => (true, Some(lab), FailMode::Secure),
+            Mode::LabNetwork(lab) => (false, Some(lab), FailMode::Secure),
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
@@ -418,6 +422,10 @@ impl Host {
         if self.underlay.peers != peers {
             let underlay = Arc::make_mut(&mut self.underlay);
             underlay.next_hops.retain(|peer, _| peers.contains(peer));
+            if self.lab.is_some() {
+                // All on one wire.
+                underlay.next_hops = peers.iter().map(|peer| (*peer, lab::next_hop(*peer))).collect();
+            }
             underlay.peers.clone_from(&peers);
             self.peers.send_replace(peers);
         }
@@ -448,6 +456,11 @@ impl SharedHost {
     /// Shares a host.
     pub fn new(host: Host) -> Self {
         Self(Arc::new(Mutex::new(host)))
+    }
+
+    /// It is the same host.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Does something with the host, on a thread that may wait.

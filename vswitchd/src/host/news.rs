@@ -104,9 +104,10 @@ impl Host {
         &self.events
     }
 
-    /// Takes what packets have made.
-    pub fn take_news(&mut self) {
+    /// Takes what packets have made; true when there was something.
+    pub fn take_news(&mut self) -> bool {
         let News { packet_ins, learned, samples } = self.dataplane.take_news();
+        let has_news = !(packet_ins.is_empty() && learned.is_empty() && samples.is_empty());
         let now = self.dataplane.now();
         let mut by_bridge: BTreeMap<BridgeId, Vec<Learned>> = BTreeMap::new();
         for (bridge, one) in learned {
@@ -133,6 +134,7 @@ impl Host {
         if has_changed {
             self.tend_gateways();
         }
+        has_news
     }
 
     /// Another host says that it lives. Nobody else is told: it does so all the time.
@@ -212,8 +214,7 @@ impl Host {
         let mut drops = since(&before.1, self.dataplane_drops());
         // Others may have dropped something meanwhile; in a lab nobody has.
         drops.retain(|(_, drop)| self.lab.is_some() || !drop.in_port.is_real());
-        let sent = self.lab.as_mut().map(super::Lab::collect).unwrap_or_default();
-        self.take_news();
+        let sent = self.settle();
         Ok(SentPacket { forwarded, drops, sent })
     }
 

@@ -201,9 +201,6 @@ impl Host {
         (logical_port, network): (&str, &str),
         number: Option<PortNo>,
     ) -> Result<Wanted, PortError> {
-        if !logical_port.is_empty() && !network.is_empty() {
-            return Err(PortError::TwoPurposes);
-        }
         if self.lab.is_some() {
             return Err(PortError::IsLab(interface.to_owned()));
         }
@@ -217,15 +214,23 @@ impl Host {
             let same = self.same_again(interface, present, (bridge, number, None), (logical_port, network));
             return same.map(Wanted::Present);
         }
+        self.check_purpose(logical_port, network)?;
+        let id = PortId::new(bridge, self.choose_number(bridge, number)?);
+        let (logical_port, network) = (logical_port.to_owned(), network.to_owned());
+        Ok(Wanted::New(NewPort { id, peer: None, logical_port, network, kind }))
+    }
+
+    /// What an interface is to be for can be, and nothing else is for it.
+    pub(super) fn check_purpose(&self, logical_port: &str, network: &str) -> Result<(), PortError> {
+        if !logical_port.is_empty() && !network.is_empty() {
+            return Err(PortError::TwoPurposes);
+        }
         let purpose = if network.is_empty() { logical_port } else { network };
         if self.is_handmade && !purpose.is_empty() {
             return Err(PortError::NoNetwork(purpose.to_owned()));
         }
         self.check_unclaimed(logical_port)?;
-        self.check_unconnected(network)?;
-        let id = PortId::new(bridge, self.choose_number(bridge, number)?);
-        let (logical_port, network) = (logical_port.to_owned(), network.to_owned());
-        Ok(Wanted::New(NewPort { id, peer: None, logical_port, network, kind }))
+        self.check_unconnected(network)
     }
 
     fn check_unclaimed(&self, logical_port: &str) -> Result<(), PortError> {
@@ -350,11 +355,11 @@ impl Host {
         let Some((interface, ip)) = self.identity.endpoint.clone() else { return Ok(()) };
         let std::net::IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
         let steering = Steering::Tunnel { local, udp_ports: vec![GENEVE_UDP_PORT] };
-        self.dataplane.attach(PortSpec {
-            port: UPLINK.into(),
-            name: interface.clone(),
-            device: Device::Uplink { interface, steering },
-        })?;
+        let device = match &mut self.lab {
+            Some(lab) => Device::Memory(lab.add_uplink()),
+            None => Device::Uplink { interface: interface.clone(), steering },
+        };
+        self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device })?;
         Arc::make_mut(&mut self.underlay).tunnels = vec![Self::tunnel_port(ip)];
         self.ports_changed();
         Ok(())
@@ -370,7 +375,7 @@ impl Host {
             };
             let is_patch = saved.peer.is_some();
             if let Some(lab) = self.lab.as_mut().filter(|_| !is_patch) {
-                lab.add(&saved.interface, saved.mtu);
+                lab.add(&saved.interface, saved.mtu, &saved.network);
             }
             let spec =
                 self.workload_spec(PortId::new(bridge, port), (&saved.interface, saved.kind), is_patch);

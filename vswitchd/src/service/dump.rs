@@ -251,7 +251,7 @@ pub(super) fn drops(host: &Host, bridges: &[BridgeId]) -> Vec<pb::Drop> {
     rows.into_values().collect()
 }
 
-pub(super) fn drops_of(host: &Host, rows: &[Row]) -> Vec<pb::Drop> {
+pub(crate) fn drops_of(host: &Host, rows: &[Row]) -> Vec<pb::Drop> {
     let name = |id: BridgeId, row: &DropCount| {
         let known = host.bridge_of(id).and_then(|bridge| bridge.ports().get(row.in_port));
         match known {
@@ -284,5 +284,6 @@ fn drop_message(host: &Host, bridge: BridgeId, port: String, row: &DropCount) ->
         n_packets: row.n_packets,
         n_bytes: row.n_bytes,
         n_copies: row.n_copies,
+        chassis: String::new(),
     }
 }

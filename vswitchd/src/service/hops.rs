@@ -97,7 +97,7 @@ fn crossings(
 }
 
 /// All passes with the packets as they came to them.
-fn passes_of<'a>(traced: &'a Trace, key: &FlowKey) -> Vec<(FlowKey, &'a Translation)> {
+pub(super) fn passes_of<'a>(traced: &'a Trace, key: &FlowKey) -> Vec<(FlowKey, &'a Translation)> {
     let later = traced.passes.iter().filter_map(|pass| pass.outcome.as_ref().ok());
     let later = later.map(|passed| (passed.key, &passed.translation));
     [(*key, &traced.translation)].into_iter().chain(later).collect()

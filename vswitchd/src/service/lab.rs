@@ -15,8 +15,13 @@ use flowtable::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, bridges, check_interface, dump, port_number, refusal};
-use crate::host::{Host, LabError, Sent};
+use super::{
+    Service, bridges, check_interface, check_logical_port, check_network, dump, port_number, refusal,
+};
+use crate::{
+    host::{Host, LabError, NewLabPort, Sent},
+    lab::Arrived,
+};
 
 /// Largest MTU of a port: no frame of the lab is longer.
 const MAX_MTU: u32 = 3800;
@@ -43,18 +48,22 @@ impl LabService for Service {
         &self,
         request: Request<pb::AddLabPortRequest>,
     ) -> Result<Response<pb::AddLabPortResponse>, Status> {
-        let pb::AddLabPortRequest { name, port_no, mtu, bridge } = request.into_inner();
+        let pb::AddLabPortRequest { name, port_no, mtu, bridge, logical_port, network } =
+            request.into_inner();
         check_interface(&name)?;
+        check_logical_port(&logical_port)?;
+        check_network(&network)?;
         let number = port_number(port_no)?;
         if mtu > MAX_MTU {
             return Err(Status::invalid_argument(format!("mtu {mtu}: at most {MAX_MTU}")));
         }
         let mtu = (mtu > 0).then_some(mtu);
+        let new = NewLabPort { name, number, mtu, logical_port, network };
         self.host
             .with(move |host| {
                 let bridge = host.bridge(&bridge).map_err(bridges::refusal)?.id();
-                host.add_lab_port(bridge, &name, number, mtu).map_err(lab_refusal)?;
-                let port = dump::ports(host).into_iter().find(|found| found.name == name);
+                host.add_lab_port(bridge, &new).map_err(lab_refusal)?;
+                let port = dump::ports(host).into_iter().find(|found| found.name == new.name);
                 Ok(Response::new(pb::AddLabPortResponse { port }))
             })
             .await
@@ -65,12 +74,20 @@ impl LabService for Service {
         request: Request<pb::InjectRequest>,
     ) -> Result<Response<pb::InjectResponse>, Status> {
         let request = request.into_inner();
-        self.host.with(move |host| inject(host, request)).await.map(Response::new).map_err(
-            |error| match error {
-                PacketError::Lab(error) => lab_refusal(error),
-                wrong => Status::invalid_argument(wrong.to_string()),
-            },
-        )
+        let turn = self.fabric.begin(self.host.clone()).await;
+        let injected = self.host.with(move |host| inject(host, request)).await;
+        let elsewhere = turn.end().await;
+        let mut answer = injected.map_err(|error| match error {
+            PacketError::Lab(error) => lab_refusal(error),
+            wrong => Status::invalid_argument(wrong.to_string()),
+        })?;
+        for Arrived { chassis, sent, drops } in elsewhere {
+            let named = |frame: Sent| pb::OutputFrame { chassis: chassis.clone(), ..output(frame) };
+            answer.outputs.extend(sent.into_iter().map(named));
+            let named = |drop: pb::Drop| pb::Drop { chassis: chassis.clone(), ..drop };
+            answer.drops.extend(drops.into_iter().map(named));
+        }
+        Ok(Response::new(answer))
     }
 
     async fn read_output(
@@ -93,8 +110,11 @@ impl LabService for Service {
     ) -> Result<Response<pb::SetClockResponse>, Status> {
         let pb::SetClockRequest { stopped, advance } = request.into_inner();
         let advance = Duration::from_nanos(advance);
+        let set = move |host: &mut Host| host.set_clock(stopped, Duration::ZERO);
+        self.host.with(set).await.map_err(lab_refusal)?;
+        self.fabric.advance(&self.host, advance).await.map_err(lab_refusal)?;
         let (now, stopped) =
-            self.host.with(move |host| host.set_clock(stopped, advance)).await.map_err(lab_refusal)?;
+            self.host.with(|host| host.set_clock(None, Duration::ZERO)).await.map_err(lab_refusal)?;
         Ok(Response::new(pb::SetClockResponse { now: now.nanos(), stopped }))
     }
 }
@@ -112,7 +132,8 @@ fn inject(host: &mut Host, request: pb::InjectRequest) -> Result<pb::InjectRespo
         n_forwarded: injected.n_forwarded,
         n_dropped: injected.n_dropped,
         drops: dump::drops_of(host, &injected.drops),
-        outputs: injected.sent.into_iter().map(output).collect(),
+        // What goes on to another host is told where it gets.
+        outputs: injected.sent.into_iter().filter(|sent| !host.is_shared(&sent.port)).map(output).collect(),
     })
 }
 
@@ -153,7 +174,8 @@ fn frame_of(text: &str, in_port: PortNo, ports: &PortTable, index: usize) -> Res
 }
 
 pub(super) fn output(sent: Sent) -> pb::OutputFrame {
-    pb::OutputFrame { port: sent.port, index: sent.index, time: sent.time.nanos(), frame: sent.frame }
+    let Sent { port, index, time, frame } = sent;
+    pb::OutputFrame { port, index, time: time.nanos(), frame, chassis: String::new() }
 }
 
 fn lab_refusal(error: LabError) -> Status {

@@ -3,6 +3,7 @@
 mod bridges;
 mod connection_events;
 mod conntrack;
+mod destinations;
 mod dump;
 mod endpoint;
 mod events;
@@ -24,11 +25,14 @@ use flowtable::types::PortNo;
 use tonic::{Code, Request, Response, Status};
 
 use connection_events::ConnectionEvents;
+pub(crate) use dump::drops_of;
 pub use endpoint::EndpointServer;
 pub use socket::{Socket, SocketError, serve};
+pub(crate) use trace::trace;
 
 use crate::{
     host::{Host, PortError, PortKind, SharedHost, VlanMode},
+    lab::Fabric,
     log::LogControl,
 };
 
@@ -43,12 +47,19 @@ pub struct Service {
     host: SharedHost,
     log: Arc<Mutex<LogControl>>,
     connection_events: Arc<ConnectionEvents>,
+    fabric: Arc<Fabric>,
 }
 
 impl Service {
-    /// Serves a host.
-    pub fn new(host: SharedHost, log: LogControl) -> Self {
-        Self { host, connection_events: Arc::default(), log: Arc::new(Mutex::new(log)) }
+    /// Serves a host. The log is the process's.
+    pub fn new(host: SharedHost, log: Arc<Mutex<LogControl>>) -> Self {
+        Self { host, connection_events: Arc::default(), log, fabric: Arc::default() }
+    }
+
+    /// The same, one of several hosts of a lab.
+    #[must_use]
+    pub fn among(self, fabric: Arc<Fabric>) -> Self {
+        Self { fabric, ..self }
     }
 }
 

@@ -20,15 +20,15 @@ use flowtable::{
     types::{BridgeId, PortNo},
 };
 
-use super::{bridges, dump::origin, hops};
-use crate::host::Host;
+use super::{bridges, destinations, dump::origin, hops};
+use crate::host::{Host, UPLINK};
 
 /// Longest frame that is traced.
 const MAX_FRAME_LEN: usize = 65_535;
 
 /// The packet cannot be traced.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TraceError {
+pub(crate) enum TraceError {
     #[error("no packet: give a flow, `icmp,nw_src=10.0.0.1,nw_dst=10.0.0.2`, or the bytes of a frame")]
     NoPacket,
     #[error("{0}")]
@@ -48,11 +48,12 @@ pub(super) enum TraceError {
 }
 
 /// Traces a packet, through all bridges that it comes to.
-pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceResponse, TraceError> {
+pub(crate) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceResponse, TraceError> {
     let bridge = bridges::of_port(host, &request.bridge, &request.in_port)
         .map_err(|status| TraceError::Bridge(status.message().to_owned()))?;
     let snapshot = host.snapshot_of(bridge);
     let in_port = match request.in_port.as_str() {
+        _ if request.from_underlay => Some(UPLINK),
         "" => None,
         name => Some(
             find_port(host, bridge.id(), &snapshot, name)
@@ -75,7 +76,10 @@ pub(super) fn trace(host: &Host, request: pb::TraceRequest) -> Result<pb::TraceR
             let traced = trace_with(&snapshot, &key, &options);
             let hops = hops::follow(host, (bridge.id(), &key, &traced), &options);
             let leaves = hops::leaves(host, bridge.id(), &traced) || hops.leaves;
+            let (tunnelled, outputs) = destinations::of(host, bridge.id(), (&key, &traced));
             pb::TraceResponse {
+                tunnelled,
+                outputs,
                 hops: hops.hops,
                 n_omitted_hops: hops.n_omitted,
                 ..answer(&seen, &key, (traced, leaves))

@@ -81,6 +81,7 @@ impl World {
             22 => self.heard(r, j, k),
             _ if k.is_multiple_of(5) => {
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
+                self.dirty.chassis.insert(host(i));
                 match k % 3 {
                     0 => drop(self.hosts.remove(&host(i))),
                     _ => drop(self.hosts.insert(host(i), record)),

@@ -28,6 +28,7 @@ fn a_new_member_is_sent_alone() {
     let all = Dirty {
         switches: nb.switches.keys().cloned().collect(),
         routers: nb.routers.keys().cloned().collect(),
+        chassis: hosts().into_keys().collect(),
         address_sets: ["ops".to_owned()].into(),
         port_groups: ["g".to_owned()].into(),
         ..Dirty::default()
@@ -69,6 +70,7 @@ fn what_is_not_reached_is_not_compiled_again() {
     let all = Dirty {
         switches: nb.switches.keys().cloned().collect(),
         routers: nb.routers.keys().cloned().collect(),
+        chassis: hosts().into_keys().collect(),
         ..Dirty::default()
     };
     let mut compiler = Compiler::new();

@@ -1,153 +1,32 @@
-//! The lab: a host whose ports are queues of frames and whose clock obeys. Its rules are
-//! written by hand (`handmade.rs`). Everything else is as on any host.
-//!
-//! It is deterministic: frames are switched one after the other by the one worker, and
-//! whoever injects waits for that; hashes have a fixed seed.
+//! Driving a lab: ports, frames, the clock.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dataplane::{InjectError, MemoryPort, PortId, VirtualClock};
+use dataplane::PortId;
 use flowtable::{
     stats::DropCount,
-    types::{BridgeId, MacAddr, PortNo, Timestamp},
+    types::{BridgeId, PortNo, Timestamp},
 };
 
-use super::{BridgeError, Host, PortError, Row, ports::NewPort};
+use super::{Injected, Lab, LabError, Outgoing, Sent, Way};
+use crate::host::{Host, PortError, Row, UPLINK, ports::NewPort};
 
-/// MTU of a port that was not given one.
-const DEFAULT_MTU: u32 = 1500;
-/// Frames that may leave by a port in one burst.
-const QUEUE: usize = 4096;
-/// Frames that are kept for each port; the oldest are forgotten.
-const KEPT: usize = 4096;
+/// Rounds in which what has happened makes more happen: an answer that asks for another one.
+const MAX_ROUNDS: usize = 64;
 
-/// What makes a host a lab.
-#[derive(Debug)]
-pub struct Lab {
-    clock: VirtualClock,
-    /// By name of the port.
-    wires: BTreeMap<String, Wire>,
-}
-
-/// The outside of a port.
-#[derive(Debug)]
-struct Wire {
-    memory: MemoryPort,
-    /// The MTU, where it was asked for.
-    mtu: Option<u32>,
-    sent: VecDeque<Sent>,
-    n_sent: u64,
-}
-
-/// A frame that has left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// Name of the port it left by.
-    pub port: String,
-    /// How many had left by this port before.
-    pub index: u64,
-    /// When.
-    pub time: Timestamp,
-    /// Its bytes.
-    pub frame: Vec<u8>,
-}
-
-/// What became of injected frames.
-#[derive(Debug, Clone, Default)]
-pub struct Injected {
-    /// How many left by a port.
-    pub n_forwarded: u64,
-    /// How many did not.
-    pub n_dropped: u64,
-    /// Why, and copies that were lost.
-    pub drops: Vec<Row>,
-    /// What has left.
-    pub sent: Vec<Sent>,
-}
-
-/// A lab's command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// The host's ports are interfaces.
-    #[error(
-        "this vswitchd forwards for real: its ports are interfaces, its time is the machine's; for a lab start another: vswitchd --virtual --socket PATH"
-    )]
-    NotALab,
-    /// There is no such port.
-    #[error("port `{0}`: there is none of this name or number; vswitchctl port list shows those there are")]
-    NoPort(String),
-    /// Ports of several bridges have the number.
-    #[error(
-        "port {0}: each bridge has its own numbers; use the port's name, or name the bridge with --bridge"
-    )]
-    WhichBridge(String),
-    /// The bridge is not there.
-    #[error("{0}")]
-    Bridge(#[from] BridgeError),
-    /// It is one end of a link.
-    #[error(
-        "port {0} is one end of a link to another bridge; nothing is on its wire but what that bridge sends"
-    )]
-    IsPatch(String),
-    /// A frame was not taken.
-    #[error("{0}")]
-    Inject(#[from] InjectError),
-    /// The port cannot be added.
-    #[error("{0}")]
-    Port(#[from] PortError),
-}
-
-impl Lab {
-    /// A lab without ports.
-    pub fn new(clock: VirtualClock) -> Self {
-        Self { clock, wires: BTreeMap::new() }
-    }
-
-    /// Its clock.
-    pub fn clock(&self) -> &VirtualClock {
-        &self.clock
-    }
-
-    pub(super) fn add(&mut self, name: &str, mtu: Option<u32>) {
-        // Locally administered, the same for all: no frame of the switch's own has it.
-        let mac = MacAddr::new([0x02, 0, 0, 0, 0, 0x01]);
-        let memory = MemoryPort::with(QUEUE, mac, mtu.unwrap_or(DEFAULT_MTU));
-        self.wires.insert(name.to_owned(), Wire { memory, mtu, sent: VecDeque::new(), n_sent: 0 });
-    }
-
-    pub(super) fn remove(&mut self, name: &str) {
-        self.wires.remove(name);
-    }
-
-    pub(super) fn memory(&self, name: &str) -> Option<&MemoryPort> {
-        self.wires.get(name).map(|wire| &wire.memory)
-    }
-
-    pub(super) fn mtu(&self, name: &str) -> Option<u32> {
-        self.wires.get(name)?.mtu
-    }
-
-    /// Takes what has left the ports.
-    pub(super) fn collect(&mut self) -> Vec<Sent> {
-        let time = self.clock.now();
-        let mut collected = Vec::new();
-        for (port, wire) in &mut self.wires {
-            while let Some(frame) = wire.memory.receive() {
-                let sent = Sent { port: port.clone(), index: wire.n_sent, time, frame };
-                wire.n_sent += 1;
-                if wire.sent.len() == KEPT {
-                    wire.sent.pop_front();
-                }
-                wire.sent.push_back(sent.clone());
-                collected.push(sent);
-            }
-        }
-        collected
-    }
+/// A lab's port that is to be added.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewLabPort {
+    /// Its name.
+    pub name: String,
+    /// Its number; none: the lowest that is free.
+    pub number: Option<PortNo>,
+    /// Largest L3 packet that may leave by it; none: the usual one.
+    pub mtu: Option<u32>,
+    /// Switch port it is for; empty: none.
+    pub logical_port: String,
+    /// Network outside that it leads to; empty: none.
+    pub network: String,
 }
 
 impl Host {
@@ -164,27 +43,27 @@ impl Host {
     ///
     /// # Errors
     /// [`LabError`] says what to do; then nothing has changed.
-    pub fn add_lab_port(
-        &mut self,
-        bridge: BridgeId,
-        name: &str,
-        number: Option<PortNo>,
-        mtu: Option<u32>,
-    ) -> Result<PortNo, LabError> {
+    pub fn add_lab_port(&mut self, bridge: BridgeId, new: &NewLabPort) -> Result<PortNo, LabError> {
+        let NewLabPort { name, number, mtu, logical_port, network } = new;
         let known_mtu = self.lab()?.mtu(name);
         if let Some(present) = self.ports.get(name) {
-            let is_other = present.bridge != bridge || present.peer.is_some() || mtu != known_mtu;
-            if is_other || number.is_some_and(|number| number != present.port) {
-                return Err(PortError::Differs(name.to_owned()).into());
+            if present.peer.is_some() || *mtu != known_mtu {
+                return Err(PortError::Differs(name.clone()).into());
             }
-            return Ok(present.port);
+            let same = self.same_again(name, present, (bridge, *number, None), (logical_port, network))?;
+            return Ok(same.port);
         }
-        let port = self.choose_number(bridge, number)?;
+        if self.uplink() == Some(name) {
+            return Err(PortError::IsUplink(name.clone()).into());
+        }
+        self.check_purpose(logical_port, network)?;
+        let port = self.choose_number(bridge, *number)?;
         if let Some(lab) = &mut self.lab {
-            lab.add(name, mtu);
+            lab.add(name, *mtu, network);
         }
-        let added =
-            self.attach_workload(name, NewPort { id: PortId::new(bridge, port), ..NewPort::default() });
+        let (logical_port, network) = (logical_port.clone(), network.clone());
+        let id = PortId::new(bridge, port);
+        let added = self.attach_workload(name, NewPort { id, logical_port, network, ..NewPort::default() });
         if let (Err(_), Some(lab)) = (&added, &mut self.lab) {
             lab.remove(name);
         }
@@ -200,6 +79,9 @@ impl Host {
         self.lab()?;
         if let Some((name, port)) = self.ports.get_key_value(text) {
             return Ok((name.clone(), port.id()));
+        }
+        if self.uplink() == Some(text) {
+            return Ok((text.to_owned(), UPLINK.into()));
         }
         let number = text.parse().ok().and_then(|raw| PortNo::new(raw).ok());
         let mut found = self.ports.iter().filter(|(_, port)| {
@@ -236,15 +118,81 @@ impl Host {
         let mut injected = Injected::default();
         for frame in frames {
             self.dataplane.inject(port, &memory, vec![frame])?;
-            injected.sent.extend(self.lab.as_mut().map(Lab::collect).unwrap_or_default());
             // What a frame has made holds for the next one.
-            self.take_news();
+            injected.sent.extend(self.settle());
         }
         let after = books(self);
         injected.n_forwarded = after.0 - n_forwarded;
         injected.n_dropped = after.1 - n_dropped;
         injected.drops = since(&drops, after.2);
         Ok(injected)
+    }
+
+    /// Has everything happen that follows from what has happened, and takes what has left.
+    pub fn settle(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        if self.lab.is_none() {
+            self.take_news();
+            return sent;
+        }
+        for _ in 0..MAX_ROUNDS {
+            let n_before = sent.len();
+            sent.extend(self.lab.as_mut().map(Lab::collect).unwrap_or_default());
+            let has_news = self.take_news();
+            if !has_news && sent.len() == n_before {
+                break;
+            }
+        }
+        sent
+    }
+
+    /// Takes the frames that are for other hosts of the lab.
+    pub fn take_outgoing(&mut self) -> Vec<Outgoing> {
+        self.lab.as_mut().map(Lab::take_outgoing).unwrap_or_default()
+    }
+
+    /// What leaves by this port goes on to other hosts of the lab.
+    pub fn is_shared(&self, name: &str) -> bool {
+        self.lab.as_ref().is_some_and(|lab| lab.is_shared(name))
+    }
+
+    /// Has a frame come in from another host of the lab, and tells what has left. What cannot
+    /// be taken, because the port is gone or the frame too long, is lost on the way.
+    pub fn arrive(&mut self, way: &Way, frame: &[u8]) -> Vec<Sent> {
+        let names = self.lab.as_ref().map(|lab| lab.by_way(way)).unwrap_or_default();
+        let mut sent = Vec::new();
+        for name in names {
+            let id = match self.ports.get(&name) {
+                Some(port) => port.id(),
+                None => UPLINK.into(),
+            };
+            let Some(memory) = self.lab.as_ref().and_then(|lab| lab.memory(&name)).cloned() else { continue };
+            if let Err(error) = self.dataplane.inject(id, &memory, vec![frame.to_vec()]) {
+                tracing::debug!(%error, port = name, "a frame of another host is lost");
+            }
+            sent.extend(self.settle());
+        }
+        sent
+    }
+
+    /// Has happen what is to happen by now: the clock was advanced.
+    pub fn let_time_pass(&mut self) {
+        self.dataplane.tick();
+        self.expire_rules();
+        if !self.is_handmade {
+            self.tend_neighbours();
+            self.tend_gateways();
+        }
+    }
+
+    /// Whether this host and others find out of each other whether they live: that wants
+    /// shorter steps of the clock.
+    ///
+    /// # Errors
+    /// There is no lab.
+    pub fn keeps_alive(&self) -> Result<bool, LabError> {
+        self.lab()?;
+        Ok(self.bfd.has_sessions())
     }
 
     /// Frames that have left a port, from an index on, and how many before these are
@@ -277,15 +225,14 @@ impl Host {
         }
         if !advance.is_zero() {
             clock.advance(advance);
-            self.dataplane.tick();
-            self.expire_rules();
+            self.let_time_pass();
         }
         Ok((clock.now(), clock.is_stopped()))
     }
 }
 
 /// What has been dropped since.
-pub(super) fn since(before: &[Row], after: Vec<Row>) -> Vec<Row> {
+pub(crate) fn since(before: &[Row], after: Vec<Row>) -> Vec<Row> {
     let cause = |(bridge, row): &Row| {
         let rule = row.rule.as_ref().map(|rule| Arc::as_ptr(&rule.stats) as usize);
         (*bridge, row.in_port, row.reason, rule, row.meter)

@@ -1,14 +1,19 @@
 //! `trace`: one packet's walk through the tables, each rule it hits with where that
 //! comes from, and what becomes of it.
 
+mod across;
+
 use std::{
     io::{self, Write},
     path::PathBuf,
 };
 
 use clap::Args;
-use ferroflow_proto::host::{
-    TraceHop, TracePass, TraceRequest, TraceResponse, TraceStep, trace_request::Packet,
+use ferroflow_proto::{
+    host::{
+        TraceHop, TracePass, TraceRequest, TraceResponse, TraceStep, TracedOutput, trace_request::Packet,
+    },
+    northbound::trace_packet_request,
 };
 use serde::Serialize;
 
@@ -43,6 +48,10 @@ pub struct Trace {
     /// The port it comes in by: an interface or a switch port
     #[arg(long, value_name = "PORT")]
     in_port: Option<String>,
+    /// The switch port it comes in by, on whatever host that is: the controller has it traced there,
+    /// and what it becomes on the hosts that it is tunnelled to
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["in_port", "pcap"])]
+    from: Option<String>,
     /// What the connection tracker is assumed to say when the packet comes back from it:
     /// `trk,est`. Repeat it for the second time, the third and so on [default: trk,new]
     #[arg(long, value_name = "STATE")]
@@ -55,6 +64,13 @@ pub struct Trace {
 impl Trace {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        if let Some(from) = self.from {
+            let packet = match self.frame {
+                Some(Frame(bytes)) => trace_packet_request::Packet::Frame(bytes),
+                None => trace_packet_request::Packet::Flow(self.flow.unwrap_or_default()),
+            };
+            return across::run(session, &from, packet, (self.ct_next, self.why)).await;
+        }
         // Interfaces have no '/', so this can only be the full name of a switch port.
         let in_port = self.in_port.map(|port| short(&port).to_owned()).unwrap_or_default();
         if let Some(file) = &self.pcap {
@@ -87,7 +103,8 @@ async fn trace_all(
     for packet in packets {
         let (in_port, ct_next) = (in_port.clone(), ct_next.clone());
         let bridge = session.bridge();
-        let request = TraceRequest { packet: Some(packet), in_port, why, ct_next, bridge };
+        let packet = Some(packet);
+        let request = TraceRequest { packet, in_port, why, ct_next, bridge, from_underlay: false };
         views.push(TraceView::from(host_answer(host.trace(session.request(request)).await)?));
     }
     Ok(views)
@@ -95,7 +112,7 @@ async fn trace_all(
 
 /// What is shown of a walk.
 #[derive(Debug, Serialize)]
-struct TraceView {
+pub(super) struct TraceView {
     steps: Vec<StepView>,
     verdict: String,
     drop: Option<DropView>,
@@ -108,6 +125,18 @@ struct TraceView {
     /// What became of copies in other bridges.
     hops: Vec<HopView>,
     n_omitted_hops: u64,
+    /// Addresses of the hosts that copies are tunnelled to.
+    tunnelled: Vec<String>,
+    /// Ports that copies leave by.
+    outputs: Vec<OutputView>,
+}
+
+/// What is shown of a port that a copy leaves by.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct OutputView {
+    pub(super) port: String,
+    /// Id of the switch port, where it is one's.
+    pub(super) logical_port: String,
 }
 
 /// What is shown of a walk through another bridge.
@@ -178,6 +207,12 @@ impl From<TraceResponse> for TraceView {
             bridge: trace.bridge,
             hops: trace.hops.into_iter().map(HopView::from).collect(),
             n_omitted_hops: trace.n_omitted_hops,
+            tunnelled: trace.tunnelled.into_iter().map(|copy| copy.peer).collect(),
+            outputs: trace
+                .outputs
+                .into_iter()
+                .map(|TracedOutput { port, logical_port }| OutputView { port, logical_port })
+                .collect(),
         }
     }
 }
@@ -303,7 +338,13 @@ impl StepView {
 }
 
 impl TraceView {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Ports that copies leave by.
+    pub(super) fn outputs(&self) -> &[OutputView] {
+        &self.outputs
+    }
+
+    /// Prints it.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         self.steps.iter().try_for_each(|step| step.write(out))?;
         if self.passes.is_empty() && self.hops.is_empty() {
             writeln!(out, "\nverdict: {}", printable(&self.verdict))?;
