@@ -111,7 +111,7 @@ impl Conntrack {
             && holds(1 - direction, &answered.reversed())
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(
         &self,
         (idx, direction, slot, mut guard): (u32, usize, &Slot, Guard<'_>),

@@ -62,7 +62,7 @@ pub(super) struct Hop {
     hash: u32,
     /// Where its connection most likely is.
     likely: Option<(u32, usize)>,
-    /// It may be on a journey: hash and place are not known yet.
+    /// It may be on a journey: hash and place are not known then.
     has_journeys: bool,
 }
 
@@ -115,6 +115,7 @@ impl Switch {
         lanes.hops[..packets.len()].fill(None);
         let Some(tracker) = self.conntrack.as_deref() else { return };
         lanes.n_renewed = self.megaflows.n_renewed();
+        let mut have_journeys = 0_u32;
         // Neighbours often have the same entry.
         let mut last = (None, None);
         for (idx, packet) in packets.iter().enumerate() {
@@ -122,27 +123,48 @@ impl Switch {
             if last.0 != Some(handle) {
                 last = (Some(handle), self.megaflows.get(handle).and_then(hop_of));
             }
-            let Some(hop) = last.1 else { continue };
+            let Some(mut hop) = last.1 else { continue };
             lanes.views[idx] = match lanes.has_signature[idx] {
                 true => tracker.view_of_plain(packet, &lanes.signatures[idx]),
                 false if lanes.is_fragment(idx) => continue,
                 false => tracker.view(packet),
             };
-            if hop.has_journeys && lanes.has_signature[idx] {
-                self.journeys.fetch(&lanes.signatures[idx]);
-                lanes.hops[idx] = Some(hop);
-                continue;
+            hop.has_journeys &= lanes.has_signature[idx];
+            if hop.has_journeys {
+                lanes.journeys[idx] = self.journeys.fetch(&lanes.signatures[idx]);
+                have_journeys |= 1 << idx;
+            } else {
+                hop.hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
             }
-            let hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
-            lanes.hops[idx] = Some(Hop { hash, has_journeys: false, ..hop });
+            lanes.hops[idx] = Some(hop);
         }
-        for idx in 0..packets.len() {
-            match &mut self.lanes.hops[idx] {
-                Some(Hop { has_journeys: true, .. }) => self.fetch_journey(idx),
-                Some(hop) => hop.likely = tracker.fetch(hop.hash),
-                None => {}
-            }
+        for hop in lanes.hops[..packets.len()].iter_mut().flatten() {
+            hop.likely = tracker.fetch(hop.hash);
         }
+        while have_journeys != 0 {
+            self.find_journey(have_journeys.trailing_zeros() as usize);
+            have_journeys &= have_journeys - 1;
+        }
+    }
+
+    /// Fetches what the journey of a packet will need, or where its connection is if it has none.
+    #[inline(never)]
+    fn find_journey(&mut self, idx: usize) {
+        match self.fetch_journey(idx) {
+            Some(at) => self.lanes.journeys[idx] = at,
+            None => self.take_the_long_way(idx),
+        }
+    }
+
+    /// A packet that might have had a journey has none.
+    #[inline(never)]
+    fn take_the_long_way(&mut self, idx: usize) {
+        let (Some(hop), Some(tracker)) = (&mut self.lanes.hops[idx], self.conntrack.as_deref()) else {
+            return;
+        };
+        hop.has_journeys = false;
+        hop.hash = tracker.hash_of(hop.zone, &self.lanes.views[idx]);
+        hop.likely = tracker.fetch(hop.hash);
     }
 
     /// All of the way of a packet whose connection is known, and what follows from that.
@@ -158,15 +180,11 @@ impl Switch {
     ) -> Option<(Packet<B>, Seen)> {
         let is_unchanged = self.lanes.n_renewed == self.megaflows.n_renewed();
         let mut packet = packet;
-        if let Some(Hop { has_journeys: true, zone, .. }) = self.lanes.hops[idx] {
+        if self.lanes.hops[idx].is_some_and(|hop| hop.has_journeys) {
             if is_unchanged {
                 packet = self.ride_journey(moment, from, idx, packet, sink)?;
             }
-            let hash =
-                self.conntrack.as_deref().map_or(0, |tracker| tracker.hash_of(zone, &self.lanes.views[idx]));
-            if let Some(hop) = &mut self.lanes.hops[idx] {
-                (hop.hash, hop.has_journeys) = (hash, false);
-            }
+            self.take_the_long_way(idx);
         }
         let hop = self.lanes.hops[idx].filter(|hop| hop.only_looks && is_unchanged);
         let (Some(tracker), Some(Hop { zone, translates, hash, likely, .. })) =
@@ -225,9 +243,6 @@ impl Switch {
         match (self.lanes.hops[idx], only_pass(&program)) {
             (Some(hop), Some((_, pass, next))) => {
                 self.books.received(1, self.lanes.lens[idx]);
-                if hop.only_looks {
-                    self.record(idx, from, &program);
-                }
                 self.hop(moment, (&program, pass, next), (idx, hop), (from, seen), packet, sink);
                 self.keep_record(moment.is_uplink());
             }
@@ -281,8 +296,8 @@ impl Switch {
                 return;
             }
         };
-        if let Some(recording) = &mut self.journeys.recording {
-            recording.track(&pass.request, &view, &verdict);
+        if hop.only_looks {
+            self.record((idx, from), program, (&pass.request, &view, &verdict));
         }
         if verdict.rewrite.is_some() || verdict.alg.is_some() {
             return self.hop_changed(moment, (pass, next), (idx, &verdict, view), packet, sink);

@@ -167,6 +167,8 @@ struct Lanes {
     lens: [u64; MAX_BATCH],
     /// How a packet will be tracked as it came.
     hops: [Option<Hop>; MAX_BATCH],
+    /// Where its journey is, if it may be on one.
+    journeys: [usize; MAX_BATCH],
     /// What the tracker sees of it.
     views: [View; MAX_BATCH],
     /// Renewed megaflows when that was found out: what they say may have changed since.
@@ -224,6 +226,7 @@ impl Switch {
                 needs_key: [false; MAX_BATCH],
                 lens: [0; MAX_BATCH],
                 hops: [None; MAX_BATCH],
+                journeys: [0; MAX_BATCH],
                 views: [View::NONE; MAX_BATCH],
                 n_renewed: 0,
             }),

@@ -129,19 +129,25 @@ impl Journeys {
         sum as usize & self.table.len().wrapping_sub(1) & !(N_WAYS - 1)
     }
 
-    /// Fetches where a conversation's journey is.
+    /// Fetches the places of a conversation's journey; answers the first of them.
     #[inline]
-    pub(super) fn fetch(&self, signature: &Signature) {
+    pub(super) fn fetch(&self, signature: &Signature) -> usize {
         let at = self.place(signature);
         self.table.get(at..at + N_WAYS).unwrap_or_default().iter().for_each(prefetch);
+        at
     }
 
-    /// Where the journey of a conversation is.
+    /// The journey of a conversation is here.
     #[inline]
-    fn find(&self, signature: &Signature, from: Handle) -> Option<usize> {
-        let at = self.place(signature);
-        let is_it = |journey: &Journey| journey.signature == *signature && journey.from == from;
-        (at..at + N_WAYS).find(|at| self.table.get(*at).and_then(Option::as_ref).is_some_and(is_it))
+    fn get(&self, at: usize, signature: &Signature, from: Handle) -> Option<&Journey> {
+        let journey = self.table.get(at).and_then(Option::as_ref);
+        journey.filter(|journey| journey.signature == *signature && journey.from == from)
+    }
+
+    /// Where the journey of a conversation is, of whose places this is the first.
+    #[inline]
+    fn find(&self, first: usize, signature: &Signature, from: Handle) -> Option<usize> {
+        (first..first + N_WAYS).find(|at| self.get(*at, signature, from).is_some())
     }
 
     fn remove(&mut self, at: usize) {
@@ -154,11 +160,11 @@ impl Journeys {
         if self.n_used * 2 >= self.table.len() && self.table.len() < self.max {
             self.grow();
         }
-        if let Some(at) = self.find(&journey.signature, journey.from) {
+        let at = self.place(&journey.signature);
+        if let Some(at) = self.find(at, &journey.signature, journey.from) {
             self.table[at] = Some(journey);
             return;
         }
-        let at = self.place(&journey.signature);
         let free = (at..at + N_WAYS).find(|at| self.table[*at].is_none());
         let at = free.or_else(|| {
             self.n_clashes = self.n_clashes.wrapping_add(1);

@@ -16,6 +16,7 @@ use crate::{
 
 /// States of conversations that are noted, but for what says that they are translated.
 const SPOKEN: [u16; 2] = [ct_state::TRK | ct_state::EST, ct_state::TRK | ct_state::EST | ct_state::RPL];
+const TRANSLATED: u16 = ct_state::SNAT | ct_state::DNAT;
 /// Of packets on their long way, one in so many is noted.
 const RECORD_ONE_IN: u32 = if cfg!(test) { 1 } else { 4 };
 
@@ -37,7 +38,7 @@ pub(in crate::switch) struct Recording {
 impl Recording {
     /// The tracker has been asked about a packet that looked like this to it.
     pub(in crate::switch) fn track(&mut self, request: &Request, view: &View, verdict: &Verdict) {
-        let state = verdict.state & !(ct_state::SNAT | ct_state::DNAT);
+        let state = verdict.state & !TRANSLATED;
         self.is_odd |= request.commit || verdict.alg.is_some() || !SPOKEN.contains(&state);
         let Verdict { mark, label, .. } = *verdict;
         let said = Said { zone: request.zone, state, mark, label, is_translated: false };
@@ -129,22 +130,35 @@ fn follows(first: &FlowMask, later: &FlowMask, is_tunnelled: bool) -> bool {
 }
 
 impl Switch {
-    /// Begins to note the way of a packet, now and then.
-    pub(in crate::switch) fn record(&mut self, idx: usize, from: Handle, first: &Arc<Program>) {
-        let journeys = &mut self.journeys;
-        journeys.recording = None;
+    /// Begins to note the way of a packet, now and then: of one whose conversation is known to the tracker, which
+    /// has just said so.
+    #[inline]
+    pub(in crate::switch) fn record(
+        &mut self,
+        (idx, from): (usize, Handle),
+        first: &Arc<Program>,
+        (request, view, verdict): (&Request, &View, &Verdict),
+    ) {
+        self.journeys.recording = None;
+        let is_spoken = SPOKEN.contains(&(verdict.state & !TRANSLATED));
+        if !is_spoken || !self.lanes.has_signature[idx] || self.journeys.max <= super::N_WAYS {
+            return;
+        }
+        self.journeys.n_recordings = self.journeys.n_recordings.wrapping_add(1);
+        if self.journeys.n_recordings.is_multiple_of(RECORD_ONE_IN) {
+            self.begin_record((idx, from), first);
+            if let Some(recording) = &mut self.journeys.recording {
+                recording.track(request, view, verdict);
+            }
+        }
+    }
+
+    fn begin_record(&mut self, (idx, from): (usize, Handle), first: &Arc<Program>) {
         let key = &self.lanes.keys[idx];
-        if !self.lanes.has_signature[idx] || !matches!(key.nw_proto, ip_proto::TCP | ip_proto::UDP) {
+        if !matches!(key.nw_proto, ip_proto::TCP | ip_proto::UDP) || !is_straight(first) {
             return;
         }
-        journeys.n_recordings = journeys.n_recordings.wrapping_add(1);
-        if journeys.max <= super::N_WAYS
-            || !journeys.n_recordings.is_multiple_of(RECORD_ONE_IN)
-            || !is_straight(first)
-        {
-            return;
-        }
-        journeys.recording = Some(Box::new(Recording {
+        self.journeys.recording = Some(Box::new(Recording {
             signature: self.lanes.signatures[idx],
             key: *key,
             from,

@@ -24,22 +24,20 @@ pub(super) fn after(tuple: &Tuple, edits: &[FieldEdit]) -> Tuple {
 }
 
 impl Switch {
-    /// Fetches what the journey of a packet will need, once its own line is there.
+    /// Where the journey of a packet is, of whose places the first is known; fetches what it will need.
     #[inline]
-    pub(in crate::switch) fn fetch_journey(&self, idx: usize) {
-        let Some(from) = self.lanes.lookups[idx].handle() else { return };
-        let found = self.journeys.find(&self.lanes.signatures[idx], from);
-        let (Some(journey), Some(tracker)) =
-            (found.and_then(|at| self.journeys.table[at].as_ref()), self.conntrack.as_deref())
-        else {
-            return;
-        };
+    pub(in crate::switch) fn fetch_journey(&self, idx: usize) -> Option<usize> {
+        let from = self.lanes.lookups[idx].handle()?;
+        let at = self.journeys.find(self.lanes.journeys[idx], &self.lanes.signatures[idx], from)?;
+        let (journey, tracker) = (self.journeys.table.get(at)?.as_ref()?, self.conntrack.as_deref()?);
         prefetch(&*journey.emit);
         journey.emit.edits.first().into_iter().for_each(prefetch);
         journey.places[..journey.way.said.len()].iter().for_each(|place| tracker.fetch_place(place));
+        Some(at)
     }
 
-    /// All of the way of a packet of a journey. One that is on none is given back.
+    /// All of the way of a packet, if its journey is here. One that is on none is given back.
+    #[inline(never)]
     pub(in crate::switch) fn ride_journey<B: FrameBuf, S: Sink<B>>(
         &mut self,
         moment: &Moment<'_>,
@@ -48,7 +46,11 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) -> Option<Packet<B>> {
-        let Some(at) = self.journeys.find(&self.lanes.signatures[idx], from) else { return Some(packet) };
+        let at = self.lanes.journeys[idx];
+        // An earlier packet of the batch may have taken its place.
+        if self.journeys.get(at, &self.lanes.signatures[idx], from).is_none() {
+            return Some(packet);
+        }
         if !self.is_as_noted(moment, from, at) || !self.touch_all(moment, idx, at, sink) {
             self.journeys.remove(at);
             return Some(packet);
