@@ -14,29 +14,37 @@ pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) 
     names
         .into_iter()
         .filter(|name| name.len().abs_diff(word.len()) <= limit)
-        .map(|name| (distance(&word, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, _)| *distance <= limit)
+        .filter_map(|name| Some((distance(word.as_bytes(), name.as_bytes(), limit)?, name)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
 
-/// Edit distance with swaps of neighbours (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut before = vec![0; b.len() + 1];
-    let mut above: Vec<usize> = (0..=b.len()).collect();
+/// Edit distance with swaps of neighbours (optimal string alignment), unless it is above the limit. The case of
+/// `b` does not matter, `a` is in lower case.
+fn distance(a: &[u8], b: &[u8], limit: usize) -> Option<usize> {
+    const WIDTH: usize = 2 * MAX_LEN;
+    let width = b.len() + 1;
+    let (mut before, mut above, mut row) = ([0; WIDTH], [0; WIDTH], [0; WIDTH]);
+    if width > WIDTH {
+        return None;
+    }
+    above.iter_mut().enumerate().for_each(|(n, place)| *place = n);
     for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut best = (above[j] + usize::from(x != y)).min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i - 1] == *y && b[j - 1] == *x {
+        row[0] = i + 1;
+        for (j, y) in b.iter().map(u8::to_ascii_lowercase).enumerate() {
+            let mut best = (above[j] + usize::from(*x != y)).min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i - 1] == y && b[j - 1].eq_ignore_ascii_case(x) {
                 best = best.min(before[j - 1] + 1);
             }
-            row.push(best);
+            row[j + 1] = best;
         }
-        before = std::mem::replace(&mut above, row);
+        // It never falls below the least of two rows, for a swap reaches over one.
+        if row[..width].iter().chain(&above[..width]).all(|distance| *distance > limit) {
+            return None;
+        }
+        (before, above, row) = (above, row, before);
     }
-    above.last().copied().unwrap_or(0)
+    Some(above[width - 1]).filter(|distance| *distance <= limit)
 }
 
 #[cfg(test)]
@@ -51,7 +59,8 @@ mod tests {
         assert_eq!(nearest("RESUBMIT", names), Some("resubmit"));
         assert_eq!(nearest("elephant", names), None);
         assert_eq!(nearest("", names), None);
-        assert_eq!(distance("abc", "acb"), 1);
-        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance(b"abc", b"aCB", 9), Some(1));
+        assert_eq!(distance(b"", b"abc", 9), Some(3));
+        assert_eq!(distance(b"", b"abc", 2), None);
     }
 }
