@@ -110,8 +110,7 @@ fn changes(old: &FlowKey, new: &FlowKey) -> Option<Vec<FieldEdit>> {
 }
 
 /// What an entry of a later pass compares follows from the signature, from what the first entry compares, and
-/// from the connections.
-/// Packets that come by no tunnel have none of its fields.
+/// from the connections. Packets that come by no tunnel have none of its fields.
 fn follows(first: &FlowMask, later: &FlowMask, is_tunnelled: bool) -> bool {
     let mut free = *first;
     let end = if is_tunnelled { offset_of!(FlowKey, tun_tos) } else { offset_of!(FlowKey, metadata) };
