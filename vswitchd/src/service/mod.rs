@@ -1,6 +1,7 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
 mod bridges;
+mod capture;
 mod connection_events;
 mod conntrack;
 mod destinations;
@@ -10,9 +11,11 @@ mod events;
 mod flows;
 mod hops;
 mod lab;
+mod metrics;
 mod rules;
 mod socket;
 mod trace;
+mod underlay;
 mod workers;
 
 use std::{
@@ -27,6 +30,7 @@ use tonic::{Code, Request, Response, Status};
 use connection_events::ConnectionEvents;
 pub(crate) use dump::drops_of;
 pub use endpoint::EndpointServer;
+pub use metrics::Metrics;
 pub use socket::{Socket, SocketError, serve};
 pub(crate) use trace::trace;
 
