@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use supervision::log::{self, Format};
+use supervision::log;
+pub use supervision::log::Format;
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
