@@ -13,6 +13,7 @@ use flowtable::{
     types::{BridgeId, PortNo},
 };
 
+use super::rates;
 use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
@@ -142,13 +143,20 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
         counters: Some(counters(&counts)),
         ..pb::Port::default()
     };
-    port.map_or(message.clone(), |port| with_settings(message, port))
+    let Some(port) = port else { return message };
+    let mut message = with_settings(message, port);
+    if !port.settings.rates.is_none() {
+        let counts = host.dataplane().queue_counts(port.id());
+        rates::describe(&mut message, &port.settings.rates, &counts);
+    }
+    message
 }
 
 /// What was set for the port.
 fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
-    let PortSettings { enabled, receives, forwards, packet_ins, protected, floods, mode, tag, trunks } =
-        &port.settings;
+    let PortSettings {
+        enabled, receives, forwards, packet_ins, protected, floods, mode, tag, trunks, ..
+    } = &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),
         tag: (*tag).into(),

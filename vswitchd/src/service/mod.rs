@@ -12,6 +12,7 @@ mod flows;
 mod hops;
 mod lab;
 mod metrics;
+mod rates;
 mod rules;
 mod socket;
 mod trace;
@@ -145,6 +146,7 @@ impl HostService for Service {
         request: Request<pb::ModifyPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
         let request = request.into_inner();
+        let rates = rates::RateChange::of(&request)?;
         let vlan = request.vlan.map(port_vlan).transpose()?;
         self.host
             .with(move |host| {
@@ -155,6 +157,7 @@ impl HostService for Service {
                     settings.enabled = request.enabled.unwrap_or(settings.enabled);
                     settings.packet_ins = request.packet_ins.unwrap_or(settings.packet_ins);
                     settings.protected = request.protected.unwrap_or(settings.protected);
+                    rates::change(&mut settings.rates, rates);
                     if let Some((mode, tag, trunks)) = vlan {
                         (settings.mode, settings.tag, settings.trunks) = (mode, tag, trunks);
                     }
@@ -339,7 +342,7 @@ fn refusal(error: PortError) -> Status {
         | PortError::NoLinks
         | PortError::NoNetwork(_)
         | PortError::TwoPurposes => Code::FailedPrecondition,
-        PortError::Vlan(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
+        PortError::Vlan(_) | PortError::Rate(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,
     };
