@@ -165,7 +165,7 @@ fn of_tables(tables: &Tables) -> impl Iterator<Item = TableCounters> {
 /// The next version: a rule less, or one of those more.
 fn with_a_change(snapshot: &Arc<Snapshot>, pick: usize, away: &mut Vec<Rule>) -> Arc<Snapshot> {
     let n_rules = snapshot.tables.len();
-    let change = match away.pop_if(|_| pick % 3 == 0 || n_rules == 0) {
+    let change = match away.pop_if(|_| pick.is_multiple_of(3) || n_rules == 0) {
         Some(rule) => Change::Add(rule),
         None if n_rules == 0 => return Arc::clone(snapshot),
         None => {
