@@ -239,6 +239,21 @@ impl Signature {
         tos & 3
     }
 
+    /// TOS (or traffic class) and TTL (or hop limit).
+    pub(crate) fn tos_and_ttl(&self) -> (u8, u8) {
+        let [_, tos, ttl, _] = (self.0[2] as u32).to_ne_bytes();
+        (tos, ttl)
+    }
+
+    /// Destination and source, as in the frame.
+    pub(crate) fn mac_addrs(&self) -> [u8; 12] {
+        let mut addrs = [0; 12];
+        let (dst, src) = addrs.split_at_mut(8);
+        dst.copy_from_slice(&self.0[0].to_ne_bytes());
+        src.copy_from_slice(&((self.0[1] >> 32) as u32).to_ne_bytes());
+        addrs
+    }
+
     /// Source and destination of IPv4.
     pub(crate) fn ipv4_addresses(&self) -> (u32, u32) {
         (self.0[4] as u32, self.0[6] as u32)

@@ -85,6 +85,10 @@ impl Switch {
         let mut idx = 0;
         let mut plain = PlainTotals::default();
         while idx < n {
+            if self.lanes.is_riding(idx) && self.ride_next(moment, idx, &mut packets, sink) {
+                idx += 1;
+                continue;
+            }
             let lookup = self.lanes.lookups[idx];
             idx += match lookup {
                 Lookup::Session(handle) | Lookup::Signed(handle) | Lookup::Megaflow(handle)
