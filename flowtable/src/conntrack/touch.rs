@@ -94,7 +94,7 @@ impl Conntrack {
     }
 
     /// The same over IPv4, with ports.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touch_short(
         &self,
         now: Timestamp,

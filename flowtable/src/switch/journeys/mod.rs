@@ -204,7 +204,7 @@ impl Journeys {
     #[inline]
     fn get(&self, at: u32, signature: &Signature) -> Option<&Journey> {
         let journey = self.table.get(at as usize).and_then(Option::as_ref);
-        journey.filter(|journey| journey.signature == *signature)
+        journey.filter(|journey| journey.signature.is(signature))
     }
 
     /// The journey of a conversation that begins with an entry that suits.

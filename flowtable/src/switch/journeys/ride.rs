@@ -15,6 +15,7 @@ use crate::{
     program::FieldEdit,
     switch::{
         Moment, Sink, Stage, Switch,
+        books::Totals,
         recirculate::{Failure, Fate, overlay},
         run::{Sender, send},
     },
@@ -58,7 +59,7 @@ impl Journey {
             let view = tracker.view_of_plain(packet, &self.signature);
             return self.is_known_at_length(tracker, now, &view, &emit.edits);
         }
-        let l4 = tracker.view_of_plain(packet, &self.signature).l4;
+        let l4 = tracker.l4_of_plain(packet, &self.signature);
         let (came_as, leaves_as) = (Ends::of(&self.signature), self.rewrite.ends);
         self.way.said.iter().zip(self.slots).all(|(said, slot)| {
             let own = if said.is_translated { leaves_as } else { came_as };
@@ -111,7 +112,7 @@ impl Switch {
         moment: &Moment<'_>,
         idx: usize,
         packets: &mut vec::Drain<'_, Packet<B>>,
-        sink: &mut S,
+        (totals, sink): (&mut Totals, &mut S),
     ) -> bool {
         sink.enter(Stage::Track);
         let is_right = packets.as_slice().first().is_some_and(|packet| self.is_right(moment, idx, packet));
@@ -120,7 +121,7 @@ impl Switch {
             self.lanes.forget(idx);
             return false;
         }
-        packets.next().is_some_and(|packet| self.ride_journey(moment, idx, packet, sink))
+        packets.next().is_some_and(|packet| self.ride_journey(moment, idx, packet, (totals, sink)))
     }
 
     #[inline(always)]
@@ -129,12 +130,11 @@ impl Switch {
         moment: &Moment<'_>,
         idx: usize,
         mut packet: Packet<B>,
-        sink: &mut S,
+        (totals, sink): (&mut Totals, &mut S),
     ) -> bool {
         let (at, lookup) = (self.lanes.journeys[idx], self.lanes.lookups[idx]);
         let Some(Some(journey)) = self.journeys.table.get(at as usize) else { return false };
         let n_bytes = self.lanes.lens[idx];
-        self.books.found(lookup);
         let way = &journey.way;
         for (entry, _) in std::iter::once(&way.from).chain(&way.entries) {
             if let Some(entry) = self.megaflows.get_mut(*entry) {
@@ -143,7 +143,6 @@ impl Switch {
         }
         self.books.all.n_recirculations += way.entries.len() as u64;
         self.journeys.n_rides += 1;
-        self.books.received(1, n_bytes);
         let sent = match &journey.emit {
             None => match journey.change(&mut packet) {
                 Ok(()) => {
@@ -161,8 +160,10 @@ impl Switch {
             }
         };
         match sent {
-            Ok(()) => self.books.forwarded(1),
+            Ok(()) => totals.add(lookup, 1, n_bytes),
             Err(reason) => {
+                self.books.found(lookup);
+                self.books.received(1, n_bytes);
                 let mut fate = Fate::default();
                 self.fail(&mut fate, Failure::of(reason));
                 self.settle(fate, n_bytes);
