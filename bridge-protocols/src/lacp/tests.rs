@@ -6,11 +6,14 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// From a port of a bond to another one.
+type Cable = ((usize, u16), (usize, u16));
+
 /// Bonds, and cables from a port of one to a port of another (or to nobody).
 struct Room {
     now: Timestamp,
     bonds: Vec<Lacp>,
-    cables: Vec<((usize, u16), (usize, u16))>,
+    cables: Vec<Cable>,
 }
 
 fn config(system: u8, key: u16) -> Config {
@@ -19,7 +22,7 @@ fn config(system: u8, key: u16) -> Config {
 }
 
 impl Room {
-    fn new(configs: &[Config], cables: &[((usize, u16), (usize, u16))]) -> Self {
+    fn new(configs: &[Config], cables: &[Cable]) -> Self {
         let bonds = configs.iter().map(|config| Lacp::new(*config)).collect();
         let mut room = Self { now: Timestamp::from_nanos(1), bonds, cables: cables.to_vec() };
         for ((a, port_a), (b, port_b)) in cables {

@@ -38,7 +38,7 @@ impl Bridge {
                 propagates = true;
             }
             Change::Learning if is_told => port.forget_change(),
-            Change::Learning if !is_active_role && !(port.learn || port.learning) => {
+            Change::Learning if !(is_active_role || port.learn || port.learning) => {
                 port.change = Change::Inactive;
                 (port.tc_while, port.tc_ack) = (0, false);
                 flushes = true;
