@@ -1,5 +1,8 @@
 //! `bridge`: the switches of a host, each with ports, rules and stations of its own.
 
+mod protocols;
+mod settings;
+
 use clap::{Args, Subcommand, ValueEnum};
 use ferroflow_proto::host::{AddBridgeRequest, Bridge, ListBridgesRequest, RemoveBridgeRequest};
 use serde::Serialize;
@@ -34,6 +37,12 @@ pub enum Command {
     },
     /// By hand: remove a bridge with its ports and rules; the last one stays
     Del(Del),
+    /// Tell what a bridge is told about spanning trees, bonds, mirrors and groups
+    Get(settings::Get),
+    /// By hand: tell a bridge about spanning trees, bonds, mirrors and groups
+    Set(settings::Set),
+    /// Tell what the spanning tree, bonds, mirrors and groups have come to
+    Protocols(protocols::Protocols),
 }
 
 /// A bridge to add.
@@ -97,6 +106,9 @@ impl Command {
                 let answer = host_answer(host.modify_bridge(request).await)?;
                 changed(session, answer.bridge)
             }
+            Self::Get(get) => get.run(session).await,
+            Self::Set(set) => set.run(session).await,
+            Self::Protocols(protocols) => protocols.run(session).await,
             Self::Del(Del { name, if_exists }) => {
                 let mut host = session.host().await?;
                 let request = RemoveBridgeRequest { name: name.clone(), allow_missing: if_exists };
