@@ -8,6 +8,8 @@
 mod bonds;
 mod settings;
 mod tending;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
