@@ -93,7 +93,7 @@ fn ring() -> (Host, [BridgeId; 3]) {
 fn blocked(host: &Host) -> usize {
     let ports = host.bridges().iter().flat_map(|bridge| {
         let ports = bridge.ports();
-        ports.iter().filter(|(port, _)| ports.bridging(*port).tree != TreeState::Forwarding)
+        ports.iter().filter(|(port, info)| info.up && ports.bridging(*port).tree != TreeState::Forwarding)
     });
     ports.count()
 }
