@@ -44,6 +44,8 @@ mod tests;
 #[cfg(test)]
 mod tests_ahead;
 #[cfg(test)]
+mod tests_bridging;
+#[cfg(test)]
 mod tests_direct;
 #[cfg(test)]
 mod tests_injected;
