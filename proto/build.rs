@@ -5,9 +5,10 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
+    "ferroflow/host/v1/bridge.proto",
     "ferroflow/host/v1/capture.proto",
     "ferroflow/host/v1/conntrack.proto",
     "ferroflow/host/v1/endpoint.proto",

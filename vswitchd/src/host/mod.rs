@@ -22,6 +22,7 @@ mod port_rates;
 mod port_settings;
 mod port_table;
 mod ports;
+mod protocols;
 mod rules;
 mod saving;
 mod services;
@@ -63,8 +64,11 @@ pub use news::{PausedId, ResumeError, SentPacket};
 pub use peers::{NeighbourStatus, TunnelStatus};
 pub use port_kind::PortKind;
 pub use port_rates::{QueueSetting, RateSetting, RateSettings};
-pub use port_settings::{Mode as VlanMode, PortSettings};
+pub use port_settings::{Mode as VlanMode, PortSettings, PriorityTagsName};
 pub use ports::{Port, PortError};
+pub use protocols::{
+    BondMember, BondModeName, BridgeSettings, LacpName, ProtocolError, SettingsError, TreeProtocol,
+};
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
 pub use written::{Verb, WrittenChange};
 
