@@ -24,6 +24,7 @@ use crate::control::Control;
 use crate::daemon::{Daemon, Life, find_program};
 use crate::netns::{self, End, Netns};
 use crate::probe::Probe;
+use crate::processes;
 use crate::scenario::Dir;
 use crate::stop;
 
@@ -397,6 +398,10 @@ impl Fabric {
 /// # Errors
 /// When something cannot be removed.
 pub fn remove(prefix: &str, dir: &Path) -> Result<usize> {
+    processes::end_containers(dir)?;
+    for folder in netns::folders_with_prefix(&format!("{prefix}-")) {
+        netns::remove_folder(&folder)?;
+    }
     let names = netns::with_prefix(&format!("{prefix}-"));
     for name in &names {
         netns::remove(name)?;

@@ -129,7 +129,7 @@ pub(super) fn asked(context: &Context<'_>, datapath: DatapathKey) -> BTreeMap<St
 
 /// What belongs to no datapath.
 pub(super) fn common((index, local): (&Index, &LocalPorts), rules: &mut RuleSet) {
-    if let Some(tunnel) = local.tunnel.filter(|_| !index.shared.is_empty()) {
+    for tunnel in [local.tunnel, local.vxlan].into_iter().flatten().filter(|_| !index.shared.is_empty()) {
         liveness(tunnel, rules);
     }
     if !index.open.is_empty() {

@@ -163,7 +163,8 @@ impl Lowering {
     /// Datapaths that may become something else.
     fn touched_by(&self, delta: &SouthboundDelta, local: &LocalPorts) -> BTreeSet<DatapathKey> {
         let mut touched = BTreeSet::new();
-        if (&self.local.chassis, self.local.tunnel) != (&local.chassis, local.tunnel) {
+        let identity = |local: &LocalPorts| (local.chassis.clone(), local.tunnel, local.vxlan);
+        if identity(&self.local) != identity(local) {
             touched.extend(self.view.datapaths.keys());
         }
         let here = |ports: &LocalPorts, id: &String| ports.ports.get(id).copied();

@@ -8,7 +8,7 @@ use std::{
 
 use flowtable::{
     field::Field,
-    flow::{Action, Match, Origin, Rule},
+    flow::{Action, Match, Origin, Rule, Values},
     group::Group,
     meter::MeterConfig,
     set::SetName,
@@ -16,8 +16,9 @@ use flowtable::{
 };
 
 use super::{
-    CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES, N_INGRESS_STAGES,
-    REMOTE_OUTPUT, SAVE_INPORT, is_resident, memory::FlowPlace, meters, rules::Head, sets::SetSource,
+    CONTINUATION, Context, FROM_TUNNEL, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES,
+    N_INGRESS_STAGES, REMOTE_OUTPUT, SAVE_INPORT, is_resident, memory::FlowPlace, meters, rules::Head,
+    sets::SetSource,
 };
 use crate::{
     actions,
@@ -51,6 +52,8 @@ pub(super) struct FlowRules {
     meters: Vec<(Service, MeterId)>,
     /// Ports of which it asks whether they are on this chassis, and whether they are.
     pub(super) residents: BTreeMap<String, bool>,
+    /// Packets may come of which it is not known where they came in.
+    may_lack_inport: bool,
 }
 
 impl FlowRules {
@@ -69,6 +72,7 @@ impl FlowRules {
             misses_set: false,
             meters: Vec::new(),
             residents: BTreeMap::new(),
+            may_lack_inport: context.local.vxlan.is_some(),
         };
         if let Err(reason) = lowered.lower(context, id, flow) {
             let object = if flow.object.is_empty() { &flow.stage_name } else { &flow.object };
@@ -80,6 +84,7 @@ impl FlowRules {
     /// The flow is the same, and what it names means the same.
     pub(super) fn is_still(&self, context: &Context<'_>, flow: &Arc<LogicalFlow>) -> bool {
         (Arc::ptr_eq(&self.flow, flow) || self.flow == *flow)
+            && self.may_lack_inport == context.local.vxlan.is_some()
             && self.odd_sets.is_empty()
             && !self.misses_set
             && self.names.iter().all(|(name, key)| context.key(flow.datapath, name) == *key)
@@ -162,6 +167,9 @@ impl FlowRules {
         }
         let place = Place { table, priority: flow.priority, datapath: flow.datapath, cookie: id, origin };
         self.n_conjunctions = matches.len();
+        if self.may_lack_inport && flow.pipeline == Pipeline::Egress {
+            self.refuse_unknown(&place, &matches);
+        }
         for (idx, matches) in matches.into_iter().enumerate() {
             self.add_matches(context, &place, matches, (&actions, idx));
         }
@@ -202,6 +210,46 @@ impl FlowRules {
         (self.odd_sets, self.misses_set, self.sets) = (odd.into_inner(), misses.get(), sets.into_inner());
         self.residents = residents.into_inner();
         matches
+    }
+
+    /// What the flow says of the input port is not known of packets that came by VXLAN: those
+    /// that it may be about do not pass.
+    fn refuse_unknown(&mut self, place: &Place, matches: &[Matches]) {
+        let asks = |matching: &&Match| {
+            let mut memberships = matching.memberships().iter();
+            matching.get(Field::Reg14).1 != 0
+                || memberships.any(|known| known.field.shares_place(Field::Reg14))
+        };
+        let mut refused = BTreeSet::new();
+        for matches in matches {
+            match matches {
+                Matches::Any(list) => refused.extend(list.iter().filter(asks).cloned()),
+                Matches::All { clauses, common } => {
+                    let is_asked = clauses.iter().flatten().chain([common]).any(|matching| asks(&matching));
+                    refused.extend(is_asked.then(Match::any));
+                }
+            }
+        }
+        if refused.is_empty() {
+            return;
+        }
+        // Above the flow itself, which may have another port in mind than none.
+        let priority = Priority::new(place.priority.get().saturating_add(1)).unwrap_or(place.priority);
+        for matching in refused {
+            let (key, mask) = matching.expand();
+            let unknown = Match::from_key(&key, &mask).with(Field::Reg14, 0);
+            let unknown = unknown.with_masked(Field::Reg10, FROM_TUNNEL, FROM_TUNNEL);
+            let memberships =
+                matching.memberships().iter().filter(|known| !known.field.shares_place(Field::Reg14));
+            let unknown = memberships.fold(unknown, |unknown, known| match known.values.clone() {
+                Values::Range(range) => unknown.with_range(known.field, range),
+                Values::Set(set) => unknown.with_set(known.field, set),
+            });
+            self.add(Head { priority, ..place.head(unknown) }, Vec::new());
+        }
+        let reason = "it asks for `inport` where packets leave, which VXLAN does not tell: those that it may be \
+                      about and that came by VXLAN are dropped; connect hosts by Geneve, or match addresses";
+        self.error(place.origin.object.clone(), reason.to_owned());
     }
 
     fn add(&mut self, head: Head, actions: Vec<Action>) {

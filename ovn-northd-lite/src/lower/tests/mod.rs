@@ -8,6 +8,7 @@ mod host;
 mod policy;
 mod qos;
 mod translation;
+mod vxlan;
 
 use std::sync::Arc;
 
