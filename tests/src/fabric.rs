@@ -139,6 +139,7 @@ pub struct Host {
     pub plan: HostPlan,
     /// `vswitchctl` for its daemon.
     pub control: Control,
+    encap_types: String,
     daemon: Option<Daemon>,
     netns: Netns,
 }
@@ -180,7 +181,8 @@ impl Fabric {
         for host in HOSTS {
             let url = socket_url(&plan.dir, host.name);
             let control = Control::to_host(&plan.programs.control, &url);
-            hosts.push(Host { plan: host, control, daemon: None, netns: Netns::create(&name(host.name))? });
+            let (encap_types, netns) = ("geneve".to_owned(), Netns::create(&name(host.name))?);
+            hosts.push(Host { plan: host, control, encap_types, daemon: None, netns });
         }
         let mut workloads = Vec::new();
         for workload in WORKLOADS {
@@ -301,6 +303,7 @@ impl Fabric {
         ];
         let log = self.plan.dir.join(format!("{name}.log"));
         let host = &mut self.hosts[idx];
+        let args = [&args[..], &["--encap-type", &host.encap_types]].concat();
         let Plan { programs, life, .. } = &self.plan;
         let mut daemon = Daemon::start(&host.netns, &programs.switch, &args, &log, *life)?;
         stop::wait_for(&format!("vswitchd on {name} answers"), START_LIMIT, || {
@@ -309,6 +312,19 @@ impl Fabric {
         })?;
         host.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Starts a host's daemon again, which others reach by these encapsulations, the best first.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_with(&mut self, idx: usize, encap_types: &str) -> Result<()> {
+        let host = &mut self.hosts[idx];
+        encap_types.clone_into(&mut host.encap_types);
+        if let Some(mut daemon) = host.daemon.take() {
+            daemon.stop()?;
+        }
+        self.start_switch(idx)
     }
 
     /// The controller's process, when it runs.

@@ -109,10 +109,12 @@ fn remove_stale() {
     let names: BTreeSet<_> =
         folders.chain(netns::with_prefix(&prefix)).chain(netns::folders_with_prefix(&prefix)).collect();
     for name in names {
-        let mut parts = name.split('-').skip(1);
+        let mut parts = name.split(['-', '.']).skip(1);
         let (Some(pid), Some(n)) = (parts.next(), parts.next()) else { continue };
         if !Path::new("/proc").join(pid).exists() {
             let prefix = format!("{PREFIX}-{pid}-{n}");
+            // A scenario without a folder may have a log.
+            let _ = fs::remove_file(dir(&prefix).with_extension("log"));
             if let Err(error) = fabric::remove(&prefix, &dir(&prefix)) {
                 crate::say(&format!("cannot remove what {prefix} left behind: {error:#}"));
             }
