@@ -85,7 +85,7 @@ fn config(options: &Options, shared: [&Path; 2], libraries: &BTreeSet<PathBuf>) 
     let mount = |(name, path): (&str, &Path)| {
         json!({
             "name": name, "source": text(path), "destination": text(path), "type": "bind",
-            "options": ["rbind", "rw"], "settable": ["source"],
+            "options": ["bind", "rw"], "settable": ["source"],
         })
     };
     let mounts: Vec<_> = ["vswitchd", "state"].into_iter().zip(shared).map(mount).collect();
