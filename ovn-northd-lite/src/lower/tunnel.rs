@@ -43,6 +43,13 @@ pub fn tunnel_to(chassis: &ChassisRecord, local: &LocalPorts) -> Option<(TunnelK
     chassis.encap_types().iter().find_map(|kind| Some((*kind, tunnel_of(*kind, local)?)))
 }
 
+impl LocalPorts {
+    /// The ports that lead into tunnels.
+    pub(super) fn tunnels(&self) -> [Option<PortNo>; 2] {
+        [self.tunnel, self.vxlan]
+    }
+}
+
 fn tunnel_of(kind: TunnelKind, local: &LocalPorts) -> Option<PortNo> {
     match kind {
         TunnelKind::Geneve => local.tunnel,
@@ -57,21 +64,14 @@ pub(super) fn defaults(rules: &mut RuleSet) {
     rules.physical_masked(REMOTE_OUTPUT, 200, &flag, stay, String::new());
 }
 
-/// A datapath's ports and groups on other chassis.
-pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
+/// Packets of a datapath that arrive by tunnels.
+pub(super) fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey) {
     for kind in TunnelKind::ALL {
-        receive(context, rules, datapath, kind);
-    }
-    for (id, binding) in context.ports(datapath) {
-        remote_port(context, rules, id, binding);
-    }
-    for (key, group) in context.groups(datapath) {
-        remote_group(context, rules, datapath, key.get().into(), group);
+        receive_by(context, rules, datapath, kind);
     }
 }
 
-/// Packets of a datapath that arrive by a tunnel.
-fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, kind: TunnelKind) {
+fn receive_by(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, kind: TunnelKind) {
     let Some(tunnel) = tunnel_of(kind, context.local) else { return };
     let key = u128::from(datapath.get());
     let matching = [(Field::InPort, tunnel.get().into()), (Field::TunId, key)];
@@ -93,7 +93,7 @@ fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, ki
 }
 
 /// A port on another chassis.
-fn remote_port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
+pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
     let Place::Remote(chassis) = context.place(id, binding) else { return };
     let object = context.port_object(id, binding);
     let (datapath, key) = (binding.datapath, u128::from(binding.key.get()));
@@ -106,7 +106,7 @@ fn remote_port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding
 
 /// A group: one copy for each other chassis with members, one through each patch, and
 /// then the members here.
-fn remote_group<'a>(
+pub(super) fn group<'a>(
     context: &Context<'a>,
     rules: &mut RuleSet,
     datapath: DatapathKey,

@@ -73,6 +73,9 @@ impl Host {
             table.insert(status.port, info);
         }
         self.add_tunnels(&mut table);
+        if let Some(bridge) = self.bridge_of(bridge) {
+            bridge.protocols.furnish(&mut table);
+        }
         table
     }
 }

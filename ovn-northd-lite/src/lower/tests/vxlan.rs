@@ -51,6 +51,8 @@ fn with_rule(matching: &str) -> Northbound {
         tier: 0,
         label: 0,
         log: None,
+        after_lb: false,
+        persists: false,
     };
     nb.switches.get_mut("db").unwrap().acls.insert("x".to_owned(), acl);
     nb
