@@ -7,13 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::docker::{Docker, IMAGE, MANAGED};
 use ferroflow_tests::fabric::{Fabric, HOSTS};
-use ferroflow_tests::{checks, cni, scenario, stop};
+use ferroflow_tests::{checks, cni, command, scenario, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 /// How long a swarm may take over anything.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The network.
 const TEAM: &str = "team";
+
+/// A port of each host that leads to the task there.
+const PUBLISHED: &str = "mode=host,published=18085,target=80";
 
 /// Two Dockers, the first of which is the manager of a swarm of both.
 fn start(fabric: &Fabric) -> Result<[Docker; 2]> {
@@ -58,8 +61,8 @@ fn containers_of_a_swarm_talk_across_hosts_and_leave_nothing() -> Result<()> {
         manager.run(&[&create[..], &["--subnet", "10.50.0.0/24", TEAM]].concat())?;
         manager.sleeper("one", TEAM, &[])?;
         worker.sleeper("two", TEAM, &[])?;
-        let [a, b] =
-            [(manager, "one"), (worker, "two")].map(|(docker, name)| docker.endpoint(name, TEAM, "IPAddress"));
+        let [a, b] = [(manager, "one"), (worker, "two")]
+            .map(|(docker, name)| docker.endpoint(name, TEAM, "IPAddress"));
         let (a, b) = (a?, b?);
         ensure!(a != b && a.starts_with("10.50.0.") && b.starts_with("10.50.0."), "{a}, {b}");
         ping(manager, "one", &b)?;
@@ -69,7 +72,8 @@ fn containers_of_a_swarm_talk_across_hosts_and_leave_nothing() -> Result<()> {
         #[rustfmt::skip]
         manager.run(&[
             "service", "create", "--detach", "--no-resolve-image", "--name", "web", "--network", TEAM,
-            "--mode", "global", "--endpoint-mode", "dnsrr", "--stop-grace-period", "1s", IMAGE, "sleep", "3600",
+            "--mode", "global", "--endpoint-mode", "dnsrr", "--stop-grace-period", "1s", "--publish", PUBLISHED,
+            IMAGE, "httpd", "-f", "-h", "/www",
         ])?;
         ping(manager, "one", "tasks.web")?;
         ping(worker, "two", "tasks.web")?;
@@ -78,6 +82,12 @@ fn containers_of_a_swarm_talk_across_hosts_and_leave_nothing() -> Result<()> {
             let n = asked.stdout.matches("10.50.0.").count();
             Ok(if n >= 2 { Ok(()) } else { Err(asked.stdout + &asked.stderr) })
         })?;
+        for [from, to] in [[1, 0], [0, 1]] {
+            let url = format!("http://{}:18085/", HOSTS[to].encap_ip);
+            let curl = ["-sS", "--max-time", "5", "--retry", "5", "--retry-connrefused", &url];
+            let page = command::output(fabric.host_netns(from).command("curl").args(curl), LIMIT)?;
+            ensure!(page.trim() == "it works", "{url}: {page}");
+        }
         manager.run(&["service", "rm", "web"])?;
         manager.run(&["rm", "-f", "one"])?;
         worker.run(&["rm", "-f", "two"])?;

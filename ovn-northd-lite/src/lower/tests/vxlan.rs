@@ -3,10 +3,7 @@
 use flowtable::program::TunnelKind;
 
 use super::*;
-use crate::{
-    model::{Acl, Northbound},
-    southbound::ChassisRecord,
-};
+use crate::{model::Northbound, southbound::ChassisRecord};
 
 fn pair(nb: &Northbound) -> (Host, Host) {
     let by = |chassis| Host::by(TunnelKind::Vxlan, nb, (chassis, &[]));
@@ -43,17 +40,7 @@ fn a_question_for_all_reaches_the_others_members_alone() {
 /// The small network, where what is for `d` must not come in by `c`.
 fn with_rule(matching: &str) -> Northbound {
     let mut nb = small();
-    let acl = Acl {
-        direction: AclDirection::ToLport,
-        priority: Priority::new(1000).unwrap(),
-        matching: matching.to_owned(),
-        action: AclAction::Drop,
-        tier: 0,
-        label: 0,
-        log: None,
-        after_lb: false,
-        persists: false,
-    };
+    let acl = acl(AclDirection::ToLport, 1000, matching, AclAction::Drop);
     nb.switches.get_mut("db").unwrap().acls.insert("x".to_owned(), acl);
     nb
 }
