@@ -18,6 +18,7 @@ mod neighbours;
 mod news;
 mod peers;
 mod port_kind;
+mod port_rates;
 mod port_settings;
 mod port_table;
 mod ports;
@@ -62,6 +63,7 @@ pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use peers::{NeighbourStatus, TunnelStatus};
 pub use port_kind::PortKind;
+pub use port_rates::{QueueSetting, RateSetting, RateSettings};
 pub use port_settings::{Mode as VlanMode, PortSettings, PriorityTagsName};
 pub use ports::{Port, PortError};
 pub use protocols::{

@@ -13,7 +13,8 @@ use flowtable::{
     types::{BridgeId, PortNo},
 };
 
-use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row};
+use super::rates;
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -143,7 +144,13 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
         counters: Some(counters(&counts)),
         ..pb::Port::default()
     };
-    port.map_or(message.clone(), |port| with_settings(message, port))
+    let Some(port) = port else { return message };
+    let mut message = with_settings(message, port);
+    if !port.settings.rates.is_none() {
+        let counts = host.dataplane().queue_counts(port.id());
+        rates::describe(&mut message, &port.settings.rates, &counts);
+    }
+    message
 }
 
 /// What was set for the port.
@@ -159,6 +166,7 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
         tag,
         trunks,
         priority_tags,
+        rates: _,
     } = &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),
