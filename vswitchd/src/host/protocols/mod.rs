@@ -2,10 +2,11 @@
 //! which group; and the mirrors' counters. The machines are those of `bridge-protocols`; here
 //! they get frames, links and time, and what they find out goes into the bridge's port table.
 //!
-//! `settings.rs` is what they are told, `bonds.rs` one bond, `tending.rs` how the host has them
+//! `settings.rs` is what they are told, `bonds.rs` one bond, `monitoring.rs` what collectors get, `tending.rs` how the host has them
 //! do what is due.
 
 mod bonds;
+mod monitoring;
 mod settings;
 mod tending;
 #[cfg(test)]
@@ -28,11 +29,14 @@ use flowtable::{
     types::{MacAddr, PortNo, Timestamp, VlanId},
 };
 
-use self::bonds::{LiveBond, id_of, number_of};
 pub use self::{
     bonds::BondMember,
     settings::{BondModeName, BridgeSettings, LacpName, SettingsError, TreeProtocol},
     tending::ProtocolError,
+};
+use self::{
+    bonds::{LiveBond, id_of, number_of},
+    monitoring::Sflow,
 };
 use super::Bridge;
 
@@ -54,6 +58,7 @@ pub(in crate::host) struct Protocols {
     bonds: BTreeMap<String, LiveBond>,
     groups: Option<Groups>,
     mirrors: BTreeMap<String, Arc<RuleStats>>,
+    sflow: Option<Sflow>,
     /// What the machines want done.
     pub(super) wants: Wants,
 }
@@ -111,6 +116,11 @@ impl Protocols {
         for name in settings.mirrors.keys() {
             self.mirrors.entry(name.clone()).or_default();
         }
+        if settings.sflow.targets.is_empty() {
+            self.sflow = None;
+        } else if self.sflow.as_ref().is_none_or(|sflow| *sflow.settings() != settings.sflow) {
+            self.sflow = Some(Sflow::new(&settings.sflow, now));
+        }
         let config = groups_config(settings, self.address);
         match (&mut self.groups, settings.multicast.snooping) {
             (known, false) => *known = None,
@@ -122,7 +132,7 @@ impl Protocols {
 
     /// There is something to do from time to time.
     pub(super) fn speaks(&self) -> bool {
-        self.tree.is_some() || !self.bonds.is_empty() || self.groups.is_some()
+        self.tree.is_some() || !self.bonds.is_empty() || self.groups.is_some() || self.sflow.is_some()
     }
 
     /// Numbers that bonds have, with their names.
@@ -288,6 +298,7 @@ impl Protocols {
             }
         }
         table.set_mirrors(self.mirrors_of(table));
+        table.set_sampling(self.sflow.as_ref().map(Sflow::sampling));
         let floods_unknown = self.settings.multicast.flood_unregistered;
         table.set_snooping(self.groups.is_some().then_some(Snooping { floods_unknown }));
     }

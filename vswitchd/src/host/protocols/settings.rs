@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -33,6 +33,31 @@ pub struct BridgeSettings {
     pub multicast: MulticastSettings,
     /// Where stations are.
     pub stations: StationSettings,
+    /// Whom to tell of packets and counters.
+    pub sflow: SflowSettings,
+}
+
+/// Of sFlow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct SflowSettings {
+    /// Addresses and ports of collectors; none: nobody is told.
+    pub targets: BTreeSet<SocketAddr>,
+    /// This agent's address, by which collectors know it.
+    pub agent: IpAddr,
+    /// One packet of so many.
+    pub sampling: u16,
+    /// Seconds between two words about counters; 0: never.
+    pub polling: u64,
+    /// Bytes of each packet.
+    pub header: usize,
+}
+
+impl Default for SflowSettings {
+    fn default() -> Self {
+        let agent = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self { targets: BTreeSet::new(), agent, sampling: 400, polling: 30, header: 128 }
+    }
 }
 
 /// Which protocol keeps frames from going in circles.
@@ -376,6 +401,9 @@ impl BridgeSettings {
             bond.port.check().map_err(|error| wrong(path, error.to_string()))?;
         }
         self.check_mirrors(ports)?;
+        if self.sflow.sampling == 0 || !(14..=512).contains(&self.sflow.header) {
+            return Err(wrong("sflow", "sampling is at least 1, header 14 to 512 bytes"));
+        }
         let groups = &self.multicast;
         let vlans =
             groups.querier_vlans.iter().copied().chain(groups.members.iter().map(|member| member.vlan));
