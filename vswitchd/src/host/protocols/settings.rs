@@ -373,6 +373,14 @@ impl BridgeSettings {
         Ok(settings)
     }
 
+    /// Names of ports that take no part in the spanning tree: told so, of a bond, or a mirror's.
+    pub(super) fn beside_tree(&self) -> BTreeSet<&str> {
+        let told = self.spanning_tree.ports.iter().filter(|(_, port)| !port.enabled).map(|(name, _)| name);
+        let members = self.bonds.values().flat_map(|bond| &bond.members);
+        let outputs = self.mirrors.values().map(|mirror| &mirror.output_port);
+        told.chain(members).chain(outputs).map(String::as_str).collect()
+    }
+
     /// The settings, as text.
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
