@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::{
-    chassis::{Assistants, Registry},
+    chassis::{Assistants, Moderation, Registry},
     network::Network,
     receipts::Receipts,
     state::{Change, ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
@@ -33,6 +33,8 @@ pub struct Controller {
     pub receipts: Receipts,
     /// Who can be asked what.
     pub assistants: Assistants,
+    /// How often what hosts say of the same is written.
+    pub moderation: Moderation,
     network: Mutex<Network>,
 }
 
@@ -73,6 +75,7 @@ impl Controller {
             registry: Registry::default(),
             receipts: Receipts::new(revision),
             assistants: Assistants::default(),
+            moderation: Moderation::default(),
             network: Mutex::default(),
         }))
     }
@@ -133,7 +136,12 @@ impl Controller {
             let state = self.state();
             let mut draft = Draft::new(&state);
             work(&mut draft)?;
-            (state.revision(), draft.finish(|port| self.registry.claimant(port))?)
+            (
+                state.revision(),
+                draft.finish(|record| {
+                    self.registry.claimant(record.claimed_as(), |chassis| record.may_be_on(chassis))
+                })?,
+            )
         };
         let results = prepared.results.clone();
         if prepared.changes.is_empty() || validate_only {

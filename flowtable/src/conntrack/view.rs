@@ -116,7 +116,7 @@ impl View {
         let l4 = transport(segment, &mut tuple);
         let is_right = || {
             let header = frame.get(usize::from(layout.l3)..).and_then(|ip| ip.first_chunk::<{ Ipv4::LEN }>());
-            (ipv6 || header.is_some_and(|header| checksum::of(header) == 0))
+            (ipv6 || header.is_some_and(checksum::is_right_ipv4))
                 && (packet.offload.csum_partial || has_right_checksum(&tuple, segment))
         };
         let l4 = if check && !is_right() { L4::Invalid } else { l4 };
@@ -132,7 +132,7 @@ impl View {
         if check {
             let header = frame.get(usize::from(layout.l3)..).and_then(|ip| ip.first_chunk::<{ Ipv4::LEN }>());
             let has_none = layout.l4_proto == ip_proto::UDP && segment.get(6..8) == Some(&[0, 0]);
-            let is_right = header.is_some_and(|header| checksum::of(header) == 0)
+            let is_right = header.is_some_and(checksum::is_right_ipv4)
                 && (has_none || packet.offload.csum_partial || has_right_sum(signature, segment));
             if !is_right {
                 return L4::Invalid;

@@ -428,11 +428,10 @@ fn key() -> impl Strategy<Value = FlowKey> {
     })
 }
 
-fn observe(
-    config: SwitchConfig,
-    ports: &PortTable,
-    keys: &[FlowKey],
-) -> (Vec<Vec<(u32, Vec<u8>)>>, Vec<String>) {
+/// Which frames leave by which ports.
+type Sent = Vec<(u32, Vec<u8>)>;
+
+fn observe(config: SwitchConfig, ports: &PortTable, keys: &[FlowKey]) -> (Vec<Sent>, Vec<String>) {
     let snapshot = snapshot(|table| *table = ports.clone());
     let hears = [port(1), port(3), port(BOND)].into();
     snapshot.tables.fdb().set_receivers(vlan(100), Some("239.1.2.3".parse().unwrap()), Some(&hears));

@@ -29,8 +29,12 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
         n_repairs: host.n_repairs(),
-        gateways: host.gateway_status().into_iter().map(gateway).collect(),
+        gateways: gateways(host),
     }
+}
+
+pub(super) fn gateways(host: &Host) -> Vec<pb::Gateway> {
+    host.gateway_status().into_iter().map(gateway).collect()
 }
 
 fn gateway(status: GatewayStatus) -> pb::Gateway {

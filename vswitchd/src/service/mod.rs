@@ -2,6 +2,7 @@
 
 mod bridges;
 mod bridging;
+mod capture;
 mod connection_events;
 mod conntrack;
 mod destinations;
@@ -11,9 +12,11 @@ mod events;
 mod flows;
 mod hops;
 mod lab;
+mod metrics;
 mod rules;
 mod socket;
 mod trace;
+mod underlay;
 mod workers;
 
 use std::{
@@ -28,6 +31,7 @@ use tonic::{Code, Request, Response, Status};
 use connection_events::ConnectionEvents;
 pub(crate) use dump::drops_of;
 pub use endpoint::EndpointServer;
+pub use metrics::Metrics;
 pub use socket::{Socket, SocketError, serve};
 pub(crate) use trace::trace;
 
