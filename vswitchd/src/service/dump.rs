@@ -14,7 +14,7 @@ use flowtable::{
 };
 
 use super::rates;
-use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
