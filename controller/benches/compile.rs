@@ -270,6 +270,7 @@ fn a_port(switch: u32, port: u32, n_hosts: u32) -> SwitchPort {
         kind,
         enabled: true,
         services: Default::default(),
+        options: Default::default(),
     }
 }
 
@@ -282,6 +283,8 @@ fn an_acl(tenant: u32, n: u32, port: u32) -> Acl {
         action: AclAction::AllowRelated,
         label: 0,
         log: None,
+        after_lb: false,
+        persists: false,
     }
 }
 
@@ -296,6 +299,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
         limits: None,
+        options: Default::default(),
     };
     let router_id = format!("router-{tenant}");
     let mut group = PortGroup { default_policy: DefaultPolicy::Allow, ..PortGroup::default() };
@@ -307,7 +311,16 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
         let (end, up) = (format!("down-{id}"), format!("up-{id}"));
         let kind = SwitchPortKind::Router { router: router_id.clone(), port: end.clone() };
         let key = PortKey::new(1).expect("small");
-        ports.insert(up, SwitchPort { key, kind, enabled: true, services: Default::default() });
+        ports.insert(
+            up,
+            SwitchPort {
+                key,
+                kind,
+                enabled: true,
+                services: Default::default(),
+                options: Default::default(),
+            },
+        );
         let addr = Ipv4Addr::from(0x0a00_0001 + within * 0x1_0000).into();
         let networks = vec![IpNetwork { addr, prefix_len: 16 }];
         let key = PortKey::new(within as u16 + 1).expect("small");
@@ -322,6 +335,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 advertisement: None,
                 static_macs: BTreeMap::new(),
                 mtu: None,
+                route_table: String::new(),
             },
         );
         let key = DatapathKey::new(id + 1).expect("small");
@@ -334,6 +348,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
             qos_rules: BTreeMap::new(),
             load_balancers: Default::default(),
             services: Default::default(),
+            options: Default::default(),
         };
         nb.switches.insert(switch(id), new);
     }

@@ -86,7 +86,8 @@ impl Model {
                     switch.key = key;
                     let is_changed = replace(&mut switch.default_policy, spec.default_policy)
                         | replace(&mut switch.load_balancers, spec.load_balancers.clone())
-                        | replace(&mut switch.services, spec.services.clone());
+                        | replace(&mut switch.services, spec.services.clone())
+                        | replace(&mut switch.options, spec.options.clone());
                     if is_changed {
                         dirty.switch_settings.insert(id);
                     }
@@ -103,7 +104,8 @@ impl Model {
                         | replace(&mut router.static_routes, spec.static_routes.clone())
                         | replace(&mut router.chassis, spec.chassis.clone())
                         | replace(&mut router.load_balancers, spec.load_balancers.clone())
-                        | replace(&mut router.limits, spec.limits.clone());
+                        | replace(&mut router.limits, spec.limits.clone())
+                        | replace(&mut router.options, spec.options.clone());
                     if is_changed {
                         dirty.router_settings.insert(id);
                     }
@@ -253,6 +255,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         default_policy: Default::default(),
         load_balancers: Default::default(),
         services: Default::default(),
+        options: Default::default(),
     }
 }
 
@@ -267,6 +270,7 @@ fn new_router(key: DatapathKey) -> LogicalRouter {
         nats: BTreeMap::new(),
         load_balancers: BTreeSet::new(),
         limits: None,
+        options: Default::default(),
     }
 }
 
@@ -315,7 +319,8 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
         }
     };
     let services = spec.services.clone();
-    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services })
+    let options = spec.options.clone();
+    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services, options })
 }
 
 /// The address of a virtual port, with the MAC address of who has it.
@@ -325,7 +330,8 @@ fn held(record: &Record, access: &resource::Access) -> Option<PortAddresses> {
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu } = spec.clone();
+    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu, route_table } =
+        spec.clone();
     Some(RouterPort {
         key: port_key(record)?,
         mac,
@@ -335,6 +341,7 @@ fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
         advertisement,
         static_macs,
         mtu,
+        route_table,
     })
 }
 

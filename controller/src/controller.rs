@@ -136,7 +136,12 @@ impl Controller {
             let state = self.state();
             let mut draft = Draft::new(&state);
             work(&mut draft)?;
-            (state.revision(), draft.finish(|port| self.registry.claimant(port))?)
+            (
+                state.revision(),
+                draft.finish(|record| {
+                    self.registry.claimant(record.claimed_as(), |chassis| record.may_be_on(chassis))
+                })?,
+            )
         };
         let results = prepared.results.clone();
         if prepared.changes.is_empty() || validate_only {

@@ -69,6 +69,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             discard,
             by_source,
             ecmp_symmetric_reply: by_source,
+            route_table: if by_source { "red".to_owned() } else { "no name".to_owned() },
+            selection_fields: if discard { vec![7] } else { vec![1] },
         },
     );
     let small = -1..4i32;
@@ -128,6 +130,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         health_check: (protocol > 0).then_some(check),
                         probe_points: points,
                         affinity_timeout: 40_000 * protocol.unsigned_abs(),
+                        skip_snat: reject,
+                        neighbor_responder: protocol,
                     })
                 }
             ),
@@ -142,13 +146,24 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         stateless,
                         allowed_external_ips: peers.0,
                         exempted_external_ips: peers.1,
+                        priority: u32::from(stateless) * 9000,
+                        r#match: if stateless { "tcp".to_owned() } else { String::new() },
                         ..Default::default()
                     })
                 }
             ),
             (0..40_000u32, text(), small.clone(), texts()).prop_map(
                 |(priority, r#match, action, next_hops)| {
-                    Spec::RouterPolicy(nb::RouterPolicy { priority, r#match, action, next_hops })
+                    Spec::RouterPolicy(nb::RouterPolicy {
+                        priority,
+                        r#match,
+                        action,
+                        output_port: next_hops.first().cloned().unwrap_or_default(),
+                        jump_chain: next_hops.last().cloned().unwrap_or_default(),
+                        chain: "red".to_owned(),
+                        pkt_mark: priority,
+                        next_hops,
+                    })
                 }
             ),
             (small.clone(), 0..40_000u32, text(), proptest::option::of(0..80u32), any::<[u32; 2]>())
@@ -163,6 +178,9 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                 |(r#type, addresses, port_security, router_port, enabled)| {
                     Spec::LogicalSwitchPort(nb::LogicalSwitchPort {
                         r#type,
+                        learn_fdb: enabled,
+                        arp_proxy: port_security.clone(),
+                        requested_chassis: addresses.clone(),
                         addresses,
                         port_security,
                         router_port,
@@ -224,6 +242,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         severity,
                         log_rate: label % 3,
                         log_burst: label % 5,
+                        apply_after_lb: label % 3 == 0,
+                        persist_established: label % 7 == 0,
                     })
                 }
             ),

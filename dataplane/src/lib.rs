@@ -22,6 +22,7 @@
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `bridges.rs` | several bridges, and links between them |
 //! | `controlled.rs` | packets for controllers and from them |
+//! | `capture.rs`, `pmd/tap.rs` | packets shown to whoever captures |
 //! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -41,6 +42,7 @@
 
 mod balance;
 mod bridges;
+mod capture;
 mod clock;
 mod config;
 mod controlled;
@@ -57,6 +59,7 @@ mod sys;
 
 pub use crate::{
     balance::{Balancing, Move, Proposal, QueueId},
+    capture::{Capture, CaptureFilter, CapturePoint, Captured},
     clock::{Clock, VirtualClock},
     config::{DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig},
     controlled::News,

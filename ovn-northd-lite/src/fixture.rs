@@ -13,8 +13,9 @@ use crate::{
     key::{DatapathKey, PortKey},
     model::{
         Acl, AclAction, AclDirection, AddressMode, Backend, DhcpOptions, DhcpV4, IpNetwork, LoadBalancer,
-        LogicalRouter, LogicalSwitch, NatKind, NatRule, Northbound, PortAddresses, PortSecurity, Preference,
-        RouterAdvertisement, RouterPort, Service, SwitchPort, SwitchPortKind, Vip,
+        LogicalRouter, LogicalSwitch, NatKind, NatRule, NextHop, Northbound, PolicyAction, PortAddresses,
+        PortSecurity, Preference, RouteMatch, RouteTarget, RouterAdvertisement, RouterPolicy, RouterPort,
+        Service, StaticRoute, SwitchPort, SwitchPortKind, Vip,
     },
     southbound::{ChassisRecord, LogicalFlow, Pipeline, Southbound},
 };
@@ -41,6 +42,7 @@ pub(crate) fn switch(key: u32) -> LogicalSwitch {
         qos_rules: BTreeMap::new(),
         load_balancers: Default::default(),
         services: Default::default(),
+        options: Default::default(),
     }
 }
 
@@ -55,6 +57,7 @@ pub(crate) fn router(key: u32) -> LogicalRouter {
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
         limits: None,
+        options: Default::default(),
     }
 }
 
@@ -71,6 +74,7 @@ pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> Switc
         },
         enabled: true,
         services: Default::default(),
+        options: Default::default(),
     }
 }
 
@@ -83,19 +87,36 @@ pub(crate) fn secured(mut port: SwitchPort, last: u8, ips: &[&str]) -> SwitchPor
 
 pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
     let kind = SwitchPortKind::Router { router: router.to_owned(), port: port.to_owned() };
-    SwitchPort { key: port_key(key), kind, enabled: true, services: Default::default() }
+    SwitchPort {
+        key: port_key(key),
+        kind,
+        enabled: true,
+        services: Default::default(),
+        options: Default::default(),
+    }
 }
 
 pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
     let networks = networks.iter().map(|text| network(text)).collect();
     let (gateway, advertisement, static_macs, mtu) = Default::default();
     let (key, mac) = (port_key(key), mac(last));
-    RouterPort { key, mac, networks, enabled: true, gateway, advertisement, static_macs, mtu }
+    let route_table = String::new();
+    RouterPort { key, mac, networks, enabled: true, gateway, advertisement, static_macs, mtu, route_table }
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
     let priority = Priority::new(priority).unwrap();
-    Acl { direction, tier: 0, priority, matching: matching.to_owned(), action, label: 0, log: None }
+    Acl {
+        direction,
+        tier: 0,
+        priority,
+        matching: matching.to_owned(),
+        action,
+        label: 0,
+        log: None,
+        after_lb: false,
+        persists: false,
+    }
 }
 
 /// A TCP load balancer: `vip` to backends, each `address:port` or `address`.
@@ -123,6 +144,34 @@ pub(crate) fn nat(kind: NatKind, external: &str, logical: &str) -> NatRule {
         allowed_external_ips: Vec::new(),
         exempted_external_ips: Vec::new(),
         distributed: None,
+        condition: None,
+    }
+}
+
+/// A static route, to a next hop or to nowhere.
+pub(crate) fn route(prefix: &str, next: Option<&str>) -> StaticRoute {
+    let target = next.map_or(RouteTarget::Discard, |ip| {
+        RouteTarget::Via(NextHop { ip: ip.parse().unwrap(), output_port: None })
+    });
+    StaticRoute {
+        prefix: network(prefix),
+        by: RouteMatch::Destination,
+        target,
+        symmetric: false,
+        table: String::new(),
+        hash_fields: Vec::new(),
+    }
+}
+
+/// A policy of a router.
+pub(crate) fn policy(priority: u16, matching: &str, action: PolicyAction) -> RouterPolicy {
+    RouterPolicy {
+        priority: Priority::new(priority).unwrap(),
+        matching: matching.to_owned(),
+        action,
+        chain: String::new(),
+        mark: 0,
+        output_port: None,
     }
 }
 

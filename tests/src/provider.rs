@@ -11,14 +11,14 @@
 //! ```
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::command::{self, SHORT};
 use crate::control::Control;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Life};
 use crate::fabric::{Plan, UNDERLAY_MTU, WORKLOAD_MTU};
 use crate::netns::{self, End, Netns};
 use crate::scenario::{self, Dir};
@@ -375,6 +375,24 @@ pub fn ping(from: &Netns, to: Ipv4Addr, n: u32) -> Result<(u32, u32)> {
     let (twice, once): (Vec<_>, Vec<_>) = answers.partition(|line| line.contains("DUP!"));
     ensure!(text.contains("packets transmitted"), "ping: {text}");
     Ok((u32::try_from(once.len())?, u32::try_from(twice.len())?))
+}
+
+/// A server in a namespace that says its name, and whom it takes the client for.
+///
+/// # Errors
+/// When it does not listen.
+pub fn greeter(plan: &Plan, netns: &Netns, at: SocketAddrV4, name: &str) -> Result<Daemon> {
+    let probe = &plan.programs.probe;
+    let address = at.to_string();
+    let words: Vec<&str> = probe.words.iter().map(String::as_str).collect();
+    let words = [words.as_slice(), &["tcp-greet", &address, name]].concat();
+    let log = plan.dir.join("servers.log");
+    let mut daemon = Daemon::start(netns, &probe.program, &words, &log, Life::WithParent)?;
+    stop::wait_for(&format!("{name} listens"), Duration::from_secs(5), || {
+        daemon.check()?;
+        Ok(probe.ask_servers(netns, at, 1).map(drop).map_err(|error| format!("{error:#}")))
+    })?;
+    Ok(daemon)
 }
 
 /// A switch of interfaces, each in a VLAN of the trunk. Not every kernel has VLANs of its own.

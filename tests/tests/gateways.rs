@@ -3,13 +3,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::netns::{End, Netns};
-use ferroflow_tests::provider::{self, OUTSIDE, Provider, reach_cleanly};
+use ferroflow_tests::provider::{self, OUTSIDE, Provider, greeter, reach_cleanly};
 use ferroflow_tests::{netns, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
@@ -203,4 +203,55 @@ fn who_sends_too_much_at_once_to_the_outside_is_told() -> Result<()> {
         ensure!(route.contains("mtu 1300"), "{route}");
         net.check_conservation()
     })
+}
+
+#[test]
+fn services_are_reached_from_outside_wherever_their_backends_are() -> Result<()> {
+    on_hosts("services_are_reached_from_outside_wherever_their_backends_are", 3, |net| {
+        // One backend is on a host that is not the gateway, the other where the gateway is.
+        let far = net.with_gateway()?;
+        net.configure(&["switch-port add in vm2 --address 0a:00:00:00:01:0b,10.0.1.11"])?;
+        let near = net.workload(0, "vm2", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        net.configure(&[
+            "load-balancer add lb --vip 10.99.0.80:80=10.0.1.10:8080,10.0.1.11:8080",
+            "router set r --load-balancer lb --wait",
+        ])?;
+        net.wait_converged()?;
+        let inside = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, last), 8080);
+        let _servers = [
+            greeter(net.plan(), net.netns(far), inside(10), "far")?,
+            greeter(net.plan(), net.netns(near), inside(11), "near")?,
+        ];
+        let probe = net.plan().programs.probe.clone();
+        let service = SocketAddrV4::new(Ipv4Addr::new(10, 99, 0, 80), 80);
+        let answers = probe.ask_servers(&net.outside, service, 40)?;
+        let of = |name: &str| answers.get(&format!("{name} {OUTSIDE}")).copied().unwrap_or(0);
+        ensure!(of("far") + of("near") == 40, "the servers see the client as it is: {answers:?}");
+        ensure!(of("far") >= 5 && of("near") >= 5, "shares of 40: {answers:?}");
+        // Without hidden sources it is the same.
+        net.configure(&["nat del r/hide", "nat del r/float --wait"])?;
+        let answers = probe.ask_servers(&net.outside, service, 20)?;
+        ensure!(answers.values().sum::<u64>() == 20 && answers.len() == 2, "{answers:?}");
+        // And from inside, where the client's host does it.
+        let answers = probe.ask_servers(net.netns(near), service, 20)?;
+        ensure!(answers.keys().any(|who| who == "far 10.0.1.11"), "{answers:?}");
+        hides_by_what_packets_are(net, far)?;
+        net.check_conservation()
+    })
+}
+
+/// Rules with a condition of their own go before those without.
+fn hides_by_what_packets_are(net: &Provider, vm: usize) -> Result<()> {
+    net.configure(&[
+        "nat add r hide --type snat --external 10.99.0.1 --logical 10.0.1.0/24",
+        "nat add r some --type snat --external 10.99.0.60 --logical 10.0.1.0/24 --match tcp.dst,==,{9000},||,tcp.dst,==,{9001}",
+        "nat add r few --type snat --external 10.99.0.61 --logical 10.0.1.0/24 --match tcp.dst,==,9001 --priority 5 --wait",
+    ])?;
+    for (port, seen) in [(9000, "10.99.0.60"), (9001, "10.99.0.61"), (9002, "10.99.0.1")] {
+        let at = SocketAddrV4::new(OUTSIDE, port);
+        let _server = greeter(net.plan(), &net.outside, at, "outside")?;
+        let answers = net.plan().programs.probe.ask_servers(net.netns(vm), at, 3)?;
+        ensure!(answers == [(format!("outside {seen}"), 3)].into(), "port {port}: {answers:?}");
+    }
+    Ok(())
 }

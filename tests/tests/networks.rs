@@ -7,27 +7,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ferroflow_tests::daemon::{Daemon, Life};
 use ferroflow_tests::probe::Outcome;
-use ferroflow_tests::provider::{OUTSIDE, Provider, on_hosts, ping, reach_cleanly};
+use ferroflow_tests::provider::{OUTSIDE, Provider, greeter, on_hosts, ping, reach_cleanly};
 use ferroflow_tests::{command, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
-
-/// A server in a workload that says its name.
-fn greeter(net: &Provider, workload: usize, at: SocketAddrV4) -> Result<Daemon> {
-    let probe = &net.plan().programs.probe;
-    let (netns, address) = (net.netns(workload), at.to_string());
-    let words: Vec<&str> = probe.words.iter().map(String::as_str).collect();
-    let words = [words.as_slice(), &["tcp-greet", &address, "server"]].concat();
-    let log = net.plan().dir.join("server.log");
-    let mut daemon = Daemon::start(netns, &probe.program, &words, &log, Life::WithParent)?;
-    stop::wait_for("the server listens", Duration::from_secs(5), || {
-        daemon.check()?;
-        Ok(probe.ask_servers(netns, at, 1).map(drop).map_err(|error| format!("{error:#}")))
-    })?;
-    Ok(daemon)
-}
 
 /// Two stations of the provider's network, each with the same address behind it.
 fn stations(net: &mut Provider) -> Result<[usize; 2]> {
@@ -71,7 +55,7 @@ fn answers_go_back_the_way_their_connections_came() -> Result<()> {
         routes("")?;
         net.wait_converged()?;
         let server = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 10), 8080);
-        let _server = greeter(net, vm, server)?;
+        let _server = greeter(net.plan(), net.netns(vm), server, "server")?;
         reach_cleanly(net.netns(vm), Ipv4Addr::new(10, 99, 0, 2))?;
         // Both stations have the same client: without memory some answers go to the wrong one.
         let n = stations.map(|station| connections(net, station, server));
@@ -250,6 +234,97 @@ fn a_workload_in_the_network_outside_is_served_by_one_host() -> Result<()> {
         })?;
         let text = lease(net)?;
         ensure!(text.contains("10.99.0.77"), "after the first host's end: {text}");
+        net.check_conservation()
+    })
+}
+
+/// Frames that a host has sent to a workload.
+fn n_sent(net: &Provider, host: usize, port: &str) -> Result<u64> {
+    let ports = net.host(host).control.ports()?;
+    let port =
+        ports.into_iter().find(|found| found.name == port).with_context(|| format!("no port {port}"))?;
+    Ok(port.tx_packets)
+}
+
+#[test]
+fn stations_are_found_where_they_were_seen_last() -> Result<()> {
+    on_hosts(("stations_are_found_where_they_were_seen_last", PROBE), 3, |net| {
+        net.configure(&[
+            "switch add lan --fdb-age 5",
+            "switch-port add lan x --address unknown",
+            "switch-port add lan y --address unknown --requested-chassis h2",
+            "switch-port add lan z --address unknown",
+        ])?;
+        let x = net.workload(0, "x", ("0a:00:00:00:04:01", "10.0.4.1/24"), None)?;
+        let y = net.workload(1, "y", ("0a:00:00:00:04:02", "10.0.4.2/24"), None)?;
+        let z = net.workload(2, "z", ("0a:00:00:00:04:03", "10.0.4.3/24"), None)?;
+        net.wait_converged()?;
+        let [at_x, at_y] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 4, last));
+        reach_cleanly(net.netns(x), at_y)?;
+        // What the two say to each other is no business of the third.
+        let before = n_sent(net, 2, "z")?;
+        reach_cleanly(net.netns(x), at_y)?;
+        let n_more = n_sent(net, 2, "z")? - before;
+        ensure!(n_more < 10, "{n_more} frames for others came to z");
+        let stations = |host: usize| net.host(host).control.text(&["flow", "dump", "table=95"]);
+        for host in 0..2 {
+            let known = stations(host)?;
+            ensure!(
+                known.contains("0a:00:00:00:04:01") && known.contains("0a:00:00:00:04:02"),
+                "{host}: {known}"
+            );
+        }
+        // The station moves to another host.
+        net.netns(y).ip(&["link", "set", "dev", "eth0", "down"])?;
+        net.netns(z).ip(&["addr", "add", "10.0.4.2/24", "dev", "eth0"])?;
+        net.netns(z).ip(&["link", "set", "dev", "eth0", "address", "0a:00:00:00:04:02"])?;
+        reach_cleanly(net.netns(z), at_x)?;
+        reach_cleanly(net.netns(x), at_y)?;
+        // Who says nothing is forgotten.
+        for end in [x, z] {
+            net.netns(end).ip(&["link", "set", "dev", "eth0", "down"])?;
+        }
+        stop::wait_for("no station is known", Duration::from_secs(25), || {
+            let known = stations(0)? + &stations(2)?;
+            Ok(if known.contains("0a:00:00:00:04:0") { Err(known) } else { Ok(()) })
+        })?;
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn ports_are_where_they_may_be_and_answer_as_they_are_told() -> Result<()> {
+    on_hosts(("ports_are_where_they_may_be_and_answer_as_they_are_told", PROBE), 2, |net| {
+        net.configure(&[
+            "switch add lan --broadcast-arps false",
+            "switch-port add lan a --address 0a:00:00:00:04:01,10.0.4.1 --disable-arp-nd-rsp",
+            "switch-port add lan b --address 0a:00:00:00:04:02,10.0.4.2 --requested-chassis h2",
+            "router add r",
+            "router-port add r r-lan --mac 0a:00:00:00:04:fe --network 10.0.4.254/24",
+            "switch-port add lan lan-r --router-port r-lan --arp-proxy 10.0.4.128/25",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:04:01", "10.0.4.1/24"), None)?;
+        let b = net.workload(1, "b", ("0a:00:00:00:04:02", "10.0.4.2/24"), None)?;
+        net.wait_converged()?;
+        let place = |id: &str| -> Result<String> {
+            let found = net.control.places()?.into_iter().find(|place| place.id == id);
+            Ok(found.with_context(|| format!("no {id}"))?.chassis)
+        };
+        ensure!(place("b")? == "h2", "b is on {}", place("b")?);
+        // The workload answers for itself.
+        reach_cleanly(net.netns(b), Ipv4Addr::new(10, 0, 4, 1))?;
+        reach_cleanly(net.netns(a), Ipv4Addr::new(10, 0, 4, 254))?;
+        // The router is taken to have what is not there.
+        let _ = ping(net.netns(a), Ipv4Addr::new(10, 0, 4, 200), 1)?;
+        let neighbours = net.netns(a).ip(&["neigh", "show", "10.0.4.200"])?;
+        ensure!(neighbours.contains("0a:00:00:00:04:fe"), "{neighbours}");
+        // The port may be on another host only: it has none until it is there.
+        net.configure(&["switch-port set b --requested-chassis h1 --wait"])?;
+        ensure!(place("b")?.is_empty(), "b is still on {}", place("b")?);
+        net.configure(&["switch-port set b --requested-chassis h1 --requested-chassis h2 --wait"])?;
+        net.wait_converged()?;
+        ensure!(place("b")? == "h2", "b is on {}", place("b")?);
+        reach_cleanly(net.netns(a), Ipv4Addr::new(10, 0, 4, 2))?;
         net.check_conservation()
     })
 }

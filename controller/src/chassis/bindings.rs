@@ -33,7 +33,8 @@ fn moves(controller: &Controller, state: &State, chassis: &str, ports: &BTreeSet
     let mut moves = Vec::new();
     for record in named.chain(bound).filter(|record| record.is_workload()) {
         let present = record.binding.as_ref();
-        let place = controller.registry.place(record.claimed_as(), present);
+        let place =
+            controller.registry.place(record.claimed_as(), present, |chassis| record.may_be_on(chassis));
         let is_same = match (present, &place) {
             (Some(present), Some((chassis, up))) => present.chassis == *chassis && present.up == *up,
             (None, None) => true,
@@ -54,7 +55,16 @@ pub(super) fn report_refused<'a>(
 ) {
     let state = controller.state();
     for port in ports {
-        let holder = state.port(port).and_then(|record| record.binding.as_ref());
+        let record = state.port(port);
+        if record.is_some_and(|record| !record.may_be_on(chassis)) {
+            tracing::warn!(
+                port,
+                chassis,
+                "claim refused: the port's requested_chassis does not name this one"
+            );
+            continue;
+        }
+        let holder = record.and_then(|record| record.binding.as_ref());
         if let Some(holder) = holder.filter(|holder| holder.chassis != chassis) {
             tracing::warn!(
                 port,

@@ -116,10 +116,12 @@ impl Registry {
         *inner.chassis.get(chassis)?.view.borrow()
     }
 
-    /// The connected chassis that a port without a place goes to: the latest to claim it.
-    pub fn claimant(&self, port: &str) -> Option<String> {
+    /// The connected chassis that a port without a place goes to: of those that may have it
+    /// the latest to claim it.
+    pub fn claimant(&self, port: &str, may_have: impl Fn(&str) -> bool) -> Option<String> {
         let inner = self.inner();
-        inner.claims.get(port).and_then(|claims| claims.last()).map(|claim| claim.chassis.clone())
+        let mut claims = inner.claims.get(port)?.iter().rev();
+        claims.find(|claim| may_have(&claim.chassis)).map(|claim| claim.chassis.clone())
     }
 
     /// Whether a chassis has the view as it was, so that changes of it are of use.
@@ -257,11 +259,19 @@ impl Registry {
 
     /// Where a port should be, given where it is: with its holder as long as that claims
     /// it, has not spoken yet, or is away and nobody else claims it; else with the latest
-    /// claimant. It is up once its chassis forwards by the revision that bound it.
-    pub(super) fn place(&self, port: &str, present: Option<&Binding>) -> Option<(String, bool)> {
+    /// claimant. It is up once its chassis forwards by the revision that bound it. Only some
+    /// may have it.
+    pub(super) fn place(
+        &self,
+        port: &str,
+        present: Option<&Binding>,
+        may_have: impl Fn(&str) -> bool,
+    ) -> Option<(String, bool)> {
         let inner = self.inner();
         let claimants = inner.claims.get(port).map(Vec::as_slice).unwrap_or_default();
-        let claim_of = |id: &str| claimants.iter().find(|claim| claim.chassis == id);
+        let claimants: Vec<_> = claimants.iter().filter(|claim| may_have(&claim.chassis)).collect();
+        let present = present.filter(|holder| may_have(&holder.chassis));
+        let claim_of = |id: &str| claimants.iter().copied().find(|claim| claim.chassis == id);
         if let Some(holder) = present {
             let session = inner.chassis.get(&holder.chassis).and_then(|live| live.session.as_ref());
             let may_speak = session.is_some_and(|session| session.claims.is_none());
@@ -269,7 +279,7 @@ impl Registry {
                 return Some((holder.chassis.clone(), holder.up));
             }
         }
-        let claim = present.and_then(|holder| claim_of(&holder.chassis)).or(claimants.last())?;
+        let claim = present.and_then(|holder| claim_of(&holder.chassis)).or(claimants.last().copied())?;
         let applied = inner.chassis.get(&claim.chassis).map_or(Revision::ZERO, |live| live.applied);
         let is_realised = present
             .is_some_and(|holder| holder.chassis == claim.chassis && (holder.up || applied >= holder.since));
@@ -335,14 +345,18 @@ mod tests {
         registry.claim("h1", one, &claims(&["p"])).unwrap();
         registry.claim("h2", two, &claims(&["p"])).unwrap();
         let holder = at("h1", 3);
-        assert_eq!(registry.place("p", Some(&holder)), Some(("h1".to_owned(), false)));
+        assert_eq!(registry.place("p", Some(&holder), |_| true), Some(("h1".to_owned(), false)));
         registry.ack("h1", one, Revision::new(3), Vec::new()).unwrap();
-        assert_eq!(registry.place("p", Some(&holder)), Some(("h1".to_owned(), true)));
+        assert_eq!(registry.place("p", Some(&holder), |_| true), Some(("h1".to_owned(), true)));
         assert!(registry.disconnect("h1", one));
-        assert_eq!(registry.place("p", Some(&holder)), Some(("h2".to_owned(), false)));
+        assert_eq!(registry.place("p", Some(&holder), |_| true), Some(("h2".to_owned(), false)));
         assert!(registry.disconnect("h2", two));
-        assert_eq!(registry.place("p", Some(&holder)), Some(("h1".to_owned(), false)), "nobody else");
-        assert_eq!(registry.place("p", None), None);
+        assert_eq!(
+            registry.place("p", Some(&holder), |_| true),
+            Some(("h1".to_owned(), false)),
+            "nobody else"
+        );
+        assert_eq!(registry.place("p", None, |_| true), None);
     }
 
     #[test]
@@ -352,9 +366,9 @@ mod tests {
         registry.claim("h2", two, &claims(&["p"])).unwrap();
         let one = registry.connect("h1", 1).unwrap().session;
         let holder = at("h1", 3);
-        assert_eq!(registry.place("p", Some(&holder)).unwrap().0, "h1");
+        assert_eq!(registry.place("p", Some(&holder), |_| true).unwrap().0, "h1");
         registry.claim("h1", one, &claims(&[])).unwrap();
-        assert_eq!(registry.place("p", Some(&holder)).unwrap().0, "h2");
+        assert_eq!(registry.place("p", Some(&holder), |_| true).unwrap().0, "h2");
     }
 
     #[test]
@@ -367,7 +381,7 @@ mod tests {
         assert!(first.end.borrow().is_none());
         let second = registry.connect("h1", 6).unwrap();
         assert!(matches!(&*first.end.borrow(), Some(End::Refused(_))));
-        assert_eq!(registry.claimant("p"), None);
+        assert_eq!(registry.claimant("p", |_| true), None);
         assert_eq!(registry.status("h1").applied, Revision::ZERO);
         assert!(!registry.disconnect("h1", first.session));
         assert_eq!(registry.claim("h1", first.session, &claims(&["p"])), Err(Superseded));

@@ -52,6 +52,15 @@ pub(super) fn parse_network(text: &str) -> Result<IpNetwork, String> {
     Ok(IpNetwork { addr, prefix_len })
 }
 
+/// A network without host bits, or one address.
+pub(super) fn parse_prefix_or_ip(text: &str) -> Result<IpNetwork, String> {
+    if text.contains('/') {
+        return parse_prefix(text);
+    }
+    let addr = parse_ip(text)?;
+    Ok(IpNetwork { addr, prefix_len: addr_bits(addr) })
+}
+
 /// A destination: a network without host bits.
 pub(super) fn parse_prefix(text: &str) -> Result<IpNetwork, String> {
     let network = parse_network(text)?;

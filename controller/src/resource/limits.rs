@@ -55,6 +55,10 @@ pub const MAX_LOAD_BALANCERS: usize = 10_000;
 pub const MAX_VIPS: usize = 4096;
 /// Backends of a service: as many as a group has buckets.
 pub const MAX_BACKENDS: usize = 4096;
+/// Fields that decide among several.
+pub const MAX_HASH_FIELDS: usize = 16;
+/// Bytes of the name of a chain of policies, or of some static routes.
+pub const MAX_WORD_LEN: usize = 63;
 /// Next hops of a policy.
 pub const MAX_NEXT_HOPS: usize = 64;
 /// Ports that may have the address of a virtual one.

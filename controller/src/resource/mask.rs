@@ -70,39 +70,42 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
     match (to, from) {
         (Wire::LogicalSwitch(to), Wire::LogicalSwitch(from)) => {
             copy_field!(path, to, from; default_policy, load_balancers, address_management, dhcpv4_options,
-                dhcpv6_options, names, control_plane_limits; "tunnel_key")
+                dhcpv6_options, names, control_plane_limits, fdb_age_threshold, vlan_passthru,
+                broadcast_arps_to_all_routers; "tunnel_key")
         }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
                 network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname,
-                virtual_ip, virtual_parents;
+                virtual_ip, virtual_parents, learn_fdb, disable_arp_nd_rsp, receive_multicast,
+                disable_garp_rarp, arp_proxy, requested_chassis;
                 "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
-            copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits;
-                "tunnel_key")
+            copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits,
+                lb_force_snat_ips, dnat_force_snat_ips; "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
-                static_mac_bindings, gateway_mtu; "tunnel_key", "neighbours")
+                static_mac_bindings, gateway_mtu, route_table; "tunnel_key", "neighbours")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,
-                log_rate, log_burst;)
+                log_rate, log_burst, apply_after_lb, persist_established;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
         }
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
             copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,
-                affinity_timeout;)
+                affinity_timeout, skip_snat, neighbor_responder;)
         }
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
-                stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port;)
+                stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port,
+                r#match, priority;)
         }
         (Wire::RouterPolicy(to), Wire::RouterPolicy(from)) => {
-            copy_field!(path, to, from; priority, r#match, action, next_hops;)
+            copy_field!(path, to, from; priority, r#match, action, next_hops, output_port, pkt_mark, chain, jump_chain;)
         }
         (Wire::DhcpOptions(to), Wire::DhcpOptions(from)) => copy_field!(path, to, from; cidr, options;),
         (Wire::Names(to), Wire::Names(from)) => copy_field!(path, to, from; records, ttl;),

@@ -168,7 +168,8 @@ impl<'a> Draft<'a> {
         }
         check_labels(&record.labels).map_err(field)?;
         record.holder = record.parent_port().is_some().then_some(record.holder).flatten();
-        if !record.is_workload() {
+        let is_allowed = record.binding.as_ref().is_none_or(|binding| record.may_be_on(&binding.chassis));
+        if !record.is_workload() || !is_allowed {
             record.binding = None;
         }
         let checked = record.checked();
@@ -276,7 +277,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// [`Refusal`] names the operation.
-    pub fn finish(mut self, claimant: impl Fn(&str) -> Option<String>) -> Result<Prepared, Refusal> {
+    pub fn finish(mut self, claimant: impl Fn(&Record) -> Option<String>) -> Result<Prepared, Refusal> {
         self.leave_deleted_chassis();
         self.leave_groups();
         for (name, touched) in &self.touched {
@@ -407,16 +408,13 @@ impl<'a> Draft<'a> {
         owner.filter(|owner| *owner != name && !self.touched.contains_key(*owner))
     }
 
-    fn bind_claimed(&mut self, claimant: impl Fn(&str) -> Option<String>) {
+    fn bind_claimed(&mut self, claimant: impl Fn(&Record) -> Option<String>) {
         let unbound = |record: &Record| record.is_workload() && record.binding.is_none();
         let is_written = |touched: &&mut Touched| touched.operation.is_some();
         for touched in self.touched.values_mut().filter(is_written) {
             let Some(record) = touched.record.as_mut().filter(|record| unbound(record)) else { continue };
-            record.binding = claimant(record.claimed_as()).map(|chassis| Binding {
-                chassis,
-                up: false,
-                since: self.revision,
-            });
+            record.binding =
+                claimant(record).map(|chassis| Binding { chassis, up: false, since: self.revision });
         }
     }
 

@@ -150,6 +150,14 @@ impl Record {
         }
     }
 
+    /// A chassis may have its interface.
+    pub fn may_be_on(&self, chassis: &str) -> bool {
+        match &self.spec {
+            Spec::SwitchPort(port) => port.requested.is_empty() || port.requested.contains(chassis),
+            _ => true,
+        }
+    }
+
     /// The port behind whose interface the workload is, or that has its address.
     pub fn parent_port(&self) -> Option<&Name> {
         match &self.spec {

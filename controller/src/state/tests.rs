@@ -257,7 +257,7 @@ fn new_ports_go_to_the_chassis_that_claims_them() {
     let mut draft = Draft::new(&world.state);
     draft.create(0, switch("switches/s")).unwrap();
     draft.create(1, port("switches/s/ports/a", &[])).unwrap();
-    let prepared = draft.finish(|id| (id == "a").then(|| "h1".to_owned())).unwrap();
+    let prepared = draft.finish(|record| (record.claimed_as() == "a").then(|| "h1".to_owned())).unwrap();
     assert_eq!(prepared.results[1].binding.as_ref().unwrap().chassis, "h1");
 }
 

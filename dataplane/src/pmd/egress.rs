@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use flowtable::{
     drop::DropReason,
+    flow::Rule,
     packet::Packet,
     stats::DropCount,
     switch::{Sink, Stage},
@@ -18,8 +19,10 @@ use super::{
     fabric::{Fabric, Handover, Seat},
     meter::{DEFAULT_EVERY, Meter},
     patch::{Crossing, PatchEnd, Patches},
+    tap::{Sight, Taps},
 };
 use crate::{
+    capture::CapturePoint,
     config::PortId,
     pool::{FRAME_LEN, Frame, Pool},
     port::{AttachedOutlet, Loss, Outlet},
@@ -49,6 +52,7 @@ pub(crate) struct Egress {
     fabric: Arc<Fabric>,
     seat: Arc<Seat>,
     meter: Meter,
+    taps: Taps,
     /// Workers that got packets since the last flush.
     to_wake: Vec<usize>,
     drops: HashMap<(PortId, DropReason), Lost>,
@@ -72,6 +76,7 @@ impl Egress {
             bridge: BridgeId::FIRST,
             pool,
             meter: Meter::new(DEFAULT_EVERY),
+            taps: Taps::default(),
             to_wake: Vec::with_capacity(fabric.seats().len()),
             fabric,
             seat,
@@ -97,6 +102,31 @@ impl Egress {
     #[inline(always)]
     pub(crate) fn meter(&mut self) -> &mut Meter {
         &mut self.meter
+    }
+
+    /// Somebody captures.
+    #[inline(always)]
+    pub(crate) fn is_tapped(&self) -> bool {
+        !self.taps.is_empty()
+    }
+
+    pub(crate) fn taps_mut(&mut self) -> &mut Taps {
+        &mut self.taps
+    }
+
+    /// Shows packets that came in by a port.
+    #[cold]
+    pub(crate) fn show_received(&self, port: PortId, batch: &mut [Packet<Frame>]) {
+        let (now, sight) = (self.fabric.now(), Sight { point: CapturePoint::Received, port, why: None });
+        batch.iter_mut().for_each(|packet| self.taps.show(now, &sight, packet));
+    }
+
+    /// Shows a packet that is dropped.
+    #[cold]
+    fn show_dropped(&self, reason: DropReason, rule: Option<&Arc<Rule>>, packet: &mut Packet<Frame>) {
+        let port = PortId::new(self.bridge, packet.in_port);
+        let sight = Sight { point: CapturePoint::Dropped, port, why: Some((reason, rule)) };
+        self.taps.show(self.fabric.now(), &sight, packet);
     }
 
     /// Sends what other workers have received for our ports.
@@ -295,7 +325,10 @@ impl Egress {
         self.lose_frames((reason, 1), packet);
     }
 
-    fn lose_frames(&mut self, (reason, n_frames): (DropReason, u64), packet: Packet<Frame>) {
+    fn lose_frames(&mut self, (reason, n_frames): (DropReason, u64), mut packet: Packet<Frame>) {
+        if self.is_tapped() {
+            self.show_dropped(reason, None, &mut packet);
+        }
         let in_port = PortId::new(self.bridge, packet.in_port);
         let lost = self.drops.entry((in_port, reason)).or_default();
         lost.n_copies += n_frames;
@@ -306,9 +339,13 @@ impl Egress {
 
 impl Sink<Frame> for Egress {
     #[inline]
-    fn output(&mut self, port: PortNo, packet: Packet<Frame>) {
+    fn output(&mut self, port: PortNo, mut packet: Packet<Frame>) {
         let stage = self.meter.enter(Stage::Transmit);
         let port = PortId::new(self.bridge, port);
+        if self.is_tapped() {
+            let sight = Sight { point: CapturePoint::Sent, port, why: None };
+            self.taps.show(self.fabric.now(), &sight, &mut packet);
+        }
         match self.route_of(port) {
             Route::Here(idx) => self.send(idx, packet),
             Route::Worker(worker) => self.hand_over(worker, port, packet),
@@ -329,6 +366,14 @@ impl Sink<Frame> for Egress {
     }
 
     fn release(&mut self, packet: Packet<Frame>) {
+        self.pool.put(packet.into_buf());
+    }
+
+    #[inline]
+    fn drop_packet(&mut self, mut packet: Packet<Frame>, reason: DropReason, rule: Option<&Arc<Rule>>) {
+        if self.is_tapped() {
+            self.show_dropped(reason, rule, &mut packet);
+        }
         self.pool.put(packet.into_buf());
     }
 

@@ -19,6 +19,7 @@ mod fabric;
 mod ingress;
 mod meter;
 mod patch;
+mod tap;
 mod transit;
 mod version;
 
@@ -40,6 +41,7 @@ pub(crate) use self::{
     fabric::{Fabric, Job, Seat},
     meter::Measured,
     patch::PatchEnd,
+    tap::Tap,
 };
 use self::{
     egress::Egress,
@@ -198,6 +200,9 @@ impl Worker {
     #[inline]
     fn switch_batch(&mut self, port: PortId) -> u64 {
         let (bridge, egress, batch) = (port.bridge, &mut self.egress, &mut self.batch);
+        if egress.is_tapped() {
+            egress.show_received(port, batch);
+        }
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
         let (Some(switch), Some(snapshot)) = (switch, self.plan.of(bridge)) else {
             // Ports go before their bridge, so nothing comes in for one that is gone.
@@ -352,6 +357,16 @@ impl Worker {
     pub(crate) fn take_queue(&mut self, mut queue: AttachedQueue) {
         queue.device.set_waker(&self.seat.waker);
         self.ingress.add(queue);
+    }
+
+    /// Shows packets to somebody from now on.
+    pub(crate) fn add_tap(&mut self, tap: Arc<Tap>) {
+        self.egress.taps_mut().add(tap);
+    }
+
+    /// Shows him nothing any more.
+    pub(crate) fn remove_tap(&mut self, tap: &Arc<Tap>) {
+        self.egress.taps_mut().remove(tap);
     }
 
     /// Gives up the queues of a port.

@@ -15,7 +15,8 @@
 //! Read `walk.rs` first (tables, nesting, limits), then `action_set.rs`, `group.rs` and
 //! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key;
 //! `labels.rs` for MPLS, `length.rs` for what depends on the frame's length), `spread.rs` and
-//! `select.rs` (choices by a hash), `output.rs`, `normal.rs`, `punt.rs` and `sample.rs`
+//! `select.rs` (choices by a hash), `guard.rs` (what comes before the tables), `output.rs`, `normal.rs` with
+//! `multicast.rs` and `bond.rs`, `mirror.rs`, `punt.rs` and `sample.rs`
 //! (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received). `ct.rs`, `punt.rs` and `packet_out.rs` put walks aside and begin
 //! in the middle of one (`frozen.rs`). `along.rs` shows that a walk of an older version is still the
@@ -29,14 +30,18 @@
 
 mod action_set;
 mod along;
+mod bond;
 mod ct;
 mod edit;
 mod frozen;
 mod group;
+mod guard;
 mod labels;
 mod learn;
 mod length;
 mod metering;
+mod mirror;
+mod multicast;
 mod normal;
 mod output;
 mod packet_out;
@@ -59,6 +64,8 @@ mod write;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(test)]
+pub(crate) use self::tests::{same, within};
 pub(crate) use self::{
     along::Taken,
     frozen::{frame_field, set_connection},

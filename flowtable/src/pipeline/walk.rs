@@ -66,6 +66,10 @@ pub(super) struct Walk<'a, T> {
     /// Copies and causes so far: a rule that adds none of its own is the end of the
     /// packet.
     pub(super) n_ends: usize,
+    /// Mirrors that have a copy: a bit each.
+    pub(super) mirrored: u32,
+    /// What is sent now is such a copy.
+    pub(super) is_mirroring: bool,
     n_lookups: usize,
     n_effects: usize,
     /// The action set is executed at the end: not where a clone goes on in a pass of its own.
@@ -142,6 +146,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
             rules: Vec::with_capacity(USUAL_RULES),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
+            mirrored: 0,
+            is_mirroring: false,
             n_lookups: 0,
             n_effects: 0,
             runs_set: true,
@@ -253,8 +259,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// action set is executed at the end.
     fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
         let Some(frozen) = frozen else {
-            if self.is_from_closed_port() {
-                self.end(DropReason::PortClosed);
+            if self.is_stopped_at_port()? {
                 return Ok(false);
             }
             if self.snapshot.tables.drops(&mut self.key) {
@@ -264,6 +269,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true);
         };
         self.queue = frozen.queue;
+        self.mirrored = frozen.mirrored;
         self.reason = frozen.reason;
         self.stack = frozen.stack.to_vec();
         self.action_set = frozen.action_set.iter().map(|Written { action, rule }| (action, rule)).collect();

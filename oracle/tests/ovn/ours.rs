@@ -178,6 +178,7 @@ fn empty_switch(key: u32) -> LogicalSwitch {
         qos_rules: BTreeMap::new(),
         load_balancers: Default::default(),
         services: Default::default(),
+        options: Default::default(),
     }
 }
 
@@ -199,7 +200,13 @@ fn workload(port: &world::Port) -> SwitchPort {
 }
 
 fn switch_port(key: u16, kind: SwitchPortKind) -> SwitchPort {
-    SwitchPort { key: PortKey::new(key).unwrap(), kind, enabled: true, services: Default::default() }
+    SwitchPort {
+        key: PortKey::new(key).unwrap(),
+        kind,
+        enabled: true,
+        services: Default::default(),
+        options: Default::default(),
+    }
 }
 
 fn a_router(
@@ -221,6 +228,7 @@ fn a_router(
             advertisement: None,
             static_macs: BTreeMap::new(),
             mtu: None,
+            route_table: String::new(),
         };
         let id = format!("r{router}-{on}");
         let kind = SwitchPortKind::Router { router: format!("r{router}"), port: id.clone() };
@@ -237,6 +245,8 @@ fn a_router(
             None => RouteTarget::Discard,
         },
         symmetric: false,
+        table: String::new(),
+        hash_fields: Vec::new(),
     });
     LogicalRouter {
         key: DatapathKey::new(20 + router as u32).unwrap(),
@@ -248,6 +258,7 @@ fn a_router(
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
         limits: None,
+        options: Default::default(),
     }
 }
 
@@ -267,5 +278,7 @@ fn an_acl(acl: &world::Acl) -> Acl {
         },
         label: 0,
         log: None,
+        after_lb: false,
+        persists: false,
     }
 }

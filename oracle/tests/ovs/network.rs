@@ -78,12 +78,23 @@ fn workload(number: u8) -> SwitchPort {
         kind,
         enabled: true,
         services: Default::default(),
+        options: Default::default(),
     }
 }
 
 fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
     let priority = Priority::new(priority).unwrap();
-    Acl { direction, tier: 0, priority, matching: matching.to_owned(), action, label: 0, log: None }
+    Acl {
+        direction,
+        tier: 0,
+        priority,
+        matching: matching.to_owned(),
+        action,
+        label: 0,
+        log: None,
+        after_lb: false,
+        persists: false,
+    }
 }
 
 fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
@@ -92,8 +103,13 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         let mut ports: BTreeMap<_, _> =
             workloads.map(|number| (format!("w{number}"), workload(number))).collect();
         let kind = SwitchPortKind::Router { router: "r".to_owned(), port: format!("r-{id}") };
-        let port =
-            SwitchPort { key: PortKey::new(9).unwrap(), kind, enabled: true, services: Default::default() };
+        let port = SwitchPort {
+            key: PortKey::new(9).unwrap(),
+            kind,
+            enabled: true,
+            services: Default::default(),
+            options: Default::default(),
+        };
         ports.insert(format!("{id}-r"), port);
         let acls = acls.iter().enumerate().map(|(idx, acl)| (format!("acl-{idx}"), acl.clone()));
         let switch = LogicalSwitch {
@@ -104,6 +120,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
             qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
+            options: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
     }
@@ -116,6 +133,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         advertisement: None,
         static_macs: Default::default(),
         mtu: None,
+        route_table: String::new(),
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),
@@ -131,6 +149,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         nats: Default::default(),
         load_balancers: Default::default(),
         limits: None,
+        options: Default::default(),
     };
     nb.routers.insert("r".to_owned(), router);
     nb

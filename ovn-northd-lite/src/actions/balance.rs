@@ -16,6 +16,10 @@ use crate::expr::{ExprError, Notation, Operand, lexer::Token, lexer::quote, pars
 /// Bit of `ct_mark` that says that the destination was translated (OVN's).
 const NATTED: u128 = 1 << 1;
 
+/// What routers do to the sources of a connection, with its words in texts, and its bits of
+/// `ct_mark` and of the flags.
+const SOURCES: &[(&str, u128, u128)] = &[("skip_snat", 1 << 2, 1 << 9), ("force_snat", 1 << 3, 1 << 3)];
+
 /// `ct_lb_mark;` translates as the connection has it; with backends, a new connection gets
 /// one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,13 +28,18 @@ pub struct Balance {
     pub(super) backends: Vec<(IpAddr, Option<u16>)>,
     /// What is hashed; empty: addresses, protocol and ports.
     pub(super) hash_fields: Vec<String>,
+    /// Which of [`SOURCES`].
+    pub(super) source: Option<&'static str>,
 }
 
-/// `field = select(1, 2);`: writes one of the numbers and goes on in the next stage.
+/// `field = select(1, 2);`, `field = select(values=(1, 2); hash_fields="ip_src");`: writes one
+/// of the numbers and goes on in the next stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Select {
     pub(super) dst: Operand,
     pub(super) members: Vec<u16>,
+    /// What is hashed; empty: addresses, protocol and ports.
+    pub(super) hash_fields: Vec<String>,
 }
 
 /// Fields of the key by their names in `hash_fields`, for each protocol.
@@ -53,6 +62,10 @@ impl Balance {
             let Token::Name(key) = parser.take() else {
                 return Err(ExprError::new(position, "expected `backends=` or `hash_fields=`"));
             };
+            if let Some((word, ..)) = SOURCES.iter().find(|(word, ..)| *word == key) {
+                balance.source = Some(word);
+                break;
+            }
             parser.expect_mark("=")?;
             let position = parser.position();
             let Token::Text(text) = parser.take() else {
@@ -88,19 +101,21 @@ impl Balance {
         }
         let ids = ids(self.backends.iter().map(Self::text));
         let buckets = self.backends.iter().zip(ids);
-        let buckets = buckets.map(|(backend, id)| Bucket::new(id, vec![Self::commit(flow, *backend, table)]));
-        let fields = HASHED.iter().filter(|(name, _)| self.hash_fields.iter().any(|wanted| wanted == name));
-        let fields: Vec<_> =
-            fields.flat_map(|(_, fields)| *fields).map(|field| (*field, field.all_bits())).collect();
-        let method = if fields.is_empty() { SelectionMethod::Default } else { SelectionMethod::Hash };
-        let selection = Selection { method, param: 0, fields };
+        let buckets = buckets.map(|(backend, id)| Bucket::new(id, vec![self.commit(flow, *backend, table)]));
+        let selection = selection(&self.hash_fields);
         let id = group_id(flow.number)?;
         out.groups.push(Group::new(id, GroupKind::Select(selection), buckets.collect()));
+        let flag = SOURCES.iter().find(|(word, ..)| Some(*word) == self.source).map(|(_, _, flag)| *flag);
+        out.actions.extend(flag.map(|flag| Action::SetField {
+            field: Field::Reg10,
+            value: flag,
+            mask: flag,
+        }));
         out.actions.push(Action::Group(id));
         Ok(())
     }
 
-    fn commit(flow: &Flow<'_>, (ip, port): (IpAddr, Option<u16>), table: TableId) -> Action {
+    fn commit(&self, flow: &Flow<'_>, (ip, port): (IpAddr, Option<u16>), table: TableId) -> Action {
         let range = NatRange {
             kind: NatKind::Destination,
             addresses: Some((ip, ip)),
@@ -108,12 +123,14 @@ impl Balance {
             order: NatOrder::Keep,
             persistent: false,
         };
+        let source = SOURCES.iter().find(|(word, ..)| Some(*word) == self.source);
+        let mark = NATTED | source.map_or(0, |(_, mark, _)| *mark);
         Action::Ct(Box::new(Ct {
             commit: true,
             table: Some(table),
             zone: flow.balance_zone(),
             nat: Some(Nat::New(range)),
-            exec: vec![Action::SetField { field: Field::CtMark, value: NATTED, mask: NATTED }],
+            exec: vec![Action::SetField { field: Field::CtMark, value: mark, mask: mark }],
             ..Ct::default()
         }))
     }
@@ -127,6 +144,15 @@ impl Balance {
     }
 }
 
+/// How a group chooses by these fields.
+fn selection(names: &[String]) -> Selection {
+    let fields = HASHED.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name));
+    let fields: Vec<_> =
+        fields.flat_map(|(_, fields)| *fields).map(|field| (*field, field.all_bits())).collect();
+    let method = if fields.is_empty() { SelectionMethod::Default } else { SelectionMethod::Hash };
+    Selection { method, param: 0, fields }
+}
+
 fn endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some((ip, None));
@@ -138,6 +164,39 @@ impl Select {
     /// What follows `field = select`.
     pub(super) fn parse(parser: &mut Parser, dst: Operand) -> Result<Self, ExprError> {
         parser.expect_mark("(")?;
+        let has_fields = matches!(parser.peek(), Token::Name(name) if name == "values");
+        if has_fields {
+            parser.take();
+            parser.expect_mark("=")?;
+            parser.expect_mark("(")?;
+        }
+        let members = Self::members(parser)?;
+        let hash_fields = if has_fields { Self::hash_fields(parser)? } else { Vec::new() };
+        parser.expect_mark(")")?;
+        Ok(Self { dst, members, hash_fields })
+    }
+
+    /// What follows `values=(1, 2`.
+    fn hash_fields(parser: &mut Parser) -> Result<Vec<String>, ExprError> {
+        parser.expect_mark(")")?;
+        parser.expect_mark(";")?;
+        let position = parser.position();
+        let is_named = parser.take() == Token::Name("hash_fields".to_owned());
+        parser.expect_mark("=")?;
+        let names: Vec<String> = match parser.take() {
+            Token::Text(text) => text.split(',').map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        let is_known = |name: &String| HASHED.iter().any(|(known, _)| known == name);
+        if is_named && !names.is_empty() && names.iter().all(is_known) {
+            return Ok(names);
+        }
+        let known: Vec<_> = HASHED.iter().map(|(name, _)| *name).collect();
+        Err(ExprError::new(position, format!("expected `hash_fields=` with some of {}", known.join(", "))))
+    }
+
+    /// Numbers, up to something else.
+    fn members(parser: &mut Parser) -> Result<Vec<u16>, ExprError> {
         let mut members = Vec::new();
         loop {
             let position = parser.position();
@@ -151,11 +210,9 @@ impl Select {
                 }
             }
             if !parser.take_mark(",") {
-                break;
+                return Ok(members);
             }
         }
-        parser.expect_mark(")")?;
-        Ok(Self { dst, members })
     }
 
     /// # Errors
@@ -170,7 +227,7 @@ impl Select {
         };
         let buckets = self.members.iter().map(bucket).collect::<Result<_, String>>()?;
         let id = group_id(flow.number)?;
-        out.groups.push(Group::new(id, GroupKind::Select(Selection::default()), buckets));
+        out.groups.push(Group::new(id, GroupKind::Select(selection(&self.hash_fields)), buckets));
         out.actions.push(Action::Group(id));
         Ok(())
     }
@@ -204,6 +261,9 @@ impl fmt::Display for Balance {
             if !self.hash_fields.is_empty() {
                 write!(f, "; hash_fields={}", quote(&self.hash_fields.join(",")))?;
             }
+            if let Some(source) = self.source {
+                write!(f, "; {source}")?;
+            }
             f.write_str(")")?;
         }
         f.write_str(";")
@@ -213,6 +273,11 @@ impl fmt::Display for Balance {
 impl fmt::Display for Select {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let members: Vec<_> = self.members.iter().map(ToString::to_string).collect();
-        write!(f, "{} = select({});", self.dst, members.join(", "))
+        let members = members.join(", ");
+        if self.hash_fields.is_empty() {
+            return write!(f, "{} = select({members});", self.dst);
+        }
+        let fields = quote(&self.hash_fields.join(","));
+        write!(f, "{} = select(values=({members}); hash_fields={fields});", self.dst)
     }
 }

@@ -142,6 +142,7 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             Statement::CheckLength(check) => check.lower(out)?,
             Statement::CheckAffinity(check) => check.lower(out),
             Statement::CommitAffinity(commit) => commit.lower(flow, out),
+            Statement::Station(station) => station.lower(flow, out),
             Statement::Balance(balance) => balance.lower(flow, out)?,
             Statement::Select(select) => select.lower(flow, out)?,
             Statement::Neighbour(neighbour) => neighbour.lower(flow, out)?,

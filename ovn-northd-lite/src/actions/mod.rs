@@ -15,6 +15,7 @@ mod meter;
 mod neighbour;
 mod parser;
 mod serve;
+mod station;
 mod translate;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use self::{
     meter::SetMeter,
     neighbour::Neighbour,
     serve::Serve,
+    station::Station,
     translate::Translate,
 };
 pub(crate) use lower::{Flow, Lowered, lower};
@@ -96,6 +98,8 @@ pub enum Statement {
     CheckAffinity(CheckAffinity),
     /// `commit_lb_aff(…);`
     CommitAffinity(CommitAffinity),
+    /// `put_fdb(…);`, `outport = get_fdb(eth.dst);`
+    Station(Station),
     /// `ct_lb_mark;`
     Balance(Balance),
     /// `field = select(1, 2);`
@@ -139,6 +143,7 @@ impl fmt::Display for Statement {
             Self::CheckLength(check) => check.fmt(f),
             Self::CheckAffinity(check) => check.fmt(f),
             Self::CommitAffinity(commit) => commit.fmt(f),
+            Self::Station(station) => station.fmt(f),
             Self::Balance(balance) => balance.fmt(f),
             Self::Select(select) => select.fmt(f),
             Self::Neighbour(neighbour) => neighbour.fmt(f),

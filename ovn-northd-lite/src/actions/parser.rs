@@ -4,7 +4,7 @@ use flowtable::conntrack::NatKind;
 
 use super::{
     Answer, Balance, Bind, Check, CheckAffinity, CheckLength, CommitAffinity, Connection, Log, Neighbour,
-    Select, Serve, SetMeter, Statement, Translate, answer, lower::MAX_NESTING, serve,
+    Select, Serve, SetMeter, Statement, Station, Translate, answer, lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -44,6 +44,7 @@ const VERBS: &[&str] = &[
     "handle_svc_check",
     "bind_vport",
     "commit_lb_aff",
+    "put_fdb",
 ];
 
 /// Parses an action list.
@@ -115,6 +116,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
         "commit_lb_aff" => CommitAffinity::parse(parser).map(Statement::CommitAffinity),
+        "put_fdb" => Station::put(parser).map(Statement::Station),
         "bind_vport" => Bind::parse(parser).map(Statement::Bind),
         "handle_svc_check" => Check::parse(parser).map(Statement::Check),
         "set_meter" => SetMeter::parse(parser).map(Statement::Meter),
@@ -206,9 +208,12 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
     parser.expect_mark("=")?;
     let position = parser.position();
     if let Token::Name(name) = parser.peek().clone() {
-        if let "select" | "lookup_arp" | "lookup_nd" | "chk_lb_aff" | "check_pkt_larger" = name.as_str() {
+        if let "select" | "lookup_arp" | "lookup_nd" | "chk_lb_aff" | "check_pkt_larger" | "get_fdb" =
+            name.as_str()
+        {
             parser.take();
             return match name.as_str() {
+                "get_fdb" => Station::get(parser, dst).map(Statement::Station),
                 "select" => Select::parse(parser, dst).map(Statement::Select),
                 "check_pkt_larger" => CheckLength::parse(parser, dst).map(Statement::CheckLength),
                 "chk_lb_aff" => CheckAffinity::parse(parser, dst).map(Statement::CheckAffinity),

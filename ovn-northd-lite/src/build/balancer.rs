@@ -12,6 +12,10 @@ use crate::{
 /// A service of a load balancer.
 pub(crate) struct Balanced<'a> {
     pub(crate) object: String,
+    /// Packets that it is for, ending in ` && ` when there is a condition.
+    pub(crate) at: String,
+    /// What becomes of the sources of its connections: what `ct_lb_mark` is told, or nothing.
+    pub(crate) source: &'static str,
     pub(crate) balancer: &'a LoadBalancer,
     pub(crate) vip: &'a Vip,
     pub(crate) service: &'a Service,
@@ -33,12 +37,19 @@ pub(crate) struct NamedBalancer<'a> {
 }
 
 impl<'a> NamedBalancer<'a> {
-    /// Its services.
+    /// Its services, for all packets.
     pub(crate) fn services(self) -> impl Iterator<Item = Balanced<'a>> {
-        let object = format!("load-balancers/{}", self.id);
+        self.services_at("")
+    }
+
+    /// Its services for packets with a condition, which ends in ` && `; empty: all packets.
+    pub(crate) fn services_at(self, at: &str) -> impl Iterator<Item = Balanced<'a>> + use<'a> {
+        let (object, at) = (format!("load-balancers/{}", self.id), at.to_owned());
         let Self { balancer, .. } = self;
         balancer.vips.iter().map(move |(vip, service)| Balanced {
             object: object.clone(),
+            at: at.clone(),
+            source: "",
             balancer,
             vip,
             service,
@@ -54,7 +65,7 @@ impl Balanced<'_> {
 
     /// Packets to the service's address.
     pub(crate) fn to_address(&self) -> String {
-        format!("{}.dst == {}", self.family(), self.vip.ip)
+        format!("{}{}.dst == {}", self.at, self.family(), self.vip.ip)
     }
 
     /// Packets to the service.
@@ -85,7 +96,7 @@ impl Balanced<'_> {
             } else {
                 format!("; hash_fields=\"{}\"", fields.join(","))
             };
-            let actions = format!("ct_lb_mark(backends=\"{}\"{fields});", backends.join(","));
+            let actions = format!("ct_lb_mark(backends=\"{}\"{fields}{});", backends.join(","), self.source);
             return (actions, "A new connection to the service gets one of its backends.");
         }
         let why = "The service has no backend that is online.";
@@ -114,7 +125,7 @@ impl Balanced<'_> {
             let why = "The client gets the backend that it had a moment ago.";
             let matching =
                 format!("reg9[6] == 1 && {address} == {}{} && {new}", backend.ip, port("reg1[0..15]"));
-            let actions = format!("ct_lb_mark(backends=\"{backend}\");");
+            let actions = format!("ct_lb_mark(backends=\"{backend}\"{});", self.source);
             sink.add(stages.connect, self.priority() + 30, matching, actions, object, why);
             let why = "The client shall come back to the backend that it has got.";
             let translated = port(port_field.as_deref().unwrap_or_default());

@@ -118,7 +118,8 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
             let chassis = chassis.clone().filter(|_| is_somewhere);
             let mut announced = Vec::new();
             // Who is in the network outside speaks for itself there.
-            let is_told = switch.has_network && port.enabled && wire != Wire::External;
+            let is_told =
+                switch.has_network && port.enabled && port.options.announces && wire != Wire::External;
             for address in addresses.iter().filter(|_| is_told) {
                 let one = |ip| Announced { mac: address.mac, ip, port: (*id).to_owned() };
                 let no_ip = address.ips.is_empty().then_some(None);
@@ -135,7 +136,11 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                     chassis: side.chassis().cloned(),
                     gateway: side.gateway().to_vec(),
                     open_for: open_for(&outside),
-                    announced: of_router(side, id, &outside),
+                    announced: if port.options.announces {
+                        of_router(side, id, &outside)
+                    } else {
+                        Vec::new()
+                    },
                     ..binding
                 }
             }

@@ -39,9 +39,14 @@ const FLOOD: &str = "_MC_flood";
 /// Name of the group of ports that take frames to addresses nobody is known to have.
 const UNKNOWN: &str = "_MC_unknown";
 
+/// Name of the group of all ports of a switch but those of routers.
+const FLOOD_L2: &str = "_MC_flood_l2";
+
 /// Keys of the groups (OVN's).
 const FLOOD_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP);
 const UNKNOWN_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP + 1);
+
+const FLOOD_L2_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP + 4);
 
 const fn key(raw: u16) -> Option<PortKey> {
     match PortKey::new(raw) {

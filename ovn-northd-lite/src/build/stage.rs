@@ -40,6 +40,8 @@ pipeline! {
     PortSecIp = "ls_in_port_sec_ip",
     /// Addresses within ARP and ND.
     PortSecNd = "ls_in_port_sec_nd",
+    /// Where stations are is remembered.
+    PutFdb = "ls_in_put_fdb",
     /// Packets that ACLs need the connection of.
     PreAcl = "ls_in_pre_acl",
     /// Packets to services of load balancers.
@@ -64,6 +66,10 @@ pipeline! {
     NatHairpin = "ls_in_nat_hairpin",
     /// Clients that are their own backend.
     Hairpin = "ls_in_hairpin",
+    /// ACLs with direction from-lport that see the backend which a service stands for.
+    AclAfterLbEval = "ls_in_acl_after_lb_eval",
+    /// What they decided: on, or the next tier.
+    AclAfterLbAction = "ls_in_acl_after_lb_action",
     /// Connections that were allowed are remembered.
     Stateful = "ls_in_stateful",
     /// Answers to ARP and ND for known addresses.
@@ -85,6 +91,8 @@ pipeline! {
 pipeline! {
     /// To a port of a switch.
     SwitchOut is Egress:
+    /// Where stations on other hosts are is remembered.
+    PutFdb = "ls_out_put_fdb",
     /// Packets that ACLs need the connection of.
     PreAcl = "ls_out_pre_acl",
     /// Answers of services of load balancers.
@@ -134,10 +142,14 @@ pipeline! {
     NdRaOptions = "lr_in_nd_ra_options",
     /// Answers to them.
     NdRaResponse = "lr_in_nd_ra_response",
+    /// Which static routes there are for packets of a port.
+    IpRoutingPre = "lr_in_ip_routing_pre",
     /// Longest prefix: output port and next hop.
     IpRouting = "lr_in_ip_routing",
     /// One of several next hops of a route.
     IpRoutingEcmp = "lr_in_ip_routing_ecmp",
+    /// The chain of policies that packets come to first.
+    PolicyPre = "lr_in_policy_pre",
     /// Policies, which overrule the routes.
     Policy = "lr_in_policy",
     /// One of several next hops of a policy.

@@ -6,9 +6,10 @@ use crate::{
     diff, expr,
     fixture::*,
     model::{
-        Access, Acl, AclAction, AclDirection, AclLog, Bandwidth, Candidate, DefaultPolicy, DhcpOptions,
-        DhcpV6, Names, NextHop, Northbound, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget,
-        SetMember, Severity, StaticRoute, SwitchPortKind,
+        Access, Acl, AclAction, AclDirection, AclLog, Bandwidth, Candidate, Condition, DefaultPolicy,
+        DhcpOptions, DhcpV6, HashField, Names, NatKind, NatRule, NextHop, Northbound, PolicyAction,
+        PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, SetMember, Severity,
+        StaticRoute, SwitchOptions, SwitchPortKind,
     },
     punt::Service,
     southbound::{Southbound, Wire},
@@ -170,6 +171,8 @@ fn a_router_answers_routes_and_resolves() {
             output_port: output_port.map(str::to_owned),
         }),
         symmetric: false,
+        table: String::new(),
+        hash_fields: Vec::new(),
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),
@@ -238,6 +241,8 @@ fn answers_go_back_the_way_their_connections_came() {
         by,
         target: RouteTarget::Via(NextHop { ip: next_hop.parse().unwrap(), output_port: None }),
         symmetric: next_hop.ends_with('6'),
+        table: String::new(),
+        hash_fields: Vec::new(),
     };
     r.chassis = Some("h1".into());
     r.static_routes = vec![
@@ -342,4 +347,93 @@ fn hosts_answer_for_the_network() {
     let change = SetChange { added: ["b 60 10.0.0.6".to_owned()].into(), ..SetChange::default() };
     let sets = [("#zone".to_owned(), change)].into();
     assert_eq!(delta, SouthboundDelta { sets, ..SouthboundDelta::default() });
+}
+
+#[test]
+fn stations_are_remembered_behind_ports_that_take_unknown_addresses() {
+    let mut nb = small();
+    let web = nb.switches.get_mut("web").unwrap();
+    if let SwitchPortKind::Workload { unknown, .. } = &mut web.ports.get_mut("b").unwrap().kind {
+        *unknown = true;
+    }
+    web.options = SwitchOptions { station_age: 60, vlan_passthru: true, asks_routers: false };
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(["fdb", "l2_"].map(|word| stages(&sb, "switches/web", word)).concat());
+    assert!(!stages(&sb, "switches/web", "port_sec_l2").contains("vlan"));
+    let flood = sb.groups.values().find(|group| group.name == "_MC_flood_l2").unwrap();
+    assert!(flood.ports.iter().eq(["a", "b"]));
+    assert!(!stages(&sb, "switches/db", "fdb").contains("put_fdb("));
+}
+
+#[test]
+fn routers_stand_for_networks_and_workloads_for_themselves() {
+    let mut nb = small();
+    let web = nb.switches.get_mut("web").unwrap();
+    web.ports.get_mut("a").unwrap().options.silent = true;
+    let options = &mut web.ports.get_mut("web-r").unwrap().options;
+    options.stands_for = vec![network("10.9.0.0/16"), network("2001:db8:9::/64")];
+    insta::assert_snapshot!(stages(&compiled(&nb), "switches/web", "arp_rsp"));
+}
+
+#[test]
+fn routes_have_names_and_policies_chains() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    let of = |table: &str, hop: &str| StaticRoute {
+        table: table.to_owned(),
+        hash_fields: vec![HashField::IpSrc],
+        ..route("192.0.2.0/24", Some(hop))
+    };
+    r.static_routes =
+        vec![of("", "10.0.1.6"), of("red", "10.0.0.6"), of("red", "10.0.1.6"), of("gone", "10.0.0.5")];
+    r.ports.get_mut("r-web").unwrap().route_table = "red".to_owned();
+    let two = PolicyAction::Reroute(["10.0.0.6", "10.0.1.6"].map(|ip| ip.parse().unwrap()).into());
+    let in_chain = |policy: RouterPolicy| RouterPolicy { chain: "x".to_owned(), ..policy };
+    r.policies
+        .insert("jump".into(), RouterPolicy { mark: 5, ..policy(9, "tcp", PolicyAction::Jump("x".into())) });
+    r.policies.insert("two".into(), in_chain(policy(9, "tcp", two.clone())));
+    r.policies.insert("first".into(), policy(8, "tcp", two));
+    r.policies.insert("broken".into(), in_chain(policy(7, "tcp.dts == 1", PolicyAction::Drop)));
+    let sb = compiled(&nb);
+    let of_router = ["ip_routing", "policy"].map(|word| stages(&sb, "routers/r", word)).concat();
+    insta::assert_snapshot!(of_router);
+}
+
+#[test]
+fn gateways_balance_for_who_is_outside() {
+    let mut nb = small();
+    let mut lb = balancer("10.0.0.100:80", &["10.0.1.5:8080"]);
+    (lb.affinity, lb.skip_snat, lb.reject) = (Some(60), true, true);
+    nb.load_balancers.insert("lb".into(), lb);
+    let r = nb.routers.get_mut("r").unwrap();
+    r.load_balancers.insert("lb".into());
+    r.ports.get_mut("r-web").unwrap().gateway = vec![Candidate { priority: 1, chassis: "h2".into() }];
+    let of = |sb: &Southbound, datapath: &str| {
+        let all = flows(sb, datapath);
+        all.split_inclusive("\n").filter(|line| line.contains("load-balancers/lb")).count()
+    };
+    let sb = compiled(&nb);
+    let words = ["defrag", "lb_aff", "lr_in_dnat", "lr_out_snat"];
+    insta::assert_snapshot!(words.map(|word| stages(&sb, "routers/r", word)).concat());
+    assert_eq!((of(&sb, "switches/web"), of(&sb, "switches/db") > 0), (0, true), "clients of the gateway");
+    let r = nb.routers.get_mut("r").unwrap();
+    r.chassis = Some("h1".into());
+    r.options.balancer_sources = vec!["10.0.1.1".parse().unwrap()];
+    r.options.dnat_sources = vec!["10.0.1.3".parse().unwrap()];
+    r.nats.insert("in".into(), nat(NatKind::Destination, "10.0.0.101", "10.0.1.5/32"));
+    r.nats.insert(
+        "hide".into(),
+        NatRule {
+            condition: Some(Condition {
+                priority: flowtable::types::Priority::new(7).unwrap(),
+                matching: "tcp.dst == 80".to_owned(),
+            }),
+            ..nat(NatKind::Source, "10.0.0.102", "10.0.1.0/24")
+        },
+    );
+    nb.load_balancers.get_mut("lb").unwrap().skip_snat = false;
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(
+        ["unsnat", "lr_in_dnat", "lr_out_snat"].map(|word| stages(&sb, "routers/r", word)).concat()
+    );
 }

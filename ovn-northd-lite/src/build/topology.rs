@@ -92,6 +92,8 @@ impl SwitchPortInput<'_> {
 pub(crate) struct AclInput<'a> {
     pub(crate) switch: &'a SwitchTraits,
     pub(crate) direction: AclDirection,
+    /// Behind load balancers.
+    pub(crate) after_lb: bool,
     /// With their northbound names: those of the switch, then those of groups.
     pub(crate) acls: Vec<(String, &'a Acl)>,
 }
@@ -196,7 +198,8 @@ impl<'a> SwitchScope<'a> {
                 Some((format!("port-groups/{group}/acls/{id}"), acl))
             }
         });
-        Some(AclInput { switch: self.traits, direction: place.direction, acls: acls.collect() })
+        let AclPlace { direction, after_lb, .. } = *place;
+        Some(AclInput { switch: self.traits, direction, after_lb, acls: acls.collect() })
     }
 
     pub(super) fn qos(&self, id: &str) -> Option<QosInput<'a>> {

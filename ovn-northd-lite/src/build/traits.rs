@@ -11,13 +11,15 @@ use super::{
     balancer::NamedBalancer,
     gateway::{self, Floating},
     links::Links,
+    topology::RouterSide,
     unit::AclPlace,
 };
 use crate::{
     key::DatapathKey,
     model::{
         Acl, AclAction, AclDirection, DefaultPolicy, DhcpOptions, IpNetwork, Limits, LogicalRouter,
-        LogicalSwitch, NatKind, Northbound, RouteMatch, StaticRoute, SwitchPortKind,
+        LogicalSwitch, NatKind, Northbound, PolicyAction, RouteMatch, RouterOptions, StaticRoute,
+        SwitchOptions, SwitchPortKind,
     },
 };
 
@@ -34,12 +36,16 @@ pub(crate) struct SwitchTraits {
     pub(crate) groups: Vec<(String, DefaultPolicy)>,
     /// ACLs have connections tracked.
     pub(crate) is_stateful: bool,
-    /// Highest tier of each direction that has ACLs.
-    last_tiers: BTreeMap<AclDirection, u8>,
+    /// Highest tier of each direction that has ACLs, before load balancers and behind them.
+    last_tiers: BTreeMap<(AclDirection, bool), u8>,
     /// Its workloads use load balancers.
     pub(crate) has_balancers: bool,
     /// A port takes frames to addresses nobody has.
     pub(crate) takes_unknown: bool,
+    /// Stations behind some port are remembered.
+    pub(crate) has_stations: bool,
+    /// What it does besides.
+    pub(crate) options: SwitchOptions,
     /// Ids of its ports to networks outside that every host has.
     pub(crate) networks: Vec<String>,
     /// It has a port to a network outside.
@@ -53,9 +59,9 @@ pub(crate) struct SwitchTraits {
 }
 
 impl SwitchTraits {
-    /// Highest tier of a direction; `None`: no ACLs.
-    pub(crate) fn last_tier(&self, direction: AclDirection) -> Option<u8> {
-        self.last_tiers.get(&direction).copied()
+    /// Highest tier of a direction, before load balancers or behind them; `None`: no ACLs.
+    pub(crate) fn last_tier(&self, direction: AclDirection, after_lb: bool) -> Option<u8> {
+        self.last_tiers.get(&(direction, after_lb)).copied()
     }
 
     /// Somebody's packets are dropped unless an ACL allows them.
@@ -81,8 +87,11 @@ pub(crate) struct SwitchState {
 impl SwitchState {
     pub(crate) fn of(nb: &Northbound, links: &Links, id: &str, switch: &LogicalSwitch) -> Self {
         let sides = links.of_switch(id).filter_map(|(port, ..)| links.router_side(nb, id, port));
-        // A router that is on one chassis translates by itself.
-        let routers = sides.filter(|side| side.is_enabled() && side.chassis().is_none());
+        // A router that is on one chassis translates by itself, and so does a gateway.
+        let lends = |side: &RouterSide<'_>| {
+            side.is_enabled() && side.chassis().is_none() && side.gateway().is_empty()
+        };
+        let routers = sides.filter(lends);
         let routers = routers.filter_map(|side| nb.routers.get(side.router_id));
         let ids = routers.flat_map(|router| &router.load_balancers).chain(&switch.load_balancers);
         let balancers: BTreeSet<_> = ids.filter(|id| nb.load_balancers.contains_key(*id)).cloned().collect();
@@ -97,7 +106,7 @@ impl SwitchState {
         let mut is_related = false;
         for (name, acl) in own.chain(of_groups) {
             is_related |= acl.action == AclAction::AllowRelated;
-            let tier = last_tiers.entry(acl.direction).or_default();
+            let tier = last_tiers.entry((acl.direction, acl.after_lb)).or_default();
             *tier = acl.tier.max(*tier);
             acls.entry(place(acl)).or_default().insert(name);
         }
@@ -110,6 +119,8 @@ impl SwitchState {
             last_tiers,
             has_balancers: !balancers.is_empty(),
             takes_unknown: takes_unknown(switch),
+            has_stations: has_stations(switch),
+            options: switch.options.clone(),
             networks: networks(switch),
             has_network: has_network(switch),
             dhcp: switch.services.dhcp.clone().map(|id| dhcp(nb, id.as_ref())),
@@ -123,6 +134,7 @@ impl SwitchState {
     pub(crate) fn with_ports_of(&self, switch: &LogicalSwitch) -> Self {
         let mut state = self.clone();
         state.traits.takes_unknown = takes_unknown(switch);
+        state.traits.has_stations = has_stations(switch);
         state.traits.networks = networks(switch);
         state.traits.has_network = has_network(switch);
         state
@@ -143,6 +155,10 @@ fn takes_unknown(switch: &LogicalSwitch) -> bool {
     switch.ports.values().any(|port| port.enabled && port.kind.takes_unknown())
 }
 
+fn has_stations(switch: &LogicalSwitch) -> bool {
+    switch.ports.values().any(|port| port.enabled && port.has_stations())
+}
+
 fn networks(switch: &LogicalSwitch) -> Vec<String> {
     let ports = switch.ports.iter().filter(|(_, port)| port.enabled && port.kind.is_everywhere());
     ports.map(|(id, _)| id.clone()).collect()
@@ -156,6 +172,7 @@ fn has_network(switch: &LogicalSwitch) -> bool {
 fn place(acl: &Acl) -> AclPlace {
     AclPlace {
         direction: acl.direction,
+        after_lb: acl.after_lb,
         tier: acl.tier,
         priority: acl.priority,
         matching: acl.matching.clone(),
@@ -181,6 +198,12 @@ pub(crate) struct RouterTraits {
     pub(crate) outside: BTreeMap<String, Vec<Floating>>,
     /// Bounds on what it asks hosts for.
     pub(crate) limits: Limits,
+    /// Numbers of the names that ports give to static routes.
+    pub(crate) tables: BTreeMap<String, u16>,
+    /// Numbers of the chains of its policies.
+    pub(crate) chains: BTreeMap<String, u16>,
+    /// What it does besides, on the only chassis it is on.
+    pub(crate) options: RouterOptions,
 }
 
 /// A router's traits, and which units it has besides its ports, policies, translations and
@@ -214,11 +237,26 @@ impl RouterState {
             translated: translated(router, &object, &known),
             outside: gateway::outside(router),
             limits: limits(nb, router.limits.as_ref()),
+            tables: numbers(router.ports.values().map(|port| &port.route_table)),
+            chains: numbers(router.policies.values().flat_map(|policy| {
+                let to = match &policy.action {
+                    PolicyAction::Jump(chain) => Some(chain),
+                    PolicyAction::Allow | PolicyAction::Drop | PolicyAction::Reroute(_) => None,
+                };
+                to.into_iter().chain([&policy.chain])
+            })),
+            options: if router.chassis.is_some() { router.options.clone() } else { RouterOptions::default() },
             object,
         };
         let balancers = known.iter().map(|(id, _)| (*id).clone()).collect();
         Self { traits, routes, balancers }
     }
+}
+
+/// Numbers for names, from 1 on; what has no name has none.
+fn numbers<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u16> {
+    let names: BTreeSet<_> = names.filter(|name| !name.is_empty()).collect();
+    names.into_iter().cloned().zip(1..).collect()
 }
 
 /// Addresses of the router's own that it translates, with what for.
@@ -232,5 +270,8 @@ fn translated(
     let nats = router.nats.iter().map(|(id, rule)| (rule.external_ip, format!("{object}/nats/{id}")));
     let services = balancers.iter().flat_map(|(id, balancer)| NamedBalancer { id, balancer }.services());
     let services = services.map(|service| (service.vip.ip, service.object));
-    services.chain(nats).filter(|(ip, _)| own.contains(ip)).collect()
+    let options = router.chassis.iter().map(|_| &router.options);
+    let sources = options.flat_map(|options| options.balancer_sources.iter().chain(&options.dnat_sources));
+    let sources = sources.map(|ip| (*ip, object.to_owned()));
+    sources.chain(services).chain(nats).filter(|(ip, _)| own.contains(ip)).collect()
 }

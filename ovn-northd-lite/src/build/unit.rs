@@ -44,6 +44,7 @@ pub(crate) enum Item {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AclPlace {
     pub(crate) direction: AclDirection,
+    pub(crate) after_lb: bool,
     pub(crate) tier: u8,
     pub(crate) priority: Priority,
     pub(crate) matching: String,

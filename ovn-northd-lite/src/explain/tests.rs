@@ -90,6 +90,8 @@ fn a_refusal_and_a_missing_route_have_names() {
         by: RouteMatch::Destination,
         target: RouteTarget::Discard,
         symmetric: false,
+        table: String::new(),
+        hash_fields: Vec::new(),
     };
     nb.routers.get_mut("r").unwrap().static_routes.push(discard);
     let lost = ask(&nb, "a", "c", Speech::Udp(9));

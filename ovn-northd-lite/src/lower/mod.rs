@@ -13,6 +13,7 @@
 //! | 89 | out of a port, or through a patch into the next datapath's ingress |
 //! | 90 | MAC address of a neighbour, or none |
 //! | 91 | whether a neighbour is known with just this MAC address |
+//! | 95 | ports that stations were seen behind, learned |
 //! | 102 | backends that clients of load balancers had, learned |
 //!
 //! Numbers are OVN's. `metadata` is the datapath's key, `reg14` and `reg15` those of the
@@ -127,6 +128,7 @@ const SAVE_INPORT: TableId = table(88);
 const LOG_TO_PHYS: TableId = table(89);
 pub(crate) const GET_NEIGHBOUR: TableId = table(90);
 pub(crate) const LOOKUP_NEIGHBOUR: TableId = table(91);
+pub(crate) const STATIONS: TableId = table(95);
 pub(crate) const LB_AFFINITY: TableId = table(102);
 
 /// Stages that fit between the tables above.

@@ -26,6 +26,11 @@ pub struct Acl {
     pub label: u32,
     /// How the packets it decides about are logged.
     pub log: Option<AclLog>,
+    /// Asked when load balancers have chosen a backend: it sees that one's address. Only for
+    /// what ports send.
+    pub after_lb: bool,
+    /// Connections that it has allowed stay allowed, whatever ACLs say later.
+    pub persists: bool,
 }
 
 /// Where an ACL applies.

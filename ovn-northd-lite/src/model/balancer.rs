@@ -22,6 +22,22 @@ pub struct LoadBalancer {
     pub health_check: Option<HealthCheck>,
     /// Where backends are asked, by their address. Others are not.
     pub probe_points: BTreeMap<IpAddr, ProbePoint>,
+    /// Routers leave the sources of its connections alone, whatever they translate.
+    pub skip_snat: bool,
+    /// For which of its addresses routers answer questions.
+    pub responder: Responder,
+}
+
+/// For which addresses of a load balancer its routers answer questions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Responder {
+    /// Those in the network of the port that they came by.
+    #[default]
+    Reachable,
+    /// All of them.
+    All,
+    /// None.
+    None,
 }
 
 /// How backends are asked whether they serve: by their own hosts.

@@ -5,6 +5,7 @@
 mod acl;
 mod balancer;
 mod gateway;
+mod options;
 mod qos;
 mod route;
 mod services;
@@ -21,15 +22,18 @@ use crate::key::{DatapathKey, PortKey};
 
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
-    balancer::{Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Service, Vip},
+    balancer::{
+        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service, Vip,
+    },
     gateway::{Access, Candidate},
+    options::{PortOptions, RouterOptions, SwitchOptions},
     qos::{Bandwidth, QosRule},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
     services::{
         AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
         RouterAdvertisement, SwitchServices,
     },
-    translation::{Distributed, NatKind, NatRule},
+    translation::{Condition, Distributed, NatKind, NatRule},
 };
 
 /// The whole logical network. Maps are keyed by the id, the last segment of the
@@ -73,6 +77,8 @@ pub struct LogicalSwitch {
     pub load_balancers: BTreeSet<String>,
     /// What hosts answer for it.
     pub services: SwitchServices,
+    /// What it does besides.
+    pub options: SwitchOptions,
 }
 
 /// A port of a switch.
@@ -86,6 +92,8 @@ pub struct SwitchPort {
     pub enabled: bool,
     /// What hosts answer for it.
     pub services: PortServices,
+    /// What it does besides.
+    pub options: PortOptions,
 }
 
 /// What is attached to a switch port.
@@ -121,6 +129,20 @@ pub enum SwitchPortKind {
         /// host has the network, and what it carries needs no tunnel.
         gateway: Vec<Candidate>,
     },
+}
+
+impl SwitchPort {
+    /// Stations behind it are remembered.
+    pub(crate) fn has_stations(&self) -> bool {
+        let (is_able, is_usual) = match &self.kind {
+            SwitchPortKind::Workload { unknown, port_security, access, .. } => {
+                (port_security.is_empty() && access.has_frames(), *unknown)
+            }
+            SwitchPortKind::Network { .. } => (true, false),
+            SwitchPortKind::Router { .. } => (false, false),
+        };
+        is_able && self.options.learns.unwrap_or(is_usual)
+    }
 }
 
 impl SwitchPortKind {
@@ -185,6 +207,8 @@ pub struct LogicalRouter {
     pub load_balancers: BTreeSet<String>,
     /// Id of the bounds on what it asks hosts for.
     pub limits: Option<String>,
+    /// What it does besides.
+    pub options: RouterOptions,
 }
 
 /// An interface of a router.
@@ -207,6 +231,8 @@ pub struct RouterPort {
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
     /// Length of the largest IP packet that leaves by it; `None`: any.
     pub mtu: Option<u16>,
+    /// Name of the static routes that packets take which come by it; empty: those without.
+    pub route_table: String,
 }
 
 /// Somebody on a network of a router port.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flowtable::types::Priority;
 
-use super::IpNetwork;
+use super::{HashField, IpNetwork};
 
 /// A static route. Several to the same prefix share its packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,11 @@ pub struct StaticRoute {
     /// Answers to connections that come by a port of the routes to this prefix leave by that
     /// port, to whoever brought them.
     pub symmetric: bool,
+    /// For packets that come by ports with this name; empty: by ports without.
+    pub table: String,
+    /// What decides about the route of a packet when there are several to the prefix; empty:
+    /// addresses, protocol and ports.
+    pub hash_fields: Vec<HashField>,
 }
 
 /// Which address a route goes by.
@@ -57,6 +62,13 @@ pub struct RouterPolicy {
     pub matching: String,
     /// What becomes of them.
     pub action: PolicyAction,
+    /// The chain that it is in; empty: the one that packets come to first.
+    pub chain: String,
+    /// Mark that the packets get; 0: none.
+    pub mark: u32,
+    /// Id of the router port that rerouted packets leave by; `None`: the one whose network has
+    /// the next hop.
+    pub output_port: Option<String>,
 }
 
 /// What a policy does with packets.
@@ -68,4 +80,6 @@ pub enum PolicyAction {
     Drop,
     /// Sends them to one of these instead, at least one, all of one family.
     Reroute(Vec<IpAddr>),
+    /// Asks the policies of this chain; when none of them matches, leaves it to the routes.
+    Jump(String),
 }

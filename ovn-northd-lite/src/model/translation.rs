@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use flowtable::types::MacAddr;
+use flowtable::types::{MacAddr, Priority};
 
 use super::IpNetwork;
 
@@ -29,6 +29,17 @@ pub struct NatRule {
     /// Done on the workload's own host instead of the gateway. Only for `Both`, at a gateway
     /// port.
     pub distributed: Option<Distributed>,
+    /// Only for packets that match besides. Such rules go before those without.
+    pub condition: Option<Condition>,
+}
+
+/// Which packets a translation is for, besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Of several rules the highest that matches decides.
+    pub priority: Priority,
+    /// In the match language.
+    pub matching: String,
 }
 
 /// A floating address that is where its workload is.

@@ -96,6 +96,15 @@ pub struct SwitchDoc {
     /// Bounds on what its packets ask hosts for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub control_plane_limits: String,
+    /// Seconds after which a station is forgotten that has not spoken; none: the usual time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb_age_threshold: Option<u32>,
+    /// Frames with VLAN tags pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vlan_passthru: bool,
+    /// Whether questions for addresses that no router has reach routers too; none: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast_arps_to_all_routers: Option<bool>,
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<SwitchPortSpec>,
@@ -150,6 +159,12 @@ pub struct RouterDoc {
     /// Bounds on what its packets ask hosts for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub control_plane_limits: String,
+    /// Addresses that the sources of its load balancers' connections become.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lb_force_snat_ips: Vec<String>,
+    /// The same, of connections whose destination it translates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dnat_force_snat_ips: Vec<String>,
     /// Address translations by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub nats: Section<NatSpec>,
@@ -168,6 +183,8 @@ impl Default for RouterDoc {
             chassis: String::new(),
             load_balancers: Vec::new(),
             control_plane_limits: String::new(),
+            lb_force_snat_ips: Vec::new(),
+            dnat_force_snat_ips: Vec::new(),
             nats: Section::new(),
             policies: Section::new(),
         }

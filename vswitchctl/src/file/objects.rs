@@ -196,6 +196,9 @@ impl Reader<'_> {
             dhcpv6_options: switch.dhcpv6_options,
             names: switch.names,
             control_plane_limits: switch.control_plane_limits,
+            fdb_age_threshold: switch.fdb_age_threshold,
+            vlan_passthru: switch.vlan_passthru,
+            broadcast_arps_to_all_routers: switch.broadcast_arps_to_all_routers,
         };
         let spec = spec.named().map_err(|error| self.mistake(&name, &error))?;
         self.put(name, &spec, common)?;
@@ -223,8 +226,16 @@ impl Reader<'_> {
         let limits = Noun::Limits.full(&router.control_plane_limits);
         let control_plane_limits = limits.map_err(|error| self.mistake(&name, &error))?;
         let RouterDoc { labels, enabled, .. } = router;
-        let spec =
-            RouterSpec { labels, static_routes, enabled, chassis, load_balancers, control_plane_limits };
+        let spec = RouterSpec {
+            labels,
+            static_routes,
+            enabled,
+            chassis,
+            load_balancers,
+            control_plane_limits,
+            lb_force_snat_ips: router.lb_force_snat_ips,
+            dnat_force_snat_ips: router.dnat_force_snat_ips,
+        };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
             let name = Noun::Nat.below(id, &nat);
@@ -232,7 +243,9 @@ impl Reader<'_> {
             self.put(name, &spec, common)?;
         }
         for (policy, spec) in router.policies {
-            self.put(Noun::RouterPolicy.below(id, &policy), &spec, common)?;
+            let name = Noun::RouterPolicy.below(id, &policy);
+            let spec = spec.placed(id).map_err(|error| self.mistake(&name, &error))?;
+            self.put(name, &spec, common)?;
         }
         for (port, spec) in router.ports {
             self.put(Noun::RouterPort.below(id, &port), &spec, common)?;
@@ -244,6 +257,9 @@ impl Reader<'_> {
     fn linked(&mut self, name: &str, mut spec: SwitchPortSpec) -> Result<SwitchPortSpec, CtlError> {
         for text in [&mut spec.dhcpv4_options, &mut spec.dhcpv6_options] {
             *text = Noun::DhcpOptions.full(text).map_err(|error| self.mistake(name, &error))?;
+        }
+        for text in &mut spec.requested_chassis {
+            *text = full_chassis(text).map_err(|error| self.mistake(name, &error))?;
         }
         let Some(text) = &spec.router_port else {
             return match spec.kind {
@@ -306,6 +322,7 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                 port.router_port = port.router_port.as_deref().map(|name| short(name).to_owned());
                 port.dhcpv4_options = short(&port.dhcpv4_options).to_owned();
                 port.dhcpv6_options = short(&port.dhcpv6_options).to_owned();
+                port.requested_chassis = shorts(&port.requested_chassis);
                 document.switches.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Acl) => {
@@ -347,7 +364,8 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                 document.routers.entry(parent).or_default().nats.insert(id, nat);
             }
             Some(Noun::RouterPolicy) => {
-                let policy = RouterPolicySpec::read(resource)?.0;
+                let mut policy = RouterPolicySpec::read(resource)?.0;
+                policy.output_port = short(&policy.output_port).to_owned();
                 document.routers.entry(parent).or_default().policies.insert(id, policy);
             }
             Some(Noun::Router) => {
@@ -376,6 +394,9 @@ fn fill_switch(doc: &mut SwitchDoc, spec: SwitchSpec) {
     doc.dhcpv6_options = short(&spec.dhcpv6_options).to_owned();
     doc.names = shorts(&spec.names);
     doc.control_plane_limits = short(&spec.control_plane_limits).to_owned();
+    doc.fdb_age_threshold = spec.fdb_age_threshold;
+    doc.vlan_passthru = spec.vlan_passthru;
+    doc.broadcast_arps_to_all_routers = spec.broadcast_arps_to_all_routers;
 }
 
 fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
@@ -388,6 +409,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.chassis = short(&spec.chassis).to_owned();
     doc.load_balancers = shorts(&spec.load_balancers);
     doc.control_plane_limits = short(&spec.control_plane_limits).to_owned();
+    doc.lb_force_snat_ips = spec.lb_force_snat_ips;
+    doc.dnat_force_snat_ips = spec.dnat_force_snat_ips;
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -442,13 +465,18 @@ switches:
     dhcpv6_options: d6
     names: [zone]
     control_plane_limits: tight
+    fdb_age_threshold: 60
+    vlan_passthru: true
+    broadcast_arps_to_all_routers: false
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
+      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2]}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
-      b2: {router_port: r1-b, labels: {y: ''}}
+      b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
       log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
+      late: {direction: from-lport, priority: 1, match: ip4, action: allow, apply_after_lb: true, persist_established: true}
     qos_rules:
       q: {direction: from-lport, priority: 9, match: ip4, dscp: 46, rate_kbps: 8000, burst_kbit: 80}
       z: {direction: to-lport, priority: 9, match: ip4, dscp: 0}
@@ -461,6 +489,8 @@ load_balancers:
     hash_fields: [ip-src]
     reject: true
     affinity_timeout: 60
+    skip_snat: true
+    neighbor_responder: all
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
 dhcp_options:
@@ -486,26 +516,30 @@ routers:
       - {prefix: 0.0.0.0/0, next_hop: 10.0.0.9, output_port: r1-b}
       - {prefix: 10.1.0.0/16, next_hop: 10.0.0.8}
       - {prefix: 10.2.0.0/16, discard: true}
-      - {prefix: 10.3.0.0/16, next_hop: 10.0.0.8, by_source: true}
+      - {prefix: 10.3.0.0/16, next_hop: 10.0.0.8, by_source: true, route_table: red, selection_fields: [ip-src]}
     chassis: h1
     load_balancers: [lb]
+    lb_force_snat_ips: [10.0.0.1]
+    dnat_force_snat_ips: ['2001:db8::1']
     nats:
       out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
-      in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8]}
+      in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8], match: tcp, priority: 7}
     policies:
-      p: {priority: 5, match: ip4, action: reroute, next_hops: [10.0.0.8, 10.0.0.9]}
+      p: {priority: 5, match: ip4, action: reroute, next_hops: [10.0.0.8, 10.0.0.9], output_port: r1-b, pkt_mark: 5, chain: x}
+      q: {priority: 5, match: ip4, action: jump, jump_chain: x}
     ports:
       r1-b:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
         gateway_mtu: 1400
+        route_table: red
         static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
 ";
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 23);
+        assert_eq!(first.len(), 26);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

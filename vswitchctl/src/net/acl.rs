@@ -16,7 +16,7 @@ use crate::{
         limits::Rate,
         object::{NoStatus, Object, Options, Patch, View, labels_of, unknown_value, wrong_kind},
     },
-    output::parent_id,
+    output::{parent_id, yes},
 };
 
 /// Options of a new ACL.
@@ -52,6 +52,12 @@ pub struct NewAcl {
     /// Lines a second that a host writes of it, and how many at once
     #[arg(long, value_name = "RATE/BURST")]
     log_rate: Option<Rate>,
+    /// Ask it when load balancers have chosen a backend
+    #[arg(long)]
+    apply_after_lb: bool,
+    /// Let connections that it has allowed stay allowed as long as they last
+    #[arg(long)]
+    persist_established: bool,
 }
 
 /// Changes of an ACL.
@@ -93,6 +99,12 @@ pub struct AclChanges {
     /// Its part of what all ACLs may write
     #[arg(long, conflicts_with = "log_rate")]
     no_log_rate: bool,
+    /// Whether it is asked when load balancers have chosen a backend: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    apply_after_lb: Option<bool>,
+    /// Whether connections that it has allowed stay allowed as long as they last: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    persist_established: Option<bool>,
 }
 
 impl Options for NewAcl {}
@@ -236,6 +248,11 @@ impl Severity {
     }
 }
 
+/// What is seldom said is shown when it is.
+fn yes_or_nothing(is_so: bool) -> String {
+    if is_so { yes(true) } else { String::new() }
+}
+
 /// What a user sets of an ACL; its form in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -273,6 +290,12 @@ pub struct AclSpec {
     /// Lines at once; 0: as many as in a second.
     #[serde(default)]
     pub log_burst: u32,
+    /// It is asked when load balancers have chosen a backend.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apply_after_lb: bool,
+    /// Connections that it has allowed stay allowed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub persist_established: bool,
 }
 
 impl AclSpec {
@@ -313,6 +336,8 @@ impl Object for AclSpec {
             severity: Severity::read(resource, acl.severity)?,
             log_rate: acl.log_rate,
             log_burst: acl.log_burst,
+            apply_after_lb: acl.apply_after_lb,
+            persist_established: acl.persist_established,
         };
         Ok((spec, NoStatus {}))
     }
@@ -330,6 +355,8 @@ impl Object for AclSpec {
             severity: self.severity.write().into(),
             log_rate: self.log_rate,
             log_burst: self.log_burst,
+            apply_after_lb: self.apply_after_lb,
+            persist_established: self.persist_established,
         })
     }
 
@@ -357,6 +384,8 @@ impl Object for AclSpec {
             severity,
             log_rate: 0,
             log_burst: 0,
+            apply_after_lb: new.apply_after_lb,
+            persist_established: new.persist_established,
         };
         acl.set_log_rate(log_rate);
         Ok(acl)
@@ -376,6 +405,9 @@ impl Object for AclSpec {
         for field in ["log_rate", "log_burst"] {
             patch.change(field, is_given, |acl| acl.set_log_rate(given.log_rate));
         }
+        patch.set("apply_after_lb", given.apply_after_lb.as_ref(), |acl| &mut acl.apply_after_lb);
+        let lasts = given.persist_established.as_ref();
+        patch.set("persist_established", lasts, |acl| &mut acl.persist_established);
         Ok(())
     }
 
@@ -406,6 +438,8 @@ impl Object for AclSpec {
             ("label number", label),
             ("log", log),
             ("log rate", log_rate),
+            ("after LB", yes_or_nothing(self.apply_after_lb)),
+            ("persists", yes_or_nothing(self.persist_established)),
         ]
     }
 

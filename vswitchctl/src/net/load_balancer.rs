@@ -44,6 +44,12 @@ pub struct NewLoadBalancer {
     /// A backend to ask, its port, and an address to ask from that nobody has; may be repeated
     #[arg(long = "probe", value_name = "BACKEND=PORT@SOURCE")]
     probes: Vec<ProbePoint>,
+    /// Let routers leave the sources of its connections alone
+    #[arg(long)]
+    skip_snat: bool,
+    /// For which of its addresses routers answer ARP and ND
+    #[arg(long, value_enum, value_name = "WHICH")]
+    neighbor_responder: Option<Responder>,
 }
 
 /// Changes of a load balancer.
@@ -86,6 +92,15 @@ pub struct LoadBalancerChanges {
     /// No backend is to be asked
     #[arg(long, conflicts_with = "probes")]
     no_probes: bool,
+    /// Let routers leave the sources of its connections alone
+    #[arg(long)]
+    skip_snat: bool,
+    /// Let routers treat the sources of its connections as others
+    #[arg(long, conflicts_with = "skip_snat")]
+    no_skip_snat: bool,
+    /// For which of its addresses routers answer ARP and ND
+    #[arg(long, value_enum, value_name = "WHICH")]
+    neighbor_responder: Option<Responder>,
 }
 
 impl Options for NewLoadBalancer {
@@ -111,6 +126,53 @@ pub enum Protocol {
     Udp,
     /// SCTP
     Sctp,
+}
+
+/// For which of a load balancer's addresses its routers answer ARP and ND.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Responder {
+    /// Those in the network of the port that is asked
+    #[default]
+    Reachable,
+    /// All of them
+    All,
+    /// None
+    None,
+}
+
+impl Responder {
+    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+        use load_balancer::NeighborResponder as Wire;
+        match Wire::try_from(value) {
+            Ok(Wire::Unspecified) => Ok(Self::Reachable),
+            Ok(Wire::All) => Ok(Self::All),
+            Ok(Wire::None) => Ok(Self::None),
+            Err(_) => Err(unknown_value(resource, "neighbor responder", value)),
+        }
+    }
+
+    fn write(self) -> i32 {
+        use load_balancer::NeighborResponder as Wire;
+        match self {
+            Self::Reachable => Wire::Unspecified,
+            Self::All => Wire::All,
+            Self::None => Wire::None,
+        }
+        .into()
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::Reachable
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Reachable => "reachable",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
 }
 
 /// A field that decides about the backend.
@@ -199,7 +261,9 @@ impl Protocol {
 }
 
 impl HashField {
-    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
+    /// # Errors
+    /// [`CtlError`] when the value is not one that is known here.
+    pub fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
         use load_balancer::HashField as Wire;
         match Wire::try_from(value) {
             Ok(Wire::IpSrc) => Ok(Self::IpSrc),
@@ -210,7 +274,8 @@ impl HashField {
         }
     }
 
-    fn write(self) -> i32 {
+    /// As the API has it.
+    pub fn write(self) -> i32 {
         use load_balancer::HashField as Wire;
         match self {
             Self::IpSrc => Wire::IpSrc,
@@ -221,7 +286,8 @@ impl HashField {
         .into()
     }
 
-    fn word(self) -> &'static str {
+    /// As it is typed.
+    pub fn word(self) -> &'static str {
         match self {
             Self::IpSrc => "ip-src",
             Self::IpDst => "ip-dst",
@@ -273,6 +339,12 @@ pub struct LoadBalancerSpec {
     /// Where they are asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probe_points: Vec<ProbePoint>,
+    /// Routers leave the sources of its connections alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_snat: bool,
+    /// For which of its addresses routers answer ARP and ND.
+    #[serde(default, skip_serializing_if = "Responder::is_usual")]
+    pub neighbor_responder: Responder,
 }
 
 /// What hosts have found out.
@@ -339,6 +411,8 @@ impl Object for LoadBalancerSpec {
             affinity_timeout: balancer.affinity_timeout,
             health_check: balancer.health_check.as_ref().map(HealthCheck::read),
             probe_points: balancer.probe_points.iter().map(ProbePoint::read).collect(),
+            skip_snat: balancer.skip_snat,
+            neighbor_responder: Responder::read(resource, balancer.neighbor_responder)?,
         };
         Ok((spec, Known::read(resource, balancer)?))
     }
@@ -352,6 +426,8 @@ impl Object for LoadBalancerSpec {
             affinity_timeout: self.affinity_timeout,
             health_check: self.health_check.as_ref().map(HealthCheck::write),
             probe_points: self.probe_points.iter().map(ProbePoint::write).collect(),
+            skip_snat: self.skip_snat,
+            neighbor_responder: self.neighbor_responder.write(),
         })
     }
 
@@ -364,7 +440,7 @@ impl Object for LoadBalancerSpec {
     }
 
     fn make(new: NewLoadBalancer, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewLoadBalancer { vips, protocol, hash_fields, reject, affinity, check, probes } = new;
+        let NewLoadBalancer { vips, protocol, hash_fields, reject, affinity, check, probes, .. } = new;
         let affinity_timeout = affinity.into();
         Ok(Self {
             labels,
@@ -375,6 +451,8 @@ impl Object for LoadBalancerSpec {
             affinity_timeout,
             health_check: check,
             probe_points: probes,
+            skip_snat: new.skip_snat,
+            neighbor_responder: new.neighbor_responder.unwrap_or_default(),
         })
     }
 
@@ -389,6 +467,9 @@ impl Object for LoadBalancerSpec {
         patch.set("health_check", check.as_ref(), |balancer| &mut balancer.health_check);
         let probes = &given.probes;
         patch.list("probe_points", probes, given.no_probes, |balancer| &mut balancer.probe_points);
+        patch.switch("skip_snat", (given.skip_snat, given.no_skip_snat), |balancer| &mut balancer.skip_snat);
+        let responder = given.neighbor_responder.as_ref();
+        patch.set("neighbor_responder", responder, |balancer| &mut balancer.neighbor_responder);
         Ok(())
     }
 
@@ -408,6 +489,8 @@ impl Object for LoadBalancerSpec {
             ("hash", hash.join(" ")),
             ("reject", yes(self.reject)),
             ("affinity", affinity),
+            ("skip SNAT", yes(self.skip_snat)),
+            ("answered for", self.neighbor_responder.word().to_owned()),
         ];
         let check = self.health_check.map(|check| ("check", check.to_string()));
         let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));

@@ -78,6 +78,12 @@ pub struct NatOptions {
     /// Port of that workload
     #[arg(long, value_name = "PORT")]
     logical_port: Option<String>,
+    /// Only packets that match besides: 'tcp.dst == 80'; "" for all
+    #[arg(long = "match", value_name = "MATCH")]
+    matching: Option<String>,
+    /// 0 to 8191; of several with --match the highest that matches decides
+    #[arg(long)]
+    priority: Option<u32>,
 }
 
 impl Options for NewNat {
@@ -166,6 +172,16 @@ pub struct NatSpec {
     /// Full name of that workload's port.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub logical_port: String,
+    /// Which packets besides; empty: all.
+    #[serde(rename = "match", default, skip_serializing_if = "String::is_empty")]
+    pub matching: String,
+    /// Precedence among those with a match.
+    #[serde(default, skip_serializing_if = "is_lowest")]
+    pub priority: u32,
+}
+
+fn is_lowest(priority: &u32) -> bool {
+    *priority == 0
 }
 
 impl NatSpec {
@@ -179,7 +195,11 @@ impl NatSpec {
     }
 }
 
-fn full_port(text: &str, router: &str) -> Result<String, CtlError> {
+/// Full name of a router's port that is typed by id or in full; nothing stays nothing.
+///
+/// # Errors
+/// [`CtlError::Usage`] when it can be none.
+pub fn full_port(text: &str, router: &str) -> Result<String, CtlError> {
     if text.is_empty() {
         return Ok(String::new());
     }
@@ -219,6 +239,8 @@ impl Object for NatSpec {
             exempted: nat.exempted_external_ips.clone(),
             external_mac: nat.external_mac.clone(),
             logical_port: nat.logical_port.clone(),
+            matching: nat.r#match.clone(),
+            priority: nat.priority,
         };
         Ok((spec, NoStatus {}))
     }
@@ -235,6 +257,8 @@ impl Object for NatSpec {
             exempted_external_ips: self.exempted.clone(),
             external_mac: self.external_mac.clone(),
             logical_port: self.logical_port.clone(),
+            r#match: self.matching.clone(),
+            priority: self.priority,
         })
     }
 
@@ -247,7 +271,8 @@ impl Object for NatSpec {
     }
 
     fn make(new: NewNat, labels: Labels, name: &str) -> Result<Self, CtlError> {
-        let NatOptions { ports, gateway_port, allowed, exempted, external_mac, logical_port } = new.rest;
+        let NatOptions { ports, gateway_port, allowed, exempted, external_mac, .. } = new.rest;
+        let NatOptions { logical_port, matching, priority, .. } = new.rest;
         let spec = Self {
             labels,
             kind: new.kind,
@@ -260,6 +285,8 @@ impl Object for NatSpec {
             exempted,
             external_mac: external_mac.unwrap_or_default(),
             logical_port: logical_port.unwrap_or_default(),
+            matching: matching.unwrap_or_default(),
+            priority: priority.unwrap_or_default(),
         };
         spec.placed(parent_id(name))
     }
@@ -276,6 +303,8 @@ impl Object for NatSpec {
         patch.list("exempted_external_ips", &given.rest.exempted, false, |nat| &mut nat.exempted);
         patch.set("external_mac", given.rest.external_mac.as_ref(), |nat| &mut nat.external_mac);
         patch.set("logical_port", given.rest.logical_port.as_ref(), |nat| &mut nat.logical_port);
+        patch.set("match", given.rest.matching.as_ref(), |nat| &mut nat.matching);
+        patch.set("priority", given.rest.priority.as_ref(), |nat| &mut nat.priority);
         patch.switch("stateless", (given.stateless, given.stateful), |nat| &mut nat.stateless);
         Ok(())
     }
@@ -296,6 +325,8 @@ impl Object for NatSpec {
             ("exempted", self.exempted.join(" ")),
             ("external MAC", self.external_mac.clone()),
             ("logical port", self.logical_port.clone()),
+            ("match", self.matching.clone()),
+            ("priority", if self.matching.is_empty() { String::new() } else { self.priority.to_string() }),
         ]
     }
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ferroflow_proto::northbound::{LogicalRouter, Resource, StaticRoute, resource};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::{
     name::{Noun, Reference},
     net::{
         command::About,
-        load_balancer::full_names,
+        load_balancer::{HashField, full_names},
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
     output::{short, yes},
@@ -22,12 +22,14 @@ use crate::{
 /// Options of a new router.
 #[derive(Debug, Args)]
 pub struct NewRouter {
-    /// A static route, "PREFIX via ADDRESS [dev PORT]", "symmetric" at its end if answers are to be; may be repeated
+    /// A static route, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// Chassis that the whole router is on; without, it is on every host
     #[arg(long, value_name = "CHASSIS")]
     chassis: Option<String>,
+    #[command(flatten)]
+    sources: SourceOptions,
     /// A load balancer of it; may be repeated
     #[arg(long = "load-balancer", value_name = "NAME")]
     load_balancers: Vec<String>,
@@ -42,7 +44,7 @@ pub struct NewRouter {
 /// Changes of a router.
 #[derive(Debug, Args)]
 pub struct RouterChanges {
-    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT]", "symmetric" at its end if answers are to be; may be repeated
+    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// No static routes
@@ -54,6 +56,11 @@ pub struct RouterChanges {
     /// Let it be on every host
     #[arg(long, conflicts_with = "chassis")]
     no_chassis: bool,
+    #[command(flatten)]
+    sources: SourceOptions,
+    /// Leave sources alone
+    #[arg(long, conflicts_with_all = ["lb_force_snat", "dnat_force_snat"])]
+    no_force_snat: bool,
     /// A load balancer instead of those before; may be repeated
     #[arg(long = "load-balancer", value_name = "NAME")]
     load_balancers: Vec<String>,
@@ -69,6 +76,19 @@ pub struct RouterChanges {
     /// Let it drop everything
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
+}
+
+/// What a router with a chassis makes of sources.
+#[derive(Debug, Args)]
+pub struct SourceOptions {
+    /// The address that the sources of its load balancers' connections become; may be repeated,
+    /// for both families
+    #[arg(long, value_name = "IP")]
+    lb_force_snat: Vec<String>,
+    /// The address that the sources of connections become whose destination it translates; may be
+    /// repeated, for both families
+    #[arg(long, value_name = "IP")]
+    dnat_force_snat: Vec<String>,
 }
 
 impl Options for NewRouter {}
@@ -114,6 +134,12 @@ pub struct Route {
     /// Answers leave the way that their connections came.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ecmp_symmetric_reply: bool,
+    /// Only for packets by router ports with this name; empty: by those without.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub route_table: String,
+    /// What decides among several routes; none: all of the connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selection_fields: Vec<HashField>,
 }
 
 impl Route {
@@ -134,13 +160,19 @@ impl Route {
 
     fn text(&self) -> String {
         let from = if self.by_source { "from " } else { "" };
+        let table = match self.route_table.as_str() {
+            "" => String::new(),
+            name => format!(" table {name}"),
+        };
         if self.discard {
-            return format!("{from}{} discard", self.prefix);
+            return format!("{from}{} discard{table}", self.prefix);
         }
         let via = format!("{from}{} via {}", self.prefix, self.next_hop);
         let dev = self.output_port.as_ref().map(|port| format!(" dev {}", short(port))).unwrap_or_default();
+        let fields: Vec<_> = self.selection_fields.iter().map(|field| field.word()).collect();
+        let hash = if fields.is_empty() { String::new() } else { format!(" hash {}", fields.join(",")) };
         let symmetric = if self.ecmp_symmetric_reply { " symmetric" } else { "" };
-        format!("{via}{dev}{symmetric}")
+        format!("{via}{dev}{table}{hash}{symmetric}")
     }
 }
 
@@ -148,28 +180,55 @@ impl FromStr for Route {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "a route is \"[from] PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…] [symmetric]\" or \
+             \"[from] PREFIX discard [table NAME]\""
+                .to_owned()
+        };
         let words: Vec<&str> = text.split_whitespace().collect();
         let (by_source, words) = match words.as_slice() {
             ["from", words @ ..] => (true, words),
             words => (false, words),
         };
-        let (ecmp_symmetric_reply, words) = match words {
-            [words @ .., "symmetric"] if words.contains(&"via") => (true, words),
-            words => (false, words),
+        let (prefix, next_hop, mut rest) = match words {
+            [prefix, "discard", rest @ ..] => (*prefix, "", rest),
+            [prefix, "via", next_hop, rest @ ..] => (*prefix, *next_hop, rest),
+            _ => return Err(wrong()),
         };
-        let (prefix, next_hop, port, discard) = match words {
-            [prefix, "discard"] => (*prefix, "", None, true),
-            [prefix, "via", next_hop] => (*prefix, *next_hop, None, false),
-            [prefix, "via", next_hop, "dev", port] => (*prefix, *next_hop, Some((*port).to_owned()), false),
-            _ => {
-                return Err(
-                    "a route is \"[from] PREFIX via ADDRESS [dev PORT] [symmetric]\" or \"[from] PREFIX discard\""
-                        .into(),
-                );
-            }
+        let mut route = Self {
+            prefix: prefix.into(),
+            next_hop: next_hop.into(),
+            output_port: None,
+            discard: next_hop.is_empty(),
+            by_source,
+            ecmp_symmetric_reply: false,
+            route_table: String::new(),
+            selection_fields: Vec::new(),
         };
-        let (prefix, next_hop) = (prefix.into(), next_hop.into());
-        Ok(Self { prefix, next_hop, output_port: port, discard, by_source, ecmp_symmetric_reply })
+        while !rest.is_empty() {
+            rest = match rest {
+                ["table", name, rest @ ..] => {
+                    route.route_table = (*name).to_owned();
+                    rest
+                }
+                _ if route.discard => return Err(wrong()),
+                ["dev", port, rest @ ..] => {
+                    route.output_port = Some((*port).to_owned());
+                    rest
+                }
+                ["hash", fields, rest @ ..] => {
+                    let field = |text| HashField::from_str(text, false);
+                    route.selection_fields = fields.split(',').map(field).collect::<Result<_, _>>()?;
+                    rest
+                }
+                ["symmetric", rest @ ..] => {
+                    route.ecmp_symmetric_reply = true;
+                    rest
+                }
+                _ => return Err(wrong()),
+            };
+        }
+        Ok(route)
     }
 }
 
@@ -195,6 +254,12 @@ pub struct RouterSpec {
     /// Bounds on what its packets ask hosts for.
     #[serde(default)]
     pub control_plane_limits: String,
+    /// Addresses that the sources of its load balancers' connections become.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lb_force_snat_ips: Vec<String>,
+    /// The same, of connections whose destination it translates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dnat_force_snat_ips: Vec<String>,
 }
 
 impl Object for RouterSpec {
@@ -215,21 +280,28 @@ impl Object for RouterSpec {
         let Some(resource::Spec::LogicalRouter(router)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        let route = |route: &StaticRoute| Route {
-            prefix: route.prefix.clone(),
-            next_hop: route.next_hop.clone(),
-            output_port: Some(route.output_port.clone()).filter(|name| !name.is_empty()),
-            discard: route.discard,
-            by_source: route.by_source,
-            ecmp_symmetric_reply: route.ecmp_symmetric_reply,
+        let route = |route: &StaticRoute| -> Result<Route, CtlError> {
+            let fields = route.selection_fields.iter().map(|field| HashField::read(resource, *field));
+            Ok(Route {
+                prefix: route.prefix.clone(),
+                next_hop: route.next_hop.clone(),
+                output_port: Some(route.output_port.clone()).filter(|name| !name.is_empty()),
+                discard: route.discard,
+                by_source: route.by_source,
+                ecmp_symmetric_reply: route.ecmp_symmetric_reply,
+                route_table: route.route_table.clone(),
+                selection_fields: fields.collect::<Result<_, _>>()?,
+            })
         };
         let spec = Self {
             labels: labels_of(resource),
-            static_routes: router.static_routes.iter().map(route).collect(),
+            static_routes: router.static_routes.iter().map(route).collect::<Result<_, _>>()?,
             enabled: router.enabled.unwrap_or(true),
             chassis: router.chassis.clone(),
             load_balancers: router.load_balancers.clone(),
             control_plane_limits: router.control_plane_limits.clone(),
+            lb_force_snat_ips: router.lb_force_snat_ips.clone(),
+            dnat_force_snat_ips: router.dnat_force_snat_ips.clone(),
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -242,6 +314,8 @@ impl Object for RouterSpec {
             discard: route.discard,
             by_source: route.by_source,
             ecmp_symmetric_reply: route.ecmp_symmetric_reply,
+            route_table: route.route_table.clone(),
+            selection_fields: route.selection_fields.iter().map(|field| field.write()).collect(),
         };
         resource::Spec::LogicalRouter(LogicalRouter {
             enabled: (!self.enabled).then_some(false),
@@ -249,6 +323,8 @@ impl Object for RouterSpec {
             chassis: self.chassis.clone(),
             load_balancers: self.load_balancers.clone(),
             control_plane_limits: self.control_plane_limits.clone(),
+            lb_force_snat_ips: self.lb_force_snat_ips.clone(),
+            dnat_force_snat_ips: self.dnat_force_snat_ips.clone(),
             ..Default::default()
         })
     }
@@ -267,7 +343,18 @@ impl Object for RouterSpec {
         let load_balancers = full_names(&new.load_balancers)?;
         let control_plane_limits = Noun::Limits.full(new.limits.as_deref().unwrap_or_default())?;
         let enabled = !new.disable;
-        Ok(Self { labels, static_routes, enabled, chassis, load_balancers, control_plane_limits })
+        let SourceOptions { lb_force_snat: lb_force_snat_ips, dnat_force_snat: dnat_force_snat_ips } =
+            new.sources;
+        Ok(Self {
+            labels,
+            static_routes,
+            enabled,
+            chassis,
+            load_balancers,
+            control_plane_limits,
+            lb_force_snat_ips,
+            dnat_force_snat_ips,
+        })
     }
 
     fn change(given: &RouterChanges, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
@@ -276,6 +363,10 @@ impl Object for RouterSpec {
         let chassis = given.chassis.as_deref().or(given.no_chassis.then_some(""));
         let chassis = chassis.map(full_chassis).transpose()?;
         patch.set("chassis", chassis.as_ref(), |router| &mut router.chassis);
+        let SourceOptions { lb_force_snat, dnat_force_snat } = &given.sources;
+        let none = given.no_force_snat;
+        patch.list("lb_force_snat_ips", lb_force_snat, none, |router| &mut router.lb_force_snat_ips);
+        patch.list("dnat_force_snat_ips", dnat_force_snat, none, |router| &mut router.dnat_force_snat_ips);
         let names = full_names(&given.load_balancers)?;
         patch.list("load_balancers", &names, given.no_load_balancers, |router| &mut router.load_balancers);
         let limits = given.limits.as_ref().map(|text| Noun::Limits.full(text)).transpose()?;
@@ -298,7 +389,11 @@ impl Object for RouterSpec {
         let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
         let limits = Some(&self.control_plane_limits).filter(|name| !name.is_empty());
         let limits = limits.map(|name| ("limits", short(name).to_owned()));
-        own.into_iter().chain(routes).chain(balancers).chain(limits).collect()
+        let forced =
+            [("lb force SNAT", &self.lb_force_snat_ips), ("dnat force SNAT", &self.dnat_force_snat_ips)];
+        let forced = forced.into_iter().filter(|(_, ips)| !ips.is_empty());
+        let forced = forced.map(|(title, ips)| (title, ips.join(" ")));
+        own.into_iter().chain(routes).chain(balancers).chain(limits).chain(forced).collect()
     }
 }
 
@@ -315,10 +410,21 @@ mod tests {
             "from 10.3.0.0/16 via 10.0.1.1",
             "0.0.0.0/0 via 10.0.1.1 symmetric",
             "0.0.0.0/0 via 10.0.1.1 dev r1-out symmetric",
+            "10.2.0.0/16 discard table red",
+            "0.0.0.0/0 via 10.0.1.1 dev r1-out table red hash ip-src,tp-dst symmetric",
         ] {
             assert_eq!(text.parse::<Route>().unwrap().text(), text);
         }
-        for text in ["", "10.0.0.0/8", "a via", "a via b dev", "a dev b", "a via b dev c d"] {
+        for text in [
+            "",
+            "10.0.0.0/8",
+            "a via",
+            "a via b dev",
+            "a dev b",
+            "a via b dev c d",
+            "a discard dev b",
+            "a via b hash eth",
+        ] {
             assert!(text.parse::<Route>().is_err(), "{text:?} was taken");
         }
     }

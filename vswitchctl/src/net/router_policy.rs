@@ -11,8 +11,10 @@ use crate::{
     name::Noun,
     net::{
         command::About,
+        nat::full_port,
         object::{NoStatus, Object, Options, Patch, labels_of, unknown_value, wrong_kind},
     },
+    output::{parent_id, short},
 };
 
 /// Options of a new policy.
@@ -30,6 +32,8 @@ pub struct NewPolicy {
     /// Where reroute sends them; may be repeated
     #[arg(long = "next-hop", value_name = "IP")]
     next_hops: Vec<String>,
+    #[command(flatten)]
+    rest: PolicyOptions,
 }
 
 /// Changes of a policy.
@@ -50,6 +54,25 @@ pub struct PolicyChanges {
     /// No next hops
     #[arg(long, conflicts_with = "next_hops")]
     no_next_hops: bool,
+    #[command(flatten)]
+    rest: PolicyOptions,
+}
+
+/// Options that a policy need not have.
+#[derive(Debug, Args)]
+pub struct PolicyOptions {
+    /// Port of the router that rerouted packets leave by; "" for the one that has the next hop
+    #[arg(long, value_name = "PORT")]
+    output_port: Option<String>,
+    /// Mark of its packets for later matches on the host, pkt.mark; 0: none
+    #[arg(long, value_name = "MARK")]
+    pkt_mark: Option<u32>,
+    /// The chain that it is in; "" for where packets come first
+    #[arg(long, value_name = "NAME")]
+    chain: Option<String>,
+    /// The chain that jump leads to
+    #[arg(long, value_name = "NAME")]
+    jump_chain: Option<String>,
 }
 
 impl Options for NewPolicy {}
@@ -65,6 +88,8 @@ pub enum Action {
     Drop,
     /// Send it to one of the next hops instead
     Reroute,
+    /// Ask the policies of another chain
+    Jump,
 }
 
 impl Action {
@@ -73,6 +98,7 @@ impl Action {
             Ok(router_policy::Action::Allow) => Ok(Self::Allow),
             Ok(router_policy::Action::Drop) => Ok(Self::Drop),
             Ok(router_policy::Action::Reroute) => Ok(Self::Reroute),
+            Ok(router_policy::Action::Jump) => Ok(Self::Jump),
             Ok(router_policy::Action::Unspecified) | Err(_) => Err(unknown_value(resource, "action", value)),
         }
     }
@@ -82,6 +108,7 @@ impl Action {
             Self::Allow => router_policy::Action::Allow,
             Self::Drop => router_policy::Action::Drop,
             Self::Reroute => router_policy::Action::Reroute,
+            Self::Jump => router_policy::Action::Jump,
         }
     }
 
@@ -90,6 +117,7 @@ impl Action {
             Self::Allow => "allow",
             Self::Drop => "drop",
             Self::Reroute => "reroute",
+            Self::Jump => "jump",
         }
     }
 }
@@ -111,6 +139,33 @@ pub struct RouterPolicySpec {
     /// Where reroute sends them.
     #[serde(default)]
     pub next_hops: Vec<String>,
+    /// Full name of the port that rerouted packets leave by.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output_port: String,
+    /// Mark of its packets; 0: none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub pkt_mark: u32,
+    /// The chain that it is in.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chain: String,
+    /// The chain that jump leads to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub jump_chain: String,
+}
+
+fn is_none(mark: &u32) -> bool {
+    *mark == 0
+}
+
+impl RouterPolicySpec {
+    /// The same with its port, which may be just an id, named in full.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when the port's name can be none.
+    pub fn placed(self, router: &str) -> Result<Self, CtlError> {
+        let output_port = full_port(&self.output_port, router)?;
+        Ok(Self { output_port, ..self })
+    }
 }
 
 impl Object for RouterPolicySpec {
@@ -137,6 +192,10 @@ impl Object for RouterPolicySpec {
             matching: policy.r#match.clone(),
             action: Action::read(resource, policy.action)?,
             next_hops: policy.next_hops.clone(),
+            output_port: policy.output_port.clone(),
+            pkt_mark: policy.pkt_mark,
+            chain: policy.chain.clone(),
+            jump_chain: policy.jump_chain.clone(),
         };
         Ok((spec, NoStatus {}))
     }
@@ -147,6 +206,10 @@ impl Object for RouterPolicySpec {
             r#match: self.matching.clone(),
             action: self.action.write().into(),
             next_hops: self.next_hops.clone(),
+            output_port: self.output_port.clone(),
+            pkt_mark: self.pkt_mark,
+            chain: self.chain.clone(),
+            jump_chain: self.jump_chain.clone(),
         })
     }
 
@@ -158,16 +221,34 @@ impl Object for RouterPolicySpec {
         &mut self.labels
     }
 
-    fn make(new: NewPolicy, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewPolicy { priority, matching, action, next_hops } = new;
-        Ok(Self { labels, priority, matching, action, next_hops })
+    fn make(new: NewPolicy, labels: Labels, name: &str) -> Result<Self, CtlError> {
+        let NewPolicy { priority, matching, action, next_hops, rest } = new;
+        let PolicyOptions { output_port, pkt_mark, chain, jump_chain } = rest;
+        let spec = Self {
+            labels,
+            priority,
+            matching,
+            action,
+            next_hops,
+            output_port: output_port.unwrap_or_default(),
+            pkt_mark: pkt_mark.unwrap_or_default(),
+            chain: chain.unwrap_or_default(),
+            jump_chain: jump_chain.unwrap_or_default(),
+        };
+        spec.placed(parent_id(name))
     }
 
-    fn change(given: &PolicyChanges, _name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
+    fn change(given: &PolicyChanges, name: &str, patch: &mut Patch<'_, Self>) -> Result<(), CtlError> {
         patch.set("priority", given.priority.as_ref(), |policy| &mut policy.priority);
         patch.set("match", given.matching.as_ref(), |policy| &mut policy.matching);
         patch.set("action", given.action.as_ref(), |policy| &mut policy.action);
         patch.list("next_hops", &given.next_hops, given.no_next_hops, |policy| &mut policy.next_hops);
+        let rest = &given.rest;
+        let port = rest.output_port.as_deref().map(|port| full_port(port, parent_id(name))).transpose()?;
+        patch.set("output_port", port.as_ref(), |policy| &mut policy.output_port);
+        patch.set("pkt_mark", rest.pkt_mark.as_ref(), |policy| &mut policy.pkt_mark);
+        patch.set("chain", rest.chain.as_ref(), |policy| &mut policy.chain);
+        patch.set("jump_chain", rest.jump_chain.as_ref(), |policy| &mut policy.jump_chain);
         Ok(())
     }
 
@@ -181,6 +262,10 @@ impl Object for RouterPolicySpec {
             ("match", self.matching.clone()),
             ("action", self.action.word().to_owned()),
             ("next hops", self.next_hops.join(" ")),
+            ("output port", short(&self.output_port).to_owned()),
+            ("mark", if self.pkt_mark == 0 { String::new() } else { self.pkt_mark.to_string() }),
+            ("chain", self.chain.clone()),
+            ("jump chain", self.jump_chain.clone()),
         ]
     }
 }

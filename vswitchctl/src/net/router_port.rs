@@ -38,6 +38,9 @@ pub struct NewRouterPort {
     /// Length of the largest packet that leaves by it; 0: any
     #[arg(long, value_name = "MTU", default_value_t = 0)]
     gateway_mtu: u32,
+    /// Name of the static routes that packets take which come by it, and no others
+    #[arg(long, value_name = "NAME")]
+    route_table: Option<String>,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -69,6 +72,9 @@ pub struct RouterPortChanges {
     /// Length of the largest packet that leaves by it; 0: any
     #[arg(long, value_name = "MTU")]
     gateway_mtu: Option<u32>,
+    /// Name of the static routes that packets take which come by it; "" for those without one
+    #[arg(long, value_name = "NAME")]
+    route_table: Option<String>,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -105,6 +111,9 @@ pub struct RouterPortSpec {
     /// Length of the largest packet that leaves by it; 0: any.
     #[serde(default, skip_serializing_if = "is_any")]
     pub gateway_mtu: u32,
+    /// Name of the static routes that packets take which come by it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub route_table: String,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -164,6 +173,7 @@ impl Object for RouterPortSpec {
             gateway_chassis: gateway::read(&port.gateway_chassis),
             static_mac_bindings: static_mac::read(&port.static_mac_bindings),
             gateway_mtu: port.gateway_mtu,
+            route_table: port.route_table.clone(),
             enabled: port.enabled.unwrap_or(true),
             router_advertisement: port
                 .router_advertisement
@@ -187,6 +197,7 @@ impl Object for RouterPortSpec {
             gateway_chassis: gateway::write(&self.gateway_chassis),
             static_mac_bindings: static_mac::write(&self.static_mac_bindings),
             gateway_mtu: self.gateway_mtu,
+            route_table: self.route_table.clone(),
             enabled: (!self.enabled).then_some(false),
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             ..Default::default()
@@ -203,7 +214,7 @@ impl Object for RouterPortSpec {
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
         let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
-        let NewRouterPort { disable, advertisement, .. } = new;
+        let NewRouterPort { disable, advertisement, route_table, .. } = new;
         let mut router_advertisement = None;
         advertisement.apply(&mut router_advertisement);
         let enabled = !disable;
@@ -214,6 +225,7 @@ impl Object for RouterPortSpec {
             gateway_chassis: gateways,
             static_mac_bindings: static_macs,
             gateway_mtu,
+            route_table: route_table.unwrap_or_default(),
             enabled,
             router_advertisement,
         })
@@ -227,6 +239,7 @@ impl Object for RouterPortSpec {
         let macs = &given.static_macs;
         patch.list("static_mac_bindings", macs, given.no_static_macs, |port| &mut port.static_mac_bindings);
         patch.set("gateway_mtu", given.gateway_mtu.as_ref(), |port| &mut port.gateway_mtu);
+        patch.set("route_table", given.route_table.as_ref(), |port| &mut port.route_table);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let is_given = given.advertisement.is_given() || given.no_ra;
         patch.change("router_advertisement", is_given, |port| {
@@ -250,6 +263,7 @@ impl Object for RouterPortSpec {
             ("enabled", yes(self.enabled)),
             ("gateways", gateway::print(&self.gateway_chassis)),
             ("gateway mtu", mtu),
+            ("route table", self.route_table.clone()),
             ("static macs", static_mac::print(&self.static_mac_bindings)),
             ("tunnel key", status.tunnel_key.to_string()),
         ];

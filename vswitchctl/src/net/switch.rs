@@ -16,7 +16,7 @@ use crate::{
         object::{Object, Options, Patch, TunnelKey, labels_of, wrong_kind},
         policy::Policy,
     },
-    output::short,
+    output::{short, yes},
 };
 
 /// Options of a switch.
@@ -51,6 +51,15 @@ pub struct SwitchOptions {
     /// Bounds on what its packets ask hosts for; "" for the usual ones
     #[arg(long, value_name = "NAME")]
     limits: Option<String>,
+    /// Seconds after which a station is forgotten that has not spoken; 0: never
+    #[arg(long, value_name = "SECONDS")]
+    fdb_age: Option<u16>,
+    /// Let frames with VLAN tags pass
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    vlan_passthru: Option<bool>,
+    /// Whether questions for addresses that no router has reach routers too: true or false
+    #[arg(long, value_name = "YES")]
+    broadcast_arps: Option<bool>,
 }
 
 impl Options for SwitchOptions {}
@@ -83,6 +92,15 @@ pub struct SwitchSpec {
     /// Bounds on what its packets ask hosts for.
     #[serde(default)]
     pub control_plane_limits: String,
+    /// Seconds after which a station is forgotten that has not spoken; none: the usual time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb_age_threshold: Option<u32>,
+    /// Frames with VLAN tags pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vlan_passthru: bool,
+    /// Whether questions for addresses that no router has reach routers too; none: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast_arps_to_all_routers: Option<bool>,
 }
 
 impl SwitchSpec {
@@ -130,6 +148,9 @@ impl Object for SwitchSpec {
             dhcpv6_options: switch.dhcpv6_options.clone(),
             names: switch.names.clone(),
             control_plane_limits: switch.control_plane_limits.clone(),
+            fdb_age_threshold: switch.fdb_age_threshold,
+            vlan_passthru: switch.vlan_passthru,
+            broadcast_arps_to_all_routers: switch.broadcast_arps_to_all_routers,
         };
         Ok((spec, TunnelKey { tunnel_key: switch.tunnel_key }))
     }
@@ -143,6 +164,9 @@ impl Object for SwitchSpec {
             dhcpv6_options: self.dhcpv6_options.clone(),
             names: self.names.clone(),
             control_plane_limits: self.control_plane_limits.clone(),
+            fdb_age_threshold: self.fdb_age_threshold,
+            vlan_passthru: self.vlan_passthru,
+            broadcast_arps_to_all_routers: self.broadcast_arps_to_all_routers,
             ..Default::default()
         })
     }
@@ -167,6 +191,9 @@ impl Object for SwitchSpec {
             dhcpv6_options: new.dhcpv6.unwrap_or_default(),
             names: new.names,
             control_plane_limits: new.limits.unwrap_or_default(),
+            fdb_age_threshold: new.fdb_age.map(u32::from),
+            vlan_passthru: new.vlan_passthru.unwrap_or_default(),
+            broadcast_arps_to_all_routers: new.broadcast_arps,
         }
         .named()
     }
@@ -191,6 +218,12 @@ impl Object for SwitchSpec {
         patch.list("names", &names, given.no_names, |switch| &mut switch.names);
         let limits = full(Noun::Limits, &given.limits)?;
         patch.set("control_plane_limits", limits.as_ref(), |switch| &mut switch.control_plane_limits);
+        let age = given.fdb_age.map(|age| Some(u32::from(age)));
+        patch.set("fdb_age_threshold", age.as_ref(), |switch| &mut switch.fdb_age_threshold);
+        patch.set("vlan_passthru", given.vlan_passthru.as_ref(), |switch| &mut switch.vlan_passthru);
+        let asks = given.broadcast_arps.map(Some);
+        let path = "broadcast_arps_to_all_routers";
+        patch.set(path, asks.as_ref(), |switch| &mut switch.broadcast_arps_to_all_routers);
         Ok(())
     }
 
@@ -211,6 +244,10 @@ impl Object for SwitchSpec {
         ] {
             fields.extend((!name.is_empty()).then(|| (title, short(name).to_owned())));
         }
+        let age = self.fdb_age_threshold.map(|age| ("station age", format!("{age} s")));
+        let tags = self.vlan_passthru.then(|| ("VLAN tags", "pass".to_owned()));
+        let asks = self.broadcast_arps_to_all_routers.map(|asks| ("asks all routers", yes(asks)));
+        fields.extend(age.into_iter().chain(tags).chain(asks));
         fields.extend(self.names.iter().map(|name| ("names", short(name).to_owned())));
         fields
     }

@@ -13,6 +13,7 @@ use crate::{
         command::About,
         gateway::{self, Candidate},
         object::{Object, Options, Patch, enabled, labels_of, unknown_value, wrong_kind},
+        router::full_chassis,
     },
     output::{short, yes},
 };
@@ -39,6 +40,8 @@ pub struct NewSwitchPort {
     disable: bool,
     #[command(flatten)]
     services: ServiceOptions,
+    #[command(flatten)]
+    rest: PortOptions,
 }
 
 /// What hosts answer for a port.
@@ -60,6 +63,36 @@ impl ServiceOptions {
     fn dhcp(&self) -> Result<[Option<String>; 2], CtlError> {
         let full = |text: &Option<String>| text.as_ref().map(|text| Noun::DhcpOptions.full(text)).transpose();
         Ok([full(&self.dhcpv4)?, full(&self.dhcpv6)?])
+    }
+}
+
+/// What a port does besides.
+#[derive(Debug, Args)]
+pub struct PortOptions {
+    /// Whether stations behind it are remembered: true or false
+    #[arg(long, value_name = "YES")]
+    learn_fdb: Option<bool>,
+    /// Let nobody answer ARP and ND for its addresses but the workload itself
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    disable_arp_nd_rsp: Option<bool>,
+    /// Whether it gets frames for everybody and for groups: true or false
+    #[arg(long, value_name = "YES")]
+    receive_multicast: Option<bool>,
+    /// Do not tell networks outside where its addresses are
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    disable_garp_rarp: Option<bool>,
+    /// An address or network that its router is to be taken to have; before them a MAC address
+    /// instead of the router's; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    arp_proxy: Vec<String>,
+    /// A chassis that may have its interface, if not any may; may be repeated
+    #[arg(long, value_name = "CHASSIS")]
+    requested_chassis: Vec<String>,
+}
+
+impl PortOptions {
+    fn chassis(&self) -> Result<Vec<String>, CtlError> {
+        self.requested_chassis.iter().map(|text| full_chassis(text)).collect()
     }
 }
 
@@ -122,6 +155,14 @@ pub struct SwitchPortChanges {
     disable: bool,
     #[command(flatten)]
     services: ServiceOptions,
+    #[command(flatten)]
+    rest: PortOptions,
+    /// Its router is taken to have its own addresses alone
+    #[arg(long, conflicts_with = "arp_proxy")]
+    no_arp_proxy: bool,
+    /// Any chassis may have its interface
+    #[arg(long, conflicts_with = "requested_chassis")]
+    no_requested_chassis: bool,
 }
 
 impl Options for NewSwitchPort {
@@ -214,6 +255,24 @@ pub struct SwitchPortSpec {
     /// The name that DHCP tells it.
     #[serde(default)]
     pub hostname: String,
+    /// Stations behind it are remembered; none: it depends on its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learn_fdb: Option<bool>,
+    /// Nobody answers for its addresses but the workload.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable_arp_nd_rsp: bool,
+    /// It gets frames for groups; none: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_multicast: Option<bool>,
+    /// Networks outside are not told where its addresses are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable_garp_rarp: bool,
+    /// What its router is taken to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arp_proxy: Vec<String>,
+    /// Full names of the chassis that may have its interface; none: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested_chassis: Vec<String>,
 }
 
 fn is_zero(tag: &u32) -> bool {
@@ -278,6 +337,12 @@ impl Object for SwitchPortSpec {
             dhcpv4_options: port.dhcpv4_options.clone(),
             dhcpv6_options: port.dhcpv6_options.clone(),
             hostname: port.hostname.clone(),
+            learn_fdb: port.learn_fdb,
+            disable_arp_nd_rsp: port.disable_arp_nd_rsp,
+            receive_multicast: port.receive_multicast,
+            disable_garp_rarp: port.disable_garp_rarp,
+            arp_proxy: port.arp_proxy.clone(),
+            requested_chassis: port.requested_chassis.clone(),
         };
         let status = SwitchPortStatus {
             tunnel_key: port.tunnel_key,
@@ -314,6 +379,12 @@ impl Object for SwitchPortSpec {
             dhcpv4_options: self.dhcpv4_options.clone(),
             dhcpv6_options: self.dhcpv6_options.clone(),
             hostname: self.hostname.clone(),
+            learn_fdb: self.learn_fdb,
+            disable_arp_nd_rsp: self.disable_arp_nd_rsp,
+            receive_multicast: self.receive_multicast,
+            disable_garp_rarp: self.disable_garp_rarp,
+            arp_proxy: self.arp_proxy.clone(),
+            requested_chassis: self.requested_chassis.clone(),
             ..Default::default()
         })
     }
@@ -327,8 +398,9 @@ impl Object for SwitchPortSpec {
     }
 
     fn make(new: NewSwitchPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
-        let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable, services } =
-            new;
+        let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable, .. } = new;
+        let NewSwitchPort { services, rest, .. } = new;
+        let requested_chassis = rest.chassis()?;
         let kind = match (&outside.network, localport) {
             _ if outside.is_own_kind() => outside.kind(),
             (Some(_), _) => outside.kind(),
@@ -353,6 +425,12 @@ impl Object for SwitchPortSpec {
             dhcpv4_options: dhcpv4.unwrap_or_default(),
             dhcpv6_options: dhcpv6.unwrap_or_default(),
             hostname: services.hostname.unwrap_or_default(),
+            learn_fdb: rest.learn_fdb,
+            disable_arp_nd_rsp: rest.disable_arp_nd_rsp.unwrap_or_default(),
+            receive_multicast: rest.receive_multicast,
+            disable_garp_rarp: rest.disable_garp_rarp.unwrap_or_default(),
+            arp_proxy: rest.arp_proxy,
+            requested_chassis,
         })
     }
 
@@ -380,6 +458,17 @@ impl Object for SwitchPortSpec {
         patch.set("dhcpv4_options", dhcpv4.as_ref(), |port| &mut port.dhcpv4_options);
         patch.set("dhcpv6_options", dhcpv6.as_ref(), |port| &mut port.dhcpv6_options);
         patch.set("hostname", given.services.hostname.as_ref(), |port| &mut port.hostname);
+        let rest = &given.rest;
+        let (learns, takes) = (rest.learn_fdb.map(Some), rest.receive_multicast.map(Some));
+        patch.set("learn_fdb", learns.as_ref(), |port| &mut port.learn_fdb);
+        patch.set("receive_multicast", takes.as_ref(), |port| &mut port.receive_multicast);
+        patch
+            .set("disable_arp_nd_rsp", rest.disable_arp_nd_rsp.as_ref(), |port| &mut port.disable_arp_nd_rsp);
+        patch.set("disable_garp_rarp", rest.disable_garp_rarp.as_ref(), |port| &mut port.disable_garp_rarp);
+        patch.list("arp_proxy", &rest.arp_proxy, given.no_arp_proxy, |port| &mut port.arp_proxy);
+        let chassis = rest.chassis()?;
+        let any = given.no_requested_chassis;
+        patch.list("requested_chassis", &chassis, any, |port| &mut port.requested_chassis);
         Ok(())
     }
 
@@ -411,6 +500,17 @@ impl Object for SwitchPortSpec {
             ("hostname", self.hostname.as_str()),
         ] {
             fields.extend((!text.is_empty()).then(|| (title, text.to_owned())));
+        }
+        let chassis: Vec<_> = self.requested_chassis.iter().map(|name| short(name)).collect();
+        for (title, text) in [
+            ("learns stations", self.learn_fdb.map(yes).unwrap_or_default()),
+            ("gets multicast", self.receive_multicast.map(yes).unwrap_or_default()),
+            ("answered for", if self.disable_arp_nd_rsp { yes(false) } else { String::new() }),
+            ("announced", if self.disable_garp_rarp { yes(false) } else { String::new() }),
+            ("stands for", self.arp_proxy.join(" ")),
+            ("requested chassis", chassis.join(" ")),
+        ] {
+            fields.extend((!text.is_empty()).then_some((title, text)));
         }
         fields
     }

@@ -112,7 +112,16 @@ mod tests {
                 access: Default::default(),
             };
             let key = PortKey::new(n).unwrap();
-            (format!("w{n}"), SwitchPort { key, kind, enabled: true, services: Default::default() })
+            (
+                format!("w{n}"),
+                SwitchPort {
+                    key,
+                    kind,
+                    enabled: true,
+                    services: Default::default(),
+                    options: Default::default(),
+                },
+            )
         };
         let switch = LogicalSwitch {
             key: DatapathKey::new(1).unwrap(),
@@ -122,6 +131,7 @@ mod tests {
             default_policy: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
+            options: Default::default(),
         };
         let mut nb = Northbound::default();
         nb.switches.insert("web".to_owned(), switch);

@@ -40,6 +40,7 @@ fn network() -> Northbound {
         kind,
         enabled: true,
         services: Default::default(),
+        options: Default::default(),
     };
     let workload = |last: u8, ips: &[&str], unknown| SwitchPortKind::Workload {
         addresses: vec![PortAddresses {
@@ -65,6 +66,7 @@ fn network() -> Northbound {
             qos_rules: Default::default(),
             load_balancers: Default::default(),
             services: Default::default(),
+            options: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
     };
@@ -78,7 +80,7 @@ fn network() -> Northbound {
         let port = |(key, (id, last, networks)): (u16, (&str, u8, Vec<&str>))| {
             let networks = networks.into_iter().map(prefix).collect();
             let key = PortKey::new(key).unwrap();
-            let (gateway, advertisement, static_macs, mtu) = Default::default();
+            let (gateway, advertisement, static_macs, mtu, route_table) = Default::default();
             let port = RouterPort {
                 key,
                 mac: mac(last),
@@ -88,6 +90,7 @@ fn network() -> Northbound {
                 advertisement,
                 static_macs,
                 mtu,
+                route_table,
             };
             (id.to_owned(), port)
         };
@@ -96,6 +99,8 @@ fn network() -> Northbound {
             by: RouteMatch::Destination,
             target: RouteTarget::Via(NextHop { ip: via.parse().unwrap(), output_port: None }),
             symmetric: false,
+            table: String::new(),
+            hash_fields: Vec::new(),
         };
         let router = LogicalRouter {
             key: DatapathKey::new(key).unwrap(),
@@ -107,6 +112,7 @@ fn network() -> Northbound {
             nats: Default::default(),
             load_balancers: Default::default(),
             limits: None,
+            options: Default::default(),
         };
         nb.routers.insert(id.to_owned(), router);
     };
@@ -574,6 +580,8 @@ fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
             action: *action,
             label: 0,
             log,
+            after_lb: false,
+            persists: false,
         };
         far.acls.insert((*id).to_owned(), acl);
     }

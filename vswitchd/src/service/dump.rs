@@ -29,8 +29,12 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
         n_repairs: host.n_repairs(),
-        gateways: host.gateway_status().into_iter().map(gateway).collect(),
+        gateways: gateways(host),
     }
+}
+
+pub(super) fn gateways(host: &Host) -> Vec<pb::Gateway> {
+    host.gateway_status().into_iter().map(gateway).collect()
 }
 
 fn gateway(status: GatewayStatus) -> pb::Gateway {
@@ -143,12 +147,23 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
 
 /// What was set for the port.
 fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
-    let PortSettings { enabled, receives, forwards, packet_ins, protected, floods, mode, tag, trunks } =
-        &port.settings;
+    let PortSettings {
+        enabled,
+        receives,
+        forwards,
+        packet_ins,
+        protected,
+        floods,
+        mode,
+        tag,
+        trunks,
+        priority_tags,
+    } = &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),
         tag: (*tag).into(),
         trunks: trunks.iter().map(|vlan| (*vlan).into()).collect(),
+        priority_tags: priority_tags.name().to_owned(),
     };
     pb::Port {
         logical_port: port.logical_port.clone(),

@@ -38,7 +38,17 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
     let priority = priority(acl.priority)?;
     let matching = matching(&acl.r#match)?;
     check_label(acl.label, action)?;
-    Ok(Acl { direction, tier, priority, matching, action, label: acl.label, log: log(acl)? })
+    let (label, log) = (acl.label, log(acl)?);
+    let (after_lb, persists) = (acl.apply_after_lb, acl.persist_established);
+    if after_lb && direction != AclDirection::FromLport {
+        let reason = "load balancers work at what ports send; say from-lport, or leave it out";
+        return Err(FieldError::new("apply_after_lb", reason));
+    }
+    if persists && !matches!(action, AclAction::Allow | AclAction::AllowRelated) {
+        let reason = "only connections that are allowed can stay so; leave it out";
+        return Err(FieldError::new("persist_established", reason));
+    }
+    Ok(Acl { direction, tier, priority, matching, action, label, log, after_lb, persists })
 }
 
 pub(super) fn direction(raw: i32) -> Result<AclDirection, FieldError> {

@@ -7,7 +7,7 @@ use std::{
 
 use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::model::{
-    Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Service, Vip,
+    Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service, Vip,
 };
 
 use super::{check_count, each};
@@ -35,7 +35,7 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
     Ok(LoadBalancer {
         vips,
         protocol: protocol(balancer.protocol)?,
-        hash_fields: balancer.hash_fields.iter().map(|field| hash_field(*field)).collect::<Result<_, _>>()?,
+        hash_fields: hash_fields("hash_fields", &balancer.hash_fields)?,
         reject: balancer.reject,
         affinity: affinity(balancer.affinity_timeout)?,
         health_check: balancer
@@ -44,6 +44,8 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
             .map(|check| health_check(balancer, check))
             .transpose()?,
         probe_points: probe_points(&balancer.probe_points)?,
+        skip_snat: balancer.skip_snat,
+        responder: responder(balancer.neighbor_responder)?,
     })
 }
 
@@ -152,18 +154,34 @@ fn protocol(raw: i32) -> Result<Protocol, FieldError> {
     }
 }
 
-fn hash_field(raw: i32) -> Result<HashField, FieldError> {
-    use pb::load_balancer::HashField as Wire;
+fn responder(raw: i32) -> Result<Responder, FieldError> {
+    use pb::load_balancer::NeighborResponder as Wire;
     match Wire::try_from(raw) {
+        Ok(Wire::Unspecified) => Ok(Responder::Reachable),
+        Ok(Wire::All) => Ok(Responder::All),
+        Ok(Wire::None) => Ok(Responder::None),
+        Err(_) => {
+            let reason = format!("{raw} is not one; say all or none, or leave it out");
+            Err(FieldError::new("neighbor_responder", reason))
+        }
+    }
+}
+
+/// Fields that decide among several.
+pub(super) fn hash_fields(field: &str, raw: &[i32]) -> Result<Vec<HashField>, FieldError> {
+    use pb::load_balancer::HashField as Wire;
+    let one = |raw: &i32| match Wire::try_from(*raw) {
         Ok(Wire::IpSrc) => Ok(HashField::IpSrc),
         Ok(Wire::IpDst) => Ok(HashField::IpDst),
         Ok(Wire::TpSrc) => Ok(HashField::TpSrc),
         Ok(Wire::TpDst) => Ok(HashField::TpDst),
         Ok(Wire::Unspecified) | Err(_) => {
             let reason = format!("{raw} is not a field; say ip_src, ip_dst, tp_src or tp_dst");
-            Err(FieldError::new("hash_fields", reason))
+            Err(FieldError::new(field, reason))
         }
-    }
+    };
+    check_count(field, raw.len(), limits::MAX_HASH_FIELDS)?;
+    raw.iter().map(one).collect()
 }
 
 /// Ids of the load balancers that a switch or router names.

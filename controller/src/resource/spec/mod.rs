@@ -37,7 +37,7 @@ pub use self::{
     switch::SwitchSpec,
     switch_port::{Access, Attachment, Dynamic, SwitchPortSpec},
 };
-use super::{FieldError, Kind, Name, Shown};
+use super::{FieldError, Kind, Name, Shown, limits::MAX_WORD_LEN};
 
 /// What a resource is, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         }
         (Kind::Nat, Some(Wire::Nat(nat))) => nat::parse(name, nat).map(Spec::Nat),
         (Kind::RouterPolicy, Some(Wire::RouterPolicy(policy))) => {
-            router_policy::parse(policy).map(Spec::RouterPolicy)
+            router_policy::parse(name, policy).map(Spec::RouterPolicy)
         }
         (Kind::AddressSet, Some(Wire::AddressSet(set))) => address_set::parse(set).map(Spec::AddressSet),
         (Kind::PortGroup, Some(Wire::PortGroup(group))) => port_group::parse(group).map(Spec::PortGroup),
@@ -178,6 +178,17 @@ fn reference(field: &str, kind: Kind, text: &str) -> Result<Option<String>, Fiel
         Ok(name) if name.kind() == kind => Ok(Some(name.id().to_owned())),
         _ => Err(FieldError::new(field, format!("{} is not the name of one; write {kind}", Shown(text)))),
     }
+}
+
+/// A name that is nobody's but the user's own; it may be empty.
+fn label(field: &str, text: &str) -> Result<String, FieldError> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.len() <= MAX_WORD_LEN && text.chars().all(is_fine) {
+        return Ok(text.to_owned());
+    }
+    let most = MAX_WORD_LEN;
+    let reason = format!("{} is no name; use up to {most} letters, digits, -, _ and .", Shown(text));
+    Err(FieldError::new(field, reason))
 }
 
 /// Parses each element of a repeated field; an error names the element.

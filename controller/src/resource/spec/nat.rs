@@ -1,9 +1,10 @@
 //! Address translation.
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{Distributed, IpNetwork, NatKind, NatRule};
+use flowtable::types::Priority;
+use ovn_northd_lite::model::{Condition, Distributed, IpNetwork, NatKind, NatRule};
 
-use super::{each, router_port::router_port_name};
+use super::{acl::matching, each, router_port::own_port};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
@@ -22,8 +23,7 @@ pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
     }
     let networks = |field, list: &[String]| {
         each(field, list, limits::MAX_NAT_NETWORKS, |text| {
-            let text = if text.contains('/') { text.to_owned() } else { host(text) };
-            let network = address::parse_prefix(&text)?;
+            let network = address::parse_prefix_or_ip(text)?;
             if network.addr.is_ipv4() == external_ip.is_ipv4() {
                 Ok(network)
             } else {
@@ -36,12 +36,32 @@ pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
         external_ip,
         logical_ip,
         external_ports: external_ports(kind, nat)?,
-        gateway_port: gateway_port(name, &nat.gateway_port)?,
+        gateway_port: own_port("gateway_port", name, &nat.gateway_port)?,
         stateless: nat.stateless,
         allowed_external_ips: networks("allowed_external_ips", &nat.allowed_external_ips)?,
         exempted_external_ips: networks("exempted_external_ips", &nat.exempted_external_ips)?,
         distributed: distributed(kind, nat)?,
+        condition: condition(nat)?,
     })
+}
+
+/// Highest priority of a rule with a match, so that its flows fit above all others.
+const MAX_PRIORITY: u32 = 8191;
+
+/// Which packets the rule is for besides.
+fn condition(nat: &pb::Nat) -> Result<Option<Condition>, FieldError> {
+    let wrong = |reason: String| FieldError::new("priority", reason);
+    if nat.r#match.is_empty() {
+        return match nat.priority {
+            0 => Ok(None),
+            _ => Err(wrong("only a rule with a match has one; leave it out, or write a match".to_owned())),
+        };
+    }
+    let in_range = u16::try_from(nat.priority).ok().filter(|_| nat.priority <= MAX_PRIORITY);
+    let priority = in_range.and_then(|raw| Priority::new(raw).ok());
+    let priority = priority
+        .ok_or_else(|| wrong(format!("{} is out of range; use 0 to {MAX_PRIORITY}", nat.priority)))?;
+    Ok(Some(Condition { priority, matching: matching(&nat.r#match)? }))
 }
 
 /// A floating address on its workload's host.
@@ -83,21 +103,12 @@ fn kind(raw: i32) -> Result<NatKind, FieldError> {
     }
 }
 
-/// An address as a network of its own.
-fn host(text: &str) -> String {
-    format!("{text}/{}", if text.contains(':') { 128 } else { 32 })
-}
-
 fn logical_ip(kind: NatKind, text: &str) -> Result<IpNetwork, FieldError> {
     let wrong = |reason| FieldError::new("logical_ip", reason);
-    if text.contains('/') {
-        if kind != NatKind::Source {
-            return Err(wrong(format!("{} is a network; only snat can be for one", Shown(text))));
-        }
-        return address::parse_prefix(text).map_err(wrong);
+    if text.contains('/') && kind != NatKind::Source {
+        return Err(wrong(format!("{} is a network; only snat can be for one", Shown(text))));
     }
-    address::parse_ip(text).map_err(wrong)?;
-    address::parse_prefix(&host(text)).map_err(wrong)
+    address::parse_prefix_or_ip(text).map_err(wrong)
 }
 
 fn external_ports(kind: NatKind, nat: &pb::Nat) -> Result<Option<(u16, u16)>, FieldError> {
@@ -115,16 +126,4 @@ fn external_ports(kind: NatKind, nat: &pb::Nat) -> Result<Option<(u16, u16)>, Fi
         (Some(first), Some(last)) if first <= last => Ok(Some((first, last))),
         _ => Err(wrong(format!("{} is not a range of ports; write 5000-6000", Shown(text)))),
     }
-}
-
-fn gateway_port(name: &Name, text: &str) -> Result<Option<String>, FieldError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let port = router_port_name("gateway_port", text)?;
-    if port.parent() != name.parent() {
-        let reason = format!("{port} is not a port of the same router; name one that is");
-        return Err(FieldError::new("gateway_port", reason));
-    }
-    Ok(Some(port.id().to_owned()))
 }

@@ -1,11 +1,16 @@
 //! Routers and their static routes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, StaticRoute};
+use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, RouterOptions, StaticRoute};
 
-use super::{check_count, load_balancer::load_balancers, reference, router_port::router_port_name};
+use super::{
+    check_count, each, label,
+    load_balancer::{hash_fields, load_balancers},
+    reference,
+    router_port::router_port_name,
+};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A router.
@@ -21,6 +26,8 @@ pub struct RouterSpec {
     pub load_balancers: BTreeSet<String>,
     /// Id of the bounds on what it asks hosts for.
     pub limits: Option<String>,
+    /// What it does besides.
+    pub options: RouterOptions,
 }
 
 pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpec, FieldError> {
@@ -34,7 +41,28 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
         chassis: chassis(&router.chassis)?,
         load_balancers: load_balancers(&router.load_balancers)?,
         limits: reference("control_plane_limits", Kind::Limits, &router.control_plane_limits)?,
+        options: RouterOptions {
+            balancer_sources: sources(router, "lb_force_snat_ips", &router.lb_force_snat_ips)?,
+            dnat_sources: sources(router, "dnat_force_snat_ips", &router.dnat_force_snat_ips)?,
+        },
     })
+}
+
+/// Addresses that sources become.
+fn sources(router: &pb::LogicalRouter, field: &str, texts: &[String]) -> Result<Vec<IpAddr>, FieldError> {
+    let ips = each(field, texts, 2, address::parse_ip)?;
+    if !ips.is_empty() && router.chassis.is_empty() {
+        return Err(FieldError::new(
+            field,
+            "a router with a chassis has one; set `chassis`, or leave it out",
+        ));
+    }
+    if let [a, b] = ips.as_slice()
+        && a.is_ipv4() == b.is_ipv4()
+    {
+        return Err(FieldError::new(field, "both are of one family; write one of each at most"));
+    }
+    Ok(ips)
 }
 
 /// Id of the chassis of this name; none for the empty text.
@@ -53,12 +81,14 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     let field = |name: &str, reason: String| FieldError::new(format!("{path}.{name}"), reason);
     let prefix = address::parse_prefix(&route.prefix).map_err(|reason| field("prefix", reason))?;
     let by = if route.by_source { RouteMatch::Source } else { RouteMatch::Destination };
+    let table = label(&format!("{path}.route_table"), &route.route_table)?;
     if route.discard {
         if !route.next_hop.is_empty() || !route.output_port.is_empty() || route.ecmp_symmetric_reply {
             let reason = "what is dropped has no next hop, no port and no answer; leave them out";
             return Err(field("discard", reason.to_owned()));
         }
-        return Ok(StaticRoute { prefix, by, target: RouteTarget::Discard, symmetric: false });
+        let (target, symmetric, hash_fields) = (RouteTarget::Discard, false, Vec::new());
+        return Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields });
     }
     let next_hop = address::parse_ip(&route.next_hop).map_err(|reason| field("next_hop", reason))?;
     if prefix.addr.is_ipv4() != next_hop.is_ipv4() {
@@ -75,5 +105,7 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
         Some(port.id().to_owned())
     };
     let target = RouteTarget::Via(NextHop { ip: next_hop, output_port });
-    Ok(StaticRoute { prefix, by, target, symmetric: route.ecmp_symmetric_reply })
+    let symmetric = route.ecmp_symmetric_reply;
+    let hash_fields = hash_fields(&format!("{path}.selection_fields"), &route.selection_fields)?;
+    Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields })
 }

@@ -6,13 +6,13 @@ use ferroflow_proto::northbound as pb;
 use flowtable::types::Priority;
 use ovn_northd_lite::model::{PolicyAction, RouterPolicy};
 
-use super::{acl::matching, each};
-use crate::resource::{FieldError, address, limits};
+use super::{acl::matching, each, label, router_port::own_port};
+use crate::resource::{FieldError, Name, address, limits};
 
 /// Highest priority of a policy, as in OVN.
 const MAX_PRIORITY: u32 = 32_767;
 
-pub(super) fn parse(policy: &pb::RouterPolicy) -> Result<RouterPolicy, FieldError> {
+pub(super) fn parse(name: &Name, policy: &pb::RouterPolicy) -> Result<RouterPolicy, FieldError> {
     let in_range = (1..=MAX_PRIORITY).contains(&policy.priority);
     let priority = u16::try_from(policy.priority).ok().filter(|_| in_range);
     let priority = priority.and_then(|raw| Priority::new(raw).ok()).ok_or_else(|| {
@@ -20,13 +20,26 @@ pub(super) fn parse(policy: &pb::RouterPolicy) -> Result<RouterPolicy, FieldErro
         FieldError::new("priority", reason)
     })?;
     let matching = matching(&policy.r#match)?;
-    Ok(RouterPolicy { priority, matching, action: action(policy)? })
+    let action = action(policy)?;
+    let is_rerouted = matches!(action, PolicyAction::Reroute(_));
+    if !policy.output_port.is_empty() && !is_rerouted {
+        return Err(FieldError::new("output_port", "only reroute has one; leave it out"));
+    }
+    if policy.pkt_mark != 0 && action == PolicyAction::Drop {
+        return Err(FieldError::new("pkt_mark", "what is dropped keeps no mark; leave it out"));
+    }
+    let output_port = own_port("output_port", name, &policy.output_port)?;
+    let chain = label("chain", &policy.chain)?;
+    Ok(RouterPolicy { priority, matching, action, chain, mark: policy.pkt_mark, output_port })
 }
 
 fn action(policy: &pb::RouterPolicy) -> Result<PolicyAction, FieldError> {
     use pb::router_policy::Action;
     let hops = each("next_hops", &policy.next_hops, limits::MAX_NEXT_HOPS, address::parse_ip)?;
     let wrong = |reason: &str| FieldError::new("next_hops", reason);
+    if !policy.jump_chain.is_empty() && policy.action != i32::from(Action::Jump) {
+        return Err(FieldError::new("jump_chain", "only jump goes to a chain; leave it out"));
+    }
     let action = match Action::try_from(policy.action) {
         Ok(Action::Allow) => PolicyAction::Allow,
         Ok(Action::Drop) => PolicyAction::Drop,
@@ -40,8 +53,14 @@ fn action(policy: &pb::RouterPolicy) -> Result<PolicyAction, FieldError> {
             }
             return Ok(PolicyAction::Reroute(hops));
         }
+        Ok(Action::Jump) => match label("jump_chain", &policy.jump_chain)? {
+            chain if chain.is_empty() => {
+                return Err(FieldError::new("jump_chain", "jump needs a chain to go to; name one"));
+            }
+            chain => PolicyAction::Jump(chain),
+        },
         Ok(Action::Unspecified) | Err(_) => {
-            let reason = format!("{} is not an action; say allow, drop or reroute", policy.action);
+            let reason = format!("{} is not an action; say allow, drop, reroute or jump", policy.action);
             return Err(FieldError::new("action", reason));
         }
     };

@@ -6,7 +6,7 @@ use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
 use ovn_northd_lite::model::{Candidate, IpNetwork, RouterAdvertisement, StaticMac};
 
-use super::{check_count, each, gateway::candidates, router_advertisement};
+use super::{check_count, each, gateway::candidates, label, router_advertisement};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -26,6 +26,8 @@ pub struct RouterPortSpec {
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
     /// Length of the largest packet that leaves by it.
     pub mtu: Option<u16>,
+    /// Name of the static routes that packets take which come by it.
+    pub route_table: String,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -47,7 +49,8 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
     let enabled = port.enabled.unwrap_or(true);
     let static_macs = static_macs(&port.static_mac_bindings)?;
     let mtu = mtu(port.gateway_mtu, has_v6)?;
-    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu })
+    let route_table = label("route_table", &port.route_table)?;
+    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu, route_table })
 }
 
 /// Least MTU of IPv4 hosts (RFC 791 §3.1) and of IPv6 (RFC 8200 §5), and the most that
@@ -81,6 +84,19 @@ fn static_macs(bindings: &[pb::StaticMacBinding]) -> Result<BTreeMap<IpAddr, Sta
         }
     }
     Ok(found)
+}
+
+/// Id of a port of the router that a resource belongs to; none for the empty text.
+pub(super) fn own_port(field: &str, name: &Name, text: &str) -> Result<Option<String>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let port = router_port_name(field, text)?;
+    if port.parent() != name.parent() {
+        let reason = format!("{port} is not a port of the same router; name one that is");
+        return Err(FieldError::new(field, reason));
+    }
+    Ok(Some(port.id().to_owned()))
 }
 
 /// The name of a router port.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{DefaultPolicy, SwitchServices};
+use ovn_northd_lite::model::{DefaultPolicy, SwitchOptions, SwitchServices};
 
 use super::{
     AddressManagement, address_management, check_count, default_policy, load_balancer::load_balancers,
@@ -22,6 +22,8 @@ pub struct SwitchSpec {
     pub address_management: Option<AddressManagement>,
     /// What hosts answer for it.
     pub services: SwitchServices,
+    /// What it does besides.
+    pub options: SwitchOptions,
 }
 
 pub(super) fn parse(switch: &pb::LogicalSwitch) -> Result<SwitchSpec, FieldError> {
@@ -30,6 +32,24 @@ pub(super) fn parse(switch: &pb::LogicalSwitch) -> Result<SwitchSpec, FieldError
         load_balancers: load_balancers(&switch.load_balancers)?,
         address_management: switch.address_management.as_ref().map(address_management::parse).transpose()?,
         services: services(switch)?,
+        options: options(switch)?,
+    })
+}
+
+fn options(switch: &pb::LogicalSwitch) -> Result<SwitchOptions, FieldError> {
+    let usual = SwitchOptions::default();
+    let station_age = match switch.fdb_age_threshold.map(u16::try_from) {
+        None => usual.station_age,
+        Some(Ok(age)) => age,
+        Some(Err(_)) => {
+            let reason = format!("it is out of range; use up to {} seconds, 0 for ever", u16::MAX);
+            return Err(FieldError::new("fdb_age_threshold", reason));
+        }
+    };
+    Ok(SwitchOptions {
+        station_age,
+        vlan_passthru: switch.vlan_passthru,
+        asks_routers: switch.broadcast_arps_to_all_routers.unwrap_or(usual.asks_routers),
     })
 }
 

@@ -1,12 +1,12 @@
 //! Ports of switches.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::{MacAddr, VlanId};
 use ovn_northd_lite::{
     dhcp::domain,
-    model::{Candidate, PortAddresses, PortSecurity, PortServices},
+    model::{Candidate, PortAddresses, PortOptions, PortSecurity, PortServices},
 };
 
 use super::{each, gateway, reference, router_port::router_port_name};
@@ -21,6 +21,10 @@ pub struct SwitchPortSpec {
     pub enabled: bool,
     /// What hosts answer for it.
     pub services: PortServices,
+    /// What it does besides.
+    pub options: PortOptions,
+    /// Ids of the chassis that may have its interface; empty: any.
+    pub requested: BTreeSet<String>,
 }
 
 /// Addresses that the switch is to choose: those that are not given here.
@@ -112,7 +116,57 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
             return Err(FieldError::new("type", format!("{} is not a type of switch port", port.r#type)));
         }
     };
-    Ok(SwitchPortSpec { attachment, enabled: port.enabled.unwrap_or(true), services: services(port)? })
+    let options = options(port, &attachment)?;
+    let (enabled, services) = (port.enabled.unwrap_or(true), services(port)?);
+    Ok(SwitchPortSpec { attachment, enabled, services, options, requested: requested(port)? })
+}
+
+/// Ids of the chassis that may have the interface.
+fn requested(port: &pb::LogicalSwitchPort) -> Result<BTreeSet<String>, FieldError> {
+    let id = |text: &str| match Name::parse(text) {
+        Ok(name) if name.kind() == Kind::Chassis => Ok(name.id().to_owned()),
+        _ => Err(format!("{} does not name a chassis; write {}", Shown(text), Kind::Chassis)),
+    };
+    let ids = each("requested_chassis", &port.requested_chassis, limits::MAX_CANDIDATES, id)?;
+    Ok(ids.into_iter().collect())
+}
+
+fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<PortOptions, FieldError> {
+    let is_router = matches!(attachment, Attachment::Router(_));
+    let has_interface =
+        matches!(attachment, Attachment::Workload { access: Access::Interface | Access::Nested(..), .. });
+    for (field, is_given, means) in [
+        ("learn_fdb", port.learn_fdb == Some(true), !is_router),
+        ("arp_proxy", !port.arp_proxy.is_empty(), is_router),
+        ("requested_chassis", !port.requested_chassis.is_empty(), has_interface),
+    ] {
+        if is_given && !means {
+            let reason = "it means nothing for a port of this type; clear it, or set another type";
+            return Err(FieldError::new(field, reason));
+        }
+    }
+    let secured =
+        matches!(attachment, Attachment::Workload { port_security, .. } if !port_security.is_empty());
+    if secured && port.learn_fdb == Some(true) {
+        let reason = "a port with port_security has the addresses it lists; clear one of both";
+        return Err(FieldError::new("learn_fdb", reason));
+    }
+    let (mac, networks) = match port.arp_proxy.split_first() {
+        Some((first, rest)) if address::parse_mac(first).is_ok() => (address::parse_mac(first).ok(), rest),
+        _ => (None, port.arp_proxy.as_slice()),
+    };
+    if mac.is_some() && networks.is_empty() {
+        return Err(FieldError::new("arp_proxy", "there is a MAC address alone; write addresses behind it"));
+    }
+    let usual = PortOptions::default();
+    Ok(PortOptions {
+        learns: port.learn_fdb,
+        silent: port.disable_arp_nd_rsp,
+        takes_groups: port.receive_multicast.unwrap_or(usual.takes_groups),
+        announces: !port.disable_garp_rarp,
+        stands_for: each("arp_proxy", networks, limits::MAX_ADDRESS_ENTRIES, address::parse_prefix_or_ip)?,
+        stands_for_mac: mac,
+    })
 }
 
 /// Refuses fields that say nothing about a port of this type.

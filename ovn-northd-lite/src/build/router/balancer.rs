@@ -1,12 +1,18 @@
-//! Load balancers of a router that is on one chassis: connections are translated as they
-//! enter it, whoever they are from. The load balancers of a router that is everywhere
-//! work at the clients' ports, see the switch's `balancer`.
+//! Load balancers of a router where it remembers connections: they are translated as they
+//! enter it. On a router of one chassis whoever they are from, at a gateway port those from
+//! outside, on the host that is the gateway: their answers come by there, and must have
+//! the service's address before sources are translated. Elsewhere the load balancers of a
+//! router that is everywhere work at the clients' ports, see the switch's `balancer`.
 
-use crate::build::{
-    balancer::Affinity,
-    sink::FlowSink,
-    stage::{RouterIn, Stage},
-    topology::{RouterBalancerInput, RouterPorts},
+use crate::{
+    build::{
+        balancer::{Affinity, Balanced},
+        gateway::redirect_name,
+        sink::FlowSink,
+        stage::{RouterIn, Stage},
+        topology::{RouterBalancerInput, RouterPorts},
+    },
+    expr::lexer::quote,
 };
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
@@ -18,28 +24,54 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
 }
 
 pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
-    if input.ports.router.chassis.is_none() {
-        return;
+    for place in places(&input.ports) {
+        for service in input.balancer.services_at(&place) {
+            let source = source(&input.ports, &service);
+            connect(&Balanced { source, ..service }, sink);
+        }
     }
-    for service in input.balancer.services() {
-        let object = &service.object;
-        let why = "The packet is for an address of a load balancer.";
-        sink.add(RouterIn::Defrag, 100, service.to_address(), "ct_dnat;", object, why);
-        let stage = Stage::from(RouterIn::IpRouting).number;
-        let (actions, why) = service.actions(|family| {
-            let (answer, kind) = match (service.is_tcp(), family) {
-                (true, _) => ("tcp_reset", String::new()),
-                (false, "ip4") => ("icmp4", "icmp4.type = 3; icmp4.code = 3; ".to_owned()),
-                (false, _) => ("icmp6", "icmp6.type = 1; icmp6.code = 4; ".to_owned()),
-            };
-            format!(
-                "{answer} {{ eth.dst <-> eth.src; {family}.dst <-> {family}.src; {kind}flags.loopback = 1; \
-                 next(pipeline=ingress, table={stage}); }};"
-            )
-        });
-        let matching = format!("ct.new && {}", service.to_service());
-        sink.add(RouterIn::Dnat, service.priority(), matching, actions, object, why);
-        let (check, connect) = (RouterIn::LbAffCheck.into(), RouterIn::Dnat.into());
-        service.keep_clients(sink, Affinity { check, connect, learn: RouterIn::LbAffLearn.into() });
+}
+
+/// What becomes of the sources of a service's connections.
+fn source(ports: &RouterPorts<'_>, service: &Balanced<'_>) -> &'static str {
+    let is_v4 = service.vip.ip.is_ipv4();
+    let mut forced = ports.router.options.balancer_sources.iter();
+    match service.balancer.skip_snat {
+        true => "; skip_snat",
+        false if forced.any(|ip| ip.is_ipv4() == is_v4) => "; force_snat",
+        false => "",
     }
+}
+
+/// Where the router translates, each ending in ` && ` when there is a condition.
+fn places(ports: &RouterPorts<'_>) -> Vec<String> {
+    if ports.router.chassis.is_some() {
+        return vec![String::new()];
+    }
+    let at = |id: &str| {
+        format!("inport == {} && is_chassis_resident({}) && ", quote(id), quote(&redirect_name(id)))
+    };
+    ports.gateway_ports().map(|(id, _)| at(id)).collect()
+}
+
+fn connect(service: &Balanced<'_>, sink: &mut FlowSink) {
+    let object = &service.object;
+    let why = "The packet is for an address of a load balancer.";
+    sink.add(RouterIn::Defrag, 100, service.to_address(), "ct_dnat;", object, why);
+    let stage = Stage::from(RouterIn::IpRoutingPre).number;
+    let (actions, why) = service.actions(|family| {
+        let (answer, kind) = match (service.is_tcp(), family) {
+            (true, _) => ("tcp_reset", String::new()),
+            (false, "ip4") => ("icmp4", "icmp4.type = 3; icmp4.code = 3; ".to_owned()),
+            (false, _) => ("icmp6", "icmp6.type = 1; icmp6.code = 4; ".to_owned()),
+        };
+        format!(
+            "{answer} {{ eth.dst <-> eth.src; {family}.dst <-> {family}.src; {kind}flags.loopback = 1; \
+             next(pipeline=ingress, table={stage}); }};"
+        )
+    });
+    let matching = format!("ct.new && {}", service.to_service());
+    sink.add(RouterIn::Dnat, service.priority(), matching, actions, object, why);
+    let (check, connect) = (RouterIn::LbAffCheck.into(), RouterIn::Dnat.into());
+    service.keep_clients(sink, Affinity { check, connect, learn: RouterIn::LbAffLearn.into() });
 }

@@ -36,7 +36,7 @@ fn telling(family: &str, icmp: &str, what: &str, (kind, code): (u8, u8), source:
         Some(source) => format!("{family}.dst = {family}.src; {family}.src = {source};"),
         None => format!("{family}.dst <-> {family}.src;"),
     };
-    let stage = Stage::from(RouterIn::IpRouting).number;
+    let stage = Stage::from(RouterIn::IpRoutingPre).number;
     format!(
         "{icmp}{what} {{ eth.dst <-> eth.src; {icmp}.type = {kind}; {icmp}.code = {code}; {addresses} ip.ttl = 255; \
          flags.loopback = 1; next(pipeline=ingress, table={stage}); }};"
@@ -82,7 +82,7 @@ pub(super) fn unreachable(
         let reset = format!(
             "tcp_reset {{ eth.dst <-> eth.src; {family}.dst <-> {family}.src; flags.loopback = 1; \
              next(pipeline=ingress, table={}); }};",
-            Stage::from(RouterIn::IpRouting).number
+            Stage::from(RouterIn::IpRoutingPre).number
         );
         sink.add(RouterIn::IpInput, 65, format!("{to} && tcp"), reset, object, why);
         let actions = back(family, icmp, kinds.port, None);

@@ -17,7 +17,7 @@ use crate::{
         topology::{NatInput, RouterBalancerInput, RouterPorts},
     },
     expr::lexer::quote,
-    model::{IpNetwork, RouterPort},
+    model::{IpNetwork, Responder, RouterPort},
 };
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
@@ -61,24 +61,32 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
 pub(super) fn nat(input: &NatInput<'_>, sink: &mut FlowSink) {
     // Who has a distributed one answers for it.
     if input.rule.distributed.is_none() {
-        stand_in(&input.ports, input.rule.external_ip, &input.object, sink);
+        let network = Responder::Reachable;
+        stand_in(&input.ports, (input.rule.external_ip, network), &input.object, sink);
     }
 }
 
 /// Questions for the addresses of services.
 pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
+    let responder = input.balancer.balancer.responder;
     for service in input.balancer.services() {
-        stand_in(&input.ports, service.vip.ip, &service.object, sink);
+        stand_in(&input.ports, (service.vip.ip, responder), &service.object, sink);
     }
 }
 
-/// The router answers for an address that is not its own, where it is in a port's network.
-fn stand_in(input: &RouterPorts<'_>, ip: IpAddr, object: &str, sink: &mut FlowSink) {
+/// The router answers for an address that is not its own: where it is in a port's network,
+/// or everywhere.
+fn stand_in(input: &RouterPorts<'_>, (ip, whose): (IpAddr, Responder), object: &str, sink: &mut FlowSink) {
     for (id, port) in input.enabled_ports() {
         let is_own = port.networks.iter().any(|network| network.addr == ip);
         let network = port.networks.iter().find(|network| network.contains(ip));
-        if let Some(network) = network.filter(|_| !is_own) {
-            question(sink, object, id, port.mac, (ip, Some(network.text())));
+        match (whose, network) {
+            _ if is_own => {}
+            (Responder::Reachable | Responder::All, Some(network)) => {
+                question(sink, object, id, port.mac, (ip, Some(network.text())));
+            }
+            (Responder::All, None) => question(sink, object, id, port.mac, (ip, None)),
+            (Responder::None, _) | (Responder::Reachable, None) => {}
         }
     }
 }

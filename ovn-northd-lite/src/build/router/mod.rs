@@ -7,6 +7,7 @@ mod arp_resolve;
 mod balancer;
 mod delivery;
 mod errors;
+mod forced;
 mod gateway;
 mod hop;
 mod ip_input;
@@ -32,6 +33,7 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Nat(nat::nat),
     Router(balancer::router),
     Balancer(balancer::balancer),
+    Router(forced::router),
     Router(advertisement::router),
     Router(routing::router),
     Route(routing::route),

@@ -16,9 +16,12 @@ use crate::{
         stage::{RouterIn, RouterOut, Stage},
         topology::{NatInput, RouterPorts},
     },
-    expr::lexer::quote,
+    expr::{check_match, lexer::quote},
     model::{Distributed, IpNetwork, NatKind, NatRule},
 };
+
+/// Lowest priority of rules with a condition of their own: above 3 * 129 + 3.
+const CONDITIONAL: u16 = 400;
 
 pub(super) fn nat(input: &NatInput<'_>, sink: &mut FlowSink) {
     if let Some(nat) = Nat::of(input) {
@@ -65,11 +68,18 @@ struct Nat<'a> {
     outside: Option<(&'a str, String)>,
     /// Done on the workload's own host.
     distributed: Option<&'a Distributed>,
+    /// The router knows answers of translated destinations.
+    connects: bool,
+    /// Has the source translated too, where the router does that; else empty.
+    forced: &'static str,
 }
 
 impl<'a> Nat<'a> {
     fn of(input: &NatInput<'a>) -> Option<Self> {
         let rule = input.rule;
+        if rule.condition.as_ref().is_some_and(|condition| check_match(&condition.matching).is_err()) {
+            return None;
+        }
         let is_pinned = input.ports.router.chassis.is_some();
         let needs_no_memory = rule.kind == NatKind::Both && rule.stateless;
         let outside = gateway_port(&input.ports, rule);
@@ -91,6 +101,8 @@ impl<'a> Nat<'a> {
             bound
                 .map_or_else(String::new, |(port, _)| format!("{direction} == {} && {resident}", quote(port)))
         };
+        let is_v4 = rule.external_ip.is_ipv4();
+        let forces = input.ports.router.options.dnat_sources.iter().any(|ip| ip.is_ipv4() == is_v4);
         Some(Self {
             object: input.object.clone(),
             rule,
@@ -99,6 +111,8 @@ impl<'a> Nat<'a> {
             to_outside: condition("outport"),
             outside,
             distributed,
+            connects: input.ports.router.connects,
+            forced: if forces { "flags.force_snat_for_dnat = 1; " } else { "" },
         })
     }
 
@@ -122,10 +136,11 @@ impl<'a> Nat<'a> {
         let actions = if rule.stateless {
             format!("{family}.dst = {inside}; next;")
         } else {
-            format!("ct_dnat({inside});")
+            format!("{}ct_dnat({inside});", self.forced)
         };
         let why = "The address outside stands for one inside.";
-        self.for_peers(sink, RouterIn::Dnat.into(), ("src", 100, &matching), &actions, why);
+        let (priority, matching) = self.conditional(100, matching);
+        self.for_peers(sink, RouterIn::Dnat.into(), ("src", priority, &matching), &actions, why);
     }
 
     fn source(&self, sink: &mut FlowSink) {
@@ -142,9 +157,23 @@ impl<'a> Nat<'a> {
             Some((first, last)) => format!("ct_snat({ip}, {first}..{last});"),
         };
         let priority = 3 * (u16::from(rule.logical_ip.prefix_len) + 1) + u16::from(!to_outside.is_empty());
-        let matching = format!("{to_outside}{family}.src == {inside}");
+        // An answer of a translated destination has its source already.
+        let asks = if self.connects && !rule.stateless { " && (!ct.trk || !ct.rpl)" } else { "" };
+        let matching = format!("{to_outside}{family}.src == {inside}{asks}");
         let why = "The source inside becomes the address outside.";
+        let (priority, matching) = self.conditional(priority, matching);
         self.for_peers(sink, RouterOut::Snat.into(), ("dst", priority, &matching), &actions, why);
+    }
+
+    /// With the rule's own condition, above all rules that have none.
+    fn conditional(&self, priority: u16, matching: String) -> (u16, String) {
+        match &self.rule.condition {
+            Some(condition) => {
+                let priority = CONDITIONAL.saturating_add(condition.priority.get().saturating_mul(3));
+                (priority, format!("{matching} && ({})", condition.matching))
+            }
+            None => (priority, matching),
+        }
     }
 
     /// Adds the flow for those peers outside that it is for.

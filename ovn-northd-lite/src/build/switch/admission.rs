@@ -11,14 +11,10 @@ use crate::{
 
 pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
     let object = &switch.object;
-    sink.add(
-        SwitchIn::PortSecL2,
-        100,
-        "vlan.present",
-        "drop;",
-        object,
-        "The network has no VLANs, and the checks that follow look behind no tag.",
-    );
+    if !switch.options.vlan_passthru {
+        let why = "The network has no VLANs, and the checks that follow look behind no tag.";
+        sink.add(SwitchIn::PortSecL2, 100, "vlan.present", "drop;", object, why);
+    }
     sink.add(
         SwitchIn::PortSecL2,
         100,

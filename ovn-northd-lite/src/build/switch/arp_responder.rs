@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flowtable::types::MacAddr;
 
-use super::{arp_reply, nd_reply};
+use super::{arp_reply, nd_reply, nd_reply_for};
 use crate::{
     build::{
         address::solicited_node,
@@ -25,14 +25,44 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 }
 
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    stand_for(input, sink);
     let SwitchPortKind::Workload { addresses, unknown: false, access, .. } = &input.port.kind else { return };
-    for address in addresses.iter().filter(|_| input.port.enabled && access.has_frames()) {
+    let is_answered = input.port.enabled && access.has_frames() && !input.port.options.silent;
+    for address in addresses.iter().filter(|_| is_answered) {
         for ip in &address.ips {
             match ip {
                 IpAddr::V4(ip) => arp(sink, &input.object, input.id, address.mac, *ip),
                 IpAddr::V6(ip) => nd(sink, &input.object, input.id, address.mac, *ip),
             }
         }
+    }
+}
+
+/// Networks that a router answers for.
+fn stand_for(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
+    let side = input.side.as_ref().filter(|side| input.port.enabled && side.is_enabled());
+    let Some(side) = side else { return };
+    let options = &input.port.options;
+    let mac = options.stands_for_mac.unwrap_or(side.port.mac);
+    let why = "The router answers for whoever has an address of this network.";
+    for network in &options.stands_for {
+        let (question, reply) = match network.addr {
+            IpAddr::V4(_) => (
+                format!("arp.op == 1 && arp.tpa == {}", network.text()),
+                arp_reply(mac, "arp.tpa <-> arp.spa;"),
+            ),
+            IpAddr::V6(_) => (
+                format!(
+                    "nd_ns && ip6.dst == ff02::1:ff00:0/104 && nd.target == {} && nd.options_type == 1",
+                    network.text()
+                ),
+                nd_reply_for(mac, "nd.target", true),
+            ),
+        };
+        let own = format!("inport == {} && {question}", quote(input.id));
+        let itself = "What the router asks for it does not have.";
+        sink.add(SwitchIn::ArpRsp, 35, own, "next;", &input.object, itself);
+        sink.add(SwitchIn::ArpRsp, 30, question, reply, &input.object, why);
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     build::{
-        FLOOD, FLOOD_KEY, UNKNOWN, UNKNOWN_KEY,
+        FLOOD, FLOOD_KEY, FLOOD_L2, FLOOD_L2_KEY, UNKNOWN, UNKNOWN_KEY,
         address::{of_router_port, one_of},
         sink::FlowSink,
         stage::SwitchIn,
@@ -18,7 +18,17 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
     let object = &switch.object;
     let flood = format!("outport = {}; output;", quote(FLOOD));
     sink.add(SwitchIn::L2Lkup, 70, "eth.mcast", flood, object, "Group addresses are for all ports.");
-    sink.add(SwitchIn::L2Lkup, 0, "1", "next;", object, "Nobody is known to have the address.");
+    if let Some(key) = FLOOD_L2_KEY.filter(|_| !switch.options.asks_routers) {
+        let question = "eth.mcast && (arp.op == 1 || nd_ns)";
+        let actions = format!("outport = {}; output;", quote(FLOOD_L2));
+        let why = "No router has the address that is asked for.";
+        sink.add(SwitchIn::L2Lkup, 72, question, actions, object, why);
+        sink.group(key, FLOOD_L2);
+    }
+    // Else stations are asked for, see `fdb`.
+    if !switch.has_stations {
+        sink.add(SwitchIn::L2Lkup, 0, "1", "next;", object, "Nobody is known to have the address.");
+    }
     let (actions, why) = if switch.takes_unknown {
         (format!("outport = {}; output;", quote(UNKNOWN)), "Some ports take frames to unknown addresses.")
     } else {
@@ -44,7 +54,13 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
         let is_unknown = port.kind.takes_unknown();
         let groups = FLOOD_KEY.map(|key| (key, FLOOD));
         let groups = groups.into_iter().chain(UNKNOWN_KEY.filter(|_| is_unknown).map(|key| (key, UNKNOWN)));
-        groups.filter(|_| has_own_way).for_each(|(key, name)| sink.join(key, name, id));
+        let is_router = matches!(port.kind, SwitchPortKind::Router { .. });
+        let is_asked = !input.switch.options.asks_routers && !is_router;
+        let groups = groups.chain(FLOOD_L2_KEY.filter(|_| is_asked).map(|key| (key, FLOOD_L2)));
+        let is_taken = |name: &str| name == UNKNOWN || port.options.takes_groups;
+        groups
+            .filter(|(_, name)| has_own_way && is_taken(name))
+            .for_each(|(key, name)| sink.join(key, name, id));
     }
     let macs: Vec<_> = match &port.kind {
         SwitchPortKind::Workload { addresses, access, .. } => {

@@ -6,6 +6,7 @@ mod arp_responder;
 mod balancer;
 mod dhcp;
 mod dns;
+mod fdb;
 mod health;
 mod l2_lookup;
 mod network;
@@ -43,6 +44,8 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Switch(dns::switch),
     Port(dns::port),
     Port(network::port),
+    Switch(fdb::switch),
+    Port(fdb::port),
     Switch(l2_lookup::switch),
     Port(l2_lookup::port),
 ];
@@ -59,6 +62,11 @@ pub(super) fn arp_reply(mac: MacAddr, sender: &str) -> String {
 /// back. The option with the sender's link-layer address becomes the one with the
 /// target's: the packet keeps its length.
 pub(super) fn nd_reply(mac: MacAddr, ip: Ipv6Addr, is_router: bool) -> String {
+    nd_reply_for(mac, &ip.to_string(), is_router)
+}
+
+/// The same, where the address may be a field.
+fn nd_reply_for(mac: MacAddr, ip: &str, is_router: bool) -> String {
     // RFC 4861 §4.4: router, solicited, override.
     let flags = if is_router { "0xe0000000" } else { "0x60000000" };
     format!(

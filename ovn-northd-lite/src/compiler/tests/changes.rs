@@ -18,10 +18,11 @@ use crate::{
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
-        Access, Acl, AclLog, Backend, Bandwidth, Candidate, DefaultPolicy, Distributed, HashField,
+        Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, HashField,
         HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop,
-        PolicyAction, ProbePoint, Protocol, QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, Service,
-        Severity, StaticMac, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+        PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder, RouteMatch, RouteTarget,
+        RouterPolicy, Service, Severity, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind,
+        Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -182,6 +183,11 @@ impl World {
         let switch = self.switch_mut(s);
         switch.default_policy = default_policy(j);
         switch.load_balancers = balancers(k);
+        switch.options = SwitchOptions {
+            station_age: u16::from(k % 2) * 300,
+            vlan_passthru: k.is_multiple_of(5),
+            asks_routers: !j.is_multiple_of(3),
+        };
         self.dirty.switch_settings.insert(format!("s{s}"));
     }
 
@@ -219,6 +225,13 @@ impl World {
                 *unknown = k.is_multiple_of(5);
                 *chassis = chassis.take().filter(|_| !j.is_multiple_of(4));
             }
+            port.options = PortOptions {
+                learns: [None, Some(true), Some(false)][usize::from(j / 4 % 3)],
+                silent: k % 9 == 2,
+                takes_groups: k % 9 != 3,
+                announces: k % 9 != 4,
+                ..PortOptions::default()
+            };
             switch.ports.insert(id.clone(), port);
         }
         self.dirty.switch_ports.insert((format!("s{s}"), id));
@@ -234,6 +247,13 @@ impl World {
                 let r = k % 2;
                 let mut port = to_router(20 + u16::from(j % 2), &format!("r{r}"), &format!("r{r}q{}", j % 4));
                 port.enabled = !k.is_multiple_of(9);
+                port.options.stands_for = ["10.0.0.0/25", "2001:db8::/64"]
+                    .iter()
+                    .take(usize::from(j % 3))
+                    .map(|text| network(text))
+                    .collect();
+                port.options.stands_for_mac = (k.is_multiple_of(3)).then(|| mac(k));
+                port.options.announces = k % 7 != 4;
                 switch.ports.insert(id.clone(), port);
             }
         }
@@ -298,6 +318,11 @@ impl World {
             0 => router.enabled = !k.is_multiple_of(3),
             1 => router.chassis = (k.is_multiple_of(2)).then(|| host(k)),
             2 => router.load_balancers = balancers(k),
+            _ if k.is_multiple_of(6) => {
+                let sources = |some: bool| if some { vec![[10, 0, 0, 99].into()] } else { Vec::new() };
+                router.options.balancer_sources = sources(k % 4 < 2);
+                router.options.dnat_sources = sources(k % 8 < 4);
+            }
             _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
         }
@@ -320,6 +345,7 @@ impl World {
             port.gateway = Candidate::ranked(candidates.map(candidate).collect());
             let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
             port.mtu = (k.is_multiple_of(4)).then_some(1300 + u16::from(j));
+            port.route_table = table_name(j / 4);
             port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
             router.ports.insert(id.clone(), port);
         }
@@ -345,6 +371,10 @@ impl World {
                 exempted_external_ips: peers(k.is_multiple_of(19)),
                 distributed: (k % 3 == 1)
                     .then(|| Distributed { mac: mac(k), port: format!("s{}p{}", k % 2, j % 3) }),
+                condition: (k.is_multiple_of(7)).then(|| Condition {
+                    priority: flowtable::types::Priority::new(u16::from(j)).unwrap(),
+                    matching: ["ip4", "tcp.dst == 80", "tcp.dts == 1"][usize::from(j % 3)].to_owned(),
+                }),
             };
             router.nats.insert(id.clone(), rule);
         }
@@ -361,11 +391,15 @@ impl World {
             let action = match k % 4 {
                 0 => PolicyAction::Allow,
                 1 => PolicyAction::Drop,
+                2 if j.is_multiple_of(2) => PolicyAction::Jump(chain(j / 2)),
                 n => PolicyAction::Reroute(hops(n - 1)),
             };
             let matching = ["ip4", "ip4.src == 10.0.0.0/24", "tcp.dts == 1"][usize::from(k % 3)].to_owned();
             let priority = flowtable::types::Priority::new((k % 4).into()).unwrap();
-            router.policies.insert(id.clone(), RouterPolicy { priority, matching, action });
+            let (chain, mark) = (chain(j), u32::from(k % 2));
+            let output_port = (k.is_multiple_of(7)).then(|| format!("r{r}q{}", k % 3));
+            let policy = RouterPolicy { priority, matching, action, chain, mark, output_port };
+            router.policies.insert(id.clone(), policy);
         }
         self.dirty.policies.insert((format!("r{r}"), id));
     }
@@ -402,6 +436,8 @@ impl World {
                     n_failures: 3,
                 }),
                 probe_points: (0..k % 3).map(point).collect(),
+                skip_snat: j.is_multiple_of(3),
+                responder: [Responder::Reachable, Responder::All, Responder::None][usize::from(j % 3)],
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
@@ -481,6 +517,8 @@ fn an_acl(j: u8, k: u8) -> Acl {
     Acl {
         tier: k / 64,
         label: u32::from(k % 3),
+        after_lb: direction == AclDirection::FromLport && j % 5 > 2,
+        persists: k % 7 == 3,
         log: (k.is_multiple_of(5)).then(|| AclLog {
             name: String::new(),
             severity: Severity::Info,
@@ -504,7 +542,19 @@ fn a_route(k: u8) -> StaticRoute {
         by,
         target,
         symmetric: k.is_multiple_of(3),
+        table: table_name(k / 5),
+        hash_fields: if k.is_multiple_of(7) { vec![HashField::IpDst] } else { Vec::new() },
     }
+}
+
+/// A chain of policies, or none.
+fn chain(n: u8) -> String {
+    ["", "", "x", "y"][usize::from(n % 4)].to_owned()
+}
+
+/// A name of static routes, or none.
+fn table_name(n: u8) -> String {
+    ["", "", "t"][usize::from(n % 3)].to_owned()
 }
 
 /// Tables with what a host begins with: the meters that all networks share.

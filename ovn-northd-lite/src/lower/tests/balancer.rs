@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     fixture::*,
-    model::{HashField, LoadBalancer, Northbound, Protocol},
+    model::{Acl, AclAction, AclDirection, DefaultPolicy, HashField, LoadBalancer, Northbound, Protocol},
     punt::Service,
 };
 
@@ -282,4 +282,63 @@ fn acls_beside_a_load_balancer_leave_it_its_connections() {
     }
     fabric.check_conservation();
     assert_eq!(fabric.drops().len(), 0, "{:?}", fabric.drops());
+}
+
+#[test]
+fn acls_behind_load_balancers_see_the_backend() {
+    let late =
+        |matching: &str| Acl { after_lb: true, ..acl(AclDirection::FromLport, 7, matching, AclAction::Drop) };
+    let mut nb = served(balancer("192.0.2.10:80", &["10.0.0.5:8080"]));
+    let db = nb.switches.get_mut("db").unwrap();
+    db.acls.insert("all".into(), acl(AclDirection::FromLport, 1, "ip4", AclAction::AllowRelated));
+    let mut fabric = Fabric::new(&nb);
+    assert_eq!(connect(&mut fabric, 2000, "192.0.2.10"), "a");
+    assert_eq!(go_on(&mut fabric, 2000, "192.0.2.10"), ["a"]);
+    nb.switches
+        .get_mut("db")
+        .unwrap()
+        .acls
+        .insert("late".into(), late("ip4.dst == 10.0.0.5 && tcp.dst == 8080"));
+    fabric.change(&nb);
+    assert_eq!(go_on(&mut fabric, 2000, "192.0.2.10"), [""; 0], "a connection that was allowed ends");
+    let (client, service) = (end(0x15, "10.0.1.5", 2001), end(0xf1, "192.0.2.10", 80));
+    assert_eq!(fabric.send("c", &tcp(&client, &service, SYN, (100, 0), b"")), []);
+    let drops = fabric.drops();
+    assert_eq!(drops.get("ls_in_acl_after_lb_eval switches/db/acls/late"), Some(&2), "{drops:?}");
+    // What they allow is still denied by the others, and by the default.
+    nb.switches
+        .get_mut("db")
+        .unwrap()
+        .acls
+        .insert("late".into(), Acl { action: AclAction::Allow, ..late("ip4") });
+    nb.switches.get_mut("db").unwrap().acls.remove("all");
+    nb.switches.get_mut("db").unwrap().default_policy = DefaultPolicy::Drop;
+    let mut fabric = Fabric::new(&nb);
+    assert_eq!(fabric.send("c", &tcp(&client, &service, SYN, (100, 0), b"")), []);
+    fabric.check_conservation();
+}
+
+#[test]
+fn connections_stay_allowed_where_an_acl_has_said_so() {
+    for persists in [false, true] {
+        let mut nb = served(balancer("192.0.2.10:80", &["10.0.0.5:8080"]));
+        let db = nb.switches.get_mut("db").unwrap();
+        db.default_policy = DefaultPolicy::Drop;
+        let allow =
+            Acl { persists, ..acl(AclDirection::FromLport, 1, "inport == \"c\"", AclAction::AllowRelated) };
+        db.acls.insert("allow".into(), allow);
+        let back = acl(AclDirection::ToLport, 1, "outport == \"d\"", AclAction::AllowRelated);
+        db.acls.insert("other".into(), back);
+        let mut fabric = Fabric::new(&nb);
+        assert_eq!(connect(&mut fabric, 2000, "192.0.2.10"), "a");
+        assert_eq!(go_on(&mut fabric, 2000, "192.0.2.10"), ["a"]);
+        nb.switches.get_mut("db").unwrap().acls.remove("allow");
+        fabric.change(&nb);
+        let wanted: &[&str] = if persists { &["a"] } else { &[] };
+        assert_eq!(go_on(&mut fabric, 2000, "192.0.2.10"), wanted, "persists: {persists}");
+        // New ones are judged as all.
+        let (client, service) = (end(0x15, "10.0.1.5", 2001), end(0xf1, "192.0.2.10", 80));
+        assert_eq!(fabric.send("c", &tcp(&client, &service, SYN, (100, 0), b"")), []);
+        fabric.check_conservation();
+    }
 }

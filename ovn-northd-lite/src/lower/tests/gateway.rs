@@ -7,7 +7,7 @@ use flowtable::{
 };
 
 use super::{
-    fabric::{Fabric, Sent, fields, key},
+    fabric::{Fabric, Sent, fields, key, tcp},
     hw, ip,
 };
 use crate::{
@@ -35,7 +35,13 @@ fn candidates(list: &[(&str, u16)]) -> Vec<Candidate> {
 fn network(key: u16, tag: Option<u16>) -> SwitchPort {
     let tag = tag.map(|tag| VlanId::new(tag).unwrap());
     let kind = SwitchPortKind::Network { network: "net".to_owned(), tag, gateway: Vec::new() };
-    SwitchPort { key: port_key(key), kind, enabled: true, services: Default::default() }
+    SwitchPort {
+        key: port_key(key),
+        kind,
+        enabled: true,
+        services: Default::default(),
+        options: Default::default(),
+    }
 }
 
 /// `small`, with the router's port `r-ext` on a switch with a network outside.
@@ -241,4 +247,52 @@ fn a_missing_interface_to_a_network_is_told_where_it_is_needed() {
     let told: Vec<_> = errors.iter().filter(|error| error.object == "switches/web/ports/web-net").collect();
     assert_eq!(told.len(), 1, "{errors:?}");
     assert!(told[0].reason.contains("vswitchctl port add INTERFACE --network net"), "{}", told[0]);
+}
+
+/// A connection from outside to a service of the router; the client's next segment goes on.
+fn served_from_outside(fabric: &mut Fabric, backend: &str, (last, address, inner): (u8, &str, u8)) {
+    const SYN: u16 = 2;
+    const ACK: u16 = 16;
+    let client = end(0x25, "203.0.113.9", 4000 + u16::from(last));
+    let service = end(0xf2, "203.0.113.80", 80);
+    let got = one(&fabric.deliver("h1", &tcp(&client, &service, SYN, (100, 0), b"")), backend, fabric);
+    assert_eq!(
+        fields(&got, &[Field::NwSrc, Field::NwDst, Field::TcpDst]),
+        [ip("203.0.113.9"), ip(address), 8080]
+    );
+    let (server, back) = (end(last, address, 8080), End { mac: mac(inner), ..client });
+    let answer = tcp(&server, &back, SYN | ACK, (900, 101), b"");
+    let frame = one(&fabric.send(backend, &answer), "net", fabric);
+    let seen = [Field::EthSrc, Field::NwSrc, Field::TcpSrc, Field::TcpDst];
+    assert_eq!(fields(&frame, &seen), [hw(0xf2), ip("203.0.113.80"), 80, client.port.into()]);
+    let got = one(&fabric.deliver("h1", &tcp(&client, &service, ACK, (101, 901), b"x")), backend, fabric);
+    assert_eq!(fields(&got, &[Field::NwDst]), [ip(address)]);
+    // What is said later is not taken for a connection that begins inside.
+    let later = tcp(&server, &back, ACK, (901, 102), b"hello");
+    let frame = one(&fabric.send(backend, &later), "net", fabric);
+    assert_eq!(fields(&frame, &[Field::NwSrc, Field::TcpSrc]), [ip("203.0.113.80"), 80]);
+}
+
+#[test]
+fn services_of_a_gateways_router_are_reached_from_outside_wherever_they_are() {
+    // The gateway hides sources inside, or does not.
+    for hides in [true, false] {
+        for (backend, last, address, inner) in [("c", 0x15, "10.0.1.5", 0xf1), ("b", 0x06, "10.0.0.6", 0xf0)]
+        {
+            let mut nb = with_neighbour(with_gateway(None, &[("h1", 20)]));
+            nb.load_balancers.insert("lb".into(), balancer("203.0.113.80:80", &[&format!("{address}:8080")]));
+            let r = nb.routers.get_mut("r").unwrap();
+            r.load_balancers.insert("lb".into());
+            if !hides {
+                r.nats.clear();
+            }
+            let mut fabric = Fabric::new(&nb);
+            let who = question(&end(0x25, "203.0.113.9", 0), "203.0.113.80");
+            let answer = one(&fabric.deliver("h1", &who), "net", &fabric);
+            assert_eq!(fields(&answer, &[Field::ArpOp, Field::ArpSha]), [2, hw(0xf2)]);
+            served_from_outside(&mut fabric, backend, (last, address, inner));
+            fabric.check_conservation();
+            assert_eq!(fabric.drops().len(), 0, "{:?}", fabric.drops());
+        }
+    }
 }

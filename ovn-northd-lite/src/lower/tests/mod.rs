@@ -7,6 +7,8 @@ mod gateway;
 mod host;
 mod policy;
 mod qos;
+mod routing;
+mod station;
 mod translation;
 
 use std::sync::Arc;

@@ -160,7 +160,9 @@ impl World {
             let label = if action == AclAction::AllowRelated { random.below(3) as u32 } else { 0 };
             let priority = Priority::new(priority).unwrap();
             let text = matching.text(direction);
-            let acl = Acl { direction, tier, priority, matching: text, action, label, log };
+            let (after_lb, persists) = (false, false);
+            let acl =
+                Acl { direction, tier, priority, matching: text, action, label, log, after_lb, persists };
             let owner = random.one_in(3).then(|| random.below(2));
             world.rules.push((owner, Rule { acl, matching }));
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     fixture::*,
-    model::{NatKind, NextHop, Northbound, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
+    model::{NatKind, Northbound, PolicyAction, RouteMatch, StaticRoute},
     punt::Service,
 };
 
@@ -190,13 +190,6 @@ fn a_router_of_one_chassis_balances_for_the_outside() {
     fabric.check_conservation();
 }
 
-fn route(prefix: &str, next: Option<&str>) -> StaticRoute {
-    let target = next.map_or(RouteTarget::Discard, |ip| {
-        RouteTarget::Via(NextHop { ip: ip.parse().unwrap(), output_port: None })
-    });
-    StaticRoute { prefix: network(prefix), by: RouteMatch::Destination, target, symmetric: false }
-}
-
 #[test]
 fn routes_share_discard_and_go_by_source() {
     let mut nb = small();
@@ -236,11 +229,7 @@ fn answers_go_back_to_whoever_brought_their_connections() {
     r.nats.insert("float".into(), nat(NatKind::Both, "10.0.0.200", "10.0.1.5/32"));
     r.policies.insert(
         "elsewhere".into(),
-        RouterPolicy {
-            priority: flowtable::types::Priority::new(9).unwrap(),
-            matching: "udp.src == 54".to_owned(),
-            action: PolicyAction::Reroute(vec!["10.0.1.6".parse().unwrap()]),
-        },
+        policy(9, "udp.src == 54", PolicyAction::Reroute(vec!["10.0.1.6".parse().unwrap()])),
     );
     let mut fabric = Fabric::new(&nb);
     let client = |last, port| end(last, "192.0.2.7", port);
@@ -282,11 +271,6 @@ fn answers_go_back_to_whoever_brought_their_connections() {
 fn policies_overrule_routes() {
     let mut nb = small();
     let r = nb.routers.get_mut("r").unwrap();
-    let policy = |priority, matching: &str, action| RouterPolicy {
-        priority: flowtable::types::Priority::new(priority).unwrap(),
-        matching: matching.to_owned(),
-        action,
-    };
     let hops = |ips: &[&str]| PolicyAction::Reroute(ips.iter().map(|ip| ip.parse().unwrap()).collect());
     r.policies.insert("deny".into(), policy(10, "udp.dst == 1", PolicyAction::Drop));
     r.policies.insert("allow".into(), policy(20, "udp.dst == 1 && udp.src == 7", PolicyAction::Allow));

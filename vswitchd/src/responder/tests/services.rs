@@ -36,7 +36,13 @@ fn served() -> Northbound {
     };
     let near = nb.switches.get_mut("near").unwrap();
     let kind = port(9, &["10.0.0.9", "2001:db8::9"]);
-    let c = SwitchPort { key: PortKey::new(7).unwrap(), kind, enabled: true, services: Default::default() };
+    let c = SwitchPort {
+        key: PortKey::new(7).unwrap(),
+        kind,
+        enabled: true,
+        services: Default::default(),
+        options: Default::default(),
+    };
     near.ports.insert("c".to_owned(), c);
     near.ports.get_mut("a").unwrap().services.hostname = Some("web-a".to_owned());
     near.services.dhcp = [Some("four".to_owned()), Some("six".to_owned())];
@@ -301,6 +307,8 @@ fn answers_pass_a_switch_that_denies_and_nobody_else_does_so() {
         action: AclAction::AllowRelated,
         label: 0,
         log: None,
+        after_lb: false,
+        persists: false,
     };
     near.acls.insert("ask".to_owned(), acl("udp.dst == {67, 547, 53}"));
     near.acls.insert("any".to_owned(), acl("inport == \"c\""));

@@ -9,11 +9,12 @@ use crate::{
 
 pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
     let (stage, object) = (policy.stages.action, &policy.switch.object);
-    sink.add(stage, 0, "1", "next;", object, "What no ACL decides about is allowed.");
+    let on = format!("{}next;", policy.forgets());
+    sink.add(stage, 0, "1", on.clone(), object, "What no ACL decides about is allowed.");
     if !policy.is_in_force() {
         return;
     }
-    sink.add(stage, 1000, "reg8[16] == 1", "next;", object, "An ACL has allowed it.");
+    sink.add(stage, 1000, "reg8[16] == 1", on.clone(), object, "An ACL has allowed it.");
     for tier in 0..policy.last_tier() {
         let again = Stage::from(policy.stages.eval).number;
         let actions = format!("reg8[30..31] = {}; next({again});", tier + 1);
@@ -22,7 +23,10 @@ pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
     }
     if policy.is_stateful() {
         let why = "A connection that is allowed by default is remembered, and no longer blocked.";
-        sink.add(stage, 20, "reg0[7] == 1 && ip", "reg0[1] = 1; next;", object, why);
+        sink.add(stage, 20, "reg0[7] == 1 && ip", format!("reg0[1] = 1; {on}"), object, why);
+    }
+    if policy.stages.after_lb {
+        return;
     }
     for (id, default_policy) in &policy.switch.groups {
         if *default_policy == DefaultPolicy::Drop {
@@ -38,7 +42,8 @@ pub(super) fn switch(policy: &Policy<'_>, sink: &mut FlowSink) {
 pub(super) fn router_port(policy: &Policy<'_>, object: &str, port: String, sink: &mut FlowSink) {
     if policy.switch.default_policy == DefaultPolicy::Drop {
         let why = "The default of a switch is for its workloads, not for what routers send and get.";
-        sink.add(policy.stages.action, 60, port, "next;", object, why);
+        let on = format!("{}next;", policy.forgets());
+        sink.add(policy.stages.action, 60, port, on, object, why);
     }
 }
 

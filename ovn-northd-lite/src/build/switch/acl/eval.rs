@@ -54,6 +54,11 @@ fn connections(policy: &Policy<'_>, sink: &mut FlowSink) {
         "A reply of an allowed connection.",
     );
     add(
+        "ct.est && !ct.rel && !ct.new && !ct.inv && !ct.rpl && ct_mark.allow_established == 1",
+        ALLOWED,
+        "An ACL has allowed the connection for as long as it lasts.",
+    );
+    add(
         "!ct.est && ct.rel && !ct.new && !ct.inv && ct_mark.blocked == 0",
         ALLOWED,
         "An error about an allowed connection.",
@@ -111,9 +116,10 @@ pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowS
 }
 
 fn remembered(acl: &Acl) -> String {
+    let lasting = if acl.persists { "reg0[20] = 1; " } else { "" };
     match acl.label {
-        0 => format!("reg0[1] = 1; {ALLOWED}"),
-        label => format!("reg0[1] = 1; reg0[13] = 1; reg3 = {label}; {ALLOWED}"),
+        0 => format!("{lasting}reg0[1] = 1; {ALLOWED}"),
+        label => format!("{lasting}reg0[1] = 1; reg0[13] = 1; reg3 = {label}; {ALLOWED}"),
     }
 }
 

@@ -16,9 +16,13 @@
 //! | `reg0[9]` | a denying ACL just denies |
 //! | `reg0[10]` | a denying ACL has the connection blocked, so that its replies end too |
 //! | `reg0[13]` | `reg3` is a label for the connection |
+//! | `reg0[20]` | the connection stays allowed |
 //! | `reg0[16]` | an `allow-stateless` ACL matches: not tracked |
 //! | `reg8[16]` | allowed |
 //! | `reg8[30..31]` | tier |
+//!
+//! ACLs that are asked behind load balancers see the backend's address. They can deny what
+//! the others allow, not the other way round: defaults are applied before.
 //!
 //! Denial is structural: an ACL that would deny and whose match cannot be read denies
 //! everything at its priority.
@@ -47,6 +51,9 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
         eval::switch(&policy, sink);
         action::switch(&policy, sink);
     }
+    let policy = Policy { switch, stages: Stages::AFTER_LB };
+    eval::switch(&policy, sink);
+    action::switch(&policy, sink);
 }
 
 /// The switch's ports to routers: connections cannot be tracked there, since requests and
@@ -65,9 +72,10 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
 
 /// Of ACLs that contradict each other, one that denies counts, else the first one.
 pub(super) fn acl(input: &AclInput<'_>, sink: &mut FlowSink) {
-    let stages = match input.direction {
-        AclDirection::FromLport => Stages::FROM_LPORT,
-        AclDirection::ToLport => Stages::TO_LPORT,
+    let stages = match (input.direction, input.after_lb) {
+        (AclDirection::FromLport, false) => Stages::FROM_LPORT,
+        (AclDirection::FromLport, true) => Stages::AFTER_LB,
+        (AclDirection::ToLport, _) => Stages::TO_LPORT,
     };
     let policy = Policy { switch: input.switch, stages };
     let mut acls = input.acls.iter();
@@ -82,6 +90,8 @@ pub(super) fn acl(input: &AclInput<'_>, sink: &mut FlowSink) {
 #[derive(Debug, Clone, Copy)]
 struct Stages {
     direction: AclDirection,
+    /// Behind load balancers.
+    after_lb: bool,
     /// The port that ACLs of the direction are about.
     port: &'static str,
     pre_acl: Step,
@@ -111,6 +121,7 @@ impl From<Step> for Stage {
 impl Stages {
     const FROM_LPORT: Self = Self {
         direction: AclDirection::FromLport,
+        after_lb: false,
         port: "inport",
         pre_acl: Step::In(SwitchIn::PreAcl),
         pre_stateful: Step::In(SwitchIn::PreStateful),
@@ -119,8 +130,15 @@ impl Stages {
         action: Step::In(SwitchIn::AclAction),
         stateful: Step::In(SwitchIn::Stateful),
     };
+    const AFTER_LB: Self = Self {
+        after_lb: true,
+        eval: Step::In(SwitchIn::AclAfterLbEval),
+        action: Step::In(SwitchIn::AclAfterLbAction),
+        ..Self::FROM_LPORT
+    };
     const TO_LPORT: Self = Self {
         direction: AclDirection::ToLport,
+        after_lb: false,
         port: "outport",
         pre_acl: Step::Out(SwitchOut::PreAcl),
         pre_stateful: Step::Out(SwitchOut::PreStateful),
@@ -145,12 +163,25 @@ impl Policy<'_> {
 
     /// Highest tier of the direction.
     fn last_tier(&self) -> u8 {
-        self.switch.last_tier(self.stages.direction).unwrap_or(0)
+        self.own_last_tier().unwrap_or(0)
+    }
+
+    /// The same; `None`: there are no ACLs.
+    fn own_last_tier(&self) -> Option<u8> {
+        self.switch.last_tier(self.stages.direction, self.stages.after_lb)
     }
 
     /// Something may be denied.
     fn is_in_force(&self) -> bool {
-        self.switch.last_tier(self.stages.direction).is_some() || self.switch.drops_by_default()
+        self.own_last_tier().is_some() || !self.stages.after_lb && self.switch.drops_by_default()
+    }
+
+    /// What a packet that goes on from here forgets, since ACLs are asked once more.
+    fn forgets(&self) -> &'static str {
+        let is_asked_again = self.stages.direction == AclDirection::FromLport
+            && !self.stages.after_lb
+            && self.switch.last_tier(AclDirection::FromLport, true).is_some();
+        if is_asked_again { "reg8[16] = 0; reg8[30..31] = 0; " } else { "" }
     }
 }
 

@@ -41,12 +41,26 @@ pub(super) fn router_port(policy: &Policy<'_>, object: &str, port: &str, sink: &
 }
 
 pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
+    if policy.is_stateful() && acl.persists {
+        remember_for_good(policy, sink);
+    }
     if policy.is_stateful()
         && acl.action == AclAction::AllowStateless
         && let Some(matching) = eval::readable(acl)
     {
         let why = "The ACL allows it without tracking.";
         sink.add(policy.stages.pre_acl, eval::priority(acl), matching, "reg0[16] = 1; next;", object, why);
+    }
+}
+
+/// Connections that stay allowed, for ACLs that say so.
+fn remember_for_good(policy: &Policy<'_>, sink: &mut FlowSink) {
+    let (stage, object) = (policy.stages.stateful, &policy.switch.object);
+    let why = "The connection is remembered as one that stays allowed.";
+    for (has_label, label) in [(0, ""), (1, " ct_label.label = reg3;")] {
+        let matching = format!("reg0[1] == 1 && reg0[13] == {has_label} && reg0[20] == 1 && ip");
+        let marks = format!("ct_mark.blocked = 0; ct_mark.allow_established = 1;{label}");
+        sink.add(stage, 110, matching, format!("ct_commit {{ {marks} }}; next;"), object, why);
     }
 }
 

@@ -1,0 +1,67 @@
+//! What switches, their ports and routers do besides, unless told otherwise.
+
+use std::net::IpAddr;
+
+use flowtable::types::MacAddr;
+
+use super::IpNetwork;
+
+/// What a switch does besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchOptions {
+    /// Seconds after which a station is forgotten that has not spoken; 0: never.
+    pub station_age: u16,
+    /// Frames with VLAN tags pass as they are.
+    pub vlan_passthru: bool,
+    /// Questions for addresses that no router has reach routers, too.
+    pub asks_routers: bool,
+}
+
+impl Default for SwitchOptions {
+    fn default() -> Self {
+        // As long as bridges remember (IEEE 802.1Q §8.8.3).
+        Self { station_age: 300, vlan_passthru: false, asks_routers: true }
+    }
+}
+
+/// What a port of a switch does besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortOptions {
+    /// Stations behind it are remembered; `None`: those behind a workload that takes frames
+    /// to unknown addresses.
+    pub learns: Option<bool>,
+    /// Nobody answers for its addresses but itself.
+    pub silent: bool,
+    /// It gets frames for groups.
+    pub takes_groups: bool,
+    /// Networks outside are told where its addresses are.
+    pub announces: bool,
+    /// Networks for whose addresses it answers, and with which MAC address; for a router's
+    /// port, whose own it is otherwise.
+    pub stands_for: Vec<IpNetwork>,
+    /// See `stands_for`.
+    pub stands_for_mac: Option<MacAddr>,
+}
+
+impl Default for PortOptions {
+    fn default() -> Self {
+        Self {
+            learns: None,
+            silent: false,
+            takes_groups: true,
+            announces: true,
+            stands_for: Vec::new(),
+            stands_for_mac: None,
+        }
+    }
+}
+
+/// What a router of one chassis does besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouterOptions {
+    /// Addresses that the sources of its load balancers' connections become, one of a family
+    /// at most.
+    pub balancer_sources: Vec<IpAddr>,
+    /// The same, of connections whose destination is translated.
+    pub dnat_sources: Vec<IpAddr>,
+}
