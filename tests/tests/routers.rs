@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ferroflow_tests::daemon::{Daemon, Life, has_command};
+use ferroflow_tests::daemon::{Daemon, has_command};
 use ferroflow_tests::fabric::Fabric;
 use ferroflow_tests::netns::{self, End, Netns};
 use ferroflow_tests::provider::greeter;
@@ -447,13 +447,19 @@ fn ports_choose_their_routes_and_policies_lead_to_others() -> Result<()> {
         for name in ["db-1", "db-2"] {
             let workload = fabric.workload(name)?;
             workload.netns.ip(&["addr", "add", "198.51.100.9/32", "dev", "lo"])?;
+            // Routers answer questions from their own network.
+            workload.netns.set_sysctls(&[("net.ipv4.conf.all.arp_announce", "2")])?;
             configure(fabric, &[&format!("switch-port set {name} --no-port-security")])?;
             for port in [8080, 8081] {
                 daemons.push(server(fabric, &workload.netns, SocketAddrV4::new(far, port), name)?);
             }
         }
         let who = |port: u16, n: u64| -> Result<Vec<String>> {
-            let answers = ask(fabric, "web-1", SocketAddrV4::new(far, port), n)?;
+            let answers = ask(fabric, "web-1", SocketAddrV4::new(far, port), n);
+            let answers = answers.with_context(|| {
+                let drops = [0, 1].map(|host| fabric.host(host).control.text(&["drops"]).unwrap_or_default());
+                format!("port {port}: {}", drops.join("\n"))
+            })?;
             Ok(answers.into_keys().map(|who| who.split(' ').next().unwrap_or_default().to_owned()).collect())
         };
         configure(
