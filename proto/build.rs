@@ -5,9 +5,10 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
+    "ferroflow/host/v1/bridge.proto",
     "ferroflow/host/v1/conntrack.proto",
     "ferroflow/host/v1/endpoint.proto",
     "ferroflow/host/v1/event.proto",

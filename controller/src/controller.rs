@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::{
-    chassis::{Assistants, Registry},
+    chassis::{Assistants, Moderation, Registry},
     network::Network,
     receipts::Receipts,
     state::{Change, ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
@@ -33,6 +33,8 @@ pub struct Controller {
     pub receipts: Receipts,
     /// Who can be asked what.
     pub assistants: Assistants,
+    /// How often what hosts say of the same is written.
+    pub moderation: Moderation,
     network: Mutex<Network>,
 }
 
@@ -73,6 +75,7 @@ impl Controller {
             registry: Registry::default(),
             receipts: Receipts::new(revision),
             assistants: Assistants::default(),
+            moderation: Moderation::default(),
             network: Mutex::default(),
         }))
     }

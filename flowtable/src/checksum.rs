@@ -79,6 +79,14 @@ pub fn of(bytes: &[u8]) -> u16 {
     Sum::ZERO.bytes(bytes).checksum()
 }
 
+/// The checksum of an IPv4 header without options is right.
+#[inline]
+pub fn is_right_ipv4(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    // The sum is 0xffff in either byte order (RFC 1071 §2 (B)).
+    fold(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()) == 0xffff
+}
+
 /// A checksum after its data changed by `change` (RFC 1624 §3, equation 3).
 pub fn update(checksum: u16, change: Sum) -> u16 {
     Sum::ZERO.word(!checksum).sum(change).checksum()

@@ -72,6 +72,11 @@ drop_reasons! {
     ReservedAddress = "reserved-address", "The frame is for bridges themselves (01:80:c2:00:00:00 to 0f, and some of vendors), and NORMAL does not forward those.";
     NeighbourUnknown = "neighbour-unknown", "The next hop did not say its MAC address in time, or too many packets waited for it.";
     PortClosed = "port-closed", "The input port takes no packets: it is set so, or disabled.";
+    PortBlocked = "port-blocked", "The spanning tree does not let frames pass the port: they would go in circles.";
+    BondStandby = "bond-standby", "The frame came by a member of a bond that is not used, or is the bond's own frame that came back.";
+    BondDown = "bond-down", "No member of the bond can be used.";
+    MirrorPort = "mirror-port", "The port gets what a mirror copies, and takes nothing.";
+    GroupUnknown = "group-unknown", "Nobody has asked for the group's packets.";
     PortProtected = "port-protected", "Both ports are protected, and NORMAL sends nothing from one such port to another.";
     NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";

@@ -4,10 +4,10 @@
 use std::io::Write;
 
 use ferroflow_proto::host::{
-    conntrack_service_client::ConntrackServiceClient, endpoint_service_client::EndpointServiceClient,
-    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-    lab_service_client::LabServiceClient, rule_service_client::RuleServiceClient,
-    worker_service_client::WorkerServiceClient,
+    bridge_service_client::BridgeServiceClient, conntrack_service_client::ConntrackServiceClient,
+    endpoint_service_client::EndpointServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
+    rule_service_client::RuleServiceClient, worker_service_client::WorkerServiceClient,
 };
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -122,6 +122,8 @@ macro_rules! host_clients {
 host_clients! {
     /// Connects to the host's switch.
     host: HostServiceClient;
+    /// Connects to the host's switch, for what its bridges do by themselves.
+    bridges: BridgeServiceClient;
     /// Connects to the host's switch, for its rules, groups and meters.
     rules: RuleServiceClient;
     /// Connects to the host's switch, for the connections it tracks.

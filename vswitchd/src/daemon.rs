@@ -32,6 +32,8 @@ use crate::{
 const ENDPOINTS_DIR: &str = "endpoints";
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How often bridges' protocols are looked after.
+const PROTOCOLS: Duration = Duration::from_millis(100);
 /// How long what packets make may wait for more of it.
 const SETTLE: Duration = Duration::from_millis(1);
 
@@ -113,6 +115,7 @@ pub(crate) fn keep(host: &SharedHost, controller: Option<(Endpoint, agent::Said)
     }
     tokio::spawn(news(host.clone()));
     tokio::spawn(audit(host.clone()));
+    tokio::spawn(protocols(host.clone()));
     tokio::spawn(bfd::run(host.clone()));
 }
 
@@ -145,6 +148,16 @@ async fn audit(host: SharedHost) {
     loop {
         tick.tick().await;
         host.with(Host::audit).await;
+    }
+}
+
+/// Has bridges say to each other what is due, and looks after the links of bonds.
+async fn protocols(host: SharedHost) {
+    let mut tick = tokio::time::interval(PROTOCOLS);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        host.with(Host::tend_protocols).await;
     }
 }
 

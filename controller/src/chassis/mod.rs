@@ -2,7 +2,8 @@
 //! controller sends each what it needs.
 //!
 //! `registry.rs` knows who is connected, `bindings.rs` decides which chassis a port is on,
-//! `health.rs` takes note of which backends serve, `neighbours.rs` of whom hosts have heard,
+//! `health.rs` takes note of which backends serve, `neighbours.rs` of whom hosts have heard
+//! (`moderation.rs`: how often that is written),
 //! `holders.rs` of who has the addresses of virtual ports, `session.rs` is one stream, `encode.rs` turns views into messages.
 //! `assist.rs` asks chassis what somebody else wants to know.
 
@@ -11,6 +12,7 @@ mod bindings;
 mod encode;
 mod health;
 mod holders;
+mod moderation;
 mod neighbours;
 mod registry;
 mod session;
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub use self::{
     assist::{AskError, Assistants},
     encode::delta as encode_change,
+    moderation::Moderation,
     registry::Registry,
 };
 use crate::controller::Controller;

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use ferroflow_proto::chassis as pb;
@@ -18,19 +19,45 @@ use crate::{
 /// What of a port's neighbours is new; `None`: nobody has heard of it any more.
 type Changes = BTreeMap<Name, BTreeMap<IpAddr, Option<Heard>>>;
 
+/// What a chassis said that has to wait: what it heard, and how long the first of it.
+pub(super) type Later = Option<(Duration, Vec<pb::Neighbour>)>;
+
 /// Writes what a chassis has heard, where it is new. What is about no router port, or more
-/// than one has room for, is left out.
-pub(super) fn settle(controller: &Controller, chassis: &str, said: &pb::Neighbours) -> Result<(), Refusal> {
-    if changes(&controller.state(), chassis, said).is_empty() {
-        return Ok(());
+/// than one has room for, is left out; who changes all the time has to wait.
+pub(super) fn settle(
+    controller: &Controller,
+    chassis: &str,
+    mut said: pb::Neighbours,
+    now: Instant,
+) -> Result<Later, Refusal> {
+    let later = moderate(controller, &mut said, now);
+    if changes(&controller.state(), chassis, &said).is_empty() {
+        return Ok(later);
     }
     controller.write(false, |draft| {
-        for (port, heard) in changes(draft.state(), chassis, said) {
+        for (port, heard) in changes(draft.state(), chassis, &said) {
             draft.set_heard(&port, heard);
         }
         Ok(())
     })?;
-    Ok(())
+    Ok(later)
+}
+
+/// Takes out what has to wait. In a list of all it counts as what is known.
+fn moderate(controller: &Controller, said: &mut pb::Neighbours, now: Instant) -> Later {
+    let state = controller.state();
+    let mut later: Later = None;
+    for one in &mut said.heard {
+        let Some((record, ip, mac)) = known(&state, one) else { continue };
+        let Some(present) = record.heard.get(&ip).filter(|present| present.mac != mac) else { continue };
+        if let Err(wait) = controller.moderation.admit(&record.name, ip, now) {
+            let (shortest, waiting) = later.get_or_insert((wait, Vec::new()));
+            *shortest = wait.min(*shortest);
+            waiting.push(one.clone());
+            one.mac = present.mac.to_string();
+        }
+    }
+    later
 }
 
 fn changes(state: &State, chassis: &str, said: &pb::Neighbours) -> Changes {
@@ -70,4 +97,67 @@ fn known<'a>(state: &'a State, said: &pb::Neighbour) -> Option<(&'a Record, IpAd
     let record: &Record = state.port(&said.router_port)?;
     let is_router_port = record.name.kind() == Kind::RouterPort;
     Some((record, said.ip.parse().ok()?, said.mac.parse().ok()?)).filter(|_| is_router_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroflow_proto::northbound::{self as nb, resource::Spec as Wire};
+
+    use super::*;
+    use crate::store::{LogLimits, MemoryStore};
+
+    fn controller() -> std::sync::Arc<Controller> {
+        let controller = Controller::open(Box::new(MemoryStore::default()), LogLimits::default()).unwrap();
+        let port = nb::LogicalRouterPort {
+            mac: "0a:00:00:00:00:01".to_owned(),
+            networks: vec!["192.0.2.254/24".to_owned()],
+            ..Default::default()
+        };
+        for (name, wire) in [
+            ("routers/r", Wire::LogicalRouter(Default::default())),
+            ("routers/r/ports/out", Wire::LogicalRouterPort(port)),
+        ] {
+            let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
+            controller.write(false, |draft| Ok(draft.create(0, resource)?)).unwrap();
+        }
+        controller
+    }
+
+    fn said(mac: u8) -> pb::Neighbours {
+        let one = pb::Neighbour {
+            router_port: "out".to_owned(),
+            ip: "192.0.2.7".to_owned(),
+            mac: format!("02:00:00:00:00:{mac:02x}"),
+        };
+        pb::Neighbours { heard: vec![one], ..Default::default() }
+    }
+
+    #[test]
+    fn two_hosts_that_hear_different_things_write_at_a_rate_and_the_last_word_holds() {
+        let controller = controller();
+        let start = Instant::now();
+        let (mut waiting, mut due) = (None, start);
+        for step in 0..600_u64 {
+            let now = start + Duration::from_millis(step * 100);
+            if now >= due
+                && let Some((chassis, heard)) = waiting.take()
+            {
+                let said = pb::Neighbours { heard, ..Default::default() };
+                assert_eq!(settle(&controller, chassis, said, now).unwrap(), None, "it has waited");
+            }
+            let (chassis, mac) = if step % 2 == 0 { ("h1", 1) } else { ("h2", 2) };
+            if let Some((wait, heard)) = settle(&controller, chassis, said(mac), now).unwrap() {
+                (waiting, due) = (Some((chassis, heard)), now + wait);
+            }
+        }
+        // One when it is first heard of, the burst, and one each ten seconds.
+        let n_written = controller.state().revision().get() - 2;
+        assert!((10..=12).contains(&n_written), "{n_written}");
+        // Then h2 goes silent, and h1 is right in the end.
+        let quiet = start + Duration::from_secs(90);
+        assert_eq!(settle(&controller, "h1", said(1), quiet).unwrap(), None);
+        let state = controller.state();
+        let heard = &state.port("out").unwrap().heard[&IpAddr::from([192, 0, 2, 7])];
+        assert_eq!((heard.mac.octets()[5], heard.chassis.as_str()), (1, "h1"));
+    }
 }

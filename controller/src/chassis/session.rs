@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ferroflow_proto::{
@@ -21,7 +21,10 @@ use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep_until,
+};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -52,6 +55,15 @@ struct Inbound {
     session: SessionId,
     end: watch::Sender<Option<End>>,
     sent: Arc<AtomicU64>,
+    later: Later,
+}
+
+/// What the chassis has heard of neighbours that has to wait, by router port and address, and
+/// when its turn is.
+#[derive(Default)]
+struct Later {
+    heard: BTreeMap<(String, String), pb::Neighbour>,
+    due: Option<Instant>,
 }
 
 /// The sending half.
@@ -120,7 +132,7 @@ async fn run(
         sent: Arc::clone(&sent),
         _alive: alive,
     };
-    let mut inbound = Inbound { controller, requests, chassis, session, end, sent };
+    let mut inbound = Inbound { controller, requests, chassis, session, end, sent, later: Later::default() };
     match inbound.register(hello).await {
         Ok(()) => {
             tracing::info!(chassis = inbound.chassis, "connected");
@@ -168,8 +180,14 @@ impl Inbound {
         let mut ended = self.end.subscribe();
         let mut ending = self.controller.ending();
         loop {
+            let due = self.later.due;
             let request = tokio::select! {
                 request = self.requests.message() => request,
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    let heard = std::mem::take(&mut self.later).heard.into_values().collect();
+                    let said = pb::Neighbours { heard, ..pb::Neighbours::default() };
+                    Ok(Some(pb::SyncRequest { message: Some(Message::Neighbours(said)) }))
+                }
                 _ = ended.wait_for(Option::is_some) => return,
                 _ = ending.wait_for(Option::is_some) => return,
                 _ = &mut gone => return,
@@ -188,7 +206,7 @@ impl Inbound {
         }
     }
 
-    async fn take(&self, request: pb::SyncRequest) -> Result<(), Status> {
+    async fn take(&mut self, request: pb::SyncRequest) -> Result<(), Status> {
         match request.message {
             Some(Message::Claims(claims)) => self.claim(claims).await,
             Some(Message::Ack(ack)) => self.ack(ack).await,
@@ -246,13 +264,20 @@ impl Inbound {
         self.blocking(move |controller, chassis| holders::settle(controller, chassis, &said)).await
     }
 
-    async fn neighbours(&self, said: pb::Neighbours) -> Result<(), Status> {
+    async fn neighbours(&mut self, said: pb::Neighbours) -> Result<(), Status> {
         let n_said = said.heard.len() + said.gone.len();
         if n_said > MAX_NEIGHBOURS {
             let message = format!("{n_said} neighbours are too many; keep to {MAX_NEIGHBOURS}");
             return Err(Status::invalid_argument(message));
         }
-        self.blocking(move |controller, chassis| neighbours::settle(controller, chassis, &said)).await
+        self.later.supersede(&said);
+        let now = Instant::now();
+        let settling =
+            move |controller: &Controller, chassis: &str| neighbours::settle(controller, chassis, said, now);
+        if let Some((wait, heard)) = self.blocking(settling).await? {
+            self.later.wait(heard, now + wait);
+        }
+        Ok(())
     }
 
     async fn ack(&self, ack: pb::Ack) -> Result<(), Status> {
@@ -300,6 +325,27 @@ impl Inbound {
         let (controller, chassis) = (Arc::clone(&self.controller), self.chassis.clone());
         let done = tokio::task::spawn_blocking(move || work(&controller, &chassis)).await;
         Ok(done.map_err(|_| stopping())??)
+    }
+}
+
+impl Later {
+    /// What is said now holds instead of what was said before.
+    fn supersede(&mut self, said: &pb::Neighbours) {
+        if said.full {
+            *self = Self::default();
+        }
+        for one in said.heard.iter().chain(&said.gone) {
+            self.heard.remove(&(one.router_port.clone(), one.ip.clone()));
+        }
+    }
+
+    /// There is never more of it than one message may have.
+    fn wait(&mut self, heard: Vec<pb::Neighbour>, due: Instant) {
+        let room = MAX_NEIGHBOURS.saturating_sub(self.heard.len());
+        for one in heard.into_iter().take(room) {
+            self.heard.insert((one.router_port.clone(), one.ip.clone()), one);
+        }
+        self.due = Some(self.due.map_or(due, |present| present.min(due)));
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     clock::Clock,
     config::{DataplaneConfig, PortId},
     pool::Frame,
-    sys::{event::Waker, tsc},
+    sys::{advise_huge_pages, event::Waker, tsc},
 };
 
 /// Something a worker does between two batches.
@@ -173,7 +173,7 @@ impl Fabric {
             receivers.push(receiver);
         }
         let seed = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
-        let storage = conntrack::Storage::on_heap(config.n_connections);
+        let storage = conntrack::Storage::on_heap_advised(config.n_connections, advise_huge_pages);
         let fabric = Self {
             conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
             seats,

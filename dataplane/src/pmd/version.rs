@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(150);
 /// Longest that it waits for a first moment without packets; if there is none, there will be
 /// none.
 const NO_MOMENT: Duration = Duration::from_millis(10);
-/// Slots looked at in a round that left time.
+/// Entries translated in a round that left time, as far as they have to be.
 const SOME: usize = 4;
 /// The same in a round without packets.
 const MORE: usize = 16;
@@ -74,13 +74,13 @@ impl Worker {
     pub(super) fn make_ready(&mut self, n_packets: usize) {
         let Some(mut coming) = self.coming.take() else { return };
         let waited = self.fabric.uptime().since(coming.since);
-        let n_slots = match n_packets {
+        let n_entries = match n_packets {
             0 => MORE,
             BATCH.. => 0,
             _ => SOME,
         };
-        coming.has_begun |= n_slots > 0;
-        let is_ready = n_slots > 0 && self.look_at(&coming.plan, n_slots);
+        coming.has_begun |= n_entries > 0;
+        let is_ready = n_entries > 0 && self.look_at(&coming.plan, n_entries);
         let is_late = waited >= PATIENCE || !coming.has_begun && waited >= NO_MOMENT;
         if is_ready || is_late {
             self.take_version(coming.plan);
@@ -90,13 +90,13 @@ impl Worker {
     }
 
     /// Has the caches of all bridges that change made ready a little more; true when they are.
-    fn look_at(&mut self, plan: &Plan, n_slots: usize) -> bool {
+    fn look_at(&mut self, plan: &Plan, n_entries: usize) -> bool {
         let (now, current) = (self.fabric.now(), Arc::clone(&self.plan));
         let mut is_ready = true;
         for id in self.changed(plan) {
             let (Some(old), Some(new)) = (current.of(id), plan.of(id)) else { continue };
             if let Some(switch) = self.switch(id) {
-                is_ready &= switch.look_at_entries(now, old.epoch, new, n_slots);
+                is_ready &= switch.look_at_entries(now, old, new, n_entries);
             }
         }
         is_ready

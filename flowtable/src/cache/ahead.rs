@@ -8,17 +8,21 @@
 //! Why it is sound: what stands for all packets of an entry is its masked key with zeros
 //! elsewhere. The new translation of that key answers for every packet that agrees in the new
 //! mask's bits (the law of [`crate::pipeline`]); when all of these are among the bits that the
-//! entry compares, it answers for every packet of the entry.
+//! entry compares, it answers for every packet of the entry. Where nothing but rules of some
+//! tables has changed, a walk that is not at any of these is the same without being taken, and
+//! another one searches only those ([`Taken`]).
 
 use std::sync::Arc;
 
 use super::{
     Megaflows,
+    megaflow::Megaflow,
     shape::{do_the_same, port_idx},
 };
 use crate::{
     key::FlowKey,
-    pipeline::{Tally, Translation},
+    pipeline::{Taken, Tally, Translation},
+    table::TableSet,
     types::{Epoch, PortNo, Timestamp},
 };
 
@@ -28,24 +32,49 @@ impl Megaflows {
         self.entries.len()
     }
 
-    /// The port and the key that stand for the packets of a slot's entry, if it is of this
-    /// version and was used since `since`.
-    pub(crate) fn stands_for(
-        &self,
-        slot: usize,
-        epoch: Epoch,
-        since: Timestamp,
-    ) -> Option<(PortNo, FlowKey)> {
-        let (place, entry) = (self.keys.get(slot)?, self.entries.get(slot)?.as_ref()?);
+    /// The entry of a slot, if it is of this version, was used since `since`, and changes nothing:
+    /// what does is translated by the packet that does.
+    fn to_look_at(&self, slot: usize, epoch: Epoch, since: Timestamp) -> Option<&Megaflow> {
+        let entry = self.entries.get(slot)?.as_ref()?;
         let is_worth_it = entry.is_of(epoch) && entry.last_used >= since && entry.rests_on.hold();
-        // What changes something is translated by the packet that does.
-        if !is_worth_it || !entry.program.effects.is_empty() || changes_rules(&entry.tally) {
-            return None;
+        (is_worth_it && entry.program.effects.is_empty() && !changes_rules(&entry.tally)).then_some(entry)
+    }
+
+    /// Whether there is anything to look at in a slot, for a version that differs from that of
+    /// `epoch` in the rules of some tables. An entry whose packets are at none of these is one of
+    /// the `later` version as well from now on.
+    pub(crate) fn begin_look(
+        &mut self,
+        slot: usize,
+        (epoch, since): (Epoch, Timestamp),
+        differing: Option<&TableSet>,
+        later: Epoch,
+    ) -> bool {
+        let Some(entry) = self.to_look_at(slot, epoch, since) else { return false };
+        let is_at = |differing: &TableSet| {
+            entry.rules.iter().any(|rule| differing.has(rule.table))
+                || entry.tally.misses.iter().any(|table| differing.has(*table))
+        };
+        let has_to = differing.is_none_or(is_at);
+        if !has_to && let Some(Some(entry)) = self.entries.get_mut(slot) {
+            entry.holds_until(later);
         }
+        has_to
+    }
+
+    /// The port and the key that stand for the packets of a slot's entry.
+    pub(crate) fn stands_for(&self, slot: usize) -> Option<(PortNo, FlowKey)> {
+        let (place, entry) = (self.keys.get(slot)?, self.entries.get(slot)?.as_ref()?);
         let shape = self.ports.get(usize::from(place.port))?.shapes.get(place.shape)?;
         let inline = place.words.iter().take(usize::from(place.n_words));
         let port = PortNo::new(place.port.into()).ok()?;
         Some((port, shape.expand(inline.chain(&entry.more_words))))
+    }
+
+    /// The walk that was taken for a slot's entry, where only rules of some tables differ since.
+    pub(crate) fn taken(&self, slot: usize, differing: TableSet) -> Option<Taken<'_>> {
+        let entry = self.entries.get(slot)?.as_ref()?;
+        Some(Taken { rules: &entry.rules, misses: &entry.tally.misses, differing })
     }
 
     /// What the tables of a later version make of the packets of a slot's entry. If it is the

@@ -32,6 +32,7 @@ mod shape;
 mod signed;
 
 pub(crate) use by_signature::Words;
+pub(crate) use index::Index;
 pub use megaflow::MegaflowDump;
 pub(crate) use megaflow::{Handle, Megaflow, Megaflows, Remembered, State};
 pub(crate) use signed::{N_LONG, TunnelWords, bits, tunnelled};
@@ -43,7 +44,7 @@ pub(crate) fn can_be_received(key: &crate::key::FlowKey) -> bool {
 }
 
 /// Where a table is in memory, with the room it has to grow.
-fn bytes_of<T>(table: &Vec<T>) -> Range<*const u8> {
+pub(crate) fn bytes_of<T>(table: &Vec<T>) -> Range<*const u8> {
     let start = table.as_ptr();
     start.cast()..start.wrapping_add(table.capacity()).cast()
 }

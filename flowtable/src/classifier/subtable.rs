@@ -137,6 +137,11 @@ impl Subtable {
         }
     }
 
+    /// Its matches name ranges or sets.
+    pub(super) fn asks_for_members(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
     /// The match has this subtable's mask and fields.
     pub(super) fn suits(&self, matching: &Match) -> bool {
         self.fields.iter().copied().eq(fields_of(matching))

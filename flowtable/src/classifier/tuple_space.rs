@@ -67,6 +67,12 @@ impl TupleSpace {
         rules.iter().all(|rule| rule.matching.memberships().is_empty()).then_some(rules)
     }
 
+    /// What a rule matches may depend on a set's members.
+    pub(crate) fn asks_for_members(&self) -> bool {
+        let parts = self.parts.iter().flat_map(|parts| &parts.subtables);
+        self.subtables.iter().chain(parts).any(|subtable| subtable.asks_for_members())
+    }
+
     fn position(&self, matching: &Match) -> Option<usize> {
         self.subtables.iter().position(|subtable| subtable.suits(matching))
     }

@@ -104,7 +104,7 @@ pub use self::{
 };
 pub(crate) use self::{
     rewrite::rewrite_part,
-    touch::{Place, Touched, Untouched},
+    touch::{Directions, Place, Touched, Untouched},
 };
 use crate::types::Timestamp;
 #[cfg(doc)]

@@ -22,6 +22,7 @@ use super::{
     index::{Bucket, SLOTS_PER_BUCKET},
     tcp::Peer,
     timeout::State,
+    touch::Directions,
     tuple::Tuple,
 };
 use crate::hints::prefetch;
@@ -199,6 +200,23 @@ impl Slot {
 
     pub(super) fn in_port(&self) -> u16 {
         (self.get(IDENTITY) >> 16) as u16
+    }
+
+    /// Zone, protocol, [`kind`] bits.
+    pub(super) fn identity(&self) -> u32 {
+        (self.get(IDENTITY) >> 32) as u32
+    }
+
+    /// The slot is marked like this, and of a connection over IPv4 between these. The slot must be
+    /// locked.
+    #[inline]
+    pub(super) fn is_between(&self, identity: u32, direction: usize, directions: &Directions) -> bool {
+        let Directions { own, answer } = directions;
+        let [first, second] = if direction == 0 { [own, answer] } else { [answer, own] };
+        self.identity() == identity
+            && self.get(ADDRESSES[0]) == first.0
+            && self.get(ADDRESSES[1]) == second.0
+            && self.get(PORTS) == u64::from(first.1) << 32 | u64::from(second.1)
     }
 
     /// The slot is the first of a connection.

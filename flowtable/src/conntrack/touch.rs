@@ -22,12 +22,23 @@ pub(crate) struct Touched {
     direction: usize,
 }
 
-/// Where the connection of a packet is, and whether it translates the packet.
+/// Where the connection of a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
-    slot: u32,
-    direction: u8,
-    translates: bool,
+    pub(crate) slot: u32,
+    /// 0 for its originator's packets.
+    pub(crate) direction: u8,
+    /// It translates the packet.
+    pub(crate) translates: bool,
+    /// What the slot is marked as: zone, protocol, kind.
+    pub(crate) identity: u32,
+}
+
+/// Addresses and ports of a packet over IPv4 as a slot has them, and of the answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Directions {
+    pub(crate) own: (u64, u32),
+    pub(crate) answer: (u64, u32),
 }
 
 /// Why a packet was not touched.
@@ -67,7 +78,6 @@ impl Conntrack {
 
     /// The same for a packet whose connection should be at this place, and translates such packets so that
     /// they become `leaves_as`, or not at all. The zone is in the tuples.
-    #[inline]
     pub(crate) fn touch_at(
         &self,
         now: Timestamp,
@@ -83,20 +93,41 @@ impl Conntrack {
         touched?.ok()
     }
 
+    /// The same over IPv4, with ports.
+    #[inline(always)]
+    pub(crate) fn touch_short(
+        &self,
+        now: Timestamp,
+        l4: &L4,
+        place: &Place,
+        directions: &Directions,
+    ) -> Option<Touched> {
+        let Place { slot: idx, direction, identity, .. } = *place;
+        let slot = self.slots().get(idx as usize)?;
+        // What is not of this kind may have other things than a lock in its place.
+        let guard = (slot.identity() == identity).then(|| slot.lock())?;
+        let direction = usize::from(direction);
+        if !slot.is_between(identity, direction, directions) {
+            return None;
+        }
+        self.advance((idx, direction, slot, guard), now, l4).ok()
+    }
+
     /// The place of the connection of packets with this tuple, if it translates them so that they become
     /// `leaves_as`, or not at all.
     pub(crate) fn locate(&self, tuple: &Tuple, leaves_as: &Tuple) -> Option<Place> {
         let (idx, direction, _guard) = self.lookup(tuple, tuple.hash(&self.secrets))?;
         let slot = self.slots().get(idx as usize)?;
         let translates = slot.kind() & (kind::SNAT | kind::DNAT) != 0;
-        let place = Place { slot: idx, direction: direction as u8, translates };
+        let (direction, identity) = (direction as u8, slot.identity());
+        let place = Place { slot: idx, direction, translates, identity };
         self.is_at(slot, &place, tuple, leaves_as).then_some(place)
     }
 
-    /// Fetches what is at a place.
+    /// Fetches what is in a slot.
     #[inline]
-    pub(crate) fn fetch_place(&self, place: &Place) {
-        if let Some(slot) = self.slots().get(place.slot as usize) {
+    pub(crate) fn fetch_slot(&self, slot: u32) {
+        if let Some(slot) = self.slots().get(slot as usize) {
             slot.prefetch();
         }
     }

@@ -52,6 +52,12 @@ impl Conntrack {
         View::of_plain(packet, signature, self.check_checksums.load(Relaxed))
     }
 
+    /// What the protocol says in a TCP or UDP packet over IPv4 with this signature.
+    #[inline]
+    pub(crate) fn l4_of_plain<B: FrameBuf>(&self, packet: &Packet<B>, signature: &Signature) -> L4 {
+        View::l4_of_plain(packet, signature, self.check_checksums.load(Relaxed))
+    }
+
     /// The same of a packet in fragments: `first` is the one with its beginning, `payload`
     /// protocol and bytes of all that was cut into pieces.
     pub(crate) fn view_of_whole<B: FrameBuf>(&self, first: &Packet<B>, payload: (u8, &[u8])) -> View {

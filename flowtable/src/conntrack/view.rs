@@ -116,11 +116,36 @@ impl View {
         let l4 = transport(segment, &mut tuple);
         let is_right = || {
             let header = frame.get(usize::from(layout.l3)..).and_then(|ip| ip.first_chunk::<{ Ipv4::LEN }>());
-            (ipv6 || header.is_some_and(|header| checksum::of(header) == 0))
+            (ipv6 || header.is_some_and(checksum::is_right_ipv4))
                 && (packet.offload.csum_partial || has_right_checksum(&tuple, segment))
         };
         let l4 = if check && !is_right() { L4::Invalid } else { l4 };
         Self { tuple, l4 }
+    }
+
+    /// What the protocol says in a TCP or UDP packet over IPv4 with this signature: as
+    /// [`View::of_plain`] has it.
+    #[inline]
+    pub(crate) fn l4_of_plain<B: FrameBuf>(packet: &Packet<B>, signature: &Signature, check: bool) -> L4 {
+        let (frame, layout) = (packet.bytes(), &packet.layout);
+        let segment = frame.get(usize::from(layout.l4)..usize::from(layout.l3_end)).unwrap_or_default();
+        if check {
+            let header = frame.get(usize::from(layout.l3)..).and_then(|ip| ip.first_chunk::<{ Ipv4::LEN }>());
+            let has_none = layout.l4_proto == ip_proto::UDP && segment.get(6..8) == Some(&[0, 0]);
+            let is_right = header.is_some_and(checksum::is_right_ipv4)
+                && (has_none || packet.offload.csum_partial || has_right_sum(signature, segment));
+            if !is_right {
+                return L4::Invalid;
+            }
+        }
+        match layout.l4_proto {
+            ip_proto::UDP => match Udp::ref_from_prefix(segment) {
+                Ok((udp, _)) if (Udp::LEN..=segment.len()).contains(&udp.len.get().into()) => L4::Udp,
+                _ => L4::Invalid,
+            },
+            ip_proto::TCP => tcp(segment).map_or(L4::Invalid, |(_, segment)| L4::Tcp(segment)),
+            _ => L4::Invalid,
+        }
     }
 
     /// Reads a packet that came in fragments: `first` is the frame with its beginning,
@@ -161,6 +186,13 @@ impl View {
             || header_is_right && (packet.offload.csum_partial || has_right_checksum(&self.tuple, segment));
         if is_right { self } else { Self { l4: L4::Invalid, ..self } }
     }
+}
+
+/// The sum over a TCP or UDP segment over IPv4 is right.
+#[inline(never)]
+fn has_right_sum(signature: &Signature, segment: &[u8]) -> bool {
+    let ((src, dst), (_, proto)) = (signature.ipv4_addresses(), signature.kind());
+    pseudo_ipv4(src, dst, proto, segment.len()).bytes(segment).fold() == 0xffff
 }
 
 /// The checksum over the segment is right, or there is none to be.
@@ -208,7 +240,11 @@ fn ipv6(packet: &[u8], tuple: &mut Tuple) -> Option<usize> {
 #[inline]
 fn transport(segment: &[u8], tuple: &mut Tuple) -> L4 {
     match tuple.proto {
-        ip_proto::TCP => tcp(segment, tuple),
+        ip_proto::TCP => {
+            let Some((ports, segment)) = tcp(segment) else { return L4::Invalid };
+            (tuple.src_port, tuple.dst_port) = ports;
+            L4::Tcp(segment)
+        }
         ip_proto::UDP => match Udp::ref_from_prefix(segment) {
             Ok((udp, _)) if (Udp::LEN..=segment.len()).contains(&udp.len.get().into()) => {
                 (tuple.src_port, tuple.dst_port) = (udp.src.get(), udp.dst.get());
@@ -223,22 +259,24 @@ fn transport(segment: &[u8], tuple: &mut Tuple) -> L4 {
     }
 }
 
-fn tcp(segment: &[u8], tuple: &mut Tuple) -> L4 {
-    let Ok((tcp, _)) = Tcp::ref_from_prefix(segment) else { return L4::Invalid };
+/// Source and destination port, and the rest of the header.
+#[inline]
+fn tcp(segment: &[u8]) -> Option<((u16, u16), Segment)> {
+    let (tcp, _) = Tcp::ref_from_prefix(segment).ok()?;
     let control = tcp.control.get();
     let header_len = usize::from(control >> 12) * 4;
-    let Some(options) = segment.get(Tcp::LEN..header_len) else { return L4::Invalid };
-    (tuple.src_port, tuple.dst_port) = (tcp.src.get(), tcp.dst.get());
+    let options = segment.get(Tcp::LEN..header_len)?;
     let flags = control as u8;
     let scale = if flags & super::tcp::flag::SYN != 0 { window_scale(options) } else { None };
-    L4::Tcp(Segment {
+    let rest = Segment {
         flags,
         seq: tcp.seq.get(),
         ack: tcp.ack.get(),
         window: tcp.window.get(),
         scale,
         len: (segment.len() - header_len) as u32,
-    })
+    };
+    Some(((tcp.src.get(), tcp.dst.get()), rest))
 }
 
 fn window_scale(mut options: &[u8]) -> Option<u8> {
@@ -331,6 +369,10 @@ mod tests {
                 let long = View::read(&packet).unwrap();
                 let long = if check { long.checked(&packet) } else { long };
                 prop_assert_eq!(View::of_plain(&packet, &signature, check), long);
+                let is_usual = matches!(long.tuple.proto, ip_proto::TCP | ip_proto::UDP);
+                if is_usual && !long.tuple.ipv6 {
+                    prop_assert_eq!(View::l4_of_plain(&packet, &signature, check), long.l4);
+                }
             }
         }
     }

@@ -29,6 +29,7 @@
 
 mod dependencies;
 mod inner;
+mod receivers;
 #[cfg(test)]
 mod tests;
 
@@ -127,6 +128,7 @@ pub struct FdbFilter {
 pub struct Fdb {
     cells: Box<[AtomicU32]>,
     inner: Mutex<Inner>,
+    receivers: receivers::Receivers,
 }
 
 impl Default for Fdb {
@@ -139,7 +141,7 @@ impl Fdb {
     /// An empty database.
     pub fn new(config: FdbConfig) -> Self {
         let cells = (0..N_CELLS).map(|_| AtomicU32::new(0)).collect();
-        Self { cells, inner: Mutex::new(Inner::new(config)) }
+        Self { cells, inner: Mutex::new(Inner::new(config)), receivers: receivers::Receivers::default() }
     }
 
     /// Changes the limits. What exceeds a smaller capacity goes.
@@ -157,9 +159,15 @@ impl Fdb {
     /// The port of a station, and the generation of its cell that says so.
     pub(crate) fn lookup(&self, vlan: VlanId, mac: MacAddr) -> (Option<PortNo>, Dependency) {
         let inner = self.inner();
-        let cell = cell_of(&(vlan, mac));
-        let generation = self.cells[cell].load(Ordering::Acquire);
-        (inner.port_of(&(vlan, mac)), Dependency { cell: cell as u32, generation })
+        let dependency = self.dependency(&(vlan, mac));
+        (inner.port_of(&(vlan, mac)), dependency)
+    }
+
+    /// The cell of an address and its generation now; taken under the lock of what is looked
+    /// up.
+    fn dependency(&self, key: &Key) -> Dependency {
+        let cell = cell_of(key);
+        Dependency { cell: cell as u32, generation: self.cells[cell].load(Ordering::Acquire) }
     }
 
     /// What was looked up has not changed since.

@@ -23,10 +23,12 @@ pub enum PuntReason {
     Group,
     /// An action of a packet-out.
     PacketOut,
+    /// A protocol of bridges, which the host speaks itself; no rule says so.
+    Protocol,
 }
 
 impl PuntReason {
-    /// All reasons.
+    /// All reasons that rules may give.
     pub const ALL: &[Self] =
         &[Self::NoMatch, Self::Action, Self::InvalidTtl, Self::ActionSet, Self::Group, Self::PacketOut];
 
@@ -39,6 +41,7 @@ impl PuntReason {
             Self::ActionSet => "action_set",
             Self::Group => "group",
             Self::PacketOut => "packet_out",
+            Self::Protocol => "protocol",
         }
     }
 }

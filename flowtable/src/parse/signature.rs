@@ -56,6 +56,12 @@ struct L3 {
 }
 
 impl Signature {
+    /// They are the same: compared without a branch for each word.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differing, (one, other)| differing | (one ^ other)) == 0
+    }
+
     /// The signature of a frame from a port, and where its headers are. Nothing for the
     /// frames that take the long way ([`super::parse`]).
     #[cfg(test)]
@@ -237,6 +243,21 @@ impl Signature {
     pub(crate) fn ecn(&self) -> u8 {
         let [_, tos, _, _] = (self.0[2] as u32).to_ne_bytes();
         tos & 3
+    }
+
+    /// TOS (or traffic class) and TTL (or hop limit).
+    pub(crate) fn tos_and_ttl(&self) -> (u8, u8) {
+        let [_, tos, ttl, _] = (self.0[2] as u32).to_ne_bytes();
+        (tos, ttl)
+    }
+
+    /// Destination and source, as in the frame.
+    pub(crate) fn mac_addrs(&self) -> [u8; 12] {
+        let mut addrs = [0; 12];
+        let (dst, src) = addrs.split_at_mut(8);
+        dst.copy_from_slice(&self.0[0].to_ne_bytes());
+        src.copy_from_slice(&((self.0[1] >> 32) as u32).to_ne_bytes());
+        addrs
     }
 
     /// Source and destination of IPv4.

@@ -61,7 +61,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.ct_clear();
         }
         let next = start.map(|start| {
-            let kept = (&self.stack[..], &self.action_set, self.queue);
+            let kept = (&self.stack[..], &self.action_set, self.queue, self.mirrored);
             Arc::new(Frozen::new(&mut self.key, kept, start))
         });
         if is_rest {

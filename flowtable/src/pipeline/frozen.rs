@@ -35,6 +35,8 @@ pub struct Frozen {
     pub(super) action_set: Box<[Written]>,
     /// Queue that outputs use.
     pub(super) queue: Option<u32>,
+    /// Mirrors that have a copy: a bit each.
+    pub(super) mirrored: u32,
     pub(super) start: Start,
     /// Why it sends to controllers where rules do not say.
     pub(super) reason: PuntReason,
@@ -129,10 +131,10 @@ static PARTS: LazyLock<Parts> = LazyLock::new(|| {
 
 impl Frozen {
     /// Reads the scratch fields: what is frozen decides about the next pass. The stack,
-    /// the action set and the queue follow from what has been read already.
+    /// the action set, the queue and the mirrors follow from what has been read already.
     pub(super) fn new(
         key: &mut Tracked,
-        (stack, action_set, queue): (&[u128], &ActionSet<'_>, Option<u32>),
+        (stack, action_set, queue, mirrored): (&[u128], &ActionSet<'_>, Option<u32>, u32),
         start: Start,
     ) -> Self {
         let parts = &*PARTS;
@@ -148,13 +150,13 @@ impl Frozen {
             rule: Arc::clone(rule),
         };
         let (stack, action_set) = (stack.into(), action_set.iter().map(written).collect());
-        Self { words: words.collect(), stack, action_set, queue, start, reason: PuntReason::Action }
+        Self { words: words.collect(), stack, action_set, queue, mirrored, start, reason: PuntReason::Action }
     }
 
     /// Nothing is known yet, and it begins there.
     pub(super) fn at(start: Start, reason: PuntReason) -> Self {
         let (words, stack, action_set) = (Box::default(), Box::default(), Box::default());
-        Self { words, stack, action_set, queue: None, start, reason }
+        Self { words, stack, action_set, queue: None, mirrored: 0, start, reason }
     }
 
     /// Gives a key the frame fields of the packet as it is now. The rest stays as it was in

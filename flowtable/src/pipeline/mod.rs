@@ -15,10 +15,12 @@
 //! Read `walk.rs` first (tables, nesting, limits), then `action_set.rs`, `group.rs` and
 //! `metering.rs` (what OpenFlow adds to the way), `write.rs` (what actions do to the key;
 //! `labels.rs` for MPLS, `length.rs` for what depends on the frame's length), `spread.rs` and
-//! `select.rs` (choices by a hash), `output.rs`, `normal.rs`, `punt.rs` and `sample.rs`
+//! `select.rs` (choices by a hash), `guard.rs` (what comes before the tables), `output.rs`, `normal.rs` with
+//! `multicast.rs` and `bond.rs`, `mirror.rs`, `punt.rs` and `sample.rs`
 //! (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received). `ct.rs`, `punt.rs` and `packet_out.rs` put walks aside and begin
-//! in the middle of one (`frozen.rs`).
+//! in the middle of one (`frozen.rs`). `along.rs` shows that a walk of an older version is still the
+//! same.
 //!
 //! **What packets change.** A walk changes nothing. What its packets shall change in rules,
 //! timeouts or the database of stations is part of the answer: as an
@@ -27,14 +29,19 @@
 //! it in bulk.
 
 mod action_set;
+mod along;
+mod bond;
 mod ct;
 mod edit;
 mod frozen;
 mod group;
+mod guard;
 mod labels;
 mod learn;
 mod length;
 mod metering;
+mod mirror;
+mod multicast;
 mod normal;
 mod output;
 mod packet_out;
@@ -57,14 +64,17 @@ mod write;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(test)]
+pub(crate) use self::tests::{same, within};
+pub(crate) use self::{
+    along::Taken,
+    frozen::{frame_field, set_connection},
+    packet_out::begin as begin_packet_out,
+};
 pub use self::{
     frozen::{Frozen, MAX_PASSES},
     metering::MAX_METERS,
     tally::{Finished, Tally},
-};
-pub(crate) use self::{
-    frozen::{frame_field, set_connection},
-    packet_out::begin as begin_packet_out,
 };
 use crate::{
     fdb::Dependencies,
@@ -157,4 +167,15 @@ pub fn translate_frozen<T: Tracer>(
     tracer: &mut T,
 ) -> Translation {
     walk::Walk::new(snapshot, key, tracer).run(Some(frozen))
+}
+
+/// Takes a walk again in another version; `None`: it is another walk now. The mask that it answers
+/// with lacks bits which are in that of the walk taken.
+pub(crate) fn translate_along(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    frozen: Option<&Frozen>,
+    taken: Taken<'_>,
+) -> Option<Translation> {
+    walk::Walk::new(snapshot, key, &mut NoTrace).run_along(frozen, taken)
 }

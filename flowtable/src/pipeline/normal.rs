@@ -10,7 +10,7 @@ use crate::{
     drop::DropReason,
     fdb::Station,
     field::Field,
-    port::PortRole,
+    port::{Bridging, PortRole, PriorityTags, TreeState},
     program::Effect,
     types::{MacAddr, PortNo, VlanId},
 };
@@ -37,6 +37,9 @@ const GROUP: u128 = 1 << 40;
 const BROADCAST: u128 = 0xffff_ffff_ffff;
 const ARP_REPLY: u128 = 2;
 
+/// TPID of the tags of bridges that carry customers' (IEEE 802.1ad).
+const SERVICE_TPID: u16 = 0x88a8;
+
 impl<T: Tracer> Walk<'_, T> {
     /// Notes where the source is and sends to where the destination is, or everywhere.
     pub(super) fn normal(&mut self) -> Result<(), Abort> {
@@ -46,37 +49,62 @@ impl<T: Tracer> Walk<'_, T> {
             return Ok(());
         }
         let in_port = PortNo::new(self.key.read(Field::InPort) as u32).unwrap_or(PortNo::ZERO);
-        let vid = self.vid();
-        // What does not come from a port (a packet-out, or a rule that has written 0 to
-        // `in_port`) has its VLAN in its tag.
-        let Some(vlan) = self.snapshot.ports.bridging(in_port).vlan_in(vid) else {
-            self.end(DropReason::NotInVlan);
-            return Ok(());
-        };
-        self.note_source(vlan, in_port, dst)?;
+        let Some((bundle, vlan)) = self.come_in(in_port)? else { return Ok(()) };
+        let own_tag = !self.snapshot.ports.bridging(bundle).is_tunnel();
+        self.note_source(vlan, bundle, dst)?;
+        if let Some(snooping) = self.snapshot.ports.snooping().filter(|_| dst & GROUP != 0) {
+            return self.to_group(snooping, (vlan, own_tag), bundle);
+        }
         let found = if dst & GROUP == 0 { self.find_station(vlan, dst) } else { None };
         let port = found.filter(|port| self.snapshot.ports.get(*port).is_some());
         match port {
-            Some(port) if port == in_port => {
+            Some(port) if port == bundle => {
                 self.note(format_args!("{} is where the packet comes from", mac(dst)));
                 self.end(DropReason::SamePort);
                 Ok(())
             }
-            Some(port) if self.is_protected(in_port) && self.is_protected(port) => {
+            Some(port) if self.is_protected(bundle) && self.is_protected(port) => {
                 self.note(format_args!("port {port} is protected as this one is"));
                 self.end(DropReason::PortProtected);
                 Ok(())
             }
-            Some(port) => self.send_in_vlan(vlan, port),
+            Some(port) => self.send_in_vlan((vlan, own_tag), port),
             None => {
                 self.note(format_args!("nobody knows where {} is: to all ports in VLAN {vlan}", mac(dst)));
-                self.flood_in_vlan(vlan, in_port)
+                self.flood_in_vlan((vlan, own_tag), bundle)
             }
         }
     }
 
+    /// The port that `NORMAL` takes for the packet's, and its VLAN; `None`: it is not taken.
+    fn come_in(&mut self, in_port: PortNo) -> Result<Option<(PortNo, VlanId)>, Abort> {
+        let ports = &self.snapshot.ports;
+        let bundle = ports.bundle_of(in_port);
+        if ports.is_mirror_port(bundle) {
+            self.end(DropReason::MirrorPort);
+            return Ok(None);
+        }
+        let vid = self.vid();
+        // What does not come from a port (a packet-out, or a rule that has written 0 to
+        // `in_port`) has its VLAN in its tag.
+        let Some(vlan) = self.snapshot.ports.bridging(bundle).vlan_in(vid) else {
+            self.end(DropReason::NotInVlan);
+            return Ok(None);
+        };
+        Ok(self.is_admitted(in_port, vlan)?.then_some((bundle, vlan)))
+    }
+
+    /// Only notes where the source is: the port may not forward yet.
+    pub(super) fn learn_from(&mut self, in_port: PortNo) -> Result<(), Abort> {
+        let dst = self.key.read(Field::EthDst);
+        if let Some((bundle, vlan)) = self.come_in(in_port)? {
+            self.note_source(vlan, bundle, dst)?;
+        }
+        Ok(())
+    }
+
     /// The VLAN id of the packet's tag; 0: none.
-    fn vid(&mut self) -> VlanId {
+    pub(super) fn vid(&mut self) -> VlanId {
         let tci = self.key.read_bits(Field::VlanTci, PRESENT | 0xfff);
         let vid = if tci & PRESENT == 0 { 0 } else { tci & 0xfff };
         VlanId::new(vid as u16).unwrap_or(VlanId::NONE)
@@ -105,7 +133,7 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// A station tells everybody about itself (RFC 5227 §2.3, RFC 5944 §4.6).
-    fn is_gratuitous_arp(&mut self) -> bool {
+    pub(super) fn is_gratuitous_arp(&mut self) -> bool {
         if self.labels.bare || self.key.read(Field::EthType) != 0x0806 {
             return false;
         }
@@ -114,7 +142,7 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// Where a station is; what this packet itself has said of it is true for this packet.
-    fn find_station(&mut self, vlan: VlanId, address: u128) -> Option<PortNo> {
+    pub(super) fn find_station(&mut self, vlan: VlanId, address: u128) -> Option<PortNo> {
         let own = self.effects.iter().rev().find_map(|effect| match effect {
             Effect::Station(station) if station.vlan == vlan && station.mac == mac(address) => {
                 Some(station.port)
@@ -134,51 +162,91 @@ impl<T: Tracer> Walk<'_, T> {
         self.snapshot.ports.bridging(port).protected
     }
 
-    /// The packet's port takes none.
-    pub(super) fn is_from_closed_port(&mut self) -> bool {
-        let ports = &self.snapshot.ports;
-        ports.has_closed()
-            && PortNo::new(self.key.read(Field::InPort) as u32)
-                .is_ok_and(|port| !ports.bridging(port).receives)
-    }
-
-    fn flood_in_vlan(&mut self, vlan: VlanId, in_port: PortNo) -> Result<(), Abort> {
+    /// To all ports that are in the VLAN and take part. `own_tag`: the packet's tag is that
+    /// of its VLAN, and not a customer's.
+    pub(super) fn flood_in_vlan(
+        &mut self,
+        (vlan, own_tag): (VlanId, bool),
+        in_port: PortNo,
+    ) -> Result<(), Abort> {
         let ports = &self.snapshot.ports;
         let is_protected = self.is_protected(in_port);
-        for (port, info) in ports.iter() {
+        for (port, info) in ports.bundles() {
             let bridging = ports.bridging(port);
-            let may = bridging.floods && !(is_protected && bridging.protected);
-            let takes = info.up && info.role == PortRole::Workload && may;
+            let may = bridging.floods && !(is_protected && bridging.protected) && !ports.is_mirror_port(port);
+            let passes = bridging.tree == TreeState::Forwarding || self.is_link_local();
+            let takes = info.up && info.role == PortRole::Workload && may && passes;
             if takes && port != in_port && bridging.vid_out(vlan).is_some() {
-                self.send_in_vlan(vlan, port)?;
+                self.send_in_vlan((vlan, own_tag), port)?;
             }
         }
         Ok(())
     }
 
     /// A copy with the tag that the port wants.
-    fn send_in_vlan(&mut self, vlan: VlanId, port: PortNo) -> Result<(), Abort> {
-        let Some(vid) = self.snapshot.ports.bridging(port).vid_out(vlan) else {
+    pub(super) fn send_in_vlan(
+        &mut self,
+        (vlan, own_tag): (VlanId, bool),
+        port: PortNo,
+    ) -> Result<(), Abort> {
+        let bridging = self.snapshot.ports.bridging(port);
+        let Some(vid) = bridging.vid_out(vlan) else {
             self.end(DropReason::NotInVlan);
             return Ok(());
         };
-        let has_tag = self.key.read_bits(Field::VlanTci, PRESENT) != 0;
+        let has_tag = own_tag && self.key.read_bits(Field::VlanTci, PRESENT) != 0;
+        let tag_vid = if own_tag { self.vid() } else { VlanId::NONE };
         // In no VLAN, a tag that has only a priority stays.
-        if vid == self.vid() && (has_tag == (vid != VlanId::NONE) || vlan == VlanId::NONE) {
+        let stays = vid == tag_vid && (has_tag == (vid != VlanId::NONE) || vlan == VlanId::NONE);
+        let makes_tag = vid == VlanId::NONE && bridging.priority_tags == PriorityTags::Always;
+        if stays && !bridging.is_tunnel() && !makes_tag {
             return self.send(port);
         }
         let saved = self.save();
-        if vid == VlanId::NONE {
-            self.pop_vlan();
-        } else {
-            if !has_tag {
-                self.push_vlan(super::edit::VLAN_TPID)?;
+        let changed =
+            if vid == VlanId::NONE { self.untag(has_tag, bridging) } else { self.tag(vid, has_tag, own_tag) };
+        let sent = match changed {
+            Ok(true) => self.send(port),
+            Ok(false) => {
+                self.end(DropReason::NotInVlan);
+                Ok(())
             }
-            self.set(Field::VlanVid, vid.get().into(), 0xfff)?;
-        }
-        let sent = self.send(port);
+            Err(abort) => Err(abort),
+        };
         self.restore(*saved);
         sent
+    }
+
+    /// Takes the VLAN's tag away, but not its priority where the port wants that; `false`: the
+    /// port does not take what is left.
+    fn untag(&mut self, has_tag: bool, bridging: &Bridging) -> Result<bool, Abort> {
+        if has_tag {
+            let keeps = match bridging.priority_tags {
+                PriorityTags::No => false,
+                PriorityTags::Always => true,
+                PriorityTags::IfNonzero => self.key.read(Field::VlanPcp) != 0,
+            };
+            if keeps {
+                return self.set(Field::VlanVid, 0, 0xfff).map(|()| true);
+            }
+            self.pop_vlan();
+        } else if bridging.priority_tags == PriorityTags::Always && !bridging.is_tunnel() {
+            self.push_vlan(super::edit::VLAN_TPID)?;
+            return Ok(true);
+        }
+        // What is left is the customer's.
+        Ok(!bridging.is_tunnel() || {
+            let vid = self.vid();
+            bridging.takes_customer(vid)
+        })
+    }
+
+    /// Puts the VLAN's tag on.
+    fn tag(&mut self, vid: VlanId, has_tag: bool, own_tag: bool) -> Result<bool, Abort> {
+        if !has_tag {
+            self.push_vlan(if own_tag { super::edit::VLAN_TPID } else { SERVICE_TPID })?;
+        }
+        self.set(Field::VlanVid, vid.get().into(), 0xfff).map(|()| true)
     }
 }
 

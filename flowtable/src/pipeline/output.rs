@@ -14,7 +14,7 @@ use crate::{
     field::{Field, SubField},
     flow::ToController,
     key::TUN_METADATA_LEN,
-    port::PortRole,
+    port::{PortRole, TreeState},
     program::{TunnelHeader, TunnelKind},
     tunnel::{self, GroupPolicy, TunnelSpec, tun_flags},
     types::{PortNo, TableId, Vni},
@@ -93,10 +93,12 @@ impl<T: Tracer> Walk<'_, T> {
     fn flood(&mut self, to_all: bool) -> Result<(), Abort> {
         let in_port = self.key.read(Field::InPort);
         let snapshot = self.snapshot;
-        for (port, info) in snapshot.ports.iter() {
+        let in_bundle = PortNo::new(in_port as u32).map(|port| snapshot.ports.bundle_of(port));
+        for (port, info) in snapshot.ports.bundles() {
             let takes = to_all || snapshot.ports.bridging(port).floods;
             let is_workload = info.up && info.role == PortRole::Workload;
-            if takes && is_workload && u128::from(port.get()) != in_port {
+            let is_mirror = snapshot.ports.is_mirror_port(port);
+            if takes && is_workload && !is_mirror && in_bundle != Ok(port) {
                 self.send(port)?;
             }
         }
@@ -107,6 +109,9 @@ impl<T: Tracer> Walk<'_, T> {
         if self.emits.len() >= MAX_EMITS {
             return Err(Abort(DropReason::TooManyOutputs));
         }
+        let Some(leaves_by) = self.leaving(port) else { return Ok(()) };
+        let bundle = port;
+        let port = leaves_by;
         let target = match self.snapshot.underlay.tunnels.iter().find(|tunnel| tunnel.port == port) {
             Some(tunnel) => self.encapsulate(tunnel),
             None => self.usable(port).map(|()| (port, None)),
@@ -116,17 +121,27 @@ impl<T: Tracer> Walk<'_, T> {
                 let emit = self.copy_for(port, tunnel);
                 self.note(format_args!("output to port {port}"));
                 self.emit(emit);
+                return self.mirror(bundle, false);
             }
             Err(reason) => self.end(reason),
         }
         Ok(())
     }
 
+    /// The port itself, or the member of a bond that the packet leaves by; `None`: it does not.
+    fn leaving(&mut self, port: PortNo) -> Option<PortNo> {
+        let Some(bond) = self.snapshot.ports.bond(port) else { return Some(port) };
+        self.member_of(bond).map_err(|reason| self.end(reason)).ok()
+    }
+
     /// A port that exists and is up.
-    fn usable(&self, port: PortNo) -> Result<(), DropReason> {
+    fn usable(&mut self, port: PortNo) -> Result<(), DropReason> {
+        let is_blocked = self.snapshot.ports.bridging(port).tree != TreeState::Forwarding;
         match self.snapshot.ports.get(port) {
             None => Err(DropReason::NoSuchPort),
             Some(info) if !info.up => Err(DropReason::PortDown),
+            // What is for the next bridge goes no further than that.
+            Some(_) if is_blocked && !self.is_link_local() => Err(DropReason::PortBlocked),
             Some(_) => Ok(()),
         }
     }

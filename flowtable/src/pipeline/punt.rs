@@ -82,7 +82,7 @@ impl<T: Tracer> Walk<'_, T> {
     fn pause(&mut self) -> Arc<Frozen> {
         self.note(format_args!("waits for the controller's answer"));
         let (rests, within_clone) = self.put_aside();
-        let kept = (&self.stack[..], &self.action_set, self.queue);
+        let kept = (&self.stack[..], &self.action_set, self.queue, self.mirrored);
         let frozen = Frozen::new(&mut self.key, kept, Start::Rest { rests, within_clone });
         // It is executed behind the rest, when that is.
         self.clear_actions();

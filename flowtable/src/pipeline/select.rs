@@ -61,7 +61,7 @@ pub(super) fn hash(selection: &Selection, seed: u64, key: &mut Tracked) -> u64 {
 
 /// Addresses, protocol and ports; MAC addresses for what is not IP. Fragments count
 /// without ports, so that all of a packet go the same way.
-fn of_conversation(mut hash: u64, key: &mut Tracked, is_symmetric: bool) -> u64 {
+pub(super) fn of_conversation(mut hash: u64, key: &mut Tracked, is_symmetric: bool) -> u64 {
     use Field::{EthDst, EthSrc, EthType, Ipv6Dst, Ipv6Src, NwDst, NwFrag, NwProto, NwSrc};
     let pair = |hash: u64, key: &mut Tracked, src: Field, dst: Field| {
         let (src, dst) = (key.read(src), key.read(dst));
@@ -83,6 +83,11 @@ fn of_conversation(mut hash: u64, key: &mut Tracked, is_symmetric: bool) -> u64 
         132 if !is_fragment => pair(hash, key, Field::SctpSrc, Field::SctpDst),
         _ => hash,
     }
+}
+
+/// Of a station in a VLAN.
+pub(super) fn of_source(address: u128, vid: u16) -> u64 {
+    add(u64::from(vid), address)
 }
 
 fn add(hash: u64, value: u128) -> u64 {

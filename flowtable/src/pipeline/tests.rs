@@ -17,7 +17,7 @@ use crate::{
 
 /// Keys that agree with `key` in the masked bits, and elsewhere have bits of `other` or
 /// random ones.
-pub(super) fn within(key: &FlowKey, mask: &FlowMask, other: &FlowKey, seed: u64) -> FlowKey {
+pub(crate) fn within(key: &FlowKey, mask: &FlowMask, other: &FlowKey, seed: u64) -> FlowKey {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
@@ -38,7 +38,7 @@ fn finished(translation: &Translation) -> impl Iterator<Item = (*const Rule, u16
     finished.map(|f| (Arc::as_ptr(&f.rule), f.idle_timeout, f.hard_timeout))
 }
 
-pub(super) fn same(a: &Translation, b: &Translation) -> bool {
+pub(crate) fn same(a: &Translation, b: &Translation) -> bool {
     let drop = |t: &Translation| {
         let cause = t.program.drop.as_ref()?;
         Some((cause.reason, cause.rule.as_ref().map(Arc::as_ptr)))

@@ -7,8 +7,9 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Tally, Tracer, Translation,
+    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Taken, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
+    along::Step,
     edit::VlanEdits,
     frozen::{Rest, Start, Written},
     labels::LabelEdits,
@@ -65,10 +66,16 @@ pub(super) struct Walk<'a, T> {
     /// Copies and causes so far: a rule that adds none of its own is the end of the
     /// packet.
     pub(super) n_ends: usize,
+    /// Mirrors that have a copy: a bit each.
+    pub(super) mirrored: u32,
+    /// What is sent now is such a copy.
+    pub(super) is_mirroring: bool,
     n_lookups: usize,
     n_effects: usize,
     /// The action set is executed at the end: not where a clone goes on in a pass of its own.
     runs_set: bool,
+    /// What is left of a walk that this one shall be the same as.
+    along: Option<Taken<'a>>,
 }
 
 /// A list of actions under way.
@@ -139,14 +146,31 @@ impl<'a, T: Tracer> Walk<'a, T> {
             rules: Vec::with_capacity(USUAL_RULES),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
+            mirrored: 0,
+            is_mirroring: false,
             n_lookups: 0,
             n_effects: 0,
             runs_set: true,
+            along: None,
         }
     }
 
     pub(super) fn run(mut self, frozen: Option<&'a Frozen>) -> Translation {
-        if let Err(Abort(reason)) = self.walk(frozen) {
+        let walked = self.walk(frozen);
+        self.conclude(walked)
+    }
+
+    /// Takes a walk that was taken before; `None`: it goes elsewhere now. The answer's mask lacks
+    /// bits that are in that walk's.
+    pub(super) fn run_along(mut self, frozen: Option<&'a Frozen>, taken: Taken<'a>) -> Option<Translation> {
+        self.along = Some(taken);
+        let walked = self.walk(frozen);
+        let is_same = self.along.is_some_and(|left| left.is_done());
+        is_same.then(|| self.conclude(walked))
+    }
+
+    fn conclude(mut self, walked: Result<(), Abort>) -> Translation {
+        if let Err(Abort(reason)) = walked {
             self.emits.clear();
             self.meters.clear();
             self.samples.clear();
@@ -207,7 +231,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             if self.n_lookups > MAX_LOOKUPS {
                 return Err(Abort(DropReason::TooManyResubmits));
             }
-            let found = self.lookup(table, in_port);
+            let found = self.find(table, in_port)?;
             self.tracer.lookup(nesting, table, found);
             if let Some(rule) = found {
                 self.rules.push(Arc::clone(rule));
@@ -235,8 +259,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// action set is executed at the end.
     fn begin(&mut self, frozen: Option<&'a Frozen>) -> Result<bool, Abort> {
         let Some(frozen) = frozen else {
-            if self.is_from_closed_port() {
-                self.end(DropReason::PortClosed);
+            if self.is_stopped_at_port()? {
                 return Ok(false);
             }
             if self.snapshot.tables.drops(&mut self.key) {
@@ -246,6 +269,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return self.enter(FIRST_TABLE, 0, 0, None).map(|()| true);
         };
         self.queue = frozen.queue;
+        self.mirrored = frozen.mirrored;
         self.reason = frozen.reason;
         self.stack = frozen.stack.to_vec();
         self.action_set = frozen.action_set.iter().map(|Written { action, rule }| (action, rule)).collect();
@@ -289,6 +313,24 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
         // What is left of a clone stays so.
         (rests, !self.runs_set)
+    }
+
+    /// The rule for the packet; what is known from a walk that was taken before is not searched
+    /// for.
+    fn find(&mut self, table: TableId, in_port: Option<PortNo>) -> Result<Option<&'a Arc<Rule>>, Abort> {
+        let Some(taken) = &mut self.along else { return Ok(self.lookup(table, in_port)) };
+        let expected = match taken.next(table) {
+            Step::Known(found) => return Ok(found),
+            Step::Expected(found) => Some(found),
+            Step::Apart => None,
+        };
+        let found = expected.and_then(|_| self.lookup(table, in_port));
+        if expected.is_some_and(|expected| expected.map(Arc::as_ptr) == found.map(Arc::as_ptr)) {
+            return Ok(found);
+        }
+        // Nobody will see what comes of it.
+        self.along = None;
+        Err(Abort(DropReason::RuleDrop))
     }
 
     /// The rule for the packet as if it had come in by `in_port`.

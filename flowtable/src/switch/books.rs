@@ -25,15 +25,15 @@ pub(super) struct Books {
     is_injected: bool,
 }
 
-/// Packets of a pass that left as they came, to be entered together.
+/// Packets of a pass that were found and left, to be entered together.
 #[derive(Debug, Default)]
-pub(super) struct PlainTotals {
+pub(super) struct Totals {
     n_packets: u64,
     n_bytes: u64,
     n_sessions: u64,
 }
 
-impl PlainTotals {
+impl Totals {
     /// Some that were found the same way.
     #[inline]
     pub(super) fn add(&mut self, lookup: Lookup, n_packets: u64, n_bytes: u64) {
@@ -92,8 +92,8 @@ impl Books {
         port.rx_bytes += n_bytes;
     }
 
-    /// Packets that were found and left as they came.
-    pub(super) fn plain(&mut self, totals: &PlainTotals) {
+    /// Packets that were found and left.
+    pub(super) fn left(&mut self, totals: &Totals) {
         self.received(totals.n_packets, totals.n_bytes);
         self.forwarded(totals.n_packets);
         self.all.n_session_hits += totals.n_sessions;

@@ -62,8 +62,6 @@ pub(super) struct Hop {
     hash: u32,
     /// Where its connection most likely is.
     likely: Option<(u32, usize)>,
-    /// It may be on a journey: hash and place are not known then.
-    has_journeys: bool,
 }
 
 /// What the tracker has said of a packet.
@@ -80,14 +78,7 @@ pub(super) enum Seen {
 fn hop_of(entry: &Megaflow) -> Option<Hop> {
     let (_, pass, _) = if entry.is_alone { only_pass(&entry.program)? } else { return None };
     let Request { zone, nat, commit, .. } = pass.request;
-    Some(Hop {
-        zone,
-        translates: nat.is_some(),
-        only_looks: !commit,
-        hash: 0,
-        likely: None,
-        has_journeys: entry.has_journeys && !commit,
-    })
+    Some(Hop { zone, translates: nat.is_some(), only_looks: !commit, hash: 0, likely: None })
 }
 
 impl Switch {
@@ -115,11 +106,11 @@ impl Switch {
         lanes.hops[..packets.len()].fill(None);
         let Some(tracker) = self.conntrack.as_deref() else { return };
         lanes.n_renewed = self.megaflows.n_renewed();
-        let mut have_journeys = 0_u32;
         // Neighbours often have the same entry.
         let mut last = (None, None);
         for (idx, packet) in packets.iter().enumerate() {
-            let Some(handle) = lanes.lookups[idx].handle().filter(|_| lanes.current[idx]) else { continue };
+            let is_hop = lanes.current[idx] && !lanes.is_riding(idx);
+            let Some(handle) = lanes.lookups[idx].handle().filter(|_| is_hop) else { continue };
             if last.0 != Some(handle) {
                 last = (Some(handle), self.megaflows.get(handle).and_then(hop_of));
             }
@@ -129,42 +120,12 @@ impl Switch {
                 false if lanes.is_fragment(idx) => continue,
                 false => tracker.view(packet),
             };
-            hop.has_journeys &= lanes.has_signature[idx];
-            if hop.has_journeys {
-                lanes.journeys[idx] = self.journeys.fetch(&lanes.signatures[idx]);
-                have_journeys |= 1 << idx;
-            } else {
-                hop.hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
-            }
+            hop.hash = tracker.hash_of(hop.zone, &lanes.views[idx]);
             lanes.hops[idx] = Some(hop);
         }
         for hop in lanes.hops[..packets.len()].iter_mut().flatten() {
             hop.likely = tracker.fetch(hop.hash);
         }
-        while have_journeys != 0 {
-            self.find_journey(have_journeys.trailing_zeros() as usize);
-            have_journeys &= have_journeys - 1;
-        }
-    }
-
-    /// Fetches what the journey of a packet will need, or where its connection is if it has none.
-    #[inline(never)]
-    fn find_journey(&mut self, idx: usize) {
-        match self.fetch_journey(idx) {
-            Some(at) => self.lanes.journeys[idx] = at,
-            None => self.take_the_long_way(idx),
-        }
-    }
-
-    /// A packet that might have had a journey has none.
-    #[inline(never)]
-    fn take_the_long_way(&mut self, idx: usize) {
-        let (Some(hop), Some(tracker)) = (&mut self.lanes.hops[idx], self.conntrack.as_deref()) else {
-            return;
-        };
-        hop.has_journeys = false;
-        hop.hash = tracker.hash_of(hop.zone, &self.lanes.views[idx]);
-        hop.likely = tracker.fetch(hop.hash);
     }
 
     /// All of the way of a packet whose connection is known, and what follows from that.
@@ -178,14 +139,8 @@ impl Switch {
         packet: Packet<B>,
         sink: &mut S,
     ) -> Option<(Packet<B>, Seen)> {
+        self.journeys.is_to_note = None;
         let is_unchanged = self.lanes.n_renewed == self.megaflows.n_renewed();
-        let mut packet = packet;
-        if self.lanes.hops[idx].is_some_and(|hop| hop.has_journeys) {
-            if is_unchanged {
-                packet = self.ride_journey(moment, from, idx, packet, sink)?;
-            }
-            self.take_the_long_way(idx);
-        }
         let hop = self.lanes.hops[idx].filter(|hop| hop.only_looks && is_unchanged);
         let (Some(tracker), Some(Hop { zone, translates, hash, likely, .. })) =
             (self.conntrack.as_deref(), hop)
@@ -202,7 +157,11 @@ impl Switch {
             Err(Untouched::Other) => return Some((packet, Seen::Nothing)),
         };
         let way = self.megaflows.get(from).map(|first| self.passes.find(from, &first.program, &touched));
-        let Some(Way::Short(end)) = way else { return Some((packet, Seen::Touched(touched))) };
+        let notes = self.journeys.notes(touched.state);
+        self.journeys.is_to_note = Some(notes);
+        let Some(Way::Short(end)) = way.filter(|_| !notes) else {
+            return Some((packet, Seen::Touched(touched)));
+        };
         let repeats = !end.is_noted || !matches!(view.l4, L4::Tcp(_));
         let is_current = repeats && self.megaflows.is_current(end.to, moment.snapshot.epoch);
         let second = if is_current { self.megaflows.get_mut(end.to) } else { None };
@@ -297,7 +256,7 @@ impl Switch {
             }
         };
         if hop.only_looks {
-            self.record((idx, from), program, (&pass.request, &view, &verdict));
+            self.record(moment.in_port, (idx, from), program, (&pass.request, &view, &verdict));
         }
         if verdict.rewrite.is_some() || verdict.alg.is_some() {
             return self.hop_changed(moment, (pass, next), (idx, &verdict, view), packet, sink);
@@ -329,12 +288,10 @@ impl Switch {
             self.learn_way((from, program), (to, &second), end.map(|end| (pass, end)), &touched);
         }
         if let Some(recording) = &mut self.journeys.recording {
-            // Where this is all, `passes` does without a journey, if it can.
-            let way = touched.map(|touched| self.passes.find(from, program, &touched));
-            match (end, way) {
-                (Some((None, emit)), Some(Way::Long)) => recording.leave(emit, *self.lanes.key(idx), 0),
-                (Some(_), _) => recording.give_up(),
-                (None, _) => {}
+            match end {
+                Some((None, emit)) => recording.leave(emit, *self.lanes.key(idx), 0),
+                Some(_) => recording.give_up(),
+                None => {}
             }
         }
         let Some((note, emit)) = end else {

@@ -78,6 +78,18 @@ impl Lanes {
         self.has_key[idx] = true;
     }
 
+    /// A packet is on a journey.
+    #[inline]
+    pub(super) fn is_riding(&self, idx: usize) -> bool {
+        self.riding >> idx & 1 != 0
+    }
+
+    /// Nothing is known of a packet but how it came.
+    pub(super) fn forget(&mut self, idx: usize) {
+        self.riding &= !(1 << idx);
+        (self.lookups[idx], self.current[idx], self.hops[idx]) = (Lookup::Unknown, false, None);
+    }
+
     /// Takes a packet's signature, or else parses it.
     fn take_in<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
         match self.signatures[idx].take(packet.bytes(), packet.in_port) {
@@ -161,7 +173,8 @@ impl Switch {
     pub(super) fn find_signed(&mut self, moment: &Moment<'_>, n: usize) {
         let lanes = &mut *self.lanes;
         let mut pending =
-            lanes.has_signature[..n].iter().rev().fold(0_u32, |set, has| set << 1 | u32::from(*has));
+            lanes.has_signature[..n].iter().rev().fold(0_u32, |set, has| set << 1 | u32::from(*has))
+                & !lanes.riding;
         while let Some(first) = bits(pending).next() {
             let port = lanes.ports[first];
             let mut select = pending;

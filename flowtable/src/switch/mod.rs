@@ -44,6 +44,8 @@ mod tests;
 #[cfg(test)]
 mod tests_ahead;
 #[cfg(test)]
+mod tests_bridging;
+#[cfg(test)]
 mod tests_direct;
 #[cfg(test)]
 mod tests_injected;
@@ -95,8 +97,8 @@ use crate::{
 /// Packets of one pass.
 pub const MAX_BATCH: usize = 32;
 
-/// Journeys of a worker, at most: of 128 bytes, and what they do.
-const MAX_JOURNEYS: usize = 1 << 17;
+/// Journeys of a worker, at most: of 128 bytes each, and 16 in their index.
+const MAX_JOURNEYS: usize = 1 << 18;
 
 /// What a translation costs, in packets whose entries are known (4 700 cycles to 100).
 pub const TRANSLATION_WORK: u64 = 40;
@@ -167,12 +169,18 @@ struct Lanes {
     lens: [u64; MAX_BATCH],
     /// How a packet will be tracked as it came.
     hops: [Option<Hop>; MAX_BATCH],
-    /// Where its journey is, if it may be on one.
-    journeys: [usize; MAX_BATCH],
+    /// Where its journey is, if it is on one.
+    journeys: [u32; MAX_BATCH],
+    /// A bit for each packet that is on a journey.
+    riding: u32,
+    /// Journeys are looked for.
+    seeks: bool,
     /// What the tracker sees of it.
     views: [View; MAX_BATCH],
     /// Renewed megaflows when that was found out: what they say may have changed since.
     n_renewed: u64,
+    /// Changes of the journeys when they were looked for.
+    n_journey_changes: u64,
 }
 
 /// What holds for a whole batch.
@@ -227,8 +235,11 @@ impl Switch {
                 lens: [0; MAX_BATCH],
                 hops: [None; MAX_BATCH],
                 journeys: [0; MAX_BATCH],
+                riding: 0,
+                seeks: false,
                 views: [View::NONE; MAX_BATCH],
                 n_renewed: 0,
+                n_journey_changes: 0,
             }),
             books: Books::new(),
             punts: Punts::new(seed),
@@ -261,7 +272,7 @@ impl Switch {
     /// The memory of the caches' large tables, for whoever can have it backed by large pages
     /// before it is used.
     pub fn memory(&self) -> Vec<Range<*const u8>> {
-        self.megaflows.memory()
+        self.megaflows.memory().into_iter().chain(self.journeys.memory()).collect()
     }
 
     /// Switches the packets of a batch, all received from `in_port`, and leaves the
@@ -286,7 +297,9 @@ impl Switch {
             sink.enter(Stage::Parse);
             self.receive_all(&moment, &mut batch[..n]);
             sink.enter(Stage::Session);
+            self.find_journeys(&moment, n);
             self.find_signed(&moment, n);
+            self.find_tunnelled_journeys(&moment, n);
             self.spare_keys(n);
             sink.enter(Stage::Parse);
             self.parse_rest(&moment, &batch[..n]);

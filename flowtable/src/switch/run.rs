@@ -4,7 +4,7 @@ use std::{ops::Range, vec};
 
 use super::{
     Lanes, Lookup, Moment, Stage, Switch,
-    books::{Books, PlainTotals},
+    books::{Books, Totals},
     flow_hash::flow_hash_of_signature,
     metered,
     punts::Punts,
@@ -83,8 +83,12 @@ impl Switch {
         sink: &mut S,
     ) {
         let mut idx = 0;
-        let mut plain = PlainTotals::default();
+        let mut totals = Totals::default();
         while idx < n {
+            if self.lanes.is_riding(idx) && self.ride_next(moment, idx, &mut packets, (&mut totals, sink)) {
+                idx += 1;
+                continue;
+            }
             let lookup = self.lanes.lookups[idx];
             idx += match lookup {
                 Lookup::Session(handle) | Lookup::Signed(handle) | Lookup::Megaflow(handle)
@@ -98,7 +102,7 @@ impl Switch {
                         let n_group = same.count();
                         let n_bytes = self.lanes.lens[idx..idx + n_group].iter().sum();
                         entry.count(moment.now, n_group as u64, n_bytes);
-                        plain.add(lookup, n_group as u64, n_bytes);
+                        totals.add(lookup, n_group as u64, n_bytes);
                         let port = entry.plain;
                         packets.by_ref().take(n_group).for_each(|packet| sink.output(port, packet));
                         n_group
@@ -133,7 +137,7 @@ impl Switch {
                 }
             };
         }
-        self.books.plain(&plain);
+        self.books.left(&totals);
     }
 
     /// Runs the packet at the start of the range and those after it that have the same

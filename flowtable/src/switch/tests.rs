@@ -17,7 +17,7 @@ use crate::{
     pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
     port::PortTable,
     program::Punt,
-    table::{TableCounters, Tables},
+    table::{Change, TableCounters, Tables},
     text::parse_flow,
     types::{Epoch, MacAddr, MeterId},
 };
@@ -59,7 +59,7 @@ impl Sink<Vec<u8>> for Collector {
 pub(super) enum Event {
     /// A frame comes in.
     Frame(u32, Vec<u8>),
-    /// The rules change: one is taken out.
+    /// The rules change: one is taken out, or the last of these comes back.
     Change(usize),
     /// Time passes.
     Wait(u64),
@@ -162,6 +162,23 @@ fn of_tables(tables: &Tables) -> impl Iterator<Item = TableCounters> {
     (0..8).map(|raw| tables.stats().get(random::table(raw)))
 }
 
+/// The next version: a rule less, or one of those more.
+fn with_a_change(snapshot: &Arc<Snapshot>, pick: usize, away: &mut Vec<Rule>) -> Arc<Snapshot> {
+    let n_rules = snapshot.tables.len();
+    let change = match away.pop_if(|_| pick.is_multiple_of(3) || n_rules == 0) {
+        Some(rule) => Change::Add(rule),
+        None if n_rules == 0 => return Arc::clone(snapshot),
+        None => {
+            let rule = snapshot.tables.rules().nth(pick % n_rules).unwrap();
+            away.push((**rule).clone());
+            let Rule { table, priority, .. } = **rule;
+            Change::DeleteStrict { table, priority, matching: rule.matching.clone() }
+        }
+    };
+    let tables = Arc::new(snapshot.tables.transact(vec![change]).unwrap());
+    Arc::new(Snapshot { epoch: snapshot.epoch.next(), tables, ..(**snapshot).clone() })
+}
+
 /// Runs the events with batches of at most `n_batch` packets of a port.
 pub(super) fn observe(
     config: SwitchConfig,
@@ -172,8 +189,8 @@ pub(super) fn observe(
 ) -> Observed {
     let mut switch = Switch::with_seed(config, 1);
     let mut sink = Collector { starve, ..Collector::default() };
-    let (mut rules, mut epoch, mut now) = (rules.to_vec(), 1, 0);
-    let mut current = snapshot(epoch, &rules);
+    let (mut away, mut now) = (Vec::new(), 0);
+    let mut current = snapshot(1, rules);
     let mut observed = Observed::default();
     let mut seen = Vec::new();
     let mut keep = |snapshot: &Arc<Snapshot>| seen.push(Arc::clone(snapshot));
@@ -192,21 +209,22 @@ pub(super) fn observe(
         }
         match event {
             Event::Frame(raw, frame) => batch.push(build::packet(frame, port(*raw))),
-            Event::Change(pick) if !rules.is_empty() => {
-                rules.remove(pick % rules.len());
-                epoch = current.epoch.get() + 1;
-                current = snapshot(epoch, &rules);
+            Event::Change(pick) => {
+                let before = Arc::clone(&current);
+                current = with_a_change(&current, *pick, &mut away);
+                if n_batch > 1 {
+                    switch.look_at_entries(Timestamp::from_nanos(now), &before, &current, 9);
+                }
                 keep(&current);
             }
-            Event::Change(_) => {}
             Event::Wait(nanos) => {
                 now += nanos;
                 let ends = (&mut switch, &mut sink);
-                let before = current.epoch;
+                let before = Arc::clone(&current);
                 current = attend(ends, Timestamp::from_nanos(now), &current, &mut observed);
                 if n_batch > 1 {
                     // Some of the entries, so that what was not looked at is seen as well.
-                    switch.look_at_entries(Timestamp::default(), before, &current, 40);
+                    switch.look_at_entries(Timestamp::default(), &before, &current, 40);
                 }
                 keep(&current);
             }

@@ -19,6 +19,12 @@ fn tables(before: &Tables, lines: &[&str]) -> Tables {
     before.transact(lines.iter().map(add).collect()).unwrap()
 }
 
+/// The next version: a rule more.
+fn next(current: &Arc<Snapshot>, lines: &[&str]) -> Arc<Snapshot> {
+    let tables = Arc::new(tables(&current.tables, lines));
+    Arc::new(Snapshot { epoch: current.epoch.next(), tables, ..(**current).clone() })
+}
+
 fn version(epoch: u64, tables: Tables) -> Arc<Snapshot> {
     let mut ports = PortTable::default();
     for raw in [1, 2] {
@@ -38,20 +44,18 @@ fn send(switch: &mut Switch, snapshot: &Arc<Snapshot>) -> usize {
     sink.out.len()
 }
 
-fn warm(lines: &[&str]) -> (Switch, Tables) {
-    let first = tables(&Tables::default(), lines);
+fn warm(lines: &[&str]) -> (Switch, Arc<Snapshot>) {
     let mut switch = Switch::with_seed(SwitchConfig::default(), 1);
-    let snapshot = version(1, first.clone());
+    let snapshot = version(1, tables(&Tables::default(), lines));
     for _ in 0..3 {
         assert_eq!(send(&mut switch, &snapshot), usize::from(N_FLOWS));
     }
-    (switch, first)
+    (switch, snapshot)
 }
 
 /// Looks at all entries, a few at a time.
-fn look(switch: &mut Switch, epoch: u64, next: &Snapshot) {
-    let epoch = Epoch::new(epoch).unwrap();
-    let n_looks = (1..).find(|_| switch.look_at_entries(Timestamp::default(), epoch, next, 7));
+fn look(switch: &mut Switch, current: &Snapshot, next: &Snapshot) {
+    let n_looks = (1..).find(|_| switch.look_at_entries(Timestamp::default(), current, next, 7));
     assert!(n_looks.unwrap() <= 1 + switch.n_megaflows() / 7 * 2);
 }
 
@@ -59,34 +63,51 @@ const EXACT: &str = "table=0,udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG1[0..1
 
 #[test]
 fn a_change_elsewhere_costs_the_packets_nothing() {
-    let tracked = ["table=0,udp,ct_state=-trk,actions=ct(commit,table=1)", "table=1,udp,actions=output:2"];
-    for lines in [[EXACT, "table=1,udp,actions=output:2"], tracked] {
-        let (mut switch, mut now) = warm(&lines);
-        for epoch in 2..5 {
-            now = tables(&now, &[&format!("table=9,priority={epoch},tcp,actions=drop")]);
-            let next = version(epoch, now.clone());
-            look(&mut switch, epoch - 1, &next);
+    let tracked = "table=0,udp,ct_state=-trk,actions=ct(commit,table=1)";
+    let others = "table=1,priority=50000,udp,nw_src=203.0.113.9,actions=drop";
+    // Where no packet comes; where they come, and find the same as before.
+    let changes = ["table=9,tcp", "table=1,udp,nw_src=203.0.113.1"];
+    for (first, change) in
+        [EXACT, tracked].into_iter().flat_map(|first| changes.map(|change| (first, change)))
+    {
+        let lines = [first, "table=1,udp,actions=output:2", others];
+        let (mut switch, mut current) = warm(&lines);
+        for n in 0..3 {
+            let later = next(&current, &[&format!("{change},priority=4000{n},actions=drop")]);
+            look(&mut switch, &current, &later);
+            current = later;
             let before = switch.counters();
-            assert_eq!(send(&mut switch, &next), usize::from(N_FLOWS));
+            assert_eq!(send(&mut switch, &current), usize::from(N_FLOWS));
             let after = switch.counters();
             let translated = |of: SwitchCounters| of.n_misses + of.n_renewals;
-            assert_eq!(translated(after), translated(before), "{lines:?}");
+            assert_eq!(translated(after), translated(before), "{lines:?} {change}");
         }
         // Without a look, they are.
-        let unseen = version(9, tables(&now, &["table=9,priority=77,tcp,actions=drop"]));
+        let unseen = next(&current, &["table=9,priority=77,tcp,actions=drop"]);
         let before = switch.counters().n_renewals;
         send(&mut switch, &unseen);
         assert!(switch.counters().n_renewals > before);
     }
 }
 
+/// More than rules differs: entries are then translated.
+#[test]
+fn a_look_is_at_everything_that_has_changed() {
+    let (mut switch, first) = warm(&[EXACT, "table=1,udp,actions=output:2"]);
+    let mut ports = (*first.ports).clone();
+    ports.remove(port(2));
+    let later = Snapshot { epoch: first.epoch.next(), ports: Arc::new(ports), ..(*first).clone() };
+    look(&mut switch, &first, &later);
+    assert_eq!(send(&mut switch, &Arc::new(later)), 0);
+}
+
 #[test]
 fn what_the_change_reaches_is_translated_again() {
     let (mut switch, first) = warm(&[EXACT, "table=1,udp,actions=output:2"]);
-    let next = version(2, tables(&first, &["table=1,priority=40000,udp,tp_src=2007,actions=drop"]));
-    look(&mut switch, 1, &next);
-    assert_eq!(send(&mut switch, &version(1, first)), usize::from(N_FLOWS), "not before it is in force");
-    assert_eq!(send(&mut switch, &next), usize::from(N_FLOWS) - 1);
+    let later = next(&first, &["table=1,priority=40000,udp,tp_src=2007,actions=drop"]);
+    look(&mut switch, &first, &later);
+    assert_eq!(send(&mut switch, &first), usize::from(N_FLOWS), "not before it is in force");
+    assert_eq!(send(&mut switch, &later), usize::from(N_FLOWS) - 1);
     let dropped = switch.drops();
     assert_eq!(dropped.iter().map(|row| row.n_packets).sum::<u64>(), 1);
 }
@@ -96,8 +117,9 @@ fn what_the_change_reaches_is_translated_again() {
 #[test]
 fn an_entry_is_of_no_version_that_it_was_not_looked_at_for() {
     let (mut switch, first) = warm(&[EXACT, "table=1,udp,actions=output:2"]);
-    look(&mut switch, 1, &version(2, tables(&first, &["table=9,tcp,actions=drop"])));
-    let third = version(3, tables(&first, &["table=1,priority=40000,udp,actions=drop"]));
+    let second = next(&first, &["table=9,tcp,actions=drop"]);
+    look(&mut switch, &first, &second);
+    let third = next(&second, &["table=1,priority=40000,udp,actions=drop"]);
     assert_eq!(send(&mut switch, &third), 0);
 }
 
@@ -106,11 +128,10 @@ fn quotas_refuse_by_name_what_is_above_them() {
     let (mut switch, first) = warm(&[EXACT, "table=1,udp,actions=output:2"]);
     let n_known = switch.n_megaflows();
     switch.set_quota(Quota { misses_per_second: 5, max_megaflows: n_known as u32, ..Quota::default() });
-    let snapshot = version(1, first);
     let frame = |n: u16| build::udp(&Host { port: 9000 + n, ..Host::v4(1) }, &Host::v4(2), &[]);
     let mut batch = (0..20).map(|n| build::packet(&frame(n), port(1))).collect();
     let mut sink = Collector::default();
-    switch.process(Timestamp::default(), &snapshot, port(1), &mut batch, &mut sink);
+    switch.process(Timestamp::default(), &first, port(1), &mut batch, &mut sink);
     assert_eq!(sink.out.len(), 5);
     let drops = switch.drops();
     assert_eq!(

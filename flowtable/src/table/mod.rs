@@ -7,6 +7,7 @@
 mod change;
 mod check;
 mod check_learn;
+mod difference;
 mod edits;
 mod error;
 mod group_change;
@@ -27,6 +28,7 @@ use std::{
 pub use change::{Change, Commit, Filter, TransactionError};
 pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
+pub(crate) use difference::TableSet;
 pub use edits::RuleEdit;
 pub use error::RuleError;
 pub use group_change::{BucketChoice, BucketPlace, GroupChange, GroupError, MAX_BUCKETS, MAX_GROUP_CHAIN};

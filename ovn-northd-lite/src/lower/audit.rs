@@ -2,24 +2,22 @@
 //! asked several times a second, however many rules there are.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     ops::Bound::{Included, Unbounded},
 };
 
-use flowtable::{flow::Rule, table::Tables};
+use flowtable::table::Tables;
 
 use super::{
+    held::{RuleKey, is_same},
     incremental::Lowering,
-    part::{Part, RuleKey},
 };
-use crate::key::DatapathKey;
 
 /// How far an audit has come.
 #[derive(Debug, Clone, Default)]
 pub struct Audit {
-    /// The rule to look at next, and whose it is: of a datapath, or of none.
-    next: Option<(Option<DatapathKey>, RuleKey)>,
+    /// Place of the rule to look at next.
+    next: Option<RuleKey>,
 }
 
 /// How tables differ from what they should be; the first difference that was met.
@@ -62,47 +60,34 @@ impl Lowering {
         n_others: usize,
         n_rules: usize,
     ) -> Result<(), Drift> {
-        let wanted = self.parts().map(|(_, part)| part.rules.len()).sum::<usize>() + n_others;
+        let wanted = self.rules.len() + n_others;
         // Rules that packets have made come and go by themselves.
         let found = tables.len() - tables.n_mortal();
         if found != wanted {
             return Err(Drift::Count { found, wanted });
         }
-        let (first, mut from) = audit.next.take().unzip();
-        let mut left = n_rules;
-        for (key, part) in self.parts().skip_while(|(key, _)| first.is_some_and(|first| *key < first)) {
-            let from = from.take().filter(|_| first == Some(key));
-            for (place, rule) in part.rules.range((from.map_or(Unbounded, Included), Unbounded)) {
-                if left == 0 {
-                    audit.next = Some((key, place.clone()));
-                    return Ok(());
-                }
-                left -= 1;
-                let (table, priority, matching) = place;
-                if !tables.get(*table, priority.0, matching).is_some_and(|found| is_same(found, rule)) {
-                    return Err(Drift::Rule(format!("table {table}, {rule}")));
-                }
+        let first = audit.next.take().map_or(Unbounded, Included);
+        for (n, (place, rule)) in self.rules.from(first).enumerate() {
+            if n == n_rules {
+                audit.next = Some(place.clone());
+                return Ok(());
+            }
+            let (table, priority, matching) = place;
+            if !tables.get(*table, priority.0, matching).is_some_and(|found| is_same(found, rule)) {
+                return Err(Drift::Rule(format!("table {table}, {rule}")));
             }
         }
         self.audit_named(tables)
     }
 
-    /// What belongs to no datapath first.
-    fn parts(&self) -> impl Iterator<Item = (Option<DatapathKey>, &Part)> {
-        let own = self.parts.iter().map(|(key, part)| (Some(*key), part));
-        [(None, &self.common)].into_iter().chain(own)
-    }
-
     fn audit_named(&self, tables: &Tables) -> Result<(), Drift> {
         let wrong = |name: String| Err(Drift::Named(name));
-        let mut groups = BTreeSet::new();
-        for (id, group) in self.parts().flat_map(|(_, part)| &part.groups) {
-            groups.insert(*id);
+        for (id, group) in self.groups.iter() {
             if tables.group(*id).is_none_or(|found| **found != *group) {
                 return wrong(format!("group {id}"));
             }
         }
-        if let Some(group) = tables.groups().find(|group| !groups.contains(&group.id)) {
+        if let Some(group) = tables.groups().find(|group| self.groups.get(group.id).is_none()) {
             return wrong(format!("group {}", group.id));
         }
         for (name, (.., set)) in &self.sets {
@@ -118,8 +103,4 @@ impl Lowering {
         }
         Ok(())
     }
-}
-
-fn is_same(found: &Rule, wanted: &Rule) -> bool {
-    found.actions == wanted.actions && found.cookie == wanted.cookie && found.origin == wanted.origin
 }

@@ -3,7 +3,7 @@
 //! floating addresses that are on their workloads' chassis, ports that each chassis has
 //! for itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use flowtable::{
     field::Field,
@@ -12,13 +12,12 @@ use flowtable::{
 };
 
 use super::{
-    CHECK_LOOPBACK, Context, Index, Interface, LOCAL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place,
-    REDIRECTED, REMOTE_OUTPUT, Tag, meters,
+    CHECK_LOOPBACK, Context, Interface, LOCAL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place, REDIRECTED,
+    REMOTE_OUTPUT, Tag, meters,
     physical::{SCRATCH, enter_egress},
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
-    key::DatapathKey,
     punt::{BFD_UDP_PORT, Request, Service},
     southbound::{PortBinding, Southbound, Wire},
 };
@@ -68,86 +67,32 @@ pub(super) fn interface(
     }
 }
 
-impl Index {
-    /// A binding comes, or goes.
-    pub(super) fn follow(&mut self, id: &str, binding: &PortBinding, is_new: bool) {
-        let put =
-            |ids: &mut BTreeSet<String>| if is_new { ids.insert(id.to_owned()) } else { ids.remove(id) };
-        put(self.bindings.entry(binding.datapath).or_default());
-        if binding.wire != Wire::Own {
-            put(&mut self.wired);
-        }
-        if !binding.open_for.is_empty() {
-            put(&mut self.open);
-        }
-        if binding.gateway.is_empty() || !is_new {
-            self.shared.remove(id);
-        } else {
-            self.shared.insert(id.to_owned(), None);
-        }
-    }
-
-    /// Finds out anew who has what several chassis may have, and the ports to networks outside
-    /// that every host has: of several one that this chassis has an interface to. The datapaths
-    /// of which that is other than before.
-    pub(super) fn elect(&mut self, view: &Southbound, local: &LocalPorts) -> BTreeSet<DatapathKey> {
-        let mut changed = BTreeSet::new();
-        for (id, known) in &mut self.shared {
-            let Some(binding) = view.bindings.get(id) else { continue };
-            let now = chassis_of(view, local, binding);
-            if known.as_deref() != now {
-                *known = now.map(str::to_owned);
-                changed.insert(binding.datapath);
-            }
-        }
-        let mut outside: BTreeMap<DatapathKey, (bool, &String)> = BTreeMap::new();
-        for (id, binding) in self.wired.iter().filter_map(|id| view.bindings.get_key_value(id)) {
-            let Wire::Network { name, .. } = &binding.wire else { continue };
-            if !binding.gateway.is_empty() {
-                continue;
-            }
-            let is_here = local.networks.contains_key(name);
-            let known = outside.entry(binding.datapath).or_insert((is_here, id));
-            if is_here && !known.0 {
-                *known = (true, id);
-            }
-        }
-        let outside: BTreeMap<_, _> = outside.into_iter().map(|(key, (_, id))| (key, id.clone())).collect();
-        let keys = self.outside.keys().chain(outside.keys());
-        changed.extend(keys.filter(|key| self.outside.get(key) != outside.get(key)));
-        self.outside = outside;
-        changed
-    }
-}
-
-/// Ports that what a datapath becomes depends on being here, besides those that its flows
-/// name, and whether they are.
-pub(super) fn asked(context: &Context<'_>, datapath: DatapathKey) -> BTreeMap<String, bool> {
-    let ids = context.ports(datapath).flat_map(|(_, binding)| &binding.open_for);
+/// Ports that what a port becomes depends on being here, and whether they are.
+pub(super) fn asked(context: &Context<'_>, binding: &PortBinding) -> BTreeMap<String, bool> {
+    let ids = binding.open_for.iter();
     ids.map(|id| (id.clone(), is_resident(context.view, context.local, id))).collect()
 }
 
-/// What belongs to no datapath.
-pub(super) fn common((index, local): (&Index, &LocalPorts), rules: &mut RuleSet) {
-    if let Some(tunnel) = local.tunnel.filter(|_| !index.shared.is_empty()) {
+/// What belongs to no datapath: with a tunnel, when there is something that several chassis
+/// may have, and with patches that some workloads take on their own chassis.
+pub(super) fn common((tunnel, has_shared, has_open): (Option<PortNo>, bool, bool), rules: &mut RuleSet) {
+    if let Some(tunnel) = tunnel.filter(|_| has_shared) {
         liveness(tunnel, rules);
     }
-    if !index.open.is_empty() {
+    if has_open {
         let flag = [(Field::Reg10, LOCAL, LOCAL)];
         let stay = vec![Action::GotoTable(LOCAL_OUTPUT)];
         rules.physical_masked(REMOTE_OUTPUT, 210, &flag, stay, String::new());
     }
 }
 
-/// A datapath's ports that are not wherever their workload is.
-pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
-    for (id, binding) in context.ports(datapath) {
-        match &binding.wire {
-            Wire::Own if !binding.open_for.is_empty() => open(context, rules, id, binding),
-            Wire::EachChassis => keep_here(context, rules, id, binding),
-            Wire::Network { name, .. } => missing(context, rules, (id, binding), name),
-            _ => {}
-        }
+/// A port that is not wherever its workload is.
+pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
+    match &binding.wire {
+        Wire::Own if !binding.open_for.is_empty() => open(context, rules, id, binding),
+        Wire::EachChassis => keep_here(context, rules, id, binding),
+        Wire::Network { name, .. } => missing(context, rules, (id, binding), name),
+        _ => {}
     }
 }
 
@@ -223,6 +168,9 @@ fn keep_here(context: &Context<'_>, rules: &mut RuleSet, id: &str, binding: &Por
 
 /// A workload that is here needs the network of its switch to be here, too.
 fn missing(context: &Context<'_>, rules: &mut RuleSet, (id, port): (&str, &PortBinding), network: &str) {
+    if context.local.networks.contains_key(network) {
+        return;
+    }
     let is_workload_here = |(_, binding): &(&str, &PortBinding)| {
         binding.peer.is_none() && binding.chassis.as_deref() == Some(context.local.chassis.as_str())
     };
@@ -235,7 +183,7 @@ fn missing(context: &Context<'_>, rules: &mut RuleSet, (id, port): (&str, &PortB
     } else {
         is_gateway_here(&(id, port))
     };
-    if is_needed && !context.local.networks.contains_key(network) {
+    if is_needed {
         let reason = format!(
             "this host has no interface to the network `{network}`; attach one: \
              vswitchctl port add INTERFACE --network {network}"

@@ -1,6 +1,5 @@
-//! The rules of a chassis, kept up to date: each datapath is lowered by itself, again when
-//! something of it has changed, and of its flows only those that have, or that name
-//! something which means something else now.
+//! The rules of a chassis, kept up to date: what a change concerns is made again, a port, a
+//! group or a flow at a time (`unit.rs`); what that is, `stale.rs` finds out.
 
 use std::{
     cell::RefCell,
@@ -8,17 +7,22 @@ use std::{
 };
 
 use flowtable::{
-    flow::Rule,
     group::Group,
     meter::MeterConfig,
     set::{NamedSet, SetName},
-    table::{Change, GroupChange, MeterChange, SetChange},
     types::{GroupId, MeterId},
 };
 
 use super::{
-    Context, Index, Interface, LocalPorts, LowerError, Lowered, gateway, memory::Memory, meters, part::Part,
-    sets::SetSource, zones::Owner,
+    Context, LocalPorts, LowerError, Lowered, LoweredDelta,
+    held::{Before, Held, is_same},
+    index::Index,
+    memory::{FlowPlace, Memory},
+    meters,
+    sets::SetSource,
+    stale::{Stale, Users},
+    unit::{CommonInput, Made, Output, Unit},
+    zones::Owner,
 };
 use crate::{
     build::whole::datapath_of,
@@ -35,35 +39,39 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Lowering {
     pub(super) view: Southbound,
-    local: LocalPorts,
-    index: Index,
+    pub(super) local: LocalPorts,
+    pub(super) index: Index,
     memory: Memory,
-    /// What belongs to no datapath; empty before the first update.
-    pub(super) common: Part,
-    pub(super) parts: BTreeMap<DatapathKey, Part>,
-    /// Where its members are from, how many parts name it, and what it holds.
+    /// What the rules that belong to no datapath depend on; `None` before the first update.
+    common: Option<CommonInput>,
+    pub(super) units: BTreeMap<Unit, Made>,
+    pub(super) users: Users,
+    pub(super) rules: Held,
+    pub(super) groups: Named<GroupId, Group>,
+    /// Meters that flows have for themselves.
+    flow_meters: Named<MeterId, MeterConfig>,
+    /// How many units say it.
+    errors: BTreeMap<LowerError, usize>,
+    /// How many flows have a number.
+    n_numbered: BTreeMap<u32, usize>,
+    /// Where its members are from, how many flows name it, and what it holds.
     pub(super) sets: BTreeMap<SetName, (SetSource, usize, Option<NamedSet>)>,
 }
 
-/// How the rules of a chassis differ.
-#[derive(Debug, Clone, Default)]
-pub struct LoweredDelta {
-    /// New rules, and those that do something else.
-    pub rules: Vec<Rule>,
-    /// Rules that are gone.
-    pub gone_rules: Vec<Rule>,
-    /// New and changed groups.
-    pub groups: Vec<Group>,
-    /// Groups that are gone.
-    pub gone_groups: Vec<GroupId>,
-    /// Sets with other members; true: the set is new.
-    pub sets: Vec<(bool, NamedSet)>,
-    /// Sets that are gone.
-    pub gone_sets: Vec<SetName>,
-    /// New and changed meters.
-    pub meters: Vec<MeterConfig>,
-    /// Meters that are gone.
-    pub gone_meters: Vec<MeterId>,
+/// What units have made by name; of several the last one.
+#[derive(Debug, Clone)]
+pub(super) struct Named<K, V>(BTreeMap<K, BTreeMap<Unit, V>>);
+
+/// What is other than before, or may be.
+#[derive(Default)]
+struct News {
+    rules: Before,
+    groups: BTreeMap<GroupId, Option<Group>>,
+    meters: BTreeMap<MeterId, Option<MeterConfig>>,
+    /// Numbers that flows had.
+    numbers: Vec<(FlowPlace, u32)>,
+    /// Flows with as many conjunctions as they had.
+    conjunctions: Vec<(u64, usize)>,
 }
 
 impl Lowering {
@@ -85,6 +93,11 @@ impl Lowering {
         self.memory.zones.iter().map(|(owner, zone)| format!("{zone} {owner}\n")).collect()
     }
 
+    /// Changes whenever [`Lowering::zones`] does.
+    pub fn zones_version(&self) -> u64 {
+        self.memory.zones.version()
+    }
+
     /// The view.
     pub fn view(&self) -> &Southbound {
         &self.view
@@ -92,9 +105,8 @@ impl Lowering {
 
     /// The port that has a key in its datapath.
     pub fn port(&self, datapath: DatapathKey, key: PortKey) -> Option<(&str, &PortBinding)> {
-        let ids = self.index.bindings.get(&datapath)?;
-        let mut ports = ids.iter().filter_map(|id| Some((id.as_str(), self.view.bindings.get(id)?)));
-        ports.find(|(_, binding)| binding.key == key)
+        let id = self.index.keys.get(&(datapath, key))?.first()?;
+        Some((id.as_str(), self.view.bindings.get(id)?))
     }
 
     /// The same numbers, and nothing else.
@@ -103,121 +115,58 @@ impl Lowering {
         Self { memory: self.memory.clone(), ..Self::default() }
     }
 
-    /// What could not be realised.
-    pub fn errors(&self) -> BTreeSet<&LowerError> {
-        self.parts.values().chain([&self.common]).flat_map(|part| &part.errors).collect()
+    /// What could not be realised, in order.
+    pub fn errors(&self) -> impl Iterator<Item = &LowerError> {
+        self.errors.keys()
     }
 
     /// All rules, with what they name.
     pub fn lowered(&self) -> Lowered {
-        let parts = || self.parts.values().chain([&self.common]);
-        let rules: BTreeMap<_, _> = parts().flat_map(|part| &part.rules).collect();
-        let groups: BTreeMap<_, _> = parts().flat_map(|part| &part.groups).collect();
         Lowered {
-            rules: rules.into_values().cloned().collect(),
+            rules: self.rules.rules().cloned().collect(),
             sets: self.sets.values().filter_map(|(.., set)| set.clone()).collect(),
-            groups: groups.into_values().cloned().collect(),
+            groups: self.groups.iter().map(|(_, group)| group.clone()).collect(),
             meters: self.meters().into_values().collect(),
-            errors: self.errors().into_iter().cloned().collect(),
+            errors: self.errors().cloned().collect(),
         }
     }
 
     /// All meters.
     pub(super) fn meters(&self) -> BTreeMap<MeterId, MeterConfig> {
         let mut meters = meters::all(&self.view);
-        let of_flows = self.parts.values().chain([&self.common]).flat_map(|part| &part.meters);
-        meters.extend(of_flows.map(|(id, meter)| (*id, meter.clone())));
+        meters.extend(self.flow_meters.iter().map(|(id, meter)| (*id, meter.clone())));
         meters
     }
 
     /// Follows a change of the view and of the ports.
     ///
     /// # Cost
-    /// That of the datapaths that it touches: lowering the flows that changed, and a look at
-    /// the others.
+    /// That of what it concerns: ports with the groups that they are in, and flows that have
+    /// changed or name something that has; and a look at each port of the switch.
     pub fn update(&mut self, delta: SouthboundDelta, local: LocalPorts) -> LoweredDelta {
-        let mut touched = self.touched_by(&delta, &local);
+        let mut stale = self.stale_before(&delta, &local);
         self.follow_bindings(&delta);
-        let sets: BTreeSet<_> = delta.sets.keys().chain(&delta.removed.sets).cloned().collect();
-        let is_first = self.common.rules.is_empty();
-        let old_meters = meters::own(&self.view);
+        let has_meters = !delta.datapaths.is_empty() || !delta.removed.datapaths.is_empty();
+        let old_meters = if has_meters { meters::own(&self.view) } else { BTreeMap::new() };
         delta.apply(&mut self.view);
         self.local = local;
-        touched.extend(self.index.elect(&self.view, &self.local));
-        touched.extend(self.follow_holders());
-        touched.extend(self.follow_residents());
+        self.stale_after(&mut stale);
         let mut change = LoweredDelta::default();
-        let meters = if is_first { meters::all(&self.view) } else { meters::own(&self.view) };
-        change.meters(&old_meters, &meters);
-        let common = Part::common(&self.index, &self.local);
-        change.part(&self.common, &common);
-        self.common = common;
-        for key in &touched {
-            self.lower_again(*key, &mut change);
+        let mut units = stale.units();
+        let common = (self.local.tunnel, !self.index.shared.is_empty(), !self.index.open.is_empty());
+        let is_first = self.common.is_none();
+        if self.common.replace(common) != Some(common) {
+            units.insert(Unit::Common);
         }
-        self.forget_zones(&touched);
-        self.fill_sets(&sets, &touched, &mut change);
+        if is_first {
+            change.meters(&BTreeMap::new(), &meters::all(&self.view));
+        } else if has_meters {
+            change.meters(&old_meters, &meters::own(&self.view));
+        }
+        self.make_again(&units, common, &mut change);
+        self.forget_zones(&stale);
+        self.fill_sets(&stale, &mut change);
         change
-    }
-
-    /// Datapaths that may become something else.
-    fn touched_by(&self, delta: &SouthboundDelta, local: &LocalPorts) -> BTreeSet<DatapathKey> {
-        let mut touched = BTreeSet::new();
-        if (&self.local.chassis, self.local.tunnel) != (&local.chassis, local.tunnel) {
-            touched.extend(self.view.datapaths.keys());
-        }
-        let here = |ports: &LocalPorts, id: &String| ports.ports.get(id).copied();
-        for id in self.local.ports.keys().chain(local.ports.keys()) {
-            if here(&self.local, id) != here(local, id) {
-                touched.extend(self.view.bindings.get(id).map(|binding| binding.datapath));
-            }
-        }
-        touched.extend(self.rewired(local));
-        touched.extend(delta.datapaths.keys().chain(&delta.removed.datapaths));
-        touched.extend(delta.groups.keys().chain(&delta.removed.groups).map(|(key, _)| *key));
-        touched.extend(delta.flows.keys().chain(&delta.removed.flows).filter_map(|id| datapath_of(*id)));
-        for id in delta.bindings.keys().chain(&delta.removed.bindings) {
-            for binding in self.view.bindings.get(id).into_iter().chain(delta.bindings.get(id)) {
-                touched.insert(binding.datapath);
-                // The other side of a patch knows where this one leads.
-                let peer = binding.peer.as_ref();
-                let sides = [&self.view.bindings, &delta.bindings];
-                touched.extend(sides.iter().filter_map(|all| Some(all.get(peer?)?.datapath)));
-            }
-        }
-        let hosts: BTreeSet<_> = delta.chassis.keys().chain(&delta.removed.chassis).collect();
-        if !hosts.is_empty() {
-            let is_there = |binding: &&PortBinding| {
-                let candidates = binding.gateway.iter().map(|candidate| &candidate.chassis);
-                binding.chassis.iter().chain(candidates).any(|id| hosts.contains(id))
-            };
-            touched.extend(self.view.bindings.values().filter(is_there).map(|binding| binding.datapath));
-        }
-        let is_other = |name: &String| {
-            !self.view.sets.contains_key(name)
-                || delta.removed.sets.contains(name)
-                || self.parts.values().any(|part| part.has_odd_set(name))
-        };
-        let sets: Vec<_> =
-            delta.sets.keys().chain(&delta.removed.sets).filter(|name| is_other(name)).collect();
-        for (key, datapath) in self.view.datapaths.iter().filter(|_| !sets.is_empty()) {
-            if sets.iter().any(|name| datapath.sets.contains(*name)) {
-                touched.insert(*key);
-            }
-        }
-        touched
-    }
-
-    /// Datapaths of ports that have frames by another one's interface, or by one to a network,
-    /// that is other than before.
-    fn rewired(&self, local: &LocalPorts) -> BTreeSet<DatapathKey> {
-        let is_other = |binding: &&PortBinding| match &binding.wire {
-            Wire::Nested { parent, .. } => self.local.ports.get(parent) != local.ports.get(parent),
-            Wire::Network { name, .. } => self.local.networks.get(name) != local.networks.get(name),
-            Wire::Own | Wire::Redirect { .. } | Wire::EachChassis | Wire::External => false,
-        };
-        let wired = self.index.wired.iter().filter_map(|id| self.view.bindings.get(id));
-        wired.filter(is_other).map(|binding| binding.datapath).collect()
     }
 
     fn follow_bindings(&mut self, delta: &SouthboundDelta) {
@@ -229,94 +178,132 @@ impl Lowering {
         for (id, binding) in &delta.bindings {
             self.index.follow(id, binding, true);
         }
-        self.index.bindings.retain(|_, ids| !ids.is_empty());
     }
 
-    /// Finds out anew which logical ports the ports of the switch are for; where several
-    /// contend, their datapaths.
-    fn follow_holders(&mut self) -> BTreeSet<DatapathKey> {
-        let mut holders: BTreeMap<Interface, BTreeSet<(DatapathKey, String)>> = BTreeMap::new();
-        for id in self.local.ports.keys().chain(&self.index.wired).collect::<BTreeSet<_>>() {
-            let Some(binding) = self.view.bindings.get(id) else { continue };
-            if let Some(interface) = gateway::interface(&self.view, &self.local, id, binding) {
-                holders.entry(interface).or_default().insert((binding.datapath, id.clone()));
-            }
-        }
-        let old = std::mem::replace(&mut self.index.holders, holders);
-        let new = &self.index.holders;
-        let contended = old.iter().chain(new).filter(|(_, ids)| ids.len() > 1).map(|(port, _)| port);
-        let contended = contended.filter(|port| old.get(port) != new.get(port));
-        let ids = contended.flat_map(|port| [old.get(port), new.get(port)]).flatten().flatten();
-        ids.map(|(datapath, _)| *datapath).collect()
-    }
-
-    /// Datapaths that depend on a port that has come to this chassis or has left it.
-    fn follow_residents(&self) -> BTreeSet<DatapathKey> {
-        let has_moved =
-            |(id, was_here): (&String, &bool)| gateway::is_resident(&self.view, &self.local, id) != *was_here;
-        let parts = self.parts.iter().filter(|(_, part)| part.residents.iter().any(has_moved));
-        parts.map(|(key, _)| *key).collect()
-    }
-
-    fn lower_again(&mut self, key: DatapathKey, change: &mut LoweredDelta) {
-        let mut old = self.parts.remove(&key).unwrap_or_default();
-        let mut new = Part::default();
-        if self.view.datapaths.contains_key(&key) {
+    /// Makes units again; how that differs is added to `change`.
+    fn make_again(&mut self, units: &BTreeSet<Unit>, common: CommonInput, change: &mut LoweredDelta) {
+        let mut news = News::default();
+        units.iter().for_each(|unit| self.forget(unit, &mut news));
+        for unit in units {
             let memory = RefCell::new(&mut self.memory);
             let context = Context { view: &self.view, local: &self.local, index: &self.index, memory };
-            new = Part::of(&context, key, &mut old);
+            if let Some(output) = unit.make(&context, common) {
+                self.keep(unit, output, &mut news);
+            }
         }
-        change.part(&old, &new);
-        let (places, conjunctions) = new.numbers();
-        // What has been taken over by the new part is not in the old one any more.
-        let (old_places, old_conjunctions) = old.numbers();
-        old_places.difference(&places).for_each(|place| self.memory.flows.release(place));
-        let gone = old_conjunctions.difference(&conjunctions);
-        gone.for_each(|conjunction| self.memory.conjunctions.release(conjunction));
-        for name in old.sets.keys().filter(|name| !new.sets.contains_key(*name)) {
+        self.release(&news);
+        for (place, before) in news.rules {
+            match (before, self.rules.get(&place)) {
+                (Some(before), Some(rule)) if is_same(&before, rule) => {}
+                (_, Some(rule)) => change.rules.push(rule.clone()),
+                (Some(before), None) => change.gone_rules.push(before),
+                (None, None) => {}
+            }
+        }
+        self.groups.compare(news.groups, &mut change.groups, &mut change.gone_groups);
+        self.flow_meters.compare(news.meters, &mut change.meters, &mut change.gone_meters);
+    }
+
+    /// Takes out what a unit has become.
+    fn forget(&mut self, unit: &Unit, news: &mut News) {
+        let Some(Made { places, groups, meter, errors, needs }) = self.units.remove(unit) else { return };
+        places.iter().for_each(|place| self.rules.take(unit, place, &mut news.rules));
+        groups.into_iter().for_each(|id| self.groups.take(unit, id, &mut news.groups));
+        meter.into_iter().for_each(|id| self.flow_meters.take(unit, id, &mut news.meters));
+        for error in errors {
+            if let Some(n_units) = self.errors.get_mut(&error) {
+                *n_units -= 1;
+                if *n_units == 0 {
+                    self.errors.remove(&error);
+                }
+            }
+        }
+        for name in needs.sets.keys() {
             if let Some((_, n_users, _)) = self.sets.get_mut(name) {
                 *n_users -= 1;
             }
         }
-        for (name, source) in new.sets.iter().filter(|(name, _)| !old.sets.contains_key(*name)) {
-            let empty = || (source.clone(), 0, None);
-            self.sets.entry(name.clone()).or_insert_with(empty).1 += 1;
+        self.users.follow(unit, &needs, false);
+        if let Unit::Flow(id) = unit
+            && needs.n_conjunctions > 0
+        {
+            news.conjunctions.push((*id, needs.n_conjunctions));
         }
-        if self.view.datapaths.contains_key(&key) {
-            self.parts.insert(key, new);
+        if let Some((place, number)) = needs.number {
+            self.n_numbered.entry(number).and_modify(|n_flows| *n_flows -= 1);
+            news.numbers.push((place, number));
+        }
+    }
+
+    /// Takes in what a unit becomes.
+    fn keep(&mut self, unit: &Unit, output: Output, news: &mut News) {
+        let Output { rules, groups, meter, errors, needs } = output;
+        let mut made = Made { errors, needs, ..Made::default() };
+        for rule in rules {
+            made.places.push(super::held::place(&rule));
+            self.rules.put(unit, rule, &mut news.rules);
+        }
+        for group in groups {
+            made.groups.push(group.id);
+            self.groups.put(unit, group.id, group, &mut news.groups);
+        }
+        if let Some(meter) = meter {
+            made.meter = Some(meter.id);
+            self.flow_meters.put(unit, meter.id, meter, &mut news.meters);
+        }
+        for error in &made.errors {
+            *self.errors.entry(error.clone()).or_default() += 1;
+        }
+        for (name, source) in &made.needs.sets {
+            self.sets.entry(name.clone()).or_insert_with(|| (source.clone(), 0, None)).1 += 1;
+        }
+        self.users.follow(unit, &made.needs, true);
+        if let Some((_, number)) = &made.needs.number {
+            *self.n_numbered.entry(*number).or_default() += 1;
+        }
+        self.units.insert(unit.clone(), made);
+    }
+
+    /// Lets numbers go that nobody has any more.
+    fn release(&mut self, news: &News) {
+        for (place, number) in &news.numbers {
+            if self.n_numbered.get(number) == Some(&0) {
+                self.n_numbered.remove(number);
+                self.memory.flows.release(place);
+            }
+        }
+        for (id, n_before) in &news.conjunctions {
+            let n_now = self.units.get(&Unit::Flow(*id)).map_or(0, |made| made.needs.n_conjunctions);
+            (n_now..*n_before).for_each(|idx| self.memory.conjunctions.release(&(*id, idx)));
         }
     }
 
     /// Lets go the zones of what is not here any more.
-    fn forget_zones(&mut self, touched: &BTreeSet<DatapathKey>) {
-        let (view, local) = (&self.view, &self.local);
-        let ids = |key| self.index.bindings.get(&key).into_iter().flatten();
+    fn forget_zones(&mut self, stale: &Stale) {
+        let (view, local, index) = (&self.view, &self.local, &self.index);
         let is_needed = |owner: &Owner| match owner {
             Owner::Dnat(key) | Owner::Snat(key) => view.datapaths.contains_key(key),
             // Also of a port that is not attached now: it comes back.
-            Owner::Port(key, port) => ids(*key).any(|id| {
+            Owner::Port(key, port) => index.keys.get(&(*key, *port)).into_iter().flatten().any(|id| {
                 let binding = view.bindings.get(id);
                 binding.is_some_and(|binding| {
-                    binding.key == *port
-                        && (binding.chassis.as_ref() == Some(&local.chassis)
-                            || local.ports.contains_key(id)
-                            || matches!(binding.wire, Wire::Network { .. }))
+                    binding.chassis.as_ref() == Some(&local.chassis)
+                        || local.ports.contains_key(id)
+                        || matches!(binding.wire, Wire::Network { .. })
                 })
             }),
         };
-        let zones = self.memory.zones.iter().map(|(owner, _)| *owner);
-        let gone: Vec<_> =
-            zones.filter(|owner| touched.contains(&owner.datapath()) && !is_needed(owner)).collect();
+        // Of datapaths that are new, zones may be remembered from before.
+        let zones = &self.memory.zones;
+        let all = stale.datapaths.iter().filter_map(|key| Owner::ports_of(*key));
+        let remembered = all.flat_map(|all| zones.range(all));
+        let owners = stale.owners.iter().chain(remembered).copied();
+        let gone: BTreeSet<_> = owners.filter(|owner| !is_needed(owner)).collect();
         gone.iter().for_each(|owner| self.memory.zones.release(owner));
     }
 
     /// Brings the members of the switch's sets up to date.
-    fn fill_sets(
-        &mut self,
-        changed: &BTreeSet<String>,
-        touched: &BTreeSet<DatapathKey>,
-        change: &mut LoweredDelta,
-    ) {
+    fn fill_sets(&mut self, stale: &Stale, change: &mut LoweredDelta) {
         let memory = RefCell::new(&mut self.memory);
         let context = Context { view: &self.view, local: &self.local, index: &self.index, memory };
         self.sets.retain(|name, (source, n_users, set)| {
@@ -324,8 +311,7 @@ impl Lowering {
                 change.gone_sets.extend(set.as_ref().map(|_| name.clone()));
                 return false;
             }
-            let is_touched = source.datapath.is_some_and(|key| touched.contains(&key));
-            if set.is_none() || is_touched || changed.contains(&source.set) {
+            if set.is_none() || stale.sets.contains(&source.set) || source.is_touched(&context, stale) {
                 let new = source.fill(&context, name);
                 if set.as_ref() != Some(&new) {
                     change.sets.push((set.is_none(), new.clone()));
@@ -337,68 +323,72 @@ impl Lowering {
     }
 }
 
-impl LoweredDelta {
-    /// Nothing differs.
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
-            && self.gone_rules.is_empty()
-            && self.groups.is_empty()
-            && self.gone_groups.is_empty()
-            && self.sets.is_empty()
-            && self.gone_sets.is_empty()
-            && self.meters.is_empty()
-            && self.gone_meters.is_empty()
+impl<K, V> Default for Named<K, V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Copy, V: Clone + PartialEq> Named<K, V> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().filter_map(|(key, all)| Some((key, all.last_key_value()?.1)))
     }
 
-    /// As changes of the tables: what rules refer to comes before them, and goes after them.
-    pub fn changes(self) -> Vec<Change> {
-        let set = |set: NamedSet| Change::Set(SetChange::Replace(set));
-        // A number that one flow has let go, another may have been given.
-        let given: BTreeSet<_> = self.groups.iter().map(|group| group.id).collect();
-        let metered: BTreeSet<_> = self.meters.iter().map(|meter| meter.id).collect();
-        let mut changes = Vec::new();
-        for (is_new, filled) in self.sets {
-            changes.push(if is_new { Change::Set(SetChange::Add(filled)) } else { set(filled) });
-        }
-        changes.extend(self.meters.into_iter().map(|meter| Change::Meter(MeterChange::Set(meter))));
-        changes.extend(self.groups.into_iter().map(|group| Change::Group(GroupChange::Set(group))));
-        let delete =
-            |Rule { table, priority, matching, .. }| Change::DeleteStrict { table, priority, matching };
-        changes.extend(self.gone_rules.into_iter().map(delete));
-        changes.extend(self.rules.into_iter().map(Change::Add));
-        let gone = self.gone_groups.into_iter().filter(|id| !given.contains(id));
-        changes.extend(gone.map(|id| Change::Group(GroupChange::Delete(id))));
-        changes.extend(self.gone_sets.into_iter().map(|name| Change::Set(SetChange::Delete(name))));
-        let gone = self.gone_meters.into_iter().filter(|id| !metered.contains(id));
-        changes.extend(gone.map(|id| Change::Meter(MeterChange::Delete(id))));
-        changes
+    pub(super) fn get(&self, key: K) -> Option<&V> {
+        self.0.get(&key)?.last_key_value().map(|(_, value)| value)
     }
 
-    /// Adds how the meters of datapaths differ.
-    fn meters(&mut self, old: &BTreeMap<MeterId, MeterConfig>, new: &BTreeMap<MeterId, MeterConfig>) {
-        let changed = new.iter().filter(|(id, meter)| old.get(id) != Some(meter));
-        self.meters = changed.map(|(_, meter)| meter.clone()).collect();
-        self.gone_meters = old.keys().filter(|id| !new.contains_key(id)).copied().collect();
+    fn put(&mut self, unit: &Unit, key: K, value: V, before: &mut BTreeMap<K, Option<V>>) {
+        before.entry(key).or_insert_with(|| self.get(key).cloned());
+        self.0.entry(key).or_default().insert(unit.clone(), value);
     }
 
-    /// Adds how a part differs.
-    fn part(&mut self, old: &Part, new: &Part) {
-        let is_same = |old: &Rule, new: &Rule| {
-            old.actions == new.actions && old.cookie == new.cookie && old.origin == new.origin
-        };
-        for (place, rule) in &new.rules {
-            if !old.rules.get(place).is_some_and(|old| is_same(old, rule)) {
-                self.rules.push(rule.clone());
+    fn take(&mut self, unit: &Unit, key: K, before: &mut BTreeMap<K, Option<V>>) {
+        before.entry(key).or_insert_with(|| self.get(key).cloned());
+        if let Some(all) = self.0.get_mut(&key) {
+            all.remove(unit);
+            if all.is_empty() {
+                self.0.remove(&key);
             }
         }
-        let gone = old.rules.iter().filter(|(place, _)| !new.rules.contains_key(place));
-        self.gone_rules.extend(gone.map(|(_, rule)| rule.clone()));
-        let changed = new.groups.iter().filter(|(id, group)| old.groups.get(id) != Some(group));
-        self.groups.extend(changed.map(|(_, group)| group.clone()));
-        let gone = old.groups.keys().filter(|id| !new.groups.contains_key(id));
-        self.gone_groups.extend(gone);
-        let changed = new.meters.iter().filter(|(id, meter)| old.meters.get(id) != Some(meter));
-        self.meters.extend(changed.map(|(_, meter)| meter.clone()));
-        self.gone_meters.extend(old.meters.keys().filter(|id| !new.meters.contains_key(id)));
+    }
+
+    /// What differs from before.
+    fn compare(&self, before: BTreeMap<K, Option<V>>, changed: &mut Vec<V>, gone: &mut Vec<K>) {
+        for (key, before) in before {
+            match self.get(key) {
+                Some(value) if before.as_ref() != Some(value) => changed.push(value.clone()),
+                None if before.is_some() => gone.push(key),
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+impl Users {
+    /// A unit has these needs, or has them no more.
+    fn follow(&mut self, unit: &Unit, needs: &super::unit::Needs, is_new: bool) {
+        for id in needs.residents.keys() {
+            follow(&mut self.residents, id.clone(), unit.clone(), is_new);
+        }
+        let Unit::Flow(id) = unit else { return };
+        let Some(datapath) = datapath_of(*id) else { return };
+        for (name, _) in &needs.names {
+            follow(&mut self.names, (datapath, name.clone()), *id, is_new);
+        }
+        for name in needs.set_names() {
+            follow(&mut self.sets, name.clone(), *id, is_new);
+        }
+    }
+}
+
+fn follow<K: Ord, V: Ord>(users: &mut BTreeMap<K, BTreeSet<V>>, key: K, user: V, is_new: bool) {
+    if is_new {
+        users.entry(key).or_default().insert(user);
+    } else if let Some(known) = users.get_mut(&key) {
+        known.remove(&user);
+        if known.is_empty() {
+            users.remove(&key);
+        }
     }
 }

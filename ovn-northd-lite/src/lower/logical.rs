@@ -1,23 +1,20 @@
 //! Logical flows: a rule for each match that a flow's expression needs.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use flowtable::{
     field::Field,
-    flow::{Action, Match, Origin, Rule},
-    group::Group,
-    meter::MeterConfig,
-    set::SetName,
+    flow::{Action, Match, Origin},
     types::{MeterId, Priority, TableId},
 };
 
 use super::{
     CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES, N_INGRESS_STAGES,
-    REMOTE_OUTPUT, SAVE_INPORT, is_resident, memory::FlowPlace, meters, rules::Head, sets::SetSource,
+    REMOTE_OUTPUT, SAVE_INPORT, is_resident, meters, rules::Head, sets::SetSource, unit::Output,
 };
 use crate::{
     actions,
@@ -28,48 +25,12 @@ use crate::{
 };
 
 /// What one flow becomes.
-#[derive(Debug, Clone)]
-pub(super) struct FlowRules {
-    flow: Arc<LogicalFlow>,
-    /// Names of ports and groups that it was asked for, with the keys they had.
-    names: Vec<(String, Option<u16>)>,
-    pub(super) rules: Vec<Rule>,
-    pub(super) groups: Vec<Group>,
-    /// The meter that it has for itself.
-    pub(super) meter: Option<MeterConfig>,
-    pub(super) errors: Vec<LowerError>,
-    /// What its number belongs to, if it has one.
-    pub(super) place: Option<FlowPlace>,
-    pub(super) n_conjunctions: usize,
-    /// The switch's sets that its rules name.
-    pub(super) sets: BTreeMap<SetName, SetSource>,
-    /// Other sets: their members are in the rules.
-    odd_sets: BTreeSet<String>,
-    /// It names a set that there was not.
-    misses_set: bool,
-    /// Meters of what it asks the host's responder for.
-    meters: Vec<(Service, MeterId)>,
-    /// Ports of which it asks whether they are on this chassis, and whether they are.
-    pub(super) residents: BTreeMap<String, bool>,
-}
+#[derive(Debug, Default)]
+pub(super) struct FlowRules(Output);
 
 impl FlowRules {
-    pub(super) fn of(context: &Context<'_>, id: u64, flow: &Arc<LogicalFlow>) -> Self {
-        let mut lowered = Self {
-            flow: Arc::clone(flow),
-            names: Vec::new(),
-            rules: Vec::new(),
-            groups: Vec::new(),
-            meter: None,
-            errors: Vec::new(),
-            place: None,
-            n_conjunctions: 0,
-            sets: BTreeMap::new(),
-            odd_sets: BTreeSet::new(),
-            misses_set: false,
-            meters: Vec::new(),
-            residents: BTreeMap::new(),
-        };
+    pub(super) fn of(context: &Context<'_>, id: u64, flow: &LogicalFlow) -> Self {
+        let mut lowered = Self::default();
         if let Err(reason) = lowered.lower(context, id, flow) {
             let object = if flow.object.is_empty() { &flow.stage_name } else { &flow.object };
             lowered.error(object.clone(), format!("{}: {reason}", flow.stage_name));
@@ -77,26 +38,12 @@ impl FlowRules {
         lowered
     }
 
-    /// The flow is the same, and what it names means the same.
-    pub(super) fn is_still(&self, context: &Context<'_>, flow: &Arc<LogicalFlow>) -> bool {
-        (Arc::ptr_eq(&self.flow, flow) || self.flow == *flow)
-            && self.odd_sets.is_empty()
-            && !self.misses_set
-            && self.names.iter().all(|(name, key)| context.key(flow.datapath, name) == *key)
-            && self.sets.values().all(|source| context.view.sets.contains_key(&source.set))
-            && self.meters.iter().all(|(service, id)| meter(context, flow.datapath, *service) == *id)
-            && self
-                .residents
-                .iter()
-                .all(|(id, is_here)| is_resident(context.view, context.local, id) == *is_here)
-    }
-
-    pub(super) fn has_odd_set(&self, name: &str) -> bool {
-        self.odd_sets.contains(name)
+    pub(super) fn output(self) -> Output {
+        self.0
     }
 
     fn error(&mut self, object: String, reason: String) {
-        self.errors.push(LowerError { object, reason });
+        self.0.errors.push(LowerError { object, reason });
     }
 
     /// # Errors
@@ -117,22 +64,17 @@ impl FlowRules {
         let mut number = 0;
         if flow.actions.contains(['(', '{']) {
             let (place, given) = context.memory.borrow_mut().of_flow(flow);
-            (self.place, number) = (Some(place), given);
+            (self.0.needs.number, number) = (Some((place, given)), given);
         }
-        let asked = RefCell::new(Vec::new());
-        let meter = |service: Service| {
-            let id = meter(context, flow.datapath, service);
-            asked.borrow_mut().push((service, id));
-            id
-        };
+        let meter =
+            |service: Service| meters::of(flow.datapath, context.view.datapaths.get(&flow.datapath), service);
         let (lowered, mut error) = match actions_of(flow, (table, number, is_router), &ports, &meter) {
             Ok(lowered) => (lowered, None),
             Err(reason) => (actions::Lowered::default(), Some(reason)),
         };
-        self.meters = asked.into_inner();
         let mut actions = lowered.actions;
         let matches = self.matches(context, flow, &ports);
-        self.names = names.into_inner().into_iter().collect();
+        self.0.needs.names = names.into_inner().into_iter().collect();
         let matches = match matches {
             Ok(matches) => matches,
             Err(reason) if denies(&actions) => {
@@ -148,7 +90,7 @@ impl FlowRules {
             object: flow.object.clone(),
         });
         if matches.iter().any(|matches| !matches.is_empty()) {
-            (self.groups, self.meter) = (lowered.groups, lowered.meter);
+            (self.0.groups, self.0.meter) = (lowered.groups, lowered.meter);
             for continuation in lowered.continuations {
                 let head = Head {
                     table: CONTINUATION,
@@ -161,7 +103,7 @@ impl FlowRules {
             }
         }
         let place = Place { table, priority: flow.priority, datapath: flow.datapath, cookie: id, origin };
-        self.n_conjunctions = matches.len();
+        self.0.needs.n_conjunctions = matches.len();
         for (idx, matches) in matches.into_iter().enumerate() {
             self.add_matches(context, &place, matches, (&actions, idx));
         }
@@ -175,7 +117,7 @@ impl FlowRules {
         flow: &LogicalFlow,
         ports: expr::Resolver<'_>,
     ) -> Result<Vec<Matches>, expr::ExprError> {
-        let (odd, misses) = (RefCell::new(BTreeSet::new()), Cell::new(false));
+        let odd = RefCell::new(BTreeSet::new());
         let sets = RefCell::new(BTreeMap::new());
         let members = |name: expr::SetName<'_>| {
             odd.borrow_mut().insert(name.to_string());
@@ -184,7 +126,7 @@ impl FlowRules {
         let named = |name: expr::SetName<'_>, kind, negated| {
             let source = SetSource::of(flow.datapath, name, kind, negated);
             let Some((name, source)) = source.filter(|(_, source)| source.is_sound(context)) else {
-                misses.set(true);
+                odd.borrow_mut().insert(name.to_string());
                 return None;
             };
             sets.borrow_mut().insert(name.clone(), source);
@@ -199,15 +141,16 @@ impl FlowRules {
         let parsed = expr::parse(&flow.matching).map(|expr| expr.with_residents(&is_here));
         let parsed = parsed.and_then(|expr| expr.with_odd_sets(&members));
         let matches = parsed.and_then(|expr| expr.to_matches_by_clause(ports, &named));
-        (self.odd_sets, self.misses_set, self.sets) = (odd.into_inner(), misses.get(), sets.into_inner());
-        self.residents = residents.into_inner();
+        let needs = &mut self.0.needs;
+        (needs.odd_sets, needs.sets) = (odd.into_inner(), sets.into_inner());
+        needs.residents = residents.into_inner();
         matches
     }
 
     fn add(&mut self, head: Head, actions: Vec<Action>) {
         let (rule, error) = head.rule(actions);
-        self.rules.push(rule);
-        self.errors.extend(error);
+        self.0.rules.push(rule);
+        self.0.errors.extend(error);
     }
 
     /// Adds the rules for some matches of the flow, those with number `idx`.
@@ -236,11 +179,6 @@ impl FlowRules {
             }
         }
     }
-}
-
-/// The meter of a service for a datapath's packets.
-fn meter(context: &Context<'_>, datapath: DatapathKey, service: Service) -> MeterId {
-    meters::of(datapath, context.view.datapaths.get(&datapath), service)
 }
 
 /// A packet ends here: nothing is done with it, or only its connection is marked and its

@@ -4,7 +4,10 @@
 //! A number begins as a hash, so that a chassis that has forgotten everything mostly gives
 //! the same ones again; where that is taken, it is the next free one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeBounds,
+};
 
 use flowtable::types::Priority;
 
@@ -15,16 +18,27 @@ use crate::{
 };
 
 /// Given numbers from 1 to a last one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Numbers<K> {
     given: BTreeMap<K, u32>,
     taken: BTreeSet<u32>,
     last: u32,
+    /// How often a number was given or let go.
+    version: u64,
 }
+
+/// The same numbers, however they came about.
+impl<K: PartialEq> PartialEq for Numbers<K> {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.given, &self.taken, self.last) == (&other.given, &other.taken, other.last)
+    }
+}
+
+impl<K: Eq> Eq for Numbers<K> {}
 
 impl<K: Ord + Clone> Numbers<K> {
     fn up_to(last: u32) -> Self {
-        Self { given: BTreeMap::new(), taken: BTreeSet::new(), last }
+        Self { given: BTreeMap::new(), taken: BTreeSet::new(), last, version: 0 }
     }
 
     /// The number of a key, from `home` on if it has none; `None`: all are taken.
@@ -40,6 +54,7 @@ impl<K: Ord + Clone> Numbers<K> {
             number = number % self.last + 1;
         }
         self.given.insert(key.clone(), number);
+        self.version += 1;
         Some(number)
     }
 
@@ -48,6 +63,7 @@ impl<K: Ord + Clone> Numbers<K> {
         let is_free = number > 0 && number <= self.last && !self.given.contains_key(&key);
         if is_free && self.taken.insert(number) {
             self.given.insert(key, number);
+            self.version += 1;
         }
     }
 
@@ -55,7 +71,18 @@ impl<K: Ord + Clone> Numbers<K> {
     pub(super) fn release(&mut self, key: &K) {
         if let Some(number) = self.given.remove(key) {
             self.taken.remove(&number);
+            self.version += 1;
         }
+    }
+
+    /// Changes whenever a number is given or let go.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Keys within a range that have numbers.
+    pub(super) fn range(&self, range: impl RangeBounds<K>) -> impl Iterator<Item = &K> {
+        self.given.range(range).map(|(key, _)| key)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u32)> {

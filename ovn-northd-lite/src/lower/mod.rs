@@ -29,17 +29,21 @@
 //! - The tables take every rule: one flow that is wrong cannot keep the others out.
 
 mod audit;
+mod change;
 mod gateway;
+mod held;
 mod incremental;
+mod index;
 mod logical;
 mod memory;
 pub(crate) mod meters;
 mod neighbours;
-mod part;
 mod physical;
 mod rules;
 mod sets;
+mod stale;
 mod tunnel;
+mod unit;
 pub(crate) mod zones;
 
 use std::{
@@ -56,8 +60,9 @@ use flowtable::{
 };
 
 pub use audit::{Audit, Drift};
+pub use change::LoweredDelta;
 pub use gateway::{chassis_of, is_resident};
-pub use incremental::{LoweredDelta, Lowering};
+pub use incremental::Lowering;
 pub use neighbours::{Learned, neighbour_rules};
 pub use physical::{sent_by_router, sent_to_workload};
 
@@ -67,6 +72,7 @@ use crate::{
     key::{DatapathKey, PortKey},
     southbound::{MulticastGroup, PortBinding, Southbound, Wire},
 };
+use index::Index;
 use memory::Memory;
 
 /// Which logical ports are on this chassis, and by which ports of the switch.
@@ -149,30 +155,12 @@ pub fn lower(view: &Southbound, local: &LocalPorts) -> Lowered {
     lowering.lowered()
 }
 
-/// What all parts look things up in.
+/// What all units look things up in.
 struct Context<'a> {
     view: &'a Southbound,
     local: &'a LocalPorts,
     index: &'a Index,
     memory: RefCell<&'a mut Memory>,
-}
-
-/// What is found by something else than its key.
-#[derive(Debug, Clone, Default)]
-struct Index {
-    /// Ids of ports by datapath.
-    bindings: BTreeMap<DatapathKey, BTreeSet<String>>,
-    /// Logical ports that frames of ports of the switch are for; of several the first one, by
-    /// datapath and id, gets them.
-    holders: BTreeMap<Interface, BTreeSet<(DatapathKey, String)>>,
-    /// Ids of ports that have no interface of their own.
-    wired: BTreeSet<String>,
-    /// Ids of ports that several chassis may have, with the one that has it now.
-    shared: BTreeMap<String, Option<String>>,
-    /// Ids of patches that some workloads take on their own chassis.
-    open: BTreeSet<String>,
-    /// Of datapaths the port to a network outside that every host has.
-    outside: BTreeMap<DatapathKey, String>,
 }
 
 /// Frames of a port of the switch, by their tag.
@@ -211,17 +199,8 @@ enum Place<'a> {
 impl<'a> Context<'a> {
     /// Ports of a datapath.
     fn ports(&self, datapath: DatapathKey) -> impl Iterator<Item = (&'a str, &'a PortBinding)> + use<'a> {
-        let ids = self.index.bindings.get(&datapath).into_iter().flatten();
         let view = self.view;
-        ids.filter_map(move |id| Some((id.as_str(), view.bindings.get(id)?)))
-    }
-
-    /// Groups of a datapath.
-    fn groups(&self, datapath: DatapathKey) -> impl Iterator<Item = (PortKey, &'a MulticastGroup)> + use<'a> {
-        let first = PortKey::new(1).ok().map(|key| (datapath, key));
-        let view = self.view;
-        let groups = first.into_iter().flat_map(move |first| view.groups.range(first..));
-        groups.take_while(move |((of, _), _)| *of == datapath).map(|((_, key), group)| (*key, group))
+        self.index.ports(datapath).filter_map(move |id| Some((id.as_str(), view.bindings.get(id)?)))
     }
 
     /// The logical port that frames of a port of the switch are for.
@@ -240,9 +219,7 @@ impl<'a> Context<'a> {
 
     /// Key of a port or group.
     fn key(&self, datapath: DatapathKey, name: &str) -> Option<u16> {
-        let group = self.groups(datapath).find(|(_, group)| group.name == name).map(|(key, _)| key);
-        let port = || self.view.bindings.get(name).filter(|binding| binding.datapath == datapath);
-        group.or_else(|| port().map(|binding| binding.key)).map(PortKey::get)
+        key_of(self.view, datapath, name)
     }
 
     fn place(&self, id: &str, binding: &'a PortBinding) -> Place<'a> {
@@ -291,6 +268,23 @@ impl<'a> Context<'a> {
     fn port_object(&self, id: &str, binding: &PortBinding) -> String {
         format!("{}/ports/{id}", self.datapath_object(binding.datapath))
     }
+}
+
+/// Groups of a datapath.
+fn groups_of(
+    view: &Southbound,
+    datapath: DatapathKey,
+) -> impl Iterator<Item = (PortKey, &MulticastGroup)> + use<'_> {
+    let first = PortKey::new(1).ok().map(|key| (datapath, key));
+    let groups = first.into_iter().flat_map(|first| view.groups.range(first..));
+    groups.take_while(move |((of, _), _)| *of == datapath).map(|((_, key), group)| (*key, group))
+}
+
+/// Key of a port or group of a datapath.
+fn key_of(view: &Southbound, datapath: DatapathKey, name: &str) -> Option<u16> {
+    let group = groups_of(view, datapath).find(|(_, group)| group.name == name).map(|(key, _)| key);
+    let port = || view.bindings.get(name).filter(|binding| binding.datapath == datapath);
+    group.or_else(|| port().map(|binding| binding.key)).map(PortKey::get)
 }
 
 #[cfg(test)]

@@ -15,16 +15,6 @@ use crate::{
 /// Scratch registers of logical flows, 0 to 9.
 pub(super) const SCRATCH: [Field; 3] = [Field::Xxreg0, Field::Xxreg1, Field::Xreg4];
 
-/// The ports and groups of a datapath.
-pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
-    for (id, binding) in context.ports(datapath) {
-        port(context, rules, id, binding);
-    }
-    for (key, group) in context.groups(datapath) {
-        local_group(context, rules, datapath, key.get().into(), group);
-    }
-}
-
 /// What happens to packets no other rule of a table knows.
 pub(super) fn defaults(rules: &mut RuleSet) {
     let mut add = |table, actions| rules.physical(table, 0, &[], actions, String::new());
@@ -42,7 +32,7 @@ pub(super) fn defaults(rules: &mut RuleSet) {
 }
 
 /// The rules of one logical port.
-fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, binding: &'a PortBinding) {
+pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, binding: &'a PortBinding) {
     let (datapath, key) = (u128::from(binding.datapath.get()), u128::from(binding.key.get()));
     let object = context.port_object(id, binding);
     let to = [(Field::Metadata, datapath), (Field::Reg15, key)];
@@ -200,7 +190,7 @@ fn out_of(datapath: DatapathKey, port: PortKey, flags: u128) -> Vec<Action> {
 
 /// A group's members here. Patches that are everywhere are not among them: a packet
 /// passes them where it came from, and hosts it is copied to must not pass them again.
-fn local_group<'a>(
+pub(super) fn group<'a>(
     context: &Context<'a>,
     rules: &mut RuleSet,
     datapath: DatapathKey,

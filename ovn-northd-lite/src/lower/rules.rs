@@ -1,33 +1,21 @@
-//! Collects rules: one per table, priority and match.
+//! Makes rules that are no logical flow's.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use flowtable::{
     field::Field,
     flow::{Action, Match, Origin, Rule},
-    group::Group,
     key::{FlowKey, FlowMask},
-    meter::MeterConfig,
     table::check_rule,
-    types::{GroupId, MeterId, Priority, TableId},
+    types::{Priority, TableId},
 };
 
-use super::{
-    LowerError,
-    logical::FlowRules,
-    part::{Part, RuleKey},
-};
+use super::LowerError;
 
 /// Rules under construction.
 #[derive(Default)]
 pub(super) struct RuleSet {
-    rules: BTreeMap<RuleKey, Rule>,
-    groups: BTreeMap<GroupId, Group>,
-    meters: BTreeMap<MeterId, MeterConfig>,
+    rules: Vec<Rule>,
     errors: Vec<LowerError>,
 }
 
@@ -56,37 +44,10 @@ impl Head {
 }
 
 impl RuleSet {
-    /// Adds what a flow became.
-    pub(super) fn extend(&mut self, flow: &FlowRules) {
-        flow.rules.iter().cloned().for_each(|rule| self.add_rule(rule));
-        self.groups.extend(flow.groups.iter().map(|group| (group.id, group.clone())));
-        self.meters.extend(flow.meter.iter().map(|meter| (meter.id, meter.clone())));
-        self.errors.extend(flow.errors.iter().cloned());
-    }
-
-    /// Adds a rule. Two with the same table, priority and match may come from different
-    /// objects: one that drops wins, else the one that came first.
-    fn add_rule(&mut self, rule: Rule) {
-        let place = (rule.table, Reverse(rule.priority), rule.matching.clone());
-        match self.rules.entry(place) {
-            Entry::Vacant(slot) => {
-                slot.insert(rule);
-            }
-            // A match may be part of several conjunctions.
-            Entry::Occupied(mut slot) if is_part(&rule) && is_part(slot.get()) => {
-                slot.get_mut().actions.extend(rule.actions);
-            }
-            Entry::Occupied(mut slot) if rule.actions.is_empty() && !slot.get().actions.is_empty() => {
-                slot.insert(rule);
-            }
-            Entry::Occupied(_) => {}
-        }
-    }
-
     fn add(&mut self, head: Head, actions: Vec<Action>) {
         let (rule, error) = head.rule(actions);
         self.errors.extend(error);
-        self.add_rule(rule);
+        self.rules.push(rule);
     }
 
     /// Adds a rule that is no logical flow's; fields are matched whole.
@@ -127,15 +88,10 @@ impl RuleSet {
         self.errors.push(LowerError { object: object.into(), reason: reason.into() });
     }
 
-    pub(super) fn finish(self) -> Part {
-        let Self { rules, groups, meters, errors } = self;
-        Part { rules, groups, meters, errors, ..Part::default() }
+    /// Rules, and what could not be realised.
+    pub(super) fn finish(self) -> (Vec<Rule>, Vec<LowerError>) {
+        (self.rules, self.errors)
     }
-}
-
-/// The rule is a way to satisfy clauses of conjunctions.
-fn is_part(rule: &Rule) -> bool {
-    !rule.actions.is_empty() && rule.actions.iter().all(|action| matches!(action, Action::Conjunction { .. }))
 }
 
 /// Priority 0.

@@ -5,9 +5,11 @@
 //!
 //! A new member is a new member of the switch's set: no rule changes.
 
+use std::collections::BTreeSet;
+
 use flowtable::set::{NamedSet, SetKind, SetName, ValueRange};
 
-use super::Context;
+use super::{Context, stale::Stale};
 use crate::{
     expr::{self, Constant, IntervalSet, Notation},
     key::DatapathKey,
@@ -45,6 +47,29 @@ impl SetSource {
     /// be another set.
     pub(super) fn is_sound(&self, context: &Context<'_>) -> bool {
         self.members(context).is_some()
+    }
+
+    /// Among members of a set there is one that is no prefix: with it, it is another set.
+    pub(super) fn has_odd(set: &str, members: &BTreeSet<String>) -> bool {
+        let is_odd = |constant: &Constant| {
+            let Constant::Number { value, mask: Some(mask), notation } = constant else { return false };
+            let n_bits = match notation {
+                Notation::Ipv4 => SetKind::Ipv4.n_bits(),
+                Notation::Mac => SetKind::Mac.n_bits(),
+                Notation::Ipv6 | Notation::Decimal | Notation::Hex => SetKind::Ipv6.n_bits(),
+            };
+            IntervalSet::masked(n_bits, *value, *mask).is_none()
+        };
+        set.starts_with('$') && members.iter().filter_map(|text| expr::constant(text)).any(|one| is_odd(&one))
+    }
+
+    /// Ports in the set may have other keys now.
+    pub(super) fn is_touched(&self, context: &Context<'_>, stale: &Stale) -> bool {
+        let Some(datapath) = self.datapath else { return false };
+        let names = stale.names.range((datapath, String::new())..).take_while(|(of, _)| *of == datapath);
+        let members = context.view.sets.get(&self.set);
+        stale.datapaths.contains(&datapath)
+            || names.into_iter().any(|(_, name)| members.is_some_and(|members| members.contains(name)))
     }
 
     /// The set as it is now.

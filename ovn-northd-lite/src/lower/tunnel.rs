@@ -36,21 +36,8 @@ pub(super) fn defaults(rules: &mut RuleSet) {
     rules.physical_masked(REMOTE_OUTPUT, 200, &flag, stay, String::new());
 }
 
-/// A datapath's ports and groups on other chassis.
-pub(super) fn build(context: &Context<'_>, datapath: DatapathKey, rules: &mut RuleSet) {
-    if let Some(tunnel) = context.local.tunnel {
-        receive(context, rules, datapath, tunnel);
-    }
-    for (id, binding) in context.ports(datapath) {
-        remote_port(context, rules, id, binding);
-    }
-    for (key, group) in context.groups(datapath) {
-        remote_group(context, rules, datapath, key.get().into(), group);
-    }
-}
-
 /// Packets of a datapath that arrive by a tunnel.
-fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, tunnel: PortNo) {
+pub(super) fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, tunnel: PortNo) {
     let key = u128::from(datapath.get());
     let matching = [(Field::InPort, tunnel.get().into()), (Field::TunId, key)];
     let actions = vec![
@@ -66,7 +53,7 @@ fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, tu
 }
 
 /// A port on another chassis.
-fn remote_port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
+pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
     let Place::Remote(chassis) = context.place(id, binding) else { return };
     let object = context.port_object(id, binding);
     let (datapath, key) = (binding.datapath, u128::from(binding.key.get()));
@@ -79,7 +66,7 @@ fn remote_port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding
 
 /// A group: one copy for each other chassis with members, one through each patch, and
 /// then the members here.
-fn remote_group<'a>(
+pub(super) fn group<'a>(
     context: &Context<'a>,
     rules: &mut RuleSet,
     datapath: DatapathKey,

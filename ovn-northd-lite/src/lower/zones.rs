@@ -2,7 +2,7 @@
 //! in. The numbers mean something on one chassis only; they are kept when it starts again
 //! (see [`crate::Lowering::zones`]), so that its connections are still whose they were.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use flowtable::{
     field::{Field, SubField},
@@ -58,10 +58,10 @@ impl Context<'_> {
 }
 
 impl Owner {
-    pub(super) fn datapath(self) -> DatapathKey {
-        match self {
-            Self::Dnat(datapath) | Self::Snat(datapath) | Self::Port(datapath, _) => datapath,
-        }
+    /// All ports of a datapath, as a range.
+    pub(super) fn ports_of(datapath: DatapathKey) -> Option<RangeInclusive<Self>> {
+        let port = |key: u16| Some(Self::Port(datapath, PortKey::new(key).ok()?));
+        Some(port(1)?..=port(u16::MAX)?)
     }
 
     fn hash(self) -> u16 {

@@ -113,9 +113,34 @@ pub struct Mod {
     /// VLAN of frames without a tag
     #[arg(long, value_name = "VLAN", requires = "vlan_mode", default_value_t = 0, hide_default_value = true)]
     tag: u32,
-    /// VLANs of a trunk, with commas between them [default: all]
+    /// VLANs of a trunk, or customers' VLANs of a tunnel, with commas between them
+    /// [default: all]
     #[arg(long, value_name = "VLANS", value_delimiter = ',', requires = "vlan_mode")]
     trunks: Vec<u32>,
+    /// When frames that leave without a VLAN have a tag for their priority
+    #[arg(long, value_enum, requires = "vlan_mode")]
+    priority_tags: Option<PriorityTags>,
+}
+
+/// When frames that leave without a VLAN have a tag all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PriorityTags {
+    /// Never
+    No,
+    /// When their priority is not 0
+    IfNonzero,
+    /// Always
+    Always,
+}
+
+impl PriorityTags {
+    fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::IfNonzero => "if-nonzero",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// On or off.
@@ -138,6 +163,8 @@ pub enum VlanMode {
     NativeTagged,
     /// A trunk; what has no tag is in the VLAN --tag, and leaves without one
     NativeUntagged,
+    /// All is in the VLAN --tag; tags are the customer's, and stay (QinQ)
+    Dot1qTunnel,
 }
 
 impl VlanMode {
@@ -147,6 +174,7 @@ impl VlanMode {
             Self::Access => "access",
             Self::NativeTagged => "native-tagged",
             Self::NativeUntagged => "native-untagged",
+            Self::Dot1qTunnel => "dot1q-tunnel",
         }
     }
 }
@@ -223,6 +251,7 @@ impl Mod {
             mode: mode.name().to_owned(),
             tag: self.tag,
             trunks: self.trunks.clone(),
+            priority_tags: self.priority_tags.map_or("", PriorityTags::name).to_owned(),
         });
         let request = ModifyPortRequest {
             interface: self.name,
@@ -318,6 +347,15 @@ struct VlanView {
     mode: String,
     tag: u32,
     trunks: Vec<u32>,
+    priority_tags: String,
+}
+
+impl From<PortVlan> for VlanView {
+    fn from(vlan: PortVlan) -> Self {
+        let PortVlan { mode, tag, trunks, priority_tags } = vlan;
+        let priority_tags = if priority_tags.is_empty() { "no".to_owned() } else { priority_tags };
+        Self { mode, tag, trunks, priority_tags }
+    }
 }
 
 /// What is shown of a port's counters.
@@ -370,8 +408,8 @@ impl From<Port> for PortView {
             floods: port.floods,
             vlan: port
                 .vlan
-                .map(|PortVlan { mode, tag, trunks }| VlanView { mode, tag, trunks })
-                .unwrap_or_else(|| VlanView { mode: "trunk".to_owned(), tag: 0, trunks: Vec::new() }),
+                .map(VlanView::from)
+                .unwrap_or_else(|| PortVlan { mode: "trunk".to_owned(), ..PortVlan::default() }.into()),
             counters: port.counters.unwrap_or_default().into(),
         }
     }
@@ -381,7 +419,7 @@ impl PortView {
     /// How it takes part in forwarding, in one line.
     fn settings(&self) -> String {
         let state = |on: bool| if on { "on" } else { "off" };
-        let VlanView { mode, tag, trunks } = &self.vlan;
+        let VlanView { mode, tag, trunks, priority_tags } = &self.vlan;
         let mut text = format!(
             "{}: forward {}, flood {}, vlan-mode {mode}",
             self.name,
@@ -399,6 +437,9 @@ impl PortView {
         }
         if *tag != 0 {
             text += &format!(", tag {tag}");
+        }
+        if priority_tags != "no" {
+            text += &format!(", priority-tags {priority_tags}");
         }
         if !trunks.is_empty() {
             text += &format!(", trunks {}", trunks.iter().map(u32::to_string).collect::<Vec<_>>().join(","));

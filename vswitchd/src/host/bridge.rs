@@ -9,11 +9,11 @@ use flowtable::{
     snapshot::Snapshot,
     table::Tables,
     text::parse_filter,
-    types::{BridgeId, Epoch, MacAddr, PortNo, VlanId},
+    types::{BridgeId, Epoch, MacAddr, PortNo, Timestamp, VlanId},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ChangeError, Host, PortError, saving::Saving};
+use super::{BridgeSettings, ChangeError, Host, PortError, protocols::Protocols, saving::Saving};
 use crate::state::StateError;
 
 /// Name of the bridge that a host begins with.
@@ -72,6 +72,9 @@ pub struct SavedBridge {
     /// Stations that were set by hand.
     #[serde(default)]
     pub stations: Vec<StaticStation>,
+    /// What it is told about trees, bonds, mirrors and groups.
+    #[serde(default)]
+    pub settings: BridgeSettings,
 }
 
 /// One of the host's bridges.
@@ -84,11 +87,13 @@ pub struct Bridge {
     pub(super) tables: Arc<Tables>,
     pub(super) epoch: Epoch,
     pub(super) saving: Saving,
+    pub(super) protocols: Protocols,
 }
 
 impl Bridge {
-    pub(super) fn new(id: BridgeId, name: &str, fail_mode: FailMode) -> Self {
+    pub(super) fn new(id: BridgeId, (chassis, name): (&str, &str), fail_mode: FailMode) -> Self {
         Self {
+            protocols: Protocols::of(chassis, name),
             id,
             name: name.to_owned(),
             fail_mode,
@@ -124,6 +129,15 @@ impl Bridge {
         &self.port_table
     }
 
+    /// Takes over what it is told.
+    pub(super) fn set_settings(&mut self, settings: BridgeSettings, now: Timestamp) {
+        self.tables.fdb().set_config(settings.stations.config());
+        if !settings.multicast.snooping {
+            self.tables.fdb().forget_receivers();
+        }
+        self.protocols.set_settings(settings, now);
+    }
+
     fn saved(&self) -> SavedBridge {
         let entries = self.tables.fdb().dump().into_iter().filter(|entry| entry.seen.is_none());
         let stations = entries.map(|entry| StaticStation {
@@ -131,7 +145,12 @@ impl Bridge {
             mac: entry.mac.octets(),
             port: entry.port.get(),
         });
-        SavedBridge { name: self.name.clone(), fail_mode: self.fail_mode, stations: stations.collect() }
+        SavedBridge {
+            name: self.name.clone(),
+            fail_mode: self.fail_mode,
+            stations: stations.collect(),
+            settings: self.protocols.settings().clone(),
+        }
     }
 }
 
@@ -184,6 +203,11 @@ fn check_name(name: &str) -> Result<(), BridgeError> {
 const RESERVED: [&str; 7] = ["all", "LOCAL", "CONTROLLER", "controller", "normal", "drop", "nx-match"];
 
 impl Host {
+    /// Rules are written by hand, and bridges told what to do.
+    pub fn is_by_hand(&self) -> bool {
+        self.is_handmade
+    }
+
     /// All bridges, in the order in which they were added.
     pub fn bridges(&self) -> &[Bridge] {
         &self.bridges
@@ -276,7 +300,7 @@ impl Host {
     /// A bridge is there from now on, without ports and rules.
     fn make_bridge(&mut self, id: BridgeId, name: &str, fail_mode: FailMode) {
         self.dataplane.add_bridge(id);
-        self.bridges.push(Bridge::new(id, name, fail_mode));
+        self.bridges.push(Bridge::new(id, (&self.identity.chassis, name), fail_mode));
         self.publish(id);
     }
 
@@ -374,14 +398,16 @@ impl Host {
     /// with this mode.
     pub(super) fn restore_bridges(&mut self, fail_mode: FailMode) {
         let saved = if self.is_handmade { self.state.bridges() } else { Vec::new() };
-        for (raw, SavedBridge { name, fail_mode, stations }) in saved {
+        let now = self.dataplane.now();
+        for (raw, SavedBridge { name, fail_mode, stations, settings }) in saved {
             let id = BridgeId::new(raw).ok().filter(|id| self.bridge_of(*id).is_none());
             let Some(id) = id else {
                 tracing::warn!(name, raw, "a saved bridge has an impossible number and is left out");
                 continue;
             };
             self.make_bridge(id, &name, fail_mode);
-            let Some(bridge) = self.bridge_of(id) else { continue };
+            let Some(bridge) = self.bridge_mut(id) else { continue };
+            bridge.set_settings(settings, now);
             for StaticStation { vlan, mac, port } in stations {
                 if let (Ok(vlan), Ok(port)) = (VlanId::new(vlan), PortNo::new(port)) {
                     bridge.tables.fdb().set_static(vlan, MacAddr::new(mac), port);
@@ -429,8 +455,12 @@ mod tests {
     #[test]
     fn a_bridge_is_saved_as_it_is() {
         let station = StaticStation { vlan: 5, mac: [2, 0, 0, 0, 0, 7], port: 3 };
-        let bridge =
-            SavedBridge { name: "br1".to_owned(), fail_mode: FailMode::Standalone, stations: vec![station] };
+        let bridge = SavedBridge {
+            name: "br1".to_owned(),
+            fail_mode: FailMode::Standalone,
+            stations: vec![station],
+            settings: BridgeSettings::default(),
+        };
         let text = serde_json::to_string(&bridge).unwrap();
         assert!(text.contains("\"standalone\""), "{text}");
         assert_eq!(serde_json::from_str::<SavedBridge>(&text).unwrap(), bridge);

@@ -20,6 +20,7 @@ mod port_kind;
 mod port_settings;
 mod port_table;
 mod ports;
+mod protocols;
 mod rules;
 mod saving;
 mod services;
@@ -59,8 +60,11 @@ pub(crate) use lab::{LAB_UPLINK, since};
 pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use port_kind::PortKind;
-pub use port_settings::{Mode as VlanMode, PortSettings};
+pub use port_settings::{Mode as VlanMode, PortSettings, PriorityTagsName};
 pub use ports::{Port, PortError};
+pub use protocols::{
+    BondMember, BondModeName, BridgeSettings, LacpName, ProtocolError, SettingsError, TreeProtocol,
+};
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
 pub use written::{Verb, WrittenChange};
 

@@ -9,7 +9,7 @@ use std::{
 
 use dataplane::{News, PortId, SendError};
 use flowtable::{
-    flow::{Action, Learned, Match},
+    flow::{Action, Learned, Match, PuntReason},
     switch::{ContinuationId, MAX_CONTINUATIONS, PacketIn},
     table::{Commit, Removed},
     types::{BridgeId, Timestamp},
@@ -116,8 +116,14 @@ impl Host {
         for (bridge, learned) in by_bridge {
             self.learn(bridge, &learned, now);
         }
-        let mut has_changed = false;
+        let (mut has_changed, mut has_heard) = (false, false);
         for (bridge, worker, packet_in) in packet_ins {
+            // Between bridges; nobody else is told.
+            if packet_in.punt.to.reason == PuntReason::Protocol {
+                self.hear_protocol(bridge, packet_in.in_port, &packet_in.bytes);
+                has_heard = true;
+                continue;
+            }
             if self.is_liveness(&packet_in) {
                 let peers = &self.underlay.peers;
                 has_changed |= self.bfd.receive(&packet_in.bytes, |from| peers.contains(&from));
@@ -133,6 +139,9 @@ impl Host {
         }
         if has_changed {
             self.tend_gateways();
+        }
+        if has_heard {
+            self.tend_protocols();
         }
         has_news
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use flowtable::{
-    port::{Bridging, VlanMode},
+    port::{Bridging, PriorityTags, VlanMode},
     types::VlanId,
 };
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,38 @@ pub struct PortSettings {
     pub mode: Mode,
     /// VLAN of frames without a tag; 0: none.
     pub tag: u16,
-    /// VLANs of a trunk; none: all.
+    /// VLANs of a trunk, or customers' VLANs of a tunnel; none: all.
     pub trunks: BTreeSet<u16>,
+    /// When frames that leave without a VLAN have a tag for their priority.
+    pub priority_tags: PriorityTagsName,
+}
+
+/// When frames that leave without a VLAN have a tag all the same, for their priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PriorityTagsName {
+    /// Never.
+    #[default]
+    No,
+    /// When their priority is not 0.
+    IfNonzero,
+    /// Always.
+    Always,
+}
+
+impl PriorityTagsName {
+    const ALL: [(&str, Self); 3] =
+        [("no", Self::No), ("if-nonzero", Self::IfNonzero), ("always", Self::Always)];
+
+    /// Name, as in commands.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, tags)| *tags == self).map_or("", |(name, _)| name)
+    }
+
+    /// By its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, tags)| *tags)
+    }
 }
 
 /// What tags frames have.
@@ -48,14 +78,18 @@ pub enum Mode {
     NativeTagged,
     /// A trunk with a VLAN for what has no tag, which leaves without one.
     NativeUntagged,
+    /// One VLAN for all; tags are the customer's, and stay.
+    #[serde(rename = "dot1q-tunnel")]
+    Tunnel,
 }
 
 impl Mode {
-    const ALL: [(&str, Self); 4] = [
+    const ALL: [(&str, Self); 5] = [
         ("trunk", Self::Trunk),
         ("access", Self::Access),
         ("native-tagged", Self::NativeTagged),
         ("native-untagged", Self::NativeUntagged),
+        ("dot1q-tunnel", Self::Tunnel),
     ];
 
     /// Name, as in commands.
@@ -81,6 +115,7 @@ impl Default for PortSettings {
             mode: Mode::Trunk,
             tag: 0,
             trunks: BTreeSet::new(),
+            priority_tags: PriorityTagsName::No,
         }
     }
 }
@@ -99,6 +134,7 @@ impl PortSettings {
             Mode::Access => VlanMode::Access(tag),
             Mode::NativeTagged => VlanMode::NativeTagged(tag),
             Mode::NativeUntagged => VlanMode::NativeUntagged(tag),
+            Mode::Tunnel => VlanMode::Tunnel(tag),
         };
         let trunks = self.trunks.iter().map(|vlan| VlanId::new(*vlan).ok());
         let trunks = trunks.collect::<Option<BTreeSet<_>>>()?;
@@ -110,10 +146,16 @@ impl PortSettings {
             receives: self.enabled && self.receives,
             packet_ins: self.packet_ins,
             protected: self.protected,
+            priority_tags: match self.priority_tags {
+                PriorityTagsName::No => PriorityTags::No,
+                PriorityTagsName::IfNonzero => PriorityTags::IfNonzero,
+                PriorityTagsName::Always => PriorityTags::Always,
+            },
+            ..Bridging::default()
         })
     }
 
-    fn check(&self) -> Result<(), PortError> {
+    pub(super) fn check(&self) -> Result<(), PortError> {
         let wrong = |reason: &str| Err(PortError::Vlan(reason.to_owned()));
         if self.bridging().is_none() {
             return wrong("VLANs are 0 to 4095");
@@ -123,7 +165,8 @@ impl PortSettings {
             Mode::Access if !self.trunks.is_empty() => {
                 wrong("an access port is in one VLAN and has no others")
             }
-            Mode::Trunk | Mode::Access | Mode::NativeTagged | Mode::NativeUntagged => Ok(()),
+            Mode::Tunnel if self.tag == 0 => wrong("a tunnel has a VLAN of its own: say --tag"),
+            Mode::Trunk | Mode::Access | Mode::NativeTagged | Mode::NativeUntagged | Mode::Tunnel => Ok(()),
         }
     }
 }

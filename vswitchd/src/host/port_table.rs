@@ -79,6 +79,9 @@ impl Host {
                 PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink },
             );
         }
+        if let Some(bridge) = self.bridge_of(bridge) {
+            bridge.protocols.furnish(&mut table);
+        }
         table
     }
 }

@@ -415,19 +415,35 @@ impl Host {
         bridge: BridgeId,
         wanted: Option<PortNo>,
     ) -> Result<PortNo, PortError> {
+        self.choose_number_beside(bridge, wanted, &[])
+    }
+
+    /// The same, where these are not free either.
+    pub(super) fn choose_number_beside(
+        &self,
+        bridge: BridgeId,
+        wanted: Option<PortNo>,
+        others: &[PortNo],
+    ) -> Result<PortNo, PortError> {
         // Without a network there is neither uplink nor tunnel.
         let first = if self.is_handmade { 1 } else { FIRST_WORKLOAD };
         let owner =
             |number: PortNo| self.ports.iter().find(|(_, port)| port.id() == PortId::new(bridge, number));
         if let Some(port) = wanted {
             let reserved = (port.get() < first).then_some("the uplink's or the tunnel's");
-            return match owner(port).map(|(name, _)| name.as_str()).or(reserved) {
+            let bonds = self.bridge_of(bridge).into_iter().flat_map(|bridge| bridge.protocols.numbers());
+            let bond =
+                bonds.chain(others.iter().map(|port| (*port, "a bond"))).find(|(known, _)| *known == port);
+            let owner = owner(port).map(|(name, _)| name.as_str()).or(bond.map(|(_, name)| name));
+            return match owner.or(reserved) {
                 Some(name) => Err(PortError::NumberInUse { port, name: name.to_owned() }),
                 None => Ok(port),
             };
         }
         let of_bridge = self.ports.values().filter(|port| port.bridge == bridge);
-        let taken: BTreeSet<_> = of_bridge.map(|port| port.port.get()).collect();
+        let bonds = self.bridge_of(bridge).into_iter().flat_map(|bridge| bridge.protocols.numbers());
+        let bonds = bonds.map(|(port, _)| port).chain(others.iter().copied());
+        let taken: BTreeSet<_> = of_bridge.map(|port| port.port).chain(bonds).map(PortNo::get).collect();
         let free = (first..=PortNo::MAX_REAL).find(|raw| !taken.contains(raw));
         free.and_then(|raw| PortNo::new(raw).ok()).ok_or(PortError::Full)
     }

@@ -12,7 +12,7 @@ use flowtable::{
     table::{Change, GroupChange, MeterChange, SetChange, Tables},
     types::{Priority, TableId},
 };
-use ovn_northd_lite::{LocalPorts, Lowered, SouthboundDelta};
+use ovn_northd_lite::{Learned, LocalPorts, Lowered, SouthboundDelta};
 
 use super::{Host, TUNNEL, neighbours};
 
@@ -25,24 +25,28 @@ impl Host {
         if self.is_handmade {
             return;
         }
-        let before = self.lowering.zones();
+        let zones = self.lowering.zones_version();
+        let may_lose_neighbours = !delta.removed.datapaths.is_empty();
         let news = self.lowering.update(delta, self.local_ports());
-        self.errors = self.lowering.errors().iter().map(ToString::to_string).collect();
-        let zones = self.lowering.zones();
-        if zones != before {
+        self.errors = self.lowering.errors().map(ToString::to_string).collect();
+        if self.lowering.zones_version() != zones {
             // Before packets see them: connections must be found again after a restart.
-            if let Err(error) = self.state.save_zones(&zones) {
+            if let Err(error) = self.state.save_zones(&self.lowering.zones()) {
                 tracing::error!(%error, "the zones of connections would not outlive this process");
             }
         }
         let datapaths = &self.lowering.view().datapaths;
-        let gone = self.neighbours.retain(|neighbour| datapaths.contains_key(&neighbour.datapath));
+        let is_kept = |neighbour: &Learned| datapaths.contains_key(&neighbour.datapath);
+        let gone = if may_lose_neighbours { self.neighbours.retain(is_kept) } else { Vec::new() };
         gone.iter().for_each(|neighbour| self.responder.drop_neighbour(*neighbour));
         if self.is_adrift || self.first().tables.is_empty() {
             return self.realign();
         }
         let gone = gone.iter().flat_map(neighbours::without);
-        self.is_adrift = !self.transact(news.changes().into_iter().chain(gone).collect());
+        let changes: Vec<_> = news.changes().into_iter().chain(gone).collect();
+        if !changes.is_empty() {
+            self.is_adrift = !self.transact(changes);
+        }
     }
 
     /// Makes the tables what the network became, whatever they are.

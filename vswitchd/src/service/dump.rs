@@ -143,12 +143,23 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
 
 /// What was set for the port.
 fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
-    let PortSettings { enabled, receives, forwards, packet_ins, protected, floods, mode, tag, trunks } =
-        &port.settings;
+    let PortSettings {
+        enabled,
+        receives,
+        forwards,
+        packet_ins,
+        protected,
+        floods,
+        mode,
+        tag,
+        trunks,
+        priority_tags,
+    } = &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),
         tag: (*tag).into(),
         trunks: trunks.iter().map(|vlan| (*vlan).into()).collect(),
+        priority_tags: priority_tags.name().to_owned(),
     };
     pb::Port {
         logical_port: port.logical_port.clone(),

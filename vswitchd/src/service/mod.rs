@@ -1,6 +1,7 @@
 //! The local gRPC service: what `vswitchctl` and the container shims ask of this host.
 
 mod bridges;
+mod bridging;
 mod connection_events;
 mod conntrack;
 mod destinations;
@@ -31,7 +32,7 @@ pub use socket::{Socket, SocketError, serve};
 pub(crate) use trace::trace;
 
 use crate::{
-    host::{Host, PortError, PortKind, SharedHost, VlanMode},
+    host::{Host, PortError, PortKind, PriorityTagsName, SharedHost, VlanMode},
     lab::Fabric,
     log::LogControl,
 };
@@ -151,8 +152,9 @@ impl HostService for Service {
                     settings.enabled = request.enabled.unwrap_or(settings.enabled);
                     settings.packet_ins = request.packet_ins.unwrap_or(settings.packet_ins);
                     settings.protected = request.protected.unwrap_or(settings.protected);
-                    if let Some((mode, tag, trunks)) = vlan {
+                    if let Some(PortVlan { mode, tag, trunks, priority_tags }) = vlan {
                         (settings.mode, settings.tag, settings.trunks) = (mode, tag, trunks);
+                        settings.priority_tags = priority_tags.unwrap_or(settings.priority_tags);
                     }
                 });
                 modified.map_err(refusal)?;
@@ -256,11 +258,18 @@ impl HostService for Service {
     }
 }
 
-/// Tags of a port: what, which VLAN, which others.
-fn port_vlan(vlan: pb::PortVlan) -> Result<(VlanMode, u16, BTreeSet<u16>), Status> {
+/// Tags of a port.
+struct PortVlan {
+    mode: VlanMode,
+    tag: u16,
+    trunks: BTreeSet<u16>,
+    priority_tags: Option<PriorityTagsName>,
+}
+
+fn port_vlan(vlan: pb::PortVlan) -> Result<PortVlan, Status> {
     let mode = VlanMode::by_name(&vlan.mode).ok_or_else(|| {
         Status::invalid_argument(format!(
-            "vlan mode `{}`: it is trunk, access, native-tagged or native-untagged",
+            "vlan mode `{}`: it is trunk, access, native-tagged, native-untagged or dot1q-tunnel",
             vlan.mode.escape_debug()
         ))
     })?;
@@ -268,7 +277,14 @@ fn port_vlan(vlan: pb::PortVlan) -> Result<(VlanMode, u16, BTreeSet<u16>), Statu
         u16::try_from(raw).map_err(|_| Status::invalid_argument(format!("VLAN {raw}: VLANs are 0 to 4095")))
     };
     let trunks = vlan.trunks.into_iter().map(id).collect::<Result<_, _>>()?;
-    Ok((mode, id(vlan.tag)?, trunks))
+    let priority_tags = match vlan.priority_tags.as_str() {
+        "" => None,
+        name => Some(PriorityTagsName::by_name(name).ok_or_else(|| {
+            let name = name.escape_debug();
+            Status::invalid_argument(format!("priority tags `{name}`: it is no, if-nonzero or always"))
+        })?),
+    };
+    Ok(PortVlan { mode, tag: id(vlan.tag)?, trunks, priority_tags })
 }
 
 /// The number that a port is to have; 0: any.

@@ -172,12 +172,16 @@ impl StateDir {
         self.read(ZONES, |bytes| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string()))
     }
 
-    /// Saves the zones that connections are tracked in.
+    /// Saves the zones that connections are tracked in. They outlive the process; with the
+    /// power the connections are gone, too, so that nothing waits for the disk.
     ///
     /// # Errors
     /// The file system's.
     pub fn save_zones(&self, zones: &str) -> Result<(), StateError> {
-        self.replace(ZONES, Ok(zones.as_bytes().to_vec()))
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let (path, fresh) = (dir.join(ZONES), dir.join(format!("{ZONES}.new")));
+        let written = fs::write(&fresh, zones).and_then(|()| fs::rename(&fresh, &path));
+        written.map_err(|source| StateError { action: "write", path, source })
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {

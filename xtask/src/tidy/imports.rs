@@ -30,11 +30,12 @@ const PROMISES: &[Promise] = &[
     Promise { name: "ovn-northd-lite", ours: &["flowtable"], never: IO },
     // Of flowtable the controller takes the vocabulary in which the compiler's models are written.
     Promise { name: "controller", ours: &["ferroflow-proto", "ovn-northd-lite", "flowtable"], never: &["xsk-rs"] },
-    Promise { name: "vswitchd", ours: &["address-pool", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
+    Promise { name: "vswitchd", ours: &["address-pool", "bridge-protocols", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
     Promise { name: "vswitchctl", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     // The controller and the hosts in one process.
     Promise { name: "vswitch-lab", ours: &["controller", "vswitchd"], never: &[] },
     Promise { name: "address-pool", ours: &[], never: IO },
+    Promise { name: "bridge-protocols", ours: &["flowtable"], never: IO },
     Promise { name: "vswitch-shim", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     Promise { name: "vswitch-cni", ours: &["ferroflow-proto", "vswitch-shim"], never: &["redb", "xsk-rs"] },
     Promise {

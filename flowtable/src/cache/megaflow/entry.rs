@@ -54,8 +54,6 @@ pub(crate) struct Megaflow {
     pub(crate) plain: PortNo,
     /// What must not have changed, besides the epoch.
     pub(in crate::cache) rests_on: Dependencies,
-    /// Packets of it are on journeys.
-    pub(crate) has_journeys: bool,
     /// Packets and bytes that the rules know of.
     pub(super) pushed: (u64, u64),
     pub(in crate::cache) rules: Vec<Arc<Rule>>,
@@ -120,7 +118,6 @@ impl Megaflow {
             drop_row: 0,
             n_later: 0,
             is_signed: false,
-            has_journeys: false,
             rests_on,
             pushed: (0, 0),
             rules,
@@ -148,6 +145,11 @@ impl Megaflow {
         } else {
             State::Current
         }
+    }
+
+    /// Besides the version, it rests on nothing that changes.
+    pub(crate) fn rests_on_nothing(&self) -> bool {
+        self.rests_on.is_empty()
     }
 
     /// It was made for this version, or holds in it all the same.

@@ -12,33 +12,47 @@
 //!
 //! Only conversations of which both sides have spoken are noted, so that a scan leaves no trace.
 //!
-//! Here: the table. `record.rs` noting a packet's long way · `ride.rs` the short one.
+//! Here: the table, which may have as many journeys as memory was set aside for; then any other makes way for a new one. When most packets are on none all the same, nobody looks for a while.
+//! `find.rs` which packets are on one · `record.rs` noting a packet's long way · `ride.rs` the short one · `rewrite.rs` what it does to IPv4 headers.
 
+mod find;
 mod record;
+mod rewrite;
 mod ride;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 pub(super) use self::record::Recording;
+use self::{
+    find::Judged,
+    rewrite::{Ends, Rewrite},
+};
 use crate::{
-    cache::Handle, conntrack::Place, hints::prefetch, parse::Signature, program::Emit, program::Program,
+    cache::{Handle, Index, bytes_of},
+    hints::prefetch_all,
+    parse::Signature,
+    program::{Emit, Program, TunnelHeader},
+    types::PortNo,
 };
 
 /// Connections that a packet of a journey belongs to, one after the other.
 const MAX_TRACKED: usize = 4;
-/// Journeys that there is room for at first.
-const MIN_PLACES: usize = 256;
-/// Places that a conversation's journey can be in.
-const N_WAYS: usize = 4;
-/// How rarely a journey makes way for another when there is no more room.
-const REPLACE_ONE_IN: u32 = 16;
 /// Ways that are looked through for one that a new journey can share.
 const MAX_RECENT: usize = 64;
+/// When not one in so many packets of a port was on a journey, nobody looks for so many batches of it.
+const WORTH_ONE_IN: u32 = 4;
+const N_RESTS: u32 = 256;
 
-/// What the tracker said in a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Destination and source.
+type MacAddrs = [u8; 12];
+
+/// What the tracker said in a pass, of which connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Said {
     zone: u16,
     state: u16,
@@ -46,57 +60,86 @@ struct Said {
     label: u128,
     /// The packet has its last addresses already.
     is_translated: bool,
+    /// Of the connection: 0 for its originator's packets.
+    direction: u8,
+    /// The connection translates.
+    translates: bool,
+    /// What its slot is marked as.
+    identity: u32,
 }
 
 /// What the journeys of many conversations have in common.
 #[derive(Debug)]
 struct Way {
-    /// What the entry of the first pass did.
-    first: Arc<Program>,
+    /// The entry of the first pass, and what it did.
+    from: (Handle, Arc<Program>),
     /// The entries of the passes behind the tracker, and what they did.
     entries: Vec<(Handle, Arc<Program>)>,
     said: Vec<Said>,
+    /// MAC addresses in the end, where they change.
+    macs: Option<MacAddrs>,
+    /// More headers change than those.
+    rewrites: bool,
+    tunnel: Option<Arc<TunnelHeader>>,
+    port: PortNo,
+    /// Batch in which the entries were last seen to be there, current, and to do what they did.
+    seen_in: AtomicU64,
 }
 
 impl PartialEq for Way {
     fn eq(&self, other: &Self) -> bool {
         let same =
             |a: &(Handle, Arc<Program>), b: &(Handle, Arc<Program>)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1);
-        Arc::ptr_eq(&self.first, &other.first)
+        same(&self.from, &other.from)
             && self.said == other.said
             && self.entries.len() == other.entries.len()
             && self.entries.iter().zip(&other.entries).all(|(a, b)| same(a, b))
+            && (self.macs, self.rewrites, self.port) == (other.macs, other.rewrites, other.port)
+            && self.tunnel == other.tunnel
     }
 }
 
-/// The journey of one conversation, one way.
+/// The journey of one conversation, one way: two cache lines.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Journey {
     signature: Signature,
-    /// The entry of the first pass.
-    from: Handle,
     way: Arc<Way>,
-    /// What becomes of the packet in the end.
-    emit: Box<Emit>,
-    /// Its connections.
-    places: [Place; MAX_TRACKED],
+    /// What becomes of the packet, where way and rewrite do not say it.
+    emit: Option<Box<Emit>>,
+    /// Slots of its connections.
+    slots: [u32; MAX_TRACKED],
+    rewrite: Rewrite,
     /// Of its last addresses; for a tunnel.
     flow_hash: u32,
+    hash: u32,
 }
+
+const _: () = assert!(size_of::<Option<Journey>>() == 128);
 
 /// The journeys of a worker.
 #[derive(Debug)]
 pub(super) struct Journeys {
-    /// [`N_WAYS`] places for each hash; a power of two of them, or none.
+    /// Never longer than what it has room for from the start.
     table: Vec<Option<Journey>>,
-    n_used: usize,
+    index: Index,
+    free: Vec<u32>,
     max: usize,
     seed: u64,
-    n_clashes: u32,
+    n_replaced: u32,
     recent: Vec<Arc<Way>>,
     n_recordings: u32,
+    /// Of these, how many in a row came to nothing.
+    n_in_vain: u32,
+    /// The packet under way is to be noted, if that is decided.
+    pub(super) is_to_note: Option<bool>,
     /// Packets that took the short way.
     n_rides: u64,
+    /// Counts changes: what was found before one may be gone.
+    n_changes: u64,
+    n_batches: u64,
+    /// By number.
+    ports: Vec<Judged>,
     /// The packet under way is being noted.
     pub(super) recording: Option<Box<Recording>>,
 }
@@ -104,90 +147,114 @@ pub(super) struct Journeys {
 impl Journeys {
     /// For at most so many.
     pub(super) fn new(max: usize, seed: u64) -> Self {
-        let max = max.next_power_of_two().max(N_WAYS);
-        let (table, recent) = (Vec::new(), Vec::new());
         Self {
-            table,
-            n_used: 0,
+            table: Vec::with_capacity(max),
+            index: Index::new(max),
+            free: Vec::new(),
             max,
             seed,
-            n_clashes: 0,
-            recent,
+            n_replaced: 0,
+            recent: Vec::new(),
             n_recordings: 0,
+            n_in_vain: 0,
+            is_to_note: None,
             n_rides: 0,
+            n_changes: 0,
+            n_batches: 0,
+            ports: Vec::new(),
             recording: None,
         }
     }
 
-    /// The first of a conversation's places.
+    /// The memory of the tables.
+    pub(super) fn memory(&self) -> [Range<*const u8>; 2] {
+        [bytes_of(&self.table), self.index.memory()]
+    }
+
+    fn is_full(&self) -> bool {
+        self.free.is_empty() && self.table.len() >= self.max
+    }
+
     #[inline]
-    fn place(&self, signature: &Signature) -> usize {
+    fn hash(&self, signature: &Signature) -> u32 {
         let sum = signature.0.iter().fold(self.seed, |sum, word| {
             let product = u128::from(sum ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
             product as u64 ^ (product >> 64) as u64
         });
-        sum as usize & self.table.len().wrapping_sub(1) & !(N_WAYS - 1)
+        sum as u32
     }
 
-    /// Fetches the places of a conversation's journey; answers the first of them.
+    /// Fetches where a conversation's journey is told; answers its hash.
     #[inline]
-    pub(super) fn fetch(&self, signature: &Signature) -> usize {
-        let at = self.place(signature);
-        self.table.get(at..at + N_WAYS).unwrap_or_default().iter().for_each(prefetch);
-        at
+    fn fetch(&self, signature: &Signature) -> u32 {
+        let hash = self.hash(signature);
+        self.index.prefetch(hash);
+        hash
     }
 
-    /// The journey of a conversation is here.
+    /// Fetches the journey that is most likely the one of a hash.
     #[inline]
-    fn get(&self, at: usize, signature: &Signature, from: Handle) -> Option<&Journey> {
-        let journey = self.table.get(at).and_then(Option::as_ref);
-        journey.filter(|journey| journey.signature == *signature && journey.from == from)
-    }
-
-    /// Where the journey of a conversation is, of whose places this is the first.
-    #[inline]
-    fn find(&self, first: usize, signature: &Signature, from: Handle) -> Option<usize> {
-        (first..first + N_WAYS).find(|at| self.get(*at, signature, from).is_some())
-    }
-
-    fn remove(&mut self, at: usize) {
-        if self.table.get_mut(at).and_then(Option::take).is_some() {
-            self.n_used -= 1;
+    fn fetch_likely(&self, hash: u32) {
+        if let Some(journey) = self.index.first(hash).and_then(|at| self.table.get(at as usize)) {
+            prefetch_all(journey);
         }
+    }
+
+    /// The journey of a conversation, if it is here.
+    #[inline]
+    fn get(&self, at: u32, signature: &Signature) -> Option<&Journey> {
+        let journey = self.table.get(at as usize).and_then(Option::as_ref);
+        journey.filter(|journey| journey.signature.is(signature))
+    }
+
+    /// The journey of a conversation that begins with an entry that suits.
+    #[inline]
+    fn find(
+        &self,
+        hash: u32,
+        signature: &Signature,
+        suits: impl Fn(Handle) -> bool,
+    ) -> Option<(u32, &Journey)> {
+        let mut found = None;
+        self.index.find(hash, |at| {
+            found = self
+                .get(at, signature)
+                .filter(|journey| suits(journey.way.from.0))
+                .map(|journey| (at, journey));
+            found.is_some()
+        })?;
+        found
+    }
+
+    fn remove(&mut self, at: u32) {
+        let Some(journey) = self.table.get_mut(at as usize).and_then(Option::take) else { return };
+        self.n_changes += 1;
+        self.index.remove(journey.hash, at);
+        self.free.push(at);
     }
 
     fn insert(&mut self, journey: Journey) {
-        if self.n_used * 2 >= self.table.len() && self.table.len() < self.max {
-            self.grow();
-        }
-        let at = self.place(&journey.signature);
-        if let Some(at) = self.find(at, &journey.signature, journey.from) {
-            self.table[at] = Some(journey);
+        if self.max == 0 {
             return;
         }
-        let free = (at..at + N_WAYS).find(|at| self.table[*at].is_none());
-        let at = free.or_else(|| {
-            self.n_clashes = self.n_clashes.wrapping_add(1);
-            let is_its_turn = self.n_clashes.is_multiple_of(REPLACE_ONE_IN);
-            is_its_turn.then_some(at + (self.n_clashes / REPLACE_ONE_IN) as usize % N_WAYS)
-        });
-        if let Some(at) = at {
-            self.n_used += usize::from(self.table[at].is_none());
-            self.table[at] = Some(journey);
+        let hash = journey.hash;
+        let same = self.find(hash, &journey.signature, |from| from == journey.way.from.0).map(|(at, _)| at);
+        if let Some(at) = same {
+            self.remove(at);
+        } else if self.is_full() {
+            self.n_replaced = self.n_replaced.wrapping_add(0x9e37_79b9);
+            self.remove((u64::from(self.n_replaced) * self.max as u64 >> 32) as u32);
         }
-    }
-
-    /// Twice as much room.
-    fn grow(&mut self) {
-        let len = (self.table.len() * 2).max(MIN_PLACES).min(self.max);
-        let old = std::mem::take(&mut self.table);
-        self.table.resize_with(len, || None);
-        self.n_used = 0;
-        for journey in old.into_iter().flatten() {
-            let at = self.place(&journey.signature);
-            if let Some(free) = (at..at + N_WAYS).find(|at| self.table[*at].is_none()) {
-                self.table[free] = Some(journey);
-                self.n_used += 1;
+        self.n_changes += 1;
+        self.n_in_vain = 0;
+        match self.free.pop() {
+            Some(at) => {
+                self.table[at as usize] = Some(journey);
+                self.index.insert(hash, at);
+            }
+            None => {
+                self.index.insert(hash, self.table.len() as u32);
+                self.table.push(Some(journey));
             }
         }
     }

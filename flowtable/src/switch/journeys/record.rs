@@ -1,8 +1,11 @@
 //! Noting a packet's long way, so that the next one of its conversation can take the short one.
 
-use std::{mem::offset_of, sync::Arc};
+use std::{
+    mem::offset_of,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use super::{Journey, MAX_TRACKED, Said, Way};
+use super::{Journey, Journeys, MAX_TRACKED, Rewrite, Said, Way};
 use crate::{
     cache::Handle,
     conntrack::{Conntrack, Place, Request, Tuple, Verdict, View},
@@ -11,6 +14,7 @@ use crate::{
     parse::Signature,
     program::{Emit, FieldEdit, Program},
     switch::Switch,
+    types::PortNo,
     wire::{ethertype, ip_proto},
 };
 
@@ -19,10 +23,15 @@ const SPOKEN: [u16; 2] = [ct_state::TRK | ct_state::EST, ct_state::TRK | ct_stat
 const TRANSLATED: u16 = ct_state::SNAT | ct_state::DNAT;
 /// Of packets on their long way, one in so many is noted.
 const RECORD_ONE_IN: u32 = if cfg!(test) { 1 } else { 4 };
+/// Where other journeys have to make way, or after so many in a row that came to nothing, one in so many.
+const RARELY_ONE_IN: u32 = if cfg!(test) { 1 } else { 64 };
+const MANY_IN_VAIN: u32 = 64;
 
 /// What has been seen of a packet's way.
 #[derive(Debug)]
 pub(in crate::switch) struct Recording {
+    /// Where it came in.
+    port: PortNo,
     signature: Signature,
     /// The key as it came.
     key: FlowKey,
@@ -41,8 +50,9 @@ impl Recording {
         let state = verdict.state & !TRANSLATED;
         self.is_odd |= request.commit || verdict.alg.is_some() || !SPOKEN.contains(&state);
         let Verdict { mark, label, .. } = *verdict;
-        let said = Said { zone: request.zone, state, mark, label, is_translated: false };
-        self.tracked.push((said, Tuple { zone: request.zone, ..view.tuple }));
+        let zone = request.zone;
+        let said = Said { zone, state, mark, label, ..Said::default() };
+        self.tracked.push((said, Tuple { zone, ..view.tuple }));
     }
 
     /// An entry has been found for the next pass.
@@ -128,36 +138,49 @@ fn follows(first: &FlowMask, later: &FlowMask, is_tunnelled: bool) -> bool {
     free.covers(later)
 }
 
+impl Journeys {
+    /// A packet that goes the long way shall be noted, of a conversation of which the tracker says this.
+    pub(in crate::switch) fn notes(&mut self, state: u16) -> bool {
+        if !SPOKEN.contains(&(state & !TRANSLATED)) || self.max == 0 {
+            return false;
+        }
+        let is_seldom = self.is_full() || self.n_in_vain >= MANY_IN_VAIN;
+        self.n_recordings = self.n_recordings.wrapping_add(1);
+        self.n_recordings.is_multiple_of(if is_seldom { RARELY_ONE_IN } else { RECORD_ONE_IN })
+    }
+}
+
 impl Switch {
     /// Begins to note the way of a packet, now and then: of one whose conversation is known to the tracker, which
     /// has just said so.
     #[inline]
     pub(in crate::switch) fn record(
         &mut self,
+        port: PortNo,
         (idx, from): (usize, Handle),
         first: &Arc<Program>,
         (request, view, verdict): (&Request, &View, &Verdict),
     ) {
         self.journeys.recording = None;
-        let is_spoken = SPOKEN.contains(&(verdict.state & !TRANSLATED));
-        if !is_spoken || !self.lanes.has_signature[idx] || self.journeys.max <= super::N_WAYS {
+        if !self.lanes.has_signature[idx] {
             return;
         }
-        self.journeys.n_recordings = self.journeys.n_recordings.wrapping_add(1);
-        if self.journeys.n_recordings.is_multiple_of(RECORD_ONE_IN) {
-            self.begin_record((idx, from), first);
+        let decided = self.journeys.is_to_note.take();
+        if decided.unwrap_or_else(|| self.journeys.notes(verdict.state)) {
+            self.begin_record(port, (idx, from), first);
             if let Some(recording) = &mut self.journeys.recording {
                 recording.track(request, view, verdict);
             }
         }
     }
 
-    fn begin_record(&mut self, (idx, from): (usize, Handle), first: &Arc<Program>) {
+    fn begin_record(&mut self, port: PortNo, (idx, from): (usize, Handle), first: &Arc<Program>) {
         let key = &self.lanes.keys[idx];
         if !matches!(key.nw_proto, ip_proto::TCP | ip_proto::UDP) || !is_straight(first) {
             return;
         }
         self.journeys.recording = Some(Box::new(Recording {
+            port,
             signature: self.lanes.signatures[idx],
             key: *key,
             from,
@@ -167,12 +190,13 @@ impl Switch {
             end: None,
             is_odd: false,
         }));
+        self.journeys.n_in_vain = self.journeys.n_in_vain.saturating_add(1);
     }
 
     /// Keeps what has been noted, if it is a journey; of a packet that came by a tunnel or did not.
     pub(in crate::switch) fn keep_record(&mut self, is_tunnelled: bool) {
         let Some(recording) = self.journeys.recording.take() else { return };
-        let Recording { signature, from, first, entries, tracked, end, is_odd, .. } = *recording;
+        let Recording { port, signature, from, first, entries, tracked, end, is_odd, .. } = *recording;
         let (Some((emit, flow_hash)), Some(tracker)) = (end, self.conntrack.as_deref()) else { return };
         if is_odd || tracked.len() != entries.len() || tracked.len() > MAX_TRACKED {
             return;
@@ -182,20 +206,31 @@ impl Switch {
         if !later.all(|later| later.is_some_and(|later| follows(&mask, &later, is_tunnelled))) {
             return;
         }
-        let mut places = [Place::default(); MAX_TRACKED];
+        let mut slots = [0; MAX_TRACKED];
         let mut said = Vec::with_capacity(tracked.len());
         let Some((_, came_as)) = tracked.first() else { return };
         let leaves_as = super::ride::after(came_as, &emit.edits);
-        for (place, (one, tuple)) in places.iter_mut().zip(&tracked) {
-            let Some((found, is_translated)) = locate(tracker, tuple, [came_as, &leaves_as]) else { return };
-            *place = found;
-            said.push(Said { is_translated, ..*one });
+        for (slot, (one, tuple)) in slots.iter_mut().zip(&tracked) {
+            let Some((place, is_translated)) = locate(tracker, tuple, [came_as, &leaves_as]) else { return };
+            let Place { direction, translates, identity, .. } = place;
+            *slot = place.slot;
+            said.push(Said { is_translated, direction, translates, identity, ..*one });
         }
-        let way = self.journeys.share(Way { first, entries, said });
-        if let Some(entry) = self.megaflows.get_mut(from) {
-            entry.has_journeys = true;
-        }
-        self.journeys.insert(Journey { signature, from, way, emit: Box::new(emit), places, flow_hash });
+        let (rewrite, macs) = Rewrite::new(&signature, &emit.edits).unzip();
+        let way = self.journeys.share(Way {
+            from: (from, first),
+            entries,
+            said,
+            macs: macs.flatten(),
+            rewrites: rewrite.is_some_and(|rewrite| !rewrite.is_none()),
+            tunnel: emit.tunnel.clone(),
+            port: emit.port,
+            seen_in: AtomicU64::new(0),
+        });
+        self.journeys.note_port(port);
+        let emit = rewrite.is_none().then(|| Box::new(emit));
+        let (hash, rewrite) = (self.journeys.hash(&signature), rewrite.unwrap_or_default());
+        self.journeys.insert(Journey { signature, way, emit, slots, rewrite, flow_hash, hash });
     }
 }
 

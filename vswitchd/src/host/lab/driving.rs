@@ -13,6 +13,9 @@ use crate::host::{Host, PortError, Row, UPLINK, ports::NewPort};
 
 /// Rounds in which what has happened makes more happen: an answer that asks for another one.
 const MAX_ROUNDS: usize = 64;
+/// Step of the clock where bridges speak protocols, and how many steps an advance is at most.
+const PROTOCOL_STEP: Duration = Duration::from_millis(500);
+const MAX_STEPS: u32 = 10_000;
 
 /// A lab's port that is to be added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -179,6 +182,7 @@ impl Host {
     pub fn let_time_pass(&mut self) {
         self.dataplane.tick();
         self.expire_rules();
+        self.tend_protocols();
         if !self.is_handmade {
             self.tend_neighbours();
             self.tend_gateways();
@@ -223,9 +227,16 @@ impl Host {
         if let Some(stopped) = stopped {
             clock.set_stopped(stopped);
         }
-        if !advance.is_zero() {
-            clock.advance(advance);
+        let mut left = advance;
+        while !left.is_zero() {
+            let step = if self.speaks_protocols() { PROTOCOL_STEP.max(advance / MAX_STEPS) } else { left };
+            clock.advance(step.min(left));
+            left = left.saturating_sub(step);
             self.let_time_pass();
+            // What is said meanwhile is heard at its time.
+            if !left.is_zero() {
+                self.settle();
+            }
         }
         Ok((clock.now(), clock.is_stopped()))
     }

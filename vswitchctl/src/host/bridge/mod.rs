@@ -1,5 +1,9 @@
 //! `bridge`: the switches of a host, each with ports, rules and stations of its own.
 
+mod declared;
+mod protocols;
+mod settings;
+
 use clap::{Args, Subcommand, ValueEnum};
 use ferroflow_proto::host::{AddBridgeRequest, Bridge, ListBridgesRequest, RemoveBridgeRequest};
 use serde::Serialize;
@@ -34,6 +38,18 @@ pub enum Command {
     },
     /// By hand: remove a bridge with its ports and rules; the last one stays
     Del(Del),
+    /// Tell what a bridge is told about spanning trees, bonds, mirrors and groups
+    Get(settings::Get),
+    /// By hand: tell a bridge about spanning trees, bonds, mirrors and groups
+    Set(settings::Set),
+    /// Tell what the spanning tree, bonds, mirrors and groups have come to
+    Protocols(protocols::Protocols),
+    /// By hand: have bridges with the ports, settings and rules that a file has, and no others
+    Apply(declared::FromFile),
+    /// By hand: tell what `apply` would change; exit code 1 when something
+    Diff(declared::FromFile),
+    /// Print bridges with their ports and settings as `apply` takes them
+    Export(declared::Export),
 }
 
 /// A bridge to add.
@@ -97,6 +113,12 @@ impl Command {
                 let answer = host_answer(host.modify_bridge(request).await)?;
                 changed(session, answer.bridge)
             }
+            Self::Get(get) => get.run(session).await,
+            Self::Set(set) => set.run(session).await,
+            Self::Protocols(protocols) => protocols.run(session).await,
+            Self::Apply(file) => file.apply(session).await,
+            Self::Diff(file) => file.diff(session).await,
+            Self::Export(export) => export.run(session).await,
             Self::Del(Del { name, if_exists }) => {
                 let mut host = session.host().await?;
                 let request = RemoveBridgeRequest { name: name.clone(), allow_missing: if_exists };
@@ -162,7 +184,7 @@ struct Removed {
 #[derive(Debug, Serialize)]
 pub(crate) struct BridgeView {
     pub(crate) name: String,
-    fail_mode: String,
+    pub(crate) fail_mode: String,
     ports: Vec<String>,
     n_rules: u64,
     n_groups: u64,

@@ -1,0 +1,204 @@
+//! `bridge apply`, `diff` and `export`: bridges with their ports, settings and rules as one file.
+//! What a file says of a bridge is all there is of it; bridges that it does not name stay.
+
+mod changes;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use ferroflow_proto::host::{DumpFlowsRequest, ListPortsRequest, Port, PortVlan};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::settings;
+use crate::{
+    error::CtlError,
+    session::{Session, host_answer},
+};
+
+/// The file.
+#[derive(Debug, Args)]
+pub struct FromFile {
+    /// Bridges in YAML; -: from the standard input
+    #[arg(long, short, value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Which bridges to export.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Only this one
+    #[arg(default_value = "", hide_default_value = true)]
+    name: String,
+    /// Also their rules
+    #[arg(long)]
+    flows: bool,
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    bridges: BTreeMap<String, Declared>,
+}
+
+/// A bridge as a file has it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Declared {
+    /// Unset: as it is, or secure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fail_mode: Option<String>,
+    /// As `bridge get` shows them; what is not said is as usual.
+    settings: Value,
+    ports: BTreeMap<String, DeclaredPort>,
+    /// Just these rules; unset: whatever rules there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<Vec<String>>,
+}
+
+/// A port as a file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct DeclaredPort {
+    /// Unset: one that is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
+    /// The other end of a link to another bridge; empty: an interface.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    peer: String,
+    /// How an interface is attached, when it is added.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    kind: String,
+    vlan_mode: String,
+    tag: u32,
+    trunks: Vec<u32>,
+    priority_tags: String,
+    enable: bool,
+    receive: bool,
+    forward: bool,
+    packet_in: bool,
+    protect: bool,
+    flood: bool,
+}
+
+impl Default for DeclaredPort {
+    fn default() -> Self {
+        Self {
+            number: None,
+            peer: String::new(),
+            kind: String::new(),
+            vlan_mode: "trunk".to_owned(),
+            tag: 0,
+            trunks: Vec::new(),
+            priority_tags: "no".to_owned(),
+            enable: true,
+            receive: true,
+            forward: true,
+            packet_in: true,
+            protect: false,
+            flood: true,
+        }
+    }
+}
+
+impl From<Port> for DeclaredPort {
+    fn from(port: Port) -> Self {
+        let PortVlan { mode, tag, trunks, priority_tags } = port.vlan.unwrap_or_default();
+        let or = |text: String, usual: &str| if text.is_empty() { usual.to_owned() } else { text };
+        Self {
+            number: Some(port.port_no),
+            peer: port.peer,
+            kind: String::new(),
+            vlan_mode: or(mode, "trunk"),
+            tag,
+            trunks,
+            priority_tags: or(priority_tags, "no"),
+            enable: port.enabled,
+            receive: port.receives,
+            forward: port.forwards,
+            packet_in: port.packet_ins,
+            protect: port.protected,
+            flood: port.floods,
+        }
+    }
+}
+
+impl FromFile {
+    fn read(&self) -> Result<Document, CtlError> {
+        let wrong = |reason: String| CtlError::Usage(format!("{}: {reason}", self.file.display()));
+        let text = if self.file.as_os_str() == "-" {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(&self.file)
+        };
+        let text = text.map_err(|error| wrong(error.to_string()))?;
+        serde_norway::from_str(&text).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Has the host have just these.
+    pub(super) async fn apply(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let wanted = self.read()?;
+        let changes = changes::find(session, &wanted).await?;
+        changes::make(session, &wanted, &changes).await?;
+        session.print(&changes.lines, |out| {
+            changes.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            if changes.lines.is_empty() { writeln!(out, "nothing differs") } else { Ok(()) }
+        })
+    }
+
+    /// Tells what `apply` would change.
+    pub(super) async fn diff(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let wanted = self.read()?;
+        let lines = changes::find(session, &wanted).await?.lines;
+        session.print(&lines, |out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))?;
+        match lines.len() {
+            0 => Ok(()),
+            n => Err(CtlError::Differs { n, what: "places" }),
+        }
+    }
+}
+
+impl Export {
+    /// Does it.
+    pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut document = Document::default();
+        for bridge in super::list(session).await? {
+            if self.name.is_empty() || bridge.name == self.name {
+                let declared = present(session, &bridge.name, &bridge.fail_mode, self.flows).await?;
+                document.bridges.insert(bridge.name, declared);
+            }
+        }
+        let text = serde_norway::to_string(&document).unwrap_or_default();
+        session.print(&document, |out| write!(out, "{text}"))
+    }
+}
+
+/// A bridge as it is.
+async fn present(
+    session: &Session<'_>,
+    name: &str,
+    fail_mode: &str,
+    with_flows: bool,
+) -> Result<Declared, CtlError> {
+    let mut host = session.host().await?;
+    let request = session.request(ListPortsRequest { removed: false, bridge: name.to_owned() });
+    let ports = host_answer(host.list_ports(request).await)?.ports;
+    let flows = if with_flows {
+        let request = DumpFlowsRequest { bridge: name.to_owned(), ..DumpFlowsRequest::default() };
+        let flows = host_answer(host.dump_flows(session.request(request)).await)?.flows;
+        let line = |flow: ferroflow_proto::host::Flow| {
+            let matching = if flow.r#match.is_empty() { String::new() } else { format!(",{}", flow.r#match) };
+            format!("table={},priority={}{matching},actions={}", flow.table, flow.priority, flow.actions)
+        };
+        Some(flows.into_iter().map(line).collect())
+    } else {
+        None
+    };
+    Ok(Declared {
+        fail_mode: Some(fail_mode.to_owned()),
+        settings: settings::of(session, name).await?,
+        ports: ports.into_iter().map(|port| (port.name.clone(), port.into())).collect(),
+        flows,
+    })
+}
