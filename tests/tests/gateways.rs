@@ -244,7 +244,8 @@ fn hides_by_what_packets_are(net: &Provider, vm: usize) -> Result<()> {
     net.configure(&[
         "nat add r hide --type snat --external 10.99.0.1 --logical 10.0.1.0/24",
         "nat add r some --type snat --external 10.99.0.60 --logical 10.0.1.0/24 --match tcp.dst,==,{9000},||,tcp.dst,==,{9001}",
-        "nat add r few --type snat --external 10.99.0.61 --logical 10.0.1.0/24 --match tcp.dst,==,9001 --priority 5 --wait",
+        "nat add r few --type snat --external 10.99.0.61 --logical 10.0.1.0/24 --match tcp.dst,==,9001 --priority 5 \
+         --gateway-port r-out --wait",
     ])?;
     for (port, seen) in [(9000, "10.99.0.60"), (9001, "10.99.0.61"), (9002, "10.99.0.1")] {
         let at = SocketAddrV4::new(OUTSIDE, port);
