@@ -14,7 +14,7 @@ use flowtable::{
 };
 
 use super::rates;
-use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -31,6 +31,7 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         errors: host.errors(),
         n_repairs: host.n_repairs(),
         gateways: gateways(host),
+        encap_types: host.encapsulations().map(|known| known.kind.name().to_owned()).collect(),
     }
 }
 
@@ -87,18 +88,18 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
         })
         .collect();
     let snapshot = host.snapshot();
-    let tunnel = snapshot.ports.get(TUNNEL).filter(|port| port.role == PortRole::Tunnel);
-    if let Some(tunnel) = tunnel {
-        ports.push(pb::Port {
+    for encapsulation in host.encapsulations() {
+        let tunnel = snapshot.ports.get(encapsulation.port).filter(|port| port.role == PortRole::Tunnel);
+        ports.extend(tunnel.map(|tunnel| pb::Port {
             bridge: host.bridge_name(BridgeId::FIRST).to_owned(),
-            port_no: TUNNEL.get(),
-            name: TUNNEL_NAME.to_owned(),
-            kind: "geneve".to_owned(),
+            port_no: encapsulation.port.get(),
+            name: tunnel.name.clone(),
+            kind: encapsulation.kind.name().to_owned(),
             role: "tunnel".to_owned(),
             up: tunnel.up,
             mtu: tunnel.mtu,
             ..pb::Port::default()
-        });
+        }));
     }
     let waiting = known.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(id, (interface, port))| {
         let message = pb::Port {

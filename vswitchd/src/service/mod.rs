@@ -354,6 +354,7 @@ fn refusal(error: PortError) -> Status {
         PortError::Attach(_)
         | PortError::IsUplink(_)
         | PortError::EncapIp(_)
+        | PortError::Reserved { .. }
         | PortError::IsLab(_)
         | PortError::NoLinks
         | PortError::NoNetwork(_)
