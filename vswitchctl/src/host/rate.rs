@@ -106,7 +106,7 @@ impl RateView {
 fn short(bits: u64) -> String {
     let unit = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")]
         .into_iter()
-        .find(|(unit, _)| bits > 0 && bits % unit == 0);
+        .find(|(unit, _)| bits > 0 && bits.is_multiple_of(*unit));
     unit.map_or_else(|| bits.to_string(), |(unit, name)| format!("{}{name}", bits / unit))
 }
 

@@ -49,21 +49,26 @@ impl Host {
     /// The hosts that tunnelled packets are exchanged with.
     pub fn tunnels(&self) -> Vec<TunnelStatus> {
         let chassis = &self.lowering.view().chassis;
-        let name_of = |peer: IpAddr| {
-            chassis.iter().find(|(_, record)| record.encap_ip == peer).map(|(name, _)| name.clone())
+        let record_of = |peer: IpAddr| chassis.iter().find(|(_, record)| record.encap_ip == peer);
+        // Another host is sent to by what it likes best of what this one has.
+        let kind_to = |peer: IpAddr| {
+            let (_, record) = record_of(peer)?;
+            record.encap_types().iter().copied().find(|kind| self.tunnel(*kind).is_some())
         };
         let ports = &self.first().port_table;
         let mut tunnels = Vec::new();
         for tunnel in &self.underlay.tunnels {
             let name = ports.get(tunnel.port).map(|port| port.name.clone()).unwrap_or_default();
-            tunnels.extend(self.underlay.peers.iter().map(|peer| TunnelStatus {
+            let peers = self.underlay.peers.iter();
+            let peers = peers.filter(|peer| kind_to(**peer).is_none_or(|kind| kind == tunnel.kind));
+            tunnels.extend(peers.map(|peer| TunnelStatus {
                 port: tunnel.port,
                 name: name.clone(),
                 kind: tunnel.kind,
                 local: tunnel.local,
                 remote: *peer,
                 udp_port: tunnel.udp_port,
-                chassis: name_of(*peer),
+                chassis: record_of(*peer).map(|(name, _)| name.clone()),
                 next_hop: self.underlay.next_hops.get(peer).map(|hop| hop.dst_mac),
                 liveness: self.bfd.state(*peer).map(|state| state.name()),
             }));
