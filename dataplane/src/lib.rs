@@ -19,6 +19,7 @@
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `port/afxdp/`, `port/vnet/` | host interfaces: frames by AF_XDP, uncut packets by TAP and packet sockets |
 //! | `pool.rs` | buffers |
+//! | `qos/`, `pmd/shaping.rs` | rates of ports, and queues of packets that wait to leave |
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `bridges.rs` | several bridges, and links between them |
 //! | `controlled.rs` | packets for controllers and from them |
@@ -53,6 +54,7 @@ mod pmd;
 mod pool;
 mod port;
 pub mod probe;
+mod qos;
 mod status;
 #[allow(unsafe_code)]
 mod sys;
@@ -70,6 +72,7 @@ pub use crate::{
         frames::{FramePort, FrameSink, FrameSource, Wake},
         memory::{InjectError, MemoryPort},
     },
+    qos::{PortRates, QueueCounts, QueueSpec, Rate},
     status::{DetachedPort, PortCounts, PortStatus, QueueStatus, TX_DROP_REASONS, WorkerPerf, WorkerStatus},
     sys::{
         SysError, advise_huge_pages,

@@ -171,6 +171,8 @@ impl Pods {
             pod.netns.ip(&["address", "add", &format!("{}/24", pod.address), "dev", "eth0"])?;
             pod.netns.ip(&["link", "set", "dev", "eth0", "up"])?;
         }
+        // A new device has another address.
+        self.pods.iter().try_for_each(|pod| pod.netns.ip(&["neigh", "flush", "all"]).map(drop))?;
         self.wait_for_links()
     }
 

@@ -244,7 +244,9 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
     let chassis = options.chassis.clone().unwrap_or_else(|| hostname.clone());
     anyhow::ensure!(!chassis.is_empty(), "this host has no hostname; give it an id with --chassis");
     let (endpoint, controller) = (options.endpoint(), options.controller.clone());
-    Ok(Identity { chassis, hostname, endpoint, controller, liveness: options.liveness() })
+    let (encap_types, tunnel_peers) = (options.encap_type.clone(), options.tunnel_peer.clone());
+    let liveness = options.liveness();
+    Ok(Identity { chassis, hostname, endpoint, encap_types, tunnel_peers, controller, liveness })
 }
 
 /// Where a controller is.

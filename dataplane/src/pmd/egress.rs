@@ -12,13 +12,14 @@ use flowtable::{
     packet::Packet,
     stats::DropCount,
     switch::{Sink, Stage},
-    types::{BridgeId, PortNo},
+    types::{BridgeId, PortNo, Timestamp},
 };
 
 use super::{
     fabric::{Fabric, Handover, Seat},
     meter::{DEFAULT_EVERY, Meter},
     patch::{Crossing, PatchEnd, Patches},
+    shaping::Held,
     tap::{Sight, Taps},
 };
 use crate::{
@@ -42,12 +43,15 @@ enum Route {
 
 /// Ways out, buffers, and what was lost on the way out.
 pub(crate) struct Egress {
-    outlets: Vec<AttachedOutlet>,
+    pub(super) outlets: Vec<AttachedOutlet>,
+    /// Ways out whose packets wait in queues, and how many do.
+    pub(super) n_shapers: usize,
+    pub(super) held: Held,
     patches: Patches,
     /// By bridge and port number.
     routes: Vec<Vec<Route>>,
     /// Bridge whose switch sends now.
-    bridge: BridgeId,
+    pub(super) bridge: BridgeId,
     pool: Pool,
     fabric: Arc<Fabric>,
     seat: Arc<Seat>,
@@ -60,9 +64,10 @@ pub(crate) struct Egress {
     room: Box<[u8]>,
 }
 
-/// Copies lost on their way out, and their bytes.
+/// Packets that were not taken, copies lost on their way out, and their bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lost {
+    n_packets: u64,
     n_copies: u64,
     n_bytes: u64,
 }
@@ -71,6 +76,8 @@ impl Egress {
     pub(crate) fn new(pool: Pool, fabric: Arc<Fabric>, seat: Arc<Seat>) -> Self {
         Self {
             outlets: Vec::new(),
+            n_shapers: 0,
+            held: Held::default(),
             patches: Patches::default(),
             routes: Vec::new(),
             bridge: BridgeId::FIRST,
@@ -150,6 +157,7 @@ impl Egress {
 
     /// Sends what the ports have taken, and wakes workers that got packets from us.
     pub(crate) fn flush(&mut self) {
+        self.release_shaped();
         for attached in &mut self.outlets {
             let n_lost = attached.flush();
             if n_lost > 0 {
@@ -213,8 +221,8 @@ impl Egress {
         self.set_route(port, worker.map_or(Route::Nowhere, Route::Worker));
     }
 
-    /// Copies lost after the switch of a bridge had handed them over, by the port their packet
-    /// came in by.
+    /// Packets that a switch did not get, and copies lost after it had handed them over, by the
+    /// port their packet came in by.
     pub(crate) fn drops(&self, bridge: BridgeId) -> impl Iterator<Item = DropCount> {
         let of_bridge = self.drops.iter().filter(move |((port, _), _)| port.bridge == bridge);
         of_bridge.map(|((in_port, reason), lost)| DropCount {
@@ -222,7 +230,7 @@ impl Egress {
             reason: *reason,
             rule: None,
             meter: None,
-            n_packets: 0,
+            n_packets: lost.n_packets,
             n_bytes: lost.n_bytes,
             n_copies: lost.n_copies,
         })
@@ -254,7 +262,9 @@ impl Egress {
 
     /// Takes a packet that leaves by one end of a link: it goes on when the switch is done
     /// with its batch.
-    fn cross(&mut self, idx: usize, packet: Packet<Frame>) {
+    fn cross(&mut self, idx: usize, mut packet: Packet<Frame>) {
+        // The queue is one of this end's port.
+        packet.queue = 0;
         if let Err((reason, packet)) = self.patches.take(idx, packet) {
             self.lose(reason, packet);
         }
@@ -304,9 +314,39 @@ impl Egress {
         }
     }
 
-    /// Sends by a way out of ours.
+    /// The time that packets go by.
+    pub(super) fn now(&self) -> Timestamp {
+        self.fabric.now()
+    }
+
+    /// Received packets that were not taken, of those of a port.
+    pub(crate) fn n_refused(&self, port: PortId) -> u64 {
+        self.drops.get(&(port, DropReason::RateLimit)).map_or(0, |lost| lost.n_packets)
+    }
+
+    /// Does not take a received packet.
+    pub(super) fn refuse(&mut self, port: PortId, mut packet: Packet<Frame>) {
+        self.bridge = port.bridge;
+        if self.is_tapped() {
+            self.show_dropped(DropReason::RateLimit, None, &mut packet);
+        }
+        let lost = self.drops.entry((port, DropReason::RateLimit)).or_default();
+        lost.n_packets += 1;
+        lost.n_bytes += packet.len() as u64;
+        self.pool.put(packet.into_buf());
+    }
+
+    /// Sends by a way out of ours, or has a packet wait there.
     #[inline]
-    fn send(&mut self, idx: usize, mut packet: Packet<Frame>) {
+    fn send(&mut self, idx: usize, packet: Packet<Frame>) {
+        if self.outlets[idx].shaper.is_some() {
+            return self.enqueue(idx, packet);
+        }
+        self.send_now(idx, packet);
+    }
+
+    #[inline]
+    pub(super) fn send_now(&mut self, idx: usize, mut packet: Packet<Frame>) {
         match self.outlets[idx].send(&mut packet, &mut self.room) {
             Ok(()) => self.pool.put(packet.into_buf()),
             Err(Loss { reason, n_frames }) => self.lose_frames((reason, n_frames), packet),
@@ -321,7 +361,7 @@ impl Egress {
         }
     }
 
-    fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
+    pub(super) fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
         self.lose_frames((reason, 1), packet);
     }
 

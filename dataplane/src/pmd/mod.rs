@@ -19,6 +19,7 @@ mod fabric;
 mod ingress;
 mod meter;
 mod patch;
+mod shaping;
 mod tap;
 mod transit;
 mod version;
@@ -41,6 +42,7 @@ pub(crate) use self::{
     fabric::{Fabric, Job, Seat},
     meter::Measured,
     patch::PatchEnd,
+    shaping::SharedRates,
     tap::Tap,
 };
 use self::{
@@ -186,6 +188,9 @@ impl Worker {
         };
         let n_packets = self.batch.len();
         self.egress.meter().batch(n_packets);
+        if let Some(rate) = self.ingress.rate(idx) {
+            self.egress.police(port, (rate, self.fabric.now()), &mut self.batch);
+        }
         let work = self.switch_batch(port) + self.cross();
         self.ingress.spent(idx, n_packets, work);
         if self.egress.meter().is_on() {
@@ -288,7 +293,8 @@ impl Worker {
         // Work that came before we said that we sleep wakes nobody.
         if !self.has_work() {
             let began = tsc::now();
-            self.poll_set.wait(if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP });
+            let longest = if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP };
+            self.poll_set.wait(self.egress.shaped_wait().map_or(longest, |wait| wait.min(longest)));
             self.egress.meter().slept(began);
         }
         self.seat.waker.finish();
@@ -380,6 +386,7 @@ impl Worker {
     /// counted of the port.
     pub(crate) fn close_port(&mut self, port: PortId) -> (Option<AttachedOutlet>, SwitchedPort) {
         self.egress.take_handovers();
+        self.egress.abandon(port);
         self.egress.flush();
         let outlet = self.egress.detach(port);
         self.egress.remove_patch(port);
@@ -524,7 +531,7 @@ impl Worker {
         SwitchedPort {
             port,
             n_forwarded: now.rx_forwarded.saturating_sub(base.rx_forwarded),
-            n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped),
+            n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped) + self.egress.n_refused(port),
         }
     }
 

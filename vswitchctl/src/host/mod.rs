@@ -27,6 +27,7 @@ pub mod pcap;
 pub mod pcapng;
 pub mod perf;
 pub mod port;
+pub mod rate;
 pub mod set;
 pub mod status;
 pub mod table;

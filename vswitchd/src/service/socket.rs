@@ -105,9 +105,9 @@ pub async fn serve(
     let conntrack = ConntrackServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let events = EventServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let endpoints = EndpointServiceServer::new(endpoints).max_decoding_message_size(MAX_REQUEST_LEN);
-    let bridges = BridgeServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let captures = CaptureServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let underlay = UnderlayServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
+    let bridges = BridgeServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let workers = WorkerServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_LEN);
     let serving = Server::builder()
@@ -118,9 +118,9 @@ pub async fn serve(
         .add_service(events)
         .add_service(endpoints)
         .add_service(workers)
-        .add_service(bridges)
         .add_service(captures)
         .add_service(underlay)
+        .add_service(bridges)
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.listener), ended.clone());

@@ -35,9 +35,9 @@ const PROMISES: &[Promise] = &[
     // The controller and the hosts in one process.
     Promise { name: "vswitch-lab", ours: &["controller", "vswitchd"], never: &[] },
     Promise { name: "address-pool", ours: &[], never: IO },
-    Promise { name: "bridge-protocols", ours: &["flowtable"], never: IO },
     // Whatever is supervised, it knows nothing of.
     Promise { name: "supervision", ours: &[], never: NETWORK_API },
+    Promise { name: "bridge-protocols", ours: &["flowtable"], never: IO },
     Promise { name: "vswitch-shim", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     Promise { name: "vswitch-cni", ours: &["ferroflow-proto", "vswitch-shim"], never: &["redb", "xsk-rs"] },
     Promise {

@@ -26,6 +26,8 @@ fn daemon(state: StateDir) -> Host {
         chassis: "lab".to_owned(),
         hostname: "lab".to_owned(),
         endpoint: None,
+        encap_types: Vec::new(),
+        tunnel_peers: Vec::new(),
         controller: None,
         liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
     };
