@@ -155,6 +155,9 @@ pub enum PortError {
         "{0} is there with another bridge, number, kind, peer or MTU; remove it first: vswitchctl port del {0}"
     )]
     Differs(String),
+    /// A bond has the name.
+    #[error("{0} is a bond; names of ports and bonds are each there once")]
+    IsBond(String),
     /// A link to itself.
     #[error("{0} cannot be its own other end; a link has two ports, each the other's --peer")]
     OwnPeer(String),
@@ -280,6 +283,9 @@ impl Host {
     /// Attaches what may be attached, and remembers it.
     pub(super) fn attach_workload(&mut self, name: &str, new: NewPort) -> Result<PortNo, PortError> {
         let id = new.id;
+        if self.bridges.iter().flat_map(|bridge| bridge.protocols.numbers()).any(|(_, bond)| bond == name) {
+            return Err(PortError::IsBond(name.to_owned()));
+        }
         self.attach_alone(name, new)?;
         if let Err(error) = self.save_ports() {
             self.ports.remove(name);

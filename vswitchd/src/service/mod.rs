@@ -350,6 +350,7 @@ fn refusal(error: PortError) -> Status {
         | PortError::LogicalInUse { .. }
         | PortError::NetworkInUse { .. }
         | PortError::NumberInUse { .. }
+        | PortError::IsBond(_)
         | PortError::Differs(_) => Code::AlreadyExists,
         PortError::Attach(_)
         | PortError::IsUplink(_)

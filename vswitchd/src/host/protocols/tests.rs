@@ -283,6 +283,8 @@ fn what_bridges_are_told_outlives_the_process() {
     // Names and numbers are each there once.
     let refused = host.change_bridge_settings(id, r#"{"bonds":{"h":{}}}"#, false).unwrap_err();
     assert!(matches!(refused, ProtocolError::NameInUse(_)), "{refused}");
+    let taken = NewLabPort { name: "bond".to_owned(), ..NewLabPort::default() };
+    assert!(host.add_lab_port(id, &taken).is_err());
     let refused = host.change_bridge_settings(id, r#"{"bonds":{"x":{"number":1}}}"#, false).unwrap_err();
     assert!(matches!(refused, ProtocolError::Number(_)), "{refused}");
     let refused = host.change_bridge_settings(id, r#"{"bonds":{"x":{"mode":"y"}}}"#, false).unwrap_err();
