@@ -157,6 +157,20 @@ impl Provider {
         &mut self,
         host: usize,
         name: &str,
+        at: (&str, &str),
+        gateway: Option<&str>,
+    ) -> Result<usize> {
+        self.workload_as(host, (name, name), at, gateway)
+    }
+
+    /// The same, with a logical port of another name.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn workload_as(
+        &mut self,
+        host: usize,
+        (name, port): (&str, &str),
         (mac, address): (&str, &str),
         gateway: Option<&str>,
     ) -> Result<usize> {
@@ -170,7 +184,7 @@ impl Provider {
         if let Some(gateway) = gateway {
             netns.ip(&["route", "add", "default", "via", gateway])?;
         }
-        self.hosts[host].control.add_port(name, name)?;
+        self.hosts[host].control.add_port(name, port)?;
         self.workloads.push(netns);
         Ok(self.workloads.len() - 1)
     }

@@ -212,10 +212,9 @@ fn services_are_reached_from_outside_wherever_their_backends_are() -> Result<()>
         let far = net.with_gateway()?;
         net.configure(&["switch-port add in vm2 --address 0a:00:00:00:01:0b,10.0.1.11"])?;
         let near = net.workload(0, "vm2", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
-        net.configure(&[
-            "load-balancer add lb --vip 10.99.0.80:80=10.0.1.10:8080,10.0.1.11:8080",
-            "router set r --load-balancer lb --wait",
-        ])?;
+        let both = "10.99.0.80:80=10.0.1.10:8080,10.0.1.11:8080";
+        net.control.text(&["load-balancer", "add", "lb", "--vip", both])?;
+        net.configure(&["router set r --load-balancer lb --wait"])?;
         net.wait_converged()?;
         let inside = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, last), 8080);
         let _servers = [
@@ -245,7 +244,8 @@ fn hides_by_what_packets_are(net: &Provider, vm: usize) -> Result<()> {
     net.configure(&[
         "nat add r hide --type snat --external 10.99.0.1 --logical 10.0.1.0/24",
         "nat add r some --type snat --external 10.99.0.60 --logical 10.0.1.0/24 --match tcp.dst,==,{9000},||,tcp.dst,==,{9001}",
-        "nat add r few --type snat --external 10.99.0.61 --logical 10.0.1.0/24 --match tcp.dst,==,9001 --priority 5 --wait",
+        "nat add r few --type snat --external 10.99.0.61 --logical 10.0.1.0/24 --match tcp.dst,==,9001 --priority 5 \
+         --gateway-port r-out --wait",
     ])?;
     for (port, seen) in [(9000, "10.99.0.60"), (9001, "10.99.0.61"), (9002, "10.99.0.1")] {
         let at = SocketAddrV4::new(OUTSIDE, port);

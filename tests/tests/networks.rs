@@ -328,3 +328,42 @@ fn ports_are_where_they_may_be_and_answer_as_they_are_told() -> Result<()> {
         net.check_conservation()
     })
 }
+
+#[test]
+fn a_service_is_on_each_host_and_a_network_behind_one() -> Result<()> {
+    on_hosts(("a_service_is_on_each_host_and_a_network_behind_one", PROBE), 3, |net| {
+        net.configure(&[
+            "switch add pub",
+            "switch-port add pub pub-net --network provider --tag 100 --gateway h1=20 --gateway h2=10",
+            "switch-port add pub a --address 0a:00:00:00:09:0a,10.99.0.10",
+            "switch add in",
+            "switch-port add in b --address 0a:00:00:00:01:0b,10.0.1.11",
+            "switch-port add in c --address 0a:00:00:00:01:0c,10.0.1.12",
+            "switch-port add in meta --address 0a:00:00:00:01:fe,10.0.1.254 --localport",
+        ])?;
+        let a = net.workload(2, "a", ("0a:00:00:00:09:0a", "10.99.0.10/24"), Some("10.99.0.1"))?;
+        let b = net.workload(1, "b", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        let c = net.workload(2, "c", ("0a:00:00:00:01:0c", "10.0.1.12/24"), Some("10.0.1.1"))?;
+        let meta = ("0a:00:00:00:01:fe", "10.0.1.254/24");
+        let on_2 = net.workload_as(1, ("meta2", "meta"), meta, Some("10.0.1.1"))?;
+        let on_3 = net.workload_as(2, ("meta3", "meta"), meta, Some("10.0.1.1"))?;
+        net.wait_converged()?;
+        // Each workload is served by its own host.
+        let at = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 254), 80);
+        let _servers = [
+            greeter(net.plan(), net.netns(on_2), at, "h2")?,
+            greeter(net.plan(), net.netns(on_3), at, "h3")?,
+        ];
+        for (from, wanted) in [(b, "h2 10.0.1.11"), (c, "h3 10.0.1.12")] {
+            let answers = net.plan().programs.probe.ask_servers(net.netns(from), at, 5)?;
+            ensure!(answers == [(wanted.to_owned(), 5)].into(), "{answers:?}");
+        }
+        reach_cleanly(net.netns(b), Ipv4Addr::new(10, 0, 1, 12))?;
+        // The network is behind one host, by a tunnel, and behind the next one when that is gone.
+        reach_cleanly(net.netns(a), OUTSIDE)?;
+        reach_cleanly(&net.outside, Ipv4Addr::new(10, 99, 0, 10))?;
+        net.kill_switch(0)?;
+        reach_cleanly(net.netns(a), OUTSIDE)?;
+        net.check_conservation()
+    })
+}

@@ -97,6 +97,50 @@ fn a_connection_ends_when_what_allowed_it_goes() -> Result<()> {
     })
 }
 
+#[test]
+fn a_connection_lasts_where_an_acl_says_so_and_backends_are_seen_behind_services() -> Result<()> {
+    const N: u64 = 30;
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let name = "a_connection_lasts_where_an_acl_says_so_and_backends_are_seen_behind_services";
+    scenario::on_fabric(name, PROBE, |fabric| {
+        fabric.control.configure(&format!(
+            "switch set db --default drop
+             acl add db in --direction to-lport --priority 10 --match 'tcp.dst == {ALLOWED}' --action allow-related \\
+                 --persist-established"
+        ))?;
+        let probe = &fabric.plan().programs.probe;
+        let (client, server) = (fabric.workload("web-1")?, fabric.workload("db-2")?);
+        let at = (&server.netns, server.tcp(ALLOWED));
+        let answered = std::thread::scope(|scope| -> Result<u64> {
+            let talking =
+                scope.spawn(|| probe.chat(&client.netns, at, N, (INTERVAL, Duration::from_secs(3))));
+            std::thread::sleep(INTERVAL * 10);
+            fabric.control.configure("acl del db/in")?;
+            talking.join().map_err(|_| anyhow::anyhow!("the client's thread panicked"))?
+        })?;
+        ensure!(answered == N, "{answered} of {N} bytes came back");
+        connects(fabric, "web-1", ("db-2", ALLOWED), Outcome::Silent)?;
+        // An ACL that is asked behind the load balancer sees whom the service stands for.
+        fabric.control.configure(&format!(
+            "switch set db --default allow
+             load-balancer add lb --vip 10.96.0.1:80=10.0.2.11:{ALLOWED},10.0.2.12:{ALLOWED}
+             switch set web --load-balancer lb
+             acl add web all --direction from-lport --priority 1 --match ip4 --action allow-related
+             acl add web late --direction from-lport --priority 5 --match 'ip4.dst == 10.0.2.12' --action drop \\
+                 --apply-after-lb"
+        ))?;
+        let listeners = ["db-1", "db-2"].map(|name| checks::listen(fabric, fabric.workload(name)?, ALLOWED));
+        let _listeners = listeners.into_iter().collect::<Result<Vec<_>>>()?;
+        let service = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 96, 0, 1), 80);
+        let outcomes = (0..12).map(|_| probe.connect(&client.netns, service, Duration::from_millis(400)));
+        let outcomes = outcomes.collect::<Result<Vec<_>>>()?;
+        let n = outcomes.iter().filter(|outcome| **outcome == Outcome::Connected).count();
+        ensure!((1..12).contains(&n), "{n} of 12 connections, of which some are for db-2");
+        ensure!(fabric.host(0).control.dropped_by("switches/web/acls/late")? > 0, "no drop names the ACL");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
 fn policy() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policy.yaml")
 }

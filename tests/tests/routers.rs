@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ferroflow_tests::daemon::{Daemon, Life, has_command};
+use ferroflow_tests::daemon::{Daemon, has_command};
 use ferroflow_tests::fabric::Fabric;
 use ferroflow_tests::netns::{self, End, Netns};
 use ferroflow_tests::provider::greeter;
@@ -428,16 +428,6 @@ fn a_client_that_comes_back_in_time_keeps_its_backend() -> Result<()> {
     })
 }
 
-/// One command for each line.
-fn configure(fabric: &Fabric, lines: &[&str]) -> Result<()> {
-    for line in lines {
-        let words: Vec<_> = line.split(' ').map(|word| word.replace(',', " ")).collect();
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        fabric.control.text(&words).with_context(|| (*line).to_owned())?;
-    }
-    Ok(())
-}
-
 #[test]
 fn ports_choose_their_routes_and_policies_lead_to_others() -> Result<()> {
     scenario::on_fabric("ports_choose_their_routes_and_policies_lead_to_others", PROBE, |fabric| {
@@ -447,41 +437,45 @@ fn ports_choose_their_routes_and_policies_lead_to_others() -> Result<()> {
         for name in ["db-1", "db-2"] {
             let workload = fabric.workload(name)?;
             workload.netns.ip(&["addr", "add", "198.51.100.9/32", "dev", "lo"])?;
-            configure(fabric, &[&format!("switch-port set {name} --no-port-security")])?;
+            // Routers answer questions from their own network.
+            workload.netns.set_sysctls(&[("net.ipv4.conf.all.arp_announce", "2")])?;
+            fabric.control.configure(&format!("switch-port set {name} --no-port-security"))?;
             for port in [8080, 8081] {
                 daemons.push(server(fabric, &workload.netns, SocketAddrV4::new(far, port), name)?);
             }
         }
         let who = |port: u16, n: u64| -> Result<Vec<String>> {
-            let answers = ask(fabric, "web-1", SocketAddrV4::new(far, port), n)?;
+            let answers = ask(fabric, "web-1", SocketAddrV4::new(far, port), n);
+            let answers = answers.with_context(|| {
+                let drops = [0, 1].map(|host| fabric.host(host).control.text(&["drops"]).unwrap_or_default());
+                format!("port {port}: {}", drops.join("\n"))
+            })?;
             Ok(answers.into_keys().map(|who| who.split(' ').next().unwrap_or_default().to_owned()).collect())
         };
-        configure(
-            fabric,
-            &[
-                "router set r1 --route 198.51.100.0/24,via,10.0.2.11 --route 198.51.100.0/24,via,10.0.2.12,table,red --wait",
-            ],
+        fabric.control.configure(
+            "router set r1 --route '198.51.100.0/24 via 10.0.2.11' --route '198.51.100.0/24 via 10.0.2.12 table red'",
         )?;
         ensure!(who(8080, 6)? == ["db-1"], "routes without a name: {:?}", who(8080, 6)?);
-        configure(fabric, &["router-port set r1-web --route-table red --wait"])?;
+        fabric.control.configure("router-port set r1-web --route-table red")?;
         ensure!(who(8080, 6)? == ["db-2"], "routes of the port: {:?}", who(8080, 6)?);
-        configure(
-            fabric,
-            &[
-                "router-policy add r1 jump --priority 5 --match tcp.dst,==,8081 --action jump --jump-chain web",
-                "router-policy add r1 back --priority 1 --match ip4 --action reroute --next-hop 10.0.2.11 \
-                 --output-port r1-db --chain web --wait",
-            ],
+        fabric.control.configure(
+            "router-policy add r1 jump --priority 5 --match 'tcp.dst == 8081' --action jump --jump-chain web
+             router-policy add r1 back --priority 1 --match ip4 --action reroute --next-hop 10.0.2.11 \\
+                 --output-port r1-db --chain web",
         )?;
         ensure!(who(8081, 6)? == ["db-1"], "a policy of the chain: {:?}", who(8081, 6)?);
         ensure!(who(8080, 6)? == ["db-2"], "who does not jump: {:?}", who(8080, 6)?);
-        configure(fabric, &["router-policy set r1/back --priority 1 --match udp --wait"])?;
+        fabric.control.configure("router-policy set r1/back --match udp")?;
         ensure!(who(8081, 6)? == ["db-2"], "no policy of the chain matches: {:?}", who(8081, 6)?);
         // Several routes: by all of the connection, then by the client's address alone.
-        let both = "198.51.100.0/24,via,10.0.2.11,table,red --route 198.51.100.0/24,via,10.0.2.12,table,red";
-        configure(fabric, &[&format!("router set r1 --route {both} --wait")])?;
+        let both = "--route '198.51.100.0/24 via 10.0.2.11 table red' --route";
+        fabric
+            .control
+            .configure(&format!("router set r1 {both} '198.51.100.0/24 via 10.0.2.12 table red'"))?;
         ensure!(who(8080, 40)? == ["db-1", "db-2"], "shared: {:?}", who(8080, 40)?);
-        configure(fabric, &[&format!("router set r1 --route {both},hash,ip-src --wait")])?;
+        fabric.control.configure(&format!(
+            "router set r1 {both} '198.51.100.0/24 via 10.0.2.12 table red hash ip-src'"
+        ))?;
         ensure!(who(8080, 40)?.len() == 1, "by the client: {:?}", who(8080, 40)?);
         checks::conservation(fabric).map(drop)
     })
@@ -491,16 +485,12 @@ fn ports_choose_their_routes_and_policies_lead_to_others() -> Result<()> {
 fn servers_see_the_router_or_the_client() -> Result<()> {
     scenario::on_fabric("servers_see_the_router_or_the_client", PROBE, |fabric| {
         let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
-        let both = format!("{SERVICE}=10.0.2.11:8080,10.0.2.12:8080");
-        configure(
-            fabric,
-            &[
-                "router set r1 --chassis h1 --lb-force-snat 10.0.2.1 --dnat-force-snat 10.0.2.250",
-                "nat add r1 in --type dnat --external 10.0.1.80 --logical 10.0.2.12",
-            ],
-        )?;
-        fabric.control.text(&["load-balancer", "add", "lb", "--vip", &both])?;
-        fabric.control.text(&["router", "set", "r1", "--load-balancer", "lb", "--wait"])?;
+        fabric.control.configure(&format!(
+            "router set r1 --chassis h1 --lb-force-snat 10.0.2.1 --dnat-force-snat 10.0.2.250
+             nat add r1 in --type dnat --external 10.0.1.80 --logical 10.0.2.12
+             load-balancer add lb --vip {SERVICE}=10.0.2.11:8080,10.0.2.12:8080
+             router set r1 --load-balancer lb"
+        ))?;
         let seen = |to: SocketAddrV4| -> Result<Vec<String>> {
             let answers = ask(fabric, "web-1", to, 20)?;
             ensure!(answers.values().sum::<u64>() == 20, "{answers:?}");
@@ -510,7 +500,7 @@ fn servers_see_the_router_or_the_client() -> Result<()> {
         ensure!(found == ["db-1 10.0.2.1", "db-2 10.0.2.1"], "the router for the client: {found:?}");
         let found = seen(SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 80), 8080))?;
         ensure!(found == ["db-2 10.0.2.250"], "behind a translated destination: {found:?}");
-        configure(fabric, &["load-balancer set lb --skip-snat --wait"])?;
+        fabric.control.configure("load-balancer set lb --skip-snat")?;
         let found = seen(SERVICE)?;
         ensure!(found == ["db-1 10.0.1.11", "db-2 10.0.1.11"], "the client itself: {found:?}");
         checks::conservation(fabric).map(drop)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::Pin;
 use flowtable::program::TunnelKind;
+use supervision::log::Format;
 
 use crate::{bfd::Timing, host::LAB_UPLINK};
 
@@ -127,6 +128,13 @@ pub struct RunOptions {
     /// What to log, for example `info` or `dataplane=debug`.
     #[arg(long, default_value = "info")]
     pub log: String,
+    /// How lines of the log look: `text`, or `json`, an object each
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
+    /// Where to show metrics to Prometheus, and whether the daemon is ready: `127.0.0.1:9475`,
+    /// with /metrics, /healthz and /readyz. None: nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where the state of a switch of real interfaces is kept.

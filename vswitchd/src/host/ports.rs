@@ -166,6 +166,9 @@ pub enum PortError {
     /// VLANs that cannot be.
     #[error("{0}")]
     Vlan(String),
+    /// A rate or queue that cannot be.
+    #[error("{0}")]
+    Rate(String),
     /// All numbers are in use.
     #[error("all port numbers are in use")]
     Full,
@@ -316,18 +319,21 @@ impl Host {
     /// that are gone, and attaches those that are back.
     pub fn tend_ports(&mut self) {
         let mut changed = self.let_go();
+        let mut back = Vec::new();
         for (interface, port) in &mut self.ports {
             if !port.is_attached() {
                 match self.dataplane.attach(interface_spec(port.id(), interface, port.kind)) {
                     Ok(_) => {
                         tracing::info!(interface, port = %port.port, "the interface is back");
                         port.trouble = None;
+                        back.push(interface.clone());
                         changed = true;
                     }
                     Err(error) => port.trouble = Some(error.to_string()),
                 }
             }
         }
+        back.iter().for_each(|interface| self.apply_rates(interface));
         let statuses = self.dataplane.ports();
         let differs = |bridge: &Bridge| *bridge.port_table != self.table_of(bridge.id, &statuses);
         if changed || self.bridges.iter().any(differs) {
@@ -385,7 +391,8 @@ impl Host {
             }
             let SavedPort { interface, logical_port, network, kind, settings, peer, .. } = saved;
             let restored = Port { bridge, port, peer, logical_port, network, kind, settings, trouble };
-            self.ports.insert(interface, restored);
+            self.ports.insert(interface.clone(), restored);
+            self.apply_rates(&interface);
         }
         self.link_ports();
         self.ports_changed();

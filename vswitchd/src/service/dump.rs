@@ -13,6 +13,7 @@ use flowtable::{
     types::{BridgeId, PortNo},
 };
 
+use super::rates;
 use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
@@ -29,9 +30,13 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
         n_repairs: host.n_repairs(),
-        gateways: host.gateway_status().into_iter().map(gateway).collect(),
+        gateways: gateways(host),
         encap_types: host.encapsulations().map(|known| known.kind.name().to_owned()).collect(),
     }
+}
+
+pub(super) fn gateways(host: &Host) -> Vec<pb::Gateway> {
+    host.gateway_status().into_iter().map(gateway).collect()
 }
 
 fn gateway(status: GatewayStatus) -> pb::Gateway {
@@ -139,7 +144,13 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
         counters: Some(counters(&counts)),
         ..pb::Port::default()
     };
-    port.map_or(message.clone(), |port| with_settings(message, port))
+    let Some(port) = port else { return message };
+    let mut message = with_settings(message, port);
+    if !port.settings.rates.is_none() {
+        let counts = host.dataplane().queue_counts(port.id());
+        rates::describe(&mut message, &port.settings.rates, &counts);
+    }
+    message
 }
 
 /// What was set for the port.
@@ -155,6 +166,7 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
         tag,
         trunks,
         priority_tags,
+        rates: _,
     } = &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),

@@ -5,11 +5,15 @@
 
 use std::net::IpAddr;
 
-use crate::build::{
-    balancer::family,
-    sink::FlowSink,
-    stage::{RouterIn, RouterOut},
-    topology::RouterPorts,
+use super::ip_input::stand_in;
+use crate::{
+    build::{
+        balancer::family,
+        sink::FlowSink,
+        stage::{RouterIn, RouterOut},
+        topology::RouterPorts,
+    },
+    model::Responder,
 };
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
@@ -27,7 +31,10 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     let of =
         [("force_snat_for_lb", &options.balancer_sources), ("force_snat_for_dnat", &options.dnat_sources)];
     for (flag, sources) in of {
-        sources.iter().for_each(|source| hide(*source, flag, object, sink));
+        for source in sources {
+            hide(*source, flag, object, sink);
+            stand_in(input, (*source, Responder::Reachable), object, sink);
+        }
     }
 }
 

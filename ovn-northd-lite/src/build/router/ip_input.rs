@@ -76,7 +76,12 @@ pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
 
 /// The router answers for an address that is not its own: where it is in a port's network,
 /// or everywhere.
-fn stand_in(input: &RouterPorts<'_>, (ip, whose): (IpAddr, Responder), object: &str, sink: &mut FlowSink) {
+pub(super) fn stand_in(
+    input: &RouterPorts<'_>,
+    (ip, whose): (IpAddr, Responder),
+    object: &str,
+    sink: &mut FlowSink,
+) {
     for (id, port) in input.enabled_ports() {
         let is_own = port.networks.iter().any(|network| network.addr == ip);
         let network = port.networks.iter().find(|network| network.contains(ip));

@@ -174,6 +174,10 @@ fn sources_are_hidden_from_who_serves() {
     nb.load_balancers.insert("lb".into(), lb("10.0.0.211:80"));
     nb.load_balancers.insert("plain".into(), LoadBalancer { skip_snat: true, ..lb("10.0.0.212:80") });
     let mut fabric = Fabric::new(&nb);
+    let who = Host { mac: flowtable::types::MacAddr::BROADCAST, ..end(0, "10.0.1.3", 0) };
+    let sent = fabric.send("d", &build::arp(1, &end(0x16, "10.0.1.6", 0), &who));
+    let answers = sent.iter().filter(|(to, frame)| to == "d" && fields(frame, &[Field::ArpOp]) == [2]);
+    assert_eq!(answers.count(), 1, "{sent:?}");
     for (n, (service, port, seen, at)) in (0..).zip([
         ("10.0.0.211", 80, "10.0.1.1", 8080),
         ("10.0.0.212", 80, "10.0.0.5", 8080),
