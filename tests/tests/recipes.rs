@@ -132,7 +132,7 @@ fn containers_of_two_hosts_by_vxlan() -> Result<()> {
         runtimes[1].detach(&two, &networks[1])?;
         // Who is sent to decides, as far as the other can follow.
         restart_with(fabric, ["vxlan,geneve", "geneve,vxlan"])?;
-        checks::all(fabric)?;
+        checks::transfer(fabric, "web-1", "web-2")?;
         let used = [encapsulations(fabric, 0)?, encapsulations(fabric, 1)?];
         ensure!(used == [["geneve"], ["vxlan"]], "{used:?}");
         fabric.restart_with(0, "vxlan")?;
@@ -142,8 +142,7 @@ fn containers_of_two_hosts_by_vxlan() -> Result<()> {
             Ok(if status.contains("--encap-type in common") { Ok(()) } else { Err(status) })
         })?;
         ensure!(checks::ping(fabric, "web-1", "web-2", 56).is_err(), "packets pass anyhow");
-        restart_with(fabric, ["geneve", "geneve"])?;
-        checks::all(fabric)
+        Ok(())
     })
 }
 
