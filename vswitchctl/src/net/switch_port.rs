@@ -119,6 +119,11 @@ pub struct Outside {
     /// The workload is behind the interface of this port, as a container in a machine; with --tag
     #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
     parent: Option<String>,
+    /// Link the switch to this port of another switch, which names this one in return; by its
+    /// full name, switches/ID/ports/ID, while it is not there
+    #[arg(long, value_name = "PORT",
+          conflicts_with_all = ["router_port", "network", "parent", "external", "virtual_ip", "addresses", "port_security"])]
+    peer: Option<String>,
     /// VLAN tag of the frames, 1 to 4094
     #[arg(long, value_name = "VLAN", value_parser = clap::value_parser!(u32).range(1..=4094))]
     tag: Option<u32>,
@@ -198,6 +203,8 @@ pub enum PortType {
     External,
     /// An address that one of some workloads has.
     Virtual,
+    /// Another switch.
+    Switch,
 }
 
 impl PortType {
@@ -243,6 +250,9 @@ pub struct SwitchPortSpec {
     /// Full names of the ports that may have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub virtual_parents: Vec<String>,
+    /// Full name of the other switch's port.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer: String,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -318,6 +328,7 @@ impl Object for SwitchPortSpec {
             Ok(Type::L2gateway) => PortType::L2gateway,
             Ok(Type::External) => PortType::External,
             Ok(Type::Virtual) => PortType::Virtual,
+            Ok(Type::Switch) => PortType::Switch,
             Err(_) => return Err(unknown_value(resource, "type", port.r#type)),
         };
         let given = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
@@ -333,6 +344,7 @@ impl Object for SwitchPortSpec {
             gateway_chassis: gateway::read(&port.gateway_chassis),
             virtual_ip: port.virtual_ip.clone(),
             virtual_parents: port.virtual_parents.clone(),
+            peer: port.peer.clone(),
             enabled: port.enabled.unwrap_or(true),
             dhcpv4_options: port.dhcpv4_options.clone(),
             dhcpv6_options: port.dhcpv6_options.clone(),
@@ -363,6 +375,7 @@ impl Object for SwitchPortSpec {
             PortType::L2gateway => Type::L2gateway,
             PortType::External => Type::External,
             PortType::Virtual => Type::Virtual,
+            PortType::Switch => Type::Switch,
         };
         resource::Spec::LogicalSwitchPort(LogicalSwitchPort {
             r#type: kind.into(),
@@ -375,6 +388,7 @@ impl Object for SwitchPortSpec {
             gateway_chassis: gateway::write(&self.gateway_chassis),
             virtual_ip: self.virtual_ip.clone(),
             virtual_parents: self.virtual_parents.clone(),
+            peer: self.peer.clone(),
             enabled: (!self.enabled).then_some(false),
             dhcpv4_options: self.dhcpv4_options.clone(),
             dhcpv6_options: self.dhcpv6_options.clone(),
@@ -407,7 +421,7 @@ impl Object for SwitchPortSpec {
             (None, true) => PortType::Localport,
             (None, false) => PortType::linked_to(router_port.as_deref()),
         };
-        let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, .. } = outside;
+        let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, peer, .. } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
         Ok(Self {
             labels,
@@ -421,6 +435,7 @@ impl Object for SwitchPortSpec {
             gateway_chassis: gateways,
             virtual_ip: virtual_ip.unwrap_or_default(),
             virtual_parents,
+            peer: peer.unwrap_or_default(),
             enabled: !disable,
             dhcpv4_options: dhcpv4.unwrap_or_default(),
             dhcpv6_options: dhcpv6.unwrap_or_default(),
@@ -451,6 +466,7 @@ impl Object for SwitchPortSpec {
         patch.list("gateway_chassis", gateways, false, |port| &mut port.gateway_chassis);
         patch.set("virtual_ip", virtual_ip.as_ref(), |port| &mut port.virtual_ip);
         patch.list("virtual_parents", virtual_parents, false, |port| &mut port.virtual_parents);
+        patch.set("peer", given.outside.peer.as_ref(), |port| &mut port.peer);
         patch.set("parent", parent.as_ref(), |port| &mut port.parent);
         patch.set("tag", tag.as_ref(), |port| &mut port.tag);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
@@ -521,6 +537,7 @@ impl SwitchPortSpec {
         match (self.enabled, self.kind, status.up) {
             (false, _, _) => "disabled",
             (true, PortType::Router, _) => "router",
+            (true, PortType::Switch, _) => "switch",
             (true, PortType::Localnet, _) => "localnet",
             (true, PortType::Localport, _) => "localport",
             (true, PortType::L2gateway, _) => "l2gateway",
@@ -537,6 +554,7 @@ impl SwitchPortSpec {
         match (&self.router_port, self.kind, &status.dynamic_addresses) {
             (Some(name), _, _) => format!("router port {}", short(name)),
             (None, PortType::Localnet | PortType::L2gateway, _) => format!("network {}{tag}", self.network),
+            (None, PortType::Switch, _) => format!("switch port {}", self.peer),
             (None, PortType::Virtual, _) => match &status.virtual_parent {
                 Some(parent) => format!("{} at {}", self.virtual_ip, short(parent)),
                 None => self.virtual_ip.clone(),
@@ -550,12 +568,12 @@ impl SwitchPortSpec {
 impl Outside {
     /// The port is neither a workload with an interface nor to a network.
     fn is_own_kind(&self) -> bool {
-        self.external || self.virtual_ip.is_some()
+        self.external || self.virtual_ip.is_some() || self.peer.is_some()
     }
 
     /// Ports that it names.
     fn references(&mut self) -> impl Iterator<Item = (Noun, &mut String)> {
-        let ports = self.parent.iter_mut().chain(&mut self.virtual_parents);
+        let ports = self.parent.iter_mut().chain(&mut self.virtual_parents).chain(&mut self.peer);
         ports.map(|text| (Noun::SwitchPort, text))
     }
 
@@ -566,6 +584,9 @@ impl Outside {
         }
         if self.virtual_ip.is_some() {
             return PortType::Virtual;
+        }
+        if self.peer.is_some() {
+            return PortType::Switch;
         }
         if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
     }
