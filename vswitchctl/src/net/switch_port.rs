@@ -10,10 +10,10 @@ use crate::{
     file::section,
     name::Noun,
     net::{
+        attached::{Outside, PortOptions},
         command::About,
         gateway::{self, Candidate},
         object::{Object, Options, Patch, enabled, labels_of, unknown_value, wrong_kind},
-        router::full_chassis,
     },
     output::{short, yes},
 };
@@ -64,69 +64,6 @@ impl ServiceOptions {
         let full = |text: &Option<String>| text.as_ref().map(|text| Noun::DhcpOptions.full(text)).transpose();
         Ok([full(&self.dhcpv4)?, full(&self.dhcpv6)?])
     }
-}
-
-/// What a port does besides.
-#[derive(Debug, Args)]
-pub struct PortOptions {
-    /// Whether stations behind it are remembered: true or false
-    #[arg(long, value_name = "YES")]
-    learn_fdb: Option<bool>,
-    /// Let nobody answer ARP and ND for its addresses but the workload itself
-    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
-    disable_arp_nd_rsp: Option<bool>,
-    /// Whether it gets frames for everybody and for groups: true or false
-    #[arg(long, value_name = "YES")]
-    receive_multicast: Option<bool>,
-    /// Do not tell networks outside where its addresses are
-    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
-    disable_garp_rarp: Option<bool>,
-    /// An address or network that its router is to be taken to have; before them a MAC address
-    /// instead of the router's; may be repeated
-    #[arg(long, value_name = "ADDRESS")]
-    arp_proxy: Vec<String>,
-    /// A chassis that may have its interface, if not any may; may be repeated
-    #[arg(long, value_name = "CHASSIS")]
-    requested_chassis: Vec<String>,
-}
-
-impl PortOptions {
-    fn chassis(&self) -> Result<Vec<String>, CtlError> {
-        self.requested_chassis.iter().map(|text| full_chassis(text)).collect()
-    }
-}
-
-/// What is attached that is neither a router nor has an interface of its own.
-#[derive(Debug, Args)]
-pub struct Outside {
-    /// Connect the switch to this network, by the interface that hosts have to it
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["router_port", "addresses", "port_security"])]
-    network: Option<String>,
-    /// Only one of these hosts connects to it: CHASSIS=PRIORITY; may be repeated
-    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
-    gateways: Vec<Candidate>,
-    /// The workload is in the network outside that the switch is connected to; one of the hosts
-    /// named by --gateway answers it
-    #[arg(long, requires = "gateways", conflicts_with_all = ["router_port", "network", "parent"])]
-    external: bool,
-    /// It is this address, which one of the ports named by --virtual-parent has at a time
-    #[arg(long, value_name = "IP", requires = "virtual_parents",
-          conflicts_with_all = ["router_port", "network", "parent", "external", "addresses", "port_security"])]
-    virtual_ip: Option<String>,
-    /// A port that may have the address; may be repeated
-    #[arg(long = "virtual-parent", value_name = "PORT")]
-    virtual_parents: Vec<String>,
-    /// The workload is behind the interface of this port, as a container in a machine; with --tag
-    #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
-    parent: Option<String>,
-    /// Link the switch to this port of another switch, which names this one in return; by its
-    /// full name, switches/ID/ports/ID, while it is not there
-    #[arg(long, value_name = "PORT",
-          conflicts_with_all = ["router_port", "network", "parent", "external", "virtual_ip", "addresses", "port_security"])]
-    peer: Option<String>,
-    /// VLAN tag of the frames, 1 to 4094
-    #[arg(long, value_name = "VLAN", value_parser = clap::value_parser!(u32).range(1..=4094))]
-    tag: Option<u32>,
 }
 
 /// Changes of a port.
@@ -562,32 +499,5 @@ impl SwitchPortSpec {
             (None, _, None) => self.addresses.join(", "),
             (None, _, Some(chosen)) => format!("{} ({chosen})", self.addresses.join(", ")),
         }
-    }
-}
-
-impl Outside {
-    /// The port is neither a workload with an interface nor to a network.
-    fn is_own_kind(&self) -> bool {
-        self.external || self.virtual_ip.is_some() || self.peer.is_some()
-    }
-
-    /// Ports that it names.
-    fn references(&mut self) -> impl Iterator<Item = (Noun, &mut String)> {
-        let ports = self.parent.iter_mut().chain(&mut self.virtual_parents).chain(&mut self.peer);
-        ports.map(|text| (Noun::SwitchPort, text))
-    }
-
-    /// Type of a port to a network, or of one of its own kind.
-    fn kind(&self) -> PortType {
-        if self.external {
-            return PortType::External;
-        }
-        if self.virtual_ip.is_some() {
-            return PortType::Virtual;
-        }
-        if self.peer.is_some() {
-            return PortType::Switch;
-        }
-        if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
     }
 }
