@@ -319,6 +319,9 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
         Attachment::Router(peer) => {
             SwitchPortKind::Router { router: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
         }
+        Attachment::Switch(peer) => {
+            SwitchPortKind::Switch { switch: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
+        }
         Attachment::Network { network, tag, gateway } => {
             SwitchPortKind::Network { network: network.clone(), tag: *tag, gateway: gateway.clone() }
         }

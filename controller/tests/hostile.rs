@@ -181,6 +181,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         learn_fdb: enabled,
                         arp_proxy: port_security.clone(),
                         requested_chassis: addresses.clone(),
+                        peer: router_port.clone(),
                         addresses,
                         port_security,
                         router_port,

@@ -359,6 +359,19 @@ fn a_service_is_on_each_host_and_a_network_behind_one() -> Result<()> {
             ensure!(answers == [(wanted.to_owned(), 5)].into(), "{answers:?}");
         }
         reach_cleanly(net.netns(b), Ipv4Addr::new(10, 0, 1, 12))?;
+        // Another switch is the same network.
+        net.configure(&[
+            "switch add more",
+            "switch-port add more d --address 0a:00:00:00:01:0d,10.0.1.13",
+            "switch-port add more more-in --peer switches/in/ports/in-more",
+            "switch-port add in in-more --peer more-in",
+        ])?;
+        let d = net.workload(0, "d", ("0a:00:00:00:01:0d", "10.0.1.13/24"), Some("10.0.1.1"))?;
+        net.wait_converged()?;
+        for from in [b, c] {
+            reach_cleanly(net.netns(from), Ipv4Addr::new(10, 0, 1, 13))?;
+        }
+        reach_cleanly(net.netns(d), Ipv4Addr::new(10, 0, 1, 12))?;
         // The network is behind one host, by a tunnel, and behind the next one when that is gone.
         reach_cleanly(net.netns(a), OUTSIDE)?;
         reach_cleanly(&net.outside, Ipv4Addr::new(10, 99, 0, 10))?;

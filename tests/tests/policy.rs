@@ -105,6 +105,7 @@ fn a_connection_lasts_where_an_acl_says_so_and_backends_are_seen_behind_services
     scenario::on_fabric(name, PROBE, |fabric| {
         fabric.control.configure(&format!(
             "switch set db --default drop
+             acl add db other --direction to-lport --priority 1 --match 'tcp.dst == 1' --action allow-related
              acl add db in --direction to-lport --priority 10 --match 'tcp.dst == {ALLOWED}' --action allow-related \\
                  --persist-established"
         ))?;

@@ -77,7 +77,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
                 network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname,
                 virtual_ip, virtual_parents, learn_fdb, disable_arp_nd_rsp, receive_multicast,
-                disable_garp_rarp, arp_proxy, requested_chassis;
+                disable_garp_rarp, arp_proxy, requested_chassis, peer;
                 "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {

@@ -90,7 +90,7 @@ fn dynamic_of(record: &Record) -> Option<&Dynamic> {
     match &record.spec {
         Spec::SwitchPort(port) => match &port.attachment {
             Attachment::Workload { dynamic, .. } => dynamic.as_ref(),
-            Attachment::Router(_) | Attachment::Network { .. } => None,
+            Attachment::Router(_) | Attachment::Switch(_) | Attachment::Network { .. } => None,
         },
         _ => None,
     }

@@ -157,7 +157,7 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
     match &record.spec {
         Spec::SwitchPort(port) => match &port.attachment {
             Attachment::Router(peer) => Some(peer),
-            Attachment::Workload { .. } | Attachment::Network { .. } => None,
+            Attachment::Workload { .. } | Attachment::Switch(_) | Attachment::Network { .. } => None,
         },
         _ => None,
     }

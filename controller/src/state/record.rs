@@ -146,7 +146,7 @@ impl Record {
                 Access::EachChassis | Access::External(_) => false,
                 Access::Virtual(..) => self.holder.is_some(),
             },
-            Attachment::Router(_) | Attachment::Network { .. } => false,
+            Attachment::Router(_) | Attachment::Switch(_) | Attachment::Network { .. } => false,
         }
     }
 

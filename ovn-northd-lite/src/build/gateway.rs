@@ -146,6 +146,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
             }
             None => binding,
         },
+        SwitchPortKind::Switch { .. } => PortBinding { peer: input.beyond.map(str::to_owned), ..binding },
         SwitchPortKind::Network { network, tag, gateway } => PortBinding {
             gateway: gateway.clone(),
             wire: Wire::Network { name: network.clone(), tag: *tag },

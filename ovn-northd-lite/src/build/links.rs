@@ -31,6 +31,10 @@ pub(crate) struct Links {
     by_switch: BTreeMap<String, BTreeMap<String, PortId>>,
     /// Switch ports by router and port.
     by_router: BTreeMap<String, BTreeMap<String, BTreeSet<PortId>>>,
+    /// Ports of other switches that switch ports ask for.
+    beyond: BTreeMap<PortId, PortId>,
+    /// Switch ports that ask for a port of another switch, by that.
+    asking: BTreeMap<PortId, BTreeSet<PortId>>,
     /// Ports of port groups, with their switches.
     members: BTreeMap<String, BTreeMap<String, String>>,
     /// Port groups of each port.
@@ -63,8 +67,12 @@ impl Links {
     pub(crate) fn set_switch(&mut self, id: &str, switch: Option<&LogicalSwitch>) -> Relinked {
         let known = self.by_switch.get(id).into_iter().flat_map(BTreeMap::keys).cloned();
         let routed = switch.iter().flat_map(|switch| &switch.ports);
-        let routed = routed.filter(|(_, port)| target(port).is_some()).map(|(id, _)| id.clone());
-        let ports: BTreeSet<_> = known.chain(routed).collect();
+        let is_linked = |port: &SwitchPort| target(port).is_some() || beyond(port).is_some();
+        let routed = routed.filter(|(_, port)| is_linked(port)).map(|(id, _)| id.clone());
+        let first = (id.to_owned(), String::new());
+        let asking = self.beyond.range(first..).take_while(|((switch, _), _)| switch == id);
+        let asking: Vec<_> = asking.map(|((_, port), _)| port.clone()).collect();
+        let ports: BTreeSet<_> = known.chain(routed).chain(asking).collect();
         let port = |port: &String| switch.and_then(|switch| switch.ports.get(port));
         let mut relinked = Relinked::default();
         ports.iter().for_each(|port_id| relinked.extend(self.set_port(id, port_id, port(port_id))));
@@ -75,13 +83,13 @@ impl Links {
     pub(crate) fn set_port(&mut self, switch: &str, id: &str, port: Option<&SwitchPort>) -> Relinked {
         let new = port.and_then(target);
         let old = self.by_switch.get(switch).and_then(|ports| ports.get(id)).cloned();
+        let neighbours = self.set_beyond(switch, id, port);
         if old == new {
-            return Relinked::default();
+            return Relinked { switch_ports: neighbours, ..Relinked::default() };
         }
-        let mut touched = Relinked {
-            switch_ports: [(switch.to_owned(), id.to_owned())].into(),
-            router_ports: old.iter().chain(&new).cloned().collect(),
-        };
+        let mut touched =
+            Relinked { switch_ports: neighbours, router_ports: old.iter().chain(&new).cloned().collect() };
+        touched.switch_ports.insert((switch.to_owned(), id.to_owned()));
         for (router, router_port) in old.iter().chain(&new) {
             touched.switch_ports.extend(self.switch_port_of(router, router_port).cloned());
         }
@@ -98,6 +106,34 @@ impl Links {
             touched.switch_ports.extend(self.switch_port_of(router, router_port).cloned());
         }
         touched
+    }
+
+    /// Replaces the port of another switch that a switch port asks for. Answers with those
+    /// that may be linked to it, or not be any more.
+    fn set_beyond(&mut self, switch: &str, id: &str, port: Option<&SwitchPort>) -> BTreeSet<PortId> {
+        let own = (switch.to_owned(), id.to_owned());
+        let new = port.and_then(beyond).map(|(switch, port)| (switch.to_owned(), port.to_owned()));
+        let old = self.beyond.get(&own).cloned();
+        if old == new {
+            return BTreeSet::new();
+        }
+        if let Some(old) = &old
+            && let Some(asking) = self.asking.get_mut(old)
+        {
+            asking.remove(&own);
+            if asking.is_empty() {
+                self.asking.remove(old);
+            }
+        }
+        match &new {
+            Some(new) => {
+                self.asking.entry(new.clone()).or_default().insert(own.clone());
+                self.beyond.insert(own.clone(), new.clone());
+            }
+            None => drop(self.beyond.remove(&own)),
+        }
+        let asking = self.asking.get(&own).into_iter().flatten().cloned();
+        asking.chain(old).chain(new).chain([own.clone()]).collect()
     }
 
     fn unlink(&mut self, (switch, id): (&str, &str), router: &str, router_port: &str) {
@@ -251,6 +287,18 @@ impl Links {
 fn target(port: &SwitchPort) -> Option<PortId> {
     match &port.kind {
         SwitchPortKind::Router { router, port } => Some((router.clone(), port.clone())),
-        SwitchPortKind::Workload { .. } | SwitchPortKind::Network { .. } => None,
+        SwitchPortKind::Workload { .. } | SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => {
+            None
+        }
+    }
+}
+
+/// The port of another switch that a switch port asks for: switch, port.
+pub(crate) fn beyond(port: &SwitchPort) -> Option<(&str, &str)> {
+    match &port.kind {
+        SwitchPortKind::Switch { switch, port } => Some((switch, port)),
+        SwitchPortKind::Workload { .. } | SwitchPortKind::Router { .. } | SwitchPortKind::Network { .. } => {
+            None
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn of_group(nb: &Northbound, id: &str) -> Sets {
 pub(crate) fn addresses(port: &SwitchPort) -> impl Iterator<Item = IpAddr> {
     let addresses = match &port.kind {
         SwitchPortKind::Workload { addresses, .. } => addresses.as_slice(),
-        SwitchPortKind::Router { .. } | SwitchPortKind::Network { .. } => &[],
+        SwitchPortKind::Router { .. } | SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => &[],
     };
     addresses.iter().flat_map(|address| address.ips.iter().copied())
 }

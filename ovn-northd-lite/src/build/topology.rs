@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     balancer::NamedBalancer,
     gateway::{self, Floating},
-    links::Links,
+    links::{self, Links},
     router::unasked,
     traits::{RouterState, SwitchState},
     unit::{AclPlace, Item},
@@ -75,6 +75,8 @@ pub(crate) struct SwitchPortInput<'a> {
     pub(crate) object: String,
     /// The router port it is linked to.
     pub(crate) side: Option<RouterSide<'a>>,
+    /// Id of the other switch's port that it is linked to.
+    pub(crate) beyond: Option<&'a str>,
     /// What its DHCP clients are told, with the ids of that: its own, or the switch's.
     pub(crate) dhcp: Vec<(&'a str, &'a DhcpOptions)>,
     /// What its chassis asks the workload, to see whether it serves.
@@ -150,8 +152,15 @@ impl<'a> SwitchScope<'a> {
             None => common.as_ref().map(|(id, options)| (id, options)),
         });
         let dhcp = dhcp.map(|(id, options)| (id.as_str(), options)).collect();
-        let probes = self.probes(id, port);
-        Some(SwitchPortInput { switch: self.traits, id, port, object, side, dhcp, probes })
+        let (probes, beyond) = (self.probes(id, port), self.beyond(id, port));
+        Some(SwitchPortInput { switch: self.traits, id, port, object, side, beyond, dhcp, probes })
+    }
+
+    /// The other switch's port that a port is linked to: both say so.
+    fn beyond(&self, id: &str, port: &'a SwitchPort) -> Option<&'a str> {
+        let (switch, other) = links::beyond(port)?;
+        let (back, end) = links::beyond(self.nb.switches.get(switch)?.ports.get(other)?)?;
+        (back == self.id && end == id && other != id).then_some(other)
     }
 
     /// What load balancers ask the workload of a port.

@@ -148,7 +148,7 @@ fn find<'a>(
 fn addresses_of<'a>(id: &str, port: &'a SwitchPort) -> Result<&'a [PortAddresses], ExplainError> {
     match &port.kind {
         SwitchPortKind::Workload { addresses, .. } => Ok(addresses),
-        SwitchPortKind::Router { .. } | SwitchPortKind::Network { .. } => {
+        SwitchPortKind::Router { .. } | SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => {
             Err(ExplainError::NotAWorkload(id.to_owned()))
         }
     }

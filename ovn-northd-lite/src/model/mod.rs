@@ -119,6 +119,14 @@ pub enum SwitchPortKind {
         /// Id of the router's port.
         port: String,
     },
+    /// Another switch, where that one's port is for this one: the two are one network, each
+    /// with its own rules.
+    Switch {
+        /// Id of the switch.
+        switch: String,
+        /// Id of its port.
+        port: String,
+    },
     /// A network outside. It has the addresses that nobody is known to have.
     Network {
         /// Name by which hosts know their interface to it.
@@ -139,6 +147,7 @@ impl SwitchPort {
                 (port_security.is_empty() && access.has_frames(), *unknown)
             }
             SwitchPortKind::Network { .. } => (true, false),
+            SwitchPortKind::Switch { .. } => (true, true),
             SwitchPortKind::Router { .. } => (false, false),
         };
         is_able && self.options.learns.unwrap_or(is_usual)
@@ -148,7 +157,7 @@ impl SwitchPort {
 impl SwitchPortKind {
     /// It takes frames to addresses that nobody is known to have.
     pub(crate) fn takes_unknown(&self) -> bool {
-        matches!(self, Self::Workload { unknown: true, .. } | Self::Network { .. })
+        matches!(self, Self::Workload { unknown: true, .. } | Self::Network { .. } | Self::Switch { .. })
     }
 
     /// A network outside that every host has.

@@ -268,7 +268,8 @@ impl Reader<'_> {
                 | PortType::Localport
                 | PortType::L2gateway
                 | PortType::External
-                | PortType::Virtual => Ok(spec),
+                | PortType::Virtual
+                | PortType::Switch => Ok(spec),
                 PortType::Router => Err(self.mistake(name, &"a port of type router needs router_port")),
             };
         };
@@ -470,6 +471,7 @@ switches:
     broadcast_arps_to_all_routers: false
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
+      b5: {type: switch, peer: switches/a/ports/a-b}
       b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2]}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
       b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true}
@@ -539,7 +541,7 @@ routers:
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 26);
+        assert_eq!(first.len(), 27);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

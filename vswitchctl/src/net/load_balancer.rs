@@ -15,6 +15,7 @@ use crate::{
         command::About,
         health_check::{HealthCheck, ProbePoint},
         object::{Object, Options, Patch, labels_of, unknown_value, wrong_kind},
+        responder::Responder,
     },
     output::yes,
 };
@@ -126,53 +127,6 @@ pub enum Protocol {
     Udp,
     /// SCTP
     Sctp,
-}
-
-/// For which of a load balancer's addresses its routers answer ARP and ND.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Responder {
-    /// Those in the network of the port that is asked
-    #[default]
-    Reachable,
-    /// All of them
-    All,
-    /// None
-    None,
-}
-
-impl Responder {
-    fn read(resource: &Resource, value: i32) -> Result<Self, CtlError> {
-        use load_balancer::NeighborResponder as Wire;
-        match Wire::try_from(value) {
-            Ok(Wire::Unspecified) => Ok(Self::Reachable),
-            Ok(Wire::All) => Ok(Self::All),
-            Ok(Wire::None) => Ok(Self::None),
-            Err(_) => Err(unknown_value(resource, "neighbor responder", value)),
-        }
-    }
-
-    fn write(self) -> i32 {
-        use load_balancer::NeighborResponder as Wire;
-        match self {
-            Self::Reachable => Wire::Unspecified,
-            Self::All => Wire::All,
-            Self::None => Wire::None,
-        }
-        .into()
-    }
-
-    fn is_usual(&self) -> bool {
-        *self == Self::Reachable
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Reachable => "reachable",
-            Self::All => "all",
-            Self::None => "none",
-        }
-    }
 }
 
 /// A field that decides about the backend.

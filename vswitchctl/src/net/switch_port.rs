@@ -10,10 +10,10 @@ use crate::{
     file::section,
     name::Noun,
     net::{
+        attached::{Outside, PortOptions},
         command::About,
         gateway::{self, Candidate},
         object::{Object, Options, Patch, enabled, labels_of, unknown_value, wrong_kind},
-        router::full_chassis,
     },
     output::{short, yes},
 };
@@ -64,64 +64,6 @@ impl ServiceOptions {
         let full = |text: &Option<String>| text.as_ref().map(|text| Noun::DhcpOptions.full(text)).transpose();
         Ok([full(&self.dhcpv4)?, full(&self.dhcpv6)?])
     }
-}
-
-/// What a port does besides.
-#[derive(Debug, Args)]
-pub struct PortOptions {
-    /// Whether stations behind it are remembered: true or false
-    #[arg(long, value_name = "YES")]
-    learn_fdb: Option<bool>,
-    /// Let nobody answer ARP and ND for its addresses but the workload itself
-    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
-    disable_arp_nd_rsp: Option<bool>,
-    /// Whether it gets frames for everybody and for groups: true or false
-    #[arg(long, value_name = "YES")]
-    receive_multicast: Option<bool>,
-    /// Do not tell networks outside where its addresses are
-    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
-    disable_garp_rarp: Option<bool>,
-    /// An address or network that its router is to be taken to have; before them a MAC address
-    /// instead of the router's; may be repeated
-    #[arg(long, value_name = "ADDRESS")]
-    arp_proxy: Vec<String>,
-    /// A chassis that may have its interface, if not any may; may be repeated
-    #[arg(long, value_name = "CHASSIS")]
-    requested_chassis: Vec<String>,
-}
-
-impl PortOptions {
-    fn chassis(&self) -> Result<Vec<String>, CtlError> {
-        self.requested_chassis.iter().map(|text| full_chassis(text)).collect()
-    }
-}
-
-/// What is attached that is neither a router nor has an interface of its own.
-#[derive(Debug, Args)]
-pub struct Outside {
-    /// Connect the switch to this network, by the interface that hosts have to it
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["router_port", "addresses", "port_security"])]
-    network: Option<String>,
-    /// Only one of these hosts connects to it: CHASSIS=PRIORITY; may be repeated
-    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
-    gateways: Vec<Candidate>,
-    /// The workload is in the network outside that the switch is connected to; one of the hosts
-    /// named by --gateway answers it
-    #[arg(long, requires = "gateways", conflicts_with_all = ["router_port", "network", "parent"])]
-    external: bool,
-    /// It is this address, which one of the ports named by --virtual-parent has at a time
-    #[arg(long, value_name = "IP", requires = "virtual_parents",
-          conflicts_with_all = ["router_port", "network", "parent", "external", "addresses", "port_security"])]
-    virtual_ip: Option<String>,
-    /// A port that may have the address; may be repeated
-    #[arg(long = "virtual-parent", value_name = "PORT")]
-    virtual_parents: Vec<String>,
-    /// The workload is behind the interface of this port, as a container in a machine; with --tag
-    #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
-    parent: Option<String>,
-    /// VLAN tag of the frames, 1 to 4094
-    #[arg(long, value_name = "VLAN", value_parser = clap::value_parser!(u32).range(1..=4094))]
-    tag: Option<u32>,
 }
 
 /// Changes of a port.
@@ -198,6 +140,8 @@ pub enum PortType {
     External,
     /// An address that one of some workloads has.
     Virtual,
+    /// Another switch.
+    Switch,
 }
 
 impl PortType {
@@ -243,6 +187,9 @@ pub struct SwitchPortSpec {
     /// Full names of the ports that may have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub virtual_parents: Vec<String>,
+    /// Full name of the other switch's port.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer: String,
     /// It sends and receives.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -318,6 +265,7 @@ impl Object for SwitchPortSpec {
             Ok(Type::L2gateway) => PortType::L2gateway,
             Ok(Type::External) => PortType::External,
             Ok(Type::Virtual) => PortType::Virtual,
+            Ok(Type::Switch) => PortType::Switch,
             Err(_) => return Err(unknown_value(resource, "type", port.r#type)),
         };
         let given = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
@@ -333,6 +281,7 @@ impl Object for SwitchPortSpec {
             gateway_chassis: gateway::read(&port.gateway_chassis),
             virtual_ip: port.virtual_ip.clone(),
             virtual_parents: port.virtual_parents.clone(),
+            peer: port.peer.clone(),
             enabled: port.enabled.unwrap_or(true),
             dhcpv4_options: port.dhcpv4_options.clone(),
             dhcpv6_options: port.dhcpv6_options.clone(),
@@ -363,6 +312,7 @@ impl Object for SwitchPortSpec {
             PortType::L2gateway => Type::L2gateway,
             PortType::External => Type::External,
             PortType::Virtual => Type::Virtual,
+            PortType::Switch => Type::Switch,
         };
         resource::Spec::LogicalSwitchPort(LogicalSwitchPort {
             r#type: kind.into(),
@@ -375,6 +325,7 @@ impl Object for SwitchPortSpec {
             gateway_chassis: gateway::write(&self.gateway_chassis),
             virtual_ip: self.virtual_ip.clone(),
             virtual_parents: self.virtual_parents.clone(),
+            peer: self.peer.clone(),
             enabled: (!self.enabled).then_some(false),
             dhcpv4_options: self.dhcpv4_options.clone(),
             dhcpv6_options: self.dhcpv6_options.clone(),
@@ -407,7 +358,7 @@ impl Object for SwitchPortSpec {
             (None, true) => PortType::Localport,
             (None, false) => PortType::linked_to(router_port.as_deref()),
         };
-        let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, .. } = outside;
+        let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, peer, .. } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
         Ok(Self {
             labels,
@@ -421,6 +372,7 @@ impl Object for SwitchPortSpec {
             gateway_chassis: gateways,
             virtual_ip: virtual_ip.unwrap_or_default(),
             virtual_parents,
+            peer: peer.unwrap_or_default(),
             enabled: !disable,
             dhcpv4_options: dhcpv4.unwrap_or_default(),
             dhcpv6_options: dhcpv6.unwrap_or_default(),
@@ -451,6 +403,7 @@ impl Object for SwitchPortSpec {
         patch.list("gateway_chassis", gateways, false, |port| &mut port.gateway_chassis);
         patch.set("virtual_ip", virtual_ip.as_ref(), |port| &mut port.virtual_ip);
         patch.list("virtual_parents", virtual_parents, false, |port| &mut port.virtual_parents);
+        patch.set("peer", given.outside.peer.as_ref(), |port| &mut port.peer);
         patch.set("parent", parent.as_ref(), |port| &mut port.parent);
         patch.set("tag", tag.as_ref(), |port| &mut port.tag);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
@@ -521,6 +474,7 @@ impl SwitchPortSpec {
         match (self.enabled, self.kind, status.up) {
             (false, _, _) => "disabled",
             (true, PortType::Router, _) => "router",
+            (true, PortType::Switch, _) => "switch",
             (true, PortType::Localnet, _) => "localnet",
             (true, PortType::Localport, _) => "localport",
             (true, PortType::L2gateway, _) => "l2gateway",
@@ -537,6 +491,7 @@ impl SwitchPortSpec {
         match (&self.router_port, self.kind, &status.dynamic_addresses) {
             (Some(name), _, _) => format!("router port {}", short(name)),
             (None, PortType::Localnet | PortType::L2gateway, _) => format!("network {}{tag}", self.network),
+            (None, PortType::Switch, _) => format!("switch port {}", self.peer),
             (None, PortType::Virtual, _) => match &status.virtual_parent {
                 Some(parent) => format!("{} at {}", self.virtual_ip, short(parent)),
                 None => self.virtual_ip.clone(),
@@ -544,29 +499,5 @@ impl SwitchPortSpec {
             (None, _, None) => self.addresses.join(", "),
             (None, _, Some(chosen)) => format!("{} ({chosen})", self.addresses.join(", ")),
         }
-    }
-}
-
-impl Outside {
-    /// The port is neither a workload with an interface nor to a network.
-    fn is_own_kind(&self) -> bool {
-        self.external || self.virtual_ip.is_some()
-    }
-
-    /// Ports that it names.
-    fn references(&mut self) -> impl Iterator<Item = (Noun, &mut String)> {
-        let ports = self.parent.iter_mut().chain(&mut self.virtual_parents);
-        ports.map(|text| (Noun::SwitchPort, text))
-    }
-
-    /// Type of a port to a network, or of one of its own kind.
-    fn kind(&self) -> PortType {
-        if self.external {
-            return PortType::External;
-        }
-        if self.virtual_ip.is_some() {
-            return PortType::Virtual;
-        }
-        if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
     }
 }

@@ -54,6 +54,8 @@ pub enum Attachment {
     },
     /// The router port of this name.
     Router(Name),
+    /// Another switch, by its port of this name.
+    Switch(Name),
     /// A network outside.
     Network {
         /// Its name.
@@ -99,6 +101,10 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
             only(port, &["router_port"])?;
             Attachment::Router(router_port_name("router_port", &port.router_port)?)
         }
+        Ok(Type::Switch) => {
+            only(port, &["peer"])?;
+            Attachment::Switch(peer(name, &port.peer)?)
+        }
         Ok(Type::Localnet) => {
             only(port, &["network_name", "tag"])?;
             network(port, Vec::new())?
@@ -119,6 +125,18 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
     let options = options(port, &attachment)?;
     let (enabled, services) = (port.enabled.unwrap_or(true), services(port)?);
     Ok(SwitchPortSpec { attachment, enabled, services, options, requested: requested(port)? })
+}
+
+/// The port of another switch.
+fn peer(name: &Name, text: &str) -> Result<Name, FieldError> {
+    match Name::parse(text) {
+        Ok(peer) if peer.kind() == Kind::SwitchPort && peer.parent() != name.parent() => Ok(peer),
+        _ => {
+            let reason =
+                format!("{} is not a port of another switch; write {}", Shown(text), Kind::SwitchPort);
+            Err(FieldError::new("peer", reason))
+        }
+    }
 }
 
 /// Ids of the chassis that may have the interface.
@@ -181,6 +199,7 @@ fn only(port: &pb::LogicalSwitchPort, fields: &[&str]) -> Result<(), FieldError>
         ("gateway_chassis", !port.gateway_chassis.is_empty()),
         ("virtual_ip", !port.virtual_ip.is_empty()),
         ("virtual_parents", !port.virtual_parents.is_empty()),
+        ("peer", !port.peer.is_empty()),
     ];
     let odd = given.into_iter().find(|(field, is_given)| *is_given && !fields.contains(field));
     match odd {

@@ -36,7 +36,7 @@ pub(super) fn neighbour(input: &NeighbourInput<'_>, sink: &mut FlowSink) {
                 add(sink, input.router_port_id, network.addr, side.port.mac, &side.object(), why);
             }
         }
-        SwitchPortKind::Network { .. } => {}
+        SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => {}
     }
 }
 

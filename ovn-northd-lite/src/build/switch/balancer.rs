@@ -37,7 +37,8 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 
 /// What routers send and get has been translated, or is yet to be.
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
-    if !input.switch.has_balancers || !matches!(input.port.kind, SwitchPortKind::Router { .. }) {
+    let is_patch = matches!(input.port.kind, SwitchPortKind::Router { .. } | SwitchPortKind::Switch { .. });
+    if !input.switch.has_balancers || !is_patch {
         return;
     }
     let why = "A load balancer works at the client's port, not at a router's.";

@@ -68,7 +68,7 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
             own.map(|address| address.mac).collect()
         }
         SwitchPortKind::Router { .. } => side.iter().map(|side| side.port.mac).collect(),
-        SwitchPortKind::Network { .. } => Vec::new(),
+        SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => Vec::new(),
     };
     for mac in macs {
         let (actions, why) = if port.enabled {

@@ -37,7 +37,7 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
     }
     let entries = match &input.port.kind {
         SwitchPortKind::Workload { port_security, .. } => port_security.as_slice(),
-        SwitchPortKind::Router { .. } | SwitchPortKind::Network { .. } => &[],
+        SwitchPortKind::Router { .. } | SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => &[],
     };
     let checked = Checked { object: &input.object, port: quote(input.id), entries };
     checked.l2(sink);

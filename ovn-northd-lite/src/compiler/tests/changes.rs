@@ -248,6 +248,10 @@ impl World {
             _ => {
                 let r = k % 2;
                 let mut port = to_router(20 + u16::from(j % 2), &format!("r{r}"), &format!("r{r}q{}", j % 4));
+                if k % 6 == 5 {
+                    let (switch, port_id) = (format!("s{}", j % 3), format!("s{}l{}", j % 3, k / 6 % 2));
+                    port.kind = SwitchPortKind::Switch { switch, port: port_id };
+                }
                 port.enabled = !k.is_multiple_of(9);
                 port.options.stands_for = ["10.0.0.0/25", "2001:db8::/64"]
                     .iter()

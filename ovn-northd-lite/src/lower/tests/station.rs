@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fixture::*,
-    model::{Northbound, SwitchPortKind},
+    model::{AclAction, AclDirection, Northbound, SwitchPort, SwitchPortKind},
 };
 
 fn end(last: u8, ip: &str) -> End {
@@ -162,4 +162,43 @@ fn tags_pass_where_they_may() {
     let [(to, got)] = &sent[..] else { panic!("{sent:?} {:?}", fabric.drops()) };
     assert_eq!((to.as_str(), key(got).get(Field::VlanTci)), ("b", 0x1007));
     fabric.check_conservation();
+}
+
+#[test]
+fn two_switches_are_one_network() {
+    let mut nb = small();
+    nb.routers.clear();
+    let beyond = |switch: &str, port: &str| {
+        let kind = SwitchPortKind::Switch { switch: switch.to_owned(), port: port.to_owned() };
+        SwitchPort {
+            key: port_key(9),
+            kind,
+            enabled: true,
+            services: Default::default(),
+            options: Default::default(),
+        }
+    };
+    nb.switches.get_mut("web").unwrap().ports.insert("web-db".into(), beyond("db", "db-web"));
+    nb.switches.get_mut("db").unwrap().ports.insert("db-web".into(), beyond("web", "web-db"));
+    let (a, d) = (end(0x05, "10.0.0.5"), end(0x16, "10.0.1.6"));
+    let mut fabric = Fabric::new(&nb);
+    // A question reaches the other switch, which knows the answer; or everybody.
+    let sent = fabric.send("a", &build::arp(1, &a, &End { mac: MacAddr::BROADCAST, ..d }));
+    let answers: Vec<_> = sent.iter().filter(|(_, frame)| fields(frame, &[Field::ArpOp]) == [2]).collect();
+    assert!(matches!(&answers[..], [(to, _)] if to == "a"), "{sent:?} {:?}", fabric.drops());
+    // Across hosts, and back.
+    assert_eq!(who(&mut fabric, "a", (&a, &d)), ["d"]);
+    assert_eq!(who(&mut fabric, "d", (&d, &a)), ["a"]);
+    let everybody = End { mac: MacAddr::BROADCAST, ..d };
+    assert_eq!(who(&mut fabric, "a", (&a, &everybody)), ["b", "c", "d"], "each once");
+    // The ACLs of a switch are for its own ports.
+    let deny = acl(AclDirection::ToLport, 1, "outport == \"d\" && udp", AclAction::Drop);
+    nb.switches.get_mut("db").unwrap().acls.insert("no".into(), deny);
+    fabric.change(&nb);
+    assert_eq!(who(&mut fabric, "a", (&a, &d)), [""; 0]);
+    fabric.check_conservation();
+    // Who is not asked for in return is linked to nobody.
+    nb.switches.get_mut("db").unwrap().ports.get_mut("db-web").unwrap().kind = beyond("web", "b").kind;
+    let mut fabric = Fabric::new(&nb);
+    assert_eq!(who(&mut fabric, "a", (&a, &everybody)), ["b"]);
 }

@@ -1,0 +1,103 @@
+//! Options that say what is attached to a switch port, and what the port does besides.
+
+use clap::Args;
+
+use crate::{
+    error::CtlError,
+    name::Noun,
+    net::{gateway::Candidate, router::full_chassis, switch_port::PortType},
+};
+
+/// What is attached that is neither a router nor has an interface of its own.
+#[derive(Debug, Args)]
+pub struct Outside {
+    /// Connect the switch to this network, by the interface that hosts have to it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["router_port", "addresses", "port_security"])]
+    pub network: Option<String>,
+    /// Only one of these hosts connects to it: CHASSIS=PRIORITY; may be repeated
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
+    pub gateways: Vec<Candidate>,
+    /// The workload is in the network outside that the switch is connected to; one of the hosts
+    /// named by --gateway answers it
+    #[arg(long, requires = "gateways", conflicts_with_all = ["router_port", "network", "parent"])]
+    pub external: bool,
+    /// It is this address, which one of the ports named by --virtual-parent has at a time
+    #[arg(long, value_name = "IP", requires = "virtual_parents",
+          conflicts_with_all = ["router_port", "network", "parent", "external", "addresses", "port_security"])]
+    pub virtual_ip: Option<String>,
+    /// A port that may have the address; may be repeated
+    #[arg(long = "virtual-parent", value_name = "PORT")]
+    pub virtual_parents: Vec<String>,
+    /// The workload is behind the interface of this port, as a container in a machine; with --tag
+    #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
+    pub parent: Option<String>,
+    /// Link the switch to this port of another switch, which names this one in return; by its
+    /// full name, switches/ID/ports/ID, while it is not there
+    #[arg(long, value_name = "PORT",
+          conflicts_with_all = ["router_port", "network", "parent", "external", "virtual_ip", "addresses", "port_security"])]
+    pub peer: Option<String>,
+    /// VLAN tag of the frames, 1 to 4094
+    #[arg(long, value_name = "VLAN", value_parser = clap::value_parser!(u32).range(1..=4094))]
+    pub tag: Option<u32>,
+}
+
+impl Outside {
+    /// The port is neither a workload with an interface nor to a network.
+    pub fn is_own_kind(&self) -> bool {
+        self.external || self.virtual_ip.is_some() || self.peer.is_some()
+    }
+
+    /// Ports that it names.
+    pub fn references(&mut self) -> impl Iterator<Item = (Noun, &mut String)> {
+        let ports = self.parent.iter_mut().chain(&mut self.virtual_parents).chain(&mut self.peer);
+        ports.map(|text| (Noun::SwitchPort, text))
+    }
+
+    /// Type of a port to a network, or of one of its own kind.
+    pub fn kind(&self) -> PortType {
+        if self.external {
+            return PortType::External;
+        }
+        if self.virtual_ip.is_some() {
+            return PortType::Virtual;
+        }
+        if self.peer.is_some() {
+            return PortType::Switch;
+        }
+        if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
+    }
+}
+
+/// What a port does besides.
+#[derive(Debug, Args)]
+pub struct PortOptions {
+    /// Whether stations behind it are remembered: true or false
+    #[arg(long, value_name = "YES")]
+    pub learn_fdb: Option<bool>,
+    /// Let nobody answer ARP and ND for its addresses but the workload itself
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub disable_arp_nd_rsp: Option<bool>,
+    /// Whether it gets frames for everybody and for groups: true or false
+    #[arg(long, value_name = "YES")]
+    pub receive_multicast: Option<bool>,
+    /// Do not tell networks outside where its addresses are
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub disable_garp_rarp: Option<bool>,
+    /// An address or network that its router is to be taken to have; before them a MAC address
+    /// instead of the router's; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub arp_proxy: Vec<String>,
+    /// A chassis that may have its interface, if not any may; may be repeated
+    #[arg(long, value_name = "CHASSIS")]
+    pub requested_chassis: Vec<String>,
+}
+
+impl PortOptions {
+    /// The chassis that may have it, named in full.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when a name can be none.
+    pub fn chassis(&self) -> Result<Vec<String>, CtlError> {
+        self.requested_chassis.iter().map(|text| full_chassis(text)).collect()
+    }
+}
