@@ -12,10 +12,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 pub use self::dirty::Dirty;
@@ -36,11 +33,6 @@ use crate::{
     model::Northbound,
     southbound::{ChassisRecord, Southbound},
 };
-
-/// Units from which on all processors build them: a new network, or most of one.
-const MANY_UNITS: usize = if cfg!(test) { 200 } else { 10_000 };
-/// Units that a processor builds at a time.
-const UNITS_PER_PART: usize = if cfg!(test) { 30 } else { 500 };
 
 /// What a unit contributes that there is not.
 static NONE: Output = Output::NONE;
@@ -92,8 +84,8 @@ impl Compiler {
         dirty: &Dirty,
     ) -> SouthboundDelta {
         let reach = Reach::of(self, nb, dirty);
-        let units: Vec<_> = self.units_in(nb, &reach).into_iter().collect();
-        let fresh = self.build_all(nb, &units).into_iter().zip(units);
+        let units = self.units_in(nb, &reach);
+        let fresh = units.into_iter().map(|unit| (self.build(nb, &unit), unit));
         let fresh: Vec<_> =
             fresh.filter(|(new, unit)| self.units.get(unit).unwrap_or(&NONE) != new).collect();
         // What goes, goes first: an id may have moved from one unit to another.
@@ -187,28 +179,6 @@ impl Compiler {
     fn known<'a>(&'a self, owner: &'a Owner, first: Item) -> impl Iterator<Item = &'a UnitId> {
         let units = self.units.range((owner.clone(), Arc::new(first))..);
         units.map(|(unit, _)| unit).take_while(move |(of, _)| of == owner)
-    }
-
-    /// Builds units, in order. Many are built by all processors, each taking the next part
-    /// when it is through with one.
-    fn build_all(&self, nb: &Northbound, units: &[UnitId]) -> Vec<Output> {
-        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        if units.len() < MANY_UNITS || n_threads == 1 {
-            return units.iter().map(|unit| self.build(nb, unit)).collect();
-        }
-        let parts: Vec<_> = units.chunks(UNITS_PER_PART).map(|part| (part, OnceLock::new())).collect();
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..n_threads {
-                scope.spawn(|| {
-                    while let Some((part, built)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        built
-                            .get_or_init(|| part.iter().map(|unit| self.build(nb, unit)).collect::<Vec<_>>());
-                    }
-                });
-            }
-        });
-        parts.into_iter().flat_map(|(_, built)| built.into_inner().unwrap_or_default()).collect()
     }
 
     fn build(&self, nb: &Northbound, (owner, item): &UnitId) -> Output {
