@@ -5,16 +5,18 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "ferroflow/northbound/v1/northbound.proto",
     "ferroflow/chassis/v1/chassis.proto",
     "ferroflow/host/v1/bridge.proto",
+    "ferroflow/host/v1/capture.proto",
     "ferroflow/host/v1/conntrack.proto",
     "ferroflow/host/v1/endpoint.proto",
     "ferroflow/host/v1/event.proto",
     "ferroflow/host/v1/host.proto",
     "ferroflow/host/v1/lab.proto",
     "ferroflow/host/v1/rules.proto",
+    "ferroflow/host/v1/underlay.proto",
     "ferroflow/host/v1/worker.proto",
 ];
 

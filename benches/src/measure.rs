@@ -31,6 +31,12 @@ pub enum Heap {
     Used,
 }
 
+/// Bytes of the heap that are in use.
+pub fn heap_in_use() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
+}
+
 /// Runs a case: `step` handles `n_packets` packets each time it is called.
 ///
 /// # Panics

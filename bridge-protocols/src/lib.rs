@@ -10,6 +10,7 @@
 //! - [`lacp`]: which links to the same neighbour are one (IEEE 802.1AX).
 //! - [`bond`]: by which of several links a flow leaves.
 //! - [`multicast`]: who wants to hear which group (RFC 4541).
+//! - [`sflow`]: what collectors are told of packets and counters.
 //!
 //! What arrives is hostile until it is read: every reader checks lengths, bounds and
 //! checksums, and answers `None` to what it does not understand.
@@ -19,5 +20,6 @@
 pub mod bond;
 pub mod lacp;
 pub mod multicast;
+pub mod sflow;
 pub mod stp;
 mod wire;

@@ -234,7 +234,7 @@ fn host(n: u32) -> String {
 }
 
 fn record(n: u32) -> ChassisRecord {
-    ChassisRecord { encap_ip: Ipv4Addr::from(0xc000_0000 + n).into() }
+    ChassisRecord::at(Ipv4Addr::from(0xc000_0000 + n))
 }
 
 fn switch(id: u32) -> String {

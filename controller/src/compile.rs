@@ -13,7 +13,9 @@ use ovn_northd_lite::{
 };
 
 use crate::{
-    resource::{self, Attachment, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec},
+    resource::{
+        self, Attachment, ChassisSpec, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec,
+    },
     state::{Change, Record},
 };
 
@@ -155,7 +157,10 @@ impl Model {
                 let acls = port_groups.get(&id).map(|group| group.acls.clone()).unwrap_or_default();
                 insert(port_groups, id, port_group(spec, acls))
             }
-            Spec::Chassis(spec) => insert(&mut self.chassis, id, ChassisRecord { encap_ip: spec.encap_ip }),
+            Spec::Chassis(spec) => {
+                let ChassisSpec { encap_ip, encap_types, .. } = spec.clone();
+                insert(&mut self.chassis, id, ChassisRecord { encap_ip, encap_types })
+            }
         };
         if is_changed {
             mark(name, dirty);

@@ -17,6 +17,7 @@
 pub mod chassis;
 pub mod compile;
 pub mod controller;
+pub mod metrics;
 pub mod network;
 pub mod northbound;
 pub mod receipts;

@@ -19,9 +19,11 @@
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `port/afxdp/`, `port/vnet/` | host interfaces: frames by AF_XDP, uncut packets by TAP and packet sockets |
 //! | `pool.rs` | buffers |
+//! | `qos/`, `pmd/shaping.rs` | rates of ports, and queues of packets that wait to leave |
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `bridges.rs` | several bridges, and links between them |
 //! | `controlled.rs` | packets for controllers and from them |
+//! | `capture.rs`, `pmd/tap.rs` | packets shown to whoever captures |
 //! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -41,6 +43,7 @@
 
 mod balance;
 mod bridges;
+mod capture;
 mod clock;
 mod config;
 mod controlled;
@@ -51,12 +54,14 @@ mod pmd;
 mod pool;
 mod port;
 pub mod probe;
+mod qos;
 mod status;
 #[allow(unsafe_code)]
 mod sys;
 
 pub use crate::{
     balance::{Balancing, Move, Proposal, QueueId},
+    capture::{Capture, CaptureFilter, CapturePoint, Captured},
     clock::{Clock, VirtualClock},
     config::{DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig},
     controlled::News,
@@ -67,6 +72,7 @@ pub use crate::{
         frames::{FramePort, FrameSink, FrameSource, Wake},
         memory::{InjectError, MemoryPort},
     },
+    qos::{PortRates, QueueCounts, QueueSpec, Rate},
     status::{DetachedPort, PortCounts, PortStatus, QueueStatus, TX_DROP_REASONS, WorkerPerf, WorkerStatus},
     sys::{
         SysError, advise_huge_pages,

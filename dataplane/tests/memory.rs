@@ -146,7 +146,7 @@ fn every_loss_has_a_name_and_a_port() {
     let counters = status(&ports, 2).counters;
     assert_eq!(counters.tx_packets, 10);
     // In the order of TX_DROP_REASONS: ring full, error, too big, down.
-    assert_eq!(counters.tx_dropped, [15, 0, 3, 0]);
+    assert_eq!(counters.tx_dropped, [15, 0, 3, 0, 0]);
     let counters = status(&ports, 1).counters;
     assert_eq!((counters.rx_packets, counters.rx_forwarded, counters.rx_dropped), (30, 28, 2));
 }

@@ -79,6 +79,8 @@ drop_reasons! {
     GroupUnknown = "group-unknown", "Nobody has asked for the group's packets.";
     PortProtected = "port-protected", "Both ports are protected, and NORMAL sends nothing from one such port to another.";
     NotInVlan = "not-in-vlan", "The port does not take frames of this VLAN.";
+    RateLimit = "rate-limit", "The port has received more than the rate that it is limited to.";
+    QueueFull = "queue-full", "The queue in which the packet was to wait for its turn to leave was full: more came than the port's rate lets through.";
     Unsupported = "unsupported", "The rule asks for an action that this switch cannot do yet.";
 }
 

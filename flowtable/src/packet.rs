@@ -89,6 +89,8 @@ pub struct Packet<B> {
     end: u32,
     /// Port it came in by.
     pub in_port: PortNo,
+    /// Queue of the port it leaves by; 0: the usual one.
+    pub queue: u16,
     /// Where its headers are; set by the parser.
     pub layout: Layout,
     /// What is left to do on its payload.
@@ -107,6 +109,7 @@ impl<B: FrameBuf> Packet<B> {
             start: start as u32,
             end: end as u32,
             in_port,
+            queue: 0,
             layout: Layout::default(),
             offload: Offload::default(),
         }

@@ -269,10 +269,28 @@ pub struct TunnelHeader {
 }
 
 /// Encapsulations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TunnelKind {
     /// RFC 8926.
     Geneve,
     /// RFC 7348.
     Vxlan,
+}
+
+impl TunnelKind {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Geneve, Self::Vxlan];
+
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Geneve => "geneve",
+            Self::Vxlan => "vxlan",
+        }
+    }
+
+    /// The one of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }

@@ -51,6 +51,7 @@ pub fn chassis_update(data: &[u8]) {
             .filter_map(|(name, port)| Some((name.clone(), flowtable::types::PortNo::new(port).ok()?)))
             .collect(),
         tunnel: flowtable::types::PortNo::new(100).ok(),
+        vxlan: flowtable::types::PortNo::new(101).ok(),
         ..ovn_northd_lite::LocalPorts::default()
     };
     let lowered = ovn_northd_lite::lower(&view, &local);

@@ -65,7 +65,8 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let is_seen = std::io::stderr().is_terminal();
-    let log = log::start(&options.log, is_seen).with_context(|| format!("--log {}", options.log))?;
+    let log = log::start(&options.log, (log::Format::Text, is_seen))
+        .with_context(|| format!("--log {}", options.log))?;
     fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
     let dir = fs::canonicalize(&options.dir)?;
     let (path, limits) = (dir.join("controller.sock"), LogLimits::default());

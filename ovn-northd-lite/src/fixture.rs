@@ -224,7 +224,7 @@ pub(crate) fn small() -> Northbound {
 }
 
 pub(crate) fn hosts() -> BTreeMap<String, ChassisRecord> {
-    let host = |id: &str, ip: &str| (id.to_owned(), ChassisRecord { encap_ip: ip.parse().unwrap() });
+    let host = |id: &str, ip: &str| (id.to_owned(), ChassisRecord::at(ip.parse::<IpAddr>().unwrap()));
     [host("h1", "192.0.2.1"), host("h2", "192.0.2.2")].into()
 }
 

@@ -20,7 +20,9 @@
 //! 1. [`model`] and [`southbound`]: the two ends of [`compile`].
 //! 2. `build`: one file per logical feature. The stages, in the order packets pass them,
 //!    are declared in `build/stage.rs`.
-//! 3. `lower`: tables, registers and tunnels. Its module text has the table of tables.
+//! 3. `lower`: tables, registers and tunnels. Its module text has the table of tables;
+//!    `lower/unit.rs` says what rules are made from, `lower/stale.rs` which of it a change
+//!    concerns.
 //! 4. [`Compiler`]: the same as [`compile`], but only what a change reaches.
 //! 5. [`explain`]: what all of it means for two workloads.
 //!
@@ -87,7 +89,7 @@ pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
     Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of,
-    is_resident, lower, neighbour_rules, sent_by_router, sent_to_workload,
+    is_resident, lower, neighbour_rules, sent_by_router, sent_to_workload, tunnel_to,
 };
 pub use view::chassis_view;
 pub use views::Views;

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use flowtable::types::{MacAddr, Priority, VlanId};
+use flowtable::{
+    program::TunnelKind,
+    types::{MacAddr, Priority, VlanId},
+};
 
 pub use crate::model::{Candidate, HealthCheck, Protocol, Vip};
 use crate::{
@@ -168,6 +171,20 @@ pub struct MulticastGroup {
 pub struct ChassisRecord {
     /// Address for tunnelled packets.
     pub encap_ip: IpAddr,
+    /// How others may send to it, the way it likes best first; none: by Geneve.
+    pub encap_types: Vec<TunnelKind>,
+}
+
+impl ChassisRecord {
+    /// A host with this address, to which others send by Geneve.
+    pub fn at(encap_ip: impl Into<IpAddr>) -> Self {
+        Self { encap_ip: encap_ip.into(), encap_types: Vec::new() }
+    }
+
+    /// How others may send to it, the way it likes best first.
+    pub fn encap_types(&self) -> &[TunnelKind] {
+        if self.encap_types.is_empty() { &[TunnelKind::Geneve] } else { &self.encap_types }
+    }
 }
 
 /// Which of a datapath's pipelines.

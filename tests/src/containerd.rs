@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::daemon::Daemon;
 use crate::fabric::{Fabric, HOSTS};
-use crate::netns::Netns;
+use crate::netns::{Folder, Netns};
 use crate::{command, image, stop};
 
 /// How long a daemon may take to answer.
@@ -22,11 +22,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The image that pods and their containers are made of.
 pub const IMAGE: &str = "localhost/busybox:local";
-/// What pods need of containerd where it may not do everything.
+/// What pods need of containerd where it may not do everything. Their namespaces are where they are found when
+/// everything that could tell of them was killed.
 const CRI: &str = r#"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/busybox:local"
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
   disable_hugetlb_controller = true
   tolerate_missing_hugetlb_controller = true
   stream_server_port = "0"
@@ -50,9 +52,11 @@ pub(crate) enum Mounts {
 /// containerd on a host of a fabric.
 #[derive(Debug)]
 pub struct Containerd {
+    // Dropped in this order.
     containerd: Option<Daemon>,
     has_cri: bool,
     holder: Daemon,
+    _pods: Option<Folder>,
     netns: String,
     control: PathBuf,
     host_socket: PathBuf,
@@ -89,6 +93,7 @@ impl Containerd {
         fs::create_dir_all(&dir)?;
         let netns = fabric.host_netns(host_idx);
         let mounts = if has_cri { Mounts::SharedNetns } else { Mounts::Own };
+        let pods = if has_cri { Some(pods_folder(netns, &dir)?) } else { None };
         let holder = hold_mounts(netns, &dir, mounts)?;
         image::tar(&dir)?;
         let extra = if has_cri { CRI } else { NO_CRI };
@@ -96,6 +101,7 @@ impl Containerd {
             containerd: Some(start(netns.name(), &holder, &dir, extra)?),
             has_cri,
             holder,
+            _pods: pods,
             netns: netns.name().to_owned(),
             control: fabric.plan().programs.control.clone(),
             host_socket: fabric.plan().dir.join(format!("{name}.sock")),
@@ -165,6 +171,15 @@ impl Containerd {
     fn inside(&self, program: &str) -> Command {
         inside(&self.netns, &self.holder, program)
     }
+}
+
+/// Where containerd puts the namespaces of pods, which is among those of this machine: vswitchd has to see them.
+fn pods_folder(netns: &Netns, dir: &Path) -> Result<Folder> {
+    let folder = Folder::create(&format!("{}-pods", netns.name()))?;
+    let state = dir.join("containerd-state/io.containerd.grpc.v1.cri");
+    fs::create_dir_all(&state)?;
+    std::os::unix::fs::symlink(folder.path(), state.join("netns"))?;
+    Ok(folder)
 }
 
 /// Starts what holds a mount namespace, in which the runtimes' folders of this machine are their

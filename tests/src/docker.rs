@@ -13,13 +13,15 @@ use serde_json::Value;
 
 use crate::command::{self, Finished};
 use crate::containerd::{self, Mounts, hold_mounts, inside};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, find_program};
 use crate::fabric::{Fabric, HOSTS};
 pub use crate::libnetwork::DRIVER;
-use crate::{image, libnetwork, say, stop};
+use crate::{image, libnetwork, say, scenario, stop};
 
 /// The image that containers are made of.
 pub const IMAGE: &str = "busybox:local";
+/// Name of the driver that Docker manages itself.
+pub const MANAGED: &str = "ferroflow:latest";
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long a daemon may take to answer.
@@ -45,12 +47,44 @@ impl Docker {
     /// # Errors
     /// When one does not start.
     pub fn start(fabric: &Fabric, host_idx: usize, live_restore: bool) -> Result<Self> {
+        let mut docker = Self::prepare(fabric, host_idx, live_restore)?;
+        docker.start_driver(fabric)?;
+        docker.start_dockerd()?;
+        docker.import()?;
+        Ok(docker)
+    }
+
+    /// Starts Docker, which has the driver as a plugin that it manages itself, for networks of a swarm.
+    ///
+    /// # Errors
+    /// When it does not start, or refuses the plugin.
+    pub fn start_managed(fabric: &Fabric, host_idx: usize) -> Result<Self> {
+        let mut docker = Self::prepare(fabric, host_idx, false)?;
+        docker.start_dockerd()?;
+        docker.import()?;
+        let (dir, vswitchd) = (&docker.dir, fabric.plan().dir.join(format!("{}.sock", docker.host_name)));
+        let (plugin, state) = (dir.join("plugin"), dir.join("driver"));
+        let mut make = Command::new(find_program(&scenario::target_dir()?, "vswitch-libnetwork")?);
+        make.args(["--scope=global", "--log=vswitch_libnetwork=debug"]);
+        make.arg("--make-plugin").arg(&plugin).arg("--vswitchd").arg(vswitchd).arg("--state-dir").arg(state);
+        command::output(&mut make, LIMIT)?;
+        docker.run(&["plugin", "create", MANAGED, path(&plugin)?])?;
+        docker.run(&["plugin", "enable", MANAGED])?;
+        Ok(docker)
+    }
+
+    fn import(&self) -> Result<()> {
+        let tar = image::tar(&self.dir)?;
+        self.run(&["import", "-c", "ENV PATH=/bin", &tar, IMAGE]).map(drop)
+    }
+
+    fn prepare(fabric: &Fabric, host_idx: usize, live_restore: bool) -> Result<Self> {
         let host_name = HOSTS[host_idx].name;
         let dir = fabric.plan().dir.join(format!("{host_name}-docker"));
         fs::create_dir_all(dir.join("plugins"))?;
         let netns = fabric.host_netns(host_idx);
         let holder = hold_mounts(netns, &dir, Mounts::Own)?;
-        let mut docker = Self {
+        Ok(Self {
             dockerd: None,
             driver: None,
             _containerd: containerd::start(netns.name(), &holder, &dir, containerd::NO_CRI)?,
@@ -59,12 +93,7 @@ impl Docker {
             host_name,
             dir,
             live_restore,
-        };
-        docker.start_driver(fabric)?;
-        docker.start_dockerd()?;
-        let tar = image::tar(&docker.dir)?;
-        docker.run(&["import", "-c", "ENV PATH=/bin", &tar, IMAGE])?;
-        Ok(docker)
+        })
     }
 
     /// Starts the driver, again after it was killed.
@@ -211,6 +240,10 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
+        if self.driver.is_none() {
+            // A swarm would start again what is ended, and its driver has to outlive what it is of.
+            let _ = command::run_regardless(&mut self.command(&["swarm", "leave", "--force"]), LIMIT);
+        }
         let listed = command::run_regardless(&mut self.command(&["ps", "-aq"]), LIMIT);
         let listed = listed.map(|finished| finished.stdout).unwrap_or_default();
         let words: Vec<_> = ["rm", "-f"].into_iter().chain(listed.split_whitespace()).collect();

@@ -24,6 +24,7 @@ use crate::control::Control;
 use crate::daemon::{Daemon, Life, find_program};
 use crate::netns::{self, End, Netns};
 use crate::probe::Probe;
+use crate::processes;
 use crate::scenario::Dir;
 use crate::stop;
 
@@ -138,6 +139,7 @@ pub struct Host {
     pub plan: HostPlan,
     /// `vswitchctl` for its daemon.
     pub control: Control,
+    encap_types: String,
     daemon: Option<Daemon>,
     netns: Netns,
 }
@@ -179,7 +181,8 @@ impl Fabric {
         for host in HOSTS {
             let url = socket_url(&plan.dir, host.name);
             let control = Control::to_host(&plan.programs.control, &url);
-            hosts.push(Host { plan: host, control, daemon: None, netns: Netns::create(&name(host.name))? });
+            let (encap_types, netns) = ("geneve".to_owned(), Netns::create(&name(host.name))?);
+            hosts.push(Host { plan: host, control, encap_types, daemon: None, netns });
         }
         let mut workloads = Vec::new();
         for workload in WORKLOADS {
@@ -300,6 +303,7 @@ impl Fabric {
         ];
         let log = self.plan.dir.join(format!("{name}.log"));
         let host = &mut self.hosts[idx];
+        let args = [&args[..], &["--encap-type", &host.encap_types]].concat();
         let Plan { programs, life, .. } = &self.plan;
         let mut daemon = Daemon::start(&host.netns, &programs.switch, &args, &log, *life)?;
         stop::wait_for(&format!("vswitchd on {name} answers"), START_LIMIT, || {
@@ -308,6 +312,19 @@ impl Fabric {
         })?;
         host.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Starts a host's daemon again, which others reach by these encapsulations, the best first.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_with(&mut self, idx: usize, encap_types: &str) -> Result<()> {
+        let host = &mut self.hosts[idx];
+        encap_types.clone_into(&mut host.encap_types);
+        if let Some(mut daemon) = host.daemon.take() {
+            daemon.stop()?;
+        }
+        self.start_switch(idx)
     }
 
     /// The controller's process, when it runs.
@@ -397,6 +414,10 @@ impl Fabric {
 /// # Errors
 /// When something cannot be removed.
 pub fn remove(prefix: &str, dir: &Path) -> Result<usize> {
+    processes::end_containers(dir)?;
+    for folder in netns::folders_with_prefix(&format!("{prefix}-")) {
+        netns::remove_folder(&folder)?;
+    }
     let names = netns::with_prefix(&format!("{prefix}-"));
     for name in &names {
         netns::remove(name)?;

@@ -5,9 +5,11 @@
 //! binaries and talks to them through `vswitchctl`; it depends on none of the project's crates.
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
-//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`cni`],
+//! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`pods`] (pods on one
+//! switch, by rules), [`cni`],
 //! [`mod@podman`], [`containerd`] and [`docker`] (container runtimes, their containers made of an [`image`]),
-//! [`libnetwork`] (what Docker says to its driver), then the means: [`control`], [`daemon`], [`netns`], [`command`], [`random`], [`stop`].
+//! [`libnetwork`] (what Docker says to its driver), then the means: [`control`], [`daemon`], [`netns`], [`processes`],
+//! [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
 //! which sets [`stop::flag`] and so ends every wait with an error. What a `kill -9` leaves behind is found by
@@ -28,8 +30,10 @@ pub mod image;
 pub mod libnetwork;
 pub mod netns;
 pub mod podman;
+pub mod pods;
 pub mod privilege;
 pub mod probe;
+pub mod processes;
 pub mod provider;
 pub mod random;
 pub mod scenario;

@@ -5,15 +5,17 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::command::{self, SHORT, ip};
+use crate::processes;
 
 /// Where iproute2 keeps namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -153,13 +155,80 @@ pub fn holders(inodes: &[u64]) -> Result<Vec<String>> {
 
 /// Names of the namespaces on this machine that start with `prefix`.
 pub fn with_prefix(prefix: &str) -> Vec<String> {
+    names(prefix, |path| !path.is_dir())
+}
+
+/// Names of the folders of namespaces on this machine that start with `prefix`.
+pub fn folders_with_prefix(prefix: &str) -> Vec<String> {
+    names(prefix, Path::is_dir)
+}
+
+fn names(prefix: &str, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
     let entries = std::fs::read_dir(Path::new(NETNS_DIR)).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
+        .filter(|entry| is_wanted(&entry.path()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name.starts_with(prefix))
         .collect();
     names.sort();
     names
+}
+
+/// Where others put namespaces that they make. It is among those of iproute2, which everybody sees who was
+/// started before; dropping it ends what runs inside of them and removes them.
+#[derive(Debug)]
+pub struct Folder {
+    name: String,
+}
+
+impl Folder {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When there is one of that name already.
+    pub fn create(name: &str) -> Result<Self> {
+        let path = Path::new(NETNS_DIR).join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { name: name.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        Path::new(NETNS_DIR).join(&self.name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = remove_folder(&self.name) {
+            crate::say(&format!("cannot remove the namespaces in {}: {error:#}", self.name));
+        }
+    }
+}
+
+/// Ends everything that runs in the namespaces of a folder, and removes them and it.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_folder(name: &str) -> Result<()> {
+    let folder = Path::new(NETNS_DIR).join(name);
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        end_inhabitants(&[fs::metadata(&path)?.ino()])?;
+        // A runtime that was killed in between has made the file, but not mounted the namespace.
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    fs::remove_dir(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+/// Ends all processes that live in a namespace of these, by their inodes.
+fn end_inhabitants(inodes: &[u64]) -> Result<()> {
+    let wanted: Vec<_> = inodes.iter().map(|inode| format!("net:[{inode}]")).collect();
+    processes::end(|process| {
+        let lives_in = fs::read_link(process.join("ns/net"));
+        lives_in.is_ok_and(|netns| wanted.iter().any(|wanted| netns.as_os_str() == wanted.as_str()))
+    })
 }
 
 /// One end of a virtual Ethernet link.

@@ -1,5 +1,6 @@
 //! What the scenarios in `tests/tests` start with: one at a time, root or a loud word, a fresh fabric.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +15,8 @@ use crate::{fabric, netns, privilege};
 
 /// Start of the names of the scenarios' namespaces; the process id follows.
 const PREFIX: &str = "fft";
+/// Where the scenarios' folders are.
+const DIR: &str = "/run";
 
 /// Runs a scenario over a fresh prefix, unless it is to be skipped. Scenarios of one process run one after the
 /// other: each starts polling daemons, and their timing is part of what is tested.
@@ -78,7 +81,7 @@ pub fn example() -> PathBuf {
 
 /// Folder of a scenario: short, because a socket's path has 107 bytes at most.
 pub fn dir(prefix: &str) -> PathBuf {
-    Path::new("/run").join(prefix)
+    Path::new(DIR).join(prefix)
 }
 
 /// Where the programs are: cargo puts a test into `deps`, and them into the folder above.
@@ -99,11 +102,19 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// Removes what test processes that are no more have left behind.
 fn remove_stale() {
-    for name in netns::with_prefix(&format!("{PREFIX}-")) {
-        let mut parts = name.split('-').skip(1);
+    let prefix = format!("{PREFIX}-");
+    let folders = fs::read_dir(Path::new(DIR)).into_iter().flatten().flatten();
+    let folders = folders.filter_map(|entry| entry.file_name().into_string().ok());
+    let folders = folders.filter(|name| name.starts_with(&prefix));
+    let names: BTreeSet<_> =
+        folders.chain(netns::with_prefix(&prefix)).chain(netns::folders_with_prefix(&prefix)).collect();
+    for name in names {
+        let mut parts = name.split(['-', '.']).skip(1);
         let (Some(pid), Some(n)) = (parts.next(), parts.next()) else { continue };
         if !Path::new("/proc").join(pid).exists() {
             let prefix = format!("{PREFIX}-{pid}-{n}");
+            // A scenario without a folder may have a log.
+            let _ = fs::remove_file(dir(&prefix).with_extension("log"));
             if let Err(error) = fabric::remove(&prefix, &dir(&prefix)) {
                 crate::say(&format!("cannot remove what {prefix} left behind: {error:#}"));
             }

@@ -269,19 +269,9 @@ fn open_vswitch_agrees_on_bonds_and_on_a_tree() -> Result<()> {
 
 fn bonds(row: &Row, peer: &Netns, ovs: &OpenVSwitch) -> Result<()> {
     let bond = ["--", "add-bond", "br", "bond", "p1", "p2", "bond_mode=balance-tcp", "lacp=active"];
-    let bridge = [
-        "add-br",
-        "br",
-        "--",
-        "set",
-        "bridge",
-        "br",
-        "datapath_type=netdev",
-        "--",
-        "add-port",
-        "br",
-        "right",
-    ];
+    let bridge = ["add-br", "br", "--", "set", "bridge", "br", "datapath_type=netdev"];
+    // The hosts are in VLAN 10, and frames between the bridges have its tag.
+    let right = ["--", "add-port", "br", "right", "tag=10"];
     ovs.vsctl(peer, &[&bridge[..], &right, &bond, &["other_config:lacp-time=fast"]].concat())?;
     row.set(&[
         "bonds.bond.members=[l1,l2]",

@@ -6,6 +6,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use ferroflow_tests::cni::{self, Container, Runtime};
@@ -104,17 +105,26 @@ fn a_container_comes_soon_when_hundreds_are_there() -> Result<()> {
         let present = (0..N_PRESENT).map(create).collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
         at_once(&present, |container| add(&runtime, container, &config).map(drop))?;
-        println!("{N_PRESENT} containers, {N_AT_ONCE} at once: {:.1} s", start.elapsed().as_secs_f64());
+        let together = start.elapsed().as_secs_f64();
+        println!("{N_PRESENT} containers, {N_AT_ONCE} at once: {together:.1} s");
         let coming = (N_PRESENT..N_PRESENT + N_COMING).map(create).collect::<Result<Vec<_>>>()?;
         let to = inside_address(&present[0])?;
         let took = one_after_the_other(&runtime, &coming, &config, &to)?;
+        let loads = fs::read_to_string("/proc/loadavg")?;
+        let load = loads.split(' ').next().unwrap_or_default();
+        let mut figures = json!({ "present": N_PRESENT, "at_once_s": together, "load": load });
         for (what, times) in [("ADD", took.0), ("ADD and first ping", took.1)] {
             let at = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1e3;
-            println!("{what}: p50 {:.1} ms, p99 {:.1} ms", at(50), at(99));
+            println!("{what}: p50 {:.1} ms, p99 {:.1} ms, load {load}", at(50), at(99));
+            figures[what] = json!({ "p50_ms": at(50), "p99_ms": at(99) });
             ensure!(
                 times.last().is_some_and(|longest| *longest < PATIENCE),
                 "{what} takes too long: {times:?}"
             );
+        }
+        // Asked for by `cargo xtask bench --attach --save`.
+        if let Some(file) = env::var_os("FERROFLOW_ATTACH_JSON") {
+            fs::write(file, serde_json::to_string_pretty(&figures)? + "\n")?;
         }
         at_once(&present.into_iter().chain(coming).collect::<Vec<_>>(), |container| {
             del(&runtime, &container.id, &config)

@@ -129,6 +129,49 @@ fn nothing_stays_behind() -> Result<()> {
 }
 
 #[test]
+fn containers_of_a_killed_run_end_before_the_next() -> Result<()> {
+    let name = "containers_of_a_killed_run_end_before_the_next";
+    let mut left = None;
+    scenario::run(name, |prefix| {
+        let mut gone = std::process::Command::new("true").spawn()?;
+        gone.wait()?;
+        let dead = prefix.replace(&std::process::id().to_string(), &gone.id().to_string());
+        let dir = scenario::dir(&dead);
+        std::fs::create_dir_all(dir.join("rootfs"))?;
+        let folder = netns::Folder::create(&format!("{dead}-h1-pods"))?;
+        // One that has something mounted, and one that has only its network, which is a pod's.
+        let script = "mount --bind \"$0/rootfs\" /mnt && touch \"$0/ready\" && exec sleep 1000";
+        let mut container = std::process::Command::new("unshare");
+        let container = container.args(["--mount", "sh", "-c", script]).arg(&dir).spawn()?;
+        let pod = folder.path().join("cni-1");
+        std::fs::write(&pod, "")?;
+        let script = "mount --bind /proc/self/ns/net \"$0\" && exec sleep 1000";
+        let mut inside = std::process::Command::new("unshare");
+        let inside = inside.args(["--net", "sh", "-c", script]).arg(&pod).spawn()?;
+        stop::wait_for("they run", Duration::from_secs(5), || {
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+            let is_mounted = mounts.contains(&pod.display().to_string());
+            Ok(if is_mounted && dir.join("ready").exists() { Ok(()) } else { Err("not yet".to_owned()) })
+        })?;
+        left = Some((dead, dir, pod, [container, inside]));
+        // As a killed process would.
+        std::mem::forget(folder);
+        Ok(())
+    })?;
+    let Some((dead, dir, pod, processes)) = left else { return Ok(()) };
+    scenario::run(name, |_| {
+        for mut process in processes {
+            stop::wait_for("it ends", Duration::from_secs(5), || {
+                Ok(process.try_wait()?.map(drop).ok_or_else(|| "it still runs".to_owned()))
+            })?;
+        }
+        ensure!(!pod.exists() && !dir.exists(), "{} or {} is left", pod.display(), dir.display());
+        ensure!(netns::folders_with_prefix(&dead).is_empty(), "a folder of namespaces is left");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_daemon_dies_with_a_killed_parent() -> Result<()> {
     scenario::run("a_daemon_dies_with_a_killed_parent", |prefix| {
         let netns = Netns::create(&format!("{prefix}-orphan"))?;

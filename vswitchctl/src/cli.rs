@@ -211,6 +211,14 @@ pub enum Command {
     /// Host: interfaces attached to the switch
     #[command(subcommand)]
     Port(host::port::Command),
+    /// Host: the way to other hosts
+    #[command(subcommand)]
+    Tunnel(host::tunnel::Command),
+    /// Host: neighbours that are known, on the underlay and of logical routers
+    #[command(subcommand)]
+    Neighbour(host::neighbour::Command),
+    /// Host: show packets as they come in, leave and are dropped
+    Capture(host::capture::Capture),
     /// Host: rules of the flow tables
     #[command(subcommand)]
     Flow(host::flow::Command),
@@ -299,6 +307,7 @@ impl Command {
             Self::Port(command) => command.takes_wait(),
             Self::Lab(command) => command.takes_wait(),
             Self::Perf(_) | Self::Worker(_) | Self::Bridge(_) => false,
+            Self::Tunnel(_) | Self::Neighbour(_) | Self::Capture(_) => false,
             Self::Flow(_)
             | Self::Group(_)
             | Self::Meter(_)
@@ -356,6 +365,9 @@ impl Command {
             Self::Perf(command) => command.run(session).await,
             Self::Worker(command) => command.run(session).await,
             Self::Port(command) => command.run(session).await,
+            Self::Tunnel(command) => command.run(session).await,
+            Self::Neighbour(command) => command.run(session).await,
+            Self::Capture(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
             Self::Group(command) => command.run(session).await,
             Self::Meter(command) => command.run(session).await,

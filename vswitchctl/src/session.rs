@@ -4,10 +4,11 @@
 use std::io::Write;
 
 use ferroflow_proto::host::{
-    bridge_service_client::BridgeServiceClient, conntrack_service_client::ConntrackServiceClient,
-    endpoint_service_client::EndpointServiceClient, event_service_client::EventServiceClient,
-    host_service_client::HostServiceClient, lab_service_client::LabServiceClient,
-    rule_service_client::RuleServiceClient, worker_service_client::WorkerServiceClient,
+    bridge_service_client::BridgeServiceClient, capture_service_client::CaptureServiceClient,
+    conntrack_service_client::ConntrackServiceClient, endpoint_service_client::EndpointServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    lab_service_client::LabServiceClient, rule_service_client::RuleServiceClient,
+    underlay_service_client::UnderlayServiceClient, worker_service_client::WorkerServiceClient,
 };
 use serde::Serialize;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -134,6 +135,10 @@ host_clients! {
     endpoints: EndpointServiceClient;
     /// Connects to the host's switch, for its workers.
     workers: WorkerServiceClient;
+    /// Connects to the host's switch, for packets as they pass.
+    captures: CaptureServiceClient;
+    /// Connects to the host's switch, for the way to other hosts.
+    underlay: UnderlayServiceClient;
     /// Connects to a switch that is a lab.
     lab: LabServiceClient;
 }

@@ -1,13 +1,16 @@
 //! What `vswitchd` takes on its command line.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::Pin;
+use flowtable::program::TunnelKind;
+use supervision::log::Format;
 
 use crate::{bfd::Timing, host::LAB_UPLINK};
 
@@ -53,6 +56,13 @@ pub struct RunOptions {
     /// Interface that carries tunnelled packets. The host keeps all its other traffic.
     #[arg(long, value_name = "INTERFACE", requires = "encap_ip")]
     pub uplink: Option<String>,
+    /// How other hosts may send to this one, the way it likes best first: `geneve`, `vxlan` or
+    /// both, as `vxlan,geneve`. Each host sends by the first one that it has itself
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "geneve", value_parser = encap_type)]
+    pub encap_type: Vec<TunnelKind>,
+    /// Without a network: who may send tunnelled packets, and whom rules may send them to; repeat it
+    #[arg(long, value_name = "IP", requires_all = ["standalone", "uplink"])]
+    pub tunnel_peer: Vec<Ipv4Addr>,
     /// Controller: http://ADDRESS:PORT or unix:///PATH. None: forward what is known.
     #[arg(long, value_name = "URL")]
     pub controller: Option<String>,
@@ -71,8 +81,9 @@ pub struct RunOptions {
     #[arg(long, conflicts_with_all = ["uplink", "core", "busy"])]
     pub r#virtual: bool,
     /// A switch of interfaces without a controller: its rules are written by hand, with
-    /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything.
-    #[arg(long, conflicts_with_all = ["uplink", "controller", "virtual"])]
+    /// `vswitchctl flow`, `group` and `meter`. Without rules it drops everything. With an uplink
+    /// it has ports `geneve` and `vxlan`, as --encap-type says.
+    #[arg(long, conflicts_with_all = ["controller", "virtual"])]
     pub standalone: bool,
     /// What a standalone switch does at its first start, when it has no rules
     #[arg(long, value_enum, value_name = "MODE", default_value_t = FailMode::Secure, requires = "standalone")]
@@ -117,6 +128,13 @@ pub struct RunOptions {
     /// What to log, for example `info` or `dataplane=debug`.
     #[arg(long, default_value = "info")]
     pub log: String,
+    /// How lines of the log look: `text`, or `json`, an object each
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
+    /// Where to show metrics to Prometheus, and whether the daemon is ready: `127.0.0.1:9475`,
+    /// with /metrics, /healthz and /readyz. None: nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where the state of a switch of real interfaces is kept.
@@ -135,6 +153,9 @@ impl RunOptions {
             (false, true) if self.uplink.is_none() => Err("--encap-ip needs its --uplink"),
             (true, true) if !has_network => Err("--virtual takes --encap-ip only with a --controller"),
             (true, false) if has_network => Err("--virtual with a --controller needs an --encap-ip"),
+            _ if self.encap_type.iter().collect::<BTreeSet<_>>().len() < self.encap_type.len() => {
+                Err("--encap-type has one twice")
+            }
             _ => Ok(()),
         }
     }
@@ -158,6 +179,11 @@ impl RunOptions {
         let uplink = if self.r#virtual { Some(LAB_UPLINK.to_owned()) } else { self.uplink.clone() };
         Some((uplink?, IpAddr::V4(self.encap_ip?)))
     }
+}
+
+/// Reads the name of an encapsulation.
+fn encap_type(name: &str) -> Result<TunnelKind, String> {
+    TunnelKind::of_name(name).ok_or_else(|| "write geneve or vxlan, or both with a comma".to_owned())
 }
 
 /// Reads a pin.
@@ -203,6 +229,21 @@ mod tests {
         let learning = parse(&["--standalone", "--fail-mode", "standalone"]).unwrap();
         assert_eq!(learning.fail_mode, FailMode::Standalone);
         assert_eq!(parse(&["--standalone"]).unwrap().state_dir(), Some(Path::new(STANDALONE_STATE_DIR)));
+    }
+
+    #[test]
+    fn encapsulations_come_in_the_order_of_liking() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["vswitchd"], words].concat()).map(|cli| cli.run);
+        let types = |text: &str| parse(&["--encap-type", text]).map(|run| run.encap_type);
+        assert_eq!(parse(&[]).unwrap().encap_type, [TunnelKind::Geneve]);
+        assert_eq!(types("vxlan").unwrap(), [TunnelKind::Vxlan]);
+        assert_eq!(types("vxlan,geneve").unwrap(), [TunnelKind::Vxlan, TunnelKind::Geneve]);
+        assert!(types("gre").is_err() && types("").is_err());
+        assert!(parse(&["--encap-type", "vxlan,vxlan"]).unwrap().check().is_err());
+        assert!(parse(&["--tunnel-peer", "192.0.2.2"]).is_err());
+        let by_hand =
+            ["--standalone", "--uplink", "eth0", "--encap-ip", "192.0.2.1", "--tunnel-peer", "192.0.2.2"];
+        assert!(parse(&by_hand).unwrap().check().is_ok());
     }
 
     #[test]

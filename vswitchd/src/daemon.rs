@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use dataplane::{Balancing, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use flowtable::quota::Quota;
 use futures::FutureExt as _;
+use supervision::{http, notify};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
@@ -23,7 +24,7 @@ use crate::{
     endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
-    service::{self, EndpointServer, Service, Socket},
+    service::{self, EndpointServer, Metrics, Service, Socket},
     state::StateDir,
     underlay,
 };
@@ -51,6 +52,11 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let state = options.state_dir().map_or(Ok(StateDir::none()), StateDir::open)?;
     let clock = options.r#virtual.then(VirtualClock::new);
     let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
+    // Before anything is attached: an address that cannot be had is a wrong option.
+    let metrics = match options.metrics {
+        Some(address) => Some(http::bind(address).await.with_context(|| format!("--metrics {address}"))?),
+        None => None,
+    };
     let mode = match clock {
         Some(clock) if controller.is_some() => Mode::LabNetwork(Lab::new(clock)),
         Some(clock) => Mode::Lab(Lab::new(clock)),
@@ -75,7 +81,11 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let underlay = async move { if is_real { underlay::run(followed).await } else { Ok(()) } };
     let underlay = tokio::spawn(underlay);
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
+    if let Some(listener) = metrics {
+        tokio::spawn(http::serve(listener, Metrics::new(host.clone())));
+    }
     let bfd = host.with(|host| host.bfd()).await;
+    notify::tell(notify::State::Ready);
     let failed_underlay = async move {
         match underlay.await {
             Ok(Err(error)) => Err(error.context("cannot follow the host's routes and neighbours by netlink")),
@@ -88,6 +98,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         failed = failed_underlay => failed?,
         failed = housekeeping => failed??,
     }
+    notify::tell(notify::State::Stopping);
     // Others need not wait until they miss this host.
     tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
@@ -233,7 +244,9 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
     let chassis = options.chassis.clone().unwrap_or_else(|| hostname.clone());
     anyhow::ensure!(!chassis.is_empty(), "this host has no hostname; give it an id with --chassis");
     let (endpoint, controller) = (options.endpoint(), options.controller.clone());
-    Ok(Identity { chassis, hostname, endpoint, controller, liveness: options.liveness() })
+    let (encap_types, tunnel_peers) = (options.encap_type.clone(), options.tunnel_peer.clone());
+    let liveness = options.liveness();
+    Ok(Identity { chassis, hostname, endpoint, encap_types, tunnel_peers, controller, liveness })
 }
 
 /// Where a controller is.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use supervision::log;
+pub use supervision::log::Format;
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
@@ -22,10 +24,9 @@ impl fmt::Debug for LogControl {
 ///
 /// # Errors
 /// The filter is none.
-pub fn start(filter: &str, coloured: bool) -> anyhow::Result<LogControl> {
+pub fn start(filter: &str, (format, coloured): (Format, bool)) -> anyhow::Result<LogControl> {
     let (layer, control) = LogControl::new(filter)?;
-    let lines = tracing_subscriber::fmt::layer().with_ansi(coloured).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(layer).with(lines).init();
+    tracing_subscriber::registry().with(layer).with(log::lines(format, coloured)).init();
     Ok(control)
 }
 

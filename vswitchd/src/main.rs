@@ -30,7 +30,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = &cli.run.log;
     // Colours are for people: not in a journal or a file.
     let is_seen = std::io::stderr().is_terminal();
-    let control = log::start(filter, is_seen).with_context(|| format!("--log {filter}"))?;
+    let control =
+        log::start(filter, (cli.run.log_format, is_seen)).with_context(|| format!("--log {filter}"))?;
     daemon::run(cli.run, control).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -40,6 +40,9 @@ pub(crate) struct Bench {
     /// Debian's OVN and our daemons by turns, from a stored network to the rules of a host.
     #[arg(long, conflicts_with = "vs_ovs")]
     compile: bool,
+    /// Containers by CNI on a host that has hundreds: how long each takes, until its first ping is answered.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    attach: bool,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -57,7 +60,10 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
-        packages::ensure(if self.vs_ovs || self.veth { Purpose::Demo } else { Purpose::Build }, true)?;
+        packages::ensure(
+            if self.vs_ovs || self.veth || self.attach { Purpose::Demo } else { Purpose::Build },
+            true,
+        )?;
         if self.instructions {
             packages::ensure(Purpose::Counting, true)?;
             return instructions::check(self.only.as_deref(), self.save, None);
@@ -65,6 +71,7 @@ impl Bench {
         let kinds = self.kinds();
         match () {
             () if self.compile => self.changes(),
+            () if self.attach => self.attachments(),
             () if self.veth => self.containers(),
             () if self.vs_ovs => self.compare(),
             () if !kinds.is_empty() => self.workers(&kinds),
@@ -87,6 +94,27 @@ impl Bench {
         }
         if self.save {
             command.arg("--save").arg(root().join("docs/performance/vs-ovn.json"));
+        }
+        show(&mut command, None)
+    }
+
+    fn attachments(self) -> Result<()> {
+        let mut build = cargo(&["build", "--release", "--package", "vswitchd", "--package", "vswitchctl"]);
+        build.args([
+            "--package",
+            "controller",
+            "--package",
+            "vswitch-cni",
+            "--package",
+            "ferroflow-tests",
+            "--bins",
+        ]);
+        show(&mut build, None)?;
+        let mut command =
+            cargo(&["test", "--release", "--package", "ferroflow-tests", "--test", "cni_many", "--"]);
+        command.args(["--exact", "a_container_comes_soon_when_hundreds_are_there", "--nocapture"]);
+        if self.save {
+            command.env("FERROFLOW_ATTACH_JSON", root().join("docs/performance/attach.json"));
         }
         show(&mut command, None)
     }

@@ -57,6 +57,9 @@ const NETWORK: &[Need] = &[
 #[rustfmt::skip]
 const PEERS: &[Need] = &[
     Need { package: "nftables", evidence: Evidence::Command("nft"), why: "asks nf_conntrack what it thinks of packets" },
+    Need { package: "tcpdump", evidence: Evidence::Command("tcpdump"), why: "reads what was captured" },
+    Need { package: "iperf3", evidence: Evidence::Command("iperf3"), why: "sends streams that rates are held against" },
+    Need { package: "ethtool", evidence: Evidence::Command("ethtool"), why: "says what pods leave to their devices" },
     Need { package: "curl", evidence: Evidence::Command("curl"), why: "client of HTTP, FTP and TFTP" },
     Need { package: "busybox", evidence: Evidence::Command("busybox"), why: "HTTP server" },
     Need { package: "vsftpd", evidence: Evidence::Command("vsftpd"), why: "FTP server" },

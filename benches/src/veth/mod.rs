@@ -10,6 +10,7 @@
 
 mod lab;
 mod paths;
+mod rounds;
 mod stream;
 
 use std::{path::Path, time::Duration};
@@ -28,12 +29,19 @@ struct Case {
     ours: &'static [Way],
 }
 
+impl Case {
+    /// One of its goals is named.
+    fn is_among(&self, only: &str) -> bool {
+        only.split(',').any(|wanted| self.id.split('/').any(|id| id == wanted))
+    }
+}
+
 const CASES: [Case; 2] = [
     Case {
-        id: "P16",
+        id: "P15/P16",
         what: "between two containers on a host",
         reference: Way::Bridge,
-        ours: &[Way::Packet, Way::Tap, Way::AfXdp],
+        ours: &[Way::Packet, Way::Tap, Way::AfXdp, Way::BusyPacket, Way::BusyTap, Way::BusyAfXdp],
     },
     Case {
         id: "P20",
@@ -56,7 +64,7 @@ pub fn run(
 ) -> Result<Vec<Value>> {
     let programs = Programs::find(programs)?;
     let mut results = Vec::new();
-    for case in CASES.iter().filter(|case| only.is_none_or(|only| only.split(',').any(|id| id == case.id))) {
+    for case in CASES.iter().filter(|case| only.is_none_or(|only| case.is_among(only))) {
         let ways: Vec<Way> = std::iter::once(case.reference).chain(case.ours.iter().copied()).collect();
         let mut figures = vec![Vec::new(); ways.len()];
         for round in 0..n_rounds {
@@ -93,6 +101,9 @@ fn row(case: &Case, way: Way, own: &[Figures], reference: &[Figures]) -> Value {
         "gbps_ratio": ratios(|figures| figures.gbps),
         "ping_us": spread(|figures| figures.ping_us),
         "ping_ratio": ratios(|figures| figures.ping_us),
+        "tcp_rr_us": spread(|figures| figures.rounds.median_us),
+        "tcp_rr_ratio": ratios(|figures| figures.rounds.median_us),
+        "tcp_rr_p99_us": spread(|figures| figures.rounds.p99_us),
         "n_retransmits": own.iter().map(|figures| figures.n_retransmits).sum::<u64>(),
         "n_wrong_checksums": own.iter().map(|figures| figures.n_wrong_checksums).sum::<u64>(),
     })
@@ -110,13 +121,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// The rows as a table for people.
 pub fn table(rows: &[Value]) -> String {
     let mut text = String::from(
-        "| id | way | TCP, Gbit/s (least to most) | of the reference | ping, µs | of the reference |\n|---|---|---|---|---|---|\n",
+        "| id | way | TCP, Gbit/s (least to most) | of the reference | ping, µs | of the reference \
+         | a byte there and back by TCP, µs (p99) | of the reference |\n|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let number = |name: &str, part: &str| row[name][part].as_f64().unwrap_or(f64::NAN);
         let ratio = |name: &str| row[name].as_f64().unwrap_or(f64::NAN);
         text.push_str(&format!(
-            "| {} | {} | {:.1} ({:.1} to {:.1}) | {:.0} % | {:.0} | {:.1}x |\n",
+            "| {} | {} | {:.1} ({:.1} to {:.1}) | {:.0} % | {:.0} | {:.1}x | {:.0} ({:.0}) | {:.1}x |\n",
             row["id"].as_str().unwrap_or_default(),
             row["way"].as_str().unwrap_or_default(),
             number("gbps", "median"),
@@ -125,6 +137,9 @@ pub fn table(rows: &[Value]) -> String {
             100.0 * ratio("gbps_ratio"),
             number("ping_us", "median"),
             ratio("ping_ratio"),
+            number("tcp_rr_us", "median"),
+            number("tcp_rr_p99_us", "median"),
+            ratio("tcp_rr_ratio"),
         ));
     }
     text
@@ -132,16 +147,22 @@ pub fn table(rows: &[Value]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{rounds::Rounds, *};
 
     #[test]
     fn ratios_are_of_the_same_round() {
-        let figures = |gbps| Figures { gbps, ping_us: 10.0, n_retransmits: 1, n_wrong_checksums: 0 };
+        let rounds = Rounds { median_us: 20.0, p99_us: 30.0 };
+        let figures = |gbps| Figures { gbps, ping_us: 10.0, rounds, n_retransmits: 1, n_wrong_checksums: 0 };
         let (own, reference) =
             ([figures(5.0), figures(20.0), figures(9.0)], [figures(10.0), figures(20.0), figures(10.0)]);
         let row = row(&CASES[0], Way::Packet, &own, &reference);
         assert_eq!(row["gbps_ratio"], 0.9);
         assert_eq!((row["gbps"]["median"].as_f64(), row["n_retransmits"].as_u64()), (Some(9.0), Some(3)));
-        assert!(table(&[row]).contains("| P16 | packet socket | 9.0 (5.0 to 20.0) | 90 % | 10 | 1.0x |"));
+        assert!(
+            table(&[row]).contains(
+                "| P15/P16 | packet socket | 9.0 (5.0 to 20.0) | 90 % | 10 | 1.0x | 20 (30) | 1.0x |"
+            )
+        );
+        assert!(CASES[0].is_among("P1,P15") && !CASES[0].is_among("P20,P1"));
     }
 }

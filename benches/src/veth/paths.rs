@@ -37,6 +37,12 @@ pub enum Way {
     Tap,
     /// Our switch, with AF_XDP on veth pairs.
     AfXdp,
+    /// The same three by a worker that never sleeps.
+    BusyPacket,
+    /// TAP devices.
+    BusyTap,
+    /// AF_XDP.
+    BusyAfXdp,
     /// The kernel's VXLAN device and bridge on two hosts.
     KernelVxlan,
     /// Two of our hosts and a controller.
@@ -51,6 +57,9 @@ impl Way {
             Self::Packet => "packet socket",
             Self::Tap => "TAP",
             Self::AfXdp => "AF_XDP",
+            Self::BusyPacket => "packet socket, busy",
+            Self::BusyTap => "TAP, busy",
+            Self::BusyAfXdp => "AF_XDP, busy",
             Self::KernelVxlan => "Linux VXLAN and bridge",
             Self::Geneve => "Geneve",
         }
@@ -94,8 +103,10 @@ pub(super) fn measure(way: Way, programs: &Programs, duration: Duration) -> Resu
             }
             stream::measure(&lab, duration)
         }
-        Way::Packet | Way::AfXdp => ours(&Lab::linked(1, MTU)?, way, programs, duration),
-        Way::Tap => ours(&Lab::bare(1)?, way, programs, duration),
+        Way::Packet | Way::AfXdp | Way::BusyPacket | Way::BusyAfXdp => {
+            ours(&Lab::linked(1, MTU)?, way, programs, duration)
+        }
+        Way::Tap | Way::BusyTap => ours(&Lab::bare(1)?, way, programs, duration),
         Way::Geneve => geneve(programs, duration),
     }
 }
@@ -116,15 +127,18 @@ fn bridge(lab: &Lab, host: usize, ends: &[&str]) -> Result<()> {
 fn ours(lab: &Lab, way: Way, programs: &Programs, duration: Duration) -> Result<Figures> {
     let dir = scenario::dir(&format!("ffv{}", std::process::id()));
     let _dir = Dir::create(&dir)?;
-    let (mut daemon, control) = switch(lab, 0, &dir, programs, &["--standalone"])?;
+    let is_busy = matches!(way, Way::BusyPacket | Way::BusyTap | Way::BusyAfXdp);
+    let options = ["--standalone", "--busy"];
+    let (mut daemon, control) =
+        switch(lab, 0, &dir, programs, if is_busy { &options } else { &options[..1] })?;
     let (kind, names) = match way {
-        Way::Tap => ("tap", ["ta", "tb"]),
-        Way::AfXdp => ("afxdp", HOST_ENDS),
+        Way::Tap | Way::BusyTap => ("tap", ["ta", "tb"]),
+        Way::AfXdp | Way::BusyAfXdp => ("afxdp", HOST_ENDS),
         _ => ("packet", HOST_ENDS),
     };
     for (idx, name) in names.iter().enumerate() {
         control.text(&["port", "add", name, "--kind", kind, "--number", &(idx + 1).to_string()])?;
-        if way == Way::Tap {
+        if kind == "tap" {
             lab.give(idx, name)?;
         }
     }

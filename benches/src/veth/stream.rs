@@ -1,4 +1,4 @@
-//! A stream of TCP and some pings between the workloads of a lab.
+//! A stream of TCP, exchanges of a byte and some pings between the workloads of a lab.
 
 use std::{
     fmt,
@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use ferroflow_tests::{command, netns::Netns};
 use serde_json::Value;
 
-use super::lab::{ADDRESSES, Lab};
+use super::{
+    lab::{ADDRESSES, Lab},
+    rounds::{self, Rounds},
+};
 
 /// What was measured of one way.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,8 @@ pub(super) struct Figures {
     pub(super) gbps: f64,
     /// Median time of a ping.
     pub(super) ping_us: f64,
+    /// Exchanges of a byte over TCP.
+    pub(super) rounds: Rounds,
     pub(super) n_retransmits: u64,
     /// Segments that the receiver found damaged.
     pub(super) n_wrong_checksums: u64,
@@ -27,10 +32,12 @@ pub(super) struct Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gbps, ping_us, n_retransmits, n_wrong_checksums } = self;
+        let Self { gbps, ping_us, rounds, n_retransmits, n_wrong_checksums } = self;
+        let Rounds { median_us, p99_us } = rounds;
         write!(
             f,
-            "{gbps:.1} Gbit/s, {n_retransmits} retransmitted, {n_wrong_checksums} damaged; ping {ping_us:.0} µs"
+            "{gbps:.1} Gbit/s, {n_retransmits} retransmitted, {n_wrong_checksums} damaged; \
+             ping {ping_us:.0} µs; a byte there and back {median_us:.0} µs, p99 {p99_us:.0} µs"
         )
     }
 }
@@ -53,6 +60,7 @@ const OMIT: &str = "1";
 pub(super) fn measure(lab: &Lab, duration: Duration) -> Result<Figures> {
     let [from, to] = &lab.workloads;
     let ping_us = ping(from)?;
+    let rounds = rounds::measure(from, to, ADDRESSES[1])?;
     let before = wrong_checksums(to)? + wrong_checksums(from)?;
     let server = ["-c", CORE, "iperf3", "--server", "--one-off", "--bind", ADDRESSES[1]];
     let mut command = to.command("taskset");
@@ -73,6 +81,7 @@ pub(super) fn measure(lab: &Lab, duration: Duration) -> Result<Figures> {
     Ok(Figures {
         gbps: received / 1e9,
         ping_us,
+        rounds,
         n_retransmits: answer["end"]["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
         n_wrong_checksums: wrong_checksums(to)? + wrong_checksums(from)? - before,
     })

@@ -142,7 +142,8 @@ fn multicast_group(((datapath, key), group): ((DatapathKey, PortKey), GroupChang
 }
 
 fn chassis((name, record): (String, ChassisRecord)) -> pb::Chassis {
-    pb::Chassis { name, encap_ip: record.encap_ip.to_string() }
+    let encap_types = record.encap_types.iter().map(|kind| kind.name().to_owned()).collect();
+    pb::Chassis { name, encap_ip: record.encap_ip.to_string(), encap_types }
 }
 
 fn logical_flow((id, flow): (u64, Arc<LogicalFlow>)) -> pb::LogicalFlow {

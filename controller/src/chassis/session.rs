@@ -162,7 +162,8 @@ async fn hello(requests: &mut Streaming<pb::SyncRequest>) -> Result<pb::Hello, S
 /// What the network knows of a chassis.
 fn record(hello: &pb::Hello) -> northbound::Chassis {
     let (hostname, encap_ip) = (hello.hostname.clone(), hello.encap_ip.clone());
-    northbound::Chassis { hostname, encap_ip, ..Default::default() }
+    let encap_types = hello.encap_types.clone();
+    northbound::Chassis { hostname, encap_ip, encap_types, ..Default::default() }
 }
 
 impl Inbound {

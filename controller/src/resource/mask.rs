@@ -93,7 +93,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 log_rate, log_burst, apply_after_lb, persist_established;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
-            copy_field!(path, to, from; hostname, encap_ip; "connected", "applied_revision")
+            copy_field!(path, to, from; hostname, encap_ip, encap_types; "connected", "applied_revision")
         }
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
             copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,

@@ -1,6 +1,6 @@
 //! Ports come and go: a device is opened, its queues and ways out go to workers.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use flowtable::types::PortNo;
 
@@ -9,11 +9,12 @@ use crate::{
     bridges::patch,
     config::{Device, PortId, PortSpec, Steering},
     handle::DetachError,
-    pmd::{Seat, SwitchedPort},
+    pmd::{Seat, SharedRates, SwitchedPort},
     port::{
         AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Hold, OnInterface, Opened, PortReport, afxdp,
         metrics::PortMetrics, vnet,
     },
+    qos::{PortRates, QueueCounts},
     status::{DetachedPort, PortCounts, PortStatus},
     sys::interface::Interface,
 };
@@ -127,6 +128,38 @@ impl Dataplane {
         Ok(DetachedPort { status: registered.status(port, switched.as_ref()), drops })
     }
 
+    /// Sets what a port may receive and send, and its queues; nothing: all it can. What waits
+    /// in queues that are gone goes into the others.
+    ///
+    /// # Errors
+    /// The port is not attached.
+    pub fn set_rates(&self, port: impl Into<PortId>, rates: PortRates) -> Result<(), DetachError> {
+        let port = port.into();
+        let _admin = lock(&self.admin);
+        if !lock(&self.ports).contains_key(&port) {
+            return Err(DetachError::NotAttached(port));
+        }
+        let shared = SharedRates::new(rates);
+        for seat in self.fabric.seats() {
+            let shared = shared.clone();
+            let _ = seat.ask(move |worker| worker.set_rates(port, &shared));
+        }
+        Ok(())
+    }
+
+    /// What has gone through the queues of a port since its rates were set, by number; none:
+    /// it has no queues.
+    pub fn queue_counts(&self, port: impl Into<PortId>) -> BTreeMap<u16, QueueCounts> {
+        let port = port.into();
+        let mut sums: BTreeMap<u16, QueueCounts> = BTreeMap::new();
+        let asked =
+            self.fabric.seats().iter().filter_map(|seat| seat.ask(move |worker| worker.queue_counts(port)));
+        for (queue, counts) in asked.flatten() {
+            *sums.entry(queue).or_default() += counts;
+        }
+        sums
+    }
+
     pub(super) fn seat(&self, worker: usize) -> Result<&Arc<Seat>, AttachError> {
         self.fabric.seats().get(worker).ok_or(AttachError::WorkerGone(worker))
     }
@@ -167,7 +200,7 @@ impl Dataplane {
         let mut owners = Vec::new();
         for (idx, device) in outlets.by_ref().take(n_workers).enumerate() {
             let owner = (home + idx) % n_workers;
-            let outlet = AttachedOutlet { port, outlet: idx, device, metrics: Arc::clone(metrics) };
+            let outlet = AttachedOutlet::new(port, idx, device, Arc::clone(metrics));
             self.seat(owner)?
                 .ask(move |worker| worker.take_outlet(outlet))
                 .ok_or(AttachError::WorkerGone(owner))?;

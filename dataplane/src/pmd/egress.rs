@@ -8,18 +8,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use flowtable::{
     drop::DropReason,
+    flow::Rule,
     packet::Packet,
     stats::DropCount,
     switch::{Sink, Stage},
-    types::{BridgeId, PortNo},
+    types::{BridgeId, PortNo, Timestamp},
 };
 
 use super::{
     fabric::{Fabric, Handover, Seat},
     meter::{DEFAULT_EVERY, Meter},
     patch::{Crossing, PatchEnd, Patches},
+    shaping::Held,
+    tap::{Sight, Taps},
 };
 use crate::{
+    capture::CapturePoint,
     config::PortId,
     pool::{FRAME_LEN, Frame, Pool},
     port::{AttachedOutlet, Loss, Outlet},
@@ -39,16 +43,20 @@ enum Route {
 
 /// Ways out, buffers, and what was lost on the way out.
 pub(crate) struct Egress {
-    outlets: Vec<AttachedOutlet>,
+    pub(super) outlets: Vec<AttachedOutlet>,
+    /// Ways out whose packets wait in queues, and how many do.
+    pub(super) n_shapers: usize,
+    pub(super) held: Held,
     patches: Patches,
     /// By bridge and port number.
     routes: Vec<Vec<Route>>,
     /// Bridge whose switch sends now.
-    bridge: BridgeId,
+    pub(super) bridge: BridgeId,
     pool: Pool,
     fabric: Arc<Fabric>,
     seat: Arc<Seat>,
     meter: Meter,
+    taps: Taps,
     /// Workers that got packets since the last flush.
     to_wake: Vec<usize>,
     drops: HashMap<(PortId, DropReason), Lost>,
@@ -56,9 +64,10 @@ pub(crate) struct Egress {
     room: Box<[u8]>,
 }
 
-/// Copies lost on their way out, and their bytes.
+/// Packets that were not taken, copies lost on their way out, and their bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lost {
+    n_packets: u64,
     n_copies: u64,
     n_bytes: u64,
 }
@@ -67,11 +76,14 @@ impl Egress {
     pub(crate) fn new(pool: Pool, fabric: Arc<Fabric>, seat: Arc<Seat>) -> Self {
         Self {
             outlets: Vec::new(),
+            n_shapers: 0,
+            held: Held::default(),
             patches: Patches::default(),
             routes: Vec::new(),
             bridge: BridgeId::FIRST,
             pool,
             meter: Meter::new(DEFAULT_EVERY),
+            taps: Taps::default(),
             to_wake: Vec::with_capacity(fabric.seats().len()),
             fabric,
             seat,
@@ -99,6 +111,31 @@ impl Egress {
         &mut self.meter
     }
 
+    /// Somebody captures.
+    #[inline(always)]
+    pub(crate) fn is_tapped(&self) -> bool {
+        !self.taps.is_empty()
+    }
+
+    pub(crate) fn taps_mut(&mut self) -> &mut Taps {
+        &mut self.taps
+    }
+
+    /// Shows packets that came in by a port.
+    #[cold]
+    pub(crate) fn show_received(&self, port: PortId, batch: &mut [Packet<Frame>]) {
+        let (now, sight) = (self.fabric.now(), Sight { point: CapturePoint::Received, port, why: None });
+        batch.iter_mut().for_each(|packet| self.taps.show(now, &sight, packet));
+    }
+
+    /// Shows a packet that is dropped.
+    #[cold]
+    fn show_dropped(&self, reason: DropReason, rule: Option<&Arc<Rule>>, packet: &mut Packet<Frame>) {
+        let port = PortId::new(self.bridge, packet.in_port);
+        let sight = Sight { point: CapturePoint::Dropped, port, why: Some((reason, rule)) };
+        self.taps.show(self.fabric.now(), &sight, packet);
+    }
+
     /// Sends what other workers have received for our ports.
     pub(crate) fn take_handovers(&mut self) -> bool {
         let mut found = false;
@@ -120,6 +157,7 @@ impl Egress {
 
     /// Sends what the ports have taken, and wakes workers that got packets from us.
     pub(crate) fn flush(&mut self) {
+        self.release_shaped();
         for attached in &mut self.outlets {
             let n_lost = attached.flush();
             if n_lost > 0 {
@@ -183,8 +221,8 @@ impl Egress {
         self.set_route(port, worker.map_or(Route::Nowhere, Route::Worker));
     }
 
-    /// Copies lost after the switch of a bridge had handed them over, by the port their packet
-    /// came in by.
+    /// Packets that a switch did not get, and copies lost after it had handed them over, by the
+    /// port their packet came in by.
     pub(crate) fn drops(&self, bridge: BridgeId) -> impl Iterator<Item = DropCount> {
         let of_bridge = self.drops.iter().filter(move |((port, _), _)| port.bridge == bridge);
         of_bridge.map(|((in_port, reason), lost)| DropCount {
@@ -192,7 +230,7 @@ impl Egress {
             reason: *reason,
             rule: None,
             meter: None,
-            n_packets: 0,
+            n_packets: lost.n_packets,
             n_bytes: lost.n_bytes,
             n_copies: lost.n_copies,
         })
@@ -224,7 +262,9 @@ impl Egress {
 
     /// Takes a packet that leaves by one end of a link: it goes on when the switch is done
     /// with its batch.
-    fn cross(&mut self, idx: usize, packet: Packet<Frame>) {
+    fn cross(&mut self, idx: usize, mut packet: Packet<Frame>) {
+        // The queue is one of this end's port.
+        packet.queue = 0;
         if let Err((reason, packet)) = self.patches.take(idx, packet) {
             self.lose(reason, packet);
         }
@@ -274,9 +314,39 @@ impl Egress {
         }
     }
 
-    /// Sends by a way out of ours.
+    /// The time that packets go by.
+    pub(super) fn now(&self) -> Timestamp {
+        self.fabric.now()
+    }
+
+    /// Received packets that were not taken, of those of a port.
+    pub(crate) fn n_refused(&self, port: PortId) -> u64 {
+        self.drops.get(&(port, DropReason::RateLimit)).map_or(0, |lost| lost.n_packets)
+    }
+
+    /// Does not take a received packet.
+    pub(super) fn refuse(&mut self, port: PortId, mut packet: Packet<Frame>) {
+        self.bridge = port.bridge;
+        if self.is_tapped() {
+            self.show_dropped(DropReason::RateLimit, None, &mut packet);
+        }
+        let lost = self.drops.entry((port, DropReason::RateLimit)).or_default();
+        lost.n_packets += 1;
+        lost.n_bytes += packet.len() as u64;
+        self.pool.put(packet.into_buf());
+    }
+
+    /// Sends by a way out of ours, or has a packet wait there.
     #[inline]
-    fn send(&mut self, idx: usize, mut packet: Packet<Frame>) {
+    fn send(&mut self, idx: usize, packet: Packet<Frame>) {
+        if self.outlets[idx].shaper.is_some() {
+            return self.enqueue(idx, packet);
+        }
+        self.send_now(idx, packet);
+    }
+
+    #[inline]
+    pub(super) fn send_now(&mut self, idx: usize, mut packet: Packet<Frame>) {
         match self.outlets[idx].send(&mut packet, &mut self.room) {
             Ok(()) => self.pool.put(packet.into_buf()),
             Err(Loss { reason, n_frames }) => self.lose_frames((reason, n_frames), packet),
@@ -291,11 +361,14 @@ impl Egress {
         }
     }
 
-    fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
+    pub(super) fn lose(&mut self, reason: DropReason, packet: Packet<Frame>) {
         self.lose_frames((reason, 1), packet);
     }
 
-    fn lose_frames(&mut self, (reason, n_frames): (DropReason, u64), packet: Packet<Frame>) {
+    fn lose_frames(&mut self, (reason, n_frames): (DropReason, u64), mut packet: Packet<Frame>) {
+        if self.is_tapped() {
+            self.show_dropped(reason, None, &mut packet);
+        }
         let in_port = PortId::new(self.bridge, packet.in_port);
         let lost = self.drops.entry((in_port, reason)).or_default();
         lost.n_copies += n_frames;
@@ -306,9 +379,13 @@ impl Egress {
 
 impl Sink<Frame> for Egress {
     #[inline]
-    fn output(&mut self, port: PortNo, packet: Packet<Frame>) {
+    fn output(&mut self, port: PortNo, mut packet: Packet<Frame>) {
         let stage = self.meter.enter(Stage::Transmit);
         let port = PortId::new(self.bridge, port);
+        if self.is_tapped() {
+            let sight = Sight { point: CapturePoint::Sent, port, why: None };
+            self.taps.show(self.fabric.now(), &sight, &mut packet);
+        }
         match self.route_of(port) {
             Route::Here(idx) => self.send(idx, packet),
             Route::Worker(worker) => self.hand_over(worker, port, packet),
@@ -329,6 +406,14 @@ impl Sink<Frame> for Egress {
     }
 
     fn release(&mut self, packet: Packet<Frame>) {
+        self.pool.put(packet.into_buf());
+    }
+
+    #[inline]
+    fn drop_packet(&mut self, mut packet: Packet<Frame>, reason: DropReason, rule: Option<&Arc<Rule>>) {
+        if self.is_tapped() {
+            self.show_dropped(reason, rule, &mut packet);
+        }
         self.pool.put(packet.into_buf());
     }
 

@@ -8,7 +8,7 @@
 //! Queues that are files are asked in one call which of them have something (`ReadySet`): an
 //! idle one costs the others nothing.
 
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, sync::Arc};
 
 use flowtable::packet::Packet;
 
@@ -16,6 +16,7 @@ use crate::{
     config::PortId,
     pool::{Frame, Pool},
     port::{AttachedQueue, BATCH, RxQueue},
+    qos::bucket::Bucket,
     sys::event::{Readiness, ReadySet},
 };
 
@@ -146,6 +147,19 @@ impl Ingress {
         queue.active_in = self.round;
         self.n_active_now += 1;
         Some(queue.port)
+    }
+
+    /// What a queue's port may receive.
+    #[inline]
+    pub(crate) fn rate(&self, idx: usize) -> Option<&Bucket> {
+        self.queues.get(idx)?.rate.as_deref()
+    }
+
+    /// A port may receive so much from now on.
+    pub(crate) fn set_rate(&mut self, port: PortId, rate: Option<&Arc<Bucket>>) {
+        for queue in self.queues.iter_mut().filter(|queue| queue.port == port) {
+            queue.rate = rate.cloned();
+        }
     }
 
     /// A turn was worth so much.

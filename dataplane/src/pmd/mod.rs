@@ -19,6 +19,8 @@ mod fabric;
 mod ingress;
 mod meter;
 mod patch;
+mod shaping;
+mod tap;
 mod transit;
 mod version;
 
@@ -40,6 +42,8 @@ pub(crate) use self::{
     fabric::{Fabric, Job, Seat},
     meter::Measured,
     patch::PatchEnd,
+    shaping::SharedRates,
+    tap::Tap,
 };
 use self::{
     egress::Egress,
@@ -184,6 +188,9 @@ impl Worker {
         };
         let n_packets = self.batch.len();
         self.egress.meter().batch(n_packets);
+        if let Some(rate) = self.ingress.rate(idx) {
+            self.egress.police(port, (rate, self.fabric.now()), &mut self.batch);
+        }
         let work = self.switch_batch(port) + self.cross();
         self.ingress.spent(idx, n_packets, work);
         if self.egress.meter().is_on() {
@@ -198,6 +205,9 @@ impl Worker {
     #[inline]
     fn switch_batch(&mut self, port: PortId) -> u64 {
         let (bridge, egress, batch) = (port.bridge, &mut self.egress, &mut self.batch);
+        if egress.is_tapped() {
+            egress.show_received(port, batch);
+        }
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
         let (Some(switch), Some(snapshot)) = (switch, self.plan.of(bridge)) else {
             // Ports go before their bridge, so nothing comes in for one that is gone.
@@ -283,7 +293,8 @@ impl Worker {
         // Work that came before we said that we sleep wakes nobody.
         if !self.has_work() {
             let began = tsc::now();
-            self.poll_set.wait(if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP });
+            let longest = if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP };
+            self.poll_set.wait(self.egress.shaped_wait().map_or(longest, |wait| wait.min(longest)));
             self.egress.meter().slept(began);
         }
         self.seat.waker.finish();
@@ -354,6 +365,16 @@ impl Worker {
         self.ingress.add(queue);
     }
 
+    /// Shows packets to somebody from now on.
+    pub(crate) fn add_tap(&mut self, tap: Arc<Tap>) {
+        self.egress.taps_mut().add(tap);
+    }
+
+    /// Shows him nothing any more.
+    pub(crate) fn remove_tap(&mut self, tap: &Arc<Tap>) {
+        self.egress.taps_mut().remove(tap);
+    }
+
     /// Gives up the queues of a port.
     pub(crate) fn drop_queues(&mut self, port: PortId) -> Vec<AttachedQueue> {
         let queues = self.ingress.take_all(port);
@@ -365,6 +386,7 @@ impl Worker {
     /// counted of the port.
     pub(crate) fn close_port(&mut self, port: PortId) -> (Option<AttachedOutlet>, SwitchedPort) {
         self.egress.take_handovers();
+        self.egress.abandon(port);
         self.egress.flush();
         let outlet = self.egress.detach(port);
         self.egress.remove_patch(port);
@@ -509,7 +531,7 @@ impl Worker {
         SwitchedPort {
             port,
             n_forwarded: now.rx_forwarded.saturating_sub(base.rx_forwarded),
-            n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped),
+            n_dropped: now.rx_dropped.saturating_sub(base.rx_dropped) + self.egress.n_refused(port),
         }
     }
 

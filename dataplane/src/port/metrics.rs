@@ -15,8 +15,13 @@ const ETHERNET_LEN: usize = 14;
 const TAG_LEN: usize = 4;
 
 /// Reasons for which a port drops what it was to send.
-pub const TX_DROP_REASONS: [DropReason; 4] =
-    [DropReason::TxRingFull, DropReason::TxError, DropReason::TooBig, DropReason::PortDown];
+pub const TX_DROP_REASONS: [DropReason; 5] = [
+    DropReason::TxRingFull,
+    DropReason::TxError,
+    DropReason::TooBig,
+    DropReason::PortDown,
+    DropReason::QueueFull,
+];
 
 /// What is counted of one receive queue, on cache lines of its own: another queue's worker
 /// writes next to it.
@@ -202,6 +207,6 @@ mod tests {
         metrics.tx(0).refused(1);
         let counts = metrics.read();
         assert_eq!(counts.tx_packets, 2);
-        assert_eq!(counts.tx_dropped, [0, 1, 0, 2]);
+        assert_eq!(counts.tx_dropped, [0, 1, 0, 2, 0]);
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     config::PortId,
     load::QueueLoad,
     pool::{Frame, Pool},
+    qos::{bucket::Bucket, shaper::Shaper},
     sys::{SysError, event::Waker},
 };
 
@@ -275,6 +276,8 @@ pub(crate) struct AttachedQueue {
     pub(crate) is_dear: bool,
     /// It has said that it has.
     pub(crate) is_ready: bool,
+    /// What its port may receive.
+    pub(crate) rate: Option<Arc<Bucket>>,
 }
 
 impl AttachedQueue {
@@ -291,6 +294,7 @@ impl AttachedQueue {
             active_in: 0,
             is_dear,
             is_ready: true,
+            rate: None,
         }
     }
 
@@ -323,6 +327,8 @@ pub(crate) struct AttachedOutlet {
     pub(crate) outlet: usize,
     pub(crate) device: AnyOutlet,
     pub(crate) metrics: Arc<PortMetrics>,
+    /// Where packets wait, if they have to.
+    pub(crate) shaper: Option<Box<Shaper<Packet<Frame>>>>,
 }
 
 /// What was lost of a packet that was to be sent: more than one frame may have been.
@@ -333,6 +339,16 @@ pub(crate) struct Loss {
 }
 
 impl AttachedOutlet {
+    /// In the hands of its first worker.
+    pub(crate) fn new(port: PortId, outlet: usize, device: AnyOutlet, metrics: Arc<PortMetrics>) -> Self {
+        Self { port, outlet, device, metrics, shaper: None }
+    }
+
+    /// Counts a packet that was not sent.
+    pub(crate) fn lose(&self, reason: DropReason) {
+        self.metrics.tx(self.outlet).dropped(reason, 1);
+    }
+
     /// Sends one packet, or says why not; counts either. What is left to do on it is handed on
     /// where the port can, and done here where it cannot; `room` is to do it in.
     #[inline]

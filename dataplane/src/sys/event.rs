@@ -1,4 +1,4 @@
-//! Sleeping and being woken: event files and poll(2).
+//! Sleeping and being woken: event files and ppoll(2).
 
 use std::{
     io,
@@ -90,13 +90,17 @@ impl PollSet {
 
     /// Waits until a file is ready, a signal comes or the time is up.
     pub(crate) fn wait(&mut self, timeout: Duration) {
-        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
         for fd in &mut self.fds {
             fd.revents = 0;
         }
-        // SAFETY: the array is live and as long as said. An error leaves all files idle,
-        // which is an early wake-up to the caller.
-        unsafe { libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, timeout_ms) };
+        let n_fds = self.fds.len() as libc::nfds_t;
+        // SAFETY: array and time are live, the array as long as said; no signals are masked. An
+        // error leaves all files idle, which is an early wake-up to the caller.
+        unsafe { libc::ppoll(self.fds.as_mut_ptr(), n_fds, &timeout, std::ptr::null()) };
     }
 
     /// What the last wait found, in the order the files were added.

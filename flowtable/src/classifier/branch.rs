@@ -3,7 +3,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map},
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -74,19 +74,25 @@ enum Test<'a> {
 /// What one lookup knows of sets: each is searched once for a field.
 pub(super) struct SetSearch<'a> {
     sets: &'a Sets,
+    /// Most lookups ask for none.
+    known: Option<Box<Known<'a>>>,
+}
+
+#[derive(Default)]
+struct Known<'a> {
     answers: BTreeMap<(Field, &'a SetName), bool>,
     owners: BTreeMap<Field, Vec<&'a SetName>>,
 }
 
 impl<'a> SetSearch<'a> {
     pub(super) fn new(sets: &'a Sets) -> Self {
-        Self { sets, answers: BTreeMap::new(), owners: BTreeMap::new() }
+        Self { sets, known: None }
     }
 
     /// The key's value is in the set; un-wildcards what proves that it is, or is not.
     fn has(&mut self, field: Field, name: &'a SetName, key: &mut Tracked) -> bool {
         let sets = self.sets;
-        *self.answers.entry((field, name)).or_insert_with(|| {
+        *self.known.get_or_insert_default().answers.entry((field, name)).or_insert_with(|| {
             let mut found = false;
             key.read_prefix(field, |value| {
                 let n_bits = field.info().n_bits;
@@ -110,16 +116,18 @@ impl<'a> SetSearch<'a> {
     /// The sets that the key's value is in, where there are many sets; un-wildcards what
     /// proves that it is in these and no others.
     fn owners(&mut self, field: Field, key: &mut Tracked) -> Option<&[&'a SetName]> {
-        if !self.owners.contains_key(&field) {
-            let mut found = None;
-            key.read_prefix(field, |value| {
-                let (names, n_examined) = self.sets.owners(field, value).unzip();
-                found = names;
-                n_examined.unwrap_or(0)
-            });
-            self.owners.insert(field, found?);
-        }
-        self.owners.get(&field).map(Vec::as_slice)
+        let (sets, known) = (self.sets, self.known.get_or_insert_default());
+        let entry = match known.owners.entry(field) {
+            btree_map::Entry::Occupied(entry) => return Some(entry.into_mut()),
+            btree_map::Entry::Vacant(entry) => entry,
+        };
+        let mut found = None;
+        key.read_prefix(field, |value| {
+            let (names, n_examined) = sets.owners(field, value).unzip();
+            found = names;
+            n_examined.unwrap_or(0)
+        });
+        Some(entry.insert(found?))
     }
 }
 

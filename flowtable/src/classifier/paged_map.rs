@@ -1,10 +1,12 @@
 //! A hash map that is cheap to copy and then change: entries live in small shared
-//! pages, and only the page that changes is copied.
+//! pages, and only the page that changes is copied. Many pages are in shared chunks themselves.
 
 use std::sync::Arc;
 
 /// Average entries of a page at which the number of pages doubles.
 const PAGE_FILL: usize = 8;
+/// Pages of a chunk. Fewer pages are not in chunks: there is one step less to an entry then.
+const CHUNK: usize = 256;
 
 /// Entries, and a bit for each of 64 kinds of hashes that are among them: most lookups find nothing,
 /// and these are spared a look at the entries.
@@ -32,17 +34,77 @@ fn kind(hash: u64) -> u64 {
 /// From hashes to values. The hash is the key; the caller tells collisions apart.
 ///
 /// # Cost
-/// A copy costs one reference count per page; a change after it, one page.
+/// A copy costs one reference count per page, of many pages one per 256; a change after it, one page and, where
+/// there are many, the counts of 256.
 #[derive(Debug, Clone)]
 pub(super) struct PagedMap<V> {
-    /// A power of two of them, or none.
-    pages: Vec<Page<V>>,
+    pages: Pages<V>,
     len: usize,
+}
+
+/// A power of two of pages, or none.
+#[derive(Debug, Clone)]
+enum Pages<V> {
+    Few(Vec<Page<V>>),
+    Many(Vec<Arc<[Page<V>]>>),
 }
 
 impl<V> Default for PagedMap<V> {
     fn default() -> Self {
-        Self { pages: Vec::new(), len: 0 }
+        Self { pages: Pages::Few(Vec::new()), len: 0 }
+    }
+}
+
+impl<V: Clone> Pages<V> {
+    fn new(pages: Vec<Page<V>>) -> Self {
+        if pages.len() <= CHUNK {
+            return Self::Few(pages);
+        }
+        let (mut pages, mut chunks) = (pages.into_iter(), Vec::new());
+        while pages.len() > 0 {
+            chunks.push(pages.by_ref().take(CHUNK).collect());
+        }
+        Self::Many(chunks)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(pages) => pages.len(),
+            Self::Many(chunks) => chunks.len() * CHUNK,
+        }
+    }
+
+    /// The page that a hash belongs to.
+    #[inline]
+    fn get(&self, hash: u64) -> Option<&Page<V>> {
+        let hash = hash as usize;
+        match self {
+            // Without pages the index is out of range and the answer is "none".
+            Self::Few(pages) => pages.get(hash & pages.len().wrapping_sub(1)),
+            Self::Many(chunks) => chunks.get((hash / CHUNK) & (chunks.len() - 1))?.get(hash % CHUNK),
+        }
+    }
+
+    fn get_mut(&mut self, hash: u64) -> Option<&mut Page<V>> {
+        let hash = hash as usize;
+        match self {
+            Self::Few(pages) => {
+                let mask = pages.len().wrapping_sub(1);
+                pages.get_mut(hash & mask)
+            }
+            Self::Many(chunks) => {
+                let mask = chunks.len() - 1;
+                Arc::make_mut(chunks.get_mut((hash / CHUNK) & mask)?).get_mut(hash % CHUNK)
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Page<V>> {
+        let (few, many) = match self {
+            Self::Few(pages) => (pages.as_slice(), [].as_slice()),
+            Self::Many(chunks) => ([].as_slice(), chunks.as_slice()),
+        };
+        few.iter().chain(many.iter().flat_map(|chunk| chunk.iter()))
     }
 }
 
@@ -50,8 +112,7 @@ impl<V: Clone + Default> PagedMap<V> {
     /// The value of a hash.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Option<&V> {
-        // Without pages the index is out of range and the answer is "none".
-        let page = self.pages.get(self.page_idx(hash)).filter(|page| page.kinds & kind(hash) != 0)?;
+        let page = self.pages.get(hash).filter(|page| page.kinds & kind(hash) != 0)?;
         page.entries.iter().find(|(h, _)| *h == hash).map(|(_, value)| value)
     }
 
@@ -61,8 +122,9 @@ impl<V: Clone + Default> PagedMap<V> {
         if self.len >= self.pages.len() * PAGE_FILL {
             self.grow();
         }
-        let page_idx = self.page_idx(hash);
-        let page = &mut self.pages[page_idx];
+        // There are pages now, and each hash has one.
+        let page = self.pages.get_mut(hash);
+        let Some(page) = page else { return change(&mut V::default()).1 };
         let entries = Arc::make_mut(&mut page.entries);
         let idx = entries.iter().position(|(h, _)| *h == hash).unwrap_or_else(|| {
             entries.push((hash, V::default()));
@@ -84,19 +146,15 @@ impl<V: Clone + Default> PagedMap<V> {
         self.pages.iter().flat_map(|page| page.entries.iter().map(|(_, value)| value))
     }
 
-    fn page_idx(&self, hash: u64) -> usize {
-        hash as usize & self.pages.len().wrapping_sub(1)
-    }
-
     fn grow(&mut self) {
         let n_pages = (self.pages.len() * 2).max(1);
         let mut pages = vec![Vec::new(); n_pages];
-        for page in std::mem::take(&mut self.pages) {
-            for (hash, value) in Arc::unwrap_or_clone(page.entries) {
-                pages[hash as usize & (n_pages - 1)].push((hash, value));
+        for page in self.pages.iter() {
+            for (hash, value) in page.entries.iter() {
+                pages[*hash as usize & (n_pages - 1)].push((*hash, value.clone()));
             }
         }
-        self.pages = pages.into_iter().map(Page::new).collect();
+        self.pages = Pages::new(pages.into_iter().map(Page::new).collect());
     }
 }
 
@@ -111,7 +169,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_map_and_copies_stay_as_they_were(
-            steps in proptest::collection::vec((0..40_u64, 0..4_u8), 0..300),
+            steps in proptest::collection::vec((0..40_u64, 0..4_u8), 0..300), n_more in 0_u8..8,
         ) {
             let (mut map, mut model) = (PagedMap::<u8>::default(), HashMap::new());
             let mut copies = Vec::new();
@@ -121,6 +179,14 @@ mod tests {
                 }
                 map.update(hash, |slot| { *slot = value; (value != 0, ()) });
                 if value == 0 { model.remove(&hash); } else { model.insert(hash, value); }
+            }
+            // So many that there are chunks.
+            for hash in (40..6_000).filter(|_| n_more == 0).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+                map.update(hash, |slot| { *slot = 1; (true, ()) });
+                model.insert(hash, 1);
+                if hash % 1999 == 0 {
+                    copies.push((map.clone(), model.clone()));
+                }
             }
             copies.push((map, model));
             for (map, model) in copies {

@@ -66,6 +66,10 @@ pub(crate) fn apply_remarked<B: FrameBuf>(
         if let Some(max_len) = extras.max_len {
             labels::truncate(packet, max_len)?;
         }
+        if let Some(queue) = extras.queue {
+            // One that no port can have is the usual one.
+            packet.queue = u16::try_from(queue).unwrap_or_default();
+        }
     }
     if let Some(header) = &emit.tunnel {
         encap::encapsulate(packet, header, flow_hash)?;

@@ -134,7 +134,8 @@ fn tunnel_len(datagram: &[u8]) -> Option<usize> {
     let (head, _) = datagram.split_first_chunk::<8>()?;
     match (head[0] >> 6, [head[2], head[3]]) {
         (0, [0x65, 0x58]) => Some(8 + 4 * usize::from(head[0] & 0x3f)),
-        _ if head[0] == 0x08 && head[7] == 0 => Some(8),
+        // Maybe with a group policy.
+        _ if head[0] & 0x7f == 0x08 && head[7] == 0 => Some(8),
         _ => None,
     }
 }
@@ -246,9 +247,54 @@ fn finish_outer(frame: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// Settles what a sender on this machine has left undone of a frame for a tunnel, and gives what
+/// is left to do on the packet inside. A checksum within the tunnel is completed; a TCP segment
+/// there that is to be cut stays whole.
+pub fn settle_received(frame: &mut [u8], undone: &Offload) -> Offload {
+    if !undone.csum_partial {
+        return Offload::default();
+    }
+    drop_outer_checksum(frame);
+    let is_inside = usize::from(undone.csum_start) >= OUTER_LEN;
+    let gso = undone.gso.filter(|gso| is_inside && gso.kind == GsoKind::Tcp);
+    if let Some(large) = gso.and_then(|gso| large_segment(frame, gso)) {
+        return large;
+    }
+    if is_inside {
+        complete_inside(frame, undone);
+    }
+    Offload::default()
+}
+
+/// A TCP segment in a tunnel that is to be cut.
+fn large_segment(frame: &[u8], gso: Gso) -> Option<Offload> {
+    let layout = segment(frame.get(OUTER_LEN..)?)?.layout;
+    let moved = |at: u16| at.checked_add(OUTER_LEN as u16);
+    let inner =
+        Layout { l3: moved(layout.l3)?, l4: moved(layout.l4)?, l3_end: moved(layout.l3_end)?, ..layout };
+    let gso = Some(Gso { inner, ..gso });
+    Some(Offload { csum_partial: true, csum_start: inner.l4, csum_offset: 16, gso })
+}
+
+/// The packet inside ends where the outer one does.
+fn complete_inside(frame: &mut [u8], undone: &Offload) {
+    let total_len = frame.get(16..18).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    let end = frame.len().min(Ethernet::LEN + usize::from(total_len));
+    let Some(segment) = frame.get_mut(usize::from(undone.csum_start)..end) else { return };
+    // What is none at all must not come out as one that says "none" in UDP (RFC 768).
+    let sum = match checksum::of(segment) {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    let at = usize::from(undone.csum_offset);
+    if let Some(field) = segment.get_mut(at..at + 2) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
 /// A received frame's outer UDP checksum was checked by who received it, or never computed by a
 /// sender on this machine: from now on there is none.
-pub fn drop_outer_checksum(frame: &mut [u8]) {
+pub(super) fn drop_outer_checksum(frame: &mut [u8]) {
     let is_udp = frame.get(12..15) == Some(&[0x08, 0x00, 0x45]) && frame.get(23) == Some(&ip_proto::UDP);
     let whole = frame.get(20..22).is_some_and(|bytes| {
         u16::from_be_bytes([bytes[0], bytes[1]]) & (ipv4_fragment::MORE | ipv4_fragment::OFFSET) == 0

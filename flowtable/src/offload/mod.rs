@@ -20,7 +20,7 @@ mod tests;
 
 pub use self::{
     check::check,
-    datagrams::{Datagrams, Taken, Train, Written, drop_outer_checksum, train_offload},
+    datagrams::{Datagrams, Taken, Train, Written, settle_received, train_offload},
     segments::Segments,
 };
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, num::NonZeroU16, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{datagrams::drop_outer_checksum, *};
 use crate::{
     build::{self, Host},
     drop::DropReason,
@@ -309,6 +309,35 @@ fn trains(packet: &Packet<Vec<u8>>) -> Vec<(Vec<u8>, Written)> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// What the kernel's own tunnels leave undone of a packet is done, or known, afterwards.
+    #[test]
+    fn what_is_undone_within_a_tunnel_is_settled(ipv6: bool, vxlan: bool, large: bool, len in 3000_usize..60_000, segment_len in 500_u16..1400) {
+        let (packet, _) = encapsulated(ipv6, vxlan, len, segment_len);
+        let gso = packet.offload.gso.unwrap();
+        // As a record of the kernel's says it, with an outer checksum besides.
+        let told = Gso { inner: Layout::default(), ..gso };
+        let undone = Offload { gso: large.then_some(told), ..packet.offload };
+        let mut frame = packet.bytes().to_vec();
+        frame[40..42].copy_from_slice(&[0x12, 0x34]);
+        let mut received = Packet::new(frame, 0, packet.len(), PortNo::ZERO);
+        received.layout = packet.layout;
+        received.offload = settle_received(received.bytes_mut(), &undone);
+        if large {
+            prop_assert_eq!(received.offload, packet.offload);
+            prop_assert_eq!(cut(&received), cut(&packet));
+        } else {
+            prop_assert!(received.offload.is_none());
+            assert_checksums(received.bytes());
+        }
+    }
+
+    #[test]
+    fn settling_never_panics(mut frame in proptest::collection::vec(any::<u8>(), 0..200), csum_start: u16, csum_offset: u16, gso: bool) {
+        let gso = gso.then_some(Gso { kind: GsoKind::Tcp, segment_len: NonZeroU16::MIN, inner: Layout::default() });
+        let undone = Offload { csum_partial: true, csum_start, csum_offset, gso };
+        settle_received(&mut frame, &undone);
+    }
 
     /// What a device makes of a train is what would have been sent frame by frame.
     #[test]

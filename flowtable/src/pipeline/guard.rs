@@ -1,5 +1,5 @@
 //! What happens to a packet before the tables: ports that take nothing, frames of the bridges'
-//! own protocols, ports that the spanning tree has blocked, copies for mirrors.
+//! own protocols, ports that the spanning tree has blocked, samples, copies for mirrors.
 
 use super::{
     Tracer,
@@ -44,6 +44,9 @@ impl<T: Tracer> Walk<'_, T> {
             }
             self.end(DropReason::PortBlocked);
             return Ok(true);
+        }
+        if let Some(sample) = snapshot.ports.sampling() {
+            self.sample(sample)?;
         }
         self.mirror(in_port, true)?;
         Ok(false)

@@ -34,13 +34,13 @@ enum ToGroup {
 
 impl<T: Tracer> Walk<'_, T> {
     /// Sends a packet to a group to those that want it.
-    pub(super) fn to_group(
+    pub(super) fn send_to_group(
         &mut self,
         snooping: Snooping,
         (vlan, own_tag): (VlanId, bool),
         in_port: PortNo,
     ) -> Result<(), Abort> {
-        match self.to_group_of() {
+        match self.kind_to_group() {
             ToGroup::Other => self.flood_in_vlan((vlan, own_tag), in_port),
             ToGroup::Query => {
                 self.punt_protocol()?;
@@ -49,7 +49,7 @@ impl<T: Tracer> Walk<'_, T> {
             // Not to other hosts: who hears that somebody wants it does not say so itself.
             ToGroup::Report => {
                 self.punt_protocol()?;
-                self.to_receivers((vlan, own_tag), in_port, None)
+                self.send_to_receivers((vlan, own_tag), in_port, None)
             }
             ToGroup::Data(group) => {
                 let fdb = self.snapshot.tables.fdb();
@@ -60,7 +60,7 @@ impl<T: Tracer> Walk<'_, T> {
                     return self.flood_in_vlan((vlan, own_tag), in_port);
                 }
                 let n_ends = self.n_ends;
-                self.to_receivers((vlan, own_tag), in_port, known.as_deref())?;
+                self.send_to_receivers((vlan, own_tag), in_port, known.as_deref())?;
                 if self.n_ends == n_ends {
                     self.end(DropReason::GroupUnknown);
                 }
@@ -69,7 +69,7 @@ impl<T: Tracer> Walk<'_, T> {
         }
     }
 
-    fn to_group_of(&mut self) -> ToGroup {
+    fn kind_to_group(&mut self) -> ToGroup {
         if self.labels.bare {
             return ToGroup::Other;
         }
@@ -100,7 +100,7 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// To these ports, and to those behind which routers are.
-    fn to_receivers(
+    fn send_to_receivers(
         &mut self,
         (vlan, own_tag): (VlanId, bool),
         in_port: PortNo,

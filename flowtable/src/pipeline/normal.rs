@@ -53,7 +53,7 @@ impl<T: Tracer> Walk<'_, T> {
         let own_tag = !self.snapshot.ports.bridging(bundle).is_tunnel();
         self.note_source(vlan, bundle, dst)?;
         if let Some(snooping) = self.snapshot.ports.snooping().filter(|_| dst & GROUP != 0) {
-            return self.to_group(snooping, (vlan, own_tag), bundle);
+            return self.send_to_group(snooping, (vlan, own_tag), bundle);
         }
         let found = if dst & GROUP == 0 { self.find_station(vlan, dst) } else { None };
         let port = found.filter(|port| self.snapshot.ports.get(*port).is_some());

@@ -18,7 +18,7 @@ pub use self::{
     bridging::{Bridging, PriorityTags, TreeState, VlanMode},
     mirror::{MAX_MIRRORS, Mirror, MirrorOutput},
 };
-use crate::types::PortNo;
+use crate::{flow::Sample, types::PortNo};
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +69,7 @@ pub struct PortTable {
     mirrors: Vec<Arc<Mirror>>,
     mirror_ports: BTreeSet<PortNo>,
     snooping: Option<Snooping>,
+    sampling: Option<Sample>,
 }
 
 impl PortTable {
@@ -108,9 +109,19 @@ impl PortTable {
         self.snooping = snooping;
     }
 
+    /// Says which of all packets that ports receive collectors are shown.
+    pub fn set_sampling(&mut self, sampling: Option<Sample>) {
+        self.sampling = sampling;
+    }
+
+    /// Which of all packets collectors are shown.
+    pub(crate) fn sampling(&self) -> Option<&Sample> {
+        self.sampling.as_ref()
+    }
+
     /// Something is to be done before the tables.
     pub(crate) fn has_guards(&self) -> bool {
-        self.n_guarded > 0 || !self.mirrors.is_empty()
+        self.n_guarded > 0 || !self.mirrors.is_empty() || self.sampling.is_some()
     }
 
     /// How a port takes part in forwarding.

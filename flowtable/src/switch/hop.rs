@@ -250,7 +250,7 @@ impl Switch {
         let verdict = match tracked {
             Ok(verdict) => verdict,
             Err(reason) => {
-                sink.release(packet);
+                sink.drop_packet(packet, reason, None);
                 self.books.dropped(0, reason, None, n_bytes);
                 return;
             }
@@ -376,7 +376,7 @@ impl Switch {
             changed.and_then(|is_changed| rider.finish_pass((pass, next), verdict, is_changed, &mut key));
         self.lanes.keys[idx] = key;
         if let Err(reason) = finished {
-            sink.release(rider.packet);
+            sink.drop_packet(rider.packet, reason, None);
             let mut fate = Fate::default();
             self.fail(&mut fate, Failure::of(reason));
             return self.settle(fate, n_bytes);

@@ -61,15 +61,20 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
     ends.samples.show(&program.samples, &packet, |step| verdicts.passes(step));
     let Ends { books, punts, .. } = ends;
     if let (true, Some(cause)) = (program.emits.is_empty(), &program.drop) {
-        sink.release(packet);
+        sink.drop_packet(packet, cause.reason, cause.rule.as_ref());
         return books.dropped(row, cause.reason, cause.rule.as_ref(), n_bytes);
     }
     let n_emits = program.emits.len();
     let Some(last) = (0..n_emits).rev().find(|emit| verdicts.of(steps, *emit).is_ok()) else {
-        sink.release(packet);
         match verdicts.of(steps, n_emits.saturating_sub(1)) {
-            Err(step) => books.metered(step, n_bytes),
-            Ok(_) => drop(books.dropped(row, DropReason::TableMiss, None, n_bytes)),
+            Err(step) => {
+                sink.drop_packet(packet, DropReason::Metered, Some(&step.rule));
+                books.metered(step, n_bytes);
+            }
+            Ok(_) => {
+                sink.drop_packet(packet, DropReason::TableMiss, None);
+                books.dropped(row, DropReason::TableMiss, None, n_bytes);
+            }
         }
         return row;
     };

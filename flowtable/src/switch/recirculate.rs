@@ -250,7 +250,14 @@ impl Switch {
             }
         }
         if let Some(packet) = packet {
-            sink.release(packet);
+            match (&fate.failure, &program.drop) {
+                _ if fate.sent => sink.release(packet),
+                (Some(by), _) if by.meter.is_some() => {
+                    sink.drop_packet(packet, by.reason, by.rule.as_ref());
+                }
+                (None, Some(cause)) => sink.drop_packet(packet, cause.reason, cause.rule.as_ref()),
+                (Some(_), _) | (None, None) => sink.release(packet),
+            }
             if let (None, Some(cause)) = (&fate.failure, &program.drop) {
                 let (reason, rule) = (cause.reason, cause.rule.clone());
                 fate.failure = Some(Failure { rule, is_meant: true, ..Failure::of(reason) });
@@ -296,7 +303,7 @@ impl Switch {
                 Some((rider, program))
             }
             Err(reason) => {
-                sink.release(rider.packet);
+                sink.drop_packet(rider.packet, reason, None);
                 self.fail(fate, Failure::of(reason));
                 None
             }

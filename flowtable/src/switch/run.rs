@@ -1,6 +1,6 @@
 //! Carrying programs out: copies, edits, the way to the sink, and the books.
 
-use std::{ops::Range, vec};
+use std::{ops::Range, sync::Arc, vec};
 
 use super::{
     Lanes, Lookup, Moment, Stage, Switch,
@@ -14,6 +14,7 @@ use crate::{
     cache::Handle,
     drop::DropReason,
     execute,
+    flow::Rule,
     key::FlowKey,
     offload,
     packet::{FrameBuf, Packet},
@@ -50,6 +51,12 @@ pub trait Sink<B> {
     }
     /// Takes back the buffer of a packet that goes nowhere.
     fn release(&mut self, packet: Packet<B>);
+    /// The same, of a packet or copy that was dropped: for a sink that shows what is. It is
+    /// counted elsewhere.
+    #[inline(always)]
+    fn drop_packet(&mut self, packet: Packet<B>, _reason: DropReason, _rule: Option<&Arc<Rule>>) {
+        self.release(packet);
+    }
     /// What follows, until it is told again, belongs to this stage: for a sink that measures.
     #[inline(always)]
     fn enter(&mut self, _stage: Stage) {}
@@ -109,7 +116,7 @@ impl Switch {
                     }
                 }
                 Lookup::Dropped(reason) => {
-                    packets.by_ref().take(1).for_each(|packet| sink.release(packet));
+                    packets.by_ref().take(1).for_each(|packet| sink.drop_packet(packet, reason, None));
                     self.books.received(1, self.lanes.lens[idx]);
                     self.books.dropped(0, reason, None, self.lanes.lens[idx]);
                     1
@@ -121,7 +128,7 @@ impl Switch {
                     }
                     let (port, key) = (self.lanes.ports[idx], *self.lanes.key(idx));
                     if let Some(reason) = self.refusal(moment, port, &key) {
-                        packets.by_ref().take(1).for_each(|packet| sink.release(packet));
+                        packets.by_ref().take(1).for_each(|packet| sink.drop_packet(packet, reason, None));
                         self.books.received(1, self.lanes.lens[idx]);
                         self.books.dropped(0, reason, None, self.lanes.lens[idx]);
                         idx += 1;
@@ -296,7 +303,7 @@ fn encapsulate_group<B: FrameBuf, S: Sink<B>>(
                 sink.output(port, packet);
             }
             Err(reason) => {
-                sink.release(packet);
+                sink.drop_packet(packet, reason, None);
                 books.dropped(0, reason, None, lanes.lens[idx]);
             }
         }
@@ -326,10 +333,11 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
     }
     let Ends { books, punts, .. } = ends;
     let Some((last, others)) = program.emits.split_last() else {
-        sink.release(packet);
         let cause = program.drop.as_ref();
         let reason = cause.map_or(DropReason::TableMiss, |cause| cause.reason);
-        return books.dropped(row, reason, cause.and_then(|cause| cause.rule.as_ref()), n_bytes);
+        let rule = cause.and_then(|cause| cause.rule.as_ref());
+        sink.drop_packet(packet, reason, rule);
+        return books.dropped(row, reason, rule, n_bytes);
     };
     let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
     let hash = if tunnelled { lanes.flow_hash(idx) } else { 0 };
@@ -386,7 +394,8 @@ pub(super) fn send<B: FrameBuf, S: Sink<B>>(
     });
     match (&result, punt) {
         (Ok(()), None) => sink.output(emit.port, packet),
-        (Ok(()), Some(_)) | (Err(_), _) => sink.release(packet),
+        (Ok(()), Some(_)) => sink.release(packet),
+        (Err(reason), _) => sink.drop_packet(packet, *reason, None),
     }
     result
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     build::{self, Host},
     drop::DropReason,
-    flow::{Match, PuntReason},
+    flow::{Match, PuntReason, Sample},
     key::FlowKey,
     pipeline::{
         NoTrace,
@@ -378,7 +378,9 @@ fn port_table() -> impl Strategy<Value = PortTable> {
     let outputs = select(vec![MirrorOutput::Port(random::port(2)), MirrorOutput::Vlan(vlan(200))]);
     let mirrors = vec((outputs, filters, any::<[bool; 3]>()), 0..3);
     let snooping = select(vec![None, Some(true), Some(false)]);
-    (vec(port, 4), bonds, mirrors, snooping).prop_map(|(settings, with_bond, mirrors, snooping)| {
+    let sampling = select(vec![None, Some(Sample { probability: 9000, ..Sample::default() })]);
+    let bridge = (snooping, sampling);
+    (vec(port, 4), bonds, mirrors, bridge).prop_map(|(settings, with_bond, mirrors, (snooping, sampling))| {
         let mut ports = PortTable::default();
         for (raw, (mode, trunks, priority_tags, tree, listens, protected)) in (1..).zip(settings) {
             ports.insert(random::port(raw), info());
@@ -398,6 +400,7 @@ fn port_table() -> impl Strategy<Value = PortTable> {
         });
         let mirrors = mirrors.collect();
         ports.set_mirrors(mirrors);
+        ports.set_sampling(sampling);
         ports.set_snooping(snooping.map(|floods_unknown| Snooping { floods_unknown }));
         ports
     })
@@ -425,11 +428,10 @@ fn key() -> impl Strategy<Value = FlowKey> {
     })
 }
 
-fn observe(
-    config: SwitchConfig,
-    ports: &PortTable,
-    keys: &[FlowKey],
-) -> (Vec<Vec<(u32, Vec<u8>)>>, Vec<String>) {
+/// Which frames leave by which ports.
+type Sent = Vec<(u32, Vec<u8>)>;
+
+fn observe(config: SwitchConfig, ports: &PortTable, keys: &[FlowKey]) -> (Vec<Sent>, Vec<String>) {
     let snapshot = snapshot(|table| *table = ports.clone());
     let hears = [port(1), port(3), port(BOND)].into();
     snapshot.tables.fdb().set_receivers(vlan(100), Some("239.1.2.3".parse().unwrap()), Some(&hears));

@@ -7,8 +7,7 @@ use crate::{
     flow::{Sample, ToController},
     key::{FlowKey, FlowMask},
     program::{
-        CtPass, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, SampleStep, TunnelHeader, TunnelKind,
-        VlanTag,
+        CtPass, Emit, Extras, FieldEdit, LabelEdit, MeterStep, Program, SampleStep, TunnelHeader, VlanTag,
     },
 };
 
@@ -390,10 +389,7 @@ fn print_edits(edits: &[FieldEdit]) -> Vec<String> {
 }
 
 fn print_tunnel(tunnel: &TunnelHeader, emit: &Emit) -> String {
-    let kind = match tunnel.kind {
-        TunnelKind::Geneve => "geneve",
-        TunnelKind::Vxlan => "vxlan",
-    };
+    let kind = tunnel.kind.name();
     let TunnelHeader { vni, remote, bytes, tunnel_port, .. } = tunnel;
     let size = bytes.len();
     format!(

@@ -203,7 +203,7 @@ pub(super) fn view(sb: &Southbound, ports: &Ports) -> Southbound {
         .filter(|(name, _)| named.contains(name))
         .map(|(name, set)| (name.clone(), set.clone()))
         .collect();
-    let record = ChassisRecord { encap_ip: [192, 0, 2, 1].into() };
+    let record = ChassisRecord::at([192, 0, 2, 1]);
     view.chassis.insert(HERE.to_owned(), record);
     view
 }

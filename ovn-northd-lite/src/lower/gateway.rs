@@ -73,10 +73,13 @@ pub(super) fn asked(context: &Context<'_>, binding: &PortBinding) -> BTreeMap<St
     ids.map(|id| (id.clone(), is_resident(context.view, context.local, id))).collect()
 }
 
-/// What belongs to no datapath: with a tunnel, when there is something that several chassis
+/// What belongs to no datapath: with tunnels, when there is something that several chassis
 /// may have, and with patches that some workloads take on their own chassis.
-pub(super) fn common((tunnel, has_shared, has_open): (Option<PortNo>, bool, bool), rules: &mut RuleSet) {
-    if let Some(tunnel) = tunnel.filter(|_| has_shared) {
+pub(super) fn common(
+    (tunnels, has_shared, has_open): ([Option<PortNo>; 2], bool, bool),
+    rules: &mut RuleSet,
+) {
+    for tunnel in tunnels.into_iter().flatten().filter(|_| has_shared) {
         liveness(tunnel, rules);
     }
     if has_open {

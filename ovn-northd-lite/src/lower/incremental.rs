@@ -153,7 +153,7 @@ impl Lowering {
         self.stale_after(&mut stale);
         let mut change = LoweredDelta::default();
         let mut units = stale.units();
-        let common = (self.local.tunnel, !self.index.shared.is_empty(), !self.index.open.is_empty());
+        let common = (self.local.tunnels(), !self.index.shared.is_empty(), !self.index.open.is_empty());
         let is_first = self.common.is_none();
         if self.common.replace(common) != Some(common) {
             units.insert(Unit::Common);

@@ -8,13 +8,14 @@ use std::{
 
 use flowtable::{
     field::Field,
-    flow::{Action, Match, Origin},
+    flow::{Action, Match, Origin, Values},
     types::{MeterId, Priority, TableId},
 };
 
 use super::{
-    CONTINUATION, Context, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES, N_INGRESS_STAGES,
-    REMOTE_OUTPUT, SAVE_INPORT, is_resident, meters, rules::Head, sets::SetSource, unit::Output,
+    CONTINUATION, Context, FROM_TUNNEL, LOG_EGRESS, LOG_INGRESS, LowerError, N_EGRESS_STAGES,
+    N_INGRESS_STAGES, REMOTE_OUTPUT, SAVE_INPORT, is_resident, meters, rules::Head, sets::SetSource,
+    unit::Output,
 };
 use crate::{
     actions,
@@ -104,6 +105,10 @@ impl FlowRules {
         }
         let place = Place { table, priority: flow.priority, datapath: flow.datapath, cookie: id, origin };
         self.0.needs.n_conjunctions = matches.len();
+        // Packets may come of which it is not known where they came in.
+        if context.local.vxlan.is_some() && flow.pipeline == Pipeline::Egress {
+            self.refuse_unknown(&place, &matches);
+        }
         for (idx, matches) in matches.into_iter().enumerate() {
             self.add_matches(context, &place, matches, (&actions, idx));
         }
@@ -145,6 +150,46 @@ impl FlowRules {
         (needs.odd_sets, needs.sets) = (odd.into_inner(), sets.into_inner());
         needs.residents = residents.into_inner();
         matches
+    }
+
+    /// What the flow says of the input port is not known of packets that came by VXLAN: those
+    /// that it may be about do not pass.
+    fn refuse_unknown(&mut self, place: &Place, matches: &[Matches]) {
+        let asks = |matching: &&Match| {
+            let mut memberships = matching.memberships().iter();
+            matching.get(Field::Reg14).1 != 0
+                || memberships.any(|known| known.field.shares_place(Field::Reg14))
+        };
+        let mut refused = BTreeSet::new();
+        for matches in matches {
+            match matches {
+                Matches::Any(list) => refused.extend(list.iter().filter(asks).cloned()),
+                Matches::All { clauses, common } => {
+                    let is_asked = clauses.iter().flatten().chain([common]).any(|matching| asks(&matching));
+                    refused.extend(is_asked.then(Match::any));
+                }
+            }
+        }
+        if refused.is_empty() {
+            return;
+        }
+        // Above the flow itself, which may have another port in mind than none.
+        let priority = Priority::new(place.priority.get().saturating_add(1)).unwrap_or(place.priority);
+        for matching in refused {
+            let (key, mask) = matching.expand();
+            let unknown = Match::from_key(&key, &mask).with(Field::Reg14, 0);
+            let unknown = unknown.with_masked(Field::Reg10, FROM_TUNNEL, FROM_TUNNEL);
+            let memberships =
+                matching.memberships().iter().filter(|known| !known.field.shares_place(Field::Reg14));
+            let unknown = memberships.fold(unknown, |unknown, known| match known.values.clone() {
+                Values::Range(range) => unknown.with_range(known.field, range),
+                Values::Set(set) => unknown.with_set(known.field, set),
+            });
+            self.add(Head { priority, ..place.head(unknown) }, Vec::new());
+        }
+        let reason = "it asks for `inport` where packets leave, which VXLAN does not tell: those that it may be \
+                      about and that came by VXLAN are dropped; connect hosts by Geneve, or match addresses";
+        self.error(place.origin.object.clone(), reason.to_owned());
     }
 
     fn add(&mut self, head: Head, actions: Vec<Action>) {

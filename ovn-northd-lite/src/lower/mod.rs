@@ -65,6 +65,7 @@ pub use gateway::{chassis_of, is_resident};
 pub use incremental::Lowering;
 pub use neighbours::{Learned, neighbour_rules};
 pub use physical::{sent_by_router, sent_to_workload};
+pub use tunnel::tunnel_to;
 
 use crate::{
     delta::diff,
@@ -82,8 +83,10 @@ pub struct LocalPorts {
     pub chassis: String,
     /// Ports of the switch by logical port.
     pub ports: BTreeMap<String, PortNo>,
-    /// Port of the switch that leads into tunnels.
+    /// Port of the switch that leads into Geneve tunnels.
     pub tunnel: Option<PortNo>,
+    /// Port of the switch that leads into VXLAN tunnels.
+    pub vxlan: Option<PortNo>,
     /// Ports of the switch by the network they lead to.
     pub networks: BTreeMap<String, PortNo>,
     /// Ids of chassis that do not live, as far as this one can see.

@@ -126,7 +126,7 @@ impl Stale {
 
     /// What a change of the ports of the switch concerns.
     fn follow_local(&mut self, view: &Southbound, index: &Index, (old, new): (&LocalPorts, &LocalPorts)) {
-        if (&old.chassis, old.tunnel) != (&new.chassis, new.tunnel) {
+        if (&old.chassis, old.tunnels()) != (&new.chassis, new.tunnels()) {
             self.all(view);
         }
         for id in differing(&old.ports, &new.ports) {

@@ -1,25 +1,31 @@
 //! Between chassis: which ports are elsewhere, and what tunnels carry.
 //!
-//! The tunnel key is the datapath's; the option's value has the logical input port in
-//! bits 16 to 30 and the output port or group in bits 0 to 15, as in OVN. A packet that
-//! arrives has been through ingress already and goes on with the output.
+//! The tunnel key is the datapath's. Of Geneve, the option's value has the logical input
+//! port in bits 16 to 30 and the output port or group in bits 0 to 15, as in OVN. VXLAN has
+//! no options: the output port or group is the id of its group policy, so that keys have no
+//! other bounds than with Geneve, and the input port is not told. A packet that arrives has
+//! been through ingress already and goes on with the output.
+//!
+//! A packet to another chassis goes the way which that chassis likes best of those that this
+//! one has.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use flowtable::{
     field::{Field, SubField},
     flow::Action,
+    program::TunnelKind,
     types::PortNo,
 };
 
 use super::{
-    Context, FROM_TUNNEL, LOCAL_OUTPUT, PHYS_TO_LOG, Place, REMOTE_OUTPUT,
+    Context, FROM_TUNNEL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place, REMOTE_OUTPUT,
     physical::{members, to_member},
     rules::{RuleSet, set},
 };
 use crate::{
     key::DatapathKey,
-    southbound::{MulticastGroup, PortBinding},
+    southbound::{ChassisRecord, MulticastGroup, PortBinding},
 };
 
 /// The output port in the option.
@@ -28,6 +34,28 @@ const OPTION_OUTPORT: SubField = SubField { field: Field::TunMetadata0, start: 0
 const OPTION_INPORT: SubField = SubField { field: Field::TunMetadata0, start: 16, n_bits: 15 };
 const INPORT: SubField = SubField { field: Field::Reg14, start: 0, n_bits: 15 };
 const OUTPORT: SubField = SubField { field: Field::Reg15, start: 0, n_bits: 16 };
+/// The output port in VXLAN's group policy.
+const POLICY_OUTPORT: SubField = SubField { field: Field::TunGbpId, start: 0, n_bits: 16 };
+
+/// Port of the switch that leads into tunnels to another chassis, and how they encapsulate.
+/// `None`: the two have no encapsulation in common.
+pub fn tunnel_to(chassis: &ChassisRecord, local: &LocalPorts) -> Option<(TunnelKind, PortNo)> {
+    chassis.encap_types().iter().find_map(|kind| Some((*kind, tunnel_of(*kind, local)?)))
+}
+
+impl LocalPorts {
+    /// The ports that lead into tunnels.
+    pub(super) fn tunnels(&self) -> [Option<PortNo>; 2] {
+        [self.tunnel, self.vxlan]
+    }
+}
+
+fn tunnel_of(kind: TunnelKind, local: &LocalPorts) -> Option<PortNo> {
+    match kind {
+        TunnelKind::Geneve => local.tunnel,
+        TunnelKind::Vxlan => local.vxlan,
+    }
+}
 
 /// What came by a tunnel never leaves by one.
 pub(super) fn defaults(rules: &mut RuleSet) {
@@ -36,19 +64,31 @@ pub(super) fn defaults(rules: &mut RuleSet) {
     rules.physical_masked(REMOTE_OUTPUT, 200, &flag, stay, String::new());
 }
 
-/// Packets of a datapath that arrive by a tunnel.
-pub(super) fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, tunnel: PortNo) {
+/// Packets of a datapath that arrive by tunnels.
+pub(super) fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey) {
+    for kind in TunnelKind::ALL {
+        receive_by(context, rules, datapath, kind);
+    }
+}
+
+fn receive_by(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey, kind: TunnelKind) {
+    let Some(tunnel) = tunnel_of(kind, context.local) else { return };
     let key = u128::from(datapath.get());
     let matching = [(Field::InPort, tunnel.get().into()), (Field::TunId, key)];
-    let actions = vec![
-        set(Field::Metadata, key),
-        set(Field::Reg14, 0),
-        Action::Move { src: OPTION_INPORT, dst: INPORT },
+    let mut actions = vec![set(Field::Metadata, key), set(Field::Reg14, 0)];
+    let outport = match kind {
+        TunnelKind::Geneve => {
+            actions.push(Action::Move { src: OPTION_INPORT, dst: INPORT });
+            OPTION_OUTPORT
+        }
+        TunnelKind::Vxlan => POLICY_OUTPORT,
+    };
+    actions.extend([
         set(Field::Reg15, 0),
-        Action::Move { src: OPTION_OUTPORT, dst: OUTPORT },
+        Action::Move { src: outport, dst: OUTPORT },
         Action::SetField { field: Field::Reg10, value: FROM_TUNNEL, mask: FROM_TUNNEL },
         Action::GotoTable(LOCAL_OUTPUT),
-    ];
+    ]);
     rules.physical(PHYS_TO_LOG, 100, &matching, actions, context.datapath_object(datapath));
 }
 
@@ -104,19 +144,30 @@ fn send(
         rules.error(object, "its address is not known");
         return None;
     };
-    let Some(tunnel) = context.local.tunnel else {
-        rules.error(object, "this chassis has no tunnel port to reach it");
+    let Some((kind, tunnel)) = tunnel_to(record, context.local) else {
+        rules.error(object, no_way(record, context.local));
         return None;
     };
     let remote = match record.encap_ip {
         IpAddr::V4(ip) => set(Field::TunDst, u32::from(ip).into()),
         IpAddr::V6(ip) => set(Field::TunIpv6Dst, ip.into()),
     };
-    Some(vec![
-        set(Field::TunId, datapath.get().into()),
-        remote,
-        set(Field::TunMetadata0, outport),
-        Action::Move { src: INPORT, dst: OPTION_INPORT },
-        Action::Output(tunnel),
-    ])
+    let mut actions = vec![set(Field::TunId, datapath.get().into()), remote];
+    match kind {
+        TunnelKind::Geneve => actions
+            .extend([set(Field::TunMetadata0, outport), Action::Move { src: INPORT, dst: OPTION_INPORT }]),
+        TunnelKind::Vxlan => actions.push(set(Field::TunGbpId, outport)),
+    }
+    actions.push(Action::Output(tunnel));
+    Some(actions)
+}
+
+/// Why there is no tunnel to a chassis.
+fn no_way(record: &ChassisRecord, local: &LocalPorts) -> String {
+    if local.tunnel.is_none() && local.vxlan.is_none() {
+        return "this chassis has no tunnel port to reach it".to_owned();
+    }
+    let names: Vec<_> = record.encap_types().iter().map(|kind| kind.name()).collect();
+    let names = names.join(",");
+    format!("it is reached by {names}, which this chassis does not have; give them an --encap-type in common")
 }

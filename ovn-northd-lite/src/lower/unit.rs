@@ -38,9 +38,9 @@ pub(super) enum Unit {
     Flow(u64),
 }
 
-/// What [`Unit::Common`] depends on: the tunnel, whether there is something that several
+/// What [`Unit::Common`] depends on: the tunnels, whether there is something that several
 /// chassis may have, whether there are patches that workloads take on their own chassis.
-pub(super) type CommonInput = (Option<PortNo>, bool, bool);
+pub(super) type CommonInput = ([Option<PortNo>; 2], bool, bool);
 
 /// What a unit becomes.
 #[derive(Debug, Default)]
@@ -98,8 +98,10 @@ impl Unit {
                 gateway::common(common, &mut rules);
             }
             Self::Datapath(datapath) => {
-                let tunnel = context.local.tunnel.filter(|_| is_there(*datapath))?;
-                tunnel::receive(context, &mut rules, *datapath, tunnel);
+                if !is_there(*datapath) {
+                    return None;
+                }
+                tunnel::receive(context, &mut rules, *datapath);
             }
             Self::Port(id) => {
                 let (id, binding) = context.view.bindings.get_key_value(&**id)?;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use address_pool::Network;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Docker's networks on logical switches: a remote network driver and IPAM driver.
 #[derive(Debug, Clone, Parser)]
@@ -26,9 +26,38 @@ pub struct Options {
     /// traffic to its old owner may still arrive
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub address_rest: u32,
+    /// Whose networks these are: this Docker's own, or those of all in its swarm
+    #[arg(long, value_enum, value_name = "SCOPE", default_value_t = Scope::Local)]
+    pub scope: Scope,
+    /// Docker starts this process, as a plugin that it manages
+    #[arg(long)]
+    pub managed: bool,
+    /// Write the driver as a plugin for Docker to manage into a new directory, and end; it gets
+    /// the other options. Then: docker plugin create NAME DIR && docker plugin enable NAME
+    #[arg(long, value_name = "DIR")]
+    pub make_plugin: Option<PathBuf>,
     /// What to log, for example `info` or `vswitch_libnetwork=debug`
     #[arg(long, default_value = "info")]
     pub log: String,
+}
+
+/// Whose networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// One Docker's.
+    Local,
+    /// Those of all Dockers of a swarm.
+    Global,
+}
+
+impl Scope {
+    /// As Docker calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Global => "global",
+        }
+    }
 }
 
 /// What networks are cut from.

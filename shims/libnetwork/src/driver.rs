@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use vswitch_shim::Daemon;
 
 use crate::{
-    cli::{DefaultPool, Options},
-    ipam::PoolRecord,
+    cli::{DefaultPool, Options, Scope},
+    ipam::{GLOBAL_SPACE, PoolRecord},
     network::{EndpointRecord, NetworkRecord},
     refusal::Refusal,
     saved::Saved,
@@ -30,6 +30,9 @@ pub struct Driver {
     pub(crate) rest: Duration,
     /// Socket of vswitchd.
     pub(crate) vswitchd: PathBuf,
+    pub(crate) scope: Scope,
+    /// Docker starts it, and does not say when it has started itself.
+    is_managed: bool,
 }
 
 impl Driver {
@@ -46,6 +49,8 @@ impl Driver {
             default_pools: options.default_pool.clone(),
             rest: Duration::from_secs(options.address_rest.into()),
             vswitchd: options.vswitchd.clone(),
+            scope: options.scope,
+            is_managed: options.managed,
         })
     }
 
@@ -63,7 +68,9 @@ impl Driver {
                 self.doubt_pools()?;
                 Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))
             }
-            "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
+            "NetworkDriver.GetCapabilities" => {
+                Ok(json!({ "Scope": self.scope.name(), "ConnectivityScope": "global" }))
+            }
             "NetworkDriver.CreateNetwork" => self.create_network(read(body)?).await.map(done),
             "NetworkDriver.DeleteNetwork" => self.delete_network(read(body)?).await.map(done),
             "NetworkDriver.CreateEndpoint" => self.create_endpoint(read(body)?).await,
@@ -72,18 +79,22 @@ impl Driver {
             "NetworkDriver.Join" => self.join(&read(body)?),
             "NetworkDriver.ProgramExternalConnectivity" => self.publish(&read(body)?).map(done),
             "NetworkDriver.Leave" => self.leave(&read(body)?).map(done),
-            // Of global networks and other hosts, which the controller knows by itself.
-            "NetworkDriver.AllocateNetwork" => Ok(json!({ "Options": {} })),
+            "NetworkDriver.AllocateNetwork" => self.allocate_network(read(body)?).await,
+            "NetworkDriver.FreeNetwork" => self.free_network(read(body)?).await.map(done),
+            // Of other hosts, which the controller knows by itself.
             "NetworkDriver.RevokeExternalConnectivity"
-            | "NetworkDriver.FreeNetwork"
             | "NetworkDriver.DiscoverNew"
             | "NetworkDriver.DiscoverDelete" => Ok(json!({})),
             "IpamDriver.GetCapabilities" => {
+                if self.is_managed {
+                    // The first that it asks when it starts.
+                    self.doubt_pools()?;
+                }
                 Ok(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": true }))
             }
             "IpamDriver.GetDefaultAddressSpaces" => Ok(json!({
                 "LocalDefaultAddressSpace": "ferroflow-local",
-                "GlobalDefaultAddressSpace": "ferroflow-global",
+                "GlobalDefaultAddressSpace": GLOBAL_SPACE,
             })),
             "IpamDriver.RequestPool" => self.request_pool(&read(body)?),
             "IpamDriver.ReleasePool" => self.release_pool(&read(body)?).map(done),

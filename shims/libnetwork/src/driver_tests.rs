@@ -129,6 +129,50 @@ async fn the_end_needs_nobody_and_the_beginning_says_who_is_missing() {
 }
 
 #[tokio::test]
+async fn a_swarms_networks_are_allocated_for_all_and_freed_by_any_manager() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = driver(&dir, &["--scope", "global", "--managed"]);
+    let capabilities = ask(&driver, "NetworkDriver.GetCapabilities", json!({})).await.unwrap();
+    assert_eq!(capabilities["Scope"], "global");
+    let named = json!({ "NetworkID": "n1", "Options": {"switch": "web"}, "IPv4Data": [], "IPv6Data": null });
+    let answer = ask(&driver, "NetworkDriver.AllocateNetwork", named).await.unwrap();
+    assert_eq!(answer, json!({ "Options": {"switch": "web"} }));
+    let wrong = json!({ "NetworkID": "n1", "Options": {"swich": "web"} });
+    assert!(ask(&driver, "NetworkDriver.AllocateNetwork", wrong).await.is_err());
+    // The switch cannot be made, and is not to stay half made.
+    let made = json!({ "NetworkID": "n2", "Options": null });
+    let refused = ask(&driver, "NetworkDriver.AllocateNetwork", made).await.unwrap_err();
+    assert!(refused.text.contains("is it running?"), "{refused}");
+    ask(&driver, "NetworkDriver.FreeNetwork", json!({ "NetworkID": "n3" })).await.unwrap();
+    let left: Vec<_> = driver.networks.borrow().iter().map(|(id, _)| id.to_owned()).collect();
+    assert_eq!(left, ["swarm-n2", "swarm-n3"], "taken away when vswitchd answers");
+    // What this host is told of such a network.
+    let told = json!({ "com.docker.network.generic": {"swarm-switch": "switches/docker-n2"} });
+    let options = crate::options::NetworkOptions::read(&serde_json::from_value(told).unwrap()).unwrap();
+    assert_eq!(options.switch.as_deref(), Some("switches/docker-n2"));
+    assert_eq!(options.way_out, crate::options::WayOut::Host);
+}
+
+#[tokio::test]
+async fn a_managers_addresses_are_of_other_hosts_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = driver(&dir, &["--managed", "--address-rest", "0"]);
+    let question = json!({ "AddressSpace": "ferroflow-global", "Pool": "10.77.0.0/30", "V6": false });
+    let id = pool(&driver, question.clone()).await.unwrap();
+    let own = json!({ "AddressSpace": "ferroflow-local", "Pool": "10.77.0.0/30", "V6": false });
+    assert_eq!(pool(&driver, own).await.unwrap(), "ferroflow-local/10.77.0.0/30/10.77.0.0/30");
+    for _ in 0..2 {
+        address(&driver, &id, "").await.unwrap();
+    }
+    // Docker has started again: it asks for that, and then says again what it has.
+    assert!(pool(&driver, question.clone()).await.is_err());
+    ask(&driver, "IpamDriver.GetCapabilities", json!({})).await.unwrap();
+    assert_eq!(pool(&driver, question).await.unwrap(), id);
+    assert!(address(&driver, &id, "").await.is_err(), "none is taken back");
+    assert_eq!(address(&driver, &id, "10.77.0.1").await.unwrap(), "10.77.0.1/30");
+}
+
+#[tokio::test]
 async fn an_address_that_is_given_again_ends_what_had_it_unseen() {
     let dir = tempfile::tempdir().unwrap();
     let driver = driver(&dir, &[]);

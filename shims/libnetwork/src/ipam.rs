@@ -22,6 +22,8 @@ const GATEWAY: &str = "com.docker.network.gateway";
 /// Keeps pools with the same addresses apart: networks of tenants that know nothing of each
 /// other.
 const TENANT: &str = "tenant";
+/// The address space of a swarm's networks: its manager gives addresses for all hosts.
+pub(crate) const GLOBAL_SPACE: &str = "ferroflow-global";
 /// How soon after its address an endpoint is made, at the latest.
 const ENDPOINT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -63,7 +65,7 @@ impl Driver {
     pub(crate) fn request_pool(&self, call: &RequestPool) -> Result<Value, Refusal> {
         let space = space(call)?;
         let network = match call.pool.as_str() {
-            "" if call.sub_pool.is_empty() => self.free_network(&space, call.is_v6)?,
+            "" if call.sub_pool.is_empty() => self.unused_network(&space, call.is_v6)?,
             "" => return Err(Refusal::new("--ip-range needs its --subnet")),
             text => network(text)?,
         };
@@ -160,6 +162,10 @@ impl Driver {
     /// Takes back what Docker has forgotten: addresses for endpoints that were never made,
     /// or that a Docker had which is gone.
     fn reclaim(&self, record: &mut PoolRecord) {
+        if record.space.split('@').next() == Some(GLOBAL_SPACE) {
+            // Whether it is used shows on other hosts.
+            return;
+        }
         let endpoints = self.endpoints.borrow();
         let is_used = |address| endpoints.iter().any(|(_, endpoint)| endpoint.addresses.contains(&address));
         let forgotten = |holder: &Holder| {
@@ -180,7 +186,7 @@ impl Driver {
     }
 
     /// A network that nobody of a space has.
-    fn free_network(&self, space: &str, is_v6: bool) -> Result<Network, Refusal> {
+    fn unused_network(&self, space: &str, is_v6: bool) -> Result<Network, Refusal> {
         let pools = self.pools.borrow();
         let taken: Vec<_> = pools
             .iter()

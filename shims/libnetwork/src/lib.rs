@@ -5,7 +5,8 @@
 //! network is, [`options`] read from what the user wrote; [`network`] makes networks and
 //! endpoints, by the host's daemon; [`ipam`] gives addresses. Both keep what they know in
 //! [`saved`] files, because Docker tells it once: it does not make its networks again when it
-//! or the driver starts again.
+//! or the driver starts again. [`swarm`] is what managers of a swarm ask besides; [`package`]
+//! makes a plugin of the driver, which a swarm needs.
 //!
 //! No handler asks Docker anything: Docker waits for the answer and would not give one.
 
@@ -16,10 +17,12 @@ pub mod driver;
 pub mod ipam;
 pub mod network;
 pub mod options;
+pub mod package;
 pub mod protocol;
 pub mod refusal;
 pub mod saved;
 pub mod server;
+pub mod swarm;
 
 use std::{rc::Rc, time::Duration};
 
@@ -37,6 +40,9 @@ const TEND_INTERVAL: Duration = Duration::from_secs(2);
 /// # Errors
 /// The socket or the state directory cannot be used.
 pub async fn serve(options: &Options) -> anyhow::Result<()> {
+    if let Some(dir) = &options.make_plugin {
+        return package::write(dir, options).with_context(|| format!("cannot write {}", dir.display()));
+    }
     // First: two drivers with one state directory would overwrite each other's files.
     let socket = Socket::bind(&options.socket)
         .with_context(|| format!("cannot listen at {}", options.socket.display()))?;

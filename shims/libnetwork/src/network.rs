@@ -61,6 +61,14 @@ pub struct EndpointRecord {
     pub(crate) is_joined: bool,
 }
 
+impl NetworkRecord {
+    /// One that only has a switch, which was made for it.
+    pub(crate) fn of_made(switch: String, is_leaving: bool) -> Self {
+        let (gateways, routes) = (Vec::new(), Vec::new());
+        Self { switch, is_made: true, mtu: 0, way_out: WayOut::Host, gateways, routes, is_leaving }
+    }
+}
+
 impl Driver {
     /// Makes a network.
     pub(crate) async fn create_network(&self, call: CreateNetwork) -> Result<(), Refusal> {
@@ -333,7 +341,7 @@ impl Driver {
 }
 
 /// The switch that is made for a network.
-fn made_switch(network: &str) -> String {
+pub(crate) fn made_switch(network: &str) -> String {
     format!("switches/docker-{}", shown(network))
 }
 

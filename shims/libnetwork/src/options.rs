@@ -10,11 +10,13 @@ use crate::{protocol::Map, refusal::Refusal};
 /// Docker's own options have names that begin so; unknown ones are not for this driver.
 const DOCKERS: &str = "com.docker.";
 /// Where Docker puts what the user wrote.
-const GENERIC: &str = "com.docker.network.generic";
+pub(crate) const GENERIC: &str = "com.docker.network.generic";
 /// `--internal`
 const INTERNAL: &str = "com.docker.network.internal";
 /// MTU, by the name that Docker's own drivers have.
 const MTU: &str = "com.docker.network.driver.mtu";
+/// The switch that was made for a network of a swarm, as its manager tells the others.
+pub(crate) const SWARM_SWITCH: &str = "swarm-switch";
 /// Our own names, for the error.
 const KNOWN: &str = "switch, gateway, routes, mtu";
 
@@ -50,12 +52,13 @@ impl NetworkOptions {
     /// Which is wrong, and how to write it.
     pub fn read(options: &Map) -> Result<Self, Refusal> {
         let mut read = Self { switch: None, way_out: WayOut::Host, routes: Vec::new(), mtu: 0 };
-        let mut way_out = None;
+        let (mut way_out, mut is_swarms) = (None, false);
         let written = options.get(GENERIC).and_then(Value::as_object);
         for (name, value) in written.into_iter().flatten() {
             let value = value.as_str().unwrap_or_default();
             match name.as_str() {
                 "switch" => read.switch = Some(switch(value)?),
+                SWARM_SWITCH => (read.switch, is_swarms) = (Some(switch(value)?), true),
                 "gateway" => way_out = Some(gateway(value)?),
                 "routes" => read.routes = routes(value)?,
                 "mtu" | MTU => read.mtu = mtu(value)?,
@@ -76,7 +79,7 @@ impl NetworkOptions {
             }
             (false, Some(way_out)) => way_out,
             // A switch that is there has its routers; one that is made has none.
-            (false, None) if read.switch.is_some() => WayOut::Router,
+            (false, None) if read.switch.is_some() && !is_swarms => WayOut::Router,
             (false, None) => WayOut::Host,
         };
         Ok(read)

@@ -26,6 +26,17 @@ pub struct CreateNetwork {
     pub ipv6: Vec<Subnet>,
 }
 
+/// `NetworkDriver.AllocateNetwork`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct AllocateNetwork {
+    /// Which.
+    #[serde(rename = "NetworkID")]
+    pub network: String,
+    /// What the user wrote.
+    #[serde(rename = "Options", default, deserialize_with = "nullable")]
+    pub options: BTreeMap<String, String>,
+}
+
 /// A subnet of a network.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

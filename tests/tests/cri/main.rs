@@ -20,15 +20,22 @@ const PAGE: &str = "it works";
 /// The server's port on its host.
 const HOST_PORT: i32 = 18090;
 
+/// A host that runs pods.
+struct Node {
+    // Dropped in this order: it takes the runtime to end pods.
+    pods: Pods,
+    containerd: Containerd,
+}
+
 /// containerd on both hosts, with the network that the same line makes on each.
-fn start(fabric: &Fabric) -> Result<Vec<(Containerd, Pods)>> {
+fn start(fabric: &Fabric) -> Result<Vec<Node>> {
     let start = |idx| {
         let containerd = Containerd::start_for_pods(fabric, idx)?;
         let range = "10.0.1.0/24=10.0.1.100-10.0.1.199";
         let words = ["install", "--switch", "web", "--range", range, "--host-gateway", "--names"];
         containerd.cni(&words)?;
         let pods = Pods::of(&containerd).with_context(|| containerd.log_tail())?;
-        anyhow::Ok((containerd, pods))
+        anyhow::Ok(Node { pods, containerd })
     };
     (0..HOSTS.len()).map(start).collect()
 }
@@ -106,37 +113,37 @@ fn nothing_is_left(fabric: &Fabric) -> Result<()> {
 #[test]
 fn pods_of_two_hosts_outlive_every_daemon_and_leave_nothing() -> Result<()> {
     scenario::on_fabric("pods_of_two_hosts_outlive_every_daemon_and_leave_nothing", PROBE, |fabric| {
-        let mut runtimes = start(fabric)?;
-        let server = server(&mut runtimes[0].1).with_context(|| runtimes[0].0.log_tail())?;
-        let client = client(&mut runtimes[1].1).with_context(|| runtimes[1].0.log_tail())?;
-        let all = |fabric: &Fabric, runtimes: &[(Containerd, Pods)]| {
-            let pods: Vec<_> = runtimes.iter().map(|(_, pods)| pods).collect();
+        let mut nodes = start(fabric)?;
+        let server = server(&mut nodes[0].pods).with_context(|| nodes[0].containerd.log_tail())?;
+        let client = client(&mut nodes[1].pods).with_context(|| nodes[1].containerd.log_tail())?;
+        let all = |fabric: &Fabric, nodes: &[Node]| {
+            let pods: Vec<_> = nodes.iter().map(|node| &node.pods).collect();
             all_ways(fabric, &pods, &server, &client)
         };
-        all(fabric, &runtimes)?;
-        for (containerd, pods) in &mut runtimes {
+        all(fabric, &nodes)?;
+        for Node { containerd, pods } in &mut nodes {
             containerd.restart()?;
             pods.wait_ready()?;
         }
-        all(fabric, &runtimes).context("after a restart of containerd")?;
+        all(fabric, &nodes).context("after a restart of containerd")?;
         for idx in 0..HOSTS.len() {
             fabric.switch(idx).context("vswitchd runs")?.kill()?;
             fabric.start_switch(idx)?;
         }
         fabric.wait_converged()?;
-        all(fabric, &runtimes).context("after a restart of vswitchd")?;
+        all(fabric, &nodes).context("after a restart of vswitchd")?;
         fabric.controller().context("the controller runs")?.kill()?;
-        all(fabric, &runtimes).context("without the controller")?;
-        let late = runtimes[0].1.run(&description("late-0", "shop"), &["/bin/sleep", "100000"])?;
+        all(fabric, &nodes).context("without the controller")?;
+        let late = nodes[0].pods.run(&description("late-0", "shop"), &["/bin/sleep", "100000"])?;
         let to = client.addresses.first().context("the client has an address")?;
-        runtimes[0].1.exec(&late, &["/bin/ping", "-c", "2", "-W", "5", to])?;
+        nodes[0].pods.exec(&late, &["/bin/ping", "-c", "2", "-W", "5", to])?;
         fabric.start_controller()?;
         fabric.wait_converged()?;
-        all(fabric, &runtimes).context("after a restart of the controller")?;
-        runtimes[0].1.remove(&late)?;
-        runtimes[0].1.remove(&server)?;
-        runtimes[1].1.remove(&client)?;
-        drop(runtimes);
+        all(fabric, &nodes).context("after a restart of the controller")?;
+        nodes[0].pods.remove(&late)?;
+        nodes[0].pods.remove(&server)?;
+        nodes[1].pods.remove(&client)?;
+        drop(nodes);
         nothing_is_left(fabric)?;
         checks::account(fabric)
     })

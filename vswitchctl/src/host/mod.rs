@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod bundle;
+pub mod capture;
 pub mod cni;
 pub mod coverage;
 pub mod ct;
@@ -18,15 +19,19 @@ pub mod log;
 pub mod megaflow;
 pub mod meter;
 pub mod monitor;
+pub mod neighbour;
 pub mod origin;
 pub mod packet_out;
 pub mod parse_frame;
 pub mod pcap;
+pub mod pcapng;
 pub mod perf;
 pub mod port;
+pub mod rate;
 pub mod set;
 pub mod status;
 pub mod table;
 pub mod tlv_map;
 pub mod trace;
+pub mod tunnel;
 pub mod worker;

@@ -112,16 +112,26 @@ fn word_at(bytes: &[u8], at: usize, word: fn([u8; 4]) -> u32) -> Option<u32> {
 }
 
 fn emit<'a>(frames: impl Iterator<Item = (u64, &'a [u8])>) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = header();
+    for (time, frame) in frames {
+        bytes.extend(record(time, frame, frame.len() as u64));
+    }
+    bytes
+}
+
+/// What a file begins with.
+pub fn header() -> Vec<u8> {
     // Version 2.4, no time zone, no accuracy, frames of up to 256 KiB.
     let header = [MAGIC_NANOS, 4 << 16 | 2, 0, 0, 256 << 10, ETHERNET];
-    header.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-    for (time, frame) in frames {
-        let len = frame.len() as u32;
-        let record = [(time / NANOS) as u32, (time % NANOS) as u32, len, len];
-        record.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-        bytes.extend_from_slice(frame);
-    }
+    header.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A frame of `len` bytes, of which these are there, with its time in nanoseconds.
+pub fn record(time: u64, frame: &[u8], len: u64) -> Vec<u8> {
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let head = [(time / NANOS) as u32, (time % NANOS) as u32, frame.len() as u32, len];
+    let mut bytes: Vec<u8> = head.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend_from_slice(frame);
     bytes
 }
 

@@ -2,10 +2,12 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use ferroflow_proto::host::{
-    AddPortRequest, ListPortsRequest, ModifyPortRequest, Port, PortCounters, PortVlan, RemovePortRequest,
+    AddPortRequest, ListPortsRequest, ModifyPortRequest, Port, PortCounters, PortQueue, PortQueues, PortVlan,
+    RemovePortRequest,
 };
 use serde::Serialize;
 
+use super::rate;
 use crate::{
     address::Daemon,
     error::CtlError,
@@ -117,6 +119,20 @@ pub struct Mod {
     /// [default: all]
     #[arg(long, value_name = "VLANS", value_delimiter = ',', requires = "vlan_mode")]
     trunks: Vec<u32>,
+    /// What it may receive, in bits per second: 100M, with a burst in bits 100M/10M, or none;
+    /// what comes beyond is dropped
+    #[arg(long, value_name = "RATE[/BURST]", value_parser = rate::parse)]
+    receive_rate: Option<rate::Rate>,
+    /// What it may send; what is to leave beyond waits in queues
+    #[arg(long, value_name = "RATE[/BURST]", value_parser = rate::parse)]
+    send_rate: Option<rate::Rate>,
+    /// A queue that set_queue and enqueue name: 1:min=10M,max=50M,priority=0; repeat it for
+    /// others. Queues that are not named are gone
+    #[arg(long, value_name = "QUEUE", value_parser = rate::parse_queue)]
+    queue: Vec<PortQueue>,
+    /// No queues any more
+    #[arg(long, conflicts_with = "queue")]
+    no_queues: bool,
     /// When frames that leave without a VLAN have a tag for their priority
     #[arg(long, value_enum, requires = "vlan_mode")]
     priority_tags: Option<PriorityTags>,
@@ -242,8 +258,10 @@ impl Add {
 impl Mod {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let switched = [self.enable, self.receive, self.forward, self.packet_in, self.protect, self.flood];
-        if switched.iter().all(Option::is_none) && self.vlan_mode.is_none() {
-            let all = "--enable, --receive, --forward, --packet-in, --protect, --flood or --vlan-mode";
+        let has_rates = self.receive_rate.is_some() || self.send_rate.is_some();
+        let has_queues = self.no_queues || !self.queue.is_empty();
+        if switched.iter().all(Option::is_none) && self.vlan_mode.is_none() && !has_rates && !has_queues {
+            let all = "--enable, --receive, --forward, --packet-in, --protect, --flood, --vlan-mode, --receive-rate, --send-rate, --queue or --no-queues";
             return Err(CtlError::Usage(format!("say what: {all}")));
         }
         let is_on = |switched: Switched| switched == Switched::On;
@@ -262,6 +280,9 @@ impl Mod {
             packet_ins: self.packet_in.map(is_on),
             protected: self.protect.map(is_on),
             vlan,
+            receive_rate: self.receive_rate.map(rate::Rate::message),
+            send_rate: self.send_rate.map(rate::Rate::message),
+            queues: has_queues.then_some(PortQueues { queues: self.queue }),
         };
         let mut host = session.host().await?;
         let answer = host_answer(host.modify_port(session.request(request)).await)?;
@@ -338,6 +359,8 @@ pub struct PortView {
     /// It gets flooded packets.
     floods: bool,
     vlan: VlanView,
+    #[serde(flatten)]
+    rates: rate::RatesView,
     counters: CountersView,
 }
 
@@ -388,8 +411,10 @@ impl From<PortCounters> for CountersView {
 
 impl From<Port> for PortView {
     fn from(port: Port) -> Self {
+        let rates = rate::RatesView::of(&port);
         Self {
             bridge: port.bridge,
+            rates,
             peer: Some(port.peer).filter(|peer| !peer.is_empty()),
             enabled: port.enabled,
             receives: port.receives,
@@ -444,7 +469,7 @@ impl PortView {
         if !trunks.is_empty() {
             text += &format!(", trunks {}", trunks.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
         }
-        text
+        text + &self.rates.text()
     }
 
     /// What became of a port that was added.

@@ -48,6 +48,7 @@ pub struct ChassisView {
     labels: Labels,
     hostname: String,
     encap_ip: String,
+    encap_types: Vec<String>,
     connected: bool,
     applied_revision: u64,
 }
@@ -60,9 +61,9 @@ impl Shown for ChassisSpec {
         let Some(resource::Spec::Chassis(chassis)) = &resource.spec else {
             return Err(wrong_kind(resource, Self::NOUN));
         };
-        let Chassis { hostname, encap_ip, connected, applied_revision } = chassis.clone();
+        let Chassis { hostname, encap_ip, encap_types, connected, applied_revision } = chassis.clone();
         let (name, labels) = (resource.name.clone(), labels_of(resource));
-        Ok(ChassisView { name, labels, hostname, encap_ip, connected, applied_revision })
+        Ok(ChassisView { name, labels, hostname, encap_ip, encap_types, connected, applied_revision })
     }
 }
 
@@ -114,6 +115,11 @@ async fn run_show(session: &mut Session<'_>, text: &str) -> Result<(), CtlError>
     session.print(&whole, |out| whole.write(out))
 }
 
+/// The best first.
+fn encapsulations(types: &[String]) -> String {
+    if types.is_empty() { "geneve".to_owned() } else { types.join(", ") }
+}
+
 fn bound_to(port: Resource, chassis: &str) -> Option<BoundPort> {
     match port.spec {
         Some(resource::Spec::LogicalSwitchPort(spec)) if spec.chassis == chassis => {
@@ -133,6 +139,7 @@ impl WholeChassis {
                 ("labels", pairs(&chassis.labels)),
                 ("hostname", chassis.hostname.clone()),
                 ("tunnel address", chassis.encap_ip.clone()),
+                ("encapsulations", encapsulations(&chassis.encap_types)),
                 ("connected", yes(chassis.connected)),
                 ("applied", format!("revision {}", chassis.applied_revision)),
             ],

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use ferroflow_proto::chassis as pb;
-use flowtable::types::{MacAddr, Priority, RangeError};
+use flowtable::{
+    program::TunnelKind,
+    types::{MacAddr, Priority, RangeError},
+};
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
@@ -81,7 +84,9 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
             name: chassis.name.clone(),
             address: chassis.encap_ip.clone(),
         })?;
-        delta.chassis.insert(chassis.name, ChassisRecord { encap_ip });
+        // One of a later version that is not known here is no way from here.
+        let encap_types = chassis.encap_types.iter().filter_map(|name| TunnelKind::of_name(name)).collect();
+        delta.chassis.insert(chassis.name, ChassisRecord { encap_ip, encap_types });
     }
     for flow in update.logical_flows {
         delta.flows.insert(flow.id, Arc::new(logical_flow(flow)?));
@@ -166,7 +171,8 @@ mod tests {
         assert_eq!(decode(good).unwrap().datapaths.len(), 1);
         let wrong = pb::SyncResponse { datapaths: vec![datapath(1), datapath(0)], ..Default::default() };
         assert!(decode(wrong).unwrap_err().to_string().contains("switches/web"));
-        let chassis = pb::Chassis { name: "h1".to_owned(), encap_ip: "here".to_owned() };
+        let chassis =
+            pb::Chassis { name: "h1".to_owned(), encap_ip: "here".to_owned(), encap_types: Vec::new() };
         let wrong = pb::SyncResponse { chassis: vec![chassis], ..Default::default() };
         assert!(decode(wrong).unwrap_err().to_string().contains("`here`"));
     }

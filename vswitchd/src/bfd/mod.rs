@@ -49,6 +49,8 @@ pub struct Bfd {
 #[derive(Debug, Default)]
 struct Sessions {
     of: BTreeMap<Ipv4Addr, Session>,
+    /// Ports that lead into the tunnels to hosts.
+    ways: BTreeMap<IpAddr, PortNo>,
     /// State of the numbers for jitter and sessions (xorshift).
     noise: u32,
 }
@@ -76,6 +78,11 @@ impl Bfd {
             sessions.entry(self.timing, now, *peer).is_wanted = true;
         }
         self.changed.notify_one();
+    }
+
+    /// Ports that lead into the tunnels to hosts from now on.
+    pub fn set_ways(&self, ways: BTreeMap<IpAddr, PortNo>) {
+        self.sessions().ways = ways;
     }
 
     /// Takes in what a tunnel peer has said; true when it may have changed who lives.
@@ -151,7 +158,7 @@ impl Bfd {
         let (mut due, mut wakes, mut is_late) = (Vec::new(), now.after(IDLE), false);
         {
             let mut sessions = self.sessions();
-            let Sessions { of, noise } = &mut *sessions;
+            let Sessions { of, noise, .. } = &mut *sessions;
             for (peer, session) in of {
                 if let Some(packet) = session.tick(now, next(noise) as u8) {
                     due.push((*peer, packet));
@@ -168,8 +175,9 @@ impl Bfd {
 
     fn send(&self, local: Ipv4Addr, peer: Ipv4Addr, packet: &ControlPacket) {
         let set = |field: Field, value: u128| Action::SetField { field, value, mask: field.all_bits() };
+        let way = self.sessions().ways.get(&IpAddr::V4(peer)).copied().unwrap_or(TUNNEL);
         let actions =
-            vec![set(Field::TunId, 0), set(Field::TunDst, u32::from(peer).into()), Action::Output(TUNNEL)];
+            vec![set(Field::TunId, 0), set(Field::TunDst, u32::from(peer).into()), Action::Output(way)];
         let frame = packet.frame(local, peer);
         if let Err(error) = self.dataplane.packet_out(PortNo::CONTROLLER, actions, frame) {
             tracing::debug!(%error, %peer, "a packet that says that this host lives is not sent");

@@ -135,7 +135,7 @@ mod tests {
         };
         let mut nb = Northbound::default();
         nb.switches.insert("web".to_owned(), switch);
-        let record = ChassisRecord { encap_ip: [192, 0, 2, 1].into() };
+        let record = ChassisRecord::at([192, 0, 2, 1]);
         chassis_view(&compile(&nb, &[("h1".to_owned(), record)].into()), "h1")
     }
 
@@ -144,6 +144,8 @@ mod tests {
             chassis: "h1".to_owned(),
             hostname: "h1".to_owned(),
             endpoint: None,
+            encap_types: Vec::new(),
+            tunnel_peers: Vec::new(),
             controller: None,
             liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
         };

@@ -16,7 +16,9 @@ mod lab;
 mod links;
 mod neighbours;
 mod news;
+mod peers;
 mod port_kind;
+mod port_rates;
 mod port_settings;
 mod port_table;
 mod ports;
@@ -25,13 +27,14 @@ mod rules;
 mod saving;
 mod services;
 mod tracking;
+mod tunnels;
 mod view;
 mod workloads;
 mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -39,12 +42,11 @@ use std::{
 use dataplane::Dataplane;
 use ferroflow_proto::chassis::{Claims, Health, Hello, SyncResponse};
 use flowtable::{
-    port::PortRole,
     program::TunnelKind,
     snapshot::Snapshot,
     stats::DropCount,
     types::{BridgeId, Epoch, PortNo},
-    underlay::{NextHop, TunnelPort, Underlay},
+    underlay::Underlay,
 };
 use ovn_northd_lite::{Lowering, diff, southbound::Southbound};
 use tokio::sync::watch;
@@ -59,13 +61,16 @@ pub use lab::{Injected, Lab, LabError, NewLabPort, Outgoing, Sent, Way};
 pub(crate) use lab::{LAB_UPLINK, since};
 pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
+pub use peers::{NeighbourStatus, TunnelStatus};
 pub use port_kind::PortKind;
+pub use port_rates::{QueueSetting, RateSetting, RateSettings};
 pub use port_settings::{Mode as VlanMode, PortSettings, PriorityTagsName};
 pub use ports::{Port, PortError};
 pub use protocols::{
     BondMember, BondModeName, BridgeSettings, LacpName, ProtocolError, SettingsError, TreeProtocol,
 };
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
+pub use tunnels::{Encapsulation, TUNNEL, UPLINK};
 pub use written::{Verb, WrittenChange};
 
 use crate::{
@@ -76,19 +81,8 @@ use crate::{
 };
 use view::LastView;
 
-/// Port number of the uplink.
-pub const UPLINK: PortNo = number(1);
-/// Port number of the Geneve tunnel.
-pub const TUNNEL: PortNo = number(2);
-/// Name of the Geneve tunnel port.
-pub const TUNNEL_NAME: &str = "geneve";
-/// UDP port of Geneve (RFC 8926 §3.3).
-pub const GENEVE_UDP_PORT: u16 = 6081;
 /// MTU where nothing says another (RFC 894).
 const ETHERNET_MTU: u32 = 1500;
-/// What Geneve adds to a packet over IPv4: the headers of IP, UDP and Geneve, an option of
-/// 8 bytes, and the inner Ethernet header (RFC 8926 §3).
-const TUNNEL_OVERHEAD: u32 = 20 + 8 + 8 + 8 + 14;
 /// How long the workers may take to forward by a new version.
 const APPLY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -108,6 +102,10 @@ pub struct Identity {
     pub hostname: String,
     /// Uplink interface and address for tunnelled packets.
     pub endpoint: Option<(String, IpAddr)>,
+    /// How others may send to it, the way it likes best first.
+    pub encap_types: Vec<TunnelKind>,
+    /// Who may send tunnelled packets, where no network tells.
+    pub tunnel_peers: Vec<Ipv4Addr>,
     /// URL of the controller.
     pub controller: Option<String>,
     /// How it finds out whether other hosts live.
@@ -260,12 +258,13 @@ impl Host {
 
     /// Introduces this host to a controller.
     pub fn hello(&self) -> Hello {
-        let Identity { chassis, hostname, endpoint, .. } = &self.identity;
+        let Identity { chassis, hostname, endpoint, encap_types, .. } = &self.identity;
         Hello {
             chassis: chassis.clone(),
             hostname: hostname.clone(),
             encap_ip: endpoint.as_ref().map(|(_, ip)| ip.to_string()).unwrap_or_default(),
             incarnation: self.incarnation,
+            encap_types: encap_types.iter().map(|kind| kind.name().to_owned()).collect(),
         }
     }
 
@@ -340,32 +339,6 @@ impl Host {
             .err();
     }
 
-    /// Peers that tunnelled packets go to, as they change.
-    pub fn peers(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
-        self.peers.subscribe()
-    }
-
-    /// Uplink interface with its port, when there is one.
-    pub fn uplink(&self) -> Option<&str> {
-        self.identity.endpoint.as_ref().map(|(interface, _)| interface.as_str())
-    }
-
-    /// Takes over what the host's routes and neighbours say of the way to peers.
-    pub fn set_next_hops(&mut self, next_hops: BTreeMap<IpAddr, NextHop>) {
-        if self.underlay.next_hops != next_hops {
-            let known: Vec<_> = next_hops.keys().map(ToString::to_string).collect();
-            tracing::info!(known = known.join(" "), "next hops of tunnel peers");
-            Arc::make_mut(&mut self.underlay).next_hops = next_hops;
-            self.publish(BridgeId::FIRST);
-        }
-    }
-
-    /// Largest packet of a workload that reaches the other hosts whole.
-    pub fn workload_mtu(&self) -> u32 {
-        let uplink = self.first().port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
-        uplink.map_or(ETHERNET_MTU, |port| port.mtu.saturating_sub(TUNNEL_OVERHEAD))
-    }
-
     /// What packets of the first bridge see now.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot_of(self.first())
@@ -412,29 +385,6 @@ impl Host {
         }
     }
 
-    /// Takes the other hosts of the view as the only ones that may send tunnelled packets.
-    fn underlay_peers(&mut self) {
-        let chassis = &self.identity.chassis;
-        let peers: BTreeSet<_> = self
-            .lowering
-            .view()
-            .chassis
-            .iter()
-            .filter(|(name, _)| *name != chassis)
-            .map(|(_, record)| record.encap_ip)
-            .collect();
-        if self.underlay.peers != peers {
-            let underlay = Arc::make_mut(&mut self.underlay);
-            underlay.next_hops.retain(|peer, _| peers.contains(peer));
-            if self.lab.is_some() {
-                // All on one wire.
-                underlay.next_hops = peers.iter().map(|peer| (*peer, lab::next_hop(*peer))).collect();
-            }
-            underlay.peers.clone_from(&peers);
-            self.peers.send_replace(peers);
-        }
-    }
-
     fn restore_view(&mut self) {
         let Some(updates) = self.journal.as_ref().map(ViewJournal::read) else { return };
         let Some(revision) = updates.last().map(|update| update.revision) else { return };
@@ -445,10 +395,6 @@ impl Host {
             Ok(()) => tracing::info!(revision, "forwarding by the last known network"),
             Err(error) => tracing::error!(%error, "the last known network is damaged and not used"),
         }
-    }
-
-    fn tunnel_port(local: IpAddr) -> TunnelPort {
-        TunnelPort { port: TUNNEL, kind: TunnelKind::Geneve, udp_port: GENEVE_UDP_PORT, local }
     }
 }
 

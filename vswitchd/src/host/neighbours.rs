@@ -69,7 +69,7 @@ impl Hearsay {
 pub(super) struct Neighbours(BTreeMap<(DatapathKey, PortKey, IpAddr), MacAddr>);
 
 impl Neighbours {
-    fn iter(&self) -> impl Iterator<Item = Learned> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Learned> {
         self.0.iter().map(|((datapath, port, ip), mac)| Learned {
             datapath: *datapath,
             port: *port,

@@ -135,6 +135,9 @@ impl Host {
             self.events.tell_of(name, now, Event::PacketIn { bridge, worker, packet_in });
         }
         for (bridge, sampled) in samples {
+            if self.show_sample(bridge, &sampled) {
+                continue;
+            }
             self.events.tell_of(self.bridge_name(bridge), now, Event::Sampled(sampled));
         }
         if has_changed {

@@ -9,7 +9,7 @@ use flowtable::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Host, PortError};
+use super::{Host, PortError, RateSettings};
 
 /// How a port takes part in forwarding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct PortSettings {
     pub tag: u16,
     /// VLANs of a trunk, or customers' VLANs of a tunnel; none: all.
     pub trunks: BTreeSet<u16>,
+    /// What it may receive and send.
+    #[serde(skip_serializing_if = "RateSettings::is_none")]
+    pub rates: RateSettings,
     /// When frames that leave without a VLAN have a tag for their priority.
     pub priority_tags: PriorityTagsName,
 }
@@ -115,6 +118,7 @@ impl Default for PortSettings {
             mode: Mode::Trunk,
             tag: 0,
             trunks: BTreeSet::new(),
+            rates: RateSettings::default(),
             priority_tags: PriorityTagsName::No,
         }
     }
@@ -160,6 +164,9 @@ impl PortSettings {
         if self.bridging().is_none() {
             return wrong("VLANs are 0 to 4095");
         }
+        if let Some(trouble) = self.rates.trouble() {
+            return Err(PortError::Rate(trouble));
+        }
         match self.mode {
             Mode::Trunk if self.tag != 0 => wrong("a trunk has no VLAN of its own; native-untagged has"),
             Mode::Access if !self.trunks.is_empty() => {
@@ -191,8 +198,17 @@ impl Host {
             }
             return Err(error);
         }
+        self.apply_rates(interface);
         self.ports_changed();
         Ok(())
+    }
+
+    /// Makes a port that is attached keep to its rates.
+    pub(super) fn apply_rates(&self, interface: &str) {
+        let Some(port) = self.ports.get(interface).filter(|port| port.is_attached()) else { return };
+        if let Err(error) = self.dataplane.set_rates(port.id(), port.settings.rates.to_dataplane()) {
+            tracing::warn!(interface, %error, "the port's rates are not kept to");
+        }
     }
 }
 

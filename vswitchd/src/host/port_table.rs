@@ -9,7 +9,7 @@ use flowtable::{
 };
 use ovn_northd_lite::SouthboundDelta;
 
-use super::{Bridge, Event, Host, PortChange, PortEvent, PortSettings, TUNNEL, TUNNEL_NAME, UPLINK};
+use super::{Bridge, Event, Host, PortChange, PortEvent, PortSettings};
 
 impl Host {
     /// Makes changed ports visible to packets and to the controller.
@@ -72,13 +72,7 @@ impl Host {
             };
             table.insert(status.port, info);
         }
-        if let Some(uplink) = table.get(UPLINK).filter(|port| port.role == PortRole::Uplink).cloned() {
-            let name = TUNNEL_NAME.to_owned();
-            table.insert(
-                TUNNEL,
-                PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink },
-            );
-        }
+        self.add_tunnels(&mut table);
         if let Some(bridge) = self.bridge_of(bridge) {
             bridge.protocols.furnish(&mut table);
         }

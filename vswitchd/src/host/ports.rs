@@ -1,15 +1,12 @@
 //! Ports come and go: by command, by a restart, and when their interface does.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use dataplane::{AttachError, Device, PortId, PortSpec, Steering};
+use dataplane::{AttachError, Device, PortId, PortSpec};
 use flowtable::types::{BridgeId, PortNo};
 
-use super::{Bridge, FIRST_NAME, GENEVE_UDP_PORT, Host, PortKind, PortSettings, UPLINK};
+use super::{Bridge, FIRST_NAME, Host, PortKind, PortSettings};
 use crate::state::{SavedPort, StateError};
-
-/// First number of a workload's port.
-const FIRST_WORKLOAD: u32 = 3;
 
 /// A workload's port that is to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +86,17 @@ pub enum PortError {
     /// The tunnel endpoint's address is not one that tunnels can use.
     #[error("--encap-ip {0}: tunnels use IPv4 on the underlay; name an IPv4 address of the uplink")]
     EncapIp(std::net::IpAddr),
+    /// A port of the last run has a number that it cannot have now.
+    #[error(
+        "port {port} is {interface}, and now it would be the uplink's or a tunnel's; remove it before: \
+         vswitchctl port del {interface}, or start with another --state-dir"
+    )]
+    Reserved {
+        /// The port's interface.
+        interface: String,
+        /// Its number.
+        port: u32,
+    },
     /// The interface is the uplink.
     #[error("{0} is the uplink; it is attached with --uplink and stays")]
     IsUplink(String),
@@ -158,6 +166,9 @@ pub enum PortError {
     /// VLANs that cannot be.
     #[error("{0}")]
     Vlan(String),
+    /// A rate or queue that cannot be.
+    #[error("{0}")]
+    Rate(String),
     /// All numbers are in use.
     #[error("all port numbers are in use")]
     Full,
@@ -308,18 +319,21 @@ impl Host {
     /// that are gone, and attaches those that are back.
     pub fn tend_ports(&mut self) {
         let mut changed = self.let_go();
+        let mut back = Vec::new();
         for (interface, port) in &mut self.ports {
             if !port.is_attached() {
                 match self.dataplane.attach(interface_spec(port.id(), interface, port.kind)) {
                     Ok(_) => {
                         tracing::info!(interface, port = %port.port, "the interface is back");
                         port.trouble = None;
+                        back.push(interface.clone());
                         changed = true;
                     }
                     Err(error) => port.trouble = Some(error.to_string()),
                 }
             }
         }
+        back.iter().for_each(|interface| self.apply_rates(interface));
         let statuses = self.dataplane.ports();
         let differs = |bridge: &Bridge| *bridge.port_table != self.table_of(bridge.id, &statuses);
         if changed || self.bridges.iter().any(differs) {
@@ -351,28 +365,20 @@ impl Host {
         self.ports.values().filter_map(|port| port.trouble.clone())
     }
 
-    pub(super) fn attach_uplink(&mut self) -> Result<(), PortError> {
-        let Some((interface, ip)) = self.identity.endpoint.clone() else { return Ok(()) };
-        let std::net::IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
-        let steering = Steering::Tunnel { local, udp_ports: vec![GENEVE_UDP_PORT] };
-        let device = match &mut self.lab {
-            Some(lab) => Device::Memory(lab.add_uplink()),
-            None => Device::Uplink { interface: interface.clone(), steering },
-        };
-        self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device })?;
-        Arc::make_mut(&mut self.underlay).tunnels = vec![Self::tunnel_port(ip)];
-        self.ports_changed();
-        Ok(())
-    }
-
     pub(super) fn restore_ports(&mut self) {
         for saved in self.state.ports() {
             let name = if saved.bridge.is_empty() { FIRST_NAME } else { &saved.bridge };
             let bridge = self.bridges.iter().find(|bridge| bridge.name == name).map(|bridge| bridge.id);
-            let (Ok(port), Some(bridge)) = (PortNo::new(saved.port), bridge) else {
+            let (Ok(mut port), Some(bridge)) = (PortNo::new(saved.port), bridge) else {
                 tracing::warn!(?saved, "a saved port has an impossible number or bridge and is left out");
                 continue;
             };
+            if bridge == BridgeId::FIRST && port.get() < self.first_number() {
+                // A tunnel's, which there was not before.
+                let Some(free) = self.free_number() else { continue };
+                tracing::info!(interface = saved.interface, %port, %free, "the port has another number");
+                port = free;
+            }
             let is_patch = saved.peer.is_some();
             if let Some(lab) = self.lab.as_mut().filter(|_| !is_patch) {
                 lab.add(&saved.interface, saved.mtu, &saved.network);
@@ -385,7 +391,8 @@ impl Host {
             }
             let SavedPort { interface, logical_port, network, kind, settings, peer, .. } = saved;
             let restored = Port { bridge, port, peer, logical_port, network, kind, settings, trouble };
-            self.ports.insert(interface, restored);
+            self.ports.insert(interface.clone(), restored);
+            self.apply_rates(&interface);
         }
         self.link_ports();
         self.ports_changed();
@@ -425,8 +432,7 @@ impl Host {
         wanted: Option<PortNo>,
         others: &[PortNo],
     ) -> Result<PortNo, PortError> {
-        // Without a network there is neither uplink nor tunnel.
-        let first = if self.is_handmade { 1 } else { FIRST_WORKLOAD };
+        let first = self.first_number();
         let owner =
             |number: PortNo| self.ports.iter().find(|(_, port)| port.id() == PortId::new(bridge, number));
         if let Some(port) = wanted {
@@ -446,6 +452,13 @@ impl Host {
         let taken: BTreeSet<_> = of_bridge.map(|port| port.port).chain(bonds).map(PortNo::get).collect();
         let free = (first..=PortNo::MAX_REAL).find(|raw| !taken.contains(raw));
         free.and_then(|raw| PortNo::new(raw).ok()).ok_or(PortError::Full)
+    }
+
+    /// A number of the first bridge that no port has now, nor had in the last run.
+    fn free_number(&self) -> Option<PortNo> {
+        let saved = self.state.ports();
+        let taken = saved.iter().map(|port| port.port).chain(self.ports.values().map(|port| port.port.get()));
+        PortNo::new(taken.max()?.max(self.first_number()) + 1).ok()
     }
 
     pub(super) fn save_ports(&self) -> Result<(), StateError> {

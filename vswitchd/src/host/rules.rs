@@ -8,13 +8,14 @@ use std::{
 
 use flowtable::{
     flow::{Match, Rule},
+    program::TunnelKind,
     set::NamedSet,
     table::{Change, GroupChange, MeterChange, SetChange, Tables},
     types::{Priority, TableId},
 };
 use ovn_northd_lite::{Learned, LocalPorts, Lowered, SouthboundDelta};
 
-use super::{Host, TUNNEL, neighbours};
+use super::{Host, neighbours};
 
 type RuleKey<'a> = (TableId, Priority, &'a Match);
 
@@ -82,7 +83,8 @@ impl Host {
             ports: named.map(|port| (port.logical_port.clone(), port.port)).collect(),
             networks: networks.map(|port| (port.network.clone(), port.port)).collect(),
             down: self.gateways.down.clone(),
-            tunnel: self.identity.endpoint.is_some().then_some(TUNNEL),
+            tunnel: self.tunnel(TunnelKind::Geneve),
+            vxlan: self.tunnel(TunnelKind::Vxlan),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock};
+use flowtable::program::TunnelKind;
 use tokio::task::JoinSet;
 
 use super::Fabric;
@@ -69,6 +70,8 @@ pub async fn run(
             hostname: chassis.clone(),
             chassis: chassis.clone(),
             endpoint,
+            encap_types: vec![TunnelKind::Geneve],
+            tunnel_peers: Vec::new(),
             controller: Some(controller.clone()),
             liveness,
         };

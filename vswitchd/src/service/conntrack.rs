@@ -174,7 +174,7 @@ pub(super) fn connection(found: &conntrack::Connection) -> pb::Connection {
     }
 }
 
-fn status(host: &Host) -> pb::GetConntrackResponse {
+pub(super) fn status(host: &Host) -> pb::GetConntrackResponse {
     let (tracker, settings) = (host.dataplane().conntrack(), host.tracking());
     let stats = tracker.stats();
     let mut zones: std::collections::BTreeMap<u16, pb::ConntrackZone> = tracker

@@ -13,7 +13,8 @@ use flowtable::{
     types::{BridgeId, PortNo},
 };
 
-use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row, TUNNEL, TUNNEL_NAME};
+use super::rates;
+use crate::host::{Departed, GatewayStatus, Host, Port, PortSettings, Row};
 
 pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
     let identity = host.identity();
@@ -29,8 +30,13 @@ pub(super) fn status(host: &Host) -> pb::GetStatusResponse {
         workers: host.dataplane().workers().iter().map(worker).collect(),
         errors: host.errors(),
         n_repairs: host.n_repairs(),
-        gateways: host.gateway_status().into_iter().map(gateway).collect(),
+        gateways: gateways(host),
+        encap_types: host.encapsulations().map(|known| known.kind.name().to_owned()).collect(),
     }
+}
+
+pub(super) fn gateways(host: &Host) -> Vec<pb::Gateway> {
+    host.gateway_status().into_iter().map(gateway).collect()
 }
 
 fn gateway(status: GatewayStatus) -> pb::Gateway {
@@ -82,18 +88,18 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
         })
         .collect();
     let snapshot = host.snapshot();
-    let tunnel = snapshot.ports.get(TUNNEL).filter(|port| port.role == PortRole::Tunnel);
-    if let Some(tunnel) = tunnel {
-        ports.push(pb::Port {
+    for encapsulation in host.encapsulations() {
+        let tunnel = snapshot.ports.get(encapsulation.port).filter(|port| port.role == PortRole::Tunnel);
+        ports.extend(tunnel.map(|tunnel| pb::Port {
             bridge: host.bridge_name(BridgeId::FIRST).to_owned(),
-            port_no: TUNNEL.get(),
-            name: TUNNEL_NAME.to_owned(),
-            kind: "geneve".to_owned(),
+            port_no: encapsulation.port.get(),
+            name: tunnel.name.clone(),
+            kind: encapsulation.kind.name().to_owned(),
             role: "tunnel".to_owned(),
             up: tunnel.up,
             mtu: tunnel.mtu,
             ..pb::Port::default()
-        });
+        }));
     }
     let waiting = known.iter().filter(|(_, (_, port))| !port.is_attached()).map(|(id, (interface, port))| {
         let message = pb::Port {
@@ -138,7 +144,13 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
         counters: Some(counters(&counts)),
         ..pb::Port::default()
     };
-    port.map_or(message.clone(), |port| with_settings(message, port))
+    let Some(port) = port else { return message };
+    let mut message = with_settings(message, port);
+    if !port.settings.rates.is_none() {
+        let counts = host.dataplane().queue_counts(port.id());
+        rates::describe(&mut message, &port.settings.rates, &counts);
+    }
+    message
 }
 
 /// What was set for the port.
@@ -154,6 +166,7 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
         tag,
         trunks,
         priority_tags,
+        rates: _,
     } = &port.settings;
     let vlan = pb::PortVlan {
         mode: mode.name().to_owned(),

@@ -304,7 +304,7 @@ fn answer(host: &Host, sent: SentPacket) -> pb::SendPacketResponse {
     }
 }
 
-fn find_port(ports: &PortTable, text: &str) -> Result<PortNo, Status> {
+pub(super) fn find_port(ports: &PortTable, text: &str) -> Result<PortNo, Status> {
     let by_number = || PortNo::new(text.parse().ok()?).ok();
     ports.by_name(text).or_else(by_number).ok_or_else(|| {
         Status::not_found(format!(

@@ -2,6 +2,7 @@
 
 mod bridges;
 mod bridging;
+mod capture;
 mod connection_events;
 mod conntrack;
 mod destinations;
@@ -11,9 +12,12 @@ mod events;
 mod flows;
 mod hops;
 mod lab;
+mod metrics;
+mod rates;
 mod rules;
 mod socket;
 mod trace;
+mod underlay;
 mod workers;
 
 use std::{
@@ -28,6 +32,7 @@ use tonic::{Code, Request, Response, Status};
 use connection_events::ConnectionEvents;
 pub(crate) use dump::drops_of;
 pub use endpoint::EndpointServer;
+pub use metrics::Metrics;
 pub use socket::{Socket, SocketError, serve};
 pub(crate) use trace::trace;
 
@@ -142,6 +147,7 @@ impl HostService for Service {
         request: Request<pb::ModifyPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
         let request = request.into_inner();
+        let rates = rates::RateChange::of(&request)?;
         let vlan = request.vlan.map(port_vlan).transpose()?;
         self.host
             .with(move |host| {
@@ -152,6 +158,7 @@ impl HostService for Service {
                     settings.enabled = request.enabled.unwrap_or(settings.enabled);
                     settings.packet_ins = request.packet_ins.unwrap_or(settings.packet_ins);
                     settings.protected = request.protected.unwrap_or(settings.protected);
+                    rates::change(&mut settings.rates, rates);
                     if let Some(PortVlan { mode, tag, trunks, priority_tags }) = vlan {
                         (settings.mode, settings.tag, settings.trunks) = (mode, tag, trunks);
                         settings.priority_tags = priority_tags.unwrap_or(settings.priority_tags);
@@ -347,11 +354,12 @@ fn refusal(error: PortError) -> Status {
         PortError::Attach(_)
         | PortError::IsUplink(_)
         | PortError::EncapIp(_)
+        | PortError::Reserved { .. }
         | PortError::IsLab(_)
         | PortError::NoLinks
         | PortError::NoNetwork(_)
         | PortError::TwoPurposes => Code::FailedPrecondition,
-        PortError::Vlan(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
+        PortError::Vlan(_) | PortError::Rate(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
         PortError::State(_) => Code::Internal,
     };

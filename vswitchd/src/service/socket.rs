@@ -13,10 +13,11 @@ use std::{
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET,
     host::{
-        bridge_service_server::BridgeServiceServer, conntrack_service_server::ConntrackServiceServer,
-        endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
-        host_service_server::HostServiceServer, lab_service_server::LabServiceServer,
-        rule_service_server::RuleServiceServer, worker_service_server::WorkerServiceServer,
+        bridge_service_server::BridgeServiceServer, capture_service_server::CaptureServiceServer,
+        conntrack_service_server::ConntrackServiceServer, endpoint_service_server::EndpointServiceServer,
+        event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+        lab_service_server::LabServiceServer, rule_service_server::RuleServiceServer,
+        underlay_service_server::UnderlayServiceServer, worker_service_server::WorkerServiceServer,
     },
 };
 use tokio::net::UnixListener;
@@ -104,6 +105,8 @@ pub async fn serve(
     let conntrack = ConntrackServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let events = EventServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let endpoints = EndpointServiceServer::new(endpoints).max_decoding_message_size(MAX_REQUEST_LEN);
+    let captures = CaptureServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
+    let underlay = UnderlayServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let bridges = BridgeServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let workers = WorkerServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST_LEN);
     let service = HostServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_LEN);
@@ -115,6 +118,8 @@ pub async fn serve(
         .add_service(events)
         .add_service(endpoints)
         .add_service(workers)
+        .add_service(captures)
+        .add_service(underlay)
         .add_service(bridges)
         .add_service(health)
         .add_service(reflection)

@@ -29,12 +29,14 @@ const PROMISES: &[Promise] = &[
     Promise { name: "dataplane", ours: &["flowtable"], never: NETWORK_API },
     Promise { name: "ovn-northd-lite", ours: &["flowtable"], never: IO },
     // Of flowtable the controller takes the vocabulary in which the compiler's models are written.
-    Promise { name: "controller", ours: &["ferroflow-proto", "ovn-northd-lite", "flowtable"], never: &["xsk-rs"] },
-    Promise { name: "vswitchd", ours: &["address-pool", "bridge-protocols", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite"], never: &["redb"] },
+    Promise { name: "controller", ours: &["ferroflow-proto", "ovn-northd-lite", "flowtable", "supervision"], never: &["xsk-rs"] },
+    Promise { name: "vswitchd", ours: &["address-pool", "bridge-protocols", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite", "supervision"], never: &["redb"] },
     Promise { name: "vswitchctl", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     // The controller and the hosts in one process.
     Promise { name: "vswitch-lab", ours: &["controller", "vswitchd"], never: &[] },
     Promise { name: "address-pool", ours: &[], never: IO },
+    // Whatever is supervised, it knows nothing of.
+    Promise { name: "supervision", ours: &[], never: NETWORK_API },
     Promise { name: "bridge-protocols", ours: &["flowtable"], never: IO },
     Promise { name: "vswitch-shim", ours: &["ferroflow-proto"], never: &["redb", "xsk-rs"] },
     Promise { name: "vswitch-cni", ours: &["ferroflow-proto", "vswitch-shim"], never: &["redb", "xsk-rs"] },

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 
 use flowtable::{
     drop::DropReason,
-    offload::{Datagrams, Taken, Train, drop_outer_checksum, train_offload},
-    packet::{GsoKind, HEADROOM, Offload, Packet},
+    offload::{Datagrams, Taken, Train, settle_received, train_offload},
+    packet::{GsoKind, HEADROOM, Packet},
     types::PortNo,
 };
 
@@ -88,12 +88,10 @@ impl VnetQueue {
         if !self.is_tunnel {
             return batch.push(packet);
         }
-        let gso = packet.offload.gso.filter(|gso| gso.kind == GsoKind::Udp);
-        if packet.offload.csum_partial {
-            drop_outer_checksum(packet.bytes_mut());
-        }
-        packet.offload = Offload::default();
-        let Some(gso) = gso else { return batch.push(packet) };
+        let undone = packet.offload;
+        packet.offload = settle_received(packet.bytes_mut(), &undone);
+        let train = undone.gso.filter(|gso| gso.kind == GsoKind::Udp && packet.offload.is_none());
+        let Some(gso) = train else { return batch.push(packet) };
         let (start, len, from) = (packet.start(), packet.len(), packet.in_port);
         let (each, at) = (gso.segment_len.get().into(), 0);
         self.held = Some(Held { frame: packet.into_buf(), start, len, each, at });

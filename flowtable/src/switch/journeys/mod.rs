@@ -243,7 +243,7 @@ impl Journeys {
             self.remove(at);
         } else if self.is_full() {
             self.n_replaced = self.n_replaced.wrapping_add(0x9e37_79b9);
-            self.remove((u64::from(self.n_replaced) * self.max as u64 >> 32) as u32);
+            self.remove(((u64::from(self.n_replaced) * self.max as u64) >> 32) as u32);
         }
         self.n_changes += 1;
         self.n_in_vain = 0;

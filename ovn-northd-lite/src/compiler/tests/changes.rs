@@ -7,6 +7,7 @@
 
 use flowtable::{
     flow::Rule,
+    program::TunnelKind,
     table::{self, MeterChange, Tables},
     types::PortNo,
 };
@@ -81,7 +82,8 @@ impl World {
             21 => self.qos_rule(s, j, k),
             22 => self.heard(r, j, k),
             _ if k.is_multiple_of(5) => {
-                let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into() };
+                let encap_types = TunnelKind::ALL[usize::from(j % 2)..].iter().rev().copied().collect();
+                let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into(), encap_types };
                 self.dirty.chassis.insert(host(i));
                 match k % 3 {
                     0 => drop(self.hosts.remove(&host(i))),
@@ -638,6 +640,7 @@ fn local(view: &Southbound, n: usize) -> LocalPorts {
         chassis: "h1".to_owned(),
         ports: ports.collect(),
         tunnel,
+        vxlan: (!(n / 20).is_multiple_of(3)).then(|| PortNo::new(501).unwrap()),
         networks: networks.collect(),
         down,
     }

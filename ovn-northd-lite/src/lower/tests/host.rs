@@ -126,20 +126,27 @@ impl Host {
 
     /// The same, while some chassis are dead.
     pub(super) fn with_dead(nb: &Northbound, chassis: &str, dead: &[&str]) -> Self {
-        let sb = compile(nb, &hosts());
+        let host = Self::by(TunnelKind::Geneve, nb, (chassis, dead));
+        assert_eq!(host.lowered.errors, []);
+        host
+    }
+
+    /// The same, where all chassis have this encapsulation alone.
+    pub(super) fn by(kind: TunnelKind, nb: &Northbound, (chassis, dead): (&str, &[&str])) -> Self {
+        let mut sb = compile(nb, &hosts());
+        sb.chassis.values_mut().for_each(|record| record.encap_types = vec![kind]);
         let here = sb.bindings.iter().filter(|(_, binding)| binding.chassis.as_deref() == Some(chassis));
         let ports = here.zip(1..).map(|((id, _), port)| (id.clone(), PortNo::new(port).unwrap())).collect();
-        let tunnel = Some(PortNo::new(TUNNEL).unwrap());
+        let tunnel = |of| (kind == of).then(|| PortNo::new(TUNNEL).unwrap());
+        let (tunnel, vxlan) = (tunnel(TunnelKind::Geneve), tunnel(TunnelKind::Vxlan));
         let outside = sb.bindings.values().filter_map(|binding| match &binding.wire {
             Wire::Network { name, .. } => Some((name.clone(), PortNo::new(OUTSIDE).unwrap())),
             _ => None,
         });
         let networks = outside.collect();
         let down = dead.iter().map(|id| (*id).to_owned()).collect();
-        let local = LocalPorts { chassis: chassis.to_owned(), ports, tunnel, networks, down };
-        let host = Self::with(lower(&chassis_view(&sb, chassis), &local), local);
-        assert_eq!(host.lowered.errors, []);
-        host
+        let local = LocalPorts { chassis: chassis.to_owned(), ports, tunnel, vxlan, networks, down };
+        Self::with(lower(&chassis_view(&sb, chassis), &local), local)
     }
 
     /// With rules that may be incomplete.
@@ -151,6 +158,7 @@ impl Host {
             meters.chain(groups).chain(sets).chain(lowered.rules.iter().cloned().map(Change::Add)).collect();
         let tables = Tables::default().transact(changes).unwrap();
         assert_eq!(tables.len(), lowered.rules.len(), "the tables take each rule, and as many as there are");
+        let kind = if local.vxlan.is_some() { TunnelKind::Vxlan } else { TunnelKind::Geneve };
         let mut table = PortTable::default();
         let info = |name: &str, role| PortInfo {
             name: name.to_owned(),
@@ -169,7 +177,7 @@ impl Host {
             epoch: Epoch::ZERO.next(),
             tables: Arc::new(tables),
             ports: Arc::new(table),
-            underlay: Arc::new(underlay(&local.chassis)),
+            underlay: Arc::new(underlay(&local.chassis, kind)),
             ..Snapshot::default()
         };
         Self { lowered, ports, snapshot }
@@ -226,9 +234,14 @@ impl Host {
         let bytes = frame(key);
         let mut parsed = FlowKey::zero();
         parse::parse(&mut packet(&bytes, 1), &mut parsed).unwrap();
-        for field in
-            [Field::InPort, Field::TunId, Field::TunMetadata0, Field::TunMetadataPresent, Field::TunSrc]
-        {
+        for field in [
+            Field::InPort,
+            Field::TunId,
+            Field::TunMetadata0,
+            Field::TunMetadataPresent,
+            Field::TunGbpId,
+            Field::TunSrc,
+        ] {
             parsed.set(field, key.get(field));
         }
         let program = translate(&self.snapshot, &parsed, &mut NoTrace).program;
@@ -264,10 +277,11 @@ impl Host {
     }
 }
 
-fn underlay(chassis: &str) -> Underlay {
+fn underlay(chassis: &str, kind: TunnelKind) -> Underlay {
     let local = hosts().get(chassis).map_or(IpAddr::from([192, 0, 2, 99]), |host| host.encap_ip);
     let port = PortNo::new(TUNNEL).unwrap();
-    let tunnel = TunnelPort { port, kind: TunnelKind::Geneve, udp_port: 6081, local };
+    let udp_port = if kind == TunnelKind::Vxlan { 4789 } else { 6081 };
+    let tunnel = TunnelPort { port, kind, udp_port, local };
     let hop = NextHop {
         port: PortNo::new(UPLINK).unwrap(),
         src_mac: MacAddr::new([2, 0, 0, 0, 0, 1]),

@@ -10,6 +10,7 @@ mod qos;
 mod routing;
 mod station;
 mod translation;
+mod vxlan;
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use flowtable::{
     underlay::NextHop,
 };
 
-use super::{BridgeError, PortError, Row, TUNNEL_OVERHEAD, UPLINK};
+use super::{BridgeError, PortError, Row, UPLINK, tunnels::GENEVE};
 
 pub use driving::NewLabPort;
 pub(crate) use driving::since;
@@ -28,7 +28,7 @@ const DEFAULT_MTU: u32 = 1500;
 /// The port to the other hosts of a lab.
 pub(crate) const LAB_UPLINK: &str = "underlay";
 /// Its MTU: the largest packets of workloads reach other hosts whole.
-const UPLINK_MTU: u32 = DEFAULT_MTU + TUNNEL_OVERHEAD;
+const UPLINK_MTU: u32 = DEFAULT_MTU + GENEVE.overhead;
 /// Frames that may leave by a port in one burst.
 const QUEUE: usize = 4096;
 /// Frames that are kept for each port; the oldest are forgotten.

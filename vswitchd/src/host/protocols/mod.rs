@@ -2,10 +2,11 @@
 //! which group; and the mirrors' counters. The machines are those of `bridge-protocols`; here
 //! they get frames, links and time, and what they find out goes into the bridge's port table.
 //!
-//! `settings.rs` is what they are told, `bonds.rs` one bond, `tending.rs` how the host has them
+//! `settings.rs` is what they are told, `bonds.rs` one bond, `monitoring.rs` what collectors get, `tending.rs` how the host has them
 //! do what is due.
 
 mod bonds;
+mod monitoring;
 mod settings;
 mod tending;
 #[cfg(test)]
@@ -28,11 +29,14 @@ use flowtable::{
     types::{MacAddr, PortNo, Timestamp, VlanId},
 };
 
-use self::bonds::{LiveBond, id_of, number_of};
 pub use self::{
     bonds::BondMember,
     settings::{BondModeName, BridgeSettings, LacpName, SettingsError, TreeProtocol},
     tending::ProtocolError,
+};
+use self::{
+    bonds::{LiveBond, id_of, number_of},
+    monitoring::Sflow,
 };
 use super::Bridge;
 
@@ -41,6 +45,8 @@ const LISTENS_TREE: u16 = 1 << 0;
 const LISTENS_LACP: u16 = 1 << 2;
 /// What the spanning tree counts time in.
 const SECOND: Duration = Duration::from_secs(1);
+/// A port's number has 12 bits in this protocol.
+const MAX_TREE_PORT: u32 = 0xfff;
 /// Seconds that a late tree makes up for at most.
 const MAX_LATE: u32 = 60;
 
@@ -54,6 +60,7 @@ pub(in crate::host) struct Protocols {
     bonds: BTreeMap<String, LiveBond>,
     groups: Option<Groups>,
     mirrors: BTreeMap<String, Arc<RuleStats>>,
+    sflow: Option<Sflow>,
     /// What the machines want done.
     pub(super) wants: Wants,
 }
@@ -111,10 +118,21 @@ impl Protocols {
         for name in settings.mirrors.keys() {
             self.mirrors.entry(name.clone()).or_default();
         }
+        if settings.sflow.targets.is_empty() {
+            self.sflow = None;
+        } else if self.sflow.as_ref().is_none_or(|sflow| *sflow.settings() != settings.sflow) {
+            self.sflow = Some(Sflow::new(&settings.sflow, now));
+        }
         let config = groups_config(settings, self.address);
         match (&mut self.groups, settings.multicast.snooping) {
             (known, false) => *known = None,
-            (Some(known), true) => known.set_config(config),
+            (Some(known), true) => {
+                known.set_config(config);
+                // Those that are still said by hand come back with the links.
+                for entry in known.entries(now).into_iter().filter(|entry| entry.left.is_none()) {
+                    known.set_static(entry.vlan, entry.group, entry.port, false);
+                }
+            }
             (known, true) => *known = Some(Groups::new(config)),
         }
         self.wants.changed = true;
@@ -122,7 +140,7 @@ impl Protocols {
 
     /// There is something to do from time to time.
     pub(super) fn speaks(&self) -> bool {
-        self.tree.is_some() || !self.bonds.is_empty() || self.groups.is_some()
+        self.tree.is_some() || !self.bonds.is_empty() || self.groups.is_some() || self.sflow.is_some()
     }
 
     /// Numbers that bonds have, with their names.
@@ -158,18 +176,14 @@ impl Protocols {
     /// All ports take part that are none of a bond's, and bonds do.
     fn configure_tree(&mut self, links: &Links) {
         let Some(tree) = &mut self.tree else { return };
-        let of_bonds: BTreeSet<&String> =
-            self.settings.bonds.values().flat_map(|bond| &bond.members).collect();
-        let outputs: BTreeSet<&String> =
-            self.settings.mirrors.values().map(|mirror| &mirror.output_port).collect();
-        let single = links.iter().filter(|(name, _)| !of_bonds.contains(name) && !outputs.contains(name));
+        let aside = self.settings.beside_tree();
+        let single = links.iter().filter(|(name, _)| !aside.contains(name.as_str()));
         let single = single.map(|(name, (port, up))| (name, *port, *up));
         let bonds = self.bonds.iter().map(|(name, bond)| (name, bond.number, bond.state.active().is_some()));
         let mut present = BTreeSet::new();
         for (name, port, up) in single.chain(bonds) {
             let settings = self.settings.spanning_tree.ports.get(name).cloned().unwrap_or_default();
-            // A port's number has 12 bits in this protocol.
-            if !settings.enabled || port.get() > 0xfff {
+            if aside.contains(name.as_str()) || port.get() > MAX_TREE_PORT {
                 continue;
             }
             present.insert(id_of(port));
@@ -272,24 +286,36 @@ impl Protocols {
             }
         }
         if let Some(tree) = &self.tree {
-            for id in tree.ports() {
-                let (Some(port), Some(status)) = (number_of(id), tree.port(id)) else { continue };
-                let state = match status.state {
-                    stp::State::Discarding => TreeState::Discarding,
-                    stp::State::Learning => TreeState::Learning,
-                    stp::State::Forwarding => TreeState::Forwarding,
-                };
-                let members = table.bond(port).map(|bond| bond.members.clone()).unwrap_or_default();
-                for port in members.into_iter().chain([port]) {
-                    let own = table.bridging(port).clone();
-                    let listens = own.listens | LISTENS_TREE;
-                    table.set_bridging(port, Bridging { tree: state, listens, ..own });
-                }
-            }
+            self.furnish_tree(tree, table);
         }
         table.set_mirrors(self.mirrors_of(table));
+        table.set_sampling(self.sflow.as_ref().map(Sflow::sampling));
         let floods_unknown = self.settings.multicast.flood_unregistered;
         table.set_snooping(self.groups.is_some().then_some(Snooping { floods_unknown }));
+    }
+
+    /// What may pass each port; nothing, where the tree has not heard of one yet.
+    fn furnish_tree(&self, tree: &stp::Bridge, table: &mut PortTable) {
+        let aside = self.settings.beside_tree();
+        let takes_part = |(port, info): &(PortNo, &PortInfo)| {
+            info.role == PortRole::Workload
+                && port.get() <= MAX_TREE_PORT
+                && !aside.contains(info.name.as_str())
+        };
+        let ports: Vec<PortNo> = table.iter().filter(takes_part).map(|(port, _)| port).collect();
+        for port in ports {
+            let state = match tree.port(id_of(port)).map(|status| status.state) {
+                Some(stp::State::Discarding) | None => TreeState::Discarding,
+                Some(stp::State::Learning) => TreeState::Learning,
+                Some(stp::State::Forwarding) => TreeState::Forwarding,
+            };
+            let members = table.bond(port).map(|bond| bond.members.clone()).unwrap_or_default();
+            for port in members.into_iter().chain([port]) {
+                let own = table.bridging(port).clone();
+                let listens = own.listens | LISTENS_TREE;
+                table.set_bridging(port, Bridging { tree: state, listens, ..own });
+            }
+        }
     }
 
     fn furnish_bond(

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -33,6 +33,31 @@ pub struct BridgeSettings {
     pub multicast: MulticastSettings,
     /// Where stations are.
     pub stations: StationSettings,
+    /// Whom to tell of packets and counters.
+    pub sflow: SflowSettings,
+}
+
+/// Of sFlow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct SflowSettings {
+    /// Addresses and ports of collectors; none: nobody is told.
+    pub targets: BTreeSet<SocketAddr>,
+    /// This agent's address, by which collectors know it.
+    pub agent: IpAddr,
+    /// One packet of so many.
+    pub sampling: u16,
+    /// Seconds between two words about counters; 0: never.
+    pub polling: u64,
+    /// Bytes of each packet.
+    pub header: usize,
+}
+
+impl Default for SflowSettings {
+    fn default() -> Self {
+        let agent = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self { targets: BTreeSet::new(), agent, sampling: 400, polling: 30, header: 128 }
+    }
 }
 
 /// Which protocol keeps frames from going in circles.
@@ -348,6 +373,14 @@ impl BridgeSettings {
         Ok(settings)
     }
 
+    /// Names of ports that take no part in the spanning tree: told so, of a bond, or a mirror's.
+    pub(super) fn beside_tree(&self) -> BTreeSet<&str> {
+        let told = self.spanning_tree.ports.iter().filter(|(_, port)| !port.enabled).map(|(name, _)| name);
+        let members = self.bonds.values().flat_map(|bond| &bond.members);
+        let outputs = self.mirrors.values().map(|mirror| &mirror.output_port);
+        told.chain(members).chain(outputs).map(String::as_str).collect()
+    }
+
     /// The settings, as text.
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -376,6 +409,9 @@ impl BridgeSettings {
             bond.port.check().map_err(|error| wrong(path, error.to_string()))?;
         }
         self.check_mirrors(ports)?;
+        if self.sflow.sampling == 0 || !(14..=512).contains(&self.sflow.header) {
+            return Err(wrong("sflow", "sampling is at least 1, header 14 to 512 bytes"));
+        }
         let groups = &self.multicast;
         let vlans =
             groups.querier_vlans.iter().copied().chain(groups.members.iter().map(|member| member.vlan));

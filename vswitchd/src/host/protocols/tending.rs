@@ -4,6 +4,7 @@ use dataplane::{PortId, PortStatus};
 use flowtable::{
     fdb::FdbFilter,
     flow::Action,
+    switch::Sampled,
     types::{BridgeId, PortNo},
 };
 
@@ -99,6 +100,9 @@ impl Host {
             let links = self.links_of(id, &statuses);
             if let Some(bridge) = self.bridge_mut(id) {
                 bridge.protocols.tick(now, &links);
+                if let Some(sflow) = &mut bridge.protocols.sflow {
+                    sflow.tick(now, statuses.iter().filter(|status| status.bridge == id));
+                }
             }
         }
         self.satisfy_protocols();
@@ -122,6 +126,13 @@ impl Host {
             let ports = std::sync::Arc::clone(&bridge.port_table);
             bridge.protocols.hear(now, (in_port, &ports), frame);
         }
+    }
+
+    /// A packet of a bridge was sampled; `true`: that was for the bridge's own collectors.
+    pub(in crate::host) fn show_sample(&mut self, id: BridgeId, sampled: &Sampled) -> bool {
+        let now = self.dataplane.now();
+        let sflow = self.bridge_mut(id).and_then(|bridge| bridge.protocols.sflow.as_mut());
+        sflow.is_some_and(|sflow| sflow.show(now, sampled))
     }
 
     /// Does what the protocols want: first what forwarding has to know, then what is said to

@@ -26,6 +26,8 @@ fn daemon(state: StateDir) -> Host {
         chassis: "lab".to_owned(),
         hostname: "lab".to_owned(),
         endpoint: None,
+        encap_types: Vec::new(),
+        tunnel_peers: Vec::new(),
         controller: None,
         liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
     };
@@ -114,8 +116,9 @@ fn a_ring_of_bridges_carries_each_frame_once_and_mends_itself() {
     host.tend_ports();
     pass(&mut host, 2);
     assert_eq!(blocked(&host), 0);
-    assert_eq!(out(&mut host, "hc", &udp(3, 1)), ["ha"]);
+    assert_eq!(out(&mut host, "hc", &udp(3, 1)), ["ha", "hb"]);
     assert_eq!(out(&mut host, "ha", &to_all(1)), ["hb", "hc"]);
+    assert_eq!(out(&mut host, "hc", &udp(3, 1)), ["ha"]);
 }
 
 #[test]
@@ -152,7 +155,7 @@ fn two_bridges_share_two_links_by_lacp() {
         (negotiated, members.iter().map(|member| (member.enabled, member.n_slots)).collect::<Vec<_>>())
     };
     assert_eq!(members(&host, a), (true, vec![(true, 128), (true, 128)]));
-    assert_eq!(members(&host, b).0, true);
+    assert!(members(&host, b).0);
     for src in 1..20 {
         assert_eq!(out(&mut host, "ha", &to_all(src)), ["hb"], "once, by one of them");
         assert_eq!(out(&mut host, "hb", &udp(100 + src, src)), ["ha"]);
@@ -285,4 +288,35 @@ fn what_bridges_are_told_outlives_the_process() {
     let refused = host.change_bridge_settings(id, r#"{"bonds":{"x":{"mode":"y"}}}"#, false).unwrap_err();
     assert!(matches!(refused, ProtocolError::Settings(SettingsError::Text(_))), "{refused}");
     assert_eq!(host.bridge_settings(id), told);
+}
+
+#[test]
+fn a_collector_is_told_of_packets_and_counters() {
+    let collector = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    collector.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let target = collector.local_addr().unwrap();
+    let mut host = daemon(StateDir::none());
+    let id = bridge(&mut host, "a");
+    for name in ["one", "two"] {
+        port(&mut host, id, name);
+    }
+    let patch =
+        format!(r#"{{"sflow":{{"targets":["{target}"],"agent":"10.9.8.7","sampling":1,"polling":5}}}}"#);
+    tell(&mut host, id, &patch);
+    let frame = udp(1, 2);
+    assert_eq!(out(&mut host, "one", &frame), ["two"]);
+    pass(&mut host, 1);
+    let mut told = [0; 2048];
+    let n = collector.recv(&mut told).unwrap();
+    let has = |told: &[u8], part: &[u8]| told.windows(part.len()).any(|window| window == part);
+    assert_eq!(told[..12], [0, 0, 0, 5, 0, 0, 0, 1, 10, 9, 8, 7]);
+    assert!(has(&told[..n], &frame), "the packet is not in it");
+    pass(&mut host, 5);
+    let n = collector.recv(&mut told).unwrap();
+    // Two counter samples, of which the first is of port 1, with its 88 bytes of counters.
+    assert_eq!(told[24..28], [0, 0, 0, 2]);
+    assert!(has(&told[..n], &[0, 0, 0, 1, 0, 0, 0, 88, 0, 0, 0, 1]), "no counters of port 1");
+    assert!(has(&told[..n], &(frame.len() as u64).to_be_bytes()), "not what it has received");
+    tell(&mut host, id, r#"{"sflow":null}"#);
+    assert!(!host.speaks_protocols());
 }

@@ -210,6 +210,8 @@ fn modification(name: &str, port: &DeclaredPort) -> ModifyPortRequest {
         enabled: Some(port.enable),
         packet_ins: Some(port.packet_in),
         protected: Some(port.protect),
+        // A declaration says nothing of rates: they stay.
+        ..ModifyPortRequest::default()
     }
 }
 

@@ -1,0 +1,182 @@
+//! Tunnels over the uplink: which encapsulations there are, their ports, and who is at the
+//! other ends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use dataplane::{Device, PortSpec, Steering};
+use flowtable::{
+    port::{PortInfo, PortRole, PortTable},
+    program::TunnelKind,
+    types::{BridgeId, PortNo},
+    underlay::{NextHop, TunnelPort},
+};
+use ovn_northd_lite::tunnel_to;
+use tokio::sync::watch;
+
+use super::{ETHERNET_MTU, Host, PortError, lab, number};
+
+/// Port number of the uplink.
+pub const UPLINK: PortNo = number(1);
+
+/// An encapsulation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Encapsulation {
+    /// Which.
+    pub kind: TunnelKind,
+    /// The port that leads into its tunnels, which has its name.
+    pub port: PortNo,
+    /// UDP port of its packets.
+    udp_port: u16,
+    /// What it adds to a packet over IPv4, the inner Ethernet header included.
+    pub(super) overhead: u32,
+}
+
+/// UDP port of 6081 (RFC 8926 §3.3); the headers of IP, UDP and Geneve, an option of 8 bytes.
+pub(super) const GENEVE: Encapsulation = Encapsulation {
+    kind: TunnelKind::Geneve,
+    port: number(2),
+    udp_port: 6081,
+    overhead: 20 + 8 + 8 + 8 + 14,
+};
+/// UDP port of 4789 (RFC 7348 §5); the headers of IP, UDP and VXLAN.
+const VXLAN: Encapsulation =
+    Encapsulation { kind: TunnelKind::Vxlan, port: number(3), udp_port: 4789, overhead: 20 + 8 + 8 + 14 };
+
+/// Port number of the Geneve tunnel, which a host has unless it is told otherwise.
+pub const TUNNEL: PortNo = GENEVE.port;
+
+impl Encapsulation {
+    /// The one of a kind.
+    pub const fn of(kind: TunnelKind) -> &'static Self {
+        match kind {
+            TunnelKind::Geneve => &GENEVE,
+            TunnelKind::Vxlan => &VXLAN,
+        }
+    }
+}
+
+impl Host {
+    /// Encapsulations that this host has, the one it likes best first; none without an uplink.
+    pub fn encapsulations(&self) -> impl Iterator<Item = &'static Encapsulation> + use<> {
+        let kinds = self.identity.endpoint.as_ref().map(|_| self.identity.encap_types.clone());
+        kinds.unwrap_or_default().into_iter().map(Encapsulation::of)
+    }
+
+    /// Port of an encapsulation that this host has.
+    pub(super) fn tunnel(&self, kind: TunnelKind) -> Option<PortNo> {
+        self.encapsulations().find(|encapsulation| encapsulation.kind == kind).map(|known| known.port)
+    }
+
+    /// First number of a workload's port.
+    pub(super) fn first_number(&self) -> u32 {
+        if self.is_handmade && self.identity.endpoint.is_none() {
+            return UPLINK.get();
+        }
+        let reserved = self.encapsulations().map(|encapsulation| encapsulation.port).chain([TUNNEL]).max();
+        reserved.map_or(0, PortNo::get) + 1
+    }
+
+    /// Attaches the uplink, with the tunnels over it.
+    pub(super) fn attach_uplink(&mut self) -> Result<(), PortError> {
+        let Some((interface, ip)) = self.identity.endpoint.clone() else { return Ok(()) };
+        let IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
+        let first = self.first_number();
+        let is_in_the_way = |saved: &crate::state::SavedPort| {
+            let is_first = saved.bridge.is_empty() || saved.bridge == super::FIRST_NAME;
+            self.is_handmade && is_first && saved.port < first
+        };
+        // Rules written by hand know it by its number.
+        if let Some(saved) = self.state.ports().into_iter().find(is_in_the_way) {
+            return Err(PortError::Reserved { interface: saved.interface, port: saved.port });
+        }
+        let udp_ports = self.encapsulations().map(|encapsulation| encapsulation.udp_port).collect();
+        let device = match &mut self.lab {
+            Some(lab) => Device::Memory(lab.add_uplink()),
+            None => Device::Uplink {
+                interface: interface.clone(),
+                steering: Steering::Tunnel { local, udp_ports },
+            },
+        };
+        self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device })?;
+        let tunnel_port = |&Encapsulation { kind, port, udp_port, .. }: &Encapsulation| TunnelPort {
+            port,
+            kind,
+            udp_port,
+            local: ip,
+        };
+        let tunnels = self.encapsulations().map(tunnel_port).collect();
+        Arc::make_mut(&mut self.underlay).tunnels = tunnels;
+        if self.is_handmade {
+            self.take_peers(self.identity.tunnel_peers.iter().map(|ip| IpAddr::V4(*ip)).collect());
+        }
+        self.ports_changed();
+        Ok(())
+    }
+
+    /// Adds the ports of tunnels, which are as the uplink is.
+    pub(super) fn add_tunnels(&self, table: &mut PortTable) {
+        let Some(uplink) = table.get(UPLINK).filter(|port| port.role == PortRole::Uplink).cloned() else {
+            return;
+        };
+        for encapsulation in self.encapsulations() {
+            let name = encapsulation.kind.name().to_owned();
+            let info = PortInfo { name, role: PortRole::Tunnel, partial_checksums: false, ..uplink.clone() };
+            table.insert(encapsulation.port, info);
+        }
+    }
+
+    /// Peers that tunnelled packets go to, as they change.
+    pub fn peers(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.peers.subscribe()
+    }
+
+    /// Uplink interface with its port, when there is one.
+    pub fn uplink(&self) -> Option<&str> {
+        self.identity.endpoint.as_ref().map(|(interface, _)| interface.as_str())
+    }
+
+    /// Takes over what the host's routes and neighbours say of the way to peers.
+    pub fn set_next_hops(&mut self, next_hops: BTreeMap<IpAddr, NextHop>) {
+        if self.underlay.next_hops != next_hops {
+            let known: Vec<_> = next_hops.keys().map(ToString::to_string).collect();
+            tracing::info!(known = known.join(" "), "next hops of tunnel peers");
+            Arc::make_mut(&mut self.underlay).next_hops = next_hops;
+            self.publish(BridgeId::FIRST);
+        }
+    }
+
+    /// Largest packet of a workload that reaches the other hosts whole, whichever way this
+    /// host sends it.
+    pub fn workload_mtu(&self) -> u32 {
+        let uplink = self.first().port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
+        let overhead = self.encapsulations().map(|encapsulation| encapsulation.overhead).max();
+        uplink.map_or(ETHERNET_MTU, |port| port.mtu.saturating_sub(overhead.unwrap_or(0)))
+    }
+
+    /// Takes the other hosts of the view as the only ones that may send tunnelled packets.
+    pub(super) fn underlay_peers(&mut self) {
+        let chassis = &self.identity.chassis;
+        let local = self.local_ports();
+        let others = || self.lowering.view().chassis.iter().filter(|(name, _)| *name != chassis);
+        let ways = others().filter_map(|(_, record)| Some((record.encap_ip, tunnel_to(record, &local)?.1)));
+        self.bfd.set_ways(ways.collect());
+        self.take_peers(others().map(|(_, record)| record.encap_ip).collect());
+    }
+
+    fn take_peers(&mut self, peers: BTreeSet<IpAddr>) {
+        if self.underlay.peers != peers {
+            let underlay = Arc::make_mut(&mut self.underlay);
+            underlay.next_hops.retain(|peer, _| peers.contains(peer));
+            if self.lab.is_some() {
+                // All on one wire.
+                underlay.next_hops = peers.iter().map(|peer| (*peer, lab::next_hop(*peer))).collect();
+            }
+            underlay.peers.clone_from(&peers);
+            self.peers.send_replace(peers);
+        }
+    }
+}
