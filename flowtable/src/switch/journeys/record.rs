@@ -2,7 +2,7 @@
 
 use std::{
     mem::offset_of,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, LazyLock, atomic::AtomicU64},
 };
 
 use super::{Journey, Journeys, MAX_TRACKED, Rewrite, Said, Way};
@@ -122,7 +122,17 @@ fn changes(old: &FlowKey, new: &FlowKey) -> Option<Vec<FieldEdit>> {
 /// What an entry of a later pass compares follows from the signature, from what the first entry compares, and
 /// from the connections. Packets that come by no tunnel have none of its fields.
 fn follows(first: &FlowMask, later: &FlowMask, is_tunnelled: bool) -> bool {
-    let mut free = *first;
+    let given = if is_tunnelled { &*GIVEN_BEHIND_TUNNELS } else { &*GIVEN };
+    let words = first.words().iter().zip(given.words());
+    words.zip(later.words()).all(|((first, given), later)| later & !(first | given) == 0)
+}
+
+static GIVEN: LazyLock<FlowMask> = LazyLock::new(|| given(false));
+static GIVEN_BEHIND_TUNNELS: LazyLock<FlowMask> = LazyLock::new(|| given(true));
+
+/// What the signature and the connections say of all packets of a journey.
+fn given(is_tunnelled: bool) -> FlowMask {
+    let mut given = FlowMask::empty();
     let end = if is_tunnelled { offset_of!(FlowKey, tun_tos) } else { offset_of!(FlowKey, metadata) };
     let same = offset_of!(FlowKey, eth_dst)..end;
     let options = offset_of!(FlowKey, tun_metadata_present);
@@ -132,10 +142,10 @@ fn follows(first: &FlowMask, later: &FlowMask, is_tunnelled: bool) -> bool {
         let is_said = same.contains(&offset) || !is_tunnelled && offset >= options;
         let is_left_out = left_out.iter().any(|out| out.shares_place(*field));
         if is_said && !is_left_out || matches!(field, Field::InPort | Field::RecircId) {
-            free.add(*field, field.all_bits());
+            given.add(*field, field.all_bits());
         }
     }
-    free.covers(later)
+    given
 }
 
 impl Journeys {
