@@ -119,8 +119,8 @@ fn changes(old: &FlowKey, new: &FlowKey) -> Option<Vec<FieldEdit>> {
     (edited.words()[headers.clone()] == new.words()[headers]).then_some(edits)
 }
 
-/// What an entry of a later pass compares follows from the signature, from what the first entry compares, and
-/// from the connections. Packets that come by no tunnel have none of its fields.
+/// What an entry compares follows from the signature, from what the first entry compares, and from the
+/// connections. Packets that come by no tunnel have none of its fields.
 fn follows(first: &FlowMask, later: &FlowMask, is_tunnelled: bool) -> bool {
     let given = if is_tunnelled { &*GIVEN_BEHIND_TUNNELS } else { &*GIVEN };
     let words = first.words().iter().zip(given.words());
@@ -212,6 +212,10 @@ impl Switch {
             return;
         }
         let Some(mask) = self.megaflows.mask_of(from) else { return };
+        // A journey is found by nothing but the signature, unless its packets come by a tunnel.
+        if !is_tunnelled && !follows(&FlowMask::empty(), &mask, false) {
+            return;
+        }
         let mut later = entries.iter().map(|(entry, _)| self.megaflows.mask_of(*entry));
         if !later.all(|later| later.is_some_and(|later| follows(&mask, &later, is_tunnelled))) {
             return;

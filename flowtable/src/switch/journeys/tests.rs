@@ -54,6 +54,27 @@ fn a_known_conversation_is_balanced_and_routed_in_one_go() {
     assert!(world.switch.journeys.n_rides < n_rides + 3);
 }
 
+/// Signatures do not say flags: where the first table looks at them, they lead nowhere.
+#[test]
+fn what_signatures_do_not_say_is_looked_at() {
+    let mut world = World::new(&[
+        "table=0,priority=20,tcp,tcp_flags=+psh,actions=drop",
+        "table=0,priority=10,ip,actions=ct(zone=1,table=1)",
+        "table=1,priority=20,ip,ct_state=+new+trk,actions=ct(commit,zone=1),output:2",
+        "table=1,priority=10,ip,ct_state=+est+trk,in_port=1,actions=output:2",
+        "table=1,priority=10,ip,ct_state=+est+trk,in_port=2,actions=output:1",
+    ]);
+    let ends = [Host::v4(1), Host::v4(2)];
+    let there = |flags| build::tcp(&ends[0], &ends[1], flags, b"");
+    // Both are picked up in the middle.
+    assert_eq!(world.send(1, &there(0x10)).len(), 1);
+    assert_eq!(world.send(2, &build::tcp(&ends[1], &ends[0], 0x10, b"")).len(), 1);
+    for _ in 0..20 {
+        assert_eq!(world.send(1, &there(0x10)).len(), 1);
+    }
+    assert_eq!(world.send(1, &there(0x18)), []);
+}
+
 /// What passes do with their packets.
 const STEPS: &[&str] = &[
     "drop",
@@ -101,8 +122,8 @@ const MATCHES: &[&str] = &[
 ];
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
-    let later = (1_u8..3, select(MATCHES), select(STEPS));
-    (select(BEGINS), prop::collection::vec(later, 2..8), any::<bool>()).prop_map(|(begin, later, nat)| {
+    let later = (0_u8..3, select(MATCHES), select(STEPS));
+    (select(BEGINS), prop::collection::vec(later, 2..9), any::<bool>()).prop_map(|(begin, later, nat)| {
         let first = if nat { "ct(table=1,zone=1,nat)" } else { "ct(table=1,zone=1)" };
         let fixed = [(0, "ip", first), (1, "ip,ct_state=+new+trk", begin), (2, "ip", "output:2")];
         let read = |(priority, (table, matching, actions))| {
