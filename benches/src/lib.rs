@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod floods;
+pub mod guest;
 pub mod measure;
 pub mod network;
 pub mod peer;

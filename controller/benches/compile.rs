@@ -271,6 +271,7 @@ fn a_port(switch: u32, port: u32, n_hosts: u32) -> SwitchPort {
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     }
 }
 
@@ -298,6 +299,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         limits: None,
         options: Default::default(),
     };
@@ -319,6 +321,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 enabled: true,
                 services: Default::default(),
                 options: Default::default(),
+                hears: Default::default(),
             },
         );
         let addr = Ipv4Addr::from(0x0a00_0001 + within * 0x1_0000).into();
@@ -331,11 +334,13 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 mac: mac(0xf000_0000 | id),
                 networks,
                 enabled: true,
-                gateway: Vec::new(),
+                gateway: Default::default(),
                 advertisement: None,
                 static_macs: BTreeMap::new(),
                 mtu: None,
                 route_table: String::new(),
+                hears_all: false,
+                monitored: Default::default(),
             },
         );
         let key = DatapathKey::new(id + 1).expect("small");
@@ -347,6 +352,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
             default_policy: DefaultPolicy::Allow,
             qos_rules: BTreeMap::new(),
             load_balancers: Default::default(),
+            balancer_groups: Default::default(),
             services: Default::default(),
             options: Default::default(),
         };

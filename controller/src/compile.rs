@@ -16,7 +16,7 @@ use crate::{
     resource::{
         self, Attachment, ChassisSpec, Kind, Name, PortGroupSpec, RouterPortSpec, Spec, SwitchPortSpec,
     },
-    state::{Change, Record},
+    state::{Change, Record, SessionState},
 };
 
 /// Checks the match of an ACL.
@@ -45,6 +45,8 @@ impl Model {
         dirty.address_sets.extend(old.network.address_sets.into_keys());
         dirty.port_groups.extend(old.network.port_groups.into_keys());
         dirty.load_balancers.extend(old.network.load_balancers.into_keys());
+        dirty.balancer_groups.extend(old.network.balancer_groups.into_keys());
+        dirty.ha_groups.extend(old.network.ha_groups.into_keys());
         dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
@@ -75,6 +77,8 @@ impl Model {
             address_sets,
             port_groups,
             load_balancers,
+            balancer_groups,
+            ha_groups,
             dhcp_options,
             names,
             limits,
@@ -88,6 +92,7 @@ impl Model {
                     switch.key = key;
                     let is_changed = replace(&mut switch.default_policy, spec.default_policy)
                         | replace(&mut switch.load_balancers, spec.load_balancers.clone())
+                        | replace(&mut switch.balancer_groups, spec.balancer_groups.clone())
                         | replace(&mut switch.services, spec.services.clone())
                         | replace(&mut switch.options, spec.options.clone());
                     if is_changed {
@@ -106,6 +111,7 @@ impl Model {
                         | replace(&mut router.static_routes, spec.static_routes.clone())
                         | replace(&mut router.chassis, spec.chassis.clone())
                         | replace(&mut router.load_balancers, spec.load_balancers.clone())
+                        | replace(&mut router.balancer_groups, spec.balancer_groups.clone())
                         | replace(&mut router.limits, spec.limits.clone())
                         | replace(&mut router.options, spec.options.clone());
                     if is_changed {
@@ -143,6 +149,10 @@ impl Model {
             Spec::LoadBalancer(_) => {
                 record.balancer().is_some_and(|balancer| insert(load_balancers, id, balancer))
             }
+            Spec::LoadBalancerGroup(members) => {
+                insert(balancer_groups, id, members.iter().map(|name| name.id().to_owned()).collect())
+            }
+            Spec::HaChassisGroup(hosts) => insert(ha_groups, id, hosts.clone()),
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
             }
@@ -179,6 +189,8 @@ impl Model {
             address_sets,
             port_groups,
             load_balancers,
+            balancer_groups,
+            ha_groups,
             dhcp_options,
             names,
             limits,
@@ -202,6 +214,8 @@ impl Model {
                 drop(routers.get_mut(parent).and_then(|router| router.ports.remove(id)));
             }
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
+            Kind::LoadBalancerGroup => drop(balancer_groups.remove(id)),
+            Kind::HaChassisGroup => drop(ha_groups.remove(id)),
             Kind::DhcpOptions => drop(dhcp_options.remove(id)),
             Kind::Names => drop(names.remove(id)),
             Kind::Limits => drop(limits.remove(id)),
@@ -244,6 +258,8 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::AddressSet => drop(dirty.address_sets.insert(id)),
         Kind::PortGroup => drop(dirty.port_groups.insert(id)),
         Kind::LoadBalancer => drop(dirty.load_balancers.insert(id)),
+        Kind::LoadBalancerGroup => drop(dirty.balancer_groups.insert(id)),
+        Kind::HaChassisGroup => drop(dirty.ha_groups.insert(id)),
         Kind::DhcpOptions => drop(dirty.dhcp_options.insert(id)),
         Kind::Names => drop(dirty.names.insert(id)),
         Kind::Limits => drop(dirty.limits.insert(id)),
@@ -259,6 +275,7 @@ fn new_switch(key: DatapathKey) -> LogicalSwitch {
         qos_rules: BTreeMap::new(),
         default_policy: Default::default(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         services: Default::default(),
         options: Default::default(),
     }
@@ -274,6 +291,7 @@ fn new_router(key: DatapathKey) -> LogicalRouter {
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: BTreeSet::new(),
+        balancer_groups: BTreeSet::new(),
         limits: None,
         options: Default::default(),
     }
@@ -328,7 +346,8 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
     };
     let services = spec.services.clone();
     let options = spec.options.clone();
-    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services, options })
+    let hears = record.heard.keys().copied().collect();
+    Some(SwitchPort { key: port_key(record)?, kind, enabled: spec.enabled, services, options, hears })
 }
 
 /// The address of a virtual port, with the MAC address of who has it.
@@ -338,18 +357,23 @@ fn held(record: &Record, access: &resource::Access) -> Option<PortAddresses> {
 }
 
 fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
-    let RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu, route_table } =
-        spec.clone();
+    let spec = spec.clone();
+    let mut monitored = spec.monitored;
+    for (peer, session) in &mut monitored {
+        session.is_up = record.sessions.get(peer) == Some(&SessionState::Up);
+    }
     Some(RouterPort {
         key: port_key(record)?,
-        mac,
-        networks,
-        enabled,
-        gateway,
-        advertisement,
-        static_macs,
-        mtu,
-        route_table,
+        mac: spec.mac,
+        networks: spec.networks,
+        enabled: spec.enabled,
+        gateway: spec.gateway,
+        advertisement: spec.advertisement,
+        static_macs: spec.static_macs,
+        mtu: spec.mtu,
+        route_table: spec.route_table,
+        hears_all: spec.hears_all,
+        monitored,
     })
 }
 
@@ -501,6 +525,24 @@ mod tests {
             control_plane_limits: "control-plane-limits/l".to_owned(),
             ..Default::default()
         });
+        let grouped = Wire::LogicalSwitch(pb::LogicalSwitch {
+            load_balancer_groups: vec!["load-balancer-groups/lg".to_owned()],
+            ..Default::default()
+        });
+        let balancer_group = |members: &[&str]| {
+            let load_balancers = members.iter().map(|text| (*text).to_owned()).collect();
+            Wire::LoadBalancerGroup(pb::LoadBalancerGroup { load_balancers })
+        };
+        let ha_group = |chassis: &str| {
+            let chassis = vec![pb::GatewayChassis { chassis: chassis.to_owned(), priority: 1 }];
+            Wire::HaChassisGroup(pb::HaChassisGroup { chassis })
+        };
+        let at_gateway = Wire::LogicalRouterPort(pb::LogicalRouterPort {
+            mac: "0a:00:00:00:01:02".to_owned(),
+            networks: vec!["10.0.1.254/24".to_owned()],
+            ha_chassis_group: "ha-chassis-groups/hg".to_owned(),
+            ..Default::default()
+        });
         use Step::{Bind, Delete, Health, Heard, Register, Write};
         prop::sample::select(vec![
             Write("address-sets/set", set(&["10.0.0.1"])),
@@ -544,6 +586,14 @@ mod tests {
             Write("routers/r/policies/p", policy(9)),
             Write("routers/r", gateway.clone()),
             Write("switches/s", balanced.clone()),
+            Write("switches/s", grouped.clone()),
+            Write("load-balancer-groups/lg", balancer_group(&[])),
+            Write("load-balancer-groups/lg", balancer_group(&["load-balancers/lb"])),
+            Delete("load-balancer-groups/lg"),
+            Write("ha-chassis-groups/hg", ha_group("chassis/h1")),
+            Write("ha-chassis-groups/hg", ha_group("chassis/h2")),
+            Delete("ha-chassis-groups/hg"),
+            Write("routers/r/ports/t", at_gateway.clone()),
             Delete("load-balancers/lb"),
             Delete("routers/r/nats/n"),
             Delete("routers/r/policies/p"),

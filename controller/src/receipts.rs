@@ -83,6 +83,19 @@ impl Receipts {
         Affected::Chassis(inner.affected.get(&revision).cloned().unwrap_or_default())
     }
 
+    /// Newest revision that has been compiled.
+    pub fn newest(&self) -> Option<Revision> {
+        self.inner().compiled
+    }
+
+    /// Revisions after one that concern a chassis, oldest first, and at most so many.
+    pub fn concerning(&self, chassis: &str, after: Revision, most: usize) -> Vec<Revision> {
+        let inner = self.inner();
+        let later = inner.affected.range(after.next()..);
+        let concerning = later.filter(|(_, affected)| affected.contains(chassis));
+        concerning.map(|(revision, _)| *revision).take(most).collect()
+    }
+
     /// Wakes those who wait for a receipt.
     pub fn changed(&self) {
         self.progress.send_modify(|n| *n = n.wrapping_add(1));
@@ -119,6 +132,23 @@ mod tests {
             let expected = Affected::Chassis(Arc::new(set(ids)));
             assert_eq!(receipts.affected(Revision::new(revision)), expected);
         }
+    }
+
+    #[test]
+    fn what_concerns_a_chassis_is_found_in_order() {
+        let receipts = Receipts::new(Revision::ZERO);
+        receipts.compiled(Revision::new(1), set(&["a", "b"]));
+        receipts.compiled(Revision::new(3), set(&["b"]));
+        receipts.compiled(Revision::new(4), set(&["a"]));
+        let of = |id: &str, after: u64, most| {
+            let found = receipts.concerning(id, Revision::new(after), most);
+            found.into_iter().map(Revision::get).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a", 0, 9), [1, 4]);
+        assert_eq!(of("b", 1, 9), [2, 3]);
+        assert_eq!(of("b", 0, 2), [1, 2]);
+        assert_eq!(of("a", 4, 9), [0u64; 0]);
+        assert_eq!(receipts.newest(), Some(Revision::new(4)));
     }
 
     #[test]

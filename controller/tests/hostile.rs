@@ -21,6 +21,7 @@ fn name() -> impl Strategy<Value = String> {
             "switches/s", "switches/t", "switches/s/ports/a", "switches/t/ports/b", "switches/s/acls/x",
             "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h", "address-sets/a",
             "port-groups/g", "port-groups/g/acls/x", "load-balancers/lb", "routers/r/nats/n", "routers/r/policies/p",
+            "load-balancer-groups/lg", "ha-chassis-groups/hg",
         ]).prop_map(str::to_owned),
         1 => "(switches|routers|chassis|port-groups|address-sets|load-balancers)(/[a-z.]{0,3}){0,5}",
         1 => "\\PC{0,12}",
@@ -71,6 +72,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             ecmp_symmetric_reply: by_source,
             route_table: if by_source { "red".to_owned() } else { "no name".to_owned() },
             selection_fields: if discard { vec![7] } else { vec![1] },
+            bfd: by_source != discard,
         },
     );
     let small = -1..4i32;
@@ -96,6 +98,14 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     })
                 }
             ),
+            texts().prop_map(|load_balancers| {
+                Spec::LoadBalancerGroup(nb::LoadBalancerGroup { load_balancers })
+            }),
+            prop::collection::vec((text(), 0..70_000u32), 0..3).prop_map(|hosts| {
+                let host = |(chassis, priority)| nb::GatewayChassis { chassis, priority };
+                let chassis = hosts.into_iter().map(host).collect();
+                Spec::HaChassisGroup(nb::HaChassisGroup { chassis })
+            }),
             (text(), prop::collection::hash_map(text(), text(), 0..4))
                 .prop_map(|(cidr, options)| Spec::DhcpOptions(nb::DhcpOptions { cidr, options })),
             (prop::collection::vec((text(), texts()), 0..3), any::<u32>()).prop_map(|(records, ttl)| {
@@ -132,6 +142,8 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         affinity_timeout: 40_000 * protocol.unsigned_abs(),
                         skip_snat: reject,
                         neighbor_responder: protocol,
+                        add_route: reject,
+                        event: !reject,
                     })
                 }
             ),
@@ -162,6 +174,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         jump_chain: next_hops.last().cloned().unwrap_or_default(),
                         chain: "red".to_owned(),
                         pkt_mark: priority,
+                        bfd: priority % 2 == 1,
                         next_hops,
                     })
                 }
@@ -245,6 +258,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         log_burst: label % 5,
                         apply_after_lb: label % 3 == 0,
                         persist_established: label % 7 == 0,
+                        log_related: label % 9 == 0,
                     })
                 }
             ),

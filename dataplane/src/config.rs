@@ -11,7 +11,7 @@ use flowtable::{
 use crate::{
     balance::Balancing,
     clock::Clock,
-    port::{AttachError, frames::FramePort, memory::MemoryPort},
+    port::{AttachError, frames::FramePort, memory::MemoryPort, vhost::VhostPort},
     sys::steer::MAX_UDP_PORTS,
 };
 
@@ -63,6 +63,42 @@ pub struct DataplaneConfig {
     /// What the hashes of the caches follow from; `None`: chance, so that nobody outside
     /// can foresee them.
     pub seed: Option<u64>,
+    /// How AF_XDP ports are had.
+    pub af_xdp: AfXdpConfig,
+}
+
+/// How AF_XDP ports are had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AfXdpConfig {
+    /// Whose sockets.
+    pub backend: AfXdpBackend,
+    /// The worker polls devices itself, up to so many frames at a time, and their interrupts
+    /// stay off as long as it does (`SO_PREFER_BUSY_POLL`). `None`: interrupts.
+    pub busy_poll: Option<u16>,
+}
+
+/// Whose AF_XDP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AfXdpBackend {
+    /// Ours, whose memory ports share.
+    #[default]
+    Own,
+    /// Those of xsk-rs, each with a memory of its own.
+    XskRs,
+}
+
+impl AfXdpBackend {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Own, Self::XskRs];
+}
+
+impl fmt::Display for AfXdpBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "own",
+            Self::XskRs => "xsk-rs",
+        })
+    }
 }
 
 impl Default for DataplaneConfig {
@@ -80,6 +116,7 @@ impl Default for DataplaneConfig {
             quota: Quota::default(),
             balancing: Balancing::default(),
             seed: None,
+            af_xdp: AfXdpConfig::default(),
         }
     }
 }
@@ -183,6 +220,8 @@ pub enum Device {
         /// Its name.
         interface: String,
     },
+    /// The network device of a virtual machine, by a socket.
+    Vhost(VhostPort),
     /// Queues in this process.
     Memory(MemoryPort),
     /// Frames made and taken by code of the caller, in the worker's thread.

@@ -18,12 +18,14 @@
 //! | `balance.rs` | which worker should have which queue |
 //! | `port/mod.rs` | what a port can do; one folder for each kind |
 //! | `port/afxdp/`, `port/vnet/` | host interfaces: frames by AF_XDP, uncut packets by TAP and packet sockets |
-//! | `pool.rs` | buffers |
+//! | `port/vhost/` | virtual machines, by vhost-user |
+//! | `pool/` | buffers |
 //! | `qos/`, `pmd/shaping.rs` | rates of ports, and queues of packets that wait to leave |
 //! | `clock.rs` | the machine's time, or one that obeys |
 //! | `bridges.rs` | several bridges, and links between them |
 //! | `controlled.rs` | packets for controllers and from them |
 //! | `capture.rs`, `pmd/tap.rs` | packets shown to whoever captures |
+//! | `top/` | which flows have most of the traffic, for whoever watches |
 //! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -37,7 +39,7 @@
 //!   it hands out is sent or dropped under a name ([`PortCounts`]).
 //! - A worker never blocks while there are packets, and allocates nothing for one.
 //! - However the process ends, nothing stays attached to an interface.
-//! - `unsafe` is in `sys/` and `pool.rs` only.
+//! - `unsafe` is in `sys/` and `pool/` only.
 
 #![deny(unsafe_code)]
 
@@ -58,12 +60,15 @@ mod qos;
 mod status;
 #[allow(unsafe_code)]
 mod sys;
+mod top;
 
 pub use crate::{
     balance::{Balancing, Move, Proposal, QueueId},
     capture::{Capture, CaptureFilter, CapturePoint, Captured},
     clock::{Clock, VirtualClock},
-    config::{DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig},
+    config::{
+        AfXdpBackend, AfXdpConfig, DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig,
+    },
     controlled::News,
     handle::{AssignError, Dataplane, DetachError, Reading, StartError},
     pmd::SendError,
@@ -71,6 +76,7 @@ pub use crate::{
         AttachError, BATCH, PortReport,
         frames::{FramePort, FrameSink, FrameSource, Wake},
         memory::{InjectError, MemoryPort},
+        vhost::{MAX_QUEUE_PAIRS, VhostPort, rehearse},
     },
     qos::{PortRates, QueueCounts, QueueSpec, Rate},
     status::{DetachedPort, PortCounts, PortStatus, QueueStatus, TX_DROP_REASONS, WorkerPerf, WorkerStatus},
@@ -79,4 +85,5 @@ pub use crate::{
         thread::{cpu_time, n_preemptions},
         tsc::now as cycles,
     },
+    top::{Order, Talker, Top, TopConfig, TopReport},
 };

@@ -26,5 +26,5 @@ pub fn af_xdp() -> Probe {
 /// What the kernel says.
 pub fn xdp_program() -> Probe {
     let map = SocketMap::new(PROBE, 1)?;
-    Program::steer_all(PROBE, &map).map(drop)
+    Program::steer_all(PROBE, &map, false).map(drop)
 }

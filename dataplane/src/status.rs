@@ -77,7 +77,7 @@ pub struct PortStatus {
     pub port: PortNo,
     /// Its name.
     pub name: String,
-    /// `afxdp`, `memory`, `frames` or `patch`.
+    /// `afxdp`, `tap`, `packet`, `vhost-user`, `memory`, `frames` or `patch`.
     pub kind: &'static str,
     /// `native-copy`, `generic-copy`, `native-zerocopy`, `memory`, `frames` or
     /// `patch`.
@@ -88,6 +88,8 @@ pub struct PortStatus {
     pub mtu: u32,
     /// It has a link; of one end of a link to another bridge: it has a peer.
     pub up: bool,
+    /// Why it has no link, where that is known.
+    pub why_down: Option<String>,
     /// Its interface does not exist any more; one of the same name may. Detach it.
     pub gone: bool,
     /// What went through.

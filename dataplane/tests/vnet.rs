@@ -8,10 +8,12 @@ mod netns;
 #[path = "common/probe.rs"]
 mod probe;
 
-use std::{net::UdpSocket, thread, time::Duration};
+use std::{collections::BTreeSet, net::UdpSocket, thread, time::Duration};
 
 use common::*;
-use dataplane::{Dataplane, DataplaneConfig, Device, MemoryPort, PortReport, PortSpec, Steering};
+use dataplane::{
+    Dataplane, DataplaneConfig, Device, MemoryPort, PortReport, PortSpec, Steering, WorkerConfig,
+};
 use flowtable::{
     build::{Host, udp},
     drop::DropReason,
@@ -108,6 +110,56 @@ fn large_packets_are_cut_for_ports_that_take_frames() {
         assert!(sent.tx_bytes / sent.tx_packets <= 1514, "and left as frames: {sent:?}");
         assert_eq!((wrong_checksums(&first), wrong_checksums(&second)), (0, 0));
         check_conservation(&dataplane);
+    }
+}
+
+/// A TAP device has a queue for each worker; the kernel spreads flows over them, and each comes
+/// back on the queue that it went by.
+#[test]
+fn a_tap_device_has_a_queue_for_each_worker() {
+    let Some(_turn) = root() else { return };
+    let workers = vec![WorkerConfig::default(); 2];
+    let dataplane = Dataplane::start(DataplaneConfig { workers, ..DataplaneConfig::default() }).unwrap();
+    let (first, second) = (pod(&dataplane, 1, By::Tap), pod(&dataplane, 2, By::Tap));
+    publish(&dataplane, snapshot(1, &[1, 2], vec![rule(1, &[2]), rule(2, &[1])]));
+    let queues = dataplane.queues();
+    let workers: BTreeSet<_> = queues.iter().map(|queue| (queue.id.port, queue.worker)).collect();
+    assert_eq!((queues.len(), workers.len()), (4, 4), "{queues:?}");
+    // Each `ask` is a flow of its own, to and fro.
+    for _ in 0..16 {
+        assert!(first.reaches(&second, 20, 1000));
+    }
+    assert!(first.probe(&format!("stream {} 8000000", second.address)));
+    for queue in dataplane.queues() {
+        assert!(queue.n_packets > 20, "flows are not spread: {queue:?}");
+    }
+    assert_eq!((wrong_checksums(&first), wrong_checksums(&second)), (0, 0));
+    for status in check_conservation(&dataplane) {
+        assert_eq!((status.counters.rx_dropped, status.counters.tx_dropped_total()), (0, 0), "{status:?}");
+    }
+}
+
+/// One that was made with one queue is taken as it is.
+#[test]
+fn a_tap_device_of_one_queue_stays_one() {
+    let Some(_turn) = root() else { return };
+    for (queues, n_queues) in [("", 1), ("multi_queue", 2)] {
+        let workers = vec![WorkerConfig::default(); 2];
+        let dataplane = Dataplane::start(DataplaneConfig { workers, ..DataplaneConfig::default() }).unwrap();
+        let name = format!("fdt{}", std::process::id());
+        run(&format!("ip tuntap add dev {name} mode tap vnet_hdr {queues}"));
+        let spec = |n: u32| PortSpec {
+            port: port(n).into(),
+            name: name.clone(),
+            device: Device::Tap { interface: name.clone() },
+        };
+        let attached = dataplane.attach(spec(1)).map(|_| dataplane.queues().len());
+        drop(dataplane);
+        // With one worker, one of several is taken.
+        let again = start().attach(spec(1)).map(drop);
+        run(&format!("ip tuntap del dev {name} mode tap {queues}"));
+        assert_eq!(attached.unwrap(), n_queues, "{queues}");
+        again.unwrap();
     }
 }
 

@@ -58,6 +58,7 @@
 //! Conservation: each received packet is counted once, as forwarded or under the name of
 //! a drop. See [`stats`].
 #![deny(unsafe_code)]
+pub mod account;
 pub mod build;
 pub mod cache;
 pub mod checksum;

@@ -136,6 +136,11 @@ fn tunnelled(data: &[u8], udp_port: u16) {
     tunnel(&build::udp(&Host::v4(1), &to, data));
 }
 
+/// What a guest's side says by vhost-user, and what lies in its memory.
+pub fn vhost_user(data: &[u8]) {
+    dataplane::rehearse(data);
+}
+
 /// Target and options of a neighbour solicitation, then of an advertisement.
 pub fn nd_options(data: &[u8]) {
     for kind in [135, 136] {

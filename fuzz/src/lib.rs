@@ -6,9 +6,10 @@
 //!
 //! [`frames`] what comes from wires and guests · [`texts`] what people and controllers write · [`rules`]
 //! both at once · [`files`] what lies on disks · [`messages`] what comes by gRPC ·
-//! [`served`] what workloads ask hosts for.
+//! [`served`] what workloads ask hosts for · [`bridges`] what bridges say to each other.
 #![forbid(unsafe_code)]
 
+pub mod bridges;
 pub mod files;
 pub mod frames;
 pub mod messages;
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tunnel", frames::tunnel),
     ("geneve", frames::geneve),
     ("vxlan", frames::vxlan),
+    ("vhost_user", frames::vhost_user),
     ("flow_text", texts::flow),
     ("match_text", texts::matching),
     ("actions_text", texts::actions),
@@ -51,4 +53,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("nb_transaction", messages::nb_transaction),
     ("chassis_update", messages::chassis_update),
     ("served", served::served),
+    ("bpdu", bridges::bpdu),
+    ("lacp", bridges::lacp),
+    ("groups", bridges::groups),
+    ("lldp", bridges::lldp),
+    ("ccm", bridges::ccm),
+    ("bfd", bridges::bfd),
 ];

@@ -41,6 +41,7 @@ pub(crate) fn switch(key: u32) -> LogicalSwitch {
         default_policy: Default::default(),
         qos_rules: BTreeMap::new(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         services: Default::default(),
         options: Default::default(),
     }
@@ -56,6 +57,7 @@ pub(crate) fn router(key: u32) -> LogicalRouter {
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         limits: None,
         options: Default::default(),
     }
@@ -75,6 +77,7 @@ pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> Switc
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     }
 }
 
@@ -93,6 +96,7 @@ pub(crate) fn to_router(key: u16, router: &str, port: &str) -> SwitchPort {
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     }
 }
 
@@ -100,8 +104,19 @@ pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
     let networks = networks.iter().map(|text| network(text)).collect();
     let (gateway, advertisement, static_macs, mtu) = Default::default();
     let (key, mac) = (port_key(key), mac(last));
-    let route_table = String::new();
-    RouterPort { key, mac, networks, enabled: true, gateway, advertisement, static_macs, mtu, route_table }
+    RouterPort {
+        key,
+        mac,
+        networks,
+        enabled: true,
+        gateway,
+        advertisement,
+        static_macs,
+        mtu,
+        route_table: String::new(),
+        hears_all: false,
+        monitored: BTreeMap::new(),
+    }
 }
 
 pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction) -> Acl {
@@ -145,6 +160,7 @@ pub(crate) fn nat(kind: NatKind, external: &str, logical: &str) -> NatRule {
         exempted_external_ips: Vec::new(),
         distributed: None,
         condition: None,
+        add_route: false,
     }
 }
 
@@ -160,6 +176,7 @@ pub(crate) fn route(prefix: &str, next: Option<&str>) -> StaticRoute {
         symmetric: false,
         table: String::new(),
         hash_fields: Vec::new(),
+        monitored: false,
     }
 }
 
@@ -172,6 +189,7 @@ pub(crate) fn policy(priority: u16, matching: &str, action: PolicyAction) -> Rou
         chain: String::new(),
         mark: 0,
         output_port: None,
+        monitored: false,
     }
 }
 

@@ -83,13 +83,14 @@ mod views;
 
 pub use advertisement::Advertised;
 pub use build::compile;
+pub use build::multicast::group_of as multicast_group_of;
 pub use build::sets::group_of;
 pub use compiler::{Compiler, Dirty};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
     Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of,
-    is_resident, lower, neighbour_rules, sent_by_router, sent_to_workload, tunnel_to,
+    is_resident, lower, neighbour_rules, sent_by_router, sent_to_next_hop, sent_to_workload, tunnel_to,
 };
 pub use view::chassis_view;
 pub use views::Views;

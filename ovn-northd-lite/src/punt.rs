@@ -58,6 +58,10 @@ pub enum Service {
     HealthCheck = 13,
     /// Take note of who has the address of a virtual port.
     BindVirtual = 14,
+    /// Take note of what a workload wants to hear.
+    Igmp = 15,
+    /// A next hop says that it lives (RFC 5880).
+    BfdMessage = 16,
     /// Another chassis says that it lives (RFC 5880).
     Bfd = 32,
 }
@@ -79,6 +83,8 @@ impl Service {
         (Self::Advertise, "put_nd_ra_opts"),
         (Self::HealthCheck, "handle_svc_check"),
         (Self::BindVirtual, "bind_vport"),
+        (Self::Igmp, "igmp"),
+        (Self::BfdMessage, "handle_bfd_msg"),
         (Self::Bfd, "bfd"),
     ];
 
@@ -86,12 +92,14 @@ impl Service {
     pub const CLASSES: &[(Self, &'static str)] = &[
         (Self::LearnArp, "arp"),
         (Self::Arp, "arp-resolve"),
+        (Self::BfdMessage, "bfd"),
         (Self::BindVirtual, "bind-vport"),
         (Self::DhcpV4, "dhcpv4-opts"),
         (Self::DhcpV6, "dhcpv6-opts"),
         (Self::Dns, "dns"),
         (Self::Icmp4, "icmp4-error"),
         (Self::Icmp6, "icmp6-error"),
+        (Self::Igmp, "igmp"),
         (Self::LearnNd, "nd-na"),
         (Self::Solicitation, "nd-ns-resolve"),
         (Self::Advertise, "nd-ra-opts"),

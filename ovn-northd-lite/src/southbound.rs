@@ -15,7 +15,7 @@ use flowtable::{
 pub use crate::model::{Candidate, HealthCheck, Protocol, Vip};
 use crate::{
     key::{DatapathKey, PortKey},
-    model::Limits,
+    model::{Limits, Snooping},
 };
 
 /// The compiled network, or the part of it that one chassis needs.
@@ -47,6 +47,8 @@ pub struct Datapath {
     pub sets: BTreeSet<String>,
     /// Bounds on what it asks hosts for, where they are not the usual ones.
     pub limits: Limits,
+    /// Hosts listen to what its workloads say about groups.
+    pub snooping: Option<Snooping>,
 }
 
 /// A logical port and where it is.
@@ -74,6 +76,25 @@ pub struct PortBinding {
     pub announced: Vec<Announced>,
     /// What its chassis asks the workload, to see whether it serves.
     pub probes: Vec<Probe>,
+    /// Next hops that its chassis asks whether they live.
+    pub sessions: Vec<Session>,
+}
+
+/// A session of a router's port with a next hop.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Session {
+    /// The next hop.
+    pub peer: IpAddr,
+    /// Address of the port.
+    pub source: IpAddr,
+    /// MAC address of the port.
+    pub mac: MacAddr,
+    /// Milliseconds between two packets that are sent, and that can be taken, at least.
+    pub min_tx: u32,
+    /// See `min_tx`.
+    pub min_rx: u32,
+    /// So many intervals without a packet end it.
+    pub multiplier: u8,
 }
 
 /// A question to a backend of a load balancer whether it serves.
@@ -99,8 +120,21 @@ impl PortBinding {
     /// A port with an interface, or a patch, that is nowhere yet.
     pub fn new(datapath: DatapathKey, key: PortKey) -> Self {
         let (gateway, open_for, wire, announced) = Default::default();
-        let (peer, chassis, advertises, probes) = (None, None, None, Vec::new());
-        Self { datapath, key, peer, chassis, advertises, gateway, open_for, wire, announced, probes }
+        let (peer, chassis, advertises) = (None, None, None);
+        let (probes, sessions) = (Vec::new(), Vec::new());
+        Self {
+            datapath,
+            key,
+            peer,
+            chassis,
+            advertises,
+            gateway,
+            open_for,
+            wire,
+            announced,
+            probes,
+            sessions,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each chassis needs, kept up to date: a change of the network becomes a change for
 //! each chassis that it concerns, and nothing for the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     build::whole::ids as ids_of,
@@ -19,7 +19,7 @@ use crate::{
 pub struct Views {
     datapaths: BTreeMap<DatapathKey, OfDatapath>,
     /// As they were told last.
-    bindings: BTreeMap<String, PortBinding>,
+    bindings: HashMap<String, PortBinding>,
     /// How many ports of each datapath are on a chassis.
     locals: BTreeMap<String, BTreeMap<DatapathKey, usize>>,
     /// Ports that have a way through some patch on their own chassis, and how many.

@@ -327,6 +327,27 @@ impl Fabric {
         self.start_switch(idx)
     }
 
+    /// Gives a workload a TAP device in the place of its veth pair, and attaches it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn attach_by_tap(&self, name: &str) -> Result<()> {
+        let workload = self.workload(name)?;
+        let WorkloadPlan { host_idx, mac, address, gateway, .. } = workload.plan;
+        let (host, inside) = (&self.hosts[host_idx], &workload.netns);
+        host.control.text(&["port", "del", name])?;
+        // A TAP device that was there in its place has gone with its port.
+        if host.netns.ip(&["link", "show", "dev", name]).is_ok() {
+            host.netns.ip(&["link", "del", "dev", name])?;
+        }
+        host.control.text(&["port", "add", name, "--logical-port", name, "--kind", "tap"])?;
+        host.netns.ip(&["link", "set", "dev", name, "netns", inside.name(), "name", "eth0"])?;
+        let mtu = WORKLOAD_MTU.to_string();
+        inside.ip(&["link", "set", "dev", "eth0", "address", mac, "mtu", &mtu, "up"])?;
+        inside.ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        inside.ip(&["route", "add", "default", "via", &gateway.to_string()]).map(drop)
+    }
+
     /// The controller's process, when it runs.
     pub fn controller(&mut self) -> Option<&mut Daemon> {
         self.controller.as_mut()

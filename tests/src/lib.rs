@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`fabric`] (two hosts, four workloads, the daemons), [`checks`] (what must hold between
 //! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`pods`] (pods on one
-//! switch, by rules), [`cni`],
+//! switch, by rules), [`guest`] (guests of vhost-user ports), [`cni`],
 //! [`mod@podman`], [`containerd`] and [`docker`] (container runtimes, their containers made of an [`image`]),
 //! [`libnetwork`] (what Docker says to its driver), then the means: [`control`], [`daemon`], [`netns`], [`processes`],
 //! [`command`], [`random`], [`stop`].
@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod docker;
 pub mod fabric;
 pub mod gateway;
+pub mod guest;
 pub mod image;
 pub mod libnetwork;
 pub mod netns;

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::command::{self, SHORT};
@@ -190,4 +193,90 @@ fn few_files(pods: &mut Pods) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{}/status", pods.daemon.pid()))?;
     ensure!(status.contains("THP_enabled:\t0"), "it may have huge pages: {status}");
     Ok(())
+}
+
+/// Years ahead, years behind, and back: in seconds.
+const STEPS: [i64; 4] = [300_000_000, -300_000_000, 86_400, 0];
+const YEAR: i64 = 31_556_952;
+
+#[test]
+fn the_clock_is_set_and_nothing_comes_of_it() -> Result<()> {
+    let name = "the_clock_is_set_and_nothing_comes_of_it";
+    let Some(library) = faketime() else {
+        ferroflow_tests::say(&format!(
+            "SKIPPED {name}: there is no libfaketime; apt-get install libfaketime"
+        ));
+        return Ok(());
+    };
+    scenario::run(name, |prefix| {
+        let file = scenario::dir(&format!("{prefix}-clock"));
+        let _dir = scenario::Dir::create(&file)?;
+        let step = file.join("step");
+        fs::write(&step, "+0")?;
+        // The clock of the calendar comes from the file; the monotonic one stays the machine's.
+        let set = [
+            format!("LD_PRELOAD={}", library.display()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", step.display()),
+            "FAKETIME_NO_CACHE=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ];
+        let wrapper: Vec<String> = ["env".to_owned()].into_iter().chain(set).collect();
+        let mut pods = Pods::start_as(prefix, &[By::Packet, By::AfXdp, By::Packet], &wrapper, &[])?;
+        let result = step_the_clock(&pods, &step).and_then(|()| pods.check().map(drop));
+        result.with_context(|| pods.state())
+    })
+}
+
+/// The library that answers for the clock of the calendar.
+fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").ok()?.flatten();
+    folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
+}
+
+fn step_the_clock(pods: &Pods, step: &Path) -> Result<()> {
+    for rule in [
+        "table=0,priority=9,tcp,actions=ct(table=1)",
+        "table=1,priority=2,ct_state=+trk+est,actions=NORMAL",
+        "table=1,priority=1,ct_state=+trk+new,tcp,tcp_flags=+syn,actions=ct(commit),NORMAL",
+    ] {
+        pods.control.text(&["flow", "add", rule])?;
+    }
+    // A connection that is there all the time; without its entry, its packets are dropped.
+    let (client, server) = (&pods.pod(1), &pods.pod(2));
+    let listener = server.netns.inside(|| TcpListener::bind((server.address, 0)))??;
+    let at = listener.local_addr()?;
+    let mut near = client.netns.inside(|| TcpStream::connect_timeout(&at, LIMIT))??;
+    let (mut far, _) = listener.accept()?;
+    for end in [&near, &far] {
+        end.set_read_timeout(Some(LIMIT))?;
+    }
+    for (round, seconds) in (1..).zip(STEPS) {
+        fs::write(step, format!("{seconds:+}"))?;
+        // Another port comes and goes, so that something is written down: with the new date.
+        pods.control.text(&["port", "del", "p3"])?;
+        pods.control.text(&["port", "add", "p3", "--kind", "packet", "--number", "3"])?;
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+        let (year, wanted) = (year_of_log(pods)?, 1970 + (now + seconds) / YEAR);
+        ensure!((wanted - 1..=wanted + 1).contains(&year), "it writes {year} and not {wanted}");
+        let mut byte = [0];
+        for _ in 0..20 {
+            near.write_all(&[round])?;
+            far.read_exact(&mut byte)?;
+            far.write_all(&byte)?;
+            near.read_exact(&mut byte)?;
+            ensure!(byte == [round], "the connection answers {byte:?}");
+        }
+        recovered(pods, "after a step", 1, 2)?;
+        ensure!(trouble(pods)?.is_empty(), "{seconds}: {}", trouble(pods)?);
+    }
+    let drops = pods.control.drops()?;
+    ensure!(drops.is_empty(), "{drops:?}");
+    Ok(())
+}
+
+/// The year in front of the last line that the switch has logged.
+fn year_of_log(pods: &Pods) -> Result<i64> {
+    let log = pods.daemon.log_tail(1);
+    let year = log.trim().split('-').next().unwrap_or_default();
+    year.parse().with_context(|| format!("no date in front of: {log}"))
 }

@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ferroflow_tests::daemon::{Daemon, Life, has_command};
 use ferroflow_tests::netns::{End, Netns};
 use ferroflow_tests::provider::{self, OUTSIDE, Provider, greeter, reach_cleanly};
 use ferroflow_tests::{netns, stop};
@@ -117,6 +119,12 @@ fn a_gateway_fails_over_and_comes_back() -> Result<()> {
         stop::wait_for("the first gateway is back", Duration::from_secs(10), || {
             let seen = [0, 1, 2].map(|host| gateway_of(net, host).unwrap_or_default());
             Ok(if seen.iter().all(|active| active == "h1") { Ok(()) } else { Err(format!("{seen:?}")) })
+        })?;
+        // The group says otherwise: whoever names it follows.
+        net.configure(&["ha-chassis-group set gw --chassis h1=20 --chassis h2=30 --wait"])?;
+        stop::wait_for("the group is followed", Duration::from_secs(10), || {
+            let seen = [0, 1, 2].map(|host| gateway_of(net, host).unwrap_or_default());
+            Ok(if seen.iter().all(|active| active == "h2") { Ok(()) } else { Err(format!("{seen:?}")) })
         })?;
         reach_cleanly(net.netns(vm), OUTSIDE)?;
         reach_cleanly(&net.outside, floating)?;
@@ -254,4 +262,92 @@ fn hides_by_what_packets_are(net: &Provider, vm: usize) -> Result<()> {
         ensure!(answers == [(format!("outside {seen}"), 3)].into(), "port {port}: {answers:?}");
     }
     Ok(())
+}
+
+/// BIRD, which says that a next hop lives, until it is dropped.
+fn bird(net: &Provider, at: usize, own: &str) -> Result<Daemon> {
+    let path = |ending: &str| net.plan().dir.join(format!("bird-{own}.{ending}"));
+    let settings = format!(
+        "router id {own};\nprotocol device {{}}\nprotocol bfd {{\n interface \"eth0\" {{\n \
+         min rx interval 100 ms; min tx interval 100 ms; idle tx interval 300 ms; multiplier 3;\n }};\n \
+         neighbor 10.0.7.1 dev \"eth0\" local {own};\n}}\n"
+    );
+    std::fs::write(path("conf"), settings)?;
+    let (conf, socket) = (path("conf").display().to_string(), path("ctl").display().to_string());
+    let words = ["-f", "-c", &conf, "-s", &socket];
+    Daemon::start(net.netns(at), Path::new("bird"), &words, &path("log"), Life::WithParent)
+}
+
+/// Waits until the sessions with both next hops are so.
+fn wait_for_sessions(net: &Provider, wanted: [&str; 2]) -> Result<()> {
+    let wanted: Vec<_> =
+        [2, 3].into_iter().zip(wanted).map(|(n, state)| format!("10.0.7.{n} {state}")).collect();
+    stop::wait_for(&wanted.join(", "), Duration::from_secs(20), || {
+        let shown = net.control.text(&["router-port", "show", "r-isp"])?;
+        Ok(if wanted.iter().all(|text| shown.contains(text)) { Ok(()) } else { Err(shown) })
+    })
+}
+
+#[test]
+fn a_route_is_there_while_its_next_hop_says_that_it_lives() -> Result<()> {
+    let name = "a_route_is_there_while_its_next_hop_says_that_it_lives";
+    if !has_command("bird") {
+        ferroflow_tests::say(&format!("SKIPPED {name}: there is no `bird`; apt-get install bird2"));
+        return Ok(());
+    }
+    on_hosts(name, 2, |net| {
+        net.configure(&[
+            "switch add in",
+            "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch add isp",
+            "switch-port add isp isp1 --address 0a:00:00:00:07:02,10.0.7.2",
+            "switch-port add isp isp2 --address 0a:00:00:00:07:03,10.0.7.3",
+            "router add r --chassis h1 --route 0.0.0.0/0,via,10.0.7.2,bfd --route 0.0.0.0/0,via,10.0.7.3,bfd",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-isp --mac 0a:00:00:00:07:01 --network 10.0.7.1/24 \
+             --bfd 10.0.7.2,tx=100,rx=100,mult=3 --bfd 10.0.7.3,tx=100,rx=100,mult=3",
+            "switch-port add isp isp-r --router-port r-isp",
+            "router-policy add r by-two --priority 9 --match ip4.dst==198.51.100.8 --action reroute --next-hop 10.0.7.3 --bfd",
+        ])?;
+        let vm = net.workload(1, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        let mut isps = Vec::new();
+        for (host, name, last) in [(0, "isp1", 2), (1, "isp2", 3)] {
+            let (mac, ip) = (format!("0a:00:00:00:07:0{last}"), format!("10.0.7.{last}/24"));
+            let isp = net.workload(host, name, (&mac, &ip), Some("10.0.7.1"))?;
+            for behind in ["198.51.100.8/32", "198.51.100.9/32"] {
+                net.netns(isp).ip(&["addr", "add", behind, "dev", "lo"])?;
+            }
+            isps.push(isp);
+        }
+        let [isp1, isp2] = isps.try_into().ok().context("two next hops")?;
+        net.wait_converged()?;
+        let (behind, by_policy) = (Ipv4Addr::new(198, 51, 100, 9), Ipv4Addr::new(198, 51, 100, 8));
+        // Nobody has said yet that he lives.
+        ensure!(provider::ping(net.netns(vm), behind, 2)?.0 == 0, "a route to nobody");
+        let mut first = bird(net, isp1, "10.0.7.2")?;
+        let mut second = bird(net, isp2, "10.0.7.3")?;
+        wait_for_sessions(net, ["up", "up"])?;
+        reach_cleanly(net.netns(vm), behind)?;
+        // The first goes away without a word, and nothing is behind it any more: packets take the other route.
+        first.kill()?;
+        net.netns(isp1).ip(&["addr", "flush", "dev", "lo"])?;
+        let gone = Instant::now();
+        wait_for_sessions(net, ["down", "up"])?;
+        ensure!(gone.elapsed() < Duration::from_secs(5), "after {:?}", gone.elapsed());
+        reach_cleanly(net.netns(vm), behind)?;
+        reach_cleanly(net.netns(vm), by_policy)?;
+        // It comes back, and the other one goes: then the policy is not there, and the route leads to the first.
+        for address in ["198.51.100.8/32", "198.51.100.9/32"] {
+            net.netns(isp1).ip(&["addr", "add", address, "dev", "lo"])?;
+        }
+        let _first = bird(net, isp1, "10.0.7.2")?;
+        wait_for_sessions(net, ["up", "up"])?;
+        second.kill()?;
+        net.netns(isp2).ip(&["addr", "flush", "dev", "lo"])?;
+        wait_for_sessions(net, ["up", "down"])?;
+        reach_cleanly(net.netns(vm), behind)?;
+        reach_cleanly(net.netns(vm), by_policy)?;
+        net.check_conservation()
+    })
 }

@@ -3,10 +3,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ferroflow_tests::daemon::{Daemon, Life};
 use ferroflow_tests::probe::Outcome;
 use ferroflow_tests::provider::{OUTSIDE, Provider, greeter, on_hosts, ping, reach_cleanly};
 use ferroflow_tests::{command, stop};
@@ -377,6 +379,110 @@ fn a_service_is_on_each_host_and_a_network_behind_one() -> Result<()> {
         reach_cleanly(&net.outside, Ipv4Addr::new(10, 99, 0, 10))?;
         net.kill_switch(0)?;
         reach_cleanly(net.netns(a), OUTSIDE)?;
+        net.check_conservation()
+    })
+}
+
+/// Somebody who hears a group and answers; the kernel says that it does.
+fn member(net: &Provider, of: usize, own: &str, group: SocketAddr) -> Result<Daemon> {
+    let (program, group) = (&net.plan().programs.probe, group.to_string());
+    let words: Vec<&str> = program.words.iter().map(String::as_str).collect();
+    let words = [words.as_slice(), &["group-echo", &group, own]].concat();
+    let log = net.plan().dir.join("members.log");
+    Daemon::start(net.netns(of), &program.program, &words, &log, Life::WithParent)
+}
+
+/// Waits until those who answer what is sent to a group are these, and no others.
+fn wait_for_hearers(net: &Provider, from: (usize, &str), group: SocketAddr, wanted: &[&str]) -> Result<()> {
+    let own: IpAddr = from.1.parse()?;
+    let wanted: BTreeMap<String, u64> = wanted.iter().map(|ip| ((*ip).to_owned(), 3)).collect();
+    stop::wait_for(&format!("{group} is heard by {wanted:?}"), Duration::from_secs(15), || {
+        let heard = net.plan().programs.probe.ask_group((net.netns(from.0), own), group, 3)?;
+        Ok(if heard == wanted { Ok(()) } else { Err(format!("{heard:?}")) })
+    })
+}
+
+#[test]
+fn groups_reach_those_who_want_to_hear_them() -> Result<()> {
+    on_hosts(("groups_reach_those_who_want_to_hear_them", PROBE), 2, |net| {
+        let ask = "--mcast-snoop --mcast-idle-timeout 15 --mcast-query-interval 3 --mcast-querier";
+        net.configure(&[
+            &format!("switch add in {ask} 0a:00:00:00:01:fe --mcast-ip4-src 10.0.1.254"),
+            "switch-port add in a --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch-port add in b --address 0a:00:00:00:01:0b,10.0.1.11",
+            "switch-port add in c --address 0a:00:00:00:01:0c,10.0.1.12",
+            &format!("switch add far {ask} 0a:00:00:00:02:fe"),
+            "switch-port add far d --address 0a:00:00:00:02:0d,10.0.2.13",
+            "switch-port add far e --address 0a:00:00:00:02:0e,10.0.2.14",
+            "router add r --mcast-relay",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24 --network fd00:1::1/64",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-far --mac 0a:00:00:00:02:01 --network 10.0.2.1/24 --network fd00:2::1/64",
+            "switch-port add far far-r --router-port r-far",
+        ])?;
+        let mut made = Vec::new();
+        for (host, name, subnet, last) in
+            [(0, "a", 1, 10), (1, "b", 1, 11), (0, "c", 1, 12), (0, "d", 2, 13), (1, "e", 2, 14)]
+        {
+            let (mac, ip) = (format!("0a:00:00:00:0{subnet}:{last:02x}"), format!("10.0.{subnet}.{last}/24"));
+            let of = net.workload(host, name, (&mac, &ip), Some(&format!("10.0.{subnet}.1")))?;
+            net.netns(of).ip(&[
+                "-6",
+                "addr",
+                "add",
+                &format!("fd00:{subnet}::{last:x}/64"),
+                "dev",
+                "eth0",
+                "nodad",
+            ])?;
+            net.netns(of).ip(&["-6", "route", "add", "default", "via", &format!("fd00:{subnet}::1")])?;
+            made.push(of);
+        }
+        let [a, b, c, d, e] = made.try_into().ok().context("five workloads")?;
+        net.wait_converged()?;
+        let group: SocketAddr = "239.1.2.3:5000".parse()?;
+        wait_for_hearers(net, (a, "10.0.1.10"), group, &[])?;
+        // Members on both hosts, and behind the router; one speaks IGMPv2, one IGMPv1.
+        for (of, version) in [(b, 2), (e, 1)] {
+            let setting = format!("echo {version} >/proc/sys/net/ipv4/conf/eth0/force_igmp_version");
+            command::output(net.netns(of).command("sh").args(["-c", &setting]), Duration::from_secs(5))?;
+        }
+        let _at_b = member(net, b, "10.0.1.11", group)?;
+        let mut at_d = member(net, d, "10.0.2.13", group)?;
+        let _at_e = member(net, e, "10.0.2.14", group)?;
+        wait_for_hearers(net, (a, "10.0.1.10"), group, &["10.0.1.11", "10.0.2.13", "10.0.2.14"])?;
+        wait_for_hearers(net, (c, "10.0.1.12"), group, &["10.0.1.11", "10.0.2.13", "10.0.2.14"])?;
+        let shown = net.control.text(&["switch-port", "show", "b"])?;
+        ensure!(shown.contains("239.1.2.3"), "{shown}");
+        // Nobody else has anything of it but questions now and then, and of other groups nobody.
+        wait_for_hearers(net, (a, "10.0.1.10"), "239.9.9.9:5000".parse()?, &[])?;
+        let before = (n_sent(net, 0, "c")?, n_sent(net, 1, "b")?);
+        let own: IpAddr = "10.0.1.10".parse()?;
+        net.plan().programs.probe.ask_group((net.netns(a), own), group, 30)?;
+        let n_more = (n_sent(net, 0, "c")? - before.0, n_sent(net, 1, "b")? - before.1);
+        ensure!(
+            n_more.0 < 15 && n_more.1 >= 30,
+            "{n_more:?} frames came to c, which hears nothing, and to b"
+        );
+        // IPv6.
+        let group6: SocketAddr = "[ff05::1:3]:5000".parse()?;
+        let _at_b6 = member(net, b, "fd00:1::b", group6)?;
+        let _at_d6 = member(net, d, "fd00:2::d", group6)?;
+        wait_for_hearers(net, (a, "fd00:1::a"), group6, &["fd00:1::b", "fd00:2::d"])?;
+        // Who leaves hears no more; who is still there does, also past the time after which it is forgotten,
+        // because it is asked, and after its host's daemon has begun anew.
+        at_d.kill()?;
+        wait_for_hearers(net, (a, "10.0.1.10"), group, &["10.0.1.11", "10.0.2.14"])?;
+        std::thread::sleep(Duration::from_secs(16));
+        wait_for_hearers(net, (a, "10.0.1.10"), group, &["10.0.1.11", "10.0.2.14"])?;
+        net.kill_switch(1)?;
+        net.start_switch(1)?;
+        wait_for_hearers(net, (a, "10.0.1.10"), group, &["10.0.1.11", "10.0.2.14"])?;
+        // A switch that does not listen any more sends it to all.
+        net.configure(&["switch set in --mcast-snoop=false --wait"])?;
+        let before = n_sent(net, 0, "c")?;
+        let _ = net.plan().programs.probe.ask_group((net.netns(a), "10.0.1.10".parse()?), group, 3)?;
+        ensure!(n_sent(net, 0, "c")? >= before + 3, "a switch that does not listen is no hub");
         net.check_conservation()
     })
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ferroflow_tests::command::{self, SHORT};
 use ferroflow_tests::daemon::{Daemon, Life, has_command};
+use ferroflow_tests::fabric::Fabric;
 use ferroflow_tests::netns::Netns;
 use ferroflow_tests::pods::{By, on_pods};
 use ferroflow_tests::probe::Probe;
@@ -205,30 +206,51 @@ fn checksums_are_right_through_a_tunnel_whoever_makes_them() -> Result<()> {
             let workload = fabric.workload(name)?;
             echoes.push(echo(&workload.netns, workload.plan.address, &dir)?);
         }
-        for kind in ["packet", "afxdp"] {
-            for (idx, name) in ends.into_iter().enumerate() {
-                let control = &fabric.host(idx).control;
-                control.text(&["port", "del", name])?;
-                control.text(&["port", "add", name, "--logical-port", name, "--kind", kind])?;
-            }
-            stop::wait_for("the workloads reach each other", LIMIT, || {
-                let (from, to) = (fabric.workload(ends[0])?, fabric.workload(ends[1])?);
-                let answered = probe().ping(&from.netns, to.plan.address, 1, 56)?.n_received == 1;
-                Ok(if answered { Ok(()) } else { Err("not yet".to_owned()) })
-            })?;
-            for leave in [true, false] {
-                for name in ends {
-                    leave_to_device(&fabric.workload(name)?.netns, leave)?;
+        for encap in ["geneve", "vxlan"] {
+            for kind in ["packet", "afxdp"] {
+                for (idx, name) in ends.into_iter().enumerate() {
+                    let control = &fabric.host(idx).control;
+                    control.text(&["port", "del", name])?;
+                    control.text(&["port", "add", name, "--logical-port", name, "--kind", kind])?;
                 }
-                for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
-                    let (from, to) = (fabric.workload(from)?, fabric.workload(to)?);
-                    let pair = Pair { from: &from.netns, to: &to.netns, address: to.plan.address };
-                    let what = format!("{} to {} by {kind}, left: {leave}", from.plan.name, to.plan.name);
-                    exchange(&what, &pair)?;
-                    as_they_are(&what, &pair)?;
+                through_a_tunnel(fabric, &format!("{kind} by {encap}"), ends)?;
+            }
+            if encap == "geneve" {
+                for idx in 0..ends.len() {
+                    fabric.restart_with(idx, "vxlan")?;
                 }
             }
         }
+        ends.iter().try_for_each(|name| fabric.attach_by_tap(name))?;
+        through_a_tunnel(fabric, "tap by vxlan", ends)?;
+        for idx in 0..ends.len() {
+            fabric.restart_with(idx, "geneve")?;
+        }
+        ends.iter().try_for_each(|name| fabric.attach_by_tap(name))?;
+        through_a_tunnel(fabric, "tap by geneve", ends)?;
         checks::conservation(fabric).map(drop)
     })
+}
+
+/// Everything from each to the other, whoever makes checksums.
+fn through_a_tunnel(fabric: &Fabric, what: &str, ends: [&str; 2]) -> Result<()> {
+    stop::wait_for("the workloads reach each other", LIMIT, || {
+        let (from, to) = (fabric.workload(ends[0])?, fabric.workload(ends[1])?);
+        let answered = probe().ping(&from.netns, to.plan.address, 1, 56)?.n_received == 1;
+        Ok(if answered { Ok(()) } else { Err("not yet".to_owned()) })
+    })
+    .context(what.to_owned())?;
+    for leave in [true, false] {
+        for name in ends {
+            leave_to_device(&fabric.workload(name)?.netns, leave)?;
+        }
+        for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+            let (from, to) = (fabric.workload(from)?, fabric.workload(to)?);
+            let pair = Pair { from: &from.netns, to: &to.netns, address: to.plan.address };
+            let what = format!("{} to {}, {what}, left: {leave}", from.plan.name, to.plan.name);
+            exchange(&what, &pair)?;
+            as_they_are(&what, &pair)?;
+        }
+    }
+    Ok(())
 }

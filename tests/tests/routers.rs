@@ -68,9 +68,29 @@ fn a_load_balancer_spreads_and_connections_stay() -> Result<()> {
             }
             Ok(())
         })?;
-        // Nobody is left: the drop is the load balancer's.
-        control.text(&["load-balancer", "set", "lb", "--vip", &format!("{SERVICE}="), "--wait"])?;
+        // By a group it is the same service; out of the group there is none.
+        control.text(&["load-balancer-group", "add", "lg"])?;
+        let by_group = ["--no-load-balancers", "--load-balancer-group", "lg", "--wait"];
+        control.text(&[&["router", "set", "r1"][..], &by_group].concat())?;
+        ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "the group is empty");
+        control.text(&["load-balancer-group", "set", "lg", "--add", "lb", "--wait"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 5)?.values().sum::<u64>() == 5);
+        // Nobody is left: the drop is the load balancer's, and the host tells of it.
+        control.text(&[
+            "load-balancer",
+            "set",
+            "lb",
+            "--vip",
+            &format!("{SERVICE}="),
+            "--event",
+            "--wait",
+        ])?;
         ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "somebody answers for nobody");
+        stop::wait_for("the host tells of it", Duration::from_secs(5), || {
+            let log = std::fs::read_to_string(fabric.plan().dir.join("h1.log")).context("the host's log")?;
+            let told = format!("load-balancers/lb {SERVICE}");
+            Ok(if log.contains(&told) { Ok(()) } else { Err(log) })
+        })?;
         let n_dropped = fabric.host(0).control.dropped_by("load-balancers/lb")?;
         ensure!(n_dropped > 0, "no drop names the load balancer");
         control.text(&["load-balancer", "set", "lb", "--reject", "--wait"])?;

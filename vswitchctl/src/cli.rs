@@ -180,6 +180,12 @@ pub enum Command {
     /// Names that workloads can resolve
     #[command(subcommand)]
     Names(net::command::Command<net::names::NamesSpec>),
+    /// Load balancers that are used together
+    #[command(subcommand)]
+    LoadBalancerGroup(net::command::Command<net::load_balancer_group::LoadBalancerGroupSpec>),
+    /// Hosts that may be a gateway
+    #[command(subcommand)]
+    HaChassisGroup(net::command::Command<net::ha_chassis_group::HaChassisGroupSpec>),
     /// Bounds on what packets ask hosts for
     #[command(subcommand)]
     ControlPlaneLimits(net::command::Command<net::limits::LimitsSpec>),
@@ -198,7 +204,7 @@ pub enum Command {
     Receipt(net::receipt::Receipt),
     /// Print changes of the logical network as they happen
     Watch(net::watch::Watch),
-    /// Host: who this switch is and how it fares
+    /// Host: who this switch is and how it fares; or how far each host of the network is
     Status(host::status::Status),
     /// Host: bridges, which are switches with ports and rules of their own
     #[command(subcommand)]
@@ -219,6 +225,8 @@ pub enum Command {
     Neighbour(host::neighbour::Command),
     /// Host: show packets as they come in, leave and are dropped
     Capture(host::capture::Capture),
+    /// Host: show which flows and pairs of ports have most of the traffic
+    Top(host::top::Top),
     /// Host: rules of the flow tables
     #[command(subcommand)]
     Flow(host::flow::Command),
@@ -296,18 +304,16 @@ impl Command {
             Self::LoadBalancer(command) => command.writes(),
             Self::DhcpOptions(command) => command.writes(),
             Self::Names(command) => command.writes(),
+            Self::LoadBalancerGroup(command) => command.writes(),
+            Self::HaChassisGroup(command) => command.writes(),
             Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
-            Self::Chassis(_)
-            | Self::Diff(_)
-            | Self::Explain(_)
-            | Self::Export(_)
-            | Self::Watch(_)
-            | Self::Status(_) => false,
+            Self::Chassis(command) => command.writes(),
+            Self::Diff(_) | Self::Explain(_) | Self::Export(_) | Self::Watch(_) | Self::Status(_) => false,
             Self::Port(command) => command.takes_wait(),
             Self::Lab(command) => command.takes_wait(),
             Self::Perf(_) | Self::Worker(_) | Self::Bridge(_) => false,
-            Self::Tunnel(_) | Self::Neighbour(_) | Self::Capture(_) => false,
+            Self::Tunnel(_) | Self::Neighbour(_) | Self::Capture(_) | Self::Top(_) => false,
             Self::Flow(_)
             | Self::Group(_)
             | Self::Meter(_)
@@ -352,6 +358,8 @@ impl Command {
             Self::LoadBalancer(command) => command.run(session).await,
             Self::DhcpOptions(command) => command.run(session).await,
             Self::Names(command) => command.run(session).await,
+            Self::LoadBalancerGroup(command) => command.run(session).await,
+            Self::HaChassisGroup(command) => command.run(session).await,
             Self::ControlPlaneLimits(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
@@ -368,6 +376,7 @@ impl Command {
             Self::Tunnel(command) => command.run(session).await,
             Self::Neighbour(command) => command.run(session).await,
             Self::Capture(command) => command.run(session).await,
+            Self::Top(command) => command.run(session).await,
             Self::Flow(command) => command.run(session).await,
             Self::Group(command) => command.run(session).await,
             Self::Meter(command) => command.run(session).await,
@@ -484,7 +493,7 @@ mod tests {
         assert!(n_commands > 60, "only {n_commands} commands were found");
     }
 
-    /// Commands of ovn-nbctl(8) and ovn-sbctl(8) 23.03, but for those of the command line itself.
+    /// Commands of ovn-nbctl(8) and ovn-sbctl(8) 23.03. That these are all, `oracle/tests/ovn` sees.
     const OVN_COMMANDS: &str = "acl-add acl-del acl-list add clear copp-add copp-del copp-list create \
         del-connection del-ssl destroy dhcp-options-create dhcp-options-del dhcp-options-get-options \
         dhcp-options-list dhcp-options-set-options find fwd-group-add fwd-group-del fwd-group-list get \
@@ -501,7 +510,8 @@ mod tests {
         lsp-set-port-security lsp-set-type meter-add meter-del meter-list mirror-add mirror-del mirror-list \
         pg-add pg-del pg-set-ports qos-add qos-del qos-list remove set set-connection set-ssl show \
         static-mac-binding-add static-mac-binding-del static-mac-binding-list sync wait-until chassis-add \
-        chassis-del count-flows dump-flows lflow-list lsp-bind lsp-unbind";
+        chassis-del count-flows dump-flows lflow-list lsp-bind lsp-unbind comment \
+        ha-chassis-group-set-chassis-prio ip-multicast-flush lr-nat-update-ext-ip";
 
     #[test]
     fn every_command_of_ovn_has_its_place() {

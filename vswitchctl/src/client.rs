@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferroflow_proto::northbound::{
     ExplainRequest, ExplainResponse, GetReceiptRequest, GetReceiptResponse, GetResourceRequest,
-    ListResourcesRequest, Operation, Resource, TracePacketRequest, TracePacketResponse, TransactRequest,
-    TransactResponse, WatchRequest, WatchResponse, event::Event,
+    GetStatusRequest, GetStatusResponse, ListResourcesRequest, Operation, Resource, TracePacketRequest,
+    TracePacketResponse, TransactRequest, TransactResponse, WatchRequest, WatchResponse, event::Event,
     northbound_service_client::NorthboundServiceClient, operation::Op,
 };
 use tokio::time::Instant;
@@ -185,6 +185,15 @@ impl Northbound {
     /// Those of the call.
     pub async fn watch(&mut self, request: WatchRequest) -> Result<Streaming<WatchResponse>, CtlError> {
         said(self.inner.watch(Request::new(request)).await)
+    }
+
+    /// How far each host is.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn status(&mut self) -> Result<GetStatusResponse, CtlError> {
+        let request = self.request(GetStatusRequest::default());
+        said(self.inner.get_status(request).await)
     }
 
     /// Why two workloads can or cannot talk.

@@ -72,6 +72,10 @@ macro_rules! nouns {
 nouns! {
     /// Load balancer.
     LoadBalancer: LoadBalancer, [], "load-balancers", "load balancer", "load-balancer", "Addresses that stand for backends";
+    /// Load balancers that are used together.
+    LoadBalancerGroup: LoadBalancerGroup, [], "load-balancer-groups", "load balancer group", "load-balancer-group", "Load balancers that are used together";
+    /// Hosts that may be a gateway.
+    HaChassisGroup: HaChassisGroup, [], "ha-chassis-groups", "HA chassis group", "ha-chassis-group", "Hosts that may be a gateway";
     /// What DHCP clients are told.
     DhcpOptions: DhcpOptions, [], "dhcp-options", "DHCP options", "dhcp-options", "What DHCP clients are told";
     /// Names with their addresses.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dataplane::Pin;
+use dataplane::{AfXdpBackend, AfXdpConfig, Pin};
 use flowtable::program::TunnelKind;
 use supervision::log::Format;
 
@@ -41,6 +41,15 @@ pub enum FailMode {
     Secure,
     /// It is a learning switch: it begins with the one rule `priority=0,actions=NORMAL`
     Standalone,
+}
+
+/// Whose AF_XDP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AfXdp {
+    /// Our own, whose memory ports share: packets are not copied from one to the other
+    Own,
+    /// Those of the library xsk-rs
+    XskRs,
 }
 
 /// How to run.
@@ -99,6 +108,14 @@ pub struct RunOptions {
     /// Never sleep: for cores that have nothing else to do.
     #[arg(long)]
     pub busy: bool,
+    /// The sockets of AF_XDP ports
+    #[arg(long, value_enum, value_name = "SOCKETS", default_value_t = AfXdp::Own, conflicts_with = "virtual")]
+    pub af_xdp: AfXdp,
+    /// Have workers poll network cards themselves, up to so many frames at a time; a card's
+    /// interrupts stay off meanwhile if its `napi_defer_hard_irqs` and `gro_flush_timeout` are
+    /// set. For `--busy`.
+    #[arg(long, value_name = "N", requires = "busy", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub af_xdp_busy_poll: Option<u16>,
     /// How often this host and others that may be gateways tell each other that they live,
     /// in milliseconds; between two hosts the longer one holds
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(20..=60_000))]
@@ -143,6 +160,15 @@ const STATE_DIR: &str = "/var/lib/ferroflow/vswitchd";
 const STANDALONE_STATE_DIR: &str = "/var/lib/ferroflow/standalone";
 
 impl RunOptions {
+    /// How AF_XDP ports are had.
+    pub fn af_xdp(&self) -> AfXdpConfig {
+        let backend = match self.af_xdp {
+            AfXdp::Own => AfXdpBackend::Own,
+            AfXdp::XskRs => AfXdpBackend::XskRs,
+        };
+        AfXdpConfig { backend, busy_poll: self.af_xdp_busy_poll }
+    }
+
     /// What goes together.
     ///
     /// # Errors

@@ -99,6 +99,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         failed = housekeeping => failed??,
     }
     notify::tell(notify::State::Stopping);
+    host.with(Host::end_protocols).await;
     // Others need not wait until they miss this host.
     tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
@@ -231,6 +232,7 @@ fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> Datapl
     DataplaneConfig {
         workers,
         busy: options.busy,
+        af_xdp: options.af_xdp(),
         pins: options.pin.clone(),
         balancing: Balancing { auto: options.auto_balance, ..Balancing::default() },
         quota,

@@ -33,9 +33,13 @@ pub(crate) struct Bench {
     #[arg(long, conflicts_with = "vs_ovs")]
     attack: bool,
     /// Containers on veth pairs, on one host and on two: TCP and pings by our daemons, and by the kernel's
-    /// bridge and VXLAN device, in turn.
+    /// bridge and VXLAN device, in turn; small frames also by DPDK's testpmd and Open vSwitch.
     #[arg(long, conflicts_with = "vs_ovs")]
     veth: bool,
+    /// Packets there and back through a guest's device: Debian's Open vSwitch with DPDK and our switch in turn, with
+    /// DPDK's testpmd as the guest.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    vhost: bool,
     /// What a change of a large network costs the controller: time on the processor, and bytes to hosts. Then
     /// Debian's OVN and our daemons by turns, from a stored network to the rules of a host.
     #[arg(long, conflicts_with = "vs_ovs")]
@@ -61,7 +65,11 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(
-            if self.vs_ovs || self.veth || self.attach { Purpose::Demo } else { Purpose::Build },
+            if self.vs_ovs || self.veth || self.vhost || self.attach {
+                Purpose::Demo
+            } else {
+                Purpose::Build
+            },
             true,
         )?;
         if self.instructions {
@@ -73,6 +81,7 @@ impl Bench {
             () if self.compile => self.changes(),
             () if self.attach => self.attachments(),
             () if self.veth => self.containers(),
+            () if self.vhost => self.guests(),
             () if self.vs_ovs => self.compare(),
             () if !kinds.is_empty() => self.workers(&kinds),
             () => self.criterion(),
@@ -85,6 +94,7 @@ impl Bench {
             command.arg("--save").arg(root().join("docs/performance"));
         }
         show(&mut command, None)?;
+        show(&mut cargo(&["bench", "--package", "controller", "--bench", "start"]), None)?;
         let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "controller"];
         show(cargo(&["build", "--release"]).args(daemons).args(["--package", "benches", "--bins"]), None)?;
         let mut command =
@@ -94,6 +104,22 @@ impl Bench {
         }
         if self.save {
             command.arg("--save").arg(root().join("docs/performance/vs-ovn.json"));
+        }
+        show(&mut command, None)
+    }
+
+    fn guests(self) -> Result<()> {
+        packages::ensure(Purpose::Guests, true)?;
+        let mut command =
+            cargo(&["run", "--quiet", "--release", "--package", "benches", "--bin", "vhost", "--"]);
+        if let Some(pairs) = self.pairs {
+            command.args(["--pairs", &pairs.to_string()]);
+        }
+        if let Some(seconds) = self.seconds {
+            command.args(["--seconds", &seconds.to_string()]);
+        }
+        if self.save {
+            command.arg("--save").arg(root().join("docs/performance/vhost.json"));
         }
         show(&mut command, None)
     }
@@ -130,6 +156,9 @@ impl Bench {
         }
         if let Some(seconds) = self.seconds {
             command.args(["--seconds", &seconds.to_string()]);
+        }
+        if let Some(rounds) = self.pairs {
+            command.args(["--rounds", &rounds.to_string()]);
         }
         if self.save {
             command.arg("--save").arg(root().join("docs/performance/veth.json"));

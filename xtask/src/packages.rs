@@ -60,6 +60,7 @@ const PEERS: &[Need] = &[
     Need { package: "tcpdump", evidence: Evidence::Command("tcpdump"), why: "reads what was captured" },
     Need { package: "iperf3", evidence: Evidence::Command("iperf3"), why: "sends streams that rates are held against" },
     Need { package: "ethtool", evidence: Evidence::Command("ethtool"), why: "says what pods leave to their devices" },
+    Need { package: "faketime", evidence: Evidence::Command("faketime"), why: "sets the clock of a daemon, and of nobody else" },
     Need { package: "curl", evidence: Evidence::Command("curl"), why: "client of HTTP, FTP and TFTP" },
     Need { package: "busybox", evidence: Evidence::Command("busybox"), why: "HTTP server" },
     Need { package: "vsftpd", evidence: Evidence::Command("vsftpd"), why: "FTP server" },
@@ -69,12 +70,26 @@ const PEERS: &[Need] = &[
     Need { package: "dhcpcd-base", evidence: Evidence::Command("dhcpcd"), why: "another DHCP client" },
     Need { package: "bind9-dnsutils", evidence: Evidence::Command("dig"), why: "asks for names" },
     Need { package: "dnsmasq-base", evidence: Evidence::Command("dnsmasq"), why: "resolver" },
+    Need { package: "bird2", evidence: Evidence::Command("bird"), why: "next hop that says that it lives (BFD)" },
     Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "echo requests by IPv6" },
+    Need { package: "lldpd", evidence: Evidence::Command("lldpd"), why: "a neighbour that tells of itself" },
+    Need { package: "nfdump", evidence: Evidence::Command("nfcapd"), why: "collects flows by NetFlow and IPFIX" },
     Need { package: "containernetworking-plugins", evidence: Evidence::File("/usr/lib/cni/host-local"), why: "gives containers addresses" },
     Need { package: "podman", evidence: Evidence::Command("podman"), why: "runs containers on our networks" },
     Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands, and Docker's" },
     Need { package: "docker.io", evidence: Evidence::Command("dockerd"), why: "runs containers on our networks" },
     Need { package: "containerd", evidence: Evidence::Command("containerd"), why: "holds Docker's containers" },
+    Need { package: "qemu-system-x86", evidence: Evidence::Command("qemu-system-x86_64"), why: "runs virtual machines" },
+    Need { package: "seabios", evidence: Evidence::File("/usr/share/seabios/bios-256k.bin"), why: "starts virtual machines" },
+];
+
+/// Guests without a machine.
+#[rustfmt::skip]
+const GUESTS: &[Need] = &[
+    Need { package: "dpdk-dev", evidence: Evidence::Command("dpdk-testpmd"), why: "guest of vhost-user ports without a machine" },
+    Need { package: "librte-bus-vdev23", evidence: Evidence::File("/usr/lib/x86_64-linux-gnu/librte_bus_vdev.so.23"), why: "DPDK's devices without hardware" },
+    Need { package: "librte-mempool-ring23", evidence: Evidence::File("/usr/lib/x86_64-linux-gnu/librte_mempool_ring.so.23"), why: "DPDK's memory" },
+    Need { package: "librte-net-virtio23", evidence: Evidence::File("/usr/lib/x86_64-linux-gnu/librte_net_virtio.so.23"), why: "DPDK's virtio-user" },
 ];
 
 /// What sends and receives streams.
@@ -82,6 +97,7 @@ const PEERS: &[Need] = &[
 const STREAMS: &[Need] = &[
     Need { package: "iperf3", evidence: Evidence::Command("iperf3"), why: "sends and receives streams of TCP" },
     Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "times echo requests" },
+    Need { package: "ethtool", evidence: Evidence::Command("ethtool"), why: "has a veth take frames from XDP" },
 ];
 
 /// What counts instructions.
@@ -94,6 +110,8 @@ const COUNTING: &[Need] = &[
 const SERVICES: &[(&str, &str)] = &[
     ("vsftpd", "vsftpd.service"),
     ("tftpd-hpa", "tftpd-hpa.service"),
+    ("lldpd", "lldpd.service"),
+    ("nfdump", "nfdump.service"),
     ("docker.io", "docker.service"),
     ("docker.io", "docker.socket"),
     ("containerd", "containerd.service"),
@@ -112,6 +130,8 @@ pub(crate) enum Purpose {
     Counting,
     /// Measuring streams.
     Streams,
+    /// Measuring guests.
+    Guests,
     /// Run every test.
     Test,
 }
@@ -127,7 +147,8 @@ pub(crate) fn ensure(purpose: Purpose, install: bool) -> Result<()> {
         Purpose::Demo => &[BUILD, NETWORK],
         Purpose::Counting => &[BUILD, COUNTING],
         Purpose::Streams => &[BUILD, NETWORK, STREAMS],
-        Purpose::Test => &[BUILD, NETWORK, PEERS],
+        Purpose::Guests => &[BUILD, NETWORK, GUESTS],
+        Purpose::Test => &[BUILD, NETWORK, PEERS, GUESTS],
     };
     let needs: Vec<Need> = lists.concat();
     let missing = missing(&needs);

@@ -31,6 +31,34 @@ const MEMORY: u32 = 1024;
 /// Huge pages of 2 MiB that this needs.
 pub const N_HUGE_PAGES: u64 = 1100;
 
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In a network namespace of its own, with ports of DPDK.
+    Alone,
+    /// In this network namespace, with ports by AF_XDP.
+    Inside(&'a str),
+}
+
+impl Place<'_> {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Alone => "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk",
+            Self::Inside(_) => "usr/lib/openvswitch-switch/ovs-vswitchd",
+        }
+    }
+
+    /// Programs that each become the next one, so that the process is the daemon's.
+    fn chain(self) -> Vec<String> {
+        let words = match self {
+            // Neighbours on the machine shall not disturb it.
+            Self::Alone => "setpriv --pdeathsig KILL -- nice -n -20 unshare --net --".to_owned(),
+            Self::Inside(netns) => format!("setpriv --pdeathsig KILL -- ip netns exec {netns}"),
+        };
+        words.split(' ').map(str::to_owned).collect()
+    }
+}
+
 /// A running Open vSwitch. It ends, and its folder goes, with this value.
 #[derive(Debug)]
 pub struct Daemon {
@@ -46,6 +74,14 @@ impl Daemon {
     /// # Errors
     /// When a daemon does not start.
     pub fn start(install: &Install, core: usize) -> Result<Self> {
+        Self::start_at(install, core, Place::Alone)
+    }
+
+    /// The same at some place.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_at(install: &Install, core: usize, place: Place<'_>) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("ff-vs-ovs-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -54,14 +90,13 @@ impl Daemon {
         let mut create = tool(install, &folder, "usr/bin/ovsdb-tool");
         output(create.arg("create").arg(&data).arg(schema), SHORT)?;
         let remote = format!("--remote=punix:{}", socket.display());
-        let database = spawn(install, &folder, "usr/sbin/ovsdb-server", &[&remote, &text(&data)])?;
+        let database = spawn(install, (&folder, place), "usr/sbin/ovsdb-server", &[&remote, &text(&data)])?;
         let mut daemon = Self { install: install.clone(), folder, database, switch: None };
         wait_for("ovsdb-server", START, || Ok(socket.exists().then_some(()).ok_or("no socket".to_owned())))?;
-        daemon.configure_start(core)?;
-        let program = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
+        daemon.configure_start(core, place)?;
         let control = format!("--unixctl={}", daemon.folder.join("switch.ctl").display());
         let words = [control.as_str(), &format!("unix:{}", socket.display())];
-        daemon.switch = Some(spawn(install, &daemon.folder, program, &words)?);
+        daemon.switch = Some(spawn(install, (&daemon.folder, place), place.program(), &words)?);
         wait_for("ovs-vswitchd", START, || {
             daemon.check()?;
             Ok(daemon.call("version", &[]).map(drop).map_err(|error| format!("{error:#}")))
@@ -71,25 +106,33 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn configure_start(&self, core: usize) -> Result<()> {
-        let other = if core == 0 { 1 } else { 0 };
-        let drivers = self.install.drivers()?;
-        let drivers: Vec<String> = drivers.iter().map(|path| format!("-d {}", path.display())).collect();
-        let extra = format!("--no-pci --in-memory {}", drivers.join(" "));
+    fn configure_start(&self, core: usize, place: Place<'_>) -> Result<()> {
         let mut command = self.vsctl_command(&["--no-wait", "init", "--", "set", "Open_vSwitch", "."]);
         command.args([
-            "other_config:dpdk-init=true".to_owned(),
-            format!("other_config:dpdk-lcore-mask={:#x}", 1_u64 << other),
             format!("other_config:pmd-cpu-mask={:#x}", 1_u64 << core),
-            format!("other_config:dpdk-socket-mem={MEMORY}"),
             "other_config:n-handler-threads=1".to_owned(),
             "other_config:n-revalidator-threads=1".to_owned(),
             // It is stopped while the other side is measured, and shall forget nothing meanwhile.
             "other_config:max-idle=3600000".to_owned(),
             "other_config:flow-limit=1000000".to_owned(),
-            format!("other_config:dpdk-extra=\"{extra}\""),
         ]);
+        if place == Place::Alone {
+            command.args(self.dpdk_options(core)?);
+        }
         output(&mut command, SHORT).map(drop)
+    }
+
+    fn dpdk_options(&self, core: usize) -> Result<[String; 4]> {
+        let other = if core == 0 { 1 } else { 0 };
+        let drivers = self.install.drivers()?;
+        let drivers: Vec<String> = drivers.iter().map(|path| format!("-d {}", path.display())).collect();
+        let extra = format!("--no-pci --in-memory {}", drivers.join(" "));
+        Ok([
+            "other_config:dpdk-init=true".to_owned(),
+            format!("other_config:dpdk-lcore-mask={:#x}", 1_u64 << other),
+            format!("other_config:dpdk-socket-mem={MEMORY}"),
+            format!("other_config:dpdk-extra=\"{extra}\""),
+        ])
     }
 
     /// Changes the database, and waits until the switch has followed.
@@ -205,7 +248,8 @@ impl Daemon {
 
     /// The end of what the switch has said.
     fn said(&self) -> String {
-        let said = fs::read_to_string(self.folder.join("ovs-vswitchd-dpdk.log")).unwrap_or_default();
+        let said = ["ovs-vswitchd-dpdk.log", "ovs-vswitchd.log"].map(|name| self.folder.join(name));
+        let said = said.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
@@ -246,13 +290,18 @@ fn tool(install: &Install, folder: &Path, program: &str) -> Command {
     command
 }
 
-/// Starts a daemon that ends with us, in a namespace of its own; each program of the chain
-/// becomes the next one, so that the process is the daemon's.
-fn spawn(install: &Install, folder: &Path, program: &str, words: &[&str]) -> Result<Child> {
+/// Starts a daemon that ends with us.
+fn spawn(
+    install: &Install,
+    (folder, place): (&Path, Place<'_>),
+    program: &str,
+    words: &[&str],
+) -> Result<Child> {
     let name = program.rsplit('/').next().unwrap_or(program);
     let log = File::create(folder.join(format!("{name}.log")))?;
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "nice", "-n", "-20", "unshare", "--net", "--"]);
+    let chain = place.chain();
+    let mut command = Command::new(&chain[0]);
+    command.args(&chain[1..]);
     command.arg(install.file(program)).args(words);
     environment(&mut command, install, folder);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);

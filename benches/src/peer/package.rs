@@ -16,6 +16,12 @@ use oracle::ovs::package::cache;
 const PACKAGES: &[&str] = &["openvswitch-switch-dpdk", "libdpdk-dev"];
 /// Drivers of DPDK that are wanted. Given all, it would look for hardware.
 const DRIVERS: &[&str] = &["librte_bus_vdev.so", "librte_mempool_ring.so"];
+/// What DPDK's own forwarder comes in, and its file.
+const FORWARDER: (&str, &str) = ("dpdk-dev", "usr/bin/dpdk-testpmd");
+/// Drivers that it is given for AF_XDP.
+const FORWARDER_DRIVERS: [&str; 3] = ["bus_vdev", "mempool_ring", "net_af_xdp"];
+/// The source of frames for veths, and its file.
+const FRAMES: (&str, &str) = (include_str!("../../peer/frames.c"), "frames");
 /// The driver of our ports.
 const SOURCE: &str = include_str!("../../peer/flowgen.c");
 /// Its file; DPDK wants this prefix.
@@ -30,6 +36,17 @@ pub struct Install {
     root: PathBuf,
 }
 
+/// DPDK's own forwarder.
+#[derive(Debug, Clone)]
+pub struct Forwarder {
+    /// The program.
+    pub program: PathBuf,
+    /// Drivers that it has to be given.
+    pub drivers: Vec<PathBuf>,
+    /// Where its libraries are; empty: where those of the host are.
+    pub libraries: String,
+}
+
 impl Install {
     /// Finds them in the cache, or gets them; compiles the driver.
     ///
@@ -40,7 +57,7 @@ impl Install {
         let root = cache.join("openvswitch-dpdk");
         if !root.is_dir() {
             let fresh = cache.join(format!("openvswitch-dpdk.{}", std::process::id()));
-            let got = download(&fresh).and_then(|()| download_headers(&fresh));
+            let got = download(&fresh, PACKAGES).and_then(|()| download_headers(&fresh));
             if got.is_ok() {
                 fs::rename(&fresh, &root).with_context(|| format!("cannot make {}", root.display()))?;
             }
@@ -56,6 +73,51 @@ impl Install {
     pub fn file(&self, path: &str) -> PathBuf {
         let unpacked = self.root.join(path);
         if unpacked.exists() { unpacked } else { Path::new("/").join(path) }
+    }
+
+    /// DPDK's own forwarder, as a command that knows AF_XDP; gets it if it is not here.
+    ///
+    /// # Errors
+    /// When it cannot be downloaded.
+    pub fn forwarder(&self) -> Result<Forwarder> {
+        let (package, path) = FORWARDER;
+        if !self.file(path).exists() {
+            download(&self.root, &[package])?;
+        }
+        let program = self.file(path);
+        // The host's own finds its drivers by itself.
+        if !program.starts_with(&self.root) {
+            return Ok(Forwarder { program, drivers: Vec::new(), libraries: String::new() });
+        }
+        let folder = self.all_drivers()?;
+        let mut drivers = Vec::new();
+        for driver in FORWARDER_DRIVERS {
+            let prefix = format!("librte_{driver}.so.");
+            let is_it = |path: &PathBuf| {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                name.strip_prefix(&prefix).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+            };
+            let mut files = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+            drivers.push(files.find(is_it).with_context(|| format!("DPDK without its driver {driver}"))?);
+        }
+        Ok(Forwarder { program, drivers, libraries: self.libraries() })
+    }
+
+    /// The program that makes frames for veths (`peer/frames.c`), compiled.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn frames(&self) -> Result<PathBuf> {
+        let (text, name) = FRAMES;
+        let (program, source) = (self.root.join(name), self.root.join("frames.c"));
+        let is_known = fs::read_to_string(&source).is_ok_and(|known| known == text);
+        if !is_known || !program.exists() {
+            fs::write(&source, text)?;
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-O2", "-Wall", "-o"]).arg(&program).arg(&source);
+            output(&mut gcc, LOCAL).context("cannot compile the source of frames")?;
+        }
+        Ok(program)
     }
 
     /// The drivers, that of our ports last. Each by its file: of a folder DPDK would load those
@@ -171,13 +233,13 @@ fn apt(folder: &Path, words: &[&str]) -> Command {
     command
 }
 
-fn download(root: &Path) -> Result<()> {
+fn download(root: &Path, packages: &[&str]) -> Result<()> {
     let archives = root.join("archives");
     fs::create_dir_all(archives.join("partial"))
         .with_context(|| format!("cannot make {}", archives.display()))?;
     let place = format!("Dir::Cache::archives={}", archives.display());
     let mut words = vec!["install", "-y", "--no-install-recommends", "--download-only", "-o", &place];
-    words.extend(PACKAGES);
+    words.extend(packages);
     if !run(&mut apt(root, &words), DOWNLOAD)?.status.success() {
         // A fresh image has no lists of packages, an old one names versions that are gone.
         run(&mut apt(root, &["update"]), DOWNLOAD)?;

@@ -2,12 +2,17 @@
 //! kernel's own bridge and VXLAN device, in turn.
 //!
 //! ```text
-//!   a ── vas [host] vbs ── b                  one host: P15, P16
+//!   a ── vas [host] vbs ── b                  one host: P14, P15, P16
 //!   a ── vas [h1] u1 ══ u2 [h2] vbs ── b      two hosts: P20
 //! ```
 //! Both ends of the stream share a core, switches have the other one, as far as the kernel lets
 //! itself be told: its bridge runs where the packets come from.
+//!
+//! P14 is small frames from veth to veth instead, beside DPDK's testpmd and Open vSwitch as well
+//! (`forwarders.rs`).
 
+mod flood;
+mod forwarders;
 mod lab;
 mod paths;
 mod rounds;
@@ -20,6 +25,9 @@ use serde_json::{Value, json};
 
 pub use self::paths::Way;
 use self::{paths::Programs, stream::Figures};
+
+/// What is of frames and not of streams.
+const FORWARDING: &str = "P14";
 
 /// One comparison: a name, what it is measured against, and ours.
 struct Case {
@@ -64,6 +72,9 @@ pub fn run(
 ) -> Result<Vec<Value>> {
     let programs = Programs::find(programs)?;
     let mut results = Vec::new();
+    if only.is_none_or(|only| only.split(',').any(|id| id == FORWARDING)) {
+        results = forwarders::run(&programs, (n_rounds, duration), tell)?;
+    }
     for case in CASES.iter().filter(|case| only.is_none_or(|only| case.is_among(only))) {
         let ways: Vec<Way> = std::iter::once(case.reference).chain(case.ours.iter().copied()).collect();
         let mut figures = vec![Vec::new(); ways.len()];
@@ -120,6 +131,20 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// The rows as a table for people.
 pub fn table(rows: &[Value]) -> String {
+    let (frames, streams): (Vec<Value>, Vec<Value>) =
+        rows.iter().cloned().partition(|row| row["id"].as_str() == Some(FORWARDING));
+    let mut text = String::new();
+    if !frames.is_empty() {
+        text = forwarders::table(&frames);
+    }
+    if !streams.is_empty() {
+        text.push_str(if frames.is_empty() { "" } else { "\n" });
+        text.push_str(&streams_table(&streams));
+    }
+    text
+}
+
+fn streams_table(rows: &[Value]) -> String {
     let mut text = String::from(
         "| id | way | TCP, Gbit/s (least to most) | of the reference | ping, µs | of the reference \
          | a byte there and back by TCP, µs (p99) | of the reference |\n|---|---|---|---|---|---|---|---|\n",

@@ -111,7 +111,7 @@ pub(super) fn measure(way: Way, programs: &Programs, duration: Duration) -> Resu
     }
 }
 
-fn bridge(lab: &Lab, host: usize, ends: &[&str]) -> Result<()> {
+pub(super) fn bridge(lab: &Lab, host: usize, ends: &[&str]) -> Result<()> {
     let host = &lab.hosts[host];
     host.ip(&["link", "add", "br0", "type", "bridge"])?;
     for end in ends {
@@ -188,7 +188,7 @@ fn geneve(programs: &Programs, duration: Duration) -> Result<Figures> {
 }
 
 /// A daemon on a host.
-fn switch(
+pub(super) fn switch(
     lab: &Lab,
     idx: usize,
     dir: &Path,

@@ -43,7 +43,7 @@ impl fmt::Display for Figures {
 }
 
 /// Ends a process with its guard.
-struct Ended(Child);
+pub(super) struct Ended(pub(super) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flowtable::types::MacAddr;
 
+use super::Querier;
 use crate::wire::{array, checksum, ethernet, padded, u16_at, u32_at};
 
 const ETH_IPV4: u16 = 0x0800;
@@ -21,8 +22,6 @@ const ROUTER_ALERT_V4: [u8; 4] = [0x94, 4, 0, 0];
 const ROUTER_ALERT_V6: [u8; 8] = [PROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 const ALL_HOSTS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_NODES_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Tenths of a second that hosts may take to answer (RFC 3376 §8.3).
-const RESPONSE_TENTHS: u8 = 100;
 
 /// What a host says about a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,45 +157,59 @@ fn records(
     Some(Message::Report(said))
 }
 
+/// Tenths of a second for an answer, and seconds between two queries, as far as a byte has
+/// room for them without an exponent (RFC 3376 §4.1.1, §4.1.7).
+fn times(querier: &Querier) -> (u8, u8) {
+    let tenths = (querier.max_response.as_millis() / 100).clamp(1, 127);
+    let secs = querier.interval.as_secs().clamp(1, 127);
+    (tenths as u8, secs as u8)
+}
+
 /// A query of IGMPv3 about all groups, or one.
-pub(super) fn query_v4(source: (MacAddr, Ipv4Addr), group: Option<Ipv4Addr>) -> Vec<u8> {
+pub(super) fn query_v4(querier: &Querier, group: Option<Ipv4Addr>) -> Vec<u8> {
     let dst = group.unwrap_or(ALL_HOSTS_V4);
-    let mut message = vec![0x11, RESPONSE_TENTHS, 0, 0];
+    let (tenths, interval) = times(querier);
+    let mut message = vec![0x11, tenths, 0, 0];
     message.extend(group.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
-    // Robustness 2, asked every 125 seconds, about no source.
-    message.extend([2, 125, 0, 0]);
+    // Robustness 2, about no source.
+    message.extend([2, interval, 0, 0]);
     let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let total_len = (24 + message.len()) as u16;
     let mut header = vec![0x46, 0xc0];
     header.extend(total_len.to_be_bytes());
     header.extend([0, 0, 0x40, 0, 1, PROTO_IGMP, 0, 0]);
-    header.extend(source.1.octets());
+    header.extend(querier.address.octets());
     header.extend(dst.octets());
     header.extend(ROUTER_ALERT_V4);
     let sum = checksum(&[&header]);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     let [_, b, c, d] = dst.octets();
-    let mut frame = ethernet(MacAddr::new([1, 0, 0x5e, b & 0x7f, c, d]), source.0, ETH_IPV4);
+    let mut frame = ethernet(MacAddr::new([1, 0, 0x5e, b & 0x7f, c, d]), querier.mac, ETH_IPV4);
     frame.extend(header);
     frame.extend(message);
     padded(frame)
 }
 
 /// A query of MLDv2 about all groups, or one.
-pub(super) fn query_v6(source: MacAddr, group: Option<Ipv6Addr>) -> Vec<u8> {
+pub(super) fn query_v6(querier: &Querier, group: Option<Ipv6Addr>) -> Vec<u8> {
+    let source = querier.mac;
     let [a, b, c, d, e, f] = source.octets();
     let mut address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
     // RFC 4291 appendix A.
     if source == MacAddr::ZERO {
         address = [0; 16];
     }
+    if let Some(ip) = querier.address_v6 {
+        address = ip.octets();
+    }
+    let (tenths, interval) = times(querier);
     let dst = group.unwrap_or(ALL_NODES_V6).octets();
     let mut message = vec![130, 0, 0, 0];
-    message.extend((u16::from(RESPONSE_TENTHS) * 100).to_be_bytes());
+    message.extend((u16::from(tenths) * 100).to_be_bytes());
     message.extend([0, 0]);
     message.extend(group.unwrap_or(Ipv6Addr::UNSPECIFIED).octets());
-    message.extend([2, 125, 0, 0]);
+    message.extend([2, interval, 0, 0]);
     let pseudo_len = (message.len() as u32).to_be_bytes();
     let sum = checksum(&[&address, &dst, &pseudo_len, &[0, 0, 0, PROTO_ICMPV6], &message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());

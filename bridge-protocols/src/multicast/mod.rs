@@ -11,7 +11,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -19,9 +19,11 @@ use flowtable::types::{MacAddr, PortNo, Timestamp, VlanId};
 
 pub use self::message::{Interest, Message};
 
-/// RFC 3376 §8.2: between two queries, and sooner at the start (§8.6).
+/// RFC 3376 §8.2, §8.3: between two queries, and for an answer.
 const QUERY_INTERVAL: Duration = Duration::from_secs(125);
-const STARTUP_INTERVAL: Duration = Duration::from_secs(31);
+const RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
+/// RFC 3376 §8.6: this part of it at the start.
+const STARTUP_PART: u32 = 4;
 const N_STARTUP: u32 = 2;
 /// RFC 3376 §8.5: so long another querier is heard.
 const OTHER_QUERIER: Duration = Duration::from_secs(255);
@@ -57,6 +59,20 @@ pub struct Querier {
     pub address: Ipv4Addr,
     /// In these VLANs; 0: none.
     pub vlans: BTreeSet<VlanId>,
+    /// Of IPv6, from this address instead.
+    pub address_v6: Option<Ipv6Addr>,
+    /// Between two queries about all groups.
+    pub interval: Duration,
+    /// So long hosts may take to answer.
+    pub max_response: Duration,
+}
+
+impl Querier {
+    /// One with the times of RFC 3376 §8.
+    pub fn new(mac: MacAddr, address: Ipv4Addr, vlans: BTreeSet<VlanId>) -> Self {
+        let (interval, max_response) = (QUERY_INTERVAL, RESPONSE_INTERVAL);
+        Self { mac, address, vlans, address_v6: None, interval, max_response }
+    }
 }
 
 /// Who hears a group from now on, or everything.
@@ -300,8 +316,8 @@ impl Groups {
     }
 
     fn ask(&mut self, now: Timestamp) {
-        let Some(querier) = &self.config.querier else { return };
-        for vlan in querier.vlans.clone() {
+        let Some(Querier { vlans, interval, .. }) = self.config.querier.clone() else { return };
+        for vlan in vlans {
             for is_v6 in [false, true] {
                 if !self.is_querier(now, vlan, is_v6) {
                     continue;
@@ -311,8 +327,8 @@ impl Groups {
                     continue;
                 }
                 asking.n_asked = asking.n_asked.saturating_add(1);
-                let interval = if asking.n_asked < N_STARTUP { STARTUP_INTERVAL } else { QUERY_INTERVAL };
-                asking.due = now.after(interval);
+                let part = if asking.n_asked < N_STARTUP { STARTUP_PART } else { 1 };
+                asking.due = now.after(interval / part);
                 self.query(vlan, None, is_v6);
             }
         }
@@ -321,10 +337,10 @@ impl Groups {
     fn query(&mut self, vlan: VlanId, group: Option<IpAddr>, is_v6: bool) {
         let Some(querier) = &self.config.querier else { return };
         let frame = match (group, is_v6) {
-            (Some(IpAddr::V4(group)), _) => message::query_v4((querier.mac, querier.address), Some(group)),
-            (Some(IpAddr::V6(group)), _) => message::query_v6(querier.mac, Some(group)),
-            (None, false) => message::query_v4((querier.mac, querier.address), None),
-            (None, true) => message::query_v6(querier.mac, None),
+            (Some(IpAddr::V4(group)), _) => message::query_v4(querier, Some(group)),
+            (Some(IpAddr::V6(group)), _) => message::query_v6(querier, Some(group)),
+            (None, false) => message::query_v4(querier, None),
+            (None, true) => message::query_v6(querier, None),
         };
         self.queries.push((vlan, frame));
     }

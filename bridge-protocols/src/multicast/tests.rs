@@ -18,6 +18,10 @@ fn port(number: u32) -> PortNo {
     PortNo::new(number).unwrap()
 }
 
+fn querier(address: Ipv4Addr) -> Querier {
+    Querier::new(SOURCE, address, [VlanId::NONE].into())
+}
+
 fn says(group: IpAddr, interest: Interest) -> Message {
     Message::Report(vec![(group, interest)])
 }
@@ -84,15 +88,15 @@ fn tags_are_passed_over() {
 #[test]
 fn own_queries_are_read_as_what_they_are() {
     let address = Ipv4Addr::new(10, 0, 0, 254);
-    let general = message::query_v4((SOURCE, address), None);
+    let general = message::query_v4(&querier(address), None);
     assert_eq!(Message::parse(&general), Some(Message::Query { source: address.into(), group: None }));
     let group = Ipv4Addr::new(239, 1, 2, 3);
-    let specific = message::query_v4((SOURCE, address), Some(group));
+    let specific = message::query_v4(&querier(address), Some(group));
     let read = Message::parse(&specific);
     assert_eq!(read, Some(Message::Query { source: address.into(), group: Some(group.into()) }));
     let group = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 7);
     let Some(Message::Query { source, group: asked }) =
-        Message::parse(&message::query_v6(SOURCE, Some(group)))
+        Message::parse(&message::query_v6(&querier(Ipv4Addr::UNSPECIFIED), Some(group)))
     else {
         panic!("it was refused")
     };
@@ -106,8 +110,8 @@ proptest! {
         let frames = [
             igmp(&[0x16, 0, 0, 0, 239, 1, 2, 3]),
             igmp_v3(4, &[[10, 0, 0, 1], [10, 0, 0, 2]]),
-            message::query_v4((SOURCE, address), None),
-            message::query_v6(SOURCE, None),
+            message::query_v4(&querier(address), None),
+            message::query_v6(&querier(Ipv4Addr::UNSPECIFIED), None),
         ];
         let frame = &frames[which];
         prop_assert!(Message::parse(frame).is_some());
@@ -194,20 +198,20 @@ fn routers_hear_everything_and_links_own_groups_are_for_all() {
 
 #[test]
 fn a_querier_asks_and_gives_way_to_a_lower_one() {
-    let querier = Querier { mac: SOURCE, address: Ipv4Addr::new(10, 0, 0, 5), vlans: [VlanId::NONE].into() };
+    let querier = querier(Ipv4Addr::new(10, 0, 0, 5));
     let mut groups = Groups::new(Config { querier: Some(querier), ..Config::default() });
     let asked = |groups: &mut Groups, secs: u64| {
         groups.tick(at(secs));
         groups.take_queries().len()
     };
     // Both versions of IP.
-    assert_eq!((asked(&mut groups, 1), asked(&mut groups, 2), asked(&mut groups, 32)), (2, 0, 2));
-    assert_eq!((asked(&mut groups, 156), asked(&mut groups, 157)), (0, 2));
+    assert_eq!((asked(&mut groups, 1), asked(&mut groups, 2), asked(&mut groups, 33)), (2, 0, 2));
+    assert_eq!((asked(&mut groups, 157), asked(&mut groups, 158)), (0, 2));
     let query = |last| Message::Query { source: Ipv4Addr::new(10, 0, 0, last).into(), group: None };
     groups.hear(at(200), (VlanId::NONE, port(1)), &query(9));
-    assert_eq!(asked(&mut groups, 282), 2);
+    assert_eq!(asked(&mut groups, 283), 2);
     groups.hear(at(300), (VlanId::NONE, port(1)), &query(4));
-    assert_eq!(asked(&mut groups, 407), 1, "only of IPv6");
+    assert_eq!(asked(&mut groups, 408), 1, "only of IPv6");
     assert_eq!(asked(&mut groups, 556), 2, "the other one is gone");
     // Who leaves makes it ask whether others stay.
     groups.hear(at(557), (VlanId::NONE, port(2)), &says(GROUP, Interest::Joins));

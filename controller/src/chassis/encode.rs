@@ -1,16 +1,16 @@
 //! Views and their differences as messages.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta, diff,
     key::{DatapathKey, PortKey},
-    model::Rate,
+    model::{Rate, Snooping},
     punt::Service,
     southbound::{
-        Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Probe, Southbound,
-        Wire,
+        Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Probe, Session,
+        Southbound, Wire,
     },
 };
 
@@ -59,6 +59,24 @@ fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
         router: datapath.is_router,
         sets: datapath.sets.into_iter().collect(),
         limits: datapath.limits.into_iter().map(limit).collect(),
+        snooping: datapath.snooping.map(snooping),
+    }
+}
+
+fn snooping(snooping: Snooping) -> pb::Snooping {
+    let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
+    let querier = snooping.querier.map(|querier| pb::Querier {
+        interval: querier.interval.into(),
+        max_response: querier.max_response.into(),
+        mac: querier.mac.to_string(),
+        ip4: text(querier.v4.map(IpAddr::from)),
+        ip6: text(querier.v6.map(IpAddr::from)),
+    });
+    pb::Snooping {
+        table_size: snooping.max_groups,
+        idle_timeout: snooping.max_age.into(),
+        querier,
+        flood_unregistered: snooping.floods_unknown,
     }
 }
 
@@ -83,6 +101,7 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         announced: binding.announced.into_iter().map(announced).collect(),
         wire: wire(binding.wire),
         probes: binding.probes.into_iter().map(probe).collect(),
+        sessions: binding.sessions.into_iter().map(session).collect(),
         advertises: binding.advertises.map(|advertises| pb::Advertises {
             mac: advertises.mac.octets().to_vec(),
             message: advertises.message,
@@ -106,6 +125,17 @@ fn probe(probe: Probe) -> pb::Probe {
         timeout: probe.check.timeout.into(),
         n_successes: probe.check.n_successes.into(),
         n_failures: probe.check.n_failures.into(),
+    }
+}
+
+fn session(session: Session) -> pb::Session {
+    pb::Session {
+        peer: session.peer.to_string(),
+        source: session.source.to_string(),
+        mac: session.mac.to_string(),
+        min_tx: session.min_tx,
+        min_rx: session.min_rx,
+        detect_multiplier: session.multiplier.into(),
     }
 }
 

@@ -4,7 +4,8 @@
 //! `registry.rs` knows who is connected, `bindings.rs` decides which chassis a port is on,
 //! `health.rs` takes note of which backends serve, `neighbours.rs` of whom hosts have heard
 //! (`moderation.rs`: how often that is written),
-//! `holders.rs` of who has the addresses of virtual ports, `session.rs` is one stream, `encode.rs` turns views into messages.
+//! `holders.rs` of who has the addresses of virtual ports, `sessions.rs` of which next hops of
+//! routers live, `session.rs` is one stream, `encode.rs` turns views into messages.
 //! `assist.rs` asks chassis what somebody else wants to know.
 
 mod assist;
@@ -16,6 +17,7 @@ mod moderation;
 mod neighbours;
 mod registry;
 mod session;
+mod sessions;
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Neighbours of routers: what hosts have heard of them, kept in the store, so that the
-//! other hosts are told.
+//! Neighbours of routers, and groups that workloads want to hear: what hosts have heard of
+//! them, kept in the store, so that the other hosts are told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,7 @@ fn moderate(controller: &Controller, said: &mut pb::Neighbours, now: Instant) ->
     let state = controller.state();
     let mut later: Later = None;
     for one in &mut said.heard {
-        let Some((record, ip, mac)) = known(&state, one) else { continue };
+        let Some((record, ip, mac)) = known(&state, None, one) else { continue };
         let Some(present) = record.heard.get(&ip).filter(|present| present.mac != mac) else { continue };
         if let Err(wait) = controller.moderation.admit(&record.name, ip, now) {
             let (shortest, waiting) = later.get_or_insert((wait, Vec::new()));
@@ -62,7 +62,7 @@ fn moderate(controller: &Controller, said: &mut pb::Neighbours, now: Instant) ->
 
 fn changes(state: &State, chassis: &str, said: &pb::Neighbours) -> Changes {
     let mut changes = Changes::new();
-    let heard: Vec<_> = said.heard.iter().filter_map(|one| known(state, one)).collect();
+    let heard: Vec<_> = said.heard.iter().filter_map(|one| known(state, Some(chassis), one)).collect();
     if said.full {
         let named: BTreeSet<_> = heard.iter().map(|(record, ip, _)| (record.name.as_str(), *ip)).collect();
         for record in state.iter().filter(|record| !record.heard.is_empty()) {
@@ -77,11 +77,13 @@ fn changes(state: &State, chassis: &str, said: &pb::Neighbours) -> Changes {
         let present = record.heard.get(&ip);
         let news = changes.entry(record.name.clone()).or_default();
         let has_room = present.is_some() || record.heard.len() + news.len() < MAX_HEARD;
-        if present.is_none_or(|heard| heard.mac != mac) && has_room {
+        // A group that is heard behind a port which has moved is the new host's to say.
+        let is_moved = |heard: &Heard| is_group(ip) && heard.chassis != chassis;
+        if present.is_none_or(|heard| heard.mac != mac || is_moved(heard)) && has_room {
             news.insert(ip, Some(Heard { mac, chassis: chassis.to_owned() }));
         }
     }
-    for (record, ip, mac) in said.gone.iter().filter_map(|one| known(state, one)) {
+    for (record, ip, mac) in said.gone.iter().filter_map(|one| known(state, None, one)) {
         // Who has heard it last says when it is over.
         let is_own = |heard: &&Heard| heard.mac == mac && heard.chassis == chassis;
         if record.heard.get(&ip).filter(is_own).is_some() {
@@ -92,11 +94,32 @@ fn changes(state: &State, chassis: &str, said: &pb::Neighbours) -> Changes {
     changes
 }
 
-/// A neighbour of a router port that there is.
-fn known<'a>(state: &'a State, said: &pb::Neighbour) -> Option<(&'a Record, IpAddr, MacAddr)> {
-    let record: &Record = state.port(&said.router_port)?;
-    let is_router_port = record.name.kind() == Kind::RouterPort;
-    Some((record, said.ip.parse().ok()?, said.mac.parse().ok()?)).filter(|_| is_router_port)
+/// A neighbour of a router port that there is, or a group of a switch port that is on this
+/// chassis, if one is named.
+fn known<'a>(
+    state: &'a State,
+    chassis: Option<&str>,
+    said: &pb::Neighbour,
+) -> Option<(&'a Record, IpAddr, MacAddr)> {
+    let record: &Record = state.port(&said.port)?;
+    let ip: IpAddr = said.ip.parse().ok()?;
+    let is_sound = match record.name.kind() {
+        Kind::RouterPort => true,
+        Kind::SwitchPort => {
+            let is_own = |chassis: &str| {
+                let binding = record.binding.as_ref();
+                !record.is_workload() || binding.is_some_and(|binding| binding.chassis == chassis)
+            };
+            is_group(ip) && chassis.is_none_or(is_own)
+        }
+        _ => false,
+    };
+    Some((record, ip, said.mac.parse().ok()?)).filter(|_| is_sound)
+}
+
+/// A group, or all of them.
+fn is_group(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip.is_unspecified()
 }
 
 #[cfg(test)]
@@ -125,11 +148,51 @@ mod tests {
 
     fn said(mac: u8) -> pb::Neighbours {
         let one = pb::Neighbour {
-            router_port: "out".to_owned(),
+            port: "out".to_owned(),
             ip: "192.0.2.7".to_owned(),
             mac: format!("02:00:00:00:00:{mac:02x}"),
         };
         pb::Neighbours { heard: vec![one], ..Default::default() }
+    }
+
+    #[test]
+    fn groups_are_told_by_the_host_that_has_the_port() {
+        let controller = controller();
+        let port = nb::LogicalSwitchPort { addresses: vec!["unknown".to_owned()], ..Default::default() };
+        for (name, wire) in [
+            ("switches/s", Wire::LogicalSwitch(Default::default())),
+            ("switches/s/ports/w", Wire::LogicalSwitchPort(port)),
+        ] {
+            let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
+            controller.write(false, |draft| Ok(draft.create(0, resource)?)).unwrap();
+        }
+        let name = Name::parse("switches/s/ports/w").unwrap();
+        let bind = |chassis: &str| {
+            let bound = controller.write(false, |draft| {
+                draft.bind(&name, Some((chassis, true)));
+                Ok(())
+            });
+            bound.unwrap();
+        };
+        let group = |ip: &str| {
+            let (port, mac) = ("w".to_owned(), MacAddr::ZERO.to_string());
+            pb::Neighbour { port, ip: ip.to_owned(), mac }
+        };
+        let tell = |chassis: &str, heard: &[&str], gone: &[&str]| {
+            let list = |ips: &[&str]| ips.iter().map(|ip| group(ip)).collect();
+            let said = pb::Neighbours { full: false, heard: list(heard), gone: list(gone) };
+            assert_eq!(settle(&controller, chassis, said, Instant::now()).unwrap(), None);
+            let state = controller.state();
+            state.port("w").unwrap().heard.keys().map(IpAddr::to_string).collect::<Vec<_>>()
+        };
+        bind("h1");
+        assert_eq!(tell("h1", &["239.1.2.3", "10.0.0.1"], &[]), ["239.1.2.3"], "the other is no group");
+        assert_eq!(tell("h2", &["239.1.2.4"], &["239.1.2.3"]), ["239.1.2.3"], "the port is not on h2");
+        // It moves; what its old host says last comes late.
+        bind("h2");
+        assert_eq!(tell("h2", &["239.1.2.3"], &[]), ["239.1.2.3"]);
+        assert_eq!(tell("h1", &[], &["239.1.2.3"]), ["239.1.2.3"]);
+        assert_eq!(tell("h2", &["0.0.0.0"], &["239.1.2.3"]), ["0.0.0.0"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use ovn_northd_lite::SouthboundDelta;
@@ -57,6 +58,9 @@ struct Live {
     /// Of the last session.
     incarnation: u64,
     applied: Revision,
+    applied_at: Option<SystemTime>,
+    /// When the last session began, or ended.
+    since: Option<SystemTime>,
     errors: Vec<String>,
     /// Revision of the newest view.
     view: watch::Sender<Option<Revision>>,
@@ -102,6 +106,8 @@ impl Registry {
         live.map_or_else(ChassisStatus::default, |live| ChassisStatus {
             connected: live.session.is_some(),
             applied: live.applied,
+            applied_at: live.applied_at,
+            since: live.since,
         })
     }
 
@@ -192,8 +198,10 @@ impl Registry {
             // A new run of the host's daemon starts with nothing applied.
             live.incarnation = incarnation;
             live.applied = Revision::ZERO;
+            live.applied_at = None;
             live.errors.clear();
         }
+        live.since = Some(SystemTime::now());
         let end = watch::Sender::new(None);
         let view = live.view.subscribe();
         live.pending = None;
@@ -211,6 +219,7 @@ impl Registry {
         let mut inner = self.inner();
         let Ok(live) = inner.current(chassis, session) else { return false };
         if let Some(old) = live.session.take() {
+            live.since = Some(SystemTime::now());
             inner.drop_claims(chassis, &old);
         }
         true
@@ -252,6 +261,7 @@ impl Registry {
         let live = inner.current(chassis, session)?;
         if revision >= live.applied {
             live.applied = revision;
+            live.applied_at = Some(SystemTime::now());
             live.errors = errors;
         }
         Ok(())
@@ -297,6 +307,8 @@ impl Inner {
             session: None,
             incarnation: 0,
             applied: Revision::ZERO,
+            applied_at: None,
+            since: None,
             errors: Vec::new(),
             view: watch::Sender::new(None),
             pending: None,

@@ -30,12 +30,13 @@ use tonic::{Status, Streaming};
 use super::{
     bindings, encode, health, holders, neighbours,
     registry::{Connected, End, News, SessionId, Superseded},
+    sessions,
 };
 use crate::{
     controller::{Controller, Ending},
     resource::{
         Name, check_id,
-        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS, MAX_HEALTH, MAX_NEIGHBOURS},
+        limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS, MAX_HEALTH, MAX_NEIGHBOURS, MAX_SESSIONS},
         parse_spec,
     },
     state::{Reason, Refusal},
@@ -214,11 +215,12 @@ impl Inbound {
             Some(Message::Health(said)) => self.health(said).await,
             Some(Message::Neighbours(said)) => self.neighbours(said).await,
             Some(Message::Holders(said)) => self.holders(said).await,
+            Some(Message::Sessions(said)) => self.sessions(said).await,
             Some(Message::Hello(_)) => {
                 Err(Status::invalid_argument("`hello` comes once; open another stream to say it again"))
             }
             None => Err(Status::invalid_argument(
-                "a message is `claims`, `ack`, `health`, `neighbours` or `holders`; set one",
+                "a message is `claims`, `ack`, `health`, `neighbours`, `holders` or `sessions`; set one",
             )),
         }
     }
@@ -263,6 +265,14 @@ impl Inbound {
             return Err(Status::invalid_argument(message));
         }
         self.blocking(move |controller, chassis| holders::settle(controller, chassis, &said)).await
+    }
+
+    async fn sessions(&self, said: pb::Sessions) -> Result<(), Status> {
+        if said.sessions.len() > MAX_SESSIONS {
+            let message = format!("{} sessions are too many; keep to {MAX_SESSIONS}", said.sessions.len());
+            return Err(Status::invalid_argument(message));
+        }
+        self.blocking(move |controller, chassis| sessions::settle(controller, chassis, &said.sessions)).await
     }
 
     async fn neighbours(&mut self, said: pb::Neighbours) -> Result<(), Status> {
@@ -336,7 +346,7 @@ impl Later {
             *self = Self::default();
         }
         for one in said.heard.iter().chain(&said.gone) {
-            self.heard.remove(&(one.router_port.clone(), one.ip.clone()));
+            self.heard.remove(&(one.port.clone(), one.ip.clone()));
         }
     }
 
@@ -344,7 +354,7 @@ impl Later {
     fn wait(&mut self, heard: Vec<pb::Neighbour>, due: Instant) {
         let room = MAX_NEIGHBOURS.saturating_sub(self.heard.len());
         for one in heard.into_iter().take(room) {
-            self.heard.insert((one.router_port.clone(), one.ip.clone()), one);
+            self.heard.insert((one.port.clone(), one.ip.clone()), one);
         }
         self.due = Some(self.due.map_or(due, |present| present.min(due)));
     }

@@ -1,12 +1,13 @@
 //! The northbound gRPC service: translates between messages and the controller.
 //!
 //! `transact.rs` writes, `list.rs` reads pages, `watch.rs` streams, `receipt.rs` tells how
-//! far a change has got, `explain.rs` tells what the network does, `trace.rs` what hosts do, `effect.rs` what a change would do,
+//! far a change has got, `progress.rs` how far hosts are, `explain.rs` tells what the network does, `trace.rs` what hosts do, `effect.rs` what a change would do,
 //! `status.rs` turns refusals into gRPC codes.
 
 mod effect;
 mod explain;
 mod list;
+mod progress;
 mod receipt;
 mod status;
 mod trace;
@@ -144,6 +145,13 @@ impl NorthboundService for Northbound {
         request: Request<pb::GetReceiptRequest>,
     ) -> Result<Response<pb::GetReceiptResponse>, Status> {
         receipt::get(&self.controller, request).await.map(Response::new)
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        progress::get(&self.controller, request.get_ref()).map(Response::new)
     }
 
     async fn explain(

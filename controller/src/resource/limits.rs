@@ -51,6 +51,10 @@ pub const MAX_GROUP_PORTS: usize = 65_536;
 pub const MAX_LOG_NAME_LEN: usize = 63;
 /// Load balancers of a switch or router.
 pub const MAX_LOAD_BALANCERS: usize = 10_000;
+/// Load balancers of a group.
+pub const MAX_GROUP_BALANCERS: usize = 65_536;
+/// Groups of load balancers of a switch or router.
+pub const MAX_BALANCER_GROUPS: usize = 64;
 /// Services of a load balancer.
 pub const MAX_VIPS: usize = 4096;
 /// Backends of a service: as many as a group has buckets.
@@ -77,5 +81,9 @@ pub const MAX_NAME_LISTS: usize = 64;
 pub const MAX_RA_ENTRIES: usize = 8;
 /// MAC addresses that a router port is told.
 pub const MAX_STATIC_MACS: usize = 1024;
+/// Next hops of a router port that are asked whether they live.
+pub const MAX_BFD_SESSIONS: usize = 64;
+/// Next hops that one chassis can tell of: all of many routers.
+pub const MAX_SESSIONS: usize = 65_536;
 /// Networks that a translation names.
 pub const MAX_NAT_NETWORKS: usize = 128;

@@ -71,41 +71,48 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         (Wire::LogicalSwitch(to), Wire::LogicalSwitch(from)) => {
             copy_field!(path, to, from; default_policy, load_balancers, address_management, dhcpv4_options,
                 dhcpv6_options, names, control_plane_limits, fdb_age_threshold, vlan_passthru,
-                broadcast_arps_to_all_routers; "tunnel_key")
+                broadcast_arps_to_all_routers, multicast_snooping, load_balancer_groups; "tunnel_key")
         }
         (Wire::LogicalSwitchPort(to), Wire::LogicalSwitchPort(from)) => {
             copy_field!(path, to, from; r#type, addresses, port_security, router_port, enabled,
                 network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname,
                 virtual_ip, virtual_parents, learn_fdb, disable_arp_nd_rsp, receive_multicast,
-                disable_garp_rarp, arp_proxy, requested_chassis, peer;
-                "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent")
+                disable_garp_rarp, arp_proxy, requested_chassis, peer, multicast_flood,
+                multicast_flood_reports, ha_chassis_group;
+                "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent", "multicast_groups")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
             copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits,
-                lb_force_snat_ips, dnat_force_snat_ips; "tunnel_key")
+                lb_force_snat_ips, dnat_force_snat_ips, multicast_relay, load_balancer_groups; "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
-                static_mac_bindings, gateway_mtu, route_table; "tunnel_key", "neighbours")
+                static_mac_bindings, gateway_mtu, route_table, multicast_flood, bfd_sessions, ha_chassis_group;
+                "tunnel_key", "neighbours")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,
-                log_rate, log_burst, apply_after_lb, persist_established;)
+                log_rate, log_burst, apply_after_lb, persist_established, log_related;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip, encap_types; "connected", "applied_revision")
         }
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
             copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,
-                affinity_timeout, skip_snat, neighbor_responder;)
+                affinity_timeout, skip_snat, neighbor_responder, add_route, event;)
         }
+        (Wire::LoadBalancerGroup(to), Wire::LoadBalancerGroup(from)) => {
+            copy_field!(path, to, from; load_balancers;)
+        }
+        (Wire::HaChassisGroup(to), Wire::HaChassisGroup(from)) => copy_field!(path, to, from; chassis;),
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
                 stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port,
-                r#match, priority;)
+                r#match, priority, add_route;)
         }
         (Wire::RouterPolicy(to), Wire::RouterPolicy(from)) => {
-            copy_field!(path, to, from; priority, r#match, action, next_hops, output_port, pkt_mark, chain, jump_chain;)
+            copy_field!(path, to, from; priority, r#match, action, next_hops, output_port, pkt_mark, chain, jump_chain,
+                bfd;)
         }
         (Wire::DhcpOptions(to), Wire::DhcpOptions(from)) => copy_field!(path, to, from; cidr, options;),
         (Wire::Names(to), Wire::Names(from)) => copy_field!(path, to, from; records, ttl;),
@@ -129,6 +136,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::AddressSet(_)
             | Wire::PortGroup(_)
             | Wire::LoadBalancer(_)
+            | Wire::LoadBalancerGroup(_)
+            | Wire::HaChassisGroup(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)

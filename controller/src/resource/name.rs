@@ -64,6 +64,10 @@ kinds! {
     Chassis Chassis ["chassis"] "chassis";
     /// Addresses that stand for backends.
     LoadBalancer LoadBalancer ["load-balancers"] "load_balancer";
+    /// Load balancers with a name.
+    LoadBalancerGroup LoadBalancerGroup ["load-balancer-groups"] "load_balancer_group";
+    /// Hosts that may be a gateway, with a name.
+    HaChassisGroup HaChassisGroup ["ha-chassis-groups"] "ha_chassis_group";
     /// A translation of a router.
     Nat Nat ["routers", "nats"] "nat";
     /// A rule that overrules a router's routes.

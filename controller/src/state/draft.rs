@@ -15,7 +15,7 @@ use ovn_northd_lite::model::{PortAddresses, RouteTarget, StaticRoute};
 
 use super::{
     Binding, Change, Known, Reason, Record, Refusal, State, addresses, encode_counter,
-    index::{Address, addresses_of, is_port, peer_of, ports_of},
+    index::{Address, addresses_of, is_port, members_of, peer_of},
     keys::{self, Allocator},
     nats, nested, services, sets,
 };
@@ -249,6 +249,7 @@ impl<'a> Draft<'a> {
             health: Known::new(),
             heard: BTreeMap::new(),
             holder: None,
+            sessions: BTreeMap::new(),
         };
         if operation.is_some() {
             self.results.push(name.clone());
@@ -295,16 +296,16 @@ impl<'a> Draft<'a> {
         Ok(self.into_prepared(counters))
     }
 
-    /// A switch port that is deleted is no longer in its groups.
+    /// A switch port or load balancer that is deleted is no longer in its groups.
     fn leave_groups(&mut self) {
         let deleted = self.touched.iter().filter(|(_, touched)| touched.record.is_none());
         let deleted: Vec<Name> = deleted.map(|(name, _)| name.clone()).collect();
-        let groups = deleted.iter().filter_map(|port| self.state.index.groups.get(port)).flatten();
+        let groups = deleted.iter().filter_map(|member| self.state.index.groups.get(member)).flatten();
         let groups: BTreeSet<Name> = groups.cloned().collect();
         for group in groups {
             let Some(mut record) = self.get(&group).cloned() else { continue };
-            let stays = |port: &Name| self.get(port).is_some() || !deleted.contains(port);
-            if sets::retain_ports(&mut record, stays) {
+            let stays = |member: &Name| self.get(member).is_some() || !deleted.contains(member);
+            if sets::retain_members(&mut record, stays) {
                 record.update_revision = self.revision;
                 self.touch(None, group, Some(record), false);
             }
@@ -332,9 +333,10 @@ impl<'a> Draft<'a> {
         nats::check_put(self, record)?;
         nested::check_put(self, record)?;
         services::check_put(self, record)?;
-        let mut ports = ports_of(record).iter().enumerate();
-        if let Some((i, port)) = ports.find(|(_, port)| self.get(port).is_none()) {
-            return Err(dangling(format!("ports[{i}]"), port.clone()));
+        let mut members = members_of(record).iter().enumerate();
+        if let Some((i, member)) = members.find(|(_, member)| self.get(member).is_none()) {
+            let field = if member.kind() == Kind::LoadBalancer { "load_balancers" } else { "ports" };
+            return Err(dangling(format!("{field}[{i}]"), member.clone()));
         }
         sets::check_put(self, record)
     }

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::{Binding, Draft, Heard, Holder, Known, Record};
-use crate::resource::{Kind, Name};
+use super::{Binding, Draft, Heard, Holder, Known, Record, SessionState};
+use crate::resource::{Kind, Name, Spec};
 
 impl Draft<'_> {
     /// Binds a workload's port to a chassis, or frees it. Does nothing to what is not such
@@ -27,6 +27,17 @@ impl Draft<'_> {
         let mut record = present.clone();
         record.health.extend(known);
         self.touch(None, balancer.clone(), Some(record), false);
+    }
+
+    /// Takes note of how sessions of a router port with next hops are.
+    pub fn set_sessions(&mut self, port: &Name, news: BTreeMap<IpAddr, SessionState>) {
+        let Some(present) = self.get(port) else { return };
+        let mut record = present.clone();
+        record.sessions.extend(news);
+        if let Spec::RouterPort(spec) = &present.spec {
+            record.sessions.retain(|peer, _| spec.monitored.contains_key(peer));
+        }
+        self.touch(None, port.clone(), Some(record), false);
     }
 
     /// A virtual port's address is this workload's from now on, and so is the port.

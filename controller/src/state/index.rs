@@ -7,9 +7,10 @@ use std::{
 };
 
 use flowtable::types::MacAddr;
+use ovn_northd_lite::model::Gateway;
 
 use super::{Record, keys};
-use crate::resource::{Attachment, Kind, Name, Spec};
+use crate::resource::{Access, Attachment, Kind, Name, Spec};
 
 /// An address that one port of a switch can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,7 +46,7 @@ pub(super) struct Index {
     pub(super) nested: HashMap<String, BTreeSet<Name>>,
     /// Switch → its ports to routers.
     pub(super) to_routers: HashMap<Name, BTreeSet<Name>>,
-    /// Switch port → the port groups it is in.
+    /// Switch port or load balancer → the groups it is in.
     pub(super) groups: HashMap<Name, BTreeSet<Name>>,
 }
 
@@ -73,8 +74,8 @@ impl Index {
         for set in sets_of(record) {
             self.mentions.entry(set).or_default().insert(name.clone());
         }
-        for port in ports_of(record) {
-            self.groups.entry(port.clone()).or_default().insert(name.clone());
+        for member in members_of(record) {
+            self.groups.entry(member.clone()).or_default().insert(name.clone());
         }
         let addresses = addresses_of(record);
         if let (false, Some(switch)) = (addresses.is_empty(), name.parent()) {
@@ -121,8 +122,8 @@ impl Index {
                 acls.is_empty()
             });
         }
-        for port in ports_of(record) {
-            remove_from(&mut self.groups, port.as_str(), |groups| {
+        for member in members_of(record) {
+            remove_from(&mut self.groups, member.as_str(), |groups| {
                 groups.remove(name);
                 groups.is_empty()
             });
@@ -166,8 +167,13 @@ pub(super) fn peer_of(record: &Record) -> Option<&Name> {
 /// The sets that the match of this ACL or rule names, and what this switch, port or router does, by
 /// whole names.
 pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
-    let balancers = |ids: &BTreeSet<String>| -> BTreeSet<String> {
-        ids.iter().map(|id| format!("load-balancers/{id}")).collect()
+    let balancers = |ids: &BTreeSet<String>, groups: &BTreeSet<String>| -> BTreeSet<String> {
+        let groups = groups.iter().map(|id| format!("load-balancer-groups/{id}"));
+        ids.iter().map(|id| format!("load-balancers/{id}")).chain(groups).collect()
+    };
+    let hosts = |gateway: &Gateway| match gateway {
+        Gateway::Group(id) => Some(format!("ha-chassis-groups/{id}")),
+        Gateway::Hosts(_) => None,
     };
     let limits = |id: &Option<String>| id.as_ref().map(|id| format!("control-plane-limits/{id}"));
     let dhcp = |ids: &[Option<String>; 2]| -> Vec<String> {
@@ -178,11 +184,20 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
             let services = &switch.services;
             let names = services.names.iter().map(|id| format!("names/{id}"));
             let named = names.chain(dhcp(&services.dhcp)).chain(limits(&services.limits));
-            balancers(&switch.load_balancers).into_iter().chain(named).collect()
+            balancers(&switch.load_balancers, &switch.balancer_groups).into_iter().chain(named).collect()
         }
-        Spec::SwitchPort(port) => dhcp(&port.services.dhcp).into_iter().collect(),
+        Spec::SwitchPort(port) => {
+            let gateway = match &port.attachment {
+                Attachment::Workload { access: Access::External(gateway), .. }
+                | Attachment::Network { gateway, .. } => hosts(gateway),
+                Attachment::Workload { .. } | Attachment::Router(_) | Attachment::Switch(_) => None,
+            };
+            dhcp(&port.services.dhcp).into_iter().chain(gateway).collect()
+        }
+        Spec::RouterPort(port) => hosts(&port.gateway).into_iter().collect(),
         Spec::Router(router) => {
-            balancers(&router.load_balancers).into_iter().chain(limits(&router.limits)).collect()
+            let named = balancers(&router.load_balancers, &router.balancer_groups).into_iter();
+            named.chain(limits(&router.limits)).collect()
         }
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
         Spec::QosRule(rule) => ovn_northd_lite::sets_of(&rule.matching),
@@ -190,10 +205,11 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
     }
 }
 
-/// The ports of this port group.
-pub(super) fn ports_of(record: &Record) -> &[Name] {
+/// The ports of this port group, or the load balancers of this group of them.
+pub(super) fn members_of(record: &Record) -> &[Name] {
     match &record.spec {
         Spec::PortGroup(group) => &group.ports,
+        Spec::LoadBalancerGroup(balancers) => balancers,
         _ => &[],
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn scope(name: &Name) -> Option<String> {
         | Kind::AddressSet
         | Kind::PortGroup
         | Kind::LoadBalancer
+        | Kind::LoadBalancerGroup
+        | Kind::HaChassisGroup
         | Kind::Nat
         | Kind::RouterPolicy
         | Kind::DhcpOptions
@@ -45,6 +47,8 @@ pub(super) fn is_valid(name: &Name, key: u32) -> bool {
         | Kind::AddressSet
         | Kind::PortGroup
         | Kind::LoadBalancer
+        | Kind::LoadBalancerGroup
+        | Kind::HaChassisGroup
         | Kind::Nat
         | Kind::RouterPolicy
         | Kind::DhcpOptions

@@ -10,6 +10,7 @@ mod draft;
 mod hosts;
 mod index;
 mod keys;
+mod loading;
 mod nats;
 mod nested;
 mod record;
@@ -29,13 +30,13 @@ use std::{
 
 pub use self::{
     draft::{Draft, Prepared},
-    record::{Binding, ChassisStatus, Heard, Holder, Known, Record},
+    record::{Binding, ChassisStatus, Heard, Holder, Known, Record, SessionState},
     refusal::{Reason, Refusal},
 };
 use self::{index::Index, keys::COUNTERS};
 use crate::{
     resource::{Kind, Name},
-    store::{Commit, LogLimits, Revision, Store, StoreError},
+    store::{LogLimits, Revision, Store, StoreError},
 };
 
 /// One changed resource.
@@ -118,24 +119,33 @@ impl State {
             compacted: contents.compacted,
             history: contents.revision,
         };
-        for (key, value) in contents.values {
-            if key.starts_with(COUNTERS) {
-                let counter = decode_counter(&value).ok_or_else(|| LoadError::Record {
-                    key: key.clone(),
-                    reason: "it is not a counter".to_owned(),
-                })?;
-                state.counters.insert(key, counter);
-            } else {
-                let record = decode(&key, &value)?;
-                state.index.add(&record);
-                state.of_kind_mut(record.name.kind()).insert(record.name.clone(), record);
-            }
+        let is_counter = |key: &str| key.starts_with(COUNTERS);
+        for (key, value) in contents.values.iter().filter(|(key, _)| is_counter(key)) {
+            let counter = decode_counter(value).ok_or_else(|| LoadError::Record {
+                key: key.clone(),
+                reason: "it is not a counter".to_owned(),
+            })?;
+            state.counters.insert(key.clone(), counter);
+        }
+        let values: Vec<_> = contents.values.iter().filter(|(key, _)| !is_counter(key)).collect();
+        for record in loading::decode_all(&values)? {
+            state.index.add(&record);
+            state.of_kind_mut(record.name.kind()).insert(record.name.clone(), record);
         }
         for commit in store.changes_since(contents.compacted)? {
-            let revised = decode_commit(commit)?;
+            let revised = loading::decode_commit(commit, |key, value| {
+                let is_newest = contents.values.get(key).is_some_and(|newest| newest == value);
+                is_newest.then(|| state.by_text(key)).flatten()
+            })?;
             state.log(revised);
         }
         Ok(state)
+    }
+
+    /// The resource of a name that is written out.
+    fn by_text(&self, name: &str) -> Option<Arc<Record>> {
+        let kind = Name::parse(name).ok()?.kind();
+        self.of_kind(kind).get(name).cloned()
     }
 
     /// The revision.
@@ -293,23 +303,6 @@ impl State {
             names.take_while(move |name| name.as_str().starts_with(&prefix)).collect::<Vec<_>>()
         })
     }
-}
-
-fn decode(key: &str, value: &[u8]) -> Result<Arc<Record>, LoadError> {
-    let record =
-        Record::decode(key, value).map_err(|reason| LoadError::Record { key: key.to_owned(), reason })?;
-    Ok(Arc::new(record))
-}
-
-fn decode_commit(commit: Commit) -> Result<Revised, LoadError> {
-    let mut changes = Vec::with_capacity(commit.changes.len());
-    for (key, value) in commit.changes.into_iter().filter(|(key, _)| !key.starts_with(COUNTERS)) {
-        let name = Name::parse(&key)
-            .map_err(|error| LoadError::Record { key: key.clone(), reason: error.to_string() })?;
-        let after = value.map(|value| decode(&key, &value)).transpose()?;
-        changes.push(Change { name, before: None, after });
-    }
-    Ok(Revised { revision: commit.revision, changes })
 }
 
 fn encode_counter(counter: u32) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    time::SystemTime,
 };
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
@@ -42,11 +43,17 @@ pub struct Record {
     pub chosen: Option<PortAddresses>,
     /// Which backends of a load balancer serve, of those that are asked.
     pub health: Known,
-    /// Who hosts have heard of on the networks of a router port.
+    /// Who hosts have heard of on the networks of a router port; behind a switch port, which
+    /// groups somebody wants to hear.
     pub heard: BTreeMap<IpAddr, Heard>,
     /// Who has the address of a virtual port.
     pub holder: Option<Holder>,
+    /// Sessions of a router port with next hops, as its host has said.
+    pub sessions: BTreeMap<IpAddr, SessionState>,
 }
+
+/// State of a session with a next hop.
+pub use pb::bfd_session::State as SessionState;
 
 /// A workload that has the address of a virtual port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +94,10 @@ pub struct ChassisStatus {
     pub connected: bool,
     /// Last revision it has acknowledged.
     pub applied: Revision,
+    /// When it has.
+    pub applied_at: Option<SystemTime>,
+    /// Since when it holds a stream, or holds it no more.
+    pub since: Option<SystemTime>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -105,6 +116,16 @@ struct Stored {
     heard: Vec<pb::Neighbour>,
     #[prost(message, optional, tag = "7")]
     holder: Option<StoredHolder>,
+    #[prost(message, repeated, tag = "20")]
+    sessions: Vec<StoredSession>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredSession {
+    #[prost(string, tag = "1")]
+    peer: String,
+    #[prost(enumeration = "SessionState", tag = "2")]
+    state: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -217,6 +238,7 @@ impl Record {
             && self.health == other.health
             && self.heard == other.heard
             && self.holder == other.holder
+            && self.sessions == other.sessions
     }
 
     /// The resource as the API shows it.
@@ -228,6 +250,10 @@ impl Record {
             Wire::LogicalRouterPort(port) => {
                 port.tunnel_key = self.key;
                 port.neighbours = self.neighbours().collect();
+                for session in &mut port.bfd_sessions {
+                    let known = session.peer.parse().ok().and_then(|peer| self.sessions.get(&peer));
+                    session.state = known.copied().unwrap_or_default().into();
+                }
             }
             Wire::LogicalSwitchPort(port) => {
                 port.tunnel_key = self.key;
@@ -240,11 +266,14 @@ impl Record {
                     .filter(|_| self.holder.is_some())
                     .map(Name::to_string)
                     .unwrap_or_default();
+                port.multicast_groups = self.heard.keys().map(IpAddr::to_string).collect();
                 port.dynamic_addresses = self.chosen.as_ref().map(text_of).unwrap_or_default();
             }
             Wire::Acl(_)
             | Wire::AddressSet(_)
             | Wire::PortGroup(_)
+            | Wire::LoadBalancerGroup(_)
+            | Wire::HaChassisGroup(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)
@@ -309,8 +338,13 @@ impl Record {
             .holder
             .as_ref()
             .map(|holder| StoredHolder { parent: holder.parent.clone(), mac: holder.mac.to_string() });
-        Stored { resource, key: self.key, binding, chosen, health: health.collect(), heard, holder }
-            .encode_to_vec()
+        let session = |(peer, state): (&IpAddr, &SessionState)| StoredSession {
+            peer: peer.to_string(),
+            state: (*state).into(),
+        };
+        let sessions = self.sessions.iter().map(session).collect();
+        let (key, health) = (self.key, health.collect());
+        Stored { resource, key, binding, chosen, health, heard, holder, sessions }.encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -326,6 +360,8 @@ impl Record {
         let chosen = Some(stored.chosen.as_str()).filter(|text| !text.is_empty());
         let chosen = chosen.map(parse_port_addresses).transpose()?;
         let health = stored.health.into_iter().map(|known| ((known.vip, known.backend), known.online));
+        let session = |stored: &StoredSession| Some((stored.peer.parse().ok()?, stored.state()));
+        let sessions = stored.sessions.iter().filter_map(session).collect();
         let heard = stored.heard.iter().map(heard).collect::<Option<_>>();
         let heard = heard.ok_or("one of its neighbours is none")?;
         let holder = stored.holder.map(|StoredHolder { parent, mac }| {
@@ -349,6 +385,7 @@ impl Record {
             health: health.collect(),
             heard,
             holder,
+            sessions,
         })
     }
 }

@@ -23,7 +23,12 @@ pub(super) fn check_put(draft: &Draft<'_>, record: &Record) -> Result<(), Reason
 pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason> {
     let id = name.id();
     let texts = match name.kind() {
-        Kind::LoadBalancer | Kind::DhcpOptions | Kind::Names | Kind::Limits => vec![name.to_string()],
+        Kind::LoadBalancer
+        | Kind::LoadBalancerGroup
+        | Kind::HaChassisGroup
+        | Kind::DhcpOptions
+        | Kind::Names
+        | Kind::Limits => vec![name.to_string()],
         Kind::AddressSet => vec![format!("${id}")],
         Kind::PortGroup => vec![format!("@{id}"), format!("${id}_ip4"), format!("${id}_ip6")],
         _ => Vec::new(),
@@ -45,6 +50,8 @@ fn field_of(set: &str, kind: Kind) -> &'static str {
         Kind::DhcpOptions => "dhcp_options",
         Kind::Names => "names",
         Kind::Limits => "control_plane_limits",
+        Kind::LoadBalancerGroup => "load_balancer_groups",
+        Kind::HaChassisGroup => "ha_chassis_group",
         _ => "load_balancers",
     }
 }
@@ -68,13 +75,15 @@ fn exists(draft: &Draft<'_>, set: &str) -> Result<bool, Reason> {
     Ok(group.is_some_and(|group| draft.get(&group).is_some()))
 }
 
-/// Takes ports out of a group; false when all stay.
-pub(super) fn retain_ports(group: &mut Record, stays: impl Fn(&Name) -> bool) -> bool {
-    let (Spec::PortGroup(spec), Wire::PortGroup(wire)) = (&mut group.spec, &mut group.wire) else {
-        return false;
+/// Takes members out of a group; false when all stay.
+pub(super) fn retain_members(group: &mut Record, stays: impl Fn(&Name) -> bool) -> bool {
+    let (members, wire) = match (&mut group.spec, &mut group.wire) {
+        (Spec::PortGroup(spec), Wire::PortGroup(wire)) => (&mut spec.ports, &mut wire.ports),
+        (Spec::LoadBalancerGroup(spec), Wire::LoadBalancerGroup(wire)) => (spec, &mut wire.load_balancers),
+        _ => return false,
     };
-    let before = spec.ports.len();
-    spec.ports.retain(stays);
-    wire.ports = spec.ports.iter().map(Name::to_string).collect();
-    spec.ports.len() != before
+    let before = members.len();
+    members.retain(stays);
+    *wire = members.iter().map(Name::to_string).collect();
+    members.len() != before
 }

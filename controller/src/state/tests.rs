@@ -394,7 +394,7 @@ fn check_sound(state: &State) {
         if let Some(peer) = index::peer_of(record) {
             assert!(state.get(peer).is_some(), "{name} dangles");
         }
-        for port in index::ports_of(record) {
+        for port in index::members_of(record) {
             assert!(state.get(port).is_some(), "{name} has {port}");
         }
         if index::sets_of(record).contains("$web") {

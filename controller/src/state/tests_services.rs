@@ -222,6 +222,73 @@ fn what_is_named_is_there_and_of_its_family() {
 }
 
 #[test]
+fn groups_name_what_is_there_and_are_named() {
+    let mut world = World::new();
+    let group = |members: &[&str]| {
+        let load_balancers = members.iter().map(|id| format!("load-balancers/{id}")).collect();
+        Wire::LoadBalancerGroup(pb::LoadBalancerGroup { load_balancers })
+    };
+    let hosts = |ids: &[&str]| {
+        let host = |id: &&str| pb::GatewayChassis { chassis: format!("chassis/{id}"), priority: 1 };
+        Wire::HaChassisGroup(pb::HaChassisGroup { chassis: ids.iter().map(host).collect() })
+    };
+    let balancer = || Wire::LoadBalancer(pb::LoadBalancer::default());
+    let error = world.put("load-balancer-groups/g", group(&["a"])).unwrap_err();
+    assert!(error.contains("field `load_balancers[0]` refers to load-balancers/a"), "{error}");
+    let both =
+        vec![("load-balancer-groups/g", Some(group(&["a", "b"]))), ("load-balancers/a", Some(balancer()))];
+    assert!(world.run(both.clone()).is_err(), "b is not there");
+    world.run([both, vec![("load-balancers/b", Some(balancer()))]].concat()).unwrap();
+    let user = Wire::LogicalSwitch(pb::LogicalSwitch {
+        load_balancer_groups: vec!["load-balancer-groups/g".to_owned()],
+        ..Default::default()
+    });
+    world.put("switches/s", user).unwrap();
+    let error = world.run(vec![("load-balancer-groups/g", None)]).unwrap_err();
+    assert!(error.contains("while switches/s refers to it"), "{error}");
+    // One that is deleted leaves its groups.
+    world.run(vec![("load-balancers/a", None)]).unwrap();
+    let name = Name::parse("load-balancer-groups/g").unwrap();
+    let Wire::LoadBalancerGroup(left) = &world.state.get(&name).unwrap().wire else { panic!("no group") };
+    assert_eq!(left.load_balancers, ["load-balancers/b"]);
+
+    world.put("routers/r", Wire::LogicalRouter(Default::default())).unwrap();
+    let port = |group: &str, list: &[&str]| {
+        Wire::LogicalRouterPort(pb::LogicalRouterPort {
+            mac: "0a:00:00:00:01:01".to_owned(),
+            networks: vec!["10.0.0.1/24".to_owned()],
+            ha_chassis_group: group.to_owned(),
+            gateway_chassis: list
+                .iter()
+                .map(|id| pb::GatewayChassis { chassis: format!("chassis/{id}"), priority: 1 })
+                .collect(),
+            ..Default::default()
+        })
+    };
+    let error = world.put("routers/r/ports/p", port("ha-chassis-groups/h", &[])).unwrap_err();
+    assert!(error.contains("field `ha_chassis_group` refers to ha-chassis-groups/h"), "{error}");
+    let error = world.put("ha-chassis-groups/h", hosts(&[])).unwrap_err();
+    assert!(error.contains("would be nowhere"), "{error}");
+    world.put("ha-chassis-groups/h", hosts(&["h1", "h2"])).unwrap();
+    let error = world.put("routers/r/ports/p", port("ha-chassis-groups/h", &["h1"])).unwrap_err();
+    assert!(error.contains("leave one of them out"), "{error}");
+    world.put("routers/r/ports/p", port("ha-chassis-groups/h", &[])).unwrap();
+    assert!(world.run(vec![("ha-chassis-groups/h", None)]).is_err(), "a port needs it");
+    // What remembers connections has its place by the group.
+    let hide = Wire::Nat(pb::Nat {
+        r#type: pb::nat::Type::Snat.into(),
+        external_ip: "10.0.0.1".to_owned(),
+        logical_ip: "10.1.0.0/16".to_owned(),
+        ..Default::default()
+    });
+    world.put("routers/r/nats/n", hide).unwrap();
+    assert!(world.put("routers/r/ports/p", port("", &[])).is_err());
+    world
+        .run(vec![("routers/r/nats/n", None), ("routers/r/ports/p", None), ("ha-chassis-groups/h", None)])
+        .unwrap();
+}
+
+#[test]
 fn services_refuse_what_makes_no_sense() {
     let options = |cidr: &str, pairs: &[(&str, &str)]| {
         let options = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();

@@ -27,11 +27,14 @@ pub(crate) use self::ports::Registered;
 pub use self::queues::{AssignError, Reading};
 use crate::{
     balance::Balancer,
-    config::{DataplaneConfig, Pin, PortId},
+    config::{AfXdpConfig, DataplaneConfig, Pin, PortId},
     pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
-    port::memory::{InjectError, MemoryPort},
+    port::{
+        afxdp::Memories,
+        memory::{InjectError, MemoryPort},
+    },
     status::{PortStatus, WorkerStatus},
-    sys,
+    sys::{self, link_events::LinkEvents},
 };
 
 /// The dataplane could not start.
@@ -75,10 +78,13 @@ pub struct Dataplane {
     /// Held while ports come and go, one at a time.
     pub(crate) admin: Mutex<()>,
     pub(crate) ports: Mutex<BTreeMap<PortId, Registered>>,
+    links: LinkEvents,
     pins: Vec<Pin>,
     balancer: Mutex<Balancer>,
     /// What automatic balancing measures from.
     last_reading: Mutex<Option<Reading>>,
+    af_xdp: AfXdpConfig,
+    memories: Memories,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,9 +108,12 @@ impl Dataplane {
             threads: Vec::new(),
             admin: Mutex::new(()),
             ports: Mutex::default(),
+            links: LinkEvents::open(),
             pins: config.pins.clone(),
             balancer: Mutex::new(Balancer::new(config.balancing)),
             last_reading: Mutex::default(),
+            af_xdp: config.af_xdp,
+            memories: Memories::default(),
         };
         for (worker, jobs) in receivers.into_iter().enumerate() {
             // On an error, dropping `dataplane` stops those that run already.
@@ -173,8 +182,8 @@ impl Dataplane {
         self.fabric.wait_applied(epoch, timeout)
     }
 
-    /// All ports in the order of their bridges and numbers. An interface's link state and MTU are
-    /// read anew, and the MTU holds for packets from then on.
+    /// All ports in the order of their bridges and numbers. The link state and MTU of an interface that
+    /// has changed are read anew, and the MTU holds for packets from then on.
     pub fn ports(&self) -> Vec<PortStatus> {
         let mut switched: BTreeMap<PortId, SwitchedPort> = BTreeMap::new();
         let counts = |seat: &Arc<Seat>| seat.ask(|worker| worker.port_counts());
@@ -182,8 +191,10 @@ impl Dataplane {
             switched.entry(counts.port).and_modify(|sum| *sum += counts).or_insert(counts);
         }
         // After the workers: then no packet is received that has not become something.
-        let registered = lock(&self.ports);
-        registered.iter().map(|(port, registered)| registered.status(*port, switched.get(port))).collect()
+        let mut registered = lock(&self.ports);
+        let changed = self.links.take();
+        let ports = registered.iter_mut();
+        ports.map(|(port, registered)| registered.status(*port, &changed, switched.get(port))).collect()
     }
 
     /// All workers.

@@ -12,11 +12,11 @@ use crate::{
     pmd::{Seat, SharedRates, SwitchedPort},
     port::{
         AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Hold, OnInterface, Opened, PortReport, afxdp,
-        metrics::PortMetrics, vnet,
+        metrics::PortMetrics, vhost, vnet,
     },
     qos::{PortRates, QueueCounts},
     status::{DetachedPort, PortCounts, PortStatus},
-    sys::interface::Interface,
+    sys::{interface::Interface, link_events::Changed},
 };
 
 /// What is known of an attached port outside its workers.
@@ -37,6 +37,8 @@ pub(crate) struct Registered {
     pub(crate) link: Option<Option<PortId>>,
     /// The interface it stands on.
     interface: Option<OnInterface>,
+    /// How its link was when it was looked at last.
+    seen: Option<Link>,
 }
 
 /// Where a queue is.
@@ -69,7 +71,7 @@ impl Dataplane {
             return Err(AttachError::InUse(port));
         }
         let is_link = matches!(device, Device::Patch);
-        let opened = open(device, self.fabric.seats().len())?;
+        let opened = self.open(&name, device)?;
         let places = self.places(&name, opened.queues.len());
         for (id, seat) in self.fabric.seats().iter().enumerate() {
             seat.ask(move |worker| worker.open_port(port)).ok_or(AttachError::WorkerGone(id))?;
@@ -90,8 +92,19 @@ impl Dataplane {
         let answer = report.clone();
         let (queues, outlets) = (places, owners);
         let link = is_link.then_some(None);
-        let registered =
-            Registered { name, kind, report, metrics, queues, spare, outlets, hold, link, interface };
+        let registered = Registered {
+            name,
+            kind,
+            report,
+            metrics,
+            queues,
+            spare,
+            outlets,
+            hold,
+            link,
+            interface,
+            seen: None,
+        };
         lock(&self.ports).insert(port, registered);
         Ok(answer)
     }
@@ -125,7 +138,7 @@ impl Dataplane {
         let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.take_drops(port)).unwrap_or_default();
         let drops = seats.iter().flat_map(drops).collect();
         tracing::info!(%port, name = registered.name, "port detached");
-        Ok(DetachedPort { status: registered.status(port, switched.as_ref()), drops })
+        Ok(DetachedPort { status: registered.status(port, &Changed::Perhaps, switched.as_ref()), drops })
     }
 
     /// Sets what a port may receive and send, and its queues; nothing: all it can. What waits
@@ -218,41 +231,46 @@ impl Dataplane {
             let _ = seat.ask(move |worker| worker.route(port, to));
         }
     }
-}
 
-/// Opens a port's device.
-fn open(device: Device, n_workers: usize) -> Result<Opened, AttachError> {
-    match device {
-        Device::Patch => Ok(patch(n_workers)),
-        Device::AfXdp { interface, steering } => afxdp::open(&interface, &steering),
-        Device::Workload { interface } => open_workload(&interface),
-        Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering),
-        Device::Uplink { interface, steering } => open_uplink(&interface, &steering),
-        Device::Tap { interface } => vnet::open_tap(&interface),
-        Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
-        Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
+    /// Opens a port's device.
+    fn open(&self, name: &str, device: Device) -> Result<Opened, AttachError> {
+        match device {
+            Device::Patch => Ok(patch(self.fabric.seats().len())),
+            Device::AfXdp { interface, steering } => self.open_af_xdp(&interface, &steering),
+            Device::Workload { interface } => self.open_workload(&interface),
+            Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering),
+            Device::Uplink { interface, steering } => self.open_uplink(&interface, &steering),
+            Device::Tap { interface } => vnet::open_tap(&interface, self.fabric.seats().len()),
+            Device::Vhost(port) => vhost::open(name, &port),
+            Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
+            Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
+        }
     }
-}
 
-/// Opens an interface the way that suits it.
-fn open_workload(name: &str) -> Result<Opened, AttachError> {
-    match Interface::driver(name)?.as_str() {
-        "tun" => vnet::open_tap(name),
-        "veth" => vnet::open_socket(name, &Steering::All).or_else(|error| {
-            let opened = afxdp::open(name, &Steering::All)?;
-            tracing::info!(interface = name, %error, "large packets cannot cross whole here; attached by AF_XDP");
-            Ok(opened)
-        }),
-        _ => afxdp::open(name, &Steering::All),
+    fn open_af_xdp(&self, name: &str, steering: &Steering) -> Result<Opened, AttachError> {
+        afxdp::open(name, steering, self.af_xdp, &self.memories)
     }
-}
 
-/// Opens the interface to other hosts. A veth's peer would have to cut all that it sends as
-/// long as an XDP program is attached.
-fn open_uplink(name: &str, steering: &Steering) -> Result<Opened, AttachError> {
-    match Interface::driver(name)?.as_str() {
-        "veth" => vnet::open_socket(name, steering),
-        _ => afxdp::open(name, steering),
+    /// Opens an interface the way that suits it.
+    fn open_workload(&self, name: &str) -> Result<Opened, AttachError> {
+        match Interface::driver(name)?.as_str() {
+            "tun" => vnet::open_tap(name, self.fabric.seats().len()),
+            "veth" => vnet::open_socket(name, &Steering::All).or_else(|error| {
+                let opened = self.open_af_xdp(name, &Steering::All)?;
+                tracing::info!(interface = name, %error, "large packets cannot cross whole here; attached by AF_XDP");
+                Ok(opened)
+            }),
+            _ => self.open_af_xdp(name, &Steering::All),
+        }
+    }
+
+    /// Opens the interface to other hosts. A veth's peer would have to cut all that it sends as
+    /// long as an XDP program is attached.
+    fn open_uplink(&self, name: &str, steering: &Steering) -> Result<Opened, AttachError> {
+        match Interface::driver(name)?.as_str() {
+            "veth" => vnet::open_socket(name, steering),
+            _ => self.open_af_xdp(name, steering),
+        }
     }
 }
 
@@ -274,7 +292,8 @@ impl Registered {
     /// Looks at the link, and takes over a changed MTU on the way.
     fn refresh(&self) -> Link {
         let Some(OnInterface { name, ifindex, wanders }) = &self.interface else {
-            return if self.link == Some(None) { Link::Down } else { Link::Up };
+            let is_down = self.link == Some(None) || self.metrics.down().is_some();
+            return if is_down { Link::Down } else { Link::Up };
         };
         match Interface::lookup(name) {
             Ok(facts) if facts.ifindex == *ifindex && !self.metrics.is_gone() => {
@@ -287,8 +306,24 @@ impl Registered {
         }
     }
 
-    pub(super) fn status(&self, id: PortId, switched: Option<&SwitchedPort>) -> PortStatus {
+    /// The link; that of an interface is looked at only when it may have changed.
+    fn link(&mut self, changed: &Changed) -> Link {
+        let is_known = self.interface.as_ref().is_some_and(|on| !changed.has(on.ifindex));
+        if let Some(seen) = self.seen.filter(|_| is_known && !self.metrics.is_gone()) {
+            return seen;
+        }
         let link = self.refresh();
+        self.seen = Some(link);
+        link
+    }
+
+    pub(super) fn status(
+        &mut self,
+        id: PortId,
+        changed: &Changed,
+        switched: Option<&SwitchedPort>,
+    ) -> PortStatus {
+        let link = self.link(changed);
         let counts = self.metrics.read();
         PortStatus {
             bridge: id.bridge,
@@ -298,6 +333,7 @@ impl Registered {
             mac: self.report.mac,
             mtu: self.metrics.mtu(),
             up: link == Link::Up,
+            why_down: self.metrics.down(),
             gone: link == Link::Gone,
             counters: PortCounts {
                 rx_packets: counts.rx_packets,

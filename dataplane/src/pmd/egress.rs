@@ -111,7 +111,7 @@ impl Egress {
         &mut self.meter
     }
 
-    /// Somebody captures.
+    /// Somebody captures or watches.
     #[inline(always)]
     pub(crate) fn is_tapped(&self) -> bool {
         !self.taps.is_empty()
@@ -123,14 +123,14 @@ impl Egress {
 
     /// Shows packets that came in by a port.
     #[cold]
-    pub(crate) fn show_received(&self, port: PortId, batch: &mut [Packet<Frame>]) {
+    pub(crate) fn show_received(&mut self, port: PortId, batch: &mut [Packet<Frame>]) {
         let (now, sight) = (self.fabric.now(), Sight { point: CapturePoint::Received, port, why: None });
         batch.iter_mut().for_each(|packet| self.taps.show(now, &sight, packet));
     }
 
     /// Shows a packet that is dropped.
     #[cold]
-    fn show_dropped(&self, reason: DropReason, rule: Option<&Arc<Rule>>, packet: &mut Packet<Frame>) {
+    fn show_dropped(&mut self, reason: DropReason, rule: Option<&Arc<Rule>>, packet: &mut Packet<Frame>) {
         let port = PortId::new(self.bridge, packet.in_port);
         let sight = Sight { point: CapturePoint::Dropped, port, why: Some((reason, rule)) };
         self.taps.show(self.fabric.now(), &sight, packet);
@@ -159,7 +159,7 @@ impl Egress {
     pub(crate) fn flush(&mut self) {
         self.release_shaped();
         for attached in &mut self.outlets {
-            let n_lost = attached.flush();
+            let n_lost = attached.flush(&mut self.pool);
             if n_lost > 0 {
                 // The kernel does not tell which frames these were, nor their ports.
                 let port = PortId::new(attached.port.bridge, PortNo::ZERO);
@@ -347,6 +347,12 @@ impl Egress {
 
     #[inline]
     pub(super) fn send_now(&mut self, idx: usize, mut packet: Packet<Frame>) {
+        if self.outlets[idx].takes_frame_of(&packet) {
+            if let Err((loss, packet)) = self.outlets[idx].give(packet, &mut self.pool) {
+                self.lose_frames((loss.reason, loss.n_frames), packet);
+            }
+            return;
+        }
         match self.outlets[idx].send(&mut packet, &mut self.room) {
             Ok(()) => self.pool.put(packet.into_buf()),
             Err(Loss { reason, n_frames }) => self.lose_frames((reason, n_frames), packet),

@@ -65,6 +65,7 @@ use crate::{
         event::{PollSet, Readiness},
         thread, tsc,
     },
+    top::{Watch, Watcher},
 };
 
 /// Longest sleep: nothing depends on it, it only bounds the harm of a lost wake-up.
@@ -373,6 +374,17 @@ impl Worker {
     /// Shows him nothing any more.
     pub(crate) fn remove_tap(&mut self, tap: &Arc<Tap>) {
         self.egress.taps_mut().remove(tap);
+    }
+
+    /// Has somebody watch who has most of the traffic.
+    pub(crate) fn add_watch(&mut self, watch: Arc<Watch>) {
+        let seed = self.config.seed.unwrap_or_else(tsc::now);
+        self.egress.taps_mut().add_watcher(Watcher::new(watch, self.seat.id, seed));
+    }
+
+    /// He watches no more.
+    pub(crate) fn remove_watch(&mut self, watch: &Arc<Watch>) {
+        self.egress.taps_mut().remove_watch(watch);
     }
 
     /// Gives up the queues of a port.

@@ -1,4 +1,4 @@
-//! Shows packets of a worker to those who capture.
+//! Shows packets of a worker to those who capture, or watch who has most of the traffic.
 //!
 //! Each capture is a [`Tap`]: what is wanted, and a bounded queue to its reader. A worker without
 //! taps looks at the length of an empty list, and does no more.
@@ -21,6 +21,7 @@ use flowtable::{
 use crate::{
     capture::{CaptureFilter, CapturePoint, Captured},
     config::PortId,
+    top::{Watch, Watcher},
 };
 
 /// Packets that wait for their reader.
@@ -104,33 +105,45 @@ fn matches<B: FrameBuf>(matching: &Match, packet: &mut Packet<B>) -> bool {
     parse(&mut seen, &mut key).is_ok() && matching.matches(&key)
 }
 
-/// All captures, as one worker sees them.
+/// All captures and watches, as one worker sees them.
 #[derive(Debug, Default)]
-pub(crate) struct Taps(Vec<Arc<Tap>>);
+pub(crate) struct Taps {
+    taps: Vec<Arc<Tap>>,
+    watchers: Vec<Watcher>,
+}
 
 impl Taps {
-    /// Nobody captures.
+    /// Nobody captures or watches.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.taps.is_empty() && self.watchers.is_empty()
     }
 
     pub(crate) fn add(&mut self, tap: Arc<Tap>) {
-        self.0.push(tap);
+        self.taps.push(tap);
     }
 
     pub(crate) fn remove(&mut self, tap: &Arc<Tap>) {
-        self.0.retain(|own| !Arc::ptr_eq(own, tap));
+        self.taps.retain(|own| !Arc::ptr_eq(own, tap));
+    }
+
+    pub(crate) fn add_watcher(&mut self, watcher: Watcher) {
+        self.watchers.push(watcher);
+    }
+
+    pub(crate) fn remove_watch(&mut self, watch: &Arc<Watch>) {
+        self.watchers.retain(|own| !Arc::ptr_eq(&own.watch, watch));
     }
 
     /// Shows a packet to those who want it.
     #[cold]
-    pub(crate) fn show<B: FrameBuf>(&self, now: Timestamp, sight: &Sight<'_>, packet: &mut Packet<B>) {
-        for tap in &self.0 {
+    pub(crate) fn show<B: FrameBuf>(&mut self, now: Timestamp, sight: &Sight<'_>, packet: &mut Packet<B>) {
+        for tap in &self.taps {
             if tap.wants(sight, packet) {
                 tap.keep(now, sight, packet.bytes());
             }
         }
+        self.watchers.iter_mut().for_each(|watcher| watcher.see(sight.point, sight.port, packet));
     }
 }
 

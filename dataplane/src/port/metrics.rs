@@ -4,9 +4,12 @@
 //! atomics, each right by itself. Whoever takes a queue over has seen what was counted before. Conservation holds when the port is at rest:
 //! `requests to send = tx_packets + Σ tx_dropped`.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{
+        AtomicBool, AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
 };
 
 use flowtable::drop::DropReason;
@@ -50,6 +53,8 @@ pub(crate) struct TxCounters {
 pub(crate) struct PortMetrics {
     mtu: AtomicU32,
     gone: AtomicBool,
+    /// Why it has no link, if it is known.
+    down: Mutex<Option<String>>,
     rx: Box<[RxCounters]>,
     tx: Box<[TxCounters]>,
 }
@@ -76,6 +81,7 @@ impl PortMetrics {
         Self {
             mtu: AtomicU32::new(mtu),
             gone: AtomicBool::new(false),
+            down: Mutex::default(),
             rx: (0..n_queues.max(1)).map(|_| RxCounters::default()).collect(),
             tx: (0..n_outlets.max(1)).map(|_| TxCounters::default()).collect(),
         }
@@ -99,6 +105,16 @@ impl PortMetrics {
     /// Says so; true the first time.
     pub(crate) fn set_gone(&self) -> bool {
         !self.gone.swap(true, AcqRel)
+    }
+
+    /// Why it has no link; `None`: it has, or only its interface knows.
+    pub(crate) fn down(&self) -> Option<String> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says so.
+    pub(crate) fn set_down(&self, why: Option<String>) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// The payload of a frame of this length on the wire is within the MTU. One VLAN tag is not payload (as the

@@ -10,9 +10,10 @@ pub(crate) mod afxdp;
 pub(crate) mod frames;
 pub(crate) mod memory;
 pub(crate) mod metrics;
+pub(crate) mod vhost;
 pub(crate) mod vnet;
 
-use std::{os::fd::RawFd, sync::Arc};
+use std::{io, os::fd::RawFd, path::PathBuf, sync::Arc};
 
 use flowtable::{
     drop::DropReason,
@@ -26,6 +27,7 @@ use self::{
     frames::{FrameOutlet, FrameQueue},
     memory::{MemoryOutlet, MemoryQueue},
     metrics::PortMetrics,
+    vhost::{VhostHold, VhostOutlet, VhostQueue},
     vnet::{VnetHold, VnetOutlet, VnetQueue},
 };
 use crate::{
@@ -77,6 +79,17 @@ pub enum AttachError {
         /// How many are possible.
         max: usize,
     },
+    /// A guest's socket cannot be made, or not be waited for.
+    #[error(
+        "socket {}: {source}; it must be in a directory that is there, and no other process may listen at it",
+        .socket.display()
+    )]
+    Socket {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error(transparent)]
     System(#[from] SysError),
@@ -89,7 +102,7 @@ pub enum AttachError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortReport {
     /// How frames get in and out: `native-zerocopy`, `native-copy` or `generic-copy` by AF_XDP,
-    /// `tap-vnet`, `packet-vnet`, or `memory`.
+    /// `tap-vnet`, `packet-vnet`, `vhost-user-client`, `vhost-user-server`, or `memory`.
     pub mode: String,
     /// Its MAC address.
     pub mac: MacAddr,
@@ -148,6 +161,22 @@ pub(crate) trait Outlet {
     fn has_unsent(&self) -> bool {
         false
     }
+
+    /// It takes packets with their frames ([`Outlet::give`]), for which others have to be copied.
+    fn takes_frames(&self) -> bool {
+        false
+    }
+
+    /// Takes a packet for sending, and its frame for good, where [`Outlet::takes_frames`].
+    ///
+    /// # Errors
+    /// Why it was dropped.
+    fn give(&mut self, packet: Packet<Frame>, _pool: &mut Pool) -> Result<(), (DropReason, Packet<Frame>)> {
+        Err((DropReason::TxError, packet))
+    }
+
+    /// Gives back frames that have been sent.
+    fn settle(&mut self, _pool: &mut Pool) {}
 }
 
 /// A receive queue of any kind.
@@ -157,6 +186,7 @@ pub(crate) enum AnyQueue {
     Memory(MemoryQueue),
     Frames(FrameQueue),
     Vnet(VnetQueue),
+    Vhost(VhostQueue),
 }
 
 /// A way out of any kind.
@@ -166,6 +196,7 @@ pub(crate) enum AnyOutlet {
     Memory(MemoryOutlet),
     Frames(FrameOutlet),
     Vnet(VnetOutlet),
+    Vhost(VhostOutlet),
 }
 
 /// Calls a method of whichever kind it is.
@@ -176,6 +207,7 @@ macro_rules! dispatch {
             $kinds::Memory($inner) => $call,
             $kinds::Frames($inner) => $call,
             $kinds::Vnet($inner) => $call,
+            $kinds::Vhost($inner) => $call,
         }
     };
 }
@@ -224,6 +256,20 @@ impl Outlet for AnyOutlet {
     fn has_unsent(&self) -> bool {
         dispatch!(Self, self, inner => inner.has_unsent())
     }
+
+    fn takes_frames(&self) -> bool {
+        dispatch!(Self, self, inner => inner.takes_frames())
+    }
+
+    #[inline]
+    fn give(&mut self, packet: Packet<Frame>, pool: &mut Pool) -> Result<(), (DropReason, Packet<Frame>)> {
+        dispatch!(Self, self, inner => inner.give(packet, pool))
+    }
+
+    #[inline]
+    fn settle(&mut self, pool: &mut Pool) {
+        dispatch!(Self, self, inner => inner.settle(pool));
+    }
 }
 
 /// A device, opened: its parts, to be given to workers.
@@ -246,6 +292,8 @@ pub(crate) enum Hold {
     AfXdp { _hold: AfXdpHold },
     /// Its frames are kept from the host.
     Vnet { _hold: VnetHold },
+    /// Somebody speaks with its guest.
+    Vhost { _hold: VhostHold },
 }
 
 /// The interface that a port stands on.
@@ -329,6 +377,7 @@ pub(crate) struct AttachedOutlet {
     pub(crate) metrics: Arc<PortMetrics>,
     /// Where packets wait, if they have to.
     pub(crate) shaper: Option<Box<Shaper<Packet<Frame>>>>,
+    takes_frames: bool,
 }
 
 /// What was lost of a packet that was to be sent: more than one frame may have been.
@@ -341,7 +390,8 @@ pub(crate) struct Loss {
 impl AttachedOutlet {
     /// In the hands of its first worker.
     pub(crate) fn new(port: PortId, outlet: usize, device: AnyOutlet, metrics: Arc<PortMetrics>) -> Self {
-        Self { port, outlet, device, metrics, shaper: None }
+        let takes_frames = device.takes_frames();
+        Self { port, outlet, device, metrics, shaper: None, takes_frames }
     }
 
     /// Counts a packet that was not sent.
@@ -361,6 +411,37 @@ impl AttachedOutlet {
         }
         let result = self.device.tx(packet.bytes());
         self.count(packet.len(), result)
+    }
+
+    /// Packets with nothing left to do are sent with their frames, by [`AttachedOutlet::give`].
+    #[inline]
+    pub(crate) fn takes_frame_of(&self, packet: &Packet<Frame>) -> bool {
+        self.takes_frames && packet.offload.is_none()
+    }
+
+    /// Sends one packet with its frame, or gives it back and says why not; counts either.
+    #[inline]
+    pub(crate) fn give(
+        &mut self,
+        packet: Packet<Frame>,
+        pool: &mut Pool,
+    ) -> Result<(), (Loss, Packet<Frame>)> {
+        let len = packet.len();
+        let result = if self.metrics.fits(packet.bytes(), len) {
+            self.device.give(packet, pool)
+        } else {
+            Err((DropReason::TooBig, packet))
+        };
+        match result {
+            Ok(()) => {
+                self.metrics.tx(self.outlet).sent(len as u64);
+                Ok(())
+            }
+            Err((reason, packet)) => {
+                self.lose(reason);
+                Err((Loss { reason, n_frames: 1 }, packet))
+            }
+        }
     }
 
     fn send_undone(&mut self, packet: &mut Packet<Frame>, room: &mut [u8]) -> Result<(), Loss> {
@@ -403,10 +484,12 @@ impl AttachedOutlet {
         result.map_err(|reason| Loss { reason, n_frames: 1 })
     }
 
-    /// Flushes; returns how many frames the kernel took and then refused.
+    /// Flushes; returns how many frames the kernel took and then refused. Those that have been
+    /// sent go to the pool.
     #[inline]
-    pub(crate) fn flush(&mut self) -> u64 {
+    pub(crate) fn flush(&mut self, pool: &mut Pool) -> u64 {
         let n_lost = self.device.flush();
+        self.device.settle(pool);
         if n_lost > 0 {
             self.metrics.tx(self.outlet).refused(n_lost);
         }

@@ -21,6 +21,7 @@ const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+const XDP_HAS_FRAGS: u32 = 1 << 5;
 const LICENSE: &CStr = c"Apache-2.0";
 const VERIFIER_LOG_LEN: usize = 64 * 1024;
 
@@ -156,34 +157,35 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Every frame to the map's sockets.
-    pub(crate) fn steer_all(interface: &str, map: &SocketMap) -> Result<Self, SysError> {
-        Self::load(interface, Hook::Xdp, steer::all(map.fd.as_raw_fd()))
+    /// Every frame to the map's sockets; it may be in several pieces, if told.
+    pub(crate) fn steer_all(interface: &str, map: &SocketMap, is_scattered: bool) -> Result<Self, SysError> {
+        Self::load(interface, Hook::Xdp, flags(is_scattered), steer::all(map.fd.as_raw_fd()))
     }
 
     /// Only frames tunnelled to `local`.
     pub(crate) fn steer_tunnel(
         interface: &str,
         map: &SocketMap,
-        local: Ipv4Addr,
-        udp_ports: &[u16],
+        (local, udp_ports): (Ipv4Addr, &[u16]),
+        is_scattered: bool,
     ) -> Result<Self, SysError> {
         let udp_ports = &udp_ports[..udp_ports.len().min(steer::MAX_UDP_PORTS)];
-        Self::load(interface, Hook::Xdp, steer::tunnel(map.fd.as_raw_fd(), local, udp_ports))
+        let insns = steer::tunnel(map.fd.as_raw_fd(), local, udp_ports);
+        Self::load(interface, Hook::Xdp, flags(is_scattered), insns)
     }
 
-    fn load(interface: &str, hook: Hook, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
+    fn load(interface: &str, hook: Hook, flags: u32, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
         const CALL: &str = "bpf(BPF_PROG_LOAD)";
         let insns = insns.ok_or_else(|| {
             SysError::new(interface, CALL, io::Error::other("the steering program was not assembled"))
         })?;
-        match load(hook, &insns, &mut []) {
+        match load(hook, flags, &insns, &mut []) {
             Ok(fd) => Ok(Self { fd: owned(fd) }),
             Err(source) => {
                 let mut log = vec![0; VERIFIER_LOG_LEN];
                 // The second try is only for the verifier's words; should it succeed,
                 // it is as good as the first.
-                if let Ok(fd) = load(hook, &insns, &mut log) {
+                if let Ok(fd) = load(hook, flags, &insns, &mut log) {
                     return Ok(Self { fd: owned(fd) });
                 }
                 let mut error = SysError::new(interface, CALL, source);
@@ -198,8 +200,13 @@ impl Program {
     }
 }
 
+/// Frames may come to a program in several pieces.
+fn flags(is_scattered: bool) -> u32 {
+    if is_scattered { XDP_HAS_FRAGS } else { 0 }
+}
+
 /// Loads a program; with room for a log, asks for it.
-fn load(hook: Hook, insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
+fn load(hook: Hook, prog_flags: u32, insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
     let mut attr = ProgLoad {
         prog_type: hook as u32,
         insn_cnt: insns.len() as u32,
@@ -209,7 +216,7 @@ fn load(hook: Hook, insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
         log_size: log.len() as u32,
         log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
         kern_version: 0,
-        prog_flags: 0,
+        prog_flags,
         prog_name: name(b"ferroflow_steer"),
         prog_ifindex: 0,
         expected_attach_type: if hook == Hook::Xdp { ATTACH_TYPE_XDP } else { ATTACH_TYPE_TCX_INGRESS },
@@ -256,7 +263,7 @@ impl Link {
         ifindex: u32,
         tunnel: Option<(Ipv4Addr, &[u16])>,
     ) -> Result<Self, SysError> {
-        let program = Program::load(interface, Hook::Ingress, steer::shut(tunnel))?;
+        let program = Program::load(interface, Hook::Ingress, 0, steer::shut(tunnel))?;
         let how = (ATTACH_TYPE_TCX_INGRESS, 0);
         Self::create((interface, ifindex), &program, how, "bpf(BPF_LINK_CREATE, tcx)")
     }

@@ -1,21 +1,28 @@
 //! What the kernel is asked for: BPF programs and links, AF_XDP sockets, facts about
-//! interfaces, event files, thread placement.
+//! interfaces, event files, thread placement. And memory that guests write to while we read it.
 //!
 //! The crate's `unsafe` lives here and in the buffer pool; each function of this module
 //! is safe to call. Nothing here knows of ports or packets. Read [`bpf`] first.
 
 mod asm;
 pub(crate) mod bpf;
+mod bus_error;
 pub(crate) mod event;
+pub(crate) mod event_file;
+pub(crate) mod guest_memory;
 mod huge_page;
 pub(crate) mod interface;
+pub(crate) mod lease;
+pub(crate) mod link_events;
 pub(crate) mod packet_socket;
+pub(crate) mod passed_files;
 mod pod;
 pub(crate) mod steer;
 pub(crate) mod tap;
 pub(crate) mod thread;
 pub(crate) mod tsc;
 pub(crate) mod vnet;
+pub(crate) mod vring;
 pub(crate) mod xsk;
 
 use std::io;

@@ -20,3 +20,13 @@ unsafe impl Zeroed for libc::ifreq {}
 unsafe impl Zeroed for libc::cpu_set_t {}
 // SAFETY: integers, and structures of integers.
 unsafe impl Zeroed for libc::rusage {}
+// SAFETY: integers.
+unsafe impl Zeroed for libc::sockaddr_nl {}
+// SAFETY: integers, a set of signals, and a handler's address as an integer.
+unsafe impl Zeroed for libc::sigaction {}
+// SAFETY: integers and null pointers.
+unsafe impl Zeroed for libc::msghdr {}
+// SAFETY: integers.
+unsafe impl Zeroed for libc::statfs {}
+// SAFETY: integers.
+unsafe impl Zeroed for libc::stat64 {}

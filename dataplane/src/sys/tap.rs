@@ -25,8 +25,32 @@ const LEFT_TO_US: libc::c_ulong = 0x1 | 0x2 | 0x4 | 0x8;
 const UDP_TOO: libc::c_ulong = 0x20 | 0x40;
 
 /// Makes a TAP device of this name in the calling thread's network namespace, or takes one
-/// over that is there and that nobody holds. One that was made goes with the file.
-pub(crate) fn open(name: &str) -> Result<VnetFile, SysError> {
+/// over that is there and that nobody holds, with up to `n_queues` queues: a file for each. One
+/// that was made goes with its files. The kernel keeps a flow on one queue, the one that its
+/// answers were last written to.
+pub(crate) fn open(name: &str, n_queues: usize) -> Result<Vec<VnetFile>, SysError> {
+    let first = match open_queue(name, n_queues > 1) {
+        // One that is there has one queue or may have several, as it was made.
+        Err(error) if error.errno() == Some(libc::EINVAL) && is_there(name) => {
+            let is_one = n_queues > 1;
+            let file = open_queue(name, !is_one).map_err(|_| error)?;
+            if is_one {
+                tracing::info!(interface = name, "the TAP device was made with one queue");
+                return Ok(vec![file]);
+            }
+            file
+        }
+        result => result?,
+    };
+    let others = (1..n_queues).map(|_| open_queue(name, true));
+    [Ok(first)].into_iter().chain(others).collect()
+}
+
+fn is_there(name: &str) -> bool {
+    super::interface::Interface::lookup(name).is_ok()
+}
+
+fn open_queue(name: &str, is_one_of_many: bool) -> Result<VnetFile, SysError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -42,7 +66,8 @@ pub(crate) fn open(name: &str) -> Result<VnetFile, SysError> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    let many = if is_one_of_many { libc::IFF_MULTI_QUEUE } else { 0 };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | many) as i16;
     // SAFETY: reads a live `ifreq` with the name and the flags.
     if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF as _, &request) } < 0 {
         return Err(SysError::last(name, "ioctl(TUNSETIFF)"));

@@ -10,7 +10,7 @@ use std::{
 use flowtable::packet::{Gso, GsoKind, Layout, Offload};
 
 /// Bytes of the record.
-pub(super) const RECORD_LEN: usize = 10;
+pub(crate) const RECORD_LEN: usize = 10;
 /// Bytes of a VLAN tag, and of what is in front of it.
 const TAG_LEN: usize = 4;
 const MACS_LEN: usize = 12;
@@ -255,6 +255,12 @@ impl Record {
         record[0] = if offload.csum_partial { NEEDS_CHECKSUM } else { 0 };
         Self(record)
     }
+
+    /// Its bytes.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8; RECORD_LEN] {
+        &self.0
+    }
 }
 
 fn kind_of(gso: &Gso, frame: &[u8], layout: &Layout) -> u8 {
@@ -271,7 +277,8 @@ fn kind_of(gso: &Gso, frame: &[u8], layout: &Layout) -> u8 {
 
 /// What a record says. A kind that was not asked for, and cannot be cut here, is none: such a
 /// frame is too large for any port.
-fn decode(record: &[u8; RECORD_LEN]) -> Offload {
+#[inline]
+pub(crate) fn decode(record: &[u8; RECORD_LEN]) -> Offload {
     let get = |at: usize| u16::from_ne_bytes([record[at], record[at + 1]]);
     let kind = match record[1] & !GSO_ECN {
         GSO_TCPV4 | GSO_TCPV6 => Some(GsoKind::Tcp),

@@ -92,7 +92,8 @@ impl Megaflows {
         };
         let port = PortNo::new(place.port.into()).map_or(0, port_idx);
         let shape = self.ports.get(port).and_then(|entries| entries.shapes.get(place.shape));
-        let mask = self.received.of(from_tunnel, recirculated).part_of(&new.mask);
+        let received = self.received.of(from_tunnel, recirculated);
+        let mask: Vec<_> = received.part_of(&new.mask).collect();
         let is_same = shape.is_some_and(|shape| shape.words().covers(&mask))
             && do_the_same(&entry.program, &new.program)
             && entry.rules.len() == new.rules.len()

@@ -2,7 +2,7 @@
 
 use std::{mem::offset_of, sync::Arc};
 
-use super::{Secrets, fold, signed};
+use super::{Secrets, bits, fold, signed};
 use crate::{
     field::Field,
     key::{FlowKey, FlowMask, N_WORDS},
@@ -29,9 +29,9 @@ impl MaskWords {
     }
 
     /// What of another mask is in this one: of a translation's, what tells received packets apart.
-    pub(crate) fn part_of(&self, mask: &FlowMask) -> Self {
+    pub(crate) fn part_of<'a>(&'a self, mask: &'a FlowMask) -> impl Iterator<Item = (u8, u64)> + 'a {
         let part = self.0.iter().map(|(idx, bits)| (*idx, bits & mask.words()[usize::from(*idx)]));
-        Self(part.filter(|(_, word)| *word != 0).collect())
+        part.filter(|(_, word)| *word != 0)
     }
 
     fn expand(&self) -> FlowMask {
@@ -50,9 +50,9 @@ impl MaskWords {
     }
 
     /// Everything that matters in `other` matters here.
-    pub(crate) fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &[(u8, u64)]) -> bool {
         let mut mine = self.0.iter();
-        other.0.iter().all(|(idx, theirs)| mine.any(|(at, bits)| at == idx && theirs & !bits == 0))
+        other.iter().all(|(idx, theirs)| mine.any(|(at, bits)| at == idx && theirs & !bits == 0))
     }
 }
 
@@ -72,10 +72,10 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    fn new(words: &MaskWords, salt: u64) -> Self {
+    fn new(words: MaskWords, salt: u64) -> Self {
         let n_bits = words.0.iter().map(|(_, word)| word.count_ones()).sum();
         let is_signed = signed::covers(&words.expand());
-        Self { words: words.clone(), n_bits, is_signed, n_entries: 0, n_hits: 0, salt, program: None }
+        Self { words, n_bits, is_signed, n_entries: 0, n_hits: 0, salt, program: None }
     }
 
     /// The masked words of a key.
@@ -113,8 +113,8 @@ impl Shape {
         &self.words
     }
 
-    fn is_of(&self, mask: &MaskWords) -> bool {
-        self.words == *mask
+    fn is_of(&self, mask: &[(u8, u64)]) -> bool {
+        *self.words.0 == *mask
     }
 
     /// The key that has these masked words.
@@ -148,6 +148,8 @@ pub(crate) struct PortShapes {
     /// Ids in the order to probe.
     order: Vec<u8>,
     n_lookups: u32,
+    /// Those that have got entries of late, a bit for each id: these are below [`MAX_SHAPES`], or it.
+    fresh: u32,
 }
 
 impl PortShapes {
@@ -191,24 +193,35 @@ impl PortShapes {
         }
     }
 
-    /// The mask under which an entry with this mask is kept: this one while there is
-    /// room, else the narrowest present one that covers it, else everything.
-    pub(crate) fn fit(&self, mask: MaskWords, everything: &MaskWords) -> MaskWords {
-        let n_masks = self.probes().filter(|(_, shape)| !shape.is_of(everything)).count();
-        if n_masks < MAX_SHAPES || self.probes().any(|(_, shape)| shape.is_of(&mask)) {
-            return mask;
+    /// The shape under which an entry with this mask is kept: the one of this mask, made if there is none as
+    /// long as there is room; else the narrowest present one that covers it; else the one of everything.
+    /// `None`: it has to be made, of the mask or, where there is no room, of everything.
+    fn present(&self, mask: &[(u8, u64)], everything: &MaskWords) -> (Option<u8>, bool) {
+        let of = |mask: &[(u8, u64)]| self.probes().find(|(_, shape)| shape.is_of(mask)).map(|(id, _)| id);
+        if let Some(id) = of(mask) {
+            return (Some(id), true);
         }
-        let wider = self.probes().filter(|(_, shape)| shape.words.covers(&mask));
-        let narrowest = wider.min_by_key(|(_, shape)| shape.n_bits);
-        narrowest.map_or(everything, |(_, shape)| &shape.words).clone()
+        let n_masks = self.probes().filter(|(_, shape)| !shape.is_of(&everything.0)).count();
+        if n_masks < MAX_SHAPES {
+            return (None, true);
+        }
+        let wider = self.probes().filter(|(_, shape)| shape.words.covers(mask));
+        let narrowest = wider.min_by_key(|(_, shape)| shape.n_bits).map(|(id, _)| id);
+        (narrowest.or_else(|| of(&everything.0)), false)
     }
 
-    /// The shape with this mask, made if there is none; it counts one more entry.
-    pub(crate) fn take(&mut self, mask: &MaskWords, next_salt: &mut u64) -> u8 {
-        let found = self.probes().find(|(_, shape)| shape.is_of(mask)).map(|(id, _)| id);
-        let id = found.unwrap_or_else(|| {
+    /// The shape under which an entry with this mask would be kept, if it is there.
+    pub(crate) fn fit(&self, mask: &[(u8, u64)], everything: &MaskWords) -> Option<u8> {
+        self.present(mask, everything).0
+    }
+
+    /// The same, made if it is not there; it counts one more entry.
+    pub(crate) fn take(&mut self, mask: &[(u8, u64)], everything: &MaskWords, next_salt: &mut u64) -> u8 {
+        let (present, has_room) = self.present(mask, everything);
+        let id = present.unwrap_or_else(|| {
             *next_salt = next_salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let shape = Some(Shape::new(mask, *next_salt));
+            let words = if has_room { MaskWords(mask.into()) } else { everything.clone() };
+            let shape = Some(Shape::new(words, *next_salt));
             let free = self.shapes.iter().position(Option::is_none).unwrap_or(self.shapes.len());
             match self.shapes.get_mut(free) {
                 Some(place) => *place = shape,
@@ -220,7 +233,19 @@ impl PortShapes {
         if let Some(shape) = self.get_mut(id) {
             shape.n_entries += 1;
         }
+        self.fresh |= 1 << id;
         id
+    }
+
+    /// From now on, what is fresh is what comes.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        self.fresh = 0;
+    }
+
+    /// The shapes that have got entries since.
+    pub(crate) fn fresh(&self) -> impl Iterator<Item = (u8, &Shape)> {
+        bits(self.fresh).filter_map(|id| Some((id as u8, self.get(id as u8)?)))
     }
 
     /// One entry of the shape is gone; the last one takes the shape with it.

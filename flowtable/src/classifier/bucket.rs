@@ -82,6 +82,14 @@ impl Bucket {
         }
     }
 
+    /// The rules by falling priority, unless ranges or sets tell them apart.
+    pub(super) fn plain(&self) -> Option<&[Arc<Rule>]> {
+        match self {
+            Self::Rules(rules) => Some(rules),
+            Self::Branch(_) => None,
+        }
+    }
+
     /// All rules.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         let (plain, mut below) = match self {
@@ -178,8 +186,8 @@ impl Bucket {
     }
 }
 
-/// The masked bits are those that the rule requires.
-pub(super) fn matches_bits(rule: &Rule, key: &mut Tracked) -> bool {
-    let mut words = rule.matching.words().iter();
-    words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
+/// The masked bits are those that the rule requires. Who looks here has recorded them.
+fn matches_bits(rule: &Rule, key: &Tracked) -> bool {
+    let (mut required, words) = (rule.matching.words().iter(), key.peek().words());
+    required.all(|word| words[usize::from(word.idx)] & word.mask == word.value)
 }

@@ -76,6 +76,7 @@ mod tuple_space;
 use std::{cmp::Ordering, sync::Arc};
 
 pub use reference::Reference;
+pub(crate) use tuple_space::RulePlace;
 pub use tuple_space::TupleSpace;
 
 use crate::{

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Classifier, bucket::matches_bits, conjunction::complete, match_order};
+use super::{Classifier, conjunction::complete, match_order};
 use crate::{
     flow::{Match, Rule},
     key::Tracked,
@@ -66,4 +66,10 @@ impl Classifier for Reference {
     fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.rules.iter()
     }
+}
+
+/// The masked bits are those that the rule requires.
+fn matches_bits(rule: &Rule, key: &mut Tracked) -> bool {
+    let mut words = rule.matching.words().iter();
+    words.all(|word| key.read_word(usize::from(word.idx), word.mask) == word.value)
 }

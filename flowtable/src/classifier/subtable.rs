@@ -93,6 +93,13 @@ struct Stage {
     n_rules: PagedMap<u32>,
 }
 
+/// Where a rule is in a subtable, as long as that does not change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlaceInSubtable {
+    hash: u64,
+    idx: u32,
+}
+
 /// Rules with the same mask, found by hash in up to four stages; of those with the same
 /// masked bits, by the ranges and sets that they name.
 ///
@@ -177,6 +184,19 @@ impl Subtable {
     /// All rules.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.rules.values().flat_map(|bucket| bucket.rules())
+    }
+
+    /// Where a rule is; `None`: among others that ranges or sets tell apart.
+    pub(super) fn place_of(&self, rule: &Arc<Rule>) -> Option<PlaceInSubtable> {
+        let hash = self.hash(&rule.matching, |_, _| ());
+        let idx = self.rules.get(hash)?.plain()?.iter().position(|other| Arc::ptr_eq(other, rule))?;
+        Some(PlaceInSubtable { hash, idx: idx as u32 })
+    }
+
+    /// The rule in a place.
+    #[inline]
+    pub(super) fn rule_at(&self, place: PlaceInSubtable) -> Option<&Arc<Rule>> {
+        self.rules.get(place.hash)?.plain()?.get(place.idx as usize)
     }
 
     /// The rule of this priority and match.

@@ -11,7 +11,7 @@ use super::{
     conjunction::complete,
     match_order,
     prefix_trie::{Answer, PrefixTrie},
-    subtable::{PREFIX_FIELDS, Subtable},
+    subtable::{PREFIX_FIELDS, PlaceInSubtable, Subtable},
 };
 use crate::{
     field::Field,
@@ -38,7 +38,26 @@ pub struct TupleSpace {
     parts: Option<Box<TupleSpace>>,
 }
 
+/// Where a rule is in the table of one version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RulePlace {
+    subtable: u32,
+    at: PlaceInSubtable,
+}
+
 impl TupleSpace {
+    /// Where a rule of this table is; `None`: among others that ranges or sets tell apart.
+    pub(crate) fn place_of(&self, rule: &Arc<Rule>) -> Option<RulePlace> {
+        let idx = self.position(&rule.matching)?;
+        Some(RulePlace { subtable: idx as u32, at: self.subtables.get(idx)?.place_of(rule)? })
+    }
+
+    /// The rule in a place that this version has told.
+    #[inline]
+    pub(crate) fn rule_at(&self, place: RulePlace) -> Option<&Arc<Rule>> {
+        self.subtables.get(place.subtable as usize)?.rule_at(place.at)
+    }
+
     /// Number of rules.
     pub fn len(&self) -> usize {
         self.n_rules + self.parts.as_ref().map_or(0, |parts| parts.n_rules)

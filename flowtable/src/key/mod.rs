@@ -29,6 +29,7 @@ use zerocopy::{
 };
 
 use self::place::Place;
+pub(crate) use self::tracked::Examined;
 pub use self::tracked::Tracked;
 use crate::field::Field;
 

@@ -82,6 +82,26 @@ impl Place {
         words[usize::from(self.word)] |= ((bits as u64 & self.ones) << self.shift).to_be();
     }
 
+    /// Sets these bits of the field to those of a value, and in `written` to ones.
+    #[inline]
+    pub(super) fn write(
+        self,
+        words: &mut [u64; N_WORDS],
+        written: &mut [u64; N_WORDS],
+        value: u128,
+        bits: u128,
+    ) {
+        if self.is_wide {
+            let kept = self.both(|idx| words[idx]) & !((bits & self.all()) << self.shift);
+            self.set_both(words, kept | (value & bits & self.all()) << self.shift);
+            return self.add(written, bits);
+        }
+        let idx = usize::from(self.word);
+        let bits = ((bits as u64 & self.ones) << self.shift).to_be();
+        words[idx] = words[idx] & !bits | (((value as u64) << self.shift).to_be() & bits);
+        written[idx] |= bits;
+    }
+
     #[inline]
     fn all(self) -> u128 {
         low_bits(self.n_bits.into())
@@ -115,6 +135,7 @@ mod tests {
         fn fields_are_where_they_are_declared(
             bytes in proptest::collection::vec(any::<u8>(), size_of::<FlowKey>()),
             value in any::<u128>(),
+            bits in any::<u128>(),
         ) {
             let key = FlowKey::read_from_bytes(&bytes).unwrap();
             for field in Field::ALL {
@@ -123,9 +144,17 @@ mod tests {
                 let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
                 let was = number(&bytes[storage.clone()]);
                 prop_assert_eq!(key.get(*field), was >> info.shift & field.all_bits());
-                let (mut set, mut added) = (key, *key.words());
+                let (mut set, mut added, mut part_set) = (key, *key.words(), *key.words());
                 set.set(*field, value);
                 Place::of(*field).add(&mut added, value);
+                let mut written = *FlowKey::zero().words();
+                Place::of(*field).write(&mut part_set, &mut written, value, bits);
+                let expected = [set.get(*field) & bits | key.get(*field) & !bits, bits & field.all_bits()];
+                let seen = [part_set, written].map(|words| Place::of(*field).get(|idx| words[idx]));
+                prop_assert_eq!(seen, expected);
+                Place::of(*field).set(&mut part_set, key.get(*field));
+                Place::of(*field).set(&mut written, 0);
+                prop_assert_eq!([part_set, written], [*key.words(), *FlowKey::zero().words()]);
                 let rest = was & !(field.all_bits() << info.shift);
                 let part = (value & field.all_bits()) << info.shift;
                 prop_assert_eq!(number(&set.as_bytes()[storage.clone()]), rest | part);

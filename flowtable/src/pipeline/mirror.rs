@@ -1,6 +1,8 @@
 //! Copies of packets for whoever looks at them (`crate::port::Mirror`): of one that comes, as
 //! it came; of one that leaves, as it leaves. One mirror copies a packet once.
 
+use std::net::IpAddr;
+
 use super::{
     Tracer,
     walk::{Abort, Walk},
@@ -60,11 +62,36 @@ impl<T: Tracer> Walk<'_, T> {
         match mirror.output {
             MirrorOutput::Port(port) => self.send(port)?,
             MirrorOutput::Vlan(vlan) => self.copy_to_vlan(vlan)?,
+            MirrorOutput::Tunnel { port, remote, key } => self.copy_to_tunnel(port, remote, key)?,
         }
         for emit in self.emits.iter_mut().skip(n_before).filter(|_| mirror.max_len.is_some()) {
             emit.extras.get_or_insert_default().max_len = mirror.max_len;
         }
         Ok(())
+    }
+
+    /// To the other end of a tunnel, with nothing of a tunnel that the packet came by.
+    fn copy_to_tunnel(&mut self, port: PortNo, remote: IpAddr, key: u32) -> Result<(), Abort> {
+        let saved = self.save();
+        let (v4, v6) = match remote {
+            IpAddr::V4(address) => (address.to_bits(), 0),
+            IpAddr::V6(address) => (0, address.to_bits()),
+        };
+        let header = [
+            (Field::TunDst, v4.into()),
+            (Field::TunIpv6Dst, v6),
+            (Field::TunId, key.into()),
+            (Field::TunTos, 0),
+            (Field::TunTtl, 0),
+            (Field::TunFlags, 0),
+            (Field::TunGbpId, 0),
+            (Field::TunGbpFlags, 0),
+            (Field::TunMetadataPresent, 0),
+        ];
+        header.into_iter().for_each(|(field, value)| self.key.write(field, value));
+        let sent = self.send(port);
+        self.restore(*saved);
+        sent
     }
 
     /// To all ports in the mirrors' VLAN, but the one it comes by.

@@ -19,7 +19,7 @@
 //! `multicast.rs` and `bond.rs`, `mirror.rs`, `punt.rs` and `sample.rs`
 //! (where copies go) and `edit.rs` (how a copy differs from the
 //! packet that was received). `ct.rs`, `punt.rs` and `packet_out.rs` put walks aside and begin
-//! in the middle of one (`frozen.rs`). `along.rs` shows that a walk of an older version is still the
+//! in the middle of one (`frozen.rs`). `recent.rs` remembers what tables answered, `along.rs` shows that a walk of an older version is still the
 //! same.
 //!
 //! **What packets change.** A walk changes nothing. What its packets shall change in rules,
@@ -48,6 +48,7 @@ mod packet_out;
 mod punt;
 #[cfg(test)]
 pub(crate) mod random;
+mod recent;
 mod resubmit;
 mod sample;
 mod select;
@@ -70,6 +71,7 @@ pub(crate) use self::{
     along::Taken,
     frozen::{frame_field, set_connection},
     packet_out::begin as begin_packet_out,
+    recent::Recent,
 };
 pub use self::{
     frozen::{Frozen, MAX_PASSES},
@@ -156,7 +158,20 @@ impl Tracer for NoTrace {
 /// # Cost
 /// Microseconds: a lookup per table, and one allocation for each list it answers with.
 pub fn translate<T: Tracer>(snapshot: &Snapshot, key: &FlowKey, tracer: &mut T) -> Translation {
-    walk::Walk::new(snapshot, key, tracer).run(None)
+    walk::Walk::new(snapshot, key, tracer, None).run(None)
+}
+
+/// The same, from the start or from where a walk was put aside, for a switch that remembers what
+/// tables answered its packets before.
+pub(crate) fn translate_recalling(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    frozen: Option<&Frozen>,
+    recent: &mut Recent,
+) -> Translation {
+    let translation = walk::Walk::new(snapshot, key, &mut NoTrace, Some(recent)).run(frozen);
+    recent.n_rules = translation.rules.len();
+    translation
 }
 
 /// Goes on with a walk that was put aside; `key` is the packet's as it is now.
@@ -166,7 +181,7 @@ pub fn translate_frozen<T: Tracer>(
     frozen: &Frozen,
     tracer: &mut T,
 ) -> Translation {
-    walk::Walk::new(snapshot, key, tracer).run(Some(frozen))
+    walk::Walk::new(snapshot, key, tracer, None).run(Some(frozen))
 }
 
 /// Takes a walk again in another version; `None`: it is another walk now. The mask that it answers
@@ -177,5 +192,5 @@ pub(crate) fn translate_along(
     frozen: Option<&Frozen>,
     taken: Taken<'_>,
 ) -> Option<Translation> {
-    walk::Walk::new(snapshot, key, &mut NoTrace).run_along(frozen, taken)
+    walk::Walk::new(snapshot, key, &mut NoTrace, None).run_along(frozen, taken)
 }

@@ -49,7 +49,10 @@ impl<T: Tracer> Walk<'_, T> {
             // Not to other hosts: who hears that somebody wants it does not say so itself.
             ToGroup::Report => {
                 self.punt_protocol()?;
-                self.send_to_receivers((vlan, own_tag), in_port, None)
+                let ports = &self.snapshot.ports;
+                let hears = |port: &PortNo| ports.bridging(*port).hears_reports;
+                let also: Vec<_> = ports.bundles().map(|(port, _)| port).filter(hears).collect();
+                self.send_to_receivers((vlan, own_tag), in_port, Some(&also))
             }
             ToGroup::Data(group) => {
                 let fdb = self.snapshot.tables.fdb();

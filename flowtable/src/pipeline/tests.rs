@@ -73,6 +73,26 @@ proptest! {
         }
     }
 
+    /// What tables answered before changes nothing, not even the mask, whatever changed meanwhile.
+    #[test]
+    fn recent_answers_change_nothing(
+        versions in prop::collection::vec(random::rules(), 1..3), keys in prop::collection::vec(random::key(), 1..12),
+        order in prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index, prop::sample::Index, u64)>(), 1..80),
+    ) {
+        let snapshots: Vec<_> = versions.iter().map(|rules| snapshot(1, rules)).collect();
+        let mut recent = Recent::default();
+        for (n, (version, key, other, seed)) in order.iter().enumerate() {
+            // Most of the time the version stays.
+            let snapshot = if n % 8 == 0 { version.get(&snapshots) } else { &snapshots[0] };
+            let (key, other) = (key.get(&keys), other.get(&keys));
+            let key = within(key, &translate(snapshot, key, &mut NoTrace).mask, other, *seed);
+            let plain = translate(snapshot, &key, &mut NoTrace);
+            let recalled = translate_recalling(snapshot, &key, None, &mut recent);
+            prop_assert!(same(&plain, &recalled), "{:?}\n{:?}\n{:?}", key, plain, recalled);
+            prop_assert_eq!(plain.acts_on_headers, recalled.acts_on_headers);
+        }
+    }
+
     /// A traced walk is the walk; its steps name the same rules.
     #[test]
     fn tracing_changes_nothing(rules in random::rules(), key in random::key()) {

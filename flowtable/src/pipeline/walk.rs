@@ -7,7 +7,7 @@
 use std::{fmt, slice, sync::Arc};
 
 use super::{
-    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Taken, Tally, Tracer, Translation,
+    Frozen, MAX_DEPTH, MAX_EFFECTS, MAX_LOOKUPS, MAX_STACK, Recent, Taken, Tally, Tracer, Translation,
     action_set::{ActionSet, List},
     along::Step,
     edit::VlanEdits,
@@ -15,6 +15,7 @@ use super::{
     labels::LabelEdits,
 };
 use crate::{
+    account::FlowId,
     drop::DropReason,
     fdb::Dependencies,
     field::{Field, SubField},
@@ -32,9 +33,6 @@ const FIRST_TABLE: TableId = match TableId::new(0) {
     Ok(table) => table,
     Err(_) => unreachable!(),
 };
-
-/// Rules that a walk passes without asking for more memory.
-const USUAL_RULES: usize = 8;
 
 /// The walk cannot go on, and what it has emitted so far must not leave either.
 pub(super) struct Abort(pub(super) DropReason);
@@ -68,6 +66,8 @@ pub(super) struct Walk<'a, T> {
     pub(super) n_ends: usize,
     /// Mirrors that have a copy: a bit each.
     pub(super) mirrored: u32,
+    /// The flow, where flows are counted one by one.
+    pub(super) accounted: Option<FlowId>,
     /// What is sent now is such a copy.
     pub(super) is_mirroring: bool,
     n_lookups: usize,
@@ -76,6 +76,8 @@ pub(super) struct Walk<'a, T> {
     runs_set: bool,
     /// What is left of a walk that this one shall be the same as.
     along: Option<Taken<'a>>,
+    /// What tables answered before.
+    recent: Option<&'a mut Recent>,
 }
 
 /// A list of actions under way.
@@ -125,7 +127,14 @@ impl Frame<'_> {
 }
 
 impl<'a, T: Tracer> Walk<'a, T> {
-    pub(super) fn new(snapshot: &'a Snapshot, key: &FlowKey, tracer: &'a mut T) -> Self {
+    /// `recent`: what tables answered before, for whoever keeps that.
+    pub(super) fn new(
+        snapshot: &'a Snapshot,
+        key: &FlowKey,
+        tracer: &'a mut T,
+        recent: Option<&'a mut Recent>,
+    ) -> Self {
+        let n_rules = recent.as_ref().map_or(0, |recent| recent.n_rules);
         Self {
             snapshot,
             key: start(key),
@@ -143,15 +152,17 @@ impl<'a, T: Tracer> Walk<'a, T> {
             frames: Vec::new(),
             tally: Tally::of(snapshot.tables.stats()),
             tracer,
-            rules: Vec::with_capacity(USUAL_RULES),
+            rules: Vec::with_capacity(n_rules),
             cause: DropCause { reason: DropReason::TableMiss, rule: None },
             n_ends: 0,
             mirrored: 0,
+            accounted: None,
             is_mirroring: false,
             n_lookups: 0,
             n_effects: 0,
             runs_set: true,
             along: None,
+            recent,
         }
     }
 
@@ -180,6 +191,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.note(format_args!("the whole packet is dropped: {reason}"));
         }
         self.close_meters(0);
+        self.account();
         let leaves = self.emits.iter().any(Emit::leaves);
         let drop = (!leaves).then_some(self.cause);
         let Self { emits, meters, samples, effects, rests_on, .. } = self;
@@ -335,17 +347,22 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// The rule for the packet as if it had come in by `in_port`.
     fn lookup(&mut self, table: TableId, in_port: Option<PortNo>) -> Option<&'a Arc<Rule>> {
-        let tables = &self.snapshot.tables;
-        let Some(in_port) = in_port else {
-            self.tracer.sees(self.key.peek());
-            return tables.lookup(table, &mut self.key);
-        };
+        let Some(in_port) = in_port else { return self.lookup_now(table) };
         let saved = self.key.clone();
         self.key.write(Field::InPort, in_port.get().into());
-        self.tracer.sees(self.key.peek());
-        let found = tables.lookup(table, &mut self.key);
+        let found = self.lookup_now(table);
         self.key.restore(&saved);
         found
+    }
+
+    /// The rule for the packet as it is.
+    fn lookup_now(&mut self, table: TableId) -> Option<&'a Arc<Rule>> {
+        self.tracer.sees(self.key.peek());
+        let tables = &self.snapshot.tables;
+        match &mut self.recent {
+            Some(recent) => recent.lookup(tables, table, &mut self.key),
+            None => tables.lookup(table, &mut self.key),
+        }
     }
 
     /// Ends the innermost list of actions.
@@ -550,12 +567,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
 /// it has.
 fn start(key: &FlowKey) -> Tracked {
     let mut key = Tracked::new(*key);
-    key.read(Field::InPort);
-    key.read(Field::PacketType);
-    key.read(Field::RecircId);
+    key.read_fresh(Field::InPort);
+    key.read_fresh(Field::PacketType);
+    key.read_fresh(Field::RecircId);
     key.write(Field::ActsetOutput, PortNo::UNSET.get().into());
-    if matches!(key.read(Field::EthType), 0x0800 | 0x86dd) {
-        key.read(Field::NwFrag);
+    if matches!(key.read_fresh(Field::EthType), 0x0800 | 0x86dd) {
+        key.read_fresh(Field::NwFrag);
     }
     key
 }

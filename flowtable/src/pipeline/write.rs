@@ -8,7 +8,7 @@ use super::{
 use crate::{
     drop::DropReason,
     field::{Field, Prerequisites, SubField},
-    key::{Tracked, nw_frag},
+    key::{FlowKey, Tracked, nw_frag},
 };
 
 /// TPID of provider tags (IEEE 802.1Q §9.6).
@@ -16,9 +16,33 @@ const SERVICE_TPID: u16 = 0x88a8;
 /// The DSCP's bits in the TOS byte: writing `nw_tos` leaves ECN alone.
 const DSCP_BITS: u128 = 0xfc;
 
+/// By field: in the scratch space of the pipeline, and writing it means nothing more. Most of what logical
+/// networks write is.
+static IS_SCRATCH: [bool; Field::ALL.len()] = scratch();
+
+const fn scratch() -> [bool; Field::ALL.len()] {
+    use std::mem::offset_of;
+    let mut is_scratch = [false; Field::ALL.len()];
+    let mut idx = 0;
+    while idx < is_scratch.len() {
+        let info = Field::ALL[idx].info();
+        let (start, end) = (offset_of!(FlowKey, metadata), offset_of!(FlowKey, conj_id));
+        is_scratch[idx] = info.writable
+            && matches!(info.prerequisites, Prerequisites::None)
+            && start <= info.offset
+            && info.offset < end;
+        idx += 1;
+    }
+    is_scratch
+}
+
 impl<T: Tracer> Walk<'_, T> {
     /// Writes some bits of a field. A packet without the header is left as it is.
     pub(super) fn set(&mut self, field: Field, value: u128, bits: u128) -> Result<(), Abort> {
+        if IS_SCRATCH[field as usize] {
+            self.key.write_bits(field, value, bits & field.all_bits());
+            return Ok(());
+        }
         if !field.info().writable {
             self.note(format_args!("{field} cannot be written"));
             return Err(Abort(DropReason::Unsupported));
@@ -139,7 +163,12 @@ impl<T: Tracer> Walk<'_, T> {
 }
 
 /// The packet has the header that a field is in. Reads what decides it.
+#[inline]
 pub(super) fn holds(key: &mut Tracked, prerequisites: Prerequisites) -> bool {
+    prerequisites == Prerequisites::None || key.is_known_to_be(prerequisites) || find_out(key, prerequisites)
+}
+
+fn find_out(key: &mut Tracked, prerequisites: Prerequisites) -> bool {
     let mut l4 = |eth_types: &[u128], proto: u128| {
         eth_types.contains(&key.read(Field::EthType))
             && key.read(Field::NwProto) == proto
@@ -147,7 +176,7 @@ pub(super) fn holds(key: &mut Tracked, prerequisites: Prerequisites) -> bool {
     };
     const IPV4: u128 = 0x0800;
     const IPV6: u128 = 0x86dd;
-    match prerequisites {
+    let holds = match prerequisites {
         Prerequisites::None => true,
         Prerequisites::Vlan => key.read_bits(Field::VlanTci, VLAN_PRESENT) != 0,
         Prerequisites::Mpls => matches!(key.read(Field::EthType), 0x8847 | 0x8848),
@@ -163,7 +192,14 @@ pub(super) fn holds(key: &mut Tracked, prerequisites: Prerequisites) -> bool {
         Prerequisites::Nd => holds_nd(key, &[135, 136]),
         Prerequisites::NdSolicit => holds_nd(key, &[135]),
         Prerequisites::NdAdvert => holds_nd(key, &[136]),
+    };
+    use Prerequisites as P;
+    let is_kept =
+        matches!(prerequisites, P::Ipv4 | P::Ipv6 | P::Ip | P::Tcp | P::Udp | P::Sctp | P::Icmp | P::Icmpv6);
+    if holds && is_kept {
+        key.know_to_be(prerequisites);
     }
+    holds
 }
 
 fn holds_nd(key: &mut Tracked, types: &[u128]) -> bool {

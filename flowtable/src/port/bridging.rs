@@ -69,6 +69,13 @@ pub struct Bridging {
     /// The host itself listens on it at these of the addresses that bridges keep for
     /// themselves, 01:80:c2:00:00:00 to 0f: a bit for each.
     pub listens: u16,
+    /// The host is an end of what watches over the link (IEEE 802.1ag): of this level, and takes
+    /// what is of it or below.
+    pub fault_level: Option<u8>,
+    /// It gets what hosts say that they want to hear, as ports of routers do.
+    pub hears_reports: bool,
+    /// The host has a session of bidirectional forwarding detection (RFC 5881) by it.
+    pub has_bfd: bool,
 }
 
 impl Default for Bridging {
@@ -89,11 +96,19 @@ impl Bridging {
         protected: false,
         tree: TreeState::Forwarding,
         listens: 0,
+        fault_level: None,
+        hears_reports: false,
+        has_bfd: false,
     };
 
     /// Something is to be done with its packets before the tables.
     pub(super) fn is_guarded(&self) -> bool {
-        !self.receives || self.listens != 0 || self.tree != TreeState::Forwarding
+        !self.receives || self.listens_at_all() || self.tree != TreeState::Forwarding
+    }
+
+    /// Some of its frames are for the host itself.
+    pub(crate) fn listens_at_all(&self) -> bool {
+        self.listens != 0 || self.fault_level.is_some() || self.has_bfd
     }
 
     /// Tags of received frames are the customer's.

@@ -1,6 +1,6 @@
 //! What is copied to where, for whoever looks at it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     flow::{Match, RuleStats},
@@ -17,13 +17,23 @@ pub enum MirrorOutput {
     Port(PortNo),
     /// To all ports in a VLAN, which has nothing else.
     Vlan(VlanId),
+    /// Through a tunnel.
+    Tunnel {
+        /// The tunnel's port, which has other packets as well.
+        port: PortNo,
+        /// Where it ends.
+        remote: IpAddr,
+        /// The network that copies are in there.
+        key: u32,
+    },
 }
 
 impl MirrorOutput {
+    /// The port that has nothing else.
     pub(super) fn port(self) -> Option<PortNo> {
         match self {
             Self::Port(port) => Some(port),
-            Self::Vlan(_) => None,
+            Self::Vlan(_) | Self::Tunnel { .. } => None,
         }
     }
 }

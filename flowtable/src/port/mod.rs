@@ -18,7 +18,7 @@ pub use self::{
     bridging::{Bridging, PriorityTags, TreeState, VlanMode},
     mirror::{MAX_MIRRORS, Mirror, MirrorOutput},
 };
-use crate::{flow::Sample, types::PortNo};
+use crate::{account::Accounts, flow::Sample, types::PortNo};
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,7 +69,8 @@ pub struct PortTable {
     mirrors: Vec<Arc<Mirror>>,
     mirror_ports: BTreeSet<PortNo>,
     snooping: Option<Snooping>,
-    sampling: Option<Sample>,
+    sampling: Vec<Sample>,
+    accounts: Option<Arc<Accounts>>,
 }
 
 impl PortTable {
@@ -109,19 +110,30 @@ impl PortTable {
         self.snooping = snooping;
     }
 
-    /// Says which of all packets that ports receive collectors are shown.
-    pub fn set_sampling(&mut self, sampling: Option<Sample>) {
+    /// Says which of all packets that ports receive collectors are shown, for each of them.
+    pub fn set_sampling(&mut self, sampling: Vec<Sample>) {
         self.sampling = sampling;
     }
 
     /// Which of all packets collectors are shown.
-    pub(crate) fn sampling(&self) -> Option<&Sample> {
-        self.sampling.as_ref()
+    pub(crate) fn sampling(&self) -> &[Sample] {
+        &self.sampling
+    }
+
+    /// Says where flows are counted one by one; `None`: they are not.
+    pub fn set_accounts(&mut self, accounts: Option<Arc<Accounts>>) {
+        self.accounts = accounts;
+    }
+
+    /// Where flows are counted one by one.
+    pub(crate) fn accounts(&self) -> Option<&Arc<Accounts>> {
+        self.accounts.as_ref()
     }
 
     /// Something is to be done before the tables.
     pub(crate) fn has_guards(&self) -> bool {
-        self.n_guarded > 0 || !self.mirrors.is_empty() || self.sampling.is_some()
+        let watches = !self.mirrors.is_empty() || !self.sampling.is_empty() || self.accounts.is_some();
+        self.n_guarded > 0 || watches
     }
 
     /// How a port takes part in forwarding.

@@ -105,7 +105,7 @@ impl Books {
         match lookup {
             Lookup::Session(_) => self.all.n_session_hits += 1,
             Lookup::Signed(_) | Lookup::Megaflow(_) => self.all.n_megaflow_hits += 1,
-            Lookup::Unknown => self.all.n_misses += 1,
+            Lookup::Unknown | Lookup::Missed => self.all.n_misses += 1,
             Lookup::Dropped(_) => {}
         }
     }

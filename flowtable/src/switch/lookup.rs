@@ -17,8 +17,10 @@ use crate::{
 pub(super) enum Lookup {
     /// It never got to the tables.
     Dropped(DropReason),
-    /// Not in the caches, as far as is known.
+    /// Not looked for yet.
     Unknown,
+    /// It was in no cache.
+    Missed,
     /// Found by its session.
     Session(Handle),
     /// Its megaflow was found by its signature.
@@ -31,7 +33,7 @@ impl Lookup {
     pub(super) fn handle(self) -> Option<Handle> {
         match self {
             Self::Session(handle) | Self::Signed(handle) | Self::Megaflow(handle) => Some(handle),
-            Self::Dropped(_) | Self::Unknown => None,
+            Self::Dropped(_) | Self::Unknown | Self::Missed => None,
         }
     }
 }
@@ -224,6 +226,7 @@ impl Switch {
         let mut hashes = [None; MAX_BATCH];
         for (idx, hash) in hashes.iter_mut().enumerate().take(n) {
             if unknown(&lanes.lookups[idx]) {
+                self.megaflows.settle(lanes.ports[idx]);
                 *hash = self.megaflows.first_hash(lanes.ports[idx], lanes.key(idx));
             }
         }
@@ -234,10 +237,13 @@ impl Switch {
             }
             let (port, key) = (lanes.ports[idx], lanes.key(idx));
             let first = slot.and_then(|slot| self.megaflows.confirm(slot, port, key));
-            if let Some(handle) = first.or_else(|| self.megaflows.find(port, key)) {
-                lanes.lookups[idx] = Lookup::Megaflow(handle);
-                lanes.current[idx] = self.megaflows.is_current(handle, epoch);
-            }
+            lanes.lookups[idx] = match first.or_else(|| self.megaflows.find(port, key)) {
+                Some(handle) => {
+                    lanes.current[idx] = self.megaflows.is_current(handle, epoch);
+                    Lookup::Megaflow(handle)
+                }
+                None => Lookup::Missed,
+            };
         }
     }
 

@@ -85,7 +85,7 @@ use crate::{
     key::FlowKey,
     packet::{FrameBuf, Packet},
     parse::Signature,
-    pipeline::{self, NoTrace, Translation},
+    pipeline::{self, Recent, Translation},
     port::PortRole,
     quota::Quotas,
     snapshot::Snapshot,
@@ -140,6 +140,8 @@ pub struct Switch {
     quotas: Quotas,
     /// Room for sessions of a kind.
     max_sessions: usize,
+    /// What tables answered.
+    recent: Recent,
     ahead: Option<Ahead>,
     passes: Passes,
     journeys: Journeys,
@@ -249,6 +251,7 @@ impl Switch {
             known_peers: KnownPeers::default(),
             quotas: Quotas::default(),
             max_sessions: config.n_sessions.max(1).next_power_of_two(),
+            recent: Recent::default(),
             ahead: None,
             passes: Passes::new(),
             journeys: Journeys::new(config.n_sessions.min(MAX_JOURNEYS), seed),
@@ -316,10 +319,16 @@ impl Switch {
     /// out of date. Earlier packets of the pass may have made the entry meanwhile.
     fn resolve(&mut self, moment: &Moment<'_>, idx: usize) -> Result<Handle, Box<Translation>> {
         let (port, epoch) = (self.lanes.ports[idx], moment.snapshot.epoch);
-        let mut found = self.lanes.lookups[idx].handle().filter(|handle| self.megaflows.is_present(*handle));
-        if found.is_none()
-            && let Some(handle) = self.megaflows.find(port, self.lanes.key(idx))
-        {
+        let before = self.lanes.lookups[idx];
+        let mut found = before.handle().filter(|handle| self.megaflows.is_present(*handle));
+        let key = self.lanes.key(idx);
+        let missed = match (found, before) {
+            (Some(_), _) => None,
+            // The rest was searched at the start of the pass.
+            (None, Lookup::Missed) => self.megaflows.find_fresh(port, key),
+            (None, _) => self.megaflows.find(port, key),
+        };
+        if let Some(handle) = missed {
             self.lanes.lookups[idx] = Lookup::Megaflow(handle);
             found = Some(handle);
         }
@@ -329,7 +338,7 @@ impl Switch {
         {
             return Ok(handle);
         }
-        let mut translation = pipeline::translate(moment.snapshot, key, &mut NoTrace);
+        let mut translation = pipeline::translate_recalling(moment.snapshot, key, None, &mut self.recent);
         self.frozen_ids.number(&mut translation.program);
         if self.megaflows.is_disabled() {
             return Err(Box::new(translation));

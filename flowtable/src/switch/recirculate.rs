@@ -421,7 +421,8 @@ impl Switch {
         {
             return Ok(handle);
         }
-        let mut translation = pipeline::translate_frozen(moment.snapshot, key, frozen, &mut NoTrace);
+        let mut translation =
+            pipeline::translate_recalling(moment.snapshot, key, Some(frozen), &mut self.recent);
         self.frozen_ids.number(&mut translation.program);
         if self.megaflows.is_disabled() {
             return Err(Box::new(translation));

@@ -14,7 +14,10 @@ use crate::{
     flow::{Action, Learned, Match, Rule},
     group::Group,
     meter::Meter,
-    pipeline::random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
+    pipeline::{
+        NoTrace,
+        random::{self, LOCAL, PEER, TUNNEL, UPLINK, port, rule, snapshot},
+    },
     port::PortTable,
     program::Punt,
     table::{Change, TableCounters, Tables},

@@ -2,7 +2,7 @@
 //! through the caches.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -13,6 +13,7 @@ use super::{
     *,
 };
 use crate::{
+    account::{Accounts, FlowId},
     build::{self, Host},
     drop::DropReason,
     flow::{Match, PuntReason, Sample},
@@ -379,31 +380,37 @@ fn port_table() -> impl Strategy<Value = PortTable> {
     let mirrors = vec((outputs, filters, any::<[bool; 3]>()), 0..3);
     let snooping = select(vec![None, Some(true), Some(false)]);
     let sampling = select(vec![None, Some(Sample { probability: 9000, ..Sample::default() })]);
-    let bridge = (snooping, sampling);
-    (vec(port, 4), bonds, mirrors, bridge).prop_map(|(settings, with_bond, mirrors, (snooping, sampling))| {
-        let mut ports = PortTable::default();
-        for (raw, (mode, trunks, priority_tags, tree, listens, protected)) in (1..).zip(settings) {
-            ports.insert(random::port(raw), info());
-            let bridging =
-                Bridging { mode, trunks, priority_tags, tree, listens, protected, ..Bridging::default() };
-            ports.set_bridging(random::port(raw), bridging);
-        }
-        if let Some((mode, enabled, negotiated)) = with_bond {
-            ports.insert(random::port(BOND), info());
-            ports.set_bond(random::port(BOND), bond(mode, &enabled, negotiated));
-        }
-        let mirrors = mirrors.into_iter().map(|(output, filter, [from, to, vlans])| {
-            let only = |is_only: bool, raw| is_only.then(|| [random::port(raw)].into());
-            let filter = parse_match(filter, &ports).unwrap();
-            let vlans = vlans.then(|| [vlan(100)].into());
-            Arc::new(Mirror { from: only(from, 1), to: only(to, 3), vlans, filter, ..mirror(output) })
-        });
-        let mirrors = mirrors.collect();
-        ports.set_mirrors(mirrors);
-        ports.set_sampling(sampling);
-        ports.set_snooping(snooping.map(|floods_unknown| Snooping { floods_unknown }));
-        ports
-    })
+    let bridge = (snooping, sampling, any::<[bool; 4]>());
+    (vec(port, 4), bonds, mirrors, bridge).prop_map(
+        |(settings, with_bond, mirrors, (snooping, sampling, flags))| {
+            let [accounted, only_ipv4, has_bfd, has_faults] = flags;
+            let mut ports = PortTable::default();
+            for (raw, (mode, trunks, priority_tags, tree, listens, protected)) in (1..).zip(settings) {
+                ports.insert(random::port(raw), info());
+                let bridging =
+                    Bridging { mode, trunks, priority_tags, tree, listens, protected, ..Bridging::default() };
+                let fault_level = (has_faults && raw < 3).then_some(4);
+                let bridging = Bridging { has_bfd: has_bfd && raw != 2, fault_level, ..bridging };
+                ports.set_bridging(random::port(raw), bridging);
+            }
+            if let Some((mode, enabled, negotiated)) = with_bond {
+                ports.insert(random::port(BOND), info());
+                ports.set_bond(random::port(BOND), bond(mode, &enabled, negotiated));
+            }
+            let mirrors = mirrors.into_iter().map(|(output, filter, [from, to, vlans])| {
+                let only = |is_only: bool, raw| is_only.then(|| [random::port(raw)].into());
+                let filter = parse_match(filter, &ports).unwrap();
+                let vlans = vlans.then(|| [vlan(100)].into());
+                Arc::new(Mirror { from: only(from, 1), to: only(to, 3), vlans, filter, ..mirror(output) })
+            });
+            let mirrors = mirrors.collect();
+            ports.set_mirrors(mirrors);
+            ports.set_sampling(sampling.into_iter().collect());
+            ports.set_accounts(accounted.then(|| Arc::new(Accounts::new(40, only_ipv4))));
+            ports.set_snooping(snooping.map(|floods_unknown| Snooping { floods_unknown }));
+            ports
+        },
+    )
 }
 
 /// Keys of the small world, some of them to groups.
@@ -413,6 +420,15 @@ fn key() -> impl Strategy<Value = FlowKey> {
         match kind {
             0 => key.eth_dst = [1, 0x80, 0xc2, 0, 0, if one { 0 } else { 2 }],
             1 => key.eth_dst = [0xff; 6],
+            // Continuity checks, and packets of BFD.
+            4 if !is_v4 => {
+                key.eth_dst = [1, 0x80, 0xc2, 0, 0, if one { 0x34 } else { 0x35 }];
+                key.eth_type.set(if other { 0x8902 } else { 0x8903 });
+            }
+            4 if key.nw_proto == 17 && key.nw_frag == 0 => {
+                key.tp_dst = 3784.into();
+                key.nw_ttl = if one { 255 } else { 254 };
+            }
             2 | 3 if is_v4 => {
                 key.eth_dst = [1, 0, 0x5e, 1, 2, 3];
                 key.nw_dst.set(if one { 0xef01_0203 } else { 0xe000_0001 });
@@ -474,5 +490,45 @@ proptest! {
             let again = translate(&snapshot, &other, &mut NoTrace);
             prop_assert!(crate::pipeline::same(&translation, &again), "{:?}\n{:?}\n{:?}", other, translation, again);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever comes, and whatever caches there are: each packet is counted once, as one of its
+    /// flow, and none is when the type is of no interest.
+    #[test]
+    fn each_packet_is_accounted_for_once(keys in vec(key(), 1..40), n_caches in 0..3_usize, only_ipv4: bool) {
+        let accounts = Arc::new(Accounts::new(1000, only_ipv4));
+        let snapshot = snapshot(|table| table.set_accounts(Some(Arc::clone(&accounts))));
+        let (n_sessions, n_megaflows) = [(64, 64), (0, 4), (0, 0)][n_caches];
+        let mut switch = Switch::with_seed(SwitchConfig { n_sessions, n_megaflows }, 1);
+        let (mut exact, mut told) = (HashMap::new(), HashMap::new());
+        for (idx, key) in keys.iter().enumerate() {
+            let frame = build::frame_from_key(key, 0);
+            let mut packet = build::packet(&frame, port(key.in_port.get()));
+            let mut seen = FlowKey::zero();
+            let is_read = crate::parse::parse(&mut packet, &mut seen).is_ok();
+            seen.in_port = key.in_port;
+            if is_read && (!only_ipv4 || seen.eth_type.get() == 0x0800) {
+                let count: &mut (u64, u64) = exact.entry(FlowId::of(&seen)).or_default();
+                *count = (count.0 + 1, count.1 + frame.len() as u64);
+            }
+            send(&mut switch, &snapshot, key.in_port.get(), &[frame]);
+            if idx % 7 == 0 {
+                switch.flush_stats();
+            }
+            for one in accounts.take() {
+                let count: &mut (u64, u64) = told.entry(one.flow).or_default();
+                *count = (count.0 + one.n_packets, count.1 + one.n_bytes);
+            }
+        }
+        switch.flush_stats();
+        for one in accounts.take() {
+            let count: &mut (u64, u64) = told.entry(one.flow).or_default();
+            *count = (count.0 + one.n_packets, count.1 + one.n_bytes);
+        }
+        prop_assert_eq!(told, exact);
     }
 }

@@ -25,6 +25,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+pub(crate) use crate::classifier::RulePlace;
 pub use change::{Change, Commit, Filter, TransactionError};
 pub use check::check_rule;
 pub(crate) use check::{MAX_ACTIONS, MAX_NESTING, check_match};
@@ -84,6 +85,17 @@ impl Tables {
     pub fn lookup(&self, table: TableId, key: &mut Tracked) -> Option<&Arc<Rule>> {
         let rules = self.tables.get(usize::from(table.get()))?;
         self.lookup_as_set(key, |key| rules.lookup(&self.sets, key))
+    }
+
+    /// Where a rule is, for [`Tables::rule_at`]; `None`: it moves about with others.
+    pub(crate) fn place_of(&self, rule: &Arc<Rule>) -> Option<RulePlace> {
+        self.table(rule.table).place_of(rule)
+    }
+
+    /// The rule in a place that this version has told.
+    #[inline]
+    pub(crate) fn rule_at(&self, table: TableId, place: RulePlace) -> Option<&Arc<Rule>> {
+        self.tables.get(usize::from(table.get()))?.rule_at(place)
     }
 
     /// The rules of a table in the order of precedence, where there are no more than `max`, and

@@ -187,6 +187,14 @@ impl Ovn {
         Ok(told.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("?").to_owned())
     }
 
+    /// The commands that a program knows, as it lists them.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn commands(&self, program: &str) -> Result<String> {
+        self.processes.run(&format!("usr/bin/{program}"), &["--commands"])
+    }
+
     /// Does what ovn-nbctl(8) understands, in one transaction; commands are separated by `--`.
     ///
     /// # Errors

@@ -70,6 +70,29 @@ fn random_networks_do_the_same_in_ovn() {
     }
 }
 
+/// Whoever comes from OVN finds every command of Debian's.
+#[test]
+fn every_command_of_ovn_has_its_place() {
+    let Some(package) = Package::get_or_skip_of(Names::Ovn, "listing OVN's commands").unwrap() else {
+        return;
+    };
+    let ovn = Ovn::start_databases(package).unwrap();
+    let page = include_str!("../../../docs/coming-from-ovn.md");
+    let there = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let told: Vec<_> = there.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let mut n_commands = 0;
+    for program in ["ovn-nbctl", "ovn-sbctl"] {
+        for line in ovn.commands(program).unwrap().lines() {
+            // `[--may-exist] ,ls-add,?SWITCH`
+            let command = line.split(',').nth(1).unwrap();
+            let is_told = told.iter().any(|text| text.split_whitespace().any(|word| word == command));
+            assert!(is_told, "{program} {command} is not in docs/coming-from-ovn.md");
+            n_commands += 1;
+        }
+    }
+    assert!(n_commands > 120, "only {n_commands} commands");
+}
+
 /// What the packets met.
 #[derive(Debug, Default)]
 struct Tally {

@@ -177,6 +177,7 @@ fn empty_switch(key: u32) -> LogicalSwitch {
         default_policy: Default::default(),
         qos_rules: BTreeMap::new(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         services: Default::default(),
         options: Default::default(),
     }
@@ -206,6 +207,7 @@ fn switch_port(key: u16, kind: SwitchPortKind) -> SwitchPort {
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     }
 }
 
@@ -224,11 +226,13 @@ fn a_router(
             mac: mac_of(&router_mac(router, switch)),
             networks: router_networks(router, switch).map(|text| prefix(&text)).to_vec(),
             enabled: true,
-            gateway: Vec::new(),
+            gateway: Default::default(),
             advertisement: None,
             static_macs: BTreeMap::new(),
             mtu: None,
             route_table: String::new(),
+            hears_all: false,
+            monitored: Default::default(),
         };
         let id = format!("r{router}-{on}");
         let kind = SwitchPortKind::Router { router: format!("r{router}"), port: id.clone() };
@@ -247,6 +251,7 @@ fn a_router(
         symmetric: false,
         table: String::new(),
         hash_fields: Vec::new(),
+        monitored: false,
     });
     LogicalRouter {
         key: DatapathKey::new(20 + router as u32).unwrap(),
@@ -257,6 +262,7 @@ fn a_router(
         policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         limits: None,
         options: Default::default(),
     }

@@ -79,6 +79,7 @@ fn workload(number: u8) -> SwitchPort {
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     }
 }
 
@@ -109,6 +110,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
             enabled: true,
             services: Default::default(),
             options: Default::default(),
+            hears: Default::default(),
         };
         ports.insert(format!("{id}-r"), port);
         let acls = acls.iter().enumerate().map(|(idx, acl)| (format!("acl-{idx}"), acl.clone()));
@@ -119,13 +121,14 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
             default_policy,
             qos_rules: Default::default(),
             load_balancers: Default::default(),
+            balancer_groups: Default::default(),
             services: Default::default(),
             options: Default::default(),
         };
         nb.switches.insert(id.to_owned(), switch);
     }
     let port = |key, last, networks: [&str; 2]| RouterPort {
-        gateway: Vec::new(),
+        gateway: Default::default(),
         key: PortKey::new(key).unwrap(),
         mac: mac(last),
         networks: networks.map(prefix).to_vec(),
@@ -134,6 +137,8 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         static_macs: Default::default(),
         mtu: None,
         route_table: String::new(),
+        hears_all: false,
+        monitored: Default::default(),
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),
@@ -148,6 +153,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         policies: Default::default(),
         nats: Default::default(),
         load_balancers: Default::default(),
+        balancer_groups: Default::default(),
         limits: None,
         options: Default::default(),
     };

@@ -44,11 +44,8 @@ pub(crate) struct Continuation {
 pub(super) fn service(name: &str) -> Option<Service> {
     let found = Service::ALL.iter().find(|(_, known)| *known == name).map(|(service, _)| *service);
     found.filter(|service| {
-        use Service::{Advertise, Bfd, BindVirtual, DhcpV4, DhcpV6, Dns, HealthCheck, LearnArp, LearnNd};
-        !matches!(
-            service,
-            LearnArp | LearnNd | DhcpV4 | DhcpV6 | Dns | Advertise | HealthCheck | BindVirtual | Bfd
-        )
+        use Service::{Arp, Icmp4, Icmp6, Reject, Solicitation, TcpReset};
+        matches!(service, Arp | Solicitation | Icmp4 | Icmp6 | TcpReset | Reject)
     })
 }
 
@@ -121,6 +118,8 @@ impl Answer {
             | Service::Advertise
             | Service::HealthCheck
             | Service::BindVirtual
+            | Service::Igmp
+            | Service::BfdMessage
             | Service::Bfd => Vec::new(),
         }
     }

@@ -88,7 +88,7 @@ pub enum Statement {
     Log(Log),
     /// `set_meter(…);`
     Meter(SetMeter),
-    /// `handle_svc_check(inport);`
+    /// `handle_svc_check(inport);`, `handle_bfd_msg();`
     Check(Check),
     /// `bind_vport("vip", inport);`
     Bind(Bind),

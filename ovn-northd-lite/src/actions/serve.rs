@@ -1,5 +1,6 @@
 //! Services by the host's responder that turn a packet into its answer:
-//! `reg0[3] = put_dhcp_opts(…);`, `put_dhcpv6_opts`, `dns_lookup`, `put_nd_ra_opts`. The
+//! `reg0[3] = put_dhcp_opts(…);`, `put_dhcpv6_opts`, `dns_lookup`, `put_nd_ra_opts`; and
+//! `reg0[14] = igmp();`, where the bit says whether somebody asks what others hear. The
 //! packet waits for the responder; then the rest of the list goes on with the answer and
 //! the bit set, or with the packet as it was and the bit clear.
 
@@ -46,11 +47,13 @@ enum What {
     DhcpV4 { ip: Ipv4Addr, options: BTreeMap<OptionV4, Value> },
     DhcpV6 { ip: Option<Ipv6Addr>, server: MacAddr, options: BTreeMap<OptionV6, Value> },
     Dns,
+    Igmp,
     Advertise(Box<Advertised>),
 }
 
 /// The functions, by name.
-pub(super) const FUNCTIONS: [(&str, Service); 4] = [
+pub(super) const FUNCTIONS: [(&str, Service); 5] = [
+    ("igmp", Service::Igmp),
     ("put_dhcp_opts", Service::DhcpV4),
     ("put_dhcpv6_opts", Service::DhcpV6),
     ("dns_lookup", Service::Dns),
@@ -70,8 +73,9 @@ impl Serve {
             Service::DhcpV4 => v4(&arguments).map_err(wrong)?,
             Service::DhcpV6 => v6(&arguments).map_err(wrong)?,
             Service::Advertise => What::Advertise(Box::new(Advertised::parse(&arguments).map_err(wrong)?)),
-            _ if arguments.is_empty() => What::Dns,
-            _ => return Err(wrong("dns_lookup has no arguments".to_owned())),
+            Service::Igmp if arguments.is_empty() => What::Igmp,
+            Service::Dns if arguments.is_empty() => What::Dns,
+            _ => return Err(wrong("it has no arguments".to_owned())),
         };
         Ok(Self { dst, what })
     }
@@ -81,6 +85,7 @@ impl Serve {
             What::DhcpV4 { .. } => Service::DhcpV4,
             What::DhcpV6 { .. } => Service::DhcpV6,
             What::Dns => Service::Dns,
+            What::Igmp => Service::Igmp,
             What::Advertise(_) => Service::Advertise,
         }
     }
@@ -93,7 +98,7 @@ impl Serve {
             What::DhcpV6 { ip, server, options } => {
                 OfferV6::new(*ip, *server, options).map_err(text)?.encode()
             }
-            What::Dns => Vec::new(),
+            What::Dns | What::Igmp => Vec::new(),
             What::Advertise(advertised) => advertised.message(),
         })
     }
@@ -215,7 +220,7 @@ impl fmt::Display for Serve {
                 let server = ("server_id", server.to_string());
                 ip.into_iter().chain([server]).chain(options).collect()
             }
-            What::Dns => Vec::new(),
+            What::Dns | What::Igmp => Vec::new(),
             What::Advertise(advertised) => advertised.arguments(),
         };
         let arguments: Vec<_> = arguments.iter().map(|(name, value)| format!("{name} = {value}")).collect();

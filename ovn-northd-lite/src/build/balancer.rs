@@ -1,12 +1,13 @@
 //! What load balancers of switches and of routers have in common: which packets are for a
 //! service, and what a new connection gets.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{sink::FlowSink, stage::Stage};
 use crate::{
-    actions::CommitAffinity,
-    model::{LoadBalancer, Protocol, Service, Vip},
+    actions::{CommitAffinity, Log},
+    model::{LoadBalancer, LogicalRouter, LogicalSwitch, Northbound, Protocol, Service, Severity, Vip},
+    punt::{LogEntry, Verdict},
 };
 
 /// A service of a load balancer.
@@ -27,6 +28,57 @@ pub(crate) struct Affinity {
     pub(crate) check: Stage,
     pub(crate) connect: Stage,
     pub(crate) learn: Stage,
+}
+
+/// The load balancers that somebody uses, as they are named: by themselves, and by groups,
+/// whose members are not looked at until one of them matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) ids: BTreeSet<String>,
+    pub(crate) groups: BTreeSet<String>,
+}
+
+impl Used {
+    pub(crate) fn by_switch(&mut self, switch: &LogicalSwitch) {
+        self.ids.extend(switch.load_balancers.iter().cloned());
+        self.groups.extend(switch.balancer_groups.iter().cloned());
+    }
+
+    pub(crate) fn by_router(&mut self, router: &LogicalRouter) {
+        self.ids.extend(router.load_balancers.iter().cloned());
+        self.groups.extend(router.balancer_groups.iter().cloned());
+    }
+
+    /// It is one of them, and there.
+    pub(crate) fn has(&self, nb: &Northbound, id: &str) -> bool {
+        nb.load_balancers.contains_key(id)
+            && (self.ids.contains(id) || is_in_group(nb, self.groups.iter(), id))
+    }
+
+    /// Those that there are.
+    pub(crate) fn all<'a>(&'a self, nb: &'a Northbound) -> BTreeSet<&'a String> {
+        self.named(nb).filter(|id| nb.load_balancers.contains_key(*id)).collect()
+    }
+
+    /// There is none.
+    pub(crate) fn is_empty(&self, nb: &Northbound) -> bool {
+        !self.named(nb).any(|id| nb.load_balancers.contains_key(id))
+    }
+
+    fn named<'a>(&'a self, nb: &'a Northbound) -> impl Iterator<Item = &'a String> {
+        let groups = self.groups.iter().filter_map(|group| nb.balancer_groups.get(group));
+        self.ids.iter().chain(groups.flatten())
+    }
+}
+
+/// A router uses a load balancer that there is.
+pub(crate) fn is_of_router(nb: &Northbound, router: &LogicalRouter, id: &str) -> bool {
+    nb.load_balancers.contains_key(id)
+        && (router.load_balancers.contains(id) || is_in_group(nb, router.balancer_groups.iter(), id))
+}
+
+fn is_in_group<'a>(nb: &Northbound, mut groups: impl Iterator<Item = &'a String>, id: &str) -> bool {
+    groups.any(|group| nb.balancer_groups.get(group).is_some_and(|members| members.contains(id)))
 }
 
 /// A load balancer with its id.
@@ -100,7 +152,18 @@ impl Balanced<'_> {
             return (actions, "A new connection to the service gets one of its backends.");
         }
         let why = "The service has no backend that is online.";
-        if self.balancer.reject { (reject(self.family()), why) } else { ("drop;".to_owned(), why) }
+        let (verdict, end) = match self.balancer.reject {
+            true => (Verdict::Reject, reject(self.family())),
+            false => (Verdict::Drop, "drop;".to_owned()),
+        };
+        if !self.balancer.event {
+            return (end, why);
+        }
+        let name = format!("{} {}", self.object, self.vip);
+        let told = Log { entry: LogEntry { verdict, severity: Severity::Notice, name }, rate: None };
+        // `drop;` goes alone: a line in the log and nothing else is a drop too.
+        let end = if verdict == Verdict::Drop { String::new() } else { format!(" {end}") };
+        (format!("{told}{end}"), why)
     }
 
     /// Clients that come back get the backend they had, as long as it is online.

@@ -16,7 +16,8 @@ use super::{
     switch,
     topology::{
         AclInput, NatInput, NeighbourInput, PolicyInput, QosInput, RouteInput, RouterBalancerInput,
-        RouterPorts, RouterScope, SwitchBalancerInput, SwitchPortInput, SwitchScope, SwitchTraits,
+        RouterGroupInput, RouterPorts, RouterScope, SwitchBalancerInput, SwitchGroupInput, SwitchPortInput,
+        SwitchScope, SwitchTraits,
     },
     unit::{Item, Output},
 };
@@ -37,6 +38,8 @@ pub(crate) enum SwitchFeature {
     Qos(for<'a> fn(&QosInput<'a>, &mut FlowSink)),
     /// For each load balancer that its workloads use.
     Balancer(for<'a> fn(&SwitchBalancerInput<'a>, &mut FlowSink)),
+    /// For each group that somebody wants to hear.
+    Group(for<'a> fn(&SwitchGroupInput<'a>, &mut FlowSink)),
 }
 
 /// A feature of routers. All of them see the router's ports.
@@ -52,6 +55,8 @@ pub(crate) enum RouterFeature {
     Nat(for<'a> fn(&NatInput<'a>, &mut FlowSink)),
     /// For each of its load balancers.
     Balancer(for<'a> fn(&RouterBalancerInput<'a>, &mut FlowSink)),
+    /// For each group that somebody on its networks wants to hear.
+    Group(for<'a> fn(&RouterGroupInput<'a>, &mut FlowSink)),
     /// For each other port of the switches linked to its ports.
     Neighbour(for<'a> fn(&NeighbourInput<'a>, &mut FlowSink)),
 }
@@ -61,7 +66,8 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
     let mut sink = FlowSink::new(scope.traits.key);
     match item {
         Item::Datapath => {
-            sink.datapath(&scope.traits.object, false, scope.traits.limits.clone());
+            let SwitchTraits { object, limits, options, .. } = scope.traits;
+            sink.datapath((object, false), limits.clone(), options.snooping.clone());
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Switch(build) = feature else { return };
                 build(scope.traits, sink);
@@ -96,6 +102,13 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
                 build(&input, sink);
             });
         }
+        Item::Group(ip) => {
+            let Some(input) = scope.group(*ip) else { return Output::default() };
+            each(switch::FEATURES, &mut sink, |feature, sink| {
+                let SwitchFeature::Group(build) = feature else { return };
+                build(&input, sink);
+            });
+        }
         Item::Route(..) | Item::Policy(_) | Item::Nat(_) | Item::Neighbour(..) => {}
     }
     sink.finish()
@@ -107,7 +120,7 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
     let ports = scope.ports();
     match item {
         Item::Datapath => {
-            sink.datapath(&scope.traits.object, true, scope.traits.limits.clone());
+            sink.datapath((&scope.traits.object, true), scope.traits.limits.clone(), None);
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Router(build) = feature else { return };
                 build(&ports, sink);
@@ -148,6 +161,13 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
             let Some(input) = scope.balancer(id) else { return Output::default() };
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Balancer(build) = feature else { return };
+                build(&input, sink);
+            });
+        }
+        Item::Group(ip) => {
+            let Some(input) = scope.group(*ip) else { return Output::default() };
+            each(router::FEATURES, &mut sink, |feature, sink| {
+                let RouterFeature::Group(build) = feature else { return };
                 build(&input, sink);
             });
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     key::PortKey,
-    model::{Access, Distributed, LogicalRouter, NatRule, RouterPort, SwitchPortKind},
+    model::{Access, Distributed, LogicalRouter, NatRule, Northbound, RouterPort, SwitchPortKind},
     southbound::{Announced, PortBinding, Wire},
 };
 
@@ -89,9 +89,14 @@ fn open_for(outside: &[Floating]) -> BTreeSet<String> {
 }
 
 /// The binding of a router's port, but for its peer.
-pub(super) fn router_binding(router: &LogicalRouter, id: &str, port: &RouterPort) -> PortBinding {
+pub(super) fn router_binding(
+    nb: &Northbound,
+    router: &LogicalRouter,
+    id: &str,
+    port: &RouterPort,
+) -> PortBinding {
     let open_for = outside(router).get(id).map(|outside| open_for(outside)).unwrap_or_default();
-    let gateway = if router.chassis.is_some() { Vec::new() } else { port.gateway.clone() };
+    let gateway = if router.chassis.is_some() { Vec::new() } else { port.gateway.hosts(&nb.ha_groups) };
     let chassis = router.chassis.clone();
     PortBinding { chassis, gateway, open_for, ..PortBinding::new(router.key, port.key) }
 }
@@ -109,10 +114,6 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                 Access::External(_) => Wire::External,
                 Access::Virtual { .. } => Wire::Own,
             };
-            let gateway = match access {
-                Access::External(candidates) => candidates.clone(),
-                _ => Vec::new(),
-            };
             // Each chassis that has it has it for itself.
             let is_somewhere = !matches!(wire, Wire::EachChassis | Wire::External);
             let chassis = chassis.clone().filter(|_| is_somewhere);
@@ -125,7 +126,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                 let no_ip = address.ips.is_empty().then_some(None);
                 announced.extend(address.ips.iter().copied().map(Some).chain(no_ip).map(one));
             }
-            let probes = input.probes.clone();
+            let (probes, gateway) = (input.probes.clone(), input.gateway.clone());
             PortBinding { chassis, gateway, wire, announced, probes, ..binding }
         }
         SwitchPortKind::Router { .. } => match side {
@@ -134,7 +135,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                 PortBinding {
                     peer: Some(side.port_id.to_owned()),
                     chassis: side.chassis().cloned(),
-                    gateway: side.gateway().to_vec(),
+                    gateway: side.gateway(),
                     open_for: open_for(&outside),
                     announced: if port.options.announces {
                         of_router(side, id, &outside)
@@ -147,8 +148,8 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
             None => binding,
         },
         SwitchPortKind::Switch { .. } => PortBinding { peer: input.beyond.map(str::to_owned), ..binding },
-        SwitchPortKind::Network { network, tag, gateway } => PortBinding {
-            gateway: gateway.clone(),
+        SwitchPortKind::Network { network, tag, gateway: _ } => PortBinding {
+            gateway: input.gateway.clone(),
             wire: Wire::Network { name: network.clone(), tag: *tag },
             ..binding
         },
@@ -158,7 +159,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
 /// The addresses that a router has at a port that is on one host: its own, and those that
 /// it translates.
 fn of_router(side: &RouterSide<'_>, switch_port: &str, outside: &[Floating]) -> Vec<Announced> {
-    if !side.is_enabled() || side.chassis().is_none() && side.gateway().is_empty() {
+    if !side.is_enabled() || side.chassis().is_none() && !side.has_gateway() {
         return Vec::new();
     }
     let own = side.port.networks.iter().map(|network| network.addr);

@@ -1,7 +1,11 @@
 //! Which switch port is attached to which router port, which switches have ports of which
-//! port group, and which load balancers have backends behind a port that they check.
+//! port group, which load balancers have backends behind a port that they check, and which
+//! have an address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::topology::RouterSide;
 use crate::model::{LoadBalancer, LogicalSwitch, Northbound, PortGroup, SwitchPort, SwitchPortKind};
@@ -45,6 +49,11 @@ pub(crate) struct Links {
     probed: BTreeMap<String, BTreeSet<PortId>>,
     /// Load balancers that check the workload of each port.
     probed_by: BTreeMap<PortId, BTreeSet<String>>,
+    /// Addresses of each load balancer, and load balancers by address.
+    addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    services: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Load balancers to whose addresses other routers have routes.
+    routed: BTreeSet<String>,
 }
 
 impl Links {
@@ -195,6 +204,7 @@ impl Links {
     /// Replaces what a load balancer checks. Answers with the ports that it checks now, or
     /// has checked before.
     pub(crate) fn set_balancer(&mut self, id: &str, balancer: Option<&LoadBalancer>) -> BTreeSet<PortId> {
+        self.set_services(id, balancer);
         let checking = balancer.filter(|balancer| balancer.health_check.is_some());
         let points = checking.into_iter().flat_map(|balancer| balancer.probe_points.values());
         let new: BTreeSet<PortId> = points.map(|point| (point.switch.clone(), point.port.clone())).collect();
@@ -215,6 +225,41 @@ impl Links {
             self.probed.insert(id.to_owned(), new);
         }
         touched
+    }
+
+    /// Replaces the addresses of a load balancer.
+    fn set_services(&mut self, id: &str, balancer: Option<&LoadBalancer>) {
+        let vips = balancer.into_iter().flat_map(|balancer| balancer.vips.keys());
+        let new: BTreeSet<IpAddr> = vips.map(|vip| vip.ip).collect();
+        let old = self.addresses.remove(id).unwrap_or_default();
+        for ip in old.difference(&new) {
+            if let Some(ids) = self.services.get_mut(ip) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.services.remove(ip);
+                }
+            }
+        }
+        for ip in new.difference(&old) {
+            self.services.entry(*ip).or_default().insert(id.to_owned());
+        }
+        if !new.is_empty() {
+            self.addresses.insert(id.to_owned(), new);
+        }
+        match balancer.is_some_and(|balancer| balancer.add_route) {
+            true => drop(self.routed.insert(id.to_owned())),
+            false => drop(self.routed.remove(id)),
+        }
+    }
+
+    /// Load balancers with a service at an address.
+    pub(crate) fn services_at(&self, ip: IpAddr) -> impl DoubleEndedIterator<Item = &String> {
+        self.services.get(&ip).into_iter().flatten()
+    }
+
+    /// Load balancers to whose addresses other routers have routes.
+    pub(crate) fn routed(&self) -> &BTreeSet<String> {
+        &self.routed
     }
 
     /// Load balancers that check the workload of a port.
@@ -279,7 +324,7 @@ impl Links {
             return None;
         }
         let router = nb.routers.get(router_id)?;
-        Some(RouterSide::new(router_id, router, port_id, router.ports.get(port_id)?))
+        Some(RouterSide::new(nb, (router_id, router), (port_id, router.ports.get(port_id)?)))
     }
 }
 

@@ -7,14 +7,16 @@
 //! together ([`whole`]), [`crate::Compiler`] those that a change reaches.
 
 pub(crate) mod address;
-mod balancer;
+pub(crate) mod balancer;
 pub(crate) mod feature;
 pub(crate) mod gateway;
 pub(crate) mod links;
+mod liveness;
+pub(crate) mod multicast;
 mod router;
 pub(crate) mod sets;
 mod sink;
-mod stage;
+pub(crate) mod stage;
 mod switch;
 pub(crate) mod topology;
 pub(crate) mod traits;
@@ -42,10 +44,17 @@ const UNKNOWN: &str = "_MC_unknown";
 /// Name of the group of all ports of a switch but those of routers.
 const FLOOD_L2: &str = "_MC_flood_l2";
 
+/// Name of the group of ports that get what workloads say about groups.
+const REPORTS: &str = "_MC_mrouter_flood";
+/// Name of the group of ports that get what is sent to any group.
+const HEAR_ALL: &str = "_MC_static";
+
 /// Keys of the groups (OVN's).
 const FLOOD_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP);
 const UNKNOWN_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP + 1);
 
+const REPORTS_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP + 2);
+const HEAR_ALL_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP + 3);
 const FLOOD_L2_KEY: Option<PortKey> = key(PortKey::FIRST_GROUP + 4);
 
 const fn key(raw: u16) -> Option<PortKey> {
@@ -66,7 +75,7 @@ pub fn compile(nb: &Northbound, chassis: &BTreeMap<String, ChassisRecord>) -> So
         units.extend(items.map(|item| (build_switch(&scope, &item), item)));
     }
     for (id, router) in &nb.routers {
-        let state = RouterState::of(nb, id, router);
+        let state = RouterState::of(nb, &links, id, router);
         let scope = RouterScope::new(nb, &links, (id, router), &state);
         let items = scope.items().map(Arc::new);
         units.extend(items.map(|item| (build_router(&scope, &item), item)));

@@ -1,6 +1,6 @@
 //! Takes in what the features make of one unit.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use flowtable::types::Priority;
 
@@ -12,7 +12,7 @@ use crate::{
     expr::sets_of,
     heard,
     key::{DatapathKey, PortKey},
-    model::Limits,
+    model::{Limits, Snooping},
     names,
     southbound::{LogicalFlow, PortBinding},
 };
@@ -70,13 +70,13 @@ impl FlowSink {
     }
 
     /// There is a group, with or without ports.
-    pub(crate) fn group(&mut self, key: PortKey, name: &'static str) {
-        self.output.groups.push((key, name));
+    pub(crate) fn group(&mut self, key: PortKey, name: impl Into<Cow<'static, str>>) {
+        self.output.groups.push((key, name.into()));
     }
 
     /// A port is in a group, which there is then.
-    pub(crate) fn join(&mut self, key: PortKey, name: &'static str, port: &str) {
-        self.output.members.push((key, name, port.to_owned()));
+    pub(crate) fn join(&mut self, key: PortKey, name: impl Into<Cow<'static, str>>, port: &str) {
+        self.output.members.push((key, name.into(), port.to_owned()));
     }
 
     /// The datapath's workloads see these names.
@@ -89,8 +89,13 @@ impl FlowSink {
         self.output.named_sets.insert(heard::set_of(port));
     }
 
-    pub(super) fn datapath(&mut self, name: &str, is_router: bool, limits: Limits) {
-        self.output.datapath = Some(DatapathHead { name: name.to_owned(), is_router, limits });
+    pub(super) fn datapath(
+        &mut self,
+        (name, is_router): (&str, bool),
+        limits: Limits,
+        snooping: Option<Snooping>,
+    ) {
+        self.output.datapath = Some(DatapathHead { name: name.to_owned(), is_router, limits, snooping });
     }
 
     pub(super) fn binding(&mut self, id: &str, binding: PortBinding) {

@@ -82,6 +82,8 @@ pipeline! {
     DnsLookup = "ls_in_dns_lookup",
     /// Answers to them.
     DnsResponse = "ls_in_dns_response",
+    /// What is said about groups.
+    McastSnoop = "ls_in_mcast_snoop",
     /// Output port by destination MAC address.
     L2Lkup = "ls_in_l2_lkup",
     /// Destinations nobody is known to have.

@@ -7,9 +7,9 @@ use crate::{
     fixture::*,
     model::{
         Access, Acl, AclAction, AclDirection, AclLog, Bandwidth, Candidate, Condition, DefaultPolicy,
-        DhcpOptions, DhcpV6, HashField, Names, NatKind, NatRule, NextHop, Northbound, PolicyAction,
-        PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget, RouterPolicy, SetMember, Severity,
-        StaticRoute, SwitchOptions, SwitchPortKind,
+        DhcpOptions, DhcpV6, HashField, LoadBalancer, Monitored, Names, NatKind, NatRule, NextHop,
+        Northbound, PolicyAction, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget,
+        RouterPolicy, SetMember, Severity, Snooping, StaticRoute, SwitchOptions, SwitchPortKind,
     },
     punt::Service,
     southbound::{Southbound, Wire},
@@ -75,7 +75,9 @@ fn tiers_groups_logs_and_defaults() {
     let web = nb.switches.get_mut("web").unwrap();
     web.default_policy = DefaultPolicy::Drop;
     let (from, to) = (AclDirection::FromLport, AclDirection::ToLport);
-    let log = |name: &str| Some(AclLog { name: name.to_owned(), severity: Severity::Alert, rate: None });
+    let log = |name: &str| {
+        Some(AclLog { name: name.to_owned(), severity: Severity::Alert, rate: None, related: false })
+    };
     let own = [
         ("pass", Acl { tier: 0, log: log(""), ..acl(from, 7, "inport == \"a\"", AclAction::Pass) }),
         ("drop", Acl { tier: 2, log: log("no \"web\""), ..acl(from, 7, "tcp.dst == 80", AclAction::Drop) }),
@@ -122,7 +124,12 @@ fn quality_of_service_marks_and_bounds_what_passes() {
     ];
     let web = nb.switches.get_mut("web").unwrap();
     web.qos_rules.extend(rules.map(|(id, rule)| (id.to_owned(), rule)));
-    let log = AclLog { name: "x".into(), severity: Severity::Info, rate: Some(Rate { pps: 3, burst: 9 }) };
+    let log = AclLog {
+        name: "x".into(),
+        severity: Severity::Info,
+        related: false,
+        rate: Some(Rate { pps: 3, burst: 9 }),
+    };
     web.acls.insert("log".into(), Acl { log: Some(log), ..acl(to, 1, "ip4", AclAction::Drop) });
     let sb = compiled(&nb);
     insta::assert_snapshot!(stages(&sb, "switches/web", "qos"));
@@ -173,6 +180,7 @@ fn a_router_answers_routes_and_resolves() {
         symmetric: false,
         table: String::new(),
         hash_fields: Vec::new(),
+        monitored: false,
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),
@@ -191,7 +199,7 @@ fn addresses_that_move_and_workloads_outside() {
     nb.dhcp_options.insert("four".into(), dhcp_v4("10.0.0.0/24"));
     let web = nb.switches.get_mut("web").unwrap();
     web.services.dhcp = [Some("four".into()), None];
-    let network = SwitchPortKind::Network { network: "n".into(), tag: None, gateway: Vec::new() };
+    let network = SwitchPortKind::Network { network: "n".into(), tag: None, gateway: Default::default() };
     web.ports.insert("net".into(), crate::model::SwitchPort { kind: network, ..workload(7, 7, &[], "h1") });
     let attached = |key, last, ips: &[&str], how: Access| {
         let mut port = workload(key, last, ips, "h1");
@@ -200,7 +208,7 @@ fn addresses_that_move_and_workloads_outside() {
         port
     };
     let candidates = vec![Candidate { priority: 2, chassis: "h2".into() }];
-    let metal = attached(8, 0x77, &["10.0.0.77"], Access::External(candidates.clone()));
+    let metal = attached(8, 0x77, &["10.0.0.77"], Access::External(candidates.clone().into()));
     web.ports.insert("metal".into(), metal);
     let parents = vec!["a".to_owned(), "b".to_owned()];
     let vip = attached(9, 0x05, &["10.0.0.100"], Access::Virtual { ip: [10, 0, 0, 100].into(), parents });
@@ -243,6 +251,7 @@ fn answers_go_back_the_way_their_connections_came() {
         symmetric: next_hop.ends_with('6'),
         table: String::new(),
         hash_fields: Vec::new(),
+        monitored: false,
     };
     r.chassis = Some("h1".into());
     r.static_routes = vec![
@@ -271,7 +280,7 @@ fn answers_go_back_the_way_their_connections_came() {
     nb.routers.get_mut("r").unwrap().chassis = None;
     assert!(!of(&compiled(&nb)).contains("ct_commit"));
     let port = nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap();
-    port.gateway = vec![Candidate { priority: 1, chassis: "h2".into() }];
+    port.gateway = vec![Candidate { priority: 1, chassis: "h2".into() }].into();
     let text = of(&compiled(&nb));
     assert_eq!(text.matches("ct_commit").count(), 2, "{text}");
     assert!(text.contains("&& is_chassis_resident(\"cr:r-web\")"), "{text}");
@@ -356,7 +365,7 @@ fn stations_are_remembered_behind_ports_that_take_unknown_addresses() {
     if let SwitchPortKind::Workload { unknown, .. } = &mut web.ports.get_mut("b").unwrap().kind {
         *unknown = true;
     }
-    web.options = SwitchOptions { station_age: 60, vlan_passthru: true, asks_routers: false };
+    web.options = SwitchOptions { station_age: 60, vlan_passthru: true, asks_routers: false, snooping: None };
     let sb = compiled(&nb);
     insta::assert_snapshot!(["fdb", "l2_"].map(|word| stages(&sb, "switches/web", word)).concat());
     assert!(!stages(&sb, "switches/web", "port_sec_l2").contains("vlan"));
@@ -407,7 +416,7 @@ fn gateways_balance_for_who_is_outside() {
     nb.load_balancers.insert("lb".into(), lb);
     let r = nb.routers.get_mut("r").unwrap();
     r.load_balancers.insert("lb".into());
-    r.ports.get_mut("r-web").unwrap().gateway = vec![Candidate { priority: 1, chassis: "h2".into() }];
+    r.ports.get_mut("r-web").unwrap().gateway = vec![Candidate { priority: 1, chassis: "h2".into() }].into();
     let of = |sb: &Southbound, datapath: &str| {
         let all = flows(sb, datapath);
         all.split_inclusive("\n").filter(|line| line.contains("load-balancers/lb")).count()
@@ -436,4 +445,140 @@ fn gateways_balance_for_who_is_outside() {
     insta::assert_snapshot!(
         ["unsnat", "lr_in_dnat", "lr_out_snat"].map(|word| stages(&sb, "routers/r", word)).concat()
     );
+}
+
+#[test]
+fn other_routers_have_routes_to_what_is_offered() {
+    let mut nb = small();
+    let mut join = switch(4);
+    join.ports.insert("join-r".into(), to_router(1, "r", "r-join"));
+    join.ports.insert("join-edge".into(), to_router(2, "edge", "edge-join"));
+    nb.switches.insert("join".into(), join);
+    let r = nb.routers.get_mut("r").unwrap();
+    r.ports.insert("r-join".into(), router_port(3, 0xf2, &["100.64.0.1/16", "fd98::1/64"]));
+    let mut edge = router(5);
+    edge.chassis = Some("h1".into());
+    edge.ports.insert("edge-join".into(), router_port(1, 0xf3, &["100.64.0.2/16", "fd98::2/64"]));
+    edge.nats.insert("in".into(), nat(NatKind::Destination, "203.0.113.5", "10.0.0.5/32"));
+    edge.nats.insert(
+        "told".into(),
+        NatRule { add_route: true, ..nat(NatKind::Destination, "203.0.113.6", "10.0.0.6/32") },
+    );
+    edge.balancer_groups.insert("lg".into());
+    nb.routers.insert("edge".into(), edge);
+    nb.balancer_groups.insert("lg".into(), ["told".to_owned(), "plain".to_owned(), "v6".to_owned()].into());
+    let told = |vip: &str| LoadBalancer { add_route: true, ..balancer(vip, &[]) };
+    nb.load_balancers.insert("told".into(), told("203.0.113.80:80"));
+    nb.load_balancers.insert("v6".into(), told("[2001:db8:7::80]:80"));
+    nb.load_balancers.insert("plain".into(), balancer("203.0.113.81:80", &[]));
+    let sb = compiled(&nb);
+    let of = |router: &str| {
+        let flows = stages(&sb, router, "lr_in_ip_routing");
+        flows.lines().filter(|line| line.contains("offers a way")).count()
+    };
+    // The one that offers them needs no route.
+    assert_eq!((of("routers/r"), of("routers/edge")), (3, 0));
+    insta::assert_snapshot!(stages(&sb, "routers/r", "lr_in_ip_routing"));
+}
+
+#[test]
+fn answers_are_logged_by_the_label_and_what_cannot_be_served_is_told() {
+    let mut nb = small();
+    let log = AclLog { name: "x".into(), severity: Severity::Info, related: true, rate: None };
+    let web = nb.switches.get_mut("web").unwrap();
+    for (id, direction) in [("in", AclDirection::ToLport), ("out", AclDirection::FromLport)] {
+        let rule = acl(direction, 7, "tcp", AclAction::AllowRelated);
+        web.acls.insert(id.into(), Acl { label: 42, log: Some(log.clone()), ..rule });
+    }
+    web.load_balancers.extend(["silent".to_owned(), "told".to_owned()]);
+    let empty = |vip: &str, reject| LoadBalancer { event: true, reject, ..balancer(vip, &[]) };
+    nb.load_balancers.insert("silent".into(), empty("10.96.0.1:80", false));
+    nb.load_balancers.insert("told".into(), empty("10.96.0.2:80", true));
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "acl_eval"));
+    insta::assert_snapshot!(stages(&sb, "switches/web", "ls_in_lb"));
+}
+
+/// `small`, where switches listen, the router relays, and the workloads on `db` hear groups.
+fn listening() -> Northbound {
+    let mut nb = small();
+    for switch in nb.switches.values_mut() {
+        switch.options.snooping = Some(Snooping::default());
+    }
+    let hear = |nb: &mut Northbound, switch: &str, port: &str, groups: &[&str]| {
+        let port = nb.switches.get_mut(switch).unwrap().ports.get_mut(port).unwrap();
+        port.hears = groups.iter().map(|ip| ip.parse().unwrap()).collect();
+    };
+    hear(&mut nb, "db", "c", &["239.1.2.3", "ff05::1:3"]);
+    hear(&mut nb, "db", "d", &["239.1.2.3"]);
+    nb.routers.get_mut("r").unwrap().options.relays = true;
+    nb
+}
+
+#[test]
+fn groups_are_for_those_that_want_to_hear_them() {
+    let mut nb = listening();
+    let web = nb.switches.get_mut("web").unwrap();
+    web.ports.get_mut("a").unwrap().options.hears_all = true;
+    web.ports.get_mut("b").unwrap().hears = [[0, 0, 0, 0].into()].into();
+    nb.switches.get_mut("db").unwrap().options.snooping.as_mut().unwrap().floods_unknown = true;
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-web").unwrap().hears_all = true;
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "mcast_snoop"));
+    insta::assert_snapshot!(stages(&sb, "switches/web", "l2_lkup"));
+    insta::assert_snapshot!(stages(&sb, "switches/db", "l2_lkup"));
+    let of_router = |word: &str| {
+        let flows = stages(&sb, "routers/r", word);
+        let about =
+            |text: &str| text.contains("mcast") || text.contains("_MC_") || text.contains("224.0.0.0");
+        let mut lines = flows.lines().filter(|line| !line.starts_with("lr_")).collect::<Vec<_>>();
+        let mut text = String::new();
+        while lines.len() >= 3 {
+            let flow: Vec<_> = lines.drain(..3).collect();
+            if flow.iter().any(|line| about(line)) {
+                text.push_str(&format!("{}\n", flow.join("\n")));
+            }
+        }
+        text
+    };
+    let words = ["ip_input", "ip_routing", "arp_resolve", "delivery"];
+    insta::assert_snapshot!(words.map(of_router).join("\n"));
+    let groups = sb.groups.iter().filter(|(_, group)| group.name != "_MC_flood");
+    let groups: Vec<_> =
+        groups.map(|((datapath, _), group)| format!("{datapath} {} {:?}", group.name, group.ports)).collect();
+    insta::assert_snapshot!(groups.join("\n"));
+}
+
+#[test]
+fn what_leads_to_a_next_hop_that_does_not_live_is_not_there() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    r.chassis = Some("h1".to_owned());
+    let monitored = |is_up| Monitored { min_tx: 100, min_rx: 200, multiplier: 3, is_up };
+    let port = r.ports.get_mut("r-db").unwrap();
+    port.monitored =
+        [([10, 0, 1, 5].into(), monitored(true)), ([10, 0, 1, 6].into(), monitored(false))].into();
+    let of = |hop: &str| StaticRoute { monitored: true, ..route("192.0.2.0/24", Some(hop)) };
+    r.static_routes =
+        vec![of("10.0.1.5"), of("10.0.1.6"), StaticRoute { ..route("192.0.0.0/16", Some("10.0.1.6")) }];
+    let hops = PolicyAction::Reroute(["10.0.1.5", "10.0.1.6"].map(|ip| ip.parse().unwrap()).into());
+    let dead = PolicyAction::Reroute(vec!["10.0.1.6".parse().unwrap()]);
+    r.policies.insert("two".into(), RouterPolicy { monitored: true, ..policy(9, "tcp", hops) });
+    r.policies.insert("dead".into(), RouterPolicy { monitored: true, ..policy(8, "udp", dead) });
+    let sb = compiled(&nb);
+    let flows = stages(&sb, "routers/r", "ip_routing");
+    assert!(flows.contains("ip4.dst == 192.0.2.0/24") && !flows.contains("select"), "{flows}");
+    let flows = stages(&sb, "routers/r", "policy");
+    assert!(flows.contains("(tcp) && ip4") && !flows.contains("udp") && !flows.contains("select"), "{flows}");
+    let questions = stages(&sb, "routers/r", "ip_input");
+    assert_eq!(questions.matches("handle_bfd_msg();").count(), 2);
+    let sessions: Vec<_> =
+        sb.bindings["r-db"].sessions.iter().map(|session| session.peer.to_string()).collect();
+    assert_eq!(sessions, ["10.0.1.5", "10.0.1.6"]);
+    // The other one is gone, too: its packets take the shorter prefix.
+    let mut gone = nb.clone();
+    let port = gone.routers.get_mut("r").unwrap().ports.get_mut("r-db").unwrap();
+    port.monitored.values_mut().for_each(|session| session.is_up = false);
+    let flows = stages(&compiled(&gone), "routers/r", "ip_routing");
+    assert!(!flows.contains("192.0.2.0/24") && flows.contains("192.0.0.0/16"), "{flows}");
 }

@@ -1,19 +1,21 @@
 //! What the features of a unit see: the unit's own object, what it is linked to, and the
 //! traits of its datapath.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    balancer::NamedBalancer,
+    balancer::{NamedBalancer, is_of_router},
     gateway::{self, Floating},
     links::{self, Links},
+    liveness,
+    multicast::Hearers,
     router::unasked,
     traits::{RouterState, SwitchState},
     unit::{AclPlace, Item},
 };
 use crate::{
     model::{
-        Acl, AclDirection, Candidate, DhcpOptions, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
+        Acl, AclDirection, Candidate, DhcpOptions, Groups, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
         Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
     },
     southbound::{PortBinding, Probe},
@@ -27,17 +29,17 @@ pub(crate) struct RouterSide<'a> {
     pub(crate) router_id: &'a str,
     pub(crate) port_id: &'a str,
     pub(crate) port: &'a RouterPort,
-    router: &'a LogicalRouter,
+    pub(crate) router: &'a LogicalRouter,
+    groups: &'a Groups,
 }
 
 impl<'a> RouterSide<'a> {
     pub(super) fn new(
-        router_id: &'a str,
-        router: &'a LogicalRouter,
-        port_id: &'a str,
-        port: &'a RouterPort,
+        nb: &'a Northbound,
+        (router_id, router): (&'a str, &'a LogicalRouter),
+        (port_id, port): (&'a str, &'a RouterPort),
     ) -> Self {
-        Self { router_id, port_id, port, router }
+        Self { router_id, port_id, port, router, groups: &nb.ha_groups }
     }
 
     /// Neither the router nor its port is off.
@@ -50,9 +52,19 @@ impl<'a> RouterSide<'a> {
         self.router.chassis.as_ref()
     }
 
+    /// It is at a gateway.
+    pub(crate) fn has_gateway(&self) -> bool {
+        self.router.chassis.is_none() && !self.port.gateway.is_empty()
+    }
+
+    /// It sends on what is sent to groups.
+    pub(crate) fn relays(&self) -> bool {
+        self.router.options.relays
+    }
+
     /// Hosts that may have the port.
-    pub(crate) fn gateway(&self) -> &'a [Candidate] {
-        if self.router.chassis.is_some() { &[] } else { &self.port.gateway }
+    pub(crate) fn gateway(&self) -> Vec<Candidate> {
+        if self.has_gateway() { self.port.gateway.hosts(self.groups) } else { Vec::new() }
     }
 
     /// What the router translates at the port, when that is on one host.
@@ -81,6 +93,8 @@ pub(crate) struct SwitchPortInput<'a> {
     pub(crate) dhcp: Vec<(&'a str, &'a DhcpOptions)>,
     /// What its chassis asks the workload, to see whether it serves.
     pub(crate) probes: Vec<Probe>,
+    /// Hosts that may have it.
+    pub(crate) gateway: Vec<Candidate>,
 }
 
 impl SwitchPortInput<'_> {
@@ -113,6 +127,13 @@ pub(crate) struct SwitchBalancerInput<'a> {
     pub(crate) balancer: NamedBalancer<'a>,
 }
 
+/// A group that somebody on a switch wants to hear.
+pub(crate) struct SwitchGroupInput<'a> {
+    pub(crate) switch: &'a SwitchTraits,
+    pub(crate) ip: IpAddr,
+    pub(crate) hearers: &'a Hearers,
+}
+
 /// A switch with what its units may see.
 pub(crate) struct SwitchScope<'a> {
     pub(super) nb: &'a Northbound,
@@ -138,8 +159,9 @@ impl<'a> SwitchScope<'a> {
         let ports = self.switch.ports.keys().cloned().map(Item::Port);
         let acls = self.state.acls.keys().cloned().map(Item::Acls);
         let qos = self.switch.qos_rules.keys().cloned().map(Item::Qos);
-        let balancers = self.state.balancers.iter().cloned().map(Item::Balancer);
-        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(qos).chain(balancers)
+        let balancers = self.state.balancers.all(self.nb).into_iter().cloned().map(Item::Balancer);
+        let groups = self.state.groups.keys().copied().map(Item::Group);
+        std::iter::once(Item::Datapath).chain(ports).chain(acls).chain(qos).chain(balancers).chain(groups)
     }
 
     pub(super) fn port(&self, id: &'a str) -> Option<SwitchPortInput<'a>> {
@@ -153,7 +175,9 @@ impl<'a> SwitchScope<'a> {
         });
         let dhcp = dhcp.map(|(id, options)| (id.as_str(), options)).collect();
         let (probes, beyond) = (self.probes(id, port), self.beyond(id, port));
-        Some(SwitchPortInput { switch: self.traits, id, port, object, side, beyond, dhcp, probes })
+        let gateway =
+            port.kind.gateway().map(|gateway| gateway.hosts(&self.nb.ha_groups)).unwrap_or_default();
+        Some(SwitchPortInput { switch: self.traits, id, port, object, side, beyond, dhcp, probes, gateway })
     }
 
     /// The other switch's port that a port is linked to: both say so.
@@ -216,8 +240,14 @@ impl<'a> SwitchScope<'a> {
         Some(QosInput { object, rule: self.switch.qos_rules.get(id)? })
     }
 
+    pub(super) fn group(&self, ip: IpAddr) -> Option<SwitchGroupInput<'a>> {
+        Some(SwitchGroupInput { switch: self.traits, ip, hearers: self.state.groups.get(&ip)? })
+    }
+
     pub(super) fn balancer(&self, id: &'a str) -> Option<SwitchBalancerInput<'a>> {
-        self.state.balancers.get(id)?;
+        if !self.state.balancers.has(self.nb, id) {
+            return None;
+        }
         Some(SwitchBalancerInput { balancer: named(self.nb, id)? })
     }
 }
@@ -284,14 +314,24 @@ pub(crate) struct RouterBalancerInput<'a> {
     pub(crate) balancer: NamedBalancer<'a>,
 }
 
+/// A group that somebody on a network of a router wants to hear.
+pub(crate) struct RouterGroupInput<'a> {
+    pub(crate) ports: RouterPorts<'a>,
+    pub(crate) ip: IpAddr,
+    pub(crate) hearers: &'a Hearers,
+}
+
 /// A port of a switch that a port of the router, which is on, is linked to.
 pub(crate) struct NeighbourInput<'a> {
+    pub(crate) ports: RouterPorts<'a>,
     pub(crate) router_port_id: &'a str,
     pub(crate) switch_id: &'a str,
     pub(crate) port_id: &'a str,
     pub(crate) port: &'a SwitchPort,
     /// Another router's port that it is linked to.
     pub(crate) side: Option<RouterSide<'a>>,
+    /// Load balancers of that router to whose addresses others have routes.
+    pub(crate) offered: Vec<NamedBalancer<'a>>,
 }
 
 /// A router with what its units may see.
@@ -320,9 +360,10 @@ impl<'a> RouterScope<'a> {
         let routes = self.state.routes.keys().map(|(by, prefix)| Item::Route(*by, *prefix));
         let policies = self.router.policies.keys().cloned().map(Item::Policy);
         let nats = self.router.nats.keys().cloned().map(Item::Nat);
-        let balancers = self.state.balancers.iter().cloned().map(Item::Balancer);
+        let balancers = self.state.balancers.all(self.nb).into_iter().cloned().map(Item::Balancer);
         let all = std::iter::once(Item::Datapath).chain(ports).chain(routes);
-        all.chain(policies).chain(nats).chain(balancers)
+        let groups = self.state.groups.keys().copied().map(Item::Group);
+        all.chain(policies).chain(nats).chain(balancers).chain(groups)
     }
 
     /// Everybody on the networks of a port.
@@ -358,7 +399,10 @@ impl<'a> RouterScope<'a> {
             |(switch, port): &&(String, String)| Some(self.nb.switches.get(switch)?.ports.contains_key(port));
         let peer = end.filter(|end| is_there(end) == Some(true)).map(|(_, port)| port.clone());
         let advertises = unasked(self.router.enabled, port);
-        Some(PortBinding { peer, advertises, ..gateway::router_binding(self.router, id, port) })
+        let is_on = self.router.enabled && port.enabled;
+        let sessions = if is_on { liveness::sessions(port) } else { Vec::new() };
+        let binding = gateway::router_binding(self.nb, self.router, id, port);
+        Some(PortBinding { peer, advertises, sessions, ..binding })
     }
 
     pub(super) fn route(&self, by: RouteMatch, prefix: IpNetwork) -> Option<RouteInput<'a>> {
@@ -377,8 +421,14 @@ impl<'a> RouterScope<'a> {
         Some(NatInput { ports: self.ports(), object: format!("{}/nats/{id}", self.traits.object), rule })
     }
 
+    pub(super) fn group(&self, ip: IpAddr) -> Option<RouterGroupInput<'a>> {
+        Some(RouterGroupInput { ports: self.ports(), ip, hearers: self.state.groups.get(&ip)? })
+    }
+
     pub(super) fn balancer(&self, id: &'a str) -> Option<RouterBalancerInput<'a>> {
-        self.state.balancers.get(id)?;
+        if !self.state.balancers.has(self.nb, id) {
+            return None;
+        }
         Some(RouterBalancerInput { ports: self.ports(), balancer: named(self.nb, id)? })
     }
 
@@ -390,6 +440,12 @@ impl<'a> RouterScope<'a> {
             return None;
         }
         let side = self.links.router_side(self.nb, switch_id, port_id);
-        Some(NeighbourInput { router_port_id: port, switch_id, port_id, port: other, side })
+        let offered = side.iter().flat_map(|side| {
+            let routed = self.links.routed().iter();
+            routed.filter(|id| is_of_router(self.nb, side.router, id)).filter_map(|id| named(self.nb, id))
+        });
+        let offered = offered.collect();
+        let ports = self.ports();
+        Some(NeighbourInput { ports, router_port_id: port, switch_id, port_id, port: other, side, offered })
     }
 }

@@ -8,9 +8,11 @@ use std::{
 
 use super::{
     address,
-    balancer::NamedBalancer,
+    balancer::Used,
     gateway::{self, Floating},
     links::Links,
+    liveness,
+    multicast::{self, Hearers, Listening},
     topology::RouterSide,
     unit::AclPlace,
 };
@@ -56,6 +58,8 @@ pub(crate) struct SwitchTraits {
     pub(crate) names: BTreeSet<String>,
     /// Bounds on what it asks hosts for.
     pub(crate) limits: Limits,
+    /// Who hears more than it has asked for; `None`: everybody hears everything.
+    pub(crate) listening: Option<Listening>,
 }
 
 impl SwitchTraits {
@@ -80,21 +84,24 @@ pub(crate) struct SwitchState {
     pub(crate) traits: SwitchTraits,
     /// ACLs by where they apply.
     pub(crate) acls: BTreeMap<AclPlace, BTreeSet<AclName>>,
-    /// Ids of the load balancers of its workloads.
-    pub(crate) balancers: BTreeSet<String>,
+    /// Some of them allow the replies to what they allow.
+    is_related: bool,
+    /// Load balancers of its workloads.
+    pub(crate) balancers: Used,
+    /// Groups that somebody wants to hear.
+    pub(crate) groups: BTreeMap<IpAddr, Hearers>,
 }
 
 impl SwitchState {
     pub(crate) fn of(nb: &Northbound, links: &Links, id: &str, switch: &LogicalSwitch) -> Self {
         let sides = links.of_switch(id).filter_map(|(port, ..)| links.router_side(nb, id, port));
         // A router that is on one chassis translates by itself, and so does a gateway.
-        let lends = |side: &RouterSide<'_>| {
-            side.is_enabled() && side.chassis().is_none() && side.gateway().is_empty()
-        };
-        let routers = sides.filter(lends);
-        let routers = routers.filter_map(|side| nb.routers.get(side.router_id));
-        let ids = routers.flat_map(|router| &router.load_balancers).chain(&switch.load_balancers);
-        let balancers: BTreeSet<_> = ids.filter(|id| nb.load_balancers.contains_key(*id)).cloned().collect();
+        let lends =
+            |side: &RouterSide<'_>| side.is_enabled() && side.chassis().is_none() && !side.has_gateway();
+        let mut balancers = Used::default();
+        balancers.by_switch(switch);
+        sides.filter(lends).for_each(|side| balancers.by_router(side.router));
+        let has_balancers = !balancers.is_empty(nb);
         let groups = links.groups_of_switch(id).filter_map(|id| Some((id, nb.port_groups.get(id)?)));
         let groups: Vec<_> = groups.collect();
         let own = switch.acls.iter().map(|(id, acl)| ((None, id.clone()), acl));
@@ -115,9 +122,9 @@ impl SwitchState {
             key: switch.key,
             default_policy: switch.default_policy,
             groups: groups.iter().map(|(id, group)| ((*id).clone(), group.default_policy)).collect(),
-            is_stateful: is_related || !acls.is_empty() && !balancers.is_empty(),
+            is_stateful: is_stateful(is_related, &acls, has_balancers),
             last_tiers,
-            has_balancers: !balancers.is_empty(),
+            has_balancers,
             takes_unknown: takes_unknown(switch),
             has_stations: has_stations(switch),
             options: switch.options.clone(),
@@ -126,19 +133,45 @@ impl SwitchState {
             dhcp: switch.services.dhcp.clone().map(|id| dhcp(nb, id.as_ref())),
             names: switch.services.names.clone(),
             limits: limits(nb, switch.services.limits.as_ref()),
+            listening: multicast::listening(nb, links, (id, switch)),
         };
-        Self { traits, acls, balancers }
+        Self { traits, acls, is_related, balancers, groups: multicast::of_switch(switch) }
     }
 
-    /// The state when nothing but ports of workloads has changed.
-    pub(crate) fn with_ports_of(&self, switch: &LogicalSwitch) -> Self {
-        let mut state = self.clone();
-        state.traits.takes_unknown = takes_unknown(switch);
-        state.traits.has_stations = has_stations(switch);
-        state.traits.networks = networks(switch);
-        state.traits.has_network = has_network(switch);
-        state
+    /// Follows a change of nothing but ports of workloads. True: the traits are other ones.
+    pub(crate) fn follow_ports(
+        &mut self,
+        nb: &Northbound,
+        links: &Links,
+        (id, switch): (&str, &LogicalSwitch),
+    ) -> bool {
+        self.groups = multicast::of_switch(switch);
+        let traits = &mut self.traits;
+        replace(&mut traits.takes_unknown, takes_unknown(switch))
+            | replace(&mut traits.has_stations, has_stations(switch))
+            | replace(&mut traits.networks, networks(switch))
+            | replace(&mut traits.has_network, has_network(switch))
+            | replace(&mut traits.listening, multicast::listening(nb, links, (id, switch)))
     }
+
+    /// Follows a change of nothing but load balancers, and which of them are in groups.
+    pub(crate) fn follow_balancers(&mut self, nb: &Northbound) -> bool {
+        let has_balancers = !self.balancers.is_empty(nb);
+        let is_stateful = is_stateful(self.is_related, &self.acls, has_balancers);
+        replace(&mut self.traits.has_balancers, has_balancers)
+            | replace(&mut self.traits.is_stateful, is_stateful)
+    }
+}
+
+fn replace<V: PartialEq>(slot: &mut V, value: V) -> bool {
+    let is_changed = *slot != value;
+    *slot = value;
+    is_changed
+}
+
+/// Connections are tracked for ACLs.
+fn is_stateful(is_related: bool, acls: &BTreeMap<AclPlace, BTreeSet<AclName>>, has_balancers: bool) -> bool {
+    is_related || !acls.is_empty() && has_balancers
 }
 
 /// The options of an id with it, if there are such.
@@ -202,8 +235,12 @@ pub(crate) struct RouterTraits {
     pub(crate) tables: BTreeMap<String, u16>,
     /// Numbers of the chains of its policies.
     pub(crate) chains: BTreeMap<String, u16>,
-    /// What it does besides, on the only chassis it is on.
+    /// What it does besides; some of it just when it is on one chassis.
     pub(crate) options: RouterOptions,
+    /// Addresses of translations to which other routers have routes, with their names.
+    pub(crate) offered: BTreeMap<IpAddr, String>,
+    /// Ids of its ports that what is sent to any group leaves by.
+    pub(crate) hear_all: BTreeSet<String>,
 }
 
 /// A router's traits, and which units it has besides its ports, policies, translations and
@@ -213,17 +250,19 @@ pub(crate) struct RouterState {
     pub(crate) traits: RouterTraits,
     /// Static routes by what they match.
     pub(crate) routes: BTreeMap<(RouteMatch, IpNetwork), Vec<StaticRoute>>,
-    /// Ids of its load balancers.
-    pub(crate) balancers: BTreeSet<String>,
+    /// Its load balancers.
+    pub(crate) balancers: Used,
+    /// Groups that somebody on its networks wants to hear.
+    pub(crate) groups: BTreeMap<IpAddr, Hearers>,
 }
 
 impl RouterState {
-    pub(crate) fn of(nb: &Northbound, id: &str, router: &LogicalRouter) -> Self {
+    pub(crate) fn of(nb: &Northbound, links: &Links, id: &str, router: &LogicalRouter) -> Self {
         let object = format!("routers/{id}");
-        let known = router.load_balancers.iter().filter_map(|id| Some((id, nb.load_balancers.get(id)?)));
-        let known: Vec<_> = known.collect();
+        let mut balancers = Used::default();
+        balancers.by_router(router);
         let mut routes: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for route in &router.static_routes {
+        for route in router.static_routes.iter().filter(|route| liveness::is_there(router, route)) {
             let base = IpNetwork { addr: route.prefix.base(), ..route.prefix };
             routes.entry((route.by, base)).or_default().push(route.clone());
         }
@@ -232,9 +271,11 @@ impl RouterState {
             key: router.key,
             enabled: router.enabled,
             chassis: router.chassis.clone(),
-            connects: !known.is_empty()
+            connects: !balancers.is_empty(nb)
                 || router.nats.values().any(|rule| connects(rule.kind, rule.stateless)),
-            translated: translated(router, &object, &known),
+            translated: translated(router, &object, |ip| {
+                links.services_at(ip).rev().find(|id| balancers.has(nb, id))
+            }),
             outside: gateway::outside(router),
             limits: limits(nb, router.limits.as_ref()),
             tables: numbers(router.ports.values().map(|port| &port.route_table)),
@@ -245,12 +286,22 @@ impl RouterState {
                 };
                 to.into_iter().chain([&policy.chain])
             })),
-            options: if router.chassis.is_some() { router.options.clone() } else { RouterOptions::default() },
+            offered: offered(id, router),
+            options: match router.chassis {
+                Some(_) => router.options.clone(),
+                None => RouterOptions { relays: router.options.relays, ..RouterOptions::default() },
+            },
+            hear_all: multicast::hear_all(router),
             object,
         };
-        let balancers = known.iter().map(|(id, _)| (*id).clone()).collect();
-        Self { traits, routes, balancers }
+        Self { traits, routes, balancers, groups: multicast::of_router(nb, links, id, router) }
     }
+}
+
+/// Addresses of its translations to which other routers have routes.
+pub(super) fn offered(id: &str, router: &LogicalRouter) -> BTreeMap<IpAddr, String> {
+    let nats = router.nats.iter().filter(|(_, rule)| rule.add_route && rule.kind != NatKind::Source);
+    nats.map(|(nat, rule)| (rule.external_ip, format!("routers/{id}/nats/{nat}"))).collect()
 }
 
 /// Numbers for names, from 1 on; what has no name has none.
@@ -260,16 +311,15 @@ fn numbers<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u16>
 }
 
 /// Addresses of the router's own that it translates, with what for.
-fn translated(
+fn translated<'a>(
     router: &LogicalRouter,
     object: &str,
-    balancers: &[(&String, &crate::model::LoadBalancer)],
+    balancer_at: impl Fn(IpAddr) -> Option<&'a String>,
 ) -> BTreeMap<IpAddr, String> {
     let enabled = router.ports.values().filter(|port| router.enabled && port.enabled);
     let own: BTreeSet<_> = enabled.flat_map(address::of_router_port).map(|network| network.addr).collect();
     let nats = router.nats.iter().map(|(id, rule)| (rule.external_ip, format!("{object}/nats/{id}")));
-    let services = balancers.iter().flat_map(|(id, balancer)| NamedBalancer { id, balancer }.services());
-    let services = services.map(|service| (service.vip.ip, service.object));
+    let services = own.iter().filter_map(|ip| Some((*ip, format!("load-balancers/{}", balancer_at(*ip)?))));
     let options = router.chassis.iter().map(|_| &router.options);
     let sources = options.flat_map(|options| options.balancer_sources.iter().chain(&options.dnat_sources));
     let sources = sources.map(|ip| (*ip, object.to_owned()));

@@ -1,17 +1,17 @@
 //! The units that a network is compiled in, and what each contributes to the whole.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use flowtable::types::Priority;
 
 use crate::{
     key::{DatapathKey, PortKey},
-    model::{AclDirection, IpNetwork, Limits, RouteMatch},
+    model::{AclDirection, IpNetwork, Limits, RouteMatch, Snooping},
     southbound::{Datapath, LogicalFlow, PortBinding},
 };
 
 /// What units belong to, by its id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Owner {
     Switch(Arc<str>),
     Router(Arc<str>),
@@ -36,6 +36,8 @@ pub(crate) enum Item {
     Nat(String),
     /// A load balancer.
     Balancer(String),
+    /// A group that somebody wants to hear.
+    Group(IpAddr),
     /// (router port, switch port): somebody on a network of the router's.
     Neighbour(String, String),
 }
@@ -59,14 +61,18 @@ pub(crate) struct DatapathHead {
     pub(crate) name: String,
     pub(crate) is_router: bool,
     pub(crate) limits: Limits,
+    pub(crate) snooping: Option<Snooping>,
 }
 
 impl DatapathHead {
     pub(crate) fn with_sets(self, sets: BTreeSet<String>) -> Datapath {
-        let Self { name, is_router, limits } = self;
-        Datapath { name, is_router, sets, limits }
+        let Self { name, is_router, limits, snooping } = self;
+        Datapath { name, is_router, sets, limits, snooping }
     }
 }
+
+/// Name of a group of ports.
+pub(crate) type GroupName = Cow<'static, str>;
 
 /// What a unit contributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,9 +83,9 @@ pub(crate) struct Output {
     pub(crate) datapath: Option<DatapathHead>,
     pub(crate) bindings: Vec<(String, PortBinding)>,
     /// Groups that there are, with their names.
-    pub(crate) groups: Vec<(PortKey, &'static str)>,
+    pub(crate) groups: Vec<(PortKey, GroupName)>,
     /// Ports in groups. A group with a port is there.
-    pub(crate) members: Vec<(PortKey, &'static str, String)>,
+    pub(crate) members: Vec<(PortKey, GroupName, String)>,
     /// Flows, each with the rank of its feature.
     pub(crate) flows: Vec<(u16, Arc<LogicalFlow>)>,
     /// Names of sets that the flows speak of, and of the names that workloads see.

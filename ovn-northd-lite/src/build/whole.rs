@@ -29,11 +29,11 @@ pub(super) fn assemble(units: Vec<(Output, Arc<Item>)>) -> Southbound {
         }
         sb.bindings.extend(output.bindings);
         for (group, name) in output.groups {
-            sb.groups.entry((key, group)).or_default().name = name.to_owned();
+            sb.groups.entry((key, group)).or_default().name = name.into_owned();
         }
         for (group, name, port) in output.members {
             let group = sb.groups.entry((key, group)).or_default();
-            group.name = name.to_owned();
+            group.name = name.into_owned();
             group.ports.insert(port);
         }
         named.entry(key).or_insert_with(Vec::new).extend(output.named_sets);

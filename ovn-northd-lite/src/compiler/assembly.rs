@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     build::{
-        unit::{DatapathHead, Item, Output},
+        unit::{DatapathHead, GroupName, Item, Output},
         whole::{self, Rank, place},
     },
     delta::{GroupChange, SouthboundDelta, diff_map},
@@ -32,7 +32,7 @@ type GroupKey = (DatapathKey, PortKey);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assembly {
     datapaths: BTreeMap<DatapathKey, DatapathParts>,
-    bindings: BTreeMap<String, PortBinding>,
+    bindings: HashMap<String, PortBinding>,
     groups: BTreeMap<GroupKey, GroupParts>,
     flows: HashMap<PlaceHash, Vec<Candidate>>,
     touched: Touched,
@@ -50,7 +50,7 @@ struct DatapathParts {
 #[derive(Debug, Clone, Default)]
 struct GroupParts {
     /// From those that say so; `None`: nobody does.
-    name: Option<&'static str>,
+    name: Option<GroupName>,
     n_declared: usize,
     ports: BTreeSet<String>,
 }
@@ -121,12 +121,12 @@ impl Assembly {
         }
         for (group, name) in &output.groups {
             let parts = self.group(key, *group);
-            parts.name = Some(name);
+            parts.name = Some(name.clone());
             parts.n_declared += 1;
         }
         for (group, name, port) in &output.members {
             let parts = self.group(key, *group);
-            parts.name = Some(name);
+            parts.name = Some(name.clone());
             parts.ports.insert(port.clone());
             self.touched.groups.entry((key, *group)).or_default().insert(port.clone());
         }
@@ -197,9 +197,15 @@ impl Assembly {
                 }
                 continue;
             };
+            let name = parts.name.as_deref().unwrap_or_default();
+            // A group of another name is another group.
+            if sb.groups.get(&key).is_some_and(|group| group.name != name) {
+                sb.groups.remove(&key);
+                delta.removed.groups.insert(key);
+            }
             let is_new = !sb.groups.contains_key(&key);
-            let name = parts.name.unwrap_or_default().to_owned();
-            let group = sb.groups.entry(key).or_insert_with(|| MulticastGroup { name, ..Default::default() });
+            let new = || MulticastGroup { name: name.to_owned(), ..Default::default() };
+            let group = sb.groups.entry(key).or_insert_with(new);
             let mut change = GroupChange { name: group.name.clone(), ..GroupChange::default() };
             for port in ports {
                 if parts.ports.contains(&port) {
@@ -222,22 +228,27 @@ impl Assembly {
         sb: &mut Southbound,
         delta: &mut SouthboundDelta,
     ) {
-        let mut gone = BTreeMap::new();
-        let mut fresh = BTreeMap::new();
+        let mut gone = Vec::new();
+        let mut fresh = Vec::new();
         let mut colliding = BTreeSet::new();
         for (place, before) in touched {
             let now = self.flows.get(&place).map_or_else(Vec::new, |candidates| in_force(candidates));
             let id = |flow: &Arc<LogicalFlow>| (whole::id(place.0, flow), Arc::clone(flow));
             gone.extend(before.iter().filter(|flow| !now.contains(flow)).map(id));
-            for (id, flow) in now.iter().filter(|flow| !before.contains(flow)).map(id) {
-                if fresh.insert(id, flow).is_some() {
-                    colliding.insert(place.0);
-                }
-            }
+            fresh.extend(now.iter().filter(|flow| !before.contains(flow)).map(id));
             if self.datapaths.get(&place.0).is_some_and(|parts| parts.collides) {
                 colliding.insert(place.0);
             }
         }
+        fresh.sort_unstable_by_key(|(id, _)| *id);
+        for ((id, flow), (next, _)) in fresh.iter().zip(fresh.iter().skip(1)) {
+            if id == next {
+                colliding.insert(flow.datapath);
+            }
+        }
+        // Made at once: that is much less than one by one.
+        let (gone, mut fresh): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (gone.into_iter().collect(), fresh.into_iter().collect());
         for (id, flow) in &fresh {
             if sb.flows.contains_key(id) && !gone.contains_key(id) {
                 colliding.insert(flow.datapath);
@@ -249,12 +260,15 @@ impl Assembly {
                 delta.removed.flows.insert(id);
             }
         }
-        for (id, flow) in fresh {
-            if !colliding.contains(&flow.datapath) {
-                sb.flows.insert(id, Arc::clone(&flow));
-                delta.flows.insert(id, flow);
-            }
+        if !colliding.is_empty() {
+            fresh.retain(|_, flow| !colliding.contains(&flow.datapath));
         }
+        if fresh.len() > sb.flows.len() / 8 {
+            sb.flows.append(&mut fresh.clone());
+        } else {
+            sb.flows.extend(fresh.iter().map(|(id, flow)| (*id, Arc::clone(flow))));
+        }
+        delta.flows = fresh;
         for datapath in colliding {
             self.number_anew(datapath, sb, delta);
         }

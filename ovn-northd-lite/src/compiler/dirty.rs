@@ -28,6 +28,10 @@ pub struct Dirty {
     pub nats: BTreeSet<(String, String)>,
     /// Load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Groups of load balancers.
+    pub balancer_groups: BTreeSet<String>,
+    /// Groups of hosts that may be a gateway.
+    pub ha_groups: BTreeSet<String>,
     /// What DHCP clients are told.
     pub dhcp_options: BTreeSet<String>,
     /// Names with their addresses.

@@ -6,21 +6,18 @@
 mod assembly;
 mod dirty;
 mod reach;
+mod references;
 mod sets;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 pub use self::dirty::Dirty;
-use self::{
-    assembly::Assembly,
-    reach::{Reach, References},
-    sets::SetTracker,
-};
+use self::{assembly::Assembly, reach::Reach, references::References, sets::SetTracker};
 use crate::{
     build::{
         feature::{build_router, build_switch},
@@ -37,6 +34,10 @@ use crate::{
 /// What a unit contributes that there is not.
 static NONE: Output = Output::NONE;
 
+/// What units contribute, by their owners: a change looks through those of its owner, however
+/// many others there are.
+type Units = HashMap<Owner, BTreeMap<Arc<Item>, Output>>;
+
 /// Keeps the compiled network up to date.
 ///
 /// # Invariants
@@ -48,17 +49,21 @@ pub struct Compiler {
     references: Users,
     switches: BTreeMap<String, SwitchState>,
     routers: BTreeMap<String, RouterState>,
-    units: BTreeMap<UnitId, Output>,
+    units: Units,
     assembly: Assembly,
     sets: SetTracker,
     sb: Southbound,
 }
 
-/// Switches and routers that name load balancers.
+/// Switches and routers that name load balancers or groups of these, and which load
+/// balancers the groups name.
 #[derive(Debug, Clone, Default)]
 struct Users {
     switches: References,
     routers: References,
+    switches_of_groups: References,
+    routers_of_groups: References,
+    groups: References,
 }
 
 impl Compiler {
@@ -86,10 +91,9 @@ impl Compiler {
         let reach = Reach::of(self, nb, dirty);
         let units = self.units_in(nb, &reach);
         let fresh = units.into_iter().map(|unit| (self.build(nb, &unit), unit));
-        let fresh: Vec<_> =
-            fresh.filter(|(new, unit)| self.units.get(unit).unwrap_or(&NONE) != new).collect();
+        let fresh: Vec<_> = fresh.filter(|(new, unit)| self.present(unit).unwrap_or(&NONE) != new).collect();
         // What goes, goes first: an id may have moved from one unit to another.
-        let old: Vec<_> = fresh.iter().map(|(_, unit)| self.units.remove(unit).unwrap_or_default()).collect();
+        let old: Vec<_> = fresh.iter().map(|(_, unit)| self.take(unit).unwrap_or_default()).collect();
         for (old, (_, unit)) in old.iter().zip(&fresh) {
             self.assembly.remove(&unit.1, old);
         }
@@ -97,13 +101,27 @@ impl Compiler {
             if !new.is_empty() {
                 new.share_flows(old);
                 self.assembly.insert(&unit.1, &new);
-                self.units.insert(unit, new);
+                self.units.entry(unit.0).or_default().insert(unit.1, new);
             }
         }
         let mut delta = self.assembly.settle(&mut self.sb);
         self.sets.update(nb, dirty, &self.links, &mut self.sb, &mut delta);
         self.follow_hosts(chassis, dirty, &mut delta);
         delta
+    }
+
+    /// What a unit has contributed.
+    fn present(&self, (owner, item): &UnitId) -> Option<&Output> {
+        self.units.get(owner)?.get(item)
+    }
+
+    fn take(&mut self, (owner, item): &UnitId) -> Option<Output> {
+        let items = self.units.get_mut(owner)?;
+        let output = items.remove(item);
+        if items.is_empty() {
+            self.units.remove(owner);
+        }
+        output
     }
 
     fn follow_hosts(
@@ -128,26 +146,22 @@ impl Compiler {
         }
     }
 
-    /// The units that are reached, those that there are no longer included.
-    fn units_in(&self, nb: &Northbound, reach: &Reach) -> BTreeSet<UnitId> {
-        let mut units = BTreeSet::new();
+    /// The units that are reached, each once, those that there are no longer included.
+    fn units_in(&self, nb: &Northbound, reach: &Reach) -> Vec<UnitId> {
+        let mut units = Vec::new();
         for (id, what) in &reach.switches {
             let owner = Owner::Switch(id.as_str().into());
-            let mut add = |item: Item| {
-                units.insert((owner.clone(), Arc::new(item)));
-            };
+            let mut add = |item: Item| units.push((owner.clone(), Arc::new(item)));
             what.items.iter().cloned().for_each(&mut add);
             if what.all {
                 self.switch_scope(nb, id).iter().flat_map(SwitchScope::items).for_each(add);
-                units.extend(self.known(&owner, Item::Datapath).cloned());
+                units.extend(self.known(&owner, Item::Datapath));
             }
         }
         for (id, what) in &reach.routers {
             let owner = Owner::Router(id.as_str().into());
             let scope = self.router_scope(nb, id);
-            let mut add = |item: Item| {
-                units.insert((owner.clone(), Arc::new(item)));
-            };
+            let mut add = |item: Item| units.push((owner.clone(), Arc::new(item)));
             what.items.iter().cloned().for_each(&mut add);
             if what.all || what.own {
                 scope.iter().flat_map(RouterScope::own_items).for_each(&mut add);
@@ -164,21 +178,24 @@ impl Compiler {
             };
             if what.all || what.own {
                 let known = self.known(&owner, Item::Datapath);
-                units.extend(known.filter(|(_, item)| is_reached(item)).cloned());
+                units.extend(known.filter(|(_, item)| is_reached(item)));
             } else {
                 for port in &what.links {
                     let known = self.known(&owner, Item::Neighbour(port.clone(), String::new()));
-                    units.extend(known.take_while(|(_, item)| is_reached(item)).cloned());
+                    units.extend(known.take_while(|(_, item)| is_reached(item)));
                 }
             }
         }
+        units.sort_unstable();
+        units.dedup();
         units
     }
 
     /// The units of an owner that there are, from an item on.
-    fn known<'a>(&'a self, owner: &'a Owner, first: Item) -> impl Iterator<Item = &'a UnitId> {
-        let units = self.units.range((owner.clone(), Arc::new(first))..);
-        units.map(|(unit, _)| unit).take_while(move |(of, _)| of == owner)
+    fn known<'a>(&'a self, owner: &'a Owner, first: Item) -> impl Iterator<Item = UnitId> + 'a {
+        let items = self.units.get(owner).into_iter();
+        let items = items.flat_map(move |items| items.range(Arc::new(first.clone())..));
+        items.map(move |(item, _)| (owner.clone(), Arc::clone(item)))
     }
 
     fn build(&self, nb: &Northbound, (owner, item): &UnitId) -> Output {

@@ -1,15 +1,20 @@
 //! Which units can see a change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{Compiler, Dirty};
 use crate::{
     build::{
+        balancer::Used,
         links::Relinked,
+        multicast::Hearers,
         traits::{AclName, RouterState, SwitchState},
         unit::Item,
     },
-    model::Northbound,
+    model::{Gateway, Northbound, SwitchPort},
 };
 
 /// What is reached of each switch and router.
@@ -17,6 +22,8 @@ use crate::{
 pub(super) struct Reach {
     pub(super) switches: BTreeMap<String, SwitchReach>,
     pub(super) routers: BTreeMap<String, RouterReach>,
+    /// Load balancers that groups which are dirty name now, or have named before.
+    members: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What is reached of a switch.
@@ -24,8 +31,9 @@ pub(super) struct Reach {
 pub(super) struct SwitchReach {
     /// All its units.
     pub(super) all: bool,
-    /// More than a port: its state is to be made anew.
+    /// More than ports and load balancers: its state is to be made anew.
     rechecks: bool,
+    has_ports: bool,
     acls: BTreeSet<AclName>,
     balancers: BTreeSet<String>,
     pub(super) items: BTreeSet<Item>,
@@ -55,6 +63,7 @@ impl Reach {
         reach.mark_groups(compiler, nb, dirty);
         reach.mark_balancers(compiler, nb, dirty);
         reach.mark_services(nb, dirty);
+        reach.mark_gateways(compiler, nb, dirty);
         reach.compare_routers(compiler, nb);
         reach.compare_switches(compiler, nb);
         reach
@@ -83,11 +92,19 @@ impl Reach {
             let port = nb.switches.get(id).and_then(|switch| switch.ports.get(port_id));
             relinked.extend(compiler.links.set_port(id, port_id, port));
             self.switch_port(compiler, id, port_id);
+            self.switch(id).has_ports = true;
         }
         for id in dirty.switches.iter().chain(&dirty.switch_settings) {
-            let names = nb.switches.get(id).map(|switch| &switch.load_balancers);
-            compiler.references.switches.set(id, names.cloned().unwrap_or_default());
+            let switch = nb.switches.get(id);
+            let users = &mut compiler.references;
+            users.switches.set(id, switch.map(|switch| switch.load_balancers.clone()).unwrap_or_default());
+            let groups = switch.map(|switch| switch.balancer_groups.clone()).unwrap_or_default();
+            users.switches_of_groups.set(id, groups);
             self.switch(id).rechecks = true;
+            // Whether a switch listens is what routers know of groups on it.
+            for (_, router, _) in compiler.links.of_switch(id) {
+                self.router(router).rechecks |= relays(compiler, router);
+            }
         }
         for (id, acl) in &dirty.switch_acls {
             let reach = self.switch(id);
@@ -105,7 +122,10 @@ impl Reach {
         self.switch(switch).items.insert(Item::Port(port.to_owned()));
         for (_, router, router_port) in compiler.links.of_switch(switch) {
             let neighbour = Item::Neighbour(router_port.to_owned(), port.to_owned());
-            self.router(router).items.insert(neighbour);
+            let reach = self.router(router);
+            reach.items.insert(neighbour);
+            // It sends on what somebody behind the port wants to hear.
+            reach.rechecks |= relays(compiler, router);
         }
     }
 
@@ -128,8 +148,11 @@ impl Reach {
             self.router_sides(compiler, id, None);
         }
         for id in dirty.routers.iter().chain(&dirty.router_settings) {
-            let names = nb.routers.get(id).map(|router| &router.load_balancers);
-            compiler.references.routers.set(id, names.cloned().unwrap_or_default());
+            let router = nb.routers.get(id);
+            let users = &mut compiler.references;
+            users.routers.set(id, router.map(|router| router.load_balancers.clone()).unwrap_or_default());
+            let groups = router.map(|router| router.balancer_groups.clone()).unwrap_or_default();
+            users.routers_of_groups.set(id, groups);
             self.router(id).rechecks = true;
         }
         for (id, port) in &dirty.router_ports {
@@ -181,22 +204,62 @@ impl Reach {
     }
 
     fn mark_balancers(&mut self, compiler: &mut Compiler, nb: &Northbound, dirty: &Dirty) {
+        let mut routed = compiler.links.routed().clone();
         for id in &dirty.load_balancers {
             for (switch, port) in compiler.links.set_balancer(id, nb.load_balancers.get(id)) {
                 self.switch(&switch).items.insert(Item::Port(port));
             }
-            for switch in compiler.references.switches.of(id) {
-                let reach = self.switch(switch);
-                reach.rechecks = true;
-                reach.balancers.insert(id.clone());
+        }
+        routed.extend(compiler.links.routed().iter().cloned());
+        let compiler = self.follow_balancer_groups(compiler, nb, dirty, &routed);
+        let users = &compiler.references;
+        for id in &dirty.load_balancers {
+            let groups: Vec<_> = users.groups.of(id).collect();
+            let of_groups = groups.iter().flat_map(|group| users.switches_of_groups.of(group));
+            for switch in users.switches.of(id).chain(of_groups) {
+                self.switch(switch).balancers.insert(id.clone());
             }
-            for router in compiler.references.routers.of(id) {
-                self.router(router).balancers.insert(id.clone());
-                for (_, switch, _) in compiler.links.of_router(router) {
-                    let reach = self.switch(switch);
-                    reach.rechecks = true;
-                    reach.balancers.insert(id.clone());
+            let of_groups = groups.iter().flat_map(|group| users.routers_of_groups.of(group));
+            for router in users.routers.of(id).chain(of_groups) {
+                self.balancer_of_router(compiler, router, id, routed.contains(id));
+            }
+        }
+    }
+
+    /// Load balancers that come into groups or leave them, where those are used.
+    fn follow_balancer_groups<'c>(
+        &mut self,
+        compiler: &'c mut Compiler,
+        nb: &Northbound,
+        dirty: &Dirty,
+        routed: &BTreeSet<String>,
+    ) -> &'c Compiler {
+        let none = BTreeSet::new();
+        for group in &dirty.balancer_groups {
+            let new = nb.balancer_groups.get(group).unwrap_or(&none);
+            let old = compiler.references.groups.by(group).unwrap_or(&none);
+            let changed: Vec<_> = old.symmetric_difference(new).cloned().collect();
+            self.members.insert(group.clone(), old.union(new).cloned().collect());
+            for switch in compiler.references.switches_of_groups.of(group) {
+                self.switch(switch).balancers.extend(changed.iter().cloned());
+            }
+            for router in compiler.references.routers_of_groups.of(group) {
+                for id in &changed {
+                    self.balancer_of_router(compiler, router, id, routed.contains(id));
                 }
+            }
+            compiler.references.groups.set(group, new.clone());
+        }
+        compiler
+    }
+
+    /// A load balancer of a router changes, comes or goes.
+    fn balancer_of_router(&mut self, compiler: &Compiler, router: &str, id: &str, is_routed: bool) {
+        self.router(router).balancers.insert(id.to_owned());
+        for (_, switch, port) in compiler.links.of_router(router) {
+            self.switch(switch).balancers.insert(id.to_owned());
+            if is_routed {
+                self.switch_port(compiler, switch, port);
             }
         }
     }
@@ -223,6 +286,27 @@ impl Reach {
         }
     }
 
+    /// Ports that name groups of hosts which are dirty. Such groups change when hosts come and
+    /// go: nobody keeps count of their users.
+    fn mark_gateways(&mut self, compiler: &Compiler, nb: &Northbound, dirty: &Dirty) {
+        if dirty.ha_groups.is_empty() {
+            return;
+        }
+        let is_dirty =
+            |gateway: &Gateway| matches!(gateway, Gateway::Group(id) if dirty.ha_groups.contains(id));
+        for (id, switch) in &nb.switches {
+            let is_user = |port: &SwitchPort| port.kind.gateway().is_some_and(is_dirty);
+            let ports = switch.ports.iter().filter(|(_, port)| is_user(port));
+            ports.for_each(|(port, _)| self.switch_port(compiler, id, port));
+        }
+        for (id, router) in &nb.routers {
+            for (port, _) in router.ports.iter().filter(|(_, port)| is_dirty(&port.gateway)) {
+                self.router(id).items.insert(Item::Port(port.clone()));
+                self.router_sides(compiler, id, Some(port));
+            }
+        }
+    }
+
     /// Makes the states of routers anew; where they differ, more is reached.
     fn compare_routers(&mut self, compiler: &mut Compiler, nb: &Northbound) {
         let ids: Vec<_> = self.routers.keys().cloned().collect();
@@ -237,7 +321,7 @@ impl Reach {
             if is_by_neighbours {
                 continue;
             }
-            let new = nb.routers.get(&id).map(|router| RouterState::of(nb, &id, router));
+            let new = nb.routers.get(&id).map(|router| RouterState::of(nb, &compiler.links, &id, router));
             let old = compiler.routers.remove(&id);
             if let Some(new) = &new {
                 compiler.routers.insert(id.clone(), new.clone());
@@ -248,38 +332,72 @@ impl Reach {
                 continue;
             };
             reach.compare(old, new);
+            let items = items_of(nb, &self.members, (&old.balancers, &new.balancers));
+            self.router(&id).items.extend(items);
             if old.traits != new.traits || old.balancers != new.balancers {
                 self.router_sides(compiler, &id, None);
             }
         }
     }
 
-    /// Makes the states of switches anew; where they differ, more is reached.
+    /// Brings the states of switches up to date; where they differ, more is reached.
     fn compare_switches(&mut self, compiler: &mut Compiler, nb: &Northbound) {
+        let Compiler { links, switches, .. } = compiler;
         for (id, reach) in &mut self.switches {
-            let old = compiler.switches.remove(id);
-            let new = nb.switches.get(id).map(|switch| match &old {
-                Some(old) if !reach.rechecks => old.with_ports_of(switch),
-                _ => SwitchState::of(nb, &compiler.links, id, switch),
-            });
-            match (&old, &new) {
-                (Some(old), Some(new)) => reach.compare(old, new),
-                _ => reach.all = true,
+            let Some(switch) = nb.switches.get(id) else {
+                switches.remove(id);
+                reach.all = true;
+                continue;
+            };
+            reach.items.extend(reach.balancers.iter().cloned().map(Item::Balancer));
+            match switches.get_mut(id) {
+                Some(state) if !reach.rechecks => {
+                    if reach.has_ports {
+                        let before = std::mem::take(&mut state.groups);
+                        reach.all |= state.follow_ports(nb, links, (id, switch));
+                        reach.items.extend(changed_groups(&before, &state.groups));
+                    }
+                    reach.all |= !reach.balancers.is_empty() && state.follow_balancers(nb);
+                }
+                Some(state) => {
+                    let new = SwitchState::of(nb, links, id, switch);
+                    reach.compare(state, &new);
+                    let items = items_of(nb, &self.members, (&state.balancers, &new.balancers));
+                    reach.items.extend(items);
+                    *state = new;
+                }
+                None => {
+                    switches.insert(id.clone(), SwitchState::of(nb, links, id, switch));
+                    reach.all = true;
+                }
             }
-            compiler.switches.extend(new.map(|new| (id.clone(), new)));
         }
     }
+}
+
+/// Load balancers that somebody uses now and has not used before, or the other way around:
+/// those that are named, and those that are in groups which are, or were.
+fn items_of(
+    nb: &Northbound,
+    members: &BTreeMap<String, BTreeSet<String>>,
+    (old, new): (&Used, &Used),
+) -> BTreeSet<Item> {
+    let groups = old.groups.symmetric_difference(&new.groups);
+    let groups = groups.filter_map(|group| members.get(group).or_else(|| nb.balancer_groups.get(group)));
+    let ids = old.ids.symmetric_difference(&new.ids).chain(groups.flatten());
+    ids.cloned().map(Item::Balancer).collect()
 }
 
 impl SwitchReach {
     fn compare(&mut self, old: &SwitchState, new: &SwitchState) {
         self.all |= old.traits != new.traits;
-        if self.all || !self.rechecks {
+        if self.all {
             return;
         }
-        let balancers = old.balancers.symmetric_difference(&new.balancers);
-        let balancers = balancers.chain(self.balancers.intersection(&new.balancers));
-        self.items.extend(balancers.cloned().map(Item::Balancer));
+        self.items.extend(changed_groups(&old.groups, &new.groups));
+        if !self.rechecks {
+            return;
+        }
         let is_dirty = |names: &BTreeSet<AclName>| !self.acls.is_disjoint(names);
         for (place, names) in &old.acls {
             if new.acls.get(place) != Some(names) {
@@ -300,9 +418,8 @@ impl RouterReach {
         if self.all {
             return;
         }
-        let balancers = old.balancers.symmetric_difference(&new.balancers);
-        let balancers = balancers.chain(self.balancers.intersection(&new.balancers));
-        self.items.extend(balancers.cloned().map(Item::Balancer));
+        self.items.extend(self.balancers.iter().cloned().map(Item::Balancer));
+        self.items.extend(changed_groups(&old.groups, &new.groups));
         let route = |(by, prefix): &(_, _)| Item::Route(*by, *prefix);
         let gone = old.routes.keys().filter(|key| !new.routes.contains_key(key));
         self.items.extend(gone.map(route));
@@ -311,35 +428,17 @@ impl RouterReach {
     }
 }
 
-/// Who names which load balancers, both ways.
-#[derive(Debug, Clone, Default)]
-pub(super) struct References {
-    named: BTreeMap<String, BTreeSet<String>>,
-    users: BTreeMap<String, BTreeSet<String>>,
+/// Groups that are heard by others than before, or by nobody any more.
+fn changed_groups(
+    old: &BTreeMap<IpAddr, Hearers>,
+    new: &BTreeMap<IpAddr, Hearers>,
+) -> impl Iterator<Item = Item> {
+    let gone = old.keys().filter(|ip| !new.contains_key(*ip));
+    let changed = new.iter().filter(|(ip, hearers)| old.get(*ip) != Some(*hearers));
+    gone.chain(changed.map(|(ip, _)| ip)).copied().map(Item::Group).collect::<Vec<_>>().into_iter()
 }
 
-impl References {
-    /// Replaces what a user names.
-    fn set(&mut self, user: &str, names: BTreeSet<String>) {
-        let old = self.named.remove(user).unwrap_or_default();
-        for name in old.difference(&names) {
-            if let Some(users) = self.users.get_mut(name) {
-                users.remove(user);
-                if users.is_empty() {
-                    self.users.remove(name);
-                }
-            }
-        }
-        for name in names.difference(&old) {
-            self.users.entry(name.clone()).or_default().insert(user.to_owned());
-        }
-        if !names.is_empty() {
-            self.named.insert(user.to_owned(), names);
-        }
-    }
-
-    /// Who names it.
-    fn of(&self, name: &str) -> impl Iterator<Item = &String> {
-        self.users.get(name).into_iter().flatten()
-    }
+/// A router sends groups on from one of its networks to others.
+fn relays(compiler: &Compiler, router: &str) -> bool {
+    compiler.routers.get(router).is_some_and(|state| state.traits.options.relays)
 }

@@ -37,8 +37,10 @@ fn rate(service: Service) -> Rate {
         Service::HealthCheck => (2000, 1000),
         // Beyond it, names that the network does not know are not resolved either.
         Service::Dns => (2000, 1000),
-        // Every 10 ms from a hundred chassis.
-        Service::Bfd => (10_000, 1_000),
+        // A workload that joins many groups says so at once, and more than once.
+        Service::Igmp => (1000, 500),
+        // Every 10 ms from a hundred chassis or next hops.
+        Service::Bfd | Service::BfdMessage => (10_000, 1_000),
     };
     Rate { pps, burst }
 }

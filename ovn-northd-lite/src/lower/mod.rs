@@ -64,7 +64,7 @@ pub use change::LoweredDelta;
 pub use gateway::{chassis_of, is_resident};
 pub use incremental::Lowering;
 pub use neighbours::{Learned, neighbour_rules};
-pub use physical::{sent_by_router, sent_to_workload};
+pub use physical::{sent_by_router, sent_to_next_hop, sent_to_workload};
 pub use tunnel::tunnel_to;
 
 use crate::{

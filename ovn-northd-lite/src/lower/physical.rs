@@ -1,13 +1,17 @@
 //! Between ports of the switch and logical ports: who sent, where it goes.
 
+use std::net::IpAddr;
+
 use flowtable::{field::Field, flow::Action, types::VlanId};
 
 use super::{
     ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, Interface, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS,
     LOG_TO_PHYS, PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT, Tag, gateway,
+    logical::ingress_table,
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
+    build::stage::{RouterIn, Stage},
     key::{DatapathKey, PortKey},
     southbound::{MulticastGroup, PortBinding},
 };
@@ -177,6 +181,28 @@ pub fn sent_by_router(datapath: DatapathKey, port: PortKey, is_pinned: bool) -> 
 /// What becomes of a packet that the host makes for a workload of its own.
 pub fn sent_to_workload(datapath: DatapathKey, port: PortKey) -> Vec<Action> {
     out_of(datapath, port, 0)
+}
+
+/// What becomes of a packet that a router makes for a next hop, whose MAC address it finds out
+/// as for any other packet.
+pub fn sent_to_next_hop(
+    (datapath, port): (DatapathKey, PortKey),
+    next: IpAddr,
+    source: IpAddr,
+) -> Vec<Action> {
+    let (hop, own) = match (next, source) {
+        (IpAddr::V6(next), IpAddr::V6(source)) => {
+            (set(Field::Xxreg0, next.into()), set(Field::Xxreg1, source.into()))
+        }
+        (IpAddr::V4(next), IpAddr::V4(source)) => {
+            (set(Field::Reg0, u32::from(next).into()), set(Field::Reg5, u32::from(source).into()))
+        }
+        // Nobody is reached from an address of the other family.
+        _ => return Vec::new(),
+    };
+    let table = ingress_table(Stage::from(RouterIn::ArpResolve).number);
+    let place = [set(Field::Metadata, datapath.get().into()), set(Field::Reg15, port.get().into()), hop, own];
+    place.into_iter().chain(table.map(resubmit)).collect()
 }
 
 fn out_of(datapath: DatapathKey, port: PortKey, flags: u128) -> Vec<Action> {

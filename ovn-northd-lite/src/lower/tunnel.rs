@@ -19,7 +19,7 @@ use flowtable::{
 };
 
 use super::{
-    Context, FROM_TUNNEL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place, REMOTE_OUTPUT,
+    Context, FROM_TUNNEL, LOCAL_OUTPUT, LocalPorts, PHYS_TO_LOG, Place, REMOTE_OUTPUT, chassis_of,
     physical::{members, to_member},
     rules::{RuleSet, set},
 };
@@ -121,6 +121,11 @@ pub(super) fn group<'a>(
                 chassis.insert(other);
             }
             Place::Patch(_) => actions.push(to_member(context, id, binding)),
+            // A port of a router that is on another chassis: that one passes it on.
+            Place::Nowhere if !binding.gateway.is_empty() => {
+                let gateway = chassis_of(context.view, context.local, binding);
+                chassis.extend(gateway.filter(|gateway| *gateway != context.local.chassis));
+            }
             Place::Here(_) | Place::Pinned(_) | Place::Again(_) | Place::Outside(..) | Place::Nowhere => {}
         }
     }

@@ -68,6 +68,8 @@ pub struct AclLog {
     pub severity: Severity,
     /// How many lines a host writes; `None`: its part of what all ACLs may.
     pub rate: Option<Rate>,
+    /// Answers and errors of connections that it has allowed are logged too, by its label.
+    pub related: bool,
 }
 
 /// How much a logged packet matters.

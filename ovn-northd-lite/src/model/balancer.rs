@@ -26,6 +26,10 @@ pub struct LoadBalancer {
     pub skip_snat: bool,
     /// For which of its addresses routers answer questions.
     pub responder: Responder,
+    /// Other routers have a route to its addresses by the routers that have it.
+    pub add_route: bool,
+    /// Hosts tell of new connections to a service without backends.
+    pub event: bool,
 }
 
 /// For which addresses of a load balancer its routers answer questions.

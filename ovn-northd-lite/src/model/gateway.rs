@@ -1,7 +1,7 @@
 //! Where a network meets what is outside: hosts that may be a gateway, and how ports are
 //! attached that are no plain interface.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use flowtable::types::VlanId;
 
@@ -24,6 +24,49 @@ impl Candidate {
     }
 }
 
+/// Hosts that may have something that one host has at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gateway {
+    /// These, the best first; none: it is on every host.
+    Hosts(Vec<Candidate>),
+    /// Those of the group with this id.
+    Group(String),
+}
+
+/// Hosts that may be a gateway by the ids of their groups, the best first.
+pub type Groups = BTreeMap<String, Vec<Candidate>>;
+
+impl Gateway {
+    /// It is on every host.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Hosts(hosts) if hosts.is_empty())
+    }
+
+    /// The hosts, the best first. A group that nobody is in, or that there is not, is on a
+    /// host that there is not: nothing is on every host by mistake.
+    pub fn hosts(&self, groups: &Groups) -> Vec<Candidate> {
+        match self {
+            Self::Hosts(hosts) => hosts.clone(),
+            Self::Group(id) => match groups.get(id) {
+                Some(hosts) if !hosts.is_empty() => hosts.clone(),
+                Some(_) | None => vec![Candidate { priority: 0, chassis: String::new() }],
+            },
+        }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self::Hosts(Vec::new())
+    }
+}
+
+impl From<Vec<Candidate>> for Gateway {
+    fn from(hosts: Vec<Candidate>) -> Self {
+        Self::Hosts(hosts)
+    }
+}
+
 /// How a workload is attached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Access {
@@ -40,9 +83,9 @@ pub enum Access {
     /// By an interface of its own on each chassis that has one, which serves that chassis
     /// alone.
     EachChassis,
-    /// By the network outside that its switch is connected to. One of these hosts, the best
-    /// first, answers it for the switch.
-    External(Vec<Candidate>),
+    /// By the network outside that its switch is connected to. One of these hosts answers it
+    /// for the switch.
+    External(Gateway),
     /// It is an address that one of some workloads of the switch has at a time: whoever said so
     /// last, with that workload's MAC address.
     Virtual {

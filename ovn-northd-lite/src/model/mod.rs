@@ -5,6 +5,8 @@
 mod acl;
 mod balancer;
 mod gateway;
+mod liveness;
+mod multicast;
 mod options;
 mod qos;
 mod route;
@@ -25,7 +27,9 @@ pub use self::{
     balancer::{
         Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service, Vip,
     },
-    gateway::{Access, Candidate},
+    gateway::{Access, Candidate, Gateway, Groups},
+    liveness::Monitored,
+    multicast::{Querier, Snooping},
     options::{PortOptions, RouterOptions, SwitchOptions},
     qos::{Bandwidth, QosRule},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
@@ -46,6 +50,10 @@ pub struct Northbound {
     pub routers: BTreeMap<String, LogicalRouter>,
     /// Load balancers. They do nothing until a switch or router names them.
     pub load_balancers: BTreeMap<String, LoadBalancer>,
+    /// Ids of load balancers by groups, for switches and routers to name.
+    pub balancer_groups: BTreeMap<String, BTreeSet<String>>,
+    /// Hosts that may be a gateway by groups, for ports to name.
+    pub ha_groups: Groups,
     /// Address sets.
     pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
     /// Port groups.
@@ -75,6 +83,8 @@ pub struct LogicalSwitch {
     pub qos_rules: BTreeMap<String, QosRule>,
     /// Ids of the load balancers its workloads use.
     pub load_balancers: BTreeSet<String>,
+    /// Ids of groups of such.
+    pub balancer_groups: BTreeSet<String>,
     /// What hosts answer for it.
     pub services: SwitchServices,
     /// What it does besides.
@@ -94,6 +104,9 @@ pub struct SwitchPort {
     pub services: PortServices,
     /// What it does besides.
     pub options: PortOptions,
+    /// Groups that somebody behind it wants to hear, as hosts have been told; the unspecified
+    /// address: everything, a router is there.
+    pub hears: BTreeSet<IpAddr>,
 }
 
 /// What is attached to a switch port.
@@ -133,9 +146,9 @@ pub enum SwitchPortKind {
         network: String,
         /// VLAN tag of its frames; `None`: they have none.
         tag: Option<VlanId>,
-        /// Hosts that may connect to it, the best first; of these one does. Empty: every
-        /// host has the network, and what it carries needs no tunnel.
-        gateway: Vec<Candidate>,
+        /// Hosts that may connect to it; of these one does. Empty: every host has the
+        /// network, and what it carries needs no tunnel.
+        gateway: Gateway,
     },
 }
 
@@ -158,6 +171,16 @@ impl SwitchPortKind {
     /// It takes frames to addresses that nobody is known to have.
     pub(crate) fn takes_unknown(&self) -> bool {
         matches!(self, Self::Workload { unknown: true, .. } | Self::Network { .. } | Self::Switch { .. })
+    }
+
+    /// Hosts that may have it, where that is said.
+    pub(crate) fn gateway(&self) -> Option<&Gateway> {
+        match self {
+            Self::Network { gateway, .. } | Self::Workload { access: Access::External(gateway), .. } => {
+                Some(gateway)
+            }
+            Self::Workload { .. } | Self::Router { .. } | Self::Switch { .. } => None,
+        }
     }
 
     /// A network outside that every host has.
@@ -214,6 +237,8 @@ pub struct LogicalRouter {
     pub nats: BTreeMap<String, NatRule>,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Ids of groups of such.
+    pub balancer_groups: BTreeSet<String>,
     /// Id of the bounds on what it asks hosts for.
     pub limits: Option<String>,
     /// What it does besides.
@@ -231,9 +256,9 @@ pub struct RouterPort {
     pub networks: Vec<IpNetwork>,
     /// Neither sends nor receives when false.
     pub enabled: bool,
-    /// Hosts that may be the gateway, the best first: packets leave and enter by this port
-    /// on one of them. Empty: the port is wherever its router is.
-    pub gateway: Vec<Candidate>,
+    /// Hosts that may be the gateway: packets leave and enter by this port on one of them.
+    /// Empty: the port is wherever its router is.
+    pub gateway: Gateway,
     /// What hosts on its network are told of it.
     pub advertisement: Option<RouterAdvertisement>,
     /// Who has which address on its networks, without being asked.
@@ -242,6 +267,10 @@ pub struct RouterPort {
     pub mtu: Option<u16>,
     /// Name of the static routes that packets take which come by it; empty: those without.
     pub route_table: String,
+    /// What the router sends to any group leaves by it, too.
+    pub hears_all: bool,
+    /// Next hops that are asked whether they live.
+    pub monitored: BTreeMap<IpAddr, Monitored>,
 }
 
 /// Somebody on a network of a router port.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flowtable::types::MacAddr;
 
-use super::IpNetwork;
+use super::{IpNetwork, Snooping};
 
 /// What a switch does besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +15,14 @@ pub struct SwitchOptions {
     pub vlan_passthru: bool,
     /// Questions for addresses that no router has reach routers, too.
     pub asks_routers: bool,
+    /// What is sent to a group goes to those that want to hear it; `None`: to all.
+    pub snooping: Option<Snooping>,
 }
 
 impl Default for SwitchOptions {
     fn default() -> Self {
         // As long as bridges remember (IEEE 802.1Q §8.8.3).
-        Self { station_age: 300, vlan_passthru: false, asks_routers: true }
+        Self { station_age: 300, vlan_passthru: false, asks_routers: true, snooping: None }
     }
 }
 
@@ -34,6 +36,10 @@ pub struct PortOptions {
     pub silent: bool,
     /// It gets frames for groups.
     pub takes_groups: bool,
+    /// Of a switch that listens: it gets what is sent to any group.
+    pub hears_all: bool,
+    /// Of a switch that listens: it gets what workloads say about groups.
+    pub hears_reports: bool,
     /// Networks outside are told where its addresses are.
     pub announces: bool,
     /// Networks for whose addresses it answers, and with which MAC address; for a router's
@@ -49,6 +55,8 @@ impl Default for PortOptions {
             learns: None,
             silent: false,
             takes_groups: true,
+            hears_all: false,
+            hears_reports: false,
             announces: true,
             stands_for: Vec::new(),
             stands_for_mac: None,
@@ -56,11 +64,13 @@ impl Default for PortOptions {
     }
 }
 
-/// What a router of one chassis does besides.
+/// What a router does besides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouterOptions {
-    /// Addresses that the sources of its load balancers' connections become, one of a family
-    /// at most.
+    /// What is sent to groups goes on to those of its networks where somebody wants to hear it.
+    pub relays: bool,
+    /// On one chassis: addresses that the sources of its load balancers' connections become,
+    /// one of a family at most.
     pub balancer_sources: Vec<IpAddr>,
     /// The same, of connections whose destination is translated.
     pub dnat_sources: Vec<IpAddr>,

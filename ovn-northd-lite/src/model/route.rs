@@ -23,6 +23,8 @@ pub struct StaticRoute {
     /// What decides about the route of a packet when there are several to the prefix; empty:
     /// addresses, protocol and ports.
     pub hash_fields: Vec<HashField>,
+    /// It is there while the session with its next hop is up.
+    pub monitored: bool,
 }
 
 /// Which address a route goes by.
@@ -69,6 +71,8 @@ pub struct RouterPolicy {
     /// Id of the router port that rerouted packets leave by; `None`: the one whose network has
     /// the next hop.
     pub output_port: Option<String>,
+    /// Next hops are there while the sessions with them are up.
+    pub monitored: bool,
 }
 
 /// What a policy does with packets.

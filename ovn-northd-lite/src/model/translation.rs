@@ -31,6 +31,8 @@ pub struct NatRule {
     pub distributed: Option<Distributed>,
     /// Only for packets that match besides. Such rules go before those without.
     pub condition: Option<Condition>,
+    /// Other routers have a route to the address outside by this one.
+    pub add_route: bool,
 }
 
 /// Which packets a translation is for, besides.

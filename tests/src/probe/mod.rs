@@ -5,13 +5,14 @@
 
 mod chat;
 mod datagram;
+mod group;
 mod noise;
 mod ping;
 mod talk;
 mod tcp;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -202,6 +203,25 @@ impl Probe {
         number(&self.ask(netns, &words, datagram::limit(n) + Duration::from_secs(5))?, "received")
     }
 
+    /// Sends `n` datagrams to a group from an address of the namespace; who has answered how many
+    /// ([`Probe`]'s `group-echo`).
+    ///
+    /// # Errors
+    /// When the probe cannot run; lost answers are no error.
+    pub fn ask_group(
+        &self,
+        (netns, own): (&Netns, IpAddr),
+        group: SocketAddr,
+        n: u64,
+    ) -> Result<BTreeMap<String, u64>> {
+        let words = ["group-ask".to_owned(), group.to_string(), own.to_string(), n.to_string()];
+        answers(&self.ask(
+            netns,
+            &words,
+            Duration::from_secs(10) + Duration::from_millis(200) * u32::try_from(n)?,
+        )?)
+    }
+
     /// Sends `n` malformed IPv4 packets; gives how many the kernel let out.
     ///
     /// # Errors
@@ -248,6 +268,8 @@ pub fn main(words: &[String]) -> Result<()> {
         }
         ["udp-echo", at] => datagram::echo(at.parse()?)?,
         ["udp-ask", to, n, payload_len] => datagram::ask(to.parse()?, n.parse()?, payload_len.parse()?)?,
+        ["group-echo", group, own] => group::echo(group.parse()?, own.parse()?)?,
+        ["group-ask", group, own, n] => group::ask(group.parse()?, own.parse()?, n.parse()?)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
@@ -257,7 +279,8 @@ pub fn main(words: &[String]) -> Result<()> {
              tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | tcp-echo ADDRESS:PORT MS | \
              tcp-chat ADDRESS:PORT N MS MS | tcp-greet ADDRESS:PORT NAME | \
              tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | \
-             udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | ip-noise ADDRESS N SEED | \
+             udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | \
+             group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };

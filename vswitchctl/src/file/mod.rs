@@ -28,9 +28,11 @@ use crate::{
     client::Labels,
     net::{
         acl::AclSpec, address_management::AddressManagement, address_set::AddressSetSpec,
-        dhcp_options::DhcpOptionsSpec, limits::LimitsSpec, load_balancer::LoadBalancerSpec, names::NamesSpec,
-        nat::NatSpec, object::enabled, policy::Policy, qos_rule::QosRuleSpec, router::Route,
-        router_policy::RouterPolicySpec, router_port::RouterPortSpec, switch_port::SwitchPortSpec,
+        dhcp_options::DhcpOptionsSpec, ha_chassis_group::HaChassisGroupSpec, limits::LimitsSpec,
+        load_balancer::LoadBalancerSpec, load_balancer_group::LoadBalancerGroupSpec, multicast::Snooping,
+        names::NamesSpec, nat::NatSpec, object::enabled, policy::Policy, qos_rule::QosRuleSpec,
+        router::Route, router_policy::RouterPolicySpec, router_port::RouterPortSpec,
+        switch_port::SwitchPortSpec,
     },
 };
 use section::Section;
@@ -57,6 +59,12 @@ pub struct Document {
     /// Load balancers by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub load_balancers: Section<LoadBalancerSpec>,
+    /// Load balancers that are used together, by their groups' ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub load_balancer_groups: Section<LoadBalancerGroupSpec>,
+    /// Hosts that may be a gateway, by their groups' ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub ha_chassis_groups: Section<HaChassisGroupSpec>,
     /// What DHCP clients are told, by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub dhcp_options: Section<DhcpOptionsSpec>,
@@ -81,6 +89,9 @@ pub struct SwitchDoc {
     /// Load balancers that its workloads use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<String>,
+    /// Groups of such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_groups: Vec<String>,
     /// What it gives its ports addresses from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_management: Option<AddressManagement>,
@@ -105,6 +116,9 @@ pub struct SwitchDoc {
     /// Whether questions for addresses that no router has reach routers too; none: they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_arps_to_all_routers: Option<bool>,
+    /// How it listens to who wants to hear which group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast_snooping: Option<Snooping>,
     /// Ports by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ports: Section<SwitchPortSpec>,
@@ -156,6 +170,9 @@ pub struct RouterDoc {
     /// Load balancers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<String>,
+    /// Groups of such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_groups: Vec<String>,
     /// Bounds on what its packets ask hosts for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub control_plane_limits: String,
@@ -165,6 +182,9 @@ pub struct RouterDoc {
     /// The same, of connections whose destination it translates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dnat_force_snat_ips: Vec<String>,
+    /// It sends on what is sent to groups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multicast_relay: bool,
     /// Address translations by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub nats: Section<NatSpec>,
@@ -182,9 +202,11 @@ impl Default for RouterDoc {
             ports: Section::new(),
             chassis: String::new(),
             load_balancers: Vec::new(),
+            load_balancer_groups: Vec::new(),
             control_plane_limits: String::new(),
             lb_force_snat_ips: Vec::new(),
             dnat_force_snat_ips: Vec::new(),
+            multicast_relay: false,
             nats: Section::new(),
             policies: Section::new(),
         }

@@ -13,8 +13,10 @@ use crate::{
         acl::AclSpec,
         address_set::AddressSetSpec,
         dhcp_options::DhcpOptionsSpec,
+        ha_chassis_group::HaChassisGroupSpec,
         limits::LimitsSpec,
         load_balancer::{LoadBalancerSpec, full_names},
+        load_balancer_group::{LoadBalancerGroupSpec, full_groups},
         names::NamesSpec,
         nat::NatSpec,
         object::Object,
@@ -127,6 +129,14 @@ impl Reader<'_> {
             let balancer = self.probing(&name, balancer)?;
             self.put(name, &balancer, &common)?;
         }
+        for (id, group) in document.load_balancer_groups {
+            let name = Noun::LoadBalancerGroup.top(&id);
+            let group = group.named().map_err(|error| self.mistake(&name, &error))?;
+            self.put(name, &group, &common)?;
+        }
+        for (id, group) in document.ha_chassis_groups {
+            self.put(Noun::HaChassisGroup.top(&id), &group, &common)?;
+        }
         for (id, dhcp) in document.dhcp_options {
             self.put(Noun::DhcpOptions.top(&id), &dhcp, &common)?;
         }
@@ -191,6 +201,7 @@ impl Reader<'_> {
             labels: switch.labels,
             default_policy: switch.default_policy,
             load_balancers: switch.load_balancers,
+            load_balancer_groups: switch.load_balancer_groups,
             address_management: switch.address_management,
             dhcpv4_options: switch.dhcpv4_options,
             dhcpv6_options: switch.dhcpv6_options,
@@ -199,6 +210,7 @@ impl Reader<'_> {
             fdb_age_threshold: switch.fdb_age_threshold,
             vlan_passthru: switch.vlan_passthru,
             broadcast_arps_to_all_routers: switch.broadcast_arps_to_all_routers,
+            multicast_snooping: switch.multicast_snooping,
         };
         let spec = spec.named().map_err(|error| self.mistake(&name, &error))?;
         self.put(name, &spec, common)?;
@@ -223,6 +235,8 @@ impl Reader<'_> {
         let chassis = full_chassis(&router.chassis).map_err(|error| self.mistake(&name, &error))?;
         let load_balancers = full_names(&router.load_balancers);
         let load_balancers = load_balancers.map_err(|error| self.mistake(&name, &error))?;
+        let groups = full_groups(&router.load_balancer_groups);
+        let load_balancer_groups = groups.map_err(|error| self.mistake(&name, &error))?;
         let limits = Noun::Limits.full(&router.control_plane_limits);
         let control_plane_limits = limits.map_err(|error| self.mistake(&name, &error))?;
         let RouterDoc { labels, enabled, .. } = router;
@@ -232,9 +246,11 @@ impl Reader<'_> {
             enabled,
             chassis,
             load_balancers,
+            load_balancer_groups,
             control_plane_limits,
             lb_force_snat_ips: router.lb_force_snat_ips,
             dnat_force_snat_ips: router.dnat_force_snat_ips,
+            multicast_relay: router.multicast_relay,
         };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
@@ -247,8 +263,11 @@ impl Reader<'_> {
             let spec = spec.placed(id).map_err(|error| self.mistake(&name, &error))?;
             self.put(name, &spec, common)?;
         }
-        for (port, spec) in router.ports {
-            self.put(Noun::RouterPort.below(id, &port), &spec, common)?;
+        for (port, mut spec) in router.ports {
+            let name = Noun::RouterPort.below(id, &port);
+            let group = Noun::HaChassisGroup.full(&spec.ha_chassis_group);
+            spec.ha_chassis_group = group.map_err(|error| self.mistake(&name, &error))?;
+            self.put(name, &spec, common)?;
         }
         Ok(())
     }
@@ -258,6 +277,8 @@ impl Reader<'_> {
         for text in [&mut spec.dhcpv4_options, &mut spec.dhcpv6_options] {
             *text = Noun::DhcpOptions.full(text).map_err(|error| self.mistake(name, &error))?;
         }
+        let group = Noun::HaChassisGroup.full(&spec.ha_chassis_group);
+        spec.ha_chassis_group = group.map_err(|error| self.mistake(name, &error))?;
         for text in &mut spec.requested_chassis {
             *text = full_chassis(text).map_err(|error| self.mistake(name, &error))?;
         }
@@ -324,6 +345,7 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                 port.dhcpv4_options = short(&port.dhcpv4_options).to_owned();
                 port.dhcpv6_options = short(&port.dhcpv6_options).to_owned();
                 port.requested_chassis = shorts(&port.requested_chassis);
+                port.ha_chassis_group = short(&port.ha_chassis_group).to_owned();
                 document.switches.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Acl) => {
@@ -350,6 +372,14 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
             Some(Noun::LoadBalancer) => {
                 document.load_balancers.insert(id, LoadBalancerSpec::read(resource)?.0);
             }
+            Some(Noun::LoadBalancerGroup) => {
+                let mut group = LoadBalancerGroupSpec::read(resource)?.0;
+                group.load_balancers = shorts(&group.load_balancers);
+                document.load_balancer_groups.insert(id, group);
+            }
+            Some(Noun::HaChassisGroup) => {
+                document.ha_chassis_groups.insert(id, HaChassisGroupSpec::read(resource)?.0);
+            }
             Some(Noun::DhcpOptions) => {
                 document.dhcp_options.insert(id, DhcpOptionsSpec::read(resource)?.0);
             }
@@ -373,7 +403,8 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                 fill(document.routers.entry(id).or_default(), RouterSpec::read(resource)?.0);
             }
             Some(Noun::RouterPort) => {
-                let port = RouterPortSpec::read(resource)?.0;
+                let mut port = RouterPortSpec::read(resource)?.0;
+                port.ha_chassis_group = short(&port.ha_chassis_group).to_owned();
                 document.routers.entry(parent).or_default().ports.insert(id, port);
             }
             Some(Noun::Chassis) | None => {}
@@ -390,6 +421,7 @@ fn fill_switch(doc: &mut SwitchDoc, spec: SwitchSpec) {
     doc.labels = spec.labels;
     doc.default_policy = spec.default_policy;
     doc.load_balancers = shorts(&spec.load_balancers);
+    doc.load_balancer_groups = shorts(&spec.load_balancer_groups);
     doc.address_management = spec.address_management;
     doc.dhcpv4_options = short(&spec.dhcpv4_options).to_owned();
     doc.dhcpv6_options = short(&spec.dhcpv6_options).to_owned();
@@ -398,6 +430,7 @@ fn fill_switch(doc: &mut SwitchDoc, spec: SwitchSpec) {
     doc.fdb_age_threshold = spec.fdb_age_threshold;
     doc.vlan_passthru = spec.vlan_passthru;
     doc.broadcast_arps_to_all_routers = spec.broadcast_arps_to_all_routers;
+    doc.multicast_snooping = spec.multicast_snooping;
 }
 
 fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
@@ -409,9 +442,11 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.enabled = spec.enabled;
     doc.chassis = short(&spec.chassis).to_owned();
     doc.load_balancers = shorts(&spec.load_balancers);
+    doc.load_balancer_groups = shorts(&spec.load_balancer_groups);
     doc.control_plane_limits = short(&spec.control_plane_limits).to_owned();
     doc.lb_force_snat_ips = spec.lb_force_snat_ips;
     doc.dnat_force_snat_ips = spec.dnat_force_snat_ips;
+    doc.multicast_relay = spec.multicast_relay;
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -461,6 +496,7 @@ switches:
   a: {labels: {x: 1}}
   b:
     load_balancers: [lb]
+    load_balancer_groups: [lg]
     address_management: {subnet: 10.0.0.0/24, exclude_ips: [10.0.0.9], ipv6_prefix: '2001:db8::/64'}
     dhcpv4_options: d4
     dhcpv6_options: d6
@@ -471,6 +507,7 @@ switches:
     broadcast_arps_to_all_routers: false
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
+      b6: {type: external, addresses: ['0a:00:00:00:00:06 10.0.0.6'], ha_chassis_group: hg}
       b5: {type: switch, peer: switches/a/ports/a-b}
       b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2]}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
@@ -478,6 +515,7 @@ switches:
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
       log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
+      told: {direction: to-lport, priority: 1, match: ip4, action: allow-related, log: true, label_number: 9, log_related: true}
       late: {direction: from-lport, priority: 1, match: ip4, action: allow, apply_after_lb: true, persist_established: true}
     qos_rules:
       q: {direction: from-lport, priority: 9, match: ip4, dscp: 46, rate_kbps: 8000, burst_kbit: 80}
@@ -493,8 +531,14 @@ load_balancers:
     affinity_timeout: 60
     skip_snat: true
     neighbor_responder: all
+    add_route: true
+    event: true
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
+load_balancer_groups:
+  lg: {load_balancers: [lb]}
+ha_chassis_groups:
+  hg: {chassis: [h1=20, h2=10]}
 dhcp_options:
   d4: {cidr: 10.0.0.0/24, options: {server_id: 10.0.0.1, router: 10.0.0.1}}
   d6: {cidr: '2001:db8::/64'}
@@ -521,11 +565,12 @@ routers:
       - {prefix: 10.3.0.0/16, next_hop: 10.0.0.8, by_source: true, route_table: red, selection_fields: [ip-src]}
     chassis: h1
     load_balancers: [lb]
+    load_balancer_groups: [lg]
     lb_force_snat_ips: [10.0.0.1]
     dnat_force_snat_ips: ['2001:db8::1']
     nats:
       out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
-      in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8], match: tcp, priority: 7}
+      in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8], match: tcp, priority: 7, add_route: true}
     policies:
       p: {priority: 5, match: ip4, action: reroute, next_hops: [10.0.0.8, 10.0.0.9], output_port: r1-b, pkt_mark: 5, chain: x}
       q: {priority: 5, match: ip4, action: jump, jump_chain: x}
@@ -534,6 +579,7 @@ routers:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
         gateway_mtu: 1400
+        ha_chassis_group: hg
         route_table: red
         static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}
@@ -541,7 +587,7 @@ routers:
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 27);
+        assert_eq!(first.len(), 31);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -13,6 +13,8 @@ pub mod features;
 pub mod flow;
 pub mod frame;
 pub mod group;
+pub mod guest;
+
 pub mod item;
 pub mod lab;
 pub mod log;
@@ -32,6 +34,7 @@ pub mod set;
 pub mod status;
 pub mod table;
 pub mod tlv_map;
+pub mod top;
 pub mod trace;
 pub mod tunnel;
 pub mod worker;

@@ -7,7 +7,10 @@ use ferroflow_proto::host::{
 };
 use serde::Serialize;
 
-use super::rate;
+use super::{
+    guest::{Guest, GuestView},
+    rate,
+};
 use crate::{
     address::Daemon,
     error::CtlError,
@@ -54,6 +57,8 @@ pub struct Add {
     /// How the interface is attached
     #[arg(long, value_enum, default_value_t = Kind::Auto, conflicts_with = "peer")]
     kind: Kind,
+    #[command(flatten)]
+    guest: Guest,
     /// The network outside that it leads to, as ports of type localnet and l2gateway name it
     #[arg(long, value_name = "NAME", conflicts_with = "logical_port")]
     network: Option<String>,
@@ -73,6 +78,8 @@ pub enum Kind {
     Packet,
     /// A TAP device, made if it is not there: as `packet`, and faster
     Tap,
+    /// No interface: the network device of a virtual machine, by --socket
+    VhostUser,
 }
 
 impl Kind {
@@ -82,6 +89,7 @@ impl Kind {
             Self::Afxdp => "afxdp",
             Self::Packet => "packet",
             Self::Tap => "tap",
+            Self::VhostUser => "vhost-user",
         }
     }
 }
@@ -242,6 +250,7 @@ impl Add {
             logical_port: logical_port.clone(),
             port_no,
             kind: self.kind.name().to_owned(),
+            vhost_user: self.guest.message(self.kind)?,
             network: self.network.unwrap_or_default(),
             bridge: session.bridge(),
             peer: self.peer.unwrap_or_default(),
@@ -342,10 +351,15 @@ pub struct PortView {
     /// Network outside that it leads to.
     network: Option<String>,
     up: bool,
+    /// Why it is down, where that is known.
+    why_down: Option<String>,
     mode: String,
     mtu: u32,
     /// Name of the other end of its link.
     peer: Option<String>,
+    /// How its virtual machine is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<GuestView>,
     /// It takes part at all.
     enabled: bool,
     /// It takes packets.
@@ -427,6 +441,8 @@ impl From<Port> for PortView {
             logical_port: Some(port.logical_port).filter(|id| !id.is_empty()),
             network: Some(port.network).filter(|name| !name.is_empty()),
             up: port.up,
+            why_down: Some(port.why_down).filter(|why| !why.is_empty()),
+            guest: port.vhost_user.map(GuestView::from),
             mode: port.mode,
             mtu: port.mtu,
             forwards: port.forwards,

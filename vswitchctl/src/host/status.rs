@@ -8,13 +8,18 @@ use serde::Serialize;
 
 use crate::{
     error::CtlError,
+    net::progress,
     output::{Table, Tabular, printable, write_fields},
     session::{Session, host_answer},
 };
 
 /// Who this switch is and how it fares.
 #[derive(Debug, Args)]
-pub struct Status {}
+pub struct Status {
+    /// How far each host of the network is, by the controller: what is not applied there yet, and why
+    #[arg(long)]
+    network: bool,
+}
 
 /// What is shown of a switch.
 #[derive(Debug, Serialize)]
@@ -90,6 +95,9 @@ struct WorkerView {
 impl Status {
     /// Does it.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        if self.network {
+            return progress::run(session).await;
+        }
         let mut host = session.host().await?;
         let status = host_answer(host.get_status(session.request(GetStatusRequest {})).await)?;
         let view = StatusView::from(status);

@@ -58,6 +58,9 @@ pub struct NewAcl {
     /// Let connections that it has allowed stay allowed as long as they last
     #[arg(long)]
     persist_established: bool,
+    /// Log answers and errors of connections that it has allowed, too; by its label
+    #[arg(long)]
+    log_related: bool,
 }
 
 /// Changes of an ACL.
@@ -105,6 +108,9 @@ pub struct AclChanges {
     /// Whether connections that it has allowed stay allowed as long as they last: true or false
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     persist_established: Option<bool>,
+    /// Whether answers and errors of connections that it has allowed are logged too: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    log_related: Option<bool>,
 }
 
 impl Options for NewAcl {}
@@ -296,6 +302,9 @@ pub struct AclSpec {
     /// Connections that it has allowed stay allowed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub persist_established: bool,
+    /// Answers and errors of connections that it has allowed are logged too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log_related: bool,
 }
 
 impl AclSpec {
@@ -338,6 +347,7 @@ impl Object for AclSpec {
             log_burst: acl.log_burst,
             apply_after_lb: acl.apply_after_lb,
             persist_established: acl.persist_established,
+            log_related: acl.log_related,
         };
         Ok((spec, NoStatus {}))
     }
@@ -357,6 +367,7 @@ impl Object for AclSpec {
             log_burst: self.log_burst,
             apply_after_lb: self.apply_after_lb,
             persist_established: self.persist_established,
+            log_related: self.log_related,
         })
     }
 
@@ -386,6 +397,7 @@ impl Object for AclSpec {
             log_burst: 0,
             apply_after_lb: new.apply_after_lb,
             persist_established: new.persist_established,
+            log_related: new.log_related,
         };
         acl.set_log_rate(log_rate);
         Ok(acl)
@@ -408,6 +420,7 @@ impl Object for AclSpec {
         patch.set("apply_after_lb", given.apply_after_lb.as_ref(), |acl| &mut acl.apply_after_lb);
         let lasts = given.persist_established.as_ref();
         patch.set("persist_established", lasts, |acl| &mut acl.persist_established);
+        patch.set("log_related", given.log_related.as_ref(), |acl| &mut acl.log_related);
         Ok(())
     }
 
@@ -440,6 +453,7 @@ impl Object for AclSpec {
             ("log rate", log_rate),
             ("after LB", yes_or_nothing(self.apply_after_lb)),
             ("persists", yes_or_nothing(self.persist_established)),
+            ("logs answers", yes_or_nothing(self.log_related)),
         ]
     }
 

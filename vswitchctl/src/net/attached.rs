@@ -15,11 +15,14 @@ pub struct Outside {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["router_port", "addresses", "port_security"])]
     pub network: Option<String>,
     /// Only one of these hosts connects to it: CHASSIS=PRIORITY; may be repeated
-    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
+    #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY", group = "hosts")]
     pub gateways: Vec<Candidate>,
+    /// Only one of the hosts of this group connects to it
+    #[arg(long, value_name = "NAME", group = "hosts")]
+    pub ha_chassis_group: Option<String>,
     /// The workload is in the network outside that the switch is connected to; one of the hosts
-    /// named by --gateway answers it
-    #[arg(long, requires = "gateways", conflicts_with_all = ["router_port", "network", "parent"])]
+    /// named by --gateway or --ha-chassis-group answers it
+    #[arg(long, requires = "hosts", conflicts_with_all = ["router_port", "network", "parent"])]
     pub external: bool,
     /// It is this address, which one of the ports named by --virtual-parent has at a time
     #[arg(long, value_name = "IP", requires = "virtual_parents",
@@ -64,7 +67,19 @@ impl Outside {
         if self.peer.is_some() {
             return PortType::Switch;
         }
-        if self.gateways.is_empty() { PortType::Localnet } else { PortType::L2gateway }
+        let has_hosts = !self.gateways.is_empty() || self.ha_chassis_group.is_some();
+        if has_hosts { PortType::L2gateway } else { PortType::Localnet }
+    }
+
+    /// The group of hosts, named in full, if something is said of it. A list takes its place.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when the name can be none.
+    pub fn group(&self) -> Result<Option<String>, CtlError> {
+        match &self.ha_chassis_group {
+            Some(text) => Noun::HaChassisGroup.full(text).map(Some),
+            None => Ok((!self.gateways.is_empty()).then(String::new)),
+        }
     }
 }
 
@@ -90,6 +105,12 @@ pub struct PortOptions {
     /// A chassis that may have its interface, if not any may; may be repeated
     #[arg(long, value_name = "CHASSIS")]
     pub requested_chassis: Vec<String>,
+    /// Let it get what is sent to any group, on a switch that listens
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub mcast_flood: Option<bool>,
+    /// Let it get what workloads say about groups, on a switch that listens
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub mcast_flood_reports: Option<bool>,
 }
 
 impl PortOptions {

@@ -11,7 +11,7 @@ use crate::{
     error::CtlError,
     name::Noun,
     net::{
-        command::{List, Show},
+        command::{Del, List, Show},
         object::{Shown, labels_of, wrong_kind},
     },
     output::{Table, Tabular, pairs, short, write_fields, yes},
@@ -25,14 +25,25 @@ pub enum Command {
     List(List<ChassisSpec>),
     /// Show a chassis with the workloads on it
     Show(Show),
+    /// Forget a chassis that is not connected, and free the ports on it
+    Del(Del),
 }
 
 impl Command {
+    /// Whether it changes anything.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Del(_))
+    }
+
     /// Does it.
+    ///
+    /// # Errors
+    /// Those of the calls.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         match self {
             Self::List(list) => list.run(session).await,
             Self::Show(show) => run_show(session, &show.name).await,
+            Self::Del(del) => del.run(session, Noun::Chassis).await,
         }
     }
 }

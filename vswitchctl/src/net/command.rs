@@ -100,7 +100,7 @@ pub struct List<S: Shown> {
 
 /// An object to delete.
 #[derive(Debug, Clone, Args)]
-struct Del {
+pub struct Del {
     /// Its name; what is below it goes with it
     name: String,
     /// Succeed when there is none
@@ -174,7 +174,11 @@ impl<S: Shown> List<S> {
 }
 
 impl Del {
-    async fn run(&self, session: &mut Session<'_>, noun: Noun) -> Result<(), CtlError> {
+    /// Deletes the object.
+    ///
+    /// # Errors
+    /// Those of the calls.
+    pub async fn run(&self, session: &mut Session<'_>, noun: Noun) -> Result<(), CtlError> {
         let mut nb = session.controller().await?;
         let name = match nb.resolve(noun, &self.name).await {
             Err(error) if self.if_exists && error.is_not_found() => return self.absent(session),

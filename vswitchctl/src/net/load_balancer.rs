@@ -51,6 +51,8 @@ pub struct NewLoadBalancer {
     /// For which of its addresses routers answer ARP and ND
     #[arg(long, value_enum, value_name = "WHICH")]
     neighbor_responder: Option<Responder>,
+    #[command(flatten)]
+    told: ToldOptions,
 }
 
 /// Changes of a load balancer.
@@ -102,6 +104,19 @@ pub struct LoadBalancerChanges {
     /// For which of its addresses routers answer ARP and ND
     #[arg(long, value_enum, value_name = "WHICH")]
     neighbor_responder: Option<Responder>,
+    #[command(flatten)]
+    told: ToldOptions,
+}
+
+/// Who is told of a load balancer.
+#[derive(Debug, Args)]
+pub struct ToldOptions {
+    /// Whether other routers have routes to its addresses by its routers: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    add_route: Option<bool>,
+    /// Whether hosts log new connections to a service without backends: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    event: Option<bool>,
 }
 
 impl Options for NewLoadBalancer {
@@ -299,6 +314,12 @@ pub struct LoadBalancerSpec {
     /// For which of its addresses routers answer ARP and ND.
     #[serde(default, skip_serializing_if = "Responder::is_usual")]
     pub neighbor_responder: Responder,
+    /// Other routers have routes to its addresses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub add_route: bool,
+    /// Hosts log new connections to a service without backends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub event: bool,
 }
 
 /// What hosts have found out.
@@ -367,6 +388,8 @@ impl Object for LoadBalancerSpec {
             probe_points: balancer.probe_points.iter().map(ProbePoint::read).collect(),
             skip_snat: balancer.skip_snat,
             neighbor_responder: Responder::read(resource, balancer.neighbor_responder)?,
+            add_route: balancer.add_route,
+            event: balancer.event,
         };
         Ok((spec, Known::read(resource, balancer)?))
     }
@@ -382,6 +405,8 @@ impl Object for LoadBalancerSpec {
             probe_points: self.probe_points.iter().map(ProbePoint::write).collect(),
             skip_snat: self.skip_snat,
             neighbor_responder: self.neighbor_responder.write(),
+            add_route: self.add_route,
+            event: self.event,
         })
     }
 
@@ -407,6 +432,8 @@ impl Object for LoadBalancerSpec {
             probe_points: probes,
             skip_snat: new.skip_snat,
             neighbor_responder: new.neighbor_responder.unwrap_or_default(),
+            add_route: new.told.add_route.unwrap_or_default(),
+            event: new.told.event.unwrap_or_default(),
         })
     }
 
@@ -424,6 +451,8 @@ impl Object for LoadBalancerSpec {
         patch.switch("skip_snat", (given.skip_snat, given.no_skip_snat), |balancer| &mut balancer.skip_snat);
         let responder = given.neighbor_responder.as_ref();
         patch.set("neighbor_responder", responder, |balancer| &mut balancer.neighbor_responder);
+        patch.set("add_route", given.told.add_route.as_ref(), |balancer| &mut balancer.add_route);
+        patch.set("event", given.told.event.as_ref(), |balancer| &mut balancer.event);
         Ok(())
     }
 
@@ -445,6 +474,8 @@ impl Object for LoadBalancerSpec {
             ("affinity", affinity),
             ("skip SNAT", yes(self.skip_snat)),
             ("answered for", self.neighbor_responder.word().to_owned()),
+            ("adds routes", yes(self.add_route)),
+            ("logs what it cannot serve", yes(self.event)),
         ];
         let check = self.health_check.map(|check| ("check", check.to_string()));
         let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));

@@ -12,6 +12,7 @@ pub mod address_set;
 pub mod advertisement;
 pub mod apply;
 pub mod attached;
+pub mod bfd_session;
 pub(crate) mod binding;
 pub mod change;
 pub mod chassis;
@@ -22,15 +23,19 @@ pub mod effect;
 pub mod explain;
 pub mod export;
 pub mod gateway;
+pub mod ha_chassis_group;
 pub mod health_check;
 pub mod labels;
 pub mod limits;
 pub mod load_balancer;
+pub mod load_balancer_group;
+pub mod multicast;
 pub mod names;
 pub mod nat;
 pub mod object;
 pub mod policy;
 pub mod port_group;
+pub mod progress;
 pub mod qos_rule;
 pub mod receipt;
 pub mod responder;
@@ -55,6 +60,8 @@ macro_rules! by_noun {
             AddressSet: address_set::AddressSetSpec,
             PortGroup: port_group::PortGroupSpec,
             LoadBalancer: load_balancer::LoadBalancerSpec,
+            LoadBalancerGroup: load_balancer_group::LoadBalancerGroupSpec,
+            HaChassisGroup: ha_chassis_group::HaChassisGroupSpec,
             Nat: nat::NatSpec,
             RouterPolicy: router_policy::RouterPolicySpec,
             DhcpOptions: dhcp_options::DhcpOptionsSpec,

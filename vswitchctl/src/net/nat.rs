@@ -84,6 +84,9 @@ pub struct NatOptions {
     /// 0 to 8191; of several with --match the highest that matches decides
     #[arg(long)]
     priority: Option<u32>,
+    /// Whether other routers have a route to the address outside by this one: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    add_route: Option<bool>,
 }
 
 impl Options for NewNat {
@@ -178,6 +181,9 @@ pub struct NatSpec {
     /// Precedence among those with a match.
     #[serde(default, skip_serializing_if = "is_lowest")]
     pub priority: u32,
+    /// Other routers have a route to the address outside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub add_route: bool,
 }
 
 fn is_lowest(priority: &u32) -> bool {
@@ -241,6 +247,7 @@ impl Object for NatSpec {
             logical_port: nat.logical_port.clone(),
             matching: nat.r#match.clone(),
             priority: nat.priority,
+            add_route: nat.add_route,
         };
         Ok((spec, NoStatus {}))
     }
@@ -259,6 +266,7 @@ impl Object for NatSpec {
             logical_port: self.logical_port.clone(),
             r#match: self.matching.clone(),
             priority: self.priority,
+            add_route: self.add_route,
         })
     }
 
@@ -272,7 +280,7 @@ impl Object for NatSpec {
 
     fn make(new: NewNat, labels: Labels, name: &str) -> Result<Self, CtlError> {
         let NatOptions { ports, gateway_port, allowed, exempted, external_mac, .. } = new.rest;
-        let NatOptions { logical_port, matching, priority, .. } = new.rest;
+        let NatOptions { logical_port, matching, priority, add_route, .. } = new.rest;
         let spec = Self {
             labels,
             kind: new.kind,
@@ -287,6 +295,7 @@ impl Object for NatSpec {
             logical_port: logical_port.unwrap_or_default(),
             matching: matching.unwrap_or_default(),
             priority: priority.unwrap_or_default(),
+            add_route: add_route.unwrap_or_default(),
         };
         spec.placed(parent_id(name))
     }
@@ -305,6 +314,7 @@ impl Object for NatSpec {
         patch.set("logical_port", given.rest.logical_port.as_ref(), |nat| &mut nat.logical_port);
         patch.set("match", given.rest.matching.as_ref(), |nat| &mut nat.matching);
         patch.set("priority", given.rest.priority.as_ref(), |nat| &mut nat.priority);
+        patch.set("add_route", given.rest.add_route.as_ref(), |nat| &mut nat.add_route);
         patch.switch("stateless", (given.stateless, given.stateful), |nat| &mut nat.stateless);
         Ok(())
     }
@@ -327,6 +337,7 @@ impl Object for NatSpec {
             ("logical port", self.logical_port.clone()),
             ("match", self.matching.clone()),
             ("priority", if self.matching.is_empty() { String::new() } else { self.priority.to_string() }),
+            ("adds a route", if self.add_route { "yes".into() } else { String::new() }),
         ]
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     net::{
         command::About,
         load_balancer::{HashField, full_names},
+        load_balancer_group::full_groups,
         object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
     },
     output::{short, yes},
@@ -22,7 +23,7 @@ use crate::{
 /// Options of a new router.
 #[derive(Debug, Args)]
 pub struct NewRouter {
-    /// A static route, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be; may be repeated
+    /// A static route, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be, "bfd" if it needs a session with its next hop; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// Chassis that the whole router is on; without, it is on every host
@@ -33,9 +34,15 @@ pub struct NewRouter {
     /// A load balancer of it; may be repeated
     #[arg(long = "load-balancer", value_name = "NAME")]
     load_balancers: Vec<String>,
+    /// A group of load balancers of it; may be repeated
+    #[arg(long = "load-balancer-group", value_name = "NAME")]
+    load_balancer_groups: Vec<String>,
     /// Bounds on what its packets ask hosts for
     #[arg(long, value_name = "NAME")]
     limits: Option<String>,
+    /// Send what is for groups on to those of its networks where somebody wants to hear it
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    mcast_relay: Option<bool>,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
@@ -44,7 +51,7 @@ pub struct NewRouter {
 /// Changes of a router.
 #[derive(Debug, Args)]
 pub struct RouterChanges {
-    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be; may be repeated
+    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be, "bfd" if it needs a session with its next hop; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// No static routes
@@ -67,9 +74,18 @@ pub struct RouterChanges {
     /// No load balancers
     #[arg(long, conflicts_with = "load_balancers")]
     no_load_balancers: bool,
+    /// A group of load balancers instead of those before; may be repeated
+    #[arg(long = "load-balancer-group", value_name = "NAME")]
+    load_balancer_groups: Vec<String>,
+    /// No groups of load balancers
+    #[arg(long, conflicts_with = "load_balancer_groups")]
+    no_load_balancer_groups: bool,
     /// Bounds on what its packets ask hosts for; "" for the usual ones
     #[arg(long, value_name = "NAME")]
     limits: Option<String>,
+    /// Send what is for groups on to those of its networks where somebody wants to hear it
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    mcast_relay: Option<bool>,
     /// Let it forward
     #[arg(long)]
     enable: bool,
@@ -140,6 +156,9 @@ pub struct Route {
     /// What decides among several routes; none: all of the connection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub selection_fields: Vec<HashField>,
+    /// It is there while the session with its next hop is up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bfd: bool,
 }
 
 impl Route {
@@ -172,7 +191,8 @@ impl Route {
         let fields: Vec<_> = self.selection_fields.iter().map(|field| field.word()).collect();
         let hash = if fields.is_empty() { String::new() } else { format!(" hash {}", fields.join(",")) };
         let symmetric = if self.ecmp_symmetric_reply { " symmetric" } else { "" };
-        format!("{via}{dev}{table}{hash}{symmetric}")
+        let bfd = if self.bfd { " bfd" } else { "" };
+        format!("{via}{dev}{table}{hash}{symmetric}{bfd}")
     }
 }
 
@@ -181,7 +201,7 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            "a route is \"[from] PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…] [symmetric]\" or \
+            "a route is \"[from] PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…] [symmetric] [bfd]\" or \
              \"[from] PREFIX discard [table NAME]\""
                 .to_owned()
         };
@@ -204,6 +224,7 @@ impl FromStr for Route {
             ecmp_symmetric_reply: false,
             route_table: String::new(),
             selection_fields: Vec::new(),
+            bfd: false,
         };
         while !rest.is_empty() {
             rest = match rest {
@@ -223,6 +244,10 @@ impl FromStr for Route {
                 }
                 ["symmetric", rest @ ..] => {
                     route.ecmp_symmetric_reply = true;
+                    rest
+                }
+                ["bfd", rest @ ..] => {
+                    route.bfd = true;
                     rest
                 }
                 _ => return Err(wrong()),
@@ -251,6 +276,9 @@ pub struct RouterSpec {
     /// Load balancers.
     #[serde(default)]
     pub load_balancers: Vec<String>,
+    /// Groups of such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_groups: Vec<String>,
     /// Bounds on what its packets ask hosts for.
     #[serde(default)]
     pub control_plane_limits: String,
@@ -260,6 +288,9 @@ pub struct RouterSpec {
     /// The same, of connections whose destination it translates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dnat_force_snat_ips: Vec<String>,
+    /// It sends on what is sent to groups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multicast_relay: bool,
 }
 
 impl Object for RouterSpec {
@@ -291,6 +322,7 @@ impl Object for RouterSpec {
                 ecmp_symmetric_reply: route.ecmp_symmetric_reply,
                 route_table: route.route_table.clone(),
                 selection_fields: fields.collect::<Result<_, _>>()?,
+                bfd: route.bfd,
             })
         };
         let spec = Self {
@@ -299,9 +331,11 @@ impl Object for RouterSpec {
             enabled: router.enabled.unwrap_or(true),
             chassis: router.chassis.clone(),
             load_balancers: router.load_balancers.clone(),
+            load_balancer_groups: router.load_balancer_groups.clone(),
             control_plane_limits: router.control_plane_limits.clone(),
             lb_force_snat_ips: router.lb_force_snat_ips.clone(),
             dnat_force_snat_ips: router.dnat_force_snat_ips.clone(),
+            multicast_relay: router.multicast_relay,
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -316,15 +350,18 @@ impl Object for RouterSpec {
             ecmp_symmetric_reply: route.ecmp_symmetric_reply,
             route_table: route.route_table.clone(),
             selection_fields: route.selection_fields.iter().map(|field| field.write()).collect(),
+            bfd: route.bfd,
         };
         resource::Spec::LogicalRouter(LogicalRouter {
             enabled: (!self.enabled).then_some(false),
             static_routes: self.static_routes.iter().map(route).collect(),
             chassis: self.chassis.clone(),
             load_balancers: self.load_balancers.clone(),
+            load_balancer_groups: self.load_balancer_groups.clone(),
             control_plane_limits: self.control_plane_limits.clone(),
             lb_force_snat_ips: self.lb_force_snat_ips.clone(),
             dnat_force_snat_ips: self.dnat_force_snat_ips.clone(),
+            multicast_relay: self.multicast_relay,
             ..Default::default()
         })
     }
@@ -351,9 +388,11 @@ impl Object for RouterSpec {
             enabled,
             chassis,
             load_balancers,
+            load_balancer_groups: full_groups(&new.load_balancer_groups)?,
             control_plane_limits,
             lb_force_snat_ips,
             dnat_force_snat_ips,
+            multicast_relay: new.mcast_relay.unwrap_or_default(),
         })
     }
 
@@ -369,8 +408,11 @@ impl Object for RouterSpec {
         patch.list("dnat_force_snat_ips", dnat_force_snat, none, |router| &mut router.dnat_force_snat_ips);
         let names = full_names(&given.load_balancers)?;
         patch.list("load_balancers", &names, given.no_load_balancers, |router| &mut router.load_balancers);
+        let (groups, none) = (full_groups(&given.load_balancer_groups)?, given.no_load_balancer_groups);
+        patch.list("load_balancer_groups", &groups, none, |router| &mut router.load_balancer_groups);
         let limits = given.limits.as_ref().map(|text| Noun::Limits.full(text)).transpose()?;
         patch.set("control_plane_limits", limits.as_ref(), |router| &mut router.control_plane_limits);
+        patch.set("multicast_relay", given.mcast_relay.as_ref(), |router| &mut router.multicast_relay);
         patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
         Ok(())
     }
@@ -387,13 +429,16 @@ impl Object for RouterSpec {
             ("tunnel key", status.tunnel_key.to_string()),
         ];
         let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
+        let groups = self.load_balancer_groups.iter();
+        let balancers = balancers.chain(groups.map(|name| ("load balancer group", short(name).to_owned())));
         let limits = Some(&self.control_plane_limits).filter(|name| !name.is_empty());
         let limits = limits.map(|name| ("limits", short(name).to_owned()));
         let forced =
             [("lb force SNAT", &self.lb_force_snat_ips), ("dnat force SNAT", &self.dnat_force_snat_ips)];
         let forced = forced.into_iter().filter(|(_, ips)| !ips.is_empty());
         let forced = forced.map(|(title, ips)| (title, ips.join(" ")));
-        own.into_iter().chain(routes).chain(balancers).chain(limits).chain(forced).collect()
+        let relay = self.multicast_relay.then(|| ("multicast", "relayed".to_owned()));
+        own.into_iter().chain(routes).chain(balancers).chain(limits).chain(forced).chain(relay).collect()
     }
 }
 
@@ -411,7 +456,8 @@ mod tests {
             "0.0.0.0/0 via 10.0.1.1 symmetric",
             "0.0.0.0/0 via 10.0.1.1 dev r1-out symmetric",
             "10.2.0.0/16 discard table red",
-            "0.0.0.0/0 via 10.0.1.1 dev r1-out table red hash ip-src,tp-dst symmetric",
+            "0.0.0.0/0 via 10.0.1.1 bfd",
+            "0.0.0.0/0 via 10.0.1.1 dev r1-out table red hash ip-src,tp-dst symmetric bfd",
         ] {
             assert_eq!(text.parse::<Route>().unwrap().text(), text);
         }

@@ -73,6 +73,9 @@ pub struct PolicyOptions {
     /// The chain that jump leads to
     #[arg(long, value_name = "NAME")]
     jump_chain: Option<String>,
+    /// Take just next hops with which there is a session that is up: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    bfd: Option<bool>,
 }
 
 impl Options for NewPolicy {}
@@ -151,6 +154,9 @@ pub struct RouterPolicySpec {
     /// The chain that jump leads to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub jump_chain: String,
+    /// Next hops are there while the sessions with them are up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bfd: bool,
 }
 
 fn is_none(mark: &u32) -> bool {
@@ -196,6 +202,7 @@ impl Object for RouterPolicySpec {
             pkt_mark: policy.pkt_mark,
             chain: policy.chain.clone(),
             jump_chain: policy.jump_chain.clone(),
+            bfd: policy.bfd,
         };
         Ok((spec, NoStatus {}))
     }
@@ -210,6 +217,7 @@ impl Object for RouterPolicySpec {
             pkt_mark: self.pkt_mark,
             chain: self.chain.clone(),
             jump_chain: self.jump_chain.clone(),
+            bfd: self.bfd,
         })
     }
 
@@ -223,7 +231,7 @@ impl Object for RouterPolicySpec {
 
     fn make(new: NewPolicy, labels: Labels, name: &str) -> Result<Self, CtlError> {
         let NewPolicy { priority, matching, action, next_hops, rest } = new;
-        let PolicyOptions { output_port, pkt_mark, chain, jump_chain } = rest;
+        let PolicyOptions { output_port, pkt_mark, chain, jump_chain, bfd } = rest;
         let spec = Self {
             labels,
             priority,
@@ -234,6 +242,7 @@ impl Object for RouterPolicySpec {
             pkt_mark: pkt_mark.unwrap_or_default(),
             chain: chain.unwrap_or_default(),
             jump_chain: jump_chain.unwrap_or_default(),
+            bfd: bfd.unwrap_or_default(),
         };
         spec.placed(parent_id(name))
     }
@@ -248,6 +257,7 @@ impl Object for RouterPolicySpec {
         patch.set("output_port", port.as_ref(), |policy| &mut policy.output_port);
         patch.set("pkt_mark", rest.pkt_mark.as_ref(), |policy| &mut policy.pkt_mark);
         patch.set("chain", rest.chain.as_ref(), |policy| &mut policy.chain);
+        patch.set("bfd", rest.bfd.as_ref(), |policy| &mut policy.bfd);
         patch.set("jump_chain", rest.jump_chain.as_ref(), |policy| &mut policy.jump_chain);
         Ok(())
     }
@@ -266,6 +276,7 @@ impl Object for RouterPolicySpec {
             ("mark", if self.pkt_mark == 0 { String::new() } else { self.pkt_mark.to_string() }),
             ("chain", self.chain.clone()),
             ("jump chain", self.jump_chain.clone()),
+            ("bfd", if self.bfd { "needed".to_owned() } else { String::new() }),
         ]
     }
 }

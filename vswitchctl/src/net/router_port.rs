@@ -11,6 +11,7 @@ use crate::{
     name::Noun,
     net::{
         advertisement::{Advertisement, AdvertisementOptions},
+        bfd_session::{self, Session},
         command::About,
         gateway::{self, Candidate},
         object::{Object, Options, Patch, enabled, labels_of, wrong_kind},
@@ -31,6 +32,9 @@ pub struct NewRouterPort {
     /// A host that may be the gateway, CHASSIS=PRIORITY; may be repeated
     #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
     gateways: Vec<Candidate>,
+    /// A group of hosts that may be the gateway, instead
+    #[arg(long, value_name = "NAME", conflicts_with = "gateways")]
+    ha_chassis_group: Option<String>,
     /// Who has an address without being asked, IP=MAC, or IP=MAC,override to go before what is
     /// heard; may be repeated
     #[arg(long = "static-mac", value_name = "IP=MAC")]
@@ -41,6 +45,12 @@ pub struct NewRouterPort {
     /// Name of the static routes that packets take which come by it, and no others
     #[arg(long, value_name = "NAME")]
     route_table: Option<String>,
+    /// A next hop to ask whether it lives, `IP[,tx=MS][,rx=MS][,mult=N]`; may be repeated
+    #[arg(long = "bfd", value_name = "SESSION")]
+    bfd_sessions: Vec<Session>,
+    /// Let what its router sends to any group leave by it, too
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    mcast_flood: Option<bool>,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -60,6 +70,9 @@ pub struct RouterPortChanges {
     /// Hosts that may be the gateway, instead of those before; may be repeated
     #[arg(long = "gateway", value_name = "CHASSIS=PRIORITY")]
     gateways: Vec<Candidate>,
+    /// A group of hosts that may be the gateway, instead; "" for none
+    #[arg(long, value_name = "NAME", conflicts_with = "gateways")]
+    ha_chassis_group: Option<String>,
     /// It has no gateway: it is wherever its router is
     #[arg(long, conflicts_with = "gateways")]
     no_gateways: bool,
@@ -75,6 +88,16 @@ pub struct RouterPortChanges {
     /// Name of the static routes that packets take which come by it; "" for those without one
     #[arg(long, value_name = "NAME")]
     route_table: Option<String>,
+    /// Next hops to ask whether they live, instead of those before, `IP[,tx=MS][,rx=MS][,mult=N]`; may be
+    /// repeated
+    #[arg(long = "bfd", value_name = "SESSION")]
+    bfd_sessions: Vec<Session>,
+    /// Ask no next hops
+    #[arg(long, conflicts_with = "bfd_sessions")]
+    no_bfd: bool,
+    /// Let what its router sends to any group leave by it, too
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    mcast_flood: Option<bool>,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -105,6 +128,9 @@ pub struct RouterPortSpec {
     /// Hosts that may be the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway_chassis: Vec<Candidate>,
+    /// Or the group of these.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ha_chassis_group: String,
     /// Who has which address on its networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub static_mac_bindings: Vec<StaticMac>,
@@ -120,6 +146,12 @@ pub struct RouterPortSpec {
     /// What it says of itself.
     #[serde(default)]
     pub router_advertisement: Option<Advertisement>,
+    /// Next hops that are asked whether they live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bfd_sessions: Vec<Session>,
+    /// What its router sends to any group leaves by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multicast_flood: bool,
 }
 
 /// No length is said.
@@ -134,6 +166,8 @@ pub struct RouterPortStatus {
     pub tunnel_key: u32,
     /// Who hosts have heard of on its networks.
     pub neighbours: Vec<HeardOf>,
+    /// Next hops that are asked, with how the session is.
+    pub bfd: Vec<(String, &'static str)>,
 }
 
 /// A neighbour that a host has heard of.
@@ -171,6 +205,7 @@ impl Object for RouterPortSpec {
             mac: port.mac.clone(),
             networks: port.networks.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
+            ha_chassis_group: port.ha_chassis_group.clone(),
             static_mac_bindings: static_mac::read(&port.static_mac_bindings),
             gateway_mtu: port.gateway_mtu,
             route_table: port.route_table.clone(),
@@ -180,6 +215,8 @@ impl Object for RouterPortSpec {
                 .as_ref()
                 .map(|ra| Advertisement::read(resource, ra))
                 .transpose()?,
+            bfd_sessions: bfd_session::read(&port.bfd_sessions),
+            multicast_flood: port.multicast_flood,
         };
         let neighbour = |one: &Neighbour| HeardOf {
             ip: one.ip.clone(),
@@ -187,7 +224,9 @@ impl Object for RouterPortSpec {
             chassis: one.chassis.clone(),
         };
         let neighbours = port.neighbours.iter().map(neighbour).collect();
-        Ok((spec, RouterPortStatus { tunnel_key: port.tunnel_key, neighbours }))
+        let sessions = port.bfd_sessions.iter();
+        let bfd = sessions.map(|one| (one.peer.clone(), bfd_session::state(one))).collect();
+        Ok((spec, RouterPortStatus { tunnel_key: port.tunnel_key, neighbours, bfd }))
     }
 
     fn spec(&self) -> resource::Spec {
@@ -195,11 +234,14 @@ impl Object for RouterPortSpec {
             mac: self.mac.clone(),
             networks: self.networks.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
+            ha_chassis_group: self.ha_chassis_group.clone(),
             static_mac_bindings: static_mac::write(&self.static_mac_bindings),
             gateway_mtu: self.gateway_mtu,
             route_table: self.route_table.clone(),
             enabled: (!self.enabled).then_some(false),
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
+            bfd_sessions: bfd_session::write(&self.bfd_sessions),
+            multicast_flood: self.multicast_flood,
             ..Default::default()
         })
     }
@@ -213,8 +255,9 @@ impl Object for RouterPortSpec {
     }
 
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
+        let group = Noun::HaChassisGroup.full(new.ha_chassis_group.as_deref().unwrap_or_default())?;
         let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
-        let NewRouterPort { disable, advertisement, route_table, .. } = new;
+        let NewRouterPort { disable, advertisement, route_table, bfd_sessions, mcast_flood, .. } = new;
         let mut router_advertisement = None;
         advertisement.apply(&mut router_advertisement);
         let enabled = !disable;
@@ -223,11 +266,14 @@ impl Object for RouterPortSpec {
             mac,
             networks,
             gateway_chassis: gateways,
+            ha_chassis_group: group,
             static_mac_bindings: static_macs,
             gateway_mtu,
             route_table: route_table.unwrap_or_default(),
             enabled,
             router_advertisement,
+            bfd_sessions,
+            multicast_flood: mcast_flood.unwrap_or_default(),
         })
     }
 
@@ -235,11 +281,21 @@ impl Object for RouterPortSpec {
         patch.set("mac", given.mac.as_ref(), |port| &mut port.mac);
         patch.list("networks", &given.networks, false, |port| &mut port.networks);
         let gateways = &given.gateways;
-        patch.list("gateway_chassis", gateways, given.no_gateways, |port| &mut port.gateway_chassis);
+        let group =
+            given.ha_chassis_group.as_ref().map(|text| Noun::HaChassisGroup.full(text)).transpose()?;
+        // The one takes the place of the other.
+        let (by_list, by_group) = (!gateways.is_empty(), group.as_ref().is_some_and(|name| !name.is_empty()));
+        patch.list("gateway_chassis", gateways, given.no_gateways || by_group, |port| {
+            &mut port.gateway_chassis
+        });
+        let group = group.or_else(|| (by_list || given.no_gateways).then(String::new));
+        patch.set("ha_chassis_group", group.as_ref(), |port| &mut port.ha_chassis_group);
         let macs = &given.static_macs;
         patch.list("static_mac_bindings", macs, given.no_static_macs, |port| &mut port.static_mac_bindings);
         patch.set("gateway_mtu", given.gateway_mtu.as_ref(), |port| &mut port.gateway_mtu);
         patch.set("route_table", given.route_table.as_ref(), |port| &mut port.route_table);
+        patch.list("bfd_sessions", &given.bfd_sessions, given.no_bfd, |port| &mut port.bfd_sessions);
+        patch.set("multicast_flood", given.mcast_flood.as_ref(), |port| &mut port.multicast_flood);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let is_given = given.advertisement.is_given() || given.no_ra;
         patch.change("router_advertisement", is_given, |port| {
@@ -262,6 +318,7 @@ impl Object for RouterPortSpec {
             ("networks", self.networks.join(", ")),
             ("enabled", yes(self.enabled)),
             ("gateways", gateway::print(&self.gateway_chassis)),
+            ("HA chassis group", short(&self.ha_chassis_group).to_owned()),
             ("gateway mtu", mtu),
             ("route table", self.route_table.clone()),
             ("static macs", static_mac::print(&self.static_mac_bindings)),
@@ -272,6 +329,8 @@ impl Object for RouterPortSpec {
             ("neighbour", format!("{ip} {mac}, heard by {}", short(chassis)))
         };
         fields.extend(status.neighbours.iter().map(neighbour));
+        fields.extend(self.multicast_flood.then(|| ("gets all multicast", yes(true))));
+        fields.extend(status.bfd.iter().map(|(peer, state)| ("bfd", format!("{peer} {state}"))));
         fields
     }
 }

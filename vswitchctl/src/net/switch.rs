@@ -13,6 +13,8 @@ use crate::{
         address_management::{AddressManagement, AddressOptions},
         command::About,
         load_balancer::full_names,
+        load_balancer_group::full_groups,
+        multicast::{MulticastOptions, Snooping},
         object::{Object, Options, Patch, TunnelKey, labels_of, wrong_kind},
         policy::Policy,
     },
@@ -31,6 +33,12 @@ pub struct SwitchOptions {
     /// No load balancers
     #[arg(long, conflicts_with = "load_balancers")]
     no_load_balancers: bool,
+    /// A group of load balancers, instead of those before; may be repeated
+    #[arg(long = "load-balancer-group", value_name = "NAME")]
+    load_balancer_groups: Vec<String>,
+    /// No groups of load balancers
+    #[arg(long, conflicts_with = "load_balancer_groups")]
+    no_load_balancer_groups: bool,
     #[command(flatten)]
     addresses: AddressOptions,
     /// Give no addresses
@@ -60,6 +68,8 @@ pub struct SwitchOptions {
     /// Whether questions for addresses that no router has reach routers too: true or false
     #[arg(long, value_name = "YES")]
     broadcast_arps: Option<bool>,
+    #[command(flatten)]
+    multicast: MulticastOptions,
 }
 
 impl Options for SwitchOptions {}
@@ -77,6 +87,9 @@ pub struct SwitchSpec {
     /// Load balancers that its workloads use.
     #[serde(default)]
     pub load_balancers: Vec<String>,
+    /// Groups of such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_groups: Vec<String>,
     /// What it gives its ports addresses from.
     #[serde(default)]
     pub address_management: Option<AddressManagement>,
@@ -101,6 +114,9 @@ pub struct SwitchSpec {
     /// Whether questions for addresses that no router has reach routers too; none: they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_arps_to_all_routers: Option<bool>,
+    /// How it listens to who wants to hear which group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast_snooping: Option<Snooping>,
 }
 
 impl SwitchSpec {
@@ -111,6 +127,7 @@ impl SwitchSpec {
     pub fn named(self) -> Result<Self, CtlError> {
         Ok(Self {
             load_balancers: full_names(&self.load_balancers)?,
+            load_balancer_groups: full_groups(&self.load_balancer_groups)?,
             dhcpv4_options: Noun::DhcpOptions.full(&self.dhcpv4_options)?,
             dhcpv6_options: Noun::DhcpOptions.full(&self.dhcpv6_options)?,
             names: self.names.iter().map(|text| Noun::Names.full(text)).collect::<Result<_, _>>()?,
@@ -143,6 +160,7 @@ impl Object for SwitchSpec {
             labels: labels_of(resource),
             default_policy,
             load_balancers: switch.load_balancers.clone(),
+            load_balancer_groups: switch.load_balancer_groups.clone(),
             address_management: switch.address_management.as_ref().map(AddressManagement::read),
             dhcpv4_options: switch.dhcpv4_options.clone(),
             dhcpv6_options: switch.dhcpv6_options.clone(),
@@ -151,6 +169,7 @@ impl Object for SwitchSpec {
             fdb_age_threshold: switch.fdb_age_threshold,
             vlan_passthru: switch.vlan_passthru,
             broadcast_arps_to_all_routers: switch.broadcast_arps_to_all_routers,
+            multicast_snooping: switch.multicast_snooping.as_ref().map(Snooping::read),
         };
         Ok((spec, TunnelKey { tunnel_key: switch.tunnel_key }))
     }
@@ -159,6 +178,7 @@ impl Object for SwitchSpec {
         resource::Spec::LogicalSwitch(LogicalSwitch {
             default_policy: self.default_policy.write(),
             load_balancers: self.load_balancers.clone(),
+            load_balancer_groups: self.load_balancer_groups.clone(),
             address_management: self.address_management.as_ref().map(AddressManagement::write),
             dhcpv4_options: self.dhcpv4_options.clone(),
             dhcpv6_options: self.dhcpv6_options.clone(),
@@ -167,6 +187,7 @@ impl Object for SwitchSpec {
             fdb_age_threshold: self.fdb_age_threshold,
             vlan_passthru: self.vlan_passthru,
             broadcast_arps_to_all_routers: self.broadcast_arps_to_all_routers,
+            multicast_snooping: self.multicast_snooping.as_ref().map(Snooping::write),
             ..Default::default()
         })
     }
@@ -182,10 +203,13 @@ impl Object for SwitchSpec {
     fn make(new: SwitchOptions, labels: Labels, _name: &str) -> Result<Self, CtlError> {
         let mut address_management = None;
         new.addresses.apply(&mut address_management);
+        let mut multicast_snooping = None;
+        new.multicast.apply(&mut multicast_snooping);
         Self {
             labels,
             default_policy: new.default_policy.unwrap_or_default(),
             load_balancers: new.load_balancers,
+            load_balancer_groups: new.load_balancer_groups,
             address_management,
             dhcpv4_options: new.dhcpv4.unwrap_or_default(),
             dhcpv6_options: new.dhcpv6.unwrap_or_default(),
@@ -194,6 +218,7 @@ impl Object for SwitchSpec {
             fdb_age_threshold: new.fdb_age.map(u32::from),
             vlan_passthru: new.vlan_passthru.unwrap_or_default(),
             broadcast_arps_to_all_routers: new.broadcast_arps,
+            multicast_snooping,
         }
         .named()
     }
@@ -202,6 +227,8 @@ impl Object for SwitchSpec {
         patch.set("default_policy", given.default_policy.as_ref(), |switch| &mut switch.default_policy);
         let names = full_names(&given.load_balancers)?;
         patch.list("load_balancers", &names, given.no_load_balancers, |switch| &mut switch.load_balancers);
+        let (groups, none) = (full_groups(&given.load_balancer_groups)?, given.no_load_balancer_groups);
+        patch.list("load_balancer_groups", &groups, none, |switch| &mut switch.load_balancer_groups);
         let is_given = given.addresses.is_given() || given.no_address_management;
         patch.change("address_management", is_given, |switch| {
             if given.no_address_management {
@@ -224,6 +251,9 @@ impl Object for SwitchSpec {
         let asks = given.broadcast_arps.map(Some);
         let path = "broadcast_arps_to_all_routers";
         patch.set(path, asks.as_ref(), |switch| &mut switch.broadcast_arps_to_all_routers);
+        patch.change("multicast_snooping", given.multicast.is_given(), |switch| {
+            given.multicast.apply(&mut switch.multicast_snooping);
+        });
         Ok(())
     }
 
@@ -235,7 +265,9 @@ impl Object for SwitchSpec {
         let default = ("default", self.default_policy.word().into());
         let key = ("tunnel key", status.tunnel_key.to_string());
         let balancers = self.load_balancers.iter().map(|name| ("load balancer", short(name).to_owned()));
-        let mut fields: Vec<_> = [default, key].into_iter().chain(balancers).collect();
+        let groups = self.load_balancer_groups.iter();
+        let groups = groups.map(|name| ("load balancer group", short(name).to_owned()));
+        let mut fields: Vec<_> = [default, key].into_iter().chain(balancers).chain(groups).collect();
         fields.extend(self.address_management.iter().flat_map(AddressManagement::fields));
         for (title, name) in [
             ("DHCPv4", &self.dhcpv4_options),
@@ -248,6 +280,7 @@ impl Object for SwitchSpec {
         let tags = self.vlan_passthru.then(|| ("VLAN tags", "pass".to_owned()));
         let asks = self.broadcast_arps_to_all_routers.map(|asks| ("asks all routers", yes(asks)));
         fields.extend(age.into_iter().chain(tags).chain(asks));
+        fields.extend(self.multicast_snooping.iter().flat_map(Snooping::fields));
         fields.extend(self.names.iter().map(|name| ("names", short(name).to_owned())));
         fields
     }

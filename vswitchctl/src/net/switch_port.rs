@@ -181,6 +181,9 @@ pub struct SwitchPortSpec {
     /// Hosts that may connect to the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway_chassis: Vec<Candidate>,
+    /// Or the group of these.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ha_chassis_group: String,
     /// Address of a virtual port.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub virtual_ip: String,
@@ -220,6 +223,12 @@ pub struct SwitchPortSpec {
     /// Full names of the chassis that may have its interface; none: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested_chassis: Vec<String>,
+    /// It gets what is sent to any group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multicast_flood: bool,
+    /// It gets what workloads say about groups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multicast_flood_reports: bool,
 }
 
 fn is_zero(tag: &u32) -> bool {
@@ -236,6 +245,8 @@ pub struct SwitchPortStatus {
     dynamic_addresses: Option<String>,
     /// Who has the address of a virtual port.
     virtual_parent: Option<String>,
+    /// Groups that somebody behind it wants to hear.
+    multicast_groups: Vec<String>,
 }
 
 impl Object for SwitchPortSpec {
@@ -279,6 +290,7 @@ impl Object for SwitchPortSpec {
             tag: port.tag,
             parent: port.parent.clone(),
             gateway_chassis: gateway::read(&port.gateway_chassis),
+            ha_chassis_group: port.ha_chassis_group.clone(),
             virtual_ip: port.virtual_ip.clone(),
             virtual_parents: port.virtual_parents.clone(),
             peer: port.peer.clone(),
@@ -292,6 +304,8 @@ impl Object for SwitchPortSpec {
             disable_garp_rarp: port.disable_garp_rarp,
             arp_proxy: port.arp_proxy.clone(),
             requested_chassis: port.requested_chassis.clone(),
+            multicast_flood: port.multicast_flood,
+            multicast_flood_reports: port.multicast_flood_reports,
         };
         let status = SwitchPortStatus {
             tunnel_key: port.tunnel_key,
@@ -299,6 +313,7 @@ impl Object for SwitchPortSpec {
             up: port.up,
             dynamic_addresses: given(&port.dynamic_addresses),
             virtual_parent: given(&port.virtual_parent),
+            multicast_groups: port.multicast_groups.clone(),
         };
         Ok((spec, status))
     }
@@ -323,6 +338,7 @@ impl Object for SwitchPortSpec {
             tag: self.tag,
             parent: self.parent.clone(),
             gateway_chassis: gateway::write(&self.gateway_chassis),
+            ha_chassis_group: self.ha_chassis_group.clone(),
             virtual_ip: self.virtual_ip.clone(),
             virtual_parents: self.virtual_parents.clone(),
             peer: self.peer.clone(),
@@ -336,6 +352,8 @@ impl Object for SwitchPortSpec {
             disable_garp_rarp: self.disable_garp_rarp,
             arp_proxy: self.arp_proxy.clone(),
             requested_chassis: self.requested_chassis.clone(),
+            multicast_flood: self.multicast_flood,
+            multicast_flood_reports: self.multicast_flood_reports,
             ..Default::default()
         })
     }
@@ -358,6 +376,7 @@ impl Object for SwitchPortSpec {
             (None, true) => PortType::Localport,
             (None, false) => PortType::linked_to(router_port.as_deref()),
         };
+        let ha_chassis_group = outside.group()?.unwrap_or_default();
         let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, peer, .. } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
         Ok(Self {
@@ -370,6 +389,7 @@ impl Object for SwitchPortSpec {
             tag: tag.unwrap_or_default(),
             parent: parent.unwrap_or_default(),
             gateway_chassis: gateways,
+            ha_chassis_group,
             virtual_ip: virtual_ip.unwrap_or_default(),
             virtual_parents,
             peer: peer.unwrap_or_default(),
@@ -383,6 +403,8 @@ impl Object for SwitchPortSpec {
             disable_garp_rarp: rest.disable_garp_rarp.unwrap_or_default(),
             arp_proxy: rest.arp_proxy,
             requested_chassis,
+            multicast_flood: rest.mcast_flood.unwrap_or_default(),
+            multicast_flood_reports: rest.mcast_flood_reports.unwrap_or_default(),
         })
     }
 
@@ -400,7 +422,10 @@ impl Object for SwitchPortSpec {
             patch.set("type", Some(&given.outside.kind()), |port| &mut port.kind);
         }
         patch.set("network_name", network.as_ref(), |port| &mut port.network);
-        patch.list("gateway_chassis", gateways, false, |port| &mut port.gateway_chassis);
+        let group = given.outside.group()?;
+        let by_group = given.outside.ha_chassis_group.is_some();
+        patch.list("gateway_chassis", gateways, by_group, |port| &mut port.gateway_chassis);
+        patch.set("ha_chassis_group", group.as_ref(), |port| &mut port.ha_chassis_group);
         patch.set("virtual_ip", virtual_ip.as_ref(), |port| &mut port.virtual_ip);
         patch.list("virtual_parents", virtual_parents, false, |port| &mut port.virtual_parents);
         patch.set("peer", given.outside.peer.as_ref(), |port| &mut port.peer);
@@ -418,6 +443,9 @@ impl Object for SwitchPortSpec {
         patch
             .set("disable_arp_nd_rsp", rest.disable_arp_nd_rsp.as_ref(), |port| &mut port.disable_arp_nd_rsp);
         patch.set("disable_garp_rarp", rest.disable_garp_rarp.as_ref(), |port| &mut port.disable_garp_rarp);
+        patch.set("multicast_flood", rest.mcast_flood.as_ref(), |port| &mut port.multicast_flood);
+        let reports = rest.mcast_flood_reports.as_ref();
+        patch.set("multicast_flood_reports", reports, |port| &mut port.multicast_flood_reports);
         patch.list("arp_proxy", &rest.arp_proxy, given.no_arp_proxy, |port| &mut port.arp_proxy);
         let chassis = rest.chassis()?;
         let any = given.no_requested_chassis;
@@ -443,6 +471,7 @@ impl Object for SwitchPortSpec {
             ("tag", if self.tag == 0 { String::new() } else { self.tag.to_string() }),
             ("parent", self.parent.clone()),
             ("gateways", gateway::print(&self.gateway_chassis)),
+            ("HA chassis group", short(&self.ha_chassis_group).to_owned()),
             ("tunnel key", status.tunnel_key.to_string()),
             ("chassis", status.chassis.clone().unwrap_or_default()),
             ("up", yes(status.up)),
@@ -462,6 +491,9 @@ impl Object for SwitchPortSpec {
             ("announced", if self.disable_garp_rarp { yes(false) } else { String::new() }),
             ("stands for", self.arp_proxy.join(" ")),
             ("requested chassis", chassis.join(" ")),
+            ("gets all multicast", if self.multicast_flood { yes(true) } else { String::new() }),
+            ("gets reports", if self.multicast_flood_reports { yes(true) } else { String::new() }),
+            ("hears", status.multicast_groups.join(" ")),
         ] {
             fields.extend((!text.is_empty()).then_some((title, text)));
         }

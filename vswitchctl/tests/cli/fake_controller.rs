@@ -8,12 +8,12 @@ use std::{
 
 use ferroflow_proto::host::{TraceResponse, TraceStep, TracedOutput};
 use ferroflow_proto::northbound::{
-    ChassisReceipt, CreateResourceRequest, CreateResourceResponse, DeleteResourceRequest,
+    ChassisReceipt, ChassisStatus, CreateResourceRequest, CreateResourceResponse, DeleteResourceRequest,
     DeleteResourceResponse, Event, ExplainRequest, ExplainResponse, ExplainedStep, ExplainedWay,
-    GetReceiptRequest, GetReceiptResponse, GetResourceRequest, GetResourceResponse, Kind,
-    ListResourcesRequest, ListResourcesResponse, Resource, TracePacketRequest, TracePacketResponse,
-    TracedHost, TransactRequest, TransactResponse, Update, UpdateResourceRequest, UpdateResourceResponse,
-    WatchRequest, WatchResponse, event,
+    GetReceiptRequest, GetReceiptResponse, GetResourceRequest, GetResourceResponse, GetStatusRequest,
+    GetStatusResponse, Kind, ListResourcesRequest, ListResourcesResponse, PendingRevision, Resource,
+    TracePacketRequest, TracePacketResponse, TracedHost, TransactRequest, TransactResponse, Update,
+    UpdateResourceRequest, UpdateResourceResponse, WatchRequest, WatchResponse, event,
     northbound_service_server::{NorthboundService, NorthboundServiceServer},
     operation::Op,
     precondition::Condition,
@@ -84,6 +84,8 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::Nat(_)) => Kind::Nat,
         Some(Spec::DhcpOptions(_)) => Kind::DhcpOptions,
         Some(Spec::Names(_)) => Kind::Names,
+        Some(Spec::LoadBalancerGroup(_)) => Kind::LoadBalancerGroup,
+        Some(Spec::HaChassisGroup(_)) => Kind::HaChassisGroup,
         Some(Spec::ControlPlaneLimits(_)) => Kind::ControlPlaneLimits,
         Some(Spec::RouterPolicy(_)) => Kind::RouterPolicy,
         Some(Spec::QosRule(_)) => Kind::QosRule,
@@ -135,6 +137,30 @@ impl State {
                 }
                 ("addresses", Some(Spec::AddressSet(to)), Some(Spec::AddressSet(from))) => {
                     to.addresses.clone_from(&from.addresses);
+                }
+                (
+                    "load_balancers",
+                    Some(Spec::LoadBalancerGroup(to)),
+                    Some(Spec::LoadBalancerGroup(from)),
+                ) => {
+                    to.load_balancers.clone_from(&from.load_balancers);
+                }
+                ("load_balancer_groups", Some(Spec::LogicalSwitch(to)), Some(Spec::LogicalSwitch(from))) => {
+                    to.load_balancer_groups.clone_from(&from.load_balancer_groups);
+                }
+                (
+                    "gateway_chassis",
+                    Some(Spec::LogicalRouterPort(to)),
+                    Some(Spec::LogicalRouterPort(from)),
+                ) => {
+                    to.gateway_chassis.clone_from(&from.gateway_chassis);
+                }
+                (
+                    "ha_chassis_group",
+                    Some(Spec::LogicalRouterPort(to)),
+                    Some(Spec::LogicalRouterPort(from)),
+                ) => {
+                    to.ha_chassis_group.clone_from(&from.ha_chassis_group);
                 }
                 ("ports", Some(Spec::PortGroup(to)), Some(Spec::PortGroup(from))) => {
                     to.ports.clone_from(&from.ports);
@@ -265,6 +291,22 @@ impl NorthboundService for FakeController {
             };
             let complete = chassis.iter().all(|chassis| chassis.applied);
             Ok(Response::new(GetReceiptResponse { revision, complete, chassis }))
+        })
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        self.change(|state| {
+            let pending =
+                PendingRevision { revision: 9, resources: vec!["switches/web".into()], n_resources: 1 };
+            let behind = ChassisStatus {
+                chassis: "chassis/h2".into(),
+                applied_revision: 7,
+                wanted_revision: 9,
+                pending: vec![pending],
+                ..Default::default()
+            };
+            let (revision, compiled_revision) = (state.revision, state.revision);
+            Ok(Response::new(GetStatusResponse { revision, compiled_revision, chassis: vec![behind] }))
         })
     }
 

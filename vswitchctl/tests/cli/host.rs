@@ -119,7 +119,7 @@ async fn ports_come_and_go() {
     );
     assert_eq!(
         host.asked(),
-        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0, bridge: \"\", peer: \"\", kind: \"auto\", network: \"\" }"
+        "AddPortRequest { interface: \"veth-web-1\", logical_port: \"web-1\", port_no: 0, bridge: \"\", peer: \"\", kind: \"auto\", vhost_user: None, network: \"\" }"
     );
     let list = place.run(&["port", "list"]).await;
     assert!(list.lines().next().unwrap().starts_with("BRIDGE  PORT  NAME        ROLE"), "{list}");
@@ -170,6 +170,6 @@ br1   secure     0      0         -
     place.run(&["port", "add", "to-br0", "--bridge", "br1", "--peer", "to-br1"]).await;
     assert_eq!(
         host.asked(),
-        "AddPortRequest { interface: \"to-br0\", logical_port: \"\", port_no: 0, bridge: \"br1\", peer: \"to-br1\", kind: \"auto\", network: \"\" }"
+        "AddPortRequest { interface: \"to-br0\", logical_port: \"\", port_no: 0, bridge: \"br1\", peer: \"to-br1\", kind: \"auto\", vhost_user: None, network: \"\" }"
     );
 }

@@ -326,6 +326,57 @@ SWITCH  ACL  DIRECTION  TIER  PRIORITY  ACTION         MATCH                    
 }
 
 #[tokio::test]
+async fn groups_are_named_by_their_users() {
+    let place = Place::new();
+    let controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    place.run(&["load-balancer", "add", "lb", "--vip", "10.96.0.1:80=", "--event", "--add-route"]).await;
+    place.run(&["load-balancer-group", "add", "lg", "--load-balancer", "lb"]).await;
+    place.run(&["switch", "set", "web", "--load-balancer-group", "lg"]).await;
+    place.run(&["load-balancer-group", "set", "lg", "--add", "lb2", "--remove", "lb"]).await;
+    let Some(Spec::LoadBalancerGroup(group)) = controller.get("load-balancer-groups/lg").spec else {
+        panic!("no group")
+    };
+    assert_eq!(group.load_balancers, ["load-balancers/lb2"]);
+    let text = place.run(&["switch", "show", "web"]).await;
+    assert!(text.contains("load balancer group:  lg\n"), "{text}");
+    place.run(&["ha-chassis-group", "add", "hg", "--chassis", "h1=20", "--chassis", "h2=10"]).await;
+    let text = place.run(&["ha-chassis-group", "list"]).await;
+    assert!(text.contains("h1=20 h2=10"), "{text}");
+    // Group and list take each other's place.
+    let gateway = |controller: &FakeController| match controller.get("routers/r1/ports/r1-web").spec {
+        Some(Spec::LogicalRouterPort(port)) => (port.ha_chassis_group, port.gateway_chassis.len()),
+        _ => panic!("no port"),
+    };
+    place.run(&["router-port", "set", "r1-web", "--gateway", "h1=1"]).await;
+    assert_eq!(gateway(&controller), (String::new(), 1));
+    place.run(&["router-port", "set", "r1-web", "--ha-chassis-group", "hg"]).await;
+    assert_eq!(gateway(&controller), ("ha-chassis-groups/hg".to_owned(), 0));
+    place.run(&["router-port", "set", "r1-web", "--no-gateways"]).await;
+    assert_eq!(gateway(&controller), (String::new(), 0));
+    let both =
+        ["vswitchctl", "router-port", "set", "r1-web", "--ha-chassis-group", "hg", "--gateway", "h1=1"];
+    assert!(<vswitchctl::Cli as clap::Parser>::try_parse_from(both).is_err());
+}
+
+#[tokio::test]
+async fn the_status_of_the_network_names_what_a_host_lacks() {
+    let place = Place::new();
+    let _controller = FakeController::start(&place);
+    let text = place.run(&["status", "--network"]).await;
+    assert!(text.contains("h2       no"), "{text}");
+    assert!(
+        text.ends_with(
+            "h2: not heard of since the controller started\nh2: revision 9 is not applied: switches/web\n"
+        ),
+        "{text}"
+    );
+    let json = place.run(&["status", "--network", "-o", "json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["chassis"][0]["pending"][0]["revision"], 9);
+}
+
+#[tokio::test]
 async fn set_gives_way_to_others_and_tries_again() {
     let place = Place::new();
     let controller = FakeController::start(&place);

@@ -3,7 +3,7 @@
 use ferroflow_proto::chassis::{self as pb, port_binding::Wire as Encoded};
 use flowtable::types::VlanId;
 use ovn_northd_lite::southbound::{
-    Announced, Candidate, HealthCheck, PortBinding, Probe, Protocol, Vip, Wire,
+    Announced, Candidate, HealthCheck, PortBinding, Probe, Protocol, Session, Vip, Wire,
 };
 
 use super::decode::{UpdateError, advertises, datapath_key, port_key};
@@ -33,6 +33,7 @@ pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBind
             .map(|one| announced(&name, one))
             .collect::<Result<_, _>>()?,
         probes: binding.probes.into_iter().map(|one| probe(&name, one)).collect::<Result<_, _>>()?,
+        sessions: binding.sessions.into_iter().map(|one| session(&name, one)).collect::<Result<_, _>>()?,
         wire: binding.wire.map_or(Ok(Wire::Own), |encoded| wire(&name, encoded))?,
     };
     Ok((name, typed))
@@ -84,6 +85,21 @@ fn probe(port: &str, wire: pb::Probe) -> Result<Probe, UpdateError> {
             n_failures: short("number of failures", wire.n_failures)?,
         },
         balancer: wire.load_balancer,
+    })
+}
+
+fn session(port: &str, wire: pb::Session) -> Result<Session, UpdateError> {
+    let address = |what, text: &str| text.parse().map_err(|_| wrong(port, what, text.to_owned()));
+    let multiplier = u8::try_from(wire.detect_multiplier).ok().filter(|multiplier| *multiplier > 0);
+    let multiplier = multiplier
+        .ok_or_else(|| wrong(port, "multiplier of a session", wire.detect_multiplier.to_string()))?;
+    Ok(Session {
+        peer: address("peer of a session", &wire.peer)?,
+        source: address("source of a session", &wire.source)?,
+        mac: wire.mac.parse().map_err(|_| wrong(port, "MAC address of a session", wire.mac.clone()))?,
+        min_tx: wire.min_tx,
+        min_rx: wire.min_rx,
+        multiplier,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Updates from the controller as typed values: checked here, once. An update that is
 //! wrong in any part is refused as a whole.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ferroflow_proto::chassis as pb;
 use flowtable::{
@@ -11,7 +11,7 @@ use flowtable::{
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
-    model::Rate,
+    model::{Querier, Rate, Snooping},
     punt::Service,
     southbound::{Advertises, ChassisRecord, Datapath, LogicalFlow, Pipeline},
 };
@@ -67,6 +67,7 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
                 is_router: datapath.router,
                 sets: datapath.sets.into_iter().collect(),
                 limits: datapath.limits.into_iter().filter_map(limit).collect(),
+                snooping: datapath.snooping.and_then(snooping),
             },
         );
     }
@@ -114,6 +115,27 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
 fn limit(limit: pb::Limit) -> Option<(Service, Rate)> {
     let (service, _) = Service::CLASSES.iter().find(|(_, class)| *class == limit.class)?;
     Some((*service, Rate { pps: limit.rate.max(1), burst: limit.burst }))
+}
+
+/// How to listen, where that makes sense; else the switch is as one that does not.
+fn snooping(wire: pb::Snooping) -> Option<Snooping> {
+    let short = |raw: u32| u16::try_from(raw).ok().filter(|seconds| *seconds > 0);
+    let querier = |querier: pb::Querier| {
+        let address = |text: &str| (!text.is_empty()).then(|| text.parse::<IpAddr>().ok()).flatten();
+        Some(Querier {
+            interval: short(querier.interval)?,
+            max_response: u8::try_from(querier.max_response).ok()?,
+            mac: querier.mac.parse().ok()?,
+            v4: address(&querier.ip4).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None }),
+            v6: address(&querier.ip6).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }),
+        })
+    };
+    Some(Snooping {
+        floods_unknown: wire.flood_unregistered,
+        max_groups: wire.table_size,
+        max_age: short(wire.idle_timeout)?,
+        querier: wire.querier.and_then(querier),
+    })
 }
 
 /// Advertisements that make sense.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use ferroflow_proto::chassis::{
-    Ack, Claims, Health, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
+    Ack, Claims, Health, Sessions, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
     sync_request::Message,
 };
 use tokio::sync::{mpsc, watch};
@@ -61,6 +61,8 @@ pub struct Said {
     pub heard: watch::Receiver<Arc<Heard>>,
     /// Who has the addresses of virtual ports.
     pub holders: watch::Receiver<Arc<Holders>>,
+    /// How sessions with next hops of routers are.
+    pub sessions: watch::Receiver<Sessions>,
     /// Number of the last word about those that was told to a controller.
     pub told: Arc<AtomicU64>,
 }
@@ -73,6 +75,7 @@ impl Said {
             health: host.health(),
             heard: host.heard(),
             holders: host.holders(),
+            sessions: host.sessions(),
             told: Default::default(),
         }
     }
@@ -137,6 +140,7 @@ async fn session(
     let _telling = AbortOnDrop(tokio::spawn(send_health(sender.clone(), said.health)));
     let _holding = AbortOnDrop(tokio::spawn(holders::send(sender.clone(), said.holders, said.told)));
     let _sharing = AbortOnDrop(tokio::spawn(neighbours::send(sender.clone(), said.heard)));
+    let _asking = AbortOnDrop(tokio::spawn(send_sessions(sender.clone(), said.sessions)));
     let mut updates = client.sync(ReceiverStream::new(receiver)).await?.into_inner();
     while let Some(update) = updates.message().await? {
         if !*had_update {
@@ -178,6 +182,19 @@ async fn send_health(sender: mpsc::Sender<SyncRequest>, mut health: watch::Recei
     while health.changed().await.is_ok() {
         let now = health.borrow_and_update().clone();
         if queue(&sender, Message::Health(now)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends how sessions with next hops are, if there are any, and again whenever that changes.
+async fn send_sessions(sender: mpsc::Sender<SyncRequest>, mut sessions: watch::Receiver<Sessions>) {
+    if !sessions.borrow().sessions.is_empty() {
+        sessions.mark_changed();
+    }
+    while sessions.changed().await.is_ok() {
+        let now = sessions.borrow_and_update().clone();
+        if queue(&sender, Message::Sessions(now)).await.is_err() {
             return;
         }
     }

@@ -1,5 +1,5 @@
-//! Neighbours of routers that this host has heard of, for the controller to tell the other
-//! hosts: all of them at first, then what is new, some at a time.
+//! Neighbours of routers that this host has heard of, and groups that its workloads want to
+//! hear, for the controller to tell the other hosts: all of them at first, then what is new, some at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ fn difference(before: &Heard, now: &Heard) -> Neighbours {
     let missing_in = |other: &Heard, all: &Heard| -> Vec<Neighbour> {
         let missing = all.iter().filter(|(key, value)| other.get(key) != Some(value));
         let neighbour = |((_, _, ip), (port, mac)): (&(_, _, std::net::IpAddr), &(String, _))| Neighbour {
-            router_port: port.clone(),
+            port: port.clone(),
             ip: ip.to_string(),
             mac: flowtable::types::MacAddr::to_string(mac),
         };

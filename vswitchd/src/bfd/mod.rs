@@ -3,12 +3,15 @@
 //! packets would get there. It begins where a host needs to know; the other side answers
 //! any of its tunnel peers.
 //!
+//! Ports of bridges that are told so by hand have sessions as well (`links.rs`).
+//! Ports of routers have sessions with next hops, by whatever these are reached (`hops.rs`).
+//!
 //! Packets are sent by a task of their own, past the host's lock: however long this host
 //! takes over a change of its rules, it stays alive for others. What comes in is read with
 //! the lock held, and a session ends only after everything that had arrived was read.
 
-mod packet;
-mod session;
+mod hops;
+mod links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use bridge_protocols::bfd::{ControlPacket, Path, Session};
+pub use bridge_protocols::bfd::{State, Timing};
 use dataplane::Dataplane;
 use flowtable::{
     field::Field,
@@ -25,10 +30,10 @@ use flowtable::{
 };
 use tokio::sync::Notify;
 
-use self::packet::ControlPacket;
+use self::{hops::Hops, links::Links};
 pub use self::{
-    packet::State,
-    session::{Session, Timing},
+    hops::{Hop, HopKey},
+    links::{LinkPeer, LinkSession},
 };
 use crate::host::{SharedHost, TUNNEL};
 
@@ -51,6 +56,10 @@ struct Sessions {
     of: BTreeMap<Ipv4Addr, Session>,
     /// Ports that lead into the tunnels to hosts.
     ways: BTreeMap<IpAddr, PortNo>,
+    /// By ports of bridges that are told so by hand.
+    links: Links,
+    /// With next hops of routers.
+    hops: Hops,
     /// State of the numbers for jitter and sessions (xorshift).
     noise: u32,
 }
@@ -120,6 +129,7 @@ impl Bfd {
             }
         }
         sessions.of.retain(|_, session| !session.is_over(now));
+        sessions.hops.expire(now);
     }
 
     /// The host with this tunnel address lives, as far as is known.
@@ -131,7 +141,8 @@ impl Bfd {
 
     /// There are sessions with other hosts.
     pub fn has_sessions(&self) -> bool {
-        !self.sessions().of.is_empty()
+        let sessions = self.sessions();
+        !sessions.of.is_empty() || !sessions.hops.is_empty()
     }
 
     /// State of the session with a host.
@@ -142,8 +153,12 @@ impl Bfd {
 
     /// Tells all others that this host ends.
     pub fn end(&self) {
-        let Some(local) = self.local else { return };
         let now = self.dataplane.now();
+        let last = self.sessions().links.end(now);
+        last.iter().for_each(|(port, path, packet)| self.send_by(*port, path, packet));
+        let last = self.sessions().hops.end(now);
+        self.send_to_hops(last);
+        let Some(local) = self.local else { return };
         let last: Vec<_> =
             self.sessions().of.iter_mut().map(|(peer, session)| (*peer, session.end(now))).collect();
         for (peer, packet) in last {
@@ -153,12 +168,17 @@ impl Bfd {
 
     /// Sends what is due: when to be back, and whether some host has been silent too long.
     pub fn tick(&self) -> (Duration, bool) {
-        let Some(local) = self.local else { return (IDLE, false) };
         let now = self.dataplane.now();
         let (mut due, mut wakes, mut is_late) = (Vec::new(), now.after(IDLE), false);
+        let (by_links, to_hops);
         {
             let mut sessions = self.sessions();
-            let Sessions { of, noise, .. } = &mut *sessions;
+            let Sessions { of, noise, links, hops, .. } = &mut *sessions;
+            let (of_links, wakes_links, has_changed) = links.tick(now, noise);
+            let (of_hops, wakes_hops, is_silent) = hops.tick(now, noise);
+            (by_links, to_hops) = (of_links, of_hops);
+            wakes = [wakes_links, wakes_hops].into_iter().flatten().fold(wakes, Timestamp::min);
+            is_late |= has_changed | is_silent;
             for (peer, session) in of {
                 if let Some(packet) = session.tick(now, next(noise) as u8) {
                     due.push((*peer, packet));
@@ -167,8 +187,10 @@ impl Bfd {
                 is_late |= session.clone().expire(now) || session.is_over(now);
             }
         }
-        for (peer, packet) in due {
-            self.send(local, peer, &packet);
+        by_links.iter().for_each(|(port, path, packet)| self.send_by(*port, path, packet));
+        self.send_to_hops(to_hops);
+        if let Some(local) = self.local {
+            due.iter().for_each(|(peer, packet)| self.send(local, *peer, packet));
         }
         (wakes.since(now).max(SHORTEST), is_late)
     }
@@ -178,7 +200,7 @@ impl Bfd {
         let way = self.sessions().ways.get(&IpAddr::V4(peer)).copied().unwrap_or(TUNNEL);
         let actions =
             vec![set(Field::TunId, 0), set(Field::TunDst, u32::from(peer).into()), Action::Output(way)];
-        let frame = packet.frame(local, peer);
+        let frame = packet.frame(&Path::within_tunnel(local, peer));
         if let Err(error) = self.dataplane.packet_out(PortNo::CONTROLLER, actions, frame) {
             tracing::debug!(%error, %peer, "a packet that says that this host lives is not sent");
         }
@@ -214,6 +236,7 @@ pub async fn run(host: SharedHost) {
                 // What has arrived meanwhile counts.
                 host.take_news();
                 host.tend_gateways();
+                host.tend_links();
             })
             .await;
         }

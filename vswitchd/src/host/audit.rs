@@ -120,6 +120,7 @@ mod tests {
                     enabled: true,
                     services: Default::default(),
                     options: Default::default(),
+                    hears: Default::default(),
                 },
             )
         };
@@ -130,6 +131,7 @@ mod tests {
             qos_rules: BTreeMap::new(),
             default_policy: Default::default(),
             load_balancers: Default::default(),
+            balancer_groups: Default::default(),
             services: Default::default(),
             options: Default::default(),
         };

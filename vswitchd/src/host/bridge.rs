@@ -191,7 +191,7 @@ pub enum BridgeError {
 }
 
 /// Names that a command line can tell from what follows them.
-fn check_name(name: &str) -> Result<(), BridgeError> {
+pub(super) fn check_name(name: &str) -> Result<(), BridgeError> {
     let is_well_formed = name.len() <= MAX_NAME_LEN
         && name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));

@@ -188,6 +188,7 @@ mod tests {
             mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             up: false,
+            why_down: None,
             gone: true,
             counters,
         };

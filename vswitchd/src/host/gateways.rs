@@ -22,6 +22,7 @@ use super::Host;
 use crate::bfd::Bfd;
 
 mod announcement;
+mod hops;
 
 /// Pauses between the times that something is told.
 const PAUSES: [Duration; 4] =
@@ -76,6 +77,8 @@ impl Host {
             self.publish(BridgeId::FIRST);
             self.advertise();
         }
+        self.want_hops();
+        self.tell_sessions();
         self.announce();
     }
 
@@ -96,6 +99,8 @@ impl Host {
             self.gateways.down = down;
             self.lower(SouthboundDelta::default());
         }
+        self.want_hops();
+        self.tell_sessions();
     }
 
     /// Everything that several hosts may have, as this one sees it.

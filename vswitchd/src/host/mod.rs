@@ -7,6 +7,7 @@
 
 mod audit;
 mod bridge;
+mod declared;
 mod departed;
 mod events;
 mod gateways;
@@ -40,7 +41,7 @@ use std::{
 };
 
 use dataplane::Dataplane;
-use ferroflow_proto::chassis::{Claims, Health, Hello, SyncResponse};
+use ferroflow_proto::chassis::{Claims, Health, Hello, Sessions, SyncResponse};
 use flowtable::{
     program::TunnelKind,
     snapshot::Snapshot,
@@ -53,6 +54,7 @@ use tokio::sync::watch;
 
 pub use audit::AUDIT_INTERVAL;
 pub use bridge::{Bridge, BridgeError, FIRST_NAME, FailMode, SavedBridge};
+pub use declared::{Declaration, DeclarationError};
 pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use gateways::GatewayStatus;
@@ -62,12 +64,13 @@ pub(crate) use lab::{LAB_UPLINK, since};
 pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use peers::{NeighbourStatus, TunnelStatus};
-pub use port_kind::PortKind;
+pub use port_kind::{PortKind, PortKindError, VhostSettings};
 pub use port_rates::{QueueSetting, RateSetting, RateSettings};
 pub use port_settings::{Mode as VlanMode, PortSettings, PriorityTagsName};
 pub use ports::{Port, PortError};
 pub use protocols::{
-    BondMember, BondModeName, BridgeSettings, LacpName, ProtocolError, SettingsError, TreeProtocol,
+    BondMember, BondModeName, BridgeSettings, ExportKind, ExportStatus, LacpName, MemberError, ProtocolError,
+    SettingsError, TreeProtocol,
 };
 pub use tracking::{TrackingChange, TrackingError, TrackingSettings};
 pub use tunnels::{Encapsulation, TUNNEL, UPLINK};
@@ -173,6 +176,7 @@ pub struct Host {
     health: watch::Sender<Health>,
     heard: watch::Sender<Arc<neighbours::Heard>>,
     holders: watch::Sender<Arc<neighbours::Holders>>,
+    sessions: watch::Sender<Sessions>,
     /// Logical ports that are claimed for interfaces to come.
     held: BTreeSet<String>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
@@ -236,6 +240,7 @@ impl Host {
             health: watch::Sender::new(Health::default()),
             heard: watch::Sender::default(),
             holders: watch::Sender::default(),
+            sessions: watch::Sender::default(),
             held: BTreeSet::new(),
             peers: watch::Sender::default(),
         };

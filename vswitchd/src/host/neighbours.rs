@@ -19,9 +19,10 @@ use ovn_northd_lite::{
 use tokio::sync::watch;
 
 use super::Host;
-use crate::responder::{Effect, Hold};
+use crate::responder::{Effect, Hearers, Hold};
 
-/// Neighbours that a host has heard of: router port by key and id, address, MAC address.
+/// Neighbours that a host has heard of: router port by key and id, address, MAC address. And
+/// groups that its workloads want to hear: switch port, group, zero.
 pub type Heard = BTreeMap<(DatapathKey, PortKey, IpAddr), (String, MacAddr)>;
 
 /// Who has the address of a virtual port, by the id of that: a number that rises with each
@@ -158,13 +159,27 @@ impl Host {
         });
     }
 
+    /// Has others told who of this host's workloads hears a group.
+    fn tell_hearers(&mut self, Hearers { datapath, group, ports }: &Hearers) {
+        let lowering = &self.lowering;
+        self.heard.send_modify(|heard| {
+            let heard = Arc::make_mut(heard);
+            heard.retain(|(known, port, ip), _| known != datapath || ip != group || ports.contains(port));
+            for port in ports {
+                if let Some((id, _)) = lowering.port(*datapath, *port) {
+                    heard.insert((*datapath, *port, *group), (id.to_owned(), MacAddr::ZERO));
+                }
+            }
+        });
+    }
+
     /// Lets go what has waited too long for a neighbour, and who was heard of long ago.
     pub fn tend_neighbours(&mut self) {
         let effects = self.responder.tick(self.dataplane.now());
         self.take_effects(effects);
     }
 
-    fn take_effects(&mut self, effects: Vec<Effect>) {
+    pub(super) fn take_effects(&mut self, effects: Vec<Effect>) {
         let (mut changes, mut packets) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
@@ -175,6 +190,7 @@ impl Host {
                 Effect::Log(line) => line.write(),
                 Effect::Health(known) => self.tell_health(known),
                 Effect::Hold(hold) => self.tell_holder(&hold),
+                Effect::Hears(hearers) => self.tell_hearers(&hearers),
             }
         }
         // What is learned comes before the packets that waited for it.

@@ -129,6 +129,10 @@ impl Host {
                 has_changed |= self.bfd.receive(&packet_in.bytes, |from| peers.contains(&from));
                 continue;
             }
+            if let Some(is_new) = self.hear_hop(&packet_in) {
+                has_changed |= is_new;
+                continue;
+            }
             self.answer(&packet_in);
             self.paused.add((bridge, worker), &packet_in);
             let name = self.bridge_name(bridge);

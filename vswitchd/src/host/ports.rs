@@ -273,7 +273,7 @@ impl Host {
     pub(super) fn attach_alone(&mut self, name: &str, new: NewPort) -> Result<(), PortError> {
         let NewPort { id, peer, logical_port, network, kind } = new;
         let (bridge, port) = (id.bridge, id.port);
-        self.dataplane.attach(self.workload_spec(id, (name, kind), peer.is_some()))?;
+        self.dataplane.attach(self.workload_spec(id, (name, &kind), peer.is_some()))?;
         let settings = PortSettings::default();
         let added = Port { bridge, port, peer, logical_port, network, kind, settings, trouble: None };
         self.ports.insert(name.to_owned(), added);
@@ -328,7 +328,7 @@ impl Host {
         let mut back = Vec::new();
         for (interface, port) in &mut self.ports {
             if !port.is_attached() {
-                match self.dataplane.attach(interface_spec(port.id(), interface, port.kind)) {
+                match self.dataplane.attach(interface_spec(port.id(), interface, &port.kind)) {
                     Ok(_) => {
                         tracing::info!(interface, port = %port.port, "the interface is back");
                         port.trouble = None;
@@ -390,7 +390,7 @@ impl Host {
                 lab.add(&saved.interface, saved.mtu, &saved.network);
             }
             let spec =
-                self.workload_spec(PortId::new(bridge, port), (&saved.interface, saved.kind), is_patch);
+                self.workload_spec(PortId::new(bridge, port), (&saved.interface, &saved.kind), is_patch);
             let trouble = self.dataplane.attach(spec).err().map(|error| error.to_string());
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "a port of the last run cannot be attached; trying again");
@@ -477,7 +477,7 @@ impl Host {
                 peer: port.peer.clone(),
                 interface: interface.clone(),
                 logical_port: port.logical_port.clone(),
-                kind: port.kind,
+                kind: port.kind.clone(),
                 network: port.network.clone(),
                 mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
                 settings: port.settings.clone(),
@@ -486,7 +486,7 @@ impl Host {
         self.state.save_ports(&saved)
     }
 
-    fn workload_spec(&self, port: PortId, (name, kind): (&str, PortKind), is_patch: bool) -> PortSpec {
+    fn workload_spec(&self, port: PortId, (name, kind): (&str, &PortKind), is_patch: bool) -> PortSpec {
         if is_patch {
             return PortSpec { port, name: name.to_owned(), device: Device::Patch };
         }
@@ -497,6 +497,6 @@ impl Host {
     }
 }
 
-fn interface_spec(port: PortId, interface: &str, kind: PortKind) -> PortSpec {
+fn interface_spec(port: PortId, interface: &str, kind: &PortKind) -> PortSpec {
     PortSpec { port, name: interface.to_owned(), device: kind.device(interface) }
 }

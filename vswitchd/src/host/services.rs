@@ -1,17 +1,23 @@
 //! What the responder has to know of the network beforehand: names, which routers advertise
-//! unasked, and which workloads are asked whether they serve.
+//! unasked, which workloads are asked whether they serve, and which switches listen to what
+//! theirs say about groups.
+
+use std::collections::BTreeSet;
 
 use ferroflow_proto::chassis;
-use ovn_northd_lite::{SouthboundDelta, chassis_of, names::is_set, southbound::PortBinding};
+use ovn_northd_lite::{
+    SouthboundDelta, chassis_of, multicast_group_of, names::is_set, southbound::PortBinding,
+};
 
 use super::Host;
-use crate::responder::{Advertiser, Advertisers, Asked, Health};
+use crate::responder::{Advertiser, Advertisers, Asked, Health, Listener, Listeners};
 
 /// Which of it an update touches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Touched {
     names: bool,
     bindings: bool,
+    datapaths: bool,
 }
 
 impl Touched {
@@ -23,6 +29,7 @@ impl Touched {
         Self {
             names: is_full || datapaths || sets.into_iter().any(|name| is_set(name)),
             bindings: is_full || bindings,
+            datapaths: is_full || datapaths,
         }
     }
 }
@@ -38,6 +45,43 @@ impl Host {
             let asked = self.asked();
             self.responder.set_checks(self.dataplane.now(), asked);
         }
+        if touched.bindings || touched.datapaths {
+            let listeners = self.listeners();
+            let effects = self.responder.set_listeners(self.dataplane.now(), listeners);
+            self.take_effects(effects);
+        }
+    }
+
+    /// Switches that listen, with their workloads on this host. What these were known to hear
+    /// is what the network was told.
+    fn listeners(&self) -> Listeners {
+        let view = self.lowering.view();
+        let listening = view.datapaths.iter().filter_map(|(key, datapath)| {
+            let snooping = datapath.snooping.clone()?;
+            Some((*key, Listener { snooping, ports: BTreeSet::new(), known: Vec::new() }))
+        });
+        let mut listeners: Listeners = listening.collect();
+        if listeners.is_empty() {
+            return listeners;
+        }
+        let is_here = |binding: &PortBinding| {
+            binding.peer.is_none() && binding.chassis.as_ref() == Some(&self.identity.chassis)
+        };
+        for binding in view.bindings.values().filter(|binding| is_here(binding)) {
+            if let Some(listener) = listeners.get_mut(&binding.datapath) {
+                listener.ports.insert(binding.key);
+            }
+        }
+        for ((datapath, _), group) in &view.groups {
+            let Some((listener, ip)) = listeners.get_mut(datapath).zip(multicast_group_of(&group.name))
+            else {
+                continue;
+            };
+            let members = group.ports.iter().filter_map(|id| Some(view.bindings.get(id)?.key));
+            let here: Vec<_> = members.filter(|key| listener.ports.contains(key)).collect();
+            listener.known.extend(here.into_iter().map(|key| (key, ip)));
+        }
+        listeners
     }
 
     /// What the workloads of this host are asked.

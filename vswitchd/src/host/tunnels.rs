@@ -112,6 +112,7 @@ impl Host {
         Arc::make_mut(&mut self.underlay).tunnels = tunnels;
         if self.is_handmade {
             self.take_peers(self.identity.tunnel_peers.iter().map(|ip| IpAddr::V4(*ip)).collect());
+            self.destinations_changed();
         }
         self.ports_changed();
         Ok(())
@@ -169,14 +170,25 @@ impl Host {
 
     fn take_peers(&mut self, peers: BTreeSet<IpAddr>) {
         if self.underlay.peers != peers {
-            let underlay = Arc::make_mut(&mut self.underlay);
-            underlay.next_hops.retain(|peer, _| peers.contains(peer));
-            if self.lab.is_some() {
-                // All on one wire.
-                underlay.next_hops = peers.iter().map(|peer| (*peer, lab::next_hop(*peer))).collect();
-            }
-            underlay.peers.clone_from(&peers);
-            self.peers.send_replace(peers);
+            Arc::make_mut(&mut self.underlay).peers = peers;
+            self.destinations_changed();
         }
+    }
+
+    /// Finds the ways to whom tunnelled packets go: those that may send some themselves, and
+    /// those that only get copies of mirrors.
+    pub(super) fn destinations_changed(&mut self) {
+        let copied = self.mirror_remotes().filter(|_| self.uplink().is_some());
+        let wanted: BTreeSet<IpAddr> = self.underlay.peers.iter().copied().chain(copied).collect();
+        if *self.peers.borrow() == wanted {
+            return;
+        }
+        let underlay = Arc::make_mut(&mut self.underlay);
+        underlay.next_hops.retain(|peer, _| wanted.contains(peer));
+        if self.lab.is_some() {
+            // All on one wire.
+            underlay.next_hops = wanted.iter().map(|peer| (*peer, lab::next_hop(*peer))).collect();
+        }
+        self.peers.send_replace(wanted);
     }
 }

@@ -18,6 +18,7 @@ mod dhcp4;
 mod dhcp6;
 mod dns;
 mod icmp;
+mod multicast;
 mod neighbours;
 mod packet;
 mod reject;
@@ -40,13 +41,14 @@ use ovn_northd_lite::{
 };
 
 use self::{
-    advertise::Schedule, checks::Checks, dns::Names, neighbours::Neighbours, packet::Context,
-    waiting::Waiting,
+    advertise::Schedule, checks::Checks, dns::Names, multicast::Multicast, neighbours::Neighbours,
+    packet::Context, waiting::Waiting,
 };
 
 pub use acl_log::Line;
 pub use advertise::{Advertiser, Advertisers};
 pub use checks::{Asked, Health};
+pub use multicast::{Hearers, Listener, Listeners};
 
 /// A packet for a worker's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub enum Effect {
     Health(Vec<Health>),
     /// A workload has the address of a virtual port.
     Hold(Hold),
+    /// Other workloads want to hear a group than before.
+    Hears(Hearers),
 }
 
 /// A workload that says that it has the address of a virtual port.
@@ -115,6 +119,7 @@ pub struct Responder {
     names: Names,
     schedule: Schedule,
     checks: Checks,
+    multicast: Multicast,
 }
 
 impl Responder {
@@ -134,7 +139,9 @@ impl Responder {
             Service::Reject => reject::reject(&context),
             Service::HealthCheck => return self.hear(&context),
             Service::BindVirtual => return context.hold().map(Effect::Hold).into_iter().collect(),
-            Service::Bfd => None,
+            Service::Igmp => return self.multicast.hear(now, &context),
+            // The host sees to them itself.
+            Service::Bfd | Service::BfdMessage => None,
             Service::DhcpV4 => return context.replied(dhcp4::answer(&context)),
             Service::DhcpV6 => return context.replied(dhcp6::answer(&context)),
             Service::Dns => return context.replied(self.names.answer(&context)),
@@ -182,6 +189,11 @@ impl Responder {
         self.checks.set(now, asked);
     }
 
+    /// Takes over which switches listen to what workloads say about groups.
+    pub fn set_listeners(&mut self, now: Timestamp, listeners: Listeners) -> Vec<Effect> {
+        self.multicast.set(now, listeners)
+    }
+
     /// Lets what waits too long and what is too old go; says what it is time to say.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let given_up = self.waiting.expire(now).into_iter().map(give_up);
@@ -189,7 +201,8 @@ impl Responder {
         let said = self.schedule.due(now).into_iter().map(Effect::Send);
         let asked = self.checks.due(now).into_iter().map(Effect::Send);
         let known = self.checks.news().map(Effect::Health);
-        given_up.chain(forgotten).chain(said).chain(asked).chain(known).collect()
+        let heard = self.multicast.tick(now);
+        given_up.chain(forgotten).chain(said).chain(asked).chain(known).chain(heard).collect()
     }
 
     /// Takes a backend's answer, and what follows from it.

@@ -1,6 +1,7 @@
 //! A host's switch and its responder together: what workloads see.
 
 mod checks;
+mod multicast;
 mod services;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -41,6 +42,7 @@ fn network() -> Northbound {
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     };
     let workload = |last: u8, ips: &[&str], unknown| SwitchPortKind::Workload {
         addresses: vec![PortAddresses {
@@ -65,6 +67,7 @@ fn network() -> Northbound {
             default_policy: Default::default(),
             qos_rules: Default::default(),
             load_balancers: Default::default(),
+            balancer_groups: Default::default(),
             services: Default::default(),
             options: Default::default(),
         };
@@ -91,6 +94,8 @@ fn network() -> Northbound {
                 static_macs,
                 mtu,
                 route_table,
+                hears_all: false,
+                monitored: Default::default(),
             };
             (id.to_owned(), port)
         };
@@ -101,6 +106,7 @@ fn network() -> Northbound {
             symmetric: false,
             table: String::new(),
             hash_fields: Vec::new(),
+            monitored: false,
         };
         let router = LogicalRouter {
             key: DatapathKey::new(key).unwrap(),
@@ -111,6 +117,7 @@ fn network() -> Northbound {
             policies: Default::default(),
             nats: Default::default(),
             load_balancers: Default::default(),
+            balancer_groups: Default::default(),
             limits: None,
             options: Default::default(),
         };
@@ -145,6 +152,8 @@ struct Net {
     lines: Vec<Line>,
     /// What is known of backends.
     health: Vec<Health>,
+    /// Who hears groups, as it changed.
+    hearers: Vec<Hearers>,
     /// Packets that were given up, and their bytes.
     given_up: (usize, usize),
     now: Timestamp,
@@ -208,6 +217,7 @@ impl Net {
             responder,
             lines: Vec::new(),
             health: Vec::new(),
+            hearers: Vec::new(),
             given_up: (0, 0),
             now: Timestamp::from_nanos(1_000_000_000),
             n_sent: 0,
@@ -249,6 +259,7 @@ impl Net {
         for effect in effects {
             match effect {
                 Effect::Health(known) => self.health = known,
+                Effect::Hears(hearers) => self.hearers.push(hearers),
                 Effect::Hold(hold) => panic!("there are no virtual ports: {hold:?}"),
                 Effect::Learn(learned) => self.change(neighbour_rules(&learned).map(Change::Add)),
                 Effect::Forget(learned) => {
@@ -571,7 +582,8 @@ fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
     let mut nb = network();
     let far = nb.switches.get_mut("far").unwrap();
     for (priority, (id, direction, matching, action)) in (10..).zip(acls) {
-        let log = Some(AclLog { name: String::new(), severity: Severity::Notice, rate: None });
+        let log =
+            Some(AclLog { name: String::new(), severity: Severity::Notice, rate: None, related: false });
         let acl = Acl {
             direction: *direction,
             tier: 0,

@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 
 use bridge_protocols::{bond, lacp::LinkStatus, multicast, stp};
 use ferroflow_proto::host::{self as pb, bridge_service_server::BridgeService};
-use flowtable::types::{PortNo, Timestamp};
+use flowtable::{
+    text::ChangeKind,
+    types::{PortNo, Timestamp},
+};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Service, bridges};
-use crate::host::{BondMember, Bridge, Host, ProtocolError};
+use super::{Service, bridges, neighbours};
+use crate::host::{
+    BondMember, Bridge, Declaration, Host, MemberError, PortSettings, ProtocolError, Verb, WrittenChange,
+};
 
 #[tonic::async_trait]
 impl BridgeService for Service {
@@ -32,17 +37,46 @@ impl BridgeService for Service {
     ) -> Result<Response<pb::GetBridgeSettingsResponse>, Status> {
         let pb::ChangeBridgeSettingsRequest { bridge, patch, validate_only } = request.into_inner();
         let change = move |host: &mut Host| {
-            if !host.is_by_hand() {
-                return Err(Status::failed_precondition(
-                    "this vswitchd forwards for a logical network; bridges are told by hand with vswitchd --standalone or --virtual",
-                ));
-            }
+            by_hand(host)?;
             let bridge = host.bridge(&bridge).map_err(bridges::refusal)?;
             let (id, name) = (bridge.id(), bridge.name().to_owned());
             let settings = host.change_bridge_settings(id, &patch, validate_only).map_err(refusal)?;
             Ok(pb::GetBridgeSettingsResponse { settings: settings.text(), bridge: name })
         };
         self.host.with(change).await.map(Response::new)
+    }
+
+    async fn check_bridge(
+        &self,
+        request: Request<pb::CheckBridgeRequest>,
+    ) -> Result<Response<pb::CheckBridgeResponse>, Status> {
+        let wanted = declaration(request.into_inner())?;
+        let check = move |host: &mut Host| {
+            by_hand(host)?;
+            host.check_declaration(&wanted).map_err(|error| Status::invalid_argument(error.to_string()))
+        };
+        self.host.with(check).await.map(|()| Response::new(pb::CheckBridgeResponse {}))
+    }
+
+    async fn set_active_member(
+        &self,
+        request: Request<pb::SetActiveMemberRequest>,
+    ) -> Result<Response<pb::DescribeProtocolsResponse>, Status> {
+        let pb::SetActiveMemberRequest { bridge, bond, member } = request.into_inner();
+        let set = move |host: &mut Host| {
+            by_hand(host)?;
+            let id = host.bridge(&bridge).map_err(bridges::refusal)?.id();
+            host.set_active_member(id, &bond, &member).map_err(|error| {
+                let code = match error {
+                    MemberError::Bond { .. } | MemberError::Member { .. } => Code::NotFound,
+                    MemberError::Disabled(_) | MemberError::Primary(_) => Code::FailedPrecondition,
+                };
+                Status::new(code, error.to_string())
+            })?;
+            let (now, bridge) = (host.dataplane().now(), host.bridge(&bridge).map_err(bridges::refusal)?);
+            Ok::<_, Status>(describe(host, bridge, now))
+        };
+        self.host.with(set).await.map(Response::new)
     }
 
     async fn describe_protocols(
@@ -58,6 +92,41 @@ impl BridgeService for Service {
         };
         self.host.with(describe).await.map(Response::new)
     }
+}
+
+fn by_hand(host: &Host) -> Result<(), Status> {
+    if host.is_by_hand() {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(
+        "this vswitchd forwards for a logical network; bridges are told by hand with vswitchd --standalone or --virtual",
+    ))
+}
+
+fn declaration(request: pb::CheckBridgeRequest) -> Result<Declaration, Status> {
+    let pb::CheckBridgeRequest { bridge, ports, settings, has_flows, flows } = request;
+    let port = |wanted: pb::WantedPort| {
+        super::check_interface(&wanted.name)?;
+        let vlan = super::port_vlan(wanted.vlan.unwrap_or_default());
+        let vlan = vlan.map_err(|status| {
+            Status::invalid_argument(format!("port {}: {}", wanted.name, status.message()))
+        })?;
+        let settings = PortSettings {
+            mode: vlan.mode,
+            tag: vlan.tag,
+            trunks: vlan.trunks,
+            priority_tags: vlan.priority_tags.unwrap_or_default(),
+            ..PortSettings::default()
+        };
+        Ok::<_, Status>((wanted.name, super::port_number(wanted.port_no)?, settings))
+    };
+    let rule = |text: String| WrittenChange { verb: Verb::Flow(ChangeKind::Add), text };
+    Ok(Declaration {
+        name: bridge,
+        ports: ports.into_iter().map(port).collect::<Result<_, _>>()?,
+        settings: if settings.is_empty() { "{}".to_owned() } else { settings },
+        rules: has_flows.then(|| flows.into_iter().map(rule).collect()),
+    })
 }
 
 fn refusal(error: ProtocolError) -> Status {
@@ -96,10 +165,14 @@ fn describe(host: &Host, bridge: &Bridge, now: Timestamp) -> pb::DescribeProtoco
         bonds: bonds.collect(),
         mirrors: mirrors.collect(),
         group_members: groups.into_iter().map(|entry| group_member(entry, &names)).collect(),
+        lldp_ports: neighbours::lldp(bridge, &names, now),
+        cfm_ends: neighbours::cfm(bridge),
+        bfd_sessions: neighbours::bfd(host, bridge, &names),
+        flow_exports: bridge.exports().iter().map(neighbours::flow_export).collect(),
     }
 }
 
-fn name_of(names: &BTreeMap<PortNo, String>, port: PortNo) -> String {
+pub(super) fn name_of(names: &BTreeMap<PortNo, String>, port: PortNo) -> String {
     names.get(&port).cloned().unwrap_or_else(|| port.to_string())
 }
 

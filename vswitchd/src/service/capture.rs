@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{Service, bridges, dump, events};
+use super::{Service, bridges, dump, events, top};
 use crate::host::{Bridge, Host, SharedHost};
 
 /// Packets of one message.
@@ -34,6 +34,15 @@ type CaptureStream = Pin<Box<dyn Stream<Item = Result<pb::CaptureResponse, Statu
 #[tonic::async_trait]
 impl CaptureService for Service {
     type CaptureStream = CaptureStream;
+    type TopStream = top::TopStream;
+
+    async fn top(&self, request: Request<pb::TopRequest>) -> Result<Response<top::TopStream>, Status> {
+        let (request, shared) = (request.into_inner(), self.host.clone());
+        let reader = self.host.with(move |host| top::begin(&shared, host, &request)).await?;
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(reader.run(sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
 
     async fn capture(&self, request: Request<pb::CaptureRequest>) -> Result<Response<CaptureStream>, Status> {
         let request = request.into_inner();

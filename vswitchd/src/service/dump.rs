@@ -106,7 +106,8 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
             bridge: host.bridge_name(id.bridge).to_owned(),
             port_no: id.port.get(),
             name: (*interface).to_owned(),
-            kind: "afxdp".to_owned(),
+            kind: if port.kind.vhost().is_some() { "vhost-user" } else { "afxdp" }.to_owned(),
+            why_down: port.trouble.clone().unwrap_or_default(),
             role: "workload".to_owned(),
             counters: Some(counters(&host.counted_before(interface))),
             ..pb::Port::default()
@@ -140,6 +141,7 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
         enabled: true,
         packet_ins: true,
         up,
+        why_down: status.why_down.clone().unwrap_or_default(),
         mtu: seen.map_or(status.mtu, |seen| seen.mtu),
         counters: Some(counters(&counts)),
         ..pb::Port::default()
@@ -174,7 +176,14 @@ fn with_settings(message: pb::Port, port: &Port) -> pb::Port {
         trunks: trunks.iter().map(|vlan| (*vlan).into()).collect(),
         priority_tags: priority_tags.name().to_owned(),
     };
+    let vhost_user = port.kind.vhost().map(|guest| pb::VhostUser {
+        socket: guest.socket.clone(),
+        listens: guest.listens,
+        queues: guest.n_queues.into(),
+        mtu: guest.mtu.unwrap_or_default(),
+    });
     pb::Port {
+        vhost_user,
         logical_port: port.logical_port.clone(),
         peer: port.peer.clone().unwrap_or_default(),
         enabled: *enabled,

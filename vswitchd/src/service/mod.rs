@@ -13,9 +13,11 @@ mod flows;
 mod hops;
 mod lab;
 mod metrics;
+mod neighbours;
 mod rates;
 mod rules;
 mod socket;
+mod top;
 mod trace;
 mod underlay;
 mod workers;
@@ -37,7 +39,7 @@ pub use socket::{Socket, SocketError, serve};
 pub(crate) use trace::trace;
 
 use crate::{
-    host::{Host, PortError, PortKind, PriorityTagsName, SharedHost, VlanMode},
+    host::{Host, PortError, PortKind, PortKindError, PriorityTagsName, SharedHost, VhostSettings, VlanMode},
     lab::Fabric,
     log::LogControl,
 };
@@ -113,11 +115,10 @@ impl HostService for Service {
         &self,
         request: Request<pb::AddPortRequest>,
     ) -> Result<Response<pb::AddPortResponse>, Status> {
-        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, kind, network } =
+        let pb::AddPortRequest { interface, logical_port, port_no, bridge, peer, kind, network, vhost_user } =
             request.into_inner();
-        let kind = PortKind::by_name(&kind).ok_or_else(|| {
-            Status::invalid_argument(format!("no such kind of port: {kind}; auto, afxdp, packet and tap are"))
-        })?;
+        let kind =
+            port_kind(&kind, vhost_user).map_err(|error| Status::invalid_argument(error.to_string()))?;
         check_interface(&interface)?;
         if !peer.is_empty() {
             check_interface(&peer)?;
@@ -271,6 +272,12 @@ struct PortVlan {
     tag: u16,
     trunks: BTreeSet<u16>,
     priority_tags: Option<PriorityTagsName>,
+}
+
+fn port_kind(name: &str, guest: Option<pb::VhostUser>) -> Result<PortKind, PortKindError> {
+    let settings =
+        |guest: pb::VhostUser| VhostSettings::new(guest.socket, guest.listens, guest.queues, guest.mtu);
+    PortKind::by_name(name, guest.map(settings).transpose()?)
 }
 
 fn port_vlan(vlan: pb::PortVlan) -> Result<PortVlan, Status> {

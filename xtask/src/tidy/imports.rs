@@ -57,7 +57,17 @@ const PROMISES: &[Promise] = &[
     // It calls every parser there is.
     Promise {
         name: "ferroflow-fuzz",
-        ours: &["ferroflow-proto", "flowtable", "oracle", "ovn-northd-lite", "controller", "vswitchd", "vswitchctl"],
+        ours: &[
+            "ferroflow-proto",
+            "flowtable",
+            "bridge-protocols",
+            "dataplane",
+            "oracle",
+            "ovn-northd-lite",
+            "controller",
+            "vswitchd",
+            "vswitchctl",
+        ],
         never: &[],
     },
     Promise { name: "ferroflow-tests", ours: &[], never: &["tokio", "tonic"] },

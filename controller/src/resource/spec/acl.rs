@@ -48,6 +48,10 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
         let reason = "only connections that are allowed can stay so; leave it out";
         return Err(FieldError::new("persist_established", reason));
     }
+    if acl.log_related && (log.is_none() || label == 0 || action != AclAction::AllowRelated) {
+        let reason = "answers are told by the label of an ACL that logs and is allow-related; set these";
+        return Err(FieldError::new("log_related", reason));
+    }
     Ok(Acl { direction, tier, priority, matching, action, label, log, after_lb, persists })
 }
 
@@ -116,5 +120,5 @@ fn log(acl: &pb::Acl) -> Result<Option<AclLog>, FieldError> {
             format!("{} is no name for a log; use up to {} bytes", Shown(name), limits::MAX_LOG_NAME_LEN);
         return Err(FieldError::new("log_name", reason));
     }
-    Ok(acl.log.then(|| AclLog { name: name.clone(), severity, rate }))
+    Ok(acl.log.then(|| AclLog { name: name.clone(), severity, rate, related: acl.log_related }))
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::VlanId;
-use ovn_northd_lite::model::Candidate;
+use ovn_northd_lite::model::{Candidate, Gateway};
 
-use super::{check_count, router::chassis};
-use crate::resource::{FieldError, Shown, check_id, limits};
+use super::{check_count, reference, router::chassis};
+use crate::resource::{FieldError, Kind, Shown, check_id, limits};
 
 /// Highest priority of a candidate, as in OVN.
 const MAX_PRIORITY: u32 = 32_767;
@@ -34,6 +34,30 @@ pub(super) fn candidates(list: &[pb::GatewayChassis]) -> Result<Vec<Candidate>, 
         candidates.push(Candidate { priority, chassis: id });
     }
     Ok(Candidate::ranked(candidates))
+}
+
+/// Hosts that may be the gateway: those of a list, or of a group.
+pub(super) fn gateway(list: &[pb::GatewayChassis], group: &str) -> Result<Gateway, FieldError> {
+    match reference("ha_chassis_group", Kind::HaChassisGroup, group)? {
+        None => candidates(list).map(Gateway::Hosts),
+        Some(_) if !list.is_empty() => {
+            let reason = "the hosts are those of gateway_chassis already; leave one of them out";
+            Err(FieldError::new("ha_chassis_group", reason))
+        }
+        Some(id) => Ok(Gateway::Group(id)),
+    }
+}
+
+/// Hosts with a name.
+pub(super) fn parse_group(group: &pb::HaChassisGroup) -> Result<Vec<Candidate>, FieldError> {
+    let hosts = candidates(&group.chassis).map_err(|error| {
+        let field = error.field.replacen("gateway_chassis", "chassis", 1);
+        FieldError { field, ..error }
+    })?;
+    if hosts.is_empty() {
+        return Err(FieldError::new("chassis", "a group without hosts would be nowhere; name one"));
+    }
+    Ok(hosts)
 }
 
 /// A VLAN tag; 0: none.

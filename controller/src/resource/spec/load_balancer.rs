@@ -46,6 +46,8 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         probe_points: probe_points(&balancer.probe_points)?,
         skip_snat: balancer.skip_snat,
         responder: responder(balancer.neighbor_responder)?,
+        add_route: balancer.add_route,
+        event: balancer.event,
     })
 }
 
@@ -182,6 +184,24 @@ pub(super) fn hash_fields(field: &str, raw: &[i32]) -> Result<Vec<HashField>, Fi
     };
     check_count(field, raw.len(), limits::MAX_HASH_FIELDS)?;
     raw.iter().map(one).collect()
+}
+
+/// Load balancers with a name.
+pub(super) fn parse_group(group: &pb::LoadBalancerGroup) -> Result<Vec<Name>, FieldError> {
+    let name = |text: &str| match Name::parse(text) {
+        Ok(name) if name.kind() == Kind::LoadBalancer => Ok(name),
+        _ => Err(format!("{} does not name a load balancer; write {}", Shown(text), Kind::LoadBalancer)),
+    };
+    each("load_balancers", &group.load_balancers, limits::MAX_GROUP_BALANCERS, name)
+}
+
+/// Ids of the groups of load balancers that a switch or router names.
+pub(super) fn balancer_groups(names: &[String]) -> Result<BTreeSet<String>, FieldError> {
+    let id = |text: &str| match Name::parse(text) {
+        Ok(name) if name.kind() == Kind::LoadBalancerGroup => Ok(name.id().to_owned()),
+        _ => Err(format!("{} does not name a group; write {}", Shown(text), Kind::LoadBalancerGroup)),
+    };
+    Ok(each("load_balancer_groups", names, limits::MAX_BALANCER_GROUPS, id)?.into_iter().collect())
 }
 
 /// Ids of the load balancers that a switch or router names.

@@ -4,11 +4,13 @@
 mod acl;
 mod address_management;
 mod address_set;
+mod bfd_session;
 mod chassis;
 mod dhcp_options;
 mod gateway;
 mod limits;
 mod load_balancer;
+mod multicast;
 mod names;
 mod nat;
 mod port_group;
@@ -24,7 +26,8 @@ use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
 use ovn_northd_lite::model::{
-    Acl, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, QosRule, RouterPolicy, SetMember,
+    Acl, Candidate, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, QosRule, RouterPolicy,
+    SetMember,
 };
 
 pub(crate) use self::load_balancer::backend_key;
@@ -56,6 +59,10 @@ pub enum Spec {
     Chassis(ChassisSpec),
     /// A load balancer.
     LoadBalancer(LoadBalancer),
+    /// Load balancers with a name.
+    LoadBalancerGroup(Vec<Name>),
+    /// Hosts that may be a gateway, the best first.
+    HaChassisGroup(Vec<Candidate>),
     /// A translation.
     Nat(NatRule),
     /// A policy of a router.
@@ -93,6 +100,12 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         (Kind::LoadBalancer, Some(Wire::LoadBalancer(balancer))) => {
             load_balancer::parse(balancer).map(Spec::LoadBalancer)
         }
+        (Kind::LoadBalancerGroup, Some(Wire::LoadBalancerGroup(group))) => {
+            load_balancer::parse_group(group).map(Spec::LoadBalancerGroup)
+        }
+        (Kind::HaChassisGroup, Some(Wire::HaChassisGroup(group))) => {
+            gateway::parse_group(group).map(Spec::HaChassisGroup)
+        }
         (Kind::Nat, Some(Wire::Nat(nat))) => nat::parse(name, nat).map(Spec::Nat),
         (Kind::RouterPolicy, Some(Wire::RouterPolicy(policy))) => {
             router_policy::parse(name, policy).map(Spec::RouterPolicy)
@@ -122,6 +135,8 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::Acl(_) => Kind::Acl,
         Wire::Chassis(_) => Kind::Chassis,
         Wire::LoadBalancer(_) => Kind::LoadBalancer,
+        Wire::LoadBalancerGroup(_) => Kind::LoadBalancerGroup,
+        Wire::HaChassisGroup(_) => Kind::HaChassisGroup,
         Wire::Nat(_) => Kind::Nat,
         Wire::RouterPolicy(_) => Kind::RouterPolicy,
         Wire::AddressSet(_) => Kind::AddressSet,
@@ -143,15 +158,19 @@ pub fn strip(wire: &mut Wire) {
             port.up = false;
             port.dynamic_addresses.clear();
             port.virtual_parent.clear();
+            port.multicast_groups.clear();
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
         Wire::LogicalRouterPort(port) => {
             port.tunnel_key = 0;
             port.neighbours.clear();
+            port.bfd_sessions.iter_mut().for_each(|session| session.state = 0);
         }
         Wire::Acl(_)
         | Wire::AddressSet(_)
         | Wire::PortGroup(_)
+        | Wire::LoadBalancerGroup(_)
+        | Wire::HaChassisGroup(_)
         | Wire::Nat(_)
         | Wire::RouterPolicy(_)
         | Wire::DhcpOptions(_)

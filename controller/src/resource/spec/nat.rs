@@ -42,7 +42,16 @@ pub(super) fn parse(name: &Name, nat: &pb::Nat) -> Result<NatRule, FieldError> {
         exempted_external_ips: networks("exempted_external_ips", &nat.exempted_external_ips)?,
         distributed: distributed(kind, nat)?,
         condition: condition(nat)?,
+        add_route: add_route(kind, nat)?,
     })
+}
+
+fn add_route(kind: NatKind, nat: &pb::Nat) -> Result<bool, FieldError> {
+    if nat.add_route && kind == NatKind::Source {
+        let reason = "nobody is sent to the address of an snat but who answers it; leave it out";
+        return Err(FieldError::new("add_route", reason));
+    }
+    Ok(nat.add_route)
 }
 
 /// Highest priority of a rule with a match, so that its flows fit above all others.

@@ -7,7 +7,7 @@ use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, RouterOptions, St
 
 use super::{
     check_count, each, label,
-    load_balancer::{hash_fields, load_balancers},
+    load_balancer::{balancer_groups, hash_fields, load_balancers},
     reference,
     router_port::router_port_name,
 };
@@ -24,6 +24,8 @@ pub struct RouterSpec {
     pub chassis: Option<String>,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Ids of groups of such.
+    pub balancer_groups: BTreeSet<String>,
     /// Id of the bounds on what it asks hosts for.
     pub limits: Option<String>,
     /// What it does besides.
@@ -40,10 +42,12 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
         static_routes,
         chassis: chassis(&router.chassis)?,
         load_balancers: load_balancers(&router.load_balancers)?,
+        balancer_groups: balancer_groups(&router.load_balancer_groups)?,
         limits: reference("control_plane_limits", Kind::Limits, &router.control_plane_limits)?,
         options: RouterOptions {
             balancer_sources: sources(router, "lb_force_snat_ips", &router.lb_force_snat_ips)?,
             dnat_sources: sources(router, "dnat_force_snat_ips", &router.dnat_force_snat_ips)?,
+            relays: router.multicast_relay,
         },
     })
 }
@@ -83,12 +87,13 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     let by = if route.by_source { RouteMatch::Source } else { RouteMatch::Destination };
     let table = label(&format!("{path}.route_table"), &route.route_table)?;
     if route.discard {
-        if !route.next_hop.is_empty() || !route.output_port.is_empty() || route.ecmp_symmetric_reply {
+        let leads = !route.next_hop.is_empty() || !route.output_port.is_empty();
+        if leads || route.ecmp_symmetric_reply || route.bfd {
             let reason = "what is dropped has no next hop, no port and no answer; leave them out";
             return Err(field("discard", reason.to_owned()));
         }
         let (target, symmetric, hash_fields) = (RouteTarget::Discard, false, Vec::new());
-        return Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields });
+        return Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields, monitored: false });
     }
     let next_hop = address::parse_ip(&route.next_hop).map_err(|reason| field("next_hop", reason))?;
     if prefix.addr.is_ipv4() != next_hop.is_ipv4() {
@@ -107,5 +112,5 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     let target = RouteTarget::Via(NextHop { ip: next_hop, output_port });
     let symmetric = route.ecmp_symmetric_reply;
     let hash_fields = hash_fields(&format!("{path}.selection_fields"), &route.selection_fields)?;
-    Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields })
+    Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields, monitored: route.bfd })
 }

@@ -29,8 +29,12 @@ pub(super) fn parse(name: &Name, policy: &pb::RouterPolicy) -> Result<RouterPoli
         return Err(FieldError::new("pkt_mark", "what is dropped keeps no mark; leave it out"));
     }
     let output_port = own_port("output_port", name, &policy.output_port)?;
+    if policy.bfd && !is_rerouted {
+        return Err(FieldError::new("bfd", "only reroute has next hops; leave it out"));
+    }
     let chain = label("chain", &policy.chain)?;
-    Ok(RouterPolicy { priority, matching, action, chain, mark: policy.pkt_mark, output_port })
+    let (mark, monitored) = (policy.pkt_mark, policy.bfd);
+    Ok(RouterPolicy { priority, matching, action, chain, mark, output_port, monitored })
 }
 
 fn action(policy: &pb::RouterPolicy) -> Result<PolicyAction, FieldError> {

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::{Candidate, IpNetwork, RouterAdvertisement, StaticMac};
+use ovn_northd_lite::model::{Gateway, IpNetwork, Monitored, RouterAdvertisement, StaticMac};
 
-use super::{check_count, each, gateway::candidates, label, router_advertisement};
+use super::{bfd_session, check_count, each, gateway::gateway, label, router_advertisement};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -18,8 +18,8 @@ pub struct RouterPortSpec {
     pub networks: Vec<IpNetwork>,
     /// Sends and receives.
     pub enabled: bool,
-    /// Hosts that may be the gateway, the best first.
-    pub gateway: Vec<Candidate>,
+    /// Hosts that may be the gateway.
+    pub gateway: Gateway,
     /// What hosts on its networks are told.
     pub advertisement: Option<RouterAdvertisement>,
     /// Who has which address on its networks.
@@ -28,6 +28,10 @@ pub struct RouterPortSpec {
     pub mtu: Option<u16>,
     /// Name of the static routes that packets take which come by it.
     pub route_table: String,
+    /// What the router sends to any group leaves by it.
+    pub hears_all: bool,
+    /// Next hops that are asked whether they live; what is known of that is elsewhere.
+    pub monitored: BTreeMap<IpAddr, Monitored>,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -39,7 +43,7 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
             "a router port needs an address; write one like 10.0.0.1/24",
         ));
     }
-    let gateway = candidates(&port.gateway_chassis)?;
+    let gateway = gateway(&port.gateway_chassis, &port.ha_chassis_group)?;
     let has_v6 = networks.iter().any(|network| network.addr.is_ipv6());
     if port.router_advertisement.is_some() && !has_v6 {
         let reason = "there is no IPv6 network to advertise; add one to `networks`";
@@ -50,7 +54,18 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
     let static_macs = static_macs(&port.static_mac_bindings)?;
     let mtu = mtu(port.gateway_mtu, has_v6)?;
     let route_table = label("route_table", &port.route_table)?;
-    Ok(RouterPortSpec { mac, networks, enabled, gateway, advertisement, static_macs, mtu, route_table })
+    Ok(RouterPortSpec {
+        mac,
+        enabled,
+        gateway,
+        advertisement,
+        static_macs,
+        mtu,
+        route_table,
+        hears_all: port.multicast_flood,
+        monitored: bfd_session::parse(&port.bfd_sessions, &networks)?,
+        networks,
+    })
 }
 
 /// Least MTU of IPv4 hosts (RFC 791 §3.1) and of IPv6 (RFC 8200 §5), and the most that

@@ -6,8 +6,9 @@ use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::model::{DefaultPolicy, SwitchOptions, SwitchServices};
 
 use super::{
-    AddressManagement, address_management, check_count, default_policy, load_balancer::load_balancers,
-    reference,
+    AddressManagement, address_management, check_count, default_policy,
+    load_balancer::{balancer_groups, load_balancers},
+    multicast, reference,
 };
 use crate::resource::{FieldError, Kind, limits};
 
@@ -18,6 +19,8 @@ pub struct SwitchSpec {
     pub default_policy: DefaultPolicy,
     /// Ids of its load balancers.
     pub load_balancers: BTreeSet<String>,
+    /// Ids of groups of such.
+    pub balancer_groups: BTreeSet<String>,
     /// What it gives its ports addresses from.
     pub address_management: Option<AddressManagement>,
     /// What hosts answer for it.
@@ -30,6 +33,7 @@ pub(super) fn parse(switch: &pb::LogicalSwitch) -> Result<SwitchSpec, FieldError
     Ok(SwitchSpec {
         default_policy: default_policy(switch.default_policy)?,
         load_balancers: load_balancers(&switch.load_balancers)?,
+        balancer_groups: balancer_groups(&switch.load_balancer_groups)?,
         address_management: switch.address_management.as_ref().map(address_management::parse).transpose()?,
         services: services(switch)?,
         options: options(switch)?,
@@ -50,6 +54,7 @@ fn options(switch: &pb::LogicalSwitch) -> Result<SwitchOptions, FieldError> {
         station_age,
         vlan_passthru: switch.vlan_passthru,
         asks_routers: switch.broadcast_arps_to_all_routers.unwrap_or(usual.asks_routers),
+        snooping: switch.multicast_snooping.as_ref().map(multicast::parse).transpose()?,
     })
 }
 

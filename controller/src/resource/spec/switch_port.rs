@@ -6,7 +6,7 @@ use ferroflow_proto::northbound as pb;
 use flowtable::types::{MacAddr, VlanId};
 use ovn_northd_lite::{
     dhcp::domain,
-    model::{Candidate, PortAddresses, PortOptions, PortSecurity, PortServices},
+    model::{Gateway, PortAddresses, PortOptions, PortSecurity, PortServices},
 };
 
 use super::{each, gateway, reference, router_port::router_port_name};
@@ -63,7 +63,7 @@ pub enum Attachment {
         /// VLAN tag of its frames.
         tag: Option<VlanId>,
         /// Hosts that may connect to it; empty: all.
-        gateway: Vec<Candidate>,
+        gateway: Gateway,
     },
 }
 
@@ -77,7 +77,7 @@ pub enum Access {
     /// By an interface on each chassis that has one.
     EachChassis,
     /// By the network outside; one of these hosts answers.
-    External(Vec<Candidate>),
+    External(Gateway),
     /// It is an address that one of the workloads at the ports of these names has at a time.
     Virtual(IpAddr, Vec<Name>),
 }
@@ -90,7 +90,7 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
             workload(port, kind)?
         }
         Ok(Type::External) => {
-            only(port, &["addresses", "gateway_chassis"])?;
+            only(port, &["addresses", "gateway_chassis", "ha_chassis_group"])?;
             external(port)?
         }
         Ok(Type::Virtual) => {
@@ -107,11 +107,11 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
         }
         Ok(Type::Localnet) => {
             only(port, &["network_name", "tag"])?;
-            network(port, Vec::new())?
+            network(port, Gateway::default())?
         }
         Ok(Type::L2gateway) => {
-            only(port, &["network_name", "tag", "gateway_chassis"])?;
-            let gateway = gateway::candidates(&port.gateway_chassis)?;
+            only(port, &["network_name", "tag", "gateway_chassis", "ha_chassis_group"])?;
+            let gateway = gateway::gateway(&port.gateway_chassis, &port.ha_chassis_group)?;
             if gateway.is_empty() {
                 let reason = "an l2gateway is on one of some hosts; name them, or make it a localnet";
                 return Err(FieldError::new("gateway_chassis", reason));
@@ -163,6 +163,11 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
             return Err(FieldError::new(field, reason));
         }
     }
+    let hears = port.multicast_flood || port.multicast_flood_reports;
+    if hears && port.receive_multicast == Some(false) {
+        let reason = "a port that gets no multicast cannot get all of it; clear one of both";
+        return Err(FieldError::new("receive_multicast", reason));
+    }
     let secured =
         matches!(attachment, Attachment::Workload { port_security, .. } if !port_security.is_empty());
     if secured && port.learn_fdb == Some(true) {
@@ -181,6 +186,8 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         learns: port.learn_fdb,
         silent: port.disable_arp_nd_rsp,
         takes_groups: port.receive_multicast.unwrap_or(usual.takes_groups),
+        hears_all: port.multicast_flood,
+        hears_reports: port.multicast_flood_reports,
         announces: !port.disable_garp_rarp,
         stands_for: each("arp_proxy", networks, limits::MAX_ADDRESS_ENTRIES, address::parse_prefix_or_ip)?,
         stands_for_mac: mac,
@@ -197,6 +204,7 @@ fn only(port: &pb::LogicalSwitchPort, fields: &[&str]) -> Result<(), FieldError>
         ("tag", port.tag != 0),
         ("parent", !port.parent.is_empty()),
         ("gateway_chassis", !port.gateway_chassis.is_empty()),
+        ("ha_chassis_group", !port.ha_chassis_group.is_empty()),
         ("virtual_ip", !port.virtual_ip.is_empty()),
         ("virtual_parents", !port.virtual_parents.is_empty()),
         ("peer", !port.peer.is_empty()),
@@ -263,13 +271,13 @@ fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> 
 fn external(port: &pb::LogicalSwitchPort) -> Result<Attachment, FieldError> {
     let addresses =
         each("addresses", &port.addresses, limits::MAX_ADDRESS_ENTRIES, address::parse_port_addresses)?;
-    let candidates = gateway::candidates(&port.gateway_chassis)?;
-    if candidates.is_empty() {
+    let gateway = gateway::gateway(&port.gateway_chassis, &port.ha_chassis_group)?;
+    if gateway.is_empty() {
         let reason = "one of some hosts answers for an external port; name them";
         return Err(FieldError::new("gateway_chassis", reason));
     }
     let (unknown, port_security, dynamic) = (false, Vec::new(), None);
-    let access = Access::External(candidates);
+    let access = Access::External(gateway);
     Ok(Attachment::Workload { addresses, unknown, port_security, access, dynamic })
 }
 
@@ -289,7 +297,7 @@ fn virtual_port(name: &Name, port: &pb::LogicalSwitchPort) -> Result<Attachment,
     Ok(Attachment::Workload { addresses, unknown, port_security, access, dynamic })
 }
 
-fn network(port: &pb::LogicalSwitchPort, gateway: Vec<Candidate>) -> Result<Attachment, FieldError> {
+fn network(port: &pb::LogicalSwitchPort, gateway: Gateway) -> Result<Attachment, FieldError> {
     let network = gateway::network(&port.network_name)?;
     Ok(Attachment::Network { network, tag: gateway::tag(port.tag)?, gateway })
 }

@@ -2,7 +2,7 @@
 //! worker sends everything by one of them, which keeps the order of a flow and makes one
 //! call send a whole batch.
 
-use std::os::fd::RawFd;
+use std::{mem, os::fd::RawFd};
 
 use flowtable::{
     drop::DropReason,
@@ -10,35 +10,27 @@ use flowtable::{
     types::PortNo,
 };
 
-use super::device::{AfXdpOutlet, AfXdpQueue};
+use super::device::{AfXdpOutlet, AfXdpQueue, Gathering, Receiver, Sender};
 use crate::{
-    pool::{Frame, Pool},
+    pool::{Frame, MAX_PACKET_LEN, Pool},
     port::{Outlet, RxQueue},
-    sys::xsk::{Flush, SendError},
+    sys::xsk::{
+        BURST, Flush, SendError,
+        library::XskRx,
+        own::{OwnRx, Piece},
+    },
 };
 
 impl RxQueue for AfXdpQueue {
+    #[inline]
     fn rx_burst(&mut self, from: PortNo, max: usize, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
         if self.metrics.is_gone() {
             return;
         }
-        // A frame that has no buffer stays in the ring: the kernel then drops and counts
-        // what comes after.
-        let budget = max.saturating_sub(batch.len()).min(pool.n_free());
-        if budget == 0 {
-            if batch.len() < max && self.socket.has_received() {
-                pool.count_exhausted();
-            }
-            return;
+        match &mut self.socket {
+            Receiver::Own(socket) => receive(socket, &mut self.gathering, (from, max), pool, batch),
+            Receiver::XskRs(socket) => receive_copies(socket, (from, max), pool, batch),
         }
-        self.socket.receive(budget, |bytes| {
-            let Some(mut frame) = pool.get() else { return };
-            let room = &mut frame.as_mut()[HEADROOM..];
-            // Fits: MAX_FRAME_LEN is checked against the pool's frames.
-            let len = bytes.len().min(room.len());
-            room[..len].copy_from_slice(&bytes[..len]);
-            batch.push(Packet::new(frame, HEADROOM, len, from));
-        });
     }
 
     fn has_pending(&self) -> bool {
@@ -52,6 +44,87 @@ impl RxQueue for AfXdpQueue {
     fn kernel_dropped(&self) -> u64 {
         self.socket.kernel_dropped()
     }
+}
+
+/// Frames of the socket's memory become packets as they are.
+#[inline]
+fn receive(
+    socket: &mut OwnRx,
+    gathering: &mut Gathering,
+    (from, max): (PortNo, usize),
+    pool: &mut Pool,
+    batch: &mut Vec<Packet<Frame>>,
+) {
+    let budget = max.saturating_sub(batch.len()).min(BURST);
+    socket.receive(budget, pool, |piece, pool| {
+        if piece.is_continued || !matches!(gathering, Gathering::None) {
+            batch.extend(gather(gathering, piece, from, pool));
+        } else {
+            batch.push(Packet::new(piece.frame, piece.start, piece.len, from));
+        }
+    });
+}
+
+/// Adds a piece to those of its packet; answers that when this was the last one.
+#[cold]
+fn gather(gathering: &mut Gathering, piece: Piece, from: PortNo, pool: &mut Pool) -> Option<Packet<Frame>> {
+    let so_far = match mem::replace(gathering, Gathering::Lost) {
+        Gathering::None => pool.get_large().map(|frame| (frame, 0)),
+        Gathering::Some(frame, len) => Some((frame, len)),
+        Gathering::Lost => None,
+    };
+    let is_last = !piece.is_continued;
+    let bytes = piece.frame.as_ref().get(piece.start..piece.start + piece.len).unwrap_or_default();
+    let so_far = so_far.and_then(|(mut large, len)| {
+        let end = len + bytes.len();
+        if end > MAX_PACKET_LEN {
+            pool.put(large);
+            return None;
+        }
+        large.as_mut()[HEADROOM + len..HEADROOM + end].copy_from_slice(bytes);
+        Some((large, end))
+    });
+    pool.put(piece.frame);
+    match so_far {
+        Some((large, len)) if is_last => {
+            *gathering = Gathering::None;
+            Some(Packet::new(large, HEADROOM, len, from))
+        }
+        Some((large, len)) => {
+            *gathering = Gathering::Some(large, len);
+            None
+        }
+        None => {
+            *gathering = if is_last { Gathering::None } else { Gathering::Lost };
+            None
+        }
+    }
+}
+
+/// Frames are copied from the library's memory.
+fn receive_copies(
+    socket: &mut XskRx,
+    (from, max): (PortNo, usize),
+    pool: &mut Pool,
+    batch: &mut Vec<Packet<Frame>>,
+) {
+    // A frame that has no buffer stays in the ring: the kernel then drops and counts
+    // what comes after.
+    let budget = max.saturating_sub(batch.len()).min(pool.n_free());
+    if budget == 0 {
+        if batch.len() < max && socket.has_received() {
+            pool.count_exhausted();
+        }
+        return;
+    }
+    socket.receive(budget, |bytes| {
+        let Some(mut frame) = pool.get() else { return };
+        let room = &mut frame.as_mut()[HEADROOM..];
+        // Fits: MAX_FRAME_LEN is checked against the pool's frames.
+        let len = bytes.len().min(room.len());
+        room[..len].copy_from_slice(&bytes[..len]);
+        batch.push(Packet::new(frame, HEADROOM, len, from));
+    });
 }
 
 impl AfXdpOutlet {
@@ -70,6 +143,54 @@ impl AfXdpOutlet {
     }
 }
 
+impl Sender {
+    fn flush(&mut self) -> Flush {
+        match self {
+            Self::Own(socket) => socket.flush(),
+            Self::XskRs(socket) => socket.flush(),
+        }
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Result<(), SendError> {
+        match self {
+            Self::Own(socket) => socket.send(frame),
+            Self::XskRs(socket) => socket.send(frame),
+        }
+    }
+
+    fn has_unsent(&self) -> bool {
+        match self {
+            Self::Own(socket) => socket.has_unsent(),
+            Self::XskRs(socket) => socket.has_unsent(),
+        }
+    }
+
+    fn take_refused(&mut self) -> u64 {
+        match self {
+            Self::Own(socket) => socket.take_refused(),
+            Self::XskRs(socket) => socket.take_refused(),
+        }
+    }
+}
+
+impl AfXdpOutlet {
+    /// Sends a frame of the shared memory as it is, all others as copies.
+    #[inline]
+    fn send_frame(&mut self, packet: Packet<Frame>) -> Result<(), (SendError, Packet<Frame>)> {
+        let Sender::Own(socket) = &mut self.socket else { return Err((SendError::Foreign, packet)) };
+        let (start, len, from) = (packet.start(), packet.len(), packet.in_port);
+        let sent = socket.send_frame(packet.into_buf(), start, len);
+        sent.map_err(|(frame, error)| (error, Packet::new(frame, start, len, from)))
+    }
+
+    fn send_again(&mut self, packet: Packet<Frame>) -> Result<(), (SendError, Packet<Frame>)> {
+        let flush = self.socket.flush();
+        let again = self.send_frame(packet);
+        self.apply(flush);
+        again
+    }
+}
+
 impl Outlet for AfXdpOutlet {
     fn tx(&mut self, frame: &[u8]) -> Result<(), DropReason> {
         if self.down || self.metrics.is_gone() {
@@ -84,10 +205,33 @@ impl Outlet for AfXdpOutlet {
             }
             result => result,
         };
-        result.map_err(|error| match error {
-            SendError::Full => DropReason::TxRingFull,
-            SendError::TooLong => DropReason::TooBig,
-        })
+        result.map_err(reason)
+    }
+
+    fn takes_frames(&self) -> bool {
+        matches!(self.socket, Sender::Own(_))
+    }
+
+    #[inline]
+    fn give(&mut self, packet: Packet<Frame>, pool: &mut Pool) -> Result<(), (DropReason, Packet<Frame>)> {
+        if self.down || self.metrics.is_gone() {
+            return Err((DropReason::PortDown, packet));
+        }
+        let result = match self.send_frame(packet) {
+            Err((SendError::Full, packet)) => self.send_again(packet),
+            result => result,
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err((SendError::Foreign, packet)) => match self.tx(packet.bytes()) {
+                Ok(()) => {
+                    pool.put(packet.into_buf());
+                    Ok(())
+                }
+                Err(reason) => Err((reason, packet)),
+            },
+            Err((error, packet)) => Err((reason(error), packet)),
+        }
     }
 
     fn flush(&mut self) -> u64 {
@@ -102,5 +246,19 @@ impl Outlet for AfXdpOutlet {
 
     fn has_unsent(&self) -> bool {
         !self.metrics.is_gone() && self.socket.has_unsent()
+    }
+
+    #[inline]
+    fn settle(&mut self, pool: &mut Pool) {
+        if let Sender::Own(socket) = &mut self.socket {
+            socket.settle(pool);
+        }
+    }
+}
+
+fn reason(error: SendError) -> DropReason {
+    match error {
+        SendError::Full | SendError::Foreign => DropReason::TxRingFull,
+        SendError::TooLong => DropReason::TooBig,
     }
 }

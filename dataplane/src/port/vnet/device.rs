@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// Most queues of a TAP device: the kernel has 256, each worker needs one.
+const MAX_TAP_QUEUES: usize = 64;
+
 /// What keeps an interface's packets from the host's stack, which would answer them, or
 /// forward them past the switch.
 #[derive(Debug)]
@@ -71,7 +74,7 @@ pub(crate) fn open_socket(name: &str, steering: &Steering) -> Result<Opened, Att
         link => Some(link?),
     };
     let file = packet_socket::open(name, facts.ifindex, tunnel)?;
-    let mut opened = opened(name, &facts, file, false);
+    let mut opened = opened(name, &facts, vec![file], false);
     for queue in &mut opened.queues {
         if let AnyQueue::Vnet(queue) = queue {
             queue.is_tunnel = tunnel.is_some();
@@ -81,32 +84,36 @@ pub(crate) fn open_socket(name: &str, steering: &Steering) -> Result<Opened, Att
     Ok(opened)
 }
 
-/// Makes a TAP device in the calling thread's network namespace, or takes it over.
-pub(crate) fn open_tap(name: &str) -> Result<Opened, AttachError> {
-    let file = tap::open(name)?;
+/// Makes a TAP device in the calling thread's network namespace, or takes it over; it has a
+/// queue for each of so many workers.
+pub(crate) fn open_tap(name: &str, n_workers: usize) -> Result<Opened, AttachError> {
+    let files = tap::open(name, n_workers.clamp(1, MAX_TAP_QUEUES))?;
     let facts = Interface::lookup(name)?;
-    Ok(opened(name, &facts, file, true))
+    Ok(opened(name, &facts, files, true))
 }
 
-fn opened(name: &str, facts: &Interface, file: VnetFile, is_tap: bool) -> Opened {
-    let metrics = Arc::new(PortMetrics::new(facts.mtu, 1, 1));
-    let file = Arc::new(file);
-    let queue = VnetQueue {
-        file: Arc::clone(&file),
-        metrics: Arc::clone(&metrics),
-        n_dropped: Cell::new(0),
-        is_tunnel: false,
-        held: None,
-    };
-    let (interface, room) = (name.to_owned(), Vec::new());
-    let outlet = VnetOutlet { file, interface, metrics: Arc::clone(&metrics), room };
+fn opened(name: &str, facts: &Interface, files: Vec<VnetFile>, is_tap: bool) -> Opened {
+    let metrics = Arc::new(PortMetrics::new(facts.mtu, files.len(), files.len()));
+    let (mut queues, mut outlets) = (Vec::new(), Vec::new());
+    for file in files.into_iter().map(Arc::new) {
+        queues.push(AnyQueue::Vnet(VnetQueue {
+            file: Arc::clone(&file),
+            metrics: Arc::clone(&metrics),
+            n_dropped: Cell::new(0),
+            is_tunnel: false,
+            held: None,
+        }));
+        let (interface, room) = (name.to_owned(), Vec::new());
+        let metrics = Arc::clone(&metrics);
+        outlets.push(AnyOutlet::Vnet(VnetOutlet { file, interface, metrics, room }));
+    }
     let (kind, mode) = if is_tap { ("tap", "tap-vnet") } else { ("packet", "packet-vnet") };
     Opened {
         kind,
         report: PortReport { mode: mode.to_owned(), mac: facts.mac, mtu: facts.mtu },
         metrics,
-        queues: vec![AnyQueue::Vnet(queue)],
-        outlets: vec![AnyOutlet::Vnet(outlet)],
+        queues,
+        outlets,
         hold: None,
         interface: Some(OnInterface { name: name.to_owned(), ifindex: facts.ifindex, wanders: is_tap }),
     }

@@ -96,7 +96,7 @@ fn tunnel_steering_takes_exactly_the_tunnels_frames() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, LOCAL, &PORTS).unwrap();
+    let program = Program::steer_tunnel("test", &map, (LOCAL, &PORTS), false).unwrap();
     for port in PORTS {
         assert_eq!(run(&program, &frame(port)), XDP_REDIRECT, "port {port}");
         assert_eq!(run(&program, &with(port, 20, &[0, 0])), XDP_REDIRECT, "without don't-fragment");
@@ -127,7 +127,7 @@ fn tunnel_steering_leaves_truncated_frames_to_the_host() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, LOCAL, &PORTS).unwrap();
+    let program = Program::steer_tunnel("test", &map, (LOCAL, &PORTS), false).unwrap();
     let whole = frame(6081);
     // The kernel takes no frame shorter than an Ethernet header for a test run.
     for len in 14..=whole.len() {
@@ -142,12 +142,12 @@ fn steering_all_takes_everything_but_only_with_a_socket() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_all("test", &map).unwrap();
+    let program = Program::steer_all("test", &map, false).unwrap();
     assert_eq!(run(&program, &[0x02; 14]), XDP_REDIRECT);
     assert_eq!(run(&program, &frame(22)), XDP_REDIRECT);
 
     let empty = SocketMap::new("test", 1).unwrap();
-    let program = Program::steer_all("test", &empty).unwrap();
+    let program = Program::steer_all("test", &empty, false).unwrap();
     assert_eq!(run(&program, &frame(22)), XDP_PASS, "no socket: the host keeps the frame");
 }
 
@@ -157,7 +157,7 @@ fn no_port_means_nothing_is_taken() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, LOCAL, &[]).unwrap();
+    let program = Program::steer_tunnel("test", &map, (LOCAL, &[]), false).unwrap();
     assert_eq!(run(&program, &frame(6081)), XDP_PASS);
 }
 
@@ -168,6 +168,6 @@ fn a_refused_program_brings_the_verifiers_words() {
     }
     let mut asm = super::super::asm::Assembler::default();
     asm.exit();
-    let error = Program::load("test", Hook::Xdp, asm.finish()).unwrap_err().to_string();
+    let error = Program::load("test", Hook::Xdp, 0, asm.finish()).unwrap_err().to_string();
     assert!(error.contains("verifier:") && error.contains("R0"), "{error}");
 }

@@ -23,7 +23,7 @@ use super::{
     by_signature::BySignature,
     bytes_of,
     index::Index,
-    shape::{MaskWords, PortShapes, ReceivedBits, Shape, port_idx},
+    shape::{PortShapes, ReceivedBits, Shape, port_idx},
     signed::Signed,
 };
 use crate::{
@@ -78,6 +78,8 @@ pub(crate) struct Megaflows {
     n_renewed: u64,
     swept: Timestamp,
     sweep_at: usize,
+    /// The words of the mask that is being fitted.
+    mask: Vec<(u8, u64)>,
     /// The ways to entries of packets from ports and from tunnels that have signatures.
     pub(super) by_signature: Option<Box<BySignature>>,
 }
@@ -111,6 +113,7 @@ impl Megaflows {
             n_renewed: 0,
             swept: Timestamp::default(),
             sweep_at: 0,
+            mask: Vec::new(),
         }
     }
 
@@ -189,19 +192,41 @@ impl Megaflows {
     /// The entry for a packet.
     #[inline]
     pub(crate) fn find(&mut self, port: PortNo, key: &FlowKey) -> Option<Handle> {
-        let (index, keys, entries) = (&self.index, &self.keys, &self.entries);
-        let shapes = &mut self.ports.get_mut(port_idx(port))?.shapes;
-        let found = shapes.probes().find_map(|(id, shape)| {
-            let slot = index.find(shape.hash(key, &self.secrets) as u32, |slot| {
-                let place = keys.get(slot as usize);
-                place.is_some_and(|place| is_for(place, entries, slot, port, (id, shape), key))
+        let shapes = &self.ports.get(port_idx(port))?.shapes;
+        let found = self.find_among(shapes.probes(), port, key);
+        self.ports.get_mut(port_idx(port))?.shapes.count(found.map(|(id, _)| id));
+        found.map(|(_, handle)| handle)
+    }
+
+    /// The same for a packet that was not found: among what has come since [`Megaflows::settle`].
+    pub(crate) fn find_fresh(&mut self, port: PortNo, key: &FlowKey) -> Option<Handle> {
+        let shapes = &self.ports.get(port_idx(port))?.shapes;
+        self.find_among(shapes.fresh(), port, key).map(|(_, handle)| handle)
+    }
+
+    /// From now on, what is fresh of a port is what comes.
+    #[inline]
+    pub(crate) fn settle(&mut self, port: PortNo) {
+        if let Some(entries) = self.ports.get_mut(port_idx(port)) {
+            entries.shapes.settle();
+        }
+    }
+
+    #[inline]
+    fn find_among<'a>(
+        &self,
+        mut shapes: impl Iterator<Item = (u8, &'a Shape)>,
+        port: PortNo,
+        key: &FlowKey,
+    ) -> Option<(u8, Handle)> {
+        let (id, slot) = shapes.find_map(|(id, shape)| {
+            let slot = self.index.find(shape.hash(key, &self.secrets) as u32, |slot| {
+                let place = self.keys.get(slot as usize);
+                place.is_some_and(|place| is_for(place, &self.entries, slot, port, (id, shape), key))
             })?;
             Some((id, slot))
-        });
-        shapes.count(found.map(|(id, _)| id));
-        let (_, slot) = found?;
-        let generation = keys.get(slot as usize)?.generation;
-        Some(Handle { slot, generation })
+        })?;
+        Some((id, Handle { slot, generation: self.keys.get(slot as usize)?.generation }))
     }
 
     /// The entry, unless it is gone.
@@ -253,9 +278,11 @@ impl Megaflows {
         if self.n_entries >= self.capacity || self.is_at_limit(port) {
             self.make_room(port, new.now);
         }
-        let mask = self.fit(port, &new);
+        let received = self.received.of(new.from_tunnel, new.key.recirc_id.get() != 0);
+        self.mask.clear();
+        self.mask.extend(received.part_of(&new.translation.mask));
         let shapes = &mut self.ports[port_idx(port)].shapes;
-        let id = shapes.take(&mask, &mut self.next_salt);
+        let id = shapes.take(&self.mask, received, &mut self.next_salt);
         let Translation { program, rules, tally, rests_on, .. } = new.translation;
         let (words, hash, is_signed, program) = match shapes.get_mut(id) {
             Some(shape) => (
@@ -280,13 +307,13 @@ impl Megaflows {
     /// and the old entry goes.
     pub(crate) fn renew(&mut self, handle: Handle, port: PortNo, new: Remembered<'_>) -> Handle {
         self.n_renewed += 1;
-        let mask = self.fit(port, &new);
         let id = self.keys.get(handle.slot as usize).map(|place| place.shape);
+        let fits = self.fit(port, &new);
         let entry = self.entries.get_mut(handle.slot as usize).and_then(Option::as_mut);
         let shapes = self.ports.get_mut(port_idx(port)).map(|entries| &mut entries.shapes);
         let shape = id.and_then(|id| shapes.and_then(|shapes| shapes.get_mut(id)));
         if let (Some(entry), Some(shape)) = (entry, shape)
-            && *shape.words() == mask
+            && fits == id
         {
             entry.push_stats();
             entry.program = shape.share(new.translation.program);
@@ -306,14 +333,12 @@ impl Megaflows {
         }
     }
 
-    /// The mask to keep a translation under.
-    fn fit(&self, port: PortNo, new: &Remembered<'_>) -> MaskWords {
+    /// The shape to keep a translation under, if it is there.
+    fn fit(&mut self, port: PortNo, new: &Remembered<'_>) -> Option<u8> {
         let received = self.received.of(new.from_tunnel, new.key.recirc_id.get() != 0);
-        let mask = received.part_of(&new.translation.mask);
-        match self.ports.get(port_idx(port)) {
-            Some(entries) => entries.shapes.fit(mask, received),
-            None => mask,
-        }
+        self.mask.clear();
+        self.mask.extend(received.part_of(&new.translation.mask));
+        self.ports.get(port_idx(port))?.shapes.fit(&self.mask, received)
     }
 
     fn place(&mut self, port: PortNo, shape: u8, words: &[u64], mut entry: Megaflow) -> Handle {

@@ -35,7 +35,6 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
         ),
         (85, "arp", "The router has no other use for ARP packets than to learn from them."),
         (85, "nd || nd_rs || nd_ra", "The router has no other use for ND packets than to learn from them."),
-        (82, "ip4.mcast || ip6.mcast", "The router does not forward multicast."),
         (50, "eth.bcast", "The router does not forward broadcasts."),
     ] {
         sink.add(RouterIn::IpInput, priority, matching, "drop;", &input.router.object, why);

@@ -11,15 +11,18 @@ mod forced;
 mod gateway;
 mod hop;
 mod ip_input;
+mod liveness;
+mod multicast;
 mod nat;
 mod neighbours;
+mod offered;
 mod policy;
 mod routing;
 mod symmetric;
 
 pub(super) use advertisement::unasked;
 
-use super::feature::RouterFeature::{self, Balancer, Nat, Neighbour, Policy, Route, Router};
+use super::feature::RouterFeature::{self, Balancer, Group, Nat, Neighbour, Policy, Route, Router};
 
 /// What makes the flows of a router. Of two flows for the same packets in the same place
 /// the one of the earlier feature stays.
@@ -27,6 +30,7 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Router(admission::router),
     Router(neighbours::router),
     Router(ip_input::router),
+    Router(liveness::router),
     Nat(ip_input::nat),
     Balancer(ip_input::balancer),
     Router(nat::router),
@@ -35,8 +39,11 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Balancer(balancer::balancer),
     Router(forced::router),
     Router(advertisement::router),
+    Router(multicast::router),
+    Group(multicast::group),
     Router(routing::router),
     Route(routing::route),
+    Neighbour(offered::neighbour),
     Router(symmetric::router),
     Route(symmetric::route),
     Router(policy::router),

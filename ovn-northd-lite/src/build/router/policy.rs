@@ -7,10 +7,13 @@
 //! that lead around in a circle end at the switch's bound on steps, with its own reason to
 //! drop.
 
+use std::net::IpAddr;
+
 use super::{gateway, hop::Hop};
 use crate::{
     build::{
         balancer::family,
+        liveness,
         sink::FlowSink,
         stage::{RouterIn, Stage},
         topology::{PolicyInput, RouterPorts},
@@ -64,8 +67,13 @@ pub(super) fn policy(input: &PolicyInput<'_>, sink: &mut FlowSink) {
         }
         PolicyAction::Reroute(hops) => {
             let port = policy.output_port.as_deref();
-            let hops: Vec<_> = hops.iter().filter_map(|ip| Hop::to(ports, *ip, port)).collect();
+            let is_there = |ip: &&IpAddr| !policy.monitored || liveness::lives(ports, **ip, port);
+            let living = hops.iter().filter(is_there);
+            let hops: Vec<_> = living.filter_map(|ip| Hop::to(ports, *ip, port)).collect();
             let Some(first) = hops.first() else {
+                if policy.monitored {
+                    return;
+                }
                 let why = "No next hop of the policy can be reached by a port that is on.";
                 return add(&matching, "drop;".to_owned(), why);
             };

@@ -29,7 +29,7 @@ use crate::{
 const FIRST: u16 = 3;
 /// Rank among routes to the same prefix.
 const BY_SOURCE: u16 = 0;
-const STATIC: u16 = 1;
+pub(super) const STATIC: u16 = 1;
 const CONNECTED: u16 = 2;
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
@@ -169,7 +169,7 @@ fn hop<'a>(input: &RouteInput<'a>, route: &StaticRoute) -> Option<Hop<'a>> {
     is_same_family.then(|| Hop::to(&input.ports, *ip, output_port.as_deref()))?
 }
 
-fn matched(by: RouteMatch, network: &IpNetwork) -> String {
+pub(super) fn matched(by: RouteMatch, network: &IpNetwork) -> String {
     let direction = match by {
         RouteMatch::Destination => "dst",
         RouteMatch::Source => "src",
@@ -177,7 +177,7 @@ fn matched(by: RouteMatch, network: &IpNetwork) -> String {
     format!("{}.{direction} == {}", family(network.addr), network.text())
 }
 
-fn priority(network: &IpNetwork, rank: u16) -> u16 {
+pub(super) fn priority(network: &IpNetwork, rank: u16) -> u16 {
     u16::from(network.prefix_len) * 3 + rank + FIRST
 }
 

@@ -22,7 +22,7 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
         let question = "eth.mcast && (arp.op == 1 || nd_ns)";
         let actions = format!("outport = {}; output;", quote(FLOOD_L2));
         let why = "No router has the address that is asked for.";
-        sink.add(SwitchIn::L2Lkup, 72, question, actions, object, why);
+        sink.add(SwitchIn::L2Lkup, 75, question, actions, object, why);
         sink.group(key, FLOOD_L2);
     }
     // Else stations are asked for, see `fdb`.

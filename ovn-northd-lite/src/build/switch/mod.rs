@@ -9,6 +9,7 @@ mod dns;
 mod fdb;
 mod health;
 mod l2_lookup;
+mod multicast;
 mod network;
 mod port_security;
 mod qos;
@@ -18,7 +19,7 @@ use std::net::Ipv6Addr;
 
 use flowtable::types::MacAddr;
 
-use super::feature::SwitchFeature::{self, Acl, Balancer, Port, Qos, Switch};
+use super::feature::SwitchFeature::{self, Acl, Balancer, Group, Port, Qos, Switch};
 
 /// What makes the flows of a switch. Of two flows for the same packets in the same place
 /// the one of the earlier feature stays.
@@ -46,6 +47,8 @@ pub(super) const FEATURES: &[SwitchFeature] = &[
     Port(network::port),
     Switch(fdb::switch),
     Port(fdb::port),
+    Switch(multicast::switch),
+    Group(multicast::group),
     Switch(l2_lookup::switch),
     Port(l2_lookup::port),
 ];

@@ -28,7 +28,7 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
         sink.add(SwitchIn::ArpRsp, 100, matching, "next;", object, why);
     }
     let Some(side) = side.as_ref().filter(|side| side.is_enabled()) else { return };
-    if side.chassis().is_none() && side.gateway().is_empty() {
+    if side.chassis().is_none() && !side.has_gateway() {
         for network in &switch.networks {
             keep_out(sink, object, network, side);
         }

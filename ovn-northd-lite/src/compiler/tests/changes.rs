@@ -5,6 +5,8 @@
 //! ones say less. Now and then several are compiled together, as revisions are that come
 //! while the compiler is busy.
 
+use std::net::IpAddr;
+
 use flowtable::{
     flow::Rule,
     program::TunnelKind,
@@ -19,11 +21,11 @@ use crate::{
     build::whole::{HASH_BITS, test_hash_bits},
     chassis_view, compile, diff,
     model::{
-        Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, HashField,
-        HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Names, NatKind, NatRule, NextHop,
-        PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder, RouteMatch, RouteTarget,
-        RouterPolicy, Service, Severity, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind,
-        Vip,
+        Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, Gateway,
+        HashField, HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Monitored, Names,
+        NatKind, NatRule, NextHop, PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder,
+        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, Snooping, StaticMac, StaticRoute,
+        SwitchOptions, SwitchPort, SwitchPortKind, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -64,7 +66,7 @@ impl World {
 
     fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
-        match what % 23 {
+        match what % 25 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -81,6 +83,8 @@ impl World {
             20 => self.services(i, j, k),
             21 => self.qos_rule(s, j, k),
             22 => self.heard(r, j, k),
+            23 => self.balancer_group(i, k),
+            24 => self.ha_group(i, j, k),
             _ if k.is_multiple_of(5) => {
                 let encap_types = TunnelKind::ALL[usize::from(j % 2)..].iter().rev().copied().collect();
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into(), encap_types };
@@ -185,10 +189,16 @@ impl World {
         let switch = self.switch_mut(s);
         switch.default_policy = default_policy(j);
         switch.load_balancers = balancers(k);
+        switch.balancer_groups = balancer_groups(k / 8);
         switch.options = SwitchOptions {
             station_age: u16::from(k % 2) * 300,
             vlan_passthru: k.is_multiple_of(5),
             asks_routers: !j.is_multiple_of(3),
+            snooping: (!k.is_multiple_of(3)).then(|| Snooping {
+                floods_unknown: k.is_multiple_of(7),
+                max_age: 15 + u16::from(k % 2),
+                ..Snooping::default()
+            }),
         };
         self.dirty.switch_settings.insert(format!("s{s}"));
     }
@@ -210,7 +220,8 @@ impl World {
             let tag = flowtable::types::VlanId::new(u16::from(k % 9)).unwrap();
             if k % 10 == 9 {
                 let candidates = [Candidate { chassis: host(j), priority: 1 }];
-                let gateway = candidates.into_iter().take(usize::from(j % 2)).collect();
+                let gateway: Vec<_> = candidates.into_iter().take(usize::from(j % 2)).collect();
+                let gateway = if k % 20 == 9 { Gateway::Group(ha_group(j)) } else { gateway.into() };
                 let tag = Some(tag).filter(|_| j.is_multiple_of(3));
                 port.kind = SwitchPortKind::Network { network: format!("n{}", k % 2), tag, gateway };
             }
@@ -220,7 +231,11 @@ impl World {
                 *access = match k % 11 {
                     3 => Access::Nested { parent: format!("s{s}p0"), tag },
                     4 => Access::EachChassis,
-                    5 => Access::External(vec![Candidate { chassis: host(j), priority: u16::from(j) }]),
+                    5 if j.is_multiple_of(2) => Access::External(Gateway::Group(ha_group(j))),
+                    5 => {
+                        let host = Candidate { chassis: host(j), priority: u16::from(j) };
+                        Access::External(vec![host].into())
+                    }
                     6 => Access::Virtual { ip: [10, 0, 0, 7].into(), parents: vec![format!("s{s}p0")] },
                     _ => Access::Interface,
                 };
@@ -232,8 +247,11 @@ impl World {
                 silent: k % 9 == 2,
                 takes_groups: k % 9 != 3,
                 announces: k % 9 != 4,
+                hears_all: k % 9 == 5,
+                hears_reports: k % 9 == 6,
                 ..PortOptions::default()
             };
+            port.hears = groups(j, k);
             switch.ports.insert(id.clone(), port);
         }
         self.dirty.switch_ports.insert((format!("s{s}"), id));
@@ -260,6 +278,7 @@ impl World {
                     .collect();
                 port.options.stands_for_mac = (k.is_multiple_of(3)).then(|| mac(k));
                 port.options.announces = k % 7 != 4;
+                port.hears = groups(j, k / 16);
                 switch.ports.insert(id.clone(), port);
             }
         }
@@ -323,11 +342,15 @@ impl World {
         match j % 4 {
             0 => router.enabled = !k.is_multiple_of(3),
             1 => router.chassis = (k.is_multiple_of(2)).then(|| host(k)),
-            2 => router.load_balancers = balancers(k),
+            2 => {
+                router.load_balancers = balancers(k);
+                router.balancer_groups = balancer_groups(k / 8);
+            }
             _ if k.is_multiple_of(6) => {
                 let sources = |some: bool| if some { vec![[10, 0, 0, 99].into()] } else { Vec::new() };
                 router.options.balancer_sources = sources(k % 4 < 2);
                 router.options.dnat_sources = sources(k % 8 < 4);
+                router.options.relays = k % 5 < 4;
             }
             _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
@@ -348,10 +371,14 @@ impl World {
             let candidates = candidates.into_iter().take(usize::from(k % 3));
             let candidate =
                 |(chassis, priority): (String, u8)| Candidate { chassis, priority: priority.into() };
-            port.gateway = Candidate::ranked(candidates.map(candidate).collect());
+            let hosts = Candidate::ranked(candidates.map(candidate).collect());
+            port.gateway = if k % 8 == 6 { Gateway::Group(ha_group(j)) } else { hosts.into() };
             let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
             port.mtu = (k.is_multiple_of(4)).then_some(1300 + u16::from(j));
             port.route_table = table_name(j / 4);
+            port.hears_all = k % 8 == 3;
+            let session = Monitored { min_tx: 100, min_rx: 200, multiplier: 3, is_up: k % 4 < 2 };
+            port.monitored = (0..k % 3).map(|n| ([10, n, 0, 9].into(), session.clone())).collect();
             port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
             router.ports.insert(id.clone(), port);
         }
@@ -381,6 +408,7 @@ impl World {
                     priority: flowtable::types::Priority::new(u16::from(j)).unwrap(),
                     matching: ["ip4", "tcp.dst == 80", "tcp.dts == 1"][usize::from(j % 3)].to_owned(),
                 }),
+                add_route: j.is_multiple_of(4),
             };
             router.nats.insert(id.clone(), rule);
         }
@@ -404,7 +432,8 @@ impl World {
             let priority = flowtable::types::Priority::new((k % 4).into()).unwrap();
             let (chain, mark) = (chain(j), u32::from(k % 2));
             let output_port = (k.is_multiple_of(7)).then(|| format!("r{r}q{}", k % 3));
-            let policy = RouterPolicy { priority, matching, action, chain, mark, output_port };
+            let monitored = k.is_multiple_of(3);
+            let policy = RouterPolicy { priority, matching, action, chain, mark, output_port, monitored };
             router.policies.insert(id.clone(), policy);
         }
         self.dirty.policies.insert((format!("r{r}"), id));
@@ -444,10 +473,34 @@ impl World {
                 probe_points: (0..k % 3).map(point).collect(),
                 skip_snat: j.is_multiple_of(3),
                 responder: [Responder::Reachable, Responder::All, Responder::None][usize::from(j % 3)],
+                add_route: j % 4 == 2,
+                event: k % 4 == 1,
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
         self.dirty.load_balancers.insert(id);
+    }
+
+    fn balancer_group(&mut self, i: u8, k: u8) {
+        let id = format!("lg{}", i % 2);
+        match k % 6 {
+            0 => drop(self.nb.balancer_groups.remove(&id)),
+            _ => drop(self.nb.balancer_groups.insert(id.clone(), balancers(k / 4))),
+        }
+        self.dirty.balancer_groups.insert(id);
+    }
+
+    fn ha_group(&mut self, i: u8, j: u8, k: u8) {
+        let id = ha_group(i);
+        let candidate = |n: u8| Candidate { chassis: host(n), priority: u16::from(j % 3) };
+        match k % 6 {
+            0 => drop(self.nb.ha_groups.remove(&id)),
+            _ => {
+                let hosts = Candidate::ranked((0..k % 3).map(|n| candidate(n.wrapping_add(j))).collect());
+                self.nb.ha_groups.insert(id.clone(), hosts);
+            }
+        }
+        self.dirty.ha_groups.insert(id);
     }
 
     /// Also one with the name of a group's addresses.
@@ -491,6 +544,14 @@ impl World {
     }
 }
 
+/// Groups that somebody wants to hear, two of which may have the same key; now and then
+/// everything.
+fn groups(j: u8, k: u8) -> BTreeSet<IpAddr> {
+    let all: [IpAddr; 4] =
+        [[239, 0, 0, 1].into(), [239, 0, 0, j % 4].into(), [0, 0, 0, 0].into(), [0xff05; 8].into()];
+    all.into_iter().enumerate().filter(|(n, _)| k >> (n + 2) & 1 == 1).map(|(_, ip)| ip).collect()
+}
+
 fn host(n: u8) -> String {
     format!("h{}", n % 3)
 }
@@ -501,6 +562,14 @@ fn default_policy(n: u8) -> DefaultPolicy {
 
 fn balancers(k: u8) -> BTreeSet<String> {
     (0..3).filter(|n| k >> n & 1 == 1).map(|n| format!("lb{n}")).collect()
+}
+
+fn balancer_groups(k: u8) -> BTreeSet<String> {
+    (0..2).filter(|n| k >> n & 1 == 1).map(|n| format!("lg{n}")).collect()
+}
+
+fn ha_group(n: u8) -> String {
+    format!("hg{}", n % 2)
 }
 
 fn an_acl(j: u8, k: u8) -> Acl {
@@ -529,6 +598,7 @@ fn an_acl(j: u8, k: u8) -> Acl {
             name: String::new(),
             severity: Severity::Info,
             rate: (k.is_multiple_of(2)).then_some(Rate { pps: 1 + u32::from(k % 3), burst: 9 }),
+            related: j % 3 == 1,
         }),
         ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
     }
@@ -550,6 +620,7 @@ fn a_route(k: u8) -> StaticRoute {
         symmetric: k.is_multiple_of(3),
         table: table_name(k / 5),
         hash_fields: if k.is_multiple_of(7) { vec![HashField::IpDst] } else { Vec::new() },
+        monitored: k % 4 == 1,
     }
 }
 
@@ -570,6 +641,32 @@ fn bare() -> Tables {
     Tables::default().transact(meters.collect()).unwrap()
 }
 
+/// The network without groups of load balancers and of hosts: what they stand for instead.
+fn without_groups(nb: &Northbound) -> Northbound {
+    let mut plain = nb.clone();
+    let members = |groups: &mut BTreeSet<String>| -> BTreeSet<String> {
+        let groups = std::mem::take(groups);
+        groups.iter().filter_map(|group| nb.balancer_groups.get(group)).flatten().cloned().collect()
+    };
+    let hosts = |gateway: &mut Gateway| *gateway = Gateway::Hosts(gateway.hosts(&nb.ha_groups));
+    for switch in plain.switches.values_mut() {
+        switch.load_balancers.extend(members(&mut switch.balancer_groups));
+        for port in switch.ports.values_mut() {
+            match &mut port.kind {
+                SwitchPortKind::Network { gateway, .. }
+                | SwitchPortKind::Workload { access: Access::External(gateway), .. } => hosts(gateway),
+                _ => {}
+            }
+        }
+    }
+    for router in plain.routers.values_mut() {
+        router.load_balancers.extend(members(&mut router.balancer_groups));
+        router.ports.values_mut().for_each(|port| hosts(&mut port.gateway));
+    }
+    (plain.balancer_groups, plain.ha_groups) = Default::default();
+    plain
+}
+
 fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut world = World::default();
     let mut compiler = Compiler::new();
@@ -584,6 +681,9 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
         let full = compile(&world.nb, &world.hosts);
         prop_assert_eq!(compiler.southbound(), &full, "after {:?}, {:?}", change, dirty);
         prop_assert_eq!(&delta, &diff(&before, &full), "after {:?}, {:?}", change, dirty);
+        if n.is_multiple_of(LOWERED) {
+            prop_assert_eq!(&compile(&without_groups(&world.nb), &world.hosts), &full);
+        }
         let told = views.update(&full, &delta, |_| true);
         let silent = unheard.update(&full, &delta, |id| id == "h2");
         prop_assert!(told.keys().eq(silent.keys()), "{:?} {:?}", told.keys(), silent.keys());

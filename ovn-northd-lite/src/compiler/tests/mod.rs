@@ -61,6 +61,45 @@ fn a_new_member_is_sent_alone() {
     assert_eq!(chassis_view(compiler.southbound(), "h1").sets.len(), 3);
 }
 
+/// A balancer that comes into a group costs one unit for each switch that uses the group, however
+/// many others are in it; and nobody is told of anything else.
+#[test]
+fn a_balancer_that_comes_into_a_group_is_all_that_changes() {
+    let mut nb = small();
+    let id = |n: usize| format!("lb{n}");
+    for n in 0..200 {
+        let vip = format!("10.96.{}.{}:80", n / 100, n % 100);
+        nb.load_balancers.insert(id(n), balancer(&vip, &["10.0.0.5:8080"]));
+    }
+    nb.balancer_groups.insert("all".into(), (0..199).map(id).collect());
+    for switch in nb.switches.values_mut() {
+        switch.balancer_groups.insert("all".into());
+    }
+    let all = Dirty {
+        switches: nb.switches.keys().cloned().collect(),
+        routers: nb.routers.keys().cloned().collect(),
+        chassis: hosts().into_keys().collect(),
+        load_balancers: nb.load_balancers.keys().cloned().collect(),
+        balancer_groups: nb.balancer_groups.keys().cloned().collect(),
+        ..Dirty::default()
+    };
+    let mut compiler = Compiler::new();
+    compiler.update(&nb, &hosts(), &all);
+    assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+    nb.balancer_groups.get_mut("all").unwrap().insert(id(199));
+    let dirty = Dirty { balancer_groups: ["all".to_owned()].into(), ..Dirty::default() };
+    let delta = compiler.update(&nb, &hosts(), &dirty);
+    assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
+    assert!(delta.flows.values().all(|flow| flow.object == "load-balancers/lb199"));
+    let datapaths: BTreeSet<_> = delta.flows.values().map(|flow| flow.datapath.get()).collect();
+    assert_eq!(datapaths, [1, 2].into());
+    let flows = delta.flows.keys().copied().collect();
+    nb.load_balancers.remove("lb199");
+    let dirty = Dirty { load_balancers: [id(199)].into(), ..Dirty::default() };
+    let removed = compiler.update(&nb, &hosts(), &dirty).removed;
+    assert_eq!(removed, crate::Removed { flows, ..Default::default() });
+}
+
 #[test]
 fn what_is_not_reached_is_not_compiled_again() {
     let mut nb = small();

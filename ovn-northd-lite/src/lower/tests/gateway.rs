@@ -34,13 +34,14 @@ fn candidates(list: &[(&str, u16)]) -> Vec<Candidate> {
 
 fn network(key: u16, tag: Option<u16>) -> SwitchPort {
     let tag = tag.map(|tag| VlanId::new(tag).unwrap());
-    let kind = SwitchPortKind::Network { network: "net".to_owned(), tag, gateway: Vec::new() };
+    let kind = SwitchPortKind::Network { network: "net".to_owned(), tag, gateway: Default::default() };
     SwitchPort {
         key: port_key(key),
         kind,
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     }
 }
 
@@ -53,7 +54,7 @@ fn with_gateway(tag: Option<u16>, gateway: &[(&str, u16)]) -> Northbound {
     nb.switches.insert("ext".into(), ext);
     let r = nb.routers.get_mut("r").unwrap();
     let mut port = router_port(3, 0xf2, &["203.0.113.1/24"]);
-    port.gateway = candidates(gateway);
+    port.gateway = candidates(gateway).into();
     r.ports.insert("r-ext".into(), port);
     r.nats.insert("out".into(), nat(NatKind::Source, "203.0.113.1", "10.0.0.0/16"));
     nb

@@ -156,6 +156,7 @@ impl World {
                 name: String::new(),
                 severity: Severity::Warning,
                 rate: None,
+                related: false,
             });
             let label = if action == AclAction::AllowRelated { random.below(3) as u32 } else { 0 };
             let priority = Priority::new(priority).unwrap();

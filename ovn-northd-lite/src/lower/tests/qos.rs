@@ -69,7 +69,12 @@ fn meters_change_and_go_with_their_flows() {
     step(&nb);
     let web = nb.switches.get_mut("web").unwrap();
     web.qos_rules.insert("q".into(), rule(8000, "ip4"));
-    let log = AclLog { name: String::new(), severity: Severity::Info, rate: Some(Rate { pps: 3, burst: 9 }) };
+    let log = AclLog {
+        name: String::new(),
+        severity: Severity::Info,
+        related: false,
+        rate: Some(Rate { pps: 3, burst: 9 }),
+    };
     let acl = Acl { log: Some(log), ..acl(AclDirection::ToLport, 1, "udp", AclAction::Drop) };
     web.acls.insert("log".into(), acl);
     let (mut new, gone, _) = step(&nb);

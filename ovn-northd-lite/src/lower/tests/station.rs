@@ -176,6 +176,7 @@ fn two_switches_are_one_network() {
             enabled: true,
             services: Default::default(),
             options: Default::default(),
+            hears: Default::default(),
         }
     };
     nb.switches.get_mut("web").unwrap().ports.insert("web-db".into(), beyond("db", "db-web"));

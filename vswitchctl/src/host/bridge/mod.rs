@@ -1,6 +1,7 @@
 //! `bridge`: the switches of a host, each with ports, rules and stations of its own.
 
 mod declared;
+mod neighbours;
 mod protocols;
 mod settings;
 
@@ -38,12 +39,14 @@ pub enum Command {
     },
     /// By hand: remove a bridge with its ports and rules; the last one stays
     Del(Del),
-    /// Tell what a bridge is told about spanning trees, bonds, mirrors and groups
+    /// Tell what a bridge is told: of trees, bonds, mirrors, groups, neighbours, collectors
     Get(settings::Get),
-    /// By hand: tell a bridge about spanning trees, bonds, mirrors and groups
+    /// By hand: tell a bridge about trees, bonds, mirrors, groups, neighbours, collectors
     Set(settings::Set),
-    /// Tell what the spanning tree, bonds, mirrors and groups have come to
+    /// Tell what has come of it: trees, bonds, mirrors, groups, neighbours, faults
     Protocols(protocols::Protocols),
+    /// By hand: make another member of a bond the active one, as long as it can be
+    SetActiveMember(protocols::SetActiveMember),
     /// By hand: have bridges with the ports, settings and rules that a file has, and no others
     Apply(declared::FromFile),
     /// By hand: tell what `apply` would change; exit code 1 when something
@@ -116,6 +119,7 @@ impl Command {
             Self::Get(get) => get.run(session).await,
             Self::Set(set) => set.run(session).await,
             Self::Protocols(protocols) => protocols.run(session).await,
+            Self::SetActiveMember(member) => member.run(session).await,
             Self::Apply(file) => file.apply(session).await,
             Self::Diff(file) => file.diff(session).await,
             Self::Export(export) => export.run(session).await,

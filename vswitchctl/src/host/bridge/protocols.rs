@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use ferroflow_proto::host::{DescribeProtocolsRequest, DescribeProtocolsResponse};
+use ferroflow_proto::host::{DescribeProtocolsRequest, DescribeProtocolsResponse, SetActiveMemberRequest};
 use serde::Serialize;
 
+use super::neighbours::{BfdView, CfmView, ExportView, LldpView};
 use crate::{
     error::CtlError,
     output::{Table, Tabular, yes},
@@ -18,6 +19,26 @@ pub struct Protocols {
     /// The bridge; the only one by default
     #[arg(default_value = "", hide_default_value = true)]
     name: String,
+}
+
+/// Which member.
+#[derive(Debug, Args)]
+pub struct SetActiveMember {
+    /// The bond
+    bond: String,
+    /// Name of the port
+    member: String,
+}
+
+impl SetActiveMember {
+    /// Does it.
+    pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
+        let mut client = session.bridges().await?;
+        let Self { bond, member } = self;
+        let request = session.request(SetActiveMemberRequest { bridge: session.bridge(), bond, member });
+        let view = View::from(host_answer(client.set_active_member(request).await)?);
+        session.print(&view, |out| view.write(out))
+    }
 }
 
 impl Protocols {
@@ -40,6 +61,10 @@ struct View {
     bonds: Vec<BondView>,
     mirrors: Vec<MirrorView>,
     group_members: Vec<MemberView>,
+    lldp_ports: Vec<LldpView>,
+    cfm_ends: Vec<CfmView>,
+    bfd_sessions: Vec<BfdView>,
+    flow_exports: Vec<ExportView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,6 +164,10 @@ impl From<DescribeProtocolsResponse> for View {
                     seconds_left: member.seconds_left,
                 })
                 .collect(),
+            lldp_ports: answer.lldp_ports.into_iter().map(LldpView::from).collect(),
+            cfm_ends: answer.cfm_ends.into_iter().map(CfmView::from).collect(),
+            bfd_sessions: answer.bfd_sessions.into_iter().map(BfdView::from).collect(),
+            flow_exports: answer.flow_exports.into_iter().map(ExportView::from).collect(),
         }
     }
 }
@@ -207,8 +236,18 @@ impl View {
         if !self.group_members.is_empty() {
             Table::of(&self.group_members).write(out)?;
         }
+        let neighbours: Vec<_> = self.lldp_ports.iter().flat_map(LldpView::rows).collect();
+        write_any(&neighbours, out)?;
+        let remotes: Vec<_> = self.cfm_ends.iter().flat_map(CfmView::rows).collect();
+        write_any(&remotes, out)?;
+        write_any(&self.bfd_sessions, out)?;
+        write_any(&self.flow_exports, out)?;
         Ok(())
     }
+}
+
+fn write_any<T: Tabular>(rows: &[T], out: &mut dyn Write) -> io::Result<()> {
+    if rows.is_empty() { Ok(()) } else { Table::of(rows).write(out) }
 }
 
 impl Tabular for TreePortView {

@@ -183,7 +183,11 @@ impl Host {
         self.dataplane.tick();
         self.expire_rules();
         self.tend_protocols();
-        if !self.is_handmade {
+        if self.is_handmade {
+            self.bfd.tick();
+            self.take_news();
+            self.tend_links();
+        } else {
             self.tend_neighbours();
             self.tend_gateways();
         }

@@ -1,16 +1,22 @@
 //! The protocols that a bridge speaks itself, at work: spanning tree, bonds with LACP, who hears
-//! which group; and the mirrors' counters. The machines are those of `bridge-protocols`; here
-//! they get frames, links and time, and what they find out goes into the bridge's port table.
+//! which group, who is at the other ends; and the mirrors' counters. The machines are those of
+//! `bridge-protocols`; here they get frames, links and time, and what they find out goes into the
+//! bridge's port table.
 //!
-//! `settings.rs` is what they are told, `bonds.rs` one bond, `monitoring.rs` what collectors get, `tending.rs` how the host has them
-//! do what is due.
+//! `settings/` is what they are told, `bonds.rs` one bond, `links.rs` who is at the other ends,
+//! `monitoring/` what collectors get, `furnishing.rs` what the port table is told, `tending.rs` how
+//! the host has them do what is due.
 
 mod bonds;
+mod furnishing;
+mod links;
 mod monitoring;
 mod settings;
 mod tending;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,24 +31,25 @@ use bridge_protocols::{
 use flowtable::{
     crc32c,
     flow::RuleStats,
-    port::{Bridging, Mirror, MirrorOutput, PortInfo, PortRole, PortTable, Snooping, TreeState},
+    port::PortTable,
     types::{MacAddr, PortNo, Timestamp, VlanId},
 };
 
 pub use self::{
     bonds::BondMember,
+    monitoring::{ExportKind, ExportStatus},
     settings::{BondModeName, BridgeSettings, LacpName, SettingsError, TreeProtocol},
-    tending::ProtocolError,
+    tending::{MemberError, ProtocolError},
 };
 use self::{
     bonds::{LiveBond, id_of, number_of},
-    monitoring::Sflow,
+    links::Neighbours,
+    monitoring::Monitoring,
 };
 use super::Bridge;
+#[cfg(test)]
+pub(in crate::host) use tests::daemon_without_interfaces;
 
-/// Bits of `Bridging::listens`: bridges, and links that are one.
-const LISTENS_TREE: u16 = 1 << 0;
-const LISTENS_LACP: u16 = 1 << 2;
 /// What the spanning tree counts time in.
 const SECOND: Duration = Duration::from_secs(1);
 /// A port's number has 12 bits in this protocol.
@@ -54,13 +61,18 @@ const MAX_LATE: u32 = 60;
 #[derive(Debug, Default)]
 pub(in crate::host) struct Protocols {
     address: MacAddr,
+    /// Name of the host.
+    system: String,
     settings: BridgeSettings,
     tree: Option<stp::Bridge>,
     ticked: Timestamp,
     bonds: BTreeMap<String, LiveBond>,
     groups: Option<Groups>,
     mirrors: BTreeMap<String, Arc<RuleStats>>,
-    sflow: Option<Sflow>,
+    neighbours: Neighbours,
+    monitoring: Monitoring,
+    /// Ports whose sessions say that nobody is at the other end.
+    silent: BTreeSet<PortNo>,
     /// What the machines want done.
     pub(super) wants: Wants,
 }
@@ -89,7 +101,11 @@ impl Protocols {
     pub(super) fn of(chassis: &str, bridge: &str) -> Self {
         // Each bridge needs an address that stays and that no other one has.
         let [a, b, c, d] = crc32c::of([chassis.as_bytes(), b"/", bridge.as_bytes()]).to_be_bytes();
-        Self { address: MacAddr::new([0x02, 0xbf, a, b, c, d]), ..Self::default() }
+        Self {
+            address: MacAddr::new([0x02, 0xbf, a, b, c, d]),
+            system: chassis.to_owned(),
+            ..Self::default()
+        }
     }
 
     pub(super) fn settings(&self) -> &BridgeSettings {
@@ -118,11 +134,9 @@ impl Protocols {
         for name in settings.mirrors.keys() {
             self.mirrors.entry(name.clone()).or_default();
         }
-        if settings.sflow.targets.is_empty() {
-            self.sflow = None;
-        } else if self.sflow.as_ref().is_none_or(|sflow| *sflow.settings() != settings.sflow) {
-            self.sflow = Some(Sflow::new(&settings.sflow, now));
-        }
+        self.monitoring.set_settings(settings, now);
+        let last = self.neighbours.set_settings(settings, (self.address, &self.system));
+        self.wants.frames.extend(last);
         let config = groups_config(settings, self.address);
         match (&mut self.groups, settings.multicast.snooping) {
             (known, false) => *known = None,
@@ -140,7 +154,9 @@ impl Protocols {
 
     /// There is something to do from time to time.
     pub(super) fn speaks(&self) -> bool {
-        self.tree.is_some() || !self.bonds.is_empty() || self.groups.is_some() || self.sflow.is_some()
+        let watches = self.neighbours.is_on(&self.settings) || !self.settings.bfd.is_empty();
+        let forwards = self.tree.is_some() || !self.bonds.is_empty() || self.groups.is_some();
+        forwards || watches || self.monitoring.is_on()
     }
 
     /// Numbers that bonds have, with their names.
@@ -149,12 +165,13 @@ impl Protocols {
     }
 
     /// Takes over which links there are.
-    fn configure(&mut self, links: &Links) {
+    fn configure(&mut self, (links, living): (&Links, &Links), now: Timestamp) {
         for (name, bond) in &mut self.bonds {
             if let Some(settings) = self.settings.bonds.get(name) {
-                bond.configure(settings, self.address, links);
+                bond.configure(settings, self.address, living);
             }
         }
+        self.neighbours.configure(&self.settings, self.address, (links, now));
         self.configure_tree(links);
         if let Some(groups) = &mut self.groups {
             for entry in groups.entries(Timestamp::default()) {
@@ -204,13 +221,64 @@ impl Protocols {
         }
     }
 
+    /// Links as bonds see them: where nobody is at the other end, there is none.
+    fn living(&self, links: &Links) -> Links {
+        let lives =
+            |name: &str, port: &PortNo| !self.silent.contains(port) && !self.neighbours.is_faulty(name);
+        links.iter().map(|(name, (port, up))| (name.clone(), (*port, *up && lives(name, port)))).collect()
+    }
+
+    /// Says which ports' sessions say that nobody is at the other end.
+    pub(super) fn set_silent(&mut self, silent: BTreeSet<PortNo>) {
+        self.silent = silent;
+    }
+
+    /// Makes another member of a bond the active one.
+    pub(super) fn set_active_member(
+        &mut self,
+        name: &str,
+        member: &str,
+        no_bond: MemberError,
+    ) -> Result<(), MemberError> {
+        let (Some(bond), Some(told)) = (self.bonds.get_mut(name), self.settings.bonds.get(name)) else {
+            return Err(no_bond);
+        };
+        let Some(port) = bond.members.get(member) else {
+            return Err(MemberError::Member { bond: name.to_owned(), member: member.to_owned() });
+        };
+        let before = bond.state.active();
+        if told.primary != member && bond.members.contains_key(&told.primary) {
+            return Err(MemberError::Primary(told.primary.clone()));
+        }
+        if !bond.state.set_active(id_of(*port)) {
+            return Err(MemberError::Disabled(member.to_owned()));
+        }
+        if before != bond.state.active() {
+            self.wants.changed = true;
+            if bond.lacp.is_none() {
+                self.wants.announces.push(name.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells neighbours and collectors all that is still to be told.
+    pub(super) fn end(&mut self, now: Timestamp) {
+        self.monitoring.end(now);
+        let last = self.neighbours.end();
+        self.wants.frames.extend(last);
+    }
+
     /// Does what is due by now.
     pub(super) fn tick(&mut self, now: Timestamp, links: &Links) {
         let before = self.states();
-        self.configure(links);
+        let living = self.living(links);
+        self.configure((links, &living), now);
+        let frames = self.neighbours.tick(now);
+        self.wants.frames.extend(frames);
         for (name, bond) in &mut self.bonds {
             let active = bond.state.active();
-            let (frames, changed) = bond.tick(now, self.address, links);
+            let (frames, changed) = bond.tick(now, self.address, &living);
             self.wants.frames.extend(frames);
             self.wants.changed |= changed;
             if changed && bond.lacp.is_none() && bond.state.active() != active {
@@ -240,7 +308,8 @@ impl Protocols {
     pub(super) fn hear(&mut self, now: Timestamp, (port, ports): (PortNo, &PortTable), frame: &[u8]) {
         let before = self.states();
         let bundle = ports.bundle_of(port);
-        if self.bonds.values_mut().any(|bond| bond.hear(now, port, frame)) {
+        let is_for_bond = self.bonds.values_mut().any(|bond| bond.hear(now, port, frame));
+        if is_for_bond || self.neighbours.hear(now, port, frame) {
             return;
         }
         if let (Some(tree), Some(bpdu)) = (&mut self.tree, Bpdu::parse(frame)) {
@@ -278,100 +347,6 @@ impl Protocols {
         tree.flat_map(|tree| tree.ports().map(|id| (id, tree.port(id).map(|port| port.state)))).collect()
     }
 
-    /// Puts into a port table what has been found out.
-    pub(super) fn furnish(&self, table: &mut PortTable) {
-        for (name, bond) in &self.bonds {
-            if let Some(settings) = self.settings.bonds.get(name) {
-                self.furnish_bond((name, bond), settings, table);
-            }
-        }
-        if let Some(tree) = &self.tree {
-            self.furnish_tree(tree, table);
-        }
-        table.set_mirrors(self.mirrors_of(table));
-        table.set_sampling(self.sflow.as_ref().map(Sflow::sampling));
-        let floods_unknown = self.settings.multicast.flood_unregistered;
-        table.set_snooping(self.groups.is_some().then_some(Snooping { floods_unknown }));
-    }
-
-    /// What may pass each port; nothing, where the tree has not heard of one yet.
-    fn furnish_tree(&self, tree: &stp::Bridge, table: &mut PortTable) {
-        let aside = self.settings.beside_tree();
-        let takes_part = |(port, info): &(PortNo, &PortInfo)| {
-            info.role == PortRole::Workload
-                && port.get() <= MAX_TREE_PORT
-                && !aside.contains(info.name.as_str())
-        };
-        let ports: Vec<PortNo> = table.iter().filter(takes_part).map(|(port, _)| port).collect();
-        for port in ports {
-            let state = match tree.port(id_of(port)).map(|status| status.state) {
-                Some(stp::State::Discarding) | None => TreeState::Discarding,
-                Some(stp::State::Learning) => TreeState::Learning,
-                Some(stp::State::Forwarding) => TreeState::Forwarding,
-            };
-            let members = table.bond(port).map(|bond| bond.members.clone()).unwrap_or_default();
-            for port in members.into_iter().chain([port]) {
-                let own = table.bridging(port).clone();
-                let listens = own.listens | LISTENS_TREE;
-                table.set_bridging(port, Bridging { tree: state, listens, ..own });
-            }
-        }
-    }
-
-    fn furnish_bond(
-        &self,
-        (name, bond): (&String, &LiveBond),
-        settings: &settings::BondSettings,
-        table: &mut PortTable,
-    ) {
-        let members: Vec<PortInfo> =
-            bond.members.values().filter_map(|port| table.get(*port).cloned()).collect();
-        let info = PortInfo {
-            name: name.clone(),
-            role: PortRole::Workload,
-            up: bond.state.active().is_some() && settings.port.sends(),
-            mtu: members.iter().map(|member| member.mtu).min().unwrap_or_default(),
-            partial_checksums: members.iter().any(|member| member.partial_checksums),
-        };
-        table.insert(bond.number, info);
-        let own = settings.port.bridging().unwrap_or_default();
-        let receives = own.receives;
-        table.set_bridging(bond.number, own);
-        table.set_bond(bond.number, bond.as_port(settings.mode.into()));
-        for member in bond.members.values() {
-            let own = table.bridging(*member).clone();
-            let listens = own.listens | if bond.lacp.is_some() { LISTENS_LACP } else { 0 };
-            let receives = own.receives && receives;
-            table.set_bridging(*member, Bridging { listens, receives, ..own });
-        }
-    }
-
-    fn mirrors_of(&self, table: &PortTable) -> Vec<Arc<Mirror>> {
-        let numbers =
-            |names: &BTreeSet<String>| names.iter().filter_map(|name| table.by_name(name)).collect();
-        let made = self.settings.mirrors.iter().filter_map(|(name, wanted)| {
-            let output = match wanted.output_port.as_str() {
-                "" => MirrorOutput::Vlan(VlanId::new(wanted.output_vlan).ok()?),
-                port => MirrorOutput::Port(table.by_name(port)?),
-            };
-            let by_ports = !(wanted.select_src.is_empty() && wanted.select_dst.is_empty());
-            let is_any = wanted.select_all || !by_ports;
-            let vlans: BTreeSet<_> =
-                wanted.select_vlans.iter().filter_map(|vlan| VlanId::new(*vlan).ok()).collect();
-            Some(Arc::new(Mirror {
-                name: name.clone(),
-                from: (!is_any).then(|| numbers(&wanted.select_src)),
-                to: (!is_any).then(|| numbers(&wanted.select_dst)),
-                vlans: (!vlans.is_empty()).then_some(vlans),
-                filter: wanted.matching(table),
-                output,
-                max_len: (wanted.snaplen > 0).then_some(wanted.snaplen),
-                stats: Arc::clone(self.mirrors.get(name)?),
-            }))
-        });
-        made.collect()
-    }
-
     /// The bonds.
     fn bonds(&self) -> impl Iterator<Item = (&str, &LiveBond)> {
         self.bonds.iter().map(|(name, bond)| (name.as_str(), bond))
@@ -395,6 +370,11 @@ impl Bridge {
         self.protocols.mirrors.iter().map(|(name, stats)| (name.as_str(), stats.get()))
     }
 
+    /// What collectors of flows are told.
+    pub fn exports(&self) -> Vec<ExportStatus> {
+        self.protocols.monitoring.exports()
+    }
+
     /// Its bonds: their numbers, whether LACP has found a partner, and their members.
     pub fn bonds(&self) -> impl Iterator<Item = (&str, PortNo, bool, Vec<BondMember>)> {
         let bonds = self.protocols.bonds();
@@ -409,6 +389,6 @@ fn groups_config(settings: &BridgeSettings, mac: MacAddr) -> multicast::Config {
         max_groups: wanted.max_groups,
         max_age: Duration::from_secs(wanted.max_age),
         fast_leave: wanted.fast_leave,
-        querier: wanted.querier.map(|address| Querier { mac, address, vlans }),
+        querier: wanted.querier.map(|address| Querier::new(mac, address, vlans)),
     }
 }

@@ -1,5 +1,7 @@
 //! How the host has its bridges' protocols do what is due, and does what they want.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use dataplane::{PortId, PortStatus};
 use flowtable::{
     fdb::FdbFilter,
@@ -29,6 +31,35 @@ pub enum ProtocolError {
     /// The change could not be saved, and was not made.
     #[error("{0}")]
     State(#[from] StateError),
+}
+
+/// Another member of a bond was not made the active one.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// There is no such bond.
+    #[error("bridge {bridge} has no bond `{bond}`")]
+    Bond {
+        /// The bridge.
+        bridge: String,
+        /// What was asked for.
+        bond: String,
+    },
+    /// It is none of its members.
+    #[error("bond {bond} has no member `{member}`")]
+    Member {
+        /// The bond.
+        bond: String,
+        /// What was asked for.
+        member: String,
+    },
+    /// It cannot be used now.
+    #[error("{0} is not enabled now, so it cannot be the active member")]
+    Disabled(String),
+    /// Another one is whenever it can be.
+    #[error(
+        "{0} is the bond's primary, and active whenever it can be; take that back first: bonds.NAME.primary"
+    )]
+    Primary(String),
 }
 
 impl Host {
@@ -80,8 +111,36 @@ impl Host {
             }
             return Err(error.into());
         }
+        self.destinations_changed();
         self.tend_protocols();
         Ok(settings)
+    }
+
+    /// Makes another member of a bond the active one, as long as it can be.
+    ///
+    /// # Errors
+    /// [`MemberError`] says why not.
+    pub fn set_active_member(&mut self, id: BridgeId, bond: &str, member: &str) -> Result<(), MemberError> {
+        let Some(bridge) = self.bridge_mut(id) else { return Ok(()) };
+        let no_bond = MemberError::Bond { bridge: bridge.name.clone(), bond: bond.to_owned() };
+        bridge.protocols.set_active_member(bond, member, no_bond)?;
+        self.satisfy_protocols();
+        Ok(())
+    }
+
+    /// Looks anew at whether somebody is at the other ends of ports with sessions.
+    pub fn tend_links(&mut self) {
+        if self.bfd.expire_links() {
+            self.tend_protocols();
+        }
+    }
+
+    /// Tells neighbours and collectors of bridges all that is still to be told: the host ends.
+    pub fn end_protocols(&mut self) {
+        self.dataplane.flush_stats();
+        let now = self.dataplane.now();
+        self.bridges.iter_mut().for_each(|bridge| bridge.protocols.end(now));
+        self.satisfy_protocols();
     }
 
     /// A bridge speaks a protocol, so time matters to it.
@@ -96,16 +155,37 @@ impl Host {
             return;
         }
         let (now, statuses) = (self.dataplane.now(), self.dataplane.ports());
+        if self.bridges.iter().any(|bridge| bridge.protocols.monitoring.is_sweep_due(now)) {
+            self.dataplane.flush_stats();
+        }
+        let mut sessions = BTreeMap::new();
         for id in self.bridges.iter().map(Bridge::id).collect::<Vec<_>>() {
             let links = self.links_of(id, &statuses);
+            let silent = self.silent_ports(id, &links);
             if let Some(bridge) = self.bridge_mut(id) {
+                let wanted = bridge.wanted_sessions(&links).into_iter();
+                sessions.extend(wanted.map(|(port, peer)| (PortId::new(id, port), peer)));
+                bridge.protocols.set_silent(silent);
                 bridge.protocols.tick(now, &links);
-                if let Some(sflow) = &mut bridge.protocols.sflow {
-                    sflow.tick(now, statuses.iter().filter(|status| status.bridge == id));
-                }
+                let ports = statuses.iter().filter(|status| status.bridge == id);
+                bridge.protocols.monitoring.tick(now, ports);
             }
         }
         self.satisfy_protocols();
+        // Where frames of sessions are for the host itself.
+        self.bfd.want_links(sessions);
+    }
+
+    /// Ports whose sessions say that nobody is at the other end.
+    fn silent_ports(&self, id: BridgeId, links: &Links) -> BTreeSet<PortNo> {
+        let ports = links.values().map(|(port, _)| *port);
+        ports.filter(|port| self.bfd.link_lives(PortId::new(id, *port)) == Some(false)).collect()
+    }
+
+    /// Other ends of tunnels that bridges send copies to.
+    pub(in crate::host) fn mirror_remotes(&self) -> impl Iterator<Item = std::net::IpAddr> {
+        let settings = self.bridges.iter().map(|bridge| bridge.protocols.settings());
+        settings.flat_map(|settings| settings.mirrors.values().filter_map(|mirror| mirror.remote))
     }
 
     /// Ports of a bridge, each with whether frames can cross.
@@ -121,6 +201,11 @@ impl Host {
 
     /// A frame has come to a bridge that the host itself listens to.
     pub(in crate::host) fn hear_protocol(&mut self, id: BridgeId, in_port: PortNo, frame: &[u8]) {
+        if let Some(has_changed) = self.bfd.receive_by(PortId::new(id, in_port), frame)
+            && has_changed
+        {
+            return;
+        }
         let now = self.dataplane.now();
         if let Some(bridge) = self.bridge_mut(id) {
             let ports = std::sync::Arc::clone(&bridge.port_table);
@@ -131,8 +216,8 @@ impl Host {
     /// A packet of a bridge was sampled; `true`: that was for the bridge's own collectors.
     pub(in crate::host) fn show_sample(&mut self, id: BridgeId, sampled: &Sampled) -> bool {
         let now = self.dataplane.now();
-        let sflow = self.bridge_mut(id).and_then(|bridge| bridge.protocols.sflow.as_mut());
-        sflow.is_some_and(|sflow| sflow.show(now, sampled))
+        let bridge = self.bridge_mut(id);
+        bridge.is_some_and(|bridge| bridge.protocols.monitoring.show(now, sampled))
     }
 
     /// Does what the protocols want: first what forwarding has to know, then what is said to

@@ -17,7 +17,16 @@ use crate::{
 };
 
 /// A daemon without interfaces, and its bridges by name.
-fn daemon(state: StateDir) -> Host {
+pub(super) fn daemon(state: StateDir) -> Host {
+    daemon_with(state, None)
+}
+
+/// The same, with an uplink.
+pub(super) fn daemon_with_uplink() -> Host {
+    daemon_with(StateDir::none(), Some(("underlay".to_owned(), std::net::Ipv4Addr::new(192, 0, 2, 1).into())))
+}
+
+fn daemon_with(state: StateDir, endpoint: Option<(String, std::net::IpAddr)>) -> Host {
     let clock = VirtualClock::new();
     clock.set_stopped(true);
     let config =
@@ -25,8 +34,8 @@ fn daemon(state: StateDir) -> Host {
     let identity = Identity {
         chassis: "lab".to_owned(),
         hostname: "lab".to_owned(),
-        endpoint: None,
-        encap_types: Vec::new(),
+        encap_types: endpoint.iter().map(|_| flowtable::program::TunnelKind::Vxlan).collect(),
+        endpoint,
         tunnel_peers: Vec::new(),
         controller: None,
         liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
@@ -35,30 +44,35 @@ fn daemon(state: StateDir) -> Host {
     Host::start(identity, dataplane, state, Mode::Lab(Lab::new(clock))).unwrap()
 }
 
-fn bridge(host: &mut Host, name: &str) -> BridgeId {
+/// For tests elsewhere.
+pub(in crate::host) fn daemon_without_interfaces() -> Host {
+    daemon(StateDir::none())
+}
+
+pub(super) fn bridge(host: &mut Host, name: &str) -> BridgeId {
     host.add_bridge(name, Some(FailMode::Standalone)).unwrap()
 }
 
-fn port(host: &mut Host, bridge: BridgeId, name: &str) {
+pub(super) fn port(host: &mut Host, bridge: BridgeId, name: &str) {
     host.add_lab_port(bridge, &NewLabPort { name: name.to_owned(), ..NewLabPort::default() }).unwrap();
 }
 
 /// A link between two bridges, by the names of its ends.
-fn link(host: &mut Host, (one, a): (BridgeId, &str), (other, b): (BridgeId, &str)) {
+pub(super) fn link(host: &mut Host, (one, a): (BridgeId, &str), (other, b): (BridgeId, &str)) {
     host.add_patch(one, a, b, None).unwrap();
     host.add_patch(other, b, a, None).unwrap();
 }
 
-fn tell(host: &mut Host, bridge: BridgeId, patch: &str) {
+pub(super) fn tell(host: &mut Host, bridge: BridgeId, patch: &str) {
     host.change_bridge_settings(bridge, patch, false).unwrap();
 }
 
-fn pass(host: &mut Host, secs: u64) {
+pub(super) fn pass(host: &mut Host, secs: u64) {
     host.set_clock(None, Duration::from_secs(secs)).unwrap();
 }
 
 /// Where a frame comes out.
-fn out(host: &mut Host, by: &str, frame: &[u8]) -> Vec<String> {
+pub(super) fn out(host: &mut Host, by: &str, frame: &[u8]) -> Vec<String> {
     let (name, id) = host.lab_port(by, None).unwrap();
     let injected = host.inject((name, id), vec![frame.to_vec()]).unwrap();
     let is_own = |frame: &[u8]| frame[..5] == [1, 0x80, 0xc2, 0, 0];
@@ -68,7 +82,7 @@ fn out(host: &mut Host, by: &str, frame: &[u8]) -> Vec<String> {
     ports
 }
 
-fn udp(src: u8, dst: u8) -> Vec<u8> {
+pub(super) fn udp(src: u8, dst: u8) -> Vec<u8> {
     build::udp(&Station::v4(src), &Station::v4(dst), b"hello")
 }
 
@@ -199,7 +213,7 @@ fn a_standby_link_takes_over_and_tells_where_stations_are() {
 }
 
 /// A report of IGMPv2 about 239.1.2.3.
-fn report(src: u8, kind: u8) -> Vec<u8> {
+pub(super) fn report(src: u8, kind: u8) -> Vec<u8> {
     let sum = |bytes: &[u8]| {
         let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
         (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()

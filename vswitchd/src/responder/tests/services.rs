@@ -42,6 +42,7 @@ fn served() -> Northbound {
         enabled: true,
         services: Default::default(),
         options: Default::default(),
+        hears: Default::default(),
     };
     near.ports.insert("c".to_owned(), c);
     near.ports.get_mut("a").unwrap().services.hostname = Some("web-a".to_owned());

@@ -101,6 +101,7 @@ pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowS
         (AclAction::Allow | AclAction::AllowRelated, true) => {
             flow("reg0[7] == 1", &remembered(acl), "The ACL allows the connection.");
             flow("reg0[8] == 1", ALLOWED, "The ACL allows it.");
+            related(policy, object, acl, sink);
         }
         (AclAction::Drop | AclAction::Reject, false) => {
             flow("", &denied(policy, acl), "The ACL denies it.");
@@ -112,6 +113,26 @@ pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowS
             let blocked = format!("ct_commit {{ ct_mark.blocked = 1; }}; {end}");
             flow("reg0[10] == 1 && ip", &blocked, "The ACL denies it, and with it the connection.");
         }
+    }
+}
+
+/// Answers and errors of connections that an ACL has allowed, where it logs these too: its
+/// label tells them. They pass in the other direction.
+fn related(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
+    if acl.label == 0 || !acl.log.as_ref().is_some_and(|log| log.related) {
+        return;
+    }
+    let stage = match policy.stages.direction {
+        AclDirection::FromLport => Stage::from(SwitchOut::AclEval),
+        AclDirection::ToLport => SwitchIn::AclEval.into(),
+    };
+    let actions = format!("{} {ALLOWED}", log(object, acl));
+    for (state, why) in [
+        ("ct.est && !ct.rel && !ct.new && !ct.inv && ct.rpl", "The answer to a connection that is logged."),
+        ("!ct.est && ct.rel && !ct.new && !ct.inv", "An error about a connection that is logged."),
+    ] {
+        let matching = format!("{state} && ct_mark.blocked == 0 && ct_label.label == {}", acl.label);
+        sink.add(stage, HIGHEST + 1, matching, actions.clone(), object, why);
     }
 }
 

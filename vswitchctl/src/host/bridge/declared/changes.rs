@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ferroflow_proto::host::{
-    AddBridgeRequest, AddPortRequest, ChangeRulesRequest, ModifyPortRequest, PortVlan, RemovePortRequest,
-    RuleChange, rule_change::Kind,
+    AddBridgeRequest, AddPortRequest, ChangeRulesRequest, ModifyPortRequest, RemovePortRequest, RuleChange,
+    rule_change::Kind,
 };
 use serde_json::{Map, Value};
 
@@ -108,7 +108,16 @@ impl Changes {
             self.patches.push((bridge.to_owned(), patch.clone()));
             return Ok(());
         }
-        let after = settings::change(session, bridge, patch, true).await?;
+        let after = match settings::change(session, bridge, patch, true).await {
+            Ok(after) => after,
+            // They name ports that are still to come, or to go.
+            Err(_) if !(self.fresh.is_empty() && self.gone.is_empty()) => {
+                self.lines.push(format!("~ {bridge} settings"));
+                self.patches.push((bridge.to_owned(), patch.clone()));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let n_before = self.lines.len();
         tell("", present, &after, &mut |line| self.lines.push(format!("~ {bridge} {line}")));
         if self.lines.len() > n_before {
@@ -200,12 +209,7 @@ fn modification(name: &str, port: &DeclaredPort) -> ModifyPortRequest {
         interface: name.to_owned(),
         forwards: Some(port.forward),
         floods: Some(port.flood),
-        vlan: Some(PortVlan {
-            mode: port.vlan_mode.clone(),
-            tag: port.tag,
-            trunks: port.trunks.clone(),
-            priority_tags: port.priority_tags.clone(),
-        }),
+        vlan: Some(port.vlan()),
         receives: Some(port.receive),
         enabled: Some(port.enable),
         packet_ins: Some(port.packet_in),

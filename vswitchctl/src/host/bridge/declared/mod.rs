@@ -6,9 +6,12 @@ mod changes;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
-use ferroflow_proto::host::{DumpFlowsRequest, ListPortsRequest, Port, PortVlan};
+use ferroflow_proto::host::{
+    CheckBridgeRequest, DumpFlowsRequest, ListPortsRequest, Port, PortVlan, RemoveBridgeRequest, WantedPort,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tonic::Status;
 
 use super::settings;
 use crate::{
@@ -102,6 +105,17 @@ impl Default for DeclaredPort {
     }
 }
 
+impl DeclaredPort {
+    fn vlan(&self) -> PortVlan {
+        PortVlan {
+            mode: self.vlan_mode.clone(),
+            tag: self.tag,
+            trunks: self.trunks.clone(),
+            priority_tags: self.priority_tags.clone(),
+        }
+    }
+}
+
 impl From<Port> for DeclaredPort {
     fn from(port: Port) -> Self {
         let PortVlan { mode, tag, trunks, priority_tags } = port.vlan.unwrap_or_default();
@@ -139,8 +153,12 @@ impl FromFile {
     /// Has the host have just these.
     pub(super) async fn apply(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let wanted = self.read()?;
+        check(session, &wanted).await?;
+        let before = all_of(session, &wanted).await?;
         let changes = changes::find(session, &wanted).await?;
-        changes::make(session, &wanted, &changes).await?;
+        if let Err(error) = changes::make(session, &wanted, &changes).await {
+            return Err(undo(session, &before, &wanted, error).await);
+        }
         session.print(&changes.lines, |out| {
             changes.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
             if changes.lines.is_empty() { writeln!(out, "nothing differs") } else { Ok(()) }
@@ -150,6 +168,7 @@ impl FromFile {
     /// Tells what `apply` would change.
     pub(super) async fn diff(self, session: &mut Session<'_>) -> Result<(), CtlError> {
         let wanted = self.read()?;
+        check(session, &wanted).await?;
         let lines = changes::find(session, &wanted).await?.lines;
         session.print(&lines, |out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))?;
         match lines.len() {
@@ -171,6 +190,60 @@ impl Export {
         }
         let text = serde_norway::to_string(&document).unwrap_or_default();
         session.print(&document, |out| write!(out, "{text}"))
+    }
+}
+
+/// Has the host say what cannot be, before anything is changed.
+async fn check(session: &Session<'_>, wanted: &Document) -> Result<(), CtlError> {
+    let mut client = session.bridges().await?;
+    for (name, declared) in &wanted.bridges {
+        let port = |(name, port): (&String, &DeclaredPort)| WantedPort {
+            name: name.clone(),
+            port_no: port.number.unwrap_or_default(),
+            vlan: Some(port.vlan()),
+        };
+        let request = session.request(CheckBridgeRequest {
+            bridge: name.clone(),
+            ports: declared.ports.iter().map(port).collect(),
+            settings: if declared.settings.is_null() { String::new() } else { declared.settings.to_string() },
+            has_flows: declared.flows.is_some(),
+            flows: declared.flows.clone().unwrap_or_default(),
+        });
+        let checked = client.check_bridge(request).await.map_err(|status| {
+            // Which bridge it is about nobody else says.
+            Status::new(status.code(), format!("bridge {name}: {}", status.message()))
+        });
+        host_answer(checked)?;
+    }
+    Ok(())
+}
+
+/// The bridges that a file is about, as they are.
+async fn all_of(session: &Session<'_>, wanted: &Document) -> Result<Document, CtlError> {
+    let mut document = Document::default();
+    for bridge in super::list(session).await? {
+        if wanted.bridges.contains_key(&bridge.name) {
+            let declared = present(session, &bridge.name, &bridge.fail_mode, true).await?;
+            document.bridges.insert(bridge.name, declared);
+        }
+    }
+    Ok(document)
+}
+
+/// Has everything as it was, after a step has failed; tells both when that does not go either.
+async fn undo(session: &Session<'_>, before: &Document, wanted: &Document, error: CtlError) -> CtlError {
+    let undone = async {
+        let mut host = session.host().await?;
+        for name in wanted.bridges.keys().filter(|name| !before.bridges.contains_key(*name)) {
+            let request = RemoveBridgeRequest { name: name.clone(), allow_missing: true };
+            host_answer(host.remove_bridge(session.request(request)).await)?;
+        }
+        let changes = changes::find(session, before).await?;
+        changes::make(session, before, &changes).await
+    };
+    match undone.await {
+        Ok(()) => error,
+        Err(other) => CtlError::Usage(format!("{error}; and what was done until then stays: {other}")),
     }
 }
 

@@ -1,0 +1,5 @@
+//! Fuzzes `bridges::bpdu`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferroflow_fuzz::bridges::bpdu(data));

@@ -1,0 +1,5 @@
+//! Fuzzes `bridges::ccm`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferroflow_fuzz::bridges::ccm(data));
