@@ -65,7 +65,7 @@ pub(crate) fn open_socket(name: &str, steering: &Steering) -> Result<Opened, Att
     let facts = Interface::lookup(name)?;
     let tunnel = steering.tunnel(name)?;
     // First of all: from now on the host has nothing of what is ours.
-    let reserved = tunnel.map(|(local, ports)| packet_socket::reserve(name, local, ports)).transpose()?;
+    let reserved = tunnel.map(|tunnel| packet_socket::reserve(name, tunnel)).transpose()?;
     let link = match Link::shut(name, facts.ifindex, tunnel) {
         Err(error) if reserved.is_some() => {
             tracing::info!(interface = name, %error, "the host counts tunnelled packets as errors of UDP");
