@@ -130,6 +130,11 @@ impl Connections {
         let words: Option<Vec<u32>> =
             parked.map(|words| words.iter().map(|word| word.load(Relaxed)).collect());
         tracker.go_on(words.as_deref());
+        let stats = tracker.stats();
+        if stats.n_connections + stats.n_damaged > 0 {
+            let (n_connections, n_dropped) = (stats.n_connections, stats.n_damaged);
+            tracing::info!(n_connections, n_dropped, "connections of the process before go on");
+        }
     }
 
     /// Leaves what the next process needs to go on at once. Nobody works with the tracker any more.

@@ -51,7 +51,7 @@ impl Holder {
         }
     }
 
-    /// Says that this daemon forwards, and has closed what nobody needs any more.
+    /// Says that this daemon forwards.
     ///
     /// # Errors
     /// The holder is gone.

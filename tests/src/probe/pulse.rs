@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Number, when it was sent, how many there are in all.
 const LEN: usize = 24;
 /// Shorter silences are not told: a busy machine makes such by itself.
-const SHORT: Duration = Duration::from_micros(300);
+const SHORT: Duration = Duration::from_micros(1500);
 /// Between datagrams of a flood.
 const FLOOD_INTERVAL: Duration = Duration::from_micros(500);
 /// After so long without a datagram there are no more.
@@ -87,7 +87,7 @@ pub(super) fn receive(at: SocketAddrV4, from: SocketAddrV4) -> Result<Value> {
         next = number + 1;
         let silence = at.saturating_sub(last_at);
         let late = at.saturating_sub(sent_at);
-        if n_missing > 0 || silence.max(late) > SHORT.as_nanos() as u64 {
+        if n_missing > 0 || silence > SHORT.as_nanos() as u64 {
             silences.push(json!([last_at, silence, late, n_missing]));
         }
         last_at = at;
