@@ -152,10 +152,9 @@ impl Supervisor {
     /// The first daemon cannot be started, or the kernel refuses to wait.
     pub fn run(mut self) -> Result<u8, SupervisorError> {
         let code = self.supervise();
-        for daemon in [self.current.take(), self.upgrade.take().map(|upgrade| upgrade.next)] {
-            if let Some(mut daemon) = daemon {
-                daemon.kill();
-            }
+        let next = self.upgrade.take().map(|upgrade| upgrade.next);
+        for mut daemon in [self.current.take(), next].into_iter().flatten() {
+            daemon.kill();
         }
         if let Some((mut daemon, _)) = self.leaving.take() {
             daemon.kill();
