@@ -142,6 +142,11 @@ pub struct TunnelSteering {
 }
 
 impl TunnelSteering {
+    /// How many sockets keep the host from answering for them.
+    pub(crate) fn n_reserved(&self) -> usize {
+        self.udp_ports.len() + usize::from(self.gre)
+    }
+
     /// None can come.
     pub(crate) fn is_empty(&self) -> bool {
         self.udp_ports.is_empty() && !self.gre

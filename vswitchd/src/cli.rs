@@ -143,6 +143,10 @@ pub struct RunOptions {
     /// `vswitchctl worker --help`.
     #[arg(long, conflicts_with = "virtual")]
     pub auto_balance: bool,
+    /// Where the vswitch-holder listens that has started this daemon: sockets of ports and
+    /// tracked connections then outlive the daemon; see docs/restarts.md.
+    #[arg(long, value_name = "PATH", conflicts_with = "virtual")]
+    pub holder: Option<PathBuf>,
     /// What to log, for example `info` or `dataplane=debug`.
     #[arg(long, default_value = "info")]
     pub log: String,

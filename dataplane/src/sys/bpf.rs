@@ -1,12 +1,12 @@
 //! bpf(2): the socket map, the steering program, the link that ties it to an interface.
 //!
-//! A link and not a netlink attachment, because a link ends with the process that holds
+//! A link and not a netlink attachment, because a link ends with the processes that hold
 //! it: killed however, nothing stays attached to the interface.
 
 use std::{
     ffi::CStr,
     io, mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use super::{SysError, asm::Insn, steer};
@@ -237,10 +237,20 @@ pub(crate) enum AttachMode {
 /// Ties a program to an interface for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Link {
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 impl Link {
+    /// One that another process has made, and that lasts as long as one of its files.
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Its file.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Attaches `program`; it stays until the link or the process ends.
     pub(crate) fn attach(
         interface: &str,
@@ -278,7 +288,7 @@ impl Link {
         // SAFETY: the layout is that of BPF_LINK_CREATE; it holds no pointers.
         let fd = unsafe { bpf(CMD_LINK_CREATE, &mut attr) }
             .map_err(|source| SysError::new(interface, call, source))?;
-        Ok(Self { _fd: owned(fd) })
+        Ok(Self { fd: owned(fd) })
     }
 }
 

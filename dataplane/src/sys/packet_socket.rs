@@ -6,11 +6,13 @@
 use std::{
     io,
     net::{IpAddr, UdpSocket},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use super::{
-    SysError, steer,
+    SysError,
+    pod::Zeroed as _,
+    steer,
     vnet::{FileKind, VnetFile},
 };
 use crate::config::TunnelSteering;
@@ -60,6 +62,26 @@ pub(crate) fn open(name: &str, ifindex: u32, tunnel: Option<&TunnelSteering>) ->
     Ok(VnetFile::new(fd, FileKind::Socket))
 }
 
+/// A socket that another process has opened for this interface, and that goes on receiving.
+///
+/// # Errors
+/// It is another kind of file, or for another interface.
+pub(crate) fn resume(name: &str, ifindex: u32, fd: OwnedFd) -> Result<VnetFile, SysError> {
+    let mut address = libc::sockaddr_ll::zeroed();
+    let mut len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: passes a live structure and its length.
+    let ret = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
+    if ret != 0 {
+        return Err(SysError::last(name, "getsockname(AF_PACKET)"));
+    }
+    let is_packet = i32::from(address.sll_family) == libc::AF_PACKET;
+    if !is_packet || address.sll_ifindex != ifindex.cast_signed() {
+        let source = io::Error::from_raw_os_error(libc::ENOTSOCK);
+        return Err(SysError::new(name, "getsockname(AF_PACKET)", source));
+    }
+    Ok(VnetFile::new(fd, FileKind::Socket))
+}
+
 fn filter(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let len = size_of_val(&program) as libc::socklen_t;
@@ -75,7 +97,19 @@ fn filter(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
 /// datagrams that belong together into one packet.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    _sockets: Vec<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Reserved {
+    /// Those that another process has reserved.
+    pub(crate) fn of(sockets: Vec<OwnedFd>) -> Self {
+        Self { sockets }
+    }
+
+    /// Their files.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(OwnedFd::as_fd)
+    }
 }
 
 /// Reserves what is a tunnel's.
@@ -94,7 +128,7 @@ pub(crate) fn reserve(name: &str, tunnel: &TunnelSteering) -> Result<Reserved, S
     if *gre {
         sockets.push(raw(name, *local)?);
     }
-    Ok(Reserved { _sockets: sockets })
+    Ok(Reserved { sockets })
 }
 
 /// A socket of GRE's number (raw(7)).
@@ -125,8 +159,7 @@ fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int
 }
 
 fn bind(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
-    // SAFETY: zero bytes are a valid value of this structure.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut address = libc::sockaddr_ll::zeroed();
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = ifindex.cast_signed();

@@ -139,6 +139,8 @@ pub struct Host {
     bfd: Arc<Bfd>,
     gateways: gateways::Gateways,
     state: StateDir,
+    /// The uplink, while another process still has it.
+    late_uplink: Option<String>,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
     /// Rules are written by hand, not made from a controller's network.
@@ -184,7 +186,8 @@ pub struct Host {
 
 impl Host {
     /// Takes the state of the last run over: attaches its ports, and forwards by the last
-    /// network it was sent, or by the rules written by hand.
+    /// network it was sent, or by the rules written by hand; from [`Host::begin`] on, where the
+    /// dataplane holds back.
     ///
     /// # Errors
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
@@ -214,6 +217,7 @@ impl Host {
             bfd: Arc::new(bfd),
             gateways: gateways::Gateways::default(),
             state,
+            late_uplink: None,
             lab,
             is_handmade,
             bridges: Vec::new(),
@@ -254,6 +258,22 @@ impl Host {
             host.restore_view();
         }
         Ok(host)
+    }
+
+    /// Takes packets from now on, by the rules that there are. Ports that another process had until
+    /// now are attached behind that; `then` is called in between.
+    ///
+    /// # Errors
+    /// The uplink cannot be attached.
+    pub fn begin(&mut self, then: impl FnOnce()) -> Result<(), PortError> {
+        let was_waiting = self.dataplane.is_waiting();
+        self.dataplane.begin();
+        then();
+        if was_waiting {
+            self.attach_late()?;
+            self.tend_ports();
+        }
+        Ok(())
     }
 
     /// Who this host is.
@@ -416,6 +436,11 @@ impl SharedHost {
     /// It is the same host.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Does something with the host, on the calling thread, which may wait.
+    pub fn with_blocking<T>(&self, act: impl FnOnce(&mut Host) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Does something with the host, on a thread that may wait.

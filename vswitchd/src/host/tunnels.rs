@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use dataplane::{Device, PortSpec, Steering, TunnelSteering};
+use dataplane::{AttachError, Device, PortSpec, Steering, TunnelSteering};
 use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
@@ -112,7 +112,11 @@ impl Host {
                 steering: Steering::Tunnel(TunnelSteering { local: ip, udp_ports, gre }),
             },
         };
-        self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device })?;
+        match self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device }) {
+            Ok(_) => {}
+            Err(AttachError::NotYet(interface)) => self.late_uplink = Some(interface),
+            Err(error) => return Err(error.into()),
+        }
         let tunnel_port = |&Encapsulation { kind, port, udp_port, .. }: &Encapsulation| TunnelPort {
             port,
             kind,
@@ -127,6 +131,14 @@ impl Host {
         }
         self.ports_changed();
         Ok(())
+    }
+
+    /// Attaches the uplink if it could not be as long as another process had it.
+    pub(super) fn attach_late(&mut self) -> Result<(), PortError> {
+        match self.late_uplink.take() {
+            Some(_) => self.attach_uplink(),
+            None => Ok(()),
+        }
     }
 
     /// Adds the ports of tunnels, which are as the uplink is.
