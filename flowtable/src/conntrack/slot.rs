@@ -350,7 +350,6 @@ impl Slot {
 
     /// Fills the slot for a connection, and `extension` if such a connection has one. Answers what
     /// makes it one, to be published when all else is written.
-    #[must_use]
     pub(super) fn fill(
         &self,
         tuples: &[Tuple; 2],
