@@ -21,7 +21,7 @@ fn name() -> impl Strategy<Value = String> {
             "switches/s", "switches/t", "switches/s/ports/a", "switches/t/ports/b", "switches/s/acls/x",
             "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h", "address-sets/a",
             "port-groups/g", "port-groups/g/acls/x", "load-balancers/lb", "routers/r/nats/n", "routers/r/policies/p",
-            "load-balancer-groups/lg", "ha-chassis-groups/hg",
+            "load-balancer-groups/lg", "ha-chassis-groups/hg", "template-variables/v",
         ]).prop_map(str::to_owned),
         1 => "(switches|routers|chassis|port-groups|address-sets|load-balancers)(/[a-z.]{0,3}){0,5}",
         1 => "\\PC{0,12}",
@@ -51,6 +51,8 @@ fn text() -> impl Strategy<Value = String> {
             "dhcp-options/x",
             "names/x",
             "server_id",
+            "^v",
+            "ip4.src == ^v",
         ])
         .prop_map(str::to_owned),
         "\\PC{0,16}",
@@ -105,6 +107,11 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                 let host = |(chassis, priority)| nb::GatewayChassis { chassis, priority };
                 let chassis = hosts.into_iter().map(host).collect();
                 Spec::HaChassisGroup(nb::HaChassisGroup { chassis })
+            }),
+            prop::collection::vec((text(), texts()), 0..3).prop_map(|values| {
+                let value = |(chassis, values)| nb::ChassisValues { chassis, values };
+                let values = values.into_iter().map(value).collect();
+                Spec::TemplateVariable(nb::TemplateVariable { values })
             }),
             (text(), prop::collection::hash_map(text(), text(), 0..4))
                 .prop_map(|(cidr, options)| Spec::DhcpOptions(nb::DhcpOptions { cidr, options })),

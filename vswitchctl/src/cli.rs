@@ -186,6 +186,9 @@ pub enum Command {
     /// Hosts that may be a gateway
     #[command(subcommand)]
     HaChassisGroup(net::command::Command<net::ha_chassis_group::HaChassisGroupSpec>),
+    /// Values that matches and load balancers refer to as ^NAME, others on each chassis
+    #[command(subcommand)]
+    TemplateVariable(net::command::Command<net::template_variable::TemplateVariableSpec>),
     /// Bounds on what packets ask hosts for
     #[command(subcommand)]
     ControlPlaneLimits(net::command::Command<net::limits::LimitsSpec>),
@@ -306,6 +309,7 @@ impl Command {
             Self::Names(command) => command.writes(),
             Self::LoadBalancerGroup(command) => command.writes(),
             Self::HaChassisGroup(command) => command.writes(),
+            Self::TemplateVariable(command) => command.writes(),
             Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(command) => command.writes(),
@@ -360,6 +364,7 @@ impl Command {
             Self::Names(command) => command.run(session).await,
             Self::LoadBalancerGroup(command) => command.run(session).await,
             Self::HaChassisGroup(command) => command.run(session).await,
+            Self::TemplateVariable(command) => command.run(session).await,
             Self::ControlPlaneLimits(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,

@@ -76,6 +76,8 @@ nouns! {
     LoadBalancerGroup: LoadBalancerGroup, [], "load-balancer-groups", "load balancer group", "load-balancer-group", "Load balancers that are used together";
     /// Hosts that may be a gateway.
     HaChassisGroup: HaChassisGroup, [], "ha-chassis-groups", "HA chassis group", "ha-chassis-group", "Hosts that may be a gateway";
+    /// Values that are others on each chassis.
+    TemplateVariable: TemplateVariable, [], "template-variables", "template variable", "template-variable", "Values that are others on each chassis";
     /// What DHCP clients are told.
     DhcpOptions: DhcpOptions, [], "dhcp-options", "DHCP options", "dhcp-options", "What DHCP clients are told";
     /// Names with their addresses.

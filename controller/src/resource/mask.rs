@@ -99,12 +99,13 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
             copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,
-                affinity_timeout, skip_snat, neighbor_responder, add_route, event;)
+                affinity_timeout, skip_snat, neighbor_responder, add_route, event, templates;)
         }
         (Wire::LoadBalancerGroup(to), Wire::LoadBalancerGroup(from)) => {
             copy_field!(path, to, from; load_balancers;)
         }
         (Wire::HaChassisGroup(to), Wire::HaChassisGroup(from)) => copy_field!(path, to, from; chassis;),
+        (Wire::TemplateVariable(to), Wire::TemplateVariable(from)) => copy_field!(path, to, from; values;),
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
                 stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port,
@@ -138,6 +139,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::LoadBalancer(_)
             | Wire::LoadBalancerGroup(_)
             | Wire::HaChassisGroup(_)
+            | Wire::TemplateVariable(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)

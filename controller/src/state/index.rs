@@ -199,6 +199,10 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
             let named = balancers(&router.load_balancers, &router.balancer_groups).into_iter();
             named.chain(limits(&router.limits)).collect()
         }
+        Spec::LoadBalancer(balancer) => {
+            let ids = balancer.templates.iter().flat_map(TemplateService::variables);
+            ids.map(|id| format!("template-variables/{id}")).collect()
+        }
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
         Spec::QosRule(rule) => ovn_northd_lite::sets_of(&rule.matching),
         _ => BTreeSet::new(),
