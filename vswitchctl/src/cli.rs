@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::{
     address::{Address, HostAddress},
+    completion::{CompleteNames, Completions},
     error::CtlError,
     host, net,
     output::Format,
@@ -288,6 +289,9 @@ pub enum Command {
     Lab(host::lab::Command),
     /// Print a shell's completions
     Completions(Completions),
+    /// Print names that may come next, for completions
+    #[command(hide = true)]
+    CompleteNames(CompleteNames),
 }
 
 impl Command {
@@ -339,7 +343,8 @@ impl Command {
             | Self::ParseFrame(_)
             | Self::Log(_)
             | Self::Trace(_)
-            | Self::Completions(_) => false,
+            | Self::Completions(_)
+            | Self::CompleteNames(_) => false,
         }
     }
 
@@ -405,28 +410,15 @@ impl Command {
             Self::Trace(command) => command.run(session).await,
             Self::Lab(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),
+            Self::CompleteNames(command) => command.run(session).await,
         }
-    }
-}
-
-/// Print a shell's completions.
-#[derive(Debug, Args)]
-pub struct Completions {
-    /// The shell
-    #[arg(value_enum)]
-    shell: clap_complete::Shell,
-}
-
-impl Completions {
-    fn run(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "vswitchctl", &mut text);
-        session.out.write_all(&text).map_err(CtlError::Output)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
