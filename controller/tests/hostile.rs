@@ -138,6 +138,13 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         source_ip: "10.0.0.254".to_owned(),
                     };
                     let points = vips.iter().map(point).collect();
+                    let template = |(address, backends): &(String, Vec<String>)| nb::TemplateService {
+                        port: backends.first().cloned().unwrap_or_default(),
+                        address: address.clone(),
+                        backends: backends.clone(),
+                        ipv6: reject,
+                    };
+                    let templates = vips.iter().map(template).collect();
                     let vips = vips.into_iter().map(vip).collect();
                     Spec::LoadBalancer(nb::LoadBalancer {
                         protocol,
@@ -151,6 +158,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         neighbor_responder: protocol,
                         add_route: reject,
                         event: !reject,
+                        templates,
                     })
                 }
             ),
@@ -201,6 +209,10 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         learn_fdb: enabled,
                         arp_proxy: port_security.clone(),
                         requested_chassis: addresses.clone(),
+                        nat_addresses: addresses.clone(),
+                        qos_min_rate: 100 * u64::from(r#type.unsigned_abs()),
+                        qos_max_rate: port_security.len() as u64 * 150,
+                        qos_burst: addresses.len() as u64,
                         peer: router_port.clone(),
                         addresses,
                         port_security,

@@ -144,9 +144,7 @@ impl Views {
                 .sets
                 .iter()
                 .filter_map(|name| Some((name, sb.sets.get(name)?)))
-                .map(|(name, members)| {
-                    (name.clone(), template::seen_by(chassis, name, members).into_owned())
-                })
+                .map(|(name, members)| (name.clone(), template::seen_by(chassis, name, members).into_owned()))
                 .collect(),
         }
     }

@@ -70,14 +70,14 @@ macro_rules! nouns {
 }
 
 nouns! {
+    /// Values that are others on each chassis.
+    TemplateVariable: TemplateVariable, [], "template-variables", "template variable", "template-variable", "Values that are others on each chassis";
     /// Load balancer.
     LoadBalancer: LoadBalancer, [], "load-balancers", "load balancer", "load-balancer", "Addresses that stand for backends";
     /// Load balancers that are used together.
     LoadBalancerGroup: LoadBalancerGroup, [], "load-balancer-groups", "load balancer group", "load-balancer-group", "Load balancers that are used together";
     /// Hosts that may be a gateway.
     HaChassisGroup: HaChassisGroup, [], "ha-chassis-groups", "HA chassis group", "ha-chassis-group", "Hosts that may be a gateway";
-    /// Values that are others on each chassis.
-    TemplateVariable: TemplateVariable, [], "template-variables", "template variable", "template-variable", "Values that are others on each chassis";
     /// What DHCP clients are told.
     DhcpOptions: DhcpOptions, [], "dhcp-options", "DHCP options", "dhcp-options", "What DHCP clients are told";
     /// Names with their addresses.

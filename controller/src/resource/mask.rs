@@ -78,7 +78,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname,
                 virtual_ip, virtual_parents, learn_fdb, disable_arp_nd_rsp, receive_multicast,
                 disable_garp_rarp, arp_proxy, requested_chassis, peer, multicast_flood,
-                multicast_flood_reports, ha_chassis_group;
+                multicast_flood_reports, ha_chassis_group, qos_min_rate, qos_max_rate, qos_burst,
+                nat_addresses;
                 "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent", "multicast_groups")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::Gateway;
+use ovn_northd_lite::model::{Gateway, TemplateService};
 
 use super::{Record, keys};
 use crate::resource::{Access, Attachment, Kind, Name, Spec};

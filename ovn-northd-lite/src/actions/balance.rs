@@ -79,7 +79,9 @@ impl Balance {
             let wrong = |what: &str| ExprError::new(position, format!("`{what}` is not one of {key}"));
             for part in text.split(',') {
                 match key.as_str() {
-                    "backends" if template::variable(part).is_some() => balance.variables.push(part.to_owned()),
+                    "backends" if template::variable(part).is_some() => {
+                        balance.variables.push(part.to_owned())
+                    }
                     "backends" => balance.backends.push(endpoint(part).ok_or_else(|| wrong(part))?),
                     "hash_fields" if HASHED.iter().any(|(name, _)| *name == part) => {
                         balance.hash_fields.push(part.to_owned());
@@ -264,7 +266,8 @@ fn ids(texts: impl Iterator<Item = String>) -> Vec<BucketId> {
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ct_lb_mark")?;
-        let list: Vec<_> = self.backends.iter().map(Self::text).chain(self.variables.iter().cloned()).collect();
+        let list: Vec<_> =
+            self.backends.iter().map(Self::text).chain(self.variables.iter().cloned()).collect();
         if !list.is_empty() {
             let list = list.join(",");
             write!(f, "(backends={}", quote(&list))?;

@@ -524,7 +524,8 @@ fn services_that_differ_by_chassis_name_variables() {
     };
     nb.load_balancers.insert("lb".into(), lb);
     let sb = compiled(&nb);
-    let of = |datapath, words: &[&str]| words.iter().map(|word| stages(&sb, datapath, word)).collect::<String>();
+    let of =
+        |datapath, words: &[&str]| words.iter().map(|word| stages(&sb, datapath, word)).collect::<String>();
     insta::assert_snapshot!(of("switches/web", &["ls_in_pre_lb", "ls_in_lb"]));
     insta::assert_snapshot!(of("routers/r", &["lr_in_defrag", "lr_in_dnat"]));
     let named = |name: &str| &sb.datapaths.values().find(|datapath| datapath.name == name).unwrap().sets;

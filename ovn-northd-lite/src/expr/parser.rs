@@ -337,7 +337,10 @@ fn compare(
             return wrong(format!("`{}` does not go with an address set", op.text()));
         }
         if ordered && matches!(value, Constant::Variable(_)) {
-            return wrong(format!("`{}` does not go with a variable, which may have several values", op.text()));
+            return wrong(format!(
+                "`{}` does not go with a variable, which may have several values",
+                op.text()
+            ));
         }
     }
     Ok(Expr::Compare { field, op, values })

@@ -32,7 +32,7 @@ pub use self::{
     liveness::Monitored,
     multicast::{Querier, Snooping},
     options::{PortOptions, RouterOptions, SwitchOptions},
-    qos::{Bandwidth, QosRule},
+    qos::{Bandwidth, QosRule, Shaping},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
     services::{
         AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,

@@ -27,6 +27,7 @@ mod protocols;
 mod rules;
 mod saving;
 mod services;
+mod shaping;
 mod tracking;
 mod tunnels;
 mod view;
@@ -138,6 +139,8 @@ pub struct Host {
     dataplane: Arc<Dataplane>,
     bfd: Arc<Bfd>,
     gateways: gateways::Gateways,
+    /// What the network has workloads send by.
+    shaped: shaping::Shaped,
     state: StateDir,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
@@ -213,6 +216,7 @@ impl Host {
             dataplane,
             bfd: Arc::new(bfd),
             gateways: gateways::Gateways::default(),
+            shaped: shaping::Shaped::default(),
             state,
             lab,
             is_handmade,

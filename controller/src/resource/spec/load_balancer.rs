@@ -8,8 +8,8 @@ use std::{
 use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::{
     model::{
-    Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service, TemplateBackend,
-    TemplatePort, TemplateService, Vip,
+        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service,
+        TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     template,
 };

@@ -20,7 +20,8 @@ pub(super) fn parse(variable: &pb::TemplateVariable) -> Result<TemplateVariable,
             let reason = format!("{shown} does not name a chassis; write {}", Kind::Chassis);
             return Err(FieldError::new(field, reason));
         };
-        let found = each(&format!("values[{i}].values"), &of_chassis.values, limits::MAX_TEMPLATE_VALUES, value)?;
+        let found =
+            each(&format!("values[{i}].values"), &of_chassis.values, limits::MAX_TEMPLATE_VALUES, value)?;
         if found.is_empty() {
             let reason = "a chassis without a value need not be named; leave it out, or write a value";
             return Err(FieldError::new(format!("values[{i}].values"), reason));

@@ -24,7 +24,7 @@ use crate::{
         Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, Gateway,
         HashField, HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Monitored, Names,
         NatKind, NatRule, NextHop, PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder,
-        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, Snooping, StaticMac, StaticRoute,
+        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, Shaping, Snooping, StaticMac, StaticRoute,
         SwitchOptions, SwitchPort, SwitchPortKind, TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     punt,
@@ -250,6 +250,8 @@ impl World {
                 announces: k % 9 != 4,
                 hears_all: k % 9 == 5,
                 hears_reports: k % 9 == 6,
+                shaping: (k % 9 > 6)
+                    .then_some(Shaping { max: Some(u64::from(j) + 100), ..Shaping::default() }),
                 ..PortOptions::default()
             };
             port.hears = groups(j, k);

@@ -362,7 +362,8 @@ fn a_service_is_another_one_on_each_chassis() {
     let lb = LoadBalancer { templates: vec![service], reject: true, ..LoadBalancer::default() };
     let mut nb = served(lb);
     nb.template_variables.insert("node".into(), values(&["192.0.2.11"], &["192.0.2.12"]));
-    nb.template_variables.insert("near".into(), values(&["10.0.0.5:8080"], &["10.0.0.6:8080", "[fe80::1]:1"]));
+    nb.template_variables
+        .insert("near".into(), values(&["10.0.0.5:8080"], &["10.0.0.6:8080", "[fe80::1]:1"]));
     let mut fabric = Fabric::new(&nb);
     assert_eq!(connect(&mut fabric, 2000, "192.0.2.11"), "a");
     // The other one's address is a service of `h2` alone: from here it is nobody's.
@@ -381,20 +382,20 @@ fn a_service_is_another_one_on_each_chassis() {
     let client = end(0x16, "10.0.1.6", 2004);
     assert_eq!(fabric.send("d", &tcp(&client, &service, SYN, (100, 0), b"")), []);
     let asked: Vec<_> = fabric.requests().into_iter().map(|(request, _)| request.service).collect();
-    assert_eq!(asked, [Service::Reject]);
+    assert_eq!(asked, [Service::TcpReset]);
     fabric.check_conservation();
 }
 
 #[test]
 fn a_match_means_what_a_variable_is_on_the_packets_chassis() {
-    let drop_to =
-        |matching: &str| acl(AclDirection::FromLport, 7, matching, AclAction::Drop);
+    let drop_to = |matching: &str| acl(AclDirection::FromLport, 7, matching, AclAction::Drop);
     let mut nb = small();
     let values = [("h1".to_owned(), ["10.0.1.6".to_owned(), "80".to_owned()].into())].into();
     nb.template_variables.insert("far".into(), values);
     nb.switches.get_mut("db").unwrap().acls.insert("x".into(), drop_to("ip4.dst == ^far"));
     let mut fabric = Fabric::new(&nb);
-    let host = |last: u8| Host { mac: mac(last), ip: format!("10.0.1.{}", last & 0xf).parse().unwrap(), port: 9 };
+    let host =
+        |last: u8| Host { mac: mac(last), ip: format!("10.0.1.{}", last & 0xf).parse().unwrap(), port: 9 };
     let frame = |from: u8, to: u8| build::udp(&host(from), &host(to), b"hello");
     assert_eq!(fabric.send("c", &frame(0x15, 0x16)), []);
     // `h2` has no value: the set is empty there.
