@@ -1,6 +1,6 @@
 //! What a dataplane and its ports are made of.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use flowtable::{
     quota::Quota,
@@ -129,7 +129,7 @@ pub enum Steering {
     /// Only tunnelled packets: the interface stays the host's.
     Tunnel {
         /// The host's address that peers send to.
-        local: Ipv4Addr,
+        local: IpAddr,
         /// UDP ports of the tunnels.
         udp_ports: Vec<u16>,
     },
@@ -137,7 +137,7 @@ pub enum Steering {
 
 impl Steering {
     /// Address and UDP ports of tunnelled packets, when only those are taken.
-    pub(crate) fn tunnel(&self, interface: &str) -> Result<Option<(Ipv4Addr, &[u16])>, AttachError> {
+    pub(crate) fn tunnel(&self, interface: &str) -> Result<Option<(IpAddr, &[u16])>, AttachError> {
         match self {
             Self::All => Ok(None),
             Self::Tunnel { udp_ports, .. } if udp_ports.len() > MAX_UDP_PORTS => {

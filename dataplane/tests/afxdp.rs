@@ -141,7 +141,7 @@ fn steering_by_tunnel_leaves_the_host_its_traffic(backend: AfXdpBackend) {
     run(&format!("ip addr add {local}/32 dev {}", peer.host_if));
     run(&format!("ip route add {}/32 dev {}", peer.address, peer.host_if));
     let dataplane = start(backend);
-    let steering = Steering::Tunnel { local, udp_ports: vec![6081, 4789] };
+    let steering = Steering::Tunnel { local: local.into(), udp_ports: vec![6081, 4789] };
     dataplane.attach(spec(1, &peer.host_if, steering)).unwrap();
     let memory = MemoryPort::new(64);
     attach_memory(&dataplane, 2, &memory);

@@ -75,24 +75,20 @@ fn a_load_balancer_spreads_and_connections_stay() -> Result<()> {
         ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "the group is empty");
         control.text(&["load-balancer-group", "set", "lg", "--add", "lb", "--wait"])?;
         ensure!(ask(fabric, "web-1", SERVICE, 5)?.values().sum::<u64>() == 5);
-        // Nobody is left: the drop is the load balancer's, and the host tells of it.
-        control.text(&[
-            "load-balancer",
-            "set",
-            "lb",
-            "--vip",
-            &format!("{SERVICE}="),
-            "--event",
-            "--wait",
-        ])?;
+        // Nobody is left: the drop is the load balancer's.
+        let vip = format!("{SERVICE}=");
+        control.text(&["load-balancer", "set", "lb", "--vip", &vip, "--wait"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "somebody answers for nobody");
+        let n_dropped = fabric.host(0).control.dropped_by("load-balancers/lb")?;
+        ensure!(n_dropped > 0, "no drop names the load balancer");
+        // The host tells of it when it is to.
+        control.text(&["load-balancer", "set", "lb", "--event", "--wait"])?;
         ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "somebody answers for nobody");
         stop::wait_for("the host tells of it", Duration::from_secs(5), || {
             let log = std::fs::read_to_string(fabric.plan().dir.join("h1.log")).context("the host's log")?;
             let told = format!("load-balancers/lb {SERVICE}");
             Ok(if log.contains(&told) { Ok(()) } else { Err(log) })
         })?;
-        let n_dropped = fabric.host(0).control.dropped_by("load-balancers/lb")?;
-        ensure!(n_dropped > 0, "no drop names the load balancer");
         control.text(&["load-balancer", "set", "lb", "--reject", "--wait"])?;
         let outcome = probe.connect(&fabric.workload("web-1")?.netns, SERVICE, Duration::from_secs(3))?;
         ensure!(outcome == ferroflow_tests::probe::Outcome::Refused, "{outcome:?}");

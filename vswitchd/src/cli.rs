@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -61,7 +61,7 @@ pub struct RunOptions {
     /// Address that other hosts send tunnelled packets to; it must be on the uplink. Of a lab with a
     /// controller any, for it has an uplink that leads nowhere.
     #[arg(long, value_name = "IP")]
-    pub encap_ip: Option<Ipv4Addr>,
+    pub encap_ip: Option<IpAddr>,
     /// Interface that carries tunnelled packets. The host keeps all its other traffic.
     #[arg(long, value_name = "INTERFACE", requires = "encap_ip")]
     pub uplink: Option<String>,
@@ -71,7 +71,7 @@ pub struct RunOptions {
     pub encap_type: Vec<TunnelKind>,
     /// Without a network: who may send tunnelled packets, and whom rules may send them to; repeat it
     #[arg(long, value_name = "IP", requires_all = ["standalone", "uplink"])]
-    pub tunnel_peer: Vec<Ipv4Addr>,
+    pub tunnel_peer: Vec<IpAddr>,
     /// Controller: http://ADDRESS:PORT or unix:///PATH. None: forward what is known.
     #[arg(long, value_name = "URL")]
     pub controller: Option<String>,
@@ -203,7 +203,7 @@ impl RunOptions {
     /// The tunnel endpoint, when this host has one.
     pub fn endpoint(&self) -> Option<(String, IpAddr)> {
         let uplink = if self.r#virtual { Some(LAB_UPLINK.to_owned()) } else { self.uplink.clone() };
-        Some((uplink?, IpAddr::V4(self.encap_ip?)))
+        Some((uplink?, self.encap_ip?))
     }
 }
 

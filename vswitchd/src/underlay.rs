@@ -36,7 +36,8 @@ const SETTLE: Duration = Duration::from_millis(10);
 pub async fn run(host: SharedHost) -> anyhow::Result<()> {
     let (uplink, mut wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
     let Some(uplink) = uplink else { return Ok(()) };
-    let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route];
+    let groups =
+        [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let (connection, handle, mut events) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
     loop {

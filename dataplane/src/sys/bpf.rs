@@ -6,7 +6,7 @@
 use std::{
     ffi::CStr,
     io, mem,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
@@ -166,7 +166,7 @@ impl Program {
     pub(crate) fn steer_tunnel(
         interface: &str,
         map: &SocketMap,
-        (local, udp_ports): (Ipv4Addr, &[u16]),
+        (local, udp_ports): (IpAddr, &[u16]),
         is_scattered: bool,
     ) -> Result<Self, SysError> {
         let udp_ports = &udp_ports[..udp_ports.len().min(steer::MAX_UDP_PORTS)];
@@ -261,7 +261,7 @@ impl Link {
     pub(crate) fn shut(
         interface: &str,
         ifindex: u32,
-        tunnel: Option<(Ipv4Addr, &[u16])>,
+        tunnel: Option<(IpAddr, &[u16])>,
     ) -> Result<Self, SysError> {
         let program = Program::load(interface, Hook::Ingress, 0, steer::shut(tunnel))?;
         let how = (ATTACH_TYPE_TCX_INGRESS, 0);

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -26,11 +26,7 @@ const QUEUE_BYTES: libc::c_int = 16 << 20;
 
 /// Opens a socket for an interface, for all that comes in or what is tunnelled to an address.
 /// It receives from then on.
-pub(crate) fn open(
-    name: &str,
-    ifindex: u32,
-    tunnel: Option<(Ipv4Addr, &[u16])>,
-) -> Result<VnetFile, SysError> {
+pub(crate) fn open(name: &str, ifindex: u32, tunnel: Option<(IpAddr, &[u16])>) -> Result<VnetFile, SysError> {
     // Protocol 0: nothing comes before it is bound.
     // SAFETY: has no preconditions.
     let fd = unsafe {
@@ -82,7 +78,7 @@ pub(crate) struct Reserved {
 }
 
 /// Reserves ports of an address.
-pub(crate) fn reserve(name: &str, local: Ipv4Addr, udp_ports: &[u16]) -> Result<Reserved, SysError> {
+pub(crate) fn reserve(name: &str, local: IpAddr, udp_ports: &[u16]) -> Result<Reserved, SysError> {
     let reserve = |port: &u16| {
         let socket =
             UdpSocket::bind((local, *port)).map_err(|source| SysError::new(name, "bind(tunnel)", source))?;

@@ -36,7 +36,7 @@ mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -109,7 +109,7 @@ pub struct Identity {
     /// How others may send to it, the way it likes best first.
     pub encap_types: Vec<TunnelKind>,
     /// Who may send tunnelled packets, where no network tells.
-    pub tunnel_peers: Vec<Ipv4Addr>,
+    pub tunnel_peers: Vec<IpAddr>,
     /// URL of the controller.
     pub controller: Option<String>,
     /// How it finds out whether other hosts live.

@@ -35,6 +35,9 @@ pub struct Encapsulation {
     pub(super) overhead: u32,
 }
 
+/// What IPv6's header is longer than IPv4's.
+const IPV6_OVERHEAD: u32 = 20;
+
 /// UDP port of 6081 (RFC 8926 §3.3); the headers of IP, UDP and Geneve, an option of 8 bytes.
 pub(super) const GENEVE: Encapsulation = Encapsulation {
     kind: TunnelKind::Geneve,
@@ -83,7 +86,6 @@ impl Host {
     /// Attaches the uplink, with the tunnels over it.
     pub(super) fn attach_uplink(&mut self) -> Result<(), PortError> {
         let Some((interface, ip)) = self.identity.endpoint.clone() else { return Ok(()) };
-        let IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
         let first = self.first_number();
         let is_in_the_way = |saved: &crate::state::SavedPort| {
             let is_first = saved.bridge.is_empty() || saved.bridge == super::FIRST_NAME;
@@ -98,7 +100,7 @@ impl Host {
             Some(lab) => Device::Memory(lab.add_uplink()),
             None => Device::Uplink {
                 interface: interface.clone(),
-                steering: Steering::Tunnel { local, udp_ports },
+                steering: Steering::Tunnel { local: ip, udp_ports },
             },
         };
         self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device })?;
@@ -111,7 +113,7 @@ impl Host {
         let tunnels = self.encapsulations().map(tunnel_port).collect();
         Arc::make_mut(&mut self.underlay).tunnels = tunnels;
         if self.is_handmade {
-            self.take_peers(self.identity.tunnel_peers.iter().map(|ip| IpAddr::V4(*ip)).collect());
+            self.take_peers(self.identity.tunnel_peers.iter().copied().collect());
             self.destinations_changed();
         }
         self.ports_changed();
@@ -154,7 +156,9 @@ impl Host {
     /// host sends it.
     pub fn workload_mtu(&self) -> u32 {
         let uplink = self.first().port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
-        let overhead = self.encapsulations().map(|encapsulation| encapsulation.overhead).max();
+        let over_ipv6 = self.identity.endpoint.as_ref().is_some_and(|(_, ip)| ip.is_ipv6());
+        let more = if over_ipv6 { IPV6_OVERHEAD } else { 0 };
+        let overhead = self.encapsulations().map(|encapsulation| encapsulation.overhead + more).max();
         uplink.map_or(ETHERNET_MTU, |port| port.mtu.saturating_sub(overhead.unwrap_or(0)))
     }
 
