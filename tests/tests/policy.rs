@@ -143,6 +143,33 @@ fn a_connection_lasts_where_an_acl_says_so_and_backends_are_seen_behind_services
 }
 
 #[test]
+fn what_is_allowed_without_state_is_allowed_one_way() -> Result<()> {
+    scenario::on_fabric("what_is_allowed_without_state_is_allowed_one_way", PROBE, |fabric| {
+        // The switch tracks connections, by the last of them; these two packets' are not.
+        fabric.control.configure(&format!(
+            "switch set db --default drop
+             acl add db there --direction to-lport --priority 10 --match 'tcp.dst == {ALLOWED}' \\
+                 --action allow-stateless
+             acl add db back --direction from-lport --priority 10 --match 'tcp.src == {ALLOWED}' \\
+                 --action allow-stateless
+             acl add db other --direction to-lport --priority 1 --match 'tcp.dst == 1' --action allow-related"
+        ))?;
+        for to in ["db-1", "db-2"] {
+            connects(fabric, "web-1", (to, ALLOWED), Outcome::Connected)?;
+        }
+        let filter = format!("tcp,dport={ALLOWED}");
+        let tracked = fabric.host(0).control.text(&["ct", "dump", &filter])?;
+        ensure!(tracked.trim().is_empty(), "it is tracked: {tracked}");
+        // The answers are nobody's without the other one.
+        fabric.control.configure("acl del db/back")?;
+        for to in ["db-1", "db-2"] {
+            connects(fabric, "web-1", (to, ALLOWED), Outcome::Silent)?;
+        }
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
 fn answers_of_connections_are_logged_where_an_acl_says_so() -> Result<()> {
     scenario::on_fabric("answers_of_connections_are_logged_where_an_acl_says_so", PROBE, |fabric| {
         fabric.control.configure(&format!(
