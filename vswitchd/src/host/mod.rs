@@ -27,6 +27,7 @@ mod protocols;
 mod rules;
 mod saving;
 mod services;
+mod shaping;
 mod tracking;
 mod tunnels;
 mod view;
@@ -138,6 +139,8 @@ pub struct Host {
     dataplane: Arc<Dataplane>,
     bfd: Arc<Bfd>,
     gateways: gateways::Gateways,
+    /// What the network has workloads send by.
+    shaped: shaping::Shaped,
     state: StateDir,
     /// The uplink, while another process still has it.
     late_uplink: Option<String>,
@@ -216,6 +219,7 @@ impl Host {
             dataplane,
             bfd: Arc::new(bfd),
             gateways: gateways::Gateways::default(),
+            shaped: shaping::Shaped::default(),
             state,
             late_uplink: None,
             lab,
