@@ -70,7 +70,8 @@ pub use crate::{
     capture::{Capture, CaptureFilter, CapturePoint, Captured},
     clock::{Clock, VirtualClock},
     config::{
-        AfXdpBackend, AfXdpConfig, DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig,
+        AfXdpBackend, AfXdpConfig, DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, TunnelSteering,
+        WorkerConfig,
     },
     controlled::News,
     handle::{AssignError, Dataplane, DetachError, Reading, StartError},

@@ -1,4 +1,5 @@
-//! Tunnels to switches of others, over IPv4 and IPv6: the kernel's VXLAN device, and Open vSwitch's Geneve.
+//! Tunnels to switches of others, over IPv4 and IPv6: the kernel's VXLAN device, and Open vSwitch's Geneve and
+//! GRE.
 //!
 //! ```text
 //!   PREFIX-here              PREFIX-switch                        PREFIX-peer
@@ -88,7 +89,7 @@ impl Site {
         #[rustfmt::skip]
         let args = [
             "--standalone", "--socket", &socket, "--state-dir", &state, "--uplink", "underlay",
-            "--encap-ip", over.local, "--encap-type", "geneve,vxlan", "--tunnel-peer", over.peer,
+            "--encap-ip", over.local, "--encap-type", "geneve,vxlan,gre", "--tunnel-peer", over.peer,
         ];
         let programs = scenario::target_dir()?;
         let program = find_program(&programs, "vswitchd")?;
@@ -240,18 +241,23 @@ impl Ovs<'_> {
 
 #[test]
 fn open_vswitchs_geneve_is_at_the_other_end() -> Result<()> {
-    open_vswitch("open_vswitchs_geneve_is_at_the_other_end", IPV4)
+    open_vswitch("open_vswitchs_geneve_is_at_the_other_end", IPV4, "geneve")
 }
 
 #[test]
 fn open_vswitchs_geneve_is_reached_over_ipv6() -> Result<()> {
-    open_vswitch("open_vswitchs_geneve_is_reached_over_ipv6", IPV6)
+    open_vswitch("open_vswitchs_geneve_is_reached_over_ipv6", IPV6, "geneve")
 }
 
-fn open_vswitch(name: &str, over: Over) -> Result<()> {
+#[test]
+fn open_vswitchs_gre_is_at_the_other_end() -> Result<()> {
+    open_vswitch("open_vswitchs_gre_is_at_the_other_end", IPV4, "gre")
+}
+
+fn open_vswitch(name: &str, over: Over, kind: &str) -> Result<()> {
     let Some(package) = Package::get_or_skip(name)? else { return Ok(()) };
     on_site(name, over, |site| {
-        site.join("geneve", 9)?;
+        site.join(kind, 9)?;
         // What leaves is as on a wire, not as it is between namespaces: of that, Open vSwitch knows nothing.
         let words = ["-K", "underlay", "tx", "off", "tso", "off", "gso", "off", "tx-udp-segmentation", "off"];
         command::output(site.switch.command("ethtool").args(words), LIMIT)?;
@@ -267,7 +273,7 @@ fn open_vswitch(name: &str, over: Over) -> Result<()> {
         ))?;
         ovs.vsctl(&format!(
             "add-br br-int -- set bridge br-int datapath_type=netdev -- add-port br-int gnv0 \
-             -- set interface gnv0 type=geneve options:remote_ip=\"{}\" options:key=9 \
+             -- set interface gnv0 type={kind} options:remote_ip=\"{}\" options:key=9 \
              -- add-port br-int w0 -- set interface w0 type=internal",
             over.local
         ))?;

@@ -6,11 +6,11 @@
 use std::{
     ffi::CStr,
     io, mem,
-    net::IpAddr,
     os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use super::{SysError, asm::Insn, steer};
+use crate::config::TunnelSteering;
 
 const CMD_MAP_CREATE: libc::c_long = 0;
 const CMD_MAP_UPDATE: libc::c_long = 2;
@@ -162,15 +162,14 @@ impl Program {
         Self::load(interface, Hook::Xdp, flags(is_scattered), steer::all(map.fd.as_raw_fd()))
     }
 
-    /// Only frames tunnelled to `local`.
+    /// Only tunnelled frames.
     pub(crate) fn steer_tunnel(
         interface: &str,
         map: &SocketMap,
-        (local, udp_ports): (IpAddr, &[u16]),
+        tunnel: &TunnelSteering,
         is_scattered: bool,
     ) -> Result<Self, SysError> {
-        let udp_ports = &udp_ports[..udp_ports.len().min(steer::MAX_UDP_PORTS)];
-        let insns = steer::tunnel(map.fd.as_raw_fd(), local, udp_ports);
+        let insns = steer::tunnel(map.fd.as_raw_fd(), tunnel);
         Self::load(interface, Hook::Xdp, flags(is_scattered), insns)
     }
 
@@ -271,7 +270,7 @@ impl Link {
     pub(crate) fn shut(
         interface: &str,
         ifindex: u32,
-        tunnel: Option<(IpAddr, &[u16])>,
+        tunnel: Option<&TunnelSteering>,
     ) -> Result<Self, SysError> {
         let program = Program::load(interface, Hook::Ingress, 0, steer::shut(tunnel))?;
         let how = (ATTACH_TYPE_TCX_INGRESS, 0);

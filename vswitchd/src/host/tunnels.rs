@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use dataplane::{AttachError, Device, PortSpec, Steering};
+use dataplane::{AttachError, Device, PortSpec, Steering, TunnelSteering};
 use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
@@ -49,6 +49,11 @@ pub(super) const GENEVE: Encapsulation = Encapsulation {
 const VXLAN: Encapsulation =
     Encapsulation { kind: TunnelKind::Vxlan, port: number(3), udp_port: 4789, overhead: 20 + 8 + 8 + 14 };
 
+/// The headers of IP and GRE with a key (RFC 2890 §2), and the inner Ethernet header. It cannot say
+/// which port of a network a packet is for: rules by hand use it alone.
+const GRE: Encapsulation =
+    Encapsulation { kind: TunnelKind::Gre, port: number(4), udp_port: 0, overhead: 20 + 8 + 14 };
+
 /// Port number of the Geneve tunnel, which a host has unless it is told otherwise.
 pub const TUNNEL: PortNo = GENEVE.port;
 
@@ -58,6 +63,7 @@ impl Encapsulation {
         match kind {
             TunnelKind::Geneve => &GENEVE,
             TunnelKind::Vxlan => &VXLAN,
+            TunnelKind::Gre => &GRE,
         }
     }
 }
@@ -95,12 +101,15 @@ impl Host {
         if let Some(saved) = self.state.ports().into_iter().find(is_in_the_way) {
             return Err(PortError::Reserved { interface: saved.interface, port: saved.port });
         }
-        let udp_ports = self.encapsulations().map(|encapsulation| encapsulation.udp_port).collect();
+        let is_gre = |encapsulation: &&Encapsulation| encapsulation.kind == TunnelKind::Gre;
+        let by_udp = self.encapsulations().filter(|encapsulation| !is_gre(encapsulation));
+        let udp_ports = by_udp.map(|encapsulation| encapsulation.udp_port).collect();
+        let gre = self.encapsulations().any(|encapsulation| is_gre(&encapsulation));
         let device = match &mut self.lab {
             Some(lab) => Device::Memory(lab.add_uplink()),
             None => Device::Uplink {
                 interface: interface.clone(),
-                steering: Steering::Tunnel { local: ip, udp_ports },
+                steering: Steering::Tunnel(TunnelSteering { local: ip, udp_ports, gre }),
             },
         };
         match self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device }) {

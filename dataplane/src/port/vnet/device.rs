@@ -5,7 +5,7 @@ use std::{cell::Cell, os::fd::BorrowedFd, sync::Arc};
 use flowtable::types::MacAddr;
 
 use crate::{
-    config::Steering,
+    config::{Steering, TunnelSteering},
     keep::{Keeper, Kept},
     pool::Frame,
     port::{AnyOutlet, AnyQueue, AttachError, Hold, OnInterface, Opened, PortReport, metrics::PortMetrics},
@@ -85,7 +85,7 @@ pub(crate) fn open_socket(
     let tunnel = steering.tunnel(name)?;
     let kept_name = kept_name(PACKET, name);
     if let Some(kept) = keeper.and_then(|keeper| keeper.take(&kept_name)) {
-        match resume_socket(name, &facts, (steering, tunnel.map_or(0, |(_, ports)| ports.len())), kept) {
+        match resume_socket(name, &facts, (steering, tunnel.map_or(0, TunnelSteering::n_reserved)), kept) {
             Ok((file, hold)) => return Ok(opened_socket(name, &facts, file, (tunnel.is_some(), hold))),
             Err(why) => {
                 tracing::warn!(
@@ -98,7 +98,7 @@ pub(crate) fn open_socket(
         }
     }
     // First of all: from now on the host has nothing of what is ours.
-    let reserved = tunnel.map(|(local, ports)| packet_socket::reserve(name, local, ports)).transpose()?;
+    let reserved = tunnel.map(|tunnel| packet_socket::reserve(name, tunnel)).transpose()?;
     let link = match Link::shut(name, facts.ifindex, tunnel) {
         Err(error) if reserved.is_some() => {
             tracing::info!(interface = name, %error, "the host counts tunnelled packets as errors of UDP");

@@ -1,6 +1,6 @@
 //! The steering programs, run by the kernel on made-up frames (BPF_PROG_TEST_RUN).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::*;
 
@@ -29,6 +29,10 @@ struct TestRun {
     cpu: u32,
     batch_size: u32,
     pad: u32,
+}
+
+fn to(local: IpAddr, udp_ports: &[u16], gre: bool) -> TunnelSteering {
+    TunnelSteering { local, udp_ports: udp_ports.to_vec(), gre }
 }
 
 fn root() -> bool {
@@ -99,7 +103,7 @@ fn tunnel_steering_takes_exactly_the_tunnels_frames() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL.into(), &PORTS), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL.into(), &PORTS, false), false).unwrap();
     for port in PORTS {
         assert_eq!(run(&program, &frame(port)), XDP_REDIRECT, "port {port}");
         assert_eq!(run(&program, &with(port, 20, &[0, 0])), XDP_REDIRECT, "without don't-fragment");
@@ -144,7 +148,7 @@ fn tunnels_over_ipv6_are_taken_as_exactly() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL6.into(), &PORTS), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL6.into(), &PORTS, false), false).unwrap();
     let with = |port, at: usize, bytes: &[u8]| {
         let mut frame = frame6(port);
         frame[at..at + bytes.len()].copy_from_slice(bytes);
@@ -175,12 +179,35 @@ fn tunnels_over_ipv6_are_taken_as_exactly() {
 }
 
 #[test]
+fn gre_is_taken_when_it_is_wanted() {
+    if !root() {
+        return;
+    }
+    let (map, _socket) = map_with_socket();
+    let gre = |mut frame: Vec<u8>, at: usize| {
+        frame[at] = 47;
+        frame
+    };
+    for (ports, gre_wanted) in [(&PORTS[..], true), (&[], true), (&PORTS[..], false)] {
+        let program =
+            |local| Program::steer_tunnel("test", &map, &to(local, ports, gre_wanted), false).unwrap();
+        let (program4, program6) = (program(LOCAL.into()), program(LOCAL6.into()));
+        let verdict = |wanted: bool| if wanted { XDP_REDIRECT } else { XDP_PASS };
+        assert_eq!(run(&program4, &gre(frame(1), 23)), verdict(gre_wanted));
+        assert_eq!(run(&program6, &gre(frame6(1), 20)), verdict(gre_wanted));
+        assert_eq!(run(&program4, &frame(PORTS[0])), verdict(!ports.is_empty()));
+        assert_eq!(run(&program4, &gre(with(1, 33, &[201]), 23)), XDP_PASS, "another address");
+        assert_eq!(run(&program4, &gre(with(1, 20, &[0x20]), 23)), XDP_PASS, "a fragment");
+    }
+}
+
+#[test]
 fn tunnel_steering_leaves_truncated_frames_to_the_host() {
     if !root() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL.into(), &PORTS), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL.into(), &PORTS, false), false).unwrap();
     let whole = frame(6081);
     // The kernel takes no frame shorter than an Ethernet header for a test run.
     for len in 14..=whole.len() {
@@ -210,7 +237,7 @@ fn no_port_means_nothing_is_taken() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL.into(), &[]), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL.into(), &[], false), false).unwrap();
     assert_eq!(run(&program, &frame(6081)), XDP_PASS);
 }
 
