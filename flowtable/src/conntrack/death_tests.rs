@@ -20,9 +20,11 @@ fn known(tracker: &Conntrack) -> Vec<Known> {
 
 /// Connections of all shapes come, are marked anew, and go; their slots are used again.
 fn step(tracker: &Conntrack, n: usize) {
-    let first = |n: u16, ipv6, proto| first(n, ipv6, proto);
     let track = |view: &View, request: Request| {
         let _ = tracker.track(now(), &request, view);
+    };
+    let flush = |filter: Filter| {
+        tracker.flush(now(), &filter);
     };
     let source = |ipv6| Request { nat: Some(to(NatKind::Source, ipv6)), ..COMMIT };
     match n {
@@ -31,14 +33,14 @@ fn step(tracker: &Conntrack, n: usize) {
         2 => track(&first(3, false, UDP), source(false)),
         // The label's halves change together.
         3 => track(&first(1, false, TCP), Request { mark: (6, !0), label: (9 << 100 | 9, !0), ..COMMIT }),
-        4 => drop(
-            tracker.flush(now(), &Filter { tuple: Some(first(2, true, TCP).tuple), ..Filter::default() }),
-        ),
-        5 => drop(tracker.flush(now(), &Filter { mark: Some((6, !0)), ..Filter::default() })),
+        4 => {
+            flush(Filter { tuple: Some(Tuple { zone: 7, ..first(2, true, TCP).tuple }), ..Filter::default() })
+        }
+        5 => flush(Filter { mark: Some((6, !0)), ..Filter::default() }),
         6 => track(&first(4, true, UDP), Request { label: (77 << 64 | 77, !0), ..source(true) }),
         7 => track(&first(5, true, TCP), COMMIT),
         8 => track(&first(6, true, TCP), Request { mark: (8, !0), ..source(true) }),
-        _ => drop(tracker.flush(now(), &Filter { zone: Some(7), ..Filter::default() })),
+        _ => flush(Filter { zone: Some(7), ..Filter::default() }),
     }
 }
 

@@ -350,16 +350,17 @@ pub(super) fn without_numbers(l4: &L4, has_replied: bool) -> Option<State> {
 
 /// New bits of mark and label. The slot must be locked.
 pub(super) fn set_marks(slot: &Slot, request: &Request) {
-    let (mark, mask) = request.mark;
-    if mask != 0 {
-        slot.set_mark(slot.mark() & !mask | mark & mask);
-    }
     let (label, mask) = request.label;
     let old = slot.label();
     let new = old & !mask | label & mask;
     if new != old {
+        // The label's halves and the mark change together or not at all.
         slot.begin_change();
         slot.set_label(new);
+    }
+    let (mark, mask) = request.mark;
+    if mask != 0 {
+        slot.set_mark(slot.mark() & !mask | mark & mask);
     }
 }
 
