@@ -40,7 +40,12 @@ impl Lldpd {
         })
         .map(|()| Self { daemon, socket })?;
         lldpd.daemon.check()?;
-        lldpd.told(&["configure", "system", "hostname", "neighbour"])?;
+        // It begins when it is told to, by its own client or by this one.
+        lldpd.told(&["resume"])?;
+        stop::wait_for("lldpd has the interface", LIMIT, || {
+            let shown = lldpd.told(&["show", "interfaces"])?;
+            Ok(if shown.contains("\"eth0\"") { Ok(()) } else { Err(shown) })
+        })?;
         lldpd.told(&["configure", "lldp", "tx-interval", &INTERVAL.to_string()])?;
         lldpd.told(&["configure", "lldp", "tx-hold", &HOLD.to_string()])?;
         Ok(lldpd)
@@ -112,10 +117,7 @@ fn lldpd_and_ours_see_each_other_and_forget_who_says_farewell() -> Result<()> {
                 Ok(if near.len() == n && far.is_empty() { Ok(near) } else { Err(protocols.to_string()) })
             })
         };
-        let heard = stop::wait_for("ours knows its name", LIMIT, || {
-            let heard = known(1)?.remove(0);
-            Ok(if heard["system_name"] == "neighbour" { Ok(heard) } else { Err(heard.to_string()) })
-        })?;
+        let heard = known(1)?.remove(0);
         let mac = star.host(1).ip(&["-o", "link", "show", "dev", "eth0"])?;
         let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap_or_default();
         ensure!(heard["port_id"] == mac, "{heard}");
