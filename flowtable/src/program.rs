@@ -29,7 +29,8 @@ pub struct Program {
     pub emits: Vec<Emit>,
     /// Meters that measure the packet first, and decide which of the emits are carried out.
     pub meters: Vec<MeterStep>,
-    /// Why nothing leaves, when `emits` is empty; and for packets that leave, nothing.
+    /// Why nothing leaves, when nothing does but copies for mirrors; and for packets that leave,
+    /// nothing.
     pub drop: Option<DropCause>,
     /// What else each packet changes.
     pub effects: Vec<Effect>,
@@ -70,6 +71,11 @@ impl Program {
     /// Something happens besides what becomes of the packet.
     pub(crate) fn has_side_effects(&self) -> bool {
         !self.effects.is_empty() || !self.samples.is_empty()
+    }
+
+    /// All that is done is what the emits say.
+    pub(crate) fn only_sends(&self) -> bool {
+        self.meters.is_empty() && self.samples.is_empty() && self.drop.is_none()
     }
 
     /// Packets are carried out one by one and with their keys: something comes back from the
@@ -151,6 +157,8 @@ pub struct Extras {
     pub queue: Option<u32>,
     /// It goes to a controller.
     pub punt: Option<Arc<Punt>>,
+    /// It is for whoever looks at packets: what becomes of the packet does not depend on it.
+    pub is_mirrored: bool,
 }
 
 /// A change of the label stack.
@@ -204,6 +212,16 @@ impl Emit {
             && self.extras.is_none()
             && self.ct.is_none();
         rest.then_some(header)
+    }
+
+    /// It is a copy for a mirror.
+    pub fn is_mirrored(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.is_mirrored)
+    }
+
+    /// Something becomes of the packet by it: it leaves, or goes on behind the tracker.
+    pub fn forwards(&self) -> bool {
+        self.leaves() && !self.is_mirrored()
     }
 
     /// Something becomes of the copy: it leaves, or goes on behind the tracker.

@@ -74,6 +74,7 @@ const PEERS: &[Need] = &[
     Need { package: "iputils-ping", evidence: Evidence::Command("ping"), why: "echo requests by IPv6" },
     Need { package: "lldpd", evidence: Evidence::Command("lldpd"), why: "a neighbour that tells of itself" },
     Need { package: "nfdump", evidence: Evidence::Command("nfcapd"), why: "collects flows by NetFlow and IPFIX" },
+    Need { package: "nfdump-sflow", evidence: Evidence::Command("sfcapd"), why: "collects samples by sFlow" },
     Need { package: "containernetworking-plugins", evidence: Evidence::File("/usr/lib/cni/host-local"), why: "gives containers addresses" },
     Need { package: "podman", evidence: Evidence::Command("podman"), why: "runs containers on our networks" },
     Need { package: "runc", evidence: Evidence::Command("runc"), why: "podman's hands, and Docker's" },

@@ -69,7 +69,7 @@ impl<T: Tracer> Walk<'_, T> {
         let Some((flow, accounts)) = self.accounted.take().zip(ports.accounts()) else { return };
         let leaves = |emit: &&Emit| {
             let is_real = emit.port.is_real() || emit.port == PortNo::LOCAL;
-            emit.ct.is_none() && is_real && !ports.is_mirror_port(emit.port)
+            emit.ct.is_none() && is_real && !emit.is_mirrored()
         };
         let mut ways = self.emits.iter().filter(leaves).map(|emit| emit.port);
         let way = match (ways.next(), ways.next()) {

@@ -29,7 +29,10 @@ impl<T: Tracer> Walk<'_, T> {
             }
             self.mirrored |= 1 << idx;
             self.is_mirroring = true;
+            // That a copy cannot leave is not why the packet does not.
+            let cause = self.cause.clone();
             let copied = self.copy_to_mirror(mirror);
+            self.cause = cause;
             self.is_mirroring = false;
             copied?;
         }
@@ -64,8 +67,10 @@ impl<T: Tracer> Walk<'_, T> {
             MirrorOutput::Vlan(vlan) => self.copy_to_vlan(vlan)?,
             MirrorOutput::Tunnel { port, remote, key } => self.copy_to_tunnel(port, remote, key)?,
         }
-        for emit in self.emits.iter_mut().skip(n_before).filter(|_| mirror.max_len.is_some()) {
-            emit.extras.get_or_insert_default().max_len = mirror.max_len;
+        for emit in self.emits.iter_mut().skip(n_before) {
+            let extras = emit.extras.get_or_insert_default();
+            extras.is_mirrored = true;
+            extras.max_len = mirror.max_len;
         }
         Ok(())
     }

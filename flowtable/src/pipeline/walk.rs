@@ -60,7 +60,7 @@ pub(super) struct Walk<'a, T> {
     tracer: &'a mut T,
     rules: Vec<Arc<Rule>>,
     /// Why nothing leaves, as far as is known.
-    cause: DropCause,
+    pub(super) cause: DropCause,
     /// Copies and causes so far: a rule that adds none of its own is the end of the
     /// packet.
     pub(super) n_ends: usize,
@@ -192,8 +192,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
         self.close_meters(0);
         self.account();
-        let leaves = self.emits.iter().any(Emit::leaves);
-        let drop = (!leaves).then_some(self.cause);
+        let goes_on = self.emits.iter().any(Emit::forwards);
+        let drop = (!goes_on).then_some(self.cause);
         let Self { emits, meters, samples, effects, rests_on, .. } = self;
         Translation {
             program: Program { emits, meters, drop, effects, samples },

@@ -1,7 +1,7 @@
 //! Carrying out programs with meters: first the meters measure the packet, then the copies
 //! leave that they let pass. What a rule or bucket counts does not depend on it.
 
-use super::run::{Ends, Sender, Sink, copy, send};
+use super::run::{Ends, Outcome, Sender, Sink, copy, send};
 use crate::{
     drop::DropReason,
     meter::Verdict,
@@ -60,13 +60,25 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
     let verdicts = Verdicts::measure(steps, sender.now, (packet.in_port, packet.len() as u64));
     ends.samples.show(&program.samples, &packet, |step| verdicts.passes(step));
     let Ends { books, punts, .. } = ends;
-    if let (true, Some(cause)) = (program.emits.is_empty(), &program.drop) {
-        sink.drop_packet(packet, cause.reason, cause.rule.as_ref());
-        return books.dropped(row, cause.reason, cause.rule.as_ref(), n_bytes);
-    }
-    let n_emits = program.emits.len();
-    let Some(last) = (0..n_emits).rev().find(|emit| verdicts.of(steps, *emit).is_ok()) else {
-        match verdicts.of(steps, n_emits.saturating_sub(1)) {
+    let passes = |emit: &usize| verdicts.of(steps, *emit).is_ok();
+    let mut own = (0..program.emits.len()).rev().filter(|emit| !program.emits[*emit].is_mirrored());
+    let (last_own, is_sent) = (own.clone().next(), program.drop.is_none() && own.any(|emit| passes(&emit)));
+    if !is_sent {
+        for (idx, emit) in program.emits.iter().enumerate().filter(|(_, emit)| emit.is_mirrored()) {
+            let sent = |n_levels| {
+                copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, n_levels), punts, sink))
+            };
+            match verdicts.of(steps, idx).map(sent) {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => books.failed_copy(reason),
+                Err(step) => books.metered_copy(step),
+            }
+        }
+        if let Some(cause) = &program.drop {
+            sink.drop_packet(packet, cause.reason, cause.rule.as_ref());
+            return books.dropped(row, cause.reason, cause.rule.as_ref(), n_bytes);
+        }
+        match verdicts.of(steps, last_own.unwrap_or_default()) {
             Err(step) => {
                 sink.drop_packet(packet, DropReason::Metered, Some(&step.rule));
                 books.metered(step, n_bytes);
@@ -77,10 +89,10 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
             }
         }
         return row;
-    };
+    }
+    let last = (0..program.emits.len()).rev().find(passes);
     let mut packet = Some(packet);
-    let mut failed = None;
-    let mut sent = false;
+    let mut outcome = Outcome::default();
     for (idx, emit) in program.emits.iter().enumerate() {
         let n_levels = match verdicts.of(steps, idx) {
             Ok(n_levels) => n_levels,
@@ -90,25 +102,15 @@ pub(super) fn carry_out<B: FrameBuf, S: Sink<B>>(
             }
         };
         // The last one takes the packet itself.
-        let own = if idx == last { packet.take() } else { None };
+        let own = if Some(idx) == last { packet.take() } else { None };
         let copied = match (own, &packet) {
             (Some(own), _) => Ok(own),
             (None, Some(packet)) => copy(packet, sink),
             (None, None) => continue,
         };
-        match copied.and_then(|copy| send(copy, emit, (sender, n_levels), punts, sink)) {
-            Ok(()) => sent = true,
-            Err(reason) if idx == last => failed = Some(reason),
-            Err(reason) => books.failed_copy(reason),
-        }
+        let sent = copied.and_then(|copy| send(copy, emit, (sender, n_levels), punts, sink));
+        outcome.add(emit, sent, books);
     }
-    match failed {
-        Some(reason) if !sent => drop(books.dropped(0, reason, None, n_bytes)),
-        Some(reason) => {
-            books.failed_copy(reason);
-            books.forwarded(1);
-        }
-        None => books.forwarded(1),
-    }
+    outcome.settle(n_bytes, books);
     row
 }

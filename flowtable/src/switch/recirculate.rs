@@ -165,7 +165,7 @@ impl Switch {
         fate: &mut Fate,
     ) {
         let mut again = match (&program.emits[..], &program.meters[..]) {
-            ([emit], []) if emit.leaves() && !program.has_side_effects() => {
+            ([emit], []) if emit.forwards() && !program.has_side_effects() => {
                 self.dispatch(moment, (emit, 0), (rider, key), sink, fate)
             }
             _ => self.execute(moment, program, (rider, key), sink, fate),
@@ -196,6 +196,9 @@ impl Switch {
         // The last one that something becomes of takes the packet itself, unless a helper wants to
         // read it after that.
         let last = emits.rposition(|(idx, emit)| emit.leaves() && n_levels(idx).is_ok());
+        // One that goes nowhere is still there when mirrors have their copies.
+        let goes_on = |(idx, emit): (usize, &Emit)| emit.forwards() && n_levels(idx).is_ok();
+        let last = last.filter(|_| program.emits.iter().enumerate().any(goes_on));
         let is_read = |emit: &Emit| emit.ct.as_ref().is_some_and(|pass| pass.request.alg.is_some());
         let last = last.filter(|last| !program.emits[last + 1..].iter().any(is_read));
         let in_port = packet.in_port;
@@ -203,6 +206,10 @@ impl Switch {
         for (idx, emit) in program.emits.iter().enumerate() {
             let n_levels = match n_levels(idx) {
                 Ok(n_levels) => n_levels,
+                Err(step) if emit.is_mirrored() => {
+                    self.books.metered_copy(step);
+                    continue;
+                }
                 Err(step) => {
                     self.fail(fate, Failure::metered(step));
                     continue;
@@ -233,6 +240,10 @@ impl Switch {
             };
             let packet = match copied {
                 Ok(packet) => packet,
+                Err(reason) if emit.is_mirrored() => {
+                    self.books.failed_copy(reason);
+                    continue;
+                }
                 Err(reason) => {
                     self.fail(fate, Failure::of(reason));
                     continue;
@@ -282,7 +293,8 @@ impl Switch {
             }
             let sender = Sender { key: Some(key), hash, now: moment.now };
             match send(rider.packet, emit, (sender, n_levels), &mut self.punts, sink) {
-                Ok(()) => fate.sent = true,
+                Ok(()) => fate.sent |= !emit.is_mirrored(),
+                Err(reason) if emit.is_mirrored() => self.books.failed_copy(reason),
                 Err(reason) => self.fail(fate, Failure::of(reason)),
             }
             return None;

@@ -192,7 +192,7 @@ impl Switch {
         let lanes = &*self.lanes;
         let mut ends = Ends { books: &mut self.books, punts: &mut self.punts, samples: &mut self.samples };
         match &entry.program.emits[..] {
-            [emit] if entry.program.meters.is_empty() && entry.program.samples.is_empty() => {
+            [emit] if entry.program.only_sends() => {
                 let group = (lanes, group, n_bytes);
                 send_group(emit, group, packets, (moment.now, &mut ends), sink);
             }
@@ -332,34 +332,66 @@ fn carry_out<B: FrameBuf, S: Sink<B>>(
         ends.samples.show(&program.samples, &packet, |_| true);
     }
     let Ends { books, punts, .. } = ends;
-    let Some((last, others)) = program.emits.split_last() else {
+    let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
+    let hash = if tunnelled { lanes.flow_hash(idx) } else { 0 };
+    let sender = Sender { key: lanes.known_key(idx), hash, now };
+    let Some((last, others)) = program.emits.split_last().filter(|_| program.drop.is_none()) else {
+        for emit in &program.emits {
+            if let Err(reason) =
+                copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, 0), punts, sink))
+            {
+                books.failed_copy(reason);
+            }
+        }
         let cause = program.drop.as_ref();
         let reason = cause.map_or(DropReason::TableMiss, |cause| cause.reason);
         let rule = cause.and_then(|cause| cause.rule.as_ref());
         sink.drop_packet(packet, reason, rule);
         return books.dropped(row, reason, rule, n_bytes);
     };
-    let tunnelled = program.emits.iter().any(|emit| emit.tunnel.is_some());
-    let hash = if tunnelled { lanes.flow_hash(idx) } else { 0 };
-    let sender = Sender { key: lanes.known_key(idx), hash, now };
-    let mut sent = false;
+    let mut outcome = Outcome::default();
     for emit in others {
-        match copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, 0), punts, sink)) {
-            Ok(()) => sent = true,
-            Err(reason) => books.failed_copy(reason),
-        }
+        let sent = copy(&packet, sink).and_then(|copy| send(copy, emit, (sender, 0), punts, sink));
+        outcome.add(emit, sent, books);
     }
-    match send(packet, last, (sender, 0), punts, sink) {
-        Ok(()) => books.forwarded(1),
-        Err(reason) if sent => {
-            books.failed_copy(reason);
-            books.forwarded(1);
-        }
-        Err(reason) => {
-            books.dropped(0, reason, None, n_bytes);
-        }
-    }
+    let sent = send(packet, last, (sender, 0), punts, sink);
+    outcome.add(last, sent, books);
+    outcome.settle(n_bytes, books);
     row
+}
+
+/// What becomes of a packet by its copies, but for those that mirrors have.
+#[derive(Default)]
+pub(super) struct Outcome {
+    sent: bool,
+    failed: Option<DropReason>,
+}
+
+impl Outcome {
+    /// What became of one copy.
+    pub(super) fn add(&mut self, emit: &Emit, sent: Result<(), DropReason>, books: &mut Books) {
+        let lost = match (sent, emit.is_mirrored()) {
+            (Ok(()), is_mirrored) => {
+                self.sent |= !is_mirrored;
+                None
+            }
+            (Err(reason), true) => Some(reason),
+            // The last one says why, if none is sent.
+            (Err(reason), false) => self.failed.replace(reason),
+        };
+        lost.into_iter().for_each(|reason| books.failed_copy(reason));
+    }
+
+    /// Enters what became of the packet.
+    pub(super) fn settle(self, n_bytes: u64, books: &mut Books) {
+        match self.failed {
+            Some(reason) if !self.sent => drop(books.dropped(0, reason, None, n_bytes)),
+            failed => {
+                failed.into_iter().for_each(|reason| books.failed_copy(reason));
+                books.forwarded(1);
+            }
+        }
+    }
 }
 
 /// A copy with all that travels with the packet.

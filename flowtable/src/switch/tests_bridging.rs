@@ -27,8 +27,8 @@ use crate::{
         Bond, BondMode, Bridging, Mirror, MirrorOutput, N_SLOTS, PortInfo, PortRole, PortTable, PriorityTags,
         Snooping, TreeState, VlanMode,
     },
-    table::{Change, Tables},
-    text::{parse_flow, parse_match},
+    table::{Change, MeterChange, Tables},
+    text::{parse_flow, parse_match, parse_meter},
     types::{Epoch, VlanId},
 };
 
@@ -240,6 +240,68 @@ fn a_mirror_has_one_copy_of_each_packet_it_chooses() {
     assert_eq!(out(switch, &chosen, 2, &udp(9, 1)), [1], "it comes by that port, and does not leave by it");
     let other = udp_to(1, 9, 2001);
     assert_eq!(out(switch, &chosen, 1, &other), [2], "the filter is for another port");
+}
+
+/// A mirror of port 1 to port 4, with these rules.
+fn looked_at(rules: &[&str]) -> Arc<Snapshot> {
+    let snapshot = snapshot(|ports| {
+        let of_one = Mirror { from: Some([port(1)].into()), ..mirror(MirrorOutput::Port(port(4))) };
+        ports.set_mirrors(vec![Arc::new(of_one)]);
+    });
+    let meter = parse_meter("meter=1,kbps,bands=type=drop,rate=1").unwrap();
+    let add = |rule: &&str| Change::Add(parse_flow(rule, &snapshot.ports).unwrap());
+    let changes = [Change::Meter(MeterChange::Add(meter))].into_iter().chain(rules.iter().map(add));
+    let tables = Tables::default().transact(changes.collect()).unwrap();
+    Arc::new(Snapshot { tables: Arc::new(tables), ..(*snapshot).clone() })
+}
+
+#[test]
+fn what_is_dropped_has_its_name_whoever_looks_at_it() {
+    for (rules, reason) in [
+        (&["udp,actions=drop"][..], DropReason::RuleDrop),
+        (&[], DropReason::TableMiss),
+        // Behind the connection tracker as well, and when what would have left cannot.
+        (&["ct_state=-trk,udp,actions=ct(table=1)", "table=1,actions=drop"], DropReason::RuleDrop),
+        (&["actions=output:3000"], DropReason::NoSuchPort),
+        (&["actions=meter:1,output:2"], DropReason::Metered),
+        (&["actions=meter:1,drop"], DropReason::RuleDrop),
+    ] {
+        let snapshot = looked_at(rules);
+        for mut switch in [switch(), Switch::with_seed(NO_CACHES, 1)] {
+            let frames = vec![udp(1, 2); 30];
+            // As first packets, and as known ones.
+            let copies: usize = (0..2)
+                .map(|_| {
+                    let sink = send(&mut switch, &snapshot, 1, &frames);
+                    sink.out.iter().filter(|(to, frame)| *to == port(4) && *frame == frames[0]).count()
+                })
+                .sum();
+            assert_eq!(copies, 60, "{rules:?}: whoever looks sees all of them");
+            let counters = switch.port_counters(port(1));
+            assert_eq!(counters.rx_packets, counters.rx_forwarded + counters.rx_dropped, "{rules:?}");
+            assert!(reasons(&mut switch).contains(&reason), "{rules:?}: {:?}", switch.drops());
+            assert!(counters.rx_dropped > 50, "{rules:?}: {counters:?}");
+        }
+    }
+    // What leaves is forwarded once, however many look.
+    let snapshot = looked_at(&["actions=output:2"]);
+    let mut switch = switch();
+    send(&mut switch, &snapshot, 1, &[udp(1, 2), udp(1, 2)]);
+    assert_eq!((switch.port_counters(port(1)).rx_forwarded, switch.drops().len()), (2, 0));
+}
+
+#[test]
+fn a_copy_that_cannot_leave_is_not_why_the_packet_does_not() {
+    let snapshot = snapshot(|ports| {
+        ports.set_mirrors(vec![Arc::new(mirror(MirrorOutput::Port(port(4))))]);
+        ports.insert(port(4), PortInfo { up: false, ..info() });
+    });
+    let rule = parse_flow("udp,actions=drop", &snapshot.ports).unwrap();
+    let tables = Tables::default().transact(vec![Change::Add(rule)]).unwrap();
+    let snapshot = Arc::new(Snapshot { tables: Arc::new(tables), ..(*snapshot).clone() });
+    let mut switch = switch();
+    assert_eq!(out(&mut switch, &snapshot, 1, &udp(1, 2)), []);
+    assert_eq!(reasons(&mut switch), [DropReason::RuleDrop]);
 }
 
 #[test]

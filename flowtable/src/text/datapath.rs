@@ -255,6 +255,9 @@ fn print_emits(program: &Program) -> String {
         let text = if idx != last && !is_bare { format!("clone({text})") } else { text };
         parts.push(print_meters(program, idx) + &text + &")".repeat(n_closed_after(program, idx)));
     }
+    if let Some(cause) = program.drop.as_ref().filter(|_| program.emits.iter().all(Emit::is_mirrored)) {
+        parts.push(format!("drop({})", cause.reason));
+    }
     let behind = print_meters(program, last + 1);
     if !behind.is_empty() {
         parts.push(behind.trim_end_matches(',').to_owned());

@@ -119,7 +119,8 @@ fn programs_print_like_datapath_actions() {
         "tnl_push(tnl_port(9),geneve(vni=0x7b,dst=192.0.2.2,size=58),out_port(1))"
     );
     let labels = Some(LabelEdit { n_pops: 1, pushes: vec![0x1_0340], eth_type: 0x8847 });
-    let extras = Some(Box::new(Extras { labels, max_len: Some(64), queue: Some(2), punt: None }));
+    let extras =
+        Some(Box::new(Extras { labels, max_len: Some(64), queue: Some(2), punt: None, is_mirrored: false }));
     assert_eq!(
         print(vec![Emit { extras, ..plain(7) }]),
         "pop_mpls(eth_type=0x8847),push_mpls(label=16,tc=1,ttl=64,bos=1,eth_type=0x8847),trunc(64),queue(2),7"

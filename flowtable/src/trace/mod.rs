@@ -100,7 +100,7 @@ impl Trace {
     pub fn leaves(&self) -> bool {
         let leaves = |translation: &Translation| {
             let mut emits = translation.program.emits.iter();
-            emits.any(|emit| emit.leaves() && emit.ct.is_none())
+            emits.any(|emit| emit.forwards() && emit.ct.is_none())
         };
         let mut later = self.passes.iter().filter_map(|pass| pass.outcome.as_ref().ok());
         leaves(&self.translation) || later.any(|passed| leaves(&passed.translation))

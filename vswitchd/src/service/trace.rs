@@ -10,6 +10,7 @@ use flowtable::{
     parse::parse,
     pipeline::Translation,
     port::PortRole,
+    program::Emit,
     snapshot::Snapshot,
     text::{
         TextError, parse_ct_state, parse_key, print_actions, print_ct_state, print_megaflow_match,
@@ -183,7 +184,8 @@ fn later(seen: &Seen<'_>, first: &FlowKey, pass: TracedPass) -> pb::TracePass {
 
 /// Why nothing leaves.
 fn cause(seen: &Seen<'_>, key: &FlowKey, translation: &Translation) -> Option<pb::Drop> {
-    let dropped = translation.program.drop.as_ref().filter(|_| translation.program.emits.is_empty());
+    let program = &translation.program;
+    let dropped = program.drop.as_ref().filter(|_| program.emits.iter().all(Emit::is_mirrored));
     dropped.map(|cause| pb::Drop {
         origin: cause.rule.as_ref().map(|rule| origin(&rule.origin)),
         ..drop_of(seen, PortNo::new(key.in_port.get()).ok(), cause.reason)

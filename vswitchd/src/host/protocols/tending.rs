@@ -101,6 +101,8 @@ impl Host {
         if validate_only || settings == old {
             return Ok(settings);
         }
+        // Collectors that are told the last word hear of all that was counted until now.
+        self.dataplane.flush_stats();
         let now = self.dataplane.now();
         if let Some(bridge) = self.bridge_mut(id) {
             bridge.set_settings(settings.clone(), now);

@@ -240,6 +240,41 @@ fn collectors_of_ipfix_are_told_of_all_packets_or_of_what_rules_sample() {
 }
 
 #[test]
+fn collectors_hear_from_the_address_that_was_told() {
+    let (socket, target) = collector();
+    let mut host = daemon(StateDir::none());
+    let id = bridge(&mut host, "a");
+    for name in ["one", "two"] {
+        port(&mut host, id, name);
+    }
+    let mut heard = |patch: &str| {
+        tell(&mut host, id, patch);
+        out(&mut host, "one", &udp(1, 2));
+        pass(&mut host, 2);
+        tell(&mut host, id, r#"{"sflow":null,"netflow":null,"ipfix":null}"#);
+        let (mut datagram, mut all) = ([0; 2048], Vec::new());
+        while let Ok((n, from)) = socket.recv_from(&mut datagram) {
+            all.push((from.ip().to_string(), datagram[..n].to_vec()));
+        }
+        assert!(!all.is_empty(), "{patch}: nothing is told");
+        all
+    };
+    let sflow = |settings: &str| format!(r#"{{"sflow":{{"targets":["{target}"],"sampling":1,{settings}}}}}"#);
+    // What an agent is known by is one thing, where its datagrams come from another.
+    for (from, datagram) in heard(&sflow(r#""source":"127.0.0.9","agent":"192.0.2.7""#)) {
+        assert_eq!((from.as_str(), &datagram[4..12]), ("127.0.0.9", &[0, 0, 0, 1, 192, 0, 2, 7][..]));
+    }
+    for (from, datagram) in heard(&sflow(r#""agent":"2001:db8::7""#)) {
+        assert_eq!((from.as_str(), &datagram[4..12]), ("127.0.0.1", &[0, 0, 0, 2, 0x20, 1, 0x0d, 0xb8][..]));
+    }
+    for kind in ["netflow", "ipfix"] {
+        let sampling = if kind == "ipfix" { r#","sampling":1"# } else { "" };
+        let patch = format!(r#"{{"{kind}":{{"targets":["{target}"],"source":"127.0.0.8"{sampling}}}}}"#);
+        assert!(heard(&patch).iter().all(|(from, _)| from == "127.0.0.8"), "{kind}");
+    }
+}
+
+#[test]
 fn a_port_hears_reports_if_it_is_to() {
     let mut host = daemon(StateDir::none());
     let id = bridge(&mut host, "a");

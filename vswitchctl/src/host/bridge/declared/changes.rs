@@ -56,7 +56,9 @@ pub(super) async fn find(session: &Session<'_>, wanted: &Document) -> Result<Cha
             changes.bridges.push(name.clone());
         }
         changes.compare_ports(name, &present.ports, &declared.ports);
-        let patch = patch_to(&present.settings, &declared.settings);
+        let usual = Value::Object(Map::new());
+        let settings = if declared.settings.is_null() { &usual } else { &declared.settings };
+        let patch = patch_to(&present.settings, settings);
         changes.compare_settings(name, &present.settings, &patch, session, is_new).await?;
         if let Some(flows) = &declared.flows {
             changes.compare_flows(name, flows, session, is_new).await?;

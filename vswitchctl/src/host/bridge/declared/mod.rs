@@ -22,7 +22,7 @@ use crate::{
 /// The file.
 #[derive(Debug, Args)]
 pub struct FromFile {
-    /// Bridges in YAML; -: from the standard input
+    /// Bridges in YAML, or in TOML when the name ends in .toml; -: in YAML from the standard input
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
 }
@@ -36,6 +36,9 @@ pub struct Export {
     /// Also their rules
     #[arg(long)]
     flows: bool,
+    /// In TOML, not in YAML
+    #[arg(long)]
+    toml: bool,
 }
 
 /// A file.
@@ -43,6 +46,17 @@ pub struct Export {
 #[serde(deny_unknown_fields)]
 struct Document {
     bridges: BTreeMap<String, Declared>,
+}
+
+impl Document {
+    /// As a file; otherwise what cannot be written.
+    fn text(&self, is_toml: bool) -> Result<String, String> {
+        if is_toml {
+            toml::to_string_pretty(self).map_err(|error| error.to_string())
+        } else {
+            serde_norway::to_string(self).map_err(|error| error.to_string())
+        }
+    }
 }
 
 /// A bridge as a file has it.
@@ -147,7 +161,7 @@ impl FromFile {
             std::fs::read_to_string(&self.file)
         };
         let text = text.map_err(|error| wrong(error.to_string()))?;
-        serde_norway::from_str(&text).map_err(|error| wrong(error.to_string()))
+        parse(&text, self.file.extension().is_some_and(|ending| ending == "toml")).map_err(wrong)
     }
 
     /// Has the host have just these.
@@ -178,6 +192,15 @@ impl FromFile {
     }
 }
 
+/// Reads a document, in TOML or in YAML; otherwise where it is wrong.
+fn parse(text: &str, is_toml: bool) -> Result<Document, String> {
+    if is_toml {
+        toml::from_str(text).map_err(|error| error.to_string())
+    } else {
+        serde_norway::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
 impl Export {
     /// Does it.
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), CtlError> {
@@ -188,7 +211,7 @@ impl Export {
                 document.bridges.insert(bridge.name, declared);
             }
         }
-        let text = serde_norway::to_string(&document).unwrap_or_default();
+        let text = document.text(self.toml).map_err(CtlError::Usage)?;
         session.print(&document, |out| write!(out, "{text}"))
     }
 }
@@ -274,4 +297,54 @@ async fn present(
         ports: ports.into_iter().map(|port| (port.name.clone(), port.into())).collect(),
         flows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_languages_say_the_same_and_wrong_places_are_named() {
+        let yaml = "
+bridges:
+  br0:
+    fail-mode: secure
+    ports: {p1: {number: 7, vlan-mode: access, tag: 10}, p2: {}}
+    settings: {spanning-tree: {protocol: rstp}, bonds: {b: {members: [p1, p2]}}}
+    flows: [\"priority=0,actions=NORMAL\"]
+  br1: {}
+";
+        let document = parse(yaml, false).unwrap();
+        assert_eq!(document.bridges["br0"].ports["p1"].number, Some(7));
+        let toml = "
+[bridges.br0]
+fail-mode = 'secure'
+flows = ['priority=0,actions=NORMAL']
+ports = { p1 = { number = 7, vlan-mode = 'access', tag = 10 }, p2 = {} }
+[bridges.br0.settings]
+spanning-tree = { protocol = 'rstp' }
+bonds = { b = { members = ['p1', 'p2'] } }
+[bridges.br1]
+";
+        assert_eq!(parse(toml, true).unwrap(), document);
+        let mut whole = document.clone();
+        // A bridge has settings when it is there.
+        whole
+            .bridges
+            .values_mut()
+            .for_each(|bridge| bridge.settings = serde_json::json!({"lldp": {"hold": 4}}));
+        for is_toml in [false, true] {
+            let text = whole.text(is_toml).unwrap();
+            assert_eq!(parse(&text, is_toml).unwrap(), whole, "{text}");
+        }
+        for (text, is_toml, place) in [
+            ("bridges: {br0: {prots: {}}}", false, "prots"),
+            ("bridges: [", false, "line 1"),
+            ("[bridges.br0]\nprots = {}", true, "prots"),
+            ("[bridges.br0]\nports = {", true, "line 2"),
+        ] {
+            let error = parse(text, is_toml).unwrap_err();
+            assert!(error.contains(place), "{text}: {error}");
+        }
+    }
 }

@@ -68,19 +68,20 @@ pub(super) struct Monitoring {
 impl Monitoring {
     /// Takes over what it is told; what is told the same goes on.
     pub(super) fn set_settings(&mut self, settings: &BridgeSettings, now: Timestamp) {
+        // What was counted until now was so by what was told until now.
+        self.sweep(now);
         let old = std::mem::replace(&mut self.settings, settings.clone());
         let since_1970 = since_1970();
         if old.sflow != settings.sflow {
+            self.sflow.iter_mut().for_each(|old| old.send(now));
             self.sflow = (!settings.sflow.targets.is_empty()).then(|| Sflow::new(&settings.sflow, now));
         }
         if old.netflow != settings.netflow {
-            self.sweep(now);
             self.netflow.iter_mut().for_each(|old| old.tell(now, since_1970, true));
             self.netflow = (!settings.netflow.targets.is_empty()).then(|| Netflow::new(&settings.netflow));
         }
         let (before, ipfix) = (&old.ipfix, &settings.ipfix);
         if (before.as_set(), before.sampling) != (ipfix.as_set(), ipfix.sampling) {
-            self.sweep(now);
             self.ipfix.iter_mut().for_each(|old| old.tell(now, since_1970, true));
             self.ipfix = (!ipfix.targets.is_empty()).then(|| Ipfix::new(&ipfix.as_set()));
             if let (Some(all), 1) = (&mut self.ipfix, ipfix.sampling) {
@@ -169,6 +170,7 @@ impl Monitoring {
 
     /// Tells all that is still to be told.
     pub(super) fn end(&mut self, now: Timestamp) {
+        self.sflow.iter_mut().for_each(|sflow| sflow.send(now));
         self.sweep(now);
         self.tell(now, true);
     }

@@ -71,6 +71,11 @@ impl Sflow {
                 self.agent.counters(uptime, &sample);
             }
         }
-        self.sender.send(&self.agent.finish(uptime));
+        self.send(now);
+    }
+
+    /// Sends what there is.
+    pub(super) fn send(&mut self, now: Timestamp) {
+        self.sender.send(&self.agent.finish(now.since(self.began)));
     }
 }
