@@ -264,7 +264,7 @@ fn what_is_dropped_has_its_name_whoever_looks_at_it() {
         (&["ct_state=-trk,udp,actions=ct(table=1)", "table=1,actions=drop"], DropReason::RuleDrop),
         (&["actions=output:3000"], DropReason::NoSuchPort),
         (&["actions=meter:1,output:2"], DropReason::Metered),
-        (&["actions=meter:1,drop"], DropReason::RuleDrop),
+        (&["actions=meter:1,output:3000"], DropReason::NoSuchPort),
     ] {
         let snapshot = looked_at(rules);
         for mut switch in [switch(), Switch::with_seed(NO_CACHES, 1)] {
