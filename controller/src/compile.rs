@@ -625,7 +625,7 @@ mod tests {
 
     fn run(controller: &Controller, step: Step, validate_only: bool) -> Option<Written> {
         // Many steps make no sense in the present network; then nothing happens.
-        let written = controller.write(validate_only, |draft| {
+        let written = controller.write(&Author::controller("test"), validate_only, |draft| {
             match step {
                 Step::Write(name, spec) => {
                     let resource =

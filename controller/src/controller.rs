@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::{
+    access::{Access, Author},
     chassis::{Assistants, Moderation, Registry},
     network::Network,
     receipts::Receipts,
@@ -36,6 +37,8 @@ pub struct Controller {
     /// How often what hosts say of the same is written.
     pub moderation: Moderation,
     network: Mutex<Network>,
+    /// Who may do what.
+    pub access: Arc<Access>,
 }
 
 /// Why a controller stops serving.
@@ -64,6 +67,18 @@ impl Controller {
     /// # Errors
     /// [`LoadError`].
     pub fn open(store: Box<dyn Store>, limits: LogLimits) -> Result<Arc<Self>, LoadError> {
+        Self::open_with(store, limits, Access::default())
+    }
+
+    /// Loads a store, for those who may.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn open_with(
+        store: Box<dyn Store>,
+        limits: LogLimits,
+        access: Access,
+    ) -> Result<Arc<Self>, LoadError> {
         let state = State::load(&*store, limits)?;
         let revision = state.revision();
         Ok(Arc::new(Self {
@@ -77,6 +92,7 @@ impl Controller {
             assistants: Assistants::default(),
             moderation: Moderation::default(),
             network: Mutex::default(),
+            access: Arc::new(access),
         }))
     }
 
@@ -114,8 +130,8 @@ impl Controller {
         self.registry.status(chassis)
     }
 
-    /// Makes a write: `work` fills the draft. With `validate_only` nothing changes, and what would is
-    /// in the answer.
+    /// Makes a write of an author: `work` fills the draft. With `validate_only` nothing changes, and
+    /// what would is in the answer.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was changed, except that after [`Reason::Store`] nobody knows
@@ -125,6 +141,7 @@ impl Controller {
     /// Blocks for other writes and for the disk.
     pub fn write(
         &self,
+        author: &Author,
         validate_only: bool,
         work: impl FnOnce(&mut Draft<'_>) -> Result<(), Refusal>,
     ) -> Result<Written, Refusal> {
@@ -152,6 +169,7 @@ impl Controller {
             return Err(self.fail(error));
         }
         let revision = prepared.revision;
+        self.access.audit.written(author, revision, &prepared.changes);
         self.publish(prepared);
         Ok(Written { revision, results, would_change: Vec::new() })
     }
@@ -185,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        access::Caller,
         northbound::Northbound,
         store::{Commit, Contents, MemoryStore, Txn},
     };
@@ -226,7 +245,8 @@ mod tests {
         let resource = pb::Resource { name: name.to_owned(), spec, ..Default::default() };
         let op = Some(Op::Create(pb::Create { resource: Some(resource) }));
         let operations = vec![pb::Operation { op }];
-        let request = Request::new(pb::TransactRequest { operations, ..Default::default() });
+        let mut request = Request::new(pb::TransactRequest { operations, ..Default::default() });
+        request.extensions_mut().insert(Arc::new(Caller::local()));
         Northbound::new(controller).transact(request).await.map(|answer| answer.into_inner().revision)
     }
 

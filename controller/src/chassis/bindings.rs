@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    access::Author,
     controller::Controller,
     resource::Name,
     state::{Refusal, State},
@@ -17,7 +18,7 @@ pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<Str
     if moves(controller, &controller.state(), chassis, &ports).is_empty() {
         return Ok(());
     }
-    controller.write(false, |draft| {
+    controller.write(&Author::chassis(chassis, "claims"), false, |draft| {
         for (name, place) in moves(controller, draft.state(), chassis, &ports) {
             draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
         }

@@ -31,7 +31,7 @@ pub use self::{
     moderation::Moderation,
     registry::Registry,
 };
-use crate::controller::Controller;
+use crate::{access::Caller, controller::Controller};
 
 /// The service.
 #[derive(Clone)]
@@ -54,7 +54,8 @@ impl ChassisService for Chassis {
         &self,
         request: Request<Streaming<pb::SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        session::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        session::start(Arc::clone(&self.controller), caller, request.into_inner()).await.map(Response::new)
     }
 
     type AssistStream = BoxStream<'static, Result<pb::AssistResponse, Status>>;
@@ -63,6 +64,7 @@ impl ChassisService for Chassis {
         &self,
         request: Request<Streaming<pb::AssistRequest>>,
     ) -> Result<Response<Self::AssistStream>, Status> {
-        assist::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        assist::start(Arc::clone(&self.controller), &caller, request.into_inner()).await.map(Response::new)
     }
 }

@@ -14,6 +14,7 @@ mod loading;
 mod nats;
 mod nested;
 mod record;
+mod references;
 mod refusal;
 mod services;
 mod sets;
@@ -181,6 +182,11 @@ impl State {
     /// Ids of the chassis that ports are bound to.
     pub fn chassis_with_ports(&self) -> impl Iterator<Item = &str> {
         self.index.bound.keys().map(String::as_str)
+    }
+
+    /// All resources of a kind, by name.
+    pub fn iter_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Record>> {
+        self.of_kind(kind).values()
     }
 
     /// All resources, by kind and name.

@@ -129,6 +129,26 @@ pub enum Reason {
     /// A host that is here cannot be deleted.
     #[error("{0} is connected; stop vswitchd there first")]
     Connected(Name),
+    /// Somebody else has it, who is not named.
+    #[error("the name {0} or its id is taken; choose another id")]
+    Taken(Name),
+    /// He may not.
+    #[error("{0}")]
+    Denied(String),
+    /// A tenant would have too much.
+    #[error(
+        "tenant/{tenant} would have {n} of {what}, and may have {max}; delete some, or ask for a higher quota"
+    )]
+    Quota {
+        /// The tenant.
+        tenant: String,
+        /// Of what.
+        what: &'static str,
+        /// How many it would have.
+        n: usize,
+        /// How many it may have.
+        max: usize,
+    },
     /// No key is left.
     #[error("{name}: all {max} tunnel keys there are in use; delete something first")]
     KeysExhausted {
