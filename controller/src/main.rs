@@ -10,9 +10,9 @@ use controller::{
     controller::{Controller, Ending},
     metrics::Metrics,
     server::{Listen, Listener, serve},
-    store::{LogLimits, RedbStore},
+    store::{EtcdStore, LogLimits, RedbStore, Store},
 };
-use credentials::{Credentials, Role};
+use credentials::{Address, Credentials, Dial, Role};
 use supervision::{
     http,
     log::{self, Format},
@@ -33,7 +33,7 @@ struct Options {
     #[arg(long, value_name = "DIR")]
     credentials: Option<PathBuf>,
     /// Let whoever reaches the port be master of the network, from other machines as well.
-    #[arg(long, conflicts_with = "credentials")]
+    #[arg(long)]
     insecure_plaintext: bool,
     /// File for the audit log: who has written what. None: only events of the target `audit`.
     #[arg(long, value_name = "PATH")]
@@ -45,6 +45,10 @@ struct Options {
     /// `acme:logical_switch=50`; repeat it. Of others: 1000.
     #[arg(long, value_name = "[TENANT:]KIND=N")]
     tenant_quota: Vec<Quota>,
+    /// Where the network is kept: `etcd://HOST:PORT,HOST:PORT` for several controllers on one etcd;
+    /// without it, in a file of --data-dir.
+    #[arg(long, value_name = "STORE", value_parser = etcd_addresses)]
+    store: Option<Etcd>,
     /// Directory of the store.
     #[arg(long, default_value = "/var/lib/ferroflow/controller")]
     data_dir: PathBuf,
@@ -58,6 +62,20 @@ struct Options {
     /// with /metrics, /healthz and /readyz. None: nowhere.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+}
+
+/// Members of an etcd.
+#[derive(Debug, Clone)]
+struct Etcd(Vec<Address>);
+
+fn etcd_addresses(text: &str) -> Result<Etcd, String> {
+    let wanted = "write etcd://HOST:PORT, with more members behind commas";
+    let members = text.strip_prefix("etcd://").ok_or_else(|| wanted.to_owned())?;
+    let parse = |member: &str| match format!("http://{member}").parse() {
+        Ok(address) if !member.contains("://") => Ok(address),
+        _ => Err(wanted.to_owned()),
+    };
+    members.split(',').map(parse).collect::<Result<_, _>>().map(Etcd)
 }
 
 #[tokio::main]
@@ -93,9 +111,18 @@ async fn run(options: Options) -> anyhow::Result<()> {
         None => Audit::default(),
     };
     let limits = LogLimits::default();
-    let store = RedbStore::open(&options.data_dir.join("network.redb"), limits)?;
+    let store: Box<dyn Store> = match &options.store {
+        Some(Etcd(addresses)) => {
+            let dial = Dial::new(addresses, None, options.insecure_plaintext).context("--store")?;
+            let opened = tokio::task::spawn_blocking(move || EtcdStore::open(dial, limits)).await??;
+            Box::new(opened)
+        }
+        None => Box::new(RedbStore::open(&options.data_dir.join("network.redb"), limits)?),
+    };
     let access = Access { quotas: options.tenant_quota.into_iter().collect(), audit };
-    let controller = Controller::open_with(Box::new(store), limits, access)?;
+    // Reading an etcd blocks.
+    let controller =
+        tokio::task::spawn_blocking(move || Controller::open_with(store, limits, access)).await??;
     let listener = Listener::bind_with(&options.listen, credentials)
         .await
         .with_context(|| format!("cannot listen at {}", options.listen))?;

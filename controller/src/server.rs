@@ -20,7 +20,7 @@ use tonic::transport::{Server, server::Router};
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    access::Gate, chassis::Chassis, controller::Controller, network, northbound::Northbound,
+    access::Gate, chassis::Chassis, company, controller::Controller, network, northbound::Northbound,
     resource::limits::MAX_MESSAGE_LEN,
 };
 
@@ -144,6 +144,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 /// The transport's.
 pub async fn serve(controller: Arc<Controller>, listener: Listener) -> Result<(), tonic::transport::Error> {
     let compiler = tokio::spawn(network::run(Arc::clone(&controller)));
+    let company = tokio::spawn(company::keep(Arc::clone(&controller)));
     let router = router(&controller).await;
     let mut ending = controller.ending();
     let ended = async move { drop(ending.wait_for(Option::is_some).await) };
@@ -164,6 +165,10 @@ pub async fn serve(controller: Arc<Controller>, listener: Listener) -> Result<()
         () = late => Ok(()),
     };
     compiler.abort();
+    // It ends by itself: what it has told is taken back.
+    if controller.ending().borrow().is_some() {
+        let _ = tokio::time::timeout(GRACE, company).await;
+    }
     served
 }
 

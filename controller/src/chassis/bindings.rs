@@ -27,6 +27,22 @@ pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<Str
     Ok(())
 }
 
+/// Brings all ports that are claimed here in line with what the registry says: others may have
+/// made them, or have taken them from somebody.
+pub(crate) fn settle_claims(controller: &Controller) -> Result<(), Refusal> {
+    let claimed = controller.registry.claimed();
+    if moves(controller, &controller.state(), "", &claimed).is_empty() {
+        return Ok(());
+    }
+    controller.write(&Author::controller("claims"), false, |draft| {
+        for (name, place) in moves(controller, draft.state(), "", &claimed) {
+            draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 fn moves(controller: &Controller, state: &State, chassis: &str, ports: &BTreeSet<String>) -> Vec<Move> {
     let bound = state.bound_to(chassis).filter_map(|name| state.get(name));
     let nested = ports.iter().flat_map(|port| state.nested_in(port)).filter_map(|name| state.get(name));

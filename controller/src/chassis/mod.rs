@@ -25,11 +25,12 @@ use ferroflow_proto::chassis::{self as pb, chassis_service_server::ChassisServic
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::bindings::settle_claims;
 pub use self::{
     assist::{AskError, Assistants},
     encode::delta as encode_change,
     moderation::Moderation,
-    registry::Registry,
+    registry::{Elsewhere, Registry},
 };
 use crate::{access::Caller, controller::Controller};
 

@@ -143,7 +143,7 @@ mod tests {
         ] {
             let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
             controller
-                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource)?))
+                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource.clone())?))
                 .unwrap();
         }
         controller
@@ -168,7 +168,7 @@ mod tests {
         ] {
             let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
             controller
-                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource)?))
+                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource.clone())?))
                 .unwrap();
         }
         let name = Name::parse("switches/s/ports/w").unwrap();

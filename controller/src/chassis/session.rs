@@ -113,6 +113,10 @@ async fn run(
     mut requests: Streaming<pb::SyncRequest>,
     started: oneshot::Sender<Result<Outbound, Status>>,
 ) {
+    if controller.is_cut_off() {
+        let reason = "this controller is cut off from its store; connect to another";
+        return drop(started.send(Err(Status::unavailable(reason))));
+    }
     let hello = match hello(&caller, &mut requests).await {
         Ok(hello) => hello,
         Err(status) => return drop(started.send(Err(status))),
@@ -177,7 +181,9 @@ impl Inbound {
         self.blocking(move |controller, chassis| {
             let name = Name::chassis(chassis).map_err(Reason::from)?;
             let author = Author::chassis(chassis, "hello");
-            controller.write(&author, false, |draft| Ok(draft.register(name, record(&hello))?)).map(drop)
+            controller
+                .write(&author, false, |draft| Ok(draft.register(name.clone(), record(&hello))?))
+                .map(drop)
         })
         .await
     }

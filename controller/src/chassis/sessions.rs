@@ -100,7 +100,7 @@ mod tests {
         ] {
             let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
             controller
-                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource)?))
+                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource.clone())?))
                 .unwrap();
         }
         let say = |chassis: &str, peer: &str, state: SessionState| {

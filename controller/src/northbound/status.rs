@@ -29,7 +29,8 @@ impl From<Refusal> for Status {
                 Code::ResourceExhausted
             }
             Reason::Store(_) => Code::Internal,
-            Reason::Moved { .. } | Reason::Stopping => Code::Unavailable,
+            Reason::TooLarge(_) => Code::InvalidArgument,
+            Reason::Moved { .. } | Reason::Unknown(_) | Reason::Stopping => Code::Unavailable,
         };
         Self::new(code, refusal.to_string())
     }

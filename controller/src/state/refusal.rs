@@ -186,11 +186,17 @@ pub enum Reason {
     #[error("the store failed, so whether the change was made is known only after a restart: {0}")]
     Store(StoreError),
     /// Somebody else wrote to the store.
-    #[error("another controller has changed the store (now at {at}); restart this one")]
+    #[error("other controllers are changing the network all the time (now at {at}); try again")]
     Moved {
         /// Where the store is.
         at: Revision,
     },
+    /// The store takes no such change.
+    #[error(transparent)]
+    TooLarge(StoreError),
+    /// The store has not answered.
+    #[error("whether the change was made is not known, read it again: {0}")]
+    Unknown(StoreError),
     /// The controller is about to end.
     #[error("the controller is stopping after a failure of its store; try again")]
     Stopping,
