@@ -189,6 +189,7 @@ pub fn snapshot_with(rules: Vec<Rule>, kind: TunnelKind, local: Ipv4Addr, remote
     let udp_port = match kind {
         TunnelKind::Geneve => 6081,
         TunnelKind::Vxlan => 4789,
+        TunnelKind::Gre => 0,
     };
     let tunnel = TunnelPort { port: port(TUNNEL), kind, udp_port, local: local.into() };
     let underlay = Underlay {

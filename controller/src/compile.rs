@@ -47,6 +47,7 @@ impl Model {
         dirty.load_balancers.extend(old.network.load_balancers.into_keys());
         dirty.balancer_groups.extend(old.network.balancer_groups.into_keys());
         dirty.ha_groups.extend(old.network.ha_groups.into_keys());
+        dirty.template_variables.extend(old.network.template_variables.into_keys());
         dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
@@ -79,6 +80,7 @@ impl Model {
             load_balancers,
             balancer_groups,
             ha_groups,
+            template_variables,
             dhcp_options,
             names,
             limits,
@@ -153,6 +155,7 @@ impl Model {
                 insert(balancer_groups, id, members.iter().map(|name| name.id().to_owned()).collect())
             }
             Spec::HaChassisGroup(hosts) => insert(ha_groups, id, hosts.clone()),
+            Spec::TemplateVariable(values) => insert(template_variables, id, values.clone()),
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
             }
@@ -191,6 +194,7 @@ impl Model {
             load_balancers,
             balancer_groups,
             ha_groups,
+            template_variables,
             dhcp_options,
             names,
             limits,
@@ -216,6 +220,7 @@ impl Model {
             Kind::LoadBalancer => drop(load_balancers.remove(id)),
             Kind::LoadBalancerGroup => drop(balancer_groups.remove(id)),
             Kind::HaChassisGroup => drop(ha_groups.remove(id)),
+            Kind::TemplateVariable => drop(template_variables.remove(id)),
             Kind::DhcpOptions => drop(dhcp_options.remove(id)),
             Kind::Names => drop(names.remove(id)),
             Kind::Limits => drop(limits.remove(id)),
@@ -260,6 +265,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::LoadBalancer => drop(dirty.load_balancers.insert(id)),
         Kind::LoadBalancerGroup => drop(dirty.balancer_groups.insert(id)),
         Kind::HaChassisGroup => drop(dirty.ha_groups.insert(id)),
+        Kind::TemplateVariable => drop(dirty.template_variables.insert(id)),
         Kind::DhcpOptions => drop(dirty.dhcp_options.insert(id)),
         Kind::Names => drop(dirty.names.insert(id)),
         Kind::Limits => drop(dirty.limits.insert(id)),
@@ -538,6 +544,29 @@ mod tests {
             let chassis = vec![pb::GatewayChassis { chassis: chassis.to_owned(), priority: 1 }];
             Wire::HaChassisGroup(pb::HaChassisGroup { chassis })
         };
+        let variable = |values: &[(&str, &str)]| {
+            let value = |(chassis, value): &(&str, &str)| pb::ChassisValues {
+                chassis: format!("chassis/{chassis}"),
+                values: vec![(*value).to_owned()],
+            };
+            Wire::TemplateVariable(pb::TemplateVariable { values: values.iter().map(value).collect() })
+        };
+        let templated = Wire::LoadBalancer(pb::LoadBalancer {
+            templates: vec![pb::TemplateService {
+                address: "^v".to_owned(),
+                port: "80".to_owned(),
+                backends: vec!["^v".to_owned()],
+                ipv6: false,
+            }],
+            ..Default::default()
+        });
+        let of_variable = Wire::Acl(pb::Acl {
+            direction: pb::acl::Direction::ToLport.into(),
+            priority: 3,
+            r#match: "ip4.dst == ^v".to_owned(),
+            action: pb::acl::Action::Drop.into(),
+            ..Default::default()
+        });
         let at_gateway = Wire::LogicalRouterPort(pb::LogicalRouterPort {
             mac: "0a:00:00:00:01:02".to_owned(),
             networks: vec!["10.0.1.254/24".to_owned()],
@@ -594,6 +623,12 @@ mod tests {
             Write("ha-chassis-groups/hg", ha_group("chassis/h1")),
             Write("ha-chassis-groups/hg", ha_group("chassis/h2")),
             Delete("ha-chassis-groups/hg"),
+            Write("template-variables/v", variable(&[("h1", "10.0.0.1"), ("h2", "10.0.0.2")])),
+            Write("template-variables/v", variable(&[("h2", "10.0.0.3")])),
+            Write("template-variables/v", variable(&[])),
+            Write("load-balancers/lb", templated.clone()),
+            Write("switches/t/acls/z", of_variable.clone()),
+            Delete("template-variables/v"),
             Write("routers/r/ports/t", at_gateway.clone()),
             Delete("load-balancers/lb"),
             Delete("routers/r/nats/n"),

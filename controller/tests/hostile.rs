@@ -22,7 +22,7 @@ fn name() -> impl Strategy<Value = String> {
             "switches/s", "switches/t", "switches/s/ports/a", "switches/t/ports/b", "switches/s/acls/x",
             "routers/r", "routers/r/ports/p", "routers/r/ports/a", "chassis/h", "address-sets/a",
             "port-groups/g", "port-groups/g/acls/x", "load-balancers/lb", "routers/r/nats/n", "routers/r/policies/p",
-            "load-balancer-groups/lg", "ha-chassis-groups/hg",
+            "load-balancer-groups/lg", "ha-chassis-groups/hg", "template-variables/v",
         ]).prop_map(str::to_owned),
         1 => "(switches|routers|chassis|port-groups|address-sets|load-balancers)(/[a-z.]{0,3}){0,5}",
         1 => "\\PC{0,12}",
@@ -52,6 +52,8 @@ fn text() -> impl Strategy<Value = String> {
             "dhcp-options/x",
             "names/x",
             "server_id",
+            "^v",
+            "ip4.src == ^v",
         ])
         .prop_map(str::to_owned),
         "\\PC{0,16}",
@@ -107,6 +109,11 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                 let chassis = hosts.into_iter().map(host).collect();
                 Spec::HaChassisGroup(nb::HaChassisGroup { chassis })
             }),
+            prop::collection::vec((text(), texts()), 0..3).prop_map(|values| {
+                let value = |(chassis, values)| nb::ChassisValues { chassis, values };
+                let values = values.into_iter().map(value).collect();
+                Spec::TemplateVariable(nb::TemplateVariable { values })
+            }),
             (text(), prop::collection::hash_map(text(), text(), 0..4))
                 .prop_map(|(cidr, options)| Spec::DhcpOptions(nb::DhcpOptions { cidr, options })),
             (prop::collection::vec((text(), texts()), 0..3), any::<u32>()).prop_map(|(records, ttl)| {
@@ -132,6 +139,13 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         source_ip: "10.0.0.254".to_owned(),
                     };
                     let points = vips.iter().map(point).collect();
+                    let template = |(address, backends): &(String, Vec<String>)| nb::TemplateService {
+                        port: backends.first().cloned().unwrap_or_default(),
+                        address: address.clone(),
+                        backends: backends.clone(),
+                        ipv6: reject,
+                    };
+                    let templates = vips.iter().map(template).collect();
                     let vips = vips.into_iter().map(vip).collect();
                     Spec::LoadBalancer(nb::LoadBalancer {
                         protocol,
@@ -145,6 +159,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         neighbor_responder: protocol,
                         add_route: reject,
                         event: !reject,
+                        templates,
                     })
                 }
             ),
@@ -195,6 +210,10 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         learn_fdb: enabled,
                         arp_proxy: port_security.clone(),
                         requested_chassis: addresses.clone(),
+                        nat_addresses: addresses.clone(),
+                        qos_min_rate: 100 * u64::from(r#type.unsigned_abs()),
+                        qos_max_rate: port_security.len() as u64 * 150,
+                        qos_burst: addresses.len() as u64,
                         peer: router_port.clone(),
                         addresses,
                         port_security,

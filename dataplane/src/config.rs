@@ -1,6 +1,6 @@
 //! What a dataplane and its ports are made of.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use flowtable::{
     quota::Quota,
@@ -127,24 +127,42 @@ pub enum Steering {
     /// All: the interface is the switch's.
     All,
     /// Only tunnelled packets: the interface stays the host's.
-    Tunnel {
-        /// The host's address that peers send to.
-        local: Ipv4Addr,
-        /// UDP ports of the tunnels.
-        udp_ports: Vec<u16>,
-    },
+    Tunnel(TunnelSteering),
+}
+
+/// Which packets are tunnelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelSteering {
+    /// The host's address that peers send to.
+    pub local: IpAddr,
+    /// UDP ports of the tunnels.
+    pub udp_ports: Vec<u16>,
+    /// GRE as well.
+    pub gre: bool,
+}
+
+impl TunnelSteering {
+    /// How many sockets keep the host from answering for them.
+    pub(crate) fn n_reserved(&self) -> usize {
+        self.udp_ports.len() + usize::from(self.gre)
+    }
+
+    /// None can come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.udp_ports.is_empty() && !self.gre
+    }
 }
 
 impl Steering {
-    /// Address and UDP ports of tunnelled packets, when only those are taken.
-    pub(crate) fn tunnel(&self, interface: &str) -> Result<Option<(Ipv4Addr, &[u16])>, AttachError> {
+    /// Which packets are tunnelled, when only those are taken.
+    pub(crate) fn tunnel(&self, interface: &str) -> Result<Option<&TunnelSteering>, AttachError> {
         match self {
             Self::All => Ok(None),
-            Self::Tunnel { udp_ports, .. } if udp_ports.len() > MAX_UDP_PORTS => {
+            Self::Tunnel(TunnelSteering { udp_ports, .. }) if udp_ports.len() > MAX_UDP_PORTS => {
                 let interface = interface.to_owned();
                 Err(AttachError::TooManyUdpPorts { interface, n: udp_ports.len(), max: MAX_UDP_PORTS })
             }
-            Self::Tunnel { local, udp_ports } => Ok(Some((*local, udp_ports))),
+            Self::Tunnel(tunnel) => Ok(Some(tunnel)),
         }
     }
 }

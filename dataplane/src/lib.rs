@@ -26,6 +26,7 @@
 //! | `controlled.rs` | packets for controllers and from them |
 //! | `capture.rs`, `pmd/tap.rs` | packets shown to whoever captures |
 //! | `top/` | which flows have most of the traffic, for whoever watches |
+//! | `keep.rs`, `connections.rs` | what outlives the process: files of ports, memory of connections |
 //! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -38,7 +39,7 @@
 //! - Conservation: each received frame is forwarded or dropped by the switch; each copy
 //!   it hands out is sent or dropped under a name ([`PortCounts`]).
 //! - A worker never blocks while there are packets, and allocates nothing for one.
-//! - However the process ends, nothing stays attached to an interface.
+//! - However the process ends, nothing stays attached to an interface, unless a keeper holds it.
 //! - `unsafe` is in `sys/` and `pool/` only.
 
 #![deny(unsafe_code)]
@@ -48,8 +49,10 @@ mod bridges;
 mod capture;
 mod clock;
 mod config;
+mod connections;
 mod controlled;
 mod handle;
+mod keep;
 mod load;
 mod pmd;
 #[allow(unsafe_code)]
@@ -67,10 +70,12 @@ pub use crate::{
     capture::{Capture, CaptureFilter, CapturePoint, Captured},
     clock::{Clock, VirtualClock},
     config::{
-        AfXdpBackend, AfXdpConfig, DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, WorkerConfig,
+        AfXdpBackend, AfXdpConfig, DataplaneConfig, Device, Pin, PortId, PortSpec, Steering, TunnelSteering,
+        WorkerConfig,
     },
     controlled::News,
     handle::{AssignError, Dataplane, DetachError, Reading, StartError},
+    keep::{Beginning, Keeper, Kept, MAX_KEPT_FILES},
     pmd::SendError,
     port::{
         AttachError, BATCH, PortReport,

@@ -17,7 +17,7 @@ use std::{
 use common::*;
 use dataplane::{
     AfXdpBackend, AfXdpConfig, AttachError, Dataplane, DataplaneConfig, Device, MemoryPort, PortCounts,
-    PortReport, PortSpec, Steering, WorkerConfig,
+    PortReport, PortSpec, Steering, TunnelSteering, WorkerConfig,
 };
 use flowtable::{
     build::{Host, udp},
@@ -141,7 +141,8 @@ fn steering_by_tunnel_leaves_the_host_its_traffic(backend: AfXdpBackend) {
     run(&format!("ip addr add {local}/32 dev {}", peer.host_if));
     run(&format!("ip route add {}/32 dev {}", peer.address, peer.host_if));
     let dataplane = start(backend);
-    let steering = Steering::Tunnel { local, udp_ports: vec![6081, 4789] };
+    let steering =
+        Steering::Tunnel(TunnelSteering { local: local.into(), udp_ports: vec![6081, 4789], gre: false });
     dataplane.attach(spec(1, &peer.host_if, steering)).unwrap();
     let memory = MemoryPort::new(64);
     attach_memory(&dataplane, 2, &memory);

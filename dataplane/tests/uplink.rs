@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::*;
-use dataplane::{Dataplane, DataplaneConfig, Device, MemoryPort, PortSpec, Steering};
+use dataplane::{Dataplane, DataplaneConfig, Device, MemoryPort, PortSpec, Steering, TunnelSteering};
 use flowtable::{
     build::{Host, udp},
     field::Field,
@@ -46,7 +46,8 @@ const BOTH: [By; 2] = [By::Socket, By::AfXdp];
 
 fn uplink(by: By, interface: &str, local: Ipv4Addr) -> PortSpec {
     let (name, interface) = (interface.to_owned(), interface.to_owned());
-    let steering = Steering::Tunnel { local, udp_ports: vec![4789, UDP_PORT] };
+    let steering =
+        Steering::Tunnel(TunnelSteering { local: local.into(), udp_ports: vec![4789, UDP_PORT], gre: false });
     let device = match by {
         By::Socket => Device::Packet { interface, steering },
         By::AfXdp => Device::AfXdp { interface, steering },

@@ -19,6 +19,7 @@ use crate::{
     meter::Meter,
     pipeline::Frozen,
     types::{PortNo, TableId, Vni},
+    wire::ip_proto,
 };
 
 /// All copies of a packet that leave.
@@ -275,17 +276,30 @@ pub enum TunnelKind {
     Geneve,
     /// RFC 7348.
     Vxlan,
+    /// RFC 2784 and RFC 2890, with Ethernet frames.
+    Gre,
 }
 
 impl TunnelKind {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::Geneve, Self::Vxlan];
+    pub const ALL: [Self; 3] = [Self::Geneve, Self::Vxlan, Self::Gre];
+    /// Those that say which port of a logical network a packet is for.
+    pub const OF_NETWORKS: [Self; 2] = [Self::Geneve, Self::Vxlan];
 
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Geneve => "geneve",
             Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+        }
+    }
+
+    /// What its IP header says that follows.
+    pub const fn ip_proto(self) -> u8 {
+        match self {
+            Self::Geneve | Self::Vxlan => ip_proto::UDP,
+            Self::Gre => ip_proto::GRE,
         }
     }
 

@@ -19,7 +19,7 @@ pub struct TunnelPort {
     pub port: PortNo,
     /// Encapsulation.
     pub kind: TunnelKind,
-    /// UDP destination port: 6081 for Geneve, 4789 for VXLAN.
+    /// UDP destination port: 6081 for Geneve, 4789 for VXLAN; GRE has none.
     pub udp_port: u16,
     /// Our address on the underlay.
     pub local: IpAddr,

@@ -48,6 +48,8 @@ pub mod ip_proto {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// GRE (RFC 2784).
+    pub const GRE: u8 = 47;
     /// Authentication header.
     pub const AUTHENTICATION: u8 = 51;
     /// ICMPv6.

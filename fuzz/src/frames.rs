@@ -59,6 +59,7 @@ fn snapshot() -> Arc<Snapshot> {
         (9, PortRole::Uplink),
         (10, PortRole::Tunnel),
         (11, PortRole::Tunnel),
+        (12, PortRole::Tunnel),
     ] {
         let partial_checksums = number == 3;
         ports.insert(
@@ -74,7 +75,11 @@ fn snapshot() -> Arc<Snapshot> {
     let (tables, ports) = (Arc::new(tables), Arc::new(ports));
     let mut snapshot = Snapshot { tables, ports, ..Snapshot::default() };
     snapshot.underlay = Arc::new(Underlay {
-        tunnels: vec![tunnel(10, TunnelKind::Geneve, 6081), tunnel(11, TunnelKind::Vxlan, 4789)],
+        tunnels: vec![
+            tunnel(10, TunnelKind::Geneve, 6081),
+            tunnel(11, TunnelKind::Vxlan, 4789),
+            tunnel(12, TunnelKind::Gre, 0),
+        ],
         peers: [PEER].into(),
         next_hops: [(PEER, hop)].into(),
     });

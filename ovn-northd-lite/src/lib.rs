@@ -78,6 +78,7 @@ pub mod model;
 pub mod names;
 pub mod punt;
 pub mod southbound;
+pub mod template;
 mod view;
 mod views;
 

@@ -12,7 +12,7 @@ use flowtable::{
     types::{MacAddr, Priority, VlanId},
 };
 
-pub use crate::model::{Candidate, HealthCheck, Protocol, Vip};
+pub use crate::model::{Candidate, HealthCheck, Protocol, Shaping, Vip};
 use crate::{
     key::{DatapathKey, PortKey},
     model::{Limits, Snooping},
@@ -78,6 +78,8 @@ pub struct PortBinding {
     pub probes: Vec<Probe>,
     /// Next hops that its chassis asks whether they live.
     pub sessions: Vec<Session>,
+    /// How fast what its workload sends leaves its chassis.
+    pub shaping: Option<Shaping>,
 }
 
 /// A session of a router's port with a next hop.
@@ -134,6 +136,7 @@ impl PortBinding {
             announced,
             probes,
             sessions,
+            shaping: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::{
     key::DatapathKey,
     southbound::{PortBinding, Southbound},
+    template::seen_by,
 };
 
 /// The datapaths with a port on the chassis and those reachable from them through
@@ -24,7 +25,8 @@ pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
     view.flows.extend(flows.map(|(id, flow)| (*id, flow.clone())));
     let named: BTreeSet<_> = view.datapaths.values().flat_map(|datapath| &datapath.sets).collect();
     let sets = sb.sets.iter().filter(|(name, _)| named.contains(name));
-    view.sets = sets.map(|(name, members)| (name.clone(), members.clone())).collect();
+    let seen = |name: &String, members| seen_by(chassis, name, members).into_owned();
+    view.sets = sets.map(|(name, members)| (name.clone(), seen(name, members))).collect();
     let hosts: BTreeSet<_> = view.bindings.values().flat_map(hosts_of).collect();
     let hosts = sb.chassis.iter().filter(|(id, _)| *id == chassis || hosts.contains(id.as_str()));
     view.chassis.extend(hosts.map(|(id, host)| (id.clone(), host.clone())));

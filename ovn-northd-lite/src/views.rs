@@ -8,6 +8,7 @@ use crate::{
     delta::{GroupChange, SetChange, SouthboundDelta, diff_map},
     key::{DatapathKey, PortKey},
     southbound::{ChassisRecord, MulticastGroup, PortBinding, Southbound},
+    template,
     view::{hosts_of, is_way},
 };
 
@@ -109,7 +110,10 @@ impl Views {
                 self.tell_sets(sb, delta, &id, &mut change);
             } else if let Some(names) = members.get(&id) {
                 let changed = names.iter().filter_map(|name| delta.sets.get_key_value(name.as_str()));
-                change.sets.extend(changed.map(|(name, members)| (name.clone(), members.clone())));
+                let seen = changed.filter_map(|(name, change)| {
+                    Some((name.clone(), template::change_seen_by(&id, name, change)?))
+                });
+                change.sets.extend(seen);
             }
             let differs = is_other || content.contains(&id) || !change.is_empty();
             if listens && !change.is_empty() {
@@ -139,7 +143,8 @@ impl Views {
             sets: view
                 .sets
                 .iter()
-                .filter_map(|name| Some((name.clone(), sb.sets.get(name)?.clone())))
+                .filter_map(|name| Some((name, sb.sets.get(name)?)))
+                .map(|(name, members)| (name.clone(), template::seen_by(chassis, name, members).into_owned()))
                 .collect(),
         }
     }
@@ -441,9 +446,11 @@ impl Views {
         for name in &sets {
             if !view.sets.contains(name) {
                 let added = sb.sets.get(name).cloned().unwrap_or_default();
+                let added = template::seen_by(chassis, name, &added).into_owned();
                 change.sets.insert(name.clone(), SetChange { added, removed: BTreeSet::new() });
             } else if let Some(members) = delta.sets.get(name) {
-                change.sets.insert(name.clone(), members.clone());
+                let seen = template::change_seen_by(chassis, name, members);
+                change.sets.extend(seen.map(|seen| (name.clone(), seen)));
             }
         }
         change.removed.sets.extend(view.sets.difference(&sets).cloned());

@@ -30,6 +30,8 @@ use crate::stop;
 
 /// MTU of the underlay.
 pub const UNDERLAY_MTU: u32 = 1500;
+/// What the header of IPv6 is longer than that of IPv4.
+const IPV6_MORE: u32 = 20;
 /// What Geneve puts around a workload's IP packet: IPv4 20, UDP 8, Geneve 8, one option 8, inner Ethernet 14.
 pub const GENEVE_OVERHEAD: u32 = 58;
 /// MTU of the workloads.
@@ -140,6 +142,7 @@ pub struct Host {
     /// `vswitchctl` for its daemon.
     pub control: Control,
     encap_types: String,
+    encap_ip: String,
     daemon: Option<Daemon>,
     netns: Netns,
 }
@@ -182,7 +185,8 @@ impl Fabric {
             let url = socket_url(&plan.dir, host.name);
             let control = Control::to_host(&plan.programs.control, &url);
             let (encap_types, netns) = ("geneve".to_owned(), Netns::create(&name(host.name))?);
-            hosts.push(Host { plan: host, control, encap_types, daemon: None, netns });
+            let encap_ip = host.encap_ip.to_owned();
+            hosts.push(Host { plan: host, control, encap_types, encap_ip, daemon: None, netns });
         }
         let mut workloads = Vec::new();
         for workload in WORKLOADS {
@@ -292,18 +296,17 @@ impl Fabric {
     /// # Errors
     /// When it does not start.
     pub fn start_switch(&mut self, idx: usize) -> Result<()> {
-        let HostPlan { name, encap_ip } = self.hosts[idx].plan;
+        let name = self.hosts[idx].plan.name;
         let state_dir = self.sub_dir(&format!("{name}-state"))?;
         let socket = socket_path(&self.plan.dir, name).display().to_string();
         let controller = socket_url(&self.plan.dir, "controller");
-        #[rustfmt::skip]
-        let args = [
-            "--chassis", name, "--encap-ip", encap_ip, "--uplink", "underlay", "--controller", &controller,
-            "--socket", &socket, "--state-dir", &state_dir, "--log", "info",
-        ];
         let log = self.plan.dir.join(format!("{name}.log"));
         let host = &mut self.hosts[idx];
-        let args = [&args[..], &["--encap-type", &host.encap_types]].concat();
+        #[rustfmt::skip]
+        let args = [
+            "--chassis", name, "--encap-ip", &host.encap_ip, "--uplink", "underlay", "--controller", &controller,
+            "--socket", &socket, "--state-dir", &state_dir, "--log", "info", "--encap-type", &host.encap_types,
+        ];
         let Plan { programs, life, .. } = &self.plan;
         let mut daemon = Daemon::start(&host.netns, &programs.switch, &args, &log, *life)?;
         stop::wait_for(&format!("vswitchd on {name} answers"), START_LIMIT, || {
@@ -325,6 +328,25 @@ impl Fabric {
             daemon.stop()?;
         }
         self.start_switch(idx)
+    }
+
+    /// Gives the underlay addresses of IPv6 as well, and room for their longer headers, and starts both hosts'
+    /// daemons again to send by these alone.
+    ///
+    /// # Errors
+    /// When an address cannot be had, or a daemon does not start.
+    pub fn restart_over_ipv6(&mut self) -> Result<()> {
+        for idx in 0..self.hosts.len() {
+            let host = &mut self.hosts[idx];
+            host.encap_ip = format!("fd00:31::{}", idx + 1);
+            let address = format!("{}/64", host.encap_ip);
+            host.netns.ip(&["address", "add", &address, "dev", "underlay", "nodad"])?;
+            let mtu = (UNDERLAY_MTU + IPV6_MORE).to_string();
+            host.netns.ip(&["link", "set", "dev", "underlay", "mtu", &mtu])?;
+            let encap_types = host.encap_types.clone();
+            self.restart_with(idx, &encap_types)?;
+        }
+        self.wait_converged()
     }
 
     /// Gives a workload a TAP device in the place of its veth pair, and attaches it.

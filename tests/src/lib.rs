@@ -8,7 +8,7 @@
 //! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`pods`] (pods on one
 //! switch, by rules), [`guest`] (guests of vhost-user ports), [`cni`],
 //! [`mod@podman`], [`containerd`] and [`docker`] (container runtimes, their containers made of an [`image`]),
-//! [`libnetwork`] (what Docker says to its driver), then the means: [`control`], [`daemon`], [`netns`], [`processes`],
+//! [`libnetwork`] (what Docker says to its driver), [`outage`] (a switch that is killed and replaced), then the means: [`control`], [`daemon`], [`netns`], [`processes`],
 //! [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
@@ -30,6 +30,7 @@ pub mod guest;
 pub mod image;
 pub mod libnetwork;
 pub mod netns;
+pub mod outage;
 pub mod podman;
 pub mod pods;
 pub mod privilege;

@@ -142,6 +142,14 @@ fn a_floating_address_on_its_workloads_host() -> Result<()> {
         reach_cleanly(net.netns(vm), OUTSIDE)?;
         let neighbours = net.outside.ip(&["neigh", "show", "10.99.0.50"])?;
         ensure!(neighbours.contains("0a:00:00:00:02:50"), "{neighbours}");
+        // The gateway tells the outside of addresses that are there besides.
+        net.outside.ip(&["neigh", "replace", "10.99.0.77", "lladdr", "0a:00:00:00:09:99", "dev", "eth0"])?;
+        net.outside.ip(&["neigh", "change", "10.99.0.77", "dev", "eth0", "nud", "stale"])?;
+        net.configure(&["switch-port set pub-r --nat-address 0a:00:00:00:02:77,10.99.0.77 --wait"])?;
+        stop::wait_for("the outside is told", Duration::from_secs(10), || {
+            let known = net.outside.ip(&["neigh", "show", "10.99.0.77"])?;
+            Ok(if known.contains("0a:00:00:00:02:77") { Ok(()) } else { Err(known) })
+        })?;
         // It needs no gateway at all.
         net.kill_switch(0)?;
         net.kill_switch(1)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ferroflow_tests::fabric::Fabric;
 use ferroflow_tests::probe::Outcome;
-use ferroflow_tests::{checks, scenario};
+use ferroflow_tests::{checks, scenario, stop};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 /// How long a connection attempt may stay without an answer: two SYNs.
@@ -138,6 +138,66 @@ fn a_connection_lasts_where_an_acl_says_so_and_backends_are_seen_behind_services
         let n = outcomes.iter().filter(|outcome| **outcome == Outcome::Connected).count();
         ensure!((1..12).contains(&n), "{n} of 12 connections, of which some are for db-2");
         ensure!(fabric.host(0).control.dropped_by("switches/web/acls/late")? > 0, "no drop names the ACL");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn what_is_allowed_without_state_is_allowed_one_way() -> Result<()> {
+    scenario::on_fabric("what_is_allowed_without_state_is_allowed_one_way", PROBE, |fabric| {
+        // The switch tracks connections, by the last of them; these two packets' are not.
+        fabric.control.configure(&format!(
+            "switch set db --default drop
+             acl add db there --direction to-lport --priority 10 --match 'tcp.dst == {ALLOWED}' \\
+                 --action allow-stateless
+             acl add db back --direction from-lport --priority 10 --match 'tcp.src == {ALLOWED}' \\
+                 --action allow-stateless
+             acl add db other --direction to-lport --priority 1 --match 'tcp.dst == 1' --action allow-related"
+        ))?;
+        for to in ["db-1", "db-2"] {
+            connects(fabric, "web-1", (to, ALLOWED), Outcome::Connected)?;
+        }
+        let filter = format!("tcp,dport={ALLOWED}");
+        let tracked = fabric.host(0).control.text(&["ct", "dump", &filter])?;
+        ensure!(tracked.trim().is_empty(), "it is tracked: {tracked}");
+        // The answers are nobody's without the other one.
+        fabric.control.configure("acl del db/back")?;
+        for to in ["db-1", "db-2"] {
+            connects(fabric, "web-1", (to, ALLOWED), Outcome::Silent)?;
+        }
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn answers_of_connections_are_logged_where_an_acl_says_so() -> Result<()> {
+    scenario::on_fabric("answers_of_connections_are_logged_where_an_acl_says_so", PROBE, |fabric| {
+        fabric.control.configure(&format!(
+            "acl add db told --direction to-lport --priority 10 --match 'tcp.dst == {ALLOWED}' --action allow-related \\
+                 --log --log-name told --label-number 7"
+        ))?;
+        // What the host has written of packets to the server, and of its answers.
+        let lines = || -> Result<[usize; 2]> {
+            let log = std::fs::read_to_string(fabric.plan().dir.join("h1.log"))?;
+            let of = |field: &str| {
+                let port = format!("{field}={ALLOWED}");
+                let is_one = |line: &&str| line.contains("acl=\"told\"") && line.contains(&port);
+                log.lines().filter(is_one).count()
+            };
+            Ok([of("tp_dst"), of("tp_src")])
+        };
+        let wait = |what: &str, is_there: &dyn Fn([usize; 2]) -> bool| {
+            stop::wait_for(what, Duration::from_secs(5), || {
+                let seen = lines()?;
+                Ok(if is_there(seen) { Ok(()) } else { Err(format!("{seen:?} lines there and back")) })
+            })
+        };
+        connects(fabric, "web-1", ("db-1", ALLOWED), Outcome::Connected)?;
+        wait("the connection is logged", &|[there, _]| there > 0)?;
+        ensure!(lines()?[1] == 0, "answers are logged, which nobody wants: {:?}", lines()?);
+        fabric.control.configure("acl set db/told --log-related")?;
+        connects(fabric, "web-2", ("db-1", ALLOWED), Outcome::Connected)?;
+        wait("its answers are logged", &|[_, back]| back > 0)?;
         checks::conservation(fabric).map(drop)
     })
 }

@@ -129,6 +129,45 @@ fn what_is_beyond_the_rate_is_dropped_by_name() -> Result<()> {
     })
 }
 
+/// Seconds that a stream of 4 MiB takes.
+fn stream(fabric: &Fabric, from: &str, to: &str) -> Result<f64> {
+    const LEN: u64 = 4 << 20;
+    let (sender, receiver) = (fabric.workload(from)?, fabric.workload(to)?);
+    let at = (&receiver.netns, receiver.tcp(8080));
+    let (sent, received) =
+        fabric.plan().programs.probe.transfer(&sender.netns, at, LEN, Duration::from_secs(60))?;
+    ensure!(received.len == LEN && sent.sha256 == received.sha256, "{} bytes arrived", received.len);
+    Ok(received.took.as_secs_f64())
+}
+
+#[test]
+fn a_workload_keeps_to_its_rate_on_its_way_to_other_hosts() -> Result<()> {
+    scenario::on_fabric("a_workload_keeps_to_its_rate_on_its_way_to_other_hosts", PROBE, |fabric| {
+        const RATE: f64 = 8e6;
+        fabric.control.configure("switch-port set web-1 --qos-max 8M/400k")?;
+        // Through the tunnel, to its own switch and through the router: 4 MiB in frames with their headers.
+        let wanted = (4 << 20) as f64 * 8.0 / RATE;
+        for to in ["web-2", "db-2"] {
+            let took = stream(fabric, "web-1", to)?;
+            ensure!(took > wanted * 0.93 && took < wanted * 1.4, "to {to}: {took:.2} s, not {wanted:.2} s");
+        }
+        // Nobody else is slower for it, and what stays on the host does not wait.
+        for (from, to) in [("web-1", "db-1"), ("db-1", "web-2"), ("web-2", "web-1")] {
+            let took = stream(fabric, from, to)?;
+            ensure!(took < wanted / 2.0, "{from} to {to}: {took:.2} s");
+        }
+        // A restart of the host forgets nothing; without a rate it is as fast as others.
+        fabric.restart_with(0, "geneve")?;
+        fabric.wait_converged()?;
+        let took = stream(fabric, "web-1", "web-2")?;
+        ensure!(took > wanted * 0.93, "after a restart: {took:.2} s");
+        fabric.control.configure("switch-port set web-1 --qos-max none")?;
+        let took = stream(fabric, "web-1", "web-2")?;
+        ensure!(took < wanted / 2.0, "without a rate: {took:.2} s");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
 /// Sends a megabyte in two seconds: how many datagrams, how many came, and how long it took.
 fn flood(fabric: &Fabric, from: &str, to: &str) -> Result<((usize, u64), Duration)> {
     const N: usize = 1000;

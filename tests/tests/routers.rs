@@ -75,27 +75,98 @@ fn a_load_balancer_spreads_and_connections_stay() -> Result<()> {
         ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "the group is empty");
         control.text(&["load-balancer-group", "set", "lg", "--add", "lb", "--wait"])?;
         ensure!(ask(fabric, "web-1", SERVICE, 5)?.values().sum::<u64>() == 5);
-        // Nobody is left: the drop is the load balancer's, and the host tells of it.
-        control.text(&[
-            "load-balancer",
-            "set",
-            "lb",
-            "--vip",
-            &format!("{SERVICE}="),
-            "--event",
-            "--wait",
-        ])?;
+        // Nobody is left: the drop is the load balancer's.
+        let vip = format!("{SERVICE}=");
+        control.text(&["load-balancer", "set", "lb", "--vip", &vip, "--wait"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "somebody answers for nobody");
+        let n_dropped = fabric.host(0).control.dropped_by("load-balancers/lb")?;
+        ensure!(n_dropped > 0, "no drop names the load balancer");
+        // The host tells of it when it is to.
+        control.text(&["load-balancer", "set", "lb", "--event", "--wait"])?;
         ensure!(ask(fabric, "web-1", SERVICE, 1).is_err(), "somebody answers for nobody");
         stop::wait_for("the host tells of it", Duration::from_secs(5), || {
             let log = std::fs::read_to_string(fabric.plan().dir.join("h1.log")).context("the host's log")?;
             let told = format!("load-balancers/lb {SERVICE}");
             Ok(if log.contains(&told) { Ok(()) } else { Err(log) })
         })?;
-        let n_dropped = fabric.host(0).control.dropped_by("load-balancers/lb")?;
-        ensure!(n_dropped > 0, "no drop names the load balancer");
         control.text(&["load-balancer", "set", "lb", "--reject", "--wait"])?;
         let outcome = probe.connect(&fabric.workload("web-1")?.netns, SERVICE, Duration::from_secs(3))?;
         ensure!(outcome == ferroflow_tests::probe::Outcome::Refused, "{outcome:?}");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn a_service_is_another_one_on_each_host() -> Result<()> {
+    scenario::on_fabric("a_service_is_another_one_on_each_host", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        fabric.control.configure(
+            "template-variable add node --value h1=10.96.0.1 --value h2=10.96.0.2
+             template-variable add near --value h1=10.0.2.11:8080 --value h2=10.0.2.12:8080
+             load-balancer add lb --template ^node:80=^near --reject
+             router set r1 --load-balancer lb",
+        )?;
+        let at = |last: u8| SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, last), 80);
+        let asked = |from: &str, last: u8| -> Result<Vec<String>> {
+            Ok(ask(fabric, from, at(last), 5)?.into_keys().collect())
+        };
+        // Each host has an address of its own for the service, and its own backend.
+        ensure!(asked("web-1", 1)? == ["db-1 10.0.1.11"]);
+        ensure!(asked("web-2", 2)? == ["db-2 10.0.1.12"]);
+        ensure!(asked("web-1", 2).is_err() && asked("web-2", 1).is_err(), "the other host's address");
+        // A change of values concerns the host that they are for; and where none is left, clients are told.
+        fabric
+            .control
+            .configure("template-variable set near --value h1=10.0.2.11:8080,10.0.2.12:8080 --no-value h2")?;
+        let both = ask(fabric, "web-1", at(1), 40)?;
+        ensure!(both.len() == 2 && both.values().all(|n| *n >= 5), "shares of 40: {both:?}");
+        let (probe, client) = (&fabric.plan().programs.probe, &fabric.workload("web-2")?.netns);
+        let outcome = probe.connect(client, at(2), Duration::from_secs(3))?;
+        ensure!(outcome == ferroflow_tests::probe::Outcome::Refused, "{outcome:?}");
+        // A match is what the variable is on the packet's host.
+        fabric.control.configure(
+            "acl add web x --direction from-lport --priority 10 --match 'ip4.src == 10.0.1.0/24 && ip4.dst == ^node' \
+                 --action drop",
+        )?;
+        ensure!(asked("web-1", 1).is_err(), "an ACL forbids it");
+        ensure!(fabric.host(0).control.dropped_by("switches/web/acls/x")? > 0, "no drop names the ACL");
+        // What somebody names stays.
+        let error = fabric.control.attempt(&["template-variable", "del", "node"])?;
+        ensure!(!error.status.success(), "a variable went that an ACL names");
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn other_routers_have_a_way_to_what_a_router_offers() -> Result<()> {
+    scenario::on_fabric("other_routers_have_a_way_to_what_a_router_offers", PROBE, |fabric| {
+        let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+        fabric.control.configure(
+            "switch add join
+             router-port add r1 r1-join --mac 0a:00:00:00:04:01 --network 100.64.0.1/24
+             switch-port add join join-r1 --router-port r1-join
+             router add edge --chassis h1 --dnat-force-snat 100.64.0.2 --lb-force-snat 100.64.0.2 \
+                 --route '10.0.0.0/16 via 100.64.0.1'
+             router-port add edge edge-join --mac 0a:00:00:00:04:02 --network 100.64.0.2/24
+             switch-port add join join-edge --router-port edge-join
+             nat add edge in --type dnat --external 203.0.113.5 --logical 10.0.2.11
+             load-balancer add lb --vip 203.0.113.80:80=10.0.2.12:8080
+             router set edge --load-balancer lb",
+        )?;
+        let translated = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 8080);
+        let service = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 80), 80);
+        for (to, offer, server) in [
+            (translated, "nat set edge/in --add-route", "db-1 100.64.0.2"),
+            (service, "load-balancer set lb --add-route", "db-2 100.64.0.2"),
+        ] {
+            ensure!(ask(fabric, "web-1", to, 1).is_err(), "there is a way to {to} that nobody has offered");
+            fabric.control.configure(offer)?;
+            // From its own host, and from another one.
+            for from in ["web-1", "web-2"] {
+                let answers = ask(fabric, from, to, 3)?;
+                ensure!(answers.keys().collect::<Vec<_>>() == [server], "{from} to {to}: {answers:?}");
+            }
+        }
         checks::conservation(fabric).map(drop)
     })
 }

@@ -1,9 +1,11 @@
-//! Tunnels to switches of others: the kernel's VXLAN device, and Open vSwitch's Geneve.
+//! Tunnels to switches of others, over IPv4 and IPv6: the kernel's VXLAN device, and Open vSwitch's Geneve and
+//! GRE.
 //!
 //! ```text
 //!   PREFIX-here              PREFIX-switch                        PREFIX-peer
 //!   eth0 10.5.0.1 -------- here | underlay 172.31.0.1 ========== underlay 172.31.0.2
-//!                     vswitchd --standalone                       vx0, or Open vSwitch's w0: 10.5.0.2
+//!                     vswitchd --standalone  fd00:31::1 ======== fd00:31::2
+//!                                                                 vx0, or Open vSwitch's w0: 10.5.0.2
 //! ```
 
 #![forbid(unsafe_code)]
@@ -36,8 +38,24 @@ const PORT: u16 = 5001;
 /// Bytes of a transfer.
 const LEN: u64 = 8 << 20;
 
+/// What a tunnel goes over.
+#[derive(Clone, Copy)]
+struct Over {
+    local: &'static str,
+    peer: &'static str,
+    /// The field of rules with the peer.
+    field: &'static str,
+    /// What an outer header takes.
+    overhead: u32,
+}
+
+const IPV4: Over = Over { local: "172.31.0.1", peer: "172.31.0.2", field: "tun_dst", overhead: OVERHEAD };
+const IPV6: Over =
+    Over { local: "fd00:31::1", peer: "fd00:31::2", field: "tun_ipv6_dst", overhead: OVERHEAD + 20 };
+
 /// A switch by hand, between a workload and an underlay.
 struct Site {
+    over: Over,
     // Dropped in this order.
     daemon: Daemon,
     control: Control,
@@ -50,7 +68,7 @@ struct Site {
 }
 
 impl Site {
-    fn start(prefix: &str) -> Result<Self> {
+    fn start(prefix: &str, over: Over) -> Result<Self> {
         let path = scenario::dir(prefix);
         let dir = scenario::Dir::create(&path)?;
         let [here, switch, peer] =
@@ -58,17 +76,20 @@ impl Site {
         let (here, switch, peer) = (here?, switch?, peer?);
         let address = format!("{HERE}/24");
         let inner = End { address: Some(&address), ..End::new(&here, "eth0") };
-        netns::link(inner, End::new(&switch, "here"), UNDERLAY_MTU - OVERHEAD)?;
+        netns::link(inner, End::new(&switch, "here"), UNDERLAY_MTU - over.overhead)?;
         netns::link(
             End { address: Some("172.31.0.1/30"), ..End::new(&switch, "underlay") },
             End { address: Some("172.31.0.2/30"), ..End::new(&peer, "underlay") },
             UNDERLAY_MTU,
         )?;
+        for (netns, address) in [(&switch, "fd00:31::1/64"), (&peer, "fd00:31::2/64")] {
+            netns.ip(&["address", "add", address, "dev", "underlay", "nodad"])?;
+        }
         let [socket, state] = ["s.sock", "state"].map(|name| path.join(name).display().to_string());
         #[rustfmt::skip]
         let args = [
             "--standalone", "--socket", &socket, "--state-dir", &state, "--uplink", "underlay",
-            "--encap-ip", "172.31.0.1", "--encap-type", "geneve,vxlan", "--tunnel-peer", "172.31.0.2",
+            "--encap-ip", over.local, "--encap-type", "geneve,vxlan,gre", "--tunnel-peer", over.peer,
         ];
         let programs = scenario::target_dir()?;
         let program = find_program(&programs, "vswitchd")?;
@@ -81,14 +102,15 @@ impl Site {
         })?;
         control.text(&["port", "add", "here"])?;
         let probe = Probe { program: PathBuf::from(PROBE), words: Vec::new() };
-        Ok(Self { daemon, control, here, peer, switch, probe, _dir: dir, path })
+        Ok(Self { over, daemon, control, here, peer, switch, probe, _dir: dir, path })
     }
 
     /// Joins the workload to a network of the peer by a tunnel.
     fn join(&self, tunnel: &str, key: u32) -> Result<()> {
         let rules = [
             format!(
-                "in_port=here,actions=set_field:172.31.0.2->tun_dst,set_field:{key}->tun_id,output:{tunnel}"
+                "in_port=here,actions=set_field:{}->{},set_field:{key}->tun_id,output:{tunnel}",
+                self.over.peer, self.over.field
             ),
             format!("in_port={tunnel},tun_id={key},actions=output:here"),
         ];
@@ -98,12 +120,12 @@ impl Site {
     }
 
     /// Packets of all sizes and streams pass, both ways.
-    fn talk(&self, overhead: u32) -> Result<()> {
+    fn talk(&self) -> Result<()> {
         stop::wait_for("the peer answers", LIMIT, || {
             let result = self.probe.ping(&self.here, THERE, 1, 56)?;
             Ok(if result.n_received == 1 { Ok(()) } else { Err("no answer".to_owned()) })
         })?;
-        let largest = (UNDERLAY_MTU - overhead - PING_HEADERS) as usize;
+        let largest = (UNDERLAY_MTU - self.over.overhead - PING_HEADERS) as usize;
         for (from, to) in [(&self.here, THERE), (&self.peer, HERE)] {
             for len in [0, 56, largest] {
                 let result = self.probe.ping(from, to, 3, len)?;
@@ -124,9 +146,9 @@ impl Site {
     }
 }
 
-fn on_site(name: &str, run: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
+fn on_site(name: &str, over: Over, run: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
     scenario::run(name, |prefix| {
-        let mut site = Site::start(prefix)?;
+        let mut site = Site::start(prefix, over)?;
         let result = run(&mut site).and_then(|()| site.check());
         let told = || {
             let tell = |words: &[&str]| site.control.text(words).unwrap_or_else(|error| format!("{error:#}"));
@@ -139,16 +161,25 @@ fn on_site(name: &str, run: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> 
 
 #[test]
 fn the_kernels_vxlan_device_is_at_the_other_end() -> Result<()> {
-    on_site("the_kernels_vxlan_device_is_at_the_other_end", |site| {
+    kernel("the_kernels_vxlan_device_is_at_the_other_end", IPV4)
+}
+
+#[test]
+fn the_kernels_vxlan_device_is_reached_over_ipv6() -> Result<()> {
+    kernel("the_kernels_vxlan_device_is_reached_over_ipv6", IPV6)
+}
+
+fn kernel(name: &str, over: Over) -> Result<()> {
+    on_site(name, over, |site| {
         site.join("vxlan", 7)?;
         #[rustfmt::skip]
         site.peer.ip(&[
-            "link", "add", "vx0", "type", "vxlan", "id", "7", "local", "172.31.0.2", "remote", "172.31.0.1",
+            "link", "add", "vx0", "type", "vxlan", "id", "7", "local", over.peer, "remote", over.local,
             "dstport", "4789",
         ])?;
         site.peer.ip(&["address", "add", &format!("{THERE}/24"), "dev", "vx0"])?;
         site.peer.ip(&["link", "set", "vx0", "up"])?;
-        site.talk(OVERHEAD)?;
+        site.talk()?;
         // Another network of the same peer is not this one.
         site.join("vxlan", 8)?;
         let result = site.probe.ping(&site.here, THERE, 2, 56)?;
@@ -210,10 +241,23 @@ impl Ovs<'_> {
 
 #[test]
 fn open_vswitchs_geneve_is_at_the_other_end() -> Result<()> {
-    let name = "open_vswitchs_geneve_is_at_the_other_end";
+    open_vswitch("open_vswitchs_geneve_is_at_the_other_end", IPV4, "geneve")
+}
+
+#[test]
+fn open_vswitchs_geneve_is_reached_over_ipv6() -> Result<()> {
+    open_vswitch("open_vswitchs_geneve_is_reached_over_ipv6", IPV6, "geneve")
+}
+
+#[test]
+fn open_vswitchs_gre_is_at_the_other_end() -> Result<()> {
+    open_vswitch("open_vswitchs_gre_is_at_the_other_end", IPV4, "gre")
+}
+
+fn open_vswitch(name: &str, over: Over, kind: &str) -> Result<()> {
     let Some(package) = Package::get_or_skip(name)? else { return Ok(()) };
-    on_site(name, |site| {
-        site.join("geneve", 9)?;
+    on_site(name, over, |site| {
+        site.join(kind, 9)?;
         // What leaves is as on a wire, not as it is between namespaces: of that, Open vSwitch knows nothing.
         let words = ["-K", "underlay", "tx", "off", "tso", "off", "gso", "off", "tx-udp-segmentation", "off"];
         command::output(site.switch.command("ethtool").args(words), LIMIT)?;
@@ -227,18 +271,20 @@ fn open_vswitchs_geneve_is_at_the_other_end() -> Result<()> {
             "add-br br-phy -- set bridge br-phy datapath_type=netdev other-config:hwaddr=\"{mac}\" \
              -- add-port br-phy underlay"
         ))?;
-        ovs.vsctl(
-            "add-br br-int -- set bridge br-int datapath_type=netdev \
-             -- add-port br-int gnv0 -- set interface gnv0 type=geneve options:remote_ip=172.31.0.1 options:key=9 \
+        ovs.vsctl(&format!(
+            "add-br br-int -- set bridge br-int datapath_type=netdev -- add-port br-int gnv0 \
+             -- set interface gnv0 type={kind} options:remote_ip=\"{}\" options:key=9 \
              -- add-port br-int w0 -- set interface w0 type=internal",
-        )?;
+            over.local
+        ))?;
         // Its address on the underlay is that of its bridge now.
         let peer = &site.peer;
         peer.ip(&["address", "flush", "dev", "underlay"])?;
-        peer.ip(&["address", "add", "172.31.0.2/30", "dev", "br-phy"])?;
         peer.ip(&["link", "set", "br-phy", "up"])?;
+        peer.ip(&["address", "add", "172.31.0.2/30", "dev", "br-phy"])?;
+        peer.ip(&["address", "add", "fd00:31::2/64", "dev", "br-phy", "nodad"])?;
         peer.ip(&["address", "add", &format!("{THERE}/24"), "dev", "w0"])?;
-        peer.ip(&["link", "set", "w0", "mtu", &(UNDERLAY_MTU - OVERHEAD).to_string(), "up"])?;
-        site.talk(OVERHEAD)
+        peer.ip(&["link", "set", "w0", "mtu", &(UNDERLAY_MTU - over.overhead).to_string(), "up"])?;
+        site.talk()
     })
 }

@@ -14,6 +14,16 @@ fn everything_the_demo_shows_holds() -> Result<()> {
 }
 
 #[test]
+fn all_that_holds_over_ipv6_as_well() -> Result<()> {
+    scenario::on_fabric("all_that_holds_over_ipv6_as_well", PROBE, |fabric| {
+        fabric.restart_over_ipv6()?;
+        let tunnels = fabric.host(0).control.text(&["tunnel", "list"])?;
+        ensure!(tunnels.contains("fd00:31::2") && !tunnels.contains("172.31.0.2"), "{tunnels}");
+        checks::all(fabric)
+    })
+}
+
+#[test]
 fn a_change_is_in_force_when_its_command_returns() -> Result<()> {
     scenario::on_fabric("a_change_is_in_force_when_its_command_returns", PROBE, |fabric| {
         checks::telnet_is_blocked(fabric)?;

@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::{
     address::{Address, HostAddress, Trust},
+    completion::{CompleteNames, Completions},
     error::CtlError,
     host, net,
     output::Format,
@@ -191,6 +192,9 @@ pub enum Command {
     /// Hosts that may be a gateway
     #[command(subcommand)]
     HaChassisGroup(net::command::Command<net::ha_chassis_group::HaChassisGroupSpec>),
+    /// Values that matches and load balancers refer to as ^NAME, others on each chassis
+    #[command(subcommand)]
+    TemplateVariable(net::command::Command<net::template_variable::TemplateVariableSpec>),
     /// Bounds on what packets ask hosts for
     #[command(subcommand)]
     ControlPlaneLimits(net::command::Command<net::limits::LimitsSpec>),
@@ -297,6 +301,9 @@ pub enum Command {
     Pki(pki::Command),
     /// Print a shell's completions
     Completions(Completions),
+    /// Print names that may come next, for completions
+    #[command(hide = true)]
+    CompleteNames(CompleteNames),
 }
 
 impl Command {
@@ -318,6 +325,7 @@ impl Command {
             Self::Names(command) => command.writes(),
             Self::LoadBalancerGroup(command) => command.writes(),
             Self::HaChassisGroup(command) => command.writes(),
+            Self::TemplateVariable(command) => command.writes(),
             Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(command) => command.writes(),
@@ -350,7 +358,8 @@ impl Command {
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Pki(_)
-            | Self::Completions(_) => false,
+            | Self::Completions(_)
+            | Self::CompleteNames(_) => false,
         }
     }
 
@@ -375,6 +384,7 @@ impl Command {
             Self::Names(command) => command.run(session).await,
             Self::LoadBalancerGroup(command) => command.run(session).await,
             Self::HaChassisGroup(command) => command.run(session).await,
+            Self::TemplateVariable(command) => command.run(session).await,
             Self::ControlPlaneLimits(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,
@@ -418,28 +428,15 @@ impl Command {
             Self::Lab(command) => command.run(session).await,
             Self::Pki(command) => command.run(session),
             Self::Completions(command) => command.run(session),
+            Self::CompleteNames(command) => command.run(session).await,
         }
-    }
-}
-
-/// Print a shell's completions.
-#[derive(Debug, Args)]
-pub struct Completions {
-    /// The shell
-    #[arg(value_enum)]
-    shell: clap_complete::Shell,
-}
-
-impl Completions {
-    fn run(&self, session: &mut Session<'_>) -> Result<(), CtlError> {
-        let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "vswitchctl", &mut text);
-        session.out.write_all(&text).map_err(CtlError::Output)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]

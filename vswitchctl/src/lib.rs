@@ -25,6 +25,7 @@ pub mod address;
 pub mod bridge_word;
 pub mod cli;
 pub mod client;
+pub mod completion;
 pub mod error;
 pub mod file;
 pub mod host;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -62,17 +62,18 @@ pub struct RunOptions {
     /// Address that other hosts send tunnelled packets to; it must be on the uplink. Of a lab with a
     /// controller any, for it has an uplink that leads nowhere.
     #[arg(long, value_name = "IP")]
-    pub encap_ip: Option<Ipv4Addr>,
+    pub encap_ip: Option<IpAddr>,
     /// Interface that carries tunnelled packets. The host keeps all its other traffic.
     #[arg(long, value_name = "INTERFACE", requires = "encap_ip")]
     pub uplink: Option<String>,
     /// How other hosts may send to this one, the way it likes best first: `geneve`, `vxlan` or
-    /// both, as `vxlan,geneve`. Each host sends by the first one that it has itself
+    /// both, as `vxlan,geneve`. Each host sends by the first one that it has itself. Rules by hand
+    /// (--standalone) may have `gre` as well
     #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "geneve", value_parser = encap_type)]
     pub encap_type: Vec<TunnelKind>,
     /// Without a network: who may send tunnelled packets, and whom rules may send them to; repeat it
     #[arg(long, value_name = "IP", requires_all = ["standalone", "uplink"])]
-    pub tunnel_peer: Vec<Ipv4Addr>,
+    pub tunnel_peer: Vec<IpAddr>,
     /// Controller: https://HOST:PORT, http://HOST:PORT, HOST:PORT (with --credentials the former) or
     /// unix:///PATH. Where a network has several, repeat it: when one does not answer, the next is
     /// asked. None: forward what is known.
@@ -152,6 +153,10 @@ pub struct RunOptions {
     /// `vswitchctl worker --help`.
     #[arg(long, conflicts_with = "virtual")]
     pub auto_balance: bool,
+    /// Where the vswitch-holder listens that has started this daemon: sockets of ports and
+    /// tracked connections then outlive the daemon; see docs/restarts.md.
+    #[arg(long, value_name = "PATH", conflicts_with = "virtual")]
+    pub holder: Option<PathBuf>,
     /// What to log, for example `info` or `dataplane=debug`.
     #[arg(long, default_value = "info")]
     pub log: String,
@@ -189,6 +194,9 @@ impl RunOptions {
             (false, true) if self.uplink.is_none() => Err("--encap-ip needs its --uplink"),
             (true, true) if !has_network => Err("--virtual takes --encap-ip only with a --controller"),
             (true, false) if has_network => Err("--virtual with a --controller needs an --encap-ip"),
+            _ if self.encap_type.contains(&TunnelKind::Gre) && !self.standalone => {
+                Err("--encap-type gre is for --standalone: it has no room for a port of the network")
+            }
             _ if self.encap_type.iter().collect::<BTreeSet<_>>().len() < self.encap_type.len() => {
                 Err("--encap-type has one twice")
             }
@@ -213,13 +221,13 @@ impl RunOptions {
     /// The tunnel endpoint, when this host has one.
     pub fn endpoint(&self) -> Option<(String, IpAddr)> {
         let uplink = if self.r#virtual { Some(LAB_UPLINK.to_owned()) } else { self.uplink.clone() };
-        Some((uplink?, IpAddr::V4(self.encap_ip?)))
+        Some((uplink?, self.encap_ip?))
     }
 }
 
 /// Reads the name of an encapsulation.
 fn encap_type(name: &str) -> Result<TunnelKind, String> {
-    TunnelKind::of_name(name).ok_or_else(|| "write geneve or vxlan, or both with a comma".to_owned())
+    TunnelKind::of_name(name).ok_or_else(|| "write geneve, vxlan or gre, or several with commas".to_owned())
 }
 
 /// Reads a pin.
@@ -274,7 +282,9 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().encap_type, [TunnelKind::Geneve]);
         assert_eq!(types("vxlan").unwrap(), [TunnelKind::Vxlan]);
         assert_eq!(types("vxlan,geneve").unwrap(), [TunnelKind::Vxlan, TunnelKind::Geneve]);
-        assert!(types("gre").is_err() && types("").is_err());
+        assert!(types("stt").is_err() && types("").is_err());
+        assert!(parse(&["--encap-type", "geneve,gre"]).unwrap().check().is_err());
+        assert!(parse(&["--standalone", "--encap-type", "geneve,gre"]).unwrap().check().is_ok());
         assert!(parse(&["--encap-type", "vxlan,vxlan"]).unwrap().check().is_err());
         assert!(parse(&["--tunnel-peer", "192.0.2.2"]).is_err());
         let by_hand =

@@ -3,17 +3,19 @@
 use std::{
     fs,
     future::Future,
+    net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use credentials::{Address, Credentials, Dial, Role};
-use dataplane::{Balancing, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
+use dataplane::{Balancing, Beginning, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use flowtable::quota::Quota;
 use futures::FutureExt as _;
 use supervision::{http, notify};
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
@@ -22,6 +24,7 @@ use crate::{
     agent, bfd,
     cli::{self, RunOptions},
     endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
+    holder::Holder,
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
     service::{self, EndpointServer, Metrics, Service, Socket},
@@ -33,6 +36,8 @@ use crate::{
 const ENDPOINTS_DIR: &str = "endpoints";
 /// How often ports are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long a successor waits for the metrics' address.
+const BIND_LIMIT: Duration = Duration::from_secs(5);
 /// How often bridges' protocols are looked after.
 const PROTOCOLS: Duration = Duration::from_millis(100);
 /// How long what packets make may wait for more of it.
@@ -47,13 +52,21 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let controller = controller(&options)?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
-    // The socket first: it shows whether another daemon runs here.
-    let socket = Socket::bind(&options.socket)?;
+    let holder = options.holder.as_deref().map(Holder::connect).transpose()?;
+    let successor = holder.clone().filter(Holder::is_successor);
+    // The socket first: it shows whether another daemon runs here. A successor knows.
+    let socket = match successor {
+        Some(_) => None,
+        None => Some(Socket::bind(&options.socket)?),
+    };
     let state = options.state_dir().map_or(Ok(StateDir::none()), StateDir::open)?;
     let clock = options.r#virtual.then(VirtualClock::new);
-    let dataplane = Dataplane::start(dataplane_config(&options, clock.clone()))?;
+    // No packet is taken before there are rules for it.
+    let beginning = Beginning { holds_back: true, ..Beginning::default() };
+    let beginning = holder.as_ref().map_or(beginning, Holder::beginning);
+    let dataplane = Dataplane::start_with(dataplane_config(&options, clock.clone()), beginning)?;
     // Before anything is attached: an address that cannot be had is a wrong option.
-    let metrics = match options.metrics {
+    let metrics = match options.metrics.filter(|_| successor.is_none()) {
         Some(address) => Some(http::bind(address).await.with_context(|| format!("--metrics {address}"))?),
         None => None,
     };
@@ -73,6 +86,19 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
 
     let said = agent::Said::of(&host);
     let host = SharedHost::new(host);
+    if !options.r#virtual {
+        underlay::look_ahead(&host).await;
+    }
+    if let Some(holder) = successor.clone() {
+        tokio::task::spawn_blocking(move || holder.wait_for_turn()).await??;
+    }
+    begin(&host, holder).await?;
+    // The daemon before is ending.
+    let socket = socket.map_or_else(|| Socket::replace(&options.socket), Ok)?;
+    let metrics = match options.metrics.filter(|_| successor.is_some()) {
+        Some(address) => bind_late(address).await,
+        None => metrics,
+    };
     let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     keep(&host, controller.map(|controller| (controller, said)));
@@ -104,6 +130,41 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes packets from now on; the holder is told, and listened to.
+async fn begin(host: &SharedHost, holder: Option<Holder>) -> anyhow::Result<()> {
+    let told = holder.clone();
+    let begin = move |host: &mut Host| {
+        host.begin(|| {
+            if let Some(Err(error)) = told.map(|holder| holder.begun()) {
+                tracing::warn!(%error, "vswitch-holder cannot be told that packets are forwarded");
+            }
+        })
+    };
+    host.with(begin).await?;
+    if let Some(holder) = holder {
+        if let Err(error) = holder.forget_rest() {
+            tracing::warn!(%error, "vswitch-holder holds what nobody needs");
+        }
+        holder.follow(host.clone())?;
+    }
+    Ok(())
+}
+
+/// Metrics at an address that the daemon before has until it has ended.
+async fn bind_late(address: SocketAddr) -> Option<TcpListener> {
+    let deadline = Instant::now() + BIND_LIMIT;
+    loop {
+        match http::bind(address).await {
+            Ok(listener) => return Some(listener),
+            Err(error) if Instant::now() >= deadline => {
+                tracing::error!(%error, %address, "no metrics are shown");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 /// The containers' interfaces of the last run, which this one looks after.

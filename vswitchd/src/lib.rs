@@ -7,7 +7,7 @@
 //!    transaction; publishes one snapshot; waits until the workers forward by it.
 //! 3. [`agent`] acknowledges the revision, with what could not be realised.
 //!
-//! Beside it: [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
+//! Beside it: [`holder`] is how the next daemon goes on where this one ends, [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
 //! outlives the process, [`responder`] answers packets of the logical network, [`endpoint`]
 //! makes containers' interfaces, [`service`] answers `vswitchctl` and the shims, [`log`]
 //! changes what is logged, [`doctor`] says what the host can do, [`lab`] is what is between
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod daemon;
 pub mod doctor;
 pub mod endpoint;
+pub mod holder;
 pub mod host;
 pub mod lab;
 pub mod log;

@@ -29,6 +29,21 @@ const SEARCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Events within this time are answered at once.
 const SETTLE: Duration = Duration::from_millis(10);
 
+/// Looks once, before packets are taken: those for peers that the host knows the way to do not wait
+/// until it is followed.
+pub async fn look_ahead(host: &SharedHost) {
+    let (uplink, wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
+    let peers = wanted.borrow().clone();
+    let Some(uplink) = uplink.filter(|_| !peers.is_empty()) else { return };
+    let Ok((connection, handle, _)) = rtnetlink::new_connection() else { return };
+    let connection = tokio::spawn(connection);
+    // Whatever is wrong is told when the tables are followed.
+    if let Ok(found) = look_up(&handle, &uplink, &peers).await {
+        host.with(move |host| host.set_next_hops(found)).await;
+    }
+    connection.abort();
+}
+
 /// Follows the host's tables until the task is dropped.
 ///
 /// # Errors
@@ -36,7 +51,8 @@ const SETTLE: Duration = Duration::from_millis(10);
 pub async fn run(host: SharedHost) -> anyhow::Result<()> {
     let (uplink, mut wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
     let Some(uplink) = uplink else { return Ok(()) };
-    let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route];
+    let groups =
+        [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let (connection, handle, mut events) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
     loop {

@@ -47,6 +47,15 @@ pub(crate) struct Bench {
     /// Containers by CNI on a host that has hundreds: how long each takes, until its first ping is answered.
     #[arg(long, conflicts_with = "vs_ovs")]
     attach: bool,
+    /// The switch killed and upgraded under traffic, again and again: for how long nothing comes, and what is lost.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    restart: bool,
+    /// How often it is killed.
+    #[arg(long, value_name = "N", requires = "restart", default_value_t = 1000)]
+    crashes: usize,
+    /// How often it is upgraded.
+    #[arg(long, value_name = "N", requires = "restart", default_value_t = 100)]
+    upgrades: usize,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -65,7 +74,7 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(
-            if self.vs_ovs || self.veth || self.vhost || self.attach {
+            if self.vs_ovs || self.veth || self.vhost || self.attach || self.restart {
                 Purpose::Demo
             } else {
                 Purpose::Build
@@ -80,6 +89,7 @@ impl Bench {
         match () {
             () if self.compile => self.changes(),
             () if self.attach => self.attachments(),
+            () if self.restart => self.restarts(),
             () if self.veth => self.containers(),
             () if self.vhost => self.guests(),
             () if self.vs_ovs => self.compare(),
@@ -143,6 +153,25 @@ impl Bench {
             command.env("FERROFLOW_ATTACH_JSON", root().join("docs/performance/attach.json"));
         }
         show(&mut command, None)
+    }
+
+    fn restarts(self) -> Result<()> {
+        let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "vswitch-holder"];
+        let programs = ["--package", "ferroflow-tests", "--bins"];
+        show(cargo(&["build", "--release"]).args(daemons).args(programs), None)?;
+        let killed = "a_switch_that_is_killed_again_and_again_forgets_no_connection_and_lets_nobody_in";
+        for (test, n, file) in
+            [(killed, self.crashes, "crashes"), ("an_upgrade_loses_nothing", self.upgrades, "upgrades")]
+        {
+            let mut command =
+                cargo(&["test", "--release", "--package", "ferroflow-tests", "--test", "outages", "--"]);
+            command.args(["--exact", test, "--nocapture"]).env("FERROFLOW_CYCLES", n.to_string());
+            if self.save {
+                command.env("FERROFLOW_OUTAGES_JSON", root().join(format!("docs/performance/{file}.json")));
+            }
+            show(&mut command, None)?;
+        }
+        Ok(())
     }
 
     fn containers(self) -> Result<()> {

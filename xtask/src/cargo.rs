@@ -1,7 +1,7 @@
 //! Cargo, as seen by the person at the terminal: its output is theirs, and it ends when they say so.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +31,14 @@ pub(crate) fn cargo(words: &[&str]) -> Command {
 /// When it fails, at the deadline, and when a stop is requested; it is ended then.
 pub(crate) fn show(command: &mut Command, deadline: Option<Instant>) -> Result<()> {
     let mut child = command.spawn().with_context(|| format!("cannot run {}", describe(command)))?;
+    await_end(&mut child, command, deadline)
+}
+
+/// The same for a command that runs already.
+///
+/// # Errors
+/// The same.
+pub(crate) fn await_end(child: &mut Child, command: &Command, deadline: Option<Instant>) -> Result<()> {
     loop {
         if let Some(status) = child.try_wait()? {
             // At Ctrl-C the terminal has told the command as well: it is no failure of its own then.

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use ferroflow_tests::{privilege, say};
 
+use crate::again;
 use crate::cargo::{cargo, show};
 use crate::packages::{self, Purpose};
 use crate::progress::Progress;
@@ -46,13 +47,16 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
     } else {
         tests.env_remove(privilege::UNPRIVILEGED);
     }
-    show(&mut tests, deadline)?;
+    let unsteady = again::test(&mut tests, deadline)?;
     progress.step("comparing the switch with the oracle");
     soak::run(soak::PER_RUN, None, deadline)?;
     progress.step("comparing what is compiled change by change with what is compiled at once");
     soak::changes(soak::CHANGES_PER_RUN, deadline)?;
     progress.step("replaying the fuzzing corpus at full speed");
     show(&mut cargo(&["test", "--quiet", "--profile", "soak", "--package", "ferroflow-fuzz"]), deadline)?;
+    for scenario in &unsteady {
+        say(&format!("UNSTEADY, failed once and then passed alone: {scenario}"));
+    }
     progress.step(if skips {
         "all tests that need no root pass; the others were SKIPPED"
     } else {

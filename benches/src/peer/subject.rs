@@ -214,6 +214,7 @@ fn arguments(workload: &Workload) -> String {
     let encap = match workload.way {
         Way::Decap(flowtable::program::TunnelKind::Vxlan) => 1,
         Way::Decap(flowtable::program::TunnelKind::Geneve) => 2,
+        Way::Decap(flowtable::program::TunnelKind::Gre) => unreachable!("no workload is of GRE"),
         Way::Ports | Way::Encap(_) => 0,
     };
     format!(

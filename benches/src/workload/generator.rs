@@ -173,6 +173,7 @@ fn write_outer(frame: &mut [u8], kind: TunnelKind) {
     let (port, tunnel_header) = match kind {
         TunnelKind::Vxlan => (4789_u16, [8, 0, 0, 0]),
         TunnelKind::Geneve => (6081, [0, 0, 0x65, 0x58]),
+        TunnelKind::Gre => unreachable!("no workload is of GRE"),
     };
     frame[36..38].copy_from_slice(&port.to_be_bytes());
     frame[38..40].copy_from_slice(&((len - 34) as u16).to_be_bytes());

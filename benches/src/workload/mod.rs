@@ -145,8 +145,5 @@ pub struct Workload {
 
 /// The word for a tunnel of a kind, in names and in Open vSwitch's database.
 pub fn tunnel_name(kind: TunnelKind) -> &'static str {
-    match kind {
-        TunnelKind::Geneve => "geneve",
-        TunnelKind::Vxlan => "vxlan",
-    }
+    kind.name()
 }

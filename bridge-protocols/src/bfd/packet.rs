@@ -1,7 +1,10 @@
 //! Control packets of bidirectional forwarding detection (RFC 5880 §4.1), and the frames
-//! that carry them: Ethernet, IPv4, UDP (RFC 5881 §4).
+//! that carry them: Ethernet, IPv4 or IPv6, UDP (RFC 5881 §4).
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use flowtable::{checksum, types::MacAddr};
 
@@ -13,6 +16,7 @@ const LEN: usize = 24;
 /// Lengths of the headers around it.
 const ETH: usize = 14;
 const IPV4: usize = 20;
+const IPV6: usize = 40;
 const UDP: usize = 8;
 /// RFC 5881 §5: whoever is further than one hop away cannot send with this TTL.
 const TTL: u8 = 255;
@@ -64,18 +68,18 @@ pub struct Path {
     /// Ethernet addresses of this end and the other one.
     pub macs: (MacAddr, MacAddr),
     /// IP addresses, likewise.
-    pub ips: (Ipv4Addr, Ipv4Addr),
+    pub ips: (IpAddr, IpAddr),
 }
 
 impl Path {
     /// Within the tunnel from one address to another.
-    pub const fn within_tunnel(from: Ipv4Addr, to: Ipv4Addr) -> Self {
+    pub const fn within_tunnel(from: IpAddr, to: IpAddr) -> Self {
         Self { macs: (WITHIN, ANY_END), ips: (from, to) }
     }
 
     /// By a link to whoever is at its other end, as Open vSwitch has it where nothing else is said.
     pub const fn by_link(own: MacAddr) -> Self {
-        let ips = (Ipv4Addr::new(169, 254, 1, 1), Ipv4Addr::new(169, 254, 1, 0));
+        let ips = (IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)), IpAddr::V4(Ipv4Addr::new(169, 254, 1, 0)));
         Self { macs: (own, ANY_END), ips }
     }
 }
@@ -150,35 +154,61 @@ impl ControlPacket {
         is_sound.then_some(packet)
     }
 
-    /// The frame that takes it there.
+    /// The frame that takes it there. When the addresses are not of one family, the other end's
+    /// counts as its own.
     pub fn frame(&self, path: &Path) -> Vec<u8> {
-        let Path { macs: (own, other), ips: (from, to) } = path;
-        let mut ip = vec![0x45, 0xc0, 0, (IPV4 + UDP + LEN) as u8, 0, 0, 0x40, 0, TTL, 17, 0, 0];
-        ip.extend(from.octets());
-        ip.extend(to.octets());
-        let sum = checksum::Sum::default().bytes(&ip).checksum().to_be_bytes();
-        ip[10..12].copy_from_slice(&sum);
-        let mut frame = Vec::with_capacity(ETH + IPV4 + UDP + LEN);
-        frame.extend(other.octets());
-        frame.extend(own.octets());
-        frame.extend([0x08, 0x00]);
-        frame.extend(ip);
-        frame.extend(SOURCE_PORT.to_be_bytes());
-        frame.extend(UDP_PORT.to_be_bytes());
-        // UDP over IPv4 needs no checksum (RFC 768); what is damaged on a link is dropped there.
-        frame.extend([0, (UDP + LEN) as u8, 0, 0]);
-        frame.extend(self.encode());
-        frame
+        let Path { macs: (own, other), ips } = path;
+        let mut udp = Vec::with_capacity(UDP + LEN);
+        udp.extend(SOURCE_PORT.to_be_bytes());
+        udp.extend(UDP_PORT.to_be_bytes());
+        udp.extend([0, (UDP + LEN) as u8, 0, 0]);
+        udp.extend(self.encode());
+        let (eth_type, ip) = match *ips {
+            (IpAddr::V6(from), to) => {
+                let to = if let IpAddr::V6(to) = to { to } else { from };
+                // Over IPv6 there must be a checksum (RFC 8200 §8.1).
+                let pseudo = checksum::pseudo_ipv6(from.to_bits(), to.to_bits(), 17, udp.len());
+                let sum = match pseudo.bytes(&udp).checksum() {
+                    0 => u16::MAX,
+                    sum => sum,
+                };
+                udp[6..8].copy_from_slice(&sum.to_be_bytes());
+                let mut ip = vec![0x6c, 0, 0, 0, 0, (UDP + LEN) as u8, 17, TTL];
+                ip.extend(from.octets());
+                ip.extend(to.octets());
+                ([0x86, 0xdd], ip)
+            }
+            (IpAddr::V4(from), to) => {
+                let to = if let IpAddr::V4(to) = to { to } else { from };
+                // UDP over IPv4 needs no checksum (RFC 768); what is damaged on a link is dropped there.
+                let mut ip = vec![0x45, 0xc0, 0, (IPV4 + UDP + LEN) as u8, 0, 0, 0x40, 0, TTL, 17, 0, 0];
+                ip.extend(from.octets());
+                ip.extend(to.octets());
+                let sum = checksum::Sum::default().bytes(&ip).checksum().to_be_bytes();
+                ip[10..12].copy_from_slice(&sum);
+                ([0x08, 0x00], ip)
+            }
+        };
+        [&other.octets()[..], &own.octets(), &eth_type, &ip, &udp].concat()
     }
 
     /// The packet in a frame, and who sent it.
-    pub fn of_frame(frame: &[u8]) -> Option<(Ipv4Addr, Self)> {
-        let ip = frame.get(ETH..ETH + IPV4)?;
-        let is_ip = frame.get(ETH - 2..ETH) == Some(&[0x08, 0x00]) && ip.first() == Some(&0x45);
-        let is_plain = is_ip && ip.get(8) == Some(&TTL) && ip.get(9) == Some(&17);
-        let from: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
-        let packet = Self::decode(frame.get(ETH + IPV4 + UDP..)?)?;
-        is_plain.then(|| (from.into(), packet))
+    pub fn of_frame(frame: &[u8]) -> Option<(IpAddr, Self)> {
+        let (eth_type, ip) = (frame.get(ETH - 2..ETH)?, frame.get(ETH..)?);
+        let (from, header_len) = match (eth_type, ip.first()?) {
+            ([0x08, 0x00], 0x45) => {
+                let from: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
+                let is_plain = ip.get(8) == Some(&TTL) && ip.get(9) == Some(&17);
+                (is_plain.then(|| IpAddr::from(from))?, IPV4)
+            }
+            ([0x86, 0xdd], version) if version >> 4 == 6 => {
+                let from: [u8; 16] = ip.get(8..24)?.try_into().ok()?;
+                let is_plain = ip.get(7) == Some(&TTL) && ip.get(6) == Some(&17);
+                (is_plain.then(|| IpAddr::from(from))?, IPV6)
+            }
+            _ => return None,
+        };
+        Some((from, Self::decode(ip.get(header_len + UDP..)?)?))
     }
 }
 
@@ -205,15 +235,23 @@ mod tests {
         let bytes = packet().encode();
         assert_eq!(bytes[..12], [0x21, 0xe0, 3, 24, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(bytes[12..], [0, 4, 0x93, 0xe0, 0, 3, 0x0d, 0x40, 0, 0, 0, 0]);
-        let (from, to) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let (from, to) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let frame = packet().frame(&Path::within_tunnel(from, to));
         assert_eq!(ControlPacket::of_frame(&frame), Some((from, packet())));
         assert_eq!(checksum::Sum::default().bytes(&frame[14..34]).checksum(), 0, "IPv4 checksum");
+        let (from, to) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let frame = packet().frame(&Path::within_tunnel(from, to));
+        assert_eq!(ControlPacket::of_frame(&frame), Some((from, packet())));
+        assert_eq!((frame.len(), &frame[12..22]), (86, &[0x86, 0xdd, 0x6c, 0, 0, 0, 0, 32, 17, 255][..]));
+        let bits = |ip| if let IpAddr::V6(ip) = ip { ip.to_bits() } else { 0 };
+        let pseudo = checksum::pseudo_ipv6(bits(from), bits(to), 17, 32);
+        assert_eq!(pseudo.bytes(&frame[54..]).checksum(), 0, "UDP checksum");
     }
 
     #[test]
     fn what_is_none_is_discarded() {
-        let frame = packet().frame(&Path::within_tunnel(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST));
+        let frame =
+            packet().frame(&Path::within_tunnel(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()));
         for len in 0..frame.len() {
             assert_eq!(ControlPacket::of_frame(&frame[..len]), None);
         }

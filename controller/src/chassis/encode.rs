@@ -10,7 +10,7 @@ use ovn_northd_lite::{
     punt::Service,
     southbound::{
         Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Probe, Session,
-        Southbound, Wire,
+        Shaping, Southbound, Wire,
     },
 };
 
@@ -102,6 +102,11 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         wire: wire(binding.wire),
         probes: binding.probes.into_iter().map(probe).collect(),
         sessions: binding.sessions.into_iter().map(session).collect(),
+        shaping: binding.shaping.map(|Shaping { min, max, burst }| pb::Shaping {
+            min_rate: min.unwrap_or_default(),
+            max_rate: max.unwrap_or_default(),
+            burst: burst.unwrap_or_default(),
+        }),
         advertises: binding.advertises.map(|advertises| pb::Advertises {
             mac: advertises.mac.octets().to_vec(),
             message: advertises.message,

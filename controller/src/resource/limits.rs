@@ -69,6 +69,10 @@ pub const MAX_NEXT_HOPS: usize = 64;
 pub const MAX_VIRTUAL_PARENTS: usize = 64;
 /// Hosts that may be one gateway.
 pub const MAX_CANDIDATES: usize = 64;
+/// Values of a variable, of all chassis.
+pub const MAX_TEMPLATE_VALUES: usize = 65_536;
+/// Bytes of a value.
+pub const MAX_TEMPLATE_VALUE_LEN: usize = 128;
 /// Ranges of addresses that a switch does not give.
 pub const MAX_EXCLUDED: usize = 1024;
 /// Records of a list of names.

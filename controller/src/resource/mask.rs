@@ -78,7 +78,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 network_name, tag, parent, gateway_chassis, dhcpv4_options, dhcpv6_options, hostname,
                 virtual_ip, virtual_parents, learn_fdb, disable_arp_nd_rsp, receive_multicast,
                 disable_garp_rarp, arp_proxy, requested_chassis, peer, multicast_flood,
-                multicast_flood_reports, ha_chassis_group;
+                multicast_flood_reports, ha_chassis_group, qos_min_rate, qos_max_rate, qos_burst,
+                nat_addresses;
                 "tunnel_key", "chassis", "up", "dynamic_addresses", "virtual_parent", "multicast_groups")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
@@ -99,12 +100,13 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
             copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,
-                affinity_timeout, skip_snat, neighbor_responder, add_route, event;)
+                affinity_timeout, skip_snat, neighbor_responder, add_route, event, templates;)
         }
         (Wire::LoadBalancerGroup(to), Wire::LoadBalancerGroup(from)) => {
             copy_field!(path, to, from; load_balancers;)
         }
         (Wire::HaChassisGroup(to), Wire::HaChassisGroup(from)) => copy_field!(path, to, from; chassis;),
+        (Wire::TemplateVariable(to), Wire::TemplateVariable(from)) => copy_field!(path, to, from; values;),
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
                 stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port,
@@ -138,6 +140,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::LoadBalancer(_)
             | Wire::LoadBalancerGroup(_)
             | Wire::HaChassisGroup(_)
+            | Wire::TemplateVariable(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)

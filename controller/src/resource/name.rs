@@ -68,6 +68,8 @@ kinds! {
     LoadBalancerGroup LoadBalancerGroup ["load-balancer-groups"] "load_balancer_group";
     /// Hosts that may be a gateway, with a name.
     HaChassisGroup HaChassisGroup ["ha-chassis-groups"] "ha_chassis_group";
+    /// Values that are others on each chassis.
+    TemplateVariable TemplateVariable ["template-variables"] "template_variable";
     /// A translation of a router.
     Nat Nat ["routers", "nats"] "nat";
     /// A rule that overrules a router's routes.

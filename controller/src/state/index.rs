@@ -7,7 +7,7 @@ use std::{
 };
 
 use flowtable::types::MacAddr;
-use ovn_northd_lite::model::Gateway;
+use ovn_northd_lite::model::{Gateway, TemplateService};
 
 use super::{Record, keys};
 use crate::resource::{Access, Attachment, Kind, Name, Spec};
@@ -198,6 +198,10 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
         Spec::Router(router) => {
             let named = balancers(&router.load_balancers, &router.balancer_groups).into_iter();
             named.chain(limits(&router.limits)).collect()
+        }
+        Spec::LoadBalancer(balancer) => {
+            let ids = balancer.templates.iter().flat_map(TemplateService::variables);
+            ids.map(|id| format!("template-variables/{id}")).collect()
         }
         Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
         Spec::QosRule(rule) => ovn_northd_lite::sets_of(&rule.matching),

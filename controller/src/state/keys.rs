@@ -28,6 +28,7 @@ pub(super) fn scope(name: &Name) -> Option<String> {
         | Kind::LoadBalancer
         | Kind::LoadBalancerGroup
         | Kind::HaChassisGroup
+        | Kind::TemplateVariable
         | Kind::Nat
         | Kind::RouterPolicy
         | Kind::DhcpOptions
@@ -49,6 +50,7 @@ pub(super) fn is_valid(name: &Name, key: u32) -> bool {
         | Kind::LoadBalancer
         | Kind::LoadBalancerGroup
         | Kind::HaChassisGroup
+        | Kind::TemplateVariable
         | Kind::Nat
         | Kind::RouterPolicy
         | Kind::DhcpOptions

@@ -274,6 +274,7 @@ impl Record {
             | Wire::PortGroup(_)
             | Wire::LoadBalancerGroup(_)
             | Wire::HaChassisGroup(_)
+            | Wire::TemplateVariable(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)

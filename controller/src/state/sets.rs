@@ -1,8 +1,9 @@
-//! What is named by others: an ACL names only sets that there are, a switch, port or router
-//! only load balancers, DHCP options, names and limits that there are, and what is named
-//! stays.
+//! What is named by others: an ACL names only sets and variables that there are, a load balancer
+//! only variables, a switch, port or router only load balancers, DHCP options, names and limits
+//! that there are, and what is named stays.
 
 use ferroflow_proto::northbound::resource::Spec as Wire;
+use ovn_northd_lite::template;
 
 use super::{Draft, Reason, Record, index};
 use crate::resource::{Kind, Name, Spec};
@@ -30,6 +31,7 @@ pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason
         | Kind::Names
         | Kind::Limits => vec![name.to_string()],
         Kind::AddressSet => vec![format!("${id}")],
+        Kind::TemplateVariable => vec![name.to_string(), template::set_of(id)],
         Kind::PortGroup => vec![format!("@{id}"), format!("${id}_ip4"), format!("${id}_ip6")],
         _ => Vec::new(),
     };
@@ -52,6 +54,7 @@ fn field_of(set: &str, kind: Kind) -> &'static str {
         Kind::Limits => "control_plane_limits",
         Kind::LoadBalancerGroup => "load_balancer_groups",
         Kind::HaChassisGroup => "ha_chassis_group",
+        Kind::TemplateVariable => "templates",
         _ => "load_balancers",
     }
 }
@@ -61,7 +64,11 @@ fn target_of(set: &str) -> Result<Name, Reason> {
     if set.contains('/') {
         return Ok(Name::parse(set)?);
     }
-    let collection = if set.starts_with('@') { "port-groups" } else { "address-sets" };
+    let collection = match set.chars().next() {
+        Some('@') => "port-groups",
+        Some('^') => "template-variables",
+        _ => "address-sets",
+    };
     Ok(Name::parse(&format!("{collection}/{}", set.get(1..).unwrap_or_default()))?)
 }
 

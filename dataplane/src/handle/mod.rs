@@ -8,7 +8,10 @@ mod queues;
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -28,6 +31,7 @@ pub use self::queues::{AssignError, Reading};
 use crate::{
     balance::Balancer,
     config::{AfXdpConfig, DataplaneConfig, Pin, PortId},
+    keep::Beginning,
     pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
     port::{
         afxdp::Memories,
@@ -85,6 +89,9 @@ pub struct Dataplane {
     last_reading: Mutex<Option<Reading>>,
     af_xdp: AfXdpConfig,
     memories: Memories,
+    beginning: Beginning,
+    /// Another process still forwards: some ports are its alone.
+    is_waiting: AtomicBool,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,12 +104,20 @@ impl Dataplane {
     /// # Errors
     /// There is no worker, or one could not start; then none runs.
     pub fn start(config: DataplaneConfig) -> Result<Self, StartError> {
+        Self::start_with(config, Beginning::default())
+    }
+
+    /// The same, after another process or before the next one.
+    ///
+    /// # Errors
+    /// There is no worker, or one could not start; then none runs.
+    pub fn start_with(config: DataplaneConfig, beginning: Beginning) -> Result<Self, StartError> {
         if config.workers.is_empty() {
             return Err(StartError::NoWorker);
         }
         sys::thread::raise_memlock_limit();
         let (fabric, receivers) =
-            Fabric::new(&config).map_err(|source| StartError::Spawn { worker: 0, source })?;
+            Fabric::new(&config, &beginning).map_err(|source| StartError::Spawn { worker: 0, source })?;
         let mut dataplane = Self {
             fabric: Arc::new(fabric),
             threads: Vec::new(),
@@ -114,6 +129,8 @@ impl Dataplane {
             last_reading: Mutex::default(),
             af_xdp: config.af_xdp,
             memories: Memories::default(),
+            is_waiting: AtomicBool::new(beginning.is_successor),
+            beginning,
         };
         for (worker, jobs) in receivers.into_iter().enumerate() {
             // On an error, dropping `dataplane` stops those that run already.
@@ -122,6 +139,39 @@ impl Dataplane {
             dataplane.threads.push(thread);
         }
         Ok(dataplane)
+    }
+
+    /// Takes packets from now on; connections are those that the process before has left. For a
+    /// dataplane that holds back; otherwise it does nothing.
+    pub fn begin(&self) {
+        self.is_waiting.store(false, Relaxed);
+        self.fabric.begin();
+    }
+
+    /// Takes no packet any more, sends all that it has taken, and leaves connections in good order
+    /// for a successor.
+    pub fn pause(&self) {
+        self.fabric.hold();
+        for seat in self.fabric.seats() {
+            // Jobs run between rounds: the round in which a packet was taken is over, and with it
+            // what the packet became has been sent.
+            let _ = seat.ask(Worker::send_off);
+        }
+        // Once more, for packets that one worker had left to another.
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(Worker::send_off);
+        }
+        self.fabric.park();
+    }
+
+    /// Goes on after a pause, when nobody else has.
+    pub fn go_on(&self) {
+        self.fabric.begin();
+    }
+
+    /// Another process still forwards.
+    pub fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Relaxed)
     }
 
     /// Switches frames as if a memory port had received them, and returns when that is

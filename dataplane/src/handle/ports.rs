@@ -9,6 +9,7 @@ use crate::{
     bridges::patch,
     config::{Device, PortId, PortSpec, Steering},
     handle::DetachError,
+    keep::Keeper,
     pmd::{Seat, SharedRates, SwitchedPort},
     port::{
         AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Hold, OnInterface, Opened, PortReport, afxdp,
@@ -69,6 +70,9 @@ impl Dataplane {
         }
         if lock(&self.ports).contains_key(&port) {
             return Err(AttachError::InUse(port));
+        }
+        if !self.may_have(&device) {
+            return Err(AttachError::NotYet(name));
         }
         let is_link = matches!(device, Device::Patch);
         let opened = self.open(&name, device)?;
@@ -135,6 +139,9 @@ impl Dataplane {
         });
         registered.spare.clear();
         drop((queues, closed));
+        if let (Some(keeper), Some(on)) = (self.keeper(), &registered.interface) {
+            keeper.forget(&vnet::kept_name(registered.kind, &on.name));
+        }
         let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.take_drops(port)).unwrap_or_default();
         let drops = seats.iter().flat_map(drops).collect();
         tracing::info!(%port, name = registered.name, "port detached");
@@ -232,15 +239,39 @@ impl Dataplane {
         }
     }
 
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.beginning.keeper.as_deref()
+    }
+
+    fn is_kept(&self, kind: &str, interface: &str) -> bool {
+        self.keeper().is_some_and(|keeper| keeper.has(&vnet::kept_name(kind, interface)))
+    }
+
+    /// No other process has the device for itself.
+    fn may_have(&self, device: &Device) -> bool {
+        match device {
+            _ if !self.is_waiting() => true,
+            Device::Patch | Device::Memory(_) | Device::Frames(_) => true,
+            Device::Vhost(_) => false,
+            Device::AfXdp { interface, .. }
+            | Device::Packet { interface, .. }
+            | Device::Uplink { interface, .. }
+            | Device::Tap { interface }
+            | Device::Workload { interface } => {
+                self.is_kept(vnet::TAP, interface) || self.is_kept(vnet::PACKET, interface)
+            }
+        }
+    }
+
     /// Opens a port's device.
     fn open(&self, name: &str, device: Device) -> Result<Opened, AttachError> {
         match device {
             Device::Patch => Ok(patch(self.fabric.seats().len())),
             Device::AfXdp { interface, steering } => self.open_af_xdp(&interface, &steering),
             Device::Workload { interface } => self.open_workload(&interface),
-            Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering),
+            Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering, self.keeper()),
             Device::Uplink { interface, steering } => self.open_uplink(&interface, &steering),
-            Device::Tap { interface } => vnet::open_tap(&interface, self.fabric.seats().len()),
+            Device::Tap { interface } => self.open_tap(&interface),
             Device::Vhost(port) => vhost::open(name, &port),
             Device::Memory(memory) => memory.open().ok_or(AttachError::MemoryInUse),
             Device::Frames(frames) => frames.open().ok_or(AttachError::MemoryInUse),
@@ -251,11 +282,19 @@ impl Dataplane {
         afxdp::open(name, steering, self.af_xdp, &self.memories)
     }
 
+    fn open_tap(&self, name: &str) -> Result<Opened, AttachError> {
+        vnet::open_tap(name, self.fabric.seats().len(), self.keeper())
+    }
+
     /// Opens an interface the way that suits it.
     fn open_workload(&self, name: &str) -> Result<Opened, AttachError> {
+        if self.is_kept(vnet::TAP, name) {
+            // It may be in another network namespace by now.
+            return self.open_tap(name);
+        }
         match Interface::driver(name)?.as_str() {
-            "tun" => vnet::open_tap(name, self.fabric.seats().len()),
-            "veth" => vnet::open_socket(name, &Steering::All).or_else(|error| {
+            "tun" => self.open_tap(name),
+            "veth" => vnet::open_socket(name, &Steering::All, self.keeper()).or_else(|error| {
                 let opened = self.open_af_xdp(name, &Steering::All)?;
                 tracing::info!(interface = name, %error, "large packets cannot cross whole here; attached by AF_XDP");
                 Ok(opened)
@@ -268,7 +307,7 @@ impl Dataplane {
     /// long as an XDP program is attached.
     fn open_uplink(&self, name: &str, steering: &Steering) -> Result<Opened, AttachError> {
         match Interface::driver(name)?.as_str() {
-            "veth" => vnet::open_socket(name, steering),
+            "veth" => vnet::open_socket(name, steering, self.keeper()),
             _ => self.open_af_xdp(name, steering),
         }
     }

@@ -32,8 +32,10 @@ use super::Worker;
 use crate::{
     clock::Clock,
     config::{DataplaneConfig, PortId},
+    connections::{self, Connections, Opened},
+    keep::Beginning,
     pool::Frame,
-    sys::{advise_huge_pages, event::Waker, tsc},
+    sys::{advise_huge_pages, event::Waker, shared_memory::monotonic_nanos, tsc},
 };
 
 /// Something a worker does between two batches.
@@ -155,27 +157,58 @@ pub(crate) struct Fabric {
     /// Threads that wait for a version to be taken.
     waiting: ArcSwap<Vec<Thread>>,
     conntrack: Arc<Conntrack>,
+    /// What outlives the process of it, if anything does.
+    connections: Option<Connections>,
     started: Instant,
+    /// When that was, as time is counted: zero, or later when another process has begun to count.
+    started_at: u64,
     started_tsc: u64,
     clock: Clock,
     stopping: AtomicBool,
+    /// No packets are taken from ports.
+    is_held: AtomicBool,
     /// Told when something waits for the owner.
     on_news: OnceLock<Told>,
 }
 
 impl Fabric {
     /// Seats for all workers, and what comes to each.
-    pub(crate) fn new(config: &DataplaneConfig) -> io::Result<(Self, Vec<Receiver<Job>>)> {
+    pub(crate) fn new(
+        config: &DataplaneConfig,
+        beginning: &Beginning,
+    ) -> io::Result<(Self, Vec<Receiver<Job>>)> {
         let (mut seats, mut receivers) = (Vec::new(), Vec::new());
         for (id, worker) in config.workers.iter().enumerate() {
             let (seat, receiver) = Seat::new(id, worker.core, config.n_handover)?;
             seats.push(Arc::new(seat));
             receivers.push(receiver);
         }
-        let seed = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
-        let storage = conntrack::Storage::on_heap_advised(config.n_connections, advise_huge_pages);
+        let tracking = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
+        let tracking = tracking.unwrap_or_default();
+        let outliving = beginning.keeper.as_deref().and_then(|keeper| {
+            connections::open(keeper, config.n_connections, tracking)
+                .inspect_err(|error| tracing::warn!(%error, "connections will not outlive this process"))
+                .ok()
+        });
+        let (conntrack, connections, started_at) = match outliving {
+            Some(Opened { connections, tracker, origin }) => {
+                (tracker, Some(connections), monotonic_nanos().saturating_sub(origin))
+            }
+            None => {
+                let storage = conntrack::Storage::on_heap_advised(config.n_connections, advise_huge_pages);
+                (Arc::new(Conntrack::new(tracking, storage)), None, 0)
+            }
+        };
+        if !beginning.holds_back
+            && let Some(connections) = &connections
+        {
+            connections.begin(&conntrack);
+        }
         let fabric = Self {
-            conntrack: Arc::new(Conntrack::new(seed.unwrap_or_default(), storage)),
+            conntrack,
+            connections,
+            started_at,
+            is_held: AtomicBool::new(beginning.holds_back),
             seats,
             plan: ArcSwap::from_pointee(Plan::default().with(&Arc::default())),
             n_published: CachePadded::new(AtomicU64::new(1)),
@@ -236,7 +269,7 @@ impl Fabric {
     /// The machine's time, from the start: what a worker's rest goes by, which must not
     /// stop with a stopped clock.
     pub(crate) fn uptime(&self) -> Timestamp {
-        Timestamp::from_nanos(self.started.elapsed().as_nanos() as u64)
+        Timestamp::from_nanos(self.started_at + self.started.elapsed().as_nanos() as u64)
     }
 
     /// Cycles of the time stamp counter in a second, the more exactly the longer we run.
@@ -299,6 +332,37 @@ impl Fabric {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Acquire)
+    }
+
+    /// No packets are taken from ports.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Acquire)
+    }
+
+    /// Takes packets, with the connections that there are.
+    pub(crate) fn begin(&self) {
+        if !self.is_held() {
+            return;
+        }
+        if let Some(connections) = &self.connections {
+            connections.begin(&self.conntrack);
+        }
+        self.is_held.store(false, Release);
+        self.wake_all();
+    }
+
+    /// Takes no packets.
+    pub(crate) fn hold(&self) {
+        self.is_held.store(true, Release);
+        self.wake_all();
+    }
+
+    /// Leaves the connections to another process.
+    pub(crate) fn park(&self) {
+        if let Some(connections) = &self.connections {
+            connections.park(&self.conntrack);
+        }
     }
 
     fn wake_all(&self) {

@@ -163,7 +163,8 @@ impl Worker {
         let mut found = self.egress.take_handovers();
         self.ingress.begin_round();
         let mut most = 0;
-        for idx in 0..self.ingress.len() {
+        let n_queues = if self.fabric.is_held() { 0 } else { self.ingress.len() };
+        for idx in 0..n_queues {
             most = most.max(self.poll_queue(idx));
         }
         found |= most > 0;
@@ -282,13 +283,15 @@ impl Worker {
         self.poll_set.clear();
         self.poll_set.add(self.seat.waker.fd());
         self.poll_ports.clear();
-        for (port, fd) in self.ingress.wait_fds() {
-            self.poll_set.add(fd);
-            self.poll_ports.push(port);
-        }
-        // Behind those with a port: whichever it is, the next round finds out.
-        if let Some(fd) = self.ingress.ready_fd() {
-            self.poll_set.add(fd);
+        if !self.fabric.is_held() {
+            for (port, fd) in self.ingress.wait_fds() {
+                self.poll_set.add(fd);
+                self.poll_ports.push(port);
+            }
+            // Behind those with a port: whichever it is, the next round finds out.
+            if let Some(fd) = self.ingress.ready_fd() {
+                self.poll_set.add(fd);
+            }
         }
         self.seat.waker.prepare();
         // Work that came before we said that we sleep wakes nobody.
@@ -315,7 +318,7 @@ impl Worker {
             || self.fabric.n_published() != self.n_published
             || self.coming.is_some()
             || self.egress.has_pending()
-            || self.ingress.has_pending()
+            || !self.fabric.is_held() && self.ingress.has_pending()
     }
 
     // What jobs do.
@@ -438,6 +441,12 @@ impl Worker {
         while memory.n_injected() > 0 && n_vain < MAX_VAIN_ROUNDS {
             n_vain = if self.poll_once() { 0 } else { n_vain + 1 };
         }
+    }
+
+    /// Sends what has been taken and not sent yet; what waits in the queues of a port stays there.
+    pub(crate) fn send_off(&mut self) {
+        self.egress.take_handovers();
+        self.egress.flush();
     }
 
     /// Lets what waits for its time take place.

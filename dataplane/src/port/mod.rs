@@ -93,6 +93,9 @@ pub enum AttachError {
     /// The kernel refused.
     #[error(transparent)]
     System(#[from] SysError),
+    /// Another process still has it.
+    #[error("{0} stays with the process before until that has let go of it")]
+    NotYet(String),
     /// The worker for the port has ended.
     #[error("worker {0} has stopped; restart the switch")]
     WorkerGone(usize),

@@ -1,16 +1,16 @@
 //! bpf(2): the socket map, the steering program, the link that ties it to an interface.
 //!
-//! A link and not a netlink attachment, because a link ends with the process that holds
+//! A link and not a netlink attachment, because a link ends with the processes that hold
 //! it: killed however, nothing stays attached to the interface.
 
 use std::{
     ffi::CStr,
     io, mem,
-    net::Ipv4Addr,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use super::{SysError, asm::Insn, steer};
+use crate::config::TunnelSteering;
 
 const CMD_MAP_CREATE: libc::c_long = 0;
 const CMD_MAP_UPDATE: libc::c_long = 2;
@@ -162,15 +162,14 @@ impl Program {
         Self::load(interface, Hook::Xdp, flags(is_scattered), steer::all(map.fd.as_raw_fd()))
     }
 
-    /// Only frames tunnelled to `local`.
+    /// Only tunnelled frames.
     pub(crate) fn steer_tunnel(
         interface: &str,
         map: &SocketMap,
-        (local, udp_ports): (Ipv4Addr, &[u16]),
+        tunnel: &TunnelSteering,
         is_scattered: bool,
     ) -> Result<Self, SysError> {
-        let udp_ports = &udp_ports[..udp_ports.len().min(steer::MAX_UDP_PORTS)];
-        let insns = steer::tunnel(map.fd.as_raw_fd(), local, udp_ports);
+        let insns = steer::tunnel(map.fd.as_raw_fd(), tunnel);
         Self::load(interface, Hook::Xdp, flags(is_scattered), insns)
     }
 
@@ -238,10 +237,20 @@ pub(crate) enum AttachMode {
 /// Ties a program to an interface for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Link {
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 impl Link {
+    /// One that another process has made, and that lasts as long as one of its files.
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Its file.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Attaches `program`; it stays until the link or the process ends.
     pub(crate) fn attach(
         interface: &str,
@@ -261,7 +270,7 @@ impl Link {
     pub(crate) fn shut(
         interface: &str,
         ifindex: u32,
-        tunnel: Option<(Ipv4Addr, &[u16])>,
+        tunnel: Option<&TunnelSteering>,
     ) -> Result<Self, SysError> {
         let program = Program::load(interface, Hook::Ingress, 0, steer::shut(tunnel))?;
         let how = (ATTACH_TYPE_TCX_INGRESS, 0);
@@ -279,7 +288,7 @@ impl Link {
         // SAFETY: the layout is that of BPF_LINK_CREATE; it holds no pointers.
         let fd = unsafe { bpf(CMD_LINK_CREATE, &mut attr) }
             .map_err(|source| SysError::new(interface, call, source))?;
-        Ok(Self { _fd: owned(fd) })
+        Ok(Self { fd: owned(fd) })
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod link_events;
 pub(crate) mod packet_socket;
 pub(crate) mod passed_files;
 mod pod;
+pub(crate) mod shared_memory;
 pub(crate) mod steer;
 pub(crate) mod tap;
 pub(crate) mod thread;

@@ -5,14 +5,17 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    net::{IpAddr, UdpSocket},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use super::{
-    SysError, steer,
+    SysError,
+    pod::Zeroed as _,
+    steer,
     vnet::{FileKind, VnetFile},
 };
+use crate::config::TunnelSteering;
 
 const PACKET_AUXDATA: libc::c_int = 8;
 const PACKET_VNET_HDR: libc::c_int = 15;
@@ -26,11 +29,7 @@ const QUEUE_BYTES: libc::c_int = 16 << 20;
 
 /// Opens a socket for an interface, for all that comes in or what is tunnelled to an address.
 /// It receives from then on.
-pub(crate) fn open(
-    name: &str,
-    ifindex: u32,
-    tunnel: Option<(Ipv4Addr, &[u16])>,
-) -> Result<VnetFile, SysError> {
+pub(crate) fn open(name: &str, ifindex: u32, tunnel: Option<&TunnelSteering>) -> Result<VnetFile, SysError> {
     // Protocol 0: nothing comes before it is bound.
     // SAFETY: has no preconditions.
     let fd = unsafe {
@@ -55,11 +54,31 @@ pub(crate) fn open(
             let _ = set(&fd, libc::SOL_SOCKET, option, QUEUE_BYTES);
         }
     }
-    if let Some((local, udp_ports)) = tunnel {
-        filter(&fd, &mut steer::socket_filter(local, udp_ports))
+    if let Some(tunnel) = tunnel {
+        filter(&fd, &mut steer::socket_filter(tunnel))
             .map_err(|source| SysError::new(name, "setsockopt(SO_ATTACH_FILTER)", source))?;
     }
     bind(&fd, ifindex).map_err(|source| SysError::new(name, "bind(AF_PACKET)", source))?;
+    Ok(VnetFile::new(fd, FileKind::Socket))
+}
+
+/// A socket that another process has opened for this interface, and that goes on receiving.
+///
+/// # Errors
+/// It is another kind of file, or for another interface.
+pub(crate) fn resume(name: &str, ifindex: u32, fd: OwnedFd) -> Result<VnetFile, SysError> {
+    let mut address = libc::sockaddr_ll::zeroed();
+    let mut len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: passes a live structure and its length.
+    let ret = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
+    if ret != 0 {
+        return Err(SysError::last(name, "getsockname(AF_PACKET)"));
+    }
+    let is_packet = i32::from(address.sll_family) == libc::AF_PACKET;
+    if !is_packet || address.sll_ifindex != ifindex.cast_signed() {
+        let source = io::Error::from_raw_os_error(libc::ENOTSOCK);
+        return Err(SysError::new(name, "getsockname(AF_PACKET)", source));
+    }
     Ok(VnetFile::new(fd, FileKind::Socket))
 }
 
@@ -73,27 +92,62 @@ fn filter(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// UDP ports of the host that are a tunnel's. The sockets take nothing; they keep the host from
-/// answering that nobody is there, keep others from these ports, and have the kernel put
+/// What of the host is a tunnel's. The sockets take nothing; they keep the host from
+/// answering that nobody is there, keep others from these UDP ports, and have the kernel put
 /// datagrams that belong together into one packet.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    _sockets: Vec<UdpSocket>,
+    sockets: Vec<OwnedFd>,
 }
 
-/// Reserves ports of an address.
-pub(crate) fn reserve(name: &str, local: Ipv4Addr, udp_ports: &[u16]) -> Result<Reserved, SysError> {
+impl Reserved {
+    /// Those that another process has reserved.
+    pub(crate) fn of(sockets: Vec<OwnedFd>) -> Self {
+        Self { sockets }
+    }
+
+    /// Their files.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(OwnedFd::as_fd)
+    }
+}
+
+/// Reserves what is a tunnel's.
+pub(crate) fn reserve(name: &str, tunnel: &TunnelSteering) -> Result<Reserved, SysError> {
+    let TunnelSteering { local, udp_ports, gre } = tunnel;
     let reserve = |port: &u16| {
         let socket =
-            UdpSocket::bind((local, *port)).map_err(|source| SysError::new(name, "bind(tunnel)", source))?;
+            UdpSocket::bind((*local, *port)).map_err(|source| SysError::new(name, "bind(tunnel)", source))?;
         let fd = OwnedFd::from(socket);
-        filter(&fd, &mut [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }])
-            .map_err(|source| SysError::new(name, "setsockopt(SO_ATTACH_FILTER)", source))?;
+        take_nothing(name, &fd)?;
         // A kernel without it delivers them one by one.
         let _ = set(&fd, libc::SOL_UDP, UDP_GRO, 1);
-        Ok(UdpSocket::from(fd))
+        Ok(fd)
     };
-    Ok(Reserved { _sockets: udp_ports.iter().map(reserve).collect::<Result<_, _>>()? })
+    let mut sockets = udp_ports.iter().map(reserve).collect::<Result<Vec<_>, _>>()?;
+    if *gre {
+        sockets.push(raw(name, *local)?);
+    }
+    Ok(Reserved { sockets })
+}
+
+/// A socket of GRE's number (raw(7)).
+fn raw(name: &str, local: IpAddr) -> Result<OwnedFd, SysError> {
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: has no preconditions.
+    let fd = unsafe { libc::socket(family, kind, libc::IPPROTO_GRE) };
+    if fd < 0 {
+        return Err(SysError::last(name, "socket(IPPROTO_GRE)"));
+    }
+    // SAFETY: the kernel has just handed out this descriptor to us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    take_nothing(name, &fd).map(|()| fd)
+}
+
+fn take_nothing(name: &str, fd: &OwnedFd) -> Result<(), SysError> {
+    filter(fd, &mut [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }])
+        .map_err(|source| SysError::new(name, "setsockopt(SO_ATTACH_FILTER)", source))
 }
 
 fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -105,8 +159,7 @@ fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int
 }
 
 fn bind(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
-    // SAFETY: zero bytes are a valid value of this structure.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut address = libc::sockaddr_ll::zeroed();
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = ifindex.cast_signed();

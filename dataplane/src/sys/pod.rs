@@ -21,6 +21,8 @@ unsafe impl Zeroed for libc::cpu_set_t {}
 // SAFETY: integers, and structures of integers.
 unsafe impl Zeroed for libc::rusage {}
 // SAFETY: integers.
+unsafe impl Zeroed for libc::sockaddr_ll {}
+// SAFETY: integers.
 unsafe impl Zeroed for libc::sockaddr_nl {}
 // SAFETY: integers, a set of signals, and a handler's address as an integer.
 unsafe impl Zeroed for libc::sigaction {}

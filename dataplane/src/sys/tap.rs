@@ -17,6 +17,7 @@ use super::{
 
 const DEVICE: &str = "/dev/net/tun";
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 /// What the interface's host may leave to us: checksums; TCP over IPv4, over IPv6, with ECN.
@@ -44,6 +45,30 @@ pub(crate) fn open(name: &str, n_queues: usize) -> Result<Vec<VnetFile>, SysErro
     };
     let others = (1..n_queues).map(|_| open_queue(name, true));
     [Ok(first)].into_iter().chain(others).collect()
+}
+
+/// Queues of a device that another process has made, which has stayed because of them. Where it is
+/// now does not matter.
+///
+/// # Errors
+/// One is no queue of such a device.
+pub(crate) fn resume(name: &str, queues: Vec<OwnedFd>) -> Result<Vec<VnetFile>, SysError> {
+    let resume = |fd: OwnedFd| {
+        let mut request = libc::ifreq::zeroed();
+        // SAFETY: fills a live `ifreq`.
+        if unsafe { libc::ioctl(fd.as_raw_fd(), TUNGETIFF as _, &mut request) } < 0 {
+            return Err(SysError::last(name, "ioctl(TUNGETIFF)"));
+        }
+        // SAFETY: the kernel has filled this member of the union.
+        let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+        let wanted = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        if flags & wanted != wanted {
+            let source = io::Error::from_raw_os_error(libc::EINVAL);
+            return Err(SysError::new(name, "ioctl(TUNGETIFF)", source));
+        }
+        Ok(VnetFile::new(fd, FileKind::Tap))
+    };
+    queues.into_iter().map(resume).collect()
 }
 
 fn is_there(name: &str) -> bool {

@@ -4,7 +4,7 @@
 use std::{
     io,
     num::NonZeroU16,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use flowtable::packet::{Gso, GsoKind, Layout, Offload};
@@ -71,6 +71,11 @@ pub(crate) enum Trouble {
 impl VnetFile {
     pub(super) fn new(fd: OwnedFd, kind: FileKind) -> Self {
         Self { fd, kind }
+    }
+
+    /// To have somebody hold it.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// To wait for.

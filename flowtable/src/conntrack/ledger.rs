@@ -24,6 +24,13 @@ pub(super) const N_QUEUES: usize = 4;
 /// Events that wait to be fetched.
 const MAX_EVENTS: usize = 4096;
 
+/// Words of a parked ledger in front of its lists: magic, lengths, and single numbers.
+const N_PARKED: usize = 11;
+/// Words of a parked ledger at most: each list, and each count with its number.
+pub(super) const MAX_PARKED: usize = N_PARKED + 3 * (N_SPOKES + N_QUEUES) + 2 * 2 * (1 << 16);
+/// Tells a ledger parked in this way from others.
+const PARKED: u32 = 0x4c44_0001;
+
 /// Ends of a list.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
@@ -50,6 +57,17 @@ impl Counts {
         if let Some(n) = self.0.get_mut(usize::from(id)) {
             *n = if comes { *n + 1 } else { n.saturating_sub(1) };
         }
+    }
+
+    /// Of identifiers, each followed by its count.
+    fn of_pairs(pairs: &[u32]) -> Self {
+        let mut counts = Self::new();
+        for &[id, n] in pairs.as_chunks::<2>().0 {
+            if let Some(count) = counts.0.get_mut(id as usize) {
+                *count = n;
+            }
+        }
+        counts
     }
 
     /// All that are not zero.
@@ -114,6 +132,59 @@ impl Ledger {
             watched: Watched::Nothing,
             n_lost_events: 0,
         }
+    }
+
+    /// Nothing is in storage.
+    pub(super) fn forget_all(&mut self) {
+        self.lists.fill(Ends { first: NIL, last: NIL, len: 0 });
+        (self.free, self.n_free, self.n_connections) = (NIL, 0, 0);
+        (self.zones, self.ports) = (Counts::new(), Counts::new());
+        self.is_running = false;
+    }
+
+    /// What another ledger over the same slots needs. Limits and events are not of it.
+    pub(super) fn park(&self) -> Vec<u32> {
+        let (zones, ports) = (self.zones.all(), self.ports.all());
+        let random = [(self.random >> 32) as u32, self.random as u32];
+        let n_counts = [zones.len() as u32, ports.len() as u32];
+        let single = [self.free, self.n_free, self.n_connections, self.hand, u32::from(self.is_running)];
+        let mut words = vec![PARKED, self.lists.len() as u32];
+        words.extend(n_counts.into_iter().chain(random).chain(single));
+        words.extend(self.lists.iter().flat_map(|ends| [ends.first, ends.last, ends.len]));
+        words.extend(zones.iter().chain(&ports).flat_map(|(id, n)| [u32::from(*id), *n]));
+        words
+    }
+
+    /// Becomes what was parked; false: that cannot be, and nothing has changed.
+    pub(super) fn unpark(&mut self, words: &[u32], n_slots: u32) -> bool {
+        let Some((
+            &[magic, n_lists, n_zones, n_ports, random, low, free, n_free, n_connections, hand, runs],
+            rest,
+        )) = words.split_first_chunk::<N_PARKED>()
+        else {
+            return false;
+        };
+        let n_lists = n_lists as usize;
+        if magic != PARKED || n_lists != self.lists.len() || n_free.saturating_add(n_connections) > n_slots {
+            return false;
+        }
+        let Some((lists, counts)) = rest.split_at_checked(3 * n_lists) else { return false };
+        let Some((zones, ports)) = counts.split_at_checked(2 * n_zones as usize) else { return false };
+        let is_end = |idx: u32| idx == NIL || idx < n_slots;
+        let lists: Vec<_> =
+            lists.as_chunks::<3>().0.iter().map(|&[first, last, len]| Ends { first, last, len }).collect();
+        if ports.len() != 2 * n_ports as usize
+            || !is_end(free)
+            || !lists.iter().all(|ends| is_end(ends.first) && is_end(ends.last))
+        {
+            return false;
+        }
+        self.lists = lists;
+        (self.free, self.n_free, self.n_connections) = (free, n_free, n_connections);
+        (self.hand, self.is_running) = (hand, runs != 0);
+        self.random = (u64::from(random) << 32 | u64::from(low)) | 1;
+        (self.zones, self.ports) = (Counts::of_pairs(zones), Counts::of_pairs(ports));
+        true
     }
 
     pub(super) fn n_free(&self) -> u32 {

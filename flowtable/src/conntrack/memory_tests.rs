@@ -9,7 +9,7 @@ use super::*;
 use crate::{drop::DropReason, key::ct_state, wire::ip_proto};
 
 const N_SLOTS: usize = 256;
-const COMMIT: Request = Request {
+pub(super) const COMMIT: Request = Request {
     zone: 7,
     commit: true,
     force: false,
@@ -23,11 +23,11 @@ const COMMIT: Request = Request {
 /// Documentation prefix (RFC 3849).
 const PREFIX: u128 = 0x2001_0db8 << 96;
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_nanos(1_000_000_000)
 }
 
-fn first(n: u16, ipv6: bool, proto: u8) -> View {
+pub(super) fn first(n: u16, ipv6: bool, proto: u8) -> View {
     let net = if ipv6 { PREFIX } else { 0x0a00_0000 };
     let (src, dst) = (net | u128::from(n), net | 0xff_0000);
     let (src_port, dst_port) = match proto {
@@ -68,7 +68,7 @@ fn establish(tracker: &Conntrack, view: &View, nat: Option<Nat>) -> Result<(), D
     Ok(())
 }
 
-fn to(kind: NatKind, ipv6: bool) -> Nat {
+pub(super) fn to(kind: NatKind, ipv6: bool) -> Nat {
     let address = match ipv6 {
         true => IpAddr::V6(Ipv6Addr::from_bits(PREFIX | 0xee_0000)),
         false => IpAddr::V4(Ipv4Addr::new(10, 0xee, 0, 1)),
@@ -144,7 +144,7 @@ proptest! {
         let kind = kind::USED | family | nat | if related { kind::RELATED } else { 0 };
         let (slot, second) = (Slot::default(), Slot::default());
         let has_second = kind::has_extension(kind, one.proto);
-        slot.fill(&[one, other], kind, 3, has_second.then_some((1, &second)));
+        slot.publish(slot.fill(&[one, other], kind, 3, has_second.then_some((1, &second))));
         let extension = has_second.then_some(&second);
         for (direction, tuple) in [one, other].iter().enumerate() {
             prop_assert_eq!(slot.tuple(direction, extension), *tuple);

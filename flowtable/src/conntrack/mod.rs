@@ -48,6 +48,8 @@
 mod alg;
 #[cfg(test)]
 mod attack_tests;
+#[cfg(test)]
+mod death_tests;
 mod entry;
 #[cfg(test)]
 mod event_tests;
@@ -278,6 +280,8 @@ counters! {
     n_nat_exhausted,
     /// Connections that others had announced.
     n_related,
+    /// Connections of the process before that were half-written, and dropped.
+    n_damaged,
 }
 
 /// The connections of a switch.
@@ -305,13 +309,21 @@ impl Conntrack {
     /// A tracker in this storage. Connections that are in it already go on: their times
     /// are by the clock that the caller's [`Timestamp`]s come from.
     pub fn new(config: Config, storage: Storage) -> Self {
+        let tracker = Self::waiting(config, storage);
+        tracker.take_over();
+        tracker
+    }
+
+    /// A tracker in storage that another one still works in. It can be told how to track, and
+    /// does nothing else before [`Conntrack::go_on`].
+    pub fn waiting(config: Config, storage: Storage) -> Self {
         let mut seed = config.seed;
         let secrets = std::array::from_fn(|_| {
             seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             mixed ^ mixed >> 27 | 1
         });
-        let tracker = Self {
+        Self {
             storage,
             secrets,
             policies: Policies::new(),
@@ -325,10 +337,30 @@ impl Conntrack {
             expectations: Mutex::default(),
             n_expected: AtomicUsize::new(0),
             counters: Counters::default(),
-        };
-        tracker.take_over();
-        tracker
+        }
     }
+
+    /// Begins with what is in storage; nobody else works there any more. `parked` is what the
+    /// tracker before has left by [`Conntrack::park`], if it had the time to, with the same seed:
+    /// then nothing is searched, and it does not matter how many connections there are.
+    /// Otherwise, or when that cannot be right, all slots are gone through, and half-written
+    /// connections dropped.
+    pub fn go_on(&self, parked: Option<&[u32]>) {
+        let n_slots = self.slots().len() as u32;
+        let is_resumed = parked.is_some_and(|words| self.ledger().unpark(words, n_slots));
+        if !is_resumed {
+            self.take_over();
+        }
+    }
+
+    /// What another tracker needs to go on at once in the same storage, after which this one
+    /// must not work in it. At most [`Conntrack::MAX_PARKED`] words.
+    pub fn park(&self) -> Vec<u32> {
+        self.ledger().park()
+    }
+
+    /// Words that [`Conntrack::park`] makes at most.
+    pub const MAX_PARKED: usize = ledger::MAX_PARKED;
 
     fn tuple_of(&self, slot: &Slot, direction: usize) -> Tuple {
         slot.tuple(direction, self.extension_of(slot))

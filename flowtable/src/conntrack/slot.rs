@@ -12,10 +12,21 @@
 //! lock; links under the mutex alone. Whoever finds a slot by the index takes its lock
 //! and then compares the tuple, so a slot that was given to another connection
 //! meanwhile is never mistaken for the old one.
+//!
+//! # When the process dies
+//! It may be killed at any instruction, and a tracker of the next process takes the slots over.
+//! No checksum says which are whole, since each packet would have to renew it. Instead all of a
+//! new connection is written before the one word that makes a slot one ([`Slot::publish`]), and
+//! taking one out is a write of that word: a connection is there as a whole or not at all. Of
+//! what packets change, each word is good by itself with the others as they were before or
+//! behind it: the packet then was seen in part, as if it had been lost on its way. Where that
+//! is not so, for labels and shifted numbers of TCP, a bit in [`LIVE`] is set first
+//! ([`Slot::begin_change`]); a connection that has it is dropped when it is taken over.
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicU64, Ordering,
     Ordering::{Acquire, Relaxed, Release},
+    fence,
 };
 
 use super::{
@@ -65,6 +76,8 @@ const LOCK: u64 = 1 << 63;
 const REPLIED: u64 = 1 << 62;
 /// A packet has come since the sweep last saw it.
 const TOUCHED: u64 = 1 << 61;
+/// Words that only make sense together are being written.
+const CHANGING: u64 = 1 << 60;
 
 /// Bits of a slot's kind.
 pub(super) mod kind {
@@ -131,15 +144,26 @@ impl Live {
     }
 }
 
+/// What makes a filled slot a connection.
+#[must_use]
+pub(super) struct Identity(u64);
+
 /// A locked slot.
 pub(super) struct Guard<'a> {
     slot: &'a Slot,
     pub(super) live: Live,
 }
 
+impl Guard<'_> {
+    /// Writes the changing part, and holds on to the lock.
+    pub(super) fn write(&self) {
+        self.slot.store(LIVE, self.live.to_word() | LOCK, Release);
+    }
+}
+
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.slot.0[LIVE].store(self.live.to_word(), Release);
+        self.slot.store(LIVE, self.live.to_word(), Release);
     }
 }
 
@@ -154,6 +178,10 @@ impl Slot {
 
     /// Waits for the lock. It is held for some dozens of instructions at a time.
     pub(super) fn lock(&self) -> Guard<'_> {
+        #[cfg(test)]
+        if !death::may_write() {
+            return Guard { slot: self, live: self.glance() };
+        }
         loop {
             let word = self.0[LIVE].load(Relaxed);
             if word & LOCK == 0
@@ -172,10 +200,21 @@ impl Slot {
 
     /// Forgets a lock that a worker held when its process died.
     pub(super) fn break_lock(&self) {
-        // An extension has no lock, and other things in its place.
-        if self.kind() & kind::EXTENSION == 0 {
-            self.0[LIVE].fetch_and(!LOCK, Relaxed);
-        }
+        // Also of free slots and extensions: who looked for somebody who is gone may have held them.
+        self.0[LIVE].fetch_and(!LOCK, Relaxed);
+    }
+
+    /// Words that only make sense together are written from here on, until the slot is unlocked.
+    /// The slot must be locked.
+    pub(super) fn begin_change(&self) {
+        self.store(LIVE, self.get(LIVE) | CHANGING, Relaxed);
+        // Nothing that follows is written before.
+        fence(Release);
+    }
+
+    /// Such words were being written when the process died.
+    pub(super) fn is_changing(&self) -> bool {
+        self.get(LIVE) & CHANGING != 0
     }
 
     pub(super) fn get(&self, word: usize) -> u64 {
@@ -183,7 +222,17 @@ impl Slot {
     }
 
     pub(super) fn set(&self, word: usize, value: u64) {
-        self.0[word].store(value, Relaxed);
+        self.store(word, value, Relaxed);
+    }
+
+    /// All that is written to a slot, but for taking its lock.
+    #[inline]
+    fn store(&self, word: usize, value: u64, order: Ordering) {
+        #[cfg(test)]
+        if !death::may_write() {
+            return;
+        }
+        self.0[word].store(value, order);
     }
 
     pub(super) fn kind(&self) -> u8 {
@@ -299,13 +348,20 @@ impl Slot {
         kind::has_extension(self.kind(), self.proto())
     }
 
-    /// Takes the slot for a connection, and `extension` if such a connection has one.
-    pub(super) fn fill(&self, tuples: &[Tuple; 2], kind: u8, in_port: u16, extension: Option<(u32, &Self)>) {
+    /// Fills the slot for a connection, and `extension` if such a connection has one. Answers what
+    /// makes it one, to be published when all else is written.
+    pub(super) fn fill(
+        &self,
+        tuples: &[Tuple; 2],
+        kind: u8,
+        in_port: u16,
+        extension: Option<(u32, &Self)>,
+    ) -> Identity {
         let [one, other] = tuples;
         let ports = [one.src_port, one.dst_port, other.src_port, other.dst_port];
         self.set(PORTS, ports.into_iter().fold(0, |word, port| word << 16 | u64::from(port)));
         let identity = u64::from(one.zone) << 48 | u64::from(one.proto) << 40;
-        self.set(IDENTITY, identity | u64::from(kind) << 32 | u64::from(in_port) << 16);
+        let identity = Identity(identity | u64::from(kind) << 32 | u64::from(in_port) << 16);
         self.set(MARK, extension.map_or(0, |(idx, _)| idx.into()));
         [LABEL[0], LABEL[1], PEERS[0], PEERS[1], WINDOWS].into_iter().for_each(|word| self.set(word, 0));
         let extension = extension.map(|(_, slot)| slot);
@@ -317,7 +373,7 @@ impl Slot {
             for (word, tuple) in ADDRESSES.into_iter().zip(tuples) {
                 self.set(word, u64::from(tuple.src as u32) << 32 | u64::from(tuple.dst as u32));
             }
-            return;
+            return identity;
         }
         self.set_long(ADDRESSES, one.src);
         self.set_long(RESPONDER, one.dst);
@@ -330,6 +386,12 @@ impl Slot {
             None if kind & kind::DNAT != 0 => self.set_long(PEERS, other.src),
             None => {}
         }
+        identity
+    }
+
+    /// Makes the slot what it was filled for. The slot must be locked.
+    pub(super) fn publish(&self, identity: Identity) {
+        self.store(IDENTITY, identity.0, Release);
     }
 
     fn set_long(&self, words: [usize; 2], address: u128) {
@@ -411,5 +473,38 @@ impl Slot {
                 self.addresses(direction, extension) == (tuple.src, tuple.dst)
             }
         }
+    }
+}
+
+/// A thread that dies: what it does after so many writes to slots does not happen any more.
+#[cfg(test)]
+pub(super) mod death {
+    use std::cell::Cell;
+
+    thread_local! {
+        static WRITES_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+    }
+
+    /// The calling thread is dead after so many writes.
+    pub(crate) fn after(n_writes: u64) {
+        WRITES_LEFT.set(n_writes);
+    }
+
+    /// It lives on. Answers whether it had died.
+    pub(crate) fn revive() -> bool {
+        WRITES_LEFT.replace(u64::MAX) == 0
+    }
+
+    /// Writes that are left to it.
+    pub(crate) fn left() -> u64 {
+        WRITES_LEFT.get()
+    }
+
+    pub(super) fn may_write() -> bool {
+        let left = WRITES_LEFT.get();
+        if left != u64::MAX {
+            WRITES_LEFT.set(left.saturating_sub(1));
+        }
+        left > 0
     }
 }

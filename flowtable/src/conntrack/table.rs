@@ -85,7 +85,7 @@ impl Conntrack {
         let policy = request.policy.unwrap_or_else(|| self.policies.of_zone(tuple.zone));
         let expires = now.wrapping_add(self.policies.get(policy, begin.state));
         let mut guard = slot.lock();
-        slot.fill(&[*tuple, answers], kind, in_port, extension);
+        let identity = slot.fill(&[*tuple, answers], kind, in_port, extension);
         slot.set_mark(new.mark);
         slot.set_label(new.label);
         if let (Some((_, second)), Some(expectation)) = (extension, expectation) {
@@ -99,6 +99,8 @@ impl Conntrack {
         }
         set_marks(slot, request);
         guard.live = Live { state: begin.state, policy, has_replied: false, was_touched: false, expires };
+        guard.write();
+        slot.publish(identity);
         let (mark, label) = (slot.mark(), slot.label());
         drop(guard);
         for (direction, tuple) in told_apart(&[*tuple, answers]) {
@@ -316,11 +318,18 @@ impl Conntrack {
     pub(super) fn take_over(&self) {
         let mut ledger = self.ledger();
         let slots = self.slots();
+        ledger.forget_all();
         self.index().clear();
         let mut taken = vec![false; slots.len()];
+        let mut n_dropped = 0;
         for (idx, slot) in slots.iter().enumerate() {
             slot.break_lock();
             if !slot.is_connection() {
+                continue;
+            }
+            if slot.is_changing() {
+                slot.clear();
+                n_dropped += 1;
                 continue;
             }
             let second = slot.has_extension().then(|| slot.extension() as usize);
@@ -331,13 +340,15 @@ impl Conntrack {
                 true => [self.tuple_of(slot, 0), self.tuple_of(slot, 1)],
                 false => {
                     slot.clear();
+                    n_dropped += 1;
                     continue;
                 }
             };
             let hashes = tuples.map(|tuple| tuple.hash(&self.secrets));
-            // Half-written: the process died on the way.
+            // Two of the same cannot be; one of them is damaged.
             if self.find(&tuples[0], hashes[0]).is_some() || self.find(&tuples[1], hashes[1]).is_some() {
                 slot.clear();
+                n_dropped += 1;
                 continue;
             }
             taken[idx] = true;
@@ -357,6 +368,7 @@ impl Conntrack {
             slot.clear();
             ledger.give(slots, idx as u32);
         }
+        self.counters.n_damaged.fetch_add(n_dropped, Relaxed);
     }
 }
 

@@ -355,8 +355,11 @@ pub(super) fn set_marks(slot: &Slot, request: &Request) {
         slot.set_mark(slot.mark() & !mask | mark & mask);
     }
     let (label, mask) = request.label;
-    if mask != 0 {
-        slot.set_label(slot.label() & !mask | label & mask);
+    let old = slot.label();
+    let new = old & !mask | label & mask;
+    if new != old {
+        slot.begin_change();
+        slot.set_label(new);
     }
 }
 

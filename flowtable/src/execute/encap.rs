@@ -52,13 +52,15 @@ pub(crate) fn encapsulate_marked<B: FrameBuf>(
     let ip = frame.get_mut(Ethernet::LEN..).ok_or(DropReason::Unsupported)?;
     // Each piece of a packet that is to be cut has a UDP checksum of its own.
     let with_checksum = cut.is_none();
+    let l4_proto = header.kind.ip_proto();
+    let udp = (l4_proto == ip_proto::UDP).then_some((flow_hash, with_checksum));
     let ip_len = match header.remote {
-        IpAddr::V4(_) => fill_ipv4(ip, ecn, flow_hash, with_checksum),
-        IpAddr::V6(_) => fill_ipv6(ip, ecn, flow_hash, with_checksum),
+        IpAddr::V4(_) => fill_ipv4(ip, ecn, udp),
+        IpAddr::V6(_) => fill_ipv6(ip, ecn, udp),
     }
     .ok_or(DropReason::Unsupported)?;
     let l3 = Ethernet::LEN as u16;
-    packet.layout = Layout { l3, l4: l3 + ip_len as u16, l3_end, l4_proto: ip_proto::UDP };
+    packet.layout = Layout { l3, l4: l3 + ip_len as u16, l3_end, l4_proto };
     if let Some((gso, inner)) = cut {
         keep_cut(packet, gso, (inner, header.bytes.len() as u16));
     }
@@ -102,11 +104,11 @@ fn put(frame: &mut [u8], header: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Length, ECN and checksum of the IPv4 header, then UDP; answers the length of the former. The
-/// identification stays 0: the packet must not be fragmented, so nobody looks at it
+/// Length, ECN and checksum of the IPv4 header, then UDP if it is that; answers the length of the
+/// former. The identification stays 0: the packet must not be fragmented, so nobody looks at it
 /// (RFC 6864 §4.1).
 #[inline]
-fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32, with_checksum: bool) -> Option<usize> {
+fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, udp: Option<(u32, bool)>) -> Option<usize> {
     let len = packet.len();
     let (ip, rest) = Ipv4::mut_from_prefix(packet).ok()?;
     ip.total_len.set(len as u16);
@@ -115,7 +117,10 @@ fn fill_ipv4(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32, with_checksum: 
     let sum = u32::from(!ip.checksum.get()) + u32::from(!u16::from(ip.tos)) + u32::from(tos) + len as u32;
     ip.tos = tos;
     ip.checksum.set(!fold(sum));
-    if fill_udp(rest, flow_hash)? && with_checksum {
+    if let Some((flow_hash, with_checksum)) = udp
+        && fill_udp(rest, flow_hash)?
+        && with_checksum
+    {
         let pseudo = pseudo_ipv4(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len());
         finish_udp(rest, pseudo)?;
     }
@@ -127,13 +132,16 @@ fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-fn fill_ipv6(packet: &mut [u8], ecn: Option<u8>, flow_hash: u32, with_checksum: bool) -> Option<usize> {
+fn fill_ipv6(packet: &mut [u8], ecn: Option<u8>, udp: Option<(u32, bool)>) -> Option<usize> {
     let (ip, rest) = Ipv6::mut_from_prefix(packet).ok()?;
     ip.payload_len.set(rest.len() as u16);
     let flow = ip.flow.get();
     let tos = outer_tos((flow >> 20) as u8, ecn);
     ip.flow.set(flow & !0x0ff0_0000 | u32::from(tos) << 20);
-    if fill_udp(rest, flow_hash)? && with_checksum {
+    if let Some((flow_hash, with_checksum)) = udp
+        && fill_udp(rest, flow_hash)?
+        && with_checksum
+    {
         finish_udp(rest, pseudo_ipv6(ip.src.get(), ip.dst.get(), ip_proto::UDP, rest.len()))?;
     }
     Some(Ipv6::LEN)

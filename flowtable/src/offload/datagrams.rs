@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU16;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::Segments;
 use crate::{
@@ -16,16 +16,37 @@ use crate::{
     key::FlowKey,
     packet::{FrameBuf, Gso, GsoKind, Layout, Offload, Packet},
     parse::parse_frame,
-    wire::{Ethernet, Ipv4, Udp, ethertype, ip_proto, ipv4_fragment},
+    wire::{Ethernet, Ipv4, Ipv6, Udp, ip_proto, ipv4_fragment},
 };
 
-/// Outer headers: Ethernet without tags, IPv4 without options, UDP.
-const OUTER_LEN: usize = Ethernet::LEN + Ipv4::LEN + Udp::LEN;
+/// Longest outer headers: those over IPv6.
+const MAX_OUTER_LEN: usize = Ethernet::LEN + Ipv6::LEN + Udp::LEN;
 /// Longest train: what a [`Layout`] can address.
 const MAX_TRAIN_LEN: usize = u16::MAX as usize;
 /// TCP flags of segments that can become one: ACK, and at the end PSH.
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
+
+/// Length of a frame's outer headers: Ethernet without tags, IPv4 without options or IPv6 without
+/// other headers, UDP. `None`: it has others.
+fn outer_len(frame: &[u8]) -> Option<usize> {
+    let (ip_len, proto_at) = match *frame.get(12..15)? {
+        [0x08, 0x00, 0x45] => (Ipv4::LEN, 23),
+        [0x86, 0xdd, version] if version >> 4 == 6 => (Ipv6::LEN, 20),
+        _ => return None,
+    };
+    let len = Ethernet::LEN + ip_len + Udp::LEN;
+    (*frame.get(proto_at)? == ip_proto::UDP && frame.len() >= len).then_some(len)
+}
+
+/// Where the packet of a frame with such headers ends, as its IP header has it.
+fn packet_end(frame: &[u8], outer_len: usize) -> Option<usize> {
+    let word = |at: usize| Some(usize::from(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?])));
+    if outer_len == MAX_OUTER_LEN {
+        return Some(Ethernet::LEN + Ipv6::LEN + word(18)?);
+    }
+    Some(Ethernet::LEN + word(16)?)
+}
 
 /// A TCP segment in a tunnel, from the datagram's start.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +61,7 @@ struct Tcp {
 #[derive(Debug)]
 pub struct Datagrams<'a> {
     frame: &'a [u8],
+    outer_len: usize,
     /// Bytes of each datagram's payload but the last one's.
     each: usize,
     at: usize,
@@ -55,16 +77,13 @@ pub struct Taken {
 }
 
 impl<'a> Datagrams<'a> {
-    /// Of a frame with datagrams of `each` bytes behind outer headers over IPv4, but for those in
+    /// Of a frame with datagrams of `each` bytes behind outer headers, but for those in
     /// front of byte `at`; `None`: a frame of another kind.
     pub fn of(frame: &'a [u8], each: usize, at: usize) -> Option<Self> {
-        let is_udp = frame.get(12..15)? == [0x08, 0x00, 0x45]
-            && *frame.get(23)? == ip_proto::UDP
-            && frame.len() > OUTER_LEN
-            && each > 0;
-        let end = Ethernet::LEN + usize::from(u16::from_be_bytes([*frame.get(16)?, *frame.get(17)?]));
-        let frame = frame.get(..end).filter(|frame| frame.len() > OUTER_LEN)?;
-        is_udp.then(|| Self { frame, each, at: at.clamp(OUTER_LEN, frame.len()) })
+        let outer_len = outer_len(frame)?;
+        let frame = frame.get(..packet_end(frame, outer_len)?).filter(|frame| frame.len() > outer_len)?;
+        let at = at.clamp(outer_len, frame.len());
+        (each > 0).then_some(Self { frame, outer_len, each, at })
     }
 
     /// Where the rest begins.
@@ -76,17 +95,18 @@ impl<'a> Datagrams<'a> {
     pub fn longest(&self) -> usize {
         match self.frame.len() - self.at {
             0 => 0,
-            left => OUTER_LEN + left,
+            left => self.outer_len + left,
         }
     }
 
     /// Writes the next packet, as long as there is one and room for it. Its outer UDP checksum is
-    /// absent: who received it has checked it, or nobody has ever computed one.
+    /// absent (over IPv6, where it must not be: begun only): who received it has checked it, or
+    /// nobody has ever computed one.
     pub fn write_next(&mut self, room: &mut [u8]) -> Option<Taken> {
-        let first = self.peek()?;
-        let mut len = OUTER_LEN + first.len();
-        room.get_mut(..OUTER_LEN)?.copy_from_slice(self.frame.get(..OUTER_LEN)?);
-        room.get_mut(OUTER_LEN..len)?.copy_from_slice(first);
+        let (first, outer_len) = (self.peek()?, self.outer_len);
+        let mut len = outer_len + first.len();
+        room.get_mut(..outer_len)?.copy_from_slice(self.frame.get(..outer_len)?);
+        room.get_mut(outer_len..len)?.copy_from_slice(first);
         self.at += first.len();
         let mut last = segment(first).map(|tcp| (tcp, tcp));
         let mut n_merged = 1;
@@ -112,9 +132,10 @@ impl<'a> Datagrams<'a> {
         if n_merged > 1
             && let Some((head, tail)) = last
         {
-            offload = merged(packet.get_mut(OUTER_LEN..)?, &head, tail.flags, first.len() - head.payload)?;
+            let segment_len = first.len() - head.payload;
+            offload = merged(packet.get_mut(outer_len..)?, (&head, tail.flags), (segment_len, outer_len))?;
         }
-        finish_outer(packet)?;
+        finish_outer(packet, outer_len)?;
         Some(Taken { len, offload })
     }
 
@@ -209,7 +230,11 @@ fn same_headers(a: &[u8], b: &[u8], head: &Tcp) -> bool {
 }
 
 /// Makes the headers of the first segment those of all of them together.
-fn merged(datagram: &mut [u8], head: &Tcp, last_flags: u8, segment_len: usize) -> Option<Offload> {
+fn merged(
+    datagram: &mut [u8],
+    (head, last_flags): (&Tcp, u8),
+    (segment_len, outer_len): (usize, usize),
+) -> Option<Offload> {
     let (l3, l4, end) = (usize::from(head.layout.l3), usize::from(head.layout.l4), datagram.len());
     let layout = Layout { l3_end: u16::try_from(end).ok()?, ..head.layout };
     let ip = datagram.get_mut(l3..)?;
@@ -224,7 +249,7 @@ fn merged(datagram: &mut [u8], head: &Tcp, last_flags: u8, segment_len: usize) -
     *datagram.get_mut(l4 + 13)? |= last_flags;
     let pseudo = Headers::of(datagram, &layout).pseudo(datagram)?.fold();
     datagram.get_mut(l4 + 16..l4 + 18)?.copy_from_slice(&pseudo.to_be_bytes());
-    let by = OUTER_LEN as u16;
+    let by = outer_len as u16;
     let inner =
         Layout { l3: layout.l3 + by, l4: layout.l4 + by, l3_end: layout.l3_end.checked_add(by)?, ..layout };
     let segment_len = NonZeroU16::new(u16::try_from(segment_len).ok()?)?;
@@ -232,19 +257,44 @@ fn merged(datagram: &mut [u8], head: &Tcp, last_flags: u8, segment_len: usize) -
     Some(Offload { csum_partial: true, csum_start: inner.l4, csum_offset: 16, gso })
 }
 
-/// Lengths and checksum of outer headers in front of all that follows.
-fn finish_outer(frame: &mut [u8]) -> Option<()> {
+/// Lengths and checksums of outer headers in front of all that follows.
+fn finish_outer(frame: &mut [u8], outer_len: usize) -> Option<()> {
     let ip_len = u16::try_from(frame.len() - Ethernet::LEN).ok()?;
-    let (ip, datagram) = Ipv4::mut_from_prefix(frame.get_mut(Ethernet::LEN..)?).ok()?;
-    ip.total_len.set(ip_len);
-    ip.checksum.set(0);
-    let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
-    udp.len.set(ip_len - Ipv4::LEN as u16);
-    udp.checksum.set(0);
-    let header = frame.get_mut(Ethernet::LEN..Ethernet::LEN + Ipv4::LEN)?;
-    let sum = checksum::of(header);
-    header.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+    let packet = frame.get_mut(Ethernet::LEN..)?;
+    if outer_len == MAX_OUTER_LEN {
+        let (ip, datagram) = Ipv6::mut_from_prefix(packet).ok()?;
+        ip.payload_len.set(ip_len - Ipv6::LEN as u16);
+        let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
+        udp.len.set(ip_len - Ipv6::LEN as u16);
+    } else {
+        let (ip, datagram) = Ipv4::mut_from_prefix(packet).ok()?;
+        ip.total_len.set(ip_len);
+        ip.checksum.set(0);
+        let sum = checksum::of(ip.as_bytes());
+        ip.checksum.set(sum);
+        let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
+        udp.len.set(ip_len - Ipv4::LEN as u16);
+    }
+    leave_out_checksum(frame, outer_len)
+}
+
+/// Where UDP's checksum is, zero over IPv4: there is none. Over IPv6 there always is one
+/// (RFC 8200 §8.1); it is begun with the pseudo header, which says that the rest is left to a device.
+fn leave_out_checksum(frame: &mut [u8], outer_len: usize) -> Option<()> {
+    let begun = if outer_len == MAX_OUTER_LEN { pseudo_sum(frame, outer_len)? } else { 0 };
+    frame.get_mut(outer_len - 2..outer_len)?.copy_from_slice(&begun.to_be_bytes());
     Some(())
+}
+
+/// Sum of the pseudo header of a frame that ends where its packet does.
+fn pseudo_sum(frame: &[u8], outer_len: usize) -> Option<u16> {
+    let layout = outer_layout(outer_len, u16::try_from(frame.len()).ok()?);
+    Some(Headers::of(frame, &layout).pseudo(frame)?.fold())
+}
+
+fn outer_layout(outer_len: usize, l3_end: u16) -> Layout {
+    let l4 = (outer_len - Udp::LEN) as u16;
+    Layout { l3: Ethernet::LEN as u16, l4, l3_end, l4_proto: ip_proto::UDP }
 }
 
 /// Settles what a sender on this machine has left undone of a frame for a tunnel, and gives what
@@ -255,21 +305,21 @@ pub fn settle_received(frame: &mut [u8], undone: &Offload) -> Offload {
         return Offload::default();
     }
     drop_outer_checksum(frame);
-    let is_inside = usize::from(undone.csum_start) >= OUTER_LEN;
-    let gso = undone.gso.filter(|gso| is_inside && gso.kind == GsoKind::Tcp);
-    if let Some(large) = gso.and_then(|gso| large_segment(frame, gso)) {
+    let Some(outer_len) = outer_len(frame).filter(|len| usize::from(undone.csum_start) >= *len) else {
+        return Offload::default();
+    };
+    let gso = undone.gso.filter(|gso| gso.kind == GsoKind::Tcp);
+    if let Some(large) = gso.and_then(|gso| large_segment(frame, gso, outer_len)) {
         return large;
     }
-    if is_inside {
-        complete_inside(frame, undone);
-    }
+    complete_inside(frame, undone, outer_len);
     Offload::default()
 }
 
 /// A TCP segment in a tunnel that is to be cut.
-fn large_segment(frame: &[u8], gso: Gso) -> Option<Offload> {
-    let layout = segment(frame.get(OUTER_LEN..)?)?.layout;
-    let moved = |at: u16| at.checked_add(OUTER_LEN as u16);
+fn large_segment(frame: &[u8], gso: Gso, outer_len: usize) -> Option<Offload> {
+    let layout = segment(frame.get(outer_len..)?)?.layout;
+    let moved = |at: u16| at.checked_add(outer_len as u16);
     let inner =
         Layout { l3: moved(layout.l3)?, l4: moved(layout.l4)?, l3_end: moved(layout.l3_end)?, ..layout };
     let gso = Some(Gso { inner, ..gso });
@@ -277,9 +327,8 @@ fn large_segment(frame: &[u8], gso: Gso) -> Option<Offload> {
 }
 
 /// The packet inside ends where the outer one does.
-fn complete_inside(frame: &mut [u8], undone: &Offload) {
-    let total_len = frame.get(16..18).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    let end = frame.len().min(Ethernet::LEN + usize::from(total_len));
+fn complete_inside(frame: &mut [u8], undone: &Offload, outer_len: usize) {
+    let end = packet_end(frame, outer_len).map_or(0, |end| end.min(frame.len()));
     let Some(segment) = frame.get_mut(usize::from(undone.csum_start)..end) else { return };
     // What is none at all must not come out as one that says "none" in UDP (RFC 768).
     let sum = match checksum::of(segment) {
@@ -295,12 +344,15 @@ fn complete_inside(frame: &mut [u8], undone: &Offload) {
 /// A received frame's outer UDP checksum was checked by who received it, or never computed by a
 /// sender on this machine: from now on there is none.
 pub(super) fn drop_outer_checksum(frame: &mut [u8]) {
-    let is_udp = frame.get(12..15) == Some(&[0x08, 0x00, 0x45]) && frame.get(23) == Some(&ip_proto::UDP);
-    let whole = frame.get(20..22).is_some_and(|bytes| {
-        u16::from_be_bytes([bytes[0], bytes[1]]) & (ipv4_fragment::MORE | ipv4_fragment::OFFSET) == 0
-    });
-    if let Some(checksum) = frame.get_mut(OUTER_LEN - 2..OUTER_LEN).filter(|_| is_udp && whole) {
-        checksum.fill(0);
+    let Some(outer_len) = outer_len(frame) else { return };
+    let is_whole = outer_len == MAX_OUTER_LEN
+        || frame.get(20..22).is_some_and(|bytes| {
+            u16::from_be_bytes([bytes[0], bytes[1]]) & (ipv4_fragment::MORE | ipv4_fragment::OFFSET) == 0
+        });
+    let end = packet_end(frame, outer_len).unwrap_or_default();
+    if let Some(packet) = frame.get_mut(..end).filter(|packet| is_whole && packet.len() >= outer_len) {
+        // It has room for the header.
+        let _ = leave_out_checksum(packet, outer_len);
     }
 }
 
@@ -309,6 +361,7 @@ pub(super) fn drop_outer_checksum(frame: &mut [u8]) {
 #[derive(Debug)]
 pub struct Train<'a> {
     segments: Segments<'a>,
+    outer_len: usize,
     /// The first piece of the next train, kept in front of the room it goes to.
     each: usize,
 }
@@ -322,16 +375,18 @@ pub struct Written {
     pub each: Option<NonZeroU16>,
     /// How many datagrams.
     pub n_datagrams: u64,
+    /// Bytes of outer headers.
+    outer_len: usize,
 }
 
 impl<'a> Train<'a> {
-    /// `None`: the packet is not one to be cut behind a tunnel's headers over IPv4.
+    /// `None`: the packet is not one to be cut behind a tunnel's headers.
     pub fn of<B: FrameBuf>(packet: &'a Packet<B>) -> Option<Self> {
-        let is_ipv4 = packet.bytes().get(12..15)? == [0x08, 0x00, 0x45];
+        let outer_len = outer_len(packet.bytes())?;
         let is_tunnelled = packet.layout.l4_proto == ip_proto::UDP && packet.offload.gso?.inner.l3 != 0;
-        let each = packet.wire_len().checked_sub(OUTER_LEN)?;
-        let segments = Segments::of(packet).filter(|_| is_ipv4 && is_tunnelled)?;
-        Some(Self { segments, each })
+        let each = packet.wire_len().checked_sub(outer_len)?;
+        let segments = Segments::of(packet).filter(|_| is_tunnelled)?;
+        Some(Self { segments, outer_len, each })
     }
 
     /// Writes the next train. `None`: all have been, or there is no room for one datagram.
@@ -343,40 +398,33 @@ impl<'a> Train<'a> {
         // A datagram is written with outer headers of its own, over the end of the one before;
         // what was there is put back.
         while len + self.each <= room.len() && self.segments.n_left() > 0 {
-            let at = len - OUTER_LEN;
-            let mut end = [0; OUTER_LEN];
+            let at = len - self.outer_len;
+            let mut kept = [0; MAX_OUTER_LEN];
+            let end = kept.get_mut(..self.outer_len)?;
             end.copy_from_slice(room.get(at..len)?);
             let more = self.segments.write_next(room.get_mut(at..)?);
-            room.get_mut(at..len)?.copy_from_slice(&end);
+            room.get_mut(at..len)?.copy_from_slice(end);
             len = at + more?;
             n_datagrams += 1;
         }
         let each = NonZeroU16::new(u16::try_from(self.each).ok()?).filter(|_| n_datagrams > 1);
-        start_checksum(room.get_mut(..len)?)?;
-        Some(Written { len, each, n_datagrams })
+        start_checksum(room.get_mut(..len)?, self.outer_len)?;
+        Some(Written { len, each, n_datagrams, outer_len: self.outer_len })
     }
 }
 
 /// Outer headers over the whole train; the UDP checksum is begun with the pseudo header.
-fn start_checksum(frame: &mut [u8]) -> Option<()> {
-    debug_assert_eq!(frame.get(12..14), Some(&ethertype::IPV4.to_be_bytes()[..]));
-    finish_outer(frame)?;
-    let layout = Layout {
-        l3: Ethernet::LEN as u16,
-        l4: (OUTER_LEN - Udp::LEN) as u16,
-        l3_end: u16::try_from(frame.len()).ok()?,
-        l4_proto: ip_proto::UDP,
-    };
-    let pseudo = Headers::of(frame, &layout).pseudo(frame)?.fold();
-    frame.get_mut(OUTER_LEN - 2..OUTER_LEN)?.copy_from_slice(&pseudo.to_be_bytes());
+fn start_checksum(frame: &mut [u8], outer_len: usize) -> Option<()> {
+    finish_outer(frame, outer_len)?;
+    let begun = pseudo_sum(frame, outer_len)?;
+    frame.get_mut(outer_len - 2..outer_len)?.copy_from_slice(&begun.to_be_bytes());
     Some(())
 }
 
 /// What a train's record says.
 pub fn train_offload(written: &Written) -> (Offload, Layout) {
-    let l4 = (OUTER_LEN - Udp::LEN) as u16;
-    let layout = Layout { l3: Ethernet::LEN as u16, l4, l3_end: written.len as u16, l4_proto: ip_proto::UDP };
+    let layout = outer_layout(written.outer_len, written.len as u16);
     let gso =
         written.each.map(|segment_len| Gso { kind: GsoKind::Udp, segment_len, inner: Layout::default() });
-    (Offload { csum_partial: true, csum_start: l4, csum_offset: 6, gso }, layout)
+    (Offload { csum_partial: true, csum_start: layout.l4, csum_offset: 6, gso }, layout)
 }

@@ -42,7 +42,8 @@ impl<'a> Segments<'a> {
         let gso = packet.offload.gso?;
         let (inner, layout) = (packet.cut_layout(), packet.layout);
         let header_len = packet.cut_header_len(&gso);
-        let has_tunnel = gso.inner.l3 != 0 && layout.l4_proto == ip_proto::UDP && layout.l4 < gso.inner.l3;
+        let is_tunnel = matches!(layout.l4_proto, ip_proto::UDP | ip_proto::GRE);
+        let has_tunnel = gso.inner.l3 != 0 && is_tunnel && layout.l4 < gso.inner.l3;
         Some(Self {
             frame: packet.bytes(),
             kind: gso.kind,
@@ -153,6 +154,9 @@ fn fill_checksum(segment: &mut [u8], pseudo: Sum, kind: GsoKind) -> Option<()> {
 fn mend_outer(frame: &mut [u8], outer: &Layout) -> Option<()> {
     // Nobody fragments these, so that they have no identification.
     let pseudo = mend_l3(frame.get_mut(outer.l3.into()..)?, outer, 0)?.word(ip_proto::UDP.into());
+    if outer.l4_proto != ip_proto::UDP {
+        return Some(());
+    }
     let datagram = frame.get_mut(outer.l4.into()..)?;
     let len = datagram.len() as u16;
     let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;

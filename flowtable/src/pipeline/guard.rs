@@ -101,7 +101,7 @@ impl<T: Tracer> Walk<'_, T> {
     /// It is of a session over one hop (RFC 5881 §4, §5), and was not forwarded by anybody.
     fn is_bfd(&mut self) -> bool {
         let key = &mut self.key;
-        key.read(Field::EthType) == 0x0800
+        matches!(key.read(Field::EthType), 0x0800 | 0x86dd)
             && key.read(Field::NwProto) == 17
             && key.read_bits(Field::NwFrag, u128::from(nw_frag::LATER)) == 0
             && key.read(Field::UdpDst) == BFD_PORT

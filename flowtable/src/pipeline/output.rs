@@ -183,7 +183,7 @@ impl<T: Tracer> Walk<'_, T> {
             *tun_metadata.as_chunks_mut().0.get_mut(option.idx)? = value;
         }
         let policy = match kind {
-            TunnelKind::Geneve => GroupPolicy::default(),
+            TunnelKind::Geneve | TunnelKind::Gre => GroupPolicy::default(),
             TunnelKind::Vxlan => GroupPolicy {
                 flags: self.key.read(Field::TunGbpFlags) as u8,
                 id: self.key.read(Field::TunGbpId) as u16,

@@ -61,6 +61,8 @@ pub(super) fn decode(payload: &[u8], map: &OptionMap) -> Option<Decoded> {
     Some(Decoded {
         len: size_of::<Header>() + options_len,
         vni: header.vni.get() >> 8,
+        has_key: true,
+        has_checksum: false,
         oam: header.flags & FLAG_OAM != 0,
         options: known,
         policy: GroupPolicy::default(),

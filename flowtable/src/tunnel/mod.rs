@@ -1,4 +1,4 @@
-//! Tunnels over UDP: what comes in is checked and unwrapped here ([`receive`]), and the
+//! Tunnels over UDP, and GRE: what comes in is checked and unwrapped here ([`receive`]), and the
 //! header of what goes out is built here once per flow ([`build_header`]);
 //! [`crate::execute`] puts it in front of packets.
 //!
@@ -7,6 +7,7 @@
 
 mod ecn;
 mod geneve;
+mod gre;
 mod option_map;
 mod outer;
 mod plain;
@@ -61,10 +62,24 @@ const DEFAULT_TTL: u8 = 64;
 struct Decoded {
     /// Bytes of the tunnel header.
     len: usize,
+    /// Network identifier; of GRE the key, which has 32 bits.
     vni: u32,
+    has_key: bool,
     oam: bool,
+    /// The tunnel header itself had one, which was right.
+    has_checksum: bool,
     options: Options,
     policy: GroupPolicy,
+}
+
+impl Decoded {
+    fn of(kind: TunnelKind, payload: &[u8], options: &OptionMap) -> Option<Self> {
+        match kind {
+            TunnelKind::Geneve => geneve::decode(payload, options),
+            TunnelKind::Vxlan => vxlan::decode(payload),
+            TunnelKind::Gre => gre::decode(payload),
+        }
+    }
 }
 
 /// Group policy of a VXLAN packet; none is all zero.
@@ -96,7 +111,8 @@ pub(crate) struct Arrival {
 /// A mark of congestion on the outer header moves to the inner one (RFC 6040 §4.2).
 ///
 /// # Errors
-/// - [`DropReason::TunnelNotForUs`]: not UDP to the address and port of a tunnel.
+/// - [`DropReason::TunnelNotForUs`]: not UDP to the address and port of a tunnel, nor GRE to the
+///   address of one.
 /// - [`DropReason::TunnelUnknownPeer`]: the outer source is not a configured peer.
 /// - [`DropReason::TunnelMalformed`]: lengths or checksums disagree, the outer packet is
 ///   a fragment, the tunnel header is of another version or payload, a critical option
@@ -123,11 +139,7 @@ pub(crate) fn unwrap<B: FrameBuf>(
         return Err(DropReason::TunnelUnknownPeer);
     }
     let payload = outer.payload(frame, tunnel.kind)?;
-    let decoded = match tunnel.kind {
-        TunnelKind::Geneve => geneve::decode(payload, options),
-        TunnelKind::Vxlan => vxlan::decode(payload),
-    }
-    .ok_or(DropReason::TunnelMalformed)?;
+    let decoded = Decoded::of(tunnel.kind, payload, options).ok_or(DropReason::TunnelMalformed)?;
     let inner_len = payload.len() - decoded.len;
     if !pull_outer(packet, outer.payload_at + decoded.len) {
         return Err(DropReason::TunnelMalformed);
@@ -169,11 +181,7 @@ pub(crate) fn unwrap_known<B: FrameBuf>(
         return unwrap(packet, (underlay, options));
     };
     let payload = frame.get(Plain::PAYLOAD..plain.end).unwrap_or_default();
-    let decoded = match kind {
-        TunnelKind::Geneve => geneve::decode(payload, options),
-        TunnelKind::Vxlan => vxlan::decode(payload),
-    };
-    let decoded = decoded.ok_or(DropReason::TunnelMalformed)?;
+    let decoded = Decoded::of(kind, payload, options).ok_or(DropReason::TunnelMalformed)?;
     let inner_len = payload.len() - decoded.len;
     if !pull_outer(packet, Plain::PAYLOAD + decoded.len) {
         return Err(DropReason::TunnelMalformed);
@@ -234,10 +242,10 @@ impl Arrival {
 
     fn new(outer: &Outer, decoded: &Decoded) -> Self {
         let flag = |set, flag| if set { flag } else { 0 };
-        let flags = tun_flags::KEY
+        let flags = flag(decoded.has_key, tun_flags::KEY)
             | flag(decoded.oam, tun_flags::OAM)
             | flag(outer.dont_fragment, tun_flags::DONT_FRAGMENT)
-            | flag(outer.has_checksum(), tun_flags::CHECKSUM);
+            | flag(outer.has_checksum() || decoded.has_checksum, tun_flags::CHECKSUM);
         let (src, dst) = (outer.src, outer.dst);
         let Decoded { vni, options, policy, .. } = *decoded;
         Self { src, dst, tos: outer.tos, ttl: outer.ttl, flags, vni, options, policy }
@@ -301,8 +309,9 @@ pub struct TunnelSpec {
     pub tos: u8,
     /// Hop limit; 0: the usual 64.
     pub ttl: u8,
-    /// [`tun_flags`]: `OAM` (Geneve) and `CHECKSUM` (IPv4; IPv6 always has one). The others
-    /// are ignored: a tunnel always has a key and never lets others fragment.
+    /// [`tun_flags`]: `OAM` (Geneve) and `CHECKSUM` (UDP over IPv4; over IPv6 there always is
+    /// one). The others are ignored: a tunnel always has a key (GRE: unless it is 0) and never lets
+    /// others fragment.
     pub flags: u16,
     /// What a VXLAN header shall say of the sender's group.
     pub policy: GroupPolicy,
@@ -346,6 +355,7 @@ pub fn build_header(
     hop: &NextHop,
 ) -> Option<TunnelHeader> {
     let ttl = if spec.ttl == 0 { DEFAULT_TTL } else { spec.ttl };
+    let proto = tunnel.kind.ip_proto();
     let (eth_type, ip, has_checksum) = match (tunnel.local, spec.remote) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let mut ip = Ipv4 {
@@ -355,7 +365,7 @@ pub fn build_header(
                 id: 0.into(),
                 fragment: ipv4_fragment::DONT.into(),
                 ttl,
-                proto: ip_proto::UDP,
+                proto,
                 checksum: 0.into(),
                 src: src.to_bits().into(),
                 dst: dst.to_bits().into(),
@@ -367,7 +377,7 @@ pub fn build_header(
             let ip = Ipv6 {
                 flow: (6 << 28 | u32::from(spec.tos) << 20).into(),
                 payload_len: 0.into(),
-                next: ip_proto::UDP,
+                next: proto,
                 hop_limit: ttl,
                 src: src.to_bits().into(),
                 dst: dst.to_bits().into(),
@@ -384,10 +394,14 @@ pub fn build_header(
         len: 0.into(),
         checksum: if has_checksum { 0xffff } else { 0 }.into(),
     };
-    let mut bytes = [ethernet.as_bytes(), &ip, udp.as_bytes()].concat();
+    let mut bytes = [ethernet.as_bytes(), &ip].concat();
+    if proto == ip_proto::UDP {
+        bytes.extend_from_slice(udp.as_bytes());
+    }
     match tunnel.kind {
         TunnelKind::Geneve => geneve::encode(spec, options, &mut bytes),
         TunnelKind::Vxlan => vxlan::encode(spec, &mut bytes),
+        TunnelKind::Gre => gre::encode(spec, &mut bytes),
     }
     Some(TunnelHeader {
         kind: tunnel.kind,

@@ -1,4 +1,4 @@
-//! The outer headers of a received packet: Ethernet, IPv4 or IPv6, UDP.
+//! The outer headers of a received packet: Ethernet, IPv4 or IPv6, and UDP unless it is GRE's.
 
 use std::net::IpAddr;
 
@@ -21,12 +21,13 @@ pub(super) struct Outer {
     pub(super) tos: u8,
     pub(super) ttl: u8,
     pub(super) dont_fragment: bool,
-    /// First byte after the UDP header, from the frame's start.
+    /// First byte of the tunnel header, from the frame's start.
     pub(super) payload_at: usize,
     fragment: bool,
-    udp: Udp,
-    /// The UDP datagram's place by the IP header.
-    udp_at: usize,
+    /// None: GRE.
+    udp: Option<Udp>,
+    /// Where what the IP header says that follows begins.
+    l4_at: usize,
     end: usize,
     pseudo: Sum,
 }
@@ -56,10 +57,10 @@ impl Outer {
             tos: ip.tos,
             ttl: ip.ttl,
             dont_fragment: ip.fragment.get() & wire::ipv4_fragment::DONT != 0,
-            payload_at: Ethernet::LEN + start + Udp::LEN,
+            payload_at: Ethernet::LEN + start + udp.map_or(0, |_| Udp::LEN),
             fragment: ipv4_fragment(ip) != 0,
             udp,
-            udp_at: Ethernet::LEN + start,
+            l4_at: Ethernet::LEN + start,
             end: Ethernet::LEN + end,
             pseudo: pseudo_ipv4(ip.src.get(), ip.dst.get(), ip_proto::UDP, end - start),
         })
@@ -80,10 +81,10 @@ impl Outer {
             tos: (ip.flow.get() >> 20) as u8,
             ttl: ip.hop_limit,
             dont_fragment: false,
-            payload_at: Ethernet::LEN + start + Udp::LEN,
+            payload_at: Ethernet::LEN + start + udp.map_or(0, |_| Udp::LEN),
             fragment: chain.frag != 0,
             udp,
-            udp_at: Ethernet::LEN + start,
+            l4_at: Ethernet::LEN + start,
             end: Ethernet::LEN + end,
             pseudo: pseudo_ipv6(ip.src.get(), ip.dst.get(), ip_proto::UDP, end - start),
         })
@@ -91,22 +92,27 @@ impl Outer {
 
     /// The tunnel that the packet came to.
     pub(super) fn tunnel<'a>(&self, underlay: &'a Underlay) -> Result<&'a TunnelPort, DropReason> {
-        let to_us = |tunnel: &&TunnelPort| tunnel.local == self.dst && self.udp.dst == tunnel.udp_port;
+        let is_its = |tunnel: &TunnelPort| match &self.udp {
+            Some(udp) => tunnel.kind.ip_proto() == ip_proto::UDP && udp.dst == tunnel.udp_port,
+            None => tunnel.kind == TunnelKind::Gre,
+        };
+        let to_us = |tunnel: &&TunnelPort| tunnel.local == self.dst && is_its(tunnel);
         underlay.tunnels.iter().find(to_us).ok_or(DropReason::TunnelNotForUs)
     }
 
     /// The sender protected the packet by a UDP checksum.
     pub(super) fn has_checksum(&self) -> bool {
-        self.udp.checksum != 0
+        self.udp.as_ref().is_some_and(|udp| udp.checksum != 0)
     }
 
-    /// What the UDP datagram carries, when it is whole and intact.
+    /// The tunnel header and what follows, when it is whole and intact.
     pub(super) fn payload<'a>(&self, frame: &'a [u8], kind: TunnelKind) -> Result<&'a [u8], DropReason> {
-        let datagram = frame.get(self.udp_at..self.end).ok_or(DropReason::TunnelMalformed)?;
-        if self.fragment
-            || usize::from(self.udp.len.get()) != datagram.len()
-            || !self.is_intact(datagram, kind)
-        {
+        let datagram = frame.get(self.l4_at..self.end).ok_or(DropReason::TunnelMalformed)?;
+        if self.fragment {
+            return Err(DropReason::TunnelMalformed);
+        }
+        let Some(udp) = &self.udp else { return Ok(datagram) };
+        if usize::from(udp.len.get()) != datagram.len() || !self.is_intact(udp, datagram, kind) {
             return Err(DropReason::TunnelMalformed);
         }
         datagram.get(Udp::LEN..).ok_or(DropReason::TunnelMalformed)
@@ -117,8 +123,8 @@ impl Outer {
     ///
     /// Over IPv6 it must be present (RFC 8200 §8.1), but VXLAN always takes zero
     /// (RFC 7348 §5).
-    fn is_intact(&self, datagram: &[u8], kind: TunnelKind) -> bool {
-        match self.udp.checksum.get() {
+    fn is_intact(&self, udp: &Udp, datagram: &[u8], kind: TunnelKind) -> bool {
+        match udp.checksum.get() {
             0 => self.dst.is_ipv4() || kind == TunnelKind::Vxlan,
             partial if partial == self.pseudo.fold() => true,
             _ => self.pseudo.bytes(datagram).checksum() == 0,
@@ -126,16 +132,19 @@ impl Outer {
     }
 }
 
-/// The UDP header. A later fragment has none: it could be anybody's, so that it is
-/// refused here.
-fn udp(proto: u8, frag: u8, segment: Option<&[u8]>) -> Result<Udp, DropReason> {
+/// The UDP header; none: GRE follows. A later fragment has none either: it could be anybody's, so
+/// that it is refused here.
+fn udp(proto: u8, frag: u8, segment: Option<&[u8]>) -> Result<Option<Udp>, DropReason> {
     if frag & nw_frag::LATER != 0 {
         return Err(DropReason::TunnelMalformed);
+    }
+    if proto == ip_proto::GRE {
+        return Ok(None);
     }
     if proto != ip_proto::UDP {
         return Err(DropReason::TunnelNotForUs);
     }
     let (udp, _) =
         Udp::read_from_prefix(segment.unwrap_or_default()).map_err(|_| DropReason::TunnelMalformed)?;
-    Ok(udp)
+    Ok(Some(udp))
 }

@@ -115,8 +115,9 @@ impl KnownPeers {
             return Some((*port, *kind));
         }
         let (src, dst) = (IpAddr::V4(ends.src), IpAddr::V4(ends.dst));
-        let to_us =
-            |tunnel: &&crate::underlay::TunnelPort| tunnel.local == dst && tunnel.udp_port == ends.udp_port;
+        let to_us = |tunnel: &&crate::underlay::TunnelPort| {
+            tunnel.kind.ip_proto() == ip_proto::UDP && tunnel.local == dst && tunnel.udp_port == ends.udp_port
+        };
         let tunnel = underlay.tunnels.iter().find(to_us).filter(|_| underlay.peers.contains(&src))?;
         *place = Some((ends, tunnel.port, tunnel.kind));
         Some((tunnel.port, tunnel.kind))

@@ -33,7 +33,7 @@ impl Pair {
             let options = OptionMap::default();
             Self { from: host(1), to: host(2), kind, options }
         };
-        [TunnelKind::Geneve, TunnelKind::Vxlan]
+        TunnelKind::OF_NETWORKS
             .into_iter()
             .flat_map(|kind| [pair(Host::v4, kind), pair(Host::v6, kind)])
             .collect()
@@ -399,6 +399,7 @@ fn tunnel_headers_are_checked() {
                 let (_, key) = pair.unwrap(&bytes).unwrap();
                 assert_eq!((key.tun_gbp_flags, key.tun_gbp_id.get()), (0, 0));
             }
+            TunnelKind::Gre => unreachable!("it has no UDP header"),
         }
     }
 }

@@ -26,7 +26,15 @@ pub(super) fn decode(payload: &[u8]) -> Option<Decoded> {
     });
     let policy = policy.unwrap_or_default();
     let valid = flags & VNI_PRESENT != 0;
-    valid.then_some(Decoded { len: LEN, vni: vni.get() >> 8, oam: false, options: Options::NONE, policy })
+    valid.then_some(Decoded {
+        len: LEN,
+        vni: vni.get() >> 8,
+        has_key: true,
+        oam: false,
+        has_checksum: false,
+        options: Options::NONE,
+        policy,
+    })
 }
 
 /// Appends the header. VXLAN has no options: `spec`'s stay behind.

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -71,6 +72,9 @@ impl Package {
     /// # Errors
     /// When they cannot be downloaded or do not run here.
     pub fn get_of(names: Names) -> Result<Self> {
+        // One at a time: tests of one process share its folder until what is in it is complete.
+        static GETTING: Mutex<()> = Mutex::new(());
+        let _turn = GETTING.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = cache()?;
         let root = cache.join(names.folder());
         if !root.is_dir() {

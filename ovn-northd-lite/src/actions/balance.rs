@@ -11,7 +11,10 @@ use flowtable::{
 };
 
 use super::lower::{Flow, Lowered, place, resubmit};
-use crate::expr::{ExprError, Notation, Operand, lexer::Token, lexer::quote, parser::Parser};
+use crate::{
+    expr::{ExprError, Notation, Operand, lexer::Token, lexer::quote, parser::Parser},
+    template,
+};
 
 /// Bit of `ct_mark` that says that the destination was translated (OVN's).
 const NATTED: u128 = 1 << 1;
@@ -26,6 +29,8 @@ const SOURCES: &[(&str, u128, u128)] = &[("skip_snat", 1 << 2, 1 << 9), ("force_
 pub struct Balance {
     /// Addresses with ports, or all without.
     pub(super) backends: Vec<(IpAddr, Option<u16>)>,
+    /// Names of variables that have more of them; there is none when it is lowered.
+    pub(super) variables: Vec<String>,
     /// What is hashed; empty: addresses, protocol and ports.
     pub(super) hash_fields: Vec<String>,
     /// Which of [`SOURCES`].
@@ -74,6 +79,9 @@ impl Balance {
             let wrong = |what: &str| ExprError::new(position, format!("`{what}` is not one of {key}"));
             for part in text.split(',') {
                 match key.as_str() {
+                    "backends" if template::variable(part).is_some() => {
+                        balance.variables.push(part.to_owned())
+                    }
                     "backends" => balance.backends.push(endpoint(part).ok_or_else(|| wrong(part))?),
                     "hash_fields" if HASHED.iter().any(|(name, _)| *name == part) => {
                         balance.hash_fields.push(part.to_owned());
@@ -93,6 +101,9 @@ impl Balance {
     /// The group cannot be numbered, or there is no next stage.
     pub(super) fn lower(&self, flow: &Flow<'_>, out: &mut Lowered) -> Result<(), String> {
         let table = flow.next()?;
+        if let Some(variable) = self.variables.first() {
+            return Err(format!("`{variable}` has no values here"));
+        }
         if self.backends.is_empty() {
             let zone = flow.balance_zone();
             let ct = Ct { table: Some(table), zone, nat: Some(Nat::Existing), ..Ct::default() };
@@ -255,8 +266,10 @@ fn ids(texts: impl Iterator<Item = String>) -> Vec<BucketId> {
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ct_lb_mark")?;
-        if !self.backends.is_empty() {
-            let list = self.backends.iter().map(Self::text).collect::<Vec<_>>().join(",");
+        let list: Vec<_> =
+            self.backends.iter().map(Self::text).chain(self.variables.iter().cloned()).collect();
+        if !list.is_empty() {
+            let list = list.join(",");
             write!(f, "(backends={}", quote(&list))?;
             if !self.hash_fields.is_empty() {
                 write!(f, "; hash_fields={}", quote(&self.hash_fields.join(",")))?;

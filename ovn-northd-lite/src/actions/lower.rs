@@ -178,7 +178,9 @@ fn set(dst: &Operand, value: &Constant, ports: Resolver<'_>) -> Result<Action, S
         // No port at all.
         Constant::Port(name) if name.is_empty() => 0,
         Constant::Port(name) => ports(name).ok_or_else(|| format!("there is no port `{name}`"))?.into(),
-        Constant::AddressSet(_) | Constant::PortGroup(_) => return Err(format!("{value} is not one value")),
+        Constant::AddressSet(_) | Constant::PortGroup(_) | Constant::Variable(_) => {
+            return Err(format!("{value} is not one value"));
+        }
     };
     Ok(Action::SetField { field: place.field, value: value << place.start, mask: place.bits() })
 }

@@ -234,7 +234,7 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
     let whole = match &value {
         Constant::Number { mask, .. } => mask.is_none(),
         Constant::Port(_) => true,
-        Constant::AddressSet(_) | Constant::PortGroup(_) => false,
+        Constant::AddressSet(_) | Constant::PortGroup(_) | Constant::Variable(_) => false,
     };
     if !whole {
         return Err(ExprError::new(position, "only a single value can be assigned"));

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     key::PortKey,
-    model::{Access, Distributed, LogicalRouter, NatRule, Northbound, RouterPort, SwitchPortKind},
+    model::{
+        Access, Distributed, LogicalRouter, NatRule, Northbound, PortAddresses, RouterPort, SwitchPortKind,
+    },
     southbound::{Announced, PortBinding, Wire},
 };
 
@@ -127,7 +129,8 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                 announced.extend(address.ips.iter().copied().map(Some).chain(no_ip).map(one));
             }
             let (probes, gateway) = (input.probes.clone(), input.gateway.clone());
-            PortBinding { chassis, gateway, wire, announced, probes, ..binding }
+            let shaping = port.options.shaping.filter(|_| is_somewhere);
+            PortBinding { chassis, gateway, wire, announced, probes, shaping, ..binding }
         }
         SwitchPortKind::Router { .. } => match side {
             Some(side) => {
@@ -138,7 +141,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                     gateway: side.gateway(),
                     open_for: open_for(&outside),
                     announced: if port.options.announces {
-                        of_router(side, id, &outside)
+                        of_router(side, id, (&outside, &port.options.told_addresses))
                     } else {
                         Vec::new()
                     },
@@ -156,9 +159,13 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
     }
 }
 
-/// The addresses that a router has at a port that is on one host: its own, and those that
-/// it translates.
-fn of_router(side: &RouterSide<'_>, switch_port: &str, outside: &[Floating]) -> Vec<Announced> {
+/// The addresses that a router has at a port that is on one host: its own, those that it
+/// translates, and those that it is said to have besides.
+fn of_router(
+    side: &RouterSide<'_>,
+    switch_port: &str,
+    (outside, more): (&[Floating], &[PortAddresses]),
+) -> Vec<Announced> {
     if !side.is_enabled() || side.chassis().is_none() && !side.has_gateway() {
         return Vec::new();
     }
@@ -173,6 +180,13 @@ fn of_router(side: &RouterSide<'_>, switch_port: &str, outside: &[Floating]) -> 
             mac: own.mac,
             ip: Some(*ip),
             port: own.port.clone(),
+        }));
+    }
+    for address in more {
+        announced.extend(address.ips.iter().map(|ip| Announced {
+            mac: address.mac,
+            ip: Some(*ip),
+            port: switch_port.to_owned(),
         }));
     }
     announced.sort();

@@ -18,6 +18,7 @@ pub(crate) mod sets;
 mod sink;
 pub(crate) mod stage;
 mod switch;
+mod template;
 pub(crate) mod topology;
 pub(crate) mod traits;
 pub(crate) mod unit;
@@ -90,6 +91,9 @@ pub fn compile(nb: &Northbound, chassis: &BTreeMap<String, ChassisRecord>) -> So
     }
     for id in nb.heard.keys() {
         sb.sets.extend(sets::of_heard(nb, id));
+    }
+    for id in nb.template_variables.keys() {
+        sb.sets.extend(sets::of_variable(nb, id));
     }
     for id in nb.names.keys() {
         sb.sets.extend(sets::of_names(nb, id));

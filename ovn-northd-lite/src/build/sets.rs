@@ -9,7 +9,7 @@ use std::{
 use crate::{
     heard,
     model::{Northbound, SwitchPort, SwitchPortKind},
-    names,
+    names, template,
 };
 
 /// Endings of the address sets that a port group has.
@@ -56,6 +56,12 @@ pub(crate) fn addresses(port: &SwitchPort) -> impl Iterator<Item = IpAddr> {
 /// Name records, if there are such.
 pub(super) fn of_names(nb: &Northbound, id: &str) -> Sets {
     nb.names.get(id).map(|names| (names::set_of(id), names::members(names))).into_iter().collect()
+}
+
+/// Values of a variable, if there is such.
+pub(super) fn of_variable(nb: &Northbound, id: &str) -> Sets {
+    let values = nb.template_variables.get(id).map(template::members);
+    values.map(|members| (template::set_of(id), members)).into_iter().collect()
 }
 
 /// Neighbours of a router port, if hosts have heard of any.

@@ -15,6 +15,7 @@ use crate::{
     model::{Limits, Snooping},
     names,
     southbound::{LogicalFlow, PortBinding},
+    template,
 };
 
 /// Priority 0, for a stage's default.
@@ -53,8 +54,9 @@ impl FlowSink {
         object: &str,
         why: &str,
     ) {
-        let (stage, matching) = (stage.into(), matching.into());
+        let (stage, matching, actions) = (stage.into(), matching.into(), actions.into());
         self.output.named_sets.extend(sets_of(&matching));
+        self.output.named_sets.extend(template::named_in(&actions).map(template::set_of));
         let flow = LogicalFlow {
             datapath: self.datapath,
             pipeline: stage.pipeline,
@@ -62,7 +64,7 @@ impl FlowSink {
             stage_name: stage.name.to_owned(),
             priority: Priority::new(priority).unwrap_or(LOWEST),
             matching,
-            actions: actions.into(),
+            actions,
             object: object.to_owned(),
             why: why.to_owned(),
         };

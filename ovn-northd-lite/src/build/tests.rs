@@ -10,6 +10,7 @@ use crate::{
         DhcpOptions, DhcpV6, HashField, LoadBalancer, Monitored, Names, NatKind, NatRule, NextHop,
         Northbound, PolicyAction, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget,
         RouterPolicy, SetMember, Severity, Snooping, StaticRoute, SwitchOptions, SwitchPortKind,
+        TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     punt::Service,
     southbound::{Southbound, Wire},
@@ -497,6 +498,38 @@ fn answers_are_logged_by_the_label_and_what_cannot_be_served_is_told() {
     let sb = compiled(&nb);
     insta::assert_snapshot!(stages(&sb, "switches/web", "acl_eval"));
     insta::assert_snapshot!(stages(&sb, "switches/web", "ls_in_lb"));
+}
+
+#[test]
+fn services_that_differ_by_chassis_name_variables() {
+    let mut nb = small();
+    nb.switches.get_mut("web").unwrap().load_balancers.insert("lb".into());
+    let r = nb.routers.get_mut("r").unwrap();
+    r.chassis = Some("h1".to_owned());
+    r.load_balancers.insert("lb".into());
+    let service = |port: Option<&str>, backends: &[TemplateBackend]| TemplateService {
+        is_v4: port.is_some(),
+        address: "node".into(),
+        port: port.map(|id| TemplatePort::Variable(id.to_owned())),
+        backends: backends.to_vec(),
+    };
+    let near = TemplateBackend::Variable("near".into());
+    let fixed = TemplateBackend::Fixed(Vip { ip: "2001:db8::5".parse().unwrap(), port: None });
+    let lb = LoadBalancer {
+        templates: vec![service(Some("port"), std::slice::from_ref(&near)), service(None, &[fixed, near])],
+        hash_fields: vec![HashField::IpSrc],
+        skip_snat: true,
+        event: true,
+        ..LoadBalancer::default()
+    };
+    nb.load_balancers.insert("lb".into(), lb);
+    let sb = compiled(&nb);
+    let of =
+        |datapath, words: &[&str]| words.iter().map(|word| stages(&sb, datapath, word)).collect::<String>();
+    insta::assert_snapshot!(of("switches/web", &["ls_in_pre_lb", "ls_in_lb"]));
+    insta::assert_snapshot!(of("routers/r", &["lr_in_defrag", "lr_in_dnat"]));
+    let named = |name: &str| &sb.datapaths.values().find(|datapath| datapath.name == name).unwrap().sets;
+    assert!(["^near", "^node", "^port"].iter().all(|set| named("switches/web").contains(*set)));
 }
 
 /// `small`, where switches listen, the router relays, and the workloads on `db` hear groups.

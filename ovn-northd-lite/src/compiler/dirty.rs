@@ -42,6 +42,8 @@ pub struct Dirty {
     pub limits: BTreeSet<String>,
     /// Address sets.
     pub address_sets: BTreeSet<String>,
+    /// Variables with other values on some chassis.
+    pub template_variables: BTreeSet<String>,
     /// Port groups with their ACLs.
     pub port_groups: BTreeSet<String>,
     /// (port group, ACL)

@@ -17,6 +17,7 @@ use crate::{
     model::{IpNetwork, Northbound, PortGroup, SetMember},
     names,
     southbound::Southbound,
+    template,
 };
 
 /// What a port brings into a group, and the switch it is on.
@@ -65,6 +66,10 @@ impl SetTracker {
         }
         for id in &dirty.names {
             tell_texts(names::set_of(id), nb.names.get(id).map(names::members), sb, delta);
+        }
+        for id in &dirty.template_variables {
+            let values = nb.template_variables.get(id).map(template::members);
+            tell_texts(template::set_of(id), values, sb, delta);
         }
         for port in &dirty.heard {
             tell_texts(heard::set_of(port), nb.heard.get(port).map(heard::members), sb, delta);
@@ -185,7 +190,7 @@ fn tell_ports(id: &str, new: Option<&PortGroup>, sb: &mut Southbound, delta: &mu
     tell(full, is_new, SetChange { added, removed }, sb, delta);
 }
 
-/// Tells how a set of names or neighbours differs.
+/// Tells how a set of names, neighbours or values differs.
 fn tell_texts(full: String, new: Option<BTreeSet<String>>, sb: &mut Southbound, delta: &mut SouthboundDelta) {
     let Some(new) = new else {
         if sb.sets.remove(&full).is_some() {

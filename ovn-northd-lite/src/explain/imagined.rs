@@ -25,6 +25,7 @@ use crate::{
     lower::lower,
     punt::Request,
     southbound::{ChassisRecord, LogicalFlow, Southbound},
+    template,
 };
 
 /// Name of the imagined host. No chassis has it: its id would have to be one.
@@ -166,7 +167,8 @@ fn tracker() -> Arc<Conntrack> {
 }
 
 /// All that can be reached from these ports, with them, and no other workload, on this host.
-pub(super) fn view(sb: &Southbound, ports: &Ports) -> Southbound {
+/// Variables have the values of a chassis.
+pub(super) fn view(sb: &Southbound, ports: &Ports, chassis: &str) -> Southbound {
     let mut links: BTreeMap<DatapathKey, Vec<DatapathKey>> = BTreeMap::new();
     for binding in sb.bindings.values() {
         let peer = binding.peer.as_ref().and_then(|peer| sb.bindings.get(peer));
@@ -201,7 +203,7 @@ pub(super) fn view(sb: &Southbound, ports: &Ports) -> Southbound {
         .sets
         .iter()
         .filter(|(name, _)| named.contains(name))
-        .map(|(name, set)| (name.clone(), set.clone()))
+        .map(|(name, set)| (name.clone(), template::seen_by(chassis, name, set).into_owned()))
         .collect();
     let record = ChassisRecord::at([192, 0, 2, 1]);
     view.chassis.insert(HERE.to_owned(), record);

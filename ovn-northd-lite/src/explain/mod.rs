@@ -146,7 +146,9 @@ impl Cases {
         let ids: BTreeSet<_> = asked.flat_map(|(question, _)| [&question.from, &question.to]).collect();
         let numbered = ids.into_iter().cloned().zip(1..);
         let ports = numbered.filter_map(|(id, n)| Some((id, PortNo::new(n).ok()?))).collect();
-        let view = imagined::view(sb, &ports);
+        let first = cases.first().and_then(|(question, _)| sb.bindings.get(&question.from));
+        let chassis = first.and_then(|binding| binding.chassis.as_deref()).unwrap_or_default();
+        let view = imagined::view(sb, &ports, chassis);
         Self { cases, ports, view }
     }
 

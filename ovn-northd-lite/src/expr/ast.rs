@@ -82,6 +82,8 @@ pub enum Constant {
     AddressSet(String),
     /// `@name`: all ports of a port group.
     PortGroup(String),
+    /// `^name`: what a variable is on the chassis that asks.
+    Variable(String),
 }
 
 impl Operand {
@@ -231,6 +233,7 @@ impl fmt::Display for Constant {
             Self::Port(name) => f.write_str(&quote(name)),
             Self::AddressSet(name) => write!(f, "${name}"),
             Self::PortGroup(name) => write!(f, "@{name}"),
+            Self::Variable(name) => write!(f, "^{name}"),
         }
     }
 }

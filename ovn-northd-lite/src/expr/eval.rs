@@ -71,6 +71,6 @@ fn compare(actual: u128, op: Relation, value: &Constant, ports: Resolver<'_>) ->
             }
         }
         Constant::Port(name) => op == Relation::Eq && ports(name).map(u128::from) == Some(actual),
-        Constant::AddressSet(_) | Constant::PortGroup(_) => false,
+        Constant::AddressSet(_) | Constant::PortGroup(_) | Constant::Variable(_) => false,
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Token {
     AddressSet(String),
     /// `@name`
     PortGroup(String),
+    /// `^name`
+    Variable(String),
     /// Number or address.
     Constant(u128, Notation),
     /// Operator or bracket.
@@ -52,6 +54,7 @@ impl Token {
             Self::Text(text) => format!("\"{text}\""),
             Self::AddressSet(name) => format!("`${name}`"),
             Self::PortGroup(name) => format!("`@{name}`"),
+            Self::Variable(name) => format!("`^{name}`"),
             Self::Constant(value, notation) => format!("`{}`", print_number(*value, *notation)),
             Self::Punctuation(mark) => format!("`{mark}`"),
             Self::End => "the end".to_owned(),
@@ -105,14 +108,19 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ExprError> {
 fn token(rest: &str, first: char, at: usize) -> Result<(Token, usize), ExprError> {
     match first {
         '"' => quoted(rest, at),
-        '$' | '@' => {
+        '$' | '@' | '^' => {
             let name = set_name(&rest[1..]);
             if name.is_empty() {
                 return Err(ExprError::new(at, format!("`{first}` must be followed by a name")));
             }
             let len = name.len() + 1;
             let name = name.to_owned();
-            Ok((if first == '$' { Token::AddressSet(name) } else { Token::PortGroup(name) }, len))
+            let token = match first {
+                '$' => Token::AddressSet(name),
+                '@' => Token::PortGroup(name),
+                _ => Token::Variable(name),
+            };
+            Ok((token, len))
         }
         c if c.is_ascii_alphanumeric() || c == '_' || rest.starts_with("::") => {
             let text = word(rest);

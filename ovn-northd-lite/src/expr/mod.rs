@@ -58,6 +58,7 @@ pub fn check_match(text: &str) -> Result<(), ExprError> {
         Some(match set {
             SetName::Addresses(_) => vec![any(1)],
             SetName::Ports(name) => vec![Constant::Port(format!("@{name}"))],
+            SetName::Variable(name) => vec![any(1), Constant::Port(format!("^{name}"))],
         })
     })?;
     // Each name a key of its own, as it will have: else a long set would look short.
@@ -73,10 +74,10 @@ pub fn check_match(text: &str) -> Result<(), ExprError> {
     }
 }
 
-/// The sets that a match speaks of, as it writes them: `$web`, `@db`. Nothing if it cannot
-/// be read.
+/// The sets that a match speaks of, as it writes them: `$web`, `@db`, `^node`. Nothing if it
+/// cannot be read.
 pub fn sets_of(text: &str) -> BTreeSet<String> {
-    if !text.contains(['$', '@']) {
+    if !text.contains(['$', '@', '^']) {
         return BTreeSet::new();
     }
     parse(text).map(|expr| expr.sets()).unwrap_or_default()

@@ -375,6 +375,7 @@ impl Normaliser<'_> {
                         list.push(set);
                     }
                 }
+                (Constant::Variable(name), _) => return Err(SetName::Variable(name).missing()),
                 (Constant::PortGroup(name), _) => list.push(self.set(field, SetName::Ports(name), false)?),
             }
         }

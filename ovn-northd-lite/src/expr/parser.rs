@@ -253,7 +253,7 @@ impl Parser {
         Ok(values)
     }
 
-    /// A number or address with an optional mask, a text, `$name` or `@name`.
+    /// A number or address with an optional mask, a text, `$name`, `@name` or `^name`.
     pub(crate) fn constant(&mut self) -> Result<Constant, ExprError> {
         let position = self.position();
         let (value, notation) = match self.take() {
@@ -261,6 +261,7 @@ impl Parser {
             Token::Text(text) => return Ok(Constant::Port(text)),
             Token::AddressSet(name) => return Ok(Constant::AddressSet(name)),
             Token::PortGroup(name) => return Ok(Constant::PortGroup(name)),
+            Token::Variable(name) => return Ok(Constant::Variable(name)),
             other => {
                 return Err(ExprError::new(
                     position,
@@ -335,6 +336,12 @@ fn compare(
         if ordered && matches!(value, Constant::AddressSet(_)) {
             return wrong(format!("`{}` does not go with an address set", op.text()));
         }
+        if ordered && matches!(value, Constant::Variable(_)) {
+            return wrong(format!(
+                "`{}` does not go with a variable, which may have several values",
+                op.text()
+            ));
+        }
     }
     Ok(Expr::Compare { field, op, values })
 }
@@ -342,6 +349,7 @@ fn compare(
 /// The constant is of the field's type and fits.
 pub(crate) fn check_value(field: Operand, value: &Constant) -> Result<(), String> {
     match (value, field.symbol.kind) {
+        (Constant::Variable(_), _) => Ok(()),
         (Constant::Port(_) | Constant::PortGroup(_), Kind::Port(_)) => Ok(()),
         (_, Kind::Port(_)) => Err(format!("`{field}` is compared with a port's name in quotes, not {value}")),
         (Constant::Port(_) | Constant::PortGroup(_), _) => {

@@ -1,6 +1,6 @@
-//! Sets with a name: `$web` stands for addresses, `@db` for ports. Before an expression
-//! becomes matches, its sets are replaced by their members; what travels and what is
-//! shown keeps the names.
+//! Sets with a name: `$web` stands for addresses, `@db` for ports, `^node` for what it is on
+//! the chassis that asks. Before an expression becomes matches, its sets are replaced by
+//! their members; what travels and what is shown keeps the names.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -19,6 +19,8 @@ pub enum SetName<'a> {
     Addresses(&'a str),
     /// `@name`
     Ports(&'a str),
+    /// `^name`
+    Variable(&'a str),
 }
 
 /// Knows the members of sets; `None`: there is no such set.
@@ -29,6 +31,7 @@ impl fmt::Display for SetName<'_> {
         match self {
             Self::Addresses(name) => write!(f, "${name}"),
             Self::Ports(name) => write!(f, "@{name}"),
+            Self::Variable(name) => write!(f, "^{name}"),
         }
     }
 }
@@ -39,6 +42,7 @@ impl<'a> SetName<'a> {
         let kind = match self {
             Self::Addresses(_) => "address set",
             Self::Ports(_) => "port group",
+            Self::Variable(_) => "template variable with values to compare",
         };
         ExprError::new(0, format!("there is no {kind} `{self}`"))
     }
@@ -56,6 +60,7 @@ impl<'a> SetName<'a> {
         match constant {
             Constant::AddressSet(name) => Some(Self::Addresses(name)),
             Constant::PortGroup(name) => Some(Self::Ports(name)),
+            Constant::Variable(name) => Some(Self::Variable(name)),
             Constant::Number { .. } | Constant::Port(_) => None,
         }
     }
@@ -135,7 +140,7 @@ fn resolve(name: SetName<'_>, field: &Operand, sets: SetResolver<'_>) -> Result<
             Notation::Decimal | Notation::Hex => true,
         },
         Constant::Port(_) => field.is_port(),
-        Constant::AddressSet(_) | Constant::PortGroup(_) => false,
+        Constant::AddressSet(_) | Constant::PortGroup(_) | Constant::Variable(_) => false,
     });
     Ok(members)
 }

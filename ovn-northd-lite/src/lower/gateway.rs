@@ -101,17 +101,19 @@ pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, bin
 
 /// Other chassis say that they live, within tunnels and outside of all datapaths (RFC 5881).
 fn liveness(tunnel: PortNo, rules: &mut RuleSet) {
-    let matching = [
-        (Field::InPort, tunnel.get().into()),
-        (Field::TunId, 0),
-        (Field::EthType, 0x800),
-        (Field::NwProto, 17),
-        (Field::UdpDst, BFD_UDP_PORT.into()),
-    ];
     let userdata = Request { service: Service::Bfd, continuation: 0, table: 0 }.encode();
     let tell = Action::Controller(Box::new(ToController { userdata, ..ToController::default() }));
     let actions = vec![Action::Meter(meters::shared(Service::Bfd)), tell];
-    rules.physical(PHYS_TO_LOG, 200, &matching, actions, String::new());
+    for eth_type in [0x800, 0x86dd] {
+        let matching = [
+            (Field::InPort, tunnel.get().into()),
+            (Field::TunId, 0),
+            (Field::EthType, eth_type),
+            (Field::NwProto, 17),
+            (Field::UdpDst, BFD_UDP_PORT.into()),
+        ];
+        rules.physical(PHYS_TO_LOG, 200, &matching, actions.clone(), String::new());
+    }
 }
 
 /// Routes a packet again that another chassis has sent to the gateway here. It is not of

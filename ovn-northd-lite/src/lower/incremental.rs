@@ -17,6 +17,7 @@ use super::{
     Context, LocalPorts, LowerError, Lowered, LoweredDelta,
     held::{Before, Held, is_same},
     index::Index,
+    is_resident,
     memory::{FlowPlace, Memory},
     meters,
     sets::SetSource,
@@ -28,7 +29,7 @@ use crate::{
     build::whole::datapath_of,
     delta::SouthboundDelta,
     key::{DatapathKey, PortKey},
-    southbound::{PortBinding, Southbound, Wire},
+    southbound::{PortBinding, Shaping, Southbound, Wire},
 };
 
 /// A chassis's view and what it became.
@@ -113,6 +114,21 @@ impl Lowering {
     #[cfg(test)]
     pub(crate) fn emptied(&self) -> Self {
         Self { memory: self.memory.clone(), ..Self::default() }
+    }
+
+    /// How fast what workloads that are here send is to leave, by the queue that they send by.
+    pub fn shaped(&self) -> BTreeMap<u16, Shaping> {
+        if self.index.shaped.is_empty() {
+            return BTreeMap::new();
+        }
+        let zones: BTreeMap<_, _> = self.memory.zones.iter().collect();
+        let here = self.index.shaped.iter().filter(|id| is_resident(&self.view, &self.local, id));
+        here.filter_map(|id| {
+            let binding = self.view.bindings.get(id)?;
+            let zone = zones.get(&Owner::Port(binding.datapath, binding.key))?;
+            Some((u16::try_from(*zone).ok()?, binding.shaping?))
+        })
+        .collect()
     }
 
     /// What could not be realised, in order.

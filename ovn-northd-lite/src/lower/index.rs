@@ -30,6 +30,8 @@ pub(super) struct Index {
     pub(super) shared: BTreeMap<String, Option<String>>,
     /// Ids of patches that some workloads take on their own chassis.
     pub(super) open: BTreeSet<String>,
+    /// Ids of ports whose workloads send by queues.
+    pub(super) shaped: BTreeSet<String>,
     /// Of datapaths the port to a network outside that every host has.
     pub(super) outside: BTreeMap<DatapathKey, String>,
 }
@@ -65,6 +67,11 @@ impl Index {
             self.open.insert(id.to_owned());
         } else {
             self.open.remove(id);
+        }
+        if is_new && binding.shaping.is_some() {
+            self.shaped.insert(id.to_owned());
+        } else {
+            self.shaped.remove(id);
         }
         if is_new && !binding.gateway.is_empty() {
             self.shared.insert(id.to_owned(), None);

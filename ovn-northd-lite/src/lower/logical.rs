@@ -23,6 +23,7 @@ use crate::{
     key::DatapathKey,
     punt::Service,
     southbound::{LogicalFlow, Pipeline},
+    template::{self, Filled},
 };
 
 /// What one flow becomes.
@@ -69,12 +70,22 @@ impl FlowRules {
         }
         let meter =
             |service: Service| meters::of(flow.datapath, context.view.datapaths.get(&flow.datapath), service);
-        let (lowered, mut error) = match actions_of(flow, (table, number, is_router), &ports, &meter) {
+        let values = |name: &str| context.view.sets.get(name).cloned();
+        let variables: Vec<_> = template::named_in(&flow.actions).map(template::set_of).collect();
+        let text = match template::fill(&flow.actions, !flow.matching.contains("ip6."), &values) {
+            Filled::With(text) => text,
+            Filled::Nothing => {
+                self.0.needs.odd_sets.extend(variables);
+                return Ok(());
+            }
+        };
+        let (lowered, mut error) = match actions_of(flow, &text, (table, number, is_router), &ports, &meter) {
             Ok(lowered) => (lowered, None),
             Err(reason) => (actions::Lowered::default(), Some(reason)),
         };
         let mut actions = lowered.actions;
         let matches = self.matches(context, flow, &ports);
+        self.0.needs.odd_sets.extend(variables);
         self.0.needs.names = names.into_inner().into_iter().collect();
         let matches = match matches {
             Ok(matches) => matches,
@@ -260,12 +271,13 @@ impl Place {
 
 fn actions_of(
     flow: &LogicalFlow,
+    text: &str,
     (table, number, is_router): (TableId, u32, bool),
     ports: expr::Resolver<'_>,
     meter: &dyn Fn(Service) -> MeterId,
 ) -> Result<actions::Lowered, String> {
-    let in_actions = |reason: String| format!("actions `{}`: {reason}", flow.actions);
-    let statements = actions::parse(&flow.actions).map_err(|error| in_actions(error.to_string()))?;
+    let in_actions = |reason: String| format!("actions `{text}`: {reason}");
+    let statements = actions::parse(text).map_err(|error| in_actions(error.to_string()))?;
     let stage = |pipeline: Option<Pipeline>, stage: Option<u8>| {
         stage_table(pipeline.unwrap_or(flow.pipeline), stage.or(flow.stage.checked_add(1))?)
     };

@@ -217,6 +217,10 @@ impl<'a> Context<'a> {
         Some(match name {
             expr::SetName::Addresses(_) => members.iter().filter_map(|text| expr::constant(text)).collect(),
             expr::SetName::Ports(_) => members.iter().cloned().map(Constant::Port).collect(),
+            // With one that cannot be compared, it would be another set.
+            expr::SetName::Variable(_) => {
+                members.iter().map(|text| expr::constant(text)).collect::<Option<_>>()?
+            }
         })
     }
 

@@ -115,6 +115,7 @@ fn receive(
     ]);
     from.push(context.port_zone(id, binding));
     from.extend(context.datapath_zones(binding.datapath));
+    from.extend(context.queue(id, binding));
     from.push(Action::GotoTable(LOG_INGRESS));
     let matching: Vec<_> = [in_port].into_iter().chain(tci).collect();
     rules.physical_masked(PHYS_TO_LOG, priority, &matching, from, object);

@@ -39,6 +39,7 @@ impl SetSource {
         let (name, datapath) = match set {
             expr::SetName::Addresses(_) => (format!("{not}{}.{id}", word(kind)?), None),
             expr::SetName::Ports(_) => (format!("{not}ports.{datapath}.{id}"), Some(datapath)),
+            expr::SetName::Variable(_) => return None,
         };
         Some((SetName::new(&name).ok()?, Self { set: text, kind, negated, datapath }))
     }
@@ -101,14 +102,18 @@ impl SetSource {
                 Notation::Mac => self.kind == SetKind::Mac,
                 Notation::Decimal | Notation::Hex => true,
             },
-            Constant::Port(_) | Constant::AddressSet(_) | Constant::PortGroup(_) => false,
+            Constant::Port(_) | Constant::AddressSet(_) | Constant::PortGroup(_) | Constant::Variable(_) => {
+                false
+            }
         };
         let range = |constant: Constant| match constant {
             Constant::Number { value, mask, .. } => {
                 let n_bits = self.kind.n_bits();
                 IntervalSet::masked(n_bits, value, mask.unwrap_or(u128::MAX))
             }
-            Constant::Port(_) | Constant::AddressSet(_) | Constant::PortGroup(_) => None,
+            Constant::Port(_) | Constant::AddressSet(_) | Constant::PortGroup(_) | Constant::Variable(_) => {
+                None
+            }
         };
         texts.iter().filter_map(|text| expr::constant(text)).filter(of_kind).map(range).collect()
     }

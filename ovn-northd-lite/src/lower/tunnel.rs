@@ -54,6 +54,8 @@ fn tunnel_of(kind: TunnelKind, local: &LocalPorts) -> Option<PortNo> {
     match kind {
         TunnelKind::Geneve => local.tunnel,
         TunnelKind::Vxlan => local.vxlan,
+        // It cannot say which port a packet is for.
+        TunnelKind::Gre => None,
     }
 }
 
@@ -66,7 +68,7 @@ pub(super) fn defaults(rules: &mut RuleSet) {
 
 /// Packets of a datapath that arrive by tunnels.
 pub(super) fn receive(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey) {
-    for kind in TunnelKind::ALL {
+    for kind in TunnelKind::OF_NETWORKS {
         receive_by(context, rules, datapath, kind);
     }
 }
@@ -82,6 +84,7 @@ fn receive_by(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey,
             OPTION_OUTPORT
         }
         TunnelKind::Vxlan => POLICY_OUTPORT,
+        TunnelKind::Gre => return,
     };
     actions.extend([
         set(Field::Reg15, 0),
@@ -162,6 +165,7 @@ fn send(
         TunnelKind::Geneve => actions
             .extend([set(Field::TunMetadata0, outport), Action::Move { src: INPORT, dst: OPTION_INPORT }]),
         TunnelKind::Vxlan => actions.push(set(Field::TunGbpId, outport)),
+        TunnelKind::Gre => return None,
     }
     actions.push(Action::Output(tunnel));
     Some(actions)

@@ -38,11 +38,22 @@ pub(super) enum Owner {
 impl Context<'_> {
     /// A packet comes from a port, or goes to one. Only workloads that are here have zones.
     pub(super) fn port_zone(&self, id: &str, binding: &PortBinding) -> Action {
+        set(PORT, self.port_number(id, binding))
+    }
+
+    /// The number of a port's zone; 0: it has none.
+    fn port_number(&self, id: &str, binding: &PortBinding) -> u16 {
         let is_here = binding.peer.is_none()
             && (self.local.ports.contains_key(id)
                 || gateway::interface(self.view, self.local, id, binding).is_some());
-        let owner = Owner::Port(binding.datapath, binding.key);
-        set(PORT, if is_here { self.zone(owner) } else { 0 })
+        if is_here { self.zone(Owner::Port(binding.datapath, binding.key)) } else { 0 }
+    }
+
+    /// The queue that a port's workload sends by, which has the number of the port's zone.
+    pub(super) fn queue(&self, id: &str, binding: &PortBinding) -> Option<Action> {
+        binding.shaping?;
+        let queue = Some(self.port_number(id, binding)).filter(|queue| *queue > 0);
+        queue.map(|queue| Action::SetQueue(queue.into()))
     }
 
     /// A packet enters a datapath.

@@ -30,6 +30,39 @@ pub struct LoadBalancer {
     pub add_route: bool,
     /// Hosts tell of new connections to a service without backends.
     pub event: bool,
+    /// Its services that have other addresses, ports or backends on each chassis.
+    pub templates: Vec<TemplateService>,
+}
+
+/// A service some of which is what a variable stands for on the chassis of the client.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TemplateService {
+    /// Its addresses and backends are IPv4.
+    pub is_v4: bool,
+    /// Id of the variable that has its addresses.
+    pub address: String,
+    /// Its port; `None`: everything that is sent to the address.
+    pub port: Option<TemplatePort>,
+    /// Backends, and variables that have such.
+    pub backends: Vec<TemplateBackend>,
+}
+
+/// Port of a [`TemplateService`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TemplatePort {
+    /// This one.
+    Number(u16),
+    /// Those that the variable with this id has.
+    Variable(String),
+}
+
+/// Backends of a [`TemplateService`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TemplateBackend {
+    /// This one.
+    Fixed(Vip),
+    /// Those that the variable with this id has.
+    Variable(String),
 }
 
 /// For which addresses of a load balancer its routers answer questions.
@@ -161,6 +194,40 @@ impl Service {
     /// Backends that get new connections.
     pub fn online(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().filter(|backend| backend.online)
+    }
+}
+
+impl TemplateService {
+    /// Ids of the variables that it needs.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let port = self.port.iter().filter_map(|port| match port {
+            TemplatePort::Number(_) => None,
+            TemplatePort::Variable(id) => Some(id.as_str()),
+        });
+        let backends = self.backends.iter().filter_map(|backend| match backend {
+            TemplateBackend::Fixed(_) => None,
+            TemplateBackend::Variable(id) => Some(id.as_str()),
+        });
+        std::iter::once(self.address.as_str()).chain(port).chain(backends)
+    }
+}
+
+impl fmt::Display for TemplatePort {
+    /// As the match language writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(port) => write!(f, "{port}"),
+            Self::Variable(id) => write!(f, "^{id}"),
+        }
+    }
+}
+
+impl fmt::Display for TemplateBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(backend) => backend.fmt(f),
+            Self::Variable(id) => write!(f, "^{id}"),
+        }
     }
 }
 

@@ -25,13 +25,14 @@ use crate::key::{DatapathKey, PortKey};
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{
-        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service, Vip,
+        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service,
+        TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     gateway::{Access, Candidate, Gateway, Groups},
     liveness::Monitored,
     multicast::{Querier, Snooping},
     options::{PortOptions, RouterOptions, SwitchOptions},
-    qos::{Bandwidth, QosRule},
+    qos::{Bandwidth, QosRule, Shaping},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
     services::{
         AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
@@ -56,6 +57,8 @@ pub struct Northbound {
     pub ha_groups: Groups,
     /// Address sets.
     pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
+    /// Values by chassis, by the name of the variable that stands for them.
+    pub template_variables: BTreeMap<String, TemplateVariable>,
     /// Port groups.
     pub port_groups: BTreeMap<String, PortGroup>,
     /// What DHCP clients are told, for ports and switches to name.
@@ -67,6 +70,9 @@ pub struct Northbound {
     /// Who hosts have heard of on the networks of router ports, by the port.
     pub heard: BTreeMap<String, BTreeMap<IpAddr, MacAddr>>,
 }
+
+/// What a variable is on each chassis that has values for it.
+pub type TemplateVariable = BTreeMap<String, BTreeSet<String>>;
 
 /// An L2 network.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flowtable::types::MacAddr;
 
-use super::{IpNetwork, Snooping};
+use super::{IpNetwork, PortAddresses, Shaping, Snooping};
 
 /// What a switch does besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,11 @@ pub struct PortOptions {
     pub stands_for: Vec<IpNetwork>,
     /// See `stands_for`.
     pub stands_for_mac: Option<MacAddr>,
+    /// How fast what its workload sends leaves the host; `None`: as what others send.
+    pub shaping: Option<Shaping>,
+    /// Addresses that networks outside are told to be where its router is, besides the router's
+    /// own.
+    pub told_addresses: Vec<PortAddresses>,
 }
 
 impl Default for PortOptions {
@@ -60,6 +65,8 @@ impl Default for PortOptions {
             announces: true,
             stands_for: Vec::new(),
             stands_for_mac: None,
+            shaping: None,
+            told_addresses: Vec::new(),
         }
     }
 }

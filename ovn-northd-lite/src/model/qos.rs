@@ -19,6 +19,17 @@ pub struct QosRule {
     pub bandwidth: Option<Bandwidth>,
 }
 
+/// How fast what a port's workload sends leaves its host for others and for networks outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shaping {
+    /// Bits per second that it gets before others get more than theirs.
+    pub min: Option<u64>,
+    /// Bits per second that it gets at most; what is beyond waits.
+    pub max: Option<u64>,
+    /// Bits that may leave at once after a pause; `None`: the usual.
+    pub burst: Option<u64>,
+}
+
 /// Bits per second, and how many may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bandwidth {

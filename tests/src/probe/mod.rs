@@ -8,6 +8,7 @@ mod datagram;
 mod group;
 mod noise;
 mod ping;
+mod pulse;
 mod talk;
 mod tcp;
 
@@ -268,6 +269,12 @@ pub fn main(words: &[String]) -> Result<()> {
         }
         ["udp-echo", at] => datagram::echo(at.parse()?)?,
         ["udp-ask", to, n, payload_len] => datagram::ask(to.parse()?, n.parse()?, payload_len.parse()?)?,
+        ["udp-pulse", at, interval, duration] => {
+            pulse::send(at.parse()?, Duration::from_micros(interval.parse()?), millis(duration)?)?
+        }
+        ["udp-listen", at, from] => pulse::receive(at.parse()?, from.parse()?)?,
+        ["udp-count", at, duration] => pulse::count(at.parse()?, millis(duration)?)?,
+        ["udp-flood", to, duration] => pulse::flood(to.parse()?, millis(duration)?)?,
         ["group-echo", group, own] => group::echo(group.parse()?, own.parse()?)?,
         ["group-ask", group, own, n] => group::ask(group.parse()?, own.parse()?, n.parse()?)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
@@ -279,6 +286,8 @@ pub fn main(words: &[String]) -> Result<()> {
              tcp-receive ADDRESS:PORT MS | tcp-send ADDRESS:PORT BYTES MS | tcp-echo ADDRESS:PORT MS | \
              tcp-chat ADDRESS:PORT N MS MS | tcp-greet ADDRESS:PORT NAME | \
              tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | \
+             udp-pulse ADDRESS:PORT US MS | udp-listen ADDRESS:PORT ADDRESS:PORT | \
+             udp-count ADDRESS:PORT MS | udp-flood ADDRESS:PORT MS | \
              udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | \
              group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"

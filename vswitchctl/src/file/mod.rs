@@ -32,7 +32,7 @@ use crate::{
         load_balancer::LoadBalancerSpec, load_balancer_group::LoadBalancerGroupSpec, multicast::Snooping,
         names::NamesSpec, nat::NatSpec, object::enabled, policy::Policy, qos_rule::QosRuleSpec,
         router::Route, router_policy::RouterPolicySpec, router_port::RouterPortSpec,
-        switch_port::SwitchPortSpec,
+        switch_port::SwitchPortSpec, template_variable::TemplateVariableSpec,
     },
 };
 use section::Section;
@@ -65,6 +65,9 @@ pub struct Document {
     /// Hosts that may be a gateway, by their groups' ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub ha_chassis_groups: Section<HaChassisGroupSpec>,
+    /// Values that are others on each chassis, by the ids of their variables.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub template_variables: Section<TemplateVariableSpec>,
     /// What DHCP clients are told, by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub dhcp_options: Section<DhcpOptionsSpec>,

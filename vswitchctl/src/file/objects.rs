@@ -27,6 +27,7 @@ use crate::{
         router_port::RouterPortSpec,
         switch::SwitchSpec,
         switch_port::{PortType, SwitchPortSpec},
+        template_variable::TemplateVariableSpec,
     },
     output::{parent_id, short},
 };
@@ -136,6 +137,9 @@ impl Reader<'_> {
         }
         for (id, group) in document.ha_chassis_groups {
             self.put(Noun::HaChassisGroup.top(&id), &group, &common)?;
+        }
+        for (id, variable) in document.template_variables {
+            self.put(Noun::TemplateVariable.top(&id), &variable, &common)?;
         }
         for (id, dhcp) in document.dhcp_options {
             self.put(Noun::DhcpOptions.top(&id), &dhcp, &common)?;
@@ -380,6 +384,9 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
             Some(Noun::HaChassisGroup) => {
                 document.ha_chassis_groups.insert(id, HaChassisGroupSpec::read(resource)?.0);
             }
+            Some(Noun::TemplateVariable) => {
+                document.template_variables.insert(id, TemplateVariableSpec::read(resource)?.0);
+            }
             Some(Noun::DhcpOptions) => {
                 document.dhcp_options.insert(id, DhcpOptionsSpec::read(resource)?.0);
             }
@@ -509,9 +516,9 @@ switches:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b6: {type: external, addresses: ['0a:00:00:00:00:06 10.0.0.6'], ha_chassis_group: hg}
       b5: {type: switch, peer: switches/a/ports/a-b}
-      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2]}
+      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
-      b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true}
+      b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true, nat_addresses: ['0a:00:00:00:00:07 192.0.2.7']}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
       log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
@@ -535,6 +542,11 @@ load_balancers:
     event: true
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
+    templates:
+      - {address: ^node, port: ^port, backends: ['10.0.0.5:80', ^more]}
+      - {address: ^node, backends: [^more], ipv6: true}
+template_variables:
+  node: {values: {h1: [10.0.0.1], h2: [10.0.0.2, '2001:db8::2']}}
 load_balancer_groups:
   lg: {load_balancers: [lb]}
 ha_chassis_groups:
@@ -587,7 +599,7 @@ routers:
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 31);
+        assert_eq!(first.len(), 32);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

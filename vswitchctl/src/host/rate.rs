@@ -11,6 +11,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Bits per second, and bits of a burst; 0: any, and the usual.
+    pub fn bits(self) -> (u64, u64) {
+        (self.bits_per_second, self.burst_bits)
+    }
+
     /// As the daemon wants it.
     pub fn message(self) -> PortRate {
         PortRate { bits_per_second: self.bits_per_second, burst_bits: self.burst_bits }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::{
     error::CtlError,
+    host::rate::{self, Rate},
     name::Noun,
     net::{gateway::Candidate, router::full_chassis, switch_port::PortType},
 };
@@ -111,6 +112,17 @@ pub struct PortOptions {
     /// Let it get what workloads say about groups, on a switch that listens
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     pub mcast_flood_reports: Option<bool>,
+    /// Bits per second that what the workload sends to other hosts and outside gets before others
+    /// get more, 10M or none
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    pub qos_min: Option<Rate>,
+    /// Bits per second that it gets at most, 100M or, with a burst in bits, 100M/10M, or none
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    pub qos_max: Option<Rate>,
+    /// Addresses that networks outside are told to be at its router's port: "MAC IP…"; may be
+    /// repeated
+    #[arg(long = "nat-address", value_name = "ADDRESSES")]
+    pub nat_addresses: Vec<String>,
 }
 
 impl PortOptions {

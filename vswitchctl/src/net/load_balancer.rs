@@ -16,6 +16,7 @@ use crate::{
         health_check::{HealthCheck, ProbePoint},
         object::{Object, Options, Patch, labels_of, unknown_value, wrong_kind},
         responder::Responder,
+        template_service::{TemplateOptions, TemplateService},
     },
     output::yes,
 };
@@ -53,6 +54,8 @@ pub struct NewLoadBalancer {
     neighbor_responder: Option<Responder>,
     #[command(flatten)]
     told: ToldOptions,
+    #[command(flatten)]
+    variable: TemplateOptions,
 }
 
 /// Changes of a load balancer.
@@ -106,6 +109,11 @@ pub struct LoadBalancerChanges {
     neighbor_responder: Option<Responder>,
     #[command(flatten)]
     told: ToldOptions,
+    #[command(flatten)]
+    variable: TemplateOptions,
+    /// No services that differ by chassis
+    #[arg(long, conflicts_with = "templates")]
+    no_templates: bool,
 }
 
 /// Who is told of a load balancer.
@@ -320,6 +328,9 @@ pub struct LoadBalancerSpec {
     /// Hosts log new connections to a service without backends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub event: bool,
+    /// Services that differ by chassis.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<TemplateService>,
 }
 
 /// What hosts have found out.
@@ -390,6 +401,7 @@ impl Object for LoadBalancerSpec {
             neighbor_responder: Responder::read(resource, balancer.neighbor_responder)?,
             add_route: balancer.add_route,
             event: balancer.event,
+            templates: balancer.templates.iter().map(TemplateService::read).collect(),
         };
         Ok((spec, Known::read(resource, balancer)?))
     }
@@ -407,6 +419,7 @@ impl Object for LoadBalancerSpec {
             neighbor_responder: self.neighbor_responder.write(),
             add_route: self.add_route,
             event: self.event,
+            templates: self.templates.iter().map(TemplateService::write).collect(),
         })
     }
 
@@ -434,6 +447,7 @@ impl Object for LoadBalancerSpec {
             neighbor_responder: new.neighbor_responder.unwrap_or_default(),
             add_route: new.told.add_route.unwrap_or_default(),
             event: new.told.event.unwrap_or_default(),
+            templates: new.variable.templates,
         })
     }
 
@@ -453,6 +467,8 @@ impl Object for LoadBalancerSpec {
         patch.set("neighbor_responder", responder, |balancer| &mut balancer.neighbor_responder);
         patch.set("add_route", given.told.add_route.as_ref(), |balancer| &mut balancer.add_route);
         patch.set("event", given.told.event.as_ref(), |balancer| &mut balancer.event);
+        let templates = &given.variable.templates;
+        patch.list("templates", templates, given.no_templates, |balancer| &mut balancer.templates);
         Ok(())
     }
 
@@ -483,7 +499,8 @@ impl Object for LoadBalancerSpec {
             ("health", format!("{vip} {backend} {}", if *online { "online" } else { "offline" }))
         });
         let vips = self.vips.iter().map(|vip| ("vip", vip.text()));
-        own.into_iter().chain(vips).chain(check).chain(probes).chain(health).collect()
+        let templates = self.templates.iter().map(|service| ("template", service.text()));
+        own.into_iter().chain(vips).chain(templates).chain(check).chain(probes).chain(health).collect()
     }
 }
 

@@ -46,6 +46,8 @@ pub mod router_port;
 pub mod static_mac;
 pub mod switch;
 pub mod switch_port;
+pub mod template_service;
+pub mod template_variable;
 pub mod watch;
 
 /// Does something with the [`object::Object`] of a noun; `else` for what users do not
@@ -63,6 +65,7 @@ macro_rules! by_noun {
             LoadBalancer: load_balancer::LoadBalancerSpec,
             LoadBalancerGroup: load_balancer_group::LoadBalancerGroupSpec,
             HaChassisGroup: ha_chassis_group::HaChassisGroupSpec,
+            TemplateVariable: template_variable::TemplateVariableSpec,
             Nat: nat::NatSpec,
             RouterPolicy: router_policy::RouterPolicySpec,
             DhcpOptions: dhcp_options::DhcpOptionsSpec,

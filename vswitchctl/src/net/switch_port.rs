@@ -8,6 +8,7 @@ use crate::{
     client::Labels,
     error::CtlError,
     file::section,
+    host::rate::Rate,
     name::Noun,
     net::{
         attached::{Outside, PortOptions},
@@ -105,6 +106,9 @@ pub struct SwitchPortChanges {
     /// Any chassis may have its interface
     #[arg(long, conflicts_with = "requested_chassis")]
     no_requested_chassis: bool,
+    /// Networks outside are told of its router's own addresses alone
+    #[arg(long, conflicts_with = "nat_addresses")]
+    no_nat_addresses: bool,
 }
 
 impl Options for NewSwitchPort {
@@ -229,6 +233,22 @@ pub struct SwitchPortSpec {
     /// It gets what workloads say about groups.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub multicast_flood_reports: bool,
+    /// Bits per second that what the workload sends to other hosts gets before others get more.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub qos_min_rate: u64,
+    /// Bits per second that it gets at most.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub qos_max_rate: u64,
+    /// Bits that may leave at once.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub qos_burst: u64,
+    /// Addresses that networks outside are told to be at its router's port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nat_addresses: Vec<String>,
+}
+
+fn is_none(bits: &u64) -> bool {
+    *bits == 0
 }
 
 fn is_zero(tag: &u32) -> bool {
@@ -306,6 +326,10 @@ impl Object for SwitchPortSpec {
             requested_chassis: port.requested_chassis.clone(),
             multicast_flood: port.multicast_flood,
             multicast_flood_reports: port.multicast_flood_reports,
+            qos_min_rate: port.qos_min_rate,
+            qos_max_rate: port.qos_max_rate,
+            qos_burst: port.qos_burst,
+            nat_addresses: port.nat_addresses.clone(),
         };
         let status = SwitchPortStatus {
             tunnel_key: port.tunnel_key,
@@ -354,6 +378,10 @@ impl Object for SwitchPortSpec {
             requested_chassis: self.requested_chassis.clone(),
             multicast_flood: self.multicast_flood,
             multicast_flood_reports: self.multicast_flood_reports,
+            qos_min_rate: self.qos_min_rate,
+            qos_max_rate: self.qos_max_rate,
+            qos_burst: self.qos_burst,
+            nat_addresses: self.nat_addresses.clone(),
             ..Default::default()
         })
     }
@@ -379,6 +407,7 @@ impl Object for SwitchPortSpec {
         let ha_chassis_group = outside.group()?.unwrap_or_default();
         let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, peer, .. } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
+        let [min, max] = [rest.qos_min, rest.qos_max].map(|rate| rate.map_or((0, 0), Rate::bits));
         Ok(Self {
             labels,
             kind,
@@ -405,6 +434,10 @@ impl Object for SwitchPortSpec {
             requested_chassis,
             multicast_flood: rest.mcast_flood.unwrap_or_default(),
             multicast_flood_reports: rest.mcast_flood_reports.unwrap_or_default(),
+            qos_min_rate: min.0,
+            qos_max_rate: max.0,
+            qos_burst: if max.1 > 0 { max.1 } else { min.1 },
+            nat_addresses: rest.nat_addresses,
         })
     }
 
@@ -450,6 +483,13 @@ impl Object for SwitchPortSpec {
         let chassis = rest.chassis()?;
         let any = given.no_requested_chassis;
         patch.list("requested_chassis", &chassis, any, |port| &mut port.requested_chassis);
+        let [min, max] = [rest.qos_min, rest.qos_max].map(|rate| rate.map(Rate::bits));
+        patch.set("qos_min_rate", min.map(|(bits, _)| bits).as_ref(), |port| &mut port.qos_min_rate);
+        patch.set("qos_max_rate", max.map(|(bits, _)| bits).as_ref(), |port| &mut port.qos_max_rate);
+        let burst = max.or(min).map(|(_, burst)| burst);
+        patch.set("qos_burst", burst.as_ref(), |port| &mut port.qos_burst);
+        let (told, own) = (&rest.nat_addresses, given.no_nat_addresses);
+        patch.list("nat_addresses", told, own, |port| &mut port.nat_addresses);
         Ok(())
     }
 
@@ -494,11 +534,20 @@ impl Object for SwitchPortSpec {
             ("gets all multicast", if self.multicast_flood { yes(true) } else { String::new() }),
             ("gets reports", if self.multicast_flood_reports { yes(true) } else { String::new() }),
             ("hears", status.multicast_groups.join(" ")),
+            ("least rate", bits(self.qos_min_rate)),
+            ("most rate", bits(self.qos_max_rate)),
+            ("burst", bits(self.qos_burst)),
+            ("told to be there", self.nat_addresses.join(", ")),
         ] {
             fields.extend((!text.is_empty()).then_some((title, text)));
         }
         fields
     }
+}
+
+/// Bits, or bits per second; nothing if there is no such bound.
+fn bits(bits: u64) -> String {
+    if bits == 0 { String::new() } else { format!("{bits} bit") }
 }
 
 impl SwitchPortSpec {

@@ -86,6 +86,7 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::Names(_)) => Kind::Names,
         Some(Spec::LoadBalancerGroup(_)) => Kind::LoadBalancerGroup,
         Some(Spec::HaChassisGroup(_)) => Kind::HaChassisGroup,
+        Some(Spec::TemplateVariable(_)) => Kind::TemplateVariable,
         Some(Spec::ControlPlaneLimits(_)) => Kind::ControlPlaneLimits,
         Some(Spec::RouterPolicy(_)) => Kind::RouterPolicy,
         Some(Spec::QosRule(_)) => Kind::QosRule,
@@ -161,6 +162,9 @@ impl State {
                     Some(Spec::LogicalRouterPort(from)),
                 ) => {
                     to.ha_chassis_group.clone_from(&from.ha_chassis_group);
+                }
+                ("values", Some(Spec::TemplateVariable(to)), Some(Spec::TemplateVariable(from))) => {
+                    to.values.clone_from(&from.values);
                 }
                 ("ports", Some(Spec::PortGroup(to)), Some(Spec::PortGroup(from))) => {
                     to.ports.clone_from(&from.ports);

@@ -74,5 +74,23 @@ fn completions_know_the_commands() {
         runtime.block_on(vswitchctl::run(cli, &mut out)).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("switch-port") && text.contains("megaflow"), "{shell}");
+        if shell == "bash" {
+            bash_asks_for_names(&text);
+        }
     }
+}
+
+/// Bash itself, with a command that prints what it was asked.
+fn bash_asks_for_names(completions: &str) {
+    let script = format!(
+        "{completions}
+vswitchctl() {{ [[ \"$*\" == '--timeout 2 complete-names -- switch set' ]] && printf 'web\nwest\ndb\n'; }}
+COMP_WORDS=(vswitchctl switch set we) COMP_CWORD=3 COMPREPLY=()
+_vswitchctl_with_names vswitchctl we set
+printf '%s,' \"${{COMPREPLY[@]}}\"
+"
+    );
+    let done = std::process::Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert_eq!(out, "web,west,", "{err}");
 }

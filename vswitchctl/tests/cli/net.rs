@@ -481,3 +481,54 @@ async fn a_file_with_a_mistake_changes_nothing() {
         place.run(&["apply", "-f", &place.write("none.yaml", "# none\n")]).await.starts_with("nothing to do")
     );
 }
+
+#[tokio::test]
+async fn names_that_may_come_next_are_those_that_there_are() {
+    let place = Place::new();
+    let _controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    assert_eq!(place.run(&["complete-names", "--", "switch", "set"]).await, "db\nweb\n");
+    assert_eq!(place.run(&["complete-names", "--", "acl", "del"]).await, "db/no-telnet\n");
+    assert_eq!(
+        place.run(&["complete-names", "--", "switch-port", "add", "db", "x", "--router-port"]).await,
+        { "r1-db\nr1-web\n" }
+    );
+    assert_eq!(place.run(&["complete-names", "--", "switch", "add"]).await, "");
+}
+
+#[tokio::test]
+async fn a_variable_has_values_by_chassis() {
+    let place = Place::new();
+    let controller = FakeController::start(&place);
+    place
+        .run(&["template-variable", "add", "node", "--value", "h1=10.0.0.1", "--value", "h2=10.0.0.2,80"])
+        .await;
+    let values = || match controller.change(|state| state.resources["template-variables/node"].spec.clone()) {
+        Some(Spec::TemplateVariable(variable)) => {
+            variable.values.into_iter().map(|of| (of.chassis, of.values.join(" "))).collect::<Vec<_>>()
+        }
+        _ => panic!("no variable"),
+    };
+    let of = |chassis: &str, values: &str| (format!("chassis/{chassis}"), values.to_owned());
+    assert_eq!(values(), [of("h1", "10.0.0.1"), of("h2", "10.0.0.2 80")]);
+    place.run(&["template-variable", "set", "node", "--value", "h3=10.0.0.3", "--no-value", "h1"]).await;
+    assert_eq!(values(), [of("h2", "10.0.0.2 80"), of("h3", "10.0.0.3")]);
+    let shown = place.run(&["template-variable", "show", "node"]).await;
+    assert!(shown.contains("h2 10.0.0.2 80"), "{shown}");
+    place.run(&["load-balancer", "add", "lb", "--template", "^node:80=10.0.0.5:8080,^near"]).await;
+    let shown = place.run(&["load-balancer", "show", "lb"]).await;
+    assert!(shown.contains("^node:80=10.0.0.5:8080,^near"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_port_has_rates_with_a_burst() {
+    let place = Place::new();
+    let controller = FakeController::start(&place);
+    place.run(&["apply", "-f", EXAMPLE]).await;
+    place.run(&["switch-port", "add", "web", "x", "--qos-max", "8M/400k", "--qos-min", "1M"]).await;
+    let port = controller.change(|state| state.resources["switches/web/ports/x"].spec.clone());
+    let Some(Spec::LogicalSwitchPort(port)) = port else { panic!("no port") };
+    assert_eq!((port.qos_min_rate, port.qos_max_rate, port.qos_burst), (1_000_000, 8_000_000, 400_000));
+    let shown = place.run(&["switch-port", "show", "x"]).await;
+    assert!(shown.contains("8000000 bit"), "{shown}");
+}

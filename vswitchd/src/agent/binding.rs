@@ -3,7 +3,7 @@
 use ferroflow_proto::chassis::{self as pb, port_binding::Wire as Encoded};
 use flowtable::types::VlanId;
 use ovn_northd_lite::southbound::{
-    Announced, Candidate, HealthCheck, PortBinding, Probe, Protocol, Session, Vip, Wire,
+    Announced, Candidate, HealthCheck, PortBinding, Probe, Protocol, Session, Shaping, Vip, Wire,
 };
 
 use super::decode::{UpdateError, advertises, datapath_key, port_key};
@@ -34,6 +34,11 @@ pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBind
             .collect::<Result<_, _>>()?,
         probes: binding.probes.into_iter().map(|one| probe(&name, one)).collect::<Result<_, _>>()?,
         sessions: binding.sessions.into_iter().map(|one| session(&name, one)).collect::<Result<_, _>>()?,
+        shaping: binding.shaping.map(|shaping| Shaping {
+            min: Some(shaping.min_rate).filter(|rate| *rate > 0),
+            max: Some(shaping.max_rate).filter(|rate| *rate > 0),
+            burst: Some(shaping.burst).filter(|bits| *bits > 0),
+        }),
         wire: binding.wire.map_or(Ok(Wire::Own), |encoded| wire(&name, encoded))?,
     };
     Ok((name, typed))

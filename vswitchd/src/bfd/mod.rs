@@ -15,7 +15,7 @@ mod links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,7 +44,7 @@ const SHORTEST: Duration = Duration::from_millis(5);
 
 /// All sessions of this host.
 pub struct Bfd {
-    local: Option<Ipv4Addr>,
+    local: Option<IpAddr>,
     timing: Timing,
     dataplane: Arc<Dataplane>,
     sessions: Mutex<Sessions>,
@@ -53,7 +53,7 @@ pub struct Bfd {
 
 #[derive(Debug, Default)]
 struct Sessions {
-    of: BTreeMap<Ipv4Addr, Session>,
+    of: BTreeMap<IpAddr, Session>,
     /// Ports that lead into the tunnels to hosts.
     ways: BTreeMap<IpAddr, PortNo>,
     /// By ports of bridges that are told so by hand.
@@ -67,10 +67,6 @@ struct Sessions {
 impl Bfd {
     /// No sessions yet. Without an address for tunnels there will be none.
     pub fn new(local: Option<IpAddr>, timing: Timing, seed: u64, dataplane: Arc<Dataplane>) -> Self {
-        let local = local.and_then(|ip| match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        });
         let sessions = Sessions { noise: (seed ^ seed >> 32) as u32 | 1, ..Sessions::default() };
         Self { local, timing, dataplane, sessions: Mutex::new(sessions), changed: Notify::new() }
     }
@@ -83,7 +79,6 @@ impl Bfd {
             session.is_wanted = false;
         }
         for peer in peers {
-            let IpAddr::V4(peer) = peer else { continue };
             sessions.entry(self.timing, now, *peer).is_wanted = true;
         }
         self.changed.notify_one();
@@ -99,7 +94,7 @@ impl Bfd {
         let (Some(local), Some((from, packet))) = (self.local, ControlPacket::of_frame(frame)) else {
             return false;
         };
-        if !is_peer(from.into()) {
+        if !is_peer(from) {
             return false;
         }
         let now = self.dataplane.now();
@@ -135,7 +130,6 @@ impl Bfd {
     /// The host with this tunnel address lives, as far as is known.
     pub fn is_alive(&self, peer: IpAddr) -> bool {
         let now = self.dataplane.now();
-        let IpAddr::V4(peer) = peer else { return true };
         self.sessions().of.get(&peer).is_none_or(|session| session.is_alive(now))
     }
 
@@ -147,7 +141,6 @@ impl Bfd {
 
     /// State of the session with a host.
     pub fn state(&self, peer: IpAddr) -> Option<State> {
-        let IpAddr::V4(peer) = peer else { return None };
         self.sessions().of.get(&peer).map(Session::state)
     }
 
@@ -195,11 +188,14 @@ impl Bfd {
         (wakes.since(now).max(SHORTEST), is_late)
     }
 
-    fn send(&self, local: Ipv4Addr, peer: Ipv4Addr, packet: &ControlPacket) {
+    fn send(&self, local: IpAddr, peer: IpAddr, packet: &ControlPacket) {
         let set = |field: Field, value: u128| Action::SetField { field, value, mask: field.all_bits() };
-        let way = self.sessions().ways.get(&IpAddr::V4(peer)).copied().unwrap_or(TUNNEL);
-        let actions =
-            vec![set(Field::TunId, 0), set(Field::TunDst, u32::from(peer).into()), Action::Output(way)];
+        let way = self.sessions().ways.get(&peer).copied().unwrap_or(TUNNEL);
+        let to = match peer {
+            IpAddr::V4(ip) => set(Field::TunDst, ip.to_bits().into()),
+            IpAddr::V6(ip) => set(Field::TunIpv6Dst, ip.to_bits()),
+        };
+        let actions = vec![set(Field::TunId, 0), to, Action::Output(way)];
         let frame = packet.frame(&Path::within_tunnel(local, peer));
         if let Err(error) = self.dataplane.packet_out(PortNo::CONTROLLER, actions, frame) {
             tracing::debug!(%error, %peer, "a packet that says that this host lives is not sent");
@@ -212,7 +208,7 @@ impl Bfd {
 }
 
 impl Sessions {
-    fn entry(&mut self, timing: Timing, now: Timestamp, peer: Ipv4Addr) -> &mut Session {
+    fn entry(&mut self, timing: Timing, now: Timestamp, peer: IpAddr) -> &mut Session {
         let mine = next(&mut self.noise);
         self.of.entry(peer).or_insert_with(|| Session::new(timing, now, mine, false))
     }

@@ -27,6 +27,7 @@ mod protocols;
 mod rules;
 mod saving;
 mod services;
+mod shaping;
 mod tracking;
 mod tunnels;
 mod view;
@@ -35,7 +36,7 @@ mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -108,7 +109,7 @@ pub struct Identity {
     /// How others may send to it, the way it likes best first.
     pub encap_types: Vec<TunnelKind>,
     /// Who may send tunnelled packets, where no network tells.
-    pub tunnel_peers: Vec<Ipv4Addr>,
+    pub tunnel_peers: Vec<IpAddr>,
     /// URL of the controller.
     pub controller: Option<String>,
     /// How it finds out whether other hosts live.
@@ -138,7 +139,11 @@ pub struct Host {
     dataplane: Arc<Dataplane>,
     bfd: Arc<Bfd>,
     gateways: gateways::Gateways,
+    /// What the network has workloads send by.
+    shaped: shaping::Shaped,
     state: StateDir,
+    /// The uplink, while another process still has it.
+    late_uplink: Option<String>,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
     /// Rules are written by hand, not made from a controller's network.
@@ -184,7 +189,8 @@ pub struct Host {
 
 impl Host {
     /// Takes the state of the last run over: attaches its ports, and forwards by the last
-    /// network it was sent, or by the rules written by hand.
+    /// network it was sent, or by the rules written by hand; from [`Host::begin`] on, where the
+    /// dataplane holds back.
     ///
     /// # Errors
     /// The uplink cannot be attached. A workload's port that cannot is waited for.
@@ -213,7 +219,9 @@ impl Host {
             dataplane,
             bfd: Arc::new(bfd),
             gateways: gateways::Gateways::default(),
+            shaped: shaping::Shaped::default(),
             state,
+            late_uplink: None,
             lab,
             is_handmade,
             bridges: Vec::new(),
@@ -254,6 +262,22 @@ impl Host {
             host.restore_view();
         }
         Ok(host)
+    }
+
+    /// Takes packets from now on, by the rules that there are. Ports that another process had until
+    /// now are attached behind that; `then` is called in between.
+    ///
+    /// # Errors
+    /// The uplink cannot be attached.
+    pub fn begin(&mut self, then: impl FnOnce()) -> Result<(), PortError> {
+        let was_waiting = self.dataplane.is_waiting();
+        self.dataplane.begin();
+        then();
+        if was_waiting {
+            self.attach_late()?;
+            self.tend_ports();
+        }
+        Ok(())
     }
 
     /// Who this host is.
@@ -416,6 +440,11 @@ impl SharedHost {
     /// It is the same host.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Does something with the host, on the calling thread, which may wait.
+    pub fn with_blocking<T>(&self, act: impl FnOnce(&mut Host) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Does something with the host, on a thread that may wait.

@@ -42,7 +42,7 @@ pub struct QueueSetting {
 /// Lowest rate: a full frame leaves in two minutes.
 const MIN_RATE: u64 = 100;
 /// Most queues of a port: each is looked at for each packet that leaves.
-const MAX_QUEUES: usize = 64;
+pub(super) const MAX_QUEUES: usize = 64;
 
 impl RateSettings {
     /// There are none.

@@ -206,7 +206,8 @@ impl Host {
     /// Makes a port that is attached keep to its rates.
     pub(super) fn apply_rates(&self, interface: &str) {
         let Some(port) = self.ports.get(interface).filter(|port| port.is_attached()) else { return };
-        if let Err(error) = self.dataplane.set_rates(port.id(), port.settings.rates.to_dataplane()) {
+        let rates = self.with_shaping(port.id(), port.settings.rates.to_dataplane());
+        if let Err(error) = self.dataplane.set_rates(port.id(), rates) {
             tracing::warn!(interface, %error, "the port's rates are not kept to");
         }
     }

@@ -83,9 +83,6 @@ pub enum PortError {
     /// The interface cannot be attached.
     #[error("{0}")]
     Attach(#[from] AttachError),
-    /// The tunnel endpoint's address is not one that tunnels can use.
-    #[error("--encap-ip {0}: tunnels use IPv4 on the underlay; name an IPv4 address of the uplink")]
-    EncapIp(std::net::IpAddr),
     /// A port of the last run has a number that it cannot have now.
     #[error(
         "port {port} is {interface}, and now it would be the uplink's or a tunnel's; remove it before: \

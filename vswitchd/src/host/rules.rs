@@ -30,6 +30,7 @@ impl Host {
         let may_lose_neighbours = !delta.removed.datapaths.is_empty();
         let news = self.lowering.update(delta, self.local_ports());
         self.errors = self.lowering.errors().map(ToString::to_string).collect();
+        self.follow_shaping();
         if self.lowering.zones_version() != zones {
             // Before packets see them: connections must be found again after a restart.
             if let Err(error) = self.state.save_zones(&self.lowering.zones()) {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use dataplane::{Device, PortSpec, Steering};
+use dataplane::{AttachError, Device, PortSpec, Steering, TunnelSteering};
 use flowtable::{
     port::{PortInfo, PortRole, PortTable},
     program::TunnelKind,
@@ -35,6 +35,9 @@ pub struct Encapsulation {
     pub(super) overhead: u32,
 }
 
+/// What IPv6's header is longer than IPv4's.
+const IPV6_OVERHEAD: u32 = 20;
+
 /// UDP port of 6081 (RFC 8926 §3.3); the headers of IP, UDP and Geneve, an option of 8 bytes.
 pub(super) const GENEVE: Encapsulation = Encapsulation {
     kind: TunnelKind::Geneve,
@@ -46,6 +49,11 @@ pub(super) const GENEVE: Encapsulation = Encapsulation {
 const VXLAN: Encapsulation =
     Encapsulation { kind: TunnelKind::Vxlan, port: number(3), udp_port: 4789, overhead: 20 + 8 + 8 + 14 };
 
+/// The headers of IP and GRE with a key (RFC 2890 §2), and the inner Ethernet header. It cannot say
+/// which port of a network a packet is for: rules by hand use it alone.
+const GRE: Encapsulation =
+    Encapsulation { kind: TunnelKind::Gre, port: number(4), udp_port: 0, overhead: 20 + 8 + 14 };
+
 /// Port number of the Geneve tunnel, which a host has unless it is told otherwise.
 pub const TUNNEL: PortNo = GENEVE.port;
 
@@ -55,6 +63,7 @@ impl Encapsulation {
         match kind {
             TunnelKind::Geneve => &GENEVE,
             TunnelKind::Vxlan => &VXLAN,
+            TunnelKind::Gre => &GRE,
         }
     }
 }
@@ -83,7 +92,6 @@ impl Host {
     /// Attaches the uplink, with the tunnels over it.
     pub(super) fn attach_uplink(&mut self) -> Result<(), PortError> {
         let Some((interface, ip)) = self.identity.endpoint.clone() else { return Ok(()) };
-        let IpAddr::V4(local) = ip else { return Err(PortError::EncapIp(ip)) };
         let first = self.first_number();
         let is_in_the_way = |saved: &crate::state::SavedPort| {
             let is_first = saved.bridge.is_empty() || saved.bridge == super::FIRST_NAME;
@@ -93,15 +101,22 @@ impl Host {
         if let Some(saved) = self.state.ports().into_iter().find(is_in_the_way) {
             return Err(PortError::Reserved { interface: saved.interface, port: saved.port });
         }
-        let udp_ports = self.encapsulations().map(|encapsulation| encapsulation.udp_port).collect();
+        let is_gre = |encapsulation: &&Encapsulation| encapsulation.kind == TunnelKind::Gre;
+        let by_udp = self.encapsulations().filter(|encapsulation| !is_gre(encapsulation));
+        let udp_ports = by_udp.map(|encapsulation| encapsulation.udp_port).collect();
+        let gre = self.encapsulations().any(|encapsulation| is_gre(&encapsulation));
         let device = match &mut self.lab {
             Some(lab) => Device::Memory(lab.add_uplink()),
             None => Device::Uplink {
                 interface: interface.clone(),
-                steering: Steering::Tunnel { local, udp_ports },
+                steering: Steering::Tunnel(TunnelSteering { local: ip, udp_ports, gre }),
             },
         };
-        self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device })?;
+        match self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device }) {
+            Ok(_) => {}
+            Err(AttachError::NotYet(interface)) => self.late_uplink = Some(interface),
+            Err(error) => return Err(error.into()),
+        }
         let tunnel_port = |&Encapsulation { kind, port, udp_port, .. }: &Encapsulation| TunnelPort {
             port,
             kind,
@@ -111,11 +126,19 @@ impl Host {
         let tunnels = self.encapsulations().map(tunnel_port).collect();
         Arc::make_mut(&mut self.underlay).tunnels = tunnels;
         if self.is_handmade {
-            self.take_peers(self.identity.tunnel_peers.iter().map(|ip| IpAddr::V4(*ip)).collect());
+            self.take_peers(self.identity.tunnel_peers.iter().copied().collect());
             self.destinations_changed();
         }
         self.ports_changed();
         Ok(())
+    }
+
+    /// Attaches the uplink if it could not be as long as another process had it.
+    pub(super) fn attach_late(&mut self) -> Result<(), PortError> {
+        match self.late_uplink.take() {
+            Some(_) => self.attach_uplink(),
+            None => Ok(()),
+        }
     }
 
     /// Adds the ports of tunnels, which are as the uplink is.
@@ -154,7 +177,9 @@ impl Host {
     /// host sends it.
     pub fn workload_mtu(&self) -> u32 {
         let uplink = self.first().port_table.get(UPLINK).filter(|port| port.role == PortRole::Uplink);
-        let overhead = self.encapsulations().map(|encapsulation| encapsulation.overhead).max();
+        let over_ipv6 = self.identity.endpoint.as_ref().is_some_and(|(_, ip)| ip.is_ipv6());
+        let more = if over_ipv6 { IPV6_OVERHEAD } else { 0 };
+        let overhead = self.encapsulations().map(|encapsulation| encapsulation.overhead + more).max();
         uplink.map_or(ETHERNET_MTU, |port| port.mtu.saturating_sub(overhead.unwrap_or(0)))
     }
 

@@ -1,7 +1,7 @@
 //! Where a traced packet leaves the host: by ports, and through tunnels, as it is on the underlay,
 //! so that the trace can go on at the other host.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::collections::BTreeSet;
 
 use dataplane::PortId;
 use ferroflow_proto::host as pb;
@@ -38,9 +38,8 @@ pub(super) fn of(
 /// One that does not get out says so in its steps.
 fn copy(key: &FlowKey, emit: &Emit) -> Option<pb::TunnelledCopy> {
     let frame = leaving(key, emit).ok()?;
-    // Of the outer IPv4 header (RFC 791 §3.1), behind Ethernet's.
-    let peer: [u8; 4] = frame.get(30..34)?.try_into().ok()?;
-    Some(pb::TunnelledCopy { peer: Ipv4Addr::from(peer).to_string(), frame })
+    let peer = emit.tunnel.as_ref()?.remote.to_string();
+    Some(pb::TunnelledCopy { peer, frame })
 }
 
 fn output(host: &Host, id: PortId) -> pb::TracedOutput {

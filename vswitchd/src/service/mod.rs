@@ -361,7 +361,6 @@ fn refusal(error: PortError) -> Status {
         | PortError::Differs(_) => Code::AlreadyExists,
         PortError::Attach(_)
         | PortError::IsUplink(_)
-        | PortError::EncapIp(_)
         | PortError::Reserved { .. }
         | PortError::IsLab(_)
         | PortError::NoLinks

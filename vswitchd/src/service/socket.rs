@@ -61,6 +61,19 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Takes the socket from a process that still runs, and is about to end.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn replace(path: &Path) -> Result<Self, SocketError> {
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+        if is_socket {
+            let wrong = |source| SocketError::Bind { path: path.to_owned(), source };
+            fs::remove_file(path).map_err(wrong)?;
+        }
+        Self::bind(path)
+    }
+
     /// Takes the socket; one left behind by a process that is gone is replaced.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! The way to other hosts, and neighbours.
 
 use ferroflow_proto::host::{self as pb, underlay_service_server::UnderlayService};
-use flowtable::program::TunnelKind;
 use tonic::{Request, Response, Status};
 
 use super::Service;
@@ -32,14 +31,10 @@ impl UnderlayService for Service {
 }
 
 fn tunnel(status: TunnelStatus, mtu: u32) -> pb::Tunnel {
-    let kind = match status.kind {
-        TunnelKind::Geneve => "geneve",
-        TunnelKind::Vxlan => "vxlan",
-    };
     pb::Tunnel {
         port: status.name,
         port_no: status.port.get(),
-        kind: kind.to_owned(),
+        kind: status.kind.name().to_owned(),
         local: status.local.to_string(),
         remote: status.remote.to_string(),
         udp_port: status.udp_port.into(),

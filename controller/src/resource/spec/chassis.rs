@@ -34,7 +34,8 @@ fn encap_types(names: &[String]) -> Result<Vec<TunnelKind>, FieldError> {
     let mut kinds = Vec::new();
     for name in names {
         let wrong = |reason: &str| FieldError::new("encap_types", format!("`{name}` {reason}"));
-        let kind = TunnelKind::of_name(name).ok_or_else(|| wrong("is unknown; use geneve or vxlan"))?;
+        let known = TunnelKind::of_name(name).filter(|kind| TunnelKind::OF_NETWORKS.contains(kind));
+        let kind = known.ok_or_else(|| wrong("is unknown; use geneve or vxlan"))?;
         if kinds.contains(&kind) {
             return Err(wrong("is there twice"));
         }

@@ -6,8 +6,12 @@ use std::{
 };
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{
-    Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service, Vip,
+use ovn_northd_lite::{
+    model::{
+        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service,
+        TemplateBackend, TemplatePort, TemplateService, Vip,
+    },
+    template,
 };
 
 use super::{check_count, each};
@@ -48,6 +52,7 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         responder: responder(balancer.neighbor_responder)?,
         add_route: balancer.add_route,
         event: balancer.event,
+        templates: templates(balancer)?,
     })
 }
 
@@ -99,6 +104,63 @@ fn probe_points(points: &[pb::ProbePoint]) -> Result<BTreeMap<IpAddr, ProbePoint
         }
     }
     Ok(found)
+}
+
+/// Services some of which is what variables have.
+fn templates(balancer: &pb::LoadBalancer) -> Result<Vec<TemplateService>, FieldError> {
+    check_count("templates", balancer.templates.len(), limits::MAX_VIPS)?;
+    if !balancer.templates.is_empty() && balancer.affinity_timeout > 0 {
+        let reason = "clients of templates do not come back to their backend; clear it, or keep templates in \
+                      a load balancer of their own";
+        return Err(FieldError::new("affinity_timeout", reason));
+    }
+    let each = balancer.templates.iter().enumerate();
+    let mut services =
+        each.map(|(i, service)| template_service(i, service)).collect::<Result<Vec<_>, _>>()?;
+    services.sort();
+    let place = |service: &TemplateService| (service.is_v4, service.address.clone(), service.port.clone());
+    if let Some(pair) = services.windows(2).find(|pair| place(&pair[0]) == place(&pair[1])) {
+        let reason = format!("^{} is there twice; give it all its backends in one place", pair[0].address);
+        return Err(FieldError::new("templates", reason));
+    }
+    Ok(services)
+}
+
+fn template_service(i: usize, wire: &pb::TemplateService) -> Result<TemplateService, FieldError> {
+    let field = |field: &str| format!("templates[{i}].{field}");
+    let address = template::variable(&wire.address).ok_or_else(|| {
+        let reason = format!("{} is not a variable; write ^NAME", Shown(&wire.address));
+        FieldError::new(field("address"), reason)
+    })?;
+    let port = match wire.port.as_str() {
+        "" => None,
+        text => Some(match (template::variable(text), text.parse::<u16>()) {
+            (Some(id), _) => TemplatePort::Variable(id.to_owned()),
+            (None, Ok(port)) if port > 0 => TemplatePort::Number(port),
+            _ => {
+                let reason = format!("{} is not a port; write 1 to 65535, or ^NAME", Shown(text));
+                return Err(FieldError::new(field("port"), reason));
+            }
+        }),
+    };
+    check_count(&field("backends"), wire.backends.len(), limits::MAX_BACKENDS)?;
+    let backend = |(n, text): (usize, &String)| {
+        let wrong = |reason| FieldError::new(format!("templates[{i}].backends[{n}]"), reason);
+        if let Some(id) = template::variable(text) {
+            return Ok(TemplateBackend::Variable(id.to_owned()));
+        }
+        let (ip, own_port) = endpoint(text).map_err(wrong)?;
+        if ip.is_ipv4() == wire.ipv6 {
+            return Err(wrong(format!("{ip} is not of the service's family; see `ipv6`")));
+        }
+        if own_port.is_some() != port.is_some() {
+            let reason = format!("{}: a backend has a port just where its service has one", Shown(text));
+            return Err(wrong(reason));
+        }
+        Ok(TemplateBackend::Fixed(Vip { ip, port: own_port }))
+    };
+    let backends = wire.backends.iter().enumerate().map(backend).collect::<Result<_, _>>()?;
+    Ok(TemplateService { is_v4: !wire.ipv6, address: address.to_owned(), port, backends })
 }
 
 /// A backend of a service, as it is written everywhere; `None`: these are no addresses.

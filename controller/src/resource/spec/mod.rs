@@ -21,13 +21,14 @@ mod router_policy;
 mod router_port;
 mod switch;
 mod switch_port;
+mod template_variable;
 
 use std::collections::BTreeSet;
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
 use ovn_northd_lite::model::{
     Acl, Candidate, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, QosRule, RouterPolicy,
-    SetMember,
+    SetMember, TemplateVariable,
 };
 
 pub(crate) use self::load_balancer::backend_key;
@@ -63,6 +64,8 @@ pub enum Spec {
     LoadBalancerGroup(Vec<Name>),
     /// Hosts that may be a gateway, the best first.
     HaChassisGroup(Vec<Candidate>),
+    /// Values that are others on each chassis.
+    TemplateVariable(TemplateVariable),
     /// A translation.
     Nat(NatRule),
     /// A policy of a router.
@@ -106,6 +109,9 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         (Kind::HaChassisGroup, Some(Wire::HaChassisGroup(group))) => {
             gateway::parse_group(group).map(Spec::HaChassisGroup)
         }
+        (Kind::TemplateVariable, Some(Wire::TemplateVariable(variable))) => {
+            template_variable::parse(variable).map(Spec::TemplateVariable)
+        }
         (Kind::Nat, Some(Wire::Nat(nat))) => nat::parse(name, nat).map(Spec::Nat),
         (Kind::RouterPolicy, Some(Wire::RouterPolicy(policy))) => {
             router_policy::parse(name, policy).map(Spec::RouterPolicy)
@@ -137,6 +143,7 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::LoadBalancer(_) => Kind::LoadBalancer,
         Wire::LoadBalancerGroup(_) => Kind::LoadBalancerGroup,
         Wire::HaChassisGroup(_) => Kind::HaChassisGroup,
+        Wire::TemplateVariable(_) => Kind::TemplateVariable,
         Wire::Nat(_) => Kind::Nat,
         Wire::RouterPolicy(_) => Kind::RouterPolicy,
         Wire::AddressSet(_) => Kind::AddressSet,
@@ -171,6 +178,7 @@ pub fn strip(wire: &mut Wire) {
         | Wire::PortGroup(_)
         | Wire::LoadBalancerGroup(_)
         | Wire::HaChassisGroup(_)
+        | Wire::TemplateVariable(_)
         | Wire::Nat(_)
         | Wire::RouterPolicy(_)
         | Wire::DhcpOptions(_)

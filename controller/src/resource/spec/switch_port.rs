@@ -6,11 +6,15 @@ use ferroflow_proto::northbound as pb;
 use flowtable::types::{MacAddr, VlanId};
 use ovn_northd_lite::{
     dhcp::domain,
-    model::{Gateway, PortAddresses, PortOptions, PortSecurity, PortServices},
+    model::{Gateway, PortAddresses, PortOptions, PortSecurity, PortServices, Shaping},
 };
 
 use super::{each, gateway, reference, router_port::router_port_name};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
+
+/// Lowest and highest rate of a workload, in bits per second.
+const MIN_RATE: u64 = 100;
+const MAX_RATE: u64 = 1_000_000_000_000;
 
 /// A port of a switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +161,10 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         ("learn_fdb", port.learn_fdb == Some(true), !is_router),
         ("arp_proxy", !port.arp_proxy.is_empty(), is_router),
         ("requested_chassis", !port.requested_chassis.is_empty(), has_interface),
+        ("qos_min_rate", port.qos_min_rate > 0, has_interface),
+        ("qos_max_rate", port.qos_max_rate > 0, has_interface),
+        ("qos_burst", port.qos_burst > 0, has_interface),
+        ("nat_addresses", !port.nat_addresses.is_empty(), is_router),
     ] {
         if is_given && !means {
             let reason = "it means nothing for a port of this type; clear it, or set another type";
@@ -191,7 +199,48 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         announces: !port.disable_garp_rarp,
         stands_for: each("arp_proxy", networks, limits::MAX_ADDRESS_ENTRIES, address::parse_prefix_or_ip)?,
         stands_for_mac: mac,
+        shaping: shaping(port)?,
+        told_addresses: each("nat_addresses", &port.nat_addresses, limits::MAX_ADDRESS_ENTRIES, |entry| {
+            let addresses = address::parse_port_addresses(entry)?;
+            match addresses.ips.is_empty() {
+                true => Err(format!("{} has no IP address; write MAC IP", Shown(entry))),
+                false => Ok(addresses),
+            }
+        })?,
     })
+}
+
+/// How fast what the workload sends leaves its host.
+fn shaping(port: &pb::LogicalSwitchPort) -> Result<Option<Shaping>, FieldError> {
+    let rate = |field: &str, bits: u64| match bits {
+        0 => Ok(None),
+        MIN_RATE..=MAX_RATE => Ok(Some(bits)),
+        _ => {
+            let reason = format!("{bits} is out of range; use {MIN_RATE} to {MAX_RATE} bits per second");
+            Err(FieldError::new(field, reason))
+        }
+    };
+    let min = rate("qos_min_rate", port.qos_min_rate)?;
+    let max = rate("qos_max_rate", port.qos_max_rate)?;
+    if max.is_some_and(|max| min.is_some_and(|min| min > max)) {
+        return Err(FieldError::new(
+            "qos_min_rate",
+            "it is above qos_max_rate; lower one, or raise the other",
+        ));
+    }
+    if min.is_none() && max.is_none() && port.qos_burst > 0 {
+        let reason =
+            "it says how much of a rate may leave at once; set qos_max_rate or qos_min_rate, or clear it";
+        return Err(FieldError::new("qos_burst", reason));
+    }
+    if port.qos_burst > MAX_RATE {
+        return Err(FieldError::new(
+            "qos_burst",
+            format!("{} is too much; use up to {MAX_RATE}", port.qos_burst),
+        ));
+    }
+    let burst = Some(port.qos_burst).filter(|bits| *bits > 0);
+    Ok((min.is_some() || max.is_some()).then_some(Shaping { min, max, burst }))
 }
 
 /// Refuses fields that say nothing about a port of this type.

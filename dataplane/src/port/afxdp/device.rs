@@ -105,9 +105,7 @@ pub(crate) fn open(
     let is_scattered = frame_len > MAX_FRAME_LEN;
     let program = match steering {
         Steering::All => Program::steer_all(name, &map, is_scattered)?,
-        Steering::Tunnel { local, udp_ports } => {
-            Program::steer_tunnel(name, &map, (*local, udp_ports), is_scattered)?
-        }
+        Steering::Tunnel(tunnel) => Program::steer_tunnel(name, &map, tunnel, is_scattered)?,
     };
     let share = match config.backend {
         AfXdpBackend::Own => Some(memories.share(frame_len, facts.n_rx_queues as usize)),

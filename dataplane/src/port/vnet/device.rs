@@ -1,9 +1,12 @@
 //! Opening a TAP device, or an interface by a packet socket.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, os::fd::BorrowedFd, sync::Arc};
+
+use flowtable::types::MacAddr;
 
 use crate::{
-    config::Steering,
+    config::{Steering, TunnelSteering},
+    keep::{Keeper, Kept},
     pool::Frame,
     port::{AnyOutlet, AnyQueue, AttachError, Hold, OnInterface, Opened, PortReport, metrics::PortMetrics},
     sys::{
@@ -15,6 +18,12 @@ use crate::{
     },
 };
 
+/// Kinds of such ports.
+pub(crate) const TAP: &str = "tap";
+pub(crate) const PACKET: &str = "packet";
+/// Counts up with each change of how devices and sockets are set up: of another version, they are
+/// not taken over.
+const SET_UP: &str = "1";
 /// Most queues of a TAP device: the kernel has 256, each worker needs one.
 const MAX_TAP_QUEUES: usize = 64;
 
@@ -22,8 +31,8 @@ const MAX_TAP_QUEUES: usize = 64;
 /// forward them past the switch.
 #[derive(Debug)]
 pub(crate) struct VnetHold {
-    _link: Option<Link>,
-    _reserved: Option<Reserved>,
+    link: Option<Link>,
+    reserved: Option<Reserved>,
 }
 
 /// The receiving side.
@@ -60,12 +69,36 @@ pub(crate) struct VnetOutlet {
     pub(super) room: Vec<u8>,
 }
 
-/// Attaches to an interface of the calling thread's network namespace.
-pub(crate) fn open_socket(name: &str, steering: &Steering) -> Result<Opened, AttachError> {
+/// What the keeper has the files of a port as.
+pub(crate) fn kept_name(kind: &str, interface: &str) -> String {
+    format!("port/{kind}/{interface}")
+}
+
+/// Attaches to an interface of the calling thread's network namespace, by the socket of the process
+/// before if it is there.
+pub(crate) fn open_socket(
+    name: &str,
+    steering: &Steering,
+    keeper: Option<&dyn Keeper>,
+) -> Result<Opened, AttachError> {
     let facts = Interface::lookup(name)?;
     let tunnel = steering.tunnel(name)?;
+    let kept_name = kept_name(PACKET, name);
+    if let Some(kept) = keeper.and_then(|keeper| keeper.take(&kept_name)) {
+        match resume_socket(name, &facts, (steering, tunnel.map_or(0, TunnelSteering::n_reserved)), kept) {
+            Ok((file, hold)) => return Ok(opened_socket(name, &facts, file, (tunnel.is_some(), hold))),
+            Err(why) => {
+                tracing::warn!(
+                    interface = name,
+                    why,
+                    "the socket of the process before cannot be used; opening another"
+                );
+                keeper.inspect(|keeper| keeper.forget(&kept_name));
+            }
+        }
+    }
     // First of all: from now on the host has nothing of what is ours.
-    let reserved = tunnel.map(|(local, ports)| packet_socket::reserve(name, local, ports)).transpose()?;
+    let reserved = tunnel.map(|tunnel| packet_socket::reserve(name, tunnel)).transpose()?;
     let link = match Link::shut(name, facts.ifindex, tunnel) {
         Err(error) if reserved.is_some() => {
             tracing::info!(interface = name, %error, "the host counts tunnelled packets as errors of UDP");
@@ -74,22 +107,125 @@ pub(crate) fn open_socket(name: &str, steering: &Steering) -> Result<Opened, Att
         link => Some(link?),
     };
     let file = packet_socket::open(name, facts.ifindex, tunnel)?;
-    let mut opened = opened(name, &facts, vec![file], false);
+    let hold = VnetHold { link, reserved };
+    if let Some(keeper) = keeper {
+        let note = format!("{} {}", socket_note(facts.ifindex, steering), u8::from(hold.link.is_some()));
+        let link = hold.link.iter().map(Link::fd);
+        let files: Vec<_> = [file.file()]
+            .into_iter()
+            .chain(link)
+            .chain(hold.reserved.iter().flat_map(Reserved::fds))
+            .collect();
+        keep(keeper, (&kept_name, name), &note, &files);
+    }
+    Ok(opened_socket(name, &facts, file, (tunnel.is_some(), hold)))
+}
+
+/// What has to be the same of a socket that is taken over: how it was set up, and for what.
+fn socket_note(ifindex: u32, steering: &Steering) -> String {
+    format!("{SET_UP} {ifindex} {steering:?}")
+}
+
+fn resume_socket(
+    name: &str,
+    facts: &Interface,
+    (steering, n_reserved): (&Steering, usize),
+    kept: Kept,
+) -> Result<(VnetFile, VnetHold), String> {
+    let has_link = match kept.note.strip_prefix(&socket_note(facts.ifindex, steering)) {
+        Some(" 0") => false,
+        Some(" 1") => true,
+        _ => return Err("it is for another interface, or was set up in another way".to_owned()),
+    };
+    if kept.files.len() != 1 + usize::from(has_link) + n_reserved {
+        return Err("files of it are missing".to_owned());
+    }
+    let mut files = kept.files.into_iter();
+    let socket = files.next().ok_or("it has no file")?;
+    let file = packet_socket::resume(name, facts.ifindex, socket).map_err(|error| error.to_string())?;
+    let link = if has_link { files.next().map(Link::of) } else { None };
+    let reserved = (n_reserved > 0).then(|| Reserved::of(files.collect()));
+    Ok((file, VnetHold { link, reserved }))
+}
+
+fn opened_socket(
+    name: &str,
+    facts: &Interface,
+    file: VnetFile,
+    (is_tunnel, hold): (bool, VnetHold),
+) -> Opened {
+    let mut opened = opened(name, facts, vec![file], false);
     for queue in &mut opened.queues {
         if let AnyQueue::Vnet(queue) = queue {
-            queue.is_tunnel = tunnel.is_some();
+            queue.is_tunnel = is_tunnel;
         }
     }
-    opened.hold = Some(Hold::Vnet { _hold: VnetHold { _link: link, _reserved: reserved } });
-    Ok(opened)
+    opened.hold = Some(Hold::Vnet { _hold: hold });
+    opened
+}
+
+/// Has files held for the next process. Without that, the port works, but no longer than this
+/// process.
+fn keep(keeper: &dyn Keeper, (kept_name, interface): (&str, &str), note: &str, files: &[BorrowedFd<'_>]) {
+    if let Err(error) = keeper.keep(kept_name, note, files) {
+        tracing::warn!(interface, %error, "the port will not outlive this process");
+    }
 }
 
 /// Makes a TAP device in the calling thread's network namespace, or takes it over; it has a
 /// queue for each of so many workers.
-pub(crate) fn open_tap(name: &str, n_workers: usize) -> Result<Opened, AttachError> {
+/// One that the process before has made stays where it has gone.
+pub(crate) fn open_tap(
+    name: &str,
+    n_workers: usize,
+    keeper: Option<&dyn Keeper>,
+) -> Result<Opened, AttachError> {
+    let kept_name = kept_name(TAP, name);
+    if let Some(kept) = keeper.and_then(|keeper| keeper.take(&kept_name)) {
+        match resume_tap(name, kept) {
+            Ok((facts, files)) => return Ok(opened(name, &facts, files, true)),
+            Err(why) => {
+                tracing::warn!(
+                    interface = name,
+                    why,
+                    "the TAP device of the process before cannot be used; opening it anew"
+                );
+                keeper.inspect(|keeper| keeper.forget(&kept_name));
+            }
+        }
+    }
     let files = tap::open(name, n_workers.clamp(1, MAX_TAP_QUEUES))?;
     let facts = Interface::lookup(name)?;
+    if let Some(keeper) = keeper {
+        let note = format!("{SET_UP} {} {} {}", facts.ifindex, facts.mtu, facts.mac);
+        let files: Vec<_> = files.iter().map(VnetFile::file).collect();
+        keep(keeper, (&kept_name, name), &note, &files);
+    }
     Ok(opened(name, &facts, files, true))
+}
+
+/// Facts are those of the device now, or, where it is not here any more, those that were noted.
+fn resume_tap(name: &str, kept: Kept) -> Result<(Interface, Vec<VnetFile>), String> {
+    let wrong = || format!("it was set up in another way: {}", kept.note);
+    let mut noted = kept.note.split(' ');
+    if noted.next() != Some(SET_UP) {
+        return Err(wrong());
+    }
+    let mut number = || noted.next()?.parse::<u32>().ok();
+    let (Some(ifindex), Some(mtu)) = (number(), number()) else { return Err(wrong()) };
+    let mac: MacAddr = noted.next().and_then(|mac| mac.parse().ok()).ok_or_else(wrong)?;
+    if kept.files.is_empty() {
+        return Err("it has no file".to_owned());
+    }
+    let facts = match Interface::lookup(name) {
+        Ok(facts) if facts.ifindex == ifindex => facts,
+        // It has gone elsewhere, and perhaps another one has its name.
+        Ok(_) | Err(_) => {
+            Interface { ifindex, mac, mtu, running: true, n_rx_queues: kept.files.len() as u32 }
+        }
+    };
+    let files = tap::resume(name, kept.files).map_err(|error| error.to_string())?;
+    Ok((facts, files))
 }
 
 fn opened(name: &str, facts: &Interface, files: Vec<VnetFile>, is_tap: bool) -> Opened {
@@ -107,7 +243,7 @@ fn opened(name: &str, facts: &Interface, files: Vec<VnetFile>, is_tap: bool) -> 
         let metrics = Arc::clone(&metrics);
         outlets.push(AnyOutlet::Vnet(VnetOutlet { file, interface, metrics, room }));
     }
-    let (kind, mode) = if is_tap { ("tap", "tap-vnet") } else { ("packet", "packet-vnet") };
+    let (kind, mode) = if is_tap { (TAP, "tap-vnet") } else { (PACKET, "packet-vnet") };
     Opened {
         kind,
         report: PortReport { mode: mode.to_owned(), mac: facts.mac, mtu: facts.mtu },

@@ -8,4 +8,4 @@
 mod device;
 mod queue;
 
-pub(crate) use device::{VnetHold, VnetOutlet, VnetQueue, open_socket, open_tap};
+pub(crate) use device::{PACKET, TAP, VnetHold, VnetOutlet, VnetQueue, kept_name, open_socket, open_tap};

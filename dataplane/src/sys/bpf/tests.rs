@@ -1,11 +1,14 @@
 //! The steering programs, run by the kernel on made-up frames (BPF_PROG_TEST_RUN).
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::*;
 
 const CMD_PROG_TEST_RUN: libc::c_long = 10;
 const XDP_REDIRECT: u32 = 4;
 const XDP_PASS: u32 = steer::XDP_PASS as u32;
 const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+const LOCAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80c8);
 const PORTS: [u16; 2] = [6081, 4789];
 
 #[repr(C)]
@@ -26,6 +29,10 @@ struct TestRun {
     cpu: u32,
     batch_size: u32,
     pad: u32,
+}
+
+fn to(local: IpAddr, udp_ports: &[u16], gre: bool) -> TunnelSteering {
+    TunnelSteering { local, udp_ports: udp_ports.to_vec(), gre }
 }
 
 fn root() -> bool {
@@ -96,7 +103,7 @@ fn tunnel_steering_takes_exactly_the_tunnels_frames() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL, &PORTS), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL.into(), &PORTS, false), false).unwrap();
     for port in PORTS {
         assert_eq!(run(&program, &frame(port)), XDP_REDIRECT, "port {port}");
         assert_eq!(run(&program, &with(port, 20, &[0, 0])), XDP_REDIRECT, "without don't-fragment");
@@ -121,13 +128,86 @@ fn tunnel_steering_takes_exactly_the_tunnels_frames() {
     }
 }
 
+/// Ethernet, IPv6, UDP to `LOCAL6`, eight bytes of payload.
+fn frame6(dst_port: u16) -> Vec<u8> {
+    let mut frame = vec![0x02; 12];
+    frame.extend([0x86, 0xdd]);
+    frame.extend([0x60, 0, 0, 0, 0, 16, 17, 64]);
+    frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    frame.extend(LOCAL6.octets());
+    frame.extend(49152_u16.to_be_bytes());
+    frame.extend(dst_port.to_be_bytes());
+    frame.extend([0, 16, 0, 0]);
+    frame.extend([0xab; 8]);
+    frame
+}
+
+#[test]
+fn tunnels_over_ipv6_are_taken_as_exactly() {
+    if !root() {
+        return;
+    }
+    let (map, _socket) = map_with_socket();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL6.into(), &PORTS, false), false).unwrap();
+    let with = |port, at: usize, bytes: &[u8]| {
+        let mut frame = frame6(port);
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    };
+    for port in PORTS {
+        assert_eq!(run(&program, &frame6(port)), XDP_REDIRECT, "port {port}");
+        assert_eq!(run(&program, &with(port, 15, &[0x3f, 1, 2])), XDP_REDIRECT, "class and label");
+        for (what, other) in [
+            ("fragment", with(port, 20, &[44])),
+            ("hop-by-hop options", with(port, 20, &[0])),
+            ("TCP", with(port, 20, &[6])),
+            ("IPv4", with(port, 12, &[0x08, 0x00])),
+            ("802.1Q", with(port, 12, &[0x81, 0x00])),
+            ("another address", with(port, 53, &[0xc9])),
+            ("another network", with(port, 38, &[0x21])),
+            ("another subnet", with(port, 45, &[1])),
+        ] {
+            assert_eq!(run(&program, &other), XDP_PASS, "{what}, port {port}");
+        }
+        assert_eq!(run(&program, &frame(port)), XDP_PASS, "to the address of IPv4");
+    }
+    let whole = frame6(6081);
+    for len in 14..=whole.len() {
+        let expected = if len < 62 { XDP_PASS } else { XDP_REDIRECT };
+        assert_eq!(run(&program, &whole[..len]), expected, "length {len}");
+    }
+}
+
+#[test]
+fn gre_is_taken_when_it_is_wanted() {
+    if !root() {
+        return;
+    }
+    let (map, _socket) = map_with_socket();
+    let gre = |mut frame: Vec<u8>, at: usize| {
+        frame[at] = 47;
+        frame
+    };
+    for (ports, gre_wanted) in [(&PORTS[..], true), (&[], true), (&PORTS[..], false)] {
+        let program =
+            |local| Program::steer_tunnel("test", &map, &to(local, ports, gre_wanted), false).unwrap();
+        let (program4, program6) = (program(LOCAL.into()), program(LOCAL6.into()));
+        let verdict = |wanted: bool| if wanted { XDP_REDIRECT } else { XDP_PASS };
+        assert_eq!(run(&program4, &gre(frame(1), 23)), verdict(gre_wanted));
+        assert_eq!(run(&program6, &gre(frame6(1), 20)), verdict(gre_wanted));
+        assert_eq!(run(&program4, &frame(PORTS[0])), verdict(!ports.is_empty()));
+        assert_eq!(run(&program4, &gre(with(1, 33, &[201]), 23)), XDP_PASS, "another address");
+        assert_eq!(run(&program4, &gre(with(1, 20, &[0x20]), 23)), XDP_PASS, "a fragment");
+    }
+}
+
 #[test]
 fn tunnel_steering_leaves_truncated_frames_to_the_host() {
     if !root() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL, &PORTS), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL.into(), &PORTS, false), false).unwrap();
     let whole = frame(6081);
     // The kernel takes no frame shorter than an Ethernet header for a test run.
     for len in 14..=whole.len() {
@@ -157,7 +237,7 @@ fn no_port_means_nothing_is_taken() {
         return;
     }
     let (map, _socket) = map_with_socket();
-    let program = Program::steer_tunnel("test", &map, (LOCAL, &[]), false).unwrap();
+    let program = Program::steer_tunnel("test", &map, &to(LOCAL.into(), &[], false), false).unwrap();
     assert_eq!(run(&program, &frame(6081)), XDP_PASS);
 }
 

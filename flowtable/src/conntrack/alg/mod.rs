@@ -222,10 +222,11 @@ impl Conntrack {
     fn grow(&self, tuple: &Tuple, seq: u32, by: i32) {
         let Some((idx, direction, guard)) = self.lookup(tuple, tuple.hash(&self.secrets)) else { return };
         let slot = self.slots().get(idx as usize);
-        if let Some(extension) = slot.and_then(|slot| self.extension_of(slot)) {
+        if let Some((slot, extension)) = slot.and_then(|slot| Some((slot, self.extension_of(slot)?))) {
             let shift = extension.seq_shift();
             // A segment that is sent again has been counted.
             if shift.before == shift.after || seq.wrapping_sub(shift.position) as i32 > 0 {
+                slot.begin_change();
                 extension.set_seq_shift(SeqShift {
                     position: seq,
                     before: shift.after,

@@ -13,6 +13,7 @@ use crate::{
         topology::{RouterBalancerInput, RouterPorts},
     },
     expr::lexer::quote,
+    model::LoadBalancer,
 };
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
@@ -26,17 +27,22 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
 pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
     for place in places(&input.ports) {
         for service in input.balancer.services_at(&place) {
-            let source = source(&input.ports, &service);
+            let source = source(&input.ports, service.vip.ip.is_ipv4(), service.balancer);
             connect(&Balanced { source, ..service }, sink);
+        }
+        for service in input.balancer.templates_at(&place) {
+            let why = "The packet is for an address of a load balancer.";
+            sink.add(RouterIn::Defrag, 100, service.to_address(), "ct_dnat;", &service.object, why);
+            let source = source(&input.ports, service.service.is_v4, service.balancer);
+            service.connect((RouterIn::Dnat.into(), source), reject, sink);
         }
     }
 }
 
 /// What becomes of the sources of a service's connections.
-fn source(ports: &RouterPorts<'_>, service: &Balanced<'_>) -> &'static str {
-    let is_v4 = service.vip.ip.is_ipv4();
+fn source(ports: &RouterPorts<'_>, is_v4: bool, balancer: &LoadBalancer) -> &'static str {
     let mut forced = ports.router.options.balancer_sources.iter();
-    match service.balancer.skip_snat {
+    match balancer.skip_snat {
         true => "; skip_snat",
         false if forced.any(|ip| ip.is_ipv4() == is_v4) => "; force_snat",
         false => "",
@@ -58,20 +64,23 @@ fn connect(service: &Balanced<'_>, sink: &mut FlowSink) {
     let object = &service.object;
     let why = "The packet is for an address of a load balancer.";
     sink.add(RouterIn::Defrag, 100, service.to_address(), "ct_dnat;", object, why);
-    let stage = Stage::from(RouterIn::IpRoutingPre).number;
-    let (actions, why) = service.actions(|family| {
-        let (answer, kind) = match (service.is_tcp(), family) {
-            (true, _) => ("tcp_reset", String::new()),
-            (false, "ip4") => ("icmp4", "icmp4.type = 3; icmp4.code = 3; ".to_owned()),
-            (false, _) => ("icmp6", "icmp6.type = 1; icmp6.code = 4; ".to_owned()),
-        };
-        format!(
-            "{answer} {{ eth.dst <-> eth.src; {family}.dst <-> {family}.src; {kind}flags.loopback = 1; \
-             next(pipeline=ingress, table={stage}); }};"
-        )
-    });
+    let (actions, why) = service.actions(|family| reject(service.is_tcp(), family));
     let matching = format!("ct.new && {}", service.to_service());
     sink.add(RouterIn::Dnat, service.priority(), matching, actions, object, why);
     let (check, connect) = (RouterIn::LbAffCheck.into(), RouterIn::Dnat.into());
     service.keep_clients(sink, Affinity { check, connect, learn: RouterIn::LbAffLearn.into() });
+}
+
+/// The client is told at once, by a packet that comes from the service.
+fn reject(can_be_reset: bool, family: &str) -> String {
+    let (answer, kind) = match (can_be_reset, family) {
+        (true, _) => ("tcp_reset", String::new()),
+        (false, "ip4") => ("icmp4", "icmp4.type = 3; icmp4.code = 3; ".to_owned()),
+        (false, _) => ("icmp6", "icmp6.type = 1; icmp6.code = 4; ".to_owned()),
+    };
+    let stage = Stage::from(RouterIn::IpRoutingPre).number;
+    format!(
+        "{answer} {{ eth.dst <-> eth.src; {family}.dst <-> {family}.src; {kind}flags.loopback = 1; \
+         next(pipeline=ingress, table={stage}); }};"
+    )
 }

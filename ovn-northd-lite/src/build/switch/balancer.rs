@@ -55,6 +55,11 @@ pub(super) fn balancer(input: &SwitchBalancerInput<'_>, sink: &mut FlowSink) {
             hairpin(&service, backend, sink);
         }
     }
+    for service in input.balancer.templates_at("") {
+        let why = "The packet is for an address of a load balancer.";
+        sink.add(SwitchIn::PreLb, 100, service.to_address(), "reg0[2] = 1; next;", &service.object, why);
+        service.connect((SwitchIn::Lb.into(), ""), reject, sink);
+    }
 }
 
 fn defaults(switch: &SwitchTraits, sink: &mut FlowSink) {
@@ -86,7 +91,7 @@ fn pick_up(service: &Balanced<'_>, sink: &mut FlowSink) {
 }
 
 fn connect(service: &Balanced<'_>, sink: &mut FlowSink) {
-    let (actions, why) = service.actions(|family| reject(service, family));
+    let (actions, why) = service.actions(|family| reject(service.is_tcp(), family));
     let matching = format!("ct.new && {}", service.to_service());
     sink.add(SwitchIn::Lb, service.priority(), matching, actions, &service.object, why);
     let (check, connect) = (SwitchIn::LbAffCheck.into(), SwitchIn::Lb.into());
@@ -94,8 +99,8 @@ fn connect(service: &Balanced<'_>, sink: &mut FlowSink) {
 }
 
 /// The client is told at once, by a packet that comes from the service.
-fn reject(service: &Balanced<'_>, family: &str) -> String {
-    let (answer, kind) = match (service.is_tcp(), family) {
+fn reject(can_be_reset: bool, family: &str) -> String {
+    let (answer, kind) = match (can_be_reset, family) {
         (true, _) => ("tcp_reset", String::new()),
         (false, "ip4") => ("icmp4", "icmp4.type = 3; icmp4.code = 3; ".to_owned()),
         (false, _) => ("icmp6", "icmp6.type = 1; icmp6.code = 4; ".to_owned()),

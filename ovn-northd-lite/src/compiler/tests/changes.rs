@@ -24,8 +24,8 @@ use crate::{
         Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, Gateway,
         HashField, HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Monitored, Names,
         NatKind, NatRule, NextHop, PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder,
-        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, Snooping, StaticMac, StaticRoute,
-        SwitchOptions, SwitchPort, SwitchPortKind, Vip,
+        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, Shaping, Snooping, StaticMac, StaticRoute,
+        SwitchOptions, SwitchPort, SwitchPortKind, TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -66,7 +66,7 @@ impl World {
 
     fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
-        match what % 25 {
+        match what % 26 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -85,6 +85,7 @@ impl World {
             22 => self.heard(r, j, k),
             23 => self.balancer_group(i, k),
             24 => self.ha_group(i, j, k),
+            25 => self.template_variable(i, j, k),
             _ if k.is_multiple_of(5) => {
                 let encap_types = TunnelKind::ALL[usize::from(j % 2)..].iter().rev().copied().collect();
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into(), encap_types };
@@ -249,6 +250,8 @@ impl World {
                 announces: k % 9 != 4,
                 hears_all: k % 9 == 5,
                 hears_reports: k % 9 == 6,
+                shaping: (k % 9 > 6)
+                    .then_some(Shaping { max: Some(u64::from(j) + 100), ..Shaping::default() }),
                 ..PortOptions::default()
             };
             port.hears = groups(j, k);
@@ -475,6 +478,7 @@ impl World {
                 responder: [Responder::Reachable, Responder::All, Responder::None][usize::from(j % 3)],
                 add_route: j % 4 == 2,
                 event: k % 4 == 1,
+                templates: (0..j % 3).map(|n| template_service(n, k)).collect(),
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
@@ -501,6 +505,19 @@ impl World {
             }
         }
         self.dirty.ha_groups.insert(id);
+    }
+
+    fn template_variable(&mut self, i: u8, j: u8, k: u8) {
+        let id = variable(i);
+        match k % 5 {
+            0 => drop(self.nb.template_variables.remove(&id)),
+            _ => {
+                let values = |n: u8| [format!("10.0.0.{}", 100 + n % 3), (80 + n % 2).to_string()].into();
+                let all = (0..j % 4).map(|n| (host(n), values(n.wrapping_add(k)))).collect();
+                self.nb.template_variables.insert(id.clone(), all);
+            }
+        }
+        self.dirty.template_variables.insert(id);
     }
 
     /// Also one with the name of a group's addresses.
@@ -572,6 +589,24 @@ fn ha_group(n: u8) -> String {
     format!("hg{}", n % 2)
 }
 
+fn variable(n: u8) -> String {
+    format!("v{}", n % 2)
+}
+
+fn template_service(n: u8, k: u8) -> TemplateService {
+    let fixed = TemplateBackend::Fixed(Vip { ip: [10, 0, 0, 4].into(), port: Some(8080) });
+    let port = [TemplatePort::Number(80), TemplatePort::Variable(variable(k))];
+    TemplateService {
+        is_v4: !k.is_multiple_of(3),
+        address: variable(n),
+        port: Some(port[usize::from(k % 2)].clone()),
+        backends: [Some(TemplateBackend::Variable(variable(k / 2))), (k % 4 == 1).then_some(fixed)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    }
+}
+
 fn an_acl(j: u8, k: u8) -> Acl {
     let direction = [AclDirection::ToLport, AclDirection::FromLport][usize::from(k % 2)];
     let actions = [
@@ -586,6 +621,7 @@ fn an_acl(j: u8, k: u8) -> Acl {
         "ip4",
         "outport == @g0 && ip4.src == {$as0, $g0_ip4}",
         "tcp.dst == 80..90",
+        "ip4.dst == ^v0 && tcp.dst == ^v1",
         "1000 <= tcp.dst <= 2000 && ip4.src != $as1",
         "tcp.dts == 80",
     ];
@@ -600,7 +636,7 @@ fn an_acl(j: u8, k: u8) -> Acl {
             rate: (k.is_multiple_of(2)).then_some(Rate { pps: 1 + u32::from(k % 3), burst: 9 }),
             related: j % 3 == 1,
         }),
-        ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 5)], actions[usize::from(j / 2 % 6)])
+        ..acl(direction, u16::from(j % 2), matching[usize::from(k / 2 % 6)], actions[usize::from(j / 2 % 6)])
     }
 }
 

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     fixture::*,
-    model::{Acl, AclAction, AclDirection, DefaultPolicy, HashField, LoadBalancer, Northbound, Protocol},
+    model::{
+        Acl, AclAction, AclDirection, DefaultPolicy, HashField, LoadBalancer, Northbound, Protocol,
+        TemplateBackend, TemplatePort, TemplateService,
+    },
     punt::Service,
 };
 
@@ -341,4 +344,65 @@ fn connections_stay_allowed_where_an_acl_has_said_so() {
         assert_eq!(fabric.send("c", &tcp(&client, &service, SYN, (100, 0), b"")), []);
         fabric.check_conservation();
     }
+}
+
+#[test]
+fn a_service_is_another_one_on_each_chassis() {
+    let values = |h1: &[&str], h2: &[&str]| {
+        let set = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+        let all = [("h1".to_owned(), h1), ("h2".to_owned(), h2)].into_iter();
+        all.filter(|(_, values)| !values.is_empty()).map(|(id, values)| (id, set(values))).collect()
+    };
+    let service = TemplateService {
+        is_v4: true,
+        address: "node".into(),
+        port: Some(TemplatePort::Number(80)),
+        backends: vec![TemplateBackend::Variable("near".into())],
+    };
+    let lb = LoadBalancer { templates: vec![service], reject: true, ..LoadBalancer::default() };
+    let mut nb = served(lb);
+    nb.template_variables.insert("node".into(), values(&["192.0.2.11"], &["192.0.2.12"]));
+    nb.template_variables
+        .insert("near".into(), values(&["10.0.0.5:8080"], &["10.0.0.6:8080", "[fe80::1]:1"]));
+    let mut fabric = Fabric::new(&nb);
+    assert_eq!(connect(&mut fabric, 2000, "192.0.2.11"), "a");
+    // The other one's address is a service of `h2` alone: from here it is nobody's.
+    let (client, other) = (end(0x15, "10.0.1.5", 2001), end(0xf1, "192.0.2.12", 80));
+    assert_eq!(fabric.send("c", &tcp(&client, &other, SYN, (100, 0), b"")), []);
+    let (client, service) = (end(0x16, "10.0.1.6", 2002), end(0xf1, "192.0.2.12", 80));
+    let sent = fabric.send("d", &tcp(&client, &service, SYN, (100, 0), b""));
+    assert_eq!(sent.iter().map(|(to, _)| to.as_str()).collect::<Vec<_>>(), ["b"], "{:?}", fabric.drops());
+    // Other values are other services, and those that are connected stay.
+    nb.template_variables.insert("near".into(), values(&["10.0.0.6:8080"], &[]));
+    fabric.change(&nb);
+    assert_eq!(go_on(&mut fabric, 2000, "192.0.2.11"), ["a"]);
+    assert_eq!(connect(&mut fabric, 2003, "192.0.2.11"), "b");
+    // Where no backend is left, clients are told.
+    drop(fabric.requests());
+    let client = end(0x16, "10.0.1.6", 2004);
+    assert_eq!(fabric.send("d", &tcp(&client, &service, SYN, (100, 0), b"")), []);
+    let asked: Vec<_> = fabric.requests().into_iter().map(|(request, _)| request.service).collect();
+    assert_eq!(asked, [Service::TcpReset]);
+    fabric.check_conservation();
+}
+
+#[test]
+fn a_match_means_what_a_variable_is_on_the_packets_chassis() {
+    let drop_to = |matching: &str| acl(AclDirection::FromLport, 7, matching, AclAction::Drop);
+    let mut nb = small();
+    let values = [("h1".to_owned(), ["10.0.1.6".to_owned(), "80".to_owned()].into())].into();
+    nb.template_variables.insert("far".into(), values);
+    nb.switches.get_mut("db").unwrap().acls.insert("x".into(), drop_to("ip4.dst == ^far"));
+    let mut fabric = Fabric::new(&nb);
+    let host =
+        |last: u8| Host { mac: mac(last), ip: format!("10.0.1.{}", last & 0xf).parse().unwrap(), port: 9 };
+    let frame = |from: u8, to: u8| build::udp(&host(from), &host(to), b"hello");
+    assert_eq!(fabric.send("c", &frame(0x15, 0x16)), []);
+    // `h2` has no value: the set is empty there.
+    assert_eq!(fabric.send("d", &frame(0x16, 0x15)).len(), 1);
+    nb.switches.get_mut("db").unwrap().acls.insert("x".into(), drop_to("ip4.dst != ^far"));
+    fabric.change(&nb);
+    assert_eq!(fabric.send("c", &frame(0x15, 0x16)).len(), 1);
+    assert_eq!(fabric.send("d", &frame(0x16, 0x15)), []);
+    fabric.check_conservation();
 }

@@ -102,7 +102,7 @@ impl Walker<'_> {
                     self.table(*table, key);
                 }
                 Action::Clone(actions) => self.list(actions, &mut key.clone()),
-                Action::CtClear | Action::Meter(_) => {}
+                Action::CtClear | Action::Meter(_) | Action::SetQueue(_) => {}
                 Action::Controller(_) => self.outcome.out.push((PortNo::CONTROLLER.get(), *key)),
                 Action::DecTtl => key.set(Field::NwTtl, key.get(Field::NwTtl) - 1),
                 other => panic!("{other:?} is not what lowering yields"),

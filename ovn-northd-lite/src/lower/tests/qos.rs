@@ -8,7 +8,7 @@ use flowtable::{
 use super::*;
 use crate::{
     delta::diff,
-    model::{Acl, AclLog, Bandwidth, Northbound, QosRule, Rate, Severity},
+    model::{Acl, AclLog, Bandwidth, Northbound, QosRule, Rate, Severity, Shaping},
 };
 
 fn rule(kbps: u32, matching: &str) -> QosRule {
@@ -86,4 +86,36 @@ fn meters_change_and_go_with_their_flows() {
     nb.switches.get_mut("web").unwrap().qos_rules.clear();
     let (new, gone, all) = step(&nb);
     assert_eq!((new.len(), gone, &all[..]), (0, 1, &[(MeterUnit::Pktps, 3, 9)][..]));
+}
+
+#[test]
+fn a_workload_with_rates_sends_by_a_queue_of_its_own() {
+    let mut nb = small();
+    let shaping = Shaping { max: Some(1_000_000), ..Shaping::default() };
+    for id in ["a", "b"] {
+        nb.switches.get_mut("web").unwrap().ports.get_mut(id).unwrap().options.shaping = Some(shaping);
+    }
+    let ports = [("a", 1), ("c", 2)].map(|(id, port)| (id.to_owned(), PortNo::new(port).unwrap())).into();
+    let local = LocalPorts { chassis: "h1".into(), ports, ..LocalPorts::default() };
+    let mut lowering = Lowering::default();
+    let mut step = |nb: &Northbound| {
+        let view = chassis_view(&compile(nb, &hosts()), "h1");
+        drop(lowering.update(diff(lowering.view(), &view), local.clone()));
+        let rules = lowering.lowered().rules;
+        let queues = rules.iter().flat_map(|rule| {
+            let set = rule.actions.iter().filter_map(|action| match action {
+                Action::SetQueue(queue) => Some(*queue),
+                _ => None,
+            });
+            set.map(|queue| (rule.matching.get(Field::InPort).0, queue)).collect::<Vec<_>>()
+        });
+        (queues.collect::<Vec<_>>(), lowering.shaped())
+    };
+    // Of those with rates, the one that is here; the others send as anybody.
+    let (queues, shaped) = step(&nb);
+    let [(1, queue)] = queues[..] else { panic!("{queues:?}") };
+    assert_eq!(shaped, [(u16::try_from(queue).unwrap(), shaping)].into());
+    nb.switches.get_mut("web").unwrap().ports.get_mut("a").unwrap().options.shaping = None;
+    let (queues, shaped) = step(&nb);
+    assert_eq!((queues.len(), shaped.len()), (0, 0));
 }

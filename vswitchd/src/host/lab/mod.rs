@@ -227,7 +227,10 @@ impl Wire {
 pub(super) fn next_hop(peer: IpAddr) -> NextHop {
     let [a, b, c, d] = match peer {
         IpAddr::V4(ip) => ip.octets(),
-        IpAddr::V6(_) => [0; 4],
+        IpAddr::V6(ip) => {
+            let octets = ip.octets();
+            [octets[12], octets[13], octets[14], octets[15]]
+        }
     };
     let mac = |kind| MacAddr::new([0x02, kind, a, b, c, d]);
     NextHop { port: UPLINK, src_mac: mac(1), dst_mac: mac(2) }

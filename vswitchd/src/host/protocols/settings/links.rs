@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -135,9 +135,9 @@ pub struct BfdSettings {
     /// So many may be missed.
     pub multiplier: u8,
     /// Address of this end.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Address of the other end.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// Ethernet address of the other end.
     pub destination_mac: String,
 }
@@ -161,6 +161,9 @@ impl BfdSettings {
         let mac = self.destination_mac.parse().map_err(|_| "destination-mac is an Ethernet address")?;
         if !(10..=60_000).contains(&self.interval) || self.multiplier == 0 {
             return Err("the interval is 10 to 60000 milliseconds, and multiplier at least 1");
+        }
+        if self.source.is_ipv4() != self.destination.is_ipv4() {
+            return Err("source and destination are both of IPv4 or both of IPv6");
         }
         let path = Path { macs: (own, mac), ips: (self.source, self.destination) };
         let timing = Timing { interval: Duration::from_millis(self.interval), multiplier: self.multiplier };

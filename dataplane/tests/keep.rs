@@ -1,0 +1,142 @@
+//! What one dataplane leaves to the next, through a keeper.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex},
+};
+
+use dataplane::{Beginning, Dataplane, DataplaneConfig, Keeper, Kept};
+use flowtable::conntrack::{Connection, Filter, L4, Request, Tuple, View};
+
+const N_CONNECTIONS: usize = 1000;
+
+/// Holds files as another process would, for as many dataplanes as there are to come.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<BTreeMap<String, (String, Vec<OwnedFd>)>>);
+
+impl Keeper for Shelf {
+    fn take(&self, name: &str) -> Option<Kept> {
+        let held = self.0.lock().unwrap();
+        let (note, files) = held.get(name)?;
+        let files = files.iter().map(|file| file.try_clone().unwrap()).collect();
+        Some(Kept { note: note.clone(), files })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.lock().unwrap().contains_key(name)
+    }
+
+    fn keep(&self, name: &str, note: &str, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let files = files.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
+        self.0.lock().unwrap().insert(name.to_owned(), (note.to_owned(), files));
+        Ok(())
+    }
+
+    fn forget(&self, name: &str) {
+        self.0.lock().unwrap().remove(name);
+    }
+}
+
+fn start(shelf: &Arc<Shelf>, n_connections: usize, is_successor: bool) -> Dataplane {
+    let keeper: Arc<dyn Keeper> = Arc::clone(shelf) as _;
+    let beginning = Beginning { keeper: Some(keeper), is_successor, holds_back: true };
+    Dataplane::start_with(DataplaneConfig { n_connections, ..DataplaneConfig::default() }, beginning).unwrap()
+}
+
+fn commit(dataplane: &Dataplane, n: u16) {
+    let tuple = Tuple {
+        zone: 0,
+        ipv6: false,
+        proto: 17,
+        src: 0x0a00_0001,
+        dst: 0x0a00_0002,
+        src_port: n,
+        dst_port: 53,
+    };
+    let request = Request { zone: 3, commit: true, mark: (n.into(), !0), ..Request::default() };
+    dataplane.conntrack().track(dataplane.now(), &request, &View { tuple, l4: L4::Udp }).unwrap();
+}
+
+fn connections(dataplane: &Dataplane) -> Vec<Connection> {
+    let mut all = dataplane.conntrack().dump(dataplane.now(), &Filter::default());
+    all.sort_by_key(|connection| connection.mark);
+    all
+}
+
+fn marks(dataplane: &Dataplane) -> Vec<u32> {
+    connections(dataplane).iter().map(|connection| connection.mark).collect()
+}
+
+#[test]
+fn connections_go_on_when_a_process_has_ended_without_a_word() {
+    let shelf = Arc::default();
+    let first = start(&shelf, N_CONNECTIONS, false);
+    first.begin();
+    (1..=5).for_each(|n| commit(&first, n));
+    let before = connections(&first);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    drop(first);
+
+    let second = start(&shelf, N_CONNECTIONS, false);
+    assert!(marks(&second).is_empty(), "nothing is known before it begins");
+    second.begin();
+    let after = connections(&second);
+    assert_eq!(marks(&second), [1, 2, 3, 4, 5]);
+    // Their time goes on over all of it.
+    assert!(after.iter().zip(&before).all(|(after, before)| after.expires_in < before.expires_in));
+    commit(&second, 6);
+    assert_eq!(marks(&second), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_successor_goes_on_where_its_predecessor_has_stopped() {
+    let shelf = Arc::default();
+    let first = start(&shelf, N_CONNECTIONS, false);
+    first.begin();
+    commit(&first, 1);
+    let second = start(&shelf, N_CONNECTIONS, true);
+    assert!(second.is_waiting() && !first.is_waiting());
+    commit(&first, 2);
+    first.pause();
+    second.begin();
+    assert_eq!(marks(&second), [1, 2]);
+    assert_eq!(second.conntrack().stats().n_connections, 2);
+    commit(&second, 3);
+
+    // Nobody has gone on with what the second leaves: it does so itself.
+    second.pause();
+    second.go_on();
+    assert_eq!(marks(&second), [1, 2, 3]);
+    commit(&second, 4);
+    assert_eq!(second.conntrack().stats().n_connections, 4);
+}
+
+#[test]
+fn memory_of_another_shape_is_not_believed() {
+    let shelf: Arc<Shelf> = Arc::default();
+    let first = start(&shelf, N_CONNECTIONS, false);
+    first.begin();
+    commit(&first, 1);
+    drop(first);
+    let other = start(&shelf, N_CONNECTIONS * 2, false);
+    other.begin();
+    assert!(marks(&other).is_empty());
+    commit(&other, 2);
+    drop(other);
+    // It is held instead of the first.
+    let third = start(&shelf, N_CONNECTIONS * 2, false);
+    third.begin();
+    assert_eq!(marks(&third), [2]);
+    drop(third);
+    // A file that is none of ours.
+    let file = std::fs::File::open("/dev/null").unwrap();
+    shelf.keep("memory/connections", "", &[std::os::fd::AsFd::as_fd(&file)]).unwrap();
+    let fourth = start(&shelf, N_CONNECTIONS, false);
+    fourth.begin();
+    commit(&fourth, 3);
+    assert_eq!(marks(&fourth), [3]);
+}

@@ -1,0 +1,27 @@
+//! `vswitch-holder`: parses its options, and holds until told to stop.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use vswitch_holder::{Options, Supervisor, USAGE};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("vswitch-holder: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match Supervisor::new(options).and_then(Supervisor::run) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("vswitch-holder: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
