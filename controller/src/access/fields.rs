@@ -83,7 +83,7 @@ fn check_tenant(draft: &Draft<'_>, tenant: &str, record: &Record) -> Result<(), 
         }
         Spec::Router(router) if router.chassis.is_some() => Err(field("chassis", HOSTS)),
         Spec::RouterPort(port) if !is_everywhere(&port.gateway) => Err(field("gateway_chassis", HOSTS)),
-        Spec::Chassis(_) | Spec::HaChassisGroup(_) | Spec::Limits(_) => {
+        Spec::Chassis(_) | Spec::HaChassisGroup(_) | Spec::Limits(_) | Spec::TemplateVariable(_) => {
             Err(Reason::Denied(format!("{name} is an administrator's to make")))
         }
         Spec::Switch(_)

@@ -61,6 +61,7 @@ impl Record {
             | Spec::DhcpOptions(_)
             | Spec::Names(_)
             | Spec::Limits(_)
+            | Spec::TemplateVariable(_)
             | Spec::QosRule(_) => {}
         }
         found
@@ -90,6 +91,7 @@ impl Record {
             | Spec::DhcpOptions(_)
             | Spec::Names(_)
             | Spec::Limits(_)
+            | Spec::TemplateVariable(_)
             | Spec::QosRule(_) => Vec::new(),
         }
     }
