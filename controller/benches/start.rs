@@ -13,6 +13,7 @@ use std::{
 };
 
 use controller::{
+    access::Author,
     controller::Controller,
     network,
     store::{LogLimits, RedbStore, Revision},
@@ -76,7 +77,7 @@ fn write(path: &Path, n_tenants: u32) {
     let controller = Controller::open(Box::new(store), LogLimits::default()).expect("an empty store");
     let resources: Vec<_> = (0..n_tenants).flat_map(tenant).collect();
     for batch in resources.chunks(BATCH) {
-        let written = controller.write(false, |draft| {
+        let written = controller.write(&Author::controller("bench"), false, |draft| {
             for (i, (name, spec)) in batch.iter().enumerate() {
                 let (name, spec) = (name.clone(), Some(spec.clone()));
                 draft.create(i, pb::Resource { name, spec, ..Default::default() })?;
@@ -85,7 +86,7 @@ fn write(path: &Path, n_tenants: u32) {
         });
         written.expect("the resources make sense");
     }
-    let register = controller.write(false, |draft| {
+    let register = controller.write(&Author::controller("bench"), false, |draft| {
         for host in 0..HOSTS {
             let name = controller::resource::Name::chassis(&format!("host-{host}")).expect("an id");
             let encap_ip = format!("192.0.{}.{}", host / 250, host % 250 + 1);
@@ -95,7 +96,7 @@ fn write(path: &Path, n_tenants: u32) {
     });
     register.expect("hosts register");
     for switch in 0..n_tenants * SWITCHES {
-        let bound = controller.write(false, |draft| {
+        let bound = controller.write(&Author::controller("bench"), false, |draft| {
             for port in 0..PORTS {
                 let name = format!("switches/s{switch}/ports/p{switch}-{port}");
                 let name = controller::resource::Name::parse(&name).expect("a name");

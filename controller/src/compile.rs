@@ -392,6 +392,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        access::Author,
         controller::{Controller, Written},
         network::Network,
         state,
@@ -660,8 +661,8 @@ mod tests {
 
     fn run(controller: &Controller, step: Step, validate_only: bool) -> Option<Written> {
         // Many steps make no sense in the present network; then nothing happens.
-        let written = controller.write(validate_only, |draft| {
-            match step {
+        let written = controller.write(&Author::controller("test"), validate_only, |draft| {
+            match step.clone() {
                 Step::Write(name, spec) => {
                     let resource =
                         pb::Resource { name: name.to_owned(), spec: Some(spec), ..Default::default() };

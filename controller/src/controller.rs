@@ -6,11 +6,15 @@
 //! services make them from blocking threads, where a client that goes away cannot
 //! cut one in half.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::sync::watch;
 
 use crate::{
+    access::{Access, Author},
     chassis::{Assistants, Moderation, Registry},
     network::Network,
     receipts::Receipts,
@@ -36,7 +40,15 @@ pub struct Controller {
     /// How often what hosts say of the same is written.
     pub moderation: Moderation,
     network: Mutex<Network>,
+    limits: LogLimits,
+    /// The store that is shared with others has not answered for long.
+    cut_off: AtomicBool,
+    /// Who may do what.
+    pub access: Arc<Access>,
 }
+
+/// How often other controllers may be first while a write is made.
+const MAX_TRIES: usize = 32;
 
 /// Why a controller stops serving.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +76,18 @@ impl Controller {
     /// # Errors
     /// [`LoadError`].
     pub fn open(store: Box<dyn Store>, limits: LogLimits) -> Result<Arc<Self>, LoadError> {
+        Self::open_with(store, limits, Access::default())
+    }
+
+    /// Loads a store, for those who may.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn open_with(
+        store: Box<dyn Store>,
+        limits: LogLimits,
+        access: Access,
+    ) -> Result<Arc<Self>, LoadError> {
         let state = State::load(&*store, limits)?;
         let revision = state.revision();
         Ok(Arc::new(Self {
@@ -77,6 +101,9 @@ impl Controller {
             assistants: Assistants::default(),
             moderation: Moderation::default(),
             network: Mutex::default(),
+            limits,
+            cut_off: AtomicBool::new(false),
+            access: Arc::new(access),
         }))
     }
 
@@ -114,8 +141,8 @@ impl Controller {
         self.registry.status(chassis)
     }
 
-    /// Makes a write: `work` fills the draft. With `validate_only` nothing changes, and what would is
-    /// in the answer.
+    /// Makes a write of an author: `work` fills the draft. With `validate_only` nothing changes, and
+    /// what would is in the answer.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was changed, except that after [`Reason::Store`] nobody knows
@@ -125,10 +152,31 @@ impl Controller {
     /// Blocks for other writes and for the disk.
     pub fn write(
         &self,
+        author: &Author,
         validate_only: bool,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<(), Refusal>,
+        mut work: impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
     ) -> Result<Written, Refusal> {
         let mut failed = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tries_left = MAX_TRIES;
+        loop {
+            match self.attempt(&mut failed, author, validate_only, &mut work) {
+                // Another controller was first: what it wrote is taken over, and the change judged anew.
+                Err(Refusal { reason: Reason::Moved { .. }, .. }) if tries_left > 0 => {
+                    tries_left -= 1;
+                    self.take_over(&mut failed)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        failed: &mut bool,
+        author: &Author,
+        validate_only: bool,
+        work: &mut impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
+    ) -> Result<Written, Refusal> {
         if *failed {
             return Err(Reason::Stopping.into());
         }
@@ -148,12 +196,87 @@ impl Controller {
             return Ok(Written { revision: based_on, results, would_change: prepared.changes });
         }
         if let Err(error) = self.store.commit(prepared.txn(based_on)) {
-            *failed = true;
-            return Err(self.fail(error));
+            return Err(match error {
+                StoreError::Moved { at, .. } if self.store.is_shared() => Reason::Moved { at }.into(),
+                error @ StoreError::TooLarge { .. } => Reason::TooLarge(error).into(),
+                error @ StoreError::Unreachable { .. } => Reason::Unknown(error).into(),
+                error => {
+                    *failed = true;
+                    self.fail(error)
+                }
+            });
         }
         let revision = prepared.revision;
+        self.access.audit.written(author, revision, &prepared.changes);
         self.publish(prepared);
         Ok(Written { revision, results, would_change: Vec::new() })
+    }
+
+    /// Takes over what other controllers have written to a store that is shared.
+    ///
+    /// # Errors
+    /// The store cannot be read now, or what it holds makes no sense; after the latter the controller ends.
+    ///
+    /// # Concurrency
+    /// Blocks for writes and for the store.
+    pub fn catch_up(&self) -> Result<(), Refusal> {
+        let mut failed = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(Reason::Stopping.into());
+        }
+        self.take_over(&mut failed)
+    }
+
+    fn take_over(&self, failed: &mut bool) -> Result<(), Refusal> {
+        let at = self.state().revision();
+        let loaded = match self.store.changes_since(at) {
+            Ok(commits) => commits.into_iter().try_for_each(|commit| {
+                let prepared = self.state().prepared(commit)?;
+                self.publish(prepared);
+                Ok(())
+            }),
+            Err(StoreError::Compacted { .. }) => State::load(&*self.store, self.limits).map(|state| {
+                let revision = state.revision();
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+                self.revision.send_replace(revision);
+            }),
+            Err(error) => Err(LoadError::Store(error)),
+        };
+        match loaded {
+            Ok(()) => Ok(()),
+            Err(LoadError::Store(error @ StoreError::Unreachable { .. })) => {
+                Err(Reason::Unknown(error).into())
+            }
+            Err(error) => {
+                *failed = true;
+                tracing::error!(%error, "the store cannot be followed; stopping");
+                self.end(Ending::Failed(error.to_string()));
+                Err(Reason::Stopping.into())
+            }
+        }
+    }
+
+    /// Whether hosts are better off with another controller.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Sends hosts away when this controller no longer hears what the others write, and takes them again
+    /// when it does.
+    pub(crate) fn set_cut_off(&self, is_cut_off: bool) {
+        if self.cut_off.swap(is_cut_off, Ordering::Relaxed) != is_cut_off {
+            if is_cut_off {
+                tracing::warn!("the store does not answer; hosts are sent to other controllers");
+                self.registry.dismiss("this controller is cut off from its store; connect to another");
+            } else {
+                tracing::info!("the store answers again");
+            }
+        }
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     fn publish(&self, prepared: Prepared) {
@@ -185,6 +308,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        access::Caller,
         northbound::Northbound,
         store::{Commit, Contents, MemoryStore, Txn},
     };
@@ -226,7 +350,8 @@ mod tests {
         let resource = pb::Resource { name: name.to_owned(), spec, ..Default::default() };
         let op = Some(Op::Create(pb::Create { resource: Some(resource) }));
         let operations = vec![pb::Operation { op }];
-        let request = Request::new(pb::TransactRequest { operations, ..Default::default() });
+        let mut request = Request::new(pb::TransactRequest { operations, ..Default::default() });
+        request.extensions_mut().insert(Arc::new(Caller::local()));
         Northbound::new(controller).transact(request).await.map(|answer| answer.into_inner().revision)
     }
 

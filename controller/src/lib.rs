@@ -10,11 +10,14 @@
 //! What always holds:
 //! - Nothing is acknowledged before it outlives a loss of power.
 //! - The state in memory is what the store holds, or the controller stops.
+//! - Nobody is told or may change what [`access`] does not let him.
 //! - No client, however slow, makes the controller keep a queue: watches read the log,
 //!   changes for a chassis are merged until it takes them.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod chassis;
+mod company;
 pub mod compile;
 pub mod controller;
 pub mod metrics;

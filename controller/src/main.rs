@@ -6,11 +6,13 @@ use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode
 use anyhow::Context as _;
 use clap::Parser;
 use controller::{
+    access::{Access, Audit, quotas::Quota},
     controller::{Controller, Ending},
     metrics::Metrics,
     server::{Listen, Listener, serve},
-    store::{LogLimits, RedbStore},
+    store::{EtcdStore, LogLimits, RedbStore, Store},
 };
+use credentials::{Address, Credentials, Dial, Role};
 use supervision::{
     http,
     log::{self, Format},
@@ -26,6 +28,27 @@ struct Options {
     /// Where to serve: ADDRESS:PORT or unix:///PATH.
     #[arg(long, default_value = "127.0.0.1:6641")]
     listen: Listen,
+    /// Directory made by `vswitchctl pki issue DIR controller NAME`: over TCP, only those get in
+    /// who have a certificate of the same authority. Its files may be replaced at any time.
+    #[arg(long, value_name = "DIR")]
+    credentials: Option<PathBuf>,
+    /// Let whoever reaches the port be master of the network, from other machines as well.
+    #[arg(long)]
+    insecure_plaintext: bool,
+    /// File for the audit log: who has written what. None: only events of the target `audit`.
+    #[arg(long, value_name = "PATH")]
+    audit_log: Option<PathBuf>,
+    /// Size at which the audit log begins anew, in MiB; eight full files are kept.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    audit_log_size: u64,
+    /// How much a tenant may have of a kind of resource, `logical_switch=20`, or one tenant,
+    /// `acme:logical_switch=50`; repeat it. Of others: 1000.
+    #[arg(long, value_name = "[TENANT:]KIND=N")]
+    tenant_quota: Vec<Quota>,
+    /// Where the network is kept: `etcd://HOST:PORT,HOST:PORT` for several controllers on one etcd;
+    /// without it, in a file of --data-dir.
+    #[arg(long, value_name = "STORE", value_parser = etcd_addresses)]
+    store: Option<Etcd>,
     /// Directory of the store.
     #[arg(long, default_value = "/var/lib/ferroflow/controller")]
     data_dir: PathBuf,
@@ -39,6 +62,20 @@ struct Options {
     /// with /metrics, /healthz and /readyz. None: nowhere.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+}
+
+/// Members of an etcd.
+#[derive(Debug, Clone)]
+struct Etcd(Vec<Address>);
+
+fn etcd_addresses(text: &str) -> Result<Etcd, String> {
+    let wanted = "write etcd://HOST:PORT, with more members behind commas";
+    let members = text.strip_prefix("etcd://").ok_or_else(|| wanted.to_owned())?;
+    let parse = |member: &str| match format!("http://{member}").parse() {
+        Ok(address) if !member.contains("://") => Ok(address),
+        _ => Err(wanted.to_owned()),
+    };
+    members.split(',').map(parse).collect::<Result<_, _>>().map(Etcd)
 }
 
 #[tokio::main]
@@ -58,10 +95,35 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let is_seen = std::io::stderr().is_terminal();
     tracing_subscriber::registry().with(filter).with(log::lines(options.log_format, is_seen)).init();
 
+    let credentials = options.credentials.as_deref().map(Credentials::open).transpose()?.map(Arc::new);
+    if let Some(credentials) = &credentials
+        && credentials.identity().role() != Role::Controller
+    {
+        anyhow::bail!(
+            "--credentials are those of {}; issue some with `vswitchctl pki issue DIR controller NAME`",
+            credentials.identity()
+        );
+    }
+    options.listen.check(credentials.is_some(), options.insecure_plaintext)?;
+    let audit = match &options.audit_log {
+        Some(path) => Audit::open(path, options.audit_log_size << 20)
+            .with_context(|| format!("--audit-log {}", path.display()))?,
+        None => Audit::default(),
+    };
     let limits = LogLimits::default();
-    let store = RedbStore::open(&options.data_dir.join("network.redb"), limits)?;
-    let controller = Controller::open(Box::new(store), limits)?;
-    let listener = Listener::bind(&options.listen)
+    let store: Box<dyn Store> = match &options.store {
+        Some(Etcd(addresses)) => {
+            let dial = Dial::new(addresses, None, options.insecure_plaintext).context("--store")?;
+            let opened = tokio::task::spawn_blocking(move || EtcdStore::open(dial, limits)).await??;
+            Box::new(opened)
+        }
+        None => Box::new(RedbStore::open(&options.data_dir.join("network.redb"), limits)?),
+    };
+    let access = Access { quotas: options.tenant_quota.into_iter().collect(), audit };
+    // Reading an etcd blocks.
+    let controller =
+        tokio::task::spawn_blocking(move || Controller::open_with(store, limits, access)).await??;
+    let listener = Listener::bind_with(&options.listen, credentials)
         .await
         .with_context(|| format!("cannot listen at {}", options.listen))?;
     if let Some(address) = options.metrics {

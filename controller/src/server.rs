@@ -10,19 +10,17 @@ use std::{
     time::Duration,
 };
 
+use credentials::{Credentials, accept};
 use ferroflow_proto::{
     FILE_DESCRIPTOR_SET, chassis::chassis_service_server::ChassisServiceServer,
     northbound::northbound_service_server::NorthboundServiceServer,
 };
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{
-    Server,
-    server::{Router, TcpIncoming},
-};
+use tonic::transport::{Server, server::Router};
+use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    chassis::Chassis, controller::Controller, network, northbound::Northbound,
+    access::Gate, chassis::Chassis, company, controller::Controller, network, northbound::Northbound,
     resource::limits::MAX_MESSAGE_LEN,
 };
 
@@ -71,11 +69,34 @@ impl fmt::Display for Listen {
     }
 }
 
+/// A port cannot be listened at like this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "whoever reaches {0} would be master of the network: name a directory made by `vswitchctl pki issue DIR controller \
+     NAME` with --credentials, or listen at a loopback address or unix:///PATH, or say --insecure-plaintext"
+)]
+pub struct ExposedError(SocketAddr);
+
+impl Listen {
+    /// Whether who connects is known, or can only be from this machine, or is let in knowingly.
+    ///
+    /// # Errors
+    /// [`ExposedError`].
+    pub fn check(&self, has_credentials: bool, insecure: bool) -> Result<(), ExposedError> {
+        match self {
+            Self::Tcp(address) if !address.ip().is_loopback() && !has_credentials && !insecure => {
+                Err(ExposedError(*address))
+            }
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
 /// A bound socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
+    /// TCP, with credentials where peers have to have some, too.
+    Tcp(TcpListener, Option<Arc<Credentials>>),
     /// In the file system.
     Unix(UnixListener),
 }
@@ -86,8 +107,18 @@ impl Listener {
     /// # Errors
     /// The system's.
     pub async fn bind(listen: &Listen) -> io::Result<Self> {
+        Self::bind_with(listen, None).await
+    }
+
+    /// Binds; over TCP only those get in who have credentials, too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn bind_with(listen: &Listen, credentials: Option<Arc<Credentials>>) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            Listen::Tcp(address) => {
+                TcpListener::bind(address).await.map(|listener| Self::Tcp(listener, credentials))
+            }
             Listen::Unix(path) => bind_unix(path).map(Self::Unix),
         }
     }
@@ -113,6 +144,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 /// The transport's.
 pub async fn serve(controller: Arc<Controller>, listener: Listener) -> Result<(), tonic::transport::Error> {
     let compiler = tokio::spawn(network::run(Arc::clone(&controller)));
+    let company = tokio::spawn(company::keep(Arc::clone(&controller)));
     let router = router(&controller).await;
     let mut ending = controller.ending();
     let ended = async move { drop(ending.wait_for(Option::is_some).await) };
@@ -122,26 +154,25 @@ pub async fn serve(controller: Arc<Controller>, listener: Listener) -> Result<()
         tokio::time::sleep(GRACE).await;
     };
     let serving = async {
-        match listener {
-            Listener::Tcp(listener) => {
-                router
-                    .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), ended)
-                    .await
-            }
-            Listener::Unix(listener) => {
-                router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), ended).await
-            }
-        }
+        let incoming = match listener {
+            Listener::Tcp(listener, credentials) => accept::tcp(listener, credentials),
+            Listener::Unix(listener) => accept::unix(listener),
+        };
+        router.serve_with_incoming_shutdown(incoming, ended).await
     };
     let served = tokio::select! {
         served = serving => served,
         () = late => Ok(()),
     };
     compiler.abort();
+    // It ends by itself: what it has told is taken back.
+    if controller.ending().borrow().is_some() {
+        let _ = tokio::time::timeout(GRACE, company).await;
+    }
     served
 }
 
-async fn router(controller: &Arc<Controller>) -> Router {
+async fn router(controller: &Arc<Controller>) -> Router<Stack<Gate, Identity>> {
     let northbound = NorthboundServiceServer::new(Northbound::new(Arc::clone(controller)))
         .max_decoding_message_size(MAX_MESSAGE_LEN);
     let chassis = ChassisServiceServer::new(Chassis::new(Arc::clone(controller)))
@@ -155,6 +186,7 @@ async fn router(controller: &Arc<Controller>) -> Router {
         .build_v1()
         .expect("the descriptors are compiled in");
     Server::builder()
+        .layer(Gate::new(Arc::clone(&controller.access)))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(MAX_STREAMS))

@@ -1,9 +1,10 @@
 //! Random requests: never a panic, never half a change, the same answer twice.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use controller::{
+    access::Caller,
     controller::Controller,
     northbound::Northbound,
     store::{LogLimits, MemoryStore},
@@ -340,9 +341,13 @@ proptest! {
         let mut n_committed = 0;
         for operations in transactions {
             let (before, at) = (everything(&controller), controller.state().revision().get());
-            let request = |validate_only| Request::new(nb::TransactRequest {
-                operations: operations.clone(), validate_only, ..Default::default()
-            });
+            let request = |validate_only| {
+                let mut request = Request::new(nb::TransactRequest {
+                    operations: operations.clone(), validate_only, ..Default::default()
+                });
+                request.extensions_mut().insert(Arc::new(Caller::local()));
+                request
+            };
             let dry = runtime.block_on(service.transact(request(true)));
             prop_assert_eq!(&everything(&controller), &before);
             let wet = runtime.block_on(service.transact(request(false)));

@@ -5,10 +5,13 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
-use tonic::transport::{Channel, Endpoint, Uri};
+use clap::Args;
+use credentials::{Credentials, Dial};
+use tonic::transport::Channel;
 
 use crate::error::CtlError;
 
@@ -48,11 +51,11 @@ impl fmt::Display for Daemon {
     }
 }
 
-/// Address of a daemon: `http://HOST:PORT` (or just `HOST:PORT`), or `unix:///PATH`
-/// (or just `/PATH`).
+/// Address of a daemon: `https://HOST:PORT`, `http://HOST:PORT`, `HOST:PORT` (with credentials
+/// the former), or `unix:///PATH` (or just `/PATH`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// gRPC over TCP, as a URL.
+    /// gRPC over TCP, as it was written.
     Tcp(String),
     /// gRPC over a unix socket.
     Unix(PathBuf),
@@ -69,18 +72,10 @@ impl FromStr for Address {
         if text.starts_with('/') {
             return Self::unix(text);
         }
-        if text.starts_with("https://") {
-            return Err("TLS is not supported; use http:// or unix:///PATH".into());
+        match text.parse() {
+            Ok(credentials::Address::Tcp { .. }) => Ok(Self::Tcp(text.to_owned())),
+            Ok(credentials::Address::Unix(_)) | Err(_) => Err(WANTED.into()),
         }
-        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let uri: Uri = url.parse().map_err(|_| WANTED.to_owned())?;
-        if uri.scheme_str() != Some("http")
-            || uri.port_u16().is_none()
-            || uri.host().is_none_or(str::is_empty)
-        {
-            return Err(WANTED.into());
-        }
-        Ok(Self::Tcp(url))
     }
 }
 
@@ -104,7 +99,25 @@ impl FromStr for HostAddress {
     }
 }
 
-const WANTED: &str = "an address is http://HOST:PORT or unix:///PATH";
+/// How a daemon on another machine is known, and shown who asks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Trust {
+    /// Directory made by vswitchctl pki issue: who asks, and whose controllers are trusted
+    #[arg(long, global = true, env = "VSWITCH_CREDENTIALS", value_name = "DIR")]
+    pub credentials: Option<PathBuf>,
+    /// Speak with another machine without TLS
+    #[arg(long, global = true, conflicts_with = "credentials")]
+    pub insecure_plaintext: bool,
+}
+
+impl Trust {
+    fn credentials(&self) -> Result<Option<Arc<Credentials>>, CtlError> {
+        let opened = self.credentials.as_deref().map(Credentials::open).transpose();
+        Ok(opened.map_err(|error| CtlError::Usage(error.to_string()))?.map(Arc::new))
+    }
+}
+
+const WANTED: &str = "an address is https://HOST:PORT, http://HOST:PORT or unix:///PATH";
 
 impl Address {
     /// Where a daemon of a lab is.
@@ -138,11 +151,21 @@ impl Address {
     /// Connects to `daemon`, which is said to be here.
     ///
     /// # Errors
-    /// [`CtlError::Connect`] with the reason the operating system gave.
-    pub async fn connect(&self, daemon: Daemon, timeout: Duration) -> Result<Channel, CtlError> {
+    /// [`CtlError::Connect`] with the reason the operating system gave, [`CtlError::Usage`] when what is
+    /// said must not be said like this.
+    pub async fn connect(
+        &self,
+        daemon: Daemon,
+        trust: &Trust,
+        timeout: Duration,
+    ) -> Result<Channel, CtlError> {
         let failed = |reason: String| CtlError::Connect { daemon, address: self.clone(), reason };
-        let endpoint = Endpoint::from_shared(self.to_string()).map_err(|error| failed(error.to_string()))?;
-        endpoint.connect_timeout(timeout).connect().await.map_err(|error| failed(root_cause(&error)))
+        let address = self.to_string().parse::<credentials::Address>();
+        let address = address.map_err(|error| CtlError::Usage(error.to_string()))?;
+        let dial = Dial::new(&[address], trust.credentials()?, trust.insecure_plaintext);
+        let dial = dial.map_err(|error| CtlError::Usage(error.to_string()))?;
+        let connected = dial.connect(|endpoint| endpoint.connect_timeout(timeout)).await;
+        connected.map_err(|error| failed(root_cause(&error)))
     }
 }
 
@@ -188,8 +211,9 @@ mod tests {
     fn addresses_print_as_they_are_used() {
         let printed = |text: &str| text.parse::<Address>().map(|address| address.to_string());
         assert_eq!(printed("http://127.0.0.1:6641").unwrap(), "http://127.0.0.1:6641");
-        assert_eq!(printed("controller.example:6641").unwrap(), "http://controller.example:6641");
-        assert_eq!(printed("[::1]:6641").unwrap(), "http://[::1]:6641");
+        assert_eq!(printed("https://controller.example:6641").unwrap(), "https://controller.example:6641");
+        assert_eq!(printed("controller.example:6641").unwrap(), "controller.example:6641");
+        assert_eq!(printed("[::1]:6641").unwrap(), "[::1]:6641");
         assert_eq!(printed("unix:///run/x.sock").unwrap(), "unix:///run/x.sock");
         assert_eq!(printed("/run/x.sock").unwrap(), "unix:///run/x.sock");
     }
@@ -201,13 +225,25 @@ mod tests {
         {
             assert!(text.parse::<Address>().is_err(), "{text:?} was taken");
         }
-        assert!("https://a:1".parse::<Address>().unwrap_err().contains("TLS"));
+    }
+
+    #[tokio::test]
+    async fn another_machine_is_spoken_to_with_tls_or_knowingly_without() {
+        let refused = async |text: &str| {
+            let address: Address = text.parse().unwrap();
+            let connected =
+                address.connect(Daemon::Controller, &Trust::default(), Duration::from_secs(2)).await;
+            connected.unwrap_err().to_string()
+        };
+        assert!(refused("192.0.2.1:6641").await.contains("--insecure-plaintext"));
+        assert!(refused("https://127.0.0.1:6641").await.contains("--credentials"));
     }
 
     #[tokio::test]
     async fn a_missing_socket_says_which_daemon_to_start() {
         let address = Address::Unix("/nonexistent/vswitchd.sock".into());
-        let error = address.connect(Daemon::Host, Duration::from_secs(2)).await.unwrap_err();
+        let error =
+            address.connect(Daemon::Host, &Trust::default(), Duration::from_secs(2)).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot reach the host's switch at unix:///nonexistent/vswitchd.sock: no such socket"
@@ -220,7 +256,8 @@ mod tests {
         // A port that was free a moment ago.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address: Address = format!("127.0.0.1:{port}").parse().unwrap();
-        let error = address.connect(Daemon::Controller, Duration::from_secs(2)).await.unwrap_err();
+        let error =
+            address.connect(Daemon::Controller, &Trust::default(), Duration::from_secs(2)).await.unwrap_err();
         assert!(error.to_string().ends_with(": connection refused"), "{error}");
     }
 }

@@ -10,16 +10,17 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    address::{Address, HostAddress},
+    address::{Address, HostAddress, Trust},
     completion::{CompleteNames, Completions},
     error::CtlError,
     host, net,
     output::Format,
+    pki,
     session::Session,
 };
 
 /// Where daemons are when nothing is said.
-const CONTROLLER: &str = "http://127.0.0.1:6641";
+const CONTROLLER: &str = "127.0.0.1:6641";
 const HOST: &str = "/run/ferroflow/vswitchd.sock";
 /// A lab's controller among its hosts.
 const CONTROLLER_NAME: &str = "controller";
@@ -45,9 +46,13 @@ Exit codes: 0 done, 1 not done, 2 wrong usage.";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the controller is: http://HOST:PORT or unix:///PATH [default: http://127.0.0.1:6641]
+    /// Where the controller is: https://HOST:PORT, http://HOST:PORT, HOST:PORT (with --credentials the
+    /// former) or unix:///PATH [default: 127.0.0.1:6641]
     #[arg(long, global = true, env = "VSWITCH_CONTROLLER", value_name = "ADDRESS")]
     pub controller: Option<Address>,
+    /// Who asks, and who is trusted.
+    #[command(flatten)]
+    pub trust: Trust,
     /// Where the host's switch is, for all commands about a host or a lab; with --lab also the
     /// name of one of its hosts [default: unix:///run/ferroflow/vswitchd.sock]
     #[arg(long, global = true, env = "VSWITCH_HOST", value_name = "ADDRESS")]
@@ -204,6 +209,10 @@ pub enum Command {
     Explain(net::explain::Explain),
     /// Print the logical network as a file that `apply` takes
     Export(net::export::Export),
+    /// Write the whole logical network to a file, to be restored from
+    Backup(net::backup::Backup),
+    /// Make the logical network what a backup says, all of it or nothing
+    Restore(net::backup::Restore),
     /// Tell how far a revision has been applied on the hosts
     Receipt(net::receipt::Receipt),
     /// Print changes of the logical network as they happen
@@ -287,6 +296,9 @@ pub enum Command {
     /// Lab: drive a switch without interfaces, to learn with and to test
     #[command(subcommand)]
     Lab(host::lab::Command),
+    /// Certificates: an authority, and who has one of it
+    #[command(subcommand)]
+    Pki(pki::Command),
     /// Print a shell's completions
     Completions(Completions),
     /// Print names that may come next, for completions
@@ -343,6 +355,9 @@ impl Command {
             | Self::ParseFrame(_)
             | Self::Log(_)
             | Self::Trace(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Pki(_)
             | Self::Completions(_)
             | Self::CompleteNames(_) => false,
         }
@@ -376,6 +391,8 @@ impl Command {
             Self::Diff(command) => command.run(session).await,
             Self::Explain(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,
+            Self::Backup(command) => command.run(session).await,
+            Self::Restore(command) => command.run(session).await,
             Self::Receipt(command) => command.run(session).await,
             Self::Watch(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
@@ -409,6 +426,7 @@ impl Command {
             Self::Log(command) => command.run(session).await,
             Self::Trace(command) => command.run(session).await,
             Self::Lab(command) => command.run(session).await,
+            Self::Pki(command) => command.run(session),
             Self::Completions(command) => command.run(session),
             Self::CompleteNames(command) => command.run(session).await,
         }

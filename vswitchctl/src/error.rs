@@ -79,6 +79,9 @@ pub enum CtlError {
         /// What is wrong.
         reason: String,
     },
+    /// A certificate cannot be made or read.
+    #[error(transparent)]
+    Authority(#[from] credentials::authority::AuthorityError),
     /// The change is stored, but not all hosts have applied it.
     #[error("revision {revision} is stored, but {reason}")]
     Pending {
@@ -176,7 +179,11 @@ impl CtlError {
                 Some(format!("see vswitchctl switch-port show {port}; wait longer with --wait=SECONDS"))
             }
             Self::Newer { .. } => Some("use the vswitchctl of the daemon's version".into()),
-            Self::File { .. } | Self::Differs { .. } | Self::CannotTalk | Self::Output(_) => None,
+            Self::File { .. }
+            | Self::Authority(_)
+            | Self::Differs { .. }
+            | Self::CannotTalk
+            | Self::Output(_) => None,
         }
     }
 

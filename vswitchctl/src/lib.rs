@@ -13,6 +13,7 @@
 //! - [`client`]: the controller's API, with paging, deadlines and errors done
 //! - `net/object.rs`: add, set, list, show and delete, the same for each object
 //! - `file/`: the YAML of `apply` and `export`
+//! - [`pki`]: certificates, which no daemon has a part in
 //! - [`output`]: tables, JSON and YAML
 //!
 //! An error says in one line what happened and in a second what to do next; see
@@ -31,6 +32,7 @@ pub mod host;
 pub mod name;
 pub mod net;
 pub mod output;
+pub mod pki;
 pub mod session;
 pub mod spelling;
 

@@ -42,13 +42,14 @@ impl<'a> Session<'a> {
     /// Connects to the controller.
     pub(crate) async fn controller(&self) -> Result<Northbound, CtlError> {
         let timeout = self.global.timeout();
-        let channel = self.global.controller()?.connect(Daemon::Controller, timeout).await?;
+        let channel =
+            self.global.controller()?.connect(Daemon::Controller, &self.global.trust, timeout).await?;
         Ok(Northbound::new(channel, timeout))
     }
 
     /// The way to the host's switch.
     async fn host_channel(&self) -> Result<Channel, CtlError> {
-        self.global.host()?.connect(Daemon::Host, self.global.timeout()).await
+        self.global.host()?.connect(Daemon::Host, &self.global.trust, self.global.timeout()).await
     }
 
     /// The bridge that was named; empty: the only one.

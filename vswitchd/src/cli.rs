@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use credentials::Address;
 use dataplane::{AfXdpBackend, AfXdpConfig, Pin};
 use flowtable::program::TunnelKind;
 use supervision::log::Format;
@@ -73,9 +74,18 @@ pub struct RunOptions {
     /// Without a network: who may send tunnelled packets, and whom rules may send them to; repeat it
     #[arg(long, value_name = "IP", requires_all = ["standalone", "uplink"])]
     pub tunnel_peer: Vec<IpAddr>,
-    /// Controller: http://ADDRESS:PORT or unix:///PATH. None: forward what is known.
-    #[arg(long, value_name = "URL")]
-    pub controller: Option<String>,
+    /// Controller: https://HOST:PORT, http://HOST:PORT, HOST:PORT (with --credentials the former) or
+    /// unix:///PATH. Where a network has several, repeat it: when one does not answer, the next is
+    /// asked. None: forward what is known.
+    #[arg(long, value_name = "ADDRESS")]
+    pub controller: Vec<Address>,
+    /// Directory made by `vswitchctl pki issue DIR chassis ID`: this host shows its certificate to
+    /// controllers, and takes nobody for one without. Its files may be replaced at any time.
+    #[arg(long, value_name = "DIR", requires = "controller")]
+    pub credentials: Option<PathBuf>,
+    /// Speak with controllers on other machines without TLS.
+    #[arg(long, conflicts_with = "credentials")]
+    pub insecure_plaintext: bool,
     /// Socket for vswitchctl and the container shims.
     #[arg(long, value_name = "PATH", default_value = "/run/ferroflow/vswitchd.sock")]
     pub socket: PathBuf,
@@ -179,7 +189,7 @@ impl RunOptions {
     /// # Errors
     /// What is missing.
     pub fn check(&self) -> Result<(), &'static str> {
-        let has_network = self.controller.is_some();
+        let has_network = !self.controller.is_empty();
         match (self.r#virtual, self.encap_ip.is_some()) {
             (false, true) if self.uplink.is_none() => Err("--encap-ip needs its --uplink"),
             (true, true) if !has_network => Err("--virtual takes --encap-ip only with a --controller"),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use credentials::{Address, Credentials, Dial, Role};
 use dataplane::{Balancing, Beginning, Clock, Dataplane, DataplaneConfig, VirtualClock, WorkerConfig};
 use flowtable::quota::Quota;
 use futures::FutureExt as _;
@@ -18,7 +19,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
-use tonic::transport::Endpoint;
 
 use crate::{
     agent, bfd,
@@ -49,7 +49,7 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// What keeps it from starting, and what to do.
 pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     options.check().map_err(anyhow::Error::msg)?;
-    let controller = options.controller.as_deref().map(endpoint).transpose()?;
+    let controller = controller(&options)?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
     let holder = options.holder.as_deref().map(Holder::connect).transpose()?;
@@ -172,7 +172,7 @@ fn endpoints(
     options: &RunOptions,
     host: &SharedHost,
     chassis: String,
-    controller: Option<&Endpoint>,
+    controller: Option<&Dial>,
 ) -> anyhow::Result<Endpoints> {
     let state = options.state_dir().map(|dir| dir.join(ENDPOINTS_DIR));
     let departed = departed_dir(&options.socket);
@@ -182,7 +182,7 @@ fn endpoints(
 
 /// Starts what keeps a host going, whatever its ports are: the stream to its controller, if it
 /// has one, and what packets, other hosts and time bring.
-pub(crate) fn keep(host: &SharedHost, controller: Option<(Endpoint, agent::Said)>) {
+pub(crate) fn keep(host: &SharedHost, controller: Option<(Dial, agent::Said)>) {
     if let Some((controller, said)) = controller {
         tokio::spawn(agent::run(host.clone(), controller, said));
     }
@@ -302,34 +302,48 @@ fn dataplane_config(options: &RunOptions, clock: Option<VirtualClock>) -> Datapl
     }
 }
 
-fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
-    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-    let chassis = options.chassis.clone().unwrap_or_else(|| hostname.clone());
+fn hostname() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+fn chassis_id(options: &RunOptions) -> anyhow::Result<String> {
+    let chassis = options.chassis.clone().unwrap_or_else(hostname);
     anyhow::ensure!(!chassis.is_empty(), "this host has no hostname; give it an id with --chassis");
-    let (endpoint, controller) = (options.endpoint(), options.controller.clone());
+    Ok(chassis)
+}
+
+fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
+    let hostname = hostname();
+    let chassis = chassis_id(options)?;
+    let controllers: Vec<_> = options.controller.iter().map(Address::to_string).collect();
+    let (endpoint, controller) =
+        (options.endpoint(), (!controllers.is_empty()).then(|| controllers.join(", ")));
     let (encap_types, tunnel_peers) = (options.encap_type.clone(), options.tunnel_peer.clone());
     let liveness = options.liveness();
     Ok(Identity { chassis, hostname, endpoint, encap_types, tunnel_peers, controller, liveness })
 }
 
-/// Where a controller is.
-pub(crate) fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
-    let is_known = url.starts_with("http://") || url.starts_with("unix:///");
-    anyhow::ensure!(is_known, "--controller {url}: write http://ADDRESS:PORT or unix:///PATH");
-    Endpoint::from_shared(url.to_owned()).with_context(|| format!("--controller {url}"))
+/// The way to the controllers, if there are any, with who this host is.
+fn controller(options: &RunOptions) -> anyhow::Result<Option<Dial>> {
+    if options.controller.is_empty() {
+        return Ok(None);
+    }
+    let credentials = options.credentials.as_deref().map(Credentials::open).transpose()?.map(Arc::new);
+    if let Some(credentials) = &credentials {
+        let identity = credentials.identity();
+        anyhow::ensure!(
+            identity.role() == Role::Chassis && identity.name() == chassis_id(options)?,
+            "--credentials are those of {identity}, and this is chassis/{}; issue some with `vswitchctl pki issue DIR \
+             chassis ID`, or say --chassis",
+            chassis_id(options)?
+        );
+    }
+    let dial = Dial::new(&options.controller, credentials, options.insecure_plaintext);
+    Ok(Some(dial.context("--controller")?))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controllers_are_urls() {
-        for good in ["http://127.0.0.1:6641", "unix:///run/controller.sock"] {
-            assert!(endpoint(good).is_ok(), "{good}");
-        }
-        for wrong in ["", "127.0.0.1:6641", "https://x:1", "unix://x", "http://"] {
-            assert!(endpoint(wrong).is_err(), "{wrong}");
-        }
-    }
+/// Where a lab's controller is.
+pub(crate) fn dial(url: &str) -> anyhow::Result<Dial> {
+    let address = url.parse().with_context(|| format!("--controller {url}"))?;
+    Ok(Dial::new(&[address], None, false)?)
 }

@@ -18,7 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
-use crate::controller::{Controller, Ending};
+use crate::{
+    access::Caller,
+    controller::{Controller, Ending},
+    resource::check_id,
+};
 
 /// How long a chassis may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -118,6 +122,7 @@ impl Assistants {
 /// Begins to ask a chassis; ends with its stream.
 pub(super) async fn start(
     controller: Arc<Controller>,
+    caller: &Caller,
     mut requests: Streaming<pb::AssistRequest>,
 ) -> Result<BoxStream<'static, Result<pb::AssistResponse, Status>>, Status> {
     let first = tokio::time::timeout(HELLO_LIMIT, requests.message()).await;
@@ -125,6 +130,9 @@ pub(super) async fn start(
     let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(Status::invalid_argument("the first message must be `hello`"));
     };
+    caller.check_speaks_for(&hello.chassis)?;
+    check_id(&hello.chassis)
+        .map_err(|error| Status::invalid_argument(format!("field `chassis`: {error}")))?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(read(controller, requests, hello.chassis, sender));
     Ok(Box::pin(ReceiverStream::new(receiver).map(Ok)))

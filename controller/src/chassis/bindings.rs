@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    access::Author,
     controller::Controller,
     resource::Name,
     state::{Refusal, State},
@@ -17,8 +18,24 @@ pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<Str
     if moves(controller, &controller.state(), chassis, &ports).is_empty() {
         return Ok(());
     }
-    controller.write(false, |draft| {
+    controller.write(&Author::chassis(chassis, "claims"), false, |draft| {
         for (name, place) in moves(controller, draft.state(), chassis, &ports) {
+            draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Brings all ports that are claimed here in line with what the registry says: others may have
+/// made them, or have taken them from somebody.
+pub(crate) fn settle_claims(controller: &Controller) -> Result<(), Refusal> {
+    let claimed = controller.registry.claimed();
+    if moves(controller, &controller.state(), "", &claimed).is_empty() {
+        return Ok(());
+    }
+    controller.write(&Author::controller("claims"), false, |draft| {
+        for (name, place) in moves(controller, draft.state(), "", &claimed) {
             draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
         }
         Ok(())

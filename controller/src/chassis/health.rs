@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ferroflow_proto::chassis::BackendHealth;
 
 use crate::{
+    access::Author,
     controller::Controller,
     resource::Name,
     state::{Known, Refusal, State},
@@ -16,7 +17,7 @@ pub(super) fn settle(controller: &Controller, chassis: &str, said: &[BackendHeal
     if changes(&controller.state(), chassis, said).is_empty() {
         return Ok(());
     }
-    controller.write(false, |draft| {
+    controller.write(&Author::chassis(chassis, "health"), false, |draft| {
         for (balancer, known) in changes(draft.state(), chassis, said) {
             draft.set_health(&balancer, known);
         }

@@ -3,6 +3,7 @@
 use ferroflow_proto::chassis as pb;
 
 use crate::{
+    access::Author,
     controller::Controller,
     resource::{Access, Attachment, Name, Spec, SwitchPortSpec},
     state::{Holder, Refusal, State},
@@ -14,7 +15,7 @@ pub(super) fn settle(controller: &Controller, chassis: &str, said: &pb::Holders)
     if changes(&controller.state(), chassis, said).is_empty() {
         return Ok(());
     }
-    controller.write(false, |draft| {
+    controller.write(&Author::chassis(chassis, "holders"), false, |draft| {
         for (port, holder) in changes(draft.state(), chassis, said) {
             draft.set_holder(&port, holder);
         }

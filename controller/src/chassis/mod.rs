@@ -25,13 +25,14 @@ use ferroflow_proto::chassis::{self as pb, chassis_service_server::ChassisServic
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::bindings::settle_claims;
 pub use self::{
     assist::{AskError, Assistants},
     encode::delta as encode_change,
     moderation::Moderation,
-    registry::Registry,
+    registry::{Elsewhere, Registry},
 };
-use crate::controller::Controller;
+use crate::{access::Caller, controller::Controller};
 
 /// The service.
 #[derive(Clone)]
@@ -54,7 +55,8 @@ impl ChassisService for Chassis {
         &self,
         request: Request<Streaming<pb::SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        session::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        session::start(Arc::clone(&self.controller), caller, request.into_inner()).await.map(Response::new)
     }
 
     type AssistStream = BoxStream<'static, Result<pb::AssistResponse, Status>>;
@@ -63,6 +65,7 @@ impl ChassisService for Chassis {
         &self,
         request: Request<Streaming<pb::AssistRequest>>,
     ) -> Result<Response<Self::AssistStream>, Status> {
-        assist::start(Arc::clone(&self.controller), request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        assist::start(Arc::clone(&self.controller), &caller, request.into_inner()).await.map(Response::new)
     }
 }

@@ -11,6 +11,7 @@ use ferroflow_proto::chassis as pb;
 use flowtable::types::MacAddr;
 
 use crate::{
+    access::Author,
     controller::Controller,
     resource::{Kind, Name, limits::MAX_HEARD},
     state::{Heard, Record, Refusal, State},
@@ -34,7 +35,7 @@ pub(super) fn settle(
     if changes(&controller.state(), chassis, &said).is_empty() {
         return Ok(later);
     }
-    controller.write(false, |draft| {
+    controller.write(&Author::chassis(chassis, "neighbours"), false, |draft| {
         for (port, heard) in changes(draft.state(), chassis, &said) {
             draft.set_heard(&port, heard);
         }
@@ -141,7 +142,9 @@ mod tests {
             ("routers/r/ports/out", Wire::LogicalRouterPort(port)),
         ] {
             let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
-            controller.write(false, |draft| Ok(draft.create(0, resource)?)).unwrap();
+            controller
+                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource.clone())?))
+                .unwrap();
         }
         controller
     }
@@ -164,11 +167,13 @@ mod tests {
             ("switches/s/ports/w", Wire::LogicalSwitchPort(port)),
         ] {
             let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
-            controller.write(false, |draft| Ok(draft.create(0, resource)?)).unwrap();
+            controller
+                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource.clone())?))
+                .unwrap();
         }
         let name = Name::parse("switches/s/ports/w").unwrap();
         let bind = |chassis: &str| {
-            let bound = controller.write(false, |draft| {
+            let bound = controller.write(&Author::controller("test"), false, |draft| {
                 draft.bind(&name, Some((chassis, true)));
                 Ok(())
             });

@@ -47,9 +47,20 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     chassis: BTreeMap<String, Live>,
+    /// Chassis that are connected to other controllers.
+    elsewhere: BTreeMap<String, Elsewhere>,
     /// Port id → the connected chassis that claim it, the latest last.
     claims: HashMap<String, Vec<Claimant>>,
     n_sessions: u64,
+}
+
+/// What another controller says of a chassis that is connected there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Which run of its daemon.
+    pub incarnation: u64,
+    /// What it forwards by.
+    pub applied: Revision,
 }
 
 #[derive(Debug)]
@@ -103,12 +114,18 @@ impl Registry {
     pub fn status(&self, chassis: &str) -> ChassisStatus {
         let inner = self.inner();
         let live = inner.chassis.get(chassis);
-        live.map_or_else(ChassisStatus::default, |live| ChassisStatus {
+        let here = live.map_or_else(ChassisStatus::default, |live| ChassisStatus {
             connected: live.session.is_some(),
             applied: live.applied,
             applied_at: live.applied_at,
             since: live.since,
-        })
+        });
+        match inner.elsewhere.get(chassis) {
+            Some(elsewhere) if !here.connected => {
+                ChassisStatus { connected: true, applied: elsewhere.applied, ..here }
+            }
+            _ => here,
+        }
     }
 
     /// What a chassis could not apply of its last update.
@@ -120,6 +137,41 @@ impl Registry {
     pub fn view_revision(&self, chassis: &str) -> Option<Revision> {
         let inner = self.inner();
         *inner.chassis.get(chassis)?.view.borrow()
+    }
+
+    /// The chassis that are connected here.
+    pub fn here(&self) -> BTreeMap<String, Elsewhere> {
+        let inner = self.inner();
+        let connected = inner.chassis.iter().filter(|(_, live)| live.session.is_some());
+        let said = |live: &Live| Elsewhere { incarnation: live.incarnation, applied: live.applied };
+        connected.map(|(id, live)| (id.clone(), said(live))).collect()
+    }
+
+    /// Takes note of who is connected to other controllers; false when that was known.
+    pub fn set_elsewhere(&self, elsewhere: BTreeMap<String, Elsewhere>) -> bool {
+        let mut inner = self.inner();
+        if inner.elsewhere == elsewhere {
+            return false;
+        }
+        inner.elsewhere = elsewhere;
+        true
+    }
+
+    /// Ends all sessions.
+    pub(crate) fn dismiss(&self, reason: &str) {
+        let inner = self.inner();
+        for session in inner.chassis.values().filter_map(|live| live.session.as_ref()) {
+            session.end.send_if_modified(|end| {
+                let is_first = end.is_none();
+                end.get_or_insert_with(|| End::Refused(Status::unavailable(reason)));
+                is_first
+            });
+        }
+    }
+
+    /// Ids of ports that chassis claim here.
+    pub(super) fn claimed(&self) -> BTreeSet<String> {
+        self.inner().claims.keys().cloned().collect()
     }
 
     /// The connected chassis that a port without a place goes to: of those that may have it
@@ -285,7 +337,8 @@ impl Registry {
         if let Some(holder) = present {
             let session = inner.chassis.get(&holder.chassis).and_then(|live| live.session.as_ref());
             let may_speak = session.is_some_and(|session| session.claims.is_none());
-            if may_speak || (session.is_none() && claimants.is_empty()) {
+            let is_elsewhere = session.is_none() && inner.elsewhere.contains_key(&holder.chassis);
+            if may_speak || is_elsewhere || (session.is_none() && claimants.is_empty()) {
                 return Some((holder.chassis.clone(), holder.up));
             }
         }

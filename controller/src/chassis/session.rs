@@ -33,6 +33,7 @@ use super::{
     sessions,
 };
 use crate::{
+    access::{Author, Caller},
     controller::{Controller, Ending},
     resource::{
         Name, check_id,
@@ -86,10 +87,11 @@ struct Outbound {
 /// away at any time is seen off properly.
 pub(super) async fn start(
     controller: Arc<Controller>,
+    caller: Arc<Caller>,
     requests: Streaming<pb::SyncRequest>,
 ) -> Result<Updates, Status> {
     let (started, starting) = oneshot::channel();
-    tokio::spawn(run(controller, requests, started));
+    tokio::spawn(run(controller, caller, requests, started));
     let outbound = starting.await.unwrap_or_else(|_| Err(stopping()))?;
     let updates = stream::unfold(Some(outbound), |outbound| async {
         let mut outbound = outbound?;
@@ -107,10 +109,15 @@ fn stopping() -> Status {
 
 async fn run(
     controller: Arc<Controller>,
+    caller: Arc<Caller>,
     mut requests: Streaming<pb::SyncRequest>,
     started: oneshot::Sender<Result<Outbound, Status>>,
 ) {
-    let hello = match hello(&mut requests).await {
+    if controller.is_cut_off() {
+        let reason = "this controller is cut off from its store; connect to another";
+        return drop(started.send(Err(Status::unavailable(reason))));
+    }
+    let hello = match hello(&caller, &mut requests).await {
         Ok(hello) => hello,
         Err(status) => return drop(started.send(Err(status))),
     };
@@ -146,13 +153,14 @@ async fn run(
     inbound.finish().await;
 }
 
-async fn hello(requests: &mut Streaming<pb::SyncRequest>) -> Result<pb::Hello, Status> {
+async fn hello(caller: &Caller, requests: &mut Streaming<pb::SyncRequest>) -> Result<pb::Hello, Status> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no hello came"))??;
     let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(Status::invalid_argument("the first message must be `hello`"));
     };
     // Before anybody's stream is ended on behalf of this one.
+    caller.check_speaks_for(&hello.chassis)?;
     let name = Name::chassis(&hello.chassis)
         .map_err(|error| Status::invalid_argument(format!("field `chassis`: {error}")))?;
     let spec = northbound::resource::Spec::Chassis(record(&hello));
@@ -172,7 +180,10 @@ impl Inbound {
     async fn register(&self, hello: pb::Hello) -> Result<(), Status> {
         self.blocking(move |controller, chassis| {
             let name = Name::chassis(chassis).map_err(Reason::from)?;
-            controller.write(false, |draft| Ok(draft.register(name, record(&hello))?)).map(drop)
+            let author = Author::chassis(chassis, "hello");
+            controller
+                .write(&author, false, |draft| Ok(draft.register(name.clone(), record(&hello))?))
+                .map(drop)
         })
         .await
     }

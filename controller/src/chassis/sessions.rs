@@ -7,6 +7,7 @@ use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::model::{Candidate, Gateway};
 
 use crate::{
+    access::Author,
     controller::Controller,
     resource::{Name, Spec},
     state::{Record, Refusal, SessionState, State},
@@ -22,7 +23,7 @@ pub(super) fn settle(
     if changes(&controller.state(), chassis, said).is_empty() {
         return Ok(());
     }
-    controller.write(false, |draft| {
+    controller.write(&Author::chassis(chassis, "sessions"), false, |draft| {
         for (port, news) in changes(draft.state(), chassis, said) {
             draft.set_sessions(&port, news);
         }
@@ -98,7 +99,9 @@ mod tests {
             ("routers/r/ports/out", Wire::LogicalRouterPort(port)),
         ] {
             let resource = nb::Resource { name: name.to_owned(), spec: Some(wire), ..Default::default() };
-            controller.write(false, |draft| Ok(draft.create(0, resource)?)).unwrap();
+            controller
+                .write(&Author::controller("test"), false, |draft| Ok(draft.create(0, resource.clone())?))
+                .unwrap();
         }
         let say = |chassis: &str, peer: &str, state: SessionState| {
             let (port, peer) = ("out".to_owned(), peer.to_owned());

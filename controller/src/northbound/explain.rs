@@ -7,6 +7,7 @@ use ovn_northd_lite::explain::{Case, Explanation, Outcome, Question, Speech, Ste
 use tonic::Status;
 
 use crate::{
+    access::{self, Caller, Who},
     controller::Controller,
     resource::{Kind, Name},
     state::{Reason, Refusal},
@@ -27,6 +28,28 @@ pub(super) async fn explain(
     });
     let explained = explained.await.map_err(|_| Refusal::from(Reason::Stopping))?;
     explained.map_err(|error| Status::failed_precondition(error.to_string()))
+}
+
+/// Whether somebody may ask this.
+///
+/// # Errors
+/// What he asks about is, to him, not there.
+pub(super) fn check(
+    controller: &Controller,
+    caller: &Caller,
+    request: &pb::ExplainRequest,
+) -> Result<(), Status> {
+    if matches!(caller.who, Who::Chassis(_)) {
+        return Err(Status::permission_denied("hosts do not ask why workloads can talk"));
+    }
+    let state = controller.state();
+    for text in [&request.from, &request.to] {
+        let name = Name::parse(text).map_err(|error| Refusal::from(Reason::from(error)))?;
+        if !access::sees(&caller.who, &state, &name) && caller.tenant().is_some() {
+            return Err(Refusal::from(Reason::NotFound(name)).into());
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn question(request: &pb::ExplainRequest) -> Result<Question, Status> {

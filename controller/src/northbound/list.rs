@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::Northbound;
 use crate::{
+    access::{self, Caller},
     resource::{Kind, Name, Shown, limits::MAX_PAGE},
     state::{Reason, Refusal},
     store::Revision,
@@ -44,6 +45,7 @@ impl PageToken {
 /// Answers one page.
 pub(super) fn list(
     service: &Northbound,
+    caller: &Caller,
     request: pb::ListResourcesRequest,
 ) -> Result<pb::ListResourcesResponse, Status> {
     let kind = parse_kind(request.kind)?;
@@ -66,11 +68,14 @@ pub(super) fn list(
         Some(token) => (token.revision, token.cursor),
         None => (state.revision(), String::new()),
     };
-    if let Some(parent) = parent.as_ref().filter(|parent| cursor.is_empty() && state.get(parent).is_none()) {
+    let is_seen = |name: &Name| access::sees(&caller.who, &state, name);
+    let is_there = |name: &Name| state.get(name).is_some() && is_seen(name);
+    if let Some(parent) = parent.as_ref().filter(|parent| cursor.is_empty() && !is_there(parent)) {
         return Err(Refusal::from(Reason::NotFound(parent.clone())).into());
     }
     let scan = state.scan(revision, kind, parent.as_ref(), &cursor)?;
-    let mut matching = scan.filter(|record| has_labels(&record.labels, &request.labels)).peekable();
+    let scan = scan.filter(|record| has_labels(&record.labels, &request.labels) && is_seen(&record.name));
+    let mut matching = scan.peekable();
     let (mut resources, mut len) = (Vec::new(), 0);
     while resources.len() < page_size && len < MAX_PAGE_LEN {
         let Some(record) = matching.next() else { break };

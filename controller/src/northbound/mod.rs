@@ -21,6 +21,7 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::{self, Caller, Who, needs::Need},
     controller::{Controller, Written},
     resource::Name,
     state::{Reason, Record, Refusal},
@@ -40,9 +41,13 @@ impl Northbound {
 
     /// Writes on a thread that may block; what was begun is finished even when the client
     /// goes away.
-    async fn write(&self, request: pb::TransactRequest) -> Result<Written, Refusal> {
+    async fn write(
+        &self,
+        (caller, method): (Arc<Caller>, &'static str),
+        request: pb::TransactRequest,
+    ) -> Result<Written, Refusal> {
         let controller = Arc::clone(&self.controller);
-        tokio::task::spawn_blocking(move || transact::transact(&controller, request))
+        tokio::task::spawn_blocking(move || transact::transact(&controller, (&caller, method), request))
             .await
             .unwrap_or_else(|_| Err(Reason::Stopping.into()))
     }
@@ -50,12 +55,14 @@ impl Northbound {
     /// A transaction of one operation; errors do not count operations.
     async fn write_one(
         &self,
+        by: (Arc<Caller>, &'static str),
         op: pb::operation::Op,
         validate_only: bool,
     ) -> Result<(Option<pb::Resource>, u64), Status> {
         let operations = vec![pb::Operation { op: Some(op) }];
         let request = pb::TransactRequest { operations, validate_only, ..Default::default() };
-        let written = self.write(request).await.map_err(|refusal| Refusal { operation: None, ..refusal })?;
+        let written =
+            self.write(by, request).await.map_err(|refusal| Refusal { operation: None, ..refusal })?;
         let resource = written.results.first().map(|record| self.to_wire(record));
         Ok((resource, written.revision.get()))
     }
@@ -71,14 +78,22 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::TransactRequest>,
     ) -> Result<Response<pb::TransactResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let mut request = request.into_inner();
-        let asked = effect::questions(&std::mem::take(&mut request.conversations))?;
-        let written = self.write(request).await?;
+        let conversations = std::mem::take(&mut request.conversations);
+        for conversation in &conversations {
+            explain::check(&self.controller, &caller, conversation)?;
+        }
+        let asked = effect::questions(&conversations)?;
+        let written = self.write((Arc::clone(&caller), "Transact"), request).await?;
         let resources = written.results.iter().map(|record| self.to_wire(record)).collect();
         let revision = written.revision.get();
         let controller = Arc::clone(&self.controller);
         let effect = tokio::task::spawn_blocking(move || effect::effect(&controller, &written, asked));
-        let effect = effect.await.map_err(|_| Refusal::from(Reason::Stopping))?;
+        let mut effect = effect.await.map_err(|_| Refusal::from(Reason::Stopping))?;
+        if let Some(effect) = effect.as_mut().filter(|_| !caller.who.has(Need::Inspect)) {
+            effect.chassis.clear();
+        }
         Ok(Response::new(pb::TransactResponse { revision, resources, effect }))
     }
 
@@ -86,11 +101,13 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::GetResourceRequest>,
     ) -> Result<Response<pb::GetResourceResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let name =
             Name::parse(&request.into_inner().name).map_err(|error| Refusal::from(Reason::from(error)))?;
         let (record, revision) = {
             let state = self.controller.state();
-            (state.get(&name).cloned(), state.revision().get())
+            let record = state.get(&name).filter(|_| access::sees(&caller.who, &state, &name));
+            (record.cloned(), state.revision().get())
         };
         let record = record.ok_or_else(|| Refusal::from(Reason::NotFound(name)))?;
         Ok(Response::new(pb::GetResourceResponse { resource: Some(self.to_wire(&record)), revision }))
@@ -100,16 +117,18 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::ListResourcesRequest>,
     ) -> Result<Response<pb::ListResourcesResponse>, Status> {
-        list::list(self, request.into_inner()).map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        list::list(self, &caller, request.into_inner()).map(Response::new)
     }
 
     async fn create_resource(
         &self,
         request: Request<pb::CreateResourceRequest>,
     ) -> Result<Response<pb::CreateResourceResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let pb::CreateResourceRequest { resource, validate_only } = request.into_inner();
         let op = pb::operation::Op::Create(pb::Create { resource });
-        let (resource, revision) = self.write_one(op, validate_only).await?;
+        let (resource, revision) = self.write_one((caller, "CreateResource"), op, validate_only).await?;
         Ok(Response::new(pb::CreateResourceResponse { resource, revision }))
     }
 
@@ -117,10 +136,11 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::UpdateResourceRequest>,
     ) -> Result<Response<pb::UpdateResourceResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let pb::UpdateResourceRequest { resource, update_mask, allow_missing, validate_only } =
             request.into_inner();
         let op = pb::operation::Op::Update(pb::Update { resource, update_mask, allow_missing });
-        let (resource, revision) = self.write_one(op, validate_only).await?;
+        let (resource, revision) = self.write_one((caller, "UpdateResource"), op, validate_only).await?;
         Ok(Response::new(pb::UpdateResourceResponse { resource, revision }))
     }
 
@@ -128,23 +148,30 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::DeleteResourceRequest>,
     ) -> Result<Response<pb::DeleteResourceResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let pb::DeleteResourceRequest { name, allow_missing, validate_only } = request.into_inner();
         let op = pb::operation::Op::Delete(pb::Delete { name, allow_missing });
-        let (_, revision) = self.write_one(op, validate_only).await?;
+        let (_, revision) = self.write_one((caller, "DeleteResource"), op, validate_only).await?;
         Ok(Response::new(pb::DeleteResourceResponse { revision }))
     }
 
     type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        watch::watch(self, request.into_inner()).map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        watch::watch(self, caller, request.into_inner()).map(Response::new)
     }
 
     async fn get_receipt(
         &self,
         request: Request<pb::GetReceiptRequest>,
     ) -> Result<Response<pb::GetReceiptResponse>, Status> {
-        receipt::get(&self.controller, request).await.map(Response::new)
+        let caller = Caller::of(request.extensions())?;
+        let mut receipt = receipt::get(&self.controller, request).await?;
+        if matches!(caller.who, Who::Tenant(_)) {
+            receipt.chassis.clear();
+        }
+        Ok(Response::new(receipt))
     }
 
     async fn get_status(
@@ -158,6 +185,8 @@ impl NorthboundService for Northbound {
         &self,
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        explain::check(&self.controller, &caller, request.get_ref())?;
         explain::explain(&self.controller, request.into_inner()).await.map(Response::new)
     }
 

@@ -15,17 +15,22 @@ impl From<Refusal> for Status {
             | Reason::ReadOnly(_)
             | Reason::EmptyPrecondition(_) => Code::InvalidArgument,
             Reason::NotFound(_) | Reason::NoParent { .. } => Code::NotFound,
-            Reason::AlreadyExists(_) | Reason::PortIdTaken { .. } | Reason::AddressTaken { .. } => {
-                Code::AlreadyExists
-            }
+            Reason::AlreadyExists(_)
+            | Reason::PortIdTaken { .. }
+            | Reason::AddressTaken { .. }
+            | Reason::Taken(_) => Code::AlreadyExists,
+            Reason::Denied(_) => Code::PermissionDenied,
             Reason::Dangling { .. }
             | Reason::PeerTaken { .. }
             | Reason::Referenced { .. }
             | Reason::Connected(_)
             | Reason::Precondition { .. } => Code::FailedPrecondition,
-            Reason::KeysExhausted { .. } | Reason::AddressesExhausted { .. } => Code::ResourceExhausted,
+            Reason::KeysExhausted { .. } | Reason::AddressesExhausted { .. } | Reason::Quota { .. } => {
+                Code::ResourceExhausted
+            }
             Reason::Store(_) => Code::Internal,
-            Reason::Moved { .. } | Reason::Stopping => Code::Unavailable,
+            Reason::TooLarge(_) => Code::InvalidArgument,
+            Reason::Moved { .. } | Reason::Unknown(_) | Reason::Stopping => Code::Unavailable,
         };
         Self::new(code, refusal.to_string())
     }

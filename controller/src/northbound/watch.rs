@@ -23,9 +23,10 @@ use super::{
     list::{parse_kind, parse_parent},
 };
 use crate::{
+    access::{self, Caller},
     controller::Ending,
     resource::{Kind, Name},
-    state::{Change, Record},
+    state::{Change, Record, Revised, State},
     store::Revision,
 };
 
@@ -37,12 +38,69 @@ const MAX_REVISIONS: usize = 64;
 struct Filter {
     kinds: BTreeSet<Kind>,
     prefix: String,
+    caller: Arc<Caller>,
+}
+
+/// Whose a change is, for a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Own,
+    Others,
+    /// It has become, or is no longer, the tenant's; or nobody remembers.
+    Unclear,
 }
 
 impl Filter {
     fn wants(&self, name: &Name) -> bool {
         let is_kind = self.kinds.is_empty() || self.kinds.contains(&name.kind());
         is_kind && name.as_str().starts_with(&self.prefix)
+    }
+
+    fn wants_present(&self, state: &State, name: &Name) -> bool {
+        self.wants(name) && access::sees(&self.caller.who, state, name)
+    }
+
+    /// Whose a change in a revision is.
+    fn whose(&self, state: &State, revised: &Revised, change: &Change) -> Whose {
+        let Some(tenant) = self.caller.tenant() else {
+            return if access::sees(&self.caller.who, state, &change.name) {
+                Whose::Own
+            } else {
+                Whose::Others
+            };
+        };
+        let is_own =
+            |record: &Arc<Record>| record.labels.get(access::OWNER).is_some_and(|owner| owner == tenant);
+        let root = access::root(&change.name);
+        if let Some(of_root) = revised.changes.iter().find(|change| change.name == root) {
+            return match (of_root.before.as_ref().map(is_own), of_root.after.as_ref().map(is_own)) {
+                (Some(true), Some(true)) => Whose::Own,
+                (Some(true), Some(false)) | (Some(false), Some(true)) => Whose::Unclear,
+                (Some(false), _) => Whose::Others,
+                (None | Some(true), None) if of_root.before.is_some() => Whose::Own,
+                (_, None) => Whose::Unclear,
+                // Made by this revision, or from before this controller started.
+                (None, Some(is_own))
+                    if of_root
+                        .after
+                        .as_ref()
+                        .is_some_and(|root| root.create_revision == revised.revision) =>
+                {
+                    if is_own {
+                        Whose::Own
+                    } else {
+                        Whose::Others
+                    }
+                }
+                (None, Some(_)) => Whose::Unclear,
+            };
+        }
+        match state.get(&root) {
+            Some(root) if is_own(root) => Whose::Own,
+            Some(_) => Whose::Others,
+            // It went later; what was below it went with it, or before.
+            None => Whose::Unclear,
+        }
     }
 }
 
@@ -63,15 +121,17 @@ struct Watch {
 /// Starts a watch.
 pub(super) fn watch(
     service: &Northbound,
+    caller: Arc<Caller>,
     request: pb::WatchRequest,
 ) -> Result<BoxStream<'static, Result<pb::WatchResponse, Status>>, Status> {
     let kinds = request.kinds.iter().map(|kind| parse_kind(*kind)).collect::<Result<_, _>>()?;
     let prefix = parse_parent(&request.parent)?.map(|parent| format!("{parent}/")).unwrap_or_default();
-    let filter = Filter { kinds, prefix };
+    let filter = Filter { kinds, prefix, caller };
     let (revisions, ending) = (service.controller.revisions(), service.controller.ending());
     let state = service.controller.state();
     let (cursor, present) = if request.after_revision == 0 {
-        let present = state.iter().filter(|record| filter.wants(&record.name)).cloned().collect();
+        let wanted = state.iter().filter(|record| filter.wants_present(&state, &record.name));
+        let present = wanted.cloned().collect();
         (state.revision(), present)
     } else {
         let after = Revision::new(request.after_revision);
@@ -150,10 +210,24 @@ impl Watch {
     fn read_log(&mut self) -> Result<bool, Status> {
         let state = self.service.controller.state();
         let revised: Vec<_> = state.changes_since(self.cursor)?.take(MAX_REVISIONS).cloned().collect();
-        drop(state);
+        let mut wanted = Vec::with_capacity(revised.len());
         for revised in &revised {
-            let wanted = revised.changes.iter().filter(|change| self.filter.wants(&change.name));
-            let events: Vec<_> = wanted.map(|change| event(&self.service, change)).collect();
+            let mut own = Vec::new();
+            for change in revised.changes.iter().filter(|change| self.filter.wants(&change.name)) {
+                match self.filter.whose(&state, revised, change) {
+                    Whose::Own => own.push(change),
+                    Whose::Others => {}
+                    Whose::Unclear => {
+                        let message = "what is yours has changed; list again and watch from there";
+                        return Err(Status::out_of_range(message));
+                    }
+                }
+            }
+            wanted.push(own);
+        }
+        drop(state);
+        for (revised, wanted) in revised.iter().zip(wanted) {
+            let events: Vec<_> = wanted.into_iter().map(|change| event(&self.service, change)).collect();
             if !events.is_empty() {
                 self.ready.extend(parts(self.cursor, revised.revision, events));
                 if self.announced.is_some() {

@@ -94,6 +94,14 @@ impl<'a> Draft<'a> {
         self.touched.values().filter_map(|touched| Some((touched.record.as_ref()?, touched.operation)))
     }
 
+    /// What the draft has changed so far: name, before, after.
+    pub fn changed(&self) -> impl Iterator<Item = (&Name, Option<&Record>, Option<&Record>)> {
+        self.touched.iter().map(|(name, touched)| {
+            let before = self.state.get(name).map(|record| &**record);
+            (name, before, touched.record.as_ref())
+        })
+    }
+
     /// The draft writes or deletes it.
     pub(super) fn touches(&self, name: &Name) -> bool {
         self.touched.contains_key(name)

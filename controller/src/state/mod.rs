@@ -14,6 +14,7 @@ mod loading;
 mod nats;
 mod nested;
 mod record;
+mod references;
 mod refusal;
 mod services;
 mod sets;
@@ -36,7 +37,7 @@ pub use self::{
 use self::{index::Index, keys::COUNTERS};
 use crate::{
     resource::{Kind, Name},
-    store::{LogLimits, Revision, Store, StoreError},
+    store::{Commit, LogLimits, Revision, Store, StoreError},
 };
 
 /// One changed resource.
@@ -183,6 +184,11 @@ impl State {
         self.index.bound.keys().map(String::as_str)
     }
 
+    /// All resources of a kind, by name.
+    pub fn iter_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Record>> {
+        self.of_kind(kind).values()
+    }
+
     /// All resources, by kind and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.records.iter().flat_map(BTreeMap::values)
@@ -243,6 +249,29 @@ impl State {
         }
         let n_known = self.log.partition_point(|revised| revised.revision <= after);
         Ok(self.log.iter().skip(n_known))
+    }
+
+    /// What somebody else has committed on top of this, as if it had been prepared here.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn prepared(&self, commit: Commit) -> Result<Prepared, LoadError> {
+        let mut counters = BTreeMap::new();
+        for (key, value) in commit.changes.iter().filter(|(key, _)| key.starts_with(COUNTERS)) {
+            let counter = value.as_ref().map(|value| {
+                let reason =
+                    || LoadError::Record { key: key.clone(), reason: "it is not a counter".to_owned() };
+                decode_counter(value).ok_or_else(reason)
+            });
+            counters.insert(key.clone(), counter.transpose()?);
+        }
+        let mut revised = loading::decode_commit(commit, |_, _| None)?;
+        for change in &mut revised.changes {
+            change.before = self.get(&change.name).cloned();
+        }
+        revised.changes.retain(|change| change.before.is_some() || change.after.is_some());
+        revised.changes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Prepared { revision: revised.revision, changes: revised.changes, results: Vec::new(), counters })
     }
 
     /// Takes over what was committed.

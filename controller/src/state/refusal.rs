@@ -129,6 +129,26 @@ pub enum Reason {
     /// A host that is here cannot be deleted.
     #[error("{0} is connected; stop vswitchd there first")]
     Connected(Name),
+    /// Somebody else has it, who is not named.
+    #[error("the name {0} or its id is taken; choose another id")]
+    Taken(Name),
+    /// He may not.
+    #[error("{0}")]
+    Denied(String),
+    /// A tenant would have too much.
+    #[error(
+        "tenant/{tenant} would have {n} of {what}, and may have {max}; delete some, or ask for a higher quota"
+    )]
+    Quota {
+        /// The tenant.
+        tenant: String,
+        /// Of what.
+        what: &'static str,
+        /// How many it would have.
+        n: usize,
+        /// How many it may have.
+        max: usize,
+    },
     /// No key is left.
     #[error("{name}: all {max} tunnel keys there are in use; delete something first")]
     KeysExhausted {
@@ -166,11 +186,17 @@ pub enum Reason {
     #[error("the store failed, so whether the change was made is known only after a restart: {0}")]
     Store(StoreError),
     /// Somebody else wrote to the store.
-    #[error("another controller has changed the store (now at {at}); restart this one")]
+    #[error("other controllers are changing the network all the time (now at {at}); try again")]
     Moved {
         /// Where the store is.
         at: Revision,
     },
+    /// The store takes no such change.
+    #[error(transparent)]
+    TooLarge(StoreError),
+    /// The store has not answered.
+    #[error("whether the change was made is not known, read it again: {0}")]
+    Unknown(StoreError),
     /// The controller is about to end.
     #[error("the controller is stopping after a failure of its store; try again")]
     Stopping,

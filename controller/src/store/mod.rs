@@ -1,20 +1,21 @@
 //! Where the logical network is kept: a map from keys to bytes that moves from one
 //! revision to the next, and a bounded log of those moves.
 //!
-//! A store knows nothing of resources; what the bytes mean is [`crate::state`]'s. Two
-//! kinds: [`RedbStore`] is a file, [`MemoryStore`] lives as long as the process. The
-//! trait asks for no more than an etcd can give: one guarded transaction, one read, one
-//! log. Its calls block; they are made from threads that may.
+//! A store knows nothing of resources; what the bytes mean is [`crate::state`]'s. Three
+//! kinds: [`RedbStore`] is a file, [`MemoryStore`] lives as long as the process, [`EtcdStore`]
+//! is shared by several controllers. The trait asks for no more than an etcd can give: one
+//! guarded transaction, one read, one log. Its calls block; they are made from threads that may.
 
+mod etcd;
 mod memory;
 mod record;
 mod redb;
 #[cfg(test)]
 mod suite;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-pub use self::{memory::MemoryStore, redb::RedbStore};
+pub use self::{etcd::EtcdStore, memory::MemoryStore, redb::RedbStore};
 
 /// Version of a store: how many commits have been made to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -120,6 +121,34 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Compacted`] when the log no longer reaches that far back.
     fn changes_since(&self, after: Revision) -> Result<Vec<Commit>, StoreError>;
+
+    /// Others commit to it, too: then a commit that comes too late is thought out anew, and one
+    /// without an answer is no reason to end.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Waits until there is something after a revision, so long at most; false: nothing is known.
+    fn wait_beyond(&self, _revision: Revision, _limit: Duration) -> bool {
+        false
+    }
+
+    /// Tells those who share the store something of a controller, in the place of what it told
+    /// before; what the others have told. It need not outlive them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be reached.
+    fn share(&self, _who: &str, _what: Vec<u8>) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        Ok(BTreeMap::new())
+    }
+
+    /// Takes back what a controller has told.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be reached.
+    fn unshare(&self, _who: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Why a store could not be opened, read or written.
@@ -155,6 +184,22 @@ pub enum StoreError {
         path: PathBuf,
         /// The system's words.
         reason: String,
+    },
+    /// It does not answer.
+    #[error("the store, {name}, does not answer ({reason}); it is tried again by itself")]
+    Unreachable {
+        /// What it is.
+        name: String,
+        /// Its words.
+        reason: String,
+    },
+    /// More than it takes at once.
+    #[error("the change has {len} bytes, and the store takes {max} at once; split it into parts")]
+    TooLarge {
+        /// Bytes of the change.
+        len: usize,
+        /// Bytes there may be.
+        max: usize,
     },
     /// Somebody else committed first.
     #[error("the store is at revision {at}, not {based_on}; read again and retry")]

@@ -12,6 +12,7 @@ pub mod address_set;
 pub mod advertisement;
 pub mod apply;
 pub mod attached;
+pub mod backup;
 pub mod bfd_session;
 pub(crate) mod binding;
 pub mod change;

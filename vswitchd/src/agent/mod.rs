@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use credentials::Dial;
 use ferroflow_proto::chassis::{
     Ack, Claims, Health, Sessions, SyncRequest, SyncResponse, chassis_service_client::ChassisServiceClient,
     sync_request::Message,
@@ -82,12 +83,7 @@ impl Said {
 }
 
 /// Runs until the task is dropped.
-pub async fn run(host: SharedHost, controller: Endpoint, said: Said) {
-    let controller = controller
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true);
+pub async fn run(host: SharedHost, controller: Dial, said: Said) {
     let mut pause = FIRST_PAUSE;
     let mut told = String::new();
     loop {
@@ -103,6 +99,8 @@ pub async fn run(host: SharedHost, controller: Endpoint, said: Said) {
             tracing::warn!(reason, "no controller; forwarding goes on with what is known");
             told = reason;
         }
+        // One that answers, and is of no use now, does not keep this host from another.
+        controller.turn();
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -125,11 +123,15 @@ fn describe(error: &StreamError) -> String {
 /// One stream, from its hello to its end.
 async fn session(
     host: &SharedHost,
-    controller: &Endpoint,
+    controller: &Dial,
     said: Said,
     had_update: &mut bool,
 ) -> Result<std::convert::Infallible, StreamError> {
-    let channel: Channel = controller.connect().await?;
+    let keep = |endpoint: Endpoint| {
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).http2_keep_alive_interval(KEEPALIVE);
+        endpoint.keep_alive_timeout(KEEPALIVE).keep_alive_while_idle(true)
+    };
+    let channel: Channel = controller.connect(keep).await?;
     let _assisting = AbortOnDrop(tokio::spawn(assist::run(host.clone(), channel.clone())));
     let mut client = ChassisServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LEN);
     let (sender, receiver) = mpsc::channel(QUEUE);

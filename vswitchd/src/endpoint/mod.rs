@@ -44,8 +44,9 @@ use std::{
     time::Duration,
 };
 
+use credentials::Dial;
 use tokio::sync::{Mutex, MutexGuard, RwLock};
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Status};
 
 pub use departed::departed_dir;
 pub use key::{EndpointKey, Prefix, Route, TextError};
@@ -112,7 +113,7 @@ impl Endpoints {
     pub fn open(
         host: SharedHost,
         chassis: String,
-        controller: Option<&Endpoint>,
+        controller: Option<&Dial>,
         state: Option<&Path>,
         departed: PathBuf,
     ) -> io::Result<Self> {
@@ -305,7 +306,10 @@ impl Endpoints {
         record: &Record,
         labels: HashMap<String, String>,
     ) -> Result<Option<u64>, Status> {
-        let rules = record.limits.rules(&record.switch, &record.port_id());
+        let mut rules = record.limits.rules(&record.switch, &record.port_id());
+        for rule in &mut rules {
+            rule.labels.insert("host".to_owned(), self.chassis.clone());
+        }
         if record.lease.is_some() {
             return if rules.is_empty() { Ok(None) } else { northbound.put(rules).await.map(|_| None) };
         }

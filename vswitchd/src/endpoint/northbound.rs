@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use credentials::Dial;
 use ferroflow_proto::northbound::{
     Create, CreateResourceRequest, Delete, GetReceiptRequest, GetResourceRequest, Kind, ListResourcesRequest,
     LogicalSwitch, LogicalSwitchPort, Operation, Precondition, Resource, TransactRequest, Update,
@@ -23,6 +24,9 @@ const CALL: Duration = Duration::from_secs(5);
 /// How long other hosts may take to learn of a port before its container starts anyway: one
 /// that does not answer must not keep this one from starting.
 const OTHERS: Duration = Duration::from_secs(1);
+
+/// A controller that does not answer pings for this long while it is asked is gone.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// How often others may change a switch while it is being changed.
 const MAX_TRIES: usize = 8;
@@ -50,8 +54,10 @@ pub(super) struct Northbound {
 
 impl Northbound {
     /// Connects when there is something to ask.
-    pub(super) fn new(controller: &Endpoint) -> Self {
-        Self { client: NorthboundServiceClient::new(controller.connect_lazy()) }
+    pub(super) fn new(controller: &Dial) -> Self {
+        let keep =
+            |endpoint: Endpoint| endpoint.http2_keep_alive_interval(KEEPALIVE).keep_alive_timeout(KEEPALIVE);
+        Self { client: NorthboundServiceClient::new(controller.connect_lazy(keep)) }
     }
 
     /// Makes a port that may use just its own addresses, but for a gateway, or takes over the one that an

@@ -87,9 +87,9 @@ pub async fn run(
         let said = agent::Said::of(&host);
         let host = SharedHost::new(host);
         fabric.join(&chassis, ip, host.clone());
-        let url = daemon::endpoint(&controller)?;
-        let endpoints = Endpoints::open(host.clone(), chassis, Some(&url), None, departed_dir(&path))?;
-        daemon::keep(&host, Some((url, said)));
+        let dial = daemon::dial(&controller)?;
+        let endpoints = Endpoints::open(host.clone(), chassis, Some(&dial), None, departed_dir(&path))?;
+        daemon::keep(&host, Some((dial, said)));
         tokio::spawn(daemon::housekeeping(host.clone()));
         let service = Service::new(host, Arc::clone(&log)).among(Arc::clone(&fabric));
         serving.spawn(service::serve(

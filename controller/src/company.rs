@@ -1,0 +1,205 @@
+//! Several controllers on one store: each follows what the others write, and tells them which hosts
+//! are connected to it and how far they are, so that all of them give the same receipts.
+//!
+//! Nobody leads. A write goes to any of them; a host is connected to one of them, and goes to another when
+//! that is gone. What a controller has told counts as long as it tells it again and again: one that
+//! died is believed for a few seconds more.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+
+use crate::{
+    chassis::{Elsewhere, settle_claims},
+    controller::{Controller, Ending},
+    store::Revision,
+};
+
+/// How often hosts' progress is told.
+const TELL: Duration = Duration::from_millis(200);
+/// How often it is told that there is nothing new.
+const REMIND: Duration = Duration::from_secs(1);
+/// Whoever has told nothing for so long is not believed any more.
+const SILENCE: Duration = Duration::from_secs(5);
+/// And what he has told is cleared away after so long.
+const FORGET: Duration = Duration::from_secs(120);
+/// How long news are waited for at a time.
+const WAIT: Duration = Duration::from_secs(1);
+
+#[derive(Clone, PartialEq, Message)]
+struct Told {
+    /// Counts up, so that others see that it is told anew.
+    #[prost(uint64, tag = "1")]
+    beat: u64,
+    #[prost(message, repeated, tag = "2")]
+    chassis: Vec<ToldChassis>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ToldChassis {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    applied: u64,
+}
+
+/// Keeps a controller in step with the others until it ends; nothing where the store is its own.
+pub(crate) async fn keep(controller: Arc<Controller>) {
+    if !controller.store().is_shared() {
+        return;
+    }
+    let (following, telling) = (Arc::clone(&controller), Arc::clone(&controller));
+    let following = tokio::task::spawn_blocking(move || follow(&following));
+    let telling = tokio::task::spawn_blocking(move || tell(&telling));
+    for ended in [following.await, telling.await] {
+        if let Err(error) = ended {
+            controller.end(Ending::Failed(format!("it does not follow the others any more: {error}")));
+        }
+    }
+}
+
+fn is_ending(controller: &Controller) -> bool {
+    controller.ending().borrow().is_some()
+}
+
+/// Takes over what the others write, and binds what they have made for hosts that are here.
+fn follow(controller: &Controller) {
+    let mut seen = Revision::ZERO;
+    while !is_ending(controller) {
+        let at = controller.state().revision();
+        let is_news = controller.store().wait_beyond(at, WAIT);
+        let taken = if is_news { controller.catch_up() } else { Ok(()) };
+        let now = controller.state().revision();
+        let settled = taken.and_then(|()| if now > seen { settle_claims(controller) } else { Ok(()) });
+        match settled {
+            Ok(()) => seen = now,
+            Err(refusal) => {
+                tracing::debug!(%refusal, "not in step with the others");
+                std::thread::sleep(TELL);
+            }
+        }
+    }
+}
+
+/// What is known of another controller.
+struct Other {
+    told: Vec<u8>,
+    since: Instant,
+}
+
+/// Tells which hosts are here, and hears which are with others.
+fn tell(controller: &Controller) {
+    let who = format!(
+        "{:016x}",
+        std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
+    );
+    let mut others: HashMap<String, Other> = HashMap::new();
+    let (mut told, mut told_at, mut beat) = (None, Instant::now(), 0);
+    let mut heard_at = Instant::now();
+    while !is_ending(controller) {
+        let here = controller.registry.here();
+        if told.as_ref() != Some(&here) || told_at.elapsed() >= REMIND {
+            beat += 1;
+            match controller.store().share(&who, encode(beat, &here)) {
+                Ok(heard) => {
+                    (told, told_at) = (Some(here), Instant::now());
+                    heard_at = told_at;
+                    controller.set_cut_off(false);
+                    hear(&mut others, heard, controller);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the others are not told of hosts");
+                    controller.set_cut_off(heard_at.elapsed() > SILENCE);
+                }
+            }
+            if controller.registry.set_elsewhere(elsewhere(&others)) {
+                controller.receipts.changed();
+            }
+        }
+        std::thread::sleep(TELL);
+    }
+    // Then hosts are not looked for here.
+    if let Err(error) = controller.store().unshare(&who) {
+        tracing::debug!(%error, "the others are not told of the end");
+    }
+}
+
+fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
+    let chassis = here.iter().map(|(id, said)| ToldChassis {
+        id: id.clone(),
+        incarnation: said.incarnation,
+        applied: said.applied.get(),
+    });
+    Told { beat, chassis: chassis.collect() }.encode_to_vec()
+}
+
+/// Takes note of what the others have told.
+fn hear(others: &mut HashMap<String, Other>, heard: BTreeMap<String, Vec<u8>>, controller: &Controller) {
+    others.retain(|who, _| heard.contains_key(who));
+    for (who, told) in heard {
+        match others.get_mut(&who) {
+            Some(other) if other.told == told => {
+                if other.since.elapsed() > FORGET {
+                    // He may be cut off, and tells it again when he is not.
+                    let _ = controller.store().unshare(&who);
+                }
+            }
+            Some(other) => *other = Other { told, since: Instant::now() },
+            None => drop(others.insert(who, Other { told, since: Instant::now() })),
+        }
+    }
+}
+
+/// Hosts that are connected to others, as far as these are believed.
+fn elsewhere(others: &HashMap<String, Other>) -> BTreeMap<String, Elsewhere> {
+    let mut all: BTreeMap<String, Elsewhere> = BTreeMap::new();
+    for other in others.values().filter(|other| other.since.elapsed() < SILENCE) {
+        let Ok(told) = Told::decode(other.told.as_slice()) else { continue };
+        for ToldChassis { id, incarnation, applied } in told.chassis {
+            let said = Elsewhere { incarnation, applied: Revision::new(applied) };
+            // It has gone from one to the other: the newer word holds.
+            let is_newer = |present: &Elsewhere| {
+                (present.incarnation, present.applied) < (said.incarnation, said.applied)
+            };
+            if all.get(&id).is_none_or(is_newer) {
+                all.insert(id, said);
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(beat: u64, chassis: &[(&str, u64, u64)]) -> Vec<u8> {
+        let said = |(id, incarnation, applied): &(&str, u64, u64)| {
+            ((*id).to_owned(), Elsewhere { incarnation: *incarnation, applied: Revision::new(*applied) })
+        };
+        encode(beat, &chassis.iter().map(said).collect())
+    }
+
+    #[test]
+    fn of_a_host_the_newer_word_holds_and_nobody_is_believed_for_ever() {
+        let now = Instant::now();
+        let other = |told: Vec<u8>, since| Other { told, since };
+        let mut others = HashMap::from([
+            ("a".to_owned(), other(told(1, &[("h1", 1, 9), ("h2", 1, 3)]), now)),
+            ("b".to_owned(), other(told(1, &[("h1", 2, 4)]), now)),
+            ("c".to_owned(), other(vec![0xff], now)),
+        ]);
+        let all = elsewhere(&others);
+        assert_eq!(all["h1"], Elsewhere { incarnation: 2, applied: Revision::new(4) });
+        assert_eq!(all["h2"].applied, Revision::new(3));
+        let Some(long_ago) = now.checked_sub(2 * SILENCE) else { return };
+        others.get_mut("b").unwrap().since = long_ago;
+        assert_eq!(elsewhere(&others)["h1"].applied, Revision::new(9));
+    }
+}
