@@ -1,5 +1,6 @@
 //! What one dataplane leaves to the next, through a keeper.
 
+#![allow(missing_docs, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 use std::{

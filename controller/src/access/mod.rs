@@ -5,9 +5,9 @@
 //! when its method is of a class that the caller's role has ([`needs`]); what has no class is
 //! let through to nobody. Then:
 //!
-//! - a tenant sees and changes what is labelled as its own ([`tenants`]), within [`fields`] that
+//! - a tenant sees and changes what is labelled as its own (`tenants`), within `fields` that
 //!   reach no further than its own network, and within its [`quotas`]
-//! - a chassis speaks for itself, and writes only what stands for its own workloads ([`fields`])
+//! - a chassis speaks for itself, and writes only what stands for its own workloads (`fields`)
 //! - what is written, and by whom, is put down ([`audit`])
 //!
 //! Who can open the socket in the file system, or reaches a port without TLS, is the network's

@@ -1,7 +1,7 @@
 //! A configuration in a file: applied, kept over a crash, changed by what differs and nothing else.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use ferroflow_tests::command;
@@ -61,19 +61,19 @@ fn file(star: &Star, name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn bridge(star: &Star, verb: &str, file: &PathBuf) -> Result<command::Finished> {
+fn bridge(star: &Star, verb: &str, file: &Path) -> Result<command::Finished> {
     star.switch.control.attempt(&["bridge", verb, "-f", &file.display().to_string()])
 }
 
 /// What `apply` has changed, a line each.
-fn apply(star: &Star, file: &PathBuf) -> Result<Vec<String>> {
+fn apply(star: &Star, file: &Path) -> Result<Vec<String>> {
     let finished = bridge(star, "apply", file)?;
     ensure!(finished.status.success(), "{}", command::complaint(&finished));
     Ok(finished.stdout.lines().map(str::to_owned).collect())
 }
 
 /// Nothing differs, and the exit code says so.
-fn check_same(star: &Star, file: &PathBuf) -> Result<()> {
+fn check_same(star: &Star, file: &Path) -> Result<()> {
     let finished = bridge(star, "diff", file)?;
     ensure!(finished.status.code() == Some(0), "{}", command::complaint(&finished));
     ensure!(finished.stdout.is_empty(), "{}", finished.stdout);
@@ -87,8 +87,8 @@ fn whole(star: &Star) -> Result<String> {
 
 fn check_kept_and_changed(
     star: &mut Star,
-    path: &PathBuf,
-    changed: &PathBuf,
+    path: &Path,
+    changed: &Path,
     wrong: &[(PathBuf, &str)],
 ) -> Result<()> {
     let differences = bridge(star, "diff", path)?;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Options of a load balancer's services that variables stand for.
 #[derive(Debug, Args)]
 pub struct TemplateOptions {
-    /// A service that differs by chassis, ^ADDRESS[:PORT]=BACKEND,BACKEND, where ports and
-    /// backends may be ^VARIABLE too; 6: before it: of IPv6; may be repeated
+    /// A service that differs by chassis, `^ADDRESS=BACKEND,BACKEND` or `^ADDRESS:PORT=…`, where ports and
+    /// backends may be `^VARIABLE` too; `6:` before it: of IPv6; may be repeated
     #[arg(long = "template", value_name = "SERVICE")]
     pub templates: Vec<TemplateService>,
 }
