@@ -34,7 +34,6 @@ pub const METHODS: &[(&str, Need)] = &[
     ("/ferroflow.chassis.v1.ChassisService/Assist", Need::Host),
     ("/grpc.health.v1.Health/Check", Need::Nothing),
     ("/grpc.health.v1.Health/Watch", Need::Nothing),
-    ("/grpc.health.v1.Health/List", Need::Nothing),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Nothing),
 ];
 

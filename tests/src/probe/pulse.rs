@@ -50,16 +50,19 @@ pub(super) fn send(at: SocketAddrV4, interval: Duration, duration: Duration) -> 
 pub(super) fn receive(at: SocketAddrV4, from: SocketAddrV4) -> Result<Value> {
     let socket = UdpSocket::bind(at).with_context(|| format!("cannot receive at {at}"))?;
     socket.connect(from)?;
-    // The way to the sender may be new to both.
-    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    // The way to the sender may be new to both, and he may not be there yet, which is told at once.
+    let pause = Duration::from_millis(200);
+    socket.set_read_timeout(Some(pause))?;
     let mut buffer = [0; LEN];
     let mut first = None;
     for _ in 0..50 {
+        let asked = Instant::now();
         let _ = socket.send(b"?");
         if let Ok(LEN) = socket.recv(&mut buffer) {
             first = Some(now());
             break;
         }
+        std::thread::sleep(pause.saturating_sub(asked.elapsed()));
     }
     let mut last_at = first.context("no pulse comes")?;
     socket.set_read_timeout(Some(END))?;
