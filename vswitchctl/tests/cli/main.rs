@@ -90,7 +90,10 @@ _vswitchctl_with_names vswitchctl we set
 printf '%s,' \"${{COMPREPLY[@]}}\"
 "
     );
-    let done = std::process::Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+    // In a file: an argument is at most 128 KiB (execve(2)).
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    let done = std::process::Command::new("bash").arg("--norc").arg(file.path()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert_eq!(out, "web,west,", "{err}");
 }
