@@ -70,28 +70,23 @@ impl Drop for Frame {
 
 impl Region {
     /// `n_frames` frames, each `stride` bytes after the one before; no handle to any of them.
-    /// `prepare` sees the memory before it is touched.
-    ///
-    /// # Panics
-    /// When the address space cannot hold them.
+    /// `prepare` sees the memory before it is touched. `None`: there is no memory to be had, or the
+    /// address space cannot hold them.
     pub(super) fn new(
         n_frames: usize,
         (frame_len, stride): (usize, usize),
         prepare: impl FnOnce(Range<*const u8>),
-    ) -> Arc<Self> {
-        let layout = n_frames
-            .checked_mul(stride)
-            .and_then(|len| Layout::from_size_align(len, 4096).ok())
-            .expect("the pool is smaller than the address space");
+    ) -> Option<Arc<Self>> {
+        let len = n_frames.checked_mul(stride).filter(|len| *len > 0)?;
+        let layout = Layout::from_size_align(len, 4096).ok()?;
         // SAFETY: the layout is not empty.
-        let memory = unsafe { alloc::alloc(layout) };
-        let memory = NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout));
+        let memory = NonNull::new(unsafe { alloc::alloc(layout) })?;
         let start = memory.as_ptr().cast_const();
         prepare(start..start.wrapping_add(layout.size()));
         // SAFETY: all of it has just been allocated.
         unsafe { memory.write_bytes(0, layout.size()) };
         let returned = ArrayQueue::new(n_frames);
-        Arc::new(Self { memory, layout, frame_len, stride, returned })
+        Some(Arc::new(Self { memory, layout, frame_len, stride, returned }))
     }
 
     /// # Safety
