@@ -238,7 +238,7 @@ fn full_disk(pods: &mut Pods, state: &Path) -> Result<()> {
     refused(&["port", "add", "x0", "--kind", "packet"])?;
     refused(&add_rules)?;
     let n_rules = || -> Result<usize> {
-        Ok(pods.control.text(&["flow", "list"])?.lines().filter(|line| line.contains("table=9")).count())
+        Ok(pods.control.text(&["flow", "dump"])?.lines().filter(|line| line.contains("table=9")).count())
     };
     ensure!(n_rules()? == 0, "a part of what was refused is there");
     ensure!(pods.control.ports()?.iter().all(|port| port.name != "x0"), "the port is there");
@@ -306,7 +306,7 @@ fn without_memory_a_port_is_refused_and_all_else_goes_on() -> Result<()> {
     on_pods("without_memory_a_port_is_refused_and_all_else_goes_on", &[By::Packet, By::Packet], |pods| {
         recovered(pods, "before", 1, 2)?;
         pods.host.ip(&["link", "add", "x0", "type", "veth", "peer", "name", "y0"])?;
-        pods.host.ip(&["link", "set", "dev", "x0", "up"])?;
+        pods.host.ip(&["link", "set", "dev", "x0", "mtu", "3000", "up"])?;
         let pid = pods.daemon.pid().to_string();
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
@@ -315,7 +315,8 @@ fn without_memory_a_port_is_refused_and_all_else_goes_on() -> Result<()> {
             let mut command = std::process::Command::new("prlimit");
             command::output(command.args(["--pid", &pid, &format!("--as={limit}:")]), SHORT).map(drop)
         };
-        // Less than the 32 MiB of a memory of frames; more than it wants for a few threads.
+        // Less than the 64 MiB of a memory of long frames, which are more than the allocator has set aside; enough
+        // for a few threads.
         limit(&((size + (16 << 10)) << 10).to_string())?;
         let finished = pods.control.attempt(&["port", "add", "x0", "--kind", "afxdp"])?;
         let complaint = command::complaint(&finished);

@@ -140,6 +140,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     if let (Some(stand_in), Some(names)) = (stand_in, host.with(|host| host.owned_uplink()).await) {
         stand_in.abort();
         StandIn::withdraw(&names).await;
+        host.with(Host::release_wire).await;
     }
     host.with(Host::end_protocols).await;
     // Others need not wait until they miss this host.

@@ -268,12 +268,14 @@ impl Host {
 
     /// What packets of a bridge see now.
     pub fn snapshot_of(&self, bridge: &Bridge) -> Snapshot {
+        // Tunnels are of the first bridge: here their packets are like others.
+        let is_below = self.is_uplinks(bridge.id);
         Snapshot {
             bridge: bridge.id,
             epoch: bridge.epoch,
             tables: Arc::clone(&bridge.tables),
             ports: Arc::clone(&bridge.port_table),
-            underlay: Arc::clone(&self.underlay),
+            underlay: if is_below { Arc::default() } else { Arc::clone(&self.underlay) },
         }
     }
 

@@ -180,7 +180,7 @@ impl Host {
             }
             IpAddr::V6(ip) => (
                 format!("ipv6,ipv6_dst={ip}"),
-                format!("icmp6,icmp_type=135,nd_target={ip}"),
+                format!("icmp6,icmp_type=135,icmp_code=0,nd_target={ip}"),
                 "icmp6,icmp_type=136".to_owned(),
             ),
         };
@@ -246,6 +246,14 @@ impl Host {
         Ok(())
     }
 
+    /// Gives the uplink's frames to the host, before the process ends: what it had takes its time to go.
+    pub fn release_wire(&mut self) {
+        if self.owned_uplink().is_some() {
+            self.has_wire.send_replace(false);
+            self.detach(WIRE);
+        }
+    }
+
     /// Makes the internal port again when somebody has deleted it.
     pub(super) fn tend_internal(&mut self) {
         let gone = self.dataplane.ports().into_iter().any(|status| status.gone && id(&status) == HOST);
@@ -273,4 +281,133 @@ impl Host {
 /// Which port it is.
 pub(super) fn id(status: &dataplane::PortStatus) -> PortId {
     PortId::new(status.bridge, status.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use dataplane::{Dataplane, DataplaneConfig, PortStatus};
+    use flowtable::build::{self, Host as Station};
+
+    use super::*;
+    use crate::{
+        bfd::Timing,
+        host::{Identity, Mode},
+        state::StateDir,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A host whose wire, and whose own port, are queues.
+    fn host(address: IpAddr, is_own: bool) -> (Host, MemoryPort, MemoryPort) {
+        let prefix_len = if address.is_ipv4() { 24 } else { 64 };
+        let identity = Identity {
+            chassis: "h1".to_owned(),
+            hostname: "h1".to_owned(),
+            endpoint: Some(("eth0".to_owned(), address)),
+            internal_port: Some("eth0-host".to_owned()),
+            own_address: is_own.then_some(OwnAddress { address, prefix_len, gateway: None }),
+            encap_types: vec![TunnelKind::Geneve, TunnelKind::Vxlan],
+            tunnel_peers: Vec::new(),
+            controller: None,
+            liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
+        };
+        let dataplane = Dataplane::start(DataplaneConfig::default()).unwrap();
+        let mut host = Host::start(identity, dataplane, StateDir::none(), Mode::Network).unwrap();
+        let (wire, own) = (MemoryPort::new(64), MemoryPort::new(64));
+        for (port, name, memory) in [(HOST, "eth0-host", &own), (WIRE, "eth0", &wire)] {
+            let device = Device::Memory(memory.clone());
+            host.dataplane.attach(PortSpec { port, name: name.to_owned(), device }).unwrap();
+        }
+        host.ports_changed();
+        (host, wire, own)
+    }
+
+    fn status(host: &Host, port: PortId) -> PortStatus {
+        host.dataplane.ports().into_iter().find(|status| id(status) == port).unwrap()
+    }
+
+    fn ends(family: u8) -> (Station, Station) {
+        if family == 4 { (Station::v4(9), Station::v4(1)) } else { (Station::v6(9), Station::v6(1)) }
+    }
+
+    #[test]
+    fn what_is_tunnelled_goes_to_the_tunnels_and_all_else_to_the_host() {
+        for family in [4, 6] {
+            let (far, near) = ends(family);
+            let (host, wire, own) = host(near.ip, false);
+            let to = |port| Station { port, ..near };
+            for (n, port) in (1..).zip([6081, 4789]) {
+                wire.inject(&build::udp(&far, &to(port), &[0; 64])).unwrap();
+                let until = Instant::now() + PATIENCE;
+                while status(&host, UPLINK.into()).counters.rx_packets < n {
+                    assert!(Instant::now() < until, "port {port} of IPv{family} does not go to the tunnels");
+                }
+            }
+            let datagram = build::udp(&far, &to(6081), &[7; 3000]);
+            let mut others = vec![
+                build::udp(&far, &to(53), &[0; 64]),
+                build::tcp(&far, &to(6081), 2, &[]),
+                build::vlan(&build::udp(&far, &to(6081), &[0; 64]), 0x8100, 5),
+                build::icmp_echo(&far, &near, false, 1, 1, &[0; 56]),
+            ];
+            others.extend(build::fragments(&datagram, 1, 1480));
+            for frame in &others {
+                wire.inject(frame).unwrap();
+                assert_eq!(own.receive_within(PATIENCE).as_ref(), Some(frame), "IPv{family}");
+                own.inject(frame).unwrap();
+                assert_eq!(wire.receive_within(PATIENCE).as_ref(), Some(frame), "IPv{family}, out");
+            }
+            for port in [WIRE, HOST, TUNNELS] {
+                let counters = status(&host, port).counters;
+                assert_eq!(counters.rx_packets, counters.rx_forwarded + counters.rx_dropped, "{port}");
+                assert_eq!(counters.rx_dropped, 0, "{port}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_for_an_address_of_the_switchs_own_goes_to_the_station() {
+        for family in [4, 6] {
+            let (far, near) = ends(family);
+            let (host, wire, own) = host(near.ip, true);
+            let (_, station) = host.station().unwrap();
+            let ping = build::icmp_echo(&far, &near, false, 1, 1, &[0; 56]);
+            let mut frames = vec![ping.clone()];
+            if family == 4 {
+                frames.push(build::arp(1, &far, &near));
+            }
+            for frame in &frames {
+                for side in [&wire, &own] {
+                    side.inject(frame).unwrap();
+                    assert_eq!(station.receive_within(PATIENCE).as_ref(), Some(frame), "IPv{family}");
+                }
+            }
+            if family == 4 {
+                // Who asks for others, or answers, may mean the host.
+                let (others, answer) = (build::arp(1, &near, &Station::v4(3)), build::arp(2, &far, &near));
+                wire.inject(&others).unwrap();
+                assert_eq!(own.receive_within(PATIENCE), Some(others));
+                wire.inject(&answer).unwrap();
+                assert_eq!(own.receive_within(PATIENCE).as_ref(), Some(&answer));
+                assert_eq!(station.receive_within(PATIENCE), Some(answer));
+            }
+            station.inject(&ping).unwrap();
+            assert_eq!(wire.receive_within(PATIENCE).as_ref(), Some(&ping));
+            assert_eq!(own.receive_within(PATIENCE), Some(ping));
+        }
+    }
+
+    #[test]
+    fn the_uplinks_bridge_is_nobodys_to_change() {
+        let (mut host, ..) = host([192, 0, 2, 1].into(), false);
+        assert_eq!(host.bridge("").unwrap().id(), BridgeId::FIRST, "there is one that can be meant");
+        assert!(host.bridge(UPLINK_BRIDGE).is_err() && host.visible_bridge(UPLINK_BRIDGE).is_ok());
+        for name in ["eth0", "eth0-host", UPLINK_NAME, TUNNELS_NAME, STATION_NAME] {
+            assert!(matches!(host.remove_port(name), Err(PortError::IsUplink(_))), "{name}");
+        }
+        host.release_wire();
+        assert!(!*host.has_wire().borrow() && host.wire_facts().is_none());
+    }
 }

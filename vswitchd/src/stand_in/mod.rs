@@ -44,6 +44,8 @@ pub struct StandIn {
     handle: Handle,
     /// Addresses that were given to it here.
     given: BTreeSet<(IpAddr, u8)>,
+    /// It has the uplink's neighbours.
+    has_neighbours: bool,
     events: futures::channel::mpsc::UnboundedReceiver<(
         NetlinkMessage<RouteNetlinkMessage>,
         rtnetlink::sys::SocketAddr,
@@ -76,7 +78,7 @@ impl StandIn {
         ];
         let (connection, handle, events) = new_multicast_connection(&groups)?;
         tokio::spawn(connection);
-        let mut stand_in = Self { names, handle, given: BTreeSet::new(), events };
+        let mut stand_in = Self { names, handle, given: BTreeSet::new(), has_neighbours: false, events };
         patiently(host, |host| host.attach_internal()).await?;
         stand_in.align(false).await?;
         patiently(host, |host| host.attach_wire()).await?;
@@ -133,9 +135,11 @@ impl StandIn {
         }
         let from = uplink.map(|uplink| uplink.index);
         self.take_addresses(own.index, from).await?;
-        if let Some(from) = from.filter(|_| is_attached) {
+        if let Some(from) = from.filter(|_| is_attached && !self.has_neighbours) {
             self.take_neighbours(own.index, from).await?;
         }
+        // From then on it finds out by itself.
+        self.has_neighbours = is_attached;
         self.take_routes(own.index, from.filter(|_| is_attached)).await
     }
 
