@@ -39,7 +39,9 @@ fn of_unit() -> Result<u64> {
     names
         .map(|name| {
             let found = NUMBERS.iter().find(|(known, _)| *known == name);
-            Ok(1 << found.with_context(|| format!("a capability that this test does not know: {name}"))?.1)
+            let number =
+                found.with_context(|| format!("a capability that this test does not know: {name}"))?.1;
+            anyhow::Ok(1_u64 << number)
         })
         .sum()
 }

@@ -259,7 +259,9 @@ mod tests {
         let bare = "//! Doc.\nfn a() {\n    let x = 1;\n    unsafe { b() }\n}\n";
         assert_eq!(
             findings("flowtable/src/x.rs", bare),
-            ["unsafe may only be in dataplane's sys/ and buffer pool, flowtable's hints, and confinement's install.rs"]
+            [
+                "unsafe may only be in dataplane's sys/ and buffer pool, flowtable's hints, and confinement's install.rs"
+            ]
         );
         assert_eq!(findings("dataplane/src/sys/x.rs", bare), ["unsafe without a `SAFETY:` comment above it"]);
         let good = "//! Doc.\nfn a() {\n    // SAFETY: b has no demands,\n    // says its doc.\n    #[x]\n    let y =\n        unsafe { b() };\n}\n";
