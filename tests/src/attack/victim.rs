@@ -75,7 +75,8 @@ pub(super) fn ask(fabric: &Fabric, duration: Duration, rate: u32) -> Result<Fare
     let times = thread::scope(|scope| -> Result<Vec<Duration>> {
         scope.spawn(|| answer(&answering, &is_over));
         let start = Instant::now();
-        let hearing = scope.spawn(|| hear(&asking, start, n_asked, duration));
+        let socket = &asking;
+        let hearing = scope.spawn(move || hear(socket, start, n_asked, duration));
         for number in 0..n_asked {
             let due = duration.mul_f64(number as f64 / n_asked as f64);
             thread::sleep(due.saturating_sub(start.elapsed()));
