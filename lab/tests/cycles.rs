@@ -2,6 +2,7 @@
 //! controller and hosts of one process. `cargo xtask soak --cycles N` runs it for long and holds the memory against the goal.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 use std::{
     env, fs,
