@@ -223,6 +223,7 @@ impl<'a> Siege<'a> {
             busy
         })?;
         thread::sleep(SETTLE);
+        self.wait_for_account()?;
         let before = (self.counted()?, memory_kib(pid)?);
         is_over.store(false, Relaxed);
         let (n_sent, most, attacked) = thread::scope(|scope| {
