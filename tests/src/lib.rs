@@ -26,6 +26,7 @@ pub mod control;
 pub mod daemon;
 pub mod docker;
 pub mod fabric;
+pub mod gap;
 pub mod gateway;
 pub mod guest;
 pub mod image;

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,8 +29,9 @@ use crate::{
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
     service::{self, EndpointServer, Metrics, Service, Socket},
+    stand_in::StandIn,
     state::StateDir,
-    underlay,
+    tunnel_endpoint, underlay,
 };
 
 /// Folder of the state directory with the containers' interfaces.
@@ -93,6 +95,15 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
         tokio::task::spawn_blocking(move || holder.wait_for_turn()).await??;
     }
     begin(&host, holder).await?;
+    let stand_in = StandIn::begin(&host).await.context("--uplink-mode owned")?;
+    if stand_in.is_some() {
+        underlay::look_ahead(&host).await;
+    }
+    if let Some((own, port)) = host.with(|host| host.station()).await {
+        let host = host.clone();
+        let run = move || tunnel_endpoint::run(&host, &own, &port);
+        thread::Builder::new().name("endpoint".to_owned()).spawn(run)?;
+    }
     // The daemon before is ending.
     let socket = socket.map_or_else(|| Socket::replace(&options.socket), Ok)?;
     let metrics = match options.metrics.filter(|_| successor.is_some()) {
@@ -108,6 +119,7 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
     let underlay = async move { if is_real { underlay::run(followed).await } else { Ok(()) } };
     let underlay = tokio::spawn(underlay);
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
+    let stand_in = stand_in.map(|stand_in| tokio::spawn(stand_in.follow(host.clone())));
     if let Some(listener) = metrics {
         tokio::spawn(http::serve(listener, Metrics::new(host.clone())));
     }
@@ -126,6 +138,11 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
         failed = housekeeping => failed??,
     }
     notify::tell(notify::State::Stopping);
+    if let (Some(stand_in), Some(names)) = (stand_in, host.with(|host| host.owned_uplink()).await) {
+        stand_in.abort();
+        StandIn::withdraw(&names).await;
+        host.with(Host::release_wire).await;
+    }
     host.with(Host::end_protocols).await;
     // Others need not wait until they miss this host.
     tokio::task::spawn_blocking(move || bfd.end()).await?;
@@ -321,7 +338,18 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
         (options.endpoint(), (!controllers.is_empty()).then(|| controllers.join(", ")));
     let (encap_types, tunnel_peers) = (options.encap_type.clone(), options.tunnel_peer.clone());
     let liveness = options.liveness();
-    Ok(Identity { chassis, hostname, endpoint, encap_types, tunnel_peers, controller, liveness })
+    let (internal_port, own_address) = (options.internal(), options.own_address());
+    Ok(Identity {
+        chassis,
+        hostname,
+        endpoint,
+        internal_port,
+        own_address,
+        encap_types,
+        tunnel_peers,
+        controller,
+        liveness,
+    })
 }
 
 /// The way to the controllers, if there are any, with who this host is.

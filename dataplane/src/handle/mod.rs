@@ -32,6 +32,7 @@ use crate::{
     balance::Balancer,
     config::{AfXdpConfig, DataplaneConfig, Pin, PortId},
     keep::Beginning,
+    numa::Nodes,
     pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
     port::{
         afxdp::Memories,
@@ -89,6 +90,7 @@ pub struct Dataplane {
     last_reading: Mutex<Option<Reading>>,
     af_xdp: AfXdpConfig,
     memories: Memories,
+    nodes: Nodes,
     beginning: Beginning,
     /// Another process still forwards: some ports are its alone.
     is_waiting: AtomicBool,
@@ -129,6 +131,7 @@ impl Dataplane {
             last_reading: Mutex::default(),
             af_xdp: config.af_xdp,
             memories: Memories::default(),
+            nodes: Nodes::of_machine(),
             is_waiting: AtomicBool::new(beginning.is_successor),
             beginning,
         };

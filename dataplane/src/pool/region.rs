@@ -78,27 +78,22 @@ impl Region {
     /// `n_frames` frames, each `stride` bytes after the one before; no handle to any of them.
     /// `prepare` sees the memory before it is touched. Nothing touches it here: what is zero anyway
     /// need not be written, so a frame that is never used is never there, and a worker begins at once.
-    ///
-    /// # Panics
-    /// When the address space cannot hold them.
+    /// `None`: there is no memory to be had, or the address space cannot hold them.
     pub(super) fn new(
         n_frames: usize,
         (frame_len, stride): (usize, usize),
         prepare: impl FnOnce(Range<*const u8>),
-    ) -> Arc<Self> {
-        let (len, layout) = n_frames
-            .checked_mul(stride)
-            .and_then(|len| Some((len, Layout::from_size_align(len.checked_add(PAGE)?, 1).ok()?)))
-            .expect("the pool is smaller than the address space");
+    ) -> Option<Arc<Self>> {
+        let len = n_frames.checked_mul(stride).filter(|len| *len > 0)?;
+        let layout = Layout::from_size_align(len.checked_add(PAGE)?, 1).ok()?;
         // A larger alignment would have the allocator write the zeros. SAFETY: the layout is not empty.
-        let start = unsafe { alloc::alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| alloc::handle_alloc_error(layout));
+        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
         // SAFETY: less than a page further, and there is a page more than needed.
         let memory = unsafe { start.add(start.align_offset(PAGE)) };
         let first = memory.as_ptr().cast_const();
         prepare(first..first.wrapping_add(len));
         let returned = ArrayQueue::new(n_frames);
-        Arc::new(Self { memory, len, allocated: (start, layout), frame_len, stride, returned })
+        Some(Arc::new(Self { memory, len, allocated: (start, layout), frame_len, stride, returned }))
     }
 
     /// # Safety

@@ -70,6 +70,8 @@ pub async fn run(
             hostname: chassis.clone(),
             chassis: chassis.clone(),
             endpoint,
+            internal_port: None,
+            own_address: None,
             encap_types: vec![TunnelKind::Geneve],
             tunnel_peers: Vec::new(),
             controller: Some(controller.clone()),
