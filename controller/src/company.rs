@@ -16,6 +16,7 @@ use prost::Message;
 use crate::{
     chassis::{Elsewhere, settle_claims},
     controller::{Controller, Ending},
+    state::Refusal,
     store::Revision,
 };
 
@@ -68,65 +69,127 @@ fn is_ending(controller: &Controller) -> bool {
     controller.ending().borrow().is_some()
 }
 
-/// Takes over what the others write, and binds what they have made for hosts that are here.
 fn follow(controller: &Controller) {
-    let mut seen = Revision::ZERO;
+    let mut follower = Follower::default();
     while !is_ending(controller) {
         let at = controller.state().revision();
         let is_news = controller.store().wait_beyond(at, WAIT);
-        let taken = if is_news { controller.catch_up() } else { Ok(()) };
-        let now = controller.state().revision();
-        let settled = taken.and_then(|()| if now > seen { settle_claims(controller) } else { Ok(()) });
-        match settled {
-            Ok(()) => seen = now,
-            Err(refusal) => {
-                tracing::debug!(%refusal, "not in step with the others");
-                std::thread::sleep(TELL);
-            }
+        if let Err(refusal) = follower.follow(controller, is_news) {
+            tracing::debug!(%refusal, "not in step with the others");
+            std::thread::sleep(TELL);
         }
     }
 }
 
-/// What is known of another controller.
-struct Other {
-    told: Vec<u8>,
-    since: Instant,
-}
-
-/// Tells which hosts are here, and hears which are with others.
 fn tell(controller: &Controller) {
     let who = format!(
         "{:016x}",
         std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
     );
-    let mut others: HashMap<String, Other> = HashMap::new();
-    let (mut told, mut told_at, mut beat) = (None, Instant::now(), 0);
-    let mut heard_at = Instant::now();
+    let mut company = Company::new(who, Instant::now());
     while !is_ending(controller) {
-        let here = controller.registry.here();
-        if told.as_ref() != Some(&here) || told_at.elapsed() >= REMIND {
-            beat += 1;
-            match controller.store().share(&who, encode(beat, &here)) {
-                Ok(heard) => {
-                    (told, told_at) = (Some(here), Instant::now());
-                    heard_at = told_at;
-                    controller.set_cut_off(false);
-                    hear(&mut others, heard, controller);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the others are not told of hosts");
-                    controller.set_cut_off(heard_at.elapsed() > SILENCE);
-                }
-            }
-            if controller.registry.set_elsewhere(elsewhere(&others)) {
-                controller.receipts.changed();
-            }
-        }
+        company.tell(controller, Instant::now());
         std::thread::sleep(TELL);
     }
-    // Then hosts are not looked for here.
-    if let Err(error) = controller.store().unshare(&who) {
-        tracing::debug!(%error, "the others are not told of the end");
+    company.leave(controller);
+}
+
+/// How far a controller has followed the others; whoever runs it waits for news of the store.
+#[derive(Debug, Default)]
+pub struct Follower {
+    seen: Revision,
+}
+
+impl Follower {
+    /// Takes over what the others have written, if there is news, and binds what they have made for
+    /// hosts that are here.
+    ///
+    /// # Errors
+    /// The store does not answer, or the controller ends; it is to be tried again.
+    pub fn follow(&mut self, controller: &Controller, is_news: bool) -> Result<(), Refusal> {
+        if is_news {
+            controller.catch_up()?;
+        }
+        let now = controller.state().revision();
+        if now > self.seen {
+            settle_claims(controller)?;
+        }
+        self.seen = now;
+        Ok(())
+    }
+}
+
+/// What is known of another controller.
+#[derive(Debug)]
+struct Other {
+    told: Vec<u8>,
+    since: Instant,
+}
+
+/// What a controller and the others tell each other of hosts; whoever runs it calls several times
+/// a second.
+#[derive(Debug)]
+pub struct Company {
+    who: String,
+    others: HashMap<String, Other>,
+    told: Option<BTreeMap<String, Elsewhere>>,
+    told_at: Instant,
+    beat: u64,
+    heard_at: Instant,
+}
+
+impl Company {
+    /// Of a controller that is called so among the others.
+    pub fn new(who: String, now: Instant) -> Self {
+        Self { who, others: HashMap::new(), told: None, told_at: now, beat: 0, heard_at: now }
+    }
+
+    /// Tells which hosts are here, where that is new, and hears which are with others.
+    pub fn tell(&mut self, controller: &Controller, now: Instant) {
+        let here = controller.registry.here();
+        let is_news = self.told.as_ref() != Some(&here) || now.duration_since(self.told_at) >= REMIND;
+        if !is_news {
+            return;
+        }
+        self.beat += 1;
+        match controller.store().share(&self.who, encode(self.beat, &here)) {
+            Ok(heard) => {
+                (self.told, self.told_at, self.heard_at) = (Some(here), now, now);
+                controller.set_cut_off(false);
+                self.hear(heard, controller, now);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the others are not told of hosts");
+                controller.set_cut_off(now.duration_since(self.heard_at) > SILENCE);
+            }
+        }
+        if controller.registry.set_elsewhere(elsewhere(&self.others, now)) {
+            controller.receipts.changed();
+        }
+    }
+
+    /// Takes back what was told: then hosts are not looked for here.
+    pub fn leave(&self, controller: &Controller) {
+        if let Err(error) = controller.store().unshare(&self.who) {
+            tracing::debug!(%error, "the others are not told of the end");
+        }
+    }
+
+    /// Takes note of what the others have told.
+    fn hear(&mut self, heard: BTreeMap<String, Vec<u8>>, controller: &Controller, now: Instant) {
+        self.others.retain(|who, _| heard.contains_key(who));
+        for (who, told) in heard {
+            match self.others.get_mut(&who) {
+                Some(other) if other.told == told => {
+                    if now.duration_since(other.since) > FORGET {
+                        // He may be cut off, and tells it again when he is not.
+                        let _ = controller.store().unshare(&who);
+                    }
+                }
+                Some(other) => *other = Other { told, since: now },
+                None => drop(self.others.insert(who, Other { told, since: now })),
+            }
+        }
     }
 }
 
@@ -139,27 +202,10 @@ fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
     Told { beat, chassis: chassis.collect() }.encode_to_vec()
 }
 
-/// Takes note of what the others have told.
-fn hear(others: &mut HashMap<String, Other>, heard: BTreeMap<String, Vec<u8>>, controller: &Controller) {
-    others.retain(|who, _| heard.contains_key(who));
-    for (who, told) in heard {
-        match others.get_mut(&who) {
-            Some(other) if other.told == told => {
-                if other.since.elapsed() > FORGET {
-                    // He may be cut off, and tells it again when he is not.
-                    let _ = controller.store().unshare(&who);
-                }
-            }
-            Some(other) => *other = Other { told, since: Instant::now() },
-            None => drop(others.insert(who, Other { told, since: Instant::now() })),
-        }
-    }
-}
-
 /// Hosts that are connected to others, as far as these are believed.
-fn elsewhere(others: &HashMap<String, Other>) -> BTreeMap<String, Elsewhere> {
+fn elsewhere(others: &HashMap<String, Other>, now: Instant) -> BTreeMap<String, Elsewhere> {
     let mut all: BTreeMap<String, Elsewhere> = BTreeMap::new();
-    for other in others.values().filter(|other| other.since.elapsed() < SILENCE) {
+    for other in others.values().filter(|other| now.duration_since(other.since) < SILENCE) {
         let Ok(told) = Told::decode(other.told.as_slice()) else { continue };
         for ToldChassis { id, incarnation, applied } in told.chassis {
             let said = Elsewhere { incarnation, applied: Revision::new(applied) };
@@ -195,11 +241,11 @@ mod tests {
             ("b".to_owned(), other(told(1, &[("h1", 2, 4)]), now)),
             ("c".to_owned(), other(vec![0xff], now)),
         ]);
-        let all = elsewhere(&others);
+        let all = elsewhere(&others, now);
         assert_eq!(all["h1"], Elsewhere { incarnation: 2, applied: Revision::new(4) });
         assert_eq!(all["h2"].applied, Revision::new(3));
         let Some(long_ago) = now.checked_sub(2 * SILENCE) else { return };
         others.get_mut("b").unwrap().since = long_ago;
-        assert_eq!(elsewhere(&others)["h1"].applied, Revision::new(9));
+        assert_eq!(elsewhere(&others, now)["h1"].applied, Revision::new(9));
     }
 }

@@ -15,6 +15,7 @@ mod deny;
 mod instructions;
 mod packages;
 mod progress;
+mod sim;
 mod soak;
 mod test;
 mod tidy;
@@ -40,6 +41,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Soak(soak::Soak),
+    Sim(sim::Sim),
     Bench(bench::Bench),
     Ci(ci::Ci),
     Tidy(tidy::Tidy),
@@ -73,6 +75,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Sim(sim) => sim.run(),
         Command::Bench(bench) => bench.run(),
         Command::Ci(ci) => ci.run(),
         Command::Tidy(tidy) => tidy.run(),

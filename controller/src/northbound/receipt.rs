@@ -65,7 +65,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 }
 
 /// The receipt as it stands.
-fn receipt(controller: &Controller, revision: Revision) -> pb::GetReceiptResponse {
+pub(super) fn receipt(controller: &Controller, revision: Revision) -> pb::GetReceiptResponse {
     let affected = controller.receipts.affected(revision);
     let chassis: BTreeSet<String> = match &affected {
         Affected::Unknown => BTreeSet::new(),
