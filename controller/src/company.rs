@@ -25,6 +25,8 @@ const TELL: Duration = Duration::from_millis(200);
 /// How often it is told that there is nothing new.
 const REMIND: Duration = Duration::from_secs(1);
 /// Whoever has told nothing for so long is not believed any more.
+const BELIEF: Duration = Duration::from_secs(3);
+/// Whoever has heard nothing for so long sends hosts away.
 const SILENCE: Duration = Duration::from_secs(5);
 /// And what he has told is cleared away after so long.
 const FORGET: Duration = Duration::from_secs(120);
@@ -136,35 +138,52 @@ pub struct Company {
     told_at: Instant,
     beat: u64,
     heard_at: Instant,
+    /// Who is elsewhere has changed, and ports that are claimed here have not followed yet.
+    is_unsettled: bool,
 }
 
 impl Company {
     /// Of a controller that is called so among the others.
     pub fn new(who: String, now: Instant) -> Self {
-        Self { who, others: HashMap::new(), told: None, told_at: now, beat: 0, heard_at: now }
+        Self {
+            who,
+            others: HashMap::new(),
+            told: None,
+            told_at: now,
+            beat: 0,
+            heard_at: now,
+            is_unsettled: false,
+        }
     }
 
-    /// Tells which hosts are here, where that is new, and hears which are with others.
+    /// Tells which hosts are here, where that is new, and hears which are with others; ports that
+    /// are claimed here, and whose holders are gone, are taken over.
     pub fn tell(&mut self, controller: &Controller, now: Instant) {
-        let here = controller.registry.here();
-        let is_news = self.told.as_ref() != Some(&here) || now.duration_since(self.told_at) >= REMIND;
-        if !is_news {
-            return;
-        }
-        self.beat += 1;
-        match controller.store().share(&self.who, encode(self.beat, &here)) {
-            Ok(heard) => {
-                (self.told, self.told_at, self.heard_at) = (Some(here), now, now);
-                controller.set_cut_off(false);
-                self.hear(heard, controller, now);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the others are not told of hosts");
-                controller.set_cut_off(now.duration_since(self.heard_at) > SILENCE);
+        let here = here(controller);
+        if self.told.as_ref() != Some(&here) || now.duration_since(self.told_at) >= REMIND {
+            self.beat += 1;
+            match controller.store().share(&self.who, encode(self.beat, &here)) {
+                Ok(heard) => {
+                    (self.told, self.told_at, self.heard_at) = (Some(here), now, now);
+                    controller.set_cut_off(false);
+                    self.hear(heard, controller, now);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the others are not told of hosts");
+                    controller.set_cut_off(now.duration_since(self.heard_at) > SILENCE);
+                }
             }
         }
         if controller.registry.set_elsewhere(elsewhere(&self.others, now)) {
             controller.receipts.changed();
+            self.is_unsettled = true;
+        }
+        if self.is_unsettled {
+            let settled = settle_claims(controller);
+            self.is_unsettled = settled.is_err();
+            if let Err(refusal) = settled {
+                tracing::debug!(%refusal, "ports of hosts that are gone are taken over later");
+            }
         }
     }
 
@@ -193,6 +212,21 @@ impl Company {
     }
 }
 
+/// The hosts that are here, and what they forward by: what was compiled last, where they have all of it
+/// that concerns them. Others may have compiled some revisions as one, and then ask for the last of these.
+fn here(controller: &Controller) -> BTreeMap<String, Elsewhere> {
+    // First: then what it is about has been published.
+    let compiled = controller.receipts.newest().unwrap_or(Revision::ZERO);
+    let mut here = controller.registry.here();
+    for (id, said) in &mut here {
+        let has_all = controller.registry.view_revision(id).is_some_and(|view| said.applied >= view);
+        if has_all {
+            said.applied = said.applied.max(compiled);
+        }
+    }
+    here
+}
+
 fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
     let chassis = here.iter().map(|(id, said)| ToldChassis {
         id: id.clone(),
@@ -205,7 +239,7 @@ fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
 /// Hosts that are connected to others, as far as these are believed.
 fn elsewhere(others: &HashMap<String, Other>, now: Instant) -> BTreeMap<String, Elsewhere> {
     let mut all: BTreeMap<String, Elsewhere> = BTreeMap::new();
-    for other in others.values().filter(|other| now.duration_since(other.since) < SILENCE) {
+    for other in others.values().filter(|other| now.duration_since(other.since) < BELIEF) {
         let Ok(told) = Told::decode(other.told.as_slice()) else { continue };
         for ToldChassis { id, incarnation, applied } in told.chassis {
             let said = Elsewhere { incarnation, applied: Revision::new(applied) };
@@ -244,7 +278,7 @@ mod tests {
         let all = elsewhere(&others, now);
         assert_eq!(all["h1"], Elsewhere { incarnation: 2, applied: Revision::new(4) });
         assert_eq!(all["h2"].applied, Revision::new(3));
-        let Some(long_ago) = now.checked_sub(2 * SILENCE) else { return };
+        let Some(long_ago) = now.checked_sub(2 * BELIEF) else { return };
         others.get_mut("b").unwrap().since = long_ago;
         assert_eq!(elsewhere(&others, now)["h1"].applied, Revision::new(9));
     }

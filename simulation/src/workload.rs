@@ -39,7 +39,9 @@ pub(crate) fn foundation(random: &mut Random) -> Vec<Op> {
         }
     }
     ops.extend((0..SETS).map(|id| Op::Set(id, members(random))));
-    ops.extend((0..GROUPS).map(|id| Op::Group(id, Group { ports: BTreeSet::new(), drops: random.percent(10) })));
+    ops.extend(
+        (0..GROUPS).map(|id| Op::Group(id, Group { ports: BTreeSet::new(), drops: random.percent(10) })),
+    );
     ops
 }
 

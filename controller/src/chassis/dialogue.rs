@@ -50,6 +50,10 @@ pub struct Dialogue {
     later: Mutex<Later>,
 }
 
+/// What is to be said next is the whole view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NeedsWhole;
+
 /// What the chassis has heard of neighbours that has to wait, by router port and address, and
 /// when its turn is.
 #[derive(Default)]
@@ -152,23 +156,35 @@ impl Dialogue {
     /// # Concurrency
     /// May wait for the compiler.
     pub fn say(&self) -> Option<pb::SyncResponse> {
-        let update = match self.controller.registry.take(&self.chassis, self.session) {
-            Ok(Some(News::Whole)) => self.whole(),
-            Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() => {
-                Some(encode::delta(revision, *delta))
-            }
-            Ok(Some(News::Changes(..)) | None) | Err(Superseded) => None,
-        }?;
-        self.sent.store(update.revision, Ordering::Release);
-        Some(update)
+        self.say_at_once().unwrap_or_else(|NeedsWhole| self.say_all())
     }
 
-    fn whole(&self) -> Option<pb::SyncResponse> {
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// It has to be the whole view.
+    pub(super) fn say_at_once(&self) -> Result<Option<pb::SyncResponse>, NeedsWhole> {
+        match self.controller.registry.take(&self.chassis, self.session) {
+            Ok(Some(News::Whole)) => Err(NeedsWhole),
+            Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() => {
+                Ok(Some(self.saying(encode::delta(revision, *delta))))
+            }
+            Ok(Some(News::Changes(..)) | None) | Err(Superseded) => Ok(None),
+        }
+    }
+
+    /// The whole view; may wait for the compiler.
+    pub(super) fn say_all(&self) -> Option<pb::SyncResponse> {
         let network = self.controller.network();
         self.controller.registry.begin(&self.chassis, self.session).ok()?;
         let (revision, view) = network.view(&self.chassis);
         drop(network);
-        Some(encode::full(revision, &view))
+        Some(self.saying(encode::full(revision, &view)))
+    }
+
+    fn saying(&self, update: pb::SyncResponse) -> pb::SyncResponse {
+        self.sent.store(update.revision, Ordering::Release);
+        update
     }
 
     /// Why the controller has ended it, if it has.

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{Dialogue, registry::End};
+use super::{Dialogue, dialogue::NeedsWhole, registry::End};
 use crate::{
     access::Caller,
     controller::{Controller, Ending},
@@ -150,7 +150,11 @@ impl Outbound {
     async fn next(&mut self) -> Option<Result<pb::SyncResponse, Status>> {
         loop {
             self.view.borrow_and_update();
-            match blocking(&self.dialogue, Dialogue::say).await {
+            let said = match self.dialogue.say_at_once() {
+                Ok(said) => Ok(said),
+                Err(NeedsWhole) => blocking(&self.dialogue, Dialogue::say_all).await,
+            };
+            match said {
                 Ok(Some(update)) => return Some(Ok(update)),
                 Ok(None) => {}
                 Err(status) => return Some(Err(status)),

@@ -1,6 +1,9 @@
 //! The command behind `cargo xtask sim`.
 
-use std::{process::ExitCode, time::{Duration, Instant}};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use simulation::{

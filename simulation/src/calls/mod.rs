@@ -111,7 +111,8 @@ impl Api {
         let disk = Disk::new(LOG, false);
         let controller = Controller::open_with(disk.link(0), LOG, Access::default());
         let controller = controller.map_err(|error| error.to_string())?;
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let words = Words { random: Random::new(seed) };
         let northbound = Northbound::new(Arc::clone(&controller));
         let mut api =
@@ -139,6 +140,7 @@ impl Api {
                 let done = self.transact(&request)?;
                 if done.is_ok() && !request.validate_only {
                     sense.iter().for_each(|op| self.net.apply(op));
+                    self.net.end();
                 }
                 if self.words.random.percent(15) && is_repeatable(&request) {
                     counts.repeated += 1;
@@ -151,7 +153,10 @@ impl Api {
         counts.refused += u64::from(refused.is_some());
         counts.written += u64::from(after > before);
         if after != self.disk.newest() {
-            return Err(format!("the controller is at revision {after}, the store at {}", self.disk.newest()));
+            return Err(format!(
+                "the controller is at revision {after}, the store at {}",
+                self.disk.newest()
+            ));
         }
         if let Some(status) = refused {
             if after != before {
@@ -179,7 +184,10 @@ impl Api {
         };
         let after = self.revision();
         if answer.revision != after || after > before + 1 || request.validate_only && after != before {
-            return Err(format!("answered with revision {}, {before} before, {after} after: {request:?}", answer.revision));
+            return Err(format!(
+                "answered with revision {}, {before} before, {after} after: {request:?}",
+                answer.revision
+            ));
         }
         if !request.validate_only {
             self.take(request, &answer);
@@ -193,7 +201,11 @@ impl Api {
         // Refused, since it is there, or done without a change.
         let _ = self.northbound.transact_now(&Caller::local(), request.clone());
         let after = self.revision();
-        if after == before { Ok(()) } else { Err(format!("said twice, it made revision {after}: {request:?}")) }
+        if after == before {
+            Ok(())
+        } else {
+            Err(format!("said twice, it made revision {after}: {request:?}"))
+        }
     }
 
     /// A call for one resource.
@@ -212,8 +224,12 @@ impl Api {
                     Ok::<_, Status>((answer.resource, answer.revision))
                 }
                 Asked::Update(pb::Update { resource, update_mask, allow_missing }) => {
-                    let request =
-                        called(pb::UpdateResourceRequest { resource, update_mask, allow_missing, validate_only });
+                    let request = called(pb::UpdateResourceRequest {
+                        resource,
+                        update_mask,
+                        allow_missing,
+                        validate_only,
+                    });
                     let answer = northbound.update_resource(request).await?.into_inner();
                     Ok((answer.resource, answer.revision))
                 }
@@ -295,7 +311,9 @@ impl Api {
         let copy: BTreeMap<_, _> =
             self.copy.iter().map(|(name, resource)| (name.clone(), plain(resource.clone()))).collect();
         for (what, other) in [("the store", &stored), ("what was acknowledged", &copy)] {
-            if let Some(name) = served.keys().chain(other.keys()).find(|name| served.get(*name) != other.get(*name)) {
+            if let Some(name) =
+                served.keys().chain(other.keys()).find(|name| served.get(*name) != other.get(*name))
+            {
                 return Err(format!("{name}: {:?}, {what}: {:?}", served.get(name), other.get(name)));
             }
         }

@@ -1,6 +1,8 @@
 //! What is said to the API: sensible, wrong and hostile.
 
-use ferroflow_proto::northbound::{self as pb, operation::Op as Asked, precondition::Condition, resource::Spec};
+use ferroflow_proto::northbound::{
+    self as pb, operation::Op as Asked, precondition::Condition, resource::Spec,
+};
 
 use crate::{
     model::{Net, Op},
@@ -86,11 +88,15 @@ impl Words {
     fn text(&mut self) -> String {
         match self.random.below(20) {
             0 => "x".repeat(1 << self.random.below(17)),
-            1 => (0..self.random.below(40)).filter_map(|_| char::from_u32(self.random.below(0x11_0000) as u32)).collect(),
+            1 => (0..self.random.below(40))
+                .filter_map(|_| char::from_u32(self.random.below(0x11_0000) as u32))
+                .collect(),
             2 => format!("switches/s{}", self.random.below(6)),
             3 => format!("switches/s{}/ports/p{}", self.random.below(3), self.random.below(9)),
             4 => format!("routers/r{}/ports/q{}", self.random.below(3), self.random.below(9)),
-            5 => format!("10.{}.0.{}/{}", self.random.below(3), self.random.below(300), self.random.below(40)),
+            5 => {
+                format!("10.{}.0.{}/{}", self.random.below(3), self.random.below(300), self.random.below(40))
+            }
             6 => {
                 let mut text = TEXTS[self.random.index(TEXTS.len())].to_owned();
                 text.truncate(text.char_indices().nth(self.random.index(8)).map_or(text.len(), |(at, _)| at));
@@ -163,9 +169,15 @@ impl Words {
             4..=7 => {
                 let paths = self.texts(3);
                 let update_mask = self.random.percent(40).then_some(prost_types::FieldMask { paths });
-                Some(Asked::Update(pb::Update { resource: self.resource(), update_mask, allow_missing: self.random.percent(60) }))
+                Some(Asked::Update(pb::Update {
+                    resource: self.resource(),
+                    update_mask,
+                    allow_missing: self.random.percent(60),
+                }))
             }
-            _ => Some(Asked::Delete(pb::Delete { name: self.text(), allow_missing: self.random.percent(50) })),
+            _ => {
+                Some(Asked::Delete(pb::Delete { name: self.text(), allow_missing: self.random.percent(50) }))
+            }
         };
         pb::Operation { op }
     }
@@ -237,7 +249,10 @@ impl Words {
             }),
             8 => Spec::Chassis(pb::Chassis { encap_ip: self.text(), ..Default::default() }),
             9 => Spec::AddressSet(pb::AddressSet { addresses: self.texts(20) }),
-            10 => Spec::PortGroup(pb::PortGroup { ports: self.texts(5), default_policy: self.random.below(4) as i32 }),
+            10 => Spec::PortGroup(pb::PortGroup {
+                ports: self.texts(5),
+                default_policy: self.random.below(4) as i32,
+            }),
             11 => Spec::LoadBalancer(pb::LoadBalancer {
                 protocol: self.random.below(5) as i32,
                 vips: vec![pb::Vip {
@@ -256,10 +271,18 @@ impl Words {
                 stateless: self.random.percent(50),
                 ..Default::default()
             }),
-            13 => Spec::RouterPolicy(pb::RouterPolicy { priority: self.number(), r#match: self.text(), ..Default::default() }),
+            13 => Spec::RouterPolicy(pb::RouterPolicy {
+                priority: self.number(),
+                r#match: self.text(),
+                ..Default::default()
+            }),
             14 => Spec::DhcpOptions(pb::DhcpOptions::default()),
             15 => Spec::Names(pb::Names::default()),
-            16 => Spec::QosRule(pb::QosRule { priority: self.number(), r#match: self.text(), ..Default::default() }),
+            16 => Spec::QosRule(pb::QosRule {
+                priority: self.number(),
+                r#match: self.text(),
+                ..Default::default()
+            }),
             17 => Spec::LoadBalancerGroup(pb::LoadBalancerGroup { load_balancers: self.texts(3) }),
             _ => Spec::TemplateVariable(pb::TemplateVariable::default()),
         })
@@ -293,7 +316,8 @@ impl Words {
     }
 
     pub(super) fn receipt(&mut self, revision: u64) -> pb::GetReceiptRequest {
-        let revision = if self.random.percent(20) { self.random.number() } else { self.random.below(revision + 2) };
+        let revision =
+            if self.random.percent(20) { self.random.number() } else { self.random.below(revision + 2) };
         pb::GetReceiptRequest { revision, wait: false }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Action, Mac, Net, Owner, Term};
+use super::{Action, Balancer, Mac, Net, Owner, Term};
 
 /// What counts of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +57,13 @@ impl Net {
         if balanced && !self.balances(port.switch, sent, received) {
             return false;
         }
-        // Who is his own backend hears from the service.
-        if sent.src != received.src && !(balanced && received.dst == port.ip && received.src == sent.dst) {
-            return false;
+        if sent.src != received.src {
+            // Who is his own backend hears from a service, without a router's help.
+            let services =
+                self.used(port.switch).filter(|one| one.backends.contains(&(port.ip, received.dst_port)));
+            return balanced
+                && received.dst == port.ip
+                && services.map(|one| one.vip).any(|vip| vip == received.src);
         }
         let after = Packet { dst: received.dst, dst_port: received.dst_port, ..*sent };
         let addressed = (0..=u8::MAX).find(|router| {
@@ -68,7 +72,9 @@ impl Net {
         });
         let Some(router) = addressed else {
             // By nobody's hands: it is as it was sent.
-            return sent.dst_mac == received.dst_mac && sent.src_mac == received.src_mac && sent.src == received.src;
+            return sent.dst_mac == received.dst_mac
+                && sent.src_mac == received.src_mac
+                && sent.src == received.src;
         };
         if !self.routers.get(&router).copied().unwrap_or_default() {
             return false;
@@ -87,12 +93,16 @@ impl Net {
         packet.dst_mac == port.mac && self.passes(port.switch, Seen::Workload(id), false, packet)
     }
 
+    /// The load balancers of a switch.
+    fn used(&self, switch: u8) -> impl Iterator<Item = &Balancer> {
+        let used = self.switches.get(&switch).into_iter().flat_map(|switch| &switch.balancers);
+        used.filter_map(|id| self.balancers.get(id))
+    }
+
     /// A load balancer of the switch has such a backend.
     fn balances(&self, switch: u8, sent: &Packet, received: &Packet) -> bool {
-        let used = self.switches.get(&switch).into_iter().flat_map(|switch| &switch.balancers);
-        let mut used = used.filter_map(|id| self.balancers.get(id));
         !sent.is_tcp
-            && used.any(|balancer| {
+            && self.used(switch).any(|balancer| {
                 (balancer.vip, balancer.port) == (sent.dst, sent.dst_port)
                     && balancer.backends.contains(&(received.dst, received.dst_port))
             })
@@ -131,7 +141,9 @@ impl Net {
             (Term::Destination(set), _) => is_in(set, packet.dst),
             (Term::Udp(least, most), _) => !packet.is_tcp && (*least..=*most).contains(&packet.dst_port),
             (Term::Tcp(least, most), _) => packet.is_tcp && (*least..=*most).contains(&packet.dst_port),
-            (Term::Member(id), Seen::Workload(port)) => group(id).is_some_and(|group| group.ports.contains(port)),
+            (Term::Member(id), Seen::Workload(port)) => {
+                group(id).is_some_and(|group| group.ports.contains(port))
+            }
             (Term::Is(id), Seen::Workload(port)) => id == port,
             (Term::Member(_) | Term::Is(_), Seen::Router) => false,
             (Term::Peer(id), _) => {

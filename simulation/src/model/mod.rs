@@ -181,20 +181,18 @@ pub fn router_mac(router: u8, switch: u8) -> Mac {
 }
 
 impl Net {
-    /// What it is after somebody has said something.
+    /// What it is after somebody has said something, within a transaction that [`Net::end`] ends.
     pub fn apply(&mut self, op: &Op) {
         match op.clone() {
             Op::Switch(id, switch) => drop(self.switches.insert(id, switch)),
             Op::NoSwitch(id) => {
                 self.switches.remove(&id);
-                let gone: Vec<_> = self.ports.iter().filter(|(_, port)| port.switch == id).collect();
-                let gone: Vec<_> = gone.into_iter().map(|(id, _)| id.clone()).collect();
-                gone.iter().for_each(|port| self.forget_port(port));
+                self.ports.retain(|_, port| port.switch != id);
                 self.links.retain(|(_, switch)| *switch != id);
                 self.acls.retain(|(owner, _), _| *owner != Owner::Switch(id));
             }
             Op::Port(id, port) => drop(self.ports.insert(id, port)),
-            Op::NoPort(_, id) => self.forget_port(&id),
+            Op::NoPort(_, id) => drop(self.ports.remove(&id)),
             Op::Router(id, enabled) => drop(self.routers.insert(id, enabled)),
             Op::Link(router, switch) => drop(self.links.insert((router, switch))),
             Op::NoLink(router, switch) => drop(self.links.remove(&(router, switch))),
@@ -207,10 +205,10 @@ impl Net {
         }
     }
 
-    fn forget_port(&mut self, id: &str) {
-        self.ports.remove(id);
+    /// A port that is not there in the end has left its groups; one that was made anew has not.
+    pub fn end(&mut self) {
         for group in self.groups.values_mut() {
-            group.ports.remove(id);
+            group.ports.retain(|port| self.ports.contains_key(port));
         }
     }
 }
@@ -238,6 +236,7 @@ impl History {
     pub fn record(&mut self, revision: u64, ops: &[Op]) {
         let mut net = (*self.at(revision)).clone();
         ops.iter().for_each(|op| net.apply(op));
+        net.end();
         self.0.insert(revision, Rc::new(net));
     }
 }

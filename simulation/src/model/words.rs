@@ -1,8 +1,6 @@
 //! What users say, in the words of the API.
 
-use ferroflow_proto::northbound::{
-    self as pb, acl, operation::Op as Asked, resource::Spec,
-};
+use ferroflow_proto::northbound::{self as pb, acl, operation::Op as Asked, resource::Spec};
 
 use super::{Acl, Action, Balancer, Group, Mac, Net, Op, Owner, Port, Switch, Term, router_ip, router_mac};
 
@@ -61,7 +59,9 @@ impl Op {
             Self::NoAcl(owner, id) => vec![delete(acl_name(*owner, *id))],
             Self::Set(id, members) => vec![put(format!("address-sets/as{id}"), set_spec(members))],
             Self::Group(id, group) => vec![put(format!("port-groups/g{id}"), group_spec(group, net))],
-            Self::Balancer(id, balancer) => vec![put(format!("load-balancers/lb{id}"), balancer_spec(balancer))],
+            Self::Balancer(id, balancer) => {
+                vec![put(format!("load-balancers/lb{id}"), balancer_spec(balancer))]
+            }
             Self::NoBalancer(id) => vec![delete(format!("load-balancers/lb{id}"))],
         }
     }
@@ -108,7 +108,11 @@ impl Net {
 fn switch_spec(switch: &Switch) -> Spec {
     let policy = if switch.drops { pb::DefaultPolicy::Drop } else { pb::DefaultPolicy::Unspecified };
     let load_balancers = switch.balancers.iter().map(|id| format!("load-balancers/lb{id}")).collect();
-    Spec::LogicalSwitch(pb::LogicalSwitch { load_balancers, default_policy: policy.into(), ..Default::default() })
+    Spec::LogicalSwitch(pb::LogicalSwitch {
+        load_balancers,
+        default_policy: policy.into(),
+        ..Default::default()
+    })
 }
 
 fn port_spec(port: &Port) -> Spec {
@@ -161,7 +165,11 @@ fn acl_spec(acl: &Acl) -> Spec {
 fn term_text(term: &Term, is_from: bool) -> String {
     let (own, peer) = if is_from { ("inport", "dst") } else { ("outport", "src") };
     let range = |field: &str, least: &u16, most: &u16| {
-        if least == most { format!("{field} == {least}") } else { format!("{field} >= {least} && {field} <= {most}") }
+        if least == most {
+            format!("{field} == {least}")
+        } else {
+            format!("{field} >= {least} && {field} <= {most}")
+        }
     };
     match term {
         Term::Ip => "ip4".to_owned(),
@@ -187,8 +195,12 @@ fn group_spec(group: &Group, net: &Net) -> Spec {
 }
 
 fn balancer_spec(balancer: &Balancer) -> Spec {
-    let backends = balancer.backends.iter().map(|(ip, port)| pb::Backend { address: format!("{ip}:{port}"), ..Default::default() });
-    let vip = pb::Vip { address: format!("{}:{}", balancer.vip, balancer.port), backends: backends.collect() };
+    let backends = balancer
+        .backends
+        .iter()
+        .map(|(ip, port)| pb::Backend { address: format!("{ip}:{port}"), ..Default::default() });
+    let vip =
+        pb::Vip { address: format!("{}:{}", balancer.vip, balancer.port), backends: backends.collect() };
     Spec::LoadBalancer(pb::LoadBalancer {
         protocol: pb::load_balancer::Protocol::Udp.into(),
         vips: vec![vip],

@@ -73,7 +73,9 @@ impl World {
     pub(super) fn not_well(&self) -> Option<String> {
         let newest = self.disk.newest();
         for (idx, server) in self.servers.iter().enumerate() {
-            let Some(running) = &server.running else { return Some(format!("controller {idx} does not run")) };
+            let Some(running) = &server.running else {
+                return Some(format!("controller {idx} does not run"));
+            };
             let at = running.controller.state().revision().get();
             if at != newest {
                 return Some(format!("controller {idx} is at revision {at} of {newest}"));
@@ -84,13 +86,18 @@ impl World {
                 return Some(format!("controller {idx} has not compiled revision {newest}"));
             }
             if let Some(waits) = receipt.chassis.iter().find(waits) {
-                return Some(format!("by controller {idx} revision {newest} is not applied by {}", waits.chassis));
+                return Some(format!(
+                    "by controller {idx} revision {newest} is not applied by {}",
+                    waits.chassis
+                ));
             }
         }
         for idx in self.living() {
-            let connected = self.servers.iter().flat_map(|server| &server.running).all(|running| {
-                running.controller.chassis_status(&chassis(idx)).connected
-            });
+            let connected = self
+                .servers
+                .iter()
+                .flat_map(|server| &server.running)
+                .all(|running| running.controller.chassis_status(&chassis(idx)).connected);
             if !connected {
                 return Some(format!("host {idx} is not connected, as controllers say"));
             }
@@ -99,7 +106,10 @@ impl World {
     }
 
     fn is_dead(&self, name: &str) -> bool {
-        self.nodes.iter().enumerate().any(|(idx, node)| node.is_dead && name == format!("chassis/{}", chassis(idx)))
+        self.nodes
+            .iter()
+            .enumerate()
+            .any(|(idx, node)| node.is_dead && name == format!("chassis/{}", chassis(idx)))
     }
 
     /// A port whose interface is there, and that is not bound to its host, or not up.
@@ -169,7 +179,11 @@ impl World {
                 .collect();
             let differs = wanted.keys().chain(has.keys()).find(|name| wanted.get(*name) != has.get(*name));
             if let Some(name) = differs {
-                wrong = Some(format!("{name} at controller {idx}: {:?}, should be {:?}", has.get(name), wanted.get(name)));
+                wrong = Some(format!(
+                    "{name} at controller {idx}: {:?}, should be {:?}",
+                    has.get(name),
+                    wanted.get(name)
+                ));
                 break;
             }
         }
@@ -185,10 +199,15 @@ impl World {
             let id = chassis(host);
             let view = wanted.network().view(&id).1;
             let wrong = self.servers.iter().enumerate().find(|(_, server)| {
-                server.running.as_ref().is_some_and(|running| running.controller.network().view(&id).1 != view)
+                server
+                    .running
+                    .as_ref()
+                    .is_some_and(|running| running.controller.network().view(&id).1 != view)
             });
             if let Some((idx, _)) = wrong {
-                self.fail(format_args!("what controller {idx} has compiled for host {host} is not what is compiled at once"));
+                self.fail(format_args!(
+                    "what controller {idx} has compiled for host {host} is not what is compiled at once"
+                ));
             }
             if self.nodes[host].running.as_ref().is_some_and(|running| *running.host.view() != view) {
                 self.fail(format_args!("host {host} has not what the network is"));
@@ -202,7 +221,9 @@ impl World {
             let Some(running) = &self.nodes[idx].running else { continue };
             let (same, errors) = (running.host.is_as_lowered_at_once(), running.host.errors());
             if !same {
-                self.fail(format_args!("the tables of host {idx} are not what the network is lowered to at once"));
+                self.fail(format_args!(
+                    "the tables of host {idx} are not what the network is lowered to at once"
+                ));
             }
             if !errors.is_empty() {
                 self.fail(format_args!("host {idx}: {errors:?}"));
@@ -236,7 +257,10 @@ impl World {
         let senders: Vec<_> = self.homes.keys().filter(|id| net.ports.contains_key(*id)).cloned().collect();
         for _ in 0..FINAL_PACKETS {
             let Some(port) = self.random.pick(&senders).cloned() else { return };
-            let (Some(host), from) = (self.homes_of(&port).first().copied(), net.ports.get(&port).cloned()) else { continue };
+            let (Some(host), from) = (self.homes_of(&port).first().copied(), net.ports.get(&port).cloned())
+            else {
+                continue;
+            };
             let Some((packet, target)) = self.some_packet(&net, from) else { continue };
             let number = self.send(host, &port, packet);
             sent.push((number, port, packet, target));
@@ -268,7 +292,8 @@ impl World {
         let gets = |id: &String, dst_port| {
             let to = net.ports.get(id)?;
             let sender = net.ports.get(from)?;
-            let router = net.routers.keys().find(|router| router_mac(**router, sender.switch) == packet.dst_mac);
+            let router =
+                net.routers.keys().find(|router| router_mac(**router, sender.switch) == packet.dst_mac);
             let routed = Packet { dst_mac: to.mac, dst: to.ip, dst_port, ..*packet };
             let received = match router {
                 Some(router) => Packet { src_mac: router_mac(*router, to.switch), ..routed },
@@ -282,7 +307,10 @@ impl World {
             Target::Port(id) if id == from => None,
             Target::Port(id) => Some(gets(id, packet.dst_port)?.then(|| vec![id.clone()])),
             Target::OneOf(ids) => {
-                let service = net.balancers.values().find(|one| (one.vip, one.port) == (packet.dst, packet.dst_port))?;
+                let service = net
+                    .balancers
+                    .values()
+                    .find(|one| (one.vip, one.port) == (packet.dst, packet.dst_port))?;
                 if ids.iter().any(|id| id == from) || service.backends.len() != ids.len() {
                     return None;
                 }

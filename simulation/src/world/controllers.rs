@@ -79,7 +79,8 @@ impl World {
         let Some(running) = self.servers[idx].running.take() else { return };
         self.trace.add(self.now, format_args!("controller {idx} is gone"));
         drop(running);
-        let wires: Vec<_> = self.wires.iter().filter(|(_, wire)| wire.server == idx && wire.at_server).collect();
+        let wires: Vec<_> =
+            self.wires.iter().filter(|(_, wire)| wire.server == idx && wire.at_server).collect();
         let wires: Vec<_> = wires.into_iter().map(|(id, _)| *id).collect();
         for id in wires {
             self.at_server_over(id);
@@ -138,7 +139,8 @@ impl World {
         let before = running.controller.state().revision();
         let done = running.follower.follow(&running.controller, true);
         let after = running.controller.state().revision();
-        self.trace.add(self.now, format_args!("controller {idx} follows {before} → {after}, {}", done.is_ok()));
+        self.trace
+            .add(self.now, format_args!("controller {idx} follows {before} → {after}, {}", done.is_ok()));
         if done.is_err() {
             let run = self.servers[idx].run;
             self.after(ROUND, Event::Follow(idx, run));
@@ -218,7 +220,7 @@ impl World {
     }
 
     /// A message of a host arrives.
-    pub(super) fn to_server(&mut self, id: u64, bytes: Vec<u8>) {
+    pub(super) fn server_hears(&mut self, id: u64, bytes: Vec<u8>) {
         let Some(wire) = self.wires.get(&id).filter(|wire| wire.at_server) else { return };
         let idx = wire.server;
         if self.servers[idx].busy_until > self.now {

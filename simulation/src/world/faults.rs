@@ -120,9 +120,9 @@ impl World {
         let lost = self.wires.iter().filter(|(_, wire)| (wire.at_host || wire.at_server) && is_lost(wire));
         let lost: Vec<u64> = lost.map(|(id, _)| *id).collect();
         for id in lost {
-            self.queue.retain(|_, event| {
-                !matches!(event, Event::ToHost(wire, _) | Event::ToServer(wire, _) if *wire == id)
-            });
+            self.queue.retain(
+                |_, event| !matches!(event, Event::ToHost(wire, _) | Event::ToServer(wire, _) if *wire == id),
+            );
             let (sooner, later) = (self.some(MILLI, SECOND), self.some(MILLI, SECOND));
             self.after(sooner, Event::HostCloses(id));
             self.after(later, Event::ServerCloses(id));

@@ -151,7 +151,11 @@ impl World {
     }
 
     /// Does something with a host, at its time; takes what has left it.
-    pub(super) fn with_host<T>(&mut self, idx: usize, act: impl FnOnce(&mut Host) -> (T, Vec<Sent>)) -> Option<T> {
+    pub(super) fn with_host<T>(
+        &mut self,
+        idx: usize,
+        act: impl FnOnce(&mut Host) -> (T, Vec<Sent>),
+    ) -> Option<T> {
         let (now, drift) = (self.now, self.nodes[idx].drift);
         let running = self.nodes[idx].running.as_mut()?;
         let passed = (now - running.at) as i64;
@@ -263,7 +267,7 @@ impl World {
     }
 
     /// A message of a controller arrives.
-    pub(super) fn to_host(&mut self, id: u64, bytes: &[u8]) {
+    pub(super) fn host_hears(&mut self, id: u64, bytes: &[u8]) {
         let Some(wire) = self.wires.get(&id).filter(|wire| wire.at_host) else { return };
         let (idx, run) = (wire.host, wire.host_run);
         if self.nodes[idx].run != run || self.nodes[idx].running.is_none() {
@@ -307,7 +311,10 @@ impl World {
         if self.nodes[idx].run != run {
             return;
         }
-        let Some(running) = self.nodes[idx].running.as_mut().filter(|running| running.wire == Some(id)) else { return };
+        let Some(running) = self.nodes[idx].running.as_mut().filter(|running| running.wire == Some(id))
+        else {
+            return;
+        };
         (running.wire, running.outbox) = (None, None);
         running.host.set_connected(false);
         self.dial_later(idx);
@@ -315,7 +322,8 @@ impl World {
 
     /// An interface for a port is there.
     pub(super) fn attach(&mut self, port: &str, idx: usize) {
-        let new = NewLabPort { name: port.to_owned(), logical_port: port.to_owned(), ..NewLabPort::default() };
+        let new =
+            NewLabPort { name: port.to_owned(), logical_port: port.to_owned(), ..NewLabPort::default() };
         let added = self.with_host(idx, |host| (host.add_lab_port(BridgeId::FIRST, &new), Vec::new()));
         match added {
             None => {}

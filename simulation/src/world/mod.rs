@@ -107,7 +107,11 @@ pub(crate) enum Event {
     /// Workloads send.
     Send,
     /// A workload answers with this frame.
-    Answer { host: usize, port: String, frame: Vec<u8> },
+    Answer {
+        host: usize,
+        port: String,
+        frame: Vec<u8>,
+    },
     /// Something breaks.
     Break,
     /// What broke on a way is repaired.
@@ -281,8 +285,8 @@ impl World {
             Event::StartHost(host) => self.start_host(host),
             Event::Dial(host, run) => self.dial(host, run),
             Event::Tick(host, run) => self.tick(host, run),
-            Event::ToServer(wire, bytes) => self.to_server(wire, bytes),
-            Event::ToHost(wire, bytes) => self.to_host(wire, &bytes),
+            Event::ToServer(wire, bytes) => self.server_hears(wire, bytes),
+            Event::ToHost(wire, bytes) => self.host_hears(wire, &bytes),
             Event::Taken(wire) => self.taken(wire),
             Event::ServerCloses(wire) => self.server_closes(wire),
             Event::HostCloses(wire) => self.host_closes(wire),

@@ -44,8 +44,11 @@ impl World {
         let known = newest.saturating_sub(self.random.below(8));
         for _ in 0..self.random.within(1, 4) {
             let net = self.history.at(if self.random.percent(60) { newest } else { known });
-            let senders: Vec<_> =
-                self.homes.iter().flat_map(|(port, homes)| homes.iter().map(|home| (port.clone(), *home))).collect();
+            let senders: Vec<_> = self
+                .homes
+                .iter()
+                .flat_map(|(port, homes)| homes.iter().map(|home| (port.clone(), *home)))
+                .collect();
             let Some((port, host)) = self.random.pick(&senders).cloned() else { return };
             let own = self.own_addresses(&net, &port);
             if let Some((packet, _)) = self.some_packet(&net, own) {
@@ -79,7 +82,8 @@ impl World {
         if let Some(dst_mac) = router.filter(|_| self.random.percent(20)) {
             let services: Vec<_> = net.balancers.values().collect();
             let service = *self.random.pick(&services)?;
-            let ports = net.ports.iter().filter(|(_, port)| service.backends.iter().any(|(ip, _)| *ip == port.ip));
+            let ports =
+                net.ports.iter().filter(|(_, port)| service.backends.iter().any(|(ip, _)| *ip == port.ip));
             let target = Target::OneOf(ports.map(|(id, _)| id.clone()).collect());
             let dst_port = service.port;
             return Some((Packet { dst_mac, dst: service.vip, is_tcp: false, dst_port, ..packet }, target));
@@ -120,7 +124,9 @@ impl World {
         self.with_host(host, |host| match host.lab_port(port, None) {
             // It may just have been taken away.
             Err(_) => ((), Vec::new()),
-            Ok(known) => ((), host.inject(known, vec![frame]).map(|injected| injected.sent).unwrap_or_default()),
+            Ok(known) => {
+                ((), host.inject(known, vec![frame]).map(|injected| injected.sent).unwrap_or_default())
+            }
         });
     }
 
@@ -131,7 +137,8 @@ impl World {
         let Some((received, src_port, number)) = packet::read(frame) else { return };
         self.counts.received += 1;
         let Some(mut probe) = self.probes.remove(&number) else {
-            return self.fail(format_args!("{port} at host {host} receives packet {number}, which nobody has sent"));
+            return self
+                .fail(format_args!("{port} at host {host} receives packet {number}, which nobody has sent"));
         };
         self.judge(host, port, &probe, &received);
         probe.received.push(port.to_owned());
@@ -165,7 +172,8 @@ impl World {
 
     /// Who sent the packet that had this port.
     fn sender_of(&self, src_port: u16) -> Option<String> {
-        let sent = self.probes.iter().rev().find(|(number, _)| 10_000 + (*number % 50_000) as u16 == src_port);
+        let sent =
+            self.probes.iter().rev().find(|(number, _)| 10_000 + (*number % 50_000) as u16 == src_port);
         sent.map(|(_, probe)| probe.port.clone())
     }
 
@@ -184,7 +192,8 @@ impl World {
         let sent = &probe.packet;
         let is_answer = probe.answers.as_deref() == Some(port);
         let at_sender = self.history.between(probe.oldest, probe.newest);
-        let is_let_go = is_answer || at_sender.iter().any(|net| net.allows(Half::Sent(&probe.port), sent, received));
+        let is_let_go =
+            is_answer || at_sender.iter().any(|net| net.allows(Half::Sent(&probe.port), sent, received));
         let (oldest, newest) = (self.in_force(host), self.disk.newest());
         let at_receiver = self.history.between(oldest, newest);
         let is_let_in = at_receiver.iter().any(|net| match is_answer {

@@ -65,6 +65,7 @@ impl World {
             net.apply(op);
             operations.extend(op.words(&net));
         }
+        net.end();
         let before = self.disk.newest();
         let request = pb::TransactRequest { operations, validate_only, ..Default::default() };
         let answer = running.northbound.transact_now(&Caller::local(), request);
@@ -78,14 +79,24 @@ impl World {
             Ok(answer) if newest == before => {
                 let old = self.history.at(before);
                 if !validate_only && *old != net && answer.revision <= before {
-                    self.fail(format_args!("{ops:?} was acknowledged as revision {}, and nothing was written", answer.revision));
+                    self.fail(format_args!(
+                        "{ops:?} was acknowledged as revision {}, and nothing was written",
+                        answer.revision
+                    ));
                 }
             }
             Ok(answer) if validate_only || newest != before + 1 || answer.revision != newest => {
-                self.fail(format_args!("{ops:?} was acknowledged as revision {}, the store is at {newest}", answer.revision));
+                self.fail(format_args!(
+                    "{ops:?} was acknowledged as revision {}, the store is at {newest}",
+                    answer.revision
+                ));
             }
             Ok(_) => self.workloads_come(ops),
-            Err(status) if newest > before && status.code() != Code::Unavailable && status.code() != Code::Internal => {
+            Err(status)
+                if newest > before
+                    && status.code() != Code::Unavailable
+                    && status.code() != Code::Internal =>
+            {
                 self.fail(format_args!("{ops:?} was refused ({status}), and is written"));
             }
             Err(_) => {}
@@ -125,7 +136,8 @@ impl World {
         let pause = self.some(50 * MILLI, 500 * MILLI);
         self.after(pause, Event::Move);
         let (known, living): (Vec<_>, _) = (self.homes.keys().cloned().collect(), self.living());
-        let (Some(port), Some(to)) = (self.random.pick(&known).cloned(), self.random.pick(&living).copied()) else {
+        let (Some(port), Some(to)) = (self.random.pick(&known).cloned(), self.random.pick(&living).copied())
+        else {
             return;
         };
         let homes = self.homes_of(&port);
@@ -145,7 +157,8 @@ impl World {
     /// What was on a host that does not come back is started on others.
     pub(super) fn evacuate(&mut self, host: usize) {
         let living = self.living();
-        let was_there = |(port, homes): (&String, &mut BTreeSet<usize>)| homes.remove(&host).then(|| port.clone());
+        let was_there =
+            |(port, homes): (&String, &mut BTreeSet<usize>)| homes.remove(&host).then(|| port.clone());
         let ports: Vec<_> = self.homes.iter_mut().filter_map(was_there).collect();
         for port in ports {
             let delay = self.some(MILLI, 800 * MILLI);
