@@ -335,13 +335,14 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_world() {
-        for seed in [1, 2, 3] {
+        let mut traces = Vec::new();
+        for seed in [1, 2] {
             let settings = Settings { seed, ..Settings::default() };
             let (one, two) = (run(settings), run(settings));
             assert_eq!((one.trace, one.counts), (two.trace, two.counts), "seed {seed}");
             assert_eq!(one.failure, None, "seed {seed}");
+            traces.push(one.trace);
         }
-        let other = run(Settings { seed: 4, ..Settings::default() });
-        assert_ne!(other.trace, run(Settings { seed: 5, ..Settings::default() }).trace);
+        assert_ne!(traces[0], traces[1]);
     }
 }
