@@ -33,6 +33,9 @@ pub struct Cli {
 pub enum Command {
     /// Lists what this host can do, and what to do about what it cannot.
     Doctor,
+    /// Runs nft for a daemon, which starts it.
+    #[command(hide = true)]
+    Nft,
 }
 
 /// What a switch without rules does.

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     agent, bfd,
     cli::{self, RunOptions},
-    endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
+    endpoint::{Endpoints, TEND_INTERVAL, Translator, departed_dir},
     holder::Holder,
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
@@ -43,11 +43,11 @@ const PROTOCOLS: Duration = Duration::from_millis(100);
 /// How long what packets make may wait for more of it.
 const SETTLE: Duration = Duration::from_millis(1);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; `translator` changes the host's tables, where there is one.
 ///
 /// # Errors
 /// What keeps it from starting, and what to do.
-pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
+pub async fn run(options: RunOptions, log: LogControl, translator: Option<Translator>) -> anyhow::Result<()> {
     options.check().map_err(anyhow::Error::msg)?;
     let controller = controller(&options)?;
     let identity = identity(&options)?;
@@ -99,7 +99,8 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         Some(address) => bind_late(address).await,
         None => metrics,
     };
-    let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
+    let endpoints =
+        Arc::new(endpoints(&options, &host, (identity.chassis, controller.as_ref()), translator)?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     keep(&host, controller.map(|controller| (controller, said)));
     let is_real = !options.r#virtual;
@@ -171,12 +172,12 @@ async fn bind_late(address: SocketAddr) -> Option<TcpListener> {
 fn endpoints(
     options: &RunOptions,
     host: &SharedHost,
-    chassis: String,
-    controller: Option<&Dial>,
+    (chassis, controller): (String, Option<&Dial>),
+    translator: Option<Translator>,
 ) -> anyhow::Result<Endpoints> {
     let state = options.state_dir().map(|dir| dir.join(ENDPOINTS_DIR));
     let departed = departed_dir(&options.socket);
-    Endpoints::open(host.clone(), chassis, controller, state.as_deref(), departed)
+    Endpoints::open(host.clone(), chassis, controller, state.as_deref(), departed, translator)
         .context("the endpoints of the last run cannot be read; --state-dir names another directory")
 }
 

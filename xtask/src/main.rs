@@ -1,12 +1,13 @@
 //! The project's commands. Run `cargo xtask help`.
 //!
-//! One file per command: [`demo`], [`mod@test`], [`mod@bench`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
+//! One file per command: [`demo`], [`mod@test`], [`mod@bench`], [`mod@attack`], [`mod@soak`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
 //! host, [`cargo`], [`progress`]. Light on purpose: on a fresh machine this crate is compiled before anything
 //! can be said.
 
 #![forbid(unsafe_code)]
 
 mod again;
+mod attack;
 mod bench;
 mod cargo;
 mod ci;
@@ -42,6 +43,7 @@ enum Command {
     Test(test::Test),
     Soak(soak::Soak),
     Sim(sim::Sim),
+    Attack(attack::Attack),
     Bench(bench::Bench),
     Ci(ci::Ci),
     Tidy(tidy::Tidy),
@@ -76,6 +78,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Test(test) => test.run(),
         Command::Soak(soak) => soak.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Attack(attack) => attack.run(),
         Command::Bench(bench) => bench.run(),
         Command::Ci(ci) => ci.run(),
         Command::Tidy(tidy) => tidy.run(),

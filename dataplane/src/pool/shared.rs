@@ -33,7 +33,7 @@ impl Memory {
     /// Where it is.
     pub(crate) fn range(&self) -> Range<*const u8> {
         let start = self.region.memory.as_ptr().cast_const();
-        start..start.wrapping_add(self.region.layout.size())
+        start..start.wrapping_add(self.region.len)
     }
 
     /// Bytes of a frame.
