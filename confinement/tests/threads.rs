@@ -1,6 +1,7 @@
 //! Confined for real: each test confines a thread of its own, which ends with it.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, io::ErrorKind, process::Command, thread};
 

@@ -63,6 +63,9 @@ pub struct DataplaneConfig {
     /// What the hashes of the caches follow from; `None`: chance, so that nobody outside
     /// can foresee them.
     pub seed: Option<u64>,
+    /// There are no threads: a worker's work is done by whoever calls, within the call. For simulations:
+    /// what is injected into memory ports is switched, interfaces are not polled.
+    pub inline: bool,
     /// How AF_XDP ports are had.
     pub af_xdp: AfXdpConfig,
 }
@@ -116,6 +119,7 @@ impl Default for DataplaneConfig {
             quota: Quota::default(),
             balancing: Balancing::default(),
             seed: None,
+            inline: false,
             af_xdp: AfXdpConfig::default(),
         }
     }

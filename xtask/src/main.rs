@@ -16,6 +16,7 @@ mod deny;
 mod instructions;
 mod packages;
 mod progress;
+mod sim;
 mod soak;
 mod test;
 mod tidy;
@@ -41,6 +42,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Soak(soak::Soak),
+    Sim(sim::Sim),
     Attack(attack::Attack),
     Bench(bench::Bench),
     Ci(ci::Ci),
@@ -75,6 +77,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Sim(sim) => sim.run(),
         Command::Attack(attack) => attack.run(),
         Command::Bench(bench) => bench.run(),
         Command::Ci(ci) => ci.run(),

@@ -59,7 +59,9 @@ impl Soak {
     }
 
     fn come_and_go(&self, cycles: u64) -> Result<()> {
-        let mut command = cargo(&["test", "--release", "--package", "vswitch-lab", "--test", "cycles", "--"]);
+        show(&mut cargo(&["build", "--release", "--package", "vswitch-lab"]), None)?;
+        let mut command =
+            cargo(&["test", "--release", "--package", "ferroflow-tests", "--test", "cycles", "--"]);
         command.arg("--nocapture").env("FERROFLOW_CYCLES", cycles.to_string());
         if self.save {
             command.env("FERROFLOW_CYCLES_JSON", root().join("docs/performance/cycles.json"));

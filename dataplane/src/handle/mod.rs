@@ -138,6 +138,11 @@ impl Dataplane {
         for (worker, jobs) in receivers.into_iter().enumerate() {
             // On an error, dropping `dataplane` stops those that run already.
             let seat = Arc::clone(&dataplane.fabric.seats()[worker]);
+            if config.inline {
+                let of_seat = Arc::clone(&seat);
+                of_seat.keep(Worker::new(&config, Arc::clone(&dataplane.fabric), seat, jobs));
+                continue;
+            }
             let thread = spawn(&config, Arc::clone(&dataplane.fabric), seat, jobs)?;
             dataplane.threads.push(thread);
         }
@@ -336,6 +341,8 @@ impl Dataplane {
 impl Drop for Dataplane {
     fn drop(&mut self) {
         self.fabric.stop();
+        // They have a share in the fabric, and it in them.
+        self.fabric.seats().iter().for_each(|seat| seat.dismiss());
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker had panicked");

@@ -160,6 +160,14 @@ impl Worker {
         }
     }
 
+    /// What a worker without a thread does when somebody asks it for something.
+    fn turn(&mut self) {
+        if let Ok(job) = self.jobs.try_recv() {
+            job(self);
+        }
+        self.poll_once();
+    }
+
     /// One round over all queues. True if there was a packet.
     fn poll_once(&mut self) -> bool {
         self.observe_version();

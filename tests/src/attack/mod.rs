@@ -37,6 +37,8 @@ use crate::stop;
 const TICK: Duration = Duration::from_millis(1);
 /// What the switch needs to hear of the last packets.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long fragments may wait for the others of their packet, and some more.
+const WAITING: Duration = Duration::from_secs(120);
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(200);
 
@@ -221,6 +223,7 @@ impl<'a> Siege<'a> {
             busy
         })?;
         thread::sleep(SETTLE);
+        self.wait_for_account()?;
         let before = (self.counted()?, memory_kib(pid)?);
         is_over.store(false, Relaxed);
         let (n_sent, most, attacked) = thread::scope(|scope| {
@@ -233,6 +236,7 @@ impl<'a> Siege<'a> {
         })?;
         thread::sleep(SETTLE);
         self.fabric.check_daemons()?;
+        self.wait_for_account()?;
         self.control().check_conservation()?;
         let after = (self.counted()?, memory_kib(pid)?);
         let drops = after.0.drops.into_iter().map(|(reason, n)| {
@@ -271,6 +275,16 @@ impl<'a> Siege<'a> {
             ensure!(n_sent > 0, "the kernel sends nothing for the attacker");
             Ok(n_sent)
         })?
+    }
+
+    /// Waits until nothing of the attacker's waits in the switch any more.
+    fn wait_for_account(&self) -> Result<()> {
+        stop::wait_for("what the attacker has sent is forwarded or dropped", WAITING, || {
+            let Counted { received, forwarded, drops } = self.counted()?;
+            let n_dropped: u64 = drops.values().sum();
+            let is_whole = received == forwarded + n_dropped;
+            Ok(if is_whole { Ok(()) } else { Err(format!("{received}, {forwarded} and {n_dropped}")) })
+        })
     }
 
     fn counted(&self) -> Result<Counted> {

@@ -61,8 +61,9 @@ pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
+pub use lab::LAB_UPLINK;
+pub(crate) use lab::since;
 pub use lab::{Injected, Lab, LabError, NewLabPort, Outgoing, Sent, Way};
-pub(crate) use lab::{LAB_UPLINK, since};
 pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
 pub use owned::{OwnedUplink, UPLINK_BRIDGE};
@@ -221,7 +222,8 @@ impl Host {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
         let dataplane = Arc::new(dataplane);
-        let incarnation = since_epoch.as_nanos() as u64;
+        let of_lab = lab.as_ref().and_then(Lab::incarnation);
+        let incarnation = of_lab.unwrap_or(since_epoch.as_nanos() as u64);
         let tunnel_ip = identity.endpoint.as_ref().map(|(_, ip)| *ip);
         let bfd = Bfd::new(tunnel_ip, identity.liveness, incarnation, Arc::clone(&dataplane));
         let lowering = Lowering::with_zones(&state.zones().unwrap_or_default());
@@ -400,6 +402,11 @@ impl Host {
     /// Northbound revision that the tables realise.
     pub fn applied_revision(&self) -> u64 {
         self.applied_revision
+    }
+
+    /// The part of the network that this host was sent.
+    pub fn view(&self) -> &Southbound {
+        self.lowering.view()
     }
 
     /// What could not be realised, each with its name and the reason.

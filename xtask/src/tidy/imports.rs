@@ -59,6 +59,12 @@ const PROMISES: &[Promise] = &[
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite", "oracle", "ferroflow-tests"], never: NETWORK_API },
     // The oracle sees the switch from outside: its text, its frames.
     Promise { name: "oracle", ours: &["flowtable"], never: IO },
+    // Controllers and hosts as they are; what is between them it makes up.
+    Promise {
+        name: "simulation",
+        ours: &["controller", "dataplane", "ferroflow-proto", "flowtable", "vswitchd"],
+        never: &[],
+    },
     // It calls every parser there is.
     Promise {
         name: "ferroflow-fuzz",

@@ -2,6 +2,7 @@
 //! controller and hosts of one process. `cargo xtask soak --cycles N` runs it for long and holds the memory against the goal.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 use std::{
     env, fs,
@@ -17,6 +18,8 @@ use ferroflow_proto::{
     },
     northbound::{self as nb, northbound_service_client::NorthboundServiceClient, resource::Spec},
 };
+use ferroflow_tests::daemon::find_program;
+use ferroflow_tests::scenario::{Dir, target_dir};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -45,7 +48,7 @@ struct Lab {
     northbound: NorthboundServiceClient<Channel>,
     ports: HostServiceClient<Channel>,
     lab: LabServiceClient<Channel>,
-    _dir: tempfile::TempDir,
+    _dir: Dir,
 }
 
 impl Drop for Lab {
@@ -115,16 +118,17 @@ fn acl(id: &str, matching: String) -> nb::Resource {
 
 impl Lab {
     async fn start() -> Self {
-        let dir = tempfile::TempDir::new().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_vswitch-lab"))
+        let path = env::temp_dir().join(format!("ff-cycles-{}", std::process::id()));
+        let dir = Dir::create(&path).unwrap();
+        let process = Command::new(find_program(&target_dir().unwrap(), "vswitch-lab").unwrap())
             .args(["--hosts", "2", "--dir"])
-            .arg(dir.path())
+            .arg(&path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let controller = channel(dir.path().join("controller.sock")).await;
-        let host = channel(dir.path().join("h1.sock")).await;
+        let controller = channel(path.join("controller.sock")).await;
+        let host = channel(path.join("h1.sock")).await;
         let mut lab = Self {
             process,
             northbound: NorthboundServiceClient::new(controller),
