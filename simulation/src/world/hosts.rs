@@ -105,6 +105,8 @@ impl World {
             chassis: chassis(idx),
             hostname: chassis(idx),
             endpoint: Some((LAB_UPLINK.to_owned(), ip.into())),
+            internal_port: None,
+            own_address: None,
             encap_types: vec![TunnelKind::Geneve],
             tunnel_peers: Vec::new(),
             controller: None,

@@ -48,7 +48,7 @@ pub(super) fn address(of: &AddressMessage, index: u32) -> Option<AddressMessage>
     copy.header.prefix_len = of.header.prefix_len;
     copy.header.scope = of.header.scope;
     copy.header.index = index;
-    copy.attributes = of.attributes.iter().filter(|attribute| names_it(attribute)).cloned().collect();
+    copy.attributes = of.attributes.iter().filter(names_it).cloned().collect();
     copy.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
     if flags.contains(AddressFlags::Deprecated) {
         // It is valid, and not chosen for new connections.
@@ -100,7 +100,7 @@ fn plain(of: &RouteMessage) -> RouteMessage {
     copy.header = of.header.clone();
     copy.header.protocol = PROTOCOL;
     copy.header.flags = of.header.flags & RouteFlags::Onlink;
-    copy.attributes = of.attributes.iter().filter(|attribute| leads(attribute)).cloned().collect();
+    copy.attributes = of.attributes.iter().filter(leads).cloned().collect();
     copy
 }
 
