@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_copy_leads_to_the_same_place_by_the_stand_in() {
         let to = RouteAttribute::Destination(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 0)));
-        let by = |index| RouteAttribute::Oif(index);
+        let by = RouteAttribute::Oif;
         let mut original = v4(vec![to.clone(), RouteAttribute::Priority(100), by(UPLINK)]);
         original.header.flags = RouteFlags::Linkdown | RouteFlags::Onlink;
         original.attributes.push(RouteAttribute::Expires(5));
