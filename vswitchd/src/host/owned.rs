@@ -352,7 +352,7 @@ mod tests {
                 build::vlan(&build::udp(&far, &to(6081), &[0; 64]), 0x8100, 5),
                 build::icmp_echo(&far, &near, false, 1, 1, &[0; 56]),
             ];
-            others.extend(build::fragments(&datagram, 1, 1480));
+            others.extend(build::fragments(&datagram, 1, 1400));
             for frame in &others {
                 wire.inject(frame).unwrap();
                 assert_eq!(own.receive_within(PATIENCE).as_ref(), Some(frame), "IPv{family}");
