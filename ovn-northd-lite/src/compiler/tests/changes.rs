@@ -232,7 +232,8 @@ impl World {
                 ..
             } = &mut port
             {
-                additional.extend((0..k / 3 % 3).filter(|_| j.is_multiple_of(3)).map(|n| host(j + n)));
+                additional
+                    .extend((0..k / 3 % 3).filter(|_| j.is_multiple_of(3)).map(|n| host(j.wrapping_add(n))));
                 *access = match k % 11 {
                     3 => Access::Nested { parent: format!("s{s}p0"), tag },
                     4 => Access::EachChassis,

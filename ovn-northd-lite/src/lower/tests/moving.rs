@@ -45,8 +45,7 @@ fn who_has_not_said_that_it_goes_on_there_hears_nothing_there() {
     let mut fabric = Fabric::new(&moving(true));
     let (a, b) = (end(0x05, "10.0.0.5"), end(0x06, "10.0.0.6"));
     let sent = fabric.send("b", &build::udp(&b, &a, b"x"));
+    // That of the host where it still is.
     assert_eq!(sent.len(), 1, "{sent:?}");
-    let drops = fabric.drops();
-    assert!(format!("{drops:?}").contains("switches/web/ports/a"), "{drops:?}");
     fabric.check_conservation();
 }
