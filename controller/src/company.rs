@@ -16,6 +16,7 @@ use prost::Message;
 use crate::{
     chassis::{Elsewhere, settle_claims},
     controller::{Controller, Ending},
+    state::Refusal,
     store::Revision,
 };
 
@@ -24,6 +25,8 @@ const TELL: Duration = Duration::from_millis(200);
 /// How often it is told that there is nothing new.
 const REMIND: Duration = Duration::from_secs(1);
 /// Whoever has told nothing for so long is not believed any more.
+const BELIEF: Duration = Duration::from_secs(3);
+/// Whoever has heard nothing for so long sends hosts away.
 const SILENCE: Duration = Duration::from_secs(5);
 /// And what he has told is cleared away after so long.
 const FORGET: Duration = Duration::from_secs(120);
@@ -68,66 +71,160 @@ fn is_ending(controller: &Controller) -> bool {
     controller.ending().borrow().is_some()
 }
 
-/// Takes over what the others write, and binds what they have made for hosts that are here.
 fn follow(controller: &Controller) {
-    let mut seen = Revision::ZERO;
+    let mut follower = Follower::default();
     while !is_ending(controller) {
         let at = controller.state().revision();
         let is_news = controller.store().wait_beyond(at, WAIT);
-        let taken = if is_news { controller.catch_up() } else { Ok(()) };
-        let now = controller.state().revision();
-        let settled = taken.and_then(|()| if now > seen { settle_claims(controller) } else { Ok(()) });
-        match settled {
-            Ok(()) => seen = now,
-            Err(refusal) => {
-                tracing::debug!(%refusal, "not in step with the others");
-                std::thread::sleep(TELL);
-            }
+        if let Err(refusal) = follower.follow(controller, is_news) {
+            tracing::debug!(%refusal, "not in step with the others");
+            std::thread::sleep(TELL);
         }
     }
 }
 
-/// What is known of another controller.
-struct Other {
-    told: Vec<u8>,
-    since: Instant,
-}
-
-/// Tells which hosts are here, and hears which are with others.
 fn tell(controller: &Controller) {
     let who = format!(
         "{:016x}",
         std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
     );
-    let mut others: HashMap<String, Other> = HashMap::new();
-    let (mut told, mut told_at, mut beat) = (None, Instant::now(), 0);
-    let mut heard_at = Instant::now();
+    let mut company = Company::new(who, Instant::now());
     while !is_ending(controller) {
-        let here = controller.registry.here();
-        if told.as_ref() != Some(&here) || told_at.elapsed() >= REMIND {
-            beat += 1;
-            match controller.store().share(&who, encode(beat, &here)) {
+        company.tell(controller, Instant::now());
+        std::thread::sleep(TELL);
+    }
+    company.leave(controller);
+}
+
+/// How far a controller has followed the others; whoever runs it waits for news of the store.
+#[derive(Debug, Default)]
+pub struct Follower {
+    seen: Revision,
+}
+
+impl Follower {
+    /// Takes over what the others have written, if there is news, and binds what they have made for
+    /// hosts that are here.
+    ///
+    /// # Errors
+    /// The store does not answer, or the controller ends; it is to be tried again.
+    pub fn follow(&mut self, controller: &Controller, is_news: bool) -> Result<(), Refusal> {
+        if is_news {
+            controller.catch_up()?;
+        }
+        let now = controller.state().revision();
+        if now > self.seen {
+            settle_claims(controller)?;
+        }
+        self.seen = now;
+        Ok(())
+    }
+}
+
+/// What is known of another controller.
+#[derive(Debug)]
+struct Other {
+    told: Vec<u8>,
+    since: Instant,
+}
+
+/// What a controller and the others tell each other of hosts; whoever runs it calls several times
+/// a second.
+#[derive(Debug)]
+pub struct Company {
+    who: String,
+    others: HashMap<String, Other>,
+    told: Option<BTreeMap<String, Elsewhere>>,
+    told_at: Instant,
+    beat: u64,
+    heard_at: Instant,
+    /// Who is elsewhere has changed, and ports that are claimed here have not followed yet.
+    is_unsettled: bool,
+}
+
+impl Company {
+    /// Of a controller that is called so among the others.
+    pub fn new(who: String, now: Instant) -> Self {
+        Self {
+            who,
+            others: HashMap::new(),
+            told: None,
+            told_at: now,
+            beat: 0,
+            heard_at: now,
+            is_unsettled: false,
+        }
+    }
+
+    /// Tells which hosts are here, where that is new, and hears which are with others; ports that
+    /// are claimed here, and whose holders are gone, are taken over.
+    pub fn tell(&mut self, controller: &Controller, now: Instant) {
+        let here = here(controller);
+        if self.told.as_ref() != Some(&here) || now.duration_since(self.told_at) >= REMIND {
+            self.beat += 1;
+            match controller.store().share(&self.who, encode(self.beat, &here)) {
                 Ok(heard) => {
-                    (told, told_at) = (Some(here), Instant::now());
-                    heard_at = told_at;
+                    (self.told, self.told_at, self.heard_at) = (Some(here), now, now);
                     controller.set_cut_off(false);
-                    hear(&mut others, heard, controller);
+                    self.hear(heard, controller, now);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the others are not told of hosts");
-                    controller.set_cut_off(heard_at.elapsed() > SILENCE);
+                    controller.set_cut_off(now.duration_since(self.heard_at) > SILENCE);
                 }
             }
-            if controller.registry.set_elsewhere(elsewhere(&others)) {
-                controller.receipts.changed();
+        }
+        if controller.registry.set_elsewhere(elsewhere(&self.others, now)) {
+            controller.receipts.changed();
+            self.is_unsettled = true;
+        }
+        if self.is_unsettled {
+            let settled = settle_claims(controller);
+            self.is_unsettled = settled.is_err();
+            if let Err(refusal) = settled {
+                tracing::debug!(%refusal, "ports of hosts that are gone are taken over later");
             }
         }
-        std::thread::sleep(TELL);
     }
-    // Then hosts are not looked for here.
-    if let Err(error) = controller.store().unshare(&who) {
-        tracing::debug!(%error, "the others are not told of the end");
+
+    /// Takes back what was told: then hosts are not looked for here.
+    pub fn leave(&self, controller: &Controller) {
+        if let Err(error) = controller.store().unshare(&self.who) {
+            tracing::debug!(%error, "the others are not told of the end");
+        }
     }
+
+    /// Takes note of what the others have told.
+    fn hear(&mut self, heard: BTreeMap<String, Vec<u8>>, controller: &Controller, now: Instant) {
+        self.others.retain(|who, _| heard.contains_key(who));
+        for (who, told) in heard {
+            match self.others.get_mut(&who) {
+                Some(other) if other.told == told => {
+                    if now.duration_since(other.since) > FORGET {
+                        // He may be cut off, and tells it again when he is not.
+                        let _ = controller.store().unshare(&who);
+                    }
+                }
+                Some(other) => *other = Other { told, since: now },
+                None => drop(self.others.insert(who, Other { told, since: now })),
+            }
+        }
+    }
+}
+
+/// The hosts that are here, and what they forward by: what was compiled last, where they have all of it
+/// that concerns them. Others may have compiled some revisions as one, and then ask for the last of these.
+fn here(controller: &Controller) -> BTreeMap<String, Elsewhere> {
+    // First: then what it is about has been published.
+    let compiled = controller.receipts.newest().unwrap_or(Revision::ZERO);
+    let mut here = controller.registry.here();
+    for (id, said) in &mut here {
+        let has_all = controller.registry.view_revision(id).is_some_and(|view| said.applied >= view);
+        if has_all {
+            said.applied = said.applied.max(compiled);
+        }
+    }
+    here
 }
 
 fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
@@ -139,27 +236,10 @@ fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
     Told { beat, chassis: chassis.collect() }.encode_to_vec()
 }
 
-/// Takes note of what the others have told.
-fn hear(others: &mut HashMap<String, Other>, heard: BTreeMap<String, Vec<u8>>, controller: &Controller) {
-    others.retain(|who, _| heard.contains_key(who));
-    for (who, told) in heard {
-        match others.get_mut(&who) {
-            Some(other) if other.told == told => {
-                if other.since.elapsed() > FORGET {
-                    // He may be cut off, and tells it again when he is not.
-                    let _ = controller.store().unshare(&who);
-                }
-            }
-            Some(other) => *other = Other { told, since: Instant::now() },
-            None => drop(others.insert(who, Other { told, since: Instant::now() })),
-        }
-    }
-}
-
 /// Hosts that are connected to others, as far as these are believed.
-fn elsewhere(others: &HashMap<String, Other>) -> BTreeMap<String, Elsewhere> {
+fn elsewhere(others: &HashMap<String, Other>, now: Instant) -> BTreeMap<String, Elsewhere> {
     let mut all: BTreeMap<String, Elsewhere> = BTreeMap::new();
-    for other in others.values().filter(|other| other.since.elapsed() < SILENCE) {
+    for other in others.values().filter(|other| now.duration_since(other.since) < BELIEF) {
         let Ok(told) = Told::decode(other.told.as_slice()) else { continue };
         for ToldChassis { id, incarnation, applied } in told.chassis {
             let said = Elsewhere { incarnation, applied: Revision::new(applied) };
@@ -195,11 +275,11 @@ mod tests {
             ("b".to_owned(), other(told(1, &[("h1", 2, 4)]), now)),
             ("c".to_owned(), other(vec![0xff], now)),
         ]);
-        let all = elsewhere(&others);
+        let all = elsewhere(&others, now);
         assert_eq!(all["h1"], Elsewhere { incarnation: 2, applied: Revision::new(4) });
         assert_eq!(all["h2"].applied, Revision::new(3));
-        let Some(long_ago) = now.checked_sub(2 * SILENCE) else { return };
+        let Some(long_ago) = now.checked_sub(2 * BELIEF) else { return };
         others.get_mut("b").unwrap().since = long_ago;
-        assert_eq!(elsewhere(&others)["h1"].applied, Revision::new(9));
+        assert_eq!(elsewhere(&others, now)["h1"].applied, Revision::new(9));
     }
 }

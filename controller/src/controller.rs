@@ -68,6 +68,8 @@ pub struct Written {
     pub results: Vec<Arc<Record>>,
     /// What was only validated.
     pub would_change: Vec<Change>,
+    /// A revision was made.
+    pub is_made: bool,
 }
 
 impl Controller {
@@ -188,7 +190,12 @@ impl Controller {
         };
         let results = prepared.results.clone();
         if prepared.changes.is_empty() || validate_only {
-            return Ok(Written { revision: based_on, results, would_change: prepared.changes });
+            return Ok(Written {
+                revision: based_on,
+                results,
+                would_change: prepared.changes,
+                is_made: false,
+            });
         }
         if let Err(error) = self.store.commit(prepared.txn(based_on)) {
             return Err(match error {
@@ -204,7 +211,22 @@ impl Controller {
         let revision = prepared.revision;
         self.access.audit.written(author, revision, &prepared.changes);
         self.publish(prepared);
-        Ok(Written { revision, results, would_change: Vec::new() })
+        Ok(Written { revision, results, would_change: Vec::new(), is_made: true })
+    }
+
+    /// Whether nobody has written anything after a revision; what others have is taken over.
+    ///
+    /// # Errors
+    /// As of [`Controller::catch_up`].
+    ///
+    /// # Concurrency
+    /// Blocks for writes and for the store, where that is shared.
+    pub fn is_newest(&self, revision: Revision) -> Result<bool, Refusal> {
+        if !self.store.is_shared() {
+            return Ok(true);
+        }
+        self.catch_up()?;
+        Ok(self.state().revision() == revision)
     }
 
     /// The chassis that already have a port.

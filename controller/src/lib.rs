@@ -17,7 +17,7 @@
 
 pub mod access;
 pub mod chassis;
-mod company;
+pub mod company;
 pub mod compile;
 pub mod controller;
 pub mod metrics;

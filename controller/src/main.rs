@@ -5,6 +5,7 @@ use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode
 
 use anyhow::Context as _;
 use clap::Parser;
+use confinement::{Role, confine};
 use controller::{
     access::{Access, Audit, quotas::Quota},
     controller::{Controller, Ending},
@@ -12,7 +13,7 @@ use controller::{
     server::{Listen, Listener, serve},
     store::{EtcdStore, LogLimits, RedbStore, Store},
 };
-use credentials::{Address, Credentials, Dial, Role};
+use credentials::{Address, Credentials, Dial};
 use supervision::{
     http,
     log::{self, Format},
@@ -78,9 +79,12 @@ fn etcd_addresses(text: &str) -> Result<Etcd, String> {
     members.split(',').map(parse).collect::<Result<_, _>>().map(Etcd)
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Options::parse()).await {
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // Before there are other threads: they all are confined with this one.
+    let confined = confine(Role::Controller).map_err(anyhow::Error::from);
+    let runtime = confined.and_then(|_| Ok(tokio::runtime::Runtime::new()?));
+    match runtime.and_then(|runtime| runtime.block_on(run(options))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vswitch-controller: {error:#}");
@@ -97,7 +101,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let credentials = options.credentials.as_deref().map(Credentials::open).transpose()?.map(Arc::new);
     if let Some(credentials) = &credentials
-        && credentials.identity().role() != Role::Controller
+        && credentials.identity().role() != credentials::Role::Controller
     {
         anyhow::bail!(
             "--credentials are those of {}; issue some with `vswitchctl pki issue DIR controller NAME`",

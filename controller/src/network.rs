@@ -42,7 +42,7 @@ pub async fn run(controller: Arc<Controller>) {
 }
 
 /// Compiles what is new and tells the chassis.
-pub(crate) fn follow(controller: &Controller) {
+pub fn follow(controller: &Controller) {
     // Held until all is told: who asks for a whole view then gets no change twice.
     let mut network = controller.network();
     let (revision, told) = network.step(&controller.state(), |id| controller.registry.listens(id));
@@ -120,7 +120,7 @@ impl Network {
     }
 
     /// The whole view of a chassis, and the revision it is at.
-    pub(crate) fn view(&self, chassis: &str) -> (Revision, Southbound) {
+    pub fn view(&self, chassis: &str) -> (Revision, Southbound) {
         let view = self.views.of(self.compiler.southbound(), chassis);
         (self.revision.unwrap_or(Revision::ZERO), view)
     }

@@ -57,9 +57,15 @@ impl Dataplane {
     }
 
     /// Gives one end of a link to all workers.
-    pub(crate) fn add_patch(&self, port: PortId, metrics: &Arc<PortMetrics>) -> Result<(), AttachError> {
+    pub(crate) fn add_patch(
+        &self,
+        port: PortId,
+        keeps_queues: bool,
+        metrics: &Arc<PortMetrics>,
+    ) -> Result<(), AttachError> {
         for seat in self.fabric.seats() {
-            let end = PatchEnd { port, peer: None, metrics: Arc::clone(metrics), lane: seat.id };
+            let end =
+                PatchEnd { port, peer: None, metrics: Arc::clone(metrics), keeps_queues, lane: seat.id };
             seat.ask(move |worker| worker.add_patch(end)).ok_or(AttachError::WorkerGone(seat.id))?;
         }
         Ok(())

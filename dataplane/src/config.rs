@@ -63,6 +63,9 @@ pub struct DataplaneConfig {
     /// What the hashes of the caches follow from; `None`: chance, so that nobody outside
     /// can foresee them.
     pub seed: Option<u64>,
+    /// There are no threads: a worker's work is done by whoever calls, within the call. For simulations:
+    /// what is injected into memory ports is switched, interfaces are not polled.
+    pub inline: bool,
     /// How AF_XDP ports are had.
     pub af_xdp: AfXdpConfig,
 }
@@ -116,6 +119,7 @@ impl Default for DataplaneConfig {
             quota: Quota::default(),
             balancing: Balancing::default(),
             seed: None,
+            inline: false,
             af_xdp: AfXdpConfig::default(),
         }
     }
@@ -231,6 +235,12 @@ pub enum Device {
         /// Its name.
         interface: String,
     },
+    /// The host's own way into the switch: a TAP device as well, but one that goes with this process,
+    /// whatever a keeper holds.
+    Internal {
+        /// Its name.
+        interface: String,
+    },
     /// A workload's host interface, attached the way that suits it: a TAP device as such, the
     /// host's end of a veth pair as [`Device::Packet`] where the kernel can keep it from the host
     /// (Linux 6.6), all others by AF_XDP. The interface is the switch's.
@@ -246,7 +256,11 @@ pub enum Device {
     Frames(FramePort),
     /// Nothing: it is one end of a link to another bridge, once it has a peer
     /// ([`Dataplane::link`](crate::Dataplane::link)).
-    Patch,
+    Patch {
+        /// A packet that leaves by it keeps the queue that it was to leave by, for the port behind the
+        /// other end; otherwise that is forgotten.
+        keeps_queues: bool,
+    },
 }
 
 /// A port to attach.

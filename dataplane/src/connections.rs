@@ -180,7 +180,7 @@ fn adopt(kept: Kept, plan: Plan, boot: u64) -> Result<SharedMemory, String> {
     if get(word::BOOT) != boot {
         return Err("it is of another boot".to_owned());
     }
-    memory.populate();
+    memory.populate_soon();
     Ok(memory)
 }
 

@@ -54,6 +54,7 @@ mod controlled;
 mod handle;
 mod keep;
 mod load;
+mod numa;
 mod pmd;
 #[allow(unsafe_code)]
 mod pool;

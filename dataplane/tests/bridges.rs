@@ -53,7 +53,11 @@ impl Bridges {
     fn patch(&self, a: PortId, b: PortId) {
         for id in [a, b] {
             self.dataplane
-                .attach(PortSpec { port: id, name: format!("l{id}"), device: Device::Patch })
+                .attach(PortSpec {
+                    port: id,
+                    name: format!("l{id}"),
+                    device: Device::Patch { keeps_queues: false },
+                })
                 .unwrap();
         }
         self.dataplane.link(a, Some(b)).unwrap();
@@ -195,7 +199,8 @@ fn a_straight_circle_ends_by_its_depth() {
 fn a_link_without_another_end_is_down_and_says_so() {
     let mut bridges = Bridges::start(2, 2);
     let a = bridges.memory(of(0, 1));
-    let spec = |id| PortSpec { port: id, name: "half".to_owned(), device: Device::Patch };
+    let spec =
+        |id| PortSpec { port: id, name: "half".to_owned(), device: Device::Patch { keeps_queues: false } };
     bridges.dataplane.attach(spec(of(0, 2))).unwrap();
     assert!(!bridges.status(of(0, 2)).up);
     bridges.publish(0, &[1, 2], vec![rule(1, &[2])]);

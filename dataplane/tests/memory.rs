@@ -79,6 +79,34 @@ fn frames_cross_unchanged_and_in_order_both_ways() {
 }
 
 #[test]
+fn without_threads_all_is_done_within_the_calls() {
+    let clock = VirtualClock::new();
+    clock.set_stopped(true);
+    let config = DataplaneConfig {
+        inline: true,
+        workers: vec![WorkerConfig::default(); 2],
+        clock: Clock::Virtual(clock),
+        ..DataplaneConfig::default()
+    };
+    let dataplane = Dataplane::start(config).unwrap();
+    let (a, b) = (MemoryPort::new(64), MemoryPort::new(64));
+    attach_memory(&dataplane, 1, &a);
+    attach_memory(&dataplane, 2, &b);
+    let next = snapshot(1, &[1, 2], vec![rule(1, &[2]), rule(2, &[1])]);
+    let epoch = next.epoch;
+    dataplane.publish(next);
+    assert!(dataplane.wait_applied(epoch, Duration::ZERO));
+    dataplane.inject(port(1), &a, vec![frame(1), frame(2)]).unwrap();
+    // What the other worker has to send waits for its turn.
+    dataplane.tick();
+    assert_eq!([b.receive(), b.receive(), b.receive()], [Some(frame(1)), Some(frame(2)), None]);
+    check_conservation(&dataplane);
+    let watched = Arc::downgrade(dataplane.conntrack());
+    drop(dataplane);
+    assert!(watched.upgrade().is_none(), "nothing of it stays behind");
+}
+
+#[test]
 fn the_hosts_own_port_is_one_like_others() {
     const LOCAL: u32 = 65534;
     const NORMAL: u32 = 0xfffa;

@@ -17,6 +17,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // All that follows, the daemon too, has no more than this.
+    if let Err(error) = confinement::confine(confinement::Role::Holder) {
+        eprintln!("vswitch-holder: {error}");
+        return ExitCode::FAILURE;
+    }
     match Supervisor::new(options).and_then(Supervisor::run) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

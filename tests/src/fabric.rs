@@ -143,6 +143,8 @@ pub struct Host {
     pub control: Control,
     encap_types: String,
     encap_ip: String,
+    /// What else its daemon is told.
+    options: Vec<String>,
     daemon: Option<Daemon>,
     netns: Netns,
 }
@@ -186,7 +188,8 @@ impl Fabric {
             let control = Control::to_host(&plan.programs.control, &url);
             let (encap_types, netns) = ("geneve".to_owned(), Netns::create(&name(host.name))?);
             let encap_ip = host.encap_ip.to_owned();
-            hosts.push(Host { plan: host, control, encap_types, encap_ip, daemon: None, netns });
+            let options = Vec::new();
+            hosts.push(Host { plan: host, control, encap_types, encap_ip, options, daemon: None, netns });
         }
         let mut workloads = Vec::new();
         for workload in WORKLOADS {
@@ -307,6 +310,7 @@ impl Fabric {
             "--chassis", name, "--encap-ip", &host.encap_ip, "--uplink", "underlay", "--controller", &controller,
             "--socket", &socket, "--state-dir", &state_dir, "--log", "info", "--encap-type", &host.encap_types,
         ];
+        let args: Vec<&str> = args.into_iter().chain(host.options.iter().map(String::as_str)).collect();
         let Plan { programs, life, .. } = &self.plan;
         let mut daemon = Daemon::start(&host.netns, &programs.switch, &args, &log, *life)?;
         stop::wait_for(&format!("vswitchd on {name} answers"), START_LIMIT, || {
@@ -328,6 +332,33 @@ impl Fabric {
             daemon.stop()?;
         }
         self.start_switch(idx)
+    }
+
+    /// Starts a host's daemon again, which is told this as well.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_as(&mut self, idx: usize, options: &[&str]) -> Result<()> {
+        self.hosts[idx].options = options.iter().map(|word| (*word).to_owned()).collect();
+        let encap_types = self.hosts[idx].encap_types.clone();
+        self.restart_with(idx, &encap_types)
+    }
+
+    /// The same, and others reach it by this address.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_at(&mut self, idx: usize, encap_ip: &str, options: &[&str]) -> Result<()> {
+        encap_ip.clone_into(&mut self.hosts[idx].encap_ip);
+        self.restart_as(idx, options)
+    }
+
+    /// Makes the link between the hosts again, which somebody has deleted.
+    ///
+    /// # Errors
+    /// When it is there.
+    pub fn wire_underlay(&self) -> Result<()> {
+        wire_hosts(&self.hosts)
     }
 
     /// Gives the underlay addresses of IPv6 as well, and room for their longer headers, and starts both hosts'
@@ -479,14 +510,19 @@ fn answers(control: &Control, words: &[&str]) -> Result<Result<(), String>> {
     Ok(if finished.status.success() { Ok(()) } else { Err(command::complaint(&finished)) })
 }
 
-fn wire(hosts: &[Host], workloads: &[Workload]) -> Result<()> {
+/// Makes the link between the hosts.
+fn wire_hosts(hosts: &[Host]) -> Result<()> {
     let [h1, h2] = hosts else { anyhow::bail!("a fabric has two hosts") };
     let [address_1, address_2] = [h1, h2].map(|host| format!("{}/30", host.plan.encap_ip));
     netns::link(
         End { address: Some(&address_1), ..End::new(&h1.netns, "underlay") },
         End { address: Some(&address_2), ..End::new(&h2.netns, "underlay") },
         UNDERLAY_MTU,
-    )?;
+    )
+}
+
+fn wire(hosts: &[Host], workloads: &[Workload]) -> Result<()> {
+    wire_hosts(hosts)?;
     for Workload { plan, netns } in workloads {
         let address = format!("{}/24", plan.address);
         netns::link(

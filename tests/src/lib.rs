@@ -8,7 +8,7 @@
 //! them), [`probe`] (traffic), [`gateway`] (one switch between a client and the world, by rules), [`pods`] (pods on one
 //! switch, by rules), [`guest`] (guests of vhost-user ports), [`cni`],
 //! [`mod@podman`], [`containerd`] and [`docker`] (container runtimes, their containers made of an [`image`]),
-//! [`libnetwork`] (what Docker says to its driver), [`outage`] (a switch that is killed and replaced), then the means: [`control`], [`daemon`], [`netns`], [`processes`],
+//! [`libnetwork`] (what Docker says to its driver), [`outage`] (a switch that is killed and replaced), [`attack`] (a host under attack by one of its workloads), [`mod@soak`] (a network under load that changes), then the means: [`control`], [`daemon`], [`netns`], [`processes`],
 //! [`command`], [`random`], [`stop`].
 //!
 //! Whatever is made is owned by a guard that removes it: on success, on failure, on a panic and at Ctrl-C,
@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod checks;
 pub mod cni;
 pub mod command;
@@ -25,6 +26,7 @@ pub mod control;
 pub mod daemon;
 pub mod docker;
 pub mod fabric;
+pub mod gap;
 pub mod gateway;
 pub mod guest;
 pub mod image;
@@ -39,6 +41,7 @@ pub mod processes;
 pub mod provider;
 pub mod random;
 pub mod scenario;
+pub mod soak;
 pub mod stop;
 
 use std::io::Write;

@@ -195,6 +195,143 @@ fn few_files(pods: &mut Pods) -> Result<()> {
     Ok(())
 }
 
+/// Where a pod's switch keeps what outlives it, on a disk of its own that is soon full.
+const DISK: &str = "64k";
+
+#[test]
+fn a_full_disk_refuses_changes_and_nothing_else() -> Result<()> {
+    let name = "a_full_disk_refuses_changes_and_nothing_else";
+    scenario::run(name, |prefix| {
+        let state = scenario::dir(prefix).join("state");
+        // Each daemon has mounts of its own (`ip netns exec`), and this one goes with it.
+        let mount = format!(
+            "mkdir -p {0} && mount -t tmpfs -o size={DISK},mode=700 none {0} && exec \"$@\"",
+            state.display()
+        );
+        let wrapper = ["sh", "-c", &mount, "sh"].map(str::to_owned);
+        let mut pods = Pods::start_as(prefix, &[By::Packet, By::AfXdp], &wrapper, &[])?;
+        let result = full_disk(&mut pods, &state).and_then(|()| pods.check().map(drop));
+        result.with_context(|| pods.state())
+    })
+}
+
+fn full_disk(pods: &mut Pods, state: &Path) -> Result<()> {
+    recovered(pods, "at first", 1, 2)?;
+    // As the daemon sees it.
+    let seen = PathBuf::from(format!("/proc/{}/root", pods.daemon.pid())).join(state.strip_prefix("/")?);
+    let ballast = seen.join("ballast");
+    let mut file = fs::File::create(&ballast)?;
+    while file.write_all(&[0; 4096]).is_ok() {}
+    pods.host.ip(&["link", "add", "x0", "type", "veth", "peer", "name", "y0"])?;
+    pods.host.ip(&["link", "set", "dev", "x0", "up"])?;
+    // Both are more than the last block has room for.
+    let rules: Vec<String> =
+        (1..=200).map(|n| format!("table=9,priority={n},udp,tp_src={n},actions=drop")).collect();
+    let add_rules: Vec<&str> = ["flow", "add"].into_iter().chain(rules.iter().map(String::as_str)).collect();
+    let refused = |words: &[&str]| -> Result<()> {
+        let finished = pods.control.attempt(words)?;
+        let complaint = command::complaint(&finished);
+        ensure!(!finished.status.success(), "{words:?} is not refused");
+        ensure!(complaint.contains("No space left") && complaint.contains("--state-dir"), "{complaint}");
+        Ok(())
+    };
+    refused(&["port", "add", "x0", "--kind", "packet"])?;
+    refused(&add_rules)?;
+    let n_rules = || -> Result<usize> {
+        Ok(pods.control.text(&["flow", "dump"])?.lines().filter(|line| line.contains("table=9")).count())
+    };
+    ensure!(n_rules()? == 0, "a part of what was refused is there");
+    ensure!(pods.control.ports()?.iter().all(|port| port.name != "x0"), "the port is there");
+    recovered(pods, "while the disk is full", 1, 2)?;
+    drop(file);
+    fs::remove_file(&ballast)?;
+    pods.control.text(&["port", "add", "x0", "--kind", "packet"])?;
+    pods.control.text(&add_rules)?;
+    ensure!(n_rules()? == 200, "not all rules are there");
+    recovered(pods, "when there is room again", 1, 2)?;
+    ensure!(trouble(pods)?.is_empty(), "{}", trouble(pods)?);
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_renamed_is_waited_for_under_its_name() -> Result<()> {
+    let name = "an_interface_that_is_renamed_is_waited_for_under_its_name";
+    on_pods(name, &[By::Packet, By::AfXdp, By::Packet], |pods| {
+        for n in [1, 2] {
+            recovered(pods, "before", n, 3)?;
+            let port = pods.pod(n).port.clone();
+            let rename = |from: &str, to: &str| -> Result<()> {
+                pods.host.ip(&["link", "set", "dev", from, "down"])?;
+                pods.host.ip(&["link", "set", "dev", from, "name", to])?;
+                pods.host.ip(&["link", "set", "dev", to, "up"]).map(drop)
+            };
+            rename(&port, "renamed")?;
+            stop::wait_for("the switch waits for the name", LIMIT, || {
+                let trouble = trouble(pods)?;
+                Ok(if trouble.contains(&port) { Ok(()) } else { Err(format!("errors: {trouble}")) })
+            })?;
+            rename("renamed", &port)?;
+            recovered(pods, "the name is back", n, 3)?;
+            ensure!(trouble(pods)?.is_empty(), "{}", trouble(pods)?);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn messages_of_links_that_are_lost_are_made_up_for() -> Result<()> {
+    on_pods("messages_of_links_that_are_lost_are_made_up_for", &[By::Packet, By::AfXdp], |pods| {
+        recovered(pods, "before", 1, 2)?;
+        pods.host.ip(&["link", "add", "x0", "type", "veth", "peer", "name", "y0"])?;
+        // More than the kernel keeps for who does not read: then it says that some are lost.
+        let (port, batch) = (pods.pod(1).port.clone(), pods.dir.join("batch"));
+        let mut lines = String::from("link set dev x0 mtu 1400\nlink set dev x0 mtu 1500\n").repeat(500);
+        lines.push_str(&format!("link set dev {port} mtu 1300\n"));
+        fs::write(&batch, lines)?;
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pods.daemon.pid())?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+        let done = pods.host.ip(&["-batch", &batch.display().to_string()]);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
+        done?;
+        stop::wait_for("the switch knows of the MTU", LIMIT, || {
+            let ports = pods.control.text(&["port", "list"])?;
+            Ok(if ports.contains(" 1300 ") { Ok(()) } else { Err(ports) })
+        })?;
+        recovered(pods, "afterwards", 1, 2)
+    })
+}
+
+#[test]
+fn without_memory_a_port_is_refused_and_all_else_goes_on() -> Result<()> {
+    on_pods("without_memory_a_port_is_refused_and_all_else_goes_on", &[By::Packet, By::Packet], |pods| {
+        recovered(pods, "before", 1, 2)?;
+        pods.host.ip(&["link", "add", "x0", "type", "veth", "peer", "name", "y0"])?;
+        pods.host.ip(&["link", "set", "dev", "x0", "mtu", "3000", "up"])?;
+        let pid = pods.daemon.pid().to_string();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+        let size: u64 = size.context("no VmSize")?.parse()?;
+        let limit = |limit: &str| {
+            let mut command = std::process::Command::new("prlimit");
+            command::output(command.args(["--pid", &pid, &format!("--as={limit}:")]), SHORT).map(drop)
+        };
+        // Less than the 64 MiB of a memory of long frames, which are more than the allocator has set aside; enough
+        // for a few threads.
+        limit(&((size + (16 << 10)) << 10).to_string())?;
+        let finished = pods.control.attempt(&["port", "add", "x0", "--kind", "afxdp"])?;
+        let complaint = command::complaint(&finished);
+        ensure!(!finished.status.success(), "the port is attached without memory");
+        ensure!(
+            complaint.contains("Cannot allocate memory") && complaint.contains("more memory"),
+            "{complaint}"
+        );
+        recovered(pods, "without memory", 1, 2)?;
+        limit("unlimited")?;
+        pods.control.text(&["port", "add", "x0", "--kind", "afxdp"])?;
+        recovered(pods, "with memory again", 1, 2)
+    })
+}
+
 /// Years ahead, years behind, and back: in seconds.
 const STEPS: [i64; 4] = [300_000_000, -300_000_000, 86_400, 0];
 const YEAR: i64 = 31_556_952;

@@ -233,6 +233,19 @@ fn units_are_as_systemd_wants_them() -> Result<()> {
         let about: Vec<_> = finished.stderr.lines().filter(|line| line.contains(&*name)).collect();
         ensure!(finished.status.success() && about.is_empty(), "{name}: {}{about:?}", finished.stderr);
     }
+    // What units leave their daemons, in systemd's own words: 0.0 would be nothing, 10.0 everything.
+    for (name, limit) in [("vswitchd.service", 4.5), ("vswitch-controller.service", 1.8)] {
+        let mut analyze = Command::new("systemd-analyze");
+        let finished = command::run(
+            analyze.args(["security", "--offline=true", "--no-pager"]).arg(dir.join(name)),
+            LIMIT,
+        )?;
+        let verdict = finished.stdout.lines().find_map(|line| line.split_once("exposure level for "));
+        let (_, verdict) = verdict.with_context(|| format!("{name}: {}", command::complaint(&finished)))?;
+        let exposure = verdict.split(' ').find_map(|word| word.parse::<f64>().ok());
+        let exposure = exposure.with_context(|| format!("no exposure in {verdict}"))?;
+        ensure!(exposure > 0.0 && exposure <= limit, "{name} is exposed by {exposure}, {limit} is the most");
+    }
     // What a unit may be wrong about is seen: one with an option that there is none of.
     let wrong = dir.join("wrong.service");
     fs::write(&wrong, "[Service]\nExecStart=/no/such/program\nNoSuchOption=yes\n")?;

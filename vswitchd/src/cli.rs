@@ -13,7 +13,7 @@ use dataplane::{AfXdpBackend, AfXdpConfig, Pin};
 use flowtable::program::TunnelKind;
 use supervision::log::Format;
 
-use crate::{bfd::Timing, host::LAB_UPLINK};
+use crate::{bfd::Timing, host::LAB_UPLINK, tunnel_endpoint::OwnAddress};
 
 /// The host daemon of Ferroflow: forwards packets, and realises its part of the logical
 /// network.
@@ -33,6 +33,9 @@ pub struct Cli {
 pub enum Command {
     /// Lists what this host can do, and what to do about what it cannot.
     Doctor,
+    /// Runs nft for a daemon, which starts it.
+    #[command(hide = true)]
+    Nft,
 }
 
 /// What a switch without rules does.
@@ -42,6 +45,16 @@ pub enum FailMode {
     Secure,
     /// It is a learning switch: it begins with the one rule `priority=0,actions=NORMAL`
     Standalone,
+}
+
+/// Whose the uplink is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UplinkMode {
+    /// The host's: only tunnelled packets are taken from it
+    Shared,
+    /// The switch's: it takes all frames by AF_XDP, and the host goes on by an internal port with the
+    /// uplink's addresses and routes
+    Owned,
 }
 
 /// Whose AF_XDP sockets.
@@ -66,6 +79,20 @@ pub struct RunOptions {
     /// Interface that carries tunnelled packets. The host keeps all its other traffic.
     #[arg(long, value_name = "INTERFACE", requires = "encap_ip")]
     pub uplink: Option<String>,
+    /// Whose the uplink is; see docs/ports.md.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = UplinkMode::Shared, requires_ifs = [("owned", "uplink")])]
+    pub uplink_mode: UplinkMode,
+    /// Name of the host's internal port, with --uplink-mode owned
+    /// [default: that of the uplink and `-host`]
+    #[arg(long, value_name = "INTERFACE", requires = "uplink")]
+    pub internal_port: Option<String>,
+    /// The address of --encap-ip is the switch's own, in a net of this length, and the host does not have it:
+    /// the switch answers for it. Needs --uplink-mode owned
+    #[arg(long, value_name = "LEN", requires = "uplink", value_parser = clap::value_parser!(u8).range(1..=128))]
+    pub encap_prefix: Option<u8>,
+    /// Router that leads out of that net
+    #[arg(long, value_name = "IP", requires = "encap_prefix")]
+    pub encap_gateway: Option<IpAddr>,
     /// How other hosts may send to this one, the way it likes best first: `geneve`, `vxlan` or
     /// both, as `vxlan,geneve`. Each host sends by the first one that it has itself. Rules by hand
     /// (--standalone) may have `gre` as well
@@ -169,6 +196,8 @@ pub struct RunOptions {
     pub metrics: Option<SocketAddr>,
 }
 
+/// Longest name of an interface.
+const MAX_INTERFACE_LEN: usize = 15;
 /// Where the state of a switch of real interfaces is kept.
 const STATE_DIR: &str = "/var/lib/ferroflow/vswitchd";
 /// Where that of one without a controller is: its ports have other numbers.
@@ -194,6 +223,21 @@ impl RunOptions {
             (false, true) if self.uplink.is_none() => Err("--encap-ip needs its --uplink"),
             (true, true) if !has_network => Err("--virtual takes --encap-ip only with a --controller"),
             (true, false) if has_network => Err("--virtual with a --controller needs an --encap-ip"),
+            _ if self.internal_port.is_some() && self.uplink_mode == UplinkMode::Shared => {
+                Err("--internal-port is for --uplink-mode owned")
+            }
+            _ if self.encap_prefix.is_some() && self.uplink_mode == UplinkMode::Shared => {
+                Err("--encap-prefix is for --uplink-mode owned: a shared uplink's address is the host's")
+            }
+            _ if self.own_address().is_some_and(|own| !is_net(&own)) => Err(
+                "--encap-prefix is longer than an address of --encap-ip, or --encap-gateway is not in that net",
+            ),
+            _ if self.internal().is_some_and(|name| name.len() > MAX_INTERFACE_LEN) => Err(
+                "the internal port's name is too long for an interface; give it another one with --internal-port",
+            ),
+            _ if self.internal().is_some() && self.internal() == self.uplink => Err(
+                "--internal-port and --uplink are one interface; the internal port is made, so give it a name of its own",
+            ),
             _ if self.encap_type.contains(&TunnelKind::Gre) && !self.standalone => {
                 Err("--encap-type gre is for --standalone: it has no room for a port of the network")
             }
@@ -202,6 +246,18 @@ impl RunOptions {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Interface by which the host goes on, when the switch has the uplink for itself.
+    pub fn internal(&self) -> Option<String> {
+        let uplink = self.uplink.as_ref().filter(|_| self.uplink_mode == UplinkMode::Owned)?;
+        Some(self.internal_port.clone().unwrap_or_else(|| format!("{uplink}-host")))
+    }
+
+    /// The tunnels' address, when it is the switch's own.
+    pub fn own_address(&self) -> Option<OwnAddress> {
+        let (address, prefix_len) = self.encap_ip.zip(self.encap_prefix)?;
+        Some(OwnAddress { address, prefix_len, gateway: self.encap_gateway })
     }
 
     /// Directory for what must outlive the process, if anything must.
@@ -223,6 +279,20 @@ impl RunOptions {
         let uplink = if self.r#virtual { Some(LAB_UPLINK.to_owned()) } else { self.uplink.clone() };
         Some((uplink?, self.encap_ip?))
     }
+}
+
+/// The net is one, and its gateway is in it.
+fn is_net(own: &OwnAddress) -> bool {
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => (32, u128::from(ip.to_bits()) << 96),
+        IpAddr::V6(ip) => (128, ip.to_bits()),
+    };
+    let ((width, address), len) = (bits(own.address), own.prefix_len);
+    let is_near = |gateway: IpAddr| {
+        let (other_width, other) = bits(gateway);
+        other_width == width && other != address && (other ^ address) >> (128 - u32::from(len)) == 0
+    };
+    len <= width && own.gateway.is_none_or(is_near)
 }
 
 /// Reads the name of an encapsulation.
@@ -300,6 +370,39 @@ mod tests {
         for wrong in ["eth1", "=1", "/0=1", "eth1/=1", "eth1/x=1", "eth1=", "eth1=-1"] {
             assert!(pin(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_owned_uplink_has_an_internal_port() {
+        let base = ["vswitchd", "--uplink", "eth0", "--encap-ip", "192.0.2.1"];
+        let parse = |words: &[&str]| Cli::try_parse_from([&base, words].concat()).map(|cli| cli.run);
+        assert_eq!(parse(&[]).unwrap().internal(), None);
+        let owned = parse(&["--uplink-mode", "owned"]).unwrap();
+        assert!(owned.check().is_ok());
+        assert_eq!(owned.internal().as_deref(), Some("eth0-host"));
+        let named = |name: &str| parse(&["--uplink-mode", "owned", "--internal-port", name]).unwrap();
+        assert_eq!(named("host0").internal().as_deref(), Some("host0"));
+        assert!(named("host0").check().is_ok() && named("eth0").check().is_err());
+        assert!(named("a-name-too-long-x").check().is_err());
+        assert!(parse(&["--internal-port", "host0"]).unwrap().check().is_err());
+        assert!(Cli::try_parse_from(["vswitchd", "--uplink-mode", "owned"]).is_err());
+    }
+
+    #[test]
+    fn an_address_of_the_switchs_own_is_in_a_net() {
+        let base = ["vswitchd", "--uplink", "eth0", "--encap-ip", "192.0.2.9", "--uplink-mode", "owned"];
+        let parse = |words: &[&str]| Cli::try_parse_from([&base, words].concat()).map(|cli| cli.run);
+        assert_eq!(parse(&[]).unwrap().own_address(), None);
+        let check = |words: &[&str]| parse(words).unwrap().check();
+        assert!(check(&["--encap-prefix", "24"]).is_ok());
+        assert!(check(&["--encap-prefix", "24", "--encap-gateway", "192.0.2.1"]).is_ok());
+        for wrong in ["192.0.3.1", "192.0.2.9", "2001:db8::1"] {
+            assert!(check(&["--encap-prefix", "24", "--encap-gateway", wrong]).is_err(), "{wrong}");
+        }
+        assert!(check(&["--encap-prefix", "33"]).is_err());
+        assert!(parse(&["--encap-gateway", "192.0.2.1"]).is_err());
+        let shared = ["vswitchd", "--uplink", "eth0", "--encap-ip", "192.0.2.9", "--encap-prefix", "24"];
+        assert!(Cli::try_parse_from(shared).unwrap().run.check().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,13 +24,14 @@ use tokio::{
 use crate::{
     agent, bfd,
     cli::{self, RunOptions},
-    endpoint::{Endpoints, TEND_INTERVAL, departed_dir},
+    endpoint::{Endpoints, TEND_INTERVAL, Translator, departed_dir},
     holder::Holder,
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
     service::{self, EndpointServer, Metrics, Service, Socket},
+    stand_in::StandIn,
     state::StateDir,
-    underlay,
+    tunnel_endpoint, underlay,
 };
 
 /// Folder of the state directory with the containers' interfaces.
@@ -43,11 +45,11 @@ const PROTOCOLS: Duration = Duration::from_millis(100);
 /// How long what packets make may wait for more of it.
 const SETTLE: Duration = Duration::from_millis(1);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; `translator` changes the host's tables, where there is one.
 ///
 /// # Errors
 /// What keeps it from starting, and what to do.
-pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
+pub async fn run(options: RunOptions, log: LogControl, translator: Option<Translator>) -> anyhow::Result<()> {
     options.check().map_err(anyhow::Error::msg)?;
     let controller = controller(&options)?;
     let identity = identity(&options)?;
@@ -93,13 +95,23 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || holder.wait_for_turn()).await??;
     }
     begin(&host, holder).await?;
+    let stand_in = StandIn::begin(&host).await.context("--uplink-mode owned")?;
+    if stand_in.is_some() {
+        underlay::look_ahead(&host).await;
+    }
+    if let Some((own, port)) = host.with(|host| host.station()).await {
+        let host = host.clone();
+        let run = move || tunnel_endpoint::run(&host, &own, &port);
+        thread::Builder::new().name("endpoint".to_owned()).spawn(run)?;
+    }
     // The daemon before is ending.
     let socket = socket.map_or_else(|| Socket::replace(&options.socket), Ok)?;
     let metrics = match options.metrics.filter(|_| successor.is_some()) {
         Some(address) => bind_late(address).await,
         None => metrics,
     };
-    let endpoints = Arc::new(endpoints(&options, &host, identity.chassis, controller.as_ref())?);
+    let endpoints =
+        Arc::new(endpoints(&options, &host, (identity.chassis, controller.as_ref()), translator)?);
     tokio::spawn(tend_endpoints(Arc::clone(&endpoints)));
     keep(&host, controller.map(|controller| (controller, said)));
     let is_real = !options.r#virtual;
@@ -107,6 +119,7 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
     let underlay = async move { if is_real { underlay::run(followed).await } else { Ok(()) } };
     let underlay = tokio::spawn(underlay);
     let housekeeping = tokio::spawn(housekeeping(host.clone()));
+    let stand_in = stand_in.map(|stand_in| tokio::spawn(stand_in.follow(host.clone())));
     if let Some(listener) = metrics {
         tokio::spawn(http::serve(listener, Metrics::new(host.clone())));
     }
@@ -125,6 +138,11 @@ pub async fn run(options: RunOptions, log: LogControl) -> anyhow::Result<()> {
         failed = housekeeping => failed??,
     }
     notify::tell(notify::State::Stopping);
+    if let (Some(stand_in), Some(names)) = (stand_in, host.with(|host| host.owned_uplink()).await) {
+        stand_in.abort();
+        StandIn::withdraw(&names).await;
+        host.with(Host::release_wire).await;
+    }
     host.with(Host::end_protocols).await;
     // Others need not wait until they miss this host.
     tokio::task::spawn_blocking(move || bfd.end()).await?;
@@ -171,12 +189,12 @@ async fn bind_late(address: SocketAddr) -> Option<TcpListener> {
 fn endpoints(
     options: &RunOptions,
     host: &SharedHost,
-    chassis: String,
-    controller: Option<&Dial>,
+    (chassis, controller): (String, Option<&Dial>),
+    translator: Option<Translator>,
 ) -> anyhow::Result<Endpoints> {
     let state = options.state_dir().map(|dir| dir.join(ENDPOINTS_DIR));
     let departed = departed_dir(&options.socket);
-    Endpoints::open(host.clone(), chassis, controller, state.as_deref(), departed)
+    Endpoints::open(host.clone(), chassis, controller, state.as_deref(), departed, translator)
         .context("the endpoints of the last run cannot be read; --state-dir names another directory")
 }
 
@@ -320,7 +338,18 @@ fn identity(options: &RunOptions) -> anyhow::Result<Identity> {
         (options.endpoint(), (!controllers.is_empty()).then(|| controllers.join(", ")));
     let (encap_types, tunnel_peers) = (options.encap_type.clone(), options.tunnel_peer.clone());
     let liveness = options.liveness();
-    Ok(Identity { chassis, hostname, endpoint, encap_types, tunnel_peers, controller, liveness })
+    let (internal_port, own_address) = (options.internal(), options.own_address());
+    Ok(Identity {
+        chassis,
+        hostname,
+        endpoint,
+        internal_port,
+        own_address,
+        encap_types,
+        tunnel_peers,
+        controller,
+        liveness,
+    })
 }
 
 /// The way to the controllers, if there are any, with who this host is.

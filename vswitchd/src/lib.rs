@@ -9,7 +9,8 @@
 //!
 //! Beside it: [`holder`] is how the next daemon goes on where this one ends, [`underlay`] follows the host's routes and neighbours, [`state`] keeps what
 //! outlives the process, [`responder`] answers packets of the logical network, [`endpoint`]
-//! makes containers' interfaces, [`service`] answers `vswitchctl` and the shims, [`log`]
+//! makes containers' interfaces, [`stand_in`] is what the host has instead of an uplink that the switch has for
+//! itself, [`tunnel_endpoint`] is the switch where it is a station itself, [`service`] answers `vswitchctl` and the shims, [`log`]
 //! changes what is logged, [`doctor`] says what the host can do, [`lab`] is what is between
 //! several hosts that are not real.
 //!
@@ -31,5 +32,7 @@ pub mod lab;
 pub mod log;
 pub mod responder;
 pub mod service;
+pub mod stand_in;
 pub mod state;
+pub mod tunnel_endpoint;
 pub mod underlay;

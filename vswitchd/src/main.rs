@@ -1,18 +1,20 @@
-//! `vswitchd`: parses its options, runs until told to stop.
+//! `vswitchd`: parses its options, gives up what it does not need, runs until told to stop.
 #![forbid(unsafe_code)]
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use confinement::{Role, confine};
 use vswitchd::{
-    cli::{Cli, Command},
-    daemon, doctor, log,
+    cli::{Cli, Command, RunOptions},
+    daemon, doctor,
+    endpoint::{self, Translator},
+    log,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("vswitchd: {}", sentence(&error));
@@ -21,19 +23,41 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    if let Some(Command::Doctor) = cli.command {
-        let report = doctor::examine();
-        print!("{report}");
-        return Ok(if report.can_run() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Some(Command::Doctor) => {
+            let report = doctor::examine();
+            print!("{report}");
+            Ok(if report.can_run() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Some(Command::Nft) => {
+            confine(Role::Translator)?;
+            endpoint::serve_nft()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => serve(cli.run).map(|()| ExitCode::SUCCESS),
     }
-    let filter = &cli.run.log;
+}
+
+/// Runs the daemon.
+fn serve(options: RunOptions) -> anyhow::Result<()> {
     // Colours are for people: not in a journal or a file.
     let is_seen = std::io::stderr().is_terminal();
+    let filter = &options.log;
     let control =
-        log::start(filter, (cli.run.log_format, is_seen)).with_context(|| format!("--log {filter}"))?;
-    daemon::run(cli.run, control).await?;
-    Ok(ExitCode::SUCCESS)
+        log::start(filter, (options.log_format, is_seen)).with_context(|| format!("--log {filter}"))?;
+    // Only hosts of a network are gateways.
+    let is_gateway = !options.r#virtual && !options.standalone;
+    let translator = is_gateway.then(Translator::start).transpose().context("cannot start what runs nft")?;
+    // Before there are other threads: they all are confined with this one.
+    let confined = confine(if options.r#virtual { Role::Lab } else { Role::Switch })?;
+    tracing::info!(
+        capabilities = format!("{:#x}", confined.effective),
+        is_bounding_wider = confined.is_bounding_wider,
+        "confined"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(daemon::run(options, control, translator))
 }
 
 /// An error with those of its causes that its own text does not name.

@@ -32,7 +32,8 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// Looks once, before packets are taken: those for peers that the host knows the way to do not wait
 /// until it is followed.
 pub async fn look_ahead(host: &SharedHost) {
-    let (uplink, wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
+    let (uplink, wanted) =
+        host.with(|host| (host.underlay_interface().map(str::to_owned), host.peers())).await;
     let peers = wanted.borrow().clone();
     let Some(uplink) = uplink.filter(|_| !peers.is_empty()) else { return };
     let Ok((connection, handle, _)) = rtnetlink::new_connection() else { return };
@@ -49,7 +50,8 @@ pub async fn look_ahead(host: &SharedHost) {
 /// # Errors
 /// Netlink cannot be used.
 pub async fn run(host: SharedHost) -> anyhow::Result<()> {
-    let (uplink, mut wanted) = host.with(|host| (host.uplink().map(str::to_owned), host.peers())).await;
+    let (uplink, mut wanted) =
+        host.with(|host| (host.underlay_interface().map(str::to_owned), host.peers())).await;
     let Some(uplink) = uplink else { return Ok(()) };
     let groups =
         [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];

@@ -56,6 +56,13 @@ pub(crate) struct Bench {
     /// How often it is upgraded.
     #[arg(long, value_name = "N", requires = "restart", default_value_t = 100)]
     upgrades: usize,
+    /// The switch comes, goes and is killed, by an uplink that is shared and by one of its own: for how long the
+    /// host is out of reach.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    uplink: bool,
+    /// How often, each.
+    #[arg(long, value_name = "N", requires = "uplink", default_value_t = 100)]
+    cycles: usize,
     /// Only these workloads, such as `P1,P5`; without `--vs-ovs`, only benches with this in their name.
     #[arg(long, value_name = "WHICH")]
     only: Option<String>,
@@ -74,7 +81,7 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(
-            if self.vs_ovs || self.veth || self.vhost || self.attach || self.restart {
+            if self.vs_ovs || self.veth || self.vhost || self.attach || self.restart || self.uplink {
                 Purpose::Demo
             } else {
                 Purpose::Build
@@ -90,6 +97,7 @@ impl Bench {
             () if self.compile => self.changes(),
             () if self.attach => self.attachments(),
             () if self.restart => self.restarts(),
+            () if self.uplink => self.uplinks(),
             () if self.veth => self.containers(),
             () if self.vhost => self.guests(),
             () if self.vs_ovs => self.compare(),
@@ -172,6 +180,20 @@ impl Bench {
             show(&mut command, None)?;
         }
         Ok(())
+    }
+
+    fn uplinks(self) -> Result<()> {
+        let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "controller"];
+        let programs = ["--package", "ferroflow-tests", "--bins"];
+        show(cargo(&["build", "--release"]).args(daemons).args(programs), None)?;
+        let mut command =
+            cargo(&["test", "--release", "--package", "ferroflow-tests", "--test", "uplinks", "--"]);
+        command.args(["--exact", "attach_detach_and_crash_do_not_cut_the_host_off", "--nocapture"]);
+        command.env("FERROFLOW_CYCLES", self.cycles.to_string());
+        if self.save {
+            command.env("FERROFLOW_UPLINKS_JSON", root().join("docs/performance/uplinks.json"));
+        }
+        show(&mut command, None)
     }
 
     fn containers(self) -> Result<()> {

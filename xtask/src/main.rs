@@ -1,12 +1,13 @@
 //! The project's commands. Run `cargo xtask help`.
 //!
-//! One file per command: [`demo`], [`mod@test`], [`mod@bench`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
+//! One file per command: [`demo`], [`mod@test`], [`mod@bench`], [`mod@attack`], [`mod@soak`], [`ci`], [`tidy`]; beside them what they share: [`packages`] of the
 //! host, [`cargo`], [`progress`]. Light on purpose: on a fresh machine this crate is compiled before anything
 //! can be said.
 
 #![forbid(unsafe_code)]
 
 mod again;
+mod attack;
 mod bench;
 mod cargo;
 mod ci;
@@ -15,6 +16,7 @@ mod deny;
 mod instructions;
 mod packages;
 mod progress;
+mod sim;
 mod soak;
 mod test;
 mod tidy;
@@ -40,6 +42,8 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Soak(soak::Soak),
+    Sim(sim::Sim),
+    Attack(attack::Attack),
     Bench(bench::Bench),
     Ci(ci::Ci),
     Tidy(tidy::Tidy),
@@ -73,6 +77,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Sim(sim) => sim.run(),
+        Command::Attack(attack) => attack.run(),
         Command::Bench(bench) => bench.run(),
         Command::Ci(ci) => ci.run(),
         Command::Tidy(tidy) => tidy.run(),

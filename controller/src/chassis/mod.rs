@@ -5,11 +5,12 @@
 //! `health.rs` takes note of which backends serve, `neighbours.rs` of whom hosts have heard
 //! (`moderation.rs`: how often that is written),
 //! `holders.rs` of who has the addresses of virtual ports, `sessions.rs` of which next hops of
-//! routers live, `session.rs` is one stream, `encode.rs` turns views into messages.
+//! routers live, `dialogue.rs` is what is said on one stream, `session.rs` the stream, `encode.rs` turns views into messages.
 //! `assist.rs` asks chassis what somebody else wants to know.
 
 mod assist;
 mod bindings;
+mod dialogue;
 mod encode;
 mod health;
 mod holders;
@@ -28,6 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) use self::bindings::settle_claims;
 pub use self::{
     assist::{AskError, Assistants},
+    dialogue::Dialogue,
     encode::delta as encode_change,
     moderation::Moderation,
     registry::{Elsewhere, Registry},

@@ -25,6 +25,7 @@ use crate::{
     controller::{Controller, Written},
     resource::Name,
     state::{Reason, Record, Refusal},
+    store::Revision,
 };
 
 /// The service.
@@ -37,6 +38,34 @@ impl Northbound {
     /// The service of a controller.
     pub fn new(controller: Arc<Controller>) -> Self {
         Self { controller }
+    }
+
+    /// Makes a transaction on the calling thread, which may block for other writes and for the store.
+    ///
+    /// # Errors
+    /// As `Transact`.
+    pub fn transact_now(
+        &self,
+        caller: &Caller,
+        mut request: pb::TransactRequest,
+    ) -> Result<pb::TransactResponse, Status> {
+        let conversations = std::mem::take(&mut request.conversations);
+        for conversation in &conversations {
+            explain::check(&self.controller, caller, conversation)?;
+        }
+        let asked = effect::questions(&conversations)?;
+        let written = transact::transact(&self.controller, (caller, "Transact"), request)?;
+        let resources = written.results.iter().map(|record| self.to_wire(record)).collect();
+        let mut effect = effect::effect(&self.controller, &written, asked);
+        if let Some(effect) = effect.as_mut().filter(|_| !caller.who.has(Need::Inspect)) {
+            effect.chassis.clear();
+        }
+        Ok(pb::TransactResponse { revision: written.revision.get(), resources, effect })
+    }
+
+    /// How far a revision has got by now.
+    pub fn receipt(&self, revision: Revision) -> pb::GetReceiptResponse {
+        receipt::receipt(&self.controller, revision)
     }
 
     /// Writes on a thread that may block; what was begun is finished even when the client
@@ -79,22 +108,9 @@ impl NorthboundService for Northbound {
         request: Request<pb::TransactRequest>,
     ) -> Result<Response<pb::TransactResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        let mut request = request.into_inner();
-        let conversations = std::mem::take(&mut request.conversations);
-        for conversation in &conversations {
-            explain::check(&self.controller, &caller, conversation)?;
-        }
-        let asked = effect::questions(&conversations)?;
-        let written = self.write((Arc::clone(&caller), "Transact"), request).await?;
-        let resources = written.results.iter().map(|record| self.to_wire(record)).collect();
-        let revision = written.revision.get();
-        let controller = Arc::clone(&self.controller);
-        let effect = tokio::task::spawn_blocking(move || effect::effect(&controller, &written, asked));
-        let mut effect = effect.await.map_err(|_| Refusal::from(Reason::Stopping))?;
-        if let Some(effect) = effect.as_mut().filter(|_| !caller.who.has(Need::Inspect)) {
-            effect.chassis.clear();
-        }
-        Ok(Response::new(pb::TransactResponse { revision, resources, effect }))
+        let (northbound, request) = (self.clone(), request.into_inner());
+        let done = tokio::task::spawn_blocking(move || northbound.transact_now(&caller, request)).await;
+        done.unwrap_or_else(|_| Err(Refusal::from(Reason::Stopping).into())).map(Response::new)
     }
 
     async fn get_resource(

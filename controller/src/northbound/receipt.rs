@@ -6,7 +6,7 @@ use ferroflow_proto::northbound as pb;
 use tokio::time::Instant;
 use tonic::{Request, Status, metadata::MetadataMap};
 
-use crate::{controller::Controller, receipts::Affected, store::Revision};
+use crate::{controller::Controller, receipts::Affected, resource::Kind, store::Revision};
 
 /// Longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 }
 
 /// The receipt as it stands.
-fn receipt(controller: &Controller, revision: Revision) -> pb::GetReceiptResponse {
+pub(super) fn receipt(controller: &Controller, revision: Revision) -> pb::GetReceiptResponse {
     let affected = controller.receipts.affected(revision);
     let chassis: BTreeSet<String> = match &affected {
         Affected::Unknown => BTreeSet::new(),
@@ -74,7 +74,11 @@ fn receipt(controller: &Controller, revision: Revision) -> pb::GetReceiptRespons
             let is_registered = |id: &&String| state.chassis(id).is_some();
             chassis.iter().filter(is_registered).cloned().collect()
         }
-        Affected::Forgotten => controller.state().chassis_with_ports().map(ToOwned::to_owned).collect(),
+        // Also those that have no ports any more: they may not know that yet.
+        Affected::Forgotten => {
+            let state = controller.state();
+            state.iter_kind(Kind::Chassis).map(|record| record.name.id().to_owned()).collect()
+        }
     };
     let chassis: Vec<_> = chassis.into_iter().map(|id| of_chassis(controller, &id, revision)).collect();
     let complete = affected != Affected::Unknown && chassis.iter().all(|chassis| chassis.applied);

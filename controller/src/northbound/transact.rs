@@ -12,6 +12,9 @@ use crate::{
     state::{Draft, Reason, Refusal},
 };
 
+/// How often others may have written something meanwhile when there is nothing to be written.
+const MAX_TRIES: usize = 32;
+
 /// Applies a transaction, or tells why not.
 pub(super) fn transact(
     controller: &Controller,
@@ -72,7 +75,7 @@ fn attempt(
     let pb::TransactRequest { operations, preconditions, validate_only, .. } = request;
     check_count("operations", operations.len(), MAX_OPERATIONS)?;
     check_count("preconditions", preconditions.len(), MAX_PRECONDITIONS)?;
-    controller.write(author, validate_only, |draft| {
+    let work = |draft: &mut Draft<'_>| {
         for (index, precondition) in preconditions.iter().enumerate() {
             check_precondition(caller, draft, index, precondition)?;
         }
@@ -81,7 +84,15 @@ fn attempt(
                 .map_err(|reason| Refusal { operation: Some(index), reason })?;
         }
         Ok(access::check_written(&caller.who, &controller.access.quotas, draft)?)
-    })
+    };
+    for _ in 0..MAX_TRIES {
+        let written = controller.write(author, validate_only, work)?;
+        // What is as it was asked for here may have been changed by what others have written since.
+        if written.is_made || validate_only || controller.is_newest(written.revision)? {
+            return Ok(written);
+        }
+    }
+    Err(Reason::Moved { at: controller.state().revision() }.into())
 }
 
 fn check_count(what: &'static str, n: usize, max: usize) -> Result<(), Reason> {

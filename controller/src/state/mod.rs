@@ -179,11 +179,6 @@ impl State {
         self.index.bound.get(chassis).into_iter().flatten()
     }
 
-    /// Ids of the chassis that ports are bound to.
-    pub fn chassis_with_ports(&self) -> impl Iterator<Item = &str> {
-        self.index.bound.keys().map(String::as_str)
-    }
-
     /// All resources of a kind, by name.
     pub fn iter_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Record>> {
         self.of_kind(kind).values()

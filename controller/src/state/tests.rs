@@ -219,7 +219,7 @@ fn a_binding_is_not_an_update_and_ends_with_its_chassis() {
     assert!(world.state.get(&name).unwrap().binding.is_some());
     world.run(&[Delete("chassis/h1")]).unwrap();
     assert!(world.state.get(&name).unwrap().binding.is_none());
-    assert_eq!(world.state.chassis_with_ports().count(), 0);
+    assert_eq!(world.state.bound_to("h1").count(), 0);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use crate::{
     balance::Balancer,
     config::{AfXdpConfig, DataplaneConfig, Pin, PortId},
     keep::Beginning,
+    numa::Nodes,
     pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
     port::{
         afxdp::Memories,
@@ -89,6 +90,7 @@ pub struct Dataplane {
     last_reading: Mutex<Option<Reading>>,
     af_xdp: AfXdpConfig,
     memories: Memories,
+    nodes: Nodes,
     beginning: Beginning,
     /// Another process still forwards: some ports are its alone.
     is_waiting: AtomicBool,
@@ -129,12 +131,18 @@ impl Dataplane {
             last_reading: Mutex::default(),
             af_xdp: config.af_xdp,
             memories: Memories::default(),
+            nodes: Nodes::of_machine(),
             is_waiting: AtomicBool::new(beginning.is_successor),
             beginning,
         };
         for (worker, jobs) in receivers.into_iter().enumerate() {
             // On an error, dropping `dataplane` stops those that run already.
             let seat = Arc::clone(&dataplane.fabric.seats()[worker]);
+            if config.inline {
+                let of_seat = Arc::clone(&seat);
+                of_seat.keep(Worker::new(&config, Arc::clone(&dataplane.fabric), seat, jobs));
+                continue;
+            }
             let thread = spawn(&config, Arc::clone(&dataplane.fabric), seat, jobs)?;
             dataplane.threads.push(thread);
         }
@@ -333,6 +341,8 @@ impl Dataplane {
 impl Drop for Dataplane {
     fn drop(&mut self) {
         self.fabric.stop();
+        // They have a share in the fabric, and it in them.
+        self.fabric.seats().iter().for_each(|seat| seat.dismiss());
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker had panicked");

@@ -74,15 +74,19 @@ impl Dataplane {
         if !self.may_have(&device) {
             return Err(AttachError::NotYet(name));
         }
-        let is_link = matches!(device, Device::Patch);
+        let link = match device {
+            Device::Patch { keeps_queues } => Some(keeps_queues),
+            _ => None,
+        };
         let opened = self.open(&name, device)?;
-        let places = self.places(&name, opened.queues.len());
+        let card = opened.interface.as_ref().and_then(|on| self.nodes.of_interface(&on.name));
+        let places = self.places((&name, card), opened.queues.len());
         for (id, seat) in self.fabric.seats().iter().enumerate() {
             seat.ask(move |worker| worker.open_port(port)).ok_or(AttachError::WorkerGone(id))?;
         }
         let Opened { kind, report, metrics, queues, outlets, hold, interface } = opened;
-        if is_link {
-            self.add_patch(port, &metrics)?;
+        if let Some(keeps_queues) = link {
+            self.add_patch(port, keeps_queues, &metrics)?;
         }
         let home = places.first().map_or(0, |place| place.worker);
         let (owners, spare) = self.give_outlets((port, home), outlets, &metrics)?;
@@ -95,7 +99,7 @@ impl Dataplane {
         tracing::info!(%port, name, mode = report.mode, n_queues = places.len(), worker = home, "port attached");
         let answer = report.clone();
         let (queues, outlets) = (places, owners);
-        let link = is_link.then_some(None);
+        let link = link.map(|_| None);
         let registered = Registered {
             name,
             kind,
@@ -185,8 +189,9 @@ impl Dataplane {
     }
 
     /// Workers for the queues of a new port: those it is tied to, else those that have the
-    /// fewest. How much each queue has to do shows later.
-    fn places(&self, name: &str, n_queues: usize) -> Vec<Place> {
+    /// fewest, of the workers on the NUMA node of its card if there are any. How much each queue has
+    /// to do shows later.
+    fn places(&self, (name, node): (&str, Option<u32>), n_queues: usize) -> Vec<Place> {
         let ports = lock(&self.ports);
         let n_workers = self.fabric.seats().len();
         let mut n_held = vec![0_usize; n_workers];
@@ -195,11 +200,13 @@ impl Dataplane {
                 *n += 1;
             }
         }
+        let cores: Vec<_> = self.fabric.seats().iter().map(|seat| seat.core).collect();
+        let near = self.nodes.workers_near(node, &cores);
         let place = |queue| {
             let is_for = |own: Option<usize>| own.is_none_or(|own| own == queue);
             let pin = self.pins.iter().find(|pin| pin.port == name && is_for(pin.queue));
             let pinned = pin.map(|pin| pin.worker).filter(|worker| *worker < n_workers);
-            let fewest = (0..n_workers).min_by_key(|worker| n_held[*worker]);
+            let fewest = near.iter().copied().min_by_key(|worker| n_held[*worker]);
             let worker = pinned.or(fewest).unwrap_or(0);
             n_held[worker] += 1;
             Place { worker, pinned: pinned.is_some() }
@@ -251,8 +258,8 @@ impl Dataplane {
     fn may_have(&self, device: &Device) -> bool {
         match device {
             _ if !self.is_waiting() => true,
-            Device::Patch | Device::Memory(_) | Device::Frames(_) => true,
-            Device::Vhost(_) => false,
+            Device::Patch { .. } | Device::Memory(_) | Device::Frames(_) => true,
+            Device::Vhost(_) | Device::Internal { .. } => false,
             Device::AfXdp { interface, .. }
             | Device::Packet { interface, .. }
             | Device::Uplink { interface, .. }
@@ -266,7 +273,8 @@ impl Dataplane {
     /// Opens a port's device.
     fn open(&self, name: &str, device: Device) -> Result<Opened, AttachError> {
         match device {
-            Device::Patch => Ok(patch(self.fabric.seats().len())),
+            Device::Internal { interface } => vnet::open_tap(&interface, self.fabric.seats().len(), None),
+            Device::Patch { .. } => Ok(patch(self.fabric.seats().len())),
             Device::AfXdp { interface, steering } => self.open_af_xdp(&interface, &steering),
             Device::Workload { interface } => self.open_workload(&interface),
             Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering, self.keeper()),
@@ -279,7 +287,7 @@ impl Dataplane {
     }
 
     fn open_af_xdp(&self, name: &str, steering: &Steering) -> Result<Opened, AttachError> {
-        afxdp::open(name, steering, self.af_xdp, &self.memories)
+        afxdp::open(name, steering, self.af_xdp, (&self.memories, self.nodes.of_interface(name)))
     }
 
     fn open_tap(&self, name: &str) -> Result<Opened, AttachError> {

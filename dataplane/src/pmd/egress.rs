@@ -262,9 +262,7 @@ impl Egress {
 
     /// Takes a packet that leaves by one end of a link: it goes on when the switch is done
     /// with its batch.
-    fn cross(&mut self, idx: usize, mut packet: Packet<Frame>) {
-        // The queue is one of this end's port.
-        packet.queue = 0;
+    fn cross(&mut self, idx: usize, packet: Packet<Frame>) {
         if let Err((reason, packet)) = self.patches.take(idx, packet) {
             self.lose(reason, packet);
         }

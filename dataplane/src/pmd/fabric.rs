@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Release, SeqCst},
@@ -38,6 +38,9 @@ use crate::{
     sys::{advise_huge_pages, event::Waker, shared_memory::monotonic_nanos, tsc},
 };
 
+/// Turns that a worker without a thread has to take a version.
+const MAX_TURNS: u32 = 1 << 16;
+
 /// Something a worker does between two batches.
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -55,6 +58,8 @@ pub(crate) struct Seat {
     /// Packets from other workers.
     pub(crate) inbox: ArrayQueue<Handover>,
     jobs: Sender<Job>,
+    /// Where there are no threads: the worker itself, until the dataplane ends. Who asks does its work.
+    at_hand: OnceLock<Mutex<Option<Box<Worker>>>>,
     /// Version the worker has taken, plus one; zero: none yet.
     applied: AtomicU64,
 }
@@ -73,9 +78,34 @@ impl Seat {
             waker: Arc::new(Waker::new()?),
             inbox: ArrayQueue::new(n_handover.max(1)),
             jobs,
+            at_hand: OnceLock::new(),
             applied: AtomicU64::new(0),
         };
         Ok((seat, receiver))
+    }
+
+    /// Takes a worker that has no thread.
+    pub(crate) fn keep(&self, worker: Worker) {
+        // There is one worker for a seat.
+        let _ = self.at_hand.set(Mutex::new(Some(Box::new(worker))));
+    }
+
+    /// Ends a worker that has no thread.
+    pub(crate) fn dismiss(&self) {
+        drop(self.at_hand().and_then(|mut worker| worker.take()));
+    }
+
+    /// Has a worker without a thread take its turn.
+    fn turn(&self) {
+        if let Some(mut worker) = self.at_hand()
+            && let Some(worker) = worker.as_mut()
+        {
+            worker.turn();
+        }
+    }
+
+    fn at_hand(&self) -> Option<MutexGuard<'_, Option<Box<Worker>>>> {
+        self.at_hand.get().map(|worker| worker.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Has the worker do something and waits for the result. `None`: it has ended.
@@ -83,6 +113,13 @@ impl Seat {
         &self,
         job: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Option<T> {
+        if let Some(mut worker) = self.at_hand() {
+            let worker = worker.as_mut()?;
+            let answer = job(worker);
+            // As after any job packets have their turn.
+            worker.turn();
+            return Some(answer);
+        }
         let (answer, result) = bounded(1);
         let job = move |worker: &mut Worker| {
             // Nobody listens any more: the result is dropped where it was made.
@@ -96,6 +133,14 @@ impl Seat {
 
     /// Has the worker do something, some time. False: it has ended.
     pub(crate) fn post(&self, job: impl FnOnce(&mut Worker) + Send + 'static) -> bool {
+        if let Some(worker) = self.at_hand.get() {
+            // Its own jobs ask for more of them: those have their turn later.
+            let Ok(mut worker) = worker.try_lock() else { return self.jobs.send(Box::new(job)).is_ok() };
+            let Some(worker) = worker.as_mut() else { return false };
+            job(worker);
+            worker.turn();
+            return true;
+        }
         let sent = self.jobs.send(Box::new(job)).is_ok();
         self.waker.wake();
         sent
@@ -164,6 +209,8 @@ pub(crate) struct Fabric {
     started_at: u64,
     started_tsc: u64,
     clock: Clock,
+    /// Workers have no threads.
+    is_inline: bool,
     stopping: AtomicBool,
     /// No packets are taken from ports.
     is_held: AtomicBool,
@@ -217,6 +264,7 @@ impl Fabric {
             started: Instant::now(),
             started_tsc: tsc::now(),
             clock: config.clock.clone(),
+            is_inline: config.inline,
             stopping: AtomicBool::new(false),
             on_news: OnceLock::new(),
         };
@@ -261,14 +309,21 @@ impl Fabric {
     /// The time that packets and caches go by.
     pub(crate) fn now(&self) -> Timestamp {
         match &self.clock {
-            Clock::Machine => self.uptime(),
+            Clock::Machine => self.machine_uptime(),
             Clock::Virtual(clock) => clock.now(),
         }
     }
 
     /// The machine's time, from the start: what a worker's rest goes by, which must not
-    /// stop with a stopped clock.
+    /// stop with a stopped clock. Without threads nobody rests, and there is no other time.
     pub(crate) fn uptime(&self) -> Timestamp {
+        if self.is_inline {
+            return self.now();
+        }
+        self.machine_uptime()
+    }
+
+    fn machine_uptime(&self) -> Timestamp {
         Timestamp::from_nanos(self.started_at + self.started.elapsed().as_nanos() as u64)
     }
 
@@ -378,6 +433,12 @@ impl Fabric {
 
     /// Waits until each worker has taken this version or a later one.
     pub(crate) fn wait_applied(&self, epoch: Epoch, timeout: Duration) -> bool {
+        let inline = self.seats.iter().filter(|seat| seat.at_hand.get().is_some());
+        for seat in inline {
+            // Caches are made ready for a version in some turns.
+            let is_behind = || seat.applied.load(Acquire) <= epoch.get();
+            (0..MAX_TURNS).take_while(|_| is_behind()).for_each(|_| seat.turn());
+        }
         let deadline = Instant::now() + timeout;
         let me = thread::current();
         self.waiting.rcu(|waiting| [&waiting[..], std::slice::from_ref(&me)].concat());

@@ -7,7 +7,7 @@
 //! *job*: a closure that runs between two rounds, so a worker's state has one owner and no
 //! lock. After each job packets have their turn.
 //!
-//! With nothing to do for a while, the worker sleeps on its sockets and on an event
+//! With nothing to do for a while (`patience.rs`: for no while where others want the core), the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
 //!
 //! Which worker has which queue is decided outside ([`crate::balance`]); `transit.rs` is how a
@@ -19,6 +19,7 @@ mod fabric;
 mod ingress;
 mod meter;
 mod patch;
+mod patience;
 mod shaping;
 mod tap;
 mod transit;
@@ -50,6 +51,7 @@ use self::{
     fabric::Plan,
     ingress::Ingress,
     patch::{Crossing, MAX_CROSSINGS},
+    patience::Patience,
     version::Coming,
 };
 use crate::{
@@ -97,6 +99,7 @@ pub(crate) struct Worker {
     /// Port of each file in the poll set after the first.
     poll_ports: Vec<PortId>,
     idle_since: Option<Timestamp>,
+    patience: Patience,
 }
 
 /// A worker's switch, its tables on large pages where there are any.
@@ -120,6 +123,7 @@ impl Worker {
         jobs: Receiver<Job>,
     ) -> Self {
         let pool = Pool::new(config.n_frames);
+        let patience = Patience::new(fabric.uptime());
         let mut worker = Self {
             plan: Arc::default(),
             coming: None,
@@ -137,6 +141,7 @@ impl Worker {
             poll_set: PollSet::default(),
             poll_ports: Vec::new(),
             idle_since: None,
+            patience,
         };
         worker.add_bridge(BridgeId::FIRST);
         worker
@@ -153,6 +158,14 @@ impl Worker {
             let found = self.poll_once();
             self.rest(found);
         }
+    }
+
+    /// What a worker without a thread does when somebody asks it for something.
+    fn turn(&mut self) {
+        if let Ok(job) = self.jobs.try_recv() {
+            job(self);
+        }
+        self.poll_once();
     }
 
     /// One round over all queues. True if there was a packet.
@@ -271,7 +284,7 @@ impl Worker {
         }
         let now = self.fabric.uptime();
         let since = *self.idle_since.get_or_insert(now);
-        if now.since(since) < self.config.idle_spin {
+        if now.since(since) < self.config.idle_spin && !self.patience.is_core_shared(now) {
             std::hint::spin_loop();
             return;
         }

@@ -23,6 +23,8 @@ pub(crate) struct PatchEnd {
     /// The other end, once there is one.
     pub(crate) peer: Option<PortId>,
     pub(crate) metrics: Arc<PortMetrics>,
+    /// Packets keep the queue that they were to leave by.
+    pub(crate) keeps_queues: bool,
     /// The worker's number: what it counts here is apart from what others count.
     pub(crate) lane: usize,
 }
@@ -66,7 +68,7 @@ impl Patches {
     pub(crate) fn take(
         &mut self,
         idx: usize,
-        packet: Packet<Frame>,
+        mut packet: Packet<Frame>,
     ) -> Result<(), (DropReason, Packet<Frame>)> {
         let Some(end) = self.ends.get(idx).and_then(Option::as_ref) else {
             return Err((DropReason::NoSuchPort, packet));
@@ -75,6 +77,9 @@ impl Patches {
             None => DropReason::PortDown,
             Some(_) if self.crossings.len() >= MAX_WAITING => DropReason::TooManyOutputs,
             Some(to) => {
+                if !end.keeps_queues {
+                    packet.queue = 0;
+                }
                 self.crossings.push(Crossing { from: end.port, to, packet });
                 return Ok(());
             }

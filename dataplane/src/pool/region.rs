@@ -9,11 +9,16 @@ use std::{
 
 use crossbeam::queue::ArrayQueue;
 
+const PAGE: usize = 4096;
+
 /// Memory of frames of one size, and the way home for those dropped elsewhere.
 #[derive(Debug)]
 pub(super) struct Region {
+    /// Where the first frame begins: at a page.
     pub(super) memory: NonNull<u8>,
-    pub(super) layout: Layout,
+    /// Bytes from there on.
+    pub(super) len: usize,
+    allocated: (NonNull<u8>, Layout),
     pub(super) frame_len: usize,
     stride: usize,
     /// Indices of frames that were dropped and not `put`.
@@ -27,8 +32,9 @@ unsafe impl Sync for Region {}
 
 impl Drop for Region {
     fn drop(&mut self) {
+        let (start, layout) = self.allocated;
         // SAFETY: allocated with this layout; no frame is left, each holds the region.
-        unsafe { alloc::dealloc(self.memory.as_ptr(), self.layout) };
+        unsafe { alloc::dealloc(start.as_ptr(), layout) };
     }
 }
 
@@ -70,28 +76,24 @@ impl Drop for Frame {
 
 impl Region {
     /// `n_frames` frames, each `stride` bytes after the one before; no handle to any of them.
-    /// `prepare` sees the memory before it is touched.
-    ///
-    /// # Panics
-    /// When the address space cannot hold them.
+    /// `prepare` sees the memory before it is touched. Nothing touches it here: what is zero anyway
+    /// need not be written, so a frame that is never used is never there, and a worker begins at once.
+    /// `None`: there is no memory to be had, or the address space cannot hold them.
     pub(super) fn new(
         n_frames: usize,
         (frame_len, stride): (usize, usize),
         prepare: impl FnOnce(Range<*const u8>),
-    ) -> Arc<Self> {
-        let layout = n_frames
-            .checked_mul(stride)
-            .and_then(|len| Layout::from_size_align(len, 4096).ok())
-            .expect("the pool is smaller than the address space");
-        // SAFETY: the layout is not empty.
-        let memory = unsafe { alloc::alloc(layout) };
-        let memory = NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        let start = memory.as_ptr().cast_const();
-        prepare(start..start.wrapping_add(layout.size()));
-        // SAFETY: all of it has just been allocated.
-        unsafe { memory.write_bytes(0, layout.size()) };
+    ) -> Option<Arc<Self>> {
+        let len = n_frames.checked_mul(stride).filter(|len| *len > 0)?;
+        let layout = Layout::from_size_align(len.checked_add(PAGE)?, 1).ok()?;
+        // A larger alignment would have the allocator write the zeros. SAFETY: the layout is not empty.
+        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+        // SAFETY: less than a page further, and there is a page more than needed.
+        let memory = unsafe { start.add(start.align_offset(PAGE)) };
+        let first = memory.as_ptr().cast_const();
+        prepare(first..first.wrapping_add(len));
         let returned = ArrayQueue::new(n_frames);
-        Arc::new(Self { memory, layout, frame_len, stride, returned })
+        Some(Arc::new(Self { memory, len, allocated: (start, layout), frame_len, stride, returned }))
     }
 
     /// # Safety

@@ -7,7 +7,7 @@
 use std::{mem, ops::Range, sync::Arc};
 
 use super::{Frame, Region};
-use crate::sys::advise_huge_pages;
+use crate::sys::{advise_huge_pages, near};
 
 /// Memory of frames that sockets share. Their starts are `frame_len` bytes apart.
 #[derive(Debug, Clone)]
@@ -16,24 +16,26 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Memory of so many frames of so many bytes.
-    ///
-    /// # Panics
-    /// When the address space cannot hold them.
-    pub(crate) fn new(n_frames: usize, frame_len: usize) -> Self {
+    /// Memory of so many frames of so many bytes, on this NUMA node if one is wanted. `None`: it cannot be had.
+    pub(crate) fn new(n_frames: usize, frame_len: usize, node: Option<u32>) -> Option<Self> {
         let n_frames = n_frames.clamp(1, u32::MAX as usize);
-        let region = Region::new(n_frames, (frame_len, frame_len), advise_huge_pages);
+        let region = Region::new(n_frames, (frame_len, frame_len), |memory: Range<*const u8>| {
+            advise_huge_pages(memory.clone());
+            if let Some(node) = node {
+                near::prefer(memory, node);
+            }
+        })?;
         for idx in 0..n_frames as u32 {
             // The queue has room for all.
             let _ = region.returned.push(idx);
         }
-        Self { region }
+        Some(Self { region })
     }
 
     /// Where it is.
     pub(crate) fn range(&self) -> Range<*const u8> {
         let start = self.region.memory.as_ptr().cast_const();
-        start..start.wrapping_add(self.region.layout.size())
+        start..start.wrapping_add(self.region.len)
     }
 
     /// Bytes of a frame.
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_lent_frame_comes_back_once() {
-        let memory = Memory::new(100, 2048);
+        let memory = Memory::new(100, 2048, None).unwrap();
         let mut lent = Lent::new(&memory);
         let mut frames: Vec<Frame> = std::iter::from_fn(|| memory.take()).collect();
         assert_eq!(frames.len(), 100);
@@ -170,8 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_cannot_be_had_is_no_memory() {
+        assert!(Memory::new(u32::MAX as usize, usize::MAX / 2, None).is_none());
+        assert!(Memory::new(u32::MAX as usize, 1 << 28, None).is_none(), "more than addresses can be");
+    }
+
+    #[test]
     fn frames_of_others_are_not_lent() {
-        let (memory, other) = (Memory::new(1, 2048), Memory::new(1, 2048));
+        let (memory, other) = (Memory::new(1, 2048, None).unwrap(), Memory::new(1, 2048, None).unwrap());
         let mut lent = Lent::new(&memory);
         let frame = lent.lend(other.take().unwrap()).unwrap_err();
         drop(lent.lend(Pool::new(1).get().unwrap()).unwrap_err());
@@ -180,7 +188,7 @@ mod tests {
 
     #[test]
     fn workers_have_some_at_hand_and_leave_some_to_others() {
-        let memory = Memory::new(2000, 2048);
+        let memory = Memory::new(2000, 2048, None).unwrap();
         let (mut here, mut there) = (Pool::new(1), Pool::new(1));
         let frames: Vec<Frame> = (0..2000).map_while(|_| here.get_of(&memory)).collect();
         assert_eq!((frames.len(), there.get_of(&memory).is_none()), (2000, true));

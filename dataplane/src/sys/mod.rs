@@ -14,6 +14,7 @@ mod huge_page;
 pub(crate) mod interface;
 pub(crate) mod lease;
 pub(crate) mod link_events;
+pub(crate) mod near;
 pub(crate) mod packet_socket;
 pub(crate) mod passed_files;
 mod pod;
@@ -50,7 +51,7 @@ impl SysError {
         Self::new(interface, call, io::Error::last_os_error())
     }
 
-    fn new(interface: &str, call: &'static str, source: io::Error) -> Self {
+    pub(crate) fn new(interface: &str, call: &'static str, source: io::Error) -> Self {
         let advice = advice(interface, call, source.raw_os_error());
         Self { interface: interface.to_owned(), call, source, advice }
     }
@@ -95,6 +96,10 @@ fn advice(interface: &str, call: &str, errno: Option<i32>) -> String {
         }
         Some(libc::ERANGE) if link => {
             format!("the MTU is too large for XDP; lower it with `ip link set dev {interface} mtu 1500`")
+        }
+        Some(libc::ENOMEM) if call.starts_with("allocating") => {
+            "the process may not have more memory; give it more (`ulimit -v`, MemoryMax= of its unit), or detach ports"
+                .to_owned()
         }
         Some(libc::ENOBUFS | libc::ENOMEM) => {
             "the kernel has no memory for it; raise the locked-memory limit (`ulimit -l unlimited`)"

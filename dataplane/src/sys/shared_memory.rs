@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64},
+    thread,
 };
 
 use flowtable::conntrack::{Bucket, Slot};
@@ -125,13 +126,29 @@ impl SharedMemory {
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at).cast(), n) })
     }
 
-    /// Reads all of it once, so that the kernel has it mapped: a page that is touched for the first
-    /// time costs half a microsecond.
+    /// Has the kernel map all of it: a page that is touched for the first time costs half a
+    /// microsecond.
     pub(crate) fn populate(&self) {
-        /// `MADV_POPULATE_WRITE`, since Linux 5.14.
-        const POPULATE_WRITE: libc::c_int = 23;
+        populate(self.start.as_ptr().expose_provenance(), self.len);
+    }
+
+    /// The same, while others go on: of memory that was used before most pages are not touched soon.
+    pub(crate) fn populate_soon(&self) {
+        let (start, len) = (self.start.as_ptr().expose_provenance(), self.len);
+        // The mapping is never taken away. Without the thread pages are mapped as they are touched.
+        let _ = thread::Builder::new().name("populate".to_owned()).spawn(move || populate(start, len));
+    }
+}
+
+fn populate(start: usize, len: usize) {
+    /// `MADV_POPULATE_WRITE`, since Linux 5.14.
+    const POPULATE_WRITE: libc::c_int = 23;
+    /// Others, who touch pages themselves, wait for no more than this.
+    const PIECE: usize = 1 << 20;
+    for at in (0..len).step_by(PIECE) {
+        let piece = std::ptr::with_exposed_provenance_mut(start + at);
         // SAFETY: this advice changes nothing that is in the memory. An older kernel refuses it.
-        let _ = unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, POPULATE_WRITE) };
+        let _ = unsafe { libc::madvise(piece, PIECE.min(len - at), POPULATE_WRITE) };
     }
 }
 

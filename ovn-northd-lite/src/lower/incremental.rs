@@ -110,9 +110,9 @@ impl Lowering {
         Some((id.as_str(), self.view.bindings.get(id)?))
     }
 
-    /// The same numbers, and nothing else.
-    #[cfg(test)]
-    pub(crate) fn emptied(&self) -> Self {
+    /// The same numbers, and nothing else: to lower a network at once that was lowered change by change.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
         Self { memory: self.memory.clone(), ..Self::default() }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use ferroflow_proto::chassis::{self as pb, SyncRequest, sync_request::Message};
+use flowtable::types::MacAddr;
 use tokio::sync::{mpsc, watch};
 
 use super::queue;
@@ -27,23 +28,23 @@ pub(super) async fn send(
     holders.mark_changed();
     while holders.changed().await.is_ok() {
         let now = Arc::clone(&holders.borrow_and_update());
-        let before = told.load(Ordering::Acquire);
-        let new = now.iter().filter(|(_, (number, ..))| *number > before);
-        let new: Vec<_> = new
-            .map(|(port, (_, parent, mac))| pb::Holder {
-                virtual_port: port.clone(),
-                parent: parent.clone(),
-                mac: mac.to_string(),
-            })
-            .collect();
-        if new.is_empty() {
-            continue;
-        }
-        if queue(&sender, Message::Holders(pb::Holders { holders: new })).await.is_err() {
+        let Some((new, last)) = news(&now, told.load(Ordering::Acquire)) else { continue };
+        if queue(&sender, Message::Holders(new)).await.is_err() {
             return;
         }
-        let last = now.values().map(|(number, ..)| *number).max();
-        told.fetch_max(last.unwrap_or(before), Ordering::AcqRel);
+        told.fetch_max(last, Ordering::AcqRel);
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Words that came after one of this number, and the number of the last of them.
+pub(super) fn news(now: &Holders, after: u64) -> Option<(pb::Holders, u64)> {
+    let new = || now.iter().filter(|(_, (number, ..))| *number > after);
+    let last = new().map(|(_, (number, ..))| *number).max()?;
+    let holder = |(port, (_, parent, mac)): (&String, &(u64, String, MacAddr))| pb::Holder {
+        virtual_port: port.clone(),
+        parent: parent.clone(),
+        mac: mac.to_string(),
+    };
+    Some((pb::Holders { holders: new().map(holder).collect() }, last))
 }

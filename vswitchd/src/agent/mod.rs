@@ -9,6 +9,7 @@ mod binding;
 mod decode;
 mod holders;
 mod neighbours;
+mod outbox;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -25,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 pub use decode::{UpdateError, decode};
+pub use outbox::Outbox;
 
 use crate::host::{Heard, Holders, Host, SharedHost};
 

@@ -12,22 +12,32 @@ use crate::host::Heard;
 /// Pause between two messages: what is new in the meantime goes together.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What a controller has been told of them.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    told: Option<Arc<Heard>>,
+}
+
+impl Telling {
+    /// What it is to be told now, if anything.
+    pub(super) fn news(&mut self, now: Arc<Heard>) -> Option<Neighbours> {
+        let before = self.told.replace(Arc::clone(&now));
+        let full = before.is_none();
+        let news = Neighbours { full, ..difference(&before.unwrap_or_default(), &now) };
+        (news != Neighbours::default()).then_some(news)
+    }
+}
+
 /// Tells of them as long as the stream takes it.
 pub(super) async fn send(sender: mpsc::Sender<SyncRequest>, mut heard: watch::Receiver<Arc<Heard>>) {
-    let mut told = Arc::<Heard>::default();
-    let mut full = true;
+    let mut telling = Telling::default();
     heard.mark_changed();
     while heard.changed().await.is_ok() {
         let now = Arc::clone(&heard.borrow_and_update());
-        let news = Neighbours { full, ..difference(&told, &now) };
-        told = now;
-        if news == Neighbours::default() {
-            continue;
-        }
+        let Some(news) = telling.news(now) else { continue };
         if queue(&sender, Message::Neighbours(news)).await.is_err() {
             return;
         }
-        full = false;
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -229,7 +229,9 @@ impl Endpoints {
             Status::failed_precondition(format!("this host cannot be a gateway: {error}"))
         };
         gateways.iter().try_for_each(nat::allow_forwarding).map_err(refused)?;
-        nat::apply(&gateways, &targets).await.map_err(refused)
+        let none = || refused(std::io::Error::other("it is a lab's, or has no network"));
+        let translator = self.translator.as_ref().ok_or_else(none)?;
+        nat::apply(translator, &gateways, &targets).await.map_err(refused)
     }
 }
 

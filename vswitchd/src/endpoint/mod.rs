@@ -10,7 +10,7 @@
 //! - `lease`: addresses that were leased ahead of time
 //! - `plan`: what a shim asks for, and what it comes to
 //! - `northbound`: the ports of logical switches
-//! - `gateway`, `nat`, `published`: the host as their gateway, and its ports that lead to them
+//! - `gateway`, `nat`, `nft`, `published`: the host as their gateway, and its ports that lead to them
 //! - `limits`: bounds on what they send and receive
 //! - `names`: names by which others find them
 //! - `kept`: values that outlive the process
@@ -28,6 +28,7 @@ mod limits;
 mod link;
 mod names;
 mod nat;
+mod nft;
 mod northbound;
 mod plan;
 mod published;
@@ -53,6 +54,7 @@ pub use key::{EndpointKey, Prefix, Route, TextError};
 pub use lease::Ranges;
 pub use limits::{Limit, Limits};
 pub use link::{LinkError, Namespace};
+pub use nft::{Translator, serve as serve_nft};
 pub use plan::AttachWanted;
 pub use published::{Published, Transport};
 pub use record::{Leased, Record, Stage};
@@ -101,6 +103,8 @@ pub struct Endpoints {
     detaching: Together<String, Result<(), PortError>>,
     /// Held, behind a gate, by who changes what the host does as a gateway.
     gateways: Mutex<()>,
+    /// Changes the host's tables; a lab has none.
+    translator: Option<Translator>,
     /// Held by whoever makes endpoints, and alone by who collects garbage.
     collecting: RwLock<()>,
 }
@@ -116,6 +120,7 @@ impl Endpoints {
         controller: Option<&Dial>,
         state: Option<&Path>,
         departed: PathBuf,
+        translator: Option<Translator>,
     ) -> io::Result<Self> {
         let beside = |name: &str| state.map(|dir| dir.join(name));
         Ok(Self {
@@ -134,6 +139,7 @@ impl Endpoints {
             attaching: Together::default(),
             detaching: Together::default(),
             gateways: Mutex::new(()),
+            translator,
             collecting: RwLock::new(()),
         })
     }

@@ -2,11 +2,9 @@
 //! leaves, and leads ports of the host to containers. One table of nftables is ours, and is
 //! replaced as a whole.
 
-use std::{fmt::Write as _, io, net::IpAddr, process::Stdio};
+use std::{fmt::Write as _, io, net::IpAddr};
 
-use tokio::{io::AsyncWriteExt as _, process::Command};
-
-use super::{Prefix, Published};
+use super::{Prefix, Published, Translator};
 
 /// The table.
 const TABLE: &str = "inet ferroflow";
@@ -35,24 +33,12 @@ pub(super) struct Target {
 ///
 /// # Errors
 /// There is no `nft`, or it refuses.
-pub(super) async fn apply(gateways: &[Gateway], targets: &[Target]) -> io::Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("nft cannot be run: {error}")))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(ruleset(gateways, targets).as_bytes()).await?;
-    }
-    let output = child.wait_with_output().await?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("nft refuses: {}", said.lines().next().unwrap_or("it says nothing"))))
+pub(super) async fn apply(
+    translator: &Translator,
+    gateways: &[Gateway],
+    targets: &[Target],
+) -> io::Result<()> {
+    translator.apply(ruleset(gateways, targets)).await
 }
 
 /// Lets packets that a container sends to itself by 127.0.0.1 of the host, and those that

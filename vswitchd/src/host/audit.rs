@@ -147,6 +147,8 @@ mod tests {
             chassis: "h1".to_owned(),
             hostname: "h1".to_owned(),
             endpoint: None,
+            internal_port: None,
+            own_address: None,
             encap_types: Vec::new(),
             tunnel_peers: Vec::new(),
             controller: None,

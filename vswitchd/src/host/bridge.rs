@@ -13,7 +13,9 @@ use flowtable::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeSettings, ChangeError, Host, PortError, protocols::Protocols, saving::Saving};
+use super::{
+    BridgeSettings, ChangeError, Host, PortError, UPLINK_BRIDGE, protocols::Protocols, saving::Saving,
+};
 use crate::state::StateError;
 
 /// Name of the bridge that a host begins with.
@@ -171,6 +173,9 @@ pub enum BridgeError {
     /// All numbers are in use.
     #[error("there are {} bridges already, and there cannot be more", BridgeId::COUNT)]
     Full,
+    /// The uplink has it.
+    #[error("{0} is the bridge of the uplink (--uplink-mode owned); choose another name")]
+    IsUplinks(String),
     /// It is the last one.
     #[error("{0} is the only bridge; a switch has at least one")]
     Last(String),
@@ -218,16 +223,24 @@ impl Host {
     /// # Errors
     /// There is none, or none is named and there are several.
     pub fn bridge(&self, name: &str) -> Result<&Bridge, BridgeError> {
-        match (name, &self.bridges[..]) {
-            ("", [only]) => Ok(only),
-            ("", several) => {
-                Err(BridgeError::WhichOne(several.iter().map(|bridge| bridge.name.clone()).collect()))
-            }
-            (name, all) => all
-                .iter()
-                .find(|bridge| bridge.name == name)
-                .ok_or_else(|| BridgeError::NotFound(name.to_owned())),
+        let mut known = self.bridges.iter().filter(|bridge| self.is_changeable(bridge));
+        if !name.is_empty() {
+            let found = known.find(|bridge| bridge.name == name);
+            return found.ok_or_else(|| BridgeError::NotFound(name.to_owned()));
         }
+        match &known.collect::<Vec<_>>()[..] {
+            [only] => Ok(only),
+            several => Err(BridgeError::WhichOne(several.iter().map(|bridge| bridge.name.clone()).collect())),
+        }
+    }
+
+    /// The same, for who only looks: the uplink's bridge has a name, too.
+    ///
+    /// # Errors
+    /// There is none, or none is named and there are several.
+    pub fn visible_bridge(&self, name: &str) -> Result<&Bridge, BridgeError> {
+        let uplinks = self.bridges.iter().find(|bridge| !self.is_changeable(bridge) && bridge.name == name);
+        uplinks.map_or_else(|| self.bridge(name), Ok)
     }
 
     /// The bridge with this number.
@@ -255,12 +268,14 @@ impl Host {
 
     /// What packets of a bridge see now.
     pub fn snapshot_of(&self, bridge: &Bridge) -> Snapshot {
+        // Tunnels are of the first bridge: here their packets are like others.
+        let is_below = self.is_uplinks(bridge.id);
         Snapshot {
             bridge: bridge.id,
             epoch: bridge.epoch,
             tables: Arc::clone(&bridge.tables),
             ports: Arc::clone(&bridge.port_table),
-            underlay: Arc::clone(&self.underlay),
+            underlay: if is_below { Arc::default() } else { Arc::clone(&self.underlay) },
         }
     }
 
@@ -279,6 +294,9 @@ impl Host {
             return self.set_fail_mode(id, fail_mode).map(|()| id);
         }
         check_name(name)?;
+        if self.identity.internal_port.is_some() && name == UPLINK_BRIDGE {
+            return Err(BridgeError::IsUplinks(name.to_owned()));
+        }
         let is_free = |id: &BridgeId| self.bridge_of(*id).is_none();
         let id = (0..).map_while(|raw| BridgeId::new(raw).ok()).find(is_free).ok_or(BridgeError::Full)?;
         self.make_bridge(id, name, fail_mode.unwrap_or_default());
@@ -298,7 +316,7 @@ impl Host {
     }
 
     /// A bridge is there from now on, without ports and rules.
-    fn make_bridge(&mut self, id: BridgeId, name: &str, fail_mode: FailMode) {
+    pub(super) fn make_bridge(&mut self, id: BridgeId, name: &str, fail_mode: FailMode) {
         self.dataplane.add_bridge(id);
         self.bridges.push(Bridge::new(id, (&self.identity.chassis, name), fail_mode));
         self.publish(id);
@@ -344,7 +362,10 @@ impl Host {
         }
         let id = self.bridges.iter().find(|bridge| bridge.name == name).map(|bridge| bridge.id);
         let id = id.ok_or_else(|| BridgeError::NotFound(name.to_owned()))?;
-        if self.bridges.len() == 1 {
+        if self.is_uplinks(id) {
+            return Err(BridgeError::IsUplinks(name.to_owned()));
+        }
+        if self.bridges.iter().filter(|bridge| self.is_changeable(bridge)).count() == 1 {
             return Err(BridgeError::Last(name.to_owned()));
         }
         let ports = self.ports.iter().filter(|(_, port)| port.bridge == id);
@@ -390,7 +411,8 @@ impl Host {
         if !self.is_handmade {
             return Ok(());
         }
-        let saved: Vec<_> = self.bridges.iter().map(|bridge| (bridge.id.get(), bridge.saved())).collect();
+        let own = self.bridges.iter().filter(|bridge| self.is_changeable(bridge));
+        let saved: Vec<_> = own.map(|bridge| (bridge.id.get(), bridge.saved())).collect();
         self.state.save_bridges(&saved)
     }
 

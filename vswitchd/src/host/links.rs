@@ -21,6 +21,9 @@ impl Host {
         if !self.is_handmade {
             return Err(PortError::NoLinks);
         }
+        if self.is_of_uplink(name) {
+            return Err(PortError::IsUplink(name.to_owned()));
+        }
         if name == peer {
             return Err(PortError::OwnPeer(name.to_owned()));
         }

@@ -18,6 +18,7 @@ mod links;
 mod moving;
 mod neighbours;
 mod news;
+mod owned;
 mod peers;
 mod port_kind;
 mod port_rates;
@@ -43,7 +44,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dataplane::Dataplane;
+use dataplane::{Dataplane, MemoryPort};
 use ferroflow_proto::chassis::{Claims, Health, Hello, Sessions, SyncResponse};
 use flowtable::{
     program::TunnelKind,
@@ -62,10 +63,12 @@ pub use departed::{Departed, Row};
 pub use events::{Event, Events, PortChange, PortEvent, Read, Told};
 pub use gateways::GatewayStatus;
 pub use handmade::ChangeError;
+pub use lab::LAB_UPLINK;
+pub(crate) use lab::since;
 pub use lab::{Injected, Lab, LabError, NewLabPort, Outgoing, Sent, Way};
-pub(crate) use lab::{LAB_UPLINK, since};
 pub use neighbours::{Heard, Holders};
 pub use news::{PausedId, ResumeError, SentPacket};
+pub use owned::{OwnedUplink, UPLINK_BRIDGE};
 pub use peers::{NeighbourStatus, TunnelStatus};
 pub use port_kind::{PortKind, PortKindError, VhostSettings};
 pub use port_rates::{QueueSetting, RateSetting, RateSettings};
@@ -84,6 +87,7 @@ use crate::{
     bfd::{Bfd, Timing},
     responder::Responder,
     state::{StateDir, StateError, ViewJournal},
+    tunnel_endpoint::OwnAddress,
 };
 use view::LastView;
 
@@ -108,6 +112,11 @@ pub struct Identity {
     pub hostname: String,
     /// Uplink interface and address for tunnelled packets.
     pub endpoint: Option<(String, IpAddr)>,
+    /// Interface by which the host goes on when the switch has the uplink for itself; `None`: the uplink
+    /// stays the host's.
+    pub internal_port: Option<String>,
+    /// The address for tunnelled packets is the switch's own, and the host does not have it.
+    pub own_address: Option<OwnAddress>,
     /// How others may send to it, the way it likes best first.
     pub encap_types: Vec<TunnelKind>,
     /// Who may send tunnelled packets, where no network tells.
@@ -144,8 +153,12 @@ pub struct Host {
     /// What the network has workloads send by.
     shaped: shaping::Shaped,
     state: StateDir,
-    /// The uplink, while another process still has it.
+    /// Why the uplink is not attached, while it is not.
     late_uplink: Option<String>,
+    /// Where the switch is a station itself.
+    station: Option<MemoryPort>,
+    /// The switch has the frames of an uplink that it has for itself.
+    has_wire: watch::Sender<bool>,
     /// The ports are queues, not interfaces.
     lab: Option<Lab>,
     /// Rules are written by hand, not made from a controller's network.
@@ -216,7 +229,8 @@ impl Host {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let journal = state.view_journal();
         let dataplane = Arc::new(dataplane);
-        let incarnation = since_epoch.as_nanos() as u64;
+        let of_lab = lab.as_ref().and_then(Lab::incarnation);
+        let incarnation = of_lab.unwrap_or(since_epoch.as_nanos() as u64);
         let tunnel_ip = identity.endpoint.as_ref().map(|(_, ip)| *ip);
         let bfd = Bfd::new(tunnel_ip, identity.liveness, incarnation, Arc::clone(&dataplane));
         let lowering = Lowering::with_zones(&state.zones().unwrap_or_default());
@@ -229,6 +243,8 @@ impl Host {
             shaped: shaping::Shaped::default(),
             state,
             late_uplink: None,
+            station: None,
+            has_wire: watch::Sender::default(),
             lab,
             is_handmade,
             bridges: Vec::new(),
@@ -400,6 +416,11 @@ impl Host {
         self.applied_revision
     }
 
+    /// The part of the network that this host was sent.
+    pub fn view(&self) -> &Southbound {
+        self.lowering.view()
+    }
+
     /// What could not be realised, each with its name and the reason.
     pub fn errors(&self) -> Vec<String> {
         let no_hop = |peer: &&IpAddr| !self.underlay.next_hops.contains_key(peer);
@@ -407,7 +428,14 @@ impl Host {
             format!("tunnel peer {peer}: no route by the uplink, or its neighbour does not answer; see `ip route get {peer}` and `ip neigh`")
         });
         let unsaved = self.unsaved.iter().map(ToString::to_string);
-        self.errors.iter().cloned().chain(unreachable).chain(self.port_errors()).chain(unsaved).collect()
+        self.errors
+            .iter()
+            .cloned()
+            .chain(unreachable)
+            .chain(self.late_uplink.clone())
+            .chain(self.port_errors())
+            .chain(unsaved)
+            .collect()
     }
 
     /// Makes the present tables, ports and underlay of a bridge what packets see, and waits

@@ -9,7 +9,7 @@ use flowtable::{
 };
 use ovn_northd_lite::SouthboundDelta;
 
-use super::{Bridge, Event, Host, PortChange, PortEvent, PortSettings};
+use super::{Bridge, ETHERNET_MTU, Event, Host, PortChange, PortEvent, PortSettings, owned, tunnels::UPLINK};
 
 impl Host {
     /// Makes changed ports visible to packets and to the controller.
@@ -57,17 +57,20 @@ impl Host {
     pub(super) fn table_of(&self, bridge: BridgeId, statuses: &[PortStatus]) -> PortTable {
         let mut table = PortTable::default();
         for status in statuses.iter().filter(|status| status.bridge == bridge) {
-            let is_uplink = self.uplink() == Some(&status.name);
+            let is_uplink = owned::id(status) == UPLINK.into() && self.uplink().is_some();
             let role = if is_uplink { PortRole::Uplink } else { PortRole::Workload };
             let settings = self.ports.get(&status.name).map(|port| &port.settings);
             if let Some(bridging) = settings.and_then(PortSettings::bridging) {
                 table.set_bridging(status.port, bridging);
             }
+            // What the first bridge has for an uplink is as the interface behind it.
+            let wire = statuses.iter().find(|wire| is_uplink && owned::id(wire) == self.wire());
+            let on_wire = if is_uplink { wire } else { Some(status) };
             let info = PortInfo {
                 name: status.name.clone(),
                 role,
-                up: status.up && settings.is_none_or(PortSettings::sends),
-                mtu: status.mtu,
+                up: on_wire.is_some_and(|wire| wire.up) && settings.is_none_or(PortSettings::sends),
+                mtu: on_wire.map_or(ETHERNET_MTU, |wire| wire.mtu),
                 partial_checksums: status.kind == "afxdp",
             };
             table.insert(status.port, info);

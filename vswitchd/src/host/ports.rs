@@ -95,8 +95,11 @@ pub enum PortError {
         port: u32,
     },
     /// The interface is the uplink.
-    #[error("{0} is the uplink; it is attached with --uplink and stays")]
+    #[error("{0} is the uplink, or part of it; it is attached with --uplink and stays")]
     IsUplink(String),
+    /// The bridge of an uplink that is owned cannot be made.
+    #[error("the uplink's bridge cannot be made: {0}")]
+    Uplink(String),
     /// The interface has another logical port.
     #[error("{interface} is attached for `{present}`; remove it first: vswitchctl port del {interface}")]
     Claimed {
@@ -177,6 +180,18 @@ pub enum PortError {
     State(#[from] StateError),
 }
 
+impl PortError {
+    /// Another process has what is wanted: it may let go of it.
+    pub fn is_busy(&self) -> bool {
+        let Self::Attach(error) = self else { return false };
+        match error {
+            AttachError::NotYet(_) => true,
+            AttachError::System(error) => error.source.kind() == std::io::ErrorKind::ResourceBusy,
+            _ => false,
+        }
+    }
+}
+
 impl Host {
     /// Workload ports by interface.
     pub fn workload_ports(&self) -> impl Iterator<Item = (&str, &Port)> {
@@ -215,7 +230,7 @@ impl Host {
         if self.lab.is_some() {
             return Err(PortError::IsLab(interface.to_owned()));
         }
-        if self.uplink() == Some(interface) {
+        if self.is_of_uplink(interface) {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         if let Some(present) = self.ports.get(interface) {
@@ -299,7 +314,7 @@ impl Host {
     /// # Errors
     /// There is no such port, or the change cannot be saved; then nothing has changed.
     pub fn remove_port(&mut self, interface: &str) -> Result<(), PortError> {
-        if self.uplink() == Some(interface) {
+        if self.is_of_uplink(interface) {
             return Err(PortError::IsUplink(interface.to_owned()));
         }
         let port = self.ports.remove(interface).ok_or_else(|| PortError::NotFound(interface.to_owned()))?;
@@ -321,6 +336,9 @@ impl Host {
     /// Looks after links: takes over changes of link state and MTU, lets go of interfaces
     /// that are gone, and attaches those that are back.
     pub fn tend_ports(&mut self) {
+        if !self.dataplane.is_waiting() {
+            self.tend_uplink();
+        }
         let mut changed = self.let_go();
         let mut back = Vec::new();
         for (interface, port) in &mut self.ports {
@@ -485,7 +503,7 @@ impl Host {
 
     fn workload_spec(&self, port: PortId, (name, kind): (&str, &PortKind), is_patch: bool) -> PortSpec {
         if is_patch {
-            return PortSpec { port, name: name.to_owned(), device: Device::Patch };
+            return PortSpec { port, name: name.to_owned(), device: Device::Patch { keeps_queues: false } };
         }
         match self.lab.as_ref().and_then(|lab| lab.memory(name)) {
             Some(memory) => PortSpec { port, name: name.to_owned(), device: Device::Memory(memory.clone()) },

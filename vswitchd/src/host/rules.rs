@@ -13,7 +13,7 @@ use flowtable::{
     table::{Change, GroupChange, MeterChange, SetChange, Tables},
     types::{Priority, TableId},
 };
-use ovn_northd_lite::{Learned, LocalPorts, Lowered, SouthboundDelta};
+use ovn_northd_lite::{Learned, LocalPorts, Lowered, SouthboundDelta, diff, southbound::Southbound};
 
 use super::{Host, neighbours};
 
@@ -57,6 +57,19 @@ impl Host {
         let mut lowered = self.lowering.lowered();
         lowered.rules.extend(self.neighbours.rules());
         self.is_adrift = !self.transact(changes(&self.first().tables, &lowered));
+    }
+
+    /// Whether the tables are what the whole network becomes when it is lowered at once. It is where
+    /// nothing is wrong.
+    ///
+    /// # Cost
+    /// That of the whole network.
+    pub fn is_as_lowered_at_once(&self) -> bool {
+        let mut afresh = self.lowering.emptied();
+        afresh.update(diff(&Southbound::default(), self.lowering.view()), self.local_ports());
+        let mut lowered = afresh.lowered();
+        lowered.rules.extend(self.neighbours.rules());
+        changes(&self.first().tables, &lowered).is_empty()
     }
 
     /// Changes the tables as a whole; false when they refuse it.

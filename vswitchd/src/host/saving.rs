@@ -110,7 +110,8 @@ impl Host {
     /// Takes the rules of the last run. Where there were none ever, a bridge begins as its
     /// mode says.
     pub(super) fn restore_rules(&mut self) {
-        for id in self.bridges.iter().map(Bridge::id).collect::<Vec<_>>() {
+        let own = self.bridges.iter().filter(|bridge| self.is_changeable(bridge));
+        for id in own.map(Bridge::id).collect::<Vec<_>>() {
             self.restore_rules_of(id);
         }
     }

@@ -42,11 +42,19 @@ impl Host {
         }
         let outside = self.ports.iter().filter(|(_, port)| self.shaped.ports.contains(&port.id()));
         outside.for_each(|(interface, _)| self.apply_rates(interface));
-        if uplink.is_some() {
-            let rates = self.with_shaping(UPLINK.into(), PortRates::default());
-            if let Err(error) = self.dataplane.set_rates(UPLINK, rates) {
-                tracing::warn!(%error, "the uplink does not keep to the rates of workloads");
-            }
+        self.shape_uplink();
+    }
+
+    /// Gives the uplink its queues, again when it was attached anew.
+    pub(super) fn shape_uplink(&self) {
+        let wire = self.wire();
+        let is_empty = self.shaped.queues.is_empty() && self.shaped.ports.is_empty();
+        if self.uplink().is_none() || is_empty || !self.is_attached(wire) {
+            return;
+        }
+        let rates = self.with_shaping(UPLINK.into(), PortRates::default());
+        if let Err(error) = self.dataplane.set_rates(wire, rates) {
+            tracing::warn!(%error, "the uplink does not keep to the rates of workloads");
         }
     }
 

@@ -17,7 +17,7 @@ use flowtable::{
 use ovn_northd_lite::tunnel_to;
 use tokio::sync::watch;
 
-use super::{ETHERNET_MTU, Host, PortError, lab, number};
+use super::{ETHERNET_MTU, Host, PortError, lab, number, owned};
 
 /// Port number of the uplink.
 pub const UPLINK: PortNo = number(1);
@@ -29,7 +29,7 @@ pub struct Encapsulation {
     pub kind: TunnelKind,
     /// The port that leads into its tunnels, which has its name.
     pub port: PortNo,
-    /// UDP port of its packets.
+    /// UDP port of its packets; none: 0.
     udp_port: u16,
     /// What it adds to a packet over IPv4, the inner Ethernet header included.
     pub(super) overhead: u32,
@@ -58,6 +58,11 @@ const GRE: Encapsulation =
 pub const TUNNEL: PortNo = GENEVE.port;
 
 impl Encapsulation {
+    /// UDP port of its packets; 0: none.
+    pub(super) const fn udp_port(&self) -> u16 {
+        self.udp_port
+    }
+
     /// The one of a kind.
     pub const fn of(kind: TunnelKind) -> &'static Self {
         match kind {
@@ -105,17 +110,21 @@ impl Host {
         let by_udp = self.encapsulations().filter(|encapsulation| !is_gre(encapsulation));
         let udp_ports = by_udp.map(|encapsulation| encapsulation.udp_port).collect();
         let gre = self.encapsulations().any(|encapsulation| is_gre(&encapsulation));
-        let device = match &mut self.lab {
-            Some(lab) => Device::Memory(lab.add_uplink()),
-            None => Device::Uplink {
-                interface: interface.clone(),
-                steering: Steering::Tunnel(TunnelSteering { local: ip, udp_ports, gre }),
-            },
-        };
-        match self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device }) {
-            Ok(_) => {}
-            Err(AttachError::NotYet(interface)) => self.late_uplink = Some(interface),
-            Err(error) => return Err(error.into()),
+        if self.owned_uplink().is_some() {
+            self.make_uplink_bridge()?;
+        } else {
+            let device = match &mut self.lab {
+                Some(lab) => Device::Memory(lab.add_uplink()),
+                None => Device::Uplink {
+                    interface: interface.clone(),
+                    steering: Steering::Tunnel(TunnelSteering { local: ip, udp_ports, gre }),
+                },
+            };
+            match self.dataplane.attach(PortSpec { port: UPLINK.into(), name: interface, device }) {
+                Ok(_) => {}
+                Err(error @ AttachError::NotYet(_)) => self.late_uplink = Some(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
         }
         let tunnel_port = |&Encapsulation { kind, port, udp_port, .. }: &Encapsulation| TunnelPort {
             port,
@@ -138,6 +147,35 @@ impl Host {
         match self.late_uplink.take() {
             Some(_) => self.attach_uplink(),
             None => Ok(()),
+        }
+    }
+
+    /// Lets go of an uplink that is gone, and attaches it when it is back.
+    pub(super) fn tend_uplink(&mut self) {
+        let Some((interface, _)) = self.identity.endpoint.clone().filter(|_| self.lab.is_none()) else {
+            return;
+        };
+        let wire = self.wire();
+        if self.dataplane.ports().iter().any(|status| status.gone && owned::id(status) == wire) {
+            tracing::warn!(interface, "the uplink is gone; waiting for it");
+            self.detach(wire);
+            self.late_uplink =
+                Some(format!("{interface}: the uplink is gone; it is attached when it is back"));
+            self.has_wire.send_replace(false);
+            self.ports_changed();
+        } else if self.late_uplink.is_some() {
+            let is_owned = self.owned_uplink().is_some();
+            match if is_owned { self.attach_wire() } else { self.attach_uplink() } {
+                Ok(()) => {
+                    tracing::info!(interface, "the uplink is back");
+                    self.late_uplink = None;
+                    self.shape_uplink();
+                }
+                Err(error) => self.late_uplink = Some(error.to_string()),
+            }
+        }
+        if self.owned_uplink().is_some() {
+            self.tend_internal();
         }
     }
 

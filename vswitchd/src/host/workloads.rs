@@ -49,7 +49,7 @@ impl Host {
     /// # Errors
     /// There is no such port, or the change cannot be saved; then that one is left as it is.
     pub fn remove_workloads(&mut self, interfaces: &[String]) -> Vec<Result<(), PortError>> {
-        let is_uplink = |name: &String| self.uplink() == Some(name);
+        let is_uplink = |name: &String| self.is_of_uplink(name);
         let is_alone = interfaces.len() < 2 || interfaces.iter().any(is_uplink) || self.lab.is_some();
         if is_alone {
             return interfaces.iter().map(|interface| self.remove_port(interface)).collect();

@@ -70,6 +70,8 @@ pub async fn run(
             hostname: chassis.clone(),
             chassis: chassis.clone(),
             endpoint,
+            internal_port: None,
+            own_address: None,
             encap_types: vec![TunnelKind::Geneve],
             tunnel_peers: Vec::new(),
             controller: Some(controller.clone()),
@@ -88,7 +90,7 @@ pub async fn run(
         let host = SharedHost::new(host);
         fabric.join(&chassis, ip, host.clone());
         let dial = daemon::dial(&controller)?;
-        let endpoints = Endpoints::open(host.clone(), chassis, Some(&dial), None, departed_dir(&path))?;
+        let endpoints = Endpoints::open(host.clone(), chassis, Some(&dial), None, departed_dir(&path), None)?;
         daemon::keep(&host, Some((dial, said)));
         tokio::spawn(daemon::housekeeping(host.clone()));
         let service = Service::new(host, Arc::clone(&log)).among(Arc::clone(&fabric));

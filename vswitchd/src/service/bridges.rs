@@ -43,7 +43,7 @@ pub(super) fn remove(
 pub(super) fn some(host: &Host, name: &str) -> Result<Vec<BridgeId>, Status> {
     match name {
         "" => Ok(host.bridges().iter().map(Bridge::id).collect()),
-        name => Ok(vec![host.bridge(name).map_err(refusal)?.id()]),
+        name => Ok(vec![host.visible_bridge(name).map_err(refusal)?.id()]),
     }
 }
 
@@ -92,7 +92,7 @@ fn message(host: &Host, bridge: &Bridge) -> pb::Bridge {
 
 pub(super) fn refusal(error: BridgeError) -> Status {
     let code = match error {
-        BridgeError::WhichOne(_) | BridgeError::Name(_) => Code::InvalidArgument,
+        BridgeError::WhichOne(_) | BridgeError::Name(_) | BridgeError::IsUplinks(_) => Code::InvalidArgument,
         BridgeError::NotFound(_) => Code::NotFound,
         BridgeError::Full => Code::ResourceExhausted,
         BridgeError::Last(_) | BridgeError::NotByHand => Code::FailedPrecondition,

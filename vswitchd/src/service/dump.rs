@@ -121,7 +121,7 @@ pub(super) fn ports(host: &Host) -> Vec<pb::Port> {
 
 /// A port that is there, with link and MTU as packets meet them.
 fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
-    let is_uplink = host.uplink() == Some(&status.name);
+    let role = host.uplink_role(PortId::new(status.bridge, status.port)).unwrap_or("workload");
     let seen = host.bridge_of(status.bridge).and_then(|bridge| bridge.ports().get(status.port));
     let up = match port {
         Some(port) if !port.settings.forwards => status.up && port.settings.enabled,
@@ -134,7 +134,7 @@ fn attached(host: &Host, status: &PortStatus, port: Option<&Port>) -> pb::Port {
         port_no: status.port.get(),
         name: status.name.clone(),
         kind: status.kind.to_owned(),
-        role: if is_uplink { "uplink" } else { "workload" }.to_owned(),
+        role: role.to_owned(),
         mode: status.mode.clone(),
         forwards: true,
         receives: true,

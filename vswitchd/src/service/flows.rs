@@ -15,7 +15,7 @@ use crate::host::Host;
 /// Rules that are asked for.
 pub(super) fn dump(host: &Host, request: &pb::DumpFlowsRequest) -> Result<Vec<pb::Flow>, Status> {
     let table = request.table.map(table_id).transpose()?;
-    let bridge = host.bridge(&request.bridge).map_err(bridges::refusal)?;
+    let bridge = host.visible_bridge(&request.bridge).map_err(bridges::refusal)?;
     let wrong = |error: TextError| Status::invalid_argument(error.to_string());
     let choice = if request.strict {
         let change = parse_change(ChangeKind::DeleteStrict, &request.filter, bridge.ports());

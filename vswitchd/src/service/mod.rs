@@ -368,7 +368,7 @@ fn refusal(error: PortError) -> Status {
         | PortError::TwoPurposes => Code::FailedPrecondition,
         PortError::Vlan(_) | PortError::Rate(_) | PortError::OwnPeer(_) => Code::InvalidArgument,
         PortError::Full => Code::ResourceExhausted,
-        PortError::State(_) => Code::Internal,
+        PortError::State(_) | PortError::Uplink(_) => Code::Internal,
     };
     Status::new(code, error.to_string())
 }

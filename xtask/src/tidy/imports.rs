@@ -29,11 +29,13 @@ const PROMISES: &[Promise] = &[
     Promise { name: "dataplane", ours: &["flowtable"], never: NETWORK_API },
     Promise { name: "ovn-northd-lite", ours: &["flowtable"], never: IO },
     Promise { name: "credentials", ours: &[], never: &["redb", "xsk-rs"] },
+    // It is in the holder too.
+    Promise { name: "confinement", ours: &[], never: &["tokio", "tonic", "prost", "redb", "clap", "tracing"] },
     // Of flowtable the controller takes the vocabulary in which the compiler's models are written.
-    Promise { name: "controller", ours: &["credentials", "ferroflow-proto", "ovn-northd-lite", "flowtable", "supervision"], never: &["xsk-rs"] },
-    Promise { name: "vswitchd", ours: &["address-pool", "bridge-protocols", "credentials", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite", "supervision", "vswitch-holder"], never: &["redb"] },
+    Promise { name: "controller", ours: &["confinement", "credentials", "ferroflow-proto", "ovn-northd-lite", "flowtable", "supervision"], never: &["xsk-rs"] },
+    Promise { name: "vswitchd", ours: &["address-pool", "bridge-protocols", "confinement", "credentials", "ferroflow-proto", "flowtable", "dataplane", "ovn-northd-lite", "supervision", "vswitch-holder"], never: &["redb"] },
     // It has to live longer than all others: there is next to nothing in it.
-    Promise { name: "vswitch-holder", ours: &[], never: &["tokio", "tonic", "prost", "redb", "clap", "tracing"] },
+    Promise { name: "vswitch-holder", ours: &["confinement"], never: &["tokio", "tonic", "prost", "redb", "clap", "tracing"] },
     Promise { name: "vswitchctl", ours: &["credentials", "ferroflow-proto"], never: &["redb", "xsk-rs"] },
     // The controller and the hosts in one process.
     Promise { name: "vswitch-lab", ours: &["controller", "vswitchd"], never: &[] },
@@ -57,6 +59,12 @@ const PROMISES: &[Promise] = &[
     Promise { name: "benches", ours: &["flowtable", "dataplane", "ovn-northd-lite", "oracle", "ferroflow-tests"], never: NETWORK_API },
     // The oracle sees the switch from outside: its text, its frames.
     Promise { name: "oracle", ours: &["flowtable"], never: IO },
+    // Controllers and hosts as they are; what is between them it makes up.
+    Promise {
+        name: "simulation",
+        ours: &["controller", "dataplane", "ferroflow-proto", "flowtable", "vswitchd"],
+        never: &[],
+    },
     // It calls every parser there is.
     Promise {
         name: "ferroflow-fuzz",

@@ -13,9 +13,10 @@ use super::{Finding, files};
 const LINES_MAX: usize = 600;
 
 /// Where `unsafe` may be.
-const UNSAFE_PLACES: &[&str] = &["dataplane/src/sys/", "dataplane/src/pool", "flowtable/src/hints.rs"];
+const UNSAFE_PLACES: &[&str] =
+    &["confinement/src/install.rs", "dataplane/src/sys/", "dataplane/src/pool", "flowtable/src/hints.rs"];
 /// Crates in which it is.
-const UNSAFE_CRATES: &[&str] = &["dataplane/", "flowtable/"];
+const UNSAFE_CRATES: &[&str] = &["confinement/src/", "dataplane/", "flowtable/"];
 
 /// Crates that see no file, thread, socket, process, environment or clock.
 const PURE: &[&str] = &["flowtable/src/", "ovn-northd-lite/src/"];
@@ -150,7 +151,7 @@ impl Source {
             if !is_allowed {
                 findings.push(self.finding(
                     line,
-                    "unsafe may only be in dataplane's sys/ and buffer pool, and in flowtable's hints",
+                    "unsafe may only be in dataplane's sys/ and buffer pool, flowtable's hints, and confinement's install.rs",
                 ));
             } else if (rest.starts_with('{') || rest.starts_with("impl")) && !self.is_justified(line) {
                 findings.push(self.finding(line, "unsafe without a `SAFETY:` comment above it"));
@@ -258,7 +259,9 @@ mod tests {
         let bare = "//! Doc.\nfn a() {\n    let x = 1;\n    unsafe { b() }\n}\n";
         assert_eq!(
             findings("flowtable/src/x.rs", bare),
-            ["unsafe may only be in dataplane's sys/ and buffer pool, and in flowtable's hints"]
+            [
+                "unsafe may only be in dataplane's sys/ and buffer pool, flowtable's hints, and confinement's install.rs"
+            ]
         );
         assert_eq!(findings("dataplane/src/sys/x.rs", bare), ["unsafe without a `SAFETY:` comment above it"]);
         let good = "//! Doc.\nfn a() {\n    // SAFETY: b has no demands,\n    // says its doc.\n    #[x]\n    let y =\n        unsafe { b() };\n}\n";

@@ -1,6 +1,6 @@
 //! Opening an interface: sockets, map, program, link.
 
-use std::{os::fd::RawFd, sync::Arc, time::Instant};
+use std::{io, os::fd::RawFd, sync::Arc, time::Instant};
 
 use super::memories::{Memories, Share, room};
 use crate::{
@@ -96,7 +96,7 @@ pub(crate) fn open(
     name: &str,
     steering: &Steering,
     config: AfXdpConfig,
-    memories: &Memories,
+    (memories, node): (&Memories, Option<u32>),
 ) -> Result<Opened, AttachError> {
     let facts = Interface::lookup(name)?;
     check(name, &facts, steering, config.backend)?;
@@ -108,7 +108,10 @@ pub(crate) fn open(
         Steering::Tunnel(tunnel) => Program::steer_tunnel(name, &map, tunnel, is_scattered)?,
     };
     let share = match config.backend {
-        AfXdpBackend::Own => Some(memories.share(frame_len, facts.n_rx_queues as usize)),
+        AfXdpBackend::Own => {
+            let share = memories.share(frame_len, facts.n_rx_queues as usize, node);
+            Some(share.ok_or_else(|| no_memory(name))?)
+        }
         AfXdpBackend::XskRs => None,
     };
     let opener = Opener { name, facts: &facts, share: share.as_ref(), is_scattered, config };
@@ -133,6 +136,11 @@ pub(crate) fn open(
         hold: Some(Hold::AfXdp { _hold: AfXdpHold { _link: link, _map: map, _share: share } }),
         interface: Some(OnInterface { name: name.to_owned(), ifindex: facts.ifindex, wanders: false }),
     })
+}
+
+/// There is none for frames.
+fn no_memory(name: &str) -> SysError {
+    SysError::new(name, "allocating the memory of frames", io::Error::from_raw_os_error(libc::ENOMEM))
 }
 
 fn check(

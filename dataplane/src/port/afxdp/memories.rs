@@ -22,6 +22,8 @@ pub(crate) struct Memories {
 #[derive(Debug)]
 struct Slot {
     memory: Memory,
+    /// NUMA node that it was wanted on.
+    node: Option<u32>,
     n_queues: usize,
     n_taken: Mutex<usize>,
 }
@@ -34,20 +36,22 @@ pub(crate) struct Share {
 }
 
 impl Memories {
-    /// A memory whose frames are long enough, if one descriptor can be, for so many queues.
-    pub(crate) fn share(&self, frame_len: u32, n_queues: usize) -> Share {
+    /// A memory whose frames are long enough, if one descriptor can be, for so many queues of a card of this NUMA
+    /// node, if it has one. `None`: there is no more memory to be had.
+    pub(crate) fn share(&self, frame_len: u32, n_queues: usize, node: Option<u32>) -> Option<Share> {
         let chunk = if frame_len <= room(MIN_CHUNK) { MIN_CHUNK } else { MAX_CHUNK } as usize;
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_length = |slot: &&Arc<Slot>| slot.memory.frame_len() == chunk;
-        if let Some(share) = list.iter().filter(of_length).find_map(|slot| Share::of(slot, n_queues)) {
-            return share;
+        let suits =
+            |slot: &&Arc<Slot>| slot.memory.frame_len() == chunk && (node.is_none() || node == slot.node);
+        if let Some(share) = list.iter().filter(suits).find_map(|slot| Share::of(slot, n_queues)) {
+            return Some(share);
         }
         let n_all = n_queues.max(N_QUEUES);
-        let memory = Memory::new(n_all * FRAMES_PER_QUEUE, chunk);
-        let slot = Arc::new(Slot { memory, n_queues: n_all, n_taken: Mutex::new(n_queues) });
+        let memory = Memory::new(n_all * FRAMES_PER_QUEUE, chunk, node)?;
+        let slot = Arc::new(Slot { memory, node, n_queues: n_all, n_taken: Mutex::new(n_queues) });
         // It stays when its last port goes: the next one will want it.
         list.push(Arc::clone(&slot));
-        Share { slot, n_queues }
+        Some(Share { slot, n_queues })
     }
 }
 
@@ -82,14 +86,24 @@ mod tests {
     #[test]
     fn ports_share_a_memory_until_its_queues_are_taken() {
         let memories = Memories::default();
-        let (first, second) = (memories.share(1518, 2), memories.share(1518, 2));
-        let (third, long) = (memories.share(1518, 1), memories.share(1793, 1));
+        let share = |frame_len, n_queues| memories.share(frame_len, n_queues, None).unwrap();
+        let (first, second) = (share(1518, 2), share(1518, 2));
+        let (third, long) = (share(1518, 1), share(1793, 1));
         assert!(first.memory().is(second.memory()));
         assert!(!first.memory().is(third.memory()) && !first.memory().is(long.memory()));
         assert_eq!((first.memory().frame_len(), long.memory().frame_len()), (2048, 4096));
         let memory = second.memory().clone();
         drop(second);
-        assert!(memories.share(64, 2).memory().is(&memory), "what a port has left is for the next");
-        assert_eq!(memories.share(64, 8).memory().n_free(), 8 * FRAMES_PER_QUEUE);
+        assert!(share(64, 2).memory().is(&memory), "what a port has left is for the next");
+        assert_eq!(share(64, 8).memory().n_free(), 8 * FRAMES_PER_QUEUE);
+    }
+
+    #[test]
+    fn cards_of_another_node_have_another_memory() {
+        let memories = Memories::default();
+        let shares = [Some(0), Some(1), Some(0), None].map(|node| memories.share(1518, 1, node).unwrap());
+        let [first, second, third, any] = shares.each_ref().map(Share::memory);
+        assert!(first.is(third) && !first.is(second), "each has that of its node");
+        assert!(any.is(first), "what has no card takes what is there");
     }
 }

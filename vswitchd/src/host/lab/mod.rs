@@ -26,7 +26,7 @@ pub(crate) use driving::since;
 /// MTU of a port that was not given one.
 const DEFAULT_MTU: u32 = 1500;
 /// The port to the other hosts of a lab.
-pub(crate) const LAB_UPLINK: &str = "underlay";
+pub const LAB_UPLINK: &str = "underlay";
 /// Its MTU: the largest packets of workloads reach other hosts whole.
 const UPLINK_MTU: u32 = DEFAULT_MTU + GENEVE.overhead;
 /// Frames that may leave by a port in one burst.
@@ -42,6 +42,8 @@ pub struct Lab {
     wires: BTreeMap<String, Wire>,
     /// Frames for other hosts, where there are some.
     outgoing: Option<VecDeque<Outgoing>>,
+    /// Which run of the host this is, where that does not follow from the time.
+    incarnation: Option<u64>,
 }
 
 /// The outside of a port.
@@ -135,12 +137,22 @@ pub enum LabError {
 impl Lab {
     /// A lab without ports, by itself.
     pub fn new(clock: VirtualClock) -> Self {
-        Self { clock, wires: BTreeMap::new(), outgoing: None }
+        Self { clock, wires: BTreeMap::new(), outgoing: None, incarnation: None }
     }
 
     /// The same, one of several hosts: what leaves for others is to be taken to them.
     pub fn among_others(clock: VirtualClock) -> Self {
         Self { outgoing: Some(VecDeque::new()), ..Self::new(clock) }
+    }
+
+    /// The same, as a certain run of its host: each run has a higher number than the one before.
+    #[must_use]
+    pub fn in_run(self, incarnation: u64) -> Self {
+        Self { incarnation: Some(incarnation), ..self }
+    }
+
+    pub(super) fn incarnation(&self) -> Option<u64> {
+        self.incarnation
     }
 
     /// Its clock.

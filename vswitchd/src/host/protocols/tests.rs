@@ -36,6 +36,8 @@ fn daemon_with(state: StateDir, endpoint: Option<(String, std::net::IpAddr)>) ->
         hostname: "lab".to_owned(),
         encap_types: endpoint.iter().map(|_| flowtable::program::TunnelKind::Vxlan).collect(),
         endpoint,
+        internal_port: None,
+        own_address: None,
         tunnel_peers: Vec::new(),
         controller: None,
         liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },

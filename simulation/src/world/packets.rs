@@ -1,0 +1,216 @@
+//! Workloads that send, and what becomes of it.
+
+use std::net::Ipv4Addr;
+
+use super::{Event, MILLI, World};
+use crate::{
+    model::{Half, Net, Packet, Port, router_mac},
+    packet,
+    workload::SERVICES,
+};
+
+/// A packet of a workload.
+#[derive(Debug)]
+pub(super) struct Probe {
+    packet: Packet,
+    host: usize,
+    pub(super) port: String,
+    /// Revisions by which the sender's host may have judged it.
+    oldest: u64,
+    newest: u64,
+    /// It answers one that came from here.
+    answers: Option<String>,
+    pub(super) received: Vec<String>,
+}
+
+/// Whom a packet is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// This port.
+    Port(String),
+    /// One of these ports: the service's backends.
+    OneOf(Vec<String>),
+}
+
+impl World {
+    pub(super) fn send_some(&mut self) {
+        if self.faults.healed_at.is_some() {
+            return;
+        }
+        let pause = self.some(20 * MILLI, 120 * MILLI);
+        self.after(pause, Event::Send);
+        // What they think of the network may be long out of date.
+        let newest = self.disk.newest();
+        let known = newest.saturating_sub(self.random.below(8));
+        for _ in 0..self.random.within(1, 4) {
+            let net = self.history.at(if self.random.percent(60) { newest } else { known });
+            let senders: Vec<_> = self
+                .homes
+                .iter()
+                .flat_map(|(port, homes)| homes.iter().map(|home| (port.clone(), *home)))
+                .collect();
+            let Some((port, host)) = self.random.pick(&senders).cloned() else { return };
+            let own = self.own_addresses(&net, &port);
+            if let Some((packet, _)) = self.some_packet(&net, own) {
+                self.send(host, &port, packet);
+            }
+        }
+    }
+
+    /// What a workload sends by: what its port has or had, or now and then what somebody else has.
+    fn own_addresses(&mut self, net: &Net, id: &str) -> Option<Port> {
+        let spoofed = self.random.percent(6);
+        let own = net.ports.get(id).filter(|_| !spoofed).cloned();
+        let others: Vec<_> = net.ports.values().collect();
+        own.or_else(|| self.random.pick(&others).map(|port| (*port).clone()))
+    }
+
+    /// A packet from such a port to somebody.
+    pub(super) fn some_packet(&mut self, net: &Net, from: Option<Port>) -> Option<(Packet, Target)> {
+        let from = from?;
+        let is_tcp = self.random.percent(30);
+        let packet = Packet {
+            src_mac: from.mac,
+            src: from.ip,
+            dst_mac: from.mac,
+            dst: Ipv4Addr::UNSPECIFIED,
+            is_tcp,
+            dst_port: SERVICES[self.random.index(SERVICES.len())],
+        };
+        let routers: Vec<_> = net.links.iter().filter(|(_, switch)| *switch == from.switch).collect();
+        let router = self.random.pick(&routers).map(|(router, _)| router_mac(*router, from.switch));
+        if let Some(dst_mac) = router.filter(|_| self.random.percent(20)) {
+            let services: Vec<_> = net.balancers.values().collect();
+            let service = *self.random.pick(&services)?;
+            let ports =
+                net.ports.iter().filter(|(_, port)| service.backends.iter().any(|(ip, _)| *ip == port.ip));
+            let target = Target::OneOf(ports.map(|(id, _)| id.clone()).collect());
+            let dst_port = service.port;
+            return Some((Packet { dst_mac, dst: service.vip, is_tcp: false, dst_port, ..packet }, target));
+        }
+        let others: Vec<_> = net.ports.iter().collect();
+        let (id, to) = self.random.pick(&others)?;
+        let is_near = to.switch == from.switch;
+        let dst_mac = if is_near && !self.random.percent(10) { to.mac } else { router? };
+        Some((Packet { dst_mac, dst: to.ip, ..packet }, Target::Port((*id).clone())))
+    }
+
+    /// A workload sends a packet; its number.
+    pub(super) fn send(&mut self, host: usize, port: &str, packet: Packet) -> u64 {
+        self.n_probes += 1;
+        let number = self.n_probes;
+        // Each packet is the first one of a connection.
+        let src_port = 10_000 + (number % 50_000) as u16;
+        self.probes.insert(number, self.probe(host, port, packet, None));
+        self.inject(host, port, packet::frame(&packet, src_port, number));
+        number
+    }
+
+    fn probe(&self, host: usize, port: &str, packet: Packet, answers: Option<String>) -> Probe {
+        let (oldest, newest) = (self.in_force(host), self.disk.newest());
+        Probe { packet, host, port: port.to_owned(), oldest, newest, answers, received: Vec::new() }
+    }
+
+    /// The oldest revision that a host may go by.
+    fn in_force(&self, host: usize) -> u64 {
+        let applied = self.nodes[host].running.as_ref().map_or(0, |running| running.host.applied_revision());
+        applied.max(self.floor)
+    }
+
+    fn inject(&mut self, host: usize, port: &str, frame: Vec<u8>) {
+        self.counts.sent += 1;
+        self.trace.add(self.now, format_args!("{port} sends at host {host}"));
+        self.trace.bytes(&frame);
+        self.with_host(host, |host| match host.lab_port(port, None) {
+            // It may just have been taken away.
+            Err(_) => ((), Vec::new()),
+            Ok(known) => {
+                ((), host.inject(known, vec![frame]).map(|injected| injected.sent).unwrap_or_default())
+            }
+        });
+    }
+
+    /// A workload gets a frame.
+    pub(super) fn received(&mut self, host: usize, port: &str, frame: &[u8]) {
+        self.trace.add(self.now, format_args!("{port} receives at host {host}"));
+        self.trace.bytes(frame);
+        let Some((received, src_port, number)) = packet::read(frame) else { return };
+        self.counts.received += 1;
+        let Some(mut probe) = self.probes.remove(&number) else {
+            return self
+                .fail(format_args!("{port} at host {host} receives packet {number}, which nobody has sent"));
+        };
+        self.judge(host, port, &probe, &received);
+        probe.received.push(port.to_owned());
+        if probe.received.len() > 1 {
+            self.fail(format_args!("packet {number} arrives more than once: {:?}", probe.received));
+        }
+        let is_request = probe.answers.is_none();
+        self.probes.insert(number, probe);
+        if is_request && self.faults.healed_at.is_none() && self.random.percent(30) {
+            self.n_probes += 1;
+            let number = self.n_probes;
+            let answer = Packet {
+                src_mac: received.dst_mac,
+                dst_mac: received.src_mac,
+                src: received.dst,
+                dst: received.src,
+                is_tcp: received.is_tcp,
+                dst_port: src_port,
+            };
+            // The answer to the first packet of a connection of TCP is not its first packet: only UDP answers.
+            if !answer.is_tcp {
+                let frame = packet::frame(&answer, received.dst_port, number);
+                let mut probe = self.probe(host, port, answer, None);
+                probe.answers = self.sender_of(src_port);
+                self.probes.insert(number, probe);
+                let delay = self.some(MILLI / 10, 400 * MILLI);
+                self.after(delay, Event::Answer { host, port: port.to_owned(), frame });
+            }
+        }
+    }
+
+    /// Who sent the packet that had this port.
+    fn sender_of(&self, src_port: u16) -> Option<String> {
+        let sent =
+            self.probes.iter().rev().find(|(number, _)| 10_000 + (*number % 50_000) as u16 == src_port);
+        sent.map(|(_, probe)| probe.port.clone())
+    }
+
+    pub(super) fn answer(&mut self, host: usize, port: &str, frame: &[u8]) {
+        let Some((_, _, number)) = packet::read(frame) else { return };
+        let (oldest, newest) = (self.in_force(host), self.disk.newest());
+        if let Some(probe) = self.probes.get_mut(&number) {
+            (probe.oldest, probe.newest) = (oldest, newest);
+        }
+        self.inject(host, port, frame.to_vec());
+    }
+
+    /// Nobody gets what the network does not let him have: as the hosts of sender and receiver judge, each
+    /// by one of the revisions that it may go by.
+    fn judge(&mut self, host: usize, port: &str, probe: &Probe, received: &Packet) {
+        let sent = &probe.packet;
+        let is_answer = probe.answers.as_deref() == Some(port);
+        let at_sender = self.history.between(probe.oldest, probe.newest);
+        let is_let_go =
+            is_answer || at_sender.iter().any(|net| net.allows(Half::Sent(&probe.port), sent, received));
+        let (oldest, newest) = (self.in_force(host), self.disk.newest());
+        let at_receiver = self.history.between(oldest, newest);
+        let is_let_in = at_receiver.iter().any(|net| match is_answer {
+            true => net.ports.get(port).is_some_and(|port| port.enabled),
+            false => net.allows(Half::Received(port), sent, received),
+        });
+        if !is_let_go {
+            self.fail(format_args!(
+                "{port} at host {host} receives {received:?}, which host {} must not let {} send as {sent:?} by any \
+                 revision from {} to {}",
+                probe.host, probe.port, probe.oldest, probe.newest
+            ));
+        } else if !is_let_in {
+            self.fail(format_args!(
+                "{port} at host {host} receives {received:?} of {}, which it must not by any revision from {oldest} to {newest}",
+                probe.port
+            ));
+        }
+    }
+}
