@@ -263,6 +263,7 @@ fn a_port(switch: u32, port: u32, n_hosts: u32) -> SwitchPort {
         unknown: false,
         port_security: vec![PortSecurity { mac: mac(n), ips: vec![IpNetwork { addr: ip, prefix_len: 32 }] }],
         chassis: Some(host((tenant * 10 + (port + within) % HOSTS) % n_hosts)),
+        additional: Default::default(),
         access: Default::default(),
     };
     SwitchPort {

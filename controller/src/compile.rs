@@ -326,6 +326,7 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
                 unknown: *unknown,
                 port_security: port_security.clone(),
                 chassis: record.binding.as_ref().map(|binding| binding.chassis.clone()),
+                additional: record.additional.clone(),
                 access: match access {
                     resource::Access::Interface => Access::Interface,
                     resource::Access::Nested(parent, tag) => {
@@ -379,6 +380,8 @@ fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
         mtu: spec.mtu,
         route_table: spec.route_table,
         hears_all: spec.hears_all,
+        resides: spec.resides,
+        dhcp_server: spec.dhcp_server,
         monitored,
     })
 }

@@ -18,7 +18,7 @@ use crate::{
     chassis::{Assistants, Moderation, Registry},
     network::Network,
     receipts::Receipts,
-    state::{Change, ChassisStatus, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
+    state::{Change, ChassisStatus, Claimed, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
     store::{LogLimits, Revision, Store, StoreError},
 };
 
@@ -186,12 +186,7 @@ impl Controller {
             let state = self.state();
             let mut draft = Draft::new(&state);
             work(&mut draft)?;
-            (
-                state.revision(),
-                draft.finish(|record| {
-                    self.registry.claimant(record.claimed_as(), |chassis| record.may_be_on(chassis))
-                })?,
-            )
+            (state.revision(), draft.finish(|record| self.claimed(record))?)
         };
         let results = prepared.results.clone();
         if prepared.changes.is_empty() || validate_only {
@@ -232,6 +227,15 @@ impl Controller {
         }
         self.catch_up()?;
         Ok(self.state().revision() == revision)
+    }
+
+    /// The chassis that already have a port.
+    fn claimed(&self, record: &Record) -> Claimed {
+        let (port, registry) = (record.claimed_as(), &self.registry);
+        Claimed {
+            chassis: registry.claimant(port, |chassis| record.may_be_on(chassis)),
+            additional: registry.additional(port, &record.additional, record.wanted_additional()),
+        }
     }
 
     /// Takes over what other controllers have written to a store that is shared.

@@ -159,7 +159,9 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         neighbor_responder: protocol,
                         add_route: reject,
                         event: !reject,
+                        hairpin_snat_ips: templates.iter().map(|template| template.address.clone()).collect(),
                         templates,
+                        ct_flush: reject,
                     })
                 }
             ),

@@ -30,8 +30,17 @@ static VIEW: LazyLock<Southbound> = LazyLock::new(|| {
     let mut view = Southbound::default();
     let key = DatapathKey::new(1).expect("a small number is a key");
     let (name, sets) = ("switches/s".to_owned(), ["#zone".to_owned()].into());
-    view.datapaths
-        .insert(key, Datapath { name, is_router: false, sets, limits: BTreeMap::new(), snooping: None });
+    view.datapaths.insert(
+        key,
+        Datapath {
+            name,
+            is_router: false,
+            sets,
+            limits: BTreeMap::new(),
+            snooping: None,
+            max_connections: None,
+        },
+    );
     let records = ["web.example 60 10.0.0.5", "web.example 60 2001:db8::5", "b.example 60 10.0.0.6"];
     view.sets.insert("#zone".to_owned(), records.map(str::to_owned).into());
     view

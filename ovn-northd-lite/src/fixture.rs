@@ -72,6 +72,7 @@ pub(crate) fn workload(key: u16, last: u8, ips: &[&str], chassis: &str) -> Switc
             unknown: false,
             port_security: Vec::new(),
             chassis: Some(chassis.to_owned()),
+            additional: Default::default(),
             access: Default::default(),
         },
         enabled: true,
@@ -116,6 +117,8 @@ pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
         route_table: String::new(),
         hears_all: false,
         monitored: BTreeMap::new(),
+        resides: false,
+        dhcp_server: None,
     }
 }
 

@@ -63,6 +63,7 @@
 
 pub mod actions;
 mod advertisement;
+pub mod backends;
 mod build;
 mod compiler;
 mod delta;

@@ -62,6 +62,10 @@ pub enum Service {
     Igmp = 15,
     /// A next hop says that it lives (RFC 5880).
     BfdMessage = 16,
+    /// A workload that moves goes on here.
+    Activation = 17,
+    /// Pass a DHCP message on, from a client or from its server.
+    DhcpRelay = 18,
     /// Another chassis says that it lives (RFC 5880).
     Bfd = 32,
 }
@@ -85,6 +89,8 @@ impl Service {
         (Self::BindVirtual, "bind_vport"),
         (Self::Igmp, "igmp"),
         (Self::BfdMessage, "handle_bfd_msg"),
+        (Self::Activation, "activation_strategy"),
+        (Self::DhcpRelay, "dhcp_relay"),
         (Self::Bfd, "bfd"),
     ];
 
@@ -95,6 +101,7 @@ impl Service {
         (Self::BfdMessage, "bfd"),
         (Self::BindVirtual, "bind-vport"),
         (Self::DhcpV4, "dhcpv4-opts"),
+        (Self::DhcpRelay, "dhcpv4-relay"),
         (Self::DhcpV6, "dhcpv6-opts"),
         (Self::Dns, "dns"),
         (Self::Icmp4, "icmp4-error"),
@@ -110,8 +117,8 @@ impl Service {
 
     /// The user data may have more than the request.
     fn has_payload(self) -> bool {
-        use Service::{Advertise, BindVirtual, DhcpV4, DhcpV6, Dns, Icmp4, Icmp6};
-        matches!(self, DhcpV4 | DhcpV6 | Dns | Advertise | Icmp4 | Icmp6 | BindVirtual)
+        use Service::{Advertise, BindVirtual, DhcpRelay, DhcpV4, DhcpV6, Dns, Icmp4, Icmp6};
+        matches!(self, DhcpV4 | DhcpV6 | DhcpRelay | Dns | Advertise | Icmp4 | Icmp6 | BindVirtual)
     }
 
     /// Name in bounds.
@@ -266,8 +273,9 @@ mod tests {
             let longer = [bytes, vec![0]].concat();
             assert_eq!(Request::decode(&longer), service.has_payload().then_some(request));
             assert_eq!(Request::payload(&longer), [0]);
-            // What hosts tell each other has no bound that a user sets.
-            assert_eq!(service.class().is_empty(), *service == Service::Bfd);
+            // What hosts tell each other, and what is said once, has no bound that a user sets.
+            let has_class = !matches!(service, Service::Bfd | Service::Activation);
+            assert_eq!(!service.class().is_empty(), has_class);
         }
         assert_eq!(Request::decode(&[1, 99, 0, 0, 0, 0, 0]), None);
         assert_eq!(Request::decode(&[2, 1, 0, 0, 0, 0, 0]), None);

@@ -49,6 +49,8 @@ pub struct Datapath {
     pub limits: Limits,
     /// Hosts listen to what its workloads say about groups.
     pub snooping: Option<Snooping>,
+    /// Connections that a host remembers at most in each of its zones.
+    pub max_connections: Option<u32>,
 }
 
 /// A logical port and where it is.
@@ -80,6 +82,15 @@ pub struct PortBinding {
     pub sessions: Vec<Session>,
     /// How fast what its workload sends leaves its chassis.
     pub shaping: Option<Shaping>,
+    /// Ids of chassis that have an interface of the workload besides, while it moves.
+    pub additional: BTreeSet<String>,
+    /// There it neither sends nor receives before the workload has said by RARP that it goes on
+    /// there.
+    pub awaits_rarp: bool,
+    /// Connections are tracked at this side of a patch, where that is on one chassis.
+    pub tracked: bool,
+    /// Connections that a host remembers at most in its zone; `None`: as many as the datapath says.
+    pub max_connections: Option<u32>,
 }
 
 /// A session of a router's port with a next hop.
@@ -137,6 +148,10 @@ impl PortBinding {
             probes,
             sessions,
             shaping: None,
+            additional: BTreeSet::new(),
+            awaits_rarp: false,
+            tracked: false,
+            max_connections: None,
         }
     }
 }

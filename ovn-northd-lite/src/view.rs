@@ -36,7 +36,8 @@ pub fn chassis_view(sb: &Southbound, chassis: &str) -> Southbound {
 /// Hosts that have a port, or may.
 pub(crate) fn hosts_of(binding: &PortBinding) -> impl Iterator<Item = &str> {
     let candidates = binding.gateway.iter().map(|candidate| candidate.chassis.as_str());
-    binding.chassis.as_deref().into_iter().chain(candidates)
+    let moving = binding.additional.iter().map(String::as_str);
+    binding.chassis.as_deref().into_iter().chain(candidates).chain(moving)
 }
 
 /// Packets on a chassis may take a patch.

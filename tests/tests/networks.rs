@@ -332,6 +332,148 @@ fn ports_are_where_they_may_be_and_answer_as_they_are_told() -> Result<()> {
 }
 
 #[test]
+fn a_workload_moves_and_is_at_two_hosts_meanwhile() -> Result<()> {
+    on_hosts(("a_workload_moves_and_is_at_two_hosts_meanwhile", PROBE), 3, |net| {
+        net.configure(&[
+            "switch add lan",
+            "switch-port add lan a --address 0a:00:00:00:04:01,10.0.4.1",
+            "switch-port add lan vm --address 0a:00:00:00:04:02,10.0.4.2 --requested-chassis h1 \
+             --additional-chassis h2 --activation rarp",
+        ])?;
+        let a = net.workload(2, "a", ("0a:00:00:00:04:01", "10.0.4.1/24"), None)?;
+        let vm = ("0a:00:00:00:04:02", "10.0.4.2/24");
+        let before = net.workload_as(0, ("vm1", "vm"), vm, None)?;
+        let after = net.workload_as(1, ("vm2", "vm"), vm, None)?;
+        net.wait_converged()?;
+        let shows = |text: &str| {
+            stop::wait_for(text, Duration::from_secs(10), || {
+                let shown = net.control.text(&["switch-port", "show", "vm"])?;
+                Ok(if shown.contains(text) { Ok(()) } else { Err(shown) })
+            })
+        };
+        shows("additional chassis")?;
+        net.wait_converged()?;
+        let [at_a, at_vm] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 4, last));
+        // Where it is to go on it neither hears nor says anything yet.
+        reach_cleanly(net.netns(a), at_vm)?;
+        let (n, _) = ping(net.netns(after), at_a, 3)?;
+        ensure!(n == 0, "{n} answers before the workload goes on");
+        ensure!(n_sent(net, 1, "vm2")? == 0, "it was told something");
+        // It says that it goes on there: from now on both get everything.
+        net.plan().programs.probe.rarp(net.netns(after), "eth0")?;
+        stop::wait_for("both answer", Duration::from_secs(10), || {
+            Ok(match ping(net.netns(a), at_vm, 10)? {
+                // It ends with the last answer, not with that one's copy.
+                (10, 9..) => Ok(()),
+                found => Err(format!("{found:?} answers of 10")),
+            })
+        })?;
+        net.netns(before).ip(&["link", "set", "dev", "eth0", "down"])?;
+        reach_cleanly(net.netns(a), at_vm)?;
+        reach_cleanly(net.netns(after), at_a)?;
+        // The move is over: it is at one host again.
+        net.configure(&["switch-port set vm --requested-chassis h2 --no-additional-chassis --wait"])?;
+        reach_cleanly(net.netns(a), at_vm)?;
+        shows("chassis/h2")?;
+        let shown = net.control.text(&["switch-port", "show", "vm"])?;
+        ensure!(!shown.contains("additional chassis"), "{shown}");
+        let n_before = n_sent(net, 0, "vm1")?;
+        reach_cleanly(net.netns(a), at_vm)?;
+        ensure!(n_sent(net, 0, "vm1")? == n_before, "the first host still gets what is for it");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn ports_have_the_keys_copies_and_rules_that_are_asked_for() -> Result<()> {
+    on_hosts(("ports_have_the_keys_copies_and_rules_that_are_asked_for", PROBE), 2, |net| {
+        net.configure(&[
+            "switch add lan --tunnel-key 777",
+            "switch-port add lan vm --address 0a:00:00:00:04:01,10.0.4.1 --tunnel-key 99 --clone-to-unknown",
+            "switch-port add lan tap --address unknown",
+            "switch add ext",
+            "switch-port add ext x --address 0a:00:00:00:05:01,10.0.5.1",
+            "router add r --chassis h1 --tunnel-key 778",
+            "router-port add r r-lan --mac 0a:00:00:00:04:fe --network 10.0.4.254/24 --tunnel-key 5",
+            "switch-port add lan lan-r --router-port r-lan",
+            "router-port add r r-ext --mac 0a:00:00:00:05:fe --network 10.0.5.254/24",
+            "switch-port add ext ext-r --router-port r-ext",
+        ])?;
+        let vm = net.workload(1, "vm", ("0a:00:00:00:04:01", "10.0.4.1/24"), Some("10.0.4.254"))?;
+        net.workload(0, "tap", ("0a:00:00:00:04:02", "10.0.4.2/24"), None)?;
+        let x = net.workload(0, "x", ("0a:00:00:00:05:01", "10.0.5.1/24"), Some("10.0.5.254"))?;
+        net.wait_converged()?;
+        let [at_vm, at_x] = [Ipv4Addr::new(10, 0, 4, 1), Ipv4Addr::new(10, 0, 5, 1)];
+        reach_cleanly(net.netns(x), at_vm)?;
+        // What somebody else has nobody gets.
+        let taken = net.control.attempt(&["switch", "add", "other", "--tunnel-key", "777"])?;
+        ensure!(!taken.status.success() && taken.stderr.contains("777 is in use"), "{}", taken.stderr);
+        for (words, key) in [(["switch", "show", "lan"], "777"), (["switch-port", "show", "vm"], "99")] {
+            let shown = net.control.text(&words)?;
+            ensure!(shown.contains(key), "{shown}");
+        }
+        let rules = net.host(0).control.text(&["flow", "dump", "table=0"])?;
+        ensure!(rules.contains("tun_id=0x309"), "{rules}");
+        // Another key is another network to hosts, with the same ports.
+        net.configure(&[
+            "switch set lan --tunnel-key 800 --wait",
+            "switch-port set vm --tunnel-key 7 --wait",
+        ])?;
+        net.wait_converged()?;
+        reach_cleanly(net.netns(x), at_vm)?;
+        // Who takes unknown addresses also gets what is for the workload.
+        let n_copies = n_sent(net, 0, "tap")?;
+        reach_cleanly(net.netns(x), at_vm)?;
+        let n_more = n_sent(net, 0, "tap")? - n_copies;
+        ensure!(n_more >= 20, "{n_more} copies");
+        // ACLs at the router's port know no connections, unless told to.
+        net.configure(&[
+            "acl add lan in --direction from-lport --priority 10 --match inport==\"lan-r\"&&icmp4 \
+             --action allow-related",
+            "acl add lan out --direction to-lport --priority 5 --match outport==\"lan-r\"&&ip4 --action drop --wait",
+        ])?;
+        let (n, _) = ping(net.netns(x), at_vm, 3)?;
+        ensure!(n == 0, "{n} answers pass without a connection");
+        net.configure(&["switch-port set lan-r --router-port-acl --wait"])?;
+        reach_cleanly(net.netns(x), at_vm)?;
+        let (n, _) = ping(net.netns(vm), at_x, 3)?;
+        ensure!(n == 0, "{n} answers to what must not begin");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_network_with_a_vlan_has_its_router_where_the_gateway_is() -> Result<()> {
+    on_hosts(("a_network_with_a_vlan_has_its_router_where_the_gateway_is", PROBE), 3, |net| {
+        let vm = net.with_gateway()?;
+        net.configure(&[
+            "switch add vl",
+            "switch-port add vl vl-net --network provider --tag 200",
+            "switch-port add vl v --address 0a:00:00:00:03:0a,10.0.3.10",
+            "router-port add r r-vl --mac 0a:00:00:00:03:01 --network 10.0.3.1/24 --reside-on-redirect-chassis",
+            "switch-port add vl vl-r --router-port r-vl",
+            "nat add r hide-vl --type snat --external 10.99.0.1 --logical 10.0.3.0/24",
+        ])?;
+        let v = net.workload(2, "v", ("0a:00:00:00:03:0a", "10.0.3.10/24"), Some("10.0.3.1"))?;
+        net.wait_converged()?;
+        reach_cleanly(net.netns(v), OUTSIDE)?;
+        // By the network itself: its host sends nothing into tunnels but what says that it lives.
+        let before = n_sent(net, 2, "underlay")?;
+        let (n, _) = ping(net.netns(v), OUTSIDE, 100)?;
+        ensure!(n == 100, "{n} of 100 answers");
+        let n_tunnelled = n_sent(net, 2, "underlay")? - before;
+        ensure!(n_tunnelled < 90, "{n_tunnelled} packets into tunnels");
+        // The workloads of the router's other networks reach it, and it them.
+        reach_cleanly(net.netns(vm), Ipv4Addr::new(10, 0, 3, 10))?;
+        reach_cleanly(net.netns(v), Ipv4Addr::new(10, 0, 1, 10))?;
+        // The router is where the gateway is, also when that is another host.
+        net.kill_switch(0)?;
+        reach_cleanly(net.netns(v), OUTSIDE)?;
+        net.check_conservation()
+    })
+}
+
+#[test]
 fn a_service_is_on_each_host_and_a_network_behind_one() -> Result<()> {
     on_hosts(("a_service_is_on_each_host_and_a_network_behind_one", PROBE), 3, |net| {
         net.configure(&[

@@ -350,6 +350,60 @@ fn a_switch_gives_addresses_on_two_hosts() -> Result<()> {
 }
 
 #[test]
+fn a_server_elsewhere_serves_by_a_relay() -> Result<()> {
+    let name = "a_server_elsewhere_serves_by_a_relay";
+    if !has(name, &["busybox", "dnsmasq"]) {
+        return Ok(());
+    }
+    scenario::on_fabric(name, PROBE, |fabric| {
+        let server = fabric.workload("db-1")?;
+        let program = command::output(Command::new("sh").args(["-c", "command -v dnsmasq"]), command::SHORT)?;
+        let dir = &fabric.plan().dir;
+        let leases = format!("--dhcp-leasefile={}", dir.join("leases").display());
+        let words = [
+            "--keep-in-foreground",
+            "--port=0",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+            "--log-dhcp",
+            "--dhcp-authoritative",
+            "--dhcp-range=10.0.1.0,static,255.255.255.0,1h",
+            "--dhcp-host=0a:00:00:00:01:0c,10.0.1.12",
+            "--dhcp-option=3,10.0.1.1",
+            &leases,
+        ];
+        let log = dir.join("dhcp-server.log");
+        let mut dnsmasq =
+            Daemon::start(&server.netns, &PathBuf::from(program.trim()), &words, &log, Life::WithParent)?;
+        // The client is on the other host, and its network is not the server's.
+        let netns = &fabric.workload("web-2")?.netns;
+        netns.ip(&["addr", "flush", "dev", "eth0", "scope", "global"])?;
+        let notes = Notes::new(fabric, "relayed", "")?;
+        let ask = ["busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "4", "-T", "1", "-s"];
+        let ask = [&ask[..], &[notes.script()?]].concat();
+        ensure!(client(netns, &ask).is_err(), "nobody passes the question on yet");
+        let server_at = server.plan.address;
+        configure(fabric, &format!("router-port set r1-web --dhcp-relay {server_at}"))?;
+        client(netns, &ask).with_context(|| dnsmasq.log_tail(20))?;
+        notes.expect(&[("ip", "10.0.1.12"), ("router", "10.0.1.1"), ("serverid", &server_at.to_string())])?;
+        dnsmasq.check()?;
+        // Clients that hear broadcasts alone, by the bounds that the network sets.
+        configure(
+            fabric,
+            "control-plane-limits add tight --limit dhcpv4-relay=40/40
+             router set r1 --limits tight",
+        )?;
+        let all = Notes::new(fabric, "broadcast", "")?;
+        client(netns, &[&ask[..ask.len() - 1], &[all.script()?, "-B"]].concat())
+            .with_context(|| dnsmasq.log_tail(20))?;
+        all.expect(&[("ip", "10.0.1.12")])?;
+        dnsmasq.kill()?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
 fn names_are_resolved_beside_a_real_resolver() -> Result<()> {
     let name = "names_are_resolved_beside_a_real_resolver";
     if !has(name, &["dig", "dnsmasq"]) {

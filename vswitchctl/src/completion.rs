@@ -101,6 +101,7 @@ const OPTIONS: &[(&str, Noun)] = &[
     ("--limits", Noun::Limits),
     ("--chassis", Noun::Chassis),
     ("--requested-chassis", Noun::Chassis),
+    ("--additional-chassis", Noun::Chassis),
     ("--logical-port", Noun::SwitchPort),
     ("--port", Noun::SwitchPort),
     ("--parent", Noun::SwitchPort),

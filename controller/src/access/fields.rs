@@ -66,10 +66,17 @@ fn check_tenant(draft: &Draft<'_>, tenant: &str, record: &Record) -> Result<(), 
     }
     const HOSTS: &str = "which hosts do it is an administrator's to say; leave it out";
     let is_everywhere = |gateway: &Gateway| gateway.is_empty();
+    if record.wanted_key() != 0 {
+        let reason = "keys in tunnels are an administrator's to choose; leave it out";
+        return Err(field("requested_tunnel_key", reason));
+    }
     match &record.spec {
         Spec::SwitchPort(port) => {
             if !port.requested.is_empty() {
                 return Err(field("requested_chassis", HOSTS));
+            }
+            if !port.additional.is_empty() {
+                return Err(field("requested_additional_chassis", HOSTS));
             }
             match &port.attachment {
                 Attachment::Network { .. } => {

@@ -9,8 +9,8 @@ use crate::{
     state::{Refusal, State},
 };
 
-/// Where a port is to be, and whether it is up there.
-type Move = (Name, Option<(String, bool)>);
+/// Where a port is to be, and whether it is up there; and where it is to be besides.
+type Move = (Name, Option<(String, bool)>, BTreeSet<String>);
 
 /// Brings the bindings of these ports, and of all ports on this chassis, in line with
 /// what the registry says.
@@ -19,8 +19,9 @@ pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<Str
         return Ok(());
     }
     controller.write(&Author::chassis(chassis, "claims"), false, |draft| {
-        for (name, place) in moves(controller, draft.state(), chassis, &ports) {
+        for (name, place, additional) in moves(controller, draft.state(), chassis, &ports) {
             draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
+            draft.set_additional(&name, additional);
         }
         Ok(())
     })?;
@@ -35,8 +36,9 @@ pub(crate) fn settle_claims(controller: &Controller) -> Result<(), Refusal> {
         return Ok(());
     }
     controller.write(&Author::controller("claims"), false, |draft| {
-        for (name, place) in moves(controller, draft.state(), "", &claimed) {
+        for (name, place, additional) in moves(controller, draft.state(), "", &claimed) {
             draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
+            draft.set_additional(&name, additional);
         }
         Ok(())
     })?;
@@ -57,8 +59,13 @@ fn moves(controller: &Controller, state: &State, chassis: &str, ports: &BTreeSet
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        if !is_same {
-            moves.push((record.name.clone(), place));
+        let additional = controller.registry.additional(
+            record.claimed_as(),
+            &record.additional,
+            record.wanted_additional(),
+        );
+        if !is_same || additional != record.additional {
+            moves.push((record.name.clone(), place, additional));
         }
     }
     moves
@@ -73,6 +80,9 @@ pub(super) fn report_refused<'a>(
     let state = controller.state();
     for port in ports {
         let record = state.port(port);
+        if record.is_some_and(|record| record.wanted_additional().any(|id| id == chassis)) {
+            continue;
+        }
         if record.is_some_and(|record| !record.may_be_on(chassis)) {
             tracing::warn!(
                 port,

@@ -60,6 +60,7 @@ fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
         sets: datapath.sets.into_iter().collect(),
         limits: datapath.limits.into_iter().map(limit).collect(),
         snooping: datapath.snooping.map(snooping),
+        ct_zone_limit: datapath.max_connections.unwrap_or_default(),
     }
 }
 
@@ -102,6 +103,10 @@ fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
         wire: wire(binding.wire),
         probes: binding.probes.into_iter().map(probe).collect(),
         sessions: binding.sessions.into_iter().map(session).collect(),
+        additional_chassis: binding.additional.into_iter().collect(),
+        awaits_rarp: binding.awaits_rarp,
+        tracked: binding.tracked,
+        ct_zone_limit: binding.max_connections.unwrap_or_default(),
         shaping: binding.shaping.map(|Shaping { min, max, burst }| pb::Shaping {
             min_rate: min.unwrap_or_default(),
             max_rate: max.unwrap_or_default(),

@@ -182,6 +182,24 @@ impl Registry {
         claims.find(|claim| may_have(&claim.chassis)).map(|claim| claim.chassis.clone())
     }
 
+    /// Those of the chassis that may have another interface of a port that do: that claim it, or
+    /// had it and have not spoken yet.
+    pub fn additional<'a>(
+        &self,
+        port: &str,
+        present: &BTreeSet<String>,
+        wanted: impl Iterator<Item = &'a String>,
+    ) -> BTreeSet<String> {
+        let inner = self.inner();
+        let claimants = inner.claims.get(port).map(Vec::as_slice).unwrap_or_default();
+        let has_it = |id: &&String| {
+            let session = inner.chassis.get(*id).and_then(|live| live.session.as_ref());
+            let has_spoken = session.is_some_and(|session| session.claims.is_some());
+            claimants.iter().any(|claim| claim.chassis == **id) || (present.contains(*id) && !has_spoken)
+        };
+        wanted.filter(has_it).cloned().collect()
+    }
+
     /// Whether a chassis has the view as it was, so that changes of it are of use.
     pub(crate) fn listens(&self, chassis: &str) -> bool {
         self.inner().chassis.get(chassis).is_some_and(|live| live.pending.is_some())
@@ -422,6 +440,24 @@ mod tests {
             "nobody else"
         );
         assert_eq!(registry.place("p", None, |_| true), None);
+    }
+
+    #[test]
+    fn a_port_that_moves_is_with_those_who_have_it_too() {
+        let registry = Registry::default();
+        let ids = ["h2".to_owned(), "h3".to_owned()];
+        let (none, h2) = (BTreeSet::new(), BTreeSet::from(["h2".to_owned()]));
+        assert_eq!(registry.additional("p", &none, ids.iter()), none);
+        let two = registry.connect("h2", 1).unwrap().session;
+        registry.claim("h2", two, &claims(&["p"])).unwrap();
+        assert_eq!(registry.additional("p", &none, ids.iter()), h2);
+        assert_eq!(registry.additional("p", &h2, [].iter()), none, "no longer wanted");
+        assert!(registry.disconnect("h2", two));
+        assert_eq!(registry.additional("p", &h2, ids.iter()), h2, "it is away");
+        let again = registry.connect("h2", 2).unwrap().session;
+        assert_eq!(registry.additional("p", &h2, ids.iter()), h2, "it has not spoken");
+        registry.claim("h2", again, &claims(&[])).unwrap();
+        assert_eq!(registry.additional("p", &h2, ids.iter()), none);
     }
 
     #[test]

@@ -18,6 +18,7 @@ impl From<Refusal> for Status {
             Reason::AlreadyExists(_)
             | Reason::PortIdTaken { .. }
             | Reason::AddressTaken { .. }
+            | Reason::KeyTaken { .. }
             | Reason::Taken(_) => Code::AlreadyExists,
             Reason::Denied(_) => Code::PermissionDenied,
             Reason::Dangling { .. }

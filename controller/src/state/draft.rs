@@ -16,7 +16,7 @@ use ovn_northd_lite::model::{PortAddresses, RouteTarget, StaticRoute};
 use super::{
     Binding, Change, Known, Reason, Record, Refusal, State, addresses, encode_counter,
     index::{Address, addresses_of, is_port, members_of, peer_of},
-    keys::{self, Allocator},
+    keys::{self, Allocator, KeyTaken},
     nats, nested, services, sets,
 };
 use crate::{
@@ -39,6 +39,15 @@ pub(super) struct Touched {
     operation: Option<usize>,
     /// It is not the resource the state has under this name.
     is_new: bool,
+}
+
+/// The chassis that already have a port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// The one that it goes to if it is nowhere.
+    pub chassis: Option<String>,
+    /// Those that have another interface of it, of the ones that may.
+    pub additional: BTreeSet<String>,
 }
 
 /// A sound transaction, ready to be committed.
@@ -180,6 +189,8 @@ impl<'a> Draft<'a> {
         if !record.is_workload() || !is_allowed {
             record.binding = None;
         }
+        let wanted: BTreeSet<_> = record.wanted_additional().cloned().collect();
+        record.additional.retain(|id| wanted.contains(id));
         let checked = record.checked();
         record.health.retain(|backend, _| checked.contains_key(backend));
         record.update_revision = self.revision;
@@ -253,6 +264,7 @@ impl<'a> Draft<'a> {
             spec,
             key: 0,
             binding: None,
+            additional: BTreeSet::new(),
             chosen: None,
             health: Known::new(),
             heard: BTreeMap::new(),
@@ -282,11 +294,11 @@ impl<'a> Draft<'a> {
     }
 
     /// Judges the whole, gives new resources their keys and new ports the chassis that
-    /// `claimant` says already has them.
+    /// `claimant` says already have them.
     ///
     /// # Errors
     /// [`Refusal`] names the operation.
-    pub fn finish(mut self, claimant: impl Fn(&Record) -> Option<String>) -> Result<Prepared, Refusal> {
+    pub fn finish(mut self, claimant: impl Fn(&Record) -> Claimed) -> Result<Prepared, Refusal> {
         self.leave_deleted_chassis();
         self.leave_groups();
         for (name, touched) in &self.touched {
@@ -418,13 +430,17 @@ impl<'a> Draft<'a> {
         owner.filter(|owner| *owner != name && !self.touched.contains_key(*owner))
     }
 
-    fn bind_claimed(&mut self, claimant: impl Fn(&Record) -> Option<String>) {
-        let unbound = |record: &Record| record.is_workload() && record.binding.is_none();
+    fn bind_claimed(&mut self, claimant: impl Fn(&Record) -> Claimed) {
         let is_written = |touched: &&mut Touched| touched.operation.is_some();
         for touched in self.touched.values_mut().filter(is_written) {
-            let Some(record) = touched.record.as_mut().filter(|record| unbound(record)) else { continue };
-            record.binding =
-                claimant(record).map(|chassis| Binding { chassis, up: false, since: self.revision });
+            let Some(record) = touched.record.as_mut().filter(|record| record.is_workload()) else {
+                continue;
+            };
+            let Claimed { chassis, additional } = claimant(record);
+            if record.binding.is_none() {
+                record.binding = chassis.map(|chassis| Binding { chassis, up: false, since: self.revision });
+            }
+            record.additional = additional;
         }
     }
 
@@ -436,10 +452,24 @@ impl<'a> Draft<'a> {
         let datapaths = self.touched.keys().filter(|name| name.kind().child_kinds().next().is_some());
         let reset: HashSet<String> = datapaths.filter(|name| anew(name)).map(keys::scope_below).collect();
         let mut allocator = Allocator::new(&state.counters, &state.index.keys, reset);
+        // Keys that are asked for go first: nobody else shall get them.
+        for (name, touched) in &mut self.touched {
+            let Some(record) = &mut touched.record else { continue };
+            let (wanted, Some(scope)) = (record.wanted_key(), keys::scope(name)) else { continue };
+            if wanted == 0 || (record.key == wanted && !touched.is_new) {
+                continue;
+            }
+            let is_own = state.get(name).is_some_and(|before| before.key == wanted);
+            allocator.take(&scope, wanted, is_own).map_err(|KeyTaken| Refusal {
+                operation: touched.operation,
+                reason: Reason::KeyTaken { name: name.clone(), key: wanted },
+            })?;
+            record.key = wanted;
+        }
         for (name, touched) in &mut self.touched {
             let is_new = touched.is_new;
             let Some(record) = touched.record.as_mut().filter(|_| is_new) else { continue };
-            let Some(scope) = keys::scope(name) else { continue };
+            let Some(scope) = keys::scope(name).filter(|_| record.wanted_key() == 0) else { continue };
             record.key = allocator.allocate(&scope).map_err(|exhausted| Refusal {
                 operation: touched.operation,
                 reason: Reason::KeysExhausted { name: name.clone(), max: exhausted.max },

@@ -1,7 +1,11 @@
 //! What is written on behalf of hosts: where ports are, which backends serve, whom routers
 //! have for neighbours. No user's conditional update fails because of it.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{Binding, Draft, Heard, Holder, Known, Record, SessionState};
 use crate::resource::{Kind, Name, Spec};
@@ -19,6 +23,15 @@ impl Draft<'_> {
             to.map(|(chassis, up)| Binding { chassis: chassis.to_owned(), up, since: since(chassis) });
         let record = Record { binding, ..present.clone() };
         self.touch(None, name.clone(), Some(record), false);
+    }
+
+    /// Takes note of which chassis have another interface of a workload that moves.
+    pub fn set_additional(&mut self, name: &Name, chassis: BTreeSet<String>) {
+        let Some(present) = self.get(name).filter(|record| record.is_workload()) else { return };
+        if present.additional != chassis {
+            let record = Record { additional: chassis, ..present.clone() };
+            self.touch(None, name.clone(), Some(record), false);
+        }
     }
 
     /// Takes note of which backends of a load balancer serve.
@@ -71,6 +84,13 @@ impl Draft<'_> {
             .filter(|(name, touched)| name.kind() == Kind::Chassis && touched.record.is_none());
         let deleted: Vec<String> = deleted.map(|(name, _)| name.id().to_owned()).collect();
         for chassis in deleted {
+            let has_it = |record: &&Arc<Record>| record.additional.contains(&chassis);
+            let moving: Vec<_> = self.state.iter().filter(has_it).map(|record| record.name.clone()).collect();
+            for port in moving {
+                let mut others = self.get(&port).map(|record| record.additional.clone()).unwrap_or_default();
+                others.remove(&chassis);
+                self.set_additional(&port, others);
+            }
             let ports: Vec<Name> = self.state.bound_to(&chassis).cloned().collect();
             for port in ports {
                 let is_bound = self

@@ -71,6 +71,10 @@ pub(super) struct Exhausted {
     pub(super) max: u32,
 }
 
+/// The key is another one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyTaken;
+
 /// Hands out keys on top of those in use.
 pub(super) struct Allocator<'a> {
     counters: &'a HashMap<String, u32>,
@@ -115,6 +119,19 @@ impl<'a> Allocator<'a> {
         Err(Exhausted { max })
     }
 
+    /// A key that is asked for, by who may have it already.
+    pub(super) fn take(&mut self, scope: &str, key: u32, is_own: bool) -> Result<(), KeyTaken> {
+        let is_reset = self.reset.contains(scope);
+        let used = self.used.get(scope).filter(|_| !is_reset);
+        if !is_own && used.is_some_and(|used| used.contains(&key)) {
+            return Err(KeyTaken);
+        }
+        let next = self.counters.get(scope).copied().filter(|_| !is_reset).unwrap_or(1);
+        let state =
+            self.scopes.entry(scope.to_owned()).or_insert_with(|| Scope { next, fresh: HashSet::new() });
+        if state.fresh.insert(key) { Ok(()) } else { Err(KeyTaken) }
+    }
+
     /// The counters that have moved.
     pub(super) fn into_counters(self) -> BTreeMap<String, u32> {
         self.scopes.into_iter().map(|(scope, state)| (scope, state.next)).collect()
@@ -134,6 +151,22 @@ mod tests {
         assert_eq!(keys.allocate(&scope), Ok(MAX_PORT - 1));
         assert_eq!(keys.allocate(&scope), Ok(3));
         assert_eq!(keys.into_counters(), BTreeMap::from([(scope, 4)]));
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_is_given_once_and_to_nobody_else() {
+        let scope = "counters/routers/r".to_owned();
+        let used = HashMap::from([(scope.clone(), HashSet::from([7]))]);
+        let counters = HashMap::from([(scope.clone(), 4)]);
+        let mut keys = Allocator::new(&counters, &used, HashSet::new());
+        assert_eq!(keys.take(&scope, 7, false), Err(KeyTaken));
+        assert_eq!(keys.take(&scope, 5, false), Ok(()));
+        assert_eq!(keys.take(&scope, 5, false), Err(KeyTaken));
+        assert_eq!((keys.allocate(&scope), keys.allocate(&scope)), (Ok(4), Ok(6)));
+        let mut anew = Allocator::new(&counters, &used, HashSet::from([scope.clone()]));
+        assert_eq!(anew.take(&scope, 7, false), Ok(()), "the datapath is another one");
+        let mut again = Allocator::new(&counters, &used, HashSet::new());
+        assert_eq!(again.take(&scope, 7, true), Ok(()), "it is made anew, with the key it had");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::{
 };
 
 pub use self::{
-    draft::{Draft, Prepared},
+    draft::{Claimed, Draft, Prepared},
     record::{Binding, ChassisStatus, Heard, Holder, Known, Record, SessionState},
     refusal::{Reason, Refusal},
 };

@@ -1,7 +1,7 @@
 //! A resource as the controller holds it, and as the store keeps it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::SystemTime,
 };
@@ -39,6 +39,8 @@ pub struct Record {
     pub key: u32,
     /// Where a workload's port is.
     pub binding: Option<Binding>,
+    /// Ids of the chassis that have another interface of it, while its workload moves.
+    pub additional: BTreeSet<String>,
     /// What was chosen for its `dynamic` entry.
     pub chosen: Option<PortAddresses>,
     /// Which backends of a load balancer serve, of those that are asked.
@@ -118,6 +120,8 @@ struct Stored {
     holder: Option<StoredHolder>,
     #[prost(message, repeated, tag = "20")]
     sessions: Vec<StoredSession>,
+    #[prost(string, repeated, tag = "21")]
+    additional: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -174,8 +178,29 @@ impl Record {
     /// A chassis may have its interface.
     pub fn may_be_on(&self, chassis: &str) -> bool {
         match &self.spec {
-            Spec::SwitchPort(port) => port.requested.is_empty() || port.requested.contains(chassis),
+            Spec::SwitchPort(port) if port.requested.is_empty() => !port.additional.contains(chassis),
+            Spec::SwitchPort(port) => port.requested.contains(chassis),
             _ => true,
+        }
+    }
+
+    /// Ids of the chassis that may have another interface of it.
+    pub fn wanted_additional(&self) -> impl Iterator<Item = &String> {
+        let port = match &self.spec {
+            Spec::SwitchPort(port) => Some(port),
+            _ => None,
+        };
+        port.into_iter().flat_map(|port| &port.additional)
+    }
+
+    /// The key that it is to have; 0: any.
+    pub fn wanted_key(&self) -> u32 {
+        match &self.spec {
+            Spec::Switch(switch) => switch.key,
+            Spec::SwitchPort(port) => port.key,
+            Spec::Router(router) => router.key,
+            Spec::RouterPort(port) => port.key,
+            _ => 0,
         }
     }
 
@@ -234,6 +259,8 @@ impl Record {
         self.labels == other.labels
             && self.wire == other.wire
             && self.binding == other.binding
+            && self.additional == other.additional
+            && self.key == other.key
             && self.chosen == other.chosen
             && self.health == other.health
             && self.heard == other.heard
@@ -261,6 +288,7 @@ impl Record {
                     port.chassis = format!("chassis/{}", binding.chassis);
                     port.up = binding.up;
                 }
+                port.additional_chassis = self.additional.iter().map(|id| format!("chassis/{id}")).collect();
                 port.virtual_parent = self
                     .parent_port()
                     .filter(|_| self.holder.is_some())
@@ -345,7 +373,8 @@ impl Record {
         };
         let sessions = self.sessions.iter().map(session).collect();
         let (key, health) = (self.key, health.collect());
-        Stored { resource, key, binding, chosen, health, heard, holder, sessions }.encode_to_vec()
+        let additional = self.additional.iter().cloned().collect();
+        Stored { resource, key, binding, chosen, health, heard, holder, sessions, additional }.encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -382,6 +411,7 @@ impl Record {
             spec,
             key: stored.key,
             binding,
+            additional: stored.additional.into_iter().collect(),
             chosen,
             health: health.collect(),
             heard,

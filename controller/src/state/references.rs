@@ -22,6 +22,8 @@ impl Record {
         match &self.spec {
             Spec::SwitchPort(port) => {
                 found.extend(port.requested.iter().filter_map(|id| chassis("requested_chassis", id)));
+                let others = port.additional.iter();
+                found.extend(others.filter_map(|id| chassis("requested_additional_chassis", id)));
                 match &port.attachment {
                     Attachment::Switch(peer) => found.push(("peer", peer.clone())),
                     Attachment::Network { gateway, .. } => found.extend(hosts(gateway)),

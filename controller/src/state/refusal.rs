@@ -157,6 +157,14 @@ pub enum Reason {
         /// How many keys there are.
         max: u32,
     },
+    /// The key that it asks for is another's.
+    #[error("{name}: the tunnel key {key} is in use; ask for another one, or for none")]
+    KeyTaken {
+        /// The resource.
+        name: Name,
+        /// The key.
+        key: u32,
+    },
     /// No address is left.
     #[error(
         "{name}: {switch} has no address left in {network}; delete ports, exclude less, or widen the subnet"

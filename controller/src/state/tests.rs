@@ -80,7 +80,7 @@ impl World {
             }
             .map_err(|reason| Refusal { operation: Some(i), reason })?;
         }
-        draft.finish(|_| None)
+        draft.finish(|_| Claimed::default())
     }
 
     fn commit(&mut self, prepared: Prepared) {
@@ -208,7 +208,7 @@ fn a_binding_is_not_an_update_and_ends_with_its_chassis() {
     let chassis = pb::Chassis { encap_ip: "192.0.2.1".into(), ..Default::default() };
     draft.register(Name::chassis("h1").unwrap(), chassis).unwrap();
     draft.bind(&name, Some(("h1", true)));
-    let prepared = draft.finish(|_| None).unwrap();
+    let prepared = draft.finish(|_| Claimed::default()).unwrap();
     world.commit(prepared);
     let record = world.state.get(&name).unwrap();
     assert_eq!(record.update_revision, Revision::new(1));
@@ -257,7 +257,11 @@ fn new_ports_go_to_the_chassis_that_claims_them() {
     let mut draft = Draft::new(&world.state);
     draft.create(0, switch("switches/s")).unwrap();
     draft.create(1, port("switches/s/ports/a", &[])).unwrap();
-    let prepared = draft.finish(|record| (record.claimed_as() == "a").then(|| "h1".to_owned())).unwrap();
+    let prepared = draft.finish(|record| Claimed {
+        chassis: (record.claimed_as() == "a").then(|| "h1".to_owned()),
+        ..Claimed::default()
+    });
+    let prepared = prepared.unwrap();
     assert_eq!(prepared.results[1].binding.as_ref().unwrap().chassis, "h1");
 }
 

@@ -35,7 +35,7 @@ impl World {
             };
             done.map_err(|reason| reason.to_string())?;
         }
-        let prepared = draft.finish(|_| None).map_err(|refusal| refusal.to_string())?;
+        let prepared = draft.finish(|_| Claimed::default()).map_err(|refusal| refusal.to_string())?;
         if !prepared.changes.is_empty() {
             self.store.commit(prepared.txn(self.state.revision())).unwrap();
             self.state.apply(prepared);

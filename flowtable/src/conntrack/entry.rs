@@ -120,13 +120,21 @@ impl Conntrack {
 
     /// Removes connections; answers how many.
     pub fn flush(&self, now: Timestamp, filter: &Filter) -> u64 {
+        self.flush_where(now, |connection| filter.accepts(connection))
+    }
+
+    /// Removes the connections that are chosen; answers how many.
+    ///
+    /// # Cost
+    /// As that of [`Conntrack::dump`].
+    pub fn flush_where(&self, now: Timestamp, is_chosen: impl Fn(&Connection) -> bool) -> u64 {
         let now = millis(now);
         let mut n_removed = 0;
         for (chunk_idx, chunk) in self.slots().chunks(CHUNK).enumerate() {
             let mut ledger = None;
             for (idx, slot) in chunk.iter().enumerate().filter(|(_, slot)| slot.is_connection()) {
                 let ledger = ledger.get_or_insert_with(|| self.ledger());
-                if self.peek(slot, now).is_some_and(|found| filter.accepts(&found)) {
+                if self.peek(slot, now).is_some_and(|found| is_chosen(&found)) {
                     self.remove(ledger, (chunk_idx * CHUNK + idx) as u32, now);
                     n_removed += 1;
                 }

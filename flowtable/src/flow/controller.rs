@@ -23,14 +23,24 @@ pub enum PuntReason {
     Group,
     /// An action of a packet-out.
     PacketOut,
+    /// It is looked at, and goes on: what becomes of the packet does not depend on it. Not of
+    /// OpenFlow.
+    Log,
     /// A protocol of bridges, which the host speaks itself; no rule says so.
     Protocol,
 }
 
 impl PuntReason {
     /// All reasons that rules may give.
-    pub const ALL: &[Self] =
-        &[Self::NoMatch, Self::Action, Self::InvalidTtl, Self::ActionSet, Self::Group, Self::PacketOut];
+    pub const ALL: &[Self] = &[
+        Self::NoMatch,
+        Self::Action,
+        Self::InvalidTtl,
+        Self::ActionSet,
+        Self::Group,
+        Self::PacketOut,
+        Self::Log,
+    ];
 
     /// Name in flow text.
     pub const fn name(self) -> &'static str {
@@ -41,6 +51,7 @@ impl PuntReason {
             Self::ActionSet => "action_set",
             Self::Group => "group",
             Self::PacketOut => "packet_out",
+            Self::Log => "log",
             Self::Protocol => "protocol",
         }
     }

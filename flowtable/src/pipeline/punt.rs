@@ -72,9 +72,16 @@ impl<T: Tracer> Walk<'_, T> {
         let mut emit = self.copy_for(PortNo::CONTROLLER, None);
         let extras = emit.extras.take().map_or_else(Extras::default, |extras| *extras);
         let next = if to.pause { Some(self.pause()) } else { None };
-        let punt = Punt { to, table, cookie, metadata, next };
-        emit.extras = Some(Box::new(Extras { punt: Some(Arc::new(punt)), ..extras }));
-        self.emit(emit);
+        let is_log = to.reason == PuntReason::Log;
+        let punt = Some(Arc::new(Punt { to, table, cookie, metadata, next }));
+        let is_mirrored = extras.is_mirrored || is_log;
+        emit.extras = Some(Box::new(Extras { punt, is_mirrored, ..extras }));
+        if is_log {
+            // A packet that is looked at and goes nowhere is dropped, by who says so.
+            self.emits.push(emit);
+        } else {
+            self.emit(emit);
+        }
         meter.map_or(Ok(()), |meter| self.meter_last(meter))
     }
 

@@ -429,6 +429,16 @@ fn controllers_are_told_why_and_what_the_pipeline_knows() {
     assert_eq!(reasons, [(PuntReason::InvalidTtl, 4), (PuntReason::InvalidTtl, 5)]);
     assert_eq!(ports(&expired), [PortNo::CONTROLLER.get(); 2]);
 
+    // What is looked at and goes nowhere is dropped by the rule; what goes on is not.
+    let log = ToController { reason: PuntReason::Log, ..ToController::default() };
+    let looked = Action::Clone(vec![Action::Controller(Box::new(log))]);
+    let dropped = run_actions(vec![looked.clone()], &key);
+    assert_eq!(told(&dropped)[0].to.reason, PuntReason::Log);
+    let cause = dropped.program.drop.as_ref().expect("it is dropped");
+    assert_eq!((cause.reason, cause.rule.is_some()), (DropReason::RuleDrop, true));
+    let passed = run_actions(vec![looked, out(2)], &key);
+    assert_eq!((told(&passed).len(), passed.program.drop.is_none()), (1, true));
+
     let miss = run(&[rule(0, 0, Match::any(), vec![Action::Output(PortNo::CONTROLLER)])], &key);
     assert_eq!(told(&miss)[0].to.reason, PuntReason::NoMatch);
 }

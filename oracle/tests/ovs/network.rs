@@ -63,6 +63,7 @@ fn workload(number: u8) -> SwitchPort {
         addresses(number).map(|ip| prefix(&format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 })));
     let kind = SwitchPortKind::Workload {
         access: Default::default(),
+        additional: Default::default(),
         addresses: if number == PROMISCUOUS { Vec::new() } else { vec![known] },
         unknown: number == PROMISCUOUS,
         // Only some are bound to their addresses.

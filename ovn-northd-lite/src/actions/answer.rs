@@ -120,6 +120,8 @@ impl Answer {
             | Service::BindVirtual
             | Service::Igmp
             | Service::BfdMessage
+            | Service::Activation
+            | Service::DhcpRelay
             | Service::Bfd => Vec::new(),
         }
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use flowtable::{
-    flow::{Action, ToController},
+    flow::{Action, PuntReason, ToController},
     meter::MeterUnit,
 };
 
@@ -87,7 +87,8 @@ impl Log {
     /// The flow has a meter already.
     pub(super) fn lower(&self, flow: &Flow<'_>, out: &mut Lowered) -> Result<(), String> {
         let userdata = self.entry.encode();
-        let to_log = ToController { userdata, max_len: HEADERS_LEN, ..ToController::default() };
+        let (max_len, reason) = (HEADERS_LEN, PuntReason::Log);
+        let to_log = ToController { userdata, max_len, reason, ..ToController::default() };
         let meter = match self.rate {
             None => meters::LOG,
             Some(rate) => {

@@ -222,9 +222,9 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
                 _ => Neighbour::lookup(parser, dst).map(Statement::Neighbour),
             };
         }
-        if let Some((_, service)) = serve::FUNCTIONS.iter().find(|(known, _)| *known == name) {
+        if let Some(function) = serve::FUNCTIONS.iter().find(|(known, _)| *known == name) {
             parser.take();
-            return Serve::parse(parser, dst, *service).map(Statement::Serve);
+            return Serve::parse(parser, dst, *function).map(Statement::Serve);
         }
         let src = parser.operand()?;
         check_sizes(position, dst, src)?;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     advertisement::Advertised,
-    dhcp::{OfferV4, OfferV6, OptionV4, OptionV6, Value},
+    dhcp::{OfferV4, OfferV6, OptionV4, OptionV6, Relay, Toward, Value},
     expr::{
         ExprError, Operand,
         lexer::{Token, print_number},
@@ -49,10 +49,17 @@ enum What {
     Dns,
     Igmp,
     Advertise(Box<Advertised>),
+    Relay(Relay),
 }
 
+/// The two ways of a relay.
+const TO_SERVER: &str = "dhcp_relay_req_chk";
+const TO_CLIENT: &str = "dhcp_relay_resp_chk";
+
 /// The functions, by name.
-pub(super) const FUNCTIONS: [(&str, Service); 5] = [
+pub(super) const FUNCTIONS: [(&str, Service); 7] = [
+    (TO_SERVER, Service::DhcpRelay),
+    (TO_CLIENT, Service::DhcpRelay),
     ("igmp", Service::Igmp),
     ("put_dhcp_opts", Service::DhcpV4),
     ("put_dhcpv6_opts", Service::DhcpV6),
@@ -62,7 +69,11 @@ pub(super) const FUNCTIONS: [(&str, Service); 5] = [
 
 impl Serve {
     /// What follows `field = put_dhcp_opts`, and so on.
-    pub(super) fn parse(parser: &mut Parser, dst: Operand, service: Service) -> Result<Self, ExprError> {
+    pub(super) fn parse(
+        parser: &mut Parser,
+        dst: Operand,
+        (name, service): (&str, Service),
+    ) -> Result<Self, ExprError> {
         let position = parser.position();
         let wrong = |reason: String| ExprError::new(position, reason);
         if dst.is_port() || dst.place().is_none_or(|place| place.n_bits != 1) {
@@ -73,6 +84,7 @@ impl Serve {
             Service::DhcpV4 => v4(&arguments).map_err(wrong)?,
             Service::DhcpV6 => v6(&arguments).map_err(wrong)?,
             Service::Advertise => What::Advertise(Box::new(Advertised::parse(&arguments).map_err(wrong)?)),
+            Service::DhcpRelay => relay(name, &arguments).map_err(wrong)?,
             Service::Igmp if arguments.is_empty() => What::Igmp,
             Service::Dns if arguments.is_empty() => What::Dns,
             _ => return Err(wrong("it has no arguments".to_owned())),
@@ -87,6 +99,7 @@ impl Serve {
             What::Dns => Service::Dns,
             What::Igmp => Service::Igmp,
             What::Advertise(_) => Service::Advertise,
+            What::Relay(_) => Service::DhcpRelay,
         }
     }
 
@@ -100,6 +113,7 @@ impl Serve {
             }
             What::Dns | What::Igmp => Vec::new(),
             What::Advertise(advertised) => advertised.message(),
+            What::Relay(relay) => relay.encode(),
         })
     }
 
@@ -161,6 +175,19 @@ fn v6(arguments: &[(String, String)]) -> Result<What, String> {
     Ok(What::DhcpV6 { ip, server, options })
 }
 
+fn relay(name: &str, arguments: &[(String, String)]) -> Result<What, String> {
+    let toward = if name == TO_CLIENT { Toward::Client } else { Toward::Server };
+    let address = |wanted: &str| {
+        let found = arguments.iter().find(|(name, _)| name == wanted);
+        let (_, text) = found.ok_or_else(|| format!("{name} needs `{wanted}`"))?;
+        text.parse().map_err(|_| format!("`{text}` is not an IPv4 address"))
+    };
+    if arguments.len() != 2 {
+        return Err(format!("{name} takes `relay` and `server`"));
+    }
+    Ok(What::Relay(Relay { toward, relay: address("relay")?, server: address("server")? }))
+}
+
 /// `(name = value, …)`: values as text, with the quotes of quoted ones.
 fn arguments(parser: &mut Parser) -> Result<Vec<(String, String)>, ExprError> {
     let mut found = Vec::new();
@@ -208,7 +235,10 @@ fn value(parser: &mut Parser) -> Result<String, ExprError> {
 impl fmt::Display for Serve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = self.service();
-        let name = FUNCTIONS.iter().find(|(_, known)| *known == service).map_or("", |(name, _)| name);
+        let name = match &self.what {
+            What::Relay(Relay { toward: Toward::Client, .. }) => TO_CLIENT,
+            _ => FUNCTIONS.iter().find(|(_, known)| *known == service).map_or("", |(name, _)| name),
+        };
         let arguments: Vec<(&str, String)> = match &self.what {
             What::DhcpV4 { ip, options } => {
                 let options = options.iter().map(|(option, value)| (option.name(), value.print()));
@@ -222,6 +252,9 @@ impl fmt::Display for Serve {
             }
             What::Dns | What::Igmp => Vec::new(),
             What::Advertise(advertised) => advertised.arguments(),
+            What::Relay(relay) => {
+                vec![("relay", relay.relay.to_string()), ("server", relay.server.to_string())]
+            }
         };
         let arguments: Vec<_> = arguments.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         write!(f, "{} = {name}({});", self.dst, arguments.join(", "))

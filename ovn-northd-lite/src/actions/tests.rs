@@ -148,6 +148,8 @@ fn any_statement() -> impl Strategy<Value = String> {
         "reg0[3] = put_dhcp_opts(offerip = 10.0.0.5, netmask = 255.255.255.0, router = {10.0.0.1, 10.0.0.2}, hostname = \"a \\\"b\", lease_time = 60, domain_search_list = \"a.b,c\", classless_static_route = {10.9.0.0/16, 10.0.0.1});",
         "reg0[3] = put_dhcpv6_opts(ia_addr = 2001:db8::5, server_id = 0a:00:00:00:00:01, dns_server = 2001:db8::53);",
         "reg0[4] = dns_lookup();",
+        "reg9[7] = dhcp_relay_req_chk(relay = 10.0.1.1, server = 10.0.2.5);",
+        "reg9[7] = dhcp_relay_resp_chk(relay = 10.0.1.1, server = 10.0.2.5);",
         "reg0[5] = put_nd_ra_opts(addr_mode = \"slaac\", prefix = 2001:db8::/64, slla = 0a:00:00:00:00:01, router_preference = \"LOW\", lifetime = 0);",
     ];
     prop_oneof![

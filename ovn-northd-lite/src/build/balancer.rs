@@ -201,6 +201,12 @@ impl Balanced<'_> {
         }
     }
 
+    /// What a client becomes that is its own backend.
+    pub(crate) fn hairpin_source(&self) -> IpAddr {
+        let mut own = self.balancer.hairpin_sources.iter();
+        *own.find(|ip| ip.is_ipv4() == self.vip.ip.is_ipv4()).unwrap_or(&self.vip.ip)
+    }
+
     /// The service's connections can be reset.
     pub(crate) fn is_tcp(&self) -> bool {
         self.vip.port.is_some() && self.balancer.protocol == Protocol::Tcp

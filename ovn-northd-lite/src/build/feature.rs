@@ -19,7 +19,7 @@ use super::{
         RouterGroupInput, RouterPorts, RouterScope, SwitchBalancerInput, SwitchGroupInput, SwitchPortInput,
         SwitchScope, SwitchTraits,
     },
-    unit::{Item, Output},
+    unit::{DatapathHead, Item, Output},
 };
 
 /// Makes flows of what it is shown.
@@ -67,7 +67,13 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
     match item {
         Item::Datapath => {
             let SwitchTraits { object, limits, options, .. } = scope.traits;
-            sink.datapath((object, false), limits.clone(), options.snooping.clone());
+            sink.datapath(DatapathHead {
+                name: object.clone(),
+                is_router: false,
+                limits: limits.clone(),
+                snooping: options.snooping.clone(),
+                max_connections: options.max_connections,
+            });
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Switch(build) = feature else { return };
                 build(scope.traits, sink);
@@ -97,6 +103,9 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
         }
         Item::Balancer(id) => {
             let Some(input) = scope.balancer(id) else { return Output::default() };
+            if input.balancer.balancer.flushes {
+                sink.backends(id);
+            }
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Balancer(build) = feature else { return };
                 build(&input, sink);
@@ -120,7 +129,13 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
     let ports = scope.ports();
     match item {
         Item::Datapath => {
-            sink.datapath((&scope.traits.object, true), scope.traits.limits.clone(), None);
+            sink.datapath(DatapathHead {
+                name: scope.traits.object.clone(),
+                is_router: true,
+                limits: scope.traits.limits.clone(),
+                snooping: None,
+                max_connections: scope.traits.options.max_connections,
+            });
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Router(build) = feature else { return };
                 build(&ports, sink);
@@ -159,6 +174,9 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
         }
         Item::Balancer(id) => {
             let Some(input) = scope.balancer(id) else { return Output::default() };
+            if input.balancer.balancer.flushes {
+                sink.backends(id);
+            }
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Balancer(build) = feature else { return };
                 build(&input, sink);

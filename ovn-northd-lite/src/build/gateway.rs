@@ -16,7 +16,8 @@ use super::{
 use crate::{
     key::PortKey,
     model::{
-        Access, Distributed, LogicalRouter, NatRule, Northbound, PortAddresses, RouterPort, SwitchPortKind,
+        Access, Distributed, Gateway, LogicalRouter, NatRule, Northbound, PortAddresses, RouterPort,
+        SwitchPortKind,
     },
     southbound::{Announced, PortBinding, Wire},
 };
@@ -29,6 +30,26 @@ pub(crate) struct Floating {
     pub(crate) ip: IpAddr,
     /// Where it is, when not at the gateway.
     pub(crate) distributed: Option<Distributed>,
+}
+
+/// Hosts that may have a port of a router that is everywhere: its own, or those of the router's
+/// one gateway port where it is to be there.
+pub(crate) fn place<'a>(router: &'a LogicalRouter, port: &'a RouterPort) -> &'a Gateway {
+    let is_elsewhere = port.resides && port.gateway.is_empty();
+    only(router).filter(|_| is_elsewhere).unwrap_or(&port.gateway)
+}
+
+/// The hosts of a router's gateway port, if it has just one.
+fn only(router: &LogicalRouter) -> Option<&Gateway> {
+    let mut gateways = router.ports.values().map(|port| &port.gateway).filter(|gateway| !gateway.is_empty());
+    gateways.next().filter(|_| gateways.next().is_none())
+}
+
+/// Hosts that ports of the router may have without saying so themselves; none: there are no such
+/// ports.
+pub(super) fn residence(router: &LogicalRouter) -> Option<Gateway> {
+    let has_some = router.ports.values().any(|port| port.resides);
+    only(router).filter(|_| has_some).cloned()
 }
 
 /// Name of what stands for the gateway of a router port. No port of a user can have it.
@@ -108,7 +129,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
     let SwitchPortInput { switch, id, port, side, .. } = input;
     let binding = PortBinding::new(switch.key, port.key);
     match &port.kind {
-        SwitchPortKind::Workload { chassis, access, addresses, .. } => {
+        SwitchPortKind::Workload { chassis, additional, access, addresses, .. } => {
             let wire = match access {
                 Access::Interface => Wire::Own,
                 Access::Nested { parent, tag } => Wire::Nested { parent: parent.clone(), tag: *tag },
@@ -119,6 +140,10 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
             // Each chassis that has it has it for itself.
             let is_somewhere = !matches!(wire, Wire::EachChassis | Wire::External);
             let chassis = chassis.clone().filter(|_| is_somewhere);
+            let others =
+                additional.iter().filter(|id| chassis.as_ref().is_some_and(|chassis| chassis != *id));
+            let additional: BTreeSet<_> = others.cloned().collect();
+            let awaits_rarp = port.options.awaits_rarp && !additional.is_empty();
             let mut announced = Vec::new();
             // Who is in the network outside speaks for itself there.
             let is_told =
@@ -130,7 +155,9 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
             }
             let (probes, gateway) = (input.probes.clone(), input.gateway.clone());
             let shaping = port.options.shaping.filter(|_| is_somewhere);
-            PortBinding { chassis, gateway, wire, announced, probes, shaping, ..binding }
+            let moving = PortBinding { additional, awaits_rarp, ..binding };
+            let max_connections = port.options.max_connections;
+            PortBinding { chassis, gateway, wire, announced, probes, shaping, max_connections, ..moving }
         }
         SwitchPortKind::Router { .. } => match side {
             Some(side) => {
@@ -140,6 +167,7 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
                     chassis: side.chassis().cloned(),
                     gateway: side.gateway(),
                     open_for: open_for(&outside),
+                    tracked: input.tracks_router(),
                     announced: if port.options.announces {
                         of_router(side, id, (&outside, &port.options.told_addresses))
                     } else {

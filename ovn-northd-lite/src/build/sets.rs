@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    heard,
+    backends, heard,
     model::{Northbound, SwitchPort, SwitchPortKind},
     names, template,
 };
@@ -56,6 +56,12 @@ pub(crate) fn addresses(port: &SwitchPort) -> impl Iterator<Item = IpAddr> {
 /// Name records, if there are such.
 pub(super) fn of_names(nb: &Northbound, id: &str) -> Sets {
     nb.names.get(id).map(|names| (names::set_of(id), names::members(names))).into_iter().collect()
+}
+
+/// Backends of a load balancer, if hosts are told of them.
+pub(super) fn of_backends(nb: &Northbound, id: &str) -> Sets {
+    let members = nb.load_balancers.get(id).and_then(backends::members);
+    members.map(|members| (backends::set_of(id), members)).into_iter().collect()
 }
 
 /// Values of a variable, if there is such.

@@ -9,10 +9,10 @@ use super::{
     unit::{DatapathHead, Output},
 };
 use crate::{
+    backends,
     expr::sets_of,
     heard,
     key::{DatapathKey, PortKey},
-    model::{Limits, Snooping},
     names,
     southbound::{LogicalFlow, PortBinding},
     template,
@@ -91,13 +91,13 @@ impl FlowSink {
         self.output.named_sets.insert(heard::set_of(port));
     }
 
-    pub(super) fn datapath(
-        &mut self,
-        (name, is_router): (&str, bool),
-        limits: Limits,
-        snooping: Option<Snooping>,
-    ) {
-        self.output.datapath = Some(DatapathHead { name: name.to_owned(), is_router, limits, snooping });
+    /// Hosts are told what the backends of a load balancer are.
+    pub(super) fn backends(&mut self, id: &str) {
+        self.output.named_sets.insert(backends::set_of(id));
+    }
+
+    pub(super) fn datapath(&mut self, head: DatapathHead) {
+        self.output.datapath = Some(head);
     }
 
     pub(super) fn binding(&mut self, id: &str, binding: PortBinding) {

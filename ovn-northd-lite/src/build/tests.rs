@@ -366,7 +366,12 @@ fn stations_are_remembered_behind_ports_that_take_unknown_addresses() {
     if let SwitchPortKind::Workload { unknown, .. } = &mut web.ports.get_mut("b").unwrap().kind {
         *unknown = true;
     }
-    web.options = SwitchOptions { station_age: 60, vlan_passthru: true, asks_routers: false, snooping: None };
+    web.options = SwitchOptions {
+        station_age: 60,
+        vlan_passthru: true,
+        asks_routers: false,
+        ..SwitchOptions::default()
+    };
     let sb = compiled(&nb);
     insta::assert_snapshot!(["fdb", "l2_"].map(|word| stages(&sb, "switches/web", word)).concat());
     assert!(!stages(&sb, "switches/web", "port_sec_l2").contains("vlan"));

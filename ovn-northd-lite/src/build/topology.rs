@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     model::{
-        Acl, AclDirection, Candidate, DhcpOptions, Groups, IpNetwork, LogicalRouter, LogicalSwitch, NatRule,
-        Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort, SwitchPortKind,
+        Acl, AclDirection, Candidate, DhcpOptions, Gateway, Groups, IpNetwork, LogicalRouter, LogicalSwitch,
+        NatRule, Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
+        SwitchPortKind,
     },
     southbound::{PortBinding, Probe},
 };
@@ -52,9 +53,14 @@ impl<'a> RouterSide<'a> {
         self.router.chassis.as_ref()
     }
 
-    /// It is at a gateway.
+    /// It is at a gateway: its own, or that of its router.
     pub(crate) fn has_gateway(&self) -> bool {
-        self.router.chassis.is_none() && !self.port.gateway.is_empty()
+        self.router.chassis.is_none() && !self.place().is_empty()
+    }
+
+    /// Hosts that may have it.
+    fn place(&self) -> &'a Gateway {
+        gateway::place(self.router, self.port)
     }
 
     /// It sends on what is sent to groups.
@@ -64,7 +70,7 @@ impl<'a> RouterSide<'a> {
 
     /// Hosts that may have the port.
     pub(crate) fn gateway(&self) -> Vec<Candidate> {
-        if self.has_gateway() { self.port.gateway.hosts(self.groups) } else { Vec::new() }
+        if self.has_gateway() { self.place().hosts(self.groups) } else { Vec::new() }
     }
 
     /// What the router translates at the port, when that is on one host.
@@ -100,6 +106,12 @@ pub(crate) struct SwitchPortInput<'a> {
 impl SwitchPortInput<'_> {
     pub(super) fn binding(&self) -> PortBinding {
         gateway::switch_binding(self)
+    }
+
+    /// It leads to a router that is on one host there, and ACLs with connections apply.
+    pub(crate) fn tracks_router(&self) -> bool {
+        let is_on_one = |side: &RouterSide<'_>| side.chassis().is_some() || side.has_gateway();
+        self.port.options.tracks_router && self.side.as_ref().is_some_and(is_on_one)
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     key::DatapathKey,
     model::{
-        Acl, AclAction, AclDirection, DefaultPolicy, DhcpOptions, IpNetwork, Limits, LogicalRouter,
+        Acl, AclAction, AclDirection, DefaultPolicy, DhcpOptions, Gateway, IpNetwork, Limits, LogicalRouter,
         LogicalSwitch, NatKind, Northbound, PolicyAction, RouteMatch, RouterOptions, StaticRoute,
         SwitchOptions, SwitchPortKind,
     },
@@ -96,8 +96,9 @@ impl SwitchState {
     pub(crate) fn of(nb: &Northbound, links: &Links, id: &str, switch: &LogicalSwitch) -> Self {
         let sides = links.of_switch(id).filter_map(|(port, ..)| links.router_side(nb, id, port));
         // A router that is on one chassis translates by itself, and so does a gateway.
-        let lends =
-            |side: &RouterSide<'_>| side.is_enabled() && side.chassis().is_none() && !side.has_gateway();
+        let lends = |side: &RouterSide<'_>| {
+            side.is_enabled() && side.chassis().is_none() && side.port.gateway.is_empty()
+        };
         let mut balancers = Used::default();
         balancers.by_switch(switch);
         sides.filter(lends).for_each(|side| balancers.by_router(side.router));
@@ -241,6 +242,8 @@ pub(crate) struct RouterTraits {
     pub(crate) offered: BTreeMap<IpAddr, String>,
     /// Ids of its ports that what is sent to any group leaves by.
     pub(crate) hear_all: BTreeSet<String>,
+    /// Hosts that ports of it may have without saying so themselves.
+    residence: Option<Gateway>,
 }
 
 /// A router's traits, and which units it has besides its ports, policies, translations and
@@ -289,9 +292,14 @@ impl RouterState {
             offered: offered(id, router),
             options: match router.chassis {
                 Some(_) => router.options.clone(),
-                None => RouterOptions { relays: router.options.relays, ..RouterOptions::default() },
+                None => RouterOptions {
+                    relays: router.options.relays,
+                    max_connections: router.options.max_connections,
+                    ..RouterOptions::default()
+                },
             },
             hear_all: multicast::hear_all(router),
+            residence: gateway::residence(router),
             object,
         };
         Self { traits, routes, balancers, groups: multicast::of_router(nb, links, id, router) }

@@ -62,12 +62,13 @@ pub(crate) struct DatapathHead {
     pub(crate) is_router: bool,
     pub(crate) limits: Limits,
     pub(crate) snooping: Option<Snooping>,
+    pub(crate) max_connections: Option<u32>,
 }
 
 impl DatapathHead {
     pub(crate) fn with_sets(self, sets: BTreeSet<String>) -> Datapath {
-        let Self { name, is_router, limits, snooping } = self;
-        Datapath { name, is_router, sets, limits, snooping }
+        let Self { name, is_router, limits, snooping, max_connections } = self;
+        Datapath { name, is_router, sets, limits, snooping, max_connections }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Compiler, Dirty};
 use crate::{
     build::{
         balancer::Used,
+        gateway,
         links::Relinked,
         multicast::Hearers,
         traits::{AclName, RouterState, SwitchState},
@@ -300,7 +301,7 @@ impl Reach {
             ports.for_each(|(port, _)| self.switch_port(compiler, id, port));
         }
         for (id, router) in &nb.routers {
-            for (port, _) in router.ports.iter().filter(|(_, port)| is_dirty(&port.gateway)) {
+            for (port, _) in router.ports.iter().filter(|(_, port)| is_dirty(gateway::place(router, port))) {
                 self.router(id).items.insert(Item::Port(port.clone()));
                 self.router_sides(compiler, id, Some(port));
             }

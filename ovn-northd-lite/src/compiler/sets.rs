@@ -8,6 +8,7 @@ use std::{
 
 use super::Dirty;
 use crate::{
+    backends,
     build::{
         links::Links,
         sets::{FAMILIES, addresses, group_of},
@@ -66,6 +67,10 @@ impl SetTracker {
         }
         for id in &dirty.names {
             tell_texts(names::set_of(id), nb.names.get(id).map(names::members), sb, delta);
+        }
+        for id in &dirty.load_balancers {
+            let served = nb.load_balancers.get(id).and_then(backends::members);
+            tell_texts(backends::set_of(id), served, sb, delta);
         }
         for id in &dirty.template_variables {
             let values = nb.template_variables.get(id).map(template::members);
@@ -190,7 +195,7 @@ fn tell_ports(id: &str, new: Option<&PortGroup>, sb: &mut Southbound, delta: &mu
     tell(full, is_new, SetChange { added, removed }, sb, delta);
 }
 
-/// Tells how a set of names, neighbours or values differs.
+/// Tells how a set of names, backends, neighbours or values differs.
 fn tell_texts(full: String, new: Option<BTreeSet<String>>, sb: &mut Southbound, delta: &mut SouthboundDelta) {
     let Some(new) = new else {
         if sb.sets.remove(&full).is_some() {

@@ -2,11 +2,13 @@
 //! look like in texts, and what a host's responder is told of an offer. The protocol itself
 //! (messages, states of clients) is the responder's.
 
+mod relay;
 mod v4;
 mod v6;
 mod value;
 
 pub use self::{
+    relay::{Relay, Toward},
     v4::{OfferV4, OptionV4},
     v6::{OfferV6, OptionV6},
     value::{Kind, Value, domain},

@@ -54,7 +54,9 @@ pub(super) fn interface(
     binding: &PortBinding,
 ) -> Option<Interface> {
     let chassis = chassis_of(view, local, binding);
-    if binding.peer.is_some() || chassis.is_some_and(|chassis| chassis != local.chassis) {
+    let is_additional = binding.additional.contains(&local.chassis);
+    let is_elsewhere = chassis.is_some_and(|chassis| chassis != local.chassis) && !is_additional;
+    if binding.peer.is_some() || is_elsewhere {
         return None;
     }
     let own = |id: &str| local.ports.get(id).copied();

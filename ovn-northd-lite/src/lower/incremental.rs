@@ -131,6 +131,27 @@ impl Lowering {
         .collect()
     }
 
+    /// Zones that may have so many connections and no more.
+    pub fn zone_limits(&self) -> BTreeMap<u16, u32> {
+        let of_datapath = |key: &DatapathKey| self.view.datapaths.get(key);
+        let has_some = self.view.datapaths.values().any(|datapath| datapath.max_connections.is_some())
+            || self.view.bindings.values().any(|binding| binding.max_connections.is_some());
+        let zones = self.memory.zones.iter().filter(|_| has_some);
+        let limits = zones.filter_map(|(owner, zone)| {
+            let limit = match owner {
+                Owner::Port(key, port) => {
+                    let own = self.port(*key, *port).and_then(|(_, binding)| binding.max_connections);
+                    own.or(of_datapath(key)?.max_connections)
+                }
+                Owner::Dnat(key) | Owner::Snat(key) => {
+                    of_datapath(key).filter(|datapath| datapath.is_router)?.max_connections
+                }
+            };
+            Some((u16::try_from(zone).ok()?, limit?))
+        });
+        limits.collect()
+    }
+
     /// What could not be realised, in order.
     pub fn errors(&self) -> impl Iterator<Item = &LowerError> {
         self.errors.keys()
@@ -305,6 +326,7 @@ impl Lowering {
                 binding.is_some_and(|binding| {
                     binding.chassis.as_ref() == Some(&local.chassis)
                         || local.ports.contains_key(id)
+                        || binding.tracked
                         || matches!(binding.wire, Wire::Network { .. })
                 })
             }),

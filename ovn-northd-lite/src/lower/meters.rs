@@ -32,13 +32,15 @@ fn rate(service: Service) -> Rate {
         Service::Arp | Service::Solicitation | Service::LearnArp | Service::LearnNd => (500, 250),
         Service::BindVirtual => (200, 100),
         Service::Icmp4 | Service::Icmp6 | Service::TcpReset | Service::Reject => (200, 100),
-        Service::DhcpV4 | Service::DhcpV6 | Service::Advertise => (200, 200),
+        Service::DhcpV4 | Service::DhcpV6 | Service::DhcpRelay | Service::Advertise => (200, 200),
         // A host asks as often as its backends together want to be asked.
         Service::HealthCheck => (2000, 1000),
         // Beyond it, names that the network does not know are not resolved either.
         Service::Dns => (2000, 1000),
         // A workload that joins many groups says so at once, and more than once.
         Service::Igmp => (1000, 500),
+        // Each workload says it a few times, when it has moved.
+        Service::Activation => (200, 100),
         // Every 10 ms from a hundred chassis or next hops.
         Service::Bfd | Service::BfdMessage => (10_000, 1_000),
     };

@@ -91,6 +91,8 @@ pub struct LocalPorts {
     pub networks: BTreeMap<String, PortNo>,
     /// Ids of chassis that do not live, as far as this one can see.
     pub down: BTreeSet<String>,
+    /// Logical ports whose workloads have said by RARP that they go on here.
+    pub activated: BTreeSet<String>,
 }
 
 /// What a view became.
@@ -236,7 +238,8 @@ impl<'a> Context<'a> {
             return network.map_or(Place::Nowhere, |(id, network)| Place::Outside(id, network));
         }
         let chassis = chassis_of(self.view, self.local, binding);
-        if let Some(elsewhere) = chassis.filter(|chassis| *chassis != self.local.chassis) {
+        let is_additional = binding.additional.contains(&self.local.chassis);
+        if let Some(elsewhere) = chassis.filter(|chassis| *chassis != self.local.chassis && !is_additional) {
             return self.place_elsewhere(binding, elsewhere);
         }
         if let Some(peer) = &binding.peer {
@@ -257,6 +260,8 @@ impl<'a> Context<'a> {
             // A router's side of a gateway port: packets are sent to its gateway instead.
             (_, Wire::Own) if binding.peer.is_some() && self.is_router(binding.datapath) => Place::Nowhere,
             (_, Wire::EachChassis) => Place::Nowhere,
+            // Who is outside knows one of its places.
+            _ if !binding.additional.is_empty() => Place::Remote(chassis),
             (Some((id, network)), _) => Place::Outside(id, network),
             (None, _) => Place::Remote(chassis),
         }

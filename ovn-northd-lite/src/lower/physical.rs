@@ -2,17 +2,23 @@
 
 use std::net::IpAddr;
 
-use flowtable::{field::Field, flow::Action, types::VlanId};
+use flowtable::{
+    field::Field,
+    flow::{Action, ToController},
+    types::VlanId,
+};
 
 use super::{
     ALLOW_LOOPBACK, CHECK_LOOPBACK, Context, FROM_TUNNEL, Interface, LOCAL_OUTPUT, LOG_EGRESS, LOG_INGRESS,
     LOG_TO_PHYS, PHYS_TO_LOG, Place, REMOTE_OUTPUT, SAVE_INPORT, Tag, gateway,
     logical::ingress_table,
+    meters,
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
     build::stage::{RouterIn, Stage},
     key::{DatapathKey, PortKey},
+    punt::{Request, Service},
     southbound::{MulticastGroup, PortBinding},
 };
 
@@ -45,7 +51,7 @@ pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, 
             if !receive(context, rules, (id, binding), interface) {
                 return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
             }
-            tagged(interface)
+            if awaits_rarp(context, id, binding) { Vec::new() } else { tagged(interface) }
         }
         Place::Again(table) => {
             let again = gateway::again(context, (id, binding), table);
@@ -79,6 +85,8 @@ pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, 
 /// The bit of a tag control field that says that there is a tag, and the bits of the VLAN.
 const PRESENT: u128 = 0x1000;
 const VID: u128 = 0xfff;
+/// EtherType of RARP (RFC 903).
+const RARP: u128 = 0x8035;
 /// The TPID of tags that are put on frames (IEEE 802.1Q).
 const TPID: u16 = 0x8100;
 
@@ -116,10 +124,26 @@ fn receive(
     from.push(context.port_zone(id, binding));
     from.extend(context.datapath_zones(binding.datapath));
     from.extend(context.queue(id, binding));
+    let mut matching: Vec<_> = [in_port].into_iter().chain(tci).collect();
+    if awaits_rarp(context, id, binding) {
+        rules.physical_masked(PHYS_TO_LOG, priority, &matching, Vec::new(), object.clone());
+        matching.push((Field::EthType, RARP, u128::MAX));
+        let userdata = Request { service: Service::Activation, continuation: 0, table: 0 }.encode();
+        let tell = Action::Controller(Box::new(ToController { userdata, ..ToController::default() }));
+        from.extend([Action::Meter(meters::shared(Service::Activation)), tell]);
+    }
     from.push(Action::GotoTable(LOG_INGRESS));
-    let matching: Vec<_> = [in_port].into_iter().chain(tci).collect();
+    let priority = priority + u16::from(matching.len() > 1 + usize::from(tci.is_some()));
     rules.physical_masked(PHYS_TO_LOG, priority, &matching, from, object);
     true
+}
+
+/// The workload has not said yet that it goes on here: only that it may say (OVN:
+/// activation-strategy).
+fn awaits_rarp(context: &Context<'_>, id: &str, binding: &PortBinding) -> bool {
+    binding.awaits_rarp
+        && binding.additional.contains(&context.local.chassis)
+        && !context.local.activated.contains(id)
 }
 
 /// Out of a port, with a tag.

@@ -118,7 +118,7 @@ impl Stale {
         }
         let is_there = |binding: &PortBinding| {
             let candidates = binding.gateway.iter().map(|candidate| &candidate.chassis);
-            binding.chassis.iter().chain(candidates).any(|id| hosts.contains(id))
+            binding.chassis.iter().chain(candidates).chain(&binding.additional).any(|id| hosts.contains(id))
         };
         let there = view.bindings.iter().filter(|(_, binding)| is_there(binding));
         self.ports.extend(there.map(|(id, _)| id.clone()));
@@ -135,6 +135,7 @@ impl Stale {
             let owner = view.bindings.get(id).map(|binding| Owner::Port(binding.datapath, binding.key));
             self.owners.extend(owner);
         }
+        self.ports.extend(old.activated.symmetric_difference(&new.activated).cloned());
         let networks = differing(&old.networks, &new.networks);
         if networks.is_empty() {
             return;

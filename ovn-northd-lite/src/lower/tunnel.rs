@@ -26,6 +26,7 @@ use super::{
 use crate::{
     key::DatapathKey,
     southbound::{ChassisRecord, MulticastGroup, PortBinding},
+    view::hosts_of,
 };
 
 /// The output port in the option.
@@ -95,9 +96,13 @@ fn receive_by(context: &Context<'_>, rules: &mut RuleSet, datapath: DatapathKey,
     rules.physical(PHYS_TO_LOG, 100, &matching, actions, context.datapath_object(datapath));
 }
 
-/// A port on another chassis.
+/// A port on another chassis; while its workload moves, on several.
 pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, binding: &'a PortBinding) {
-    let Place::Remote(chassis) = context.place(id, binding) else { return };
+    let place = context.place(id, binding);
+    if !binding.additional.is_empty() {
+        return moving(context, rules, (id, binding), place);
+    }
+    let Place::Remote(chassis) = place else { return };
     let object = context.port_object(id, binding);
     let (datapath, key) = (binding.datapath, u128::from(binding.key.get()));
     let actions = send(context, rules, datapath, key, chassis).unwrap_or_default();
@@ -105,6 +110,37 @@ pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &str, bin
     rules.physical(REMOTE_OUTPUT, 100, &to, actions, object.clone());
     // Reached only by a packet that came by a tunnel: the sender has an old view.
     rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
+}
+
+/// A port whose workload moves: what is sent to it goes to all chassis that have an interface of
+/// it. Who has none leaves to them what comes by the network outside, which they hear too.
+fn moving<'a>(
+    context: &Context<'a>,
+    rules: &mut RuleSet,
+    (id, binding): (&str, &'a PortBinding),
+    place: Place<'a>,
+) {
+    if !matches!(place, Place::Here(_) | Place::Remote(_)) {
+        return;
+    }
+    let object = context.port_object(id, binding);
+    let (datapath, key) = (binding.datapath, u128::from(binding.key.get()));
+    let to = [(Field::Metadata, datapath.get().into()), (Field::Reg15, key)];
+    let others = hosts_of(binding).filter(|chassis| *chassis != context.local.chassis);
+    let copies = others.filter_map(|chassis| send(context, rules, datapath, key, chassis));
+    let mut actions: Vec<_> = copies.map(Action::Clone).collect();
+    if matches!(place, Place::Here(_)) {
+        actions.push(Action::GotoTable(LOCAL_OUTPUT));
+    } else {
+        rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object.clone());
+        let network = context.index.outside.get(&datapath).and_then(|id| context.view.bindings.get(id));
+        if let Some(network) = network {
+            let [datapath, port] = to;
+            let from = [datapath, port, (Field::Reg14, network.key.get().into())];
+            rules.physical(REMOTE_OUTPUT, 110, &from, Vec::new(), object.clone());
+        }
+    }
+    rules.physical(REMOTE_OUTPUT, 100, &to, actions, object);
 }
 
 /// A group: one copy for each other chassis with members, one through each patch, and
@@ -118,8 +154,14 @@ pub(super) fn group<'a>(
 ) {
     let mut chassis = BTreeSet::new();
     let mut actions = Vec::new();
+    let has_network = context.index.outside.contains_key(&datapath);
     for (id, binding) in members(context, datapath, group) {
         match context.place(id, binding) {
+            // The network outside carries what is for everybody.
+            Place::Remote(_) | Place::Here(_) if !binding.additional.is_empty() => {
+                let others = hosts_of(binding).filter(|chassis| *chassis != context.local.chassis);
+                chassis.extend(others.filter(|_| !has_network));
+            }
             Place::Remote(other) => {
                 chassis.insert(other);
             }

@@ -9,7 +9,7 @@ use flowtable::{
     flow::{Action, CtZone},
 };
 
-use super::{Context, gateway};
+use super::{Context, chassis_of, gateway};
 use crate::{
     key::{DatapathKey, PortKey, hash32},
     southbound::PortBinding,
@@ -36,16 +36,24 @@ pub(super) enum Owner {
 }
 
 impl Context<'_> {
-    /// A packet comes from a port, or goes to one. Only workloads that are here have zones.
+    /// A packet comes from a port, or goes to one. Only workloads that are here have zones, and
+    /// links to routers where connections are tracked.
     pub(super) fn port_zone(&self, id: &str, binding: &PortBinding) -> Action {
         set(PORT, self.port_number(id, binding))
     }
 
     /// The number of a port's zone; 0: it has none.
     fn port_number(&self, id: &str, binding: &PortBinding) -> u16 {
-        let is_here = binding.peer.is_none()
-            && (self.local.ports.contains_key(id)
-                || gateway::interface(self.view, self.local, id, binding).is_some());
+        let is_here = match &binding.peer {
+            None => {
+                self.local.ports.contains_key(id)
+                    || gateway::interface(self.view, self.local, id, binding).is_some()
+            }
+            Some(_) => {
+                binding.tracked
+                    && chassis_of(self.view, self.local, binding) == Some(self.local.chassis.as_str())
+            }
+        };
         if is_here { self.zone(Owner::Port(binding.datapath, binding.key)) } else { 0 }
     }
 

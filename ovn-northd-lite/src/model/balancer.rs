@@ -32,6 +32,10 @@ pub struct LoadBalancer {
     pub event: bool,
     /// Its services that have other addresses, ports or backends on each chassis.
     pub templates: Vec<TemplateService>,
+    /// Addresses that clients become that are their own backend, one of a family at most.
+    pub hairpin_sources: Vec<IpAddr>,
+    /// Connections to backends that are taken away end.
+    pub flushes: bool,
 }
 
 /// A service some of which is what a variable stands for on the chassis of the client.

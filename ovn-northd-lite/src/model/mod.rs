@@ -15,7 +15,7 @@ mod translation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use flowtable::types::{MacAddr, VlanId};
@@ -128,6 +128,8 @@ pub enum SwitchPortKind {
         port_security: Vec<PortSecurity>,
         /// Id of the chassis its interface is on.
         chassis: Option<String>,
+        /// Ids of those where it has another one, while it moves.
+        additional: BTreeSet<String>,
         /// How it is attached.
         access: Access,
     },
@@ -277,6 +279,10 @@ pub struct RouterPort {
     pub hears_all: bool,
     /// Next hops that are asked whether they live.
     pub monitored: BTreeMap<IpAddr, Monitored>,
+    /// It is where the gateway of the router's one gateway port is.
+    pub resides: bool,
+    /// DHCP server elsewhere that serves clients on its network.
+    pub dhcp_server: Option<Ipv4Addr>,
 }
 
 /// Somebody on a network of a router port.

@@ -17,12 +17,20 @@ pub struct SwitchOptions {
     pub asks_routers: bool,
     /// What is sent to a group goes to those that want to hear it; `None`: to all.
     pub snooping: Option<Snooping>,
+    /// Connections that a host remembers at most of each workload.
+    pub max_connections: Option<u32>,
 }
 
 impl Default for SwitchOptions {
     fn default() -> Self {
         // As long as bridges remember (IEEE 802.1Q §8.8.3).
-        Self { station_age: 300, vlan_passthru: false, asks_routers: true, snooping: None }
+        Self {
+            station_age: 300,
+            vlan_passthru: false,
+            asks_routers: true,
+            snooping: None,
+            max_connections: None,
+        }
     }
 }
 
@@ -52,6 +60,15 @@ pub struct PortOptions {
     /// Addresses that networks outside are told to be where its router is, besides the router's
     /// own.
     pub told_addresses: Vec<PortAddresses>,
+    /// On additional chassis its workload neither sends nor receives before it has said there by
+    /// RARP that it goes on there.
+    pub awaits_rarp: bool,
+    /// What is sent to its addresses also goes to the ports that take unknown ones.
+    pub clones_to_unknown: bool,
+    /// ACLs with connections apply at it, where it leads to a router that is on one host.
+    pub tracks_router: bool,
+    /// Connections that its host remembers at most; `None`: as many as the switch says.
+    pub max_connections: Option<u32>,
 }
 
 impl Default for PortOptions {
@@ -67,6 +84,10 @@ impl Default for PortOptions {
             stands_for_mac: None,
             shaping: None,
             told_addresses: Vec::new(),
+            awaits_rarp: false,
+            clones_to_unknown: false,
+            tracks_router: false,
+            max_connections: None,
         }
     }
 }
@@ -81,4 +102,6 @@ pub struct RouterOptions {
     pub balancer_sources: Vec<IpAddr>,
     /// The same, of connections whose destination is translated.
     pub dnat_sources: Vec<IpAddr>,
+    /// Connections that a host remembers at most in each of its two zones.
+    pub max_connections: Option<u32>,
 }

@@ -5,6 +5,7 @@
 
 mod chat;
 mod datagram;
+mod frame;
 mod group;
 mod noise;
 mod ping;
@@ -89,6 +90,14 @@ impl Probe {
             n_received: number(&answer, "received")?,
             rtt_min: Duration::from_nanos(number(&answer, "rtt_min_ns")?),
         })
+    }
+
+    /// Says by RARP that the MAC address of an interface is in a namespace.
+    ///
+    /// # Errors
+    /// When the probe cannot run, or cannot send.
+    pub fn rarp(&self, netns: &Netns, interface: &str) -> Result<()> {
+        self.ask(netns, &["rarp".to_owned(), interface.to_owned()], Duration::from_secs(5)).map(drop)
     }
 
     /// Tries to connect, for at most `limit`.
@@ -277,6 +286,7 @@ pub fn main(words: &[String]) -> Result<()> {
         ["udp-flood", to, duration] => pulse::flood(to.parse()?, millis(duration)?)?,
         ["group-echo", group, own] => group::echo(group.parse()?, own.parse()?)?,
         ["group-ask", group, own, n] => group::ask(group.parse()?, own.parse()?, n.parse()?)?,
+        ["rarp", interface] => frame::rarp(interface)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
             noise::udp(from.parse()?, to.parse()?, n.parse()?, seed.parse()?)?
@@ -289,7 +299,7 @@ pub fn main(words: &[String]) -> Result<()> {
              udp-pulse ADDRESS:PORT US MS | udp-listen ADDRESS:PORT ADDRESS:PORT | \
              udp-count ADDRESS:PORT MS | udp-flood ADDRESS:PORT MS | \
              udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | \
-             group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | ip-noise ADDRESS N SEED | \
+             group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | rarp INTERFACE | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };

@@ -27,12 +27,25 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Labels,
     net::{
-        acl::AclSpec, address_management::AddressManagement, address_set::AddressSetSpec,
-        dhcp_options::DhcpOptionsSpec, ha_chassis_group::HaChassisGroupSpec, limits::LimitsSpec,
-        load_balancer::LoadBalancerSpec, load_balancer_group::LoadBalancerGroupSpec, multicast::Snooping,
-        names::NamesSpec, nat::NatSpec, object::enabled, policy::Policy, qos_rule::QosRuleSpec,
-        router::Route, router_policy::RouterPolicySpec, router_port::RouterPortSpec,
-        switch_port::SwitchPortSpec, template_variable::TemplateVariableSpec,
+        acl::AclSpec,
+        address_management::AddressManagement,
+        address_set::AddressSetSpec,
+        dhcp_options::DhcpOptionsSpec,
+        ha_chassis_group::HaChassisGroupSpec,
+        limits::LimitsSpec,
+        load_balancer::LoadBalancerSpec,
+        load_balancer_group::LoadBalancerGroupSpec,
+        multicast::Snooping,
+        names::NamesSpec,
+        nat::NatSpec,
+        object::{enabled, is_any_key},
+        policy::Policy,
+        qos_rule::QosRuleSpec,
+        router::Route,
+        router_policy::RouterPolicySpec,
+        router_port::RouterPortSpec,
+        switch_port::SwitchPortSpec,
+        template_variable::TemplateVariableSpec,
     },
 };
 use section::Section;
@@ -119,6 +132,12 @@ pub struct SwitchDoc {
     /// Whether questions for addresses that no router has reach routers too; none: they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_arps_to_all_routers: Option<bool>,
+    /// Key that it is to have in tunnels; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub requested_tunnel_key: u32,
+    /// Connections that a host remembers at most; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub ct_zone_limit: u32,
     /// How it listens to who wants to hear which group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multicast_snooping: Option<Snooping>,
@@ -188,6 +207,12 @@ pub struct RouterDoc {
     /// It sends on what is sent to groups.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub multicast_relay: bool,
+    /// Key that it is to have in tunnels; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub requested_tunnel_key: u32,
+    /// Connections that a host remembers at most; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub ct_zone_limit: u32,
     /// Address translations by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub nats: Section<NatSpec>,
@@ -210,6 +235,8 @@ impl Default for RouterDoc {
             lb_force_snat_ips: Vec::new(),
             dnat_force_snat_ips: Vec::new(),
             multicast_relay: false,
+            requested_tunnel_key: 0,
+            ct_zone_limit: 0,
             nats: Section::new(),
             policies: Section::new(),
         }

@@ -214,6 +214,8 @@ impl Reader<'_> {
             fdb_age_threshold: switch.fdb_age_threshold,
             vlan_passthru: switch.vlan_passthru,
             broadcast_arps_to_all_routers: switch.broadcast_arps_to_all_routers,
+            requested_tunnel_key: switch.requested_tunnel_key,
+            ct_zone_limit: switch.ct_zone_limit,
             multicast_snooping: switch.multicast_snooping,
         };
         let spec = spec.named().map_err(|error| self.mistake(&name, &error))?;
@@ -255,6 +257,8 @@ impl Reader<'_> {
             lb_force_snat_ips: router.lb_force_snat_ips,
             dnat_force_snat_ips: router.dnat_force_snat_ips,
             multicast_relay: router.multicast_relay,
+            requested_tunnel_key: router.requested_tunnel_key,
+            ct_zone_limit: router.ct_zone_limit,
         };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
@@ -283,7 +287,8 @@ impl Reader<'_> {
         }
         let group = Noun::HaChassisGroup.full(&spec.ha_chassis_group);
         spec.ha_chassis_group = group.map_err(|error| self.mistake(name, &error))?;
-        for text in &mut spec.requested_chassis {
+        let others = &mut spec.requested_additional_chassis;
+        for text in spec.requested_chassis.iter_mut().chain(others) {
             *text = full_chassis(text).map_err(|error| self.mistake(name, &error))?;
         }
         let Some(text) = &spec.router_port else {
@@ -349,6 +354,7 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
                 port.dhcpv4_options = short(&port.dhcpv4_options).to_owned();
                 port.dhcpv6_options = short(&port.dhcpv6_options).to_owned();
                 port.requested_chassis = shorts(&port.requested_chassis);
+                port.requested_additional_chassis = shorts(&port.requested_additional_chassis);
                 port.ha_chassis_group = short(&port.ha_chassis_group).to_owned();
                 document.switches.entry(parent).or_default().ports.insert(id, port);
             }
@@ -437,6 +443,8 @@ fn fill_switch(doc: &mut SwitchDoc, spec: SwitchSpec) {
     doc.fdb_age_threshold = spec.fdb_age_threshold;
     doc.vlan_passthru = spec.vlan_passthru;
     doc.broadcast_arps_to_all_routers = spec.broadcast_arps_to_all_routers;
+    doc.requested_tunnel_key = spec.requested_tunnel_key;
+    doc.ct_zone_limit = spec.ct_zone_limit;
     doc.multicast_snooping = spec.multicast_snooping;
 }
 
@@ -454,6 +462,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.lb_force_snat_ips = spec.lb_force_snat_ips;
     doc.dnat_force_snat_ips = spec.dnat_force_snat_ips;
     doc.multicast_relay = spec.multicast_relay;
+    doc.requested_tunnel_key = spec.requested_tunnel_key;
+    doc.ct_zone_limit = spec.ct_zone_limit;
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -511,14 +521,16 @@ switches:
     control_plane_limits: tight
     fdb_age_threshold: 60
     vlan_passthru: true
+    requested_tunnel_key: 77
+    ct_zone_limit: 1000
     broadcast_arps_to_all_routers: false
     ports:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b6: {type: external, addresses: ['0a:00:00:00:00:06 10.0.0.6'], ha_chassis_group: hg}
       b5: {type: switch, peer: switches/a/ports/a-b}
-      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
+      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
-      b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true, nat_addresses: ['0a:00:00:00:00:07 192.0.2.7']}
+      b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true, enable_router_port_acl: true, nat_addresses: ['0a:00:00:00:00:07 192.0.2.7']}
     acls:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
       log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
@@ -540,6 +552,8 @@ load_balancers:
     neighbor_responder: all
     add_route: true
     event: true
+    hairpin_snat_ips: [192.0.2.200]
+    ct_flush: true
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
     templates:

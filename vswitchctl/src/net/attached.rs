@@ -1,12 +1,14 @@
 //! Options that say what is attached to a switch port, and what the port does besides.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use ferroflow_proto::northbound::{Resource, logical_switch_port::ActivationStrategy};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::CtlError,
     host::rate::{self, Rate},
     name::Noun,
-    net::{gateway::Candidate, router::full_chassis, switch_port::PortType},
+    net::{gateway::Candidate, object::unknown_value, router::full_chassis, switch_port::PortType},
 };
 
 /// What is attached that is neither a router nor has an interface of its own.
@@ -84,6 +86,45 @@ impl Outside {
     }
 }
 
+/// From when on a second interface of a workload that moves sends and receives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// From the start
+    #[default]
+    Now,
+    /// When the workload has said there, by RARP, that it goes on there
+    Rarp,
+}
+
+impl Activation {
+    /// Reads what the API says.
+    ///
+    /// # Errors
+    /// [`CtlError::Newer`] when this version does not know it.
+    pub fn read(resource: &Resource, strategy: i32) -> Result<Self, CtlError> {
+        match ActivationStrategy::try_from(strategy) {
+            Ok(ActivationStrategy::Unspecified) => Ok(Self::Now),
+            Ok(ActivationStrategy::Rarp) => Ok(Self::Rarp),
+            Err(_) => Err(unknown_value(resource, "activation_strategy", strategy)),
+        }
+    }
+
+    /// For the API.
+    pub fn write(self) -> i32 {
+        match self {
+            Self::Now => ActivationStrategy::Unspecified,
+            Self::Rarp => ActivationStrategy::Rarp,
+        }
+        .into()
+    }
+
+    /// It need not be said.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::Now
+    }
+}
+
 /// What a port does besides.
 #[derive(Debug, Args)]
 pub struct PortOptions {
@@ -106,6 +147,24 @@ pub struct PortOptions {
     /// A chassis that may have its interface, if not any may; may be repeated
     #[arg(long, value_name = "CHASSIS")]
     pub requested_chassis: Vec<String>,
+    /// A chassis where its workload may have a second interface while it moves; may be repeated
+    #[arg(long = "additional-chassis", value_name = "CHASSIS")]
+    pub additional_chassis: Vec<String>,
+    /// From when on such an interface sends and receives
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub activation: Option<Activation>,
+    /// Send what is for its addresses also to the ports that take unknown ones
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub clone_to_unknown: Option<bool>,
+    /// Let ACLs with connections apply to what passes it, of a router that is on one host
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub router_port_acl: Option<bool>,
+    /// Key that it is to have in tunnels, 1 to 32767; 0: any
+    #[arg(long, value_name = "KEY", value_parser = clap::value_parser!(u32).range(0..=0x7fff))]
+    pub tunnel_key: Option<u32>,
+    /// Connections of its workload that its host remembers at most; 0: as many as the switch says
+    #[arg(long, value_name = "N")]
+    pub ct_zone_limit: Option<u32>,
     /// Let it get what is sent to any group, on a switch that listens
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     pub mcast_flood: Option<bool>,
@@ -132,5 +191,13 @@ impl PortOptions {
     /// [`CtlError::Usage`] when a name can be none.
     pub fn chassis(&self) -> Result<Vec<String>, CtlError> {
         self.requested_chassis.iter().map(|text| full_chassis(text)).collect()
+    }
+
+    /// The chassis that may have it too, named in full.
+    ///
+    /// # Errors
+    /// [`CtlError::Usage`] when a name can be none.
+    pub fn others(&self) -> Result<Vec<String>, CtlError> {
+        self.additional_chassis.iter().map(|text| full_chassis(text)).collect()
     }
 }

@@ -125,6 +125,13 @@ pub struct ToldOptions {
     /// Whether hosts log new connections to a service without backends: true or false
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     event: Option<bool>,
+    /// Whether connections to a backend that is taken away end: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    ct_flush: Option<bool>,
+    /// The address that a client becomes which is its own backend, "" for that of the service; may
+    /// be repeated, for both families
+    #[arg(long, value_name = "IP")]
+    hairpin_snat: Vec<String>,
 }
 
 impl Options for NewLoadBalancer {
@@ -331,6 +338,17 @@ pub struct LoadBalancerSpec {
     /// Services that differ by chassis.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<TemplateService>,
+    /// Addresses that clients become that are their own backend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hairpin_snat_ips: Vec<String>,
+    /// Connections to backends that are taken away end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ct_flush: bool,
+}
+
+/// The addresses that are given; the empty text is none.
+fn given_ips(texts: &[String]) -> Vec<String> {
+    texts.iter().filter(|text| !text.is_empty()).cloned().collect()
 }
 
 /// What hosts have found out.
@@ -402,6 +420,8 @@ impl Object for LoadBalancerSpec {
             add_route: balancer.add_route,
             event: balancer.event,
             templates: balancer.templates.iter().map(TemplateService::read).collect(),
+            hairpin_snat_ips: balancer.hairpin_snat_ips.clone(),
+            ct_flush: balancer.ct_flush,
         };
         Ok((spec, Known::read(resource, balancer)?))
     }
@@ -420,6 +440,8 @@ impl Object for LoadBalancerSpec {
             add_route: self.add_route,
             event: self.event,
             templates: self.templates.iter().map(TemplateService::write).collect(),
+            hairpin_snat_ips: self.hairpin_snat_ips.clone(),
+            ct_flush: self.ct_flush,
         })
     }
 
@@ -448,6 +470,8 @@ impl Object for LoadBalancerSpec {
             add_route: new.told.add_route.unwrap_or_default(),
             event: new.told.event.unwrap_or_default(),
             templates: new.variable.templates,
+            hairpin_snat_ips: given_ips(&new.told.hairpin_snat),
+            ct_flush: new.told.ct_flush.unwrap_or_default(),
         })
     }
 
@@ -467,6 +491,11 @@ impl Object for LoadBalancerSpec {
         patch.set("neighbor_responder", responder, |balancer| &mut balancer.neighbor_responder);
         patch.set("add_route", given.told.add_route.as_ref(), |balancer| &mut balancer.add_route);
         patch.set("event", given.told.event.as_ref(), |balancer| &mut balancer.event);
+        patch.set("ct_flush", given.told.ct_flush.as_ref(), |balancer| &mut balancer.ct_flush);
+        let (own, is_given) = (given_ips(&given.told.hairpin_snat), !given.told.hairpin_snat.is_empty());
+        patch.list("hairpin_snat_ips", &own, is_given && own.is_empty(), |balancer| {
+            &mut balancer.hairpin_snat_ips
+        });
         let templates = &given.variable.templates;
         patch.list("templates", templates, given.no_templates, |balancer| &mut balancer.templates);
         Ok(())
@@ -493,7 +522,11 @@ impl Object for LoadBalancerSpec {
             ("adds routes", yes(self.add_route)),
             ("logs what it cannot serve", yes(self.event)),
         ];
+        let hairpin =
+            (!self.hairpin_snat_ips.is_empty()).then(|| ("hairpin SNAT", self.hairpin_snat_ips.join(" ")));
+        let flush = self.ct_flush.then(|| ("ends connections", "of backends that go".to_owned()));
         let check = self.health_check.map(|check| ("check", check.to_string()));
+        let check = hairpin.into_iter().chain(flush).chain(check);
         let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));
         let health = status.health.iter().map(|BackendHealth { vip, backend, online }| {
             ("health", format!("{vip} {backend} {}", if *online { "online" } else { "offline" }))

@@ -180,6 +180,21 @@ pub struct TunnelKey {
     pub tunnel_key: u32,
 }
 
+/// No key is asked for, or no bound is said.
+pub fn is_any_key(key: &u32) -> bool {
+    *key == 0
+}
+
+/// The key that an object is to have, if one is asked for.
+pub fn requested_key(key: u32) -> Option<(&'static str, String)> {
+    (key > 0).then(|| ("requested key", key.to_string()))
+}
+
+/// How many connections are remembered, if that is bounded.
+pub fn limited(n: u32) -> Option<(&'static str, String)> {
+    (n > 0).then(|| ("connections", n.to_string()))
+}
+
 /// Changes of an object, and which fields they are of.
 #[derive(Debug)]
 pub struct Patch<'a, S> {

@@ -15,7 +15,10 @@ use crate::{
         command::About,
         load_balancer::{HashField, full_names},
         load_balancer_group::full_groups,
-        object::{Object, Options, Patch, TunnelKey, enabled, labels_of, wrong_kind},
+        object::{
+            Object, Options, Patch, TunnelKey, enabled, is_any_key, labels_of, limited, requested_key,
+            wrong_kind,
+        },
     },
     output::{short, yes},
 };
@@ -43,6 +46,13 @@ pub struct NewRouter {
     /// Send what is for groups on to those of its networks where somebody wants to hear it
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     mcast_relay: Option<bool>,
+    /// Key that it is to have in tunnels, 1 to 16777215; 0: any
+    #[arg(long, value_name = "KEY", value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
+    tunnel_key: Option<u32>,
+    /// Connections that a host remembers at most of those whose destination it translates,
+    /// and of those whose source; 0: any
+    #[arg(long, value_name = "N")]
+    ct_zone_limit: Option<u32>,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
@@ -86,6 +96,13 @@ pub struct RouterChanges {
     /// Send what is for groups on to those of its networks where somebody wants to hear it
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     mcast_relay: Option<bool>,
+    /// Key that it is to have in tunnels, 1 to 16777215; 0: any
+    #[arg(long, value_name = "KEY", value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
+    tunnel_key: Option<u32>,
+    /// Connections that a host remembers at most of those whose destination it translates,
+    /// and of those whose source; 0: any
+    #[arg(long, value_name = "N")]
+    ct_zone_limit: Option<u32>,
     /// Let it forward
     #[arg(long)]
     enable: bool,
@@ -291,6 +308,12 @@ pub struct RouterSpec {
     /// It sends on what is sent to groups.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub multicast_relay: bool,
+    /// Key that it is to have in tunnels; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub requested_tunnel_key: u32,
+    /// Connections that a host remembers at most; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub ct_zone_limit: u32,
 }
 
 impl Object for RouterSpec {
@@ -336,6 +359,8 @@ impl Object for RouterSpec {
             lb_force_snat_ips: router.lb_force_snat_ips.clone(),
             dnat_force_snat_ips: router.dnat_force_snat_ips.clone(),
             multicast_relay: router.multicast_relay,
+            requested_tunnel_key: router.requested_tunnel_key,
+            ct_zone_limit: router.ct_zone_limit,
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -362,6 +387,8 @@ impl Object for RouterSpec {
             lb_force_snat_ips: self.lb_force_snat_ips.clone(),
             dnat_force_snat_ips: self.dnat_force_snat_ips.clone(),
             multicast_relay: self.multicast_relay,
+            requested_tunnel_key: self.requested_tunnel_key,
+            ct_zone_limit: self.ct_zone_limit,
             ..Default::default()
         })
     }
@@ -393,6 +420,8 @@ impl Object for RouterSpec {
             lb_force_snat_ips,
             dnat_force_snat_ips,
             multicast_relay: new.mcast_relay.unwrap_or_default(),
+            requested_tunnel_key: new.tunnel_key.unwrap_or_default(),
+            ct_zone_limit: new.ct_zone_limit.unwrap_or_default(),
         })
     }
 
@@ -413,6 +442,9 @@ impl Object for RouterSpec {
         let limits = given.limits.as_ref().map(|text| Noun::Limits.full(text)).transpose()?;
         patch.set("control_plane_limits", limits.as_ref(), |router| &mut router.control_plane_limits);
         patch.set("multicast_relay", given.mcast_relay.as_ref(), |router| &mut router.multicast_relay);
+        let key = given.tunnel_key.as_ref();
+        patch.set("requested_tunnel_key", key, |router| &mut router.requested_tunnel_key);
+        patch.set("ct_zone_limit", given.ct_zone_limit.as_ref(), |router| &mut router.ct_zone_limit);
         patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
         Ok(())
     }
@@ -438,7 +470,9 @@ impl Object for RouterSpec {
         let forced = forced.into_iter().filter(|(_, ips)| !ips.is_empty());
         let forced = forced.map(|(title, ips)| (title, ips.join(" ")));
         let relay = self.multicast_relay.then(|| ("multicast", "relayed".to_owned()));
-        own.into_iter().chain(routes).chain(balancers).chain(limits).chain(forced).chain(relay).collect()
+        let key = requested_key(self.requested_tunnel_key).into_iter().chain(limited(self.ct_zone_limit));
+        let rest = limits.into_iter().chain(forced).chain(relay).chain(key);
+        own.into_iter().chain(routes).chain(balancers).chain(rest).collect()
     }
 }
 

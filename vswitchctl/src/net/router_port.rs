@@ -14,7 +14,7 @@ use crate::{
         bfd_session::{self, Session},
         command::About,
         gateway::{self, Candidate},
-        object::{Object, Options, Patch, enabled, labels_of, wrong_kind},
+        object::{Object, Options, Patch, enabled, is_any_key, labels_of, requested_key, wrong_kind},
         static_mac::{self, StaticMac},
     },
     output::{short, yes},
@@ -51,6 +51,15 @@ pub struct NewRouterPort {
     /// Let what its router sends to any group leave by it, too
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     mcast_flood: Option<bool>,
+    /// Key that it is to have in tunnels, 1 to 32767; 0: any
+    #[arg(long, value_name = "KEY", value_parser = clap::value_parser!(u32).range(0..=0x7fff))]
+    tunnel_key: Option<u32>,
+    /// Let it be where the gateway of its router's one gateway port is, and nowhere else
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    reside_on_redirect_chassis: Option<bool>,
+    /// A DHCP server elsewhere that serves clients on its network; "" for none
+    #[arg(long, value_name = "IP")]
+    dhcp_relay: Option<String>,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -98,6 +107,15 @@ pub struct RouterPortChanges {
     /// Let what its router sends to any group leave by it, too
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     mcast_flood: Option<bool>,
+    /// Key that it is to have in tunnels, 1 to 32767; 0: any
+    #[arg(long, value_name = "KEY", value_parser = clap::value_parser!(u32).range(0..=0x7fff))]
+    tunnel_key: Option<u32>,
+    /// Let it be where the gateway of its router's one gateway port is, and nowhere else
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    reside_on_redirect_chassis: Option<bool>,
+    /// A DHCP server elsewhere that serves clients on its network; "" for none
+    #[arg(long, value_name = "IP")]
+    dhcp_relay: Option<String>,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -152,6 +170,15 @@ pub struct RouterPortSpec {
     /// What its router sends to any group leaves by it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub multicast_flood: bool,
+    /// Key that it is to have in tunnels; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub requested_tunnel_key: u32,
+    /// It is where the gateway of its router's one gateway port is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reside_on_redirect_chassis: bool,
+    /// DHCP server elsewhere that serves clients on its network.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dhcp_relay_server: String,
 }
 
 /// No length is said.
@@ -217,6 +244,9 @@ impl Object for RouterPortSpec {
                 .transpose()?,
             bfd_sessions: bfd_session::read(&port.bfd_sessions),
             multicast_flood: port.multicast_flood,
+            requested_tunnel_key: port.requested_tunnel_key,
+            reside_on_redirect_chassis: port.reside_on_redirect_chassis,
+            dhcp_relay_server: port.dhcp_relay_server.clone(),
         };
         let neighbour = |one: &Neighbour| HeardOf {
             ip: one.ip.clone(),
@@ -242,6 +272,9 @@ impl Object for RouterPortSpec {
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
             bfd_sessions: bfd_session::write(&self.bfd_sessions),
             multicast_flood: self.multicast_flood,
+            requested_tunnel_key: self.requested_tunnel_key,
+            reside_on_redirect_chassis: self.reside_on_redirect_chassis,
+            dhcp_relay_server: self.dhcp_relay_server.clone(),
             ..Default::default()
         })
     }
@@ -257,7 +290,11 @@ impl Object for RouterPortSpec {
     fn make(new: NewRouterPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
         let group = Noun::HaChassisGroup.full(new.ha_chassis_group.as_deref().unwrap_or_default())?;
         let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
-        let NewRouterPort { disable, advertisement, route_table, bfd_sessions, mcast_flood, .. } = new;
+        let (requested_tunnel_key, resides) =
+            (new.tunnel_key.unwrap_or_default(), new.reside_on_redirect_chassis);
+        let NewRouterPort {
+            disable, advertisement, route_table, bfd_sessions, mcast_flood, dhcp_relay, ..
+        } = new;
         let mut router_advertisement = None;
         advertisement.apply(&mut router_advertisement);
         let enabled = !disable;
@@ -274,6 +311,9 @@ impl Object for RouterPortSpec {
             router_advertisement,
             bfd_sessions,
             multicast_flood: mcast_flood.unwrap_or_default(),
+            requested_tunnel_key,
+            reside_on_redirect_chassis: resides.unwrap_or_default(),
+            dhcp_relay_server: dhcp_relay.unwrap_or_default(),
         })
     }
 
@@ -296,6 +336,11 @@ impl Object for RouterPortSpec {
         patch.set("route_table", given.route_table.as_ref(), |port| &mut port.route_table);
         patch.list("bfd_sessions", &given.bfd_sessions, given.no_bfd, |port| &mut port.bfd_sessions);
         patch.set("multicast_flood", given.mcast_flood.as_ref(), |port| &mut port.multicast_flood);
+        let resides = given.reside_on_redirect_chassis.as_ref();
+        patch.set("reside_on_redirect_chassis", resides, |port| &mut port.reside_on_redirect_chassis);
+        patch.set("dhcp_relay_server", given.dhcp_relay.as_ref(), |port| &mut port.dhcp_relay_server);
+        let key = given.tunnel_key.as_ref();
+        patch.set("requested_tunnel_key", key, |port| &mut port.requested_tunnel_key);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let is_given = given.advertisement.is_given() || given.no_ra;
         patch.change("router_advertisement", is_given, |port| {
@@ -329,6 +374,11 @@ impl Object for RouterPortSpec {
             ("neighbour", format!("{ip} {mac}, heard by {}", short(chassis)))
         };
         fields.extend(status.neighbours.iter().map(neighbour));
+        fields.extend(requested_key(self.requested_tunnel_key));
+        let relay = Some(&self.dhcp_relay_server).filter(|ip| !ip.is_empty());
+        fields.extend(relay.map(|ip| ("DHCP relay to", ip.clone())));
+        fields
+            .extend(self.reside_on_redirect_chassis.then(|| ("resides", "where the gateway is".to_owned())));
         fields.extend(self.multicast_flood.then(|| ("gets all multicast", yes(true))));
         fields.extend(status.bfd.iter().map(|(peer, state)| ("bfd", format!("{peer} {state}"))));
         fields

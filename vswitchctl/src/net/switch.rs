@@ -15,7 +15,9 @@ use crate::{
         load_balancer::full_names,
         load_balancer_group::full_groups,
         multicast::{MulticastOptions, Snooping},
-        object::{Object, Options, Patch, TunnelKey, labels_of, wrong_kind},
+        object::{
+            Object, Options, Patch, TunnelKey, is_any_key, labels_of, limited, requested_key, wrong_kind,
+        },
         policy::Policy,
     },
     output::{short, yes},
@@ -68,6 +70,12 @@ pub struct SwitchOptions {
     /// Whether questions for addresses that no router has reach routers too: true or false
     #[arg(long, value_name = "YES")]
     broadcast_arps: Option<bool>,
+    /// Key that it is to have in tunnels, 1 to 16777215; 0: any
+    #[arg(long, value_name = "KEY", value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
+    tunnel_key: Option<u32>,
+    /// Connections that a host remembers at most of each of its workloads; 0: any
+    #[arg(long, value_name = "N")]
+    ct_zone_limit: Option<u32>,
     #[command(flatten)]
     multicast: MulticastOptions,
 }
@@ -114,6 +122,12 @@ pub struct SwitchSpec {
     /// Whether questions for addresses that no router has reach routers too; none: they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_arps_to_all_routers: Option<bool>,
+    /// Key that it is to have in tunnels; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub requested_tunnel_key: u32,
+    /// Connections that a host remembers at most; 0: any.
+    #[serde(default, skip_serializing_if = "is_any_key")]
+    pub ct_zone_limit: u32,
     /// How it listens to who wants to hear which group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multicast_snooping: Option<Snooping>,
@@ -169,6 +183,8 @@ impl Object for SwitchSpec {
             fdb_age_threshold: switch.fdb_age_threshold,
             vlan_passthru: switch.vlan_passthru,
             broadcast_arps_to_all_routers: switch.broadcast_arps_to_all_routers,
+            requested_tunnel_key: switch.requested_tunnel_key,
+            ct_zone_limit: switch.ct_zone_limit,
             multicast_snooping: switch.multicast_snooping.as_ref().map(Snooping::read),
         };
         Ok((spec, TunnelKey { tunnel_key: switch.tunnel_key }))
@@ -187,6 +203,8 @@ impl Object for SwitchSpec {
             fdb_age_threshold: self.fdb_age_threshold,
             vlan_passthru: self.vlan_passthru,
             broadcast_arps_to_all_routers: self.broadcast_arps_to_all_routers,
+            requested_tunnel_key: self.requested_tunnel_key,
+            ct_zone_limit: self.ct_zone_limit,
             multicast_snooping: self.multicast_snooping.as_ref().map(Snooping::write),
             ..Default::default()
         })
@@ -218,6 +236,8 @@ impl Object for SwitchSpec {
             fdb_age_threshold: new.fdb_age.map(u32::from),
             vlan_passthru: new.vlan_passthru.unwrap_or_default(),
             broadcast_arps_to_all_routers: new.broadcast_arps,
+            requested_tunnel_key: new.tunnel_key.unwrap_or_default(),
+            ct_zone_limit: new.ct_zone_limit.unwrap_or_default(),
             multicast_snooping,
         }
         .named()
@@ -251,6 +271,9 @@ impl Object for SwitchSpec {
         let asks = given.broadcast_arps.map(Some);
         let path = "broadcast_arps_to_all_routers";
         patch.set(path, asks.as_ref(), |switch| &mut switch.broadcast_arps_to_all_routers);
+        let key = given.tunnel_key.as_ref();
+        patch.set("requested_tunnel_key", key, |switch| &mut switch.requested_tunnel_key);
+        patch.set("ct_zone_limit", given.ct_zone_limit.as_ref(), |switch| &mut switch.ct_zone_limit);
         patch.change("multicast_snooping", given.multicast.is_given(), |switch| {
             given.multicast.apply(&mut switch.multicast_snooping);
         });
@@ -280,6 +303,8 @@ impl Object for SwitchSpec {
         let tags = self.vlan_passthru.then(|| ("VLAN tags", "pass".to_owned()));
         let asks = self.broadcast_arps_to_all_routers.map(|asks| ("asks all routers", yes(asks)));
         fields.extend(age.into_iter().chain(tags).chain(asks));
+        fields.extend(requested_key(self.requested_tunnel_key));
+        fields.extend(limited(self.ct_zone_limit));
         fields.extend(self.multicast_snooping.iter().flat_map(Snooping::fields));
         fields.extend(self.names.iter().map(|name| ("names", short(name).to_owned())));
         fields

@@ -11,10 +11,10 @@ use crate::{
     host::rate::Rate,
     name::Noun,
     net::{
-        attached::{Outside, PortOptions},
+        attached::{Activation, Outside, PortOptions},
         command::About,
         gateway::{self, Candidate},
-        object::{Object, Options, Patch, enabled, labels_of, unknown_value, wrong_kind},
+        object::{Object, Options, Patch, enabled, labels_of, limited, unknown_value, wrong_kind},
     },
     output::{short, yes},
 };
@@ -106,6 +106,9 @@ pub struct SwitchPortChanges {
     /// Any chassis may have its interface
     #[arg(long, conflicts_with = "requested_chassis")]
     no_requested_chassis: bool,
+    /// Its workload has one interface
+    #[arg(long, conflicts_with = "additional_chassis")]
+    no_additional_chassis: bool,
     /// Networks outside are told of its router's own addresses alone
     #[arg(long, conflicts_with = "nat_addresses")]
     no_nat_addresses: bool,
@@ -245,6 +248,24 @@ pub struct SwitchPortSpec {
     /// Addresses that networks outside are told to be at its router's port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nat_addresses: Vec<String>,
+    /// Full names of the chassis where its workload may have a second interface while it moves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested_additional_chassis: Vec<String>,
+    /// From when on such an interface sends and receives.
+    #[serde(default, skip_serializing_if = "Activation::is_usual")]
+    pub activation_strategy: Activation,
+    /// What is sent to its addresses also goes to the ports that take unknown ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clone_to_unknown: bool,
+    /// ACLs with connections apply to what passes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enable_router_port_acl: bool,
+    /// Key that it is to have in tunnels; 0: any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requested_tunnel_key: u32,
+    /// Connections of its workload that its host remembers at most; 0: as many as the switch says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ct_zone_limit: u32,
 }
 
 fn is_none(bits: &u64) -> bool {
@@ -267,6 +288,8 @@ pub struct SwitchPortStatus {
     virtual_parent: Option<String>,
     /// Groups that somebody behind it wants to hear.
     multicast_groups: Vec<String>,
+    /// Where its workload has another interface while it moves.
+    additional_chassis: Vec<String>,
 }
 
 impl Object for SwitchPortSpec {
@@ -330,6 +353,12 @@ impl Object for SwitchPortSpec {
             qos_max_rate: port.qos_max_rate,
             qos_burst: port.qos_burst,
             nat_addresses: port.nat_addresses.clone(),
+            requested_additional_chassis: port.requested_additional_chassis.clone(),
+            activation_strategy: Activation::read(resource, port.activation_strategy)?,
+            clone_to_unknown: port.clone_to_unknown,
+            enable_router_port_acl: port.enable_router_port_acl,
+            requested_tunnel_key: port.requested_tunnel_key,
+            ct_zone_limit: port.ct_zone_limit,
         };
         let status = SwitchPortStatus {
             tunnel_key: port.tunnel_key,
@@ -338,6 +367,7 @@ impl Object for SwitchPortSpec {
             dynamic_addresses: given(&port.dynamic_addresses),
             virtual_parent: given(&port.virtual_parent),
             multicast_groups: port.multicast_groups.clone(),
+            additional_chassis: port.additional_chassis.clone(),
         };
         Ok((spec, status))
     }
@@ -382,6 +412,12 @@ impl Object for SwitchPortSpec {
             qos_max_rate: self.qos_max_rate,
             qos_burst: self.qos_burst,
             nat_addresses: self.nat_addresses.clone(),
+            requested_additional_chassis: self.requested_additional_chassis.clone(),
+            activation_strategy: self.activation_strategy.write(),
+            clone_to_unknown: self.clone_to_unknown,
+            enable_router_port_acl: self.enable_router_port_acl,
+            requested_tunnel_key: self.requested_tunnel_key,
+            ct_zone_limit: self.ct_zone_limit,
             ..Default::default()
         })
     }
@@ -397,7 +433,7 @@ impl Object for SwitchPortSpec {
     fn make(new: NewSwitchPort, labels: Labels, _name: &str) -> Result<Self, CtlError> {
         let NewSwitchPort { addresses, port_security, router_port, outside, localport, disable, .. } = new;
         let NewSwitchPort { services, rest, .. } = new;
-        let requested_chassis = rest.chassis()?;
+        let (requested_chassis, requested_additional_chassis) = (rest.chassis()?, rest.others()?);
         let kind = match (&outside.network, localport) {
             _ if outside.is_own_kind() => outside.kind(),
             (Some(_), _) => outside.kind(),
@@ -438,6 +474,12 @@ impl Object for SwitchPortSpec {
             qos_max_rate: max.0,
             qos_burst: if max.1 > 0 { max.1 } else { min.1 },
             nat_addresses: rest.nat_addresses,
+            requested_additional_chassis,
+            activation_strategy: rest.activation.unwrap_or_default(),
+            clone_to_unknown: rest.clone_to_unknown.unwrap_or_default(),
+            enable_router_port_acl: rest.router_port_acl.unwrap_or_default(),
+            requested_tunnel_key: rest.tunnel_key.unwrap_or_default(),
+            ct_zone_limit: rest.ct_zone_limit.unwrap_or_default(),
         })
     }
 
@@ -483,6 +525,16 @@ impl Object for SwitchPortSpec {
         let chassis = rest.chassis()?;
         let any = given.no_requested_chassis;
         patch.list("requested_chassis", &chassis, any, |port| &mut port.requested_chassis);
+        let (others, none) = (rest.others()?, given.no_additional_chassis);
+        patch.list("requested_additional_chassis", &others, none, |port| {
+            &mut port.requested_additional_chassis
+        });
+        patch.set("activation_strategy", rest.activation.as_ref(), |port| &mut port.activation_strategy);
+        patch.set("clone_to_unknown", rest.clone_to_unknown.as_ref(), |port| &mut port.clone_to_unknown);
+        let acls = rest.router_port_acl.as_ref();
+        patch.set("enable_router_port_acl", acls, |port| &mut port.enable_router_port_acl);
+        patch.set("requested_tunnel_key", rest.tunnel_key.as_ref(), |port| &mut port.requested_tunnel_key);
+        patch.set("ct_zone_limit", rest.ct_zone_limit.as_ref(), |port| &mut port.ct_zone_limit);
         let [min, max] = [rest.qos_min, rest.qos_max].map(|rate| rate.map(Rate::bits));
         patch.set("qos_min_rate", min.map(|(bits, _)| bits).as_ref(), |port| &mut port.qos_min_rate);
         patch.set("qos_max_rate", max.map(|(bits, _)| bits).as_ref(), |port| &mut port.qos_max_rate);
@@ -523,14 +575,25 @@ impl Object for SwitchPortSpec {
         ] {
             fields.extend((!text.is_empty()).then(|| (title, text.to_owned())));
         }
-        let chassis: Vec<_> = self.requested_chassis.iter().map(|name| short(name)).collect();
+        let shorts = |names: &[String]| names.iter().map(|name| short(name)).collect::<Vec<_>>().join(" ");
+        let key = Some(self.requested_tunnel_key).filter(|key| *key > 0);
         for (title, text) in [
             ("learns stations", self.learn_fdb.map(yes).unwrap_or_default()),
             ("gets multicast", self.receive_multicast.map(yes).unwrap_or_default()),
             ("answered for", if self.disable_arp_nd_rsp { yes(false) } else { String::new() }),
             ("announced", if self.disable_garp_rarp { yes(false) } else { String::new() }),
             ("stands for", self.arp_proxy.join(" ")),
-            ("requested chassis", chassis.join(" ")),
+            ("requested chassis", shorts(&self.requested_chassis)),
+            ("requested additional", shorts(&self.requested_additional_chassis)),
+            ("additional chassis", shorts(&status.additional_chassis)),
+            (
+                "activation",
+                if self.activation_strategy.is_usual() { String::new() } else { "rarp".to_owned() },
+            ),
+            ("cloned to unknown", if self.clone_to_unknown { yes(true) } else { String::new() }),
+            ("router port ACLs", if self.enable_router_port_acl { yes(true) } else { String::new() }),
+            ("requested key", key.map(|key| key.to_string()).unwrap_or_default()),
+            ("connections", limited(self.ct_zone_limit).map(|(_, n)| n).unwrap_or_default()),
             ("gets all multicast", if self.multicast_flood { yes(true) } else { String::new() }),
             ("gets reports", if self.multicast_flood_reports { yes(true) } else { String::new() }),
             ("hears", status.multicast_groups.join(" ")),

@@ -39,6 +39,10 @@ pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBind
             max: Some(shaping.max_rate).filter(|rate| *rate > 0),
             burst: Some(shaping.burst).filter(|bits| *bits > 0),
         }),
+        additional: binding.additional_chassis.into_iter().collect(),
+        awaits_rarp: binding.awaits_rarp,
+        tracked: binding.tracked,
+        max_connections: Some(binding.ct_zone_limit).filter(|n| *n > 0),
         wire: binding.wire.map_or(Ok(Wire::Own), |encoded| wire(&name, encoded))?,
     };
     Ok((name, typed))

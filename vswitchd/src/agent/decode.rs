@@ -68,6 +68,7 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
                 sets: datapath.sets.into_iter().collect(),
                 limits: datapath.limits.into_iter().filter_map(limit).collect(),
                 snooping: datapath.snooping.and_then(snooping),
+                max_connections: Some(datapath.ct_zone_limit).filter(|n| *n > 0),
             },
         );
     }

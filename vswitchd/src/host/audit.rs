@@ -109,6 +109,7 @@ mod tests {
                 unknown: false,
                 port_security: Vec::new(),
                 chassis: Some("h1".to_owned()),
+                additional: Default::default(),
                 access: Default::default(),
             };
             let key = PortKey::new(n).unwrap();

@@ -15,6 +15,7 @@ mod handmade;
 mod held;
 mod lab;
 mod links;
+mod moving;
 mod neighbours;
 mod news;
 mod owned;
@@ -34,6 +35,7 @@ mod tunnels;
 mod view;
 mod workloads;
 mod written;
+mod zones;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -197,6 +199,11 @@ pub struct Host {
     sessions: watch::Sender<Sessions>,
     /// Logical ports that are claimed for interfaces to come.
     held: BTreeSet<String>,
+    /// Logical ports whose workloads have said that they go on here. Not kept: a workload that
+    /// moves says so again, or the move is over before.
+    activated: BTreeSet<String>,
+    /// How many connections zones may have, as the network says.
+    zone_limits: BTreeMap<u16, u32>,
     peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
@@ -266,6 +273,8 @@ impl Host {
             holders: watch::Sender::default(),
             sessions: watch::Sender::default(),
             held: BTreeSet::new(),
+            activated: BTreeSet::new(),
+            zone_limits: BTreeMap::new(),
             peers: watch::Sender::default(),
         };
         host.restore_bridges(fail_mode);
@@ -356,6 +365,8 @@ impl Host {
         }
         let touched = services::Touched::of(&delta, is_full);
         let hearsay = neighbours::Hearsay::of(&delta, self.lowering.view());
+        let gone = zones::gone_backends(&delta, self.lowering.view());
+        self.forget_activations(&delta);
         self.lower(delta);
         self.underlay_peers();
         self.watch_gateways();
@@ -363,6 +374,7 @@ impl Host {
         self.publish(BridgeId::FIRST);
         self.brief_responder(touched);
         self.take_hearsay(hearsay);
+        self.end_connections(&gone);
         self.announce();
         Ok(())
     }

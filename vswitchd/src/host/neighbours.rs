@@ -191,6 +191,7 @@ impl Host {
                 Effect::Health(known) => self.tell_health(known),
                 Effect::Hold(hold) => self.tell_holder(&hold),
                 Effect::Hears(hearers) => self.tell_hearers(&hearers),
+                Effect::Activate(port) => self.activate(port),
             }
         }
         // What is learned comes before the packets that waited for it.

@@ -31,6 +31,7 @@ impl Host {
         let news = self.lowering.update(delta, self.local_ports());
         self.errors = self.lowering.errors().map(ToString::to_string).collect();
         self.follow_shaping();
+        self.follow_zone_limits();
         if self.lowering.zones_version() != zones {
             // Before packets see them: connections must be found again after a restart.
             if let Err(error) = self.state.save_zones(&self.lowering.zones()) {
@@ -97,6 +98,7 @@ impl Host {
             ports: named.map(|port| (port.logical_port.clone(), port.port)).collect(),
             networks: networks.map(|port| (port.network.clone(), port.port)).collect(),
             down: self.gateways.down.clone(),
+            activated: self.activated.clone(),
             tunnel: self.tunnel(TunnelKind::Geneve),
             vxlan: self.tunnel(TunnelKind::Vxlan),
         }

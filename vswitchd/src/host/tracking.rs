@@ -183,6 +183,7 @@ impl Host {
         self.state.save_tracking(&fresh)?;
         fresh.apply(&self.tracking, self.dataplane.conntrack());
         self.tracking = fresh;
+        self.apply_zone_limits();
         Ok(())
     }
 

@@ -16,6 +16,7 @@ mod arp;
 mod checks;
 mod dhcp4;
 mod dhcp6;
+mod dhcp_relay;
 mod dns;
 mod icmp;
 mod multicast;
@@ -85,6 +86,8 @@ pub enum Effect {
     Hold(Hold),
     /// Other workloads want to hear a group than before.
     Hears(Hearers),
+    /// A workload that moves goes on here: its switch, its port.
+    Activate((DatapathKey, PortKey)),
 }
 
 /// A workload that says that it has the address of a virtual port.
@@ -139,11 +142,13 @@ impl Responder {
             Service::Reject => reject::reject(&context),
             Service::HealthCheck => return self.hear(&context),
             Service::BindVirtual => return context.hold().map(Effect::Hold).into_iter().collect(),
+            Service::Activation => return context.port().map(Effect::Activate).into_iter().collect(),
             Service::Igmp => return self.multicast.hear(now, &context),
             // The host sees to them itself.
             Service::Bfd | Service::BfdMessage => None,
             Service::DhcpV4 => return context.replied(dhcp4::answer(&context)),
             Service::DhcpV6 => return context.replied(dhcp6::answer(&context)),
+            Service::DhcpRelay => return context.replied(dhcp_relay::relay(&context)),
             Service::Dns => return context.replied(self.names.answer(&context)),
             Service::Advertise => return context.replied(advertise::answer(&context)),
         };

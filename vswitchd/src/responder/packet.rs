@@ -64,6 +64,12 @@ impl<'a> Context<'a> {
         DatapathKey::new(u32::try_from(self.value(Field::Metadata)).ok()?).ok()
     }
 
+    /// The port that it came by.
+    pub(super) fn port(&self) -> Option<(DatapathKey, PortKey)> {
+        let port = PortKey::new(u16::try_from(self.value(Field::Reg14)).ok()?).ok()?;
+        Some((self.datapath()?, port))
+    }
+
     /// The next hop that a packet is on its way to.
     pub(super) fn next_hop(&self) -> Option<Wanted> {
         let ip = match self.request.service {

@@ -2,6 +2,7 @@
 
 mod checks;
 mod multicast;
+mod relay;
 mod services;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -52,6 +53,7 @@ fn network() -> Northbound {
         unknown,
         port_security: Vec::new(),
         chassis: Some("h1".to_owned()),
+        additional: Default::default(),
         access: Default::default(),
     };
     let to_router = |router: &str, port: &str| SwitchPortKind::Router {
@@ -96,6 +98,8 @@ fn network() -> Northbound {
                 route_table,
                 hears_all: false,
                 monitored: Default::default(),
+                resides: false,
+                dhcp_server: None,
             };
             (id.to_owned(), port)
         };
@@ -261,6 +265,7 @@ impl Net {
                 Effect::Health(known) => self.health = known,
                 Effect::Hears(hearers) => self.hearers.push(hearers),
                 Effect::Hold(hold) => panic!("there are no virtual ports: {hold:?}"),
+                Effect::Activate(port) => panic!("nobody moves: {port:?}"),
                 Effect::Learn(learned) => self.change(neighbour_rules(&learned).map(Change::Add)),
                 Effect::Forget(learned) => {
                     self.change(neighbour_rules(&learned).map(|rule| Change::DeleteStrict {

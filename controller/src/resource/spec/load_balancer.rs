@@ -53,7 +53,21 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         add_route: balancer.add_route,
         event: balancer.event,
         templates: templates(balancer)?,
+        hairpin_sources: hairpin_sources(balancer)?,
+        flushes: balancer.ct_flush,
     })
+}
+
+/// What clients become that are their own backend.
+fn hairpin_sources(balancer: &pb::LoadBalancer) -> Result<Vec<IpAddr>, FieldError> {
+    let field = "hairpin_snat_ips";
+    let ips = each(field, &balancer.hairpin_snat_ips, 2, address::parse_ip)?;
+    match ips.as_slice() {
+        [one, other] if one.is_ipv4() == other.is_ipv4() => {
+            Err(FieldError::new(field, "there are two addresses of a family; keep one"))
+        }
+        _ => Ok(ips),
+    }
 }
 
 fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {

@@ -163,6 +163,7 @@ pub fn strip(wire: &mut Wire) {
             port.tunnel_key = 0;
             port.chassis.clear();
             port.up = false;
+            port.additional_chassis.clear();
             port.dynamic_addresses.clear();
             port.virtual_parent.clear();
             port.multicast_groups.clear();
@@ -204,6 +205,21 @@ fn reference(field: &str, kind: Kind, text: &str) -> Result<Option<String>, Fiel
     match Name::parse(text) {
         Ok(name) if name.kind() == kind => Ok(Some(name.id().to_owned())),
         _ => Err(FieldError::new(field, format!("{} is not the name of one; write {kind}", Shown(text)))),
+    }
+}
+
+/// Largest keys of datapaths and of ports in tunnels.
+const MAX_DATAPATH_KEY: u32 = 0xff_ffff;
+const MAX_PORT_KEY: u32 = 0x7fff;
+
+/// A key in tunnels that a user asks for; 0: any.
+fn requested_key(key: u32, max: u32) -> Result<u32, FieldError> {
+    match key {
+        _ if key <= max => Ok(key),
+        _ => {
+            let reason = format!("{key} is out of range; use 1 to {max}, or 0 for any");
+            Err(FieldError::new("requested_tunnel_key", reason))
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, RouterOptions, StaticRoute};
 
 use super::{
-    check_count, each, label,
+    MAX_DATAPATH_KEY, check_count, each, label,
     load_balancer::{balancer_groups, hash_fields, load_balancers},
-    reference,
+    reference, requested_key,
     router_port::router_port_name,
 };
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
@@ -30,6 +30,8 @@ pub struct RouterSpec {
     pub limits: Option<String>,
     /// What it does besides.
     pub options: RouterOptions,
+    /// The key that it is to have; 0: any.
+    pub key: u32,
 }
 
 pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpec, FieldError> {
@@ -48,7 +50,9 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
             balancer_sources: sources(router, "lb_force_snat_ips", &router.lb_force_snat_ips)?,
             dnat_sources: sources(router, "dnat_force_snat_ips", &router.dnat_force_snat_ips)?,
             relays: router.multicast_relay,
+            max_connections: Some(router.ct_zone_limit).filter(|n| *n > 0),
         },
+        key: requested_key(router.requested_tunnel_key, MAX_DATAPATH_KEY)?,
     })
 }
 

@@ -1,12 +1,18 @@
 //! Ports of routers.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ferroflow_proto::northbound as pb;
 use flowtable::types::MacAddr;
 use ovn_northd_lite::model::{Gateway, IpNetwork, Monitored, RouterAdvertisement, StaticMac};
 
-use super::{bfd_session, check_count, each, gateway::gateway, label, router_advertisement};
+use super::{
+    MAX_PORT_KEY, bfd_session, check_count, each, gateway::gateway, label, requested_key,
+    router_advertisement,
+};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// A port of a router.
@@ -32,6 +38,12 @@ pub struct RouterPortSpec {
     pub hears_all: bool,
     /// Next hops that are asked whether they live; what is known of that is elsewhere.
     pub monitored: BTreeMap<IpAddr, Monitored>,
+    /// It is where the gateway of the router's one gateway port is.
+    pub resides: bool,
+    /// DHCP server elsewhere that serves clients on its networks.
+    pub dhcp_server: Option<Ipv4Addr>,
+    /// The key that it is to have; 0: any.
+    pub key: u32,
 }
 
 pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, FieldError> {
@@ -44,6 +56,10 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
         ));
     }
     let gateway = gateway(&port.gateway_chassis, &port.ha_chassis_group)?;
+    if port.reside_on_redirect_chassis && !gateway.is_empty() {
+        let reason = "the port has gateway chassis of its own; clear one of both";
+        return Err(FieldError::new("reside_on_redirect_chassis", reason));
+    }
     let has_v6 = networks.iter().any(|network| network.addr.is_ipv6());
     if port.router_advertisement.is_some() && !has_v6 {
         let reason = "there is no IPv6 network to advertise; add one to `networks`";
@@ -64,7 +80,10 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
         route_table,
         hears_all: port.multicast_flood,
         monitored: bfd_session::parse(&port.bfd_sessions, &networks)?,
+        dhcp_server: dhcp_server(&port.dhcp_relay_server, &networks)?,
         networks,
+        resides: port.reside_on_redirect_chassis,
+        key: requested_key(port.requested_tunnel_key, MAX_PORT_KEY)?,
     })
 }
 
@@ -73,6 +92,25 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
 const MIN_MTU: u16 = 576;
 const MIN_MTU_V6: u16 = 1280;
 const MAX_MTU: u16 = 65_000;
+
+/// A server for clients on one of these networks, who is not among them.
+fn dhcp_server(text: &str, networks: &[IpNetwork]) -> Result<Option<Ipv4Addr>, FieldError> {
+    let wrong = |reason: &str| FieldError::new("dhcp_relay_server", format!("{} {reason}", Shown(text)));
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ip: Ipv4Addr = text.parse().map_err(|_| wrong("is not an IPv4 address; write one like 10.0.2.5"))?;
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback() {
+        return Err(wrong("is no host's address; write that of the server"));
+    }
+    if !networks.iter().any(|network| network.addr.is_ipv4()) {
+        return Err(wrong("serves IPv4 clients; add an IPv4 address to `networks`"));
+    }
+    if networks.iter().any(|network| network.addr == IpAddr::V4(ip)) {
+        return Err(wrong("is the port's own address; write that of the server"));
+    }
+    Ok(Some(ip))
+}
 
 fn mtu(mtu: u32, has_v6: bool) -> Result<Option<u16>, FieldError> {
     let least = if has_v6 { MIN_MTU_V6 } else { MIN_MTU };

@@ -6,9 +6,9 @@ use ferroflow_proto::northbound as pb;
 use ovn_northd_lite::model::{DefaultPolicy, SwitchOptions, SwitchServices};
 
 use super::{
-    AddressManagement, address_management, check_count, default_policy,
+    AddressManagement, MAX_DATAPATH_KEY, address_management, check_count, default_policy,
     load_balancer::{balancer_groups, load_balancers},
-    multicast, reference,
+    multicast, reference, requested_key,
 };
 use crate::resource::{FieldError, Kind, limits};
 
@@ -27,6 +27,8 @@ pub struct SwitchSpec {
     pub services: SwitchServices,
     /// What it does besides.
     pub options: SwitchOptions,
+    /// The key that it is to have; 0: any.
+    pub key: u32,
 }
 
 pub(super) fn parse(switch: &pb::LogicalSwitch) -> Result<SwitchSpec, FieldError> {
@@ -37,6 +39,7 @@ pub(super) fn parse(switch: &pb::LogicalSwitch) -> Result<SwitchSpec, FieldError
         address_management: switch.address_management.as_ref().map(address_management::parse).transpose()?,
         services: services(switch)?,
         options: options(switch)?,
+        key: requested_key(switch.requested_tunnel_key, MAX_DATAPATH_KEY)?,
     })
 }
 
@@ -55,6 +58,7 @@ fn options(switch: &pb::LogicalSwitch) -> Result<SwitchOptions, FieldError> {
         vlan_passthru: switch.vlan_passthru,
         asks_routers: switch.broadcast_arps_to_all_routers.unwrap_or(usual.asks_routers),
         snooping: switch.multicast_snooping.as_ref().map(multicast::parse).transpose()?,
+        max_connections: Some(switch.ct_zone_limit).filter(|n| *n > 0),
     })
 }
 

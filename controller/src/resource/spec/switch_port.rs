@@ -9,7 +9,7 @@ use ovn_northd_lite::{
     model::{Gateway, PortAddresses, PortOptions, PortSecurity, PortServices, Shaping},
 };
 
-use super::{each, gateway, reference, router_port::router_port_name};
+use super::{MAX_PORT_KEY, each, gateway, reference, requested_key, router_port::router_port_name};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// Lowest and highest rate of a workload, in bits per second.
@@ -29,6 +29,10 @@ pub struct SwitchPortSpec {
     pub options: PortOptions,
     /// Ids of the chassis that may have its interface; empty: any.
     pub requested: BTreeSet<String>,
+    /// Ids of those that may have another one, while its workload moves.
+    pub additional: BTreeSet<String>,
+    /// The key that it is to have; 0: any.
+    pub key: u32,
 }
 
 /// Addresses that the switch is to choose: those that are not given here.
@@ -128,7 +132,14 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
     };
     let options = options(port, &attachment)?;
     let (enabled, services) = (port.enabled.unwrap_or(true), services(port)?);
-    Ok(SwitchPortSpec { attachment, enabled, services, options, requested: requested(port)? })
+    let requested = chassis("requested_chassis", &port.requested_chassis)?;
+    let additional = chassis("requested_additional_chassis", &port.requested_additional_chassis)?;
+    if let Some(id) = additional.intersection(&requested).next() {
+        let reason = format!("chassis/{id} is in requested_chassis as well; name it once");
+        return Err(FieldError::new("requested_additional_chassis", reason));
+    }
+    let key = requested_key(port.requested_tunnel_key, MAX_PORT_KEY)?;
+    Ok(SwitchPortSpec { attachment, enabled, services, options, requested, additional, key })
 }
 
 /// The port of another switch.
@@ -143,13 +154,13 @@ fn peer(name: &Name, text: &str) -> Result<Name, FieldError> {
     }
 }
 
-/// Ids of the chassis that may have the interface.
-fn requested(port: &pb::LogicalSwitchPort) -> Result<BTreeSet<String>, FieldError> {
+/// Ids of chassis that may have an interface of the port.
+fn chassis(field: &str, names: &[String]) -> Result<BTreeSet<String>, FieldError> {
     let id = |text: &str| match Name::parse(text) {
         Ok(name) if name.kind() == Kind::Chassis => Ok(name.id().to_owned()),
         _ => Err(format!("{} does not name a chassis; write {}", Shown(text), Kind::Chassis)),
     };
-    let ids = each("requested_chassis", &port.requested_chassis, limits::MAX_CANDIDATES, id)?;
+    let ids = each(field, names, limits::MAX_CANDIDATES, id)?;
     Ok(ids.into_iter().collect())
 }
 
@@ -157,10 +168,16 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
     let is_router = matches!(attachment, Attachment::Router(_));
     let has_interface =
         matches!(attachment, Attachment::Workload { access: Access::Interface | Access::Nested(..), .. });
+    let has_addresses = is_router || matches!(attachment, Attachment::Workload { .. });
     for (field, is_given, means) in [
         ("learn_fdb", port.learn_fdb == Some(true), !is_router),
         ("arp_proxy", !port.arp_proxy.is_empty(), is_router),
         ("requested_chassis", !port.requested_chassis.is_empty(), has_interface),
+        ("requested_additional_chassis", !port.requested_additional_chassis.is_empty(), has_interface),
+        ("activation_strategy", port.activation_strategy != 0, has_interface),
+        ("clone_to_unknown", port.clone_to_unknown, has_addresses),
+        ("ct_zone_limit", port.ct_zone_limit > 0, has_interface),
+        ("enable_router_port_acl", port.enable_router_port_acl, is_router),
         ("qos_min_rate", port.qos_min_rate > 0, has_interface),
         ("qos_max_rate", port.qos_max_rate > 0, has_interface),
         ("qos_burst", port.qos_burst > 0, has_interface),
@@ -207,7 +224,25 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
                 false => Ok(addresses),
             }
         })?,
+        awaits_rarp: awaits_rarp(port)?,
+        clones_to_unknown: port.clone_to_unknown,
+        tracks_router: port.enable_router_port_acl,
+        max_connections: Some(port.ct_zone_limit).filter(|n| *n > 0),
     })
+}
+
+/// Its interfaces on additional chassis wait for the workload's word.
+fn awaits_rarp(port: &pb::LogicalSwitchPort) -> Result<bool, FieldError> {
+    use pb::logical_switch_port::ActivationStrategy;
+    match ActivationStrategy::try_from(port.activation_strategy) {
+        Ok(ActivationStrategy::Unspecified) => Ok(false),
+        Ok(ActivationStrategy::Rarp) => Ok(true),
+        Err(_) => {
+            let reason =
+                format!("{} is not an activation strategy; use RARP or none", port.activation_strategy);
+            Err(FieldError::new("activation_strategy", reason))
+        }
+    }
 }
 
 /// How fast what the workload sends leaves its host.

@@ -6,6 +6,7 @@ mod advertisement;
 mod arp_resolve;
 mod balancer;
 mod delivery;
+mod dhcp_relay;
 mod errors;
 mod forced;
 mod gateway;
@@ -29,6 +30,7 @@ use super::feature::RouterFeature::{self, Balancer, Group, Nat, Neighbour, Polic
 pub(super) const FEATURES: &[RouterFeature] = &[
     Router(admission::router),
     Router(neighbours::router),
+    Router(dhcp_relay::router),
     Router(ip_input::router),
     Router(liveness::router),
     Nat(ip_input::nat),

@@ -115,7 +115,7 @@ fn reject(can_be_reset: bool, family: &str) -> String {
 
 /// A client that is its own backend.
 fn hairpin(service: &Balanced<'_>, backend: &Backend, sink: &mut FlowSink) {
-    let (vip, ip) = (service.vip.ip, backend.ip);
+    let (vip, ip) = (service.hairpin_source(), backend.ip);
     let (family, object) = (family(ip), &service.object);
     let port = |direction: &str| match backend.port {
         Some(port) => format!(" && {}.{direction} == {port}", service.protocol()),

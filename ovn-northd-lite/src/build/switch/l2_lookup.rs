@@ -71,7 +71,14 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
         SwitchPortKind::Switch { .. } | SwitchPortKind::Network { .. } => Vec::new(),
     };
     for mac in macs {
-        let (actions, why) = if port.enabled {
+        let (actions, why) = if port.enabled && port.options.clones_to_unknown && input.switch.takes_unknown {
+            let actions = format!(
+                "clone {{ outport = {}; output; }}; outport = {}; output;",
+                quote(UNKNOWN),
+                quote(id)
+            );
+            (actions, "The port has the address, and those that take unknown ones get it too.")
+        } else if port.enabled {
             (format!("outport = {}; output;", quote(id)), "The port has the address.")
         } else {
             ("drop;".to_owned(), "The port that has the address is disabled.")

@@ -200,6 +200,7 @@ impl World {
                 max_age: 15 + u16::from(k % 2),
                 ..Snooping::default()
             }),
+            max_connections: (k % 4 == 1).then_some(u32::from(j)),
         };
         self.dirty.switch_settings.insert(format!("s{s}"));
     }
@@ -226,9 +227,13 @@ impl World {
                 let tag = Some(tag).filter(|_| j.is_multiple_of(3));
                 port.kind = SwitchPortKind::Network { network: format!("n{}", k % 2), tag, gateway };
             }
-            if let SwitchPort { kind: SwitchPortKind::Workload { unknown, chassis, access, .. }, .. } =
-                &mut port
+            if let SwitchPort {
+                kind: SwitchPortKind::Workload { unknown, chassis, additional, access, .. },
+                ..
+            } = &mut port
             {
+                additional
+                    .extend((0..k / 3 % 3).filter(|_| j.is_multiple_of(3)).map(|n| host(j.wrapping_add(n))));
                 *access = match k % 11 {
                     3 => Access::Nested { parent: format!("s{s}p0"), tag },
                     4 => Access::EachChassis,
@@ -252,6 +257,9 @@ impl World {
                 hears_reports: k % 9 == 6,
                 shaping: (k % 9 > 6)
                     .then_some(Shaping { max: Some(u64::from(j) + 100), ..Shaping::default() }),
+                awaits_rarp: k.is_multiple_of(2),
+                clones_to_unknown: k % 7 == 3,
+                max_connections: (k % 5 == 1).then_some(u32::from(j)),
                 ..PortOptions::default()
             };
             port.hears = groups(j, k);
@@ -281,6 +289,7 @@ impl World {
                     .collect();
                 port.options.stands_for_mac = (k.is_multiple_of(3)).then(|| mac(k));
                 port.options.announces = k % 7 != 4;
+                port.options.tracks_router = k % 4 == 1;
                 port.hears = groups(j, k / 16);
                 switch.ports.insert(id.clone(), port);
             }
@@ -354,6 +363,7 @@ impl World {
                 router.options.balancer_sources = sources(k % 4 < 2);
                 router.options.dnat_sources = sources(k % 8 < 4);
                 router.options.relays = k % 5 < 4;
+                router.options.max_connections = (k % 4 == 1).then_some(u32::from(j));
             }
             _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
@@ -380,6 +390,8 @@ impl World {
             port.mtu = (k.is_multiple_of(4)).then_some(1300 + u16::from(j));
             port.route_table = table_name(j / 4);
             port.hears_all = k % 8 == 3;
+            port.resides = k % 8 > 4;
+            port.dhcp_server = (k % 8 == 4).then(|| [10, 1, 0, 5].into());
             let session = Monitored { min_tx: 100, min_rx: 200, multiplier: 3, is_up: k % 4 < 2 };
             port.monitored = (0..k % 3).map(|n| ([10, n, 0, 9].into(), session.clone())).collect();
             port.static_macs = (0..k % 3).map(|n| ([10, 0, n, 9].into(), bound)).collect();
@@ -479,6 +491,8 @@ impl World {
                 add_route: j % 4 == 2,
                 event: k % 4 == 1,
                 templates: (0..j % 3).map(|n| template_service(n, k)).collect(),
+                hairpin_sources: (k % 5 == 2).then(|| [10, 0, 0, 98].into()).into_iter().collect(),
+                flushes: k % 4 < 2,
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
@@ -760,8 +774,10 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
 
 /// The host's ports: most of those that are on it, and now and then one of them twice.
 fn local(view: &Southbound, n: usize) -> LocalPorts {
-    let is_here =
-        |binding: &PortBinding| binding.chassis.as_deref() == Some("h1") || binding.wire == Wire::EachChassis;
+    let is_here = |binding: &PortBinding| {
+        let hosts = binding.chassis.iter().chain(&binding.additional);
+        hosts.into_iter().any(|id| id == "h1") || binding.wire == Wire::EachChassis
+    };
     let here = view.bindings.iter().filter(|(_, binding)| is_here(binding));
     let here =
         here.filter(|(_, binding)| binding.peer.is_none() && usize::from(binding.key.get()) % 5 != n / 7 % 5);
@@ -772,6 +788,8 @@ fn local(view: &Southbound, n: usize) -> LocalPorts {
     let networks = networks.map(|network| (format!("n{network}"), PortNo::new(600).unwrap()));
     let down = (0..3).filter(|other| (n / 5 + other).is_multiple_of(3)).map(|other| format!("h{other}"));
     let down = down.collect();
+    let waiting = view.bindings.iter().filter(|(_, binding)| binding.awaits_rarp).map(|(id, _)| id);
+    let waiting = waiting.filter(|id| (n / 3 + id.len()).is_multiple_of(2));
     LocalPorts {
         chassis: "h1".to_owned(),
         ports: ports.collect(),
@@ -779,6 +797,7 @@ fn local(view: &Southbound, n: usize) -> LocalPorts {
         vxlan: (!(n / 20).is_multiple_of(3)).then(|| PortNo::new(501).unwrap()),
         networks: networks.collect(),
         down,
+        activated: waiting.cloned().collect(),
     }
 }
 

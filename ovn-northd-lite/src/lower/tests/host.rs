@@ -29,7 +29,7 @@ use crate::{
     fixture::hosts,
     lower::{LocalPorts, Lowered, PHYS_TO_LOG, lower},
     model::Northbound,
-    southbound::Wire,
+    southbound::{PortBinding, Wire},
 };
 
 /// Port that leads into tunnels.
@@ -135,7 +135,10 @@ impl Host {
     pub(super) fn by(kind: TunnelKind, nb: &Northbound, (chassis, dead): (&str, &[&str])) -> Self {
         let mut sb = compile(nb, &hosts());
         sb.chassis.values_mut().for_each(|record| record.encap_types = vec![kind]);
-        let here = sb.bindings.iter().filter(|(_, binding)| binding.chassis.as_deref() == Some(chassis));
+        let is_here = |binding: &PortBinding| {
+            binding.chassis.as_deref() == Some(chassis) || binding.additional.contains(chassis)
+        };
+        let here = sb.bindings.iter().filter(|(_, binding)| is_here(binding));
         let ports = here.zip(1..).map(|((id, _), port)| (id.clone(), PortNo::new(port).unwrap())).collect();
         let tunnel = |of| (kind == of).then(|| PortNo::new(TUNNEL).unwrap());
         let (tunnel, vxlan) = (tunnel(TunnelKind::Geneve), tunnel(TunnelKind::Vxlan));
@@ -145,7 +148,8 @@ impl Host {
         });
         let networks = outside.collect();
         let down = dead.iter().map(|id| (*id).to_owned()).collect();
-        let local = LocalPorts { chassis: chassis.to_owned(), ports, tunnel, vxlan, networks, down };
+        let (chassis_id, activated) = (chassis.to_owned(), Default::default());
+        let local = LocalPorts { chassis: chassis_id, ports, tunnel, vxlan, networks, down, activated };
         Self::with(lower(&chassis_view(&sb, chassis), &local), local)
     }
 

@@ -5,6 +5,7 @@ mod fabric;
 mod frame;
 mod gateway;
 mod host;
+mod moving;
 mod multicast;
 mod policy;
 mod qos;

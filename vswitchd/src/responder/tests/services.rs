@@ -33,6 +33,7 @@ fn served() -> Northbound {
         unknown: false,
         port_security: Vec::new(),
         chassis: Some("h1".to_owned()),
+        additional: Default::default(),
     };
     let near = nb.switches.get_mut("near").unwrap();
     let kind = port(9, &["10.0.0.9", "2001:db8::9"]);

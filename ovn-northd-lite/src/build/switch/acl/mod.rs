@@ -57,7 +57,8 @@ pub(super) fn switch(switch: &SwitchTraits, sink: &mut FlowSink) {
 }
 
 /// The switch's ports to routers: connections cannot be tracked there, since requests and
-/// replies pass such a port on different hosts.
+/// replies pass such a port on different hosts; unless the router is on one host, and that is
+/// asked for.
 pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
     if matches!(input.port.kind, SwitchPortKind::Workload { .. }) {
         return;
@@ -65,7 +66,9 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
     for stages in [Stages::FROM_LPORT, Stages::TO_LPORT] {
         let policy = Policy { switch: input.switch, stages };
         let port = format!("{} == {}", stages.port, quote(input.id));
-        track::router_port(&policy, &input.object, &port, sink);
+        if !input.tracks_router() {
+            track::router_port(&policy, &input.object, &port, sink);
+        }
         action::router_port(&policy, &input.object, port, sink);
     }
 }
