@@ -1,4 +1,5 @@
 //! The command behind `cargo xtask sim`.
+#![forbid(unsafe_code)]
 
 use std::{
     process::ExitCode,
