@@ -10,7 +10,6 @@ use crate::again;
 use crate::cargo::{cargo, show};
 use crate::packages::{self, Purpose};
 use crate::progress::Progress;
-use crate::sim;
 use crate::soak;
 
 /// Run every test. As root nothing is skipped.
@@ -53,10 +52,6 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
     soak::run(soak::PER_RUN, None, deadline)?;
     progress.step("comparing what is compiled change by change with what is compiled at once");
     soak::changes(soak::CHANGES_PER_RUN, deadline)?;
-    progress.step("simulating controllers and hosts that crash, are cut off and come back");
-    sim::worlds(deadline)?;
-    progress.step("calling the API at random");
-    sim::calls(deadline)?;
     progress.step("replaying the fuzzing corpus at full speed");
     show(&mut cargo(&["test", "--quiet", "--profile", "soak", "--package", "ferroflow-fuzz"]), deadline)?;
     for scenario in &unsteady {
