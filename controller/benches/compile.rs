@@ -342,6 +342,8 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 route_table: String::new(),
                 hears_all: false,
                 monitored: Default::default(),
+                resides: false,
+                dhcp_server: None,
             },
         );
         let key = DatapathKey::new(id + 1).expect("small");

@@ -145,7 +145,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         backends: backends.clone(),
                         ipv6: reject,
                     };
-                    let templates = vips.iter().map(template).collect();
+                    let templates: Vec<_> = vips.iter().map(template).collect();
                     let vips = vips.into_iter().map(vip).collect();
                     Spec::LoadBalancer(nb::LoadBalancer {
                         protocol,

@@ -140,6 +140,8 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         route_table: String::new(),
         hears_all: false,
         monitored: Default::default(),
+        resides: false,
+        dhcp_server: None,
     };
     let router = LogicalRouter {
         key: DatapathKey::new(3).unwrap(),
