@@ -19,8 +19,8 @@ use ovn_northd_lite::{
     lower,
     model::{
         Acl, AclAction, AclDirection, IpNetwork, LogicalRouter, LogicalSwitch, NextHop, Northbound,
-        PolicyAction, PortAddresses, PortGroup, PortSecurity, RouteMatch, RouteTarget, RouterPolicy,
-        RouterPort, SetMember, StaticRoute, SwitchPort, SwitchPortKind,
+        PortAddresses, PortGroup, PortSecurity, RouteMatch, RouteTarget, RouterPort, SetMember, StaticRoute,
+        SwitchPort, SwitchPortKind,
     },
     punt::{Request, Service},
 };
@@ -198,7 +198,7 @@ fn workload(port: &world::Port) -> SwitchPort {
         additional: Default::default(),
         access: Default::default(),
     };
-    SwitchPort { enabled: port.is_enabled, ..switch_port(port.number.into(), kind) }
+    switch_port(port.number.into(), kind)
 }
 
 fn switch_port(key: u16, kind: SwitchPortKind) -> SwitchPort {
@@ -231,9 +231,7 @@ fn a_router(
             advertisement: None,
             static_macs: BTreeMap::new(),
             mtu: None,
-            route_table: switch
-                .filter(|switch| world.red.contains(&(router, *switch)))
-                .map_or_else(String::new, |_| "red".to_owned()),
+            route_table: String::new(),
             hears_all: false,
             monitored: Default::default(),
             resides: false,
@@ -254,7 +252,7 @@ fn a_router(
             None => RouteTarget::Discard,
         },
         symmetric: false,
-        table: if route.is_red { "red".to_owned() } else { String::new() },
+        table: String::new(),
         hash_fields: Vec::new(),
         monitored: false,
     });
@@ -264,35 +262,13 @@ fn a_router(
         ports,
         static_routes: routes.collect(),
         chassis: None,
-        policies: policies(world, router),
+        policies: BTreeMap::new(),
         nats: BTreeMap::new(),
         load_balancers: Default::default(),
         balancer_groups: Default::default(),
         limits: None,
         options: Default::default(),
     }
-}
-
-fn policies(world: &World, router: usize) -> BTreeMap<String, RouterPolicy> {
-    let own = world.policies.iter().filter(|policy| policy.router == router).enumerate();
-    own.map(|(n, policy)| {
-        check_match(&policy.matching).unwrap_or_else(|error| panic!("`{}`: {error}", policy.matching));
-        let made = RouterPolicy {
-            priority: Priority::new(policy.priority).unwrap(),
-            matching: policy.matching.clone(),
-            action: match (policy.action, &policy.hop) {
-                ("drop", _) => PolicyAction::Drop,
-                ("allow", _) => PolicyAction::Allow,
-                (_, hop) => PolicyAction::Reroute(hop.iter().map(|hop| hop.parse().unwrap()).collect()),
-            },
-            chain: String::new(),
-            mark: 0,
-            output_port: None,
-            monitored: false,
-        };
-        (format!("p{n}"), made)
-    })
-    .collect()
 }
 
 fn an_acl(acl: &world::Acl) -> Acl {

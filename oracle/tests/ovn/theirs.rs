@@ -5,7 +5,7 @@ use oracle::ovs::ovn::Ovn;
 use crate::{
     Verdict,
     packet::{Probe, Speech},
-    world::{self, SWITCHES, World, router_mac, router_networks},
+    world::{SWITCHES, World, router_mac, router_networks},
 };
 
 /// Replaces the network.
@@ -55,9 +55,6 @@ pub(crate) fn commands(world: &World) -> Vec<String> {
         commands.push(format!("lsp-add {} {id}", SWITCHES[port.switch]));
         let unknown = if port.takes_unknown { " unknown" } else { "" };
         commands.push(format!("lsp-set-addresses {id} '{own}'{unknown}"));
-        if !port.is_enabled {
-            commands.push(format!("lsp-set-enabled {id} disabled"));
-        }
         if port.is_secured {
             commands.push(format!("lsp-set-port-security {id} '{own}'"));
         }
@@ -73,9 +70,6 @@ pub(crate) fn commands(world: &World) -> Vec<String> {
             let [v4, v6] = router_networks(router, switch);
             commands
                 .push(format!("lrp-add r{router} r{router}-{on} {} {v4} {v6}", router_mac(router, switch)));
-            if switch.is_some_and(|switch| world.red.contains(&(router, switch))) {
-                commands.push(format!("lrp-set-options r{router}-{on} route_table=red"));
-            }
             commands.push(format!("lsp-add {on} {on}-r{router}"));
             commands.push(format!("lsp-set-type {on}-r{router} router"));
             commands.push(format!("lsp-set-addresses {on}-r{router} router"));
@@ -85,9 +79,7 @@ pub(crate) fn commands(world: &World) -> Vec<String> {
     for route in &world.routes {
         let policy = if route.is_by_source { "src-ip" } else { "dst-ip" };
         let hop = route.hop.as_deref().unwrap_or("discard");
-        let table = if route.is_red { " --route-table=red" } else { "" };
-        let (router, prefix) = (route.router, &route.prefix);
-        commands.push(format!("--policy={policy}{table} lr-route-add r{router} {prefix} {hop}"));
+        commands.push(format!("--policy={policy} lr-route-add r{} {} {hop}", route.router, route.prefix));
     }
     for (set, members) in world.sets.iter().enumerate() {
         let members: Vec<_> = members.iter().map(|member| format!("\"{member}\"")).collect();
@@ -96,11 +88,6 @@ pub(crate) fn commands(world: &World) -> Vec<String> {
     for (group, members) in world.groups.iter().enumerate() {
         let members: Vec<_> = members.iter().map(|port| world.ports[*port].id()).collect();
         commands.push(format!("pg-add g{group} {}", members.join(" ")));
-    }
-    for policy in &world.policies {
-        let world::Policy { router, priority, matching, action, hop } = policy;
-        let hop = hop.as_deref().unwrap_or_default();
-        commands.push(format!("lr-policy-add r{router} {priority} '{matching}' {action} {hop}"));
     }
     for acl in &world.acls {
         let (kind, owner) = match acl.group {

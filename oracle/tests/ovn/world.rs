@@ -19,9 +19,6 @@ pub(crate) struct World {
     /// Members of the address sets: IPv4.
     pub(crate) sets: Vec<Vec<String>>,
     pub(crate) acls: Vec<Acl>,
-    pub(crate) policies: Vec<Policy>,
-    /// Routers' ports, by router and switch, whose packets take the routes of table `red`.
-    pub(crate) red: BTreeSet<(usize, usize)>,
 }
 
 /// A workload: its number is its index, which its addresses are made of.
@@ -31,7 +28,6 @@ pub(crate) struct Port {
     pub(crate) switch: usize,
     pub(crate) is_secured: bool,
     pub(crate) takes_unknown: bool,
-    pub(crate) is_enabled: bool,
 }
 
 /// A static route.
@@ -42,19 +38,6 @@ pub(crate) struct Route {
     /// The next hop; `None`: nowhere.
     pub(crate) hop: Option<String>,
     pub(crate) is_by_source: bool,
-    /// For packets by ports of table `red` alone.
-    pub(crate) is_red: bool,
-}
-
-/// A policy of a router. Priorities are unique.
-#[derive(Debug, Clone)]
-pub(crate) struct Policy {
-    pub(crate) router: usize,
-    pub(crate) priority: u16,
-    pub(crate) matching: String,
-    pub(crate) action: &'static str,
-    /// The next hop of `reroute`.
-    pub(crate) hop: Option<String>,
 }
 
 /// An ACL of a switch or of a port group. Priorities are unique, since among equals OVN does not say which
@@ -103,8 +86,8 @@ impl World {
         for switch in 0..world.n_switches {
             for _ in 0..1 + rng.index(3) {
                 let number = world.ports.len() as u8 + 1;
-                let (is_secured, takes_unknown, is_enabled) = (rng.one_in(3), rng.one_in(8), !rng.one_in(12));
-                world.ports.push(Port { number, switch, is_secured, takes_unknown, is_enabled });
+                let (is_secured, takes_unknown) = (rng.one_in(3), rng.one_in(8));
+                world.ports.push(Port { number, switch, is_secured, takes_unknown });
             }
         }
         world.route(rng);
@@ -118,7 +101,6 @@ impl World {
             let of_set: BTreeSet<String> = of_set.collect();
             world.sets.push(of_set.into_iter().collect());
         }
-        world.overrule(rng);
         let mut priority = 100;
         for _ in 0..rng.below(8) {
             priority += 1 + rng.below(50) as u16;
@@ -147,7 +129,6 @@ impl World {
                             prefix,
                             hop,
                             is_by_source: false,
-                            is_red: false,
                         }));
                     }
                 }
@@ -165,38 +146,7 @@ impl World {
                 let hop = hop.filter(is_near);
                 let is_by_source = rng.one_in(3);
                 let prefix = format!("{}/32", port.ip(true));
-                let is_red = rng.one_in(3);
-                self.routes.push(Route { router, prefix, hop, is_by_source, is_red });
-            }
-            let switches = self.routers[router].iter().filter(|_| rng.one_in(4));
-            self.red.extend(switches.map(|switch| (router, *switch)));
-        }
-    }
-
-    /// Policies.
-    fn overrule(&mut self, rng: &mut Rng) {
-        let mut priority = 10;
-        for router in 0..self.routers.len() {
-            for _ in 0..rng.below(3) {
-                priority += 1 + rng.below(9) as u16;
-                let (port, side) = (rng.pick(&self.ports), rng.pick(&["src", "dst"]));
-                let switch = rng.pick(&self.routers[router]);
-                let matching = match rng.below(6) {
-                    0 => format!("ip4.{side} == {}", port.ip(true)),
-                    1 => format!("ip4.{side} == $as{}", rng.index(self.sets.len())),
-                    2 => format!("ip4 && inport == \"r{router}-{}\"", SWITCHES[switch]),
-                    3 => "ip4 && tcp".to_owned(),
-                    4 => format!("ip4.{side} == 10.0.0.0/16 && udp"),
-                    _ => format!("ip4.src != {} && icmp4", port.ip(true)),
-                };
-                let near: Vec<_> = self.ports.iter().filter(|port| port.switch == switch).collect();
-                let hop = rng.pick(&near).ip(true);
-                let (action, hop) = match rng.below(4) {
-                    0 => ("drop", None),
-                    1 => ("allow", None),
-                    _ => ("reroute", Some(hop)),
-                };
-                self.policies.push(Policy { router, priority, matching, action, hop });
+                self.routes.push(Route { router, prefix, hop, is_by_source });
             }
         }
     }
