@@ -121,5 +121,6 @@ impl Output {
             && self.groups.is_empty()
             && self.members.is_empty()
             && self.flows.is_empty()
+            && self.named_sets.is_empty()
     }
 }
