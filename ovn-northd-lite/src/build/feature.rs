@@ -103,13 +103,14 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
         }
         Item::Balancer(id) => {
             let Some(input) = scope.balancer(id) else { return Output::default() };
-            if input.balancer.balancer.flushes {
-                sink.backends(id);
-            }
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Balancer(build) = feature else { return };
                 build(&input, sink);
             });
+            // Where it does nothing it has no connections.
+            if input.balancer.balancer.flushes && sink.has_flows() {
+                sink.backends(id);
+            }
         }
         Item::Group(ip) => {
             let Some(input) = scope.group(*ip) else { return Output::default() };
@@ -174,13 +175,14 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
         }
         Item::Balancer(id) => {
             let Some(input) = scope.balancer(id) else { return Output::default() };
-            if input.balancer.balancer.flushes {
-                sink.backends(id);
-            }
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Balancer(build) = feature else { return };
                 build(&input, sink);
             });
+            // Where it does nothing it has no connections.
+            if input.balancer.balancer.flushes && sink.has_flows() {
+                sink.backends(id);
+            }
         }
         Item::Group(ip) => {
             let Some(input) = scope.group(*ip) else { return Output::default() };

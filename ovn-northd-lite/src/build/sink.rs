@@ -91,6 +91,11 @@ impl FlowSink {
         self.output.named_sets.insert(heard::set_of(port));
     }
 
+    /// There are flows.
+    pub(super) fn has_flows(&self) -> bool {
+        !self.output.flows.is_empty()
+    }
+
     /// Hosts are told what the backends of a load balancer are.
     pub(super) fn backends(&mut self, id: &str) {
         self.output.named_sets.insert(backends::set_of(id));
