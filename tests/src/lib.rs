@@ -40,6 +40,7 @@ pub mod probe;
 pub mod processes;
 pub mod provider;
 pub mod random;
+pub mod raw_frames;
 pub mod scenario;
 pub mod soak;
 pub mod stop;

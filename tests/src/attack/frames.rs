@@ -1,12 +1,7 @@
-//! What attackers send, frame by frame, and how frames get onto a wire.
+//! What attackers send, frame by frame.
 
-use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-
-use crate::netns::Netns;
 use crate::random::Random;
 
 /// The attacker's address.
@@ -27,9 +22,6 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const IGMP: u8 = 2;
-/// ETH_P_ALL as sockets have it.
-const ANY_PROTOCOL: i32 = 0x0300;
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// Kinds of attacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,27 +266,6 @@ fn checksum(parts: &[&[u8]]) -> u16 {
 /// An address as text.
 pub(super) fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// A socket that sends frames as they are.
-pub(super) fn any_frames() -> std::io::Result<Socket> {
-    Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ANY_PROTOCOL)))
-}
-
-/// An interface as sockets of frames name it: where the kernel is seen to send by the only one that is up.
-pub(super) fn wire(netns: &Netns, interface: &str) -> Result<SockAddr> {
-    const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
-    netns.ip(&["address", "add", &format!("{OWN}/24"), "dev", interface])?;
-    let found = netns.inside(|| -> std::io::Result<SockAddr> {
-        let socket = any_frames()?;
-        socket.set_read_timeout(Some(LIMIT))?;
-        // Somebody has to ask who that is.
-        UdpSocket::bind((OWN, 0))?.send_to(b"?", (NOBODY, 9))?;
-        Ok(socket.recv_from(&mut [])?.1)
-    })?;
-    netns.ip(&["address", "flush", "dev", interface])?;
-    found.context("no frame of the kernel's own was seen")
 }
 
 #[cfg(test)]

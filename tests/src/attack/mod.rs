@@ -31,6 +31,7 @@ pub use self::victim::Fare;
 use crate::control::Control;
 use crate::fabric::{Fabric, WORKLOAD_MTU};
 use crate::netns::{self, End, Netns};
+use crate::raw_frames;
 use crate::stop;
 
 /// How often the attacker is woken to send what is due.
@@ -190,7 +191,7 @@ impl<'a> Siege<'a> {
             netns::link(inside, End::new(fabric.host_netns(0), interface), WORKLOAD_MTU)?;
             host.control.add_port(interface, interface)?;
         }
-        let wire = frames::wire(&evil, "eth0")?;
+        let wire = raw_frames::wire(&evil, "eth0")?;
         let siege = Self { fabric, evil, _sink: sink, wire };
         stop::wait_for("attacker and sink are up", Duration::from_secs(20), || {
             let ports = siege.control().ports()?;
@@ -258,7 +259,7 @@ impl<'a> Siege<'a> {
     /// Sends at a rate until it is over; answers how many the kernel took.
     fn send(&self, kind: Kind, rate: u32, is_over: &AtomicBool) -> Result<u64> {
         self.evil.inside(|| {
-            let socket: Socket = frames::any_frames()?;
+            let socket: Socket = raw_frames::any_frames()?;
             let mut frames = Frames::new(kind);
             let (start, mut n_due, mut n_sent) = (Instant::now(), 0_u64, 0_u64);
             while !is_over.load(Relaxed) && !stop::requested() {

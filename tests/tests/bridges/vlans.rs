@@ -6,23 +6,21 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::netns::{self, End, Netns};
+use ferroflow_tests::raw_frames::{any_frames, wire};
 use ferroflow_tests::{scenario, stop};
 use oracle::ovs::package::Package;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket};
 
 use crate::ovs::OpenVSwitch;
 use crate::switch::Switch;
 use crate::tcpdump::Tcpdump;
 use crate::{LIMIT, MTU};
 
-/// `ETH_P_ALL`, as the kernel wants it.
-const ANY_PROTOCOL: i32 = 3_u16.to_be() as i32;
 /// For experiments (IEEE 802, §9.2.3).
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 const C_TAG: u16 = 0x8100;
@@ -81,26 +79,6 @@ fn silent(name: &str) -> Result<Netns> {
     let none = ["all", "default"].map(|which| format!("net.ipv6.conf.{which}.disable_ipv6"));
     netns.set_sysctls(&none.each_ref().map(|name| (name.as_str(), "1")))?;
     Ok(netns)
-}
-
-fn any_frames() -> std::io::Result<Socket> {
-    Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ANY_PROTOCOL)))
-}
-
-/// An interface as sockets of frames name it: where the kernel is seen to send by the only one that is up.
-fn wire(netns: &Netns, interface: &str) -> Result<SockAddr> {
-    const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
-    netns.ip(&["address", "add", &format!("{OWN}/24"), "dev", interface])?;
-    let found = netns.inside(|| -> std::io::Result<SockAddr> {
-        let socket = any_frames()?;
-        socket.set_read_timeout(Some(LIMIT))?;
-        // Somebody has to ask who that is.
-        UdpSocket::bind((OWN, 0))?.send_to(b"?", (NOBODY, 9))?;
-        Ok(socket.recv_from(&mut [])?.1)
-    })?;
-    netns.ip(&["address", "flush", "dev", interface])?;
-    found.context("no frame of the kernel's own was seen")
 }
 
 /// Both bridges with the same ports.
