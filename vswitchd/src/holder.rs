@@ -5,7 +5,7 @@
 //! packets go on. Its successor reads the state directory meanwhile, so that it begins with the
 //! very rules that the first one ends with.
 
-use std::{io, os::fd::BorrowedFd, path::Path, process, sync::Arc, thread, time::Duration};
+use std::{io, mem, os::fd::BorrowedFd, path::Path, process, sync::Arc, thread, time::Duration};
 
 use dataplane::{Beginning, Keeper, Kept};
 use vswitch_holder::{Client, ClientError, Held, Order, Role};
@@ -22,7 +22,11 @@ impl Holder {
     /// # Errors
     /// It has not started this daemon, or is of another version.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        Client::connect(path).map(|client| Self(Arc::new(client)))
+        let client = Arc::new(Client::connect(path)?);
+        // The way is open until the process ends: whatever ends it, it has said why before the holder notices,
+        // and kills a successor that is none any more.
+        mem::forget(Arc::clone(&client));
+        Ok(Self(client))
     }
 
     /// Another daemon forwards until this one can.
