@@ -19,6 +19,7 @@ pub(crate) mod near;
 pub(crate) mod packet_socket;
 pub(crate) mod passed_files;
 mod pod;
+pub(crate) mod segmenter;
 pub(crate) mod shared_memory;
 pub(crate) mod steer;
 pub(crate) mod tap;
