@@ -9,6 +9,7 @@ pub(crate) mod bpf;
 mod bus_error;
 pub(crate) mod event;
 pub(crate) mod event_file;
+pub(crate) mod futex;
 pub(crate) mod guest_memory;
 mod huge_page;
 pub(crate) mod interface;
