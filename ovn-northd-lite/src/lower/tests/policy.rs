@@ -381,7 +381,8 @@ impl Evaluator {
 
     fn passes(&mut self, world: &World, direction: AclDirection, here: usize, sent: Sent) -> bool {
         let state = self.state(world, direction, here, sent);
-        if world.rules(direction).next().is_none() && !world.has_default() {
+        // Connections are remembered in both directions, whichever has ACLs.
+        if world.rules(direction).next().is_none() && !world.has_default() && !world.is_stateful() {
             return true;
         }
         if let State::Reply { is_blocked } = state {

@@ -174,9 +174,11 @@ impl Policy<'_> {
         self.switch.last_tier(self.stages.direction, self.stages.after_lb)
     }
 
-    /// Something may be denied.
+    /// Something may be denied, or connections are tracked. They are so in both directions: without
+    /// the request that a client has sent by its port, nobody knows what the answer belongs to.
     fn is_in_force(&self) -> bool {
-        self.own_last_tier().is_some() || !self.stages.after_lb && self.switch.drops_by_default()
+        let is_always = self.switch.drops_by_default() || self.is_stateful();
+        self.own_last_tier().is_some() || !self.stages.after_lb && is_always
     }
 
     /// What a packet that goes on from here forgets, since ACLs are asked once more.
