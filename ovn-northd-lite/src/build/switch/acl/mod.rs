@@ -4,7 +4,8 @@
 //! A switch with an `allow-related` ACL, or with ACLs and a load balancer, tracks the
 //! connections of its workloads, each port's in a zone of its own; other switches do
 //! without. `track.rs` sends packets through the tracker and has allowed connections
-//! remembered, `eval.rs` has the ACLs, `action.rs` what follows from their verdict. Bits
+//! remembered, `eval.rs` has the ACLs, `sample.rs` what collectors are told of what they decide
+//! about, `action.rs` what follows from their verdict. Bits
 //! of `reg0` and `reg8` are OVN's:
 //!
 //! | bit | meaning |
@@ -29,6 +30,7 @@
 
 mod action;
 mod eval;
+mod sample;
 mod track;
 
 use crate::{
@@ -86,7 +88,8 @@ pub(super) fn acl(input: &AclInput<'_>, sink: &mut FlowSink) {
         return;
     };
     track::acl(&policy, object, acl, sink);
-    eval::acl(&policy, object, acl, sink);
+    let told = sample::Told::of(&policy, acl, input.collectors, sink);
+    eval::acl(&policy, (object, acl), &told, sink);
 }
 
 /// The stages of one direction.
