@@ -78,6 +78,7 @@ mod lower;
 pub mod model;
 pub mod names;
 pub mod punt;
+pub mod sampling;
 pub mod southbound;
 pub mod template;
 mod view;

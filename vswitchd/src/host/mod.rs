@@ -27,6 +27,7 @@ mod port_table;
 mod ports;
 mod protocols;
 mod rules;
+mod sampling;
 mod saving;
 mod services;
 mod shaping;
