@@ -7,11 +7,11 @@ use ferroflow_proto::northbound::{
 use crate::{
     model::{Net, Op},
     random::Random,
-    workload,
+    workload::{self, Room},
 };
 
-/// Ports on each switch.
-const PORTS: u64 = 6;
+/// Ports on each switch; hosts are not there.
+pub(super) const ROOM: Room = Room { ports: 6, hosts: 0, has_gateways: false };
 
 /// Texts that are names, addresses, matches and labels, or nearly, or not at all.
 const TEXTS: &[&str] = &[
@@ -137,7 +137,7 @@ impl Words {
             if self.random.percent(55) {
                 let mut after = net.clone();
                 sense.iter().for_each(|op| after.apply(op));
-                for op in workload::change(&after.clone(), &mut self.random, PORTS) {
+                for op in workload::change(&after.clone(), &mut self.random, ROOM) {
                     after.apply(&op);
                     request.operations.extend(op.words(&after));
                     sense.push(op);
