@@ -42,6 +42,7 @@ const TEXTS: &[&str] = &[
     "load-balancer-groups/lg",
     "ha-chassis-groups/hg",
     "template-variables/v",
+    "sample-collectors/c",
     "dhcp-options/d",
     "names/n",
     "control-plane-limits/l",
@@ -192,7 +193,7 @@ impl Words {
     }
 
     fn spec(&mut self) -> Option<Spec> {
-        Some(match self.random.below(19) {
+        Some(match self.random.below(20) {
             0 => return None,
             1 => Spec::LogicalSwitch(pb::LogicalSwitch {
                 tunnel_key: self.number(),
@@ -281,6 +282,11 @@ impl Words {
             16 => Spec::QosRule(pb::QosRule {
                 priority: self.number(),
                 r#match: self.text(),
+                ..Default::default()
+            }),
+            18 => Spec::SampleCollector(pb::SampleCollector {
+                set_id: self.number(),
+                targets: self.texts(3),
                 ..Default::default()
             }),
             17 => Spec::LoadBalancerGroup(pb::LoadBalancerGroup { load_balancers: self.texts(3) }),
