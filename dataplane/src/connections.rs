@@ -29,6 +29,7 @@ use flowtable::{
 use crate::{
     keep::{Keeper, Kept},
     sys::shared_memory::{PAGE, SharedMemory, monotonic_nanos},
+    turn::Turn,
 };
 
 /// What the keeper has it as.
@@ -50,10 +51,22 @@ mod word {
     pub(super) const SEED: usize = 5;
     /// Of those before it.
     pub(super) const CHECKSUM: usize = 6;
-    /// Words of the ledger; zero: there is none.
+    /// Words of the ledger; zero: there is none; [`super::IS_COUNTED`]: a process works here, or has died.
     pub(super) const PARKED: usize = 8;
-    pub(super) const N: usize = 9;
+    /// Slots, from the first on, that have been used; only with [`super::IS_COUNTED`].
+    pub(super) const USED: usize = 9;
+    /// When a process has stopped taking packets ([`crate::turn`]).
+    pub(super) const STOPPED_AT: usize = 10;
+    pub(super) const N: usize = 11;
 }
+
+/// Where the words of a turn are, in bytes.
+const TURN_AT: usize = 128;
+/// The process that works here counts which slots are used. A version that does not puts zero here, and one
+/// that does not know what it means takes it for a ledger that is too long.
+const IS_COUNTED: u64 = 1 << 40;
+
+const _: () = assert!(word::N * size_of::<AtomicU64>() <= TURN_AT);
 
 /// Where the parts are.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +93,8 @@ impl Plan {
 pub(crate) struct Connections {
     head: &'static [AtomicU64],
     ledger: &'static [AtomicU32],
+    turn: Turn,
+    memory: SharedMemory,
 }
 
 /// Such memory, a tracker in it, and where its time begins on the kernel's monotonic clock.
@@ -89,16 +104,36 @@ pub(crate) struct Opened {
     pub(crate) origin: u64,
 }
 
-/// Goes on with the connections that the keeper has, or begins with none. The tracker does nothing
-/// before [`Connections::begin`].
+/// Connections cannot be had, or not in memory that outlives the process.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// The kernel has no such memory, or the keeper is gone.
+    Memory(io::Error),
+    /// Those of the process that forwards are laid out in another way: with a successor they would be lost.
+    Foreign(String),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// Goes on with the connections that the keeper has, or begins with none; a successor does not
+/// begin with none where there are some. The tracker does nothing before [`Connections::begin`].
 ///
 /// # Errors
-/// The kernel has no such memory, or the keeper is gone.
-pub(crate) fn open(keeper: &dyn Keeper, n_slots: usize, fresh: Config) -> io::Result<Opened> {
+/// There is no memory, or a successor cannot go on with what is there.
+pub(crate) fn open(
+    (keeper, is_successor): (&dyn Keeper, bool),
+    n_slots: usize,
+    fresh: Config,
+) -> Result<Opened, OpenError> {
     let (plan, boot) = (Plan::new(n_slots.max(1)), boot());
     let found = keeper.take(NAME).map(|kept| adopt(kept, plan, boot));
     let memory = match found {
         Some(Ok(memory)) => Some(memory),
+        Some(Err(why)) if is_successor => return Err(OpenError::Foreign(why)),
         Some(Err(why)) => {
             tracing::warn!(%why, "connections of the process before cannot be taken over; beginning with none");
             None
@@ -110,31 +145,34 @@ pub(crate) fn open(keeper: &dyn Keeper, n_slots: usize, fresh: Config) -> io::Re
         None => create(keeper, plan, (boot, fresh.seed))?,
     };
     let wrong = || io::Error::other("the memory of connections is smaller than planned");
-    let head: &[AtomicU64] = memory.part(0, word::N).ok_or_else(wrong)?;
+    let head: &'static [AtomicU64] = memory.part(0, word::N).ok_or_else(wrong)?;
+    let turn = memory.part::<AtomicU32>(TURN_AT, 2).and_then(|words| words.as_chunks::<2>().0.first());
+    let turn = Turn::new(turn.ok_or_else(wrong)?, &head[word::STOPPED_AT]);
     let slots = memory.part(PAGE, plan.n_slots).ok_or_else(wrong)?;
     let buckets = memory.part(plan.buckets_at, plan.n_buckets).ok_or_else(wrong)?;
     let ledger = memory.part(plan.ledger_at, Conntrack::MAX_PARKED).ok_or_else(wrong)?;
-    let storage = Storage::lent(slots, buckets).map_err(io::Error::other)?;
+    let storage = Storage::lent(slots, buckets).map_err(io::Error::other)?.counting(&head[word::USED]);
     let config = Config { seed: head[word::SEED].load(Relaxed), ..fresh };
     let origin = head[word::ORIGIN].load(Relaxed);
     let tracker = Arc::new(Conntrack::waiting(config, storage));
-    Ok(Opened { connections: Connections { head, ledger }, tracker, origin })
+    Ok(Opened { connections: Connections { head, ledger, turn, memory }, tracker, origin })
 }
 
 impl Connections {
     /// Has the tracker begin: from what was left in good order, or else from what is there.
     pub(crate) fn begin(&self, tracker: &Conntrack) {
         // Whatever happens from now on, it holds no more.
-        let n_parked = self.head[word::PARKED].swap(0, Acquire) as usize;
+        let left = self.head[word::PARKED].swap(0, Acquire);
+        let n_parked = usize::try_from(left).unwrap_or(usize::MAX);
         let parked = self.ledger.get(..n_parked).filter(|words| !words.is_empty());
         let words: Option<Vec<u32>> =
             parked.map(|words| words.iter().map(|word| word.load(Relaxed)).collect());
-        tracker.go_on(words.as_deref());
-        let stats = tracker.stats();
-        if stats.n_connections + stats.n_damaged > 0 {
-            let (n_connections, n_dropped) = (stats.n_connections, stats.n_damaged);
-            tracing::info!(n_connections, n_dropped, "connections of the process before go on");
+        if left != IS_COUNTED {
+            // All may be, unless the ledger says better.
+            self.head[word::USED].store(u64::MAX, Relaxed);
         }
+        tracker.go_on(words.as_deref());
+        self.head[word::PARKED].store(IS_COUNTED, Release);
     }
 
     /// Leaves what the next process needs to go on at once. Nobody works with the tracker any more.
@@ -144,6 +182,21 @@ impl Connections {
             to.store(*word, Relaxed);
         }
         self.head[word::PARKED].store(words.len() as u64, Release);
+    }
+
+    /// Whose turn it is to take packets.
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.turn
+    }
+
+    /// Has the kernel map all of it: a page that is touched for the first time holds packets up.
+    pub(crate) fn populate(&self) {
+        self.memory.populate();
+    }
+
+    /// The same, while packets go on.
+    pub(crate) fn populate_soon(&self) {
+        self.memory.populate_soon();
     }
 }
 
@@ -155,6 +208,7 @@ fn create(keeper: &dyn Keeper, plan: Plan, (boot, seed): (u64, u64)) -> io::Resu
             to.store(value, Relaxed);
         }
         head[word::CHECKSUM].store(checksum(head), Relaxed);
+        head[word::PARKED].store(IS_COUNTED, Relaxed);
     }
     memory.populate();
     keeper.keep(NAME, &format!("connections {}", plan.n_slots), &[memory.fd()])?;
@@ -180,7 +234,6 @@ fn adopt(kept: Kept, plan: Plan, boot: u64) -> Result<SharedMemory, String> {
     if get(word::BOOT) != boot {
         return Err("it is of another boot".to_owned());
     }
-    memory.populate_soon();
     Ok(memory)
 }
 

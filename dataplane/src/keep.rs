@@ -25,6 +25,9 @@ pub trait Keeper: fmt::Debug + Send + Sync {
     /// Hands out what is held by a name, once. He still holds it.
     fn take(&self, name: &str) -> Option<Kept>;
 
+    /// Hands out what is held by names that begin like this, each once. He still holds it.
+    fn take_all(&self, prefix: &str) -> Vec<(String, Kept)>;
+
     /// Something is held by the name and has not been taken.
     fn has(&self, name: &str) -> bool;
 

@@ -27,6 +27,7 @@
 //! | `capture.rs`, `pmd/tap.rs` | packets shown to whoever captures |
 //! | `top/` | which flows have most of the traffic, for whoever watches |
 //! | `keep.rs`, `connections.rs` | what outlives the process: files of ports, memory of connections |
+//! | `turn.rs` | how one process has the next one take packets |
 //! | `handle/` | the owner's side: attach, detach, publish, counters |
 //! | `sys/` | everything the kernel is asked for |
 //!
@@ -65,6 +66,7 @@ mod status;
 #[allow(unsafe_code)]
 mod sys;
 mod top;
+mod turn;
 
 pub use crate::{
     balance::{Balancing, Move, Proposal, QueueId},

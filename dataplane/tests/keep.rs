@@ -5,12 +5,17 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
-use dataplane::{Beginning, Dataplane, DataplaneConfig, Keeper, Kept};
+use dataplane::{Beginning, Dataplane, DataplaneConfig, Keeper, Kept, StartError, WorkerConfig};
 use flowtable::conntrack::{Connection, Filter, L4, Request, Tuple, View};
 
 const N_CONNECTIONS: usize = 1000;
@@ -25,6 +30,12 @@ impl Keeper for Shelf {
         let (note, files) = held.get(name)?;
         let files = files.iter().map(|file| file.try_clone().unwrap()).collect();
         Some(Kept { note: note.clone(), files })
+    }
+
+    fn take_all(&self, prefix: &str) -> Vec<(String, Kept)> {
+        let names: Vec<_> =
+            self.0.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        names.into_iter().filter_map(|name| self.take(&name).map(|kept| (name, kept))).collect()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -43,9 +54,18 @@ impl Keeper for Shelf {
 }
 
 fn start(shelf: &Arc<Shelf>, n_connections: usize, is_successor: bool) -> Dataplane {
+    start_with(shelf, n_connections, (is_successor, 1)).unwrap()
+}
+
+fn start_with(
+    shelf: &Arc<Shelf>,
+    n_connections: usize,
+    (is_successor, n_workers): (bool, usize),
+) -> Result<Dataplane, StartError> {
     let keeper: Arc<dyn Keeper> = Arc::clone(shelf) as _;
     let beginning = Beginning { keeper: Some(keeper), is_successor, holds_back: true };
-    Dataplane::start_with(DataplaneConfig { n_connections, ..DataplaneConfig::default() }, beginning).unwrap()
+    let workers = vec![WorkerConfig::default(); n_workers];
+    Dataplane::start_with(DataplaneConfig { n_connections, workers, ..DataplaneConfig::default() }, beginning)
 }
 
 fn commit(dataplane: &Dataplane, n: u16) {
@@ -113,6 +133,89 @@ fn a_successor_goes_on_where_its_predecessor_has_stopped() {
     assert_eq!(marks(&second), [1, 2, 3]);
     commit(&second, 4);
     assert_eq!(second.conntrack().stats().n_connections, 4);
+}
+
+#[test]
+fn a_successor_that_waits_for_its_turn_begins_when_the_first_has_paused() {
+    for n_workers in [1, 3] {
+        let shelf = Arc::default();
+        let first = start_with(&shelf, N_CONNECTIONS, (false, n_workers)).unwrap();
+        first.begin();
+        commit(&first, 1);
+        let second = start_with(&shelf, N_CONNECTIONS, (true, n_workers)).unwrap();
+        second.want_turn();
+        commit(&first, 2);
+        std::thread::sleep(Duration::from_millis(30));
+        let n_known = second.conntrack().stats().n_connections;
+        assert_eq!((second.stood(), n_known), (None, 0), "it is not its turn");
+        first.pause();
+        let start = Instant::now();
+        while second.stood().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(10), "nobody has told it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It is told in the other way, too.
+        second.begin();
+        assert_eq!((marks(&second), second.is_waiting()), (vec![1, 2], false));
+        commit(&second, 3);
+        // Nobody waits for the turn now: it goes to nobody.
+        second.pause();
+        let third = start_with(&shelf, N_CONNECTIONS, (true, n_workers)).unwrap();
+        third.want_turn();
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(third.stood().is_none(), "what was before it has come is not for it");
+        third.begin();
+        assert_eq!(marks(&third), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_successor_refuses_to_go_on_without_the_connections() {
+    let shelf: Arc<Shelf> = Arc::default();
+    let first = start(&shelf, N_CONNECTIONS, false);
+    first.begin();
+    commit(&first, 1);
+    let error = start_with(&shelf, N_CONNECTIONS * 2, (true, 1)).err().unwrap().to_string();
+    for part in ["--conntrack-max", "it goes on", "systemctl restart"] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+    commit(&first, 2);
+    assert_eq!(marks(&first), [1, 2]);
+    drop(first);
+    let next = start(&shelf, N_CONNECTIONS, false);
+    next.begin();
+    assert_eq!(marks(&next), [1, 2], "they are held as before");
+}
+
+/// Makes the memory that of a version whose layout is another one.
+fn skew(shelf: &Arc<Shelf>) {
+    let kept = shelf.take("memory/connections").unwrap();
+    let memory = File::from(kept.files.into_iter().next().unwrap());
+    let mut head = [0; 7 * 8];
+    memory.read_exact_at(&mut head, 0).unwrap();
+    // The second word is the layout, the last one the checksum of those before it.
+    head[8] += 1;
+    let sum = u64::from(flowtable::crc32c::of([&head[..48]])) | 1 << 32;
+    head[48..].copy_from_slice(&sum.to_le_bytes());
+    memory.write_all_at(&head, 0).unwrap();
+}
+
+#[test]
+fn connections_of_another_version_are_not_lost_in_an_upgrade_and_not_believed_after_a_crash() {
+    let shelf: Arc<Shelf> = Arc::default();
+    let first = start(&shelf, N_CONNECTIONS, false);
+    first.begin();
+    commit(&first, 1);
+    skew(&shelf);
+    let error = start_with(&shelf, N_CONNECTIONS, (true, 1)).err().unwrap().to_string();
+    assert!(error.contains("another version of vswitchd has laid it out"), "{error}");
+    assert_eq!(marks(&first), [1], "the first goes on");
+    drop(first);
+    let next = start(&shelf, N_CONNECTIONS, false);
+    next.begin();
+    assert!(marks(&next).is_empty());
+    commit(&next, 2);
+    assert_eq!(marks(&next), [2]);
 }
 
 #[test]

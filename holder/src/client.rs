@@ -6,6 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -131,6 +132,13 @@ impl Client {
         self.held().remove(name)
     }
 
+    /// Takes what the daemon before has left by names that begin like this.
+    pub fn take_all(&self, prefix: &str) -> Vec<(String, Held)> {
+        let mut held = self.held();
+        let names: Vec<_> = held.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        names.into_iter().filter_map(|name| held.remove_entry(&name)).collect()
+    }
+
     /// There is something by a name that was not taken.
     pub fn has(&self, name: &str) -> bool {
         self.held().contains_key(name)
@@ -186,12 +194,13 @@ impl Client {
         send(&self.socket, Kind::Released, ("", ""), &[])
     }
 
-    /// Says that this daemon forwards.
+    /// Says that this daemon forwards, and for how long nobody had, if that is known.
     ///
     /// # Errors
     /// The holder is gone.
-    pub fn begun(&self) -> io::Result<()> {
-        send(&self.socket, Kind::Begun, ("", ""), &[])
+    pub fn begun(&self, stood: Option<Duration>) -> io::Result<()> {
+        let note = stood.map(|stood| stood.as_micros().to_string()).unwrap_or_default();
+        send(&self.socket, Kind::Begun, ("", &note), &[])
     }
 
     /// Waits for what the holder wants. `None`: it has ended.

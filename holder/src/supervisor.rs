@@ -103,6 +103,8 @@ pub struct Supervisor {
     /// It was told to stop, and when the daemon has to be gone.
     stop_by: Option<Instant>,
     n_restarts: u64,
+    /// When the last one was found dead, until the next one forwards.
+    died_at: Option<Instant>,
 }
 
 impl Supervisor {
@@ -142,6 +144,7 @@ impl Supervisor {
             has_worked: false,
             stop_by: None,
             n_restarts: 0,
+            died_at: None,
         })
     }
 
@@ -355,7 +358,7 @@ impl Supervisor {
                 self.step(Step::HandingOver, Step::Beginning, Who::Next, Kind::Go)
             }
             (Who::Current, Kind::Begun) => self.begun(),
-            (Who::Next, Kind::Begun) => self.promote(),
+            (Who::Next, Kind::Begun) => self.promote(&note),
             // Late answers of an upgrade that was given up.
             _ => {}
         }
@@ -417,13 +420,17 @@ impl Supervisor {
 
     fn begun(&mut self) {
         self.has_worked = true;
+        if let Some(died) = self.died_at.take() {
+            let pid = self.current.as_ref().map_or(0, Daemon::pid);
+            say(&format!("the daemon {pid} forwards, {} us after that", died.elapsed().as_micros()));
+        }
         if let Some(daemon) = &mut self.current {
             daemon.begun = Some(Instant::now());
         }
     }
 
-    /// The successor forwards: it is the daemon from now on.
-    fn promote(&mut self) {
+    /// The successor forwards: it is the daemon from now on. It may say for how long nobody had.
+    fn promote(&mut self, note: &str) {
         if self.upgrade.as_ref().is_none_or(|upgrade| upgrade.step != Step::Beginning) {
             return;
         }
@@ -432,7 +439,7 @@ impl Supervisor {
         let old = self.current.replace(upgrade.next);
         self.leaving = old.map(|daemon| (daemon, Instant::now() + LEAVE_LIMIT));
         self.begun();
-        let stood = upgrade.handed_over.map_or(Duration::ZERO, |at| at.elapsed());
+        let stood = stood(note, upgrade.handed_over.map_or(Duration::ZERO, |at| at.elapsed()));
         say(&format!(
             "upgraded in {} ms; packets waited for {} us",
             upgrade.started.elapsed().as_millis(),
@@ -494,6 +501,7 @@ impl Supervisor {
         if status.success() || !self.has_worked {
             return Some(code_of(status));
         }
+        self.died_at = Some(Instant::now());
         let (pause, inheritance) = self.back_off.died(daemon.was_good());
         match inheritance {
             Inheritance::All => {}
@@ -534,6 +542,11 @@ fn say(text: &str) {
     eprintln!("vswitch-holder: {text}");
 }
 
+/// For how long no daemon forwarded: as the one that does now says, and no longer than it seemed.
+fn stood(note: &str, seemed: Duration) -> Duration {
+    note.parse().map_or(seemed, |micros| seemed.min(Duration::from_micros(micros)))
+}
+
 fn code_of(status: ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
@@ -566,4 +579,17 @@ fn raise_file_limit() {
     let current = Some(maximum.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES));
     // What does not fit is refused by the kernel, file by file.
     let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_tells_how_long_nobody_forwarded_is_believed_within_reason() {
+        let seemed = Duration::from_micros(900);
+        let said =
+            ["", "x", "-1", "250", "1000000", "99999999999999999999999"].map(|note| stood(note, seemed));
+        assert_eq!(said.map(|stood| stood.as_micros()), [900, 900, 900, 250, 900, 900]);
+    }
 }

@@ -8,7 +8,8 @@
 //! | [`Step::HandingOver`] | stops forwarding, leaves its connections | could forward |
 //! | [`Step::Beginning`] | waits | forwards |
 //!
-//! Packets wait in the kernel from the fourth step to the end of the fifth. Until then the first
+//! Packets wait in the kernel from the fourth step to the end of the fifth: for a word in memory that
+//! both daemons see, where both know of it (`dataplane/src/turn.rs`); the messages of these steps follow. Until then the first
 //! daemon can go on as if nothing had been; so whatever goes wrong with the successor, it does.
 
 use std::time::{Duration, Instant};

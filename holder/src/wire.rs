@@ -29,7 +29,7 @@ const MAX_NAME_LEN: usize = 256;
 const HEAD_LEN: usize = 3;
 
 /// The version of these messages.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 /// A version of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ kinds! {
     Frozen = 5,
     /// The daemon forwards no more.
     Released = 6,
-    /// The daemon forwards.
+    /// The daemon forwards. The note is for how many microseconds nobody had, if it knows (since 1.1).
     Begun = 7,
     /// To a daemon that is alone. The note is the holder's version.
     Welcome = 64,

@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,8 @@ use crate::scenario::Dir;
 use crate::stop;
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// What the holder starts: a link to the switch's program, or a script.
+const PROGRAM: &str = "vswitchd";
 const MTU: u32 = 1500;
 const LEFT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -85,8 +88,10 @@ pub struct Held {
     left: Netns,
     right: Netns,
     _switch: Netns,
+    program: PathBuf,
     probe: Probe,
     log: PathBuf,
+    dir: PathBuf,
     _dir: Dir,
 }
 
@@ -97,6 +102,8 @@ pub enum Blow {
     Kill,
     /// The holder is told to upgrade.
     Upgrade,
+    /// Nothing, to see what traffic notices otherwise.
+    Nothing,
 }
 
 /// What the traffic has noticed.
@@ -144,11 +151,12 @@ impl Held {
         let (left, switch, right) = (netns("left")?, netns("switch")?, netns("right")?);
         let path = |name: &str| dir.join(name).display().to_string();
         let (socket, holding, state) = (path("s.sock"), path("h.sock"), path("state"));
-        let program = programs.switch.display().to_string();
+        let program = path(PROGRAM);
+        symlink(&programs.switch, &program)?;
         #[rustfmt::skip]
         let args = [
             "--socket", &holding, "--", "setpriv", "--pdeathsig", "KILL", "--", &program, "--holder", &holding,
-            "--standalone", "--socket", &socket, "--state-dir", &state, "--log", "info",
+            "--standalone", "--socket", &socket, "--state-dir", &state, "--log", "info,vswitchd::stages=debug",
         ];
         let log = dir.join("s.log");
         let mut holder = Daemon::start(&switch, &programs.holder, &args, &log, Life::WithParent)?;
@@ -174,8 +182,10 @@ impl Held {
         }
         let replace: Vec<_> = ["flow", "replace"].into_iter().chain(RULES.lines()).collect();
         control.text(&replace)?;
+        let probe = programs.probe;
+        let program = programs.switch;
         let held =
-            Self { holder, control, left, right, _switch: switch, probe: programs.probe, log, _dir: guard };
+            Self { holder, control, left, right, _switch: switch, program, probe, log, dir, _dir: guard };
         stop::wait_for("the workloads reach each other", LIMIT, || {
             let result = held.probe.ping(&held.left, RIGHT, 1, 56)?;
             Ok(if result.n_received == 1 { Ok(()) } else { Err("no answer".to_owned()) })
@@ -221,6 +231,72 @@ impl Held {
     /// When it cannot be read.
     pub fn n_said(&self, text: &str) -> Result<usize> {
         Ok(fs::read_to_string(&self.log)?.matches(text).count())
+    }
+
+    /// Has the next daemon be one with more options.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn change_options(&self, more: &str) -> Result<()> {
+        let (fresh, program) = (self.dir.join("fresh"), self.dir.join(PROGRAM));
+        fs::write(&fresh, format!("#!/bin/sh\nexec {} \"$@\" {more}\n", self.program.display()))?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+        fs::rename(&fresh, &program).context("cannot replace the program")
+    }
+
+    /// Has the switch have so many rules more, which no packet of the workloads meets.
+    ///
+    /// # Errors
+    /// When it does not take them.
+    pub fn add_rules(&self, n: usize) -> Result<()> {
+        let rules = (0..n).map(|n| {
+            let [_, a, b, c] = (n as u32).to_be_bytes();
+            format!(
+                "table=1,priority=50,tcp,nw_src=172.{a}.{b}.{c},tp_dst={},actions=drop\n",
+                1024 + n % 50_000
+            )
+        });
+        let file = self.dir.join("more.rules");
+        fs::write(&file, rules.collect::<String>())?;
+        self.control.text(&["flow", "add", &format!("@{}", file.display())]).map(drop)
+    }
+
+    /// What daemons have said of their starts so far: each stage, and when half of them were past it, from the
+    /// beginning of the program on; then when they forwarded, from the moment on in which the one before was
+    /// found dead, and for how long packets have waited in upgrades.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn timeline(&self) -> Result<Vec<(String, Duration)>> {
+        let log = fs::read_to_string(&self.log)?;
+        let mut stages: Vec<(String, Vec<u64>)> = Vec::new();
+        let mut add = |stage: &str, micros: u64| match stages.iter_mut().find(|(known, _)| known == stage) {
+            Some((_, times)) => times.push(micros),
+            None => stages.push((stage.to_owned(), vec![micros])),
+        };
+        for line in log.lines() {
+            let between = |before: &str, behind: &str| Some(line.split_once(before)?.1.split_once(behind)?.0);
+            let stage = between("start stage=\"", "\"");
+            let since =
+                line.rsplit_once("since_start_us=").and_then(|(_, micros)| micros.trim().parse().ok());
+            if let Some((stage, since)) = stage.zip(since) {
+                add(stage, since);
+            }
+            let micros = |before, behind| between(before, behind).and_then(|micros| micros.parse().ok());
+            if let Some(dead) = micros("forwards, ", " us after that") {
+                add("found dead to forwarding", dead);
+            }
+            if let Some(waited) = micros("packets waited for ", " us") {
+                add("packets wait in an upgrade", waited);
+            }
+        }
+        let median = |times: &mut Vec<u64>| {
+            times.sort_unstable();
+            times.get(times.len() / 2).copied().unwrap_or_default()
+        };
+        let medians =
+            stages.iter_mut().map(|(stage, times)| (stage.clone(), Duration::from_micros(median(times))));
+        Ok(medians.collect())
     }
 
     /// Deals `n` blows under traffic, one each `every`, and says what was noticed of them. Each finds a daemon
@@ -298,6 +374,7 @@ impl Held {
             let pid = self.daemon()?;
             blows.push(now());
             match blow {
+                Blow::Nothing => {}
                 Blow::Kill => kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?,
                 Blow::Upgrade => {
                     let before = self.n_said("upgraded in ")?;

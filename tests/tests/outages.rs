@@ -24,6 +24,12 @@ const EVERY: Duration = Duration::from_millis(if IS_OPTIMISED { 500 } else { 150
 /// What 99 of 100 blows may cost at most.
 const KILL_LIMIT: Duration = Duration::from_millis(if IS_OPTIMISED { 50 } else { 1500 });
 const UPGRADE_LIMIT: Duration = Duration::from_millis(if IS_OPTIMISED { 5 } else { 250 });
+/// Rules of a switch that has many, how often it is upgraded and killed, and what that may cost.
+const N_RULES: usize = if IS_OPTIMISED { 20_000 } else { 1_000 };
+const N_OWN_RULES: usize = 7;
+const N_STARTS: usize = 2;
+const EVERY_START: Duration = Duration::from_millis(if IS_OPTIMISED { 1500 } else { 3000 });
+const START_LIMIT: Duration = Duration::from_millis(if IS_OPTIMISED { 1000 } else { 5000 });
 /// File to write what was measured to.
 const SAVE: &str = "FERROFLOW_OUTAGES_JSON";
 
@@ -36,7 +42,7 @@ fn a_switch_that_is_killed_again_and_again_forgets_no_connection_and_lets_nobody
         // Packets that a killed switch has taken are gone with it: batches, not what waits in the kernel.
         ensure!(account.n_lost <= 32 * n as u64, "{} datagrams are lost: {account:#?}", account.n_lost);
         ensure!(account.gaps.len() >= n / 2, "there was time for {} kills only", account.gaps.len());
-        within(&account, KILL_LIMIT)?;
+        within(held, &account, KILL_LIMIT)?;
         held.control.check_conservation().map(drop)
     })
 }
@@ -57,7 +63,7 @@ fn an_upgrade_loses_nothing() -> Result<()> {
         let account = held.endure(Blow::Upgrade, n, EVERY)?;
         undisturbed(&account)?;
         ensure!(account.n_lost == 0, "{} datagrams are lost", account.n_lost);
-        within(&account, UPGRADE_LIMIT)?;
+        within(held, &account, UPGRADE_LIMIT)?;
         let n_upgrades = account.gaps.len();
         ensure!(n_upgrades >= n / 2, "there was time for {n_upgrades} upgrades only");
         ensure!(
@@ -80,8 +86,50 @@ fn a_holder_ends_with_its_daemon_when_asked() -> Result<()> {
     })
 }
 
+#[test]
+fn a_switch_with_thousands_of_rules_is_back_within_a_second() -> Result<()> {
+    held("thousands_of_rules", Ports::Veth, |held| {
+        held.add_rules(N_RULES)?;
+        let n = scenario::cycles(N_STARTS)?;
+        let account = held.endure(Blow::Upgrade, n, EVERY_START)?;
+        undisturbed(&account)?;
+        ensure!(account.n_lost == 0, "{} datagrams are lost", account.n_lost);
+        ensure!(held.n_said("upgraded in ")? == account.gaps.len(), "{}", held.log_tail(30));
+        let account = held.endure(Blow::Kill, n, EVERY_START)?;
+        undisturbed(&account)?;
+        let sum = held.control.text(&["flow", "sum"])?;
+        ensure!(sum.contains(&format!("flow_count={}", N_RULES + N_OWN_RULES)), "rules are missing: {sum}");
+        within(held, &account, START_LIMIT)?;
+        held.control.check_conservation().map(drop)
+    })
+}
+
+#[test]
+fn an_upgrade_that_would_lose_connections_is_refused_and_nobody_notices() -> Result<()> {
+    held("an_upgrade_that_would_lose", Ports::Veth, |held| {
+        let daemon = held.daemon()?;
+        held.change_options("--conntrack-max 1000")?;
+        held.ask_for_upgrade()?;
+        stop::wait_for("the upgrade is refused", Duration::from_secs(60), || {
+            let is_refused = held.n_said("another --conntrack-max has another size; it goes on")? > 0
+                && held.n_said("the successor has ")? > 0;
+            Ok(if is_refused { Ok(()) } else { Err(held.log_tail(5)) })
+        })?;
+        let account = held.endure(Blow::Nothing, 1, EVERY)?;
+        undisturbed(&account)?;
+        ensure!(account.n_lost == 0, "{} datagrams are lost", account.n_lost);
+        ensure!(held.daemon()? == daemon, "it would lose connections, and took place");
+        // With options that fit it takes place.
+        held.change_options("")?;
+        let account = held.endure(Blow::Upgrade, 1, EVERY)?;
+        undisturbed(&account)?;
+        ensure!(held.daemon()? != daemon && account.n_lost == 0, "{account:#?}");
+        held.control.check_conservation().map(drop)
+    })
+}
+
 /// Gaps are short. Says how long they were, and writes it down for who wants that.
-fn within(account: &Account, limit: Duration) -> Result<()> {
+fn within(held: &Held, account: &Account, limit: Duration) -> Result<()> {
     let micros = |gap: Duration| gap.as_micros() as u64;
     let [median, most, all] = [50, 99, 100].map(|percent| account.percentile(percent));
     say(&format!(
@@ -95,6 +143,8 @@ fn within(account: &Account, limit: Duration) -> Result<()> {
         account.n_words,
         account.bulk_len >> 20,
     ));
+    let timeline = held.timeline()?;
+    timeline.iter().for_each(|(stage, median)| say(&format!("{:>9} us  {stage} (median)", micros(*median))));
     if let Ok(file) = std::env::var(SAVE) {
         let measured = serde_json::json!({
             "blows": account.gaps.len(),
@@ -103,6 +153,7 @@ fn within(account: &Account, limit: Duration) -> Result<()> {
             "datagrams": { "sent": account.n_sent, "lost": account.n_lost, "forbidden": account.n_forbidden },
             "words": { "said": account.n_words.0, "answered": account.n_words.1 },
             "stream_bytes": account.bulk_len,
+            "medians_us": timeline.iter().map(|(stage, median)| (stage.clone(), micros(*median).into())).collect::<serde_json::Map<_, _>>(),
         });
         std::fs::write(&file, serde_json::to_string_pretty(&measured)? + "\n")?;
     }

@@ -29,6 +29,7 @@ use crate::{
     host::{AUDIT_INTERVAL, FailMode, Host, Identity, Lab, Mode, SharedHost},
     log::LogControl,
     service::{self, EndpointServer, Metrics, Service, Socket},
+    stages::Stages,
     stand_in::StandIn,
     state::StateDir,
     tunnel_endpoint, underlay,
@@ -50,12 +51,14 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// # Errors
 /// What keeps it from starting, and what to do.
 pub async fn run(options: RunOptions, log: LogControl, translator: Option<Translator>) -> anyhow::Result<()> {
+    let mut stages = Stages::default();
     options.check().map_err(anyhow::Error::msg)?;
     let controller = controller(&options)?;
     let identity = identity(&options)?;
     let ended = told_to_stop()?.shared();
     let holder = options.holder.as_deref().map(Holder::connect).transpose()?;
     let successor = holder.clone().filter(Holder::is_successor);
+    stages.done("what is held");
     // The socket first: it shows whether another daemon runs here. A successor knows.
     let socket = match successor {
         Some(_) => None,
@@ -67,6 +70,7 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
     let beginning = Beginning { holds_back: true, ..Beginning::default() };
     let beginning = holder.as_ref().map_or(beginning, Holder::beginning);
     let dataplane = Dataplane::start_with(dataplane_config(&options, clock.clone()), beginning)?;
+    stages.done("workers and connections");
     // Before anything is attached: an address that cannot be had is a wrong option.
     let metrics = match options.metrics.filter(|_| successor.is_none()) {
         Some(address) => Some(http::bind(address).await.with_context(|| format!("--metrics {address}"))?),
@@ -84,6 +88,7 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
         None => Mode::Network,
     };
     let host = Host::start(identity.clone(), dataplane, state, mode)?;
+    stages.done("state, ports and rules");
     tracing::info!(chassis = host.identity().chassis, socket = %options.socket.display(), "running");
 
     let said = agent::Said::of(&host);
@@ -92,9 +97,13 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
         underlay::look_ahead(&host).await;
     }
     if let Some(holder) = successor.clone() {
+        // First of all by what the one before leaves in memory: the rest is told, and takes its time.
+        host.with(|host| host.dataplane().want_turn()).await;
+        stages.done("ready for its turn");
         tokio::task::spawn_blocking(move || holder.wait_for_turn()).await??;
     }
     begin(&host, holder).await?;
+    stages.done("forwarding");
     let stand_in = StandIn::begin(&host).await.context("--uplink-mode owned")?;
     if stand_in.is_some() {
         underlay::look_ahead(&host).await;
@@ -158,8 +167,8 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
 async fn begin(host: &SharedHost, holder: Option<Holder>) -> anyhow::Result<()> {
     let told = holder.clone();
     let begin = move |host: &mut Host| {
-        host.begin(|| {
-            if let Some(Err(error)) = told.map(|holder| holder.begun()) {
+        host.begin(|dataplane| {
+            if let Some(Err(error)) = told.map(|holder| holder.begun(dataplane.stood())) {
                 tracing::warn!(%error, "vswitch-holder cannot be told that packets are forwarded");
             }
         })

@@ -5,10 +5,10 @@
 //! packets go on. Its successor reads the state directory meanwhile, so that it begins with the
 //! very rules that the first one ends with.
 
-use std::{io, os::fd::BorrowedFd, path::Path, process, sync::Arc, thread};
+use std::{io, mem, os::fd::BorrowedFd, path::Path, process, sync::Arc, thread, time::Duration};
 
 use dataplane::{Beginning, Keeper, Kept};
-use vswitch_holder::{Client, ClientError, Order, Role};
+use vswitch_holder::{Client, ClientError, Held, Order, Role};
 
 use crate::host::{Host, SharedHost};
 
@@ -22,7 +22,11 @@ impl Holder {
     /// # Errors
     /// It has not started this daemon, or is of another version.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        Client::connect(path).map(|client| Self(Arc::new(client)))
+        let client = Arc::new(Client::connect(path)?);
+        // The way is open until the process ends: whatever ends it, it has said why before the holder notices,
+        // and kills a successor that is none any more.
+        mem::forget(Arc::clone(&client));
+        Ok(Self(client))
     }
 
     /// Another daemon forwards until this one can.
@@ -36,7 +40,8 @@ impl Holder {
         Beginning { keeper: Some(keeper), is_successor: self.is_successor(), holds_back: true }
     }
 
-    /// Waits until the daemon before has stopped forwarding. For a successor that could forward.
+    /// Waits until it is told that the daemon before has stopped forwarding. For a successor that could
+    /// forward; its dataplane may have begun before.
     ///
     /// # Errors
     /// There will be no upgrade.
@@ -51,12 +56,12 @@ impl Holder {
         }
     }
 
-    /// Says that this daemon forwards.
+    /// Says that this daemon forwards, and for how long nobody had, if that is known.
     ///
     /// # Errors
     /// The holder is gone.
-    pub fn begun(&self) -> io::Result<()> {
-        self.0.begun()
+    pub fn begun(&self, stood: Option<Duration>) -> io::Result<()> {
+        self.0.begun(stood)
     }
 
     /// Has what no port has taken over closed.
@@ -120,9 +125,17 @@ impl Holder {
     }
 }
 
+fn kept(held: Held) -> Kept {
+    Kept { note: held.note, files: held.files }
+}
+
 impl Keeper for Holder {
     fn take(&self, name: &str) -> Option<Kept> {
-        self.0.take(name).map(|held| Kept { note: held.note, files: held.files })
+        self.0.take(name).map(kept)
+    }
+
+    fn take_all(&self, prefix: &str) -> Vec<(String, Kept)> {
+        self.0.take_all(prefix).into_iter().map(|(name, held)| (name, kept(held))).collect()
     }
 
     fn has(&self, name: &str) -> bool {

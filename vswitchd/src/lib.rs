@@ -11,7 +11,7 @@
 //! outlives the process, [`responder`] answers packets of the logical network, [`endpoint`]
 //! makes containers' interfaces, [`stand_in`] is what the host has instead of an uplink that the switch has for
 //! itself, [`tunnel_endpoint`] is the switch where it is a station itself, [`service`] answers `vswitchctl` and the shims, [`log`]
-//! changes what is logged, [`doctor`] says what the host can do, [`lab`] is what is between
+//! changes what is logged, `stages.rs` tells what a start takes its time with, [`doctor`] says what the host can do, [`lab`] is what is between
 //! several hosts that are not real.
 //!
 //! # Threads and shared state
@@ -32,6 +32,7 @@ pub mod lab;
 pub mod log;
 pub mod responder;
 pub mod service;
+mod stages;
 pub mod stand_in;
 pub mod state;
 pub mod tunnel_endpoint;

@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
+use ferroflow_tests::{say, stop};
+use serde_json::Value;
 
 use crate::cargo::{cargo, root, show};
 use crate::instructions;
@@ -56,6 +58,13 @@ pub(crate) struct Bench {
     /// How often it is upgraded.
     #[arg(long, value_name = "N", requires = "restart", default_value_t = 100)]
     upgrades: usize,
+    /// Cold starts: a controller with 100 000 ports in its store; a switch with 20 000 rules, upgraded and killed under
+    /// traffic.
+    #[arg(long, conflicts_with = "vs_ovs")]
+    start: bool,
+    /// How often the switch is upgraded, and how often it is killed.
+    #[arg(long, value_name = "N", requires = "start", default_value_t = 5)]
+    starts: usize,
     /// The switch comes, goes and is killed, by an uplink that is shared and by one of its own: for how long the
     /// host is out of reach.
     #[arg(long, conflicts_with = "vs_ovs")]
@@ -81,7 +90,14 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         // The comparison makes a namespace and ties daemons to itself, as the demo does.
         packages::ensure(
-            if self.vs_ovs || self.veth || self.vhost || self.attach || self.restart || self.uplink {
+            if self.vs_ovs
+                || self.veth
+                || self.vhost
+                || self.attach
+                || self.restart
+                || self.start
+                || self.uplink
+            {
                 Purpose::Demo
             } else {
                 Purpose::Build
@@ -97,6 +113,7 @@ impl Bench {
             () if self.compile => self.changes(),
             () if self.attach => self.attachments(),
             () if self.restart => self.restarts(),
+            () if self.start => self.starts(),
             () if self.uplink => self.uplinks(),
             () if self.veth => self.containers(),
             () if self.vhost => self.guests(),
@@ -164,22 +181,48 @@ impl Bench {
     }
 
     fn restarts(self) -> Result<()> {
+        self.outages(&[
+            (
+                "a_switch_that_is_killed_again_and_again_forgets_no_connection_and_lets_nobody_in",
+                self.crashes,
+                "crashes",
+            ),
+            ("an_upgrade_loses_nothing", self.upgrades, "upgrades"),
+        ])
+    }
+
+    /// A controller with 100 000 ports in its store, and a switch with 20 000 rules, from their starts.
+    fn starts(self) -> Result<()> {
+        show(&mut cargo(&["bench", "--package", "controller", "--bench", "start"]), None)?;
+        self.outages(&[("a_switch_with_thousands_of_rules_is_back_within_a_second", self.starts, "starts")])
+    }
+
+    /// Runs scenarios of blows, so many each, and prints a line for each of them.
+    fn outages(self, scenarios: &[(&str, usize, &str)]) -> Result<()> {
         let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "vswitch-holder"];
         let programs = ["--package", "ferroflow-tests", "--bins"];
         show(cargo(&["build", "--release"]).args(daemons).args(programs), None)?;
-        let killed = "a_switch_that_is_killed_again_and_again_forgets_no_connection_and_lets_nobody_in";
-        for (test, n, file) in
-            [(killed, self.crashes, "crashes"), ("an_upgrade_loses_nothing", self.upgrades, "upgrades")]
-        {
+        let (mut table, mut failed) = (vec![Outages::HEAD.to_owned()], None);
+        for (test, n, name) in scenarios {
+            let file = match self.save {
+                true => root().join(format!("docs/performance/{name}.json")),
+                false => std::env::temp_dir().join(format!("ferroflow-{}-{name}.json", std::process::id())),
+            };
             let mut command =
                 cargo(&["test", "--release", "--package", "ferroflow-tests", "--test", "outages", "--"]);
             command.args(["--exact", test, "--nocapture"]).env("FERROFLOW_CYCLES", n.to_string());
-            if self.save {
-                command.env("FERROFLOW_OUTAGES_JSON", root().join(format!("docs/performance/{file}.json")));
+            command.env("FERROFLOW_OUTAGES_JSON", &file);
+            // What was measured is shown even where it is too much.
+            failed = show(&mut command, None).err().or(failed);
+            stop::check()?;
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if !self.save {
+                let _ = std::fs::remove_file(&file);
             }
-            show(&mut command, None)?;
+            table.extend(Outages::read(name, &text).map(|outages| outages.0));
         }
-        Ok(())
+        say(&table.join("\n"));
+        failed.map_or(Ok(()), Err)
     }
 
     fn uplinks(self) -> Result<()> {
@@ -272,5 +315,51 @@ impl Bench {
             }
         }
         show(&mut command, None)
+    }
+}
+
+/// What a scenario of blows has measured, as a line of a table.
+struct Outages(String);
+
+impl Outages {
+    const HEAD: &str = "\
+| scenario | blows | gap p50 | p99 | longest | longest without a blow | datagrams lost | words unanswered | forbidden passed |
+|---|---|---|---|---|---|---|---|---|";
+
+    /// `None`: the scenario has not got so far.
+    fn read(name: &str, text: &str) -> Option<Self> {
+        let measured: Value = serde_json::from_str(text).ok()?;
+        let number = |path: &str| measured.pointer(path).and_then(Value::as_u64);
+        let millis = |path: &str| number(path).map(|micros| format!("{:.1} ms", micros as f64 / 1000.0));
+        Some(Self(format!(
+            "| {name} | {} | {} | {} | {} | {} | {} of {} | {} of {} | {} |",
+            number("/blows")?,
+            millis("/gap_us/p50")?,
+            millis("/gap_us/p99")?,
+            millis("/gap_us/longest")?,
+            millis("/longest_without_a_blow_us")?,
+            number("/datagrams/lost")?,
+            number("/datagrams/sent")?,
+            number("/words/said")?.checked_sub(number("/words/answered")?)?,
+            number("/words/said")?,
+            number("/datagrams/forbidden")?,
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_is_a_line_of_the_table() {
+        let text = r#"{"blows": 3, "gap_us": {"p50": 1240, "p99": 2000, "longest": 30049},
+            "longest_without_a_blow_us": 900, "datagrams": {"sent": 1000, "lost": 2, "forbidden": 0},
+            "words": {"said": 40, "answered": 39}}"#;
+        let line = Outages::read("crashes", text).unwrap().0;
+        assert_eq!(line, "| crashes | 3 | 1.2 ms | 2.0 ms | 30.0 ms | 0.9 ms | 2 of 1000 | 1 of 40 | 0 |");
+        let n_columns = |line: &str| line.matches('|').count();
+        assert!(Outages::HEAD.lines().all(|head| n_columns(head) == n_columns(&line)));
+        assert!(Outages::read("crashes", "").is_none() && Outages::read("crashes", "{}").is_none());
     }
 }

@@ -120,12 +120,7 @@ fn measure(forwarder: Forwarder, means: &Means<'_>, duration: Duration) -> Resul
             flood()
         }
         Forwarder::Ovs => {
-            let ovs = Daemon::start_at(&means.install, OVS_CORE, Place::Inside(lab.hosts[0].name()))?;
-            ovs.add_bridge("br0", &[])?;
-            for (number, name) in (1..).zip(HOST_ENDS) {
-                ovs.add_port("br0", name, number, &["type=afxdp", "options:xdp-mode=native"])?;
-            }
-            ovs.replace_rules("br0", &rules())?;
+            let _ovs = open_vswitch(&lab, &means.install)?;
             flood()
         }
         Forwarder::Own | Forwarder::XskRs => {
@@ -147,6 +142,17 @@ fn measure(forwarder: Forwarder, means: &Means<'_>, duration: Duration) -> Resul
             Ok(flood)
         }
     }
+}
+
+/// Starts Open vSwitch with the ends of the host by AF_XDP.
+pub(super) fn open_vswitch(lab: &Lab, install: &Install) -> Result<Daemon> {
+    let ovs = Daemon::start_at(install, OVS_CORE, Place::Inside(lab.hosts[0].name()))?;
+    ovs.add_bridge("br0", &[])?;
+    for (number, name) in (1..).zip(HOST_ENDS) {
+        ovs.add_port("br0", name, number, &["type=afxdp", "options:xdp-mode=native"])?;
+    }
+    ovs.replace_rules("br0", &rules())?;
+    Ok(ovs)
 }
 
 fn rules() -> [String; 2] {

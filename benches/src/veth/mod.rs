@@ -29,12 +29,12 @@ use self::{paths::Programs, stream::Figures};
 /// What is of frames and not of streams.
 const FORWARDING: &str = "P14";
 
-/// One comparison: a name, what it is measured against, and ours.
+/// One comparison: a name, what it is measured against, and the others.
 struct Case {
     id: &'static str,
     what: &'static str,
     reference: Way,
-    ours: &'static [Way],
+    others: &'static [Way],
 }
 
 impl Case {
@@ -49,13 +49,21 @@ const CASES: [Case; 2] = [
         id: "P15/P16",
         what: "between two containers on a host",
         reference: Way::Bridge,
-        ours: &[Way::Packet, Way::Tap, Way::AfXdp, Way::BusyPacket, Way::BusyTap, Way::BusyAfXdp],
+        others: &[
+            Way::OvsAfXdp,
+            Way::Packet,
+            Way::Tap,
+            Way::AfXdp,
+            Way::BusyPacket,
+            Way::BusyTap,
+            Way::BusyAfXdp,
+        ],
     },
     Case {
         id: "P20",
         what: "between containers on two hosts",
         reference: Way::KernelVxlan,
-        ours: &[Way::Geneve],
+        others: &[Way::Geneve],
     },
 ];
 
@@ -76,7 +84,7 @@ pub fn run(
         results = forwarders::run(&programs, (n_rounds, duration), tell)?;
     }
     for case in CASES.iter().filter(|case| only.is_none_or(|only| case.is_among(only))) {
-        let ways: Vec<Way> = std::iter::once(case.reference).chain(case.ours.iter().copied()).collect();
+        let ways: Vec<Way> = std::iter::once(case.reference).chain(case.others.iter().copied()).collect();
         let mut figures = vec![Vec::new(); ways.len()];
         for round in 0..n_rounds {
             for (way, figures) in ways.iter().zip(&mut figures) {

@@ -14,9 +14,11 @@ use ferroflow_tests::{
 };
 
 use super::{
-    lab::{HOST_ENDS, HOSTS, Lab, UNDERLAY_ENDS},
+    forwarders,
+    lab::{HOST_ENDS, HOSTS, Lab, UNDERLAY_ENDS, WORKLOAD_ENDS},
     stream::{self, Figures},
 };
+use crate::peer::package::Install;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// An Ethernet header, and what the kernel's VXLAN puts around it.
@@ -31,6 +33,8 @@ const CORE: &str = "0";
 pub enum Way {
     /// The kernel's bridge.
     Bridge,
+    /// Open vSwitch, with AF_XDP on veth pairs.
+    OvsAfXdp,
     /// Our switch, with packet sockets on veth pairs: what containers have.
     Packet,
     /// Our switch, with TAP devices.
@@ -54,6 +58,7 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "Linux bridge",
+            Self::OvsAfXdp => "Open vSwitch, afxdp",
             Self::Packet => "packet socket",
             Self::Tap => "TAP",
             Self::AfXdp => "AF_XDP",
@@ -101,6 +106,17 @@ pub(super) fn measure(way: Way, programs: &Programs, duration: Duration) -> Resu
                 lab.hosts[idx].ip(&["link", "set", "dev", "vx0", "up"])?;
                 bridge(&lab, idx, &[own, "vx0"])?;
             }
+            stream::measure(&lab, duration)
+        }
+        Way::OvsAfXdp => {
+            let lab = Lab::linked(1, MTU)?;
+            // It takes large packets and checksums that are only begun for damaged ones.
+            for (workload, end) in lab.workloads.iter().zip(WORKLOAD_ENDS) {
+                let mut ethtool = workload.command("ethtool");
+                let words = ["-K", end, "tx", "off", "tso", "off", "gso", "off"];
+                ferroflow_tests::command::output(ethtool.args(words), START_LIMIT)?;
+            }
+            let _ovs = forwarders::open_vswitch(&lab, &Install::get()?)?;
             stream::measure(&lab, duration)
         }
         Way::Packet | Way::AfXdp | Way::BusyPacket | Way::BusyAfXdp => {

@@ -9,5 +9,5 @@ mod session;
 
 pub use self::{
     packet::{ControlPacket, Path, State, UDP_PORT},
-    session::{Session, SessionStatus, Timing},
+    session::{Alive, Session, SessionStatus, Timing},
 };

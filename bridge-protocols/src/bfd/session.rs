@@ -1,7 +1,7 @@
 //! One session with one other host: the state machine and the timers of RFC 5880 §6.8, in
 //! asynchronous mode, without echo and authentication. Time is passed in.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use flowtable::types::Timestamp;
 
@@ -45,6 +45,44 @@ pub struct SessionStatus {
     pub detection: Duration,
     /// Times it has come up or gone down.
     pub n_changes: u64,
+}
+
+/// What another process of this end needs to go on with a session that is up. As text it is numbers; what does
+/// not make sense is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alive {
+    mine: u32,
+    heard: ControlPacket,
+}
+
+/// In front of an [`Alive`] as text.
+const ALIVE: &str = "up1";
+
+impl fmt::Display for Alive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ALIVE} {} ", self.mine)?;
+        self.heard.encode().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Alive {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut words = text.split(' ');
+        let (Some(ALIVE), Some(mine), Some(heard), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(());
+        };
+        let mine = mine.parse().map_err(drop)?;
+        let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let (pairs, rest) = heard.as_bytes().as_chunks::<2>();
+        let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>().ok_or(())?;
+        let heard = ControlPacket::decode(&bytes).filter(|_| rest.is_empty()).ok_or(())?;
+        let is_both_ways = heard.yours == mine && matches!(heard.state, State::Init | State::Up);
+        if is_both_ways { Ok(Self { mine, heard }) } else { Err(()) }
+    }
 }
 
 /// A session.
@@ -115,6 +153,31 @@ impl Session {
     /// The same, which can take packets as often as this.
     pub fn taking(self, min_rx: Duration) -> Self {
         Self { min_rx, ..self }
+    }
+
+    /// What another process needs to go on with it, if it is up.
+    pub fn alive(&self) -> Option<Alive> {
+        let (_, heard) =
+            self.heard.filter(|(_, heard)| self.state == State::Up && heard.yours == self.mine)?;
+        // Why it went down once, and who asks whom, is of no consequence.
+        let heard = ControlPacket { diagnostic: NOTHING, poll: false, last: false, ..heard };
+        Some(Alive { mine: self.mine, heard })
+    }
+
+    /// The same which goes on where another process of this end has left it: up. The other side does not notice,
+    /// unless it has gone down meanwhile; it is asked whether it knows how often this end sends now.
+    pub fn going_on(self, now: Timestamp, alive: &Alive) -> Self {
+        let Alive { mine, heard } = *alive;
+        let (heard, next) = (Some((now, heard)), now);
+        Self { mine, state: State::Up, was_up: true, changed: now, heard, next, is_polling: true, ..self }
+    }
+
+    /// Time begins now: nobody has listened before.
+    pub fn begin(&mut self, now: Timestamp) {
+        (self.made, self.changed, self.next) = (now, now, now);
+        if let Some((at, _)) = &mut self.heard {
+            *at = now;
+        }
     }
 
     /// Its state.
@@ -330,6 +393,51 @@ mod tests {
         let other = ControlPacket { yours: 5, ..Session::new(TIMING, at(0), 2, true).packet() };
         assert!(session.receive(at(0), &other).is_none());
         assert_eq!(session.heard, None, "it is for another session");
+    }
+
+    #[test]
+    fn another_process_goes_on_and_the_other_side_does_not_notice() {
+        let mut pair = Pair::new();
+        assert_eq!(pair.0.alive(), None);
+        pair.run(2500, || true);
+        let alive: Alive = pair.0.alive().unwrap().to_string().parse().unwrap();
+        assert_eq!(Some(alive), pair.0.alive());
+        // Its number would be another one, and it sends less often.
+        let slower = Timing { interval: Duration::from_millis(150), multiplier: 2 };
+        pair.0 = Session::new(slower, at(pair.2), 8, true).going_on(at(pair.2), &alive);
+        assert!(pair.0.is_alive(at(pair.2)));
+        let n_changes = pair.1.status().n_changes;
+        pair.run(1000, || true);
+        let (a, b) = (pair.0.status(), pair.1.status());
+        assert_eq!((a.state, b.state, b.n_changes), (State::Up, State::Up, n_changes));
+        assert_eq!((a.discriminators, b.discriminators), ((7, 9), (9, 7)));
+        assert_eq!((b.detection, pair.0.is_polling), (Duration::from_millis(300), false));
+        // The other side is gone: this one finds out in time.
+        let gone = pair.2;
+        while pair.0.state() == State::Up {
+            pair.2 += 1;
+            pair.0.expire(at(pair.2));
+        }
+        assert!((200..=450).contains(&(pair.2 - gone)), "{} ms", pair.2 - gone);
+        assert_eq!(pair.0.alive(), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_session_to_go_on_with() {
+        let mut pair = Pair::new();
+        pair.run(2500, || true);
+        let text = pair.0.alive().unwrap().to_string();
+        for len in 0..text.len() {
+            assert!(text[..len].parse::<Alive>().is_err(), "{}", &text[..len]);
+        }
+        let down = text.replace(" 20c0", " 2040");
+        assert_ne!(down, text);
+        for wrong in
+            ["", "up1", "up1 7 é", &down, &text.replace("up1 7", "up1 8"), &text.replace("up1", "up2")]
+        {
+            assert!(wrong.parse::<Alive>().is_err(), "{wrong}");
+        }
+        assert!(format!("{text} ").parse::<Alive>().is_err());
     }
 
     proptest! {

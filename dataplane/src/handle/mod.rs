@@ -34,7 +34,7 @@ use crate::{
     config::{AfXdpConfig, DataplaneConfig, Pin, PortId},
     keep::Beginning,
     numa::Nodes,
-    pmd::{Fabric, Job, Seat, SwitchedPort, Worker},
+    pmd::{Fabric, Job, Pause, Seat, SwitchedPort, Worker},
     port::{
         afxdp::Memories,
         memory::{InjectError, MemoryPort},
@@ -57,6 +57,12 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A successor cannot go on with the connections that there are.
+    #[error(
+        "the connections of the process that forwards cannot be taken over: {0}; it goes on. To go on without \
+         them, stop it before this one starts (systemctl restart vswitchd)"
+    )]
+    Connections(String),
     /// A worker could not be tied to its core.
     #[error("worker {worker} cannot run on core {core}: {source}; see `nproc` and `taskset -p $$`")]
     Pin {
@@ -119,8 +125,7 @@ impl Dataplane {
             return Err(StartError::NoWorker);
         }
         sys::thread::raise_memlock_limit();
-        let (fabric, receivers) =
-            Fabric::new(&config, &beginning).map_err(|source| StartError::Spawn { worker: 0, source })?;
+        let (fabric, receivers) = Fabric::new(&config, &beginning)?;
         let mut dataplane = Self {
             fabric: Arc::new(fabric),
             threads: Vec::new(),
@@ -147,30 +152,54 @@ impl Dataplane {
             let thread = spawn(&config, Arc::clone(&dataplane.fabric), seat, jobs)?;
             dataplane.threads.push(thread);
         }
+        if dataplane.beginning.keeper.is_some() {
+            // While rules and ports are read; packets may wait already.
+            for seat in dataplane.fabric.seats() {
+                let _ = seat.post(Worker::warm_up);
+            }
+        }
         Ok(dataplane)
     }
 
     /// Takes packets from now on; connections are those that the process before has left. For a
     /// dataplane that holds back; otherwise it does nothing.
     pub fn begin(&self) {
-        self.is_waiting.store(false, Relaxed);
+        let is_first = self.fabric.is_held();
+        let was_waiting = self.is_waiting.swap(false, Relaxed);
         self.fabric.begin();
+        if is_first || was_waiting {
+            self.fabric.tell_taken_over();
+        }
+        if is_first && !was_waiting {
+            self.fabric.populate_soon();
+        }
+    }
+
+    /// Takes packets as soon as the process that takes them has paused, without being told; is still to
+    /// be told, for all else. What the first packets touch is there when this returns. For a successor
+    /// whose rules and ports are there.
+    ///
+    /// # Concurrency
+    /// Until then, workers are slow to do what they are asked for.
+    pub fn want_turn(&self) {
+        for seat in self.fabric.seats() {
+            let _ = seat.ask(Worker::warm_up);
+        }
+        self.fabric.want_turn();
+    }
+
+    /// For how long nobody had taken packets when this process began; `None`: the one before has not told.
+    pub fn stood(&self) -> Option<Duration> {
+        self.fabric.stood()
     }
 
     /// Takes no packet any more, sends all that it has taken, and leaves connections in good order
-    /// for a successor.
+    /// for a successor, which takes packets from then on if it waits for its turn.
     pub fn pause(&self) {
-        self.fabric.hold();
-        for seat in self.fabric.seats() {
-            // Jobs run between rounds: the round in which a packet was taken is over, and with it
-            // what the packet became has been sent.
-            let _ = seat.ask(Worker::send_off);
-        }
-        // Once more, for packets that one worker had left to another.
-        for seat in self.fabric.seats() {
-            let _ = seat.ask(Worker::send_off);
-        }
-        self.fabric.park();
+        let (done, paused) = bounded(1);
+        Pause::begin(&self.fabric, done);
+        // It is dropped, which ends the waiting as well, when there are no workers any more.
+        let _ = paused.recv();
     }
 
     /// Goes on after a pause, when nobody else has.

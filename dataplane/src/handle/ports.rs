@@ -265,7 +265,8 @@ impl Dataplane {
         }
     }
 
-    fn keeper(&self) -> Option<&dyn Keeper> {
+    /// Who holds what outlives this process, if anybody does.
+    pub fn keeper(&self) -> Option<&dyn Keeper> {
         self.beginning.keeper.as_deref()
     }
 

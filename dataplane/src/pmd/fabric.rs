@@ -32,12 +32,15 @@ use super::{Worker, answer::question};
 use crate::{
     clock::Clock,
     config::{DataplaneConfig, PortId},
-    connections::{self, Connections, Opened},
+    connections::{self, Connections, OpenError, Opened},
+    handle::StartError,
     keep::Beginning,
     pool::Frame,
     sys::{advise_huge_pages, event::Waker, shared_memory::monotonic_nanos, tsc},
 };
 
+/// How long a worker waits for its turn before it looks for jobs.
+const TURN_LOOK: Duration = Duration::from_millis(5);
 /// Turns that a worker without a thread has to take a version.
 const MAX_TURNS: u32 = 1 << 16;
 
@@ -210,6 +213,12 @@ pub(crate) struct Fabric {
     stopping: AtomicBool,
     /// No packets are taken from ports.
     is_held: AtomicBool,
+    /// Another process takes packets, and says in memory when it has stopped.
+    awaits_turn: AtomicBool,
+    /// Held while packets begin to be taken: workers and the owner may want that at the same time.
+    beginning: Mutex<()>,
+    /// Nanoseconds for which no process has taken packets, when this one began; zero: not known.
+    stood: AtomicU64,
     /// Told when something waits for the owner.
     on_news: OnceLock<Told>,
 }
@@ -219,20 +228,31 @@ impl Fabric {
     pub(crate) fn new(
         config: &DataplaneConfig,
         beginning: &Beginning,
-    ) -> io::Result<(Self, Vec<Receiver<Job>>)> {
+    ) -> Result<(Self, Vec<Receiver<Job>>), StartError> {
         let (mut seats, mut receivers) = (Vec::new(), Vec::new());
         for (id, worker) in config.workers.iter().enumerate() {
-            let (seat, receiver) = Seat::new(id, worker.core, config.n_handover)?;
+            let seat = Seat::new(id, worker.core, config.n_handover);
+            let (seat, receiver) = seat.map_err(|source| StartError::Spawn { worker: id, source })?;
             seats.push(Arc::new(seat));
             receivers.push(receiver);
         }
         let tracking = config.seed.map(|seed| conntrack::Config { seed, ..conntrack::Config::default() });
         let tracking = tracking.unwrap_or_default();
-        let outliving = beginning.keeper.as_deref().and_then(|keeper| {
-            connections::open(keeper, config.n_connections, tracking)
-                .inspect_err(|error| tracing::warn!(%error, "connections will not outlive this process"))
-                .ok()
-        });
+        let outliving = match beginning.keeper.as_deref() {
+            Some(keeper) => {
+                let opened =
+                    connections::open((keeper, beginning.is_successor), config.n_connections, tracking);
+                match opened {
+                    Err(OpenError::Foreign(why)) => return Err(StartError::Connections(why)),
+                    Err(OpenError::Memory(error)) => {
+                        tracing::warn!(%error, "connections will not outlive this process");
+                        None
+                    }
+                    Ok(opened) => Some(opened),
+                }
+            }
+            None => None,
+        };
         let (conntrack, connections, started_at) = match outliving {
             Some(Opened { connections, tracker, origin }) => {
                 (tracker, Some(connections), monotonic_nanos().saturating_sub(origin))
@@ -252,6 +272,9 @@ impl Fabric {
             connections,
             started_at,
             is_held: AtomicBool::new(beginning.holds_back),
+            awaits_turn: AtomicBool::new(false),
+            beginning: Mutex::default(),
+            stood: AtomicU64::new(0),
             seats,
             plan: ArcSwap::from_pointee(Plan::default().with(&Arc::default())),
             n_published: CachePadded::new(AtomicU64::new(1)),
@@ -391,28 +414,85 @@ impl Fabric {
         self.is_held.load(Acquire)
     }
 
-    /// Takes packets, with the connections that there are.
+    /// Takes packets, with the connections that there are. Where packets are taken already, nothing
+    /// changes.
     pub(crate) fn begin(&self) {
+        let _one = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_held() {
             return;
         }
+        self.awaits_turn.store(false, Release);
         if let Some(connections) = &self.connections {
+            let stood = connections.turn().begin().unwrap_or_default();
+            self.stood.store(stood.as_nanos() as u64, Release);
             connections.begin(&self.conntrack);
         }
         self.is_held.store(false, Release);
+        if let Some(connections) = &self.connections {
+            connections.turn().wake();
+        }
         self.wake_all();
+    }
+
+    /// For how long no process had taken packets when this one began, if the one before has told.
+    pub(crate) fn stood(&self) -> Option<Duration> {
+        let stood = self.stood.load(Acquire);
+        (stood != 0).then(|| Duration::from_nanos(stood))
+    }
+
+    /// Takes packets as soon as the process that takes them has stopped. Where memory is not shared with
+    /// it, somebody has to say when that is.
+    pub(crate) fn want_turn(&self) {
+        let Some(connections) = &self.connections else { return };
+        connections.populate();
+        connections.turn().want();
+        self.awaits_turn.store(true, Release);
+        self.wake_all();
+    }
+
+    /// Another process takes packets, until it is this one's turn.
+    #[inline]
+    pub(crate) fn awaits_turn(&self) -> bool {
+        self.awaits_turn.load(Acquire)
+    }
+
+    /// Waits for a while for this process's turn, and takes packets if it has come.
+    pub(crate) fn wait_for_turn(&self) {
+        if self.connections.as_ref().is_some_and(|connections| connections.turn().wait(TURN_LOOK)) {
+            self.begin();
+        }
     }
 
     /// Takes no packets.
     pub(crate) fn hold(&self) {
+        if let Some(connections) = self.connections.as_ref().filter(|_| !self.is_held()) {
+            connections.turn().stop();
+        }
         self.is_held.store(true, Release);
         self.wake_all();
     }
 
-    /// Leaves the connections to another process.
+    /// Leaves the connections to another process, and has that take packets if it waits for it.
     pub(crate) fn park(&self) {
         if let Some(connections) = &self.connections {
             connections.park(&self.conntrack);
+            connections.turn().give();
+        }
+    }
+
+    /// Logs what there was of the process before.
+    pub(crate) fn tell_taken_over(&self) {
+        let stats = self.conntrack.stats();
+        if self.connections.is_some() && stats.n_connections + stats.n_damaged > 0 {
+            let (n_connections, n_dropped) = (stats.n_connections, stats.n_damaged);
+            tracing::info!(n_connections, n_dropped, "connections of the process before go on");
+        }
+    }
+
+    /// Maps what may be touched later, while packets go on.
+    pub(crate) fn populate_soon(&self) {
+        if let Some(connections) = &self.connections {
+            connections.populate_soon();
         }
     }
 

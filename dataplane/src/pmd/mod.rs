@@ -10,6 +10,8 @@
 //! With nothing to do for a while (`patience.rs`: for no while where others want the core), the worker sleeps on its sockets and on an event
 //! file; whoever gives it work wakes it (`sys::event::Waker`).
 //!
+//! While another process takes the packets, workers wait for their turn (`pause.rs`, `crate::turn`).
+//!
 //! Which worker has which queue is decided outside ([`crate::balance`]); `transit.rs` is how a
 //! queue gets from one to the other.
 
@@ -21,12 +23,13 @@ mod ingress;
 mod meter;
 mod patch;
 mod patience;
+mod pause;
 mod shaping;
 mod tap;
 mod transit;
 mod version;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use crossbeam::channel::Receiver;
 use flowtable::{
@@ -44,6 +47,7 @@ pub(crate) use self::{
     fabric::{Fabric, Job, Seat},
     meter::Measured,
     patch::PatchEnd,
+    pause::Pause,
     shaping::SharedRates,
     tap::Tap,
 };
@@ -66,6 +70,7 @@ use crate::{
     sys::{
         advise_huge_pages,
         event::{PollSet, Readiness},
+        shared_memory::populate,
         thread, tsc,
     },
     top::{Watch, Watcher},
@@ -75,6 +80,13 @@ use crate::{
 const MAX_SLEEP: Duration = Duration::from_millis(500);
 /// Longest sleep while a port waits for another flush.
 const FLUSH_SLEEP: Duration = Duration::from_millis(2);
+
+/// How long a worker in a hurry runs at a time where others want its core.
+const SHORT_SLICE: Duration = Duration::from_micros(100);
+/// How long it is after it has begun: then whatever else there is to do at a start is done.
+const HURRY: Duration = Duration::from_millis(500);
+/// Bytes of each table that are there before packets come. Tables are filled from their beginnings.
+const FIRST_OF_TABLE: usize = 2 << 20;
 
 /// A worker, in its thread.
 pub(crate) struct Worker {
@@ -101,6 +113,16 @@ pub(crate) struct Worker {
     poll_ports: Vec<PortId>,
     idle_since: Option<Timestamp>,
     patience: Patience,
+    hurry: Hurry,
+}
+
+/// Whether a worker is to run as soon as it is woken, whoever has its core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hurry {
+    No,
+    /// Until packets are taken, and some time longer.
+    Begins,
+    Until(Timestamp),
 }
 
 /// A worker's switch, its tables on large pages where there are any.
@@ -143,6 +165,7 @@ impl Worker {
             poll_ports: Vec::new(),
             idle_since: None,
             patience,
+            hurry: Hurry::No,
         };
         worker.add_bridge(BridgeId::FIRST);
         worker
@@ -150,6 +173,10 @@ impl Worker {
 
     /// Polls until the dataplane stops.
     pub(crate) fn run(mut self) {
+        if self.fabric.is_held() {
+            thread::set_slice(Some(SHORT_SLICE));
+            self.hurry = Hurry::Begins;
+        }
         while !self.fabric.is_stopping() {
             if let Ok(job) = self.jobs.try_recv() {
                 let began = tsc::now();
@@ -157,7 +184,24 @@ impl Worker {
                 self.egress.meter().job_took(began);
             }
             let found = self.poll_once();
+            if self.hurry != Hurry::No {
+                self.watch_hurry();
+            }
             self.rest(found);
+        }
+    }
+
+    /// Is like others again some time after packets have begun to be taken.
+    #[cold]
+    fn watch_hurry(&mut self) {
+        let now = self.fabric.uptime();
+        match self.hurry {
+            Hurry::Begins if !self.fabric.is_held() => self.hurry = Hurry::Until(now.after(HURRY)),
+            Hurry::Until(end) if now >= end => {
+                thread::set_slice(None);
+                self.hurry = Hurry::No;
+            }
+            Hurry::No | Hurry::Begins | Hurry::Until(_) => {}
         }
     }
 
@@ -279,6 +323,9 @@ impl Worker {
             self.idle_since = None;
             return;
         }
+        if self.fabric.awaits_turn() {
+            return self.fabric.wait_for_turn();
+        }
         if self.config.busy {
             std::hint::spin_loop();
             return;
@@ -297,7 +344,8 @@ impl Worker {
         self.poll_set.clear();
         self.poll_set.add(self.seat.waker.fd());
         self.poll_ports.clear();
-        if !self.fabric.is_held() {
+        let is_held = self.fabric.is_held();
+        if !is_held {
             for (port, fd) in self.ingress.wait_fds() {
                 self.poll_set.add(fd);
                 self.poll_ports.push(port);
@@ -308,8 +356,8 @@ impl Worker {
             }
         }
         self.seat.waker.prepare();
-        // Work that came before we said that we sleep wakes nobody.
-        if !self.has_work() {
+        // Work that came before we said that we sleep wakes nobody, nor do packets that may be taken since.
+        if !self.has_work() && self.fabric.is_held() == is_held {
             let began = tsc::now();
             let longest = if self.egress.has_unsent() { FLUSH_SLEEP } else { MAX_SLEEP };
             self.poll_set.wait(self.egress.shaped_wait().map_or(longest, |wait| wait.min(longest)));
@@ -332,6 +380,7 @@ impl Worker {
             || self.fabric.n_published() != self.n_published
             || self.coming.is_some()
             || self.egress.has_pending()
+            || self.fabric.awaits_turn()
             || !self.fabric.is_held() && self.ingress.has_pending()
     }
 
@@ -461,6 +510,17 @@ impl Worker {
     pub(crate) fn send_off(&mut self) {
         self.egress.take_handovers();
         self.egress.flush();
+    }
+
+    /// Has what the first packets touch there before they come: a large page takes a good part of a
+    /// millisecond to be made.
+    pub(crate) fn warm_up(&mut self) {
+        let first = |memory: Range<*const u8>| {
+            let len = memory.end.addr().saturating_sub(memory.start.addr()).min(FIRST_OF_TABLE);
+            memory.start..memory.start.wrapping_add(len)
+        };
+        self.switches.iter().flatten().flat_map(Switch::memory).map(first).for_each(populate);
+        self.egress.pool().first_used().into_iter().for_each(populate);
     }
 
     /// Lets what waits for its time take place.

@@ -14,7 +14,7 @@
 mod region;
 mod shared;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use flowtable::packet::HEADROOM;
 
@@ -78,7 +78,19 @@ impl Shelf {
     fn n_free(&self) -> usize {
         self.free.len() + self.region.returned.len()
     }
+
+    /// The memory of the first frames.
+    fn first(&self, n_frames: usize) -> Range<*const u8> {
+        let start = self.region.memory.as_ptr().cast_const();
+        let len = self.region.len / self.n_frames * n_frames.min(self.n_frames);
+        start..start.wrapping_add(len)
+    }
 }
+
+/// Frames that are in use soon after a start, as those that were used last are taken first: some batches, and
+/// a batch of large ones.
+const N_FIRST: usize = 256;
+const N_FIRST_LARGE: usize = 32;
 
 /// Most frames of a memory that a worker has at hand, free; others may need them.
 const MAX_AT_HAND: usize = 512;
@@ -195,6 +207,11 @@ impl Pool {
             self.count_exhausted();
         }
         frame
+    }
+
+    /// The memory of the frames that are taken first.
+    pub(crate) fn first_used(&self) -> [Range<*const u8>; 2] {
+        [self.usual.first(N_FIRST), self.large.first(N_FIRST_LARGE)]
     }
 
     /// Frames in the pool, free or not; large ones are not among them.

@@ -277,6 +277,13 @@ impl Link {
         Self::create((interface, ifindex), &program, how, "bpf(BPF_LINK_CREATE, tcx)")
     }
 
+    /// Has all that an interface receives sent by another one, `to`. Since Linux 6.6.
+    pub(crate) fn pass_on(interface: &str, ifindex: u32, to: u32) -> Result<Self, SysError> {
+        let program = Program::load(interface, Hook::Ingress, 0, steer::pass_on(to))?;
+        let how = (ATTACH_TYPE_TCX_INGRESS, 0);
+        Self::create((interface, ifindex), &program, how, "bpf(BPF_LINK_CREATE, tcx)")
+    }
+
     fn create(
         (interface, ifindex): (&str, u32),
         program: &Program,

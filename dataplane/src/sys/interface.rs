@@ -77,6 +77,15 @@ impl Interface {
     }
 }
 
+/// Sets a device of ours up, without ARP.
+pub(super) fn raise(name: &str, mtu: libc::c_int) -> Result<(), SysError> {
+    let mut query = Query::new(name)?;
+    query.request.ifr_ifru.ifru_mtu = mtu;
+    query.ask(libc::SIOCSIFMTU as libc::c_ulong, "ioctl(SIOCSIFMTU)")?;
+    query.request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_NOARP) as i16;
+    query.ask(libc::SIOCSIFFLAGS as libc::c_ulong, "ioctl(SIOCSIFFLAGS)").map(|_| ())
+}
+
 struct Query<'a> {
     name: &'a str,
     socket: OwnedFd,
@@ -102,7 +111,7 @@ impl<'a> Query<'a> {
         Ok(Self { name, socket: unsafe { OwnedFd::from_raw_fd(fd) }, request })
     }
 
-    /// One of the requests that fill the union of `ifreq` with plain data.
+    /// One of the requests that fill the union of `ifreq` with plain data, or read such from it.
     fn ask(&self, code: libc::c_ulong, call: &'static str) -> Result<libc::ifreq, SysError> {
         let mut request = self.request;
         // SAFETY: these requests read the name from and write to a live `ifreq`.

@@ -7,6 +7,7 @@
 use std::{
     ffi::CStr,
     io,
+    ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64},
@@ -129,18 +130,25 @@ impl SharedMemory {
     /// Has the kernel map all of it: a page that is touched for the first time costs half a
     /// microsecond.
     pub(crate) fn populate(&self) {
-        populate(self.start.as_ptr().expose_provenance(), self.len);
+        populate_from(self.start.as_ptr().expose_provenance(), self.len);
     }
 
     /// The same, while others go on: of memory that was used before most pages are not touched soon.
     pub(crate) fn populate_soon(&self) {
         let (start, len) = (self.start.as_ptr().expose_provenance(), self.len);
         // The mapping is never taken away. Without the thread pages are mapped as they are touched.
-        let _ = thread::Builder::new().name("populate".to_owned()).spawn(move || populate(start, len));
+        let _ = thread::Builder::new().name("populate".to_owned()).spawn(move || populate_from(start, len));
     }
 }
 
-fn populate(start: usize, len: usize) {
+/// Has the kernel back memory of this process that is written to soon. What is in it stays, of a range that is
+/// not all of whole pages also what is beside it.
+pub(crate) fn populate(memory: Range<*const u8>) {
+    let start = memory.start.expose_provenance() / PAGE * PAGE;
+    populate_from(start, memory.end.addr().saturating_sub(start));
+}
+
+fn populate_from(start: usize, len: usize) {
     /// `MADV_POPULATE_WRITE`, since Linux 5.14.
     const POPULATE_WRITE: libc::c_int = 23;
     /// Others, who touch pages themselves, wait for no more than this.
@@ -179,6 +187,14 @@ mod tests {
         // Mapped for as long as the process lives, whoever had it.
         drop((one, other));
         assert_eq!(words[7].load(Relaxed), 5);
+    }
+
+    #[test]
+    fn memory_keeps_what_is_in_it_and_other_memory_is_left_alone() {
+        let memory: Vec<u8> = (0..100_000_u32).map(|idx| idx as u8).collect();
+        populate(memory[5..].as_ptr_range());
+        assert!(memory.iter().enumerate().all(|(idx, byte)| *byte == idx as u8));
+        populate(std::ptr::null()..std::ptr::null());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The XDP programs: which received frames go to our sockets; all others go on to the
-//! host's network stack.
+//! host's network stack. And what is attached where the host's stack takes packets from an interface.
 //!
-//! Both end in `bpf_redirect_map` with XDP_PASS as the answer for a queue without
+//! The XDP programs end in `bpf_redirect_map` with XDP_PASS as the answer for a queue without
 //! socket, so that a frame we cannot take is the host's, not lost.
 
 use std::net::IpAddr;
@@ -19,6 +19,7 @@ const TC_ACT_SHOT: i32 = 2;
 /// Whoever else is attached decides.
 const TCX_NEXT: i32 = -1;
 
+const HELPER_REDIRECT: i32 = 23;
 const HELPER_REDIRECT_MAP: i32 = 51;
 /// Offsets in `struct xdp_md`.
 const MD_DATA: i16 = 0;
@@ -99,6 +100,16 @@ pub(super) fn shut(tunnel: Option<&TunnelSteering>) -> Option<Vec<Insn>> {
         asm.place(take);
     }
     asm.set(Reg::R0, TC_ACT_SHOT);
+    asm.exit();
+    asm.finish()
+}
+
+/// What comes in goes out by an interface.
+pub(super) fn pass_on(ifindex: u32) -> Option<Vec<Insn>> {
+    let mut asm = Assembler::default();
+    asm.set(Reg::R1, ifindex.cast_signed());
+    asm.set(Reg::R2, 0);
+    asm.call(HELPER_REDIRECT);
     asm.exit();
     asm.finish()
 }

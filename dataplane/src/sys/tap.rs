@@ -76,6 +76,16 @@ fn is_there(name: &str) -> bool {
 }
 
 fn open_queue(name: &str, is_one_of_many: bool) -> Result<VnetFile, SysError> {
+    let many = if is_one_of_many { libc::IFF_MULTI_QUEUE } else { 0 };
+    let (fd, _) = attach(name, many)?;
+    set_record_len(name, &fd, RECORD_LEN)?;
+    leave(name, &fd, LEFT_TO_US | UDP_TOO).or_else(|_| leave(name, &fd, LEFT_TO_US))?;
+    Ok(VnetFile::new(fd, FileKind::Tap))
+}
+
+/// Makes a device, or attaches to one that is there, and answers what it is called: `%d` in the name is a number that
+/// the kernel chooses.
+pub(super) fn attach(name: &str, flags: libc::c_int) -> Result<(OwnedFd, String), SysError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -91,21 +101,30 @@ fn open_queue(name: &str, is_one_of_many: bool) -> Result<VnetFile, SysError> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    let many = if is_one_of_many { libc::IFF_MULTI_QUEUE } else { 0 };
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | many) as i16;
-    // SAFETY: reads a live `ifreq` with the name and the flags.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF as _, &request) } < 0 {
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags) as i16;
+    // SAFETY: reads and writes a live `ifreq` with the name and the flags.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF as _, &mut request) } < 0 {
         return Err(SysError::last(name, "ioctl(TUNSETIFF)"));
     }
-    let record_len = RECORD_LEN as libc::c_int;
+    let chars = request.ifr_name.iter().take_while(|char| **char != 0);
+    Ok((fd, chars.map(|char| char::from(char.cast_unsigned())).collect()))
+}
+
+/// Says how long the record in front of each frame is.
+pub(super) fn set_record_len(name: &str, fd: &OwnedFd, len: usize) -> Result<(), SysError> {
+    let len = len as libc::c_int;
     // SAFETY: reads a live integer.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETVNETHDRSZ as _, &record_len) } < 0 {
+    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETVNETHDRSZ as _, &len) } < 0 {
         return Err(SysError::last(name, "ioctl(TUNSETVNETHDRSZ)"));
     }
+    Ok(())
+}
+
+/// Says what may be left undone of a frame that the host sends, and with that, of one that it is given.
+pub(super) fn leave(name: &str, fd: &OwnedFd, what: libc::c_ulong) -> Result<(), SysError> {
     // SAFETY: this request takes a number.
-    let leave = |what: libc::c_ulong| unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETOFFLOAD as _, what) };
-    if leave(LEFT_TO_US | UDP_TOO) < 0 && leave(LEFT_TO_US) < 0 {
+    if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETOFFLOAD as _, what) } < 0 {
         return Err(SysError::last(name, "ioctl(TUNSETOFFLOAD)"));
     }
-    Ok(VnetFile::new(fd, FileKind::Tap))
+    Ok(())
 }

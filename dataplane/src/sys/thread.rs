@@ -33,6 +33,37 @@ pub fn n_preemptions() -> u64 {
     usage.ru_nivcsw.unsigned_abs()
 }
 
+/// What sched_setattr(2) takes.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Has the calling thread run for so long at a time where others want its core, and in return as soon as it is woken;
+/// `None`: for as long as others. A kernel before 6.12, and threads with a priority of their own, go on as they do.
+pub(crate) fn set_slice(slice: Option<Duration>) {
+    const THIS_THREAD: libc::c_int = 0;
+    const NO_FLAGS: libc::c_uint = 0;
+    let size = size_of::<Attributes>() as u32;
+    let mut attributes = Attributes { size, ..Attributes::default() };
+    let (to, size) = (&raw mut attributes, libc::c_uint::from(size));
+    // SAFETY: fills in a live structure of the length told.
+    let is_told = unsafe { libc::syscall(libc::SYS_sched_getattr, THIS_THREAD, to, size, NO_FLAGS) } == 0;
+    if is_told && attributes.policy == libc::SCHED_OTHER as u32 {
+        attributes.runtime = slice.map_or(0, |slice| slice.as_nanos() as u64);
+        // SAFETY: passes a live structure that says how long it is.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, &raw const attributes, NO_FLAGS) };
+    }
+}
+
 /// Lets the process lock as much memory as it likes, or else as much as it may: packet
 /// memory is locked by the kernel.
 pub(crate) fn raise_memlock_limit() {

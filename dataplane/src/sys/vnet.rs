@@ -15,7 +15,7 @@ pub(crate) const RECORD_LEN: usize = 10;
 const TAG_LEN: usize = 4;
 const MACS_LEN: usize = 12;
 
-const NEEDS_CHECKSUM: u8 = 1;
+pub(super) const NEEDS_CHECKSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
@@ -268,7 +268,8 @@ impl Record {
     }
 }
 
-fn kind_of(gso: &Gso, frame: &[u8], layout: &Layout) -> u8 {
+/// What cuts it, as the record has it.
+pub(super) fn kind_of(gso: &Gso, frame: &[u8], layout: &Layout) -> u8 {
     let at = |at: usize| frame.get(at).copied().unwrap_or(0);
     match gso.kind {
         GsoKind::Udp => GSO_UDP_L4,

@@ -48,10 +48,20 @@ const N_STEPS: usize = 10;
 
 #[test]
 fn a_process_that_dies_at_any_write_leaves_connections_that_are_whole() {
+    dies_at_any_write(|storage| storage);
+}
+
+#[test]
+fn so_does_one_that_counts_which_slots_it_has_used() {
+    let used: &'static AtomicU64 = Box::leak(Box::default());
+    dies_at_any_write(|storage| storage.counting(used));
+}
+
+fn dies_at_any_write(counting: impl Fn(Storage) -> Storage) {
     let slots: &'static [Slot] = Box::leak((0..N_SLOTS).map(|_| Slot::default()).collect());
     let buckets: &'static [Bucket] = Box::leak((0..N_SLOTS / 4).map(|_| Bucket::default()).collect());
-    let start =
-        |seed| Conntrack::new(Config { seed, ..Config::default() }, Storage::lent(slots, buckets).unwrap());
+    let storage = || counting(Storage::lent(slots, buckets).unwrap());
+    let start = |seed| Conntrack::new(Config { seed, ..Config::default() }, storage());
     let mut n_dropped = 0;
     for n_writes in 0.. {
         // Nothing of the round before, but what its writes have left in free slots.
@@ -98,6 +108,65 @@ fn whole(n: usize) -> Vec<Known> {
     let tracker = Conntrack::new(Config { seed: 1, ..Config::default() }, Storage::on_heap(N_SLOTS));
     (0..=n).for_each(|n| step(&tracker, n));
     known(&tracker)
+}
+
+#[test]
+fn slots_that_were_never_used_are_not_looked_at() {
+    const N_SLOTS: usize = 64;
+    let slots: &'static [Slot] = Box::leak((0..N_SLOTS).map(|_| Slot::default()).collect());
+    let buckets: &'static [Bucket] = Box::leak((0..N_SLOTS / 4).map(|_| Bucket::default()).collect());
+    let used: &'static AtomicU64 = Box::leak(Box::default());
+    let start = || {
+        let storage = Storage::lent(slots, buckets).unwrap().counting(used);
+        Conntrack::new(Config { seed: 1, ..Config::default() }, storage)
+    };
+    let first_of = |n| first(n, false, UDP);
+    let old = start();
+    let commit = |tracker: &Conntrack, n| tracker.track(now(), &COMMIT, &first_of(n)).map(|_| ()).unwrap();
+    (0..5).for_each(|n| commit(&old, n));
+    old.flush(now(), &Filter { tuple: Some(Tuple { zone: 7, ..first_of(1).tuple }), ..Filter::default() });
+    commit(&old, 9);
+    assert_eq!(used.load(Relaxed), 5, "a slot that was given back is used before one that was not");
+    let before = known(&old);
+    drop(old);
+    // Nobody can have touched what is behind; were it looked at, this one would be unlocked.
+    let is_locked = || slots[5].get(0) >> 63 == 1;
+    std::mem::forget(slots[5].lock());
+    let new = start();
+    assert_eq!((known(&new), is_locked()), (before, true));
+    slots[5].break_lock();
+    assert!(!is_locked());
+    new.flush(now(), &Filter::default());
+    drop(new);
+    let newer = start();
+    assert_eq!(used.load(Relaxed), 0, "nothing is left in any of them");
+    (0..N_SLOTS as u16).for_each(|n| commit(&newer, n));
+    assert_eq!((newer.stats().n_evicted, used.load(Relaxed)), (0, N_SLOTS as u64), "all can be used");
+}
+
+#[test]
+fn a_ledger_of_the_version_before_is_understood() {
+    let slots: &'static [Slot] = Box::leak((0..N_SLOTS).map(|_| Slot::default()).collect());
+    let buckets: &'static [Bucket] = Box::leak((0..N_SLOTS / 4).map(|_| Bucket::default()).collect());
+    let lent = || Storage::lent(slots, buckets).unwrap();
+    let config = Config { seed: 1, ..Config::default() };
+    let old = Conntrack::new(config, lent());
+    for n in 0..N_SLOTS as u16 {
+        old.track(now(), &COMMIT, &first(n, false, UDP)).unwrap();
+    }
+    old.flush(
+        now(),
+        &Filter { tuple: Some(Tuple { zone: 7, ..first(3, false, UDP).tuple }), ..Filter::default() },
+    );
+    let (before, mut words) = (known(&old), old.park());
+    // That one had all its free slots in a list, as this one has now, and no word for the others.
+    words[0] -= 1;
+    assert_eq!(words.remove(11), N_SLOTS as u32);
+    let new = Conntrack::waiting(config, lent());
+    new.go_on(Some(&words));
+    assert_eq!((known(&new), new.stats().n_damaged), (before, 0));
+    new.track(now(), &COMMIT, &first(50, false, UDP)).unwrap();
+    assert_eq!((new.stats().n_connections, new.stats().n_evicted), (N_SLOTS as u64, 0));
 }
 
 #[test]

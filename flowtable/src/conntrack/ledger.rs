@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Event, Watched, slot::Slot, timeout::State};
+use super::{Event, Watched, slot::Slot, storage::Used, timeout::State};
 
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;
@@ -24,12 +24,16 @@ pub(super) const N_QUEUES: usize = 4;
 /// Events that wait to be fetched.
 const MAX_EVENTS: usize = 4096;
 
-/// Words of a parked ledger in front of its lists: magic, lengths, and single numbers.
+/// Words of a parked ledger in front of its lists: magic, lengths, and single numbers,
 const N_PARKED: usize = 11;
+/// and where the slots begin that were never used.
+const N_FRESH: usize = 1;
 /// Words of a parked ledger at most: each list, and each count with its number.
-pub(super) const MAX_PARKED: usize = N_PARKED + 3 * (N_SPOKES + N_QUEUES) + 2 * 2 * (1 << 16);
+pub(super) const MAX_PARKED: usize = N_PARKED + N_FRESH + 3 * (N_SPOKES + N_QUEUES) + 2 * 2 * (1 << 16);
 /// Tells a ledger parked in this way from others.
-const PARKED: u32 = 0x4c44_0001;
+const PARKED: u32 = 0x4c44_0002;
+/// One of a version whose free slots are all in the list.
+const PARKED_ALL_LISTED: u32 = 0x4c44_0001;
 
 /// Ends of a list.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +86,12 @@ impl Counts {
 pub(super) struct Ledger {
     /// Spokes, then queues.
     lists: Vec<Ends>,
+    /// The first of the slots that were given back.
     free: u32,
+    /// The first of those that were never used, which nothing has touched.
+    fresh: u32,
+    used: Used,
+    /// Of both kinds.
     n_free: u32,
     pub(super) n_connections: u32,
     pub(super) zones: Counts,
@@ -113,10 +122,12 @@ pub(super) fn queue_of(state: State) -> u16 {
 }
 
 impl Ledger {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, used: Used) -> Self {
         Self {
             lists: vec![Ends { first: NIL, last: NIL, len: 0 }; N_SPOKES + N_QUEUES],
             free: NIL,
+            fresh: 0,
+            used,
             n_free: 0,
             n_connections: 0,
             zones: Counts::new(),
@@ -137,7 +148,7 @@ impl Ledger {
     /// Nothing is in storage.
     pub(super) fn forget_all(&mut self) {
         self.lists.fill(Ends { first: NIL, last: NIL, len: 0 });
-        (self.free, self.n_free, self.n_connections) = (NIL, 0, 0);
+        (self.free, self.fresh, self.n_free, self.n_connections) = (NIL, 0, 0, 0);
         (self.zones, self.ports) = (Counts::new(), Counts::new());
         self.is_running = false;
     }
@@ -149,7 +160,7 @@ impl Ledger {
         let n_counts = [zones.len() as u32, ports.len() as u32];
         let single = [self.free, self.n_free, self.n_connections, self.hand, u32::from(self.is_running)];
         let mut words = vec![PARKED, self.lists.len() as u32];
-        words.extend(n_counts.into_iter().chain(random).chain(single));
+        words.extend(n_counts.into_iter().chain(random).chain(single).chain([self.fresh]));
         words.extend(self.lists.iter().flat_map(|ends| [ends.first, ends.last, ends.len]));
         words.extend(zones.iter().chain(&ports).flat_map(|(id, n)| [u32::from(*id), *n]));
         words
@@ -164,8 +175,13 @@ impl Ledger {
         else {
             return false;
         };
+        let (fresh, rest) = match (magic, rest.split_first()) {
+            (PARKED, Some((fresh, rest))) => (*fresh, rest),
+            (PARKED_ALL_LISTED, _) => (n_slots, rest),
+            _ => return false,
+        };
         let n_lists = n_lists as usize;
-        if magic != PARKED || n_lists != self.lists.len() || n_free.saturating_add(n_connections) > n_slots {
+        if fresh > n_slots || n_lists != self.lists.len() || n_free.saturating_add(n_connections) > n_slots {
             return false;
         }
         let Some((lists, counts)) = rest.split_at_checked(3 * n_lists) else { return false };
@@ -181,6 +197,7 @@ impl Ledger {
         }
         self.lists = lists;
         (self.free, self.n_free, self.n_connections) = (free, n_free, n_connections);
+        self.set_fresh(fresh);
         (self.hand, self.is_running) = (hand, runs != 0);
         self.random = (u64::from(random) << 32 | u64::from(low)) | 1;
         (self.zones, self.ports) = (Counts::of_pairs(zones), Counts::of_pairs(ports));
@@ -191,13 +208,31 @@ impl Ledger {
         self.n_free
     }
 
-    /// A free slot.
+    /// A free slot; one that was never used only where there is no other.
     pub(super) fn take(&mut self, slots: &[Slot]) -> Option<u32> {
-        let idx = self.free;
-        let slot = slots.get(idx as usize)?;
-        self.free = slot.links().0;
+        let mut idx = self.free;
+        match slots.get(idx as usize) {
+            Some(slot) => self.free = slot.links().0,
+            None => {
+                idx = self.fresh;
+                slots.get(idx as usize)?;
+                self.set_fresh(idx + 1);
+            }
+        }
         self.n_free -= 1;
         Some(idx)
+    }
+
+    /// Slots from here on were never used, or nothing is left in them.
+    fn set_fresh(&mut self, fresh: u32) {
+        self.fresh = fresh;
+        self.used.set(fresh);
+    }
+
+    /// The slots from here to the end were never used, or nothing is left in them.
+    pub(super) fn give_fresh(&mut self, slots: &[Slot], fresh: u32) {
+        self.n_free += slots.len() as u32 - fresh;
+        self.set_fresh(fresh);
     }
 
     /// Gives a slot back.

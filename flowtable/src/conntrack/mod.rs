@@ -324,6 +324,7 @@ impl Conntrack {
             mixed ^ mixed >> 27 | 1
         });
         Self {
+            ledger: Mutex::new(Ledger::new(seed ^ secrets[0], storage.used())),
             storage,
             secrets,
             policies: Policies::new(),
@@ -331,7 +332,6 @@ impl Conntrack {
             pick_up: AtomicBool::new(config.pick_up),
             check_checksums: AtomicBool::new(config.check_checksums),
             is_watched: AtomicBool::new(false),
-            ledger: Mutex::new(Ledger::new(seed ^ secrets[0])),
             fragments: Mutex::default(),
             n_gathering: AtomicUsize::new(0),
             expectations: Mutex::default(),
@@ -343,8 +343,8 @@ impl Conntrack {
     /// Begins with what is in storage; nobody else works there any more. `parked` is what the
     /// tracker before has left by [`Conntrack::park`], if it had the time to, with the same seed:
     /// then nothing is searched, and it does not matter how many connections there are.
-    /// Otherwise, or when that cannot be right, all slots are gone through, and half-written
-    /// connections dropped.
+    /// Otherwise, or when that cannot be right, all slots are gone through that have been used
+    /// ([`Storage::counting`]), and half-written connections dropped.
     pub fn go_on(&self, parked: Option<&[u32]>) {
         let n_slots = self.slots().len() as u32;
         let is_resumed = parked.is_some_and(|words| self.ledger().unpark(words, n_slots));

@@ -201,7 +201,9 @@ impl Slot {
     /// Forgets a lock that a worker held when its process died.
     pub(super) fn break_lock(&self) {
         // Also of free slots and extensions: who looked for somebody who is gone may have held them.
-        self.0[LIVE].fetch_and(!LOCK, Relaxed);
+        if self.get(LIVE) & LOCK != 0 {
+            self.0[LIVE].fetch_and(!LOCK, Relaxed);
+        }
     }
 
     /// Words that only make sense together are written from here on, until the slot is unlocked.
@@ -405,7 +407,10 @@ impl Slot {
 
     /// Gives the slot back.
     pub(super) fn clear(&self) {
-        self.set(IDENTITY, 0);
+        // One that is free already is not touched: there are many.
+        if self.get(IDENTITY) != 0 {
+            self.set(IDENTITY, 0);
+        }
     }
 
     /// The tuple of a direction. `extension` is the second slot, where there is one.
@@ -500,7 +505,7 @@ pub(super) mod death {
         WRITES_LEFT.get()
     }
 
-    pub(super) fn may_write() -> bool {
+    pub(crate) fn may_write() -> bool {
         let left = WRITES_LEFT.get();
         if left != u64::MAX {
             WRITES_LEFT.set(left.saturating_sub(1));

@@ -1,6 +1,12 @@
 //! The memory of a tracker, from wherever the caller has it.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Release},
+    },
+};
 
 use super::{
     index::{Bucket, MAX_SLOTS, SLOTS_PER_BUCKET},
@@ -13,6 +19,29 @@ use super::{
 pub struct Storage {
     slots: Memory<Slot>,
     buckets: Memory<Bucket>,
+    used: Used,
+}
+
+/// How many slots, from the first on, have been used: behind them nothing needs to be looked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used(Option<&'static AtomicU64>);
+
+impl Used {
+    /// `None`: it is not counted.
+    pub(super) fn get(self) -> Option<u64> {
+        self.0.map(|used| used.load(Acquire))
+    }
+
+    /// Before the last of them is written to.
+    pub(super) fn set(self, n_slots: u32) {
+        #[cfg(test)]
+        if !super::slot::death::may_write() {
+            return;
+        }
+        if let Some(used) = self.0 {
+            used.store(n_slots.into(), Release);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +96,7 @@ impl Storage {
         Self {
             slots: Memory::Owned(filled(n_slots, &advise)),
             buckets: Memory::Owned(filled(n_slots.div_ceil(SLOTS_PER_BUCKET), &advise)),
+            used: Used::default(),
         }
     }
 
@@ -82,7 +112,14 @@ impl Storage {
         if buckets.len() != slots.len().div_ceil(SLOTS_PER_BUCKET) {
             return Err(StorageError::NumberOfBuckets { n_slots: slots.len(), n_buckets: buckets.len() });
         }
-        Ok(Self { slots: Memory::Lent(slots), buckets: Memory::Lent(buckets) })
+        Ok(Self { slots: Memory::Lent(slots), buckets: Memory::Lent(buckets), used: Used::default() })
+    }
+
+    /// Counts where the next process finds it how many slots, from the first on, have been used, so that
+    /// it goes through no others. Now it says so of those that are there: zero where all memory is.
+    pub fn counting(mut self, used: &'static AtomicU64) -> Self {
+        self.used = Used(Some(used));
+        self
     }
 
     /// Bytes of all of it.
@@ -96,5 +133,9 @@ impl Storage {
 
     pub(super) fn buckets(&self) -> &[Bucket] {
         self.buckets.get()
+    }
+
+    pub(super) fn used(&self) -> Used {
+        self.used
     }
 }

@@ -320,9 +320,11 @@ impl Conntrack {
         let slots = self.slots();
         ledger.forget_all();
         self.index().clear();
-        let mut taken = vec![false; slots.len()];
+        let n_used = self.storage.used().get().and_then(|n_used| usize::try_from(n_used).ok());
+        let used = &slots[..n_used.map_or(slots.len(), |n_used| n_used.min(slots.len()))];
+        let mut taken = vec![false; used.len()];
         let mut n_dropped = 0;
-        for (idx, slot) in slots.iter().enumerate() {
+        for (idx, slot) in used.iter().enumerate() {
             slot.break_lock();
             if !slot.is_connection() {
                 continue;
@@ -334,7 +336,7 @@ impl Conntrack {
             }
             let second = slot.has_extension().then(|| slot.extension() as usize);
             let is_extension = |at: usize| {
-                slots.get(at).is_some_and(|slot| slot.kind() == kind::USED | kind::EXTENSION) && !taken[at]
+                used.get(at).is_some_and(|slot| slot.kind() == kind::USED | kind::EXTENSION) && !taken[at]
             };
             let tuples = match second.is_none_or(is_extension) {
                 true => [self.tuple_of(slot, 0), self.tuple_of(slot, 1)],
@@ -364,10 +366,14 @@ impl Conntrack {
             ledger.link(slots, idx as u32, list);
             count(&mut ledger, slot, true);
         }
-        for (idx, slot) in slots.iter().enumerate().rev().filter(|(idx, _)| !taken[*idx]) {
+        let n_used = taken.iter().rposition(|is_taken| *is_taken).map_or(0, |last| last + 1);
+        for (idx, slot) in used.iter().enumerate().rev().filter(|(idx, _)| !taken[*idx]) {
             slot.clear();
-            ledger.give(slots, idx as u32);
+            if idx < n_used {
+                ledger.give(slots, idx as u32);
+            }
         }
+        ledger.give_fresh(slots, n_used as u32);
         self.counters.n_damaged.fetch_add(n_dropped, Relaxed);
     }
 }

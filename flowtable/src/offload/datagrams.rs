@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Segments;
 use crate::{
-    checksum,
+    checksum::{self, pseudo_ipv4, pseudo_ipv6},
     headers::Headers,
     key::FlowKey,
     packet::{FrameBuf, Gso, GsoKind, Layout, Offload, Packet},
@@ -20,16 +20,16 @@ use crate::{
 };
 
 /// Longest outer headers: those over IPv6.
-const MAX_OUTER_LEN: usize = Ethernet::LEN + Ipv6::LEN + Udp::LEN;
+pub(super) const MAX_OUTER_LEN: usize = Ethernet::LEN + Ipv6::LEN + Udp::LEN;
 /// Longest train: what a [`Layout`] can address.
-const MAX_TRAIN_LEN: usize = u16::MAX as usize;
+pub(super) const MAX_TRAIN_LEN: usize = u16::MAX as usize;
 /// TCP flags of segments that can become one: ACK, and at the end PSH.
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 
 /// Length of a frame's outer headers: Ethernet without tags, IPv4 without options or IPv6 without
 /// other headers, UDP. `None`: it has others.
-fn outer_len(frame: &[u8]) -> Option<usize> {
+pub(super) fn outer_len(frame: &[u8]) -> Option<usize> {
     let (ip_len, proto_at) = match *frame.get(12..15)? {
         [0x08, 0x00, 0x45] => (Ipv4::LEN, 23),
         [0x86, 0xdd, version] if version >> 4 == 6 => (Ipv6::LEN, 20),
@@ -135,7 +135,7 @@ impl<'a> Datagrams<'a> {
             let segment_len = first.len() - head.payload;
             offload = merged(packet.get_mut(outer_len..)?, (&head, tail.flags), (segment_len, outer_len))?;
         }
-        finish_outer(packet, outer_len)?;
+        finish_outer(packet, outer_len, len)?;
         Some(Taken { len, offload })
     }
 
@@ -257,9 +257,9 @@ fn merged(
     Some(Offload { csum_partial: true, csum_start: inner.l4, csum_offset: 16, gso })
 }
 
-/// Lengths and checksums of outer headers in front of all that follows.
-fn finish_outer(frame: &mut [u8], outer_len: usize) -> Option<()> {
-    let ip_len = u16::try_from(frame.len() - Ethernet::LEN).ok()?;
+/// Lengths and checksums of the outer headers, at the start of `frame`, of a packet of `len` bytes.
+pub(super) fn finish_outer(frame: &mut [u8], outer_len: usize, len: usize) -> Option<()> {
+    let ip_len = u16::try_from(len - Ethernet::LEN).ok()?;
     let packet = frame.get_mut(Ethernet::LEN..)?;
     if outer_len == MAX_OUTER_LEN {
         let (ip, datagram) = Ipv6::mut_from_prefix(packet).ok()?;
@@ -275,21 +275,31 @@ fn finish_outer(frame: &mut [u8], outer_len: usize) -> Option<()> {
         let (udp, _) = Udp::mut_from_prefix(datagram).ok()?;
         udp.len.set(ip_len - Ipv4::LEN as u16);
     }
-    leave_out_checksum(frame, outer_len)
+    leave_out_checksum(frame, outer_len, len)
 }
 
 /// Where UDP's checksum is, zero over IPv4: there is none. Over IPv6 there always is one
 /// (RFC 8200 §8.1); it is begun with the pseudo header, which says that the rest is left to a device.
-fn leave_out_checksum(frame: &mut [u8], outer_len: usize) -> Option<()> {
-    let begun = if outer_len == MAX_OUTER_LEN { pseudo_sum(frame, outer_len)? } else { 0 };
-    frame.get_mut(outer_len - 2..outer_len)?.copy_from_slice(&begun.to_be_bytes());
+fn leave_out_checksum(frame: &mut [u8], outer_len: usize, len: usize) -> Option<()> {
+    if outer_len == MAX_OUTER_LEN {
+        return begin_checksum(frame, outer_len, len);
+    }
+    frame.get_mut(outer_len - 2..outer_len)?.fill(0);
     Some(())
 }
 
-/// Sum of the pseudo header of a frame that ends where its packet does.
-fn pseudo_sum(frame: &[u8], outer_len: usize) -> Option<u16> {
-    let layout = outer_layout(outer_len, u16::try_from(frame.len()).ok()?);
-    Some(Headers::of(frame, &layout).pseudo(frame)?.fold())
+/// Has the sum of the pseudo header where UDP's checksum is: a device completes it.
+pub(super) fn begin_checksum(frame: &mut [u8], outer_len: usize, len: usize) -> Option<()> {
+    let packet = frame.get(Ethernet::LEN..)?;
+    let begun = if outer_len == MAX_OUTER_LEN {
+        let (ip, _) = Ipv6::ref_from_prefix(packet).ok()?;
+        pseudo_ipv6(ip.src.get(), ip.dst.get(), ip_proto::UDP, len - Ethernet::LEN - Ipv6::LEN)
+    } else {
+        let (ip, _) = Ipv4::ref_from_prefix(packet).ok()?;
+        pseudo_ipv4(ip.src.get(), ip.dst.get(), ip_proto::UDP, len - Ethernet::LEN - Ipv4::LEN)
+    };
+    frame.get_mut(outer_len - 2..outer_len)?.copy_from_slice(&begun.fold().to_be_bytes());
+    Some(())
 }
 
 fn outer_layout(outer_len: usize, l3_end: u16) -> Layout {
@@ -352,7 +362,7 @@ pub(super) fn drop_outer_checksum(frame: &mut [u8]) {
     let end = packet_end(frame, outer_len).unwrap_or_default();
     if let Some(packet) = frame.get_mut(..end).filter(|packet| is_whole && packet.len() >= outer_len) {
         // It has room for the header.
-        let _ = leave_out_checksum(packet, outer_len);
+        let _ = leave_out_checksum(packet, outer_len, end);
     }
 }
 
@@ -408,17 +418,11 @@ impl<'a> Train<'a> {
             n_datagrams += 1;
         }
         let each = NonZeroU16::new(u16::try_from(self.each).ok()?).filter(|_| n_datagrams > 1);
-        start_checksum(room.get_mut(..len)?, self.outer_len)?;
+        // Lengths are those of the whole train.
+        finish_outer(room, self.outer_len, len)?;
+        begin_checksum(room, self.outer_len, len)?;
         Some(Written { len, each, n_datagrams, outer_len: self.outer_len })
     }
-}
-
-/// Outer headers over the whole train; the UDP checksum is begun with the pseudo header.
-fn start_checksum(frame: &mut [u8], outer_len: usize) -> Option<()> {
-    finish_outer(frame, outer_len)?;
-    let begun = pseudo_sum(frame, outer_len)?;
-    frame.get_mut(outer_len - 2..outer_len)?.copy_from_slice(&begun.to_be_bytes());
-    Some(())
 }
 
 /// What a train's record says.

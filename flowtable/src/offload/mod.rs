@@ -10,18 +10,20 @@
 //! again.
 //!
 //! [`Segments`] cuts. [`Datagrams`] and [`Train`] are for tunnels, whose packets can come and
-//! go many at a time.
+//! go many at a time; [`Whole`] for those that a device cuts behind a tunnel's headers.
 
 mod check;
 mod datagrams;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use self::{
     check::check,
     datagrams::{Datagrams, Taken, Train, Written, settle_received, train_offload},
     segments::Segments,
+    whole::{MAX_HEADERS_LEN, Whole},
 };
 
 use crate::{

@@ -338,6 +338,33 @@ proptest! {
         }
     }
 
+    /// What goes on whole is, at the other end, what would have been sent frame by frame.
+    #[test]
+    fn what_goes_on_whole_arrives_whole(ipv6: bool, vxlan: bool, over_ipv6: bool, checksum: bool, len in 3000_usize..65_000, segment_len in 500_u16..1400) {
+        let (emit, underlay) = tunnelled(vxlan, over_ipv6, checksum);
+        let mut packet = large(GsoKind::Tcp, ipv6, len, segment_len);
+        execute::apply(&mut packet, &emit, 7).unwrap();
+        let mut room = [0; MAX_HEADERS_LEN];
+        let Some(whole) = Whole::of(&packet, &mut room) else {
+            prop_assert!(packet.len() > usize::from(u16::MAX));
+            return Ok(());
+        };
+        prop_assert_eq!((whole.outer, whole.has_checksum), (packet.layout, checksum || over_ipv6));
+        let frame = [whole.headers, whole.payload].concat();
+        let (ip, udp) = if over_ipv6 { (frame.len() - 14 - 40, 54) } else { (frame.len() - 14, 34) };
+        let lengths = if over_ipv6 { [18, 58] } else { [16, 38] };
+        for (at, len) in lengths.into_iter().zip([ip, frame.len() - udp]) {
+            prop_assert_eq!(&frame[at..at + 2], &(len as u16).to_be_bytes()[..]);
+        }
+        let gso = packet.offload.gso.map(|gso| Gso { inner: Layout::default(), ..gso });
+        let mut arrived = Packet::new([vec![0; HEADROOM], frame].concat(), HEADROOM, packet.len(), PortNo::ZERO);
+        arrived.offload = settle_received(arrived.bytes_mut(), &Offload { gso, ..packet.offload });
+        let mut key = FlowKey::zero();
+        prop_assert_eq!(tunnel::receive(&mut arrived, &mut key, (&underlay, &OptionMap::default())), Ok(()));
+        prop_assert_eq!(check(&mut arrived), Ok(()));
+        prop_assert_eq!(cut(&arrived), cut(&large(GsoKind::Tcp, ipv6, len, segment_len)));
+    }
+
     #[test]
     fn settling_never_panics(mut frame in proptest::collection::vec(any::<u8>(), 0..200), csum_start: u16, csum_offset: u16, gso: bool) {
         let gso = gso.then_some(Gso { kind: GsoKind::Tcp, segment_len: NonZeroU16::MIN, inner: Layout::default() });

@@ -3,10 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
-    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    hash::BuildHasherDefault,
     sync::Arc,
 };
 
+use smallvec::SmallVec;
+
+use super::built::{Built, PlaceHash, PlaceHasher};
 use crate::{
     build::{
         unit::{DatapathHead, GroupName, Item, Output},
@@ -21,11 +24,21 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Candidate {
     rank: Rank,
+    id: u64,
     flow: Arc<LogicalFlow>,
 }
 
-/// Where flows meet that exclude each other: a datapath, and a hash of the place.
-type PlaceHash = (DatapathKey, u64);
+/// What is in one place: flows that exclude each other or, seldom, only share a hash; by rank. Nearly always there
+/// is just one.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    candidates: SmallVec<[Candidate; 1]>,
+    /// Since the last [`Assembly::settle`].
+    is_touched: bool,
+}
+
+/// Flows of a slot that are in force, with their ids.
+type InForce = SmallVec<[(u64, Arc<LogicalFlow>); 1]>;
 type GroupKey = (DatapathKey, PortKey);
 
 /// What units contribute, and what of it has been touched since the last [`Assembly::settle`].
@@ -34,7 +47,7 @@ pub(super) struct Assembly {
     datapaths: BTreeMap<DatapathKey, DatapathParts>,
     bindings: HashMap<String, PortBinding>,
     groups: BTreeMap<GroupKey, GroupParts>,
-    flows: HashMap<PlaceHash, Vec<Candidate>>,
+    flows: HashMap<PlaceHash, Slot, BuildHasherDefault<PlaceHasher>>,
     touched: Touched,
 }
 
@@ -61,8 +74,8 @@ struct Touched {
     bindings: BTreeSet<String>,
     /// Ports that were touched.
     groups: BTreeMap<GroupKey, BTreeSet<String>>,
-    /// The flows that were in force.
-    flows: HashMap<PlaceHash, Vec<Arc<LogicalFlow>>>,
+    /// The flows that were in force, by their slots.
+    flows: Vec<(PlaceHash, InForce)>,
 }
 
 impl Assembly {
@@ -94,17 +107,19 @@ impl Assembly {
             self.touched.groups.entry((key, *group)).or_default().insert(port.clone());
         }
         for (_, flow) in &output.flows {
-            let place = self.touch(key, flow);
-            if let Entry::Occupied(mut slot) = self.flows.entry(place) {
-                slot.get_mut().retain(|candidate| candidate.rank.1 != *item);
-                if slot.get().is_empty() {
-                    slot.remove();
-                }
-            }
+            self.touch(PlaceHash::of(key, flow)).candidates.retain(|candidate| candidate.rank.1 != *item);
         }
     }
 
-    pub(super) fn insert(&mut self, item: &Arc<Item>, output: &Output) {
+    /// Makes room for the flows of units that are inserted next.
+    pub(super) fn reserve(&mut self, n_flows: usize) {
+        if n_flows > self.flows.len() {
+            self.flows.reserve(n_flows);
+            self.touched.flows.reserve(n_flows);
+        }
+    }
+
+    pub(super) fn insert(&mut self, Built { unit: (_, item), output, hashes }: &Built) {
         let Some(key) = output.key else { return };
         let parts = self.datapaths.entry(key).or_default();
         for set in &output.named_sets {
@@ -130,10 +145,9 @@ impl Assembly {
             parts.ports.insert(port.clone());
             self.touched.groups.entry((key, *group)).or_default().insert(port.clone());
         }
-        for (n, (rank, flow)) in output.flows.iter().enumerate() {
-            let place = self.touch(key, flow);
-            let candidate = Candidate { rank: (*rank, Arc::clone(item), n), flow: Arc::clone(flow) };
-            let candidates = self.flows.entry(place).or_default();
+        for (n, ((rank, flow), (place, id))) in output.flows.iter().zip(hashes).enumerate() {
+            let candidate = Candidate { rank: (*rank, Arc::clone(item), n), id: *id, flow: Arc::clone(flow) };
+            let candidates = &mut self.touch(*place).candidates;
             let at = candidates.partition_point(|other| other.rank < candidate.rank);
             candidates.insert(at, candidate);
         }
@@ -144,14 +158,14 @@ impl Assembly {
         self.groups.entry((datapath, group)).or_default()
     }
 
-    /// Remembers what is in force in a flow's place.
-    fn touch(&mut self, datapath: DatapathKey, flow: &LogicalFlow) -> PlaceHash {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let place = (datapath, hasher.hash_one(place(flow)));
-        if let Entry::Vacant(slot) = self.touched.flows.entry(place) {
-            slot.insert(self.flows.get(&place).map_or_else(Vec::new, |candidates| in_force(candidates)));
+    /// A slot that is about to change; what is in force there is remembered.
+    fn touch(&mut self, place: PlaceHash) -> &mut Slot {
+        let slot = self.flows.entry(place).or_default();
+        if !slot.is_touched {
+            slot.is_touched = true;
+            self.touched.flows.push((place, slot.in_force().collect()));
         }
-        place
+        slot
     }
 
     /// Brings the southbound state up to what the units contribute now.
@@ -224,20 +238,27 @@ impl Assembly {
 
     fn settle_flows(
         &mut self,
-        touched: HashMap<PlaceHash, Vec<Arc<LogicalFlow>>>,
+        touched: Vec<(PlaceHash, InForce)>,
         sb: &mut Southbound,
         delta: &mut SouthboundDelta,
     ) {
         let mut gone = Vec::new();
-        let mut fresh = Vec::new();
+        let mut fresh = Vec::with_capacity(touched.len());
         let mut colliding = BTreeSet::new();
         for (place, before) in touched {
-            let now = self.flows.get(&place).map_or_else(Vec::new, |candidates| in_force(candidates));
-            let id = |flow: &Arc<LogicalFlow>| (whole::id(place.0, flow), Arc::clone(flow));
-            gone.extend(before.iter().filter(|flow| !now.contains(flow)).map(id));
-            fresh.extend(now.iter().filter(|flow| !before.contains(flow)).map(id));
-            if self.datapaths.get(&place.0).is_some_and(|parts| parts.collides) {
-                colliding.insert(place.0);
+            let Entry::Occupied(mut slot) = self.flows.entry(place) else { continue };
+            slot.get_mut().is_touched = false;
+            let now: InForce = slot.get().in_force().collect();
+            if now.is_empty() {
+                slot.remove();
+            }
+            let lacks = |flows: &InForce, flow: &Arc<LogicalFlow>| {
+                !flows.iter().any(|(_, other)| Arc::ptr_eq(other, flow) || other == flow)
+            };
+            gone.extend(before.iter().filter(|(_, flow)| lacks(&now, flow)).cloned());
+            fresh.extend(now.into_iter().filter(|(_, flow)| lacks(&before, flow)));
+            if self.datapaths.get(&place.datapath).is_some_and(|parts| parts.collides) {
+                colliding.insert(place.datapath);
             }
         }
         fresh.sort_unstable_by_key(|(id, _)| *id);
@@ -277,9 +298,9 @@ impl Assembly {
     /// Two flows of the datapath have, or had, the same hash: which id each gets depends on
     /// all of them.
     fn number_anew(&mut self, datapath: DatapathKey, sb: &mut Southbound, delta: &mut SouthboundDelta) {
-        let of_datapath = self.flows.iter().filter(|((key, _), _)| *key == datapath);
-        let flows: Vec<_> = of_datapath.flat_map(|(_, candidates)| in_force(candidates)).collect();
-        let new = whole::number(datapath, flows.into_iter());
+        let of_datapath = self.flows.iter().filter(|(place, _)| place.datapath == datapath);
+        let new =
+            whole::number(datapath, of_datapath.flat_map(|(_, slot)| slot.in_force()).map(|(_, flow)| flow));
         let old: BTreeMap<_, _> =
             sb.flows.range(whole::ids(datapath)).map(|(id, flow)| (*id, Arc::clone(flow))).collect();
         if let Some(parts) = self.datapaths.get_mut(&datapath) {
@@ -320,13 +341,13 @@ impl Assembly {
     }
 }
 
-/// Of the flows for the same packets the first one.
-fn in_force(candidates: &[Candidate]) -> Vec<Arc<LogicalFlow>> {
-    let mut first: Vec<Arc<LogicalFlow>> = Vec::with_capacity(1);
-    for candidate in candidates {
-        if !first.iter().any(|flow| place(flow) == place(&candidate.flow)) {
-            first.push(Arc::clone(&candidate.flow));
-        }
+impl Slot {
+    /// Of the flows for the same packets the first one.
+    fn in_force(&self) -> impl Iterator<Item = (u64, Arc<LogicalFlow>)> + '_ {
+        let is_first = |(n, candidate): &(usize, &Candidate)| {
+            self.candidates.iter().take(*n).all(|other| place(&other.flow) != place(&candidate.flow))
+        };
+        let in_force = self.candidates.iter().enumerate().filter(is_first);
+        in_force.map(|(_, candidate)| (candidate.id, Arc::clone(&candidate.flow)))
     }
-    first
 }

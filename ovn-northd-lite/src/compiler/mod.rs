@@ -4,6 +4,7 @@
 //! whole together as units come and go, [`sets`] follows the members of sets.
 
 mod assembly;
+mod built;
 mod dirty;
 mod reach;
 mod references;
@@ -16,8 +17,8 @@ use std::{
     sync::Arc,
 };
 
-pub use self::dirty::Dirty;
-use self::{assembly::Assembly, reach::Reach, references::References, sets::SetTracker};
+use self::{assembly::Assembly, built::Built, reach::Reach, references::References, sets::SetTracker};
+pub use self::{built::Workers, dirty::Dirty};
 use crate::{
     build::{
         feature::{build_router, build_switch},
@@ -53,6 +54,7 @@ pub struct Compiler {
     assembly: Assembly,
     sets: SetTracker,
     sb: Southbound,
+    workers: Workers,
 }
 
 /// Switches and routers that name load balancers or groups of these, and which load
@@ -70,6 +72,11 @@ impl Compiler {
     /// A compiler of the empty network.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A compiler that has workers share in what is much.
+    pub fn with(workers: Workers) -> Self {
+        Self { workers, ..Self::default() }
     }
 
     /// The network as compiled last.
@@ -90,19 +97,24 @@ impl Compiler {
     ) -> SouthboundDelta {
         let reach = Reach::of(self, nb, dirty);
         let units = self.units_in(nb, &reach);
-        let fresh = units.into_iter().map(|unit| (self.build(nb, &unit), unit));
-        let fresh: Vec<_> = fresh.filter(|(new, unit)| self.present(unit).unwrap_or(&NONE) != new).collect();
+        let fresh = built::build(units, self.workers, |unit| {
+            let output = self.build(nb, unit);
+            (self.present(unit).unwrap_or(&NONE) != &output).then_some(output)
+        });
         // What goes, goes first: an id may have moved from one unit to another.
-        let old: Vec<_> = fresh.iter().map(|(_, unit)| self.take(unit).unwrap_or_default()).collect();
-        for (old, (_, unit)) in old.iter().zip(&fresh) {
-            self.assembly.remove(&unit.1, old);
+        let old: Vec<_> = fresh.iter().map(|built| self.take(&built.unit).unwrap_or_default()).collect();
+        for (old, built) in old.iter().zip(&fresh) {
+            self.assembly.remove(&built.unit.1, old);
         }
-        for (old, (mut new, unit)) in old.iter().zip(fresh) {
-            if !new.is_empty() {
-                new.share_flows(old);
-                self.assembly.insert(&unit.1, &new);
-                self.units.entry(unit.0).or_default().insert(unit.1, new);
+        self.assembly.reserve(fresh.iter().map(|built| built.hashes.len()).sum());
+        for (old, mut built) in old.iter().zip(fresh) {
+            if built.output.is_empty() {
+                continue;
             }
+            built.output.share_flows(old);
+            self.assembly.insert(&built);
+            let Built { unit: (owner, item), output, .. } = built;
+            self.units.entry(owner).or_default().insert(item, output);
         }
         let mut delta = self.assembly.settle(&mut self.sb);
         self.sets.update(nb, dirty, &self.links, &mut self.sb, &mut delta);

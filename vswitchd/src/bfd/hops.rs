@@ -18,7 +18,11 @@ use ovn_northd_lite::{
     southbound::Session as Asked,
 };
 
-use super::{Bfd, ControlPacket, Session, State, Timing, next};
+use super::{
+    Bfd, ControlPacket, Session, State, Timing,
+    carried::{Carried, Who},
+    next,
+};
 
 /// Lengths of the headers of a control packet.
 const ETH: usize = 14;
@@ -47,12 +51,25 @@ pub(super) struct Hops(BTreeMap<HopKey, (Hop, Session)>);
 pub(super) type ToHops = Vec<(HopKey, Asked, ControlPacket)>;
 
 impl Hops {
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (Who, &Session)> {
+        self.0.iter().map(|(key, (_, session))| (Who::Hop(*key), session))
+    }
+
+    pub(super) fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.0.values_mut().map(|(_, session)| session)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Has sessions with these, and with no others: the last packets of those that end.
-    fn want(&mut self, wanted: BTreeMap<HopKey, Hop>, now: Timestamp, noise: &mut u32) -> ToHops {
+    fn want(
+        &mut self,
+        wanted: BTreeMap<HopKey, Hop>,
+        now: Timestamp,
+        (noise, carried): (&mut u32, &mut Carried),
+    ) -> ToHops {
         let mut old = std::mem::take(&mut self.0);
         for (key, hop) in wanted {
             let session = match old.remove(&key) {
@@ -61,7 +78,8 @@ impl Hops {
                     let millis = |n: u32| Duration::from_millis(n.into());
                     let timing =
                         Timing { interval: millis(hop.asked.min_tx), multiplier: hop.asked.multiplier };
-                    Session::new(timing, now, next(noise), true).taking(millis(hop.asked.min_rx))
+                    let fresh = Session::new(timing, now, next(noise), true).taking(millis(hop.asked.min_rx));
+                    carried.go_on(Who::Hop(key), fresh, now)
                 }
             };
             self.0.insert(key, (hop, session));
@@ -109,8 +127,8 @@ impl Bfd {
             if is_same {
                 return;
             }
-            let super::Sessions { hops, noise, .. } = &mut *sessions;
-            hops.want(wanted, now, noise)
+            let super::Sessions { hops, noise, carried, .. } = &mut *sessions;
+            hops.want(wanted, now, (noise, carried))
         };
         self.send_to_hops(last);
         self.changed.notify_one();
@@ -253,11 +271,11 @@ mod tests {
 
     #[test]
     fn sessions_go_on_while_they_are_wanted_as_they_are() {
-        let (mut hops, mut noise) = (Hops::default(), 1);
+        let (mut hops, mut noise, mut carried) = (Hops::default(), 1, Carried::default());
         let key = (DatapathKey::new(3).unwrap(), PortKey::new(1).unwrap(), [192, 0, 2, 9].into());
         let hop = Hop { port: "r-out".to_owned(), asked: asked("192.0.2.1", "192.0.2.9") };
         let mut want = |hops: &mut Hops, hop: Option<&Hop>| {
-            hops.want(hop.map(|hop| (key, hop.clone())).into_iter().collect(), AT, &mut noise)
+            hops.want(hop.map(|hop| (key, hop.clone())).into_iter().collect(), AT, (&mut noise, &mut carried))
         };
         assert!(want(&mut hops, Some(&hop)).is_empty());
         let down = ControlPacket::decode(

@@ -9,7 +9,11 @@ use flowtable::{
     types::{PortNo, Timestamp},
 };
 
-use super::{Bfd, next};
+use super::{
+    Bfd,
+    carried::{Carried, Who},
+    next,
+};
 
 /// With whom a port is to have a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +38,19 @@ pub struct LinkSession {
 pub(super) struct Links(BTreeMap<PortId, (LinkPeer, Session)>);
 
 impl Links {
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (Who, &Session)> {
+        self.0.iter().map(|(port, (peer, session))| (Who::Link(*port, peer.path), session))
+    }
+
+    pub(super) fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.0.values_mut().map(|(_, session)| session)
+    }
+
     fn want(
         &mut self,
         peers: BTreeMap<PortId, LinkPeer>,
         now: Timestamp,
-        noise: &mut u32,
+        (noise, carried): (&mut u32, &mut Carried),
     ) -> Vec<(PortId, Path, ControlPacket)> {
         let mut last = Vec::new();
         let mut old = std::mem::take(&mut self.0);
@@ -48,7 +60,10 @@ impl Links {
                     session.set_timing(peer.timing);
                     session
                 }
-                _ => Session::new(peer.timing, now, next(noise), true),
+                _ => {
+                    let fresh = Session::new(peer.timing, now, next(noise), true);
+                    carried.go_on(Who::Link(port, peer.path), fresh, now)
+                }
             };
             self.0.insert(port, (peer, session));
         }
@@ -91,8 +106,8 @@ impl Bfd {
             if is_same {
                 return;
             }
-            let super::Sessions { links, noise, .. } = &mut *sessions;
-            links.want(peers, now, noise)
+            let super::Sessions { links, noise, carried, .. } = &mut *sessions;
+            links.want(peers, now, (noise, carried))
         };
         last.iter().for_each(|(port, path, packet)| self.send_by(*port, path, packet));
         self.changed.notify_one();

@@ -9,7 +9,10 @@
 //! Packets are sent by a task of their own, past the host's lock: however long this host
 //! takes over a change of its rules, it stays alive for others. What comes in is read with
 //! the lock held, and a session ends only after everything that had arrived was read.
+//!
+//! Sessions that are up outlive the process where something does (`carried.rs`).
 
+mod carried;
 mod hops;
 mod links;
 
@@ -30,7 +33,11 @@ use flowtable::{
 };
 use tokio::sync::Notify;
 
-use self::{hops::Hops, links::Links};
+use self::{
+    carried::{Carried, Who},
+    hops::Hops,
+    links::Links,
+};
 pub use self::{
     hops::{Hop, HopKey},
     links::{LinkPeer, LinkSession},
@@ -60,14 +67,18 @@ struct Sessions {
     links: Links,
     /// With next hops of routers.
     hops: Hops,
+    /// What is left to the next process, and by the one before.
+    carried: Carried,
     /// State of the numbers for jitter and sessions (xorshift).
     noise: u32,
 }
 
 impl Bfd {
-    /// No sessions yet. Without an address for tunnels there will be none.
+    /// No sessions yet; those that the process before has left go on when they are wanted, or heard of.
+    /// Without an address for tunnels there will be none.
     pub fn new(local: Option<IpAddr>, timing: Timing, seed: u64, dataplane: Arc<Dataplane>) -> Self {
-        let sessions = Sessions { noise: (seed ^ seed >> 32) as u32 | 1, ..Sessions::default() };
+        let carried = Carried::new(&dataplane);
+        let sessions = Sessions { noise: (seed ^ seed >> 32) as u32 | 1, carried, ..Sessions::default() };
         Self { local, timing, dataplane, sessions: Mutex::new(sessions), changed: Notify::new() }
     }
 
@@ -144,8 +155,22 @@ impl Bfd {
         self.sessions().of.get(&peer).map(Session::state)
     }
 
-    /// Tells all others that this host ends.
+    /// Packets are sent and listened to from now on.
+    fn begin(&self) {
+        let now = self.dataplane.now();
+        let mut sessions = self.sessions();
+        let Sessions { of, links, hops, .. } = &mut *sessions;
+        let all = of.values_mut().chain(links.sessions_mut()).chain(hops.sessions_mut());
+        all.for_each(|session| session.begin(now));
+    }
+
+    /// Tells all others that this host ends. The next process begins anew.
     pub fn end(&self) {
+        self.end_all();
+        self.sessions().carry(&self.dataplane);
+    }
+
+    fn end_all(&self) {
         let now = self.dataplane.now();
         let last = self.sessions().links.end(now);
         last.iter().for_each(|(port, path, packet)| self.send_by(*port, path, packet));
@@ -166,6 +191,7 @@ impl Bfd {
         let (by_links, to_hops);
         {
             let mut sessions = self.sessions();
+            sessions.carry(&self.dataplane);
             let Sessions { of, noise, links, hops, .. } = &mut *sessions;
             let (of_links, wakes_links, has_changed) = links.tick(now, noise);
             let (of_hops, wakes_hops, is_silent) = hops.tick(now, noise);
@@ -209,8 +235,17 @@ impl Bfd {
 
 impl Sessions {
     fn entry(&mut self, timing: Timing, now: Timestamp, peer: IpAddr) -> &mut Session {
-        let mine = next(&mut self.noise);
-        self.of.entry(peer).or_insert_with(|| Session::new(timing, now, mine, false))
+        let Self { of, noise, carried, .. } = self;
+        of.entry(peer).or_insert_with(|| {
+            carried.go_on(Who::Host(peer), Session::new(timing, now, next(noise), false), now)
+        })
+    }
+
+    /// Leaves the sessions that are up to the next process.
+    fn carry(&mut self, dataplane: &Dataplane) {
+        let Self { of, links, hops, carried, .. } = self;
+        let hosts = of.iter().map(|(peer, session)| (Who::Host(*peer), session));
+        carried.keep(dataplane, hosts.chain(links.sessions()).chain(hops.sessions()));
     }
 }
 
@@ -224,6 +259,7 @@ fn next(noise: &mut u32) -> u32 {
 /// Keeps the sessions going until the task is dropped.
 pub async fn run(host: SharedHost) {
     let bfd = host.with(|host| host.bfd()).await;
+    bfd.begin();
     loop {
         let ticking = Arc::clone(&bfd);
         let Ok((pause, is_late)) = tokio::task::spawn_blocking(move || ticking.tick()).await else { return };

@@ -27,6 +27,7 @@ mod port_table;
 mod ports;
 mod protocols;
 mod rules;
+mod sampling;
 mod saving;
 mod services;
 mod shaping;
@@ -296,10 +297,10 @@ impl Host {
     ///
     /// # Errors
     /// The uplink cannot be attached.
-    pub fn begin(&mut self, then: impl FnOnce()) -> Result<(), PortError> {
+    pub fn begin(&mut self, then: impl FnOnce(&Dataplane)) -> Result<(), PortError> {
         let was_waiting = self.dataplane.is_waiting();
         self.dataplane.begin();
-        then();
+        then(&self.dataplane);
         if was_waiting {
             self.attach_late()?;
             self.tend_ports();

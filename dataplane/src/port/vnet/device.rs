@@ -13,6 +13,7 @@ use crate::{
         bpf::Link,
         interface::Interface,
         packet_socket::{self, Reserved},
+        segmenter::Segmenter,
         tap,
         vnet::VnetFile,
     },
@@ -67,6 +68,8 @@ pub(crate) struct VnetOutlet {
     pub(super) metrics: Arc<PortMetrics>,
     /// Where tunnelled packets are put together.
     pub(super) room: Vec<u8>,
+    /// Who takes such that are to be cut, where there is one.
+    pub(super) segmenter: Option<Segmenter>,
 }
 
 /// What the keeper has the files of a port as.
@@ -86,7 +89,7 @@ pub(crate) fn open_socket(
     let kept_name = kept_name(PACKET, name);
     if let Some(kept) = keeper.and_then(|keeper| keeper.take(&kept_name)) {
         match resume_socket(name, &facts, (steering, tunnel.map_or(0, TunnelSteering::n_reserved)), kept) {
-            Ok((file, hold)) => return Ok(opened_socket(name, &facts, file, (tunnel.is_some(), hold))),
+            Ok(socket) => return Ok(opened_socket(name, &facts, socket, tunnel.is_some())),
             Err(why) => {
                 tracing::warn!(
                     interface = name,
@@ -107,18 +110,42 @@ pub(crate) fn open_socket(
         link => Some(link?),
     };
     let file = packet_socket::open(name, facts.ifindex, tunnel)?;
-    let hold = VnetHold { link, reserved };
+    let segmenter = tunnel.and_then(|_| {
+        let opened = Segmenter::open(facts.ifindex);
+        opened
+            .inspect_err(|error| tracing::info!(interface = name, %error, "large packets are cut here"))
+            .ok()
+    });
+    let socket = Socket { file, segmenter, hold: VnetHold { link, reserved } };
     if let Some(keeper) = keeper {
-        let note = format!("{} {}", socket_note(facts.ifindex, steering), u8::from(hold.link.is_some()));
-        let link = hold.link.iter().map(Link::fd);
-        let files: Vec<_> = [file.file()]
-            .into_iter()
-            .chain(link)
-            .chain(hold.reserved.iter().flat_map(Reserved::fds))
-            .collect();
-        keep(keeper, (&kept_name, name), &note, &files);
+        let note = format!("{} {}", socket_note(facts.ifindex, steering), socket.parts_note());
+        keep(keeper, (&kept_name, name), &note, &socket.files());
     }
-    Ok(opened_socket(name, &facts, file, (tunnel.is_some(), hold)))
+    Ok(opened_socket(name, &facts, socket, tunnel.is_some()))
+}
+
+/// A packet socket, and what belongs to it.
+struct Socket {
+    file: VnetFile,
+    segmenter: Option<Segmenter>,
+    hold: VnetHold,
+}
+
+impl Socket {
+    /// All files, in the order that [`resume_socket`] takes them in.
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        [self.file.file()]
+            .into_iter()
+            .chain(self.hold.link.iter().map(Link::fd))
+            .chain(self.segmenter.iter().flat_map(Segmenter::fds))
+            .chain(self.hold.reserved.iter().flat_map(Reserved::fds))
+            .collect()
+    }
+
+    /// Which of them there are.
+    fn parts_note(&self) -> String {
+        format!("{} {}", u8::from(self.hold.link.is_some()), u8::from(self.segmenter.is_some()))
+    }
 }
 
 /// What has to be the same of a socket that is taken over: how it was set up, and for what.
@@ -131,36 +158,38 @@ fn resume_socket(
     facts: &Interface,
     (steering, n_reserved): (&Steering, usize),
     kept: Kept,
-) -> Result<(VnetFile, VnetHold), String> {
-    let has_link = match kept.note.strip_prefix(&socket_note(facts.ifindex, steering)) {
-        Some(" 0") => false,
-        Some(" 1") => true,
+) -> Result<Socket, String> {
+    let (has_link, has_segmenter) = match kept.note.strip_prefix(&socket_note(facts.ifindex, steering)) {
+        Some(" 0 0") => (false, false),
+        Some(" 0 1") => (false, true),
+        Some(" 1 0") => (true, false),
+        Some(" 1 1") => (true, true),
         _ => return Err("it is for another interface, or was set up in another way".to_owned()),
     };
-    if kept.files.len() != 1 + usize::from(has_link) + n_reserved {
+    if kept.files.len() != 1 + usize::from(has_link) + 2 * usize::from(has_segmenter) + n_reserved {
         return Err("files of it are missing".to_owned());
     }
     let mut files = kept.files.into_iter();
     let socket = files.next().ok_or("it has no file")?;
     let file = packet_socket::resume(name, facts.ifindex, socket).map_err(|error| error.to_string())?;
     let link = if has_link { files.next().map(Link::of) } else { None };
+    let segmenter = if has_segmenter { files.next().zip(files.next()) } else { None };
+    let segmenter = segmenter.map(|(device, link)| Segmenter::of(device, link));
     let reserved = (n_reserved > 0).then(|| Reserved::of(files.collect()));
-    Ok((file, VnetHold { link, reserved }))
+    Ok(Socket { file, segmenter, hold: VnetHold { link, reserved } })
 }
 
-fn opened_socket(
-    name: &str,
-    facts: &Interface,
-    file: VnetFile,
-    (is_tunnel, hold): (bool, VnetHold),
-) -> Opened {
-    let mut opened = opened(name, facts, vec![file], false);
+fn opened_socket(name: &str, facts: &Interface, socket: Socket, is_tunnel: bool) -> Opened {
+    let mut opened = opened(name, facts, vec![socket.file], false);
     for queue in &mut opened.queues {
         if let AnyQueue::Vnet(queue) = queue {
             queue.is_tunnel = is_tunnel;
         }
     }
-    opened.hold = Some(Hold::Vnet { _hold: hold });
+    if let Some(AnyOutlet::Vnet(outlet)) = opened.outlets.first_mut() {
+        outlet.segmenter = socket.segmenter;
+    }
+    opened.hold = Some(Hold::Vnet { _hold: socket.hold });
     opened
 }
 
@@ -239,9 +268,9 @@ fn opened(name: &str, facts: &Interface, files: Vec<VnetFile>, is_tap: bool) -> 
             is_tunnel: false,
             held: None,
         }));
-        let (interface, room) = (name.to_owned(), Vec::new());
+        let (interface, room, segmenter) = (name.to_owned(), Vec::new(), None);
         let metrics = Arc::clone(&metrics);
-        outlets.push(AnyOutlet::Vnet(VnetOutlet { file, interface, metrics, room }));
+        outlets.push(AnyOutlet::Vnet(VnetOutlet { file, interface, metrics, room, segmenter }));
     }
     let (kind, mode) = if is_tap { (TAP, "tap-vnet") } else { (PACKET, "packet-vnet") };
     Opened {

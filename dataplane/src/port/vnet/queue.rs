@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 
 use flowtable::{
     drop::DropReason,
-    offload::{Datagrams, Taken, Train, settle_received, train_offload},
-    packet::{GsoKind, HEADROOM, Packet},
+    offload::{Datagrams, MAX_HEADERS_LEN, Taken, Train, Whole, settle_received, train_offload},
+    packet::{Gso, GsoKind, HEADROOM, Packet},
     types::PortNo,
 };
 
@@ -180,6 +180,14 @@ impl VnetOutlet {
 }
 
 impl VnetOutlet {
+    /// Sends a tunnelled packet that somebody else cuts, if anybody does.
+    fn tx_whole(&self, packet: &Packet<Frame>, gso: &Gso) -> bool {
+        let Some(segmenter) = &self.segmenter else { return false };
+        let whole =
+            Whole::of(packet, &mut [0; MAX_HEADERS_LEN]).map(|whole| segmenter.send(&whole, gso).is_ok());
+        whole.unwrap_or(false)
+    }
+
     /// Sends tunnelled packets many at a time.
     fn tx_train(&mut self, mut train: Train<'_>) -> Result<(), DropReason> {
         self.room.resize(1 << 16, 0);
@@ -208,8 +216,11 @@ impl Outlet for VnetOutlet {
         if self.metrics.is_gone() {
             return Some(Err(DropReason::PortDown));
         }
-        // A record has no words for what is behind a tunnel's header.
-        if offload.gso.is_some_and(|gso| gso.inner.l3 != 0) {
+        // A record of the socket's has no words for what is behind a tunnel's header.
+        if let Some(gso) = offload.gso.filter(|gso| gso.inner.l3 != 0) {
+            if self.tx_whole(packet, &gso) {
+                return Some(Ok(()));
+            }
             return Some(self.tx_train(Train::of(packet)?));
         }
         let header_len =
