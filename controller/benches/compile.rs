@@ -287,6 +287,7 @@ fn an_acl(tenant: u32, n: u32, port: u32) -> Acl {
         log: None,
         after_lb: false,
         persists: false,
+        samples: Default::default(),
     }
 }
 

@@ -48,6 +48,7 @@ impl Model {
         dirty.balancer_groups.extend(old.network.balancer_groups.into_keys());
         dirty.ha_groups.extend(old.network.ha_groups.into_keys());
         dirty.template_variables.extend(old.network.template_variables.into_keys());
+        dirty.sample_collectors.extend(old.network.sample_collectors.into_keys());
         dirty.dhcp_options.extend(old.network.dhcp_options.into_keys());
         dirty.names.extend(old.network.names.into_keys());
         dirty.limits.extend(old.network.limits.into_keys());
@@ -81,6 +82,7 @@ impl Model {
             balancer_groups,
             ha_groups,
             template_variables,
+            sample_collectors,
             dhcp_options,
             names,
             limits,
@@ -156,6 +158,7 @@ impl Model {
             }
             Spec::HaChassisGroup(hosts) => insert(ha_groups, id, hosts.clone()),
             Spec::TemplateVariable(values) => insert(template_variables, id, values.clone()),
+            Spec::SampleCollector(collector) => insert(sample_collectors, id, collector.clone()),
             Spec::Nat(rule) => {
                 routers.get_mut(parent).is_some_and(|router| insert(&mut router.nats, id, rule.clone()))
             }
@@ -195,6 +198,7 @@ impl Model {
             balancer_groups,
             ha_groups,
             template_variables,
+            sample_collectors,
             dhcp_options,
             names,
             limits,
@@ -221,6 +225,7 @@ impl Model {
             Kind::LoadBalancerGroup => drop(balancer_groups.remove(id)),
             Kind::HaChassisGroup => drop(ha_groups.remove(id)),
             Kind::TemplateVariable => drop(template_variables.remove(id)),
+            Kind::SampleCollector => drop(sample_collectors.remove(id)),
             Kind::DhcpOptions => drop(dhcp_options.remove(id)),
             Kind::Names => drop(names.remove(id)),
             Kind::Limits => drop(limits.remove(id)),
@@ -266,6 +271,7 @@ fn mark(name: &Name, dirty: &mut Dirty) {
         Kind::LoadBalancerGroup => drop(dirty.balancer_groups.insert(id)),
         Kind::HaChassisGroup => drop(dirty.ha_groups.insert(id)),
         Kind::TemplateVariable => drop(dirty.template_variables.insert(id)),
+        Kind::SampleCollector => drop(dirty.sample_collectors.insert(id)),
         Kind::DhcpOptions => drop(dirty.dhcp_options.insert(id)),
         Kind::Names => drop(dirty.names.insert(id)),
         Kind::Limits => drop(dirty.limits.insert(id)),
@@ -570,6 +576,21 @@ mod tests {
             action: pb::acl::Action::Drop.into(),
             ..Default::default()
         });
+        let collector = |set_id| {
+            let targets = vec!["192.0.2.9:4739".to_owned()];
+            Wire::SampleCollector(pb::SampleCollector { set_id, targets, ..Default::default() })
+        };
+        let sampled = Wire::Acl(pb::Acl {
+            direction: pb::acl::Direction::ToLport.into(),
+            priority: 4,
+            r#match: "ip4".to_owned(),
+            action: pb::acl::Action::AllowRelated.into(),
+            sample_new: Some(pb::AclSample {
+                observation_point: 7,
+                collectors: vec!["sample-collectors/c".to_owned()],
+            }),
+            ..Default::default()
+        });
         let at_gateway = Wire::LogicalRouterPort(pb::LogicalRouterPort {
             mac: "0a:00:00:00:01:02".to_owned(),
             networks: vec!["10.0.1.254/24".to_owned()],
@@ -629,6 +650,11 @@ mod tests {
             Write("template-variables/v", variable(&[("h1", "10.0.0.1"), ("h2", "10.0.0.2")])),
             Write("template-variables/v", variable(&[("h2", "10.0.0.3")])),
             Write("template-variables/v", variable(&[])),
+            Write("sample-collectors/c", collector(1)),
+            Write("sample-collectors/c", collector(2)),
+            Write("switches/t/acls/z", sampled.clone()),
+            Write("port-groups/g/acls/y", sampled.clone()),
+            Delete("sample-collectors/c"),
             Write("load-balancers/lb", templated.clone()),
             Write("switches/t/acls/z", of_variable.clone()),
             Delete("template-variables/v"),

@@ -28,3 +28,4 @@ pub mod resource;
 pub mod server;
 pub mod state;
 pub mod store;
+mod threads;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ovn_northd_lite::{
-    Compiler, Dirty, SouthboundDelta, Views,
+    Compiler, Dirty, SouthboundDelta, Views, Workers,
     explain::{Case, Cases, ExplainError, Question},
     key::DatapathKey,
     model::Northbound,
@@ -19,6 +19,7 @@ use crate::{
     controller::{Controller, Ending},
     state::{Change, State},
     store::Revision,
+    threads,
 };
 
 /// Compiles each revision until the controller ends. Revisions that come while it is
@@ -74,7 +75,6 @@ pub(crate) struct Rehearsal {
 }
 
 /// The compiled network.
-#[derive(Default)]
 pub struct Network {
     /// `None`: nothing compiled yet.
     revision: Option<Revision>,
@@ -84,6 +84,19 @@ pub struct Network {
     /// Chassis that there were at the last step.
     chassis: BTreeSet<String>,
     gone: BTreeSet<String>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            revision: None,
+            model: Model::default(),
+            compiler: Compiler::with(Workers(threads::share_out)),
+            views: Views::default(),
+            chassis: BTreeSet::new(),
+            gone: BTreeSet::new(),
+        }
+    }
 }
 
 impl Network {

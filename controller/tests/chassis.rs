@@ -157,6 +157,23 @@ async fn two_claims_of_one_port() {
 }
 
 #[tokio::test]
+async fn changes_of_claims_bind_and_unbind_and_leave_others_alone() {
+    let world = World::new().await;
+    one_switch(&world, &["a", "b", "c"]).await;
+    let (host, first) = world.chassis("h1", 1, &["a", "b"]).await;
+    assert!(first.takes_claim_changes);
+    wait_for_port(&world, "switches/s/ports/b", |port| port.chassis == "chassis/h1").await;
+    host.change_claims(&["c"], &["a", "never-claimed"]).await;
+    wait_for_port(&world, "switches/s/ports/c", |port| port.chassis == "chassis/h1").await;
+    wait_for_port(&world, "switches/s/ports/a", |port| port.chassis.is_empty()).await;
+    assert_eq!(world.port("switches/s/ports/b").await.chassis, "chassis/h1");
+    // What is in both is claimed.
+    host.change_claims(&["a"], &["a"]).await;
+    wait_for_port(&world, "switches/s/ports/a", |port| port.chassis == "chassis/h1").await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_newer_incarnation_replaces_the_stream_and_an_older_cannot() {
     let world = World::new().await;
     let (mut old, _) = world.chassis("h1", 5, &[]).await;
@@ -184,6 +201,8 @@ async fn nonsense_from_a_chassis_ends_its_stream_with_a_reason() {
     for nonsense in [
         request(Message::Ack(ch::Ack { revision: u64::MAX, errors: Vec::new() })),
         request(Message::Hello(hello)),
+        // It has not said what it claims.
+        request(Message::ClaimChanges(ch::ClaimChanges::default())),
         ch::SyncRequest { message: None },
     ] {
         let mut host = world.hello("h2", 1, "192.0.2.2").await.unwrap();

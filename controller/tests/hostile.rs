@@ -101,6 +101,15 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                     })
                 }
             ),
+            (any::<u32>(), 0..70_000u32, texts()).prop_map(|(set_id, probability, targets)| {
+                Spec::SampleCollector(nb::SampleCollector {
+                    set_id,
+                    probability,
+                    targets,
+                    new_application: probability % 300,
+                    established_application: 0,
+                })
+            }),
             texts().prop_map(|load_balancers| {
                 Spec::LoadBalancerGroup(nb::LoadBalancerGroup { load_balancers })
             }),
@@ -281,6 +290,11 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         apply_after_lb: label % 3 == 0,
                         persist_established: label % 7 == 0,
                         log_related: label % 9 == 0,
+                        sample_new: (label % 4 == 1).then(|| nb::AclSample {
+                            observation_point: label % 3,
+                            collectors: vec!["sample-collectors/c".to_owned(); tier as usize],
+                        }),
+                        sample_established: None,
                     })
                 }
             ),

@@ -77,7 +77,7 @@ pub use crate::{
         WorkerConfig,
     },
     controlled::News,
-    handle::{AssignError, Dataplane, DetachError, Reading, StartError},
+    handle::{AssignError, Dataplane, DetachError, Reading, Remains, StartError},
     keep::{Beginning, Keeper, Kept, MAX_KEPT_FILES},
     pmd::SendError,
     port::{

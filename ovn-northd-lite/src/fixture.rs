@@ -15,7 +15,7 @@ use crate::{
         Acl, AclAction, AclDirection, AddressMode, Backend, DhcpOptions, DhcpV4, IpNetwork, LoadBalancer,
         LogicalRouter, LogicalSwitch, NatKind, NatRule, NextHop, Northbound, PolicyAction, PortAddresses,
         PortSecurity, Preference, RouteMatch, RouteTarget, RouterAdvertisement, RouterPolicy, RouterPort,
-        Service, StaticRoute, SwitchPort, SwitchPortKind, Vip,
+        Samples, Service, StaticRoute, SwitchPort, SwitchPortKind, Vip,
     },
     southbound::{ChassisRecord, LogicalFlow, Pipeline, Southbound},
 };
@@ -134,6 +134,7 @@ pub(crate) fn acl(direction: AclDirection, priority: u16, matching: &str, action
         log: None,
         after_lb: false,
         persists: false,
+        samples: Samples::default(),
     }
 }
 

@@ -78,6 +78,7 @@ mod lower;
 pub mod model;
 pub mod names;
 pub mod punt;
+pub mod sampling;
 pub mod southbound;
 pub mod template;
 mod view;
@@ -87,7 +88,7 @@ pub use advertisement::Advertised;
 pub use build::compile;
 pub use build::multicast::group_of as multicast_group_of;
 pub use build::sets::group_of;
-pub use compiler::{Compiler, Dirty};
+pub use compiler::{Compiler, Dirty, Workers};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{

@@ -25,12 +25,17 @@
 #![forbid(unsafe_code)]
 
 pub mod calls;
+pub mod many;
 pub mod model;
 mod packet;
+pub mod parallel;
+mod plant;
 mod random;
+mod skew;
 mod store;
 mod trace;
 mod workload;
 pub mod world;
 
+pub use plant::Plant;
 pub use random::Random;

@@ -9,6 +9,8 @@ use std::{
 
 use controller::store::{Commit, Contents, LogLimits, MemoryStore, Revision, Store, StoreError, Txn};
 
+use crate::plant::Plant;
+
 /// What becomes of the next commit of a controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Fate {
@@ -36,6 +38,7 @@ struct Inner {
     /// Revisions made since somebody asked.
     made: Vec<u64>,
     newest: u64,
+    plant: Option<Plant>,
 }
 
 impl Disk {
@@ -49,7 +52,14 @@ impl Disk {
             fate: Fate::Done,
             made: Vec::new(),
             newest: 0,
+            plant: None,
         })))
+    }
+
+    /// With a fault.
+    pub(crate) fn planted(self, plant: Option<Plant>) -> Self {
+        self.inner().plant = plant;
+        self
     }
 
     /// The way of a controller to it.
@@ -118,6 +128,13 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// As if it had been made.
+    fn forget(&self, txn: Txn) -> Commit {
+        Commit { revision: txn.based_on.next(), changes: txn.writes.into_iter().collect() }
+    }
+}
+
 impl Store for Link {
     fn read(&self) -> Result<Contents, StoreError> {
         self.reach()?.contents.read()
@@ -129,6 +146,11 @@ impl Store for Link {
         if fate == Fate::LostBefore {
             return Err(inner.lost("lost before"));
         }
+        let txn = match inner.plant {
+            Some(Plant::Unfenced) => Txn { based_on: Revision::new(inner.newest), ..txn },
+            Some(Plant::Forgetful) if inner.newest % 8 == 7 => return Ok(inner.forget(txn)),
+            _ => txn,
+        };
         let commit = inner.contents.commit(txn)?;
         inner.newest = commit.revision.get();
         inner.made.push(commit.revision.get());

@@ -219,6 +219,11 @@ impl Provider {
         &self.workloads[workload]
     }
 
+    /// Where a host lives.
+    pub fn host_netns(&self, idx: usize) -> &Netns {
+        &self.hosts[idx].netns
+    }
+
     /// Keeps a namespace as long as the rest.
     pub fn adopt(&mut self, netns: Netns) {
         self.workloads.push(netns);

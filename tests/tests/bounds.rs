@@ -1,5 +1,5 @@
-//! What the network bounds and ends, with real packets: what packets may ask hosts for, which connections end with
-//! their backend; and what is logged and still a drop.
+//! What the network bounds and ends, with real packets: what packets may ask hosts for, how many connections are
+//! remembered, which end with their backend; and what is logged and still a drop.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ferroflow_tests::command;
-use ferroflow_tests::provider::{Provider, greeter, on_hosts, ping, reach, reach_cleanly};
+use ferroflow_tests::probe::Outcome;
+use ferroflow_tests::provider::{OUTSIDE, Provider, greeter, on_hosts, ping, reach, reach_cleanly};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 4, 1);
@@ -65,6 +66,79 @@ fn what_packets_ask_hosts_for_is_bounded_as_the_network_says() -> Result<()> {
         net.configure(&["router set r --limits= --wait"])?;
         let n_again = n_expired(net, a)?;
         ensure!(n_again == 20, "{n_again} of 20 without the bound");
+        net.check_conservation()
+    })
+}
+
+/// How many of 8 connections a workload gets. An attempt is one SYN.
+fn n_connected(net: &Provider, from: usize, to: SocketAddrV4) -> Result<usize> {
+    let probe = &net.plan().programs.probe;
+    let outcomes = (0..8).map(|_| probe.connect(net.netns(from), to, Duration::from_millis(800)));
+    let outcomes = outcomes.collect::<Result<Vec<_>>>()?;
+    Ok(outcomes.into_iter().filter(|outcome| *outcome == Outcome::Connected).count())
+}
+
+/// How many connections a host remembers that an address takes part in.
+fn n_known(net: &Provider, host: usize, address: &str) -> Result<usize> {
+    let connections = net.host(host).control.text(&["ct", "dump"])?;
+    Ok(connections.lines().filter(|line| line.contains(address)).count())
+}
+
+#[test]
+fn a_workload_has_as_many_connections_as_the_network_says() -> Result<()> {
+    on_hosts(("a_workload_has_as_many_connections_as_the_network_says", PROBE), 2, |net| {
+        let [a, b, c] = three(net)?;
+        let at = SocketAddrV4::new(B, 8080);
+        let _server = greeter(net.plan(), net.netns(b), at, "b")?;
+        // Of one switch, whose only ACL is about requests: answers come back all the same.
+        net.configure(&[
+            "acl add lan all --direction to-lport --priority 1 --match tcp.dst==8080 --action allow-related --wait",
+        ])?;
+        let n = n_connected(net, a, at)?;
+        ensure!(n == 8, "{n} of 8 connections without a bound");
+        // On its host, `b` is the only workload, so what is remembered is its own.
+        let n_before = n_known(net, 1, "10.0.4.2")?;
+        net.configure(&[&format!("switch set lan --ct-zone-limit {} --wait", n_before + 4)])?;
+        let n = n_connected(net, c, at)?;
+        ensure!(n == 4, "{n} of 8 connections where there is room for 4");
+        let drops = net.host(1).control.text(&["drops"])?;
+        ensure!(drops.contains("ct-limit"), "no drop has the name: {drops}");
+        // A port may have a bound of its own; what is remembered stays.
+        net.configure(&[
+            "switch-port set b --ct-zone-limit 1000",
+            "switch-port set c --ct-zone-limit 1000 --wait",
+        ])?;
+        let n = n_connected(net, c, at)?;
+        ensure!(n == 8, "{n} of 8 connections by the bounds of the ports");
+        net.configure(&[
+            "switch-port set b --ct-zone-limit 0",
+            "switch-port set c --ct-zone-limit 0 --wait",
+        ])?;
+        let n = n_connected(net, c, at)?;
+        ensure!(n == 0, "{n} connections by the bound of the switch, which is exceeded");
+        net.configure(&["switch set lan --ct-zone-limit 0 --wait"])?;
+        let n = n_connected(net, c, at)?;
+        ensure!(n == 8, "{n} of 8 connections without a bound again");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_gateway_translates_as_many_connections_as_its_router_says() -> Result<()> {
+    on_hosts(("a_gateway_translates_as_many_connections_as_its_router_says", PROBE), 3, |net| {
+        let vm = net.with_gateway()?;
+        net.configure(&["nat del r/float --wait"])?;
+        let at = SocketAddrV4::new(OUTSIDE, 8080);
+        let _server = greeter(net.plan(), &net.outside, at, "outside")?;
+        reach(net.netns(vm), OUTSIDE)?;
+        // What the gateway has translated so far is forgotten: the bound is for what comes now.
+        net.host(0).control.text(&["ct", "flush", "--all"])?;
+        net.configure(&["router set r --ct-zone-limit 3 --wait"])?;
+        let n = n_connected(net, vm, at)?;
+        ensure!(n == 3, "{n} of 8 connections where there may be 3");
+        net.configure(&["router set r --ct-zone-limit 0 --wait"])?;
+        let n = n_connected(net, vm, at)?;
+        ensure!(n == 8, "{n} of 8 connections without a bound");
         net.check_conservation()
     })
 }

@@ -195,6 +195,9 @@ pub enum Command {
     /// Values that matches and load balancers refer to as ^NAME, others on each chassis
     #[command(subcommand)]
     TemplateVariable(net::command::Command<net::template_variable::TemplateVariableSpec>),
+    /// Collectors of packets that ACLs sample
+    #[command(subcommand)]
+    SampleCollector(net::command::Command<net::sample_collector::SampleCollectorSpec>),
     /// Bounds on what packets ask hosts for
     #[command(subcommand)]
     ControlPlaneLimits(net::command::Command<net::limits::LimitsSpec>),
@@ -326,6 +329,7 @@ impl Command {
             Self::LoadBalancerGroup(command) => command.writes(),
             Self::HaChassisGroup(command) => command.writes(),
             Self::TemplateVariable(command) => command.writes(),
+            Self::SampleCollector(command) => command.writes(),
             Self::ControlPlaneLimits(command) => command.writes(),
             Self::Apply(_) | Self::Receipt(_) => true,
             Self::Chassis(command) => command.writes(),
@@ -385,6 +389,7 @@ impl Command {
             Self::LoadBalancerGroup(command) => command.run(session).await,
             Self::HaChassisGroup(command) => command.run(session).await,
             Self::TemplateVariable(command) => command.run(session).await,
+            Self::SampleCollector(command) => command.run(session).await,
             Self::ControlPlaneLimits(command) => command.run(session).await,
             Self::Chassis(command) => command.run(session).await,
             Self::Apply(command) => command.run(session).await,

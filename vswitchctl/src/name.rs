@@ -72,6 +72,8 @@ macro_rules! nouns {
 nouns! {
     /// Values that are others on each chassis.
     TemplateVariable: TemplateVariable, [], "template-variables", "template variable", "template-variable", "Values that are others on each chassis";
+    /// Who is told of sampled packets.
+    SampleCollector: SampleCollector, [], "sample-collectors", "sample collector", "sample-collector", "Collectors of sampled packets";
     /// Load balancer.
     LoadBalancer: LoadBalancer, [], "load-balancers", "load balancer", "load-balancer", "Addresses that stand for backends";
     /// Load balancers that are used together.

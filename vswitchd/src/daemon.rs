@@ -152,7 +152,11 @@ pub async fn run(options: RunOptions, log: LogControl, translator: Option<Transl
         StandIn::withdraw(&names).await;
         host.with(Host::release_wire).await;
     }
-    host.with(Host::end_protocols).await;
+    host.with(|host| {
+        host.end_protocols();
+        host.save_noted_ports();
+    })
+    .await;
     // Others need not wait until they miss this host.
     tokio::task::spawn_blocking(move || bfd.end()).await?;
     tracing::info!("stopped");
@@ -222,6 +226,8 @@ pub(crate) fn keep(host: &SharedHost, controller: Option<(Dial, agent::Said)>) {
 /// Does what was left to do about containers' interfaces, now and from time to time.
 async fn tend_endpoints(endpoints: Arc<Endpoints>) {
     endpoints.settle().await;
+    let leased = Arc::clone(&endpoints);
+    tokio::spawn(async move { leased.lease_ahead().await });
     loop {
         endpoints.tend().await;
         tokio::time::sleep(TEND_INTERVAL).await;
@@ -272,6 +278,7 @@ pub(crate) async fn housekeeping(host: SharedHost) -> anyhow::Result<()> {
             .with(|host| {
                 host.tend_rules();
                 host.tend_ports();
+                host.tend_saved_ports();
                 host.tend_neighbours();
                 host.tend_gateways();
                 if let Err(error) = host.dataplane().tend_queues() {

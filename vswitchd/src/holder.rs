@@ -95,6 +95,7 @@ impl Holder {
     /// will be none.
     fn stand_still(&self, host: &mut Host) {
         tracing::info!("standing still for a successor");
+        host.save_noted_ports();
         let mut has_released = false;
         // Should the holder be gone, waiting for its order says so.
         let _ = self.0.frozen();

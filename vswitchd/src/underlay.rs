@@ -12,13 +12,17 @@ use std::{
 };
 
 use flowtable::{types::MacAddr, underlay::NextHop};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedReceiver};
 use netlink_packet_route::{
+    RouteNetlinkMessage,
     link::LinkAttribute,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute},
 };
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+};
 
 use crate::host::{SharedHost, UPLINK};
 
@@ -59,6 +63,7 @@ pub async fn run(host: SharedHost) -> anyhow::Result<()> {
     tokio::spawn(connection);
     loop {
         let peers = wanted.borrow_and_update().clone();
+        let ifindex = link(&handle, &uplink).await.ok().flatten().map(|(ifindex, _)| ifindex);
         let found = match look_up(&handle, &uplink, &peers).await {
             Ok(found) => found,
             Err(error) => {
@@ -72,11 +77,39 @@ pub async fn run(host: SharedHost) -> anyhow::Result<()> {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             changed = wanted.changed() => changed?,
-            _ = events.next() => {
+            () = something_of(&mut events, &uplink, ifindex) => {
                 tokio::time::sleep(SETTLE).await;
                 while events.try_recv().is_ok() {}
             }
         }
+    }
+}
+
+/// Waits until something happens that may change the way by an uplink. On a host with containers,
+/// interfaces come and go all the time.
+async fn something_of<A>(
+    events: &mut UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, A)>,
+    uplink: &str,
+    ifindex: Option<u32>,
+) {
+    while let Some((message, _)) = events.next().await {
+        if may_matter(&message.payload, uplink, ifindex) {
+            return;
+        }
+    }
+}
+
+fn may_matter(message: &NetlinkPayload<RouteNetlinkMessage>, uplink: &str, ifindex: Option<u32>) -> bool {
+    let NetlinkPayload::InnerMessage(message) = message else { return true };
+    match message {
+        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+            let is_name = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(name) if name == uplink);
+            ifindex == Some(link.header.index) || link.attributes.iter().any(is_name)
+        }
+        RouteNetlinkMessage::NewNeighbour(neighbour) | RouteNetlinkMessage::DelNeighbour(neighbour) => {
+            ifindex.is_none_or(|ifindex| ifindex == neighbour.header.ifindex)
+        }
+        _ => true,
     }
 }
 
@@ -200,6 +233,35 @@ fn mac(bytes: &[u8]) -> Option<MacAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_happens_to_other_interfaces_does_not_matter() {
+        use netlink_packet_route::{link::LinkMessage, route::RouteMessage};
+        let link = |index, name: &str| {
+            let mut link = LinkMessage::default();
+            link.header.index = index;
+            link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            RouteNetlinkMessage::NewLink(link)
+        };
+        let neighbour = |ifindex| {
+            let mut neighbour = NeighbourMessage::default();
+            neighbour.header.ifindex = ifindex;
+            RouteNetlinkMessage::NewNeighbour(neighbour)
+        };
+        for (message, if_known, if_missing) in [
+            (link(7, "eth0"), true, true),
+            (link(7, "renamed"), true, false),
+            (link(8, "eth0"), true, true),
+            (link(8, "vc0"), false, false),
+            (neighbour(7), true, true),
+            (neighbour(8), false, true),
+            (RouteNetlinkMessage::NewRoute(RouteMessage::default()), true, true),
+        ] {
+            let message = NetlinkPayload::InnerMessage(message);
+            assert_eq!(may_matter(&message, "eth0", Some(7)), if_known, "{message:?}");
+            assert_eq!(may_matter(&message, "eth0", None), if_missing, "{message:?}");
+        }
+    }
 
     #[test]
     fn only_resolved_neighbours_count() {

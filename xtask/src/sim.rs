@@ -1,12 +1,17 @@
 //! `sim`: controllers, hosts, store and links in one thread from a seed; and random calls of the API.
 
+use std::process::Command;
+
 use anyhow::Result;
 use clap::Args;
 
 use crate::cargo::{cargo, show};
 
-/// Worlds where nobody says how many.
+/// Worlds where nobody says how many, and of each `cargo xtask test`, as far as its seconds go.
 const WORLDS: u64 = 1_000;
+const SECONDS: u64 = 60;
+/// Calls of each `cargo xtask test`.
+const CALLS: u64 = 100_000;
 
 /// Simulate controllers and hosts that crash, are cut off and come back, a world for each seed; or call the API at random.
 #[derive(Debug, Args)]
@@ -20,9 +25,18 @@ pub(crate) struct Sim {
     /// Hosts of each world; without it, as the seed says, a few.
     #[arg(long, value_name = "N")]
     hosts: Option<u64>,
-    /// Make so many random calls of the API instead.
+    /// Worlds at a time; without it, as many as there are processors.
     #[arg(long, value_name = "N")]
+    jobs: Option<u64>,
+    /// Make so many random calls of the API instead.
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "hosts", "trace"])]
     calls: Option<u64>,
+    /// Have this fault in each world, until one finds it: `unfenced`, for instance (docs/correctness.md lists them).
+    #[arg(long, value_name = "FAULT", conflicts_with = "calls")]
+    plant: Option<String>,
+    /// One planted fault after the other: each has to be found.
+    #[arg(long, conflicts_with_all = ["calls", "plant", "seeds", "hosts", "trace"])]
+    plants: bool,
     /// Print all that happens.
     #[arg(long)]
     trace: bool,
@@ -33,12 +47,22 @@ impl Sim {
         let mut words = vec![format!("--seed={}", self.seed)];
         match self.calls {
             Some(calls) => words.push(format!("--calls={calls}")),
+            None if self.plants => words.push("--plants".to_owned()),
             None => words.push(format!("--seeds={}", self.seeds)),
         }
+        words.extend(self.plant.map(|plant| format!("--plant={plant}")));
         words.extend(self.hosts.map(|hosts| format!("--hosts={hosts}")));
+        words.extend(self.jobs.map(|jobs| format!("--jobs={jobs}")));
         words.extend(self.trace.then(|| "--trace".to_owned()));
         run(&words)
     }
+}
+
+/// Has the tests of `simulation` do what each `cargo xtask test` does of it.
+pub(crate) fn of_each_test(tests: &mut Command) -> &mut Command {
+    let asked =
+        [("FERROFLOW_WORLDS", WORLDS), ("FERROFLOW_WORLD_SECONDS", SECONDS), ("FERROFLOW_CALLS", CALLS)];
+    tests.args(["--package", "simulation"]).envs(asked.map(|(name, number)| (name, number.to_string())))
 }
 
 fn run(words: &[String]) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::again;
 use crate::cargo::{cargo, show};
 use crate::packages::{self, Purpose};
 use crate::progress::Progress;
-use crate::soak;
+use crate::{sim, soak};
 
 /// Run every test. As root nothing is skipped.
 #[derive(Debug, Args)]
@@ -52,8 +52,10 @@ pub(crate) fn run(unprivileged: bool, deadline: Option<Instant>) -> Result<()> {
     soak::run(soak::PER_RUN, None, deadline)?;
     progress.step("comparing what is compiled change by change with what is compiled at once");
     soak::changes(soak::CHANGES_PER_RUN, deadline)?;
-    progress.step("replaying the fuzzing corpus at full speed");
-    show(&mut cargo(&["test", "--quiet", "--profile", "soak", "--package", "ferroflow-fuzz"]), deadline)?;
+    progress.step("replaying the fuzzing corpus at full speed, simulating controllers and hosts that fail, calling the API at random");
+    // In one command, since together they are built once.
+    let mut tests = cargo(&["test", "--quiet", "--profile", "soak", "--package", "ferroflow-fuzz"]);
+    show(sim::of_each_test(&mut tests), deadline)?;
     for scenario in &unsteady {
         say(&format!("UNSTEADY, failed once and then passed alone: {scenario}"));
     }

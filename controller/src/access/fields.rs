@@ -90,7 +90,12 @@ fn check_tenant(draft: &Draft<'_>, tenant: &str, record: &Record) -> Result<(), 
         }
         Spec::Router(router) if router.chassis.is_some() => Err(field("chassis", HOSTS)),
         Spec::RouterPort(port) if !is_everywhere(&port.gateway) => Err(field("gateway_chassis", HOSTS)),
-        Spec::Chassis(_) | Spec::HaChassisGroup(_) | Spec::Limits(_) | Spec::TemplateVariable(_) => {
+        Spec::Chassis(_)
+        | Spec::HaChassisGroup(_)
+        | Spec::Limits(_)
+        | Spec::TemplateVariable(_)
+        // Hosts send to wherever it says.
+        | Spec::SampleCollector(_) => {
             Err(Reason::Denied(format!("{name} is an administrator's to make")))
         }
         Spec::Switch(_)

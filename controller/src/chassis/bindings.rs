@@ -15,28 +15,35 @@ type Move = (Name, Option<(String, bool)>, BTreeSet<String>);
 /// Brings the bindings of these ports, and of all ports on this chassis, in line with
 /// what the registry says.
 pub(super) fn settle(controller: &Controller, chassis: &str, ports: BTreeSet<String>) -> Result<(), Refusal> {
-    if moves(controller, &controller.state(), chassis, &ports).is_empty() {
-        return Ok(());
-    }
-    controller.write(&Author::chassis(chassis, "claims"), false, |draft| {
-        for (name, place, additional) in moves(controller, draft.state(), chassis, &ports) {
-            draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
-            draft.set_additional(&name, additional);
-        }
-        Ok(())
-    })?;
-    Ok(())
+    write(controller, &Author::chassis(chassis, "claims"), chassis, &ports)
+}
+
+/// The same, of these ports alone: nothing else has changed.
+pub(super) fn settle_changed(
+    controller: &Controller,
+    chassis: &str,
+    ports: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    write(controller, &Author::chassis(chassis, "claims"), "", ports)
 }
 
 /// Brings all ports that are claimed here in line with what the registry says: others may have
 /// made them, or have taken them from somebody.
 pub(crate) fn settle_claims(controller: &Controller) -> Result<(), Refusal> {
-    let claimed = controller.registry.claimed();
-    if moves(controller, &controller.state(), "", &claimed).is_empty() {
+    write(controller, &Author::controller("claims"), "", &controller.registry.claimed())
+}
+
+fn write(
+    controller: &Controller,
+    author: &Author,
+    chassis: &str,
+    ports: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    if moves(controller, &controller.state(), chassis, ports).is_empty() {
         return Ok(());
     }
-    controller.write(&Author::controller("claims"), false, |draft| {
-        for (name, place, additional) in moves(controller, draft.state(), "", &claimed) {
+    controller.write(author, false, |draft| {
+        for (name, place, additional) in moves(controller, draft.state(), chassis, ports) {
             draft.bind(&name, place.as_ref().map(|(chassis, up)| (chassis.as_str(), *up)));
             draft.set_additional(&name, additional);
         }
@@ -45,6 +52,7 @@ pub(crate) fn settle_claims(controller: &Controller) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What is to change of these ports, and of those that are on this chassis; empty: of none besides.
 fn moves(controller: &Controller, state: &State, chassis: &str, ports: &BTreeSet<String>) -> Vec<Move> {
     let bound = state.bound_to(chassis).filter_map(|name| state.get(name));
     let nested = ports.iter().flat_map(|port| state.nested_in(port)).filter_map(|name| state.get(name));

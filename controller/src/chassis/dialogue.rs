@@ -119,6 +119,7 @@ impl Dialogue {
     pub fn hear(&self, request: pb::SyncRequest, now: Instant) -> Result<(), Status> {
         match request.message {
             Some(Message::Claims(claims)) => self.claim(claims),
+            Some(Message::ClaimChanges(changes)) => self.change_claims(changes),
             Some(Message::Ack(ack)) => self.ack(ack),
             Some(Message::Health(said)) => self.health(said),
             Some(Message::Neighbours(said)) => self.neighbours(said, now),
@@ -128,7 +129,7 @@ impl Dialogue {
                 Err(Status::invalid_argument("`hello` comes once; open another stream to say it again"))
             }
             None => Err(Status::invalid_argument(
-                "a message is `claims`, `ack`, `health`, `neighbours`, `holders` or `sessions`; set one",
+                "a message is `claims`, `claim_changes`, `ack`, `health`, `neighbours`, `holders` or `sessions`; set one",
             )),
         }
     }
@@ -209,12 +210,34 @@ impl Dialogue {
     }
 
     fn claim(&self, claims: pb::Claims) -> Result<(), Status> {
-        if claims.claims.len() > MAX_CLAIMS {
-            let message = format!("{} claims are too many; keep to {MAX_CLAIMS}", claims.claims.len());
-            return Err(Status::invalid_argument(message));
+        check_number(claims.claims.len())?;
+        let claims = self.known_claims(claims.claims);
+        let touched = self.controller.registry.claim(&self.chassis, self.session, &claims);
+        bindings::settle(&self.controller, &self.chassis, touched.map_err(superseded)?)?;
+        bindings::report_refused(&self.controller, &self.chassis, claims.keys());
+        Ok(())
+    }
+
+    fn change_claims(&self, changes: pb::ClaimChanges) -> Result<(), Status> {
+        check_number(changes.claims.len().max(changes.removed.len()))?;
+        let claims = self.known_claims(changes.claims);
+        let removed: BTreeSet<_> =
+            changes.removed.into_iter().filter(|port| !claims.contains_key(port)).collect();
+        let changed = self.controller.registry.change_claims(&self.chassis, self.session, &claims, &removed);
+        match changed.map_err(superseded)? {
+            Some(n_claims) => check_number(n_claims)?,
+            None => return Err(Status::invalid_argument("`claim_changes` come after `claims`")),
         }
+        let touched = claims.keys().cloned().chain(removed).collect();
+        bindings::settle_changed(&self.controller, &self.chassis, &touched)?;
+        bindings::report_refused(&self.controller, &self.chassis, claims.keys());
+        Ok(())
+    }
+
+    /// Whether each port is up; what cannot be the id of one is left out.
+    fn known_claims(&self, claims: Vec<pb::Claim>) -> BTreeMap<String, bool> {
         let (known, unknown): (Vec<_>, Vec<_>) =
-            claims.claims.into_iter().partition(|claim| check_id(&claim.logical_port).is_ok());
+            claims.into_iter().partition(|claim| check_id(&claim.logical_port).is_ok());
         if !unknown.is_empty() {
             tracing::warn!(
                 chassis = self.chassis,
@@ -222,12 +245,7 @@ impl Dialogue {
                 "claims ignored: they name what cannot be the id of a port"
             );
         }
-        let claims: BTreeMap<String, bool> =
-            known.into_iter().map(|claim| (claim.logical_port, claim.up)).collect();
-        let touched = self.controller.registry.claim(&self.chassis, self.session, &claims);
-        bindings::settle(&self.controller, &self.chassis, touched.map_err(superseded)?)?;
-        bindings::report_refused(&self.controller, &self.chassis, claims.keys());
-        Ok(())
+        known.into_iter().map(|claim| (claim.logical_port, claim.up)).collect()
     }
 
     fn health(&self, said: pb::Health) -> Result<(), Status> {
@@ -334,6 +352,14 @@ impl Later {
         }
         self.due = Some(self.due.map_or(due, |present| present.min(due)));
     }
+}
+
+fn check_number(n_claims: usize) -> Result<(), Status> {
+    if n_claims > MAX_CLAIMS {
+        let message = format!("{n_claims} claims are too many; keep to {MAX_CLAIMS}");
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(())
 }
 
 fn superseded(_: Superseded) -> Status {

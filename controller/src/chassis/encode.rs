@@ -19,7 +19,7 @@ use crate::store::Revision;
 /// The whole view.
 pub(super) fn full(revision: Revision, view: &Southbound) -> pb::SyncResponse {
     let all = diff(&Southbound::default(), view);
-    pb::SyncResponse { full: true, removed: None, ..delta(revision, all) }
+    pb::SyncResponse { full: true, removed: None, takes_claim_changes: true, ..delta(revision, all) }
 }
 
 /// A change of the view.
@@ -49,6 +49,7 @@ pub fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
             sets: removed.sets.into_iter().collect(),
         }),
         set_changes: delta.sets.into_iter().map(set_change).collect(),
+        takes_claim_changes: false,
     }
 }
 

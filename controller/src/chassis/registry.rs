@@ -309,14 +309,30 @@ impl Registry {
         for port in old.iter().filter(|port| !claims.contains_key(*port)) {
             inner.drop_claim(chassis, port);
         }
-        for (port, up) in claims {
-            let claimants = inner.claims.entry(port.clone()).or_default();
-            match claimants.iter_mut().find(|claim| claim.chassis == chassis) {
-                Some(claim) => claim.up = *up,
-                None => claimants.push(Claimant { chassis: chassis.to_owned(), up: *up }),
-            }
-        }
+        inner.add_claims(chassis, claims);
         Ok(old.into_iter().chain(claims.keys().cloned()).collect())
+    }
+
+    /// Changes the claims of a chassis; returns how many it has then. `None`: it has not said what it
+    /// claims, so that there is nothing to change.
+    pub(super) fn change_claims(
+        &self,
+        chassis: &str,
+        session: SessionId,
+        claims: &BTreeMap<String, bool>,
+        removed: &BTreeSet<String>,
+    ) -> Result<Option<usize>, Superseded> {
+        let mut inner = self.inner();
+        let live = inner.current(chassis, session)?;
+        let Some(known) = live.session.as_mut().and_then(|session| session.claims.as_mut()) else {
+            return Ok(None);
+        };
+        let gone: Vec<_> = removed.iter().filter(|port| known.remove(*port)).collect();
+        known.extend(claims.keys().cloned());
+        let n_claims = known.len();
+        gone.into_iter().for_each(|port| inner.drop_claim(chassis, port));
+        inner.add_claims(chassis, claims);
+        Ok(Some(n_claims))
     }
 
     /// A chassis forwards by a revision.
@@ -398,6 +414,16 @@ impl Inner {
         }
     }
 
+    fn add_claims(&mut self, chassis: &str, claims: &BTreeMap<String, bool>) {
+        for (port, up) in claims {
+            let claimants = self.claims.entry(port.clone()).or_default();
+            match claimants.iter_mut().find(|claim| claim.chassis == chassis) {
+                Some(claim) => claim.up = *up,
+                None => claimants.push(Claimant { chassis: chassis.to_owned(), up: *up }),
+            }
+        }
+    }
+
     fn drop_claim(&mut self, chassis: &str, port: &str) {
         if let Some(claimants) = self.claims.get_mut(port) {
             claimants.retain(|claim| claim.chassis != chassis);
@@ -470,6 +496,27 @@ mod tests {
         assert_eq!(registry.place("p", Some(&holder), |_| true).unwrap().0, "h1");
         registry.claim("h1", one, &claims(&[])).unwrap();
         assert_eq!(registry.place("p", Some(&holder), |_| true).unwrap().0, "h2");
+    }
+
+    #[test]
+    fn changes_of_claims_lead_to_what_all_of_them_would() {
+        let registry = Registry::default();
+        let one = registry.connect("h1", 1).unwrap().session;
+        let change = |new: &[&str], gone: &[&str]| {
+            let gone = gone.iter().map(|port| (*port).to_owned()).collect();
+            registry.change_claims("h1", one, &claims(new), &gone).unwrap()
+        };
+        assert_eq!(change(&["a"], &[]), None, "it has not said what it claims");
+        assert_eq!(registry.claimant("a", |_| true), None);
+        registry.claim("h1", one, &claims(&["a", "b"])).unwrap();
+        assert_eq!(change(&["c", "b"], &["a", "never"]), Some(2));
+        let claimed = |port: &str| registry.claimant(port, |_| true).is_some();
+        assert_eq!(["a", "b", "c", "never"].map(claimed), [false, true, true, false]);
+        assert_eq!(registry.claim("h1", one, &claims(&[])).unwrap().len(), 2);
+        assert!(registry.claimed().is_empty());
+        let two = registry.connect("h1", 2).unwrap().session;
+        assert_eq!(registry.change_claims("h1", one, &claims(&["a"]), &[].into()), Err(Superseded));
+        assert_eq!(registry.change_claims("h1", two, &claims(&["a"]), &[].into()), Ok(None));
     }
 
     #[test]

@@ -73,6 +73,10 @@ pub const MAX_CANDIDATES: usize = 64;
 pub const MAX_TEMPLATE_VALUES: usize = 65_536;
 /// Bytes of a value.
 pub const MAX_TEMPLATE_VALUE_LEN: usize = 128;
+/// Collectors that an ACL tells of packets: each is one more thing to do with a packet.
+pub const MAX_SAMPLE_COLLECTORS: usize = 8;
+/// Addresses where a collector is told.
+pub const MAX_SAMPLE_TARGETS: usize = 8;
 /// Ranges of addresses that a switch does not give.
 pub const MAX_EXCLUDED: usize = 1024;
 /// Records of a list of names.

@@ -97,7 +97,8 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
             copy_field!(path, to, from; direction, priority, r#match, action, tier, label, log, log_name, severity,
-                log_rate, log_burst, apply_after_lb, persist_established, log_related;)
+                log_rate, log_burst, apply_after_lb, persist_established, log_related, sample_new,
+                sample_established;)
         }
         (Wire::Chassis(to), Wire::Chassis(from)) => {
             copy_field!(path, to, from; hostname, encap_ip, encap_types; "connected", "applied_revision")
@@ -112,6 +113,9 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         }
         (Wire::HaChassisGroup(to), Wire::HaChassisGroup(from)) => copy_field!(path, to, from; chassis;),
         (Wire::TemplateVariable(to), Wire::TemplateVariable(from)) => copy_field!(path, to, from; values;),
+        (Wire::SampleCollector(to), Wire::SampleCollector(from)) => {
+            copy_field!(path, to, from; set_id, probability, targets, new_application, established_application;)
+        }
         (Wire::Nat(to), Wire::Nat(from)) => {
             copy_field!(path, to, from; r#type, external_ip, logical_ip, external_port_range, gateway_port,
                 stateless, allowed_external_ips, exempted_external_ips, external_mac, logical_port,
@@ -146,6 +150,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
             | Wire::LoadBalancerGroup(_)
             | Wire::HaChassisGroup(_)
             | Wire::TemplateVariable(_)
+            | Wire::SampleCollector(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)

@@ -70,6 +70,8 @@ kinds! {
     HaChassisGroup HaChassisGroup ["ha-chassis-groups"] "ha_chassis_group";
     /// Values that are others on each chassis.
     TemplateVariable TemplateVariable ["template-variables"] "template_variable";
+    /// Who is told of sampled packets.
+    SampleCollector SampleCollector ["sample-collectors"] "sample_collector";
     /// A translation of a router.
     Nat Nat ["routers", "nats"] "nat";
     /// A rule that overrules a router's routes.

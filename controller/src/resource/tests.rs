@@ -295,7 +295,7 @@ fn masks_change_what_they_name_and_nothing_else() {
     let reason = merged(&["prio"], Some(&new)).unwrap_err().to_string();
     assert!(
         reason.contains(
-            "priority, match, action, tier, label, log, log_name, severity, log_rate, log_burst, apply_after_lb, persist_established, log_related, labels"
+            "priority, match, action, tier, label, log, log_name, severity, log_rate, log_burst, apply_after_lb, persist_established, log_related, sample_new, sample_established, labels"
         ),
         "{reason}"
     );

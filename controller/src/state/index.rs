@@ -203,7 +203,12 @@ pub(super) fn sets_of(record: &Record) -> BTreeSet<String> {
             let ids = balancer.templates.iter().flat_map(TemplateService::variables);
             ids.map(|id| format!("template-variables/{id}")).collect()
         }
-        Spec::Acl(acl) => ovn_northd_lite::sets_of(&acl.matching),
+        Spec::Acl(acl) => {
+            let samples = acl.samples.new.iter().chain(&acl.samples.established);
+            let collectors = samples.flat_map(|sample| &sample.collectors);
+            let collectors = collectors.map(|id| format!("sample-collectors/{id}"));
+            ovn_northd_lite::sets_of(&acl.matching).into_iter().chain(collectors).collect()
+        }
         Spec::QosRule(rule) => ovn_northd_lite::sets_of(&rule.matching),
         _ => BTreeSet::new(),
     }

@@ -29,6 +29,7 @@ pub(super) fn scope(name: &Name) -> Option<String> {
         | Kind::LoadBalancerGroup
         | Kind::HaChassisGroup
         | Kind::TemplateVariable
+        | Kind::SampleCollector
         | Kind::Nat
         | Kind::RouterPolicy
         | Kind::DhcpOptions
@@ -51,6 +52,7 @@ pub(super) fn is_valid(name: &Name, key: u32) -> bool {
         | Kind::LoadBalancerGroup
         | Kind::HaChassisGroup
         | Kind::TemplateVariable
+        | Kind::SampleCollector
         | Kind::Nat
         | Kind::RouterPolicy
         | Kind::DhcpOptions

@@ -303,6 +303,7 @@ impl Record {
             | Wire::LoadBalancerGroup(_)
             | Wire::HaChassisGroup(_)
             | Wire::TemplateVariable(_)
+            | Wire::SampleCollector(_)
             | Wire::Nat(_)
             | Wire::RouterPolicy(_)
             | Wire::DhcpOptions(_)

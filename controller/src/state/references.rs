@@ -64,6 +64,7 @@ impl Record {
             | Spec::Names(_)
             | Spec::Limits(_)
             | Spec::TemplateVariable(_)
+            | Spec::SampleCollector(_)
             | Spec::QosRule(_) => {}
         }
         found
@@ -94,6 +95,7 @@ impl Record {
             | Spec::Names(_)
             | Spec::Limits(_)
             | Spec::TemplateVariable(_)
+            | Spec::SampleCollector(_)
             | Spec::QosRule(_) => Vec::new(),
         }
     }

@@ -27,6 +27,7 @@ pub(super) fn check_deleted(draft: &Draft<'_>, name: &Name) -> Result<(), Reason
         Kind::LoadBalancer
         | Kind::LoadBalancerGroup
         | Kind::HaChassisGroup
+        | Kind::SampleCollector
         | Kind::DhcpOptions
         | Kind::Names
         | Kind::Limits => vec![name.to_string()],
@@ -54,6 +55,7 @@ fn field_of(set: &str, kind: Kind) -> &'static str {
         Kind::Limits => "control_plane_limits",
         Kind::LoadBalancerGroup => "load_balancer_groups",
         Kind::HaChassisGroup => "ha_chassis_group",
+        Kind::SampleCollector => "sample_new, or sample_established",
         Kind::TemplateVariable => "templates",
         _ => "load_balancers",
     }

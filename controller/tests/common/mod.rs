@@ -161,6 +161,14 @@ impl Host {
         self.requests.send(request(Message::Claims(ch::Claims { claims }))).await.unwrap();
     }
 
+    pub async fn change_claims(&self, ports: &[&str], removed: &[&str]) {
+        let claims =
+            ports.iter().map(|port| ch::Claim { logical_port: (*port).to_owned(), up: true }).collect();
+        let removed = removed.iter().map(|port| (*port).to_owned()).collect();
+        let changes = ch::ClaimChanges { claims, removed };
+        self.requests.send(request(Message::ClaimChanges(changes))).await.unwrap();
+    }
+
     pub async fn ack(&self, revision: u64, errors: &[&str]) {
         let errors = errors.iter().map(|error| (*error).to_owned()).collect();
         self.requests.send(request(Message::Ack(ch::Ack { revision, errors }))).await.unwrap();

@@ -42,6 +42,14 @@ pub(crate) struct Registered {
     seen: Option<Link>,
 }
 
+/// What is left of the device of a port that was detached; to drop it is to close it.
+#[derive(Debug)]
+pub struct Remains {
+    _queues: Vec<Vec<AttachedQueue>>,
+    _outlets: Vec<AttachedOutlet>,
+    _spare: Vec<AnyOutlet>,
+}
+
 /// Where a queue is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -123,6 +131,15 @@ impl Dataplane {
     /// # Errors
     /// The port is not attached.
     pub fn detach(&self, port: impl Into<PortId>) -> Result<DetachedPort, DetachError> {
+        self.let_go(port).map(|(detached, _)| detached)
+    }
+
+    /// The same, but that an interface is the host's again when what is left of its device has been
+    /// dropped, which takes milliseconds. No frame comes from it any more.
+    ///
+    /// # Errors
+    /// The port is not attached.
+    pub fn let_go(&self, port: impl Into<PortId>) -> Result<(DetachedPort, Remains), DetachError> {
         let port = port.into();
         let _admin = lock(&self.admin);
         let mut registered = lock(&self.ports).remove(&port).ok_or(DetachError::NotAttached(port))?;
@@ -141,15 +158,17 @@ impl Dataplane {
             sum += more;
             sum
         });
-        registered.spare.clear();
-        drop((queues, closed));
+        let outlets = closed.into_iter().filter_map(|(outlet, _)| outlet).collect();
+        let spare = std::mem::take(&mut registered.spare);
+        let remains = Remains { _queues: queues, _outlets: outlets, _spare: spare };
         if let (Some(keeper), Some(on)) = (self.keeper(), &registered.interface) {
             keeper.forget(&vnet::kept_name(registered.kind, &on.name));
         }
         let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.take_drops(port)).unwrap_or_default();
         let drops = seats.iter().flat_map(drops).collect();
         tracing::info!(%port, name = registered.name, "port detached");
-        Ok(DetachedPort { status: registered.status(port, &Changed::Perhaps, switched.as_ref()), drops })
+        let status = registered.status(port, &Changed::Perhaps, switched.as_ref());
+        Ok((DetachedPort { status, drops }, remains))
     }
 
     /// Sets what a port may receive and send, and its queues; nothing: all it can. What waits

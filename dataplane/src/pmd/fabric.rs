@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::{
-    channel::{Receiver, Sender, bounded, unbounded},
+    channel::{Receiver, Sender, unbounded},
     queue::{ArrayQueue, SegQueue},
     utils::CachePadded,
 };
@@ -28,7 +28,7 @@ use flowtable::{
     types::{BridgeId, Epoch, Timestamp},
 };
 
-use super::Worker;
+use super::{Worker, answer::question};
 use crate::{
     clock::Clock,
     config::{DataplaneConfig, PortId},
@@ -123,15 +123,11 @@ impl Seat {
             worker.turn();
             return Some(answer);
         }
-        let (answer, result) = bounded(1);
-        let job = move |worker: &mut Worker| {
-            // Nobody listens any more: the result is dropped where it was made.
-            let _ = answer.send(job(worker));
-        };
-        if !self.post(job) {
+        let (answerer, asker) = question();
+        if !self.post(move |worker: &mut Worker| answerer.answer(job(worker))) {
             return None;
         }
-        result.recv().ok()
+        asker.wait()
     }
 
     /// Has the worker do something, some time. False: it has ended.

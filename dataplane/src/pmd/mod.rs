@@ -15,6 +15,7 @@
 //! Which worker has which queue is decided outside ([`crate::balance`]); `transit.rs` is how a
 //! queue gets from one to the other.
 
+mod answer;
 mod controlled;
 mod egress;
 mod fabric;

@@ -289,5 +289,6 @@ fn an_acl(acl: &world::Acl) -> Acl {
         log: None,
         after_lb: false,
         persists: false,
+        samples: Default::default(),
     }
 }

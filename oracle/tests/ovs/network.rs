@@ -96,6 +96,7 @@ fn acl(direction: AclDirection, priority: u16, matching: &str, action: AclAction
         log: None,
         after_lb: false,
         persists: false,
+        samples: Default::default(),
     }
 }
 

@@ -136,6 +136,7 @@ pub(super) fn list(statements: &[Statement], flow: &Flow<'_>, out: &mut Lowered)
             Statement::Translate(translate) => translate.lower(flow, out)?,
             Statement::Connection(connection) => connection.lower(flow, out)?,
             Statement::Log(log) => log.lower(flow, out)?,
+            Statement::Sample(sample) => sample.lower(out),
             Statement::Meter(meter) => meter.lower(flow, out)?,
             Statement::Check(check) => check.lower(flow, out),
             Statement::Bind(bind) => bind.lower(flow, out)?,

@@ -14,6 +14,7 @@ mod lower;
 mod meter;
 mod neighbour;
 mod parser;
+mod sample;
 mod serve;
 mod station;
 mod translate;
@@ -31,6 +32,7 @@ pub use self::{
     log::Log,
     meter::SetMeter,
     neighbour::Neighbour,
+    sample::Sample,
     serve::Serve,
     station::Station,
     translate::Translate,
@@ -86,6 +88,8 @@ pub enum Statement {
     Connection(Connection),
     /// `log(…);`
     Log(Log),
+    /// `sample(…);`
+    Sample(Sample),
     /// `set_meter(…);`
     Meter(SetMeter),
     /// `handle_svc_check(inport);`, `handle_bfd_msg();`
@@ -137,6 +141,7 @@ impl fmt::Display for Statement {
             Self::Translate(translate) => translate.fmt(f),
             Self::Connection(connection) => connection.fmt(f),
             Self::Log(log) => log.fmt(f),
+            Self::Sample(sample) => sample.fmt(f),
             Self::Meter(meter) => meter.fmt(f),
             Self::Check(check) => check.fmt(f),
             Self::Bind(bind) => bind.fmt(f),

@@ -4,7 +4,7 @@ use flowtable::conntrack::NatKind;
 
 use super::{
     Answer, Balance, Bind, Check, CheckAffinity, CheckLength, CommitAffinity, Connection, Log, Neighbour,
-    Select, Serve, SetMeter, Statement, Station, Translate, answer, lower::MAX_NESTING, serve,
+    Sample, Select, Serve, SetMeter, Statement, Station, Translate, answer, lower::MAX_NESTING, serve,
 };
 use crate::{
     expr::{
@@ -40,6 +40,7 @@ const VERBS: &[&str] = &[
     "tcp_reset",
     "reject",
     "log",
+    "sample",
     "set_meter",
     "handle_svc_check",
     "handle_bfd_msg",
@@ -116,6 +117,7 @@ fn statement(parser: &mut Parser, depth: usize) -> Result<Statement, ExprError> 
         "ct_next" => Ok(Statement::Connection(Connection::Next)),
         "ct_commit" => Connection::commit(position, braces(parser, depth)?).map(Statement::Connection),
         "log" => Log::parse(parser).map(Statement::Log),
+        "sample" => Sample::parse(parser).map(Statement::Sample),
         "commit_lb_aff" => CommitAffinity::parse(parser).map(Statement::CommitAffinity),
         "put_fdb" => Station::put(parser).map(Statement::Station),
         "bind_vport" => Bind::parse(parser).map(Statement::Bind),

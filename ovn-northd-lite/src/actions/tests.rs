@@ -33,6 +33,15 @@ fn lowered(text: &str) -> Result<Vec<Action>, String> {
 #[test]
 fn errors_tell_place_reason_and_remedy() {
     for (text, wanted) in [
+        (
+            "sample(probability=1);",
+            "column 7: `sample` needs a `probability` and a `collector_set`, from 1 on",
+        ),
+        (
+            "sample(probability=65536, collector_set=1);",
+            "column 8: expected `probability=` (up to 65535), `collector_set=`, `obs_domain=` or `obs_point=`, each \
+             with a number",
+        ),
         ("", "column 1: there is no action; write `drop;` to drop"),
         ("next", "column 5: expected `;`, not the end"),
         ("nxt;", "column 1: there is no action `nxt`; did you mean `next`?"),
@@ -124,6 +133,7 @@ fn any_statement() -> impl Strategy<Value = String> {
         "ct_commit { ct_mark.blocked = 0; ct_label.label = reg3; };",
         "log(verdict=drop, severity=alert, name=\"a \\\"b\");",
         "log(verdict=allow, severity=info);",
+        "sample(probability=9, collector_set=7, obs_domain=16777217, obs_point=42);",
         "reject { outport <-> inport; flags.from_tunnel = 0; next(pipeline=ingress, table=3); };",
         "eth.dst <-> eth.src;",
         "arp.tpa <-> arp.spa;",

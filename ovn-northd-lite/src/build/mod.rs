@@ -95,6 +95,9 @@ pub fn compile(nb: &Northbound, chassis: &BTreeMap<String, ChassisRecord>) -> So
     for id in nb.template_variables.keys() {
         sb.sets.extend(sets::of_variable(nb, id));
     }
+    for id in nb.sample_collectors.keys() {
+        sb.sets.extend(sets::of_collector(nb, id));
+    }
     for id in nb.load_balancers.keys() {
         sb.sets.extend(sets::of_backends(nb, id));
     }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     backends, heard,
     model::{Northbound, SwitchPort, SwitchPortKind},
-    names, template,
+    names, sampling, template,
 };
 
 /// Endings of the address sets that a port group has.
@@ -68,6 +68,12 @@ pub(super) fn of_backends(nb: &Northbound, id: &str) -> Sets {
 pub(super) fn of_variable(nb: &Northbound, id: &str) -> Sets {
     let values = nb.template_variables.get(id).map(template::members);
     values.map(|members| (template::set_of(id), members)).into_iter().collect()
+}
+
+/// Where a collector of sampled packets is told of them, if there is such.
+pub(super) fn of_collector(nb: &Northbound, id: &str) -> Sets {
+    let members = nb.sample_collectors.get(id).map(sampling::members);
+    members.map(|members| (sampling::set_of(id), members)).into_iter().collect()
 }
 
 /// Neighbours of a router port, if hosts have heard of any.

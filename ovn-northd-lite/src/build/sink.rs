@@ -13,7 +13,7 @@ use crate::{
     expr::sets_of,
     heard,
     key::{DatapathKey, PortKey},
-    names,
+    names, sampling,
     southbound::{LogicalFlow, PortBinding},
     template,
 };
@@ -84,6 +84,11 @@ impl FlowSink {
     /// The datapath's workloads see these names.
     pub(crate) fn names(&mut self, id: &str) {
         self.output.named_sets.insert(names::set_of(id));
+    }
+
+    /// Hosts are told where a collector of sampled packets is.
+    pub(crate) fn collector(&mut self, id: &str) {
+        self.output.named_sets.insert(sampling::set_of(id));
     }
 
     /// Hosts are told who others have heard of behind a port.

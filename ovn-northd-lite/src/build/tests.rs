@@ -9,8 +9,8 @@ use crate::{
         Access, Acl, AclAction, AclDirection, AclLog, Bandwidth, Candidate, Condition, DefaultPolicy,
         DhcpOptions, DhcpV6, HashField, LoadBalancer, Monitored, Names, NatKind, NatRule, NextHop,
         Northbound, PolicyAction, PortGroup, PortServices, QosRule, Rate, RouteMatch, RouteTarget,
-        RouterPolicy, SetMember, Severity, Snooping, StaticRoute, SwitchOptions, SwitchPortKind,
-        TemplateBackend, TemplatePort, TemplateService, Vip,
+        RouterPolicy, Sample, SampleCollector, Samples, SetMember, Severity, Snooping, StaticRoute,
+        SwitchOptions, SwitchPortKind, TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     punt::Service,
     southbound::{Southbound, Wire},
@@ -104,6 +104,35 @@ fn tiers_groups_logs_and_defaults() {
     );
     // The other switch has nothing of it.
     assert!(!stages(&sb, "switches/db", "acl").contains("reg"));
+}
+
+#[test]
+fn collectors_are_told_of_new_connections_and_of_those_that_are_there() {
+    let mut nb = small();
+    let collector = |set, probability| SampleCollector {
+        set,
+        probability,
+        targets: [([192, 0, 2, 9], 4739).into()].into(),
+        new_application: 3,
+        established_application: 4,
+    };
+    nb.sample_collectors =
+        [("all".to_owned(), collector(7, u16::MAX)), ("few".to_owned(), collector(8, 100))].into();
+    let sample = |point, ids: &[&str]| {
+        Some(Sample { point, collectors: ids.iter().map(|id| (*id).to_owned()).collect() })
+    };
+    let to = AclDirection::ToLport;
+    let both = Samples { new: sample(42, &["all", "few"]), established: sample(43, &["all"]) };
+    let new = Samples { new: sample(44, &["all", "gone"]), established: None };
+    let web = nb.switches.get_mut("web").unwrap();
+    web.acls
+        .insert("in".into(), Acl { samples: both, ..acl(to, 5, "tcp.dst == 80", AclAction::AllowRelated) });
+    web.acls.insert("no".into(), Acl { samples: new, ..acl(to, 4, "tcp", AclAction::Drop) });
+    let sb = compiled(&nb);
+    insta::assert_snapshot!(stages(&sb, "switches/web", "acl_eval"));
+    assert_eq!(sb.sets["~all"], ["7 192.0.2.9:4739".to_owned()].into());
+    let web = sb.datapaths.values().find(|datapath| datapath.name == "switches/web").unwrap();
+    assert!(web.sets.contains("~all") && web.sets.contains("~few") && !web.sets.contains("~gone"));
 }
 
 #[test]

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     model::{
         Acl, AclDirection, Candidate, DhcpOptions, Gateway, Groups, IpNetwork, LogicalRouter, LogicalSwitch,
-        NatRule, Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, StaticRoute, SwitchPort,
-        SwitchPortKind,
+        NatRule, Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, SampleCollector, StaticRoute,
+        SwitchPort, SwitchPortKind,
     },
     southbound::{PortBinding, Probe},
 };
@@ -124,6 +124,8 @@ pub(crate) struct AclInput<'a> {
     pub(crate) after_lb: bool,
     /// With their northbound names: those of the switch, then those of groups.
     pub(crate) acls: Vec<(String, &'a Acl)>,
+    /// Who is told of sampled packets, by id.
+    pub(crate) collectors: &'a BTreeMap<String, SampleCollector>,
 }
 
 /// A rule of a switch about quality of service.
@@ -244,7 +246,8 @@ impl<'a> SwitchScope<'a> {
             }
         });
         let AclPlace { direction, after_lb, .. } = *place;
-        Some(AclInput { switch: self.traits, direction, after_lb, acls: acls.collect() })
+        let (switch, collectors) = (self.traits, &self.nb.sample_collectors);
+        Some(AclInput { switch, direction, after_lb, acls: acls.collect(), collectors })
     }
 
     pub(super) fn qos(&self, id: &str) -> Option<QosInput<'a>> {

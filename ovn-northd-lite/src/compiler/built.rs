@@ -1,10 +1,8 @@
-//! Units that are compiled, and what is found out about each by itself: of many, on all processors.
+//! Units that are compiled, and what is found out about each by itself: of many, on all processors that there are.
 
 use std::{
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hasher},
-    num::NonZeroUsize,
-    sync::Arc,
-    thread,
+    sync::{Arc, OnceLock},
 };
 
 use crate::{
@@ -16,8 +14,21 @@ use crate::{
     southbound::LogicalFlow,
 };
 
-/// Units from which on it is worth it to start threads.
+/// Units from which on it is worth it to share the work out, and those of a share. Some cost much more than others.
 const MANY: usize = 4096;
+const SHARE: usize = 512;
+
+/// Who does work that can be done in any order, such as by threads: calls what it is given once for each number below
+/// the first argument.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers(pub fn(usize, &(dyn Fn(usize) + Sync)));
+
+impl Default for Workers {
+    /// One after the other.
+    fn default() -> Self {
+        Self(|n, work| (0..n).for_each(work))
+    }
+}
 
 /// Where flows meet that exclude each other: a datapath, and a hash of the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,33 +92,21 @@ impl Built {
 }
 
 /// Compiles units, and keeps those that are not as they were.
-pub(super) fn build(units: Vec<UnitId>, compile: impl Fn(&UnitId) -> Option<Output> + Sync) -> Vec<Built> {
+pub(super) fn build(
+    units: Vec<UnitId>,
+    workers: Workers,
+    compile: impl Fn(&UnitId) -> Option<Output> + Sync,
+) -> Vec<Built> {
     let build = |unit: UnitId| compile(&unit).map(|output| Built::new(unit, output));
-    let n_threads =
-        if units.len() < MANY { 1 } else { thread::available_parallelism().map_or(1, NonZeroUsize::get) };
-    if n_threads == 1 {
+    if units.len() < MANY {
         return units.into_iter().filter_map(build).collect();
     }
-    // Small shares: some units cost much more than others.
-    let shares = units.chunks(MANY / 8).collect::<Vec<_>>();
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let Some(share) = shares.get(n) else { return done };
-            done.push((n, share.iter().cloned().filter_map(build).collect::<Vec<_>>()));
+    let shares: Vec<(&[UnitId], OnceLock<Vec<Built>>)> =
+        units.chunks(SHARE).map(|share| (share, OnceLock::new())).collect();
+    workers.0(shares.len(), &|n| {
+        if let Some((share, built)) = shares.get(n) {
+            built.get_or_init(|| share.iter().cloned().filter_map(build).collect());
         }
-    };
-    let mut done: Vec<_> = thread::scope(|scope| {
-        let others: Vec<_> = (1..n_threads).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        let others = others.into_iter().flat_map(|thread| match thread.join() {
-            Ok(done) => done,
-            Err(fault) => std::panic::resume_unwind(fault),
-        });
-        own.into_iter().chain(others).collect()
     });
-    done.sort_unstable_by_key(|(n, _)| *n);
-    done.into_iter().flat_map(|(_, built)| built).collect()
+    shares.into_iter().flat_map(|(_, built)| built.into_inner().unwrap_or_default()).collect()
 }

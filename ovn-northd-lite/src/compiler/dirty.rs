@@ -44,6 +44,8 @@ pub struct Dirty {
     pub address_sets: BTreeSet<String>,
     /// Variables with other values on some chassis.
     pub template_variables: BTreeSet<String>,
+    /// Who is told of sampled packets.
+    pub sample_collectors: BTreeSet<String>,
     /// Port groups with their ACLs.
     pub port_groups: BTreeSet<String>,
     /// (port group, ACL)

@@ -17,8 +17,8 @@ use std::{
     sync::Arc,
 };
 
-pub use self::dirty::Dirty;
 use self::{assembly::Assembly, built::Built, reach::Reach, references::References, sets::SetTracker};
+pub use self::{built::Workers, dirty::Dirty};
 use crate::{
     build::{
         feature::{build_router, build_switch},
@@ -54,6 +54,7 @@ pub struct Compiler {
     assembly: Assembly,
     sets: SetTracker,
     sb: Southbound,
+    workers: Workers,
 }
 
 /// Switches and routers that name load balancers or groups of these, and which load
@@ -71,6 +72,11 @@ impl Compiler {
     /// A compiler of the empty network.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A compiler that has workers share in what is much.
+    pub fn with(workers: Workers) -> Self {
+        Self { workers, ..Self::default() }
     }
 
     /// The network as compiled last.
@@ -91,7 +97,7 @@ impl Compiler {
     ) -> SouthboundDelta {
         let reach = Reach::of(self, nb, dirty);
         let units = self.units_in(nb, &reach);
-        let fresh = built::build(units, |unit| {
+        let fresh = built::build(units, self.workers, |unit| {
             let output = self.build(nb, unit);
             (self.present(unit).unwrap_or(&NONE) != &output).then_some(output)
         });

@@ -15,7 +15,7 @@ use crate::{
         traits::{AclName, RouterState, SwitchState},
         unit::Item,
     },
-    model::{Gateway, Northbound, SwitchPort},
+    model::{Acl, Gateway, Northbound, SwitchPort},
 };
 
 /// What is reached of each switch and router.
@@ -64,6 +64,7 @@ impl Reach {
         reach.mark_groups(compiler, nb, dirty);
         reach.mark_balancers(compiler, nb, dirty);
         reach.mark_services(nb, dirty);
+        reach.mark_samples(compiler, nb, dirty);
         reach.mark_gateways(compiler, nb, dirty);
         reach.compare_routers(compiler, nb);
         reach.compare_switches(compiler, nb);
@@ -284,6 +285,34 @@ impl Reach {
         }
         for (id, _) in nb.routers.iter().filter(|(_, router)| is_limit(&router.limits)) {
             self.router(id).rechecks = true;
+        }
+    }
+
+    /// ACLs that name collectors which are dirty. These rarely change: nobody keeps count of
+    /// their users.
+    fn mark_samples(&mut self, compiler: &Compiler, nb: &Northbound, dirty: &Dirty) {
+        if dirty.sample_collectors.is_empty() {
+            return;
+        }
+        let is_user = |acl: &Acl| {
+            let samples = acl.samples.new.iter().chain(&acl.samples.established);
+            samples.flat_map(|sample| &sample.collectors).any(|id| dirty.sample_collectors.contains(id))
+        };
+        for (id, switch) in &nb.switches {
+            for (acl, _) in switch.acls.iter().filter(|(_, acl)| is_user(acl)) {
+                let reach = self.switch(id);
+                reach.rechecks = true;
+                reach.acls.insert((None, acl.clone()));
+            }
+        }
+        for (group, content) in &nb.port_groups {
+            for (acl, _) in content.acls.iter().filter(|(_, acl)| is_user(acl)) {
+                for id in compiler.links.switches_of_group(group) {
+                    let reach = self.switch(&id);
+                    reach.rechecks = true;
+                    reach.acls.insert((Some(group.clone()), acl.clone()));
+                }
+            }
         }
     }
 

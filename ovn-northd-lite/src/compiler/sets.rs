@@ -16,7 +16,7 @@ use crate::{
     delta::{SetChange, SouthboundDelta},
     heard,
     model::{IpNetwork, Northbound, PortGroup, SetMember},
-    names,
+    names, sampling,
     southbound::Southbound,
     template,
 };
@@ -75,6 +75,10 @@ impl SetTracker {
         for id in &dirty.template_variables {
             let values = nb.template_variables.get(id).map(template::members);
             tell_texts(template::set_of(id), values, sb, delta);
+        }
+        for id in &dirty.sample_collectors {
+            let targets = nb.sample_collectors.get(id).map(sampling::members);
+            tell_texts(sampling::set_of(id), targets, sb, delta);
         }
         for port in &dirty.heard {
             tell_texts(heard::set_of(port), nb.heard.get(port).map(heard::members), sb, delta);

@@ -7,7 +7,7 @@ use std::{
 
 use flowtable::types::{MacAddr, Priority};
 
-use super::{IpNetwork, Rate};
+use super::{IpNetwork, Rate, Samples};
 
 /// An access rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Acl {
     pub after_lb: bool,
     /// Connections that it has allowed stay allowed, whatever ACLs say later.
     pub persists: bool,
+    /// How collectors are told of the packets it decides about.
+    pub samples: Samples,
 }
 
 /// Where an ACL applies.

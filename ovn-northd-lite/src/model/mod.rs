@@ -10,6 +10,7 @@ mod multicast;
 mod options;
 mod qos;
 mod route;
+mod sample;
 mod services;
 mod translation;
 
@@ -34,6 +35,7 @@ pub use self::{
     options::{PortOptions, RouterOptions, SwitchOptions},
     qos::{Bandwidth, QosRule, Shaping},
     route::{NextHop, PolicyAction, RouteMatch, RouteTarget, RouterPolicy, StaticRoute},
+    sample::{Sample, SampleCollector, Samples},
     services::{
         AddressMode, DhcpOptions, DhcpV4, DhcpV6, Limits, Names, PortServices, Preference, Rate,
         RouterAdvertisement, SwitchServices,
@@ -59,6 +61,8 @@ pub struct Northbound {
     pub address_sets: BTreeMap<String, BTreeSet<SetMember>>,
     /// Values by chassis, by the name of the variable that stands for them.
     pub template_variables: BTreeMap<String, TemplateVariable>,
+    /// Who is told of sampled packets, for ACLs to name.
+    pub sample_collectors: BTreeMap<String, SampleCollector>,
     /// Port groups.
     pub port_groups: BTreeMap<String, PortGroup>,
     /// What DHCP clients are told, for ports and switches to name.

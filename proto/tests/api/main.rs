@@ -1,8 +1,9 @@
 //! The contracts as a whole: they keep the rules of `buf lint` (its category STANDARD), and the pages about
-//! them in `docs/api/` are those that follow from them.
+//! them in `docs/api/` are those that follow from them. What former versions say is still read as what it was.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+mod compatibility;
 mod lint;
 mod pages;
 

@@ -8,12 +8,12 @@ mod words;
 
 use std::{
     collections::BTreeMap,
-    panic::{self, AssertUnwindSafe},
+    ops::{AddAssign, ControlFlow},
     sync::Arc,
 };
 
 use controller::{
-    access::{Access, Caller},
+    access::{Access, Caller, OWNER, Who},
     controller::Controller,
     network,
     northbound::Northbound,
@@ -28,7 +28,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::{Code, Request, Status};
 
 use self::words::Words;
-use crate::{model::Net, random::Random, store::Disk, workload};
+use crate::{model::Net, parallel, random::Random, store::Disk, workload};
 
 /// After so many calls all is compared.
 const COMPARED: u64 = 400;
@@ -36,6 +36,8 @@ const COMPARED: u64 = 400;
 const COMPILED: u64 = 50;
 /// Calls of one world; then another one begins, so that none grows too large.
 const WORLD: u64 = 5_000;
+/// The one who has nothing at first.
+const TENANT: &str = "stranger";
 /// Little is kept of the log, so that it is cut.
 const LOG: LogLimits = LogLimits { n_revisions: 50, n_changes: 1000 };
 
@@ -50,38 +52,58 @@ pub struct Counts {
     pub refused: u64,
     /// Those that were said twice.
     pub repeated: u64,
+    /// Those of somebody to whom nothing belongs.
+    pub strangers: u64,
     /// Times that all was compared.
     pub compared: u64,
 }
 
-/// Makes so many calls; each 5000 of them are a world of a seed, from this one on.
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.written += other.written;
+        self.refused += other.refused;
+        self.repeated += other.repeated;
+        self.strangers += other.strangers;
+        self.compared += other.compared;
+    }
+}
+
+/// Makes so many calls on so many threads; each 5000 of them are a world of a seed, from this one on. `tell` hears
+/// how far it is.
 ///
 /// # Errors
 /// What did not hold, and the seed that shows it again.
-pub fn run(seed: u64, n_calls: u64) -> Result<Counts, String> {
-    let mut counts = Counts::default();
-    let mut left = n_calls;
-    for seed in seed.. {
-        if left == 0 {
-            break;
-        }
-        let n = left.min(WORLD);
-        left -= n;
-        // What panics is told with its seed.
-        let done = panic::catch_unwind(AssertUnwindSafe(|| world(seed, n, &mut counts)));
-        match done {
-            Ok(Ok(())) => {}
-            Ok(Err(what)) => return Err(format!("calls of seed {seed}: {what}")),
-            Err(_) => return Err(format!("calls of seed {seed}: a panic, told above")),
-        }
-    }
-    Ok(counts)
+pub fn run(
+    seed: u64,
+    n_calls: u64,
+    n_threads: usize,
+    mut tell: impl FnMut(&Counts),
+) -> Result<Counts, String> {
+    let seeds = seed..seed.saturating_add(n_calls.div_ceil(WORLD));
+    let work = |of: u64| world(of, WORLD.min(n_calls - (of - seed) * WORLD));
+    let (mut counts, mut failure) = (Counts::default(), None);
+    parallel::each(seeds, n_threads, work, |seed, done| {
+        let what = match done {
+            Some(Ok(more)) => {
+                counts += more;
+                tell(&counts);
+                return ControlFlow::Continue(());
+            }
+            Some(Err(what)) => what,
+            None => "a panic, told above".to_owned(),
+        };
+        failure = Some(format!("calls of seed {seed}: {what}"));
+        ControlFlow::Break(())
+    });
+    failure.map_or(Ok(counts), Err)
 }
 
-fn world(seed: u64, n_calls: u64, counts: &mut Counts) -> Result<(), String> {
+fn world(seed: u64, n_calls: u64) -> Result<Counts, String> {
+    let mut counts = Counts::default();
     let mut api = Api::new(seed)?;
     for n in 0..n_calls {
-        api.call(counts).map_err(|what| format!("call {n}: {what}"))?;
+        api.call(&mut counts).map_err(|what| format!("call {n}: {what}"))?;
         counts.calls += 1;
         if (n + 1) % COMPILED == 0 {
             network::follow(&api.controller);
@@ -91,7 +113,7 @@ fn world(seed: u64, n_calls: u64, counts: &mut Counts) -> Result<(), String> {
             counts.compared += 1;
         }
     }
-    Ok(())
+    Ok(counts)
 }
 
 /// A service, and a dull copy of what it should have.
@@ -117,7 +139,7 @@ impl Api {
         let northbound = Northbound::new(Arc::clone(&controller));
         let mut api =
             Self { words, disk, controller, northbound, runtime, net: Net::default(), copy: BTreeMap::new() };
-        for op in workload::foundation(&mut api.words.random) {
+        for op in workload::foundation(&mut api.words.random, words::ROOM) {
             api.net.apply(&op);
             let request = pb::TransactRequest { operations: op.words(&api.net), ..Default::default() };
             let answer = api.northbound.transact_now(&Caller::local(), request.clone());
@@ -135,6 +157,10 @@ impl Api {
         let refused = match self.words.random.below(20) {
             0 => self.read().err(),
             1 => self.one(before)?.err(),
+            2 => {
+                counts.strangers += 1;
+                self.stranger(before)?
+            }
             _ => {
                 let (request, sense) = self.words.transaction(&self.net, before);
                 let done = self.transact(&request)?;
@@ -193,6 +219,44 @@ impl Api {
             self.take(request, &answer);
         }
         Ok(Ok(()))
+    }
+
+    /// A tenant sees nothing of what is not his own, and changes nothing of it.
+    fn stranger(&mut self, revision: u64) -> Result<Option<Status>, String> {
+        let caller = Caller { who: Who::Tenant(TENANT.to_owned()), ..Caller::local() };
+        let others = |copy: &BTreeMap<String, pb::Resource>| -> BTreeMap<String, pb::Resource> {
+            let is_others = |name: &String| !is_tenants(copy, name);
+            copy.iter().filter(|(name, _)| is_others(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        };
+        let before = all_of(&self.controller);
+        let (request, _) = self.words.transaction(&self.net, revision);
+        let answer = self.northbound.transact_now(&caller, request.clone());
+        let after = all_of(&self.controller);
+        if others(&before) != others(&after) {
+            return Err(format!("a tenant has changed what is not his own: {request:?}"));
+        }
+        let listed = self.runtime.block_on(self.northbound.list_resources(by(&caller, self.words.list())));
+        let seen = listed.map(|listed| listed.into_inner().resources).unwrap_or_default();
+        if let Some(seen) = seen.iter().find(|seen| !is_tenants(&after, &seen.name)) {
+            return Err(format!("a tenant sees {}, which is not his own", seen.name));
+        }
+        Ok(match answer {
+            Err(status) => Some(status),
+            Ok(answer) => {
+                let mut request = request;
+                // What is not his own is not there, so it need not be deleted.
+                request.operations.retain(|operation| match &operation.op {
+                    Some(Asked::Delete(pb::Delete { name, .. })) => {
+                        !before.contains_key(name) || is_tenants(&before, name)
+                    }
+                    _ => true,
+                });
+                if !request.validate_only {
+                    self.take(&request, &answer);
+                }
+                None
+            }
+        })
     }
 
     /// The same again changes nothing.
@@ -323,9 +387,19 @@ impl Api {
 
 /// A call by somebody on this machine.
 fn called<M>(message: M) -> Request<M> {
+    by(&Caller::local(), message)
+}
+
+fn by<M>(caller: &Caller, message: M) -> Request<M> {
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Arc::new(Caller::local()));
+    request.extensions_mut().insert(Arc::new(caller.clone()));
     request
+}
+
+/// A resource is the tenant's: the one at the root of its name says so.
+fn is_tenants(all: &BTreeMap<String, pb::Resource>, name: &str) -> bool {
+    let root = name.match_indices('/').nth(1).map_or(name, |(at, _)| &name[..at]);
+    all.get(root).and_then(|resource| resource.labels.get(OWNER)).is_some_and(|owner| owner == TENANT)
 }
 
 /// Said twice, it has to be as said once: what is deleted and made anew would be another one.
@@ -353,10 +427,14 @@ mod tests {
 
     #[test]
     fn whatever_is_called_is_done_as_a_whole_or_not_at_all() {
-        let n_calls = if cfg!(debug_assertions) { 3_000 } else { 30_000 };
-        let counts = run(1, n_calls).unwrap();
+        // `cargo xtask test` says how many.
+        let asked = std::env::var("FERROFLOW_CALLS").ok().map(|number| number.parse().unwrap());
+        let n_calls = asked.unwrap_or(3_000);
+        let counts = run(1, n_calls, parallel::processors(), |_| ()).unwrap();
+        println!("{counts:?}");
         assert_eq!(counts.calls, n_calls);
         assert!(counts.written > n_calls / 20 && counts.refused > n_calls / 10, "{counts:?}");
         assert!(counts.repeated > n_calls / 50 && counts.compared > 2, "{counts:?}");
+        assert!(counts.strangers > n_calls / 40, "{counts:?}");
     }
 }

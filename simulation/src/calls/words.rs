@@ -7,11 +7,11 @@ use ferroflow_proto::northbound::{
 use crate::{
     model::{Net, Op},
     random::Random,
-    workload,
+    workload::{self, Room},
 };
 
-/// Ports on each switch.
-const PORTS: u64 = 6;
+/// Ports on each switch; hosts are not there.
+pub(super) const ROOM: Room = Room { ports: 6, hosts: 0, has_gateways: false };
 
 /// Texts that are names, addresses, matches and labels, or nearly, or not at all.
 const TEXTS: &[&str] = &[
@@ -42,6 +42,7 @@ const TEXTS: &[&str] = &[
     "load-balancer-groups/lg",
     "ha-chassis-groups/hg",
     "template-variables/v",
+    "sample-collectors/c",
     "dhcp-options/d",
     "names/n",
     "control-plane-limits/l",
@@ -136,7 +137,7 @@ impl Words {
             if self.random.percent(55) {
                 let mut after = net.clone();
                 sense.iter().for_each(|op| after.apply(op));
-                for op in workload::change(&after.clone(), &mut self.random, PORTS) {
+                for op in workload::change(&after.clone(), &mut self.random, ROOM) {
                     after.apply(&op);
                     request.operations.extend(op.words(&after));
                     sense.push(op);
@@ -192,7 +193,7 @@ impl Words {
     }
 
     fn spec(&mut self) -> Option<Spec> {
-        Some(match self.random.below(19) {
+        Some(match self.random.below(20) {
             0 => return None,
             1 => Spec::LogicalSwitch(pb::LogicalSwitch {
                 tunnel_key: self.number(),
@@ -281,6 +282,11 @@ impl Words {
             16 => Spec::QosRule(pb::QosRule {
                 priority: self.number(),
                 r#match: self.text(),
+                ..Default::default()
+            }),
+            18 => Spec::SampleCollector(pb::SampleCollector {
+                set_id: self.number(),
+                targets: self.texts(3),
                 ..Default::default()
             }),
             17 => Spec::LoadBalancerGroup(pb::LoadBalancerGroup { load_balancers: self.texts(3) }),

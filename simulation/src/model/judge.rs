@@ -1,9 +1,9 @@
 //! What the network means for a packet: who may get it. One port, one direction at a time, by looking
-//! at every ACL there is.
+//! at every ACL there is. Addresses of IPv6 are written as the ones of IPv4 that they stand for.
 
 use std::net::Ipv4Addr;
 
-use super::{Action, Balancer, Mac, Net, Owner, Term};
+use super::{Action, Balancer, Mac, NatKind, Net, Owner, Term, nat_ip, router_mac};
 
 /// What counts of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,17 +16,20 @@ pub struct Packet {
     pub src: Ipv4Addr,
     /// Destination.
     pub dst: Ipv4Addr,
+    /// It is one of IPv6.
+    pub is_ipv6: bool,
     /// TCP; else UDP.
     pub is_tcp: bool,
     /// Destination.
     pub dst_port: u16,
 }
 
-/// What one host decides about a packet.
+/// What hosts decide about a packet, one after the other.
 #[derive(Debug, Clone, Copy)]
 pub enum Half<'a> {
-    /// The host of the sender, this port: it lets the packet go on its way to the switch of the receiver.
-    Sent(&'a str),
+    /// The host of the sender, this port, and the gateway on its way, which goes by a network of its own: they let the
+    /// packet go on its way to the switch of the receiver.
+    Sent(&'a str, &'a Net),
     /// The host of the receiver, this port: it lets the packet go to it.
     Received(&'a str),
 }
@@ -42,50 +45,81 @@ impl Net {
     /// Whether a packet as it was sent may become one as it was received, as far as this host decides.
     pub fn allows(&self, half: Half<'_>, sent: &Packet, received: &Packet) -> bool {
         match half {
-            Half::Sent(port) => self.lets_go(port, sent, received),
+            Half::Sent(port, gateway) => self.lets_go(gateway, port, sent, received),
             Half::Received(port) => self.lets_in(port, received),
         }
     }
 
-    fn lets_go(&self, id: &str, sent: &Packet, received: &Packet) -> bool {
+    fn lets_go(&self, gateway: &Self, id: &str, sent: &Packet, received: &Packet) -> bool {
         let Some(port) = self.ports.get(id).filter(|port| port.enabled) else { return false };
         let is_own = sent.src_mac == port.mac && sent.src == port.ip;
         if port.secure && !is_own || !self.passes(port.switch, Seen::Workload(id), true, sent) {
             return false;
         }
-        let balanced = sent.dst != received.dst || sent.dst_port != received.dst_port;
-        if balanced && !self.balances(port.switch, sent, received) {
-            return false;
+        let balanced = self.balanced(port.switch, sent);
+        // Who is his own backend hears from a service, without a router's help.
+        let is_own_backend = |one: &Packet| {
+            (received.src, received.dst, received.dst_port) == (sent.dst, port.ip, one.dst_port)
+                && one.dst == port.ip
+        };
+        if sent.src != received.src && balanced.iter().any(is_own_backend) {
+            return true;
         }
-        if sent.src != received.src {
-            // Who is his own backend hears from a service, without a router's help.
-            let services =
-                self.used(port.switch).filter(|one| one.backends.contains(&(port.ip, received.dst_port)));
-            return balanced
-                && received.dst == port.ip
-                && services.map(|one| one.vip).any(|vip| vip == received.src);
-        }
-        let after = Packet { dst: received.dst, dst_port: received.dst_port, ..*sent };
         let addressed = (0..=u8::MAX).find(|router| {
-            self.links.contains(&(*router, port.switch))
-                && super::router_mac(*router, port.switch) == sent.dst_mac
+            self.links.contains_key(&(*router, port.switch))
+                && router_mac(*router, port.switch) == sent.dst_mac
         });
+        let mut ways = balanced.into_iter().chain([*sent]);
         let Some(router) = addressed else {
             // By nobody's hands: it is as it was sent.
-            return sent.dst_mac == received.dst_mac
-                && sent.src_mac == received.src_mac
-                && sent.src == received.src;
+            return ways.any(|way| way == *received);
         };
-        if !self.routers.get(&router).copied().unwrap_or_default() {
-            return false;
+        let is_there = |net: &Self| net.routers.get(&router).copied().unwrap_or_default();
+        let outside = self.gateway(router).map(|(outside, _)| outside);
+        ways.any(|way| {
+            let crosses = [Some(port.switch), Some(way.dst.octets()[1])].contains(&outside);
+            let by = if outside.is_some() && crosses { gateway } else { self };
+            // From outside, the router's side of that switch is at the gateway.
+            let leaves = |net: &Self| net.passes(port.switch, Seen::Router, false, &way);
+            is_there(self)
+                && is_there(by)
+                && (leaves(self) || outside == Some(port.switch) && leaves(by))
+                && by.lets_out(router, port.switch, &way, received)
+        })
+    }
+
+    /// The router sends it on: into one switch by its port there.
+    fn lets_out(&self, router: u8, from: u8, packet: &Packet, received: &Packet) -> bool {
+        let once = self.translated(router, from, packet);
+        // What leaves towards an address that the router itself has comes in there again.
+        let again = self.gateway(router).map(|(outside, _)| self.translated(router, outside, &once));
+        again.into_iter().chain([once]).any(|one| {
+            let to = one.dst.octets()[1];
+            let routed = Packet { dst_mac: received.dst_mac, src_mac: router_mac(router, to), ..one };
+            routed == *received
+                && self.links.contains_key(&(router, to))
+                && self.passes(to, Seen::Router, true, &routed)
+        })
+    }
+
+    /// A packet that a router has from a switch, with the addresses that it goes on with.
+    pub fn translated(&self, router: u8, from: u8, packet: &Packet) -> Packet {
+        let Some((outside, _)) = self.gateway(router).filter(|_| !packet.is_ipv6) else { return *packet };
+        let nats = self.nats.iter().filter(|((of, _), nat)| *of == router && nat.outside == outside);
+        let nats: Vec<_> = nats.map(|((_, id), nat)| (nat_ip(router, *id, outside), nat.kind)).collect();
+        let inside = |(ip, kind): &(Ipv4Addr, NatKind)| match kind {
+            NatKind::Destination(inside) | NatKind::Floating(inside) if *ip == packet.dst => Some(*inside),
+            _ => None,
+        };
+        let coming_in = nats.iter().find_map(inside).filter(|_| from == outside);
+        let dst = coming_in.unwrap_or(packet.dst);
+        if dst.octets()[1] != outside {
+            return Packet { dst, ..*packet };
         }
-        let to = received.dst.octets()[1];
-        // Out of one switch by the router's port, and into the other one by another.
-        let routed = Packet { dst_mac: received.dst_mac, src_mac: super::router_mac(router, to), ..after };
-        received.src_mac == routed.src_mac
-            && self.links.contains(&(router, to))
-            && self.passes(port.switch, Seen::Router, false, &after)
-            && self.passes(to, Seen::Router, true, &routed)
+        let floating = nats.iter().find(|(_, kind)| *kind == NatKind::Floating(packet.src));
+        let hidden = || nats.iter().find(|(_, kind)| *kind == NatKind::Source(packet.src.octets()[1]));
+        let src = floating.or_else(hidden).map_or(packet.src, |(ip, _)| *ip);
+        Packet { src, dst, ..*packet }
     }
 
     fn lets_in(&self, id: &str, packet: &Packet) -> bool {
@@ -99,13 +133,13 @@ impl Net {
         used.filter_map(|id| self.balancers.get(id))
     }
 
-    /// A load balancer of the switch has such a backend.
-    fn balances(&self, switch: u8, sent: &Packet, received: &Packet) -> bool {
-        !sent.is_tcp
-            && self.used(switch).any(|balancer| {
-                (balancer.vip, balancer.port) == (sent.dst, sent.dst_port)
-                    && balancer.backends.contains(&(received.dst, received.dst_port))
-            })
+    /// What load balancers of the switch may make of a packet: one for each backend.
+    fn balanced(&self, switch: u8, sent: &Packet) -> Vec<Packet> {
+        let asked = self
+            .used(switch)
+            .filter(|one| (one.vip, one.port) == (sent.dst, sent.dst_port) && is_balanced(sent));
+        let backends = asked.flat_map(|one| &one.backends);
+        backends.map(|(dst, dst_port)| Packet { dst: *dst, dst_port: *dst_port, ..*sent }).collect()
     }
 
     /// ACLs and defaults let it pass a port of a switch.
@@ -136,9 +170,10 @@ impl Net {
         let is_in = |set: &u8, ip| self.sets.get(set).is_some_and(|members| members.contains(&ip));
         let group = |group: &u8| self.groups.get(group);
         match (term, port) {
-            (Term::Ip, _) => true,
-            (Term::Source(set, negated), _) => is_in(set, packet.src) != *negated,
-            (Term::Destination(set), _) => is_in(set, packet.dst),
+            (Term::Ip4, _) => !packet.is_ipv6,
+            (Term::Ip6, _) => packet.is_ipv6,
+            (Term::Source(set, negated), _) => !packet.is_ipv6 && is_in(set, packet.src) != *negated,
+            (Term::Destination(set), _) => !packet.is_ipv6 && is_in(set, packet.dst),
             (Term::Udp(least, most), _) => !packet.is_tcp && (*least..=*most).contains(&packet.dst_port),
             (Term::Tcp(least, most), _) => packet.is_tcp && (*least..=*most).contains(&packet.dst_port),
             (Term::Member(id), Seen::Workload(port)) => {
@@ -153,4 +188,9 @@ impl Net {
             }
         }
     }
+}
+
+/// Services are of UDP over IPv4.
+fn is_balanced(packet: &Packet) -> bool {
+    !packet.is_tcp && !packet.is_ipv6
 }

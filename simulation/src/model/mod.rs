@@ -7,7 +7,7 @@ mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     rc::Rc,
 };
 
@@ -15,6 +15,9 @@ pub use judge::{Half, Packet};
 
 /// MAC address.
 pub type Mac = [u8; 6];
+
+/// The network of all addresses by IPv6, fd00::/96.
+const PREFIX: u128 = 0xfd << 120;
 
 /// What users have said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +28,10 @@ pub struct Net {
     pub ports: BTreeMap<String, Port>,
     /// Routers by number; the value: enabled.
     pub routers: BTreeMap<u8, bool>,
-    /// Routers with the switches that they are linked to.
-    pub links: BTreeSet<(u8, u8)>,
+    /// Routers with the switches that they are linked to; hosts that may be the gateway there, the best first.
+    pub links: BTreeMap<(u8, u8), Vec<u8>>,
+    /// Translations of routers by number.
+    pub nats: BTreeMap<(u8, u8), Nat>,
     /// ACLs of switches and groups by number.
     pub acls: BTreeMap<(Owner, u8), Acl>,
     /// Members of address sets.
@@ -53,12 +58,16 @@ pub struct Port {
     pub switch: u8,
     /// Its address.
     pub mac: Mac,
-    /// Its address.
+    /// Its address; by IPv6 it has another one, see [`ipv6`].
     pub ip: Ipv4Addr,
     /// It sends and receives.
     pub enabled: bool,
     /// It sends by its own addresses only.
     pub secure: bool,
+    /// The host that may have it; none: any.
+    pub requested: Option<u8>,
+    /// The host that may have it besides, while it moves.
+    pub additional: Option<u8>,
 }
 
 /// A port group.
@@ -96,10 +105,12 @@ pub struct Acl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Term {
     /// The packet is IPv4.
-    Ip,
-    /// The source is in a set; negated: it is not.
+    Ip4,
+    /// The packet is IPv6.
+    Ip6,
+    /// The packet is IPv4, and the source is in a set; negated: it is not.
     Source(u8, bool),
-    /// The destination is in a set.
+    /// The packet is IPv4, and the destination is in a set.
     Destination(u8),
     /// It is UDP to a port between these.
     Udp(u16, u16),
@@ -139,6 +150,26 @@ pub struct Balancer {
     pub backends: BTreeSet<(Ipv4Addr, u16)>,
 }
 
+/// A translation at a router's gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nat {
+    /// The switch at the gateway, whose network has the address outside.
+    pub outside: u8,
+    /// What is translated.
+    pub kind: NatKind,
+}
+
+/// What is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NatKind {
+    /// Sources on this switch become the address outside.
+    Source(u8),
+    /// The address outside stands for this one.
+    Destination(Ipv4Addr),
+    /// Both, for this address.
+    Floating(Ipv4Addr),
+}
+
 /// Something that a user says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
@@ -152,10 +183,14 @@ pub enum Op {
     NoPort(u8, String),
     /// There is a router, enabled or not.
     Router(u8, bool),
-    /// A router is linked to a switch.
-    Link(u8, u8),
+    /// A router is linked to a switch; by these gateways, or everywhere.
+    Link(u8, u8, Vec<u8>),
     /// It is not.
     NoLink(u8, u8),
+    /// A router translates.
+    Nat(u8, u8, Nat),
+    /// It does not.
+    NoNat(u8, u8),
     /// There is an ACL.
     Acl(Owner, u8, Acl),
     /// There is none.
@@ -170,9 +205,25 @@ pub enum Op {
     NoBalancer(u8),
 }
 
+/// The address by IPv6 of whoever has this one: the model knows both by the one.
+pub fn ipv6(ip: Ipv4Addr) -> Ipv6Addr {
+    (PREFIX | u128::from(ip.to_bits())).into()
+}
+
+/// Whose address by IPv6 it is.
+pub fn ipv4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let low = ip.to_bits() as u32;
+    (PREFIX | u128::from(low) == ip.to_bits()).then(|| low.into())
+}
+
 /// Address of a router on a switch.
 pub fn router_ip(router: u8, switch: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, switch, 0, 1 + router)
+}
+
+/// The address outside of a translation.
+pub fn nat_ip(router: u8, id: u8, outside: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, outside, 0, 200 + 8 * router + id)
 }
 
 /// MAC address of a router on a switch.
@@ -188,14 +239,16 @@ impl Net {
             Op::NoSwitch(id) => {
                 self.switches.remove(&id);
                 self.ports.retain(|_, port| port.switch != id);
-                self.links.retain(|(_, switch)| *switch != id);
+                self.links.retain(|(_, switch), _| *switch != id);
                 self.acls.retain(|(owner, _), _| *owner != Owner::Switch(id));
             }
             Op::Port(id, port) => drop(self.ports.insert(id, port)),
             Op::NoPort(_, id) => drop(self.ports.remove(&id)),
             Op::Router(id, enabled) => drop(self.routers.insert(id, enabled)),
-            Op::Link(router, switch) => drop(self.links.insert((router, switch))),
+            Op::Link(router, switch, gateways) => drop(self.links.insert((router, switch), gateways)),
             Op::NoLink(router, switch) => drop(self.links.remove(&(router, switch))),
+            Op::Nat(router, id, nat) => drop(self.nats.insert((router, id), nat)),
+            Op::NoNat(router, id) => drop(self.nats.remove(&(router, id))),
             Op::Acl(owner, id, acl) => drop(self.acls.insert((owner, id), acl)),
             Op::NoAcl(owner, id) => drop(self.acls.remove(&(owner, id))),
             Op::Set(id, members) => drop(self.sets.insert(id, members)),
@@ -203,6 +256,17 @@ impl Net {
             Op::Balancer(id, balancer) => drop(self.balancers.insert(id, balancer)),
             Op::NoBalancer(id) => drop(self.balancers.remove(&id)),
         }
+    }
+
+    /// Some router has a gateway.
+    pub fn has_gateways(&self) -> bool {
+        self.links.values().any(|gateways| !gateways.is_empty())
+    }
+
+    /// The switch at a router's gateway, and the hosts that may be it.
+    pub fn gateway(&self, router: u8) -> Option<(u8, &[u8])> {
+        let mut links = self.links.iter().filter(|((of, _), gateways)| *of == router && !gateways.is_empty());
+        links.next().map(|((_, switch), gateways)| (*switch, gateways.as_slice()))
     }
 
     /// A port that is not there in the end has left its groups; one that was made anew has not.

@@ -2,7 +2,10 @@
 
 use ferroflow_proto::northbound::{self as pb, acl, operation::Op as Asked, resource::Spec};
 
-use super::{Acl, Action, Balancer, Group, Mac, Net, Op, Owner, Port, Switch, Term, router_ip, router_mac};
+use super::{
+    Acl, Action, Balancer, Group, Mac, Nat, NatKind, Net, Op, Owner, Port, Switch, Term, ipv6, nat_ip,
+    router_ip, router_mac,
+};
 
 /// A MAC address as text.
 pub(super) fn mac_text(mac: Mac) -> String {
@@ -46,15 +49,17 @@ impl Op {
                 let router = pb::LogicalRouter { enabled: Some(*enabled), ..Default::default() };
                 vec![put(format!("routers/r{id}"), Spec::LogicalRouter(router))]
             }
-            Self::Link(router, switch) => {
+            Self::Link(router, switch, gateways) => {
                 let (ours, theirs) = link_names(*router, *switch);
-                let (near, far) = link_specs(*router, *switch, &ours);
+                let (near, far) = link_specs(*router, *switch, gateways, &ours);
                 vec![put(ours, near), put(theirs, far)]
             }
             Self::NoLink(router, switch) => {
                 let (ours, theirs) = link_names(*router, *switch);
                 vec![delete(theirs), delete(ours)]
             }
+            Self::Nat(router, id, nat) => vec![put(nat_name(*router, *id), nat_spec(*router, *id, nat))],
+            Self::NoNat(router, id) => vec![delete(nat_name(*router, *id))],
             Self::Acl(owner, id, acl) => vec![put(acl_name(*owner, *id), acl_spec(acl))],
             Self::NoAcl(owner, id) => vec![delete(acl_name(*owner, *id))],
             Self::Set(id, members) => vec![put(format!("address-sets/as{id}"), set_spec(members))],
@@ -82,11 +87,14 @@ impl Net {
             let router = pb::LogicalRouter { enabled: Some(*enabled), ..Default::default() };
             add(format!("routers/r{id}"), Spec::LogicalRouter(router));
         }
-        for (router, switch) in &self.links {
+        for ((router, switch), gateways) in &self.links {
             let (ours, theirs) = link_names(*router, *switch);
-            let (near, far) = link_specs(*router, *switch, &ours);
+            let (near, far) = link_specs(*router, *switch, gateways, &ours);
             add(ours, near);
             add(theirs, far);
+        }
+        for ((router, id), nat) in &self.nats {
+            add(nat_name(*router, *id), nat_spec(*router, *id, nat));
         }
         for ((owner, id), acl) in &self.acls {
             add(acl_name(*owner, *id), acl_spec(acl));
@@ -116,11 +124,14 @@ fn switch_spec(switch: &Switch) -> Spec {
 }
 
 fn port_spec(port: &Port) -> Spec {
-    let own = format!("{} {}", mac_text(port.mac), port.ip);
+    let own = format!("{} {} {}", mac_text(port.mac), port.ip, ipv6(port.ip));
+    let hosts = |host: Option<u8>| host.map(|host| format!("chassis/h{host}")).into_iter().collect();
     Spec::LogicalSwitchPort(pb::LogicalSwitchPort {
         addresses: vec![own.clone()],
         port_security: if port.secure { vec![own] } else { Vec::new() },
         enabled: Some(port.enabled),
+        requested_chassis: hosts(port.requested),
+        requested_additional_chassis: hosts(port.additional),
         ..Default::default()
     })
 }
@@ -129,10 +140,17 @@ fn link_names(router: u8, switch: u8) -> (String, String) {
     (format!("routers/r{router}/ports/r{router}s{switch}"), port_name(switch, &format!("s{switch}r{router}")))
 }
 
-fn link_specs(router: u8, switch: u8, router_port: &str) -> (Spec, Spec) {
+fn link_specs(router: u8, switch: u8, gateways: &[u8], router_port: &str) -> (Spec, Spec) {
+    let candidates = gateways.iter().zip((0..30).rev());
+    let gateway_chassis = candidates
+        .map(|(host, priority)| pb::GatewayChassis { chassis: format!("chassis/h{host}"), priority });
     let near = pb::LogicalRouterPort {
         mac: mac_text(router_mac(router, switch)),
-        networks: vec![format!("{}/24", router_ip(router, switch))],
+        networks: vec![
+            format!("{}/24", router_ip(router, switch)),
+            format!("{}/120", ipv6(router_ip(router, switch))),
+        ],
+        gateway_chassis: gateway_chassis.collect(),
         ..Default::default()
     };
     let far = pb::LogicalSwitchPort {
@@ -141,6 +159,21 @@ fn link_specs(router: u8, switch: u8, router_port: &str) -> (Spec, Spec) {
         ..Default::default()
     };
     (Spec::LogicalRouterPort(near), Spec::LogicalSwitchPort(far))
+}
+
+fn nat_name(router: u8, id: u8) -> String {
+    format!("routers/r{router}/nats/n{id}")
+}
+
+fn nat_spec(router: u8, id: u8, nat: &Nat) -> Spec {
+    use pb::nat::Type;
+    let (kind, logical_ip) = match nat.kind {
+        NatKind::Source(switch) => (Type::Snat, format!("10.{switch}.0.0/24")),
+        NatKind::Destination(ip) => (Type::Dnat, ip.to_string()),
+        NatKind::Floating(ip) => (Type::DnatAndSnat, ip.to_string()),
+    };
+    let external_ip = nat_ip(router, id, nat.outside).to_string();
+    Spec::Nat(pb::Nat { r#type: kind.into(), external_ip, logical_ip, ..Default::default() })
 }
 
 fn acl_spec(acl: &Acl) -> Spec {
@@ -172,14 +205,15 @@ fn term_text(term: &Term, is_from: bool) -> String {
         }
     };
     match term {
-        Term::Ip => "ip4".to_owned(),
+        Term::Ip4 => "ip4".to_owned(),
+        Term::Ip6 => "ip6".to_owned(),
         Term::Source(set, false) => format!("ip4.src == $as{set}"),
         Term::Source(set, true) => format!("ip4 && ip4.src != $as{set}"),
         Term::Destination(set) => format!("ip4.dst == $as{set}"),
         Term::Udp(least, most) => range("udp.dst", least, most),
         Term::Tcp(least, most) => range("tcp.dst", least, most),
         Term::Member(group) => format!("{own} == @g{group}"),
-        Term::Peer(group) => format!("ip4.{peer} == $g{group}_ip4"),
+        Term::Peer(group) => format!("(ip4.{peer} == $g{group}_ip4 || ip6.{peer} == $g{group}_ip6)"),
         Term::Is(port) => format!("{own} == \"{port}\""),
     }
 }

@@ -15,18 +15,26 @@ use ferroflow_proto::chassis::SyncRequest;
 use prost::Message as _;
 
 use super::{Event, MILLI, SECOND, Time, World};
+use crate::{plant::Plant, random::Random, skew::said_by_next};
 
 /// How often controllers tell each other of hosts, and look for news that they were not told of.
 const ROUND: Time = 200 * MILLI;
 
 /// A controller's place.
-#[derive(Default)]
 pub(super) struct Server {
     pub(super) running: Option<Running>,
     /// Counts its runs.
     pub(super) run: u64,
     /// It waits for the store until then.
     pub(super) busy_until: Time,
+    /// It is of the next version.
+    is_newer: bool,
+}
+
+impl Server {
+    pub(super) fn new(random: &mut Random) -> Self {
+        Self { running: None, run: 0, busy_until: 0, is_newer: random.percent(15) }
+    }
 }
 
 /// A controller that runs.
@@ -206,7 +214,14 @@ impl World {
             }
         }
         for (id, update) in said {
-            let (revision, bytes) = (update.revision, update.encode_to_vec());
+            let mut update = update;
+            if self.has(Plant::MissedUnit) && !update.full {
+                update.logical_flows.pop();
+            }
+            let (revision, mut bytes) = (update.revision, update.encode_to_vec());
+            if self.servers[idx].is_newer {
+                bytes = said_by_next("SyncResponse", &bytes).unwrap_or_default();
+            }
             let delay = self.some(MILLI / 5, self.faults.slowness);
             let Some(wire) = self.wires.get_mut(&id) else { continue };
             wire.is_full = true;

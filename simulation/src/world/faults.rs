@@ -154,6 +154,7 @@ impl World {
         (0..self.servers.len()).for_each(|server| self.start_server(server));
         (0..self.nodes.len()).for_each(|host| self.start_host(host));
         self.settle_homes();
+        self.end_movements();
         self.faults.healed_at = Some(self.now);
     }
 }

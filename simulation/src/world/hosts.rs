@@ -1,7 +1,7 @@
 //! Hosts: real ones, with state, lowering, switch and responder; their ports are queues of frames, their
 //! clocks go by the world's, a little faster or slower.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock};
 use ferroflow_proto::chassis::{Ack, SyncRequest, SyncResponse, sync_request::Message};
@@ -11,19 +11,22 @@ use vswitchd::{
     agent::{Outbox, Said},
     bfd::Timing,
     host::{Host, Identity, LAB_UPLINK, Lab, Mode, NewLabPort, Sent, Way},
+    lab::underlay_destination,
     state::StateDir,
 };
 
 use super::{Event, MILLI, SECOND, Time, Wire, World};
-use crate::{packet::underlay_destination, random::Random};
+use crate::{plant::Plant, random::Random, skew::said_by_next};
 
 /// First and longest pause between attempts to connect, as of real agents.
 const FIRST_PAUSE: Time = 100 * MILLI;
 const LONGEST_PAUSE: Time = 2 * SECOND;
 /// How often a host looks after what goes by time.
 const TICK: Time = 500 * MILLI;
+/// How often it looks whether it has to say that it lives, and whether others have.
+const BEAT: Time = 100 * MILLI;
 /// Connections that a host can track, frames that it has room for, entries of its caches.
-const N_CONNECTIONS: usize = 1 << 9;
+const N_CONNECTIONS: usize = 1 << 10;
 const N_FRAMES: usize = 64;
 const CACHES: SwitchConfig = SwitchConfig { n_sessions: 1 << 8, n_megaflows: 1 << 9 };
 
@@ -41,6 +44,16 @@ pub(super) struct Node {
     order: Vec<usize>,
     /// How much faster its clock goes, in millionths; slower when below zero.
     drift: i64,
+    version: Version,
+}
+
+/// Of which version a host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// What it says of itself lacks what has been added later.
+    Former,
+    Present,
+    Next,
 }
 
 /// A host that runs.
@@ -68,6 +81,7 @@ impl Node {
             ip: Ipv4Addr::new(198, 18, high, low),
             order: (0..n_servers).map(|n| (first + n) % n_servers).collect(),
             drift: random.within(0, 40_000) as i64 - 20_000,
+            version: [Version::Former, Version::Next, Version::Present, Version::Present][random.index(4)],
         }
     }
 }
@@ -110,7 +124,7 @@ impl World {
             encap_types: vec![TunnelKind::Geneve],
             tunnel_peers: Vec::new(),
             controller: None,
-            liveness: Timing { interval: Duration::from_secs(1), multiplier: 3 },
+            liveness: Timing { interval: Duration::from_millis(300), multiplier: 3 },
         };
         let mode = Mode::LabNetwork(Lab::among_others(clock.clone()).in_run(run));
         let started = Dataplane::start(config).map_err(anyhow::Error::from).and_then(|dataplane| {
@@ -140,6 +154,7 @@ impl World {
         let soon = self.some(MILLI, 50 * MILLI);
         self.after(soon, Event::Dial(idx, run));
         self.after(TICK, Event::Tick(idx, run));
+        self.after(BEAT, Event::Beat(idx, run));
     }
 
     /// A host is gone; what is on its disk stays.
@@ -147,6 +162,10 @@ impl World {
         self.check_books(idx);
         let Some(running) = self.nodes[idx].running.take() else { return };
         self.trace.add(self.now, format_args!("host {idx} is gone"));
+        if self.has(Plant::LostState) {
+            // What cannot be removed is not lost, and the fault is not found.
+            let _ = fs::remove_dir_all(self.state_of(idx));
+        }
         if let Some(id) = running.wire {
             self.at_host_over(id);
         }
@@ -171,6 +190,9 @@ impl World {
         }
         for one in sent.into_iter().filter(|one| one.port != LAB_UPLINK) {
             self.received(idx, &one.port, &one.frame);
+            if self.has(Plant::TwiceDelivered) && self.random.percent(2) {
+                self.received(idx, &one.port, &one.frame);
+            }
         }
         self.speak(idx);
         Some(done)
@@ -206,6 +228,24 @@ impl World {
             self.fail(format_args!("host {idx}: its tables had drifted from the network"));
         }
         self.after(TICK, Event::Tick(idx, run));
+    }
+
+    pub(super) fn beat(&mut self, idx: usize, run: u64) {
+        if self.nodes[idx].run != run {
+            return;
+        }
+        let Some(running) = &self.nodes[idx].running else { return };
+        let speaks = running.host.bfd().has_sessions();
+        self.after(BEAT, Event::Beat(idx, run));
+        if speaks {
+            self.with_host(idx, |host| {
+                let (_, is_late) = host.bfd().tick();
+                if is_late {
+                    host.tend_gateways();
+                }
+                ((), Vec::new())
+            });
+        }
     }
 
     /// Tries to connect to the controller whose turn it is.
@@ -255,7 +295,12 @@ impl World {
     pub(super) fn speak(&mut self, idx: usize) {
         let Some(running) = &mut self.nodes[idx].running else { return };
         let (Some(id), Some(outbox)) = (running.wire, &mut running.outbox) else { return };
-        for message in outbox.take() {
+        for mut message in outbox.take() {
+            if let (Version::Former, Some(Message::Hello(hello))) =
+                (self.nodes[idx].version, &mut message.message)
+            {
+                hello.encap_types.clear();
+            }
             self.send_up(id, &message);
         }
     }
@@ -264,20 +309,41 @@ impl World {
         let delay = self.some(MILLI / 5, self.faults.slowness);
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.at_host) else { return };
         wire.last_to_server = wire.last_to_server.max(self.now + delay);
-        let time = wire.last_to_server;
-        self.at(time, Event::ToServer(id, message.encode_to_vec()));
+        let time =
+            if self.settings.plant == Some(Plant::Disorder) { self.now + delay } else { wire.last_to_server };
+        let (host, mut bytes) = (wire.host, message.encode_to_vec());
+        if self.nodes[host].version == Version::Next {
+            bytes = said_by_next("SyncRequest", &bytes).unwrap_or_default();
+        }
+        self.at(time, Event::ToServer(id, bytes));
     }
 
     /// A message of a controller arrives.
-    pub(super) fn host_hears(&mut self, id: u64, bytes: &[u8]) {
+    pub(super) fn host_hears(&mut self, id: u64, bytes: Vec<u8>) {
+        if self.has(Plant::EarlyAck)
+            && let Ok(SyncResponse { revision, .. }) = SyncResponse::decode(bytes.as_slice())
+        {
+            self.acknowledge(id, revision, Vec::new());
+            return self.after(300 * MILLI, Event::Late(id, bytes));
+        }
+        self.realise(id, &bytes);
+    }
+
+    /// The host that hears this does what an update says.
+    pub(super) fn realise(&mut self, id: u64, bytes: &[u8]) {
         let Some(wire) = self.wires.get(&id).filter(|wire| wire.at_host) else { return };
         let (idx, run) = (wire.host, wire.host_run);
         if self.nodes[idx].run != run || self.nodes[idx].running.is_none() {
             return;
         }
-        let Ok(update) = SyncResponse::decode(bytes) else {
+        let Ok(mut update) = SyncResponse::decode(bytes) else {
             return self.fail(format_args!("an update cannot be read"));
         };
+        if self.has(Plant::StaleLocation)
+            && let Some(running) = self.nodes[idx].running.as_ref().filter(|_| !update.full)
+        {
+            update.port_bindings.retain(|binding| !running.host.view().bindings.contains_key(&binding.name));
+        }
         let revision = update.revision;
         let errors = self.with_host(idx, |host| {
             host.set_connected(true);
@@ -291,6 +357,17 @@ impl World {
             running.pause = FIRST_PAUSE;
         }
         self.trace.add(self.now, format_args!("host {idx} realises {revision}"));
+        if !self.has(Plant::EarlyAck) {
+            self.acknowledge(id, revision, errors);
+        }
+    }
+
+    fn acknowledge(&mut self, id: u64, revision: u64, errors: Vec<String>) {
+        let Some(wire) = self.wires.get(&id).filter(|wire| wire.at_host) else { return };
+        let (idx, run) = (wire.host, wire.host_run);
+        if self.nodes[idx].run != run {
+            return;
+        }
         self.nodes[idx].acknowledged = self.nodes[idx].acknowledged.max(revision);
         self.send_up(id, &SyncRequest { message: Some(Message::Ack(Ack { revision, errors })) });
         let delay = self.some(MILLI / 5, self.faults.slowness);

@@ -21,7 +21,7 @@ use controller::store::LogLimits;
 use tempfile::TempDir;
 
 use self::{controllers::Server, hosts::Node, packets::Probe};
-use crate::{model::History, random::Random, store::Disk, trace::Trace};
+use crate::{model::History, plant::Plant, random::Random, store::Disk, trace::Trace, workload::Room};
 
 /// Nanoseconds from the beginning.
 pub(crate) type Time = u64;
@@ -42,6 +42,8 @@ pub struct Settings {
     pub hosts: Option<usize>,
     /// Print what happens.
     pub is_shown: bool,
+    /// With this fault in it.
+    pub plant: Option<Plant>,
 }
 
 /// What came of it.
@@ -72,6 +74,10 @@ pub struct Counts {
     pub judged: u64,
     /// Of these, those that had to arrive.
     pub due: u64,
+    /// Of these, those of IPv6.
+    pub due_ipv6: u64,
+    /// And those by a router's gateway.
+    pub due_by_gateway: u64,
     /// Things that broke.
     pub faults: u64,
     /// Nanoseconds that passed.
@@ -89,6 +95,8 @@ impl std::ops::AddAssign for Counts {
         self.received += other.received;
         self.judged += other.judged;
         self.due += other.due;
+        self.due_ipv6 += other.due_ipv6;
+        self.due_by_gateway += other.due_by_gateway;
         self.faults += other.faults;
         self.passed += other.passed;
         self.convergence = self.convergence.max(other.convergence);
@@ -127,9 +135,13 @@ pub(crate) enum Event {
     StartHost(usize),
     Dial(usize, u64),
     Tick(usize, u64),
+    /// A host says to others that it lives.
+    Beat(usize, u64),
     /// A message arrives.
     ToServer(u64, Vec<u8>),
     ToHost(u64, Vec<u8>),
+    /// The host realises it now, and has said so before.
+    Late(u64, Vec<u8>),
     /// The host has taken what was sent last.
     Taken(u64),
     /// One end notices that the stream is over.
@@ -180,7 +192,7 @@ pub(crate) struct World {
     /// Receipts have said of all revisions up to this one that they are applied everywhere.
     floor: u64,
     faults: faults::Faults,
-    ports_per_switch: u64,
+    room: Room,
     failure: Option<String>,
 }
 
@@ -204,10 +216,13 @@ impl World {
     fn new(settings: Settings) -> anyhow::Result<Self> {
         let mut random = Random::new(settings.seed);
         let n_servers = [1, 2, 2, 3][random.index(4)];
-        let n_hosts = settings.hosts.unwrap_or(random.within(2, 8) as usize).clamp(1, 200);
+        // Few, mostly; of a hundred worlds one is large.
+        let usual = if random.percent(1) { random.within(20, 50) } else { random.within(2, 8) };
+        let n_hosts = settings.hosts.unwrap_or(usual as usize).clamp(1, 200);
         // Now and then a log that is soon forgotten.
         let n_revisions = if random.percent(30) { random.within(2, 10) } else { 10_000 };
-        let disk = Disk::new(LogLimits { n_revisions, ..LogLimits::default() }, n_servers > 1);
+        let limits = LogLimits { n_revisions, ..LogLimits::default() };
+        let disk = Disk::new(limits, n_servers > 1).planted(settings.plant);
         let mut world = Self {
             trace: Trace::new(settings.is_shown),
             counts: Counts::default(),
@@ -217,7 +232,7 @@ impl World {
             queue: BTreeMap::new(),
             disk,
             dir: state_dir()?,
-            servers: (0..n_servers).map(|_| Server::default()).collect(),
+            servers: (0..n_servers).map(|_| Server::new(&mut random)).collect(),
             nodes: Vec::new(),
             wires: BTreeMap::new(),
             n_wires: 0,
@@ -227,7 +242,11 @@ impl World {
             n_probes: 0,
             floor: 0,
             faults: faults::Faults::new(&mut random),
-            ports_per_switch: 4 + n_hosts as u64 / 2,
+            room: Room {
+                ports: 4 + n_hosts as u64 / 2,
+                hosts: n_hosts as u64,
+                has_gateways: random.percent(60),
+            },
             failure: None,
             random,
             settings,
@@ -285,8 +304,10 @@ impl World {
             Event::StartHost(host) => self.start_host(host),
             Event::Dial(host, run) => self.dial(host, run),
             Event::Tick(host, run) => self.tick(host, run),
+            Event::Beat(host, run) => self.beat(host, run),
             Event::ToServer(wire, bytes) => self.server_hears(wire, bytes),
-            Event::ToHost(wire, bytes) => self.host_hears(wire, &bytes),
+            Event::ToHost(wire, bytes) => self.host_hears(wire, bytes),
+            Event::Late(wire, bytes) => self.realise(wire, &bytes),
             Event::Taken(wire) => self.taken(wire),
             Event::ServerCloses(wire) => self.server_closes(wire),
             Event::HostCloses(wire) => self.host_closes(wire),
@@ -311,8 +332,15 @@ impl World {
         self.failure.get_or_insert_with(|| format!("after {at:?}: {what}"));
     }
 
+    fn has(&self, plant: Plant) -> bool {
+        self.settings.plant == Some(plant)
+    }
+
     /// The time as controllers have it.
     fn instant(&self) -> Instant {
+        if self.has(Plant::StoppedClock) {
+            return self.epoch;
+        }
         self.epoch + Duration::from_nanos(self.now)
     }
 

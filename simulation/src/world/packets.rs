@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::{Event, MILLI, World};
 use crate::{
-    model::{Half, Net, Packet, Port, router_mac},
+    model::{Half, Nat, NatKind, Net, Packet, Port, nat_ip, router_mac},
     packet,
     workload::SERVICES,
 };
@@ -18,6 +18,8 @@ pub(super) struct Probe {
     /// Revisions by which the sender's host may have judged it.
     oldest: u64,
     newest: u64,
+    /// The oldest one by which a gateway may have.
+    floor: u64,
     /// It answers one that came from here.
     answers: Option<String>,
     pub(super) received: Vec<String>,
@@ -68,17 +70,33 @@ impl World {
     /// A packet from such a port to somebody.
     pub(super) fn some_packet(&mut self, net: &Net, from: Option<Port>) -> Option<(Packet, Target)> {
         let from = from?;
-        let is_tcp = self.random.percent(30);
+        let (is_ipv6, is_tcp) = (self.random.percent(35), self.random.percent(30));
         let packet = Packet {
             src_mac: from.mac,
             src: from.ip,
             dst_mac: from.mac,
             dst: Ipv4Addr::UNSPECIFIED,
+            is_ipv6,
             is_tcp,
             dst_port: SERVICES[self.random.index(SERVICES.len())],
         };
-        let routers: Vec<_> = net.links.iter().filter(|(_, switch)| *switch == from.switch).collect();
+        let routers: Vec<_> = net.links.keys().filter(|(_, switch)| *switch == from.switch).collect();
         let router = self.random.pick(&routers).map(|(router, _)| router_mac(*router, from.switch));
+        let from_outside = |(router, id): (u8, u8), nat: &Nat| match nat.kind {
+            NatKind::Source(_) => None,
+            NatKind::Destination(inside) | NatKind::Floating(inside) => {
+                let dst_mac = router_mac(router, from.switch);
+                let packet =
+                    Packet { dst_mac, dst: nat_ip(router, id, nat.outside), is_ipv6: false, ..packet };
+                let (id, _) = net.ports.iter().find(|(_, port)| port.ip == inside)?;
+                Some((packet, Target::Port(id.clone())))
+            }
+        };
+        let here = net.nats.iter().filter(|(_, nat)| nat.outside == from.switch);
+        let published: Vec<_> = here.filter_map(|(id, nat)| from_outside(*id, nat)).collect();
+        if !published.is_empty() && self.random.percent(30) {
+            return self.random.pick(&published).cloned();
+        }
         if let Some(dst_mac) = router.filter(|_| self.random.percent(20)) {
             let services: Vec<_> = net.balancers.values().collect();
             let service = *self.random.pick(&services)?;
@@ -86,7 +104,8 @@ impl World {
                 net.ports.iter().filter(|(_, port)| service.backends.iter().any(|(ip, _)| *ip == port.ip));
             let target = Target::OneOf(ports.map(|(id, _)| id.clone()).collect());
             let dst_port = service.port;
-            return Some((Packet { dst_mac, dst: service.vip, is_tcp: false, dst_port, ..packet }, target));
+            let packet = Packet { is_ipv6: false, is_tcp: false, ..packet };
+            return Some((Packet { dst_mac, dst: service.vip, dst_port, ..packet }, target));
         }
         let others: Vec<_> = net.ports.iter().collect();
         let (id, to) = self.random.pick(&others)?;
@@ -108,7 +127,8 @@ impl World {
 
     fn probe(&self, host: usize, port: &str, packet: Packet, answers: Option<String>) -> Probe {
         let (oldest, newest) = (self.in_force(host), self.disk.newest());
-        Probe { packet, host, port: port.to_owned(), oldest, newest, answers, received: Vec::new() }
+        let (port, floor) = (port.to_owned(), self.floor);
+        Probe { packet, host, port, oldest, newest, floor, answers, received: Vec::new() }
     }
 
     /// The oldest revision that a host may go by.
@@ -142,7 +162,7 @@ impl World {
         };
         self.judge(host, port, &probe, &received);
         probe.received.push(port.to_owned());
-        if probe.received.len() > 1 {
+        if probe.received.len() > self.n_places(host, port, &probe) {
             self.fail(format_args!("packet {number} arrives more than once: {:?}", probe.received));
         }
         let is_request = probe.answers.is_none();
@@ -155,6 +175,7 @@ impl World {
                 dst_mac: received.src_mac,
                 src: received.dst,
                 dst: received.src,
+                is_ipv6: received.is_ipv6,
                 is_tcp: received.is_tcp,
                 dst_port: src_port,
             };
@@ -168,6 +189,15 @@ impl World {
                 self.after(delay, Event::Answer { host, port: port.to_owned(), frame });
             }
         }
+    }
+
+    /// How many interfaces may get a packet: two, while the workload moves.
+    fn n_places(&self, host: usize, port: &str, probe: &Probe) -> usize {
+        let oldest = probe.oldest.min(self.in_force(host));
+        let known = self.history.between(oldest, self.disk.newest());
+        let mut known = known.iter().filter_map(|net| net.ports.get(port));
+        let moves = known.any(|port| port.additional.is_some());
+        if moves && probe.received.iter().all(|receiver| receiver == port) { 2 } else { 1 }
     }
 
     /// Who sent the packet that had this port.
@@ -192,9 +222,13 @@ impl World {
         let sent = &probe.packet;
         let is_answer = probe.answers.as_deref() == Some(port);
         let at_sender = self.history.between(probe.oldest, probe.newest);
-        let is_let_go =
-            is_answer || at_sender.iter().any(|net| net.allows(Half::Sent(&probe.port), sent, received));
         let (oldest, newest) = (self.in_force(host), self.disk.newest());
+        let at_gateway = self.history.between(probe.floor, newest);
+        let is_let_go = is_answer
+            || at_sender.iter().any(|net| {
+                let by = |gateway| net.allows(Half::Sent(&probe.port, gateway), sent, received);
+                by(net) || net.has_gateways() && at_gateway.iter().any(|gateway| by(gateway))
+            });
         let at_receiver = self.history.between(oldest, newest);
         let is_let_in = at_receiver.iter().any(|net| match is_answer {
             true => net.ports.get(port).is_some_and(|port| port.enabled),

@@ -8,7 +8,8 @@ use tonic::Code;
 
 use super::{Event, MILLI, World};
 use crate::{
-    model::{Net, Op},
+    model::{Acl, Net, Op},
+    plant::Plant,
     workload,
 };
 
@@ -18,11 +19,11 @@ const MAX_CHANGES: u64 = 4;
 impl World {
     /// What there is from the beginning.
     pub(super) fn found(&mut self) {
-        let mut ops = workload::foundation(&mut self.random);
+        let mut ops = workload::foundation(&mut self.random, self.room);
         let mut net = Net::default();
         ops.iter().for_each(|op| net.apply(op));
         for _ in 0..self.random.within(6, 12 + 2 * self.nodes.len() as u64) {
-            if let Some(op) = workload::new_port(&net, &mut self.random, self.ports_per_switch) {
+            if let Some(op) = workload::new_port(&net, &mut self.random, self.room) {
                 net.apply(&op);
                 ops.push(op);
             }
@@ -43,7 +44,7 @@ impl World {
         let mut net = (*self.history.at(self.disk.newest())).clone();
         let mut ops = Vec::new();
         for _ in 0..self.random.within(1, MAX_CHANGES) {
-            for op in workload::change(&net, &mut self.random, self.ports_per_switch) {
+            for op in workload::change(&net, &mut self.random, self.room) {
                 net.apply(&op);
                 ops.push(op);
             }
@@ -63,7 +64,9 @@ impl World {
         let mut operations = Vec::new();
         for op in ops {
             net.apply(op);
-            operations.extend(op.words(&net));
+            if !(self.has(Plant::OneDirection) && matches!(op, Op::Acl(_, _, Acl { is_from: false, .. }))) {
+                operations.extend(op.words(&net));
+            }
         }
         net.end();
         let before = self.disk.newest();
@@ -165,6 +168,16 @@ impl World {
             if let Some(to) = self.random.pick(&living).copied() {
                 self.after(delay, Event::Attach(port, to));
             }
+        }
+    }
+
+    /// In the end no workload moves any more, and each may be anywhere.
+    pub(super) fn end_movements(&mut self) {
+        let net = self.history.at(self.disk.newest());
+        self.transact(0, &workload::end_of_movements(&net), false);
+        let net = self.history.at(self.disk.newest());
+        if !workload::end_of_movements(&net).is_empty() {
+            self.fail(format_args!("all is repaired, and controller 0 does not take a change"));
         }
     }
 

@@ -7,6 +7,7 @@ mod chat;
 mod datagram;
 mod frame;
 mod group;
+mod ipfix;
 mod noise;
 mod ping;
 mod pulse;
@@ -286,6 +287,7 @@ pub fn main(words: &[String]) -> Result<()> {
         ["udp-flood", to, duration] => pulse::flood(to.parse()?, millis(duration)?)?,
         ["group-echo", group, own] => group::echo(group.parse()?, own.parse()?)?,
         ["group-ask", group, own, n] => group::ask(group.parse()?, own.parse()?, n.parse()?)?,
+        ["ipfix-listen", at] => ipfix::listen(at.parse()?)?,
         ["rarp", interface] => frame::rarp(interface)?,
         ["ip-noise", to, n, seed] => noise::ip(to.parse()?, n.parse()?, seed.parse()?)?,
         ["udp-noise", from, to, n, seed] => {
@@ -299,7 +301,7 @@ pub fn main(words: &[String]) -> Result<()> {
              udp-pulse ADDRESS:PORT US MS | udp-listen ADDRESS:PORT ADDRESS:PORT | \
              udp-count ADDRESS:PORT MS | udp-flood ADDRESS:PORT MS | \
              udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | \
-             group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | rarp INTERFACE | ip-noise ADDRESS N SEED | \
+             group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | rarp INTERFACE | ipfix-listen ADDRESS:PORT | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"
         ),
     };

@@ -44,6 +44,7 @@ use crate::{
         router::Route,
         router_policy::RouterPolicySpec,
         router_port::RouterPortSpec,
+        sample_collector::SampleCollectorSpec,
         switch_port::SwitchPortSpec,
         template_variable::TemplateVariableSpec,
     },
@@ -81,6 +82,9 @@ pub struct Document {
     /// Values that are others on each chassis, by the ids of their variables.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub template_variables: Section<TemplateVariableSpec>,
+    /// Who is told of sampled packets, by their ids.
+    #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
+    pub sample_collectors: Section<SampleCollectorSpec>,
     /// What DHCP clients are told, by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub dhcp_options: Section<DhcpOptionsSpec>,

@@ -25,6 +25,7 @@ use crate::{
         router::{Route, RouterSpec, full_chassis},
         router_policy::RouterPolicySpec,
         router_port::RouterPortSpec,
+        sample_collector::SampleCollectorSpec,
         switch::SwitchSpec,
         switch_port::{PortType, SwitchPortSpec},
         template_variable::TemplateVariableSpec,
@@ -140,6 +141,9 @@ impl Reader<'_> {
         }
         for (id, variable) in document.template_variables {
             self.put(Noun::TemplateVariable.top(&id), &variable, &common)?;
+        }
+        for (id, collector) in document.sample_collectors {
+            self.put(Noun::SampleCollector.top(&id), &collector, &common)?;
         }
         for (id, dhcp) in document.dhcp_options {
             self.put(Noun::DhcpOptions.top(&id), &dhcp, &common)?;
@@ -393,6 +397,9 @@ pub fn document(resources: &[Resource]) -> Result<Document, CtlError> {
             Some(Noun::TemplateVariable) => {
                 document.template_variables.insert(id, TemplateVariableSpec::read(resource)?.0);
             }
+            Some(Noun::SampleCollector) => {
+                document.sample_collectors.insert(id, SampleCollectorSpec::read(resource)?.0);
+            }
             Some(Noun::DhcpOptions) => {
                 document.dhcp_options.insert(id, DhcpOptionsSpec::read(resource)?.0);
             }
@@ -535,6 +542,7 @@ switches:
       no: {direction: from-lport, priority: 0, match: 'ip4 && \"x\" == 1', action: reject}
       log: {direction: to-lport, priority: 1, match: ip4, action: pass, tier: 2, log: true, severity: alert, log_rate: 5}
       told: {direction: to-lport, priority: 1, match: ip4, action: allow-related, log: true, label_number: 9, log_related: true}
+      seen: {direction: to-lport, priority: 1, match: ip4, action: allow, sample_new: '5:all', sample_established: '6:all'}
       late: {direction: from-lport, priority: 1, match: ip4, action: allow, apply_after_lb: true, persist_established: true}
     qos_rules:
       q: {direction: from-lport, priority: 9, match: ip4, dscp: 46, rate_kbps: 8000, burst_kbit: 80}
@@ -559,6 +567,8 @@ load_balancers:
     templates:
       - {address: ^node, port: ^port, backends: ['10.0.0.5:80', ^more]}
       - {address: ^node, backends: [^more], ipv6: true}
+sample_collectors:
+  all: {set_id: 7, targets: ['192.0.2.9:4739'], probability: 100, new_application: 3, established_application: 4}
 template_variables:
   node: {values: {h1: [10.0.0.1], h2: [10.0.0.2, '2001:db8::2']}}
 load_balancer_groups:
@@ -613,7 +623,7 @@ routers:
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 32);
+        assert_eq!(first.len(), 34);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -86,7 +86,7 @@ mod tests {
     fn an_unlike_key_lists_those_there_are() {
         assert_eq!(
             error("colour: red\n"),
-            "net.yaml:1: unknown key \"colour\"; there are: labels, switches, routers, address_sets, port_groups, load_balancers, load_balancer_groups, ha_chassis_groups, template_variables, dhcp_options, names, control_plane_limits"
+            "net.yaml:1: unknown key \"colour\"; there are: labels, switches, routers, address_sets, port_groups, load_balancers, load_balancer_groups, ha_chassis_groups, template_variables, sample_collectors, dhcp_options, names, control_plane_limits"
         );
     }
 

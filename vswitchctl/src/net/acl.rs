@@ -15,6 +15,7 @@ use crate::{
         command::About,
         limits::Rate,
         object::{NoStatus, Object, Options, Patch, View, labels_of, unknown_value, wrong_kind},
+        sample_collector::Sample,
     },
     output::{parent_id, yes},
 };
@@ -61,6 +62,12 @@ pub struct NewAcl {
     /// Log answers and errors of connections that it has allowed, too; by its label
     #[arg(long)]
     log_related: bool,
+    /// Collectors to tell of packets of new connections, and the observation point: 42:all,few
+    #[arg(long, value_name = "POINT:COLLECTOR,COLLECTOR")]
+    sample_new: Option<Sample>,
+    /// The same, of packets of connections that it has allowed
+    #[arg(long, value_name = "POINT:COLLECTOR,COLLECTOR")]
+    sample_established: Option<Sample>,
 }
 
 /// Changes of an ACL.
@@ -111,6 +118,15 @@ pub struct AclChanges {
     /// Whether answers and errors of connections that it has allowed are logged too: true or false
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     log_related: Option<bool>,
+    /// Collectors to tell of packets of new connections, and the observation point: 42:all,few
+    #[arg(long, value_name = "POINT:COLLECTOR,COLLECTOR")]
+    sample_new: Option<Sample>,
+    /// The same, of packets of connections that it has allowed
+    #[arg(long, value_name = "POINT:COLLECTOR,COLLECTOR")]
+    sample_established: Option<Sample>,
+    /// Tell no collectors
+    #[arg(long, conflicts_with_all = ["sample_new", "sample_established"])]
+    no_samples: bool,
 }
 
 impl Options for NewAcl {}
@@ -305,6 +321,12 @@ pub struct AclSpec {
     /// Answers and errors of connections that it has allowed are logged too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log_related: bool,
+    /// Collectors that are told of packets of new connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_new: Option<Sample>,
+    /// Collectors that are told of packets of connections that it has allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_established: Option<Sample>,
 }
 
 impl AclSpec {
@@ -348,6 +370,8 @@ impl Object for AclSpec {
             apply_after_lb: acl.apply_after_lb,
             persist_established: acl.persist_established,
             log_related: acl.log_related,
+            sample_new: acl.sample_new.as_ref().map(Sample::read),
+            sample_established: acl.sample_established.as_ref().map(Sample::read),
         };
         Ok((spec, NoStatus {}))
     }
@@ -368,6 +392,8 @@ impl Object for AclSpec {
             apply_after_lb: self.apply_after_lb,
             persist_established: self.persist_established,
             log_related: self.log_related,
+            sample_new: self.sample_new.as_ref().map(Sample::write),
+            sample_established: self.sample_established.as_ref().map(Sample::write),
         })
     }
 
@@ -398,6 +424,8 @@ impl Object for AclSpec {
             apply_after_lb: new.apply_after_lb,
             persist_established: new.persist_established,
             log_related: new.log_related,
+            sample_new: new.sample_new,
+            sample_established: new.sample_established,
         };
         acl.set_log_rate(log_rate);
         Ok(acl)
@@ -421,6 +449,12 @@ impl Object for AclSpec {
         let lasts = given.persist_established.as_ref();
         patch.set("persist_established", lasts, |acl| &mut acl.persist_established);
         patch.set("log_related", given.log_related.as_ref(), |acl| &mut acl.log_related);
+        patch.change("sample_new", given.sample_new.is_some() || given.no_samples, |acl| {
+            acl.sample_new.clone_from(&given.sample_new);
+        });
+        patch.change("sample_established", given.sample_established.is_some() || given.no_samples, |acl| {
+            acl.sample_established.clone_from(&given.sample_established);
+        });
         Ok(())
     }
 
@@ -454,6 +488,11 @@ impl Object for AclSpec {
             ("after LB", yes_or_nothing(self.apply_after_lb)),
             ("persists", yes_or_nothing(self.persist_established)),
             ("logs answers", yes_or_nothing(self.log_related)),
+            ("samples new", self.sample_new.as_ref().map(ToString::to_string).unwrap_or_default()),
+            (
+                "samples established",
+                self.sample_established.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ),
         ]
     }
 

@@ -43,6 +43,7 @@ pub mod responder;
 pub mod router;
 pub mod router_policy;
 pub mod router_port;
+pub mod sample_collector;
 pub mod static_mac;
 pub mod switch;
 pub mod switch_port;
@@ -66,6 +67,7 @@ macro_rules! by_noun {
             LoadBalancerGroup: load_balancer_group::LoadBalancerGroupSpec,
             HaChassisGroup: ha_chassis_group::HaChassisGroupSpec,
             TemplateVariable: template_variable::TemplateVariableSpec,
+            SampleCollector: sample_collector::SampleCollectorSpec,
             Nat: nat::NatSpec,
             RouterPolicy: router_policy::RouterPolicySpec,
             DhcpOptions: dhcp_options::DhcpOptionsSpec,

@@ -81,6 +81,7 @@ fn kind_of(resource: &Resource) -> Kind {
         Some(Spec::AddressSet(_)) => Kind::AddressSet,
         Some(Spec::PortGroup(_)) => Kind::PortGroup,
         Some(Spec::LoadBalancer(_)) => Kind::LoadBalancer,
+        Some(Spec::SampleCollector(_)) => Kind::SampleCollector,
         Some(Spec::Nat(_)) => Kind::Nat,
         Some(Spec::DhcpOptions(_)) => Kind::DhcpOptions,
         Some(Spec::Names(_)) => Kind::Names,

@@ -6,13 +6,17 @@
 
 mod assist;
 mod binding;
+mod claims;
 mod decode;
 mod holders;
 mod neighbours;
 mod outbox;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -139,7 +143,8 @@ async fn session(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let hello = host.with(|host| host.hello()).await;
     queue(&sender, Message::Hello(hello)).await?;
-    let claiming = tokio::spawn(send_claims(sender.clone(), said.claims));
+    let takes_changes = Arc::new(AtomicBool::new(false));
+    let claiming = tokio::spawn(claims::send(sender.clone(), said.claims, Arc::clone(&takes_changes)));
     let _claiming = AbortOnDrop(claiming);
     let _telling = AbortOnDrop(tokio::spawn(send_health(sender.clone(), said.health)));
     let _holding = AbortOnDrop(tokio::spawn(holders::send(sender.clone(), said.holders, said.told)));
@@ -150,6 +155,9 @@ async fn session(
         if !*had_update {
             tracing::info!(revision = update.revision, "connected to the controller");
             *had_update = true;
+        }
+        if update.takes_claim_changes {
+            takes_changes.store(true, Ordering::Release);
         }
         let ack = realise(host, update).await;
         queue(&sender, Message::Ack(ack)).await?;
@@ -165,17 +173,6 @@ async fn realise(host: &SharedHost, update: SyncResponse) -> Ack {
         Ack { revision, errors }
     })
     .await
-}
-
-/// Sends the claims now, and again whenever they change.
-async fn send_claims(sender: mpsc::Sender<SyncRequest>, mut claims: watch::Receiver<Claims>) {
-    claims.mark_changed();
-    while claims.changed().await.is_ok() {
-        let now = claims.borrow_and_update().clone();
-        if queue(&sender, Message::Claims(now)).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Sends which backends serve, if any are asked, and again whenever that changes.

@@ -30,6 +30,9 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBu
 
 use super::{Prefix, Route};
 
+/// Number of `lo`, the first interface of each namespace.
+const LOOPBACK: u32 = 1;
+
 /// What the container's end is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -247,10 +250,8 @@ async fn furnish(inside: &Handle, wanted: &Wanted) -> Result<(), LinkError> {
     }
     let up = LinkUnspec::new_with_index(index).up().build();
     inside.link().set(up).execute().await.tried(|| format!("set {name} up"))?;
-    if let Some(loopback) = find(inside, "lo").await? {
-        let up = LinkUnspec::new_with_index(loopback.header.index).up().build();
-        inside.link().set(up).execute().await.tried(|| "set lo up".to_owned())?;
-    }
+    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    inside.link().set(up).execute().await.tried(|| "set lo up".to_owned())?;
     for route in &wanted.routes {
         let added = inside.route().add(route_message(route, index)).execute().await;
         added.tried(|| format!("add the route {route} to {name}"))?;

@@ -41,7 +41,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
-    sync::atomic::AtomicUsize,
+    sync::atomic::{AtomicBool, AtomicUsize},
     time::Duration,
 };
 
@@ -61,7 +61,7 @@ pub use record::{Leased, Record, Stage};
 
 use crate::host::{Host, PortError, SharedHost};
 use kept::Files;
-use lease::{Pool, Slot};
+use lease::{Demand, Pool, Slot};
 use link::Wanted;
 use northbound::{Northbound, PortWanted};
 use plan::mac_of;
@@ -97,6 +97,9 @@ pub struct Endpoints {
     leasing: Mutex<()>,
     /// Containers that wait for leased addresses.
     waiting: AtomicUsize,
+    demand: Demand,
+    /// Leased ports that this host knows nothing of were given back.
+    has_looked_for_lost: AtomicBool,
     gates: [Mutex<()>; N_GATES],
     /// Interfaces with their ports, and interfaces, that are to be attached and detached.
     attaching: Together<(String, String), Result<(), PortError>>,
@@ -135,6 +138,8 @@ impl Endpoints {
             pools: Mutex::new(HashMap::new()),
             leasing: Mutex::new(()),
             waiting: AtomicUsize::new(0),
+            demand: Demand::default(),
+            has_looked_for_lost: AtomicBool::new(false),
             gates: std::array::from_fn(|_| Mutex::new(())),
             attaching: Together::default(),
             detaching: Together::default(),

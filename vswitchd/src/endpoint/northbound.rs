@@ -66,8 +66,19 @@ impl Northbound {
     /// # Errors
     /// NOT_FOUND without such a switch, UNAVAILABLE without a controller.
     pub(super) async fn make_port(&self, wanted: PortWanted) -> Result<u64, Status> {
-        let rules = wanted.rules.clone();
-        self.put([port(wanted)].into_iter().chain(rules)).await
+        self.make_ports([wanted].into_iter()).await
+    }
+
+    /// The same with several ports, all or none.
+    ///
+    /// # Errors
+    /// NOT_FOUND without one of their switches, UNAVAILABLE without a controller.
+    pub(super) async fn make_ports(&self, wanted: impl Iterator<Item = PortWanted>) -> Result<u64, Status> {
+        self.put(wanted.flat_map(|wanted| {
+            let rules = wanted.rules.clone();
+            [port(wanted)].into_iter().chain(rules)
+        }))
+        .await
     }
 
     /// Makes resources what they are to be, all or none.
@@ -132,6 +143,28 @@ impl Northbound {
         };
         let addresses = port.networks.iter().filter_map(|network| network.split('/').next()?.parse().ok());
         Ok(addresses.collect())
+    }
+
+    /// Names of the ports of all switches that have a label.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a controller.
+    pub(super) async fn labelled(&self, label: &str, value: &str) -> Result<Vec<String>, Status> {
+        let (mut names, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListResourcesRequest {
+                kind: Kind::LogicalSwitchPort.into(),
+                page_token,
+                labels: HashMap::from([(label.to_owned(), value.to_owned())]),
+                ..ListResourcesRequest::default()
+            };
+            let page = self.client.clone().list_resources(timed(request)).await?.into_inner();
+            names.extend(page.resources.into_iter().map(|resource| resource.name));
+            if page.next_page_token.is_empty() {
+                return Ok(names);
+            }
+            page_token = page.next_page_token;
+        }
     }
 
     /// A label of a resource; `None`: it has none, or is not there.

@@ -122,9 +122,18 @@ pub(super) fn port_id(key: &EndpointKey) -> String {
     id
 }
 
+/// What names of hosts' ends begin with.
+const HOST_ENDS: &str = "vc";
+
 /// Name of the host's end, as long as an interface's may be.
 pub(super) fn host_interface(key: &EndpointKey) -> String {
-    format!("vc{:012x}", short_hash(key))
+    format!("{HOST_ENDS}{:012x}", short_hash(key))
+}
+
+/// It can be the name of a host's end.
+pub(super) fn is_host_interface(name: &str) -> bool {
+    let digits = name.strip_prefix(HOST_ENDS).unwrap_or_default();
+    digits.len() == 12 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// As much of a key's hash as names of interfaces have room for.
@@ -141,5 +150,11 @@ impl Kept for Record {
 
     fn file(key: &EndpointKey) -> String {
         port_id(key)
+    }
+
+    /// The network has something for it that has to be taken back. What else it is made of goes with the
+    /// power.
+    fn outlives_power(&self) -> bool {
+        !self.resources().is_empty()
     }
 }

@@ -1,9 +1,15 @@
 //! What is left to do: by calls that were cut short, by a controller that was not there, by
 //! shims while this daemon was not, by a crash.
 
+use std::collections::BTreeSet;
+
 use tonic::Status;
 
-use super::{EndpointKey, Endpoints, Record, Stage, departed, gateway, link, namespace, wanted_link};
+use super::{
+    EndpointKey, Endpoints, Record, Stage, departed, gateway, link, namespace, record::is_host_interface,
+    wanted_link,
+};
+use crate::host::Host;
 
 impl Endpoints {
     /// Does what was left to do: by calls that were cut short, by a controller that was not
@@ -28,6 +34,7 @@ impl Endpoints {
     /// without its namespace.
     pub async fn settle(&self) {
         self.settle_leases().await;
+        self.settle_ports().await;
         for key in self.keys(|record| record.stage != Stage::Leaving) {
             let Some(record) = self.get(&key) else { continue };
             if record.stage == Stage::Attached && is_there(&record).await {
@@ -39,6 +46,33 @@ impl Endpoints {
             }
         }
         self.settle_gateways().await;
+    }
+
+    /// Takes away ports of containers that nothing is known of any more: a loss of power has taken what was
+    /// written last, and the interfaces.
+    async fn settle_ports(&self) {
+        // Nobody is between his record and his port.
+        let _alone = self.collecting.write().await;
+        let known: BTreeSet<_> = {
+            let records = self.records();
+            if records.has_strange() {
+                return;
+            }
+            records.iter().map(|record| record.host_interface.clone()).collect()
+        };
+        let remove = move |host: &mut Host| {
+            let is_lost = |name: &str| is_host_interface(name) && !known.contains(name);
+            let names = host.workload_ports().map(|(name, _)| name).filter(|name| is_lost(name));
+            let lost: Vec<_> = names.map(str::to_owned).collect();
+            host.remove_workloads(&lost);
+            lost
+        };
+        for interface in self.host.with(remove).await {
+            tracing::warn!(interface, "a container's port of which nothing is known any more; removed");
+            if let Err(error) = link::remove(&interface).await {
+                tracing::error!(interface, %error, "cannot be removed");
+            }
+        }
     }
 
     /// Goes on with taking an endpoint away, if that has not been done meanwhile.

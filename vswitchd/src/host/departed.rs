@@ -2,7 +2,7 @@
 //! ports have received still is what was forwarded and dropped. Counters go by the name;
 //! an interface that comes back goes on with its own.
 
-use dataplane::{DetachedPort, PortCounts, PortId};
+use dataplane::{DetachedPort, PortCounts, PortId, Remains};
 use flowtable::{
     drop::DropReason,
     stats::DropCount,
@@ -127,14 +127,19 @@ impl Host {
 
     /// Detaches a port, and keeps what it counted.
     pub(super) fn detach(&mut self, port: PortId) {
+        drop(self.let_go_of_port(port));
+    }
+
+    /// The same; the interface is the host's again when what is answered has been dropped.
+    pub(super) fn let_go_of_port(&mut self, port: PortId) -> Option<Remains> {
         // The only error: it is not attached.
-        if let Ok(mut detached) = self.dataplane.detach(port) {
-            let is_of_port = |row: &DropCount| PortId::from(row.in_port) == port;
-            let (of_port, others) = std::mem::take(&mut self.given_up).into_iter().partition(is_of_port);
-            self.given_up = others;
-            detached.drops.extend::<Vec<_>>(of_port);
-            self.departed.add(detached);
-        }
+        let (mut detached, remains) = self.dataplane.let_go(port).ok()?;
+        let is_of_port = |row: &DropCount| PortId::from(row.in_port) == port;
+        let (of_port, others) = std::mem::take(&mut self.given_up).into_iter().partition(is_of_port);
+        self.given_up = others;
+        detached.drops.extend::<Vec<_>>(of_port);
+        self.departed.add(detached);
+        Some(remains)
     }
 
     /// Counts a packet that no neighbour was found for. It was counted as taken by the

@@ -13,13 +13,13 @@ impl Host {
     /// host, so that an interface can be attached without asking anybody.
     pub fn hold(&mut self, ports: BTreeSet<String>) {
         self.held.extend(ports);
-        self.tell_claims(&self.dataplane.ports());
+        self.tell_claims(&self.dataplane.port_links());
     }
 
     /// Does not claim them any more, but for those that have an interface.
     pub fn let_go_of(&mut self, ports: &BTreeSet<String>) {
         self.held.retain(|port| !ports.contains(port));
-        self.tell_claims(&self.dataplane.ports());
+        self.tell_claims(&self.dataplane.port_links());
     }
 
     /// Tells the controller which logical ports are here, when they are others than before.

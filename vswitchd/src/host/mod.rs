@@ -27,6 +27,7 @@ mod port_table;
 mod ports;
 mod protocols;
 mod rules;
+mod sampling;
 mod saving;
 mod services;
 mod shaping;
@@ -86,7 +87,7 @@ use crate::{
     agent::{UpdateError, decode},
     bfd::{Bfd, Timing},
     responder::Responder,
-    state::{StateDir, StateError, ViewJournal},
+    state::{PortsFile, StateDir, StateError, ViewJournal},
     tunnel_endpoint::OwnAddress,
 };
 use view::LastView;
@@ -153,6 +154,7 @@ pub struct Host {
     /// What the network has workloads send by.
     shaped: shaping::Shaped,
     state: StateDir,
+    ports_file: PortsFile,
     /// Why the uplink is not attached, while it is not.
     late_uplink: Option<String>,
     /// Where the switch is a station itself.
@@ -227,7 +229,7 @@ impl Host {
             Mode::LabNetwork(lab) => (false, Some(lab), FailMode::Secure),
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let journal = state.view_journal();
+        let (journal, ports_file) = (state.view_journal(), state.ports_file());
         let dataplane = Arc::new(dataplane);
         let of_lab = lab.as_ref().and_then(Lab::incarnation);
         let incarnation = of_lab.unwrap_or(since_epoch.as_nanos() as u64);
@@ -242,6 +244,7 @@ impl Host {
             gateways: gateways::Gateways::default(),
             shaped: shaping::Shaped::default(),
             state,
+            ports_file,
             late_uplink: None,
             station: None,
             has_wire: watch::Sender::default(),

@@ -203,7 +203,7 @@ impl Host {
 
     /// MAC address and MTU of the uplink, while its frames are had.
     pub fn wire_facts(&self) -> Option<(MacAddr, u32)> {
-        let statuses = self.dataplane.ports();
+        let statuses = self.dataplane.port_links();
         let wire = statuses.iter().find(|status| id(status) == self.wire() && !status.gone)?;
         Some((wire.mac, wire.mtu))
     }
@@ -256,7 +256,7 @@ impl Host {
 
     /// Makes the internal port again when somebody has deleted it.
     pub(super) fn tend_internal(&mut self) {
-        let gone = self.dataplane.ports().into_iter().any(|status| status.gone && id(&status) == HOST);
+        let gone = self.dataplane.port_links().into_iter().any(|status| status.gone && id(&status) == HOST);
         if gone {
             tracing::warn!("the internal port is gone; making it again");
             self.detach(HOST);
@@ -269,7 +269,7 @@ impl Host {
     }
 
     pub(super) fn is_attached(&self, port: PortId) -> bool {
-        self.dataplane.ports().iter().any(|status| id(status) == port)
+        self.dataplane.port_links().iter().any(|status| id(status) == port)
     }
 
     /// A bridge that commands may change.

@@ -14,7 +14,7 @@ use super::{Bridge, ETHERNET_MTU, Event, Host, PortChange, PortEvent, PortSettin
 impl Host {
     /// Makes changed ports visible to packets and to the controller.
     pub(super) fn ports_changed(&mut self) {
-        let statuses = self.dataplane.ports();
+        let statuses = self.dataplane.port_links();
         let mut before = Vec::new();
         for id in self.bridges.iter().map(Bridge::id).collect::<Vec<_>>() {
             let table = Arc::new(self.table_of(id, &statuses));

@@ -6,7 +6,7 @@ use dataplane::{AttachError, Device, PortId, PortSpec};
 use flowtable::types::{BridgeId, PortNo};
 
 use super::{Bridge, FIRST_NAME, Host, PortKind, PortSettings};
-use crate::state::{SavedPort, StateError};
+use crate::state::{PortNote, SavedPort, StateError};
 
 /// A workload's port that is to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,7 +355,7 @@ impl Host {
             }
         }
         back.iter().for_each(|interface| self.apply_rates(interface));
-        let statuses = self.dataplane.ports();
+        let statuses = self.dataplane.port_links();
         let differs = |bridge: &Bridge| *bridge.port_table != self.table_of(bridge.id, &statuses);
         if changed || self.bridges.iter().any(differs) {
             self.ports_changed();
@@ -364,7 +364,7 @@ impl Host {
 
     /// Lets go of interfaces that are gone. True when there was one.
     fn let_go(&mut self) -> bool {
-        let gone: Vec<_> = self.dataplane.ports().into_iter().filter(|status| status.gone).collect();
+        let gone: Vec<_> = self.dataplane.port_links().into_iter().filter(|status| status.gone).collect();
         let mut changed = false;
         for status in gone {
             let id = PortId::new(status.bridge, status.port);
@@ -482,23 +482,65 @@ impl Host {
         PortNo::new(taken.max()?.max(self.first_number()) + 1).ok()
     }
 
-    pub(super) fn save_ports(&self) -> Result<(), StateError> {
-        let saved: Vec<_> = self
-            .ports
-            .iter()
-            .map(|(interface, port)| SavedPort {
-                bridge: self.bridge_name(port.bridge).to_owned(),
-                port: port.port.get(),
-                peer: port.peer.clone(),
-                interface: interface.clone(),
-                logical_port: port.logical_port.clone(),
-                kind: port.kind.clone(),
-                network: port.network.clone(),
-                mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
-                settings: port.settings.clone(),
-            })
-            .collect();
-        self.state.save_ports(&saved)
+    /// Saves the ports as a whole, durably.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn save_ports(&mut self) -> Result<(), StateError> {
+        let saved: Vec<_> =
+            self.ports.iter().map(|(interface, port)| self.saved_port(interface, port)).collect();
+        self.ports_file.replace(&saved)
+    }
+
+    /// Saves that containers' ports have come or gone, so that it outlives the process.
+    ///
+    /// # Cost
+    /// That of these ports; the first time of all.
+    pub(super) fn save_workloads<'a>(
+        &mut self,
+        changed: impl Iterator<Item = &'a String>,
+    ) -> Result<(), StateError> {
+        if !self.ports_file.takes_notes() {
+            return self.save_ports();
+        }
+        let note = |interface: &String| match self.ports.get(interface) {
+            Some(port) => PortNote::Added(self.saved_port(interface, port)),
+            None => PortNote::Removed(interface.clone()),
+        };
+        let notes: Vec<_> = changed.map(note).collect();
+        self.ports_file.note(&notes)
+    }
+
+    /// Saves the ports as a whole where some were only noted: whoever goes on from what is saved may be
+    /// of a version that reads no notes.
+    pub fn save_noted_ports(&mut self) {
+        if !self.ports_file.is_whole()
+            && let Err(error) = self.save_ports()
+        {
+            tracing::warn!(%error, "containers' ports stay noted");
+        }
+    }
+
+    /// Has the next container's port noted, not all of them saved.
+    pub fn tend_saved_ports(&mut self) {
+        // Rules written by hand have no containers.
+        if !self.is_handmade && self.ports_file.is_long() {
+            self.save_noted_ports();
+        }
+    }
+
+    fn saved_port(&self, interface: &str, port: &Port) -> SavedPort {
+        SavedPort {
+            bridge: self.bridge_name(port.bridge).to_owned(),
+            port: port.port.get(),
+            peer: port.peer.clone(),
+            interface: interface.to_owned(),
+            logical_port: port.logical_port.clone(),
+            kind: port.kind.clone(),
+            network: port.network.clone(),
+            mtu: self.lab.as_ref().and_then(|lab| lab.mtu(interface)),
+            settings: port.settings.clone(),
+        }
     }
 
     fn workload_spec(&self, port: PortId, (name, kind): (&str, &PortKind), is_patch: bool) -> PortSpec {

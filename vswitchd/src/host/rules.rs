@@ -15,7 +15,7 @@ use flowtable::{
 };
 use ovn_northd_lite::{Learned, LocalPorts, Lowered, SouthboundDelta, diff, southbound::Southbound};
 
-use super::{Host, neighbours};
+use super::{Host, neighbours, sampling};
 
 type RuleKey<'a> = (TableId, Priority, &'a Match);
 
@@ -27,11 +27,15 @@ impl Host {
             return;
         }
         let zones = self.lowering.zones_version();
+        let has_collectors = sampling::is_about_collectors(&delta);
         let may_lose_neighbours = !delta.removed.datapaths.is_empty();
         let news = self.lowering.update(delta, self.local_ports());
         self.errors = self.lowering.errors().map(ToString::to_string).collect();
         self.follow_shaping();
         self.follow_zone_limits();
+        if has_collectors {
+            self.follow_collectors();
+        }
         if self.lowering.zones_version() != zones {
             // Before packets see them: connections must be found again after a restart.
             if let Err(error) = self.state.save_zones(&self.lowering.zones()) {

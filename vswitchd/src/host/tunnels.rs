@@ -156,7 +156,7 @@ impl Host {
             return;
         };
         let wire = self.wire();
-        if self.dataplane.ports().iter().any(|status| status.gone && owned::id(status) == wire) {
+        if self.dataplane.port_links().iter().any(|status| status.gone && owned::id(status) == wire) {
             tracing::warn!(interface, "the uplink is gone; waiting for it");
             self.detach(wire);
             self.late_uplink =

@@ -73,6 +73,7 @@ impl LastView {
             logical_flows: self.flows.values().cloned().collect(),
             removed: None,
             set_changes: self.sets.iter().map(whole_set).collect(),
+            takes_claim_changes: false,
         }
     }
 }

@@ -27,7 +27,7 @@ impl Host {
         if added.is_empty() {
             return attached;
         }
-        if self.save_ports().is_err() {
+        if self.save_workloads(added.iter().map(|(interface, _)| interface)).is_err() {
             for (interface, id) in added {
                 self.ports.remove(&interface);
                 self.detach(id);
@@ -49,28 +49,33 @@ impl Host {
     /// # Errors
     /// There is no such port, or the change cannot be saved; then that one is left as it is.
     pub fn remove_workloads(&mut self, interfaces: &[String]) -> Vec<Result<(), PortError>> {
-        let is_uplink = |name: &String| self.is_of_uplink(name);
-        let is_alone = interfaces.len() < 2 || interfaces.iter().any(is_uplink) || self.lab.is_some();
-        if is_alone {
+        if self.lab.is_some() || interfaces.iter().any(|name| self.is_of_uplink(name)) {
             return interfaces.iter().map(|interface| self.remove_port(interface)).collect();
         }
         let taken: Vec<_> =
             interfaces.iter().map(|interface| (interface, self.ports.remove(interface))).collect();
-        if self.save_ports().is_err() {
+        let known = taken.iter().filter(|(_, port)| port.is_some()).map(|(interface, _)| *interface);
+        let is_any = known.clone().next().is_some();
+        if is_any && self.save_workloads(known).is_err() {
             for (interface, port) in taken {
                 self.ports.extend(port.map(|port| (interface.clone(), port)));
             }
             return interfaces.iter().map(|interface| self.remove_port(interface)).collect();
         }
-        let mut removed = Vec::new();
+        let (mut removed, mut remains) = (Vec::new(), Vec::new());
         for (interface, port) in taken {
             if let Some(port) = port.as_ref().filter(|port| port.is_attached()) {
-                self.detach(port.id());
+                remains.extend(self.let_go_of_port(port.id()));
             }
             removed.push(port.map(drop).ok_or_else(|| PortError::NotFound(interface.clone())));
         }
-        self.link_ports();
-        self.ports_changed();
+        // Their interfaces are about to be deleted, and others wait for the host.
+        // Without a thread, they wait.
+        let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(remains));
+        if is_any {
+            self.link_ports();
+            self.ports_changed();
+        }
         removed
     }
 }

@@ -188,7 +188,7 @@ impl Turn<'_> {
 
     async fn deliver(&self, from: usize, outgoing: Outgoing, told: &mut [Arrived]) {
         let to = match outgoing.way {
-            Way::Underlay => destination(&outgoing.frame),
+            Way::Underlay => underlay_destination(&outgoing.frame),
             Way::Network(_) => None,
         };
         let is_network = to.is_none() && outgoing.way != Way::Underlay;
@@ -217,8 +217,9 @@ fn drops_since(host: &mut Host, before: &[Row]) -> Vec<pb::Drop> {
     service::drops_of(host, &since(before, host.dataplane_drops()))
 }
 
-/// Destination of an IPv4 packet in an Ethernet frame (RFC 791 §3.1).
-fn destination(frame: &[u8]) -> Option<Ipv4Addr> {
+/// Destination of an IPv4 packet in an Ethernet frame (RFC 791 §3.1): the host that a frame on the underlay
+/// is for.
+pub fn underlay_destination(frame: &[u8]) -> Option<Ipv4Addr> {
     let is_ipv4 = frame.get(12..14)? == [0x08, 0x00];
     let bytes: [u8; 4] = frame.get(30..34)?.try_into().ok()?;
     is_ipv4.then(|| bytes.into())
@@ -231,10 +232,10 @@ mod tests {
     #[test]
     fn only_ipv4_has_a_destination_on_the_underlay() {
         let mut frame = vec![0; 34];
-        assert_eq!(destination(&frame), None);
+        assert_eq!(underlay_destination(&frame), None);
         (frame[12], frame[13]) = (0x08, 0x00);
         frame[30..].copy_from_slice(&[192, 0, 2, 7]);
-        assert_eq!(destination(&frame), Some(Ipv4Addr::new(192, 0, 2, 7)));
-        (0..34).for_each(|len| assert_eq!(destination(&frame[..len]), None, "{len}"));
+        assert_eq!(underlay_destination(&frame), Some(Ipv4Addr::new(192, 0, 2, 7)));
+        (0..34).for_each(|len| assert_eq!(underlay_destination(&frame[..len]), None, "{len}"));
     }
 }

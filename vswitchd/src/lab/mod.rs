@@ -5,5 +5,5 @@
 mod fabric;
 mod hosts;
 
-pub use fabric::{Arrived, Fabric, Turn};
+pub use fabric::{Arrived, Fabric, Turn, underlay_destination};
 pub use hosts::{LabHost, LabOptions, run};

@@ -599,6 +599,7 @@ fn guarded(acls: &[(&str, AclDirection, &str, AclAction)]) -> Northbound {
             log,
             after_lb: false,
             persists: false,
+            samples: Default::default(),
         };
         far.acls.insert((*id).to_owned(), acl);
     }

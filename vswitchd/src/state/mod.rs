@@ -2,10 +2,12 @@
 //! or the rules written by hand; so that a restarted host forwards before (and
 //! without) a controller.
 //!
-//! The list of ports is replaced as a whole by a rename; the network is a journal of
+//! The list of ports is replaced as a whole by a rename, and beside it is a journal of those of
+//! containers (`ports.rs`); the network is a journal of
 //! updates (`journal.rs`), and so are rules written by hand (`rule_journal.rs`). What cannot be read is set aside or cut off and told of.
 
 mod journal;
+mod ports;
 mod records;
 mod rule_journal;
 
@@ -17,7 +19,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-const PORTS: &str = "ports.json";
 const VIEW: &str = "view.journal";
 const BRIDGES: &str = "bridges.json";
 /// Rules of the first bridge, as earlier versions have saved them.
@@ -26,6 +27,7 @@ const TRACKING: &str = "conntrack.json";
 const ZONES: &str = "zones.txt";
 
 pub use journal::{ViewJournal, journal_records};
+pub use ports::{PortNote, PortsFile};
 pub use rule_journal::RuleJournal;
 
 use crate::host::{FIRST_NAME, PortKind, PortSettings, SavedBridge, TrackingSettings};
@@ -97,17 +99,17 @@ impl StateDir {
 
     /// Ports of the last run.
     pub fn ports(&self) -> Vec<SavedPort> {
-        self.read(PORTS, |bytes| serde_json::from_slice(bytes).map_err(|error| error.to_string()))
-            .unwrap_or_default()
+        let whole = |bytes: &[u8]| match serde_json::from_slice(bytes) {
+            Ok(ports) => Ok((ports, bytes.to_vec())),
+            Err(error) => Err(error.to_string()),
+        };
+        let (ports, bytes) = self.read(ports::WHOLE, whole).unwrap_or_default();
+        self.dir.as_ref().map_or_else(Vec::new, |dir| ports::read_on(dir, ports, &bytes))
     }
 
-    /// Saves the ports.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn save_ports(&self, ports: &[SavedPort]) -> Result<(), StateError> {
-        let text = serde_json::to_vec_pretty(ports).map_err(io::Error::other);
-        self.replace(PORTS, text)
+    /// What ports are saved by.
+    pub fn ports_file(&self) -> PortsFile {
+        PortsFile::new(self.dir.as_deref())
     }
 
     /// The journal of the last network.
@@ -237,6 +239,7 @@ mod tests {
     fn ports_come_back_and_damage_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
+        let mut file = state.ports_file();
         assert!(state.ports().is_empty());
         let port = SavedPort {
             bridge: "br0".to_owned(),
@@ -249,10 +252,10 @@ mod tests {
             kind: PortKind::Tap,
             settings: PortSettings::default(),
         };
-        state.save_ports(std::slice::from_ref(&port)).unwrap();
+        file.replace(std::slice::from_ref(&port)).unwrap();
         assert_eq!(state.ports(), [port]);
 
-        fs::write(dir.path().join(PORTS), b"[{\"port\":").unwrap();
+        fs::write(dir.path().join(ports::WHOLE), b"[{\"port\":").unwrap();
         assert!(state.ports().is_empty());
         assert!(dir.path().join("ports.damaged").exists());
     }

@@ -78,10 +78,25 @@ impl RecordFile {
         let bytes = framed(body);
         let fresh = self.path.with_extension("new");
         replace(&fresh, &self.path, &bytes)?;
+        self.go_on_behind(bytes.len())
+    }
+
+    /// Opens the file to append to it, behind its first record of that length.
+    fn go_on_behind(&mut self, first_len: usize) -> io::Result<()> {
         self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
-        self.first_len = bytes.len() as u64;
+        self.first_len = first_len as u64;
         self.len = self.first_len;
         Ok(())
+    }
+
+    /// Starts anew with one record, which a loss of power may take back, and with it all of the
+    /// file; with an error, the file is as it was.
+    pub(super) fn begin(&mut self, body: &[u8]) -> io::Result<()> {
+        let bytes = framed(body);
+        let fresh = self.path.with_extension("new");
+        fs::write(&fresh, &bytes)?;
+        fs::rename(&fresh, &self.path)?;
+        self.go_on_behind(bytes.len())
     }
 
     /// Adds a record; `durably`: one that a loss of power does not take back. With an error,

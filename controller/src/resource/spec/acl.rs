@@ -4,6 +4,7 @@ use ferroflow_proto::northbound as pb;
 use flowtable::types::Priority;
 use ovn_northd_lite::model::{Acl, AclAction, AclDirection, AclLog, Rate, Severity};
 
+use super::sample_collector;
 use crate::{
     compile::check_match,
     resource::{FieldError, Shown, limits},
@@ -52,7 +53,8 @@ pub(super) fn parse(acl: &pb::Acl) -> Result<Acl, FieldError> {
         let reason = "answers are told by the label of an ACL that logs and is allow-related; set these";
         return Err(FieldError::new("log_related", reason));
     }
-    Ok(Acl { direction, tier, priority, matching, action, label, log, after_lb, persists })
+    let samples = sample_collector::samples(acl, action)?;
+    Ok(Acl { direction, tier, priority, matching, action, label, log, after_lb, persists, samples })
 }
 
 pub(super) fn direction(raw: i32) -> Result<AclDirection, FieldError> {

@@ -19,6 +19,7 @@ mod router;
 mod router_advertisement;
 mod router_policy;
 mod router_port;
+mod sample_collector;
 mod switch;
 mod switch_port;
 mod template_variable;
@@ -28,7 +29,7 @@ use std::collections::BTreeSet;
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
 use ovn_northd_lite::model::{
     Acl, Candidate, DefaultPolicy, DhcpOptions, Limits, LoadBalancer, Names, NatRule, QosRule, RouterPolicy,
-    SetMember, TemplateVariable,
+    SampleCollector, SetMember, TemplateVariable,
 };
 
 pub(crate) use self::load_balancer::backend_key;
@@ -66,6 +67,8 @@ pub enum Spec {
     HaChassisGroup(Vec<Candidate>),
     /// Values that are others on each chassis.
     TemplateVariable(TemplateVariable),
+    /// Who is told of sampled packets.
+    SampleCollector(SampleCollector),
     /// A translation.
     Nat(NatRule),
     /// A policy of a router.
@@ -112,6 +115,9 @@ pub fn parse_spec(name: &Name, wire: Option<&Wire>) -> Result<Spec, FieldError> 
         (Kind::TemplateVariable, Some(Wire::TemplateVariable(variable))) => {
             template_variable::parse(variable).map(Spec::TemplateVariable)
         }
+        (Kind::SampleCollector, Some(Wire::SampleCollector(collector))) => {
+            sample_collector::parse(collector).map(Spec::SampleCollector)
+        }
         (Kind::Nat, Some(Wire::Nat(nat))) => nat::parse(name, nat).map(Spec::Nat),
         (Kind::RouterPolicy, Some(Wire::RouterPolicy(policy))) => {
             router_policy::parse(name, policy).map(Spec::RouterPolicy)
@@ -144,6 +150,7 @@ fn kind_of(wire: &Wire) -> Kind {
         Wire::LoadBalancerGroup(_) => Kind::LoadBalancerGroup,
         Wire::HaChassisGroup(_) => Kind::HaChassisGroup,
         Wire::TemplateVariable(_) => Kind::TemplateVariable,
+        Wire::SampleCollector(_) => Kind::SampleCollector,
         Wire::Nat(_) => Kind::Nat,
         Wire::RouterPolicy(_) => Kind::RouterPolicy,
         Wire::AddressSet(_) => Kind::AddressSet,
@@ -180,6 +187,7 @@ pub fn strip(wire: &mut Wire) {
         | Wire::LoadBalancerGroup(_)
         | Wire::HaChassisGroup(_)
         | Wire::TemplateVariable(_)
+        | Wire::SampleCollector(_)
         | Wire::Nat(_)
         | Wire::RouterPolicy(_)
         | Wire::DhcpOptions(_)

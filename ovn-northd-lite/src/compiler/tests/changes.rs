@@ -24,8 +24,9 @@ use crate::{
         Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, Gateway,
         HashField, HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Monitored, Names,
         NatKind, NatRule, NextHop, PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder,
-        RouteMatch, RouteTarget, RouterPolicy, Service, Severity, Shaping, Snooping, StaticMac, StaticRoute,
-        SwitchOptions, SwitchPort, SwitchPortKind, TemplateBackend, TemplatePort, TemplateService, Vip,
+        RouteMatch, RouteTarget, RouterPolicy, Sample, SampleCollector, Samples, Service, Severity, Shaping,
+        Snooping, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind, TemplateBackend,
+        TemplatePort, TemplateService, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -66,7 +67,7 @@ impl World {
 
     fn change(&mut self, (what, i, j, k): Change) {
         let (s, r) = (i % 3, i % 2);
-        match what % 26 {
+        match what % 27 {
             0 => self.switch(s, j, k),
             1 => self.switch_settings(s, j, k),
             2..=5 => self.workload(s, j, k),
@@ -86,6 +87,7 @@ impl World {
             23 => self.balancer_group(i, k),
             24 => self.ha_group(i, j, k),
             25 => self.template_variable(i, j, k),
+            26 => self.collector(i, j, k),
             _ if k.is_multiple_of(5) => {
                 let encap_types = TunnelKind::ALL[usize::from(j % 2)..].iter().rev().copied().collect();
                 let record = ChassisRecord { encap_ip: [192, 0, 2, j % 4].into(), encap_types };
@@ -534,6 +536,22 @@ impl World {
         self.dirty.template_variables.insert(id);
     }
 
+    fn collector(&mut self, i: u8, j: u8, k: u8) {
+        let id = format!("c{}", i % 2);
+        let collector = SampleCollector {
+            set: 1 + u32::from(j % 2),
+            probability: 1 + u16::from(k % 3),
+            targets: (0..k % 3).map(|n| ([192, 0, 2, n], 4739).into()).collect(),
+            new_application: j % 4,
+            established_application: k % 2,
+        };
+        match k % 5 {
+            0 => drop(self.nb.sample_collectors.remove(&id)),
+            _ => drop(self.nb.sample_collectors.insert(id.clone(), collector)),
+        }
+        self.dirty.sample_collectors.insert(id);
+    }
+
     /// Also one with the name of a group's addresses.
     fn address_set(&mut self, i: u8, k: u8) {
         let id = if i.is_multiple_of(4) { format!("g{}_ip4", i % 2) } else { format!("as{}", i % 2) };
@@ -621,6 +639,11 @@ fn template_service(n: u8, k: u8) -> TemplateService {
     }
 }
 
+fn sample(n: u8) -> Sample {
+    let collectors = (0..2).filter(|bit| n >> bit & 1 == 1).map(|bit| format!("c{bit}")).collect();
+    Sample { point: 1 + u32::from(n % 3), collectors }
+}
+
 fn an_acl(j: u8, k: u8) -> Acl {
     let direction = [AclDirection::ToLport, AclDirection::FromLport][usize::from(k % 2)];
     let actions = [
@@ -644,6 +667,10 @@ fn an_acl(j: u8, k: u8) -> Acl {
         label: u32::from(k % 3),
         after_lb: direction == AclDirection::FromLport && j % 5 > 2,
         persists: k % 7 == 3,
+        samples: Samples {
+            new: (k % 4 == 1).then(|| sample(j)),
+            established: (k % 8 > 5).then(|| sample(j / 2)),
+        },
         log: (k.is_multiple_of(5)).then(|| AclLog {
             name: String::new(),
             severity: Severity::Info,

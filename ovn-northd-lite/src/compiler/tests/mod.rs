@@ -8,8 +8,28 @@ use super::*;
 use crate::{
     SetChange, chassis_view, compile,
     fixture::*,
-    model::{AclAction, AclDirection, PortGroup, SetMember},
+    model::{AclAction, AclDirection, PortGroup, SetMember, SwitchPort},
 };
+
+#[test]
+fn work_that_is_shared_out_gives_the_same_in_whatever_order() {
+    let mut nb = small();
+    let web = nb.switches.get_mut("web").unwrap();
+    let (_, port) = web.ports.first_key_value().unwrap();
+    let copies: Vec<_> = (0..5000_u16)
+        .map(|n| (format!("p{n}"), SwitchPort { key: port_key(100 + n), ..port.clone() }))
+        .collect();
+    web.ports.extend(copies);
+    let mut compiler = Compiler::with(Workers(|n, work| (0..n).rev().for_each(work)));
+    let all = Dirty {
+        switches: nb.switches.keys().cloned().collect(),
+        routers: nb.routers.keys().cloned().collect(),
+        chassis: hosts().into_keys().collect(),
+        ..Dirty::default()
+    };
+    compiler.update(&nb, &hosts(), &all);
+    assert!(compiler.southbound() == &compile(&nb, &hosts()));
+}
 
 #[test]
 fn a_new_member_is_sent_alone() {

@@ -17,8 +17,8 @@ use super::fabric::Fabric;
 use crate::{
     fixture::*,
     model::{
-        Acl, AclAction, AclDirection, AclLog, DefaultPolicy, IpNetwork, Northbound, PortGroup, SetMember,
-        Severity,
+        Acl, AclAction, AclDirection, AclLog, DefaultPolicy, IpNetwork, Northbound, PortGroup, Samples,
+        SetMember, Severity,
     },
 };
 
@@ -161,9 +161,19 @@ impl World {
             let label = if action == AclAction::AllowRelated { random.below(3) as u32 } else { 0 };
             let priority = Priority::new(priority).unwrap();
             let text = matching.text(direction);
-            let (after_lb, persists) = (false, false);
-            let acl =
-                Acl { direction, tier, priority, matching: text, action, label, log, after_lb, persists };
+            let (after_lb, persists, samples) = (false, false, Samples::default());
+            let acl = Acl {
+                direction,
+                tier,
+                priority,
+                matching: text,
+                action,
+                label,
+                log,
+                after_lb,
+                persists,
+                samples,
+            };
             let owner = random.one_in(3).then(|| random.below(2));
             world.rules.push((owner, Rule { acl, matching }));
         }
@@ -381,7 +391,8 @@ impl Evaluator {
 
     fn passes(&mut self, world: &World, direction: AclDirection, here: usize, sent: Sent) -> bool {
         let state = self.state(world, direction, here, sent);
-        if world.rules(direction).next().is_none() && !world.has_default() {
+        // Connections are remembered in both directions, whichever has ACLs.
+        if world.rules(direction).next().is_none() && !world.has_default() && !world.is_stateful() {
             return true;
         }
         if let State::Reply { is_blocked } = state {
@@ -471,4 +482,42 @@ fn random_packets_fare_as_the_contract_says() {
     assert_eq!(seen["arrived"] + seen["dropped"], n_all);
     // Nothing of it is rare.
     assert!(seen.values().all(|n| *n > n_all / 10), "{seen:?}");
+}
+
+/// The segment with acknowledgement number 2: those that are built here have number 1.
+fn acknowledging(mut segment: Vec<u8>) -> Vec<u8> {
+    let (number, checksum) = (14 + 20 + 8, 14 + 20 + 16);
+    segment[number + 3] = 2;
+    // So much more is summed up (RFC 1624 §3).
+    let sum = !u16::from_be_bytes([segment[checksum], segment[checksum + 1]]);
+    let (sum, carry) = sum.overflowing_add(2);
+    segment[checksum..checksum + 2].copy_from_slice(&(!(sum + u16::from(carry))).to_be_bytes());
+    segment
+}
+
+#[test]
+fn answers_come_back_on_a_switch_whose_only_acl_is_about_requests() {
+    const SYN: u16 = 0x02;
+    const SYN_ACK: u16 = 0x12;
+    for direction in DIRECTIONS {
+        // On one host, and on two.
+        for server in [1, 2] {
+            let mut nb = World::default().northbound();
+            let net = nb.switches.get_mut("net").unwrap();
+            net.acls.insert("web".into(), acl(direction, 1, "tcp.dst == 80", AclAction::AllowRelated));
+            let mut fabric = Fabric::new(&nb);
+            let end = |port: usize, number| End {
+                mac: mac(port as u8 + 1),
+                ip: IpAddr::V4(address(port)),
+                port: number,
+            };
+            let (client, service) = (end(0, 4000), end(server, 80));
+            let request = build::tcp(&client, &service, SYN, b"");
+            let answer = acknowledging(build::tcp(&service, &client, SYN_ACK, b""));
+            assert_eq!(fabric.send(PORTS[0], &request), [(PORTS[server].to_owned(), request.clone())]);
+            let arrived = fabric.send(PORTS[server], &answer);
+            assert_eq!(arrived, [(PORTS[0].to_owned(), answer)], "{direction:?} {:?}", fabric.drops());
+            fabric.check_conservation();
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Getting leased ports from the network, giving them to containers, and giving them back.
+//! Getting leased ports from the network, and giving them to containers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,8 +11,9 @@ use flowtable::types::MacAddr;
 use tonic::{Code, Status};
 
 use super::{
-    Choice, Pool, REST, Ranges, Slot, choose, now,
+    Choice, Pool, REST, Ranges, Slot, choose, free, now,
     routes::{by_host, routes},
+    used,
 };
 use crate::endpoint::{
     AttachWanted, Endpoints, Leased, Record, UP_LIMIT, gateway,
@@ -25,24 +26,20 @@ use crate::endpoint::{
 const BLOCK: u64 = 16;
 /// Most that are leased at once, however many containers wait.
 const MAX_AT_ONCE: usize = 128;
-/// Fewer free ones, and more are leased.
-const LOW: usize = 8;
-/// More free ones, and some are given back.
-const HIGH: usize = 48;
 /// Other hosts may want the same block at the same moment, this often.
 const MAX_TRIES: usize = 16;
 /// The host that a port is leased to.
-const LABEL: &str = "lease";
+pub(super) const LABEL: &str = "lease";
 
 /// What is to be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+pub(super) enum Wish {
     /// Just this place.
     Place(u64),
     /// A block, if no port is free.
     Any,
-    /// A block, although some are.
-    More,
+    /// So many more at least, although some are.
+    More(usize),
 }
 
 impl Endpoints {
@@ -110,9 +107,10 @@ impl Endpoints {
         choice: &Choice,
     ) -> Result<Option<Record>, Status> {
         let mut records = self.records();
-        let used = records.iter().filter_map(|record| Some(record.lease.as_ref()?.port.clone())).collect();
         let mut slots = self.slots();
-        let Some(slot) = choose(&slots, pool, &used, choice, now()) else { return Ok(None) };
+        let (now, used) = (now(), used(&records));
+        let Some(slot) = choose(&slots, pool, &used, choice, now) else { return Ok(None) };
+        let n_left = free(&slots, pool, &used, Some(now)).count().saturating_sub(1);
         let lease = Leased { port: slot.id.clone(), gateways: slot.gateways.clone() };
         let record = Record { addresses: slot.addresses.clone(), mac: slot.mac, ..planned.clone() };
         let routes = routes(&wanted.routes, &record, &lease);
@@ -120,9 +118,11 @@ impl Endpoints {
         gateway::check_published(&records, &record)?;
         let mut labels = self.labels(&wanted.key, wanted.labels.clone());
         labels.insert(LABEL.to_owned(), self.chassis.clone());
-        let slot = Slot { labels, is_told: false, ..slot.clone() };
-        slots.put(slot).map_err(unsaved)?;
+        let slot = Slot { labels, is_told: false, is_gateway: false, ..slot.clone() };
+        drop(used);
+        slots.put_lightly(slot).map_err(unsaved)?;
         records.put(record.clone()).map_err(unsaved)?;
+        self.demand.given(n_left);
         Ok(Some(record))
     }
 
@@ -173,15 +173,15 @@ impl Endpoints {
         let Some(slot) = slots.get(&port.to_owned()).cloned() else { return Ok(()) };
         let labels = self.free_labels();
         let rested = Slot { rests_until: now() + REST, labels, is_told: false, is_gateway: false, ..slot };
-        slots.put(rested).map_err(unsaved)
+        slots.put_lightly(rested).map_err(unsaved)
     }
 
-    fn free_labels(&self) -> HashMap<String, String> {
+    pub(super) fn free_labels(&self) -> HashMap<String, String> {
         HashMap::from([(LABEL.to_owned(), self.chassis.clone())])
     }
 
     /// Leases ports.
-    async fn lease(
+    pub(super) async fn lease(
         &self,
         northbound: &Northbound,
         switch: &str,
@@ -197,19 +197,18 @@ impl Endpoints {
         let taken = northbound.addresses(switch).await?;
         let slots = match wish {
             Wish::Place(at) => self.block(switch, ranges, at..at.saturating_add(1), &taken),
-            Wish::Any | Wish::More => self.next_block(switch, ranges, &taken),
+            Wish::Any => self.next_block(switch, ranges, &taken, 1),
+            Wish::More(n) => self.next_block(switch, ranges, &taken, n),
         };
         if slots.is_empty() {
             let why = match wish {
                 Wish::Place(_) => "the address is in use, or a gateway's".to_owned(),
-                Wish::Any | Wish::More => self.why_none(&pool),
+                Wish::Any | Wish::More(_) => self.why_none(&pool),
             };
             return Err(Status::resource_exhausted(why));
         }
         // Before they are made: what a crash leaves behind is known.
-        for slot in &slots {
-            self.slots().put(slot.clone()).map_err(unsaved)?;
-        }
+        self.keep_slots(slots.clone()).await?;
         match northbound.create_ports(slots.iter().map(wanted_port)).await {
             Ok(revision) => self.begin(northbound, switch, slots, revision).await,
             Err(status) => {
@@ -236,10 +235,17 @@ impl Endpoints {
         let held = ids.clone();
         self.host.with(move |host| host.hold(held)).await;
         northbound.wait_bound(switch, &ids, &self.chassis, revision, UP_LIMIT).await?;
+        self.keep_slots(slots.into_iter().map(|slot| Slot { is_made: true, ..slot }).collect()).await
+    }
+
+    /// Keeps slots that nobody else changes meanwhile, as they are now, durably.
+    pub(super) async fn keep_slots(&self, slots: Vec<Slot>) -> Result<(), Status> {
+        let writer = self.slots().writer();
+        let write = move || writer.write(&slots).map(|()| slots);
+        let written = tokio::task::spawn_blocking(write).await;
+        let written = written.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(unsaved)?;
         let mut kept = self.slots();
-        for slot in slots {
-            kept.put(Slot { is_made: true, ..slot }).map_err(unsaved)?;
-        }
+        written.into_iter().for_each(|slot| kept.set(slot));
         Ok(())
     }
 
@@ -259,16 +265,23 @@ impl Endpoints {
             .collect()
     }
 
-    /// The free places of the next block that has any, and of more when many containers wait.
-    /// Each host begins somewhere else, so that they seldom want the same.
-    fn next_block(&self, switch: &str, ranges: &Ranges, taken: &BTreeSet<IpAddr>) -> Vec<Slot> {
+    /// The free places of the next block that has any, and of more when so many are wanted, or as many
+    /// containers wait. Each host begins somewhere else, so that they seldom want the same.
+    fn next_block(
+        &self,
+        switch: &str,
+        ranges: &Ranges,
+        taken: &BTreeSet<IpAddr>,
+        n_wanted: usize,
+    ) -> Vec<Slot> {
         let n_places = ranges.n_places();
         let n_blocks = n_places.div_ceil(BLOCK);
         if n_blocks == 0 {
             return Vec::new();
         }
         let begin = stable_hash(self.chassis.bytes()) % n_blocks;
-        let n_wanted = self.waiting.load(Ordering::Relaxed).clamp(1, MAX_AT_ONCE);
+        let n_waiting = self.waiting.load(Ordering::Relaxed);
+        let n_wanted = n_wanted.max(n_waiting).clamp(1, MAX_AT_ONCE);
         // As many are full as taken addresses can fill, and those of gateways.
         let n_full = (taken.len() as u64 + n_places.min(BLOCK)).min(n_blocks).max(1);
         let n_blocks_wanted = n_wanted.div_ceil(BLOCK as usize) as u64;
@@ -284,16 +297,10 @@ impl Endpoints {
         slots
     }
 
-    fn n_free(&self, pool: &str, only_rested: bool) -> usize {
-        let used = self.used_slots();
-        let now = now();
-        let slots = self.slots();
-        let free = slots.iter().filter(|slot| slot.pool == pool && slot.is_made && !used.contains(&slot.id));
-        free.filter(|slot| !only_rested || slot.rests_until <= now).count()
-    }
-
-    fn used_slots(&self) -> BTreeSet<String> {
-        self.records().iter().filter_map(|record| Some(record.lease.as_ref()?.port.clone())).collect()
+    /// Ports that a container could get; `only_rested`: at once.
+    pub(super) fn n_free(&self, pool: &str, only_rested: bool) -> usize {
+        let records = self.records();
+        free(&self.slots(), pool, &used(&records), only_rested.then(now)).count()
     }
 
     fn why_none(&self, pool: &str) -> String {
@@ -302,149 +309,6 @@ impl Endpoints {
         format!(
             "no address is free: all are leased by hosts; {n_resting} of this host rest, for up to {rest} s after their last use"
         )
-    }
-
-    /// Claims what the last run had leased.
-    pub(in crate::endpoint) async fn settle_leases(&self) {
-        let held: BTreeSet<_> = self.slots().iter().map(|slot| slot.id.clone()).collect();
-        if !held.is_empty() {
-            self.host.with(move |host| host.hold(held)).await;
-        }
-    }
-
-    /// Leases more before they are needed, gives back what is too much, and tells the network
-    /// who has which.
-    pub(in crate::endpoint) async fn tend_leases(&self) {
-        let Some(northbound) = &self.northbound else { return };
-        if !self.host.with(|host| host.is_connected()).await {
-            return;
-        }
-        if let Err(status) = self.try_tend_leases(northbound).await {
-            tracing::debug!(%status, "leased addresses are looked after later");
-        }
-    }
-
-    async fn try_tend_leases(&self, northbound: &Northbound) -> Result<(), Status> {
-        self.clear_up(northbound).await?;
-        let untold: Vec<_> =
-            self.slots().iter().filter(|slot| slot.is_made && !slot.is_told).cloned().collect();
-        for slot in untold {
-            // Not while it is given back: telling would make it again.
-            let _alone = self.leasing.lock().await;
-            if self.slots().get(&slot.id) != Some(&slot) {
-                continue;
-            }
-            match northbound.make_port(wanted_port(&slot)).await {
-                Ok(_) => {}
-                // Its switch is gone, and it with it.
-                Err(status) if status.code() == Code::NotFound => {
-                    self.forget(std::slice::from_ref(&slot))?;
-                    continue;
-                }
-                Err(status) => return Err(status),
-            }
-            let mut slots = self.slots();
-            // What was told is still so.
-            if slots.get(&slot.id) == Some(&slot) {
-                slots.put(Slot { is_told: true, ..slot }).map_err(unsaved)?;
-            }
-        }
-        let pools = self.pools.lock().await.clone();
-        for (id, Pool { switch, ranges, try_again }) in pools {
-            let n_free = self.n_free(&id, true);
-            if n_free < LOW && self.n_free(&id, false) < HIGH && now() >= try_again {
-                self.lease_ahead(northbound, &id, &switch, &ranges).await?;
-            } else if n_free > HIGH {
-                self.give_back(northbound, |slot| slot.pool == id, n_free - HIGH).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Leases a block before it is needed; when there is none, not again at once.
-    async fn lease_ahead(
-        &self,
-        northbound: &Northbound,
-        pool: &str,
-        switch: &str,
-        ranges: &Ranges,
-    ) -> Result<(), Status> {
-        match self.lease(northbound, switch, ranges, Wish::More).await {
-            Err(status) if matches!(status.code(), Code::ResourceExhausted | Code::NotFound) => {
-                if let Some(pool) = self.pools.lock().await.get_mut(pool) {
-                    pool.try_again = now() + REST;
-                }
-                Ok(())
-            }
-            leased => leased,
-        }
-    }
-
-    /// Finds out what became of ports whose making was cut short.
-    async fn clear_up(&self, northbound: &Northbound) -> Result<(), Status> {
-        let _alone = self.leasing.lock().await;
-        let half: Vec<_> = self.slots().iter().filter(|slot| !slot.is_made).cloned().collect();
-        for slot in half {
-            let is_ours = northbound.label(&slot.port_name(), LABEL).await? == Some(self.chassis.clone());
-            if is_ours {
-                northbound.delete([slot.port_name()]).await?;
-            }
-            self.forget(&[slot])?;
-        }
-        Ok(())
-    }
-
-    /// Gives leased addresses back that no endpoint has; answers which.
-    ///
-    /// # Errors
-    /// UNAVAILABLE without a controller.
-    pub async fn release_addresses(&self) -> Result<Vec<IpAddr>, Status> {
-        let Some(northbound) = &self.northbound else { return Ok(Vec::new()) };
-        self.pools.lock().await.clear();
-        self.clear_up(northbound).await?;
-        self.give_back(northbound, |_| true, usize::MAX).await
-    }
-
-    async fn give_back(
-        &self,
-        northbound: &Northbound,
-        is_meant: impl Fn(&Slot) -> bool,
-        n: usize,
-    ) -> Result<Vec<IpAddr>, Status> {
-        let _alone = self.leasing.lock().await;
-        // Taken out first, so that nobody takes them meanwhile.
-        let slots: Vec<_> = {
-            let records = self.records();
-            let is_used = |slot: &Slot| {
-                records.iter().any(|record| record.lease.as_ref().is_some_and(|lease| lease.port == slot.id))
-            };
-            let mut slots = self.slots();
-            let free = slots.iter().filter(|slot| slot.is_made && is_meant(slot) && !is_used(slot));
-            let free: Vec<_> = free.take(n).cloned().collect();
-            for slot in &free {
-                slots.put(Slot { is_made: false, ..slot.clone() }).map_err(unsaved)?;
-            }
-            free
-        };
-        if !slots.is_empty() {
-            northbound.delete(slots.iter().map(Slot::port_name)).await?;
-            self.forget(&slots)?;
-        }
-        let addresses = slots.iter().flat_map(|slot| &slot.addresses);
-        Ok(addresses.map(|prefix| prefix.address).collect())
-    }
-
-    /// These are not this host's any more.
-    fn forget(&self, slots: &[Slot]) -> Result<(), Status> {
-        let ids: BTreeSet<_> = slots.iter().map(|slot| slot.id.clone()).collect();
-        let mut kept = self.slots();
-        for id in &ids {
-            kept.remove(id).map_err(unsaved)?;
-        }
-        drop(kept);
-        let host = self.host.clone();
-        tokio::spawn(async move { host.with(move |host| host.let_go_of(&ids)).await });
-        Ok(())
     }
 }
 
@@ -481,7 +345,7 @@ fn named_place(ranges: &Ranges, choice: &Choice) -> Result<Option<u64>, Status> 
     Ok(named)
 }
 
-fn wanted_port(slot: &Slot) -> PortWanted {
+pub(super) fn wanted_port(slot: &Slot) -> PortWanted {
     PortWanted {
         name: slot.port_name(),
         addresses: slot.port_addresses(),

@@ -6,15 +6,18 @@
 //! port is that of its first address, and only one host can make it.
 //!
 //! - `ranges`: which addresses there are
-//! - `leasing`: getting them from the network, and giving them back
+//! - `leasing`: getting them from the network, and giving them to containers
+//! - `tending`: having some ahead of time, telling who has which, and giving them back
 //! - `routes`: their gateways
 
 mod leasing;
 mod ranges;
 mod routes;
+mod tending;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, HashSet},
+    fs,
     net::IpAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -23,7 +26,7 @@ use flowtable::types::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Prefix,
+    Prefix, Record,
     kept::{Files, Kept},
     key::stable_hash,
     mac_of,
@@ -31,6 +34,7 @@ use super::{
 use ranges::Place;
 pub use ranges::Ranges;
 pub(super) use routes::by_host;
+pub(super) use tending::Demand;
 
 /// How long an address rests: until no host sends to its old owner any more.
 pub(super) const REST: Duration = Duration::from_secs(30);
@@ -81,7 +85,7 @@ impl Slot {
         let switch_hash = stable_hash(switch.bytes()) >> 32;
         let address = first.to_string().replace(':', "-");
         Some(Self {
-            id: format!("lease-{switch_hash:08x}-{address}"),
+            id: format!("{PREFIX}{switch_hash:08x}-{address}"),
             pool: pool.to_owned(),
             switch: switch.to_owned(),
             mac: mac_of(first),
@@ -132,21 +136,43 @@ pub(super) struct Choice {
     pub mac: Option<MacAddr>,
 }
 
+/// Names of leased ports begin so.
+const PREFIX: &str = "lease-";
+
+/// The name of a port is that of a leased one.
+fn is_lease(name: &str) -> bool {
+    name.rsplit_once("/ports/").is_some_and(|(_, id)| id.starts_with(PREFIX))
+}
+
+/// Ids of the slots that endpoints have.
+fn used(records: &Files<Record>) -> HashSet<&str> {
+    records.iter().filter_map(|record| Some(record.lease.as_ref()?.port.as_str())).collect()
+}
+
+/// The slots of a pool that nobody uses; `now`: those that have rested by then.
+fn free<'a>(
+    slots: &'a Files<Slot>,
+    pool: &str,
+    used: &HashSet<&str>,
+    now: Option<Duration>,
+) -> impl Iterator<Item = &'a Slot> {
+    slots
+        .iter()
+        .filter(move |slot| slot.pool == pool && slot.is_made && !used.contains(slot.id.as_str()))
+        .filter(move |slot| now.is_none_or(|now| slot.rests_until <= now))
+}
+
 /// The slot to give, of those that nobody uses: the one that has rested longest. Who names
 /// an address gets it although it rests.
 fn choose<'a>(
     slots: &'a Files<Slot>,
     pool: &str,
-    used: &BTreeSet<String>,
+    used: &HashSet<&str>,
     choice: &Choice,
     now: Duration,
 ) -> Option<&'a Slot> {
-    let is_rested = |slot: &&Slot| !choice.addresses.is_empty() || slot.rests_until <= now;
-    slots
-        .iter()
-        .filter(|slot| slot.pool == pool && slot.is_made && !used.contains(&slot.id))
+    free(slots, pool, used, choice.addresses.is_empty().then_some(now))
         .filter(|slot| choice.addresses.iter().all(|address| slot.has(*address)))
-        .filter(is_rested)
         .min_by_key(|slot| (choice.mac.is_some_and(|mac| mac != slot.mac), slot.rests_until))
 }
 
@@ -154,6 +180,13 @@ fn choose<'a>(
 fn now() -> Duration {
     // Before 1970 every address has rested.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// When the machine was started: what ran before had ended by then. `None`: it does not tell.
+fn ended_before() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(now().saturating_sub(Duration::try_from_secs_f64(uptime).ok()?))
 }
 
 #[cfg(test)]
@@ -176,12 +209,12 @@ mod tests {
     fn the_one_that_has_rested_longest_is_given_and_none_that_rests() {
         let slots = slots(&[20, 10, 30]);
         let given = |used: &[&str], choice: &Choice, now| {
-            let used = used.iter().map(|text| (*text).to_owned()).collect();
+            let used = used.iter().copied().collect();
             choose(&slots, "p", &used, choice, Duration::from_secs(now))
                 .map(|slot| slot.addresses[0].to_string())
         };
         let any = Choice::default();
-        let first = choose(&slots, "p", &BTreeSet::new(), &any, Duration::from_secs(15)).unwrap().id.clone();
+        let first = choose(&slots, "p", &HashSet::new(), &any, Duration::from_secs(15)).unwrap().id.clone();
         assert_eq!(given(&[], &any, 25).unwrap(), "10.0.0.2/24");
         assert_eq!(given(&[&first], &any, 25).unwrap(), "10.0.0.1/24");
         assert_eq!(given(&[&first], &any, 15), None);
@@ -189,7 +222,7 @@ mod tests {
         assert_eq!(given(&[], &named, 15).unwrap(), "10.0.0.3/24");
         let mac = Choice { addresses: vec![], mac: Some(mac_of("10.0.0.1".parse().unwrap())) };
         assert_eq!(given(&[], &mac, 25).unwrap(), "10.0.0.1/24");
-        assert!(choose(&slots, "q", &BTreeSet::new(), &any, Duration::MAX).is_none());
+        assert!(choose(&slots, "q", &HashSet::new(), &any, Duration::MAX).is_none());
     }
 
     #[test]

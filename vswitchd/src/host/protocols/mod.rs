@@ -20,6 +20,7 @@ mod tests_links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -64,6 +65,8 @@ pub(in crate::host) struct Protocols {
     /// Name of the host.
     system: String,
     settings: BridgeSettings,
+    /// Collectors of what the network's rules sample, by the numbers of their sets.
+    sampled: BTreeMap<u32, BTreeSet<SocketAddr>>,
     tree: Option<stp::Bridge>,
     ticked: Timestamp,
     bonds: BTreeMap<String, LiveBond>,
@@ -134,7 +137,7 @@ impl Protocols {
         for name in settings.mirrors.keys() {
             self.mirrors.entry(name.clone()).or_default();
         }
-        self.monitoring.set_settings(settings, now);
+        self.monitoring.set_settings(&self.settings.with_collectors(&self.sampled), now);
         let last = self.neighbours.set_settings(settings, (self.address, &self.system));
         self.wants.frames.extend(last);
         let config = groups_config(settings, self.address);
@@ -150,6 +153,14 @@ impl Protocols {
             (known, true) => *known = Some(Groups::new(config)),
         }
         self.wants.changed = true;
+    }
+
+    /// Says who collects what the network's rules sample.
+    pub(super) fn set_sampled(&mut self, sampled: BTreeMap<u32, BTreeSet<SocketAddr>>, now: Timestamp) {
+        if self.sampled != sampled {
+            self.sampled = sampled;
+            self.monitoring.set_settings(&self.settings.with_collectors(&self.sampled), now);
+        }
     }
 
     /// There is something to do from time to time.

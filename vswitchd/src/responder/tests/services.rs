@@ -311,6 +311,7 @@ fn answers_pass_a_switch_that_denies_and_nobody_else_does_so() {
         log: None,
         after_lb: false,
         persists: false,
+        samples: Default::default(),
     };
     near.acls.insert("ask".to_owned(), acl("udp.dst == {67, 547, 53}"));
     near.acls.insert("any".to_owned(), acl("inport == \"c\""));

@@ -1,7 +1,10 @@
 //! The ACLs themselves. One that allows leaves a verdict; one that denies ends here, so
 //! that a dropped packet names it.
 
-use super::{DISCOVERY, Policy, denies};
+use super::{
+    DISCOVERY, Policy, denies,
+    sample::{Told, label},
+};
 use crate::{
     actions::Log,
     build::{
@@ -75,7 +78,7 @@ pub(super) fn readable(acl: &Acl) -> Option<String> {
     check_match(&acl.matching).ok().map(|()| format!("({})", acl.matching))
 }
 
-pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
+pub(super) fn acl(policy: &Policy<'_>, (object, acl): (&str, &Acl), told: &Told, sink: &mut FlowSink) {
     let Some(matching) = readable(acl) else {
         if denies(acl.action) {
             let why = "The match of an ACL that denies cannot be read: everything is denied.";
@@ -85,60 +88,78 @@ pub(super) fn acl(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowS
     };
     let of_tier =
         if policy.last_tier() > 0 { format!("reg8[30..31] == {} && {matching}", acl.tier) } else { matching };
-    let mut flow = |state: &str, actions: &str, why: &str| {
+    let mut tell = |state: &str, told: &str, actions: &str, why: &str| {
         let matching = if state.is_empty() { of_tier.clone() } else { format!("{state} && {of_tier}") };
-        // `drop;` goes alone: a line in the log and nothing else is a drop too.
-        let actions = match (log(object, acl), actions) {
-            (log, "drop;") if !log.is_empty() => log,
-            (log, actions) => format!("{log} {actions}").trim().to_owned(),
+        // `drop;` goes alone: a line in the log, or a word to collectors, and nothing else is a drop too.
+        let actions = match (joined(&log(object, acl), told), actions) {
+            (words, "drop;") if !words.is_empty() => words,
+            (words, actions) => joined(&words, actions),
         };
         sink.add(policy.stages.eval, priority(acl), matching, actions, object, why);
     };
+    let new = &told.new;
     match (acl.action, policy.is_stateful()) {
-        (AclAction::Pass, _) => flow("", "next;", "The ACL leaves it to the next tier."),
-        (AclAction::AllowStateless, _) => flow("", ALLOWED, "The ACL allows it without tracking."),
-        (AclAction::Allow | AclAction::AllowRelated, false) => flow("", ALLOWED, "The ACL allows it."),
+        (AclAction::Pass, _) => tell("", new, "next;", "The ACL leaves it to the next tier."),
+        (AclAction::AllowStateless, _) => tell("", new, ALLOWED, "The ACL allows it without tracking."),
+        (AclAction::Allow | AclAction::AllowRelated, false) => tell("", new, ALLOWED, "The ACL allows it."),
         (AclAction::Allow | AclAction::AllowRelated, true) => {
-            flow("reg0[7] == 1", &remembered(acl), "The ACL allows the connection.");
-            flow("reg0[8] == 1", ALLOWED, "The ACL allows it.");
-            related(policy, object, acl, sink);
+            tell("reg0[7] == 1", new, &remembered(acl), "The ACL allows the connection.");
+            if told.is_any() {
+                let why = "The ACL allows it, and has allowed the connection.";
+                tell("reg0[8] == 1 && ct.trk", &told.established, ALLOWED, why);
+                tell("reg0[8] == 1 && !ct.trk", &told.new, ALLOWED, "The ACL allows it.");
+            } else {
+                tell("reg0[8] == 1", new, ALLOWED, "The ACL allows it.");
+            }
+            related(policy, (object, acl), told, sink);
         }
         (AclAction::Drop | AclAction::Reject, false) => {
-            flow("", &denied(policy, acl), "The ACL denies it.");
+            tell("", new, &denied(policy, acl), "The ACL denies it.");
         }
         (AclAction::Drop | AclAction::Reject, true) => {
             let end = denied(policy, acl);
-            flow("reg0[9] == 1", &end, "The ACL denies it.");
+            tell("reg0[9] == 1", new, &end, "The ACL denies it.");
             let end = if end == "drop;" { "" } else { &end };
             let blocked = format!("ct_commit {{ ct_mark.blocked = 1; }}; {end}");
-            flow("reg0[10] == 1 && ip", &blocked, "The ACL denies it, and with it the connection.");
+            tell("reg0[10] == 1 && ip", new, &blocked, "The ACL denies it, and with it the connection.");
         }
     }
 }
 
-/// Answers and errors of connections that an ACL has allowed, where it logs these too: its
-/// label tells them. They pass in the other direction.
-fn related(policy: &Policy<'_>, object: &str, acl: &Acl, sink: &mut FlowSink) {
-    if acl.label == 0 || !acl.log.as_ref().is_some_and(|log| log.related) {
+/// Two lists of actions, each of which may be empty.
+fn joined(first: &str, then: &str) -> String {
+    format!("{first} {then}").trim().to_owned()
+}
+
+/// Answers and errors of connections that an ACL has allowed, where it logs these too or tells
+/// collectors: its label tells them. They pass in the other direction.
+fn related(policy: &Policy<'_>, (object, acl): (&str, &Acl), told: &Told, sink: &mut FlowSink) {
+    let label = label(acl);
+    let is_logged = acl.log.as_ref().is_some_and(|log| log.related);
+    if label == 0 || !is_logged && told.established.is_empty() {
         return;
     }
     let stage = match policy.stages.direction {
         AclDirection::FromLport => Stage::from(SwitchOut::AclEval),
         AclDirection::ToLport => SwitchIn::AclEval.into(),
     };
-    let actions = format!("{} {ALLOWED}", log(object, acl));
+    let log = if is_logged { log(object, acl) } else { String::new() };
+    let actions = joined(&joined(&log, &told.established), ALLOWED);
     for (state, why) in [
-        ("ct.est && !ct.rel && !ct.new && !ct.inv && ct.rpl", "The answer to a connection that is logged."),
-        ("!ct.est && ct.rel && !ct.new && !ct.inv", "An error about a connection that is logged."),
+        (
+            "ct.est && !ct.rel && !ct.new && !ct.inv && ct.rpl",
+            "The answer to a connection that somebody is told of.",
+        ),
+        ("!ct.est && ct.rel && !ct.new && !ct.inv", "An error about a connection that somebody is told of."),
     ] {
-        let matching = format!("{state} && ct_mark.blocked == 0 && ct_label.label == {}", acl.label);
+        let matching = format!("{state} && ct_mark.blocked == 0 && ct_label.label == {label}");
         sink.add(stage, HIGHEST + 1, matching, actions.clone(), object, why);
     }
 }
 
 fn remembered(acl: &Acl) -> String {
     let lasting = if acl.persists { "reg0[20] = 1; " } else { "" };
-    match acl.label {
+    match label(acl) {
         0 => format!("{lasting}reg0[1] = 1; {ALLOWED}"),
         label => format!("{lasting}reg0[1] = 1; reg0[13] = 1; reg3 = {label}; {ALLOWED}"),
     }

@@ -4,7 +4,8 @@
 //! A switch with an `allow-related` ACL, or with ACLs and a load balancer, tracks the
 //! connections of its workloads, each port's in a zone of its own; other switches do
 //! without. `track.rs` sends packets through the tracker and has allowed connections
-//! remembered, `eval.rs` has the ACLs, `action.rs` what follows from their verdict. Bits
+//! remembered, `eval.rs` has the ACLs, `sample.rs` what collectors are told of what they decide
+//! about, `action.rs` what follows from their verdict. Bits
 //! of `reg0` and `reg8` are OVN's:
 //!
 //! | bit | meaning |
@@ -29,6 +30,7 @@
 
 mod action;
 mod eval;
+mod sample;
 mod track;
 
 use crate::{
@@ -86,7 +88,8 @@ pub(super) fn acl(input: &AclInput<'_>, sink: &mut FlowSink) {
         return;
     };
     track::acl(&policy, object, acl, sink);
-    eval::acl(&policy, object, acl, sink);
+    let told = sample::Told::of(&policy, acl, input.collectors, sink);
+    eval::acl(&policy, (object, acl), &told, sink);
 }
 
 /// The stages of one direction.
@@ -174,9 +177,11 @@ impl Policy<'_> {
         self.switch.last_tier(self.stages.direction, self.stages.after_lb)
     }
 
-    /// Something may be denied.
+    /// Something may be denied, or connections are tracked. They are so in both directions: without
+    /// the request that a client has sent by its port, nobody knows what the answer belongs to.
     fn is_in_force(&self) -> bool {
-        self.own_last_tier().is_some() || !self.stages.after_lb && self.switch.drops_by_default()
+        let is_always = self.switch.drops_by_default() || self.is_stateful();
+        self.own_last_tier().is_some() || !self.stages.after_lb && is_always
     }
 
     /// What a packet that goes on from here forgets, since ACLs are asked once more.

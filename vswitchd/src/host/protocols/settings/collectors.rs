@@ -9,6 +9,8 @@ use std::{
 use bridge_protocols::flows::Limits;
 use serde::{Deserialize, Serialize};
 
+use super::BridgeSettings;
+
 /// Flows that can be asked for at most.
 const MAX_FLOWS: usize = 1 << 20;
 
@@ -190,6 +192,22 @@ impl IpfixSettings {
             let has_time = set.template_interval > 0;
             check(&set.limits()).and(if has_time { Ok(()) } else { Err("template-interval is at least 1") })
         })
+    }
+}
+
+impl BridgeSettings {
+    /// With collectors that the network tells of, besides those of which somebody here has said how
+    /// they are told.
+    pub(in crate::host::protocols) fn with_collectors(
+        &self,
+        sampled: &BTreeMap<u32, BTreeSet<SocketAddr>>,
+    ) -> Self {
+        let mut all = self.clone();
+        for (set, targets) in sampled {
+            let told = IpfixSetSettings { targets: targets.clone(), ..IpfixSetSettings::default() };
+            all.ipfix.sets.entry(*set).or_insert(told);
+        }
+        all
     }
 }
 
