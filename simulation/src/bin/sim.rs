@@ -79,15 +79,18 @@ impl Options {
         let Summary { counts, failed } = self.worlds(self.seeds).run(|so_far| {
             progress.tell(format_args!("{} worlds, {} failed", so_far.counts.worlds, so_far.failed.len()));
         });
-        let Counts { worlds, events, revisions, sent, received, judged, due, faults, passed, convergence } =
-            counts;
+        let Counts { worlds, events, revisions, faults, sent, received, .. } = counts;
         println!(
             "{worlds} worlds, {} s of their time in {:.1} s: {events} events, {revisions} revisions, {faults} faults; \
-             packets: {sent} sent, {received} received, {due} of {judged} had to arrive in the end; all was well after \
-             {:.2} s at most",
-            passed / 1_000_000_000,
+             packets: {sent} sent, {received} received, {} of {} had to arrive in the end ({} by IPv6, {} by \
+             gateways); all was well after {:.2} s at most",
+            counts.passed / 1_000_000_000,
             start.elapsed().as_secs_f64(),
-            convergence as f64 / 1e9,
+            counts.due,
+            counts.judged,
+            counts.due_ipv6,
+            counts.due_by_gateway,
+            counts.convergence as f64 / 1e9,
         );
         if !failed.is_empty() {
             eprintln!("seeds that failed: {failed:?}");

@@ -243,6 +243,14 @@ impl Api {
         Ok(match answer {
             Err(status) => Some(status),
             Ok(answer) => {
+                let mut request = request;
+                // What is not his own is not there, so it need not be deleted.
+                request.operations.retain(|operation| match &operation.op {
+                    Some(Asked::Delete(pb::Delete { name, .. })) => {
+                        !before.contains_key(name) || is_tenants(&before, name)
+                    }
+                    _ => true,
+                });
                 if !request.validate_only {
                     self.take(&request, &answer);
                 }

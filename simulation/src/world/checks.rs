@@ -173,6 +173,10 @@ impl World {
             let net = self.history.at(self.disk.newest());
             net.resources().into_iter().map(|resource| (resource.name.clone(), resource)).collect()
         };
+        if self.has(Plant::OneDirection) {
+            // Packets have to tell.
+            return;
+        }
         let mut wrong = None;
         for (idx, server) in self.servers.iter().enumerate() {
             let Some(running) = &server.running else { continue };
@@ -285,6 +289,9 @@ impl World {
             let Some(due) = self.due(&net, &port, &packet, &target) else { continue };
             self.counts.judged += 1;
             self.counts.due += u64::from(due.is_some());
+            self.counts.due_ipv6 += u64::from(due.is_some() && packet.is_ipv6);
+            self.counts.due_by_gateway +=
+                u64::from(due.is_some() && crosses_gateway(&net, &port, &packet, &target));
             let is_right = match &due {
                 None => got.is_empty(),
                 Some(any) => got.len() == 1 && any.contains(&got[0]),
@@ -309,9 +316,8 @@ impl World {
                         // Around a corner, or by what is not there any more.
                         return None;
                     }
-                    let by_gateway = [sender.switch, to.switch]
-                        .iter()
-                        .any(|switch| self.is_by_gateway(net, *router, *switch));
+                    let by_gateway =
+                        [sender.switch, to.switch].iter().any(|switch| is_gateway(net, *router, *switch));
                     if by_gateway && !self.has_gateway(net, *router) {
                         return None;
                     }
@@ -349,10 +355,6 @@ impl World {
 }
 
 impl World {
-    fn is_by_gateway(&self, net: &Net, router: u8, switch: u8) -> bool {
-        net.links.get(&(router, switch)).is_some_and(|gateways| !gateways.is_empty())
-    }
-
     /// A host that may be the router's gateway lives.
     fn has_gateway(&self, net: &Net, router: u8) -> bool {
         let living = self.living();
@@ -376,6 +378,21 @@ impl World {
         }
         None
     }
+}
+
+/// The router's side of the switch is at a gateway.
+fn is_gateway(net: &Net, router: u8, switch: u8) -> bool {
+    net.links.get(&(router, switch)).is_some_and(|gateways| !gateways.is_empty())
+}
+
+/// The packet gets to its target by a gateway.
+fn crosses_gateway(net: &Net, from: &str, packet: &Packet, target: &Target) -> bool {
+    let (Some(sender), Target::Port(to)) = (net.ports.get(from), target) else { return false };
+    let to = net.ports.get(to).map(|port| port.switch);
+    let asked = net.routers.keys().find(|router| router_mac(**router, sender.switch) == packet.dst_mac);
+    asked.is_some_and(|router| {
+        to.into_iter().chain([sender.switch]).any(|switch| is_gateway(net, *router, switch))
+    })
 }
 
 /// A resource without what the network says by itself.

@@ -74,6 +74,10 @@ pub struct Counts {
     pub judged: u64,
     /// Of these, those that had to arrive.
     pub due: u64,
+    /// Of these, those of IPv6.
+    pub due_ipv6: u64,
+    /// And those by a router's gateway.
+    pub due_by_gateway: u64,
     /// Things that broke.
     pub faults: u64,
     /// Nanoseconds that passed.
@@ -91,6 +95,8 @@ impl std::ops::AddAssign for Counts {
         self.received += other.received;
         self.judged += other.judged;
         self.due += other.due;
+        self.due_ipv6 += other.due_ipv6;
+        self.due_by_gateway += other.due_by_gateway;
         self.faults += other.faults;
         self.passed += other.passed;
         self.convergence = self.convergence.max(other.convergence);

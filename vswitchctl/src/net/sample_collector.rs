@@ -26,8 +26,8 @@ pub struct NewSampleCollector {
     #[arg(long = "set", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=0x7fff_ffff))]
     set_id: u32,
     /// How many of 65535 packets are told of; all, if not given
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=65_535))]
-    probability: u32,
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    probability: Option<u32>,
     /// Where IPFIX is taken, 192.0.2.9:4739; may be repeated
     #[arg(long = "target", value_name = "ADDRESS:PORT", required = true)]
     targets: Vec<String>,
@@ -132,6 +132,7 @@ impl Object for SampleCollectorSpec {
     fn make(new: NewSampleCollector, labels: Labels, _name: &str) -> Result<Self, CtlError> {
         let NewSampleCollector { set_id, probability, targets, new_application, established_application } =
             new;
+        let probability = probability.unwrap_or_default();
         Ok(Self { labels, set_id, probability, targets, new_application, established_application })
     }
 
