@@ -113,7 +113,7 @@ mod tests {
     fn in_all_worlds_holds_what_must_hold() {
         let worlds = Worlds {
             limit: asked(SECONDS).map(Duration::from_secs),
-            ..Worlds::of(3, asked(WORLDS).unwrap_or(2))
+            ..Worlds::of(1, asked(WORLDS).unwrap_or(2))
         };
         let Summary { counts, failed } = worlds.run(|_| ());
         println!("{counts:?}");

@@ -7,11 +7,13 @@ use clap::Args;
 
 use crate::cargo::{cargo, show};
 
-/// Worlds where nobody says how many, and of each `cargo xtask test`, as far as its seconds go.
+/// Worlds where nobody says how many.
 const WORLDS: u64 = 1_000;
-const SECONDS: u64 = 60;
+/// Worlds of each `cargo xtask test`, as far as these seconds go.
+const WORLDS_PER_RUN: u64 = 40;
+const SECONDS_PER_RUN: u64 = 40;
 /// Calls of each `cargo xtask test`.
-const CALLS: u64 = 100_000;
+const CALLS_PER_RUN: u64 = 10_000;
 
 /// Simulate controllers and hosts that crash, are cut off and come back, a world for each seed; or call the API at random.
 #[derive(Debug, Args)]
@@ -60,8 +62,11 @@ impl Sim {
 
 /// Has the tests of `simulation` do what each `cargo xtask test` does of it.
 pub(crate) fn of_each_test(tests: &mut Command) -> &mut Command {
-    let asked =
-        [("FERROFLOW_WORLDS", WORLDS), ("FERROFLOW_WORLD_SECONDS", SECONDS), ("FERROFLOW_CALLS", CALLS)];
+    let asked = [
+        ("FERROFLOW_WORLDS", WORLDS_PER_RUN),
+        ("FERROFLOW_WORLD_SECONDS", SECONDS_PER_RUN),
+        ("FERROFLOW_CALLS", CALLS_PER_RUN),
+    ];
     tests.args(["--package", "simulation"]).envs(asked.map(|(name, number)| (name, number.to_string())))
 }
 

@@ -174,7 +174,7 @@ impl World {
             net.resources().into_iter().map(|resource| (resource.name.clone(), resource)).collect()
         };
         if self.has(Plant::OneDirection) {
-            // Packets have to tell.
+            // Answers and packets have to tell.
             return;
         }
         let mut wrong = None;
