@@ -198,7 +198,7 @@ impl Bench {
     }
 
     /// Runs scenarios of blows, so many each, and prints a line for each of them.
-    fn outages(self, scenarios: &[(&str, usize, &str)]) -> Result<()> {
+    fn outages(&self, scenarios: &[(&str, usize, &str)]) -> Result<()> {
         let daemons = ["--package", "vswitchd", "--package", "vswitchctl", "--package", "vswitch-holder"];
         let programs = ["--package", "ferroflow-tests", "--bins"];
         show(cargo(&["build", "--release"]).args(daemons).args(programs), None)?;

@@ -504,7 +504,7 @@ impl Host {
             return self.save_ports();
         }
         let note = |interface: &String| match self.ports.get(interface) {
-            Some(port) => PortNote::Added(self.saved_port(interface, port)),
+            Some(port) => PortNote::Added(Box::new(self.saved_port(interface, port))),
             None => PortNote::Removed(interface.clone()),
         };
         let notes: Vec<_> = changed.map(note).collect();

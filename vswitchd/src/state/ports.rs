@@ -31,7 +31,7 @@ const JOURNAL: &str = "ports.journal";
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PortNote {
     /// It is there.
-    Added(SavedPort),
+    Added(Box<SavedPort>),
     /// The one of this interface is not there any more.
     Removed(String),
 }
@@ -151,7 +151,7 @@ pub(super) fn read_on(dir: &Path, whole: Vec<SavedPort>, bytes: &[u8]) -> Vec<Sa
     for note in notes {
         match serde_json::from_slice::<Vec<PortNote>>(note) {
             Ok(notes) => notes.into_iter().for_each(|note| match note {
-                PortNote::Added(port) => drop(ports.insert(port.interface.clone(), port)),
+                PortNote::Added(port) => drop(ports.insert(port.interface.clone(), *port)),
                 PortNote::Removed(interface) => drop(ports.remove(&interface)),
             }),
             Err(error) => {
@@ -196,12 +196,12 @@ mod tests {
         let mut file = state.ports_file();
         assert!(!file.takes_notes(), "there is no list to go on from");
         file.replace(&[port(1), port(2)]).unwrap();
-        file.note(&[PortNote::Added(port(3)), PortNote::Removed("veth1".to_owned())]).unwrap();
-        file.note(&[PortNote::Added(SavedPort { port: 9, ..port(2) })]).unwrap();
+        file.note(&[PortNote::Added(Box::new(port(3))), PortNote::Removed("veth1".to_owned())]).unwrap();
+        file.note(&[PortNote::Added(Box::new(SavedPort { port: 9, ..port(2) }))]).unwrap();
         assert_eq!(numbers(&state), [9, 3]);
         let mut later = state.ports_file();
         assert!(later.takes_notes() && !later.is_whole());
-        later.note(&[PortNote::Added(port(4))]).unwrap();
+        later.note(&[PortNote::Added(Box::new(port(4)))]).unwrap();
         assert_eq!(numbers(&state), [9, 3, 4]);
 
         let journal = fs::read(dir.path().join(JOURNAL)).unwrap();
@@ -222,7 +222,7 @@ mod tests {
         let path = dir.path().join(JOURNAL);
         let mut ends = vec![fs::metadata(&path).unwrap().len()];
         for number in 2..5 {
-            file.note(&[PortNote::Added(port(number))]).unwrap();
+            file.note(&[PortNote::Added(Box::new(port(number)))]).unwrap();
             ends.push(fs::metadata(&path).unwrap().len());
         }
         let whole = fs::read(&path).unwrap();
@@ -243,7 +243,7 @@ mod tests {
         fs::create_dir(dir.path().join("state").join("ports.new")).unwrap();
         file.replace(&[port(2)]).unwrap();
         assert!(!file.takes_notes(), "its journal cannot be begun");
-        assert!(file.note(&[PortNote::Added(port(3))]).is_err());
+        assert!(file.note(&[PortNote::Added(Box::new(port(3)))]).is_err());
         assert_eq!(numbers(&state), [2]);
     }
 }
