@@ -76,6 +76,10 @@ impl World {
 
     /// What is not as it should be when all is repaired; none: all is well.
     pub(super) fn not_well(&self) -> Option<String> {
+        let is_over = |event: &Event| matches!(event, Event::HostCloses(_) | Event::ServerCloses(_));
+        if self.queue.values().any(is_over) {
+            return Some("a stream is over, and not all have noticed".to_owned());
+        }
         let newest = self.disk.newest();
         for (idx, server) in self.servers.iter().enumerate() {
             let Some(running) = &server.running else {
