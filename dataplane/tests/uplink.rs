@@ -182,7 +182,8 @@ fn tunnelled(local: Ipv4Addr, remote: Ipv4Addr, kind: TunnelKind, (src_mac, dst_
     out.actions.insert(0, Action::SetTunnel(77));
     let (value, mask) = (remote.to_bits().into(), u32::MAX.into());
     out.actions.insert(0, Action::SetField { field: Field::TunDst, value, mask });
-    let base = with_silent(snapshot(1, &[1, 2], vec![out, rule(TUNNEL, &[2])]), &[(1, false), (2, false)]);
+    // What comes by AF_XDP does not say that its checksums are left to a device.
+    let base = with_silent(snapshot(1, &[1, 2], vec![out, rule(TUNNEL, &[2])]), &[(1, true), (2, false)]);
     let mut snapshot = Arc::unwrap_or_clone(base);
     let ports = Arc::make_mut(&mut snapshot.ports);
     let info = ports.get(port(1)).unwrap().clone();
