@@ -43,7 +43,7 @@ pub struct PortInfo {
     /// Largest L3 packet it takes, in bytes.
     pub mtu: u32,
     /// Frames received here may have partial checksums (a veth's do), without anything
-    /// that tells which.
+    /// that tells which; of an uplink, the frames within its tunnels.
     pub partial_checksums: bool,
 }
 
