@@ -229,6 +229,12 @@ pub enum Device {
         /// What to take from it.
         steering: Steering,
     },
+    /// The interface to other hosts, with all of its frames, by AF_XDP. It is the host's as soon as this process ends,
+    /// whatever a keeper holds.
+    Wire {
+        /// Its name.
+        interface: String,
+    },
     /// A TAP device, made if it is not there, whose packets come and go uncut as well. It may
     /// be moved to another network namespace.
     Tap {

@@ -52,6 +52,7 @@ mod clock;
 mod config;
 mod connections;
 mod controlled;
+mod death;
 mod handle;
 mod keep;
 mod load;

@@ -3,55 +3,21 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
+#[path = "common/shelf.rs"]
+mod shelf;
+
 use std::{
-    collections::BTreeMap,
     fs::File,
-    io,
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::fs::FileExt as _,
-    },
-    sync::{Arc, Mutex},
+    os::unix::fs::FileExt as _,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use dataplane::{Beginning, Dataplane, DataplaneConfig, Keeper, Kept, StartError, WorkerConfig};
+use dataplane::{Beginning, Dataplane, DataplaneConfig, Keeper, StartError, WorkerConfig};
 use flowtable::conntrack::{Connection, Filter, L4, Request, Tuple, View};
+use shelf::Shelf;
 
 const N_CONNECTIONS: usize = 1000;
-
-/// Holds files as another process would, for as many dataplanes as there are to come.
-#[derive(Debug, Default)]
-struct Shelf(Mutex<BTreeMap<String, (String, Vec<OwnedFd>)>>);
-
-impl Keeper for Shelf {
-    fn take(&self, name: &str) -> Option<Kept> {
-        let held = self.0.lock().unwrap();
-        let (note, files) = held.get(name)?;
-        let files = files.iter().map(|file| file.try_clone().unwrap()).collect();
-        Some(Kept { note: note.clone(), files })
-    }
-
-    fn take_all(&self, prefix: &str) -> Vec<(String, Kept)> {
-        let names: Vec<_> =
-            self.0.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).cloned().collect();
-        names.into_iter().filter_map(|name| self.take(&name).map(|kept| (name, kept))).collect()
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.lock().unwrap().contains_key(name)
-    }
-
-    fn keep(&self, name: &str, note: &str, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let files = files.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
-        self.0.lock().unwrap().insert(name.to_owned(), (note.to_owned(), files));
-        Ok(())
-    }
-
-    fn forget(&self, name: &str) {
-        self.0.lock().unwrap().remove(name);
-    }
-}
 
 fn start(shelf: &Arc<Shelf>, n_connections: usize, is_successor: bool) -> Dataplane {
     start_with(shelf, n_connections, (is_successor, 1)).unwrap()

@@ -74,6 +74,8 @@ pub struct Programs {
 pub enum Ports {
     /// Veth pairs, by packet sockets.
     Veth,
+    /// Veth pairs, by AF_XDP sockets.
+    AfXdp,
     /// TAP devices that are in the workloads' namespaces.
     Tap,
 }
@@ -168,9 +170,10 @@ impl Held {
         })?;
         for (name, workload, address) in [("left", &left, LEFT), ("right", &right, RIGHT)] {
             match ports {
-                Ports::Veth => {
+                Ports::Veth | Ports::AfXdp => {
                     netns::link(End::new(workload, "eth0"), End::new(&switch, name), MTU)?;
-                    control.text(&["port", "add", name])?;
+                    let kind = if ports == Ports::AfXdp { "afxdp" } else { "packet" };
+                    control.text(&["port", "add", name, "--kind", kind])?;
                 }
                 Ports::Tap => {
                     control.text(&["port", "add", name, "--kind", "tap"])?;

@@ -35,16 +35,37 @@ const SAVE: &str = "FERROFLOW_OUTAGES_JSON";
 
 #[test]
 fn a_switch_that_is_killed_again_and_again_forgets_no_connection_and_lets_nobody_in() -> Result<()> {
-    held("killed_again_and_again", Ports::Veth, |held| {
-        let n = scenario::cycles(N_KILLS)?;
-        let account = held.endure(Blow::Kill, n, EVERY)?;
-        undisturbed(&account)?;
-        // Packets that a killed switch has taken are gone with it: batches, not what waits in the kernel.
-        ensure!(account.n_lost <= 32 * n as u64, "{} datagrams are lost: {account:#?}", account.n_lost);
-        ensure!(account.gaps.len() >= n / 2, "there was time for {} kills only", account.gaps.len());
-        within(held, &account, KILL_LIMIT)?;
-        held.control.check_conservation().map(drop)
+    held("killed_again_and_again", Ports::Veth, killed_again_and_again)
+}
+
+#[test]
+fn af_xdp_ports_live_on_when_the_switch_is_killed_again_and_again() -> Result<()> {
+    held("af_xdp_ports_live_on", Ports::AfXdp, |held| {
+        killed_again_and_again(held)?;
+        gone_on_with(held)
     })
+}
+
+fn killed_again_and_again(held: &mut Held) -> Result<()> {
+    let n = scenario::cycles(N_KILLS)?;
+    let account = held.endure(Blow::Kill, n, EVERY)?;
+    undisturbed(&account)?;
+    // Packets that a killed switch has taken are gone with it: batches, not what waits in the kernel.
+    ensure!(account.n_lost <= 32 * n as u64, "{} datagrams are lost: {account:#?}", account.n_lost);
+    ensure!(account.gaps.len() >= n / 2, "there was time for {} kills only", account.gaps.len());
+    within(held, &account, KILL_LIMIT)?;
+    held.control.check_conservation().map(drop)
+}
+
+/// Each daemon but the first has gone on with the sockets of both ports, and knew of each of their frames.
+fn gone_on_with(held: &Held) -> Result<()> {
+    let n_begun = held.n_said("us after that")? + held.n_said("upgraded in ")?;
+    let n_resumed = held.n_said("AF_XDP sockets of the process before are gone on with")?;
+    ensure!(n_resumed >= 2 * n_begun, "{n_resumed} ports are gone on with, by {n_begun} daemons");
+    for what in ["cannot be gone on with", "AF_XDP ports will not outlive", "will not outlive this process"] {
+        ensure!(held.n_said(what)? == 0, "{what}: {}", held.log_tail(40));
+    }
+    Ok(())
 }
 
 #[test]
@@ -58,21 +79,27 @@ fn taps_stay_in_their_containers_when_the_switch_is_killed() -> Result<()> {
 
 #[test]
 fn an_upgrade_loses_nothing() -> Result<()> {
-    held("an_upgrade_loses_nothing", Ports::Veth, |held| {
-        let n = scenario::cycles(N_UPGRADES)?;
-        let account = held.endure(Blow::Upgrade, n, EVERY)?;
-        undisturbed(&account)?;
-        ensure!(account.n_lost == 0, "{} datagrams are lost", account.n_lost);
-        within(held, &account, UPGRADE_LIMIT)?;
-        let n_upgrades = account.gaps.len();
-        ensure!(n_upgrades >= n / 2, "there was time for {n_upgrades} upgrades only");
-        ensure!(
-            held.n_said("upgraded in ")? == n_upgrades,
-            "not every upgrade was one: {}",
-            held.log_tail(30)
-        );
-        held.control.check_conservation().map(drop)
+    held("an_upgrade_loses_nothing", Ports::Veth, |held| upgraded_again_and_again(held, N_UPGRADES))
+}
+
+#[test]
+fn an_upgrade_loses_nothing_of_af_xdp_ports() -> Result<()> {
+    held("an_upgrade_of_af_xdp_ports", Ports::AfXdp, |held| {
+        upgraded_again_and_again(held, 2 * N_UPGRADES)?;
+        gone_on_with(held)
     })
+}
+
+fn upgraded_again_and_again(held: &mut Held, n: usize) -> Result<()> {
+    let n = scenario::cycles(n)?;
+    let account = held.endure(Blow::Upgrade, n, EVERY)?;
+    undisturbed(&account)?;
+    ensure!(account.n_lost == 0, "{} datagrams are lost", account.n_lost);
+    within(held, &account, UPGRADE_LIMIT)?;
+    let n_upgrades = account.gaps.len();
+    ensure!(n_upgrades >= n / 2, "there was time for {n_upgrades} upgrades only");
+    ensure!(held.n_said("upgraded in ")? == n_upgrades, "not every upgrade was one: {}", held.log_tail(30));
+    held.control.check_conservation().map(drop)
 }
 
 #[test]

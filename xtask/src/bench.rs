@@ -188,6 +188,12 @@ impl Bench {
                 "crashes",
             ),
             ("an_upgrade_loses_nothing", self.upgrades, "upgrades"),
+            (
+                "af_xdp_ports_live_on_when_the_switch_is_killed_again_and_again",
+                self.crashes,
+                "crashes-af-xdp",
+            ),
+            ("an_upgrade_loses_nothing_of_af_xdp_ports", self.upgrades, "upgrades-af-xdp"),
         ])
     }
 

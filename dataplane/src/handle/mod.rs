@@ -35,10 +35,7 @@ use crate::{
     keep::Beginning,
     numa::Nodes,
     pmd::{Fabric, Job, Pause, Seat, SwitchedPort, Worker},
-    port::{
-        afxdp::Memories,
-        memory::{InjectError, MemoryPort},
-    },
+    port::memory::{InjectError, MemoryPort},
     status::{PortStatus, WorkerStatus},
     sys::{self, link_events::LinkEvents},
 };
@@ -96,7 +93,6 @@ pub struct Dataplane {
     /// What automatic balancing measures from.
     last_reading: Mutex<Option<Reading>>,
     af_xdp: AfXdpConfig,
-    memories: Memories,
     nodes: Nodes,
     beginning: Beginning,
     /// Another process still forwards: some ports are its alone.
@@ -136,7 +132,6 @@ impl Dataplane {
             balancer: Mutex::new(Balancer::new(config.balancing)),
             last_reading: Mutex::default(),
             af_xdp: config.af_xdp,
-            memories: Memories::default(),
             nodes: Nodes::of_machine(),
             is_waiting: AtomicBool::new(beginning.is_successor),
             beginning,
@@ -202,8 +197,12 @@ impl Dataplane {
         let _ = paused.recv();
     }
 
-    /// Goes on after a pause, when nobody else has.
+    /// Goes on after a pause, when nobody else has. AF_XDP ports that another process may have had meanwhile are
+    /// told to be gone, and are to be attached anew.
     pub fn go_on(&self) {
+        if self.fabric.memories().replace_given() {
+            lock(&self.ports).values().filter(|port| port.is_af_xdp()).for_each(Registered::set_gone);
+        }
         self.fabric.begin();
     }
 

@@ -12,8 +12,10 @@ use crate::{
     keep::Keeper,
     pmd::{Seat, SharedRates, SwitchedPort},
     port::{
-        AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Hold, OnInterface, Opened, PortReport, afxdp,
-        metrics::PortMetrics, vhost, vnet,
+        AnyOutlet, AttachError, AttachedOutlet, AttachedQueue, Hold, OnInterface, Opened, PortReport,
+        afxdp::{self, Around},
+        metrics::PortMetrics,
+        vhost, vnet,
     },
     qos::{PortRates, QueueCounts},
     status::{DetachedPort, PortCounts, PortStatus},
@@ -145,6 +147,9 @@ impl Dataplane {
         let mut registered = lock(&self.ports).remove(&port).ok_or(DetachError::NotAttached(port))?;
         // First, nothing more comes to the queues; closing an interface's sockets takes
         // milliseconds: here, not on the workers.
+        if let (Some(Hold::AfXdp(hold)), Some(on)) = (&registered.hold, &registered.interface) {
+            hold.end(&on.name, self.keeper());
+        }
         drop(registered.hold.take());
         let seats = self.fabric.seats();
         let queues: Vec<_> =
@@ -161,7 +166,9 @@ impl Dataplane {
         let outlets = closed.into_iter().filter_map(|(outlet, _)| outlet).collect();
         let spare = std::mem::take(&mut registered.spare);
         let remains = Remains { _queues: queues, _outlets: outlets, _spare: spare };
-        if let (Some(keeper), Some(on)) = (self.keeper(), &registered.interface) {
+        if let (Some(keeper), Some(on)) = (self.keeper(), &registered.interface)
+            && registered.kind != afxdp::KIND
+        {
             keeper.forget(&vnet::kept_name(registered.kind, &on.name));
         }
         let drops = |seat: &Arc<Seat>| seat.ask(move |worker| worker.take_drops(port)).unwrap_or_default();
@@ -279,15 +286,22 @@ impl Dataplane {
         match device {
             _ if !self.is_waiting() => true,
             Device::Patch { .. } | Device::Memory(_) | Device::Frames(_) => true,
-            Device::Vhost(_) | Device::Internal { .. } => false,
-            Device::AfXdp { interface, .. }
-            | Device::Packet { interface, .. }
+            Device::Vhost(_) | Device::Internal { .. } | Device::Wire { .. } => false,
+            Device::AfXdp { interface, .. } => self.has_sockets(interface),
+            Device::Packet { interface, .. }
             | Device::Uplink { interface, .. }
             | Device::Tap { interface }
             | Device::Workload { interface } => {
-                self.is_kept(vnet::TAP, interface) || self.is_kept(vnet::PACKET, interface)
+                self.is_kept(vnet::TAP, interface)
+                    || self.is_kept(vnet::PACKET, interface)
+                    || self.has_sockets(interface)
             }
         }
+    }
+
+    /// AF_XDP sockets of the process before are held.
+    fn has_sockets(&self, interface: &str) -> bool {
+        self.keeper().is_some_and(|keeper| afxdp::is_kept(keeper, interface))
     }
 
     /// Opens a port's device.
@@ -296,6 +310,8 @@ impl Dataplane {
             Device::Internal { interface } => vnet::open_tap(&interface, self.fabric.seats().len(), None),
             Device::Patch { .. } => Ok(patch(self.fabric.seats().len())),
             Device::AfXdp { interface, steering } => self.open_af_xdp(&interface, &steering),
+            // The host goes by it whenever nobody has it.
+            Device::Wire { interface } => self.open_by_sockets(&interface, &Steering::All, None),
             Device::Workload { interface } => self.open_workload(&interface),
             Device::Packet { interface, steering } => vnet::open_socket(&interface, &steering, self.keeper()),
             Device::Uplink { interface, steering } => self.open_uplink(&interface, &steering),
@@ -307,7 +323,19 @@ impl Dataplane {
     }
 
     fn open_af_xdp(&self, name: &str, steering: &Steering) -> Result<Opened, AttachError> {
-        afxdp::open(name, steering, self.af_xdp, (&self.memories, self.nodes.of_interface(name)))
+        self.open_by_sockets(name, steering, self.keeper())
+    }
+
+    /// Opens an interface by AF_XDP; somebody may hold its sockets.
+    fn open_by_sockets(
+        &self,
+        name: &str,
+        steering: &Steering,
+        keeper: Option<&dyn Keeper>,
+    ) -> Result<Opened, AttachError> {
+        let (memories, is_waiting) = (self.fabric.memories(), self.is_waiting());
+        let around = Around { memories, node: self.nodes.of_interface(name), is_waiting, keeper };
+        afxdp::open(name, steering, self.af_xdp, around)
     }
 
     fn open_tap(&self, name: &str) -> Result<Opened, AttachError> {
@@ -350,6 +378,16 @@ enum Link {
 }
 
 impl Registered {
+    /// It stands on AF_XDP sockets.
+    pub(super) fn is_af_xdp(&self) -> bool {
+        self.kind == afxdp::KIND
+    }
+
+    /// It is to be attached anew.
+    pub(super) fn set_gone(&self) {
+        self.metrics.set_gone();
+    }
+
     /// The worker that has the first queue, or else the first way out.
     pub(super) fn first_worker(&self) -> Option<usize> {
         let queue = self.queues.first().map(|place| place.worker);

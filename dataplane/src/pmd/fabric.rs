@@ -36,6 +36,7 @@ use crate::{
     handle::StartError,
     keep::Beginning,
     pool::Frame,
+    port::afxdp::Memories,
     sys::{advise_huge_pages, event::Waker, shared_memory::monotonic_nanos, tsc},
 };
 
@@ -203,6 +204,8 @@ pub(crate) struct Fabric {
     conntrack: Arc<Conntrack>,
     /// What outlives the process of it, if anything does.
     connections: Option<Connections>,
+    /// The frames of AF_XDP sockets.
+    memories: Memories,
     started: Instant,
     /// When that was, as time is counted: zero, or later when another process has begun to count.
     started_at: u64,
@@ -270,6 +273,7 @@ impl Fabric {
         let fabric = Self {
             conntrack,
             connections,
+            memories: Memories::new(beginning),
             started_at,
             is_held: AtomicBool::new(beginning.holds_back),
             awaits_turn: AtomicBool::new(false),
@@ -312,6 +316,11 @@ impl Fabric {
 
     pub(crate) fn conntrack(&self) -> &Arc<Conntrack> {
         &self.conntrack
+    }
+
+    /// The frames of AF_XDP sockets.
+    pub(crate) fn memories(&self) -> &Memories {
+        &self.memories
     }
 
     pub(crate) fn on_news(&self, told: Told) {
@@ -427,6 +436,7 @@ impl Fabric {
             self.stood.store(stood.as_nanos() as u64, Release);
             connections.begin(&self.conntrack);
         }
+        self.memories.settle();
         self.is_held.store(false, Release);
         if let Some(connections) = &self.connections {
             connections.turn().wake();

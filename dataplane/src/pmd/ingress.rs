@@ -88,6 +88,11 @@ impl Ingress {
         self.index();
     }
 
+    /// Another process receives from now on, where one can.
+    pub(crate) fn leave(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.device.leave());
+    }
+
     /// Gives a queue up.
     pub(crate) fn take(&mut self, port: PortId, queue: usize) -> Option<AttachedQueue> {
         let idx = self.queues.iter().position(|own| own.port == port && own.queue == queue)?;

@@ -512,6 +512,13 @@ impl Worker {
         self.egress.flush();
     }
 
+    /// Leaves AF_XDP sockets and their frames to another process; what waits in queues of ports may be in such a
+    /// frame, and is lost.
+    pub(crate) fn leave_frames(&mut self) {
+        self.ingress.leave();
+        self.egress.leave();
+    }
+
     /// Has what the first packets touch there before they come: a large page takes a good part of a
     /// millisecond to be made.
     pub(crate) fn warm_up(&mut self) {

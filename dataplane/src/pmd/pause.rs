@@ -2,7 +2,8 @@
 //!
 //! Between two rounds each worker stops, and sends what it has. What it had handed to another one
 //! is sent by that in a second turn, when all have stopped. No thread waits for that: the last
-//! worker that is done leaves the connections in good order and gives the turn away.
+//! worker that is done leaves the connections in good order and gives the turn away. From its last turn on a worker
+//! touches no AF_XDP ring and no frame of AF_XDP sockets any more: they are the next process's.
 
 use std::sync::{
     Arc,
@@ -20,6 +21,8 @@ pub(crate) struct Pause {
     n_behind: AtomicUsize,
     /// There is another turn behind this one.
     is_first: bool,
+    /// AF_XDP sockets are another process's from the last turn on, with their frames.
+    gives_frames: bool,
     /// Told when it is over.
     done: Sender<()>,
 }
@@ -33,7 +36,8 @@ impl Pause {
 
     fn take_turn(fabric: &Arc<Fabric>, is_first: bool, done: Sender<()>) {
         let n_behind = AtomicUsize::new(fabric.seats().len());
-        let pause = Arc::new(Self { fabric: Arc::clone(fabric), n_behind, is_first, done });
+        let gives_frames = !is_first && fabric.memories().give_away();
+        let pause = Arc::new(Self { fabric: Arc::clone(fabric), n_behind, is_first, gives_frames, done });
         for seat in fabric.seats() {
             let (own, ended) = (Arc::clone(&pause), Arc::clone(&pause));
             // A worker that has ended holds nothing back.
@@ -48,6 +52,9 @@ impl Pause {
     fn stop(self: Arc<Self>, worker: &mut Worker) {
         self.fabric.hold();
         worker.send_off();
+        if !self.is_first && self.gives_frames {
+            worker.leave_frames();
+        }
         self.arrived();
     }
 

@@ -156,6 +156,21 @@ impl Egress {
         packets
     }
 
+    /// Another process sends from now on, where one can; loses what waits in queues.
+    pub(super) fn leave(&mut self) {
+        for idx in 0..self.outlets.len() {
+            self.outlets[idx].device.leave();
+            while let Some((_, packet, _)) =
+                self.outlets[idx].shaper.as_mut().and_then(|shaper| shaper.pop_any())
+            {
+                self.held.0[Held::kind(&packet)] -= 1;
+                self.outlets[idx].lose(DropReason::PortDown);
+                self.bridge = self.outlets[idx].port.bridge;
+                self.lose(DropReason::PortDown, packet);
+            }
+        }
+    }
+
     /// Loses what waits for a port that goes.
     pub(super) fn abandon(&mut self, port: PortId) {
         for idx in 0..self.outlets.len() {

@@ -9,8 +9,9 @@
 //!
 //! Most frames are [`FRAME_LEN`] bytes; some are large, for packets that come in uncut
 //! (`flowtable::packet::Gso`). Frames that AF_XDP sockets write to and read from are of a memory
-//! that all workers share ([`Memory`]); a pool has some of them at hand.
+//! that all workers share ([`Memory`]), and that another process may go on with; a pool has some of them at hand.
 
+mod lent;
 mod region;
 mod shared;
 
@@ -20,8 +21,9 @@ use flowtable::packet::HEADROOM;
 
 use self::region::Region;
 pub(crate) use self::{
+    lent::{Lent, Side, write},
     region::Frame,
-    shared::{Lent, Memory},
+    shared::{Memory, Slot, word},
 };
 
 /// Bytes of a frame: headroom and the longest frame of any port.
@@ -54,7 +56,7 @@ struct Shelf {
 impl Shelf {
     fn new(n_frames: usize, frame_len: usize, stride: usize) -> Self {
         let region =
-            Region::new(n_frames, (frame_len, stride), |_| {}).expect("there is memory to start with");
+            Region::new(n_frames, (frame_len, stride), 0).expect("there is memory to start with");
         // SAFETY: each index is used once, so each slot gets one handle.
         let free = (0..n_frames as u32).rev().map(|idx| unsafe { region.handle(idx) }).collect();
         Self { region, free, n_frames }

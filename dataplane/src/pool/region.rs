@@ -2,14 +2,17 @@
 
 use std::{
     alloc::{self, Layout},
-    ops::Range,
+    os::fd::BorrowedFd,
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use crossbeam::queue::ArrayQueue;
 
-const PAGE: usize = 4096;
+use crate::sys::shared_memory::{Mapping, PAGE};
+
+/// Words begin at a cache line.
+const LINE: usize = 64;
 
 /// Memory of frames of one size, and the way home for those dropped elsewhere.
 #[derive(Debug)]
@@ -18,23 +21,35 @@ pub(super) struct Region {
     pub(super) memory: NonNull<u8>,
     /// Bytes from there on.
     pub(super) len: usize,
-    allocated: (NonNull<u8>, Layout),
+    backing: Backing,
+    /// Words behind the frames.
+    words: (NonNull<AtomicU64>, usize),
     pub(super) frame_len: usize,
     stride: usize,
     /// Indices of frames that were dropped and not `put`.
     pub(super) returned: ArrayQueue<u32>,
 }
 
-// SAFETY: the memory is only reached through frames, and each slot has at most one.
+/// What it is made of.
+#[derive(Debug)]
+enum Backing {
+    Allocated(NonNull<u8>, Layout),
+    /// A file, which another process may go on with.
+    File(Mapping),
+}
+
+// SAFETY: the memory is only reached through frames, and each slot has at most one; words are atomic.
 unsafe impl Send for Region {}
 // SAFETY: as above; the queue is made for sharing.
 unsafe impl Sync for Region {}
 
 impl Drop for Region {
     fn drop(&mut self) {
-        let (start, layout) = self.allocated;
-        // SAFETY: allocated with this layout; no frame is left, each holds the region.
-        unsafe { alloc::dealloc(start.as_ptr(), layout) };
+        // No frame is left, each holds the region. A file is unmapped as it is dropped.
+        if let Backing::Allocated(start, layout) = self.backing {
+            // SAFETY: allocated with this layout.
+            unsafe { alloc::dealloc(start.as_ptr(), layout) };
+        }
     }
 }
 
@@ -75,25 +90,64 @@ impl Drop for Frame {
 }
 
 impl Region {
-    /// `n_frames` frames, each `stride` bytes after the one before; no handle to any of them.
-    /// `prepare` sees the memory before it is touched. Nothing touches it here: what is zero anyway
-    /// need not be written, so a frame that is never used is never there, and a worker begins at once.
+    /// `n_frames` frames, each `stride` bytes after the one before, and so many words behind them; no handle to any
+    /// of them. Nothing touches the memory here: what is zero anyway need not be written, so a frame that is never
+    /// used is never there, and a worker begins at once.
     /// `None`: there is no memory to be had, or the address space cannot hold them.
     pub(super) fn new(
         n_frames: usize,
         (frame_len, stride): (usize, usize),
-        prepare: impl FnOnce(Range<*const u8>),
+        n_words: usize,
     ) -> Option<Arc<Self>> {
-        let len = n_frames.checked_mul(stride).filter(|len| *len > 0)?;
-        let layout = Layout::from_size_align(len.checked_add(PAGE)?, 1).ok()?;
+        let (len, words_at) = frames_len(n_frames, stride)?;
+        let all = n_words.checked_mul(size_of::<AtomicU64>())?.checked_add(words_at)?;
+        let layout = Layout::from_size_align(all.checked_add(PAGE)?, 1).ok()?;
         // A larger alignment would have the allocator write the zeros. SAFETY: the layout is not empty.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
         // SAFETY: less than a page further, and there is a page more than needed.
         let memory = unsafe { start.add(start.align_offset(PAGE)) };
-        let first = memory.as_ptr().cast_const();
-        prepare(first..first.wrapping_add(len));
-        let returned = ArrayQueue::new(n_frames);
-        Some(Arc::new(Self { memory, len, allocated: (start, layout), frame_len, stride, returned }))
+        // SAFETY: inside the allocation, and aligned since its beginning is.
+        let words = (unsafe { memory.add(words_at) }.cast(), n_words);
+        let (returned, backing) = (ArrayQueue::new(n_frames), Backing::Allocated(start, layout));
+        Some(Arc::new(Self { memory, len, backing, words, frame_len, stride, returned }))
+    }
+
+    /// The same in a file. `None`: it is shorter than that.
+    pub(super) fn of(mapping: Mapping, n_frames: usize, frame_len: usize, n_words: usize) -> Option<Arc<Self>> {
+        let (len, words_at) = frames_len(n_frames, frame_len)?;
+        let all = n_words.checked_mul(size_of::<AtomicU64>())?.checked_add(words_at)?;
+        if all > mapping.len() {
+            return None;
+        }
+        let memory = mapping.start();
+        // SAFETY: inside the mapping, and aligned since that begins at a page.
+        let words = (unsafe { memory.add(words_at) }.cast(), n_words);
+        let (returned, backing) = (ArrayQueue::new(n_frames), Backing::File(mapping));
+        Some(Arc::new(Self { memory, len, backing, words, frame_len, stride: frame_len, returned }))
+    }
+
+    /// The words behind the frames.
+    #[inline(always)]
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: so many words of the memory, aligned and initialised, which live as long as the region; whoever
+        // writes to them, here or in another process, does so atomically.
+        unsafe { std::slice::from_raw_parts(self.words.0.as_ptr(), self.words.1) }
+    }
+
+    /// Bytes of the file; none: 0.
+    pub(super) fn file_len(&self) -> usize {
+        match &self.backing {
+            Backing::Allocated(..) => 0,
+            Backing::File(mapping) => mapping.len(),
+        }
+    }
+
+    /// The file, if it is one.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::Allocated(..) => None,
+            Backing::File(mapping) => Some(mapping.fd()),
+        }
     }
 
     /// # Safety
@@ -122,4 +176,10 @@ impl Region {
         // none yet.
         Some(unsafe { self.handle(idx) })
     }
+}
+
+/// Bytes of so many frames, and where words behind them begin.
+pub(super) fn frames_len(n_frames: usize, stride: usize) -> Option<(usize, usize)> {
+    let len = n_frames.checked_mul(stride).filter(|len| *len > 0)?;
+    Some((len, len.checked_next_multiple_of(LINE)?))
 }

@@ -1,35 +1,337 @@
-//! Frames that are handed to the kernel and come back: the memory of AF_XDP sockets.
+//! The memory of AF_XDP sockets: frames that are handed to the kernel and come back.
 //!
 //! A [`Memory`] is of no worker: sockets of all workers use it, so that a packet goes from the
-//! one that received it to the one that sends it as it is. Each socket notes in its [`Lent`]
-//! which frames the kernel has of it.
+//! one that received it to the one that sends it as it is. Behind the frames are words, which say which frames the
+//! kernel has of whom ([`Lent`](super::Lent)). Frames and words may be in a file that a keeper has: then another
+//! process goes on with both.
+//!
+//! | words | what |
+//! |---|---|
+//! | head | what this is, with a checksum: layout, number and length of frames, number of halves, a number of its own |
+//! | a line for each half of a socket | how far its rings are ([`word`]) |
+//! | a bit for each frame, for each half | the kernel has it of this half |
+//!
+//! A frame that no half has noted is free, or was the last process's, which is the same.
 
-use std::{mem, ops::Range, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+    ops::Range,
+    os::fd::BorrowedFd,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+};
 
-use super::{Frame, Region};
-use crate::sys::{advise_huge_pages, near};
+use flowtable::crc32c;
+
+use super::{Frame, Lent, Region, Side, region::frames_len};
+use crate::{
+    keep::Kept,
+    sys::{advise_huge_pages, near, shared_memory::Mapping, xsk::RING_LEN},
+};
+
+/// Tells this memory from others.
+const MAGIC: u64 = u64::from_le_bytes(*b"ffframes");
+/// Counts up with each change of what is in a word, or of what it means.
+const LAYOUT: u64 = 1;
+/// Words of the head, and of the line of a half.
+const HEAD_LEN: usize = 8;
+const LINE_LEN: usize = 8;
+
+/// Words of the head.
+mod head {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const LAYOUT: usize = 1;
+    pub(super) const N_FRAMES: usize = 2;
+    pub(super) const FRAME_LEN: usize = 3;
+    pub(super) const N_SLOTS: usize = 4;
+    pub(super) const ID: usize = 5;
+    /// Of those before it.
+    pub(super) const CHECKSUM: usize = 6;
+}
+
+/// Words of the line of a half.
+pub(crate) mod word {
+    /// Where the next entry goes on the ring that is filled; those before are written, of which the kernel need not
+    /// have been told.
+    pub(crate) const WRITTEN: usize = 0;
+    /// Where the next entry is taken off the rx ring, doubled; odd: within a packet.
+    pub(crate) const WITHIN: usize = 1;
+    /// Frames that the kernel has dropped, as was read last.
+    pub(crate) const DROPPED: usize = 2;
+}
 
 /// Memory of frames that sockets share. Their starts are `frame_len` bytes apart.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
-    region: Arc<Region>,
+    pub(super) region: Arc<Region>,
+    pub(super) state: Arc<State>,
+}
+
+/// What all that have to do with a memory share of it.
+#[derive(Debug)]
+pub(super) struct State {
+    id: u64,
+    n_frames: usize,
+    /// NUMA node that it was wanted on.
+    node: Option<u32>,
+    /// Frames that have been handed to nobody here.
+    unissued: Mutex<Unissued>,
+    /// Sockets that use it.
+    slots: Mutex<Vec<Whose>>,
+    /// It is known which frames are nobody's.
+    is_settled: AtomicBool,
+    /// Another process has it from now on.
+    pub(super) is_given: AtomicBool,
+}
+
+/// Whose a place for a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Nobodys,
+    /// Frames are noted there, by a process before.
+    Found,
+    Ours,
+}
+
+/// Frames that have been handed to nobody: a bit for each.
+#[derive(Debug, Default)]
+struct Unissued {
+    bits: Vec<u64>,
+    n: usize,
+}
+
+impl Unissued {
+    fn take(&mut self) -> Option<u32> {
+        while let Some(last) = self.bits.last_mut() {
+            if *last != 0 {
+                let bit = last.trailing_zeros();
+                *last &= *last - 1;
+                self.n -= 1;
+                return Some((self.bits.len() - 1) as u32 * u64::BITS + bit);
+            }
+            self.bits.pop();
+        }
+        None
+    }
+}
+
+/// How the words are laid out.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    n_frames: usize,
+    frame_len: usize,
+    n_slots: usize,
+}
+
+impl Plan {
+    /// A half is one direction of a socket.
+    fn n_halves(&self) -> usize {
+        self.n_slots * Side::BOTH.len()
+    }
+
+    fn n_words(&self) -> Option<usize> {
+        let of_half = self.n_frames.div_ceil(64).checked_add(LINE_LEN)?;
+        self.n_halves().checked_mul(of_half)?.checked_add(HEAD_LEN)
+    }
+
+    /// Bytes of all of it.
+    fn len(&self) -> Option<usize> {
+        let (_, words_at) = frames_len(self.n_frames, self.frame_len)?;
+        self.n_words()?.checked_mul(size_of::<AtomicU64>())?.checked_add(words_at)
+    }
+
+    fn head(&self, id: u64) -> [u64; HEAD_LEN - 2] {
+        let layout = LAYOUT | u64::from(RING_LEN) << 32;
+        [MAGIC, layout, self.n_frames as u64, self.frame_len as u64, self.n_slots as u64, id]
+    }
+}
+
+const _: () = assert!(head::MAGIC == 0 && head::LAYOUT == 1 && head::ID == 5 && head::CHECKSUM == 6);
+const _: () = assert!(head::N_FRAMES == 2 && head::FRAME_LEN == 3 && head::N_SLOTS == 4);
+
+/// Of the words of a head. Zero is what empty memory has.
+fn checksum(words: &[u64]) -> u64 {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    u64::from(crc32c::of([&bytes[..]])) | 1 << 32
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Memory {
-    /// Memory of so many frames of so many bytes, on this NUMA node if one is wanted. `None`: it cannot be had.
-    pub(crate) fn new(n_frames: usize, frame_len: usize, node: Option<u32>) -> Option<Self> {
-        let n_frames = n_frames.clamp(1, u32::MAX as usize);
-        let region = Region::new(n_frames, (frame_len, frame_len), |memory: Range<*const u8>| {
-            advise_huge_pages(memory.clone());
-            if let Some(node) = node {
-                near::prefer(memory, node);
-            }
-        })?;
-        for idx in 0..n_frames as u32 {
-            // The queue has room for all.
-            let _ = region.returned.push(idx);
+    /// Memory of so many frames of so many bytes for so many sockets, on this NUMA node if one is wanted; of this
+    /// process alone. `None`: it cannot be had.
+    pub(crate) fn new(n_frames: usize, frame_len: usize, n_slots: usize, node: Option<u32>) -> Option<Self> {
+        let plan = Plan { n_frames: n_frames.clamp(1, u32::MAX as usize), frame_len, n_slots };
+        let region = Region::new(plan.n_frames, (frame_len, frame_len), plan.n_words()?)?;
+        let memory = Self::of(region, plan, (new_id(), node));
+        prepare(memory.range(), node);
+        memory.begin(plan);
+        Some(memory)
+    }
+
+    /// The same in a file, which another process can go on with.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub(crate) fn in_file(
+        n_frames: usize,
+        frame_len: usize,
+        n_slots: usize,
+        node: Option<u32>,
+    ) -> io::Result<Self> {
+        let none = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let plan = Plan { n_frames: n_frames.clamp(1, u32::MAX as usize), frame_len, n_slots };
+        let len = plan.len().ok_or_else(none)?;
+        let mapping = Mapping::create(c"ferroflow-frames", len, |memory| prepare(memory, node))?;
+        let n_words = plan.n_words().ok_or_else(none)?;
+        let region = Region::of(mapping, plan.n_frames, frame_len, n_words).ok_or_else(none)?;
+        let memory = Self::of(region, plan, (new_id(), node));
+        memory.begin(plan);
+        Ok(memory)
+    }
+
+    /// A file of another process, of which is known which frames are free when it is [settled](Memory::settle).
+    ///
+    /// # Errors
+    /// Why it is not what it should be.
+    pub(crate) fn adopt(kept: Kept) -> Result<Self, String> {
+        let wrong = || format!("it is noted in another way: {}", kept.note);
+        let numbers: Option<Vec<usize>> = kept.note.split(' ').map(|word| word.parse().ok()).collect();
+        let [n_frames, frame_len, n_slots, node, len] = numbers.as_deref().ok_or_else(wrong)? else {
+            return Err(wrong());
+        };
+        let plan = Plan { n_frames: *n_frames, frame_len: *frame_len, n_slots: *n_slots };
+        let file = kept.files.into_iter().next().ok_or("there is no file")?;
+        let mapping = Mapping::open(file, *len).map_err(|error| error.to_string())?;
+        let n_words = plan.n_words().ok_or("it is too large")?;
+        let region =
+            Region::of(mapping, plan.n_frames, plan.frame_len, n_words).ok_or("it is shorter than it should be")?;
+        let get = |word: usize| region.words()[word].load(Relaxed);
+        let expected = plan.head(get(head::ID));
+        if get(head::CHECKSUM) != checksum(&std::array::from_fn::<u64, { HEAD_LEN - 2 }, _>(get)) {
+            return Err("its head is damaged".to_owned());
         }
-        Some(Self { region })
+        if (0..expected.len()).any(|word| get(word) != expected[word]) {
+            return Err("another version of vswitchd has laid it out".to_owned());
+        }
+        let node = u32::try_from(*node).ok().and_then(|node| node.checked_sub(1));
+        let id = get(head::ID);
+        Ok(Self::of(region, plan, (id, node)))
+    }
+
+    fn of(region: Arc<Region>, plan: Plan, (id, node): (u64, Option<u32>)) -> Self {
+        let state = State {
+            id,
+            n_frames: plan.n_frames,
+            node,
+            unissued: Mutex::default(),
+            slots: Mutex::new(vec![Whose::Nobodys; plan.n_slots]),
+            is_settled: AtomicBool::new(false),
+            is_given: AtomicBool::new(false),
+        };
+        Self { region, state: Arc::new(state) }
+    }
+
+    /// Writes the head of a new memory; all frames are free.
+    fn begin(&self, plan: Plan) {
+        let values = plan.head(self.state.id);
+        self.settle();
+        for (to, value) in self.region.words().iter().zip(values.iter().chain([&checksum(&values)])) {
+            to.store(*value, Release);
+        }
+    }
+
+    /// What a keeper is to know of its file; `None`: it has none.
+    pub(crate) fn to_keep(&self) -> Option<(String, BorrowedFd<'_>)> {
+        let n_slots = lock(&self.state.slots).len();
+        let (n_frames, frame_len) = (self.state.n_frames, self.frame_len());
+        let (fd, len) = (self.region.fd()?, self.region.file_len());
+        let node = self.node().map_or(0, |node| u64::from(node) + 1);
+        Some((format!("{n_frames} {frame_len} {n_slots} {node} {len}"), fd))
+    }
+
+    /// NUMA node that it was wanted on.
+    pub(crate) fn node(&self) -> Option<u32> {
+        self.state.node
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u64 {
+        self.state.id
+    }
+
+    /// Finds out which frames are nobody's: those that no half has noted, of a process that is gone or takes no
+    /// packets any more. Only the first time.
+    pub(crate) fn settle(&self) {
+        let mut unissued = lock(&self.state.unissued);
+        if self.is_settled() {
+            return;
+        }
+        let n_frames = self.state.n_frames;
+        let mut bits = vec![u64::MAX; n_frames.div_ceil(64)];
+        if let Some(last) = bits.last_mut().filter(|_| !n_frames.is_multiple_of(64)) {
+            *last = (1 << (n_frames % 64)) - 1;
+        }
+        let (mut slots, mut is_sound) = (lock(&self.state.slots), true);
+        for half in 0..slots.len() * Side::BOTH.len() {
+            let noted = &self.region.words()[self.notes_of(half)..][..bits.len()];
+            for (free, noted) in bits.iter_mut().zip(noted) {
+                let noted = noted.load(Relaxed);
+                is_sound &= *free & noted == noted;
+                *free &= !noted;
+                let whose = &mut slots[half / Side::BOTH.len()];
+                if noted != 0 && *whose == Whose::Nobodys {
+                    *whose = Whose::Found;
+                }
+            }
+        }
+        if !is_sound {
+            tracing::error!("two sockets of the process before have the same frames; none of them is used again");
+            self.give_away();
+            bits.clear();
+        }
+        let n = bits.iter().map(|word| word.count_ones() as usize).sum();
+        *unissued = Unissued { bits, n };
+        self.state.is_settled.store(true, Release);
+    }
+
+    /// It is known which frames are nobody's.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state.is_settled.load(Acquire)
+    }
+
+    /// Another process has the frames from now on: nobody here touches them any more.
+    pub(crate) fn give_away(&self) {
+        self.state.is_given.store(true, Release);
+    }
+
+    /// Another process has the frames.
+    pub(crate) fn is_given(&self) -> bool {
+        self.state.is_given.load(Acquire)
+    }
+
+    /// Where the notes of a half begin.
+    pub(super) fn notes_of(&self, half: usize) -> usize {
+        let n_halves = (self.region.words().len() - HEAD_LEN) / (LINE_LEN + self.state.n_frames.div_ceil(64));
+        HEAD_LEN + n_halves * LINE_LEN + half * self.state.n_frames.div_ceil(64)
+    }
+
+    /// Where the line of a half begins.
+    pub(super) fn line_of(half: usize) -> usize {
+        HEAD_LEN + half * LINE_LEN
+    }
+
+    /// Number of its frames.
+    pub(crate) fn n_frames(&self) -> usize {
+        self.state.n_frames
     }
 
     /// Where it is.
@@ -45,7 +347,14 @@ impl Memory {
 
     /// A free frame that no worker has at hand.
     pub(crate) fn take(&self) -> Option<Frame> {
-        self.region.take_returned()
+        self.region.take_returned().or_else(|| self.issue())
+    }
+
+    /// One that has been handed to nobody yet.
+    fn issue(&self) -> Option<Frame> {
+        let idx = lock(&self.state.unissued).take()?;
+        // SAFETY: it was nobody's, as no half had noted it, and is handed out this once.
+        Some(unsafe { self.region.handle(idx) })
     }
 
     /// A frame is of it.
@@ -60,145 +369,101 @@ impl Memory {
         Arc::ptr_eq(&self.region, &other.region)
     }
 
+    /// Places for so many sockets. `None`: there are not as many.
+    pub(crate) fn claim(&self, n: usize) -> Option<Vec<Slot>> {
+        let mut slots = lock(&self.state.slots);
+        let free: Vec<_> = (0..slots.len()).filter(|number| slots[*number] == Whose::Nobodys).take(n).collect();
+        (free.len() == n && !self.is_given()).then(|| {
+            free.iter().for_each(|number| slots[*number] = Whose::Ours);
+            free.into_iter().map(|number| Slot { memory: self.clone(), number }).collect()
+        })
+    }
+
+    /// Those that sockets of the process before had. Nobody else may have them.
+    pub(crate) fn claim_again(&self, numbers: &[usize]) -> Option<Vec<Slot>> {
+        let mut slots = lock(&self.state.slots);
+        let is_free =
+            |number: &usize| slots.get(*number).is_some_and(|whose| *whose != Whose::Ours);
+        (numbers.iter().all(is_free) && !self.is_given()).then(|| {
+            numbers.iter().for_each(|number| slots[*number] = Whose::Ours);
+            numbers.iter().map(|number| Slot { memory: self.clone(), number: *number }).collect()
+        })
+    }
+
     /// Free frames that no worker has at hand.
     #[cfg(test)]
     pub(crate) fn n_free(&self) -> usize {
-        self.region.returned.len()
+        self.region.returned.len() + lock(&self.state.unissued).n
     }
 }
 
-/// Frames of a memory that the kernel has.
-///
-/// # Invariants
-/// - A frame is noted if and only if its handle was given to [`Lent::lend`] and has not come
-///   back. So there is no other handle to it, and a number that nobody lent, or twice the same,
-///   makes none.
-/// - Dropping it gives all of them back to their memory. The kernel must be done with them by
-///   then: the socket is closed.
+/// A place for a socket: its frames are noted there.
 #[derive(Debug)]
-pub(crate) struct Lent {
+pub(crate) struct Slot {
     memory: Memory,
-    noted: Box<[u64]>,
-    n_lent: usize,
+    number: usize,
 }
 
-impl Lent {
-    /// Nothing is lent yet.
-    pub(crate) fn new(memory: &Memory) -> Self {
-        let n_frames = memory.region.returned.capacity();
-        let noted = vec![0; n_frames.div_ceil(64)].into();
-        Self { memory: memory.clone(), noted, n_lent: 0 }
+impl Slot {
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    /// How many are lent.
-    pub(crate) fn len(&self) -> usize {
-        self.n_lent
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
-    /// Notes a frame; answers where it starts in the memory.
-    ///
-    /// # Errors
-    /// It is of another memory.
-    #[inline]
-    pub(crate) fn lend(&mut self, frame: Frame) -> Result<u64, Frame> {
-        if !self.memory.has(&frame) {
-            return Err(frame);
-        }
-        let idx = frame.idx as usize;
-        self.noted[idx / 64] |= 1 << (idx % 64);
-        self.n_lent += 1;
-        // Its reference to the region is that of the note from now on.
-        mem::forget(frame);
-        Ok((idx * self.memory.region.frame_len) as u64)
+    /// What the kernel has of one half of its socket, which is new.
+    pub(crate) fn lent(&self, side: Side) -> Lent {
+        Lent::new(&self.memory, self.half(side))
     }
 
-    /// Takes back the frame that an address is in, with the address's place in it. `None`: it
-    /// was not lent.
-    #[inline]
-    pub(crate) fn take_back(&mut self, address: u64) -> Option<(Frame, usize)> {
-        let address = usize::try_from(address).ok()?;
-        let (idx, offset) = (address / self.memory.region.frame_len, address % self.memory.region.frame_len);
-        let (word, bit) = (self.noted.get_mut(idx / 64)?, 1_u64 << (idx % 64));
-        if *word & bit == 0 {
-            return None;
-        }
-        *word &= !bit;
-        self.n_lent -= 1;
-        // SAFETY: the pointer is that of the region, and the note stands for one reference to
-        // it, which `lend` has forgotten; it is gone now.
-        let region = unsafe { Arc::from_raw(Arc::as_ptr(&self.memory.region)) };
-        // SAFETY: the note says that the slot's only handle was given up, and the index is one
-        // of a frame, which had it.
-        let frame = unsafe { region.into_handle(idx as u32) };
-        Some((frame, offset))
+    /// The same of one that was here before.
+    pub(crate) fn found(&self, side: Side) -> Lent {
+        Lent::found(&self.memory, self.half(side))
+    }
+
+    /// A word of a half.
+    pub(crate) fn word(&self, side: Side, word: usize) -> &AtomicU64 {
+        &self.memory.region.words()[Memory::line_of(self.half(side)) + word]
+    }
+
+    /// The frames of a socket that is closed are free.
+    pub(crate) fn reclaim(&self) {
+        Side::BOTH.into_iter().for_each(|side| drop(self.found(side)));
+    }
+
+    fn half(&self, side: Side) -> usize {
+        self.number * Side::BOTH.len() + side as usize
     }
 }
 
-impl Drop for Lent {
+impl Drop for Slot {
     fn drop(&mut self) {
-        for word in 0..self.noted.len() {
-            while self.noted[word] != 0 {
-                let idx = word * 64 + self.noted[word].trailing_zeros() as usize;
-                drop(self.take_back((idx * self.memory.region.frame_len) as u64));
-            }
+        // What was not given back is nobody else's.
+        let is_noted = Side::BOTH.iter().any(|side| {
+            let notes = &self.memory.region.words()[self.memory.notes_of(self.half(*side))..];
+            notes.iter().take(self.memory.n_frames().div_ceil(64)).any(|word| word.load(Relaxed) != 0)
+        });
+        if let Some(whose) = lock(&self.memory.state.slots).get_mut(self.number) {
+            *whose = if is_noted { Whose::Found } else { Whose::Nobodys };
         }
     }
+}
+
+/// Where memory is to be, before there is any.
+fn prepare(memory: Range<*const u8>, node: Option<u32>) {
+    advise_huge_pages(memory.clone());
+    if let Some(node) = node {
+        near::prefer(memory, node);
+    }
+}
+
+/// A number that no other memory has.
+fn new_id() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::Pool, *};
-
-    #[test]
-    fn a_lent_frame_comes_back_once() {
-        let memory = Memory::new(100, 2048, None).unwrap();
-        let mut lent = Lent::new(&memory);
-        let mut frames: Vec<Frame> = std::iter::from_fn(|| memory.take()).collect();
-        assert_eq!(frames.len(), 100);
-        for (n, frame) in frames.iter_mut().enumerate() {
-            frame.as_mut()[300] = n as u8;
-        }
-        let addresses: Vec<u64> = frames.drain(..).map(|frame| lent.lend(frame).unwrap()).collect();
-        assert_eq!((lent.len(), memory.n_free()), (100, 0));
-        for (n, address) in addresses.iter().enumerate().take(60) {
-            let (frame, offset) = lent.take_back(address + 300).unwrap();
-            assert_eq!((frame.as_ref()[offset], offset), (n as u8, 300));
-            assert!(lent.take_back(address + 300).is_none());
-        }
-        assert!([u64::MAX, 100 * 2048, 1 << 40].iter().all(|wrong| lent.take_back(*wrong).is_none()));
-        assert_eq!((lent.len(), memory.n_free()), (40, 60));
-        drop(lent);
-        assert_eq!(memory.n_free(), 100, "what the kernel had is free when the socket is gone");
-    }
-
-    #[test]
-    fn memory_that_cannot_be_had_is_no_memory() {
-        assert!(Memory::new(u32::MAX as usize, usize::MAX / 2, None).is_none());
-        assert!(Memory::new(u32::MAX as usize, 1 << 28, None).is_none(), "more than addresses can be");
-    }
-
-    #[test]
-    fn frames_of_others_are_not_lent() {
-        let (memory, other) = (Memory::new(1, 2048, None).unwrap(), Memory::new(1, 2048, None).unwrap());
-        let mut lent = Lent::new(&memory);
-        let frame = lent.lend(other.take().unwrap()).unwrap_err();
-        drop(lent.lend(Pool::new(1).get().unwrap()).unwrap_err());
-        assert!(other.has(&frame) && !memory.has(&frame) && lent.len() == 0);
-    }
-
-    #[test]
-    fn workers_have_some_at_hand_and_leave_some_to_others() {
-        let memory = Memory::new(2000, 2048, None).unwrap();
-        let (mut here, mut there) = (Pool::new(1), Pool::new(1));
-        let frames: Vec<Frame> = (0..2000).map_while(|_| here.get_of(&memory)).collect();
-        assert_eq!((frames.len(), there.get_of(&memory).is_none()), (2000, true));
-        frames.into_iter().for_each(|frame| here.put(frame));
-        let frames: Vec<Frame> = (0..2000).map_while(|_| there.get_of(&memory)).collect();
-        assert!((1400..1600).contains(&frames.len()), "{} of 2000", frames.len());
-        assert_eq!((here.n_free(), here.n_exhausted(), there.n_exhausted()), (1, 0, 2));
-        // They come home from where they were not taken.
-        frames.into_iter().for_each(drop);
-        drop((here, there));
-        assert_eq!(memory.n_free(), 2000);
-    }
-}
+#[path = "shared_tests.rs"]
+mod tests;

@@ -215,6 +215,24 @@ macro_rules! dispatch {
     };
 }
 
+impl AnyQueue {
+    /// Another process receives from now on, if one can.
+    pub(crate) fn leave(&mut self) {
+        if let Self::AfXdp(queue) = self {
+            queue.leave();
+        }
+    }
+}
+
+impl AnyOutlet {
+    /// Another process sends from now on, if one can.
+    pub(crate) fn leave(&mut self) {
+        if let Self::AfXdp(outlet) = self {
+            outlet.leave();
+        }
+    }
+}
+
 impl RxQueue for AnyQueue {
     #[inline]
     fn rx_burst(&mut self, from: PortNo, max: usize, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
@@ -292,7 +310,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) enum Hold {
     /// Its frames are steered to our sockets.
-    AfXdp { _hold: AfXdpHold },
+    AfXdp(AfXdpHold),
     /// Its frames are kept from the host.
     Vnet { _hold: VnetHold },
     /// Somebody speaks with its guest.

@@ -15,7 +15,14 @@ use crate::config::TunnelSteering;
 const CMD_MAP_CREATE: libc::c_long = 0;
 const CMD_MAP_UPDATE: libc::c_long = 2;
 const CMD_PROG_LOAD: libc::c_long = 5;
+const CMD_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const CMD_LINK_CREATE: libc::c_long = 28;
+const CMD_LINK_DETACH: libc::c_long = 34;
+/// Words of what the kernel tells of a link, and which of them says where an XDP program is attached.
+const LINK_INFO_LEN: usize = 32;
+const LINK_INFO_TYPE: usize = 0;
+const LINK_INFO_IFINDEX: usize = 4;
+const LINK_TYPE_XDP: u32 = 6;
 const MAP_TYPE_XSKMAP: u32 = 17;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
@@ -70,9 +77,22 @@ struct LinkCreate {
     flags: u32,
 }
 
+#[repr(C)]
+struct GetInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
+}
+
 // None of these has padding: the kernel refuses arguments with stray bytes in the end.
 const _: () = assert!(size_of::<MapCreate>() == 44 && size_of::<MapUpdate>() == 32);
 const _: () = assert!(size_of::<ProgLoad>() == 72 && size_of::<LinkCreate>() == 16);
+const _: () = assert!(size_of::<GetInfo>() == 16 && size_of::<LinkDetach>() == 4);
 
 /// Calls bpf(2). The pointers inside `attr` must outlive the call.
 ///
@@ -122,6 +142,16 @@ impl SocketMap {
         let fd = unsafe { bpf(CMD_MAP_CREATE, &mut attr) }
             .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_CREATE)", source))?;
         Ok(Self { fd: owned(fd) })
+    }
+
+    /// One that another process has made.
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Its file.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Frames of `queue` go to `socket` from now on.
@@ -249,6 +279,27 @@ impl Link {
     /// Its file.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Interface that an XDP program is attached to by it; `None`: it is another kind of link, or the interface is gone.
+    pub(crate) fn xdp_interface(&self) -> Option<u32> {
+        let mut info = [0_u32; LINK_INFO_LEN];
+        let mut attr = GetInfo {
+            bpf_fd: self.fd.as_raw_fd().cast_unsigned(),
+            info_len: size_of_val(&info) as u32,
+            info: info.as_mut_ptr() as u64,
+        };
+        // SAFETY: the layout is that of BPF_OBJ_GET_INFO_BY_FD; the kernel fills as many live bytes as are told.
+        unsafe { bpf(CMD_OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
+        (info[LINK_INFO_TYPE] == LINK_TYPE_XDP && info[LINK_INFO_IFINDEX] != 0)
+            .then_some(info[LINK_INFO_IFINDEX])
+    }
+
+    /// Detaches the program, whoever else has the link.
+    pub(crate) fn detach(&self) {
+        let mut attr = LinkDetach { link_fd: self.fd.as_raw_fd().cast_unsigned() };
+        // SAFETY: the layout is that of BPF_LINK_DETACH. A link whose interface is gone is an error, and detached.
+        let _ = unsafe { bpf(CMD_LINK_DETACH, &mut attr) };
     }
 
     /// Attaches `program`; it stays until the link or the process ends.

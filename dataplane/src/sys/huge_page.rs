@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Size of a large page where they matter; elsewhere the advice is merely not taken.
-const HUGE_PAGE: usize = 2 << 20;
+pub(super) const HUGE_PAGE: usize = 2 << 20;
 
 /// Asks the kernel to back memory by large pages when it is touched for the first time
 /// (madvise(2), `MADV_HUGEPAGE`). Only whole large pages inside the range are affected. A

@@ -27,6 +27,7 @@ pub(crate) mod thread;
 pub(crate) mod tsc;
 pub(crate) mod vnet;
 pub(crate) mod vring;
+pub(crate) mod witness;
 pub(crate) mod xsk;
 
 use std::io;

@@ -16,7 +16,7 @@ use std::{
 
 use flowtable::conntrack::{Bucket, Slot};
 
-use super::advise_huge_pages;
+use super::{advise_huge_pages, huge_page::HUGE_PAGE};
 
 /// Size of a page; parts begin at one.
 pub(crate) const PAGE: usize = 4096;
@@ -55,8 +55,18 @@ impl SharedMemory {
     /// A new file of so many bytes, all zero. All of it is there: the kernel cannot run out of
     /// memory for it later.
     pub(crate) fn create(name: &CStr, len: usize) -> io::Result<Self> {
+        Self::create_with((name, 0), len, |_| {})
+    }
+
+    /// The same, with more flags of memfd_create(2); `prepare` sees the memory before there is any.
+    fn create_with(
+        (name, flags): (&CStr, libc::c_uint),
+        len: usize,
+        prepare: impl FnOnce(Range<*const u8>),
+    ) -> io::Result<Self> {
+        let flags = flags | libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         // SAFETY: passes a string that ends with a zero.
-        let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -74,9 +84,12 @@ impl SharedMemory {
         let memory = Self::map(fd, len)?;
         let start = memory.start.as_ptr().cast_const();
         advise_huge_pages(start..start.wrapping_add(len));
+        prepare(start..start.wrapping_add(len));
         // SAFETY: takes numbers.
         if unsafe { libc::fallocate(memory.fd.as_raw_fd(), 0, 0, size) } != 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            drop(Mapping(memory));
+            return Err(error);
         }
         Ok(memory)
     }
@@ -138,6 +151,52 @@ impl SharedMemory {
         let (start, len) = (self.start.as_ptr().expose_provenance(), self.len);
         // The mapping is never taken away. Without the thread pages are mapped as they are touched.
         let _ = thread::Builder::new().name("populate".to_owned()).spawn(move || populate_from(start, len));
+    }
+}
+
+/// Such a file, mapped for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Mapping(SharedMemory);
+
+impl Mapping {
+    /// A new file of at least so many bytes, all zero: of huge pages where so many are set aside (hugetlbfs(5)).
+    pub(crate) fn create(
+        name: &CStr,
+        len: usize,
+        prepare: impl Fn(Range<*const u8>),
+    ) -> io::Result<Self> {
+        let huge = SharedMemory::create_with((name, libc::MFD_HUGETLB), len.next_multiple_of(HUGE_PAGE), &prepare);
+        huge.or_else(|_| SharedMemory::create_with((name, 0), len.next_multiple_of(PAGE), &prepare)).map(Self)
+    }
+
+    /// A file of another process.
+    ///
+    /// # Errors
+    /// Its size is another one, or can be changed.
+    pub(crate) fn open(fd: OwnedFd, len: usize) -> io::Result<Self> {
+        SharedMemory::open(fd, len).map(Self)
+    }
+
+    /// Where it is.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.0.start
+    }
+
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// The file.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this length; parts of it that live for ever are never handed out here.
+        unsafe { libc::munmap(self.0.start.as_ptr().cast(), self.0.len) };
     }
 }
 

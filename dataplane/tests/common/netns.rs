@@ -99,6 +99,16 @@ impl Pod {
         self
     }
 
+    /// Another echo server takes the place of the one that there is.
+    pub fn restart_server(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        self.server = Some(self.probe_command("", "echo").spawn().unwrap());
+        self.await_server();
+    }
+
     /// A counter of the pod's stack, as in `/proc/net/snmp`: `Tcp InCsumErrors`.
     pub fn counter(&self, group: &str, name: &str) -> u64 {
         let text = self.exec("cat /proc/net/snmp");

@@ -15,7 +15,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use dataplane::{Device, MemoryPort, PortId, PortSpec, Steering};
+use dataplane::{Device, MemoryPort, PortId, PortSpec};
 use flowtable::{
     port::PortTable,
     program::TunnelKind,
@@ -236,7 +236,7 @@ impl Host {
     pub fn attach_wire(&mut self) -> Result<(), PortError> {
         let Some(OwnedUplink { interface, .. }) = self.owned_uplink() else { return Ok(()) };
         if !self.is_attached(WIRE) {
-            let device = Device::AfXdp { interface: interface.clone(), steering: Steering::All };
+            let device = Device::Wire { interface: interface.clone() };
             self.dataplane.attach(PortSpec { port: WIRE, name: interface, device })?;
             self.ports_changed();
             self.shape_uplink();

@@ -13,9 +13,10 @@ use flowtable::{
 use super::device::{AfXdpOutlet, AfXdpQueue, Gathering, Receiver, Sender};
 use crate::{
     pool::{Frame, MAX_PACKET_LEN, Pool},
-    port::{Outlet, RxQueue},
+    port::{Outlet, RxQueue, metrics::PortMetrics},
     sys::xsk::{
         BURST, Flush, SendError,
+        half::Found,
         library::XskRx,
         own::{OwnRx, Piece},
     },
@@ -26,6 +27,9 @@ impl RxQueue for AfXdpQueue {
     fn rx_burst(&mut self, from: PortNo, max: usize, pool: &mut Pool, batch: &mut Vec<Packet<Frame>>) {
         if self.metrics.is_gone() {
             return;
+        }
+        if self.socket.is_found() {
+            self.take_over();
         }
         match &mut self.socket {
             Receiver::Own(socket) => receive(socket, &mut self.gathering, (from, max), pool, batch),
@@ -43,6 +47,44 @@ impl RxQueue for AfXdpQueue {
 
     fn kernel_dropped(&self) -> u64 {
         self.socket.kernel_dropped()
+    }
+}
+
+impl AfXdpQueue {
+    /// Goes on where the process before has stopped.
+    #[cold]
+    fn take_over(&mut self) {
+        let Receiver::Own(socket) = &mut self.socket else { return };
+        match socket.take_over() {
+            None => {}
+            Some(Ok(Found { n_waiting, n_missing, is_within })) => {
+                if is_within {
+                    // Its beginning was taken by the process before.
+                    self.gathering = Gathering::Lost;
+                }
+                let interface = &self.interface;
+                tracing::info!(interface, n_waiting, n_missing, "received frames of the process before are taken");
+            }
+            Some(Err(why)) => cannot_go_on(&self.interface, why, &self.metrics),
+        }
+    }
+
+    /// Another process receives from now on.
+    pub(crate) fn leave(&mut self) {
+        if let Receiver::Own(socket) = &mut self.socket {
+            socket.leave();
+        }
+    }
+}
+
+/// What the process before has left cannot be gone on with: the port is down until it is attached anew.
+fn cannot_go_on(interface: &str, why: &str, metrics: &PortMetrics) {
+    if metrics.set_gone() {
+        tracing::warn!(
+            interface,
+            why,
+            "what the process before has left of the port cannot be gone on with; it is to be attached anew"
+        );
     }
 }
 
@@ -184,6 +226,7 @@ impl AfXdpOutlet {
     }
 
     fn send_again(&mut self, packet: Packet<Frame>) -> Result<(), (SendError, Packet<Frame>)> {
+        self.take_over();
         let flush = self.socket.flush();
         let again = self.send_frame(packet);
         self.apply(flush);
@@ -198,6 +241,7 @@ impl Outlet for AfXdpOutlet {
         }
         let result = match self.socket.send(frame) {
             Err(SendError::Full) => {
+                self.take_over();
                 let flush = self.socket.flush();
                 let again = self.socket.send(frame);
                 self.apply(flush);
@@ -252,6 +296,32 @@ impl Outlet for AfXdpOutlet {
     fn settle(&mut self, pool: &mut Pool) {
         if let Sender::Own(socket) = &mut self.socket {
             socket.settle(pool);
+            if socket.is_found() {
+                self.take_over();
+            }
+        }
+    }
+}
+
+impl AfXdpOutlet {
+    /// Goes on where the process before has stopped.
+    #[cold]
+    fn take_over(&mut self) {
+        let Sender::Own(socket) = &mut self.socket else { return };
+        match socket.take_over() {
+            None => {}
+            Some(Ok(Found { n_waiting, n_missing, .. })) => {
+                let interface = &self.interface;
+                tracing::debug!(interface, n_waiting, n_missing, "frames of the process before are sent");
+            }
+            Some(Err(why)) => cannot_go_on(&self.interface, why, &self.metrics),
+        }
+    }
+
+    /// Another process sends from now on.
+    pub(crate) fn leave(&mut self) {
+        if let Sender::Own(socket) = &mut self.socket {
+            self.down |= socket.leave();
         }
     }
 }

@@ -2,9 +2,11 @@
 //! send by, which may be in the hands of two threads.
 //!
 //! There are two of them. [`own`] stands on the rings that the kernel shows (`ring.rs`), and its
-//! frames are those of packets: nothing is copied on our side. [`library`] is xsk-rs, which keeps
+//! frames are those of packets: nothing is copied on our side,
+//! and another process can go on with them (`half.rs`). [`library`] is xsk-rs, which keeps
 //! its memory to itself, so that frames are copied in and out. What both do alike is here.
 
+pub(crate) mod half;
 pub(crate) mod library;
 pub(crate) mod own;
 mod ring;

@@ -12,25 +12,28 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, PoisonError},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering::{Acquire, Release},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
-    super::SysError,
-    BURST, Flush, RING_LEN, SendError, Transfer, drive, kick, patiently, prepare,
+    super::{SysError, witness::Witness},
+    Flush, RING_LEN, SendError, Transfer, drive,
+    half::{CONTINUED, Found, MAX_MISSING, RxRings, TxRings},
+    kick, patiently, prepare,
     ring::{Consumer, Producer},
 };
-use crate::pool::{Frame, Lent, Memory, Pool};
+use crate::pool::{Frame, Lent, Memory, Pool, Side, Slot, word};
 
-/// More of the packet is in the next descriptor.
-const CONTINUED: u32 = libc::XDP_PKT_CONTD;
 /// A device that writes to our memory by itself may go on for a while after its socket is closed.
 const DEVICE_PAUSE: Duration = Duration::from_millis(100);
 /// Frames that the sending half keeps for what has none: pieces of larger packets.
-const N_SPARE: usize = 2 * BURST;
+const N_SPARE: usize = 2 * super::BURST;
 
 /// How a socket is opened.
 #[derive(Debug, Clone, Copy)]
@@ -42,51 +45,86 @@ pub(crate) struct Manner {
     pub(crate) busy_poll: Option<u16>,
 }
 
-/// The socket of both halves.
+/// The socket of both halves. Fields are dropped in this order: the file is closed, it is waited until nobody writes
+/// to the frames any more, they come back, and others may have the place.
 #[derive(Debug)]
 struct Socket {
     fd: OwnedFd,
-    _pause: Option<Pause>,
+    end: End,
+    slot: Slot,
+    transfer: Transfer,
+}
+
+/// What is left when the file is closed.
+#[derive(Debug)]
+struct End {
+    is_driven_by_device: bool,
+    /// Shows whether another process has the file as well; `None`: none can have.
+    witness: Option<Arc<Witness>>,
     /// What the kernel had of halves that are gone.
     left: Mutex<Vec<Lent>>,
 }
 
-/// Waits when it is dropped.
-#[derive(Debug)]
-struct Pause;
-
-impl Drop for Pause {
+impl Drop for End {
     fn drop(&mut self) {
-        thread::sleep(DEVICE_PAUSE);
+        let is_closed = self.witness.as_ref().is_none_or(|witness| witness.is_alone());
+        if is_closed && self.is_driven_by_device {
+            thread::sleep(DEVICE_PAUSE);
+        }
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        if !is_closed {
+            // The kernel goes on with them, and so will another process.
+            left.into_iter().for_each(Lent::leave);
+        }
     }
 }
 
 impl Socket {
-    fn leave(&self, lent: &mut Option<Lent>) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(lent.take());
+    fn new(
+        fd: OwnedFd,
+        transfer: Transfer,
+        (slot, witness): (Slot, Option<Arc<Witness>>),
+    ) -> Arc<Self> {
+        let is_driven_by_device = transfer == Transfer::ZeroCopy;
+        let end = End { is_driven_by_device, witness, left: Mutex::default() };
+        Arc::new(Self { fd, end, slot, transfer })
     }
+
+    fn leave(&self, lent: Lent) {
+        self.end.left.lock().unwrap_or_else(PoisonError::into_inner).push(lent);
+    }
+}
+
+/// Where one half of a socket stands.
+#[derive(Debug)]
+enum Half<Found> {
+    /// It works with its rings.
+    Here,
+    /// Another process works with them, or did; nothing was looked at yet.
+    Found(Option<Found>),
+    /// Another process works with them from now on, or they cannot be worked with.
+    Left,
 }
 
 /// The receiving half of one queue of an interface.
 #[derive(Debug)]
 pub(crate) struct OwnRx {
     socket: Arc<Socket>,
-    rx: Consumer<libc::xdp_desc>,
-    fill: Producer<u64>,
-    memory: Memory,
-    /// Always there, until it is left behind.
-    lent: Option<Lent>,
+    /// Only while it works with them.
+    rings: Option<RxRings>,
+    half: Half<(Consumer<libc::xdp_desc>, Producer<u64>)>,
     is_driven: bool,
+    /// What the kernel had dropped before, as the last process has read it.
+    dropped_before: u64,
 }
 
 /// The sending half.
 #[derive(Debug)]
 pub(crate) struct OwnTx {
     socket: Arc<Socket>,
-    tx: Producer<libc::xdp_desc>,
-    completed: Consumer<u64>,
+    rings: Option<TxRings>,
+    half: Half<(Producer<libc::xdp_desc>, Consumer<u64>)>,
     memory: Memory,
-    lent: Option<Lent>,
     is_scattered: bool,
     /// Sent, not yet back in the pool; some stay, for what has no frame.
     done: Vec<Frame>,
@@ -105,46 +143,112 @@ pub(crate) struct Piece {
     pub(crate) is_continued: bool,
 }
 
+/// The rings of a socket, mapped.
+struct Rings {
+    rx: Consumer<libc::xdp_desc>,
+    tx: Producer<libc::xdp_desc>,
+    fill: Producer<u64>,
+    completed: Consumer<u64>,
+}
+
+impl Rings {
+    fn map(fd: &OwnedFd) -> Result<Self, (&'static str, io::Error)> {
+        let offsets = offsets(fd).map_err(|error| ("getsockopt(XDP_MMAP_OFFSETS)", error))?;
+        let fill_at = libc::XDP_UMEM_PGOFF_FILL_RING as i64;
+        let completed_at = libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64;
+        let fail = |error| ("mmap(AF_XDP)", error);
+        Ok(Self {
+            rx: Consumer::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RING_LEN).map_err(fail)?,
+            tx: Producer::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, RING_LEN).map_err(fail)?,
+            fill: Producer::new(fd, fill_at, &offsets.fr, RING_LEN).map_err(fail)?,
+            completed: Consumer::new(fd, completed_at, &offsets.cr, RING_LEN).map_err(fail)?,
+        })
+    }
+}
+
 /// Opens a socket for one queue. A queue that is busy may become free until `deadline`.
 pub(crate) fn open(
     (interface, ifindex): (&str, u32),
     queue: u32,
-    memory: &Memory,
+    (slot, witness): (Slot, Option<Arc<Witness>>),
     manner: Manner,
     deadline: Instant,
 ) -> Result<(OwnRx, OwnTx), SysError> {
     let fail = |call| move |source| SysError::new(interface, call, source);
     let fd = socket().map_err(fail("socket(AF_XDP)"))?;
-    register(&fd, memory).map_err(fail("setsockopt(XDP_UMEM_REG)"))?;
+    register(&fd, slot.memory()).map_err(fail("setsockopt(XDP_UMEM_REG)"))?;
     let size_options =
         [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING];
     for option in size_options {
         set(&fd, option, &RING_LEN).map_err(fail("setsockopt(XDP_RING)"))?;
     }
-    let offsets = offsets(&fd).map_err(fail("getsockopt(XDP_MMAP_OFFSETS)"))?;
-    let map = fail("mmap(AF_XDP)");
-    let fill_at = libc::XDP_UMEM_PGOFF_FILL_RING as i64;
-    let completed_at = libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64;
-    let rx = Consumer::new(&fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RING_LEN).map_err(map)?;
-    let tx = Producer::new(&fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, RING_LEN).map_err(map)?;
-    let fill = Producer::new(&fd, fill_at, &offsets.fr, RING_LEN).map_err(map)?;
-    let completed = Consumer::new(&fd, completed_at, &offsets.cr, RING_LEN).map_err(map)?;
+    let Rings { rx, tx, fill, completed } =
+        Rings::map(&fd).map_err(|(call, source)| SysError::new(interface, call, source))?;
     patiently(deadline, || bind(&fd, ifindex, queue, manner)).map_err(fail("bind(AF_XDP)"))?;
     prepare(fd.as_raw_fd(), manner.busy_poll);
 
-    let pause = (manner.transfer == Transfer::ZeroCopy).then_some(Pause);
-    let socket = Arc::new(Socket { fd, _pause: pause, left: Mutex::default() });
-    let lent = || Some(Lent::new(memory));
-    let (is_driven, memory) = (manner.busy_poll.is_some(), memory.clone());
-    let mut receiver =
-        OwnRx { socket: Arc::clone(&socket), rx, fill, memory: memory.clone(), lent: lent(), is_driven };
+    let (receiving, sending) = (slot.lent(Side::Receive), slot.lent(Side::Send));
+    let memory = slot.memory().clone();
+    let socket = Socket::new(fd, manner.transfer, (slot, witness));
+    let mut receiver = OwnRx {
+        socket: Arc::clone(&socket),
+        rings: Some(RxRings::new(rx, fill, receiving)),
+        half: Half::Here,
+        is_driven: manner.busy_poll.is_some(),
+        dropped_before: 0,
+    };
     receiver.refill(|memory| memory.take());
-    let (lent, done) = (lent(), Vec::with_capacity(RING_LEN as usize));
-    let is_scattered = manner.is_scattered;
-    let sender =
-        OwnTx { socket, tx, completed, memory, lent, is_scattered, done, unsent: false, n_refused: 0 };
+    let sender = OwnTx {
+        socket,
+        rings: Some(TxRings::new(tx, completed, sending)),
+        half: Half::Here,
+        memory,
+        is_scattered: manner.is_scattered,
+        done: Vec::with_capacity(RING_LEN as usize),
+        unsent: false,
+        n_refused: 0,
+    };
     Ok((receiver, sender))
 }
+
+/// A socket that another process has opened. Its rings are looked at later ([`OwnRx::take_over`]): as long as that
+/// process works with them, nothing changes.
+///
+/// # Errors
+/// It is another kind of file, or bound no more; or the kernel maps rings only before they are used (Linux before
+/// 6.4).
+pub(crate) fn resume(
+    interface: &str,
+    fd: OwnedFd,
+    (slot, witness): (Slot, Option<Arc<Witness>>),
+    manner: Manner,
+) -> Result<(OwnRx, OwnTx), SysError> {
+    let Rings { rx, tx, fill, completed } =
+        Rings::map(&fd).map_err(|(call, source)| SysError::new(interface, call, source))?;
+    let memory = slot.memory().clone();
+    let socket = Socket::new(fd, manner.transfer, (slot, witness));
+    let receiver = OwnRx {
+        socket: Arc::clone(&socket),
+        rings: None,
+        half: Half::Found(Some((rx, fill))),
+        is_driven: manner.busy_poll.is_some(),
+        dropped_before: 0,
+    };
+    let sender = OwnTx {
+        socket,
+        rings: None,
+        half: Half::Found(Some((tx, completed))),
+        memory,
+        is_scattered: manner.is_scattered,
+        done: Vec::with_capacity(RING_LEN as usize),
+        unsent: false,
+        n_refused: 0,
+    };
+    Ok((receiver, sender))
+}
+
+/// What came of taking over one half.
+pub(crate) type TakenOver = Result<Found, &'static str>;
 
 impl OwnRx {
     /// For the socket map and for poll(2).
@@ -152,55 +256,95 @@ impl OwnRx {
         self.socket.fd.as_raw_fd()
     }
 
+    /// The socket, for another process.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.socket.fd.as_fd()
+    }
+
+    /// Where its frames are noted.
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.socket.slot
+    }
+
+    /// It was another process's, and was not looked at yet.
+    #[inline]
+    pub(crate) fn is_found(&self) -> bool {
+        matches!(self.half, Half::Found(_))
+    }
+
+    /// Goes on with the rings of the process before, when that has stopped. `None`: there is nothing to be done now.
+    #[cold]
+    pub(crate) fn take_over(&mut self) -> Option<TakenOver> {
+        let memory = self.socket.slot.memory();
+        let Half::Found(found) = &mut self.half else { return None };
+        if !memory.is_settled() {
+            return None;
+        }
+        let (rx, fill) = found.take()?;
+        self.half = Half::Left;
+        if memory.is_given() {
+            return Some(Err("what is noted of its frames is damaged"));
+        }
+        let lent = self.socket.slot.found(Side::Receive);
+        match RxRings::take_over(rx, fill, lent) {
+            Ok((rings, found)) => {
+                self.half = Half::Here;
+                self.rings = Some(rings);
+                self.dropped_before = self.socket.slot.word(Side::Receive, word::DROPPED).load(Acquire);
+                let is_lossy = self.socket.transfer == Transfer::Copy && found.n_missing > MAX_MISSING;
+                if is_lossy {
+                    return Some(Err("too many of its frames are lost"));
+                }
+                self.refill(|memory| memory.take());
+                Some(Ok(found))
+            }
+            Err((why, lent)) => {
+                self.socket.leave(lent);
+                Some(Err(why))
+            }
+        }
+    }
+
+    /// Another process works with the rings from now on, if it has their frames.
+    pub(crate) fn leave(&mut self) {
+        if !self.socket.slot.memory().is_given() {
+            return;
+        }
+        self.half = Half::Left;
+        if let Some(rings) = self.rings.take() {
+            rings.lent.leave();
+        }
+    }
+
     /// Hands up to `budget` pieces to `take`, in order, and gives the kernel other frames
     /// instead.
     pub(crate) fn receive(&mut self, budget: usize, pool: &mut Pool, mut take: impl FnMut(Piece, &mut Pool)) {
-        let Some(lent) = &mut self.lent else { return };
-        let mut n_taken = 0;
-        while n_taken < budget
-            && let Some(desc) = self.rx.take()
-        {
-            n_taken += 1;
-            // What we have not lent the kernel does not give.
-            let Some((frame, start)) = lent.take_back(desc.addr) else { continue };
+        let Some(rings) = &mut self.rings else { return };
+        let n_taken = rings.take(budget, |desc, frame, start| {
             let (len, is_continued) = (desc.len as usize, desc.options & CONTINUED != 0);
             take(Piece { frame, start, len, is_continued }, pool);
-        }
-        if n_taken > 0 {
-            self.rx.release();
-        } else if self.is_driven {
+        });
+        let n_wanted = rings.n_wanted();
+        if n_taken == 0 && self.is_driven {
             drive(self.fd());
         }
         // Also what could not be given back earlier.
-        if n_taken > 0 || self.n_wanted() > 0 {
+        if n_taken > 0 || n_wanted > 0 {
             self.refill(|memory| pool.get_of(memory));
         }
     }
 
-    /// Frames that the kernel should have and has not.
-    fn n_wanted(&self) -> usize {
-        (RING_LEN as usize).saturating_sub(self.lent.as_ref().map_or(0, Lent::len))
-    }
-
     /// Gives the kernel frames to receive into.
-    fn refill(&mut self, mut free: impl FnMut(&Memory) -> Option<Frame>) {
-        for _ in 0..self.n_wanted() {
-            let Some(lent) = &mut self.lent else { return };
-            if !self.fill.has_room(1) {
-                break;
-            }
-            let Some(frame) = free(&self.memory) else { break };
-            if let Ok(address) = lent.lend(frame) {
-                self.fill.put(address);
-            }
-        }
-        if self.fill.tell() && self.fill.needs_wakeup() {
+    fn refill(&mut self, free: impl FnMut(&Memory) -> Option<Frame>) {
+        let Some(rings) = &mut self.rings else { return };
+        if rings.refill(free) && rings.fill.needs_wakeup() {
             // A driver that has run dry wants a call; a failing one is told by poll(2).
             drive(self.fd());
         }
     }
 
-    /// Frames that the kernel dropped because we were too slow, since the socket opened.
+    /// Frames that the kernel dropped because nobody took them in time, since the socket was opened, or since the
+    /// process before has looked last.
     pub(crate) fn kernel_dropped(&self) -> u64 {
         let mut statistics = libc::xdp_statistics {
             rx_dropped: 0,
@@ -211,7 +355,15 @@ impl OwnRx {
             tx_ring_empty_descs: 0,
         };
         match get(&self.socket.fd, libc::XDP_STATISTICS, &mut statistics) {
-            Ok(()) => statistics.rx_dropped + statistics.rx_ring_full,
+            // They are another process's.
+            _ if matches!(self.half, Half::Found(_)) => 0,
+            Ok(()) => {
+                let n_dropped = statistics.rx_dropped + statistics.rx_ring_full;
+                if self.rings.is_some() {
+                    self.socket.slot.word(Side::Receive, word::DROPPED).store(n_dropped, Release);
+                }
+                n_dropped.saturating_sub(self.dropped_before)
+            }
             Err(_) => 0,
         }
     }
@@ -219,11 +371,62 @@ impl OwnRx {
 
 impl Drop for OwnRx {
     fn drop(&mut self) {
-        self.socket.leave(&mut self.lent);
+        if let Some(rings) = self.rings.take() {
+            self.socket.leave(rings.lent);
+        } else if matches!(self.half, Half::Found(_)) {
+            self.socket.leave(self.socket.slot.found(Side::Receive));
+        }
     }
 }
 
 impl OwnTx {
+    /// It was another process's, and was not looked at yet.
+    #[inline]
+    pub(crate) fn is_found(&self) -> bool {
+        matches!(self.half, Half::Found(_))
+    }
+
+    /// Goes on with the rings of the process before, when that has stopped. `None`: there is nothing to be done now.
+    #[cold]
+    pub(crate) fn take_over(&mut self) -> Option<TakenOver> {
+        let memory = self.socket.slot.memory();
+        let Half::Found(found) = &mut self.half else { return None };
+        if !memory.is_settled() {
+            return None;
+        }
+        let (tx, completed) = found.take()?;
+        self.half = Half::Left;
+        if memory.is_given() {
+            return Some(Err("what is noted of its frames is damaged"));
+        }
+        let lent = self.socket.slot.found(Side::Send);
+        match TxRings::take_over(tx, completed, lent) {
+            Ok((rings, found)) => {
+                self.half = Half::Here;
+                self.rings = Some(rings);
+                // Nobody knows whether the kernel was asked to.
+                self.unsent = found.n_waiting > 0;
+                Some(Ok(found))
+            }
+            Err((why, lent)) => {
+                self.socket.leave(lent);
+                Some(Err(why))
+            }
+        }
+    }
+
+    /// Another process works with the rings from now on, if it has their frames. False: it has not.
+    pub(crate) fn leave(&mut self) -> bool {
+        if !self.memory.is_given() {
+            return false;
+        }
+        (self.half, self.unsent) = (Half::Left, false);
+        if let Some(rings) = self.rings.take() {
+            rings.lent.leave();
+        }
+        true
+    }
+
     /// Takes a frame of the memory for the next flush.
     ///
     /// # Errors
@@ -238,10 +441,13 @@ impl OwnTx {
         if !self.memory.has(&frame) {
             return Err((frame, SendError::Foreign));
         }
-        if !self.tx.has_room(1) {
+        let Some(rings) = self.rings.as_mut() else {
+            return Err((frame, SendError::Full));
+        };
+        if !rings.tx.has_room(1) {
             return Err((frame, SendError::Full));
         }
-        self.put(frame, start, len, 0);
+        rings.put(frame, start, len, 0);
         Ok(())
     }
 
@@ -256,7 +462,8 @@ impl OwnTx {
         if n_pieces > if self.is_scattered { MAX_PIECES } else { 1 } {
             return Err(SendError::TooLong);
         }
-        if !self.tx.has_room(n_pieces as u32) || !self.has_frames(n_pieces) {
+        let has_room = self.rings.as_mut().is_some_and(|rings| rings.tx.has_room(n_pieces as u32));
+        if !has_room || !self.has_frames(n_pieces) {
             return Err(SendError::Full);
         }
         let mut pieces = packet.chunks(each).peekable();
@@ -264,7 +471,9 @@ impl OwnTx {
             let Some(mut frame) = self.done.pop() else { return Err(SendError::Full) };
             frame.as_mut()[..piece.len()].copy_from_slice(piece);
             let options = if pieces.peek().is_some() { CONTINUED } else { 0 };
-            self.put(frame, 0, piece.len(), options);
+            if let Some(rings) = &mut self.rings {
+                rings.put(frame, 0, piece.len(), options);
+            }
         }
         Ok(())
     }
@@ -282,28 +491,20 @@ impl OwnTx {
         self.done.len() >= n
     }
 
-    /// Puts a frame of the memory on the ring, where there is room.
-    #[inline]
-    fn put(&mut self, frame: Frame, start: usize, len: usize, options: u32) {
-        let Some(lent) = &mut self.lent else { return };
-        if let Ok(address) = lent.lend(frame) {
-            self.tx.put(libc::xdp_desc { addr: address + start as u64, len: len as u32, options });
-        }
-    }
-
     /// Frames wait for a flush.
     #[inline]
     pub(crate) fn has_unsent(&self) -> bool {
-        self.unsent || self.tx.has_untold()
+        self.unsent || self.rings.as_ref().is_some_and(|rings| rings.tx.has_untold())
     }
 
     /// Asks the kernel to send what waits.
     pub(crate) fn flush(&mut self) -> Flush {
-        self.unsent |= self.tx.tell();
+        let Some(rings) = &mut self.rings else { return Flush::Done };
+        self.unsent |= rings.tx.tell();
         // A driver may poll the ring by itself.
-        if self.unsent && self.tx.needs_wakeup() {
-            let fd = self.socket.fd.as_raw_fd();
-            let (flush, n_refused) = kick(fd, || self.reclaim());
+        if self.unsent && rings.tx.needs_wakeup() {
+            let (fd, done) = (self.socket.fd.as_raw_fd(), &mut self.done);
+            let (flush, n_refused) = kick(fd, || rings.reclaim(done));
             self.n_refused += n_refused;
             self.unsent = flush != Flush::Done;
             return flush;
@@ -320,7 +521,7 @@ impl OwnTx {
     /// Takes back what has been sent, and gives most of it to the pool.
     #[inline]
     pub(crate) fn settle(&mut self, pool: &mut Pool) {
-        if self.lent.as_ref().is_some_and(|lent| lent.len() > 0) {
+        if self.rings.as_ref().is_some_and(|rings| rings.lent.len() > 0) {
             self.reclaim();
         }
         while self.done.len() > N_SPARE
@@ -332,21 +533,19 @@ impl OwnTx {
 
     /// Takes back what has been sent.
     fn reclaim(&mut self) {
-        let Some(lent) = &mut self.lent else { return };
-        let mut found = false;
-        while let Some(address) = self.completed.take() {
-            found = true;
-            self.done.extend(lent.take_back(address).map(|(frame, _)| frame));
-        }
-        if found {
-            self.completed.release();
+        if let Some(rings) = &mut self.rings {
+            rings.reclaim(&mut self.done);
         }
     }
 }
 
 impl Drop for OwnTx {
     fn drop(&mut self) {
-        self.socket.leave(&mut self.lent);
+        if let Some(rings) = self.rings.take() {
+            self.socket.leave(rings.lent);
+        } else if matches!(self.half, Half::Found(_)) {
+            self.socket.leave(self.socket.slot.found(Side::Send));
+        }
     }
 }
 

@@ -5,16 +5,21 @@
 //!   modulo 2^32; an entry is ours between them or outside, by our side.
 //! - An entry is written before the producer index is stored (release), and read after it was
 //!   loaded (acquire); the same holds for the consumer index and giving an entry back.
+//!
+//! Both indices outlive the process, with the socket: another one goes on where they are ([`Producer::catch_up`],
+//! [`Consumer::catch_up`]).
 
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
     ptr::{self, NonNull},
     sync::atomic::{
-        AtomicU32,
+        AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
+
+use crate::{death, pool::write};
 
 const NEED_WAKEUP: u32 = libc::XDP_RING_NEED_WAKEUP;
 
@@ -75,6 +80,13 @@ impl<T> Map<T> {
         unsafe { self.flags.as_ref() }.load(Relaxed) & NEED_WAKEUP != 0
     }
 
+    /// Has an index of ours be that.
+    fn set(&self, index: &AtomicU32, value: u32) {
+        if death::may_write() {
+            index.store(value, Release);
+        }
+    }
+
     fn entry(&self, index: u32) -> NonNull<T> {
         // SAFETY: masked, it is one of the ring's entries.
         unsafe { self.entries.add((index & (self.size - 1)) as usize) }
@@ -125,16 +137,19 @@ impl<T: Copy> Producer<T> {
         self.map.size.saturating_sub(self.next.wrapping_sub(self.taken))
     }
 
-    /// Writes an entry, which the kernel gets with the next [`Producer::tell`]. False: there is
-    /// no room.
+    /// Writes an entry, which the kernel gets with the next [`Producer::tell`], and then that it is written. False:
+    /// there is no room.
     #[inline]
-    pub(super) fn put(&mut self, value: T) -> bool {
+    pub(super) fn put(&mut self, value: T, written: &AtomicU64) -> bool {
         if !self.has_room(1) {
             return false;
         }
-        // SAFETY: the entry is in the mapping, and ours until the kernel is told of it.
-        unsafe { self.map.entry(self.next).write(value) };
+        if death::may_write() {
+            // SAFETY: the entry is in the mapping, and ours until the kernel is told of it.
+            unsafe { self.map.entry(self.next).write(value) };
+        }
         self.next = self.next.wrapping_add(1);
+        write(written, self.next.into(), Release);
         true
     }
 
@@ -143,10 +158,45 @@ impl<T: Copy> Producer<T> {
     pub(super) fn tell(&mut self) -> bool {
         let is_new = self.next != self.told;
         if is_new {
-            self.map.producer().store(self.next, Release);
+            self.map.set(self.map.producer(), self.next);
             self.told = self.next;
         }
         is_new
+    }
+
+    /// Goes on where another process has stopped, which had written up to there: entries that the kernel was not told
+    /// of are as good as unwritten. `None`: the indices cannot be.
+    pub(super) fn catch_up(&mut self) -> Option<()> {
+        self.taken = self.map.consumer().load(Acquire);
+        self.told = self.map.producer().load(Acquire);
+        self.next = self.told;
+        (self.n_told() <= self.map.size).then_some(())
+    }
+
+    /// Entries that the kernel was told of and has not taken, as seen last.
+    pub(super) fn n_told(&self) -> u32 {
+        self.told.wrapping_sub(self.taken)
+    }
+
+    /// Those.
+    pub(super) fn told(&self) -> impl Iterator<Item = T> {
+        // SAFETY: the kernel reads them too; nobody writes to them before it has taken them.
+        (0..self.n_told()).map(|n| unsafe { self.map.entry(self.taken.wrapping_add(n)).read() })
+    }
+
+    /// Entries that another process had written up to there, and that the kernel was not told of. `None`: it cannot be
+    /// there.
+    pub(super) fn untold(&self, written: u64) -> Option<Vec<T>> {
+        let n = u32::try_from(written).ok()?.wrapping_sub(self.told);
+        // SAFETY: the kernel does not know of them, and they are ours.
+        let entry = |n| unsafe { self.map.entry(self.told.wrapping_add(n)).read() };
+        (n <= self.map.size - self.n_told()).then(|| (0..n).map(entry).collect())
+    }
+
+    /// So many of them are written after all.
+    pub(super) fn keep(&mut self, n: u32, written: &AtomicU64) {
+        self.next = self.told.wrapping_add(n);
+        write(written, self.next.into(), Release);
     }
 
     /// Entries are written that the kernel was not told of.
@@ -206,6 +256,67 @@ impl<T: Copy> Consumer<T> {
     /// Gives the kernel the places of what was taken.
     #[inline]
     pub(super) fn release(&mut self) {
-        self.map.consumer().store(self.next, Release);
+        self.map.set(self.map.consumer(), self.next);
+    }
+
+    /// Goes on where another process has stopped. `None`: the indices cannot be.
+    pub(super) fn catch_up(&mut self) -> Option<()> {
+        self.next = self.map.consumer().load(Acquire);
+        self.known = self.map.producer().load(Acquire);
+        (self.n_waiting() <= self.map.size).then_some(())
+    }
+
+    /// Entries that wait, as seen last.
+    pub(super) fn n_waiting(&self) -> u32 {
+        self.known.wrapping_sub(self.next)
+    }
+
+    /// Where the next entry is taken.
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Entries that wait, the next one first, as seen last; none is taken.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = T> {
+        // SAFETY: entries that the kernel has told us of, and that are ours.
+        (0..self.n_waiting()).map(|n| unsafe { self.map.entry(self.next.wrapping_add(n)).read() })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A ring in ordinary memory, of which both sides are ours.
+    pub(in super::super) struct OnHeap<T> {
+        size: u32,
+        memory: NonNull<u8>,
+        _entries: std::marker::PhantomData<T>,
+    }
+
+    impl<T: Copy> OnHeap<T> {
+        pub(in super::super) fn new(size: u32) -> Self {
+            // Of a test, and never freed.
+            let memory = vec![0_u64; 2 + size as usize * size_of::<T>().div_ceil(8)].leak();
+            Self { size, memory: NonNull::from(memory).cast(), _entries: std::marker::PhantomData }
+        }
+
+        fn map(&self) -> Map<T> {
+            let memory = self.memory;
+            // SAFETY: the first four words of the memory, and what is behind them.
+            let at = |word: usize| unsafe { memory.cast::<AtomicU32>().add(word) };
+            let (producer, consumer, flags, entries) = (at(0), at(1), at(2), at(4).cast());
+            // Unmapping nothing is an error that nobody looks at.
+            Map { memory, len: 0, producer, consumer, flags, entries, size: self.size }
+        }
+
+        /// Of a process that comes new.
+        pub(in super::super) fn producer(&self) -> Producer<T> {
+            Producer { map: self.map(), next: 0, told: 0, taken: 0 }
+        }
+
+        pub(in super::super) fn consumer(&self) -> Consumer<T> {
+            Consumer { map: self.map(), next: 0, known: 0 }
+        }
     }
 }
