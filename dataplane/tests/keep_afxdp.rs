@@ -246,9 +246,8 @@ fn a_port_that_has_lost_too_many_frames_is_attached_anew() {
     let numbers: Vec<u64> = kept.note.split(' ').map(|word| word.parse().unwrap()).collect();
     let (memory, n_words) = (File::from(kept.files.into_iter().next().unwrap()), numbers[0] / 64);
     let n_halves = numbers[2] * 2;
-    let note_at = |half: u64, word: u64| {
-        numbers[0] * numbers[1] + (8 + n_halves * 8 + half * n_words + word) * 8
-    };
+    let note_at =
+        |half: u64, word: u64| numbers[0] * numbers[1] + (8 + n_halves * 8 + half * n_words + word) * 8;
     let read = |at| {
         let mut word = [0; 8];
         memory.read_exact_at(&mut word, at).unwrap();

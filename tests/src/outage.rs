@@ -43,6 +43,10 @@ const CHAT: SocketAddrV4 = SocketAddrV4::new(RIGHT, 7004);
 const BULK: SocketAddrV4 = SocketAddrV4::new(RIGHT, 7005);
 /// Distance of the pulse's datagrams.
 const INTERVAL: Duration = Duration::from_millis(1);
+/// Distance of datagrams that nobody has allowed; where a ring of 2048 frames is all that holds what comes while nobody
+/// runs, they must not fill it.
+const INTRUSION: Duration = Duration::from_micros(500);
+const INTRUSION_RING: Duration = Duration::from_millis(10);
 /// Distance of words that are said over one TCP connection, and how long one may take.
 const WORDS: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +96,8 @@ pub struct Held {
     _switch: Netns,
     program: PathBuf,
     probe: Probe,
+    /// Distance of what nobody has allowed.
+    intrusion: Duration,
     log: PathBuf,
     dir: PathBuf,
     _dir: Dir,
@@ -187,8 +193,9 @@ impl Held {
         control.text(&replace)?;
         let probe = programs.probe;
         let program = programs.switch;
-        let held =
-            Self { holder, control, left, right, _switch: switch, program, probe, log, dir, _dir: guard };
+        let intrusion = if ports == Ports::AfXdp { INTRUSION_RING } else { INTRUSION };
+        let (_switch, _dir) = (switch, guard);
+        let held = Self { holder, control, left, right, _switch, program, probe, intrusion, log, dir, _dir };
         stop::wait_for("the workloads reach each other", LIMIT, || {
             let result = held.probe.ping(&held.left, RIGHT, 1, 56)?;
             Ok(if result.n_received == 1 { Ok(()) } else { Err("no answer".to_owned()) })
@@ -331,8 +338,11 @@ impl Held {
                 scope.spawn(move || probe.chat(&this.left, (&this.right, CHAT), n_words, (WORDS, PATIENCE)));
             let bulk = scope.spawn(move || this.transfer_for(duration));
             // Nobody has allowed it.
-            let mut intruder =
-                probe.command(&this.right, &words(&["udp-flood", &FORBIDDEN.to_string(), &millis(duration)]));
+            let interval = this.intrusion.as_micros().to_string();
+            let mut intruder = probe.command(
+                &this.right,
+                &words(&["udp-flood", &FORBIDDEN.to_string(), &interval, &millis(duration)]),
+            );
             let mut intruder = intruder.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
             let blows = this.deal(blow, n, every);
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Value>>| {

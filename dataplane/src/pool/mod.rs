@@ -55,8 +55,7 @@ struct Shelf {
 
 impl Shelf {
     fn new(n_frames: usize, frame_len: usize, stride: usize) -> Self {
-        let region =
-            Region::new(n_frames, (frame_len, stride), 0).expect("there is memory to start with");
+        let region = Region::new(n_frames, (frame_len, stride), 0).expect("there is memory to start with");
         // SAFETY: each index is used once, so each slot gets one handle.
         let free = (0..n_frames as u32).rev().map(|idx| unsafe { region.handle(idx) }).collect();
         Self { region, free, n_frames }

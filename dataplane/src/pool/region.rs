@@ -113,7 +113,12 @@ impl Region {
     }
 
     /// The same in a file. `None`: it is shorter than that.
-    pub(super) fn of(mapping: Mapping, n_frames: usize, frame_len: usize, n_words: usize) -> Option<Arc<Self>> {
+    pub(super) fn of(
+        mapping: Mapping,
+        n_frames: usize,
+        frame_len: usize,
+        n_words: usize,
+    ) -> Option<Arc<Self>> {
         let (len, words_at) = frames_len(n_frames, frame_len)?;
         let all = n_words.checked_mul(size_of::<AtomicU64>())?.checked_add(words_at)?;
         if all > mapping.len() {

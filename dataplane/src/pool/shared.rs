@@ -212,8 +212,8 @@ impl Memory {
         let file = kept.files.into_iter().next().ok_or("there is no file")?;
         let mapping = Mapping::open(file, *len).map_err(|error| error.to_string())?;
         let n_words = plan.n_words().ok_or("it is too large")?;
-        let region =
-            Region::of(mapping, plan.n_frames, plan.frame_len, n_words).ok_or("it is shorter than it should be")?;
+        let region = Region::of(mapping, plan.n_frames, plan.frame_len, n_words)
+            .ok_or("it is shorter than it should be")?;
         let get = |word: usize| region.words()[word].load(Relaxed);
         let expected = plan.head(get(head::ID));
         if get(head::CHECKSUM) != checksum(&std::array::from_fn::<u64, { HEAD_LEN - 2 }, _>(get)) {
@@ -294,7 +294,9 @@ impl Memory {
             }
         }
         if !is_sound {
-            tracing::error!("two sockets of the process before have the same frames; none of them is used again");
+            tracing::error!(
+                "two sockets of the process before have the same frames; none of them is used again"
+            );
             self.give_away();
             bits.clear();
         }
@@ -372,7 +374,8 @@ impl Memory {
     /// Places for so many sockets. `None`: there are not as many.
     pub(crate) fn claim(&self, n: usize) -> Option<Vec<Slot>> {
         let mut slots = lock(&self.state.slots);
-        let free: Vec<_> = (0..slots.len()).filter(|number| slots[*number] == Whose::Nobodys).take(n).collect();
+        let free: Vec<_> =
+            (0..slots.len()).filter(|number| slots[*number] == Whose::Nobodys).take(n).collect();
         (free.len() == n && !self.is_given()).then(|| {
             free.iter().for_each(|number| slots[*number] = Whose::Ours);
             free.into_iter().map(|number| Slot { memory: self.clone(), number }).collect()
@@ -382,8 +385,7 @@ impl Memory {
     /// Those that sockets of the process before had. Nobody else may have them.
     pub(crate) fn claim_again(&self, numbers: &[usize]) -> Option<Vec<Slot>> {
         let mut slots = lock(&self.state.slots);
-        let is_free =
-            |number: &usize| slots.get(*number).is_some_and(|whose| *whose != Whose::Ours);
+        let is_free = |number: &usize| slots.get(*number).is_some_and(|whose| *whose != Whose::Ours);
         (numbers.iter().all(is_free) && !self.is_given()).then(|| {
             numbers.iter().for_each(|number| slots[*number] = Whose::Ours);
             numbers.iter().map(|number| Slot { memory: self.clone(), number: *number }).collect()

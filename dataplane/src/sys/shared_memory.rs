@@ -160,12 +160,9 @@ pub(crate) struct Mapping(SharedMemory);
 
 impl Mapping {
     /// A new file of at least so many bytes, all zero: of huge pages where so many are set aside (hugetlbfs(5)).
-    pub(crate) fn create(
-        name: &CStr,
-        len: usize,
-        prepare: impl Fn(Range<*const u8>),
-    ) -> io::Result<Self> {
-        let huge = SharedMemory::create_with((name, libc::MFD_HUGETLB), len.next_multiple_of(HUGE_PAGE), &prepare);
+    pub(crate) fn create(name: &CStr, len: usize, prepare: impl Fn(Range<*const u8>)) -> io::Result<Self> {
+        let huge =
+            SharedMemory::create_with((name, libc::MFD_HUGETLB), len.next_multiple_of(HUGE_PAGE), &prepare);
         huge.or_else(|_| SharedMemory::create_with((name, 0), len.next_multiple_of(PAGE), &prepare)).map(Self)
     }
 

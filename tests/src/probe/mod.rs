@@ -284,7 +284,9 @@ pub fn main(words: &[String]) -> Result<()> {
         }
         ["udp-listen", at, from] => pulse::receive(at.parse()?, from.parse()?)?,
         ["udp-count", at, duration] => pulse::count(at.parse()?, millis(duration)?)?,
-        ["udp-flood", to, duration] => pulse::flood(to.parse()?, millis(duration)?)?,
+        ["udp-flood", to, interval, duration] => {
+            pulse::flood(to.parse()?, Duration::from_micros(interval.parse()?), millis(duration)?)?
+        }
         ["group-echo", group, own] => group::echo(group.parse()?, own.parse()?)?,
         ["group-ask", group, own, n] => group::ask(group.parse()?, own.parse()?, n.parse()?)?,
         ["ipfix-listen", at] => ipfix::listen(at.parse()?)?,
@@ -299,7 +301,7 @@ pub fn main(words: &[String]) -> Result<()> {
              tcp-chat ADDRESS:PORT N MS MS | tcp-greet ADDRESS:PORT NAME | \
              tcp-ask ADDRESS:PORT N | tcp-stay ADDRESS:PORT MS | \
              udp-pulse ADDRESS:PORT US MS | udp-listen ADDRESS:PORT ADDRESS:PORT | \
-             udp-count ADDRESS:PORT MS | udp-flood ADDRESS:PORT MS | \
+             udp-count ADDRESS:PORT MS | udp-flood ADDRESS:PORT US MS | \
              udp-echo ADDRESS:PORT | udp-ask ADDRESS:PORT N PAYLOAD | \
              group-echo GROUP:PORT ADDRESS | group-ask GROUP:PORT ADDRESS N | rarp INTERFACE | ipfix-listen ADDRESS:PORT | ip-noise ADDRESS N SEED | \
              udp-noise FROM ADDRESS:PORT N SEED"

@@ -12,8 +12,6 @@ use serde_json::{Value, json};
 const LEN: usize = 24;
 /// Shorter silences are not told: a busy machine makes such by itself.
 const SHORT: Duration = Duration::from_micros(1500);
-/// Between datagrams of a flood.
-const FLOOD_INTERVAL: Duration = Duration::from_micros(500);
 /// After so long without a datagram there are no more.
 const END: Duration = Duration::from_secs(5);
 
@@ -114,15 +112,15 @@ pub(super) fn count(at: SocketAddrV4, duration: Duration) -> Result<Value> {
     }
 }
 
-/// Sends to somebody who has not asked for it, until the time is over.
-pub(super) fn flood(to: SocketAddrV4, duration: Duration) -> Result<Value> {
+/// Sends to somebody who has not asked for it, once each `interval`, until the time is over.
+pub(super) fn flood(to: SocketAddrV4, interval: Duration, duration: Duration) -> Result<Value> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let start = Instant::now();
     let mut n = 0_u64;
     while start.elapsed() < duration {
         // Whatever is answered to it is of no interest.
         n += u64::from(socket.send_to(&[0; LEN], to).is_ok());
-        std::thread::sleep(FLOOD_INTERVAL);
+        std::thread::sleep(interval);
     }
     Ok(json!({ "sent": n }))
 }

@@ -180,13 +180,15 @@ pub(crate) fn open(
     if let Some(held) = held {
         let resumed = match config.backend {
             AfXdpBackend::Own => held.resume(&set_up, (memories, is_waiting)),
-            AfXdpBackend::XskRs => {
-                Err(("other sockets are wanted (--af-xdp)".to_owned(), held.leftover()))
-            }
+            AfXdpBackend::XskRs => Err(("other sockets are wanted (--af-xdp)".to_owned(), held.leftover())),
         };
         match resumed {
             Ok((rings, hold, (_, _, mode))) => {
-                tracing::info!(interface = name, mode, "AF_XDP sockets of the process before are gone on with");
+                tracing::info!(
+                    interface = name,
+                    mode,
+                    "AF_XDP sockets of the process before are gone on with"
+                );
                 return Ok(opened(&set_up, rings, hold, mode));
             }
             Err((why, leftover)) => {

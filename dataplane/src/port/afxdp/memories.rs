@@ -192,7 +192,8 @@ mod tests {
     #[test]
     fn cards_of_another_node_have_another_memory() {
         let memories = Memories::default();
-        let shares = [Some(0), Some(1), Some(0), None].map(|node| memories.share(1518, 1, (node, false)).unwrap());
+        let shares =
+            [Some(0), Some(1), Some(0), None].map(|node| memories.share(1518, 1, (node, false)).unwrap());
         let [first, second, third, any] = shares.each_ref().map(|slots| slots[0].memory());
         assert!(first.is(third) && !first.is(second), "each has that of its node");
         assert!(any.is(first), "what has no card takes what is there");

@@ -63,7 +63,12 @@ impl AfXdpQueue {
                     self.gathering = Gathering::Lost;
                 }
                 let interface = &self.interface;
-                tracing::info!(interface, n_waiting, n_missing, "received frames of the process before are taken");
+                tracing::info!(
+                    interface,
+                    n_waiting,
+                    n_missing,
+                    "received frames of the process before are taken"
+                );
             }
             Some(Err(why)) => cannot_go_on(&self.interface, why, &self.metrics),
         }

@@ -7,7 +7,7 @@ use super::{
     BURST, RING_LEN,
     ring::{Consumer, Producer},
 };
-use crate::pool::{Frame, Lent, Memory, write, word};
+use crate::pool::{Frame, Lent, Memory, word, write};
 
 /// More of the packet is in the next descriptor.
 pub(super) const CONTINUED: u32 = libc::XDP_PKT_CONTD;

@@ -80,11 +80,7 @@ impl Drop for End {
 }
 
 impl Socket {
-    fn new(
-        fd: OwnedFd,
-        transfer: Transfer,
-        (slot, witness): (Slot, Option<Arc<Witness>>),
-    ) -> Arc<Self> {
+    fn new(fd: OwnedFd, transfer: Transfer, (slot, witness): (Slot, Option<Arc<Witness>>)) -> Arc<Self> {
         let is_driven_by_device = transfer == Transfer::ZeroCopy;
         let end = End { is_driven_by_device, witness, left: Mutex::default() };
         Arc::new(Self { fd, end, slot, transfer })
