@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Event, MILLI, World};
+use super::{Event, MILLI, World, hosts::Node};
 use crate::{
     model::{Half, Nat, NatKind, Net, Packet, Port, nat_ip, router_mac},
     packet,
@@ -127,14 +127,25 @@ impl World {
 
     fn probe(&self, host: usize, port: &str, packet: Packet, answers: Option<String>) -> Probe {
         let (oldest, newest) = (self.in_force(host), self.disk.newest());
-        let (port, floor) = (port.to_owned(), self.floor);
+        let (port, floor) = (port.to_owned(), self.in_force_anywhere());
         Probe { packet, host, port, oldest, newest, floor, answers, received: Vec::new() }
     }
 
     /// The oldest revision that a host may go by.
     fn in_force(&self, host: usize) -> u64 {
-        let applied = self.nodes[host].running.as_ref().map_or(0, |running| running.host.applied_revision());
-        applied.max(self.floor)
+        let node = &self.nodes[host];
+        let applied = node.running.as_ref().map_or(0, |running| running.host.applied_revision());
+        if node.may_go_back() { applied } else { applied.max(self.floor) }
+    }
+
+    /// The oldest revision that any host may go by.
+    fn in_force_anywhere(&self) -> u64 {
+        let goes_by = |node: &Node| match &node.running {
+            Some(running) => running.host.applied_revision(),
+            None => node.acknowledged,
+        };
+        let going_back = self.nodes.iter().filter(|node| node.may_go_back() && !node.is_dead).map(goes_by);
+        going_back.min().map_or(self.floor, |oldest| oldest.min(self.floor))
     }
 
     fn inject(&mut self, host: usize, port: &str, frame: Vec<u8>) {
