@@ -262,7 +262,11 @@ mod tests {
 
     fn write(controller: &Controller, work: impl Fn(&mut Draft<'_>)) -> Revision {
         let author = Author::controller("test");
-        controller.write(&author, false, |draft| Ok(work(draft))).unwrap().revision
+        let written = controller.write(&author, false, |draft| {
+            work(draft);
+            Ok(())
+        });
+        written.unwrap().revision
     }
 
     fn put(draft: &mut Draft<'_>, name: &str, spec: Spec) {

@@ -1,6 +1,6 @@
 //! What must hold: at all times, and when all is well again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use controller::{
     access::Access,
@@ -284,11 +284,15 @@ impl World {
             let number = self.send(host, &port, packet);
             sent.push((number, port, packet, target));
         }
+        let before = self.drops();
         let end = self.now + ARRIVAL;
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
             let ((now, _), event) = entry.remove_entry();
             self.now = now;
             self.happen(event);
+        }
+        for drop in self.drops().difference(&before) {
+            self.trace.note(format_args!("    {drop}"));
         }
         for (number, port, packet, target) in sent {
             let got = self.probes.get(&number).map(|probe| probe.received.clone()).unwrap_or_default();
@@ -306,6 +310,17 @@ impl World {
                 self.fail(format_args!("{port} sends {packet:?}: {got:?} get it, and {due:?} should"));
             }
         }
+    }
+
+    /// What hosts have dropped, for those who read the trace.
+    fn drops(&self) -> BTreeSet<String> {
+        let living = self.living().into_iter().filter(|_| self.settings.is_shown);
+        let running = living.filter_map(|idx| Some((idx, self.nodes[idx].running.as_ref()?)));
+        let drops = running.flat_map(|(idx, running)| {
+            let drops = running.host.dataplane().drops();
+            drops.into_iter().map(move |drop| format!("host {idx} has dropped {drop:?}"))
+        });
+        drops.collect()
     }
 
     /// Who has to get a packet: one of these, or nobody; none where it cannot be said.

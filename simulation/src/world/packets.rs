@@ -241,9 +241,17 @@ impl World {
                 by(net) || net.has_gateways() && at_gateway.iter().any(|gateway| by(gateway))
             });
         let at_receiver = self.history.between(oldest, newest);
-        let is_let_in = at_receiver.iter().any(|net| match is_answer {
-            true => net.ports.get(port).is_some_and(|port| port.enabled),
-            false => net.allows(Half::Received(port), sent, received),
+        let had_mac = |net: &Net| net.ports.get(port).is_some_and(|port| port.mac == received.dst_mac);
+        let was_looked_up = at_sender.iter().chain(&at_gateway).any(|net| had_mac(net));
+        let is_let_in = at_receiver.iter().any(|net| {
+            let Some(known) = net.ports.get(port) else { return false };
+            let gets = |received| net.allows(Half::Received(port), sent, received);
+            // Who may have any address gets what was for his former one, as the host says that looked it up.
+            let for_now = Packet { dst_mac: known.mac, ..*received };
+            match is_answer {
+                true => known.enabled,
+                false => gets(received) || (was_looked_up && !known.secure && gets(&for_now)),
+            }
         });
         if !is_let_go {
             self.fail(format_args!(
