@@ -14,7 +14,7 @@ use std::{
 use prost::Message;
 
 use crate::{
-    chassis::{Elsewhere, settle_claims},
+    chassis::{Elsewhere, Turn, settle_claims},
     controller::{Controller, Ending},
     state::Refusal,
     store::Revision,
@@ -50,6 +50,8 @@ struct ToldChassis {
     incarnation: u64,
     #[prost(uint64, tag = "3")]
     applied: u64,
+    #[prost(uint64, tag = "4")]
+    stream: u64,
 }
 
 /// Keeps a controller in step with the others until it ends; nothing where the store is its own.
@@ -230,8 +232,9 @@ fn here(controller: &Controller) -> BTreeMap<String, Elsewhere> {
 fn encode(beat: u64, here: &BTreeMap<String, Elsewhere>) -> Vec<u8> {
     let chassis = here.iter().map(|(id, said)| ToldChassis {
         id: id.clone(),
-        incarnation: said.incarnation,
+        incarnation: said.turn.incarnation,
         applied: said.applied.get(),
+        stream: said.turn.stream,
     });
     Told { beat, chassis: chassis.collect() }.encode_to_vec()
 }
@@ -241,12 +244,10 @@ fn elsewhere(others: &HashMap<String, Other>, now: Instant) -> BTreeMap<String, 
     let mut all: BTreeMap<String, Elsewhere> = BTreeMap::new();
     for other in others.values().filter(|other| now.duration_since(other.since) < BELIEF) {
         let Ok(told) = Told::decode(other.told.as_slice()) else { continue };
-        for ToldChassis { id, incarnation, applied } in told.chassis {
-            let said = Elsewhere { incarnation, applied: Revision::new(applied) };
+        for ToldChassis { id, incarnation, applied, stream } in told.chassis {
+            let said = Elsewhere { turn: Turn { incarnation, stream }, applied: Revision::new(applied) };
             // It has gone from one to the other: the newer word holds.
-            let is_newer = |present: &Elsewhere| {
-                (present.incarnation, present.applied) < (said.incarnation, said.applied)
-            };
+            let is_newer = |present: &Elsewhere| (present.turn, present.applied) < (said.turn, said.applied);
             if all.get(&id).is_none_or(is_newer) {
                 all.insert(id, said);
             }
@@ -259,11 +260,12 @@ fn elsewhere(others: &HashMap<String, Other>, now: Instant) -> BTreeMap<String, 
 mod tests {
     use super::*;
 
-    fn told(beat: u64, chassis: &[(&str, u64, u64)]) -> Vec<u8> {
-        let said = |(id, incarnation, applied): &(&str, u64, u64)| {
-            ((*id).to_owned(), Elsewhere { incarnation: *incarnation, applied: Revision::new(*applied) })
-        };
-        encode(beat, &chassis.iter().map(said).collect())
+    const fn said(incarnation: u64, stream: u64, applied: u64) -> Elsewhere {
+        Elsewhere { turn: Turn { incarnation, stream }, applied: Revision::new(applied) }
+    }
+
+    fn told(beat: u64, chassis: &[(&str, Elsewhere)]) -> Vec<u8> {
+        encode(beat, &chassis.iter().map(|(id, said)| ((*id).to_owned(), said.clone())).collect())
     }
 
     #[test]
@@ -271,13 +273,13 @@ mod tests {
         let now = Instant::now();
         let other = |told: Vec<u8>, since| Other { told, since };
         let mut others = HashMap::from([
-            ("a".to_owned(), other(told(1, &[("h1", 1, 9), ("h2", 1, 3)]), now)),
-            ("b".to_owned(), other(told(1, &[("h1", 2, 4)]), now)),
+            ("a".to_owned(), other(told(1, &[("h1", said(1, 7, 9)), ("h2", said(1, 2, 3))]), now)),
+            ("b".to_owned(), other(told(1, &[("h1", said(2, 1, 4)), ("h2", said(1, 1, 5))]), now)),
             ("c".to_owned(), other(vec![0xff], now)),
         ]);
         let all = elsewhere(&others, now);
-        assert_eq!(all["h1"], Elsewhere { incarnation: 2, applied: Revision::new(4) });
-        assert_eq!(all["h2"].applied, Revision::new(3));
+        assert_eq!(all["h1"], said(2, 1, 4));
+        assert_eq!(all["h2"], said(1, 2, 3));
         let Some(long_ago) = now.checked_sub(2 * BELIEF) else { return };
         others.get_mut("b").unwrap().since = long_ago;
         assert_eq!(elsewhere(&others, now)["h1"].applied, Revision::new(9));

@@ -229,11 +229,12 @@ impl Controller {
         Ok(self.state().revision() == revision)
     }
 
-    /// The chassis that already have a port.
+    /// Where a port should be, of the chassis that have it.
     fn claimed(&self, record: &Record) -> Claimed {
         let (port, registry) = (record.claimed_as(), &self.registry);
+        let place = registry.place(port, record.binding.as_ref(), |chassis| record.may_be_on(chassis));
         Claimed {
-            chassis: registry.claimant(port, |chassis| record.may_be_on(chassis)),
+            chassis: place.map(|(chassis, _)| chassis),
             additional: registry.additional(port, &record.additional, record.wanted_additional()),
         }
     }

@@ -17,10 +17,14 @@ use ovn_northd_lite::{
 use crate::{
     compile::Model,
     controller::{Controller, Ending},
-    state::{Change, State},
+    resource::Kind,
+    state::{Change, Record, State},
     store::Revision,
     threads,
 };
+
+/// So many revisions of a store that controllers share are compiled one by one.
+const MAX_APART: usize = 16;
 
 /// Compiles each revision until the controller ends. Revisions that come while it is
 /// busy are compiled together.
@@ -43,18 +47,31 @@ pub async fn run(controller: Arc<Controller>) {
 }
 
 /// Compiles what is new and tells the chassis.
+///
+/// Where several controllers share a store, each compiles by itself, and a chassis may hear revisions from one that
+/// another has compiled together, and in which it has seen no change: one undoes the other. So that a
+/// receipt asks for that chassis everywhere, a few revisions are compiled one by one.
 pub fn follow(controller: &Controller) {
+    let apart = if controller.store().is_shared() { MAX_APART } else { 1 };
     // Held until all is told: who asks for a whole view then gets no change twice.
     let mut network = controller.network();
-    let (revision, told) = network.step(&controller.state(), |id| controller.registry.listens(id));
-    for id in network.gone() {
-        controller.registry.retract(&id);
+    loop {
+        let state = controller.state();
+        let newest = state.revision();
+        let (revision, told) = network.step(&state, apart, |id| controller.registry.listens(id));
+        drop(state);
+        for id in network.gone() {
+            controller.registry.retract(&id);
+        }
+        let affected = told.keys().cloned().collect();
+        for (id, delta) in told {
+            controller.registry.publish(&id, revision, delta);
+        }
+        controller.receipts.compiled(revision, affected);
+        if revision >= newest {
+            return;
+        }
     }
-    let affected = told.keys().cloned().collect();
-    for (id, delta) in told {
-        controller.registry.publish(&id, revision, delta);
-    }
-    controller.receipts.compiled(revision, affected);
 }
 
 /// What chassis are to be told.
@@ -101,26 +118,54 @@ impl Default for Network {
 
 impl Network {
     /// Compiles what has changed since the last step; for each chassis that it concerns,
-    /// the change of its view, or `None` when it does not listen.
-    pub(crate) fn step(&mut self, state: &State, listens: impl Fn(&str) -> bool) -> (Revision, Told) {
+    /// the change of its view, or `None` when it does not listen. Of several revisions, and no more than
+    /// `apart`, it is the first.
+    ///
+    /// It also concerns a chassis that a port has been bound to anew, even where it had the port at the
+    /// last step and its view is as before: the port is up when the chassis has acknowledged that revision.
+    pub(crate) fn step(
+        &mut self,
+        state: &State,
+        apart: usize,
+        listens: impl Fn(&str) -> bool,
+    ) -> (Revision, Told) {
+        let mut revision = state.revision();
+        let before = self.revision();
+        let mut bound = BTreeSet::new();
+        let mut note = |record: &Record| {
+            let anew = record.binding.as_ref().filter(|binding| binding.since > before);
+            bound.extend(anew.map(|binding| binding.chassis.clone()));
+        };
         let dirty = match self.revision.map(|revision| state.changes_since(revision)) {
             Some(Ok(revised)) => {
                 let mut dirty = Dirty::default();
-                for change in revised.flat_map(|revised| &revised.changes) {
+                let mut revised: Vec<_> = revised.collect();
+                if revised.len() <= apart {
+                    revised.truncate(1);
+                    revision = revised.first().map_or(revision, |first| first.revision);
+                }
+                for change in revised.into_iter().flat_map(|revised| &revised.changes) {
                     self.model.apply(change, &mut dirty);
+                    change.after.as_deref().into_iter().for_each(&mut note);
                 }
                 dirty
             }
-            None | Some(Err(_)) => self.model.rebuild(state.iter().map(|record| &**record)),
+            None | Some(Err(_)) => {
+                state.iter_kind(Kind::SwitchPort).for_each(|record| note(record));
+                self.model.rebuild(state.iter().map(|record| &**record))
+            }
         };
-        let revision = state.revision();
         let delta = self.compiler.update(&self.model.network, &self.model.chassis, &dirty);
         for id in &delta.removed.chassis {
             self.chassis.remove(id);
             self.gone.insert(id.clone());
         }
         self.chassis.extend(delta.chassis.keys().cloned());
-        let told = self.views.update(self.compiler.southbound(), &delta, listens);
+        let mut told = self.views.update(self.compiler.southbound(), &delta, &listens);
+        for id in bound.into_iter().filter(|id| self.chassis.contains(id)) {
+            let nothing = listens(&id).then(SouthboundDelta::default);
+            told.entry(id).or_insert(nothing);
+        }
         self.revision = Some(revision);
         (revision, told)
     }
@@ -132,16 +177,21 @@ impl Network {
         gone
     }
 
+    /// What was compiled last; zero: nothing yet.
+    pub fn revision(&self) -> Revision {
+        self.revision.unwrap_or(Revision::ZERO)
+    }
+
     /// The whole view of a chassis, and the revision it is at.
     pub fn view(&self, chassis: &str) -> (Revision, Southbound) {
         let view = self.views.of(self.compiler.southbound(), chassis);
-        (self.revision.unwrap_or(Revision::ZERO), view)
+        (self.revision(), view)
     }
 
     /// All that it takes to answer a question about the network, and its revision.
     pub(crate) fn case(&self, question: Question) -> (Revision, Result<Case, ExplainError>) {
         let case = Case::new(&self.model.network, self.compiler.southbound(), question);
-        (self.revision.unwrap_or(Revision::ZERO), case)
+        (self.revision(), case)
     }
 
     /// What changes would do to the network; it is as before when this returns. Nothing when they
@@ -195,5 +245,103 @@ impl Network {
     #[cfg(test)]
     pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroflow_proto::northbound::{self as pb, resource::Spec};
+
+    use super::*;
+    use crate::{
+        access::Author,
+        resource::Name,
+        state::Draft,
+        store::{LogLimits, MemoryStore},
+    };
+
+    fn write(controller: &Controller, work: impl Fn(&mut Draft<'_>)) -> Revision {
+        let author = Author::controller("test");
+        let written = controller.write(&author, false, |draft| {
+            work(draft);
+            Ok(())
+        });
+        written.unwrap().revision
+    }
+
+    fn put(draft: &mut Draft<'_>, name: &str, spec: Spec) {
+        let resource = pb::Resource { name: name.to_owned(), spec: Some(spec), ..Default::default() };
+        draft.update(0, resource, &[], true).unwrap();
+    }
+
+    fn acl(draft: &mut Draft<'_>) {
+        let spec = pb::Acl {
+            direction: pb::acl::Direction::ToLport.into(),
+            r#match: "ip4".to_owned(),
+            action: pb::acl::Action::Drop.into(),
+            ..Default::default()
+        };
+        put(draft, "switches/s/acls/x", Spec::Acl(spec));
+    }
+
+    fn bind(controller: &Controller, port: &str, to: Option<&str>) -> Revision {
+        let name = Name::parse(&format!("switches/s/ports/{port}")).unwrap();
+        write(controller, |draft| draft.bind(&name, to.map(|chassis| (chassis, false))))
+    }
+
+    /// A switch with ports `a` at `h1` and `b` at `h2`.
+    fn two_hosts(limits: LogLimits) -> (Arc<Controller>, Network) {
+        let controller = Controller::open(Box::new(MemoryStore::new(limits)), limits).unwrap();
+        write(&controller, |draft| {
+            put(draft, "switches/s", Spec::LogicalSwitch(Default::default()));
+            for port in ["a", "b"] {
+                let name = format!("switches/s/ports/{port}");
+                put(draft, &name, Spec::LogicalSwitchPort(Default::default()));
+            }
+            for (id, ip) in [("h1", "192.0.2.1"), ("h2", "192.0.2.2")] {
+                let chassis = pb::Chassis { encap_ip: ip.to_owned(), ..Default::default() };
+                draft.register(Name::chassis(id).unwrap(), chassis).unwrap();
+            }
+        });
+        bind(&controller, "a", Some("h1"));
+        bind(&controller, "b", Some("h2"));
+        let mut network = Network::default();
+        network.step(&controller.state(), 1, |_| true);
+        (controller, network)
+    }
+
+    #[test]
+    fn a_chassis_is_told_that_a_port_has_come_back_to_it_though_its_view_is_as_before() {
+        let short = LogLimits { n_revisions: 1, ..LogLimits::default() };
+        for limits in [LogLimits::default(), short] {
+            let (controller, mut network) = two_hosts(limits);
+            bind(&controller, "a", Some("h2"));
+            let since = bind(&controller, "a", Some("h1"));
+            let (revision, told) = network.step(&controller.state(), 1, |_| true);
+            assert_eq!(revision, since);
+            assert_eq!(told.get("h1"), Some(&Some(SouthboundDelta::default())));
+            let up = write(&controller, |draft| {
+                draft.bind(&Name::parse("switches/s/ports/a").unwrap(), Some(("h1", true)));
+            });
+            assert!(up > since, "it is known to be up");
+            let (_, told) = network.step(&controller.state(), 1, |_| true);
+            assert_eq!(told, Told::new());
+        }
+    }
+
+    #[test]
+    fn what_one_revision_undoes_of_another_concerns_a_chassis_where_they_are_compiled_apart() {
+        for (apart, concerned) in [(1, [0, 0]), (2, [2, 2])] {
+            let (controller, mut network) = two_hosts(LogLimits::default());
+            let first = write(&controller, acl);
+            let last = write(&controller, |draft| draft.delete(0, "switches/s/acls/x", false).unwrap());
+            let mut seen = Vec::new();
+            while network.revision() < last {
+                let (revision, told) = network.step(&controller.state(), apart, |_| true);
+                seen.push((revision, told.len()));
+            }
+            let wanted = [(first, concerned[0]), (last, concerned[1])];
+            assert_eq!(seen, wanted[2 - apart.min(seen.len())..], "apart: {apart}");
+        }
     }
 }

@@ -266,7 +266,7 @@ async fn a_chassis_speaks_only_for_itself() {
         hostname: id.to_owned(),
         encap_ip: "192.0.2.1".to_owned(),
         incarnation: 1,
-        encap_types: Vec::new(),
+        ..Default::default()
     };
     let sync = async |who: &str, id: &str| {
         let (sender, receiver) = mpsc::channel(4);

@@ -82,7 +82,10 @@ pub struct Layout {
 }
 
 /// One packet.
+// In this order, so that what is copied as a whole (the packet) and what is taken out of it (the buffer) meet at the same
+// places: a processor waits where a load spans what two stores have written.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Packet<B> {
     buf: B,
     start: u32,
@@ -100,6 +103,7 @@ pub struct Packet<B> {
 impl<B: FrameBuf> Packet<B> {
     /// The bytes `start..start + len` of `buf` as a packet; what exceeds the buffer is
     /// cut off.
+    #[inline]
     pub fn new(buf: B, start: usize, len: usize, in_port: PortNo) -> Self {
         let room = buf.as_ref().len().min(u32::MAX as usize);
         let start = start.min(room);

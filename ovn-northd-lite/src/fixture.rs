@@ -268,7 +268,7 @@ pub(crate) fn stages(sb: &Southbound, datapath: &str, word: &str) -> String {
     let mut text = String::new();
     let mut stage = "";
     for flow in flows {
-        if flow.stage_name != stage {
+        if *flow.stage_name != *stage {
             stage = &flow.stage_name;
             text.push_str(&format!("{stage}\n"));
         }

@@ -81,6 +81,7 @@ pub mod punt;
 pub mod sampling;
 pub mod southbound;
 pub mod template;
+pub mod text;
 mod view;
 mod views;
 

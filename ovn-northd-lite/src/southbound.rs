@@ -16,6 +16,7 @@ pub use crate::model::{Candidate, HealthCheck, Protocol, Shaping, Vip};
 use crate::{
     key::{DatapathKey, PortKey},
     model::{Limits, Snooping},
+    text::Text,
 };
 
 /// The compiled network, or the part of it that one chassis needs.
@@ -258,7 +259,7 @@ pub struct LogicalFlow {
     /// Number of the stage within the pipeline.
     pub stage: u8,
     /// Name of the stage, `ls_in_acl_eval`.
-    pub stage_name: String,
+    pub stage_name: Text,
     /// Precedence within the stage.
     pub priority: Priority,
     /// OVN match language.
@@ -266,7 +267,7 @@ pub struct LogicalFlow {
     /// OVN action language.
     pub actions: String,
     /// Northbound resource it was made for, `switches/web/acls/no-telnet`; empty: none.
-    pub object: String,
+    pub object: Text,
     /// One sentence: why there is such a flow.
-    pub why: String,
+    pub why: Text,
 }

@@ -23,6 +23,13 @@ pub(crate) enum Fate {
     LostAfter,
 }
 
+/// A revision, and the keys of what it changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    pub(crate) revision: u64,
+    pub(crate) keys: Vec<String>,
+}
+
 /// The store itself, which outlives those who use it.
 #[derive(Clone)]
 pub(crate) struct Disk(Arc<Mutex<Inner>>);
@@ -36,7 +43,7 @@ struct Inner {
     unreachable: Vec<usize>,
     fate: Fate,
     /// Revisions made since somebody asked.
-    made: Vec<u64>,
+    made: Vec<Made>,
     newest: u64,
     plant: Option<Plant>,
 }
@@ -87,7 +94,7 @@ impl Disk {
     }
 
     /// The revisions that were made since the last call.
-    pub(crate) fn take_made(&self) -> Vec<u64> {
+    pub(crate) fn take_made(&self) -> Vec<Made> {
         std::mem::take(&mut self.inner().made)
     }
 
@@ -153,7 +160,10 @@ impl Store for Link {
         };
         let commit = inner.contents.commit(txn)?;
         inner.newest = commit.revision.get();
-        inner.made.push(commit.revision.get());
+        inner.made.push(Made {
+            revision: commit.revision.get(),
+            keys: commit.changes.iter().map(|(key, _)| key.clone()).collect(),
+        });
         if fate == Fate::LostAfter { Err(inner.lost("lost after")) } else { Ok(commit) }
     }
 

@@ -30,6 +30,13 @@ impl Trace {
         self.line = line;
     }
 
+    /// More of what happened, for those who read it.
+    pub(crate) fn note(&self, what: std::fmt::Arguments<'_>) {
+        if self.is_shown {
+            println!("{what}");
+        }
+    }
+
     /// Bytes go somewhere.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {

@@ -21,12 +21,13 @@ use tonic::Status;
 
 use super::{
     bindings, encode, health, holders, neighbours,
-    registry::{Connected, End, News, SessionId, Superseded},
+    registry::{Connected, End, News, SessionId, Superseded, Turn},
     sessions,
 };
 use crate::{
     access::{Author, Caller},
     controller::Controller,
+    network,
     resource::{
         Name, check_id,
         limits::{MAX_ACK_ERROR_LEN, MAX_ACK_ERRORS, MAX_CLAIMS, MAX_HEALTH, MAX_NEIGHBOURS, MAX_SESSIONS},
@@ -45,6 +46,8 @@ pub struct Dialogue {
     pub(super) end: watch::Sender<Option<End>>,
     /// Revision of the newest view.
     pub(super) view: watch::Receiver<Option<Revision>>,
+    /// What the chassis went by before: nothing older is said.
+    applied: Revision,
     /// Revision of the newest update sent.
     sent: AtomicU64,
     later: Mutex<Later>,
@@ -77,15 +80,16 @@ impl Dialogue {
             return Err(Status::unavailable(reason));
         }
         let hello = hello(caller, first)?;
+        let applied = reach(&controller, Revision::new(hello.applied))?;
         let chassis = hello.chassis.clone();
-        let Ok(Connected { session, end, view }) = controller.registry.connect(&chassis, hello.incarnation)
-        else {
-            let reason = "a newer incarnation of this chassis is connected; give each host its own id";
+        let turn = Turn { incarnation: hello.incarnation, stream: hello.stream };
+        let Ok(Connected { session, end, view }) = controller.registry.connect(&chassis, turn) else {
+            let reason = "a newer stream of this chassis is connected; give each host its own id";
             return Err(Status::aborted(reason));
         };
         controller.receipts.changed();
         let (sent, later) = (AtomicU64::new(0), Mutex::default());
-        let dialogue = Self { controller, chassis, session, end, view, sent, later };
+        let dialogue = Self { controller, chassis, session, end, view, applied, sent, later };
         match dialogue.register(&hello) {
             Ok(()) => {
                 tracing::info!(chassis = dialogue.chassis, "connected");
@@ -167,7 +171,8 @@ impl Dialogue {
     pub(super) fn say_at_once(&self) -> Result<Option<pb::SyncResponse>, NeedsWhole> {
         match self.controller.registry.take(&self.chassis, self.session) {
             Ok(Some(News::Whole)) => Err(NeedsWhole),
-            Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() => {
+            // One without changes is to be acknowledged as well.
+            Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() || self.is_unsaid(revision) => {
                 Ok(Some(self.saying(encode::delta(revision, *delta))))
             }
             Ok(Some(News::Changes(..)) | None) | Err(Superseded) => Ok(None),
@@ -176,11 +181,20 @@ impl Dialogue {
 
     /// The whole view; may wait for the compiler.
     pub(super) fn say_all(&self) -> Option<pb::SyncResponse> {
-        let network = self.controller.network();
+        let mut network = self.controller.network();
+        if network.revision() < self.applied {
+            drop(network);
+            network::follow(&self.controller);
+            network = self.controller.network();
+        }
         self.controller.registry.begin(&self.chassis, self.session).ok()?;
         let (revision, view) = network.view(&self.chassis);
         drop(network);
         Some(self.saying(encode::full(revision, &view)))
+    }
+
+    fn is_unsaid(&self, revision: Revision) -> bool {
+        revision.get() > self.sent.load(Ordering::Acquire)
     }
 
     fn saying(&self, update: pb::SyncResponse) -> pb::SyncResponse {
@@ -313,6 +327,20 @@ impl Dialogue {
     }
 }
 
+/// Goes as far as a chassis is that has been with another controller: it shall not go back. What it
+/// goes by, if that is of this store, and not of one that was there before.
+fn reach(controller: &Controller, applied: Revision) -> Result<Revision, Status> {
+    if applied > controller.state().revision() && controller.store().is_shared() {
+        controller.catch_up().map_err(|refusal| {
+            Status::unavailable(format!(
+                "this controller is behind the chassis; connect to another: {refusal}"
+            ))
+        })?;
+    }
+    let is_known = applied <= controller.state().revision();
+    Ok(if is_known { applied } else { Revision::ZERO })
+}
+
 fn hello(caller: &Caller, first: Option<pb::SyncRequest>) -> Result<pb::Hello, Status> {
     let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(Status::invalid_argument("the first message must be `hello`"));
@@ -364,4 +392,105 @@ fn check_number(n_claims: usize) -> Result<(), Status> {
 
 fn superseded(_: Superseded) -> Status {
     Status::aborted("another stream of this chassis has taken over")
+}
+
+#[cfg(test)]
+mod tests {
+    use ovn_northd_lite::SouthboundDelta;
+
+    use super::*;
+    use crate::store::{Commit, Contents, LogLimits, MemoryStore, Store, StoreError, Txn};
+
+    /// A store that several controllers share, as long as they reach it.
+    #[derive(Clone, Default)]
+    struct Shared {
+        contents: Arc<MemoryStore>,
+        is_gone: Arc<std::sync::atomic::AtomicBool>,
+    }
+
+    impl Shared {
+        fn reach(&self) -> Result<&MemoryStore, StoreError> {
+            let is_gone = self.is_gone.load(Ordering::Acquire);
+            let (name, reason) = ("shared".to_owned(), "no way".to_owned());
+            if is_gone { Err(StoreError::Unreachable { name, reason }) } else { Ok(&self.contents) }
+        }
+
+        fn controller(&self) -> Arc<Controller> {
+            let controller = Controller::open(Box::new(self.clone()), LogLimits::default()).unwrap();
+            network::follow(&controller);
+            controller
+        }
+    }
+
+    impl Store for Shared {
+        fn read(&self) -> Result<Contents, StoreError> {
+            self.reach()?.read()
+        }
+
+        fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
+            self.reach()?.commit(txn)
+        }
+
+        fn changes_since(&self, after: Revision) -> Result<Vec<Commit>, StoreError> {
+            self.reach()?.changes_since(after)
+        }
+
+        fn is_shared(&self) -> bool {
+            true
+        }
+    }
+
+    fn begin(controller: &Arc<Controller>, id: &str, stream: u64, applied: u64) -> Result<Dialogue, Status> {
+        let (chassis, encap_ip) = (id.to_owned(), "192.0.2.1".to_owned());
+        let hello = pb::Hello { chassis, encap_ip, incarnation: 1, stream, applied, ..pb::Hello::default() };
+        let first = pb::SyncRequest { message: Some(Message::Hello(hello)) };
+        Dialogue::begin(Arc::clone(controller), &Caller::local(), Some(first))
+    }
+
+    /// What is said, and that it is the newest.
+    fn whole(dialogue: &Dialogue) -> u64 {
+        let said = dialogue.say().unwrap();
+        assert!(said.full);
+        said.revision
+    }
+
+    #[test]
+    fn a_revision_that_changes_nothing_is_said_once_so_that_it_is_acknowledged() {
+        let controller = Shared::default().controller();
+        let dialogue = begin(&controller, "h1", 1, 0).unwrap();
+        network::follow(&controller);
+        let revision = whole(&dialogue);
+        assert!(dialogue.say().is_none());
+        let next = Revision::new(revision + 1);
+        controller.registry.publish("h1", next, Some(SouthboundDelta::default()));
+        let said = dialogue.say().unwrap();
+        assert_eq!((said.revision, said.full, said.chassis.len()), (next.get(), false, 0));
+        assert!(dialogue.say().is_none(), "it has been said");
+    }
+
+    #[test]
+    fn a_chassis_does_not_go_back_when_it_comes_to_a_controller_that_is_behind() {
+        let store = Shared::default();
+        let ahead = store.controller();
+        drop(begin(&ahead, "h1", 1, 0).unwrap());
+        let behind = store.controller();
+        drop(begin(&ahead, "h2", 1, 0).unwrap());
+        network::follow(&ahead);
+        let applied = ahead.network().revision().get();
+        assert!(behind.state().revision().get() < applied);
+        store.is_gone.store(true, Ordering::Release);
+        let refused = begin(&behind, "h1", 2, applied).err().unwrap();
+        assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+        store.is_gone.store(false, Ordering::Release);
+        let dialogue = begin(&behind, "h1", 3, applied).unwrap();
+        assert!(whole(&dialogue) >= applied, "nobody has compiled that revision here before");
+    }
+
+    #[test]
+    fn a_chassis_of_another_store_begins_anew() {
+        let controller = Shared::default().controller();
+        let dialogue = begin(&controller, "h1", 1, 1_000).unwrap();
+        network::follow(&controller);
+        assert!(whole(&dialogue) < 1_000);
+    }
 }

@@ -197,11 +197,11 @@ fn logical_flow((id, flow): (u64, Arc<LogicalFlow>)) -> pb::LogicalFlow {
             Pipeline::Egress => true,
         },
         stage: u32::from(flow.stage),
-        stage_name: flow.stage_name,
+        stage_name: flow.stage_name.to_string(),
         priority: u32::from(flow.priority.get()),
         r#match: flow.matching,
         actions: flow.actions,
-        object: flow.object,
-        why: flow.why,
+        object: flow.object.to_string(),
+        why: flow.why.to_string(),
     }
 }

@@ -32,7 +32,7 @@ pub use self::{
     dialogue::Dialogue,
     encode::delta as encode_change,
     moderation::Moderation,
-    registry::{Elsewhere, Registry},
+    registry::{Elsewhere, Registry, Turn},
 };
 use crate::{access::Caller, controller::Controller};
 

@@ -54,11 +54,20 @@ struct Inner {
     n_sessions: u64,
 }
 
+/// Which stream of a chassis, over all controllers; the later one is greater.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// Which run of its daemon.
+    pub incarnation: u64,
+    /// Which stream of that; 0: the chassis does not say.
+    pub stream: u64,
+}
+
 /// What another controller says of a chassis that is connected there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// Which run of its daemon.
-    pub incarnation: u64,
+    /// By which stream.
+    pub turn: Turn,
     /// What it forwards by.
     pub applied: Revision,
 }
@@ -67,7 +76,7 @@ pub struct Elsewhere {
 struct Live {
     session: Option<Session>,
     /// Of the last session.
-    incarnation: u64,
+    turn: Turn,
     applied: Revision,
     applied_at: Option<SystemTime>,
     /// When the last session began, or ended.
@@ -143,15 +152,23 @@ impl Registry {
     pub fn here(&self) -> BTreeMap<String, Elsewhere> {
         let inner = self.inner();
         let connected = inner.chassis.iter().filter(|(_, live)| live.session.is_some());
-        let said = |live: &Live| Elsewhere { incarnation: live.incarnation, applied: live.applied };
+        let said = |live: &Live| Elsewhere { turn: live.turn, applied: live.applied };
         connected.map(|(id, live)| (id.clone(), said(live))).collect()
     }
 
-    /// Takes note of who is connected to other controllers; false when that was known.
+    /// Takes note of who is connected to other controllers; false when that was known. A stream to
+    /// this one that is older than that is over, even where nobody has noticed yet: what was claimed
+    /// on it may not hold any more.
     pub fn set_elsewhere(&self, elsewhere: BTreeMap<String, Elsewhere>) -> bool {
         let mut inner = self.inner();
         if inner.elsewhere == elsewhere {
             return false;
+        }
+        for (id, there) in &elsewhere {
+            let Some(live) = inner.chassis.get(id).filter(|live| live.turn < there.turn) else { continue };
+            if let Some(session) = &live.session {
+                session.end(Status::aborted("this chassis has connected to another controller since"));
+            }
         }
         inner.elsewhere = elsewhere;
         true
@@ -161,25 +178,13 @@ impl Registry {
     pub(crate) fn dismiss(&self, reason: &str) {
         let inner = self.inner();
         for session in inner.chassis.values().filter_map(|live| live.session.as_ref()) {
-            session.end.send_if_modified(|end| {
-                let is_first = end.is_none();
-                end.get_or_insert_with(|| End::Refused(Status::unavailable(reason)));
-                is_first
-            });
+            session.end(Status::unavailable(reason));
         }
     }
 
     /// Ids of ports that chassis claim here.
     pub(super) fn claimed(&self) -> BTreeSet<String> {
         self.inner().claims.keys().cloned().collect()
-    }
-
-    /// The connected chassis that a port without a place goes to: of those that may have it
-    /// the latest to claim it.
-    pub fn claimant(&self, port: &str, may_have: impl Fn(&str) -> bool) -> Option<String> {
-        let inner = self.inner();
-        let mut claims = inner.claims.get(port)?.iter().rev();
-        claims.find(|claim| may_have(&claim.chassis)).map(|claim| claim.chassis.clone())
     }
 
     /// Those of the chassis that may have another interface of a port that do: that claim it, or
@@ -254,23 +259,22 @@ impl Registry {
         }
     }
 
-    /// A chassis opens a stream. A stream it had is ended, unless that is of a newer
-    /// incarnation.
-    pub(super) fn connect(&self, chassis: &str, incarnation: u64) -> Result<Connected, Superseded> {
+    /// A chassis opens a stream. A stream it had is ended, unless that is a newer one.
+    pub(super) fn connect(&self, chassis: &str, turn: Turn) -> Result<Connected, Superseded> {
         let mut inner = self.inner();
         inner.n_sessions += 1;
         let session = SessionId(inner.n_sessions);
         let live = inner.live(chassis);
-        if live.session.is_some() && live.incarnation > incarnation {
+        if live.session.is_some() && live.turn > turn {
             return Err(Superseded);
         }
-        if live.incarnation != incarnation {
+        if live.turn.incarnation != turn.incarnation {
             // A new run of the host's daemon starts with nothing applied.
-            live.incarnation = incarnation;
             live.applied = Revision::ZERO;
             live.applied_at = None;
             live.errors.clear();
         }
+        live.turn = turn;
         live.since = Some(SystemTime::now());
         let end = watch::Sender::new(None);
         let view = live.view.subscribe();
@@ -357,7 +361,7 @@ impl Registry {
     /// it, has not spoken yet, or is away and nobody else claims it; else with the latest
     /// claimant. It is up once its chassis forwards by the revision that bound it. Only some
     /// may have it.
-    pub(super) fn place(
+    pub(crate) fn place(
         &self,
         port: &str,
         present: Option<&Binding>,
@@ -388,11 +392,22 @@ impl Registry {
     }
 }
 
+impl Session {
+    /// Ends it, unless it has been ended.
+    fn end(&self, reason: Status) {
+        self.end.send_if_modified(|end| {
+            let is_first = end.is_none();
+            end.get_or_insert(End::Refused(reason));
+            is_first
+        });
+    }
+}
+
 impl Inner {
     fn live(&mut self, chassis: &str) -> &mut Live {
         self.chassis.entry(chassis.to_owned()).or_insert_with(|| Live {
             session: None,
-            incarnation: 0,
+            turn: Turn::default(),
             applied: Revision::ZERO,
             applied_at: None,
             since: None,
@@ -442,6 +457,10 @@ mod tests {
         ports.iter().map(|port| ((*port).to_owned(), true)).collect()
     }
 
+    fn run(incarnation: u64) -> Turn {
+        Turn { incarnation, stream: 0 }
+    }
+
     fn at(chassis: &str, since: u64) -> Binding {
         Binding { chassis: chassis.to_owned(), up: false, since: Revision::new(since) }
     }
@@ -449,8 +468,8 @@ mod tests {
     #[test]
     fn a_port_stays_with_a_connected_holder_and_moves_when_that_is_gone() {
         let registry = Registry::default();
-        let one = registry.connect("h1", 1).unwrap().session;
-        let two = registry.connect("h2", 1).unwrap().session;
+        let one = registry.connect("h1", run(1)).unwrap().session;
+        let two = registry.connect("h2", run(1)).unwrap().session;
         registry.claim("h1", one, &claims(&["p"])).unwrap();
         registry.claim("h2", two, &claims(&["p"])).unwrap();
         let holder = at("h1", 3);
@@ -474,13 +493,13 @@ mod tests {
         let ids = ["h2".to_owned(), "h3".to_owned()];
         let (none, h2) = (BTreeSet::new(), BTreeSet::from(["h2".to_owned()]));
         assert_eq!(registry.additional("p", &none, ids.iter()), none);
-        let two = registry.connect("h2", 1).unwrap().session;
+        let two = registry.connect("h2", run(1)).unwrap().session;
         registry.claim("h2", two, &claims(&["p"])).unwrap();
         assert_eq!(registry.additional("p", &none, ids.iter()), h2);
         assert_eq!(registry.additional("p", &h2, [].iter()), none, "no longer wanted");
         assert!(registry.disconnect("h2", two));
         assert_eq!(registry.additional("p", &h2, ids.iter()), h2, "it is away");
-        let again = registry.connect("h2", 2).unwrap().session;
+        let again = registry.connect("h2", run(2)).unwrap().session;
         assert_eq!(registry.additional("p", &h2, ids.iter()), h2, "it has not spoken");
         registry.claim("h2", again, &claims(&[])).unwrap();
         assert_eq!(registry.additional("p", &h2, ids.iter()), none);
@@ -489,9 +508,9 @@ mod tests {
     #[test]
     fn a_holder_that_comes_back_keeps_its_ports_until_it_has_spoken() {
         let registry = Registry::default();
-        let two = registry.connect("h2", 1).unwrap().session;
+        let two = registry.connect("h2", run(1)).unwrap().session;
         registry.claim("h2", two, &claims(&["p"])).unwrap();
-        let one = registry.connect("h1", 1).unwrap().session;
+        let one = registry.connect("h1", run(1)).unwrap().session;
         let holder = at("h1", 3);
         assert_eq!(registry.place("p", Some(&holder), |_| true).unwrap().0, "h1");
         registry.claim("h1", one, &claims(&[])).unwrap();
@@ -501,20 +520,20 @@ mod tests {
     #[test]
     fn changes_of_claims_lead_to_what_all_of_them_would() {
         let registry = Registry::default();
-        let one = registry.connect("h1", 1).unwrap().session;
+        let one = registry.connect("h1", run(1)).unwrap().session;
         let change = |new: &[&str], gone: &[&str]| {
             let gone = gone.iter().map(|port| (*port).to_owned()).collect();
             registry.change_claims("h1", one, &claims(new), &gone).unwrap()
         };
         assert_eq!(change(&["a"], &[]), None, "it has not said what it claims");
-        assert_eq!(registry.claimant("a", |_| true), None);
+        assert_eq!(registry.place("a", None, |_| true), None);
         registry.claim("h1", one, &claims(&["a", "b"])).unwrap();
         assert_eq!(change(&["c", "b"], &["a", "never"]), Some(2));
-        let claimed = |port: &str| registry.claimant(port, |_| true).is_some();
+        let claimed = |port: &str| registry.place(port, None, |_| true).is_some();
         assert_eq!(["a", "b", "c", "never"].map(claimed), [false, true, true, false]);
         assert_eq!(registry.claim("h1", one, &claims(&[])).unwrap().len(), 2);
         assert!(registry.claimed().is_empty());
-        let two = registry.connect("h1", 2).unwrap().session;
+        let two = registry.connect("h1", run(2)).unwrap().session;
         assert_eq!(registry.change_claims("h1", one, &claims(&["a"]), &[].into()), Err(Superseded));
         assert_eq!(registry.change_claims("h1", two, &claims(&["a"]), &[].into()), Ok(None));
     }
@@ -522,18 +541,39 @@ mod tests {
     #[test]
     fn a_newer_incarnation_takes_over_and_an_older_is_refused() {
         let registry = Registry::default();
-        let first = registry.connect("h1", 5).unwrap();
+        let first = registry.connect("h1", run(5)).unwrap();
         registry.claim("h1", first.session, &claims(&["p"])).unwrap();
         registry.ack("h1", first.session, Revision::new(9), Vec::new()).unwrap();
-        assert_eq!(registry.connect("h1", 4).unwrap_err(), Superseded);
+        assert_eq!(registry.connect("h1", run(4)).unwrap_err(), Superseded);
         assert!(first.end.borrow().is_none());
-        let second = registry.connect("h1", 6).unwrap();
+        let second = registry.connect("h1", run(6)).unwrap();
         assert!(matches!(&*first.end.borrow(), Some(End::Refused(_))));
-        assert_eq!(registry.claimant("p", |_| true), None);
+        assert_eq!(registry.place("p", None, |_| true), None);
         assert_eq!(registry.status("h1").applied, Revision::ZERO);
         assert!(!registry.disconnect("h1", first.session));
         assert_eq!(registry.claim("h1", first.session, &claims(&["p"])), Err(Superseded));
         assert!(registry.status("h1").connected);
         assert!(registry.disconnect("h1", second.session));
+    }
+
+    #[test]
+    fn a_stream_is_over_when_the_chassis_has_opened_a_later_one_elsewhere() {
+        let registry = Registry::default();
+        let turn = |stream| Turn { incarnation: 1, stream };
+        let first = registry.connect("h1", turn(2)).unwrap();
+        let other = registry.connect("h2", turn(1)).unwrap();
+        let there = |stream| {
+            let elsewhere = Elsewhere { turn: turn(stream), applied: Revision::ZERO };
+            BTreeMap::from([("h1".to_owned(), elsewhere)])
+        };
+        for earlier in [0, 1, 2] {
+            assert!(registry.set_elsewhere(there(earlier)));
+            assert!(first.end.borrow().is_none(), "stream {earlier}");
+        }
+        assert!(registry.set_elsewhere(there(3)));
+        assert!(matches!(&*first.end.borrow(), Some(End::Refused(_))));
+        assert!(other.end.borrow().is_none());
+        assert_eq!(registry.connect("h1", turn(1)).unwrap_err(), Superseded, "it came late");
+        assert!(registry.connect("h1", turn(4)).is_ok());
     }
 }

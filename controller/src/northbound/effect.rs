@@ -65,11 +65,11 @@ fn tell((rehearsal, questions): (Rehearsal, Vec<Question>)) -> pb::Effect {
         priority: flow.priority.get().into(),
         flow: Some(pb::ExplainedStep {
             datapath: names.get(&flow.datapath).cloned().unwrap_or_default(),
-            stage: flow.stage_name.clone(),
-            object: flow.object.clone(),
+            stage: flow.stage_name.to_string(),
+            object: flow.object.to_string(),
             r#match: flow.matching.clone(),
             actions: flow.actions.clone(),
-            why: flow.why.clone(),
+            why: flow.why.to_string(),
         }),
     };
     let is_new = |id: &u64| removed.get(id) != added.get(id);

@@ -44,7 +44,7 @@ pub(super) struct Touched {
 /// The chassis that already have a port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claimed {
-    /// The one that it goes to if it is nowhere.
+    /// The one that it goes to, unless it is there.
     pub chassis: Option<String>,
     /// Those that have another interface of it, of the ones that may.
     pub additional: BTreeSet<String>,
@@ -293,8 +293,8 @@ impl<'a> Draft<'a> {
         self.touched.insert(name, touched);
     }
 
-    /// Judges the whole, gives new resources their keys and new ports the chassis that
-    /// `claimant` says already have them.
+    /// Judges the whole, gives new resources their keys, and ports that are written the chassis
+    /// that `claimant` says have them.
     ///
     /// # Errors
     /// [`Refusal`] names the operation.
@@ -437,8 +437,9 @@ impl<'a> Draft<'a> {
                 continue;
             };
             let Claimed { chassis, additional } = claimant(record);
-            if record.binding.is_none() {
-                record.binding = chassis.map(|chassis| Binding { chassis, up: false, since: self.revision });
+            let present = record.binding.as_ref().map(|binding| &binding.chassis);
+            if let Some(chassis) = chassis.filter(|chassis| present != Some(chassis)) {
+                record.binding = Some(Binding { chassis, up: false, since: self.revision });
             }
             record.additional = additional;
         }

@@ -265,6 +265,27 @@ fn new_ports_go_to_the_chassis_that_claims_them() {
     assert_eq!(prepared.results[1].binding.as_ref().unwrap().chassis, "h1");
 }
 
+#[test]
+fn a_port_that_is_written_goes_to_the_chassis_that_has_it_now() {
+    let mut world = World::new();
+    let at = |chassis: Option<&str>| {
+        let chassis = chassis.map(str::to_owned);
+        move |_: &Record| Claimed { chassis: chassis.clone(), ..Claimed::default() }
+    };
+    let mut places = Vec::new();
+    for chassis in [Some("h1"), Some("h2"), None] {
+        let mut draft = Draft::new(&world.state);
+        draft.update(0, switch("switches/s"), &[], true).unwrap();
+        draft.update(1, port("switches/s/ports/a", &[]), &[], true).unwrap();
+        let prepared = draft.finish(at(chassis)).unwrap();
+        let binding = prepared.results[1].binding.clone().unwrap();
+        places.push((binding.chassis, binding.since == prepared.revision));
+        world.commit(prepared);
+    }
+    let h2 = || "h2".to_owned();
+    assert_eq!(places, [("h1".to_owned(), true), (h2(), true), (h2(), false)]);
+}
+
 fn acl(name: &str, matching: &str) -> pb::Resource {
     let spec = pb::Acl {
         direction: pb::acl::Direction::ToLport.into(),

@@ -126,7 +126,7 @@ impl World {
             hostname: format!("{id}.example"),
             encap_ip: encap_ip.to_owned(),
             incarnation,
-            encap_types: Vec::new(),
+            ..Default::default()
         };
         requests.send(request(Message::Hello(hello))).await.unwrap();
         let mut client =

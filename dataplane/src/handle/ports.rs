@@ -150,7 +150,9 @@ impl Dataplane {
         if let (Some(Hold::AfXdp(hold)), Some(on)) = (&registered.hold, &registered.interface) {
             hold.end(&on.name, self.keeper());
         }
-        drop(registered.hold.take());
+        if let Some(hold) = registered.hold.take() {
+            hold.clear(registered.interface.as_ref());
+        }
         let seats = self.fabric.seats();
         let queues: Vec<_> =
             seats.iter().filter_map(|seat| seat.ask(move |worker| worker.drop_queues(port))).collect();

@@ -399,6 +399,17 @@ impl Sink<Frame> for Egress {
         self.meter.enter(stage);
     }
 
+    #[inline]
+    fn output_all(&mut self, port: PortNo, packets: impl Iterator<Item = Packet<Frame>>) {
+        let idx = match self.route_of(PortId::new(self.bridge, port)) {
+            Route::Here(idx) if !self.is_tapped() && self.outlets[idx].shaper.is_none() => idx,
+            _ => return packets.for_each(|packet| self.output(port, packet)),
+        };
+        let stage = self.meter.enter(Stage::Transmit);
+        packets.for_each(|packet| self.send_now(idx, packet));
+        self.meter.enter(stage);
+    }
+
     fn copy(&mut self, packet: &Packet<Frame>) -> Option<Packet<Frame>> {
         let (start, len) = (packet.start(), packet.len());
         let mut frame = self.pool.get_for(start + len)?;

@@ -11,6 +11,7 @@
 //! (`flowtable::packet::Gso`). Frames that AF_XDP sockets write to and read from are of a memory
 //! that all workers share ([`Memory`]), and that another process may go on with; a pool has some of them at hand.
 
+mod batch;
 mod lent;
 mod region;
 mod shared;
@@ -21,6 +22,7 @@ use flowtable::packet::HEADROOM;
 
 use self::region::Region;
 pub(crate) use self::{
+    batch::add,
     lent::{Lent, Side, write},
     region::Frame,
     shared::{Memory, Slot, word},
@@ -183,11 +185,18 @@ impl Pool {
     }
 
     /// Takes a frame back. A frame of another pool goes home by its own way.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, frame: Frame) {
         if Arc::ptr_eq(&self.usual.region, &frame.region) {
             self.usual.free.push(frame);
-        } else if let Some(at_hand) = self.at_hand.iter_mut().find(|own| own.memory.has(&frame)) {
+        } else {
+            self.put_other(frame);
+        }
+    }
+
+    #[inline(never)]
+    fn put_other(&mut self, frame: Frame) {
+        if let Some(at_hand) = self.at_hand.iter_mut().find(|own| own.memory.has(&frame)) {
             at_hand.put(frame);
         } else if Arc::ptr_eq(&self.large.region, &frame.region) {
             self.large.free.push(frame);

@@ -13,7 +13,7 @@ use super::{TAG_PRESENT, ipv4, ipv6, is_tag};
 use crate::{
     field::Field,
     key::{FlowKey, FlowMask},
-    packet::Layout,
+    packet::{FrameBuf, Layout, Packet},
     types::PortNo,
     wire::{Ethernet, Icmp, Ipv4, Ipv6, Tag, Tcp, Udp, ethertype, ip_proto, ipv4_fragment},
 };
@@ -67,21 +67,23 @@ impl Signature {
     #[cfg(test)]
     pub(crate) fn of(frame: &[u8], in_port: PortNo) -> Option<(Self, Layout)> {
         let mut signature = Self::default();
-        let layout = signature.take(frame, in_port)?;
+        let plain = signature.take_plain(frame, in_port);
+        let layout = plain.or_else(|| signature.take_any(frame, in_port))?;
         Some((signature, layout))
     }
 
-    /// Becomes the signature of a frame from a port; answers where its headers are. Nothing for
-    /// the frames that take the long way ([`super::parse`]).
+    /// Becomes the signature of a packet, whose headers are then known. False for those that take the long way
+    /// ([`super::parse`]).
+    // An ordinary frame's layout goes to the packet straight from registers. Where both kinds come together, it would be
+    // written to the stack in parts and read back as a whole, for which a processor waits.
     #[inline]
-    pub(crate) fn take(&mut self, frame: &[u8], in_port: PortNo) -> Option<Layout> {
-        if frame.len() > usize::from(u16::MAX) {
-            return None;
+    pub(crate) fn take_packet<B: FrameBuf>(&mut self, packet: &mut Packet<B>) -> bool {
+        if let Some(layout) = self.take_plain(packet.bytes(), packet.in_port) {
+            packet.layout = layout;
+            return true;
         }
-        match self.take_plain(frame, in_port) {
-            None => self.take_any(frame, in_port),
-            layout => layout,
-        }
+        let layout = self.take_any(packet.bytes(), packet.in_port);
+        layout.map(|layout| packet.layout = layout).is_some()
     }
 
     /// Of the most ordinary frames: TCP or UDP over IPv4, without a tag. Everything is at a fixed
@@ -92,6 +94,9 @@ impl Signature {
         const PLAIN: u16 = u16::from_be_bytes([8, 0]);
         const FRAGMENT: u16 = ipv4_fragment::OFFSET | ipv4_fragment::MORE;
         let head: &[u8; L4 + Tcp::LEN] = frame.first_chunk()?;
+        if frame.len() > usize::from(u16::MAX) {
+            return None;
+        }
         let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (total_len, proto) = (usize::from(half(16)), head[23]);
@@ -121,7 +126,11 @@ impl Signature {
         Some(Layout { l3: Ethernet::LEN as u16, l4: L4 as u16, l3_end, l4_proto: proto })
     }
 
+    #[inline(never)]
     fn take_any(&mut self, frame: &[u8], in_port: PortNo) -> Option<Layout> {
+        if frame.len() > usize::from(u16::MAX) {
+            return None;
+        }
         let macs: &[u8; 16] = frame.first_chunk()?;
         let (mut eth_type, mut l3, mut tag) = (u16::from_be_bytes([macs[12], macs[13]]), Ethernet::LEN, 0);
         if is_tag(eth_type) {

@@ -94,14 +94,11 @@ impl Lanes {
 
     /// Takes a packet's signature, or else parses it.
     fn take_in<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
-        match self.signatures[idx].take(packet.bytes(), packet.in_port) {
-            Some(layout) => {
-                packet.layout = layout;
-                self.has_signature[idx] = true;
-                Ok(())
-            }
-            None => self.parse(idx, packet),
+        if self.signatures[idx].take_packet(packet) {
+            self.has_signature[idx] = true;
+            return Ok(());
         }
+        self.parse(idx, packet)
     }
 
     fn parse<B: FrameBuf>(&mut self, idx: usize, packet: &mut Packet<B>) -> Result<(), DropReason> {
@@ -124,11 +121,7 @@ impl Lanes {
             peers,
         )?;
         self.arrivals[idx] = arrival;
-        if by_signature
-            && !arrival.marks_congestion()
-            && let Some(layout) = self.signatures[idx].take(packet.bytes(), packet.in_port)
-        {
-            packet.layout = layout;
+        if by_signature && !arrival.marks_congestion() && self.signatures[idx].take_packet(packet) {
             self.long[idx] = tunnelled(&self.signatures[idx], &arrival.words());
             self.has_signature[idx] = true;
             return Ok(());

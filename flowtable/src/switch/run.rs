@@ -28,6 +28,13 @@ pub trait Sink<B> {
     /// Takes a packet to send by a port, and counts it there: as sent, or as a drop of
     /// that port.
     fn output(&mut self, port: PortNo, packet: Packet<B>);
+    /// The same for several packets, in order.
+    fn output_all(&mut self, port: PortNo, packets: impl Iterator<Item = Packet<B>>)
+    where
+        Self: Sized,
+    {
+        packets.for_each(|packet| self.output(port, packet));
+    }
     /// A copy of a packet's frame, with the same headroom; `None` when there is no free
     /// buffer.
     fn copy(&mut self, packet: &Packet<B>) -> Option<Packet<B>>;
@@ -111,7 +118,7 @@ impl Switch {
                         entry.count(moment.now, n_group as u64, n_bytes);
                         totals.add(lookup, n_group as u64, n_bytes);
                         let port = entry.plain;
-                        packets.by_ref().take(n_group).for_each(|packet| sink.output(port, packet));
+                        sink.output_all(port, packets.by_ref().take(n_group));
                         n_group
                     }
                 }
@@ -259,7 +266,7 @@ fn send_group<B: FrameBuf, S: Sink<B>>(
     let n_group = group.len();
     books.received(n_group as u64, n_bytes);
     if emit.is_plain() {
-        packets.take(n_group).for_each(|packet| sink.output(emit.port, packet));
+        sink.output_all(emit.port, packets.take(n_group));
         return books.forwarded(n_group as u64);
     }
     if let Some(header) = emit.only_tunnel() {

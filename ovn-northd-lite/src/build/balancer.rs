@@ -128,6 +128,15 @@ impl Balanced<'_> {
         }
     }
 
+    /// Packets whose connection began towards the service.
+    pub(crate) fn was_for_service(&self) -> String {
+        let address = if self.vip.ip.is_ipv4() { "ct_nw_dst" } else { "ct_ip6_dst" };
+        match self.vip.port {
+            Some(port) => format!("{address} == {} && ct_tp_dst == {port}", self.vip.ip),
+            None => format!("{address} == {}", self.vip.ip),
+        }
+    }
+
     /// Name of the protocol.
     pub(crate) fn protocol(&self) -> &'static str {
         self.balancer.protocol.name()

@@ -16,6 +16,7 @@ use crate::{
     names, sampling,
     southbound::{LogicalFlow, PortBinding},
     template,
+    text::shared,
 };
 
 /// Priority 0, for a stage's default.
@@ -61,12 +62,12 @@ impl FlowSink {
             datapath: self.datapath,
             pipeline: stage.pipeline,
             stage: stage.number,
-            stage_name: stage.name.to_owned(),
+            stage_name: shared(stage.name),
             priority: Priority::new(priority).unwrap_or(LOWEST),
             matching,
             actions,
-            object: object.to_owned(),
-            why: why.to_owned(),
+            object: shared(object),
+            why: shared(why),
         };
         self.output.flows.push((self.rank, Arc::new(flow)));
     }

@@ -245,7 +245,7 @@ fn addresses_that_move_and_workloads_outside() {
     web.ports.insert("vip".into(), vip);
     let sb = compiled(&nb);
     let of = |object: &str| {
-        let ours = sb.flows.values().filter(|flow| flow.object == format!("switches/web/ports/{object}"));
+        let ours = sb.flows.values().filter(|flow| *flow.object == *format!("switches/web/ports/{object}"));
         let mut texts: Vec<_> = ours
             .map(|flow| {
                 format!("{} {} {}\n    {}", flow.stage_name, flow.priority.get(), flow.matching, flow.actions)

@@ -150,13 +150,13 @@ impl Imagined {
     fn step(&self, rule: &Arc<Rule>) -> Option<Step> {
         let flow: &LogicalFlow = self.view.flows.get(&rule.origin.logical_flow)?;
         let datapath = self.view.datapaths.get(&flow.datapath)?.name.clone();
-        (flow.object != datapath && !flow.object.is_empty()).then(|| Step {
+        (*flow.object != *datapath && !flow.object.is_empty()).then(|| Step {
             datapath,
-            stage: flow.stage_name.clone(),
-            object: flow.object.clone(),
+            stage: flow.stage_name.to_string(),
+            object: flow.object.to_string(),
             matching: flow.matching.clone(),
             actions: flow.actions.clone(),
-            why: flow.why.clone(),
+            why: flow.why.to_string(),
         })
     }
 }

@@ -9,7 +9,9 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> 
         return None;
     }
     let limit = (wrong.len() / 3).max(1);
+    // No word is nearer than the two differ in length.
     known
+        .filter(|word| word.len().abs_diff(wrong.len()) <= limit)
         .map(|word| (distance(wrong, word), word))
         .filter(|(distance, _)| *distance <= limit)
         .min()

@@ -149,6 +149,10 @@ static SYMBOLS: &[Symbol] = &[
     part("ct_label.ecmp_reply_eth", Field::CtLabel, 32, 48, ""),
     part("ct_label.label", Field::CtLabel, 96, 32, ""),
     number("ct_state", Field::CtState, 16, ""),
+    // Whom the connection's first packet was for.
+    number("ct_nw_dst", Field::CtNwDst, 32, "ip4"),
+    number("ct_ip6_dst", Field::CtIpv6Dst, 128, "ip6"),
+    number("ct_tp_dst", Field::CtTpDst, 16, ""),
 ];
 
 const fn number(name: &'static str, field: Field, n_bits: u32, needs: &'static str) -> Symbol {

@@ -35,7 +35,7 @@ impl FlowRules {
         let mut lowered = Self::default();
         if let Err(reason) = lowered.lower(context, id, flow) {
             let object = if flow.object.is_empty() { &flow.stage_name } else { &flow.object };
-            lowered.error(object.clone(), format!("{}: {reason}", flow.stage_name));
+            lowered.error(object.to_string(), format!("{}: {reason}", flow.stage_name));
         }
         lowered
     }
@@ -98,8 +98,8 @@ impl FlowRules {
         };
         let origin = Arc::new(Origin {
             logical_flow: id,
-            stage: flow.stage_name.clone(),
-            object: flow.object.clone(),
+            stage: flow.stage_name.to_string(),
+            object: flow.object.to_string(),
         });
         if matches.iter().any(|matches| !matches.is_empty()) {
             (self.0.groups, self.0.meter) = (lowered.groups, lowered.meter);

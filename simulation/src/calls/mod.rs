@@ -7,7 +7,7 @@
 mod words;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::{AddAssign, ControlFlow},
     sync::Arc,
 };
@@ -354,15 +354,21 @@ impl Api {
                 None => {}
             }
         }
+        self.leave_groups();
     }
 
-    /// What is deleted goes with all below it; ports that go leave their groups.
+    /// What is deleted goes with all below it.
     fn forget(&mut self, name: &str) {
         let below = format!("{name}/");
         self.copy.retain(|other, _| other != name && !other.starts_with(&below));
+    }
+
+    /// Ports that are gone leave their groups; what is made again in the same transaction stays.
+    fn leave_groups(&mut self) {
+        let ports: BTreeSet<_> = self.copy.keys().filter(|name| name.contains("/ports/")).cloned().collect();
         for resource in self.copy.values_mut() {
             if let Some(Spec::PortGroup(group)) = &mut resource.spec {
-                group.ports.retain(|port| port != name && !port.starts_with(&below));
+                group.ports.retain(|port| ports.contains(port));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What must hold: at all times, and when all is well again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use controller::{
     access::Access,
@@ -14,7 +14,7 @@ use ferroflow_proto::northbound::{self as pb, resource::Spec};
 
 use vswitchd::host::GatewayStatus;
 
-use super::{Event, MILLI, SECOND, World, hosts::chassis, packets::Target};
+use super::{Event, MILLI, STEADY, World, hosts::chassis, packets::Target};
 use crate::{
     model::{Half, Net, Packet, router_mac},
     plant::Plant,
@@ -44,6 +44,7 @@ impl World {
         let floor = self.floor;
         self.trace.add(self.now, format_args!("applied everywhere: {floor}"));
         self.check_truth();
+        self.look_after_faults();
     }
 
     /// Where receipts say of all revisions that all hosts have them, hosts have what the network is.
@@ -52,7 +53,7 @@ impl World {
             return;
         }
         let Some(wanted) = self.compiled_at_once() else { return };
-        for idx in self.living() {
+        for idx in self.living().into_iter().filter(|idx| !self.nodes[*idx].may_go_back()) {
             let has = self.nodes[idx].running.as_ref().map(|running| running.host.view());
             let is_registered = wanted.state().chassis(&chassis(idx)).is_some();
             if is_registered && has != Some(&wanted.network().view(&chassis(idx)).1) {
@@ -102,6 +103,9 @@ impl World {
             }
         }
         for idx in self.living() {
+            if self.nodes[idx].running.as_ref().is_none_or(|running| running.wire.is_none()) {
+                return Some(format!("host {idx} has no controller"));
+            }
             let connected = self
                 .servers
                 .iter()
@@ -135,28 +139,26 @@ impl World {
         None
     }
 
-    /// All is well again, and is then looked at closely.
-    pub(super) fn is_over(&mut self) -> bool {
-        let healed_at = self.faults.healed_at.unwrap_or(self.now);
-        if self.counts.convergence == 0 {
-            if self.not_well().is_some() {
-                return false;
-            }
-            self.counts.convergence = (self.now - healed_at).max(1);
-            self.trace.add(self.now, format_args!("all is well"));
-            // What is still under way may do no harm.
-            self.faults.healed_at = Some(self.now + SECOND);
-            return false;
-        }
-        if self.now < healed_at {
-            return false;
-        }
+    /// When all has been well for long enough, it is looked at closely.
+    fn look_after_faults(&mut self) {
+        let Some(healed_at) = self.faults.healed_at.filter(|_| !self.is_over) else { return };
         if let Some(why) = self.not_well() {
-            self.fail(format_args!("all was well, and is not any more: {why}"));
-            return true;
+            if self.well_since.take().is_some() {
+                self.trace.add(self.now, format_args!("all was well, and is not any more: {why}"));
+            }
+            return;
         }
+        let since = *self.well_since.get_or_insert(self.now);
+        if since == self.now {
+            self.trace.add(self.now, format_args!("all is well"));
+        }
+        // What is still under way may do no harm.
+        if self.now < since + STEADY {
+            return;
+        }
+        self.counts.convergence = since - healed_at;
+        self.is_over = true;
         self.check_end();
-        true
     }
 
     fn check_end(&mut self) {
@@ -282,11 +284,15 @@ impl World {
             let number = self.send(host, &port, packet);
             sent.push((number, port, packet, target));
         }
+        let before = self.drops();
         let end = self.now + ARRIVAL;
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
             let ((now, _), event) = entry.remove_entry();
             self.now = now;
             self.happen(event);
+        }
+        for drop in self.drops().difference(&before) {
+            self.trace.note(format_args!("    {drop}"));
         }
         for (number, port, packet, target) in sent {
             let got = self.probes.get(&number).map(|probe| probe.received.clone()).unwrap_or_default();
@@ -304,6 +310,17 @@ impl World {
                 self.fail(format_args!("{port} sends {packet:?}: {got:?} get it, and {due:?} should"));
             }
         }
+    }
+
+    /// What hosts have dropped, for those who read the trace.
+    fn drops(&self) -> BTreeSet<String> {
+        let living = self.living().into_iter().filter(|_| self.settings.is_shown);
+        let running = living.filter_map(|idx| Some((idx, self.nodes[idx].running.as_ref()?)));
+        let drops = running.flat_map(|(idx, running)| {
+            let drops = running.host.dataplane().drops();
+            drops.into_iter().map(move |drop| format!("host {idx} has dropped {drop:?}"))
+        });
+        drops.collect()
     }
 
     /// Who has to get a packet: one of these, or nobody; none where it cannot be said.

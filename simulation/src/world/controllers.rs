@@ -9,13 +9,15 @@ use controller::{
     controller::Controller,
     network,
     northbound::Northbound,
+    resource::Name,
+    state::Binding,
     store::LogLimits,
 };
 use ferroflow_proto::chassis::SyncRequest;
 use prost::Message as _;
 
-use super::{Event, MILLI, SECOND, Time, World};
-use crate::{plant::Plant, random::Random, skew::said_by_next};
+use super::{Event, MILLI, SECOND, Time, Version, World};
+use crate::{plant::Plant, random::Random, skew::said_by_next, store::Made};
 
 /// How often controllers tell each other of hosts, and look for news that they were not told of.
 const ROUND: Time = 200 * MILLI;
@@ -27,13 +29,17 @@ pub(super) struct Server {
     pub(super) run: u64,
     /// It waits for the store until then.
     pub(super) busy_until: Time,
-    /// It is of the next version.
-    is_newer: bool,
+    version: Version,
 }
 
 impl Server {
     pub(super) fn new(random: &mut Random) -> Self {
-        Self { running: None, run: 0, busy_until: 0, is_newer: random.percent(15) }
+        let version = match random.below(100) {
+            0..15 => Version::Next,
+            15..30 => Version::Former,
+            _ => Version::Present,
+        };
+        Self { running: None, run: 0, busy_until: 0, version }
     }
 }
 
@@ -183,8 +189,9 @@ impl World {
     /// What was written by a controller is seen by the others some time.
     pub(super) fn committed(&mut self, idx: usize) {
         let made = self.disk.take_made();
-        for revision in &made {
+        for Made { revision, keys } in &made {
             self.trace.add(self.now, format_args!("controller {idx} made revision {revision}"));
+            self.tell_of(idx, keys);
         }
         if made.is_empty() {
             return;
@@ -199,6 +206,21 @@ impl World {
         if self.random.percent(self.faults.slow_disk) {
             let wait = self.some(MILLI, 800 * MILLI);
             self.servers[idx].busy_until = self.now + wait;
+        }
+    }
+
+    /// Has the trace tell where ports are now.
+    fn tell_of(&mut self, idx: usize, keys: &[String]) {
+        let Some(running) = self.servers[idx].running.as_ref().filter(|_| self.settings.is_shown) else {
+            return;
+        };
+        let state = running.controller.state();
+        for record in keys.iter().filter_map(|key| Name::parse(key).ok()).filter_map(|name| state.get(&name))
+        {
+            if let Some(Binding { chassis, up, since }) = &record.binding {
+                let up = if *up { ", up" } else { "" };
+                self.trace.note(format_args!("    {} at {chassis}{up}, since {since}", record.name));
+            }
         }
     }
 
@@ -218,8 +240,10 @@ impl World {
             if self.has(Plant::MissedUnit) && !update.full {
                 update.logical_flows.pop();
             }
+            let version = self.servers[idx].version;
+            update.takes_claim_changes &= version != Version::Former;
             let (revision, mut bytes) = (update.revision, update.encode_to_vec());
-            if self.servers[idx].is_newer {
+            if version == Version::Next {
                 bytes = said_by_next("SyncResponse", &bytes).unwrap_or_default();
             }
             let delay = self.some(MILLI / 5, self.faults.slowness);

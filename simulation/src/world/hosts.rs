@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use dataplane::{Clock, Dataplane, DataplaneConfig, VirtualClock};
-use ferroflow_proto::chassis::{Ack, SyncRequest, SyncResponse, sync_request::Message};
+use ferroflow_proto::chassis::{Ack, Hello, SyncRequest, SyncResponse, sync_request::Message};
 use flowtable::{program::TunnelKind, switch::SwitchConfig, types::BridgeId};
 use prost::Message as _;
 use vswitchd::{
@@ -15,7 +15,7 @@ use vswitchd::{
     state::StateDir,
 };
 
-use super::{Event, MILLI, SECOND, Time, Wire, World};
+use super::{Event, MILLI, SECOND, Time, Version, Wire, World};
 use crate::{plant::Plant, random::Random, skew::said_by_next};
 
 /// First and longest pause between attempts to connect, as of real agents.
@@ -47,15 +47,6 @@ pub(super) struct Node {
     version: Version,
 }
 
-/// Of which version a host is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    /// What it says of itself lacks what has been added later.
-    Former,
-    Present,
-    Next,
-}
-
 /// A host that runs.
 pub(super) struct Running {
     pub(super) host: Host,
@@ -83,6 +74,13 @@ impl Node {
             drift: random.within(0, 40_000) as i64 - 20_000,
             version: [Version::Former, Version::Next, Version::Present, Version::Present][random.index(4)],
         }
+    }
+}
+
+impl Node {
+    /// A controller that is behind may set it back: it does not say what it goes by.
+    pub(super) fn may_go_back(&self) -> bool {
+        self.version == Version::Former
     }
 }
 
@@ -277,7 +275,7 @@ impl World {
         self.wires.insert(id, wire);
         if let Some(running) = &mut self.nodes[idx].running {
             running.wire = Some(id);
-            running.outbox = Some(Outbox::new(running.host.hello(), running.said.clone()));
+            running.outbox = Some(Outbox::new(running.host.begin_stream(), running.said.clone()));
         }
         self.speak(idx);
     }
@@ -299,7 +297,7 @@ impl World {
             if let (Version::Former, Some(Message::Hello(hello))) =
                 (self.nodes[idx].version, &mut message.message)
             {
-                hello.encap_types.clear();
+                *hello = Hello { encap_types: Vec::new(), stream: 0, applied: 0, ..hello.clone() };
             }
             self.send_up(id, &message);
         }
@@ -344,6 +342,11 @@ impl World {
         {
             update.port_bindings.retain(|binding| !running.host.view().bindings.contains_key(&binding.name));
         }
+        let node = &mut self.nodes[idx];
+        let outbox = node.running.as_mut().and_then(|running| running.outbox.as_mut());
+        if let Some(outbox) = outbox.filter(|_| node.version != Version::Former) {
+            outbox.hear(&update);
+        }
         let revision = update.revision;
         let errors = self.with_host(idx, |host| {
             host.set_connected(true);
@@ -368,7 +371,8 @@ impl World {
         if self.nodes[idx].run != run {
             return;
         }
-        self.nodes[idx].acknowledged = self.nodes[idx].acknowledged.max(revision);
+        let node = &mut self.nodes[idx];
+        node.acknowledged = if node.may_go_back() { revision } else { node.acknowledged.max(revision) };
         self.send_up(id, &SyncRequest { message: Some(Message::Ack(Ack { revision, errors })) });
         let delay = self.some(MILLI / 5, self.faults.slowness);
         self.after(delay, Event::Taken(id));

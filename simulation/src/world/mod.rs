@@ -28,8 +28,10 @@ pub(crate) type Time = u64;
 
 pub(crate) const MILLI: Time = 1_000_000;
 pub(crate) const SECOND: Time = 1000 * MILLI;
-/// All has to be as it should be so long after the last fault.
+/// All has to be as it should be so long after the last fault,
 const CONVERGENCE: Time = 5 * SECOND;
+/// and so long without a break, or it does not count.
+const STEADY: Time = SECOND;
 /// More events than any world has: something goes round in circles.
 const MAX_EVENTS: u64 = 5_000_000;
 
@@ -151,6 +153,16 @@ pub(crate) enum Event {
     Frame(usize, Vec<u8>),
 }
 
+/// Of which version a host or a controller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// What it says of itself, and of what it takes, lacks what has been added later.
+    Former,
+    Present,
+    /// Each of its messages has more in it.
+    Next,
+}
+
 /// A stream between a host and a controller.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -193,6 +205,9 @@ pub(crate) struct World {
     floor: u64,
     faults: faults::Faults,
     room: Room,
+    /// All is as it should be from then on.
+    well_since: Option<Time>,
+    is_over: bool,
     failure: Option<String>,
 }
 
@@ -247,6 +262,8 @@ impl World {
                 hosts: n_hosts as u64,
                 has_gateways: random.percent(60),
             },
+            well_since: None,
+            is_over: false,
             failure: None,
             random,
             settings,
@@ -267,22 +284,20 @@ impl World {
 
     /// Does one thing after the other.
     fn live(&mut self) {
-        while self.failure.is_none() {
+        while self.failure.is_none() && !self.is_over {
             let Some(((now, _), event)) = self.queue.pop_first() else { break };
             self.now = now;
             self.counts.events += 1;
             if self.counts.events > MAX_EVENTS {
                 self.fail(format_args!("there is no end to what happens"));
             }
-            if self.faults.healed_at.is_some_and(|healed| now > healed + CONVERGENCE) {
+            let due = self.faults.healed_at.map(|healed| healed + CONVERGENCE);
+            if due.is_some_and(|due| now > due && self.well_since.is_none_or(|since| since > due)) {
                 let why = self.not_well().unwrap_or_default();
                 self.fail(format_args!("not all is well {CONVERGENCE} ns after the last fault: {why}"));
                 break;
             }
             self.happen(event);
-            if self.faults.healed_at.is_some() && self.is_over() {
-                break;
-            }
         }
     }
 

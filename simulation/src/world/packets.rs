@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Event, MILLI, World};
+use super::{Event, MILLI, World, hosts::Node};
 use crate::{
     model::{Half, Nat, NatKind, Net, Packet, Port, nat_ip, router_mac},
     packet,
@@ -127,14 +127,25 @@ impl World {
 
     fn probe(&self, host: usize, port: &str, packet: Packet, answers: Option<String>) -> Probe {
         let (oldest, newest) = (self.in_force(host), self.disk.newest());
-        let (port, floor) = (port.to_owned(), self.floor);
+        let (port, floor) = (port.to_owned(), self.in_force_anywhere());
         Probe { packet, host, port, oldest, newest, floor, answers, received: Vec::new() }
     }
 
     /// The oldest revision that a host may go by.
     fn in_force(&self, host: usize) -> u64 {
-        let applied = self.nodes[host].running.as_ref().map_or(0, |running| running.host.applied_revision());
-        applied.max(self.floor)
+        let node = &self.nodes[host];
+        let applied = node.running.as_ref().map_or(0, |running| running.host.applied_revision());
+        if node.may_go_back() { applied } else { applied.max(self.floor) }
+    }
+
+    /// The oldest revision that any host may go by.
+    fn in_force_anywhere(&self) -> u64 {
+        let goes_by = |node: &Node| match &node.running {
+            Some(running) => running.host.applied_revision(),
+            None => node.acknowledged,
+        };
+        let going_back = self.nodes.iter().filter(|node| node.may_go_back() && !node.is_dead).map(goes_by);
+        going_back.min().map_or(self.floor, |oldest| oldest.min(self.floor))
     }
 
     fn inject(&mut self, host: usize, port: &str, frame: Vec<u8>) {
@@ -230,9 +241,17 @@ impl World {
                 by(net) || net.has_gateways() && at_gateway.iter().any(|gateway| by(gateway))
             });
         let at_receiver = self.history.between(oldest, newest);
-        let is_let_in = at_receiver.iter().any(|net| match is_answer {
-            true => net.ports.get(port).is_some_and(|port| port.enabled),
-            false => net.allows(Half::Received(port), sent, received),
+        let had_mac = |net: &Net| net.ports.get(port).is_some_and(|port| port.mac == received.dst_mac);
+        let was_looked_up = at_sender.iter().chain(&at_gateway).any(|net| had_mac(net));
+        let is_let_in = at_receiver.iter().any(|net| {
+            let Some(known) = net.ports.get(port) else { return false };
+            let gets = |received| net.allows(Half::Received(port), sent, received);
+            // Who may have any address gets what was for his former one, as the host says that looked it up.
+            let for_now = Packet { dst_mac: known.mac, ..*received };
+            match is_answer {
+                true => known.enabled,
+                false => gets(received) || (was_looked_up && !known.secure && gets(&for_now)),
+            }
         });
         if !is_let_go {
             self.fail(format_args!(

@@ -14,6 +14,7 @@ use ovn_northd_lite::{
     model::{Querier, Rate, Snooping},
     punt::Service,
     southbound::{Advertises, ChassisRecord, Datapath, LogicalFlow, Pipeline},
+    text::shared,
 };
 
 use super::binding::port_binding;
@@ -161,12 +162,12 @@ fn logical_flow(flow: pb::LogicalFlow) -> Result<LogicalFlow, UpdateError> {
         datapath: datapath_key(flow.datapath, &what())?,
         pipeline: if flow.egress { Pipeline::Egress } else { Pipeline::Ingress },
         stage,
-        stage_name: flow.stage_name,
+        stage_name: shared(&flow.stage_name),
         priority,
         matching: flow.r#match,
         actions: flow.actions,
-        object: flow.object,
-        why: flow.why,
+        object: shared(&flow.object),
+        why: shared(&flow.why),
     })
 }
 

@@ -141,7 +141,7 @@ async fn session(
     let _assisting = AbortOnDrop(tokio::spawn(assist::run(host.clone(), channel.clone())));
     let mut client = ChassisServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LEN);
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let hello = host.with(|host| host.hello()).await;
+    let hello = host.with(Host::begin_stream).await;
     queue(&sender, Message::Hello(hello)).await?;
     let takes_changes = Arc::new(AtomicBool::new(false));
     let claiming = tokio::spawn(claims::send(sender.clone(), said.claims, Arc::clone(&takes_changes)));

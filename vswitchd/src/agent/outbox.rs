@@ -3,16 +3,18 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use ferroflow_proto::chassis::{Hello, SyncRequest, sync_request::Message};
+use ferroflow_proto::chassis::{Hello, SyncRequest, SyncResponse, sync_request::Message};
 
-use super::{Said, holders, neighbours::Telling};
+use super::{Said, claims, holders, neighbours};
 
 /// One stream's side of it: begins with a hello and all that the host claims.
 #[derive(Debug)]
 pub struct Outbox {
     hello: Option<Hello>,
     said: Said,
-    neighbours: Telling,
+    claims: claims::Telling,
+    takes_claim_changes: bool,
+    neighbours: neighbours::Telling,
 }
 
 impl Outbox {
@@ -29,7 +31,18 @@ impl Outbox {
         if !said.sessions.borrow().sessions.is_empty() {
             said.sessions.mark_changed();
         }
-        Self { hello: Some(hello), said, neighbours: Telling::default() }
+        Self {
+            hello: Some(hello),
+            said,
+            claims: claims::Telling::default(),
+            takes_claim_changes: false,
+            neighbours: neighbours::Telling::default(),
+        }
+    }
+
+    /// Hears what the controller takes.
+    pub fn hear(&mut self, update: &SyncResponse) {
+        self.takes_claim_changes |= update.takes_claim_changes;
     }
 
     /// What is to be said now, in this order.
@@ -38,7 +51,7 @@ impl Outbox {
         let mut messages: Vec<_> = self.hello.take().into_iter().map(Message::Hello).collect();
         // Whoever would tell of changes may be gone: then there are none.
         if claims.has_changed().unwrap_or(false) {
-            messages.push(Message::Claims(claims.borrow_and_update().clone()));
+            messages.extend(self.claims.news(&claims.borrow_and_update(), self.takes_claim_changes));
         }
         if health.has_changed().unwrap_or(false) {
             messages.push(Message::Health(health.borrow_and_update().clone()));
@@ -86,6 +99,7 @@ mod tests {
             let kind = |message: SyncRequest| match message.message {
                 Some(Message::Hello(_)) => "hello",
                 Some(Message::Claims(_)) => "claims",
+                Some(Message::ClaimChanges(_)) => "changes",
                 Some(Message::Neighbours(said)) if said.full => "neighbours",
                 _ => "other",
             };
@@ -93,7 +107,14 @@ mod tests {
         };
         assert_eq!(kinds(outbox.take()), ["hello", "claims", "neighbours"]);
         assert_eq!(kinds(outbox.take()), [""; 0]);
-        claims.send_replace(Claims { claims: vec![Claim { logical_port: "a".to_owned(), up: true }] });
+        let up = |port: &str| Claim { logical_port: port.to_owned(), up: true };
+        claims.send_replace(Claims { claims: vec![up("a")] });
         assert_eq!(kinds(outbox.take()), ["claims"]);
+        outbox.hear(&SyncResponse { takes_claim_changes: true, ..SyncResponse::default() });
+        claims.send_replace(Claims { claims: vec![up("a"), up("b")] });
+        assert_eq!(kinds(outbox.take()), ["changes"]);
+        outbox.hear(&SyncResponse::default());
+        claims.send_replace(Claims::default());
+        assert_eq!(kinds(outbox.take()), ["changes"], "for the whole stream");
     }
 }

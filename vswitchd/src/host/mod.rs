@@ -148,6 +148,8 @@ pub enum Mode {
 pub struct Host {
     identity: Identity,
     incarnation: u64,
+    /// Streams to controllers that have begun.
+    n_streams: u64,
     dataplane: Arc<Dataplane>,
     bfd: Arc<Bfd>,
     gateways: gateways::Gateways,
@@ -239,6 +241,7 @@ impl Host {
         let mut host = Self {
             identity,
             incarnation,
+            n_streams: 0,
             dataplane,
             bfd: Arc::new(bfd),
             gateways: gateways::Gateways::default(),
@@ -313,6 +316,12 @@ impl Host {
         &self.identity
     }
 
+    /// Introduces this host to a controller on a new stream.
+    pub fn begin_stream(&mut self) -> Hello {
+        self.n_streams += 1;
+        self.hello()
+    }
+
     /// Introduces this host to a controller.
     pub fn hello(&self) -> Hello {
         let Identity { chassis, hostname, endpoint, encap_types, .. } = &self.identity;
@@ -322,6 +331,8 @@ impl Host {
             encap_ip: endpoint.as_ref().map(|(_, ip)| ip.to_string()).unwrap_or_default(),
             incarnation: self.incarnation,
             encap_types: encap_types.iter().map(|kind| kind.name().to_owned()).collect(),
+            stream: self.n_streams,
+            applied: self.applied_revision,
         }
     }
 

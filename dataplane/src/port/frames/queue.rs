@@ -10,7 +10,7 @@ use flowtable::{
 
 use super::device::{FrameOutlet, FrameQueue};
 use crate::{
-    pool::{Frame, Pool},
+    pool::{self, Frame, Pool},
     port::{Outlet, RxQueue},
     sys::event::Waker,
 };
@@ -25,7 +25,7 @@ impl RxQueue for FrameQueue {
                 return;
             };
             let len = len.min(room.len());
-            batch.push(Packet::new(frame, HEADROOM, len, from));
+            pool::add(batch, (frame, HEADROOM, len), from);
         }
     }
 

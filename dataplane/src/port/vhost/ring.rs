@@ -17,7 +17,7 @@ use super::{
     features::Features,
 };
 use crate::{
-    pool::{FRAME_LEN, Frame, MAX_PACKET_LEN, Pool},
+    pool::{self, FRAME_LEN, Frame, MAX_PACKET_LEN, Pool},
     port::BATCH,
     sys::{
         event_file::EventFile,
@@ -34,8 +34,10 @@ const MIN_FRAME_LEN: usize = 14;
 const MAX_HEADER_LEN: usize = 12;
 /// Where the number of buffers is in it.
 const N_BUFFERS_AT: usize = RECORD_LEN;
-/// How far ahead of a frame that is written its place is brought near.
-const AHEAD: u16 = 4;
+/// How far ahead of a frame that is written its descriptor is brought near, and its place: as long as a line of memory
+/// takes from another core.
+const AHEAD: u16 = 8;
+const PLACE_AHEAD: u16 = 5;
 
 /// A ring and how far we are with it.
 #[derive(Debug)]
@@ -47,6 +49,9 @@ pub(crate) struct Vring {
     next: u16,
     /// How many there were when last looked.
     n_available: u16,
+    /// There was none left; what is said until the next publication. To look again for each frame would only
+    /// take from the guest the line of memory in which it says that there are more.
+    is_full: bool,
     /// How many have been used, and how many of those the guest sees.
     n_used: u16,
     n_published: u16,
@@ -85,6 +90,7 @@ impl Vring {
             call,
             next: n_used,
             n_available: n_used,
+            is_full: false,
             n_used,
             n_published: n_used,
             is_kicked: false,
@@ -114,6 +120,17 @@ impl Vring {
         self.n_available = self.memory.n_available();
         let (n, size) = (self.n_available.wrapping_sub(self.next), self.memory.size());
         if n > size { Err(Fault::TooManyAvailable { n, size }) } else { Ok(n) }
+    }
+
+    /// Looks whether there are more chains than there were; once until the next publication, if not.
+    #[inline]
+    fn is_used_up(&mut self) -> Result<bool, Fault> {
+        if !self.is_full {
+            let before = self.n_available;
+            self.look()?;
+            self.is_full = self.n_available == before;
+        }
+        Ok(self.is_full)
     }
 
     /// There is a chain that has not been taken, or something that looks like it.
@@ -163,9 +180,10 @@ impl Vring {
         for head in heads.iter().take(n) {
             match self.read_frame(*head, pool)? {
                 Read::Frame(frame, len, offload) => {
-                    let mut packet = Packet::new(frame, START, len, from);
-                    packet.offload = offload;
-                    batch.push(packet);
+                    pool::add(batch, (frame, START, len), from);
+                    if let (false, Some(packet)) = (offload.is_none(), batch.last_mut()) {
+                        packet.offload = offload;
+                    }
                 }
                 Read::None => n_refused += 1,
                 // It stays where it is until there is room.
@@ -227,7 +245,7 @@ impl Vring {
     /// Why not; then nothing has been used.
     #[inline]
     pub(super) fn send(&mut self, record: &Record, frame: &[u8]) -> Result<(), NotSent> {
-        if self.n_available == self.next && self.look()? == 0 {
+        if self.n_available == self.next && self.is_used_up()? {
             return Err(NotSent::Dropped(DropReason::TxRingFull));
         }
         self.prefetch_ahead();
@@ -251,10 +269,12 @@ impl Vring {
     /// Brings near where one of the next frames goes.
     #[inline]
     fn prefetch_ahead(&self) {
-        let (near, far) = (self.next.wrapping_add(AHEAD / 2), self.next.wrapping_add(AHEAD));
+        let (near, far) = (self.next.wrapping_add(PLACE_AHEAD), self.next.wrapping_add(AHEAD));
         self.memory.prefetch(self.memory.available(far));
         let descriptor = self.memory.descriptor(self.memory.available(near));
+        // The record is in front of the frame, often in a line of its own.
         self.memory.memory().prefetch(descriptor.addr);
+        self.memory.memory().prefetch(descriptor.addr.wrapping_add(64));
     }
 
     /// Finds chains for so many bytes.
@@ -267,11 +287,8 @@ impl Vring {
             if !self.chains.is_empty() && !self.features.is_mergeable() {
                 return Err(NotSent::Dropped(DropReason::TooBig));
             }
-            if at == self.n_available {
-                self.look()?;
-                if at == self.n_available {
-                    return Err(NotSent::Dropped(DropReason::TxRingFull));
-                }
+            if at == self.n_available && self.is_used_up()? {
+                return Err(NotSent::Dropped(DropReason::TxRingFull));
             }
             let head = self.memory.available(at);
             let room = chain::collect(&self.memory, head, Direction::ToGuest, &mut self.parts)?;
@@ -316,6 +333,7 @@ impl Vring {
     /// Its memory is gone: what was copied from there means nothing.
     #[inline]
     pub(super) fn publish(&mut self) -> Result<(), Fault> {
+        self.is_full = false;
         if self.memory.memory().is_broken() {
             return Err(Fault::MemoryGone);
         }

@@ -123,8 +123,12 @@ fn hairpin(service: &Balanced<'_>, backend: &Backend, sink: &mut FlowSink) {
     };
     let back = "eth.dst <-> eth.src; outport = inport; flags.loopback = 1; output;";
     let why = "The client is its own backend: it must not see its own address as the sender.";
-    let matching =
-        format!("ct.trk && ct.dnat && {family}.src == {ip} && {family}.dst == {ip}{}", port("dst"));
+    // Several services may have this backend.
+    let matching = format!(
+        "ct.trk && ct.dnat && {} && {family}.src == {ip} && {family}.dst == {ip}{}",
+        service.was_for_service(),
+        port("dst")
+    );
     sink.add(SwitchIn::NatHairpin, 100, matching, format!("reg0[6] = 1; ct_snat({vip});"), object, why);
     let matching = format!("reg0[6] && {family}.dst == {ip}{}", port("dst"));
     sink.add(SwitchIn::Hairpin, 100, matching, back, object, why);

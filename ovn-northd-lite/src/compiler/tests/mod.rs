@@ -110,7 +110,7 @@ fn a_balancer_that_comes_into_a_group_is_all_that_changes() {
     let dirty = Dirty { balancer_groups: ["all".to_owned()].into(), ..Dirty::default() };
     let delta = compiler.update(&nb, &hosts(), &dirty);
     assert_eq!(compiler.southbound(), &compile(&nb, &hosts()));
-    assert!(delta.flows.values().all(|flow| flow.object == "load-balancers/lb199"));
+    assert!(delta.flows.values().all(|flow| *flow.object == *"load-balancers/lb199"));
     let datapaths: BTreeSet<_> = delta.flows.values().map(|flow| flow.datapath.get()).collect();
     assert_eq!(datapaths, [1, 2].into());
     let flows = delta.flows.keys().copied().collect();

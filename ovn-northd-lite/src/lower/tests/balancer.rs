@@ -248,6 +248,28 @@ fn a_client_may_be_its_own_backend() {
 }
 
 #[test]
+fn a_client_that_is_its_own_backend_hears_from_the_service_it_has_asked() {
+    let vips = ["192.0.2.10", "192.0.2.11", "192.0.2.12"];
+    let mut lb = balancer("192.0.2.10:80", &["10.0.1.5:8080"]);
+    for vip in &vips[1..] {
+        lb.vips.extend(balancer(&format!("{vip}:80"), &["10.0.1.5:8080"]).vips);
+    }
+    let mut fabric = Fabric::new(&served(lb));
+    for (n, vip) in (0..).zip(vips) {
+        let (client, service) = (end(0x15, "10.0.1.5", 2000 + n), end(0xf1, vip, 80));
+        for (flags, numbers) in [(SYN, (100, 0)), (ACK, (101, 901))] {
+            let sent = fabric.send("c", &tcp(&client, &service, flags, numbers, b""));
+            let [(to, seen)] = &sent[..] else { panic!("{vip}: {sent:?} {:?}", fabric.drops()) };
+            assert_eq!((to.as_str(), fields(seen, &[Field::NwSrc])), ("c", vec![ip(vip)]));
+            let (server, peer) = (end(0x15, "10.0.1.5", 8080), end(0xf1, vip, 2000 + n));
+            let sent = fabric.send("c", &tcp(&server, &peer, flags | ACK, (900, 101), b""));
+            assert_eq!(fields(&sent[0].1, &[Field::NwSrc, Field::TcpSrc]), [ip(vip), 80]);
+        }
+    }
+    fabric.check_conservation();
+}
+
+#[test]
 fn a_service_without_backends_drops_by_name_or_rejects() {
     let mut nb = served(balancer("192.0.2.10:80", &["10.0.0.5:8080"]));
     let service = nb.load_balancers.get_mut("lb").unwrap().vips.values_mut().next().unwrap();
