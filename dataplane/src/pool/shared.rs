@@ -2,7 +2,7 @@
 //!
 //! A [`Memory`] is of no worker: sockets of all workers use it, so that a packet goes from the
 //! one that received it to the one that sends it as it is. Behind the frames are words, which say which frames the
-//! kernel has of whom ([`Lent`](super::Lent)). Frames and words may be in a file that a keeper has: then another
+//! kernel has of whom ([`Lent`]). Frames and words may be in a file that a keeper has: then another
 //! process goes on with both.
 //!
 //! | words | what |

@@ -1,3 +1,5 @@
+//! One memory, here and in another process.
+
 use super::{super::Pool, *};
 
 fn memory(n_frames: usize) -> Memory {

@@ -1,3 +1,5 @@
+//! A process dies at any write to rings and notes, and the next one goes on with them. The kernel is the test's.
+
 use std::{collections::VecDeque, sync::atomic::AtomicU64};
 
 use super::{super::ring::tests::OnHeap, *};
