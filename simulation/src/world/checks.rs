@@ -294,6 +294,12 @@ impl World {
         for drop in self.drops().difference(&before) {
             self.trace.note(format_args!("    {drop}"));
         }
+        for idx in self.living() {
+            let Some(running) = &self.nodes[idx].running else { continue };
+            for GatewayStatus { port, active, candidates } in running.host.gateway_status() {
+                self.trace.note(format_args!("    host {idx} takes {active} for {port}: {candidates:?}"));
+            }
+        }
         for (number, port, packet, target) in sent {
             let got = self.probes.get(&number).map(|probe| probe.received.clone()).unwrap_or_default();
             let Some(due) = self.due(&net, &port, &packet, &target) else { continue };
