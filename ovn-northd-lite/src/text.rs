@@ -42,7 +42,8 @@ mod tests {
     fn equal_texts_are_one_and_others_are_not() {
         let long = "A reason that is longer than eight bytes.".to_owned();
         for text in ["", "a", "seven77", "eightbyt", &long] {
-            let (one, other) = (shared(text), shared(&text.to_owned()));
+            let copy = String::from(text);
+            let (one, other) = (shared(text), shared(&copy));
             assert_eq!(&*one, text);
             assert!(Arc::ptr_eq(&one, &other), "{text}");
         }
