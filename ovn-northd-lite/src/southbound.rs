@@ -51,6 +51,8 @@ pub struct Datapath {
     pub snooping: Option<Snooping>,
     /// Connections that a host remembers at most in each of its zones.
     pub max_connections: Option<u32>,
+    /// Zone of connections whose source it translates; `None`: one that the host gives it.
+    pub snat_zone: Option<u16>,
 }
 
 /// A logical port and where it is.
@@ -60,7 +62,8 @@ pub struct PortBinding {
     pub datapath: DatapathKey,
     /// Key within the datapath.
     pub key: PortKey,
-    /// Id of the port at the other side of a patch; `None`: a workload's port.
+    /// Id of the port at the other side of a patch; of a redirect, the port by whose switch
+    /// packets get to the gateway without a tunnel. `None`: a workload's port, or by a tunnel.
     pub peer: Option<String>,
     /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,

@@ -62,6 +62,7 @@ fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
         limits: datapath.limits.into_iter().map(limit).collect(),
         snooping: datapath.snooping.map(snooping),
         ct_zone_limit: datapath.max_connections.unwrap_or_default(),
+        snat_ct_zone: datapath.snat_zone.map(u32::from),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct LoadBalancer {
     pub hairpin_sources: Vec<IpAddr>,
     /// Connections to backends that are taken away end.
     pub flushes: bool,
+    /// At gateway ports it translates without a memory.
+    pub stateless: bool,
 }
 
 /// A service some of which is what a variable stands for on the chassis of the client.

@@ -104,4 +104,9 @@ pub struct RouterOptions {
     pub dnat_sources: Vec<IpAddr>,
     /// Connections that a host remembers at most in each of its two zones.
     pub max_connections: Option<u32>,
+    /// Zone of connections whose source it translates; `None`: one that hosts give it.
+    pub snat_zone: Option<u16>,
+    /// Connections that it does not translate are remembered, too: of a router that is everywhere
+    /// those that pass gateway ports.
+    pub commits_all: bool,
 }

@@ -263,6 +263,8 @@ impl Reader<'_> {
             multicast_relay: router.multicast_relay,
             requested_tunnel_key: router.requested_tunnel_key,
             ct_zone_limit: router.ct_zone_limit,
+            snat_ct_zone: router.snat_ct_zone,
+            ct_commit_all: router.ct_commit_all,
         };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
@@ -471,6 +473,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.multicast_relay = spec.multicast_relay;
     doc.requested_tunnel_key = spec.requested_tunnel_key;
     doc.ct_zone_limit = spec.ct_zone_limit;
+    doc.snat_ct_zone = spec.snat_ct_zone;
+    doc.ct_commit_all = spec.ct_commit_all;
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -562,6 +566,7 @@ load_balancers:
     event: true
     hairpin_snat_ips: [192.0.2.200]
     ct_flush: true
+    use_stateless_nat: true
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
     templates:
@@ -604,6 +609,8 @@ routers:
     load_balancer_groups: [lg]
     lb_force_snat_ips: [10.0.0.1]
     dnat_force_snat_ips: ['2001:db8::1']
+    snat_ct_zone: 0
+    ct_commit_all: true
     nats:
       out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
       in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8], match: tcp, priority: 7, add_route: true}
@@ -616,6 +623,7 @@ routers:
         networks: [10.0.0.1/24, '2001:db8::1/64']
         gateway_mtu: 1400
         ha_chassis_group: hg
+        redirect_type: bridged
         route_table: red
         static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}

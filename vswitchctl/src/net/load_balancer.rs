@@ -128,6 +128,10 @@ pub struct ToldOptions {
     /// Whether connections to a backend that is taken away end: true or false
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     ct_flush: Option<bool>,
+    /// Whether it translates at gateway ports without a memory, so that answers may leave by another
+    /// gateway: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    stateless: Option<bool>,
     /// The address that a client becomes which is its own backend, "" for that of the service; may
     /// be repeated, for both families
     #[arg(long, value_name = "IP")]
@@ -344,6 +348,9 @@ pub struct LoadBalancerSpec {
     /// Connections to backends that are taken away end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ct_flush: bool,
+    /// At gateway ports it translates without a memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_stateless_nat: bool,
 }
 
 /// The addresses that are given; the empty text is none.
@@ -422,6 +429,7 @@ impl Object for LoadBalancerSpec {
             templates: balancer.templates.iter().map(TemplateService::read).collect(),
             hairpin_snat_ips: balancer.hairpin_snat_ips.clone(),
             ct_flush: balancer.ct_flush,
+            use_stateless_nat: balancer.use_stateless_nat,
         };
         Ok((spec, Known::read(resource, balancer)?))
     }
@@ -442,6 +450,7 @@ impl Object for LoadBalancerSpec {
             templates: self.templates.iter().map(TemplateService::write).collect(),
             hairpin_snat_ips: self.hairpin_snat_ips.clone(),
             ct_flush: self.ct_flush,
+            use_stateless_nat: self.use_stateless_nat,
         })
     }
 
@@ -472,6 +481,7 @@ impl Object for LoadBalancerSpec {
             templates: new.variable.templates,
             hairpin_snat_ips: given_ips(&new.told.hairpin_snat),
             ct_flush: new.told.ct_flush.unwrap_or_default(),
+            use_stateless_nat: new.told.stateless.unwrap_or_default(),
         })
     }
 
@@ -492,6 +502,8 @@ impl Object for LoadBalancerSpec {
         patch.set("add_route", given.told.add_route.as_ref(), |balancer| &mut balancer.add_route);
         patch.set("event", given.told.event.as_ref(), |balancer| &mut balancer.event);
         patch.set("ct_flush", given.told.ct_flush.as_ref(), |balancer| &mut balancer.ct_flush);
+        let stateless = given.told.stateless.as_ref();
+        patch.set("use_stateless_nat", stateless, |balancer| &mut balancer.use_stateless_nat);
         let (own, is_given) = (given_ips(&given.told.hairpin_snat), !given.told.hairpin_snat.is_empty());
         patch.list("hairpin_snat_ips", &own, is_given && own.is_empty(), |balancer| {
             &mut balancer.hairpin_snat_ips
@@ -525,8 +537,9 @@ impl Object for LoadBalancerSpec {
         let hairpin =
             (!self.hairpin_snat_ips.is_empty()).then(|| ("hairpin SNAT", self.hairpin_snat_ips.join(" ")));
         let flush = self.ct_flush.then(|| ("ends connections", "of backends that go".to_owned()));
+        let stateless = self.use_stateless_nat.then(|| ("remembers", "nothing at gateways".to_owned()));
         let check = self.health_check.map(|check| ("check", check.to_string()));
-        let check = hairpin.into_iter().chain(flush).chain(check);
+        let check = hairpin.into_iter().chain(flush).chain(stateless).chain(check);
         let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));
         let health = status.health.iter().map(|BackendHealth { vip, backend, online }| {
             ("health", format!("{vip} {backend} {}", if *online { "online" } else { "offline" }))

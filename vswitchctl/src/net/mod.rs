@@ -39,6 +39,7 @@ pub mod port_group;
 pub mod progress;
 pub mod qos_rule;
 pub mod receipt;
+pub mod redirect;
 pub mod responder;
 pub mod router;
 pub mod router_policy;

@@ -55,6 +55,7 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         templates: templates(balancer)?,
         hairpin_sources: hairpin_sources(balancer)?,
         flushes: balancer.ct_flush,
+        stateless: stateless(balancer)?,
     })
 }
 
@@ -68,6 +69,17 @@ fn hairpin_sources(balancer: &pb::LoadBalancer) -> Result<Vec<IpAddr>, FieldErro
         }
         _ => Ok(ips),
     }
+}
+
+/// It may translate without a memory.
+fn stateless(balancer: &pb::LoadBalancer) -> Result<bool, FieldError> {
+    let needs_memory = balancer.affinity_timeout > 0 || !balancer.templates.is_empty();
+    if balancer.use_stateless_nat && needs_memory {
+        let reason = "`affinity_timeout` and `templates` need a memory of connections; keep them in a load \
+                      balancer of their own";
+        return Err(FieldError::new("use_stateless_nat", reason));
+    }
+    Ok(balancer.use_stateless_nat)
 }
 
 fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {

@@ -366,6 +366,8 @@ impl World {
                 router.options.dnat_sources = sources(k % 8 < 4);
                 router.options.relays = k % 5 < 4;
                 router.options.max_connections = (k % 4 == 1).then_some(u32::from(j));
+                router.options.snat_zone = (k % 9 == 3).then_some(64_000 + u16::from(j % 2));
+                router.options.commits_all = k % 4 < 2;
             }
             _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
@@ -393,6 +395,7 @@ impl World {
             port.route_table = table_name(j / 4);
             port.hears_all = k % 8 == 3;
             port.resides = k % 8 > 4;
+            port.bridges = j.is_multiple_of(2);
             port.dhcp_server = (k % 8 == 4).then(|| [10, 1, 0, 5].into());
             let session = Monitored { min_tx: 100, min_rx: 200, multiplier: 3, is_up: k % 4 < 2 };
             port.monitored = (0..k % 3).map(|n| ([10, n, 0, 9].into(), session.clone())).collect();
@@ -495,6 +498,7 @@ impl World {
                 templates: (0..j % 3).map(|n| template_service(n, k)).collect(),
                 hairpin_sources: (k % 5 == 2).then(|| [10, 0, 0, 98].into()).into_iter().collect(),
                 flushes: k % 4 < 2,
+                stateless: k % 4 > 1,
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
