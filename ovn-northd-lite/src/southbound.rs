@@ -113,17 +113,17 @@ pub struct Session {
     pub multiplier: u8,
 }
 
-/// A question to a backend of a load balancer whether it serves.
+/// A question to a backend of a load balancer whether it serves, or to a workload as such.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
-    /// Id of the load balancer.
+    /// Id of the load balancer; empty: it is the port's own check.
     pub balancer: String,
-    /// The service.
+    /// The service; of a port's own check, the address that is asked.
     pub vip: Vip,
-    /// Address and port of the backend.
+    /// Address and port of the backend; port 0: there are none.
     pub backend: (IpAddr, u16),
-    /// Protocol that it serves by.
-    pub protocol: Protocol,
+    /// Protocol that it serves by; `None`: it is asked for an echo of ICMP.
+    pub protocol: Option<Protocol>,
     /// MAC address of the backend.
     pub mac: MacAddr,
     /// Address that it is asked from.

@@ -244,6 +244,12 @@ fn services_are_reached_from_outside_wherever_their_backends_are() -> Result<()>
         let of = |name: &str| answers.get(&format!("{name} {OUTSIDE}")).copied().unwrap_or(0);
         ensure!(of("far") + of("near") == 40, "the servers see the client as it is: {answers:?}");
         ensure!(of("far") >= 5 && of("near") >= 5, "shares of 40: {answers:?}");
+        // The router answers for the address, unless it is told otherwise.
+        net.configure(&["load-balancer set lb --neighbor-responder none --wait"])?;
+        net.outside.ip(&["neigh", "flush", "dev", "eth0"])?;
+        let outcome = probe.connect(&net.outside, service, Duration::from_millis(1500))?;
+        ensure!(outcome != Outcome::Connected, "nobody answers: {outcome:?}");
+        net.configure(&["load-balancer set lb --neighbor-responder reachable --wait"])?;
         // Without hidden sources it is the same.
         net.configure(&["nat del r/hide", "nat del r/float --wait"])?;
         let answers = probe.ask_servers(&net.outside, service, 20)?;

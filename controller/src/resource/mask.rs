@@ -81,7 +81,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 disable_garp_rarp, arp_proxy, requested_chassis, peer, multicast_flood,
                 multicast_flood_reports, ha_chassis_group, qos_min_rate, qos_max_rate, qos_burst,
                 nat_addresses, requested_additional_chassis, activation_strategy, clone_to_unknown,
-                enable_router_port_acl, requested_tunnel_key, ct_zone_limit;
+                enable_router_port_acl, requested_tunnel_key, ct_zone_limit, health_checks;
                 "tunnel_key", "chassis", "up", "additional_chassis", "dynamic_addresses", "virtual_parent", "multicast_groups")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {

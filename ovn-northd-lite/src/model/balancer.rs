@@ -96,6 +96,21 @@ pub struct HealthCheck {
     pub n_failures: u16,
 }
 
+/// What a workload is asked by its own host, to see whether it lives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortCheck {
+    /// By what; `None`: an echo of ICMP.
+    pub protocol: Option<Protocol>,
+    /// Address that is asked.
+    pub ip: IpAddr,
+    /// Port that is asked; 0: there are none.
+    pub port: u16,
+    /// Address that it is asked from. Nobody else has it.
+    pub source: IpAddr,
+    /// How often, and what is made of the answers.
+    pub times: HealthCheck,
+}
+
 /// Where a backend is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbePoint {
@@ -186,6 +201,19 @@ impl HashField {
             Self::TpDst => "tp_dst",
         }
     }
+}
+
+impl PortCheck {
+    /// The protocol and what is asked, as texts.
+    pub fn key(&self) -> (String, String) {
+        check_key(self.protocol, self.ip, self.port)
+    }
+}
+
+/// The protocol and what is asked of a port's own check, as texts.
+pub fn check_key(protocol: Option<Protocol>, ip: IpAddr, port: u16) -> (String, String) {
+    let port = Some(port).filter(|_| protocol.is_some());
+    (protocol.map_or("icmp", Protocol::name).to_owned(), Vip { ip, port }.to_string())
 }
 
 impl LoadBalancer {

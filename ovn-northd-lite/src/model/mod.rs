@@ -26,8 +26,8 @@ use crate::key::{DatapathKey, PortKey};
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{
-        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service,
-        TemplateBackend, TemplatePort, TemplateService, Vip,
+        Backend, HashField, HealthCheck, LoadBalancer, PortCheck, ProbePoint, Protocol, Responder, Service,
+        TemplateBackend, TemplatePort, TemplateService, Vip, check_key,
     },
     gateway::{Access, Candidate, Gateway, Groups},
     liveness::Monitored,

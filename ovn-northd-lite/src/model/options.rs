@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flowtable::types::MacAddr;
 
-use super::{IpNetwork, PortAddresses, Shaping, Snooping};
+use super::{IpNetwork, PortAddresses, PortCheck, Shaping, Snooping};
 
 /// What a switch does besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct PortOptions {
     pub tracks_router: bool,
     /// Connections that its host remembers at most; `None`: as many as the switch says.
     pub max_connections: Option<u32>,
+    /// What its workload is asked by its host.
+    pub checks: Vec<PortCheck>,
 }
 
 impl Default for PortOptions {
@@ -88,6 +90,7 @@ impl Default for PortOptions {
             clones_to_unknown: false,
             tracks_router: false,
             max_connections: None,
+            checks: Vec::new(),
         }
     }
 }

@@ -539,7 +539,7 @@ switches:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b6: {type: external, addresses: ['0a:00:00:00:00:06 10.0.0.6'], ha_chassis_group: hg}
       b5: {type: switch, peer: switches/a/ports/a-b}
-      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
+      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, health_checks: ['icmp:10.0.0.9@10.0.0.250', 'tcp:[2001:db8::5]:80@2001:db8::9,1/2/3/4'], qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
       b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true, enable_router_port_acl: true, nat_addresses: ['0a:00:00:00:00:07 192.0.2.7']}
     acls:

@@ -374,18 +374,26 @@ pub struct BackendHealth {
     online: bool,
 }
 
+/// Whether somebody who is asked serves; `None`: nobody knows.
+///
+/// # Errors
+/// [`CtlError`] when the value is not one that is known here.
+pub fn online(resource: &Resource, health: i32) -> Result<Option<bool>, CtlError> {
+    use pb::backend::Health;
+    match Health::try_from(health) {
+        Ok(Health::Unspecified) => Ok(None),
+        Ok(Health::Online) => Ok(Some(true)),
+        Ok(Health::Offline) => Ok(Some(false)),
+        Err(_) => Err(unknown_value(resource, "health", health)),
+    }
+}
+
 impl Known {
     fn read(resource: &Resource, balancer: &LoadBalancer) -> Result<Self, CtlError> {
-        use pb::backend::Health;
         let mut health = Vec::new();
         for vip in &balancer.vips {
             for backend in &vip.backends {
-                let online = match Health::try_from(backend.health) {
-                    Ok(Health::Unspecified) => continue,
-                    Ok(Health::Online) => true,
-                    Ok(Health::Offline) => false,
-                    Err(_) => return Err(unknown_value(resource, "health", backend.health)),
-                };
+                let Some(online) = online(resource, backend.health)? else { continue };
                 let (vip, backend) = (vip.address.clone(), backend.address.clone());
                 health.push(BackendHealth { vip, backend, online });
             }

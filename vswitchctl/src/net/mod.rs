@@ -35,6 +35,7 @@ pub mod names;
 pub mod nat;
 pub mod object;
 pub mod policy;
+pub mod port_check;
 pub mod port_group;
 pub mod progress;
 pub mod qos_rule;

@@ -90,10 +90,16 @@ fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {
 }
 
 fn health_check(balancer: &pb::LoadBalancer, check: &pb::HealthCheck) -> Result<HealthCheck, FieldError> {
-    let wrong = |field: &str, reason: String| FieldError::new(format!("health_check{field}"), reason);
     if protocol(balancer.protocol)? == Protocol::Sctp {
-        return Err(wrong("", "backends are asked by tcp and udp; leave it out".to_owned()));
+        let reason = "backends are asked by tcp and udp; leave it out";
+        return Err(FieldError::new("health_check", reason));
     }
+    check_times("health_check", check)
+}
+
+/// How often somebody is asked, and what counts.
+pub(super) fn check_times(path: &str, check: &pb::HealthCheck) -> Result<HealthCheck, FieldError> {
+    let wrong = |field: &str, reason: String| FieldError::new(format!("{path}{field}"), reason);
     let bounded = |field, value: u32, usual: u16, most: u16| match u16::try_from(value) {
         Ok(0) => Ok(usual),
         Ok(value) if value <= most => Ok(value),

@@ -23,10 +23,10 @@ use crate::{
     model::{
         Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, Gateway,
         HashField, HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Monitored, Names,
-        NatKind, NatRule, NextHop, PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder,
-        RouteMatch, RouteTarget, RouterPolicy, Sample, SampleCollector, Samples, Service, Severity, Shaping,
-        Snooping, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind, TemplateBackend,
-        TemplatePort, TemplateService, Vip,
+        NatKind, NatRule, NextHop, PolicyAction, PortCheck, PortOptions, ProbePoint, Protocol, QosRule, Rate,
+        Responder, RouteMatch, RouteTarget, RouterPolicy, Sample, SampleCollector, Samples, Service,
+        Severity, Shaping, Snooping, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind,
+        TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -262,6 +262,7 @@ impl World {
                 awaits_rarp: k.is_multiple_of(2),
                 clones_to_unknown: k % 7 == 3,
                 max_connections: (k % 5 == 1).then_some(u32::from(j)),
+                checks: (0..k / 16 % 3).map(|n| port_check(n, j)).collect(),
                 ..PortOptions::default()
             };
             port.hears = groups(j, k);
@@ -640,6 +641,16 @@ fn template_service(n: u8, k: u8) -> TemplateService {
             .into_iter()
             .flatten()
             .collect(),
+    }
+}
+
+fn port_check(n: u8, j: u8) -> PortCheck {
+    PortCheck {
+        protocol: [None, Some(Protocol::Udp)][usize::from(n % 2)],
+        ip: [10, 0, 0, 5 + n].into(),
+        port: u16::from(n % 2) * 53,
+        source: [10, 0, 0, 250 + j % 2].into(),
+        times: HealthCheck { interval: 1, timeout: 1, n_successes: 1, n_failures: 1 },
     }
 }
 
