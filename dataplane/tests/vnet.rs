@@ -227,15 +227,40 @@ fn the_host_hears_nothing_of_a_workload() {
     let server = UdpSocket::bind(("10.77.0.200", probe::ECHO_PORT)).unwrap();
     server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let heard = || server.recv_from(&mut [0; 64]).is_ok();
-    assert!(a.probe(&format!("send 10.77.0.200 {}", probe::ECHO_PORT)));
+    let send = || assert!(a.probe(&format!("send 10.77.0.200 {}", probe::ECHO_PORT)));
+    send();
     assert!(heard(), "without a switch");
+    let filters = || run(&format!("tc filter show dev {} ingress", a.host_if));
+    for _ in 0..2 {
+        let dataplane = start();
+        attach(&dataplane, 1, By::Socket, &a.host_if);
+        assert!(filters().contains("ferroflow_gate"), "{}", filters());
+        send();
+        assert!(!heard(), "past the switch");
+        assert!(status(&dataplane.ports(), 1).counters.rx_packets > 0);
+        // Of a process that ends without a word the filter is left, and lets everything pass.
+        drop(dataplane);
+        assert!(filters().contains("ferroflow_gate"), "{}", filters());
+        eventually("it is the host's again", || {
+            send();
+            heard()
+        });
+    }
     let dataplane = start();
     attach(&dataplane, 1, By::Socket, &a.host_if);
-    assert!(a.probe(&format!("send 10.77.0.200 {}", probe::ECHO_PORT)));
-    assert!(!heard(), "past the switch");
-    assert!(status(&dataplane.ports(), 1).counters.rx_packets > 0);
     dataplane.detach(port(1)).unwrap();
-    assert!(a.probe(&format!("send 10.77.0.200 {}", probe::ECHO_PORT)));
+    assert_eq!(filters(), "");
+    send();
+    assert!(heard(), "it is the host's again");
+    // Somebody else's filter is in the place of ours: a link does the same.
+    let rule = "u32 match u32 0 0 classid 1:1";
+    run(&format!("tc filter add dev {} ingress protocol ip priority 1 {rule}", a.host_if));
+    attach(&dataplane, 1, By::Socket, &a.host_if);
+    send();
+    assert!(!heard(), "past the switch");
+    dataplane.detach(port(1)).unwrap();
+    assert!(filters().contains("u32"), "{}", filters());
+    send();
     assert!(heard(), "it is the host's again");
 }
 

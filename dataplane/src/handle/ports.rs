@@ -145,7 +145,9 @@ impl Dataplane {
         let mut registered = lock(&self.ports).remove(&port).ok_or(DetachError::NotAttached(port))?;
         // First, nothing more comes to the queues; closing an interface's sockets takes
         // milliseconds: here, not on the workers.
-        drop(registered.hold.take());
+        if let Some(hold) = registered.hold.take() {
+            hold.clear(registered.interface.as_ref());
+        }
         let seats = self.fabric.seats();
         let queues: Vec<_> =
             seats.iter().filter_map(|seat| seat.ask(move |worker| worker.drop_queues(port))).collect();

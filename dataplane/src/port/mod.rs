@@ -294,9 +294,18 @@ pub(crate) enum Hold {
     /// Its frames are steered to our sockets.
     AfXdp { _hold: AfXdpHold },
     /// Its frames are kept from the host.
-    Vnet { _hold: VnetHold },
+    Vnet(VnetHold),
     /// Somebody speaks with its guest.
     Vhost { _hold: VhostHold },
+}
+
+impl Hold {
+    /// The port is detached, and its interface the host's again. To drop it is to leave that to another process.
+    pub(crate) fn clear(self, on: Option<&OnInterface>) {
+        if let (Self::Vnet(hold), Some(on)) = (self, on) {
+            hold.clear(on);
+        }
+    }
 }
 
 /// The interface that a port stands on.

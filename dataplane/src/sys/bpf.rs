@@ -16,7 +16,10 @@ const CMD_MAP_CREATE: libc::c_long = 0;
 const CMD_MAP_UPDATE: libc::c_long = 2;
 const CMD_PROG_LOAD: libc::c_long = 5;
 const CMD_LINK_CREATE: libc::c_long = 28;
+const MAP_TYPE_PROG_ARRAY: u32 = 3;
 const MAP_TYPE_XSKMAP: u32 = 17;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
+const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
@@ -99,6 +102,39 @@ fn name(text: &[u8]) -> [u8; 16] {
     name
 }
 
+/// Makes a table of numbers → files, with places for so many.
+fn create_map(interface: &str, kind: u32, map_name: &[u8], max_entries: u32) -> Result<OwnedFd, SysError> {
+    let mut attr = MapCreate {
+        map_type: kind,
+        key_size: 4,
+        value_size: 4,
+        max_entries,
+        map_flags: 0,
+        inner_map_fd: 0,
+        numa_node: 0,
+        map_name: name(map_name),
+    };
+    // SAFETY: the layout is that of BPF_MAP_CREATE; it holds no pointers.
+    let fd = unsafe { bpf(CMD_MAP_CREATE, &mut attr) }
+        .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_CREATE)", source))?;
+    Ok(owned(fd))
+}
+
+/// Puts a file into a table.
+fn update_map(interface: &str, map: &OwnedFd, at: u32, file: RawFd) -> Result<(), SysError> {
+    let mut attr = MapUpdate {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        pad: 0,
+        key: std::ptr::from_ref(&at) as u64,
+        value: std::ptr::from_ref(&file) as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value are live four-byte integers, as the map was made for.
+    unsafe { bpf(CMD_MAP_UPDATE, &mut attr) }
+        .map(|_| ())
+        .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_UPDATE_ELEM)", source))
+}
+
 /// Queue index → AF_XDP socket.
 #[derive(Debug)]
 pub(crate) struct SocketMap {
@@ -108,46 +144,59 @@ pub(crate) struct SocketMap {
 impl SocketMap {
     /// A map for `n_queues` queues.
     pub(crate) fn new(interface: &str, n_queues: u32) -> Result<Self, SysError> {
-        let mut attr = MapCreate {
-            map_type: MAP_TYPE_XSKMAP,
-            key_size: 4,
-            value_size: 4,
-            max_entries: n_queues,
-            map_flags: 0,
-            inner_map_fd: 0,
-            numa_node: 0,
-            map_name: name(b"ferroflow_xsks"),
-        };
-        // SAFETY: the layout is that of BPF_MAP_CREATE; it holds no pointers.
-        let fd = unsafe { bpf(CMD_MAP_CREATE, &mut attr) }
-            .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_CREATE)", source))?;
-        Ok(Self { fd: owned(fd) })
+        create_map(interface, MAP_TYPE_XSKMAP, b"ferroflow_xsks", n_queues).map(|fd| Self { fd })
     }
 
     /// Frames of `queue` go to `socket` from now on.
     pub(crate) fn insert(&self, interface: &str, queue: u32, socket: RawFd) -> Result<(), SysError> {
-        let mut attr = MapUpdate {
-            map_fd: self.fd.as_raw_fd().cast_unsigned(),
-            pad: 0,
-            key: std::ptr::from_ref(&queue) as u64,
-            value: std::ptr::from_ref(&socket) as u64,
-            flags: 0,
-        };
-        // SAFETY: key and value are live four-byte integers, as the map was made for.
-        unsafe { bpf(CMD_MAP_UPDATE, &mut attr) }
-            .map(|_| ())
-            .map_err(|source| SysError::new(interface, "bpf(BPF_MAP_UPDATE_ELEM)", source))
+        update_map(interface, &self.fd, queue, socket)
     }
 }
 
-/// Where a program runs, as the kernel numbers it.
+/// Holds a program that another one goes on to. It is empty when the last process has closed its file, whether programs
+/// still look into it or not.
+#[derive(Debug)]
+pub(crate) struct ProgramTable {
+    fd: OwnedFd,
+}
+
+impl ProgramTable {
+    /// One without a program.
+    pub(crate) fn new(interface: &str) -> Result<Self, SysError> {
+        create_map(interface, MAP_TYPE_PROG_ARRAY, b"ferroflow_gate", 1).map(|fd| Self { fd })
+    }
+
+    /// It holds this one from now on.
+    pub(crate) fn insert(&self, interface: &str, program: &Program) -> Result<(), SysError> {
+        update_map(interface, &self.fd, steer::FIRST, program.fd.as_raw_fd())
+    }
+
+    /// Its file.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
 enum Hook {
     /// When the driver has received a frame.
-    Xdp = 6,
+    Xdp,
     /// Before the host's stack gets a packet; packet sockets have seen it by then.
-    Ingress = 3,
+    Ingress,
+    /// The same, as a filter of the interface (tc-bpf(8)).
+    Filter,
+}
+
+impl Hook {
+    /// Kind of program, and how it says that it will be attached.
+    fn kind(self) -> (u32, u32) {
+        match self {
+            Self::Xdp => (PROG_TYPE_XDP, ATTACH_TYPE_XDP),
+            Self::Ingress => (PROG_TYPE_SCHED_CLS, ATTACH_TYPE_TCX_INGRESS),
+            Self::Filter => (PROG_TYPE_SCHED_CLS, 0),
+        }
+    }
 }
 
 /// A loaded program.
@@ -171,6 +220,21 @@ impl Program {
     ) -> Result<Self, SysError> {
         let insns = steer::tunnel(map.fd.as_raw_fd(), tunnel);
         Self::load(interface, Hook::Xdp, flags(is_scattered), insns)
+    }
+
+    /// Nothing goes on.
+    pub(crate) fn drop_all(interface: &str) -> Result<Self, SysError> {
+        Self::load(interface, Hook::Filter, 0, steer::shut(None))
+    }
+
+    /// What a table's program says; while it has none, everything goes on.
+    pub(crate) fn gate(interface: &str, table: &ProgramTable) -> Result<Self, SysError> {
+        Self::load(interface, Hook::Filter, 0, steer::gate(table.fd.as_raw_fd()))
+    }
+
+    /// Its file.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     fn load(interface: &str, hook: Hook, flags: u32, insns: Option<Vec<Insn>>) -> Result<Self, SysError> {
@@ -206,8 +270,9 @@ fn flags(is_scattered: bool) -> u32 {
 
 /// Loads a program; with room for a log, asks for it.
 fn load(hook: Hook, prog_flags: u32, insns: &[Insn], log: &mut [u8]) -> io::Result<i32> {
+    let (prog_type, expected_attach_type) = hook.kind();
     let mut attr = ProgLoad {
-        prog_type: hook as u32,
+        prog_type,
         insn_cnt: insns.len() as u32,
         insns: insns.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
@@ -218,7 +283,7 @@ fn load(hook: Hook, prog_flags: u32, insns: &[Insn], log: &mut [u8]) -> io::Resu
         prog_flags,
         prog_name: name(b"ferroflow_steer"),
         prog_ifindex: 0,
-        expected_attach_type: if hook == Hook::Xdp { ATTACH_TYPE_XDP } else { ATTACH_TYPE_TCX_INGRESS },
+        expected_attach_type,
     };
     // SAFETY: the layout is that of BPF_PROG_LOAD; instructions, licence and log are
     // live and as long as their fields say.

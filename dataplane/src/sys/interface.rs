@@ -11,6 +11,7 @@ use flowtable::types::MacAddr;
 use super::{SysError, pod::Zeroed};
 
 const ETHTOOL_GDRVINFO: u32 = 3;
+const ETHTOOL_GLINK: u32 = 0xa;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
@@ -75,6 +76,18 @@ impl Interface {
         query.ask(libc::SIOCGIFINDEX as libc::c_ulong, "ioctl(SIOCGIFINDEX)")?;
         Ok(query.driver())
     }
+}
+
+/// Has the kernel take note of a carrier that has just come: it does so later by itself, and drops what is sent until then.
+pub(super) fn settle(name: &str) -> Result<(), SysError> {
+    let query = Query::new(name)?;
+    // `struct ethtool_value`: the command, then the answer.
+    let mut value = [ETHTOOL_GLINK, 0];
+    let mut request = query.request;
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: both structures are live; the command fills the second word.
+    let ret = unsafe { libc::ioctl(query.socket.as_raw_fd(), SIOCETHTOOL as _, &mut request) };
+    if ret == 0 { Ok(()) } else { Err(SysError::last(name, "ioctl(ETHTOOL_GLINK)")) }
 }
 
 /// Sets a device of ours up, without ARP.

@@ -10,6 +10,7 @@ mod bus_error;
 pub(crate) mod event;
 pub(crate) mod event_file;
 pub(crate) mod futex;
+pub(crate) mod gate;
 pub(crate) mod guest_memory;
 mod huge_page;
 pub(crate) mod interface;
@@ -84,6 +85,9 @@ fn advice(interface: &str, call: &str, errno: Option<i32>) -> String {
         ),
         Some(libc::ENOENT) if call.contains("/dev/net/tun") => {
             "the kernel has no TAP devices; load the module with `modprobe tun`".to_owned()
+        }
+        Some(libc::ENOENT | libc::EOPNOTSUPP) if call.contains("clsact") => {
+            "the kernel is built without it; CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF are needed".to_owned()
         }
         Some(libc::EADDRINUSE) if call.contains("tunnel") => {
             "another program, or a tunnel device of the kernel, has the tunnel's UDP port; see `ss -lun` and \

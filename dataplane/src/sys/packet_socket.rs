@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    SysError,
+    SysError, interface,
     pod::Zeroed as _,
     steer,
     vnet::{FileKind, VnetFile},
@@ -59,6 +59,10 @@ pub(crate) fn open(name: &str, ifindex: u32, tunnel: Option<&TunnelSteering>) ->
             .map_err(|source| SysError::new(name, "setsockopt(SO_ATTACH_FILTER)", source))?;
     }
     bind(&fd, ifindex).map_err(|source| SysError::new(name, "bind(AF_PACKET)", source))?;
+    // Otherwise the first answer to a container that has just come may be lost.
+    if let Err(error) = interface::settle(name) {
+        tracing::debug!(interface = name, %error, "the interface may drop packets for a moment");
+    }
     Ok(VnetFile::new(fd, FileKind::Socket))
 }
 

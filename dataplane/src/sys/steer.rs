@@ -16,9 +16,13 @@ pub(crate) const MAX_UDP_PORTS: usize = 64;
 
 /// The host's stack does not get the packet.
 const TC_ACT_SHOT: i32 = 2;
-/// Whoever else is attached decides.
+/// Whoever else is attached decides (for filters: `TC_ACT_UNSPEC`).
 const TCX_NEXT: i32 = -1;
 
+/// Where a table of programs has its only one.
+pub(super) const FIRST: u32 = 0;
+
+const HELPER_TAIL_CALL: i32 = 12;
 const HELPER_REDIRECT: i32 = 23;
 const HELPER_REDIRECT_MAP: i32 = 51;
 /// Offsets in `struct xdp_md`.
@@ -100,6 +104,17 @@ pub(super) fn shut(tunnel: Option<&TunnelSteering>) -> Option<Vec<Insn>> {
         asm.place(take);
     }
     asm.set(Reg::R0, TC_ACT_SHOT);
+    asm.exit();
+    asm.finish()
+}
+
+/// What the first program of a table says; if it has none, whoever else is attached decides.
+pub(super) fn gate(table_fd: i32) -> Option<Vec<Insn>> {
+    let mut asm = Assembler::default();
+    asm.set_map(Reg::R2, table_fd);
+    asm.set(Reg::R3, FIRST.cast_signed());
+    asm.call(HELPER_TAIL_CALL);
+    asm.set(Reg::R0, TCX_NEXT);
     asm.exit();
     asm.finish()
 }

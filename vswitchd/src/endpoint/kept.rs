@@ -1,13 +1,12 @@
 //! Values that outlive the process, a file each.
 //!
-//! Files are replaced by a rename, so that a process that is killed leaves whole ones. Waiting until the
+//! Files are replaced as a whole, so that a process that is killed leaves whole ones. Waiting until the
 //! disk has a file takes milliseconds, and is only for what a loss of power must not take back: what the
 //! network knows. Interfaces, and who had them, go with the power anyway.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    io::Write as _,
     marker::PhantomData,
     path::{Path, PathBuf},
 };
@@ -16,6 +15,8 @@ use std::{
 const N_WRITERS: usize = 32;
 
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::state::replaced;
 
 /// What is kept.
 pub(super) trait Kept: Serialize + DeserializeOwned {
@@ -55,8 +56,14 @@ impl<T: Kept> Files<T> {
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
+            match path.extension() {
+                Some(extension) if extension == "json" => {}
+                Some(extension) if extension == "new" && !path.with_extension("").exists() => {
+                    // Of one that was just removed.
+                    fs::remove_file(&path)?;
+                    continue;
+                }
+                _ => continue,
             }
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
@@ -71,9 +78,9 @@ impl<T: Kept> Files<T> {
                 // The disk never had more of it.
                 Err(_) if bytes.iter().all(|byte| *byte == 0) => {
                     tracing::warn!(path = %path.display(), "lost with the power; removed");
-                    fs::remove_file(&path)?;
+                    replaced::remove(&path)?;
                 }
-                // Replaced by a rename, a file is whole; this one was written by others.
+                // Replaced as a whole, a file is whole; this one was written by others.
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "not ours; left out");
                     files.has_strange = true;
@@ -139,10 +146,7 @@ impl<T: Kept> Files<T> {
     /// The file system's; then it is kept.
     pub(super) fn remove(&mut self, key: &T::Key) -> io::Result<()> {
         if let Some(path) = self.path(key) {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            replaced::remove(&path)?;
         }
         self.values.remove(key);
         Ok(())
@@ -185,13 +189,7 @@ fn path<T: Kept>(dir: &Path, key: &T::Key) -> PathBuf {
 }
 
 fn write<T: Serialize>(path: &Path, value: &T, is_durable: bool) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    if is_durable {
-        file.sync_data()?;
-    }
-    fs::rename(&new, path)
+    replaced::replace(path, &serde_json::to_vec_pretty(value)?, is_durable)
 }
 
 #[cfg(test)]
@@ -237,6 +235,7 @@ mod tests {
         for (name, bytes) in [("empty", &b""[..]), ("zeros", &[0; 9]), ("others", b"{}")] {
             fs::write(dir.path().join(format!("{name}.json")), bytes).unwrap();
         }
+        fs::write(dir.path().join("gone.json.new"), "{").unwrap();
         assert_eq!(Files::<Value>::open(Some(dir.path())).unwrap().iter().count(), 0);
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!(left, ["others.json"]);

@@ -9,6 +9,7 @@
 mod journal;
 mod ports;
 mod records;
+pub(crate) mod replaced;
 mod rule_journal;
 
 use std::{
@@ -181,8 +182,8 @@ impl StateDir {
     /// The file system's.
     pub fn save_zones(&self, zones: &str) -> Result<(), StateError> {
         let Some(dir) = &self.dir else { return Ok(()) };
-        let (path, fresh) = (dir.join(ZONES), dir.join(format!("{ZONES}.new")));
-        let written = fs::write(&fresh, zones).and_then(|()| fs::rename(&fresh, &path));
+        let path = dir.join(ZONES);
+        let written = replaced::replace(&path, zones.as_bytes(), false);
         written.map_err(|source| StateError { action: "write", path, source })
     }
 

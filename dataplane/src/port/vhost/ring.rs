@@ -47,6 +47,9 @@ pub(crate) struct Vring {
     next: u16,
     /// How many there were when last looked.
     n_available: u16,
+    /// There was none left; what is said until the next publication. To look again for each frame would only
+    /// take from the guest the line of memory in which it says that there are more.
+    is_full: bool,
     /// How many have been used, and how many of those the guest sees.
     n_used: u16,
     n_published: u16,
@@ -85,6 +88,7 @@ impl Vring {
             call,
             next: n_used,
             n_available: n_used,
+            is_full: false,
             n_used,
             n_published: n_used,
             is_kicked: false,
@@ -114,6 +118,17 @@ impl Vring {
         self.n_available = self.memory.n_available();
         let (n, size) = (self.n_available.wrapping_sub(self.next), self.memory.size());
         if n > size { Err(Fault::TooManyAvailable { n, size }) } else { Ok(n) }
+    }
+
+    /// Looks whether there are more chains than there were; once until the next publication, if not.
+    #[inline]
+    fn is_used_up(&mut self) -> Result<bool, Fault> {
+        if !self.is_full {
+            let before = self.n_available;
+            self.look()?;
+            self.is_full = self.n_available == before;
+        }
+        Ok(self.is_full)
     }
 
     /// There is a chain that has not been taken, or something that looks like it.
@@ -227,7 +242,7 @@ impl Vring {
     /// Why not; then nothing has been used.
     #[inline]
     pub(super) fn send(&mut self, record: &Record, frame: &[u8]) -> Result<(), NotSent> {
-        if self.n_available == self.next && self.look()? == 0 {
+        if self.n_available == self.next && self.is_used_up()? {
             return Err(NotSent::Dropped(DropReason::TxRingFull));
         }
         self.prefetch_ahead();
@@ -267,11 +282,8 @@ impl Vring {
             if !self.chains.is_empty() && !self.features.is_mergeable() {
                 return Err(NotSent::Dropped(DropReason::TooBig));
             }
-            if at == self.n_available {
-                self.look()?;
-                if at == self.n_available {
-                    return Err(NotSent::Dropped(DropReason::TxRingFull));
-                }
+            if at == self.n_available && self.is_used_up()? {
+                return Err(NotSent::Dropped(DropReason::TxRingFull));
             }
             let head = self.memory.available(at);
             let room = chain::collect(&self.memory, head, Direction::ToGuest, &mut self.parts)?;
@@ -316,6 +328,7 @@ impl Vring {
     /// Its memory is gone: what was copied from there means nothing.
     #[inline]
     pub(super) fn publish(&mut self) -> Result<(), Fault> {
+        self.is_full = false;
         if self.memory.memory().is_broken() {
             return Err(Fault::MemoryGone);
         }

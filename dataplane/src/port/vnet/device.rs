@@ -1,6 +1,10 @@
 //! Opening a TAP device, or an interface by a packet socket.
 
-use std::{cell::Cell, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    cell::Cell,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
 use flowtable::types::MacAddr;
 
@@ -10,7 +14,9 @@ use crate::{
     pool::Frame,
     port::{AnyOutlet, AnyQueue, AttachError, Hold, OnInterface, Opened, PortReport, metrics::PortMetrics},
     sys::{
+        SysError,
         bpf::Link,
+        gate::{self, Gate},
         interface::Interface,
         packet_socket::{self, Reserved},
         segmenter::Segmenter,
@@ -32,8 +38,49 @@ const MAX_TAP_QUEUES: usize = 64;
 /// forward them past the switch.
 #[derive(Debug)]
 pub(crate) struct VnetHold {
-    link: Option<Link>,
+    barrier: Option<Barrier>,
     reserved: Option<Reserved>,
+}
+
+impl VnetHold {
+    /// The interface is no port any more: nothing of ours stays at it.
+    pub(crate) fn clear(self, on: &OnInterface) {
+        let may_be_gate = self.barrier.is_some() && self.reserved.is_none();
+        drop(self);
+        if may_be_gate {
+            gate::clear(&on.name, on.ifindex);
+        }
+    }
+}
+
+/// As long as a file of it is held, the host's stack gets nothing.
+#[derive(Debug)]
+enum Barrier {
+    Gate(Gate),
+    Link(Link),
+    /// One of those, which another process has made.
+    Kept(OwnedFd),
+}
+
+impl Barrier {
+    /// Before all that an interface receives, or before what is tunnelled.
+    fn shut(name: &str, ifindex: u32, tunnel: Option<&TunnelSteering>) -> Result<Self, SysError> {
+        if tunnel.is_some() {
+            return Link::shut(name, ifindex, tunnel).map(Self::Link);
+        }
+        Gate::shut(name, ifindex).map(Self::Gate).or_else(|error| {
+            tracing::info!(interface = name, %error, "a link keeps the interface from the host");
+            Link::shut(name, ifindex, None).map(Self::Link)
+        })
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Gate(gate) => gate.fd(),
+            Self::Link(link) => link.fd(),
+            Self::Kept(file) => file.as_fd(),
+        }
+    }
 }
 
 /// The receiving side.
@@ -102,12 +149,12 @@ pub(crate) fn open_socket(
     }
     // First of all: from now on the host has nothing of what is ours.
     let reserved = tunnel.map(|tunnel| packet_socket::reserve(name, tunnel)).transpose()?;
-    let link = match Link::shut(name, facts.ifindex, tunnel) {
+    let barrier = match Barrier::shut(name, facts.ifindex, tunnel) {
         Err(error) if reserved.is_some() => {
             tracing::info!(interface = name, %error, "the host counts tunnelled packets as errors of UDP");
             None
         }
-        link => Some(link?),
+        barrier => Some(barrier?),
     };
     let file = packet_socket::open(name, facts.ifindex, tunnel)?;
     let segmenter = tunnel.and_then(|_| {
@@ -116,7 +163,7 @@ pub(crate) fn open_socket(
             .inspect_err(|error| tracing::info!(interface = name, %error, "large packets are cut here"))
             .ok()
     });
-    let socket = Socket { file, segmenter, hold: VnetHold { link, reserved } };
+    let socket = Socket { file, segmenter, hold: VnetHold { barrier, reserved } };
     if let Some(keeper) = keeper {
         let note = format!("{} {}", socket_note(facts.ifindex, steering), socket.parts_note());
         keep(keeper, (&kept_name, name), &note, &socket.files());
@@ -136,7 +183,7 @@ impl Socket {
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         [self.file.file()]
             .into_iter()
-            .chain(self.hold.link.iter().map(Link::fd))
+            .chain(self.hold.barrier.iter().map(Barrier::fd))
             .chain(self.segmenter.iter().flat_map(Segmenter::fds))
             .chain(self.hold.reserved.iter().flat_map(Reserved::fds))
             .collect()
@@ -144,7 +191,7 @@ impl Socket {
 
     /// Which of them there are.
     fn parts_note(&self) -> String {
-        format!("{} {}", u8::from(self.hold.link.is_some()), u8::from(self.segmenter.is_some()))
+        format!("{} {}", u8::from(self.hold.barrier.is_some()), u8::from(self.segmenter.is_some()))
     }
 }
 
@@ -159,24 +206,24 @@ fn resume_socket(
     (steering, n_reserved): (&Steering, usize),
     kept: Kept,
 ) -> Result<Socket, String> {
-    let (has_link, has_segmenter) = match kept.note.strip_prefix(&socket_note(facts.ifindex, steering)) {
+    let (has_barrier, has_segmenter) = match kept.note.strip_prefix(&socket_note(facts.ifindex, steering)) {
         Some(" 0 0") => (false, false),
         Some(" 0 1") => (false, true),
         Some(" 1 0") => (true, false),
         Some(" 1 1") => (true, true),
         _ => return Err("it is for another interface, or was set up in another way".to_owned()),
     };
-    if kept.files.len() != 1 + usize::from(has_link) + 2 * usize::from(has_segmenter) + n_reserved {
+    if kept.files.len() != 1 + usize::from(has_barrier) + 2 * usize::from(has_segmenter) + n_reserved {
         return Err("files of it are missing".to_owned());
     }
     let mut files = kept.files.into_iter();
     let socket = files.next().ok_or("it has no file")?;
     let file = packet_socket::resume(name, facts.ifindex, socket).map_err(|error| error.to_string())?;
-    let link = if has_link { files.next().map(Link::of) } else { None };
+    let barrier = if has_barrier { files.next().map(Barrier::Kept) } else { None };
     let segmenter = if has_segmenter { files.next().zip(files.next()) } else { None };
     let segmenter = segmenter.map(|(device, link)| Segmenter::of(device, link));
     let reserved = (n_reserved > 0).then(|| Reserved::of(files.collect()));
-    Ok(Socket { file, segmenter, hold: VnetHold { link, reserved } })
+    Ok(Socket { file, segmenter, hold: VnetHold { barrier, reserved } })
 }
 
 fn opened_socket(name: &str, facts: &Interface, socket: Socket, is_tunnel: bool) -> Opened {
@@ -189,7 +236,7 @@ fn opened_socket(name: &str, facts: &Interface, socket: Socket, is_tunnel: bool)
     if let Some(AnyOutlet::Vnet(outlet)) = opened.outlets.first_mut() {
         outlet.segmenter = socket.segmenter;
     }
-    opened.hold = Some(Hold::Vnet { _hold: socket.hold });
+    opened.hold = Some(Hold::Vnet(socket.hold));
     opened
 }
 

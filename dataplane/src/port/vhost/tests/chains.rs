@@ -252,6 +252,9 @@ fn a_buffer_too_small_for_a_frame_stays_for_the_next() {
     assert!(matches!(full, Err(NotSent::Dropped(DropReason::TxRingFull))));
     guest.set_descriptor(0, 1, &descriptor(FREE, 0, WRITE, 0));
     guest.post(0, 1);
+    let full = vring.send(&Record::NONE, &frame_of(14));
+    assert!(matches!(full, Err(NotSent::Dropped(DropReason::TxRingFull))), "for the rest of the round");
+    vring.publish().unwrap();
     assert!(matches!(vring.send(&Record::NONE, &frame_of(14)), Err(NotSent::Broken(Fault::NoRoom))));
 }
 
